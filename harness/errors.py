@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exception tree.  Every error carries its evidence; only the CLI turns one into an exit status.
+
+::
+
+    ShadowfuzzError
+    ├── InputError          exit 2   something the user gave us is wrong (file, line, reason)
+    ├── SetupError          exit 3   this machine lacks something, or a set-up step failed
+    └── TargetError         exit 3   the target (QEMU, its kernel, the agent) failed
+        ├── VmLost                   QEMU died, hung or panicked
+        └── AgentProtocolError       the mailbox held something that the protocol does not allow
+
+A divergence is a *value*, never an exception: see :mod:`harness.compare`.
+"""
+
+from __future__ import annotations
+
+
+class ShadowfuzzError(Exception):
+    """Root of every error that this project raises on purpose."""
+
+
+class InputError(ShadowfuzzError):
+    """Input that does not parse or is out of range: where it is, and what was expected."""
+
+    def __init__(self, where: str, line: int | None, reason: str) -> None:
+        self.where, self.line, self.reason = where, line, reason
+        super().__init__(f"{where}{'' if line is None else f':{line}'}: {reason}")
+
+
+class SetupError(ShadowfuzzError):
+    """Something that must be installed, fetched or built is not there; the text says how to get it."""
+
+
+class TargetError(ShadowfuzzError):
+    """The target failed; nothing that it was running can be judged."""
+
+
+class VmLost(TargetError):
+    """QEMU or the kernel in it is gone: which config, in what, and the end of its console."""
+
+    def __init__(self, config: str, reason: str, console_tail: str = "") -> None:
+        self.config, self.reason, self.console_tail = config, reason, console_tail
+        super().__init__(f"{config}: {reason}")
+
+
+class AgentProtocolError(TargetError):
+    """Shared memory held a value that the protocol does not allow."""

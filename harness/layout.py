@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where things are in the test guest's physical address space (IPA), and in the mailbox.
+
+The window below 1 GiB has no memory slot: every access there is MMIO.  1 GiB is also the verified layer's
+``MAX_MMIO_ADDR`` (model.md 2.1), so that model and KVM can agree on what is MMIO.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A range of guest physical addresses, ``[base, base + size)``; backed by a memory slot or not."""
+
+    name: str
+    base: int
+    size: int
+    slot: bool
+    what: str
+
+    @property
+    def end(self) -> int:
+        """First address after the region."""
+        return self.base + self.size
+
+    def __contains__(self, address: object) -> bool:
+        return isinstance(address, int) and self.base <= address < self.end
+
+
+MMIO = Region("mmio", 0x0000_0000, 0x4000_0000, False, "no slot: every access exits to userspace")
+CODE = Region("code", 0x4000_0000, 0x0001_0000, True, "one instruction a guest step, back to back")
+VECTORS = Region("vectors", 0x4001_0000, 0x0001_0000, True, "EL1 vectors: one trapping instruction each")
+DATA = Region("data", 0x4002_0000, 0x000E_0000, True, "RAM, unmapped at stage 2 when a scenario starts")
+HOLE = Region("hole", 0x4010_0000, 0xBFF0_0000, False, "above RAM: no slot, but not MMIO for the model")
+
+REGIONS: tuple[Region, ...] = (MMIO, CODE, VECTORS, DATA, HOLE)
+
+MAX_STEPS = 256
+"""Most steps in a scenario; each guest step is one 4-byte slot of CODE."""
