@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One target machine: ``qemu_configs/NAME.toml`` to a frozen value.
+
+The keys are rows of :data:`KEYS`; a file that does not fit them gives one sentence with its line number.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+
+from harness.errors import InputError
+
+PROJECT = Path(__file__).resolve().parents[2]
+"""The checkout that this package is installed from (always editable: ``make setup`` sees to it)."""
+
+CONFIG_DIR = PROJECT / "qemu_configs"
+DEFAULT_TARGET = "kvm-nvhe"
+MAX_CONFIG_BYTES = 64 * 1024
+
+
+class Mode(Enum):
+    """How KVM runs on the machine; what it says in its boot message is compared with this."""
+
+    NVHE = "nvhe"
+    VHE = "vhe"
+    PROTECTED = "protected"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineConfig:
+    """One machine to run: what QEMU emulates and which kernel it boots.
+
+    `memory_mib` is the RAM that the kernel uses (``mem=``), `shared_mib` the RAM above it that guest and host
+    share; `machine` are options of QEMU's ``-M virt``; `cmdline` are words added to the kernel command line.
+    """
+
+    name: str
+    summary: str
+    mode: Mode
+    cpu: str
+    machine: tuple[str, ...]
+    memory_mib: int
+    shared_mib: int
+    kernel_package: str
+    cmdline: tuple[str, ...]
+
+
+Parse = Callable[[object], object]
+"""Return the value of a key as the dataclass holds it; ValueError if it does not fit."""
+
+
+def _text(pattern: str) -> Parse:
+    compiled = re.compile(pattern)
+
+    def parse(value: object) -> object:
+        if not isinstance(value, str) or compiled.fullmatch(value) is None:
+            raise ValueError
+        return value
+
+    return parse
+
+
+def _mebibytes(least: int, most: int) -> Parse:
+    def parse(value: object) -> object:
+        # bool is an int in Python, but `memory_mib = true` is a mistake.
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError
+        return value
+
+    return parse
+
+
+def _words(pattern: str) -> Parse:
+    one = _text(pattern)
+
+    def parse(value: object) -> object:
+        if not isinstance(value, list):
+            raise ValueError
+        return tuple(one(item) for item in value)
+
+    return parse
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a configuration file: its name, what it must be (for the error), and how to read it."""
+
+    name: str
+    expected: str
+    parse: Parse
+
+
+KEYS: tuple[Key, ...] = (
+    Key("summary", "a line of text", _text(r"[^\x00-\x1f\x7f]{1,200}")),
+    Key("mode", "one of " + ", ".join(f'"{mode.value}"' for mode in Mode), Mode),
+    Key("cpu", 'a QEMU CPU model such as "cortex-a72"', _text(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]*")),
+    Key("machine", 'a list of "option=value" for QEMU\'s -M virt', _words(r"[A-Za-z0-9_.-]+=[A-Za-z0-9_./-]+")),
+    Key("memory_mib", "a whole number from 256 to 16384", _mebibytes(256, 16384)),
+    Key("shared_mib", "a whole number from 1 to 1024", _mebibytes(1, 1024)),
+    # Debian Policy 5.6.7: what a package name may be.
+    Key("kernel_package", 'a Debian package such as "linux-image-cloud-arm64"', _text(r"[a-z0-9][a-z0-9+.-]+")),
+    # Printable ASCII without space or quote: one word for the kernel's parser.
+    Key("cmdline", "a list of words for the kernel command line", _words(r"[!#-&(-~]{1,256}")),
+)
+
+
+def list_configs() -> tuple[str, ...]:
+    """Return the names of the targets that the project carries, the default first."""
+    names = sorted(path.stem for path in CONFIG_DIR.glob("*.toml"))
+    return tuple(sorted(names, key=lambda name: name != DEFAULT_TARGET))
+
+
+def load_config(name_or_path: str | Path) -> MachineConfig:
+    """Return the machine of a target name, or of a TOML file given by its path.
+
+    A text with a slash in it or ending in ``.toml`` is a path.  Raises InputError.
+    """
+    text = str(name_or_path)
+    is_path = isinstance(name_or_path, Path) or "/" in text or text.endswith(".toml")
+    if not is_path and text not in list_configs():
+        raise InputError(text, None, f"no such target; there are {', '.join(list_configs())}, or give a .toml file")
+    path = Path(text) if is_path else CONFIG_DIR / f"{text}.toml"
+    return parse_config(path.stem, _read(path), str(path))
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(str(path), None, f"cannot read the configuration: {reason}") from error
+    if len(data) > MAX_CONFIG_BYTES:
+        raise InputError(str(path), None, f"more than {MAX_CONFIG_BYTES} bytes; expected a short TOML file")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(str(path), line, "not UTF-8 text; expected a TOML file") from error
+
+
+def parse_config(name: str, text: str, where: str) -> MachineConfig:
+    """Return the machine that a configuration's text describes; `where` is for the error's sentence."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        reason, line = _toml_error(str(error), text)
+        raise InputError(where, line, f"not TOML: {reason}") from error
+    except RecursionError as error:  # thousands of nested brackets
+        raise InputError(where, None, "not TOML that a target uses: nested too deeply") from error
+    known = {key.name for key in KEYS}
+    for name_in_file in table:
+        if name_in_file not in known:
+            expected = ", ".join(key.name for key in KEYS)
+            raise InputError(where, _line_of(name_in_file, text), f"unknown key {name_in_file!r}; expected {expected}")
+    return MachineConfig(name=name, **_values(table, text, where))  # type: ignore[arg-type]  # KEYS checks each type
+
+
+def _values(table: Mapping[str, object], text: str, where: str) -> Mapping[str, object]:
+    values: dict[str, object] = {}
+    for key in KEYS:
+        if key.name not in table:
+            raise InputError(where, None, f"key {key.name!r} is missing; expected {key.expected}")
+        try:
+            values[key.name] = key.parse(table[key.name])
+        except ValueError as error:
+            shown = repr(table[key.name])
+            shown = shown if len(shown) <= 60 else shown[:57] + "..."
+            reason = f"{key.name} is {shown}; expected {key.expected}"
+            raise InputError(where, _line_of(key.name, text), reason) from error
+    return MappingProxyType(values)
+
+
+def _toml_error(message: str, text: str) -> tuple[str, int]:
+    """Split tomllib's message into its reason and its line (the last line, if it speaks of the end)."""
+    match = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", message, re.DOTALL)
+    if match is not None:
+        return match[1], int(match[2])
+    return message.removesuffix(" (at end of document)"), max(1, len(text.splitlines()))
+
+
+def _line_of(key: str, text: str) -> int | None:
+    """Return the line where a top-level key or table begins: tomllib does not tell."""
+    quoted = re.escape(key)
+    match = re.search(rf"""^[ \t]*\[{{0,2}}[ \t]*["']?{quoted}["']?[ \t]*[=.\]]""", text, re.MULTILINE)
+    return None if match is None else text.count("\n", 0, match.start()) + 1

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Targets: what the project carries, and one sentence for every kind of wrong file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import InputError
+from harness.vm.config import DEFAULT_TARGET, KEYS, MAX_CONFIG_BYTES, Mode, list_configs, load_config, parse_config
+
+GOOD = """\
+summary = "a machine"
+mode = "nvhe"
+cpu = "cortex-a72"
+machine = ["virtualization=on"]
+memory_mib = 512
+shared_mib = 16
+kernel_package = "linux-image-cloud-arm64"
+cmdline = ["kvm-arm.mode=nvhe"]
+"""
+
+
+def test_carried_targets() -> None:
+    assert list_configs()[0] == DEFAULT_TARGET
+    assert set(list_configs()) >= {"kvm-nvhe", "kvm-vhe", "kvm-protected", "kvm-6.12-nvhe"}
+    for name in list_configs():
+        config = load_config(name)
+        assert config.name == name
+        assert "virtualization=on" in config.machine  # without it there is no EL2, and no KVM
+    assert load_config("kvm-vhe").mode is Mode.VHE
+    assert load_config("kvm-vhe").cpu != load_config("kvm-nvhe").cpu
+
+
+def test_path_and_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD)
+    config = load_config(path)
+    assert (config.name, config.memory_mib, config.cmdline) == ("mine", 512, ("kvm-arm.mode=nvhe",))
+    assert load_config(str(path)) == config
+
+
+def test_unknown_name_lists_the_known() -> None:
+    with pytest.raises(InputError, match="no such target; there are kvm-nvhe, "):
+        load_config("kvm-nhve")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "reason"),
+    [
+        ("memory_mib = 512", 'memory_mib = "512"', 5, "memory_mib is '512'; expected a whole number from 256"),
+        ("memory_mib = 512", "memory_mib = true", 5, "expected a whole number"),
+        ("memory_mib = 512", "memory_mib = 255", 5, "expected a whole number from 256 to 16384"),
+        ("memory_mib = 512", "memory_mib = 512.0", 5, "expected a whole number"),
+        ("shared_mib = 16", "shared_mib = 0", 6, "from 1 to 1024"),
+        ('mode = "nvhe"', 'mode = "hvhe"', 2, 'expected one of "nvhe", "vhe", "protected"'),
+        ('mode = "nvhe"', 'mode = ["nvhe"]', 2, 'expected one of "nvhe"'),
+        ('cpu = "cortex-a72"', 'cpu = "a b"', 3, "expected a QEMU CPU model"),
+        ('cpu = "cortex-a72"', 'cpu = "-daemonize"', 3, "expected a QEMU CPU model"),
+        ('machine = ["virtualization=on"]', "machine = [1]", 4, "expected a list"),
+        ('machine = ["virtualization=on"]', 'machine = ["a=b,c=d"]', 4, "expected a list"),
+        ('"linux-image-cloud-arm64"', '"-o=Dir::Etc=x"', 7, "expected a Debian package"),
+        ('["kvm-arm.mode=nvhe"]', '["two words"]', 8, "expected a list of words"),
+        ("shared_mib = 16", "shared_mb = 16", 6, "unknown key 'shared_mb'; expected summary, mode"),
+        ("shared_mib = 16", "[shared_mb]\nx = 1", 6, "unknown key 'shared_mb'"),
+        ("shared_mib = 16\n", "", None, "key 'shared_mib' is missing; expected a whole number"),
+        ("shared_mib = 16", "shared_mib = ", 6, "not TOML: Invalid value"),
+        ("shared_mib = 16", "memory_mib = 16", 6, "not TOML: Cannot overwrite a value"),
+        ('cmdline = ["kvm-arm.mode=nvhe"]', 'cmdline = ["', 8, "not TOML: "),
+    ],
+)
+def test_wrong_file_is_one_sentence(old: str, new: str, line: int | None, reason: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_config("x", GOOD.replace(old, new), "x.toml")
+    assert (caught.value.where, caught.value.line) == ("x.toml", line)
+    assert reason in caught.value.reason
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [key.name for key in KEYS])
+def test_every_key_is_required(key: str) -> None:
+    text = "".join(line for line in GOOD.splitlines(keepends=True) if not line.startswith(f"{key} "))
+    with pytest.raises(InputError, match=f"key '{key}' is missing"):
+        parse_config("x", text, "x.toml")
+
+
+def test_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read the configuration: No such file"):
+        load_config(tmp_path / "none.toml")
+    with pytest.raises(InputError, match="cannot read the configuration: Is a directory"):
+        load_config(tmp_path)
+    with pytest.raises(InputError, match="cannot read"):
+        load_config("a\0/b.toml")
+    (tmp_path / "latin.toml").write_bytes(b"summary = 'x'\ncpu = '\xff'\n")
+    with pytest.raises(InputError, match=r"latin\.toml:2: not UTF-8"):
+        load_config(tmp_path / "latin.toml")
+    (tmp_path / "big.toml").write_bytes(b"#" * (MAX_CONFIG_BYTES + 1))
+    with pytest.raises(InputError, match="expected a short TOML file"):
+        load_config(tmp_path / "big.toml")
+    with pytest.raises(InputError, match="nested too deeply"):
+        parse_config("x", "summary = " + "[" * 20000, "x.toml")
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_an_input_error(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_config("x", text, "x.toml")
+    assert "\n" not in str(caught.value)
