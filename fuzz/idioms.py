@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Short runs of steps that do something together, and single steps; what generation and insertion draw from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from fuzz.values import Weights, address, address_in, bits, fetch_address, function, mpidr, register_value
+from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, AccessForm
+from harness.layout import DATA, MMIO, VECTORS
+from harness.registers import MASK64
+from harness.scenario import BASE_NAMES, SET_NAMES, STEP_KINDS, Step
+
+PAGE = 4096
+LOADS: tuple[AccessForm, ...] = tuple(f for f in ACCESS_FORMS if not f.is_store)
+STORES: tuple[AccessForm, ...] = tuple(f for f in ACCESS_FORMS if f.is_store)
+
+Idiom = Callable[[Random, Sequence[Step]], list[Step]]
+
+IMMEDIATES = Weights((0, 90.0), (1, 4.0), (0xFFFF, 3.0), (0x4242, 3.0))
+OFFSETS = Weights((0, 70.0), (1, 10.0), (2, 5.0), (0xFFF, 5.0), (0x800, 5.0), (0x123, 5.0))
+"""In units of the access size."""
+
+REPEATS = Weights((1, 30.0), (2, 25.0), (3, 20.0), (4, 15.0), (6, 10.0))
+"""Loads or stores through one base: a host write is no exit, so one base serves several."""
+
+_ALWAYS: dict[str, float] = {"hvc": 25.0, "wfi": 4.0, "wfe": 4.0, "br": 3.0, "set": 15.0, "complete": 3.0, "reset": 0.5}
+STEP_WEIGHTS: Weights[str] = Weights(
+    *((k.keyword, _ALWAYS.get(k.keyword, 40.0 / len(ACCESS_MNEMONICS))) for k in STEP_KINDS)
+)
+_BY_MNEMONIC = {m: tuple(f for f in ACCESS_FORMS if f.mnemonic == m) for m in ACCESS_MNEMONICS}
+
+
+def choose(rng: Random, items: Sequence[str]) -> str:
+    """Draw one of ``items`` (``Random.choice`` takes three times as long)."""
+    return items[int(rng.random() * len(items))]
+
+
+def base_register(rng: Random) -> str:
+    """A base register: mostly one that no hypervisor call overwrites (SMCCC results are in x0..x3)."""
+    return BASE_NAMES[int(rng.random() * 31)] if rng.random() < 0.2 else BASE_NAMES[4 + int(rng.random() * 27)]
+
+
+def target_register(rng: Random, form: AccessForm) -> str:
+    """A register to load or store; the zero register more often than one in 32."""
+    return form.targets[31] if rng.random() < 0.1 else form.targets[int(rng.random() * 31)]
+
+
+def access(rng: Random, form: AccessForm, base: str) -> Step:
+    """A load or store through ``base``, sometimes of ``base`` itself."""
+    target = form.targets[int(base[1:])] if rng.random() < 0.06 else target_register(rng, form)
+    return Step(form.mnemonic, (target, base, OFFSETS.pick(rng) * form.size))
+
+
+def operands(rng: Random, kind: str) -> Step:
+    """A step of ``kind`` with fresh operands."""
+    forms = _BY_MNEMONIC.get(kind)
+    if forms:
+        return access(rng, forms[int(rng.random() * len(forms))], base_register(rng))
+    match kind:
+        case "hvc":
+            return Step(kind, (IMMEDIATES.pick(rng),))
+        case "br":
+            return Step(kind, (base_register(rng),))
+        case "set":
+            name = choose(rng, SET_NAMES)
+            return Step(kind, (name, register_value(rng, name)))
+        case "complete":
+            return Step(kind, (bits(rng),))
+        case _:
+            return Step(kind)
+
+
+def any_step(rng: Random) -> Step:
+    """One step by STEP_WEIGHTS."""
+    return operands(rng, STEP_WEIGHTS.pick(rng))
+
+
+def _point(rng: Random, form: AccessForm, where: int) -> list[Step]:
+    """Set a base register so that the access that follows is at address ``where``."""
+    step = access(rng, form, base_register(rng))
+    _, base, offset = step.args
+    assert isinstance(offset, int)
+    return [Step("set", (base, where - offset & MASK64)), step]
+
+
+def mmio_load(rng: Random, before: Sequence[Step]) -> list[Step]:
+    """Some loads through a fresh base, each completed; sometimes the host writes a register in between."""
+    form = LOADS[int(rng.random() * len(LOADS))]
+    pointer, load = _point(rng, form, address(rng, form.size))
+    steps = [pointer]
+    for _ in range(REPEATS.pick(rng)):
+        steps.append(load)
+        if rng.random() < 0.08:
+            written = str(load.args[0]).replace("w", "x") if rng.random() < 0.5 else choose(rng, SET_NAMES)
+            name = choose(rng, BASE_NAMES) if written == "xzr" else written
+            steps.append(Step("set", (name, register_value(rng, name))))
+        if rng.random() < 0.9:
+            steps.append(Step("complete", (bits(rng),)))
+        form = LOADS[int(rng.random() * len(LOADS))]
+        load = access(rng, form, str(pointer.args[0]))
+    return steps
+
+
+def mmio_store(rng: Random, before: Sequence[Step]) -> list[Step]:
+    """Some stores through a fresh base, the first of a fresh value."""
+    form = STORES[int(rng.random() * len(STORES))]
+    steps = _point(rng, form, address(rng, form.size))
+    base, number = str(steps[0].args[0]), str(steps[1].args[0])[1:]
+    if number not in ("zr", base[1:]):
+        steps.insert(1, Step("set", (f"x{number}", bits(rng))))
+    for _ in range(REPEATS.pick(rng) - 1):
+        steps.append(access(rng, STORES[int(rng.random() * len(STORES))], base))
+    return steps
+
+
+def hypercall(rng: Random, _: Sequence[Step]) -> list[Step]:
+    """Set x0 to a function and some of its arguments, then hvc."""
+    arguments = (mpidr, function, address, bits)
+    steps = [Step("set", ("x0", function(rng)))]
+    for name in ("x1", "x2", "x3"):
+        if rng.random() < 0.3:
+            steps.append(Step("set", (name, arguments[rng.getrandbits(2)](rng))))
+    return [*steps, Step("hvc", (IMMEDIATES.pick(rng),))]
+
+
+def reset(rng: Random, _: Sequence[Step]) -> list[Step]:
+    """Reset, sometimes with an MMIO read pending; VBAR is put back, or the first exception would never end."""
+    pending = _point(rng, LOADS[0], address_in(rng, MMIO, 1)) if rng.random() < 0.3 else []
+    return [*pending, Step("reset"), Step("set", ("vbar_el1", VECTORS.base))]
+
+
+def first_touch(rng: Random, before: Sequence[Step]) -> list[Step]:
+    """Load, store or jump to a page of DATA that no value in the steps points to yet."""
+    touched = {a // PAGE for step in before for a in step.args if isinstance(a, int) and DATA.base <= a < DATA.end}
+    pages = [p for p in range(DATA.base // PAGE, DATA.end // PAGE) if p not in touched]
+    page = pages[int(rng.random() * len(pages))] * PAGE if pages else DATA.base
+    if rng.random() < 0.15:
+        base = base_register(rng)
+        return [Step("set", (base, page)), Step("br", (base,))]
+    form = ACCESS_FORMS[int(rng.random() * len(ACCESS_FORMS))]
+    return _point(rng, form, page + (rng.getrandbits(12) & -form.size))
+
+
+def fetch_outside(rng: Random, _: Sequence[Step]) -> list[Step]:
+    """Jump to where no memory slot is."""
+    base = base_register(rng)
+    return [Step("set", (base, fetch_address(rng))), Step("br", (base,))]
+
+
+def host_writes(rng: Random, _: Sequence[Step]) -> list[Step]:
+    """A few registers written by the host, then a trap that shows them."""
+    names = [choose(rng, SET_NAMES) for _ in range(1 + rng.getrandbits(1))]
+    return [*(Step("set", (n, register_value(rng, n))) for n in names), Step("hvc", (0,))]
+
+
+def single(rng: Random, _: Sequence[Step]) -> list[Step]:
+    """One step of any kind."""
+    return [any_step(rng)]
+
+
+IDIOMS: Weights[Idiom] = Weights(
+    (mmio_load, 30.0),
+    (mmio_store, 15.0),
+    (hypercall, 20.0),
+    (first_touch, 10.0),
+    (fetch_outside, 6.0),
+    (host_writes, 6.0),
+    (reset, 2.0),
+    (single, 20.0),
+)
