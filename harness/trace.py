@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""World switches as values, and the decoding of the records that the probe wrote.
+
+A trace is one stream of events, in the order in which they happened::
+
+    N0  E1  U1  H H  N1  E2  N2  E3 ...
+
+N, an entry: the context as KVM is about to load it.  E, an exit: as KVM has just saved it.  U: as userspace finds it
+when ``KVM_RUN`` returns.  H: something that userspace did.  The records come from a guest that may be anything: a
+record that the layout does not allow raises :class:`~harness.errors.AgentProtocolError`, nothing else.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
+from typing import NamedTuple
+
+from harness import registers
+from harness.errors import AgentProtocolError
+from harness.vm import protocol
+
+
+class Switch(NamedTuple):
+    """An entry, exit or user record (``kind``); the fields are those of ``protocol.SWITCH_WORDS``.
+
+    ``values`` holds the registers in the order of ``registers.STATE``; ``fp`` is ``struct user_fpsimd_state`` as it
+    stands in memory.
+    """
+
+    kind: int
+    step: int
+    code: int
+    error: int
+    esr: int
+    far: int
+    hpfar: int
+    hcr: int
+    pending: int
+    mmio_addr: int
+    mmio_len: int
+    mmio_data: int
+    values: tuple[int, ...]
+    fp: bytes
+
+    def get(self, name: str) -> int:
+        """The value of the register ``name`` of ``registers.STATE``."""
+        return self.values[registers.INDEX[name]]
+
+
+class Host(NamedTuple):
+    """A host action: operation number (``protocol.OPS``), arguments, errno; ``asked``: the scenario wanted it."""
+
+    kind: int
+    step: int
+    op: int
+    a: int
+    b: int
+    error: int
+    asked: bool
+
+
+Event = Switch | Host
+ENTRY, EXIT, USER, HOST = (protocol.RECORD_TYPES[k] for k in ("entry", "exit", "user", "host"))
+
+
+@dataclass(frozen=True)
+class ContextLayout:
+    """Where ``struct kvm_cpu_context`` keeps the registers of one kernel build, in u64 slots from its start."""
+
+    size: int
+    slots: tuple[int, ...]  # one a register of registers.STATE
+    fp_offset: int  # bytes
+    fp_size: int
+
+    @cached_property
+    def pick(self) -> Callable[[tuple[int, ...]], tuple[int, ...]]:
+        """Take the words of a whole record (header words first) to the register values."""
+        words = len(protocol.SWITCH_WORDS)
+        getter: Callable[[tuple[int, ...]], tuple[int, ...]] = itemgetter(*(words + slot for slot in self.slots))
+        return getter
+
+    @cached_property
+    def record(self) -> struct.Struct:
+        """A whole switch record after its header, as u64 words."""
+        return struct.Struct(f"<{len(protocol.SWITCH_WORDS) + self.size // 8}Q")
+
+    def to_json(self) -> Mapping[str, object]:
+        """The layout as plain data."""
+        return {"size": self.size, "slots": list(self.slots), "fp": [self.fp_offset, self.fp_size]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> ContextLayout:
+        """The inverse of :meth:`to_json`."""
+        slots, fp = data["slots"], data["fp"]
+        if not isinstance(slots, list) or not isinstance(fp, list) or not isinstance(data["size"], int):
+            raise ValueError("not a context layout")
+        return cls(data["size"], tuple(slots), fp[0], fp[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What one scenario did on one target.
+
+    ``status`` is how the agent ended (``protocol.STATUS``); ``dropped`` counts records that found no room.
+    """
+
+    events: tuple[Event, ...]
+    status: str
+    dropped: int
+    vhe: bool
+
+
+_HOST = struct.Struct(f"<{len(protocol.HOST_WORDS)}Q")
+_STATUS_NAMES: Mapping[int, str] = {number: name for name, number in protocol.STATUS.items()}
+
+
+def status_name(status: int) -> str:
+    """Name a status word; AgentProtocolError if there is none."""
+    try:
+        return _STATUS_NAMES[status]
+    except KeyError:
+        raise AgentProtocolError(f"agent status {status:#x}, expected one of {sorted(_STATUS_NAMES)}") from None
+
+
+def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]:
+    """Decode the used part of the trace area.
+
+    AgentProtocolError: a record of a type or size that the protocol does not have, or one cut short.
+    """
+    events: list[Event] = []
+    header, switch, pick = protocol.RECORD_HEADER, layout.record, layout.pick
+    switch_size = protocol.SWITCH_SIZE + layout.size
+    fp_start = protocol.SWITCH_SIZE + layout.fp_offset
+    at, end = 0, len(area)
+    words = len(protocol.SWITCH_WORDS)
+    while at < end:
+        if end - at < header.size:
+            raise AgentProtocolError(f"record at {at:#x}: {end - at} bytes left, a header has {header.size}")
+        kind, size, step, _ = header.unpack_from(area, at)
+        expected = protocol.HOST_SIZE if kind == HOST else switch_size
+        if kind not in (ENTRY, EXIT, USER, HOST) or size != expected or size > end - at:
+            raise AgentProtocolError(f"record at {at:#x}: type {kind}, {size} bytes, expected {expected}, {end - at} left")
+        if kind == HOST:
+            op, a, b, error, asked = _HOST.unpack_from(area, at + header.size)
+            events.append(Host(kind, step, op, a, b, error, bool(asked)))
+        else:
+            values = switch.unpack_from(area, at + header.size)
+            fp = bytes(area[at + fp_start : at + fp_start + layout.fp_size])
+            events.append(Switch(kind, step, *values[:words], pick(values), fp))
+        at += size
+    return tuple(events)

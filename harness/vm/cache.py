@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Built things on disk: each directory under a key that is the hash of its inputs, whole or not there at all.
+
+::
+
+    ROOT/<kind>-<key>/     an entry, moved into place when it was complete; manifest.json says what is in it
+    ROOT/building/<kind>-<key>.XXXX/   what is being built; garbage once nobody holds the lock of its entry
+    ROOT/locks/<name>      never removed: a lock file that goes away no longer locks
+
+Guarantees: two processes that want one entry build it once; one that is killed leaves nothing that the next
+takes for complete, and the next removes what it left.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import SetupError
+from harness.vm.process import Progress, quiet
+
+MANIFEST = "manifest.json"
+
+Build = Callable[[Path], Mapping[str, object]]
+"""Fills an empty directory and returns facts about it, JSON values by name, for :attr:`Entry.facts`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A complete entry: where it is, and the facts that its builder recorded."""
+
+    path: Path
+    facts: Mapping[str, object]
+
+
+def default_root(environ: Mapping[str, str]) -> Path:
+    """Return the cache's directory: ``$XDG_CACHE_HOME/shadowfuzz``, else ``~/.cache/shadowfuzz``.
+
+    A relative XDG_CACHE_HOME is ignored, as the XDG base directory specification demands.
+    """
+    base = environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path("~/.cache").expanduser()) / "shadowfuzz"
+
+
+def hash_inputs(inputs: Sequence[str | bytes]) -> str:
+    """Return a key of 16 hexadecimal digits; different lists of inputs give different keys."""
+    digest = hashlib.sha256()
+    for item in inputs:
+        data = item.encode() if isinstance(item, str) else item
+        digest.update(len(data).to_bytes(8, "big") + data)  # the length keeps ("ab", "c") from ("a", "bc")
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The cache below `root`; nothing is created before something is built."""
+
+    root: Path
+
+    def find(self, kind: str, key: str) -> Entry | None:
+        """Return the entry if it is there and whole: every file of its manifest with its recorded size."""
+        return _read_entry(self.root / f"{kind}-{key}")
+
+    def get(self, kind: str, key: str, build: Build, progress: Progress = quiet) -> Entry:
+        """Return the entry, built by `build` if it is not there; SetupError if that cannot be done."""
+        found = self.find(kind, key)
+        if found is not None:
+            return found
+        name = f"{kind}-{key}"
+        with _one_sentence(self.root), self.lock(name, progress):
+            found = self.find(kind, key)  # another process may have built it while we waited
+            return found if found is not None else self._build(name, build)
+
+    @contextmanager
+    def lock(self, name: str, progress: Progress = quiet) -> Iterator[None]:
+        """Hold the lock `name` of this cache; released by the system, too, when the process dies."""
+        with _one_sentence(self.root):
+            lock = self._open_lock(name)
+        try:
+            if not _try_lock(lock):
+                progress(f"waiting for another process that is building {name}")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _open_lock(self, name: str) -> int:
+        path = self.root / "locks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+    def _build(self, name: str, build: Build) -> Entry:
+        final = self.root / name
+        building = self.root / "building"
+        building.mkdir(exist_ok=True)
+        self._sweep(building, held=name)
+        if final.exists():  # not whole, or find() would have returned it: somebody deleted files in it
+            final.rename(Path(tempfile.mkdtemp(prefix=f"{name}.", dir=building)) / "broken")
+        work = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=building))
+        work.chmod(0o755)
+        try:
+            _write_manifest(work, build(work))
+            work.rename(final)
+        finally:
+            self._sweep(building, held=name)
+        entry = _read_entry(final)
+        if entry is None:
+            raise SetupError(f"{final} changed while it was being built; run the command again")
+        return entry
+
+    def _sweep(self, building: Path, held: str) -> None:
+        """Remove what killed builds left: directories of entries whose lock is free, or held by us."""
+        for path in building.iterdir():
+            name = path.name.rpartition(".")[0]
+            if name == held:
+                shutil.rmtree(path, ignore_errors=True)
+                continue
+            lock = self._open_lock(name or path.name)
+            try:
+                if _try_lock(lock):
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _try_lock(lock: int) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def _files(directory: Path) -> Mapping[str, int]:
+    """Return the size of each regular file of an entry's top level: those are the ones handed out."""
+    return {path.name: path.stat().st_size for path in directory.iterdir() if path.is_file() and path.name != MANIFEST}
+
+
+def _write_manifest(directory: Path, facts: Mapping[str, object]) -> None:
+    text = json.dumps({"files": dict(_files(directory)), "facts": dict(facts)}, indent=1)
+    # The rename that follows may reach the disk before the data does; sizes in the manifest tell after a power cut.
+    with (directory / MANIFEST).open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_entry(path: Path) -> Entry | None:
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        files, facts = manifest["files"], manifest["facts"]
+        whole = isinstance(facts, dict) and all((path / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return Entry(path, facts) if whole else None
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextmanager
+def _one_sentence(root: Path) -> Iterator[None]:
+    """Turn what the file system refuses into the sentence that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise SetupError(
+                f"no space left for {root}: make room (about 600 MB), or set XDG_CACHE_HOME to a directory that has it"
+            ) from error
+        if error.errno in NOT_ALLOWED:
+            raise SetupError(
+                f"cannot write to {error.filename or root}: {error.strerror}; "
+                "make it writable, or set XDG_CACHE_HOME to a directory that is"
+            ) from error
+        raise SetupError(f"cannot use the cache {root}: {error.strerror or error}") from error

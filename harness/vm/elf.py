@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Struct layouts from a module's DWARF; the only user of pyelftools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from elftools.common.exceptions import ELFError
+from elftools.dwarf.die import DIE
+from elftools.elf.elffile import ELFFile
+
+from harness import registers
+from harness.errors import SetupError
+from harness.registers import Group
+from harness.trace import ContextLayout
+
+
+def _resolve(die: DIE) -> DIE:
+    """Follow typedefs and qualifiers to the type itself."""
+    while die.tag in ("DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type"):
+        die = die.get_DIE_from_attribute("DW_AT_type")
+    return die
+
+
+def _name(die: DIE) -> str:
+    attribute = die.attributes.get("DW_AT_name")
+    return "" if attribute is None else attribute.value.decode()
+
+
+def _members(struct: DIE, base: int = 0) -> Iterator[tuple[str, int, DIE]]:
+    """Yield (name, byte offset, type) of each member; anonymous structs and unions are looked into."""
+    for member in struct.iter_children():
+        if member.tag != "DW_TAG_member":
+            continue
+        offset = base + getattr(member.attributes.get("DW_AT_data_member_location"), "value", 0)
+        kind = _resolve(member.get_DIE_from_attribute("DW_AT_type"))
+        if _name(member):
+            yield _name(member), offset, kind
+        else:
+            yield from _members(kind, offset)
+
+
+def _find(path: Path, wanted: tuple[tuple[str, str], ...]) -> dict[str, DIE]:
+    """Return the defining DIE of each (tag, name)."""
+    found: dict[str, DIE] = {}
+    with path.open("rb") as stream:
+        elf = ELFFile(stream)
+        if not elf.has_dwarf_info():
+            raise SetupError(f"{path}: no DWARF in it; the recording module must be built with -g")
+        for unit in elf.get_dwarf_info().iter_CUs():
+            for die in unit.get_top_DIE().iter_children():
+                name = _name(die)
+                if (die.tag, name) in wanted and die.has_children and name not in found:
+                    found[name] = die
+            if len(found) == len(wanted):
+                return _materialise(found)
+    missing = sorted({name for _, name in wanted} - set(found))
+    raise SetupError(f"{path}: DWARF has no {', '.join(missing)}")
+
+
+def _materialise(found: dict[str, DIE]) -> dict[str, DIE]:
+    """Read what is needed while the file is open: pyelftools loads lazily."""
+    for die in found.values():
+        if die.tag == "DW_TAG_structure_type":
+            for _, _, kind in _members(die):
+                if kind.tag == "DW_TAG_structure_type":
+                    list(_members(kind))
+        else:
+            list(die.iter_children())
+    return found
+
+
+def read_layout(module: Path) -> ContextLayout:
+    """Return where ``struct kvm_cpu_context`` keeps every register of ``registers.STATE``, in this kernel build.
+
+    SetupError: the module has no DWARF, or the kernel has no such struct, member or register.
+    """
+    try:
+        found = _find(module, (("DW_TAG_structure_type", "kvm_cpu_context"), ("DW_TAG_enumeration_type", "vcpu_sysreg")))
+    except (OSError, ELFError) as error:
+        raise SetupError(f"{module}: {error}") from error
+    context = found["kvm_cpu_context"]
+    members = {name: (offset, kind) for name, offset, kind in _members(context)}
+    core = {name: offset for name, offset, _ in _members(members["regs"][1], members["regs"][0])}
+    sys_regs = members["sys_regs"][0]
+    numbers = {
+        _name(die): die.attributes["DW_AT_const_value"].value for die in found["vcpu_sysreg"].iter_children()
+    }
+    slots: list[int] = []
+    for register in registers.STATE:
+        if register.sys_reg is not None:
+            if register.sys_reg not in numbers:
+                raise SetupError(f"{module}: enum vcpu_sysreg has no {register.sys_reg}")
+            slots.append(sys_regs // 8 + numbers[register.sys_reg])
+        elif register.group is Group.GPR:
+            slots.append(core["regs"] // 8 + int(register.name[1:]))
+        else:
+            slots.append(core["sp" if register.name == "sp_el0" else register.name] // 8)
+    fp_offset, fp_kind = members["fp_regs"]
+    return ContextLayout(
+        size=context.attributes["DW_AT_byte_size"].value,
+        slots=tuple(slots),
+        fp_offset=fp_offset,
+        fp_size=fp_kind.attributes["DW_AT_byte_size"].value,
+    )

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run scenarios on a live machine: compile to the agent's operations, hand over, collect the trace."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator
+
+from harness import registers, trace
+from harness.errors import AgentProtocolError
+from harness.layout import CODE, VECTORS
+from harness.scenario import KINDS, Scenario, Side, Step, instruction
+from harness.trace import ContextLayout, Trace
+from harness.vm import protocol
+from harness.vm.qemu import Qemu
+
+Op = tuple[int, int, int, int]  # operation, step, a, b: one protocol.OP_FORMAT
+NO_STEP = 0xFFFF_FFFF
+"""The step number of what happens before the first step."""
+
+_BEGIN, _CODE, _SET, _RUN, _COMPLETE, _RESET = (
+    protocol.OPS[name][0] for name in ("begin", "code", "set", "run", "complete", "reset")
+)
+_END = instruction(Step("wfi"))
+
+
+def slots(scenario: Scenario) -> tuple[int, ...]:
+    """Return the index of each guest step's step, in the order of their code slots."""
+    return tuple(i for i, step in enumerate(scenario.steps) if KINDS[step.kind].side is Side.GUEST)
+
+
+def _host_op(step: Step, index: int) -> Op:
+    if step.kind == "set":
+        name, value = step.args
+        assert isinstance(name, str) and isinstance(value, int)
+        return _SET, index, registers.BY_NAME[name].one_reg, value
+    if step.kind == "complete":
+        (value,) = step.args
+        assert isinstance(value, int)
+        return _COMPLETE, index, value, 0
+    assert step.kind == "reset"
+    return _RESET, index, 0, 0
+
+
+def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
+    yield _BEGIN, NO_STEP, int(fresh_vm), 0
+    initial = {"vbar_el1": VECTORS.base} | dict(scenario.registers) | {"pc": CODE.base}
+    for name, value in initial.items():
+        yield _SET, NO_STEP, registers.BY_NAME[name].one_reg, value
+    address = CODE.base
+    for index, step in enumerate(scenario.steps):
+        word = instruction(step)
+        if word is not None:
+            yield _CODE, index, address, word
+            address += 4
+    # What follows the last step only has to trap; it never runs to its end.
+    assert _END is not None
+    yield _CODE, NO_STEP, address, _END
+    address = CODE.base
+    pending: Op | None = None
+    for index, step in enumerate(scenario.steps):
+        if KINDS[step.kind].side is Side.GUEST:
+            pending = (_RUN, index, address, int(step.kind == "br"))
+            address += 4
+            # A branch leaves the code without a trap of its own: the agent must know which one it was.  A load may
+            # want the host's data before anything else runs.
+            if pending[3] or step.kind.startswith("ldr"):
+                yield pending
+                pending = None
+        else:
+            if pending is not None:
+                yield pending
+                pending = None
+            yield _host_op(step, index)
+    if pending is not None:
+        yield pending
+    # One more run, to a slot behind the last: whatever the last step left pending takes effect and is seen.
+    yield _RUN, NO_STEP, address, 0
+
+
+def compile_scenario(scenario: Scenario, *, fresh_vm: bool) -> tuple[int, bytes]:
+    """Return how many operations a scenario is, and their bytes.  ValueError: more than the mailbox holds."""
+    operations = list(_operations(scenario, fresh_vm))
+    data = b"".join(protocol.OP_FORMAT.pack(*op) for op in operations)
+    if len(data) > protocol.PROGRAM_SIZE:
+        raise ValueError(f"{len(operations)} operations, the mailbox holds {protocol.PROGRAM_SIZE // 24}")
+    return len(operations), data
+
+
+class Executor:
+    """Runs scenarios on one machine, one at a time."""
+
+    def __init__(self, qemu: Qemu, layout: ContextLayout, *, timeout: float = 10.0) -> None:
+        self._qemu = qemu
+        self._layout = layout
+        self._timeout = timeout
+        size = self._word("context_size")
+        if size != layout.size:
+            raise AgentProtocolError(f"the probe's context has {size} bytes, the layout {layout.size}")
+
+    def _word(self, name: str) -> int:
+        assert self._qemu.mailbox is not None
+        at = protocol.CONTROL_OFFSET[name]
+        (value,) = struct.unpack_from("<Q", self._qemu.mailbox, at)
+        return int(value)
+
+    def _put(self, name: str, value: int) -> None:
+        assert self._qemu.mailbox is not None
+        struct.pack_into("<Q", self._qemu.mailbox, protocol.CONTROL_OFFSET[name], value)
+
+    @property
+    def exits(self) -> int:
+        """World switches out of a guest since the machine booted, recorded or not."""
+        return self._word("exits")
+
+    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
+        """Run a scenario and return what was recorded.
+
+        ``fresh_vm``: in a VM made for it; else in the last one, its vCPU reset and its RAM unmapped.  VmLost: the
+        machine died or did not finish in time.  AgentProtocolError: what it wrote makes no sense.
+        """
+        count, program = compile_scenario(scenario, fresh_vm=fresh_vm)
+        mailbox = self._qemu.mailbox
+        assert mailbox is not None
+        mailbox[protocol.PROGRAM_OFFSET : protocol.PROGRAM_OFFSET + len(program)] = program
+        self._put("op_count", count)
+        self._put("record", 1)
+        self._put("irq_budget", 3)
+        request = self._word("request") + 1
+        self._put("request", request)
+        self._wait(request)
+        head, status = self._word("head"), trace.status_name(self._word("status"))
+        if head > len(mailbox) - protocol.TRACE_OFFSET:
+            raise AgentProtocolError(f"trace of {head} bytes, the area has {len(mailbox) - protocol.TRACE_OFFSET}")
+        if status in ("ioctl", "bad_op"):
+            raise AgentProtocolError(
+                f"operation {self._word('failed_op')} failed ({status}), errno {self._word('failed_errno')}"
+            )
+        area = bytes(mailbox[protocol.TRACE_OFFSET : protocol.TRACE_OFFSET + head])
+        return Trace(trace.decode(area, self._layout), status, self._word("dropped"), bool(self._word("vhe")))
+
+    def _wait(self, request: int) -> None:
+        """Look a few times, then let others run between looks; a long wait checks that QEMU lives."""
+        deadline = time.monotonic() + self._timeout
+        looks = 0
+        while self._word("reply") != request:
+            looks += 1
+            if looks > 20:
+                time.sleep(0.00002)
+            if looks % 1000 == 0:
+                self._qemu.check_alive()
+                if time.monotonic() > deadline:
+                    raise self._qemu.lost(f"no answer to a scenario within {self._timeout:g} s")
+
+

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * PID 1 of the target: builds a VM with one vCPU through /dev/kvm and runs the programs that it finds in the mailbox.
+ *
+ * It knows nothing of scenarios: harness/vm/executor.py compiles them to operations (SF_OP_*).  Whatever the agent
+ * does of its own accord, to go on after an exit, it records as a host action like any other.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "protocol.h"
+
+#define RAM_BASE SF_CODE_BASE
+#define RAM_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE + SF_DATA_SIZE)
+#define READ_ONLY_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE)
+#define SPINS 3000		/* about a millisecond of looking before the agent starts to sleep between looks */
+#define NAP_NS 50000
+
+static volatile struct sf_control *control;
+static struct sf_op *program;
+static unsigned char *trace;
+
+static struct machine {
+	int kvm, vm, vcpu;
+	struct kvm_run *run;
+	size_t run_size;
+	struct kvm_vcpu_init init;
+	unsigned char *ram;
+	bool code_changed;
+} m = { .vm = -1, .vcpu = -1 };
+
+static void die(const char *what)
+{
+	fprintf(stderr, "shadowfuzz agent: %s: %s\n", what, strerror(errno));
+	_exit(1); /* PID 1: the kernel panics, QEMU leaves */
+}
+
+static void record_host(sf_u64 op, sf_u64 a, sf_u64 b, int error, bool asked, sf_u32 step)
+{
+	struct sf_host *out = (struct sf_host *)(trace + control->head);
+
+	if (!control->record)
+		return;
+	if (control->head + sizeof(*out) > control->limit) {
+		control->dropped++;
+		return;
+	}
+	*out = (struct sf_host){ SF_RECORD_HOST, sizeof(*out), step, 0, op, a, b, error, asked };
+	control->head += sizeof(*out);
+}
+
+static int set_register(sf_u64 id, sf_u64 value, bool asked, sf_u32 step)
+{
+	struct kvm_one_reg reg = { .id = id, .addr = (sf_u64)(unsigned long)&value };
+	int error = ioctl(m.vcpu, KVM_SET_ONE_REG, &reg) ? errno : 0;
+
+	record_host(SF_OP_SET, id, value, error, asked, step);
+	return error;
+}
+
+static void set_runnable(sf_u32 step)
+{
+	struct kvm_mp_state state = { .mp_state = KVM_MP_STATE_RUNNABLE };
+	int error = ioctl(m.vcpu, KVM_SET_MP_STATE, &state) ? errno : 0;
+
+	record_host(SF_OP_MP_STATE, state.mp_state, 0, error, false, step);
+}
+
+static int add_slot(sf_u32 slot, sf_u64 guest, sf_u64 size, sf_u32 flags)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = slot,
+		.flags = flags,
+		.guest_phys_addr = guest,
+		.memory_size = size,
+		.userspace_addr = (sf_u64)(unsigned long)(m.ram + (guest - RAM_BASE)),
+	};
+
+	return ioctl(m.vm, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+static void destroy_vm(void)
+{
+	if (m.vm < 0)
+		return;
+	munmap(m.run, m.run_size);
+	munmap(m.ram, RAM_SIZE);
+	close(m.vcpu);
+	close(m.vm);
+	m.vm = m.vcpu = -1;
+}
+
+static int create_vm(void)
+{
+	sf_u32 *word;
+
+	destroy_vm();
+	m.ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (m.ram == MAP_FAILED)
+		return -1;
+	madvise(m.ram, RAM_SIZE, MADV_NOHUGEPAGE); /* a page is the unit of first touch */
+	word = (sf_u32 *)(m.ram + (SF_VECTORS_BASE - RAM_BASE));
+	for (size_t i = 0; i < SF_VECTORS_SIZE / sizeof(*word); i++)
+		word[i] = SF_VECTOR_TRAP;
+	m.code_changed = true;
+	m.vm = ioctl(m.kvm, KVM_CREATE_VM, 0);
+	/* Read-only: no store of the guest may change what it will execute. */
+	if (m.vm < 0 || add_slot(0, RAM_BASE, READ_ONLY_SIZE, KVM_MEM_READONLY) ||
+	    add_slot(1, SF_DATA_BASE, SF_DATA_SIZE, 0))
+		return -1;
+	m.vcpu = ioctl(m.vm, KVM_CREATE_VCPU, 0);
+	if (m.vcpu < 0)
+		return -1;
+	m.run_size = ioctl(m.kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	m.run = mmap(NULL, m.run_size, PROT_READ | PROT_WRITE, MAP_SHARED, m.vcpu, 0);
+	if (m.run == MAP_FAILED || ioctl(m.vm, KVM_ARM_PREFERRED_TARGET, &m.init))
+		return -1;
+	m.init.features[0] |= 1 << KVM_ARM_VCPU_PSCI_0_2;
+	return ioctl(m.vcpu, KVM_ARM_VCPU_INIT, &m.init);
+}
+
+/* Finish what the last scenario left pending, then reset: nothing of it may reach the next one. */
+static int reuse_vm(void)
+{
+	sf_u64 recording = control->record;
+	struct kvm_mp_state state = { .mp_state = KVM_MP_STATE_RUNNABLE };
+
+	control->record = 0;
+	m.run->immediate_exit = 1;
+	ioctl(m.vcpu, KVM_RUN, 0); /* completes an MMIO access, always fails with EINTR */
+	m.run->immediate_exit = 0;
+	control->record = recording;
+	if (ioctl(m.vcpu, KVM_SET_MP_STATE, &state) ||
+	    madvise(m.ram + (SF_DATA_BASE - RAM_BASE), SF_DATA_SIZE, MADV_DONTNEED))
+		return -1;
+	return ioctl(m.vcpu, KVM_ARM_VCPU_INIT, &m.init);
+}
+
+static int op_begin(const struct sf_op *op)
+{
+	int error = op->a || m.vm < 0 ? create_vm() : reuse_vm();
+
+	control->code_pc = SF_CODE_BASE - 4;
+	return error ? errno : 0;
+}
+
+static int op_code(const struct sf_op *op)
+{
+	sf_u32 *word = (sf_u32 *)(m.ram + (op->a - RAM_BASE));
+
+	if (op->a < SF_CODE_BASE || op->a >= SF_CODE_BASE + SF_CODE_SIZE || op->a & 3)
+		return ERANGE;
+	if (*word != (sf_u32)op->b) {
+		*word = op->b;
+		m.code_changed = true;
+	}
+	return 0;
+}
+
+static int op_complete(const struct sf_op *op)
+{
+	bool pending = m.run->exit_reason == KVM_EXIT_MMIO && !m.run->mmio.is_write;
+
+	if (pending)
+		memcpy(m.run->mmio.data, &op->a, sizeof(op->a));
+	record_host(SF_OP_COMPLETE, op->a, 0, pending ? 0 : ENOENT, true, op->step);
+	return 0;
+}
+
+static int op_reset(const struct sf_op *op)
+{
+	int error = ioctl(m.vcpu, KVM_ARM_VCPU_INIT, &m.init) ? errno : 0;
+
+	record_host(SF_OP_RESET, 0, 0, error, true, op->step);
+	return error;
+}
+
+/* The guest left the code: bring it back behind the instruction that sent it away. */
+static int land(const struct sf_op *op)
+{
+	sf_u64 elr = control->trap_elr, pc = control->code_pc + 4;
+
+	if (elr >= SF_CODE_BASE && elr <= op->a && elr >= control->code_pc)
+		pc = elr + 4;
+	else if (op->b & 1 && pc == op->a)
+		pc = op->a + 4;
+	return set_register(SF_ONE_REG_PC, pc, false, op->step);
+}
+
+static int op_run(const struct sf_op *op)
+{
+	sf_u64 slots = (op->a - SF_CODE_BASE) / 4 + 1;
+	int status = SF_STATUS_OK;
+
+	if (m.code_changed) {
+		__builtin___clear_cache((char *)m.ram, (char *)m.ram + READ_ONLY_SIZE);
+		m.code_changed = false;
+	}
+	control->stop_pc = op->a;
+	/* Each return brings the guest one instruction further, save first touches: a few each. */
+	for (sf_u64 budget = 8 * slots + 32; ; budget--) {
+		int error;
+
+		if (!budget)
+			return SF_STATUS_STUCK;
+		control->irqs = 0;
+		control->stop_why = 0;
+		error = ioctl(m.vcpu, KVM_RUN, 0) ? errno : 0;
+		if (error && error != EINTR) {
+			/* Such as ENOSYS, an access that KVM cannot decode: go on behind it. */
+			set_register(SF_ONE_REG_PC, control->trap_pc + 4, false, op->step);
+		}
+		if (control->stop_why & SF_STOP_SLEEP || m.run->exit_reason == KVM_EXIT_SYSTEM_EVENT)
+			set_runnable(op->step);
+		if (control->stop_why & SF_STOP_IRQS)
+			status = SF_STATUS_RUNAWAY;
+		if (control->stop_why & (SF_STOP_OUTSIDE | SF_STOP_IRQS)) {
+			sf_u64 before = control->code_pc + 4;
+
+			land(op);
+			if (before >= op->a)
+				return status;
+			control->code_pc = before;
+		}
+		if (control->code_pc >= op->a)
+			return status;
+	}
+}
+
+static int run_program(void)
+{
+	int worst = SF_STATUS_OK;
+
+	for (sf_u64 i = 0; i < control->op_count; i++) {
+		const struct sf_op *op = &program[i];
+		int error = 0, status = SF_STATUS_OK;
+
+		control->step = op->step;
+		switch (op->op) {
+		case SF_OP_BEGIN: error = op_begin(op); break;
+		case SF_OP_CODE: error = op_code(op); break;
+		case SF_OP_SET: set_register(op->a, op->b, true, op->step); break;
+		case SF_OP_RUN: status = op_run(op); break;
+		case SF_OP_COMPLETE: error = op_complete(op); break;
+		case SF_OP_RESET: error = op_reset(op); break;
+		default: status = SF_STATUS_BAD_OP;
+		}
+		if (error)
+			status = SF_STATUS_IOCTL;
+		if (status != SF_STATUS_OK) {
+			worst = status;
+			control->failed_op = i;
+			control->failed_errno = error;
+			if (status != SF_STATUS_RUNAWAY)
+				break;
+		}
+	}
+	return worst;
+}
+
+static void serve(void)
+{
+	const struct timespec nap = { 0, NAP_NS };
+	unsigned int idle = 0;
+
+	for (;;) {
+		sf_u64 request = __atomic_load_n(&control->request, __ATOMIC_ACQUIRE);
+
+		if (request == control->reply) {
+			if (++idle > SPINS)
+				nanosleep(&nap, NULL);
+			continue;
+		}
+		idle = 0;
+		control->head = 0;
+		control->dropped = 0;
+		control->status = run_program();
+		__atomic_store_n(&control->reply, request, __ATOMIC_RELEASE);
+	}
+}
+
+static void map_mailbox(void)
+{
+	const char *base = getenv("SF_BASE"), *size = getenv("SF_SIZE");
+	char params[128];
+	unsigned char *shared;
+	int memory, module;
+
+	if (!base || !size)
+		die("SF_BASE and SF_SIZE must be on the kernel command line");
+	mknod("/mem", S_IFCHR | 0600, makedev(1, 1));
+	mknod("/kvm", S_IFCHR | 0600, makedev(10, 232));
+	memory = open("/mem", O_RDWR | O_SYNC);
+	if (memory < 0)
+		die("/dev/mem");
+	shared = mmap(NULL, strtoul(size, NULL, 0), PROT_READ | PROT_WRITE, MAP_SHARED, memory, strtoul(base, NULL, 0));
+	if (shared == MAP_FAILED)
+		die("mapping the mailbox");
+	control = (void *)shared;
+	program = (void *)(shared + SF_PROGRAM_OFFSET);
+	trace = shared + SF_TRACE_OFFSET;
+
+	module = open("/probe.ko", O_RDONLY);
+	snprintf(params, sizeof(params), "shared_base=%s shared_size=%s", base, size);
+	if (module < 0 || syscall(SYS_finit_module, module, params, 0))
+		die("loading probe.ko");
+	close(module);
+}
+
+int main(void)
+{
+	map_mailbox();
+	m.kvm = open("/kvm", O_RDWR | O_CLOEXEC);
+	if (m.kvm < 0)
+		die("/dev/kvm");
+	if (create_vm())
+		die("creating a VM");
+	__atomic_store_n(&control->magic, SF_MAGIC, __ATOMIC_RELEASE);
+	serve();
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Record every world switch of every vCPU into memory shared with the outside.
+ *
+ * The probe only reads KVM's state, at KVM's own tracepoints: kvm_entry (the context as KVM is about to load it),
+ * kvm_exit (as it has just been saved) and kvm_userspace_exit (as userspace finds it).  To hand control back to
+ * userspace after a chosen exit it raises TIF_NOTIFY_SIGNAL, as a signal would: KVM takes its documented EINTR path.
+ */
+#include <linux/io.h>
+#include <linux/kvm_host.h>
+#include <linux/module.h>
+#include <linux/sched/signal.h>
+#include <linux/tracepoint.h>
+#include <asm/kvm_emulate.h>
+#include <asm/virt.h>
+
+#include "protocol.h"
+
+static unsigned long shared_base;
+module_param(shared_base, ulong, 0400);
+static unsigned long shared_size;
+module_param(shared_size, ulong, 0400);
+
+static struct sf_control *control;
+static u8 *trace_area;
+/* kvm_userspace_exit fires after the vCPU is put: remember whose run it was.  The VM has one CPU. */
+static struct kvm_vcpu *current_vcpu;
+
+/* DWARF for the outside: without a use, the compiler drops the enumerators. */
+enum vcpu_sysreg sf_dwarf_sysreg;
+struct kvm_cpu_context *sf_dwarf_context;
+
+static u64 pending_work(struct kvm_vcpu *vcpu)
+{
+	u64 pending = 0;
+
+	if (vcpu_get_flag(vcpu, INCREMENT_PC))
+		pending |= SF_PENDING_INCREMENT_PC;
+	if (!vcpu_get_flag(vcpu, PENDING_EXCEPTION))
+		return pending;
+	/*
+	 * INCREMENT_PC shares its bit with the exception's kind (kvm_host.h): with an exception pending it says
+	 * nothing about PC.
+	 */
+	pending = SF_PENDING_EXCEPTION;
+	if (vcpu_get_flag(vcpu, EXCEPT_AA64_EL1_SYNC))
+		return pending | SF_PENDING_SYNC_EL1;
+	if (vcpu_get_flag(vcpu, EXCEPT_AA64_EL1_IRQ))
+		return pending | SF_PENDING_IRQ_EL1;
+	if (vcpu_get_flag(vcpu, EXCEPT_AA64_EL1_FIQ))
+		return pending | SF_PENDING_FIQ_EL1;
+	if (vcpu_get_flag(vcpu, EXCEPT_AA64_EL1_SERR))
+		return pending | SF_PENDING_SERROR_EL1;
+	return pending | SF_PENDING_OTHER;
+}
+
+/* With VHE these are live in the CPU while the vCPU is loaded: put them where nVHE keeps them. */
+static void read_live_registers(struct kvm_cpu_context *ctxt)
+{
+#define SF_READ(slot, op0, op1, crn, crm, op2) \
+	ctxt->sys_regs[slot] = read_sysreg_s(sys_reg(op0, op1, crn, crm, op2));
+	SF_VHE_LIVE(SF_READ)
+#undef SF_READ
+}
+
+static void record(struct kvm_vcpu *vcpu, u32 type, u64 code, u64 error)
+{
+	const u32 size = sizeof(struct sf_switch) + sizeof(struct kvm_cpu_context);
+	struct sf_switch *out;
+	struct kvm_cpu_context *ctxt;
+
+	if (control->head + size > control->limit) {
+		control->dropped++;
+		return;
+	}
+	out = (struct sf_switch *)(trace_area + control->head);
+	ctxt = (struct kvm_cpu_context *)(out + 1);
+	out->type = type;
+	out->size = size;
+	out->step = control->step;
+	out->flags = 0;
+	out->code = code;
+	out->error = error;
+	out->esr_el2 = vcpu->arch.fault.esr_el2;
+	out->far_el2 = vcpu->arch.fault.far_el2;
+	out->hpfar_el2 = vcpu->arch.fault.hpfar_el2;
+	out->hcr_el2 = vcpu->arch.hcr_el2;
+	out->pending = pending_work(vcpu);
+	out->mmio_addr = vcpu->run->mmio.phys_addr;
+	out->mmio_len = vcpu->run->mmio.len | (vcpu->run->mmio.is_write ? 0x100 : 0);
+	memcpy(&out->mmio_data, vcpu->run->mmio.data, sizeof(out->mmio_data));
+	memcpy(ctxt, &vcpu->arch.ctxt, sizeof(*ctxt));
+	if (type != SF_RECORD_USER && is_kernel_in_hyp_mode())
+		read_live_registers(ctxt);
+	control->head += size;
+}
+
+static bool may_sleep(u64 ec, u64 function)
+{
+	if (ec == SF_EC_WFX)
+		return true;
+	if (ec != SF_EC_HVC64 && ec != SF_EC_SMC64)
+		return false;
+	switch ((u32)function) {
+#define SF_CASE(function_id) case function_id:
+	SF_SLEEPING_CALLS(SF_CASE)
+#undef SF_CASE
+		return true;
+	}
+	return false;
+}
+
+static u64 why_stop(struct kvm_vcpu *vcpu, int code)
+{
+	u64 ec = (vcpu->arch.fault.esr_el2 >> SF_EC_SHIFT) & SF_EC_MASK;
+	u64 pc = vcpu->arch.ctxt.regs.pc;
+	u64 why = 0;
+
+	if (code != SF_CODE_TRAP)
+		return ++control->irqs > control->irq_budget ? SF_STOP_IRQS : 0;
+	if (ec == SF_EC_HVC64) /* the only trap here whose return address is the next instruction */
+		pc -= 4;
+	control->trap_pc = pc;
+	control->trap_elr = vcpu->arch.ctxt.sys_regs[ELR_EL1];
+	if (is_kernel_in_hyp_mode())
+		control->trap_elr = read_sysreg_el1(SYS_ELR);
+	if (pc < SF_CODE_BASE || pc >= SF_CODE_BASE + SF_CODE_SIZE) {
+		why |= SF_STOP_OUTSIDE;
+	} else {
+		control->code_pc = pc;
+		if (pc >= control->stop_pc)
+			why |= SF_STOP_REACHED;
+	}
+	if (may_sleep(ec, vcpu->arch.ctxt.regs.regs[0]))
+		why |= SF_STOP_SLEEP;
+	return why;
+}
+
+static void on_entry(void *data, unsigned long pc)
+{
+	struct kvm_vcpu *vcpu = kvm_get_running_vcpu();
+
+	if (!vcpu)
+		return;
+	current_vcpu = vcpu;
+	if (control->record)
+		record(vcpu, SF_RECORD_ENTRY, 0, 0);
+}
+
+static void on_exit(void *data, int code, unsigned int ec, unsigned long pc)
+{
+	struct kvm_vcpu *vcpu = kvm_get_running_vcpu();
+	u64 why;
+
+	if (!vcpu)
+		return;
+	control->exits++;
+	if (control->record)
+		record(vcpu, SF_RECORD_EXIT, (u32)code, 0);
+	why = why_stop(vcpu, code);
+	if (why) {
+		control->stop_why |= why;
+		set_thread_flag(TIF_NOTIFY_SIGNAL);
+	}
+}
+
+static void on_userspace_exit(void *data, u32 reason, int error)
+{
+	if (current_vcpu && control->record)
+		record(current_vcpu, SF_RECORD_USER, reason, error < 0 ? -error : 0);
+	current_vcpu = NULL;
+}
+
+static const struct {
+	const char *name;
+	void *probe;
+} hooks[] = {
+	{ "kvm_entry", on_entry },
+	{ "kvm_exit", on_exit },
+	{ "kvm_userspace_exit", on_userspace_exit },
+};
+
+static struct tracepoint *found[ARRAY_SIZE(hooks)];
+
+static void find_tracepoint(struct tracepoint *tp, void *unused)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(hooks); i++)
+		if (!strcmp(tp->name, hooks[i].name))
+			found[i] = tp;
+}
+
+static int __init sf_probe_init(void)
+{
+	int i, error;
+
+	control = memremap(shared_base, shared_size, MEMREMAP_WB);
+	if (!control)
+		return -ENOMEM;
+	trace_area = (u8 *)control + SF_TRACE_OFFSET;
+	control->limit = shared_size - SF_TRACE_OFFSET;
+	control->context_size = sizeof(struct kvm_cpu_context);
+	control->vhe = is_kernel_in_hyp_mode();
+	for_each_kernel_tracepoint(find_tracepoint, NULL);
+	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
+		if (!found[i])
+			return -ENOENT;
+		error = tracepoint_probe_register(found[i], hooks[i].probe, NULL);
+		if (error)
+			return error;
+	}
+	return 0;
+}
+module_init(sf_probe_init);
+
+MODULE_DESCRIPTION("Records KVM's world switches for shadowfuzz");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run one tool of the set-up: a fixed environment, a progress line when it takes long, death with its parent."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from harness.errors import SetupError
+
+Progress = Callable[[str], None]
+"""Takes one line about what is going on; what becomes of it is the caller's choice."""
+
+PROGRESS_SECONDS = 2.0
+"""A tool that runs longer than this is reported, and again each time that this has passed."""
+
+PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+PASSED_ON: frozenset[str] = frozenset(("HOME", "PATH", "TMPDIR", *PROXIES))
+"""What a tool sees of our environment.  Not MAKEFLAGS (we may run below ``make``), ARCH, CFLAGS or a language."""
+
+
+def quiet(_line: str) -> None:
+    """Swallow progress."""
+
+
+def require_tool(command: str, package: str) -> str:
+    """Return the path of `command`; SetupError names the Debian package that brings it."""
+    found = shutil.which(command)
+    if found is None:
+        raise SetupError(f"{command} is missing: install the Debian package {package}, or run make setup")
+    return found
+
+
+def run_tool(
+    argv: Sequence[str],
+    what: str,
+    *,
+    progress: Progress = quiet,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+) -> tuple[int, str]:
+    """Run `argv` to its end; return its exit status and all that it wrote (both streams, in order).
+
+    `what` begins the progress lines and the sentence of a failure.  With `check`, a non-zero status raises
+    SetupError with the line that explains it best; a full disk raises OSError(ENOSPC) in either case.
+    """
+    environment = {name: value for name, value in os.environ.items() if name in PASSED_ON}
+    environment |= {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"} | dict(env or {})
+    # A killed set-up must not leave tools behind that write into a directory which the next one clears.
+    command = ["setpriv", "--pdeathsig", "TERM", "--", *argv]
+    with tempfile.TemporaryFile() as log:
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=cwd, env=environment
+            )
+        except FileNotFoundError as error:
+            raise SetupError("setpriv is missing: install the Debian package util-linux") from error
+        try:
+            _wait(process, what, progress)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+        log.seek(0)
+        output = log.read().decode(errors="replace")
+    if process.returncode != 0 and says_disk_full(output):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if check and process.returncode != 0:
+        raise SetupError(f"{what} failed: {telling_line(output) or f'exit status {process.returncode}'}")
+    return process.returncode, output
+
+
+def _wait(process: subprocess.Popen[bytes], what: str, progress: Progress) -> None:
+    start = time.monotonic()
+    while True:
+        try:
+            process.wait(PROGRESS_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            progress(f"{what} ({time.monotonic() - start:.0f} s)")
+
+
+def says_disk_full(output: str) -> bool:
+    """Tell whether a tool's output says that there was no room: in the C library's words, or in apt's."""
+    return os.strerror(errno.ENOSPC) in output or "enough free space" in output
+
+
+TELLING: tuple[str, ...] = ("fatal error: ", "error: ", "ERROR: ", "E: ", "Error: ", "Err:", "W: ", "*** ")
+"""What the line that explains a failure looks like, the most telling first (gcc, modpost, apt, make)."""
+
+
+def telling_line(output: str) -> str:
+    """Return the line of a failed tool's output that says why, or its last one; empty if there is none."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    for mark in TELLING:
+        for line in lines:
+            if mark in line:
+                return line
+    return lines[-1] if lines else ""

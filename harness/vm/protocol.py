@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mailbox between the fuzzer and the agent: words, operations and records, as rows.
+
+One table serves both ends: :mod:`harness.vm.protocol_header` renders it as the C header that the agent and the
+probe include, :mod:`harness.vm.executor` and :mod:`harness.trace` read it directly.  All words are little-endian
+u64, all records start and end on 8 bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+MAGIC = 0x315A_4657_4F44_4853  # "SHDOWFZ1"
+PAGE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One named u64, with what it means."""
+
+    name: str
+    what: str
+
+
+# The control page, in order.  "host" below is the fuzzer, outside the VM.
+CONTROL: tuple[Word, ...] = (
+    Word("magic", "MAGIC once the agent is ready"),
+    Word("request", "host: number of the request to run; the agent polls it"),
+    Word("reply", "agent: number of the last request that it finished"),
+    Word("status", "agent: how the request ended (STATUS)"),
+    Word("failed_op", "agent: index of the operation that failed"),
+    Word("failed_errno", "agent: errno of the failure"),
+    Word("op_count", "host: operations in the program"),
+    Word("record", "host: 1 to record world switches, 0 to run bare"),
+    Word("head", "next free byte of the trace area; agent and probe append"),
+    Word("limit", "size of the trace area in bytes"),
+    Word("dropped", "records that did not fit"),
+    Word("step", "the scenario step that the agent is working on"),
+    Word("stop_pc", "probe: come back to userspace once the guest has trapped here or outside the code"),
+    Word("irq_budget", "probe: interrupts that one KVM_RUN may take before it comes back"),
+    Word("irqs", "probe: interrupts taken in this KVM_RUN"),
+    Word("stop_why", "probe: why it asked to come back (STOP bits)"),
+    Word("trap_pc", "probe: address of the instruction that trapped last"),
+    Word("trap_elr", "probe: ELR_EL1 at that exit"),
+    Word("code_pc", "probe: address of the last instruction inside the code that trapped"),
+    Word("exits", "probe: world switches out of a guest since boot"),
+    Word("context_size", "probe: sizeof(struct kvm_cpu_context)"),
+    Word("vhe", "probe: 1 if the host kernel runs at EL2"),
+)
+CONTROL_OFFSET: Mapping[str, int] = MappingProxyType({w.name: 8 * i for i, w in enumerate(CONTROL)})
+
+PROGRAM_OFFSET = PAGE
+PROGRAM_SIZE = 63 * PAGE
+TRACE_OFFSET = 64 * PAGE
+
+OP_FORMAT = struct.Struct("<IIQQ")  # operation, step, a, b
+
+OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
+    {
+        "begin": (1, "a=1: a new VM; else the same VM, its vCPU reset, its RAM unmapped and zeroed"),
+        "code": (2, "the instruction word b at guest address a"),
+        "set": (3, "KVM_SET_ONE_REG: id a, value b"),
+        "run": (4, "KVM_RUN until the instruction at a has trapped; b bit 0: that one is a branch out of the code"),
+        "complete": (5, "the data a for the MMIO read that is pending"),
+        "reset": (6, "KVM_ARM_VCPU_INIT again"),
+    }
+)
+
+STATUS: Mapping[str, int] = MappingProxyType({"ok": 0, "ioctl": 1, "stuck": 2, "bad_op": 3, "runaway": 4})
+
+STOP: Mapping[str, int] = MappingProxyType({"reached": 1, "outside": 2, "sleep": 4, "irqs": 8})
+
+# Records of the trace area.  Every record starts with RECORD_HEADER.
+RECORD_HEADER = struct.Struct("<IIII")  # type, size in bytes, step, flags
+RECORD_TYPES: Mapping[str, int] = MappingProxyType({"entry": 1, "exit": 2, "user": 3, "host": 4})
+
+# What follows the header in entry, exit and user records; then comes struct kvm_cpu_context as it is.
+SWITCH_WORDS: tuple[Word, ...] = (
+    Word("code", "exit: exception code of the world switch; user: kvm_run.exit_reason"),
+    Word("error", "user: errno that KVM_RUN returns"),
+    Word("esr_el2", "vcpu.arch.fault.esr_el2"),
+    Word("far_el2", "vcpu.arch.fault.far_el2"),
+    Word("hpfar_el2", "vcpu.arch.fault.hpfar_el2"),
+    Word("hcr_el2", "vcpu.arch.hcr_el2"),
+    Word("pending", "KVM's own pending work (PENDING bits)"),
+    Word("mmio_addr", "user: kvm_run.mmio.phys_addr"),
+    Word("mmio_len", "user: kvm_run.mmio.len, bit 8 set for a write"),
+    Word("mmio_data", "user: kvm_run.mmio.data"),
+)
+SWITCH_SIZE = RECORD_HEADER.size + 8 * len(SWITCH_WORDS)
+
+# Normalised from vcpu.arch.iflags, whose bits differ between kernels.
+PENDING: Mapping[str, int] = MappingProxyType(
+    {"increment_pc": 1, "exception": 2, "sync_el1": 4, "irq_el1": 8, "fiq_el1": 16, "serror_el1": 32, "other": 64}
+)
+
+HOST_WORDS: tuple[Word, ...] = (
+    Word("op", "the operation (OPS), or SET_MP_STATE"),
+    Word("a", "its first argument"),
+    Word("b", "its second argument"),
+    Word("error", "0, or the errno that the ioctl failed with"),
+    Word("why", "1 if the scenario asked for it, 0 if the agent did it to go on"),
+)
+HOST_SIZE = RECORD_HEADER.size + 8 * len(HOST_WORDS)
+OP_MP_STATE = 16

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Render the mailbox tables as the C header that the agent and the probe include."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from harness import exits, layout, registers
+from harness.a64 import encode
+from harness.registers import Encoding, Vhe
+from harness.vm import protocol
+
+
+def _enum(prefix: str, items: Iterable[tuple[str, int]]) -> Iterator[str]:
+    for name, value in items:
+        yield f"#define SF_{prefix}_{name.upper()} {value:#x}"
+
+
+def _struct(name: str, words: Iterable[protocol.Word], head: str = "") -> Iterator[str]:
+    yield f"struct {name} {{"
+    if head:
+        yield head
+    for word in words:
+        yield f"\tsf_u64 {word.name}; /* {word.what} */"
+    yield "};"
+
+
+def _el12(encoding: Encoding) -> Encoding:
+    """The EL12 alias of an EL1 register is the same encoding with op1 = 5 (Arm ARM D5.1.5)."""
+    op0, _, crn, crm, op2 = encoding
+    return op0, 5, crn, crm, op2
+
+
+def _live_rows() -> Iterator[str]:
+    yield "/* Registers that a VHE host keeps in the CPU: slot of sys_regs[], then op0, op1, CRn, CRm, op2. */"
+    yield "#define SF_VHE_LIVE(X) \\"
+    for register in registers.STATE:
+        if register.vhe is Vhe.MEMORY:
+            continue
+        assert register.encoding is not None
+        encoding = _el12(register.encoding) if register.vhe is Vhe.EL12 else register.encoding
+        yield f"\tX({register.sys_reg}, {', '.join(map(str, encoding))}) \\"
+    yield ""
+
+
+def render() -> str:
+    """Return the text of ``protocol.h``.  The same tables always give the same text."""
+    pc = registers.BY_NAME["pc"].one_reg
+    trap = encode("mrs", "xzr", VECTOR_TRAP)
+    lines = [
+        "/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */",
+        "/* Generated from harness/vm/protocol.py: do not edit. */",
+        "#ifndef SF_PROTOCOL_H",
+        "#define SF_PROTOCOL_H",
+        "#ifdef __KERNEL__",
+        "#include <linux/types.h>",
+        "typedef u64 sf_u64;",
+        "typedef u32 sf_u32;",
+        "#else",
+        "#include <stdint.h>",
+        "typedef uint64_t sf_u64;",
+        "typedef uint32_t sf_u32;",
+        "#endif",
+        f"#define SF_MAGIC {protocol.MAGIC:#x}ULL",
+        f"#define SF_PROGRAM_OFFSET {protocol.PROGRAM_OFFSET}",
+        f"#define SF_PROGRAM_SIZE {protocol.PROGRAM_SIZE}",
+        f"#define SF_TRACE_OFFSET {protocol.TRACE_OFFSET}",
+        f"#define SF_OP_MP_STATE {protocol.OP_MP_STATE}",
+        f"#define SF_ONE_REG_PC {pc:#x}ULL",
+        f"#define SF_VECTOR_TRAP {trap:#010x}",
+        f"#define SF_EC_SHIFT {exits.EC_SHIFT}",
+        f"#define SF_EC_MASK {exits.EC_MASK >> exits.EC_SHIFT:#x}",
+        f"#define SF_EC_WFX {exits.EC_BY_NAME['WFX']:#x}",
+        f"#define SF_EC_HVC64 {exits.EC_BY_NAME['HVC64']:#x}",
+        f"#define SF_EC_SMC64 {exits.EC_BY_NAME['SMC64']:#x}",
+        f"#define SF_CODE_TRAP {exits.EXCEPTION_TRAP}",
+        *(f"#define SF_{r.name.upper()}_BASE {r.base:#x}ULL" for r in layout.REGIONS if r.slot),
+        *(f"#define SF_{r.name.upper()}_SIZE {r.size:#x}ULL" for r in layout.REGIONS if r.slot),
+        *_enum("OP", ((name, number) for name, (number, _) in protocol.OPS.items())),
+        *_enum("STATUS", protocol.STATUS.items()),
+        *_enum("STOP", protocol.STOP.items()),
+        *_enum("RECORD", protocol.RECORD_TYPES.items()),
+        *_enum("PENDING", protocol.PENDING.items()),
+        *_struct("sf_control", protocol.CONTROL),
+        *_struct("sf_op", (protocol.Word("a", ""), protocol.Word("b", "")), "\tsf_u32 op;\n\tsf_u32 step;"),
+        *_struct("sf_switch", protocol.SWITCH_WORDS, "\tsf_u32 type, size, step, flags;"),
+        *_struct("sf_host", protocol.HOST_WORDS, "\tsf_u32 type, size, step, flags;"),
+        "/* SMCCC functions after which the vCPU may stop running. */",
+        "#define SF_SLEEPING_CALLS(X) \\",
+        *(f"\tX({f.fid:#x}) \\" for f in exits.SMCCC_FUNCTIONS if f.sleeps),
+        "",
+        *_live_rows(),
+        "#endif",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+VECTOR_TRAP: Encoding = (3, 0, 0, 6, 1)
+"""What every vector holds is a read of this register (ID_AA64ISAR1_EL1) into XZR.
+
+It always traps (HCR_EL2.TID3) and changes nothing but PC.
+"""

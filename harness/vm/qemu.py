@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One virtual machine as a context manager; the only user of ``qemu.qmp``.
+
+Nothing of a machine outlives the process that owns it: QEMU is started to be killed with its parent, RAM and console
+are anonymous memory files, QMP is a socket pair.  There is nothing on disk to clean up, however one dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from qemu.qmp import QMPClient, QMPError
+
+from harness.errors import SetupError, VmLost
+from harness.vm import protocol
+
+RAM_BASE = 0x4000_0000
+"""Where ``-M virt`` has its RAM (QEMU hw/arm/virt.c, base_memmap)."""
+MIB = 1 << 20
+QEMU = "qemu-system-aarch64"
+CONSOLE_TAIL = 4000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What QEMU is to run.
+
+    ``memory_mib`` is all RAM, its last ``shared_mib`` are the mailbox; ``cmdline`` is appended to what every target
+    needs.
+    """
+
+    name: str
+    kernel: Path
+    initrd: Path
+    cpu: str
+    machine: str
+    memory_mib: int
+    shared_mib: int
+    cmdline: str
+
+    @property
+    def mailbox_base(self) -> int:
+        """Guest physical address of the mailbox."""
+        return RAM_BASE + (self.memory_mib - self.shared_mib) * MIB
+
+
+def command_line(machine: Machine, *, ram: int, console: int, qmp: int) -> list[str]:
+    """Return QEMU's argv; ``ram``, ``console`` and ``qmp`` are file descriptors that it inherits."""
+    linux_mib = machine.memory_mib - machine.shared_mib
+    kernel_args = (
+        # nokaslr: addresses in reports mean something.  panic=-1 with -no-reboot: a panic ends QEMU.
+        f"console=ttyAMA0 loglevel=4 nokaslr panic=-1 mem={linux_mib}M "
+        f"SF_BASE={machine.mailbox_base:#x} SF_SIZE={machine.shared_mib * MIB:#x} {machine.cmdline}"
+    )
+    memory = f"memory-backend-file,id=ram,size={machine.memory_mib}M,share=on,mem-path=/proc/self/fd/{ram}"
+    return [
+        # QEMU dies with the thread that started it, whatever kills that.
+        *("setpriv", "--pdeathsig", "KILL", "--"),
+        QEMU,
+        *("-M", f"{machine.machine},memory-backend=ram"),
+        *("-cpu", machine.cpu, "-smp", "1", "-m", f"{machine.memory_mib}M"),
+        *("-object", memory),
+        # Without -nodefaults QEMU wants a network ROM; the target has no network at all.
+        *("-nodefaults", "-nic", "none", "-display", "none", "-no-reboot"),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        *("-chardev", f"file,id=console,path=/proc/self/fd/{console}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"),
+        *("-kernel", str(machine.kernel), "-initrd", str(machine.initrd)),
+        *("-append", kernel_args),
+    ]
+
+
+class Qemu:
+    """A running machine.
+
+    Entering boots it and waits for the agent; leaving kills it.  VmLost: QEMU or the kernel in it died, or did not
+    answer in time; it carries the end of the console.
+    """
+
+    def __init__(self, machine: Machine, *, boot_timeout: float = 60.0) -> None:
+        self.machine = machine
+        self._boot_timeout = boot_timeout
+        self._loop = asyncio.new_event_loop()
+        self._client = QMPClient("shadowfuzz")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._console = -1
+        self.mailbox: mmap.mmap | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+            self._wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        ram = os.memfd_create("shadowfuzz-ram")
+        self._console = os.memfd_create("shadowfuzz-console")
+        ours, theirs = socket.socketpair()
+        try:
+            os.ftruncate(ram, self.machine.memory_mib * MIB)
+            argv = command_line(self.machine, ram=ram, console=self._console, qmp=theirs.fileno())
+            self._process = subprocess.Popen(
+                argv,
+                pass_fds=(ram, self._console, theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=self._console,
+                stderr=self._console,
+                start_new_session=True,  # Ctrl-C is for the fuzzer; it ends its QEMUs in order
+            )
+            size = self.machine.shared_mib * MIB
+            self.mailbox = mmap.mmap(ram, size, offset=self.machine.memory_mib * MIB - size)
+        except FileNotFoundError as error:
+            raise SetupError(f"{error.filename} is not installed; `make setup` installs it") from error
+        except OSError as error:
+            raise SetupError(f"{self.machine.name}: cannot start QEMU: {error.strerror}") from error
+        finally:
+            theirs.close()
+            os.close(ram)
+        try:
+            self._run(self._client.connect(ours), 10.0)
+        except (QMPError, EOFError, OSError) as error:
+            raise self.lost(f"QEMU refused to start: {error}") from error
+
+    def _run(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
+        try:
+            return self._loop.run_until_complete(asyncio.wait_for(work, timeout))
+        except TimeoutError as error:
+            raise self.lost(f"QMP did not answer within {timeout:g} s") from error
+
+    def _wait_ready(self) -> None:
+        assert self.mailbox is not None
+        deadline = time.monotonic() + self._boot_timeout
+        magic = protocol.MAGIC.to_bytes(8, "little")
+        while self.mailbox[:8] != magic:
+            self.check_alive()
+            if time.monotonic() > deadline:
+                raise self.lost(f"the agent was not ready within {self._boot_timeout:g} s")
+            time.sleep(0.005)
+
+    def check_alive(self) -> None:
+        """Raise VmLost if QEMU has ended."""
+        assert self._process is not None
+        status = self._process.poll()
+        if status is not None:
+            raise self.lost(f"QEMU ended with status {status}")
+
+    def lost(self, reason: str) -> VmLost:
+        """Return the error for a machine that failed, with the end of its console."""
+        return VmLost(self.machine.name, reason, self.console()[-CONSOLE_TAIL:])
+
+    def console(self) -> str:
+        """Return what the machine (and QEMU itself) printed so far."""
+        if self._console < 0:
+            return ""
+        size = os.fstat(self._console).st_size
+        return os.pread(self._console, size, 0).decode(errors="replace")
+
+    def execute(self, command: str, arguments: dict[str, object] | None = None, *, timeout: float = 10.0) -> object:
+        """Run a QMP command and return its result.  VmLost: QEMU is gone or does not answer."""
+        try:
+            return self._run(self._client.execute(command, arguments), timeout)
+        except (QMPError, EOFError, OSError) as error:
+            raise self.lost(f"QMP {command}: {error}") from error
+
+    def stop(self) -> None:
+        """Stop the virtual CPU."""
+        self.execute("stop")
+
+    def cont(self) -> None:
+        """Let the virtual CPU run on."""
+        self.execute("cont")
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def close(self) -> None:
+        """End QEMU and free everything.  May be called at any time, and again."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if not self._loop.is_closed():
+            try:
+                self._loop.run_until_complete(self._client.disconnect())
+            except (QMPError, EOFError, OSError):
+                pass  # it was killed: of course the connection broke
+            self._loop.close()
+        if self.mailbox is not None:
+            self.mailbox.close()
+            self.mailbox = None
+        if self._console >= 0:
+            os.close(self._console)
+            self._console = -1

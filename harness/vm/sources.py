@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where this machine gets Debian from: its own apt sources, read and narrowed to Debian's archive.
+
+Both formats of sources.list(5).  Lines that do not parse are skipped, not errors: apt's own complaints about them are
+the owner's business, and one good entry is enough for us.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One place of an archive: URI, suite, components, and those apt options that we keep (deb822 names)."""
+
+    uri: str
+    suite: str
+    components: tuple[str, ...]
+    options: tuple[tuple[str, str], ...] = ()
+
+    def stanza(self) -> str:
+        """Return the source as a deb822 stanza.  Its architectures are ours to choose and so not named."""
+        lines = ["Types: deb", f"URIs: {self.uri}", f"Suites: {self.suite}", f"Components: {' '.join(self.components)}"]
+        return "\n".join([*lines, *(f"{name}: {value}" for name, value in self.options)]) + "\n"
+
+
+KEPT_OPTIONS: Mapping[str, str] = {
+    "signed-by": "Signed-By",
+    "check-valid-until": "Check-Valid-Until",
+    "check-date": "Check-Date",
+    "by-hash": "By-Hash",
+    "snapshot": "Snapshot",
+}
+"""Options that say how to fetch and check.  Not ``Trusted``: what is not signed is not used."""
+
+NO = frozenset({"no", "false", "without", "off", "disable", "0"})
+"""apt's words for no: ``StringToBool`` in apt-pkg/contrib/strutl.cc."""
+
+DEBIAN_KEYRING = re.compile(r"debian-archive-[a-z0-9.-]*")
+"""The files of the package debian-archive-keyring, in /usr/share/keyrings and /etc/apt/trusted.gpg.d."""
+
+DEBIAN_PATH = re.compile(r"debian(-security)?")
+"""How the last part of a Debian mirror's path is called: the archive's own layout, which mirrors keep."""
+
+SCHEMES = ("http:", "https:", "file:", "copy:", "mirror+", "mirror:", "ftp:", "tor+")
+
+
+def read_sources(etc_apt: Path) -> tuple[Source, ...]:
+    """Return every enabled binary source configured below `etc_apt` (``/etc/apt``), in apt's order."""
+    paths = [etc_apt / "sources.list", *sorted((etc_apt / "sources.list.d").glob("*"))]
+    found: list[Source] = []
+    for path in paths:
+        try:
+            text = path.read_text(errors="replace")
+        except OSError:
+            continue
+        if path.suffix == ".list":
+            found += parse_one_line(text)
+        elif path.suffix == ".sources":
+            found += parse_deb822(text)
+    return tuple(found)
+
+
+ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s*(?P<components>.*)")
+
+
+def parse_one_line(text: str) -> tuple[Source, ...]:
+    """Return the sources of a ``.list`` file: ``deb [option=value ...] URI suite component...``."""
+    found: list[Source] = []
+    for line in text.splitlines():
+        match = ONE_LINE.fullmatch(line.partition("#")[0].strip())
+        if match is None:
+            continue
+        # `signed-by+=x` and `-=` exist too; they change a default that a .list file does not have.
+        pairs = [word.partition("=") for word in (match["options"] or "").split()]
+        options = {name.rstrip("+").lower(): value for name, _, value in pairs}
+        found += _sources([match["uri"]], [match["suite"]], match["components"].split(), options)
+    return tuple(found)
+
+
+def parse_deb822(text: str) -> tuple[Source, ...]:
+    """Return the sources of a ``.sources`` file: stanzas of ``Field: value``, every URI with every suite."""
+    found: list[Source] = []
+    for fields in _stanzas(text):
+        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").strip().lower() in NO:
+            continue
+        uris, suites, components = (fields.get(name, "").split() for name in ("uris", "suites", "components"))
+        found += _sources(uris, suites, components, fields)
+    return tuple(found)
+
+
+def _stanzas(text: str) -> Iterable[Mapping[str, str]]:
+    fields: dict[str, str] = {}
+    last = ""
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("#"):
+            continue
+        if not line.strip():
+            if fields:
+                yield fields
+            fields, last = {}, ""
+        elif line[0] in " \t":
+            if last:
+                fields[last] += "\n" + line  # a key written out in full keeps its lines
+        else:
+            name, colon, value = line.partition(":")
+            last = name.strip().lower() if colon else ""
+            if last:
+                fields[last] = value.strip()
+
+
+def _sources(
+    uris: Iterable[str], suites: Iterable[str], components: Iterable[str], options: Mapping[str, str]
+) -> Iterable[Source]:
+    kept = tuple((KEPT_OPTIONS[name], value) for name, value in sorted(options.items()) if name in KEPT_OPTIONS)
+    parts = tuple(components)
+    suites = tuple(suites)
+    return [Source(uri, suite, parts, kept) for uri in uris for suite in suites if uri.lower().startswith(SCHEMES)]
+
+
+def debian_sources(sources: Iterable[Source], codename: str) -> tuple[Source, ...]:
+    """Return those that are Debian's own archive for the release `codename`, with the component main only.
+
+    Another vendor's archive may be laid out in the same way; what tells it apart here is its key.  Whatever
+    gets past this is caught by the origin that apt itself reads from the signed Release file (packages.py).
+    """
+    suites = {codename, f"{codename}-updates", f"{codename}-security", f"{codename}-backports", f"{codename}/updates"}
+    return tuple(
+        Source(source.uri, source.suite, ("main",), source.options)
+        for source in dict.fromkeys(sources)
+        if source.suite.rstrip("/") in suites and "main" in source.components and _is_debian(source)
+    )
+
+
+def _is_debian(source: Source) -> bool:
+    key = dict(source.options).get("Signed-By", "")
+    if key.startswith("/"):
+        return all(DEBIAN_KEYRING.fullmatch(Path(name).name) for name in re.split(r"[\s,]+", key.strip()))
+    # No key of its own, or one written out: the path decides.
+    return source.uri.startswith("mirror") or DEBIAN_PATH.fullmatch(_last_part(source.uri)) is not None
+
+
+def _last_part(uri: str) -> str:
+    return uri.rstrip("/").rpartition("/")[2]
+
+
+def security_sources(sources: Iterable[Source], codename: str) -> tuple[Source, ...]:
+    """Return where the security suite would be on the same mirrors; empty if the machine already has one.
+
+    Kernels newer than the release's own live in that suite.  A mirror ``.../debian`` by custom has its
+    ``.../debian-security``; it may not, so these are offers, not promises.
+    """
+    known = tuple(sources)
+    suite = f"{codename}-security"
+    if any(source.suite.rstrip("/") in (suite, f"{codename}/updates") for source in known):
+        return ()
+    offers = (
+        Source(f"{source.uri.rstrip('/')}-security", suite, ("main",), source.options)
+        for source in known
+        if source.suite == codename and _last_part(source.uri) == "debian"
+    )
+    return tuple(dict.fromkeys(offers))
