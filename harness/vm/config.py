@@ -36,8 +36,8 @@ class Mode(Enum):
 class MachineConfig:
     """One machine to run: what QEMU emulates and which kernel it boots.
 
-    `memory_mib` is the RAM that the kernel uses (``mem=``), `shared_mib` the RAM above it that guest and host
-    share; `machine` are options of QEMU's ``-M virt``; `cmdline` are words added to the kernel command line.
+    `memory_mib` is all RAM, its last `shared_mib` are shared by guest and host and not used by the kernel;
+    `machine` are options of QEMU's ``-M virt``; `cmdline` are words added to the kernel command line.
     """
 
     name: str
@@ -49,6 +49,11 @@ class MachineConfig:
     shared_mib: int
     kernel_package: str
     cmdline: tuple[str, ...]
+
+    @property
+    def machine_argument(self) -> str:
+        """What QEMU's ``-M`` is given."""
+        return ",".join(("virt", *self.machine))
 
 
 Parse = Callable[[object], object]

@@ -7,6 +7,7 @@ configuration, lists and package database stay as they are.  Measured: update 1.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class Package:
     version: str
     architecture: str
     depends: tuple[str, ...]
+    sha256: str
 
     @property
     def wanted(self) -> str:
@@ -56,7 +58,10 @@ class Archive:
         return parse_record(output)
 
     def download(self, packages: Sequence[Package]) -> tuple[Path, ...]:
-        """Fetch packages; return the .deb files, in order.  What is there already is checked, not fetched."""
+        """Fetch packages; return the .deb files, in order.
+
+        A file that a killed download left is completed, one that is there and right is not fetched again.
+        """
         directory = self.state / "debs"
         directory.mkdir(parents=True, exist_ok=True)
         what = f"fetching {packages[0].name} {packages[0].version} and {len(packages) - 1} more packages"
@@ -77,7 +82,12 @@ def _deb(directory: Path, package: Package) -> Path:
     ]
     if len(found) != 1:
         raise SetupError(f"apt-get download left {len(found)} files of {package.wanted} in {directory}")
-    return found[0]
+    # apt checks what it fetches, but takes a file of the right length that was there before as it is.
+    with found[0].open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() == package.sha256:
+            return found[0]
+    found[0].unlink()
+    raise SetupError(f"{found[0].name} was damaged and is removed: run the command again to fetch it anew")
 
 
 def open_archive(state: Path, progress: Progress = quiet, etc: Path = Path("/etc")) -> Archive:
@@ -166,6 +176,9 @@ def render_apt_conf(state: Path, build_architecture: str, passed: Sequence[str])
         f'Dir::State::status "{state}/status";',
         f'Dir::State::lists "{state}/lists";',
         f'Dir::Cache "{state}/cache";',
+        # Half of the room: 100 MB that would be read once.
+        'Dir::Cache::srcpkgcache "";',
+        'Acquire::GzipIndexes "true";',
         'Dir::Etc::sourcelist "/dev/null";',
         f'Dir::Etc::sourceparts "{state}/sources.d";',
         f'Dir::Etc::preferences "{state}/preferences";',
@@ -197,12 +210,12 @@ def parse_record(text: str) -> Package:
     Of alternatives (``a | b``) the first is taken, as apt does.
     """
     first = text.partition("\n\n")[0]
-    fields: dict[str, str] = dict(re.findall(r"^([A-Za-z-]+): (.*)$", first, re.MULTILINE))
+    fields: dict[str, str] = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", first, re.MULTILINE))
     try:
         depends = tuple(
             re.split(r"[\s(|:]", item.strip())[0] for item in fields.get("Depends", "").split(",") if item.strip()
         )
-        return Package(fields["Package"], fields["Version"], fields["Architecture"], depends)
+        return Package(fields["Package"], fields["Version"], fields["Architecture"], depends, fields["SHA256"])
     except KeyError as error:
         raise SetupError(f"apt-cache show gave a record without the field {error.args[0]}") from error
 

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a machine's configuration to something that boots: kernel, recording module, agent, initramfs.
+
+Two cache entries: the kernel package with its headers (fetched once, then kept, so that a target does not change
+below a campaign), and what is compiled against it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import InputError, SetupError
+from harness.vm import protocol_header
+from harness.vm.cache import Cache, Entry, default_root, hash_inputs
+from harness.vm.config import MachineConfig
+from harness.vm.image import build_initramfs
+from harness.vm.packages import Archive, Package, open_archive, unpack
+from harness.vm.process import Progress, quiet, require_tool, run_tool
+
+GUEST_SOURCES = Path(__file__).resolve().parent / "guest"
+CROSS = "aarch64-linux-gnu-"
+COMPILER_PACKAGE = "gcc-aarch64-linux-gnu"
+
+KERNEL_RECIPE = "1"
+"""Part of the kernel entry's key: to be raised when the code below makes something else of the same packages."""
+GUEST_RECIPE = "1"
+"""The same for what is compiled."""
+
+IMAGE_MAGIC = b"ARM\x64"
+IMAGE_MAGIC_OFFSET = 56
+"""Documentation/arch/arm64/booting.rst, "Call the kernel image"."""
+MAX_IMAGE_BYTES = 1 << 29
+
+KBUILD = """\
+# -g: the host reads struct layouts from the module's DWARF.
+ccflags-y := -g -Werror
+obj-m := probe.o
+"""
+AGENT_FLAGS = ("-static", "-O2", "-Wall", "-Wextra", "-Werror")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTarget:
+    """Everything that a machine boots from, and where it came from.
+
+    `kernel_release` is ``uname -r``; `package_version` is that of the Debian package (of the recording module's
+    headers, if another image was given); `module_elf` is the recording module with its DWARF.
+    """
+
+    name: str
+    kernel: Path
+    kernel_sha256: str
+    kernel_release: str
+    package: str
+    package_version: str
+    initrd: Path
+    module_elf: Path
+
+
+def prepare(
+    config: MachineConfig,
+    *,
+    kernel: Path | None = None,
+    progress: Progress = quiet,
+    cache: Cache | None = None,
+    sources: Path = GUEST_SOURCES,
+) -> PreparedTarget:
+    """Return the target, built as far as it is not in the cache.
+
+    `kernel` is booted in place of the package's image; the module stays that of the package.  SetupError: something
+    is missing on this machine; InputError: `kernel` is not an arm64 Image of the same release.
+    """
+    where = cache if cache is not None else Cache(default_root(os.environ))
+    given = None if kernel is None else read_image(kernel)
+    guest = _guest_key_parts(sources)
+    kernel_entry = where.get("kernel", _kernel_key(config), lambda work: _build_kernel(config, where, work, progress))
+    guest_entry = where.get(
+        "guest", _guest_key(kernel_entry, guest), lambda work: _build_guest(kernel_entry, sources, work, progress)
+    )
+    return _target(config, kernel_entry, guest_entry, kernel, given)
+
+
+def find_prepared(
+    config: MachineConfig, *, cache: Cache | None = None, sources: Path = GUEST_SOURCES
+) -> PreparedTarget | None:
+    """Return the target if it needs nothing more than the cache; never builds."""
+    where = cache if cache is not None else Cache(default_root(os.environ))
+    kernel_entry = where.find("kernel", _kernel_key(config))
+    if kernel_entry is None or shutil.which(f"{CROSS}gcc") is None:
+        return None
+    guest_entry = where.find("guest", _guest_key(kernel_entry, _guest_key_parts(sources)))
+    return None if guest_entry is None else _target(config, kernel_entry, guest_entry, None, None)
+
+
+def _target(
+    config: MachineConfig, kernel_entry: Entry, guest_entry: Entry, kernel: Path | None, given: ImageFacts | None
+) -> PreparedTarget:
+    facts = {name: str(value) for name, value in kernel_entry.facts.items()}
+    if kernel is not None and given is not None and given.release not in ("", facts["release"]):
+        reason = f"is Linux {given.release}; target {config.name} and its recording module are {facts['release']}"
+        raise InputError(str(kernel), None, reason)
+    return PreparedTarget(
+        name=config.name,
+        kernel=kernel.resolve() if kernel is not None else kernel_entry.path / "Image",
+        kernel_sha256=given.sha256 if given is not None else facts["sha256"],
+        kernel_release=facts["release"],
+        package=facts["package"],
+        package_version=facts["version"],
+        initrd=guest_entry.path / "initrd.cpio",
+        module_elf=guest_entry.path / "probe.ko",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What a kernel image says of itself; the release is empty if it has no banner."""
+
+    sha256: str
+    release: str
+
+
+def read_image(path: Path) -> ImageFacts:
+    """Return the facts of an arm64 ``Image`` file; InputError if it is none."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_IMAGE_BYTES:
+            reason = "expected a kernel image, a file of at most 512 MiB" if path.exists() else "no such file"
+            raise InputError(str(path), None, f"cannot use it as a kernel: {reason}")
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = str(error.strerror) if isinstance(error, OSError) else str(error)
+        raise InputError(str(path), None, f"cannot read the kernel: {reason}") from error
+    if data.startswith(b"\x1f\x8b"):
+        raise InputError(str(path), None, "is compressed with gzip; expected an uncompressed arm64 kernel Image")
+    if data[IMAGE_MAGIC_OFFSET : IMAGE_MAGIC_OFFSET + len(IMAGE_MAGIC)] != IMAGE_MAGIC:
+        raise InputError(str(path), None, 'is not an arm64 kernel Image ("ARM\\x64" at byte 56)')
+    banner = re.search(rb"Linux version ([!-~]{1,64}) \(", data)
+    return ImageFacts(hashlib.sha256(data).hexdigest(), "" if banner is None else banner[1].decode())
+
+
+def _kernel_key(config: MachineConfig) -> str:
+    return hash_inputs([KERNEL_RECIPE, config.kernel_package, platform.machine()])
+
+
+def _build_kernel(config: MachineConfig, cache: Cache, work: Path, progress: Progress) -> Mapping[str, object]:
+    progress(f"kernel package {config.kernel_package}: fetching and unpacking")
+    unpacked = work / "unpacked"
+    with cache.lock("apt", progress):
+        archive = open_archive(cache.root / "apt", progress)
+        packages = resolve_kernel(archive, config.kernel_package)
+        debs = archive.download(packages)
+        unpack(debs, unpacked, progress)
+        for path in (cache.root / "apt" / "debs", cache.root / "apt" / "cache"):
+            shutil.rmtree(path)  # 150 MB that nothing needs any more; the lists stay, for the next kernel
+    images = [*unpacked.glob("boot/vmlinuz-*"), *unpacked.glob("usr/lib/modules/*/vmlinuz")]
+    headers = [path for path in unpacked.glob("usr/src/linux-headers-*") if (path / "Module.symvers").is_file()]
+    if len(images) != 1 or len(headers) != 1:
+        raise SetupError(f"{packages[0].wanted} has {len(images)} kernel images and {len(headers)} header trees, not 1")
+    release = headers[0].name.removeprefix("linux-headers-")
+    _make_relocatable(headers[0])
+    images[0].rename(work / "Image")
+    headers[0].parent.parent.rename(work / "usr")
+    shutil.rmtree(unpacked)  # the package's own modules: KVM and all that the agent needs is built in
+    return {
+        "package": packages[0].name,
+        "version": packages[0].version,
+        "release": release,
+        "sha256": read_image(work / "Image").sha256,
+        "headers": f"usr/src/{headers[0].name}",
+        "packages": [package.wanted for package in packages],
+    }
+
+
+def resolve_kernel(archive: Archive, name: str) -> tuple[Package, ...]:
+    """Return the kernel package behind `name` (a meta package or the real one), then what a module build needs.
+
+    Headers are of the image's own version; the build tools (linux-kbuild) are those for this machine.
+    """
+    image = archive.show(name)
+    follow = [other for other in image.depends if re.fullmatch(r"linux-image-\d.*", other)]
+    if follow:
+        image = archive.show(follow[0])
+    release = image.name.removeprefix("linux-image-")
+    headers = archive.show(f"linux-headers-{release}")
+    if headers.version != image.version:
+        raise SetupError(f"the archive has {image.name} {image.version} but its headers {headers.version}; try later")
+    common = [archive.show(other) for other in headers.depends if re.fullmatch(r"linux-headers-.*-common.*", other)]
+    tools = [other for other in headers.depends if other.startswith("linux-kbuild-")]
+    return (image, headers, *common, *(archive.show(other, archive.build_architecture) for other in tools))
+
+
+def _make_relocatable(headers: Path) -> None:
+    """Let the headers be used where they are: their Makefile includes ``/usr/src/linux-headers-...-common/Makefile``.
+
+    make runs in that directory, so that a relative path does; the other links in the packages are relative already.
+    """
+    makefile = headers / "Makefile"
+    makefile.write_text(re.sub(r"(?m)^include /usr/src/", "include ../", makefile.read_text()))
+
+
+def _guest_key_parts(sources: Path) -> tuple[str | bytes, ...]:
+    """Return everything but the kernel that decides what the guest's programs become."""
+    compiler = Path(require_tool(f"{CROSS}gcc", COMPILER_PACKAGE)).resolve()
+    state = compiler.stat()  # a new compiler is another file; asking it for its version would take longer
+    parts: list[str | bytes] = [GUEST_RECIPE, f"{compiler} {state.st_size} {state.st_mtime_ns}"]
+    parts += [KBUILD, *AGENT_FLAGS, protocol_header.render()]
+    try:
+        for path in sorted(path for path in sources.iterdir() if path.suffix in (".c", ".h")):
+            parts += [path.name, path.read_bytes()]
+    except OSError as error:
+        raise SetupError(f"cannot read the agent's sources in {sources}: {error.strerror}") from error
+    return tuple(parts)
+
+
+def _guest_key(kernel_entry: Entry, parts: tuple[str | bytes, ...]) -> str:
+    return hash_inputs([str(kernel_entry.path), str(kernel_entry.facts["packages"]), *parts])
+
+
+def _build_guest(kernel_entry: Entry, sources: Path, work: Path, progress: Progress) -> Mapping[str, object]:
+    release = kernel_entry.facts["release"]
+    progress(f"agent and recording module for {release}: compiling")
+    build = work / "src"
+    shutil.copytree(sources, build, ignore=shutil.ignore_patterns("*.o", "*.ko", "protocol.h"))
+    (build / "protocol.h").write_text(protocol_header.render())
+    (build / "Kbuild").write_text(KBUILD)
+    build_module(kernel_entry.path / str(kernel_entry.facts["headers"]), build, progress)
+    (build / "probe.ko").rename(work / "probe.ko")
+    strip = [f"{CROSS}strip", "--strip-debug", "-o", str(build / "stripped.ko"), str(work / "probe.ko")]
+    run_tool(strip, "stripping the recording module")
+    compile_agent = [f"{CROSS}gcc", *AGENT_FLAGS, "-o", str(build / "init"), str(build / "agent.c")]
+    run_tool(compile_agent, "compiling the agent", progress=progress)
+    initramfs = build_initramfs((build / "init").read_bytes(), (build / "stripped.ko").read_bytes())
+    (work / "initrd.cpio").write_bytes(initramfs)
+    shutil.rmtree(build)
+    return {"release": release}
+
+
+def build_module(headers: Path, build: Path, progress: Progress = quiet) -> None:
+    """Build the module in `build` against unpacked `headers`; SetupError with the compiler's first complaint."""
+    make = require_tool("make", "make")
+    for path in (headers, build):
+        if re.search(r"[\s:]", str(path)):
+            raise SetupError(f"{path}: the kernel's build cannot work below a path with a space or colon in it; "
+                             "set XDG_CACHE_HOME to one without")  # fmt: skip
+    argv = [make, "-C", str(headers), f"M={build}", "ARCH=arm64", f"CROSS_COMPILE={CROSS}"]
+    # The headers ask for the compiler by its Debian 12 name, gcc-12; a cross compiler is called otherwise.
+    argv += [f"CC={CROSS}gcc"]
+    # No BTF: it would need pahole, and the host reads DWARF.  Only make sees this; the structs stay the kernel's.
+    argv += ["CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]
+    run_tool(argv, "compiling the recording module", progress=progress)
