@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything from a bare Debian 12 machine; `make help` lists what there is.
+.POSIX:
+.PHONY: help setup campaign test lint clean
+
+SECONDS = 60
+JOBS = 2
+TARGET = kvm-nvhe
+OUT = out/campaign
+BIN = .venv/bin
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1	/p' Makefile | expand -t 18
+
+setup: ## Debian packages, Python environment, kernels and guest image of every target
+	@tools/setup.sh --all-targets
+
+campaign: ## set up what is missing, then fuzz (SECONDS=60 JOBS=2 TARGET=kvm-nvhe OUT=out/campaign)
+	@tools/setup.sh --target $(TARGET)
+	@$(BIN)/shadowfuzz fuzz --seconds $(SECONDS) --jobs $(JOBS) --target $(TARGET) --out $(OUT)
+
+test: lint ## lint, then every test, those in real VMs included
+	$(BIN)/pytest
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean: ## remove the Python environment, findings and tools' caches of this checkout (not ~/.cache/shadowfuzz)
+	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis

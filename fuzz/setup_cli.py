@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz setup`` and ``shadowfuzz doctor``: get what a target needs, and say what is there."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import InputError
+from harness.vm.build import find_prepared, prepare, read_image
+from harness.vm.cache import default_root
+from harness.vm.config import DEFAULT_TARGET, PROJECT, list_configs, load_config
+from harness.vm.doctor import (
+    Check,
+    TargetState,
+    check_distributions,
+    check_requirements,
+    check_target,
+    parse_requirements,
+)
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+REQUIREMENTS = PROJECT / "tools" / "debian-packages.txt"
+
+
+def add_parsers(subparsers: Subparsers) -> None:
+    """Add ``setup`` and ``doctor``; each sets `run`, which takes the arguments and returns the exit status."""
+    setup = subparsers.add_parser("setup", help="fetch and build what targets need")
+    which = setup.add_mutually_exclusive_group()
+    which.add_argument(
+        "--target",
+        action="extend",
+        nargs="+",
+        metavar="NAME",
+        help=f"targets or .toml files (default: {DEFAULT_TARGET})",
+    )
+    which.add_argument("--all-targets", action="store_true", help="every target of the project")
+    setup.set_defaults(run=run_setup)
+    doctor = subparsers.add_parser("doctor", help="say what is there, what is missing, and how to get it")
+    doctor.add_argument("--json", action="store_true", help="as one JSON object")
+    doctor.set_defaults(run=run_doctor)
+
+
+def run_setup(args: argparse.Namespace) -> int:
+    """Prepare the targets; errors are raised for the caller to show."""
+    names = list_configs() if args.all_targets else tuple(args.target or (DEFAULT_TARGET,))
+    for config in [load_config(name) for name in names]:  # every name first: a wrong one costs nothing
+        start = time.monotonic()
+        target = prepare(config, progress=lambda line: print(f"setup: {line}", file=sys.stderr, flush=True))
+        took = time.monotonic() - start
+        print(f"{config.name}: ready, {target.package} {target.package_version} ({took:.1f} s)", flush=True)
+    return 0
+
+
+def run_doctor(args: argparse.Namespace) -> int:
+    """Print what is there and what is missing; 0 if nothing is missing, else 3."""
+    states = tuple(_state(name) for name in list_configs())
+    checks = (
+        *check_requirements(parse_requirements(_read_requirements(), str(REQUIREMENTS)), _find),
+        *check_distributions(importlib.metadata.requires("shadowfuzz") or (), _version),
+        *(check_target(state) for state in states),
+    )
+    ok = all(check.ok for check in checks)
+    print(_json(ok, checks, states) if args.json else _table(checks))
+    return 0 if ok else 3
+
+
+def _state(name: str) -> TargetState:
+    config = load_config(name)
+    prepared = find_prepared(config)
+    if prepared is None:
+        return TargetState(config, None)
+    try:
+        return TargetState(config, prepared, read_image(prepared.kernel).sha256)
+    except InputError:  # it is in our cache, so it is not the user's input that is wrong but the cache
+        return TargetState(config, prepared, "of no kernel image")
+
+
+def _read_requirements() -> str:
+    try:
+        return REQUIREMENTS.read_text()
+    except OSError as error:
+        raise InputError(str(REQUIREMENTS), None, f"cannot read it: {error.strerror}") from error
+
+
+def _find(evidence: str) -> str | None:
+    if not evidence.startswith("/"):
+        return shutil.which(evidence)
+    return evidence if Path(evidence).exists() else None
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _table(checks: tuple[Check, ...]) -> str:
+    width = max(len(check.name) for check in checks)
+    lines: list[str] = []
+    for check in checks:
+        lines.append(f"{'ok     ' if check.ok else 'MISSING'}  {check.name:{width}}  {check.detail}")
+        if not check.ok:
+            lines.append(f"{'':{width + 9}}  get it: {check.fix}")
+    missing = sum(not check.ok for check in checks)
+    lines.append("everything is there" if missing == 0 else f"{missing} missing")
+    return "\n".join(lines)
+
+
+def _json(ok: bool, checks: tuple[Check, ...], states: tuple[TargetState, ...]) -> str:
+    targets = [
+        {
+            "name": state.config.name,
+            "summary": state.config.summary,
+            "ready": check_target(state).ok,
+            "image": None if state.prepared is None else asdict(state.prepared),
+        }
+        for state in states
+    ]
+    document = {
+        "ok": ok,
+        "cache": str(default_root(os.environ)),
+        "checks": [asdict(check) for check in checks],
+        "targets": targets,
+    }
+    return json.dumps(document, indent=2, default=str)

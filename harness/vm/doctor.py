@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this machine needs, what of it is there, and how to get the rest: rows in, rows out, nothing printed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.errors import InputError
+from harness.vm.build import PreparedTarget
+from harness.vm.config import MachineConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A Debian package, the command or the absolute path that shows that it is there, and its purpose."""
+
+    package: str
+    evidence: str
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One answer: what was looked for, whether it is there, what was found, and how to get it if not."""
+
+    kind: str
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetState:
+    """What a target would boot; `prepared` is None if something of it is not in the cache.
+
+    `image_sha256` is that of the image as it is on disk now.
+    """
+
+    config: MachineConfig
+    prepared: PreparedTarget | None
+    image_sha256: str = ""
+
+
+def parse_requirements(text: str, where: str) -> tuple[Requirement, ...]:
+    """Return the rows of ``tools/debian-packages.txt``; InputError names the line that is none."""
+    found: list[Requirement] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        row = line.partition("#")[0].strip()
+        if not row:
+            continue
+        cells = [cell.strip() for cell in row.split("|")]
+        if len(cells) != 3 or not all(cells):
+            raise InputError(where, number, "expected: package | command or absolute path | what for")
+        found.append(Requirement(*cells))
+    return tuple(found)
+
+
+def check_requirements(rows: Iterable[Requirement], find: Callable[[str], str | None]) -> tuple[Check, ...]:
+    """Return a check a row; `find` returns where a command or a path is, or None."""
+    checks: list[Check] = []
+    for row in rows:
+        found = find(row.evidence)
+        fix = f"sudo apt-get install {row.package}, or make setup"
+        detail = f"{row.purpose} ({found or row.evidence + ' not found'})"
+        checks.append(Check("debian", row.package, found is not None, detail, "" if found else fix))
+    return tuple(checks)
+
+
+def check_distributions(requires: Sequence[str], version: Callable[[str], str | None]) -> tuple[Check, ...]:
+    """Return a check for each Python distribution that the project requires, extras left out.
+
+    `requires` are requirement strings of the installed metadata; `version` returns what is installed, or None.
+    """
+    checks: list[Check] = []
+    for requirement in requires:
+        text, _, marker = requirement.partition(";")
+        if "extra" in marker:
+            continue
+        name = re.split(r"[^A-Za-z0-9._-]", text.strip(), maxsplit=1)[0]
+        found = version(name)
+        fix = "" if found else "make setup"
+        checks.append(Check("python", name, found is not None, found or f"{text.strip()} is not installed", fix))
+    return tuple(checks)
+
+
+def check_target(state: TargetState) -> Check:
+    """Return whether a target can boot at once, with the kernel image that it would use."""
+    name, prepared = state.config.name, state.prepared
+    if prepared is None:
+        detail = f"{state.config.summary}: {state.config.kernel_package} is not fetched and built yet"
+        return Check("target", name, False, detail, f"shadowfuzz setup --target {name}")
+    detail = (
+        f"{state.config.summary}: {prepared.package} {prepared.package_version}, "
+        f"{prepared.kernel}, sha256 {state.image_sha256}"
+    )
+    if state.image_sha256 != prepared.kernel_sha256:
+        fix = f"rm -r {prepared.kernel.parent}, then shadowfuzz setup --target {name}"
+        return Check("target", name, False, f"{detail} (damaged: {prepared.kernel_sha256} was fetched)", fix)
+    return Check("target", name, True, detail)

@@ -1,0 +1,108 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# From a bare Debian 12 machine to a working `shadowfuzz` command in .venv, with the targets that are asked for:
+#     tools/setup.sh [argument of `shadowfuzz setup`...]     e.g. tools/setup.sh --all-targets
+# Safe to kill, to run twice, and to run twice at once.  Root is used for Debian packages only.
+set -eu
+
+checkout=$(cd "$(dirname "$0")/.." && pwd -P)
+venv=$checkout/.venv
+# What the environment in .venv was made from; without it, or with another content, it is made again.
+stamp=$venv/.shadowfuzz
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { printf 'shadowfuzz: %s\n' "$*" >&2; exit 3; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif [ -t 0 ]; then
+        sudo -- "$@"
+    else
+        sudo -n -- "$@" # nobody is there to type a password
+    fi
+}
+
+missing_packages() {
+    sed -e 's/#.*//' -e 's/|.*//' "$checkout/tools/debian-packages.txt" | while read -r package; do
+        [ -n "$package" ] || continue
+        # "installed" only: a package that a killed apt left unpacked but not configured counts as missing.
+        state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || state=
+        [ "$state" = installed ] || printf '%s ' "$package"
+    done
+}
+
+install_packages() { # package...
+    command="apt-get install $*"
+    if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
+        die "Debian packages are missing and sudo is not here to install them: as root, run $command"
+    fi
+    say "installing Debian packages: $*"
+    log=$(mktemp)
+    # dpkg --configure repairs what a killed installation left; update, because the lists of a fresh machine are old
+    # or absent.  If either fails, the installation may still succeed (somebody else's archive may be the one that is down).
+    if { as_root dpkg --configure -a && as_root apt-get -q -o Acquire::Retries=2 update || true; } >"$log" 2>&1 &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends \
+            -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2 install "$@" >>"$log" 2>&1; then
+        rm -f "$log"
+        return
+    fi
+    reason=$(grep -E '^(E:|sudo:|dpkg: error)' "$log" | head -n 1)
+    [ -n "$reason" ] || reason=$(tail -n 1 "$log")
+    rm -f "$log"
+    die "cannot install Debian packages ($reason): as root, run $command"
+}
+
+find_python() {
+    # /usr/bin first: another python3.11 in PATH (pyenv, conda) may come without venv or go away.
+    for candidate in /usr/bin/python3.11 python3.11 python3; do
+        if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    die "Python 3.11 with its venv module is missing: install the Debian 12 package python3-venv"
+}
+
+make_environment() { # python key
+    mkdir -p "$venv"
+    if [ ! -e "$stamp" ] && [ -n "$(ls -A "$venv")" ]; then
+        die "$venv is there and not of this script's making: move it away"
+    fi
+    say "making the Python environment $venv"
+    # A half-made or outdated environment is not mended but made again: its content is what pyproject.toml says.
+    echo incomplete >"$stamp"
+    find "$venv" -mindepth 1 -maxdepth 1 ! -name .shadowfuzz -exec rm -rf {} +
+    log=$(mktemp)
+    if ! "$1" -m venv "$venv" >"$log" 2>&1 ||
+        ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+            -e "$checkout[test]" >>"$log" 2>&1; then
+        reason=$(grep -E '^(ERROR|Error)' "$log" | tail -n 1)
+        [ -n "$reason" ] || reason=$(tail -n 1 "$log")
+        rm -f "$log"
+        die "cannot make the Python environment ($reason): check the network and the room in $checkout, then try again"
+    fi
+    rm -f "$log"
+    echo "$2" >"$stamp.new" && mv "$stamp.new" "$stamp"
+}
+
+[ -r /etc/os-release ] && . /etc/os-release
+[ "${ID:-}" = debian ] || die "this needs Debian 12; this machine runs ${PRETTY_NAME:-an unknown system}"
+
+# One set-up of a checkout at a time.  The lock goes away with the last process that has the file open, so that
+# it also waits for what a killed set-up left running.
+command -v flock >/dev/null || die "flock is missing: install the Debian package util-linux"
+exec 9<"$checkout/tools/setup.sh"
+flock -n 9 || { say "waiting for another set-up of $checkout"; flock 9; }
+
+missing=$(missing_packages)
+# shellcheck disable=SC2086  # a list of package names
+[ -z "$missing" ] || install_packages $missing
+
+python=$(find_python)
+key=$({ cat "$checkout/pyproject.toml" "$checkout/tools/setup.sh"; echo "$checkout"; "$python" -VV; } | sha256sum)
+[ "$(cat "$stamp" 2>/dev/null)" = "$key" ] || make_environment "$python" "$key"
+
+# The cache has locks of its own; a second set-up need not wait for this one's kernels.
+exec 9<&-
+exec "$venv/bin/shadowfuzz" setup "$@"
