@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rounds of a lock and their event logs, at the levels spec, low and body (model.md section 7).
+
+One CPU and no foreign events.  An ``OPUSH`` event carries what the round wrote to the shared object: with the
+same object before, equal writes are the same new value, and a log stays short.
+"""
+
+from __future__ import annotations
+
+from harness.model.constants import WAIT_BOUND
+from harness.model.state import RData
+
+REL_LOCK = ("REL_LOCK",)
+
+
+def check_free(d: RData, lock: int) -> None:
+    """Rely on the lock being free and its log balanced."""
+    log = d.log.get(lock, ())
+    d.rely(f"lock {lock} free", not d.lock.get(lock, False))
+    d.rely(f"log {lock} balanced", not log or log[-1] == REL_LOCK)
+
+
+def acquire(d: RData, lock: int) -> None:
+    """Take a lock: ``WAIT_LOCK(10)``, then ``OPULL(id)``; ``tstate := 0``.  Undefined unless it is free."""
+    check_free(d, lock)
+    d.log[lock] = (*d.log.get(lock, ()), ("WAIT_LOCK", WAIT_BOUND), ("OPULL", lock))
+    d.lock[lock] = True
+    d.tstate = 0
+
+
+def release(d: RData, lock: int, *written: object) -> None:
+    """Give a lock back: the object's new value, then ``REL_LOCK``; ``tstate := 1``."""
+    d.log[lock] = (*d.log[lock], ("OPUSH", lock, *written), REL_LOCK)
+    d.lock[lock] = False
+    d.tstate = 1
