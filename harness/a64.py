@@ -131,7 +131,7 @@ def _encode_access(
 ) -> int:
     if not (isinstance(target, str) and isinstance(base, str) and isinstance(offset, int)):
         raise TypeError("a load or store takes a register, a register and an offset")
-    form = FORM[mnemonic, target[0]]
+    form = FORM[mnemonic, target[:1]]
     if offset % form.size or not 0 <= offset <= form.max_offset:
         raise ValueError(f"{mnemonic}: offset {offset:#x} is no multiple of {form.size} in 0..{form.max_offset:#x}")
     return form.bits | (offset // form.size) << 10 | _BASE[base] << 5 | NUMBER[target]
