@@ -19,6 +19,7 @@ STORES: tuple[AccessForm, ...] = tuple(f for f in ACCESS_FORMS if f.is_store)
 Idiom = Callable[[Random, Sequence[Step]], list[Step]]
 
 IMMEDIATES = Weights((0, 90.0), (1, 4.0), (0xFFFF, 3.0), (0x4242, 3.0))
+TRAPS = Weights(("hvc", 60.0), ("wfe", 30.0), ("wfi", 10.0))
 OFFSETS = Weights((0, 70.0), (1, 10.0), (2, 5.0), (0xFFF, 5.0), (0x800, 5.0), (0x123, 5.0))
 """In units of the access size."""
 
@@ -96,7 +97,7 @@ def mmio_load(rng: Random, before: Sequence[Step]) -> list[Step]:
             written = str(load.args[0]).replace("w", "x") if rng.random() < 0.5 else choose(rng, SET_NAMES)
             name = choose(rng, BASE_NAMES) if written == "xzr" else written
             steps.append(Step("set", (name, register_value(rng, name))))
-        if rng.random() < 0.9:
+        if rng.random() < 0.75:
             steps.append(Step("complete", (bits(rng),)))
         form = LOADS[int(rng.random() * len(LOADS))]
         load = access(rng, form, str(pointer.args[0]))
@@ -116,13 +117,14 @@ def mmio_store(rng: Random, before: Sequence[Step]) -> list[Step]:
 
 
 def hypercall(rng: Random, _: Sequence[Step]) -> list[Step]:
-    """Set x0 to a function and some of its arguments, then hvc."""
+    """Set x0 to a function and some of its arguments, then hvc; sometimes a trap that shows what came of it."""
     arguments = (mpidr, function, address, bits)
     steps = [Step("set", ("x0", function(rng)))]
     for name in ("x1", "x2", "x3"):
-        if rng.random() < 0.3:
+        if rng.random() < 0.2:
             steps.append(Step("set", (name, arguments[rng.getrandbits(2)](rng))))
-    return [*steps, Step("hvc", (IMMEDIATES.pick(rng),))]
+    steps.append(Step("hvc", (IMMEDIATES.pick(rng),)))
+    return [*steps, operands(rng, TRAPS.pick(rng))] if rng.random() < 0.5 else steps
 
 
 def reset(rng: Random, _: Sequence[Step]) -> list[Step]:
@@ -166,7 +168,7 @@ IDIOMS: Weights[Idiom] = Weights(
     (hypercall, 20.0),
     (first_touch, 10.0),
     (fetch_outside, 6.0),
-    (host_writes, 6.0),
+    (host_writes, 4.0),
     (reset, 2.0),
-    (single, 20.0),
+    (single, 25.0),
 )
