@@ -129,11 +129,13 @@ def debian_sources(sources: Iterable[Source], codename: str) -> tuple[Source, ..
     gets past this is caught by the origin that apt itself reads from the signed Release file (packages.py).
     """
     suites = {codename, f"{codename}-updates", f"{codename}-security", f"{codename}-backports", f"{codename}/updates"}
-    return tuple(
-        Source(source.uri, source.suite, ("main",), source.options)
-        for source in dict.fromkeys(sources)
-        if source.suite.rstrip("/") in suites and "main" in source.components and _is_debian(source)
-    )
+    found: dict[tuple[str, str], Source] = {}
+    for source in sources:
+        if source.suite.rstrip("/") in suites and "main" in source.components and _is_debian(source):
+            # Once each, the first: apt refuses a file that names a place twice with different keys.
+            place = (source.uri.rstrip("/"), source.suite)
+            found.setdefault(place, Source(source.uri, source.suite, ("main",), source.options))
+    return tuple(found.values())
 
 
 def _is_debian(source: Source) -> bool:
