@@ -104,12 +104,14 @@ KVM_EXIT_REASONS: Mapping[int, str] = MappingProxyType(
 class SmcccFunction:
     """An SMCCC function id and what KVM owes the caller in x0..x3.
 
-    ``x0`` and ``rest`` are names that :mod:`harness.contract` knows; ``sleeps``: the vCPU may stop running.
+    ``sleeps``: the vCPU may stop running.  ``at_el2``: KVM may answer at EL2 with x0 = 0 and no exit
+    (``el1_hvc_guest`` in arch/arm64/kvm/hyp/hyp-entry.S).
     """
 
     fid: int
     name: str
     sleeps: bool = False
+    at_el2: bool = False
 
 
 SMCCC_FUNCTIONS: tuple[SmcccFunction, ...] = (
@@ -135,9 +137,9 @@ SMCCC_FUNCTIONS: tuple[SmcccFunction, ...] = (
     SmcccFunction(0xC400_0012, "PSCI_SYSTEM_RESET2_64", sleeps=True),
     SmcccFunction(0x8000_0000, "SMCCC_VERSION"),
     SmcccFunction(0x8000_0001, "SMCCC_ARCH_FEATURES"),
-    SmcccFunction(0x8000_8000, "SMCCC_ARCH_WORKAROUND_1"),
-    SmcccFunction(0x8000_7FFF, "SMCCC_ARCH_WORKAROUND_2"),
-    SmcccFunction(0x8000_3FFF, "SMCCC_ARCH_WORKAROUND_3"),
+    SmcccFunction(0x8000_8000, "SMCCC_ARCH_WORKAROUND_1", at_el2=True),
+    SmcccFunction(0x8000_7FFF, "SMCCC_ARCH_WORKAROUND_2", at_el2=True),
+    SmcccFunction(0x8000_3FFF, "SMCCC_ARCH_WORKAROUND_3", at_el2=True),
     SmcccFunction(0xC500_0020, "HV_PV_TIME_FEATURES"),
     SmcccFunction(0xC500_0021, "HV_PV_TIME_ST"),
     SmcccFunction(0x8400_0050, "TRNG_VERSION"),

@@ -43,6 +43,7 @@ class Register:
     ``shadow`` is the index of ``get_shadow_ctxt`` (None: the layer has no index for it); ``field`` is the
     seed's field name; ``core`` is the u64 slot in ``struct kvm_regs`` (None: not a core register);
     ``sys_reg`` names the slot of ``kvm_cpu_context.sys_regs``; ``encoding`` is (op0, op1, CRn, CRm, op2).
+    ``live_before``: kernels from this version on keep it in memory whatever ``vhe`` says.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Register:
     encoding: Encoding | None = None
     vhe: Vhe = Vhe.MEMORY
     settable: bool = True
+    live_before: tuple[int, int] | None = None
 
     @property
     def field(self) -> str:
@@ -78,8 +80,9 @@ def _sys(
     *,
     core: int | None = None,
     settable: bool = True,
+    live_before: tuple[int, int] | None = None,
 ) -> Register:
-    return Register(name, shadow, Group.EL1, core, name.upper(), encoding, vhe, settable)
+    return Register(name, shadow, Group.EL1, core, name.upper(), encoding, vhe, settable, live_before)
 
 
 # Order matters: this is the order of VcpuState.values.
@@ -93,7 +96,8 @@ STATE: tuple[Register, ...] = (
     _sys("spsr_el1", 36, (3, 0, 4, 0, 0), Vhe.EL12, core=36),
     # The seed's mpidr_el1 is VMPIDR_EL2 on the CPU; KVM derives it from the vCPU id at reset.
     _sys("mpidr_el1", 47, (3, 0, 0, 0, 5), settable=False),
-    _sys("csselr_el1", 48, (3, 2, 0, 0, 0)),
+    # Since 6.3 KVM traps CSSELR_EL1 (HCR_EL2.TID2) and keeps it in memory ("KVM: arm64: Mask FEAT_CCIDX").
+    _sys("csselr_el1", 48, (3, 2, 0, 0, 0), Vhe.DIRECT, live_before=(6, 3)),
     _sys("sctlr_el1", 49, (3, 0, 1, 0, 0), Vhe.EL12),
     _sys("actlr_el1", 50, (3, 0, 1, 0, 1), settable=False),
     _sys("cpacr_el1", 51, (3, 0, 1, 0, 2), Vhe.EL12),

@@ -21,14 +21,13 @@ from typing import NamedTuple
 
 from harness import registers
 from harness.errors import AgentProtocolError
-from harness.vm import protocol
+from harness import protocol
 
 
 class Switch(NamedTuple):
     """An entry, exit or user record (``kind``); the fields are those of ``protocol.SWITCH_WORDS``.
 
-    ``values`` holds the registers in the order of ``registers.STATE``; ``fp`` is ``struct user_fpsimd_state`` as it
-    stands in memory.
+    ``values`` holds the registers in the order of ``registers.STATE``.
     """
 
     kind: int
@@ -44,7 +43,6 @@ class Switch(NamedTuple):
     mmio_len: int
     mmio_data: int
     values: tuple[int, ...]
-    fp: bytes
 
     def get(self, name: str) -> int:
         """The value of the register ``name`` of ``registers.STATE``."""
@@ -73,8 +71,6 @@ class ContextLayout:
 
     size: int
     slots: tuple[int, ...]  # one a register of registers.STATE
-    fp_offset: int  # bytes
-    fp_size: int
 
     @cached_property
     def pick(self) -> Callable[[tuple[int, ...]], tuple[int, ...]]:
@@ -90,15 +86,15 @@ class ContextLayout:
 
     def to_json(self) -> Mapping[str, object]:
         """The layout as plain data."""
-        return {"size": self.size, "slots": list(self.slots), "fp": [self.fp_offset, self.fp_size]}
+        return {"size": self.size, "slots": list(self.slots)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> ContextLayout:
         """The inverse of :meth:`to_json`."""
-        slots, fp = data["slots"], data["fp"]
-        if not isinstance(slots, list) or not isinstance(fp, list) or not isinstance(data["size"], int):
+        slots, size = data.get("slots"), data.get("size")
+        if not isinstance(slots, list) or len(slots) != len(registers.STATE) or not isinstance(size, int):
             raise ValueError("not a context layout")
-        return cls(data["size"], tuple(slots), fp[0], fp[1])
+        return cls(size, tuple(slots))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +130,6 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]
     events: list[Event] = []
     header, switch, pick = protocol.RECORD_HEADER, layout.record, layout.pick
     switch_size = protocol.SWITCH_SIZE + layout.size
-    fp_start = protocol.SWITCH_SIZE + layout.fp_offset
     at, end = 0, len(area)
     words = len(protocol.SWITCH_WORDS)
     while at < end:
@@ -149,7 +144,6 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]
             events.append(Host(kind, step, op, a, b, error, bool(asked)))
         else:
             values = switch.unpack_from(area, at + header.size)
-            fp = bytes(area[at + fp_start : at + fp_start + layout.fp_size])
-            events.append(Switch(kind, step, *values[:words], pick(values), fp))
+            events.append(Switch(kind, step, *values[:words], pick(values)))
         at += size
     return tuple(events)

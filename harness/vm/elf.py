@@ -97,10 +97,4 @@ def read_layout(module: Path) -> ContextLayout:
             slots.append(core["regs"] // 8 + int(register.name[1:]))
         else:
             slots.append(core["sp" if register.name == "sp_el0" else register.name] // 8)
-    fp_offset, fp_kind = members["fp_regs"]
-    return ContextLayout(
-        size=context.attributes["DW_AT_byte_size"].value,
-        slots=tuple(slots),
-        fp_offset=fp_offset,
-        fp_size=fp_kind.attributes["DW_AT_byte_size"].value,
-    )
+    return ContextLayout(size=context.attributes["DW_AT_byte_size"].value, slots=tuple(slots))

@@ -12,7 +12,7 @@ from harness.errors import AgentProtocolError
 from harness.layout import CODE, VECTORS
 from harness.scenario import KINDS, Scenario, Side, Step, instruction
 from harness.trace import ContextLayout, Trace
-from harness.vm import protocol
+from harness import protocol
 from harness.vm.qemu import Qemu
 
 Op = tuple[int, int, int, int]  # operation, step, a, b: one protocol.OP_FORMAT
@@ -22,7 +22,6 @@ NO_STEP = 0xFFFF_FFFF
 _BEGIN, _CODE, _SET, _RUN, _COMPLETE, _RESET = (
     protocol.OPS[name][0] for name in ("begin", "code", "set", "run", "complete", "reset")
 )
-_END = instruction(Step("wfi"))
 
 
 def slots(scenario: Scenario) -> tuple[int, ...]:
@@ -54,9 +53,6 @@ def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
         if word is not None:
             yield _CODE, index, address, word
             address += 4
-    # What follows the last step only has to trap; it never runs to its end.
-    assert _END is not None
-    yield _CODE, NO_STEP, address, _END
     address = CODE.base
     pending: Op | None = None
     for index, step in enumerate(scenario.steps):
@@ -75,7 +71,7 @@ def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
             yield _host_op(step, index)
     if pending is not None:
         yield pending
-    # One more run, to a slot behind the last: whatever the last step left pending takes effect and is seen.
+    # One more run, to the trap behind the last slot: whatever the last step left pending takes effect and is seen.
     yield _RUN, NO_STEP, address, 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from harness import exits, layout, registers
 from harness.a64 import encode
 from harness.registers import Encoding, Vhe
-from harness.vm import protocol
+from harness import protocol
 
 
 def _enum(prefix: str, items: Iterable[tuple[str, int]]) -> Iterator[str]:
@@ -32,14 +32,18 @@ def _el12(encoding: Encoding) -> Encoding:
 
 
 def _live_rows() -> Iterator[str]:
-    yield "/* Registers that a VHE host keeps in the CPU: slot of sys_regs[], then op0, op1, CRn, CRm, op2. */"
+    yield "/*"
+    yield " * Registers that a VHE host keeps in the CPU: slot of sys_regs[], op0, op1, CRn, CRm, op2, and the first"
+    yield " * kernel version that keeps it in memory."
+    yield " */"
     yield "#define SF_VHE_LIVE(X) \\"
     for register in registers.STATE:
         if register.vhe is Vhe.MEMORY:
             continue
         assert register.encoding is not None
         encoding = _el12(register.encoding) if register.vhe is Vhe.EL12 else register.encoding
-        yield f"\tX({register.sys_reg}, {', '.join(map(str, encoding))}) \\"
+        before = register.live_before or (255, 0)
+        yield f"\tX({register.sys_reg}, {', '.join(map(str, encoding))}, KERNEL_VERSION({before[0]}, {before[1]}, 0)) \\"
     yield ""
 
 
@@ -49,7 +53,7 @@ def render() -> str:
     trap = encode("mrs", "xzr", VECTOR_TRAP)
     lines = [
         "/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */",
-        "/* Generated from harness/vm/protocol.py: do not edit. */",
+        "/* Generated from harness/protocol.py: do not edit. */",
         "#ifndef SF_PROTOCOL_H",
         "#define SF_PROTOCOL_H",
         "#ifdef __KERNEL__",

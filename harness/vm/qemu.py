@@ -22,7 +22,7 @@ from typing import Any, Self, TypeVar
 from qemu.qmp import QMPClient, QMPError
 
 from harness.errors import SetupError, VmLost
-from harness.vm import protocol
+from harness import protocol
 
 RAM_BASE = 0x4000_0000
 """Where ``-M virt`` has its RAM (QEMU hw/arm/virt.c, base_memmap)."""

@@ -39,6 +39,7 @@ static struct machine {
 	size_t run_size;
 	struct kvm_vcpu_init init;
 	unsigned char *ram;
+	sf_u32 *code_end; /* behind the last instruction of the scenario */
 	bool code_changed;
 } m = { .vm = -1, .vcpu = -1 };
 
@@ -103,19 +104,23 @@ static void destroy_vm(void)
 	m.vm = m.vcpu = -1;
 }
 
+/* Whatever is no instruction of the scenario traps and changes nothing. */
+static void fill_with_traps(sf_u32 *from, const sf_u32 *to)
+{
+	while (from < to)
+		*from++ = SF_VECTOR_TRAP;
+	m.code_changed = true;
+}
+
 static int create_vm(void)
 {
-	sf_u32 *word;
-
 	destroy_vm();
 	m.ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (m.ram == MAP_FAILED)
 		return -1;
 	madvise(m.ram, RAM_SIZE, MADV_NOHUGEPAGE); /* a page is the unit of first touch */
-	word = (sf_u32 *)(m.ram + (SF_VECTORS_BASE - RAM_BASE));
-	for (size_t i = 0; i < SF_VECTORS_SIZE / sizeof(*word); i++)
-		word[i] = SF_VECTOR_TRAP;
-	m.code_changed = true;
+	m.code_end = (sf_u32 *)m.ram;
+	fill_with_traps(m.code_end, (sf_u32 *)(m.ram + READ_ONLY_SIZE));
 	m.vm = ioctl(m.kvm, KVM_CREATE_VM, 0);
 	/* Read-only: no store of the guest may change what it will execute. */
 	if (m.vm < 0 || add_slot(0, RAM_BASE, READ_ONLY_SIZE, KVM_MEM_READONLY) ||
@@ -143,6 +148,8 @@ static int reuse_vm(void)
 	ioctl(m.vcpu, KVM_RUN, 0); /* completes an MMIO access, always fails with EINTR */
 	m.run->immediate_exit = 0;
 	control->record = recording;
+	fill_with_traps((sf_u32 *)m.ram, m.code_end);
+	m.code_end = (sf_u32 *)m.ram;
 	if (ioctl(m.vcpu, KVM_SET_MP_STATE, &state) ||
 	    madvise(m.ram + (SF_DATA_BASE - RAM_BASE), SF_DATA_SIZE, MADV_DONTNEED))
 		return -1;
@@ -163,10 +170,10 @@ static int op_code(const struct sf_op *op)
 
 	if (op->a < SF_CODE_BASE || op->a >= SF_CODE_BASE + SF_CODE_SIZE || op->a & 3)
 		return ERANGE;
-	if (*word != (sf_u32)op->b) {
-		*word = op->b;
-		m.code_changed = true;
-	}
+	*word = op->b;
+	if (word >= m.code_end)
+		m.code_end = word + 1;
+	m.code_changed = true;
 	return 0;
 }
 

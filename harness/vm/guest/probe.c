@@ -11,6 +11,7 @@
 #include <linux/module.h>
 #include <linux/sched/signal.h>
 #include <linux/tracepoint.h>
+#include <linux/version.h>
 #include <asm/kvm_emulate.h>
 #include <asm/virt.h>
 
@@ -57,8 +58,9 @@ static u64 pending_work(struct kvm_vcpu *vcpu)
 /* With VHE these are live in the CPU while the vCPU is loaded: put them where nVHE keeps them. */
 static void read_live_registers(struct kvm_cpu_context *ctxt)
 {
-#define SF_READ(slot, op0, op1, crn, crm, op2) \
-	ctxt->sys_regs[slot] = read_sysreg_s(sys_reg(op0, op1, crn, crm, op2));
+#define SF_READ(slot, op0, op1, crn, crm, op2, before) \
+	if (LINUX_VERSION_CODE < before) \
+		ctxt->sys_regs[slot] = read_sysreg_s(sys_reg(op0, op1, crn, crm, op2));
 	SF_VHE_LIVE(SF_READ)
 #undef SF_READ
 }

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the architecture does to a vCPU's registers: exception entry, and KVM's pending work applied.
+
+Sources: Arm ARM AArch64.TakeException and D1.10 (exception entry), C5.2 (PSTATE fields); the kernel's
+``__kvm_adjust_pc`` and ``enter_exception64`` for what KVM keeps pending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from harness import registers
+from harness.registers import MASK64
+from harness import protocol
+
+PC, PSTATE, ELR, SPSR, ESR, FAR, VBAR, SCTLR, TCR, MDSCR = (
+    registers.INDEX[name]
+    for name in (
+        *("pc", "pstate", "elr_el1", "spsr_el1", "esr_el1", "far_el1", "vbar_el1", "sctlr_el1", "tcr_el1", "mdscr_el1"),
+    )
+)
+
+# PSTATE as SPSR_ELx holds it (Arm ARM C5.2.18).
+NZCV, TCO, DIT, UAO, PAN, SS, IL = 0xF000_0000, 1 << 25, 1 << 24, 1 << 23, 1 << 22, 1 << 21, 1 << 20
+SSBS, BTYPE, DAIF, MODE = 1 << 12, 3 << 10, 0x3C0, 0x1F
+EL0T, EL1T, EL1H = 0x0, 0x4, 0x5
+SCTLR_SPAN, SCTLR_DSSBS, SCTLR_A, SCTLR_M = 1 << 23, 1 << 44, 2, 1
+MDSCR_SS = 1
+
+VECTOR_OFFSETS: Mapping[int, int] = MappingProxyType({EL1T: 0x000, EL1H: 0x200, EL0T: 0x400})
+VECTOR_AARCH32 = 0x600
+SERROR_OFFSET = 0x180
+
+State = tuple[int, ...]
+"""Register values in the order of ``registers.STATE``."""
+
+
+def vector(vbar: int, pstate: int) -> int:
+    """Return where a synchronous exception to EL1 goes from ``pstate`` (Arm ARM D1.10.2)."""
+    return (vbar + VECTOR_OFFSETS.get(pstate & MODE, VECTOR_AARCH32)) & MASK64
+
+
+def exception_pstate(pstate: int, sctlr: int) -> int:
+    """Return PSTATE after exception entry to EL1 from ``pstate`` (Arm ARM AArch64.TakeException)."""
+    new = EL1H | DAIF | pstate & (NZCV | DIT | PAN)
+    if not sctlr & SCTLR_SPAN:
+        new |= PAN
+    if sctlr & SCTLR_DSSBS:
+        new |= SSBS
+    return new
+
+
+def take_exception(state: State, esr: int | None = None, far: int | None = None, offset: int = 0) -> State:
+    """Return the state after a synchronous exception to EL1; ESR_EL1 and FAR_EL1 change only where given."""
+    new = list(state)
+    new[ELR], new[SPSR] = state[PC], state[PSTATE]
+    new[PC] = (vector(state[VBAR], state[PSTATE]) + offset) & MASK64
+    new[PSTATE] = exception_pstate(state[PSTATE], state[SCTLR])
+    if esr is not None:
+        new[ESR] = esr
+    if far is not None:
+        new[FAR] = far
+    return tuple(new)
+
+
+def skip(state: State) -> State:
+    """Return the state behind the current A64 instruction: PC + 4, PSTATE.BTYPE and SS clear (kvm_skip_instr)."""
+    new = list(state)
+    new[PC] = (state[PC] + 4) & MASK64
+    new[PSTATE] = state[PSTATE] & ~(BTYPE | SS)
+    return tuple(new)
+
+
+def apply_pending(state: State, pending: int) -> State:
+    """Return what the guest sees once KVM's pending work (``protocol.PENDING`` bits) is done.
+
+    ESR_EL1 and FAR_EL1 of a pending exception are in the context already.
+    """
+    if not pending:
+        return state
+    if pending & protocol.PENDING["exception"]:
+        return take_exception(state, offset=SERROR_OFFSET if pending & protocol.PENDING["serror_el1"] else 0)
+    return skip(state)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check one recorded scenario: replay, compare, look up what is known.  Pure; everything that callers show is here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness import compare, exits
+from harness.compare import Divergence, Prediction, Round, Unchecked
+from harness.guest import code_of
+from harness.known import Catalogue, Known
+from harness.masks import Cpu
+from harness.model.replay import predict
+from harness.scenario import Scenario
+from harness.trace import EXIT, Switch, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A divergence, and the entry of the catalogue that explains it (None: unexplained)."""
+
+    divergence: Divergence
+    known: Known | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """All that one run of a scenario showed.
+
+    ``exits`` counts the exits by class; ``relations`` the comparisons made, by relation; ``unchecked`` and
+    ``undefined`` what could not be compared, by reason; ``paths`` the model's decisions, round by round.
+    """
+
+    status: str
+    dropped: int
+    exits: Mapping[str, int]
+    relations: Mapping[str, int]
+    judged: tuple[Judged, ...]
+    unchecked: Mapping[str, int]
+    undefined: Mapping[str, int]
+    paths: tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]
+
+    @property
+    def unexplained(self) -> tuple[Divergence, ...]:
+        """The divergences that no entry explains."""
+        return tuple(j.divergence for j in self.judged if j.known is None)
+
+
+def signature(divergence: Divergence) -> tuple[str, str, str, str]:
+    """Return what makes two divergences members of one cluster: relation, register, exit class, helper.
+
+    General-purpose registers are one class, so that a fault that hits any of them is one cluster.
+    """
+    register = divergence.register
+    if register.startswith(("x", "dirty.x")):
+        register = register.rstrip("0123456789") + "N"
+    return divergence.relation, register, divergence.exit_class, divergence.helper
+
+
+def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Catalogue) -> Checked:
+    """Compare a trace with ``level`` of the model and with the architecture."""
+    classes: Counter[str] = Counter()
+    relations: Counter[str] = Counter()
+    unchecked: Counter[str] = Counter()
+    undefined: Counter[str] = Counter()
+    judged: list[Judged] = []
+    paths: list[tuple[str, tuple[tuple[str, bool], ...]]] = []
+    for event in trace.events:
+        if event.kind == EXIT:
+            assert isinstance(event, Switch)
+            classes[exits.exit_class(event.code, event.esr)] += 1
+    for round_ in compare.rounds(trace.events):
+        prediction = predict(round_, level)
+        paths.append((round_.exit_class, prediction.path))
+        _count(relations, undefined, prediction)
+        judged += _judge(round_, prediction, catalogue)
+    code = code_of(scenario)
+    for index, entry, exit_ in compare.runs(trace.events):
+        relations["switch"] += 1
+        for found in compare.compare_run(index, entry, exit_, code, cpu):
+            if isinstance(found, Unchecked):
+                unchecked[f"{found.what}: {found.why}"] += 1
+            else:
+                judged.append(Judged(found, None))
+    return Checked(
+        trace.status, trace.dropped, classes, relations, tuple(judged), unchecked, undefined, tuple(paths)
+    )
+
+
+def _count(relations: Counter[str], undefined: Counter[str], prediction: Prediction) -> None:
+    if prediction.undefined:
+        undefined[prediction.undefined] += 1
+        return
+    relations["save"] += 1
+    if prediction.state is not None:
+        relations["restore"] += 1
+
+
+def _judge(round_: Round, prediction: Prediction, catalogue: Catalogue) -> list[Judged]:
+    found = tuple(compare.compare_round(round_, prediction))
+    if not found:
+        return []
+    explain = catalogue.explainer(round_, prediction)
+    return [Judged(divergence, explain(divergence)) for divergence in found]

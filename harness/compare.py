@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compare what was predicted with what was observed: pure, and without any model or VM.
+
+The trace is cut into *rounds*.  A round is what the host does between two runs of the guest, ``E .. N``; the first
+has no E.  Each round is compared with a :class:`Prediction` (relations ``save.*``, ``restore.*``); each run of the
+guest, ``N .. E``, with the architecture alone (``switch.*``).  Every difference is a :class:`Divergence`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from harness import arch, exits, registers
+from harness.arch import State
+from harness.guest import trap_address, walk
+from harness.masks import Cpu
+from harness.registers import INDEX, MASK64, NAMES
+from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
+from harness import protocol
+
+INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
+OP_SET, OP_RESET = protocol.OPS["set"][0], protocol.OPS["reset"][0]
+EXIT_INTR = 10
+_ONE_REG: Mapping[int, int] = {r.one_reg: i for i, r in enumerate(registers.STATE)}
+_CALLS = (exits.EC_BY_NAME["HVC64"], exits.EC_BY_NAME["HVC32"])
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One turn of the host: the exit (None before the first entry), what happened, the entry.
+
+    ``first`` is the index of the exit, or of the entry, among the events of the trace.
+    """
+
+    first: int
+    exit: Switch | None
+    users: tuple[Switch, ...]
+    hosts: tuple[Host, ...]
+    entry: Switch
+
+    @property
+    def exit_class(self) -> str:
+        """The class of the exit; FIRST for the round before the first entry."""
+        return "FIRST" if self.exit is None else exits.exit_class(self.exit.code, self.exit.esr)
+
+    @property
+    def reset(self) -> bool:
+        """Whether the vCPU was reset in this turn (it was, before its first entry)."""
+        return self.exit is None or any(h.op == OP_RESET for h in self.hosts)
+
+    def host_wrote(self) -> Mapping[int, int]:
+        """The host's register writes that KVM took, the last of each: index in ``registers.STATE`` to value."""
+        return {_ONE_REG[h.a]: h.b for h in self.hosts if h.op == OP_SET and not h.error and h.a in _ONE_REG}
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What KVM did in a round: its outcome, and whether it moved PC on or injected an exception."""
+
+    outcome: str
+    skip: bool
+    inject: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a level of the model says about a round.
+
+    ``helper`` names what save chose (``none`` where it has nothing to do); ``dirty`` is the flag word that save left
+    and KVM's own exceptions OR-ed in; ``state`` holds the restored registers, None after a panic; ``spsr_0`` the
+    layer's second copy of SPSR_EL1.  ``undefined`` names the precondition that failed: then nothing else is said.
+    """
+
+    helper: str
+    dirty: int = 0
+    state: State | None = None
+    spsr_0: int = 0
+    undefined: str = ""
+    path: tuple[tuple[str, bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """One difference: relation with register (``restore.x3``), values, and where in the trace it was seen."""
+
+    relation: str
+    register: str
+    expected: int | str
+    observed: int | str
+    exit_class: str
+    event: int
+    step: int
+    helper: str = ""
+
+    @property
+    def name(self) -> str:
+        """The relation as reports write it."""
+        return f"{self.relation}.{self.register}" if self.register else self.relation
+
+
+def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
+    """Cut a trace into the turns of the host."""
+    first, last_exit = 0, None
+    users: list[Switch] = []
+    hosts: list[Host] = []
+    for i, event in enumerate(events):
+        if isinstance(event, Host):
+            hosts.append(event)
+        elif event.kind == USER:
+            users.append(event)
+        elif event.kind == EXIT:
+            first, last_exit, users, hosts = i, event, [], []
+        elif event.kind == ENTRY:
+            yield Round(first if last_exit is not None else i, last_exit, tuple(users), tuple(hosts), event)
+            last_exit, users, hosts = None, [], []
+
+
+def runs(events: tuple[Event, ...]) -> Iterator[tuple[int, Switch, Switch]]:
+    """Yield each run of the guest: index of the exit, entry, exit."""
+    entry: Switch | None = None
+    for i, event in enumerate(events):
+        if event.kind == HOST:
+            continue
+        assert isinstance(event, Switch)
+        if event.kind == ENTRY:
+            entry = event
+        elif event.kind == EXIT and entry is not None:
+            yield i, entry, event
+            entry = None
+
+
+def injected(round_: Round) -> bool:
+    """Whether KVM gave the guest an exception in this round: pending at the entry, or done on the way out."""
+    if round_.entry.pending & EXCEPTION:
+        return True
+    if round_.exit is None:
+        return False
+    before = round_.exit.values
+    taken = arch.take_exception(before)
+    return any(
+        u.values[arch.PC] == taken[arch.PC] and u.values[arch.ELR] == taken[arch.ELR] and u.values != before
+        for u in round_.users
+    )
+
+
+def action(round_: Round) -> Action:
+    """Return what KVM did."""
+    inject = injected(round_)
+    pc = round_.exit.values[arch.PC] if round_.exit else 0
+    moved = any(u.values[arch.PC] == (pc + 4) & MASK64 for u in round_.users) and round_.exit is not None
+    reasons = [u.code for u in round_.users if u.code != EXIT_INTR]
+    if inject:
+        outcome = "inject"
+    elif reasons:
+        outcome = f"user:{exits.KVM_EXIT_REASONS.get(reasons[0], reasons[0])}"
+    else:
+        outcome = "resume"
+    return Action(outcome, moved or bool(round_.entry.pending & INCREMENT_PC), inject)
+
+
+ALLOWED: Mapping[str, frozenset[str]] = {
+    # What KVM may do where the verified layer chose that helper (kvm.md, guest steps).
+    "none": frozenset({"resume"}),
+    "prep_wfx": frozenset({"resume"}),
+    "prep_hvc": frozenset({"resume", "user:SYSTEM_EVENT", "user:HYPERCALL"}),
+    "prep_abort": frozenset({"resume"}),
+    "prep_abort.mmio": frozenset({"user:MMIO"}),
+    "first": frozenset({"resume"}),
+    "panic": frozenset({"kill"}),
+}
+
+DIRTY_GPRS = (1 << 31) - 1
+DIRTY_PC_FLAG = 1 << 32
+PENDING_EXCEPT_INJECT_FLAG = 7 << 33
+
+
+def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]:
+    """Yield the divergences of one turn of the host; relations ``save.*`` and ``restore.*``."""
+    if prediction.undefined:
+        return
+    entry, done = round_.entry, action(round_)
+
+    def differ(relation: str, register: str, expected: int | str, observed: int | str) -> Divergence:
+        where = (round_.exit_class, round_.first, entry.step, prediction.helper)
+        return Divergence(relation, register, expected, observed, *where)
+
+    if done.outcome not in ALLOWED[prediction.helper]:
+        yield differ("save", "class", prediction.helper, done.outcome)
+    if prediction.state is None:
+        return
+    if round_.exit is not None and not round_.reset:
+        before = round_.exit.values
+        for i in range(31):
+            if before[i] != entry.values[i] and not prediction.dirty >> i & 1:
+                yield differ("save", f"dirty.x{i}", 0, 1)
+        skip = bool(prediction.dirty & DIRTY_PC_FLAG)
+        if skip != done.skip and not done.inject:
+            yield differ("save", "pc", int(skip), int(done.skip))
+    seen = arch.apply_pending(entry.values, entry.pending)
+    if prediction.state != seen:
+        for i, (expected, observed) in enumerate(zip(prediction.state, seen, strict=True)):
+            if expected != observed:
+                yield differ("restore", NAMES[i], expected, observed)
+    if prediction.spsr_0 != seen[INDEX["spsr_el1"]]:
+        yield differ("restore", "spsr_0", prediction.spsr_0, seen[INDEX["spsr_el1"]])
+
+
+@dataclass(frozen=True, slots=True)
+class Unchecked:
+    """Something that could not be compared, and why; counted and shown."""
+
+    what: str
+    why: str
+
+
+def compare_run(
+    index: int, entry: Switch, exit_: Switch, code: Mapping[int, int], cpu: Cpu
+) -> Iterator[Divergence | Unchecked]:
+    """Yield the divergences of one run of the guest; relation ``switch.*``."""
+    seen = arch.apply_pending(entry.values, entry.pending)
+    trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP
+    is_call = trapped and (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT in _CALLS
+    target = trap_address(exit_.values[arch.PC], is_call)
+    path = walk(seen, code, target, cpu)
+    exit_class = exits.exit_class(exit_.code, exit_.esr)
+    if path.state is None:
+        if path.certain:
+            yield Divergence("switch", "pc", path.why, target, exit_class, index, entry.step)
+        else:
+            yield Unchecked("switch", path.why)
+        return
+    expected = path.state
+    observed = exit_.values
+    if is_call:
+        expected = (*expected[: arch.PC], (target + 4) & MASK64, *expected[arch.PC + 1 :])
+    if expected == observed:
+        return
+    for i, (want, got) in enumerate(zip(expected, observed, strict=True)):
+        if want == got:
+            continue
+        mask, reason = cpu.mask(i)
+        bits, why = path.unknown.get(i, (0, reason))
+        if (want ^ got) & ~(mask | bits):
+            yield Divergence("switch", NAMES[i], want, got, exit_class, index, entry.step)
+        else:
+            yield Unchecked("switch", why)

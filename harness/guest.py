@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What scenario code does between an entry and the next exit, by the Arm ARM.
+
+Scenario code is laid out to trap at once, so nearly every walk has no step.  The rest (a load from RAM that is
+mapped by now, a branch, an exception that the guest takes by itself) is followed here, as far as it is certain; where
+it is not, the walk says why, and the run is counted as unchecked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness import a64, arch, exits
+from harness.arch import State
+from harness.layout import CODE, DATA, REGIONS, VECTORS
+from harness.masks import Cpu
+from harness.registers import MASK64
+from harness.scenario import Scenario, instruction
+
+MAX_WALK = 600
+"""Instructions after which a walk gives up; a scenario has fewer."""
+
+_HVC, _WFI, _WFE = a64.encode("hvc", 0), a64.encode("wfi"), a64.encode("wfe")
+_HVC_MASK, _BR, _BR_MASK = 0xFFE0_001F, 0xD61F_0000, 0xFFFF_FC1F
+EC_UNKNOWN, EC_IABT, EC_PC_ALIGN, EC_DABT = (
+    exits.EC_BY_NAME[name] for name in ("UNKNOWN", "IABT_LOW", "PC_ALIGN", "DABT_LOW")
+)
+FSC_ADDRESS_SIZE, FSC_ALIGNMENT = 0x00, 0x21
+WNR = 1 << exits.DABT["WNR"].low
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """The state in which the guest traps, and the registers whose value there nobody knows.
+
+    ``unknown`` maps a register's index to the bits that nobody knows, and why.  ``state`` is None when the code does
+    not get to that trap; ``why`` then says what it does instead, and ``certain`` whether that is the architecture's
+    word or only the end of what this module follows.
+    """
+
+    state: State | None
+    unknown: Mapping[int, tuple[int, str]] = field(default_factory=dict)
+    why: str = ""
+    certain: bool = True
+
+
+def code_of(scenario: Scenario) -> Mapping[int, int]:
+    """Return the guest's code: address to instruction word.  Everything else in CODE and VECTORS traps."""
+    words = [word for step in scenario.steps if (word := instruction(step)) is not None]
+    return {CODE.base + 4 * i: word for i, word in enumerate(words)}
+
+
+def trap_address(pc: int, is_call: bool) -> int:
+    """Return where the instruction is whose trap saved ``pc``: a call's return address is behind it."""
+    return (pc - 4) & MASK64 if is_call else pc
+
+
+def walk(state: State, code: Mapping[int, int], target: int, cpu: Cpu) -> Walk:
+    """Follow the guest from ``state`` until it traps at address ``target``."""
+    if state[arch.PC] == target:  # the rule; all below are exceptions to it
+        return Walk(state)
+    machine = _Guest(state, code, cpu)
+    for _ in range(MAX_WALK):
+        if machine.state[arch.PC] == target:
+            return Walk(machine.state, machine.unknown)
+        stop = machine.step()
+        if stop is not None:
+            return stop
+    return Walk(None, why="no trap in sight", certain=False)
+
+
+def _must_trap(what: str) -> Walk:
+    return Walk(None, why=f"{what} must trap")
+
+
+def _uncertain(why: str) -> Walk:
+    return Walk(None, why=why, certain=False)
+
+
+class _Guest:
+    """A vCPU between two traps: executes what does not trap."""
+
+    def __init__(self, state: State, code: Mapping[int, int], cpu: Cpu) -> None:
+        res0, _ = cpu.mask(arch.PSTATE)
+        self.state = (*state[: arch.PSTATE], state[arch.PSTATE] & ~res0, *state[arch.PSTATE + 1 :])
+        self.unknown: dict[int, tuple[int, str]] = {}
+        self._code = code
+        self._pa_bits = cpu.pa_bits
+
+    def step(self) -> Walk | None:
+        """Execute one instruction; a Walk where that cannot be, because it must trap or nobody knows."""
+        pc = self.state[arch.PC]
+        if self.state[arch.SCTLR] & arch.SCTLR_M:
+            return _uncertain("stage-1 translation is on")
+        if self.state[arch.MDSCR] & arch.MDSCR_SS:
+            return _uncertain("software step is on")
+        if self.state[arch.PSTATE] & arch.IL:
+            return _uncertain("illegal execution state")
+        beyond = self._beyond(pc)
+        if pc & 3:
+            if beyond:
+                return _uncertain("PC neither aligned nor inside the address size")  # QEMU fetches first
+            return self._raise(EC_PC_ALIGN, 0, pc)
+        if beyond:
+            return self._raise(EC_IABT, FSC_ADDRESS_SIZE, pc)
+        if pc in DATA:
+            return _uncertain("code in data pages")
+        word = self._code.get(pc)
+        if word is not None:
+            return self._execute(pc, word)
+        if self._at_el0 and (pc in CODE or pc in VECTORS):
+            return self._raise(EC_UNKNOWN, 0)  # what fills them is a read of an ID register: UNDEFINED at EL0
+        return _must_trap(f"what is at {pc:#x}")
+
+    @property
+    def _at_el0(self) -> bool:
+        return self.state[arch.PSTATE] & arch.MODE == arch.EL0T
+
+    def _execute(self, pc: int, word: int) -> Walk | None:
+        access = a64.decode_access(word)
+        if access is not None:
+            return self._access(access)
+        if word & _HVC_MASK == _HVC:
+            if self._at_el0:
+                return self._raise(EC_UNKNOWN, 0)  # HVC is UNDEFINED at EL0
+            function = exits.SMCCC_BY_FID.get(self.state[0] & 0xFFFF_FFFF)
+            if function is None or not function.at_el2:
+                return _must_trap(f"the HVC at {pc:#x}")
+            self.unknown[1] = MASK64, "x1 after a call that returns x0 alone (SMCCC)"
+            return self._advance({0: 0})
+        if word in (_WFI, _WFE):
+            return self._advance({})  # KVM need not trap them (since 6.10 it does not always)
+        if word & _BR_MASK == _BR:
+            return self._advance({arch.PC: self.state[word >> 5 & 31]})
+        return _uncertain(f"nobody knows {a64.disassemble(word, pc)}")
+
+    def _access(self, access: a64.Access) -> Walk | None:
+        address = (self.state[access.rn] + access.offset) & MASK64
+        write = WNR if access.is_store else 0
+        if address % access.size:
+            if self.state[arch.SCTLR] & arch.SCTLR_A:
+                return self._raise(EC_DABT, FSC_ALIGNMENT | write, address)
+            # Device memory (MMU off): the Arm ARM wants an alignment fault, QEMU 7.2 performs the access.
+            return _uncertain("unaligned access")
+        if self._beyond(address):
+            return self._raise(EC_DABT, FSC_ADDRESS_SIZE | write, address)
+        region = next((r for r in REGIONS if address in r), None)
+        if region is None or not region.slot or (access.is_store and region in (CODE, VECTORS)):
+            return _must_trap(f"the access to {address:#x}")
+        if not access.is_store and access.rt != a64.ZERO:
+            self.unknown[access.rt] = MASK64, "loaded from RAM"
+        return self._advance({})
+
+    def _beyond(self, address: int) -> bool:
+        """Whether an address is outside the address size with the MMU off (AArch64.S1DisabledOutput)."""
+        tag_ignored = self.state[arch.TCR] >> (38 if address >> 55 & 1 else 37) & 1
+        return (address & (1 << 56) - 1 if tag_ignored else address) >> self._pa_bits != 0
+
+    def _raise(self, ec: int, iss: int, far: int | None = None) -> None:
+        """Take an exception to EL1 without any hypervisor."""
+        if ec in (EC_IABT, EC_DABT) and not self._at_el0:
+            ec += 1  # the class "without a change of exception level" is one above
+        self.state = arch.take_exception(self.state, ec << exits.EC_SHIFT | exits.IL_BIT | iss, far)
+        self.unknown[arch.PSTATE] = arch.NZCV, "flags after an exception inside the guest: QEMU clears them"
+
+    def _advance(self, changes: Mapping[int, int]) -> None:
+        new = list(self.state)
+        new[arch.PC] = (new[arch.PC] + 4) & MASK64
+        for index, value in changes.items():
+            new[index] = value
+        self.state = tuple(new)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replay a recorded round on a level of the model (differential.md section 2).
+
+The record supplies what the proof's own exit path does not copy (PC, PSTATE, ESR_EL1, SPSR_0); the host's values
+become the data oracle.  The core oracle says that KVM made no mapping: the record has no stage-2 tables, and what is
+mapped changes no register.
+"""
+
+from __future__ import annotations
+
+from operator import itemgetter
+
+from harness import arch, exits, registers
+from harness.compare import Prediction, Round, action
+from harness.layout import CODE, DATA
+from harness.model import CODE as LEVEL_CODE
+from harness.model.constants import INVALID64, SHADOW_SYS_REGS_SIZE, VERIFIED, ctxt_id
+from harness.model.state import ExceptionVector, Image, RData, RegDesc, Undefined, VmInfo, blank_context
+from harness.registers import NAMES, STATE
+from harness.trace import Switch
+
+VMID, VCPUID = 1, 0
+_ID = ctxt_id(VMID, VCPUID)
+_PICK = itemgetter(*NAMES)
+_X = range(31)
+_ACTLR, _PC, _PSTATE = registers.INDEX["actlr_el1"], arch.PC, arch.PSTATE
+
+# The whole RAM is one verified boot image, loaded where it is mapped: the host may start a vCPU anywhere in it.
+_IMAGES = (Image(CODE.base, DATA.end - CODE.base, CODE.base), *(Image(),) * 4)
+_INFO = VmInfo(vm_state=VERIFIED, vm_next_load_info=1, images=_IMAGES)
+
+# The bit of PENDING_EXCEPT_INJECT_FLAG for the class of exception that KVM chose (model.md 2.1).
+_DATA_ABORT, _INSTRUCTION_ABORT, _UNDEFINED = 1 << 33, 1 << 34, 1 << 35
+_CLASS_BIT = {
+    exits.EC_BY_NAME["DABT_LOW"]: _DATA_ABORT,
+    exits.EC_BY_NAME["DABT_LOW"] + 1: _DATA_ABORT,
+    exits.EC_BY_NAME["IABT_LOW"]: _INSTRUCTION_ABORT,
+    exits.EC_BY_NAME["IABT_LOW"] + 1: _INSTRUCTION_ABORT,
+}
+
+# What save chose, by the decisions that it took.
+_HELPERS = (
+    ("save_shadow_kvm_regs.wfx", "prep_wfx"),
+    ("save_shadow_kvm_regs.brk", "prep_wfx"),
+    *((f"save_shadow_kvm_regs.{label}", "prep_hvc") for label in ("hvc", "hvc32", "hvc64")),
+)
+
+
+def reset_values(round_: Round) -> RegDesc:
+    """Return ``reg_desc``: the reset value of the register at shadow index ``46 + i``, as the record shows it."""
+    entry = round_.entry.values
+    rows = ((r.shadow - 46, entry[i]) for i, r in enumerate(STATE) if r.shadow is not None and r.shadow > 46)
+    return RegDesc(tuple((index, value) for index, value in rows if index <= SHADOW_SYS_REGS_SIZE))
+
+
+def _state(round_: Round, exit_: Switch | None) -> RData:
+    ctxt = blank_context()
+    if exit_ is not None:
+        ctxt.update(zip(NAMES, exit_.values, strict=True))
+        ctxt["spsr_0"] = ctxt["spsr_el1"]
+        ctxt["ec"] = exit_.code
+        ctxt["esr_el2"], ctxt["far_el2"], ctxt["hpfar_el2"] = exit_.esr, exit_.far, exit_.hpfar
+    entry = round_.entry.values
+    host = dict(zip(NAMES, entry, strict=True))
+    host["esr_el2"] = exit_.esr if exit_ is not None else 0
+    return RData(
+        cur_vmid=VMID,
+        cur_vcpuid=VCPUID,
+        shadow_ctxts={_ID: ctxt},
+        host_regs={_ID: host},
+        doracle={VMID: (host["esr_el2"],)},
+        core_doracle={VMID: (0, 0, 0)},
+        vminfos={VMID: _INFO},
+        exception_vector=ExceptionVector(ctxt["vbar_el1"]),
+    )
+
+
+def _helper(d: RData) -> str:
+    """Name what save chose."""
+    if d.halt:
+        return "panic"
+    taken = dict(d.path)
+    for label, helper in _HELPERS:
+        if taken.get(label):
+            return helper
+    if "prep_abort.mmio" in taken:
+        return "prep_abort.mmio" if taken["prep_abort.mmio"] else "prep_abort"
+    return "none"
+
+
+def predict(round_: Round, level: str) -> Prediction:
+    """Return what ``level`` says about a round: save, then restore over what the host handed over."""
+    exit_ = round_.exit
+    d = _state(round_, exit_)
+    helper = "first"
+    try:
+        if exit_ is not None:
+            LEVEL_CODE[level, "save_shadow_kvm_regs"](d)
+            helper = _helper(d)
+            if d.halt:
+                return Prediction(helper, path=tuple(d.path))
+        _hand_over(d, round_)
+        dirty = d.shadow_ctxts[_ID]["dirty"]
+        LEVEL_CODE[level, "restore_shadow_kvm_regs"](d)
+    except Undefined as undefined:
+        return Prediction(helper, undefined=undefined.reason, path=tuple(d.path))
+    ctxt = d.shadow_ctxts[_ID]
+    if d.halt:
+        return Prediction("panic", dirty, path=tuple(d.path))
+    return Prediction(helper, dirty, _PICK(ctxt), ctxt["spsr_0"], path=tuple(d.path))
+
+
+def _hand_over(d: RData, round_: Round) -> None:
+    """Lay out what the host gave, from the position that this level's save left; OR KVM's exception into dirty."""
+    ctxt, entry = d.shadow_ctxts[_ID], round_.entry.values
+    given: tuple[int, ...]
+    if round_.reset:
+        ctxt["dirty"] = INVALID64
+        d.reg_desc = reset_values(round_)
+        given = entry[_PC], entry[_PSTATE], entry[_ACTLR]
+    else:
+        dirty = ctxt["dirty"]
+        if action(round_).inject:
+            esr_el1 = entry[arch.ESR]
+            ctxt["dirty"] = dirty | _CLASS_BIT.get((esr_el1 & exits.EC_MASK) >> exits.EC_SHIFT, _UNDEFINED)
+        given = tuple(entry[i] for i in _X if dirty >> i & 1)
+    position = d.data_log.get(VMID, 0)
+    d.doracle = {VMID: (*d.doracle[VMID][:position], *given)}
