@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A prepared target, running: the one place that turns a config and its built files into an executor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+
+from harness.vm.build import PreparedTarget
+from harness.vm.config import MachineConfig, Mode
+from harness.vm.elf import read_layout
+from harness.vm.executor import Executor
+from harness.vm.qemu import Machine, Qemu
+
+# Documentation/admin-guide/kernel-parameters.txt, kvm-arm.mode: VHE has no word, a CPU that has it runs it.
+_MODE_ARGS: Mapping[Mode, tuple[str, ...]] = MappingProxyType(
+    {Mode.NVHE: ("kvm-arm.mode=nvhe",), Mode.VHE: (), Mode.PROTECTED: ("kvm-arm.mode=protected",)}
+)
+
+
+def machine_of(config: MachineConfig, prepared: PreparedTarget) -> Machine:
+    """Return what QEMU is to run for a target."""
+    return Machine(
+        name=config.name,
+        kernel=prepared.kernel,
+        initrd=prepared.initrd,
+        cpu=config.cpu,
+        machine=",".join(("virt", *config.machine)),
+        memory_mib=config.memory_mib + config.shared_mib,
+        shared_mib=config.shared_mib,
+        cmdline=" ".join((*_MODE_ARGS[config.mode], *config.cmdline)),
+    )
+
+
+@contextmanager
+def boot(config: MachineConfig, prepared: PreparedTarget, *, timeout: float = 10.0) -> Iterator[Executor]:
+    """Boot a target and yield its executor; the machine is gone when the block ends, however it ends.
+
+    ``timeout`` in seconds bounds each scenario.  VmLost, AgentProtocolError: see :mod:`harness.vm.executor`.
+    """
+    layout = read_layout(prepared.module_elf)
+    with Qemu(machine_of(config, prepared)) as qemu:
+        yield Executor(qemu, layout, timeout=timeout)
