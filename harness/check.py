@@ -74,7 +74,7 @@ def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Cat
     for round_ in compare.rounds(trace.events):
         prediction = predict(round_, level)
         paths.append((round_.exit_class, prediction.path))
-        _count(relations, undefined, prediction)
+        _count(relations, unchecked, undefined, prediction)
         judged += _judge(round_, prediction, catalogue)
     code = code_of(scenario)
     for index, entry, exit_ in compare.runs(trace.events):
@@ -89,12 +89,16 @@ def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Cat
     )
 
 
-def _count(relations: Counter[str], undefined: Counter[str], prediction: Prediction) -> None:
+def _count(
+    relations: Counter[str], unchecked: Counter[str], undefined: Counter[str], prediction: Prediction
+) -> None:
     if prediction.undefined:
         undefined[prediction.undefined] += 1
         return
     relations["save"] += 1
-    if prediction.state is not None:
+    if prediction.state is None:
+        unchecked["restore: the model panicked"] += 1
+    else:
         relations["restore"] += 1
 
 

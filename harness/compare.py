@@ -67,7 +67,8 @@ class Action:
 class Prediction:
     """What a level of the model says about a round.
 
-    ``helper`` names what save chose (``none`` where it has nothing to do); ``dirty`` is the flag word that save left
+    ``helper`` names what save chose (``none``: it had nothing to do; ``first``: there was no exit; ``panic.restore``:
+    it was restore that panicked); ``dirty`` is the flag word that save left
     and KVM's own exceptions OR-ed in; ``state`` holds the restored registers, None after a panic; ``spsr_0`` the
     layer's second copy of SPSR_EL1.  ``undefined`` names the precondition that failed: then nothing else is said.
     """
@@ -168,6 +169,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "prep_abort.mmio": frozenset({"user:MMIO"}),
     "first": frozenset({"resume"}),
     "panic": frozenset({"kill"}),
+    "panic.restore": frozenset({"kill"}),
 }
 
 DIRTY_GPRS = (1 << 31) - 1

@@ -41,11 +41,14 @@ def call_result(exit_: Switch, index: int, observed: int) -> int | None:
         return VENDOR_UID[index]
     if function in _FREE_RESULTS:
         return observed
-    if function == _RESET2_64:
-        return exit_.values[index]
-    if function == _RESET2_32:
-        return exit_.values[index] & 0xFFFF_FFFF
+    if function in (_RESET2_32, _RESET2_64) and _reset_type_known(exit_.values[1] & 0xFFFF_FFFF):
+        return exit_.values[index] & (MASK64 if function == _RESET2_64 else 0xFFFF_FFFF)
     return 0
+
+
+def _reset_type_known(reset_type: int) -> bool:
+    """SYSTEM_WARM_RESET, or a vendor's own (DEN 0022 5.11: bit 31); any other is INVALID_PARAMETERS."""
+    return reset_type == 0 or reset_type >> 31 == 1
 
 
 def mmio_data(exit_: Switch, data: int) -> int | None:

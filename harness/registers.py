@@ -43,7 +43,8 @@ class Register:
     ``shadow`` is the index of ``get_shadow_ctxt`` (None: the layer has no index for it); ``field`` is the
     seed's field name; ``core`` is the u64 slot in ``struct kvm_regs`` (None: not a core register);
     ``sys_reg`` names the slot of ``kvm_cpu_context.sys_regs``; ``encoding`` is (op0, op1, CRn, CRm, op2).
-    ``live_before``: kernels from this version on keep it in memory whatever ``vhe`` says.
+    ``live_before``: kernels from this version on keep it in memory whatever ``vhe`` says.  ``kept_by_reset``:
+    UNKNOWN at reset (Arm ARM), and KVM_ARM_VCPU_INIT leaves what was there (kvm_reset_vcpu).
     """
 
     name: str
@@ -55,6 +56,7 @@ class Register:
     vhe: Vhe = Vhe.MEMORY
     settable: bool = True
     live_before: tuple[int, int] | None = None
+    kept_by_reset: bool = False
 
     @property
     def field(self) -> str:
@@ -82,7 +84,9 @@ def _sys(
     settable: bool = True,
     live_before: tuple[int, int] | None = None,
 ) -> Register:
-    return Register(name, shadow, Group.EL1, core, name.upper(), encoding, vhe, settable, live_before)
+    # The banked core registers are not in KVM's reset table; every other system register is.
+    kept = core is not None
+    return Register(name, shadow, Group.EL1, core, name.upper(), encoding, vhe, settable, live_before, kept)
 
 
 # Order matters: this is the order of VcpuState.values.

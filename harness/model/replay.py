@@ -106,7 +106,7 @@ def predict(round_: Round, level: str) -> Prediction:
         return Prediction(helper, undefined=undefined.reason, path=tuple(d.path))
     ctxt = d.shadow_ctxts[_ID]
     if d.halt:
-        return Prediction("panic", dirty, path=tuple(d.path))
+        return Prediction("panic.restore", dirty, path=tuple(d.path))
     return Prediction(helper, dirty, _PICK(ctxt), ctxt["spsr_0"], path=tuple(d.path))
 
 

@@ -80,9 +80,14 @@ def prepare(
     where = cache if cache is not None else Cache(default_root(os.environ))
     given = None if kernel is None else read_image(kernel)
     guest = _guest_key_parts(sources)
-    kernel_entry = where.get("kernel", _kernel_key(config), lambda work: _build_kernel(config, where, work, progress))
+    kernel_entry = where.get(
+        "kernel", _kernel_key(config), lambda work: _build_kernel(config, where, work, progress), progress
+    )
     guest_entry = where.get(
-        "guest", _guest_key(kernel_entry, guest), lambda work: _build_guest(kernel_entry, sources, work, progress)
+        "guest",
+        _guest_key(kernel_entry, guest),
+        lambda work: _build_guest(kernel_entry, sources, work, progress),
+        progress,
     )
     return _target(config, kernel_entry, guest_entry, kernel, given)
 

@@ -49,7 +49,6 @@ def _live_rows() -> Iterator[str]:
 
 def render() -> str:
     """Return the text of ``protocol.h``.  The same tables always give the same text."""
-    pc = registers.BY_NAME["pc"].one_reg
     trap = encode("mrs", "xzr", VECTOR_TRAP)
     lines = [
         "/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */",
@@ -70,13 +69,15 @@ def render() -> str:
         f"#define SF_PROGRAM_SIZE {protocol.PROGRAM_SIZE}",
         f"#define SF_TRACE_OFFSET {protocol.TRACE_OFFSET}",
         f"#define SF_OP_MP_STATE {protocol.OP_MP_STATE}",
-        f"#define SF_ONE_REG_PC {pc:#x}ULL",
+        f"#define SF_ONE_REG_PC {registers.BY_NAME['pc'].one_reg:#x}ULL",
+        "/* Registers that a reset leaves as they are (the architecture has them UNKNOWN). */",
+        "#define SF_KEPT_BY_RESET(X) \\",
+        *(f"\tX({r.one_reg:#x}ULL) \\" for r in registers.STATE if r.kept_by_reset),
+        "",
         f"#define SF_VECTOR_TRAP {trap:#010x}",
         f"#define SF_EC_SHIFT {exits.EC_SHIFT}",
         f"#define SF_EC_MASK {exits.EC_MASK >> exits.EC_SHIFT:#x}",
-        f"#define SF_EC_WFX {exits.EC_BY_NAME['WFX']:#x}",
-        f"#define SF_EC_HVC64 {exits.EC_BY_NAME['HVC64']:#x}",
-        f"#define SF_EC_SMC64 {exits.EC_BY_NAME['SMC64']:#x}",
+        *_enum("EC", ((name, exits.EC_BY_NAME[name]) for name in ("WFX", "HVC64", "SMC64", "IABT_LOW"))),
         f"#define SF_CODE_TRAP {exits.EXCEPTION_TRAP}",
         *(f"#define SF_{r.name.upper()}_BASE {r.base:#x}ULL" for r in layout.REGIONS if r.slot),
         *(f"#define SF_{r.name.upper()}_SIZE {r.size:#x}ULL" for r in layout.REGIONS if r.slot),

@@ -142,6 +142,7 @@ static int reuse_vm(void)
 {
 	sf_u64 recording = control->record;
 	struct kvm_mp_state state = { .mp_state = KVM_MP_STATE_RUNNABLE };
+	int error = 0;
 
 	control->record = 0;
 	m.run->immediate_exit = 1;
@@ -151,9 +152,15 @@ static int reuse_vm(void)
 	fill_with_traps((sf_u32 *)m.ram, m.code_end);
 	m.code_end = (sf_u32 *)m.ram;
 	if (ioctl(m.vcpu, KVM_SET_MP_STATE, &state) ||
-	    madvise(m.ram + (SF_DATA_BASE - RAM_BASE), SF_DATA_SIZE, MADV_DONTNEED))
+	    madvise(m.ram + (SF_DATA_BASE - RAM_BASE), SF_DATA_SIZE, MADV_DONTNEED) ||
+	    ioctl(m.vcpu, KVM_ARM_VCPU_INIT, &m.init))
 		return -1;
-	return ioctl(m.vcpu, KVM_ARM_VCPU_INIT, &m.init);
+	control->record = 0;
+#define SF_CLEAR(id) error |= set_register(id, 0, false, 0);
+	SF_KEPT_BY_RESET(SF_CLEAR)
+#undef SF_CLEAR
+	control->record = recording;
+	return error ? -1 : 0;
 }
 
 static int op_begin(const struct sf_op *op)

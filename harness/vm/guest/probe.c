@@ -128,7 +128,7 @@ static u64 why_stop(struct kvm_vcpu *vcpu, int code)
 		control->trap_elr = read_sysreg_el1(SYS_ELR);
 	if (pc < SF_CODE_BASE || pc >= SF_CODE_BASE + SF_CODE_SIZE) {
 		why |= SF_STOP_OUTSIDE;
-	} else {
+	} else if (ec != SF_EC_IABT_LOW) { /* a fetch that faults has not begun the instruction */
 		control->code_pc = pc;
 		if (pc >= control->stop_pc)
 			why |= SF_STOP_REACHED;

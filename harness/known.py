@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The catalogue of known divergences: data that explains one exact difference each, and hides no neighbour.
+
+An entry (``corpus/known/*.toml``) says where it applies (levels, exit classes, helpers, outcomes, registers) and
+names the rule that the *value* must obey: :data:`RULES`.  A divergence that no entry explains to the bit is
+unexplained.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from harness import arch, contract, exits
+from harness.arch import State
+from harness.compare import Action, Divergence, Prediction, Round, action
+from harness.errors import InputError
+from harness.protocol import PENDING
+from harness.registers import INDEX, MASK64
+
+NAMED = "named"
+VERDICTS = ("model", "kvm", "abstraction", "emulator")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a rule may look at: the round, what KVM did, what the host wrote, what was predicted."""
+
+    round: Round
+    action: Action
+    host_wrote: Mapping[int, int]
+    prediction: Prediction
+
+    @property
+    def exit_state(self) -> State:
+        """The registers at the exit; before the first entry, those of the entry itself."""
+        return self.round.exit.values if self.round.exit is not None else self.round.entry.values
+
+
+Rule = Callable[[Case, int, int, int], bool]
+"""(case, index of the register, expected, observed) to whether the rule explains exactly this."""
+
+
+def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
+    value = case.host_wrote.get(index)
+    if value is None:
+        return False
+    if index in (arch.PC, arch.PSTATE) and case.round.entry.pending & PENDING["increment_pc"]:
+        # The completion of an MMIO exit runs after the host's write, and moves on from there.
+        return observed == (value + 4 & MASK64 if index == arch.PC else value & ~(arch.BTYPE | arch.SS))
+    return observed == value
+
+
+def _call_result(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    return exit_ is not None and contract.call_result(exit_, index, observed) == observed
+
+
+def _load_completed(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_, entry = case.round.exit, case.round.entry
+    if exit_ is None or exits.DABT["WNR"].get(exit_.esr) or index != exits.DABT["SRT"].get(exit_.esr):
+        return False
+    return contract.mmio_data(exit_, entry.mmio_data) == observed
+
+
+def _moved_on(case: Case, index: int, expected: int, observed: int) -> bool:
+    return index == arch.PC and observed == expected + 4 & MASK64
+
+
+def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    return exit_ is not None and case.action.inject and contract.abort_state(exit_)[index] == observed
+
+
+def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:
+    if index in case.host_wrote:
+        return case.host_wrote[index] == observed
+    return index in contract.HOST_RESET_INDEX or contract.RESET_BY_INDEX.get(index) == observed
+
+
+def _flag_set(case: Case, index: int, expected: int, observed: int) -> bool:
+    return (expected, observed) == (0, 1)
+
+
+def _named_by_conditions(case: Case, index: int, expected: int, observed: int) -> bool:
+    return False  # a helper and an outcome are names; explain() does not come here with numbers
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """A rule that entries name."""
+
+    name: str
+    rule: Rule
+    what: str
+
+
+RULES: Mapping[str, RuleRow] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            RuleRow("host_wrote", _host_wrote, "observed is what the host last wrote there (then KVM's SKIP, if any)"),
+            RuleRow("call_result", _call_result, "observed is what SMCCC owes in x1, x2, x3"),
+            RuleRow("load_completed", _load_completed, "the register is the load's, observed is the data owed to it"),
+            RuleRow("moved_on", _moved_on, "observed is PC, expected + 4"),
+            RuleRow("abort_taken", _abort_taken, "observed is what entry to an external abort owes there"),
+            RuleRow("reset_state", _reset_state, "observed is the reset value, or what the host wrote after the reset"),
+            RuleRow("flag_set", _flag_set, "KVM's flag is set, the model's is not"),
+            RuleRow(NAMED, _named_by_conditions, "helpers and outcomes of the entry are the two values"),
+        )
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An entry; an empty condition holds everywhere."""
+
+    id: str
+    relations: frozenset[str]
+    registers: frozenset[str]
+    exits: frozenset[str]
+    helpers: frozenset[str]
+    outcomes: frozenset[str]
+    levels: frozenset[str]
+    reset: bool | None
+    explains: str
+    verdict: str
+    why: str
+    source: str
+
+    def applies(self, divergence: Divergence, case: Case, level: str) -> bool:
+        """Whether the entry's conditions hold; its rule is another matter."""
+        return (
+            divergence.relation in self.relations
+            and (not self.registers or divergence.register.removeprefix("dirty.") in self.registers)
+            and (not self.exits or divergence.exit_class in self.exits)
+            and (not self.helpers or case.prediction.helper in self.helpers)
+            and (not self.outcomes or case.action.outcome in self.outcomes)
+            and (not self.levels or level in self.levels)
+            and (self.reset is None or self.reset == case.round.reset)
+        )
+
+
+_LISTS = ("relations", "registers", "exits", "helpers", "outcomes", "levels")
+_TEXTS = ("id", "explains", "verdict", "why", "source")
+
+
+def _entry(row: Mapping[str, Any], where: str, line: int) -> Known:
+    wrong = set(row) - {*_LISTS, *_TEXTS, "reset"}
+    if wrong:
+        raise InputError(where, line, f"unknown key {sorted(wrong)[0]!r}: expected {', '.join((*_TEXTS, *_LISTS))}, reset")
+    for key in _TEXTS:
+        if not isinstance(row.get(key), str) or not row[key]:
+            raise InputError(where, line, f"{key}: expected a text")
+    lists: dict[str, frozenset[str]] = {}
+    for key in _LISTS:
+        value = row.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise InputError(where, line, f"{key}: expected a list of texts")
+        lists[key] = frozenset(_expand(value))
+    if row["explains"] not in RULES:
+        raise InputError(where, line, f"explains {row['explains']!r}: expected one of {', '.join(RULES)}")
+    if row["verdict"] not in VERDICTS:
+        raise InputError(where, line, f"verdict {row['verdict']!r}: expected one of {', '.join(VERDICTS)}")
+    if not lists["relations"]:
+        raise InputError(where, line, "relations: expected at least one")
+    if row["explains"] == NAMED and not (lists["helpers"] and lists["outcomes"]):
+        raise InputError(where, line, f"explains {NAMED!r}: expected helpers and outcomes")
+    reset = row.get("reset")
+    if not isinstance(reset, bool | None):
+        raise InputError(where, line, "reset: expected true or false")
+    return Known(reset=reset, **lists, **{key: row[key] for key in _TEXTS})
+
+
+def _expand(names: list[str]) -> list[str]:
+    """``x0..x30`` stands for the registers between."""
+    out: list[str] = []
+    for name in names:
+        first, dots, last = name.partition("..")
+        if dots and first[:1] == last[:1] == "x" and first[1:].isdigit() and last[1:].isdigit():
+            out += [f"x{i}" for i in range(int(first[1:]), int(last[1:]) + 1)]
+        else:
+            out.append(name)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The entries that hold for one level of the model, in the order in which they are tried."""
+
+    level: str
+    entries: tuple[Known, ...]
+
+    @classmethod
+    def load(cls, directory: Path, level: str) -> Catalogue:
+        """Read every ``*.toml`` of ``directory``.  InputError: a file that cannot be read, or an entry that is wrong."""
+        entries: list[Known] = []
+        for path in sorted(directory.glob("*.toml")):
+            try:
+                text = path.read_text(encoding="utf-8")
+                rows = tomllib.loads(text).get("known", [])
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                raise InputError(str(path), None, f"no catalogue: {error}") from error
+            starts = [number for number, line in enumerate(text.splitlines(), 1) if line.strip() == "[[known]]"]
+            if not isinstance(rows, list) or len(rows) != len(starts):
+                raise InputError(str(path), None, "expected [[known]] entries, each on a line of its own")
+            entries += [_entry(row, str(path), line) for row, line in zip(rows, starts, strict=True)]
+        ids = [entry.id for entry in entries]
+        if len(set(ids)) != len(ids):
+            raise InputError(str(directory), None, f"the id {next(i for i in ids if ids.count(i) > 1)!r} is used twice")
+        return cls(level, tuple(e for e in entries if not e.levels or level in e.levels))
+
+    def explainer(self, round_: Round, prediction: Prediction) -> Callable[[Divergence], Known | None]:
+        """Return the function that finds the entry for a divergence of this round."""
+        case = Case(round_, action(round_), round_.host_wrote(), prediction)
+        entry_values = round_.entry.values
+
+        def explain(divergence: Divergence) -> Known | None:
+            name = divergence.register.removeprefix("dirty.")
+            index = INDEX.get("spsr_el1" if name == "spsr_0" else name, -1)
+            expected, observed = divergence.expected, divergence.observed
+            if divergence.register.startswith("dirty."):
+                # That the register was written is explained by what was written.
+                expected, observed = case.exit_state[index], entry_values[index]
+            for known in self.entries:
+                if not known.applies(divergence, case, self.level):
+                    continue
+                rule = RULES[known.explains].rule
+                if isinstance(expected, str) or isinstance(observed, str):
+                    if known.explains == NAMED:
+                        return known
+                elif rule(case, index, expected, observed):
+                    return known
+            return None
+
+        return explain
