@@ -139,11 +139,11 @@ def test_search_load_info_wraps_in_the_kernel() -> None:
 def test_is_inc_exe() -> None:
     d = state(vminfos={1: VmInfo(vm_inc_exe=3)})
     assert machine.is_inc_exe(d, 1) == 3
-    assert d.log[23] == (("WAIT_LOCK", 10), ("OPULL", 23), ("OPUSH", 23), ("REL_LOCK",))
+    assert d.log[23] == [("WAIT_LOCK", 10), ("OPULL", 23), ("OPUSH", 23), ("REL_LOCK",)]
     with pytest.raises(Undefined, match="is_int inc_exe"):
         machine.is_inc_exe(state(vminfos={1: VmInfo(vm_inc_exe=1 << 32)}), 1)
     with pytest.raises(Undefined, match="balanced"):
-        machine.is_inc_exe(state(log={23: (("WAIT_LOCK", 10),)}), 1)
+        machine.is_inc_exe(state(log={23: [("WAIT_LOCK", 10)]}), 1)
 
 
 # ---- section 8
@@ -160,7 +160,7 @@ def test_assign_a_free_page() -> None:
     assert (d.s2page[5], d.flatmem[5], d.data_log[1]) == ((1, 0, 7), 42, 1)
     assert [event[0] for event in d.log[2]] == ["WAIT_LOCK", "OPULL", "OPUSH", "REL_LOCK"]
     assert [event[0] for event in d.log[5]] == ["WAIT_LOCK", "OPULL", "OPUSH", "REL_LOCK"]
-    assert d.log[0] == (("OFLATMEM", 5, 42),)
+    assert d.log[0] == [("OFLATMEM", 5, 42)]
     npt, pool = d.npt(1), pool_start(1)
     assert npt.pt == {7: (5, 3, 0x5FFF)}
     assert (npt.pgd_next - pool, npt.pud_next - pool, npt.pmd_next - pool) == (8192, 1056768, 9445376)

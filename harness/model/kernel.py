@@ -206,7 +206,9 @@ def restore_shadow_kvm_regs(d: RData) -> None:
         machine.set_shadow_dirty_bit(d, vmid, vcpuid, 0)
         return
     ec = machine.get_shadow_ctxt(d, vmid, vcpuid, EC)
-    if d.decide("restore_shadow_kvm_regs.trap", (ec == ARM_EXCEPTION_TRAP) & (dirty != 0)):
+    if d.decide("restore_shadow_kvm_regs.trap", ec == ARM_EXCEPTION_TRAP) and d.decide(
+        "restore_shadow_kvm_regs.any_dirty", dirty != 0
+    ):
         sync_dirty_to_shadow(d, vmid, vcpuid)
     if d.decide("restore_shadow_kvm_regs.inject", (dirty & PENDING_EXCEPT_INJECT_FLAG) != 0):
         update_exception_gp_regs(d, vmid, vcpuid)

@@ -15,7 +15,7 @@ REL_LOCK = ("REL_LOCK",)
 
 def check_free(d: RData, lock: int) -> None:
     """Rely on the lock being free and its log balanced."""
-    log = d.log.get(lock, ())
+    log = d.log.get(lock)
     d.rely(f"lock {lock} free", not d.lock.get(lock, False))
     d.rely(f"log {lock} balanced", not log or log[-1] == REL_LOCK)
 
@@ -23,13 +23,13 @@ def check_free(d: RData, lock: int) -> None:
 def acquire(d: RData, lock: int) -> None:
     """Take a lock: ``WAIT_LOCK(10)``, then ``OPULL(id)``; ``tstate := 0``.  Undefined unless it is free."""
     check_free(d, lock)
-    d.log[lock] = (*d.log.get(lock, ()), ("WAIT_LOCK", WAIT_BOUND), ("OPULL", lock))
+    d.note(lock, ("WAIT_LOCK", WAIT_BOUND), ("OPULL", lock))
     d.lock[lock] = True
     d.tstate = 0
 
 
 def release(d: RData, lock: int, *written: object) -> None:
     """Give a lock back: the object's new value, then ``REL_LOCK``; ``tstate := 1``."""
-    d.log[lock] = (*d.log[lock], ("OPUSH", lock, *written), REL_LOCK)
+    d.note(lock, ("OPUSH", lock, *written), REL_LOCK)
     d.lock[lock] = False
     d.tstate = 1

@@ -86,7 +86,7 @@ def assign_pfn_to_vm(d: RData, vmid: int, gfn: int, pfn: int) -> None:
             else:
                 release(d, host_lock)
             content = d.flatmem[pfn] = d.take_data(vmid)
-            d.log[FLATMEM_ID] = (*d.log.get(FLATMEM_ID, ()), ("OFLATMEM", pfn, content))
+            d.note(FLATMEM_ID, ("OFLATMEM", pfn, content))
             release(d, S2PAGE_ID, (pfn, page))
         else:
             _panic(d)

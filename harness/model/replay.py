@@ -14,9 +14,9 @@ from harness import arch, exits, registers
 from harness.compare import Prediction, Round, action
 from harness.layout import CODE, DATA
 from harness.model import CODE as LEVEL_CODE
-from harness.model.constants import INVALID64, SHADOW_SYS_REGS_SIZE, VERIFIED, ctxt_id
-from harness.model.state import ExceptionVector, Image, RData, RegDesc, Undefined, VmInfo, blank_context
-from harness.registers import NAMES, STATE
+from harness.model.constants import INVALID64, MAX_MMIO_ADDR, PENDING_FSC_FAULT, SHADOW_SYS_REGS_SIZE, VERIFIED, ctxt_id
+from harness.model.state import BLANK_HOST, ExceptionVector, Image, RData, RegDesc, Undefined, VmInfo, blank_context
+from harness.registers import MASK64, NAMES, STATE
 from harness.trace import Switch
 
 VMID, VCPUID = 1, 0
@@ -60,8 +60,8 @@ def _state(round_: Round, exit_: Switch | None) -> RData:
         ctxt["spsr_0"] = ctxt["spsr_el1"]
         ctxt["ec"] = exit_.code
         ctxt["esr_el2"], ctxt["far_el2"], ctxt["hpfar_el2"] = exit_.esr, exit_.far, exit_.hpfar
-    entry = round_.entry.values
-    host = dict(zip(NAMES, entry, strict=True))
+    host = dict(BLANK_HOST)
+    host.update(zip(NAMES, round_.entry.values, strict=True))
     host["esr_el2"] = exit_.esr if exit_ is not None else 0
     return RData(
         cur_vmid=VMID,
@@ -95,8 +95,7 @@ def predict(round_: Round, level: str) -> Prediction:
     helper = "first"
     try:
         if exit_ is not None:
-            LEVEL_CODE[level, "save_shadow_kvm_regs"](d)
-            helper = _helper(d)
+            helper = _save(d, exit_, level)
             if d.halt:
                 return Prediction(helper, path=tuple(d.path))
         _hand_over(d, round_)
@@ -108,6 +107,22 @@ def predict(round_: Round, level: str) -> Prediction:
     if d.halt:
         return Prediction("panic.restore", dirty, path=tuple(d.path))
     return Prediction(helper, dirty, _PICK(ctxt), ctxt["spsr_0"], path=tuple(d.path))
+
+
+def _save(d: RData, exit_: Switch, level: str) -> str:
+    """Run save, with what level ``kernel`` does around it (model.md section 6); return the helper's name."""
+    if level == "kernel":
+        ctxt = d.shadow_ctxts[_ID]
+        exit_class = exits.exit_class(exit_.code, exit_.esr)
+        if exit_class == "SYS64":
+            ctxt["pc"] = ctxt["pc"] + 4 & MASK64
+            return "sysreg"
+        if exit_class in ("IABT_LOW", "DABT_LOW") and exit_.esr & exits.FSC_TYPE == exits.FSC_TRANSLATION:
+            ipa = (exit_.hpfar & ~0xF) << 8
+            if ipa >= MAX_MMIO_ADDR or 0x0801_0000 <= ipa <= 0x0801_FFFF:
+                ctxt["flags"] |= PENDING_FSC_FAULT
+    LEVEL_CODE[level, "save_shadow_kvm_regs"](d)
+    return _helper(d)
 
 
 def _hand_over(d: RData, round_: Round) -> None:

@@ -151,7 +151,7 @@ class RData:
     flatmem: dict[int, int] = field(default_factory=dict)
     npts: dict[int, Npt] = field(default_factory=dict)
     lock: dict[int, bool] = field(default_factory=dict)  # true: held
-    log: dict[int, tuple[Event, ...]] = field(default_factory=dict)
+    log: dict[int, list[Event]] = field(default_factory=dict)
     reg_desc: Callable[[int], int] = RegDesc()
     exception_vector: Callable[[int], int] = ExceptionVector()
     ram: tuple[int, int] = (0, 268435456)
@@ -179,7 +179,7 @@ class RData:
             self.flatmem.copy(),
             self.npts.copy(),
             self.lock.copy(),
-            self.log.copy(),
+            {k: events.copy() for k, events in self.log.items()},
             self.reg_desc,
             self.exception_vector,
             self.ram,
@@ -233,6 +233,10 @@ class RData:
     def info(self, vmid: int) -> VmInfo:
         """``vminfos[vmid]``."""
         return self.vminfos.get(vmid, BLANK_INFO)
+
+    def note(self, log: int, *events: Event) -> None:
+        """Append events to a log."""
+        self.log.setdefault(log, []).extend(events)
 
     def npt(self, vmid: int) -> Npt:
         """``npts[vmid]``."""
