@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The seeds: canonical files that together use everything a scenario can hold."""
+"""Seeds and regressions: canonical files that together use everything a scenario can hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from harness.exits import SMCCC_FUNCTIONS
 from harness.layout import DATA, HOLE, MMIO, VECTORS
 from harness.scenario import KINDS, SET_NAMES, STEP_KINDS, Scenario, Side, format_scenario, load
 
-FILES = sorted((Path(__file__).parent.parent / "corpus" / "seeds").glob("*.scn"))
+CORPUS = Path(__file__).parent.parent / "corpus"
+FILES = sorted(path for folder in ("seeds", "regressions") for path in (CORPUS / folder).glob("*.scn"))
 
 
 @pytest.fixture(scope="module")
