@@ -71,11 +71,12 @@ def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Cat
         if event.kind == EXIT:
             assert isinstance(event, Switch)
             classes[exits.exit_class(event.code, event.esr)] += 1
+    lossy = cpu.lossy if trace.vhe else {}
     for round_ in compare.rounds(trace.events):
         prediction = predict(round_, level)
         paths.append((round_.exit_class, prediction.path))
         _count(relations, unchecked, undefined, prediction)
-        judged += _judge(round_, prediction, catalogue)
+        judged += _judge(round_, prediction, catalogue, lossy)
     code = code_of(scenario)
     for index, entry, exit_ in compare.runs(trace.events):
         relations["switch"] += 1
@@ -102,9 +103,11 @@ def _count(
         relations["restore"] += 1
 
 
-def _judge(round_: Round, prediction: Prediction, catalogue: Catalogue) -> list[Judged]:
+def _judge(
+    round_: Round, prediction: Prediction, catalogue: Catalogue, lossy: Mapping[int, int]
+) -> list[Judged]:
     found = tuple(compare.compare_round(round_, prediction))
     if not found:
         return []
-    explain = catalogue.explainer(round_, prediction)
+    explain = catalogue.explainer(round_, prediction, lossy)
     return [Judged(divergence, explain(divergence)) for divergence in found]

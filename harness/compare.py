@@ -67,7 +67,8 @@ class Action:
 class Prediction:
     """What a level of the model says about a round.
 
-    ``helper`` names what save chose (``none``: it had nothing to do; ``first``: there was no exit; ``panic.restore``:
+    ``helper`` names what save chose (``none``: it had nothing to do; ``first``: there was no exit;
+    ``sysreg``: the deployed code handles it without save; ``panic.restore``:
     it was restore that panicked); ``dirty`` is the flag word that save left
     and KVM's own exceptions OR-ed in; ``state`` holds the restored registers, None after a panic; ``spsr_0`` the
     layer's second copy of SPSR_EL1.  ``undefined`` names the precondition that failed: then nothing else is said.
@@ -168,6 +169,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "prep_abort": frozenset({"resume"}),
     "prep_abort.mmio": frozenset({"user:MMIO"}),
     "first": frozenset({"resume"}),
+    "sysreg": frozenset({"resume"}),
     "panic": frozenset({"kill"}),
     "panic.restore": frozenset({"kill"}),
 }
@@ -196,7 +198,7 @@ def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]
         for i in range(31):
             if before[i] != entry.values[i] and not prediction.dirty >> i & 1:
                 yield differ("save", f"dirty.x{i}", 0, 1)
-        skip = bool(prediction.dirty & DIRTY_PC_FLAG)
+        skip = bool(prediction.dirty & DIRTY_PC_FLAG) or prediction.helper == "sysreg"
         if skip != done.skip and not done.inject:
             yield differ("save", "pc", int(skip), int(done.skip))
     seen = arch.apply_pending(entry.values, entry.pending)

@@ -28,12 +28,21 @@ VERDICTS = ("model", "kvm", "abstraction", "emulator")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a rule may look at: the round, what KVM did, what the host wrote, what was predicted."""
+    """What a rule may look at: the round, what KVM did, what the host wrote, what was predicted.
+
+    ``lossy`` holds, by index, the bits of registers that were in the CPU when they were recorded, and that the CPU
+    does not keep.
+    """
 
     round: Round
     action: Action
     host_wrote: Mapping[int, int]
     prediction: Prediction
+    lossy: Mapping[int, int]
+
+    def same(self, index: int, owed: int, observed: int) -> bool:
+        """Whether ``observed`` is ``owed``, as far as the CPU can hold it."""
+        return not (owed ^ observed) & ~self.lossy.get(index, 0)
 
     @property
     def exit_state(self) -> State:
@@ -52,7 +61,7 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
     if index in (arch.PC, arch.PSTATE) and case.round.entry.pending & PENDING["increment_pc"]:
         # The completion of an MMIO exit runs after the host's write, and moves on from there.
         return observed == (value + 4 & MASK64 if index == arch.PC else value & ~(arch.BTYPE | arch.SS))
-    return observed == value
+    return case.same(index, value, observed)
 
 
 def _call_result(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -78,8 +87,11 @@ def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
 
 def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:
     if index in case.host_wrote:
-        return case.host_wrote[index] == observed
-    return index in contract.HOST_RESET_INDEX or contract.RESET_BY_INDEX.get(index) == observed
+        return _host_wrote(case, index, expected, observed)
+    if index in contract.HOST_RESET_INDEX:
+        return True
+    owed = contract.RESET_BY_INDEX.get(index)
+    return owed is not None and case.same(index, owed, observed)
 
 
 def _flag_set(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -215,9 +227,11 @@ class Catalogue:
             raise InputError(str(directory), None, f"the id {next(i for i in ids if ids.count(i) > 1)!r} is used twice")
         return cls(level, tuple(e for e in entries if not e.levels or level in e.levels))
 
-    def explainer(self, round_: Round, prediction: Prediction) -> Callable[[Divergence], Known | None]:
-        """Return the function that finds the entry for a divergence of this round."""
-        case = Case(round_, action(round_), round_.host_wrote(), prediction)
+    def explainer(
+        self, round_: Round, prediction: Prediction, lossy: Mapping[int, int]
+    ) -> Callable[[Divergence], Known | None]:
+        """Return the function that finds the entry for a divergence of this round; ``lossy``: see :class:`Case`."""
+        case = Case(round_, action(round_), round_.host_wrote(), prediction, lossy)
         entry_values = round_.entry.values
 
         def explain(divergence: Divergence) -> Known | None:

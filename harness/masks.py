@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 
 from harness import arch
 from harness.errors import SetupError
-from harness.registers import INDEX, MASK64
+from harness.registers import INDEX, MASK64, STATE, Vhe
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,12 @@ class Cpu:
     name: str
     pa_bits: int
     masks: Mapping[int, Mask]
+
+    @cached_property
+    def lossy(self) -> Mapping[int, int]:
+        """The bits that registers lose while VHE keeps them in the CPU, by index."""
+        live = (INDEX[r.name] for r in STATE if r.vhe is not Vhe.MEMORY)
+        return {index: self.masks[index].bits for index in live if index in self.masks}
 
     def mask(self, index: int) -> tuple[int, str]:
         """Return the bits of a register that ``switch.*`` does not compare, and why."""

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Findings as values: what one is called, and its JSON form.  Pure; where they are kept is somebody else's business."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from harness.compare import Divergence
+from harness.errors import InputError
+
+VERSION = 1
+KINDS = ("divergence", "crash", "internal")
+"""What a finding may be: KVM and model differ; the machine was lost; shadowfuzz itself failed."""
+MAX_JSON_BYTES = 1 << 20
+MAX_DIVERGENCES = 64
+"""A finding shows at most so many of its divergences; ``divergence_count`` says how many there were."""
+ID = re.compile(r"(?:divergence|crash|internal)-[0-9a-f]{12}")
+
+Signature = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What was tested: target, its kernel, and the level of the model that it was compared with."""
+
+    target: str
+    kernel_release: str
+    kernel_sha256: str
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """How often something came back: ``hits`` of ``runs``."""
+
+    hits: int
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A divergence as a finding keeps it: numbers are hexadecimal text, names are what they are."""
+
+    relation: str
+    register: str
+    expected: str
+    observed: str
+    exit_class: str
+    event: int
+    step: int
+    helper: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One cluster, told by its first member.
+
+    ``detail`` is what was said when a machine was lost or we failed ourselves; ``first_seen`` is ISO 8601, UTC;
+    ``same_vm`` and ``fresh_vm`` count reproductions, the first sight excluded.
+    """
+
+    kind: str
+    signature: Signature
+    subject: Subject
+    divergences: tuple[Difference, ...]
+    divergence_count: int
+    same_vm: Tries
+    fresh_vm: Tries
+    first_seen: str
+    detail: str = ""
+
+    @property
+    def id(self) -> str:
+        """The name of its cluster."""
+        return finding_id(self.kind, self.signature, self.subject)
+
+
+def finding_id(kind: str, signature: Signature, subject: Subject) -> str:
+    """Return ``KIND-`` and 12 hexadecimal digits; what is known of one kernel says nothing of another's finding."""
+    key = json.dumps([kind, signature, subject.target, subject.kernel_sha256, subject.level])
+    return f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+def difference(divergence: Divergence) -> Difference:
+    """Return a divergence as a finding keeps it."""
+    d = divergence
+    values = (v if isinstance(v, str) else hex(v) for v in (d.expected, d.observed))
+    return Difference(d.relation, d.register, *values, d.exit_class, d.event, d.step, d.helper)
+
+
+def to_json(finding: Finding) -> str:
+    """Return the text of ``finding.json``."""
+    return json.dumps({"version": VERSION, "id": finding.id} | asdict(finding), indent=2) + "\n"
+
+
+class _Wrong(Exception):
+    """What is wrong with a document; :func:`from_json` adds where."""
+
+
+def _take(table: Mapping[str, Any], key: str, kind: type) -> Any:
+    value = table.get(key)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise _Wrong(f"{key}: expected {'an object' if kind is dict else 'a list' if kind is list else kind.__name__}")
+    return value
+
+
+def _record(table: object, kind: type[Any]) -> Any:
+    """Build a dataclass whose fields are all ``str`` or ``int`` from a JSON object."""
+    if not isinstance(table, dict):
+        raise _Wrong(f"expected an object for {kind.__name__}")
+    types = {"str": str, "int": int}
+    return kind(**{f.name: _take(table, f.name, types[str(f.type)]) for f in fields(kind)})
+
+
+def _finding(table: object) -> Finding:
+    if not isinstance(table, dict):
+        raise _Wrong("expected an object")
+    if _take(table, "version", int) != VERSION:
+        raise _Wrong(f"version: expected {VERSION}")
+    kind, signature = _take(table, "kind", str), _take(table, "signature", list)
+    if kind not in KINDS:
+        raise _Wrong(f"kind: expected one of {', '.join(KINDS)}")
+    if not all(isinstance(part, str) for part in signature):
+        raise _Wrong("signature: expected a list of texts")
+    finding = Finding(
+        kind,
+        tuple(signature),
+        _record(table.get("subject"), Subject),
+        tuple(_record(item, Difference) for item in _take(table, "divergences", list)),
+        _take(table, "divergence_count", int),
+        _record(table.get("same_vm"), Tries),
+        _record(table.get("fresh_vm"), Tries),
+        _take(table, "first_seen", str),
+        _take(table, "detail", str),
+    )
+    if table.get("id") != finding.id:
+        raise _Wrong(f"id: expected {finding.id}, which is what its signature gives")
+    return finding
+
+
+def from_json(text: str | bytes, where: str) -> Finding:
+    """Return the finding that ``finding.json``'s text holds.  InputError: anything else, whatever it is."""
+    if len(text) > MAX_JSON_BYTES:
+        raise InputError(where, None, f"longer than {MAX_JSON_BYTES} bytes")
+    try:
+        return _finding(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise InputError(where, error.lineno, f"not JSON: {error.msg}") from None
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        # ValueError: an integer of more digits than Python reads.
+        raise InputError(where, None, f"not JSON that a finding uses: {type(error).__name__}") from None
+    except _Wrong as wrong:
+        raise InputError(where, None, f"no finding: {wrong}") from None

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes to case: a decoder that knows the state's shape, so that most inputs are defined and boundaries are frequent.
+
+The first byte picks a profile (a row that reaches some branch), then each four bytes set one slot that the function
+can see: slot, kind of value, and two bytes for the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from harness.lemma.case import SLOTS
+from harness.model.constants import (
+    DIRTY_PC_FLAG,
+    GPRS,
+    INVALID,
+    INVALID64,
+    KERNEL_PSCI_0_2_FN64_AFFINITY_INFO,
+    PENDING_EXCEPT_INJECT_FLAG,
+    PSCI_0_2_FN64_AFFINITY_INFO,
+    PSCI_0_2_FN64_CPU_ON,
+    PSCI_0_2_FN_AFFINITY_INFO,
+    PSCI_0_2_FN_SYSTEM_OFF,
+)
+
+Profile = Mapping[str, int]
+MAX_OPS = 12
+
+# Values that lie on a boundary of some row of model.md, for any slot.
+COMMON: tuple[int, ...] = (
+    *(0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 31, 32, 64, 128, 255, 256, 4095, 4096, 4097, 0x7FFF_FFFF, 0x8000_0000),
+    *(INVALID, 1 << 32, (1 << 48) - 1, 1 << 48, 1 << 63, INVALID64 - 3, INVALID64),
+)
+OVER: tuple[int, ...] = (1 << 64, (1 << 64) + 4, 1 << 65)  # fits no C type: the rare values that make a side undefined
+_ESR_HOST: tuple[int, ...] = tuple(rd << 16 | bits for rd in (0, 1, 5, 30, 31) for bits in (0, 64, 128, 1 << 21))
+_DIRTY: tuple[int, ...] = (
+    *(0, 1, 2, 3, 5, 1 << 30, 3 << 29, 1 << 31, 0x7FFF_FFFF, INVALID, INVALID64, INVALID64 - 1, DIRTY_PC_FLAG),
+    *(1 << 33, 1 << 34, 1 << 35, PENDING_EXCEPT_INJECT_FLAG, DIRTY_PC_FLAG | 1 << 35, DIRTY_PC_FLAG | 6, 1 << 36),
+)
+_PSCI: tuple[int, ...] = (
+    *(PSCI_0_2_FN64_CPU_ON, PSCI_0_2_FN_AFFINITY_INFO, PSCI_0_2_FN64_AFFINITY_INFO, PSCI_0_2_FN_SYSTEM_OFF),
+    *(KERNEL_PSCI_0_2_FN64_AFFINITY_INFO, PSCI_0_2_FN_SYSTEM_OFF | 1 << 63, 0),
+)
+_CLASSES: tuple[int, ...] = tuple(ec << 26 for ec in (0, 1, 18, 22, 32, 36, 60, 24, 63, 17, 33))
+_PTE: tuple[int, ...] = (0, 0x5003, 0x7FF, 5 << 12, 1 << 39, (1 << 40) - 4096, (1 << 48) - 1, 1 << 57)
+_FREE: tuple[int, ...] = (0, 1, 2)
+VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {
+        "ctxt.dirty": _DIRTY,
+        "ctxt.ec": (0, 1, 2, 3, 2 | 1 << 31, 1 << 31),
+        "ctxt.esr_el2": _CLASSES,
+        "ctxt.x0": _PSCI,
+        "ctxt.hpfar_el2": (0, 0x70, 0x7F, 0x3FFFFF, 0x400000, 0x40000F, 1 << 40, (1 << 40) - 1, 1 << 56, INVALID64),
+        "ctxt.flags": (0, 1, 2, 3),
+        "ctxt.pstate": (0, 4, 5, 11, 965, 0x3C4),
+        "ctxt.pc": (0, 0x1000, (1 << 48) - 4, (1 << 48) - 1, 1 << 48, INVALID64 - 3, INVALID64),
+        "data.0": _ESR_HOST,
+        "core.0": (0, 1, 4095, 4096, 0x7000, 0x3FF000, (1 << 48) - 1, 1 << 48),
+        "core.1": (*_PTE, *_PTE, *_PTE, 2),
+        "core.2": (0, 3, 1, 4, 0, 3, 5, 3, 0, 3, 1 << 32, 3, 2),
+        "addr": (0, 1, 4096, 0x7000, (1 << 48) - 1, 1 << 48),
+        "walk.pte": _PTE,
+        "walk.level": (0, 3, 1, 3, 4, 3, 0, 3, 5, 3, 1, 3, 2),
+        "host.esr_el2": _ESR_HOST,
+        "vmid": (1, 0, 2, 7, 15, 16, 17),
+        "vcpuid": (0, 1, 3, 4, 7, 8),
+        "cur_vmid": (1, 0, 2, 16),
+        "halt": (0, 1),
+        "data_log": (0, 1, 2),
+        "core_data_log": (0, 1, 2),
+        "info.vm_next_load_info": (1, 0, 2, 5, 6),
+        "info.vm_inc_exe": (0, 1, INVALID, 1 << 32),
+        "page.s2page.owner": (0, 1, 2, 16, INVALID),
+        "page.s2page.count": (0, 1, INVALID),
+        "page.s2page.gfn": (0, 7, 1 << 32 | 7, INVALID64),
+        "page.host.level": (0, 2, 3),
+        "page.host.pte": (0, 0x5FFF),
+        "page.npt.level": (0, 2, 3),
+        "page.npt.pte": (0, 0x5FFF),
+    }
+    | {f"pool.{name}": _FREE for name in ("pgd", "pud", "pmd", "host")}
+    | {f"lock.{name}": (0, 1) for name in ("info", "s2page", "host", "npt")}
+)
+
+_IMAGE = {"info.vm_next_load_info": 1, "image0.size": 0x2000, "image0.remap": 0x80000}
+_TRAP: Profile = {"ctxt.ec": 2}
+# A row reaches one branch of the function; the first is the plainest state.
+PROFILES: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
+    {
+        "prep_wfx": ({}, {"ctxt.dirty": 4}),
+        "prep_hvc": tuple({"ctxt.x0": fn, "ctxt.x1": 11, "ctxt.x2": 12, "ctxt.x3": 13} for fn in _PSCI),
+        "prep_abort": tuple(
+            {"data.0": esr, "host.esr_el2": esr, "ctxt.hpfar_el2": hpfar, "ctxt.x5": 9}
+            for hpfar in (0, 0x400000)
+            for esr in (0, 5 << 16, 5 << 16 | 64, 31 << 16, 31 << 16 | 64, 5 << 16 | 128)
+        ),
+        "sync_dirty_to_shadow": tuple(
+            {"ctxt.dirty": dirty, "data.0": 101, "data.1": 102, "data.2": 103}
+            | {f"host.x{i}": 201 + i for i in (0, 1, 2, 30)}
+            for dirty in (0, 1, 3, 7, 1 << 30, 1 << 31)
+        ),
+        "reset_gp_regs": (
+            {"data.0": 0x1000, "data.1": 5, "host.pc": 0x1000, "host.pstate": 5, "ctxt.x1": 1} | _IMAGE,
+            {"data.0": 0x1000, "host.pc": 0x1000},
+        ),
+        "reset_sys_regs": ({}, {"data.0": 77, "regs.actlr_el1": 77}, {f"reg_desc.{i}": 1000 + i for i in range(1, 25)}),
+        "update_exception_gp_regs": ({"ctxt.pc": 0x1000, "ctxt.pstate": 5, "vbar": 0x8000}, {}),
+        "post_handle_shadow_s2pt_fault": (
+            {
+                "addr": 0x7000,
+                "core.0": 0x5003,
+                "core.1": 3,
+                "walk.pte": 0x5003,
+                "walk.level": 3,
+                "ctxt.hpfar_el2": 0x70,
+            },
+            {"addr": 0x7000},
+        ),
+        "save_shadow_kvm_regs": (
+            *(
+                {"ctxt.ec": 2, "ctxt.esr_el2": ec << 26, "ctxt.x0": fn, "data.0": 5 << 16, "host.esr_el2": 5 << 16}
+                for ec in (1, 18, 22, 32, 36, 60, 0)
+                for fn in (PSCI_0_2_FN64_CPU_ON, PSCI_0_2_FN_SYSTEM_OFF, 0)
+            ),
+            {},
+        ),
+        "restore_shadow_kvm_regs": (
+            {},
+            {"ctxt.ec": 2, "ctxt.dirty": 3, "data.0": 101, "data.1": 102, "host.x0": 101, "host.x1": 102},
+            {"ctxt.dirty": INVALID64, "data.0": 0x1000, "data.1": 5, "host.pc": 0x1000, "host.pstate": 5} | _IMAGE,
+            {"ctxt.dirty": INVALID64},
+            {"ctxt.dirty": DIRTY_PC_FLAG, "ctxt.pc": 0x1000, "ctxt.pstate": 5},
+            {"ctxt.dirty": 1 << 35, "ctxt.pc": 0x1000, "ctxt.pstate": 5, "vbar": 0x8000},
+            {"ctxt.dirty": 1 << 35 | DIRTY_PC_FLAG, "ctxt.pc": 0x1000, "ctxt.pstate": 5, "vbar": 0x8000},
+            {"core.0": 0x7000, "core.1": 0x5003, "core.2": 3},
+            {"ctxt.flags": 2, "ctxt.hpfar_el2": 0x70, "walk.pte": 0x5003, "walk.level": 3},
+            _TRAP,
+        ),
+    }
+)
+
+_ALWAYS = ("vmid", "vcpuid", "halt", "ctxt.dirty", "ctxt.pc", "ctxt.pstate", "ctxt.flags", "ctxt.x0", "ctxt.x1")
+_MEMORY = tuple(name for name in SLOTS if name.startswith(("page.", "pool."))) + (
+    "lock.s2page",
+    "lock.host",
+    "lock.npt",
+)
+_RESET = tuple(n for n in SLOTS if n.startswith(("info.", "image", "reg_desc."))) + ("lock.info",)
+_SAVE = ("ctxt.hpfar_el2", "data.0", "host.esr_el2", "data_log", "lock.info", "info.vm_state", "host.sp_el0")
+_GPRS = tuple(f"ctxt.{name}" for name in GPRS)
+_CTXT = tuple(name for name in SLOTS if name.startswith("ctxt."))
+_HOST = tuple(name for name in SLOTS if name.startswith("host."))
+# The slots that a function can see, those that steer it first and more than once.
+SLOTS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "prep_wfx": (*_ALWAYS, *_CTXT),
+        "prep_hvc": (*_ALWAYS * 2, "ctxt.x2", "ctxt.x3", "lock.info", "info.vm_state", *_GPRS),
+        "prep_abort": (*_ALWAYS, *_SAVE * 4, *_GPRS, "ctxt.sp_el0"),
+        "sync_dirty_to_shadow": (*("ctxt.dirty", "data.0", "data.1", "data_log") * 4, *_ALWAYS, *_GPRS, *_HOST[:31]),
+        "reset_gp_regs": (*("data.0", "data.1", "host.pc", "host.pstate", *_RESET[:12]) * 3, *_ALWAYS, *_CTXT, *_HOST),
+        "reset_sys_regs": (*("cur_vmid", "data.0", "regs.actlr_el1") * 4, *_ALWAYS, *_RESET, *_CTXT),
+        "update_exception_gp_regs": (*("ctxt.pc", "ctxt.pstate", "vbar") * 6, *_ALWAYS, *_CTXT),
+        "post_handle_shadow_s2pt_fault": (
+            *("addr", "core.0", "core.1", "walk.pte", "walk.level", "ctxt.hpfar_el2", "core_data_log") * 3,
+            *_MEMORY * 3,
+            *_ALWAYS,
+        ),
+        "save_shadow_kvm_regs": (*("ctxt.ec", "ctxt.esr_el2", "ctxt.x0") * 6, *_ALWAYS, *_SAVE * 3, *_GPRS),
+        "restore_shadow_kvm_regs": (
+            *("ctxt.ec", "ctxt.dirty", "core.0", "core.1", "core.2", "vbar", "ctxt.pc", "ctxt.hpfar_el2") * 6,
+            *("data.0", "data.1", "walk.pte", "walk.level", "info.vm_inc_exe", "core_data_log", "data_log") * 2,
+            *_ALWAYS,
+            *_MEMORY,
+            *_RESET,
+            *_CTXT,
+            *_HOST[:36],
+        ),
+    }
+)
+
+
+def decode(data: bytes, function: str) -> dict[str, int]:
+    """The case that ``data`` stands for; every byte string is one."""
+    profiles, slots = PROFILES[function], SLOTS_OF[function]
+    if not data:
+        return dict(profiles[0])
+    case = dict(profiles[data[0] % len(profiles)])
+    for at in range(1, min(len(data) - 3, 4 * MAX_OPS), 4):
+        name = slots[(data[at] | (data[at + 1] & 7) << 8) % len(slots)]
+        case[name] = _value(name, data[at + 1] >> 3, data[at + 2], data[at + 3])
+    return case
+
+
+def _value(name: str, mode: int, a: int, b: int) -> int:
+    own = VALUES.get(name)
+    if own is not None and (mode < 24 or name not in _WIDE):
+        return own[a % len(own)]
+    if mode < 12:
+        return COMMON[a % len(COMMON)]
+    if mode < 18:
+        return ((1 << a % 65) + b % 3 - 1) & INVALID64
+    if mode < 26:
+        return a | b << 8
+    if mode < 31:
+        return ((a << 8 | b) * 0x9E37_79B9_7F4A_7C15) & INVALID64
+    return OVER[a % len(OVER)]
+
+
+# Slots whose own values are only the frequent ones; the others (ids, levels, flags of our own) take nothing else.
+_WIDE = frozenset(
+    name
+    for name in SLOTS
+    if name.startswith(("ctxt.", "data.", "core.", "host.", "reg_desc.", "image", "regs.", "walk.pte"))
+) | {"addr", "vbar"}

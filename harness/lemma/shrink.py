@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The least case that still shows a goal: the total order over cases, and one class per pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+from harness.lemma.case import SLOTS, Case, case_of
+from harness.lemma.differ import Difference, Question, ask
+from harness.lemma.generate import COMMON, PROFILES, VALUES
+from harness.minimise import minimise
+
+Order = tuple[int, int, tuple[tuple[int, int], ...]]
+
+
+def order(case: Case) -> Order:
+    """Fewer slots first, then smaller values (bits set and width), then the slot table's order."""
+    weight = sum(value.bit_count() + value.bit_length() for _, value in case)
+    return len(case), weight, tuple((SLOTS[name].rank, value) for name, value in case)
+
+
+class Drop:
+    """Put slots back to their defaults: all, then pairs, then one by one."""
+
+    def candidates(self, value: Case) -> Iterator[Case]:
+        """Smaller cases."""
+        yield ()
+        if len(value) <= 14:
+            for kept in combinations(value, len(value) - 2) if len(value) > 2 else ():
+                yield kept
+        half = len(value) // 2
+        yield value[:half]
+        yield value[half:]
+        for i in range(len(value)):
+            yield value[:i] + value[i + 1 :]
+
+
+class Lower:
+    """Make one value smaller: the frequent values, halving, and clearing one bit at a time."""
+
+    def candidates(self, value: Case) -> Iterator[Case]:
+        """Smaller cases."""
+        for i, (name, number) in enumerate(value):
+            tries = sorted({*COMMON, *VALUES.get(name, ()), *(1 << b for b in range(min(number.bit_length(), 65)))})
+            tries += [number >> 1, number >> 4, number - 1]
+            tries += [number & ~(1 << bit) for bit in reversed(range(number.bit_length()))]
+            tries += [(number & ~(1 << bit)) | 1 << bit >> 1 for bit in range(1, number.bit_length())]
+            for other in tries:
+                if 0 <= other != number:
+                    yield case_of(dict(value) | {name: other})
+
+
+class LowerTwo:
+    """Make two values smaller at once: some are tied to each other, such as an address and its page."""
+
+    def candidates(self, value: Case) -> Iterator[Case]:
+        """Smaller cases."""
+        if len(value) > 8:
+            return
+        for (a, x), (b, y) in combinations(value, 2):
+            for u in (0, 1, x >> 1, x - 1):
+                for v in (0, 1, y >> 1, y - 1):
+                    yield case_of(dict(value) | {a: max(u, 0), b: max(v, 0)})
+
+
+class Move:
+    """Put a value into another slot that comes earlier, such as x0 for x7."""
+
+    def candidates(self, value: Case) -> Iterator[Case]:
+        """Smaller cases."""
+        for i, (name, number) in enumerate(value):
+            group = name.partition(".")[0]
+            rest = value[:i] + value[i + 1 :]
+            for other in SLOTS.values():
+                if other.rank >= SLOTS[name].rank:
+                    break
+                if other.name.partition(".")[0] == group and other.name not in dict(rest):
+                    yield case_of(dict(rest) | {other.name: number})
+
+
+class Plain:
+    """The generator's profiles, and each with one frequent value: places where a least case often lies."""
+
+    def __init__(self, function: str) -> None:
+        self._profiles = PROFILES[function]
+
+    def candidates(self, value: Case) -> Iterator[Case]:
+        """Smaller cases."""
+        for profile in self._profiles:
+            yield case_of(profile)
+        if len(value) <= 3:
+            for (name, number), slot in ((item, s) for item in value for s in _STEERING):
+                for other in VALUES[slot]:
+                    yield case_of({slot: other})
+                    yield case_of({name: number, slot: other})
+
+
+_STEERING = tuple(name for name in VALUES if len(VALUES[name]) > 2)
+
+
+def passes(function: str) -> tuple[Drop | Lower | LowerTwo | Move | Plain, ...]:
+    """The passes, in the order in which they are tried."""
+    return (Drop(), Lower(), Plain(function), Move(), LowerTwo())
+
+
+def least(question: Question, case: Case, goal: str, budget: int = 40_000) -> Case:
+    """The least case that still shows ``goal``; raises ``ValueError`` if ``case`` does not show it."""
+
+    def shows(candidate: Case) -> bool:
+        difference = ask(question, dict(candidate))[0]
+        return isinstance(difference, Difference) and goal in difference.goals()
+
+    return minimise(case, shows, order, passes(question.function), budget)

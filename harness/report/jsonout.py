@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A replay as one JSON object.  64-bit values are hexadecimal strings, counts are numbers.
+
+Keys::
+
+    level                the level of the model
+    exit_status          what the process returns
+    targets[]            target, kernel, boots, seconds, totals{runs, exits, known, unexplained, not_compared, lost},
+                         exits{class: n}, compared{relation: n}, not_compared{reason: n}, runs[], lost[]
+      runs[]             scenario, repeat, about, steps, status, dropped, exits{}, compared{}, not_compared{},
+                         known, unexplained, sites[], and with --trace the trace (harness/tracefile.py)
+        sites[]          event, step, address, text, instruction (of the trap; null before the first entry),
+                         exit_class, syndrome{esr, far, hpfar, ipa, fields{}, note}, pending[], kvm{outcome, skip,
+                         inject}, host[], model{level, helper, dirty, decisions[[name, taken]]}, columns[],
+                         registers[], divergences[]
+          registers[]    register, values{column: value or null}, differing_bits
+          divergences[]  relation, register, name, expected, observed, signature[4], known (null: unexplained;
+                         else id, verdict, why, source)
+      lost[]             scenario (null: it did not boot), repeat, reason, console_tail
+    clusters[]           signature[4], counts{target: n}, reproduced[runs, of], first (scenario)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.check import Judged, signature
+from harness.report.result import Lost, Ran, TargetResult, clusters, exit_status
+from harness.report.rounds import Site
+from harness.tracefile import trace_to_json
+
+Json = Mapping[str, object]
+
+
+def document(results: tuple[TargetResult, ...], level: str, *, traces: bool = False) -> Json:
+    """Return the whole replay; ``traces``: with every recorded event."""
+    return {
+        "level": level,
+        "exit_status": exit_status(results),
+        "targets": [_target(result, level, traces) for result in results],
+        "clusters": [
+            {"signature": list(c.signature), "counts": dict(c.counts), "reproduced": c.reproduced, "first": c.first}
+            for c in clusters(results)
+        ],
+    }
+
+
+def _target(result: TargetResult, level: str, traces: bool) -> Json:
+    return {
+        "target": result.target,
+        "kernel": result.kernel,
+        "boots": result.boots,
+        "seconds": round(result.seconds, 3),
+        "totals": dict(result.totals),
+        "exits": dict(result.exits_by_class()),
+        "compared": dict(result.relations()),
+        "not_compared": dict(result.not_compared()),
+        "runs": [_run(ran, level, traces) for ran in result.ran],
+        "lost": [_lost(lost) for lost in result.lost],
+    }
+
+
+def _lost(lost: Lost) -> Json:
+    job = lost.job
+    where = {"scenario": job.name if job else None, "repeat": job.repeat if job else None}
+    return {**where, "reason": lost.reason, "console_tail": lost.console_tail}
+
+
+def _run(ran: Ran, level: str, traces: bool) -> Json:
+    run: dict[str, object] = {
+        "scenario": ran.job.name,
+        "repeat": ran.job.repeat,
+        "about": ran.job.scenario.about,
+        "steps": len(ran.job.scenario.steps),
+        "status": ran.checked.status,
+        "dropped": ran.checked.dropped,
+        "exits": dict(ran.checked.exits),
+        "compared": dict(ran.checked.relations),
+        "not_compared": dict(ran.not_compared),
+        "known": ran.known,
+        "unexplained": ran.unexplained,
+        "sites": [site_json(site, level) for site in ran.sites],
+    }
+    if traces:
+        run["trace"] = trace_to_json(ran.trace)
+    return run
+
+
+def site_json(site: Site, level: str) -> Json:
+    """Return one divergent place."""
+    place, why, done, said = site.place, site.syndrome, site.action, site.prediction
+    return {
+        "event": site.event,
+        "step": place.step if place else None,
+        "address": hex(place.address) if place else None,
+        "text": place.text if place else None,
+        "instruction": place.instruction if place else None,
+        "exit_class": site.exit_class,
+        "syndrome": None
+        if why is None
+        else {
+            **{name: hex(getattr(why, name)) for name in ("esr", "far", "hpfar", "ipa")},
+            "fields": dict(why.fields),
+            "note": why.note,
+        },
+        "pending": list(site.pending),
+        "kvm": None if done is None else {"outcome": done.outcome, "skip": done.skip, "inject": done.inject},
+        "host": list(site.host),
+        "model": None
+        if said is None
+        else {"level": level, "helper": said.helper, "dirty": hex(said.dirty), "decisions": [list(d) for d in said.path]},
+        "columns": list(site.columns),
+        "registers": [
+            {
+                "register": row.register,
+                "values": dict(zip(site.columns, (None if v is None else hex(v) for v in row.values), strict=True)),
+                "differing_bits": hex(row.bits),
+            }
+            for row in site.rows
+        ],
+        "divergences": [_divergence(judged) for judged in site.judged],
+    }
+
+
+def _divergence(judged: Judged) -> Json:
+    found, known = judged.divergence, judged.known
+    return {
+        "relation": found.relation,
+        "register": found.register,
+        "name": found.name,
+        "expected": _value(found.expected),
+        "observed": _value(found.observed),
+        "signature": list(signature(found)),
+        "known": None
+        if known is None
+        else {name: getattr(known, name) for name in ("id", "verdict", "why", "source")},
+    }
+
+
+def _value(value: int | str) -> str:
+    return hex(value) if isinstance(value, int) else value

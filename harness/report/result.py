@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a replay found, as values: one run of a scenario on a target, a target's runs, and what they add up to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from harness.check import Checked, signature
+from harness.report.rounds import Site
+from harness.scenario import Scenario
+from harness.trace import Trace
+
+Signature = tuple[str, str, str, str]
+"""Relation, register, exit class, helper: see :func:`harness.check.signature`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A scenario to run, where it came from, and which of its repetitions this is (from 1)."""
+
+    name: str
+    scenario: Scenario
+    repeat: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A job that came back: its trace, what the check made of it, and its divergent sites."""
+
+    job: Job
+    trace: Trace
+    checked: Checked
+    sites: tuple[Site, ...]
+
+    @property
+    def exits(self) -> int:
+        """Exits that were recorded."""
+        return sum(self.checked.exits.values())
+
+    @property
+    def known(self) -> int:
+        """Divergences that the catalogue explains."""
+        return len(self.checked.judged) - self.unexplained
+
+    @property
+    def unexplained(self) -> int:
+        """Divergences that it does not."""
+        return len(self.checked.unexplained)
+
+    @property
+    def not_compared(self) -> Mapping[str, int]:
+        """What could not be compared, by reason: nobody knows the value, or the model is undefined there."""
+        undefined = {f"model undefined: {why}": count for why, count in self.checked.undefined.items()}
+        return {**self.checked.unchecked, **undefined}
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A target that was lost: in which job (None: it did not even boot), why, and the end of its console."""
+
+    job: Job | None
+    reason: str
+    console_tail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TargetResult:
+    """All that one target did; ``seconds`` of wall clock include its boots."""
+
+    target: str
+    kernel: str
+    boots: int
+    seconds: float
+    ran: tuple[Ran, ...]
+    lost: tuple[Lost, ...]
+
+    @property
+    def totals(self) -> Mapping[str, int]:
+        """Sums over the runs: ``runs``, ``exits``, ``known``, ``unexplained``, ``not_compared``, ``lost``."""
+        return {
+            "runs": len(self.ran),
+            "exits": sum(r.exits for r in self.ran),
+            "known": sum(r.known for r in self.ran),
+            "unexplained": sum(r.unexplained for r in self.ran),
+            "not_compared": sum(sum(r.not_compared.values()) for r in self.ran),
+            "lost": len(self.lost),
+        }
+
+    def exits_by_class(self) -> Counter[str]:
+        """Exits by class."""
+        return _sum(r.checked.exits for r in self.ran)
+
+    def relations(self) -> Counter[str]:
+        """Comparisons by relation."""
+        return _sum(r.checked.relations for r in self.ran)
+
+    def not_compared(self) -> Counter[str]:
+        """What could not be compared, by reason."""
+        return _sum(r.not_compared for r in self.ran)
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Unexplained divergences of one signature: how many on each target, in how many runs of how many, and the first.
+
+    ``reproduced`` counts runs that show it among all runs of the scenarios that show it at least once.
+    """
+
+    signature: Signature
+    counts: Mapping[str, int]
+    reproduced: tuple[int, int]
+    first: str
+
+
+def clusters(results: Iterable[TargetResult]) -> tuple[Cluster, ...]:
+    """Group the unexplained divergences of all targets, the most frequent first."""
+    counts: dict[Signature, Counter[str]] = {}
+    first: dict[Signature, str] = {}
+    seen: dict[Signature, Counter[tuple[str, str]]] = {}
+    runs: Counter[tuple[str, str]] = Counter()
+    for target, ran in _runs(results):
+        where = target, ran.job.name
+        runs[where] += 1
+        found = Counter(signature(divergence) for divergence in ran.checked.unexplained)
+        for key, count in found.items():
+            counts.setdefault(key, Counter())[target] += count
+            seen.setdefault(key, Counter())[where] += 1
+            first.setdefault(key, ran.job.name)
+    return tuple(
+        Cluster(key, counts[key], (seen[key].total(), sum(runs[where] for where in seen[key])), first[key])
+        for key in sorted(counts, key=lambda key: (-counts[key].total(), key))
+    )
+
+
+def _runs(results: Iterable[TargetResult]) -> Iterator[tuple[str, Ran]]:
+    for result in results:
+        for ran in result.ran:
+            yield result.target, ran
+
+
+def exit_status(results: Iterable[TargetResult]) -> int:
+    """Return 3 if a target was lost, 1 if a divergence is unexplained, else 0."""
+    all_results = tuple(results)
+    if any(result.lost for result in all_results):
+        return 3
+    return 1 if any(result.totals["unexplained"] for result in all_results) else 0

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The divergent places of a trace, each with all that a reader needs: pure, recomputed from the trace.
+
+A *site* is one place: a turn of the host (relations ``save.*``, ``restore.*``, ``host.*``) or one run of the guest
+(``switch.*``).  Its rows are registers, its sentences what has no register.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from harness import arch, compare, exits, protocol, registers
+from harness.a64 import disassemble
+from harness.check import Judged
+from harness.compare import Action, Prediction, Round
+from harness.guest import code_of, trap_address
+from harness.layout import CODE, REGIONS, VECTORS
+from harness.model.replay import predict
+from harness.registers import INDEX, MASK64, NAMES
+from harness.report.syndrome import Syndrome, decode
+from harness.scenario import Scenario, format_step, instruction
+from harness.trace import Host, Switch, Trace
+
+ROUND_COLUMNS = ("before", "host", "predicted", "observed")
+RUN_COLUMNS = ("entry", "expected", "observed")
+_CALLS = (exits.EC_BY_NAME["HVC64"], exits.EC_BY_NAME["HVC32"])
+_ONE_REG: Mapping[int, str] = {r.one_reg: r.name for r in registers.STATE}
+_OP_NAMES: Mapping[int, str] = {number: name for name, (number, _) in protocol.OPS.items()}
+_MMIO_WRITE = 1 << 8
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the guest trapped: address, the scenario's step there (None: not in its code), and what is there."""
+
+    address: int
+    step: int | None
+    text: str
+    instruction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One register: its values in the order of the site's columns (None: there was no such moment), and who said so.
+
+    ``bits`` has a one wherever the last two columns differ.
+    """
+
+    register: str
+    values: tuple[int | None, ...]
+    judged: tuple[Judged, ...]
+
+    @property
+    def bits(self) -> int:
+        """Where what was expected and what was observed differ."""
+        expected, observed = self.values[-2:]
+        return 0 if expected is None or observed is None else expected ^ observed
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One divergent place of a trace.
+
+    ``event`` indexes the trace; ``place`` is None before the first exit; ``host`` is what the host did, a sentence
+    each; ``action``, ``prediction`` are None for a run of the guest.  ``sentences`` are the divergences that no
+    register's values show.
+    """
+
+    event: int
+    place: Place | None
+    exit_class: str
+    syndrome: Syndrome | None
+    pending: tuple[str, ...]
+    action: Action | None
+    prediction: Prediction | None
+    host: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    sentences: tuple[Judged, ...]
+
+    @property
+    def judged(self) -> tuple[Judged, ...]:
+        """All divergences of the site."""
+        return (*self.sentences, *(j for row in self.rows for j in row.judged))
+
+
+def place_of(scenario: Scenario, exit_: Switch) -> Place:
+    """Return where an exit's instruction is."""
+    trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP
+    is_call = trapped and (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT in _CALLS
+    address = trap_address(exit_.values[arch.PC], is_call)
+    word = code_of(scenario).get(address)
+    if word is not None:
+        # Several steps run under one KVM_RUN: the record's step number is that of the last, the address is exact.
+        guest_steps = [i for i, step in enumerate(scenario.steps) if instruction(step) is not None]
+        index = guest_steps[(address - CODE.base) // 4]
+        return Place(address, index, format_step(scenario.steps[index]), disassemble(word, address))
+    if address in CODE:
+        return Place(address, None, "", "the trap behind the last step")
+    if address in VECTORS:
+        return Place(address, None, "", f"the trap at the EL1 vectors + {address - VECTORS.base:#x}")
+    region = next((r for r in REGIONS if address in r), None)
+    return Place(address, None, "", f"in {region.name}: {region.what}" if region else "outside all memory")
+
+
+def pending_names(pending: int) -> tuple[str, ...]:
+    """Name KVM's pending flags."""
+    return tuple(name for name, bit in protocol.PENDING.items() if pending & bit)
+
+
+def host_sentence(host: Host) -> str:
+    """Say what userspace did, in one sentence; its errno if it failed."""
+    if host.op == protocol.OP_MP_STATE:
+        text = f"set MP state {host.a}"
+    elif _OP_NAMES.get(host.op) == "set":
+        text = f"set {_ONE_REG.get(host.a, f'register {host.a:#x}')} = {host.b:#x}"
+    elif _OP_NAMES.get(host.op) == "complete":
+        text = f"complete the read with {host.a:#x}"
+    else:
+        text = _OP_NAMES.get(host.op, f"operation {host.op}")
+    if host.error:
+        text += f" (failed: {errno.errorcode.get(host.error, host.error)})"
+    return text if host.asked else f"{text} (by the agent)"
+
+
+def user_sentence(user: Switch) -> str:
+    """Say why KVM_RUN came back."""
+    reason = exits.KVM_EXIT_REASONS.get(user.code, f"exit reason {user.code}")
+    if reason == "MMIO":
+        size, write = user.mmio_len & 0xFF, bool(user.mmio_len & _MMIO_WRITE)
+        data = f" of {user.mmio_data:#x}" if write else ""
+        return f"KVM_RUN returned MMIO: {'write' if write else 'read'}{data}, {size} bytes at {user.mmio_addr:#x}"
+    failed = f" (failed: {errno.errorcode.get(user.error, user.error)})" if user.error else ""
+    return f"KVM_RUN returned {reason}{failed}"
+
+
+def host_sentences(round_: Round) -> tuple[str, ...]:
+    """Say what the host did in a round: why it came back, what userspace did, and what KVM wrote by itself."""
+    said = [user_sentence(user) for user in round_.users]
+    said += map(host_sentence, round_.hosts)
+    if round_.exit is not None and not round_.reset:
+        ours = round_.host_wrote()
+        before, after = round_.exit.values, round_.entry.values
+        wrote = [f"{NAMES[i]} = {v:#x}" for i, v in enumerate(after) if v != before[i] and i not in ours]
+        if wrote:
+            said.append(f"KVM wrote {', '.join(wrote)}")
+    return tuple(said)
+
+
+def sites(scenario: Scenario, trace: Trace, level: str, judged: Iterable[Judged]) -> tuple[Site, ...]:
+    """Group divergences by the place in the trace where they were seen, in the order of the trace."""
+    wanted: dict[tuple[int, bool], list[Judged]] = {}
+    for item in judged:
+        wanted.setdefault((item.divergence.event, item.divergence.relation == "switch"), []).append(item)
+    if not wanted:
+        return ()
+    rounds = {r.first: r for r in compare.rounds(trace.events)}
+    runs = {index: (entry, exit_) for index, entry, exit_ in compare.runs(trace.events)}
+    # A run of the guest ends with the exit that the next round begins with: it comes first.
+    return tuple(
+        _run_site(scenario, event, *runs[event], items) if is_run else _round_site(scenario, rounds[event], level, items)
+        for (event, is_run), items in sorted(wanted.items(), key=lambda item: (item[0][0], not item[0][1]))
+    )
+
+
+def _round_site(scenario: Scenario, round_: Round, level: str, items: list[Judged]) -> Site:
+    prediction = predict(round_, level)
+    before = round_.exit.values if round_.exit else None
+    host = round_.entry.values
+    seen = arch.apply_pending(host, round_.entry.pending)
+
+    def values(name: str) -> tuple[int | None, ...] | None:
+        index = INDEX.get("spsr_el1" if name == "spsr_0" else name)
+        if index is None:
+            return None
+        state = prediction.state
+        said = prediction.spsr_0 if name == "spsr_0" else state[index] if state else None
+        return before[index] if before else None, host[index], said, seen[index]
+
+    rows, sentences = _rows(items, values)
+    return Site(
+        round_.first,
+        place_of(scenario, round_.exit) if round_.exit else None,
+        round_.exit_class,
+        decode(round_.exit) if round_.exit else None,
+        pending_names(round_.entry.pending),
+        compare.action(round_),
+        prediction,
+        host_sentences(round_),
+        ROUND_COLUMNS,
+        rows,
+        sentences,
+    )
+
+
+def _run_site(scenario: Scenario, event: int, entry: Switch, exit_: Switch, items: list[Judged]) -> Site:
+    expected = {j.divergence.register: j.divergence.expected for j in items}
+
+    def values(name: str) -> tuple[int | None, ...] | None:
+        said = expected[name]
+        if name not in INDEX or not isinstance(said, int):
+            return None
+        return entry.get(name), said & MASK64, exit_.get(name)
+
+    rows, sentences = _rows(items, values)
+    pending = pending_names(entry.pending)
+    exit_class = exits.exit_class(exit_.code, exit_.esr)
+    where, why = place_of(scenario, exit_), decode(exit_)
+    return Site(event, where, exit_class, why, pending, None, None, (), RUN_COLUMNS, rows, sentences)
+
+
+def _rows(
+    items: list[Judged], values: Callable[[str], tuple[int | None, ...] | None]
+) -> tuple[tuple[Row, ...], tuple[Judged, ...]]:
+    """Split divergences into registers, in the order of the register table, and what no register shows."""
+    by_register: dict[str, list[Judged]] = {}
+    sentences: list[Judged] = []
+    for item in items:
+        divergence = item.divergence
+        name = divergence.register.removeprefix("dirty.")
+        # save.pc is about KVM's flag, host.* about a value that no column holds: only these two are the columns'.
+        shown = divergence.relation in ("restore", "switch") or name != divergence.register
+        if shown and values(name) is not None:
+            by_register.setdefault(name, []).append(item)
+        else:
+            sentences.append(item)
+    order = sorted(by_register, key=lambda name: INDEX.get(name, len(NAMES)))
+    return tuple(Row(name, values(name) or (), tuple(by_register[name])) for name in order), tuple(sentences)

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole trace as text: one event a line, with only the registers that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness import exits
+from harness.report.rounds import host_sentence, pending_names, user_sentence
+from harness.trace import ENTRY, EXIT, Host, Switch, Trace
+from harness.tracefile import NO_VALUES, changed
+
+NO_STEP = 0xFFFF_FFFF
+
+
+def trace_lines(trace: Trace) -> Iterator[str]:
+    """Yield a line for each event: number, letter (N entry, E exit, U userspace, H host), step, what, changes.
+
+    The step is the one that the agent was working on: the last of those that run together.
+    """
+    before = NO_VALUES
+    for number, event in enumerate(trace.events):
+        step = "   -" if event.step == NO_STEP else f"{event.step:4}"
+        if isinstance(event, Host):
+            yield f"{number:5} H {step}  {host_sentence(event)}"
+            continue
+        letter, what = _switch(event)
+        changes = " ".join(f"{name}={value}" for name, value in changed(before, event.values).items())
+        yield f"{number:5} {letter} {step}  {what}{'  ' if changes else ''}{changes}"
+        before = event.values
+
+
+def _switch(event: Switch) -> tuple[str, str]:
+    if event.kind == ENTRY:
+        pending = ",".join(pending_names(event.pending))
+        return "N", f"enter{f' pending={pending}' if pending else ''}"
+    if event.kind != EXIT:
+        return "U", user_sentence(event)
+    name = exits.exit_class(event.code, event.esr)
+    if name in ("DABT_LOW", "IABT_LOW"):
+        return "E", f"{name} esr={event.esr:#x} far={event.far:#x} hpfar={event.hpfar:#x}"
+    return "E", name if name in exits.EXIT_CODES.values() else f"{name} esr={event.esr:#x}"

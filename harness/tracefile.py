@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trace as text: JSON of one event a line, each register written only where it changed.
+
+::
+
+    {"format": "shadowfuzz-trace 1", "status": "ok", "dropped": 0, "vhe": false, "events": [
+    {"kind": "entry", "step": 4294967295, "code": "0x0", ..., "values": {"pc": "0x40000000", ...}},
+    {"kind": "host", "step": 1, "op": 5, "a": "0x80", "b": "0x0", "error": 0, "asked": true}
+    ]}
+
+64-bit values are hexadecimal strings: JSON readers keep only 53 bits of a number.  ``values`` holds the registers
+that differ from the entry, exit or user record before it (from all zeros in the first).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from harness import protocol
+from harness.errors import InputError
+from harness.registers import INDEX, NAMES
+from harness.trace import HOST, Event, Host, Switch, Trace
+
+FORMAT = "shadowfuzz-trace 1"
+MAX_BYTES = 16 << 20
+"""Longest trace text, in bytes."""
+NO_VALUES = (0,) * len(NAMES)
+
+_KIND_NAMES: Mapping[int, str] = MappingProxyType({number: name for name, number in protocol.RECORD_TYPES.items()})
+_WORDS = tuple(name for name in Switch._fields if name not in ("kind", "step", "values"))
+_HEX = re.compile(r"0x[0-9a-f]{1,16}")
+_TOP = ("format", "status", "dropped", "vhe", "events")
+_SWITCH_KEYS = frozenset({"kind", "step", "values", *_WORDS})
+_HOST_KEYS = frozenset({"kind", "step", "op", "a", "b", "error", "asked"})
+MAX_NUMBER = (1 << 64) - 1
+
+
+def trace_to_json(trace: Trace) -> dict[str, object]:
+    """Return a trace as plain data."""
+    events: list[dict[str, object]] = []
+    before = NO_VALUES
+    for event in trace.events:
+        if isinstance(event, Host):
+            row: dict[str, object] = {"kind": "host", "step": event.step, "op": event.op}
+            row |= {"a": hex(event.a), "b": hex(event.b), "error": event.error, "asked": event.asked}
+        else:
+            row = {"kind": _KIND_NAMES[event.kind], "step": event.step}
+            row |= {name: hex(getattr(event, name)) for name in _WORDS}
+            row["values"] = changed(before, event.values)
+            before = event.values
+        events.append(row)
+    head = {"format": FORMAT, "status": trace.status, "dropped": trace.dropped, "vhe": trace.vhe}
+    return {**head, "events": events}
+
+
+def changed(before: tuple[int, ...], after: tuple[int, ...]) -> dict[str, str]:
+    """Return the registers that differ between two states, with their new values."""
+    return {NAMES[i]: hex(new) for i, (old, new) in enumerate(zip(before, after, strict=True)) if old != new}
+
+
+def format_trace(trace: Trace) -> str:
+    """Return the text of a trace, one event a line."""
+    data = trace_to_json(trace)
+    events = data.pop("events")
+    assert isinstance(events, list)
+    lines = ",\n".join(json.dumps(event) for event in events)
+    return f'{json.dumps(data)[:-1]}, "events": [\n{lines}\n]}}\n'
+
+
+class _Reason(Exception):
+    """Why data is no trace; :func:`trace_from_json` adds where."""
+
+
+def _keys(data: object, wanted: frozenset[str], what: str) -> Mapping[str, object]:
+    if not isinstance(data, dict):
+        raise _Reason(f"{what}: expected an object")
+    if set(data) != wanted:
+        wrong = sorted(str(key) for key in set(data) ^ wanted)[0]
+        raise _Reason(f"{what}: key {ascii(wrong[:40])} is {'unknown' if wrong in data else 'missing'}")
+    return data
+
+
+def _number(data: Mapping[str, object], key: str, what: str, limit: int = MAX_NUMBER) -> int:
+    value = data[key]
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= limit:
+        raise _Reason(f"{what}: {key} is no number from 0 to {limit:#x}")
+    return value
+
+
+def _word(data: Mapping[str, object], key: str, what: str) -> int:
+    value = data[key]
+    if not isinstance(value, str) or not _HEX.fullmatch(value):
+        raise _Reason(f"{what}: {ascii(key[:40])} is no hexadecimal string of at most 64 bits")
+    return int(value, 16)
+
+
+def _flag(data: Mapping[str, object], key: str, what: str) -> bool:
+    value = data[key]
+    if not isinstance(value, bool):
+        raise _Reason(f"{what}: {key} is neither true nor false")
+    return value
+
+
+def _event(row: object, before: tuple[int, ...], what: str) -> Event:
+    kind = row.get("kind") if isinstance(row, dict) else None
+    if not isinstance(kind, str) or kind not in protocol.RECORD_TYPES:
+        raise _Reason(f"{what}: kind is none of {', '.join(protocol.RECORD_TYPES)}")
+    if protocol.RECORD_TYPES[kind] == HOST:
+        data = _keys(row, _HOST_KEYS, what)
+        arguments = _word(data, "a", what), _word(data, "b", what)
+        step, op = _number(data, "step", what, 0xFFFF_FFFF), _number(data, "op", what)
+        return Host(HOST, step, op, *arguments, _number(data, "error", what), _flag(data, "asked", what))
+    data = _keys(row, _SWITCH_KEYS, what)
+    changes = data["values"]
+    if not isinstance(changes, dict):
+        raise _Reason(f"{what}: values: expected an object")
+    values = list(before)
+    for name in changes:
+        if name not in INDEX:
+            raise _Reason(f"{what}: unknown register {ascii(str(name)[:40])}")
+        values[INDEX[name]] = _word(changes, name, what)
+    words = (_word(data, name, what) for name in _WORDS)
+    return Switch(protocol.RECORD_TYPES[kind], _number(data, "step", what, 0xFFFF_FFFF), *words, tuple(values))
+
+
+def trace_from_json(data: object, where: str = "trace") -> Trace:
+    """Return the trace of plain data that came from ``where``; InputError for anything that is none."""
+    try:
+        top = _keys(data, frozenset(_TOP), "trace")
+        if top["format"] != FORMAT:
+            raise _Reason(f"format: expected {FORMAT!r}")
+        status, rows = top["status"], top["events"]
+        if not isinstance(status, str) or status not in protocol.STATUS:
+            raise _Reason(f"status: expected one of {', '.join(protocol.STATUS)}")
+        if not isinstance(rows, list):
+            raise _Reason("events: expected a list")
+        events: list[Event] = []
+        before = NO_VALUES
+        for number, row in enumerate(rows):
+            event = _event(row, before, f"event {number}")
+            before = event.values if isinstance(event, Switch) else before
+            events.append(event)
+        return Trace(tuple(events), status, _number(top, "dropped", "trace"), _flag(top, "vhe", "trace"))
+    except _Reason as reason:
+        raise InputError(where, None, str(reason)) from None
+
+
+def parse_trace(text: str | bytes, where: str = "trace") -> Trace:
+    """Parse the text of a trace; InputError for anything that is none."""
+    if len(text) > MAX_BYTES:
+        raise InputError(where, None, f"longer than {MAX_BYTES} bytes")
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(where, error.lineno, f"not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise InputError(where, None, "not a trace: nested too deeply") from error
+    except ValueError as error:  # not UTF-8; a number of thousands of digits
+        raise InputError(where, None, f"not JSON: {error}") from error
+    return trace_from_json(data, where)
+
+
+def load_trace(path: Path) -> Trace:
+    """Read and parse a trace file.  InputError: it cannot be read, or is no trace."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(str(path), None, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return parse_trace(text, str(path))
