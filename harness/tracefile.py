@@ -80,7 +80,7 @@ def _keys(data: object, wanted: frozenset[str], what: str) -> Mapping[str, objec
         raise _Reason(f"{what}: expected an object")
     if set(data) != wanted:
         wrong = sorted(str(key) for key in set(data) ^ wanted)[0]
-        raise _Reason(f"{what}: key {ascii(wrong[:40])} is {'unknown' if wrong in data else 'missing'}")
+        raise _Reason(f"{what}: key {wrong[:40]!a} is {'unknown' if wrong in data else 'missing'}")
     return data
 
 
@@ -94,7 +94,7 @@ def _number(data: Mapping[str, object], key: str, what: str, limit: int = MAX_NU
 def _word(data: Mapping[str, object], key: str, what: str) -> int:
     value = data[key]
     if not isinstance(value, str) or not _HEX.fullmatch(value):
-        raise _Reason(f"{what}: {ascii(key[:40])} is no hexadecimal string of at most 64 bits")
+        raise _Reason(f"{what}: {key[:40]!a} is no hexadecimal string of at most 64 bits")
     return int(value, 16)
 
 
@@ -121,10 +121,11 @@ def _event(row: object, before: tuple[int, ...], what: str) -> Event:
     values = list(before)
     for name in changes:
         if name not in INDEX:
-            raise _Reason(f"{what}: unknown register {ascii(str(name)[:40])}")
+            raise _Reason(f"{what}: unknown register {str(name)[:40]!a}")
         values[INDEX[name]] = _word(changes, name, what)
-    words = (_word(data, name, what) for name in _WORDS)
-    return Switch(protocol.RECORD_TYPES[kind], _number(data, "step", what, 0xFFFF_FFFF), *words, tuple(values))
+    words = [_word(data, name, what) for name in _WORDS]
+    step = _number(data, "step", what, 0xFFFF_FFFF)
+    return Switch._make([protocol.RECORD_TYPES[kind], step, *words, tuple(values)])
 
 
 def trace_from_json(data: object, where: str = "trace") -> Trace:

@@ -108,7 +108,12 @@ def site_json(site: Site, level: str) -> Json:
         "host": list(site.host),
         "model": None
         if said is None
-        else {"level": level, "helper": said.helper, "dirty": hex(said.dirty), "decisions": [list(d) for d in said.path]},
+        else {
+            "level": level,
+            "helper": said.helper,
+            "dirty": hex(said.dirty),
+            "decisions": [list(decision) for decision in said.path],
+        },
         "columns": list(site.columns),
         "registers": [
             {

@@ -18,9 +18,13 @@ Signature = tuple[str, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A scenario to run, where it came from, and which of its repetitions this is (from 1)."""
+    """A scenario to run, where it came from, and which of its repetitions this is (from 1).
+
+    ``label`` is the short name for people: the file's name where that is unique, else its path as in ``name``.
+    """
 
     name: str
+    label: str
     scenario: Scenario
     repeat: int
 
@@ -112,7 +116,8 @@ def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
 class Cluster:
     """Unexplained divergences of one signature: how many on each target, in how many runs of how many, and the first.
 
-    ``reproduced`` counts runs that show it among all runs of the scenarios that show it at least once.
+    ``reproduced`` counts runs that show it among all runs of the scenarios that show it at least once.  ``first`` is
+    the label of the first of them.
     """
 
     signature: Signature
@@ -134,7 +139,7 @@ def clusters(results: Iterable[TargetResult]) -> tuple[Cluster, ...]:
         for key, count in found.items():
             counts.setdefault(key, Counter())[target] += count
             seen.setdefault(key, Counter())[where] += 1
-            first.setdefault(key, ran.job.name)
+            first.setdefault(key, ran.job.label)
     return tuple(
         Cluster(key, counts[key], (seen[key].total(), sum(runs[where] for where in seen[key])), first[key])
         for key in sorted(counts, key=lambda key: (-counts[key].total(), key))

@@ -159,9 +159,10 @@ def sites(scenario: Scenario, trace: Trace, level: str, judged: Iterable[Judged]
     rounds = {r.first: r for r in compare.rounds(trace.events)}
     runs = {index: (entry, exit_) for index, entry, exit_ in compare.runs(trace.events)}
     # A run of the guest ends with the exit that the next round begins with: it comes first.
+    ordered = sorted(wanted.items(), key=lambda item: (item[0][0], not item[0][1]))
     return tuple(
-        _run_site(scenario, event, *runs[event], items) if is_run else _round_site(scenario, rounds[event], level, items)
-        for (event, is_run), items in sorted(wanted.items(), key=lambda item: (item[0][0], not item[0][1]))
+        _run_site(scenario, at, *runs[at], items) if is_run else _round_site(scenario, rounds[at], level, items)
+        for (at, is_run), items in ordered
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.check import Judged
+from harness.compare import Action
 from harness.registers import MASK64
 from harness.report.result import Cluster, Lost, Ran, TargetResult, clusters
 from harness.report.rounds import Row, Site
@@ -59,7 +60,7 @@ def shown(value: int | str) -> str:
 
 def status_line(ran: Ran, style: Style) -> str:
     """Return the line of one run: what was done, what was found, and whether it ended well."""
-    label = ran.job.name if ran.job.repeat == 1 else f"{ran.job.name} (again, {ran.job.repeat})"
+    label = ran.job.label if ran.job.repeat == 1 else f"{ran.job.label} #{ran.job.repeat}"
     not_compared = sum(ran.not_compared.values())
     numbers = (
         f"{len(ran.job.scenario.steps):4} steps {ran.exits:4} exits {ran.known:4} known "
@@ -68,7 +69,7 @@ def status_line(ran: Ran, style: Style) -> str:
     space = style.width - len(numbers) - 2
     label = printable(label)
     label = label if len(label) <= space else "..." + label[3 - space :]
-    line = f"{label:{min(space, 48)}}  {numbers}"
+    line = f"{label:{min(space, 40)}}  {numbers}"
     line = style.paint("red", line) if ran.unexplained else line
     notes = [] if ran.checked.status == "ok" else [f"the agent gave up: {ran.checked.status}"]
     notes += [f"{ran.checked.dropped} records found no room"] if ran.checked.dropped else []
@@ -103,17 +104,13 @@ def _site(where: Site, level: str, style: Style, known: bool) -> Iterator[str]:
         yield from _field("trap at", f"{place.address:#x}  {place.instruction}", style)
     yield from _field("exit", _exit(where.exit_class, where.syndrome), style)
     if where.action is not None:
-        done = [where.action.outcome]
-        done += ["moved PC on"] if where.action.skip else []
-        done += ["injected an exception"] if where.action.inject else []
-        yield from _field("KVM did", ", ".join(done), style)
+        yield from _field("KVM", _outcome(where.action), style)
     if where.pending:
         yield from _field("pending", f"{', '.join(where.pending)} (KVM does it on the way in)", style)
     for sentence in where.host:
         yield from _field("host", sentence, style)
     if where.prediction is not None:
-        path = " ".join(f"{label}={'yes' if taken else 'no'}" for label, taken in where.prediction.path)
-        yield from _field(f"model {level}", f"{where.prediction.helper}; decided {path or 'nothing'}", style)
+        yield from _field(f"model {level}", f"{where.prediction.helper}; {decisions(where.prediction.path)}", style)
     for judged in _wanted(where.sentences, known):
         found = judged.divergence
         text = f"{found.name}: expected {shown(found.expected)}, observed {shown(found.observed)}"
@@ -122,6 +119,39 @@ def _site(where: Site, level: str, style: Style, known: bool) -> Iterator[str]:
     if rows:
         yield from _table(where.columns, rows, style)
     yield from _reasons(where.judged if known else (), style)
+
+
+_OUTCOMES: Mapping[str, str] = {
+    "inject": "injected an exception",
+    "resume": "resumed the guest",
+    "kill": "killed the run",
+    "none": "did nothing",
+}
+
+
+def _outcome(action: Action) -> str:
+    outcome = action.outcome.removeprefix("user:")
+    text = _OUTCOMES.get(outcome, f"went to userspace, {outcome}")
+    return f"{text}, moved PC on" if action.skip else text
+
+
+def decisions(path: tuple[tuple[str, bool], ...]) -> str:
+    """Return the model's decisions, function by function; ``!`` marks no, a loop's are summed up."""
+    functions: dict[str, dict[str, list[bool]]] = {}
+    for name, taken in path:
+        function, _, label = name.rpartition(".")
+        functions.setdefault(function, {}).setdefault(label, []).append(taken)
+    return "; ".join(
+        f"{function}: {' '.join(_decided(label, taken) for label, taken in labels.items())}"
+        for function, labels in functions.items()
+    )
+
+
+def _decided(label: str, taken: list[bool]) -> str:
+    if len(taken) == 1:
+        return label if taken[0] else f"!{label}"
+    yes = ",".join(str(i) for i, each in enumerate(taken) if each)
+    return f"{label}[{yes or 'none'} of 0..{len(taken) - 1}]"
 
 
 def _colour(judged: Judged) -> str:
@@ -216,7 +246,7 @@ def _stacked(columns: tuple[str, ...], rows: tuple[Row, ...], style: Style) -> I
 
 def lost_line(target: str, lost: Lost, style: Style) -> str:
     """Return the report of a lost target: what it was doing, and the end of its console."""
-    doing = "booting" if lost.job is None else f"running {printable(lost.job.name)}"
+    doing = "booting" if lost.job is None else f"running {printable(lost.job.label)}"
     lines = [style.paint("red", f"{target}: lost while {doing}: {printable(lost.reason)}")]
     lines += [f"    | {printable(line)}" for line in lost.console_tail.splitlines()]
     return "\n".join(lines)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``shadowfuzz`` command: the one place where an error becomes a line on stderr and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from fuzz import replay_cli, setup_cli
+from harness.errors import InputError, ShadowfuzzError, VmLost
+
+OK, DIVERGENT, USAGE, FAILED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
+"""What the process returns; the last two are a shell's numbers for SIGINT and SIGPIPE."""
+
+DESCRIPTION = "Trace-driven differential fuzzer for real KVM on AArch64, against SeKVM's verified vCPU layer."
+EPILOG = """\
+examples:
+  shadowfuzz setup --all-targets            fetch kernels, build the recording module and the guest
+  shadowfuzz doctor                         what is there, what is missing, how to get it
+  shadowfuzz replay corpus/seeds            run scenario files, show each difference side by side
+  shadowfuzz fuzz --seconds 60 --jobs 2     search for scenarios in which KVM and the model differ
+  shadowfuzz lemma --seconds 60             level against level of the model, without any VM
+
+`shadowfuzz COMMAND --help` says more of each.
+
+exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 something is missing here or
+a target was lost, 130 interrupted
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
+
+
+def one_line(text: str) -> str:
+    """Return text as one line that a terminal can be shown: control characters escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status; nothing is raised for what input, disk or VM can cause."""
+    try:
+        status = _run(argv)
+        sys.stdout.flush()  # here, where a full disk can still be reported
+    except BrokenPipeError:
+        _drop_stdout()
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except InputError as error:
+        return _fail(str(error), USAGE)
+    except ShadowfuzzError as error:  # SetupError, TargetError
+        return _fail(str(error), FAILED, error.console_tail if isinstance(error, VmLost) else "")
+    except OSError as error:
+        _drop_stdout()
+        what = error.strerror or str(error)
+        return _fail(what if error.filename is None else f"{error.filename}: {what}", FAILED)
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as stop:  # argparse: --help, --version, bad usage
+        return stop.code if isinstance(stop.code, int) else OK
+    status: int = args.run(args)
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with every subcommand; each sets `run`."""
+    parser: argparse.ArgumentParser = _Parser(
+        prog="shadowfuzz",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"shadowfuzz {importlib.metadata.version('shadowfuzz')}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    setup_cli.add_parsers(subparsers)
+    replay_cli.add_parser(subparsers)
+    for name in ("fuzz.fuzz_cli", "fuzz.lemma_cli"):
+        try:
+            importlib.import_module(name).add_parser(subparsers)
+        except ModuleNotFoundError:
+            continue
+    return parser
+
+
+def _fail(message: str, status: int, tail: str = "") -> int:
+    lines = [f"shadowfuzz: {one_line(message)}", *(f"    {one_line(line)}" for line in tail.splitlines())]
+    with contextlib.suppress(OSError):  # else nobody can be told
+        print("\n".join(lines), file=sys.stderr, flush=True)
+    return status
+
+
+def _drop_stdout() -> None:
+    """Let nothing more be written: what is buffered would fail again at exit, with a traceback."""
+    with contextlib.suppress(OSError, ValueError):  # not a file (a test's stand-in), or closed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

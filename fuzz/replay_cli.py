@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz replay``: run scenario files on real KVM and show every difference, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from harness.check import check
+from harness.errors import InputError, TargetError, VmLost
+from harness.known import Catalogue
+from harness.masks import Cpu, cpu_model
+from harness.model import LEVEL_NAMES
+from harness.report import terminal
+from harness.report.jsonout import document
+from harness.report.result import Job, Lost, Ran, TargetResult, exit_status
+from harness.report.rounds import sites
+from harness.report.terminal import Style
+from harness.report.traceview import trace_lines
+from harness.scenario import Scenario, load
+from harness.trace import Trace
+from harness.vm.build import PreparedTarget, prepare, read_image
+from harness.vm.config import DEFAULT_TARGET, PROJECT, MachineConfig, list_configs, load_config
+from harness.vm.target import boot
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+SUFFIX = ".scn"
+KNOWN_DIR = PROJECT / "corpus" / "known"
+
+EPILOG = """\
+examples:
+  shadowfuzz replay corpus/seeds/mmio_load_signed_byte_x.scn
+      one scenario on the default target
+  shadowfuzz replay corpus/seeds --all-targets --json > replay.json
+      every seed on every target, as one JSON object (keys: harness/report/jsonout.py)
+  shadowfuzz replay finding.scn --repeat 20 --kernel ./Image
+      twenty times, each in a fresh VM, on a kernel image of your own
+
+the table of a divergence: "before" is a register at the exit, "host" what KVM and userspace left there,
+"predicted" what the model says the guest sees next, "observed" what the guest really sees; ^ marks digits that
+differ.  Relation switch has "entry", "expected" and "observed": what went into the guest and what came out.
+
+exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 a target was lost
+"""
+
+
+class Runs(Protocol):
+    """What a booted target does."""
+
+    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
+        """Run a scenario and return its trace."""
+        ...
+
+
+Boot = Callable[[], AbstractContextManager[Runs]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A replay that has nothing wrong in it: jobs in order, and what to check them with."""
+
+    jobs: tuple[Job, ...]
+    configs: tuple[MachineConfig, ...]
+    cpus: Mapping[str, Cpu]
+    kernel: Path | None
+    level: str
+    catalogue: Catalogue
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``replay``; it sets `run`, which takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "replay",
+        help="run scenario files on real KVM and show what differs",
+        description="Run each scenario in a fresh VM on each target, and show every difference side by side.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("paths", nargs="+", metavar="FILE|DIR", help=f"scenarios, or directories with *{SUFFIX} below")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--target",
+        action="append",
+        metavar="NAME",
+        help=f"a target or a .toml file; may be given several times (default: {DEFAULT_TARGET})",
+    )
+    which.add_argument("--all-targets", action="store_true", help=f"all of {', '.join(list_configs())}")
+    parser.add_argument("--kernel", metavar="IMAGE", help="boot this arm64 Image in place of the target's own")
+    parser.add_argument("--level", default="spec", choices=LEVEL_NAMES, help="the model's level (default: spec)")
+    parser.add_argument("--repeat", type=_count, default=1, metavar="N", help="run each scenario N times")
+    parser.add_argument("-v", "--known", action="store_true", help="show known divergences too, each with its reason")
+    parser.add_argument("--trace", action="store_true", help="print each recorded event, with what changed")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.set_defaults(run=run_replay)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= len(text) <= 6 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 999999")
+    return int(text)
+
+
+def run_replay(args: argparse.Namespace) -> int:
+    """Plan, run, print; errors are raised for the caller to show, a lost target becomes status 3."""
+    plan = make_plan(args)
+    output = None if args.json else _Text(sys.stdout, style_of(sys.stdout, os.environ), plan.level, args)
+    results = tuple(_target(config, plan, output) for config in plan.configs)
+    if output is None:
+        print(json.dumps(document(results, plan.level, traces=args.trace), indent=1))
+    else:
+        print("\n" + terminal.summary(results, plan.level, output.style))
+    return exit_status(results)
+
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    """Read everything that the arguments name.  InputError, before anything is built or booted."""
+    files = find_scenarios([Path(path) for path in args.paths])
+    scenarios = [(str(path), load(path)) for path in files]
+    names = list_configs() if args.all_targets else tuple(dict.fromkeys(args.target or (DEFAULT_TARGET,)))
+    configs = tuple(load_config(name) for name in names)
+    kernel = None if args.kernel is None else Path(args.kernel)
+    if kernel is not None:
+        read_image(kernel)
+    return Plan(
+        _jobs(scenarios, args.repeat),
+        configs,
+        {config.name: cpu_model(config.cpu) for config in configs},
+        kernel,
+        args.level,
+        Catalogue.load(KNOWN_DIR, args.level),
+    )
+
+
+def _jobs(scenarios: Sequence[tuple[str, Scenario]], repeat: int) -> tuple[Job, ...]:
+    names = Counter(Path(path).name for path, _ in scenarios)
+    return tuple(
+        Job(path, path if names[Path(path).name] > 1 else Path(path).name, scenario, n + 1)
+        for path, scenario in scenarios
+        for n in range(repeat)
+    )
+
+
+def find_scenarios(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the scenario files of ``paths``, each directory's sorted.  InputError: a directory without any."""
+    found: list[Path] = []
+    for path in paths:
+        try:
+            if path.is_dir():
+                below = sorted(p for p in path.rglob(f"*{SUFFIX}") if p.is_file())
+                if not below:
+                    raise InputError(str(path), None, f"a directory without scenarios: expected *{SUFFIX} files in it")
+                found += below
+            else:
+                found.append(path)  # load() says what is wrong with it
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(str(path), None, f"cannot be read: {reason}") from error
+    return tuple(dict.fromkeys(found))
+
+
+def style_of(stream: TextIO, environ: Mapping[str, str]) -> Style:
+    """Return the style for a stream: colour on a terminal unless NO_COLOR is set, and its width."""
+    terminal_there = stream.isatty()
+    width = shutil.get_terminal_size((100, 24)).columns
+    colour = terminal_there and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+    return Style(max(width, terminal.MIN_WIDTH), colour)
+
+
+class _Text:
+    """Prints what happens as it happens."""
+
+    def __init__(self, stream: TextIO, style: Style, level: str, args: argparse.Namespace) -> None:
+        self.style = style
+        self._stream, self._level = stream, level
+        self._known: bool = args.known
+        self._trace: bool = args.trace
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def target(self, name: str, prepared: PreparedTarget) -> None:
+        self._print(self.style.paint("bold", f"{name}: Linux {prepared.kernel_release}"))
+
+    def show(self, target: str, item: Ran | Lost) -> None:
+        if isinstance(item, Lost):
+            self._print(terminal.lost_line(target, item, self.style))
+            return
+        self._print(terminal.status_line(item, self.style))
+        for site in item.sites:
+            if terminal.is_shown(site, known=self._known):
+                self._print(terminal.site(site, self._level, self.style, known=self._known))
+        if self._trace:
+            self._print("\n".join(trace_lines(item.trace)))
+
+
+def _target(config: MachineConfig, plan: Plan, output: _Text | None) -> TargetResult:
+    def progress(line: str) -> None:
+        print(f"setup: {line}", file=sys.stderr, flush=True)
+
+    prepared = prepare(config, kernel=plan.kernel, progress=progress)
+    if output is not None:
+        output.target(config.name, prepared)
+    start = time.monotonic()
+    boots = [0]
+    done: list[Ran | Lost] = []
+
+    def booted() -> AbstractContextManager[Runs]:
+        boots[0] += 1
+        return boot(config, prepared)
+
+    for item in run_jobs(plan, plan.cpus[config.name], booted):
+        done.append(item)
+        if output is not None:
+            output.show(config.name, item)
+    ran = tuple(item for item in done if isinstance(item, Ran))
+    lost = tuple(item for item in done if isinstance(item, Lost))
+    return TargetResult(config.name, prepared.kernel_release, boots[0], time.monotonic() - start, ran, lost)
+
+
+def run_jobs(plan: Plan, cpu: Cpu, boot_target: Boot) -> Iterator[Ran | Lost]:
+    """Run all jobs on one target, one boot for as long as it lives; a target that does not boot ends it."""
+    waiting = list(reversed(plan.jobs))
+    while waiting:
+        job: Job | None = None
+        try:
+            with boot_target() as target:
+                while waiting:
+                    job = waiting.pop()
+                    trace = target.run(job.scenario, fresh_vm=True)
+                    yield judge(job, trace, plan, cpu)
+        except TargetError as error:
+            yield Lost(job, str(error), error.console_tail if isinstance(error, VmLost) else "")
+            if job is None:
+                return
+
+
+def judge(job: Job, trace: Trace, plan: Plan, cpu: Cpu) -> Ran:
+    """Check a trace and find its divergent sites."""
+    checked = check(job.scenario, trace, plan.level, cpu, plan.catalogue)
+    return Ran(job, trace, checked, sites(job.scenario, trace, plan.level, checked.judged))
