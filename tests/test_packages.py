@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 
 import pytest
@@ -307,6 +308,25 @@ def test_slow_tools_are_reported() -> None:
     lines: list[str] = []
     run_tool(["sleep", "2.3"], "sleeping", progress=lines.append)
     assert lines == ["sleeping (2 s)"]
+
+
+def test_stuck_tool_is_ended_with_its_children(tmp_path: Path) -> None:
+    start = time.monotonic()
+    script = f"sleep 600 & echo $! >{tmp_path}/child; trap '' TERM; wait"
+    with pytest.raises(SetupError, match=r"fetching did not end within 1 s; run the command again"):
+        run_tool(["sh", "-c", script], "fetching", timeout=1)
+    assert time.monotonic() - start < 60
+    child = int((tmp_path / "child").read_text())
+    while alive(child):
+        assert time.monotonic() - start < 60, "the tool's child is still there"
+        time.sleep(0.01)
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
 
 
 def test_tools_do_not_see_our_make(monkeypatch: pytest.MonkeyPatch) -> None:

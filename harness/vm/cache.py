@@ -70,15 +70,23 @@ class Cache:
         """Return the entry if it is there and whole: every file of its manifest with its recorded size."""
         return _read_entry(self.root / f"{kind}-{key}")
 
-    def get(self, kind: str, key: str, build: Build, progress: Progress = quiet) -> Entry:
-        """Return the entry, built by `build` if it is not there; SetupError if that cannot be done."""
+    def get(self, kind: str, key: str, build: Build, progress: Progress = quiet, room: int = 0) -> Entry:
+        """Return the entry, built by `build` if it is not there; SetupError if that cannot be done.
+
+        `room` is how many bytes the build needs at its peak: some tools react badly to a disk that fills up.
+        """
         found = self.find(kind, key)
         if found is not None:
             return found
         name = f"{kind}-{key}"
-        with _one_sentence(self.root), self.lock(name, progress):
+        with _one_sentence(self.root, room), self.lock(name, progress):
             found = self.find(kind, key)  # another process may have built it while we waited
-            return found if found is not None else self._build(name, build)
+            if found is not None:
+                return found
+            self._sweep(held=name)
+            if shutil.disk_usage(self.root).free < room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return self._build(name, build)
 
     @contextmanager
     def lock(self, name: str, progress: Progress = quiet) -> Iterator[None]:
@@ -101,8 +109,6 @@ class Cache:
     def _build(self, name: str, build: Build) -> Entry:
         final = self.root / name
         building = self.root / "building"
-        building.mkdir(exist_ok=True)
-        self._sweep(building, held=name)
         if final.exists():  # not whole, or find() would have returned it: somebody deleted files in it
             final.rename(Path(tempfile.mkdtemp(prefix=f"{name}.", dir=building)) / "broken")
         work = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=building))
@@ -111,14 +117,16 @@ class Cache:
             _write_manifest(work, build(work))
             work.rename(final)
         finally:
-            self._sweep(building, held=name)
+            self._sweep(held=name)
         entry = _read_entry(final)
         if entry is None:
             raise SetupError(f"{final} changed while it was being built; run the command again")
         return entry
 
-    def _sweep(self, building: Path, held: str) -> None:
+    def _sweep(self, held: str) -> None:
         """Remove what killed builds left: directories of entries whose lock is free, or held by us."""
+        building = self.root / "building"
+        building.mkdir(exist_ok=True)
         for path in building.iterdir():
             name = path.name.rpartition(".")[0]
             if name == held:
@@ -168,14 +176,15 @@ NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
-def _one_sentence(root: Path) -> Iterator[None]:
+def _one_sentence(root: Path, room: int = 0) -> Iterator[None]:
     """Turn what the file system refuses into the sentence that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in NO_ROOM:
+            needed = f" ({room >> 20} MiB)" if room else ""
             raise SetupError(
-                f"no space left for {root}: make room (about 600 MB), or set XDG_CACHE_HOME to a directory that has it"
+                f"no space left for {root}: make room{needed}, or set XDG_CACHE_HOME to a directory that has it"
             ) from error
         if error.errno in NOT_ALLOWED:
             raise SetupError(

@@ -23,6 +23,10 @@ PASSED_OPTIONS = re.compile(r"Acquire::(https?::.*|Retries|ForceIPv[46]|Check-Va
 """Options of the machine's apt that say how to reach a mirror (proxy, certificates) and how to trust its clock."""
 
 
+UPDATE_SECONDS = 300.0
+"""20 MB of lists; every mirror that is dead costs up to a minute of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Package:
     """One version of one package, as the archive describes it."""
@@ -53,8 +57,9 @@ class Archive:
         argv = ["apt-cache", "show", "--no-all-versions", f"{name}:{architecture}"]
         status, output = run_tool(argv, f"looking up {name}", env=self._env(), check=False)
         if status != 0 or not output.startswith("Package: "):
-            why = f" ({self.offline_reason})" if self.offline_reason else ""
-            raise SetupError(f"Debian's archive, as configured on this machine, has no package {name}{why}")
+            if self.offline_reason:
+                raise SetupError(f"cannot get {name} from Debian's archive: {self.offline_reason}")
+            raise SetupError(f"Debian's archive, as configured on this machine, has no package {name}")
         return parse_record(output)
 
     def download(self, packages: Sequence[Package]) -> tuple[Path, ...]:
@@ -111,11 +116,14 @@ def open_archive(state: Path, progress: Progress = quiet, etc: Path = Path("/etc
     (state / "sources.d" / "debian.sources").write_text("\n".join(source.stanza() for source in (*configured, *offers)))
     env = {"APT_CONFIG": str(state / "apt.conf")}
     _, output = run_tool(
-        ["apt-get", "update"], "fetching Debian's package lists", progress=progress, env=env, check=False
+        ["apt-get", "update"],
+        "fetching Debian's package lists",
+        progress=progress,
+        env=env,
+        check=False,
+        timeout=UPDATE_SECONDS,
     )
     reason = fetch_failure(output)
-    if reason:
-        progress(f"not every package list could be fetched: {reason}")
     return Archive(state, architecture.strip(), reason, progress)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -18,7 +19,10 @@ Progress = Callable[[str], None]
 """Takes one line about what is going on; what becomes of it is the caller's choice."""
 
 PROGRESS_SECONDS = 2.0
-"""A tool that runs longer than this is reported, and again each time that this has passed."""
+"""A tool that runs longer than this is reported, and again after twice the time, and so on."""
+
+TIMEOUT_SECONDS = 900.0
+"""Longer than any tool here needs on a slow line.  apt-get never ends when a disk fills up below it."""
 
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 PASSED_ON: frozenset[str] = frozenset(("HOME", "PATH", "TMPDIR", *PROXIES))
@@ -45,11 +49,13 @@ def run_tool(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     check: bool = True,
+    timeout: float = TIMEOUT_SECONDS,
 ) -> tuple[int, str]:
     """Run `argv` to its end; return its exit status and all that it wrote (both streams, in order).
 
     `what` begins the progress lines and the sentence of a failure.  With `check`, a non-zero status raises
-    SetupError with the line that explains it best; a full disk raises OSError(ENOSPC) in either case.
+    SetupError with the line that explains it best.  In either case a full disk raises OSError(ENOSPC), and more
+    than `timeout` seconds SetupError.
     """
     environment = {name: value for name, value in os.environ.items() if name in PASSED_ON}
     environment |= {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"} | dict(env or {})
@@ -58,15 +64,21 @@ def run_tool(
     with tempfile.TemporaryFile() as log:
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=cwd, env=environment
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=cwd,
+                env=environment,
+                start_new_session=True,  # so that its own children can be ended with it
             )
         except FileNotFoundError as error:
             raise SetupError("setpriv is missing: install the Debian package util-linux") from error
         try:
-            _wait(process, what, progress)
+            _wait(process, what, progress, timeout)
         finally:
             if process.poll() is None:
-                process.terminate()
+                os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         log.seek(0)
         output = log.read().decode(errors="replace")
@@ -77,14 +89,18 @@ def run_tool(
     return process.returncode, output
 
 
-def _wait(process: subprocess.Popen[bytes], what: str, progress: Progress) -> None:
+def _wait(process: subprocess.Popen[bytes], what: str, progress: Progress, timeout: float) -> None:
     start = time.monotonic()
+    report = PROGRESS_SECONDS
     while True:
         try:
-            process.wait(PROGRESS_SECONDS)
+            process.wait(max(0.0, min(report, timeout) - (time.monotonic() - start)))
             return
-        except subprocess.TimeoutExpired:
-            progress(f"{what} ({time.monotonic() - start:.0f} s)")
+        except subprocess.TimeoutExpired as error:
+            if time.monotonic() - start >= timeout:
+                raise SetupError(f"{what} did not end within {timeout:.0f} s; run the command again") from error
+            progress(f"{what} ({report:.0f} s)")
+            report *= 2  # a slow network should not scroll away what matters
 
 
 def says_disk_full(output: str) -> bool:
