@@ -93,6 +93,7 @@ FORM: Mapping[tuple[str, str], AccessForm] = MappingProxyType({(f.mnemonic, f.ta
 """The form of (mnemonic, first letter of Rt's name)."""
 
 _BASE: Mapping[str, int] = MappingProxyType({name: i for i, name in enumerate((*X_NAMES[:ZERO], "sp"))})
+WFI, WFE = (p.bits for p in PLAIN if p.mnemonic in ("wfi", "wfe"))
 _PLAIN: Mapping[str, Plain] = MappingProxyType({p.mnemonic: p for p in PLAIN})
 _FORM_OF_BITS: Mapping[int, AccessForm] = MappingProxyType({f.bits: f for f in ACCESS_FORMS})
 
@@ -124,6 +125,11 @@ def encode(mnemonic: str, *operands: int | str | Encoding) -> int:
         return _encode_plain(_PLAIN[mnemonic], *operands)
     except (KeyError, TypeError) as error:
         raise ValueError(f"no encoding of {mnemonic} {operands!r}") from error
+
+
+def is_hvc(word: int) -> bool:
+    """Whether ``word`` is an HVC, of any immediate."""
+    return word & 0xFFE0_001F == _PLAIN["hvc"].bits
 
 
 def _encode_access(

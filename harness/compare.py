@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from harness import arch, exits, registers
+from harness import arch, exits, registers, syndrome
 from harness.arch import State
-from harness.guest import trap_address, walk
+from harness.guest import is_call, walk
 from harness.masks import Cpu
 from harness.registers import INDEX, MASK64, NAMES
 from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
@@ -23,7 +23,6 @@ INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["ex
 OP_SET, OP_RESET = protocol.OPS["set"][0], protocol.OPS["reset"][0]
 EXIT_INTR = 10
 _ONE_REG: Mapping[int, int] = {r.one_reg: i for i, r in enumerate(registers.STATE)}
-_CALLS = (exits.EC_BY_NAME["HVC64"], exits.EC_BY_NAME["HVC32"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,21 +222,26 @@ def compare_run(
 ) -> Iterator[Divergence | Unchecked]:
     """Yield the divergences of one run of the guest; relation ``switch.*``."""
     seen = arch.apply_pending(entry.values, entry.pending)
+    observed = exit_.values
     trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP
-    is_call = trapped and (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT in _CALLS
-    target = trap_address(exit_.values[arch.PC], is_call)
+    call = trapped and is_call(seen, code, observed[arch.PC], exit_.esr)
+    target = (observed[arch.PC] - 4) & MASK64 if call else observed[arch.PC]
     path = walk(seen, code, target, cpu)
     exit_class = exits.exit_class(exit_.code, exit_.esr)
+    where = (exit_class, index, entry.step)
     if path.state is None:
         if path.certain:
-            yield Divergence("switch", "pc", path.why, target, exit_class, index, entry.step)
+            yield Divergence("switch", "pc", path.why, target, *where)
         else:
             yield Unchecked("switch", path.why)
         return
     expected = path.state
-    observed = exit_.values
-    if is_call:
-        expected = (*expected[: arch.PC], (target + 4) & MASK64, *expected[arch.PC + 1 :])
+    if trapped and expected[arch.SCTLR] & arch.SCTLR_M:
+        yield Unchecked("switch", "fault registers with stage-1 translation on")
+    elif trapped:
+        yield from _compare_fault(expected, code.get(target), exit_, where)
+    if call:
+        expected = (*expected[: arch.PC], observed[arch.PC], *expected[arch.PC + 1 :])
     if expected == observed:
         return
     for i, (want, got) in enumerate(zip(expected, observed, strict=True)):
@@ -246,6 +250,22 @@ def compare_run(
         mask, reason = cpu.mask(i)
         bits, why = path.unknown.get(i, (0, reason))
         if (want ^ got) & ~(mask | bits):
-            yield Divergence("switch", NAMES[i], want, got, exit_class, index, entry.step)
+            yield Divergence("switch", NAMES[i], want, got, *where)
         else:
             yield Unchecked("switch", why)
+
+
+def _compare_fault(
+    state: State, word: int | None, exit_: Switch, where: tuple[str, int, int]
+) -> Iterator[Divergence]:
+    """Compare the fault registers of a trap with what the instruction that trapped owes them."""
+    is_fetch = (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["IABT_LOW"]
+    fault = syndrome.owed(state, word, is_fetch)
+    if fault is None:
+        return
+    if (fault.esr ^ exit_.esr) & ~fault.esr_free:
+        yield Divergence("switch", "esr_el2", fault.esr, exit_.esr, *where)
+    if fault.far is not None and fault.far != exit_.far:
+        yield Divergence("switch", "far_el2", fault.far, exit_.far, *where)
+    if fault.hpfar is not None and fault.hpfar != exit_.hpfar:
+        yield Divergence("switch", "hpfar_el2", fault.hpfar, exit_.hpfar, *where)

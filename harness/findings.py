@@ -89,8 +89,8 @@ def finding_id(kind: str, signature: Signature, subject: Subject) -> str:
 def difference(divergence: Divergence) -> Difference:
     """Return a divergence as a finding keeps it."""
     d = divergence
-    values = (v if isinstance(v, str) else hex(v) for v in (d.expected, d.observed))
-    return Difference(d.relation, d.register, *values, d.exit_class, d.event, d.step, d.helper)
+    expected, observed = (v if isinstance(v, str) else hex(v) for v in (d.expected, d.observed))
+    return Difference(d.relation, d.register, expected, observed, d.exit_class, d.event, d.step, d.helper)
 
 
 def to_json(finding: Finding) -> str:

@@ -21,8 +21,7 @@ from harness.scenario import Scenario, instruction
 MAX_WALK = 600
 """Instructions after which a walk gives up; a scenario has fewer."""
 
-_HVC, _WFI, _WFE = a64.encode("hvc", 0), a64.encode("wfi"), a64.encode("wfe")
-_HVC_MASK, _BR, _BR_MASK = 0xFFE0_001F, 0xD61F_0000, 0xFFFF_FC1F
+_BR, _BR_MASK = 0xD61F_0000, 0xFFFF_FC1F
 EC_UNKNOWN, EC_IABT, EC_PC_ALIGN, EC_DABT = (
     exits.EC_BY_NAME[name] for name in ("UNKNOWN", "IABT_LOW", "PC_ALIGN", "DABT_LOW")
 )
@@ -51,9 +50,24 @@ def code_of(scenario: Scenario) -> Mapping[int, int]:
     return {CODE.base + 4 * i: word for i, word in enumerate(words)}
 
 
-def trap_address(pc: int, is_call: bool) -> int:
-    """Return where the instruction is whose trap saved ``pc``: a call's return address is behind it."""
-    return (pc - 4) & MASK64 if is_call else pc
+def may_stay_at_el2(state: State) -> bool:
+    """Whether KVM may answer the call in ``state`` at EL2, without an exit."""
+    function = exits.SMCCC_BY_FID.get(state[0] & 0xFFFF_FFFF)
+    return function is not None and function.at_el2
+
+
+def is_call(state: State, code: Mapping[int, int], pc: int, esr: int) -> bool:
+    """Whether the trap that saved ``pc`` was an HVC, whose return address is behind it.
+
+    Where the guest started at that HVC, only the HVC can have trapped, whatever the syndrome says.
+    """
+    before = (pc - 4) & MASK64
+    if not a64.is_hvc(code.get(before, 0)):
+        return False
+    if (esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["HVC64"]:
+        return True
+    at_el0 = state[arch.PSTATE] & arch.MODE == arch.EL0T
+    return state[arch.PC] == before and not at_el0 and not may_stay_at_el2(state)
 
 
 def walk(state: State, code: Mapping[int, int], target: int, cpu: Cpu) -> Walk:
@@ -121,15 +135,14 @@ class _Guest:
         access = a64.decode_access(word)
         if access is not None:
             return self._access(access)
-        if word & _HVC_MASK == _HVC:
+        if a64.is_hvc(word):
             if self._at_el0:
                 return self._raise(EC_UNKNOWN, 0)  # HVC is UNDEFINED at EL0
-            function = exits.SMCCC_BY_FID.get(self.state[0] & 0xFFFF_FFFF)
-            if function is None or not function.at_el2:
+            if not may_stay_at_el2(self.state):
                 return _must_trap(f"the HVC at {pc:#x}")
             self.unknown[1] = MASK64, "x1 after a call that returns x0 alone (SMCCC)"
             return self._advance({0: 0})
-        if word in (_WFI, _WFE):
+        if word in (a64.WFI, a64.WFE):
             return self._advance({})  # KVM need not trap them (since 6.10 it does not always)
         if word & _BR_MASK == _BR:
             return self._advance({arch.PC: self.state[word >> 5 & 31]})

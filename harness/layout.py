@@ -39,3 +39,9 @@ REGIONS: tuple[Region, ...] = (MMIO, CODE, VECTORS, DATA, HOLE)
 
 MAX_STEPS = 256
 """Most steps in a scenario; each guest step is one 4-byte slot of CODE."""
+
+TRAP_REGISTER: tuple[int, int, int, int, int] = (3, 0, 0, 6, 1)
+"""What fills VECTORS, and CODE behind the scenario, is a read of this register (ID_AA64ISAR1_EL1) into XZR.
+
+It always traps (HCR_EL2.TID3) and changes nothing but PC; at EL0 it is UNDEFINED.
+"""

@@ -17,6 +17,7 @@ Keys::
           divergences[]  relation, register, name, expected, observed, signature[4], known (null: unexplained;
                          else id, verdict, why, source)
       lost[]             scenario (null: it did not boot), repeat, reason, console_tail
+    known[]              id, verdict, counts{target: n}: how often each entry of the catalogue explained something
     clusters[]           signature[4], counts{target: n}, reproduced[runs, of], first (scenario)
 """
 
@@ -25,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.check import Judged, signature
-from harness.report.result import Lost, Ran, TargetResult, clusters, exit_status
+from harness.report.result import Lost, Ran, TargetResult, clusters, exit_status, known_counts
 from harness.report.rounds import Site
 from harness.tracefile import trace_to_json
 
@@ -38,6 +39,10 @@ def document(results: tuple[TargetResult, ...], level: str, *, traces: bool = Fa
         "level": level,
         "exit_status": exit_status(results),
         "targets": [_target(result, level, traces) for result in results],
+        "known": [
+            {"id": entry, "verdict": verdict, "counts": dict(counts)}
+            for (entry, verdict), counts in known_counts(results).items()
+        ],
         "clusters": [
             {"signature": list(c.signature), "counts": dict(c.counts), "reproduced": c.reproduced, "first": c.first}
             for c in clusters(results)

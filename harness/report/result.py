@@ -146,6 +146,16 @@ def clusters(results: Iterable[TargetResult]) -> tuple[Cluster, ...]:
     )
 
 
+def known_counts(results: Iterable[TargetResult]) -> Mapping[tuple[str, str], Counter[str]]:
+    """Count the known divergences: (id of the entry, verdict) to how many on each target, the most frequent first."""
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for target, ran in _runs(results):
+        for judged in ran.checked.judged:
+            if judged.known is not None:
+                counts.setdefault((judged.known.id, judged.known.verdict), Counter())[target] += 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1].total(), item[0])))
+
+
 def _runs(results: Iterable[TargetResult]) -> Iterator[tuple[str, Ran]]:
     for result in results:
         for ran in result.ran:

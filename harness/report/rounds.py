@@ -13,19 +13,19 @@ from dataclasses import dataclass
 
 from harness import arch, compare, exits, protocol, registers
 from harness.a64 import disassemble
-from harness.check import Judged
+from harness.check import Judged, signature
 from harness.compare import Action, Prediction, Round
-from harness.guest import code_of, trap_address
+from harness.guest import code_of, is_call
 from harness.layout import CODE, REGIONS, VECTORS
 from harness.model.replay import predict
-from harness.registers import INDEX, MASK64, NAMES
-from harness.report.syndrome import Syndrome, decode
+from harness.registers import INDEX, NAMES
+from harness.report.esr import Syndrome, decode
 from harness.scenario import Scenario, format_step, instruction
 from harness.trace import Host, Switch, Trace
 
 ROUND_COLUMNS = ("before", "host", "predicted", "observed")
+ROUND_RELATIONS = frozenset({"save", "restore", "host"})
 RUN_COLUMNS = ("entry", "expected", "observed")
-_CALLS = (exits.EC_BY_NAME["HVC64"], exits.EC_BY_NAME["HVC32"])
 _ONE_REG: Mapping[int, str] = {r.one_reg: r.name for r in registers.STATE}
 _OP_NAMES: Mapping[int, str] = {number: name for name, (number, _) in protocol.OPS.items()}
 _MMIO_WRITE = 1 << 8
@@ -33,7 +33,10 @@ _MMIO_WRITE = 1 << 8
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the guest trapped: address, the scenario's step there (None: not in its code), and what is there."""
+    """Where the guest trapped: address, the scenario's step there (None: not in its code), and what is there.
+
+    ``text`` is the line of the step; outside the code, which step the agent was at.
+    """
 
     address: int
     step: int | None
@@ -81,28 +84,45 @@ class Site:
     sentences: tuple[Judged, ...]
 
     @property
+    def shape(self) -> tuple[object, ...]:
+        """What sites that tell the same story share: who differs from whom in which bits, and who explains it."""
+        ids = frozenset((signature(j.divergence), j.known.id if j.known else None) for j in self.judged)
+        return self.exit_class, ids, frozenset((row.register, row.bits) for row in self.rows)
+
+    @property
+    def where(self) -> str:
+        """The site in a few words."""
+        if self.place is None:
+            return "before the first entry"
+        return f"{self.place.address:#x}" if self.place.step is None else f"step {self.place.step}"
+
+    @property
     def judged(self) -> tuple[Judged, ...]:
         """All divergences of the site."""
         return (*self.sentences, *(j for row in self.rows for j in row.judged))
 
 
-def place_of(scenario: Scenario, exit_: Switch) -> Place:
-    """Return where an exit's instruction is."""
+def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> Place:
+    """Return where the instruction is that ended the run of the guest from ``entry`` to ``exit_``."""
+    code = code_of(scenario)
+    address = exit_.values[arch.PC]
     trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP
-    is_call = trapped and (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT in _CALLS
-    address = trap_address(exit_.values[arch.PC], is_call)
-    word = code_of(scenario).get(address)
+    if trapped and is_call(arch.apply_pending(entry.values, entry.pending), code, address, exit_.esr):
+        address -= 4  # a call's return address is behind it
+    word = code.get(address)
     if word is not None:
         # Several steps run under one KVM_RUN: the record's step number is that of the last, the address is exact.
         guest_steps = [i for i, step in enumerate(scenario.steps) if instruction(step) is not None]
         index = guest_steps[(address - CODE.base) // 4]
         return Place(address, index, format_step(scenario.steps[index]), disassemble(word, address))
+    at = exit_.step
+    text = f"the agent was at step {at}: {format_step(scenario.steps[at])}" if at < len(scenario.steps) else ""
     if address in CODE:
-        return Place(address, None, "", "the trap behind the last step")
+        return Place(address, None, text, "the trap behind the last step")
     if address in VECTORS:
-        return Place(address, None, "", f"the trap at the EL1 vectors + {address - VECTORS.base:#x}")
+        return Place(address, None, text, f"the trap at the EL1 vectors + {address - VECTORS.base:#x}")
     region = next((r for r in REGIONS if address in r), None)
-    return Place(address, None, "", f"in {region.name}: {region.what}" if region else "outside all memory")
+    return Place(address, None, text, f"no code there, in {region.name}" if region else "no code there")
 
 
 def pending_names(pending: int) -> tuple[str, ...]:
@@ -132,8 +152,7 @@ def user_sentence(user: Switch) -> str:
         size, write = user.mmio_len & 0xFF, bool(user.mmio_len & _MMIO_WRITE)
         data = f" of {user.mmio_data:#x}" if write else ""
         return f"KVM_RUN returned MMIO: {'write' if write else 'read'}{data}, {size} bytes at {user.mmio_addr:#x}"
-    failed = f" (failed: {errno.errorcode.get(user.error, user.error)})" if user.error else ""
-    return f"KVM_RUN returned {reason}{failed}"
+    return f"KVM_RUN returned {reason}" + (f" ({errno.errorcode.get(user.error, user.error)})" if user.error else "")
 
 
 def host_sentences(round_: Round) -> tuple[str, ...]:
@@ -151,22 +170,25 @@ def host_sentences(round_: Round) -> tuple[str, ...]:
 
 def sites(scenario: Scenario, trace: Trace, level: str, judged: Iterable[Judged]) -> tuple[Site, ...]:
     """Group divergences by the place in the trace where they were seen, in the order of the trace."""
-    wanted: dict[tuple[int, bool], list[Judged]] = {}
-    for item in judged:
-        wanted.setdefault((item.divergence.event, item.divergence.relation == "switch"), []).append(item)
-    if not wanted:
-        return ()
     rounds = {r.first: r for r in compare.rounds(trace.events)}
     runs = {index: (entry, exit_) for index, entry, exit_ in compare.runs(trace.events)}
     # A run of the guest ends with the exit that the next round begins with: it comes first.
-    ordered = sorted(wanted.items(), key=lambda item: (item[0][0], not item[0][1]))
+    wanted: dict[tuple[int, bool], list[Judged]] = {}
+    for item in judged:
+        at = item.divergence.event
+        is_round = at in rounds and (at not in runs or item.divergence.relation in ROUND_RELATIONS)
+        wanted.setdefault((at, is_round), []).append(item)
     return tuple(
-        _run_site(scenario, at, *runs[at], items) if is_run else _round_site(scenario, rounds[at], level, items)
-        for (at, is_run), items in ordered
+        _round_site(scenario, rounds[at], runs.get(at), level, items)
+        if is_round
+        else _run_site(scenario, at, *runs[at], items)
+        for (at, is_round), items in sorted(wanted.items())
     )
 
 
-def _round_site(scenario: Scenario, round_: Round, level: str, items: list[Judged]) -> Site:
+def _round_site(
+    scenario: Scenario, round_: Round, run: tuple[Switch, Switch] | None, level: str, items: list[Judged]
+) -> Site:
     prediction = predict(round_, level)
     before = round_.exit.values if round_.exit else None
     host = round_.entry.values
@@ -183,7 +205,7 @@ def _round_site(scenario: Scenario, round_: Round, level: str, items: list[Judge
     rows, sentences = _rows(items, values)
     return Site(
         round_.first,
-        place_of(scenario, round_.exit) if round_.exit else None,
+        place_of(scenario, *run) if run else None,
         round_.exit_class,
         decode(round_.exit) if round_.exit else None,
         pending_names(round_.entry.pending),
@@ -197,18 +219,18 @@ def _round_site(scenario: Scenario, round_: Round, level: str, items: list[Judge
 
 
 def _run_site(scenario: Scenario, event: int, entry: Switch, exit_: Switch, items: list[Judged]) -> Site:
-    expected = {j.divergence.register: j.divergence.expected for j in items}
+    found = {j.divergence.register: j.divergence for j in items}
 
     def values(name: str) -> tuple[int | None, ...] | None:
-        said = expected[name]
-        if name not in INDEX or not isinstance(said, int):
+        expected, observed = found[name].expected, found[name].observed
+        if isinstance(expected, str) or isinstance(observed, str):
             return None
-        return entry.get(name), said & MASK64, exit_.get(name)
+        return entry.get(name) if name in INDEX else None, expected, observed
 
     rows, sentences = _rows(items, values)
     pending = pending_names(entry.pending)
     exit_class = exits.exit_class(exit_.code, exit_.esr)
-    where, why = place_of(scenario, exit_), decode(exit_)
+    where, why = place_of(scenario, entry, exit_), decode(exit_)
     return Site(event, where, exit_class, why, pending, None, None, (), RUN_COLUMNS, rows, sentences)
 
 
@@ -222,7 +244,7 @@ def _rows(
         divergence = item.divergence
         name = divergence.register.removeprefix("dirty.")
         # save.pc is about KVM's flag, host.* about a value that no column holds: only these two are the columns'.
-        shown = divergence.relation in ("restore", "switch") or name != divergence.register
+        shown = divergence.relation not in ("save", "host") or name != divergence.register
         if shown and values(name) is not None:
             by_register.setdefault(name, []).append(item)
         else:

@@ -6,13 +6,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 from harness.check import Judged
 from harness.compare import Action
 from harness.registers import MASK64
-from harness.report.result import Cluster, Lost, Ran, TargetResult, clusters
+from harness.report.esr import Syndrome
+from harness.report.result import Cluster, Lost, Ran, TargetResult, clusters, known_counts
 from harness.report.rounds import Row, Site
-from harness.report.syndrome import Syndrome
 
 MIN_WIDTH = 80
 LABEL = 11
@@ -58,36 +59,46 @@ def shown(value: int | str) -> str:
     return f"{value:#x}" if isinstance(value, int) else value
 
 
+_NUMBERS = ("steps", "exits", "known", "unexplained", "unchecked")
+_NAME = 40
+
+
+def header_line(style: Style) -> str:
+    """Return the heads of the columns of :func:`status_line`."""
+    return style.paint("dim", f"{'scenario':{_NAME}} {' '.join(_NUMBERS)}")
+
+
 def status_line(ran: Ran, style: Style) -> str:
     """Return the line of one run: what was done, what was found, and whether it ended well."""
-    label = ran.job.label if ran.job.repeat == 1 else f"{ran.job.label} #{ran.job.repeat}"
-    not_compared = sum(ran.not_compared.values())
-    numbers = (
-        f"{len(ran.job.scenario.steps):4} steps {ran.exits:4} exits {ran.known:4} known "
-        f"{ran.unexplained:3} unexplained {not_compared:3} unchecked"
-    )
-    space = style.width - len(numbers) - 2
-    label = printable(label)
-    label = label if len(label) <= space else "..." + label[3 - space :]
-    line = f"{label:{min(space, 40)}}  {numbers}"
+    job = ran.job
+    label = printable(job.label) + (f" #{job.repeat}" if job.repeat > 1 else "")
+    label = label if len(label) <= _NAME else "..." + label[3 - _NAME :]
+    values = (len(job.scenario.steps), ran.exits, ran.known, ran.unexplained, sum(ran.not_compared.values()))
+    numbers = " ".join(f"{value:{len(head)}}" for value, head in zip(values, _NUMBERS, strict=True))
+    line = f"{label:{_NAME}} {numbers}"
     line = style.paint("red", line) if ran.unexplained else line
     notes = [] if ran.checked.status == "ok" else [f"the agent gave up: {ran.checked.status}"]
     notes += [f"{ran.checked.dropped} records found no room"] if ran.checked.dropped else []
     return "\n".join([line, *(style.paint("yellow", f"    {note}") for note in notes)])
 
 
-def site(where: Site, level: str, style: Style, *, known: bool = False) -> str:
-    """Return a divergent place in full; ``known`` divergences only if asked for."""
-    return "\n".join(_site(where, level, style, known))
+def sites(ran: Ran, level: str, style: Style, *, known: bool = False) -> Iterator[str]:
+    """Yield a run's divergent places, in full, and in a line where the same difference comes again.
+
+    ``known``: with those that the catalogue explains.
+    """
+    again: dict[tuple[object, ...], list[Site]] = {}
+    for where in ran.sites:
+        if _wanted(where.judged, known):
+            again.setdefault(where.shape, []).append(where)
+    for first, *others in again.values():
+        yield from _site(first, level, style, known)
+        if others:
+            yield from _field("again at", ", ".join(f"{o.where} (event {o.event})" for o in others), style)
 
 
 def _wanted(judged: Iterable[Judged], known: bool) -> tuple[Judged, ...]:
     return tuple(j for j in judged if known or j.known is None)
-
-
-def is_shown(where: Site, *, known: bool) -> bool:
-    """Whether a site has anything to show."""
-    return bool(_wanted(where.judged, known))
 
 
 def _site(where: Site, level: str, style: Style, known: bool) -> Iterator[str]:
@@ -95,29 +106,32 @@ def _site(where: Site, level: str, style: Style, known: bool) -> Iterator[str]:
     if place is None:
         title = "before the first entry"
     elif place.step is None:
-        title = f"at {place.address:#x}, {place.instruction}"
+        title = f"{place.address:#x}: {place.instruction}"
     else:
         title = f"step {place.step}: {place.text}"
-    kind = "one turn of the host" if where.action else "one run of the guest"
-    yield style.paint("bold", f"  {title}") + style.paint("dim", f"   ({kind}, trace event {where.event})")
-    if place is not None and place.step is not None:
-        yield from _field("trap at", f"{place.address:#x}  {place.instruction}", style)
-    yield from _field("exit", _exit(where.exit_class, where.syndrome), style)
+    kind = "turn of the host" if where.action else "run of the guest"
+    yield style.paint("bold", f"  {title}") + style.paint("dim", f"   ({kind}, event {where.event})")
+    if place is not None:
+        inside = place.step is not None
+        yield from _field("trap at", f"{place.address:#x}  {place.instruction}" if inside else place.text, style)
+    if place is not None:
+        yield from _field("exit", _exit(where.exit_class, where.syndrome), style)
     if where.action is not None:
         yield from _field("KVM", _outcome(where.action), style)
     if where.pending:
         yield from _field("pending", f"{', '.join(where.pending)} (KVM does it on the way in)", style)
-    for sentence in where.host:
-        yield from _field("host", sentence, style)
+    for is_set, sentences in groupby(where.host, key=lambda sentence: sentence.startswith("set ")):
+        for text in ["; ".join(sentences)] if is_set else sentences:
+            yield from _field("host", text, style)
     if where.prediction is not None:
         yield from _field(f"model {level}", f"{where.prediction.helper}; {decisions(where.prediction.path)}", style)
     for judged in _wanted(where.sentences, known):
         found = judged.divergence
         text = f"{found.name}: expected {shown(found.expected)}, observed {shown(found.observed)}"
-        yield from _field("divergence", style.paint(_colour(judged), text + _tag(judged)), style)
+        yield from _field("divergence", text + _tag(judged), style, "yellow" if judged.known else "red")
     rows = tuple(row for row in where.rows if _wanted(row.judged, known))
     if rows:
-        yield from _table(where.columns, rows, style)
+        yield from _table(where.columns, rows, style, known)
     yield from _reasons(where.judged if known else (), style)
 
 
@@ -154,10 +168,6 @@ def _decided(label: str, taken: list[bool]) -> str:
     return f"{label}[{yes or 'none'} of 0..{len(taken) - 1}]"
 
 
-def _colour(judged: Judged) -> str:
-    return "red" if judged.known is None else "yellow"
-
-
 def _tag(judged: Judged) -> str:
     return "" if judged.known is None else f" [{judged.known.id}]"
 
@@ -168,10 +178,11 @@ def _reasons(judged: Iterable[Judged], style: Style) -> Iterator[str]:
         yield from _field("known", f"[{entry.id}] {entry.verdict}: {entry.why} ({entry.source})", style)
 
 
-def _field(label: str, text: str, style: Style) -> Iterator[str]:
-    indent = " " * (4 + LABEL + 1)
-    first = f"    {label:{LABEL}} "
-    yield from textwrap.wrap(text, style.width, initial_indent=first, subsequent_indent=indent) or [first]
+def _field(label: str, text: str, style: Style, colour: str = "") -> Iterator[str]:
+    indent = 4 + LABEL + 1
+    lines = textwrap.wrap(printable(text), style.width - indent) or [""]
+    for number, line in enumerate(lines):
+        yield f"    {'' if number else label:{LABEL}} {style.paint(colour, line) if colour else line}"
 
 
 def _exit(exit_class: str, syndrome: Syndrome | None) -> str:
@@ -207,41 +218,51 @@ def _painted(value: int | None, bits: int, digits: int, style: Style) -> str:
     return "".join(style.paint("red", c) if mark == "^" else c for c, mark in zip(text, marks, strict=True))
 
 
-def _relations(row: Row) -> str:
-    return " ".join(j.divergence.name.removesuffix(f".{row.register}") + _tag(j) for j in row.judged)
+def _relations(row: Row, known: bool) -> str:
+    wanted = _wanted(row.judged, known)
+    return ", ".join(j.divergence.name.removesuffix(f".{row.register}") + _tag(j) for j in wanted)
 
 
-def _table(columns: tuple[str, ...], rows: tuple[Row, ...], style: Style) -> Iterator[str]:
+def _note(row: Row, space: int, known: bool) -> str:
+    """The relations of a row and the bits that differ: as exactly as there is space."""
+    said = _relations(row, known)
+    ranges, count = f"{said}: bits {bit_ranges(row.bits)}", f"{said}: {row.bits.bit_count()} bits"
+    return next((text for text in (ranges, count) if len(text) <= space), said) if row.bits else said
+
+
+def _table(columns: tuple[str, ...], rows: tuple[Row, ...], style: Style, known: bool) -> Iterator[str]:
+    """Two lines a row: values, then relations and marks; a line a value where the page is too narrow."""
+    # Before the first entry there is no "before".
+    there = [i for i in range(len(columns)) if any(row.values[i] is not None for row in rows)]
     digits = _digits(rows)
-    name = max(len("register"), *(len(row.register) for row in rows))
     cell = digits + 2
-    if 4 + name + len(columns) * (cell + 2) > style.width:
-        yield from _stacked(columns, rows, style)
+    name = max(len("register"), *(len(row.register) for row in rows))
+    marks_at = 4 + name + (len(there) - 1) * (cell + 2)
+    if marks_at + cell + 2 > style.width:
+        yield from _stacked(columns, rows, style, known)
         return
-    yield style.paint("dim", f"    {'register':{name}}" + "".join(f"  {c:>{cell}}" for c in columns) + "  relation")
+    yield style.paint("dim", f"    {'register':{name}}" + "".join(f"  {columns[i]:>{cell}}" for i in there))
     for row in rows:
-        cells = [_hex(value, digits) for value in row.values[:-1]]
+        cells = [_hex(row.values[i], digits) for i in there[:-1]]
         cells.append(_painted(row.values[-1], row.bits, digits, style))
-        yield f"    {row.register:{name}}" + "".join(f"  {c}" for c in cells) + f"  {_relations(row)}"
-        if row.bits:
-            before = 4 + name + (len(columns) - 1) * (cell + 2) + 2
-            note = f"bits {bit_ranges(row.bits)}"
-            note = note if len(note) + 8 <= before else f"{row.bits.bit_count()} bits"
-            yield f"{note:>{before - 2}}  {_marks(row.bits, digits)}".rstrip()
+        yield f"    {row.register:{name}}" + "".join(f"  {c}" for c in cells)
+        note = _note(row, marks_at - 6, known)
+        if len(note) > marks_at - 6:
+            yield f"      {style.paint('dim', note)}"
+            note = ""
+        if note or row.bits:
+            yield f"      {style.paint('dim', note.ljust(marks_at - 6))}  {_marks(row.bits, digits)}".rstrip()
 
 
-def _stacked(columns: tuple[str, ...], rows: tuple[Row, ...], style: Style) -> Iterator[str]:
-    """The same table for a narrow page: a line a value."""
+def _stacked(columns: tuple[str, ...], rows: tuple[Row, ...], style: Style, known: bool) -> Iterator[str]:
     width = max(map(len, columns))
     for row in rows:
-        yield f"    {row.register}  {style.paint('dim', _relations(row))}".rstrip()
+        yield f"    {row.register}  {style.paint('dim', _note(row, style.width - 6 - len(row.register), known))}"
         for column, value in zip(columns, row.values, strict=True):
             painted = _hex(value, 16) if column != columns[-1] else _painted(value, row.bits, 16, style)
             yield f"      {column:{width}}  {painted}"
         if row.bits:
-            note = f"bits {bit_ranges(row.bits)}"
-            note = note if len(note) <= style.width - width - 28 else f"{row.bits.bit_count()} bits"
-            yield f"      {'':{width}}  {_marks(row.bits, 16)}  {note}"
+            yield f"      {'':{width}}  {_marks(row.bits, 16)}".rstrip()
 
 
 def lost_line(target: str, lost: Lost, style: Style) -> str:
@@ -256,12 +277,16 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def summary(results: tuple[TargetResult, ...], level: str, style: Style) -> str:
-    """Return the end of a replay: a block a target, clusters of what is unexplained, and the verdict."""
-    return "\n".join(_summary(results, level, style))
+def summary(results: tuple[TargetResult, ...], level: str, style: Style, *, known: bool = False) -> str:
+    """Return the end of a replay: a block a target, clusters of what is unexplained, and the verdict.
+
+    With ``known``, or with several targets to compare, also how often each entry of the catalogue was used on each.
+    """
+    return "\n".join(_summary(results, level, style, known or len(results) > 1))
 
 
-def _summary(results: tuple[TargetResult, ...], level: str, style: Style) -> Iterator[str]:
+def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known: bool) -> Iterator[str]:
+    targets = tuple(result.target for result in results)
     for result in results:
         t = result.totals
         boots = f"{result.boots} boot" + ("s" if result.boots != 1 else "")
@@ -272,11 +297,16 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style) -> Ite
         yield from _field("divergent", f"{t['known']} known, {t['unexplained']} unexplained", style)
         for why, count in sorted(result.not_compared().items(), key=lambda item: (-item[1], item[0])):
             yield from _field("unchecked", f"{count}x {why}", style)
+    entries = known_counts(results) if known else {}
+    if entries:
+        yield ""
+        yield style.paint("bold", "Known, by entry of the catalogue")
+        yield from _counted(targets, [(n, f"{verdict}: {id_}", "") for (id_, verdict), n in entries.items()], style)
     found = clusters(results)
     if found:
         yield ""
         yield style.paint("bold", "Unexplained, by relation, register, exit class and the model's helper")
-        yield from _clusters(tuple(r.target for r in results), found, style)
+        yield from _counted(targets, [(c.counts, _cluster(c), f"first in {printable(c.first)}") for c in found], style)
     yield ""
     unexplained, lost = (sum(r.totals[key] for r in results) for key in ("unexplained", "lost"))
     verdict = f"{unexplained} unexplained divergences in {len(found)} clusters" if found else "nothing unexplained"
@@ -284,19 +314,25 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style) -> Ite
     yield style.paint("red" if unexplained or lost else "green", verdict)
 
 
-def _clusters(targets: tuple[str, ...], found: tuple[Cluster, ...], style: Style) -> Iterator[str]:
-    """A line a cluster: how many on each target, what, where first; more lines when that is too wide."""
-    names = ["/".join((f"{c.signature[0]}.{c.signature[1]}", *filter(None, c.signature[2:]))) for c in found]
-    columns = "  ".join(f"{target:>{max(6, len(target))}}" for target in targets)
-    yield style.paint("dim", f"  {columns}  what")
-    for cluster, name in zip(found, names, strict=True):
-        numbers = "  ".join(f"{cluster.counts.get(target, 0):{max(6, len(target))}}" for target in targets)
-        seen, of = cluster.reproduced
-        flaky = "" if seen == of else f" (in {seen} of {of} runs)"
-        line = f"  {numbers}  {name}{flaky}"
-        first = f"first in {printable(cluster.first)}"
-        if len(line) + 2 + len(first) <= style.width:
-            yield f"{line}  {style.paint('dim', first)}"
+def _cluster(cluster: Cluster) -> str:
+    relation, register, *rest = cluster.signature
+    seen, of = cluster.reproduced
+    flaky = "" if seen == of else f" (in {seen} of {of} runs)"
+    return "/".join((f"{relation}.{register}", *filter(None, rest))) + flaky
+
+
+_Counted = tuple[Mapping[str, int], str, str]
+
+
+def _counted(targets: tuple[str, ...], lines: Iterable[_Counted], style: Style) -> Iterator[str]:
+    """A line an item: how many on each target, what it is, a remark; the remark below where that is too wide."""
+    heads = "  ".join(f"{target:>6}" for target in targets)
+    yield style.paint("dim", f"  {heads}")
+    for counts, what, remark in lines:
+        numbers = "  ".join(f"{counts.get(target, 0):{max(6, len(target))}}" for target in targets)
+        line = f"  {numbers}  {what}"
+        if not remark or len(line) + 2 + len(remark) <= style.width:
+            yield f"{line}  {style.paint('dim', remark)}".rstrip()
         else:
             yield line
-            yield f"  {'':{len(columns)}}  {style.paint('dim', first)}"
+            yield f"  {'':{len(heads)}}  {style.paint('dim', remark)}"

@@ -49,7 +49,7 @@ def _live_rows() -> Iterator[str]:
 
 def render() -> str:
     """Return the text of ``protocol.h``.  The same tables always give the same text."""
-    trap = encode("mrs", "xzr", VECTOR_TRAP)
+    trap = encode("mrs", "xzr", layout.TRAP_REGISTER)
     lines = [
         "/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */",
         "/* Generated from harness/protocol.py: do not edit. */",
@@ -98,10 +98,3 @@ def render() -> str:
         "#endif",
     ]
     return "\n".join(lines) + "\n"
-
-
-VECTOR_TRAP: Encoding = (3, 0, 0, 6, 1)
-"""What every vector holds is a read of this register (ID_AA64ISAR1_EL1) into XZR.
-
-It always traps (HCR_EL2.TID3) and changes nothing but PC.
-"""

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clusters: the kinds of state in which two levels differ, each with its least counterexample."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError
+from harness.lemma.case import SLOTS, Case, case_of
+from harness.lemma.differ import Difference, Pair, Question, ask
+from harness.lemma.shrink import least, order
+from harness.model.constants import ctxt_id
+from harness.model.state import BLANK, BLANK_INFO, Npt, RData
+
+Values = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One kind of counterexample.
+
+    ``branch``: the branches that the left side takes on the least case; ``fork``: the first one that the right side
+    decides differently; ``fields``: what differs, or ``undefined``: why the right side is undefined; ``left`` and
+    ``right``: the differing fields' final values as text, on each side.
+    """
+
+    question: Question
+    branch: tuple[str, ...]
+    fork: str
+    undefined: str | None
+    fields: tuple[str, ...]
+    case: Case
+    left: Values
+    right: Values
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What makes it a cluster of its own."""
+        return self.question, self.branch, self.fork, self.undefined, self.fields
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; numbers of the state are decimal, and may exceed 64 bits."""
+        q = self.question
+        return {
+            "pair": ":".join(q.pair),
+            "layer": q.layer,
+            "function": q.function,
+            "logs": q.logs,
+            "branch": list(self.branch),
+            "fork": self.fork,
+            "undefined": self.undefined,
+            "fields": list(self.fields),
+            "counterexample": dict(self.case),
+            "left": dict(self.left),
+            "right": dict(self.right),
+        }
+
+
+def cluster_of(question: Question, case: Case) -> Cluster | None:
+    """The cluster that ``case`` belongs to, with ``case`` as its counterexample; None if the sides agree."""
+    difference, left, right = ask(question, dict(case))
+    if not isinstance(difference, Difference):
+        return None
+    key = _context_key(dict(case))
+    shown = difference.fields
+    return Cluster(
+        question,
+        difference.branch(),
+        difference.fork(),
+        difference.undefined,
+        shown,
+        case,
+        tuple((f, field_text(left, f, key)) for f in shown),
+        tuple((f, field_text(right, f, key)) for f in shown),
+    )
+
+
+def _context_key(case: Mapping[str, int]) -> int:
+    return ctxt_id(case.get("vmid", 1), case.get("vcpuid", 0))
+
+
+def find_clusters(finds: Iterable[tuple[Question, str, Case]]) -> tuple[Cluster, ...]:
+    """Minimise each find and put those that agree in one cluster, in a fixed order.
+
+    A goal whose least case contains a smaller one that shows the same, on no further branch, is part of that one.
+    """
+    found: dict[tuple[object, ...], Cluster] = {}
+    for question, goal, case in finds:
+        small = least(question, case, goal)
+        if contained(question, small, goal):
+            continue
+        cluster = cluster_of(question, small)
+        assert cluster is not None
+        old = found.get(cluster.key)
+        if old is None or order(small) < order(old.case):
+            found[cluster.key] = cluster
+    return sort_clusters(found.values())
+
+
+def sort_clusters(clusters: Iterable[Cluster]) -> tuple[Cluster, ...]:
+    """In the order of pages and files: by question, then by the least case."""
+    return tuple(sorted(clusters, key=lambda c: (c.question.pair, c.question.layer, c.question.function, order(c.case))))
+
+
+def contained(question: Question, case: Case, goal: str) -> bool:
+    """A part of ``case`` shows the goal's class already, and takes no branch that ``case`` does not take."""
+    whole = ask(question, dict(case))[0]
+    assert isinstance(whole, Difference)
+    wanted, branch = goal.partition(" at ")[0], set(whole.branch())
+    for size in range(len(case)):
+        for part in combinations(case, size):
+            difference = ask(question, dict(part))[0]
+            if (
+                isinstance(difference, Difference)
+                and set(difference.branch()) <= branch
+                and any(g.partition(" at ")[0] == wanted for g in difference.goals())
+            ):
+                return True
+    return False
+
+
+def field_text(d: RData, field: str, key: int) -> str:
+    """The value of a differing field as a reader sees it."""
+    name, _, rest = field.partition(".")
+    if name == "ctxt":
+        return hex(d.shadow_ctxts.get(key, BLANK)[rest])
+    if name.startswith("ctxt["):
+        return hex(d.shadow_ctxts.get(int(name[5:-1]), BLANK)[rest])
+    if name == "vminfos":
+        return "; ".join(f"VM {v}: {getattr(info, rest)}" for v, info in sorted(d.vminfos.items())) or str(
+            getattr(BLANK_INFO, rest)
+        )
+    if name == "log":
+        return _log_text(d, rest)
+    value = getattr(d, name)
+    if isinstance(value, Mapping):
+        return "; ".join(f"{k}: {_text(v)}" for k, v in sorted(value.items())[:4]) or "empty"
+    if name == "revealed":
+        return "; ".join(f"x{i} = {hex(v)}" for _, _, i, v in value) or "nothing"
+    return str(value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Npt):
+        entries = sorted(value.pt.items())[:2]
+        return ", ".join(f"gfn {g:#x} -> pfn {p:#x} level {lv} pte {e:#x}" for g, (p, lv, e) in entries) or "no entry"
+    if isinstance(value, Mapping):
+        return f"{sum(map(bool, value.values()))} registers set"
+    return str(value)
+
+
+def _log_text(d: RData, name: str) -> str:
+    ids = {"flatmem": [0], "s2page": [2], "host_npt": [5], "npt": range(6, 22), "info": range(22, 64)}[name]
+    return f"{sum(len(d.log.get(i, ())) for i in ids)} events"
+
+
+# ---- stored clusters, data under corpus/lemmas
+
+
+def store_path(directory: Path, pair: Pair) -> Path:
+    """The file of one pair."""
+    return directory / f"{pair[0]}-{pair[1]}.json"
+
+
+def store(directory: Path, pair: Pair, clusters: Iterable[Cluster]) -> None:
+    """Write the clusters of a pair, one a line."""
+    rows = [json.dumps(c.to_json()) for c in sort_clusters(c for c in clusters if c.question.pair == pair)]
+    directory.mkdir(parents=True, exist_ok=True)
+    store_path(directory, pair).write_text("[\n" + ",\n".join(rows) + "\n]\n")
+
+
+def load(path: Path) -> tuple[Cluster, ...]:
+    """Read the clusters of a file; raises :class:`~harness.errors.InputError` if one does not parse."""
+    try:
+        return tuple(_from_json(row) for row in json.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(str(path), None, f"not a file of clusters: {error!r}") from error
+
+
+def _from_json(row: Mapping[str, Any]) -> Cluster:
+    left, _, right = row["pair"].partition(":")
+    question = Question((left, right), row["function"], row["logs"])
+    case = {str(name): int(value) for name, value in row["counterexample"].items()}
+    unknown = set(case) - set(SLOTS)
+    if unknown:
+        raise ValueError(f"no such slot: {sorted(unknown)}")
+    return Cluster(
+        question,
+        tuple(row["branch"]),
+        row["fork"],
+        row["undefined"],
+        tuple(row["fields"]),
+        case_of(case),
+        tuple(row["left"].items()),
+        tuple(row["right"].items()),
+    )
+
+
+def verify(cluster: Cluster) -> str | None:
+    """Run both sides on the stored state again; what is different from what was stored, or None."""
+    again = cluster_of(cluster.question, cluster.case)
+    if again is None:
+        return "the two sides agree now"
+    if again != cluster:
+        old, new = cluster.to_json(), again.to_json()
+        return "; ".join(f"{name}: was {old[name]}, is {new[name]}" for name in old if old[name] != new[name])
+    return None
