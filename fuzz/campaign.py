@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parent of a live campaign: a directory, some workers, a deadline.
+
+Workers are processes of their own because atheris leaves without a word; the parent owns the time and the counting.
+It knows nothing of atheris or KVM: what it starts is given to it as a command line.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from fuzz.stats import Stats, merge, read_stats
+from fuzz.store import Store
+from harness.errors import InputError, SetupError
+
+CORPUS, FINDINGS, FLAKY, RUN, LOCK = "corpus", "findings", "flaky", "run", "lock"
+POLL_SECONDS = 0.1
+GRACE_SECONDS = 3.0
+"""How long a worker may take to end what it is doing."""
+SHORT_LIFE_SECONDS = 10.0
+MAX_SHORT_LIVES = 5
+"""So many deaths in a row of workers that lived shorter than that are a crash loop."""
+GAVE_UP = 3
+"""The exit status of a worker that knows that another one would fare no better (fuzz.live)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked for; ``seconds`` count from the first worker that is ready."""
+
+    seconds: float
+    jobs: int
+    out: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How a campaign stands: seconds fuzzed (0 until a worker is ready) and left, workers alive, counts."""
+
+    seconds: float
+    left: float
+    alive: int
+    stats: Stats
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a campaign ended.
+
+    ``seconds`` from the first worker being ready to the end; ``deaths`` of workers, one sentence each; ``failure`` is
+    why it ended before its time, empty if it did not; ``interrupted``: it was asked to.
+    """
+
+    stats: Stats
+    seconds: float
+    deaths: tuple[str, ...]
+    failure: str
+    interrupted: bool
+
+
+Launch = Callable[[int, int, Path], Sequence[str]]
+"""(worker, incarnation, file for its statistics) to a command line."""
+
+
+@contextmanager
+def campaign_directory(out: Path, seeds: Sequence[Path]) -> Iterator[None]:
+    """Make ``out`` ready, or take it up again; nobody else may use it meanwhile.
+
+    ``seeds`` are directories whose scenarios are in the corpus from the start.  InputError: ``out`` cannot be used.
+    """
+    try:
+        for name in (CORPUS, FINDINGS, FLAKY):
+            (out / name).mkdir(parents=True, exist_ok=True)
+        lock = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise InputError(str(out), None, f"cannot be the campaign's directory: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(str(out), None, "another campaign uses this directory right now") from None
+        shutil.rmtree(out / RUN, ignore_errors=True)
+        (out / RUN).mkdir()
+        for name in (FINDINGS, FLAKY):
+            Store(out / name).clean()
+        for seed in sorted(path for directory in seeds for path in directory.glob("*.scn")):
+            place = out / CORPUS / seed.name
+            if not place.exists():
+                work = out / RUN / seed.name
+                shutil.copyfile(seed, work)
+                work.rename(place)
+        yield
+        for name in (FINDINGS, FLAKY):
+            Store(out / name).clean()  # what a worker was writing when its time was over
+    finally:
+        os.close(lock)
+
+
+@dataclass
+class _Slot:
+    """A place for a worker, and who had it."""
+
+    index: int
+    process: subprocess.Popen[bytes]
+    stats: Path
+    log: Path
+    started: float
+    incarnation: int = 0
+    past: list[Stats] = field(default_factory=list)
+
+
+class _Workers:
+    """The processes of one campaign."""
+
+    def __init__(self, plan: Plan, launch: Launch, clock: Callable[[], float]) -> None:
+        self._plan, self._launch, self._clock = plan, launch, clock
+        self._slots: list[_Slot] = []
+        self._short_lives = 0
+        self.deaths: list[str] = []
+        self.failure = ""
+
+    def start(self) -> None:
+        for index in range(self._plan.jobs):
+            self._slots.append(self._spawn(index, 0))
+
+    def _spawn(self, index: int, incarnation: int) -> _Slot:
+        run = self._plan.out / RUN
+        stats, log = (run / f"worker-{index}-{incarnation}.{kind}" for kind in ("stats", "log"))
+        # Whatever kills the campaign kills its workers, and a worker's death kills its QEMU.
+        argv = ["setpriv", "--pdeathsig", "KILL", "--", *self._launch(index, incarnation, stats)]
+        try:
+            with log.open("wb") as output:
+                process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C is for the campaign
+                )
+        except FileNotFoundError as error:
+            raise SetupError("setpriv is missing: install the Debian package util-linux") from error
+        return _Slot(index, process, stats, log, self._clock(), incarnation)
+
+    def stats(self) -> Stats:
+        """Return what all workers counted so far."""
+        return merge(stats for slot in self._slots for stats in (*slot.past, read_stats(slot.stats)))
+
+    @property
+    def alive(self) -> int:
+        return sum(slot.process.poll() is None for slot in self._slots)
+
+    def tend(self) -> None:
+        """Replace dead workers; set ``failure`` when that is of no use."""
+        for i, slot in enumerate(self._slots):
+            status = slot.process.poll()
+            if status is None or self.failure:
+                continue
+            last = read_stats(slot.stats)
+            why = _reason(slot, status, last)
+            self.deaths.append(why)
+            short = self._clock() - slot.started < SHORT_LIFE_SECONDS
+            self._short_lives = self._short_lives + 1 if short else 0
+            if status == GAVE_UP:
+                self.failure = why
+            elif self._short_lives >= MAX_SHORT_LIVES:
+                self.failure = f"workers die as soon as they are started ({self._short_lives} in a row): {why}"
+            else:
+                new = self._spawn(slot.index, slot.incarnation + 1)
+                new.past = [merge([*slot.past, last])]
+                self._slots[i] = new
+
+    def stop(self) -> None:
+        """End all: in order if they can, else by force; returns when none is left."""
+        for slot in self._slots:
+            _signal(slot, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self.alive and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.kill()
+
+    def kill(self) -> None:
+        for slot in self._slots:
+            _signal(slot, signal.SIGKILL)
+        for slot in self._slots:
+            slot.process.wait()
+
+
+def _signal(slot: _Slot, number: signal.Signals) -> None:
+    # The group: a worker may be building with helpers of its own.  The leader is not reaped yet, so the id is its.
+    if slot.process.returncode is None:
+        with suppress(ProcessLookupError):  # between fork and setsid there is no such group yet
+            os.killpg(slot.process.pid, number)
+        slot.process.send_signal(number)
+
+
+def _reason(slot: _Slot, status: int, stats: Stats) -> str:
+    errors = [name for (group, name) in stats.words if group == "error"]
+    if errors:
+        return errors[-1]
+    how = f"signal {-status}" if status < 0 else f"status {status}"
+    return f"worker {slot.index} ended with {how} (its last words are in {slot.log})"
+
+
+def run_campaign(
+    plan: Plan,
+    launch: Launch,
+    tick: Callable[[Progress], None],
+    stopped: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
+) -> Outcome:
+    """Fuzz until the time is up, ``stopped`` says so, or there is no point in going on.
+
+    ``tick`` is called about once a second.  No process is left when this returns or raises.
+    """
+    workers = _Workers(plan, launch, clock)
+    ready = 0.0
+    next_tick = clock()
+    interrupted = False
+    try:
+        workers.start()
+        while not workers.failure:
+            now = clock()
+            if now >= next_tick or not ready:
+                stats = workers.stats()
+                ready = stats.get("time", "ready") / 1e9
+                if now >= next_tick:
+                    next_tick = now + 1.0
+                    seconds = now - ready if ready else 0.0
+                    tick(Progress(seconds, max(0.0, plan.seconds - seconds), workers.alive, stats))
+            if ready and now >= ready + plan.seconds:
+                break
+            if stopped():
+                interrupted = True
+                break
+            workers.tend()
+            time.sleep(POLL_SECONDS)
+        end = clock()
+        workers.stop()
+    finally:
+        workers.kill()
+    stats = workers.stats()
+    ready = stats.get("time", "ready") / 1e9
+    return Outcome(stats, max(0.0, end - ready) if ready else 0.0, tuple(workers.deaths), workers.failure, interrupted)
+
+
+@contextmanager
+def until_signal() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether SIGINT or SIGTERM came; the first of them does nothing else."""
+    came: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

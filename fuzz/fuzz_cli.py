@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz fuzz``: a campaign against real KVM."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from fuzz.campaign import Plan, Progress, campaign_directory, run_campaign, until_signal
+from fuzz.summary import Asked, status_line, summarise, text
+from harness.findings import Subject
+from harness.known import Catalogue
+from harness.masks import cpu_model
+from harness.model import LEVEL_NAMES
+from harness.vm.build import prepare
+from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+MAX_JOBS = 64
+MAX_SECONDS = 10 * 365 * 86400.0
+QUIET_SECONDS = 10
+"""How often a status line is written to what is no terminal."""
+
+EPILOG = """\
+examples:
+  shadowfuzz fuzz --seconds 60 --jobs 2
+      a minute on the default target; each worker has a VM of its own and wants a core
+  shadowfuzz fuzz --target kvm-vhe --out out/vhe --json > summary.json
+      another target, the summary as one JSON object (its keys: fuzz/summary.py)
+  shadowfuzz fuzz --kernel ./Image --level kernel
+      a kernel image of your own, compared with the level that is deployed
+
+what is in --out afterwards (call again with the same directory to go on from there):
+  corpus/                 scenarios that reached something new, readable
+  findings/<kind>-<id>/   one cluster each: scenario.scn, finding.json, count; kind is divergence, crash or internal
+  flaky/                  divergences that did not come back when the scenario was run again
+  run/                    the workers' logs and counters of the last campaign
+
+a divergence that the catalogue (corpus/known) does not explain is run again in the same VM and in a fresh one, and is
+a finding if it comes back both times.  `shadowfuzz replay` shows it side by side; the summary has the command.
+
+exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 the target was lost (even if
+it came back), something is missing here, or a finding could not be written
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``fuzz``; it sets `run`, which takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "fuzz",
+        help="search for scenarios in which real KVM and the model differ",
+        description="Run mutated scenarios on real KVM and compare every world switch with the model.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--seconds", type=_seconds, default=60.0, metavar="N", help="fuzz so long once the first VM is up (60)"
+    )
+    jobs = min(MAX_JOBS, os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=_jobs, default=jobs, metavar="N", help=f"workers, a VM each (here: {jobs})")
+    parser.add_argument("--target", default=DEFAULT_TARGET, metavar="NAME", help=f"machine to test ({DEFAULT_TARGET})")
+    parser.add_argument("--kernel", type=Path, metavar="IMAGE", help="boot this arm64 Image of the target's release")
+    parser.add_argument(
+        "--level", choices=LEVEL_NAMES, default=LEVEL_NAMES[0], help=f"level of the model ({LEVEL_NAMES[0]})"
+    )
+    parser.add_argument("--seed", type=_seed, metavar="N", help="of the random numbers (any; the summary names it)")
+    parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
+    parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
+    parser.set_defaults(run=run_fuzz)
+
+
+def _number(what: str, parse: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
+    def convert(given: str) -> float:
+        try:
+            value = parse(given)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{given[:40]!r}: expected {what}")
+        return value
+
+    return convert
+
+
+_seconds = _number("a number of seconds, at least 1", float, 1.0, MAX_SECONDS)
+_jobs = _number(f"a whole number from 1 to {MAX_JOBS}", int, 1, MAX_JOBS)
+_seed = _number("a whole number from 0 to 4294967295", int, 0, (1 << 32) - 1)
+
+
+def run_fuzz(args: argparse.Namespace) -> int:
+    """Run a campaign and print its summary; errors are raised for the caller to show."""
+    started = time.monotonic()
+    config = load_config(args.target)
+    cpu_model(config.cpu)
+    Catalogue.load(PROJECT / "corpus" / "known", args.level)
+    prepared = prepare(config, kernel=args.kernel, progress=lambda line: _say(f"fuzz: {line}"))
+    kernel = None if args.kernel is None else args.kernel.resolve()
+    out = args.out.absolute()
+    seed = int(args.seed) if args.seed is not None else secrets.randbits(32)
+    subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, args.level)
+    asked = Asked(subject, args.target, kernel, seed, int(args.jobs), args.out, started)
+
+    def launch(index: int, incarnation: int, stats: Path) -> list[str]:
+        # Workers differ, and so do lives of one worker: else it would run into the same death again.
+        own_seed = (seed + 1009 * index + 65537 * incarnation) % (1 << 32)
+        argv = [sys.executable, "-m", "fuzz.live", "--target", args.target, "--level", args.level]
+        argv += ["--seed", str(own_seed), "--out", str(out), "--stats", str(stats), "--parent", str(os.getpid())]
+        return argv if kernel is None else [*argv, "--kernel", str(kernel)]
+
+    show = _Status(sys.stderr)
+    with campaign_directory(out, [PROJECT / "corpus" / "seeds", PROJECT / "corpus" / "regressions"]):
+        with until_signal() as stopped:
+            outcome = run_campaign(Plan(args.seconds, asked.jobs, out), launch, show.tick, stopped)
+        show.clear()
+        summary = summarise(asked, outcome)
+    print(json.dumps(summary.to_json(), indent=2) if args.json else text(summary), flush=True)
+    return summary.exit_status
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+class _Status:
+    """The live line: rewritten in place on a terminal, a new line now and then elsewhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._terminal = stream.isatty()
+        self._ticks = 0
+
+    def tick(self, progress: Progress) -> None:
+        """Show how the campaign stands; called about once a second."""
+        line = status_line(progress)
+        if self._terminal:
+            width = shutil.get_terminal_size().columns
+            self._write(f"\r\x1b[K{line[: width - 1]}")
+        elif self._ticks % QUIET_SECONDS == 0 and self._ticks:
+            self._write(f"{line}\n")
+        self._ticks += 1
+
+    def clear(self) -> None:
+        """Leave the terminal's line empty for what follows."""
+        if self._terminal:
+            self._write("\r\x1b[K")
+
+    def _write(self, what: str) -> None:
+        try:
+            self._stream.write(what)
+            self._stream.flush()
+        except OSError:
+            self._terminal, self._ticks = False, -(1 << 62)  # nobody reads it: no reason to stop

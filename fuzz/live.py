@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker process of the live campaign, ``python -m fuzz.live``: atheris drives :mod:`fuzz.worker`.
+
+``Fuzz()`` never returns, and a signal may end the process between any two lines: what must not be lost is in mapped
+files (:mod:`fuzz.stats`) or on disk, and QEMU dies with this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.util
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+import atheris
+
+from fuzz.counters import Counters
+from fuzz.mutate import custom_crossover, custom_mutator
+from fuzz.stats import COVERAGE_SIZE, StatsWriter
+from fuzz.store import Store
+from fuzz.worker import GiveUp, Services, Worker
+from harness.check import Checked, check
+from harness.errors import SetupError, ShadowfuzzError
+from harness.findings import Subject
+from harness.known import Catalogue
+from harness.masks import cpu_model
+from harness.scenario import Scenario
+from harness.trace import Trace
+from harness.vm.build import prepare
+from harness.vm.config import PROJECT, load_config
+from harness.vm.executor import Executor
+from harness.vm.target import boot
+
+MAX_INPUT_BYTES = 8192
+"""Room for 120 steps and every register."""
+EXIT_GAVE_UP = 3
+"""The worker said in its statistics (group ``error``) why there is no point in another one."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fuzz.live", description="One worker; `shadowfuzz fuzz` starts them.")
+    parser.add_argument("--target", required=True)
+    parser.add_argument("--kernel", type=Path)
+    parser.add_argument("--level", required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--stats", type=Path, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    return parser
+
+
+def services(args: argparse.Namespace, stats: StatsWriter, counters: Counters) -> Services:
+    """Return the real world for a worker.  InputError, SetupError: an argument or the set-up is wrong."""
+    config = load_config(args.target)
+    prepared = prepare(config, kernel=args.kernel)
+    cpu, catalogue = cpu_model(config.cpu), Catalogue.load(PROJECT / "corpus" / "known", args.level)
+    level: str = args.level
+
+    def start() -> AbstractContextManager[Executor]:
+        return boot(config, prepared)
+
+    def checked(scenario: Scenario, trace: Trace) -> Checked:
+        return check(scenario, trace, level, cpu, catalogue)
+
+    subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, level)
+    return Services(
+        boot=start,
+        check=checked,
+        hit=counters.hit,
+        stats=stats,
+        findings=Store(args.out / "findings"),
+        flaky=Store(args.out / "flaky"),
+        subject=subject,
+        now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
+        ticks=time.monotonic_ns,
+    )
+
+
+def libfuzzer_arguments(args: argparse.Namespace) -> list[str]:
+    """Return the argv for libFuzzer."""
+    return [
+        # The modes that start children run this through a shell.
+        f"{sys.executable} -m fuzz.live",
+        f"-seed={args.seed % (1 << 32) or 1}",  # 0 would mean: any
+        f"-max_len={MAX_INPUT_BYTES}",
+        "-len_control=0",  # the mutator knows how long a scenario should be
+        "-reduce_inputs=0",  # a long scenario costs less an exit than a short one
+        "-reload=5",
+        "-timeout=120",
+        "-rss_limit_mb=0",
+        "-print_funcs=0",
+        "-print_final_stats=0",
+        # Ctrl-C is the campaign's; SIGTERM is ours (see stop below).
+        *("-handle_int=0", "-handle_term=0"),
+        f"-artifact_prefix={args.stats.parent}/",
+        str(args.out / "corpus"),
+    ]
+
+
+def load_custom_hooks() -> None:
+    """Let libFuzzer find atheris' mutator and crossover hooks.
+
+    It looks for them when its own library is loaded, which :meth:`Counters.attach` does before ``Setup`` could.
+    """
+    for name in ("atheris.custom_mutator", "atheris.custom_crossover"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise SetupError(f"{name} is missing: this is not atheris 3; `make setup` installs it")
+        ctypes.CDLL(spec.origin, ctypes.RTLD_GLOBAL)
+
+
+class Target:
+    """The function that libFuzzer calls, and the ways out of the process."""
+
+    def __init__(self, worker: Worker, stats: StatsWriter) -> None:
+        self._worker, self._stats = worker, stats
+        self._stopping = False
+        self._busy = False
+
+    def stop(self, _signal: int, _frame: FrameType | None) -> None:
+        """End: at once between two inputs, else when the current one has been counted."""
+        self._stopping = True
+        if not self._busy:
+            self.leave(0)
+
+    def leave(self, status: int, error: str = "") -> None:
+        """End the process and its machine; no exit handler of atheris or Python is of any use here."""
+        if error:
+            self._stats.add("error", error)
+        self._worker.close()
+        os._exit(status)
+
+    def __call__(self, data: bytes) -> None:
+        """Run one input."""
+        self._busy = True
+        try:
+            self._worker.one(data)
+        except (GiveUp, ShadowfuzzError) as error:
+            self.leave(EXIT_GAVE_UP, str(error))
+        self._busy = False
+        if self._stopping:
+            self.leave(0)
+
+
+def main(argv: list[str]) -> int:
+    """Fuzz until told to stop; returns only if nothing could be started."""
+    args = _parser().parse_args(argv)
+    if os.getppid() != args.parent:
+        return EXIT_GAVE_UP  # it died before it could be our death signal
+    stats = StatsWriter(args.stats)
+    counters = Counters(COVERAGE_SIZE)
+    load_custom_hooks()
+    counters.attach()
+    try:
+        worker = Worker(services(args, stats, counters))
+        target = Target(worker, stats)
+        target_start(worker.start, target)
+    except ShadowfuzzError as error:
+        stats.add("error", str(error))
+        return EXIT_GAVE_UP
+    atheris.Setup(
+        libfuzzer_arguments(args),
+        target,
+        custom_mutator=custom_mutator,
+        custom_crossover=custom_crossover,
+    )
+    atheris.Fuzz()
+    return 0
+
+
+def target_start(start: Callable[[], None], target: Target) -> None:
+    """Boot with SIGTERM deadly, then let it end the worker in order."""
+    start()
+    signal.signal(signal.SIGTERM, target.stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

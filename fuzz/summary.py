@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a campaign found, as one value: for people as text, for machines as JSON."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fuzz.campaign import CORPUS, FINDINGS, FLAKY, Outcome, Progress
+from fuzz.stats import Stats
+from fuzz.store import SCENARIO, Store
+from harness.errors import InputError
+from harness.findings import Subject
+
+OK, DIVERGENT, FAILED = 0, 1, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How the campaign was called: what a summary needs to be repeated."""
+
+    subject: Subject
+    target: str
+    kernel: Path | None
+    seed: int
+    jobs: int
+    out: Path
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A finding that this campaign saw: members seen by it, and in all that the directory remembers."""
+
+    id: str
+    kind: str
+    what: str
+    members: int
+    scenarios: int
+    scenario: str
+    replay: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """All counts of one campaign; the names are the keys of the JSON form.
+
+    ``seconds`` run from the first worker being ready; ``checked_exits`` are the exits whose host turn was replayed on
+    the model and compared; ``divergences_*`` count registers and flags, not scenarios; ``unchecked`` counts, by reason,
+    single comparisons that were masked or impossible.
+    """
+
+    target: str
+    kernel_release: str
+    kernel_sha256: str
+    level: str
+    seed: int
+    jobs: int
+    out: str
+    seconds: float
+    seconds_to_first_checked_exit: float | None
+    scenarios: int
+    exits: int
+    exits_by_class: Mapping[str, int]
+    checked_exits: int
+    checked_exits_per_s: float
+    relations: Mapping[str, int]
+    coverage: int
+    corpus: int
+    divergences_known: int
+    known_by_entry: Mapping[str, int]
+    divergences_unexplained: int
+    unexplained_by_cluster: Mapping[str, int]
+    divergences_flaky: int
+    flaky_by_cluster: Mapping[str, int]
+    confirmations: int
+    unchecked: Mapping[str, int]
+    undefined: Mapping[str, int]
+    statuses: Mapping[str, int]
+    dropped_records: int
+    invalid_inputs: int
+    lost_vms: int
+    lost_by_reason: Mapping[str, int]
+    internal_errors: int
+    worker_deaths: tuple[str, ...]
+    findings: tuple[Cluster, ...]
+    findings_unwritten: Mapping[str, int]
+    failure: str
+    interrupted: bool
+
+    @property
+    def exit_status(self) -> int:
+        """0 nothing unexplained, 1 an unexplained divergence, 3 the target was lost or something of ours failed."""
+        if self.failure:
+            return FAILED
+        if self.divergences_unexplained:
+            return DIVERGENT
+        return FAILED if self.lost_vms or self.internal_errors or self.findings_unwritten else OK
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain data for :mod:`json`."""
+        return asdict(self)
+
+
+def summarise(asked: Asked, outcome: Outcome) -> Summary:
+    """Return the summary of a campaign that has ended; reads the directory for what the findings are."""
+    stats, subject = outcome.stats, asked.subject
+    checked, first = stats.get("count", "checked_exits"), stats.get("time", "first_exit")
+    return Summary(
+        target=subject.target,
+        kernel_release=subject.kernel_release,
+        kernel_sha256=subject.kernel_sha256,
+        level=subject.level,
+        seed=asked.seed,
+        jobs=asked.jobs,
+        out=str(asked.out),
+        seconds=round(outcome.seconds, 3),
+        seconds_to_first_checked_exit=round(first / 1e9 - asked.started, 3) if first else None,
+        scenarios=stats.get("count", "scenarios"),
+        exits=stats.total("exits"),
+        exits_by_class=stats.group("exits"),
+        checked_exits=checked,
+        checked_exits_per_s=round(checked / outcome.seconds, 1) if outcome.seconds else 0.0,
+        relations=stats.group("relations"),
+        coverage=stats.coverage,
+        corpus=sum(1 for _ in (asked.out / CORPUS).iterdir()),
+        divergences_known=stats.total("known"),
+        known_by_entry=stats.group("known"),
+        divergences_unexplained=stats.total("unexplained"),
+        unexplained_by_cluster=stats.group("unexplained"),
+        divergences_flaky=stats.total("flaky"),
+        flaky_by_cluster=stats.group("flaky"),
+        confirmations=stats.get("count", "confirmations"),
+        unchecked=stats.group("unchecked"),
+        undefined=stats.group("undefined"),
+        statuses=stats.group("status"),
+        dropped_records=stats.get("count", "dropped"),
+        invalid_inputs=stats.get("count", "invalid"),
+        lost_vms=stats.total("lost"),
+        lost_by_reason=stats.group("lost"),
+        internal_errors=stats.total("internal"),
+        worker_deaths=outcome.deaths,
+        findings=_clusters(asked, stats),
+        findings_unwritten=stats.group("unwritten"),
+        failure=outcome.failure,
+        interrupted=outcome.interrupted,
+    )
+
+
+def _clusters(asked: Asked, stats: Stats) -> tuple[Cluster, ...]:
+    store = Store(asked.out / FINDINGS)
+    found: list[Cluster] = []
+    for group in ("unexplained", "crashes", "internal"):
+        for id_, members in stats.group(group).items():
+            scenario = store.root / id_ / SCENARIO
+            found.append(
+                Cluster(
+                    id_,
+                    id_.partition("-")[0],
+                    _what(store, id_),
+                    members,
+                    store.count(id_),
+                    str(scenario),
+                    _replay(asked, scenario),
+                )
+            )
+    return tuple(found)
+
+
+def _what(store: Store, id_: str) -> str:
+    try:
+        finding = store.load(id_)
+    except InputError as error:
+        return f"not on disk: {error}"
+    if not finding.divergences:
+        return finding.detail or " ".join(finding.signature)
+    first = finding.divergences[0]
+    name = f"{first.relation}.{first.register}" if first.register else first.relation
+    helper = f", model: {first.helper}" if first.helper else ""
+    return f"{name} at {first.exit_class}{helper}: expected {first.expected}, observed {first.observed}"
+
+
+def _replay(asked: Asked, scenario: Path) -> str:
+    words = ["shadowfuzz", "replay", str(scenario), "--target", asked.target]
+    if asked.kernel is not None:
+        words += ["--kernel", str(asked.kernel)]
+    return shlex.join([*words, "--level", asked.subject.level])
+
+
+def status_line(progress: Progress) -> str:
+    """Return how a campaign stands, on one line."""
+    stats = progress.stats
+    if not progress.seconds:
+        return f"{progress.alive} workers booting"
+    checked = stats.get("count", "checked_exits")
+    lost, flaky = stats.total("lost"), len(stats.group("flaky"))
+    clusters = stats.group("unexplained")
+    minutes, seconds = divmod(round(progress.left), 60)
+    parts = [
+        f"{stats.get('count', 'scenarios')} scenarios",
+        f"{checked / progress.seconds:.0f} checked exits/s",
+        f"coverage {stats.coverage}",
+        f"known {stats.total('known')}",
+        f"unexplained {sum(clusters.values())} in {len(clusters)} clusters",
+        *([f"flaky {flaky}"] if flaky else []),
+        *([f"lost VMs {lost}"] if lost else []),
+        f"{minutes}:{seconds:02d} left",
+    ]
+    return ", ".join(parts)
+
+
+def text(summary: Summary) -> str:
+    """Return a summary for people."""
+    s = summary
+    first = s.seconds_to_first_checked_exit
+    lines = [
+        f"target {s.target}, Linux {s.kernel_release}, level {s.level}, {s.jobs} workers, seed {s.seed}",
+        f"{s.seconds:.1f} s of fuzzing" + (f", first checked exit after {first:.1f} s" if first is not None else ""),
+        f"scenarios          {s.scenarios}  (invalid inputs {s.invalid_inputs})",
+        f"coverage           {s.coverage}  (corpus {s.corpus})",
+        f"checked exits/s    {s.checked_exits_per_s:.0f}  ({s.checked_exits} checked of {s.exits})",
+        f"exits by class     {_row(s.exits_by_class)}",
+        f"relations checked  {_row(s.relations)}",
+        f"scenarios ended    {_row(s.statuses)}" + (f", records dropped {s.dropped_records}" * bool(s.dropped_records)),
+        *_table(f"known divergences  {s.divergences_known}", s.known_by_entry),
+        *_table(f"not compared       {sum(s.unchecked.values())}", s.unchecked),
+        *_table(f"model undefined    {sum(s.undefined.values())}", s.undefined),
+        *_table(f"flaky              {s.divergences_flaky}  (in {Path(s.out) / FLAKY})", s.flaky_by_cluster),
+        *_table(f"lost VMs           {s.lost_vms}", s.lost_by_reason),
+    ]
+    if s.worker_deaths:
+        lines.append(f"dead workers       {len(s.worker_deaths)}")
+        lines += [f"    {why}" for why in dict.fromkeys(s.worker_deaths)]
+    clusters = sum(c.kind == "divergence" for c in s.findings)
+    lines.append(f"unexplained        {s.divergences_unexplained} divergences in {clusters} clusters")
+    for cluster in s.findings:
+        lines += [f"  {cluster.id}: {cluster.what}", f"    seen {cluster.members} times; {cluster.replay}"]
+    for why, count in s.findings_unwritten.items():
+        lines.append(f"{count} findings could not be written to {Path(s.out) / FINDINGS}: {why}")
+    if s.interrupted:
+        lines.append("stopped before its time, as asked")
+    if s.failure:
+        lines.append(f"stopped before its time: {s.failure}")
+    return "\n".join(lines)
+
+
+def _row(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+
+
+def _table(title: str, counts: Mapping[str, int]) -> list[str]:
+    if not counts:
+        return [title.partition("  (in")[0]]
+    width = max(len(str(count)) for count in counts.values())
+    return [title, *(f"    {count:{width}}  {name}" for name, count in counts.items())]

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker of the live campaign does with one input: run, check, confirm, count, keep.  Knows no atheris."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from fuzz.features import features
+from fuzz.stats import StatsWriter
+from fuzz.store import Store
+from harness.check import Checked, signature
+from harness.compare import Divergence
+from harness.errors import InputError, TargetError, VmLost
+from harness.findings import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
+from harness.scenario import Scenario, format_scenario, parse
+from harness.trace import Trace
+
+MAX_LOSSES = 5
+"""So many lost machines in a row (none of them finished a scenario) and the worker gives up."""
+MAX_INTERNAL = 20
+"""So many failures of our own, and it gives up as well: what it counts means little."""
+REMEMBERED = 8
+"""Scenarios that a crash finding shows besides the one that was running."""
+
+
+class Runs(Protocol):
+    """What runs scenarios: :class:`harness.vm.executor.Executor`, or a fake in tests."""
+
+    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
+        """Run a scenario and return what was recorded."""
+
+
+class GiveUp(Exception):
+    """The worker cannot go on; the text says why."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """What a worker needs of the world.
+
+    ``boot`` gives a machine; ``check`` compares; ``hit`` takes a coverage counter; ``findings`` and ``flaky`` keep what
+    was found; ``now`` is the date as ISO 8601, ``ticks`` a clock in nanoseconds that all processes share.
+    """
+
+    boot: Callable[[], AbstractContextManager[Runs]]
+    check: Callable[[Scenario, Trace], Checked]
+    hit: Callable[[int], None]
+    stats: StatsWriter
+    findings: Store
+    flaky: Store
+    subject: Subject
+    now: Callable[[], str]
+    ticks: Callable[[], int]
+
+
+class Worker:
+    """One machine, and the scenarios that it is given."""
+
+    def __init__(self, services: Services) -> None:
+        self._with = services
+        self._stats = services.stats
+        self._machine = ExitStack()
+        self._executor: Runs | None = None
+        self._losses = 0
+        self._internal = 0
+        self._recent: deque[str] = deque(maxlen=REMEMBERED)
+        self._confirmed: set[str] = set(services.findings.ids())
+
+    def start(self) -> None:
+        """Boot the machine.  TargetError, SetupError: it does not come up."""
+        self._executor = self._machine.enter_context(self._with.boot())
+        if not self._stats.get("time", "ready"):
+            self._stats.put("time", "ready", self._with.ticks())
+
+    def close(self) -> None:
+        """End the machine."""
+        self._executor = None
+        self._machine.close()
+
+    def one(self, data: bytes) -> None:
+        """Do all that is to be done with one input.  GiveUp: there is no point in going on."""
+        try:
+            scenario = parse(data)
+        except InputError:
+            self._stats.add("count", "invalid")
+            return
+        try:
+            if self._executor is None:
+                self.start()
+            self._scenario(scenario)
+            self._losses = 0
+        except TargetError as error:
+            self._lost(scenario, error)
+        except (GiveUp, OSError):
+            raise
+        except ValueError as error:
+            if "mailbox" not in str(error):
+                self._failed(scenario, error)
+            else:
+                self._stats.add("count", "invalid")  # more operations than the mailbox holds
+        except Exception as error:
+            self._failed(scenario, error)
+
+    def _run(self, scenario: Scenario, *, fresh_vm: bool) -> tuple[Trace, Checked]:
+        assert self._executor is not None
+        trace = self._executor.run(scenario, fresh_vm=fresh_vm)
+        return trace, self._with.check(scenario, trace)
+
+    def _scenario(self, scenario: Scenario) -> None:
+        trace, checked = self._run(scenario, fresh_vm=False)
+        for index in features(trace, checked):
+            self._with.hit(index)
+            self._stats.saw(index)
+        self._count(checked)
+        if checked.unexplained:
+            self._unexplained(scenario, checked)
+        self._recent.append(format_scenario(scenario))
+
+    def _count(self, checked: Checked) -> None:
+        stats = self._stats
+        stats.add("count", "scenarios")
+        stats.add("status", checked.status)
+        stats.add_all("exits", checked.exits)
+        stats.add_all("relations", checked.relations)
+        stats.add_all("unchecked", checked.unchecked)
+        stats.add_all("undefined", checked.undefined)
+        if checked.dropped:
+            stats.add("count", "dropped", checked.dropped)
+        for judged in checked.judged:
+            if judged.known is not None:
+                stats.add("known", judged.known.id)
+        # An exit counts as checked when the host's turn after it was replayed on the model and compared.  The last
+        # exit of a scenario has no such turn.
+        exits = checked.relations.get("save", 0) - sum(1 for name, _ in checked.paths if name == "FIRST")
+        if exits > 0:
+            stats.add("count", "checked_exits", exits)
+            if not stats.get("time", "first_exit"):
+                stats.put("time", "first_exit", self._with.ticks())
+
+    # ---- divergences that nothing explains ---------------------------------------------------------------------
+
+    def _unexplained(self, scenario: Scenario, checked: Checked) -> None:
+        clusters = _clusters(checked)
+        ids = {key: finding_id("divergence", key, self._with.subject) for key in clusters}
+        new = {key for key in clusters if ids[key] not in self._confirmed}
+        same: set[Signature] = set()
+        fresh: set[Signature] = set()
+        if new:
+            self._stats.add("count", "confirmations")
+            try:
+                same = set(_clusters(self._run(scenario, fresh_vm=False)[1]))
+                fresh = set(_clusters(self._run(scenario, fresh_vm=True)[1]))
+            except TargetError:
+                # Not confirmed, not forgotten: kept as flaky, and the caller sees to the machine.
+                for key in clusters:
+                    self._keep(scenario, key, clusters[key], key in same, False, confirmed=ids[key] in self._confirmed)
+                raise
+        for key, members in clusters.items():
+            confirmed = key not in new or (key in same and key in fresh)
+            self._keep(scenario, key, members, key in same, key in fresh, confirmed=confirmed)
+
+    def _keep(
+        self, scenario: Scenario, key: Signature, members: list[Divergence], same: bool, fresh: bool, *, confirmed: bool
+    ) -> None:
+        finding = Finding(
+            "divergence",
+            key,
+            self._with.subject,
+            tuple(difference(d) for d in members[:MAX_DIVERGENCES]),
+            len(members),
+            Tries(int(same), 1),
+            Tries(int(fresh), 1),
+            self._with.now(),
+        )
+        self._stats.add("unexplained" if confirmed else "flaky", finding.id, len(members))
+        known_here = finding.id in self._confirmed
+        if confirmed:
+            self._confirmed.add(finding.id)
+        store = self._with.findings if confirmed else self._with.flaky
+        self._store(store, finding, scenario, {}, bump_only=known_here)
+
+    def _store(
+        self, store: Store, finding: Finding, scenario: Scenario, extra: Mapping[str, str], *, bump_only: bool = False
+    ) -> None:
+        try:
+            if bump_only and finding.id in store:
+                store.bump(finding.id)
+            else:
+                store.add(finding, format_scenario(scenario), extra)
+        except OSError as error:
+            # The campaign goes on counting; the summary says that this could not be kept.
+            self._stats.add("unwritten", f"{error.strerror or error}")
+            self._confirmed.discard(finding.id)  # there may be room for the next member
+
+    # ---- what is no divergence -----------------------------------------------------------------------------------
+
+    def _lost(self, scenario: Scenario, error: TargetError) -> None:
+        reason = str(error)
+        console = error.console_tail if isinstance(error, VmLost) else ""
+        self._stats.add("lost", re.sub(r"0x[0-9a-fA-F]+|\d+", "N", reason))
+        finding = self._plain("crash", (type(error).__name__, _gist(reason, console)), reason)
+        self._store(self._with.findings, finding, scenario, {"console.txt": console, **self._earlier()})
+        self._stats.add("crashes", finding.id)
+        self._losses += 1
+        self.close()
+        if self._losses >= MAX_LOSSES:
+            raise GiveUp(f"the machine was lost {self._losses} times in a row, the last time: {reason}") from error
+
+    def _failed(self, scenario: Scenario, error: Exception) -> None:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = "".join(traceback.format_exception(error))
+        signature_ = (type(error).__name__, f"{where.filename.rpartition('/')[2]}:{where.name}")
+        finding = self._plain("internal", signature_, str(error))
+        self._store(self._with.findings, finding, scenario, {"traceback.txt": text})
+        self._stats.add("internal", finding.id)
+        self._internal += 1
+        if self._internal >= MAX_INTERNAL:
+            raise GiveUp(f"shadowfuzz itself failed {self._internal} times, the last time: {error!r}") from error
+
+    def _plain(self, kind: str, key: Signature, detail: str) -> Finding:
+        subject, never = self._with.subject, Tries(0, 0)
+        return Finding(kind, key, subject, (), 0, never, never, self._with.now(), detail)
+
+    def _earlier(self) -> dict[str, str]:
+        return {f"earlier-{i}.scn": text for i, text in enumerate(reversed(self._recent), 1)}
+
+
+def _clusters(checked: Checked) -> dict[Signature, list[Divergence]]:
+    clusters: dict[Signature, list[Divergence]] = {}
+    for divergence in checked.unexplained:
+        clusters.setdefault(signature(divergence), []).append(divergence)
+    return clusters
+
+
+_PANIC = re.compile(r"Kernel panic - not syncing: .*|kernel BUG at .*|Unable to handle kernel .*|Internal error: .*")
+
+
+def _gist(reason: str, console: str) -> str:
+    """What two losses of one cause have in common: the kernel's own last words, else the reason, without numbers."""
+    found = _PANIC.search(console)
+    return re.sub(r"0x[0-9a-fA-F]+|[0-9a-f]{8,}|\d+", "N", found[0] if found else reason)[:200]
