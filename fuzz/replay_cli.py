@@ -120,7 +120,7 @@ def run_replay(args: argparse.Namespace) -> int:
     if output is None:
         print(json.dumps(document(results, plan.level, traces=args.trace), indent=1))
     else:
-        print("\n" + terminal.summary(results, plan.level, output.style))
+        print("\n" + terminal.summary(results, plan.level, output.style, known=args.known))
     return exit_status(results)
 
 
@@ -192,15 +192,15 @@ class _Text:
 
     def target(self, name: str, prepared: PreparedTarget) -> None:
         self._print(self.style.paint("bold", f"{name}: Linux {prepared.kernel_release}"))
+        self._print(terminal.header_line(self.style))
 
     def show(self, target: str, item: Ran | Lost) -> None:
         if isinstance(item, Lost):
             self._print(terminal.lost_line(target, item, self.style))
             return
         self._print(terminal.status_line(item, self.style))
-        for site in item.sites:
-            if terminal.is_shown(site, known=self._known):
-                self._print(terminal.site(site, self._level, self.style, known=self._known))
+        for line in terminal.sites(item, self._level, self.style, known=self._known):
+            self._print(line)
         if self._trace:
             self._print("\n".join(trace_lines(item.trace)))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from harness import arch, compare, exits, protocol, registers
 from harness.a64 import disassemble
-from harness.check import Judged, signature
+from harness.check import Judged
 from harness.compare import Action, Prediction, Round
 from harness.guest import code_of, is_call
 from harness.layout import CODE, REGIONS, VECTORS
@@ -84,12 +84,6 @@ class Site:
     sentences: tuple[Judged, ...]
 
     @property
-    def shape(self) -> tuple[object, ...]:
-        """What sites that tell the same story share: who differs from whom in which bits, and who explains it."""
-        ids = frozenset((signature(j.divergence), j.known.id if j.known else None) for j in self.judged)
-        return self.exit_class, ids, frozenset((row.register, row.bits) for row in self.rows)
-
-    @property
     def where(self) -> str:
         """The site in a few words."""
         if self.place is None:
@@ -116,7 +110,7 @@ def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> Place:
         index = guest_steps[(address - CODE.base) // 4]
         return Place(address, index, format_step(scenario.steps[index]), disassemble(word, address))
     at = exit_.step
-    text = f"the agent was at step {at}: {format_step(scenario.steps[at])}" if at < len(scenario.steps) else ""
+    text = f"at step {at}: {format_step(scenario.steps[at])}" if at < len(scenario.steps) else ""
     if address in CODE:
         return Place(address, None, text, "the trap behind the last step")
     if address in VECTORS:

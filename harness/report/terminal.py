@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from harness.check import Judged
+from harness.check import Judged, signature
 from harness.compare import Action
 from harness.registers import MASK64
 from harness.report.esr import Syndrome
@@ -90,7 +90,7 @@ def sites(ran: Ran, level: str, style: Style, *, known: bool = False) -> Iterato
     again: dict[tuple[object, ...], list[Site]] = {}
     for where in ran.sites:
         if _wanted(where.judged, known):
-            again.setdefault(where.shape, []).append(where)
+            again.setdefault(_shape(where, known), []).append(where)
     for first, *others in again.values():
         yield from _site(first, level, style, known)
         if others:
@@ -99,6 +99,13 @@ def sites(ran: Ran, level: str, style: Style, *, known: bool = False) -> Iterato
 
 def _wanted(judged: Iterable[Judged], known: bool) -> tuple[Judged, ...]:
     return tuple(j for j in judged if known or j.known is None)
+
+
+def _shape(where: Site, known: bool) -> tuple[object, ...]:
+    """What sites that tell the same story share: which relation, which register, which bits, which explanation."""
+    said = {(signature(j.divergence), j.known.id if j.known else "") for j in _wanted(where.judged, known)}
+    bits = {(row.register, row.bits) for row in where.rows if _wanted(row.judged, known)}
+    return where.exit_class, frozenset(said), frozenset(bits)
 
 
 def _site(where: Site, level: str, style: Style, known: bool) -> Iterator[str]:
@@ -112,8 +119,10 @@ def _site(where: Site, level: str, style: Style, known: bool) -> Iterator[str]:
     kind = "turn of the host" if where.action else "run of the guest"
     yield style.paint("bold", f"  {title}") + style.paint("dim", f"   ({kind}, event {where.event})")
     if place is not None:
-        inside = place.step is not None
-        yield from _field("trap at", f"{place.address:#x}  {place.instruction}" if inside else place.text, style)
+        if place.step is not None:
+            yield from _field("trap at", f"{place.address:#x}  {place.instruction}", style)
+        elif place.text:
+            yield from _field("agent", place.text, style)
     if place is not None:
         yield from _field("exit", _exit(where.exit_class, where.syndrome), style)
     if where.action is not None:
