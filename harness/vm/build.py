@@ -159,6 +159,9 @@ def _kernel_key(config: MachineConfig) -> str:
 
 
 def _build_kernel(config: MachineConfig, cache: Cache, work: Path, progress: Progress) -> Mapping[str, object]:
+    if re.search(r"[\s:]", str(work)):
+        # Known before 40 MB are fetched: make splits its words there, and Linux' Makefile refuses to start.
+        raise SetupError(f"no kernel module can be built in {cache.root}: set XDG_CACHE_HOME to a path without spaces")
     progress(f"kernel package {config.kernel_package}: fetching and unpacking")
     unpacked = work / "unpacked"
     with cache.lock("apt", progress):
@@ -254,10 +257,6 @@ def _build_guest(kernel_entry: Entry, sources: Path, work: Path, progress: Progr
 def build_module(headers: Path, build: Path, progress: Progress = quiet) -> None:
     """Build the module in `build` against unpacked `headers`; SetupError with the compiler's first complaint."""
     make = require_tool("make", "make")
-    for path in (headers, build):
-        if re.search(r"[\s:]", str(path)):
-            raise SetupError(f"{path}: the kernel's build cannot work below a path with a space or colon in it; "
-                             "set XDG_CACHE_HOME to one without")  # fmt: skip
     argv = [make, "-C", str(headers), f"M={build}", "ARCH=arm64", f"CROSS_COMPILE={CROSS}"]
     # The headers ask for the compiler by its Debian 12 name, gcc-12; a cross compiler is called otherwise.
     argv += [f"CC={CROSS}gcc"]

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Doctor's rows: what is there is ok, what is not says how to get it; and the command around them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fuzz.setup_cli import REQUIREMENTS, add_parsers
+from harness.errors import InputError
+from harness.vm.build import PreparedTarget
+from harness.vm.config import list_configs, load_config
+from harness.vm.doctor import (
+    Requirement,
+    TargetState,
+    check_distributions,
+    check_requirements,
+    check_target,
+    parse_requirements,
+)
+
+ROW = Requirement("qemu-system-arm", "qemu-system-aarch64", "runs the target")
+PREPARED = PreparedTarget(
+    name="kvm-nvhe",
+    kernel=Path("/cache/kernel-1/Image"),
+    kernel_sha256="aa",
+    kernel_release="6.1.0-1-cloud-arm64",
+    package="linux-image-6.1.0-1-cloud-arm64",
+    package_version="6.1.5-1",
+    initrd=Path("/cache/guest-1/initrd.cpio"),
+    module_elf=Path("/cache/guest-1/probe.ko"),
+)
+
+
+def test_carried_list_of_packages() -> None:
+    rows = parse_requirements(REQUIREMENTS.read_text(), "x")
+    assert {"qemu-system-arm", "gcc-aarch64-linux-gnu", "make", "python3-venv"} <= {row.package for row in rows}
+
+
+def test_rows() -> None:
+    assert parse_requirements("# a | b\n\nqemu-system-arm | qemu-system-aarch64 | runs the target # x\n", "x") == (ROW,)
+    for wrong in ("a | b", "a | b | c | d", "a || c"):
+        with pytest.raises(InputError, match="x:2: expected: package"):
+            parse_requirements(f"\n{wrong}\n", "x")
+
+
+def test_requirements() -> None:
+    (there,) = check_requirements([ROW], lambda evidence: f"/usr/bin/{evidence}")
+    assert (there.ok, there.detail, there.fix) == (True, "runs the target (/usr/bin/qemu-system-aarch64)", "")
+    (missing,) = check_requirements([ROW], lambda _: None)
+    assert not missing.ok
+    assert "apt-get install qemu-system-arm" in missing.fix
+
+
+def test_distributions() -> None:
+    requires = ["atheris==3.0.0", "qemu.qmp==0.0.6", "z3-solver>=4.13", "pytest>=8; extra == 'test'"]
+    checks = check_distributions(requires, lambda name: None if name == "qemu.qmp" else "1")
+    assert [(check.name, check.ok) for check in checks] == [("atheris", True), ("qemu.qmp", False), ("z3-solver", True)]
+    assert checks[1].fix == "make setup"
+
+
+def test_target() -> None:
+    config = load_config("kvm-nvhe")
+    absent = check_target(TargetState(config, None))
+    assert (absent.ok, absent.fix) == (False, "shadowfuzz setup --target kvm-nvhe")
+    good = check_target(TargetState(config, PREPARED, "aa"))
+    assert good.ok
+    for fact in ("6.1.5-1", "/cache/kernel-1/Image", "sha256 aa"):
+        assert fact in good.detail
+    damaged = check_target(TargetState(config, PREPARED, "bb"))
+    assert not damaged.ok
+    assert "rm -r /cache/kernel-1" in damaged.fix
+    assert check_target(TargetState(config, replace(PREPARED, kernel_sha256="bb"), "bb")).ok
+
+
+def run(*argv: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_parsers(parser.add_subparsers(required=True))
+    args = parser.parse_args(argv)
+    status = args.run(args)
+    assert isinstance(status, int)
+    return status
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With an empty cache every target is missing, and nothing is made by asking."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert run("doctor", "--json") == 3
+    document = json.loads(capsys.readouterr().out)
+    assert document["ok"] is False
+    assert document["cache"] == str(tmp_path / "shadowfuzz")
+    assert [target["name"] for target in document["targets"]] == list(list_configs())
+    assert all(target["image"] is None for target in document["targets"])
+    assert run("doctor") == 3
+    text = capsys.readouterr().out
+    assert "MISSING  kvm-nvhe" in text
+    assert "get it: shadowfuzz setup --target kvm-nvhe" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_target_is_known_before_anything_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="no such target"):
+        run("setup", "--target", "kvm-nvhe", "nonsense")
+    assert list(tmp_path.iterdir()) == []
