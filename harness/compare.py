@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from harness import arch, exits, registers, syndrome
+from harness import a64, arch, exits, registers, syndrome
 from harness.arch import State
-from harness.guest import is_call, walk
+from harness.guest import FROM_UNKNOWN, Walk, is_call, walk
 from harness.masks import Cpu
 from harness.registers import INDEX, MASK64, NAMES
 from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
@@ -239,7 +239,7 @@ def compare_run(
     if trapped and expected[arch.SCTLR] & arch.SCTLR_M:
         yield Unchecked("switch", "fault registers with stage-1 translation on")
     elif trapped:
-        yield from _compare_fault(expected, code.get(target), exit_, where)
+        yield from _compare_fault(path, code.get(target), exit_, where)
     if call:
         expected = (*expected[: arch.PC], observed[arch.PC], *expected[arch.PC + 1 :])
     if expected == observed:
@@ -256,11 +256,16 @@ def compare_run(
 
 
 def _compare_fault(
-    state: State, word: int | None, exit_: Switch, where: tuple[str, int, int]
-) -> Iterator[Divergence]:
+    path: Walk, word: int | None, exit_: Switch, where: tuple[str, int, int]
+) -> Iterator[Divergence | Unchecked]:
     """Compare the fault registers of a trap with what the instruction that trapped owes them."""
+    assert path.state is not None
     is_fetch = (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["IABT_LOW"]
-    fault = syndrome.owed(state, word, is_fetch)
+    access = a64.decode_access(word or 0)
+    if access is not None and access.rn in path.unknown:
+        yield Unchecked("switch", FROM_UNKNOWN)
+        return
+    fault = syndrome.owed(path.state, word, is_fetch)
     if fault is None:
         return
     if (fault.esr ^ exit_.esr) & ~fault.esr_free:

@@ -18,6 +18,7 @@ from harness.masks import Cpu
 from harness.registers import MASK64
 from harness.scenario import Scenario, instruction
 
+FROM_UNKNOWN = "an address or a call from what nobody knows"
 MAX_WALK = 600
 """Instructions after which a walk gives up; a scenario has fewer."""
 
@@ -138,6 +139,8 @@ class _Guest:
         if a64.is_hvc(word):
             if self._at_el0:
                 return self._raise(EC_UNKNOWN, 0)  # HVC is UNDEFINED at EL0
+            if 0 in self.unknown:
+                return _uncertain(FROM_UNKNOWN)
             if not may_stay_at_el2(self.state):
                 return _must_trap(f"the HVC at {pc:#x}")
             self.unknown[1] = MASK64, "x1 after a call that returns x0 alone (SMCCC)"
@@ -145,10 +148,14 @@ class _Guest:
         if word in (a64.WFI, a64.WFE):
             return self._advance({})  # KVM need not trap them (since 6.10 it does not always)
         if word & _BR_MASK == _BR:
+            if (word >> 5 & 31) in self.unknown:
+                return _uncertain(FROM_UNKNOWN)
             return self._advance({arch.PC: self.state[word >> 5 & 31]})
         return _uncertain(f"nobody knows {a64.disassemble(word, pc)}")
 
     def _access(self, access: a64.Access) -> Walk | None:
+        if access.rn in self.unknown:
+            return _uncertain(FROM_UNKNOWN)
         address = (self.state[access.rn] + access.offset) & MASK64
         write = WNR if access.is_store else 0
         if address % access.size:

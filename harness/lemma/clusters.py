@@ -104,7 +104,9 @@ def find_clusters(finds: Iterable[tuple[Question, str, Case]]) -> tuple[Cluster,
 
 def sort_clusters(clusters: Iterable[Cluster]) -> tuple[Cluster, ...]:
     """In the order of pages and files: by question, then by the least case."""
-    return tuple(sorted(clusters, key=lambda c: (c.question.pair, c.question.layer, c.question.function, order(c.case))))
+    return tuple(
+        sorted(clusters, key=lambda c: (c.question.pair, c.question.layer, c.question.function, order(c.case)))
+    )
 
 
 def contained(question: Question, case: Case, goal: str) -> bool:

@@ -215,5 +215,3 @@ def _sync_box(d: SymState, args: tuple[Any, ...]) -> None:
         ctxt[name] = Sym(z3.BitVec(f"box.{name}", WIDTH))
     position: Any = Sym(z3.BitVec("box.position", WIDTH))
     d.data_log[vmid] = position
-
-

@@ -286,6 +286,10 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def summary(results: tuple[TargetResult, ...], level: str, style: Style, *, known: bool = False) -> str:
     """Return the end of a replay: a block a target, clusters of what is unexplained, and the verdict.
 
@@ -298,9 +302,10 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
     targets = tuple(result.target for result in results)
     for result in results:
         t = result.totals
-        boots = f"{result.boots} boot" + ("s" if result.boots != 1 else "")
-        yield style.paint("bold", f"{result.target}") + f"  Linux {result.kernel}, {boots}, {result.seconds:.1f} s"
-        yield from _field("ran", f"{t['runs']} scenarios, {t['exits']} exits; {t['lost']} lost", style)
+        spent = f"{_many(result.boots, 'boot')}, {result.seconds:.1f} s"
+        yield style.paint("bold", f"{result.target}") + f"  Linux {result.kernel}, {spent}"
+        lost_here = f"; lost {_many(t['lost'], 'time')}" if t["lost"] else ""
+        yield from _field("ran", f"{_many(t['runs'], 'scenario')}, {_many(t['exits'], 'exit')}{lost_here}", style)
         yield from _field("exits", _counts(result.exits_by_class()) or "none", style)
         yield from _field("compared", _counts(result.relations()) or "nothing", style)
         yield from _field("divergent", f"{t['known']} known, {t['unexplained']} unexplained", style)
@@ -318,8 +323,10 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
         yield from _counted(targets, [(c.counts, _cluster(c), f"first in {printable(c.first)}") for c in found], style)
     yield ""
     unexplained, lost = (sum(r.totals[key] for r in results) for key in ("unexplained", "lost"))
-    verdict = f"{unexplained} unexplained divergences in {len(found)} clusters" if found else "nothing unexplained"
-    verdict += f", level {level}" + (f"; a target was lost {lost} times" if lost else "")
+    verdict = "nothing unexplained"
+    if found:
+        verdict = f"{_many(unexplained, 'unexplained divergence')} in {_many(len(found), 'cluster')}"
+    verdict += f", level {level}" + (f"; a target was lost {_many(lost, 'time')}" if lost else "")
     yield style.paint("red" if unexplained or lost else "green", verdict)
 
 

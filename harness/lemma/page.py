@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page ``docs/lemmas.md``: verdicts and clusters from what is stored, so that it can be tested to be current."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from harness.lemma.clusters import Cluster, load, store_path
+from harness.lemma.differ import MAIN_PAIRS
+from harness.lemma.meaning import meaning
+from harness.model import FUNCTIONS
+
+HEAD = """\
+# The lemmas: what holds, and where not
+
+Generated; do not edit. Made from `corpus/lemmas` by `shadowfuzz lemma --page`. What is stored there comes from
+`shadowfuzz lemma --seconds 60 --store` (search) and `shadowfuzz lemma --prove --store` (symbolic run), for the pairs
+below. A test runs both sides of every cluster on its stored state again, and another one that this page is current.
+
+The levels: `spec` is the closed form that the layer above relies on, `low` the specification put together from the
+primitives', `body` the code as the proof sees it, `kernel` what the deployed C does. Where the left side of a pair is
+undefined it claims nothing; where it is defined and the right side is not, or differs, that state refutes the claim.
+
+- `low` to `body`: the seed's lemmas. The two of layer VCPUOps end in `admit`; for VCPUOpsAux five have a proof.
+- `spec` to `low`: the intended refinement, which nobody has stated as a lemma.
+- `spec` to `kernel`: what is proved against what runs. The oracles are laid out from the registers that the host shows.
+"""
+TITLES = {
+    ("low", "body"): "`low` to `body`: does the code do what its specification says?",
+    ("spec", "low"): "`spec` to `low`: is the closed form the one that was put together?",
+    ("spec", "kernel"): "`spec` to `kernel`: is what is deployed what is specified?",
+}
+MAX_FIELDS = 8
+
+
+def render(directory: Path) -> str:
+    """The page, from the clusters and proofs stored in ``directory``."""
+    parts = [HEAD]
+    for pair in MAIN_PAIRS:
+        path = store_path(directory, pair)
+        clusters = load(path) if path.exists() else ()
+        proofs = directory / "proofs" / path.name
+        rows = {row["function"]: row for row in json.loads(proofs.read_text())} if proofs.exists() else {}
+        parts.append(f"## {TITLES[pair]}\n")
+        parts.append(_verdicts(clusters, rows))
+        for function, group in groupby(clusters, key=lambda c: c.question.function):
+            parts.append(_function(function, list(group)))
+    parts.append(_scope(directory))
+    return "\n".join(parts)
+
+
+def _verdicts(clusters: tuple[Cluster, ...], proofs: dict[str, Any]) -> str:
+    lines = ["| layer | function | clusters | verdict |", "|---|---|---|---|"]
+    for f in FUNCTIONS:
+        count = sum(c.question.function == f.name for c in clusters)
+        lines.append(f"| {f.layer} | `{f.name}` | {count or 'none'} | {_verdict(count, proofs.get(f.name))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(count: int, proof: Any) -> str:
+    found = f"**refuted**, {count} kind{'s' if count != 1 else ''} of state" if count else "no counterexample found"
+    if proof is None:
+        return f"{found}; not run symbolically"
+    if proof["new"]:
+        return f"{found}; the symbolic run found {len(proof['new'])} more"
+    if proof["open"]:
+        gaps = "; ".join(sorted({gap.partition(": ")[2] or gap for gap in proof["open"]}))
+        return f"{found}; outside: open ({gaps})"
+    return f"{found}; **proved** equal outside them" if count else "**proved** equal"
+
+
+def _function(function: str, clusters: list[Cluster]) -> str:
+    lines = [f"### `{clusters[0].question.layer}.{function}`, {':'.join(clusters[0].question.pair)}\n"]
+    by_meaning: dict[str, list[Cluster]] = {}
+    for c in clusters:
+        by_meaning.setdefault(meaning(c), []).append(c)
+    for text, group in by_meaning.items():
+        lines += [text, "", "| start state | branch | left | right |", "|---|---|---|---|"]
+        lines += [_row(c) for c in group]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(c: Cluster) -> str:
+    start = ", ".join(f"`{name}` = {value:#x}" for name, value in c.case) or "the plain state"
+    branch = ", ".join(f"`{label.partition('.')[2]}`" for label in c.branch) or "none"
+    if c.undefined is not None:
+        return f"| {start} | {branch} | defined | undefined: {c.undefined} |"
+    shown, more = c.fields[:MAX_FIELDS], len(c.fields) - MAX_FIELDS
+    left, right = dict(c.left), dict(c.right)
+    tail = f"<br>and {more} more fields" if more > 0 else ""
+    outs = ["<br>".join(f"`{f}` {side[f]}" for f in shown) + tail for side in (left, right)]
+    return f"| {start} | {branch} | {outs[0]} | {outs[1]} |"
+
+
+def _scope(directory: Path) -> str:
+    scopes: set[str] = set()
+    for path in sorted((directory / "proofs").glob("*.json")):
+        scopes |= {row["scope"] for row in json.loads(path.read_text())}
+    text = "\n".join(f"- {scope}." for scope in sorted(scopes)) or "- nothing was proved yet."
+    return f"## What a proof on this page covers\n\n{text}\n"
