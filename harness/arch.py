@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from harness import registers
+from harness import protocol, registers
 from harness.registers import MASK64
-from harness import protocol
 
 PC, PSTATE, ELR, SPSR, ESR, FAR, VBAR, SCTLR, TCR, MDSCR = (
     registers.INDEX[name]

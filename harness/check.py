@@ -85,14 +85,10 @@ def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Cat
                 unchecked[f"{found.what}: {found.why}"] += 1
             else:
                 judged.append(Judged(found, None))
-    return Checked(
-        trace.status, trace.dropped, classes, relations, tuple(judged), unchecked, undefined, tuple(paths)
-    )
+    return Checked(trace.status, trace.dropped, classes, relations, tuple(judged), unchecked, undefined, tuple(paths))
 
 
-def _count(
-    relations: Counter[str], unchecked: Counter[str], undefined: Counter[str], prediction: Prediction
-) -> None:
+def _count(relations: Counter[str], unchecked: Counter[str], undefined: Counter[str], prediction: Prediction) -> None:
     if prediction.undefined:
         undefined[prediction.undefined] += 1
         return
@@ -103,9 +99,7 @@ def _count(
         relations["restore"] += 1
 
 
-def _judge(
-    round_: Round, prediction: Prediction, catalogue: Catalogue, lossy: Mapping[int, int]
-) -> list[Judged]:
+def _judge(round_: Round, prediction: Prediction, catalogue: Catalogue, lossy: Mapping[int, int]) -> list[Judged]:
     found = tuple(compare.compare_round(round_, prediction))
     if not found:
         return []

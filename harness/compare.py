@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from harness import a64, arch, exits, registers, syndrome
+from harness import a64, arch, exits, protocol, registers, syndrome
 from harness.arch import State
 from harness.guest import FROM_UNKNOWN, Walk, is_call, walk
 from harness.masks import Cpu
 from harness.registers import INDEX, MASK64, NAMES
 from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
-from harness import protocol
 
 INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
 OP_SET, OP_RESET = protocol.OPS["set"][0], protocol.OPS["reset"][0]

@@ -87,17 +87,22 @@ def undefined_state(exit_: Switch) -> State:
     return arch.take_exception(exit_.values, exits.IL_BIT)
 
 
+_RESET_TO_ZERO = (
+    *("cpacr_el1", "tcr_el1", "vbar_el1", "contextidr_el1"),
+    *("cntkctl_el1", "mdscr_el1", "mdccint_el1"),
+)
+_RESET_UNKNOWN = (
+    *("csselr_el1", "ttbr0_el1", "ttbr1_el1", "esr_el1", "afsr0_el1", "afsr1_el1", "far_el1", "mair_el1"),
+    *("tpidr_el0", "tpidrro_el0", "tpidr_el1", "par_el1"),
+)
+
 # KVM API 4.82 KVM_ARM_VCPU_INIT: general registers and PC 0, PSTATE EL1h with DAIF set; system registers by Arm ARM.
 RESET_VALUES: Mapping[str, int] = MappingProxyType(
     {f"x{i}": 0 for i in range(31)}
     | {"sp_el0": 0, "pc": 0, "pstate": arch.EL1H | arch.DAIF, "sp_el1": 0, "elr_el1": 0, "spsr_el1": 0}
     | {"mpidr_el1": 0x8000_0000, "sctlr_el1": 0x00C5_0078}
-    | dict.fromkeys(("cpacr_el1", "tcr_el1", "vbar_el1", "contextidr_el1", "cntkctl_el1", "mdscr_el1", "mdccint_el1"), 0)
-    | dict.fromkeys(
-        ("csselr_el1", "ttbr0_el1", "ttbr1_el1", "esr_el1", "afsr0_el1", "afsr1_el1", "far_el1", "mair_el1")
-        + ("tpidr_el0", "tpidrro_el0", "tpidr_el1", "par_el1"),
-        UNKNOWN_RESET,
-    )
+    | dict.fromkeys(_RESET_TO_ZERO, 0)
+    | dict.fromkeys(_RESET_UNKNOWN, UNKNOWN_RESET)
 )
 HOST_RESET: frozenset[str] = frozenset({"actlr_el1", "amair_el1"})
 """Registers that a reset takes from the host CPU: any value will do."""

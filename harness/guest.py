@@ -177,16 +177,18 @@ class _Guest:
         tag_ignored = self.state[arch.TCR] >> (38 if address >> 55 & 1 else 37) & 1
         return (address & (1 << 56) - 1 if tag_ignored else address) >> self._pa_bits != 0
 
-    def _raise(self, ec: int, iss: int, far: int | None = None) -> None:
+    def _raise(self, ec: int, iss: int, far: int | None = None) -> Walk | None:
         """Take an exception to EL1 without any hypervisor."""
         if ec in (EC_IABT, EC_DABT) and not self._at_el0:
             ec += 1  # the class "without a change of exception level" is one above
         self.state = arch.take_exception(self.state, ec << exits.EC_SHIFT | exits.IL_BIT | iss, far)
         self.unknown[arch.PSTATE] = arch.NZCV, "flags after an exception inside the guest: QEMU clears them"
+        return None
 
-    def _advance(self, changes: Mapping[int, int]) -> None:
+    def _advance(self, changes: Mapping[int, int]) -> Walk | None:
         new = list(self.state)
         new[arch.PC] = (new[arch.PC] + 4) & MASK64
         for index, value in changes.items():
             new[index] = value
         self.state = tuple(new)
+        return None

@@ -165,7 +165,8 @@ _TEXTS = ("id", "explains", "verdict", "why", "source")
 def _entry(row: Mapping[str, Any], where: str, line: int) -> Known:
     wrong = set(row) - {*_LISTS, *_TEXTS, "reset"}
     if wrong:
-        raise InputError(where, line, f"unknown key {sorted(wrong)[0]!r}: expected {', '.join((*_TEXTS, *_LISTS))}, reset")
+        expected = ", ".join((*_TEXTS, *_LISTS, "reset"))
+        raise InputError(where, line, f"unknown key {sorted(wrong)[0]!r}: expected {expected}")
     for key in _TEXTS:
         if not isinstance(row.get(key), str) or not row[key]:
             raise InputError(where, line, f"{key}: expected a text")
@@ -186,7 +187,8 @@ def _entry(row: Mapping[str, Any], where: str, line: int) -> Known:
     reset = row.get("reset")
     if not isinstance(reset, bool | None):
         raise InputError(where, line, "reset: expected true or false")
-    return Known(reset=reset, **lists, **{key: row[key] for key in _TEXTS})
+    fields: dict[str, Any] = {**lists, **{key: row[key] for key in _TEXTS}}
+    return Known(reset=reset, **fields)
 
 
 def _expand(names: list[str]) -> list[str]:
@@ -210,7 +212,7 @@ class Catalogue:
 
     @classmethod
     def load(cls, directory: Path, level: str) -> Catalogue:
-        """Read every ``*.toml`` of ``directory``.  InputError: a file that cannot be read, or an entry that is wrong."""
+        """Read every ``*.toml`` of ``directory``.  InputError: a file or an entry that is wrong."""
         entries: list[Known] = []
         for path in sorted(directory.glob("*.toml")):
             try:

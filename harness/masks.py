@@ -30,7 +30,7 @@ _PSTATE = "PSTATE bits of features that the CPU lacks are RES0; SS is cleared wh
 _PSTATE_SOURCE = "Arm ARM C5.2.18 and AArch64.DebugExceptionReturnSS"
 
 MASKS: tuple[Mask, ...] = (
-    Mask("csselr_el1", MASK64 & ~0xF, frozenset(), "RES0 bits of CSSELR_EL1", "Arm ARM D17.2.31: [63:5]; TnD needs MTE"),
+    Mask("csselr_el1", MASK64 & ~0xF, frozenset(), "RES0 bits of CSSELR_EL1", "Arm ARM D17.2.31; TnD needs MTE"),
     Mask("afsr0_el1", MASK64, frozenset(), "AFSR0_EL1 is IMPLEMENTATION DEFINED", "Arm ARM D17.2.15; RAZ/WI here"),
     Mask("afsr1_el1", MASK64, frozenset(), "AFSR1_EL1 is IMPLEMENTATION DEFINED", "Arm ARM D17.2.17; RAZ/WI here"),
     Mask("amair_el1", MASK64, frozenset(), "AMAIR_EL1 is IMPLEMENTATION DEFINED", "Arm ARM D17.2.24; RAZ/WI here"),

@@ -19,9 +19,8 @@ from functools import cached_property
 from operator import itemgetter
 from typing import NamedTuple
 
-from harness import registers
+from harness import protocol, registers
 from harness.errors import AgentProtocolError
-from harness import protocol
 
 
 class Switch(NamedTuple):
@@ -138,12 +137,13 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]
         kind, size, step, _ = header.unpack_from(area, at)
         expected = protocol.HOST_SIZE if kind == HOST else switch_size
         if kind not in (ENTRY, EXIT, USER, HOST) or size != expected or size > end - at:
-            raise AgentProtocolError(f"record at {at:#x}: type {kind}, {size} bytes, expected {expected}, {end - at} left")
+            found = f"type {kind}, {size} bytes, {end - at} left"
+            raise AgentProtocolError(f"record at {at:#x}: {found}, expected {expected} bytes")
         if kind == HOST:
             op, a, b, error, asked = _HOST.unpack_from(area, at + header.size)
             events.append(Host(kind, step, op, a, b, error, bool(asked)))
         else:
             values = switch.unpack_from(area, at + header.size)
-            events.append(Switch(kind, step, *values[:words], pick(values)))
+            events.append(Switch._make((kind, step, *values[:words], pick(values))))
         at += size
     return tuple(events)

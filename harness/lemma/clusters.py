@@ -14,6 +14,7 @@ from harness.errors import InputError
 from harness.lemma.case import SLOTS, Case, case_of
 from harness.lemma.differ import Difference, Pair, Question, ask
 from harness.lemma.shrink import least, order
+from harness.model import FUNCTION
 from harness.model.constants import ctxt_id
 from harness.model.state import BLANK, BLANK_INFO, Npt, RData
 
@@ -104,8 +105,9 @@ def find_clusters(finds: Iterable[tuple[Question, str, Case]]) -> tuple[Cluster,
 
 def sort_clusters(clusters: Iterable[Cluster]) -> tuple[Cluster, ...]:
     """In the order of pages and files: by question, then by the least case."""
+    functions = list(FUNCTION)
     return tuple(
-        sorted(clusters, key=lambda c: (c.question.pair, c.question.layer, c.question.function, order(c.case)))
+        sorted(clusters, key=lambda c: (c.question.pair, functions.index(c.question.function), order(c.case), c.fields))
     )
 
 

@@ -141,12 +141,8 @@ PROFILES: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
 )
 
 _ALWAYS = ("vmid", "vcpuid", "halt", "ctxt.dirty", "ctxt.pc", "ctxt.pstate", "ctxt.flags", "ctxt.x0", "ctxt.x1")
-_MEMORY = tuple(name for name in SLOTS if name.startswith(("page.", "pool."))) + (
-    "lock.s2page",
-    "lock.host",
-    "lock.npt",
-)
-_RESET = tuple(n for n in SLOTS if n.startswith(("info.", "image", "reg_desc."))) + ("lock.info",)
+_MEMORY = (*(n for n in SLOTS if n.startswith(("page.", "pool."))), "lock.s2page", "lock.host", "lock.npt")
+_RESET = (*(n for n in SLOTS if n.startswith(("info.", "image", "reg_desc."))), "lock.info")
 _SAVE = ("ctxt.hpfar_el2", "data.0", "host.esr_el2", "data_log", "lock.info", "info.vm_state", "host.sp_el0")
 _GPRS = tuple(f"ctxt.{name}" for name in GPRS)
 _CTXT = tuple(name for name in SLOTS if name.startswith("ctxt."))

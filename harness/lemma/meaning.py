@@ -38,19 +38,23 @@ MEANINGS: tuple[Meaning, ...] = (
         "*",
         "*",
         "is_vm vmid",
-        "The left side promises a result for the host's or the core's own context (VM 0 or 16); the right side promises nothing there.",
+        "The left side promises a result for the host's or the core's own context (VM 0 or 16); the right "
+        "side promises nothing there.",
     ),
     Meaning(
         "*",
         "*",
         "is_addr pc",
-        "A guest whose PC lies at or above 2^48 (any kernel in the upper half of the address space) and has an instruction skipped: the closed form gives a result, the layered specification is undefined, so nothing at all is proved about the entry of such a guest.",
+        "A guest whose PC lies at or above 2^48 (any kernel in the upper half of the address space) and has "
+        "an instruction skipped: the closed form gives a result, the layered specification is undefined, so "
+        "nothing at all is proved about the entry of such a guest.",
     ),
     Meaning(
         "*",
         "*",
         "is_addr addr",
-        "A halted core and a fault address outside the address space: only the closed form is defined. No VM can see it, the core is dead.",
+        "A halted core and a fault address outside the address space: only the closed form is defined. No "
+        "VM can see it, the core is dead.",
     ),
     Meaning(
         "*",
@@ -62,73 +66,91 @@ MEANINGS: tuple[Meaning, ...] = (
         "*",
         "*",
         "read_actlr_el1",
-        "The code asks the host for ACTLR_EL1 on a reset; if the answer does not fit 64 bits the code is stuck. The specification never asks.",
+        "The code asks the host for ACTLR_EL1 on a reset; if the answer does not fit 64 bits the code is "
+        "stuck. The specification never asks.",
     ),
     Meaning(
         "*",
         "*",
         "vcpuid above 3",
-        "The deployed code stops the machine when a vCPU with number 4 or more is reset: the kernel has room for four vCPUs a VM.",
+        "The deployed code stops the machine when a vCPU with number 4 or more is reset: the kernel has "
+        "room for four vCPUs a VM.",
     ),
     Meaning(
         "*",
         "*",
         "stuck",
-        "A number that fits no C type: the code is stuck where the specification goes on. Only states outside the machine's invariants have one.",
+        "A number that fits no C type: the code is stuck where the specification goes on. Only states "
+        "outside the machine's invariants have one.",
     ),
     Meaning(
         "*",
         "*",
         "reset_sys_regs.mpidr",
-        "On a reset the specification writes the reset values into the general registers x1..x24 (its index lacks SYSREGS_START); the code writes system registers. A guest that starts by the specification gets garbage in x1..x24 and keeps stale system registers; what is deployed and what is proved are two different machines here.",
+        "On a reset the specification writes the reset values into the general registers x1..x24 (its index "
+        "lacks SYSREGS_START); the code writes system registers. A guest that starts by the specification "
+        "gets garbage in x1..x24 and keeps stale system registers; what is deployed and what is proved are "
+        "two different machines here.",
     ),
     Meaning(
         RESTORE,
         "low:body",
         "restore_shadow_kvm_regs.map",
-        "A fault address in the first page (1..4095): the specification maps a page for the guest, the code does not. A guest that faults on guest page 0 is never given its page, or the proof counts a page as the VM's that the host still owns.",
+        "A fault address in the first page (1..4095): the specification maps a page for the guest, the code "
+        "does not. A guest that faults on guest page 0 is never given its page, or the proof counts a page "
+        "as the VM's that the host still owns.",
     ),
     Meaning(
         RESTORE,
         "low:body",
         "log.info",
-        "On a reset the code asks whether the VM is resumed from an image (inc_exe), in a lock round that the specification does not have: the logs differ. No register does.",
+        "On a reset the code asks whether the VM is resumed from an image (inc_exe), in a lock round that "
+        "the specification does not have: the logs differ. No register does.",
     ),
     Meaning(
         RESTORE,
         "low:body",
         "info.vm_inc_exe",
-        "A VM that is resumed from an encrypted image (inc_exe set): the code leaves its registers alone, the specification resets them. The proof's VM starts at its boot image; the real one goes on where it was.",
+        "A VM that is resumed from an encrypted image (inc_exe set): the code leaves its registers alone, "
+        "the specification resets them. The proof's VM starts at its boot image; the real one goes on where "
+        "it was.",
     ),
     Meaning(
         RESTORE,
         "spec:low",
         "ctxt.pstate",
-        "An instruction skip and an exception injection at once: the closed form builds the state from before the injection, so the guest enters its vector with its old PSTATE, SPSR and ESR (it might run its handler with interrupts on, or at EL0), the layered specification enters it properly.",
+        "An instruction skip and an exception injection at once: the closed form builds the state from "
+        "before the injection, so the guest enters its vector with its old PSTATE, SPSR and ESR (it might "
+        "run its handler with interrupts on, or at EL0), the layered specification enters it properly.",
     ),
     Meaning(
         "prep_abort",
         "low:body",
         "ctxt.dirty",
-        "An MMIO load into XZR (Rd = 31): the code shifts a signed 1, so every flag from bit 31 up is set. The entry after it injects an exception into a guest that only read a device register.",
+        "An MMIO load into XZR (Rd = 31): the code shifts a signed 1, so every flag from bit 31 up is set. "
+        "The entry after it injects an exception into a guest that only read a device register.",
     ),
     Meaning(
         "prep_abort",
         "*",
         "data_log",
-        "The host's fault syndrome counts as read on one side and not on the other: every later value that the host hands over is taken from another position.",
+        "The host's fault syndrome counts as read on one side and not on the other: every later value that "
+        "the host hands over is taken from another position.",
     ),
     Meaning(
         "prep_abort",
         "*",
         "revealed",
-        "An MMIO store: the layered code hands the stored register to the host, in the closed form only its precondition is left.",
+        "An MMIO store: the layered code hands the stored register to the host, in the closed form only its "
+        "precondition is left.",
     ),
     Meaning(
         "sync_dirty_to_shadow",
         "*",
         "ctxt",
-        "More than one register comes back from the host: one side gives every register its own value, the other the first value to all of them, or keeps only the last register. A guest whose hypercall returns in x0..x3 resumes with wrong registers.",
+        "More than one register comes back from the host: one side gives every register its own value, the "
+        "other the first value to all of them, or keeps only the last register. A guest whose hypercall "
+        "returns in x0..x3 resumes with wrong registers.",
     ),
     Meaning(
         "sync_dirty_to_shadow",
@@ -140,19 +162,22 @@ MEANINGS: tuple[Meaning, ...] = (
         "*",
         "spec:kernel",
         "vcpuid",
-        "A vCPU with number 4 or more: the kernel has four vCPU slots a VM, so it works on the context of the next VM's vCPU. One VM's exit changes another VM's registers.",
+        "A vCPU with number 4 or more: the kernel has four vCPU slots a VM, so it works on the context of "
+        "the next VM's vCPU. One VM's exit changes another VM's registers.",
     ),
     Meaning(
         "*",
         "spec:kernel",
         "powered_on",
-        "SYSTEM_OFF: the proof sets the VM's state to POWEROFF, the kernel clears a flag of its own and leaves the state.",
+        "SYSTEM_OFF: the proof sets the VM's state to POWEROFF, the kernel clears a flag of its own and "
+        "leaves the state.",
     ),
     Meaning(
         "*",
         "spec:kernel",
         "prep_hvc.affinity_info",
-        "AFFINITY_INFO has another number in the proof than in the PSCI standard: the proof reveals x1 and x2 for a call that no guest makes, and the kernel for the one that guests make.",
+        "AFFINITY_INFO has another number in the proof than in the PSCI standard: the proof reveals x1 and "
+        "x2 for a call that no guest makes, and the kernel for the one that guests make.",
     ),
     Meaning(
         "prep_wfx",
@@ -164,13 +189,15 @@ MEANINGS: tuple[Meaning, ...] = (
         "prep_abort",
         "spec:kernel",
         "ctxt.dirty",
-        "An MMIO load: the kernel also skips the instruction, the proof only takes the register, so the proof's guest would execute the load again.",
+        "An MMIO load: the kernel also skips the instruction, the proof only takes the register, so the "
+        "proof's guest would execute the load again.",
     ),
     Meaning(
         "prep_hvc",
         "spec:kernel",
         "ctxt.dirty",
-        "A hypercall with an unknown function: the proof takes x0 back from the host, the kernel does not, so the guest never sees an answer.",
+        "A hypercall with an unknown function: the proof takes x0 back from the host, the kernel does not, "
+        "so the guest never sees an answer.",
     ),
     Meaning(
         "*",
@@ -188,7 +215,8 @@ MEANINGS: tuple[Meaning, ...] = (
         "*",
         "spec:kernel",
         "s2page",
-        "The bookkeeping of a page given to a VM: the kernel keeps the page's content and share count and marks its own bits in the entry; the proof takes the content from the host.",
+        "The bookkeeping of a page given to a VM: the kernel keeps the page's content and share count and "
+        "marks its own bits in the entry; the proof takes the content from the host.",
     ),
     Meaning(
         "*",
@@ -200,25 +228,29 @@ MEANINGS: tuple[Meaning, ...] = (
         "*",
         "spec:kernel",
         "ctxt.x8",
-        "The kernel's index of SPSR_0 is that of x8: an injected exception overwrites the guest's x8 with its PSTATE, and SPSR is lost.",
+        "The kernel's index of SPSR_0 is that of x8: an injected exception overwrites the guest's x8 with "
+        "its PSTATE, and SPSR is lost.",
     ),
     Meaning(
         "*",
         "spec:kernel",
         "ctxt.actlr_el1",
-        "The kernel's index of ESR_EL1 is that of ACTLR_EL1: an injected exception clears ACTLR_EL1, and the guest sees a stale ESR_EL1.",
+        "The kernel's index of ESR_EL1 is that of ACTLR_EL1: an injected exception clears ACTLR_EL1, and "
+        "the guest sees a stale ESR_EL1.",
     ),
     Meaning(
         "*",
         "spec:kernel",
         "ctxt.esr_el1",
-        "An injected exception: the proof clears ESR_EL1, the kernel writes another register and leaves a stale syndrome.",
+        "An injected exception: the proof clears ESR_EL1, the kernel writes another register and leaves a "
+        "stale syndrome.",
     ),
     Meaning(
         "update_exception_gp_regs",
         "spec:kernel",
         "ctxt.pc",
-        "An injected exception: the kernel's vector is address 0, with another PSTATE; the guest does not arrive at its handler.",
+        "An injected exception: the kernel's vector is address 0, with another PSTATE; the guest does not "
+        "arrive at its handler.",
     ),
     Meaning(
         RESTORE,
@@ -230,13 +262,15 @@ MEANINGS: tuple[Meaning, ...] = (
         "*",
         "spec:kernel",
         "ctxt.fp",
-        "On a reset the kernel takes the floating point registers from the host's copy, the proof clears them: the host chooses what a fresh VM starts with.",
+        "On a reset the kernel takes the floating point registers from the host's copy, the proof clears "
+        "them: the host chooses what a fresh VM starts with.",
     ),
     Meaning(
         "reset_gp_regs",
         "spec:kernel",
         "ctxt",
-        "The kernel clears 864 bytes where the general registers take 328: registers behind them, pending flags and system registers among them, are lost on a reset.",
+        "The kernel clears 864 bytes where the general registers take 328: registers behind them, pending "
+        "flags and system registers among them, are lost on a reset.",
     ),
     Meaning(
         SAVE,
@@ -269,5 +303,5 @@ def meaning(cluster: Cluster) -> str:
         if row.fits(cluster):
             return row.text
     if cluster.undefined is not None:
-        return "The left side gives a result, the right side promises nothing: whatever was proved of the left does not carry over."
+        return "The left side gives a result, the right side promises nothing: what was proved of the left is lost."
     return next(text for prefix, text in FIELDS if any(f.startswith(prefix) for f in cluster.fields) or not prefix)

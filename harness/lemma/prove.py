@@ -188,7 +188,7 @@ def _same(u: Any, v: Any) -> bool:
     if isinstance(u, Sym) and isinstance(v, Sym):
         return bool(u.term.eq(v.term) or z3.is_true(z3.simplify(u.term == v.term)))
     if isinstance(u, Sym) or isinstance(v, Sym):
-        return z3.is_true(z3.simplify(term(u) == term(v)))
+        return bool(z3.is_true(z3.simplify(term(u) == term(v))))
     return bool(u == v)
 
 

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from harness.lemma.case import SLOTS, Case, case_of
 from harness.lemma.differ import Difference, Question, ask
-from harness.lemma.generate import COMMON, PROFILES, VALUES
+from harness.lemma.generate import COMMON, PROFILES, SLOTS_OF, VALUES
 from harness.minimise import minimise
 
 Order = tuple[int, int, tuple[tuple[int, int], ...]]
@@ -27,8 +27,7 @@ class Drop:
         """Smaller cases."""
         yield ()
         if len(value) <= 14:
-            for kept in combinations(value, len(value) - 2) if len(value) > 2 else ():
-                yield kept
+            yield from combinations(value, len(value) - 2) if len(value) > 2 else ()
         half = len(value) // 2
         yield value[:half]
         yield value[half:]
@@ -41,7 +40,7 @@ class Lower:
 
     def candidates(self, value: Case) -> Iterator[Case]:
         """Smaller cases."""
-        for i, (name, number) in enumerate(value):
+        for name, number in value:
             tries = sorted({*COMMON, *VALUES.get(name, ()), *(1 << b for b in range(min(number.bit_length(), 65)))})
             tries += [number >> 1, number >> 4, number - 1]
             tries += [number & ~(1 << bit) for bit in reversed(range(number.bit_length()))]
@@ -65,18 +64,23 @@ class LowerTwo:
 
 
 class Move:
-    """Put a value into another slot that comes earlier, such as x0 for x7."""
+    """Put a value into another slot: one of its kind that comes earlier, or any that the function sees, as 1."""
+
+    def __init__(self, function: str) -> None:
+        seen = dict.fromkeys(SLOTS_OF[function])
+        self._seen = tuple(sorted(seen, key=lambda name: SLOTS[name].rank))
 
     def candidates(self, value: Case) -> Iterator[Case]:
         """Smaller cases."""
         for i, (name, number) in enumerate(value):
             group = name.partition(".")[0]
-            rest = value[:i] + value[i + 1 :]
-            for other in SLOTS.values():
-                if other.rank >= SLOTS[name].rank:
-                    break
-                if other.name.partition(".")[0] == group and other.name not in dict(rest):
-                    yield case_of(dict(rest) | {other.name: number})
+            rest = dict(value[:i] + value[i + 1 :])
+            for other in self._seen:
+                if other in rest or other == name:
+                    continue
+                yield case_of(rest | {other: 1})
+                if other.partition(".")[0] == group:
+                    yield case_of(rest | {other: number})
 
 
 class Plain:
@@ -89,6 +93,13 @@ class Plain:
         """Smaller cases."""
         for profile in self._profiles:
             yield case_of(profile)
+        for idiom in IDIOMS:
+            groups = {name.partition(".")[0] for name in idiom} | {"data", "host"}
+            yield case_of({name: number for name, number in value if name.partition(".")[0] not in groups} | idiom)
+            kept = {name: number for name, number in value if not name.startswith("image")}
+            yield case_of(kept | idiom)
+            for name in ("data.0", "host.pc"):
+                yield case_of({n: number for n, number in kept.items() if n != name} | idiom)
         if len(value) <= 3:
             for (name, number), slot in ((item, s) for item in value for s in _STEERING):
                 for other in VALUES[slot]:
@@ -96,12 +107,14 @@ class Plain:
                     yield case_of({name: number, slot: other})
 
 
+# The plainest way to do something that takes several slots: a boot image that holds address 0.
+IDIOMS = ({"info.vm_next_load_info": 1, "image0.size": 1, "image0.remap": 1},)
 _STEERING = tuple(name for name in VALUES if len(VALUES[name]) > 2)
 
 
 def passes(function: str) -> tuple[Drop | Lower | LowerTwo | Move | Plain, ...]:
     """The passes, in the order in which they are tried."""
-    return (Drop(), Lower(), Plain(function), Move(), LowerTwo())
+    return (Drop(), Lower(), Plain(function), Move(function), LowerTwo())
 
 
 def least(question: Question, case: Case, goal: str, budget: int = 40_000) -> Case:

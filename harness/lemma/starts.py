@@ -212,6 +212,7 @@ def _sync_box(d: SymState, args: tuple[Any, ...]) -> None:
     vmid, vcpuid, _ = args
     ctxt = d.ctxt(ctxt_id(vmid, vcpuid))
     for name in GPRS:
-        ctxt[name] = Sym(z3.BitVec(f"box.{name}", WIDTH))
+        box: Any = Sym(z3.BitVec(f"box.{name}", WIDTH))
+        ctxt[name] = box
     position: Any = Sym(z3.BitVec("box.position", WIDTH))
     d.data_log[vmid] = position

@@ -71,22 +71,23 @@ def _materialise(found: dict[str, DIE]) -> dict[str, DIE]:
     return found
 
 
+_WANTED = (("DW_TAG_structure_type", "kvm_cpu_context"), ("DW_TAG_enumeration_type", "vcpu_sysreg"))
+
+
 def read_layout(module: Path) -> ContextLayout:
     """Return where ``struct kvm_cpu_context`` keeps every register of ``registers.STATE``, in this kernel build.
 
     SetupError: the module has no DWARF, or the kernel has no such struct, member or register.
     """
     try:
-        found = _find(module, (("DW_TAG_structure_type", "kvm_cpu_context"), ("DW_TAG_enumeration_type", "vcpu_sysreg")))
+        found = _find(module, _WANTED)
     except (OSError, ELFError) as error:
         raise SetupError(f"{module}: {error}") from error
     context = found["kvm_cpu_context"]
     members = {name: (offset, kind) for name, offset, kind in _members(context)}
     core = {name: offset for name, offset, _ in _members(members["regs"][1], members["regs"][0])}
     sys_regs = members["sys_regs"][0]
-    numbers = {
-        _name(die): die.attributes["DW_AT_const_value"].value for die in found["vcpu_sysreg"].iter_children()
-    }
+    numbers = {_name(die): die.attributes["DW_AT_const_value"].value for die in found["vcpu_sysreg"].iter_children()}
     slots: list[int] = []
     for register in registers.STATE:
         if register.sys_reg is not None:

@@ -7,12 +7,11 @@ import struct
 import time
 from collections.abc import Iterator
 
-from harness import registers, trace
+from harness import protocol, registers, trace
 from harness.errors import AgentProtocolError
 from harness.layout import CODE, VECTORS
 from harness.scenario import KINDS, Scenario, Side, Step, instruction
 from harness.trace import ContextLayout, Trace
-from harness import protocol
 from harness.vm.qemu import Qemu
 
 Op = tuple[int, int, int, int]  # operation, step, a, b: one protocol.OP_FORMAT
@@ -148,5 +147,3 @@ class Executor:
                 self._qemu.check_alive()
                 if time.monotonic() > deadline:
                     raise self._qemu.lost(f"no answer to a scenario within {self._timeout:g} s")
-
-

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from harness import exits, layout, registers
+from harness import exits, layout, protocol, registers
 from harness.a64 import encode
 from harness.registers import Encoding, Vhe
-from harness import protocol
 
 
 def _enum(prefix: str, items: Iterable[tuple[str, int]]) -> Iterator[str]:
@@ -42,8 +41,9 @@ def _live_rows() -> Iterator[str]:
             continue
         assert register.encoding is not None
         encoding = _el12(register.encoding) if register.vhe is Vhe.EL12 else register.encoding
-        before = register.live_before or (255, 0)
-        yield f"\tX({register.sys_reg}, {', '.join(map(str, encoding))}, KERNEL_VERSION({before[0]}, {before[1]}, 0)) \\"
+        major, minor = register.live_before or (255, 0)
+        numbers = ", ".join(map(str, encoding))
+        yield f"\tX({register.sys_reg}, {numbers}, KERNEL_VERSION({major}, {minor}, 0)) \\"
     yield ""
 
 

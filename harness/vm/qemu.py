@@ -8,6 +8,7 @@ are anonymous memory files, QMP is a socket pair.  There is nothing on disk to c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import mmap
 import os
 import socket
@@ -21,8 +22,8 @@ from typing import Any, Self, TypeVar
 
 from qemu.qmp import QMPClient, QMPError
 
-from harness.errors import SetupError, VmLost
 from harness import protocol
+from harness.errors import SetupError, VmLost
 
 RAM_BASE = 0x4000_0000
 """Where ``-M virt`` has its RAM (QEMU hw/arm/virt.c, base_memmap)."""
@@ -200,10 +201,9 @@ class Qemu:
             self._process.kill()
             self._process.wait()
         if not self._loop.is_closed():
-            try:
+            # It was killed: of course the connection broke.
+            with contextlib.suppress(QMPError, EOFError, OSError):
                 self._loop.run_until_complete(self._client.disconnect())
-            except (QMPError, EOFError, OSError):
-                pass  # it was killed: of course the connection broke
             self._loop.close()
         if self.mailbox is not None:
             self.mailbox.close()
