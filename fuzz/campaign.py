@@ -244,8 +244,8 @@ def run_campaign(
                 break
             workers.tend()
             time.sleep(POLL_SECONDS)
-        end = clock()
         workers.stop()
+        end = clock()  # what was counted while they stopped took time, too
     finally:
         workers.kill()
     stats = workers.stats()

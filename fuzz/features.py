@@ -32,18 +32,41 @@ def _turn(before: str, exit_class: str, outcome: tuple[int, ...]) -> int:
     return _index("turn", before, exit_class, outcome)
 
 
+@lru_cache(maxsize=1 << 13)
+def _detail(exit_class: str, detail: int, outcome: tuple[int, ...]) -> int:
+    return _index("detail", exit_class, detail, outcome)
+
+
+_NO_DETAIL = -1
+_SYNDROME = exits.ISS_MASK & ~(0x1F << 16)
+"""All of a data abort's syndrome but which register is transferred."""
+
+
+def _detail_of(event: Switch) -> int:
+    """What tells exits of one class apart: the PSCI or SMCCC function, the shape of the access."""
+    ec = (event.esr & exits.EC_MASK) >> exits.EC_SHIFT
+    if ec == exits.EC_BY_NAME["HVC64"]:
+        function = event.values[0] & 0xFFFF_FFFF
+        return function if function in exits.SMCCC_BY_FID else _NO_DETAIL
+    return event.esr & _SYNDROME if ec == exits.EC_BY_NAME["DABT_LOW"] else _NO_DETAIL
+
+
 def _turns(trace: Trace) -> Iterator[int]:
     before, exit_class = "", "FIRST"
+    detail = _NO_DETAIL
     reasons: list[int] = []
     for event in trace.events:
         if not isinstance(event, Switch):
             continue
         if event.kind == EXIT:
             before, exit_class = exit_class, exits.exit_class(event.code, event.esr)
+            detail = _detail_of(event)
         elif event.kind == USER:
             reasons.append(event.code)
         elif event.kind == ENTRY:
-            yield _turn(before, exit_class, (*reasons[:2], event.pending))
+            outcome = (*reasons[:2], event.pending)
+            yield _turn(before, exit_class, outcome)
+            yield _detail(exit_class, detail, outcome)
             reasons.clear()
 
 

@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -161,11 +160,12 @@ def main(argv: list[str]) -> int:
     counters.attach()
     try:
         worker = Worker(services(args, stats, counters))
-        target = Target(worker, stats)
-        target_start(worker.start, target)
+        worker.begin()
     except ShadowfuzzError as error:
         stats.add("error", str(error))
         return EXIT_GAVE_UP
+    target = Target(worker, stats)
+    signal.signal(signal.SIGTERM, target.stop)  # until here it simply ends the process, and with it QEMU
     atheris.Setup(
         libfuzzer_arguments(args),
         target,
@@ -174,12 +174,6 @@ def main(argv: list[str]) -> int:
     )
     atheris.Fuzz()
     return 0
-
-
-def target_start(start: Callable[[], None], target: Target) -> None:
-    """Boot with SIGTERM deadly, then let it end the worker in order."""
-    start()
-    signal.signal(signal.SIGTERM, target.stop)
 
 
 if __name__ == "__main__":

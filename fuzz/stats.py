@@ -29,7 +29,7 @@ Name = tuple[str, str]
 """A group and a name in it."""
 MINIMUM = "time"
 """The group whose words are points in time: of several workers, the first counts."""
-OVERFLOW: Name = ("lost", "names beyond the table")
+OVERFLOW: Name = ("overflow", "counted under no name")
 
 
 class StatsWriter:

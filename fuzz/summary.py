@@ -84,6 +84,7 @@ class Summary:
     lost_vms: int
     lost_by_reason: Mapping[str, int]
     internal_errors: int
+    overflow: int
     worker_deaths: tuple[str, ...]
     findings: tuple[Cluster, ...]
     findings_unwritten: Mapping[str, int]
@@ -141,6 +142,7 @@ def summarise(asked: Asked, outcome: Outcome) -> Summary:
         lost_vms=stats.total("lost"),
         lost_by_reason=stats.group("lost"),
         internal_errors=stats.total("internal"),
+        overflow=stats.total("overflow"),
         worker_deaths=outcome.deaths,
         findings=_clusters(asked, stats),
         findings_unwritten=stats.group("unwritten"),
@@ -175,11 +177,16 @@ def _what(store: Store, id_: str) -> str:
     except InputError as error:
         return f"not on disk: {error}"
     if not finding.divergences:
-        return finding.detail or " ".join(finding.signature)
+        return _one_line(finding.detail or " ".join(finding.signature))
     first = finding.divergences[0]
     name = f"{first.relation}.{first.register}" if first.register else first.relation
     helper = f", model: {first.helper}" if first.helper else ""
-    return f"{name} at {first.exit_class}{helper}: expected {first.expected}, observed {first.observed}"
+    return _one_line(f"{name} at {first.exit_class}{helper}: expected {first.expected}, observed {first.observed}")
+
+
+def _one_line(words: str) -> str:
+    """Escape what a terminal must not be shown: a kernel or a file said it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
 def _replay(asked: Asked, scenario: Path) -> str:
@@ -233,6 +240,8 @@ def text(summary: Summary) -> str:
     if s.worker_deaths:
         lines.append(f"dead workers       {len(s.worker_deaths)}")
         lines += [f"    {why}" for why in dict.fromkeys(s.worker_deaths)]
+    if s.overflow:
+        lines.append(f"counted under no name: {s.overflow} (too many different reasons)")
     clusters = sum(c.kind == "divergence" for c in s.findings)
     lines.append(f"unexplained        {s.divergences_unexplained} divergences in {clusters} clusters")
     for cluster in s.findings:

@@ -16,7 +16,7 @@ from fuzz.stats import StatsWriter
 from fuzz.store import Store
 from harness.check import Checked, signature
 from harness.compare import Divergence
-from harness.errors import InputError, TargetError, VmLost
+from harness.errors import InputError, SetupError, TargetError, VmLost
 from harness.findings import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
 from harness.scenario import Scenario, format_scenario, parse
 from harness.trace import Trace
@@ -69,11 +69,18 @@ class Worker:
         self._executor: Runs | None = None
         self._losses = 0
         self._internal = 0
-        self._recent: deque[str] = deque(maxlen=REMEMBERED)
+        self._recent: deque[Scenario] = deque(maxlen=REMEMBERED)
         self._confirmed: set[str] = set(services.findings.ids())
 
-    def start(self) -> None:
-        """Boot the machine.  TargetError, SetupError: it does not come up."""
+    def begin(self) -> None:
+        """Boot for the first time.  TargetError: the machine does not come up; a finding has its console."""
+        try:
+            self._start()
+        except TargetError as error:
+            self._lost(None, error)
+            raise
+
+    def _start(self) -> None:
         self._executor = self._machine.enter_context(self._with.boot())
         if not self._stats.get("time", "ready"):
             self._stats.put("time", "ready", self._with.ticks())
@@ -84,7 +91,7 @@ class Worker:
         self._machine.close()
 
     def one(self, data: bytes) -> None:
-        """Do all that is to be done with one input.  GiveUp: there is no point in going on."""
+        """Do all that is to be done with one input.  GiveUp, SetupError: there is no point in going on."""
         try:
             scenario = parse(data)
         except InputError:
@@ -92,19 +99,14 @@ class Worker:
             return
         try:
             if self._executor is None:
-                self.start()
+                self._start()
             self._scenario(scenario)
             self._losses = 0
         except TargetError as error:
             self._lost(scenario, error)
-        except (GiveUp, OSError):
+        except SetupError:
             raise
-        except ValueError as error:
-            if "mailbox" not in str(error):
-                self._failed(scenario, error)
-            else:
-                self._stats.add("count", "invalid")  # more operations than the mailbox holds
-        except Exception as error:
+        except Exception as error:  # a fault of ours is a finding too: it must not end the campaign
             self._failed(scenario, error)
 
     def _run(self, scenario: Scenario, *, fresh_vm: bool) -> tuple[Trace, Checked]:
@@ -120,7 +122,7 @@ class Worker:
         self._count(checked)
         if checked.unexplained:
             self._unexplained(scenario, checked)
-        self._recent.append(format_scenario(scenario))
+        self._recent.append(scenario)
 
     def _count(self, checked: Checked) -> None:
         stats = self._stats
@@ -158,15 +160,25 @@ class Worker:
                 fresh = set(_clusters(self._run(scenario, fresh_vm=True)[1]))
             except TargetError:
                 # Not confirmed, not forgotten: kept as flaky, and the caller sees to the machine.
-                for key in clusters:
-                    self._keep(scenario, key, clusters[key], key in same, False, confirmed=ids[key] in self._confirmed)
+                for key, members in clusters.items():
+                    tries = (Tries(int(key in same), 1), Tries(0, 0))
+                    self._keep(scenario, key, members, tries, confirmed=key not in new)
                 raise
         for key, members in clusters.items():
-            confirmed = key not in new or (key in same and key in fresh)
-            self._keep(scenario, key, members, key in same, key in fresh, confirmed=confirmed)
+            if key in new:
+                tries = (Tries(int(key in same), 1), Tries(int(key in fresh), 1))
+                self._keep(scenario, key, members, tries, confirmed=key in same and key in fresh)
+            else:
+                self._keep(scenario, key, members, (Tries(0, 0), Tries(0, 0)), confirmed=True)
 
     def _keep(
-        self, scenario: Scenario, key: Signature, members: list[Divergence], same: bool, fresh: bool, *, confirmed: bool
+        self,
+        scenario: Scenario,
+        key: Signature,
+        members: list[Divergence],
+        tries: tuple[Tries, Tries],
+        *,
+        confirmed: bool,
     ) -> None:
         finding = Finding(
             "divergence",
@@ -174,33 +186,31 @@ class Worker:
             self._with.subject,
             tuple(difference(d) for d in members[:MAX_DIVERGENCES]),
             len(members),
-            Tries(int(same), 1),
-            Tries(int(fresh), 1),
+            *tries,
             self._with.now(),
         )
         self._stats.add("unexplained" if confirmed else "flaky", finding.id, len(members))
-        known_here = finding.id in self._confirmed
+        seen = finding.id in self._confirmed
         if confirmed:
             self._confirmed.add(finding.id)
         store = self._with.findings if confirmed else self._with.flaky
-        self._store(store, finding, scenario, {}, bump_only=known_here)
+        self._store(store, finding, scenario, {}, seen=seen)
 
     def _store(
-        self, store: Store, finding: Finding, scenario: Scenario, extra: Mapping[str, str], *, bump_only: bool = False
+        self, store: Store, finding: Finding, scenario: Scenario | None, extra: Mapping[str, str], *, seen: bool = False
     ) -> None:
         try:
-            if bump_only and finding.id in store:
+            if seen and finding.id in store:
                 store.bump(finding.id)
             else:
-                store.add(finding, format_scenario(scenario), extra)
+                store.add(finding, "" if scenario is None else format_scenario(scenario), extra)
         except OSError as error:
             # The campaign goes on counting; the summary says that this could not be kept.
             self._stats.add("unwritten", f"{error.strerror or error}")
-            self._confirmed.discard(finding.id)  # there may be room for the next member
 
     # ---- what is no divergence -----------------------------------------------------------------------------------
 
-    def _lost(self, scenario: Scenario, error: TargetError) -> None:
+    def _lost(self, scenario: Scenario | None, error: TargetError) -> None:
         reason = str(error)
         console = error.console_tail if isinstance(error, VmLost) else ""
         self._stats.add("lost", re.sub(r"0x[0-9a-fA-F]+|\d+", "N", reason))
@@ -228,7 +238,7 @@ class Worker:
         return Finding(kind, key, subject, (), 0, never, never, self._with.now(), detail)
 
     def _earlier(self) -> dict[str, str]:
-        return {f"earlier-{i}.scn": text for i, text in enumerate(reversed(self._recent), 1)}
+        return {f"earlier-{i}.scn": format_scenario(s) for i, s in enumerate(reversed(self._recent), 1)}
 
 
 def _clusters(checked: Checked) -> dict[Signature, list[Divergence]]:
