@@ -79,8 +79,9 @@ class Slot:
 def _slots() -> tuple[Slot, ...]:
     rows: list[tuple[str, Kind, str | int, int]] = [
         (name, Kind.SCALAR, name, default)
-        for name, default in (("vmid", 1), ("vcpuid", 0), ("cur_vmid", 1), ("halt", 0), ("addr", 0), ("vbar", 0))
+        for name, default in (("vmid", 1), ("vcpuid", 0), ("cur_vmid", 1), ("halt", 0), ("addr", 0))
     ]
+    rows += [(f"ctxt.{name}", Kind.CTXT, name, 0) for name in CTXT_FIELDS]
     rows += [(f"data.{i}", Kind.DATA, i, 0) for i in range(ORACLE_SLOTS)]
     rows += [(f"core.{i}", Kind.CORE, i, 0) for i in range(CORE_SLOTS)]
     rows += [(name, Kind.SCALAR, name, 0) for name in ("data_log", "core_data_log", "curid")]
@@ -97,8 +98,8 @@ def _slots() -> tuple[Slot, ...]:
     rows += [(f"reg_desc.{i}", Kind.DESC, i, 0) for i in range(1, 26)]
     rows += [("regs.actlr_el1", Kind.REGS, "actlr_el1", 0)]
     rows += [(f"walk.{n}", Kind.SCALAR, f"walk.{n}", 0) for n in ("addr", "pte", "level")]
-    rows += [(f"ctxt.{name}", Kind.CTXT, name, 0) for name in CTXT_FIELDS]
     rows += [(f"host.{name}", Kind.HOST, name, 0) for name in HOST_FIELDS]
+    rows += [("vbar", Kind.SCALAR, "vbar", 0)]
     return tuple(Slot(rank, *row) for rank, row in enumerate(rows))
 
 

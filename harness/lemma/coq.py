@@ -129,7 +129,8 @@ def _statement(cluster: Cluster, args: tuple[int, ...]) -> list[str]:
     ]
     if right == "body" or left == "body":
         other = right if left == "body" else left
-        temps = f"bind_parameter_temps' (fn_params f_{function}) {_values(args, names)} (create_undef_temps (fn_temps f_{function}))"
+        temps = f"bind_parameter_temps' (fn_params f_{function}) {_values(args, names)}"
+        temps += f" (create_undef_temps (fn_temps f_{function}))"
         run = f"exec_stmt ge (PTree.empty _) le ((m, d): mem) {function}_body E0 le' (m, d') Out_normal"
         if left == "body":
             return [*lines, f"  (* {run}, while {call[other]} is not Some d' *)"]

@@ -159,9 +159,10 @@ def start_state(start: Start, question: Question, x: Explorer) -> tuple[SymState
         d.doracle = {**d.doracle, d.cur_vmid: (*reversed(data), 0)}
         d.data_log[d.cur_vmid] = 0
     d.core_doracle = {vmid: tuple(core)}
-    d.boxes["prot_and_map_vm_s2pt"] = _map_box
+    d.boxes["paging.prot_and_map_vm_s2pt"] = _map_box
+    d.boxes["paging_kernel.prot_and_map_vm_s2pt"] = _kernel_map_box
     if function == "restore_shadow_kvm_regs" and not coupled:
-        d.boxes["sync_dirty_to_shadow_loop"] = _sync_box
+        d.boxes["spec.sync_dirty_to_shadow_loop"] = _sync_box
     return d, (start.vmid, start.vcpuid, addr)[: len(FUNCTION[function].args)]
 
 
@@ -205,6 +206,10 @@ def _map_box(d: SymState, args: tuple[Any, ...]) -> None:
     d.rely("is_addr addr", is_addr(addr))
     if d.halt:
         d.calls.pop()
+
+
+def _kernel_map_box(d: SymState, args: tuple[Any, ...]) -> None:
+    """The kernel's ``prot_and_map_vm_s2pt``: it relies on nothing."""
 
 
 def _sync_box(d: SymState, args: tuple[Any, ...]) -> None:

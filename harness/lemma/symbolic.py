@@ -230,9 +230,10 @@ class SymState(RData):
 
     def shared(self, function: Callable[..., None], *args: Any) -> None:
         """A black box notes the call; anything else runs."""
-        box = self.boxes.get(function.__name__)
+        name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+        box = self.boxes.get(name)
         if box is None:
             function(self, *args)
         else:
-            self.calls.append((f"{function.__module__.rpartition('.')[2]}.{function.__name__}", args))
+            self.calls.append((name, args))
             box(self, args)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our own 8-bit counters in libFuzzer: it reads and clears them around each execution, like compiled-in coverage.
+
+Only atheris' extension module has libFuzzer in it, so this module is as much a part of the atheris boundary as
+``lemma`` and ``live`` are.  Call :meth:`Counters.attach` before ``atheris.Setup``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import zlib
+
+PC_ENTRY = 16  # bytes a counter in the PC table: address and flags
+
+
+class Counters:
+    """``size`` counters (a power of two) that we own and libFuzzer reads."""
+
+    def __init__(self, size: int) -> None:
+        if size & (size - 1):
+            raise ValueError("the number of counters must be a power of two")
+        self.size = size
+        self._buffer = (ctypes.c_uint8 * size)()
+        self._pcs = (ctypes.c_uint8 * (size * PC_ENTRY))()
+        self._mask = size - 1
+        self._attached = False
+
+    def attach(self) -> None:
+        """Register the counters with libFuzzer; raises ``RuntimeError`` the second time."""
+        if self._attached:
+            raise RuntimeError("these counters are attached already")
+        core = importlib.import_module("atheris.core_with_libfuzzer")
+        assert core.__file__ is not None
+        library = ctypes.CDLL(core.__file__)
+        for function, array, size in (
+            ("__sanitizer_cov_8bit_counters_init", self._buffer, self.size),
+            ("__sanitizer_cov_pcs_init", self._pcs, self.size * PC_ENTRY),
+        ):
+            begin = ctypes.addressof(array)
+            init = getattr(library, function)
+            init.argtypes, init.restype = [ctypes.c_void_p, ctypes.c_void_p], None
+            init(begin, begin + size)
+        self._attached = True
+
+    def hit(self, key_index: int) -> None:
+        """Count one occurrence of a key; a counter stops at 255."""
+        index = key_index & self._mask
+        if self._buffer[index] != 255:
+            self._buffer[index] += 1
+
+    def value(self, key_index: int) -> int:
+        """How often a key occurred since libFuzzer last cleared the counters."""
+        return self._buffer[key_index & self._mask]
+
+
+def key_index(*parts: object) -> int:
+    """A stable number for a key, the same in every process."""
+    return zlib.crc32(repr(parts).encode())

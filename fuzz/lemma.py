@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The atheris entry point of the lemma campaign, and the parent that runs it in worker processes.
+
+``atheris.Fuzz()`` never returns, so a worker is a process of its own that dies with its parent and appends what it
+finds to a file, a JSON object a line; the parent reads the files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fuzz.counters import Counters, key_index
+from harness.lemma.case import Case, case_of
+from harness.lemma.differ import EQUAL, INCONCLUSIVE, VACUOUS, Difference, Question, ask
+from harness.lemma.generate import MAX_OPS, decode
+from harness.model.state import Decision
+
+COUNTERS = 1 << 13
+REPORT_EVERY = 0.5  # seconds between a worker's statistics
+PR_SET_PDEATHSIG = 1
+BETTER = 3  # how many shorter cases of a known goal a worker still sends
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Counts of one worker or of all of them."""
+
+    vacuous: int = 0
+    equal: int = 0
+    inconclusive: int = 0
+    differ: int = 0
+
+    @property
+    def comparisons(self) -> int:
+        """How many cases were compared."""
+        return self.vacuous + self.equal + self.inconclusive + self.differ
+
+    @property
+    def defined_share(self) -> float:
+        """The share of cases that are defined on the left side, 0 to 1."""
+        return 1 - self.vacuous / self.comparisons if self.comparisons else 0.0
+
+
+@dataclass(slots=True)
+class Target:
+    """What libFuzzer calls: bytes to question and case, compare, count the decisions, send what is new."""
+
+    questions: tuple[Question, ...]
+    counters: Counters
+    send: Callable[[dict[str, Any]], None]
+    clock: Callable[[], float] = time.monotonic
+    statistics: Statistics = field(default_factory=Statistics)
+    _edges: dict[tuple[str, tuple[Decision, ...]], tuple[int, ...]] = field(default_factory=dict)
+    _known: dict[tuple[Question, str], tuple[int, int]] = field(default_factory=dict)
+    _next_report: float = 0.0
+
+    def __call__(self, data: bytes) -> None:
+        """One execution; the first byte picks the question."""
+        if not data:
+            return
+        question = self.questions[data[0] % len(self.questions)]
+        case = decode(data[1:], question.function)
+        verdict, left, right = ask(question, case)
+        for level, path in zip(question.pair, (left.path, right.path), strict=True):
+            self._count(question.function + level, tuple(path))
+        statistics = self.statistics
+        if verdict == EQUAL:
+            statistics.equal += 1
+        elif verdict == VACUOUS:
+            statistics.vacuous += 1
+        elif verdict == INCONCLUSIVE:
+            statistics.inconclusive += 1
+        elif isinstance(verdict, Difference):
+            statistics.differ += 1
+            self._found(question, case, verdict)
+        if statistics.comparisons & 255 == 0 and self.clock() >= self._next_report:
+            self.report()
+
+    def report(self) -> None:
+        """Send the statistics."""
+        self._next_report = self.clock() + REPORT_EVERY
+        s = self.statistics
+        self.send({"statistics": [s.vacuous, s.equal, s.inconclusive, s.differ]})
+
+    def _count(self, side: str, path: tuple[Decision, ...]) -> None:
+        """Count each pair of successive decisions of one side."""
+        edges = self._edges.get((side, path))
+        if edges is None:
+            steps = (("", False), *path)
+            edges = tuple(key_index(side, *edge) for edge in zip(steps, path, strict=False))
+            if len(self._edges) < 100_000:
+                self._edges[side, path] = edges
+        for edge in edges:
+            self.counters.hit(edge)
+
+    def _found(self, question: Question, case: dict[str, int], difference: Difference) -> None:
+        for goal in difference.goals():
+            self.counters.hit(key_index(question.function, goal))
+            size, sent = self._known.get((question, goal), (1 << 30, 0))
+            if len(case) < size and sent < BETTER:
+                self._known[question, goal] = (len(case), sent + 1)
+                self.send({**_question_json(question), "goal": goal, "case": case})
+
+
+def _question_json(question: Question) -> dict[str, Any]:
+    return {"pair": ":".join(question.pair), "function": question.function, "logs": question.logs}
+
+
+def _question_of(row: dict[str, Any]) -> Question:
+    left, _, right = row["pair"].partition(":")
+    return Question((left, right), row["function"], row["logs"])
+
+
+def work(questions: tuple[Question, ...], seed: int, seconds: float, out: Path) -> None:
+    """Be a worker: fuzz until the time is over; does not return."""
+    import atheris
+
+    counters = Counters(COUNTERS)
+    counters.attach()
+    with out.open("a", buffering=1) as lines:
+        target = Target(questions, counters, lambda row: print(json.dumps(row), file=lines))
+        # -max_total_time leaves from C; the target sends its statistics as it goes.
+        options = [f"-seed={seed}", f"-max_len={2 + 4 * MAX_OPS}", "-len_control=0", "-print_final_stats=0"]
+        options += [
+            f"-max_total_time={max(1, round(seconds))}",
+            "-verbosity=0",
+            "-rss_limit_mb=0",
+            "-entropic_scale_per_exec_time=1",
+        ]
+        atheris.Setup([sys.executable, *options], target)
+        atheris.Fuzz()
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """A goal that a worker reached, and a case that shows it."""
+
+    question: Question
+    goal: str
+    case: Case
+
+
+@dataclass(slots=True)
+class Campaign:
+    """What the workers of one run have sent so far."""
+
+    statistics: Statistics = field(default_factory=Statistics)
+    finds: dict[tuple[Question, str], Case] = field(default_factory=dict)
+    seconds: float = 0.0
+    workers: int = 1
+
+    @property
+    def comparisons_per_s(self) -> float:
+        """Comparisons a second and worker."""
+        return self.statistics.comparisons / self.seconds / self.workers if self.seconds else 0.0
+
+
+def run_campaign(questions: tuple[Question, ...], seconds: float, jobs: int, seed: int, directory: Path) -> Campaign:
+    """Run ``jobs`` workers from an empty corpus for ``seconds`` and collect what they found.
+
+    Raises ``RuntimeError`` with the end of its log if a worker failed.
+    """
+    campaign = Campaign(workers=jobs)
+    outs = [directory / f"worker{i}.jsonl" for i in range(jobs)]
+    with _workers(questions, seconds, seed, outs) as processes:
+        deadline = time.monotonic() + seconds + 60
+        for process in processes:
+            process.wait(timeout=max(1.0, deadline - time.monotonic()))
+    for process, out in zip(processes, outs, strict=True):
+        if process.returncode != 0 or not out.exists():
+            tail = out.with_suffix(".log").read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"worker failed with status {process.returncode}: {tail}")
+    campaign.seconds = seconds
+    for out in outs:
+        _collect(campaign, out)
+    return campaign
+
+
+def _collect(campaign: Campaign, out: Path) -> None:
+    counts = [0, 0, 0, 0]
+    for line in out.read_text().splitlines():
+        row = json.loads(line)
+        if "statistics" in row:
+            counts = row["statistics"]
+            continue
+        key, case = (_question_of(row), row["goal"]), case_of(row["case"])
+        if key not in campaign.finds or len(case) < len(campaign.finds[key]):
+            campaign.finds[key] = case
+    s = campaign.statistics
+    s.vacuous, s.equal = s.vacuous + counts[0], s.equal + counts[1]
+    s.inconclusive, s.differ = s.inconclusive + counts[2], s.differ + counts[3]
+
+
+@contextmanager
+def _workers(
+    questions: tuple[Question, ...], seconds: float, seed: int, outs: list[Path]
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for i, out in enumerate(outs):
+            job = {"questions": [_question_json(q) for q in questions], "seed": seed * 1000 + i + 1}
+            job |= {"seconds": seconds, "out": str(out), "parent": os.getpid()}
+            with out.with_suffix(".log").open("wb") as log:
+                arguments = [sys.executable, "-m", "fuzz.lemma", json.dumps(job)]
+                processes.append(
+                    subprocess.Popen(arguments, stdout=log, stderr=log, cwd=out.parent, env=_environment())
+                )
+        yield processes
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def _environment() -> dict[str, str]:
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
+    return {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"}
+
+
+def main(argument: str) -> None:
+    """Be the worker that ``argument``, a JSON object, describes; dies with its parent."""
+    job = json.loads(argument)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != job["parent"]:
+        return  # the parent died before we asked to die with it
+    work(tuple(_question_of(q) for q in job["questions"]), job["seed"], job["seconds"], Path(job["out"]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

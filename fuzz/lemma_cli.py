@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz lemma``: level against level; the only module of the lemma campaign that prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fuzz.lemma import Campaign, run_campaign
+from harness.errors import InputError
+from harness.lemma.clusters import Cluster, find_clusters, load, sort_clusters, store, store_path, verify
+from harness.lemma.coq import export
+from harness.lemma.differ import MAIN_PAIRS, PAIRS, Pair, Question, questions
+from harness.lemma.page import render
+from harness.lemma.prove import Proof, prove
+from harness.model import FUNCTION, LAYERS, LEVEL_NAMES
+
+LEMMAS = Path("corpus/lemmas")
+PAGE = Path("docs/lemmas.md")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand ``lemma``."""
+    parser = subparsers.add_parser("lemma", help="fuzz the model's levels against each other, or prove them equal")
+    parser.add_argument("--pair", action="append", default=[], metavar="LEFT:RIGHT", help="repeatable, or 'all'")
+    parser.add_argument("--layer", choices=LAYERS)
+    parser.add_argument("--function", choices=tuple(FUNCTION))
+    parser.add_argument("--seconds", type=float, default=60.0, help="for each pair (default 60)")
+    parser.add_argument("--jobs", type=int, default=2, help="worker processes (default 2)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="the result as JSON on standard output")
+    parser.add_argument("--no-logs", action="store_true", help="lock logs do not count as a difference")
+    parser.add_argument("--coq", type=Path, metavar="FILE", help="write the counterexamples as Coq text")
+    parser.add_argument("--prove", action="store_true", help="run the levels symbolically instead of fuzzing")
+    parser.add_argument("--stored", action="store_true", help="take the stored clusters instead of fuzzing")
+    parser.add_argument("--store", action="store_true", help=f"write the clusters and proofs to {LEMMAS}")
+    parser.add_argument("--page", action="store_true", help=f"write {PAGE} from what is stored in {LEMMAS}")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand: 0 done, 1 a stored cluster does not verify; raises ``InputError`` for a bad argument."""
+    if args.page:
+        PAGE.parent.mkdir(parents=True, exist_ok=True)
+        PAGE.write_text(render(LEMMAS))
+        print(f"wrote {PAGE}", file=sys.stderr)
+        return 0
+    asked = [(pair, questions((pair,), args.layer, args.function, not args.no_logs)) for pair in _pairs(args.pair)]
+    if not all(qs for _, qs in asked):
+        raise InputError("--function", None, f"{args.function} is not in layer {args.layer}")
+    results: list[dict[str, Any]] = []
+    status = 0
+    for pair, chosen in asked:
+        if args.prove:
+            results.append(_prove(pair, chosen, args))
+            continue
+        campaign, clusters = _clusters(pair, chosen, args)
+        wrong = {c.key: text for c in clusters if (text := verify(c)) is not None}
+        status |= bool(wrong)
+        results.append(_report(pair, campaign, clusters))
+        if not args.json:
+            _print_clusters(results[-1], clusters)
+        for text in wrong.values():
+            print(f"{':'.join(pair)}: a stored cluster does not verify: {text}", file=sys.stderr)
+        if args.coq:
+            with args.coq.open("w" if pair == asked[0][0] else "a") as out:
+                out.write(export(clusters))
+    if args.json:
+        print(json.dumps(_join(results, args.prove), indent=1))
+    return status
+
+
+def _pairs(names: list[str]) -> tuple[Pair, ...]:
+    if "all" in names:
+        return PAIRS
+    pairs: list[Pair] = []
+    for name in names:
+        left, _, right = name.partition(":")
+        if left == right or left not in LEVEL_NAMES or right not in LEVEL_NAMES:
+            raise InputError("--pair", None, f"{name!r} is not LEFT:RIGHT of two out of {', '.join(LEVEL_NAMES)}")
+        pairs.append((left, right))
+    return tuple(pairs) or MAIN_PAIRS
+
+
+def _clusters(
+    pair: Pair, chosen: tuple[Question, ...], args: argparse.Namespace
+) -> tuple[Campaign, tuple[Cluster, ...]]:
+    if args.stored:
+        path = store_path(LEMMAS, pair)
+        return Campaign(), tuple(c for c in load(path) if c.question in chosen) if path.exists() else ()
+    with tempfile.TemporaryDirectory(prefix="shadowfuzz-lemma-") as directory:
+        campaign = run_campaign(chosen, args.seconds, args.jobs, args.seed, Path(directory))
+    finds = [(question, goal, case) for (question, goal), case in sorted(campaign.finds.items(), key=str)]
+    clusters = find_clusters(finds)
+    if args.store:
+        path = store_path(LEMMAS, pair)
+        kept = [c for c in load(path) if c.question not in chosen] if path.exists() else []
+        store(LEMMAS, pair, sort_clusters((*kept, *clusters)))
+    return campaign, clusters
+
+
+def _report(pair: Pair, campaign: Campaign, clusters: tuple[Cluster, ...]) -> dict[str, Any]:
+    return {
+        "pair": ":".join(pair),
+        "comparisons": campaign.statistics.comparisons,
+        "comparisons_per_s": round(campaign.comparisons_per_s),
+        "workers": campaign.workers,
+        "seconds": campaign.seconds,
+        "defined_share": round(campaign.statistics.defined_share, 4),
+        "inconclusive": campaign.statistics.inconclusive,
+        "clusters": [c.to_json() for c in clusters],
+    }
+
+
+def _join(results: list[dict[str, Any]], proofs: bool) -> dict[str, Any]:
+    """One object for all pairs: a campaign's numbers are the means over its comparisons, and the lowest rate."""
+    if proofs:
+        return {"proofs": [row for result in results for row in result["proofs"]]}
+    total = sum(r["comparisons"] for r in results)
+    share = sum(r["defined_share"] * r["comparisons"] for r in results) / total if total else 0.0
+    return {
+        "comparisons": total,
+        "comparisons_per_s": min(r["comparisons_per_s"] for r in results),
+        "defined_share": round(share, 4),
+        "clusters": [c for r in results for c in r["clusters"]],
+        "pairs": [{k: v for k, v in r.items() if k != "clusters"} for r in results],
+    }
+
+
+def _print_clusters(report: dict[str, Any], clusters: tuple[Cluster, ...]) -> None:
+    print(
+        f"{report['pair']}: {report['comparisons']} comparisons, {report['comparisons_per_s']}/s and worker, "
+        f"{report['defined_share']:.1%} defined on the left, {len(clusters)} clusters"
+    )
+    for c in clusters:
+        what = f"undefined on the right: {c.undefined}" if c.undefined else f"differ: {', '.join(c.fields)}"
+        start = ", ".join(f"{name} = {value:#x}" for name, value in c.case) or "the default state"
+        print(f"  {c.question.layer}.{c.question.function}: {what}\n    in   {start}")
+        rights = dict(c.right)
+        for name, value in c.left[:8]:
+            print(f"    out  {name}: {value} | {rights[name]}")
+
+
+def _prove(pair: Pair, chosen: tuple[Question, ...], args: argparse.Namespace) -> dict[str, Any]:
+    path = store_path(LEMMAS, pair)
+    stored = load(path) if path.exists() else ()
+    proofs: list[Proof] = []
+    for question in chosen:
+        known = tuple(c for c in stored if c.question == question)
+        proof = prove(question, known)
+        proofs.append(proof)
+        if not args.json:
+            print(f"{':'.join(pair)} {question.layer}.{question.function}: {proof.verdict()}", flush=True)
+    if args.store:
+        file = LEMMAS / "proofs" / path.name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        old = {row["function"]: row for row in json.loads(file.read_text())} if file.exists() else {}
+        old |= {p.question.function: p.to_json() for p in proofs}
+        order = {name: i for i, name in enumerate(FUNCTION)}
+        rows = [json.dumps(old[name]) for name in sorted(old, key=order.__getitem__)]
+        file.write_text("[\n" + ",\n".join(rows) + "\n]\n")
+    return {"proofs": [p.to_json() for p in proofs]}
