@@ -10,10 +10,13 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from fuzz import replay_cli, setup_cli
 from harness.errors import InputError, ShadowfuzzError, VmLost
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 OK, DIVERGENT, USAGE, FAILED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
 """What the process returns; the last two are a shell's numbers for SIGINT and SIGPIPE."""
@@ -35,7 +38,10 @@ a target was lost, 130 interrupted
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line, and whose help does not pretend to have been written."""
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        (sys.stdout if file is None else file).write(self.format_help())  # argparse's own ignores a full disk
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")

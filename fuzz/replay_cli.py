@@ -241,9 +241,15 @@ def run_jobs(plan: Plan, cpu: Cpu, boot_target: Boot) -> Iterator[Ran | Lost]:
                     trace = target.run(job.scenario, fresh_vm=True)
                     yield judge(job, trace, plan, cpu)
         except TargetError as error:
-            yield Lost(job, str(error), error.console_tail if isinstance(error, VmLost) else "")
+            yield _lost(job, error)
             if job is None:
                 return
+
+
+def _lost(job: Job | None, error: TargetError) -> Lost:
+    if isinstance(error, VmLost):
+        return Lost(job, error.reason, error.console_tail)
+    return Lost(job, str(error), "")
 
 
 def judge(job: Job, trace: Trace, plan: Plan, cpu: Cpu) -> Ran:

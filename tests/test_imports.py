@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Imports go one way: a module of ``harness`` imports only from rows above its own, libraries have one user each."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+ROWS: tuple[str, ...] = (
+    "harness",
+    *("harness.errors", "harness.registers", "harness.exits", "harness.layout", "harness.protocol"),
+    *("harness.a64", "harness.scenario", "harness.trace", "harness.arch", "harness.masks", "harness.syndrome"),
+    *("harness.contract", "harness.guest", "harness.compare"),
+    *("harness.model.constants", "harness.model.state", "harness.model.locks"),
+    *("harness.model.paging", "harness.model.paging_kernel", "harness.model.machine", "harness.model.machine_kernel"),
+    *("harness.model.spec", "harness.model.low", "harness.model.body", "harness.model.kernel"),
+    *("harness.model", "harness.model.replay", "harness.known", "harness.check", "harness.findings"),
+    *("harness.minimise", "harness.tracefile"),
+    *("harness.lemma", "harness.lemma.*"),
+    *("harness.report", "harness.report.esr", "harness.report.rounds", "harness.report.result"),
+    *("harness.report.terminal", "harness.report.traceview", "harness.report.jsonout"),
+    *("harness.vm", "harness.vm.config", "harness.vm.process", "harness.vm.cache", "harness.vm.sources"),
+    *("harness.vm.packages", "harness.vm.image", "harness.vm.protocol_header", "harness.vm.build"),
+    *("harness.vm.doctor", "harness.vm.elf", "harness.vm.qemu", "harness.vm.executor", "harness.vm.target"),
+)
+"""Every module of ``harness``, each below all that it imports.  A package's own row is its ``__init__``; a row with a
+star is a room whose modules may import each other, though not in a circle.
+"""
+
+USERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    # A library, and the modules that may import it (patterns).
+    ("capstone", ("harness.a64",)),
+    ("elftools", ("harness.vm.elf",)),
+    ("qemu", ("harness.vm.qemu",)),
+    ("z3", ("harness.lemma.*",)),
+    ("atheris", ("fuzz.live", "fuzz.lemma*", "fuzz.counters")),
+    ("asyncio", ("harness.vm.qemu",)),
+)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = [path for top in ("harness", "fuzz") for path in sorted((ROOT / top).rglob("*.py"))]
+MODULES: dict[str, Path] = {module_name(path): path for path in FILES}
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and full name of all that a file imports, anywhere in it: modules of ours by their own name."""
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            assert node.module is not None
+            for alias in node.names:
+                below = f"{node.module}.{alias.name}"
+                yield node.lineno, below if below in MODULES else node.module
+
+
+def row_of(name: str) -> int | None:
+    """Return the number of a module's row."""
+    exact = [i for i, row in enumerate(ROWS) if row == name]
+    return next(iter(exact + [i for i, row in enumerate(ROWS) if "*" in row and fnmatch(name, row)]), None)
+
+
+def ours(name: str) -> Iterator[tuple[int, str]]:
+    """Yield line and name of what a module imports from this project."""
+    for line, what in imports(MODULES[name]):
+        if what.split(".")[0] in ("harness", "fuzz", "tests"):
+            yield line, what
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] == "harness"])
+def test_harness_imports_only_from_rows_above(name: str) -> None:
+    own = row_of(name)
+    assert own is not None, f"{name} has no row: put it below all that it imports"
+    limit = own + 1 if "*" in ROWS[own] else own
+    wrong = []
+    for line, what in ours(name):
+        row = row_of(what)
+        if row is None or row >= limit:
+            wrong.append(f"{MODULES[name]}:{line}: {what}")
+    assert not wrong, f"{name} may not import these"
+
+
+def test_nothing_is_imported_in_a_circle() -> None:
+    graph = {name: {what for _, what in ours(name) if what != name} for name in MODULES}
+    TopologicalSorter(graph).prepare()  # raises CycleError, with the circle
+
+
+def test_every_row_is_there_once() -> None:
+    assert len(set(ROWS)) == len(ROWS)
+    assert {row for row in ROWS if "*" not in row} - set(MODULES) == set()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_libraries_have_their_users(name: str) -> None:
+    wrong = [
+        f"{MODULES[name]}:{line}: {library}"
+        for line, what in imports(MODULES[name])
+        for library, users in USERS
+        if what.split(".")[0] == library and not any(fnmatch(name, user) for user in users)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] == "fuzz"])
+def test_fuzz_imports_no_tests(name: str) -> None:
+    assert not [what for _, what in imports(MODULES[name]) if what.split(".")[0] == "tests"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_licence_line_and_docstring(name: str) -> None:
+    text = MODULES[name].read_text()
+    assert text.startswith("# SPDX-License-Identifier: Apache-2.0\n")
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree) or not tree.body  # an empty __init__ has nothing to say
