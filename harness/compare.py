@@ -48,8 +48,14 @@ class Round:
         return self.exit is None or any(h.op == OP_RESET for h in self.hosts)
 
     def host_wrote(self) -> Mapping[int, int]:
-        """The host's register writes that KVM took, the last of each: index in ``registers.STATE`` to value."""
-        return {_ONE_REG[h.a]: h.b for h in self.hosts if h.op == OP_SET and not h.error and h.a in _ONE_REG}
+        """The host's register writes that KVM took since the last reset: index in ``registers.STATE`` to value."""
+        wrote: dict[int, int] = {}
+        for host in self.hosts:
+            if host.op == OP_RESET:
+                wrote.clear()
+            elif host.op == OP_SET and not host.error and host.a in _ONE_REG:
+                wrote[_ONE_REG[host.a]] = host.b
+        return wrote
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,16 @@ def _take(table: Mapping[str, Any], key: str, kind: type) -> Any:
     value = table.get(key)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise _Wrong(f"{key}: expected {'an object' if kind is dict else 'a list' if kind is list else kind.__name__}")
+    if kind is str:
+        _text(value, key)
     return value
+
+
+def _text(value: str, key: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _Wrong(f"{key}: no text, it holds a lone surrogate") from None
 
 
 def _record(table: object, kind: type[Any]) -> Any:
@@ -127,6 +136,8 @@ def _finding(table: object) -> Finding:
         raise _Wrong(f"kind: expected one of {', '.join(KINDS)}")
     if not all(isinstance(part, str) for part in signature):
         raise _Wrong("signature: expected a list of texts")
+    for part in signature:
+        _text(part, "signature")
     finding = Finding(
         kind,
         tuple(signature),

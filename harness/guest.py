@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from harness import a64, arch, exits
 from harness.arch import State
 from harness.layout import CODE, DATA, REGIONS, VECTORS
-from harness.masks import Cpu
+from harness.masks import VBAR_RES0, Cpu
 from harness.registers import MASK64
 from harness.scenario import Scenario, instruction
 
@@ -179,6 +179,8 @@ class _Guest:
 
     def _raise(self, ec: int, iss: int, far: int | None = None) -> Walk | None:
         """Take an exception to EL1 without any hypervisor."""
+        if self.state[arch.VBAR] & VBAR_RES0:
+            return _uncertain("an exception with RES0 bits set in VBAR_EL1")
         if ec in (EC_IABT, EC_DABT) and not self._at_el0:
             ec += 1  # the class "without a change of exception level" is one above
         self.state = arch.take_exception(self.state, ec << exits.EC_SHIFT | exits.IL_BIT | iss, far)

@@ -24,9 +24,10 @@ class Mask:
     source: str
 
 
-V8_2_LACKS = arch.TCO | arch.DIT | arch.BTYPE
-V8_0_LACKS = V8_2_LACKS | arch.UAO | arch.PAN | arch.SSBS
-_PSTATE = "PSTATE bits of features that the CPU lacks are RES0; SS is cleared where no step is armed"
+V8_0_PSTATE = arch.NZCV | arch.IL | arch.DAIF | arch.MODE
+V8_2_PSTATE = V8_0_PSTATE | arch.UAO | arch.PAN | arch.SSBS
+VBAR_RES0 = 0x7FF
+_PSTATE = "PSTATE bits that the CPU lacks are RES0; SS is cleared where no step is armed"
 _PSTATE_SOURCE = "Arm ARM C5.2.18 and AArch64.DebugExceptionReturnSS"
 
 MASKS: tuple[Mask, ...] = (
@@ -34,6 +35,7 @@ MASKS: tuple[Mask, ...] = (
     Mask("afsr0_el1", MASK64, frozenset(), "AFSR0_EL1 is IMPLEMENTATION DEFINED", "Arm ARM D17.2.15; RAZ/WI here"),
     Mask("afsr1_el1", MASK64, frozenset(), "AFSR1_EL1 is IMPLEMENTATION DEFINED", "Arm ARM D17.2.17; RAZ/WI here"),
     Mask("amair_el1", MASK64, frozenset(), "AMAIR_EL1 is IMPLEMENTATION DEFINED", "Arm ARM D17.2.24; RAZ/WI here"),
+    Mask("vbar_el1", VBAR_RES0, frozenset(), "RES0 bits of VBAR_EL1", "Arm ARM D17.2.153: [10:0]"),
     Mask(
         "mdccint_el1",
         MASK64,
@@ -41,8 +43,8 @@ MASKS: tuple[Mask, ...] = (
         "emulator: reading MDCCINT_EL1 gives what was in the register",
         "QEMU target/arm/debug_helper.c: MDCCINT_EL1 is ARM_CP_NOP",
     ),
-    Mask("pstate", V8_0_LACKS | arch.SS, frozenset({"cortex-a72"}), _PSTATE, f"{_PSTATE_SOURCE}; Armv8.0"),
-    Mask("pstate", V8_2_LACKS | arch.SS, frozenset({"cortex-a76"}), _PSTATE, f"{_PSTATE_SOURCE}; Armv8.2 with SSBS"),
+    Mask("pstate", MASK64 & ~V8_0_PSTATE, frozenset({"cortex-a72"}), _PSTATE, f"{_PSTATE_SOURCE}; Armv8.0"),
+    Mask("pstate", MASK64 & ~V8_2_PSTATE, frozenset({"cortex-a76"}), _PSTATE, f"{_PSTATE_SOURCE}; Armv8.2 with SSBS"),
 )
 
 PA_BITS: Mapping[str, int] = MappingProxyType({"cortex-a72": 44, "cortex-a76": 40})
