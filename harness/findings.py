@@ -111,7 +111,7 @@ def _take(table: Mapping[str, Any], key: str, kind: type) -> Any:
     return value
 
 
-def _text(value: str, key: str) -> None:
+def _text(value: Any, key: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:

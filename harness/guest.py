@@ -150,7 +150,11 @@ class _Guest:
         if word & _BR_MASK == _BR:
             if (word >> 5 & 31) in self.unknown:
                 return _uncertain(FROM_UNKNOWN)
-            return self._advance({arch.PC: self.state[word >> 5 & 31]})
+            target = self.state[word >> 5 & 31]
+            if self._tag_ignored(target) and target >> 56 not in (0, 0xFF):
+                # The tag is replaced, unless TBID says that it is data's only, on a CPU that has TBID.
+                return _uncertain("a branch to a tagged address")
+            return self._advance({arch.PC: target})
         return _uncertain(f"nobody knows {a64.disassemble(word, pc)}")
 
     def _access(self, access: a64.Access) -> Walk | None:
@@ -174,8 +178,11 @@ class _Guest:
 
     def _beyond(self, address: int) -> bool:
         """Whether an address is outside the address size with the MMU off (AArch64.S1DisabledOutput)."""
-        tag_ignored = self.state[arch.TCR] >> (38 if address >> 55 & 1 else 37) & 1
-        return (address & (1 << 56) - 1 if tag_ignored else address) >> self._pa_bits != 0
+        return (address & (1 << 56) - 1 if self._tag_ignored(address) else address) >> self._pa_bits != 0
+
+    def _tag_ignored(self, address: int) -> bool:
+        """TCR_EL1.TBI1 or TBI0, by bit 55 of the address."""
+        return bool(self.state[arch.TCR] >> (38 if address >> 55 & 1 else 37) & 1)
 
     def _raise(self, ec: int, iss: int, far: int | None = None) -> Walk | None:
         """Take an exception to EL1 without any hypervisor."""

@@ -63,6 +63,7 @@ VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
         "walk.pte": _PTE,
         "walk.level": (0, 3, 1, 3, 4, 3, 0, 3, 5, 3, 1, 3, 2),
         "host.esr_el2": _ESR_HOST,
+        "vbar": (0, 0x8000, INVALID64, INVALID64 - 0x3FF, 1 << 48, (1 << 48) - 0x200, (1 << 48) - 1),
         "vmid": (1, 0, 2, 7, 15, 16, 17),
         "vcpuid": (0, 1, 3, 4, 7, 8),
         "cur_vmid": (1, 0, 2, 16),

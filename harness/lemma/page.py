@@ -48,7 +48,7 @@ def render(directory: Path) -> str:
         parts.append(_verdicts(clusters, rows))
         for function, group in groupby(clusters, key=lambda c: c.question.function):
             parts.append(_function(function, list(group)))
-    parts.append(_scope(directory))
+    parts += [_scope(directory), _mutants(directory)]
     return "\n".join(parts)
 
 
@@ -94,6 +94,22 @@ def _row(c: Cluster) -> str:
     tail = f"<br>and {more} more fields" if more > 0 else ""
     outs = ["<br>".join(f"`{f}` {side[f]}" for f in shown) + tail for side in (left, right)]
     return f"| {start} | {branch} | {outs[0]} | {outs[1]} |"
+
+
+def _mutants(directory: Path) -> str:
+    """The mutation test's last full run."""
+    lines = ["## Would the campaign notice a changed level?", ""]
+    path = directory / "mutants.json"
+    if not path.exists():
+        return "\n".join([*lines, "The mutation test (`shadowfuzz lemma --mutants 0 --store`) was not run yet.", ""])
+    report = json.loads(path.read_text())
+    lines.append(
+        f"`shadowfuzz lemma --mutants 0 --store` changed one row of the model {report['mutants']} times (a number plus "
+        f"one, another comparison or operator, a statement left out, two names of a table swapped); the stored "
+        f"clusters run again and a short random search noticed {report['killed']}: **{report['rate']:.1%}**, the "
+        f"slowest after {report['slowest_kill_s']} s. The survivors:\n"
+    )
+    return "\n".join([*lines, *(f"- `{text}`" for text in report["survivors"]), ""])
 
 
 def _scope(directory: Path) -> str:

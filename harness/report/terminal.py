@@ -323,7 +323,7 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
         yield from _counted(targets, [(c.counts, _cluster(c), f"first in {printable(c.first)}") for c in found], style)
     yield ""
     unexplained, lost = (sum(r.totals[key] for r in results) for key in ("unexplained", "lost"))
-    verdict = "nothing unexplained"
+    verdict = "nothing unexplained" + (" in what ran" if lost else "")
     if found:
         verdict = f"{_many(unexplained, 'unexplained divergence')} in {_many(len(found), 'cluster')}"
     verdict += f", level {level}" + (f"; a target was lost {_many(lost, 'time')}" if lost else "")
