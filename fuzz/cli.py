@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import importlib.metadata
+import io
 import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from fuzz import replay_cli, setup_cli
+from fuzz import fuzz_cli, lemma_cli, replay_cli, setup_cli
 from harness.errors import InputError, ShadowfuzzError, VmLost
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ def one_line(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; nothing is raised for what input, disk or VM can cause."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
         status = _run(argv)
         sys.stdout.flush()  # here, where a full disk can still be reported
@@ -93,12 +96,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"shadowfuzz {importlib.metadata.version('shadowfuzz')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     setup_cli.add_parsers(subparsers)
-    replay_cli.add_parser(subparsers)
-    for name in ("fuzz.fuzz_cli", "fuzz.lemma_cli"):
-        try:
-            importlib.import_module(name).add_parser(subparsers)
-        except ModuleNotFoundError:
-            continue
+    for command in (replay_cli, fuzz_cli, lemma_cli):
+        command.add_parser(subparsers)
     return parser
 
 

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -116,7 +116,8 @@ def run_replay(args: argparse.Namespace) -> int:
     """Plan, run, print; errors are raised for the caller to show, a lost target becomes status 3."""
     plan = make_plan(args)
     output = None if args.json else _Text(sys.stdout, style_of(sys.stdout, os.environ), plan.level, args)
-    results = tuple(_target(config, plan, output) for config in plan.configs)
+    keep = args.json and args.trace
+    results = tuple(_target(config, plan, output, keep) for config in plan.configs)
     if output is None:
         print(json.dumps(document(results, plan.level, traces=args.trace), indent=1))
     else:
@@ -130,6 +131,9 @@ def make_plan(args: argparse.Namespace) -> Plan:
     scenarios = [(str(path), load(path)) for path in files]
     names = list_configs() if args.all_targets else tuple(dict.fromkeys(args.target or (DEFAULT_TARGET,)))
     configs = tuple(load_config(name) for name in names)
+    twice = [name for name, count in Counter(config.name for config in configs).items() if count > 1]
+    if twice:
+        raise InputError(twice[0], None, "two targets of this name; their results could not be told apart")
     kernel = None if args.kernel is None else Path(args.kernel)
     if kernel is not None:
         read_image(kernel)
@@ -205,7 +209,7 @@ class _Text:
             self._print("\n".join(trace_lines(item.trace)))
 
 
-def _target(config: MachineConfig, plan: Plan, output: _Text | None) -> TargetResult:
+def _target(config: MachineConfig, plan: Plan, output: _Text | None, keep_traces: bool) -> TargetResult:
     def progress(line: str) -> None:
         print(f"setup: {line}", file=sys.stderr, flush=True)
 
@@ -221,9 +225,11 @@ def _target(config: MachineConfig, plan: Plan, output: _Text | None) -> TargetRe
         return boot(config, prepared)
 
     for item in run_jobs(plan, plan.cpus[config.name], booted):
-        done.append(item)
         if output is not None:
             output.show(config.name, item)
+        if isinstance(item, Ran) and not keep_traces:
+            item = replace(item, trace=replace(item.trace, events=()))  # thousands of runs would fill the memory
+        done.append(item)
     ran = tuple(item for item in done if isinstance(item, Ran))
     lost = tuple(item for item in done if isinstance(item, Lost))
     return TargetResult(config.name, prepared.kernel_release, boots[0], time.monotonic() - start, ran, lost)

@@ -152,6 +152,13 @@ def test_bad_paths(tmp_path: Path, capsys: Capture) -> None:
     assert "\\x1b" in fail(capsys, "replay", "\x1b[31mred\nline.scn")
 
 
+def test_two_targets_of_one_name(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "kvm-nvhe.toml"
+    path.write_text(CONFIG)
+    said = fail(capsys, "replay", str(GOLDEN / "mixture.scn"), "--target", str(path), "--target", "kvm-nvhe")
+    assert "two targets of this name" in said
+
+
 def test_help_and_version(capsys: Capture) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("shadowfuzz 0.")
@@ -297,3 +304,11 @@ def test_same_names_are_told_apart(tmp_path: Path, fake: Callable[..., FakeTarge
     out = capsys.readouterr().out
     assert "a/same.scn" in out
     assert "b/same.scn" in out
+
+
+def test_a_name_that_is_no_text(tmp_path: Path, fake: Callable[..., FakeTarget], capsys: Capture) -> None:
+    fake(None)
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.scn"))
+    path.write_text((GOLDEN / "mixture.scn").read_text())
+    assert main(["replay", str(path)]) == 1
+    assert "\\udcff.scn" in capsys.readouterr().out
