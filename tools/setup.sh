@@ -32,6 +32,26 @@ missing_packages() {
     done
 }
 
+apt_install() { # argument of `apt-get install`...
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2 install "$@"
+}
+
+repair_dpkg() { # what a killed installation left, once the dpkg that may have survived it lets go of the lock
+    tries=300
+    until as_root dpkg --configure -a >"$log" 2>&1; do
+        tries=$((tries - 1))
+        if [ "$tries" -eq 0 ] || ! grep -q 'locked by another process' "$log"; then
+            break
+        fi
+        sleep 1
+    done
+    # Killed while it unpacked these, which neither --configure nor --fix-broken mends.
+    half=$(dpkg-query -W -f '${db:Status-Eflag} ${binary:Package}\n' | sed -n 's/^reinstreq //p')
+    # shellcheck disable=SC2086  # a list of package names
+    [ -z "$half" ] || apt_install --reinstall $half >"$log" 2>&1 || true
+}
+
 install_packages() { # package...
     command="apt-get install $*"
     if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
@@ -39,15 +59,15 @@ install_packages() { # package...
     fi
     say "installing Debian packages: $*"
     log=$(mktemp)
-    # dpkg --configure repairs what a killed installation left; update, because the lists of a fresh machine are old
-    # or absent.  If either fails, the installation may still succeed (somebody else's archive may be the one that is down).
-    if { as_root dpkg --configure -a && as_root apt-get -q -o Acquire::Retries=2 update || true; } >"$log" 2>&1 &&
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends \
-            -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2 install "$@" >>"$log" 2>&1; then
+    # The lists of a fresh machine are old or absent.  If one cannot be fetched (somebody else's archive is down), the
+    # installation may succeed all the same, so that only its own failure counts.
+    as_root apt-get -q -o Acquire::Retries=2 update >"$log" 2>&1 || true
+    repair_dpkg
+    if apt_install "$@" >"$log" 2>&1; then
         rm -f "$log"
         return
     fi
-    reason=$(grep -E '^(E:|sudo:|dpkg: error)' "$log" | head -n 1)
+    reason=$(grep -E '^(E:|sudo:)' "$log" | head -n 1)
     [ -n "$reason" ] || reason=$(tail -n 1 "$log")
     rm -f "$log"
     die "cannot install Debian packages ($reason): as root, run $command"
@@ -77,8 +97,9 @@ make_environment() { # python key
     if ! "$1" -m venv "$venv" >"$log" 2>&1 ||
         ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
             -e "$checkout[test]" >>"$log" 2>&1; then
-        reason=$(grep -E '^(ERROR|Error)' "$log" | tail -n 1)
-        [ -n "$reason" ] || reason=$(tail -n 1 "$log")
+        # The cause first: pip wraps it in a box of its own errors about errors.
+        reason=$(grep -o -m 1 -E '(ERROR: Could not|ERROR: No matching|\[Errno [0-9]+\]|No space left).*' "$log") ||
+            reason=$(grep -o -m 1 -E 'ERROR: .*' "$log") || reason=$(tail -n 1 "$log")
         rm -f "$log"
         die "cannot make the Python environment ($reason): check the network and the room in $checkout, then try again"
     fi
