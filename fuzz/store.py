@@ -3,7 +3,7 @@
 
 ::
 
-    findings/<kind>-<hash>/scenario.scn    the first scenario that showed it
+    findings/<kind>-<hash>/scenario.scn    the first scenario that showed it (none: the machine did not boot)
                            finding.json    harness.findings
                            count           how many scenarios showed it so far, decimal
                            ...             console.txt and earlier scenarios of a crash
@@ -40,7 +40,7 @@ class Store:
     def __contains__(self, id_: str) -> bool:
         return (self.root / id_).is_dir()
 
-    def add(self, finding: Finding, scenario: str, extra: Mapping[str, str] | None = None) -> bool:
+    def add(self, finding: Finding, scenario: str | None, extra: Mapping[str, str] | None = None) -> bool:
         """Keep a finding and return True; if its cluster is there already, count one more and return False."""
         place = self.root / finding.id
         if place.is_dir():
@@ -50,7 +50,9 @@ class Store:
         work = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.root))
         try:
             work.chmod(0o755)
-            texts = {SCENARIO: scenario, FINDING: to_json(finding), COUNT: _count_text(1)} | dict(extra or {})
+            texts = {FINDING: to_json(finding), COUNT: _count_text(1)} | dict(extra or {})
+            if scenario is not None:
+                texts[SCENARIO] = scenario
             for name, text in texts.items():
                 _write_synced(work / name, text)
             _sync(work)

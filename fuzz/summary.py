@@ -32,14 +32,18 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A finding that this campaign saw: members seen by it, and in all that the directory remembers."""
+    """A finding that this campaign saw.
+
+    ``members`` are divergences (or losses) that this campaign saw, ``scenarios`` those that the directory remembers;
+    ``where`` is the finding's directory, ``replay`` the command that shows it (empty if there is no scenario).
+    """
 
     id: str
     kind: str
     what: str
     members: int
     scenarios: int
-    scenario: str
+    where: str
     replay: str
 
 
@@ -156,7 +160,8 @@ def _clusters(asked: Asked, stats: Stats) -> tuple[Cluster, ...]:
     found: list[Cluster] = []
     for group in ("unexplained", "crashes", "internal"):
         for id_, members in stats.group(group).items():
-            scenario = store.root / id_ / SCENARIO
+            place = store.root / id_
+            replay = _replay(asked, place / SCENARIO) if (place / SCENARIO).is_file() else ""
             found.append(
                 Cluster(
                     id_,
@@ -164,8 +169,8 @@ def _clusters(asked: Asked, stats: Stats) -> tuple[Cluster, ...]:
                     _what(store, id_),
                     members,
                     store.count(id_),
-                    str(scenario),
-                    _replay(asked, scenario),
+                    str(place),
+                    replay,
                 )
             )
     return tuple(found)
@@ -245,7 +250,7 @@ def text(summary: Summary) -> str:
     clusters = sum(c.kind == "divergence" for c in s.findings)
     lines.append(f"unexplained        {s.divergences_unexplained} divergences in {clusters} clusters")
     for cluster in s.findings:
-        lines += [f"  {cluster.id}: {cluster.what}", f"    seen {cluster.members} times; {cluster.replay}"]
+        lines += [f"  {cluster.id}: {cluster.what}", f"    {cluster.members} times; {cluster.replay or cluster.where}"]
     for why, count in s.findings_unwritten.items():
         lines.append(f"{count} findings could not be written to {Path(s.out) / FINDINGS}: {why}")
     if s.interrupted:

@@ -203,7 +203,7 @@ class Worker:
             if seen and finding.id in store:
                 store.bump(finding.id)
             else:
-                store.add(finding, "" if scenario is None else format_scenario(scenario), extra)
+                store.add(finding, None if scenario is None else format_scenario(scenario), extra)
         except OSError as error:
             # The campaign goes on counting; the summary says that this could not be kept.
             self._stats.add("unwritten", f"{error.strerror or error}")

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop of a worker of the live campaign, on a fake executor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from fuzz.features import features
+from fuzz.stats import StatsWriter, read_stats
+from fuzz.store import Store
+from fuzz.worker import MAX_INTERNAL, MAX_LOSSES, GiveUp, Services, Worker
+from harness.check import Checked, Judged
+from harness.compare import Divergence
+from harness.errors import AgentProtocolError, SetupError, VmLost
+from harness.findings import Subject
+from harness.registers import STATE
+from harness.scenario import Scenario, Step, format_scenario
+from harness.trace import ENTRY, EXIT, Switch, Trace
+
+SUBJECT = Subject("fake", "6.1.0", "00" * 32, "spec")
+SCENARIO = Scenario("A call.", (), (Step("hvc", (0,)),))
+TEXT = format_scenario(SCENARIO).encode()
+DIVERGENCE = Divergence("restore", "x3", 1, 2, "HVC64", 1, 0, "prep_hvc")
+OTHER = Divergence("restore", "pc", 1, 2, "HVC64", 1, 0, "prep_hvc")
+
+
+def switch(kind: int, esr: int = 0x5A00_0000, code: int = 2) -> Switch:
+    """Return a record of an exit by HVC, or of an entry."""
+    return Switch(kind, 0, code, 0, esr, 0, 0, 0, 0, 0, 0, 0, (0,) * len(STATE))
+
+
+TRACE = Trace((switch(ENTRY), switch(EXIT), switch(ENTRY), switch(EXIT)), "ok", 0, False)
+Answer = Checked | Exception
+
+
+def checked(*divergences: Divergence, status: str = "ok") -> Checked:
+    """Return what checking a trace of two exits gives."""
+    return Checked(
+        status,
+        0,
+        {"HVC64": 2},
+        {"save": 2, "restore": 2, "switch": 2},
+        tuple(Judged(d, None) for d in divergences),
+        {"switch: masked": 1},
+        {},
+        (("FIRST", ()), ("HVC64", (("hvc", True),))),
+    )
+
+
+@dataclass
+class FakeExecutor:
+    """Plays answers in order, then clean ones; an exception is raised by the run (VM) or by the check (ours)."""
+
+    answers: list[Answer]
+    fresh: list[bool] = field(default_factory=list)
+    boots: int = 0
+    next: Answer = field(default_factory=checked)
+
+    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
+        """Stand in for the executor."""
+        self.fresh.append(fresh_vm)
+        self.next = self.answers.pop(0) if self.answers else checked()
+        if isinstance(self.next, VmLost | AgentProtocolError):
+            raise self.next
+        return TRACE
+
+    def check(self, _scenario: Scenario, _trace: Trace) -> Checked:
+        """Stand in for the check of what was run last."""
+        if isinstance(self.next, Exception):
+            raise self.next
+        return self.next
+
+    @contextmanager
+    def boot(self) -> Iterator[FakeExecutor]:
+        """Stand in for the machine."""
+        self.boots += 1
+        yield self
+
+
+@dataclass
+class Bench:
+    """A worker on a fake executor, and where its results are."""
+
+    worker: Worker
+    executor: FakeExecutor
+    root: Path
+    hits: list[int]
+
+    @property
+    def findings(self) -> Store:
+        return Store(self.root / "findings")
+
+    @property
+    def flaky(self) -> Store:
+        return Store(self.root / "flaky")
+
+    def count(self, group: str) -> int:
+        return read_stats(self.root / "stats").total(group)
+
+    def get(self, group: str, name: str) -> int:
+        return read_stats(self.root / "stats").get(group, name)
+
+
+def bench(root: Path, *answers: Answer) -> Bench:
+    """Return a worker that has begun."""
+    executor, hits, ticks = FakeExecutor(list(answers)), list[int](), count(100)
+    services = Services(
+        boot=executor.boot,
+        check=executor.check,
+        hit=hits.append,
+        stats=StatsWriter(root / "stats"),
+        findings=Store(root / "findings"),
+        flaky=Store(root / "flaky"),
+        subject=SUBJECT,
+        now=lambda: "2026-01-01T00:00:00+00:00",
+        ticks=lambda: next(ticks),
+    )
+    worker = Worker(services)
+    worker.begin()
+    return Bench(worker, executor, root, hits)
+
+
+def test_fake_clean_scenario_is_counted(tmp_path: Path) -> None:
+    b = bench(tmp_path)
+    b.worker.one(TEXT)
+    b.worker.one(b"no scenario")
+    stats = read_stats(tmp_path / "stats")
+    assert stats.group("exits") == {"HVC64": 2}
+    assert stats.group("count") == {"checked_exits": 1, "invalid": 1, "scenarios": 1}
+    assert stats.group("unchecked") == {"switch: masked": 1}
+    assert (stats.get("time", "ready"), stats.get("time", "first_exit")) == (100, 101)
+    assert b.executor.fresh == [False]
+    assert stats.coverage == len(b.hits) == len(set(b.hits)) > 0
+
+
+def test_fake_divergence_that_comes_back_is_a_finding(tmp_path: Path) -> None:
+    b = bench(tmp_path, *[checked(DIVERGENCE)] * 3, checked(DIVERGENCE, DIVERGENCE))
+    b.worker.one(TEXT)
+    assert b.executor.fresh == [False, False, True]
+    b.worker.one(TEXT)  # a later member is not run again
+    assert len(b.executor.fresh) == 4
+    (id_,) = b.findings.ids()
+    kept = b.findings.load(id_)
+    assert b.findings.count(id_) == 2
+    assert (kept.same_vm.hits, kept.fresh_vm.hits) == (1, 1)
+    assert (tmp_path / "findings" / id_ / "scenario.scn").read_bytes() == TEXT
+    assert (b.count("unexplained"), b.count("flaky"), b.get("count", "confirmations")) == (3, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "again", [(checked(), checked(DIVERGENCE)), (checked(DIVERGENCE), checked()), (checked(OTHER), checked(OTHER))]
+)
+def test_fake_divergence_that_does_not_come_back_is_flaky(tmp_path: Path, again: tuple[Checked, ...]) -> None:
+    b = bench(tmp_path, checked(DIVERGENCE), *again)
+    b.worker.one(TEXT)
+    assert b.findings.ids() == () and len(b.flaky.ids()) == 1
+    assert (b.count("unexplained"), b.count("flaky")) == (0, 1)
+
+
+def test_fake_cluster_of_an_earlier_campaign_is_known(tmp_path: Path) -> None:
+    bench(tmp_path, *[checked(DIVERGENCE)] * 3).worker.one(TEXT)
+    b = bench(tmp_path, checked(DIVERGENCE))
+    b.worker.one(TEXT)
+    assert b.executor.fresh == [False]
+    assert [b.findings.count(id_) for id_ in b.findings.ids()] == [2]
+
+
+def test_fake_lost_machine_is_a_crash_and_is_booted_again(tmp_path: Path) -> None:
+    lost = VmLost("fake", "QEMU ended with status -9", "Kernel panic - not syncing: at 0xffff0000\n")
+    b = bench(tmp_path, checked(), lost)
+    for _ in range(3):
+        b.worker.one(TEXT)
+    assert (b.executor.boots, b.get("count", "scenarios"), b.count("lost")) == (2, 2, 1)
+    (id_,) = b.findings.ids()
+    place = tmp_path / "findings" / id_
+    assert id_.startswith("crash-") and "panic" in (place / "console.txt").read_text()
+    assert (place / "earlier-1.scn").read_bytes() == (place / "scenario.scn").read_bytes() == TEXT
+
+
+def test_fake_machine_lost_while_confirming(tmp_path: Path) -> None:
+    b = bench(tmp_path, checked(DIVERGENCE), AgentProtocolError("status 0x77"))
+    b.worker.one(TEXT)
+    assert [id_.partition("-")[0] for id_ in b.findings.ids()] == ["crash"]
+    assert (b.count("flaky"), b.count("lost"), b.get("count", "scenarios")) == (1, 1, 1)
+
+
+def test_fake_losses_in_a_row_end_the_worker(tmp_path: Path) -> None:
+    lost = [VmLost("fake", "hangs")] * (MAX_LOSSES - 1)
+    b = bench(tmp_path, *lost, checked(), *lost, VmLost("fake", "hangs"))
+    for _ in range(2 * MAX_LOSSES - 1):
+        b.worker.one(TEXT)
+    with pytest.raises(GiveUp, match="lost 5 times in a row, the last time: fake: hangs"):
+        b.worker.one(TEXT)
+    assert b.count("lost") == 2 * MAX_LOSSES - 1
+
+
+def test_fake_failure_of_our_own_is_a_finding(tmp_path: Path) -> None:
+    b = bench(tmp_path, *[KeyError("x99")] * MAX_INTERNAL)
+    for _ in range(MAX_INTERNAL - 1):
+        b.worker.one(TEXT)
+    (id_,) = b.findings.ids()
+    assert id_.startswith("internal-") and "KeyError" in (tmp_path / "findings" / id_ / "traceback.txt").read_text()
+    with pytest.raises(GiveUp, match="shadowfuzz itself failed"):
+        b.worker.one(TEXT)
+    assert b.count("internal") == MAX_INTERNAL
+
+
+def test_fake_findings_that_cannot_be_written_are_said_to_be(tmp_path: Path) -> None:
+    b = bench(tmp_path, *[checked(DIVERGENCE)] * 4)
+    (tmp_path / "findings").write_text("in the way")
+    b.worker.one(TEXT)
+    assert (b.count("unexplained"), b.count("unwritten")) == (1, 1)
+    (tmp_path / "findings").unlink()
+    b.worker.one(TEXT)  # there is room again
+    assert len(b.findings.ids()) == 1 and b.get("count", "scenarios") == 2
+
+
+def test_features_do_not_depend_on_the_process() -> None:
+    program = "from tests.test_worker import *; print(sorted(features(TRACE, checked())))"
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert outputs == {f"{sorted(features(TRACE, checked()))}\n"}
+
+
+def test_setup_error_ends_the_worker(tmp_path: Path) -> None:
+    b = bench(tmp_path, VmLost("fake", "gone"))
+    b.worker.one(TEXT)
+
+    @contextmanager
+    def boot() -> Iterator[FakeExecutor]:
+        raise SetupError("QEMU is not installed")
+        yield b.executor
+
+    object.__setattr__(b.worker._with, "boot", boot)
+    with pytest.raises(SetupError):
+        b.worker.one(TEXT)

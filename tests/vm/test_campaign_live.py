@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real campaign: two workers, two machines, one of which is killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fuzz.store import Store
+from harness.scenario import load
+from harness.vm.build import prepare
+from harness.vm.config import load_config
+
+SECONDS = 10
+COMMAND = (sys.executable, "-c", "import sys; from fuzz.cli import main; sys.exit(main())", "fuzz", "--jobs", "2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _prepared() -> None:
+    prepare(load_config("kvm-nvhe"))
+
+
+def descendants(pid: int) -> Iterator[tuple[int, str]]:
+    """Yield number and command line of the processes below ``pid``."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return
+    for child in map(int, children):
+        try:
+            yield child, Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        yield from descendants(child)
+
+
+def machines(pid: int) -> list[int]:
+    """Return the QEMU processes below ``pid``."""
+    return [child for child, line in descendants(pid) if line.startswith("qemu-system")]
+
+
+def gone(pids: set[int]) -> bool:
+    """Tell whether none of the processes is there any more; the last ones may take a moment."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if not any(_lives(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"  # a zombie waits for the machine's init, not for us
+
+
+def wait_for_machines(campaign: subprocess.Popen[str]) -> list[int]:
+    """Return the QEMU processes once both are there."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert campaign.poll() is None, campaign.stderr and campaign.stderr.read()
+        if len(found := machines(campaign.pid)) == 2:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("no two machines within 60 s")
+
+
+def start(out: Path, *more: str) -> subprocess.Popen[str]:
+    """Start a campaign."""
+    argv = [*COMMAND, "--out", str(out), "--seed", "1", *more]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.timeout(120)
+def test_a_campaign_survives_a_killed_machine_and_tells_the_truth(tmp_path: Path) -> None:
+    with start(tmp_path, "--seconds", str(SECONDS), "--json") as campaign:
+        found = wait_for_machines(campaign)
+        time.sleep(SECONDS / 2)
+        everyone = {pid for pid, _ in descendants(campaign.pid)}
+        os.kill(found[0], signal.SIGKILL)
+        time.sleep(SECONDS / 4)
+        everyone |= {pid for pid, _ in descendants(campaign.pid)}
+        output, errors = campaign.communicate(timeout=60)
+    assert gone(everyone), "a process was left behind"
+    summary = json.loads(output)
+    assert errors.count("\n") < 30, "not a terminal: a line every 10 s"
+
+    assert summary["lost_vms"] == 1 and summary["worker_deaths"] == [] and summary["failure"] == ""
+    assert summary["internal_errors"] == 0 and summary["findings_unwritten"] == {}
+    assert summary["scenarios"] > 0 and summary["checked_exits"] > 100
+    assert summary["exits"] == sum(summary["exits_by_class"].values()) >= summary["checked_exits"]
+    assert summary["scenarios"] == sum(summary["statuses"].values())
+    assert summary["checked_exits_per_s"] == pytest.approx(summary["checked_exits"] / summary["seconds"], rel=0.01)
+    assert SECONDS <= summary["seconds"] < SECONDS + 5
+    assert summary["divergences_known"] == sum(summary["known_by_entry"].values()) > 0
+    assert summary["coverage"] > 50 and summary["corpus"] > 67
+
+    crashes = [finding for finding in summary["findings"] if finding["kind"] == "crash"]
+    assert len(crashes) == 1 and "QEMU ended with status -9" in crashes[0]["what"]
+    assert (Path(crashes[0]["where"]) / "console.txt").is_file()
+    store = Store(tmp_path / "findings")
+    assert {finding["id"] for finding in summary["findings"]} == set(store.ids())
+    for id_ in store.ids():
+        assert store.load(id_).subject.target == "kvm-nvhe"
+        load(tmp_path / "findings" / id_ / "scenario.scn")
+    unexplained = any(finding["kind"] == "divergence" for finding in summary["findings"])
+    assert unexplained == bool(summary["divergences_unexplained"])
+    assert campaign.returncode == (1 if unexplained else 3)
+
+
+@pytest.mark.timeout(120)
+def test_ctrl_c_ends_with_a_summary(tmp_path: Path) -> None:
+    with start(tmp_path, "--seconds", "1000") as campaign:
+        wait_for_machines(campaign)
+        time.sleep(2)
+        everyone = {pid for pid, _ in descendants(campaign.pid)}
+        campaign.send_signal(signal.SIGINT)
+        output, _ = campaign.communicate(timeout=20)
+    assert gone(everyone), "a process was left behind"
+    assert "stopped before its time, as asked" in output and "exits by class" in output
+
+
+@pytest.mark.timeout(120)
+def test_machines_die_with_a_killed_campaign(tmp_path: Path) -> None:
+    with start(tmp_path, "--seconds", "1000") as campaign:
+        wait_for_machines(campaign)
+        everyone = {pid for pid, _ in descendants(campaign.pid)}
+        campaign.kill()
+        campaign.communicate(timeout=20)
+    assert gone(everyone), "a process was left behind"
