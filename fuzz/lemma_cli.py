@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from harness.errors import InputError
 from harness.lemma.clusters import Cluster, find_clusters, load, sort_clusters, store, store_path, verify
 from harness.lemma.coq import export
 from harness.lemma.differ import MAIN_PAIRS, PAIRS, Pair, Question, questions
+from harness.lemma.mutants import Mutant, Result, check, mutants, sample, summary
 from harness.lemma.page import render
 from harness.lemma.prove import Proof, prove
+from harness.lemma.watch import load_goals, store_goals
 from harness.model import FUNCTION, LAYERS, LEVEL_NAMES
 
 LEMMAS = Path("corpus/lemmas")
+MUTANT_CASES = 400  # for each question
 PAGE = Path("docs/lemmas.md")
 
 
@@ -38,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--prove", action="store_true", help="run the levels symbolically instead of fuzzing")
     parser.add_argument("--stored", action="store_true", help="take the stored clusters instead of fuzzing")
     parser.add_argument("--store", action="store_true", help=f"write the clusters and proofs to {LEMMAS}")
+    parser.add_argument("--mutants", type=int, metavar="N", help="check N mutants of the model (0: all) instead")
     parser.add_argument("--page", action="store_true", help=f"write {PAGE} from what is stored in {LEMMAS}")
     parser.set_defaults(run=run)
 
@@ -49,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
         PAGE.write_text(render(LEMMAS))
         print(f"wrote {PAGE}", file=sys.stderr)
         return 0
+    if args.mutants is not None:
+        return _mutants(args)
     asked = [(pair, questions((pair,), args.layer, args.function, not args.no_logs)) for pair in _pairs(args.pair)]
     if not all(qs for _, qs in asked):
         raise InputError("--function", None, f"{args.function} is not in layer {args.layer}")
@@ -100,6 +107,8 @@ def _clusters(
         path = store_path(LEMMAS, pair)
         kept = [c for c in load(path) if c.question not in chosen] if path.exists() else []
         store(LEMMAS, pair, sort_clusters((*kept, *clusters)))
+        known = load_goals(LEMMAS, pair) | {(question.function, goal) for question, goal in campaign.finds}
+        store_goals(LEMMAS, pair, known)
     return campaign, clusters
 
 
@@ -108,6 +117,7 @@ def _report(pair: Pair, campaign: Campaign, clusters: tuple[Cluster, ...]) -> di
         "pair": ":".join(pair),
         "comparisons": campaign.statistics.comparisons,
         "comparisons_per_s": round(campaign.comparisons_per_s),
+        "comparisons_per_cpu_s": round(campaign.comparisons_per_cpu_s),
         "workers": campaign.workers,
         "seconds": campaign.seconds,
         "defined_share": round(campaign.statistics.defined_share, 4),
@@ -125,6 +135,7 @@ def _join(results: list[dict[str, Any]], proofs: bool) -> dict[str, Any]:
     return {
         "comparisons": total,
         "comparisons_per_s": min(r["comparisons_per_s"] for r in results),
+        "comparisons_per_cpu_s": min(r["comparisons_per_cpu_s"] for r in results),
         "defined_share": round(share, 4),
         "clusters": [c for r in results for c in r["clusters"]],
         "pairs": [{k: v for k, v in r.items() if k != "clusters"} for r in results],
@@ -143,6 +154,22 @@ def _print_clusters(report: dict[str, Any], clusters: tuple[Cluster, ...]) -> No
         rights = dict(c.right)
         for name, value in c.left[:8]:
             print(f"    out  {name}: {value} | {rights[name]}")
+
+
+def _mutants(args: argparse.Namespace) -> int:
+    """Print the kill rate and the survivors; a mutant has to be noticed within a minute."""
+    chosen = mutants() if args.mutants == 0 else sample(args.mutants, args.seed)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        results = tuple(pool.map(_check_mutant, chosen))
+    report = summary(results)
+    if args.store:
+        (LEMMAS / "mutants.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+    return 0
+
+
+def _check_mutant(mutant: Mutant) -> Result:
+    return check(mutant, LEMMAS, MUTANT_CASES, 1)
 
 
 def _prove(pair: Pair, chosen: tuple[Question, ...], args: argparse.Namespace) -> dict[str, Any]:
