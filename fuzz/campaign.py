@@ -208,7 +208,12 @@ def _reason(slot: _Slot, status: int, stats: Stats) -> str:
     if errors:
         return errors[-1]
     how = f"signal {-status}" if status < 0 else f"status {status}"
-    return f"worker {slot.index} ended with {how} (its last words are in {slot.log})"
+    try:
+        words = slot.log.read_text(errors="replace").splitlines()
+    except OSError:
+        words = []
+    last = "".join(c for c in (words[-1] if words else "") if c.isprintable())[:200]
+    return f"worker {slot.index} ended with {how}: {last or 'no last words'} ({slot.log})"
 
 
 def run_campaign(

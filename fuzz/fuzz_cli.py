@@ -48,6 +48,8 @@ what is in --out afterwards (call again with the same directory to go on from th
 
 a divergence that the catalogue (corpus/known) does not explain is run again in the same VM and in a fresh one, and is
 a finding if it comes back both times.  `shadowfuzz replay` shows it side by side; the summary has the command.
+Ctrl-C ends a campaign early, in order and with its summary.  A machine that is lost is a finding of kind crash; it is
+booted again, and a worker gives up (and the campaign ends) when that happens five times in a row.
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 the target was lost (even if
 it came back), something is missing here, or a finding could not be written
@@ -74,7 +76,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--level", choices=LEVEL_NAMES, default=LEVEL_NAMES[0], help=f"level of the model ({LEVEL_NAMES[0]})"
     )
     parser.add_argument("--seed", type=_seed, metavar="N", help="of the random numbers (any; the summary names it)")
-    parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
+    parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="corpus and findings (out/campaign)")
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
     parser.set_defaults(run=run_fuzz)
 

@@ -166,7 +166,7 @@ def _clusters(asked: Asked, stats: Stats) -> tuple[Cluster, ...]:
                 Cluster(
                     id_,
                     id_.partition("-")[0],
-                    _what(store, id_),
+                    _what(store, id_, stats),
                     members,
                     store.count(id_),
                     str(place),
@@ -176,11 +176,12 @@ def _clusters(asked: Asked, stats: Stats) -> tuple[Cluster, ...]:
     return tuple(found)
 
 
-def _what(store: Store, id_: str) -> str:
+def _what(store: Store, id_: str, stats: Stats) -> str:
     try:
         finding = store.load(id_)
     except InputError as error:
-        return f"not on disk: {error}"
+        signatures = [name.partition(" ")[2] for name in stats.group("missing") if name.startswith(id_)]
+        return _one_line(f"not on disk: {', '.join(signatures) or error}")
     if not finding.divergences:
         return _one_line(finding.detail or " ".join(finding.signature))
     first = finding.divergences[0]
@@ -252,7 +253,7 @@ def text(summary: Summary) -> str:
     for cluster in s.findings:
         lines += [f"  {cluster.id}: {cluster.what}", f"    {cluster.members} times; {cluster.replay or cluster.where}"]
     for why, count in s.findings_unwritten.items():
-        lines.append(f"{count} findings could not be written to {Path(s.out) / FINDINGS}: {why}")
+        lines.append(f"findings could not be written to {Path(s.out) / FINDINGS}, {count} times: {why}")
     if s.interrupted:
         lines.append("stopped before its time, as asked")
     if s.failure:

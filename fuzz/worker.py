@@ -207,6 +207,7 @@ class Worker:
         except OSError as error:
             # The campaign goes on counting; the summary says that this could not be kept.
             self._stats.add("unwritten", f"{error.strerror or error}")
+            self._stats.put("missing", f"{finding.id} {' '.join(finding.signature)}", 1)
 
     # ---- what is no divergence -----------------------------------------------------------------------------------
 
