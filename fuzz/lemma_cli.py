@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from harness.lemma.differ import MAIN_PAIRS, PAIRS, Pair, Question, questions
 from harness.lemma.mutants import Mutant, Result, check, mutants, sample, summary
 from harness.lemma.page import render
 from harness.lemma.prove import Proof, prove
+from harness.lemma.stability import measure
 from harness.lemma.watch import load_goals, store_goals
 from harness.model import FUNCTION, LAYERS, LEVEL_NAMES
 
 LEMMAS = Path("corpus/lemmas")
 MUTANT_CASES = 400  # for each question
+STABILITY_TRIES = 3000  # random cases for each question
 PAGE = Path("docs/lemmas.md")
 
 
@@ -43,6 +46,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--stored", action="store_true", help="take the stored clusters instead of fuzzing")
     parser.add_argument("--store", action="store_true", help=f"write the clusters and proofs to {LEMMAS}")
     parser.add_argument("--mutants", type=int, metavar="N", help="check N mutants of the model (0: all) instead")
+    parser.add_argument("--stability", type=int, metavar="N", help="minimise N starts of every goal instead")
     parser.add_argument("--page", action="store_true", help=f"write {PAGE} from what is stored in {LEMMAS}")
     parser.set_defaults(run=run)
 
@@ -56,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.mutants is not None:
         return _mutants(args)
+    if args.stability is not None:
+        return _stability(args)
     asked = [(pair, questions((pair,), args.layer, args.function, not args.no_logs)) for pair in _pairs(args.pair)]
     if not all(qs for _, qs in asked):
         raise InputError("--function", None, f"{args.function} is not in layer {args.layer}")
@@ -164,6 +170,16 @@ def _mutants(args: argparse.Namespace) -> int:
     report = summary(results)
     if args.store:
         (LEMMAS / "mutants.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+    return 0
+
+
+def _stability(args: argparse.Namespace) -> int:
+    """Print how often minimisation ends at the same least case."""
+    found = measure(questions(_pairs(args.pair), args.layer, args.function), args.stability, STABILITY_TRIES, args.seed)
+    report = asdict(found) | {"share": round(found.share, 4)}
+    if args.store:
+        (LEMMAS / "stability.json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
     return 0
 

@@ -48,7 +48,7 @@ def render(directory: Path) -> str:
         parts.append(_verdicts(clusters, rows))
         for function, group in groupby(clusters, key=lambda c: c.question.function):
             parts.append(_function(function, list(group)))
-    parts += [_scope(directory), _mutants(directory)]
+    parts += [_scope(directory), _stability(directory), _mutants(directory)]
     return "\n".join(parts)
 
 
@@ -94,6 +94,21 @@ def _row(c: Cluster) -> str:
     tail = f"<br>and {more} more fields" if more > 0 else ""
     outs = ["<br>".join(f"`{f}` {side[f]}" for f in shown) + tail for side in (left, right)]
     return f"| {start} | {branch} | {outs[0]} | {outs[1]} |"
+
+
+def _stability(directory: Path) -> str:
+    """How often minimisation ends at the same case."""
+    lines = ["## Are the counterexamples the least ones?", ""]
+    path = directory / "stability.json"
+    if not path.exists():
+        return "\n".join([*lines, "Not measured yet (`shadowfuzz lemma --stability 8 --store`).", ""])
+    report = json.loads(path.read_text())
+    lines.append(
+        f"`shadowfuzz lemma --stability 8 --store` minimised {report['total']} random starts of {report['goals']} goals; "
+        f"{report['same']} of them (**{report['share']:.1%}**) ended at the same least case as the best of their goal."
+    )
+    lines += [f"- not always: `{text}`" for text in report["strays"]]
+    return "\n".join([*lines, ""])
 
 
 def _mutants(directory: Path) -> str:

@@ -93,13 +93,8 @@ class Plain:
         """Smaller cases."""
         for profile in self._profiles:
             yield case_of(profile)
-        for idiom in IDIOMS:
-            groups = {name.partition(".")[0] for name in idiom} | {"data", "host"}
-            yield case_of({name: number for name, number in value if name.partition(".")[0] not in groups} | idiom)
-            kept = {name: number for name, number in value if not name.startswith("image")}
-            yield case_of(kept | idiom)
-            for name in ("data.0", "host.pc"):
-                yield case_of({n: number for n, number in kept.items() if n != name} | idiom)
+        for dropped, idiom in IDIOMS:
+            yield case_of({name: number for name, number in value if not name.startswith(dropped)} | idiom)
         if len(value) <= 3:
             for (name, number), slot in ((item, s) for item in value for s in _STEERING):
                 for other in VALUES[slot]:
@@ -107,8 +102,18 @@ class Plain:
                     yield case_of({name: number, slot: other})
 
 
-# The plainest way to do something that takes several slots: a boot image that holds address 0.
-IDIOMS = ({"info.vm_next_load_info": 1, "image0.size": 1, "image0.remap": 1},)
+# The plainest way to do something that takes several slots, and the slots that it replaces: a boot image that holds
+# address 0; a register, and it or the first two dirty.
+_FOUND = {"info.vm_next_load_info": 1, "image0.size": 1, "image0.remap": 1}
+_LOOP = ("ctxt.x", "ctxt.dirty", "host.x", "data")
+IDIOMS: tuple[tuple[tuple[str, ...], dict[str, int]], ...] = (
+    (("info.vm_next", "image"), _FOUND),
+    (("info.vm_next", "image", "data.0", "host.pc"), _FOUND),
+    (("info.vm_next", "image", "data", "host"), _FOUND),
+    (_LOOP, {"ctxt.x0": 1, "ctxt.dirty": 3}),
+    (_LOOP, {"ctxt.x0": 1, "ctxt.dirty": 1}),
+    (_LOOP, {"ctxt.dirty": 3}),
+)
 _STEERING = tuple(name for name in VALUES if len(VALUES[name]) > 2)
 
 

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often does minimisation end at the same least case, whatever it starts from?"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+
+from harness.lemma.case import Case, case_of
+from harness.lemma.differ import Difference, Question, ask
+from harness.lemma.generate import decode
+from harness.lemma.shrink import least, order
+
+
+@dataclass(frozen=True, slots=True)
+class Stability:
+    """``same`` out of ``total`` starts ended at the least case that any start of their goal ended at."""
+
+    goals: int
+    same: int
+    total: int
+    strays: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """The share of starts, 0 to 1."""
+        return self.same / self.total if self.total else 1.0
+
+
+def measure(questions: tuple[Question, ...], starts: int, tries: int, seed: int) -> Stability:
+    """Minimise up to ``starts`` random starts of every goal that ``tries`` random cases of each question reach."""
+    rng = random.Random(seed)
+    goals = same = total = 0
+    strays: list[str] = []
+    for question in questions:
+        ends: dict[str, list[Case]] = defaultdict(list)
+        for _ in range(tries):
+            case = decode(rng.randbytes(1 + 4 * rng.randrange(8)), question.function)
+            difference = ask(question, case)[0]
+            if isinstance(difference, Difference):
+                for goal in difference.goals():
+                    if len(ends[goal]) < starts:
+                        ends[goal].append(least(question, case_of(case), goal))
+        for goal, cases in ends.items():
+            best = min(cases, key=order)
+            equal = sum(case == best for case in cases)
+            goals, same, total = goals + 1, same + equal, total + len(cases)
+            if equal < len(cases):
+                strays.append(f"{':'.join(question.pair)} {question.function}: {goal} {equal}/{len(cases)}")
+    return Stability(goals, same, total, tuple(strays))
