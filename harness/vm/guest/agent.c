@@ -233,6 +233,9 @@ static int op_run(const struct sf_op *op)
 		control->irqs = 0;
 		control->stop_why = 0;
 		error = ioctl(m.vcpu, KVM_RUN, 0) ? errno : 0;
+		/* A read that nobody completes gives 0, not what the last access left there. */
+		if (!error && m.run->exit_reason == KVM_EXIT_MMIO && !m.run->mmio.is_write)
+			memset(m.run->mmio.data, 0, sizeof(m.run->mmio.data));
 		if (error && error != EINTR) {
 			/* Such as ENOSYS, an access that KVM cannot decode: go on behind it. */
 			set_register(SF_ONE_REG_PC, control->trap_pc + 4, false, op->step);
