@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the corpus on real targets: two machines at a time, one for each core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from harness.check import Checked, check, signature
+from harness.known import Catalogue
+from harness.masks import cpu_model
+from harness.scenario import Scenario, load
+from harness.vm.build import prepare
+from harness.vm.config import PROJECT, load_config
+from harness.vm.executor import Executor
+from harness.vm.target import boot
+
+T = TypeVar("T")
+CORPUS = PROJECT / "corpus"
+CATALOGUE = Catalogue.load(CORPUS / "known", "spec")
+
+
+def scenarios(folder: str) -> Mapping[str, Scenario]:
+    """The scenarios of a folder of the corpus, by name."""
+    return {path.stem: load(path) for path in sorted((CORPUS / folder).glob("*.scn"))}
+
+
+SEEDS = scenarios("seeds")
+REGRESSIONS = scenarios("regressions")
+
+
+def two_at_a_time(jobs: Iterable[Callable[[], T]]) -> list[T]:
+    """Do the jobs; a machine dies with the thread that started it, so each is booted and left inside its job."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda job: job(), jobs))
+
+
+def check_all(target: str, what: Mapping[str, Scenario], executor: Executor, *, fresh_vm: bool) -> dict[str, Checked]:
+    """Run and check scenarios on a machine that runs."""
+    cpu = cpu_model(load_config(target).cpu)
+    return {
+        name: check(scenario, executor.run(scenario, fresh_vm=fresh_vm), "spec", cpu, CATALOGUE)
+        for name, scenario in what.items()
+    }
+
+
+def run_all(target: str, what: Mapping[str, Scenario], *, kernel: Path | None = None) -> dict[str, Checked]:
+    """Boot a target, then run and check scenarios, each in a VM made for it."""
+    config = load_config(target)
+    with boot(config, prepare(config, kernel=kernel)) as executor:
+        return check_all(target, what, executor, fresh_vm=True)
+
+
+def findings(checked: Checked) -> set[str]:
+    """The names of what is unexplained, numbers of general-purpose registers folded."""
+    folded = (signature(divergence)[:2] for divergence in checked.unexplained)
+    return {f"{relation}.{register}" if register else relation for relation, register in folded}

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The corpus on every target: seeds are clean, regressions show what they were kept for and nothing else.
+
+This is what a campaign rests on: if a seed had an unexplained divergence, every input made from it would; if a
+regression lost its finding, or the same scenario gave another result the second time, no finding could be believed.
+"""
+
+from __future__ import annotations
+
+import random
+import tomllib
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import pytest
+
+from harness.check import Checked
+from harness.vm.build import prepare
+from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
+from harness.vm.target import boot
+from tests.vm.running import CATALOGUE, CORPUS, REGRESSIONS, SEEDS, check_all, findings, run_all, two_at_a_time
+
+Results = Mapping[str, Checked]
+EVERYTHING = SEEDS | REGRESSIONS
+FINDINGS: list[dict[str, Any]] = tomllib.loads((CORPUS / "regressions" / "expected.toml").read_text())["finding"]
+
+# What these return is random, or the time.
+NOT_THE_SAME_TWICE = frozenset({"smccc_trng", "smccc_trng_rnd", "smccc_vendor"})
+
+
+def _several_times(target: str) -> tuple[Results, Results, Results]:
+    """Everything in VMs of its own, then twice in one VM, in another order each time."""
+    config = load_config(target)
+    with boot(config, prepare(config)) as executor:
+        first = check_all(target, EVERYTHING, executor, fresh_vm=True)
+        again = [
+            check_all(target, dict(random.Random(seed).sample(list(EVERYTHING.items()), len(EVERYTHING))), executor,
+                      fresh_vm=False)
+            for seed in (1, 2)
+        ]  # fmt: skip
+    return first, again[0], again[1]
+
+
+@pytest.fixture(scope="module")
+def several_times() -> tuple[Results, Results, Results]:
+    return _several_times(DEFAULT_TARGET)
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Mapping[str, Results]:
+    names = list_configs()
+    return dict(zip(names, two_at_a_time(partial(run_all, name, EVERYTHING) for name in names), strict=True))
+
+
+def _owed(target: str, scenario: str) -> set[str]:
+    rows = (row for row in FINDINGS if target in row["targets"] and scenario in row["scenarios"])
+    return {name for row in rows for name in row["divergences"]}
+
+
+@pytest.mark.parametrize("target", list_configs())
+def test_seeds_are_clean(corpus: Mapping[str, Results], target: str) -> None:
+    for name in SEEDS:
+        checked = corpus[target][name]
+        assert (checked.status, checked.dropped) == ("ok", 0), name
+        assert checked.unexplained == (), name
+        assert not checked.undefined, name
+
+
+@pytest.mark.parametrize("target", list_configs())
+def test_every_scenario_is_compared_in_every_relation(corpus: Mapping[str, Results], target: str) -> None:
+    total: Counter[str] = Counter()
+    for checked in corpus[target].values():
+        assert sum(checked.exits.values()) > 0
+        assert checked.relations["switch"] > 0
+        total.update(checked.exits)
+    # IRQ comes when it likes; the others are what scenario steps are made of.
+    assert {"WFX", "HVC64", "SYS64", "IABT_LOW", "DABT_LOW"} <= set(total)
+    assert set(total) <= {"WFX", "HVC64", "SYS64", "IABT_LOW", "DABT_LOW", "IRQ"}
+
+
+@pytest.mark.parametrize("target", list_configs())
+def test_regressions_show_exactly_what_is_expected(corpus: Mapping[str, Results], target: str) -> None:
+    shown = {name: findings(corpus[target][name]) for name in REGRESSIONS}
+    assert shown == {name: _owed(target, name) for name in REGRESSIONS}
+    assert {corpus[target][name].status for name in REGRESSIONS} == {"ok"}
+    assert sum(corpus[target][name].dropped for name in REGRESSIONS) == 0
+
+
+def test_expected_toml_names_what_there_is() -> None:
+    listed = [name for row in FINDINGS for name in row["scenarios"]]
+    assert set(listed) == set(REGRESSIONS)
+    assert {target for row in FINDINGS for target in row["targets"]} <= set(list_configs())
+
+
+def test_every_known_entry_is_used(corpus: Mapping[str, Results]) -> None:
+    """An entry that explains nothing in the corpus is untested, or was never needed."""
+    used = {j.known.id for results in corpus.values() for c in results.values() for j in c.judged if j.known}
+    assert used == {entry.id for entry in CATALOGUE.entries}
+
+
+def _judged(checked: Checked) -> Counter[tuple[object, ...]]:
+    """What was found, without its place in the trace: an interrupt in between moves that."""
+    return Counter(
+        (d.name, d.expected, d.observed, d.exit_class, d.step, d.helper, j.known.id if j.known else None)
+        for j in checked.judged
+        for d in [j.divergence]
+        if d.exit_class != "IRQ"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(EVERYTHING) - NOT_THE_SAME_TWICE))
+def test_the_same_again(corpus: Mapping[str, Results], several_times: tuple[Results, ...], name: str) -> None:
+    """In a VM used before, whatever ran in it before, and on another boot."""
+    first = _judged(corpus[DEFAULT_TARGET][name])
+    for results in several_times:
+        assert _judged(results[name]) == first
+        assert (results[name].status, results[name].dropped) == ("ok", 0)

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a machine: it boots, stops and goes on; whatever ends it or its owner, nothing of it is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import protocol
+from harness.errors import AgentProtocolError, VmLost
+from harness.trace import ContextLayout
+from harness.vm.build import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, prepare
+from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
+from harness.vm.elf import read_layout
+from harness.vm.executor import Executor
+from harness.vm.qemu import Machine, Qemu
+from harness.vm.target import machine_of
+from tests.vm.running import SEEDS
+
+SCENARIO = SEEDS["mmio_load_signed_byte_x"]
+
+# Boots, says who it is, and runs scenarios until somebody kills it.
+OWNER = """
+from harness.scenario import load
+from harness.vm.build import prepare
+from harness.vm.config import DEFAULT_TARGET, load_config
+from harness.vm.elf import read_layout
+from harness.vm.executor import Executor
+from harness.vm.qemu import Qemu
+from harness.vm.target import machine_of
+from pathlib import Path
+config = load_config(DEFAULT_TARGET)
+prepared = prepare(config)
+scenario = load(Path("corpus/seeds/hvc_immediates.scn"))
+with Qemu(machine_of(config, prepared)) as qemu:
+    executor = Executor(qemu, read_layout(prepared.module_elf))
+    print(qemu.pid, flush=True)
+    while True:
+        executor.run(scenario)
+"""
+
+
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    config = load_config(DEFAULT_TARGET)
+    return machine_of(config, prepare(config))
+
+
+@pytest.fixture(scope="module")
+def layout() -> ContextLayout:
+    return read_layout(prepare(load_config(DEFAULT_TARGET)).module_elf)
+
+
+@pytest.fixture(scope="module")
+def qemu(machine: Machine) -> Iterator[Qemu]:
+    with Qemu(machine) as running:
+        yield running
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _until(what: Callable[[], bool], seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_it_runs_scenarios(qemu: Qemu, layout: ContextLayout) -> None:
+    executor = Executor(qemu, layout)
+    before = executor.exits
+    trace = executor.run(SCENARIO)
+    assert (trace.status, trace.dropped, trace.vhe) == ("ok", 0, False)
+    assert executor.exits > before
+
+
+def test_stopped_it_answers_nothing_and_then_goes_on(qemu: Qemu, layout: ContextLayout) -> None:
+    qemu.stop()
+    try:
+        assert qemu.execute("query-status") == {"status": "paused", "singlestep": False, "running": False}
+        with pytest.raises(VmLost, match=r"no answer to a scenario within 0\.3 s"):
+            Executor(qemu, layout, timeout=0.3).run(SCENARIO)
+    finally:
+        qemu.cont()
+    mailbox = qemu.mailbox
+    assert mailbox is not None
+
+    def answered() -> bool:
+        request, reply = struct.unpack_from("<QQ", mailbox, protocol.CONTROL_OFFSET["request"])
+        return bool(request == reply)
+
+    assert protocol.CONTROL_OFFSET["reply"] == protocol.CONTROL_OFFSET["request"] + 8
+    assert _until(answered)
+    assert Executor(qemu, layout).run(SCENARIO).status == "ok"
+
+
+def test_no_network_and_a_sandbox(qemu: Qemu) -> None:
+    assert qemu.execute("query-rx-filter") == [], "network devices"
+    buses = qemu.execute("query-pci")
+    assert isinstance(buses, list)
+    assert [d["class_info"]["desc"] for bus in buses for d in bus["devices"]] == ["Host bridge"]
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{qemu.pid}/status").read_text().splitlines() if ":\t" in line
+    )
+    assert (status["Seccomp"].strip(), status["NoNewPrivs"].strip()) == ("2", "1")
+    inside = [Path(path).readlink() for path in Path(f"/proc/{qemu.pid}/fd").iterdir()]
+    assert sum(str(target).startswith("socket:") for target in inside) == 1, "QMP's and no other"
+
+
+def test_a_layout_of_another_kernel_is_refused(qemu: Qemu, layout: ContextLayout) -> None:
+    with pytest.raises(AgentProtocolError, match="context"):
+        Executor(qemu, replace(layout, size=layout.size + 8))
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
+def test_no_machine_outlives_its_owner(how: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER], cwd=PROJECT, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        line = owner.stdout.readline()
+        assert line, "it did not boot"
+        pid = int(line)
+        assert _alive(pid)
+        owner.send_signal(signal.Signals[how])
+        owner.wait(10)
+        assert _until(lambda: not _alive(pid)), "QEMU outlived its owner"
+
+
+def test_killed_while_a_scenario_runs(machine: Machine, layout: ContextLayout) -> None:
+    with Qemu(machine) as qemu:
+        pid = qemu.pid
+        executor = Executor(qemu, layout)
+        executor.run(SCENARIO)
+        timer = threading.Timer(0.2, os.kill, (pid, signal.SIGKILL))
+        timer.start()
+        deadline = time.monotonic() + 10
+        with pytest.raises(VmLost, match="QEMU ended with status -9") as lost:
+            while time.monotonic() < deadline:
+                executor.run(SCENARIO)
+        assert time.monotonic() < deadline
+        assert lost.value.config == DEFAULT_TARGET
+        with pytest.raises(VmLost):
+            qemu.stop()
+    assert not _alive(pid)
+
+
+def test_the_block_ends_and_so_does_the_machine(machine: Machine) -> None:
+    """A machine that never gets ready will do: it is ended in the same way."""
+    pids: list[int] = []
+
+    class Watched(Qemu):
+        def _wait_ready(self) -> None:
+            pids.append(self.pid)
+
+    with pytest.raises(KeyboardInterrupt), Watched(machine) as qemu:
+        assert _alive(qemu.pid)
+        raise KeyboardInterrupt
+    with Watched(machine) as qemu:
+        qemu.close()
+        qemu.close()
+    assert len(pids) == 2
+    assert not any(map(_alive, pids))
+
+
+def test_a_panic_is_shown(machine: Machine, tmp_path: Path) -> None:
+    """No agent: Linux finds nothing to run, panics and leaves, and the error carries its last words."""
+    empty = tmp_path / "initrd"
+    empty.write_bytes(b"")
+    with pytest.raises(VmLost, match="QEMU ended with status 0") as lost, Qemu(replace(machine, initrd=empty)):
+        pass
+    assert "Kernel panic - not syncing" in lost.value.console_tail
+    assert lost.value.config == DEFAULT_TARGET
+
+
+def test_a_kernel_that_hangs(machine: Machine, tmp_path: Path) -> None:
+    """A branch to itself, with the header of an arm64 Image (Documentation/arch/arm64/booting.rst)."""
+    image = bytearray(struct.pack("<IIQQ", 0x1400_0000, 0, 0, 4096).ljust(4096, b"\0"))
+    image[IMAGE_MAGIC_OFFSET : IMAGE_MAGIC_OFFSET + len(IMAGE_MAGIC)] = IMAGE_MAGIC
+    path = tmp_path / "Image"
+    path.write_bytes(image)
+    prepared = prepare(load_config(DEFAULT_TARGET), kernel=path)
+    assert prepared.kernel == path
+    hanging = Qemu(replace(machine, kernel=path), boot_timeout=1.0)
+    start = time.monotonic()
+    with pytest.raises(VmLost, match="the agent was not ready within 1 s"), hanging:
+        pass
+    assert time.monotonic() - start < 10
+    assert not _alive(hanging.pid)
