@@ -9,17 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from harness.lemma.case import IMAGES, build
+from harness.lemma.case import build
 from harness.lemma.clusters import Cluster
 from harness.model import FUNCTION
-from harness.model.constants import INFO_ID, KERNEL_ONLY, NPT_ID, RECORD_OF, S2PAGE_ID
+from harness.model.constants import HOSTVISOR, INFO_ID, KERNEL_ONLY, NPT_ID, RECORD_OF, S2PAGE_ID
 from harness.model.state import RData
 
 SUFFIX = {"spec": "_spec", "low": "_spec0"}
 RECORDS = {"regs": "ctxt_regs", "states": "ctxt_states", "trap_regs": "trap_regs"}
+RESTORE = "restore_shadow_kvm_regs"
+READS_RESET_VALUES = ("reset_sys_regs", RESTORE)
+READS_VECTOR = ("update_exception_gp_regs", RESTORE)
+MAPS = ("post_handle_shadow_s2pt_fault", RESTORE)
 HEADER = """\
 (* Counterexamples found by shadowfuzz, level against level of its model.
-   Paste next to the lemmas (the file's own imports and notations are assumed).  Each section gives a state and
+   Paste next to the lemmas (the file's own imports and notations are assumed; the pairs with body belong into its
+   Section BodyProof, for ge and m).  Each section gives a state and
    states that the two sides differ there; [vm_compute] after unfolding, or the steps in the comment, decide it.
    Numbers are Z. *)
 Local Open Scope Z_scope.
@@ -45,12 +50,12 @@ def _section(number: int, cluster: Cluster) -> str:
     name = f"shadowfuzz_{question.pair[0]}_{question.pair[1]}_{question.function}_{number}"
     state, args = build(dict(cluster.case), question.function, False)
     lines += [f"Section {name}.", "  Context `{real_params: RealParams}.", "  Variable d0: RData."]
-    lines += _state(state, dict(cluster.case))
+    lines += _state(state, question.function)
     lines += _statement(cluster, args)
     return "\n".join([*lines, f"End {name}.", ""])
 
 
-def _state(d: RData, case: Mapping[str, int]) -> list[str]:
+def _state(d: RData, function: str) -> list[str]:
     """The definitions of the context and of the state."""
     (key, ctxt), vmid = next(iter(d.shadow_ctxts.items())), next(iter(d.data_log))
     lines = []
@@ -72,49 +77,56 @@ def _state(d: RData, case: Mapping[str, int]) -> list[str]:
     boot = f"{{vm_next_load_info: {info.vm_next_load_info}}} {{vm_inc_exe: {info.vm_inc_exe}}}"
     for field, attribute in (("vm_load_addr", "addr"), ("vm_load_size", "size"), ("vm_remap_addr", "remap")):
         values = [getattr(image, attribute) for image in info.images]
-        chain = f"({field} (VB ({vmid} @ (vminfos (shared d0)))))"
-        for i in range(IMAGES):
-            chain = f"({chain} # {i} == {values[i]})"
+        chain = _set(f"({field} (VB ({vmid} @ (vminfos (shared d0)))))", dict(enumerate(values)))
         boot += f"\n      {{{field}: {chain}}}"
     lines.append(f"  Let info' := ({vmid} @ (vminfos (shared d0))) {{vm_state: {info.vm_state}}} {boot}.")
     locks = {INFO_ID + vmid, S2PAGE_ID, NPT_ID, NPT_ID + vmid}
-    lock = log = ""
-    for i in sorted(locks):
-        status = "(LockOwn true)" if d.lock.get(i) else "LockFalse"
-        lock, log = f"{lock} # {i} == {status}", f"{log} # {i} == nil"
+    lock = _set("(lock d0)", {i: "(LockOwn true)" if d.lock.get(i) else "LockFalse" for i in sorted(locks)})
+    log = _set("(log d0)", dict.fromkeys(sorted(locks), "nil"))
+    data_log = _set("(data_log d0)", d.data_log)
+    core_data_log = _set("(core_data_log d0)", d.core_data_log)
     lines.append("  Let d := d0")
     lines.append(f"      {{halt: {str(d.halt).lower()}}} {{curid: {d.curid}}} {{tstate: {d.tstate}}}")
     lines.append(f"      {{cur_vmid: {d.cur_vmid}}} {{cur_vcpuid: {d.cur_vcpuid}}}")
-    lines.append(f"      {{doracle: doracle'}} {{data_log: (data_log d0) # {vmid} == {d.data_log[vmid]}}}")
-    position = d.core_data_log[vmid]
-    lines.append(f"      {{core_doracle: core_doracle'}} {{core_data_log: (core_data_log d0) # {vmid} == {position}}}")
-    lines.append(f"      {{lock: (lock d0){lock}}} {{log: (log d0){log}}}")
-    shared = f"{{vminfos: (vminfos (shared d0)) # {vmid} == info'}}" + _memory(d)
+    lines.append(f"      {{doracle: doracle'}} {{data_log: {_set('(data_log d0)', d.data_log)}}}")
+    lines.append(
+        f"      {{core_doracle: core_doracle'}} {{core_data_log: {_set('(core_data_log d0)', d.core_data_log)}}}"
+    )
+    lines.append(f"      {{lock: {lock}}}\n      {{log: {log}}}")
+    shared = f"{{vminfos: (vminfos (shared d0)) # {vmid} == info'}}" + (_memory(d, vmid) if function in MAPS else "")
     lines.append(f"      {{shared: (shared d0) {shared}}}")
     lines.append(f"      {{shadow_ctxts: (shadow_ctxts d0) # {key} == ctxt'}}.")
     lines.append("  (* no CPU but this one takes a lock *)")
     lines.append("  Hypothesis quiet: forall id cpu l, (id @ (oracle d0)) cpu l = nil.")
-    lines += [
-        f"  Hypothesis reg_desc_{i}: reg_desc {i} = {d.reg_desc(i)}."
-        for i in range(1, 25)
-        if any(name.startswith("reg_desc.") for name in case)
-    ]
-    pstate = ctxt["pstate"]
-    if case.get("vbar") or case.get("ctxt.dirty", 0) >> 33:
+    if function in READS_RESET_VALUES:
+        chain = "".join(f"if i =? {i} then {d.reg_desc(i)} else " for i in range(1, 25) if d.reg_desc(i))
+        lines.append(f"  Hypothesis reset_values: forall i, reg_desc i = ({chain}0).")
+    if function in READS_VECTOR:
+        pstate = ctxt["pstate"]
         lines.append(f"  Hypothesis vector: exception_vector (VZ64 {pstate}) = {d.exception_vector(pstate)}.")
     return lines
 
 
-def _memory(d: RData) -> str:
-    text = ""
-    for pfn, (owner, count, gfn) in d.s2page.items():
-        text += f" {{s2page: (s2page (shared d0)) # {pfn} == (mkS2Page {owner} {count} {gfn})}}"
-    for vmid, npt in d.npts.items():
-        base = f"({vmid} @ (npts (shared d0)))"
-        table = f"(pt {base})" + "".join(f" # {g} == ({p}, {lv}, {e})" for g, (p, lv, e) in npt.pt.items())
+def _memory(d: RData, vmid: int) -> str:
+    """Page ownership (as given, else the host's) and both stage-2 maps."""
+    owners = {pfn: f"(mkS2Page {owner} {count} {gfn})" for pfn, (owner, count, gfn) in d.s2page.items()}
+    pages, tables = _set("(ZMap.init (mkS2Page 0 0 0))", owners), {}
+    for v in sorted({HOSTVISOR, vmid}):
+        npt = d.npt(v)
+        table = _set("(ZMap.init (0, 0, 0))", {g: f"({p}, {lv}, {e})" for g, (p, lv, e) in npt.pt.items()})
+        flags = "{pgd_t: ZMap.init false} {pud_t: ZMap.init (ZMap.init false)}"
+        flags += " {pmd_t: ZMap.init (ZMap.init (ZMap.init false))}"
         free = f"{{pt_pgd_next: {npt.pgd_next}}} {{pt_pud_next: {npt.pud_next}}} {{pt_pmd_next: {npt.pmd_next}}}"
-        text += f" {{npts: (npts (shared d0)) # {vmid} == ({base} {{pt: {table}}} {free})}}"
-    return text
+        tables[v] = f"(({v} @ (npts (shared d0))) {{pt: {table}}}\n        {flags}\n        {free})"
+    npts = _set("(npts (shared d0))", tables)
+    return f"\n      {{s2page: {pages}}} {{flatmem: ZMap.init 0}} {{npts: {npts}}}"
+
+
+def _set(base: str, updates: Mapping[int, object]) -> str:
+    """A map with these entries set, one in the other."""
+    for key, value in updates.items():
+        base = f"({base} # {key} == {value})"
+    return base
 
 
 def _statement(cluster: Cluster, args: tuple[int, ...]) -> list[str]:

@@ -104,7 +104,7 @@ def _stability(directory: Path) -> str:
         return "\n".join([*lines, "Not measured yet (`shadowfuzz lemma --stability 8 --store`).", ""])
     report = json.loads(path.read_text())
     lines.append(
-        f"`shadowfuzz lemma --stability 8 --store` minimised {report['total']} random starts of {report['goals']} goals; "
+        f"`shadowfuzz lemma --stability 8 --store` minimised {report['total']} starts of {report['goals']} goals; "
         f"{report['same']} of them (**{report['share']:.1%}**) ended at the same least case as the best of their goal."
     )
     lines += [f"- not always: `{text}`" for text in report["strays"]]
