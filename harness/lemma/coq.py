@@ -83,8 +83,6 @@ def _state(d: RData, function: str) -> list[str]:
     locks = {INFO_ID + vmid, S2PAGE_ID, NPT_ID, NPT_ID + vmid}
     lock = _set("(lock d0)", {i: "(LockOwn true)" if d.lock.get(i) else "LockFalse" for i in sorted(locks)})
     log = _set("(log d0)", dict.fromkeys(sorted(locks), "nil"))
-    data_log = _set("(data_log d0)", d.data_log)
-    core_data_log = _set("(core_data_log d0)", d.core_data_log)
     lines.append("  Let d := d0")
     lines.append(f"      {{halt: {str(d.halt).lower()}}} {{curid: {d.curid}}} {{tstate: {d.tstate}}}")
     lines.append(f"      {{cur_vmid: {d.cur_vmid}}} {{cur_vcpuid: {d.cur_vcpuid}}}")
