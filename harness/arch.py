@@ -25,6 +25,7 @@ NZCV, TCO, DIT, UAO, PAN, SS, IL = 0xF000_0000, 1 << 25, 1 << 24, 1 << 23, 1 << 
 SSBS, BTYPE, DAIF, MODE = 1 << 12, 3 << 10, 0x3C0, 0x1F
 EL0T, EL1T, EL1H = 0x0, 0x4, 0x5
 SCTLR_SPAN, SCTLR_DSSBS, SCTLR_A, SCTLR_M = 1 << 23, 1 << 44, 2, 1
+SCTLR_EE, SCTLR_E0E = 1 << 25, 1 << 24
 MDSCR_SS = 1
 
 VECTOR_OFFSETS: Mapping[int, int] = MappingProxyType({EL1T: 0x000, EL1H: 0x200, EL0T: 0x400})

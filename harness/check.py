@@ -13,6 +13,7 @@ from harness.guest import code_of
 from harness.known import Catalogue, Known
 from harness.masks import Cpu
 from harness.model.replay import predict
+from harness.owed import compare_owed
 from harness.scenario import Scenario
 from harness.trace import EXIT, Switch, Trace
 
@@ -77,15 +78,23 @@ def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Cat
         paths.append((round_.exit_class, prediction.path))
         _count(relations, unchecked, undefined, prediction)
         judged += _judge(round_, prediction, catalogue, lossy)
+        relations["host"] += 1
+        for found in compare_owed(round_, lossy):
+            _take(found, judged, unchecked)
     code = code_of(scenario)
     for index, entry, exit_ in compare.runs(trace.events):
         relations["switch"] += 1
         for found in compare.compare_run(index, entry, exit_, code, cpu):
-            if isinstance(found, Unchecked):
-                unchecked[f"{found.what}: {found.why}"] += 1
-            else:
-                judged.append(Judged(found, None))
+            _take(found, judged, unchecked)
     return Checked(trace.status, trace.dropped, classes, relations, tuple(judged), unchecked, undefined, tuple(paths))
+
+
+def _take(found: Divergence | Unchecked, judged: list[Judged], unchecked: Counter[str]) -> None:
+    """File what a relation without a model found: no catalogue entry can explain it."""
+    if isinstance(found, Unchecked):
+        unchecked[f"{found.what}: {found.why}"] += 1
+    else:
+        judged.append(Judged(found, None))
 
 
 def _count(relations: Counter[str], unchecked: Counter[str], undefined: Counter[str], prediction: Prediction) -> None:

@@ -11,17 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from harness import a64, arch, exits, protocol, registers, syndrome
+from harness import a64, arch, exits, protocol, syndrome
 from harness.arch import State
 from harness.guest import FROM_UNKNOWN, Walk, is_call, walk
 from harness.masks import Cpu
-from harness.registers import INDEX, MASK64, NAMES
+from harness.registers import BY_ONE_REG, INDEX, MASK64, NAMES
 from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
 
 INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
 OP_SET, OP_RESET = protocol.OPS["set"][0], protocol.OPS["reset"][0]
 EXIT_INTR = 10
-_ONE_REG: Mapping[int, int] = {r.one_reg: i for i, r in enumerate(registers.STATE)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +52,8 @@ class Round:
         for host in self.hosts:
             if host.op == OP_RESET:
                 wrote.clear()
-            elif host.op == OP_SET and not host.error and host.a in _ONE_REG:
-                wrote[_ONE_REG[host.a]] = host.b
+            elif host.op == OP_SET and not host.error and host.a in BY_ONE_REG:
+                wrote[BY_ONE_REG[host.a]] = host.b
         return wrote
 
 
@@ -178,9 +177,8 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "panic.restore": frozenset({"kill"}),
 }
 
-DIRTY_GPRS = (1 << 31) - 1
 DIRTY_PC_FLAG = 1 << 32
-PENDING_EXCEPT_INJECT_FLAG = 7 << 33
+"""The flag of the layer's dirty word (model.md 2.1)."""
 
 
 def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]:

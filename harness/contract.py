@@ -28,22 +28,94 @@ _RESET2_64 = 0xC400_0012
 _RESET2_32 = 0x8400_0012
 
 
-def call_result(exit_: Switch, index: int, observed: int) -> int | None:
-    """Return what x1, x2 or x3 (``index``) owes after an SMCCC call, None if nothing is promised.
+def call_result(exit_: Switch, index: int) -> int | None:
+    """Return what x1, x2 or x3 (``index``) holds after an SMCCC call, None if any value will do.
 
-    SMCCC 1.1 gives x1..x3 to results; what a call does not define, KVM returns as 0.  ``observed`` is returned where
-    any value will do.
+    SMCCC 1.1 gives x1..x3 to results; what a call does not define, KVM returns as 0.
     """
     function = exit_.values[0] & 0xFFFF_FFFF
-    if index not in (1, 2, 3):
-        return None
     if function == _UID_CALL:
         return VENDOR_UID[index]
     if function in _FREE_RESULTS:
-        return observed
+        return None
     if function in (_RESET2_32, _RESET2_64) and _reset_type_known(exit_.values[1] & 0xFFFF_FFFF):
         return exit_.values[index] & (MASK64 if function == _RESET2_64 else 0xFFFF_FFFF)
     return 0
+
+
+# Return codes (Arm DEN 0022 5.2.2, DEN 0028 2.7) as x0 holds them.
+SUCCESS, NOT_SUPPORTED, INVALID_PARAMETERS = 0, MASK64, MASK64 - 1
+ALREADY_ON, INTERNAL_FAILURE = MASK64 - 3, MASK64 - 5
+
+# x0 of calls whose result does not depend on arguments.
+_STATUS: Mapping[str, frozenset[int]] = MappingProxyType(
+    {
+        # KVM_REG_ARM_PSCI_VERSION: 1.1 up to 6.12, 1.3 in 7.x (kvm.md).
+        "PSCI_VERSION": frozenset({0x10001, 0x10002, 0x10003}),
+        **dict.fromkeys(("PSCI_CPU_SUSPEND32", "PSCI_CPU_SUSPEND64", "PSCI_CPU_OFF"), frozenset({SUCCESS})),
+        "PSCI_MIGRATE_INFO_TYPE": frozenset({2}),
+        **dict.fromkeys(
+            ("PSCI_MIGRATE32", "PSCI_MIGRATE64", "PSCI_MIGRATE_INFO_UP_CPU32", "PSCI_MIGRATE_INFO_UP_CPU64"),
+            frozenset({NOT_SUPPORTED}),
+        ),
+        **dict.fromkeys(("PSCI_SYSTEM_OFF", "PSCI_SYSTEM_RESET"), frozenset({INTERNAL_FAILURE})),
+        # Needs KVM_CAP_ARM_SYSTEM_SUSPEND, which nobody enabled.
+        **dict.fromkeys(("PSCI_SYSTEM_SUSPEND32", "PSCI_SYSTEM_SUSPEND64"), frozenset({NOT_SUPPORTED})),
+        "SMCCC_VERSION": frozenset({0x10001}),
+        "VENDOR_HYP_CALL_UID": frozenset({VENDOR_UID[0]}),
+        "TRNG_VERSION": frozenset({0x10000}),  # DEN 0098
+    }
+)
+# x0 tells of the host's CPU, features or entropy.
+_FREE_STATUS = frozenset(
+    {"SMCCC_ARCH_FEATURES", "SMCCC_ARCH_WORKAROUND_1", "SMCCC_ARCH_WORKAROUND_2", "SMCCC_ARCH_WORKAROUND_3"}
+    | {"HV_PV_TIME_FEATURES", "HV_PV_TIME_ST", "VENDOR_HYP_KVM_FEATURES", "VENDOR_HYP_KVM_PTP"}
+    | {"TRNG_FEATURES", "TRNG_GET_UUID", "TRNG_RND32", "TRNG_RND64"}
+)
+# What PSCI_FEATURES must know in PSCI 1.1 (DEN 0022 5.1 and 5.15), and what is optional.
+_MUST_KNOW = (
+    *("PSCI_VERSION", "PSCI_CPU_SUSPEND32", "PSCI_CPU_SUSPEND64", "PSCI_CPU_OFF", "PSCI_CPU_ON32", "PSCI_CPU_ON64"),
+    *("PSCI_AFFINITY_INFO32", "PSCI_AFFINITY_INFO64", "PSCI_SYSTEM_OFF", "PSCI_SYSTEM_RESET", "PSCI_FEATURES"),
+    "SMCCC_VERSION",
+)
+_MAY_KNOW = ("PSCI_MIGRATE_INFO_TYPE", "PSCI_SYSTEM_RESET2_32", "PSCI_SYSTEM_RESET2_64")
+_AFFINITY = 0xFF_00FF_FFFF
+"""Affinity fields of an MPIDR (DEN 0022 5.1.4, target_cpu); the one vCPU has affinity 0."""
+
+
+def call_status(exit_: Switch) -> frozenset[int] | None:
+    """Return the values that x0 may hold after an SMCCC call, None if any will do (DEN 0022, DEN 0028)."""
+    function = exits.SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF)
+    if function is None:
+        return frozenset({NOT_SUPPORTED})
+    name = function.name
+    if name in _FREE_STATUS:
+        return None
+    if name in _STATUS:
+        return _STATUS[name]
+    width = MASK64 if function.fid >> 30 & 1 else 0xFFFF_FFFF  # SMC64 calls take 64-bit arguments
+    x1, x2 = (exit_.values[i] & width for i in (1, 2))
+    if name.startswith("PSCI_CPU_ON"):
+        return frozenset({INVALID_PARAMETERS if x1 else ALREADY_ON})
+    if name.startswith("PSCI_AFFINITY_INFO"):
+        return frozenset({_affinity_info(x1, x2)})
+    if name.startswith("PSCI_SYSTEM_RESET2"):
+        known = _reset_type_known(x1 & 0xFFFF_FFFF)
+        return frozenset({INTERNAL_FAILURE if known else INVALID_PARAMETERS})
+    assert name == "PSCI_FEATURES"
+    asked = exits.SMCCC_BY_FID.get(x1)
+    if asked is not None and asked.name in _MUST_KNOW:
+        return frozenset({SUCCESS})
+    if asked is not None and asked.name in _MAY_KNOW:
+        return frozenset({SUCCESS, NOT_SUPPORTED})
+    return frozenset({NOT_SUPPORTED})
+
+
+def _affinity_info(target: int, level: int) -> int:
+    """ON for the one vCPU, at any level that holds it; else invalid (DEN 0022 5.7)."""
+    if level > 3 or target & ~_AFFINITY:
+        return INVALID_PARAMETERS
+    return INVALID_PARAMETERS if target >> 8 * level else SUCCESS
 
 
 def _reset_type_known(reset_type: int) -> bool:
@@ -54,13 +126,17 @@ def _reset_type_known(reset_type: int) -> bool:
 def mmio_data(exit_: Switch, data: int) -> int | None:
     """Return what a load that trapped as MMIO owes its register for ``data``; None without a valid syndrome.
 
-    The access's low bytes, sign- or zero-extended, to 32 (upper half zero) or 64 bits: Arm ARM C6.2 LDR*, syndrome
-    D17.2.37 ISS encoding for a Data Abort.
+    ``data`` is ``kvm_run.mmio.data`` as a little-endian number; its first bytes are those in memory (KVM API 5,
+    KVM_EXIT_MMIO).  They are read in the guest's byte order and sign- or zero-extended to 32 (upper half zero) or 64
+    bits: Arm ARM C6.2 LDR*, D17.2.37 ISS encoding for a Data Abort, SCTLR_EL1.EE and E0E.
     """
     if not exits.DABT["ISV"].get(exit_.esr):
         return None
-    bits = 8 << exits.DABT["SAS"].get(exit_.esr)
-    value = data & ((1 << bits) - 1)
+    size = 1 << exits.DABT["SAS"].get(exit_.esr)
+    bits = 8 * size
+    at_el0 = exit_.values[arch.PSTATE] & arch.MODE == arch.EL0T
+    big_endian = exit_.values[arch.SCTLR] & (arch.SCTLR_E0E if at_el0 else arch.SCTLR_EE)
+    value = int.from_bytes(data.to_bytes(8, "little")[:size], "big" if big_endian else "little")
     if exits.DABT["SSE"].get(exit_.esr) and value >> (bits - 1):
         value -= 1 << bits
     return value & (MASK64 if exits.DABT["SF"].get(exit_.esr) else 0xFFFF_FFFF)
@@ -104,6 +180,9 @@ RESET_VALUES: Mapping[str, int] = MappingProxyType(
     | dict.fromkeys(_RESET_TO_ZERO, 0)
     | dict.fromkeys(_RESET_UNKNOWN, UNKNOWN_RESET)
 )
+NOTHING_LEFT: frozenset[int] = frozenset({0, UNKNOWN_RESET})
+"""What a register may hold after a reset that leaves it UNKNOWN: nothing of what was there before."""
+
 HOST_RESET: frozenset[str] = frozenset({"actlr_el1", "amair_el1"})
 """Registers that a reset takes from the host CPU: any value will do."""
 

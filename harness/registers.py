@@ -127,6 +127,8 @@ STATE: tuple[Register, ...] = (
 
 BY_NAME: Mapping[str, Register] = MappingProxyType({r.name: r for r in STATE})
 INDEX: Mapping[str, int] = MappingProxyType({r.name: i for i, r in enumerate(STATE)})
+BY_ONE_REG: Mapping[int, int] = MappingProxyType({r.one_reg: i for i, r in enumerate(STATE)})
+"""KVM_SET_ONE_REG id to index in STATE."""
 NAMES: tuple[str, ...] = tuple(r.name for r in STATE)
 SETTABLE: tuple[Register, ...] = tuple(r for r in STATE if r.settable)
 

@@ -17,7 +17,7 @@ ROWS: tuple[str, ...] = (
     "harness",
     *("harness.errors", "harness.registers", "harness.exits", "harness.layout", "harness.protocol"),
     *("harness.a64", "harness.scenario", "harness.trace", "harness.arch", "harness.masks", "harness.syndrome"),
-    *("harness.contract", "harness.guest", "harness.compare"),
+    *("harness.contract", "harness.guest", "harness.compare", "harness.owed"),
     *("harness.model.constants", "harness.model.state", "harness.model.locks"),
     *("harness.model.paging", "harness.model.paging_kernel", "harness.model.machine", "harness.model.machine_kernel"),
     *("harness.model.spec", "harness.model.low", "harness.model.body", "harness.model.kernel"),

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One stored state for each path of each level, with a digest of what comes out: any changed row shows here first.
+
+The states are coloured: registers, host registers and oracle values that nothing steers have distinct values, so that
+a value that goes astray is seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.lemma.case import SLOTS, Case, build, case_of
+from harness.lemma.differ import run_side
+from harness.lemma.generate import decode
+from harness.lemma.shrink import order
+from harness.model import FUNCTIONS, LEVEL_NAMES
+from harness.model.constants import STATES
+from harness.model.state import BLANK, EXHAUSTED, RData
+
+_STEERING = frozenset({*STATES, "ec", "esr_el2", "hpfar_el2", "x0"})
+COLOURS: Mapping[str, int] = {
+    slot.name: 0x1000 + slot.rank
+    for slot in SLOTS.values()
+    if (slot.name.startswith(("ctxt.", "host.")) and slot.key not in _STEERING)
+    or slot.name.startswith(("reg_desc.", "regs."))
+    or slot.name in ("data.1", "data.2", "data.3", "data.4", "data.5")
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PathState:
+    """A coloured state of a function, and what each level makes of it: a digest, or why it is undefined."""
+
+    function: str
+    coupled: bool
+    case: Case
+    outcomes: tuple[tuple[str, str], ...]
+
+
+def outcome(level: str, function: str, coupled: bool, case: Mapping[str, int]) -> tuple[str, tuple[object, ...]]:
+    """The digest of the final state (or the reason), and the set of decisions taken, in order of first occurrence."""
+    d, args = build({**COLOURS, **case}, function, coupled)
+    reason = run_side(level, function, d, args)
+    path = tuple(dict.fromkeys(d.path))
+    return (digest(d) if reason is None else f"undefined: {reason}"), path
+
+
+def digest(d: RData) -> str:
+    """Sixteen hex digits over every field of a state."""
+    contexts = {k: [(n, v) for n, v in c.items() if v] for k, c in sorted(d.shadow_ctxts.items()) if c != BLANK}
+    hosts = {k: [(n, v) for n, v in c.items() if v] for k, c in sorted(d.host_regs.items())}
+    npts = {
+        k: (sorted(n.pt.items()), sorted(n.pgd_t), sorted(n.pud_t), sorted(n.pmd_t), n.pgd_next, n.pud_next, n.pmd_next)
+        for k, n in sorted(d.npts.items())
+    }
+    parts: list[Any] = [d.halt, d.curid, d.cur_vmid, d.cur_vcpuid, d.tstate, contexts, hosts, npts, d.revealed]
+    maps: list[Mapping[int, Any]] = [d.data_log, d.core_data_log, d.vminfos, d.s2page, d.flatmem, d.lock, d.log]
+    parts += [sorted(m.items()) for m in maps]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def collect(tries: int, seed: int) -> tuple[PathState, ...]:
+    """The least state seen of every path of every level, out of ``tries`` random states of each function."""
+    rng = random.Random(seed)
+    rows: list[PathState] = []
+    for function in (f.name for f in FUNCTIONS):
+        best: dict[tuple[object, ...], tuple[Case, bool]] = {}
+        for _ in range(tries):
+            case = case_of(decode(rng.randbytes(1 + 4 * rng.randrange(7)), function))
+            for level in LEVEL_NAMES:
+                coupled = level == "kernel"
+                result, path = outcome(level, function, coupled, dict(case))
+                if result == f"undefined: {EXHAUSTED}":
+                    continue
+                key = (level, path, result if result.startswith("undefined") else "")
+                if key not in best or order(case) < order(best[key][0]):
+                    best[key] = (case, coupled)
+        rows += [path_state(function, coupled, case) for case, coupled in sorted(set(best.values()))]
+    return tuple(rows)
+
+
+def path_state(function: str, coupled: bool, case: Case) -> PathState:
+    """Run the levels on a state; only level kernel runs on a coupled one."""
+    levels = ("kernel",) if coupled else LEVEL_NAMES[:3]
+    found = tuple((level, outcome(level, function, coupled, dict(case))[0]) for level in levels)
+    return PathState(function, coupled, case, found)
+
+
+def store_paths(path: Path, rows: tuple[PathState, ...]) -> None:
+    """Write the states, one a line."""
+    lines = [json.dumps([r.function, r.coupled, dict(r.case), dict(r.outcomes)]) for r in rows]
+    path.write_text("[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def load_paths(path: Path) -> tuple[PathState, ...]:
+    """Read the states."""
+    return tuple(
+        PathState(function, coupled, case_of(case), tuple(outcomes.items()))
+        for function, coupled, case, outcomes in json.loads(path.read_text())
+    )
+
+
+def changed(row: PathState) -> str | None:
+    """What a stored state does now that it did not do when it was stored, or None."""
+    again = path_state(row.function, row.coupled, row.case)
+    for (level, old), (_, new) in zip(row.outcomes, again.outcomes, strict=True):
+        if old != new:
+            return f"{level} {row.function} on {dict(row.case)}: {old} became {new}"
+    return None

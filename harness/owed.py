@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the guest is owed after a turn of the host: relation ``host.*``, by :mod:`harness.contract`.
+
+The exit's registers go through what KVM owes for that exit, then through what userspace did, in order, then through
+the completion of an MMIO access, which the next ``KVM_RUN`` performs.  No model is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from harness import arch, contract, exits
+from harness.arch import State
+from harness.compare import OP_RESET, Divergence, Round, Unchecked
+from harness.exits import DABT
+from harness.layout import CODE, REGIONS, VECTORS, Region
+from harness.registers import BY_ONE_REG, MASK64, NAMES, STATE
+from harness.trace import Switch
+
+IPA_BITS = 40
+"""Size of the guest's physical address space: KVM_CREATE_VM type 0 (KVM API 4.2)."""
+
+_MMIO = 6
+_KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
+
+
+@dataclass
+class _Turn:
+    """The state on its way through a round; ``allowed`` lists other values that are as good, by index."""
+
+    values: list[int]
+    allowed: dict[int, frozenset[int] | None] = field(default_factory=dict)
+
+    def put(self, index: int, value: int) -> None:
+        self.values[index] = value
+        self.allowed.pop(index, None)
+
+
+def _page(exit_: Switch) -> int:
+    return (exit_.hpfar >> 4) << 12
+
+
+def _region(address: int) -> Region | None:
+    return next((r for r in REGIONS if address in r), None)
+
+
+def _call(turn: _Turn, exit_: Switch) -> None:
+    for index in (1, 2, 3):
+        owed = contract.call_result(exit_, index)
+        turn.put(index, owed if owed is not None else exit_.values[index])
+        if owed is None:
+            turn.allowed[index] = None
+    results = contract.call_status(exit_)
+    turn.put(0, min(results) if results else 0)
+    turn.allowed[0] = results
+
+
+def _after_exit(turn: _Turn, exit_: Switch) -> str:
+    """Apply what KVM owes before it runs the guest again or returns; say why if nobody knows."""
+    kind = exits.exit_class(exit_.code, exit_.esr)
+    if kind == "HVC64":
+        _call(turn, exit_)
+    elif kind in ("WFX", "SYS64"):
+        # The one system register that scenario code reads is emulated, into XZR.
+        turn.values[:] = arch.skip(tuple(turn.values))
+    elif kind in ("IABT_LOW", "DABT_LOW"):
+        return _abort(turn, exit_, kind)
+    elif kind != "IRQ":
+        return f"no rule for exit class {kind}"
+    return ""
+
+
+def _abort(turn: _Turn, exit_: Switch, kind: str) -> str:
+    if DABT["S1PTW"].get(exit_.esr):
+        return "a fault on a stage-1 walk"
+    page = _page(exit_)
+    if page >> IPA_BITS:
+        return "an address beyond the guest's physical address space"
+    region = _region(page)
+    if kind == "IABT_LOW" and (region is None or not region.slot):
+        turn.values[:] = contract.abort_state(exit_)
+    return ""
+
+
+def _completion(exit_: Switch) -> bool:
+    """Whether the exit is an MMIO access: outside every slot, or a store to the read-only one."""
+    region = _region(_page(exit_))
+    if region in (CODE, VECTORS):
+        return bool(DABT["WNR"].get(exit_.esr))
+    return region is None or not region.slot
+
+
+def _reset(turn: _Turn) -> None:
+    for index, value in contract.RESET_BY_INDEX.items():
+        turn.put(index, value)
+    for index in contract.HOST_RESET_INDEX:
+        turn.allowed[index] = None
+    for index in _KEPT:
+        turn.put(index, 0)
+        turn.allowed[index] = contract.NOTHING_LEFT
+
+
+def _userspace(turn: _Turn, round_: Round) -> None:
+    for host in round_.hosts:
+        if host.op == OP_RESET:
+            _reset(turn)
+        elif not host.error and (index := BY_ONE_REG.get(host.a)) is not None:
+            turn.put(index, host.b)
+
+
+def _complete(turn: _Turn, exit_: Switch, data: int) -> None:
+    target = DABT["SRT"].get(exit_.esr)
+    if not DABT["WNR"].get(exit_.esr) and target != 31:
+        owed = contract.mmio_data(exit_, data)
+        turn.put(target, owed if owed is not None else turn.values[target])
+    turn.values[:] = arch.skip(tuple(turn.values))
+
+
+def owed(round_: Round) -> tuple[State, Mapping[int, frozenset[int] | None]] | str:
+    """Return the registers owed at the entry, and per index the other values that will do (None: any).
+
+    A text says why nobody can tell.
+    """
+    exit_ = round_.exit
+    turn = _Turn(list((exit_ or round_.entry).values))
+    if exit_ is None:
+        _reset(turn)
+    else:
+        reason = _after_exit(turn, exit_)
+        if reason:
+            return reason
+    _userspace(turn, round_)
+    pending = exit_ is not None and exits.exit_class(exit_.code, exit_.esr) == "DABT_LOW" and _completion(exit_)
+    if pending and exit_ is not None and not round_.reset:
+        if not DABT["ISV"].get(exit_.esr):
+            return "an access without a valid syndrome"
+        if not any(user.code == _MMIO for user in round_.users):
+            return "an MMIO access that did not reach userspace"
+        _complete(turn, exit_, round_.entry.mmio_data)
+    return tuple(turn.values), turn.allowed
+
+
+def compare_owed(round_: Round, lossy: Mapping[int, int]) -> Iterator[Divergence | Unchecked]:
+    """Yield the divergences of relation ``host.*``; ``lossy``: bits that the CPU does not keep, by index."""
+    result = owed(round_)
+    if isinstance(result, str):
+        yield Unchecked("host", result)
+        return
+    expected, allowed = result
+    entry = round_.entry
+    seen = arch.apply_pending(entry.values, entry.pending)
+    if expected == seen:
+        return
+    for i, (want, got) in enumerate(zip(expected, seen, strict=True)):
+        if want == got or not (want ^ got) & (MASK64 & ~lossy.get(i, 0)):
+            continue
+        if i in allowed:
+            others = allowed[i]
+            if others is None or got in others:
+                continue
+        yield Divergence("host", NAMES[i], want, got, round_.exit_class, round_.first, entry.step)
