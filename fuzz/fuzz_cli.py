@@ -76,7 +76,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--level", choices=LEVEL_NAMES, default=LEVEL_NAMES[0], help=f"level of the model ({LEVEL_NAMES[0]})"
     )
     parser.add_argument("--seed", type=_seed, metavar="N", help="of the random numbers (any; the summary names it)")
-    parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="corpus and findings (out/campaign)")
+    parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
     parser.set_defaults(run=run_fuzz)
 
