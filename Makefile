@@ -17,7 +17,8 @@ setup: ## Debian packages, Python environment, kernels and guest image of every 
 
 campaign: ## set up what is missing, then fuzz (SECONDS=60 JOBS=2 TARGET=kvm-nvhe OUT=out/campaign)
 	@tools/setup.sh --target $(TARGET)
-	@$(BIN)/shadowfuzz fuzz --seconds $(SECONDS) --jobs $(JOBS) --target $(TARGET) --out $(OUT)
+	@# Status 1 says that something unexplained was found: for a campaign that is success.
+	@$(BIN)/shadowfuzz fuzz --seconds $(SECONDS) --jobs $(JOBS) --target $(TARGET) --out $(OUT) || [ $$? -eq 1 ]
 
 test: lint ## lint, then every test, those in real VMs included
 	$(BIN)/pytest

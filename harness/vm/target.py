@@ -26,8 +26,8 @@ def machine_of(config: MachineConfig, prepared: PreparedTarget) -> Machine:
         kernel=prepared.kernel,
         initrd=prepared.initrd,
         cpu=config.cpu,
-        machine=",".join(("virt", *config.machine)),
-        memory_mib=config.memory_mib + config.shared_mib,
+        machine=config.machine_argument,
+        memory_mib=config.memory_mib,
         shared_mib=config.shared_mib,
         cmdline=" ".join((*_MODE_ARGS[config.mode], *config.cmdline)),
     )
