@@ -25,7 +25,7 @@ ROWS: tuple[str, ...] = (
     *("harness.minimise", "harness.tracefile"),
     *("harness.lemma", "harness.lemma.*"),
     *("harness.report", "harness.report.esr", "harness.report.rounds", "harness.report.result"),
-    *("harness.report.terminal", "harness.report.traceview", "harness.report.jsonout"),
+    *("harness.report.terminal", "harness.report.traceview", "harness.report.jsonout", "harness.report.docs"),
     *("harness.vm", "harness.vm.config", "harness.vm.process", "harness.vm.cache", "harness.vm.sources"),
     *("harness.vm.packages", "harness.vm.image", "harness.vm.protocol_header", "harness.vm.build"),
     *("harness.vm.doctor", "harness.vm.elf", "harness.vm.qemu", "harness.vm.executor", "harness.vm.target"),

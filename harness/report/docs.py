@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README's tables, made from the tables that the code reads."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from harness.scenario import STEP_KINDS
+
+_BLOCK = "<!-- {name}: generated, tests/test_docs.py -->\n{body}\n<!-- end -->"
+_ANY = re.compile(r"<!-- (\w+): generated, tests/test_docs\.py -->\n.*?\n<!-- end -->", re.DOTALL)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def steps() -> str:
+    """Every step of a scenario: syntax, who does it, what it does."""
+    return _table(("step", "side", "what it does"), ((f"`{k.syntax}`", k.side.value, k.summary) for k in STEP_KINDS))
+
+
+def targets(folder: Path) -> str:
+    """Every target of ``folder``: name, CPU, what it is."""
+    rows = []
+    for path in sorted(folder.glob("*.toml")):
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+        rows.append((f"`{path.stem}`", config["cpu"], config["summary"], f"`{config['kernel_package']}`"))
+    return _table(("target", "CPU", "what", "kernel package"), rows)
+
+
+def findings(expected: Path) -> str:
+    """The findings of stock kernels, as ``corpus/regressions/expected.toml`` has them."""
+    rows = tomllib.loads(expected.read_text(encoding="utf-8"))["finding"]
+    return "\n".join(
+        f"- **{row['summary']}** {row['why']} Seen on {', '.join(row['targets'])}. `{row['id']}`, verdict {row['verdict']}"
+        f" ({row['source']})."
+        for row in rows
+    )
+
+
+def house(root: Path) -> str:
+    """Every module: the first sentence of its docstring."""
+    rows = []
+    for top in ("harness", "fuzz"):
+        for path in sorted((root / top).rglob("*.py")):
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            if text:
+                sentence = re.split(r"(?<=[.])\s|\n\n", text, maxsplit=1)[0]
+                rows.append((f"`{path.relative_to(root)}`", " ".join(sentence.split())))
+    return _table(("module", "what lives there"), rows)
+
+
+def blocks(root: Path) -> Mapping[str, str]:
+    """All generated blocks of the README of the checkout at ``root``, by name."""
+    return {
+        "steps": steps(),
+        "targets": targets(root / "qemu_configs"),
+        "findings": findings(root / "corpus" / "regressions" / "expected.toml"),
+        "house": house(root),
+    }
+
+
+def render(text: str, made: Mapping[str, str]) -> str:
+    """Return ``text`` with every generated block as it must be.  KeyError: a block that nobody makes."""
+    return _ANY.sub(lambda match: _BLOCK.format(name=match[1], body=made[match[1]]), text)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documents say what the code does: generated tables are current, commands exist, links lead somewhere.
+
+``UPDATE_DOCS=1 pytest tests/test_docs.py`` rewrites the README's tables.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fuzz.cli import build_parser
+from harness.report import docs
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+
+
+def test_generated_tables_are_current() -> None:
+    text = README.read_text(encoding="utf-8")
+    wanted = docs.render(text, docs.blocks(ROOT))
+    if os.environ.get("UPDATE_DOCS"):
+        README.write_text(wanted, encoding="utf-8")
+    assert text == wanted, "run UPDATE_DOCS=1 pytest tests/test_docs.py"
+    assert all(f"<!-- {name}: generated" in text for name in docs.blocks(ROOT))
+
+
+def test_links_lead_to_files() -> None:
+    for page in (README, *sorted((ROOT / "docs").glob("*.md"))):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_commands_of_the_readme_parse() -> None:
+    commands = re.findall(r"^    \$ shadowfuzz (.*)", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(commands) >= 2
+    for command in commands:
+        build_parser().parse_args(command.split())
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    for name in set(re.findall(r"^    make (\w+)", README.read_text(encoding="utf-8"), re.MULTILINE)):
+        done = subprocess.run(["make", "-n", name], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("pattern", [r"deb\.debian|pypi\.org", r"/work/", r"/tmp/v\b"])
+def test_nothing_committed_names_a_machine_or_a_registry(pattern: str) -> None:
+    command = ["git", "grep", "-nE", pattern, "--", ":!tests/test_docs.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout
