@@ -38,8 +38,8 @@ def findings(expected: Path) -> str:
     """The findings of stock kernels, as ``corpus/regressions/expected.toml`` has them."""
     rows = tomllib.loads(expected.read_text(encoding="utf-8"))["finding"]
     return "\n".join(
-        f"- **{row['summary']}** {row['why']} Seen on {', '.join(row['targets'])}. `{row['id']}`, verdict {row['verdict']}"
-        f" ({row['source']})."
+        f"- **{row['summary']}** {row['why']} Seen on {', '.join(row['targets'])}."
+        f" `{row['id']}`, verdict {row['verdict']} ({row['source']})."
         for row in rows
     )
 
