@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the guest does between two traps, by the Arm ARM: certain where it is certain, and honest where it is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.a64 import encode
+from harness.guest import Walk, code_of, is_call, walk
+from harness.layout import CODE, DATA, VECTORS
+from harness.masks import cpu_model
+from harness.registers import INDEX, MASK64, NAMES
+from harness.scenario import Scenario, Step
+from tests.traces import but, esr, state
+
+CPU = cpu_model("cortex-a72")
+AT = CODE.base
+EL0, SPAN = 0x3C0, 1 << 23
+WORKAROUND_1, WORKAROUND_2, WORKAROUND_3 = 0x8000_8000, 0x8000_7FFF, 0x8000_3FFF
+
+
+def code(*words: int) -> dict[int, int]:
+    return {AT + 4 * i: word for i, word in enumerate(words)}
+
+
+def changes(before: tuple[int, ...], found: Walk) -> dict[str, int]:
+    assert found.state is not None, found.why
+    return {NAMES[i]: new for i, (old, new) in enumerate(zip(before, found.state, strict=True)) if old != new}
+
+
+def unknown(found: Walk) -> dict[str, int]:
+    return {NAMES[i]: bits for i, (bits, _) in found.unknown.items()}
+
+
+LOAD, STORE, HVC = encode("ldr", "x3", "x1"), encode("str", "x3", "x1"), encode("hvc", 0)
+RAM = state(x1=DATA.base, sctlr_el1=SPAN)
+
+
+def test_a_trap_at_once_changes_nothing() -> None:
+    assert walk(RAM, code(HVC), AT, CPU) == Walk(RAM)
+
+
+def test_code_of_a_scenario_is_its_guest_steps_back_to_back() -> None:
+    steps = (Step("hvc", (1,)), Step("set", ("x1", 5)), Step("wfi"), Step("reset"), Step("br", ("x2",)))
+    assert code_of(Scenario("", (), steps)) == code(encode("hvc", 1), encode("wfi"), encode("br", "x2"))
+
+
+def test_a_load_from_ram_then_a_trap() -> None:
+    found = walk(RAM, code(LOAD, HVC), AT + 4, CPU)
+    assert changes(RAM, found) == {"pc": AT + 4}
+    assert unknown(found) == {"x3": MASK64}, "nobody knows what was there"
+
+
+def test_a_load_into_zr_loads_nothing() -> None:
+    found = walk(RAM, code(encode("ldr", "xzr", "x1"), HVC), AT + 4, CPU)
+    assert changes(RAM, found) == {"pc": AT + 4}
+    assert unknown(found) == {}
+
+
+def test_a_store_to_ram_changes_no_register() -> None:
+    found = walk(RAM, code(STORE, HVC), AT + 4, CPU)
+    assert changes(RAM, found) == {"pc": AT + 4}
+    assert unknown(found) == {}
+
+
+@pytest.mark.parametrize("base", [CODE.base, VECTORS.base])
+def test_code_and_vectors_can_be_read_but_not_written(base: int) -> None:
+    before = state(x1=base)
+    assert walk(before, code(LOAD, HVC), AT + 4, CPU).state is not None
+    stored = walk(before, code(STORE, HVC), AT + 4, CPU)
+    assert (stored.state, stored.certain) == (None, True)
+
+
+@pytest.mark.parametrize("address", [0, 0x900_0000, 0x3FFF_FFF8, 0x4010_0000, 0xFFFF_FFF8, 1 << 32, 1 << 43])
+@pytest.mark.parametrize("word", [LOAD, STORE])
+def test_an_access_outside_slots_must_trap(address: int, word: int) -> None:
+    found = walk(state(x1=address), code(word, HVC), AT + 4, CPU)
+    assert (found.state, found.certain) == (None, True)
+    assert f"{address:#x}" in found.why
+
+
+@pytest.mark.parametrize("word", [HVC, 0])
+def test_what_must_trap_and_did_not(word: int) -> None:
+    """An HVC of no special function; what fills the code behind the scenario."""
+    found = walk(state(), code(word) if word else {}, AT + 4, CPU)
+    assert (found.state, found.certain) == (None, True)
+
+
+def test_wfi_and_wfe_need_not_trap() -> None:
+    before = state()
+    found = walk(before, code(encode("wfi"), encode("wfe"), HVC), AT + 8, CPU)
+    assert changes(before, found) == {"pc": AT + 8}
+    assert unknown(found) == {}
+
+
+@pytest.mark.parametrize("function", [WORKAROUND_1, WORKAROUND_2, WORKAROUND_3, 0x5555_0000_0000_0000 | WORKAROUND_1])
+def test_a_workaround_call_may_be_answered_at_el2(function: int) -> None:
+    before = state(x0=function)
+    found = walk(before, code(HVC, encode("wfi")), AT + 4, CPU)
+    assert changes(before, found) == {"pc": AT + 4, "x0": 0}
+    assert "x0" not in unknown(found)
+    assert set(unknown(found)) <= {"x1", "x2", "x3"}, "SMCCC 1.1 keeps x4 to x17"
+
+
+@pytest.mark.parametrize("function", [0, 0x8400_0000, WORKAROUND_1 + 1])
+def test_any_other_call_may_not(function: int) -> None:
+    found = walk(state(x0=function), code(HVC, encode("wfi")), AT + 4, CPU)
+    assert (found.state, found.certain) == (None, True)
+
+
+def test_a_branch() -> None:
+    before = state(x9=AT + 0x40)
+    assert changes(before, walk(before, code(encode("br", "x9")), AT + 0x40, CPU)) == {"pc": AT + 0x40}
+
+
+def test_a_branch_to_nowhere_traps_there() -> None:
+    before = state(x9=0x5000_0000)
+    assert changes(before, walk(before, code(encode("br", "x9")), 0x5000_0000, CPU)) == {"pc": 0x5000_0000}
+    found = walk(before, code(encode("br", "x9")), 0x5000_0004, CPU)
+    assert (found.state, found.certain) == (None, True), "the fetch at 0x50000000 must trap"
+
+
+def _exception(before: tuple[int, ...], pc: int, syndrome: int, offset: int = 0x200) -> dict[str, int]:
+    """What differs after an exception that the guest takes by itself from the instruction at ``pc``."""
+    wanted = {"elr_el1": pc, "spsr_el1": before[INDEX["pstate"]], "pc": VECTORS.base + offset, "esr_el1": syndrome}
+    return wanted | ({"pstate": 0x3C5} if before[INDEX["pstate"]] != 0x3C5 else {})
+
+
+@pytest.mark.parametrize("low", [1, 2, 3])
+def test_a_misaligned_pc(low: int) -> None:
+    before = state(pc=AT + low, sctlr_el1=SPAN)
+    found = walk(before, code(HVC), VECTORS.base + 0x200, CPU)
+    assert changes(before, found) == _exception(before, AT + low, 0x8A00_0000) | {"far_el1": AT + low}
+
+
+@pytest.mark.parametrize(("name", "bits"), [("cortex-a72", 44), ("cortex-a76", 40)])
+def test_a_fetch_beyond_the_address_size(name: str, bits: int) -> None:
+    """AArch64.S1DisabledOutput: an address size fault at level 0, taken to EL1."""
+    before = state(pc=1 << bits, sctlr_el1=SPAN)
+    found = walk(before, {}, VECTORS.base + 0x200, cpu_model(name))
+    assert changes(before, found) == _exception(before, 1 << bits, 0x8600_0000) | {"far_el1": 1 << bits}
+    inside = walk(state(pc=(1 << bits) - 4), {}, VECTORS.base + 0x200, cpu_model(name))
+    assert (inside.state, inside.certain) == (None, True), "stage 2 has nothing there: it must trap"
+
+
+@pytest.mark.parametrize(("word", "iss"), [(LOAD, 0x00), (STORE, 0x40)])
+@pytest.mark.parametrize("address", [1 << 44, 1 << 63, MASK64 - 7])
+def test_an_access_beyond_the_address_size(word: int, iss: int, address: int) -> None:
+    before = state(x1=address, sctlr_el1=SPAN)
+    found = walk(before, code(word), VECTORS.base + 0x200, CPU)
+    assert changes(before, found) == _exception(before, AT, 0x9600_0000 | iss) | {"far_el1": address}
+
+
+def test_from_el0_the_class_is_the_lower_level_s() -> None:
+    before = state(x1=1 << 44, pstate=EL0, sctlr_el1=SPAN)
+    found = walk(before, code(LOAD), VECTORS.base + 0x400, CPU)
+    assert changes(before, found) == _exception(before, AT, 0x9200_0000, 0x400) | {"far_el1": 1 << 44}
+
+
+@pytest.mark.parametrize("words", [code(HVC), {}], ids=["hvc", "id_register"])
+def test_undefined_at_el0(words: dict[int, int]) -> None:
+    before = state(pstate=EL0, sctlr_el1=SPAN)
+    found = walk(before, words, VECTORS.base + 0x400, CPU)
+    assert changes(before, found) == _exception(before, AT, 0x0200_0000, 0x400)
+
+
+def test_an_alignment_fault_where_the_guest_asks_for_it() -> None:
+    before = state(x1=DATA.base + 1, sctlr_el1=SPAN | 2)
+    found = walk(before, code(LOAD), VECTORS.base + 0x200, CPU)
+    assert changes(before, found) == _exception(before, AT, 0x9600_0021) | {"far_el1": DATA.base + 1}
+    unasked = walk(but(before, sctlr_el1=SPAN), code(LOAD), AT + 4, CPU)
+    assert (unasked.state, unasked.certain) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        code(LOAD, encode("ldr", "x4", "x3"), HVC),
+        code(LOAD, encode("str", "x4", "x3"), HVC),
+        code(LOAD, encode("br", "x3"), HVC),
+        code(encode("ldr", "x0", "x1"), HVC, HVC),
+    ],
+    ids=["load", "store", "branch", "call"],
+)
+def test_what_depends_on_loaded_values_is_uncertain(words: dict[int, int]) -> None:
+    found = walk(RAM, words, AT + 8, CPU)
+    assert (found.state, found.certain) == (None, False)
+
+
+def test_storing_a_loaded_value_is_certain() -> None:
+    found = walk(RAM, code(LOAD, STORE, HVC), AT + 8, CPU)
+    assert changes(RAM, found) == {"pc": AT + 8}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"sctlr_el1": 1}, {"mdscr_el1": 1}, {"pstate": 0x3C5 | 1 << 20}, {"pc": DATA.base}, {"pc": (1 << 44) + 2}],
+    ids=["mmu", "step", "illegal", "data", "misaligned_beyond"],
+)
+def test_what_is_not_followed(fields: dict[str, int]) -> None:
+    found = walk(state(**fields), code(LOAD, HVC), AT + 4, CPU)
+    assert (found.state, found.certain) == (None, False)
+
+
+def test_a_loop_has_an_end() -> None:
+    found = walk(state(x9=AT), code(encode("br", "x9")), AT + 4, CPU)
+    assert (found.state, found.certain) == (None, False)
+
+
+def test_is_call() -> None:
+    """The return address of an HVC is behind it; that of any other trap is the instruction's own."""
+    words = code(HVC, encode("wfi"), HVC)
+    assert is_call(state(), words, AT + 4, esr("HVC64"))
+    assert not is_call(state(), words, AT, esr("HVC64")), "nothing before the code"
+    assert not is_call(state(), words, AT + 8, esr("WFX"))
+    assert not is_call(but(state(), pc=AT + 4), words, AT + 4, esr("WFX")), "the WFI itself"
+
+
+def test_is_call_does_not_trust_the_syndrome_alone() -> None:
+    """It started at the HVC and is behind it: nothing else can have trapped, whatever ESR_EL2 says."""
+    words = code(HVC, encode("wfi"))
+    assert is_call(state(), words, AT + 4, esr("SYS64"))
+    assert not is_call(state(pstate=EL0), words, AT + 4, esr("SYS64")), "UNDEFINED at EL0"
+    assert not is_call(state(x0=WORKAROUND_1), words, AT + 4, esr("SYS64")), "may have been answered at EL2"
