@@ -93,6 +93,8 @@ FORM: Mapping[tuple[str, str], AccessForm] = MappingProxyType({(f.mnemonic, f.ta
 """The form of (mnemonic, first letter of Rt's name)."""
 
 _BASE: Mapping[str, int] = MappingProxyType({name: i for i, name in enumerate((*X_NAMES[:ZERO], "sp"))})
+ISB = 0xD503_3FDF
+"""Instruction synchronisation barrier (C6.2 ISB)."""
 WFI, WFE = (p.bits for p in PLAIN if p.mnemonic in ("wfi", "wfe"))
 _PLAIN: Mapping[str, Plain] = MappingProxyType({p.mnemonic: p for p in PLAIN})
 _FORM_OF_BITS: Mapping[int, AccessForm] = MappingProxyType({f.bits: f for f in ACCESS_FORMS})

@@ -9,11 +9,12 @@ guest, ``N .. E``, with the architecture alone (``switch.*``).  Every difference
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from harness import a64, arch, exits, protocol, syndrome
 from harness.arch import State
-from harness.guest import FROM_UNKNOWN, Walk, is_call, walk
+from harness.guest import FROM_UNKNOWN, Walk, is_call, walk, word_at
 from harness.masks import Cpu
 from harness.registers import BY_ONE_REG, INDEX, MASK64, NAMES
 from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
@@ -24,10 +25,22 @@ EXIT_INTR = 10
 
 
 @dataclass(frozen=True, slots=True)
+class Action:
+    """What KVM did in a round: its outcome, and whether it moved PC on or injected an exception."""
+
+    outcome: str
+    skip: bool
+    inject: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """One turn of the host: the exit (None before the first entry), what happened, the entry.
 
-    ``first`` is the index of the exit, or of the entry, among the events of the trace.
+    ``first`` is the index of the exit, or of the entry, among the events of the trace.  What follows from these is
+    worked out once: ``exit_class`` (FIRST before the first entry), ``reset`` (the vCPU was reset in this turn, as it
+    was before its first entry), ``host_wrote`` (the register writes that KVM took since the last reset, index in
+    ``registers.STATE`` to value), ``action`` (what KVM did), ``seen`` (the guest's view after the entry).
     """
 
     first: int
@@ -35,35 +48,56 @@ class Round:
     users: tuple[Switch, ...]
     hosts: tuple[Host, ...]
     entry: Switch
+    exit_class: str = field(init=False)
+    reset: bool = field(init=False)
+    host_wrote: Mapping[int, int] = field(init=False)
+    action: Action = field(init=False)
+    seen: State = field(init=False)
 
-    @property
-    def exit_class(self) -> str:
-        """The class of the exit; FIRST for the round before the first entry."""
-        return "FIRST" if self.exit is None else exits.exit_class(self.exit.code, self.exit.esr)
-
-    @property
-    def reset(self) -> bool:
-        """Whether the vCPU was reset in this turn (it was, before its first entry)."""
-        return self.exit is None or any(h.op == OP_RESET for h in self.hosts)
-
-    def host_wrote(self) -> Mapping[int, int]:
-        """The host's register writes that KVM took since the last reset: index in ``registers.STATE`` to value."""
-        wrote: dict[int, int] = {}
-        for host in self.hosts:
-            if host.op == OP_RESET:
-                wrote.clear()
-            elif host.op == OP_SET and not host.error and host.a in BY_ONE_REG:
-                wrote[BY_ONE_REG[host.a]] = host.b
-        return wrote
+    def __post_init__(self) -> None:
+        derive = partial(object.__setattr__, self)
+        exit_ = self.exit
+        derive("exit_class", "FIRST" if exit_ is None else exits.exit_class(exit_.code, exit_.esr))
+        derive("reset", exit_ is None or any(host.op == OP_RESET for host in self.hosts))
+        derive("host_wrote", _host_wrote(self.hosts))
+        derive("action", _action(exit_, self.users, self.entry))
+        derive("seen", arch.apply_pending(self.entry.values, self.entry.pending))
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
-    """What KVM did in a round: its outcome, and whether it moved PC on or injected an exception."""
+def _host_wrote(hosts: tuple[Host, ...]) -> Mapping[int, int]:
+    wrote: dict[int, int] = {}
+    for host in hosts:
+        if host.op == OP_RESET:
+            wrote.clear()
+        elif host.op == OP_SET and not host.error and host.a in BY_ONE_REG:
+            wrote[BY_ONE_REG[host.a]] = host.b
+    return wrote
 
-    outcome: str
-    skip: bool
-    inject: bool
+
+def _injected(exit_: Switch, users: tuple[Switch, ...]) -> bool:
+    """Whether KVM gave the guest an exception on its way out to userspace."""
+    before = exit_.values
+    taken = arch.take_exception(before)
+    return any(
+        u.values[arch.PC] == taken[arch.PC] and u.values[arch.ELR] == taken[arch.ELR] and u.values != before
+        for u in users
+    )
+
+
+def _action(exit_: Switch | None, users: tuple[Switch, ...], entry: Switch) -> Action:
+    inject = bool(entry.pending & EXCEPTION) or (exit_ is not None and bool(users) and _injected(exit_, users))
+    moved = False
+    if exit_ is not None and users:
+        behind = (exit_.values[arch.PC] + 4) & MASK64
+        moved = any(u.values[arch.PC] == behind for u in users)
+    reasons = [u.code for u in users if u.code != EXIT_INTR]
+    if inject:
+        outcome = "inject"
+    elif reasons:
+        outcome = f"user:{exits.KVM_EXIT_REASONS.get(reasons[0], reasons[0])}"
+    else:
+        outcome = "resume"
+    return Action(outcome, moved or bool(entry.pending & INCREMENT_PC), inject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,35 +169,6 @@ def runs(events: tuple[Event, ...]) -> Iterator[tuple[int, Switch, Switch]]:
             entry = None
 
 
-def injected(round_: Round) -> bool:
-    """Whether KVM gave the guest an exception in this round: pending at the entry, or done on the way out."""
-    if round_.entry.pending & EXCEPTION:
-        return True
-    if round_.exit is None:
-        return False
-    before = round_.exit.values
-    taken = arch.take_exception(before)
-    return any(
-        u.values[arch.PC] == taken[arch.PC] and u.values[arch.ELR] == taken[arch.ELR] and u.values != before
-        for u in round_.users
-    )
-
-
-def action(round_: Round) -> Action:
-    """Return what KVM did."""
-    inject = injected(round_)
-    pc = round_.exit.values[arch.PC] if round_.exit else 0
-    moved = any(u.values[arch.PC] == (pc + 4) & MASK64 for u in round_.users) and round_.exit is not None
-    reasons = [u.code for u in round_.users if u.code != EXIT_INTR]
-    if inject:
-        outcome = "inject"
-    elif reasons:
-        outcome = f"user:{exits.KVM_EXIT_REASONS.get(reasons[0], reasons[0])}"
-    else:
-        outcome = "resume"
-    return Action(outcome, moved or bool(round_.entry.pending & INCREMENT_PC), inject)
-
-
 ALLOWED: Mapping[str, frozenset[str]] = {
     # What KVM may do where the verified layer chose that helper (kvm.md, guest steps).
     "none": frozenset({"resume"}),
@@ -185,7 +190,7 @@ def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]
     """Yield the divergences of one turn of the host; relations ``save.*`` and ``restore.*``."""
     if prediction.undefined:
         return
-    entry, done = round_.entry, action(round_)
+    entry, done = round_.entry, round_.action
 
     def differ(relation: str, register: str, expected: int | str, observed: int | str) -> Divergence:
         where = (round_.exit_class, round_.first, entry.step, prediction.helper)
@@ -203,7 +208,7 @@ def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]
         skip = bool(prediction.dirty & DIRTY_PC_FLAG) or prediction.helper == "sysreg"
         if skip != done.skip and not done.inject:
             yield differ("save", "pc", int(skip), int(done.skip))
-    seen = arch.apply_pending(entry.values, entry.pending)
+    seen = round_.seen
     if prediction.state != seen:
         for i, (expected, observed) in enumerate(zip(prediction.state, seen, strict=True)):
             if expected != observed:
@@ -242,7 +247,7 @@ def compare_run(
     if trapped and expected[arch.SCTLR] & arch.SCTLR_M:
         yield Unchecked("switch", "fault registers with stage-1 translation on")
     elif trapped:
-        yield from _compare_fault(path, code.get(target), exit_, where)
+        yield from _compare_fault(path, word_at(code, target), exit_, where)
     if call:
         expected = (*expected[: arch.PC], observed[arch.PC], *expected[arch.PC + 1 :])
     if expected == observed:

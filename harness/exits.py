@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 EXCEPTION_IRQ, EXCEPTION_EL1_SERROR, EXCEPTION_TRAP, EXCEPTION_IL = 0, 1, 2, 3
@@ -154,6 +155,7 @@ SMCCC_FUNCTIONS: tuple[SmcccFunction, ...] = (
 SMCCC_BY_FID: Mapping[int, SmcccFunction] = MappingProxyType({f.fid: f for f in SMCCC_FUNCTIONS})
 
 
+@lru_cache(maxsize=1 << 12)
 def exit_class(code: int, esr: int) -> str:
     """Name the class of an exit from its exit code and ESR_EL2, such as ``HVC64`` or ``IRQ``."""
     base = EXIT_CODES.get(code & ~EXIT_WITH_SERROR_BIT, f"CODE{code}")

@@ -17,6 +17,7 @@ from harness.layout import CODE, DATA, REGIONS, VECTORS
 from harness.masks import VBAR_RES0, Cpu
 from harness.registers import MASK64
 from harness.scenario import Scenario, instruction
+from harness.syndrome import TRAP
 
 FROM_UNKNOWN = "an address or a call from what nobody knows"
 MAX_WALK = 600
@@ -45,10 +46,28 @@ class Walk:
     certain: bool = True
 
 
+FILL: tuple[int, int] = (TRAP, a64.ISB)
+"""What CODE behind a scenario and VECTORS hold, word by word in turn.
+
+The barrier is for speed: an emulator translates up to the next one, and a page of traps alone is long.
+"""
+
+
 def code_of(scenario: Scenario) -> Mapping[int, int]:
-    """Return the guest's code: address to instruction word.  Everything else in CODE and VECTORS traps."""
+    """Return the guest's code: address to instruction word, with the trap behind the last step.
+
+    Everything else in CODE and VECTORS is :data:`FILL`.
+    """
     words = [word for step in scenario.steps if (word := instruction(step)) is not None]
-    return {CODE.base + 4 * i: word for i, word in enumerate(words)}
+    return {CODE.base + 4 * i: word for i, word in enumerate((*words, *FILL))}
+
+
+def word_at(code: Mapping[int, int], address: int) -> int | None:
+    """Return the instruction at an address, None where there is none of ours."""
+    word = code.get(address)
+    if word is None and (address in CODE or address in VECTORS) and not address & 3:
+        return FILL[address >> 2 & 1]
+    return word
 
 
 def may_stay_at_el2(state: State) -> bool:
@@ -121,12 +140,8 @@ class _Guest:
             return self._raise(EC_IABT, FSC_ADDRESS_SIZE, pc)
         if pc in DATA:
             return _uncertain("code in data pages")
-        word = self._code.get(pc)
-        if word is not None:
-            return self._execute(pc, word)
-        if self._at_el0 and (pc in CODE or pc in VECTORS):
-            return self._raise(EC_UNKNOWN, 0)  # what fills them is a read of an ID register: UNDEFINED at EL0
-        return _must_trap(f"what is at {pc:#x}")
+        word = word_at(self._code, pc)
+        return self._execute(pc, word) if word is not None else _must_trap(f"what is at {pc:#x}")
 
     @property
     def _at_el0(self) -> bool:
@@ -145,6 +160,11 @@ class _Guest:
                 return _must_trap(f"the HVC at {pc:#x}")
             self.unknown[1] = MASK64, "x1 after a call that returns x0 alone (SMCCC)"
             return self._advance({0: 0})
+        if word == TRAP:
+            # A read of an ID register: UNDEFINED at EL0.
+            return self._raise(EC_UNKNOWN, 0) if self._at_el0 else _must_trap(f"what is at {pc:#x}")
+        if word == a64.ISB:
+            return self._advance({})
         if word in (a64.WFI, a64.WFE):
             return self._advance({})  # KVM need not trap them (since 6.10 it does not always)
         if word & _BR_MASK == _BR:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness import arch, contract, exits
 from harness.arch import State
-from harness.compare import Action, Divergence, Prediction, Round, action
+from harness.compare import Divergence, Prediction, Round
 from harness.errors import InputError
 from harness.protocol import PENDING
 from harness.registers import INDEX, MASK64
@@ -35,8 +36,6 @@ class Case:
     """
 
     round: Round
-    action: Action
-    host_wrote: Mapping[int, int]
     prediction: Prediction
     lossy: Mapping[int, int]
 
@@ -55,7 +54,7 @@ Rule = Callable[[Case, int, int, int], bool]
 
 
 def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
-    value = case.host_wrote.get(index)
+    value = case.round.host_wrote.get(index)
     if value is None:
         return False
     if index in (arch.PC, arch.PSTATE) and case.round.entry.pending & PENDING["increment_pc"]:
@@ -85,11 +84,11 @@ def _moved_on(case: Case, index: int, expected: int, observed: int) -> bool:
 
 def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
     exit_ = case.round.exit
-    return exit_ is not None and case.action.inject and contract.abort_state(exit_)[index] == observed
+    return exit_ is not None and case.round.action.inject and contract.abort_state(exit_)[index] == observed
 
 
 def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:
-    if index in case.host_wrote:
+    if index in case.round.host_wrote:
         return _host_wrote(case, index, expected, observed)
     if index in contract.HOST_RESET_INDEX:
         return True
@@ -131,6 +130,17 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
 )
 
 
+class Place(NamedTuple):
+    """What an entry's conditions ask of a divergence; ``register`` without the ``dirty.`` of ``save``."""
+
+    relation: str
+    register: str
+    exit_class: str
+    helper: str
+    outcome: str
+    reset: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """An entry; an empty condition holds everywhere."""
@@ -148,16 +158,15 @@ class Known:
     why: str
     source: str
 
-    def applies(self, divergence: Divergence, case: Case, level: str) -> bool:
+    def applies(self, at: Place) -> bool:
         """Whether the entry's conditions hold; its rule is another matter."""
         return (
-            divergence.relation in self.relations
-            and (not self.registers or divergence.register.removeprefix("dirty.") in self.registers)
-            and (not self.exits or divergence.exit_class in self.exits)
-            and (not self.helpers or case.prediction.helper in self.helpers)
-            and (not self.outcomes or case.action.outcome in self.outcomes)
-            and (not self.levels or level in self.levels)
-            and (self.reset is None or self.reset == case.round.reset)
+            at.relation in self.relations
+            and (not self.registers or at.register in self.registers)
+            and (not self.exits or at.exit_class in self.exits)
+            and (not self.helpers or at.helper in self.helpers)
+            and (not self.outcomes or at.outcome in self.outcomes)
+            and (self.reset is None or self.reset == at.reset)
         )
 
 
@@ -206,12 +215,24 @@ def _expand(names: list[str]) -> list[str]:
     return out
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Catalogue:
     """The entries that hold for one level of the model, in the order in which they are tried."""
 
     level: str
     entries: tuple[Known, ...]
+
+    @cached_property
+    def _found(self) -> dict[Place, tuple[Known, ...]]:
+        """What :meth:`at` found: the same few hundred places come back all the time."""
+        return {}
+
+    def at(self, place: Place) -> tuple[Known, ...]:
+        """Return the entries whose conditions hold at ``place``."""
+        found = self._found.get(place)
+        if found is None:
+            found = self._found[place] = tuple(known for known in self.entries if known.applies(place))
+        return found
 
     @classmethod
     def load(cls, directory: Path, level: str) -> Catalogue:
@@ -236,8 +257,9 @@ class Catalogue:
         self, round_: Round, prediction: Prediction, lossy: Mapping[int, int]
     ) -> Callable[[Divergence], Known | None]:
         """Return the function that finds the entry for a divergence of this round; ``lossy``: see :class:`Case`."""
-        case = Case(round_, action(round_), round_.host_wrote(), prediction, lossy)
+        case = Case(round_, prediction, lossy)
         entry_values = round_.entry.values
+        where = round_.exit_class, prediction.helper, round_.action.outcome, round_.reset
 
         def explain(divergence: Divergence) -> Known | None:
             name = divergence.register.removeprefix("dirty.")
@@ -246,14 +268,11 @@ class Catalogue:
             if divergence.register.startswith("dirty."):
                 # That the register was written is explained by what was written.
                 expected, observed = case.exit_state[index], entry_values[index]
-            for known in self.entries:
-                if not known.applies(divergence, case, self.level):
-                    continue
-                rule = RULES[known.explains].rule
+            for known in self.at(Place(divergence.relation, name, *where)):
                 if isinstance(expected, str) or isinstance(observed, str):
                     if known.explains == NAMED:
                         return known
-                elif rule(case, index, expected, observed):
+                elif RULES[known.explains].rule(case, index, expected, observed):
                     return known
             return None
 

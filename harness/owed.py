@@ -148,8 +148,7 @@ def compare_owed(round_: Round, lossy: Mapping[int, int]) -> Iterator[Divergence
         yield Unchecked("host", result)
         return
     expected, allowed = result
-    entry = round_.entry
-    seen = arch.apply_pending(entry.values, entry.pending)
+    seen = round_.seen
     if expected == seen:
         return
     for i, (want, got) in enumerate(zip(expected, seen, strict=True)):
@@ -159,4 +158,4 @@ def compare_owed(round_: Round, lossy: Mapping[int, int]) -> Iterator[Divergence
             others = allowed[i]
             if others is None or got in others:
                 continue
-        yield Divergence("host", NAMES[i], want, got, round_.exit_class, round_.first, entry.step)
+        yield Divergence("host", NAMES[i], want, got, round_.exit_class, round_.first, round_.entry.step)

@@ -20,6 +20,7 @@ HPFAR_SHIFT = 8
 IPA_MASK = 0xFFFF_FFFF_F000
 """HPFAR_EL2 holds bits 47:12 of the IPA at 39:4."""
 
+TRAP = a64.encode("mrs", "xzr", TRAP_REGISTER)
 _CONDITION_ALWAYS = 1 << 24 | 0xE << 20  # CV, COND
 
 
@@ -83,13 +84,15 @@ def register_read(encoding: Encoding, rt: int) -> Fault:
 
 
 def owed(state: State, word: int | None, is_fetch: bool) -> Fault | None:
-    """Return what the trap of instruction ``word`` (None: of what fills code and vectors) owes in ``state``.
+    """Return what the trap of instruction ``word`` (None: nobody knows it) owes in ``state``.
 
     ``is_fetch``: the exit says that it was the fetch that faulted.  None where nothing is promised here.
     """
     if is_fetch:
         return fetch_fault(state[arch.PC])
     if word is None:
+        return None
+    if word == TRAP:
         return register_read(TRAP_REGISTER, a64.ZERO)
     access = a64.decode_access(word)
     if access is not None:

@@ -11,11 +11,21 @@ from __future__ import annotations
 from operator import itemgetter
 
 from harness import arch, exits, registers
-from harness.compare import Prediction, Round, action
+from harness.compare import Prediction, Round
 from harness.layout import CODE, DATA
 from harness.model import CODE as LEVEL_CODE
 from harness.model.constants import INVALID64, MAX_MMIO_ADDR, PENDING_FSC_FAULT, SHADOW_SYS_REGS_SIZE, VERIFIED, ctxt_id
-from harness.model.state import BLANK_HOST, ExceptionVector, Image, RData, RegDesc, Undefined, VmInfo, blank_context
+from harness.model.state import (
+    BLANK_HOST,
+    Context,
+    ExceptionVector,
+    Image,
+    RData,
+    RegDesc,
+    Undefined,
+    VmInfo,
+    blank_context,
+)
 from harness.registers import MASK64, NAMES, STATE
 from harness.trace import Switch
 
@@ -28,6 +38,8 @@ _ACTLR, _PC, _PSTATE = registers.INDEX["actlr_el1"], arch.PC, arch.PSTATE
 # The whole RAM is one verified boot image, loaded where it is mapped: the host may start a vCPU anywhere in it.
 _IMAGES = (Image(CODE.base, DATA.end - CODE.base, CODE.base), *(Image(),) * 4)
 _INFO = VmInfo(vm_state=VERIFIED, vm_next_load_info=1, images=_IMAGES)
+
+_NO_REGS: Context = {}  # the physical CPU's own context: no function of these layers touches it
 
 # The bit of PENDING_EXCEPT_INJECT_FLAG for the class of exception that KVM chose (model.md 2.1).
 _DATA_ABORT, _INSTRUCTION_ABORT, _UNDEFINED = 1 << 33, 1 << 34, 1 << 35
@@ -53,22 +65,24 @@ def reset_values(round_: Round) -> RegDesc:
     return RegDesc(tuple((index, value) for index, value in rows if index <= SHADOW_SYS_REGS_SIZE))
 
 
-def _state(round_: Round, exit_: Switch | None) -> RData:
+def _state(round_: Round, exit_: Switch | None, level: str) -> RData:
     ctxt = blank_context()
     if exit_ is not None:
         ctxt.update(zip(NAMES, exit_.values, strict=True))
         ctxt["spsr_0"] = ctxt["spsr_el1"]
         ctxt["ec"] = exit_.code
         ctxt["esr_el2"], ctxt["far_el2"], ctxt["hpfar_el2"] = exit_.esr, exit_.far, exit_.hpfar
-    host = dict(BLANK_HOST)
-    host.update(zip(NAMES, round_.entry.values, strict=True))
-    host["esr_el2"] = exit_.esr if exit_ is not None else 0
+    host_esr = exit_.esr if exit_ is not None else 0
+    host: Context = {}
+    if level == "kernel":  # the only one that reads the host's copy; the others ask the oracle
+        host = dict(BLANK_HOST) | dict(zip(NAMES, round_.entry.values, strict=True)) | {"esr_el2": host_esr}
     return RData(
         cur_vmid=VMID,
         cur_vcpuid=VCPUID,
         shadow_ctxts={_ID: ctxt},
         host_regs={_ID: host},
-        doracle={VMID: (host["esr_el2"],)},
+        regs=_NO_REGS,
+        doracle={VMID: (host_esr,)},
         core_doracle={VMID: (0, 0, 0)},
         vminfos={VMID: _INFO},
         exception_vector=ExceptionVector(ctxt["vbar_el1"]),
@@ -91,7 +105,7 @@ def _helper(d: RData) -> str:
 def predict(round_: Round, level: str) -> Prediction:
     """Return what ``level`` says about a round: save, then restore over what the host handed over."""
     exit_ = round_.exit
-    d = _state(round_, exit_)
+    d = _state(round_, exit_, level)
     helper = "first"
     try:
         if exit_ is not None:
@@ -135,7 +149,7 @@ def _hand_over(d: RData, round_: Round) -> None:
         given = entry[_PC], entry[_PSTATE], entry[_ACTLR]
     else:
         dirty = ctxt["dirty"]
-        if action(round_).inject:
+        if round_.action.inject:
             esr_el1 = entry[arch.ESR]
             ctxt["dirty"] = dirty | _CLASS_BIT.get((esr_el1 & exits.EC_MASK) >> exits.EC_SHIFT, _UNDEFINED)
         given = tuple(entry[i] for i in _X if dirty >> i & 1)

@@ -15,7 +15,7 @@ from harness import arch, compare, exits, protocol, registers
 from harness.a64 import disassemble
 from harness.check import Judged
 from harness.compare import Action, Prediction, Round
-from harness.guest import code_of, is_call
+from harness.guest import code_of, is_call, word_at
 from harness.layout import CODE, REGIONS, VECTORS
 from harness.model.replay import predict
 from harness.registers import INDEX, NAMES
@@ -103,7 +103,7 @@ def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> Place:
     trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP
     if trapped and is_call(arch.apply_pending(entry.values, entry.pending), code, address, exit_.esr):
         address -= 4  # a call's return address is behind it
-    word = code.get(address)
+    word = word_at(code, address)
     if word is not None:
         # Several steps run under one KVM_RUN: the record's step number is that of the last, the address is exact.
         guest_steps = [i for i, step in enumerate(scenario.steps) if instruction(step) is not None]
@@ -154,7 +154,7 @@ def host_sentences(round_: Round) -> tuple[str, ...]:
     said = [user_sentence(user) for user in round_.users]
     said += map(host_sentence, round_.hosts)
     if round_.exit is not None and not round_.reset:
-        ours = round_.host_wrote()
+        ours = round_.host_wrote
         before, after = round_.exit.values, round_.entry.values
         wrote = [f"{NAMES[i]} = {v:#x}" for i, v in enumerate(after) if v != before[i] and i not in ours]
         if wrote:
@@ -203,7 +203,7 @@ def _round_site(
         round_.exit_class,
         decode(round_.exit) if round_.exit else None,
         pending_names(round_.entry.pending),
-        compare.action(round_),
+        round_.action,
         prediction,
         host_sentences(round_),
         ROUND_COLUMNS,

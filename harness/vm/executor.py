@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from harness import protocol, registers, trace
 from harness.errors import AgentProtocolError
+from harness.guest import code_of
 from harness.layout import CODE, VECTORS
-from harness.scenario import KINDS, Scenario, Side, Step, instruction
+from harness.scenario import KINDS, Scenario, Side, Step
 from harness.trace import ContextLayout, Trace
 from harness.vm.qemu import Qemu
 
@@ -46,12 +47,8 @@ def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
     initial = {"vbar_el1": VECTORS.base} | dict(scenario.registers) | {"pc": CODE.base}
     for name, value in initial.items():
         yield _SET, NO_STEP, registers.BY_NAME[name].one_reg, value
-    address = CODE.base
-    for index, step in enumerate(scenario.steps):
-        word = instruction(step)
-        if word is not None:
-            yield _CODE, index, address, word
-            address += 4
+    for address, word in code_of(scenario).items():
+        yield _CODE, NO_STEP, address, word
     address = CODE.base
     pending: Op | None = None
     for index, step in enumerate(scenario.steps):
@@ -136,14 +133,15 @@ class Executor:
         return Trace(trace.decode(area, self._layout), status, self._word("dropped"), bool(self._word("vhe")))
 
     def _wait(self, request: int) -> None:
-        """Look a few times, then let others run between looks; a long wait checks that QEMU lives."""
+        """Look a few times, then sleep between looks, longer each time; a long wait checks that QEMU lives."""
         deadline = time.monotonic() + self._timeout
-        looks = 0
+        looks, nap = 0, 30e-6
         while self._word("reply") != request:
             looks += 1
             if looks > 20:
-                time.sleep(0.00002)
-            if looks % 1000 == 0:
+                time.sleep(nap)
+                nap = min(1.25 * nap, 600e-6)
+            if looks % 50 == 0:
                 self._qemu.check_alive()
                 if time.monotonic() > deadline:
                     raise self._qemu.lost(f"no answer to a scenario within {self._timeout:g} s")

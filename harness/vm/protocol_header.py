@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from harness import exits, layout, protocol, registers
-from harness.a64 import encode
+from harness.guest import FILL
 from harness.registers import Encoding, Vhe
 
 
@@ -49,7 +49,6 @@ def _live_rows() -> Iterator[str]:
 
 def render() -> str:
     """Return the text of ``protocol.h``.  The same tables always give the same text."""
-    trap = encode("mrs", "xzr", layout.TRAP_REGISTER)
     lines = [
         "/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */",
         "/* Generated from harness/protocol.py: do not edit. */",
@@ -74,7 +73,7 @@ def render() -> str:
         "#define SF_KEPT_BY_RESET(X) \\",
         *(f"\tX({r.one_reg:#x}ULL) \\" for r in registers.STATE if r.kept_by_reset),
         "",
-        f"#define SF_VECTOR_TRAP {trap:#010x}",
+        *(f"#define SF_FILL_{i} {word:#010x}" for i, word in enumerate(FILL)),
         f"#define SF_EC_SHIFT {exits.EC_SHIFT}",
         f"#define SF_EC_MASK {exits.EC_MASK >> exits.EC_SHIFT:#x}",
         *_enum("EC", ((name, exits.EC_BY_NAME[name]) for name in ("WFX", "HVC64", "SMC64", "IABT_LOW"))),

@@ -104,11 +104,11 @@ static void destroy_vm(void)
 	m.vm = m.vcpu = -1;
 }
 
-/* Whatever is no instruction of the scenario traps and changes nothing. */
+/* Whatever is no instruction of the scenario traps and changes nothing: SF_FILL_0 and SF_FILL_1 in turn. */
 static void fill_with_traps(sf_u32 *from, const sf_u32 *to)
 {
-	while (from < to)
-		*from++ = SF_VECTOR_TRAP;
+	for (; from < to; from++)
+		*from = (unsigned long)from & 4 ? SF_FILL_1 : SF_FILL_0;
 	m.code_changed = true;
 }
 
@@ -121,6 +121,7 @@ static int create_vm(void)
 	madvise(m.ram, RAM_SIZE, MADV_NOHUGEPAGE); /* a page is the unit of first touch */
 	m.code_end = (sf_u32 *)m.ram;
 	fill_with_traps(m.code_end, (sf_u32 *)(m.ram + READ_ONLY_SIZE));
+	__builtin___clear_cache((char *)m.ram, (char *)m.ram + READ_ONLY_SIZE);
 	m.vm = ioctl(m.kvm, KVM_CREATE_VM, 0);
 	/* Read-only: no store of the guest may change what it will execute. */
 	if (m.vm < 0 || add_slot(0, RAM_BASE, READ_ONLY_SIZE, KVM_MEM_READONLY) ||
@@ -150,6 +151,7 @@ static int reuse_vm(void)
 	m.run->immediate_exit = 0;
 	control->record = recording;
 	fill_with_traps((sf_u32 *)m.ram, m.code_end);
+	__builtin___clear_cache((char *)m.ram, (char *)m.code_end);
 	m.code_end = (sf_u32 *)m.ram;
 	if (ioctl(m.vcpu, KVM_SET_MP_STATE, &state) ||
 	    madvise(m.ram + (SF_DATA_BASE - RAM_BASE), SF_DATA_SIZE, MADV_DONTNEED) ||
@@ -220,7 +222,7 @@ static int op_run(const struct sf_op *op)
 	int status = SF_STATUS_OK;
 
 	if (m.code_changed) {
-		__builtin___clear_cache((char *)m.ram, (char *)m.ram + READ_ONLY_SIZE);
+		__builtin___clear_cache((char *)m.ram, (char *)m.code_end);
 		m.code_changed = false;
 	}
 	control->stop_pc = op->a;
