@@ -29,7 +29,7 @@ from harness.model.state import Decision
 COUNTERS = 1 << 13
 REPORT_EVERY = 0.5  # seconds between a worker's statistics
 PR_SET_PDEATHSIG = 1
-BETTER = 3  # how many shorter cases of a known goal a worker still sends
+BETTER = 2  # how many shorter cases of a known goal a worker still sends
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class Target:
     clock: Callable[[], float] = time.monotonic
     statistics: Statistics = field(default_factory=Statistics)
     _edges: dict[tuple[str, tuple[Decision, ...]], tuple[int, ...]] = field(default_factory=dict)
-    _known: dict[tuple[Question, str], tuple[int, int]] = field(default_factory=dict)
+    _known: dict[tuple[Question, str, frozenset[str]], tuple[int, int]] = field(default_factory=dict)
     _next_report: float = 0.0
 
     def __call__(self, data: bytes) -> None:
@@ -105,12 +105,13 @@ class Target:
             self.counters.hit(edge)
 
     def _found(self, question: Question, case: dict[str, int], difference: Difference) -> None:
+        branch = frozenset(difference.branch())
         for goal in difference.goals():
             self.counters.hit(key_index(question.function, goal))
-            size, sent = self._known.get((question, goal), (1 << 30, 0))
+            size, sent = self._known.get((question, goal, branch), (1 << 30, 0))
             if len(case) < size and sent < BETTER:
-                self._known[question, goal] = (len(case), sent + 1)
-                self.send({**_question_json(question), "goal": goal, "case": case})
+                self._known[question, goal, branch] = (len(case), sent + 1)
+                self.send({**_question_json(question), "goal": goal, "branch": sorted(branch), "case": case})
 
 
 def _question_json(question: Question) -> dict[str, Any]:
@@ -156,7 +157,7 @@ class Campaign:
     """What the workers of one run have sent so far."""
 
     statistics: Statistics = field(default_factory=Statistics)
-    finds: dict[tuple[Question, str], Case] = field(default_factory=dict)
+    finds: dict[tuple[Question, str, tuple[str, ...]], Case] = field(default_factory=dict)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     workers: int = 1
@@ -200,7 +201,7 @@ def _collect(campaign: Campaign, out: Path) -> None:
         if "statistics" in row:
             *counts, cpu = row["statistics"]
             continue
-        key, case = (_question_of(row), row["goal"]), case_of(row["case"])
+        key, case = (_question_of(row), row["goal"], tuple(row["branch"])), case_of(row["case"])
         if key not in campaign.finds or len(case) < len(campaign.finds[key]):
             campaign.finds[key] = case
     s, campaign.cpu_seconds = campaign.statistics, campaign.cpu_seconds + cpu

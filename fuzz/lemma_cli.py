@@ -19,13 +19,15 @@ from harness.lemma.coq import export
 from harness.lemma.differ import MAIN_PAIRS, PAIRS, Pair, Question, questions
 from harness.lemma.mutants import Mutant, Result, check, mutants, sample, summary
 from harness.lemma.page import render
+from harness.lemma.paths import collect, store_paths
 from harness.lemma.prove import Proof, prove
 from harness.lemma.stability import measure
 from harness.lemma.watch import load_goals, store_goals
 from harness.model import FUNCTION, LAYERS, LEVEL_NAMES
 
 LEMMAS = Path("corpus/lemmas")
-MUTANT_CASES = 400  # for each question
+MUTANT_CASES = (40, 1500)  # for each question; the second for those that survive the first
+PATH_TRIES = 4000  # random states of each function
 STABILITY_TRIES = 3000  # random cases for each question
 PAGE = Path("docs/lemmas.md")
 
@@ -47,6 +49,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--store", action="store_true", help=f"write the clusters and proofs to {LEMMAS}")
     parser.add_argument("--mutants", type=int, metavar="N", help="check N mutants of the model (0: all) instead")
     parser.add_argument("--stability", type=int, metavar="N", help="minimise N starts of every goal instead")
+    parser.add_argument("--paths", action="store_true", help="collect and write one state a path of each level instead")
     parser.add_argument("--page", action="store_true", help=f"write {PAGE} from what is stored in {LEMMAS}")
     parser.set_defaults(run=run)
 
@@ -57,6 +60,11 @@ def run(args: argparse.Namespace) -> int:
         PAGE.parent.mkdir(parents=True, exist_ok=True)
         PAGE.write_text(render(LEMMAS))
         print(f"wrote {PAGE}", file=sys.stderr)
+        return 0
+    if args.paths:
+        rows = collect(PATH_TRIES, args.seed)
+        store_paths(LEMMAS / "paths.json", rows)
+        print(f"wrote {len(rows)} states", file=sys.stderr)
         return 0
     if args.mutants is not None:
         return _mutants(args)
@@ -107,13 +115,12 @@ def _clusters(
         return Campaign(), tuple(c for c in load(path) if c.question in chosen) if path.exists() else ()
     with tempfile.TemporaryDirectory(prefix="shadowfuzz-lemma-") as directory:
         campaign = run_campaign(chosen, args.seconds, args.jobs, args.seed, Path(directory))
-    finds = [(question, goal, case) for (question, goal), case in sorted(campaign.finds.items(), key=str)]
-    clusters = find_clusters(finds)
+    clusters = find_clusters((question, goal, case) for (question, goal, _), case in campaign.finds.items())
     if args.store:
         path = store_path(LEMMAS, pair)
         kept = [c for c in load(path) if c.question not in chosen] if path.exists() else []
         store(LEMMAS, pair, sort_clusters((*kept, *clusters)))
-        known = load_goals(LEMMAS, pair) | {(question.function, goal) for question, goal in campaign.finds}
+        known = load_goals(LEMMAS, pair) | {(question.function, goal) for question, goal, _ in campaign.finds}
         store_goals(LEMMAS, pair, known)
     return campaign, clusters
 
@@ -185,7 +192,8 @@ def _stability(args: argparse.Namespace) -> int:
 
 
 def _check_mutant(mutant: Mutant) -> Result:
-    return check(mutant, LEMMAS, MUTANT_CASES, 1)
+    quick = check(mutant, LEMMAS, MUTANT_CASES[0], 1)
+    return quick if quick.how is not None else check(mutant, LEMMAS, MUTANT_CASES[1], 2)
 
 
 def _prove(pair: Pair, chosen: tuple[Question, ...], args: argparse.Namespace) -> dict[str, Any]:

@@ -28,8 +28,9 @@ from harness.lemma.differ import (
 from harness.lemma.generate import PROFILES, SLOTS_OF, decode
 from harness.lemma.meaning import MEANINGS, meaning
 from harness.lemma.page import render
+from harness.lemma.paths import changed, load_paths
 from harness.lemma.shrink import least, order
-from harness.model import FUNCTIONS
+from harness.model import FUNCTIONS, LEVEL_NAMES
 from harness.model.constants import CTXT_FIELDS
 from harness.model.state import BLANK, HOST_FIELDS
 
@@ -42,6 +43,13 @@ LOW_BODY = ("low", "body")
 @pytest.mark.parametrize("cluster", STORED, ids=lambda c: f"{':'.join(c.question.pair)}-{c.question.function}")
 def test_a_stored_cluster_still_shows(cluster: object) -> None:
     assert verify(cluster) is None  # type: ignore[arg-type]
+
+
+def test_every_stored_path_ends_as_it_did() -> None:
+    rows = load_paths(LEMMAS / "paths.json")
+    assert {row.function for row in rows} == {f.name for f in FUNCTIONS}
+    assert {level for row in rows for level, _ in row.outcomes} == set(LEVEL_NAMES)
+    assert [text for row in rows if (text := changed(row)) is not None] == []
 
 
 def test_every_main_pair_is_stored() -> None:
@@ -177,8 +185,8 @@ def finds(question: Question, seed: int, tries: int) -> list[tuple[Question, str
         difference = ask(question, case)[0]
         if isinstance(difference, Difference):
             for goal in difference.goals():
-                found.setdefault(goal, case_of(case))
-    return [(question, goal, case) for goal, case in found.items()]
+                found.setdefault((goal, difference.branch()), case_of(case))
+    return [(question, goal, case) for (goal, _), case in found.items()]
 
 
 @pytest.mark.parametrize("seed", (1, 2, 3))

@@ -86,21 +86,38 @@ def _context_key(case: Mapping[str, int]) -> int:
 
 
 def find_clusters(finds: Iterable[tuple[Question, str, Case]]) -> tuple[Cluster, ...]:
-    """Minimise each find and put those that agree in one cluster, in a fixed order.
+    """Minimise finds and put those that agree in one cluster, in a fixed order.
 
-    A goal whose least case contains a smaller one that shows the same, on no further branch, is part of that one.
+    For each goal there is one least case for every least set of branches on which it shows.  One that contains a
+    smaller case which shows the same, on no further branch, is part of that one.
     """
     found: dict[tuple[object, ...], Cluster] = {}
-    for question, goal, case in finds:
-        small = least(question, case, goal)
-        if contained(question, small, goal):
+    branches: dict[tuple[Question, str], list[set[str]]] = {}
+    for question, goal, case in sorted(finds, key=_by_branch):
+        start, seen = set(_branch(question, case)), branches.setdefault((question, goal), [])
+        if any(branch <= start for branch in seen):
             continue
+        small = least(question, case, goal)
         cluster = cluster_of(question, small)
         assert cluster is not None
+        seen.append(set(cluster.branch))
+        if contained(question, small, goal):
+            continue
         old = found.get(cluster.key)
         if old is None or order(small) < order(old.case):
             found[cluster.key] = cluster
     return sort_clusters(found.values())
+
+
+def _branch(question: Question, case: Case) -> tuple[str, ...]:
+    difference = ask(question, dict(case))[0]
+    return difference.branch() if isinstance(difference, Difference) else ()
+
+
+def _by_branch(find: tuple[Question, str, Case]) -> tuple[object, ...]:
+    question, goal, case = find
+    branch = _branch(question, case)
+    return question.pair, question.function, goal, len(branch), branch, order(case)
 
 
 def sort_clusters(clusters: Iterable[Cluster]) -> tuple[Cluster, ...]:

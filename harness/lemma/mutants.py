@@ -175,7 +175,7 @@ def check(mutant: Mutant, directory: Path, cases: int, seed: int, timeout: float
         _child(mutant, directory, cases, seed, writer, round(timeout))
     os.close(writer)
     with os.fdopen(reader, "rb") as answer:
-        data = answer.read()
+        data = answer.readline()  # not to the end: a child that was forked meanwhile holds the pipe open too
     os.waitpid(child, 0)
     how = json.loads(data) if data else "the check was killed (too slow, or out of stack)"
     return Result(mutant, how, time.monotonic() - start)
@@ -195,7 +195,7 @@ def _child(mutant: Mutant, directory: Path, cases: int, seed: int, writer: int, 
             how = notice(directory, cases, seed)
         except Exception as error:
             how = f"does not load: {error!r}"
-        os.write(writer, json.dumps(how).encode())
+        os.write(writer, json.dumps(how).encode() + b"\n")
     finally:
         os._exit(0)
 

@@ -121,7 +121,7 @@ def _mutants(directory: Path) -> str:
     lines.append(
         f"`shadowfuzz lemma --mutants 0 --store` changed one row of the model {report['mutants']} times (a number plus "
         f"one, another comparison or operator, a statement left out, two names of a table swapped); the stored "
-        f"clusters run again and a short random search noticed {report['killed']}: **{report['rate']:.1%}**, the "
+        f"states run again and a short random search noticed {report['killed']}: **{report['rate']:.1%}**, the "
         f"slowest after {report['slowest_kill_s']} s. The survivors:\n"
     )
     return "\n".join([*lines, *(f"- `{text}`" for text in report["survivors"]), ""])

@@ -40,7 +40,7 @@ class Proof:
     paths: int = 0
     checks: int = 0
     starts: int = 0
-    explained: set[str] = field(default_factory=set)
+    explained: dict[str, list[frozenset[str]]] = field(default_factory=dict)
     new: dict[tuple[object, ...], Cluster] = field(default_factory=dict)
     open: list[str] = field(default_factory=list)
     scope: str = SCOPE
@@ -104,7 +104,9 @@ class _Run:
         right, args = start_state(self._start, self._question, self._x)
 
         def violated(d: SymState, name: str) -> None:
-            self._witness(f"undefined {name} at {fork(tuple(left.path), tuple(d.path))}")
+            goal = f"undefined {name} at {fork(tuple(left.path), tuple(d.path))}"
+            if not self._is_explained(goal, left):
+                self._witness(goal)
 
         right.on_violation = violated
         try:
@@ -131,7 +133,7 @@ class _Run:
                 groups.setdefault(field_class(name), []).append(_unequal(u, v))
         for name, conditions in groups.items():
             goal = f"{name} at {at}"
-            if goal in self._proof.explained:
+            if self._is_explained(goal, left):
                 continue
             differ = z3.Or(*conditions)
             if self._x.possible(differ, goal):
@@ -140,14 +142,17 @@ class _Run:
                 self._witness(goal)
                 self._x.solver.pop()
 
+    def _is_explained(self, goal: str, left: SymState) -> bool:
+        """A cluster shows this goal on branches that this path takes too."""
+        branch = {label for label, taken in left.path if taken}
+        return any(known <= branch for known in self._proof.explained.get(goal, ()))
+
     def _can_differ(self, u: Any, v: Any, where: str) -> bool:
         return not _same(u, v) and self._x.possible(_unequal(u, v), where)
 
     def _witness(self, goal: str | None) -> None:
         """Take a state from the solver, run it for real, and put it in a cluster."""
         proof, question = self._proof, self._question
-        if goal is not None and goal in proof.explained:
-            return
         if self._x.solver.check() != z3.sat:
             self._open(f"{self._start.name}: the solver gave up on a witness")
             return
@@ -156,17 +161,18 @@ class _Run:
         if not isinstance(difference, Difference) or (goal is not None and goal not in difference.goals()):
             self._open(f"{self._start.name}: a symbolic difference ({goal or 'black box'}) that the run does not show")
             return
+        branch = set(difference.branch())
         for shown in difference.goals():
-            if shown not in proof.explained:
-                proof.explained.add(shown)
+            if not any(known <= branch for known in proof.explained.get(shown, ())):
                 self._place(case, shown)
 
     def _place(self, case: Case, goal: str) -> None:
         small = least(self._question, case, goal)
-        if contained(self._question, small, goal):
-            return
         cluster = cluster_of(self._question, small)
         assert cluster is not None
+        self._proof.explained.setdefault(goal, []).append(frozenset(cluster.branch))
+        if contained(self._question, small, goal):
+            return
         if cluster.key not in self._known:
             self._proof.new[cluster.key] = cluster
 

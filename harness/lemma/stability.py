@@ -15,7 +15,10 @@ from harness.lemma.shrink import least, order
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """``same`` out of ``total`` starts ended at the least case that any start of their goal ended at."""
+    """``same`` out of ``total`` starts ended at the least case that any start of their kind ended at.
+
+    A kind is a goal and the branches that the start takes.
+    """
 
     goals: int
     same: int
@@ -29,20 +32,21 @@ class Stability:
 
 
 def measure(questions: tuple[Question, ...], starts: int, tries: int, seed: int) -> Stability:
-    """Minimise up to ``starts`` random starts of every goal that ``tries`` random cases of each question reach."""
+    """Minimise up to ``starts`` random starts of every kind that ``tries`` random cases of each question reach."""
     rng = random.Random(seed)
     goals = same = total = 0
     strays: list[str] = []
     for question in questions:
-        ends: dict[str, list[Case]] = defaultdict(list)
+        ends: dict[tuple[str, tuple[str, ...]], list[Case]] = defaultdict(list)
         for _ in range(tries):
             case = decode(rng.randbytes(1 + 4 * rng.randrange(8)), question.function)
             difference = ask(question, case)[0]
             if isinstance(difference, Difference):
                 for goal in difference.goals():
-                    if len(ends[goal]) < starts:
-                        ends[goal].append(least(question, case_of(case), goal))
-        for goal, cases in ends.items():
+                    key = (goal, difference.branch())
+                    if len(ends[key]) < starts:
+                        ends[key].append(least(question, case_of(case), goal))
+        for (goal, _), cases in ends.items():
             best = min(cases, key=order)
             equal = sum(case == best for case in cases)
             goals, same, total = goals + 1, same + equal, total + len(cases)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Would the campaign notice that a level changed?  The stored clusters, run again, then a short random search."""
+"""Would the campaign notice that a level changed?
+
+It runs the stored states again (one for each path of each level, and every cluster), then it searches.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from harness.lemma.case import case_of
 from harness.lemma.clusters import cluster_of, contained, load, store_path, verify
 from harness.lemma.differ import MAIN_PAIRS, Difference, Pair, Question, ask, questions
 from harness.lemma.generate import decode
+from harness.lemma.paths import changed, load_paths
 from harness.lemma.shrink import least
 
 
@@ -38,11 +42,18 @@ def store_goals(directory: Path, pair: Pair, goals: set[tuple[str, str]]) -> Non
 
 def notice(directory: Path, cases: int, seed: int) -> str | None:
     """What is not as it was stored, or None: ``cases`` random cases for each question of the main pairs."""
+    for row in load_paths(directory / "paths.json"):
+        try:
+            wrong = changed(row)
+        except Exception as error:  # a changed level may do anything
+            wrong = f"raised {error!r}"
+        if wrong is not None:
+            return f"stored path: {wrong[:200]}"
     for pair in MAIN_PAIRS:
         for cluster in load(store_path(directory, pair)):
             try:
                 wrong = verify(cluster)
-            except Exception as error:  # a changed level may do anything
+            except Exception as error:
                 wrong = f"raised {error!r}"
             if wrong is not None:
                 return f"stored cluster of {':'.join(pair)} {cluster.question.function}: {wrong[:120]}"
