@@ -38,7 +38,8 @@ class Round:
     """One turn of the host: the exit (None before the first entry), what happened, the entry.
 
     ``first`` is the index of the exit, or of the entry, among the events of the trace.  What follows from these is
-    worked out once: ``exit_class`` (FIRST before the first entry), ``reset`` (the vCPU was reset in this turn, as it
+    worked out once: ``exit_class`` (FIRST before the first entry), ``label`` (the same, but RESET where the vCPU was
+    reset on the way: what the exit was matters little then), ``reset`` (the vCPU was reset in this turn, as it
     was before its first entry), ``host_wrote`` (the register writes that KVM took since the last reset, index in
     ``registers.STATE`` to value), ``action`` (what KVM did), ``seen`` (the guest's view after the entry).
     """
@@ -49,6 +50,7 @@ class Round:
     hosts: tuple[Host, ...]
     entry: Switch
     exit_class: str = field(init=False)
+    label: str = field(init=False)
     reset: bool = field(init=False)
     host_wrote: Mapping[int, int] = field(init=False)
     action: Action = field(init=False)
@@ -59,6 +61,7 @@ class Round:
         exit_ = self.exit
         derive("exit_class", "FIRST" if exit_ is None else exits.exit_class(exit_.code, exit_.esr))
         derive("reset", exit_ is None or any(host.op == OP_RESET for host in self.hosts))
+        derive("label", "RESET" if exit_ is not None and self.reset else self.exit_class)
         derive("host_wrote", _host_wrote(self.hosts))
         derive("action", _action(exit_, self.users, self.entry))
         derive("seen", arch.apply_pending(self.entry.values, self.entry.pending))
@@ -106,8 +109,8 @@ class Prediction:
 
     ``helper`` names what save chose (``none``: it had nothing to do; ``first``: there was no exit;
     ``sysreg``: the deployed code handles it without save; ``panic.restore``:
-    it was restore that panicked); ``dirty`` is the flag word that save left
-    and KVM's own exceptions OR-ed in; ``state`` holds the restored registers, None after a panic; ``spsr_0`` the
+    it was restore that panicked); ``dirty`` is the flag word that save
+    left, without the exceptions that KVM itself chose; ``state`` holds the restored registers, None after a panic; ``spsr_0`` the
     layer's second copy of SPSR_EL1.  ``undefined`` names the precondition that failed: then nothing else is said.
     """
 
@@ -182,8 +185,8 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "panic.restore": frozenset({"kill"}),
 }
 
-DIRTY_PC_FLAG = 1 << 32
-"""The flag of the layer's dirty word (model.md 2.1)."""
+DIRTY_PC_FLAG, PENDING_EXCEPT_INJECT_FLAG = 1 << 32, 7 << 33
+"""Flags of the layer's dirty word (model.md 2.1)."""
 
 
 def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]:
@@ -193,7 +196,7 @@ def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]
     entry, done = round_.entry, round_.action
 
     def differ(relation: str, register: str, expected: int | str, observed: int | str) -> Divergence:
-        where = (round_.exit_class, round_.first, entry.step, prediction.helper)
+        where = (round_.label, round_.first, entry.step, prediction.helper)
         return Divergence(relation, register, expected, observed, *where)
 
     if done.outcome not in ALLOWED[prediction.helper]:
@@ -205,6 +208,9 @@ def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]
         for i in range(31):
             if before[i] != entry.values[i] and not prediction.dirty >> i & 1:
                 yield differ("save", f"dirty.x{i}", 0, 1)
+        # An exception of KVM's own is no divergence: these layers never ask for one (differential.md 2, step 4).
+        if prediction.dirty & PENDING_EXCEPT_INJECT_FLAG and not done.inject:
+            yield differ("save", "inject", 1, 0)
         skip = bool(prediction.dirty & DIRTY_PC_FLAG) or prediction.helper == "sysreg"
         if skip != done.skip and not done.inject:
             yield differ("save", "pc", int(skip), int(done.skip))

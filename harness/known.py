@@ -263,7 +263,9 @@ class Catalogue:
 
         def explain(divergence: Divergence) -> Known | None:
             name = divergence.register.removeprefix("dirty.")
-            index = INDEX.get("spsr_el1" if name == "spsr_0" else name, -1)
+            # save.pc is a flag, not the register of that name.
+            flag = divergence.relation == "save" and name == divergence.register
+            index = -1 if flag else INDEX.get("spsr_el1" if name == "spsr_0" else name, -1)
             expected, observed = divergence.expected, divergence.observed
             if divergence.register.startswith("dirty."):
                 # That the register was written is explained by what was written.

@@ -158,4 +158,4 @@ def compare_owed(round_: Round, lossy: Mapping[int, int]) -> Iterator[Divergence
             others = allowed[i]
             if others is None or got in others:
                 continue
-        yield Divergence("host", NAMES[i], want, got, round_.exit_class, round_.first, round_.entry.step)
+        yield Divergence("host", NAMES[i], want, got, round_.label, round_.first, round_.entry.step)

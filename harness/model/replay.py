@@ -39,8 +39,6 @@ _ACTLR, _PC, _PSTATE = registers.INDEX["actlr_el1"], arch.PC, arch.PSTATE
 _IMAGES = (Image(CODE.base, DATA.end - CODE.base, CODE.base), *(Image(),) * 4)
 _INFO = VmInfo(vm_state=VERIFIED, vm_next_load_info=1, images=_IMAGES)
 
-_NO_REGS: Context = {}  # the physical CPU's own context: no function of these layers touches it
-
 # The bit of PENDING_EXCEPT_INJECT_FLAG for the class of exception that KVM chose (model.md 2.1).
 _DATA_ABORT, _INSTRUCTION_ABORT, _UNDEFINED = 1 << 33, 1 << 34, 1 << 35
 _CLASS_BIT = {
@@ -81,7 +79,7 @@ def _state(round_: Round, exit_: Switch | None, level: str) -> RData:
         cur_vcpuid=VCPUID,
         shadow_ctxts={_ID: ctxt},
         host_regs={_ID: host},
-        regs=_NO_REGS,
+        regs={"actlr_el1": round_.entry.values[_ACTLR]},
         doracle={VMID: (host_esr,)},
         core_doracle={VMID: (0, 0, 0)},
         vminfos={VMID: _INFO},
@@ -112,8 +110,8 @@ def predict(round_: Round, level: str) -> Prediction:
             helper = _save(d, exit_, level)
             if d.halt:
                 return Prediction(helper, path=tuple(d.path))
-        _hand_over(d, round_)
         dirty = d.shadow_ctxts[_ID]["dirty"]
+        _hand_over(d, round_)
         LEVEL_CODE[level, "restore_shadow_kvm_regs"](d)
     except Undefined as undefined:
         return Prediction(helper, undefined=undefined.reason, path=tuple(d.path))
