@@ -6,12 +6,12 @@ from __future__ import annotations
 import pytest
 
 from harness.a64 import encode
-from harness.guest import Walk, code_of, is_call, walk
+from harness.guest import Walk, code_of, is_call, walk, word_at
 from harness.layout import CODE, DATA, VECTORS
 from harness.masks import cpu_model
 from harness.registers import INDEX, MASK64, NAMES
 from harness.scenario import Scenario, Step
-from tests.traces import but, esr, state
+from tests.traces import ISB, TRAP_MRS, but, esr, state
 
 CPU = cpu_model("cortex-a72")
 AT = CODE.base
@@ -42,7 +42,22 @@ def test_a_trap_at_once_changes_nothing() -> None:
 
 def test_code_of_a_scenario_is_its_guest_steps_back_to_back() -> None:
     steps = (Step("hvc", (1,)), Step("set", ("x1", 5)), Step("wfi"), Step("reset"), Step("br", ("x2",)))
-    assert code_of(Scenario("", (), steps)) == code(encode("hvc", 1), encode("wfi"), encode("br", "x2"))
+    words = (encode("hvc", 1), encode("wfi"), encode("br", "x2"))
+    assert code_of(Scenario("", (), steps)) == code(*words, TRAP_MRS, ISB), "and a trap behind them"
+
+
+def test_the_fill_traps_and_waits_in_turn() -> None:
+    words = code(HVC)
+    assert [word_at(words, AT + 4 * i) for i in range(4)] == [HVC, ISB, TRAP_MRS, ISB]
+    vectors = [word_at(words, VECTORS.base + offset) for offset in (0, 0x200, 0x400, 0x600, 0x204)]
+    assert vectors == [*([TRAP_MRS] * 4), ISB]
+    for address in (CODE.base - 4, VECTORS.end, DATA.base, 0, AT + 5):
+        assert word_at(words, address) is None
+
+
+def test_a_barrier_changes_nothing() -> None:
+    before = state(pc=AT + 4)
+    assert changes(before, walk(before, code(HVC), AT + 8, CPU)) == {"pc": AT + 8}
 
 
 def test_a_load_from_ram_then_a_trap() -> None:

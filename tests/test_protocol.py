@@ -11,6 +11,7 @@ import pytest
 from harness import layout, protocol, registers
 from harness.exits import SMCCC_FUNCTIONS
 from harness.vm import protocol_header
+from tests.traces import ISB, TRAP_MRS
 
 STRUCTS = {
     "sf_control": tuple(word.name for word in protocol.CONTROL),
@@ -48,7 +49,8 @@ MACROS = {
     "SF_VECTORS_BASE": layout.VECTORS.base,
     "SF_VECTORS_SIZE": layout.VECTORS.size,
     "SF_ONE_REG_PC": 0x6030_0000_0010_0040,  # KVM API 4.68: core register, offset of regs.pc / 4
-    "SF_VECTOR_TRAP": 0xD538_063F,  # mrs xzr, id_aa64isar1_el1
+    "SF_FILL_0": TRAP_MRS,
+    "SF_FILL_1": ISB,
     "SF_EC_SHIFT": 26,
     "SF_EC_MASK": 0x3F,
     "SF_EC_WFX": 0x01,

@@ -10,7 +10,7 @@ from harness.a64 import ACCESS_FORMS, AccessForm, encode
 from harness.layout import CODE, DATA, VECTORS
 from harness.registers import STATE
 from harness.syndrome import Fault, owed, register_read
-from tests.traces import state
+from tests.traces import ISB, TRAP_MRS, state
 
 MMIO = 0x900_0008
 LEVEL, LEVEL_AND_TYPE = 0x3, 0x3F
@@ -30,10 +30,10 @@ def fault(word: int | None, *, is_fetch: bool = False, **registers: int) -> Faul
         (encode("hvc", 0xFFFF), 0x5A00_FFFF),
         (encode("wfi"), 0x07E0_0000),
         (encode("wfe"), 0x07E0_0001),
-        (None, 0x6232_03ED),  # mrs xzr, id_aa64isar1_el1
+        (TRAP_MRS, 0x6232_03ED),
     ],
 )
-def test_traps_without_an_address(word: int | None, esr: int) -> None:
+def test_traps_without_an_address(word: int, esr: int) -> None:
     assert fault(word) == Fault(esr)
 
 
@@ -88,8 +88,8 @@ def test_an_unaligned_access_promises_nothing() -> None:
     assert owed(state(x1=MMIO + 1), encode("ldrb", "w3", "x1"), False) is not None
 
 
-@pytest.mark.parametrize("word", [encode("br", "x1"), encode("eret"), 0, 0xFFFF_FFFF])
-def test_nothing_is_owed_for_what_does_not_trap(word: int) -> None:
+@pytest.mark.parametrize("word", [encode("br", "x1"), encode("eret"), ISB, 0, 0xFFFF_FFFF, None])
+def test_nothing_is_owed_for_what_does_not_trap(word: int | None) -> None:
     assert owed(state(), word, False) is None
 
 

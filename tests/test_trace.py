@@ -54,6 +54,7 @@ def test_slots_may_be_anywhere() -> None:
     assert decode(record(event, layout), layout) == (event,)
 
 
+@settings(deadline=None)
 @given(EVENTS)
 def test_round_trip(events: list[Event]) -> None:
     area = b"".join(map(record, events))
@@ -103,12 +104,13 @@ def _decodes_or_says_why(area: bytes) -> None:
     assert all(isinstance(event, Switch | Host) for event in events)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=2000))
 def test_any_bytes(area: bytes) -> None:
     _decodes_or_says_why(area)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 @given(EVENTS, st.data())
 def test_any_mutation_of_a_valid_area(events: list[Event], data: st.DataObject) -> None:
     area = bytearray(b"".join(map(record, events)))

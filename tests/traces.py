@@ -16,7 +16,7 @@ from harness.trace import ENTRY, EXIT, HOST, USER, ContextLayout, Event, Host, S
 EL1H = 0x3C5
 SKIP = protocol.PENDING["increment_pc"]
 EXCEPTION = protocol.PENDING["exception"] | protocol.PENDING["sync_el1"]
-TRAP_MRS = 0xD538_0620 | 31  # mrs xzr, id_aa64isar1_el1: what fills code and vectors
+TRAP_MRS, ISB = 0xD538_063F, 0xD503_3FDF  # mrs xzr, id_aa64isar1_el1; isb: what fills code and vectors
 ESR_TRAP_MRS = 0x6232_03ED
 MMIO_EXIT, INTR_EXIT, SYSTEM_EVENT_EXIT = 6, 10, 24
 
