@@ -16,6 +16,8 @@ from harness.trace import ContextLayout, Trace
 from harness.vm.qemu import Qemu
 
 Op = tuple[int, int, int, int]  # operation, step, a, b: one protocol.OP_FORMAT
+IRQ_BUDGET = 3
+"""Interrupts of the host that one KVM_RUN may take: a guest that runs longer is a runaway."""
 NO_STEP = 0xFFFF_FFFF
 """The step number of what happens before the first step."""
 
@@ -112,16 +114,9 @@ class Executor:
         ``fresh_vm``: in a VM made for it; else in the last one, its vCPU reset and its RAM unmapped.  VmLost: the
         machine died or did not finish in time.  AgentProtocolError: what it wrote makes no sense.
         """
-        count, program = compile_scenario(scenario, fresh_vm=fresh_vm)
+        self.run_bare(scenario, fresh_vm=fresh_vm, record=True)
         mailbox = self._qemu.mailbox
         assert mailbox is not None
-        mailbox[protocol.PROGRAM_OFFSET : protocol.PROGRAM_OFFSET + len(program)] = program
-        self._put("op_count", count)
-        self._put("record", 1)
-        self._put("irq_budget", 3)
-        request = self._word("request") + 1
-        self._put("request", request)
-        self._wait(request)
         head, status = self._word("head"), trace.status_name(self._word("status"))
         if head > len(mailbox) - protocol.TRACE_OFFSET:
             raise AgentProtocolError(f"trace of {head} bytes, the area has {len(mailbox) - protocol.TRACE_OFFSET}")
@@ -131,6 +126,19 @@ class Executor:
             )
         area = bytes(mailbox[protocol.TRACE_OFFSET : protocol.TRACE_OFFSET + head])
         return Trace(trace.decode(area, self._layout), status, self._word("dropped"), bool(self._word("vhe")))
+
+    def run_bare(self, scenario: Scenario, *, fresh_vm: bool, record: bool) -> None:
+        """Run a scenario, recorded or not, and look at nothing.  VmLost: as :meth:`run`."""
+        count, program = compile_scenario(scenario, fresh_vm=fresh_vm)
+        mailbox = self._qemu.mailbox
+        assert mailbox is not None
+        mailbox[protocol.PROGRAM_OFFSET : protocol.PROGRAM_OFFSET + len(program)] = program
+        self._put("op_count", count)
+        self._put("record", int(record))
+        self._put("irq_budget", IRQ_BUDGET)
+        request = self._word("request") + 1
+        self._put("request", request)
+        self._wait(request)
 
     def _wait(self, request: int) -> None:
         """Look a few times, then sleep between looks, longer each time; a long wait checks that QEMU lives."""
