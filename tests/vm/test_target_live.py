@@ -18,6 +18,7 @@ import pytest
 
 from harness import protocol
 from harness.errors import AgentProtocolError, VmLost
+from harness.scenario import parse
 from harness.trace import ContextLayout
 from harness.vm.build import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, prepare
 from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
@@ -25,23 +26,22 @@ from harness.vm.elf import read_layout
 from harness.vm.executor import Executor
 from harness.vm.qemu import Machine, Qemu
 from harness.vm.target import machine_of
-from tests.vm.running import SEEDS
 
-SCENARIO = SEEDS["mmio_load_signed_byte_x"]
+TEXT = "shadowfuzz-scenario 1\nabout A call and a load.\nreg x1 0x9000000\nhvc 0x0\nldrb w3, [x1]\ncomplete 0x55\n"
+SCENARIO = parse(TEXT, "here")
 
 # Boots, says who it is, and runs scenarios until somebody kills it.
-OWNER = """
-from harness.scenario import load
+OWNER = f"""
+from harness.scenario import parse
 from harness.vm.build import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.elf import read_layout
 from harness.vm.executor import Executor
 from harness.vm.qemu import Qemu
 from harness.vm.target import machine_of
-from pathlib import Path
 config = load_config(DEFAULT_TARGET)
 prepared = prepare(config)
-scenario = load(Path("corpus/seeds/hvc_immediates.scn"))
+scenario = parse({TEXT!r}, "here")
 with Qemu(machine_of(config, prepared)) as qemu:
     executor = Executor(qemu, read_layout(prepared.module_elf))
     print(qemu.pid, flush=True)
