@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from fuzz import fuzz_cli, lemma_cli, replay_cli, setup_cli
+from fuzz import bench_cli, fuzz_cli, lemma_cli, minimise_cli, replay_cli, setup_cli
 from harness.errors import InputError, ShadowfuzzError, VmLost
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ examples:
   shadowfuzz doctor                         what is there, what is missing, how to get it
   shadowfuzz replay corpus/seeds            run scenario files, show each difference side by side
   shadowfuzz fuzz --seconds 60 --jobs 2     search for scenarios in which KVM and the model differ
+  shadowfuzz minimise FILE                  the simplest scenario that shows the same divergence
   shadowfuzz lemma --seconds 60             level against level of the model, without any VM
+  shadowfuzz bench                          exits a second: bare, recorded, checked
 
 `shadowfuzz COMMAND --help` says more of each.
 
@@ -96,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"shadowfuzz {importlib.metadata.version('shadowfuzz')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     setup_cli.add_parsers(subparsers)
-    for command in (replay_cli, fuzz_cli, lemma_cli):
+    for command in (replay_cli, fuzz_cli, minimise_cli, lemma_cli, bench_cli):
         command.add_parser(subparsers)
     return parser
 

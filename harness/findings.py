@@ -86,6 +86,12 @@ def finding_id(kind: str, signature: Signature, subject: Subject) -> str:
     return f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
+def signature_text(signature: Signature) -> str:
+    """Return a signature as people write it: ``relation.register/exit class/helper``, empty parts left out."""
+    name, rest = ".".join(filter(None, signature[:2])), filter(None, signature[2:])
+    return "/".join((name, *rest))
+
+
 def difference(divergence: Divergence) -> Difference:
     """Return a divergence as a finding keeps it."""
     d = divergence

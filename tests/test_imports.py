@@ -22,12 +22,13 @@ ROWS: tuple[str, ...] = (
     *("harness.model.paging", "harness.model.paging_kernel", "harness.model.machine", "harness.model.machine_kernel"),
     *("harness.model.spec", "harness.model.low", "harness.model.body", "harness.model.kernel"),
     *("harness.model", "harness.model.replay", "harness.known", "harness.check", "harness.findings"),
-    *("harness.minimise", "harness.tracefile"),
+    *("harness.minimise", "harness.simplify", "harness.tracefile"),
     *("harness.lemma", "harness.lemma.*"),
     *("harness.report", "harness.report.esr", "harness.report.rounds", "harness.report.result"),
     *("harness.report.terminal", "harness.report.traceview", "harness.report.jsonout", "harness.report.docs"),
     *("harness.vm", "harness.vm.config", "harness.vm.process", "harness.vm.cache", "harness.vm.sources"),
-    *("harness.vm.packages", "harness.vm.image", "harness.vm.protocol_header", "harness.vm.build"),
+    *("harness.vm.versions", "harness.vm.packages", "harness.vm.archive", "harness.vm.kernel", "harness.vm.kernels"),
+    *("harness.vm.image", "harness.vm.protocol_header", "harness.vm.build"),
     *("harness.vm.doctor", "harness.vm.elf", "harness.vm.qemu", "harness.vm.executor", "harness.vm.target"),
 )
 """Every module of ``harness``, each below all that it imports.  A package's own row is its ``__init__``; a row with a

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz minimise``: the simplest scenario that shows the same divergence."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fuzz.lab import Lab, open_lab, signatures
+from harness.errors import InputError
+from harness.findings import Signature, signature_text
+from harness.minimise import Minimiser
+from harness.model import LEVEL_NAMES
+from harness.scenario import Scenario, format_scenario, load
+from harness.simplify import PASSES, order
+from harness.vm.config import DEFAULT_TARGET
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+MAX_TRIES = 20_000
+DONE, NOT_CONFIRMED = 0, 1
+
+EPILOG = """\
+examples:
+  shadowfuzz minimise found.scn > least.scn
+      the simplest scenario that still shows the first unexplained divergence of found.scn
+  shadowfuzz minimise found.scn --signature host.pc/RESET -o least.scn
+      another of its divergences; signatures are written as `shadowfuzz replay` sums them up
+
+Every try runs on the real target in a fresh KVM VM, a success twice; simpler means: fewer steps, fewer initial
+registers, simpler steps, lighter numbers, lower register names, in this order (harness/simplify.py).  The result is a
+fixed point: no pass makes it any simpler.  It is run once more in a fresh QEMU.
+
+exit status: 0 done, 1 the result did not come back in a fresh QEMU, 2 bad usage or nothing to minimise, 3 the target
+was lost
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Least:
+    """The end of a minimisation; ``confirmed``: it came back in a fresh QEMU."""
+
+    scenario: Scenario
+    signature: Signature
+    tries: int
+    confirmed: bool
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``minimise``; it sets `run`, which takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "minimise",
+        help="make the scenario of a finding as simple as it gets",
+        description="Make a scenario simpler for as long as it shows the same divergence on the real target.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="a scenario that shows something unexplained")
+    parser.add_argument("--target", default=DEFAULT_TARGET, metavar="NAME", help=f"machine ({DEFAULT_TARGET})")
+    parser.add_argument("--kernel", type=Path, metavar="IMAGE", help="boot this arm64 Image of the target's release")
+    parser.add_argument("--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help="level of the model (spec)")
+    parser.add_argument("--signature", metavar="TEXT", help="what to keep (default: the first of the trace)")
+    parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="write the scenario there, not to stdout")
+    parser.set_defaults(run=run_minimise)
+
+
+def run_minimise(args: argparse.Namespace) -> int:
+    """Minimise and print; errors are raised for the caller to show."""
+    scenario = load(args.file)
+    start = time.monotonic()
+    with open_lab(args.target, args.level, args.kernel, _say) as lab:
+        _, checked = lab.observe(scenario)
+        wanted = choose(signatures(checked), args.signature, str(args.file))
+        _say(f"keeping {signature_text(wanted)}")
+        least = minimise_on(lab, scenario, wanted)
+    text = format_scenario(least.scenario)
+    if args.out is None:
+        print(text, end="")
+    else:
+        args.out.write_text(text, encoding="utf-8")
+    before, after = (f"{len(s.steps)} steps, {len(s.registers)} registers" for s in (scenario, least.scenario))
+    seconds = time.monotonic() - start
+    _say(f"{before} -> {after}; {least.tries} tries, {seconds:.1f} s")
+    _say("came back in a fresh QEMU" if least.confirmed else "did NOT come back in a fresh QEMU")
+    return DONE if least.confirmed else NOT_CONFIRMED
+
+
+def choose(found: Sequence[Signature], asked: str | None, where: str) -> Signature:
+    """Return the signature to keep.  InputError: there is none, or not that one."""
+    if not found:
+        raise InputError(where, None, "nothing to minimise: all that it shows is explained")
+    names = {signature_text(signature): signature for signature in found}
+    if asked is None:
+        return found[0]
+    if asked not in names:
+        raise InputError(where, None, f"does not show {asked!r}; it shows {', '.join(names)}")
+    return names[asked]
+
+
+def minimise_on(lab: Lab, scenario: Scenario, wanted: Signature, tries: int = MAX_TRIES) -> Least:
+    """Return the simplest scenario that the passes reach and that shows ``wanted`` on the lab's target.
+
+    InputError: the start does not show it twice in a row.
+    """
+
+    def holds(candidate: Scenario) -> bool:
+        # A success is rare and everything after it builds on it: it has to come twice.
+        return lab.shows(candidate, wanted) and lab.shows(candidate, wanted)
+
+    try:
+        minimiser = Minimiser(scenario, holds, order, tries)
+    except ValueError:
+        raise InputError("scenario", None, f"shows {signature_text(wanted)} only now and then") from None
+    least = minimiser.run(PASSES)
+    lab.restart()
+    return Least(least, wanted, minimiser.tries, lab.shows(least, wanted))
+
+
+def _say(line: str) -> None:
+    print(f"minimise: {line}", file=sys.stderr, flush=True)

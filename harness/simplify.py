@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What makes one scenario simpler than another, and the ways to make one simpler: one class per pass.
+
+Pure: whether a candidate still shows what is looked for is the predicate's business (:mod:`harness.minimise`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import combinations
+
+from harness.a64 import FORM, NUMBER, W_NAMES, X_NAMES
+from harness.minimise import Pass
+from harness.registers import INDEX
+from harness.scenario import INITIAL_NAMES, KINDS, STEP_KINDS, Arg, Scenario, Side, Step, format_step
+
+Order = tuple[int, int, int, int, int, str]
+
+_RANK: Mapping[str, int] = {kind.keyword: i for i, kind in enumerate(STEP_KINDS)}
+_NAME_RANK: Mapping[str, int] = (
+    dict(INDEX) | {name: i for i, name in enumerate(X_NAMES)} | {name: 40 + i for i, name in enumerate(W_NAMES)}
+)
+PAIRS_BELOW = 14
+"""Up to so many steps all pairs are tried, for steps that only make sense together."""
+
+
+def weight(value: int) -> int:
+    """Return how complicated a number is: bits set, and width; 0 for 0."""
+    return value.bit_count() + value.bit_length()
+
+
+def order(scenario: Scenario) -> Order:
+    """Fewer steps, fewer registers, simpler steps, lighter numbers, lower register names; then the text itself."""
+    numbers = [value for _, value in scenario.registers]
+    names = [name for name, _ in scenario.registers]
+    for step in scenario.steps:
+        for arg in step.args:
+            if isinstance(arg, int):
+                numbers.append(arg)
+            else:
+                names.append(arg)
+    text = "\n".join([*(f"{n} {v:#x}" for n, v in scenario.registers), *map(format_step, scenario.steps)])
+    return (
+        len(scenario.steps),
+        len(scenario.registers),
+        sum(_RANK[step.kind] for step in scenario.steps),
+        sum(map(weight, numbers)),
+        sum(_NAME_RANK[name] for name in names),
+        text,
+    )
+
+
+def simplicity(scenario: Scenario) -> int:
+    """Return one number of at most 62 bits that puts scenarios in (almost) the order of :func:`order`."""
+    steps, registers, kinds, numbers, _, _ = order(scenario)
+    parts = ((steps, 10), (registers, 8), (kinds, 16), (numbers, 20))
+    total = 0
+    for part, width in parts:
+        total = total << width | min(part, (1 << width) - 1)
+    return total
+
+
+def _smaller_numbers(value: int) -> Iterator[int]:
+    """Numbers that are lighter than ``value``, the lightest first."""
+    tries = [0, 1]
+    tries += [1 << bit for bit in range(value.bit_length())]
+    tries += [value >> 32, value >> 16, value >> 8, value & 0xFFFF_FFFF, value & 0xFFFF, value & 0xFF]
+    tries += [value & ~(1 << bit) for bit in reversed(range(value.bit_length()))]
+    for other in dict.fromkeys(tries):
+        if weight(other) < weight(value):
+            yield other
+
+
+class DropSteps:
+    """Leave out steps: halves, quarters and so on down to single ones, from the end; then any two."""
+
+    def candidates(self, value: Scenario) -> Iterator[Scenario]:
+        """Scenarios with fewer steps."""
+        steps = value.steps
+        size = len(steps)
+        while size:
+            for start in range(len(steps) - size, -1, -size):
+                yield replace(value, steps=steps[:start] + steps[start + size :])
+            size //= 2
+        if len(steps) <= PAIRS_BELOW:
+            for i, j in combinations(range(len(steps)), 2):
+                yield replace(value, steps=tuple(s for k, s in enumerate(steps) if k not in (i, j)))
+
+
+class StartWith:
+    """Give a register its value before the start instead of by a host step."""
+
+    def candidates(self, value: Scenario) -> Iterator[Scenario]:
+        """Scenarios with a host's write less."""
+        for i, step in enumerate(value.steps):
+            if step.kind == "set" and step.args[0] in INITIAL_NAMES:
+                name, number = step.args
+                assert isinstance(name, str) and isinstance(number, int)
+                registers = dict(value.registers) | {name: number}
+                rest = value.steps[:i] + value.steps[i + 1 :]
+                yield replace(value, registers=tuple(registers.items()), steps=rest)
+
+
+class DropRegisters:
+    """Leave initial registers at their reset values: all, halves, single ones."""
+
+    def candidates(self, value: Scenario) -> Iterator[Scenario]:
+        """Scenarios with fewer registers."""
+        registers = value.registers
+        size = len(registers)
+        while size:
+            for start in range(0, len(registers), size):
+                yield replace(value, registers=registers[:start] + registers[start + size :])
+            size //= 2
+
+
+class SimplerSteps:
+    """Put a step of an earlier row of the step table in a step's place, with what operands they share."""
+
+    def candidates(self, value: Scenario) -> Iterator[Scenario]:
+        """Scenarios with one simpler step."""
+        for i, step in enumerate(value.steps):
+            for kind in STEP_KINDS[: _RANK[step.kind]]:
+                if kind.side is KINDS[step.kind].side:
+                    for other in _as(step, kind.keyword):
+                        yield _with_step(value, i, other)
+
+
+def _as(step: Step, keyword: str) -> Iterator[Step]:
+    """Steps of another kind that keep what can be kept of ``step``; the other's first choice elsewhere."""
+    kind = KINDS[keyword]
+    if kind.forms and KINDS[step.kind].forms:
+        target, base, offset = step.args
+        assert isinstance(target, str) and isinstance(offset, int)
+        for name in dict.fromkeys((target, X_NAMES[NUMBER[target]], W_NAMES[NUMBER[target]])):
+            form = FORM.get((keyword, name[0]))
+            if form is not None:
+                yield Step(keyword, (name, base, 0 if offset % form.size or offset > form.max_offset else offset))
+    elif not kind.forms and all(not operand.names for operand in kind.operands):
+        yield Step(keyword, tuple(0 for _ in kind.operands))
+    elif kind.keyword == "br" and KINDS[step.kind].forms:
+        yield Step(keyword, (step.args[1],))
+
+
+def _with_step(scenario: Scenario, index: int, step: Step) -> Scenario:
+    return replace(scenario, steps=(*scenario.steps[:index], step, *scenario.steps[index + 1 :]))
+
+
+class SmallerOperands:
+    """Make one number of one step lighter."""
+
+    def candidates(self, value: Scenario) -> Iterator[Scenario]:
+        """Scenarios with one lighter number in a step."""
+        for i, step in enumerate(value.steps):
+            for j, arg in enumerate(step.args):
+                if isinstance(arg, int):
+                    unit = _unit(step)
+                    for number in _smaller_numbers(arg):
+                        if not number % unit:
+                            yield _with_step(value, i, Step(step.kind, (*step.args[:j], number, *step.args[j + 1 :])))
+
+
+def _unit(step: Step) -> int:
+    target = step.args[0]
+    return FORM[step.kind, target[0]].size if KINDS[step.kind].forms and isinstance(target, str) else 1
+
+
+class SmallerRegisters:
+    """Make the value of one initial register lighter."""
+
+    def candidates(self, value: Scenario) -> Iterator[Scenario]:
+        """Scenarios with one lighter register."""
+        for i, (name, old) in enumerate(value.registers):
+            for number in _smaller_numbers(old):
+                registers = (*value.registers[:i], (name, number), *value.registers[i + 1 :])
+                yield replace(value, registers=registers)
+
+
+class LowerNames:
+    """Rename a general-purpose register to a lower one, everywhere or in one operand; W targets to X."""
+
+    def candidates(self, value: Scenario) -> Iterator[Scenario]:
+        """Scenarios with a lower register name."""
+        used = sorted({NUMBER[name] for name in _names(value) if name in NUMBER} - {31})
+        for old in used:
+            for new in range(old):
+                yield _rename(value, old, new)
+        for i, step in enumerate(value.steps):
+            for j, arg in enumerate(step.args):
+                if isinstance(arg, str) and arg in NUMBER:
+                    for other in _lower_names(step, arg):
+                        yield _with_step(value, i, Step(step.kind, (*step.args[:j], other, *step.args[j + 1 :])))
+
+
+def _names(scenario: Scenario) -> Iterator[str]:
+    yield from (name for name, _ in scenario.registers)
+    yield from (arg for step in scenario.steps for arg in step.args if isinstance(arg, str))
+
+
+def _lower_names(step: Step, name: str) -> Iterator[str]:
+    number = NUMBER[name]
+    if name[0] == "w" and (step.kind, "x") in FORM:
+        offset = step.args[2]
+        if isinstance(offset, int) and not offset % FORM[step.kind, "x"].size:
+            yield X_NAMES[number]
+    names = W_NAMES if name[0] == "w" else X_NAMES
+    yield from names[: min(number, 8)]
+
+
+def _rename(scenario: Scenario, old: int, new: int) -> Scenario:
+    def renamed(arg: Arg) -> Arg:
+        if not isinstance(arg, str) or NUMBER.get(arg) != old:
+            return arg
+        return (W_NAMES if arg[0] == "w" else X_NAMES)[new]
+
+    # A register given twice is no scenario: the one that was there stays.
+    registers: dict[str, int] = {}
+    for name, number in scenario.registers:
+        registers.setdefault(str(renamed(name)), number)
+    steps = tuple(Step(step.kind, tuple(map(renamed, step.args))) for step in scenario.steps)
+    return replace(scenario, registers=tuple(registers.items()), steps=steps)
+
+
+class SortRegisters:
+    """List the initial registers in the order of the register table, and host writes in a row likewise."""
+
+    def candidates(self, value: Scenario) -> Iterator[Scenario]:
+        """The scenario in canonical order, if that is another one."""
+        yield replace(value, registers=tuple(sorted(value.registers, key=lambda item: INDEX[item[0]])))
+        for i, (one, two) in enumerate(zip(value.steps, value.steps[1:], strict=False)):
+            if KINDS[one.kind].side is KINDS[two.kind].side is Side.HOST:
+                yield replace(value, steps=(*value.steps[:i], two, one, *value.steps[i + 2 :]))
+
+
+PASSES: tuple[Pass[Scenario], ...] = (
+    DropSteps(),
+    StartWith(),
+    DropRegisters(),
+    SimplerSteps(),
+    SmallerOperands(),
+    SmallerRegisters(),
+    LowerNames(),
+    SortRegisters(),
+)
+"""The passes, in the order in which they are tried."""

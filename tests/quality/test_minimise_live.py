@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What minimisation ends at, on real KVM: the final text of each finding, whatever it started from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from fuzz.lab import Lab, open_lab, signatures
+from fuzz.minimise_cli import choose, minimise_on
+from harness.scenario import format_scenario, load
+from harness.vm.config import PROJECT
+
+LEAST: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    # regression, signature to keep, the lines that are left
+    ("mmio_load_signed_byte_x", "host.xN/DABT_LOW", ("ldrsb x0, [x0]", "complete 0x80")),
+    ("long_mixture_mmio_hvc", "host.xN/DABT_LOW", ("ldrsb x0, [x0]", "complete 0x80")),
+    (
+        "reset_then_stale_completion",
+        "restore.xN/RESET/prep_abort.mmio",
+        ("ldrb w0, [x0]", "complete 0x1", "reset", "set pc 0x40000000"),
+    ),
+    ("reset_twice", "host.elr_el1/RESET", ("reg x0 0x1", "br x0", "reset")),
+)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with open_lab("kvm-nvhe", "spec", None, lambda line: None) as lab:
+        yield lab
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("name", "wanted", "lines"), LEAST, ids=[name for name, _, _ in LEAST])
+def test_a_finding_ends_at(lab: Lab, name: str, wanted: str, lines: tuple[str, ...]) -> None:
+    scenario = load(PROJECT / "corpus" / "regressions" / f"{name}.scn")
+    _, checked = lab.observe(scenario)
+    least = minimise_on(lab, scenario, choose(signatures(checked), wanted, name))
+    assert tuple(format_scenario(least.scenario).splitlines()[2:]) == lines
+    assert least.confirmed
+    assert least.tries < 1000
