@@ -7,7 +7,6 @@ below a campaign), and what is compiled against it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import re
@@ -18,9 +17,15 @@ from pathlib import Path
 
 from harness.errors import InputError, SetupError
 from harness.vm import protocol_header
+from harness.vm.archive import recall
 from harness.vm.cache import Cache, Entry, default_root, hash_inputs
 from harness.vm.config import MachineConfig
 from harness.vm.image import build_initramfs
+from harness.vm.kernel import IMAGE_MAGIC as IMAGE_MAGIC
+from harness.vm.kernel import IMAGE_MAGIC_OFFSET as IMAGE_MAGIC_OFFSET
+from harness.vm.kernel import ImageFacts, find_headers, find_image, make_relocatable
+from harness.vm.kernel import read_image as read_image
+from harness.vm.kernels import STATE, Fetched, fetch, find_fetched, find_kernel
 from harness.vm.packages import Archive, Package, open_archive, unpack
 from harness.vm.process import Progress, quiet, require_tool, run_tool
 
@@ -37,14 +42,11 @@ KERNEL_ROOM = 512 << 20
 """Bytes for one kernel while it is unpacked, with its packages and apt's lists (measured: 340 MiB; 120 to 150 stay)."""
 GUEST_ROOM = 32 << 20
 
-IMAGE_MAGIC = b"ARM\x64"
-IMAGE_MAGIC_OFFSET = 56
-"""Documentation/arch/arm64/booting.rst, "Call the kernel image"."""
-MAX_IMAGE_BYTES = 1 << 29
-
 KBUILD = """\
 # -g: the host reads struct layouts from the module's DWARF.
 ccflags-y := -g -Werror
+# No places for ftrace: it wants an alignment of functions that older compilers do not give, and BUGs without.
+ccflags-remove-y := $(CC_FLAGS_FTRACE)
 obj-m := probe.o
 """
 AGENT_FLAGS = ("-static", "-O2", "-Wall", "-Wextra", "-Werror")
@@ -84,9 +86,16 @@ def prepare(
     where = cache if cache is not None else Cache(default_root(os.environ))
     given = None if kernel is None else read_image(kernel)
     guest = _guest_key_parts(sources)
-    kernel_entry = where.get(
-        "kernel", _kernel_key(config), lambda work: _build_kernel(config, where, work, progress), progress, KERNEL_ROOM
-    )
+    if config.kernel_version:
+        kernel_entry = _pinned(fetch(where, find_kernel(where, config.kernel_version, progress), progress))
+    else:
+        kernel_entry = where.get(
+            "kernel",
+            _kernel_key(config),
+            lambda work: _build_kernel(config, where, work, progress),
+            progress,
+            KERNEL_ROOM,
+        )
     guest_entry = where.get(
         "guest",
         _guest_key(kernel_entry, guest),
@@ -102,11 +111,30 @@ def find_prepared(
 ) -> PreparedTarget | None:
     """Return the target if it needs nothing more than the cache; never builds."""
     where = cache if cache is not None else Cache(default_root(os.environ))
-    kernel_entry = where.find("kernel", _kernel_key(config))
+    kernel_entry = _find_kernel_entry(config, where)
     if kernel_entry is None or shutil.which(f"{CROSS}gcc") is None:
         return None
     guest_entry = where.find("guest", _guest_key(kernel_entry, _guest_key_parts(sources)))
     return None if guest_entry is None else _target(config, kernel_entry, guest_entry, None, None)
+
+
+def _find_kernel_entry(config: MachineConfig, cache: Cache) -> Entry | None:
+    if not config.kernel_version:
+        return cache.find("kernel", _kernel_key(config))
+    known = recall(cache.root / STATE)
+    found = None if known is None else find_fetched(cache, known.find(config.kernel_version))
+    return None if found is None or found.headers is None else _pinned(found)
+
+
+def _pinned(fetched: Fetched) -> Entry:
+    """Return a kernel of the archive as if it were one entry; its image is elsewhere than its headers."""
+    if fetched.headers is None:
+        raise SetupError(
+            f"Linux {fetched.kernel.version} has no headers in Debian's archive any more: "
+            "no recording module can be built for it"
+        )
+    facts = {**fetched.headers.facts, **fetched.image.facts, "image": str(fetched.image.path / "Image")}
+    return Entry(fetched.headers.path, facts)
 
 
 def _target(
@@ -118,7 +146,7 @@ def _target(
         raise InputError(str(kernel), None, reason)
     return PreparedTarget(
         name=config.name,
-        kernel=kernel.resolve() if kernel is not None else kernel_entry.path / "Image",
+        kernel=kernel.resolve() if kernel is not None else kernel_entry.path / facts.get("image", "Image"),
         kernel_sha256=given.sha256 if given is not None else facts["sha256"],
         kernel_release=facts["release"],
         package=facts["package"],
@@ -126,32 +154,6 @@ def _target(
         initrd=guest_entry.path / "initrd.cpio",
         module_elf=guest_entry.path / "probe.ko",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFacts:
-    """What a kernel image says of itself; the release is empty if it has no banner."""
-
-    sha256: str
-    release: str
-
-
-def read_image(path: Path) -> ImageFacts:
-    """Return the facts of an arm64 ``Image`` file; InputError if it is none."""
-    try:
-        if not path.is_file() or path.stat().st_size > MAX_IMAGE_BYTES:
-            reason = "expected a kernel image, a file of at most 512 MiB" if path.exists() else "no such file"
-            raise InputError(str(path), None, f"cannot use it as a kernel: {reason}")
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = str(error.strerror) if isinstance(error, OSError) else str(error)
-        raise InputError(str(path), None, f"cannot read the kernel: {reason}") from error
-    if data.startswith(b"\x1f\x8b"):
-        raise InputError(str(path), None, "is compressed with gzip; expected an uncompressed arm64 kernel Image")
-    if data[IMAGE_MAGIC_OFFSET : IMAGE_MAGIC_OFFSET + len(IMAGE_MAGIC)] != IMAGE_MAGIC:
-        raise InputError(str(path), None, 'is not an arm64 kernel Image ("ARM\\x64" at byte 56)')
-    banner = re.search(rb"Linux version ([!-~]{1,64}) \(", data)
-    return ImageFacts(hashlib.sha256(data).hexdigest(), "" if banner is None else banner[1].decode())
 
 
 def _kernel_key(config: MachineConfig) -> str:
@@ -171,21 +173,18 @@ def _build_kernel(config: MachineConfig, cache: Cache, work: Path, progress: Pro
         unpack(debs, unpacked, progress)
         for path in (cache.root / "apt" / "debs", cache.root / "apt" / "cache"):
             shutil.rmtree(path)  # 150 MB that nothing needs any more; the lists stay, for the next kernel
-    images = [*unpacked.glob("boot/vmlinuz-*"), *unpacked.glob("usr/lib/modules/*/vmlinuz")]
-    headers = [path for path in unpacked.glob("usr/src/linux-headers-*") if (path / "Module.symvers").is_file()]
-    if len(images) != 1 or len(headers) != 1:
-        raise SetupError(f"{packages[0].wanted} has {len(images)} kernel images and {len(headers)} header trees, not 1")
-    release = headers[0].name.removeprefix("linux-headers-")
-    _make_relocatable(headers[0])
-    images[0].rename(work / "Image")
-    headers[0].parent.parent.rename(work / "usr")
+    image, headers = find_image(unpacked), find_headers(unpacked)
+    release = headers.name.removeprefix("linux-headers-")
+    make_relocatable(headers)
+    image.rename(work / "Image")
+    headers.parent.parent.rename(work / "usr")
     shutil.rmtree(unpacked)  # the package's own modules: KVM and all that the agent needs is built in
     return {
         "package": packages[0].name,
         "version": packages[0].version,
         "release": release,
         "sha256": read_image(work / "Image").sha256,
-        "headers": f"usr/src/{headers[0].name}",
+        "headers": f"usr/src/{headers.name}",
         "packages": [package.wanted for package in packages],
     }
 
@@ -206,15 +205,6 @@ def resolve_kernel(archive: Archive, name: str) -> tuple[Package, ...]:
     common = [archive.show(other) for other in headers.depends if re.fullmatch(r"linux-headers-.*-common.*", other)]
     tools = [other for other in headers.depends if other.startswith("linux-kbuild-")]
     return (image, headers, *common, *(archive.show(other, archive.build_architecture) for other in tools))
-
-
-def _make_relocatable(headers: Path) -> None:
-    """Let the headers be used where they are: their Makefile includes ``/usr/src/linux-headers-...-common/Makefile``.
-
-    make runs in that directory, so that a relative path does; the other links in the packages are relative already.
-    """
-    makefile = headers / "Makefile"
-    makefile.write_text(re.sub(r"(?m)^include /usr/src/", "include ../", makefile.read_text()))
 
 
 def _guest_key_parts(sources: Path) -> tuple[str | bytes, ...]:
@@ -261,5 +251,7 @@ def build_module(headers: Path, build: Path, progress: Progress = quiet) -> None
     # The headers ask for the compiler by its Debian 12 name, gcc-12; a cross compiler is called otherwise.
     argv += [f"CC={CROSS}gcc"]
     # No BTF: it would need pahole, and the host reads DWARF.  Only make sees this; the structs stay the kernel's.
-    argv += ["CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]
+    argv += ["CONFIG_DEBUG_INFO_BTF_MODULES="]
+    # -fmin-function-alignment is GCC 14's; make then falls back to -falign-functions.
+    argv += ["CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=", "modules"]
     run_tool(argv, "compiling the recording module", progress=progress)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
@@ -38,6 +38,8 @@ class MachineConfig:
 
     `memory_mib` is all RAM, its last `shared_mib` are shared by guest and host and not used by the kernel;
     `machine` are options of QEMU's ``-M virt``; `cmdline` are words added to the kernel command line.
+    `kernel_version`, if there is one, is a kernel of the whole archive in place of `kernel_package`: a release or
+    package version, or the beginning of one.
     """
 
     name: str
@@ -49,6 +51,7 @@ class MachineConfig:
     shared_mib: int
     kernel_package: str
     cmdline: tuple[str, ...]
+    kernel_version: str = ""
 
     @property
     def machine_argument(self) -> str:
@@ -124,8 +127,14 @@ def list_configs() -> tuple[str, ...]:
 def load_config(name_or_path: str | Path) -> MachineConfig:
     """Return the machine of a target name, or of a TOML file given by its path.
 
-    A text with a slash in it or ending in ``.toml`` is a path.  Raises InputError.
+    A text with a slash in it or ending in ``.toml`` is a path.  ``NAME@VERSION`` is that machine with another kernel of
+    Debian's archive.  Raises InputError.
     """
+    text, at, version = str(name_or_path).partition("@")
+    if at and isinstance(name_or_path, str) and "/" not in version:
+        if not re.fullmatch(r"\d[A-Za-z0-9.+~:-]{0,63}", version):
+            raise InputError(str(name_or_path), None, "expected a kernel version after the @, such as 6.12.117")
+        return replace(load_config(text), name=f"{text}@{version}", kernel_version=version)
     text = str(name_or_path)
     is_path = isinstance(name_or_path, Path) or "/" in text or text.endswith(".toml")
     if not is_path and text not in list_configs():

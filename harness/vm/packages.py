@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,9 @@ TARGET_ARCHITECTURE = "arm64"
 PASSED_OPTIONS = re.compile(r"Acquire::(https?::.*|Retries|ForceIPv[46]|Check-Valid-Until|Check-Date|Max-FutureTime)")
 """Options of the machine's apt that say how to reach a mirror (proxy, certificates) and how to trust its clock."""
 
+
+Offer = Callable[[Iterable[Source], str], tuple[Source, ...]]
+"""From the machine's sources and its release's name to further places of the same archive."""
 
 UPDATE_SECONDS = 300.0
 """20 MB of lists; every mirror that is dead costs up to a minute of it."""
@@ -55,7 +58,7 @@ class Archive:
     def show(self, name: str, architecture: str = TARGET_ARCHITECTURE) -> Package:
         """Return the version of a package that apt would install; SetupError if the archive has none."""
         argv = ["apt-cache", "show", "--no-all-versions", f"{name}:{architecture}"]
-        status, output = run_tool(argv, f"looking up {name}", env=self._env(), check=False)
+        status, output = run_tool(argv, f"looking up {name}", env=self.environment, check=False)
         if status != 0 or not output.startswith("Package: "):
             if self.offline_reason:
                 raise SetupError(f"cannot get {name} from Debian's archive: {self.offline_reason}")
@@ -71,10 +74,12 @@ class Archive:
         directory.mkdir(parents=True, exist_ok=True)
         what = f"fetching {packages[0].name} {packages[0].version} and {len(packages) - 1} more packages"
         argv = ["apt-get", "download", *(package.wanted for package in packages)]
-        run_tool(argv, what, progress=self.progress, cwd=directory, env=self._env())
+        run_tool(argv, what, progress=self.progress, cwd=directory, env=self.environment)
         return tuple(_deb(directory, package) for package in packages)
 
-    def _env(self) -> Mapping[str, str]:
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What makes apt's programs use this state."""
         return {"APT_CONFIG": str(self.state / "apt.conf")}
 
 
@@ -95,11 +100,14 @@ def _deb(directory: Path, package: Package) -> Path:
     raise SetupError(f"{found[0].name} was damaged and is removed: run the command again to fetch it anew")
 
 
-def open_archive(state: Path, progress: Progress = quiet, etc: Path = Path("/etc")) -> Archive:
+def open_archive(
+    state: Path, progress: Progress = quiet, etc: Path = Path("/etc"), *, offer: Offer = security_sources
+) -> Archive:
     """Write the private apt state below `state`, fetch the package lists, and return the archive.
 
-    `etc` is the machine's ``/etc``.  A list that cannot be fetched is no error here: an older one may do.  The
-    caller holds a lock, for apt refuses to work on one state twice.
+    `etc` is the machine's ``/etc``; `offer` gives further suites for the machine's sources and release.  A list that
+    cannot be fetched is no error here: an older one may do.  The caller holds a lock, for apt refuses to work on one
+    state twice.
     """
     for command, package in (("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("gpgv", "gpgv")):
         require_tool(command, package)
@@ -112,8 +120,10 @@ def open_archive(state: Path, progress: Progress = quiet, etc: Path = Path("/etc
     (state / "status").touch()
     (state / "preferences").write_text(PREFERENCES)
     (state / "apt.conf").write_text(render_apt_conf(state, architecture.strip(), passed_options(dump)))
-    offers = security_sources(configured, codename)
-    (state / "sources.d" / "debian.sources").write_text("\n".join(source.stanza() for source in (*configured, *offers)))
+    places = {(source.uri.rstrip("/"), source.suite.rstrip("/")): source for source in offer(configured, codename)}
+    # The machine's own entries win: apt refuses a file that names a place twice with different options.
+    places |= {(source.uri.rstrip("/"), source.suite.rstrip("/")): source for source in configured}
+    (state / "sources.d" / "debian.sources").write_text("\n".join(source.stanza() for source in places.values()))
     env = {"APT_CONFIG": str(state / "apt.conf")}
     _, output = run_tool(
         ["apt-get", "update"],
@@ -217,8 +227,16 @@ def parse_record(text: str) -> Package:
 
     Of alternatives (``a | b``) the first is taken, as apt does.
     """
-    first = text.partition("\n\n")[0]
-    fields: dict[str, str] = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", first, re.MULTILINE))
+    return record_package(record_fields(text.partition("\n\n")[0]))
+
+
+def record_fields(record: str) -> Mapping[str, str]:
+    """Return the one-line fields of a record of deb-control(5)."""
+    return dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", record, re.MULTILINE))
+
+
+def record_package(fields: Mapping[str, str]) -> Package:
+    """Return the package of a record; SetupError names a field that is missing."""
     try:
         depends = tuple(
             re.split(r"[\s(|:]", item.strip())[0] for item in fields.get("Depends", "").split(",") if item.strip()

@@ -12,11 +12,22 @@ from harness.vm.config import MachineConfig, Mode
 from harness.vm.elf import read_layout
 from harness.vm.executor import Executor
 from harness.vm.qemu import Machine, Qemu
+from harness.vm.versions import linux_version
 
 # Documentation/admin-guide/kernel-parameters.txt, kvm-arm.mode: VHE has no word, a CPU that has it runs it.
 _MODE_ARGS: Mapping[Mode, tuple[str, ...]] = MappingProxyType(
     {Mode.NVHE: ("kvm-arm.mode=nvhe",), Mode.VHE: (), Mode.PROTECTED: ("kvm-arm.mode=protected",)}
 )
+
+
+# Since 6.10 KVM lets a guest that is alone on its CPU execute WFI and WFE without an exit; these options
+# (Documentation/admin-guide/kernel-parameters.txt) give back the traps of older releases, which do not know them.
+_ALWAYS_TRAP_WFX = ("kvm-arm.wfi_trap_policy=trap", "kvm-arm.wfe_trap_policy=trap")
+_TRAP_POLICY_SINCE = (6, 10)
+
+
+def _release_args(prepared: PreparedTarget) -> tuple[str, ...]:
+    return _ALWAYS_TRAP_WFX if linux_version(prepared.kernel_release) >= _TRAP_POLICY_SINCE else ()
 
 
 def machine_of(config: MachineConfig, prepared: PreparedTarget) -> Machine:
@@ -29,7 +40,7 @@ def machine_of(config: MachineConfig, prepared: PreparedTarget) -> Machine:
         machine=config.machine_argument,
         memory_mib=config.memory_mib,
         shared_mib=config.shared_mib,
-        cmdline=" ".join((*_MODE_ARGS[config.mode], *config.cmdline)),
+        cmdline=" ".join(dict.fromkeys((*_MODE_ARGS[config.mode], *_release_args(prepared), *config.cmdline))),
     )
 
 

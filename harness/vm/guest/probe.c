@@ -7,6 +7,7 @@
  * userspace after a chosen exit it raises TIF_NOTIFY_SIGNAL, as a signal would: KVM takes its documented EINTR path.
  */
 #include <linux/io.h>
+#include <linux/kprobes.h>
 #include <linux/kvm_host.h>
 #include <linux/module.h>
 #include <linux/sched/signal.h>
@@ -26,6 +27,31 @@ static struct sf_control *control;
 static u8 *trace_area;
 /* kvm_userspace_exit fires after the vCPU is put: remember whose run it was.  The VM has one CPU. */
 static struct kvm_vcpu *current_vcpu;
+
+/*
+ * Since 6.15 KVM keeps a flag of its own in fault.hpfar_el2: "the rest is valid", in the place of HPFAR_EL2.NS, which
+ * is RES0 for a non-secure guest (arch/arm64/kvm/hyp/include/hyp/fault.h, __get_fault_info).
+ */
+#define SF_HPFAR_VALID BIT_ULL(63)
+
+/*
+ * Functions of KVM that modules may not link to (any more): 7.0 exports kvm_get_running_vcpu to KVM's own modules
+ * only (virt/kvm/kvm_main.c, EXPORT_SYMBOL_FOR_KVM_INTERNAL).  A kprobe that is registered and removed again tells
+ * their address, on every version.
+ */
+static struct kvm_vcpu *(*running_vcpu)(void);
+
+static int find_functions(void)
+{
+	struct kprobe probe = { .symbol_name = "kvm_get_running_vcpu" };
+	int error = register_kprobe(&probe);
+
+	if (error)
+		return error;
+	running_vcpu = (void *)probe.addr;
+	unregister_kprobe(&probe);
+	return 0;
+}
 
 /* DWARF for the outside: without a use, the compiler drops the enumerators. */
 enum vcpu_sysreg sf_dwarf_sysreg;
@@ -85,7 +111,7 @@ static void record(struct kvm_vcpu *vcpu, u32 type, u64 code, u64 error)
 	out->error = error;
 	out->esr_el2 = vcpu->arch.fault.esr_el2;
 	out->far_el2 = vcpu->arch.fault.far_el2;
-	out->hpfar_el2 = vcpu->arch.fault.hpfar_el2;
+	out->hpfar_el2 = vcpu->arch.fault.hpfar_el2 & ~SF_HPFAR_VALID;
 	out->hcr_el2 = vcpu->arch.hcr_el2;
 	out->pending = pending_work(vcpu);
 	out->mmio_addr = vcpu->run->mmio.phys_addr;
@@ -140,7 +166,7 @@ static u64 why_stop(struct kvm_vcpu *vcpu, int code)
 
 static void on_entry(void *data, unsigned long pc)
 {
-	struct kvm_vcpu *vcpu = kvm_get_running_vcpu();
+	struct kvm_vcpu *vcpu = running_vcpu();
 
 	if (!vcpu)
 		return;
@@ -151,7 +177,7 @@ static void on_entry(void *data, unsigned long pc)
 
 static void on_exit(void *data, int code, unsigned int ec, unsigned long pc)
 {
-	struct kvm_vcpu *vcpu = kvm_get_running_vcpu();
+	struct kvm_vcpu *vcpu = running_vcpu();
 	u64 why;
 
 	if (!vcpu)
@@ -204,6 +230,9 @@ static int __init sf_probe_init(void)
 	control->limit = shared_size - SF_TRACE_OFFSET;
 	control->context_size = sizeof(struct kvm_cpu_context);
 	control->vhe = is_kernel_in_hyp_mode();
+	error = find_functions();
+	if (error)
+		return error;
 	for_each_kernel_tracepoint(find_tracepoint, NULL);
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 		if (!found[i])
