@@ -28,6 +28,7 @@
 #define READ_ONLY_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE)
 #define SPINS 3000		/* about a millisecond of looking before the agent starts to sleep between looks */
 #define NAP_NS 50000
+#define PAGE_SIZE 4096UL
 
 static volatile struct sf_control *control;
 static struct sf_op *program;
@@ -40,6 +41,7 @@ static struct machine {
 	struct kvm_vcpu_init init;
 	unsigned char *ram;
 	sf_u32 *code_end; /* behind the last instruction of the scenario */
+	sf_u32 *stale_end; /* behind what an earlier scenario left there */
 	bool code_changed;
 } m = { .vm = -1, .vcpu = -1 };
 
@@ -109,7 +111,6 @@ static void fill_with_traps(sf_u32 *from, const sf_u32 *to)
 {
 	for (; from < to; from++)
 		*from = (unsigned long)from & 4 ? SF_FILL_1 : SF_FILL_0;
-	m.code_changed = true;
 }
 
 static int create_vm(void)
@@ -119,7 +120,7 @@ static int create_vm(void)
 	if (m.ram == MAP_FAILED)
 		return -1;
 	madvise(m.ram, RAM_SIZE, MADV_NOHUGEPAGE); /* a page is the unit of first touch */
-	m.code_end = (sf_u32 *)m.ram;
+	m.code_end = m.stale_end = (sf_u32 *)m.ram;
 	fill_with_traps(m.code_end, (sf_u32 *)(m.ram + READ_ONLY_SIZE));
 	__builtin___clear_cache((char *)m.ram, (char *)m.ram + READ_ONLY_SIZE);
 	m.vm = ioctl(m.kvm, KVM_CREATE_VM, 0);
@@ -138,6 +139,15 @@ static int create_vm(void)
 	return ioctl(m.vcpu, KVM_ARM_VCPU_INIT, &m.init);
 }
 
+/* Unmapping costs more than asking. */
+static bool data_touched(void)
+{
+	static unsigned char resident[SF_DATA_SIZE / PAGE_SIZE];
+
+	return mincore(m.ram + (SF_DATA_BASE - RAM_BASE), SF_DATA_SIZE, resident) ||
+	       memchr(resident, 1, sizeof(resident));
+}
+
 /* Finish what the last scenario left pending, then reset: nothing of it may reach the next one. */
 static int reuse_vm(void)
 {
@@ -150,11 +160,10 @@ static int reuse_vm(void)
 	ioctl(m.vcpu, KVM_RUN, 0); /* completes an MMIO access, always fails with EINTR */
 	m.run->immediate_exit = 0;
 	control->record = recording;
-	fill_with_traps((sf_u32 *)m.ram, m.code_end);
-	__builtin___clear_cache((char *)m.ram, (char *)m.code_end);
+	m.stale_end = m.code_end;
 	m.code_end = (sf_u32 *)m.ram;
 	if (ioctl(m.vcpu, KVM_SET_MP_STATE, &state) ||
-	    madvise(m.ram + (SF_DATA_BASE - RAM_BASE), SF_DATA_SIZE, MADV_DONTNEED) ||
+	    (data_touched() && madvise(m.ram + (SF_DATA_BASE - RAM_BASE), SF_DATA_SIZE, MADV_DONTNEED)) ||
 	    ioctl(m.vcpu, KVM_ARM_VCPU_INIT, &m.init))
 		return -1;
 	control->record = 0;
@@ -179,10 +188,12 @@ static int op_code(const struct sf_op *op)
 
 	if (op->a < SF_CODE_BASE || op->a >= SF_CODE_BASE + SF_CODE_SIZE || op->a & 3)
 		return ERANGE;
-	*word = op->b;
 	if (word >= m.code_end)
 		m.code_end = word + 1;
-	m.code_changed = true;
+	if (*word != (sf_u32)op->b) { /* an emulator translates again what is written */
+		*word = op->b;
+		m.code_changed = true;
+	}
 	return 0;
 }
 
@@ -221,6 +232,11 @@ static int op_run(const struct sf_op *op)
 	sf_u64 slots = (op->a - SF_CODE_BASE) / 4 + 1;
 	int status = SF_STATUS_OK;
 
+	if (m.stale_end > m.code_end) {
+		fill_with_traps(m.code_end, m.stale_end);
+		__builtin___clear_cache((char *)m.code_end, (char *)m.stale_end);
+		m.stale_end = m.code_end;
+	}
 	if (m.code_changed) {
 		__builtin___clear_cache((char *)m.ram, (char *)m.code_end);
 		m.code_changed = false;
