@@ -23,7 +23,7 @@ from typing import Any
 from fuzz.counters import Counters, key_index
 from harness.lemma.case import Case, case_of
 from harness.lemma.differ import EQUAL, INCONCLUSIVE, VACUOUS, Difference, Question, ask
-from harness.lemma.generate import MAX_OPS, decode
+from harness.lemma.generate import HEADER, MAX_OPS, decode
 from harness.model.state import Decision
 
 COUNTERS = 1 << 13
@@ -132,7 +132,7 @@ def work(questions: tuple[Question, ...], seed: int, seconds: float, out: Path) 
     with out.open("a", buffering=1) as lines:
         target = Target(questions, counters, lambda row: print(json.dumps(row), file=lines))
         # -max_total_time leaves from C; the target sends its statistics as it goes.
-        options = [f"-seed={seed}", f"-max_len={2 + 4 * MAX_OPS}", "-len_control=0", "-print_final_stats=0"]
+        options = [f"-seed={seed}", f"-max_len={1 + HEADER + 4 * MAX_OPS}", "-len_control=0", "-print_final_stats=0"]
         options += [
             f"-max_total_time={max(1, round(seconds))}",
             "-verbosity=0",

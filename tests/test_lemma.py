@@ -36,7 +36,7 @@ from harness.model.state import BLANK, HOST_FIELDS
 
 ROOT = Path(__file__).parent.parent
 LEMMAS = ROOT / "corpus" / "lemmas"
-STORED = [c for path in sorted(LEMMAS.glob("*.json")) for c in load(path)]
+STORED = [c for path in sorted(LEMMAS.glob("*-*.json")) for c in load(path)]
 LOW_BODY = ("low", "body")
 
 

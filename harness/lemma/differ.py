@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.lemma.case import build
@@ -27,6 +27,16 @@ _CLASS = dict.fromkeys(GPRS, "ctxt.x") | dict.fromkeys(FP, "ctxt.fp")
 _CLASS |= {name: f"ctxt.{name}" if name in _ONE_BY_ONE else "ctxt.el1" for name in (*SYSTEM, *STATES, *TRAP_REGS)}
 
 
+# Branches whose other arm does something of its own; elsewhere the other arm does nothing, or is a branch itself.
+TWO_ARMED: frozenset[str] = frozenset({"prep_abort.read", "prep_hvc.system_off"})
+
+
+def branch_of(path: Sequence[Decision]) -> tuple[str, ...]:
+    """The branches that a path takes, each once, in order; ``not `` marks the other arm of a two-armed one."""
+    taken = (label if outcome else f"not {label}" for label, outcome in path if outcome or label in TWO_ARMED)
+    return tuple(dict.fromkeys(taken))
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """A counterexample's shape: the fields that differ, or why the right side is undefined; and both paths."""
@@ -38,7 +48,7 @@ class Difference:
 
     def branch(self) -> tuple[str, ...]:
         """The branches that the left side took, each once, in order."""
-        return tuple(dict.fromkeys(label for label, taken in self.left if taken))
+        return branch_of(self.left)
 
     def fork(self) -> str:
         """The first branch that both sides reach and decide differently; empty if there is none."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes to case: a decoder that knows the state's shape, so that most inputs are defined and boundaries are frequent.
 
-The first byte picks a profile (a row that reaches some branch), then each four bytes set one slot that the function
-can see: slot, kind of value, and two bytes for the value.
+The first byte picks a profile (a row that reaches some branch), the second one a modifier of the whole state, the
+third one what is known about the page that is mapped; then each four bytes set one slot that the function can see:
+slot, kind of value, and two bytes for the value.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from harness.model.constants import (
     PSCI_0_2_FN64_CPU_ON,
     PSCI_0_2_FN_AFFINITY_INFO,
     PSCI_0_2_FN_SYSTEM_OFF,
+    STATES,
 )
 
 Profile = Mapping[str, int]
 MAX_OPS = 12
+HEADER = 3  # bytes before the slots
 
 # Values that lie on a boundary of some row of model.md, for any slot.
 COMMON: tuple[int, ...] = (
@@ -141,6 +144,48 @@ PROFILES: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
     }
 )
 
+# Registers, host registers and oracle values that nothing steers, each with a value of its own: any that goes astray
+# is seen, whichever it is.
+_STEERING = frozenset({*STATES, "ec", "esr_el2", "hpfar_el2", "x0"})
+COLOURS: Profile = MappingProxyType(
+    {
+        slot.name: 0x1000 + slot.rank
+        for slot in SLOTS.values()
+        if (slot.name.startswith(("ctxt.", "host.")) and slot.key not in _STEERING)
+        or slot.name.startswith(("reg_desc.", "regs."))
+        or slot.name in ("data.1", "data.2", "data.3", "data.4", "data.5")
+    }
+)
+_COLOURED: Profile = MappingProxyType(
+    {name: value for name, value in COLOURS.items() if name.startswith(("ctxt.", "reg_desc.", "host.fp"))}
+    | {"ctxt.esr_el1": 7, "ctxt.spsr_0": 9}
+)
+MODIFIERS: tuple[Profile, ...] = (
+    *({},) * 8,
+    *({"vmid": vmid} for vmid in (0, 2, 15, 16)),
+    *({"vcpuid": 4}, {"vcpuid": 7, "vmid": 2}),
+    *({"halt": 1}, {"halt": 1, "vbar": INVALID64 - 0x3FF}),
+    *({"lock.info": 1}, {"ctxt.ec": 2}, {"ctxt.pstate": 5, "ctxt.pc": 0x1000}),
+    *(_COLOURED, _COLOURED, _COLOURED, {**_COLOURED, "vcpuid": 4}),
+)
+_OWN: Profile = {"page.s2page.owner": 1}
+PAGES: tuple[Profile, ...] = (
+    *({},) * 4,
+    *(_OWN, {**_OWN, "page.s2page.gfn": 7}, {**_OWN, "page.s2page.count": INVALID, "page.s2page.gfn": 7}),
+    *({**_OWN, "page.s2page.gfn": INVALID64}, {"page.s2page.owner": 2}, {"page.s2page.count": 1}),
+    *(
+        {"pool.pgd": 2},
+        {"pool.pud": 2},
+        {"pool.pmd": 2},
+        {"pool.pmd": 1},
+        {**_OWN, "page.s2page.gfn": 7, "pool.pgd": 2},
+    ),
+    *({"page.npt.level": 2, "page.npt.pte": 0x5FFF}, {"page.npt.level": 3, "page.npt.pte": 0x5FFF}),
+    *({"page.host.level": 3, "page.host.pte": 0x5FFF}, {"page.host.level": 2, "page.host.pte": 0x5FFF}),
+    {"page.host.level": 3, "page.host.pte": 0x5FFF, "pool.host": 2},
+)
+_MAPS = frozenset({"post_handle_shadow_s2pt_fault", "restore_shadow_kvm_regs"})
+
 _ALWAYS = ("vmid", "vcpuid", "halt", "ctxt.dirty", "ctxt.pc", "ctxt.pstate", "ctxt.flags", "ctxt.x0", "ctxt.x1")
 _MEMORY = (*(n for n in SLOTS if n.startswith(("page.", "pool."))), "lock.s2page", "lock.host", "lock.npt")
 _RESET = (*(n for n in SLOTS if n.startswith(("info.", "image", "reg_desc."))), "lock.info")
@@ -183,7 +228,11 @@ def decode(data: bytes, function: str) -> dict[str, int]:
     if not data:
         return dict(profiles[0])
     case = dict(profiles[data[0] % len(profiles)])
-    for at in range(1, min(len(data) - 3, 4 * MAX_OPS), 4):
+    if len(data) > 1:
+        case |= MODIFIERS[data[1] % len(MODIFIERS)]
+    if len(data) > 2 and function in _MAPS:
+        case |= PAGES[data[2] % len(PAGES)]
+    for at in range(HEADER, min(len(data) - 3, HEADER + 4 * MAX_OPS), 4):
         name = slots[(data[at] | (data[at + 1] & 7) << 8) % len(slots)]
         case[name] = _value(name, data[at + 1] >> 3, data[at + 2], data[at + 3])
     return case

@@ -84,9 +84,14 @@ def _function(function: str, clusters: list[Cluster]) -> str:
     return "\n".join(lines)
 
 
+def _short(label: str) -> str:
+    arm, _, name = label.rpartition("not ")
+    return ("not " if arm or label.startswith("not ") else "") + name.partition(".")[2]
+
+
 def _row(c: Cluster) -> str:
     start = ", ".join(f"`{name}` = {value:#x}" for name, value in c.case) or "the plain state"
-    branch = ", ".join(f"`{label.partition('.')[2]}`" for label in c.branch) or "none"
+    branch = ", ".join(f"`{_short(label)}`" for label in c.branch) or "none"
     if c.undefined is not None:
         return f"| {start} | {branch} | defined | undefined: {c.undefined} |"
     shown, more = c.fields[:MAX_FIELDS], len(c.fields) - MAX_FIELDS

@@ -15,22 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.lemma.case import SLOTS, Case, build, case_of
+from harness.lemma.case import Case, build, case_of
 from harness.lemma.differ import run_side
-from harness.lemma.generate import decode
+from harness.lemma.generate import COLOURS, decode
 from harness.lemma.shrink import order
 from harness.model import FUNCTIONS, LEVEL_NAMES
-from harness.model.constants import STATES
 from harness.model.state import BLANK, EXHAUSTED, RData
-
-_STEERING = frozenset({*STATES, "ec", "esr_el2", "hpfar_el2", "x0"})
-COLOURS: Mapping[str, int] = {
-    slot.name: 0x1000 + slot.rank
-    for slot in SLOTS.values()
-    if (slot.name.startswith(("ctxt.", "host.")) and slot.key not in _STEERING)
-    or slot.name.startswith(("reg_desc.", "regs."))
-    or slot.name in ("data.1", "data.2", "data.3", "data.4", "data.5")
-}
 
 
 @dataclass(frozen=True, slots=True)

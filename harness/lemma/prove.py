@@ -16,7 +16,7 @@ import z3
 
 from harness.lemma.case import Case
 from harness.lemma.clusters import Cluster, cluster_of, contained
-from harness.lemma.differ import Difference, Question, ask, field_class, fork
+from harness.lemma.differ import Difference, Question, ask, branch_of, field_class, fork
 from harness.lemma.shrink import least
 from harness.lemma.starts import Start, start_state, starts
 from harness.lemma.symbolic import Explorer, OpenBranch, Sym, SymState, term
@@ -26,8 +26,8 @@ from harness.model.state import Undefined
 
 SCOPE = (
     "this Python rendering; numbers below 2^66 as 80-bit vectors; oracles of six free values and three core values; "
-    "at most two boot images; the ids and lock states of the starts; stage-2 mapping and, within "
-    "restore_shadow_kvm_regs, the register loop as black boxes that both sides share"
+    "at most two boot images; one floating point register for all; the ids and lock states of the starts; stage-2 "
+    "mapping and, within restore_shadow_kvm_regs, the register loop as black boxes that both sides share"
 )
 
 
@@ -144,7 +144,7 @@ class _Run:
 
     def _is_explained(self, goal: str, left: SymState) -> bool:
         """A cluster shows this goal on branches that this path takes too."""
-        branch = {label for label, taken in left.path if taken}
+        branch = set(branch_of(left.path))
         return any(known <= branch for known in self._proof.explained.get(goal, ()))
 
     def _can_differ(self, u: Any, v: Any, where: str) -> bool:

@@ -21,18 +21,18 @@ def order(case: Case) -> Order:
 
 
 class Drop:
-    """Put slots back to their defaults: all, then pairs, then one by one."""
+    """Put slots back to their defaults: all, all but two, then smaller and smaller parts of them."""
 
     def candidates(self, value: Case) -> Iterator[Case]:
         """Smaller cases."""
         yield ()
         if len(value) <= 14:
             yield from combinations(value, len(value) - 2) if len(value) > 2 else ()
-        half = len(value) // 2
-        yield value[:half]
-        yield value[half:]
-        for i in range(len(value)):
-            yield value[:i] + value[i + 1 :]
+        size = len(value) // 2
+        while size:
+            for at in range(0, len(value), size):
+                yield value[:at] + value[at + size :]
+            size //= 2
 
 
 class Lower:
@@ -40,7 +40,7 @@ class Lower:
 
     def candidates(self, value: Case) -> Iterator[Case]:
         """Smaller cases."""
-        for name, number in value:
+        for name, number in value if len(value) < 20 else ():
             tries = sorted({*COMMON, *VALUES.get(name, ()), *(1 << b for b in range(min(number.bit_length(), 65)))})
             tries += [number >> 1, number >> 4, number - 1]
             tries += [number & ~(1 << bit) for bit in reversed(range(number.bit_length()))]
