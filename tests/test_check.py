@@ -57,8 +57,19 @@ def test_a_good_trace(level: str) -> None:
     assert _names(result) <= ({"save.dirty.x0", "restore.x0"} if level == "kernel" else set())
     assert dict(result.exits) == {"IRQ": 1, "DABT_LOW": 1, "HVC64": 1, "SYS64": 1}
     assert (result.relations["save"], result.relations["switch"], result.relations["host"]) == (4, 4, 4)
+    assert result.relations["restore"] == 4 - sum(result.unchecked.values())
+    assert not result.undefined
     assert (result.status, result.dropped) == ("ok", 0)
     assert [name for name, _ in result.paths] == ["FIRST", "IRQ", "DABT_LOW", "HVC64"]
+
+def test_a_panic_leaves_restore_unchecked() -> None:
+    """A trapped system register is no exit of the proof's (model.md 5)."""
+    again = (*events()[:-1], entry(but(ANSWERED, pc=LAST + 4)))
+    assert dict(checked(*events()).unchecked) == {}
+    result = checked(*again)
+    assert dict(result.unchecked) == {"restore: the model panicked": 1}
+    assert (result.relations["save"], result.relations["restore"]) == (5, 4)
+
 
 def test_status_and_losses_are_passed_on() -> None:
     result = checked(*events(), status="runaway", dropped=3)

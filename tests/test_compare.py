@@ -266,6 +266,8 @@ def test_a_call_returns_behind_itself() -> None:
     after = but(BEFORE, pc=AT + 4)
     assert run(BEFORE, after, syndrome=0x5A00_0000) == {}
     assert set(run(BEFORE, but(after, x7=0), syndrome=0x5A00_0000)) == {"switch.x7"}
+    for wrong in (0x5A00_0001, 0x5A00_8000, 0x5800_0000, 0x1_5A00_0000):
+        assert set(run(BEFORE, after, syndrome=wrong)) == {"switch.esr_el2"}
 
 
 def test_pending_work_is_done_before_the_guest_runs() -> None:

@@ -190,6 +190,8 @@ def test_reset_values() -> None:
     assert owed["mpidr_el1"] == 0x8000_0000, "vCPU 0: RES1 and affinity 0"
     unknown = {name for name, value in owed.items() if value == 0x1DE7_EC7E_DBAD_C0DE}
     assert {"ttbr0_el1", "ttbr1_el1", "esr_el1", "far_el1", "mair_el1", "tpidr_el1", "par_el1"} <= unknown
+    banked = {"sp_el1", "elr_el1", "spsr_el1"}
+    assert {owed[name] for name in banked} <= {0, 0x1DE7_EC7E_DBAD_C0DE}, "UNKNOWN, but nothing of before"
     assert {"actlr_el1", "amair_el1"} == contract.HOST_RESET
     assert set(owed) | contract.HOST_RESET == set(NAMES), "every register has a row"
     assert {NAMES[i]: value for i, value in contract.RESET_BY_INDEX.items()} == owed

@@ -217,6 +217,24 @@ def test_what_is_not_followed(fields: dict[str, int]) -> None:
     assert (found.state, found.certain) == (None, False)
 
 
+@pytest.mark.parametrize("tag", [0x01, 0x02, 0x80, 0xFE])
+def test_a_branch_to_a_tagged_address(tag: int) -> None:
+    """With TCR_EL1.TBI the tag is replaced, with TBID on a later CPU it is not; without TBI it is no address."""
+    before = state(x9=tag << 56 | AT + 0x40, tcr_el1=1 << 37, sctlr_el1=SPAN)
+    found = walk(before, code(encode("br", "x9")), AT + 0x40, CPU)
+    assert (found.state, found.certain) == (None, False)
+    untagged = but(before, tcr_el1=0)
+    assert walk(untagged, code(encode("br", "x9")), VECTORS.base + 0x200, CPU).state is not None
+
+
+def test_an_access_to_a_tagged_address() -> None:
+    before = state(x1=0x42 << 56 | DATA.base, tcr_el1=1 << 37, sctlr_el1=SPAN)
+    found = walk(before, code(LOAD), VECTORS.base + 0x200, CPU)
+    assert found.state is None or found.state[INDEX["esr_el1"]] != 0x9600_0000, "no address size fault"
+    untagged = walk(but(before, tcr_el1=0), code(LOAD), VECTORS.base + 0x200, CPU)
+    assert untagged.state is not None
+
+
 def test_a_loop_has_an_end() -> None:
     found = walk(state(x9=AT), code(encode("br", "x9")), AT + 4, CPU)
     assert (found.state, found.certain) == (None, False)

@@ -34,7 +34,7 @@ def fault(word: int | None, *, is_fetch: bool = False, **registers: int) -> Faul
     ],
 )
 def test_traps_without_an_address(word: int, esr: int) -> None:
-    assert fault(word) == Fault(esr)
+    assert fault(word) == Fault(esr, esr_free=0, far=None, hpfar=None)
 
 
 @pytest.mark.parametrize(
