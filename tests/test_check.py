@@ -71,6 +71,13 @@ def test_a_panic_leaves_restore_unchecked() -> None:
     assert (result.relations["save"], result.relations["restore"]) == (5, 4)
 
 
+def test_what_the_model_leaves_undefined_is_counted_and_not_judged() -> None:
+    """prep_abort relies on is_gfn of HPFAR_EL2 / 16 (model.md 4)."""
+    result = checked(entry(START), trap(START, load_esr(3), far=0, hpfar=1 << 63), entry(START))
+    assert sum(result.undefined.values()) == 1
+    assert (result.relations["save"], result.relations["restore"]) == (1, 1)
+
+
 def test_status_and_losses_are_passed_on() -> None:
     result = checked(*events(), status="runaway", dropped=3)
     assert (result.status, result.dropped) == ("runaway", 3)

@@ -213,7 +213,8 @@ def test_storing_a_loaded_value_is_certain() -> None:
     ids=["mmu", "step", "illegal", "data", "misaligned_beyond"],
 )
 def test_what_is_not_followed(fields: dict[str, int]) -> None:
-    found = walk(state(**fields), code(LOAD, HVC), AT + 4, CPU)
+    assert walk(RAM, code(LOAD, HVC), AT + 4, CPU).state is not None, "but for the field, all is well"
+    found = walk(but(RAM, **fields), code(LOAD, HVC), AT + 4, CPU)
     assert (found.state, found.certain) == (None, False)
 
 
