@@ -22,7 +22,7 @@ ROWS: tuple[str, ...] = (
     *("harness.model.paging", "harness.model.paging_kernel", "harness.model.machine", "harness.model.machine_kernel"),
     *("harness.model.spec", "harness.model.low", "harness.model.body", "harness.model.kernel"),
     *("harness.model", "harness.model.replay", "harness.known", "harness.check", "harness.findings"),
-    *("harness.minimise", "harness.simplify", "harness.tracefile"),
+    *("harness.minimise", "harness.simplify", "harness.verdict", "harness.tracefile"),
     *("harness.lemma", "harness.lemma.*"),
     *("harness.report", "harness.report.esr", "harness.report.rounds", "harness.report.result"),
     *("harness.report.terminal", "harness.report.traceview", "harness.report.jsonout", "harness.report.docs"),

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz confirm``: how surely a divergence comes back, which levels side with KVM, and the verdict."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fuzz.lab import Lab, open_lab, signatures
+from fuzz.minimise_cli import choose
+from harness.findings import Signature, Tries, signature_text
+from harness.model import LEVEL_NAMES
+from harness.scenario import Scenario, load
+from harness.verdict import STAGES, Evidence, Stage, Verdict, classify, evidence, first_of, rate_text, together
+from harness.verdict import verdict_lines as lines
+from harness.vm.config import DEFAULT_TARGET
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+EPILOG = """\
+example:
+  shadowfuzz confirm found.scn --runs 20 --boots 3
+      for each unexplained divergence: 20 times in one KVM VM, 20 times in fresh ones, in 3 fresh QEMUs
+
+verdicts (differential.md section 4): kvm, model, flaky, unexplained; abstraction is what the catalogue explains;
+emulator is not measured: no other QEMU version or -cpu is tried
+
+exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 the target was lost
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """What is known of one signature of a scenario."""
+
+    signature: Signature
+    evidence: Evidence
+    verdict: Verdict
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``confirm``; it sets `run`, which takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "confirm",
+        help="run a finding again and again, and give a verdict",
+        description="Measure how often each unexplained divergence of a scenario comes back, and classify it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="a scenario that shows something unexplained")
+    parser.add_argument("--target", default=DEFAULT_TARGET, metavar="NAME", help=f"machine ({DEFAULT_TARGET})")
+    parser.add_argument("--kernel", type=Path, metavar="IMAGE", help="boot this arm64 Image of the target's release")
+    parser.add_argument("--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help="level of the model (spec)")
+    parser.add_argument("--signature", metavar="TEXT", help="only this one (default: all)")
+    parser.add_argument("--runs", type=_count, default=10, metavar="N", help="runs in one VM, and in fresh ones (10)")
+    parser.add_argument("--boots", type=_count, default=1, metavar="N", help="fresh QEMUs (1)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.set_defaults(run=run_confirm)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= len(text) <= 5 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 99999")
+    return int(text)
+
+
+def run_confirm(args: argparse.Namespace) -> int:
+    """Confirm and print; errors are raised for the caller to show."""
+    scenario = load(args.file)
+    with open_lab(args.target, args.level, args.kernel, _say) as lab:
+        trace, checked = lab.observe(scenario)
+        wanted = signatures(checked)
+        if args.signature is not None:
+            wanted = (choose(wanted, args.signature, str(args.file)),)
+        counts = stages_of(lab, scenario, wanted, args.runs, args.boots)
+        found: list[Confirmed] = []
+        for key in wanted:
+            divergence = first_of(checked, key)
+            assert divergence is not None
+            known = evidence(trace, checked, divergence, counts[key])
+            found.append(Confirmed(key, known, classify(known)))
+    if args.json:
+        print(json.dumps({"file": str(args.file), "findings": [as_json(each) for each in found]}, indent=1))
+    else:
+        for each in found:
+            print("\n    ".join((signature_text(each.signature), *lines(each.verdict, each.evidence))))
+        if not found:
+            print("nothing unexplained")
+    return 1 if found else 0
+
+
+def as_json(found: Confirmed) -> dict[str, object]:
+    """Return plain data for :mod:`json`."""
+    return {
+        "signature": signature_text(found.signature),
+        "verdict": asdict(found.verdict),
+        "rate": rate_text(together(found.evidence.stages)),
+        "evidence": asdict(found.evidence),
+    }
+
+
+def stages_of(
+    lab: Lab, scenario: Scenario, wanted: tuple[Signature, ...], runs: int, boots: int
+) -> dict[Signature, tuple[Stage, ...]]:
+    """Run a scenario in every stage and count, by signature, how often it came back.
+
+    ``runs`` times in one KVM VM and in fresh ones, in ``boots`` fresh QEMUs.  TargetError: the machine was lost.
+    """
+    counts = {key: dict.fromkeys(STAGES, 0) for key in wanted}
+    times = dict(zip(STAGES, (runs, runs, boots), strict=True))
+    for stage in STAGES if wanted else ():
+        for _ in range(times[stage]):
+            if stage == "fresh_qemu":
+                lab.restart()
+            _, checked = lab.observe(scenario, fresh_vm=stage != "repeat")
+            for key in set(signatures(checked)) & set(wanted):
+                counts[key][stage] += 1
+    return {key: tuple(Stage(s, Tries(hits[s], times[s])) for s in STAGES) for key, hits in counts.items()}
+
+
+def _say(line: str) -> None:
+    print(f"confirm: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From evidence to a verdict (differential.md section 4): how surely it comes back, who sides with KVM, and so what.
+
+Pure: the runs were made by somebody else.  ``emulator`` is never the verdict here: no other QEMU version or ``-cpu``
+was tried, and every verdict says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import sqrt
+
+from harness import compare
+from harness.check import Checked, signature
+from harness.compare import Divergence, Round
+from harness.findings import Signature, Tries
+from harness.model import LEVEL_NAMES
+from harness.model.replay import predict
+from harness.owed import owed
+from harness.registers import INDEX, MASK64
+from harness.trace import Trace
+
+Z95 = 1.959963984540054
+"""Quantile of the normal distribution for a confidence of 95 per cent."""
+WITHOUT_MODEL = frozenset({"host", "switch"})
+"""Relations that compare KVM with the architecture alone."""
+NOT_MEASURED = "not measured: other QEMU versions and other -cpu models (verdict emulator)"
+DEPLOYED = "kernel"
+
+AGAINST, WITH, TAKES, SILENT = "against KVM", "with KVM", "takes the host's value", "says nothing"
+SIDES = (AGAINST, WITH, TAKES, SILENT)
+"""Where a level can stand; ``takes``: it agrees, because it hands on whatever the host wrote."""
+CONTENT = "content with KVM"
+"""Where the architecture can stand besides AGAINST and SILENT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One way to run a scenario again: ``repeat`` (same KVM VM), ``fresh_vm`` or ``fresh_qemu``; how often it came."""
+
+    name: str
+    tries: Tries
+
+
+STAGES = ("repeat", "fresh_vm", "fresh_qemu")
+
+
+def wilson(tries: Tries, z: float = Z95) -> tuple[float, float]:
+    """Return the interval that holds the rate of success with a confidence of 95 per cent (Wilson 1927).
+
+    Nothing tried: from 0 to 1.
+    """
+    n, p = tries.runs, tries.hits / tries.runs if tries.runs else 0.0
+    if not n:
+        return 0.0, 1.0
+    middle, spread = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # At the ends the formula is exact, the arithmetic is not.
+    low = 0.0 if not tries.hits else (middle - spread) / scale
+    high = 1.0 if tries.hits == n else (middle + spread) / scale
+    return low, high
+
+
+def together(stages: tuple[Stage, ...]) -> Tries:
+    """Add up the tries of all stages."""
+    return Tries(sum(s.tries.hits for s in stages), sum(s.tries.runs for s in stages))
+
+
+def rate_text(tries: Tries) -> str:
+    """Return a rate with its interval: ``19 of 20 (95 %: 0.76 to 0.99)``."""
+    low, high = wilson(tries)
+    return f"{tries.hits} of {tries.runs} (95 %: {low:.2f} to {high:.2f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Where one level stands on one divergence; ``value`` is what it says, as text, empty if it says nothing."""
+
+    level: str
+    stand: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a verdict is made from.
+
+    ``architecture``: AGAINST if a relation without a model (``host``, ``switch``) differs at the same place too,
+    CONTENT if it was compared and does not, SILENT if nobody knows what is owed there.
+    """
+
+    relation: str
+    stages: tuple[Stage, ...]
+    sides: tuple[Side, ...]
+    architecture: str
+
+    def levels(self, *stands: str) -> tuple[str, ...]:
+        """Return the levels that stand there."""
+        return tuple(side.level for side in self.sides if side.stand in stands)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``name`` is one of differential.md section 4, ``why`` a sentence or two."""
+
+    name: str
+    why: str
+
+
+def _never_again(e: Evidence) -> bool:
+    return any(s.tries.runs and not s.tries.hits for s in e.stages)
+
+
+def _rarely(e: Evidence) -> bool:
+    tries = together(e.stages)
+    return bool(tries.runs) and wilson(tries)[1] < 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A row of :data:`RULES`."""
+
+    verdict: str
+    holds: Callable[[Evidence], bool]
+    why: str
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("flaky", _never_again, "it never came back in one of the stages"),
+    Rule("flaky", _rarely, "it comes back in less than half of the runs"),
+    Rule(
+        "unexplained",
+        lambda e: not e.stages or not all(s.tries.runs for s in e.stages),
+        "it was not run again: not confirmed",
+    ),
+    Rule(
+        "kvm",
+        lambda e: e.architecture == AGAINST and e.relation == "switch",
+        "KVM's own world switch changed what the guest has, against the architecture; no model is asked there",
+    ),
+    Rule(
+        "unexplained",
+        lambda e: e.architecture == AGAINST and bool(e.levels(WITH)),
+        "a level of the model agrees with KVM against what the architecture owes: one of the two readings is wrong",
+    ),
+    Rule(
+        "kvm",
+        lambda e: e.architecture == AGAINST and len(e.levels(AGAINST)) == len(e.sides),
+        "KVM disagrees with all levels and with the architecture",
+    ),
+    Rule(
+        "kvm",
+        lambda e: e.architecture == AGAINST,
+        "KVM disagrees with the architecture; no level takes KVM's side of its own accord",
+    ),
+    Rule(
+        "model",
+        lambda e: DEPLOYED in e.levels(WITH) and bool(e.levels(AGAINST)),
+        "a level of the proof disagrees with the deployed one, which sides with KVM",
+    ),
+    Rule(
+        "unexplained",
+        lambda e: len(e.levels(AGAINST)) == len(e.sides) and e.architecture == CONTENT,
+        "all levels disagree with KVM, the architecture does not: the model may speak of less than KVM does there",
+    ),
+    Rule(
+        "unexplained",
+        lambda e: len(e.levels(AGAINST)) == len(e.sides),
+        "all levels disagree with KVM, and no rule of ours says what the architecture owes there",
+    ),
+    Rule("unexplained", lambda e: True, "levels differ, but the deployed one does not side with KVM"),
+)
+"""The first row that holds gives the verdict."""
+
+
+def classify(evidence: Evidence) -> Verdict:
+    """Return the verdict on a divergence that the catalogue does not explain."""
+    rule = next(rule for rule in RULES if rule.holds(evidence))
+    return Verdict(rule.verdict, rule.why)
+
+
+def first_of(checked: Checked, wanted: Signature) -> Divergence | None:
+    """Return the first unexplained divergence of a signature."""
+    return next((d for d in checked.unexplained if signature(d) == wanted), None)
+
+
+def evidence(trace: Trace, checked: Checked, divergence: Divergence, stages: tuple[Stage, ...]) -> Evidence:
+    """Gather what a confirmed trace says about one of its divergences: all levels are replayed on its round."""
+    round_ = next((r for r in compare.rounds(trace.events) if r.first == divergence.event), None)
+    architecture = _architecture(checked, divergence, round_)
+    if divergence.relation == "switch" or round_ is None:
+        return Evidence(divergence.relation, stages, (), architecture)
+    return Evidence(divergence.relation, stages, sides(round_, divergence), architecture)
+
+
+def _architecture(checked: Checked, divergence: Divergence, round_: Round | None) -> str:
+    here = divergence.event, divergence.register
+    if any(d.relation in WITHOUT_MODEL and (d.event, d.register) == here for d in checked.unexplained):
+        return AGAINST
+    return SILENT if round_ is None or isinstance(owed(round_), str) else CONTENT
+
+
+def sides(round_: Round, divergence: Divergence) -> tuple[Side, ...]:
+    """Return where each level stands."""
+    return tuple(_side(round_, divergence, level) for level in LEVEL_NAMES)
+
+
+def _side(round_: Round, divergence: Divergence, level: str) -> Side:
+    prediction = predict(round_, level)
+    if prediction.undefined:
+        return Side(level, SILENT, f"undefined: {prediction.undefined}")
+    if divergence.relation == "save":
+        found = compare.compare_round(round_, prediction)
+        same = [d for d in found if (d.relation, d.register) == ("save", divergence.register)]
+        return Side(level, AGAINST if same else WITH, str(same[0].expected) if same else str(divergence.observed))
+    if prediction.state is None:
+        return Side(level, SILENT, "panics")
+    index = INDEX["spsr_el1" if divergence.register == "spsr_0" else divergence.register]
+    said = prediction.spsr_0 if divergence.register == "spsr_0" else prediction.state[index]
+    if said != round_.seen[index]:
+        return Side(level, AGAINST, hex(said))
+    return Side(level, TAKES if _follows(round_, index, level, said) else WITH, hex(said))
+
+
+def _follows(round_: Round, index: int, level: str, said: int) -> bool:
+    """Whether the level would have said something else, had the host written something else."""
+    values = round_.entry.values
+    other = (*values[:index], values[index] ^ MASK64, *values[index + 1 :])
+    again = predict(replace(round_, entry=round_.entry._replace(values=other)), level)
+    return again.state is not None and again.state[index] != said
+
+
+def verdict_lines(verdict: Verdict, evidence: Evidence) -> tuple[str, ...]:
+    """Return a verdict and all that it rests on, a line each."""
+    return (
+        f"verdict {verdict.name}: {verdict.why}",
+        *(f"{s.name} {rate_text(s.tries)}" for s in evidence.stages),
+        f"architecture {evidence.architecture}",
+        *(f"level {s.level} {s.stand}" + (f": {s.value}" if s.value else "") for s in evidence.sides),
+        NOT_MEASURED,
+    )

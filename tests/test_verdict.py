@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verdicts: the rate's interval, the rules, and who sides with KVM on a recorded trace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fuzz.confirm_cli import stages_of
+from fuzz.lab import MAX_LOSSES, Lab, signatures
+from harness.check import check, signature
+from harness.errors import VmLost
+from harness.findings import Subject, Tries
+from harness.known import Catalogue
+from harness.masks import cpu_model
+from harness.scenario import load
+from harness.tracefile import trace_from_json
+from harness.verdict import (
+    AGAINST,
+    CONTENT,
+    NOT_MEASURED,
+    SIDES,
+    SILENT,
+    STAGES,
+    TAKES,
+    WITH,
+    Evidence,
+    Side,
+    Stage,
+    classify,
+    evidence,
+    first_of,
+    verdict_lines,
+    wilson,
+)
+from tests.test_worker import DIVERGENCE, SCENARIO, SUBJECT, FakeExecutor, checked
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+
+
+@pytest.mark.parametrize(
+    ("hits", "runs", "low", "high"),
+    [
+        # Wilson 1927, as tabulated by every statistics package.
+        (0, 0, 0.0, 1.0),
+        (10, 10, 0.7225, 1.0),
+        (0, 10, 0.0, 0.2775),
+        (5, 10, 0.2366, 0.7634),
+        (1, 1, 0.2065, 1.0),
+        (190, 200, 0.9104, 0.9726),
+    ],
+)
+def test_wilson(hits: int, runs: int, low: float, high: float) -> None:
+    assert wilson(Tries(hits, runs)) == pytest.approx((low, high), abs=1e-4)
+
+
+SURE = tuple(Stage(name, Tries(10, 10)) for name in STAGES)
+LEVELS = ("spec", "low", "body", "kernel")
+
+
+def stands(*each: str) -> tuple[Side, ...]:
+    return tuple(Side(level, stand, "") for level, stand in zip(LEVELS, each, strict=True))
+
+
+ALL_AGAINST = stands(*[AGAINST] * 4)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "why", "found"),
+    [
+        (
+            "flaky",
+            "never came back",
+            Evidence("host", (*SURE[:2], Stage("fresh_qemu", Tries(0, 3))), ALL_AGAINST, True),
+        ),
+        ("flaky", "less than half", Evidence("host", (Stage("repeat", Tries(1, 20)),), ALL_AGAINST, AGAINST)),
+        ("unexplained", "not confirmed", Evidence("host", (), ALL_AGAINST, AGAINST)),
+        ("unexplained", "not confirmed", Evidence("host", (Stage("repeat", Tries(0, 0)),), ALL_AGAINST, AGAINST)),
+        ("kvm", "world switch", Evidence("switch", SURE, (), AGAINST)),
+        ("kvm", "all levels", Evidence("restore", SURE, ALL_AGAINST, AGAINST)),
+        ("kvm", "no level takes", Evidence("host", SURE, stands(TAKES, TAKES, TAKES, TAKES), AGAINST)),
+        ("kvm", "no level takes", Evidence("host", SURE, stands(SILENT, SILENT, AGAINST, AGAINST), AGAINST)),
+        ("unexplained", "agrees with KVM", Evidence("host", SURE, stands(AGAINST, AGAINST, AGAINST, WITH), AGAINST)),
+        ("model", "deployed", Evidence("restore", SURE, stands(AGAINST, WITH, WITH, WITH), CONTENT)),
+        ("unexplained", "does not: the model", Evidence("restore", SURE, ALL_AGAINST, CONTENT)),
+        ("unexplained", "no rule of ours", Evidence("restore", SURE, ALL_AGAINST, SILENT)),
+        ("unexplained", "does not side", Evidence("restore", SURE, stands(AGAINST, WITH, WITH, AGAINST), CONTENT)),
+    ],
+)
+def test_rules(verdict: str, why: str, found: Evidence) -> None:
+    result = classify(found)
+    assert result.name == verdict and why in result.why
+    text = verdict_lines(result, found)
+    assert text[-1] == NOT_MEASURED and len(text) == 3 + len(found.stages) + len(found.sides)
+
+
+def test_a_failure_now_and_then_is_not_flaky() -> None:
+    mostly = tuple(Stage(name, Tries(8, 10)) for name in STAGES)
+    assert classify(Evidence("host", mostly, ALL_AGAINST, AGAINST)).name == "kvm"
+
+
+def test_evidence_of_a_recorded_trace() -> None:
+    trace = trace_from_json(json.loads((GOLDEN / "mixture.trace.json").read_text()))
+    scenario = load(GOLDEN / "mixture.scn")
+    catalogue = Catalogue.load(ROOT / "corpus" / "known", "spec")
+    result = check(scenario, trace, "spec", cpu_model("cortex-a72"), catalogue)
+    assert result.unexplained
+    for key in signatures(result):
+        divergence = first_of(result, key)
+        assert divergence is not None and signature(divergence) == key
+        found = evidence(trace, result, divergence, SURE)
+        assert [side.level for side in found.sides] == ([] if key[0] == "switch" else list(LEVELS))
+        assert all(side.stand in SIDES for side in found.sides)
+        if key[0] in ("save", "restore"):
+            assert "spec" in found.levels(AGAINST)
+        if key[0] in ("host", "switch"):
+            assert found.architecture == AGAINST
+        assert classify(found).name in ("kvm", "model", "unexplained")
+    assert first_of(result, ("restore", "no such", "", "")) is None
+
+
+# ---- the lab, on a fake target -----------------------------------------------------------------------------------
+
+KEY = signature(DIVERGENCE)
+
+
+def lab(fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch, subject: Subject = SUBJECT) -> Lab:
+    monkeypatch.setattr("fuzz.lab.check", lambda scenario, trace, *_: fake.check(scenario, trace))
+    return Lab(fake.boot, subject, cpu_model("cortex-a72"), Catalogue("spec", ()))
+
+
+def test_stages_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeExecutor([checked(DIVERGENCE)] * 3 + [checked()] + [checked(DIVERGENCE)] * 4 + [checked()] * 2)
+    with lab(fake, monkeypatch) as it:
+        stages = stages_of(it, SCENARIO, (KEY,), runs=4, boots=2)
+    assert [(s.name, s.tries) for s in stages[KEY]] == [
+        ("repeat", Tries(3, 4)),
+        ("fresh_vm", Tries(4, 4)),
+        ("fresh_qemu", Tries(0, 2)),
+    ]
+    assert fake.fresh == [False] * 4 + [True] * 6
+    assert fake.boots == it.boots == 3
+
+
+def test_a_lost_machine_shows_nothing_and_is_booted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeExecutor([VmLost("fake", "gone"), checked(DIVERGENCE)])
+    with lab(fake, monkeypatch) as it:
+        assert not it.shows(SCENARIO, KEY)
+        assert it.shows(SCENARIO, KEY)
+        assert fake.boots == 2
+        fake.answers += [VmLost("fake", "gone")] * MAX_LOSSES
+        for _ in range(MAX_LOSSES - 1):
+            assert not it.shows(SCENARIO, KEY)
+        with pytest.raises(VmLost):
+            it.shows(SCENARIO, KEY)
+
+
+def test_a_run_that_did_not_end_well_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeExecutor([checked(DIVERGENCE, status="hang")])
+    with lab(fake, monkeypatch) as it:
+        assert not it.shows(SCENARIO, KEY)
