@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from operator import itemgetter
 
-from harness import arch, exits, registers
+from harness import arch, contract, exits, registers
 from harness.compare import Prediction, Round
 from harness.layout import CODE, DATA
 from harness.model import CODE as LEVEL_CODE
@@ -57,10 +57,18 @@ _HELPERS = (
 
 
 def reset_values(round_: Round) -> RegDesc:
-    """Return ``reg_desc``: the reset value of the register at shadow index ``46 + i``, as the record shows it."""
+    """Return ``reg_desc``: the reset value of the register at shadow index ``46 + i``.
+
+    What a reset takes from the host CPU is as the record shows it.
+    """
     entry = round_.entry.values
-    rows = ((r.shadow - 46, entry[i]) for i, r in enumerate(STATE) if r.shadow is not None and r.shadow > 46)
-    return RegDesc(tuple((index, value) for index, value in rows if index <= SHADOW_SYS_REGS_SIZE))
+    return RegDesc(
+        tuple(
+            (r.shadow - 46, contract.RESET_BY_INDEX.get(i, entry[i]))
+            for i, r in enumerate(STATE)
+            if r.shadow is not None and 46 < r.shadow <= 46 + SHADOW_SYS_REGS_SIZE
+        )
+    )
 
 
 def _state(round_: Round, exit_: Switch | None, level: str) -> RData:
