@@ -235,10 +235,10 @@ def test_every_cluster_has_words_and_every_row_is_used() -> None:
 
 def test_coq_export() -> None:
     text = export(c for c in STORED if c.question.pair == LOW_BODY)
-    assert text.count("Section ") == text.count("End ") == sum(c.question.pair == LOW_BODY for c in STORED)
+    assert text.count("\nSection ") == text.count("\nEnd ") == sum(c.question.pair == LOW_BODY for c in STORED)
     assert "restore_shadow_kvm_regs_spec0 d = Some d'" in text
     assert "restore_shadow_kvm_regs_body E0 le' (m, d') Out_normal" in text
     for opening, closing in ("()", "{}", "[]"):
         assert text.count(opening) == text.count(closing)
     kernel = export(c for c in STORED if c.question.pair == ("spec", "kernel"))
-    assert "Section " not in kernel
+    assert "\nSection " not in kernel

@@ -153,12 +153,6 @@ MEANINGS: tuple[Meaning, ...] = (
         "returns in x0..x3 resumes with wrong registers.",
     ),
     Meaning(
-        "sync_dirty_to_shadow",
-        "*",
-        "data_log",
-        "More than one register comes back from the host: the two sides count a different number of values as taken.",
-    ),
-    Meaning(
         "*",
         "spec:kernel",
         "vcpuid",
@@ -208,21 +202,9 @@ MEANINGS: tuple[Meaning, ...] = (
     Meaning(
         "*",
         "spec:kernel",
-        "insert.conflict",
-        "A page is mapped where there is a block: the proof panics, the kernel prints a message and keeps the block.",
-    ),
-    Meaning(
-        "*",
-        "spec:kernel",
         "s2page",
         "The bookkeeping of a page given to a VM: the kernel keeps the page's content and share count and "
         "marks its own bits in the entry; the proof takes the content from the host.",
-    ),
-    Meaning(
-        "*",
-        "spec:kernel",
-        "npts",
-        "The stage-2 entries of the proof and of the kernel carry different bits, or only one side maps.",
     ),
     Meaning(
         "*",
@@ -273,10 +255,38 @@ MEANINGS: tuple[Meaning, ...] = (
         "flags and system registers among them, are lost on a reset.",
     ),
     Meaning(
+        "*",
+        "spec:low",
+        "is_int64 new_pc",
+        "A halted core and an exception vector that does not fit 64 bits: only the closed form is defined, "
+        "for the vector is looked up without looking at halt. No VM can see it, the core is dead.",
+    ),
+    Meaning(
         SAVE,
         "spec:kernel",
-        "ctxt.dirty",
-        "What the guest gets back from the host after this exit is not what the proof says.",
+        "revealed",
+        "An MMIO store: the kernel hands the stored register to the host, in the closed form only its "
+        "precondition is left.",
+    ),
+    Meaning(
+        RESTORE,
+        "spec:kernel",
+        "ctxt.pstate",
+        "An injected exception: the kernel's vector is address 0, with another PSTATE; the guest does not "
+        "arrive at its handler.",
+    ),
+    Meaning(
+        RESTORE,
+        "spec:kernel",
+        "ctxt.x1",
+        "More than one register comes back from the host: the closed form gives the first value to all of them.",
+    ),
+    Meaning(
+        RESTORE,
+        "spec:kernel",
+        "ctxt.pc",
+        "An instruction skipped at the very top of the address space: the kernel's PC wraps to 0, the "
+        "proof's no longer fits 64 bits.",
     ),
 )
 # What a difference in a field means when no row above fits.
