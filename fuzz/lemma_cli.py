@@ -26,7 +26,7 @@ from harness.lemma.watch import load_goals, store_goals
 from harness.model import FUNCTION, LAYERS, LEVEL_NAMES
 
 LEMMAS = Path("corpus/lemmas")
-MUTANT_CASES = (40, 1500)  # for each question; the second for those that survive the first
+MUTANT_CASES = (30, 300)  # for each question; the second for those that survive the first
 PATH_TRIES = 4000  # random states of each function
 STABILITY_TRIES = 3000  # random cases for each question
 PAGE = Path("docs/lemmas.md")
@@ -174,7 +174,7 @@ def _mutants(args: argparse.Namespace) -> int:
     chosen = mutants() if args.mutants == 0 else sample(args.mutants, args.seed)
     with ThreadPoolExecutor(args.jobs) as pool:
         results = tuple(pool.map(_check_mutant, chosen))
-    report = summary(results)
+    report = {"all": len(mutants()), **summary(results)}
     if args.store:
         (LEMMAS / "mutants.json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))

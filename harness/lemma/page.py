@@ -124,10 +124,11 @@ def _mutants(directory: Path) -> str:
         return "\n".join([*lines, "The mutation test (`shadowfuzz lemma --mutants 0 --store`) was not run yet.", ""])
     report = json.loads(path.read_text())
     lines.append(
-        f"`shadowfuzz lemma --mutants 0 --store` changed one row of the model {report['mutants']} times (a number plus "
-        f"one, another comparison or operator, a statement left out, two names of a table swapped); the stored "
-        f"states run again and a short random search noticed {report['killed']}: **{report['rate']:.1%}**, the "
-        f"slowest after {report['slowest_kill_s']} s. The survivors:\n"
+        f"`shadowfuzz lemma --mutants N --store` (N = 0: all) changed one row of the model at a time, in "
+        f"{report['mutants']} of {report['all']} possible ways: a number plus one, another comparison or operator, a "
+        f"statement left out, two names of a table swapped. The stored states run again and a short random search noticed "
+        f"{report['killed']} of them: **{report['rate']:.1%}**, the slowest after {report['slowest_kill_s']} s. "
+        "The survivors (a change that no state can show is among them):\n"
     )
     return "\n".join([*lines, *(f"- `{text}`" for text in report["survivors"]), ""])
 
