@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from fuzz import bench_cli, confirm_cli, fuzz_cli, lemma_cli, minimise_cli, replay_cli, setup_cli
+from fuzz import bench_cli, confirm_cli, fuzz_cli, lemma_cli, matrix_cli, minimise_cli, replay_cli, setup_cli
 from harness.errors import InputError, ShadowfuzzError, VmLost
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"shadowfuzz {importlib.metadata.version('shadowfuzz')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     setup_cli.add_parsers(subparsers)
-    for command in (replay_cli, fuzz_cli, minimise_cli, confirm_cli, lemma_cli, bench_cli):
+    for command in (replay_cli, fuzz_cli, minimise_cli, confirm_cli, lemma_cli, bench_cli, matrix_cli):
         command.add_parser(subparsers)
     return parser
 

@@ -27,7 +27,8 @@ ROWS: tuple[str, ...] = (
     *("harness.report", "harness.report.esr", "harness.report.rounds", "harness.report.result"),
     *("harness.report.terminal", "harness.report.traceview", "harness.report.jsonout", "harness.report.docs"),
     *("harness.vm", "harness.vm.config", "harness.vm.process", "harness.vm.cache", "harness.vm.sources"),
-    *("harness.vm.versions", "harness.vm.packages", "harness.vm.archive", "harness.vm.kernel", "harness.vm.kernels"),
+    *("harness.vm.versions", "harness.vm.packages", "harness.vm.archive", "harness.vm.kernel", "harness.vm.btf"),
+    *("harness.vm.layout_header", "harness.vm.kernels"),
     *("harness.vm.image", "harness.vm.protocol_header", "harness.vm.build"),
     *("harness.vm.doctor", "harness.vm.elf", "harness.vm.qemu", "harness.vm.executor", "harness.vm.target"),
 )
@@ -41,6 +42,7 @@ USERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("elftools", ("harness.vm.elf",)),
     ("qemu", ("harness.vm.qemu",)),
     ("z3", ("harness.lemma.*",)),
+    ("sqlalchemy", ("fuzz.database",)),
     ("atheris", ("fuzz.live", "fuzz.lemma*", "fuzz.counters")),
     ("asyncio", ("harness.vm.qemu",)),
 )

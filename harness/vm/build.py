@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import InputError, SetupError
-from harness.vm import protocol_header
+from harness.vm import layout_header, protocol_header
 from harness.vm.archive import recall
+from harness.vm.btf import read_btf
 from harness.vm.cache import Cache, Entry, default_root, hash_inputs
 from harness.vm.config import MachineConfig
 from harness.vm.image import build_initramfs
@@ -25,7 +26,7 @@ from harness.vm.kernel import IMAGE_MAGIC as IMAGE_MAGIC
 from harness.vm.kernel import IMAGE_MAGIC_OFFSET as IMAGE_MAGIC_OFFSET
 from harness.vm.kernel import ImageFacts, find_headers, find_image, make_relocatable
 from harness.vm.kernel import read_image as read_image
-from harness.vm.kernels import STATE, Fetched, fetch, find_fetched, find_kernel
+from harness.vm.kernels import STATE, Fetched, borrow, fetch, find_fetched, find_kernel
 from harness.vm.packages import Archive, Package, open_archive, unpack
 from harness.vm.process import Progress, quiet, require_tool, run_tool
 
@@ -57,7 +58,8 @@ class PreparedTarget:
     """Everything that a machine boots from, and where it came from.
 
     `kernel_release` is ``uname -r``; `package_version` is that of the Debian package (of the recording module's
-    headers, if another image was given); `module_elf` is the recording module with its DWARF.
+    headers, if another image was given); `module_elf` is the recording module with its DWARF.  `borrowed`: the package
+    version whose headers the module was built with, if the kernel has none of its own; layouts are then in its BTF.
     """
 
     name: str
@@ -68,6 +70,7 @@ class PreparedTarget:
     package_version: str
     initrd: Path
     module_elf: Path
+    borrowed: str = ""
 
 
 def prepare(
@@ -87,7 +90,8 @@ def prepare(
     given = None if kernel is None else read_image(kernel)
     guest = _guest_key_parts(sources)
     if config.kernel_version:
-        kernel_entry = _pinned(fetch(where, find_kernel(where, config.kernel_version, progress), progress))
+        wanted = find_kernel(where, config.kernel_version, progress)
+        kernel_entry = _pinned(where, fetch(where, wanted, progress), progress)
     else:
         kernel_entry = where.get(
             "kernel",
@@ -123,17 +127,17 @@ def _find_kernel_entry(config: MachineConfig, cache: Cache) -> Entry | None:
         return cache.find("kernel", _kernel_key(config))
     known = recall(cache.root / STATE)
     found = None if known is None else find_fetched(cache, known.find(config.kernel_version))
-    return None if found is None or found.headers is None else _pinned(found)
+    return None if found is None else _pinned(cache, found)
 
 
-def _pinned(fetched: Fetched) -> Entry:
+def _pinned(cache: Cache, fetched: Fetched, progress: Progress = quiet) -> Entry:
     """Return a kernel of the archive as if it were one entry; its image is elsewhere than its headers."""
     if fetched.headers is None:
-        raise SetupError(
-            f"Linux {fetched.kernel.version} has no headers in Debian's archive any more: "
-            "no recording module can be built for it"
-        )
+        fetched = borrow(cache, fetched, progress)
+    assert fetched.headers is not None
     facts = {**fetched.headers.facts, **fetched.image.facts, "image": str(fetched.image.path / "Image")}
+    if fetched.donor is not None:
+        facts["borrowed"] = fetched.donor.version
     return Entry(fetched.headers.path, facts)
 
 
@@ -153,6 +157,7 @@ def _target(
         package_version=facts["version"],
         initrd=guest_entry.path / "initrd.cpio",
         module_elf=guest_entry.path / "probe.ko",
+        borrowed=facts.get("borrowed", ""),
     )
 
 
@@ -212,7 +217,7 @@ def _guest_key_parts(sources: Path) -> tuple[str | bytes, ...]:
     compiler = Path(require_tool(f"{CROSS}gcc", COMPILER_PACKAGE)).resolve()
     state = compiler.stat()  # a new compiler is another file; asking it for its version would take longer
     parts: list[str | bytes] = [GUEST_RECIPE, f"{compiler} {state.st_size} {state.st_mtime_ns}"]
-    parts += [KBUILD, *AGENT_FLAGS, protocol_header.render()]
+    parts += [KBUILD, *AGENT_FLAGS, protocol_header.render(), layout_header.render_own()]
     try:
         for path in sorted(path for path in sources.iterdir() if path.suffix in (".c", ".h")):
             parts += [path.name, path.read_bytes()]
@@ -222,26 +227,49 @@ def _guest_key_parts(sources: Path) -> tuple[str | bytes, ...]:
 
 
 def _guest_key(kernel_entry: Entry, parts: tuple[str | bytes, ...]) -> str:
-    return hash_inputs([str(kernel_entry.path), str(kernel_entry.facts["packages"]), *parts])
+    own = [str(kernel_entry.facts[name]) for name in ("sha256", "borrowed") if "borrowed" in kernel_entry.facts]
+    return hash_inputs([str(kernel_entry.path), str(kernel_entry.facts["packages"]), *own, *parts])
 
 
 def _build_guest(kernel_entry: Entry, sources: Path, work: Path, progress: Progress) -> Mapping[str, object]:
     release = kernel_entry.facts["release"]
     progress(f"agent and recording module for {release}: compiling")
     build = work / "src"
-    shutil.copytree(sources, build, ignore=shutil.ignore_patterns("*.o", "*.ko", "protocol.h"))
+    shutil.copytree(sources, build, ignore=shutil.ignore_patterns("*.o", "*.ko", "protocol.h", "layout.h"))
     (build / "protocol.h").write_text(protocol_header.render())
+    borrowed = "borrowed" in kernel_entry.facts
+    if borrowed:
+        progress(f"no headers in the archive: those of {kernel_entry.facts['borrowed']}, layouts from its own BTF")
+        btf = read_btf(Path(str(kernel_entry.facts["image"])))
+        (build / "layout.h").write_text(layout_header.render_borrowed(btf, str(release)))
+    else:
+        (build / "layout.h").write_text(layout_header.render_own())
     (build / "Kbuild").write_text(KBUILD)
     build_module(kernel_entry.path / str(kernel_entry.facts["headers"]), build, progress)
     (build / "probe.ko").rename(work / "probe.ko")
     strip = [f"{CROSS}strip", "--strip-debug", "-o", str(build / "stripped.ko"), str(work / "probe.ko")]
     run_tool(strip, "stripping the recording module")
+    if borrowed:
+        _unbind(build / "stripped.ko")
     compile_agent = [f"{CROSS}gcc", *AGENT_FLAGS, "-o", str(build / "init"), str(build / "agent.c")]
     run_tool(compile_agent, "compiling the agent", progress=progress)
     initramfs = build_initramfs((build / "init").read_bytes(), (build / "stripped.ko").read_bytes())
     (work / "initrd.cpio").write_bytes(initramfs)
     shutil.rmtree(build)
     return {"release": release}
+
+
+def _unbind(module: Path) -> None:
+    """Let a kernel load a module that was built for another: it has no versions then that could be wrong.
+
+    CONFIG_MODULE_FORCE_LOAD (Debian sets it) takes a module without; what really matters was compared before.
+    SetupError: the module has code that depends on numbers of CPU features.
+    """
+    _, sections = run_tool([f"{CROSS}objdump", "-h", str(module)], "reading the recording module")
+    if ".altinstructions" in sections:
+        raise SetupError("the recording module has alternatives: it can only be built with a kernel's own headers")
+    run_tool([f"{CROSS}objcopy", "--remove-section=__versions", str(module)], "removing the module's versions")
+    module.write_bytes(module.read_bytes().replace(b"\0vermagic=", b"\0vermagiX="))
 
 
 def build_module(headers: Path, build: Path, progress: Progress = quiet) -> None:

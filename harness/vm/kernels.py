@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import InputError, SetupError
 from harness.vm.archive import RELEASES, Kernel, Kernels, read_lists, recall, remember, suite_sources
+from harness.vm.btf import read_btf
 from harness.vm.cache import Cache, Entry, hash_inputs
 from harness.vm.kernel import (
     find_changelog,
@@ -27,8 +28,10 @@ from harness.vm.kernel import (
     read_image,
     wrap_tools,
 )
+from harness.vm.layout_header import why_not
 from harness.vm.packages import Archive, Package, open_archive, release_codename, unpack
 from harness.vm.process import Progress, quiet
+from harness.vm.versions import version_key
 
 STATE = "apt-suites"
 IMAGE_RECIPE, HEADERS_RECIPE = "1", "2"
@@ -40,11 +43,12 @@ CHANGELOG = "changelog.gz"
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A kernel in the cache; `headers` is None if the archive has none for it."""
+    """A kernel in the cache; `headers` is None if there are none for it, `donor` is whose they are if not its own."""
 
     kernel: Kernel
     image: Entry
     headers: Entry | None
+    donor: Kernel | None = None
 
 
 def load_kernels(cache: Cache, progress: Progress = quiet, *, refresh: bool = False) -> Kernels:
@@ -109,6 +113,32 @@ def fetch(cache: Cache, kernel: Kernel, progress: Progress = quiet) -> Fetched:
             "headers", headers_key(kernel), lambda work: _build_headers(cache, kernel, work, progress), progress, ROOM
         )
     return Fetched(kernel, image, headers)
+
+
+def borrow(cache: Cache, fetched: Fetched, progress: Progress = quiet) -> Fetched:
+    """Return a kernel that has no headers with those of the nearest one that fits; SetupError if none does."""
+    own = read_btf(fetched.image.path / "Image")
+    why = "there are none"
+    for donor in donors(fetched.kernel, load_kernels(cache, progress).kernels):
+        lent = fetch(cache, donor, progress)
+        why = why_not(own, read_btf(lent.image.path / "Image"))
+        if not why:
+            return replace(fetched, headers=lent.headers, donor=donor)
+    raise SetupError(
+        f"Linux {fetched.kernel.version} has no headers in Debian's archive any more, and no other kernel's fit: {why}"
+    )
+
+
+def donors(kernel: Kernel, kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
+    """Return the kernels whose headers may fit, the likeliest first: the nearest above, the nearest below.
+
+    The next ones would be of the same two series, and so alike.
+    """
+    listed = [k for k in kernels if k.headers and k.listed]
+    above = [k for k in listed if version_key(k.version) > version_key(kernel.version)]
+    below = [k for k in listed if version_key(k.version) < version_key(kernel.version)]
+    near = (*above[:1], *below[-1:])
+    return tuple(sorted(near, key=lambda k: k.linux != kernel.linux))
 
 
 def _download(cache: Cache, kernel: Kernel, packages: tuple[Package, ...], progress: Progress) -> tuple[Path, ...]:

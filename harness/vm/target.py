@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
+from harness.trace import ContextLayout
+from harness.vm.btf import read_btf
 from harness.vm.build import PreparedTarget
 from harness.vm.config import MachineConfig, Mode
 from harness.vm.elf import read_layout
 from harness.vm.executor import Executor
+from harness.vm.layout_header import read_btf_layout
 from harness.vm.qemu import Machine, Qemu
 from harness.vm.versions import linux_version
 
@@ -44,12 +47,19 @@ def machine_of(config: MachineConfig, prepared: PreparedTarget) -> Machine:
     )
 
 
+def layout_of(prepared: PreparedTarget) -> ContextLayout:
+    """Return where the target's kernel keeps the registers; SetupError if that cannot be read."""
+    if prepared.borrowed:
+        return read_btf_layout(read_btf(prepared.kernel), prepared.kernel_release)
+    return read_layout(prepared.module_elf)
+
+
 @contextmanager
 def boot(config: MachineConfig, prepared: PreparedTarget, *, timeout: float = 10.0) -> Iterator[Executor]:
     """Boot a target and yield its executor; the machine is gone when the block ends, however it ends.
 
     ``timeout`` in seconds bounds each scenario.  VmLost, AgentProtocolError: see :mod:`harness.vm.executor`.
     """
-    layout = read_layout(prepared.module_elf)
+    layout = layout_of(prepared)
     with Qemu(machine_of(config, prepared)) as qemu:
         yield Executor(qemu, layout, timeout=timeout)

@@ -5,17 +5,22 @@
  * The probe only reads KVM's state, at KVM's own tracepoints: kvm_entry (the context as KVM is about to load it),
  * kvm_exit (as it has just been saved) and kvm_userspace_exit (as userspace finds it).  To hand control back to
  * userspace after a chosen exit it raises TIF_NOTIFY_SIGNAL, as a signal would: KVM takes its documented EINTR path.
+ *
+ * layout.h says where KVM keeps things.  For a release without headers it holds numbers (SF_BORROWED), and this file is
+ * compiled against the headers of a neighbour: nothing here may then depend on those beyond what the build compares.
  */
 #include <linux/io.h>
 #include <linux/kprobes.h>
 #include <linux/kvm_host.h>
 #include <linux/module.h>
 #include <linux/sched/signal.h>
+#include <linux/task_work.h>
 #include <linux/tracepoint.h>
 #include <linux/version.h>
 #include <asm/kvm_emulate.h>
 #include <asm/virt.h>
 
+#include "layout.h"
 #include "protocol.h"
 
 static unsigned long shared_base;
@@ -40,84 +45,133 @@ static struct kvm_vcpu *current_vcpu;
  * their address, on every version.
  */
 static struct kvm_vcpu *(*running_vcpu)(void);
+static int (*add_work)(struct task_struct *task, struct callback_head *work, int mode);
+
+static void *address_of(const char *name)
+{
+	/* Room for another release's struct kprobe; the members used here have never moved. */
+	static union { struct kprobe kprobe; u8 room[256]; } probe;
+	void *address;
+
+	memset(&probe, 0, sizeof(probe));
+	probe.kprobe.symbol_name = name;
+	if (register_kprobe(&probe.kprobe))
+		return NULL;
+	address = (void *)probe.kprobe.addr;
+	unregister_kprobe(&probe.kprobe);
+	return address;
+}
 
 static int find_functions(void)
 {
-	struct kprobe probe = { .symbol_name = "kvm_get_running_vcpu" };
-	int error = register_kprobe(&probe);
-
-	if (error)
-		return error;
-	running_vcpu = (void *)probe.addr;
-	unregister_kprobe(&probe);
-	return 0;
+	running_vcpu = address_of("kvm_get_running_vcpu");
+	add_work = address_of("task_work_add");
+	return running_vcpu && add_work ? 0 : -ENOENT;
 }
 
+#ifndef SF_BORROWED
 /* DWARF for the outside: without a use, the compiler drops the enumerators. */
 enum vcpu_sysreg sf_dwarf_sysreg;
 struct kvm_cpu_context *sf_dwarf_context;
+#endif
+
+/*
+ * vcpu->arch.iflags: two flags, then which exception is pending (asm/kvm_host.h, INCREMENT_PC, PENDING_EXCEPTION,
+ * EXCEPT_AA64_EL1_SYNC and their kin; the same in 6.1, 6.12, 7.2 and 7.3, and compared where there are headers).
+ */
+#define SF_IFLAG_PENDING_EXCEPTION BIT(0)
+#define SF_IFLAG_INCREMENT_PC BIT(1)
+#define SF_IFLAGS_EXCEPT(iflags) (((iflags) >> 1) & 7)
+
+#ifndef SF_BORROWED
+#define SF_SECOND(set, flag, mask) (flag)
+#define SF_FLAG(...) SF_SECOND(__VA_ARGS__)
+static_assert(SF_FLAG(PENDING_EXCEPTION) == SF_IFLAG_PENDING_EXCEPTION);
+static_assert(SF_FLAG(INCREMENT_PC) == SF_IFLAG_INCREMENT_PC);
+static_assert(SF_FLAG(EXCEPT_AA64_EL1_SERR) == 3 << 1);
+#endif
 
 static u64 pending_work(struct kvm_vcpu *vcpu)
 {
-	u64 pending = 0;
+	static const u64 kinds[] = {
+		SF_PENDING_SYNC_EL1, SF_PENDING_IRQ_EL1, SF_PENDING_FIQ_EL1, SF_PENDING_SERROR_EL1,
+		SF_PENDING_OTHER, SF_PENDING_OTHER, SF_PENDING_OTHER, SF_PENDING_OTHER,
+	};
+	u8 iflags = SF_IFLAGS(vcpu);
 
-	if (vcpu_get_flag(vcpu, INCREMENT_PC))
-		pending |= SF_PENDING_INCREMENT_PC;
-	if (!vcpu_get_flag(vcpu, PENDING_EXCEPTION))
-		return pending;
 	/*
 	 * INCREMENT_PC shares its bit with the exception's kind (kvm_host.h): with an exception pending it says
 	 * nothing about PC.
 	 */
-	pending = SF_PENDING_EXCEPTION;
-	if (vcpu_get_flag(vcpu, EXCEPT_AA64_EL1_SYNC))
-		return pending | SF_PENDING_SYNC_EL1;
-	if (vcpu_get_flag(vcpu, EXCEPT_AA64_EL1_IRQ))
-		return pending | SF_PENDING_IRQ_EL1;
-	if (vcpu_get_flag(vcpu, EXCEPT_AA64_EL1_FIQ))
-		return pending | SF_PENDING_FIQ_EL1;
-	if (vcpu_get_flag(vcpu, EXCEPT_AA64_EL1_SERR))
-		return pending | SF_PENDING_SERROR_EL1;
-	return pending | SF_PENDING_OTHER;
+	if (iflags & SF_IFLAG_PENDING_EXCEPTION)
+		return SF_PENDING_EXCEPTION | kinds[SF_IFLAGS_EXCEPT(iflags)];
+	return iflags & SF_IFLAG_INCREMENT_PC ? SF_PENDING_INCREMENT_PC : 0;
 }
 
+#ifdef SF_BORROWED
+/*
+ * The number of TIF_NOTIFY_SIGNAL is 6 up to 6.12 and 7 in 7.2 (asm/thread_info.h); between them nothing says.  So
+ * work that does nothing is queued, which raises the flag (kernel/task_work.c, TWA_SIGNAL).
+ */
+static bool queued;
+
+static void nothing_to_do(struct callback_head *work)
+{
+	queued = false;
+}
+
+static void interrupt_run(void)
+{
+	static struct callback_head work = { .func = nothing_to_do };
+
+	if (!queued)
+		queued = !add_work(current, &work, TWA_SIGNAL);
+}
+#else
+static void interrupt_run(void)
+{
+	set_thread_flag(TIF_NOTIFY_SIGNAL);
+}
+#endif
+
 /* With VHE these are live in the CPU while the vCPU is loaded: put them where nVHE keeps them. */
-static void read_live_registers(struct kvm_cpu_context *ctxt)
+static void read_live_registers(void *ctxt)
 {
 #define SF_READ(slot, op0, op1, crn, crm, op2, before) \
-	if (LINUX_VERSION_CODE < before) \
-		ctxt->sys_regs[slot] = read_sysreg_s(sys_reg(op0, op1, crn, crm, op2));
+	if (SF_LINUX_VERSION < before) \
+		SF_SYS_REGS(ctxt)[SF_SLOT_##slot] = read_sysreg_s(sys_reg(op0, op1, crn, crm, op2));
 	SF_VHE_LIVE(SF_READ)
 #undef SF_READ
 }
 
 static void record(struct kvm_vcpu *vcpu, u32 type, u64 code, u64 error)
 {
-	const u32 size = sizeof(struct sf_switch) + sizeof(struct kvm_cpu_context);
+	const u32 size = sizeof(struct sf_switch) + SF_CONTEXT_SIZE;
+	struct kvm_run *run = SF_RUN(vcpu);
 	struct sf_switch *out;
-	struct kvm_cpu_context *ctxt;
+	void *ctxt;
 
 	if (control->head + size > control->limit) {
 		control->dropped++;
 		return;
 	}
 	out = (struct sf_switch *)(trace_area + control->head);
-	ctxt = (struct kvm_cpu_context *)(out + 1);
+	ctxt = out + 1;
 	out->type = type;
 	out->size = size;
 	out->step = control->step;
 	out->flags = 0;
 	out->code = code;
 	out->error = error;
-	out->esr_el2 = vcpu->arch.fault.esr_el2;
-	out->far_el2 = vcpu->arch.fault.far_el2;
-	out->hpfar_el2 = vcpu->arch.fault.hpfar_el2 & ~SF_HPFAR_VALID;
-	out->hcr_el2 = vcpu->arch.hcr_el2;
+	out->esr_el2 = SF_FAULT_ESR(vcpu);
+	out->far_el2 = SF_FAULT_FAR(vcpu);
+	out->hpfar_el2 = SF_FAULT_HPFAR(vcpu) & ~SF_HPFAR_VALID;
+	out->hcr_el2 = SF_HCR(vcpu);
 	out->pending = pending_work(vcpu);
-	out->mmio_addr = vcpu->run->mmio.phys_addr;
-	out->mmio_len = vcpu->run->mmio.len | (vcpu->run->mmio.is_write ? 0x100 : 0);
-	memcpy(&out->mmio_data, vcpu->run->mmio.data, sizeof(out->mmio_data));
-	memcpy(ctxt, &vcpu->arch.ctxt, sizeof(*ctxt));
+	out->mmio_addr = run->mmio.phys_addr;
+	out->mmio_len = run->mmio.len | (run->mmio.is_write ? 0x100 : 0);
+	memcpy(&out->mmio_data, run->mmio.data, sizeof(out->mmio_data));
+	memcpy(ctxt, SF_CONTEXT(vcpu), SF_CONTEXT_SIZE);
 	if (type != SF_RECORD_USER && is_kernel_in_hyp_mode())
 		read_live_registers(ctxt);
 	control->head += size;
@@ -140,8 +194,9 @@ static bool may_sleep(u64 ec, u64 function)
 
 static u64 why_stop(struct kvm_vcpu *vcpu, int code)
 {
-	u64 ec = (vcpu->arch.fault.esr_el2 >> SF_EC_SHIFT) & SF_EC_MASK;
-	u64 pc = vcpu->arch.ctxt.regs.pc;
+	u64 ec = (SF_FAULT_ESR(vcpu) >> SF_EC_SHIFT) & SF_EC_MASK;
+	struct user_pt_regs *regs = SF_REGS(vcpu);
+	u64 pc = regs->pc;
 	u64 why = 0;
 
 	if (code != SF_CODE_TRAP)
@@ -149,9 +204,9 @@ static u64 why_stop(struct kvm_vcpu *vcpu, int code)
 	if (ec == SF_EC_HVC64) /* the only trap here whose return address is the next instruction */
 		pc -= 4;
 	control->trap_pc = pc;
-	control->trap_elr = vcpu->arch.ctxt.sys_regs[ELR_EL1];
+	control->trap_elr = SF_SYS_REGS(SF_CONTEXT(vcpu))[SF_SLOT_ELR_EL1];
 	if (is_kernel_in_hyp_mode())
-		control->trap_elr = read_sysreg_el1(SYS_ELR);
+		control->trap_elr = read_sysreg_s(SYS_ELR_EL12);
 	if (pc < SF_CODE_BASE || pc >= SF_CODE_BASE + SF_CODE_SIZE) {
 		why |= SF_STOP_OUTSIDE;
 	} else if (ec != SF_EC_IABT_LOW) { /* a fetch that faults has not begun the instruction */
@@ -159,7 +214,7 @@ static u64 why_stop(struct kvm_vcpu *vcpu, int code)
 		if (pc >= control->stop_pc)
 			why |= SF_STOP_REACHED;
 	}
-	if (may_sleep(ec, vcpu->arch.ctxt.regs.regs[0]))
+	if (may_sleep(ec, regs->regs[0]))
 		why |= SF_STOP_SLEEP;
 	return why;
 }
@@ -188,7 +243,7 @@ static void on_exit(void *data, int code, unsigned int ec, unsigned long pc)
 	why = why_stop(vcpu, code);
 	if (why) {
 		control->stop_why |= why;
-		set_thread_flag(TIF_NOTIFY_SIGNAL);
+		interrupt_run();
 	}
 }
 
@@ -228,7 +283,7 @@ static int __init sf_probe_init(void)
 		return -ENOMEM;
 	trace_area = (u8 *)control + SF_TRACE_OFFSET;
 	control->limit = shared_size - SF_TRACE_OFFSET;
-	control->context_size = sizeof(struct kvm_cpu_context);
+	control->context_size = SF_CONTEXT_SIZE;
 	control->vhe = is_kernel_in_hyp_mode();
 	error = find_functions();
 	if (error)

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scenarios by targets, one verdict a cell: one boot a target, two machines at a time, results kept in a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Protocol
+
+from harness.check import Checked, check, signature
+from harness.errors import ShadowfuzzError, TargetError, VmLost
+from harness.known import Catalogue
+from harness.masks import cpu_model
+from harness.scenario import Scenario, format_scenario, load
+from harness.trace import Trace
+from harness.vm.archive import Kernel
+from harness.vm.build import prepare
+from harness.vm.config import MachineConfig, list_configs, load_config
+from harness.vm.target import boot
+
+CLEAN, DIVERGES, LOST, CANNOT = "clean", "diverges", "lost", "cannot"
+VERDICTS = (CLEAN, DIVERGES, LOST, CANNOT)
+"""Of a cell: nothing unexplained, something, the machine was lost, the target cannot run here at all."""
+
+MACHINES = 2
+FORMAT = 1
+
+
+class Runs(Protocol):
+    """What a booted target does."""
+
+    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
+        """Run a scenario and return its trace."""
+        ...
+
+
+Boot = Callable[[], AbstractContextManager[Runs]]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One scenario on one target.
+
+    `key` is a hash of the scenario's text; `findings` are names of what is unexplained, general-purpose registers as
+    xN; `seen` and `runs` say in how many runs of how many there was any; `why` explains a verdict that is neither
+    clean nor diverges; `unchecked` counts what could not be compared, by reason.
+    """
+
+    target: str
+    scenario: str
+    key: str
+    verdict: str
+    findings: tuple[str, ...] = ()
+    seen: int = 0
+    runs: int = 0
+    why: str = ""
+    unchecked: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A scenario with its name (its file's stem) and the hash of its text."""
+
+    name: str
+    key: str
+    scenario: Scenario
+
+
+def load_cases(paths: Iterable[Path]) -> tuple[Case, ...]:
+    """Return the scenarios of files; InputError for a file that is none."""
+    return tuple(make_case(path.stem, load(path)) for path in paths)
+
+
+def make_case(name: str, scenario: Scenario) -> Case:
+    """Return a scenario as a case."""
+    return Case(name, hashlib.sha256(format_scenario(scenario).encode()).hexdigest()[:16], scenario)
+
+
+def crossed_configs() -> tuple[MachineConfig, ...]:
+    """Return the configurations that are crossed with kernels: those that differ in more than the kernel."""
+    found: dict[tuple[object, ...], MachineConfig] = {}
+    for config in map(load_config, list_configs()):
+        found.setdefault((config.mode, config.cpu, config.machine), config)
+    return tuple(found.values())
+
+
+def match_targets(patterns: Sequence[str], kernels: Iterable[Kernel]) -> tuple[str, ...]:
+    """Return the names ``CONFIG@VERSION`` and ``CONFIG`` that a pattern matches, by configuration and version."""
+    versions = [kernel.version for kernel in kernels]
+    names = [*list_configs(), *(f"{config.name}@{version}" for config in crossed_configs() for version in versions)]
+    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def findings(checked: Checked) -> tuple[str, ...]:
+    """Return the names of what is unexplained, as ``relation.register``."""
+    folded = (signature(divergence)[:2] for divergence in checked.unexplained)
+    return tuple(sorted({f"{relation}.{register}" if register else relation for relation, register in folded}))
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one machine has to do: a target, its cases, and how often each."""
+
+    target: str
+    cases: tuple[Case, ...]
+    repeat: int
+    known: Path
+    level: str = "spec"
+
+
+def run_work(work: Work) -> tuple[Cell, ...]:
+    """Prepare and boot a target, run its cases, return their cells; a target that cannot run is a verdict."""
+    try:
+        config = load_config(work.target)
+        prepared = prepare(config)
+    except ShadowfuzzError as error:
+        return tuple(Cell(work.target, c.name, c.key, CANNOT, why=str(error)) for c in work.cases)
+    return tuple(run_cases(work, config, lambda: boot(config, prepared)))
+
+
+def run_cases(work: Work, config: MachineConfig, boot_target: Boot) -> Iterator[Cell]:
+    """Yield the cell of each case: one boot for as long as it lives; a target that never boots cannot run."""
+    catalogue, cpu = Catalogue.load(work.known, work.level), cpu_model(config.cpu)
+    waiting = list(reversed(work.cases))
+    booted = False
+    while waiting:
+        case: Case | None = None
+        try:
+            with boot_target() as machine:
+                booted = True
+                while waiting:
+                    case = waiting.pop()
+                    runs = [machine.run(case.scenario, fresh_vm=True) for _ in range(work.repeat)]
+                    yield _cell(work, case, [check(case.scenario, t, work.level, cpu, catalogue) for t in runs])
+        except TargetError as error:
+            why = error.reason if isinstance(error, VmLost) else str(error)
+            if case is None:
+                for rest in reversed(waiting):
+                    verdict = LOST if booted else CANNOT
+                    yield Cell(work.target, rest.name, rest.key, verdict, why=f"does not boot: {why}")
+                return
+            yield Cell(work.target, case.name, case.key, LOST, why=why)
+
+
+def _cell(work: Work, case: Case, results: Sequence[Checked]) -> Cell:
+    found = [findings(checked) for checked in results]
+    bad = next((c for c in results if c.status != "ok"), None)
+    if bad is not None:
+        return Cell(work.target, case.name, case.key, LOST, why=f"the run ended with status {bad.status}")
+    unchecked: dict[str, int] = {}
+    for checked in results[:1]:
+        unchecked |= {**checked.unchecked, **{f"model undefined: {why}": n for why, n in checked.undefined.items()}}
+    names = tuple(sorted({name for one in found for name in one}))
+    seen = sum(bool(one) for one in found)
+    verdict = DIVERGES if names else CLEAN
+    return Cell(work.target, case.name, case.key, verdict, names, seen, len(results), unchecked=unchecked)
+
+
+def run_all(work: Sequence[Work], done: Callable[[Sequence[Cell]], None]) -> None:
+    """Run machines side by side, each in a process of its own; `done` takes the cells of each that ended."""
+    if len(work) == 1:
+        done(run_work(work[0]))
+        return
+    # Spawned: a fork of a process with threads (QMP's loop) may hang.
+    with multiprocessing.get_context("spawn").Pool(min(MACHINES, max(1, len(work)))) as pool:
+        for cells in pool.imap_unordered(run_work, work):
+            done(cells)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Cells by target and scenario, as the file keeps them."""
+
+    cells: Mapping[tuple[str, str], Cell]
+
+    def missing(self, targets: Iterable[str], cases: Sequence[Case]) -> Mapping[str, tuple[Case, ...]]:
+        """Return what is not there, or is of an older text of the scenario, by target."""
+        wanted: dict[str, tuple[Case, ...]] = {}
+        for target in targets:
+            new = tuple(case for case in cases if self._key(target, case.name) != case.key)
+            if new:
+                wanted[target] = new
+        return wanted
+
+    def _key(self, target: str, scenario: str) -> str:
+        cell = self.cells.get((target, scenario))
+        return "" if cell is None else cell.key
+
+    def with_cells(self, cells: Iterable[Cell]) -> Results:
+        """Return the results with cells added or replaced."""
+        return replace(self, cells={**self.cells, **{(cell.target, cell.scenario): cell for cell in cells}})
+
+
+def read_results(path: Path) -> Results:
+    """Return what a file keeps; nothing if it is not there or of another format."""
+    try:
+        document = json.loads(path.read_bytes())
+        if document["format"] != FORMAT:
+            return Results({})
+        cells = [Cell(**{**row, "findings": tuple(row["findings"])}) for row in document["cells"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return Results({})
+    return Results({}).with_cells(cells)
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Write all cells, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".new")
+    rows = [asdict(cell) for cell in results.cells.values()]
+    partial.write_text(json.dumps({"format": FORMAT, "cells": rows}, indent=0))
+    partial.replace(path)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz matrix``: scenarios by targets, one verdict a cell."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fuzz.matrix import (
+    CANNOT,
+    DIVERGES,
+    LOST,
+    Case,
+    Cell,
+    Results,
+    Work,
+    load_cases,
+    match_targets,
+    read_results,
+    run_all,
+    write_results,
+)
+from fuzz.matrix_view import Table, markdown
+from fuzz.replay_cli import KNOWN_DIR, find_scenarios
+from harness.errors import InputError
+from harness.vm.cache import Cache, default_root
+from harness.vm.config import DEFAULT_TARGET
+from harness.vm.kernels import load_kernels
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+EPILOG = """\
+examples:
+  shadowfuzz matrix corpus/regressions --targets 'kvm-nvhe@6.12.*' 'kvm-nvhe@7.*'
+  shadowfuzz matrix corpus/seeds corpus/regressions --targets 'kvm-*@*' --missing
+
+exit status: 0 no cell diverges, 1 one does, 2 bad usage or input, 3 a target was lost or cannot run
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``matrix``; it sets `run`, which takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "matrix",
+        help="scenarios by targets, one verdict a cell",
+        description="Run scenarios on many targets, one boot each, and show which kernel shows what.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("paths", nargs="+", metavar="FILE|DIR", help="scenarios, or directories of them")
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        metavar="GLOB",
+        default=[f"{DEFAULT_TARGET}@*"],
+        help=f"targets, as CONFIG@VERSION or CONFIG; * and ? match (default: {DEFAULT_TARGET}@*)",
+    )
+    parser.add_argument("--missing", action="store_true", help="run only what the results do not have yet")
+    parser.add_argument("--repeat", type=int, choices=range(1, 101), default=1, metavar="N", help="runs a cell")
+    parser.add_argument("--results", metavar="FILE", help="where results are kept (default: in the cache)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    form.add_argument("--markdown", action="store_true", help="print a page for the documents and nothing else")
+    parser.set_defaults(run=run_matrix)
+
+
+def run_matrix(args: argparse.Namespace) -> int:
+    """Run what is to be run, keep it, print the table."""
+    cases = load_cases(find_scenarios([Path(path) for path in args.paths]))
+    twice = [case.name for case in cases if sum(case.name == other.name for other in cases) > 1]
+    if twice:
+        raise InputError(twice[0], None, "two scenarios of this name; their cells could not be told apart")
+    cache = Cache(default_root(os.environ))
+    targets = match_targets(args.targets, load_kernels(cache, _progress).kernels)
+    if not targets:
+        raise InputError(" ".join(args.targets), None, "matches no target (shadowfuzz kernels list)")
+    path = Path(args.results) if args.results else cache.root / "matrix.json"
+    before = read_results(path)
+    wanted = before.missing(targets, cases) if args.missing else dict.fromkeys(targets, cases)
+    results = run_cells([Work(t, c, args.repeat, KNOWN_DIR) for t, c in wanted.items()], before, path)
+    table = Table(results.cells, targets, [case.name for case in cases])
+    cells = _chosen(results, targets, cases)
+    if args.json:
+        print(json.dumps({"targets": targets, "cells": [asdict(cell) for cell in cells]}, indent=1))
+    elif args.markdown:
+        words = [*args.paths, "--targets", *(f"'{glob}'" for glob in args.targets), "--missing", "--markdown"]
+        print(markdown(table, f"shadowfuzz matrix {' '.join(words)}"), end="")
+    else:
+        print("\n".join(table.lines()))
+    if any(cell.verdict in (LOST, CANNOT) for cell in cells):
+        return 3
+    return 1 if any(cell.verdict == DIVERGES for cell in cells) else 0
+
+
+def run_cells(work: Sequence[Work], before: Results, path: Path) -> Results:
+    """Run, keep after each target, and say on stderr how far it is."""
+    results, start, ended = before, time.monotonic(), 0
+
+    def done(cells: Sequence[Cell]) -> None:
+        nonlocal results, ended
+        results = results.with_cells(cells)
+        write_results(path, results)
+        ended += 1
+        bad = sum(cell.verdict == DIVERGES for cell in cells)
+        cannot = next((cell.why for cell in cells if cell.verdict == CANNOT), "")
+        _progress(
+            f"{ended} of {len(work)} targets, {time.monotonic() - start:.0f} s: {cells[0].target}, "
+            + (cannot or f"{len(cells)} scenarios, {bad} diverge")
+        )
+
+    if work:
+        run_all(work, done)
+    return results
+
+
+def _chosen(results: Results, targets: Sequence[str], cases: Sequence[Case]) -> list[Cell]:
+    keys = [(target, case.name) for target in targets for case in cases]
+    return [results.cells[key] for key in keys if key in results.cells]
+
+
+def _progress(line: str) -> None:
+    print(f"matrix: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A matrix as text: one character a cell, a legend, and in which releases each finding is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+
+from fuzz.matrix import CANNOT, CLEAN, DIVERGES, LOST, Cell
+from harness.vm.versions import linux_version, version_key
+
+SYMBOLS: Mapping[str, str] = {CLEAN: ".", LOST: "!", CANNOT: "-"}
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+PACKAGED = "as packaged"
+
+
+def split(target: str) -> tuple[str, str]:
+    """Return the configuration and the kernel version of a target's name; no version stands for its own package."""
+    config, _, version = target.partition("@")
+    return config, version
+
+
+def order(targets: Iterable[str]) -> list[str]:
+    """Return targets by configuration, then by version."""
+    return sorted(set(targets), key=lambda t: (split(t)[0], version_key(split(t)[1])))
+
+
+class Table:
+    """The cells of some scenarios on some targets, ready to be shown."""
+
+    def __init__(self, cells: Mapping[tuple[str, str], Cell], targets: Iterable[str], scenarios: Sequence[str]) -> None:
+        self.targets = order(targets)
+        self.scenarios = list(scenarios)
+        self._cells = cells
+        sets = dict.fromkeys(
+            cell.findings
+            for scenario in self.scenarios
+            for target in self.targets
+            if (cell := cells.get((target, scenario))) is not None and cell.verdict == DIVERGES
+        )
+        self.legend = {names: LETTERS[i] if i < len(LETTERS) else "*" for i, names in enumerate(sets)}
+
+    def symbol(self, target: str, scenario: str) -> str:
+        """Return the character of a cell; a space where there is none."""
+        cell = self._cells.get((target, scenario))
+        if cell is None:
+            return " "
+        return self.legend[cell.findings] if cell.verdict == DIVERGES else SYMBOLS[cell.verdict]
+
+    def configs(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield each configuration with its targets."""
+        for config, group in groupby(self.targets, key=lambda target: split(target)[0]):
+            yield config, list(group)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the table's lines: a block a configuration, scenarios that are clean everywhere in one line."""
+        for config, targets in self.configs():
+            series = [(name, list(group)) for name, group in groupby(targets, key=_series)]
+            rows = {s: " ".join("".join(self.symbol(t, s) for t in group) for _, group in series)
+                    for s in self.scenarios}  # fmt: skip
+            clean = [scenario for scenario, row in rows.items() if not row.strip(". ")]
+            width = max((len(s) for s in rows if s not in clean), default=20)
+            heads = [f"{name:<{len(group)}}" for name, group in series]
+            yield f"{config}: {len(targets)} kernels"
+            yield "  " + "; ".join(f"{name}: {_span(group)}" for name, group in series)
+            if len(rows) > len(clean):
+                yield f"  {'':{width}}  {' '.join(heads)}".rstrip()
+            for scenario, row in rows.items():
+                if scenario not in clean:
+                    yield f"  {scenario:{width}}  {row}".rstrip()
+            if clean:
+                yield f"  {len(clean)} more scenarios are clean on all of them"
+        yield from self.legend_lines()
+
+    def legend_lines(self) -> Iterator[str]:
+        """Yield what each character stands for, and why targets cannot run."""
+        if self.targets:
+            yield ". clean   ! lost   - cannot run   (blank: not run)"
+        for names, letter in self.legend.items():
+            yield f"{letter} {', '.join(names)}"
+        whys: dict[str, list[str]] = {}
+        for target in self.targets:
+            for scenario in self.scenarios:
+                cell = self._cells.get((target, scenario))
+                if cell is not None and cell.why:
+                    where = target if cell.verdict == CANNOT else f"{target} {scenario}"
+                    whys.setdefault(f"{SYMBOLS[cell.verdict]} {cell.why}", []).append(where)
+        for why, places in whys.items():
+            named = list(dict.fromkeys(places))
+            yield f"{why} ({', '.join(named[:4])}{f' and {len(named) - 4} more' if len(named) > 4 else ''})"
+
+    def history(self) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
+        """Yield (configuration, finding, [(first, last kernel of a stretch that shows it)]).
+
+        A kernel that could not run, or that ran none of the scenarios, neither ends nor begins a stretch.
+        """
+        names = sorted({name for found in self.legend for name in found})
+        for config, targets in self.configs():
+            for name in names:
+                carriers = [s for s in self.scenarios if any(name in self._found(t, s) for t in targets)]
+                stretches: list[tuple[str, str]] = []
+                going = False
+                for target in targets:
+                    ran = [s for s in carriers if self.symbol(target, s) not in " -!"]
+                    if not ran:
+                        continue
+                    shows = any(name in self._found(target, s) for s in ran)
+                    version = split(target)[1] or PACKAGED
+                    if shows and going:
+                        stretches[-1] = (stretches[-1][0], version)
+                    elif shows:
+                        stretches.append((version, version))
+                    going = shows
+                if stretches:
+                    yield config, name, stretches
+
+    def _found(self, target: str, scenario: str) -> tuple[str, ...]:
+        cell = self._cells.get((target, scenario))
+        return () if cell is None else cell.findings
+
+
+def _series(target: str) -> str:
+    version = split(target)[1]
+    return ".".join(map(str, linux_version(version))) if version else "packaged"
+
+
+def _span(group: Sequence[str]) -> str:
+    first, last = (split(target)[1] or PACKAGED for target in (group[0], group[-1]))
+    return first if first == last else f"{first} to {last} ({len(group)})"
+
+
+def markdown(table: Table, command: str) -> str:
+    """Return the page that the documents carry."""
+    lines = ["# Every kernel release", "", f"Generated by `{command}`; do not edit.", ""]
+    lines += ["One character a kernel, in version order.", "", "```text", *table.lines(), "```", ""]
+    lines += ["## Where each divergence is", "", "| configuration | divergence | kernels that show it |"]
+    lines.append("|---|---|---|")
+    for config, name, stretches in table.history():
+        spans = ", ".join(a if a == b else f"{a} to {b}" for a, b in stretches)
+        lines.append(f"| {config} | `{name}` | {spans} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where KVM keeps what the probe reads: ``layout.h`` from a kernel's own headers, or in numbers from its BTF.
+
+A release whose headers have left the archive borrows those of a neighbour.  Numbers then stand for every member of
+KVM's structs, and :func:`why_not` compares what the module's frame depends on besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from harness import registers
+from harness.errors import SetupError
+from harness.registers import Group
+from harness.trace import ContextLayout
+from harness.vm.btf import Btf
+from harness.vm.versions import linux_version
+
+PLACES: Mapping[str, tuple[str, str]] = {
+    # Macro, (type, member of struct kvm_vcpu).
+    "SF_FAULT_ESR": ("u64", "arch.fault.esr_el2"),
+    "SF_FAULT_FAR": ("u64", "arch.fault.far_el2"),
+    "SF_FAULT_HPFAR": ("u64", "arch.fault.hpfar_el2"),
+    "SF_HCR": ("u64", "arch.hcr_el2"),
+    "SF_IFLAGS": ("u8", "arch.iflags"),
+    "SF_RUN": ("struct kvm_run *", "run"),
+}
+
+SLOTS = tuple(dict.fromkeys(r.sys_reg for r in registers.STATE if r.sys_reg is not None))
+
+FRAME_SIZES: tuple[str, ...] = ("module", "kernel_param")
+FRAME_OFFSETS: tuple[str, ...] = (
+    *("module.name", "module.init", "tracepoint.name", "kprobe.addr", "kprobe.symbol_name"),
+    *("callback_head.func", "kvm_run.mmio"),
+)
+"""What a borrowed module's frame takes from its donor's headers: must be the same in both kernels."""
+
+
+def _common(slots: Iterator[str]) -> Iterator[str]:
+    yield "/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */"
+    yield "/* Generated from harness/vm/layout_header.py: do not edit. */"
+    yield from slots
+
+
+def render_own() -> str:
+    """Return ``layout.h`` for a module that is built against its kernel's own headers."""
+    lines = [
+        *(f"#define {macro}(v) ((v)->{member})" for macro, (_, member) in PLACES.items()),
+        "#define SF_CONTEXT(v) (&(v)->arch.ctxt)",
+        "#define SF_REGS(v) (&(v)->arch.ctxt.regs)",
+        "#define SF_SYS_REGS(c) (((struct kvm_cpu_context *)(c))->sys_regs)",
+        "#define SF_CONTEXT_SIZE sizeof(struct kvm_cpu_context)",
+        "#define SF_LINUX_VERSION LINUX_VERSION_CODE",
+        *(f"#define SF_SLOT_{slot} {slot}" for slot in SLOTS),
+    ]
+    return "\n".join(_common(iter(lines))) + "\n"
+
+
+def render_borrowed(btf: Btf, release: str) -> str:
+    """Return ``layout.h`` in numbers, for the kernel whose types are `btf`; SetupError if it lacks a member."""
+    major, minor = linux_version(release)
+    numbers = _slots(btf, release)
+    lines = ["#define SF_BORROWED 1"]
+    for macro, (kind, member) in PLACES.items():
+        lines.append(f"#define {macro}(v) (*({kind} *)((u8 *)(v) + {_offset(btf, f'kvm_vcpu.{member}', release)}))")
+    context = _offset(btf, "kvm_vcpu.arch.ctxt", release)
+    regs = _offset(btf, "kvm_cpu_context.regs", release)
+    lines += [
+        f"#define SF_CONTEXT(v) ((void *)((u8 *)(v) + {context}))",
+        f"#define SF_REGS(v) ((struct user_pt_regs *)((u8 *)(v) + {context + regs}))",
+        f"#define SF_SYS_REGS(c) ((u64 *)((u8 *)(c) + {_offset(btf, 'kvm_cpu_context.sys_regs', release)}))",
+        f"#define SF_CONTEXT_SIZE {btf.size('kvm_cpu_context')}",
+        f"#define SF_LINUX_VERSION KERNEL_VERSION({major}, {minor}, 0)",
+        *(f"#define SF_SLOT_{slot} {numbers[slot]}" for slot in SLOTS),
+    ]
+    return "\n".join(_common(iter(lines))) + "\n"
+
+
+def _offset(btf: Btf, path: str, release: str) -> int:
+    at = btf.offset(path)
+    if at < 0:
+        raise SetupError(f"Linux {release}: its BTF has no {path}")
+    return at
+
+
+def _slots(btf: Btf, release: str) -> Mapping[str, int]:
+    numbers = btf.enum("vcpu_sysreg")
+    missing = [slot for slot in SLOTS if slot not in numbers]
+    if missing:
+        raise SetupError(f"Linux {release}: enum vcpu_sysreg has no {missing[0]}")
+    return numbers
+
+
+def read_btf_layout(btf: Btf, release: str) -> ContextLayout:
+    """Return where ``struct kvm_cpu_context`` keeps every register of ``registers.STATE``, by the kernel's BTF."""
+    numbers = _slots(btf, release)
+    regs = _offset(btf, "kvm_cpu_context.regs", release) // 8
+    sys_regs = _offset(btf, "kvm_cpu_context.sys_regs", release) // 8
+    # struct user_pt_regs is the kernel's ABI: x0..x30, sp, pc, pstate.
+    core = {"sp_el0": 31, "pc": 32, "pstate": 33}
+    slots: list[int] = []
+    for register in registers.STATE:
+        if register.sys_reg is not None:
+            slots.append(sys_regs + numbers[register.sys_reg])
+        elif register.group is Group.GPR:
+            slots.append(regs + int(register.name[1:]))
+        else:
+            slots.append(regs + core[register.name])
+    return ContextLayout(size=btf.size("kvm_cpu_context"), slots=tuple(slots))
+
+
+def why_not(own: Btf, donor: Btf) -> str:
+    """Return what keeps a module with the donor's frame out of the kernel `own`; empty if nothing does."""
+    for name in FRAME_SIZES:
+        if own.size(name) != donor.size(name):
+            return f"struct {name} has {own.size(name)} bytes, not {donor.size(name)}"
+    for path in FRAME_OFFSETS:
+        if own.offset(path) != donor.offset(path):
+            return f"{path} is at {own.offset(path)}, not {donor.offset(path)}"
+    return ""
