@@ -20,10 +20,10 @@ from pathlib import Path
 from types import FrameType
 
 from fuzz.stats import Stats, merge, read_stats
-from fuzz.store import Store
+from fuzz.store import FINDINGS, FLAKY
 from harness.errors import InputError, SetupError
 
-CORPUS, FINDINGS, FLAKY, RUN, LOCK = "corpus", "findings", "flaky", "run", "lock"
+CORPUS, RUN, LOCK = "corpus", "run", "lock"
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 3.0
 """How long a worker may take to end what it is doing."""
@@ -91,8 +91,6 @@ def campaign_directory(out: Path, seeds: Sequence[Path]) -> Iterator[None]:
             raise InputError(str(out), None, "another campaign uses this directory right now") from None
         shutil.rmtree(out / RUN, ignore_errors=True)
         (out / RUN).mkdir()
-        for name in (FINDINGS, FLAKY):
-            Store(out / name).clean()
         for seed in sorted(path for directory in seeds for path in directory.glob("*.scn")):
             place = out / CORPUS / seed.name
             if not place.exists():
@@ -100,8 +98,6 @@ def campaign_directory(out: Path, seeds: Sequence[Path]) -> Iterator[None]:
                 shutil.copyfile(seed, work)
                 work.rename(place)
         yield
-        for name in (FINDINGS, FLAKY):
-            Store(out / name).clean()  # what a worker was writing when its time was over
     finally:
         os.close(lock)
 

@@ -11,10 +11,16 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from fuzz.campaign import Plan, Progress, campaign_directory, run_campaign, until_signal
+from fuzz.database import Database, default_url
+from fuzz.history import SAMPLE_SECONDS, History, Sample
+from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.summary import Asked, status_line, summarise, text
 from harness.findings import Subject
 from harness.known import Catalogue
@@ -42,8 +48,10 @@ examples:
 
 what is in --out afterwards (call again with the same directory to go on from there):
   corpus/                 scenarios that reached something new, readable
-  findings/<kind>-<id>/   one cluster each: scenario.scn, finding.json, count; kind is divergence, crash or internal
-  flaky/                  divergences that did not come back when the scenario was run again
+  findings.db             findings and runs, written before the campaign goes on; `shadowfuzz findings` reads it
+  findings/<kind>-<id>/   written from it at the end: scenario.scn, finding.json, count, trace.json for each cluster;
+                          kind is divergence, crash or internal
+  flaky/                  likewise, divergences that did not come back when the scenario was run again
   run/                    the workers' logs and counters of the last campaign
 
 a divergence that the catalogue (corpus/known) does not explain is run again in the same VM and in a fresh one, and is
@@ -77,6 +85,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--seed", type=_seed, metavar="N", help="of the random numbers (any; the summary names it)")
     parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
+    parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (sqlite in --out)")
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
     parser.set_defaults(run=run_fuzz)
 
@@ -110,27 +119,64 @@ def run_fuzz(args: argparse.Namespace) -> int:
     out = args.out.absolute()
     seed = int(args.seed) if args.seed is not None else secrets.randbits(32)
     subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, args.level)
-    asked = Asked(subject, args.target, kernel, seed, int(args.jobs), args.out, started)
+    url = args.store or default_url(out)
+    asked = Asked(subject, args.target, kernel, seed, int(args.jobs), args.out, started, url)
 
     def launch(index: int, incarnation: int, stats: Path) -> list[str]:
         # Workers differ, and so do lives of one worker: else it would run into the same death again.
         own_seed = (seed + 1009 * index + 65537 * incarnation) % (1 << 32)
         argv = [sys.executable, "-m", "fuzz.live", "--target", args.target, "--level", args.level]
         argv += ["--seed", str(own_seed), "--out", str(out), "--stats", str(stats), "--parent", str(os.getpid())]
+        argv += ["--store", url]
         return argv if kernel is None else [*argv, "--kernel", str(kernel)]
 
     show = _Status(sys.stderr)
     with campaign_directory(out, [PROJECT / "corpus" / "seeds", PROJECT / "corpus" / "regressions"]):
+        database = Database(url)
+        diary = _Diary(History(database), {**asdict(subject), "seed": seed, "jobs": asked.jobs})
+
+        def tick(progress: Progress) -> None:
+            show.tick(progress)
+            diary.tick(progress)
+
         with until_signal() as stopped:
-            outcome = run_campaign(Plan(args.seconds, asked.jobs, out), launch, show.tick, stopped)
+            outcome = run_campaign(Plan(args.seconds, asked.jobs, out), launch, tick, stopped)
         show.clear()
+        for shelf in (FINDINGS, FLAKY):
+            Store(database, shelf).export(out / shelf)
         summary = summarise(asked, outcome)
+        diary.end(summary.to_json())
     print(json.dumps(summary.to_json(), indent=2) if args.json else text(summary), flush=True)
     return summary.exit_status
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+class _Diary:
+    """The run in the database; that it cannot be written is no reason to stop."""
+
+    def __init__(self, history: History, asked: dict[str, object]) -> None:
+        self._history = history
+        self._run = history.begin(datetime.now(UTC).isoformat(timespec="seconds"), asked)
+        self._next = 0.0
+
+    def tick(self, progress: Progress) -> None:
+        """Note how the campaign stands, now and then."""
+        if progress.seconds < self._next or not progress.seconds:
+            return
+        self._next = progress.seconds + SAMPLE_SECONDS
+        stats = progress.stats
+        scenarios, checked = stats.get("count", "scenarios"), stats.get("count", "checked_exits")
+        sample = Sample(int(progress.seconds), scenarios, checked, stats.coverage, len(stats.group("unexplained")))
+        with suppress(OSError):
+            self._history.sample(self._run, sample)
+
+    def end(self, summary: dict[str, object]) -> None:
+        """Note how it ended."""
+        with suppress(OSError):
+            self._history.end(self._run, summary)
 
 
 class _Status:

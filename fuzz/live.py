@@ -22,9 +22,10 @@ from types import FrameType
 import atheris
 
 from fuzz.counters import Counters
+from fuzz.database import Database
 from fuzz.mutate import custom_crossover, custom_mutator
 from fuzz.stats import COVERAGE_SIZE, StatsWriter
-from fuzz.store import Store
+from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.worker import GiveUp, Services, Worker
 from harness.check import Checked, check
 from harness.errors import SetupError, ShadowfuzzError
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--level", required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--store", required=True)
     parser.add_argument("--stats", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True)
     return parser
@@ -69,14 +71,15 @@ def services(args: argparse.Namespace, stats: StatsWriter, counters: Counters) -
     def checked(scenario: Scenario, trace: Trace) -> Checked:
         return check(scenario, trace, level, cpu, catalogue)
 
+    database = Database(args.store)
     subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, level)
     return Services(
         boot=start,
         check=checked,
         hit=counters.hit,
         stats=stats,
-        findings=Store(args.out / "findings"),
-        flaky=Store(args.out / "flaky"),
+        findings=Store(database, FINDINGS),
+        flaky=Store(database, FLAKY),
         subject=subject,
         now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
         ticks=time.monotonic_ns,

@@ -1,135 +1,155 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings on disk: a directory each, whole or not there at all, however the writer ends.
+"""Findings in the database: whole or not there at all, however the writer ends; and their export as directories.
 
 ::
 
-    findings/<kind>-<hash>/scenario.scn    the first scenario that showed it (none: the machine did not boot)
+    findings/<kind>-<hash>/scenario.scn    the simplest scenario that showed it (none: the machine did not boot)
                            finding.json    harness.findings
                            count           how many scenarios showed it so far, decimal
+                           trace.json      what was recorded (harness.tracefile)
                            ...             console.txt and earlier scenarios of a crash
-    findings/.tmp-*                        being written; garbage when its writer is dead
+
+The database is the store; directories are written from it and never read back.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from fuzz.database import Access, Database
 from harness.errors import InputError
-from harness.findings import ID, MAX_JSON_BYTES, Finding, from_json, to_json
+from harness.findings import Finding, from_json, to_json
+from harness.scenario import Scenario, format_scenario
+from harness.simplify import simplicity
 
-SCENARIO, FINDING, COUNT = "scenario.scn", "finding.json", "count"
-_TEMPORARY = ".tmp-"
-_DIGITS = 20
+FINDINGS, FLAKY = "findings", "flaky"
+"""The shelves: what was confirmed, and what did not come back."""
+SCENARIO, FINDING, COUNT, TRACE = "scenario.scn", "finding.json", "count", "trace.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A finding as it is kept: ``scenario`` is text, ``count`` the scenarios that showed it, dates are ISO 8601."""
+
+    shelf: str
+    finding: Finding
+    scenario: str | None
+    count: int
+    first_seen: str
+    last_seen: str
 
 
 class Store:
-    """The findings below one directory; any number of processes may use it at once.
+    """One shelf of findings; any number of processes may use it at once.
 
-    OSError (disk full, read-only): nothing was written, or nothing that counts as a finding.
+    StoreError (an OSError): disk full, read-only; nothing was written.  InputError: it cannot be read.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, database: Database, shelf: str) -> None:
+        self._database = database
+        self.shelf = shelf
 
     def __contains__(self, id_: str) -> bool:
-        return (self.root / id_).is_dir()
+        return id_ in self.ids()
 
-    def add(self, finding: Finding, scenario: str | None, extra: Mapping[str, str] | None = None) -> bool:
-        """Keep a finding and return True; if its cluster is there already, count one more and return False."""
-        place = self.root / finding.id
-        if place.is_dir():
-            self.bump(finding.id)
-            return False
-        self.root.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.root))
-        try:
-            work.chmod(0o755)
-            texts = {FINDING: to_json(finding), COUNT: _count_text(1)} | dict(extra or {})
-            if scenario is not None:
-                texts[SCENARIO] = scenario
-            for name, text in texts.items():
-                _write_synced(work / name, text)
-            _sync(work)
-            try:
-                work.rename(place)
-            except OSError:
-                if not place.is_dir():
-                    raise
-                self.bump(finding.id)  # another worker was faster
-                return False
-            _sync(self.root)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-        return True
+    def add(self, finding: Finding, scenario: Scenario | None, extra: Mapping[str, str] | None = None) -> bool:
+        """Keep a finding and return True; if its cluster is there already, count one more and return False.
 
-    def bump(self, id_: str) -> int:
-        """Count one more member of a cluster; return how many there are."""
-        handle = os.open(self.root / id_ / COUNT, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            count = _count_of(os.pread(handle, 64, 0)) + 1
-            # Same length each time, one write: a reader sees the old number or the new one.
-            os.pwrite(handle, _count_text(count).encode(), 0)
-            return count
-        finally:
-            os.close(handle)
+        A simpler scenario takes the place of the one that is there, with its texts and tries.
+        """
+        text = None if scenario is None else format_scenario(scenario)
+        weight = 0 if scenario is None else simplicity(scenario)
+        with self._database.access(write=True, durable=True) as access:
+            key = {"shelf": self.shelf, "id": finding.id}
+            told = {"document": to_json(finding), "scenario": text, "simplicity": weight}
+            # First the row, whoever makes it: from here on it is locked, for others that add to the same cluster.
+            new = access.run(
+                "INSERT INTO findings (shelf, id, kind, document, scenario, simplicity, count, first_seen, last_seen) "
+                "VALUES (:shelf, :id, :kind, :document, :scenario, :simplicity, 0, :now, :now) ON CONFLICT DO NOTHING",
+                **key,
+                **told,
+                **{"kind": finding.kind, "now": finding.first_seen},
+            ).rowcount
+            self._bump(access, finding.id, finding.first_seen)
+            if not new:
+                here = access.run("SELECT simplicity FROM findings WHERE shelf = :shelf AND id = :id", **key).scalar()
+                if here is not None and weight >= here:
+                    return False
+                access.run(
+                    "UPDATE findings SET document = :document, scenario = :scenario, simplicity = :simplicity "
+                    "WHERE shelf = :shelf AND id = :id",
+                    **key,
+                    **told,
+                )
+                access.run("DELETE FROM texts WHERE shelf = :shelf AND id = :id", **key)
+            for name, body in (extra or {}).items():
+                access.run(
+                    "INSERT INTO texts (shelf, id, name, text) VALUES (:shelf, :id, :name, :text)",
+                    **key,
+                    **{"name": name, "text": body},
+                )
+        return bool(new)
+
+    def bump(self, id_: str, now: str) -> None:
+        """Count one more member of a cluster, seen at ``now`` (ISO 8601)."""
+        with self._database.access(write=True) as access:
+            self._bump(access, id_, now)
+
+    def _bump(self, access: Access, id_: str, now: str) -> None:
+        access.run(
+            "UPDATE findings SET count = count + 1, last_seen = :now WHERE shelf = :shelf AND id = :id",
+            **{"now": now, "shelf": self.shelf, "id": id_},
+        )
 
     def count(self, id_: str) -> int:
         """Return how many scenarios showed a cluster; 0 if it is not there."""
-        try:
-            return _count_of((self.root / id_ / COUNT).read_bytes())
-        except OSError:
-            return 0
+        with self._database.access() as access:
+            sql = "SELECT count FROM findings WHERE shelf = :shelf AND id = :id"
+            return int(access.run(sql, shelf=self.shelf, id=id_).scalar() or 0)
+
+    def simplicities(self) -> dict[str, int]:
+        """Return the clusters that are there, sorted, each with how simple its scenario is (less is simpler)."""
+        with self._database.access() as access:
+            sql = "SELECT id, simplicity FROM findings WHERE shelf = :shelf ORDER BY id"
+            return {row["id"]: int(row["simplicity"]) for row in access.rows(sql, shelf=self.shelf)}
 
     def ids(self) -> tuple[str, ...]:
         """Return the clusters that are there, sorted."""
-        try:
-            return tuple(sorted(name for name in os.listdir(self.root) if ID.fullmatch(name)))  # noqa: PTH208
-        except FileNotFoundError:
-            return ()
+        return tuple(self.simplicities())
 
     def load(self, id_: str) -> Finding:
         """Read a finding.  InputError: it is not there, or somebody changed it into something else."""
-        path = self.root / id_ / FINDING
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_JSON_BYTES + 1)
-        except OSError as error:
-            raise InputError(str(path), None, f"cannot be read: {error.strerror}") from error
-        return from_json(data, str(path))
+        return self.entry(id_).finding
 
-    def clean(self) -> None:
-        """Remove what dead writers left; only when no writer is alive."""
-        for path in self.root.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(path, ignore_errors=True)
+    def entry(self, id_: str) -> Entry:
+        """Read a finding with its scenario and counts.  InputError: as :meth:`load`."""
+        with self._database.access() as access:
+            sql = "SELECT * FROM findings WHERE shelf = :shelf AND id = :id"
+            rows = access.rows(sql, shelf=self.shelf, id=id_)
+        if not rows:
+            raise InputError(id_, None, f"no such finding in {self._database.url}")
+        row = rows[0]
+        finding = from_json(row["document"], f"{self._database.url} {id_}")
+        return Entry(self.shelf, finding, row["scenario"], int(row["count"]), row["first_seen"], row["last_seen"])
 
+    def texts(self, id_: str) -> Mapping[str, str]:
+        """Return the texts that belong to a finding, by name."""
+        with self._database.access() as access:
+            sql = "SELECT name, text FROM texts WHERE shelf = :shelf AND id = :id ORDER BY name"
+            return {row["name"]: row["text"] for row in access.rows(sql, shelf=self.shelf, id=id_)}
 
-def _count_text(count: int) -> str:
-    return f"{count:{_DIGITS}d}\n"
-
-
-def _count_of(data: bytes) -> int:
-    with suppress(ValueError):
-        return max(0, int(data[:_DIGITS]))
-    return 0
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    def export(self, root: Path) -> None:
+        """Write every finding as a directory below ``root``, over what is there.  OSError: it cannot be written."""
+        for id_ in self.ids():
+            entry = self.entry(id_)
+            place = root / id_
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(parents=True)
+            files = {FINDING: to_json(entry.finding), COUNT: f"{entry.count}\n", **self.texts(id_)}
+            if entry.scenario is not None:
+                files[SCENARIO] = entry.scenario
+            for name, text in files.items():
+                (place / name).write_text(text, encoding="utf-8", newline="")

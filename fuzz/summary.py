@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fuzz.campaign import CORPUS, FINDINGS, FLAKY, Outcome, Progress
+from fuzz.campaign import CORPUS, Outcome, Progress
+from fuzz.database import Database
 from fuzz.stats import Stats
-from fuzz.store import SCENARIO, Store
+from fuzz.store import FINDINGS, FLAKY, SCENARIO, Store
 from harness.errors import InputError
 from harness.findings import Subject
 
@@ -19,7 +20,7 @@ OK, DIVERGENT, FAILED = 0, 1, 3
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How the campaign was called: what a summary needs to be repeated."""
+    """How the campaign was called: what a summary needs to be repeated; ``store`` is the database's URL."""
 
     subject: Subject
     target: str
@@ -28,6 +29,7 @@ class Asked:
     jobs: int
     out: Path
     started: float
+    store: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +158,11 @@ def summarise(asked: Asked, outcome: Outcome) -> Summary:
 
 
 def _clusters(asked: Asked, stats: Stats) -> tuple[Cluster, ...]:
-    store = Store(asked.out / FINDINGS)
+    store = Store(Database(asked.store), FINDINGS)
     found: list[Cluster] = []
     for group in ("unexplained", "crashes", "internal"):
         for id_, members in stats.group(group).items():
-            place = store.root / id_
+            place = asked.out / FINDINGS / id_
             replay = _replay(asked, place / SCENARIO) if (place / SCENARIO).is_file() else ""
             found.append(
                 Cluster(
@@ -168,7 +170,7 @@ def _clusters(asked: Asked, stats: Stats) -> tuple[Cluster, ...]:
                     id_.partition("-")[0],
                     _what(store, id_, stats),
                     members,
-                    store.count(id_),
+                    _count(store, id_),
                     str(place),
                     replay,
                 )
@@ -176,12 +178,19 @@ def _clusters(asked: Asked, stats: Stats) -> tuple[Cluster, ...]:
     return tuple(found)
 
 
+def _count(store: Store, id_: str) -> int:
+    try:
+        return store.count(id_)
+    except InputError:
+        return 0
+
+
 def _what(store: Store, id_: str, stats: Stats) -> str:
     try:
         finding = store.load(id_)
     except InputError as error:
         signatures = [name.partition(" ")[2] for name in stats.group("missing") if name.startswith(id_)]
-        return _one_line(f"not on disk: {', '.join(signatures) or error}")
+        return _one_line(f"not stored: {', '.join(signatures) or error}")
     if not finding.divergences:
         return _one_line(finding.detail or " ".join(finding.signature))
     first = finding.divergences[0]
@@ -253,7 +262,7 @@ def text(summary: Summary) -> str:
     for cluster in s.findings:
         lines += [f"  {cluster.id}: {cluster.what}", f"    {cluster.members} times; {cluster.replay or cluster.where}"]
     for why, count in s.findings_unwritten.items():
-        lines.append(f"findings could not be written to {Path(s.out) / FINDINGS}, {count} times: {why}")
+        lines.append(f"findings could not be written, {count} times: {why}")
     if s.interrupted:
         lines.append("stopped before its time, as asked")
     if s.failure:

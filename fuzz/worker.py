@@ -13,13 +13,15 @@ from typing import Protocol
 
 from fuzz.features import features
 from fuzz.stats import StatsWriter
-from fuzz.store import Store
+from fuzz.store import TRACE, Store
 from harness.check import Checked, signature
 from harness.compare import Divergence
 from harness.errors import InputError, SetupError, TargetError, VmLost
 from harness.findings import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
 from harness.scenario import Scenario, format_scenario, parse
+from harness.simplify import simplicity
 from harness.trace import Trace
+from harness.tracefile import format_trace
 
 MAX_LOSSES = 5
 """So many lost machines in a row (none of them finished a scenario) and the worker gives up."""
@@ -70,7 +72,8 @@ class Worker:
         self._losses = 0
         self._internal = 0
         self._recent: deque[Scenario] = deque(maxlen=REMEMBERED)
-        self._confirmed: set[str] = set(services.findings.ids())
+        # What is kept, with how simple its scenario is: a simpler one is worth being confirmed, too.
+        self._confirmed = services.findings.simplicities()
 
     def begin(self) -> None:
         """Boot for the first time.  TargetError: the machine does not come up; a finding has its console."""
@@ -121,7 +124,7 @@ class Worker:
             self._stats.saw(index)
         self._count(checked)
         if checked.unexplained:
-            self._unexplained(scenario, checked)
+            self._unexplained(scenario, trace, checked)
         self._recent.append(scenario)
 
     def _count(self, checked: Checked) -> None:
@@ -147,10 +150,12 @@ class Worker:
 
     # ---- divergences that nothing explains ---------------------------------------------------------------------
 
-    def _unexplained(self, scenario: Scenario, checked: Checked) -> None:
+    def _unexplained(self, scenario: Scenario, trace: Trace, checked: Checked) -> None:
         clusters = _clusters(checked)
         ids = {key: finding_id("divergence", key, self._with.subject) for key in clusters}
-        new = {key for key in clusters if ids[key] not in self._confirmed}
+        weight = simplicity(scenario)
+        new = {key for key in clusters if self._confirmed.get(ids[key], weight + 1) > weight}
+        extra = {TRACE: format_trace(trace)} if new else {}
         same: set[Signature] = set()
         fresh: set[Signature] = set()
         if new:
@@ -162,14 +167,14 @@ class Worker:
                 # Not confirmed, not forgotten: kept as flaky, and the caller sees to the machine.
                 for key, members in clusters.items():
                     tries = (Tries(int(key in same), 1), Tries(0, 0))
-                    self._keep(scenario, key, members, tries, confirmed=key not in new)
+                    self._keep(scenario, key, members, tries, extra, confirmed=key not in new)
                 raise
         for key, members in clusters.items():
             if key in new:
                 tries = (Tries(int(key in same), 1), Tries(int(key in fresh), 1))
-                self._keep(scenario, key, members, tries, confirmed=key in same and key in fresh)
+                self._keep(scenario, key, members, tries, extra, confirmed=key in same and key in fresh)
             else:
-                self._keep(scenario, key, members, (Tries(0, 0), Tries(0, 0)), confirmed=True)
+                self._keep(scenario, key, members, (Tries(0, 0), Tries(0, 0)), {}, confirmed=True)
 
     def _keep(
         self,
@@ -177,6 +182,7 @@ class Worker:
         key: Signature,
         members: list[Divergence],
         tries: tuple[Tries, Tries],
+        extra: Mapping[str, str],
         *,
         confirmed: bool,
     ) -> None:
@@ -190,24 +196,27 @@ class Worker:
             self._with.now(),
         )
         self._stats.add("unexplained" if confirmed else "flaky", finding.id, len(members))
-        seen = finding.id in self._confirmed
-        if confirmed:
-            self._confirmed.add(finding.id)
-        store = self._with.findings if confirmed else self._with.flaky
-        self._store(store, finding, scenario, {}, seen=seen)
+        if not confirmed:
+            self._store(self._with.flaky, finding, scenario, extra)
+        elif not tries[1].runs:  # not run again: neither new nor simpler
+            self._store(self._with.findings, finding, scenario, extra, seen=True)
+        elif self._store(self._with.findings, finding, scenario, extra):
+            self._confirmed[finding.id] = simplicity(scenario)
 
     def _store(
         self, store: Store, finding: Finding, scenario: Scenario | None, extra: Mapping[str, str], *, seen: bool = False
-    ) -> None:
+    ) -> bool:
         try:
-            if seen and finding.id in store:
-                store.bump(finding.id)
+            if seen:
+                store.bump(finding.id, finding.first_seen)
             else:
-                store.add(finding, None if scenario is None else format_scenario(scenario), extra)
+                store.add(finding, scenario, extra)
         except OSError as error:
             # The campaign goes on counting; the summary says that this could not be kept.
             self._stats.add("unwritten", f"{error.strerror or error}")
             self._stats.put("missing", f"{finding.id} {' '.join(finding.signature)}", 1)
+            return False
+        return True
 
     # ---- what is no divergence -----------------------------------------------------------------------------------
 

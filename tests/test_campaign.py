@@ -18,8 +18,10 @@ import pytest
 
 from fuzz import campaign, summary
 from fuzz.campaign import Launch, Outcome, Plan, Progress, campaign_directory, run_campaign
+from fuzz.database import Database, default_url
 from fuzz.fuzz_cli import add_parser
 from fuzz.stats import COVERAGE_SIZE, EMPTY, SLOTS, StatsWriter, merge, read_stats
+from fuzz.store import FINDINGS, Store
 from fuzz.summary import Asked, status_line, summarise
 from harness.errors import InputError, VmLost
 from tests.test_worker import DIVERGENCE, SUBJECT, TEXT, bench, checked
@@ -198,12 +200,11 @@ def test_a_directory_is_taken_up_again(tmp_path: Path) -> None:
     with campaign_directory(out, [seeds]):
         assert (out / "corpus" / "one.scn").read_text() == "first"
         (out / "corpus" / "found").write_text("by the fuzzer")
-        (out / "findings" / ".tmp-dead").mkdir()
         (out / "run" / "worker-0-0.stats").write_bytes(b"old")
     (seeds / "two.scn").write_text("second")
     with campaign_directory(out, [seeds]):
         assert sorted(path.name for path in (out / "corpus").iterdir()) == ["found", "one.scn", "two.scn"]
-        assert list((out / "findings").iterdir()) == list((out / "run").iterdir()) == []
+        assert list((out / "run").iterdir()) == []
         with pytest.raises(InputError, match="another campaign"), campaign_directory(out, [seeds]):
             pass
 
@@ -218,7 +219,9 @@ def test_a_directory_that_cannot_be_one(tmp_path: Path) -> None:
 def summary_of(out: Path, outcome: Outcome) -> summary.Summary:
     """Return the summary of a campaign that began a second ago."""
     (out / "corpus").mkdir(exist_ok=True)
-    asked = Asked(SUBJECT, "fake", Path("an image"), 7, 2, out, time.monotonic() - 1)
+    url = default_url(out)
+    Store(Database(url), FINDINGS).export(out / FINDINGS)
+    asked = Asked(SUBJECT, "fake", Path("an image"), 7, 2, out, time.monotonic() - 1, url)
     return summarise(asked, outcome)
 
 

@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings: their JSON form against hostile text, their directory against dying and competing writers."""
+"""Findings as values: their names, and their JSON form against hostile text."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
-import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz.store import Store
 from harness.compare import Divergence
 from harness.errors import InputError
 from harness.findings import Finding, Subject, Tries, difference, finding_id, from_json, to_json
@@ -94,77 +88,3 @@ def test_what_is_wrong_is_said(text: str | bytes, reason: str) -> None:
     with pytest.raises(InputError, match=reason) as caught:
         from_json(text, "some/finding.json")
     assert str(caught.value).startswith("some/finding.json") and "\n" not in str(caught.value)
-
-
-def test_add_then_bump(tmp_path: Path) -> None:
-    store = Store(tmp_path / "findings")
-    assert store.ids() == () and store.count(finding().id) == 0
-    assert store.add(finding(), "text", {"console.txt": "panic"})
-    assert not store.add(finding(), "another text")
-    assert store.bump(finding().id) == 3
-    place = store.root / finding().id
-    assert (place / "scenario.scn").read_text() == "text"
-    assert (place / "console.txt").read_text() == "panic"
-    assert int((place / "count").read_text()) == store.count(finding().id) == 3
-    assert store.load(finding().id) == finding()
-    assert store.ids() == (finding().id,)
-    assert [path.name for path in store.root.iterdir()] == [finding().id]
-
-
-def test_a_damaged_count_starts_again(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.add(finding(), "text")
-    (tmp_path / finding().id / "count").write_text("-\x00many")
-    assert store.bump(finding().id) == 1
-
-
-def test_a_finding_that_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
-        Store(tmp_path).load(finding().id)
-
-
-def test_no_room_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "findings").write_text("a file in the way")
-    with pytest.raises(OSError, match=r"exists|directory"):
-        Store(tmp_path / "findings").add(finding(), "text")
-
-
-def _add_many(root: Path, count: int) -> None:
-    store = Store(root)
-    for i in range(count):
-        store.add(finding(("restore", f"r{i % 5}", "WFX", "")), "text")
-
-
-def test_many_writers_count_every_member(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=_add_many, args=(tmp_path, 50)) for _ in range(4)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    store = Store(tmp_path)
-    assert [store.count(id_) for id_ in store.ids()] == [40] * 5
-
-
-def _add_forever(root: Path) -> None:
-    store = Store(root)
-    for i in range(1_000_000):
-        store.add(finding(("restore", f"r{i}", "WFX", "")), "scenario text")
-
-
-def test_a_killed_writer_leaves_whole_findings_only(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    for round_ in range(4):
-        writer = multiprocessing.get_context("fork").Process(target=_add_forever, args=(tmp_path,))
-        writer.start()
-        deadline = time.monotonic() + 10
-        while len(store.ids()) <= round_ and time.monotonic() < deadline:
-            time.sleep(0.001)
-        assert writer.pid is not None
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.join()
-        for id_ in store.ids():
-            assert store.load(id_).id == id_
-            assert (tmp_path / id_ / "scenario.scn").read_text() == "scenario text"
-    store.clean()
-    assert all(path.name in store.ids() for path in tmp_path.iterdir())

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from fuzz.database import Database, StoreError, default_url
 from fuzz.features import features
 from fuzz.stats import StatsWriter, read_stats
-from fuzz.store import Store
+from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.worker import MAX_INTERNAL, MAX_LOSSES, GiveUp, Services, Worker
 from harness.check import Checked, Judged
 from harness.compare import Divergence
@@ -97,11 +98,11 @@ class Bench:
 
     @property
     def findings(self) -> Store:
-        return Store(self.root / "findings")
+        return Store(Database(default_url(self.root)), FINDINGS)
 
     @property
     def flaky(self) -> Store:
-        return Store(self.root / "flaky")
+        return Store(Database(default_url(self.root)), FLAKY)
 
     def count(self, group: str) -> int:
         return read_stats(self.root / "stats").total(group)
@@ -112,14 +113,15 @@ class Bench:
 
 def bench(root: Path, *answers: Answer) -> Bench:
     """Return a worker that has begun."""
+    database = Database(default_url(root))
     executor, hits, ticks = FakeExecutor(list(answers)), list[int](), count(100)
     services = Services(
         boot=executor.boot,
         check=executor.check,
         hit=hits.append,
         stats=StatsWriter(root / "stats"),
-        findings=Store(root / "findings"),
-        flaky=Store(root / "flaky"),
+        findings=Store(database, FINDINGS),
+        flaky=Store(database, FLAKY),
         subject=SUBJECT,
         now=lambda: "2026-01-01T00:00:00+00:00",
         ticks=lambda: next(ticks),
@@ -152,7 +154,8 @@ def test_fake_divergence_that_comes_back_is_a_finding(tmp_path: Path) -> None:
     kept = b.findings.load(id_)
     assert b.findings.count(id_) == 2
     assert (kept.same_vm.hits, kept.fresh_vm.hits) == (1, 1)
-    assert (tmp_path / "findings" / id_ / "scenario.scn").read_bytes() == TEXT
+    assert b.findings.entry(id_).scenario == TEXT.decode()
+    assert "trace.json" in b.findings.texts(id_)
     assert (b.count("unexplained"), b.count("flaky"), b.get("count", "confirmations")) == (3, 0, 1)
 
 
@@ -181,9 +184,9 @@ def test_fake_lost_machine_is_a_crash_and_is_booted_again(tmp_path: Path) -> Non
         b.worker.one(TEXT)
     assert (b.executor.boots, b.get("count", "scenarios"), b.count("lost")) == (2, 2, 1)
     (id_,) = b.findings.ids()
-    place = tmp_path / "findings" / id_
-    assert id_.startswith("crash-") and "panic" in (place / "console.txt").read_text()
-    assert (place / "earlier-1.scn").read_bytes() == (place / "scenario.scn").read_bytes() == TEXT
+    texts = b.findings.texts(id_)
+    assert id_.startswith("crash-") and "panic" in texts["console.txt"]
+    assert texts["earlier-1.scn"] == b.findings.entry(id_).scenario == TEXT.decode()
 
 
 def test_fake_machine_lost_while_confirming(tmp_path: Path) -> None:
@@ -208,18 +211,22 @@ def test_fake_failure_of_our_own_is_a_finding(tmp_path: Path) -> None:
     for _ in range(MAX_INTERNAL - 1):
         b.worker.one(TEXT)
     (id_,) = b.findings.ids()
-    assert id_.startswith("internal-") and "KeyError" in (tmp_path / "findings" / id_ / "traceback.txt").read_text()
+    assert id_.startswith("internal-") and "KeyError" in b.findings.texts(id_)["traceback.txt"]
     with pytest.raises(GiveUp, match="shadowfuzz itself failed"):
         b.worker.one(TEXT)
     assert b.count("internal") == MAX_INTERNAL
 
 
 def test_fake_findings_that_cannot_be_written_are_said_to_be(tmp_path: Path) -> None:
-    b = bench(tmp_path, *[checked(DIVERGENCE)] * 4)
-    (tmp_path / "findings").write_text("in the way")
-    b.worker.one(TEXT)
+    b = bench(tmp_path, *[checked(DIVERGENCE)] * 6)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def full(*_: object, **__: object) -> None:
+            raise StoreError("database or disk is full")
+
+        patch.setattr(Store, "add", full)
+        b.worker.one(TEXT)
     assert (b.count("unexplained"), b.count("unwritten")) == (1, 1)
-    (tmp_path / "findings").unlink()
     b.worker.one(TEXT)  # there is room again
     assert len(b.findings.ids()) == 1 and b.get("count", "scenarios") == 2
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.store import Store
+from fuzz.database import Database, default_url
+from fuzz.store import FINDINGS, Store
 from harness.scenario import load
 from harness.vm.build import prepare
 from harness.vm.config import load_config
@@ -109,7 +110,7 @@ def test_a_campaign_survives_a_killed_machine_and_tells_the_truth(tmp_path: Path
     crashes = [finding for finding in summary["findings"] if finding["kind"] == "crash"]
     assert len(crashes) == 1 and "QEMU ended with status -9" in crashes[0]["what"]
     assert (Path(crashes[0]["where"]) / "console.txt").is_file()
-    store = Store(tmp_path / "findings")
+    store = Store(Database(default_url(tmp_path)), FINDINGS)
     assert {finding["id"] for finding in summary["findings"]} == set(store.ids())
     for id_ in store.ids():
         assert store.load(id_).subject.target == "kvm-nvhe"
