@@ -20,6 +20,7 @@ from harness import arch, contract, exits
 from harness.arch import State
 from harness.compare import Divergence, Prediction, Round
 from harness.errors import InputError
+from harness.owed import is_mmio
 from harness.protocol import PENDING
 from harness.registers import INDEX, MASK64
 
@@ -71,6 +72,14 @@ def _call_result(case: Case, index: int, expected: int, observed: int) -> bool:
     return owed is None or owed == observed
 
 
+def _call_status(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    if exit_ is None or index != 0:
+        return False
+    owed = contract.call_status(exit_)
+    return owed is None or observed in owed
+
+
 def _load_completed(case: Case, index: int, expected: int, observed: int) -> bool:
     exit_, entry = case.round.exit, case.round.entry
     if exit_ is None or exits.DABT["WNR"].get(exit_.esr) or index != exits.DABT["SRT"].get(exit_.esr):
@@ -119,6 +128,7 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
         for row in (
             RuleRow("host_wrote", _host_wrote, "observed is what the host last wrote there (then KVM's SKIP, if any)"),
             RuleRow("call_result", _call_result, "observed is what SMCCC owes in x1, x2, x3"),
+            RuleRow("call_status", _call_status, "observed is what PSCI or SMCCC owes in x0"),
             RuleRow("load_completed", _load_completed, "the register is the load's, observed is the data owed to it"),
             RuleRow("moved_on", _moved_on, "observed is PC, expected + 4"),
             RuleRow("abort_taken", _abort_taken, "observed is what entry to an external abort owes there"),
@@ -139,6 +149,7 @@ class Place(NamedTuple):
     helper: str
     outcome: str
     reset: bool
+    mmio: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +164,7 @@ class Known:
     outcomes: frozenset[str]
     levels: frozenset[str]
     reset: bool | None
+    mmio: bool | None
     explains: str
     verdict: str
     why: str
@@ -167,17 +179,19 @@ class Known:
             and (not self.helpers or at.helper in self.helpers)
             and (not self.outcomes or at.outcome in self.outcomes)
             and (self.reset is None or self.reset == at.reset)
+            and (self.mmio is None or self.mmio == at.mmio)
         )
 
 
 _LISTS = ("relations", "registers", "exits", "helpers", "outcomes", "levels")
+_SWITCHES = ("reset", "mmio")
 _TEXTS = ("id", "explains", "verdict", "why", "source")
 
 
 def _entry(row: Mapping[str, Any], where: str, line: int) -> Known:
-    wrong = set(row) - {*_LISTS, *_TEXTS, "reset"}
+    wrong = set(row) - {*_LISTS, *_TEXTS, *_SWITCHES}
     if wrong:
-        expected = ", ".join((*_TEXTS, *_LISTS, "reset"))
+        expected = ", ".join((*_TEXTS, *_LISTS, *_SWITCHES))
         raise InputError(where, line, f"unknown key {sorted(wrong)[0]!r}: expected {expected}")
     for key in _TEXTS:
         if not isinstance(row.get(key), str) or not row[key]:
@@ -196,11 +210,11 @@ def _entry(row: Mapping[str, Any], where: str, line: int) -> Known:
         raise InputError(where, line, "relations: expected at least one")
     if row["explains"] == NAMED and not (lists["helpers"] and lists["outcomes"]):
         raise InputError(where, line, f"explains {NAMED!r}: expected helpers and outcomes")
-    reset = row.get("reset")
-    if not isinstance(reset, bool | None):
-        raise InputError(where, line, "reset: expected true or false")
-    fields: dict[str, Any] = {**lists, **{key: row[key] for key in _TEXTS}}
-    return Known(reset=reset, **fields)
+    for key in _SWITCHES:
+        if not isinstance(row.get(key), bool | None):
+            raise InputError(where, line, f"{key}: expected true or false")
+    fields: dict[str, Any] = {**lists, **{key: row[key] for key in _TEXTS}, **{key: row.get(key) for key in _SWITCHES}}
+    return Known(**fields)
 
 
 def _expand(names: list[str]) -> list[str]:
@@ -259,7 +273,8 @@ class Catalogue:
         """Return the function that finds the entry for a divergence of this round; ``lossy``: see :class:`Case`."""
         case = Case(round_, prediction, lossy)
         entry_values = round_.entry.values
-        where = round_.exit_class, prediction.helper, round_.action.outcome, round_.reset
+        mmio = round_.exit is not None and is_mmio(round_.exit)
+        where = round_.exit_class, prediction.helper, round_.action.outcome, round_.reset, mmio
 
         def explain(divergence: Divergence) -> Known | None:
             name = divergence.register.removeprefix("dirty.")

@@ -27,6 +27,7 @@ class Mask:
 V8_0_PSTATE = arch.NZCV | arch.IL | arch.DAIF | arch.MODE
 V8_2_PSTATE = V8_0_PSTATE | arch.UAO | arch.PAN | arch.SSBS
 VBAR_RES0 = 0x7FF
+SCTLR_MTE = 0x7F << 37
 _PSTATE = "PSTATE bits that the CPU lacks are RES0; SS is cleared where no step is armed"
 _PSTATE_SOURCE = "Arm ARM C5.2.18 and AArch64.DebugExceptionReturnSS"
 
@@ -35,6 +36,13 @@ MASKS: tuple[Mask, ...] = (
     Mask("afsr0_el1", MASK64, frozenset(), "AFSR0_EL1 is IMPLEMENTATION DEFINED", "Arm ARM D17.2.15; RAZ/WI here"),
     Mask("afsr1_el1", MASK64, frozenset(), "AFSR1_EL1 is IMPLEMENTATION DEFINED", "Arm ARM D17.2.17; RAZ/WI here"),
     Mask("amair_el1", MASK64, frozenset(), "AMAIR_EL1 is IMPLEMENTATION DEFINED", "Arm ARM D17.2.24; RAZ/WI here"),
+    Mask(
+        "sctlr_el1",
+        SCTLR_MTE,
+        frozenset({"cortex-a72", "cortex-a76"}),
+        "SCTLR_EL1 bits of the memory tagging extension are RES0 without it",
+        "Arm ARM D17.2.118: ITFSB, TCF0, TCF, ATA0, ATA",
+    ),
     Mask("vbar_el1", VBAR_RES0, frozenset(), "RES0 bits of VBAR_EL1", "Arm ARM D17.2.153: [10:0]"),
     Mask(
         "mdccint_el1",

@@ -83,8 +83,10 @@ def _abort(turn: _Turn, exit_: Switch, kind: str) -> str:
     return ""
 
 
-def _completion(exit_: Switch) -> bool:
-    """Whether the exit is an MMIO access: outside every slot, or a store to the read-only one."""
+def is_mmio(exit_: Switch) -> bool:
+    """Whether a data abort is an MMIO access: outside every slot, or a store to the read-only one (KVM API 4.35)."""
+    if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW":
+        return False
     region = _region(_page(exit_))
     if region in (CODE, VECTORS):
         return bool(DABT["WNR"].get(exit_.esr))
@@ -131,8 +133,7 @@ def owed(round_: Round) -> tuple[State, Mapping[int, frozenset[int] | None]] | s
         if reason:
             return reason
     _userspace(turn, round_)
-    pending = exit_ is not None and exits.exit_class(exit_.code, exit_.esr) == "DABT_LOW" and _completion(exit_)
-    if pending and exit_ is not None and not round_.reset:
+    if exit_ is not None and not round_.reset and is_mmio(exit_):
         if not DABT["ISV"].get(exit_.esr):
             return "an access without a valid syndrome"
         if not any(user.code == _MMIO for user in round_.users):
