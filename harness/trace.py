@@ -93,6 +93,8 @@ class ContextLayout:
         slots, size = data.get("slots"), data.get("size")
         if not isinstance(slots, list) or len(slots) != len(registers.STATE) or not isinstance(size, int):
             raise ValueError("not a context layout")
+        if not all(isinstance(slot, int) and 0 <= slot < size // 8 for slot in slots):
+            raise ValueError("a context layout with a register outside the context")
         return cls(size, tuple(slots))
 
 
