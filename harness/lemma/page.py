@@ -127,7 +127,8 @@ def _mutants(directory: Path) -> str:
         f"`shadowfuzz lemma --mutants N --store` (N = 0: all) changed one row of the model at a time, in "
         f"{report['mutants']} of {report['all']} possible ways: a number plus one, another comparison or operator, a "
         f"statement left out, two names of a table swapped. The stored states run again and a short random search "
-        f"noticed {report['killed']} of them: **{report['rate']:.1%}**, the slowest after {report['slowest_kill_s']} s. "
+        f"noticed {report['killed']} of them, **{report['rate']:.1%}**, the slowest after "
+        f"{report['slowest_kill_s']} s. "
         "The survivors, changes that no state can show among them:\n"
     )
     return "\n".join([*lines, *(f"- `{text}`" for text in report["survivors"]), ""])
