@@ -12,7 +12,19 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from fuzz import bench_cli, confirm_cli, fuzz_cli, lemma_cli, matrix_cli, minimise_cli, replay_cli, setup_cli
+from fuzz import (
+    bench_cli,
+    bisect_cli,
+    confirm_cli,
+    findings_cli,
+    fuzz_cli,
+    kernels_cli,
+    lemma_cli,
+    matrix_cli,
+    minimise_cli,
+    replay_cli,
+    setup_cli,
+)
 from harness.errors import InputError, ShadowfuzzError, VmLost
 
 if TYPE_CHECKING:
@@ -29,6 +41,8 @@ examples:
   shadowfuzz replay corpus/seeds            run scenario files, show each difference side by side
   shadowfuzz fuzz --seconds 60 --jobs 2     search for scenarios in which KVM and the model differ
   shadowfuzz minimise FILE                  the simplest scenario that shows the same divergence
+  shadowfuzz confirm FILE                   how surely it comes back, who sides with KVM, the verdict
+  shadowfuzz findings                       what campaigns found: list, show ID, JSON, JUnit, SARIF
   shadowfuzz lemma --seconds 60             level against level of the model, without any VM
   shadowfuzz bench                          exits a second: bare, recorded, checked
 
@@ -98,7 +112,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"shadowfuzz {importlib.metadata.version('shadowfuzz')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     setup_cli.add_parsers(subparsers)
-    for command in (replay_cli, fuzz_cli, minimise_cli, confirm_cli, lemma_cli, bench_cli, matrix_cli):
+    commands = (
+        replay_cli,
+        fuzz_cli,
+        minimise_cli,
+        confirm_cli,
+        findings_cli,
+        lemma_cli,
+        bench_cli,
+        kernels_cli,
+        matrix_cli,
+        bisect_cli,
+    )
+    for command in commands:
         command.add_parser(subparsers)
     return parser
 

@@ -110,8 +110,7 @@ class Work:
     target: str
     cases: tuple[Case, ...]
     repeat: int
-    known: Path
-    level: str = "spec"
+    catalogue: Catalogue
 
 
 def run_work(work: Work) -> tuple[Cell, ...]:
@@ -126,7 +125,7 @@ def run_work(work: Work) -> tuple[Cell, ...]:
 
 def run_cases(work: Work, config: MachineConfig, boot_target: Boot) -> Iterator[Cell]:
     """Yield the cell of each case: one boot for as long as it lives; a target that never boots cannot run."""
-    catalogue, cpu = Catalogue.load(work.known, work.level), cpu_model(config.cpu)
+    cpu = cpu_model(config.cpu)
     waiting = list(reversed(work.cases))
     booted = False
     while waiting:
@@ -137,7 +136,9 @@ def run_cases(work: Work, config: MachineConfig, boot_target: Boot) -> Iterator[
                 while waiting:
                     case = waiting.pop()
                     runs = [machine.run(case.scenario, fresh_vm=True) for _ in range(work.repeat)]
-                    yield _cell(work, case, [check(case.scenario, t, work.level, cpu, catalogue) for t in runs])
+                    level = work.catalogue.level
+                    results = [check(case.scenario, trace, level, cpu, work.catalogue) for trace in runs]
+                    yield _cell(work, case, results)
         except TargetError as error:
             why = error.reason if isinstance(error, VmLost) else str(error)
             if case is None:

@@ -30,6 +30,7 @@ from fuzz.matrix import (
 from fuzz.matrix_view import Table, markdown
 from fuzz.replay_cli import KNOWN_DIR, find_scenarios
 from harness.errors import InputError
+from harness.known import Catalogue
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET
 from harness.vm.kernels import load_kernels
@@ -85,7 +86,8 @@ def run_matrix(args: argparse.Namespace) -> int:
     path = Path(args.results) if args.results else cache.root / "matrix.json"
     before = read_results(path)
     wanted = before.missing(targets, cases) if args.missing else dict.fromkeys(targets, cases)
-    results = run_cells([Work(t, c, args.repeat, KNOWN_DIR) for t, c in wanted.items()], before, path)
+    catalogue = Catalogue.load(KNOWN_DIR, "spec")
+    results = run_cells([Work(t, c, args.repeat, catalogue) for t, c in wanted.items()], before, path)
     table = Table(results.cells, targets, [case.name for case in cases])
     cells = _chosen(results, targets, cases)
     if args.json:

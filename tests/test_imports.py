@@ -26,9 +26,10 @@ ROWS: tuple[str, ...] = (
     *("harness.lemma", "harness.lemma.*"),
     *("harness.report", "harness.report.esr", "harness.report.rounds", "harness.report.result"),
     *("harness.report.terminal", "harness.report.traceview", "harness.report.jsonout", "harness.report.docs"),
+    *("harness.report.story", "harness.report.formats"),
     *("harness.vm", "harness.vm.config", "harness.vm.process", "harness.vm.cache", "harness.vm.sources"),
     *("harness.vm.versions", "harness.vm.packages", "harness.vm.archive", "harness.vm.kernel", "harness.vm.btf"),
-    *("harness.vm.layout_header", "harness.vm.kernels"),
+    *("harness.vm.layout_header", "harness.vm.changelog", "harness.vm.kernels"),
     *("harness.vm.image", "harness.vm.protocol_header", "harness.vm.build"),
     *("harness.vm.doctor", "harness.vm.elf", "harness.vm.qemu", "harness.vm.executor", "harness.vm.target"),
 )

@@ -45,7 +45,8 @@ GUEST_ROOM = 32 << 20
 
 KBUILD = """\
 # -g: the host reads struct layouts from the module's DWARF.
-ccflags-y := -g -Werror
+# Headers may have attributes that this compiler is too old for.
+ccflags-y := -g -Werror -Wno-error=attributes
 # No places for ftrace: it wants an alignment of functions that older compilers do not give, and BUGs without.
 ccflags-remove-y := $(CC_FLAGS_FTRACE)
 obj-m := probe.o

@@ -46,7 +46,8 @@ def read_image(path: Path) -> ImageFacts:
 def make_relocatable(headers: Path) -> None:
     """Let the headers be used where they are: their Makefile includes ``/usr/src/linux-headers-...-common/Makefile``.
 
-    From 7.x on it names its own directory there, too.  make runs in that directory, so that a relative path does; the other links in the packages are relative already.
+    From 7.x on it names its own directory there, too.  make runs in that directory, so that a relative path does; the
+    other links in the packages are relative already.
     """
     makefile = headers / "Makefile"
     makefile.write_text(re.sub(r"(?m)^(include |KBUILD_OUTPUT=)/usr/src/", r"\1../", makefile.read_text()))

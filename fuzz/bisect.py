@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between which neighbouring kernels an outcome changes, in few boots: the search, without any machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+from harness.vm.versions import linux_version
+
+Outcome = tuple[str, ...]
+"""Names of what is unexplained; empty: nothing."""
+
+Probe = Callable[[Sequence[str]], Mapping[str, Outcome | None]]
+"""Runs some kernels and returns the outcome of each; None: it cannot run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Two kernels with nothing that can run between them, and another outcome."""
+
+    before: str
+    after: str
+    outcomes: tuple[Outcome, Outcome]
+
+    @property
+    def appears(self) -> Outcome:
+        """What the second shows and the first does not."""
+        return tuple(name for name in self.outcomes[1] if name not in self.outcomes[0])
+
+    @property
+    def disappears(self) -> Outcome:
+        """What the first shows and the second does not."""
+        return tuple(name for name in self.outcomes[0] if name not in self.outcomes[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A finished search: each kernel that was asked, with its outcome, in version order; and the changes."""
+
+    probed: Mapping[str, Outcome | None]
+    changes: tuple[Change, ...]
+
+
+def anchors(versions: Sequence[str]) -> tuple[str, ...]:
+    """Return the first and the last kernel of each series: a fix may be in one series before another."""
+    found: dict[str, None] = {}
+    for _, group in groupby(versions, key=linux_version):
+        series = list(group)
+        found |= dict.fromkeys((series[0], series[-1]))
+    return tuple(found)
+
+
+def search(versions: Sequence[str], first: Sequence[str], probe: Probe) -> Search:
+    """Find every change between kernels that were asked, by halving; `versions` are in order.
+
+    Asked first are `first` (the ends, or :func:`anchors`).  A change and its reversal between two that are alike is
+    not seen.  A kernel that cannot run is left out; the nearest one takes the place of one of `first`.  If none of the
+    first can run, the search ends.
+    """
+    known: dict[str, Outcome | None] = {}
+    ends = dict.fromkeys(first)
+    wanted: Sequence[str] = tuple(ends)
+    while wanted:
+        known |= probe(wanted)
+        ran = [version for version in versions if known.get(version) is not None]
+        if not ran:
+            break
+        gaps = [_between(versions, a, b, known) for a, b in pairwise(ran) if known[a] != known[b]]
+        middles = [gap[len(gap) // 2] for gap in gaps if gap]
+        failed = [version for version in wanted if version in ends and known[version] is None]
+        instead = [near for version in failed if (near := _nearest(versions, version, known)) is not None]
+        ends |= dict.fromkeys(instead)
+        wanted = tuple(dict.fromkeys([*middles, *instead]))
+    ran = [version for version in versions if known.get(version) is not None]
+    changes = [Change(a, b, (known[a] or (), known[b] or ())) for a, b in pairwise(ran) if known[a] != known[b]]
+    return Search({version: known[version] for version in versions if version in known}, tuple(changes))
+
+
+def _between(versions: Sequence[str], low: str, high: str, known: Mapping[str, Outcome | None]) -> list[str]:
+    inside = versions[versions.index(low) + 1 : versions.index(high)]
+    return [version for version in inside if version not in known]
+
+
+def _nearest(versions: Sequence[str], version: str, known: Mapping[str, Outcome | None]) -> str | None:
+    here = versions.index(version)
+    left = [other for other in versions if other not in known]
+    return min(left, key=lambda other: abs(versions.index(other) - here), default=None)
+
+
+def confidence(runs: int) -> float:
+    """Return how sure `runs` runs without a finding make it absent, if it shows in every second run when present."""
+    return float(1 - 0.5**runs)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz bisect``: between which neighbouring kernels a finding appears or disappears."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fuzz.bisect import Change, Outcome, Search, anchors, confidence, search
+from fuzz.matrix import CLEAN, DIVERGES, Cell, Work, load_cases, run_all
+from fuzz.replay_cli import KNOWN_DIR
+from harness.errors import InputError, SetupError
+from harness.known import Catalogue
+from harness.vm.archive import Kernels
+from harness.vm.cache import Cache, default_root
+from harness.vm.changelog import notes, read_changelog, upstream
+from harness.vm.config import DEFAULT_TARGET, load_config
+from harness.vm.kernels import CHANGELOG, find_fetched, load_kernels
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+FLAKY_RUNS = 30
+"""How often a scenario is run that did not show the same in all of its first runs."""
+
+EPILOG = """\
+examples:
+  shadowfuzz bisect corpus/regressions/mmio_load_signed_word.scn
+      the first and last kernel of every series, then halving wherever the outcome changes
+  shadowfuzz bisect finding.scn --good kvm-vhe@7.3 --bad kvm-vhe@6.12.117+deb12
+      between these two only
+
+exit status: 0 no change between kernels, 1 there is one, 2 bad usage or input, 3 nothing could run
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``bisect``; it sets `run`, which takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "bisect",
+        help="between which neighbouring kernels a finding appears or disappears",
+        description="Run a scenario on few kernels of the archive and find where what it shows changes.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", help="a scenario")
+    parser.add_argument("--good", metavar="TARGET", help="a target CONFIG@VERSION at one end")
+    parser.add_argument("--bad", metavar="TARGET", help="a target CONFIG@VERSION at the other end")
+    parser.add_argument("--target", metavar="CONFIG", help=f"the configuration, without ends ({DEFAULT_TARGET})")
+    parser.add_argument("--repeat", type=int, choices=range(1, 101), default=5, metavar="N", help="runs a kernel (5)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.set_defaults(run=run_bisect)
+
+
+def run_bisect(args: argparse.Namespace) -> int:
+    """Search, then print each change with its changelog."""
+    (case,) = load_cases([Path(args.file)])
+    cache = Cache(default_root(os.environ))
+    kernels = load_kernels(cache, _progress)
+    config, versions, first = _range(args, kernels)
+    catalogue = Catalogue.load(KNOWN_DIR, "spec")
+    cells: dict[str, Cell] = {}
+    start = time.monotonic()
+
+    def probe(wanted: Sequence[str]) -> Mapping[str, Outcome | None]:
+        run_all([Work(f"{config}@{v}", (case,), args.repeat, catalogue) for v in wanted], lambda found: keep(found))
+        again = [v for v in wanted if 0 < cells[v].seen < cells[v].runs]
+        if again:
+            run_all([Work(f"{config}@{v}", (case,), FLAKY_RUNS, catalogue) for v in again], lambda found: keep(found))
+        return {v: cells[v].findings if cells[v].verdict in (CLEAN, DIVERGES) else None for v in wanted}
+
+    def keep(found: Sequence[Cell]) -> None:
+        for cell in found:
+            version = cell.target.partition("@")[2]
+            cells[version] = cell
+            shown = ", ".join(cell.findings) or cell.why or "nothing"
+            _progress(f"{len(cells)}: {cell.target}: {shown} ({cell.seen} of {cell.runs} runs)")
+
+    found = search(versions, first, probe)
+    seconds = time.monotonic() - start
+    if all(outcome is None for outcome in found.probed.values()):
+        raise SetupError(f"no kernel could run: {next(iter(cells.values())).why}")
+    if args.json:
+        print(json.dumps(_document(config, found, cells, seconds), indent=1))
+    else:
+        print("\n".join(_lines(config, found, cells, cache, kernels)))
+        print(
+            f"{len(found.probed)} of {len(versions)} kernels asked, {seconds:.0f} s; {args.repeat} runs each: "
+            f"a finding that shows in every second run is seen with {confidence(args.repeat):.1%}"
+        )
+    return 1 if found.changes else 0
+
+
+def _range(args: argparse.Namespace, kernels: Kernels) -> tuple[str, list[str], tuple[str, ...]]:
+    """Return the configuration, the kernels between the ends, and those to ask first."""
+    versions = [kernel.version for kernel in kernels.kernels]
+    if bool(args.good) != bool(args.bad):
+        raise InputError("--good, --bad", None, "give both ends or none")
+    if not args.good:
+        config = args.target or DEFAULT_TARGET
+        load_config(config)
+        return config, versions, anchors(versions)
+    if args.target:
+        raise InputError("--target", None, "the ends name the configuration")
+    names = [end.partition("@") for end in (args.good, args.bad)]
+    if names[0][0] != names[1][0] or not all(at for _, at, _ in names):
+        raise InputError(f"{args.good}, {args.bad}", None, "expected two kernels of one configuration: CONFIG@VERSION")
+    load_config(names[0][0])
+    ends = sorted(versions.index(kernels.find(version).version) for _, _, version in names)
+    between = versions[ends[0] : ends[1] + 1]
+    return names[0][0], between, (between[0], between[-1])
+
+
+def _lines(config: str, found: Search, cells: Mapping[str, Cell], cache: Cache, kernels: Kernels) -> Iterator[str]:
+    for version, outcome in found.probed.items():
+        cell = cells[version]
+        shown = f"cannot run: {cell.why}" if outcome is None else ", ".join(outcome) or "nothing"
+        part = f" ({cell.seen} of {cell.runs} runs)" if 0 < cell.seen < cell.runs else ""
+        yield f"{config}@{version:22}  {shown}{part}"
+    if not found.changes:
+        yield "no change between the kernels that were asked"
+    for change in found.changes:
+        yield ""
+        yield f"between {change.before} and {change.after}"
+        if change.disappears:
+            yield f"  disappears: {', '.join(change.disappears)}"
+        if change.appears:
+            yield f"  appears:    {', '.join(change.appears)}"
+        yield from _changelog(change, cache, kernels)
+
+
+def _changelog(change: Change, cache: Cache, kernels: Kernels) -> Iterator[str]:
+    fetched = find_fetched(cache, kernels.find(change.after))
+    if fetched is None or not (fetched.image.path / CHANGELOG).is_file():
+        yield "  (the later package brings no changelog)"
+        return
+    text = read_changelog(fetched.image.path / CHANGELOG)
+    jumps = upstream(text, change.before, change.after)
+    if jumps:
+        yield f"  new upstream releases between them, whose changes Debian does not list: {', '.join(reversed(jumps))}"
+    lines = list(notes(text, change.before, change.after))
+    yield f"  {len(lines)} lines of Debian's changelog between them mention KVM on arm64" + (":" if lines else "")
+    for note in lines:
+        yield f"    {note.version}: {note.text}"
+
+
+def _document(config: str, found: Search, cells: Mapping[str, Cell], seconds: float) -> Mapping[str, object]:
+    return {
+        "config": config,
+        "seconds": round(seconds, 1),
+        "probed": {
+            version: {"findings": outcome, "seen": cells[version].seen, "runs": cells[version].runs,
+                      "why": cells[version].why}
+            for version, outcome in found.probed.items()
+        },
+        "changes": [
+            {"before": c.before, "after": c.after, "appears": c.appears, "disappears": c.disappears}
+            for c in found.changes
+        ],
+    }  # fmt: skip
+
+
+def _progress(line: str) -> None:
+    print(f"bisect: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz kernels``: which kernels Debian's archive offers, and fetching them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from harness.errors import SetupError
+from harness.vm.archive import FEATURES, Kernel, Kernels
+from harness.vm.cache import Cache, default_root
+from harness.vm.kernels import fetch, find_fetched, find_kernel, load_kernels
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+EPILOG = """\
+examples:
+  shadowfuzz kernels list
+  shadowfuzz kernels fetch 7.3 6.12.117+deb13
+  shadowfuzz replay corpus/seeds --target kvm-nvhe@7.3
+
+recording: "own headers": the recording module is built with the kernel's own headers; "borrowed": they have left the
+archive, a neighbour's are used, and where KVM keeps things is read from the kernel's own BTF.
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``kernels``; it sets `run`, which takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "kernels",
+        help="every arm64 cloud kernel of Debian's archive: list, fetch",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="what the archive offers now, and what of it is here")
+    listing.add_argument("--offline", action="store_true", help="as it was when last asked")
+    listing.add_argument("--json", action="store_true", help="as one JSON object")
+    listing.set_defaults(run=run_list)
+    fetching = actions.add_parser("fetch", help="fetch kernels with their headers")
+    which = fetching.add_mutually_exclusive_group(required=True)
+    which.add_argument("versions", nargs="*", default=[], metavar="VERSION", help="a version, or its beginning")
+    which.add_argument("--all", action="store_true", help="all that the archive offers")
+    fetching.add_argument("--json", action="store_true", help="print what was fetched as one JSON object")
+    fetching.set_defaults(run=run_fetch)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print the kernels; the archive is asked first."""
+    cache = Cache(default_root(os.environ))
+    kernels = load_kernels(cache, _progress, refresh=not args.offline)
+    rows = [_row(cache, kernel) for kernel in kernels.kernels]
+    if args.json:
+        print(json.dumps({"kernels": rows, "missing_suites": dict(kernels.missing)}, indent=1))
+    else:
+        print("\n".join(_table(rows, kernels)))
+    return 0
+
+
+def supports(kernel: Kernel) -> tuple[str, ...]:
+    """Return the names of the features that a kernel has."""
+    return tuple(feature.name for feature in FEATURES if kernel.linux >= feature.since)
+
+
+def _row(cache: Cache, kernel: Kernel) -> dict[str, object]:
+    return {
+        "version": kernel.version,
+        "release": kernel.uname,
+        "suites": list(kernel.suites),
+        "bytes": kernel.size,
+        "recording": "own headers" if kernel.headers else "borrowed",
+        "supports": list(supports(kernel)),
+        "listed": kernel.listed,
+        "fetched": find_fetched(cache, kernel) is not None,
+    }
+
+
+def _table(rows: Sequence[Mapping[str, object]], kernels: Kernels) -> Iterator[str]:
+    yield f"{'package version':21} {'release':31} {'suites':26} {'MiB':>4} {'recording':11} supports"
+    for kernel, row in zip(kernels.kernels, rows, strict=True):
+        where = ", ".join(kernel.suites) if kernel.listed else "gone from the archive"
+        here = "" if not row["fetched"] else "  (here)"
+        yield (
+            f"{kernel.version:21} {kernel.uname:31} {where:26} {kernel.size / (1 << 20):4.0f} "
+            f"{row['recording']!s:11} {', '.join(supports(kernel))}{here}"
+        )
+    listed = [kernel for kernel in kernels.kernels if kernel.listed]
+    own = sum(bool(kernel.headers) for kernel in listed)
+    yield (
+        f"{len(listed)} kernels in the archive, {own} with headers; {len(kernels.kernels) - len(listed)} gone; "
+        f"{sum(kernel.size for kernel in listed) >> 20} MiB to fetch, {sum(bool(row['fetched']) for row in rows)} here"
+    )
+    for suite, why in kernels.missing.items():
+        yield f"suite {suite} could not be read: {why}"
+
+
+def run_fetch(args: argparse.Namespace) -> int:
+    """Fetch; 3 if one could not be had."""
+    cache = Cache(default_root(os.environ))
+    if args.all:
+        wanted = [kernel for kernel in load_kernels(cache, _progress, refresh=True).kernels if kernel.listed]
+    else:
+        wanted = [find_kernel(cache, version, _progress) for version in args.versions]
+    failed: dict[str, str] = {}
+    start, total = time.monotonic(), sum(kernel.size for kernel in wanted)
+    done = 0
+    for number, kernel in enumerate(wanted, start=1):
+        try:
+            fetch(cache, kernel, _progress)
+        except SetupError as error:
+            failed[kernel.version] = str(error)
+        done += kernel.size
+        _progress(
+            f"{number} of {len(wanted)}: {kernel.version} {failed.get(kernel.version, 'is here')}; "
+            f"{done >> 20} of {total >> 20} MiB, {time.monotonic() - start:.0f} s"
+        )
+    if args.json:
+        fetched = [kernel.version for kernel in wanted if kernel.version not in failed]
+        print(json.dumps({"fetched": fetched, "failed": failed}, indent=1))
+    else:
+        print(f"{len(wanted) - len(failed)} kernels are here")
+        for why in failed.values():
+            print(why)
+    return 3 if failed else 0
+
+
+def _progress(line: str) -> None:
+    print(f"kernels: {line}", file=sys.stderr, flush=True)

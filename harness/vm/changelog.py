@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Debian's changelog says between two kernels, of KVM on arm64.
+
+Format: deb-changelog(5).  The package's own file, as it came with the kernel.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import SetupError
+from harness.vm.archive import source_version
+from harness.vm.versions import version_key
+
+HEADER = re.compile(r"linux[a-z0-9-]* \(([^)]+)\) ")
+ITEM = re.compile(r"\s+[*+-]\s+")
+UPSTREAM = re.compile(r"New upstream (?:stable )?(?:release|update)[^\n]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An item of the changelog, in one line, with the version that it belongs to."""
+
+    version: str
+    text: str
+
+
+def read_changelog(path: Path) -> str:
+    """Return a compressed changelog's text; SetupError if it cannot be read."""
+    try:
+        return gzip.decompress(path.read_bytes()).decode(errors="replace")
+    except (OSError, EOFError) as error:
+        raise SetupError(f"{path}: no changelog: {error}") from error
+
+
+def notes(text: str, after: str, upto: str) -> Iterator[Note]:
+    """Yield the items about KVM on arm64 of the versions after one and up to another.
+
+    A line says so when it has KVM and arm64, in any case; what upstream changed between two major releases is not in
+    Debian's changelog, only that there was one: see :func:`upstream`.
+    """
+    for version, item in _items(text, after, upto):
+        if re.search(r"\bKVM\b", item) and re.search(r"arm64|aarch64", item, re.IGNORECASE):
+            yield Note(version, item)
+
+
+def upstream(text: str, after: str, upto: str) -> tuple[str, ...]:
+    """Return the versions between two whose changelog says nothing but that a new upstream release came in."""
+    found = (version for version, item in _items(text, after, upto) if re.match("New upstream release", item))
+    return tuple(dict.fromkeys(found))
+
+
+def _items(text: str, after: str, upto: str) -> Iterator[tuple[str, str]]:
+    low, high = version_key(source_version(after)), version_key(source_version(upto))
+    inside = False
+    version, item = "", ""
+    for line in [*text.splitlines(), " -- "]:
+        header = HEADER.match(line)
+        begins = header is not None or line.startswith(" -- ") or ITEM.match(line) is not None
+        if begins and item and inside:
+            yield version, item
+        if begins:
+            item = ""
+        if header is not None:
+            # A signed kernel's own entry is called 6.12.117+1 for 6.12.117-1.
+            version = re.sub(r"\+(\d+(?:~.*)?)$", r"-\1", header[1]) if "-" not in header[1] else header[1]
+            inside = low < version_key(source_version(version)) <= high
+        elif ITEM.match(line):
+            item = ITEM.sub("", line, count=1).strip()
+        elif item and line.startswith("   "):
+            item += " " + line.strip()
+        else:
+            item = ""
