@@ -15,7 +15,7 @@ from harness import arch, compare, exits, protocol, registers
 from harness.a64 import disassemble
 from harness.check import Judged
 from harness.compare import Action, Prediction, Round
-from harness.guest import code_of, is_call, word_at
+from harness.guest import code_of, is_call
 from harness.layout import CODE, REGIONS, VECTORS
 from harness.model.replay import predict
 from harness.registers import INDEX, NAMES
@@ -103,12 +103,13 @@ def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> Place:
     trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP
     if trapped and is_call(arch.apply_pending(entry.values, entry.pending), code, address, exit_.esr):
         address -= 4  # a call's return address is behind it
-    word = word_at(code, address)
-    if word is not None:
-        # Several steps run under one KVM_RUN: the record's step number is that of the last, the address is exact.
-        guest_steps = [i for i, step in enumerate(scenario.steps) if instruction(step) is not None]
-        index = guest_steps[(address - CODE.base) // 4]
-        return Place(address, index, format_step(scenario.steps[index]), disassemble(word, address))
+    # Several steps run under one KVM_RUN: the record's step number is that of the last, the address is exact.
+    guest_steps = [i for i, step in enumerate(scenario.steps) if instruction(step) is not None]
+    slot, within = divmod(address - CODE.base, 4)
+    if not within and 0 <= slot < len(guest_steps):
+        index = guest_steps[slot]
+        step = scenario.steps[index]
+        return Place(address, index, format_step(step), disassemble(code[address], address))
     at = exit_.step
     text = f"at step {at}: {format_step(scenario.steps[at])}" if at < len(scenario.steps) else ""
     if address in CODE:

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz findings``: what campaigns found, as a list, one by one, or for machines."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fuzz.library import find, open_database, stories
+from fuzz.replay_cli import style_of
+from harness.errors import InputError
+from harness.report import formats, terminal
+from harness.report.story import Group, Story, groups, replay_command
+from harness.report.terminal import Style, printable
+from harness.report.traceview import trace_lines
+from harness.scenario import format_scenario
+from harness.verdict import rate_text, together, verdict_lines
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+EPILOG = """\
+examples:
+  shadowfuzz findings
+      the clusters of out/campaign, one a line: verdict, how often, where, what
+  shadowfuzz findings show d47d8f
+      one finding in full: its scenario, what differs side by side, the verdict and what it rests on
+  shadowfuzz findings list --out out/vhe --format sarif > findings.sarif
+      for machines: json, junit, sarif
+
+An id may be shortened, with or without its kind.
+
+exit status: 0 no findings (list) or shown, 1 there are confirmed findings (list), 2 bad usage or input
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``findings``; it sets `run`, which takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "findings",
+        help="list and show what campaigns found",
+        description="List the findings of a campaign's directory or database, or show one of them.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("action", nargs="?", choices=("list", "show"), default="list", help="(list)")
+    parser.add_argument("id", nargs="?", metavar="ID", help="which one to show")
+    parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
+    parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (findings.db in --out)")
+    parser.add_argument("--format", choices=("text", "json", "junit", "sarif"), default="text", help="(text)")
+    parser.add_argument("--trace", action="store_true", help="show: print each recorded event as well")
+    parser.set_defaults(run=run_findings)
+
+
+def run_findings(args: argparse.Namespace) -> int:
+    """List or show; errors are raised for the caller to show."""
+    if (args.action == "show") != (args.id is not None):
+        raise InputError("findings", None, "`show` takes an id, `list` takes none")
+    database = open_database(args.out, args.store)
+    found = (find(database, args.id),) if args.id else stories(database)
+    style = style_of(sys.stdout, os.environ)
+    if args.format != "text":
+        print(machine(found, args.format), end="")
+    elif args.id:
+        print("\n".join(show(found[0], style, str(args.out), trace=args.trace)))
+    else:
+        print("\n".join(overview(found, style)))
+    return 0 if args.id or not any(story.kept.confirmed for story in found) else 1
+
+
+def machine(found: Sequence[Story], form: str) -> str:
+    """Return findings in a format for machines."""
+    if form == "junit":
+        return formats.junit(found)
+    version = importlib.metadata.version("shadowfuzz")
+    data = formats.sarif(found, version) if form == "sarif" else formats.findings_json(found)
+    return json.dumps(data, indent=1) + "\n"
+
+
+def overview(found: Sequence[Story], style: Style) -> Iterator[str]:
+    """Yield a line for each cluster, then one for each of its findings."""
+    confirmed = groups(story for story in found if story.kept.confirmed)
+    flaky = groups(story for story in found if not story.kept.confirmed)
+    if not found:
+        yield "no findings"
+    for title, some in (("confirmed", confirmed), ("flaky: did not come back when run again", flaky)):
+        if some:
+            many = "cluster" if len(some) == 1 else "clusters"
+            yield style.paint("bold", f"{len(some)} {many} {title}" if title == "confirmed" else title)
+        for group in some:
+            yield from _group(group, style)
+
+
+def _group(group: Group, style: Style) -> Iterator[str]:
+    verdicts = ", ".join(dict.fromkeys(story.verdict.name for story in group.stories))
+    head = f"{group.count:6}x  {verdicts:12} {printable(group.name)}"
+    yield style.paint("red" if verdicts in ("kvm", "crash") else "yellow", head)
+    for story in group.stories:
+        kernel = story.kept.finding.subject
+        yield style.paint("dim", f"         {story.id}  {kernel.target}, Linux {kernel.kernel_release}")
+        yield f"         {printable(story.title)}"
+
+
+def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterator[str]:
+    """Yield one finding in full."""
+    kept, finding = story.kept, story.kept.finding
+    subject = finding.subject
+    yield style.paint("bold", f"{story.id}: {printable(story.title)}")
+    yield f"  seen on   {subject.target}, Linux {subject.kernel_release}, level {subject.level}"
+    yield f"  seen      {kept.count} times, first {finding.first_seen}, last {kept.last_seen}"
+    if story.evidence is None:
+        yield f"  verdict {story.verdict.name}: {story.verdict.why}"
+    else:
+        yield from (f"  {line}" for line in verdict_lines(story.verdict, story.evidence))
+        yield f"  reproduced {rate_text(together(story.evidence.stages))}"
+    yield f"  replay    {replay_command(kept, out)}"
+    if kept.scenario is not None:
+        yield style.paint("bold", "scenario")
+        yield from (f"    {line}" for line in format_scenario(kept.scenario).splitlines())
+    if story.ran is not None:
+        yield style.paint("bold", "what differs")
+        yield from terminal.sites(story.ran, subject.level, style)
+        if trace:
+            yield style.paint("bold", "trace")
+            yield from trace_lines(story.ran.trace)
+    for name, text in kept.texts.items():
+        yield style.paint("bold", name)
+        yield from (f"    | {printable(line)}" for line in text.splitlines())

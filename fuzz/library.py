@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the database to stories: every kept finding read, checked again and explained."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from fuzz.database import FILE, Database, default_url
+from fuzz.store import FINDINGS, FLAKY, TRACE, Store
+from harness.errors import InputError
+from harness.known import Catalogue
+from harness.masks import cpu_model
+from harness.report.story import Kept, Story, tell
+from harness.scenario import Scenario, parse
+from harness.trace import Trace
+from harness.tracefile import parse_trace
+from harness.vm.config import PROJECT, load_config
+
+
+def open_database(out: Path, url: str | None) -> Database:
+    """Return the database of a campaign's directory, or that of a URL.  InputError: the directory has none."""
+    if url is None and not (out / FILE).is_file():
+        raise InputError(str(out), None, f"no campaign's directory: there is no {FILE} in it")
+    return Database(url or default_url(out))
+
+
+def stories(database: Database) -> tuple[Story, ...]:
+    """Return all findings, confirmed ones first."""
+    return tuple(
+        story_of(Store(database, shelf), id_) for shelf in (FINDINGS, FLAKY) for id_ in Store(database, shelf).ids()
+    )
+
+
+def find(database: Database, id_: str) -> Story:
+    """Return the one finding whose id is, or begins or ends with, ``id_``.  InputError: none or several."""
+    places = [(shelf, each) for shelf in (FINDINGS, FLAKY) for each in Store(database, shelf).ids()]
+    exact = [place for place in places if place[1] == id_]
+    found = exact or [
+        place for place in places if place[1].startswith(id_) or place[1].partition("-")[2].startswith(id_)
+    ]
+    if len({each for _, each in found}) != 1:
+        names = ", ".join(each for _, each in found[:5])
+        raise InputError(id_, None, f"several findings begin like this: {names}" if found else "no such finding")
+    shelf, name = found[0]
+    return story_of(Store(database, shelf), name)
+
+
+def story_of(store: Store, id_: str) -> Story:
+    """Read and explain one finding.  InputError: it cannot be read, or its target is none of ours any more."""
+    entry, texts = store.entry(id_), dict(store.texts(id_))
+    trace_text = texts.pop(TRACE, None)
+    scenario: Scenario | None = None
+    trace: Trace | None = None
+    with suppress(InputError):  # written by another version: what can be read is shown
+        scenario = None if entry.scenario is None else parse(entry.scenario, id_)
+        trace = None if trace_text is None else parse_trace(trace_text, id_)
+    subject = entry.finding.subject
+    kept = Kept(entry.finding, store.shelf == FINDINGS, entry.count, entry.last_seen, scenario, trace, texts)
+    catalogue = Catalogue.load(PROJECT / "corpus" / "known", subject.level)
+    return tell(kept, cpu_model(load_config(subject.target).cpu), catalogue)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Findings for machines: JSON, JUnit XML, SARIF 2.1.0.  Pure.
+
+JSON keys: ``findings[]`` with id, kind, title, verdict, why, confirmed, signature[], cluster, target, kernel_release,
+kernel_sha256, level, count, first_seen, last_seen, rate, levels{level: stand}, scenario (text or null), sites[] (as
+``replay --json`` has them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from xml.etree import ElementTree
+
+from harness.findings import signature_text
+from harness.report.jsonout import site_json
+from harness.report.story import Story, replay_command
+from harness.report.terminal import printable
+from harness.scenario import format_scenario
+from harness.verdict import rate_text, together
+
+SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+_LEVEL: Mapping[str, str] = {"kvm": "error", "crash": "error", "internal": "error", "flaky": "note"}
+
+
+def story_json(story: Story) -> Mapping[str, object]:
+    """Return one finding as plain data."""
+    kept, finding = story.kept, story.kept.finding
+    stages = story.evidence.stages if story.evidence else ()
+    return {
+        "id": story.id,
+        "kind": finding.kind,
+        "title": story.title,
+        "verdict": story.verdict.name,
+        "why": story.verdict.why,
+        "confirmed": kept.confirmed,
+        "signature": list(finding.signature),
+        "cluster": signature_text(finding.signature),
+        "target": finding.subject.target,
+        "kernel_release": finding.subject.kernel_release,
+        "kernel_sha256": finding.subject.kernel_sha256,
+        "level": finding.subject.level,
+        "count": kept.count,
+        "first_seen": finding.first_seen,
+        "last_seen": kept.last_seen,
+        "rate": rate_text(together(stages)),
+        "levels": {side.level: side.stand for side in story.evidence.sides} if story.evidence else {},
+        "scenario": None if kept.scenario is None else format_scenario(kept.scenario),
+        "sites": [site_json(site, finding.subject.level) for site in story.ran.sites] if story.ran else [],
+    }
+
+
+def findings_json(stories: Sequence[Story]) -> Mapping[str, object]:
+    """Return all findings as plain data."""
+    return {"findings": [story_json(story) for story in stories]}
+
+
+def junit(stories: Sequence[Story]) -> str:
+    """Return findings as JUnit XML: a failed test case each; a flaky one is skipped, with its reason."""
+    skipped = sum(not story.kept.confirmed for story in stories)
+    attributes = {"name": "shadowfuzz", "tests": str(len(stories)), "skipped": str(skipped)}
+    suite = ElementTree.Element("testsuite", attributes | {"failures": str(len(stories) - skipped), "errors": "0"})
+    for story in stories:
+        finding = story.kept.finding
+        name = f"{story.id} {signature_text(finding.signature)}"
+        case = ElementTree.SubElement(suite, "testcase", {"classname": finding.subject.target, "name": _xml(name)})
+        tag = "failure" if story.kept.confirmed else "skipped"
+        what = ElementTree.SubElement(case, tag, {"message": _xml(story.title)})
+        what.text = _xml(f"{story.verdict.name}: {story.verdict.why}\n{replay_command(story.kept)}\n")
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _xml(text: str) -> str:
+    """XML 1.0 holds neither control characters, nor lone surrogates, nor U+FFFE and U+FFFF."""
+    return "".join(c if c in "\n\t" or c.isprintable() else "?" for c in text)
+
+
+def sarif(stories: Sequence[Story], version: str) -> Mapping[str, object]:
+    """Return findings as a SARIF log; a rule for each cluster, ``version`` is ours."""
+    rules = {signature_text(story.kept.finding.signature): story for story in stories}
+    return {
+        "$schema": SARIF_SCHEMA,
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {
+                    "driver": {
+                        "name": "shadowfuzz",
+                        "version": version,
+                        "rules": [
+                            {"id": name, "shortDescription": {"text": printable(story.title)}}
+                            for name, story in rules.items()
+                        ],
+                    }
+                },
+                "results": [_result(story) for story in stories],
+            }
+        ],
+    }
+
+
+def _result(story: Story) -> Mapping[str, object]:
+    finding = story.kept.finding
+    shelf = "findings" if story.kept.confirmed else "flaky"
+    file = {"artifactLocation": {"uri": f"{shelf}/{story.id}/scenario.scn"}}
+    text = f"{story.title} ({story.verdict.name}: {story.verdict.why})"
+    return {
+        "ruleId": signature_text(finding.signature),
+        "level": _LEVEL.get(story.verdict.name, "warning"),
+        "message": {"text": printable(text)},
+        "locations": [{"physicalLocation": file}] if story.kept.scenario else [],
+        "partialFingerprints": {"shadowfuzz/v1": story.id},
+        "occurrenceCount": max(1, story.kept.count),
+        "properties": {"target": finding.subject.target, "kernel": finding.subject.kernel_release},
+    }

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kept finding with all that a reader needs, recomputed from its scenario and its trace: pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from harness.check import check, signature
+from harness.compare import Divergence
+from harness.findings import Finding, Signature, signature_text
+from harness.known import Catalogue
+from harness.masks import Cpu
+from harness.report.result import Job, Ran
+from harness.report.rounds import sites
+from harness.scenario import Scenario
+from harness.trace import Trace
+from harness.verdict import Evidence, Stage, Verdict, classify, evidence, first_of
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a store holds of a finding: ``confirmed`` or flaky; ``texts`` are consoles and earlier scenarios.
+
+    ``scenario`` and ``trace`` are None where there is none, or none that this version can read.
+    """
+
+    finding: Finding
+    confirmed: bool
+    count: int
+    last_seen: str
+    scenario: Scenario | None
+    trace: Trace | None
+    texts: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A finding, explained; ``ran`` holds only the sites of its own signature, None if there is no trace."""
+
+    kept: Kept
+    verdict: Verdict
+    evidence: Evidence | None
+    ran: Ran | None
+    divergence: Divergence | None
+
+    @property
+    def id(self) -> str:
+        """The finding's name."""
+        return self.kept.finding.id
+
+    @property
+    def title(self) -> str:
+        """What it is, in one line."""
+        finding = self.kept.finding
+        if not finding.divergences:
+            return finding.detail or " ".join(finding.signature)
+        d = finding.divergences[0]
+        name = f"{d.relation}.{d.register}" if d.register else d.relation
+        helper = f", model: {d.helper}" if d.helper else ""
+        return f"{name} at {d.exit_class}{helper}: expected {d.expected}, observed {d.observed}"
+
+
+_NO_TRACE: Mapping[str, Verdict] = {
+    "crash": Verdict("crash", "the target was lost; nothing that it was running can be judged"),
+    "internal": Verdict("internal", "shadowfuzz itself failed"),
+    "divergence": Verdict("unexplained", "its trace was not kept"),
+}
+
+
+def tell(kept: Kept, cpu: Cpu, catalogue: Catalogue) -> Story:
+    """Return the story of a finding: its trace is checked again, its sites found, its verdict given."""
+    finding = kept.finding
+    plain = Story(kept, _NO_TRACE[finding.kind], None, None, None)
+    if kept.scenario is None or kept.trace is None or finding.kind != "divergence":
+        return plain
+    checked = check(kept.scenario, kept.trace, finding.subject.level, cpu, catalogue)
+    divergence = first_of(checked, finding.signature)
+    if divergence is None:
+        why = "this version explains it, or does not see it any more, in the trace that was kept"
+        return Story(kept, Verdict("abstraction", why), None, None, None)
+    stages = (Stage("repeat", finding.same_vm), Stage("fresh_vm", finding.fresh_vm))
+    known = evidence(kept.trace, checked, divergence, tuple(s for s in stages if s.tries.runs))
+    ours = [j for j in checked.judged if j.known is None and signature(j.divergence) == finding.signature]
+    found = sites(kept.scenario, kept.trace, finding.subject.level, ours)
+    job = Job(f"{finding.id}/scenario.scn", finding.id, kept.scenario, 1)
+    return Story(kept, classify(known), known, Ran(job, kept.trace, checked, found), divergence)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Findings of one kind and signature: one cluster, whatever target, kernel and level they were seen on."""
+
+    kind: str
+    signature: Signature
+    stories: tuple[Story, ...]
+
+    @property
+    def name(self) -> str:
+        """The cluster as people write it."""
+        return signature_text(self.signature) if self.kind == "divergence" else f"{self.kind}: {self.signature[-1]}"
+
+    @property
+    def count(self) -> int:
+        """Scenarios that showed it."""
+        return sum(story.kept.count for story in self.stories)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Where it was seen."""
+        return tuple(dict.fromkeys(story.kept.finding.subject.target for story in self.stories))
+
+
+def groups(stories: Iterable[Story]) -> tuple[Group, ...]:
+    """Group findings by kind and signature: crashes first, then the most frequent first."""
+    by_key: dict[tuple[str, Signature], list[Story]] = {}
+    for story in stories:
+        by_key.setdefault((story.kept.finding.kind, story.kept.finding.signature), []).append(story)
+    found = [Group(kind, key, tuple(members)) for (kind, key), members in by_key.items()]
+    return tuple(sorted(found, key=lambda g: (g.kind != "crash", g.kind, -g.count, g.signature)))
+
+
+def replay_command(kept: Kept, out: str = "") -> str:
+    """Return the command that shows a finding again; ``out`` is the campaign's directory (empty: the current one)."""
+    subject = kept.finding.subject
+    shelf = "findings" if kept.confirmed else "flaky"
+    file = f"{shelf}/{kept.finding.id}/scenario.scn"
+    words = ["shadowfuzz", "replay", f"{out}/{file}" if out else file]
+    return shlex.join([*words, "--target", subject.target, "--level", subject.level])

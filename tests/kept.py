@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A database with a finding for each signature of the recorded trace, a flaky one, a crash and an odd one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fuzz.database import Database, default_url
+from fuzz.history import History, Sample
+from fuzz.lab import signatures
+from fuzz.store import FINDINGS, FLAKY, TRACE, Store
+from harness.check import check, signature
+from harness.findings import Finding, Signature, Subject, Tries, difference
+from harness.known import Catalogue
+from harness.masks import cpu_model
+from harness.scenario import load
+from harness.tracefile import load_trace
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+SUBJECT = Subject("kvm-nvhe", "6.1.0-x", "ab" * 32, "spec")
+WHEN = "2026-01-02T03:04:05+00:00"
+CONSOLE = "Kernel panic - not syncing: <script>alert(1)</script>\x1b[2J\0 end"
+
+
+def filled(root: Path) -> Database:
+    """Return a database in ``root`` as campaigns leave it."""
+    root.mkdir(exist_ok=True)
+    database = Database(default_url(root))
+    store, flaky = Store(database, FINDINGS), Store(database, FLAKY)
+    scenario, trace = load(GOLDEN / "mixture.scn"), load_trace(GOLDEN / "mixture.trace.json")
+    checked = check(scenario, trace, "spec", cpu_model("cortex-a72"), Catalogue.load(ROOT / "corpus" / "known", "spec"))
+    text: Mapping[str, str] = {TRACE: (GOLDEN / "mixture.trace.json").read_text()}
+
+    def finding(key: Signature, hits: int) -> Finding:
+        members = [difference(d) for d in checked.unexplained if signature(d) == key]
+        tries = Tries(hits, 1)
+        return Finding("divergence", key, SUBJECT, tuple(members[:4]), len(members), tries, tries, WHEN)
+
+    keys = signatures(checked)
+    for key in keys:
+        store.add(finding(key, 1), scenario, text)
+    store.bump(finding(keys[0], 1).id, "2026-01-03")
+    flaky.add(finding(keys[-1], 0), scenario, text)
+    store.add(_plain("crash", ("VmLost", "Kernel panic"), "<b>died</b>\x1b"), scenario, {"console.txt": CONSOLE})
+    store.add(_plain("divergence", ("restore", "pc", "WFX", "none"), ""), None)
+    history = History(database)
+    run = history.begin(WHEN, {"target": "kvm-nvhe", "jobs": 2})
+    for second in range(0, 60, 5):
+        history.sample(run, Sample(second, 10 * second, 100 * second, 50 + second, second // 10))
+    summary = {"known_by_entry": {"host-x-on-call": 7}, "branches": {"prep_hvc.psci=yes": 3, "prep_hvc.psci=no": 1}}
+    history.end(run, summary | {"branches": {**summary["branches"], "restore.skip=no": 2}})
+    return database
+
+
+def _plain(kind: str, key: Signature, detail: str) -> Finding:
+    return Finding(kind, key, SUBJECT, (), 0, Tries(0, 0), Tries(0, 0), WHEN, detail)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kept findings shown: in the terminal, and in every format for machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from fuzz.cli import main
+from fuzz.findings_cli import overview, show
+from fuzz.library import find, stories
+from harness.errors import InputError
+from harness.report.story import groups
+from harness.report.terminal import Style
+from tests.kept import filled
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A campaign's directory."""
+    path = tmp_path_factory.mktemp("campaign")
+    filled(path)
+    return path
+
+
+def call(capsys: Capture, *argv: str) -> tuple[int, str]:
+    status = main(["findings", *argv])
+    return status, capsys.readouterr().out
+
+
+def test_list(root: Path, capsys: Capture) -> None:
+    status, out = call(capsys, "--out", str(root))
+    assert status == 1
+    lines = out.splitlines()
+    assert "clusters confirmed" in lines[0]
+    assert lines[1].split()[:3] == ["1x", "crash", "crash:"], "crashes come first"
+    assert "     2x  " in out and "flaky: did not come back" in out
+    assert "\x1b" not in out and "\\x1b" in out
+    assert max(map(len, lines)) < 160
+
+
+def test_show_has_all_that_is_needed(root: Path, capsys: Capture) -> None:
+    everything = json.loads(call(capsys, "--out", str(root), "--format", "json")[1])["findings"]
+    one = next(f for f in everything if f["sites"] and f["confirmed"] and f["signature"][0] == "restore")
+    status, out = call(capsys, "show", one["id"].partition("-")[2][:10], "--out", str(root), "--trace")
+    assert status == 0
+    for text in ("verdict ", "repeat ", "level kernel ", "not measured", "shadowfuzz-scenario 1", "what differs"):
+        assert text in out
+    assert f"shadowfuzz replay {root}/findings/{one['id']}/scenario.scn --target kvm-nvhe --level spec" in out
+    assert "predicted    observed" in " ".join(out.split()).replace("predicted observed", "predicted    observed")
+    assert "    0 H" in out, "the trace"
+
+
+def test_a_crash_shows_its_console_and_no_escapes(root: Path, capsys: Capture) -> None:
+    status, out = call(capsys, "show", "crash", "--out", str(root))
+    assert status == 0 and "console.txt" in out and "Kernel panic" in out
+    assert "\x1b" not in out
+
+
+def test_json(root: Path, capsys: Capture) -> None:
+    found = json.loads(call(capsys, "--out", str(root), "--format", "json")[1])["findings"]
+    assert {f["kind"] for f in found} == {"crash", "divergence"}
+    assert [f["verdict"] for f in found if not f["confirmed"]] == ["flaky"]
+    assert all(f["why"] for f in found)
+    assert {"kvm", "crash", "unexplained"} <= {f["verdict"] for f in found}
+
+
+def test_junit(root: Path, capsys: Capture) -> None:
+    suite = ElementTree.fromstring(call(capsys, "--out", str(root), "--format", "junit")[1])
+    cases = suite.findall("testcase")
+    assert int(suite.attrib["tests"]) == len(cases)
+    assert int(suite.attrib["failures"]) == len(suite.findall("testcase/failure")) == len(cases) - 1
+    assert int(suite.attrib["skipped"]) == len(suite.findall("testcase/skipped")) == 1
+
+
+def test_sarif(root: Path, capsys: Capture) -> None:
+    log: dict[str, Any] = json.loads(call(capsys, "--out", str(root), "--format", "sarif")[1])
+    (run,) = log["runs"]
+    rules = {rule["id"] for rule in run["tool"]["driver"]["rules"]}
+    assert log["version"] == "2.1.0" and len(run["results"]) > 3
+    for result in run["results"]:
+        assert result["ruleId"] in rules and result["message"]["text"]
+        assert result["level"] in ("error", "warning", "note")
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        (["show"], "`show` takes an id"),
+        (["list", "x"], "`list` takes none"),
+        (["show", "nosuch"], "no such finding"),
+        (["show", "divergence"], "several findings"),
+    ],
+)
+def test_bad_usage(root: Path, argv: list[str], reason: str, capsys: Capture) -> None:
+    assert main(["findings", *argv, "--out", str(root)]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_a_directory_without_findings(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["findings", "--out", str(tmp_path)]) == 2
+    assert "no campaign's directory" in capsys.readouterr().err
+    assert list(overview((), Style())) == ["no findings"]
+
+
+def test_clusters_do_not_depend_on_the_target(root: Path) -> None:
+    database = filled(root / "again")
+    found = stories(database)
+    assert [g.name for g in groups(found)] == [g.name for g in groups(tuple(reversed(found)))]
+    with pytest.raises(InputError):
+        find(database, "zzz")
+    assert all("\x1b" not in line for story in found for line in show(story, Style(), "out"))
