@@ -28,7 +28,7 @@ from harness.model import FUNCTION, LAYERS, LEVEL_NAMES
 LEMMAS = Path("corpus/lemmas")
 MUTANT_CASES = (30, 300)  # for each question; the second for those that survive the first
 PATH_TRIES = 4000  # random states of each function
-STABILITY_TRIES = 3000  # random cases for each question
+STABILITY_TRIES = 1000  # random cases for each question
 PAGE = Path("docs/lemmas.md")
 
 
@@ -184,7 +184,8 @@ def _mutants(args: argparse.Namespace) -> int:
 def _stability(args: argparse.Namespace) -> int:
     """Print how often minimisation ends at the same least case."""
     found = measure(questions(_pairs(args.pair), args.layer, args.function), args.stability, STABILITY_TRIES, args.seed)
-    report = asdict(found) | {"share": round(found.share, 4)}
+    report = asdict(found) | {"share": round(found.share, 4), "starts": args.stability}
+    report["pairs"] = [":".join(pair) for pair in _pairs(args.pair)]
     if args.store:
         (LEMMAS / "stability.json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))

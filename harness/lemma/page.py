@@ -109,8 +109,9 @@ def _stability(directory: Path) -> str:
         return "\n".join([*lines, "Not measured yet (`shadowfuzz lemma --stability 8 --store`).", ""])
     report = json.loads(path.read_text())
     lines.append(
-        f"`shadowfuzz lemma --stability 8 --store` minimised {report['total']} starts of {report['goals']} goals; "
-        f"{report['same']} of them (**{report['share']:.1%}**) ended at the same least case as the best of their goal."
+        f"`shadowfuzz lemma --stability {report['starts']} --store` minimised {report['total']} random starts of "
+        f"{report['goals']} kinds ({', '.join(report['pairs'])}); {report['same']} of them (**{report['share']:.1%}**) "
+        "ended at the same least case as the best of their kind."
     )
     lines += [f"- not always: `{text}`" for text in report["strays"]]
     return "\n".join([*lines, ""])
