@@ -204,6 +204,12 @@ def _prove(pair: Pair, chosen: tuple[Question, ...], args: argparse.Namespace) -
     for question in chosen:
         known = tuple(c for c in stored if c.question == question)
         proof = prove(question, known)
+        if args.store and proof.new:
+            # the next counterexamples: they become listed clusters, and what is left is what the run showed equal
+            stored = sort_clusters((*stored, *proof.new.values()))
+            store(LEMMAS, pair, stored)
+            proof.known, proof.by_proof = len(known) + len(proof.new), len(proof.new)
+            proof.new.clear()
         proofs.append(proof)
         if not args.json:
             print(f"{':'.join(pair)} {question.layer}.{question.function}: {proof.verdict()}", flush=True)

@@ -37,6 +37,7 @@ class Proof:
 
     question: Question
     known: int
+    by_proof: int = 0
     paths: int = 0
     checks: int = 0
     starts: int = 0
@@ -66,6 +67,7 @@ class Proof:
             "function": q.function,
             "verdict": self.verdict(),
             "proved": not self.open and not self.new and not self.known,
+            "clusters_by_proof": self.by_proof,
             "proved_outside_clusters": not self.open and not self.new,
             "open": self.open,
             "new": [c.to_json() for c in self.new.values()],
