@@ -56,8 +56,7 @@ class Table:
         """Yield the table's lines: a block a configuration, scenarios that are clean everywhere in one line."""
         for config, targets in self.configs():
             series = [(name, list(group)) for name, group in groupby(targets, key=_series)]
-            rows = {s: " ".join("".join(self.symbol(t, s) for t in group) for _, group in series)
-                    for s in self.scenarios}  # fmt: skip
+            rows = {scenario: self._row(scenario, series) for scenario in self.scenarios}
             clean = [scenario for scenario, row in rows.items() if not row.strip(". ")]
             width = max((len(s) for s in rows if s not in clean), default=20)
             heads = [f"{name:<{len(group)}}" for name, group in series]
@@ -71,6 +70,10 @@ class Table:
             if clean:
                 yield f"  {len(clean)} more scenarios are clean on all of them"
         yield from self.legend_lines()
+
+    def _row(self, scenario: str, series: Iterable[tuple[str, list[str]]]) -> str:
+        parts = ("".join(self.symbol(t, scenario) for t in group).ljust(len(name)) for name, group in series)
+        return " ".join(parts).rstrip()
 
     def legend_lines(self) -> Iterator[str]:
         """Yield what each character stands for, and why targets cannot run."""

@@ -98,8 +98,12 @@ class Kernels:
         """Return the kernel of a release or package version, or of the beginning of one; InputError if not one.
 
         ``6.12.117`` may be built for several Debian releases; rebuilds of one source version count as one, and the
-        one for the older Debian is taken.
+        one for the older Debian is taken.  ``7.3.*`` is the newest that begins so.
         """
+        if wanted.endswith(".*"):
+            newest = [k for k in self.kernels if k.listed and _begins(k.version, wanted.removesuffix(".*"))]
+            if newest:
+                return max(newest, key=lambda k: version_key(k.version))
         exact = [k for k in self.kernels if wanted in (k.version, k.release, k.uname)]
         found = exact or [k for k in self.kernels if _begins(k.version, wanted) or _begins(k.release, wanted)]
         if not found:

@@ -60,7 +60,7 @@ def _items(text: str, after: str, upto: str) -> Iterator[tuple[str, str]]:
     version, item = "", ""
     for line in [*text.splitlines(), " -- "]:
         header = HEADER.match(line)
-        begins = header is not None or line.startswith(" -- ") or ITEM.match(line) is not None
+        begins = header is not None or line.startswith(" -- ") or ITEM.match(line) is not None or not line.strip()
         if begins and item and inside:
             yield version, item
         if begins:

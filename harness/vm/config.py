@@ -97,12 +97,16 @@ def _words(pattern: str) -> Parse:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key of a configuration file: its name, what it must be (for the error), and how to read it."""
+    """One key of a configuration file: its name, what it must be (for the error), how to read it."""
 
     name: str
     expected: str
     parse: Parse
+    optional: bool = False
 
+
+KERNEL_VERSION = re.compile(r"\d[A-Za-z0-9.+~:-]{0,63}(\.\*)?")
+"""What :meth:`harness.vm.archive.Kernels.find` takes."""
 
 KEYS: tuple[Key, ...] = (
     Key("summary", "a line of text", _text(r"[^\x00-\x1f\x7f]{1,200}")),
@@ -115,6 +119,7 @@ KEYS: tuple[Key, ...] = (
     Key("kernel_package", 'a Debian package such as "linux-image-cloud-arm64"', _text(r"[a-z0-9][a-z0-9+.-]+")),
     # Printable ASCII without space or quote: one word for the kernel's parser.
     Key("cmdline", "a list of words for the kernel command line", _words(r"[!#-&(-~]{1,256}")),
+    Key("kernel_version", 'a kernel of the archive such as "6.12.117" or "7.3.*"', _text(KERNEL_VERSION.pattern), True),
 )
 
 
@@ -132,7 +137,7 @@ def load_config(name_or_path: str | Path) -> MachineConfig:
     """
     text, at, version = str(name_or_path).partition("@")
     if at and isinstance(name_or_path, str) and "/" not in version:
-        if not re.fullmatch(r"\d[A-Za-z0-9.+~:-]{0,63}", version):
+        if not KERNEL_VERSION.fullmatch(version):
             raise InputError(str(name_or_path), None, "expected a kernel version after the @, such as 6.12.117")
         return replace(load_config(text), name=f"{text}@{version}", kernel_version=version)
     text = str(name_or_path)
@@ -179,6 +184,8 @@ def parse_config(name: str, text: str, where: str) -> MachineConfig:
 def _values(table: Mapping[str, object], text: str, where: str) -> Mapping[str, object]:
     values: dict[str, object] = {}
     for key in KEYS:
+        if key.name not in table and key.optional:
+            continue
         if key.name not in table:
             raise InputError(where, None, f"key {key.name!r} is missing; expected {key.expected}")
         try:

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels of a small fake archive: their order, which name means which, what is remembered, what a changelog says."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InputError, SetupError
+from harness.vm.archive import Kernel, Kernels, assemble, recall, remember, source_version, suite_sources
+from harness.vm.changelog import notes, upstream
+from harness.vm.config import load_config
+from harness.vm.kernel import SUFFIX, find_headers, find_image, make_relocatable, wrap_tools
+from harness.vm.kernels import donors
+from harness.vm.packages import Package
+from harness.vm.sources import Source
+from harness.vm.versions import linux_version, version_key
+
+ORDERED = (
+    *("6.1.164-1", "6.1.170-2", "6.1.192-1", "6.12.74-2~bpo12+1", "6.12.74-2", "6.12.90-1~bpo12+1", "6.12.90-1"),
+    *("6.12.117-1~deb12u1", "6.12.117-1", "7.2~rc3-1~exp1", "7.2.6-1~bpo13+1", "7.2.13-1", "1:1.0-1"),
+)
+
+
+def test_versions_sort_as_dpkg_sorts_them() -> None:
+    shuffled = random.Random(1).sample(ORDERED, len(ORDERED))
+    assert tuple(sorted(shuffled, key=version_key)) == ORDERED
+    for low, high in pairwise(ORDERED):
+        assert subprocess.run(["dpkg", "--compare-versions", low, "lt", high], check=False).returncode == 0
+
+
+def test_parts_of_versions() -> None:
+    assert linux_version("6.12.117+deb13-cloud-arm64") == (6, 12)
+    assert linux_version("trixie") == (0, 0)
+    assert source_version("6.12.117-1~deb12u1") == source_version("6.12.117-1") == "6.12.117-1"
+    assert source_version("7.3.4-1~bpo13+1") == "7.3.4-1"
+
+
+def package(name: str, version: str, architecture: str = "arm64", depends: tuple[str, ...] = ()) -> Package:
+    return Package(name, version, architecture, depends, "0" * 64)
+
+
+FAKE_ARCHIVE = {
+    package("linux-image-6.1.0-47-cloud-arm64", "6.1.170-3"): (20, {"bookworm", "bookworm-security"}),
+    package("linux-headers-6.1.0-47-cloud-arm64", "6.1.170-3", depends=("linux-headers-6.1.0-47-common",
+            "linux-kbuild-6.1")): (1, {"bookworm"}),
+    package("linux-headers-6.1.0-47-common", "6.1.170-3", "all"): (10, {"bookworm"}),
+    package("linux-kbuild-6.1", "6.1.192-2", "amd64", ("libc6", "libelf1")): (2, {"bookworm-security"}),
+    package("linux-image-6.1.0-44-cloud-arm64", "6.1.164-1"): (20, {"bookworm-security"}),
+    package("linux-image-cloud-arm64", "6.1.170-3"): (1, {"bookworm"}),
+    package("linux-image-6.12-cloud-arm64", "6.12.117-1~deb12u1"): (1, {"bookworm-security"}),
+    package("linux-image-7.3.4+deb13-cloud-arm64", "7.3.4-1~bpo13+1"): (1, {"trixie-backports"}),
+    package("linux-binary-7.3.4+deb13-cloud-arm64", "7.3.4-1~bpo13+1"): (9, {"trixie-backports"}),
+    package("linux-base-7.3.4+deb13-cloud-arm64", "7.3.4-1~bpo13+1"): (1, {"trixie-backports"}),
+    package("linux-headers-7.3.4+deb13-cloud-arm64", "7.3.4-1~bpo13+1", depends=("linux-headers-7.3.4+deb13-common",
+            "linux-kbuild-7.3.4+deb13")): (1, {"trixie-backports"}),
+    package("linux-headers-7.3.4+deb13-common", "7.3.4-1~bpo13+1", "all"): (10, {"trixie-backports"}),
+    package("linux-kbuild-7.3.4+deb13", "7.3.4-1~bpo13+1", "amd64", ("libc6", "libelf1t64")): (
+        2, {"trixie-backports"}),
+    package("libc6", "2.36-9", "amd64"): (3, {"bookworm"}),
+    package("libc6", "2.41-12", "amd64"): (3, {"trixie"}),
+    package("libelf1t64", "0.192-4", "amd64"): (3, {"trixie", "sid"}),
+}  # fmt: skip
+
+
+@pytest.fixture
+def kernels() -> Kernels:
+    return Kernels(tuple(assemble(FAKE_ARCHIVE, "amd64")))
+
+
+def test_a_kernel_is_its_image_and_all_that_a_module_needs(kernels: Kernels) -> None:
+    old, bookworm, newest = kernels.kernels  # in order; meta packages are none
+    assert (old.version, old.headers, old.size) == ("6.1.164-1", (), 20)
+    assert [p.name for p in bookworm.headers] == [
+        *("linux-headers-6.1.0-47-cloud-arm64", "linux-headers-6.1.0-47-common", "linux-kbuild-6.1"),
+    ]
+    assert bookworm.uname == "6.1.0-47-cloud-arm64"
+    assert [p.name.partition("-7")[0] for p in newest.image] == ["linux-binary", "linux-base"]
+    # The libraries are those of the release that the tools were built in.
+    assert [(p.name, p.version) for p in newest.libraries] == [("libc6", "2.41-12"), ("libelf1t64", "0.192-4")]
+
+
+def many(*versions: str) -> Kernels:
+    return Kernels(tuple(Kernel(v, v.partition("-")[0], ("sid",), (), ()) for v in versions))
+
+
+def test_a_version_or_its_beginning_names_one_kernel() -> None:
+    kernels = many(
+        *("6.1.192-1", "6.1.192-2", "6.12.117-1~deb12u1", "6.12.117-1", "7.2.6-1", "7.2.12-1", "7.3.4-1~bpo13+1")
+    )
+    assert kernels.find("7.2.*").version == "7.2.12-1"
+    assert kernels.find("6.1.*").version == "6.1.192-2"
+    assert kernels.find("6.12.117").version == "6.12.117-1~deb12u1"
+    assert kernels.find("6.12.117-1").version == "6.12.117-1"
+    assert kernels.find("7.3").version == "7.3.4-1~bpo13+1"
+    for wanted, says in (
+        ("6.1", "2 kernels begin so: 6.1.192-1, 6.1.192-2"),
+        ("7.2.1", "no such kernel; there are 7 of 6.1, 6.12, 7.2, 7.3"),
+        ("9", "no such kernel"),
+    ):
+        with pytest.raises(InputError, match=says):
+            kernels.find(wanted)
+
+
+def test_what_has_left_the_archive_is_remembered(tmp_path: Path, kernels: Kernels) -> None:
+    assert recall(tmp_path) is None
+    assert remember(tmp_path, kernels) == kernels == recall(tmp_path)
+    later = remember(tmp_path, Kernels(kernels.kernels[1:], {"sid": "no key"}))
+    assert [(k.version, k.listed) for k in later.kernels] == [
+        *(("6.1.164-1", False), ("6.1.170-3", True), ("7.3.4-1~bpo13+1", True)),
+    ]
+    assert recall(tmp_path) == later
+    (tmp_path / "kernels.json").write_text("{")
+    assert recall(tmp_path) is None
+
+
+def test_other_suites_are_on_the_same_mirror_with_the_same_key() -> None:
+    key = (("Signed-By", "/usr/share/keyrings/debian-archive-keyring.gpg"),)
+    configured = (Source("http://mirror.example/debian", "bookworm", ("main",), key),)
+    found = suite_sources(configured, "bookworm")
+    assert {source.options for source in found} == {key}
+    assert {source.uri for source in found} == {"http://mirror.example/debian", "http://mirror.example/debian-security"}
+    suites = [source.suite for source in found]
+    assert len(set(suites)) == len(suites)
+    assert set(suites) >= {"bookworm-backports", "trixie", "trixie-backports", "trixie-security", "sid"}
+    assert "sid-security" not in suites
+
+
+def test_a_donor_is_the_nearest_with_headers_its_own_series_first() -> None:
+    headers = (package("linux-headers-x", "1"),)
+    rows = [("6.12.94-1", True), ("6.16.3-1", False), ("7.1.3-1", False), ("7.2.6-1", True), ("7.2.9-1", True)]
+    kernels = [Kernel(v, v, ("sid",), (), headers if own else ()) for v, own in rows]
+    assert [k.version for k in donors(kernels[1], kernels)] == ["7.2.6-1", "6.12.94-1"]
+    older = Kernel("6.12.43-1", "6.12.43", ("sid",), (), ())
+    assert donors(older, kernels)[0].version == "6.12.94-1"
+
+
+def test_a_target_is_a_configuration_and_a_kernel() -> None:
+    config = load_config("kvm-vhe@6.12.117+deb13")
+    assert (config.name, config.cpu) == ("kvm-vhe@6.12.117+deb13", "cortex-a76")
+    assert config.kernel_version == "6.12.117+deb13"
+    assert load_config("kvm-vhe").kernel_version == ""
+    for wrong in ("kvm-vhe@", "kvm-vhe@latest", "none@6.1", "kvm-vhe@6.1@7"):
+        with pytest.raises(InputError):
+            load_config(wrong)
+
+
+CHANGELOG = """\
+linux-signed-arm64 (7.2.6+1) unstable; urgency=medium
+
+  * New upstream stable update:
+    - [arm64] KVM: arm64: Fix the sign of
+      MMIO loads
+    - KVM: x86: Something else
+    - arm64: dts: nothing of it
+
+ -- Somebody <a@example.org>  Mon, 01 Jan 2024 00:00:00 +0000
+
+linux (7.2~rc1-1~exp1) experimental; urgency=medium
+
+  * New upstream release candidate
+
+ -- Somebody <a@example.org>  Mon, 01 Jan 2024 00:00:00 +0000
+
+linux (7.1.13-1) unstable; urgency=medium
+
+  * [arm64] KVM: arm64: before it all
+
+ -- Somebody <a@example.org>  Mon, 01 Jan 2024 00:00:00 +0000
+"""
+
+
+def test_a_changelog_between_two_versions() -> None:
+    found = [(note.version, note.text) for note in notes(CHANGELOG, "7.1.13-1~bpo13+1", "7.2.6-1~bpo13+1")]
+    assert found == [("7.2.6-1", "[arm64] KVM: arm64: Fix the sign of MMIO loads")]
+    assert upstream(CHANGELOG, "7.1.13-1", "7.2.6-1") == ("7.2~rc1-1~exp1",)
+    assert [note.version for note in notes(CHANGELOG, "7.1.1-1", "7.1.13-1")] == ["7.1.13-1"]
+
+
+def test_tools_run_with_libraries_of_their_own(tmp_path: Path) -> None:
+    """A real program and this machine's own libraries, as if they were another release's."""
+    true = Path("/usr/bin/true")
+    if true.read_bytes()[:4] != b"\x7fELF" or not Path("/lib64/ld-linux-x86-64.so.2").exists():
+        pytest.skip("an amd64 machine")
+    tools, libs = tmp_path / "lib" / "linux-kbuild-9", tmp_path / "libs"
+    (tools / "scripts").mkdir(parents=True)
+    (libs / "lib64").mkdir(parents=True)
+    (tools / "scripts" / "tool").write_bytes(Path("/usr/bin/dirname").read_bytes())
+    (tools / "scripts" / "tool").chmod(0o755)
+    (tools / "scripts" / "script").write_text("#!/bin/sh\n")
+    with pytest.raises(SetupError, match="no loader"):
+        wrap_tools(tools, libs)
+    (libs / "lib64" / "ld-linux-x86-64.so.2").write_bytes(Path("/lib64/ld-linux-x86-64.so.2").read_bytes())
+    (libs / "lib64" / "ld-linux-x86-64.so.2").chmod(0o755)
+    libc = next(Path("/lib/x86_64-linux-gnu").glob("libc.so.6"))
+    (libs / "lib64" / "libc.so.6").write_bytes(libc.read_bytes())
+    assert wrap_tools(tools, libs) == 1
+    moved = tmp_path.rename(tmp_path.with_name(tmp_path.name + "-moved"))
+    tool = moved / "lib" / "linux-kbuild-9" / "scripts" / "tool"
+    assert tool.with_name("tool" + SUFFIX).is_file()
+    assert subprocess.run([tool, "/a/b"], capture_output=True, text=True, check=True).stdout == "/a\n"
+
+
+def test_unpacked_packages(tmp_path: Path) -> None:
+    for find in (find_image, find_headers):
+        with pytest.raises(SetupError):
+            find(tmp_path)
+    headers = tmp_path / "usr" / "src" / "linux-headers-7-cloud-arm64"
+    headers.mkdir(parents=True)
+    (headers / "Module.symvers").touch()
+    (headers / "Makefile").write_text("KBUILD_OUTPUT=/usr/src/linux-headers-7\ninclude /usr/src/common/Makefile\n")
+    assert find_headers(tmp_path) == headers
+    make_relocatable(headers)
+    assert (headers / "Makefile").read_text() == "KBUILD_OUTPUT=../linux-headers-7\ninclude ../common/Makefile\n"
+    image = tmp_path / "usr" / "lib" / "modules" / "7" / "vmlinuz"
+    image.parent.mkdir(parents=True)
+    image.touch()
+    assert find_image(tmp_path) == image
