@@ -23,6 +23,7 @@ from fuzz import (
     matrix_cli,
     minimise_cli,
     replay_cli,
+    report_cli,
     setup_cli,
 )
 from harness.errors import InputError, ShadowfuzzError, VmLost
@@ -43,6 +44,7 @@ examples:
   shadowfuzz minimise FILE                  the simplest scenario that shows the same divergence
   shadowfuzz confirm FILE                   how surely it comes back, who sides with KVM, the verdict
   shadowfuzz findings                       what campaigns found: list, show ID, JSON, JUnit, SARIF
+  shadowfuzz report --out report.html       the same as one HTML page (serve: live, on this machine)
   shadowfuzz lemma --seconds 60             level against level of the model, without any VM
   shadowfuzz bench                          exits a second: bare, recorded, checked
 
@@ -112,6 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"shadowfuzz {importlib.metadata.version('shadowfuzz')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     setup_cli.add_parsers(subparsers)
+    report_cli.add_parsers(subparsers)
     commands = (
         replay_cli,
         fuzz_cli,

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, TextIO
 
 from fuzz.campaign import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.database import Database, default_url
-from fuzz.history import SAMPLE_SECONDS, History, Sample
+from fuzz.history import SAMPLE_SECONDS, History
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.summary import Asked, status_line, summarise, text
 from harness.findings import Subject
 from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.model import LEVEL_NAMES
+from harness.report.book import Sample
 from harness.vm.build import prepare
 from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
 

@@ -6,35 +6,13 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
 from fuzz.database import Database
+from harness.report.book import Run, Sample
 
 SAMPLE_SECONDS = 5
 """How often a campaign notes how it stands."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """How a campaign stood after ``second`` seconds; counts since its start, ``clusters`` unexplained ones."""
-
-    second: int
-    scenarios: int
-    checked_exits: int
-    coverage: int
-    clusters: int
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One campaign; ``summary`` is :class:`fuzz.summary.Summary` as JSON, None if it was killed before its end."""
-
-    id: str
-    started: str
-    asked: Mapping[str, Any]
-    summary: Mapping[str, Any] | None
-    samples: tuple[Sample, ...]
 
 
 class History:

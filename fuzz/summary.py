@@ -84,6 +84,7 @@ class Summary:
     confirmations: int
     unchecked: Mapping[str, int]
     undefined: Mapping[str, int]
+    branches: Mapping[str, int]
     statuses: Mapping[str, int]
     dropped_records: int
     invalid_inputs: int
@@ -142,6 +143,7 @@ def summarise(asked: Asked, outcome: Outcome) -> Summary:
         confirmations=stats.get("count", "confirmations"),
         unchecked=stats.group("unchecked"),
         undefined=stats.group("undefined"),
+        branches=stats.group("branches"),
         statuses=stats.group("status"),
         dropped_records=stats.get("count", "dropped"),
         invalid_inputs=stats.get("count", "invalid"),

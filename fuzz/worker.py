@@ -18,6 +18,7 @@ from harness.check import Checked, signature
 from harness.compare import Divergence
 from harness.errors import InputError, SetupError, TargetError, VmLost
 from harness.findings import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
+from harness.report.book import NOT_TAKEN, TAKEN
 from harness.scenario import Scenario, format_scenario, parse
 from harness.simplify import simplicity
 from harness.trace import Trace
@@ -73,6 +74,7 @@ class Worker:
         self._internal = 0
         self._recent: deque[Scenario] = deque(maxlen=REMEMBERED)
         # What is kept, with how simple its scenario is: a simpler one is worth being confirmed, too.
+        self._branches: set[tuple[str, bool]] = set()
         self._confirmed = services.findings.simplicities()
 
     def begin(self) -> None:
@@ -140,6 +142,11 @@ class Worker:
         for judged in checked.judged:
             if judged.known is not None:
                 stats.add("known", judged.known.id)
+        # Once a worker: which ways were seen, not how often.
+        new = {decision for _, path in checked.paths for decision in path} - self._branches
+        self._branches |= new
+        for name, taken in new:
+            stats.add("branches", f"{name}{TAKEN if taken else NOT_TAKEN}")
         # An exit counts as checked when the host's turn after it was replayed on the model and compared.  The last
         # exit of a scenario has no such turn.
         exits = checked.relations.get("save", 0) - sum(1 for name, _ in checked.paths if name == "FIRST")

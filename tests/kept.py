@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fuzz.database import Database, default_url
-from fuzz.history import History, Sample
+from fuzz.history import History
 from fuzz.lab import signatures
 from fuzz.store import FINDINGS, FLAKY, TRACE, Store
 from harness.check import check, signature
 from harness.findings import Finding, Signature, Subject, Tries, difference
 from harness.known import Catalogue
 from harness.masks import cpu_model
+from harness.report.book import Sample
 from harness.scenario import load
 from harness.tracefile import load_trace
 
@@ -49,7 +50,7 @@ def filled(root: Path) -> Database:
     run = history.begin(WHEN, {"target": "kvm-nvhe", "jobs": 2})
     for second in range(0, 60, 5):
         history.sample(run, Sample(second, 10 * second, 100 * second, 50 + second, second // 10))
-    summary = {"known_by_entry": {"host-x-on-call": 7}, "branches": {"prep_hvc.psci=yes": 3, "prep_hvc.psci=no": 1}}
+    summary = {"known_by_entry": {"host-writes-registers": 7}, "branches": {"prep_hvc.psci=yes": 3, "prep_hvc.psci=no": 1}}
     history.end(run, summary | {"branches": {**summary["branches"], "restore.skip=no": 2}})
     return database
 

@@ -26,10 +26,11 @@ import pytest
 
 from fuzz import database
 from fuzz.database import MIGRATIONS, Database, StoreError, default_url
-from fuzz.history import History, Sample
+from fuzz.history import History
 from fuzz.store import FINDINGS, FLAKY, TRACE, Store
 from harness.errors import InputError
 from harness.findings import Tries
+from harness.report.book import Sample
 from harness.scenario import Scenario, Step, format_scenario
 from tests.test_findings import finding
 from tests.test_worker import DIVERGENCE, TEXT, bench, checked

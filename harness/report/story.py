@@ -51,6 +51,11 @@ class Story:
         return self.kept.finding.id
 
     @property
+    def anchor(self) -> str:
+        """Its name on a page: a finding may be confirmed in one campaign and flaky in another."""
+        return self.id if self.kept.confirmed else f"flaky-{self.id}"
+
+    @property
     def title(self) -> str:
         """What it is, in one line."""
         finding = self.kept.finding

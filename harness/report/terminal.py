@@ -124,9 +124,9 @@ def _site(where: Site, level: str, style: Style, known: bool) -> Iterator[str]:
         elif place.text:
             yield from _field("agent", place.text, style)
     if place is not None:
-        yield from _field("exit", _exit(where.exit_class, where.syndrome), style)
+        yield from _field("exit", exit_text(where.exit_class, where.syndrome), style)
     if where.action is not None:
-        yield from _field("KVM", _outcome(where.action), style)
+        yield from _field("KVM", outcome_text(where.action), style)
     if where.pending:
         yield from _field("pending", f"{', '.join(where.pending)} (KVM does it on the way in)", style)
     for is_set, sentences in groupby(where.host, key=lambda sentence: sentence.startswith("set ")):
@@ -152,7 +152,8 @@ _OUTCOMES: Mapping[str, str] = {
 }
 
 
-def _outcome(action: Action) -> str:
+def outcome_text(action: Action) -> str:
+    """Say what KVM did."""
     outcome = action.outcome.removeprefix("user:")
     text = _OUTCOMES.get(outcome, f"went to userspace, {outcome}")
     return f"{text}, moved PC on" if action.skip else text
@@ -194,7 +195,8 @@ def _field(label: str, text: str, style: Style, colour: str = "") -> Iterator[st
         yield f"    {'' if number else label:{LABEL}} {style.paint(colour, line) if colour else line}"
 
 
-def _exit(exit_class: str, syndrome: Syndrome | None) -> str:
+def exit_text(exit_class: str, syndrome: Syndrome | None) -> str:
+    """Say why the guest left."""
     if syndrome is None:
         return exit_class
     words = f"{exit_class}  ESR_EL2 {syndrome.esr:#x}"

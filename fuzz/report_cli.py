@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz report`` and ``shadowfuzz serve``: everything on one page, as a file or live on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import sys
+import webbrowser
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fuzz.database import Database
+from fuzz.history import History
+from fuzz.library import open_database, stories
+from harness.errors import InputError
+from harness.known import Catalogue
+from harness.report.book import Book, branches, known_hits
+from harness.report.html import POLICY, page
+from harness.report.markup import el
+from harness.vm.config import PROJECT
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+LOOPBACK = "127.0.0.1"
+
+REPORT = """\
+examples:
+  shadowfuzz report --out report.html
+      what out/campaign holds, as one file that needs no server and loads nothing
+  shadowfuzz report --out vhe.html --campaign out/vhe --open
+      another campaign's directory, shown in the browser
+"""
+SERVE = """\
+example:
+  shadowfuzz serve --campaign out/campaign --port 8642
+      the same page at http://127.0.0.1:8642/, made anew for each visit; for this machine only
+"""
+
+
+def add_parsers(subparsers: Subparsers) -> None:
+    """Add ``report`` and ``serve``; each sets `run`, which takes the arguments and returns the exit status."""
+    raw = argparse.RawDescriptionHelpFormatter
+    report = subparsers.add_parser(
+        "report", help="everything that was found, as one HTML file", epilog=REPORT, formatter_class=raw
+    )
+    report.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
+    report.add_argument("--open", action="store_true", help="show it in the browser")
+    report.set_defaults(run=run_report)
+    serve = subparsers.add_parser("serve", help="the same page, live, on 127.0.0.1", epilog=SERVE, formatter_class=raw)
+    serve.add_argument("--port", type=int, default=8642, metavar="N", help="(8642; 0: any)")
+    serve.set_defaults(run=run_serve)
+    for parser in (report, serve):
+        parser.add_argument(
+            "--campaign", type=Path, default=Path("out/campaign"), metavar="DIR", help="its directory (out/campaign)"
+        )
+        parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it")
+
+
+def run_report(args: argparse.Namespace) -> int:
+    """Write the report; errors are raised for the caller to show."""
+    text = page(book_of(open_database(args.campaign, args.store)))
+    work = args.out.with_name(f".{args.out.name}.{os.getpid()}")
+    try:
+        work.write_text(text, encoding="utf-8")
+        work.replace(args.out)
+    finally:
+        work.unlink(missing_ok=True)
+    print(f"report: {args.out}, {len(text.encode()) // 1024} KiB", file=sys.stderr)
+    if args.open:
+        webbrowser.open(args.out.absolute().as_uri())
+    return 0
+
+
+def book_of(database: Database) -> Book:
+    """Read all that a report tells.  InputError: the database cannot be read."""
+    runs, found = History(database).runs(), stories(database)
+    levels = dict.fromkeys(["spec", *(story.kept.finding.subject.level for story in found)])
+    entries = [e for level in levels for e in Catalogue.load(PROJECT / "corpus" / "known", level).entries]
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    version = importlib.metadata.version("shadowfuzz")
+    return Book(made, version, found, runs, known_hits(entries, runs), branches(runs))
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    database = open_database(args.campaign, args.store)
+    server = make_server(args.port, lambda: page(book_of(database)))
+    print(f"serve: http://{LOOPBACK}:{server.server_port}/ (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    try:
+        server.serve_forever()
+    finally:
+        server.server_close()
+    return 0
+
+
+def make_server(port: int, render: Callable[[], str]) -> HTTPServer:
+    """Return a server on the loopback address that renders one page for each visit.  InputError: the port is taken."""
+
+    class Handler(BaseHTTPRequestHandler):
+        """One visit."""
+
+        def do_GET(self) -> None:
+            """Answer; another host's name in the request is somebody who made that name point here."""
+            host = (self.headers.get("Host") or "").rpartition(":")[0]
+            if host not in (LOOPBACK, "localhost"):
+                self._send(403, "this page is for this machine only")
+            elif self.path.partition("?")[0] != "/":
+                self._send(404, "there is one page, /")
+            else:
+                try:
+                    self._send(200, render())
+                except InputError as error:
+                    self._send(500, el("p", str(error)))
+
+        def _send(self, status: int, text: str) -> None:
+            data = text.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Security-Policy", POLICY)
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    try:
+        return HTTPServer((LOOPBACK, port), Handler)
+    except (OSError, OverflowError) as error:
+        raise InputError("--port", None, f"{port} cannot be used: {error}") from error

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A report as one HTML file that needs nothing else: overview, clusters, findings, catalogue, branches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from harness.a64 import disassemble
+from harness.findings import signature_text
+from harness.layout import CODE
+from harness.report.book import Book, Branch, Run
+from harness.report.markup import Content, Line, Markup, details, el, join, plot, put, table
+from harness.report.rounds import Row, Site
+from harness.report.story import Group, Story, groups, replay_command
+from harness.report.style import CSS
+from harness.report.terminal import bit_ranges, decisions, exit_text, outcome_text, shown
+from harness.report.traceview import trace_lines
+from harness.scenario import KINDS, Side, format_scenario, format_step, instruction
+from harness.verdict import NOT_MEASURED, rate_text, together
+
+_PARTS = (("overview", "Overview"), ("clusters", "Clusters"), ("findings", "Findings"), ("known", "Known"))
+_NAV = (*_PARTS, ("branches", "Branches"))
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def page(book: Book) -> str:
+    """Return the whole report."""
+    some = groups(book.stories)
+    head = join(
+        (
+            el("meta", charset="utf-8"),
+            el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            # Nothing may be loaded or run, whatever a kernel wrote to its console.
+            el("meta", http_equiv="Content-Security-Policy", content=POLICY),
+            el("title", "shadowfuzz: findings"),
+            el("style", Markup(CSS)),
+        )
+    )
+    nav = el("nav", *(el("a", title, href=f"#{name}") for name, title in _NAV), aria_label="Parts of the report")
+    body = el(
+        "main", _header(book), _overview(book, some), _clusters(some), _findings(some), _known(book), _branches(book)
+    )
+    return "<!DOCTYPE html>\n" + el("html", el("head", head), el("body", nav, body), lang="en") + "\n"
+
+
+def _header(book: Book) -> Markup:
+    made = f"made {book.made} by shadowfuzz {book.version}"
+    return el("header", el("h1", "shadowfuzz: what real KVM does that it should not"), el("p", made, class_="dim"))
+
+
+# ---- overview --------------------------------------------------------------------------------------------------------
+
+
+def _overview(book: Book, some: tuple[Group, ...]) -> Markup:
+    runs, confirmed = book.runs, [s for s in book.stories if s.kept.confirmed]
+    tiles = (
+        (sum(r.number("scenarios") for r in runs), "scenarios run"),
+        (sum(r.number("checked_exits") for r in runs), "exits checked"),
+        (runs[-1].number("checked_exits_per_s") if runs else 0, "checked exits/s, last run"),
+        (len(groups(s for s in confirmed if s.kept.finding.kind == "divergence")), "clusters of divergences"),
+        (sum(s.kept.finding.kind == "crash" for s in confirmed), "ways to lose the target"),
+        (len(book.stories) - len(confirmed), "flaky, kept apart"),
+    )
+    return el(
+        "section",
+        el("h2", "Overview"),
+        el("ul", *(el("li", el("b", f"{value:,.0f}"), label) for value, label in tiles), class_="tiles"),
+        el("p", _first_look(some)),
+        *(_plots(run) for run in runs[-1:]),
+        _runs(runs),
+        id="overview",
+    )
+
+
+def _first_look(some: tuple[Group, ...]) -> Content:
+    worst = next((g for g in some if g.stories[0].kept.confirmed), None)
+    if worst is None:
+        return "Nothing unexplained."
+    story = worst.stories[0]
+    return put("Begin with ", el("a", worst.name, href=f"#{story.anchor}"), f" ({story.verdict.name}): {story.title}.")
+
+
+def _plots(run: Run) -> Markup:
+    samples = run.samples
+    rates = []
+    for one, two in pairwise(samples):
+        spent = two.second - one.second
+        rates.append((float(two.second), (two.checked_exits - one.checked_exits) / spent if spent else 0.0))
+    lines = (
+        Line("Checked exits a second", "exits/s", tuple(rates)),
+        Line("Coverage", "features", tuple((s.second, s.coverage) for s in samples)),
+        Line("Unexplained clusters", "clusters", tuple((s.second, s.clusters) for s in samples)),
+    )
+    title = el("h3", f"Last run, {run.started}")
+    return put(
+        title, el("div", *map(plot, lines), class_="plots") if len(samples) > 1 else el("p", "too short to plot")
+    )
+
+
+def _runs(runs: tuple[Run, ...]) -> Markup:
+    rows = (
+        (
+            r.started,
+            str(r.asked.get("target", "")),
+            str(r.asked.get("kernel_release", "")),
+            f"{r.number('seconds'):,.0f}",
+            f"{r.number('scenarios'):,.0f}",
+            f"{r.number('checked_exits_per_s'):,.0f}",
+            f"{r.number('coverage'):,.0f}",
+            "ended" if r.summary is not None else "killed before its end, or running",
+        )
+        for r in reversed(runs)
+    )
+    return table(
+        ("started", "target", "kernel", "s", "scenarios", "exits/s", "coverage", ""), rows, "Runs, newest first"
+    )
+
+
+# ---- clusters and findings -------------------------------------------------------------------------------------------
+
+
+def _badge(name: str) -> Markup:
+    return el("span", name, class_=f"badge {name}")
+
+
+def _clusters(some: tuple[Group, ...]) -> Markup:
+    rows = (
+        (
+            put(*(_badge(v) for v in dict.fromkeys(s.verdict.name for s in group.stories))),
+            f"{group.count:,}x",
+            el("a", group.name, href=f"#{group.stories[0].anchor}"),
+            ", ".join(group.targets),
+            group.stories[0].title,
+        )
+        for group in some
+    )
+    told = (
+        "A cluster: one relation, register class, exit class and helper of the model. Crashes first, then by frequency."
+    )
+    heads = ("verdict", "seen", "cluster", "targets", "the simplest that shows it")
+    return el(
+        "section",
+        el("h2", "Clusters"),
+        el("p", told, class_="dim"),
+        table(heads, rows, "Clusters", "stack num"),
+        id="clusters",
+    )
+
+
+def _findings(some: tuple[Group, ...]) -> Markup:
+    parts = (_finding(story) for group in some for story in group.stories)
+    return el("section", el("h2", "Findings"), join(parts) or el("p", "None."), id="findings")
+
+
+def _finding(story: Story) -> Markup:
+    kept, finding = story.kept, story.kept.finding
+    subject = finding.subject
+    seen = f"{kept.count:,} times, first {finding.first_seen}, last {kept.last_seen}"
+    what = put(signature_text(finding.signature), " on ", subject.target, f", Linux {subject.kernel_release}")
+    return el(
+        "article",
+        el("h3", _badge(story.verdict.name), " ", story.title),
+        el("p", what, f", model level {subject.level}; seen {seen}.", class_="dim"),
+        *_why(story),
+        *_differences(story),
+        *_scenario(story),
+        el("h4", "How to reproduce"),
+        el("pre", f"{replay_command(kept)}\n", tabindex="0"),
+        *(details(name, el("pre", text, tabindex="0")) for name, text in kept.texts.items()),
+        *_trace(story),
+        el("p", el("a", "back to the clusters", href="#clusters")),
+        class_="finding",
+        id=story.anchor,
+    )
+
+
+def _why(story: Story) -> Iterator[Markup]:
+    yield el("h4", "Verdict and why")
+    yield el("p", _badge(story.verdict.name), f": {story.verdict.why}.")
+    known = story.evidence
+    if known is None:
+        return
+    rows: list[tuple[Content, ...]] = [("architecture", known.architecture, "")]
+    rows += [(f"model, level {side.level}", side.stand, side.value) for side in known.sides]
+    yield table(("who", "stands", "says"), rows, "Who sides with KVM")
+    stages = ", ".join(f"{s.name} {rate_text(s.tries)}" for s in known.stages)
+    yield el("p", f"Reproduced {rate_text(together(known.stages))}: {stages}. ", NOT_MEASURED, ".", class_="dim")
+
+
+def _differences(story: Story) -> Iterator[Markup]:
+    if story.ran is None:
+        return
+    yield el("h4", "What differs")
+    first, *others = story.ran.sites
+    yield _site(first)
+    if others:
+        yield details(f"{len(others)} more places in the same run", *map(_site, others))
+
+
+def _site(site: Site) -> Markup:
+    place = site.place
+    rows: list[tuple[Content, ...]] = []
+    if place is not None:
+        rows.append(
+            ("trap at", put(el("code", f"{place.address:#x}"), " ", el("code", place.instruction), " ", place.text))
+        )
+        rows.append(("exit", exit_text(site.exit_class, site.syndrome)))
+    if site.action is not None:
+        rows.append(("KVM", outcome_text(site.action)))
+    if site.pending:
+        rows.append(("pending", f"{', '.join(site.pending)} (KVM does it on the way in)"))
+    rows += [("host", sentence) for sentence in site.host]
+    if site.prediction is not None:
+        rows.append(("model", f"{site.prediction.helper}; {decisions(site.prediction.path)}"))
+    for judged in site.sentences:
+        d = judged.divergence
+        rows.append(
+            ("divergence", put(el("b", d.name), f": expected {shown(d.expected)}, observed {shown(d.observed)}"))
+        )
+    where = "before the first entry" if place is None else f"at {site.where}, event {site.event}"
+    facts = table(("", ""), rows, f"What happened {where}", "facts")
+    return put(facts, _registers(site)) if site.rows else facts
+
+
+def _registers(site: Site) -> Markup:
+    wide = any((v or 0) >> 32 for row in site.rows for v in row.values)
+    digits = 16 if wide else 8
+    rows = [
+        (row.register, *(_value(row, i, digits) for i in range(len(row.values))), _relations(row)) for row in site.rows
+    ]
+    return table(("register", *site.columns, "relation: bits"), rows, "Registers, side by side", "reg")
+
+
+def _value(row: Row, column: int, digits: int) -> Content:
+    value = row.values[column]
+    if value is None:
+        return "-"
+    text = f"{value:0{digits}x}"
+    if column < len(row.values) - 2 or not row.bits:
+        return f"0x{text}"
+    marks = f"{row.bits:0{digits}x}"
+    return put("0x", *(el("mark", c) if m != "0" else c for c, m in zip(text, marks, strict=True)))
+
+
+def _relations(row: Row) -> str:
+    names = ", ".join(j.divergence.name.removesuffix(f".{row.register}") for j in row.judged)
+    return f"{names}: {bit_ranges(row.bits)}" if row.bits else names
+
+
+def _scenario(story: Story) -> Iterator[Markup]:
+    scenario = story.kept.scenario
+    if scenario is None:
+        return
+    yield el("h4", "Scenario")
+    rows: list[tuple[Content, ...]] = [
+        ("", "start", el("code", f"{name} = {value:#x}"), "") for name, value in scenario.registers
+    ]
+    address = CODE.base
+    for i, step in enumerate(scenario.steps):
+        word = instruction(step)
+        where, what = "", ""
+        if word is not None:
+            where, what = f"{address:#x}", disassemble(word, address)
+            address += 4
+        who = "guest" if KINDS[step.kind].side is Side.GUEST else "host"
+        rows.append((str(i), who, el("code", format_step(step)), el("code", f"{where} {what}".strip())))
+    yield table(("step", "who", "what", "instruction"), rows, scenario.about)
+    yield details("as a file", el("pre", format_scenario(scenario), tabindex="0"))
+
+
+def _trace(story: Story) -> Iterator[Markup]:
+    if story.ran is not None:
+        lines = "\n".join(trace_lines(story.ran.trace))
+        told = "N entry, E exit, U back in userspace, H host; only what changed is shown."
+        yield details("Trace, step by step", el("p", told, class_="dim"), el("pre", lines, tabindex="0"))
+
+
+# ---- catalogue and branches ------------------------------------------------------------------------------------------
+
+
+def _known(book: Book) -> Markup:
+    rows = ((f"{hits:,}", _badge(e.verdict), el("code", e.id), e.why, e.source) for e, hits in book.known)
+    told = "Divergences that are explained to the bit, and why. They are counted in every run, and are no findings."
+    heads = ("hits", "verdict", "entry", "why", "source")
+    return el(
+        "section",
+        el("h2", "Known"),
+        el("p", told, class_="dim"),
+        table(heads, rows, "The catalogue", "stack num"),
+        id="known",
+    )
+
+
+def _branches(book: Book) -> Markup:
+    told = (
+        "Decisions of the model that checked runs took, and in how many workers each way was seen. A decision that was "
+        "never reached at all is not listed."
+    )
+    rows = (_branch(branch) for branch in book.branches)
+    both = sum(bool(b.yes and b.no) for b in book.branches)
+    caption = f"{both} of {len(book.branches)} decisions seen both ways"
+    heads = ("function", "decision", "yes", "no")
+    return el("section", el("h2", "Branches"), el("p", told, class_="dim"), table(heads, rows, caption), id="branches")
+
+
+def _branch(branch: Branch) -> tuple[Content, ...]:
+    def ways(count: int) -> Content:
+        return f"{count:,}" if count else el("span", "never", class_="never")
+
+    label = branch.name.rpartition(".")[2]
+    return el("code", branch.function), el("code", label), ways(branch.yes), ways(branch.no)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTML out of values: what is text is escaped, what is markup has a type of its own; tables and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from harness.report.terminal import printable
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+Content = str | int | float | Markup
+VOID = frozenset({"meta"})
+SVG_VOID = frozenset({"line", "polyline"})
+
+
+def put(*contents: Content) -> Markup:
+    """Return contents one after the other; what is no :class:`Markup` is escaped, control characters made visible."""
+    return Markup("".join(c if isinstance(c, Markup) else escape(_visible(str(c))) for c in contents))
+
+
+def _visible(text: str) -> str:
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def el(name: str, /, *contents: Content, **attributes: str) -> Markup:
+    """Return an element; ``class_`` and ``aria_label`` are written ``class`` and ``aria-label``."""
+    given = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
+    if name in SVG_VOID:  # which HTML would leave open
+        return Markup(f"<{name}{given}/>")
+    return Markup(f"<{name}{given}>" if name in VOID else f"<{name}{given}>{put(*contents)}</{name}>")
+
+
+def join(parts: Iterable[Markup], between: str = "\n") -> Markup:
+    """Return markup one after the other."""
+    return Markup(between.join(parts))
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[Content]], caption: str, class_: str = "") -> Markup:
+    """Return a table that scrolls by itself where the page is too narrow; ``caption`` is what it shows."""
+    head = el("tr", *(el("th", text, scope="col") for text in heads))
+    body = [el("tr", *(el("td", cell) for cell in row)) for row in rows]
+    inner = el("table", el("caption", caption), el("thead", head), el("tbody", *body), class_=class_)
+    return el("div", inner, class_="wide", tabindex="0", role="region", aria_label=caption)
+
+
+def details(title: Content, *contents: Content) -> Markup:
+    """Return something to be unfolded."""
+    return el("details", el("summary", title), *contents)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A plot: points from left to right, and what they are."""
+
+    title: str
+    unit: str
+    points: tuple[tuple[float, float], ...]
+
+
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 320, 130, 52, 20
+
+
+def plot(line: Line) -> Markup:
+    """Return a line plot as SVG, from zero up; time in seconds to the right."""
+    right = max((x for x, _ in line.points), default=0.0) or 1.0
+    top = max((y for _, y in line.points), default=0.0) or 1.0
+
+    def place(x: float, y: float) -> str:
+        return f"{_LEFT + x / right * (_WIDTH - _LEFT - 8):.1f},{_HEIGHT - _BOTTOM - y / top * (_HEIGHT - 34):.1f}"
+
+    base = _HEIGHT - _BOTTOM
+    last = line.points[-1][1] if line.points else 0
+    label = f"{line.title} over time: {last:,.0f} {line.unit} at the end, at most {top:,.0f}"
+    x1, y1 = str(_LEFT), str(base)
+    return el(
+        "figure",
+        el("figcaption", line.title),
+        el(
+            "svg",
+            el("line", x1=x1, y1=y1, x2=str(_WIDTH - 8), y2=y1, class_="axis"),
+            el("line", x1=x1, y1="14", x2=x1, y2=y1, class_="axis"),
+            el("text", f"{top:,.0f}", x=str(_LEFT - 6), y="18", text_anchor="end"),
+            el("text", "0", x=str(_LEFT - 6), y=y1, text_anchor="end"),
+            el("text", f"{right:,.0f} s", x=str(_WIDTH - 8), y=str(_HEIGHT - 4), text_anchor="end"),
+            el("polyline", points=" ".join(place(x, y) for x, y in line.points), class_="line"),
+            viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
+            role="img",
+            aria_label=label,
+        ),
+    )

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report as HTML: well-formed, of one piece, unmoved by hostile text; served to this machine only."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from fuzz.cli import main
+from fuzz.database import Database
+from fuzz.report_cli import LOOPBACK, book_of, make_server
+from harness.report.html import page
+from harness.report.markup import Line, Markup, el, plot, put
+from tests.kept import filled
+
+NO_END = {"meta", "line", "polyline"}
+
+
+class Reader(HTMLParser):
+    """Checks that elements are closed in order; collects ids, links and whatever might load something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: Counter[str] = Counter()
+        self.links: set[str] = set()
+        self.loads: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.ids[given.get("id") or ""] += "id" in given
+        if tag == "a":
+            self.links.add(given.get("href") or "")
+        self.loads += [f"{tag} {name}" for name in given if name in ("src", "srcset", "data") or name.startswith("on")]
+        self.loads += [tag] * (tag in ("script", "link", "iframe", "object", "img", "b:x"))
+        if tag not in NO_END:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in NO_END
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
+    """A database as campaigns leave it."""
+    return filled(tmp_path_factory.mktemp("campaign"))
+
+
+@pytest.fixture(scope="module")
+def html(database: Database) -> str:
+    """The report of it."""
+    return page(book_of(database))
+
+
+def test_it_is_one_well_formed_page(html: str, database: Database) -> None:
+    reader = Reader()
+    reader.feed(html)
+    assert reader.open == [] and reader.loads == []
+    assert all(count <= 1 for name, count in reader.ids.items() if name)
+    assert {link.removeprefix("#") for link in reader.links} <= set(reader.ids), "a link that leads nowhere"
+    assert all(link.startswith("#") for link in reader.links), "nothing outside"
+    assert {story.anchor for story in book_of(database).stories} <= set(reader.ids)
+    assert "url(" not in html and "@import" not in html
+
+
+def test_it_tells_everything(html: str) -> None:
+    reader = Reader()
+    reader.feed(html)
+    text = " ".join(reader.text)
+    for what in (
+        "Verdict and why",
+        "Who sides with KVM",
+        "Registers, side by side",
+        "Trace, step by step",
+        "shadowfuzz replay findings/",
+        "not measured",
+        "host-writes-registers",  # the catalogue, with its hits
+        "1 of 2 decisions seen both ways",
+        "never",
+        "flaky, kept apart",
+    ):
+        assert what in text, what
+    assert "<mark>" in html and ">7</td>" in html
+
+
+def test_hostile_text_stays_text(html: str) -> None:
+    assert "<script" not in html and "<b>died" not in html
+    assert "\x1b" not in html and "\0" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert put("<&>", Markup("<b>")) == "&lt;&amp;&gt;<b>"
+    assert el("p", "x", class_='"><script>') == '<p class="&quot;&gt;&lt;script&gt;">x</p>'
+
+
+def test_a_plot_of_nothing() -> None:
+    assert "<svg" in plot(Line("t", "u", ())) and "<svg" in plot(Line("t", "u", ((0.0, 0.0),)))
+
+
+def test_an_empty_campaign(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'findings.db'}")
+    text = page(book_of(database))
+    assert "Nothing unexplained." in text
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    filled(tmp_path / "c")
+    out = tmp_path / "report.html"
+    assert main(["report", "--out", str(out), "--campaign", str(tmp_path / "c")]) == 0
+    assert out.read_text().startswith("<!DOCTYPE html>")
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+    assert main(["report", "--out", str(tmp_path / "no" / "x"), "--campaign", str(tmp_path / "c")]) == 3
+    assert main(["report", "--out", str(out), "--campaign", str(tmp_path / "none")]) == 2
+    capsys.readouterr()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="the Debian package chromium is not installed")
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_real_browser_shows_it(html: str, tmp_path: Path, width: int) -> None:
+    report, shot = tmp_path / "r.html", tmp_path / "shot.png"
+    report.write_text(html)
+    argv = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},1500"]
+    argv += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", report.as_uri()]
+    subprocess.run(argv, check=True, timeout=60, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # An empty page of this size is below 10 kB.
+    assert shot.stat().st_size > 40_000
+
+
+# ---- serve -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def port(html: str) -> Iterator[int]:
+    """A server that runs."""
+    server = make_server(0, lambda: html)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("path", "host", "status"),
+    [("/", "127.0.0.1", 200), ("/?x", "localhost", 200), ("/etc/passwd", "localhost", 404), ("/", "evil.example", 403)],
+)
+def test_serve(port: int, html: str, path: str, host: str, status: int) -> None:
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
+    connection.request("GET", path, headers={"Host": f"{host}:{port}"})
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    assert answer.status == status and (body == html) == (status == 200)
+    assert "default-src 'none'" in (answer.headers["Content-Security-Policy"] or "")
+
+
+def test_a_port_that_is_taken(port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    filled(tmp_path)
+    for wrong in (port, 70_000):
+        assert main(["serve", "--port", str(wrong), "--campaign", str(tmp_path)]) == 2
+    assert "cannot be used" in capsys.readouterr().err
