@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from fuzz import (
+    against_cli,
     bench_cli,
     bisect_cli,
     confirm_cli,
@@ -126,6 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
         kernels_cli,
         matrix_cli,
         bisect_cli,
+        against_cli,
     )
     for command in commands:
         command.add_parser(subparsers)
