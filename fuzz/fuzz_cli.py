@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from fuzz import against_cli
 from fuzz.campaign import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.database import Database, default_url
 from fuzz.history import SAMPLE_SECONDS, History
@@ -80,6 +81,9 @@ def add_parser(subparsers: Subparsers) -> None:
     jobs = min(MAX_JOBS, os.cpu_count() or 1)
     parser.add_argument("--jobs", type=_jobs, default=jobs, metavar="N", help=f"workers, a VM each (here: {jobs})")
     parser.add_argument("--target", default=DEFAULT_TARGET, metavar="NAME", help=f"machine to test ({DEFAULT_TARGET})")
+    parser.add_argument(
+        "--against", metavar="NAME", help="compare with what this target records instead (as shadowfuzz against)"
+    )
     parser.add_argument("--kernel", type=Path, metavar="IMAGE", help="boot this arm64 Image of the target's release")
     parser.add_argument(
         "--level", choices=LEVEL_NAMES, default=LEVEL_NAMES[0], help=f"level of the model ({LEVEL_NAMES[0]})"
@@ -111,6 +115,9 @@ _seed = _number("a whole number from 0 to 4294967295", int, 0, (1 << 32) - 1)
 
 def run_fuzz(args: argparse.Namespace) -> int:
     """Run a campaign and print its summary; errors are raised for the caller to show."""
+    if args.against:
+        args.targets, args.seed = [args.target, args.against], args.seed or 1
+        return against_cli.run_against(args)
     started = time.monotonic()
     config = load_config(args.target)
     cpu_model(config.cpu)
