@@ -27,12 +27,12 @@ from fuzz.matrix import (
     run_all,
     write_results,
 )
-from fuzz.matrix_view import Table, markdown
+from fuzz.matrix_view import Finding, Table, markdown, read_findings
 from fuzz.replay_cli import KNOWN_DIR, find_scenarios
 from harness.errors import InputError
 from harness.known import Catalogue
 from harness.vm.cache import Cache, default_root
-from harness.vm.config import DEFAULT_TARGET
+from harness.vm.config import DEFAULT_TARGET, PROJECT
 from harness.vm.kernels import load_kernels
 
 if TYPE_CHECKING:
@@ -94,12 +94,19 @@ def run_matrix(args: argparse.Namespace) -> int:
         print(json.dumps({"targets": targets, "cells": [asdict(cell) for cell in cells]}, indent=1))
     elif args.markdown:
         words = [*args.paths, "--targets", *(f"'{glob}'" for glob in args.targets), "--missing", "--markdown"]
-        print(markdown(table, f"shadowfuzz matrix {' '.join(words)}"), end="")
+        print(markdown(table, f"shadowfuzz matrix {' '.join(words)}", _findings(cases)), end="")
     else:
         print("\n".join(table.lines()))
     if any(cell.verdict in (LOST, CANNOT) for cell in cells):
         return 3
     return 1 if any(cell.verdict == DIVERGES for cell in cells) else 0
+
+
+def _findings(cases: Sequence[Case]) -> tuple[Finding, ...]:
+    """Return the corpus' findings that have a scenario among the cases."""
+    names = {case.name for case in cases}
+    found = read_findings(PROJECT / "corpus" / "regressions" / "expected.toml")
+    return tuple(finding for finding in found if not names.isdisjoint(finding.scenarios))
 
 
 def run_cells(work: Sequence[Work], before: Results, path: Path) -> Results:

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 from fuzz.matrix import CANNOT, CLEAN, DIVERGES, LOST, Cell
+from harness.errors import InputError
 from harness.vm.versions import linux_version, version_key
 
 SYMBOLS: Mapping[str, str] = {CLEAN: ".", LOST: "!", CANNOT: "-"}
@@ -98,24 +102,33 @@ class Table:
         A kernel that could not run, or that ran none of the scenarios, neither ends nor begins a stretch.
         """
         names = sorted({name for found in self.legend for name in found})
-        for config, targets in self.configs():
+        for config, _ in self.configs():
             for name in names:
-                carriers = [s for s in self.scenarios if any(name in self._found(t, s) for t in targets)]
-                stretches: list[tuple[str, str]] = []
-                going = False
-                for target in targets:
-                    ran = [s for s in carriers if self.symbol(target, s) not in " -!"]
-                    if not ran:
-                        continue
-                    shows = any(name in self._found(target, s) for s in ran)
-                    version = split(target)[1] or PACKAGED
-                    if shows and going:
-                        stretches[-1] = (stretches[-1][0], version)
-                    elif shows:
-                        stretches.append((version, version))
-                    going = shows
-                if stretches:
-                    yield config, name, stretches
+                found = self.stretches(config, self.scenarios, {name})
+                if found:
+                    yield config, name, found
+
+    def stretches(self, config: str, scenarios: Iterable[str], names: Collection[str]) -> list[tuple[str, str]]:
+        """Return from which to which kernel any of the scenarios shows any of the names."""
+        targets = next((targets for name, targets in self.configs() if name == config), [])
+        carriers = [s for s in scenarios if any(self._shows(t, s, names) for t in targets)]
+        found: list[tuple[str, str]] = []
+        going = False
+        for target in targets:
+            ran = [s for s in carriers if self.symbol(target, s) not in " -!"]
+            if not ran:
+                continue
+            shows = any(self._shows(target, s, names) for s in ran)
+            version = split(target)[1] or PACKAGED
+            if shows and going:
+                found[-1] = (found[-1][0], version)
+            elif shows:
+                found.append((version, version))
+            going = shows
+        return found
+
+    def _shows(self, target: str, scenario: str, names: Collection[str]) -> bool:
+        return not set(names).isdisjoint(self._found(target, scenario))
 
     def _found(self, target: str, scenario: str) -> tuple[str, ...]:
         cell = self._cells.get((target, scenario))
@@ -132,13 +145,53 @@ def _span(group: Sequence[str]) -> str:
     return first if first == last else f"{first} to {last} ({len(group)})"
 
 
-def markdown(table: Table, command: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A finding that the corpus keeps: its name, what it is, its divergences and scenarios (expected.toml)."""
+
+    id: str
+    summary: str
+    divergences: tuple[str, ...]
+    scenarios: tuple[str, ...]
+
+
+def read_findings(path: Path) -> tuple[Finding, ...]:
+    """Return the findings of an ``expected.toml``; none if there is no such file.  InputError: it is none."""
+    try:
+        rows = tomllib.loads(path.read_text())["finding"]
+        return tuple(
+            Finding(row["id"], row["summary"], tuple(row["divergences"]), tuple(row["scenarios"])) for row in rows
+        )
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(str(path), None, f"no list of findings: {error}") from error
+
+
+def spans(stretches: Sequence[tuple[str, str]]) -> str:
+    """Return stretches of kernels as text."""
+    return ", ".join(a if a == b else f"{a} to {b}" for a, b in stretches)
+
+
+def finding_lines(table: Table, findings: Iterable[Finding]) -> Iterator[str]:
+    """Yield rows of Markdown: each finding, and which kernels of each configuration show it."""
+    for finding in findings:
+        for config, targets in table.configs():
+            found = spans(table.stretches(config, finding.scenarios, finding.divergences)) or "none"
+            yield f"| `{finding.id}` | {config}, {len(targets)} kernels | {found} |"
+
+
+def markdown(table: Table, command: str, findings: Sequence[Finding] = ()) -> str:
     """Return the page that the documents carry."""
     lines = ["# Every kernel release", "", f"Generated by `{command}`; do not edit.", ""]
     lines += ["One character a kernel, in version order.", "", "```text", *table.lines(), "```", ""]
+    if findings:
+        lines += ["## Which kernels show each finding of corpus/regressions", ""]
+        lines += [f"- `{finding.id}`: {finding.summary}" for finding in findings]
+        lines += ["", "| finding | configuration | kernels that show it |", "|---|---|---|"]
+        lines += [*finding_lines(table, findings), ""]
     lines += ["## Where each divergence is", "", "| configuration | divergence | kernels that show it |"]
     lines.append("|---|---|---|")
     for config, name, stretches in table.history():
-        spans = ", ".join(a if a == b else f"{a} to {b}" for a, b in stretches)
-        lines.append(f"| {config} | `{name}` | {spans} |")
+        lines.append(f"| {config} | `{name}` | {spans(stretches)} |")
     return "\n".join(lines) + "\n"
