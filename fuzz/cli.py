@@ -17,6 +17,7 @@ from fuzz import (
     bench_cli,
     bisect_cli,
     confirm_cli,
+    export_cli,
     findings_cli,
     fuzz_cli,
     kernels_cli,
@@ -46,6 +47,7 @@ examples:
   shadowfuzz confirm FILE                   how surely it comes back, who sides with KVM, the verdict
   shadowfuzz findings                       what campaigns found: list, show ID, JSON, JUnit, SARIF
   shadowfuzz report --out report.html       the same as one HTML page (serve: live, on this machine)
+  shadowfuzz export ID                      a finding to hand over: scenario and standalone C program
   shadowfuzz lemma --seconds 60             level against level of the model, without any VM
   shadowfuzz bench                          exits a second: bare, recorded, checked
 
@@ -122,6 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
         minimise_cli,
         confirm_cli,
         findings_cli,
+        export_cli,
         lemma_cli,
         bench_cli,
         kernels_cli,

@@ -27,7 +27,7 @@ ROWS: tuple[str, ...] = (
     *("harness.report", "harness.report.esr", "harness.report.rounds", "harness.report.result"),
     *("harness.report.terminal", "harness.report.traceview", "harness.report.jsonout", "harness.report.docs"),
     *("harness.report.story", "harness.report.formats", "harness.report.book"),
-    *("harness.report.style", "harness.report.markup", "harness.report.html"),
+    *("harness.report.style", "harness.report.markup", "harness.report.html", "harness.report.export"),
     *("harness.vm", "harness.vm.config", "harness.vm.process", "harness.vm.cache", "harness.vm.sources"),
     *("harness.vm.versions", "harness.vm.packages", "harness.vm.archive", "harness.vm.kernel", "harness.vm.btf"),
     *("harness.vm.layout_header", "harness.vm.changelog", "harness.vm.kernels"),

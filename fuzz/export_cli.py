@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz export``: one finding as files to hand over."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fuzz.library import find, open_database
+from harness.errors import InputError
+from harness.report.export import c_program, reproducer, why_no_program
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+EPILOG = """\
+example:
+  shadowfuzz export d47d8f --to handover
+      handover/<id>.scn: a scenario that `shadowfuzz replay` takes as it is, with expected and observed values,
+      versions and hashes in comments; handover/<id>.c: a program in the style of KVM's selftests that shows the
+      divergence without shadowfuzz (relations host.* and restore.*), compiled with
+      aarch64-linux-gnu-gcc -static -O1 -o repro <id>.c
+
+exit status: 0 written, 2 bad usage, or nothing that could be written
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``export``; it sets `run`, which takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "export",
+        help="a finding as files to hand over: a scenario, a C program",
+        description="Write a finding as a self-contained reproducer and as a C program that needs nothing of ours.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("id", metavar="ID", help="which finding (may be shortened)")
+    parser.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="where to write (here)")
+    parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
+    parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (findings.db in --out)")
+    parser.set_defaults(run=run_export)
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Write the files; errors are raised for the caller to show."""
+    story = find(open_database(args.out, args.store), args.id)
+    text = reproducer(story)
+    if text is None:
+        raise InputError(story.id, None, "there is no scenario to hand over: the target was lost while it booted")
+    args.to.mkdir(parents=True, exist_ok=True)
+    program = c_program(story, f"{story.id}.c")
+    for suffix, content in ((".scn", text), (".c", program)):
+        if content is not None:
+            (args.to / f"{story.id}{suffix}").write_text(content, encoding="utf-8")
+            print(args.to / f"{story.id}{suffix}")
+    if program is None:
+        print(f"export: no C program: {why_no_program(story)}", file=sys.stderr)
+    return 0

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A finding to hand over: a scenario that says all about itself, and a C program that needs nothing of ours.  Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+
+from harness.compare import Divergence
+from harness.layout import CODE, DATA, VECTORS
+from harness.registers import BY_NAME
+from harness.report.rounds import Site
+from harness.report.story import Story
+from harness.report.terminal import printable, shown
+from harness.scenario import KINDS, Scenario, Side, Step, format_scenario, format_step, instruction
+from harness.verdict import verdict_lines
+
+NAP_US = 50_000
+"""How long the C program lets a guest spin before it takes it back, in microseconds."""
+
+
+def reproducer(story: Story) -> str | None:
+    """Return a scenario file with expected and observed values, versions and hashes as comments; None without one."""
+    kept, finding = story.kept, story.kept.finding
+    if kept.scenario is None:
+        return None
+    subject = finding.subject
+    said = [
+        f"{story.id}: {story.title}",
+        f"target {subject.target}, Linux {subject.kernel_release}, model level {subject.level}",
+        f"kernel sha256 {subject.kernel_sha256}",
+        f"seen {kept.count} times, first {finding.first_seen}, last {kept.last_seen}",
+        *(verdict_lines(story.verdict, story.evidence) if story.evidence else (story.verdict.why,)),
+        f"replay: shadowfuzz replay THIS_FILE --target {subject.target} --level {subject.level}",
+    ]
+    header, rest = format_scenario(kept.scenario).split("\n", 1)
+    comments = (f"# {printable(' '.join(line.split()))[:390]}" for line in said)
+    return "\n".join([header, *comments, rest])
+
+
+def c_program(story: Story, name: str) -> str | None:
+    """Return the C program for a finding, to be called ``name``; None if no register that can be read back shows it.
+
+    Steps behind the turn of the host in which it was seen are left out.
+    """
+    scenario, divergence = story.kept.scenario, story.divergence
+    if scenario is None or divergence is None or story.ran is None or not _readable(divergence):
+        return None
+    site = next(site for site in story.ran.sites if any(j.divergence == divergence for j in site.judged))
+    subject = story.kept.finding.subject
+    register = BY_NAME["spsr_el1" if divergence.register == "spsr_0" else divergence.register]
+    expected, seen = divergence.expected, divergence.observed
+    values: Mapping[str, str] = {
+        "TITLE": _comment(story.title),
+        "WHERE": _comment(f"{subject.target}: Linux {subject.kernel_release}, sha256 {subject.kernel_sha256}"),
+        "ID": story.id,
+        "FILE": name,
+        "BASE": hex(CODE.base),
+        "VECTORS": hex(VECTORS.base),
+        "DATA": hex(DATA.base),
+        "END": hex(DATA.end),
+        "PC": hex(BY_NAME["pc"].one_reg),
+        "NAP": str(NAP_US),
+        "STEPS": "\n".join(_steps(scenario, _end(scenario, story, site))),
+        "CHECK": f"{register.one_reg:#x}ull, {shown(expected)}ull, {shown(seen)}ull, {json.dumps(register.name)}",
+    }
+    text = _template()
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", value)
+    return text
+
+
+def why_no_program(story: Story) -> str:
+    """Say why :func:`c_program` returned None."""
+    if story.divergence is None:
+        return "there is no trace of a divergence"
+    return f"relation {story.divergence.relation} is not about a register that a program can read back"
+
+
+def _readable(divergence: Divergence) -> bool:
+    numbers = isinstance(divergence.expected, int) and isinstance(divergence.observed, int)
+    return numbers and divergence.relation in ("host", "restore") and divergence.register in {*BY_NAME, "spsr_0"}
+
+
+@cache
+def _template() -> str:
+    return files("harness.report").joinpath("standalone.c").read_text(encoding="utf-8")
+
+
+def _comment(text: str) -> str:
+    return printable(" ".join(text.split())).replace("*/", "* /")
+
+
+def _end(scenario: Scenario, story: Story, site: Site) -> int:
+    """Return how many steps there are up to the end of the host's turn at ``site``."""
+    if site.place is None:
+        end = 0
+    elif site.place.step is not None:
+        end = site.place.step + 1
+    else:  # the guest was elsewhere: the step whose run it was
+        assert story.ran is not None
+        end = min(story.ran.trace.events[site.event].step + 1, len(scenario.steps))
+    while end < len(scenario.steps) and KINDS[scenario.steps[end].kind].side is Side.HOST:
+        end += 1
+    return end
+
+
+def _steps(scenario: Scenario, end: int) -> Iterator[str]:
+    initial = {"vbar_el1": VECTORS.base} | dict(scenario.registers) | {"pc": CODE.base}
+    for name, value in initial.items():
+        yield _row("SET", BY_NAME[name].one_reg, value, f"reg {name} {value:#x}")
+    address = CODE.base
+    for step in scenario.steps[:end]:
+        word = instruction(step)
+        if word is not None:
+            yield _row("GUEST", address, word, format_step(step))
+            address += 4
+        else:
+            yield _host(step)
+
+
+def _host(step: Step) -> str:
+    text = format_step(step)
+    if step.kind == "set":
+        name, value = step.args
+        assert isinstance(name, str) and isinstance(value, int)
+        return _row("SET", BY_NAME[name].one_reg, value, text)
+    if step.kind == "complete":
+        assert isinstance(step.args[0], int)
+        return _row("COMPLETE", step.args[0], 0, text)
+    assert step.kind == "reset"
+    return _row("RESET", 0, 0, text)
+
+
+def _row(what: str, a: int, b: int, text: str) -> str:
+    return f"\t{{ {what}, {a:#x}ull, {b:#x}ull, {json.dumps(text)} }},"

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * @TITLE@
+ *
+ * Seen on @WHERE@.
+ * Written by shadowfuzz from @ID@; it needs nothing of shadowfuzz.  In the style of KVM's selftests: exit status 0 if
+ * KVM does what is owed, 1 if it diverges, 2 if this machine cannot run it.
+ *
+ *	aarch64-linux-gnu-gcc -static -O1 -Wall -o repro @FILE@ && scp repro TARGET: && ssh TARGET ./repro
+ *
+ * As PID 1 of an initramfs it makes /dev/kvm itself, and powers off at the end.
+ */
+#include <errno.h>
+#include <linux/kvm.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define BASE	@BASE@ull	/* code, then EL1 vectors, both read-only; then data */
+#define VECTORS	@VECTORS@ull
+#define DATA	@DATA@ull
+#define END	@END@ull
+#define STAY	0x14000000u	/* b . */
+#define PC_ID	@PC@ull
+#define NAP_US	@NAP@
+
+enum what { SET, GUEST, COMPLETE, RESET };
+
+static const struct step {
+	enum what what;
+	uint64_t a, b;		/* SET: register id, value; GUEST: address, instruction; COMPLETE: data */
+	const char *text;
+} steps[] = {
+@STEPS@
+};
+
+static const struct { uint64_t id, expected, seen; const char *name; } check =
+	{ @CHECK@ };
+
+static int kvm, vm, vcpu;
+static struct kvm_run *run;
+static unsigned char *ram;
+static struct kvm_vcpu_init init;
+
+static int done(int status, const char *why)
+{
+	printf("RESULT %d: %s%s%s\n", status, why, status == 2 ? ": " : "", status == 2 ? strerror(errno) : "");
+	fflush(stdout);
+	if (getpid() == 1)
+		reboot(RB_POWER_OFF);
+	_exit(status);
+}
+
+static void on_alarm(int number)
+{
+	(void)number;
+}
+
+static int set(uint64_t id, uint64_t value)
+{
+	struct kvm_one_reg reg = { .id = id, .addr = (uint64_t)(unsigned long)&value };
+
+	return ioctl(vcpu, KVM_SET_ONE_REG, &reg);
+}
+
+static uint64_t get(uint64_t id)
+{
+	uint64_t value = 0;
+	struct kvm_one_reg reg = { .id = id, .addr = (uint64_t)(unsigned long)&value };
+
+	if (ioctl(vcpu, KVM_GET_ONE_REG, &reg))
+		done(2, "KVM_GET_ONE_REG");
+	return value;
+}
+
+static void slot(unsigned int number, uint64_t guest, uint64_t end, unsigned int flags)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = number, .flags = flags, .guest_phys_addr = guest, .memory_size = end - guest,
+		.userspace_addr = (uint64_t)(unsigned long)(ram + (guest - BASE)),
+	};
+
+	if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region))
+		done(2, "KVM_SET_USER_MEMORY_REGION");
+}
+
+static void put(uint64_t address, uint32_t word)
+{
+	uint32_t *at = (uint32_t *)(ram + (address - BASE));
+
+	*at = word;
+	__builtin___clear_cache((char *)at, (char *)(at + 1));
+}
+
+/* Run one instruction: until it exits to userspace, or the guest spins behind it or at its vectors. */
+static void guest(const struct step *step)
+{
+	struct itimerval nap = { .it_value = { 0, NAP_US }, .it_interval = { 0, NAP_US } }, none = { 0 };
+	struct kvm_mp_state runnable = { .mp_state = KVM_MP_STATE_RUNNABLE };
+
+	put(step->a, step->b);
+	setitimer(ITIMER_REAL, &nap, NULL);
+	if (ioctl(vcpu, KVM_RUN, 0) && errno != EINTR)
+		printf("  KVM_RUN: %s\n", strerror(errno));
+	setitimer(ITIMER_REAL, &none, NULL);
+	if (run->exit_reason == KVM_EXIT_MMIO && !run->mmio.is_write)
+		memset(run->mmio.data, 0, sizeof(run->mmio.data)); /* unless it is completed */
+	if (run->exit_reason == KVM_EXIT_SYSTEM_EVENT)
+		ioctl(vcpu, KVM_SET_MP_STATE, &runnable);
+}
+
+static void create(void)
+{
+	kvm = open("/dev/kvm", O_RDWR);
+	if (kvm < 0)
+		done(2, "/dev/kvm");
+	ram = mmap(NULL, END - BASE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	vm = ioctl(kvm, KVM_CREATE_VM, 0);
+	if (ram == MAP_FAILED || vm < 0)
+		done(2, "KVM_CREATE_VM");
+	for (uint64_t address = BASE; address < DATA; address += 4)
+		*(uint32_t *)(ram + (address - BASE)) = STAY;
+	__builtin___clear_cache((char *)ram, (char *)ram + (DATA - BASE));
+	slot(0, BASE, DATA, KVM_MEM_READONLY);
+	slot(1, DATA, END, 0);
+	vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+	run = mmap(NULL, ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
+	if (vcpu < 0 || run == MAP_FAILED || ioctl(vm, KVM_ARM_PREFERRED_TARGET, &init))
+		done(2, "KVM_CREATE_VCPU");
+	init.features[0] |= 1 << KVM_ARM_VCPU_PSCI_0_2;
+	if (ioctl(vcpu, KVM_ARM_VCPU_INIT, &init))
+		done(2, "KVM_ARM_VCPU_INIT");
+}
+
+int main(void)
+{
+	struct sigaction action = { .sa_handler = on_alarm };
+	uint64_t value, next = BASE;
+
+	setvbuf(stdout, NULL, _IONBF, 0);
+	if (getpid() == 1) {
+		mkdir("/dev", 0755);
+		mknod("/dev/kvm", S_IFCHR | 0600, makedev(10, 232));
+	}
+	sigaction(SIGALRM, &action, NULL);
+	create();
+	for (unsigned int i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
+		const struct step *step = &steps[i];
+
+		printf("%s\n", step->text);
+		if (step->what == SET && set(step->a, step->b))
+			printf("  KVM_SET_ONE_REG: %s\n", strerror(errno));
+		if (step->what == RESET && ioctl(vcpu, KVM_ARM_VCPU_INIT, &init))
+			done(2, "KVM_ARM_VCPU_INIT");
+		if (step->what == COMPLETE && run->exit_reason == KVM_EXIT_MMIO && !run->mmio.is_write)
+			memcpy(run->mmio.data, &step->a, sizeof(step->a));
+		if (step->what != GUEST)
+			continue;
+		/* The instruction before this one may have sent the guest away: bring it back. */
+		value = get(PC_ID);
+		if (step->a != BASE && value != step->a && run->exit_reason != KVM_EXIT_MMIO)
+			set(PC_ID, next);
+		guest(step);
+		next = step->a + 4;
+	}
+	/* Complete what is pending, as the way back into the guest does, without entering it. */
+	run->immediate_exit = 1;
+	ioctl(vcpu, KVM_RUN, 0);
+	value = get(check.id);
+	printf("%s: expected %#llx, observed %#llx; shadowfuzz saw %#llx\n", check.name,
+	       (unsigned long long)check.expected, (unsigned long long)value, (unsigned long long)check.seen);
+	return done(value == check.expected ? 0 : 1, value == check.expected ? "as expected" : "diverges");
+}

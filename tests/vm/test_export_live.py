@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C programs of ``shadowfuzz export``, each PID 1 of a machine: they show the divergence by themselves."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fuzz.lab import Lab, open_lab, signatures
+from harness.check import signature
+from harness.findings import Finding, Tries, difference, signature_text
+from harness.report.export import c_program, reproducer
+from harness.report.story import Kept, Story, tell
+from harness.scenario import format_scenario, load, parse
+from harness.vm.build import prepare
+from harness.vm.config import PROJECT, load_config
+from harness.vm.image import character_device, directory, file, write_cpio
+from harness.vm.target import machine_of
+
+TARGET = "kvm-nvhe"
+NEVER = Tries(1, 1)
+
+CASES = (
+    # regression, what it shows
+    ("mmio_load_signed_byte_x", "host.xN/DABT_LOW"),
+    ("fetch_outside_slots", "host.esr_el1/IABT_LOW"),
+    ("reset_then_stale_completion", "host.pc/RESET"),
+    ("reset_then_stale_completion", "restore.xN/RESET/prep_abort.mmio"),
+    ("reset_twice", "host.elr_el1/RESET"),
+)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """The target, to record on."""
+    with open_lab(TARGET, "spec", None, lambda line: None) as lab:
+        yield lab
+
+
+def story(lab: Lab, name: str, wanted: str) -> Story:
+    """Record a regression and tell the story of one of its divergences."""
+    scenario = load(PROJECT / "corpus" / "regressions" / f"{name}.scn")
+    trace, checked = lab.observe(scenario)
+    (key,) = (key for key in signatures(checked) if signature_text(key) == wanted)
+    members = tuple(difference(d) for d in checked.unexplained if signature(d) == key)
+    finding = Finding("divergence", key, lab.subject, members, len(members), NEVER, NEVER, "2026-01-01")
+    return tell(Kept(finding, True, 1, "2026-01-01", scenario, trace, {}), lab.cpu, lab.catalogue)
+
+
+def run_as_init(program: str, work: Path) -> str:
+    """Compile a C program, boot the target's kernel with it as PID 1, return what it printed."""
+    source, binary, initrd = work / "repro.c", work / "repro", work / "initrd"
+    source.write_text(program)
+    compiler = ["aarch64-linux-gnu-gcc", "-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", binary, source]
+    subprocess.run(compiler, check=True)
+    members = (directory("dev"), character_device("dev/console", 5, 1))
+    initrd.write_bytes(write_cpio((*members, file("init", binary.read_bytes(), executable=True))))
+    config = load_config(TARGET)
+    machine = machine_of(config, prepare(config))
+    argv = ["setpriv", "--pdeathsig", "KILL", "--", "qemu-system-aarch64", "-M", machine.machine, "-cpu", machine.cpu]
+    argv += ["-m", "256M", "-nodefaults", "-nic", "none", "-display", "none", "-no-reboot", "-serial", "stdio"]
+    argv += ["-kernel", str(machine.kernel), "-initrd", str(initrd)]
+    argv += ["-append", f"console=ttyAMA0 loglevel=3 panic=-1 {machine.cmdline}"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=100, check=False)
+    return done.stdout
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("name", "wanted"), CASES, ids=[wanted for _, wanted in CASES])
+def test_the_program_shows_the_divergence(lab: Lab, name: str, wanted: str, tmp_path: Path) -> None:
+    told = story(lab, name, wanted)
+    program = c_program(told, "repro.c")
+    assert program is not None
+    out = run_as_init(program, tmp_path)
+    assert "RESULT 1: diverges" in out, out
+    assert told.divergence is not None and isinstance(told.divergence.observed, int)
+    assert f"observed {told.divergence.observed:#x}; shadowfuzz saw {told.divergence.observed:#x}" in out
+
+
+@pytest.mark.timeout(180)
+def test_a_program_without_divergence_says_so(lab: Lab, tmp_path: Path) -> None:
+    program = c_program(story(lab, *CASES[0]), "repro.c")
+    assert program is not None
+    out = run_as_init(
+        program.replace("complete 0x80", "complete 0x7f")
+        .replace("0x80ull, 0x0ull", "0x7full, 0x0ull")
+        .replace("0xffffffffffffff80ull, 0x80ull", "0x7full, 0x80ull"),
+        tmp_path,
+    )
+    assert "RESULT 0: as expected" in out, out
+
+
+@pytest.mark.timeout(60)
+def test_the_reproducer_is_a_scenario_that_says_all(lab: Lab) -> None:
+    told = story(lab, *CASES[0])
+    text = reproducer(told)
+    assert text is not None and told.kept.scenario is not None
+    assert parse(text) == told.kept.scenario
+    for what in (told.id, told.title, lab.subject.kernel_sha256, "verdict kvm", "shadowfuzz replay"):
+        assert what in text
+    assert text.endswith(format_scenario(told.kept.scenario).split("\n", 1)[1])
