@@ -16,7 +16,7 @@ from harness.tracefile import trace_from_json
 CORPUS = Path(__file__).parents[2] / "corpus"
 SEEDS = [
     str(CORPUS / "seeds" / f"{name}.scn")
-    for name in ("hvc_immediates", "mmio_load_signed_byte_x", "psci_version", "touch_ram_by_store", "wfi_wfe")
+    for name in ("hvc_immediates", "mmio_load_byte", "psci_version", "touch_ram_by_store", "wfi_wfe")
 ]
 REGRESSION = str(CORPUS / "regressions" / "fetch_outside_slots.scn")
 
