@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fuzz.library import find, open_database, stories
 from fuzz.replay_cli import style_of
+from fuzz.report_cli import write_report
 from harness.errors import InputError
 from harness.report import formats, terminal
 from harness.report.story import Group, Story, groups, replay_command
@@ -33,10 +34,12 @@ examples:
       one finding in full: its scenario, what differs side by side, the verdict and what it rests on
   shadowfuzz findings list --out out/vhe --format sarif > findings.sarif
       for machines: json, junit, sarif
+  shadowfuzz findings open
+      all of it as a page in the browser (`shadowfuzz report` writes the file only)
 
 An id may be shortened, with or without its kind.
 
-exit status: 0 no findings (list) or shown, 1 there are confirmed findings (list), 2 bad usage or input
+exit status: 0 no findings (list), shown or opened, 1 there are confirmed findings (list), 2 bad usage or input
 """
 
 
@@ -49,7 +52,7 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("action", nargs="?", choices=("list", "show"), default="list", help="(list)")
+    parser.add_argument("action", nargs="?", choices=("list", "show", "open"), default="list", help="(list)")
     parser.add_argument("id", nargs="?", metavar="ID", help="which one to show")
     parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
     parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (findings.db in --out)")
@@ -61,8 +64,10 @@ def add_parser(subparsers: Subparsers) -> None:
 def run_findings(args: argparse.Namespace) -> int:
     """List or show; errors are raised for the caller to show."""
     if (args.action == "show") != (args.id is not None):
-        raise InputError("findings", None, "`show` takes an id, `list` takes none")
+        raise InputError("findings", None, "`show` takes an id, `list` and `open` take none")
     database = open_database(args.out, args.store)
+    if args.action == "open":
+        return write_report(database, args.out / "report.html", show=True)
     found = (find(database, args.id),) if args.id else stories(database)
     style = style_of(sys.stdout, os.environ)
     if args.format != "text":

@@ -64,16 +64,21 @@ def add_parsers(subparsers: Subparsers) -> None:
 
 def run_report(args: argparse.Namespace) -> int:
     """Write the report; errors are raised for the caller to show."""
-    text = page(book_of(open_database(args.campaign, args.store)))
-    work = args.out.with_name(f".{args.out.name}.{os.getpid()}")
+    return write_report(open_database(args.campaign, args.store), args.out, show=args.open)
+
+
+def write_report(database: Database, out: Path, *, show: bool) -> int:
+    """Write the report to ``out``, whole or not at all; ``show``: in the browser, too."""
+    text = page(book_of(database))
+    work = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         work.write_text(text, encoding="utf-8")
-        work.replace(args.out)
+        work.replace(out)
     finally:
         work.unlink(missing_ok=True)
-    print(f"report: {args.out}, {len(text.encode()) // 1024} KiB", file=sys.stderr)
-    if args.open:
-        webbrowser.open(args.out.absolute().as_uri())
+    print(f"report: {out}, {len(text.encode()) // 1024} KiB", file=sys.stderr)
+    if show:
+        webbrowser.open(out.absolute().as_uri())
     return 0
 
 

@@ -93,7 +93,7 @@ def test_sarif(root: Path, capsys: Capture) -> None:
     ("argv", "reason"),
     [
         (["show"], "`show` takes an id"),
-        (["list", "x"], "`list` takes none"),
+        (["list", "x"], "`list` and `open` take none"),
         (["show", "nosuch"], "no such finding"),
         (["show", "divergence"], "several findings"),
     ],
@@ -101,6 +101,14 @@ def test_sarif(root: Path, capsys: Capture) -> None:
 def test_bad_usage(root: Path, argv: list[str], reason: str, capsys: Capture) -> None:
     assert main(["findings", *argv, "--out", str(root)]) == 2
     assert reason in capsys.readouterr().err
+
+
+def test_open(root: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert main(["findings", "open", "--out", str(root)]) == 0
+    assert opened == [(root / "report.html").as_uri()] and (root / "report.html").read_text()
+    capsys.readouterr()
 
 
 def test_a_directory_without_findings(tmp_path: Path, capsys: Capture) -> None:
