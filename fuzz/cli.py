@@ -27,6 +27,7 @@ from fuzz import (
     replay_cli,
     report_cli,
     setup_cli,
+    triage_cli,
 )
 from harness.errors import InputError, ShadowfuzzError, VmLost
 
@@ -45,6 +46,7 @@ examples:
   shadowfuzz fuzz --seconds 60 --jobs 2     search for scenarios in which KVM and the model differ
   shadowfuzz minimise FILE                  the simplest scenario that shows the same divergence
   shadowfuzz confirm FILE                   how surely it comes back, who sides with KVM, the verdict
+  shadowfuzz triage                         minimise and confirm all that a campaign found
   shadowfuzz findings                       what campaigns found: list, show ID, JSON, JUnit, SARIF
   shadowfuzz report --out report.html       the same as one HTML page (serve: live, on this machine)
   shadowfuzz export ID                      a finding to hand over: scenario and standalone C program
@@ -123,6 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
         fuzz_cli,
         minimise_cli,
         confirm_cli,
+        triage_cli,
         findings_cli,
         export_cli,
         lemma_cli,

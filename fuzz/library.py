@@ -7,8 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from fuzz.database import FILE, Database, default_url
-from fuzz.store import FINDINGS, FLAKY, TRACE, Store
+from fuzz.store import FINDINGS, FLAKY, FRESH_QEMU, TRACE, Store
 from harness.errors import InputError
+from harness.findings import Tries
 from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.report.story import Kept, Story, tell
@@ -49,13 +50,19 @@ def find(database: Database, id_: str) -> Story:
 def story_of(store: Store, id_: str) -> Story:
     """Read and explain one finding.  InputError: it cannot be read, or its target is none of ours any more."""
     entry, texts = store.entry(id_), dict(store.texts(id_))
-    trace_text = texts.pop(TRACE, None)
+    trace_text, qemu = texts.pop(TRACE, None), texts.pop(FRESH_QEMU, "").split()
     scenario: Scenario | None = None
     trace: Trace | None = None
     with suppress(InputError):  # written by another version: what can be read is shown
         scenario = None if entry.scenario is None else parse(entry.scenario, id_)
         trace = None if trace_text is None else parse_trace(trace_text, id_)
     subject = entry.finding.subject
-    kept = Kept(entry.finding, store.shelf == FINDINGS, entry.count, entry.last_seen, scenario, trace, texts)
+    kept = Kept(
+        entry.finding, store.shelf == FINDINGS, entry.count, entry.last_seen, scenario, trace, texts, _tries(qemu)
+    )
     catalogue = Catalogue.load(PROJECT / "corpus" / "known", subject.level)
     return tell(kept, cpu_model(load_config(subject.target).cpu), catalogue)
+
+
+def _tries(words: list[str]) -> Tries | None:
+    return Tries(*map(int, words)) if len(words) == 2 and all(word.isdecimal() for word in words) else None

@@ -28,6 +28,8 @@ from harness.simplify import simplicity
 FINDINGS, FLAKY = "findings", "flaky"
 """The shelves: what was confirmed, and what did not come back."""
 SCENARIO, FINDING, COUNT, TRACE = "scenario.scn", "finding.json", "count", "trace.json"
+FRESH_QEMU = "fresh_qemu"
+"""The text that says how often a finding came back in a fresh QEMU: hits and runs, if that was tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +87,29 @@ class Store:
                     **told,
                 )
                 access.run("DELETE FROM texts WHERE shelf = :shelf AND id = :id", **key)
-            for name, body in (extra or {}).items():
-                access.run(
-                    "INSERT INTO texts (shelf, id, name, text) VALUES (:shelf, :id, :name, :text)",
-                    **key,
-                    **{"name": name, "text": body},
-                )
+            self._attach(access, finding.id, extra or {})
         return bool(new)
+
+    def revise(self, finding: Finding, scenario: Scenario, extra: Mapping[str, str]) -> None:
+        """Tell a finding that is there by another scenario and with other texts, whatever was known of it before."""
+        key = {"shelf": self.shelf, "id": finding.id}
+        with self._database.access(write=True, durable=True) as access:
+            access.run(
+                "UPDATE findings SET document = :document, scenario = :scenario, simplicity = :simplicity "
+                "WHERE shelf = :shelf AND id = :id",
+                **key,
+                **{"document": to_json(finding), "scenario": format_scenario(scenario)},
+                **{"simplicity": simplicity(scenario)},
+            )
+            access.run("DELETE FROM texts WHERE shelf = :shelf AND id = :id", **key)
+            self._attach(access, finding.id, extra)
+
+    def _attach(self, access: Access, id_: str, texts: Mapping[str, str]) -> None:
+        for name, body in texts.items():
+            access.run(
+                "INSERT INTO texts (shelf, id, name, text) VALUES (:shelf, :id, :name, :text)",
+                **{"shelf": self.shelf, "id": id_, "name": name, "text": body},
+            )
 
     def bump(self, id_: str, now: str) -> None:
         """Count one more member of a cluster, seen at ``now`` (ISO 8601)."""

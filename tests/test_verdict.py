@@ -4,18 +4,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fuzz.confirm_cli import stages_of
+from fuzz.database import Database, default_url
 from fuzz.lab import MAX_LOSSES, Lab, signatures
+from fuzz.library import story_of
+from fuzz.store import FINDINGS, Store
+from fuzz.triage_cli import triage
 from harness.check import check, signature
 from harness.errors import VmLost
-from harness.findings import Subject, Tries
+from harness.findings import Finding, Subject, Tries, finding_id
 from harness.known import Catalogue
 from harness.masks import cpu_model
-from harness.scenario import load
+from harness.scenario import Scenario, Step, load
 from harness.tracefile import trace_from_json
 from harness.verdict import (
     AGAINST,
@@ -156,6 +162,39 @@ def test_a_lost_machine_shows_nothing_and_is_booted_again(monkeypatch: pytest.Mo
             assert not it.shows(SCENARIO, KEY)
         with pytest.raises(VmLost):
             it.shows(SCENARIO, KEY)
+
+
+def test_triage_keeps_the_simplest_with_its_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cpu = "cortex-a72"
+    monkeypatch.setattr("fuzz.library.load_config", lambda name: SimpleNamespace(cpu=cpu))
+    database = Database(default_url(tmp_path))
+    store = Store(database, FINDINGS)
+    large = Scenario("Large.", (("x0", 1),), (Step("hvc", (3,)), Step("wfi"), Step("reset")))
+    for subject in (SUBJECT, replace(SUBJECT, target="another")):
+        tries = Tries(1, 1)
+        store.add(Finding("divergence", KEY, subject, (), 0, tries, tries, "2026"), large)
+    fake = FakeExecutor([checked(DIVERGENCE)] * 1000)
+    said: list[str] = []
+    with lab(fake, monkeypatch) as it:
+        assert triage(database, it, 7, said.append) == 1
+        assert triage(database, it, 7, said.append) == 0, "done before"
+    (line,) = said
+    assert "3 steps -> 0" in line
+    entry = store.entry(finding_id("divergence", KEY, SUBJECT))
+    assert entry.count == 1 and entry.scenario == "shadowfuzz-scenario 1\nabout Large.\n"
+    assert (entry.finding.same_vm, entry.finding.fresh_vm) == (Tries(7, 7), Tries(7, 7))
+    assert story_of(store, entry.finding.id).kept.fresh_qemu == Tries(1, 1)
+
+
+def test_triage_leaves_what_does_not_come_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("fuzz.library.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
+    store = Store(Database(default_url(tmp_path)), FINDINGS)
+    finding = Finding("divergence", KEY, SUBJECT, (), 0, Tries(1, 1), Tries(1, 1), "2026")
+    store.add(finding, SCENARIO)
+    said: list[str] = []
+    with lab(FakeExecutor([]), monkeypatch) as it:
+        triage(Database(default_url(tmp_path)), it, 7, said.append)
+    assert "did not come back" in said[0] and store.load(finding.id) == finding
 
 
 def test_a_run_that_did_not_end_well_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

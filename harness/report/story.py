@@ -9,20 +9,21 @@ from dataclasses import dataclass
 
 from harness.check import check, signature
 from harness.compare import Divergence
-from harness.findings import Finding, Signature, signature_text
+from harness.findings import Finding, Signature, Tries, signature_text
 from harness.known import Catalogue
 from harness.masks import Cpu
 from harness.report.result import Job, Ran
 from harness.report.rounds import sites
 from harness.scenario import Scenario
 from harness.trace import Trace
-from harness.verdict import Evidence, Stage, Verdict, classify, evidence, first_of
+from harness.verdict import STAGES, Evidence, Stage, Verdict, classify, evidence, first_of
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
     """What a store holds of a finding: ``confirmed`` or flaky; ``texts`` are consoles and earlier scenarios.
 
+    ``fresh_qemu`` counts reproductions in fresh machines, None if that was not tried.
     ``scenario`` and ``trace`` are None where there is none, or none that this version can read.
     """
 
@@ -33,6 +34,7 @@ class Kept:
     scenario: Scenario | None
     trace: Trace | None
     texts: Mapping[str, str]
+    fresh_qemu: Tries | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ def tell(kept: Kept, cpu: Cpu, catalogue: Catalogue) -> Story:
     if divergence is None:
         why = "this version explains it, or does not see it any more, in the trace that was kept"
         return Story(kept, Verdict("abstraction", why), None, None, None)
-    stages = (Stage("repeat", finding.same_vm), Stage("fresh_vm", finding.fresh_vm))
+    counted = (finding.same_vm, finding.fresh_vm, kept.fresh_qemu or Tries(0, 0))
+    stages = tuple(Stage(name, tries) for name, tries in zip(STAGES, counted, strict=True))
     known = evidence(kept.trace, checked, divergence, tuple(s for s in stages if s.tries.runs))
     ours = [j for j in checked.judged if j.known is None and signature(j.divergence) == finding.signature]
     found = sites(kept.scenario, kept.trace, finding.subject.level, ours)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz triage``: every confirmed divergence of a campaign made simple, its rate measured, and put back."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fuzz.confirm_cli import stages_of
+from fuzz.database import Database
+from fuzz.lab import Lab, open_lab
+from fuzz.library import open_database, story_of
+from fuzz.minimise_cli import minimise_on
+from fuzz.store import FINDINGS, FRESH_QEMU, TRACE, Store
+from harness.check import signature
+from harness.errors import InputError
+from harness.findings import MAX_DIVERGENCES, Tries, difference, signature_text
+from harness.model import LEVEL_NAMES
+from harness.report.story import Kept
+from harness.tracefile import format_trace
+from harness.vm.config import DEFAULT_TARGET
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+EPILOG = """\
+example:
+  shadowfuzz triage --out out/campaign
+      what a campaign found on its target, made ready to be read: about ten seconds a finding
+
+Findings of other targets, kernels or levels are left as they are, and so are those that were done before and that no
+simpler scenario replaced since.
+
+exit status: 0 all done, 2 bad usage or input, 3 the target was lost
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``triage``; it sets `run`, which takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "triage",
+        help="minimise and confirm all that a campaign found",
+        description="Minimise every confirmed divergence, measure its rate, and keep the result with the finding.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
+    parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (findings.db in --out)")
+    parser.add_argument("--target", default=DEFAULT_TARGET, metavar="NAME", help=f"machine ({DEFAULT_TARGET})")
+    parser.add_argument("--kernel", type=Path, metavar="IMAGE", help="boot this arm64 Image of the target's release")
+    parser.add_argument("--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help="level of the model (spec)")
+    parser.add_argument("--runs", type=int, default=10, metavar="N", help="runs in one VM, and in fresh ones (10)")
+    parser.set_defaults(run=run_triage)
+
+
+def run_triage(args: argparse.Namespace) -> int:
+    """Do all findings; errors are raised for the caller to show."""
+    if not 1 <= args.runs <= 10_000:
+        raise InputError("--runs", None, "expected a number from 1 to 10000")
+    database = open_database(args.out, args.store)
+    with open_lab(args.target, args.level, args.kernel, _say) as lab:
+        triage(database, lab, args.runs, _say)
+    Store(database, FINDINGS).export(args.out / FINDINGS)
+    return 0
+
+
+def triage(database: Database, lab: Lab, runs: int, say: Callable[[str], None]) -> int:
+    """Minimise and confirm what was found on the lab's target; return how many findings were done.
+
+    Each is kept before the next one begins.  TargetError: the machine was lost too often.
+    """
+    store, done = Store(database, FINDINGS), 0
+    for id_ in store.ids():
+        kept = story_of(store, id_).kept
+        if kept.finding.kind != "divergence" or kept.finding.subject != lab.subject:
+            continue
+        if kept.scenario is None or kept.fresh_qemu is not None:
+            continue
+        done += 1
+        say(f"{id_}: {_one(store, kept, lab, runs)}")
+    return done
+
+
+def _one(store: Store, kept: Kept, lab: Lab, runs: int) -> str:
+    wanted = kept.finding.signature
+    assert kept.scenario is not None
+    try:
+        least = minimise_on(lab, kept.scenario, wanted)
+    except InputError:
+        return f"{signature_text(wanted)} did not come back; left as it is"
+    trace, checked = lab.observe(least.scenario)
+    members = [divergence for divergence in checked.unexplained if signature(divergence) == wanted]
+    if not members:
+        return f"{signature_text(wanted)} did not come back when all was done; left as it is"
+    repeat, fresh, _ = stages_of(lab, least.scenario, (wanted,), runs, 0)[wanted]
+    finding = replace(
+        kept.finding,
+        divergences=tuple(difference(divergence) for divergence in members[:MAX_DIVERGENCES]),
+        divergence_count=len(members),
+        same_vm=repeat.tries,
+        fresh_vm=fresh.tries,
+    )
+    qemu = Tries(int(least.confirmed), 1)
+    store.revise(finding, least.scenario, {TRACE: format_trace(trace), FRESH_QEMU: f"{qemu.hits} {qemu.runs}"})
+    before, after = len(kept.scenario.steps), len(least.scenario.steps)
+    return f"{signature_text(wanted)}: {before} steps -> {after}, {least.tries} tries"
+
+
+def _say(line: str) -> None:
+    print(f"triage: {line}", file=sys.stderr, flush=True)
