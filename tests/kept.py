@@ -50,8 +50,8 @@ def filled(root: Path) -> Database:
     run = history.begin(WHEN, {"target": "kvm-nvhe", "jobs": 2})
     for second in range(0, 60, 5):
         history.sample(run, Sample(second, 10 * second, 100 * second, 50 + second, second // 10))
-    summary = {"known_by_entry": {"host-writes-registers": 7}, "branches": {"prep_hvc.psci=yes": 3, "prep_hvc.psci=no": 1}}
-    history.end(run, summary | {"branches": {**summary["branches"], "restore.skip=no": 2}})
+    ways = {"prep_hvc.psci=yes": 3, "prep_hvc.psci=no": 1, "restore.skip=no": 2}
+    history.end(run, {"known_by_entry": {"host-writes-registers": 7}, "branches": ways})
     return database
 
 

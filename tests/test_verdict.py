@@ -181,7 +181,10 @@ def test_triage_keeps_the_simplest_with_its_rate(monkeypatch: pytest.MonkeyPatch
     (line,) = said
     assert "3 steps -> 0" in line
     entry = store.entry(finding_id("divergence", KEY, SUBJECT))
-    assert entry.count == 1 and entry.scenario == "shadowfuzz-scenario 1\nabout Large.\n"
+    assert (
+        entry.count == 1
+        and entry.scenario == "shadowfuzz-scenario 1\nabout The least that shows restore.xN/HVC64/prep_hvc.\n"
+    )
     assert (entry.finding.same_vm, entry.finding.fresh_vm) == (Tries(7, 7), Tries(7, 7))
     assert story_of(store, entry.finding.id).kept.fresh_qemu == Tries(1, 1)
 
