@@ -110,8 +110,9 @@ class Prediction:
     ``helper`` names what save chose (``none``: it had nothing to do; ``first``: there was no exit;
     ``sysreg``: the deployed code handles it without save; ``panic.restore``:
     it was restore that panicked); ``dirty`` is the flag word that save
-    left, without the exceptions that KVM itself chose; ``state`` holds the restored registers, None after a panic; ``spsr_0`` the
-    layer's second copy of SPSR_EL1.  ``undefined`` names the precondition that failed: then nothing else is said.
+    left, without the exceptions that KVM itself chose; ``state`` holds the restored registers, None after a panic;
+    ``spsr_0`` the layer's second copy of SPSR_EL1.  ``undefined`` names the precondition that failed: then nothing
+    else is said.
     """
 
     helper: str
