@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fuzz.against import Difference, compare, intended
+from fuzz.against import Difference, compare, intended, not_comparable
 from fuzz.matrix import Runs
 from fuzz.mutate import crossover, generate, mutate
 from fuzz.replay_cli import find_scenarios
@@ -43,6 +43,7 @@ exit status: 0 only intended differences, 1 another one, 2 bad usage or input, 3
 class Tally:
     """What a comparison has found so far; clusters by signature."""
 
+    ignored: frozenset[str] = frozenset()
     runs: int = 0
     exits: int = 0
     lost: int = 0
@@ -76,7 +77,8 @@ def run_against(args: argparse.Namespace) -> int:
     prepared = [prepare(config, progress=_progress) for config in (one, other)]
     corpus = [load(path) for path in find_scenarios([PROJECT / "corpus" / n for n in ("seeds", "regressions")])]
     scenarios = stream(corpus, random.Random(args.seed))
-    tally = Tally()
+    releases = (prepared[0].package_version, prepared[1].package_version)
+    tally = Tally(ignored=not_comparable(releases))
     deadline = time.monotonic() + args.seconds
     reported = time.monotonic()
     while time.monotonic() < deadline and tally.lost < MOST_LOSSES:
@@ -91,7 +93,6 @@ def run_against(args: argparse.Namespace) -> int:
         except VmLost as error:
             tally.lost += 1
             _progress(str(error))
-    releases = (prepared[0].package_version, prepared[1].package_version)
     keep(args.out, tally)
     rows = list(clusters(tally, releases))
     if args.json:
@@ -123,10 +124,11 @@ def step(machines: Sequence[Runs], scenario: Scenario, tally: Tally) -> None:
     traces = [machine.run(scenario, fresh_vm=False) for machine in machines]
     tally.runs += 1
     tally.exits += sum(len(trace.events) for trace in traces[:1]) // 2
-    found = compare(traces[0], traces[1])
+    found = compare(traces[0], traces[1], tally.ignored)
     if not found:
         return
-    again = compare(*(machine.run(scenario, fresh_vm=True) for machine in machines))
+    fresh = [machine.run(scenario, fresh_vm=True) for machine in machines]
+    again = compare(fresh[0], fresh[1], tally.ignored)
     both = {d.signature for d in again}
     if not both & {d.signature for d in found}:
         tally.not_again += 1

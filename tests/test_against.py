@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.against import Difference, compare, intended
+from fuzz.against import Difference, compare, intended, not_comparable
 from fuzz.against_cli import Tally, clusters, file_name, keep, lines, step, stream
 from harness.exits import EXCEPTION_TRAP
 from harness.registers import INDEX
@@ -77,6 +77,12 @@ def test_an_intended_change_has_values_and_versions() -> None:
     assert "PSCI" in intended(version, ("6.12.117-1", "7.3.4-1~bpo13+1"))
     assert intended(version, ("6.1.192-2", "6.12.117-1")) == ""
     assert intended(Difference("entry.x0", "HVC64", 1, ("0x10001", "0x10004")), ("6.12.117-1", "7.3.4-1")) == ""
+
+
+def test_registers_that_are_kept_in_another_way() -> None:
+    assert not_comparable(("6.12.117-1", "6.1.192-2")) == {"csselr_el1"}
+    assert not_comparable(("6.12.117-1", "7.3.4-1")) == frozenset()
+    assert compare(TRACE, changed(places(EXIT)[0], csselr_el1=9), frozenset({"csselr_el1"})) == ()
 
 
 class FakeMachine:
