@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -20,13 +21,20 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 
 
+def commands() -> str:
+    """Every command, as `shadowfuzz --help` lists it."""
+    (group,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    return docs.table(("command", "what it does"), ((f"`{c.dest}`", str(c.help)) for c in group._choices_actions))
+
+
 def test_generated_tables_are_current() -> None:
     text = README.read_text(encoding="utf-8")
-    wanted = docs.render(text, docs.blocks(ROOT))
+    made = {**docs.blocks(ROOT), "commands": commands()}
+    wanted = docs.render(text, made)
     if os.environ.get("UPDATE_DOCS"):
         README.write_text(wanted, encoding="utf-8")
     assert text == wanted, "run UPDATE_DOCS=1 pytest tests/test_docs.py"
-    assert all(f"<!-- {name}: generated" in text for name in docs.blocks(ROOT))
+    assert all(f"<!-- {name}: generated" in text for name in made)
 
 
 def test_links_lead_to_files() -> None:

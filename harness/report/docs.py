@@ -15,14 +15,15 @@ _BLOCK = "<!-- {name}: generated, tests/test_docs.py -->\n{body}\n<!-- end -->"
 _ANY = re.compile(r"<!-- (\w+): generated, tests/test_docs\.py -->\n.*?\n<!-- end -->", re.DOTALL)
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def steps() -> str:
     """Every step of a scenario: syntax, who does it, what it does."""
-    return _table(("step", "side", "what it does"), ((f"`{k.syntax}`", k.side.value, k.summary) for k in STEP_KINDS))
+    return table(("step", "side", "what it does"), ((f"`{k.syntax}`", k.side.value, k.summary) for k in STEP_KINDS))
 
 
 def targets(folder: Path) -> str:
@@ -31,7 +32,7 @@ def targets(folder: Path) -> str:
     for path in sorted(folder.glob("*.toml")):
         config = tomllib.loads(path.read_text(encoding="utf-8"))
         rows.append((f"`{path.stem}`", config["cpu"], config["summary"], f"`{config['kernel_package']}`"))
-    return _table(("target", "CPU", "what", "kernel package"), rows)
+    return table(("target", "CPU", "what", "kernel package"), rows)
 
 
 def findings(expected: Path) -> str:
@@ -53,7 +54,7 @@ def house(root: Path) -> str:
             if text:
                 sentence = re.split(r"(?<=[.])\s|\n\n", text, maxsplit=1)[0]
                 rows.append((f"`{path.relative_to(root)}`", " ".join(sentence.split())))
-    return _table(("module", "what lives there"), rows)
+    return table(("module", "what lives there"), rows)
 
 
 def blocks(root: Path) -> Mapping[str, str]:
