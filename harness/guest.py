@@ -104,6 +104,11 @@ def walk(state: State, code: Mapping[int, int], target: int, cpu: Cpu) -> Walk:
     return Walk(None, why="no trap in sight", certain=False)
 
 
+def runs_on(state: State, code: Mapping[int, int], cpu: Cpu) -> bool:
+    """Whether the guest executes the instruction at its PC without any trap, and so may have come back to it."""
+    return _Guest(state, code, cpu).step() is None
+
+
 def _must_trap(what: str) -> Walk:
     return Walk(None, why=f"{what} must trap")
 

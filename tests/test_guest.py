@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from harness.a64 import encode
-from harness.guest import Walk, code_of, is_call, walk, word_at
+from harness.guest import Walk, code_of, is_call, runs_on, walk, word_at
 from harness.layout import CODE, DATA, VECTORS
 from harness.masks import cpu_model
 from harness.registers import INDEX, MASK64, NAMES
@@ -256,3 +256,12 @@ def test_is_call_does_not_trust_the_syndrome_alone() -> None:
     assert is_call(state(), words, AT + 4, esr("SYS64"))
     assert not is_call(state(pstate=EL0), words, AT + 4, esr("SYS64")), "UNDEFINED at EL0"
     assert not is_call(state(x0=WORKAROUND_1), words, AT + 4, esr("SYS64")), "may have been answered at EL2"
+
+
+def test_what_runs_on_without_a_trap() -> None:
+    """A vector outside the address size faults into itself: the guest loops until an interrupt comes."""
+    loop = 0x100_0000_0000_0000 + VECTORS.base
+    assert runs_on(state(pc=loop + 0x200, vbar_el1=loop), code(HVC), CPU)
+    assert runs_on(state(pc=AT + 4), code(HVC, ISB), CPU)
+    assert not runs_on(RAM, code(HVC), CPU)
+    assert not runs_on(state(pc=VECTORS.base), code(HVC), CPU)
