@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -23,12 +24,13 @@ from typing import Any
 from fuzz.counters import Counters, key_index
 from harness.lemma.case import Case, case_of
 from harness.lemma.differ import EQUAL, INCONCLUSIVE, VACUOUS, Difference, Question, ask
-from harness.lemma.generate import HEADER, MAX_OPS, decode
+from harness.lemma.generate import HEADER, MAX_OPS, SHARES, decode
 from harness.model.state import Decision
 
 COUNTERS = 1 << 13
 REPORT_EVERY = 0.5  # seconds between a worker's statistics
 PR_SET_PDEATHSIG = 1
+FRESH = 0.4  # the share of inputs that are drawn anew instead of mutated: how often a row comes does not hang on luck
 BETTER = 2  # how many shorter cases of a known goal a worker still sends
 
 
@@ -64,12 +66,17 @@ class Target:
     _edges: dict[tuple[str, tuple[Decision, ...]], tuple[int, ...]] = field(default_factory=dict)
     _known: dict[tuple[Question, str, frozenset[str]], tuple[int, int]] = field(default_factory=dict)
     _next_report: float = 0.0
+    _shares: tuple[Question, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Lay out the questions by their shares."""
+        self._shares = tuple(q for q in self.questions for _ in range(SHARES[q.function]))
 
     def __call__(self, data: bytes) -> None:
         """One execution; the first byte picks the question."""
         if not data:
             return
-        question = self.questions[data[0] % len(self.questions)]
+        question = self._shares[data[0] % len(self._shares)]
         case = decode(data[1:], question.function)
         verdict, left, right = ask(question, case)
         for level, path in zip(question.pair, (left.path, right.path), strict=True):
@@ -139,7 +146,14 @@ def work(questions: tuple[Question, ...], seed: int, seconds: float, out: Path) 
             "-rss_limit_mb=0",
             "-entropic_scale_per_exec_time=1",
         ]
-        atheris.Setup([sys.executable, *options], target)
+
+        def mutate(data: bytes, max_size: int, seed: int) -> bytes:
+            rng = random.Random(seed)
+            if rng.random() < FRESH:
+                return rng.randbytes(max_size)
+            return bytes(atheris.Mutate(data, max_size))
+
+        atheris.Setup([sys.executable, *options], target, custom_mutator=mutate)
         atheris.Fuzz()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from fuzz.lemma import Campaign, run_campaign
 from harness.errors import InputError
-from harness.lemma.clusters import Cluster, find_clusters, load, sort_clusters, store, store_path, verify
+from harness.lemma.clusters import Cluster, find_clusters, load, merge, store, store_path, verify
 from harness.lemma.coq import export
 from harness.lemma.differ import MAIN_PAIRS, PAIRS, Pair, Question, questions
 from harness.lemma.mutants import Mutant, Result, check, mutants, sample, summary
@@ -22,6 +22,7 @@ from harness.lemma.page import render
 from harness.lemma.paths import collect, store_paths
 from harness.lemma.prove import Proof, prove
 from harness.lemma.stability import measure
+from harness.lemma.trials import missing, store_trial
 from harness.lemma.watch import load_goals, store_goals
 from harness.model import FUNCTION, LAYERS, LEVEL_NAMES
 
@@ -47,6 +48,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--prove", action="store_true", help="run the levels symbolically instead of fuzzing")
     parser.add_argument("--stored", action="store_true", help="take the stored clusters instead of fuzzing")
     parser.add_argument("--store", action="store_true", help=f"write the clusters and proofs to {LEMMAS}")
+    parser.add_argument(
+        "--expect-stored", action="store_true", help="say which stored clusters the run missed, and fail if it did"
+    )
     parser.add_argument("--mutants", type=int, metavar="N", help="check N mutants of the model (0: all) instead")
     parser.add_argument("--stability", type=int, metavar="N", help="minimise N starts of every goal instead")
     parser.add_argument("--paths", action="store_true", help="collect and write one state a path of each level instead")
@@ -55,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the subcommand: 0 done, 1 a stored cluster does not verify; raises ``InputError`` for a bad argument."""
+    """Run the subcommand: 0 done, 1 a stored cluster is wrong or was missed; raises ``InputError`` if asked badly."""
     if args.page:
         PAGE.parent.mkdir(parents=True, exist_ok=True)
         PAGE.write_text(render(LEMMAS))
@@ -85,6 +89,13 @@ def run(args: argparse.Namespace) -> int:
         results.append(_report(pair, campaign, clusters))
         if not args.json:
             _print_clusters(results[-1], clusters)
+        if args.expect_stored:
+            trial = missing(LEMMAS, pair, args.seed, results[-1], clusters, chosen)
+            results[-1]["missed"] = list(trial.missed)
+            status |= bool(trial.missed)
+            print(trial.text(), file=sys.stderr)
+            if args.store:
+                store_trial(LEMMAS, trial)
         for text in wrong.values():
             print(f"{':'.join(pair)}: a stored cluster does not verify: {text}", file=sys.stderr)
         if args.coq:
@@ -115,11 +126,10 @@ def _clusters(
         return Campaign(), tuple(c for c in load(path) if c.question in chosen) if path.exists() else ()
     with tempfile.TemporaryDirectory(prefix="shadowfuzz-lemma-") as directory:
         campaign = run_campaign(chosen, args.seconds, args.jobs, args.seed, Path(directory))
-    clusters = find_clusters((question, goal, case) for (question, goal, _), case in campaign.finds.items())
-    if args.store:
+    clusters = find_clusters(((q, goal, case) for (q, goal, _), case in campaign.finds.items()), args.jobs)
+    if args.store and not args.expect_stored:
         path = store_path(LEMMAS, pair)
-        kept = [c for c in load(path) if c.question not in chosen] if path.exists() else []
-        store(LEMMAS, pair, sort_clusters((*kept, *clusters)))
+        store(LEMMAS, pair, merge((*(load(path) if path.exists() else ()), *clusters)))
         known = load_goals(LEMMAS, pair) | {(question.function, goal) for question, goal, _ in campaign.finds}
         store_goals(LEMMAS, pair, known)
     return campaign, clusters
@@ -206,9 +216,10 @@ def _prove(pair: Pair, chosen: tuple[Question, ...], args: argparse.Namespace) -
         proof = prove(question, known)
         if args.store and proof.new:
             # the next counterexamples: they become listed clusters, and what is left is what the run showed equal
-            stored = sort_clusters((*stored, *proof.new.values()))
+            stored = merge((*stored, *proof.new.values()))
             store(LEMMAS, pair, stored)
-            proof.known, proof.by_proof = len(known) + len(proof.new), len(proof.new)
+            mine = [c for c in stored if c.question == question]
+            proof.known, proof.by_proof = len(mine), len({c.key for c in mine} - {c.key for c in known})
             proof.new.clear()
         proofs.append(proof)
         if not args.json:

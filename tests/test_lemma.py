@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import InputError
 from harness.lemma.case import SLOTS, build, case_of
-from harness.lemma.clusters import cluster_of, find_clusters, load, store, verify
+from harness.lemma.clusters import cluster_of, find_clusters, goals_of, load, merge, store, verify
 from harness.lemma.coq import export
 from harness.lemma.differ import (
     EQUAL,
@@ -25,11 +25,13 @@ from harness.lemma.differ import (
     fork,
     questions,
 )
-from harness.lemma.generate import PROFILES, SLOTS_OF, decode
+from harness.lemma.generate import PROFILES, SHARES, SLOTS_OF, draw, rows
 from harness.lemma.meaning import MEANINGS, meaning
 from harness.lemma.page import render
 from harness.lemma.paths import changed, load_paths
 from harness.lemma.shrink import least, order
+from harness.lemma.survivors import REASONS
+from harness.lemma.trials import load_trials, missing, store_trial
 from harness.model import FUNCTIONS, LEVEL_NAMES
 from harness.model.constants import CTXT_FIELDS
 from harness.model.state import BLANK, HOST_FIELDS
@@ -114,7 +116,7 @@ def test_a_level_agrees_with_itself() -> None:
     rng = random.Random(3)
     for question in questions(tuple((level, level) for level in ("spec", "low", "body", "kernel"))):
         for _ in range(60):
-            verdict = ask(question, decode(rng.randbytes(30), question.function))[0]
+            verdict = ask(question, draw(rng, question.function))[0]
             assert verdict in (EQUAL, VACUOUS)
 
 
@@ -171,7 +173,7 @@ def test_most_inputs_are_defined_on_the_left(pair: tuple[str, str]) -> None:
     for question in questions((pair,)):
         for _ in range(150):
             total += 1
-            vacuous += ask(question, decode(rng.randbytes(rng.randrange(1, 30)), question.function))[0] == VACUOUS
+            vacuous += ask(question, draw(rng, question.function))[0] == VACUOUS
     assert vacuous / total < 0.25
 
 
@@ -179,9 +181,10 @@ def test_most_inputs_are_defined_on_the_left(pair: tuple[str, str]) -> None:
 
 
 def finds(question: Question, seed: int, tries: int) -> list[tuple[Question, str, tuple[tuple[str, int], ...]]]:
-    rng, found = random.Random(seed), {}
+    rng = random.Random(seed)
+    found: dict[tuple[str, tuple[str, ...]], tuple[tuple[str, int], ...]] = {}
     for _ in range(tries):
-        case = decode(rng.randbytes(1 + 4 * rng.randrange(8)), question.function)
+        case = draw(rng, question.function)
         difference = ask(question, case)[0]
         if isinstance(difference, Difference):
             for goal in difference.goals():
@@ -224,7 +227,78 @@ def test_store_and_load(tmp_path: Path) -> None:
     assert sorted(load(tmp_path / "low-body.json"), key=str) == sorted(mine, key=str)
 
 
+@pytest.mark.parametrize("pair", MAIN_PAIRS)
+def test_merging_the_stored_clusters_changes_nothing(pair: tuple[str, str]) -> None:
+    mine = tuple(c for c in STORED if c.question.pair == pair)
+    assert merge(reversed(mine)) == mine
+
+
+def test_merge_drops_what_another_one_on_fewer_branches_shows() -> None:
+    question = Question(("spec", "low"), "restore_shadow_kvm_regs")
+    skip = cluster_of(question, case_of({"ctxt.pc": 1 << 48, "ctxt.dirty": 1 << 32}))
+    both = cluster_of(question, case_of({"ctxt.dirty": 3 << 32, "vbar": 1 << 48}))
+    assert skip is not None
+    assert both is not None
+    assert goals_of(skip) == goals_of(both) == ("undefined is_addr pc at ",)
+    assert merge((both, skip)) == merge((skip, both, both)) == (skip,)
+    assert merge((both,)) == (both,)
+
+
+def test_clusters_do_not_depend_on_the_number_of_processes() -> None:
+    found = finds(Question(LOW_BODY, "prep_abort"), 1, 400)
+    assert find_clusters(found, 2) == find_clusters(found) == find_clusters(reversed(found))
+
+
+# ---- the generator
+
+
+@pytest.mark.parametrize("function", ("post_handle_shadow_s2pt_fault", "restore_shadow_kvm_regs"))
+def test_mapping_states_are_frequent(function: str) -> None:
+    """Owner by free space by conflict, each in the thousands of any run of a minute."""
+    rng, total = random.Random(7), 4000
+    seen: dict[str, int] = {}
+    for _ in range(total):
+        difference = ask(Question(("spec", "kernel"), function), draw(rng, function))[0]
+        for label in difference.branch() if isinstance(difference, Difference) else ():
+            seen[label] = seen.get(label, 0) + 1
+    labels: tuple[str, ...] = ("assign_pfn_to_vm.host_owns", "assign_pfn_to_vm.vm_owns", "insert.conflict")
+    labels += ("not assign_pfn_to_vm.vm_owns", "not assign_pfn_to_vm.unshared", "insert.room", "not insert.room")
+    assert {label: seen.get(label, 0) for label in labels if seen.get(label, 0) < total // 200} == {}
+
+
+def test_rows_and_shares_cover_every_function() -> None:
+    assert set(SHARES) == {f.name for f in FUNCTIONS}
+    for f in FUNCTIONS:
+        assert all(set(case) <= set(SLOTS) and min(case.values(), default=0) >= 0 for case in rows(f.name))
+    assert sum(1 for _ in rows("post_handle_shadow_s2pt_fault")) > 70
+
+
+# ---- trials
+
+
+def test_a_trial_says_what_was_missed(tmp_path: Path) -> None:
+    mine = tuple(c for c in STORED if c.question.pair == LOW_BODY)
+    store(tmp_path, LOW_BODY, mine[1:])
+    report = {"seconds": 60.0, "workers": 2, "comparisons": 5}
+    chosen = questions((LOW_BODY,))
+    trial = missing(tmp_path, LOW_BODY, 4, report, mine[:-1], chosen)
+    assert (trial.listed, len(trial.missed), len(trial.unlisted)) == (len(mine) - 1, 1, 1)
+    assert (
+        trial.text()
+        .splitlines()[0]
+        .endswith(f"{len(mine) - 2} of {len(mine) - 1} listed clusters found, 1 that are not listed")
+    )
+    for seed in (4, 3, 4):
+        store_trial(tmp_path, missing(tmp_path, LOW_BODY, seed, report, mine, chosen))
+    assert [row["seed"] for row in load_trials(tmp_path, "low:body")] == [3, 4]
+    assert "| low:body | 3 | 60 | 2 | 5 |" in render(tmp_path)
+
+
 # ---- what a reader sees
+
+
+def test_every_survivor_of_the_mutation_test_is_reviewed() -> None:
+    assert set(json.loads((LEMMAS / "mutants.json").read_text())["survivors"]) == set(REASONS)
 
 
 def test_every_cluster_has_words_and_every_row_is_used() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,33 @@ def test_a_short_campaign(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     assert {"core.0": 1} in starts
     assert {"ctxt.dirty": (1 << 64) - 1} in starts
     assert "Section shadowfuzz_low_body_restore_shadow_kvm_regs_1" in coq.read_text()
+
+
+def test_expecting_the_stored_clusters(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = ("--pair", "low:body", "--jobs", "1", "--json", "--expect-stored", "--function")
+    assert lemma(*chosen, "prep_abort", "--seconds", "4") == 0
+    assert "low:body seed 1: 2 of 2 listed clusters found" in capsys.readouterr().err
+    assert lemma(*chosen, "restore_shadow_kvm_regs", "--seconds", "1", "--stored") == 0
+    assert "missed" not in capsys.readouterr().err
+
+
+def test_a_proof_puts_back_a_cluster_that_the_list_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(LEMMAS, tmp_path / "corpus" / "lemmas")
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "corpus" / "lemmas" / "low-body.json"
+    listed = path.read_text()
+    rows = json.loads(listed)
+    gone = next(
+        row for row in rows if row["function"] == "prep_abort" and row["counterexample"] == {"data.0": 31 << 16}
+    )
+    path.write_text(json.dumps([row for row in rows if row is not gone]))
+    assert lemma("--pair", "low:body", "--function", "prep_abort", "--prove", "--store") == 0
+    assert "refuted (2 clusters), proved equal outside them" in capsys.readouterr().out
+    assert path.read_text() == listed
+    proofs = json.loads((tmp_path / "corpus" / "lemmas" / "proofs" / "low-body.json").read_text())
+    assert [row["clusters_by_proof"] for row in proofs if row["function"] == "prep_abort"] == [1]
 
 
 def test_any_ordered_pair(capsys: pytest.CaptureFixture[str]) -> None:

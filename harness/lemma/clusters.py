@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -85,28 +86,72 @@ def _context_key(case: Mapping[str, int]) -> int:
     return ctxt_id(case.get("vmid", 1), case.get("vcpuid", 0))
 
 
-def find_clusters(finds: Iterable[tuple[Question, str, Case]]) -> tuple[Cluster, ...]:
-    """Minimise finds and put those that agree in one cluster, in a fixed order.
+Find = tuple[Question, str, Case]
+
+
+def find_clusters(finds: Iterable[Find], jobs: int = 1) -> tuple[Cluster, ...]:
+    """Minimise finds and put those that agree in one cluster, in a fixed order; ``jobs`` processes share the work.
 
     For each goal there is one least case for every least set of branches on which it shows.  One that contains a
     smaller case which shows the same, on no further branch, is part of that one.
     """
+    groups: dict[tuple[Question, str], list[Find]] = {}
+    for find in finds:
+        groups.setdefault(find[:2], []).append(find)
+    if jobs > 1:
+        with ProcessPoolExecutor(jobs) as pool:
+            parts = list(pool.map(_of_one_goal, groups.values(), chunksize=1))
+    else:
+        parts = [_of_one_goal(group) for group in groups.values()]
     found: dict[tuple[object, ...], Cluster] = {}
-    branches: dict[tuple[Question, str], list[set[str]]] = {}
+    for cluster in (c for part in parts for c in part):
+        old = found.get(cluster.key)
+        if old is None or order(cluster.case) < order(old.case):
+            found[cluster.key] = cluster
+    return sort_clusters(found.values())
+
+
+def _of_one_goal(finds: list[Find]) -> list[Cluster]:
+    found: list[Cluster] = []
+    seen: list[set[str]] = []
     for question, goal, case in sorted(finds, key=_by_branch):
-        start, seen = set(_branch(question, case)), branches.setdefault((question, goal), [])
+        start = set(_branch(question, case))
         if any(branch <= start for branch in seen):
             continue
         small = least(question, case, goal)
         cluster = cluster_of(question, small)
         assert cluster is not None
         seen.append(set(cluster.branch))
-        if contained(question, small, goal):
-            continue
-        old = found.get(cluster.key)
-        if old is None or order(small) < order(old.case):
+        if not contained(question, small, goal):
+            found.append(cluster)
+    return found
+
+
+def merge(clusters: Iterable[Cluster]) -> tuple[Cluster, ...]:
+    """Clusters of several runs as one list: run again, and without those that another one on fewer branches shows."""
+    found: dict[tuple[object, ...], Cluster] = {}
+    for old in clusters:
+        cluster = cluster_of(old.question, old.case)
+        if cluster is not None and (cluster.key not in found or order(cluster.case) < order(found[cluster.key].case)):
             found[cluster.key] = cluster
-    return sort_clusters(found.values())
+    shown: dict[tuple[Question, str], list[set[str]]] = {}
+    for c in found.values():
+        for goal in goals_of(c):
+            shown.setdefault((c.question, goal), []).append(set(c.branch))
+    return sort_clusters(
+        c
+        for c in found.values()
+        if any(
+            not contained(c.question, c.case, goal) and not any(b < set(c.branch) for b in shown[c.question, goal])
+            for goal in goals_of(c)
+        )
+    )
+
+
+def goals_of(cluster: Cluster) -> tuple[str, ...]:
+    """What the cluster's counterexample shows."""
+    difference = ask(cluster.question, dict(cluster.case))[0]
+    return difference.goals() if isinstance(difference, Difference) else ()
 
 
 def _branch(question: Question, case: Case) -> tuple[str, ...]:

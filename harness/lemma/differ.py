@@ -28,7 +28,10 @@ _CLASS |= {name: f"ctxt.{name}" if name in _ONE_BY_ONE else "ctxt.el1" for name 
 
 
 # Branches whose other arm does something of its own; elsewhere the other arm does nothing, or is a branch itself.
-TWO_ARMED: frozenset[str] = frozenset({"prep_abort.read", "prep_hvc.system_off"})
+TWO_ARMED: frozenset[str] = frozenset(
+    {"prep_abort.read", "prep_abort.mmio", "prep_hvc.system_off"}
+    | {"insert.room", "assign_pfn_to_vm.unshared", "assign_pfn_to_vm.vm_owns"}
+)
 
 
 def branch_of(path: Sequence[Decision]) -> tuple[str, ...]:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes to case: a decoder that knows the state's shape, so that most inputs are defined and boundaries are frequent.
 
-The first byte picks a profile (a row that reaches some branch), the second one a modifier of the whole state, the
-third one what is known about the page that is mapped; then each four bytes set one slot that the function can see:
-slot, kind of value, and two bytes for the value.
+The header's bytes pick a row each: a profile (which branch), whose vCPU it is, what is in the registers, who owns the
+page that is mapped, how full the tables are, what the walk found, and how many slots are changed after that; then each
+four bytes set one slot that the function can see: slot, kind of value, and two bytes for the value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from itertools import product
 from types import MappingProxyType
 
 from harness.lemma.case import SLOTS
@@ -28,7 +30,7 @@ from harness.model.constants import (
 
 Profile = Mapping[str, int]
 MAX_OPS = 12
-HEADER = 3  # bytes before the slots
+HEADER = 7  # bytes before the slots
 
 # Values that lie on a boundary of some row of model.md, for any slot.
 COMMON: tuple[int, ...] = (
@@ -89,57 +91,72 @@ VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
 
 _IMAGE = {"info.vm_next_load_info": 1, "image0.size": 0x2000, "image0.remap": 0x80000}
 _TRAP: Profile = {"ctxt.ec": 2}
-# A row reaches one branch of the function; the first is the plainest state.
+_BOOT = {"data.0": 0x1000, "data.1": 5, "host.pc": 0x1000, "host.pstate": 5}
+_ABORTS = tuple((hpfar, rd << 16 | bits) for hpfar in (0, 0x400000) for rd in (0, 5, 31) for bits in (0, 64, 128))
+_SYNC = {"data.0": 101, "data.1": 102, "data.2": 103} | {f"host.x{i}": 201 + i for i in (0, 1, 2, 30)}
+_RUN = {"ctxt.pc": 0x1000, "ctxt.pstate": 5, "vbar": 0x8000}
+_WALKED = {"core.1": 0x5003, "core.2": 3, "walk.pte": 0x5003, "walk.level": 3}
+_FAULT: Profile = {"core.0": 0x7000, "ctxt.hpfar_el2": 0x70, "ctxt.flags": 2, **_WALKED}
+
+
+def _trap(exception: int, **more: int) -> Profile:
+    return {"ctxt.ec": 2, "ctxt.esr_el2": exception << 26, **more}
+
+
+def _dirty(bits: int, more: Profile) -> Profile:
+    return {"ctxt.dirty": bits, **more}
+
+
+# A row reaches one branch of the function; the first is the plainest state.  Rows of model.md, sections 4 and 5.
 PROFILES: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
     {
         "prep_wfx": ({}, {"ctxt.dirty": 4}),
         "prep_hvc": tuple({"ctxt.x0": fn, "ctxt.x1": 11, "ctxt.x2": 12, "ctxt.x3": 13} for fn in _PSCI),
         "prep_abort": tuple(
-            {"data.0": esr, "host.esr_el2": esr, "ctxt.hpfar_el2": hpfar, "ctxt.x5": 9}
-            for hpfar in (0, 0x400000)
-            for esr in (0, 5 << 16, 5 << 16 | 64, 31 << 16, 31 << 16 | 64, 5 << 16 | 128)
+            {"data.0": esr, "host.esr_el2": esr, "ctxt.hpfar_el2": hpfar, "ctxt.x5": 9} for hpfar, esr in _ABORTS
         ),
-        "sync_dirty_to_shadow": tuple(
-            {"ctxt.dirty": dirty, "data.0": 101, "data.1": 102, "data.2": 103}
-            | {f"host.x{i}": 201 + i for i in (0, 1, 2, 30)}
-            for dirty in (0, 1, 3, 7, 1 << 30, 1 << 31)
+        "sync_dirty_to_shadow": (
+            *(_dirty(dirty, _SYNC) for dirty in (0, 1, 3, 7, 1 << 30, 1 << 31)),
+            *(_dirty(3, {f"data.{i}": 1 << 64}) for i in (0, 1)),
+            {"ctxt.dirty": 1 << 64},
         ),
         "reset_gp_regs": (
-            {"data.0": 0x1000, "data.1": 5, "host.pc": 0x1000, "host.pstate": 5, "ctxt.x1": 1} | _IMAGE,
+            *({**_BOOT, "ctxt.x1": 1, **_IMAGE}, {**_BOOT, **_IMAGE}, {**_BOOT, "vcpuid": 4, **_IMAGE}),
             {"data.0": 0x1000, "host.pc": 0x1000},
+            *({**_BOOT, **_IMAGE, "image0.remap": (1 << 48) - left} for left in (0x2000, 0x1FFF)),
+            {**_BOOT, "info.vm_next_load_info": 1, "image0.addr": 0x1000, "image0.size": 0x2000},
         ),
-        "reset_sys_regs": ({}, {"data.0": 77, "regs.actlr_el1": 77}, {f"reg_desc.{i}": 1000 + i for i in range(1, 25)}),
-        "update_exception_gp_regs": ({"ctxt.pc": 0x1000, "ctxt.pstate": 5, "vbar": 0x8000}, {}),
+        "reset_sys_regs": (
+            *({}, {"data.0": 77, "regs.actlr_el1": 77}, {f"reg_desc.{i}": 1000 + i for i in range(1, 25)}),
+            {"data.0": 1 << 64},
+        ),
+        "update_exception_gp_regs": (_RUN, {}),
         "post_handle_shadow_s2pt_fault": (
-            {
-                "addr": 0x7000,
-                "core.0": 0x5003,
-                "core.1": 3,
-                "walk.pte": 0x5003,
-                "walk.level": 3,
-                "ctxt.hpfar_el2": 0x70,
-            },
-            {"addr": 0x7000},
+            *({"addr": 0x7000, "ctxt.hpfar_el2": 0x70, **_WALKED, "core.0": 0x5003, "core.1": 3},) * 3,
+            *({"addr": 0x7000}, {"walk.pte": 1, "core.0": 1, "walk.level": 3, "core.1": 3}),
         ),
         "save_shadow_kvm_regs": (
+            *({}, *(_trap(ec) for ec in (1, 1, 0, 17, 24, 60))),
+            *(_trap(ec, **{"ctxt.x0": fn}) for fn in _PSCI for ec in (18, 22)),
             *(
-                {"ctxt.ec": 2, "ctxt.esr_el2": ec << 26, "ctxt.x0": fn, "data.0": 5 << 16, "host.esr_el2": 5 << 16}
-                for ec in (1, 18, 22, 32, 36, 60, 0)
-                for fn in (PSCI_0_2_FN64_CPU_ON, PSCI_0_2_FN_SYSTEM_OFF, 0)
+                _trap(ec, **{"data.0": esr, "host.esr_el2": esr, "ctxt.hpfar_el2": hpfar})
+                for (hpfar, esr), ec in product(_ABORTS[::3] + _ABORTS[1::3], (32, 36))
             ),
-            {},
         ),
         "restore_shadow_kvm_regs": (
-            {},
-            {"ctxt.ec": 2, "ctxt.dirty": 3, "data.0": 101, "data.1": 102, "host.x0": 101, "host.x1": 102},
-            {"ctxt.dirty": INVALID64, "data.0": 0x1000, "data.1": 5, "host.pc": 0x1000, "host.pstate": 5} | _IMAGE,
-            {"ctxt.dirty": INVALID64},
-            {"ctxt.dirty": DIRTY_PC_FLAG, "ctxt.pc": 0x1000, "ctxt.pstate": 5},
-            {"ctxt.dirty": 1 << 35, "ctxt.pc": 0x1000, "ctxt.pstate": 5, "vbar": 0x8000},
-            {"ctxt.dirty": 1 << 35 | DIRTY_PC_FLAG, "ctxt.pc": 0x1000, "ctxt.pstate": 5, "vbar": 0x8000},
-            {"core.0": 0x7000, "core.1": 0x5003, "core.2": 3},
-            {"ctxt.flags": 2, "ctxt.hpfar_el2": 0x70, "walk.pte": 0x5003, "walk.level": 3},
-            _TRAP,
+            *({}, {"ctxt.flags": 1}, {"ctxt.flags": 2}, _TRAP),
+            *(_dirty(dirty, {**_SYNC, **_TRAP}) for dirty in (1, 3, 1 << 30)),
+            *(
+                _dirty(INVALID64, {**_BOOT, **image, **inc_exe})
+                for inc_exe, image in product(({}, {"info.vm_inc_exe": 1}, {"info.vm_inc_exe": 1 << 32}), ({}, _IMAGE))
+            ),
+            *(_dirty(INVALID64, {**_BOOT, **_IMAGE}),) * 3,
+            *(_dirty(DIRTY_PC_FLAG, {**_RUN, "ctxt.pc": pc}) for pc in (0x1000, 0x1000, 1 << 48, INVALID64 - 3)),
+            *(_dirty(1 << 35, _RUN),) * 3,
+            *(_dirty(1 << 35 | DIRTY_PC_FLAG, {**_RUN, "vbar": vbar}) for vbar in (0x8000, 0x8000, 1 << 48)),
+            *(_FAULT,) * 9,
+            *({"core.0": low, "core.1": 0x5003, "core.2": 3} for low in (*(1,) * 7, 4095)),
+            {"ctxt.flags": 2, **_WALKED},
         ),
     }
 )
@@ -160,31 +177,60 @@ _COLOURED: Profile = MappingProxyType(
     {name: value for name, value in COLOURS.items() if name.startswith(("ctxt.", "reg_desc.", "host.fp"))}
     | {"ctxt.esr_el1": 7, "ctxt.spsr_0": 9}
 )
-MODIFIERS: tuple[Profile, ...] = (
-    *({},) * 8,
-    *({"vmid": vmid} for vmid in (0, 2, 15, 16)),
-    *({"vcpuid": 4}, {"vcpuid": 7, "vmid": 2}),
-    *({"halt": 1}, {"halt": 1, "vbar": INVALID64 - 0x3FF}),
-    *({"lock.info": 1}, {"ctxt.ec": 2}, {"ctxt.pstate": 5, "ctxt.pc": 0x1000}),
-    *(_COLOURED, _COLOURED, _COLOURED, {**_COLOURED, "vcpuid": 4}),
+_STEERED: Profile = {"ctxt.ec": 1, "ctxt.hpfar_el2": 0x70, "ctxt.dirty": 6, "ctxt.flags": 1}
+_DEAD = {"halt": 1}
+# Whose vCPU: rows beat the profile.  0 and 16 are not VMs, 4 and up has no slot in the kernel.
+WHOSE: tuple[Profile, ...] = (
+    *({},) * 20,
+    *({"vmid": vmid} for vmid in (0, 0, 0, 0, 2, 15, 16)),
+    *({"vcpuid": 4}, {"vcpuid": 4}, {"vcpuid": 4}, {"vcpuid": 4}, {"vcpuid": 7, "vmid": 2}),
+    *(_DEAD, {**_DEAD, "vbar": INVALID64 - 0x3FF, "addr": 1 << 48}, {**_DEAD, "vmid": 0}),
+    {"lock.info": 1},
 )
-_OWN: Profile = {"page.s2page.owner": 1}
+# What is in the registers: the profile beats these rows.
+CONTENTS: tuple[Profile, ...] = (
+    *({},) * 8,
+    *(_COLOURED, _COLOURED, _COLOURED, {**_COLOURED, **_STEERED}, _STEERED, {"ctxt.dirty": 6}, {"ctxt.dirty": 1 << 35}),
+    *(_TRAP, _TRAP, {"ctxt.pstate": 5, "ctxt.pc": 0x1000}),
+)
+# Who owns the page (model.md, section 8): owner, count, and the guest page that it is stored under, SAME for the one
+# that is mapped.  Then how full the tables are, with what is in them, and what the walk found.
+SAME = -1
 PAGES: tuple[Profile, ...] = (
-    *({},) * 4,
-    *(_OWN, {**_OWN, "page.s2page.gfn": 7}, {**_OWN, "page.s2page.count": INVALID, "page.s2page.gfn": 7}),
-    *({**_OWN, "page.s2page.gfn": INVALID64}, {"page.s2page.owner": 2}, {"page.s2page.count": 1}),
+    *({},) * 24,
     *(
-        {"pool.pgd": 2},
-        {"pool.pud": 2},
-        {"pool.pmd": 2},
-        {"pool.pmd": 1},
-        {**_OWN, "page.s2page.gfn": 7, "pool.pgd": 2},
+        {"page.s2page.owner": owner, "page.s2page.count": count, "page.s2page.gfn": gfn}
+        for owner, count, gfn in product((1, 1, 2, 0), (0, 0, INVALID, 1), (SAME, SAME, INVALID64, 1 << 32 | 7, 0))
     ),
-    *({"page.npt.level": 2, "page.npt.pte": 0x5FFF}, {"page.npt.level": 3, "page.npt.pte": 0x5FFF}),
-    *({"page.host.level": 3, "page.host.pte": 0x5FFF}, {"page.host.level": 2, "page.host.pte": 0x5FFF}),
+)
+_ENTRIES: tuple[Profile, ...] = (
+    *({"page.npt.level": level, "page.npt.pte": 0x5FFF} for level in (2, 3)),
+    *({"page.host.level": level, "page.host.pte": 0x5FFF} for level in (3, 2)),
     {"page.host.level": 3, "page.host.pte": 0x5FFF, "pool.host": 2},
 )
+_POOLS: tuple[Profile, ...] = tuple({f"pool.{n}": used} for n, used in product(("pgd", "pud", "pmd"), (2, 2, 1)))
+TABLES: tuple[Profile, ...] = (
+    *({},) * 24,
+    *_ENTRIES * 4,
+    *_POOLS * 2,
+    *_ENTRIES[:1] * 6,
+    *({**entry, **pool} for entry, pool in product(_ENTRIES, _POOLS[::3])),
+)
+
+
+def _walk(addr: int, pte: int, level: int, post: bool) -> Profile:
+    at = 0 if post else 1
+    found = {f"core.{at}": pte, f"core.{at + 1}": level, "walk.pte": pte, "walk.level": level}
+    return found | ({"addr" if post else "core.0": addr, "ctxt.hpfar_el2": addr >> 8} if addr else {})
+
+
+_WALKS = ((0, 0x5001, 2), (0, 1, 2), (0, 0, 3), (0, 1, 0), (0x6040_7000, 0x5001, 2))
 _MAPS = frozenset({"post_handle_shadow_s2pt_fault", "restore_shadow_kvm_regs"})
+WALKS: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
+    {name: (*({},) * 12, *(_walk(*row, name.startswith("post")) for row in _WALKS)) for name in sorted(_MAPS)}
+)
+# How many slots are changed: few, for a row to stay what it says.
+CHANGES: tuple[int, ...] = (0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 6, 8, 12)
 
 _ALWAYS = ("vmid", "vcpuid", "halt", "ctxt.dirty", "ctxt.pc", "ctxt.pstate", "ctxt.flags", "ctxt.x0", "ctxt.x1")
 _MEMORY = (*(n for n in SLOTS if n.startswith(("page.", "pool."))), "lock.s2page", "lock.host", "lock.npt")
@@ -222,20 +268,56 @@ SLOTS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
+# How much of a run each function gets: more for those with more branches.
+SHARES: Mapping[str, int] = MappingProxyType(
+    {
+        **{"prep_wfx": 1, "prep_hvc": 2, "prep_abort": 2, "sync_dirty_to_shadow": 2, "reset_gp_regs": 2},
+        **{"reset_sys_regs": 1, "update_exception_gp_regs": 1, "post_handle_shadow_s2pt_fault": 6},
+        **{"save_shadow_kvm_regs": 5, "restore_shadow_kvm_regs": 14},
+    }
+)
+
+
 def decode(data: bytes, function: str) -> dict[str, int]:
-    """The case that ``data`` stands for; every byte string is one."""
+    """The case that ``data`` stands for; every byte string is one, and missing bytes are 0."""
     profiles, slots = PROFILES[function], SLOTS_OF[function]
-    if not data:
-        return dict(profiles[0])
-    case = dict(profiles[data[0] % len(profiles)])
-    if len(data) > 1:
-        case |= MODIFIERS[data[1] % len(MODIFIERS)]
-    if len(data) > 2 and function in _MAPS:
-        case |= PAGES[data[2] % len(PAGES)]
-    for at in range(HEADER, min(len(data) - 3, HEADER + 4 * MAX_OPS), 4):
+    profile, whose, contents, page, table, walk, changes = data[:HEADER].ljust(HEADER, b"\0")
+    case = {**CONTENTS[contents % len(CONTENTS)], **profiles[profile % len(profiles)], **WHOSE[whose % len(WHOSE)]}
+    if function in _MAPS:
+        case |= WALKS[function][walk % len(WALKS[function])]
+        case |= PAGES[page % len(PAGES)]
+        case |= TABLES[table % len(TABLES)]
+    for at in range(HEADER, min(len(data) - 3, HEADER + 4 * CHANGES[changes % len(CHANGES)]), 4):
         name = slots[(data[at] | (data[at + 1] & 7) << 8) % len(slots)]
         case[name] = _value(name, data[at + 1] >> 3, data[at + 2], data[at + 3])
+    if case.get("page.s2page.gfn") == SAME:
+        case["page.s2page.gfn"] = _mapped_page(case, function)
     return case
+
+
+def draw(rng: random.Random, function: str) -> dict[str, int]:
+    """A random case."""
+    return decode(rng.randbytes(HEADER + 4 * MAX_OPS), function)
+
+
+def rows(function: str) -> Iterator[dict[str, int]]:
+    """Every profile, and every row about pages, tables and walks on the first profile that maps."""
+    profiles = PROFILES[function]
+    for profile in profiles:
+        yield dict(profile)
+    for axis in (PAGES, TABLES, WALKS[function]) if function in _MAPS else ():
+        for row in {tuple(row.items()): row for row in axis}.values():
+            case = {**(_FAULT if function == "restore_shadow_kvm_regs" else profiles[0]), **row}
+            if case.get("page.s2page.gfn") == SAME:
+                case["page.s2page.gfn"] = _mapped_page(case, function)
+            yield case
+
+
+def _mapped_page(case: Mapping[str, int], function: str) -> int:
+    """The guest page that this case maps, when the proof's oracle and the host's copy say the same."""
+    if function == "restore_shadow_kvm_regs":
+        return case.get("core.0", 0) >> 12
+    return case.get("addr", 0) >> 12
 
 
 def _value(name: str, mode: int, a: int, b: int) -> int:

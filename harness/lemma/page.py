@@ -11,6 +11,8 @@ from typing import Any
 from harness.lemma.clusters import Cluster, load, store_path
 from harness.lemma.differ import MAIN_PAIRS
 from harness.lemma.meaning import meaning
+from harness.lemma.survivors import REASONS
+from harness.lemma.trials import load_trials
 from harness.model import FUNCTIONS
 
 HEAD = """\
@@ -48,7 +50,7 @@ def render(directory: Path) -> str:
         parts.append(_verdicts(clusters, rows))
         for function, group in groupby(clusters, key=lambda c: c.question.function):
             parts.append(_function(function, list(group)))
-    parts += [_scope(directory), _stability(directory), _mutants(directory)]
+    parts += [_scope(directory), _trials(directory), _stability(directory), _mutants(directory)]
     return "\n".join(parts)
 
 
@@ -101,6 +103,29 @@ def _row(c: Cluster) -> str:
     return f"| {start} | {branch} | {outs[0]} | {outs[1]} |"
 
 
+def _trials(directory: Path) -> str:
+    """What runs from an empty corpus found of the clusters above."""
+    rows = [row for pair in MAIN_PAIRS for row in load_trials(directory, ":".join(pair))]
+    lines = ["## Does a run find them?", ""]
+    if not rows:
+        return "\n".join([*lines, "Not measured yet (`shadowfuzz lemma --expect-stored --store`).", ""])
+    lines += [
+        "Runs from an empty corpus, made by `shadowfuzz lemma --pair P --seed S --expect-stored --store`. The seconds "
+        "are those of the search; minimising comes after it. A cluster that a run found and the page does not list "
+        "is shown under `not listed`: the list is not complete in that kind.",
+        "",
+        "| pair | seed | seconds | workers | comparisons | found of listed | missed | not listed |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        lost, more = ("; ".join(f"`{text}`" for text in r[name]) or "none" for name in ("missed", "unlisted"))
+        lines.append(
+            f"| {r['pair']} | {r['seed']} | {r['seconds']:.0f} | {r['workers']} | {r['comparisons']} | "
+            f"{r['listed'] - len(r['missed'])} of {r['listed']} | {lost} | {more} |"
+        )
+    return "\n".join([*lines, ""])
+
+
 def _stability(directory: Path) -> str:
     """How often minimisation ends at the same case."""
     lines = ["## Are the counterexamples the least ones?", ""]
@@ -129,10 +154,13 @@ def _mutants(directory: Path) -> str:
         f"{report['mutants']} of {report['all']} possible ways: a number plus one, another comparison or operator, a "
         f"statement left out, two names of a table swapped. The stored states run again and a short random search "
         f"noticed {report['killed']} of them, **{report['rate']:.1%}**, the slowest after "
-        f"{report['slowest_kill_s']} s. "
-        "The survivors, changes that no state can show among them:\n"
+        f"{report['slowest_kill_s']} s. The survivors, each reviewed by hand (`harness/lemma/survivors.py`):\n"
     )
-    return "\n".join([*lines, *(f"- `{text}`" for text in report["survivors"]), ""])
+    lines += ["| survivor | review | why |", "|---|---|---|"]
+    for text in report["survivors"]:
+        row = REASONS.get(text)
+        lines.append(f"| `{text}` | {row.kind} | {row.why} |" if row else f"| `{text}` | **gap** | not reviewed |")
+    return "\n".join([*lines, ""])
 
 
 def _scope(directory: Path) -> str:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One stored state for each path of each level, with a digest of what comes out: any changed row shows here first.
+"""A stored state for each path of each level and each row of the generator: any changed row shows here first.
+
+With each goes a digest of what comes out.
 
 The states are coloured: registers, host registers and oracle values that nothing steers have distinct values, so that
 a value that goes astray is seen.
@@ -17,7 +19,8 @@ from typing import Any
 
 from harness.lemma.case import Case, build, case_of
 from harness.lemma.differ import run_side
-from harness.lemma.generate import COLOURS, decode
+from harness.lemma.generate import COLOURS, draw
+from harness.lemma.generate import rows as rows_of
 from harness.lemma.shrink import order
 from harness.model import FUNCTIONS, LEVEL_NAMES
 from harness.model.state import BLANK, EXHAUSTED, RData
@@ -56,13 +59,14 @@ def digest(d: RData) -> str:
 
 
 def collect(tries: int, seed: int) -> tuple[PathState, ...]:
-    """The least state seen of every path of every level, out of ``tries`` random states of each function."""
+    """The generator's rows, and the least state of every path of every level out of ``tries`` random ones of each
+    function."""
     rng = random.Random(seed)
     rows: list[PathState] = []
     for function in (f.name for f in FUNCTIONS):
         best: dict[tuple[object, ...], tuple[Case, bool]] = {}
         for _ in range(tries):
-            case = case_of(decode(rng.randbytes(1 + 4 * rng.randrange(7)), function))
+            case = case_of(draw(rng, function))
             for level in LEVEL_NAMES:
                 coupled = level == "kernel"
                 result, path = outcome(level, function, coupled, dict(case))
@@ -71,7 +75,8 @@ def collect(tries: int, seed: int) -> tuple[PathState, ...]:
                 key = (level, path, result if result.startswith("undefined") else "")
                 if key not in best or order(case) < order(best[key][0]):
                     best[key] = (case, coupled)
-        rows += [path_state(function, coupled, case) for case, coupled in sorted(set(best.values()))]
+        plain = {(case_of(case), coupled) for case in rows_of(function) for coupled in (False, True)}
+        rows += [path_state(function, coupled, case) for case, coupled in sorted(plain.union(best.values()))]
     return tuple(rows)
 
 

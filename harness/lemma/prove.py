@@ -15,7 +15,7 @@ from typing import Any
 import z3
 
 from harness.lemma.case import Case
-from harness.lemma.clusters import Cluster, cluster_of, contained
+from harness.lemma.clusters import Cluster, cluster_of, contained, goals_of
 from harness.lemma.differ import Difference, Question, ask, branch_of, field_class, fork
 from harness.lemma.shrink import least
 from harness.lemma.starts import Start, start_state, starts
@@ -183,6 +183,9 @@ def prove(question: Question, known: tuple[Cluster, ...]) -> Proof:
     """Explore every start of the question; ``known`` are its clusters."""
     proof = Proof(question, len(known))
     keys = {c.key for c in known}
+    for cluster in known:
+        for goal in goals_of(cluster):
+            proof.explained.setdefault(goal, []).append(frozenset(cluster.branch))
     for start in starts(question):
         if start.open is not None:
             proof.open.append(start.open)

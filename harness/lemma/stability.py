@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.lemma.case import Case, case_of
 from harness.lemma.differ import Difference, Question, ask
-from harness.lemma.generate import decode
+from harness.lemma.generate import draw
 from harness.lemma.shrink import least, order
 
 
@@ -39,7 +39,7 @@ def measure(questions: tuple[Question, ...], starts: int, tries: int, seed: int)
     for question in questions:
         ends: dict[tuple[str, tuple[str, ...]], list[Case]] = defaultdict(list)
         for _ in range(tries):
-            case = decode(rng.randbytes(1 + 4 * rng.randrange(8)), question.function)
+            case = draw(rng, question.function)
             difference = ask(question, case)[0]
             if isinstance(difference, Difference):
                 for goal in difference.goals():

@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.lemma.case import case_of
 from harness.lemma.clusters import cluster_of, contained, load, store_path, verify
 from harness.lemma.differ import MAIN_PAIRS, Difference, Pair, Question, ask, questions
-from harness.lemma.generate import decode
+from harness.lemma.generate import draw
 from harness.lemma.paths import changed, load_paths
 from harness.lemma.shrink import least
 
@@ -73,7 +73,7 @@ def _search(
 ) -> str | None:
     tried: set[str] = set()
     for _ in range(cases):
-        case = decode(rng.randbytes(1 + 4 * rng.randrange(8)), question.function)
+        case = draw(rng, question.function)
         try:
             difference = ask(question, case)[0]
         except Exception as error:

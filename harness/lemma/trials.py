@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does a run from an empty corpus find every cluster that is listed?  What runs of a minute found, and what not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.lemma.clusters import Cluster, load, store_path
+from harness.lemma.differ import Pair, Question
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run: what it was asked, how much it did, how many listed clusters it found, and which it missed."""
+
+    pair: str
+    seed: int
+    seconds: float
+    workers: int
+    comparisons: int
+    listed: int
+    missed: tuple[str, ...]
+    unlisted: tuple[str, ...]
+
+    def text(self) -> str:
+        """The outcome in a few lines."""
+        head = (
+            f"{self.pair} seed {self.seed}: {self.listed - len(self.missed)} of {self.listed} listed clusters found, "
+            f"{len(self.unlisted)} that are not listed"
+        )
+        return "\n".join([head, *(f"  missed {t}" for t in self.missed), *(f"  not listed {t}" for t in self.unlisted)])
+
+
+def missing(
+    directory: Path,
+    pair: Pair,
+    seed: int,
+    report: Mapping[str, Any],
+    found: Iterable[Cluster],
+    chosen: tuple[Question, ...],
+) -> Trial:
+    """Compare what a run found with what is stored for its questions."""
+    path = store_path(directory, pair)
+    stored = {c.key: c for c in load(path) if c.question in chosen} if path.exists() else {}
+    got = {c.key: c for c in found}
+    return Trial(
+        ":".join(pair),
+        seed,
+        report["seconds"],
+        report["workers"],
+        report["comparisons"],
+        len(stored),
+        tuple(_text(c) for key, c in stored.items() if key not in got),
+        tuple(_text(c) for key, c in got.items() if key not in stored),
+    )
+
+
+def _text(c: Cluster) -> str:
+    start = ", ".join(f"{name} = {value:#x}" for name, value in c.case) or "the plain state"
+    return f"{c.question.function}: {start}"
+
+
+def trials_path(directory: Path, pair: str) -> Path:
+    """The file of a pair's trials."""
+    return directory / "trials" / f"{pair.replace(':', '-')}.json"
+
+
+def load_trials(directory: Path, pair: str) -> list[dict[str, Any]]:
+    """The stored trials of a pair, by seed."""
+    path = trials_path(directory, pair)
+    return list(json.loads(path.read_text())) if path.exists() else []
+
+
+def store_trial(directory: Path, trial: Trial) -> None:
+    """Put a trial in place of the last one with the same seed."""
+    rows = {row["seed"]: row for row in load_trials(directory, trial.pair)}
+    rows[trial.seed] = asdict(trial)
+    path = trials_path(directory, trial.pair)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("[\n" + ",\n".join(json.dumps(rows[seed]) for seed in sorted(rows)) + "\n]\n")
