@@ -105,8 +105,9 @@ def walk(state: State, code: Mapping[int, int], target: int, cpu: Cpu) -> Walk:
 
 
 def runs_on(state: State, code: Mapping[int, int], cpu: Cpu) -> bool:
-    """Whether the guest executes the instruction at its PC without any trap, and so may have come back to it."""
-    return _Guest(state, code, cpu).step() is None
+    """Whether the guest may execute the instruction at its PC without any trap, and so have come back to it."""
+    stop = _Guest(state, code, cpu).step()
+    return stop is None or not stop.certain
 
 
 def _must_trap(what: str) -> Walk:
