@@ -155,6 +155,7 @@ PROFILES: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
             *(_dirty(1 << 35, _RUN),) * 3,
             *(_dirty(1 << 35 | DIRTY_PC_FLAG, {**_RUN, "vbar": vbar}) for vbar in (0x8000, 0x8000, 1 << 48)),
             *(_FAULT,) * 9,
+            *({name: value for name, value in _FAULT.items() if name not in _WALKED},) * 3,
             *({"core.0": low, "core.1": 0x5003, "core.2": 3} for low in (*(1,) * 7, 4095)),
             {"ctxt.flags": 2, **_WALKED},
         ),
@@ -198,6 +199,7 @@ CONTENTS: tuple[Profile, ...] = (
 SAME = -1
 PAGES: tuple[Profile, ...] = (
     *({},) * 24,
+    *({"page.s2page.owner": 1, "page.s2page.count": INVALID, "page.s2page.gfn": SAME},) * 8,
     *(
         {"page.s2page.owner": owner, "page.s2page.count": count, "page.s2page.gfn": gfn}
         for owner, count, gfn in product((1, 1, 2, 0), (0, 0, INVALID, 1), (SAME, SAME, INVALID64, 1 << 32 | 7, 0))
@@ -224,7 +226,7 @@ def _walk(addr: int, pte: int, level: int, post: bool) -> Profile:
     return found | ({"addr" if post else "core.0": addr, "ctxt.hpfar_el2": addr >> 8} if addr else {})
 
 
-_WALKS = ((0, 0x5001, 2), (0, 1, 2), (0, 0, 3), (0, 1, 0), (0x6040_7000, 0x5001, 2))
+_WALKS = ((0, 0x5001, 2), (0, 1, 2), (0, 0, 3), (0, 0, 3), (0, 0, 3), (0, 1, 0), (0x6040_7000, 0x5001, 2))
 _MAPS = frozenset({"post_handle_shadow_s2pt_fault", "restore_shadow_kvm_regs"})
 WALKS: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
     {name: (*({},) * 12, *(_walk(*row, name.startswith("post")) for row in _WALKS)) for name in sorted(_MAPS)}
