@@ -111,7 +111,8 @@ def _trials(directory: Path) -> str:
         return "\n".join([*lines, "Not measured yet (`shadowfuzz lemma --expect-stored --store`).", ""])
     lines += [
         "Runs from an empty corpus, made by `shadowfuzz lemma --pair P --seed S --expect-stored --store`. The seconds "
-        "are those of the search; minimising comes after it. A cluster that a run found and the page does not list "
+        "are those of the search; minimising comes after it, up to a minute more for spec:kernel. "
+        "A cluster that a run found and the page does not list "
         "is shown under `not listed`: the list is not complete in that kind.",
         "",
         "| pair | seed | seconds | workers | comparisons | found of listed | missed | not listed |",
