@@ -21,7 +21,8 @@ def ldp(rt: int, rt2: int, rn: int, offset: int) -> int:
 class Patch:
     """Replace word ``at`` of a run of consecutive instructions, wherever the run occurs, by ``new``.
 
-    ``registers`` are those that come out wrong; ``also`` names relations that show it too.
+    ``registers`` are those that come out wrong, ``timing`` those that may, by when an interrupt comes; ``also`` names
+    relations that show it too.
     """
 
     what: str
@@ -30,6 +31,7 @@ class Patch:
     new: int
     registers: tuple[str, ...]
     also: frozenset[str] = frozenset()
+    timing: tuple[str, ...] = ()
 
 
 def apply(image: bytes, patch: Patch) -> tuple[bytes, int]:
@@ -74,6 +76,7 @@ PATCHES: tuple[Patch, ...] = (
     Patch("sp_el0 is saved from tpidr_el0", _EXIT_SP, 8, _MRS_X2_TPIDR_EL0, ("sp_el0",)),
     Patch("far_el2 is saved from hpfar_el2", _FAULT, 2, stp(3, 3, 1, 8), ("far_el2",)),
     # An HVC that is jumped over shows in the syndrome: from there nothing else can have trapped.  At EL0 the guest
-    # takes exceptions by itself, with the wrong return address.  On its way to userspace KVM moves PC on in memory.
-    Patch("PC moves on by 8", _SKIP, 2, _ADD_X0_8, ("pc", "esr_el2", "elr_el1"), _MOVED),
+    # takes exceptions by itself, with the wrong return address, unless an interrupt comes first.  On its way to
+    # userspace KVM moves PC on in memory.
+    Patch("PC moves on by 8", _SKIP, 2, _ADD_X0_8, ("pc", "esr_el2"), _MOVED, ("elr_el1",)),
 )
