@@ -7,17 +7,15 @@ import argparse
 import json
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fuzz.arguments import add_finding
 from fuzz.lab import Lab, open_lab, signatures
 from fuzz.minimise_cli import choose
 from harness.findings import Signature, Tries, signature_text
-from harness.model import LEVEL_NAMES
 from harness.scenario import Scenario, load
 from harness.verdict import STAGES, Evidence, Stage, Verdict, classify, evidence, first_of, rate_text, together
 from harness.verdict import verdict_lines as lines
-from harness.vm.config import DEFAULT_TARGET
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -52,11 +50,7 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a scenario that shows something unexplained")
-    parser.add_argument("--target", default=DEFAULT_TARGET, metavar="NAME", help=f"machine ({DEFAULT_TARGET})")
-    parser.add_argument("--kernel", type=Path, metavar="IMAGE", help="boot this arm64 Image of the target's release")
-    parser.add_argument("--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help="level of the model (spec)")
-    parser.add_argument("--signature", metavar="TEXT", help="only this one (default: all)")
+    add_finding(parser, signature="only this one (default: all)")
     parser.add_argument("--runs", type=_count, default=10, metavar="N", help="runs in one VM, and in fresh ones (10)")
     parser.add_argument("--boots", type=_count, default=1, metavar="N", help="fresh QEMUs (1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

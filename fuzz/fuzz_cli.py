@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from fuzz import against_cli
+from fuzz.arguments import add_subject
 from fuzz.campaign import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.database import Database, default_url
 from fuzz.history import SAMPLE_SECONDS, History
@@ -26,10 +27,9 @@ from fuzz.summary import Asked, status_line, summarise, text
 from harness.findings import Subject
 from harness.known import Catalogue
 from harness.masks import cpu_model
-from harness.model import LEVEL_NAMES
 from harness.report.book import Sample
 from harness.vm.build import prepare
-from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
+from harness.vm.config import PROJECT, load_config
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -80,13 +80,9 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     jobs = min(MAX_JOBS, os.cpu_count() or 1)
     parser.add_argument("--jobs", type=_jobs, default=jobs, metavar="N", help=f"workers, a VM each (here: {jobs})")
-    parser.add_argument("--target", default=DEFAULT_TARGET, metavar="NAME", help=f"machine to test ({DEFAULT_TARGET})")
+    add_subject(parser)
     parser.add_argument(
         "--against", metavar="NAME", help="compare with what this target records instead (as shadowfuzz against)"
-    )
-    parser.add_argument("--kernel", type=Path, metavar="IMAGE", help="boot this arm64 Image of the target's release")
-    parser.add_argument(
-        "--level", choices=LEVEL_NAMES, default=LEVEL_NAMES[0], help=f"level of the model ({LEVEL_NAMES[0]})"
     )
     parser.add_argument("--seed", type=_seed, metavar="N", help="of the random numbers (any; the summary names it)")
     parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")

@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fuzz.arguments import add_finding
 from fuzz.lab import Lab, open_lab, signatures
 from harness.errors import InputError
 from harness.findings import Signature, signature_text
 from harness.minimise import Minimiser
-from harness.model import LEVEL_NAMES
 from harness.scenario import Scenario, format_scenario, load
 from harness.simplify import PASSES, order
-from harness.vm.config import DEFAULT_TARGET
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -61,11 +60,7 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a scenario that shows something unexplained")
-    parser.add_argument("--target", default=DEFAULT_TARGET, metavar="NAME", help=f"machine ({DEFAULT_TARGET})")
-    parser.add_argument("--kernel", type=Path, metavar="IMAGE", help="boot this arm64 Image of the target's release")
-    parser.add_argument("--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help="level of the model (spec)")
-    parser.add_argument("--signature", metavar="TEXT", help="what to keep (default: the first of the trace)")
+    add_finding(parser, signature="what to keep (default: the first of the trace)")
     parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="write the scenario there, not to stdout")
     parser.set_defaults(run=run_minimise)
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from fuzz.arguments import add_subject
 from harness.check import check
 from harness.errors import InputError, TargetError, VmLost
 from harness.known import Catalogue
 from harness.masks import Cpu, cpu_model
-from harness.model import LEVEL_NAMES
 from harness.report import terminal
 from harness.report.jsonout import document
 from harness.report.result import Job, Lost, Ran, TargetResult, exit_status
@@ -89,16 +89,7 @@ def add_parser(subparsers: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("paths", nargs="+", metavar="FILE|DIR", help=f"scenarios, or directories with *{SUFFIX} below")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--target",
-        action="append",
-        metavar="NAME",
-        help=f"a target or a .toml file; may be given several times (default: {DEFAULT_TARGET})",
-    )
-    which.add_argument("--all-targets", action="store_true", help=f"all of {', '.join(list_configs())}")
-    parser.add_argument("--kernel", metavar="IMAGE", help="boot this arm64 Image in place of the target's own")
-    parser.add_argument("--level", default="spec", choices=LEVEL_NAMES, help="the model's level (default: spec)")
+    add_subject(parser, several=True)
     parser.add_argument("--repeat", type=_count, default=1, metavar="N", help="run each scenario N times")
     parser.add_argument("-v", "--known", action="store_true", help="show known divergences too, each with its reason")
     parser.add_argument("--trace", action="store_true", help="print each recorded event, with what changed")
@@ -134,14 +125,13 @@ def make_plan(args: argparse.Namespace) -> Plan:
     twice = [name for name, count in Counter(config.name for config in configs).items() if count > 1]
     if twice:
         raise InputError(twice[0], None, "two targets of this name; their results could not be told apart")
-    kernel = None if args.kernel is None else Path(args.kernel)
-    if kernel is not None:
-        read_image(kernel)
+    if args.kernel is not None:
+        read_image(args.kernel)
     return Plan(
         _jobs(scenarios, args.repeat),
         configs,
         {config.name: cpu_model(config.cpu) for config in configs},
-        kernel,
+        args.kernel,
         args.level,
         Catalogue.load(KNOWN_DIR, args.level),
     )

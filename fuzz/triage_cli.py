@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fuzz.arguments import add_subject
 from fuzz.confirm_cli import stages_of
 from fuzz.database import Database
 from fuzz.lab import Lab, open_lab
@@ -19,10 +20,8 @@ from fuzz.store import FINDINGS, FRESH_QEMU, TRACE, Store
 from harness.check import signature
 from harness.errors import InputError
 from harness.findings import MAX_DIVERGENCES, Tries, difference, signature_text
-from harness.model import LEVEL_NAMES
 from harness.report.story import Kept
 from harness.tracefile import format_trace
-from harness.vm.config import DEFAULT_TARGET
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -50,9 +49,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
     parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (findings.db in --out)")
-    parser.add_argument("--target", default=DEFAULT_TARGET, metavar="NAME", help=f"machine ({DEFAULT_TARGET})")
-    parser.add_argument("--kernel", type=Path, metavar="IMAGE", help="boot this arm64 Image of the target's release")
-    parser.add_argument("--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help="level of the model (spec)")
+    add_subject(parser)
     parser.add_argument("--runs", type=int, default=10, metavar="N", help="runs in one VM, and in fresh ones (10)")
     parser.set_defaults(run=run_triage)
 

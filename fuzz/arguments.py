@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arguments that several commands share, declared once: what to run, on which target, against which level."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from harness.model import LEVEL_NAMES
+from harness.vm.config import DEFAULT_TARGET, list_configs
+
+TARGET_HELP = "CONFIG, CONFIG@KERNEL or a .toml file"
+
+
+def add_subject(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add what is tested: ``--target`` (with ``several``: any number of them, or all), ``--kernel``, ``--level``."""
+    if several:
+        which = parser.add_mutually_exclusive_group()
+        which.add_argument(
+            "--target",
+            action="append",
+            metavar="NAME",
+            help=f"{TARGET_HELP}; may be given several times (default: {DEFAULT_TARGET})",
+        )
+        which.add_argument("--all-targets", action="store_true", help=f"all of {', '.join(list_configs())}")
+    else:
+        parser.add_argument(
+            "--target", default=DEFAULT_TARGET, metavar="NAME", help=f"{TARGET_HELP} (default: {DEFAULT_TARGET})"
+        )
+    parser.add_argument("--kernel", type=Path, metavar="IMAGE", help="boot this arm64 Image of the target's release")
+    parser.add_argument(
+        "--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help=f"the model's level (default: {LEVEL_NAMES[0]})"
+    )
+
+
+def add_finding(parser: argparse.ArgumentParser, *, signature: str) -> None:
+    """Add one scenario, what it is run on, and ``--signature``, whose help is given."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="a scenario that shows something unexplained")
+    add_subject(parser)
+    parser.add_argument("--signature", metavar="TEXT", help=signature)
