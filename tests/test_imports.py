@@ -30,7 +30,7 @@ ROWS: tuple[str, ...] = (
     *("harness.report.style", "harness.report.markup", "harness.report.html", "harness.report.export"),
     *("harness.vm", "harness.vm.config", "harness.vm.process", "harness.vm.cache", "harness.vm.sources"),
     *("harness.vm.versions", "harness.vm.packages", "harness.vm.archive", "harness.vm.kernel", "harness.vm.btf"),
-    *("harness.vm.layout_header", "harness.vm.changelog", "harness.vm.kernels"),
+    *("harness.vm.layout_header", "harness.vm.changelog", "harness.vm.symbols", "harness.vm.kernels"),
     *("harness.vm.image", "harness.vm.protocol_header", "harness.vm.build"),
     *("harness.vm.doctor", "harness.vm.elf", "harness.vm.qemu", "harness.vm.executor", "harness.vm.target"),
 )
