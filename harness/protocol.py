@@ -34,7 +34,7 @@ CONTROL: tuple[Word, ...] = (
     Word("failed_op", "agent: index of the operation that failed"),
     Word("failed_errno", "agent: errno of the failure"),
     Word("op_count", "host: operations in the program"),
-    Word("record", "host: 1 to record world switches, 0 to run bare"),
+    Word("record", "host: how to record world switches (RECORD_TO), 0 to run bare"),
     Word("head", "next free byte of the trace area; agent and probe append"),
     Word("limit", "size of the trace area in bytes"),
     Word("dropped", "records that did not fit"),
@@ -49,6 +49,9 @@ CONTROL: tuple[Word, ...] = (
     Word("exits", "probe: world switches out of a guest since boot"),
     Word("context_size", "probe: sizeof(struct kvm_cpu_context)"),
     Word("vhe", "probe: 1 if the host kernel runs at EL2"),
+    Word("tail", "host: how far it has read the trace area, when that is a ring"),
+    Word("waits", "probe: how often it waited for room in the ring"),
+    Word("exit_status", "recorder: wait status of the recorded program"),
 )
 CONTROL_OFFSET: Mapping[str, int] = MappingProxyType({w.name: 8 * i for i, w in enumerate(CONTROL)})
 
@@ -73,9 +76,16 @@ STATUS: Mapping[str, int] = MappingProxyType({"ok": 0, "ioctl": 1, "stuck": 2, "
 
 STOP: Mapping[str, int] = MappingProxyType({"reached": 1, "outside": 2, "sleep": 4, "irqs": 8})
 
+# What control.record may be.  area: from its start, a record that finds no room is dropped and counted.  ring: head
+# and tail only grow, the probe waits for room.
+RECORD_TO: Mapping[str, int] = MappingProxyType({"area": 1, "ring": 2})
+
 # Records of the trace area.  Every record starts with RECORD_HEADER.
 RECORD_HEADER = struct.Struct("<IIII")  # type, size in bytes, step, flags
-RECORD_TYPES: Mapping[str, int] = MappingProxyType({"entry": 1, "exit": 2, "user": 3, "host": 4})
+RECORD_TYPES: Mapping[str, int] = MappingProxyType({"entry": 1, "exit": 2, "user": 3, "host": 4, "api": 5})
+
+# The flags of a record's header: whose it is.  Bits 0 to 7 are free for marks.
+FLAGS_VCPU_SHIFT, FLAGS_VM_SHIFT = 8, 16
 
 # What follows the header in entry, exit and user records; then comes struct kvm_cpu_context as it is.
 SWITCH_WORDS: tuple[Word, ...] = (
@@ -106,3 +116,26 @@ HOST_WORDS: tuple[Word, ...] = (
 )
 HOST_SIZE = RECORD_HEADER.size + 8 * len(HOST_WORDS)
 OP_MP_STATE = 16
+
+# What a recorded program asked of KVM (harness/vm/guest/watch.h); flags of the header name the VM, and the vCPU if any.
+API_WORDS: tuple[Word, ...] = (
+    Word("op", "which (API)"),
+    Word("a", "its first argument"),
+    Word("b", "its second argument"),
+    Word("c", "its third argument"),
+    Word("d", "its fourth argument"),
+    Word("error", "0, or the errno that it failed with"),
+)
+API_SIZE = RECORD_HEADER.size + 8 * len(API_WORDS)
+
+API: Mapping[str, tuple[int, str]] = MappingProxyType(
+    {
+        "set_register": (1, "KVM_SET_ONE_REG: id a, value b (its low 64 bits)"),
+        "reset": (2, "a vCPU was reset, by KVM_ARM_VCPU_INIT or by PSCI CPU_ON: features a"),
+        "slot": (3, "KVM_SET_USER_MEMORY_REGION: slot a, flags b, guest address c, size d (0: removed)"),
+        "device": (4, "KVM emulates a device in the kernel: guest address a, size b"),
+        "events": (5, "KVM_SET_VCPU_EVENTS: EVENT bits a"),
+        "destroy": (6, "the VM is gone"),
+    }
+)
+EVENT: Mapping[str, int] = MappingProxyType({"serror": 1, "external_abort": 2})

@@ -30,7 +30,8 @@ MAX_BYTES = 16 << 20
 """Longest trace text, in bytes."""
 NO_VALUES = (0,) * len(NAMES)
 
-_KIND_NAMES: Mapping[int, str] = MappingProxyType({number: name for name, number in protocol.RECORD_TYPES.items()})
+_KINDS: Mapping[str, int] = MappingProxyType({k: protocol.RECORD_TYPES[k] for k in ("entry", "exit", "user", "host")})
+_KIND_NAMES: Mapping[int, str] = MappingProxyType({number: name for name, number in _KINDS.items()})
 _WORDS = tuple(name for name in Switch._fields if name not in ("kind", "step", "values"))
 _HEX = re.compile(r"0x[0-9a-f]{1,16}")
 _TOP = ("format", "status", "dropped", "vhe", "events")
@@ -107,9 +108,9 @@ def _flag(data: Mapping[str, object], key: str, what: str) -> bool:
 
 def _event(row: object, before: tuple[int, ...], what: str) -> Event:
     kind = row.get("kind") if isinstance(row, dict) else None
-    if not isinstance(kind, str) or kind not in protocol.RECORD_TYPES:
-        raise _Reason(f"{what}: kind is none of {', '.join(protocol.RECORD_TYPES)}")
-    if protocol.RECORD_TYPES[kind] == HOST:
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise _Reason(f"{what}: kind is none of {', '.join(_KINDS)}")
+    if _KINDS[kind] == HOST:
         data = _keys(row, _HOST_KEYS, what)
         arguments = _word(data, "a", what), _word(data, "b", what)
         step, op = _number(data, "step", what, 0xFFFF_FFFF), _number(data, "op", what)
@@ -125,7 +126,7 @@ def _event(row: object, before: tuple[int, ...], what: str) -> Event:
         values[INDEX[name]] = _word(changes, name, what)
     words = [_word(data, name, what) for name in _WORDS]
     step = _number(data, "step", what, 0xFFFF_FFFF)
-    return Switch._make([protocol.RECORD_TYPES[kind], step, *words, tuple(values)])
+    return Switch._make([_KINDS[kind], step, *words, tuple(values)])
 
 
 def trace_from_json(data: object, where: str = "trace") -> Trace:

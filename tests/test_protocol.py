@@ -17,6 +17,7 @@ STRUCTS = {
     "sf_control": tuple(word.name for word in protocol.CONTROL),
     "sf_op": ("op", "step", "a", "b"),
     "sf_switch": ("type", "size", "step", "flags", *(word.name for word in protocol.SWITCH_WORDS)),
+    "sf_api": ("type", "size", "step", "flags", *(word.name for word in protocol.API_WORDS)),
     "sf_host": ("type", "size", "step", "flags", *(word.name for word in protocol.HOST_WORDS)),
 }
 
@@ -62,6 +63,11 @@ MACROS = {
     **{f"SF_STATUS_{name.upper()}": number for name, number in protocol.STATUS.items()},
     **{f"SF_STOP_{name.upper()}": number for name, number in protocol.STOP.items()},
     **{f"SF_RECORD_{name.upper()}": number for name, number in protocol.RECORD_TYPES.items()},
+    **{f"SF_RECORD_TO_{name.upper()}": number for name, number in protocol.RECORD_TO.items()},
+    **{f"SF_API_{name.upper()}": number for name, (number, _) in protocol.API.items()},
+    **{f"SF_EVENT_{name.upper()}": number for name, number in protocol.EVENT.items()},
+    "SF_FLAGS_VCPU_SHIFT": protocol.FLAGS_VCPU_SHIFT,
+    "SF_FLAGS_VM_SHIFT": protocol.FLAGS_VM_SHIFT,
     **{f"SF_PENDING_{name.upper()}": number for name, number in protocol.PENDING.items()},
 }
 

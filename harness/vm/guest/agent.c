@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "mailbox.h"
 #include "protocol.h"
 
 #define RAM_BASE SF_CODE_BASE
@@ -44,12 +45,6 @@ static struct machine {
 	sf_u32 *stale_end; /* behind what an earlier scenario left there */
 	bool code_changed;
 } m = { .vm = -1, .vcpu = -1 };
-
-static void die(const char *what)
-{
-	fprintf(stderr, "shadowfuzz agent: %s: %s\n", what, strerror(errno));
-	_exit(1); /* PID 1: the kernel panics, QEMU leaves */
-}
 
 static void record_host(sf_u64 op, sf_u64 a, sf_u64 b, int error, bool asked, sf_u32 step)
 {
@@ -327,37 +322,14 @@ static void serve(void)
 	}
 }
 
-static void map_mailbox(void)
+int main(void)
 {
-	const char *base = getenv("SF_BASE"), *size = getenv("SF_SIZE");
-	char params[128];
-	unsigned char *shared;
-	int memory, module;
+	unsigned char *shared = map_mailbox("");
 
-	if (!base || !size)
-		die("SF_BASE and SF_SIZE must be on the kernel command line");
-	mknod("/mem", S_IFCHR | 0600, makedev(1, 1));
-	mknod("/kvm", S_IFCHR | 0600, makedev(10, 232));
-	memory = open("/mem", O_RDWR | O_SYNC);
-	if (memory < 0)
-		die("/dev/mem");
-	shared = mmap(NULL, strtoul(size, NULL, 0), PROT_READ | PROT_WRITE, MAP_SHARED, memory, strtoul(base, NULL, 0));
-	if (shared == MAP_FAILED)
-		die("mapping the mailbox");
 	control = (void *)shared;
 	program = (void *)(shared + SF_PROGRAM_OFFSET);
 	trace = shared + SF_TRACE_OFFSET;
-
-	module = open("/probe.ko", O_RDONLY);
-	snprintf(params, sizeof(params), "shared_base=%s shared_size=%s", base, size);
-	if (module < 0 || syscall(SYS_finit_module, module, params, 0))
-		die("loading probe.ko");
-	close(module);
-}
-
-int main(void)
-{
-	map_mailbox();
+	mknod("/kvm", S_IFCHR | 0600, makedev(10, 232));
 	m.kvm = open("/kvm", O_RDWR | O_CLOEXEC);
 	if (m.kvm < 0)
 		die("/dev/kvm");

@@ -33,6 +33,8 @@ static u8 *trace_area;
 /* kvm_userspace_exit fires after the vCPU is put: remember whose run it was.  The VM has one CPU. */
 static struct kvm_vcpu *current_vcpu;
 
+#include "watch.h"
+
 /*
  * Since 6.15 KVM keeps a flag of its own in fault.hpfar_el2: "the rest is valid", in the place of HPFAR_EL2.NS, which
  * is RES0 for a non-secure guest (arch/arm64/kvm/hyp/include/hyp/fault.h, __get_fault_info).
@@ -151,16 +153,14 @@ static void record(struct kvm_vcpu *vcpu, u32 type, u64 code, u64 error)
 	struct sf_switch *out;
 	void *ctxt;
 
-	if (control->head + size > control->limit) {
-		control->dropped++;
+	out = reserve(size);
+	if (!out)
 		return;
-	}
-	out = (struct sf_switch *)(trace_area + control->head);
 	ctxt = out + 1;
 	out->type = type;
 	out->size = size;
 	out->step = control->step;
-	out->flags = 0;
+	out->flags = identity(vcpu);
 	out->code = code;
 	out->error = error;
 	out->esr_el2 = SF_FAULT_ESR(vcpu);
@@ -174,7 +174,7 @@ static void record(struct kvm_vcpu *vcpu, u32 type, u64 code, u64 error)
 	memcpy(ctxt, SF_CONTEXT(vcpu), SF_CONTEXT_SIZE);
 	if (type != SF_RECORD_USER && is_kernel_in_hyp_mode())
 		read_live_registers(ctxt);
-	control->head += size;
+	commit(size);
 }
 
 static bool may_sleep(u64 ec, u64 function)
@@ -226,6 +226,7 @@ static void on_entry(void *data, unsigned long pc)
 	if (!vcpu)
 		return;
 	current_vcpu = vcpu;
+	enters(vcpu);
 	if (control->record)
 		record(vcpu, SF_RECORD_ENTRY, 0, 0);
 }
@@ -240,6 +241,8 @@ static void on_exit(void *data, int code, unsigned int ec, unsigned long pc)
 	control->exits++;
 	if (control->record)
 		record(vcpu, SF_RECORD_EXIT, (u32)code, 0);
+	if (watch)
+		return; /* the program is not ours, nor is its guest: nothing to steer */
 	why = why_stop(vcpu, code);
 	if (why) {
 		control->stop_why |= why;
@@ -249,6 +252,8 @@ static void on_exit(void *data, int code, unsigned int ec, unsigned long pc)
 
 static void on_userspace_exit(void *data, u32 reason, int error)
 {
+	if (watch)
+		current_vcpu = returns();
 	if (current_vcpu && control->record)
 		record(current_vcpu, SF_RECORD_USER, reason, error < 0 ? -error : 0);
 	current_vcpu = NULL;
@@ -296,7 +301,7 @@ static int __init sf_probe_init(void)
 		if (error)
 			return error;
 	}
-	return 0;
+	return start_watching();
 }
 module_init(sf_probe_init);
 

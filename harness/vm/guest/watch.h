@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Recording of a program that is not ours: which vCPU a record is of, records that never find the area full, and what
+ * the program asks of KVM (SF_API_*), seen at KVM's own functions.  Included by probe.c; the target has one CPU.
+ */
+#ifndef SF_WATCH_H
+#define SF_WATCH_H
+
+static bool watch;
+module_param(watch, bool, 0400);
+
+static bool recording_ring(void)
+{
+	return control->record == SF_RECORD_TO_RING;
+}
+
+/*
+ * The trace area as a ring: head and tail only grow, a record lies in one piece, and the piece before the wrap that is
+ * too short is skipped (its header, if one fits, has type 0).  Full: wait for the outside, which runs beside us.
+ */
+static void *reserve_in_ring(u32 size)
+{
+	u64 head = control->head, at = head % control->limit, left = control->limit - at;
+	u64 need = left < size ? left + size : size;
+	u32 *pad = (u32 *)(trace_area + at);
+
+	if (head + need - READ_ONCE(control->tail) > control->limit)
+		control->waits++;
+	while (head + need - READ_ONCE(control->tail) > control->limit)
+		cpu_relax();
+	if (left >= size)
+		return pad;
+	if (left >= 16)
+		pad[0] = 0;
+	control->head = head + left;
+	return trace_area;
+}
+
+/* Returns room for a record, NULL (and counts it) if there is none. */
+static void *reserve(u32 size)
+{
+	if (recording_ring())
+		return reserve_in_ring(size);
+	if (control->head + size > control->limit) {
+		control->dropped++;
+		return NULL;
+	}
+	return trace_area + control->head;
+}
+
+static void commit(u32 size)
+{
+	smp_store_release(&control->head, control->head + size);
+}
+
+#ifdef SF_BORROWED
+static u32 identity(struct kvm_vcpu *vcpu) { return 0; }
+static void enters(struct kvm_vcpu *vcpu) {}
+static struct kvm_vcpu *returns(void) { return NULL; }
+static int start_watching(void) { return watch ? -EOPNOTSUPP : 0; }
+#else
+
+#define SF_MAX_VMS 64
+#define SF_MAX_RUNS 64
+
+/* A VM's number is never used again: the memory of one that is gone may become another. */
+static struct { struct kvm *kvm; u32 number; } vms[SF_MAX_VMS];
+static u32 last_vm;
+
+static u32 vm_number(struct kvm *kvm)
+{
+	int i, free = -1;
+
+	for (i = 0; i < SF_MAX_VMS; i++) {
+		if (vms[i].kvm == kvm)
+			return vms[i].number;
+		if (!vms[i].kvm)
+			free = i;
+	}
+	if (free < 0) {
+		control->dropped++; /* its records cannot be told from those of VM 0 */
+		return 0;
+	}
+	vms[free].kvm = kvm;
+	vms[free].number = ++last_vm;
+	return last_vm;
+}
+
+static u32 vm_flags(struct kvm *kvm)
+{
+	return watch ? vm_number(kvm) << SF_FLAGS_VM_SHIFT : 0;
+}
+
+/* What the header's flags say of a record of this vCPU. */
+static u32 identity(struct kvm_vcpu *vcpu)
+{
+	return watch ? vm_flags(vcpu->kvm) | (vcpu->vcpu_id & 0xff) << SF_FLAGS_VCPU_SHIFT : 0;
+}
+
+/* Threads in KVM_RUN: kvm_userspace_exit fires after the vCPU is put, maybe after another thread ran its own. */
+static struct { struct task_struct *task; struct kvm_vcpu *vcpu; } runs[SF_MAX_RUNS];
+
+static void enters(struct kvm_vcpu *vcpu)
+{
+	int i, free = -1;
+
+	if (!watch)
+		return;
+	for (i = 0; i < SF_MAX_RUNS; i++) {
+		if (runs[i].task == current) {
+			runs[i].vcpu = vcpu;
+			return;
+		}
+		if (!runs[i].task)
+			free = i;
+	}
+	if (free < 0) {
+		control->dropped++; /* the record of its return to userspace */
+		return;
+	}
+	runs[free].task = current;
+	runs[free].vcpu = vcpu;
+}
+
+static struct kvm_vcpu *returns(void)
+{
+	int i;
+
+	for (i = 0; i < SF_MAX_RUNS; i++) {
+		if (runs[i].task == current) {
+			runs[i].task = NULL;
+			return runs[i].vcpu;
+		}
+	}
+	return NULL;
+}
+
+static void record_api(u32 flags, u64 op, u64 a, u64 b, u64 c, u64 d, u64 error)
+{
+	struct sf_api *out;
+
+	if (!recording_ring())
+		return;
+	out = reserve(sizeof(*out));
+	if (!out)
+		return;
+	*out = (struct sf_api){ SF_RECORD_API, sizeof(*out), 0, flags, op, a, b, c, d, error };
+	commit(sizeof(*out));
+}
+
+/* A function of KVM: what its arguments mean is kept from its call to its return, which tells whether it worked. */
+struct call {
+	u32 flags;
+	u64 op, a, b, c, d;
+};
+
+static int on_set_reg(struct kretprobe_instance *instance, struct pt_regs *regs)
+{
+	struct call *call = (struct call *)instance->data;
+	const struct kvm_one_reg *reg = (void *)regs->regs[1];
+	size_t size = min_t(size_t, 8, KVM_REG_SIZE(reg->id));
+	u64 value = 0;
+
+	if (copy_from_user_nofault(&value, (void __user *)reg->addr, size))
+		control->dropped++; /* the page is away: what it holds cannot be said */
+	*call = (struct call){ identity((void *)regs->regs[0]), SF_API_SET_REGISTER, reg->id, value };
+	return 0;
+}
+
+static int on_reset(struct kretprobe_instance *instance, struct pt_regs *regs)
+{
+	struct kvm_vcpu *vcpu = (void *)regs->regs[0];
+	u64 features = 0;
+	int i;
+
+	for (i = 0; i <= KVM_ARM_VCPU_PTRAUTH_GENERIC; i++)
+		features |= vcpu_has_feature(vcpu, i) ? BIT_ULL(i) : 0;
+	*(struct call *)instance->data = (struct call){ identity(vcpu), SF_API_RESET, features };
+	return 0;
+}
+
+static int on_events(struct kretprobe_instance *instance, struct pt_regs *regs)
+{
+	const struct kvm_vcpu_events *events = (void *)regs->regs[1];
+	u64 what = events->exception.serror_pending ? SF_EVENT_SERROR : 0;
+
+	what |= events->exception.ext_dabt_pending ? SF_EVENT_EXTERNAL_ABORT : 0;
+	*(struct call *)instance->data = (struct call){ identity((void *)regs->regs[0]), SF_API_EVENTS, what };
+	return 0;
+}
+
+static int on_slot(struct kretprobe_instance *instance, struct pt_regs *regs)
+{
+	const struct kvm_userspace_memory_region *slot = (void *)regs->regs[1];
+
+	*(struct call *)instance->data = (struct call){ vm_flags((void *)regs->regs[0]), SF_API_SLOT,
+		slot->slot, slot->flags, slot->guest_phys_addr, slot->memory_size };
+	return 0;
+}
+
+static int on_device(struct kretprobe_instance *instance, struct pt_regs *regs)
+{
+	if (regs->regs[1] != KVM_MMIO_BUS)
+		return 1; /* nothing at its return */
+	*(struct call *)instance->data = (struct call){ vm_flags((void *)regs->regs[0]), SF_API_DEVICE,
+		regs->regs[2], (u32)regs->regs[3] };
+	return 0;
+}
+
+static int on_destroy(struct kretprobe_instance *instance, struct pt_regs *regs)
+{
+	struct kvm *kvm = (void *)regs->regs[0];
+	int i;
+
+	*(struct call *)instance->data = (struct call){ vm_flags(kvm), SF_API_DESTROY };
+	for (i = 0; i < SF_MAX_VMS; i++)
+		if (vms[i].kvm == kvm)
+			vms[i].kvm = NULL;
+	return 0;
+}
+
+static int on_return(struct kretprobe_instance *instance, struct pt_regs *regs)
+{
+	struct call *call = (struct call *)instance->data;
+	long result = (int)regs_return_value(regs);
+
+	if (call->op == SF_API_RESET || call->op == SF_API_DESTROY)
+		result = 0; /* the one returns nothing since 6.7, the other never did */
+	record_api(call->flags, call->op, call->a, call->b, call->c, call->d, result < 0 ? -result : 0);
+	return 0;
+}
+
+#define SF_WATCHED(function, at_call) \
+	{ .kp.symbol_name = function, .entry_handler = at_call, .handler = on_return, \
+	  .data_size = sizeof(struct call), .maxactive = 64 }
+
+static struct kretprobe watched[] = {
+	SF_WATCHED("kvm_arm_set_reg", on_set_reg),
+	SF_WATCHED("kvm_reset_vcpu", on_reset),
+	SF_WATCHED("__kvm_arm_vcpu_set_events", on_events),
+	SF_WATCHED("__kvm_set_memory_region", on_slot),
+	SF_WATCHED("kvm_io_bus_register_dev", on_device),
+	SF_WATCHED("kvm_arch_destroy_vm", on_destroy),
+};
+
+/* Since 6.14 the function has another name (virt/kvm/kvm_main.c). */
+#define SF_SLOT_FUNCTION "kvm_set_memory_region"
+
+static int start_watching(void)
+{
+	int i, error;
+
+	for (i = 0; watch && i < ARRAY_SIZE(watched); i++) {
+		error = register_kretprobe(&watched[i]);
+		if (error && watched[i].entry_handler == on_slot) {
+			watched[i].kp.symbol_name = SF_SLOT_FUNCTION;
+			watched[i].kp.addr = NULL;
+			watched[i].kp.flags = 0;
+			error = register_kretprobe(&watched[i]);
+		}
+		if (error) {
+			pr_err("shadowfuzz: %s cannot be watched: %d\n", watched[i].kp.symbol_name, error);
+			return error;
+		}
+	}
+	return 0;
+}
+#endif
+#endif
