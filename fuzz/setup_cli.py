@@ -14,9 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import InputError
+from harness.errors import InputError, SetupError
+from harness.vm import emulator
 from harness.vm.build import find_prepared, prepare, read_image
-from harness.vm.cache import default_root
+from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET, PROJECT, list_configs, load_config
 from harness.vm.doctor import (
     Check,
@@ -30,12 +31,25 @@ from harness.vm.doctor import (
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
+EPILOG = """\
+examples:
+  shadowfuzz setup --all-targets --emulators
+      every target, and other versions of QEMU for the verdict emulator; can be killed and run again at any time
+  shadowfuzz setup --target kvm-nvhe@7.3 kvm-vhe%qemu-10.0
+      another kernel, another QEMU
+"""
+
 REQUIREMENTS = PROJECT / "tools" / "debian-packages.txt"
 
 
 def add_parsers(subparsers: Subparsers) -> None:
     """Add ``setup`` and ``doctor``; each sets `run`, which takes the arguments and returns the exit status."""
-    setup = subparsers.add_parser("setup", help="fetch and build what targets need")
+    setup = subparsers.add_parser(
+        "setup",
+        help="fetch and build what targets need",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     which = setup.add_mutually_exclusive_group()
     which.add_argument(
         "--target",
@@ -45,6 +59,9 @@ def add_parsers(subparsers: Subparsers) -> None:
         help=f"targets or .toml files (default: {DEFAULT_TARGET})",
     )
     which.add_argument("--all-targets", action="store_true", help="every target of the project")
+    setup.add_argument(
+        "--emulators", action="store_true", help="also the other QEMU versions of this Debian release (10 MB each)"
+    )
     setup.set_defaults(run=run_setup)
     doctor = subparsers.add_parser("doctor", help="say what is there, what is missing, and how to get it")
     doctor.add_argument("--json", action="store_true", help="as one JSON object")
@@ -56,10 +73,28 @@ def run_setup(args: argparse.Namespace) -> int:
     names = list_configs() if args.all_targets else tuple(args.target or (DEFAULT_TARGET,))
     for config in [load_config(name) for name in names]:  # every name first: a wrong one costs nothing
         start = time.monotonic()
-        target = prepare(config, progress=lambda line: print(f"setup: {line}", file=sys.stderr, flush=True))
+        target = prepare(config, progress=_progress)
         took = time.monotonic() - start
         print(f"{config.name}: ready, {target.package} {target.package_version} ({took:.1f} s)", flush=True)
+    if args.emulators:
+        _setup_emulators()
     return 0
+
+
+def _setup_emulators() -> None:
+    """Fetch each series of QEMU that the archive offers, if only the machine's own is here."""
+    cache = Cache(default_root(os.environ))
+    alone = len(emulator.present(cache)) == 1
+    for package in reversed(emulator.offered(cache, _progress)) if alone else ():  # of a series the newest
+        series = ".".join(emulator.upstream(package.version).split(".")[:2])
+        if emulator.find(cache, series) is None:
+            emulator.fetch(cache, package, _progress)
+    for found in emulator.present(cache):
+        print(f"{found.name}: ready, {found.version} {found.package or '(of this machine)'}", flush=True)
+
+
+def _progress(line: str) -> None:
+    print(f"setup: {line}", file=sys.stderr, flush=True)
 
 
 def run_doctor(args: argparse.Namespace) -> int:
@@ -69,10 +104,24 @@ def run_doctor(args: argparse.Namespace) -> int:
         *check_requirements(parse_requirements(_read_requirements(), str(REQUIREMENTS)), _find),
         *check_distributions(importlib.metadata.requires("shadowfuzz") or (), _version),
         *(check_target(state) for state in states),
+        *_emulators(),
     )
     ok = all(check.ok for check in checks)
     print(_json(ok, checks, states) if args.json else _table(checks))
     return 0 if ok else 3
+
+
+def _emulators() -> tuple[Check, ...]:
+    """Return a check a QEMU that is here; none if there is not even the machine's own, which is a row of its own."""
+    try:
+        here = emulator.present(Cache(default_root(os.environ)))
+    except SetupError:
+        return ()
+    rows = [Check("emulator", e.name, True, f"{e.version} {e.package or '(of this machine)'}") for e in here]
+    if len(rows) == 1:
+        why = "another QEMU is not here, so the verdict emulator rests on -cpu alone (shadowfuzz setup --emulators)"
+        rows.append(Check("emulator", "qemu-*", True, why))
+    return tuple(rows)
 
 
 def _state(name: str) -> TargetState:

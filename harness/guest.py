@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from harness import a64, arch, exits
 from harness.arch import State
 from harness.layout import CODE, DATA, REGIONS, VECTORS
-from harness.masks import VBAR_RES0, Cpu
+from harness.masks import BTI, IDST, NMI, VBAR_RES0, Cpu
 from harness.registers import MASK64
 from harness.scenario import Scenario, instruction
 from harness.syndrome import TRAP
@@ -127,6 +127,9 @@ class _Guest:
         self.unknown: dict[int, tuple[int, str]] = {}
         self._code = code
         self._pa_bits = cpu.pa_bits
+        self._features = cpu.features
+        if NMI in cpu.features:
+            self.unknown[arch.PSTATE] = arch.ALLINT, "ALLINT: the CPU model has FEAT_NMI in newer versions of QEMU"
 
     def step(self) -> Walk | None:
         """Execute one instruction; a Walk where that cannot be, because it must trap or nobody knows."""
@@ -167,6 +170,8 @@ class _Guest:
             self.unknown[1] = MASK64, "x1 after a call that returns x0 alone (SMCCC)"
             return self._advance({0: 0})
         if word == TRAP:
+            if self._at_el0 and IDST in self._features:
+                return _uncertain("a read of an ID register at EL0 on a CPU with FEAT_IDST")
             # A read of an ID register: UNDEFINED at EL0.
             return self._raise(EC_UNKNOWN, 0) if self._at_el0 else _must_trap(f"what is at {pc:#x}")
         if word == a64.ISB:
@@ -174,6 +179,8 @@ class _Guest:
         if word in (a64.WFI, a64.WFE):
             return self._advance({})  # KVM need not trap them (since 6.10 it does not always)
         if word & _BR_MASK == _BR:
+            if BTI in self._features:
+                return _uncertain("PSTATE.BTYPE after a branch on a CPU with FEAT_BTI")
             if (word >> 5 & 31) in self.unknown:
                 return _uncertain(FROM_UNKNOWN)
             target = self.state[word >> 5 & 31]
@@ -217,7 +224,11 @@ class _Guest:
         if ec in (EC_IABT, EC_DABT) and not self._at_el0:
             ec += 1  # the class "without a change of exception level" is one above
         self.state = arch.take_exception(self.state, ec << exits.EC_SHIFT | exits.IL_BIT | iss, far)
-        self.unknown[arch.PSTATE] = arch.NZCV, "flags after an exception inside the guest: QEMU clears them"
+        flags, why = self.unknown.pop(arch.PSTATE, (0, ""))
+        self.unknown.pop(arch.SPSR, None)
+        if flags:
+            self.unknown[arch.SPSR] = flags, why
+        self.unknown[arch.PSTATE] = arch.NZCV | flags, "flags after an exception inside the guest: QEMU clears them"
         return None
 
     def _advance(self, changes: Mapping[int, int]) -> Walk | None:

@@ -24,6 +24,8 @@ class Mask:
     source: str
 
 
+V8_0 = frozenset({"cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72"})
+V8_2 = frozenset({"cortex-a76", "neoverse-n1"})
 V8_0_PSTATE = arch.NZCV | arch.IL | arch.DAIF | arch.MODE
 V8_2_PSTATE = V8_0_PSTATE | arch.UAO | arch.PAN | arch.SSBS
 VBAR_RES0 = 0x7FF
@@ -39,9 +41,9 @@ MASKS: tuple[Mask, ...] = (
     Mask(
         "sctlr_el1",
         SCTLR_MTE,
-        frozenset({"cortex-a72", "cortex-a76"}),
+        frozenset(),
         "SCTLR_EL1 bits of the memory tagging extension are RES0 without it",
-        "Arm ARM D17.2.118: ITFSB, TCF0, TCF, ATA0, ATA",
+        "Arm ARM D17.2.118: ITFSB, TCF0, TCF, ATA0, ATA; no target has tag memory (-M virt,mte=on)",
     ),
     Mask("vbar_el1", VBAR_RES0, frozenset(), "RES0 bits of VBAR_EL1", "Arm ARM D17.2.153: [10:0]"),
     Mask(
@@ -51,12 +53,51 @@ MASKS: tuple[Mask, ...] = (
         "emulator: reading MDCCINT_EL1 gives what was in the register",
         "QEMU target/arm/debug_helper.c: MDCCINT_EL1 is ARM_CP_NOP",
     ),
-    Mask("pstate", MASK64 & ~V8_0_PSTATE, frozenset({"cortex-a72"}), _PSTATE, f"{_PSTATE_SOURCE}; Armv8.0"),
-    Mask("pstate", MASK64 & ~V8_2_PSTATE, frozenset({"cortex-a76"}), _PSTATE, f"{_PSTATE_SOURCE}; Armv8.2 with SSBS"),
+    Mask("pstate", MASK64 & ~V8_0_PSTATE, V8_0, _PSTATE, f"{_PSTATE_SOURCE}; Armv8.0"),
+    Mask("pstate", MASK64 & ~V8_2_PSTATE, V8_2, _PSTATE, f"{_PSTATE_SOURCE}; Armv8.2 with SSBS"),
+    Mask(
+        "pstate",
+        MASK64 & ~(V8_2_PSTATE | arch.DIT),
+        frozenset({"max"}),
+        f"{_PSTATE}; BTYPE changes with every instruction where there is FEAT_BTI",
+        f"{_PSTATE_SOURCE}; Arm ARM D8.4.6 (BTYPE)",
+    ),
 )
 
-PA_BITS: Mapping[str, int] = MappingProxyType({"cortex-a72": 44, "cortex-a76": 40})
-"""Physical address size: ID_AA64MMFR0_EL1.PARange of the CPU models (their technical reference manuals)."""
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A CPU model of QEMU: physical address size (ID_AA64MMFR0_EL1.PARange), whether it has VHE, and the source.
+
+    ``features`` are those that change what a guest may see between two traps.
+    """
+
+    pa_bits: int
+    vhe: bool
+    source: str
+    features: frozenset[str] = frozenset()
+
+
+BTI, IDST, NMI = "FEAT_BTI", "FEAT_IDST", "FEAT_NMI"
+
+
+CPUS: Mapping[str, Model] = MappingProxyType(
+    {
+        "cortex-a35": Model(40, False, "Cortex-A35 TRM (100236), ID_AA64MMFR0_EL1: 0x1122"),
+        "cortex-a53": Model(40, False, "Cortex-A53 TRM (DDI 0500), ID_AA64MMFR0_EL1: 0x1122"),
+        "cortex-a57": Model(44, False, "Cortex-A57 TRM (DDI 0488), ID_AA64MMFR0_EL1: 0x1124"),
+        "cortex-a72": Model(44, False, "Cortex-A72 TRM (100095), ID_AA64MMFR0_EL1: 0x1124"),
+        "cortex-a76": Model(40, True, "Cortex-A76 TRM (100798), ID_AA64MMFR0_EL1: 0x101122, ID_AA64MMFR1_EL1.VH"),
+        "neoverse-n1": Model(48, True, "Neoverse N1 TRM (100616), ID_AA64MMFR0_EL1: 0x101125, ID_AA64MMFR1_EL1.VH"),
+        "max": Model(
+            52,
+            True,
+            "no real CPU; QEMU, aarch64_max_initfn: PARANGE 6, FEAT_NMI from 9.1 on",
+            frozenset({BTI, IDST, NMI}),
+        ),
+    }
+)
+"""The CPU models that targets may have."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +107,7 @@ class Cpu:
     name: str
     pa_bits: int
     masks: Mapping[int, Mask]
+    features: frozenset[str] = frozenset()
 
     @cached_property
     def lossy(self) -> Mapping[int, int]:
@@ -81,6 +123,7 @@ class Cpu:
 
 def cpu_model(name: str) -> Cpu:
     """Return the row of a CPU model.  SetupError: nobody wrote down its address size yet."""
-    if name not in PA_BITS:
-        raise SetupError(f"CPU model {name}: not in harness/masks.py; known are {', '.join(PA_BITS)}")
-    return Cpu(name, PA_BITS[name], {INDEX[m.register]: m for m in MASKS if not m.cpus or name in m.cpus})
+    if name not in CPUS:
+        raise SetupError(f"CPU model {name}: not in harness/masks.py; known are {', '.join(CPUS)}")
+    masks = {INDEX[m.register]: m for m in MASKS if not m.cpus or name in m.cpus}
+    return Cpu(name, CPUS[name].pa_bits, masks, CPUS[name].features)

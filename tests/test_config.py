@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,34 @@ def test_path_and_name(tmp_path: Path) -> None:
 def test_unknown_name_lists_the_known() -> None:
     with pytest.raises(InputError, match="no such target; there are kvm-nvhe, "):
         load_config("kvm-nhve")
+
+
+def test_another_emulator_is_part_of_the_name(tmp_path: Path) -> None:
+    config = load_config("kvm-nvhe@6.12.117%cortex-a53%qemu-10.0")
+    assert config.name == "kvm-nvhe@6.12.117%qemu-10.0%cortex-a53", "one name, whatever the order"
+    assert (config.qemu, config.cpu, config.kernel_version) == ("10.0", "cortex-a53", "6.12.117")
+    assert load_config(config.name) == config
+    assert load_config("kvm-nvhe%max").cpu == "max" and load_config("kvm-vhe%qemu-10").cpu == load_config("kvm-vhe").cpu
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD)
+    assert load_config(f"{path}%max") == replace(load_config(path), name="mine%max", cpu="max")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("kvm-nvhe%", "no CPU model ''; there are cortex-a35, "),
+        ("kvm-nvhe%cortex-a99", "no CPU model 'cortex-a99'"),
+        ("kvm-nvhe%qemu-", "expected %qemu-VERSION, %CPU or both"),
+        ("kvm-nvhe%qemu-7.2%qemu-10.0", "expected %qemu-VERSION, %CPU or both"),
+        ("kvm-nvhe%max%max", "expected %qemu-VERSION, %CPU or both"),
+        ("kvm-vhe%cortex-a53", "cortex-a53 has no VHE, which kvm-vhe is about"),
+        ("kvm-nope%max", "no such target"),
+    ],
+)
+def test_a_wrong_emulator(name: str, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        load_config(name)
 
 
 @pytest.mark.parametrize(

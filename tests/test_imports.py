@@ -31,7 +31,7 @@ ROWS: tuple[str, ...] = (
     *("harness.vm", "harness.vm.config", "harness.vm.process", "harness.vm.cache", "harness.vm.sources"),
     *("harness.vm.versions", "harness.vm.packages", "harness.vm.archive", "harness.vm.kernel", "harness.vm.btf"),
     *("harness.vm.layout_header", "harness.vm.changelog", "harness.vm.symbols", "harness.vm.kernels"),
-    *("harness.vm.image", "harness.vm.protocol_header", "harness.vm.build"),
+    *("harness.vm.emulator", "harness.vm.image", "harness.vm.protocol_header", "harness.vm.build"),
     *("harness.vm.doctor", "harness.vm.elf", "harness.vm.qemu", "harness.vm.executor", "harness.vm.target"),
 )
 """Every module of ``harness``, each below all that it imports.  A package's own row is its ``__init__``; a row with a

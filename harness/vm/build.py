@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import InputError, SetupError
@@ -21,6 +21,7 @@ from harness.vm.archive import recall
 from harness.vm.btf import read_btf
 from harness.vm.cache import Cache, Entry, default_root, hash_inputs
 from harness.vm.config import MachineConfig, Mode
+from harness.vm.emulator import QEMU, Emulator, find, obtain
 from harness.vm.image import build_initramfs
 from harness.vm.kernel import IMAGE_MAGIC as IMAGE_MAGIC
 from harness.vm.kernel import IMAGE_MAGIC_OFFSET as IMAGE_MAGIC_OFFSET
@@ -60,7 +61,8 @@ class PreparedTarget:
     """Everything that a machine boots from, and where it came from.
 
     `kernel_release` is ``uname -r``; `package_version` is that of the Debian package (of the recording module's
-    headers, if another image was given); `module_elf` is the recording module with its DWARF.  `borrowed`: the package
+    headers, if another image was given); `module_elf` is the recording module with its DWARF; `qemu` are the
+    first words of the emulator's command line.  `borrowed`: the package
     version whose headers the module was built with, if the kernel has none of its own; layouts are then in its BTF.
     """
 
@@ -73,6 +75,7 @@ class PreparedTarget:
     initrd: Path
     module_elf: Path
     borrowed: str = ""
+    qemu: tuple[str, ...] = (QEMU,)
 
 
 def prepare(
@@ -90,6 +93,7 @@ def prepare(
     """
     where = cache if cache is not None else Cache(default_root(os.environ))
     given = None if kernel is None else read_image(kernel)
+    qemu = obtain(where, config.qemu, progress).command if config.qemu else (QEMU,)
     guest = _guest_key_parts(sources)
     if config.kernel_version:
         wanted = find_kernel(where, config.kernel_version, progress)
@@ -110,7 +114,7 @@ def prepare(
         progress,
         GUEST_ROOM,
     )
-    return _target(config, kernel_entry, guest_entry, kernel, given)
+    return replace(_target(config, kernel_entry, guest_entry, kernel, given), qemu=qemu)
 
 
 LAZY_SINCE = (7, 3)
@@ -139,7 +143,10 @@ def find_prepared(
     if kernel_entry is None or shutil.which(f"{CROSS}gcc") is None:
         return None
     guest_entry = where.find("guest", _guest_key(kernel_entry, _guest_key_parts(sources)))
-    return None if guest_entry is None else _target(config, kernel_entry, guest_entry, None, None)
+    qemu = find(where, config.qemu) if config.qemu else Emulator("", (QEMU,))
+    if guest_entry is None or qemu is None:
+        return None
+    return replace(_target(config, kernel_entry, guest_entry, None, None), qemu=qemu.command)
 
 
 def _find_kernel_entry(config: MachineConfig, cache: Cache) -> Entry | None:

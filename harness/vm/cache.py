@@ -70,6 +70,11 @@ class Cache:
         """Return the entry if it is there and whole: every file of its manifest with its recorded size."""
         return _read_entry(self.root / f"{kind}-{key}")
 
+    def entries(self, kind: str) -> tuple[Entry, ...]:
+        """Return the entries of a kind that are there and whole, in the order of their keys."""
+        found = (_read_entry(path) for path in sorted(self.root.glob(f"{kind}-*")))
+        return tuple(entry for entry in found if entry is not None)
+
     def get(self, kind: str, key: str, build: Build, progress: Progress = quiet, room: int = 0) -> Entry:
         """Return the entry, built by `build` if it is not there; SetupError if that cannot be done.
 

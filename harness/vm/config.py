@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 
 from harness.errors import InputError
+from harness.masks import CPUS
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The checkout that this package is installed from (always editable: ``make setup`` sees to it)."""
@@ -39,7 +40,8 @@ class MachineConfig:
     `memory_mib` is all RAM, its last `shared_mib` are shared by guest and host and not used by the kernel;
     `machine` are options of QEMU's ``-M virt``; `cmdline` are words added to the kernel command line.
     `kernel_version`, if there is one, is a kernel of the whole archive in place of `kernel_package`: a release or
-    package version, or the beginning of one.
+    package version, or the beginning of one.  `qemu`, if there is one, is the version of QEMU, or the beginning of it,
+    in place of the machine's own.
     """
 
     name: str
@@ -52,6 +54,7 @@ class MachineConfig:
     kernel_package: str
     cmdline: tuple[str, ...]
     kernel_version: str = ""
+    qemu: str = ""
 
     @property
     def machine_argument(self) -> str:
@@ -108,6 +111,9 @@ class Key:
 KERNEL_VERSION = re.compile(r"\d[A-Za-z0-9.+~:-]{0,63}(\.\*)?")
 """What :meth:`harness.vm.archive.Kernels.find` takes."""
 
+QEMU_VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){0,2}")
+"""What :func:`harness.vm.emulator.obtain` takes."""
+
 KEYS: tuple[Key, ...] = (
     Key("summary", "a line of text", _text(r"[^\x00-\x1f\x7f]{1,200}")),
     Key("mode", "one of " + ", ".join(f'"{mode.value}"' for mode in Mode), Mode),
@@ -133,8 +139,13 @@ def load_config(name_or_path: str | Path) -> MachineConfig:
     """Return the machine of a target name, or of a TOML file given by its path.
 
     A text with a slash in it or ending in ``.toml`` is a path.  ``NAME@VERSION`` is that machine with another kernel of
-    Debian's archive.  Raises InputError.
+    Debian's archive; ``%qemu-VERSION`` and ``%CPU`` behind it are another QEMU and another CPU model.  Raises
+    InputError.
     """
+    if isinstance(name_or_path, str) and "%" in name_or_path.rpartition("/")[2]:
+        place, slash, name = name_or_path.rpartition("/")
+        base, *words = name.split("%")
+        return _emulated(load_config(f"{place}{slash}{base}"), words, name_or_path)
     text, at, version = str(name_or_path).partition("@")
     if at and isinstance(name_or_path, str) and "/" not in version:
         if not KERNEL_VERSION.fullmatch(version):
@@ -146,6 +157,20 @@ def load_config(name_or_path: str | Path) -> MachineConfig:
         raise InputError(text, None, f"no such target; there are {', '.join(list_configs())}, or give a .toml file")
     path = Path(text) if is_path else CONFIG_DIR / f"{text}.toml"
     return parse_config(path.stem, _read(path), str(path))
+
+
+def _emulated(config: MachineConfig, words: Sequence[str], where: str) -> MachineConfig:
+    """Return a machine on another emulator: at most one QEMU and one CPU model; its name has them in this order."""
+    versions = [word.removeprefix("qemu-") for word in words if word.startswith("qemu-")]
+    cpus = [word for word in words if not word.startswith("qemu-")]
+    if len(versions) > 1 or len(cpus) > 1 or not all(QEMU_VERSION.fullmatch(version) for version in versions):
+        raise InputError(where, None, "expected %qemu-VERSION, %CPU or both behind the target, such as %qemu-10.0")
+    if cpus and cpus[0] not in CPUS:
+        raise InputError(where, None, f"no CPU model {cpus[0]!r}; there are {', '.join(CPUS)}")
+    if cpus and config.mode is Mode.VHE and not CPUS[cpus[0]].vhe:
+        raise InputError(where, None, f"{cpus[0]} has no VHE, which {config.name} is about")
+    name = "%".join((config.name, *(f"qemu-{version}" for version in versions), *cpus))
+    return replace(config, name=name, cpu="".join(cpus) or config.cpu, qemu="".join(versions))
 
 
 def _read(path: Path) -> str:

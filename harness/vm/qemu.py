@@ -24,11 +24,11 @@ from qemu.qmp import QMPClient, QMPError
 
 from harness import protocol
 from harness.errors import SetupError, VmLost
+from harness.vm.emulator import QEMU
 
 RAM_BASE = 0x4000_0000
 """Where ``-M virt`` has its RAM (QEMU hw/arm/virt.c, base_memmap)."""
 MIB = 1 << 20
-QEMU = "qemu-system-aarch64"
 CONSOLE_TAIL = 4000
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Machine:
     """What QEMU is to run.
 
     ``memory_mib`` is all RAM, its last ``shared_mib`` are the mailbox; ``cmdline`` is appended to what every target
-    needs.
+    needs; ``qemu`` are the first words of the command.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Machine:
     memory_mib: int
     shared_mib: int
     cmdline: str
+    qemu: tuple[str, ...] = (QEMU,)
 
     @property
     def mailbox_base(self) -> int:
@@ -69,7 +70,7 @@ def command_line(machine: Machine, *, ram: int, console: int, qmp: int) -> list[
     return [
         # QEMU dies with the thread that started it, whatever kills that.
         *("setpriv", "--pdeathsig", "KILL", "--"),
-        QEMU,
+        *machine.qemu,
         *("-M", f"{machine.machine},memory-backend=ram"),
         *("-cpu", machine.cpu, "-smp", "1", "-m", f"{machine.memory_mib}M"),
         *("-object", memory),

@@ -44,6 +44,7 @@ def machine_of(config: MachineConfig, prepared: PreparedTarget) -> Machine:
         memory_mib=config.memory_mib,
         shared_mib=config.shared_mib,
         cmdline=" ".join(dict.fromkeys((*_MODE_ARGS[config.mode], *_release_args(prepared), *config.cmdline))),
+        qemu=prepared.qemu,
     )
 
 
