@@ -23,6 +23,7 @@ ROWS: tuple[str, ...] = (
     *("harness.model.spec", "harness.model.low", "harness.model.body", "harness.model.kernel"),
     *("harness.model", "harness.model.replay", "harness.known", "harness.check", "harness.findings"),
     *("harness.minimise", "harness.simplify", "harness.verdict", "harness.tracefile"),
+    *("harness.recording", "harness.ring"),
     *("harness.lemma", "harness.lemma.*"),
     *("harness.report", "harness.report.esr", "harness.report.rounds", "harness.report.result"),
     *("harness.report.terminal", "harness.report.traceview", "harness.report.jsonout", "harness.report.docs"),
@@ -33,6 +34,7 @@ ROWS: tuple[str, ...] = (
     *("harness.vm.layout_header", "harness.vm.changelog", "harness.vm.symbols", "harness.vm.kernels"),
     *("harness.vm.emulator", "harness.vm.image", "harness.vm.protocol_header", "harness.vm.build"),
     *("harness.vm.doctor", "harness.vm.elf", "harness.vm.qemu", "harness.vm.executor", "harness.vm.target"),
+    *("harness.vm.programs", "harness.vm.recorder"),
 )
 """Every module of ``harness``, each below all that it imports.  A package's own row is its ``__init__``; a row with a
 star is a room whose modules may import each other, though not in a circle.

@@ -99,3 +99,19 @@ def read_layout(module: Path) -> ContextLayout:
         else:
             slots.append(core["sp" if register.name == "sp_el0" else register.name] // 8)
     return ContextLayout(size=context.attributes["DW_AT_byte_size"].value, slots=tuple(slots))
+
+
+def why_not_static_arm64(path: Path) -> str:
+    """Return why a file is no static arm64 program, in words that say how to make it one; empty if it is."""
+    try:
+        with path.open("rb") as stream:
+            elf = ELFFile(stream)
+            if elf["e_machine"] != "EM_AARCH64" or elf["e_type"] not in ("ET_EXEC", "ET_DYN"):
+                return f"not an arm64 program ({elf['e_machine']}, {elf['e_type']}): compile with aarch64-linux-gnu-gcc"
+            if any(segment["p_type"] == "PT_INTERP" for segment in elf.iter_segments()):
+                return "wants shared libraries, which the target does not have: compile with -static"
+    except ELFError:
+        return "not an ELF program: expected a static arm64 one"
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    return ""

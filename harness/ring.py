@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trace area as a ring: what the probe wrote between two positions that only grow (harness/vm/guest/watch.h)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from harness import protocol
+from harness.errors import AgentProtocolError
+from harness.recording import API, CALL_NAMES, Api, Recorded
+from harness.trace import ENTRY, EXIT, USER, ContextLayout, Switch
+
+PAD = 0
+"""The type of a header that fills the piece before the wrap."""
+_API = struct.Struct(f"<{len(protocol.API_WORDS)}Q")
+_WORDS = len(protocol.SWITCH_WORDS)
+
+
+def decode(area: memoryview, tail: int, head: int, layout: ContextLayout) -> Iterator[Recorded]:
+    """Yield the records between ``tail`` and ``head``, which count bytes from the beginning of time.
+
+    AgentProtocolError: a record that the protocol does not have.
+    """
+    size = len(area)
+    header, switch, pick = protocol.RECORD_HEADER, layout.record, layout.pick
+    sizes = dict.fromkeys((ENTRY, EXIT, USER), protocol.SWITCH_SIZE + layout.size) | {API: protocol.API_SIZE}
+    while tail < head:
+        at = tail % size
+        kind, length, step, flags = header.unpack_from(area, at) if size - at >= header.size else (PAD, 0, 0, 0)
+        if kind == PAD:
+            tail += size - at
+            continue
+        if sizes.get(kind) != length or length > size - at or length > head - tail:
+            raise AgentProtocolError(f"ring at {tail:#x}: type {kind}, {length} bytes, {head - tail} left")
+        vm, vcpu = flags >> protocol.FLAGS_VM_SHIFT, flags >> protocol.FLAGS_VCPU_SHIFT & 0xFF
+        if kind == API:
+            op, *arguments = _API.unpack_from(area, at + header.size)
+            if op not in CALL_NAMES:
+                raise AgentProtocolError(f"ring at {tail:#x}: call {op}, expected one of {sorted(CALL_NAMES)}")
+            yield Recorded(vm, vcpu, Api(CALL_NAMES[op], *arguments))
+        else:
+            values = switch.unpack_from(area, at + header.size)
+            yield Recorded(vm, vcpu, Switch._make((kind, step, *values[:_WORDS], pick(values))))
+        tail += length

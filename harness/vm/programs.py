@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that a target records: a static arm64 one of the user's, or the small VMM that boots Linux."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import InputError, SetupError
+from harness.vm import protocol_header
+from harness.vm.build import COMPILER_PACKAGE, CROSS, GUEST_SOURCES, PreparedTarget
+from harness.vm.cache import Cache, default_root, hash_inputs
+from harness.vm.elf import why_not_static_arm64
+from harness.vm.image import character_device, directory, file, write_cpio
+from harness.vm.process import Progress, quiet, require_tool, run_tool
+
+SOURCES = Path(__file__).resolve().parent / "recorded"
+RECIPE = "1"
+FLAGS = ("-static", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread")
+NAMES = ("recorder", "linuxguest", "guestinit")
+ROOM = 16 << 20
+MAX_BYTES = 256 << 20
+"""Largest program or file that is taken into the target, in bytes: it has to fit into its RAM, twice."""
+GUEST_LINE = "guest: user space of Linux"
+"""What the Linux guest prints in user space."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What runs in the target: arguments (the first is a path in the target), and files by their name in /program."""
+
+    title: str
+    arguments: tuple[str, ...]
+    files: Mapping[str, bytes]
+
+
+def read_program(path: Path, arguments: tuple[str, ...], extra: Mapping[str, Path]) -> Program:
+    """Return a program of the user's with the files that it wants; InputError: it cannot run there."""
+    reason = why_not_static_arm64(path)
+    if reason:
+        raise InputError(str(path), None, reason)
+    files = {path.name: path, **extra}
+    data = {name: _read(where) for name, where in files.items()}
+    return Program(" ".join((path.name, *arguments)), (f"/program/{path.name}", *arguments), data)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(str(path), None, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) > MAX_BYTES:
+        raise InputError(str(path), None, f"longer than {MAX_BYTES >> 20} MiB")
+    return data
+
+
+def linux_guest(prepared: PreparedTarget, built: Path, *, cpus: int, memory_mib: int, words: str) -> Program:
+    """Return the VMM that boots the target's own kernel as a guest, with an init that says so and powers off."""
+    initrd = write_cpio(
+        (
+            directory("dev"),
+            character_device("dev/console", 5, 1),
+            file("init", (built / "guestinit").read_bytes(), executable=True),
+        )
+    )
+    files = {
+        "linuxguest": (built / "linuxguest").read_bytes(),
+        "Image": _read(prepared.kernel),
+        "initrd": initrd,
+    }
+    arguments = ("/program/linuxguest", "Image", "initrd", str(cpus), str(memory_mib), words)
+    return Program(f"Linux {prepared.kernel_release}, {cpus} CPUs", arguments, files)
+
+
+def build_programs(progress: Progress = quiet, cache: Cache | None = None) -> Path:
+    """Return the directory with the compiled programs of :data:`NAMES`; SetupError: no compiler, or it complains."""
+    where = cache if cache is not None else Cache(default_root(os.environ))
+    compiler = Path(require_tool(f"{CROSS}gcc", COMPILER_PACKAGE)).resolve()
+    state = compiler.stat()
+    headers = (GUEST_SOURCES / "mailbox.h", SOURCES / "fdt.h")
+    try:
+        texts = [path.read_bytes() for path in (*headers, *(SOURCES / f"{name}.c" for name in NAMES))]
+    except OSError as error:
+        raise SetupError(f"cannot read the sources in {SOURCES}: {error.strerror}") from error
+    key: list[str | bytes] = [RECIPE, *FLAGS, f"{compiler} {state.st_size} {state.st_mtime_ns}", protocol_header.render()]
+    key += texts
+    return where.get("programs", hash_inputs(key), lambda work: _compile(work, progress), progress, ROOM).path
+
+
+def _compile(work: Path, progress: Progress) -> Mapping[str, object]:
+    progress("recorder and Linux guest: compiling")
+    (work / "protocol.h").write_text(protocol_header.render())
+    for name in NAMES:
+        argv = [f"{CROSS}gcc", *FLAGS, f"-I{GUEST_SOURCES}", f"-I{work}", "-o", str(work / name)]
+        run_tool([*argv, str(SOURCES / f"{name}.c")], f"compiling {name}", progress=progress)
+        run_tool([f"{CROSS}strip", str(work / name)], f"stripping {name}")
+    return {"programs": list(NAMES)}
+
+
+def overlay(program: Program, built: Path) -> bytes:
+    """Return the archive that goes behind a target's initramfs: the recorder, and the program's files."""
+    argv = b"".join(argument.encode() + b"\0" for argument in program.arguments)
+    return write_cpio(
+        (
+            file("recorder", (built / "recorder").read_bytes(), executable=True),
+            directory("program"),
+            *(file(f"program/{name}", data, executable=True) for name, data in program.files.items()),
+            file("program/argv", argv),
+        )
+    )
