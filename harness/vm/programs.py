@@ -85,8 +85,8 @@ def build_programs(progress: Progress = quiet, cache: Cache | None = None) -> Pa
         texts = [path.read_bytes() for path in (*headers, *(SOURCES / f"{name}.c" for name in NAMES))]
     except OSError as error:
         raise SetupError(f"cannot read the sources in {SOURCES}: {error.strerror}") from error
-    key: list[str | bytes] = [RECIPE, *FLAGS, f"{compiler} {state.st_size} {state.st_mtime_ns}", protocol_header.render()]
-    key += texts
+    key: list[str | bytes] = [RECIPE, *FLAGS, f"{compiler} {state.st_size} {state.st_mtime_ns}"]
+    key += [protocol_header.render(), *texts]
     return where.get("programs", hash_inputs(key), lambda work: _compile(work, progress), progress, ROOM).path
 
 
