@@ -10,7 +10,8 @@ from fuzz.values import Weights, address, address_in, bits, fetch_address, funct
 from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, AccessForm
 from harness.layout import DATA, MMIO, VECTORS
 from harness.registers import MASK64
-from harness.scenario import BASE_NAMES, SET_NAMES, STEP_KINDS, Step
+from harness.scenario import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Operand, Step
+from harness.sysregs import READABLE, WRITABLE
 
 PAGE = 4096
 LOADS: tuple[AccessForm, ...] = tuple(f for f in ACCESS_FORMS if not f.is_store)
@@ -26,10 +27,21 @@ OFFSETS = Weights((0, 70.0), (1, 10.0), (2, 5.0), (0xFFF, 5.0), (0x800, 5.0), (0
 REPEATS = Weights((1, 30.0), (2, 25.0), (3, 20.0), (4, 15.0), (6, 10.0))
 """Loads or stores through one base: a host write is no exit, so one base serves several."""
 
-_ALWAYS: dict[str, float] = {"hvc": 25.0, "wfi": 4.0, "wfe": 4.0, "br": 3.0, "set": 15.0, "complete": 3.0, "reset": 0.5}
-STEP_WEIGHTS: Weights[str] = Weights(
-    *((k.keyword, _ALWAYS.get(k.keyword, 40.0 / len(ACCESS_MNEMONICS))) for k in STEP_KINDS)
-)
+_WEIGHTS: dict[str, float] = {
+    **{"hvc": 25.0, "wfi": 4.0, "wfe": 4.0, "br": 3.0, "set": 15.0, "complete": 3.0, "reset": 0.5},
+    **{"smc": 4.0, "mrs": 6.0, "msr": 4.0},
+    **dict.fromkeys(ACCESS_MNEMONICS, 40.0 / len(ACCESS_MNEMONICS)),
+}
+STEP_WEIGHTS: Weights[str] = Weights(*((k.keyword, _WEIGHTS.get(k.keyword, 0.7)) for k in STEP_KINDS))
+_NAMES: dict[tuple[str, str], tuple[str, ...]] = {
+    # Sorted, because the order of a set differs from process to process.
+    (k.keyword, o.name): tuple(sorted(o.names)) for k in STEP_KINDS for o in k.operands if o.names
+}
+UNSYNDROMED = ("ldp", "stp", "ldr_post", "str_pre", "ldxr", "ldr_simd", "str_simd")
+FP_ENABLED = 3 << 20
+"""CPACR_EL1.FPEN: FP and SIMD instructions trap at no exception level."""
+_FATAL = ("sctlr_el1", "vbar_el1")
+"""After a random value in one of these, a guest does nothing sensible any more."""
 _BY_MNEMONIC = {m: tuple(f for f in ACCESS_FORMS if f.mnemonic == m) for m in ACCESS_MNEMONICS}
 
 
@@ -70,7 +82,16 @@ def operands(rng: Random, kind: str) -> Step:
         case "complete":
             return Step(kind, (bits(rng),))
         case _:
-            return Step(kind)
+            return Step(kind, tuple(_operand(rng, kind, operand) for operand in KINDS[kind].operands))
+
+
+def _operand(rng: Random, kind: str, operand: Operand) -> str | int:
+    if operand.name == "base":
+        return base_register(rng)
+    if operand.names:
+        name = choose(rng, _NAMES[kind, operand.name])
+        return "esr_el1" if kind == "msr" and name in _FATAL else name
+    return int(rng.random() ** 3 * (operand.limit // operand.unit + 1)) * operand.unit
 
 
 def any_step(rng: Random) -> Step:
@@ -157,6 +178,36 @@ def host_writes(rng: Random, _: Sequence[Step]) -> list[Step]:
     return [*(Step("set", (n, register_value(rng, n))) for n in names), Step("hvc", (0,))]
 
 
+def secure_call(rng: Random, before: Sequence[Step]) -> list[Step]:
+    """A hypercall by SMC, mostly of immediate 0."""
+    return [Step("smc", step.args) if step.kind == "hvc" else step for step in hypercall(rng, before)]
+
+
+def system_register(rng: Random, _: Sequence[Step]) -> list[Step]:
+    """Write a system register and read it back, or read any, or the one after another guest's write."""
+    name = choose(rng, WRITABLE)
+    source, target = BASE_NAMES[int(rng.random() * 31)], BASE_NAMES[int(rng.random() * 31)]
+    steps = [Step("set", (source, register_value(rng, name))), Step("msr", (name, source))]
+    if rng.random() < 0.5:
+        steps = []
+    name = name if steps and name in READABLE else choose(rng, READABLE)
+    return [*steps, Step("mrs", (target if rng.random() < 0.9 else "xzr", name))]
+
+
+def unsyndromed(rng: Random, _: Sequence[Step]) -> list[Step]:
+    """Loads and stores whose syndrome is not valid, to MMIO mostly, FP and SIMD enabled."""
+    step = operands(rng, choose(rng, UNSYNDROMED))
+    base = str(step.args[-1] if isinstance(step.args[-1], str) else step.args[-2])
+    steps = [Step("set", (base, address(rng, 16))), step]
+    return [Step("set", ("cpacr_el1", FP_ENABLED)), *steps] if step.kind.endswith("simd") else steps
+
+
+def exception(rng: Random, _: Sequence[Step]) -> list[Step]:
+    """Something that is the guest's own affair: an exception to EL1, moves; then a trap that shows what came of it."""
+    kinds = ("brk", "udf", "mov", "movz", "movk", "fmov_to", "fmov_from")
+    return [*(operands(rng, choose(rng, kinds)) for _ in range(REPEATS.pick(rng))), Step("hvc", (0,))]
+
+
 def single(rng: Random, _: Sequence[Step]) -> list[Step]:
     """One step of any kind."""
     return [any_step(rng)]
@@ -170,5 +221,9 @@ IDIOMS: Weights[Idiom] = Weights(
     (fetch_outside, 6.0),
     (host_writes, 4.0),
     (reset, 2.0),
+    (secure_call, 4.0),
+    (system_register, 10.0),
+    (unsyndromed, 5.0),
+    (exception, 3.0),
     (single, 25.0),
 )

@@ -24,25 +24,98 @@ X_NAMES: tuple[str, ...] = (*(f"x{i}" for i in range(31)), "xzr")
 NUMBER: Mapping[str, int] = MappingProxyType({name: i % 32 for i, name in enumerate(W_NAMES + X_NAMES)})
 
 
+V_NAMES: tuple[str, ...] = tuple(f"v{i}" for i in range(32))
+_BASE_NAMES: tuple[str, ...] = X_NAMES[:ZERO]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """An operand of a :class:`Plain` row, ``width`` bits from bit ``low``: a register of ``names``, or (no names) a
+    number that is a multiple of ``unit``.
+    """
+
+    name: str
+    low: int
+    names: tuple[str, ...] = ()
+    width: int = 5
+    unit: int = 1
+
+    @property
+    def limit(self) -> int:
+        """Greatest number that the field holds."""
+        return ((1 << self.width) - 1) * self.unit
+
+    def put(self, operand: object) -> int:
+        """Return the field's bits in the word.  ValueError: not an operand that it can hold."""
+        if self.names:
+            if isinstance(operand, str) and operand in self.names:
+                return self.names.index(operand) << self.low
+        elif isinstance(operand, int) and 0 <= operand <= self.limit and not operand % self.unit:
+            return operand // self.unit << self.low
+        raise ValueError(f"{self.name} {operand!r}")
+
+    def get(self, word: int) -> int:
+        """Return the field's number in ``word``: of a register, or in the row's units."""
+        return (word >> self.low & (1 << self.width) - 1) * self.unit
+
+
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """An instruction that is no load or store: fixed ``bits`` and at most one register or immediate field."""
+    """An instruction that is not in :data:`ACCESS_FORMS`: fixed ``bits``, then its operands in assembler order.
+
+    ``sysreg``: where among the operands the system register stands (None: there is none).  ``size``: the bytes that a
+    load or store moves in all; its syndrome is not valid, whatever it is (Arm ARM D17.2.37, ISV).
+    """
 
     mnemonic: str
     bits: int
-    field: str  # "", "imm16", "rn" or "sysreg"
+    fields: tuple[Field, ...]
     source: str
+    sysreg: int | None = None
+    size: int = 0
+    is_store: bool = False
 
+    @property
+    def mask(self) -> int:
+        """The bits of a word that say that it is this instruction."""
+        free = 0x1F_FFE0 if self.sysreg is not None else 0
+        for field in self.fields:
+            free |= (1 << field.width) - 1 << field.low
+        return 0xFFFF_FFFF & ~free
+
+
+_IMM16 = Field("immediate", 5, width=16)
+_RT, _RN, _RM = Field("target", 0, X_NAMES), Field("source", 5, X_NAMES), Field("source", 16, X_NAMES)
+_RT2, _RB = Field("second", 10, X_NAMES), Field("base", 5, _BASE_NAMES)
 
 PLAIN: tuple[Plain, ...] = (
-    Plain("hvc", 0xD400_0002, "imm16", "C6.2 HVC"),
-    Plain("wfi", 0xD503_207F, "", "C6.2 WFI"),
-    Plain("wfe", 0xD503_205F, "", "C6.2 WFE"),
-    Plain("eret", 0xD69F_03E0, "", "C6.2 ERET"),
-    Plain("br", 0xD61F_0000, "rn", "C6.2 BR"),
-    Plain("mrs", 0xD520_0000, "sysreg", "C6.2 MRS"),
-    Plain("msr", 0xD500_0000, "sysreg", "C6.2 MSR (register)"),
+    Plain("hvc", 0xD400_0002, (_IMM16,), "C6.2 HVC"),
+    Plain("smc", 0xD400_0003, (_IMM16,), "C6.2 SMC"),
+    Plain("brk", 0xD420_0000, (_IMM16,), "C6.2 BRK"),
+    Plain("udf", 0x0000_0000, (Field("immediate", 0, width=16),), "C6.2 UDF"),
+    Plain("wfi", 0xD503_207F, (), "C6.2 WFI"),
+    Plain("wfe", 0xD503_205F, (), "C6.2 WFE"),
+    Plain("eret", 0xD69F_03E0, (), "C6.2 ERET"),
+    Plain("br", 0xD61F_0000, (_RB,), "C6.2 BR"),
+    Plain("mrs", 0xD500_0000 | 1 << 21, (_RT,), "C6.2 MRS", sysreg=1),
+    Plain("msr", 0xD500_0000, (_RT,), "C6.2 MSR (register), SYS", sysreg=0),
+    Plain("mov", 0xAA00_03E0, (_RT, _RM), "C6.2 MOV (register)"),
+    Plain("movz", 0xD280_0000, (_RT, _IMM16), "C6.2 MOVZ"),
+    Plain("movk", 0xF280_0000, (_RT, _IMM16), "C6.2 MOVK"),
+    Plain("ldp", 0xA940_0000, (_RT, _RT2, _RB, Field("offset", 15, width=6, unit=8)), "C6.2 LDP", size=16),
+    Plain("stp", 0xA900_0000, (_RT, _RT2, _RB, Field("offset", 15, width=6, unit=8)), "C6.2 STP", None, 16, True),
+    Plain("ldr_post", 0xF840_0400, (_RT, _RB, Field("offset", 12, width=8)), "C6.2 LDR (immediate)", size=8),
+    Plain("str_pre", 0xF800_0C00, (_RT, _RB, Field("offset", 12, width=8)), "C6.2 STR (immediate)", None, 8, True),
+    Plain("ldxr", 0xC85F_7C00, (_RT, _RB), "C6.2 LDXR", size=8),
+    Plain("stxr", 0xC800_7C00, (Field("status", 16, W_NAMES), _RT, _RB), "C6.2 STXR", None, 8, True),
+    Plain("ldr_simd", 0x3DC0_0000, (Field("target", 0, V_NAMES), _RB), "C7.2 LDR (immediate, SIMD&FP)", size=16),
+    Plain("str_simd", 0x3D80_0000, (Field("target", 0, V_NAMES), _RB), "C7.2 STR (SIMD&FP)", None, 16, True),
+    Plain("fmov_to", 0x9E67_0000, (Field("target", 0, V_NAMES), _RN), "C7.2 FMOV (general)"),
+    Plain("fmov_from", 0x9E66_0000, (_RT, Field("source", 5, V_NAMES)), "C7.2 FMOV (general)"),
 )
+"""``ldr_post`` is ``ldr x1, [x2], 8``, ``str_pre`` is ``str x1, [x2, 8]!``, ``ldr_simd`` and ``str_simd`` move a q
+register, ``fmov_to`` and ``fmov_from`` are ``fmov d0, x1`` and ``fmov x0, d1``.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +168,8 @@ FORM: Mapping[tuple[str, str], AccessForm] = MappingProxyType({(f.mnemonic, f.ta
 _BASE: Mapping[str, int] = MappingProxyType({name: i for i, name in enumerate((*X_NAMES[:ZERO], "sp"))})
 ISB = 0xD503_3FDF
 """Instruction synchronisation barrier (C6.2 ISB)."""
-WFI, WFE = (p.bits for p in PLAIN if p.mnemonic in ("wfi", "wfe"))
-_PLAIN: Mapping[str, Plain] = MappingProxyType({p.mnemonic: p for p in PLAIN})
+PLAIN_BY_NAME: Mapping[str, Plain] = MappingProxyType({p.mnemonic: p for p in PLAIN})
+WFI, WFE, ERET = (PLAIN_BY_NAME[name].bits for name in ("wfi", "wfe", "eret"))
 _FORM_OF_BITS: Mapping[int, AccessForm] = MappingProxyType({f.bits: f for f in ACCESS_FORMS})
 
 
@@ -124,14 +197,28 @@ def encode(mnemonic: str, *operands: int | str | Encoding) -> int:
     try:
         if mnemonic in ACCESS_MNEMONICS:
             return _encode_access(mnemonic, *operands)
-        return _encode_plain(_PLAIN[mnemonic], *operands)
+        return _encode_plain(PLAIN_BY_NAME[mnemonic], *operands)
     except (KeyError, TypeError) as error:
         raise ValueError(f"no encoding of {mnemonic} {operands!r}") from error
 
 
 def is_hvc(word: int) -> bool:
     """Whether ``word`` is an HVC, of any immediate."""
-    return word & 0xFFE0_001F == _PLAIN["hvc"].bits
+    return word & 0xFFE0_001F == PLAIN_BY_NAME["hvc"].bits
+
+
+@lru_cache(maxsize=1 << 12)
+def decode_plain(word: int) -> Plain | None:
+    """Return the row of :data:`PLAIN` that ``word`` is an instruction of, or None."""
+    row = next((row for row in PLAIN if word & row.mask == row.bits), None)
+    if row is not None and row.sysreg is not None and not system_register(word)[0]:
+        return None  # hints, barriers and PSTATE writes share the encoding of MSR
+    return row
+
+
+def system_register(word: int) -> Encoding:
+    """Return the system register that an MRS or MSR names."""
+    return word >> 19 & 3, word >> 16 & 7, word >> 12 & 15, word >> 8 & 15, word >> 5 & 7
 
 
 def _encode_access(
@@ -146,22 +233,22 @@ def _encode_access(
 
 
 def _encode_plain(row: Plain, *operands: int | str | Encoding) -> int:
-    match row.field, operands:
-        case "", ():
-            return row.bits
-        case "imm16", (int(immediate),) if 0 <= immediate <= 0xFFFF:
-            return row.bits | immediate << 5
-        case "rn", (str(name),) if name in X_NAMES:
-            return row.bits | NUMBER[name] << 5
-        case ("sysreg", (str(name), tuple(system))) | ("sysreg", (tuple(system), str(name))) if name in X_NAMES:
-            if isinstance(operands[0], str) != (row.mnemonic == "mrs"):
-                raise ValueError(f"{row.mnemonic}: operands in the wrong order")
-            op0, op1, crn, crm, op2 = system
-            if not (op0 in (2, 3) and max(op1, op2) < 8 and max(crn, crm) < 16 and min(op1, crn, crm, op2) >= 0):
-                raise ValueError(f"{row.mnemonic}: {system} is no system register")
-            return row.bits | op0 << 19 | op1 << 16 | crn << 12 | crm << 8 | op2 << 5 | NUMBER[name]
-        case _:
-            raise ValueError(f"{row.mnemonic}: operands {operands!r}, expected {row.field or 'none'}")
+    bits, plain = row.bits, list(operands)
+    if row.sysreg is not None:
+        system = plain.pop(row.sysreg)
+        if not isinstance(system, tuple):
+            raise ValueError(f"{row.mnemonic}: operands {operands!r}, expected a system register at {row.sysreg}")
+        op0, op1, crn, crm, op2 = system
+        first = 1 if row.mnemonic == "msr" else 2  # op0 1 is SYS
+        if op0 not in range(first, 4) or not all(0 <= n < 1 << w for n, w in ((op1, 3), (crn, 4), (crm, 4), (op2, 3))):
+            raise ValueError(f"{row.mnemonic}: {system} is no system register")
+        bits |= op0 << 19 | op1 << 16 | crn << 12 | crm << 8 | op2 << 5
+    if len(plain) != len(row.fields):
+        names = ", ".join(field.name for field in row.fields)
+        raise ValueError(f"{row.mnemonic}: operands {operands!r}, expected {names or 'none'}")
+    for field, operand in zip(row.fields, plain, strict=True):
+        bits |= field.put(operand)
+    return bits
 
 
 def decode_access(word: int) -> Access | None:

@@ -8,6 +8,7 @@ guest, ``N .. E``, with the architecture alone (``switch.*``).  Every difference
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -87,17 +88,24 @@ def _injected(exit_: Switch, users: tuple[Switch, ...]) -> bool:
     )
 
 
+def _reason(user: Switch) -> str:
+    """How a return to userspace is called: the error that KVM_RUN failed with (EINTR is none), or the exit reason."""
+    if user.error and user.error != errno.EINTR:
+        return f"fail:{errno.errorcode.get(user.error, user.error)}"
+    return f"user:{exits.KVM_EXIT_REASONS.get(user.code, user.code)}"
+
+
 def _action(exit_: Switch | None, users: tuple[Switch, ...], entry: Switch) -> Action:
     inject = bool(entry.pending & EXCEPTION) or (exit_ is not None and bool(users) and _injected(exit_, users))
     moved = False
     if exit_ is not None and users:
         behind = (exit_.values[arch.PC] + 4) & MASK64
         moved = any(u.values[arch.PC] == behind for u in users)
-    reasons = [u.code for u in users if u.code != EXIT_INTR]
+    reasons = [_reason(u) for u in users if u.code != EXIT_INTR or u.error == errno.ENOSYS]
     if inject:
         outcome = "inject"
     elif reasons:
-        outcome = f"user:{exits.KVM_EXIT_REASONS.get(reasons[0], reasons[0])}"
+        outcome = reasons[0]
     else:
         outcome = "resume"
     return Action(outcome, moved or bool(entry.pending & INCREMENT_PC), inject)

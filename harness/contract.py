@@ -8,9 +8,10 @@ Sources: Arm DEN 0022 (PSCI), Arm DEN 0028 (SMCCC), Arm ARM DDI 0487, the KVM AP
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
-from harness import arch, exits
+from harness import arch, exits, sysregs
 from harness.arch import State
 from harness.registers import INDEX, MASK64
 from harness.trace import Switch
@@ -188,3 +189,42 @@ HOST_RESET: frozenset[str] = frozenset({"actlr_el1", "amair_el1"})
 
 RESET_BY_INDEX: Mapping[int, int] = MappingProxyType({INDEX[name]: value for name, value in RESET_VALUES.items()})
 HOST_RESET_INDEX: frozenset[int] = frozenset(INDEX[name] for name in HOST_RESET)
+
+
+@dataclass(frozen=True, slots=True)
+class SystemAccess:
+    """A trapped access to a system register: the table's row (None: it has none), Rt, and whether it is a read."""
+
+    row: sysregs.SysReg | None
+    rt: int
+    is_read: bool
+
+    @property
+    def owed(self) -> sysregs.Owed:
+        """What the guest is owed; a register that nobody wrote down may be there or not."""
+        if self.row is None:
+            return sysregs.Owed.EITHER
+        return self.row.read if self.is_read else self.row.write
+
+
+def system_access(esr: int) -> SystemAccess:
+    """Return what an exit of class SYS64 asks for (Arm ARM D17.2.37, ISS encoding for MSR, MRS, System instruction)."""
+    encoding = esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7
+    return SystemAccess(sysregs.BY_ENCODING.get(encoding), esr >> 5 & 31, bool(esr & 1))
+
+
+def secure_call_results(exit_: Switch) -> tuple[frozenset[int] | None, ...]:
+    """Return what x0..x3 may hold after an SMC, None for any value.
+
+    Up to 6.3 KVM refuses every SMC: x0 is -1, the rest untouched; from 6.4 on immediate 0 is a call as by HVC, any
+    other is refused (handle_smc in arch/arm64/kvm/handle_exit.c of 6.1 and of 6.12).
+    """
+    refused = tuple(frozenset({value}) for value in (NOT_SUPPORTED, *exit_.values[1:4]))
+    if exit_.esr & 0xFFFF:
+        return refused
+    status = call_status(exit_)
+    results: list[frozenset[int] | None] = [None if status is None else status | refused[0]]
+    for index in (1, 2, 3):
+        value = call_result(exit_, index)
+        results.append(None if value is None else refused[index] | {value})
+    return tuple(results)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from harness import a64, arch, exits
 from harness.arch import State
+from harness.execute import EC_UNKNOWN, WNR, Access, Effect, Next, Raise, Trap, Uncertain, execute, sources
 from harness.layout import CODE, DATA, REGIONS, VECTORS
 from harness.masks import BTI, IDST, NMI, VBAR_RES0, Cpu
 from harness.registers import MASK64
@@ -24,11 +25,8 @@ MAX_WALK = 600
 """Instructions after which a walk gives up; a scenario has fewer."""
 
 _BR, _BR_MASK = 0xD61F_0000, 0xFFFF_FC1F
-EC_UNKNOWN, EC_IABT, EC_PC_ALIGN, EC_DABT = (
-    exits.EC_BY_NAME[name] for name in ("UNKNOWN", "IABT_LOW", "PC_ALIGN", "DABT_LOW")
-)
+EC_IABT, EC_PC_ALIGN, EC_DABT = (exits.EC_BY_NAME[name] for name in ("IABT_LOW", "PC_ALIGN", "DABT_LOW"))
 FSC_ADDRESS_SIZE, FSC_ALIGNMENT = 0x00, 0x21
-WNR = 1 << exits.DABT["WNR"].low
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +124,7 @@ class _Guest:
         self.state = (*state[: arch.PSTATE], state[arch.PSTATE] & ~res0, *state[arch.PSTATE + 1 :])
         self.unknown: dict[int, tuple[int, str]] = {}
         self._code = code
+        self._cpu = cpu
         self._pa_bits = cpu.pa_bits
         self._features = cpu.features
         if NMI in cpu.features:
@@ -144,9 +143,9 @@ class _Guest:
         if pc & 3:
             if beyond:
                 return _uncertain("PC neither aligned nor inside the address size")  # QEMU fetches first
-            return self._raise(EC_PC_ALIGN, 0, pc)
+            return self._raise(Raise(EC_PC_ALIGN, 0, pc))
         if beyond:
-            return self._raise(EC_IABT, FSC_ADDRESS_SIZE, pc)
+            return self._raise(Raise(EC_IABT, FSC_ADDRESS_SIZE, pc))
         if pc in DATA:
             return _uncertain("code in data pages")
         word = word_at(self._code, pc)
@@ -162,7 +161,7 @@ class _Guest:
             return self._access(access)
         if a64.is_hvc(word):
             if self._at_el0:
-                return self._raise(EC_UNKNOWN, 0)  # HVC is UNDEFINED at EL0
+                return self._raise(Raise(EC_UNKNOWN))  # HVC is UNDEFINED at EL0
             if 0 in self.unknown:
                 return _uncertain(FROM_UNKNOWN)
             if not may_stay_at_el2(self.state):
@@ -173,7 +172,7 @@ class _Guest:
             if self._at_el0 and IDST in self._features:
                 return _uncertain("a read of an ID register at EL0 on a CPU with FEAT_IDST")
             # A read of an ID register: UNDEFINED at EL0.
-            return self._raise(EC_UNKNOWN, 0) if self._at_el0 else _must_trap(f"what is at {pc:#x}")
+            return self._raise(Raise(EC_UNKNOWN)) if self._at_el0 else _must_trap(f"what is at {pc:#x}")
         if word == a64.ISB:
             return self._advance({})
         if word in (a64.WFI, a64.WFE):
@@ -188,26 +187,56 @@ class _Guest:
                 # The tag is replaced, unless TBID says that it is data's only, on a CPU that has TBID.
                 return _uncertain("a branch to a tagged address")
             return self._advance({arch.PC: target})
-        return _uncertain(f"nobody knows {a64.disassemble(word, pc)}")
+        if any(source in self.unknown for source in sources(word)):
+            return _uncertain(FROM_UNKNOWN)
+        return self._apply(pc, execute(self.state, word))
+
+    def _apply(self, pc: int, effect: Effect) -> Walk | None:
+        match effect:
+            case Next():
+                return self._next(effect)
+            case Raise():
+                return self._raise(effect)
+            case Access(address, size, is_store, then):
+                return self._apply(pc, self._fault(address, size, is_store) or then)
+            case Trap(what):
+                return _must_trap(what or f"what is at {pc:#x}")
+            case _:
+                return _uncertain(effect.why)
+
+    def _next(self, effect: Next) -> Walk | None:
+        if any(index in self.unknown for index in effect.reads):
+            return _uncertain(FROM_UNKNOWN)
+        stop = self._advance(effect.changes)
+        self.unknown.update(effect.unknown)
+        for index in effect.reads:
+            bits, why = self._cpu.mask(index)
+            if bits:
+                self.unknown.update(dict.fromkeys(effect.changes, (bits, why)))
+        return stop
 
     def _access(self, access: a64.Access) -> Walk | None:
         if access.rn in self.unknown:
             return _uncertain(FROM_UNKNOWN)
         address = (self.state[access.rn] + access.offset) & MASK64
-        write = WNR if access.is_store else 0
-        if address % access.size:
+        loaded = {access.rt: (MASK64, "loaded from RAM")} if not access.is_store and access.rt != a64.ZERO else {}
+        then = Next({}, loaded)
+        return self._apply(self.state[arch.PC], self._fault(address, access.size, access.is_store) or then)
+
+    def _fault(self, address: int, size: int, is_store: bool) -> Effect | None:
+        """Return what comes of an access instead of its data; None: nothing does."""
+        write = WNR if is_store else 0
+        if address % size:
             if self.state[arch.SCTLR] & arch.SCTLR_A:
-                return self._raise(EC_DABT, FSC_ALIGNMENT | write, address)
+                return Raise(EC_DABT, FSC_ALIGNMENT | write, address)
             # Device memory (MMU off): the Arm ARM wants an alignment fault, QEMU 7.2 performs the access.
-            return _uncertain("unaligned access")
+            return Uncertain("unaligned access")
         if self._beyond(address):
-            return self._raise(EC_DABT, FSC_ADDRESS_SIZE | write, address)
+            return Raise(EC_DABT, FSC_ADDRESS_SIZE | write, address)
         region = next((r for r in REGIONS if address in r), None)
-        if region is None or not region.slot or (access.is_store and region in (CODE, VECTORS)):
-            return _must_trap(f"the access to {address:#x}")
-        if not access.is_store and access.rt != a64.ZERO:
-            self.unknown[access.rt] = MASK64, "loaded from RAM"
-        return self._advance({})
+        if region is None or not region.slot or (is_store and region in (CODE, VECTORS)):
+            return Trap(f"the access to {address:#x}")
+        return None
 
     def _beyond(self, address: int) -> bool:
         """Whether an address is outside the address size with the MMU off (AArch64.S1DisabledOutput)."""
@@ -217,15 +246,17 @@ class _Guest:
         """TCR_EL1.TBI1 or TBI0, by bit 55 of the address."""
         return bool(self.state[arch.TCR] >> (38 if address >> 55 & 1 else 37) & 1)
 
-    def _raise(self, ec: int, iss: int, far: int | None = None) -> Walk | None:
+    def _raise(self, exception: Raise) -> Walk | None:
         """Take an exception to EL1 without any hypervisor."""
         if self.state[arch.VBAR] & VBAR_RES0:
             return _uncertain("an exception with RES0 bits set in VBAR_EL1")
+        ec, far = exception.ec, exception.far
         if ec in (EC_IABT, EC_DABT) and not self._at_el0:
             ec += 1  # the class "without a change of exception level" is one above
-        self.state = arch.take_exception(self.state, ec << exits.EC_SHIFT | exits.IL_BIT | iss, far)
+        self.state = arch.take_exception(self.state, ec << exits.EC_SHIFT | exits.IL_BIT | exception.iss, far)
         flags, why = self.unknown.pop(arch.PSTATE, (0, ""))
-        self.unknown.pop(arch.SPSR, None)
+        for index in (arch.ELR, arch.ESR, arch.SPSR) if far is None else (arch.ELR, arch.ESR, arch.SPSR, arch.FAR):
+            self.unknown.pop(index, None)
         if flags:
             self.unknown[arch.SPSR] = flags, why
         self.unknown[arch.PSTATE] = arch.NZCV | flags, "flags after an exception inside the guest: QEMU clears them"
@@ -236,5 +267,6 @@ class _Guest:
         new[arch.PC] = (new[arch.PC] + 4) & MASK64
         for index, value in changes.items():
             new[index] = value
+            self.unknown.pop(index, None)
         self.state = tuple(new)
         return None

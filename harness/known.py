@@ -23,6 +23,7 @@ from harness.errors import InputError
 from harness.owed import is_mmio
 from harness.protocol import PENDING
 from harness.registers import INDEX, MASK64
+from harness.sysregs import Owed
 
 NAMED = "named"
 VERDICTS = ("model", "kvm", "abstraction", "emulator")
@@ -109,6 +110,37 @@ def _flag_set(case: Case, index: int, expected: int, observed: int) -> bool:
     return (expected, observed) == (0, 1)
 
 
+def _flag_clear(case: Case, index: int, expected: int, observed: int) -> bool:
+    return (expected, observed) == (1, 0)
+
+
+def _system_register(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    if exit_ is None:
+        return False
+    access = contract.system_access(exit_.esr)
+    held = INDEX.get(access.row.name) if access.row is not None else None
+    if access.is_read:
+        if access.owed is Owed.ZERO:
+            return index == access.rt and observed == 0
+        return index == access.rt and (access.owed is not Owed.STATE or held is None or observed == exit_.values[held])
+    stored = exit_.values[access.rt] if access.rt != 31 else 0
+    return index == held and case.same(index, stored, observed)
+
+
+def _undefined_taken(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    return exit_ is not None and case.round.action.inject and contract.undefined_state(exit_)[index] == observed
+
+
+def _secure_call(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    if exit_ is None or not 0 <= index <= 3:
+        return False
+    owed = contract.secure_call_results(exit_)[index]
+    return owed is None or observed in owed
+
+
 def _named_by_conditions(case: Case, index: int, expected: int, observed: int) -> bool:
     return False  # a helper and an outcome are names; explain() does not come here with numbers
 
@@ -134,6 +166,10 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
             RuleRow("abort_taken", _abort_taken, "observed is what entry to an external abort owes there"),
             RuleRow("reset_state", _reset_state, "observed is the reset value, or what the host wrote after the reset"),
             RuleRow("flag_set", _flag_set, "KVM's flag is set, the model's is not"),
+            RuleRow("flag_clear", _flag_clear, "the model's flag is set, KVM's is not"),
+            RuleRow("system_register", _system_register, "the register that the trapped access reads into or writes"),
+            RuleRow("undefined_taken", _undefined_taken, "observed is what entry to an undefined exception owes there"),
+            RuleRow("secure_call", _secure_call, "observed is what an SMC owes in x0..x3"),
             RuleRow(NAMED, _named_by_conditions, "helpers and outcomes of the entry are the two values"),
         )
     }

@@ -15,7 +15,8 @@ from harness.arch import State
 from harness.compare import OP_RESET, Divergence, Round, Unchecked
 from harness.exits import DABT
 from harness.layout import CODE, REGIONS, VECTORS, Region
-from harness.registers import BY_ONE_REG, MASK64, NAMES, STATE
+from harness.registers import BY_ONE_REG, INDEX, MASK64, NAMES, STATE
+from harness.sysregs import Owed
 from harness.trace import Switch
 
 IPA_BITS = 40
@@ -56,14 +57,41 @@ def _call(turn: _Turn, exit_: Switch) -> None:
     turn.allowed[0] = results
 
 
-def _after_exit(turn: _Turn, exit_: Switch) -> str:
+def _secure_call(turn: _Turn, exit_: Switch) -> None:
+    turn.values[:] = arch.skip(tuple(turn.values))
+    for index, allowed in enumerate(contract.secure_call_results(exit_)):
+        turn.put(index, min(allowed) if allowed else exit_.values[index])
+        turn.allowed[index] = allowed
+
+
+def _system_register(turn: _Turn, exit_: Switch, injected: bool) -> None:
+    access = contract.system_access(exit_.esr)
+    owed = access.owed
+    if owed is Owed.UNDEFINED or (owed is Owed.EITHER and injected):
+        turn.values[:] = contract.undefined_state(exit_)
+        return
+    turn.values[:] = arch.skip(tuple(turn.values))
+    index = INDEX[access.row.name] if owed is Owed.STATE and access.row is not None else None
+    if access.is_read:
+        if access.rt != 31:
+            turn.put(access.rt, 0 if index is None else exit_.values[index])
+            if index is None and owed is not Owed.ZERO:
+                turn.allowed[access.rt] = None
+    elif index is not None:
+        turn.put(index, exit_.values[access.rt] if access.rt != 31 else 0)
+
+
+def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
     """Apply what KVM owes before it runs the guest again or returns; say why if nobody knows."""
     kind = exits.exit_class(exit_.code, exit_.esr)
     if kind == "HVC64":
         _call(turn, exit_)
-    elif kind in ("WFX", "SYS64"):
-        # The one system register that scenario code reads is emulated, into XZR.
+    elif kind == "SMC64":
+        _secure_call(turn, exit_)
+    elif kind == "WFX":
         turn.values[:] = arch.skip(tuple(turn.values))
+    elif kind == "SYS64":
+        _system_register(turn, exit_, round_.action.inject)
     elif kind in ("IABT_LOW", "DABT_LOW"):
         return _abort(turn, exit_, kind)
     elif kind != "IRQ":
@@ -129,13 +157,12 @@ def owed(round_: Round) -> tuple[State, Mapping[int, frozenset[int] | None]] | s
     if exit_ is None:
         _reset(turn)
     else:
-        reason = _after_exit(turn, exit_)
+        reason = _after_exit(turn, round_, exit_)
         if reason:
             return reason
     _userspace(turn, round_)
-    if exit_ is not None and not round_.reset and is_mmio(exit_):
-        if not DABT["ISV"].get(exit_.esr):
-            return "an access without a valid syndrome"
+    # Without a valid syndrome KVM_RUN fails, or userspace is told (KVM API 7.33): nothing is ever completed.
+    if exit_ is not None and not round_.reset and is_mmio(exit_) and DABT["ISV"].get(exit_.esr):
         if not any(user.code == _MMIO for user in round_.users):
             return "an MMIO access that did not reach userspace"
         _complete(turn, exit_, round_.entry.mmio_data)

@@ -26,10 +26,11 @@ from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
-from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, FORM, X_NAMES, AccessForm, encode
+from harness import sysregs
+from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, FORM, PLAIN_BY_NAME, X_NAMES, AccessForm, Field, encode
 from harness.errors import InputError
 from harness.layout import CODE, MAX_STEPS
-from harness.registers import MASK64, SETTABLE
+from harness.registers import MASK64, SETTABLE, Encoding
 
 HEADER = "shadowfuzz-scenario 1"
 MAX_BYTES = 64 * 1024
@@ -75,7 +76,7 @@ class StepKind:
         names = [o.name.upper() for o in self.operands]
         if self.forms:
             return f"{self.keyword} {names[0]}, [{names[1]}, {names[2]}]"
-        return " ".join([self.keyword, *names])
+        return " ".join([self.keyword, (", " if self.side is Side.GUEST else " ").join(names)]).strip()
 
 
 BASE_NAMES: tuple[str, ...] = X_NAMES[:31]
@@ -111,24 +112,48 @@ def _access(mnemonic: str) -> StepKind:
     )
 
 
+def _operand_of(field: Field) -> Operand:
+    if names := field.names:
+        last = f", {names[31]}" if len(names) > 31 else ""
+        return Operand(field.name, f"one of {names[0]}..{names[30]}{last}", frozenset(names))
+    unit = f", a multiple of {field.unit}" if field.unit > 1 else ""
+    return Operand(field.name, f"a number from 0 to {field.limit:#x}{unit}", limit=field.limit, unit=field.unit)
+
+
+def _plain(mnemonic: str, summary: str) -> StepKind:
+    row = PLAIN_BY_NAME[mnemonic]
+    operands = [_operand_of(field) for field in row.fields]
+    if row.sysreg is not None:
+        names = frozenset(sysregs.WRITABLE if row.sysreg == 0 else sysregs.READABLE)
+        operands.insert(row.sysreg, Operand("sysreg", "a system register of harness/sysregs.py", names))
+    return StepKind(mnemonic, Side.GUEST, tuple(operands), summary, f"Arm ARM {row.source}")
+
+
 STEP_KINDS: tuple[StepKind, ...] = (
-    StepKind(
-        "hvc",
-        Side.GUEST,
-        (Operand("immediate", "a number from 0 to 0xffff", limit=0xFFFF),),
-        "Hypervisor call; PSCI and SMCCC take the function from x0 and the arguments from x1 to x3.",
-        "Arm DEN 0022, DEN 0028",
-    ),
-    StepKind("wfi", Side.GUEST, (), "Wait for interrupt.", "Arm ARM C6.2 WFI"),
-    StepKind("wfe", Side.GUEST, (), "Wait for event.", "Arm ARM C6.2 WFE"),
+    _plain("hvc", "Hypervisor call; PSCI and SMCCC take the function from x0 and the arguments from x1 to x3."),
+    _plain("wfi", "Wait for interrupt."),
+    _plain("wfe", "Wait for event."),
     *(_access(mnemonic) for mnemonic in ACCESS_MNEMONICS),
-    StepKind(
-        "br",
-        Side.GUEST,
-        (_BASE,),
-        "Jump to the address in a register; outside memory slots the fetch is an instruction abort.",
-        "Arm ARM C6.2 BR",
-    ),
+    _plain("br", "Jump to the address in a register; outside memory slots the fetch is an instruction abort."),
+    _plain("smc", "Secure monitor call, which KVM traps and takes for a hypervisor call or refuses."),
+    _plain("mrs", "Read a system register."),
+    _plain("msr", "Write a system register, or do the system instruction that stands in its place."),
+    _plain("brk", "Breakpoint: an exception to EL1, or to userspace where it debugs the guest."),
+    _plain("udf", "Undefined instruction: an exception to EL1."),
+    _plain("eret", "Exception return, to ELR_EL1 with SPSR_EL1."),
+    _plain("mov", "Copy a register."),
+    _plain("movz", "Set a register to a 16-bit number."),
+    _plain("movk", "Set the low 16 bits of a register."),
+    _plain("ldp", "Load a pair, at base plus offset; no syndrome."),
+    _plain("stp", "Store a pair, at base plus offset; no syndrome."),
+    _plain("ldr_post", "Load at base, then add the offset to it (post-index); no syndrome."),
+    _plain("str_pre", "Add the offset to base, then store there (pre-index); no syndrome."),
+    _plain("ldxr", "Load exclusive; no syndrome."),
+    _plain("stxr", "Store exclusive, status to a register; no syndrome."),
+    _plain("ldr_simd", "Load a q register; no syndrome."),
+    _plain("str_simd", "Store a q register; no syndrome."),
+    _plain("fmov_to", "Copy a general register to the low half of a vector register."),
+    _plain("fmov_from", "Copy the low half of a vector register to a general register."),
     StepKind(
         "set",
         Side.HOST,
@@ -171,7 +196,13 @@ class Scenario:
 @lru_cache(maxsize=1 << 14)
 def instruction(step: Step) -> int | None:
     """Return the A64 word of a guest step, None for a host step."""
-    return encode(step.kind, *step.args) if KINDS[step.kind].side is Side.GUEST else None
+    if KINDS[step.kind].side is not Side.GUEST:
+        return None
+    operands: list[int | str | Encoding] = list(step.args)
+    row = PLAIN_BY_NAME.get(step.kind)
+    if row is not None and row.sysreg is not None:
+        operands[row.sysreg] = sysregs.BY_NAME[str(operands[row.sysreg])].encoding
+    return encode(step.kind, *operands)
 
 
 def format_step(step: Step) -> str:
@@ -180,7 +211,8 @@ def format_step(step: Step) -> str:
     if KINDS[kind].forms:
         target, base, offset = args
         return f"{kind} {target}, [{base}, {offset:#x}]" if offset else f"{kind} {target}, [{base}]"
-    return " ".join([kind, *(hex(arg) if isinstance(arg, int) else arg for arg in args)])
+    texts = [hex(arg) if isinstance(arg, int) else arg for arg in args]
+    return f"{kind} {(', ' if KINDS[kind].side is Side.GUEST else ' ').join(texts)}".rstrip()
 
 
 def format_scenario(scenario: Scenario) -> str:
@@ -226,6 +258,8 @@ def _step(line: str) -> Step:
     if kind.forms:
         match = _ACCESS.fullmatch(line)
         words = [word or "0" for word in match.groups()] if match else []
+    elif kind.side is Side.GUEST:
+        words = [word.strip() for word in line[len(keyword) :].split(",") if word.strip()]
     if len(words) != len(kind.operands):
         raise _Reason(f"{_quote(line)}: expected `{kind.syntax}`")
     args = tuple(map(_operand, kind.operands, words))

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
 
-from harness.a64 import FORM, NUMBER, W_NAMES, X_NAMES
+from harness import sysregs
+from harness.a64 import FORM, NUMBER, V_NAMES, W_NAMES, X_NAMES
 from harness.minimise import Pass
 from harness.registers import INDEX
 from harness.scenario import INITIAL_NAMES, KINDS, STEP_KINDS, Arg, Scenario, Side, Step, format_step
@@ -19,7 +20,9 @@ Order = tuple[int, int, int, int, int, str]
 
 _RANK: Mapping[str, int] = {kind.keyword: i for i, kind in enumerate(STEP_KINDS)}
 _NAME_RANK: Mapping[str, int] = (
-    dict(INDEX) | {name: i for i, name in enumerate(X_NAMES)} | {name: 40 + i for i, name in enumerate(W_NAMES)}
+    {row.name: 80 + i for i, row in enumerate(sysregs.SYSREGS)}
+    | dict(INDEX)
+    | {name: 40 * i + j for i, names in enumerate((X_NAMES, W_NAMES, V_NAMES)) for j, name in enumerate(names)}
 )
 PAIRS_BELOW = 14
 """Up to so many steps all pairs are tried, for steps that only make sense together."""
@@ -155,15 +158,15 @@ class SmallerOperands:
         for i, step in enumerate(value.steps):
             for j, arg in enumerate(step.args):
                 if isinstance(arg, int):
-                    unit = _unit(step)
+                    unit = _unit(step, j)
                     for number in _smaller_numbers(arg):
                         if not number % unit:
                             yield _with_step(value, i, Step(step.kind, (*step.args[:j], number, *step.args[j + 1 :])))
 
 
-def _unit(step: Step) -> int:
-    target = step.args[0]
-    return FORM[step.kind, target[0]].size if KINDS[step.kind].forms and isinstance(target, str) else 1
+def _unit(step: Step, index: int) -> int:
+    kind, target = KINDS[step.kind], step.args[0]
+    return FORM[step.kind, target[0]].size if kind.forms and isinstance(target, str) else kind.operands[index].unit
 
 
 class SmallerRegisters:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from harness import a64, arch, exits
 from harness.arch import State
+from harness.execute import CONDITION_ALWAYS, WNR, Access, execute
 from harness.exits import DABT, EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.layout import REGIONS, TRAP_REGISTER
-from harness.registers import MASK64, Encoding
+from harness.registers import MASK64
 
 FSC_LEVEL = 0x3
 """Low bits of a fault status: the level of the walk, which depends on what is mapped around the address."""
@@ -21,7 +22,6 @@ IPA_MASK = 0xFFFF_FFFF_F000
 """HPFAR_EL2 holds bits 47:12 of the IPA at 39:4."""
 
 TRAP = a64.encode("mrs", "xzr", TRAP_REGISTER)
-_CONDITION_ALWAYS = 1 << 24 | 0xE << 20  # CV, COND
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,22 @@ def call(word: int) -> Fault:
 
 def wait(is_wfe: bool) -> Fault:
     """A WFI or WFE."""
-    return Fault(_esr("WFX", _CONDITION_ALWAYS | int(is_wfe)))
+    return Fault(_esr("WFX", CONDITION_ALWAYS | int(is_wfe)))
 
 
-def register_read(encoding: Encoding, rt: int) -> Fault:
-    """An MRS."""
-    op0, op1, crn, crm, op2 = encoding
-    return Fault(_esr("SYS64", op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | 1))
+def register_access(word: int) -> Fault:
+    """An MRS, MSR or SYS."""
+    op0, op1, crn, crm, op2 = a64.system_register(word)
+    is_read, rt = word >> 21 & 1, word & 31
+    return Fault(_esr("SYS64", op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | is_read))
+
+
+def _unsyndromed(state: State, word: int) -> Fault | None:
+    """A data abort of a load or store whose syndrome is not valid: only WnR says anything."""
+    effect = execute(state, word)
+    if not isinstance(effect, Access) or effect.address % effect.size:
+        return None
+    return _abort("DABT_LOW", WNR if effect.is_store else 0, effect.address, reads=not effect.is_store)
 
 
 def owed(state: State, word: int | None, is_fetch: bool) -> Fault | None:
@@ -92,8 +101,6 @@ def owed(state: State, word: int | None, is_fetch: bool) -> Fault | None:
         return fetch_fault(state[arch.PC])
     if word is None:
         return None
-    if word == TRAP:
-        return register_read(TRAP_REGISTER, a64.ZERO)
     access = a64.decode_access(word)
     if access is not None:
         return access_fault(state, access)
@@ -101,4 +108,11 @@ def owed(state: State, word: int | None, is_fetch: bool) -> Fault | None:
         return call(word)
     if word in (a64.WFI, a64.WFE):
         return wait(word == a64.WFE)
-    return None
+    plain = a64.decode_plain(word)
+    if plain is None:
+        return None
+    if plain.sysreg is not None:
+        return register_access(word)
+    if plain.mnemonic == "smc":
+        return Fault(_esr("SMC64", word >> 5 & 0xFFFF))
+    return _unsyndromed(state, word) if plain.size else None

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 ROWS: tuple[str, ...] = (
     "harness",
     *("harness.errors", "harness.registers", "harness.exits", "harness.layout", "harness.protocol"),
-    *("harness.a64", "harness.scenario", "harness.trace", "harness.arch", "harness.masks", "harness.syndrome"),
+    *("harness.a64", "harness.sysregs", "harness.scenario", "harness.trace", "harness.arch", "harness.masks"),
+    *("harness.execute", "harness.syndrome"),
     *("harness.contract", "harness.guest", "harness.compare", "harness.owed"),
     *("harness.model.constants", "harness.model.state", "harness.model.locks"),
     *("harness.model.paging", "harness.model.paging_kernel", "harness.model.machine", "harness.model.machine_kernel"),

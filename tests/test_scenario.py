@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.a64 import FORM, decode_access, disassemble
+from harness.a64 import FORM, decode_access, decode_plain, disassemble
 from harness.errors import InputError
 from harness.layout import MAX_STEPS
 from harness.scenario import (
@@ -46,7 +46,10 @@ def accesses(draw: st.DrawFn, kind: StepKind) -> Step:
 def steps_of(kind: StepKind) -> st.SearchStrategy[Step]:
     if kind.forms:
         return accesses(kind)
-    operands = (st.sampled_from(sorted(o.names)) if o.names else st.integers(0, o.limit) for o in kind.operands)
+    operands = (
+        st.sampled_from(sorted(o.names)) if o.names else st.integers(0, o.limit // o.unit).map(o.unit.__mul__)
+        for o in kind.operands
+    )
     return st.tuples(*operands).map(lambda args: Step(kind.keyword, args))
 
 
@@ -86,7 +89,13 @@ def test_instruction_is_what_the_line_says(step: Step) -> None:
         form = FORM[step.kind, str(target)[0]]
         assert (access.size, access.is_store, access.offset) == (form.size, form.is_store, offset)
         assert (form.targets[access.rt], f"x{access.rn}") == (target, base)
-    assert disassemble(word).split()[0] == step.kind
+        assert disassemble(word).split()[0] == step.kind
+        return
+    row = decode_plain(word)
+    assert row is not None
+    assert row.mnemonic == step.kind
+    for field, arg in zip(row.fields, (a for i, a in enumerate(step.args) if i != row.sysreg), strict=True):
+        assert field.get(word) == (field.names.index(str(arg)) if field.names else arg)
 
 
 def check_hostile(text: str | bytes) -> None:

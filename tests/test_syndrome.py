@@ -9,7 +9,7 @@ from harness import a64
 from harness.a64 import ACCESS_FORMS, AccessForm, encode
 from harness.layout import CODE, DATA, VECTORS
 from harness.registers import STATE
-from harness.syndrome import Fault, owed, register_read
+from harness.syndrome import Fault, owed, register_access
 from tests.traces import ISB, TRAP_MRS, state
 
 MMIO = 0x900_0008
@@ -118,13 +118,14 @@ def test_register_reads_name_the_register_and_the_target() -> None:
             continue
         op0, op1, crn, crm, op2 = register.encoding
         for rt in (0, 31):
-            esr = register_read(register.encoding, rt).esr
+            esr = register_access(encode("mrs", f"x{rt}" if rt < 31 else "xzr", register.encoding)).esr
             assert esr >> 25 == 0x18 << 1 | 1
             assert (esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7) == (
                 *(op0, op1, crn, crm, op2),
             )
             assert (esr >> 5 & 31, esr & 1, esr >> 22 & 7) == (rt, 1, 0)
             seen.add(esr)
+            assert register_access(encode("msr", register.encoding, f"x{rt}" if rt < 31 else "xzr")).esr == esr - 1
     assert len(seen) == 2 * sum(r.encoding is not None for r in STATE)
 
 

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one instruction of ``a64.PLAIN`` does to a vCPU by the Arm ARM, where no hypervisor comes in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from harness import a64, arch, exits, sysregs
+from harness.arch import State
+from harness.registers import INDEX, MASK64
+from harness.sysregs import Owed
+
+ZERO = a64.ZERO
+EC_UNKNOWN, EC_FP, EC_BRK = (exits.EC_BY_NAME[name] for name in ("UNKNOWN", "FP_ASIMD", "BRK64"))
+CONDITION_ALWAYS = 1 << 24 | 0xE << 20
+"""CV and COND of a syndrome that has them (Arm ARM D17.2.37)."""
+WNR = 1 << exits.DABT["WNR"].low
+VECTOR_WHY = "vector registers are not in the record"
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """On to the next instruction, or to ``changes[PC]``; ``unknown``: registers with bits that nobody knows now.
+
+    ``reads``: the registers, other than general-purpose ones, that it has copied.
+    """
+
+    changes: Mapping[int, int] = field(default_factory=dict)
+    unknown: Mapping[int, tuple[int, str]] = field(default_factory=dict)
+    reads: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """An exception to EL1: its class, its ISS, and the address for FAR_EL1 if it has one."""
+
+    ec: int
+    iss: int = 0
+    far: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A load or store of ``size`` bytes at ``address`` comes first; if it does not fault, ``then`` follows."""
+
+    address: int
+    size: int
+    is_store: bool
+    then: Next
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """It must trap to the hypervisor; ``what``: what does, if it is not the instruction itself."""
+
+    what: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertain:
+    """Nobody knows, and why."""
+
+    why: str
+
+
+Effect = Next | Raise | Access | Trap | Uncertain
+
+
+def _at_el0(state: State) -> bool:
+    return state[arch.PSTATE] & arch.MODE == arch.EL0T
+
+
+def _put(register: int, value: int) -> Next:
+    return Next({} if register == ZERO else {register: value & MASK64})
+
+
+def _get(state: State, register: int) -> int:
+    return 0 if register == ZERO else state[register]
+
+
+def _mov(state: State, word: int) -> Effect:
+    return _put(word & 31, _get(state, word >> 16 & 31))
+
+
+def _movz(state: State, word: int) -> Effect:
+    return _put(word & 31, word >> 5 & 0xFFFF)
+
+
+def _movk(state: State, word: int) -> Effect:
+    return _put(word & 31, _get(state, word & 31) & ~0xFFFF | word >> 5 & 0xFFFF)
+
+
+def _smc(state: State, word: int) -> Effect:
+    return Raise(EC_UNKNOWN) if _at_el0(state) else Trap()
+
+
+def _brk(state: State, word: int) -> Effect:
+    return Raise(EC_BRK, word >> 5 & 0xFFFF)
+
+
+def _udf(state: State, word: int) -> Effect:
+    return Raise(EC_UNKNOWN)
+
+
+def _eret(state: State, word: int) -> Effect:
+    if _at_el0(state):
+        return Raise(EC_UNKNOWN)
+    spsr = state[arch.SPSR]
+    if spsr & 0x1F not in arch.VECTOR_OFFSETS or spsr & (arch.IL | arch.SS):
+        return Uncertain("an exception return to an illegal or stepping state")
+    if state[arch.ELR] >> 55:
+        return Uncertain("an exception return to a tagged address")
+    return Next({arch.PC: state[arch.ELR], arch.PSTATE: spsr}, reads=(arch.ELR, arch.SPSR))
+
+
+def _fp_trap(state: State) -> Raise | None:
+    """The exception that CPACR_EL1.FPEN wants for an FP or SIMD instruction (Arm ARM CheckFPAdvSIMDEnabled64)."""
+    enabled = state[INDEX["cpacr_el1"]] >> 20 & 3
+    if enabled == 3 or (enabled == 1 and not _at_el0(state)):
+        return None
+    return Raise(EC_FP, CONDITION_ALWAYS)
+
+
+def _fmov_to(state: State, word: int) -> Effect:
+    return _fp_trap(state) or Next()
+
+
+def _fmov_from(state: State, word: int) -> Effect:
+    target = word & 31
+    return _fp_trap(state) or Next({}, {} if target == ZERO else {target: (MASK64, VECTOR_WHY)})
+
+
+def _loaded(*registers: int) -> dict[int, tuple[int, str]]:
+    return {r: (MASK64, "loaded from RAM") for r in registers if r != ZERO}
+
+
+def _pair(state: State, word: int) -> Effect:
+    first, base, second = word & 31, word >> 5 & 31, word >> 10 & 31
+    is_store = not word >> 22 & 1
+    if not is_store and first == second:
+        return Uncertain("a pair loaded into one register is CONSTRAINED UNPREDICTABLE")
+    then = Next() if is_store else Next({}, _loaded(first, second))
+    return Access(state[base] + 8 * (word >> 15 & 0x3F) & MASK64, 8, is_store, then)
+
+
+def _write_back(state: State, word: int) -> Effect:
+    target, base, offset = word & 31, word >> 5 & 31, word >> 12 & 0xFF
+    is_pre, is_store = bool(word >> 11 & 1), not word >> 22 & 1
+    if target == base:
+        return Uncertain("write-back to the register transferred is CONSTRAINED UNPREDICTABLE")
+    after = state[base] + offset & MASK64
+    then = Next({base: after}, {} if is_store else _loaded(target))
+    return Access(after if is_pre else state[base], 8, is_store, then)
+
+
+def _ldxr(state: State, word: int) -> Effect:
+    return Access(state[word >> 5 & 31], 8, False, Next({}, _loaded(word & 31)))
+
+
+def _stxr(state: State, word: int) -> Effect:
+    target, base, status = word & 31, word >> 5 & 31, word >> 16 & 31
+    if status in (target, base) and status != ZERO:
+        return Uncertain("a status register that is used otherwise is CONSTRAINED UNPREDICTABLE")
+    return Uncertain(f"whether x{base} is held exclusively") if status != ZERO else Next()
+
+
+def _vector(state: State, word: int) -> Effect:
+    trap = _fp_trap(state)
+    return trap or Access(state[word >> 5 & 31], 16, not word >> 22 & 1, Next())
+
+
+def _mrs(state: State, word: int) -> Effect:
+    row = sysregs.BY_ENCODING.get(a64.system_register(word))
+    if row is None:
+        return Uncertain("an unknown system register")
+    if _at_el0(state):
+        return _from_el0(row)
+    target = word & 31
+    match row.read:
+        case Owed.STATE:
+            index = INDEX[row.name]
+            return Next({} if target == ZERO else {target: state[index]}, reads=(index,))
+        case Owed.ZERO:
+            return _put(target, 0)
+        case Owed.ANY:
+            return Next({}, {} if target == ZERO else {target: (MASK64, f"read from {row.name}")})
+        case Owed.UNDEFINED:
+            return Raise(EC_UNKNOWN)
+    return Uncertain(f"whether there is {row.name}")
+
+
+def _msr(state: State, word: int) -> Effect:
+    row = sysregs.BY_ENCODING.get(a64.system_register(word))
+    if row is None:
+        return Uncertain("an unknown system register")
+    if _at_el0(state):
+        return _from_el0(row)
+    match row.write:
+        case Owed.STATE:
+            return Next({INDEX[row.name]: _get(state, word & 31)})
+        case Owed.ANY | Owed.ZERO:
+            return Next()
+        case Owed.UNDEFINED:
+            return Raise(EC_UNKNOWN)
+    return Uncertain(f"whether there is {row.name}")
+
+
+def _from_el0(row: sysregs.SysReg) -> Effect:
+    """An access from EL0: UNDEFINED, unless the name says that EL0 has it; then controls in EL1 have a say."""
+    if row.encoding[1] == 3:
+        return Uncertain("a system register that EL0 may have")
+    return Raise(EC_UNKNOWN)
+
+
+_EFFECTS: Mapping[str, Callable[[State, int], Effect]] = MappingProxyType(
+    {
+        **{"smc": _smc, "brk": _brk, "udf": _udf, "eret": _eret, "mrs": _mrs, "msr": _msr},
+        **{"mov": _mov, "movz": _movz, "movk": _movk, "fmov_to": _fmov_to, "fmov_from": _fmov_from},
+        **{"ldp": _pair, "stp": _pair, "ldr_post": _write_back, "str_pre": _write_back},
+        **{"ldxr": _ldxr, "stxr": _stxr, "ldr_simd": _vector, "str_simd": _vector},
+    }
+)
+
+
+def execute(state: State, word: int) -> Effect:
+    """Return what ``word``, fetched at the PC of ``state``, does."""
+    row = a64.decode_plain(word)
+    if row is None or row.mnemonic not in _EFFECTS:
+        return Uncertain(f"nobody knows {a64.disassemble(word, state[arch.PC])}")
+    return _EFFECTS[row.mnemonic](state, word)
+
+
+def sources(word: int) -> frozenset[int]:
+    """Return the general-purpose registers that decide what ``word`` does: where one is unknown, so is its effect."""
+    row = a64.decode_plain(word)
+    if row is None:
+        return frozenset()
+    numbers = {f.get(word) for f in row.fields if f.name in ("source", "base") and f.names[0] == "x0"}
+    if row.mnemonic in ("msr", "movk"):
+        numbers.add(word & 31)
+    return frozenset(numbers - {ZERO})
