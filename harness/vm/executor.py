@@ -16,8 +16,8 @@ from harness.trace import ContextLayout, Trace
 from harness.vm.qemu import Qemu
 
 Op = tuple[int, int, int, int]  # operation, step, a, b: one protocol.OP_FORMAT
-IRQ_BUDGET = 3
-"""Interrupts of the host that one KVM_RUN may take: a guest that runs longer is a runaway."""
+IRQ_BUDGET = 2
+"""Interrupts of the host, a tick apart, that a guest may take without getting on: with one more it is a runaway."""
 NO_STEP = 0xFFFF_FFFF
 """The step number of what happens before the first step."""
 

@@ -27,9 +27,11 @@
 #define RAM_BASE SF_CODE_BASE
 #define RAM_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE + SF_DATA_SIZE)
 #define READ_ONLY_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE)
-#define SPINS 3000		/* about a millisecond of looking before the agent starts to sleep between looks */
-#define NAP_NS 50000
-#define PAGE_SIZE 4096UL
+/* How long a request may lie: the agent looks a while, then sleeps between looks, longer each time.  An agent that only
+ * looks takes a core from whoever checks the last scenario. */
+#define LOOKS 100
+#define NAP_NS 30000
+#define LONGEST_NAP_NS 400000
 
 static volatile struct sf_control *control;
 static struct sf_op *program;
@@ -44,6 +46,7 @@ static struct machine {
 	sf_u32 *code_end; /* behind the last instruction of the scenario */
 	sf_u32 *stale_end; /* behind what an earlier scenario left there */
 	bool code_changed;
+	bool returned; /* KVM_RUN came back by itself, not because of a signal */
 } m = { .vm = -1, .vcpu = -1 };
 
 static void record_host(sf_u64 op, sf_u64 a, sf_u64 b, int error, bool asked, sf_u32 step)
@@ -134,34 +137,24 @@ static int create_vm(void)
 	return ioctl(m.vcpu, KVM_ARM_VCPU_INIT, &m.init);
 }
 
-/* Unmapping costs more than asking. */
-static bool data_touched(void)
-{
-	static unsigned char resident[SF_DATA_SIZE / PAGE_SIZE];
-
-	return mincore(m.ram + (SF_DATA_BASE - RAM_BASE), SF_DATA_SIZE, resident) ||
-	       memchr(resident, 1, sizeof(resident));
-}
-
 /* Finish what the last scenario left pending, then reset: nothing of it may reach the next one. */
 static int reuse_vm(void)
 {
 	sf_u64 recording = control->record;
-	struct kvm_mp_state state = { .mp_state = KVM_MP_STATE_RUNNABLE };
 	int error = 0;
 
 	control->record = 0;
-	m.run->immediate_exit = 1;
-	ioctl(m.vcpu, KVM_RUN, 0); /* completes an MMIO access, always fails with EINTR */
-	m.run->immediate_exit = 0;
-	control->record = recording;
+	if (m.returned) { /* not by a signal: an MMIO access may be pending, or PC to be moved on */
+		m.run->immediate_exit = 1;
+		ioctl(m.vcpu, KVM_RUN, 0); /* completes it, always fails with EINTR */
+		m.run->immediate_exit = 0;
+		m.returned = false;
+	}
 	m.stale_end = m.code_end;
 	m.code_end = (sf_u32 *)m.ram;
-	if (ioctl(m.vcpu, KVM_SET_MP_STATE, &state) ||
-	    (data_touched() && madvise(m.ram + (SF_DATA_BASE - RAM_BASE), SF_DATA_SIZE, MADV_DONTNEED)) ||
-	    ioctl(m.vcpu, KVM_ARM_VCPU_INIT, &m.init))
-		return -1;
-	control->record = 0;
+	/* The reset makes the vCPU runnable, and most CPUs unmap stage 2 there: page by page it takes three times as long. */
+	error = ioctl(m.vcpu, KVM_ARM_VCPU_INIT, &m.init) ||
+		madvise(m.ram + (SF_DATA_BASE - RAM_BASE), SF_DATA_SIZE, MADV_DONTNEED);
 #define SF_CLEAR(id) error |= set_register(id, 0, false, 0);
 	SF_KEPT_BY_RESET(SF_CLEAR)
 #undef SF_CLEAR
@@ -174,6 +167,7 @@ static int op_begin(const struct sf_op *op)
 	int error = op->a || m.vm < 0 ? create_vm() : reuse_vm();
 
 	control->code_pc = SF_CODE_BASE - 4;
+	control->far_pc = 0;
 	return error ? errno : 0;
 }
 
@@ -225,7 +219,6 @@ static int land(const struct sf_op *op)
 static int op_run(const struct sf_op *op)
 {
 	sf_u64 slots = (op->a - SF_CODE_BASE) / 4 + 1;
-	int status = SF_STATUS_OK;
 
 	if (m.stale_end > m.code_end) {
 		fill_with_traps(m.code_end, m.stale_end);
@@ -237,15 +230,16 @@ static int op_run(const struct sf_op *op)
 		m.code_changed = false;
 	}
 	control->stop_pc = op->a;
+	control->irqs = 0;
 	/* Each return brings the guest one instruction further, save first touches: a few each. */
 	for (sf_u64 budget = 8 * slots + 32; ; budget--) {
 		int error;
 
 		if (!budget)
 			return SF_STATUS_STUCK;
-		control->irqs = 0;
 		control->stop_why = 0;
 		error = ioctl(m.vcpu, KVM_RUN, 0) ? errno : 0;
+		m.returned = error != EINTR;
 		/* A read that nobody completes gives 0, not what the last access left there. */
 		if (!error && m.run->exit_reason == KVM_EXIT_MMIO && !m.run->mmio.is_write)
 			memset(m.run->mmio.data, 0, sizeof(m.run->mmio.data));
@@ -256,24 +250,18 @@ static int op_run(const struct sf_op *op)
 		if (control->stop_why & SF_STOP_SLEEP || m.run->exit_reason == KVM_EXIT_SYSTEM_EVENT)
 			set_runnable(op->step);
 		if (control->stop_why & SF_STOP_IRQS)
-			status = SF_STATUS_RUNAWAY;
-		if (control->stop_why & (SF_STOP_OUTSIDE | SF_STOP_IRQS)) {
-			sf_u64 before = control->code_pc + 4;
-
+			return SF_STATUS_RUNAWAY;
+		if (control->stop_why & SF_STOP_OUTSIDE) {
 			land(op);
-			if (before >= op->a)
-				return status;
-			control->code_pc = before;
+			control->code_pc += 4;
 		}
 		if (control->code_pc >= op->a)
-			return status;
+			return SF_STATUS_OK;
 	}
 }
 
 static int run_program(void)
 {
-	int worst = SF_STATUS_OK;
-
 	for (sf_u64 i = 0; i < control->op_count; i++) {
 		const struct sf_op *op = &program[i];
 		int error = 0, status = SF_STATUS_OK;
@@ -291,30 +279,32 @@ static int run_program(void)
 		if (error)
 			status = SF_STATUS_IOCTL;
 		if (status != SF_STATUS_OK) {
-			worst = status;
 			control->failed_op = i;
 			control->failed_errno = error;
-			if (status != SF_STATUS_RUNAWAY)
-				break;
+			return status; /* a runaway, too: most would run away in every later step again */
 		}
 	}
-	return worst;
+	return SF_STATUS_OK;
 }
 
 static void serve(void)
 {
-	const struct timespec nap = { 0, NAP_NS };
-	unsigned int idle = 0;
+	struct timespec nap = { 0, NAP_NS };
+	unsigned int looks = 0;
 
 	for (;;) {
 		sf_u64 request = __atomic_load_n(&control->request, __ATOMIC_ACQUIRE);
 
 		if (request == control->reply) {
-			if (++idle > SPINS)
+			if (++looks > LOOKS) {
 				nanosleep(&nap, NULL);
+				if (nap.tv_nsec < LONGEST_NAP_NS)
+					nap.tv_nsec += nap.tv_nsec / 2;
+			}
 			continue;
 		}
-		idle = 0;
+		looks = 0;
+		nap.tv_nsec = NAP_NS;
 		control->head = 0;
 		control->dropped = 0;
 		control->status = run_program();

@@ -211,6 +211,10 @@ static u64 why_stop(struct kvm_vcpu *vcpu, int code)
 		why |= SF_STOP_OUTSIDE;
 	} else if (ec != SF_EC_IABT_LOW) { /* a fetch that faults has not begun the instruction */
 		control->code_pc = pc;
+		if (pc > control->far_pc) {
+			control->far_pc = pc;
+			control->irqs = 0;
+		}
 		if (pc >= control->stop_pc)
 			why |= SF_STOP_REACHED;
 	}
