@@ -19,10 +19,13 @@ from harness.guest import FROM_UNKNOWN, Walk, is_call, runs_on, walk, word_at
 from harness.masks import Cpu
 from harness.registers import BY_ONE_REG, INDEX, MASK64, NAMES
 from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
+from harness.world import SCENARIO, World
 
 INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
 OP_SET, OP_RESET = protocol.OPS["set"][0], protocol.OPS["reset"][0]
 EXIT_INTR = 10
+IN_KERNEL = "kernel:MMIO"
+"""The outcome of an access to a device that KVM emulates itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,8 @@ class Action:
 class Round:
     """One turn of the host: the exit (None before the first entry), what happened, the entry.
 
-    ``first`` is the index of the exit, or of the entry, among the events of the trace.  What follows from these is
+    ``first`` is the index of the exit, or of the entry, among the events of the trace; ``world`` is what surrounds the
+    vCPU.  What follows from these is
     worked out once: ``exit_class`` (FIRST before the first entry), ``label`` (the same, but RESET where the vCPU was
     reset on the way: what the exit was matters little then), ``reset`` (the vCPU was reset in this turn, as it
     was before its first entry), ``host_wrote`` (the register writes that KVM took since the last reset, index in
@@ -50,6 +54,7 @@ class Round:
     users: tuple[Switch, ...]
     hosts: tuple[Host, ...]
     entry: Switch
+    world: World = SCENARIO
     exit_class: str = field(init=False)
     label: str = field(init=False)
     reset: bool = field(init=False)
@@ -64,7 +69,7 @@ class Round:
         derive("reset", exit_ is None or any(host.op == OP_RESET for host in self.hosts))
         derive("label", "RESET" if exit_ is not None and self.reset else self.exit_class)
         derive("host_wrote", _host_wrote(self.hosts))
-        derive("action", _action(exit_, self.users, self.entry))
+        derive("action", _action(exit_, self.users, self.entry, self.world))
         derive("seen", arch.apply_pending(self.entry.values, self.entry.pending))
 
 
@@ -95,7 +100,14 @@ def _reason(user: Switch) -> str:
     return f"user:{exits.KVM_EXIT_REASONS.get(user.code, user.code)}"
 
 
-def _action(exit_: Switch | None, users: tuple[Switch, ...], entry: Switch) -> Action:
+def _in_kernel(exit_: Switch, entry: Switch, world: World) -> bool:
+    """Whether KVM emulated the access itself: a device of its own is there, and kvm_run shows the access."""
+    address = (exit_.hpfar >> 4) << 12 | exit_.far & 0xFFF
+    trapped = exits.exit_class(exit_.code, exit_.esr) == "DABT_LOW"
+    return trapped and world.in_kernel(address) and entry.mmio_addr == address and bool(entry.pending & INCREMENT_PC)
+
+
+def _action(exit_: Switch | None, users: tuple[Switch, ...], entry: Switch, world: World) -> Action:
     inject = bool(entry.pending & EXCEPTION) or (exit_ is not None and bool(users) and _injected(exit_, users))
     moved = False
     if exit_ is not None and users:
@@ -106,6 +118,8 @@ def _action(exit_: Switch | None, users: tuple[Switch, ...], entry: Switch) -> A
         outcome = "inject"
     elif reasons:
         outcome = reasons[0]
+    elif world.devices and exit_ is not None and _in_kernel(exit_, entry, world):
+        outcome = IN_KERNEL
     else:
         outcome = "resume"
     return Action(outcome, moved or bool(entry.pending & INCREMENT_PC), inject)
@@ -187,7 +201,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "prep_wfx": frozenset({"resume"}),
     "prep_hvc": frozenset({"resume", "user:SYSTEM_EVENT", "user:HYPERCALL"}),
     "prep_abort": frozenset({"resume"}),
-    "prep_abort.mmio": frozenset({"user:MMIO"}),
+    "prep_abort.mmio": frozenset({"user:MMIO", IN_KERNEL}),
     "first": frozenset({"resume"}),
     "sysreg": frozenset({"resume"}),
     "panic": frozenset({"kill"}),

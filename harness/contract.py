@@ -80,12 +80,19 @@ _MUST_KNOW = (
     "SMCCC_VERSION",
 )
 _MAY_KNOW = ("PSCI_MIGRATE_INFO_TYPE", "PSCI_SYSTEM_RESET2_32", "PSCI_SYSTEM_RESET2_64")
+# DEN 0022 5.4.3 (SUCCESS, ALREADY_ON, INVALID_PARAMETERS, ON_PENDING, INTERNAL_FAILURE, INVALID_ADDRESS), 5.7.2 (ON,
+# OFF, ON_PENDING, INVALID_PARAMETERS).
+_CPU_ON_RESULTS = frozenset({SUCCESS, *(MASK64 + 1 - n for n in (4, 2, 5, 6, 9))})
+_AFFINITY_RESULTS = frozenset({0, 1, 2, INVALID_PARAMETERS})
 _AFFINITY = 0xFF_00FF_FFFF
 """Affinity fields of an MPIDR (DEN 0022 5.1.4, target_cpu); the one vCPU has affinity 0."""
 
 
-def call_status(exit_: Switch) -> frozenset[int] | None:
-    """Return the values that x0 may hold after an SMCCC call, None if any will do (DEN 0022, DEN 0028)."""
+def call_status(exit_: Switch, vcpus: int = 1) -> frozenset[int] | None:
+    """Return the values that x0 may hold after an SMCCC call, None if any will do (DEN 0022, DEN 0028).
+
+    With other ``vcpus`` a call about them may have any result that the function has: they run on meanwhile.
+    """
     function = exits.SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF)
     if function is None:
         return frozenset({NOT_SUPPORTED})
@@ -96,6 +103,8 @@ def call_status(exit_: Switch) -> frozenset[int] | None:
         return _STATUS[name]
     width = MASK64 if function.fid >> 30 & 1 else 0xFFFF_FFFF  # SMC64 calls take 64-bit arguments
     x1, x2 = (exit_.values[i] & width for i in (1, 2))
+    if vcpus > 1 and name.startswith(("PSCI_CPU_ON", "PSCI_AFFINITY_INFO")):
+        return _CPU_ON_RESULTS if name.startswith("PSCI_CPU_ON") else _AFFINITY_RESULTS
     if name.startswith("PSCI_CPU_ON"):
         return frozenset({INVALID_PARAMETERS if x1 else ALREADY_ON})
     if name.startswith("PSCI_AFFINITY_INFO"):

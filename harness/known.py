@@ -26,6 +26,7 @@ from harness.registers import INDEX, MASK64
 from harness.sysregs import Owed
 
 NAMED = "named"
+_MPIDR = INDEX["mpidr_el1"]
 VERDICTS = ("model", "kvm", "abstraction", "emulator")
 
 
@@ -77,7 +78,7 @@ def _call_status(case: Case, index: int, expected: int, observed: int) -> bool:
     exit_ = case.round.exit
     if exit_ is None or index != 0:
         return False
-    owed = contract.call_status(exit_)
+    owed = contract.call_status(exit_, case.round.world.vcpus)
     return owed is None or observed in owed
 
 
@@ -102,6 +103,8 @@ def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:
         return _host_wrote(case, index, expected, observed)
     if index in contract.HOST_RESET_INDEX:
         return True
+    if index == _MPIDR:
+        return observed == case.round.world.mpidr
     owed = contract.RESET_BY_INDEX.get(index)
     return owed is not None and case.same(index, owed, observed)
 
@@ -309,7 +312,7 @@ class Catalogue:
         """Return the function that finds the entry for a divergence of this round; ``lossy``: see :class:`Case`."""
         case = Case(round_, prediction, lossy)
         entry_values = round_.entry.values
-        mmio = round_.exit is not None and is_mmio(round_.exit)
+        mmio = round_.exit is not None and is_mmio(round_.exit, round_.world)
         where = round_.exit_class, prediction.helper, round_.action.outcome, round_.reset, mmio
 
         def explain(divergence: Divergence) -> Known | None:

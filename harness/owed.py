@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 
 from harness import arch, contract, exits
 from harness.arch import State
-from harness.compare import OP_RESET, Divergence, Round, Unchecked
+from harness.compare import IN_KERNEL, OP_RESET, Divergence, Round, Unchecked
 from harness.exits import DABT
-from harness.layout import CODE, REGIONS, VECTORS, Region
 from harness.registers import BY_ONE_REG, INDEX, MASK64, NAMES, STATE
 from harness.sysregs import Owed
 from harness.trace import Switch
+from harness.world import SCENARIO, World
 
 IPA_BITS = 40
 """Size of the guest's physical address space: KVM_CREATE_VM type 0 (KVM API 4.2)."""
 
 _MMIO = 6
+_MPIDR = INDEX["mpidr_el1"]
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
 
@@ -42,17 +43,13 @@ def _page(exit_: Switch) -> int:
     return (exit_.hpfar >> 4) << 12
 
 
-def _region(address: int) -> Region | None:
-    return next((r for r in REGIONS if address in r), None)
-
-
-def _call(turn: _Turn, exit_: Switch) -> None:
+def _call(turn: _Turn, exit_: Switch, world: World) -> None:
     for index in (1, 2, 3):
         owed = contract.call_result(exit_, index)
         turn.put(index, owed if owed is not None else exit_.values[index])
         if owed is None:
             turn.allowed[index] = None
-    results = contract.call_status(exit_)
+    results = contract.call_status(exit_, world.vcpus)
     turn.put(0, min(results) if results else 0)
     turn.allowed[0] = results
 
@@ -85,7 +82,7 @@ def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
     """Apply what KVM owes before it runs the guest again or returns; say why if nobody knows."""
     kind = exits.exit_class(exit_.code, exit_.esr)
     if kind == "HVC64":
-        _call(turn, exit_)
+        _call(turn, exit_, round_.world)
     elif kind == "SMC64":
         _secure_call(turn, exit_)
     elif kind == "WFX":
@@ -93,37 +90,36 @@ def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
     elif kind == "SYS64":
         _system_register(turn, exit_, round_.action.inject)
     elif kind in ("IABT_LOW", "DABT_LOW"):
-        return _abort(turn, exit_, kind)
+        return _abort(turn, exit_, kind, round_.world)
     elif kind != "IRQ":
         return f"no rule for exit class {kind}"
     return ""
 
 
-def _abort(turn: _Turn, exit_: Switch, kind: str) -> str:
-    if DABT["S1PTW"].get(exit_.esr):
-        return "a fault on a stage-1 walk"
+def _abort(turn: _Turn, exit_: Switch, kind: str, world: World) -> str:
     page = _page(exit_)
+    slot = world.slot(page)
+    if DABT["S1PTW"].get(exit_.esr) and slot is None:
+        return "a stage-1 walk outside the memory slots"
     if page >> IPA_BITS:
         return "an address beyond the guest's physical address space"
-    region = _region(page)
-    if kind == "IABT_LOW" and (region is None or not region.slot):
+    if kind == "IABT_LOW" and slot is None:
         turn.values[:] = contract.abort_state(exit_)
     return ""
 
 
-def is_mmio(exit_: Switch) -> bool:
-    """Whether a data abort is an MMIO access: outside every slot, or a store to the read-only one (KVM API 4.35)."""
+def is_mmio(exit_: Switch, world: World = SCENARIO) -> bool:
+    """Whether a data abort is an MMIO access: outside every slot, or a store to a read-only one (KVM API 4.35)."""
     if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW":
         return False
-    region = _region(_page(exit_))
-    if region in (CODE, VECTORS):
-        return bool(DABT["WNR"].get(exit_.esr))
-    return region is None or not region.slot
+    slot = world.slot(_page(exit_))
+    return slot is None or (slot.read_only and bool(DABT["WNR"].get(exit_.esr)))
 
 
-def _reset(turn: _Turn) -> None:
+def _reset(turn: _Turn, world: World) -> None:
     for index, value in contract.RESET_BY_INDEX.items():
         turn.put(index, value)
+    turn.put(_MPIDR, world.mpidr)
     for index in contract.HOST_RESET_INDEX:
         turn.allowed[index] = None
     for index in _KEPT:
@@ -134,7 +130,7 @@ def _reset(turn: _Turn) -> None:
 def _userspace(turn: _Turn, round_: Round) -> None:
     for host in round_.hosts:
         if host.op == OP_RESET:
-            _reset(turn)
+            _reset(turn, round_.world)
         elif not host.error and (index := BY_ONE_REG.get(host.a)) is not None:
             turn.put(index, host.b)
 
@@ -155,15 +151,15 @@ def owed(round_: Round) -> tuple[State, Mapping[int, frozenset[int] | None]] | s
     exit_ = round_.exit
     turn = _Turn(list((exit_ or round_.entry).values))
     if exit_ is None:
-        _reset(turn)
+        _reset(turn, round_.world)
     else:
         reason = _after_exit(turn, round_, exit_)
         if reason:
             return reason
     _userspace(turn, round_)
     # Without a valid syndrome KVM_RUN fails, or userspace is told (KVM API 7.33): nothing is ever completed.
-    if exit_ is not None and not round_.reset and is_mmio(exit_) and DABT["ISV"].get(exit_.esr):
-        if not any(user.code == _MMIO for user in round_.users):
+    if exit_ is not None and not round_.reset and is_mmio(exit_, round_.world) and DABT["ISV"].get(exit_.esr):
+        if round_.action.outcome != IN_KERNEL and not any(user.code == _MMIO for user in round_.users):
             return "an MMIO access that did not reach userspace"
         _complete(turn, exit_, round_.entry.mmio_data)
     return tuple(turn.values), turn.allowed

@@ -18,6 +18,7 @@ ROWS: tuple[str, ...] = (
     *("harness.errors", "harness.registers", "harness.exits", "harness.layout", "harness.protocol"),
     *("harness.a64", "harness.sysregs", "harness.scenario", "harness.trace", "harness.arch", "harness.masks"),
     *("harness.execute", "harness.syndrome"),
+    "harness.world",
     *("harness.contract", "harness.guest", "harness.compare", "harness.owed"),
     *("harness.model.constants", "harness.model.state", "harness.model.locks"),
     *("harness.model.paging", "harness.model.paging_kernel", "harness.model.machine", "harness.model.machine_kernel"),

@@ -8,11 +8,11 @@ mapped changes no register.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from operator import itemgetter
 
 from harness import arch, contract, exits, registers
 from harness.compare import Prediction, Round
-from harness.layout import CODE, DATA
 from harness.model import CODE as LEVEL_CODE
 from harness.model.constants import INVALID64, MAX_MMIO_ADDR, PENDING_FSC_FAULT, SHADOW_SYS_REGS_SIZE, VERIFIED, ctxt_id
 from harness.model.state import (
@@ -28,6 +28,7 @@ from harness.model.state import (
 )
 from harness.registers import MASK64, NAMES, STATE
 from harness.trace import Switch
+from harness.world import SCENARIO, World
 
 VMID, VCPUID = 1, 0
 _ID = ctxt_id(VMID, VCPUID)
@@ -35,9 +36,17 @@ _PICK = itemgetter(*NAMES)
 _X = range(31)
 _ACTLR, _PC, _PSTATE = registers.INDEX["actlr_el1"], arch.PC, arch.PSTATE
 
-# The whole RAM is one verified boot image, loaded where it is mapped: the host may start a vCPU anywhere in it.
-_IMAGES = (Image(CODE.base, DATA.end - CODE.base, CODE.base), *(Image(),) * 4)
-_INFO = VmInfo(vm_state=VERIFIED, vm_next_load_info=1, images=_IMAGES)
+
+@lru_cache(maxsize=64)
+def _info(world: World) -> VmInfo:
+    """The whole RAM is one verified boot image, loaded where it is mapped: the host may start a vCPU anywhere in it."""
+    slots = [region for region in world.regions if region.slot]
+    base = min((slot.base for slot in slots), default=0)
+    size = max((slot.end for slot in slots), default=0) - base
+    return VmInfo(vm_state=VERIFIED, vm_next_load_info=1, images=(Image(base, size, base), *(Image(),) * 4))
+
+
+_INFO = _info(SCENARIO)
 
 # The bit of PENDING_EXCEPT_INJECT_FLAG for the class of exception that KVM chose (model.md 2.1).
 _DATA_ABORT, _INSTRUCTION_ABORT, _UNDEFINED = 1 << 33, 1 << 34, 1 << 35
@@ -90,7 +99,7 @@ def _state(round_: Round, exit_: Switch | None, level: str) -> RData:
         regs={"actlr_el1": round_.entry.values[_ACTLR]},
         doracle={VMID: (host_esr,)},
         core_doracle={VMID: (0, 0, 0)},
-        vminfos={VMID: _INFO},
+        vminfos={VMID: _INFO if round_.world is SCENARIO else _info(round_.world)},
         exception_vector=ExceptionVector(ctxt["vbar_el1"]),
     )
 

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What surrounds a vCPU: memory slots, in-kernel devices, other vCPUs; that of scenarios, or of a recorded program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.layout import REGIONS, Region
+
+PSCI_0_2 = 1 << 2
+POWER_OFF = 1 << 0
+"""Features of KVM_ARM_VCPU_INIT that change no system register (KVM API 4.82)."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The machine of one vCPU.
+
+    ``regions`` are guest physical addresses, with a memory slot or known to have none; ``devices`` are those that KVM
+    emulates itself; ``vcpu`` is the vCPU's number among ``vcpus``; ``features`` are bits of KVM_ARM_VCPU_INIT.
+    """
+
+    regions: tuple[Region, ...] = REGIONS
+    devices: tuple[Region, ...] = ()
+    vcpu: int = 0
+    vcpus: int = 1
+    features: int = PSCI_0_2
+
+    def slot(self, address: int) -> Region | None:
+        """Return the memory slot that holds an address."""
+        return next((r for r in self.regions if r.slot and address in r), None)
+
+    def in_kernel(self, address: int) -> bool:
+        """Tell whether KVM itself emulates a device there."""
+        return any(address in device for device in self.devices)
+
+    @property
+    def mpidr(self) -> int:
+        """MPIDR_EL1 after a reset: 16 vCPUs a cluster (reset_mpidr in arch/arm64/kvm/sys_regs.c), bit 31 RES1."""
+        number = self.vcpu
+        return 1 << 31 | (number >> 12 & 0xFF) << 16 | (number >> 4 & 0xFF) << 8 | number & 0xF
+
+    @property
+    def plain(self) -> bool:
+        """Whether the vCPU has no optional feature, which :mod:`harness.sysregs` speaks of."""
+        return not self.features & ~(PSCI_0_2 | POWER_OFF)
+
+
+SCENARIO = World()
