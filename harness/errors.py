@@ -15,6 +15,8 @@ A divergence is a *value*, never an exception: see :mod:`harness.compare`.
 
 from __future__ import annotations
 
+from harness.crash import Remains
+
 
 class ShadowfuzzError(Exception):
     """Root of every error that this project raises on purpose."""
@@ -37,10 +39,10 @@ class TargetError(ShadowfuzzError):
 
 
 class VmLost(TargetError):
-    """QEMU or the kernel in it is gone: which config, in what, and the end of its console."""
+    """QEMU or the kernel in it is gone: which config, in what, the end of its console, and what was taken from it."""
 
-    def __init__(self, config: str, reason: str, console_tail: str = "") -> None:
-        self.config, self.reason, self.console_tail = config, reason, console_tail
+    def __init__(self, config: str, reason: str, console_tail: str = "", remains: Remains | None = None) -> None:
+        self.config, self.reason, self.console_tail, self.remains = config, reason, console_tail, remains
         super().__init__(f"{config}: {reason}")
 
 

@@ -9,27 +9,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import mmap
 import os
 import socket
 import subprocess
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
-from qemu.qmp import QMPClient, QMPError
+from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from harness import protocol
+from harness.crash import Remains
 from harness.errors import SetupError, VmLost
 from harness.vm.emulator import QEMU
 
 RAM_BASE = 0x4000_0000
 """Where ``-M virt`` has its RAM (QEMU hw/arm/virt.c, base_memmap)."""
 MIB = 1 << 20
-CONSOLE_TAIL = 4000
+CONSOLE_TAIL = 12_000
+STATUS_SECONDS = 0.05
+"""How often QEMU is asked whether its machine still runs, while somebody waits for it."""
+STATUS_PATIENCE = 5.0
+"""A QEMU that does not answer within so many seconds hangs."""
+REAP_SECONDS = 1.0
+"""How long a QEMU whose connection broke may take to end."""
+ENDED: Mapping[str, str] = MappingProxyType(
+    {
+        "shutdown": "the kernel panicked or went off",
+        "guest-panicked": "the kernel panicked",
+        "internal-error": "QEMU met something that it cannot emulate",
+    }
+)
+"""States of a machine (QEMU qapi/run-state.json) that nothing leads out of, as sentences."""
 
 T = TypeVar("T")
 
@@ -53,17 +69,22 @@ class Machine:
     qemu: tuple[str, ...] = (QEMU,)
 
     @property
+    def linux_mib(self) -> int:
+        """RAM that the kernel knows of."""
+        return self.memory_mib - self.shared_mib
+
+    @property
     def mailbox_base(self) -> int:
         """Guest physical address of the mailbox."""
-        return RAM_BASE + (self.memory_mib - self.shared_mib) * MIB
+        return RAM_BASE + self.linux_mib * MIB
 
 
 def command_line(machine: Machine, *, ram: int, console: int, qmp: int) -> list[str]:
     """Return QEMU's argv; ``ram``, ``console`` and ``qmp`` are file descriptors that it inherits."""
-    linux_mib = machine.memory_mib - machine.shared_mib
     kernel_args = (
-        # nokaslr: addresses in reports mean something.  panic=-1 with -no-reboot: a panic ends QEMU.
-        f"console=ttyAMA0 loglevel=4 nokaslr panic=-1 mem={linux_mib}M "
+        # nokaslr: addresses in reports mean something.  Every oops is a panic, every panic a reset at once, and with
+        # -no-reboot -no-shutdown a reset stops the machine: there it is, to be looked at.
+        f"console=ttyAMA0 loglevel=4 nokaslr oops=panic panic=-1 mem={machine.linux_mib}M "
         f"SF_BASE={machine.mailbox_base:#x} SF_SIZE={machine.shared_mib * MIB:#x} {machine.cmdline}"
     )
     memory = f"memory-backend-file,id=ram,size={machine.memory_mib}M,share=on,mem-path=/proc/self/fd/{ram}"
@@ -75,7 +96,7 @@ def command_line(machine: Machine, *, ram: int, console: int, qmp: int) -> list[
         *("-cpu", machine.cpu, "-smp", "1", "-m", f"{machine.memory_mib}M"),
         *("-object", memory),
         # Without -nodefaults QEMU wants a network ROM; the target has no network at all.
-        *("-nodefaults", "-nic", "none", "-display", "none", "-no-reboot"),
+        *("-nodefaults", "-nic", "none", "-display", "none", "-no-reboot", "-no-shutdown"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-chardev", f"file,id=console,path=/proc/self/fd/{console}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"),
@@ -88,14 +109,19 @@ class Qemu:
     """A running machine.
 
     Entering boots it and waits for the agent; leaving kills it.  VmLost: QEMU or the kernel in it died, or did not
-    answer in time; it carries the end of the console.
+    answer in time; it carries the end of the console, and what ``post_mortem`` takes from the machine before its end.
     """
 
-    def __init__(self, machine: Machine, *, boot_timeout: float = 60.0) -> None:
+    def __init__(
+        self, machine: Machine, *, boot_timeout: float = 60.0, post_mortem: Callable[[Qemu], Remains] | None = None
+    ) -> None:
         self.machine = machine
         self._boot_timeout = boot_timeout
+        self._post_mortem = post_mortem
+        self._next_status = 0.0
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("shadowfuzz")
+        self._client.logger.setLevel(logging.CRITICAL)  # what goes wrong is ours to tell
         self._process: subprocess.Popen[bytes] | None = None
         self._console = -1
         self.mailbox: mmap.mmap | None = None
@@ -158,6 +184,17 @@ class Qemu:
             time.sleep(0.005)
 
     def check_alive(self) -> None:
+        """Raise VmLost if QEMU has ended, or the machine in it."""
+        self.check_process()
+        now = time.monotonic()
+        if now >= self._next_status:
+            self._next_status = now + STATUS_SECONDS
+            status = self.execute("query-status", timeout=STATUS_PATIENCE)
+            ended = ENDED.get(str(status["status"])) if isinstance(status, dict) else None
+            if ended is not None:
+                raise self.lost(ended)
+
+    def check_process(self) -> None:
         """Raise VmLost if QEMU has ended."""
         assert self._process is not None
         status = self._process.poll()
@@ -166,7 +203,9 @@ class Qemu:
 
     def lost(self, reason: str) -> VmLost:
         """Return the error for a machine that failed, with the end of its console."""
-        return VmLost(self.machine.name, reason, self.console()[-CONSOLE_TAIL:])
+        examine, self._post_mortem = self._post_mortem, None  # once; what it does may fail as well
+        remains = None if examine is None else examine(self)
+        return VmLost(self.machine.name, reason, self.console()[-CONSOLE_TAIL:], remains)
 
     def console(self) -> str:
         """Return what the machine (and QEMU itself) printed so far."""
@@ -180,6 +219,11 @@ class Qemu:
         try:
             return self._run(self._client.execute(command, arguments), timeout)
         except (QMPError, EOFError, OSError) as error:
+            assert self._process is not None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                if not isinstance(error, ExecuteError):
+                    self._process.wait(REAP_SECONDS)
+            self.check_process()
             raise self.lost(f"QMP {command}: {error}") from error
 
     def stop(self) -> None:

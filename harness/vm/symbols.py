@@ -72,6 +72,14 @@ class Symbols:
         """
         return address - (ram_base + LOAD_OFFSET) + self.base
 
+    def of_hyp(self, address: int, ram_base: int, ram_size: int) -> int:
+        """Return the address at which the kernel itself knows an address of nVHE's EL2, of a machine with such RAM.
+
+        EL2 maps memory where the kernel's linear map has it, with other bits above those that RAM needs
+        (arch/arm64/kvm/va_layout.c, init_hyp_va_mask_and_tag); ``ram_base`` is a multiple of that.
+        """
+        return self.of_physical(ram_base + (address & ((1 << (ram_size - 1).bit_length()) - 1)), ram_base)
+
 
 def read_symbols(image: Path) -> Symbols:
     """Read the symbols of an arm64 ``Image``.  SetupError: it has none that can be read."""

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
+from harness.crash import Remains
 from harness.trace import ContextLayout
 from harness.vm.btf import read_btf
 from harness.vm.build import PreparedTarget
@@ -56,11 +57,18 @@ def layout_of(prepared: PreparedTarget) -> ContextLayout:
 
 
 @contextmanager
-def boot(config: MachineConfig, prepared: PreparedTarget, *, timeout: float = 10.0) -> Iterator[Executor]:
+def boot(
+    config: MachineConfig,
+    prepared: PreparedTarget,
+    *,
+    timeout: float = 10.0,
+    post_mortem: Callable[[Qemu], Remains] | None = None,
+) -> Iterator[Executor]:
     """Boot a target and yield its executor; the machine is gone when the block ends, however it ends.
 
-    ``timeout`` in seconds bounds each scenario.  VmLost, AgentProtocolError: see :mod:`harness.vm.executor`.
+    ``timeout`` in seconds bounds each scenario.  VmLost, AgentProtocolError: see :mod:`harness.vm.executor`; with
+    ``post_mortem``, a machine that is lost is looked at before its end.
     """
     layout = layout_of(prepared)
-    with Qemu(machine_of(config, prepared)) as qemu:
+    with Qemu(machine_of(config, prepared), post_mortem=post_mortem) as qemu:
         yield Executor(qemu, layout, timeout=timeout)

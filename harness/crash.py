@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a target was lost, as values: what kind of end it was, what was taken from it, whether it comes back.  Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """The memory of a lost machine in a file: bytes of RAM, bytes that the file has, seconds that it took."""
+
+    path: str
+    ram_bytes: int
+    file_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What was taken from a lost machine before it was ended.
+
+    ``places`` are addresses as ``symbol+0x10``, by the register that held them, or ``console`` for the one that the
+    kernel's last words name; ``missing`` says what could not be taken, and why.
+    """
+
+    registers: Mapping[str, int] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+    dump: Dump | None = None
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a machine ended: a row of :data:`ENDS`, what it said itself, and the function it was in (may be empty)."""
+
+    kind: str
+    words: str
+    place: str
+
+    @property
+    def signature(self) -> tuple[str, ...]:
+        """What two losses of one cause have in common; a hang is caught anywhere, so its place is no part of it."""
+        function = "" if self.kind == "hang" else self.place.partition("+")[0]
+        words = self.words if self.kind == "el2-panic" else _NUMBER.sub("N", self.words)
+        return tuple(filter(None, (self.kind, words[:200], function)))
+
+    @property
+    def sentence(self) -> str:
+        """What it was, in one line."""
+        return f"{ENDS[self.kind]}{f' in {self.place}' if self.place else ''}: {self.words}"
+
+
+ENDS: Mapping[str, str] = MappingProxyType(
+    {
+        "el2-panic": "KVM panicked at EL2",
+        "oops": "the host kernel oopsed",
+        "panic": "the host kernel panicked",
+        "agent": "shadowfuzz's agent in the target gave up",
+        "hang": "the target hung",
+        "qemu-hang": "QEMU hung",
+        "qemu-death": "QEMU died",
+        "protocol": "the target answered what makes no sense",
+        "lost": "the target was lost",
+    }
+)
+"""The ways to lose a target, each as the beginning of a sentence."""
+
+_WORDS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    # What the console says: the first row that matches.  arch/arm64/kvm/handle_exit.c nvhe_hyp_panic_handler,
+    # arch/arm64/kvm/hyp/*/switch.c hyp_panic; arch/arm64/mm/fault.c die_kernel_fault, arch/arm64/kernel/traps.c die;
+    # kernel/panic.c; agent.c die.
+    ("el2-panic", re.compile(r"nVHE hyp (?:panic|BUG) at: .*|HYP panic:")),
+    ("oops", re.compile(r"Unable to handle kernel .*|kernel BUG at .*|Internal error: .*")),
+    ("agent", re.compile(r"shadowfuzz agent: .*")),
+    ("panic", re.compile(r"(?<=Kernel panic - not syncing: ).*")),
+)
+_REASONS: tuple[tuple[str, str], ...] = (
+    # What the host saw (harness.vm.qemu, harness.vm.executor).
+    ("hang", "no answer to a scenario"),
+    ("hang", "the agent was not ready"),
+    ("qemu-hang", "did not answer within"),
+    ("qemu-death", "QEMU ended"),
+    ("qemu-death", "QMP "),
+)
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}|\d+")
+_PC = re.compile(r"\bpc : ([\w.$]+\+0x[0-9a-f]+)")
+_EL2 = re.compile(r"(?:hyp (?:panic|BUG) at: \[<([0-9a-f]{16})>\]|HYP panic:\s*\n.*?PC:([0-9a-f]{16}))")
+_ESR = re.compile(r"\bESR:([0-9a-f]{8,16})")
+
+
+def end_of(reason: str, console: str, places: Mapping[str, str], *, protocol: bool = False) -> End:
+    """Return how a machine ended: the kernel's own last words count for more than what the host saw of it."""
+    for kind, pattern in () if protocol else _WORDS:
+        found = pattern.search(console)
+        if found is not None:
+            said = _el2(console) if kind == "el2-panic" else found[0].strip()
+            words = _PC.search(console, found.start())
+            place = places.get("console") or (words[1] if words and kind == "oops" else "")
+            return End(kind, said, place)
+    kind = "protocol" if protocol else next((kind for kind, part in _REASONS if part in reason), "lost")
+    return End(kind, reason, places.get("pc", "") if kind == "hang" else "")
+
+
+def _el2(console: str) -> str:
+    found = _ESR.search(console)
+    return f"exception class {int(found[1], 16) >> 26 & 0x3F:#x}" if found else "HYP panic"
+
+
+def panic_address(console: str) -> int | None:
+    """Return the address at which EL2 panicked, as the console says it."""
+    found = _EL2.search(console)
+    return None if found is None else int(found[1] or found[2], 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Whether a loss came back in fresh machines: hits and runs of the last scenario alone, and with those before it.
+
+    ``before``: how many scenarios have to run before it, as far as was tried.
+    """
+
+    alone: tuple[int, int]
+    sequence: tuple[int, int]
+    before: int
+
+    @property
+    def hits(self) -> int:
+        """How often it came back, in the way that is told."""
+        return (self.sequence if self.before else self.alone)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A loss as a finding keeps it, in the text ``crash.json``; ``again`` is None until that was tried."""
+
+    kind: str
+    words: str
+    place: str
+    reason: str
+    remains: Remains
+    again: Again | None = None
+
+
+def to_text(report: Report) -> str:
+    """Return the text of ``crash.json``; registers are hexadecimal."""
+    data: dict[str, Any] = {"version": VERSION} | asdict(report)
+    data["remains"]["registers"] = {name: hex(value) for name, value in report.remains.registers.items()}
+    return json.dumps(data, indent=1) + "\n"
+
+
+def from_text(text: str) -> Report:
+    """Return what ``crash.json`` holds.  ValueError: another version wrote it, or somebody changed it."""
+    try:
+        data = json.loads(text)
+        if data.pop("version") != VERSION:
+            raise ValueError("another version")
+        left = data["remains"]
+        registers = {str(name): int(value, 16) for name, value in left["registers"].items()}
+        places = {str(name): str(place) for name, place in left["places"].items()}
+        dump = None if left["dump"] is None else Dump(**left["dump"])
+        again = data["again"]
+        tried = None if again is None else Again(tuple(again["alone"]), tuple(again["sequence"]), again["before"])
+        remains = Remains(registers, places, dump, tuple(map(str, left["missing"])))
+        kind, words, place, reason = (str(data[name]) for name in ("kind", "words", "place", "reason"))
+        return Report(kind, words, place, reason, remains, tried)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no crash report: {error!r}") from error

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Look at a machine that was lost before it is ended: registers, where they point to, memory."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from harness.crash import Dump, Remains, panic_address
+from harness.errors import SetupError, TargetError
+from harness.vm.gdbstub import GdbError, GdbStub
+from harness.vm.qemu import MIB, RAM_BASE, Qemu
+from harness.vm.symbols import Symbols, read_symbols
+
+PATIENCE = 3.0
+"""Seconds that QEMU has for one answer."""
+DUMP_PATIENCE = 60.0
+ADDRESSES = ("pc", "x30", "ELR_EL1", "ELR_EL2", "VBAR_EL1", "VBAR_EL2")
+"""Registers whose values are addresses of code."""
+EL_FIELD, EL2 = 0b1100, 0b1000
+"""PSTATE.EL as SPSR and GDB's cpsr have it (Arm ARM C5.2.19)."""
+HYP = "__kvm_nvhe_"
+"""What the names of nVHE's code at EL2 begin with (arch/arm64/kernel/image-vars.h)."""
+
+
+@dataclass(frozen=True)
+class PostMortem:
+    """Takes from a lost machine what can be had; never raises.
+
+    ``kernel`` is the image that runs in it; ``dump`` names a file for the memory (None: it is not kept).
+    """
+
+    kernel: Path
+    dump: Callable[[], Path] | None = None
+
+    @cached_property
+    def symbols(self) -> Symbols | None:
+        """The kernel's symbols, None if the image has none that can be read."""
+        try:
+            return read_symbols(self.kernel)
+        except SetupError:
+            return None
+
+    def __call__(self, qemu: Qemu) -> Remains:
+        """Return what is left of a machine; afterwards it stands still."""
+        console = panic_address(qemu.console())
+        places: dict[str, str] = {} if console is None else {"console": self._text(console)}
+        try:
+            qemu.check_process()
+            qemu.execute("stop", timeout=PATIENCE)
+        except TargetError as error:
+            gone = f"no registers and no memory: {error}"
+            return Remains({}, _some(places), None, (gone,))
+        missing = [] if self.symbols else [f"no symbols: {self.kernel} has no kallsyms"]
+        registers: Mapping[str, int] = {}
+        try:
+            registers = read_registers(qemu)
+            places |= self._places(registers, qemu.machine.linux_mib * MIB)
+        except (TargetError, GdbError, OSError) as error:
+            missing.append(f"no registers: {error}")
+        dump = None
+        try:
+            dump = None if self.dump is None else write_dump(qemu, self.dump())
+        except (TargetError, OSError) as error:
+            missing.append(f"no memory dump: {error}")
+        return Remains(registers, _some(places), dump, tuple(missing))
+
+    def _text(self, address: int) -> str:
+        return self.symbols.text(address) if self.symbols else ""
+
+    def _places(self, registers: Mapping[str, int], linux_bytes: int) -> Mapping[str, str]:
+        places = {name: self._text(registers[name]) for name in ADDRESSES if name in registers}
+        at_el2 = registers.get("cpsr", 0) & EL_FIELD == EL2
+        for name, place in places.items():
+            if self.symbols and not place and (at_el2 or name.endswith("_EL2")):
+                known = self.symbols.of_hyp(registers[name], RAM_BASE, linux_bytes)
+                text = self._text(known)
+                places[name] = text if text.startswith(HYP) else ""
+        return places
+
+
+def _some(places: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: place for name, place in places.items() if place}
+
+
+def _monitor(qemu: Qemu, line: str) -> str:
+    return str(qemu.execute("human-monitor-command", {"command-line": line}, timeout=PATIENCE))
+
+
+def read_registers(qemu: Qemu) -> Mapping[str, int]:
+    """Return all registers of a machine's CPU, EL2's included.  VmLost, GdbError: it does not answer."""
+    with tempfile.TemporaryDirectory(prefix="sf-gdb-") as place, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{place}/gdb")
+        listener.listen(1)
+        listener.settimeout(PATIENCE)
+        # QEMU connects to us, at this moment: until now it had no gdbstub.
+        _monitor(qemu, f"gdbserver unix:{place}/gdb")
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(PATIENCE)
+            return GdbStub(connection).registers()
+
+
+def write_dump(qemu: Qemu, path: Path) -> Dump:
+    """Write a machine's memory to ``path``: kdump's format, which leaves out zeros and compresses pages with zlib.
+
+    ``crash`` reads it as it is, ``makedumpfile -R`` turns it into what other tools want.  OSError: no room for it.
+    """
+    start = time.monotonic()
+    arguments: dict[str, object] = {"paging": False, "format": "kdump-zlib", "protocol": f"file:{path}"}
+    try:
+        qemu.execute("dump-guest-memory", arguments, timeout=DUMP_PATIENCE)
+    except TargetError:
+        path.unlink(missing_ok=True)
+        raise
+    spent = round(time.monotonic() - start, 2)
+    return Dump(str(path), qemu.machine.memory_mib * MIB, path.stat().st_size, spent)

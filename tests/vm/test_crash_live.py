@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real ends of real machines: what is taken from them, and how they are told apart."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.crash import End, Remains, end_of
+from harness.errors import VmLost
+from harness.vm.build import prepare
+from harness.vm.config import load_config
+from harness.vm.postmortem import PostMortem
+from harness.vm.qemu import Qemu
+from harness.vm.target import boot, machine_of
+from tests.vm.crashing import BRANCH_TO_ITSELF, BRK, EL1, EL2, HARMLESS, UNDEFINED, crashing, load_of
+
+CASES = (
+    # target, function, its first word, kind, where the end says it was
+    ("kvm-nvhe", EL1, BRK, "oops", f"{EL1}+0x0"),
+    ("kvm-nvhe", EL1, BRANCH_TO_ITSELF, "hang", f"{EL1}+0x0"),
+    ("kvm-nvhe", EL2, BRANCH_TO_ITSELF, "hang", f"{EL2}+0x0"),
+    # 6.1 names the place where it gives up, not the one that failed.
+    ("kvm-nvhe", EL2, UNDEFINED, "el2-panic", "__kvm_nvhe___guest_exit_panic+0x0"),
+    ("kvm-6.12-nvhe", EL2, UNDEFINED, "el2-panic", f"{EL2}+0x0"),
+)
+
+
+def lose(target: str, kernel: Path | None, dump: Path | None) -> tuple[VmLost, End, Remains]:
+    """Run a harmless scenario, then one that kills the patched kernel."""
+    config = load_config(target)
+    prepared = prepare(config, kernel=kernel)
+    examine = PostMortem(prepared.kernel, None if dump is None else lambda: dump)
+    with pytest.raises(VmLost) as lost, boot(config, prepared, timeout=1.5, post_mortem=examine) as executor:
+        assert executor.run(HARMLESS).status == "ok"
+        executor.run(load_of(3))
+    error = lost.value
+    assert error.remains is not None
+    return error, end_of(error.reason, error.console_tail, error.remains.places), error.remains
+
+
+@pytest.mark.parametrize(
+    ("target", "function", "word", "kind", "place"), CASES, ids=[f"{c[0]}-{c[3]}-{c[4]}" for c in CASES]
+)
+def test_a_kernel_that_dies(target: str, function: str, word: int, kind: str, place: str, tmp_path: Path) -> None:
+    kernel = crashing(prepare(load_config(target)).kernel, function, word, tmp_path)
+    dump = tmp_path / "memory" if kind == "oops" else None
+    error, end, remains = lose(target, kernel, dump)
+    assert (end.kind, end.place) == (kind, place)
+    assert ("did not answer" in error.reason or "no answer" in error.reason) == (kind == "hang")
+    assert len(remains.registers) > 180 and remains.missing == ()
+    assert {"pc", "x0", "x30", "sp", "cpsr", "ELR_EL1", "ELR_EL2", "HCR_EL2", "VTTBR_EL2"} <= set(remains.registers)
+    assert remains.places["pc"]
+    if (kind, function) != ("hang", EL2):  # with a guest in the CPU, the vectors are somewhere else
+        assert remains.places["VBAR_EL2"].startswith("__kvm_nvhe_")
+    if kind == "hang":
+        assert remains.places["pc"] == place and end.signature[-1] != place
+    else:
+        assert end.signature[-1] == place.partition("+")[0]
+    if dump is not None:
+        assert remains.dump is not None and remains.dump.ram_bytes == 512 << 20
+        assert dump.read_bytes()[:12] == b"makedumpfile" and 1 << 20 < remains.dump.file_bytes < 64 << 20
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "says"),
+    [
+        ("SIGKILL", "qemu-death", "status -9"),
+        ("SIGSEGV", "qemu-death", "status -11"),
+        ("SIGSTOP", "qemu-hang", "did not answer"),
+    ],
+)
+def test_an_emulator_that_dies(how: str, kind: str, says: str, tmp_path: Path) -> None:
+    config = load_config("kvm-nvhe")
+    prepared = prepare(config)
+    examine = PostMortem(prepared.kernel)
+    with pytest.raises(VmLost) as lost, Qemu(machine_of(config, prepared), post_mortem=examine) as qemu:
+        os.kill(qemu.pid, signal.Signals[how])
+        while True:
+            qemu.check_alive()
+            time.sleep(0.01)
+    error = lost.value
+    assert error.remains is not None and error.remains.registers == {}
+    (why,) = error.remains.missing
+    assert why.startswith("no registers and no memory")
+    end = end_of(error.reason, error.console_tail, error.remains.places)
+    assert end.kind == kind and says in end.words
