@@ -35,8 +35,9 @@ ROWS: tuple[str, ...] = (
     *("harness.vm.versions", "harness.vm.packages", "harness.vm.archive", "harness.vm.kernel", "harness.vm.btf"),
     *("harness.vm.layout_header", "harness.vm.changelog", "harness.vm.symbols", "harness.vm.kernels"),
     *("harness.vm.emulator", "harness.vm.image", "harness.vm.protocol_header", "harness.vm.build"),
-    *("harness.vm.doctor", "harness.vm.elf", "harness.vm.qemu", "harness.vm.gdbstub", "harness.vm.postmortem"),
-    *("harness.vm.executor", "harness.vm.target"),
+    *("harness.vm.doctor", "harness.vm.elf", "harness.vm.edges", "harness.vm.text", "harness.vm.qemu"),
+    *("harness.vm.gdbstub", "harness.vm.postmortem"),
+    *("harness.vm.executor", "harness.vm.target", "harness.vm.coverage"),
     *("harness.vm.programs", "harness.vm.recorder"),
 )
 """Every module of ``harness``, each below all that it imports.  A package's own row is its ``__init__``; a row with a

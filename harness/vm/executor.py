@@ -138,7 +138,11 @@ class Executor:
         self._put("irq_budget", IRQ_BUDGET)
         request = self._word("request") + 1
         self._put("request", request)
-        self._wait(request)
+        try:
+            self._wait(request)
+        finally:
+            if self._qemu.plugin is not None:
+                self._qemu.plugin.map.disarm()
 
     def _wait(self, request: int) -> None:
         """Look a few times, then sleep between looks, longer each time; a long wait checks that QEMU lives."""

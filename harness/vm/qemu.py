@@ -26,6 +26,7 @@ from qemu.qmp import ExecuteError, QMPClient, QMPError
 from harness import protocol
 from harness.crash import Remains
 from harness.errors import SetupError, VmLost
+from harness.vm.edges import Plugin
 from harness.vm.emulator import QEMU
 
 RAM_BASE = 0x4000_0000
@@ -79,8 +80,9 @@ class Machine:
         return RAM_BASE + self.linux_mib * MIB
 
 
-def command_line(machine: Machine, *, ram: int, console: int, qmp: int) -> list[str]:
+def command_line(machine: Machine, *, ram: int, console: int, qmp: int, plugin: Plugin | None = None) -> list[str]:
     """Return QEMU's argv; ``ram``, ``console`` and ``qmp`` are file descriptors that it inherits."""
+    watch = [] if plugin is None else ["-plugin", f"{plugin.library},map=/proc/self/fd/{plugin.map.fd}"]
     kernel_args = (
         # nokaslr: addresses in reports mean something.  Every oops is a panic, every panic a reset at once, and with
         # -no-reboot -no-shutdown a reset stops the machine: there it is, to be looked at.
@@ -102,6 +104,7 @@ def command_line(machine: Machine, *, ram: int, console: int, qmp: int) -> list[
         *("-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"),
         *("-kernel", str(machine.kernel), "-initrd", str(machine.initrd)),
         *("-append", kernel_args),
+        *watch,
     ]
 
 
@@ -113,9 +116,15 @@ class Qemu:
     """
 
     def __init__(
-        self, machine: Machine, *, boot_timeout: float = 60.0, post_mortem: Callable[[Qemu], Remains] | None = None
+        self,
+        machine: Machine,
+        *,
+        boot_timeout: float = 60.0,
+        post_mortem: Callable[[Qemu], Remains] | None = None,
+        plugin: Plugin | None = None,
     ) -> None:
         self.machine = machine
+        self.plugin = plugin
         self._boot_timeout = boot_timeout
         self._post_mortem = post_mortem
         self._next_status = 0.0
@@ -144,10 +153,14 @@ class Qemu:
         ours, theirs = socket.socketpair()
         try:
             os.ftruncate(ram, self.machine.memory_mib * MIB)
-            argv = command_line(self.machine, ram=ram, console=self._console, qmp=theirs.fileno())
+            argv = command_line(self.machine, ram=ram, console=self._console, qmp=theirs.fileno(), plugin=self.plugin)
+            handed = [ram, self._console, theirs.fileno()]
+            if self.plugin is not None:
+                self.plugin.map.attach(os.fstat(ram).st_ino)
+                handed.append(self.plugin.map.fd)
             self._process = subprocess.Popen(
                 argv,
-                pass_fds=(ram, self._console, theirs.fileno()),
+                pass_fds=handed,
                 stdin=subprocess.DEVNULL,
                 stdout=self._console,
                 stderr=self._console,

@@ -12,6 +12,7 @@ from harness.trace import ContextLayout
 from harness.vm.btf import read_btf
 from harness.vm.build import PreparedTarget
 from harness.vm.config import MachineConfig, Mode
+from harness.vm.edges import Plugin
 from harness.vm.elf import read_layout
 from harness.vm.executor import Executor
 from harness.vm.layout_header import read_btf_layout
@@ -63,12 +64,14 @@ def boot(
     *,
     timeout: float = 10.0,
     post_mortem: Callable[[Qemu], Remains] | None = None,
+    plugin: Plugin | None = None,
 ) -> Iterator[Executor]:
     """Boot a target and yield its executor; the machine is gone when the block ends, however it ends.
 
     ``timeout`` in seconds bounds each scenario.  VmLost, AgentProtocolError: see :mod:`harness.vm.executor`; with
-    ``post_mortem``, a machine that is lost is looked at before its end.
+    ``post_mortem``, a machine that is lost is looked at before its end.  ``plugin`` watches what KVM executes
+    (:mod:`harness.vm.coverage`).
     """
     layout = layout_of(prepared)
-    with Qemu(machine_of(config, prepared), post_mortem=post_mortem) as qemu:
+    with Qemu(machine_of(config, prepared), post_mortem=post_mortem, plugin=plugin) as qemu:
         yield Executor(qemu, layout, timeout=timeout)

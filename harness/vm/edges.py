@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The map in which the plugin counts edges: one shared file, its layout as rows, its decoding.
+
+An edge is a pair of translation blocks in KVM's text, one executed behind the other; a block is known by the offset of
+its first instruction in the machine's RAM, which no boot changes.  The plugin begins to count when a scenario begins
+(the agent runs into the function ``begin_at``, see ``op_begin`` in agent.c) and stops when the host says so, so that a
+map holds what scenarios did, not how the machine booted.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import SetupError
+from harness.protocol import Word
+
+MAGIC = 0x3147_4445_5A46_4853  # "SHFZEDG1"
+EDGE_BITS, BLOCK_BITS, EDGE_TRIES = 14, 14, 64
+EDGES, BLOCKS, RANGES = 1 << EDGE_BITS, 1 << BLOCK_BITS, 8
+"""Places for edges (and so counters), for blocks, for ranges of text.  Measured: about 5 000 edges after an hour."""
+
+Edge = tuple[int, int]
+"""Offsets in RAM of the block before (0: none) and the block."""
+
+WORDS: tuple[Word, ...] = (
+    Word("magic", "SF_EDGES_MAGIC"),
+    Word("ram_inode", "host: inode of the file that is the machine's RAM"),
+    Word("begin_at", "host: offset of the block at which a scenario begins"),
+    Word("range_count", "host: how many ranges there are"),
+    Word("armed", "plugin: 1 from the begin of a scenario; host: 0 behind its end"),
+    Word("last", "the block that was executed last, 0 for none"),
+    Word("begun", "scenarios that began"),
+    Word("edge_count", "places of edges that are taken"),
+    Word("edges_dropped", "how often an edge found no place"),
+    Word("block_count", "places of blocks that are taken"),
+    Word("blocks_dropped", "how often a block found no place"),
+)
+_OFFSET: Mapping[str, int] = {word.name: 8 * i for i, word in enumerate(WORDS)}
+_RANGES_AT = 8 * len(WORDS)
+COUNTERS_AT = 4096
+_EDGES_AT = COUNTERS_AT + EDGES
+_BLOCKS_AT = _EDGES_AT + 8 * EDGES
+SIZE = _BLOCKS_AT + 8 * BLOCKS
+
+
+def render() -> str:
+    """Return the text of ``edges.h`` for the plugin."""
+    words = "\n".join(f"\tuint64_t {word.name}; /* {word.what} */" for word in WORDS)
+    return f"""\
+/* Generated from harness/vm/edges.py: do not edit. */
+#define SF_EDGES_MAGIC {MAGIC:#x}u
+#define SF_EDGE_BITS {EDGE_BITS}
+#define SF_EDGE_TRIES {EDGE_TRIES}
+#define SF_EDGES {EDGES}
+#define SF_BLOCK_BITS {BLOCK_BITS}
+#define SF_BLOCKS {BLOCKS}
+#define SF_RANGES {RANGES}
+struct sf_edge {{ uint32_t from, to; }};
+struct sf_block {{ uint32_t start, size; }};
+struct sf_edges {{
+{words}
+\tstruct {{ uint64_t begin, end; }} ranges[SF_RANGES];
+\tuint8_t counters[SF_EDGES] __attribute__((aligned({COUNTERS_AT})));
+\tstruct sf_edge edges[SF_EDGES];
+\tstruct sf_block blocks[SF_BLOCKS];
+}};
+_Static_assert(offsetof(struct sf_edges, ranges) == {_RANGES_AT}, "layout");
+_Static_assert(offsetof(struct sf_edges, counters) == {COUNTERS_AT}, "layout");
+_Static_assert(offsetof(struct sf_edges, blocks) == {_BLOCKS_AT}, "layout");
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What a map holds: how often each edge was taken (at most 255), and the size in bytes of each block seen."""
+
+    edges: Mapping[Edge, int]
+    blocks: Mapping[int, int]
+
+
+def decode(data: bytes | mmap.mmap, *, taken: bool = True) -> Reached:
+    """Return what is in a map; ``taken``: only edges whose counter is not 0, those of the last scenario.
+
+    ValueError: it is no map of this build.
+    """
+    if len(data) != SIZE or int.from_bytes(data[:8], "little") != MAGIC:
+        raise ValueError("not a map of edges, or one of another version")
+    counters = bytes(data[COUNTERS_AT:_EDGES_AT])
+    edges: dict[Edge, int] = {}
+    for slot, (from_, to) in enumerate(struct.iter_unpack("<II", data[_EDGES_AT:_BLOCKS_AT])):
+        if to and (counters[slot] or not taken):
+            edges[from_, to] = counters[slot]
+    blocks = {start: size for start, size in struct.iter_unpack("<II", data[_BLOCKS_AT:SIZE]) if start}
+    return Reached(edges, blocks)
+
+
+def read_edges(path: Path) -> frozenset[Edge]:
+    """Return every edge that a map's file ever held, at any time; none if the file is not there or not complete."""
+    try:
+        return frozenset(decode(path.read_bytes(), taken=False).edges)
+    except (OSError, ValueError):
+        return frozenset()
+
+
+class EdgeMap:
+    """One map, for one machine at a time; it outlives the machine, so that an edge keeps its place.
+
+    ``path``: the map is this file, for others to read; else it is anonymous.  SetupError: there is no room for it.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        try:
+            if path is None:
+                self.fd = os.memfd_create("shadowfuzz-edges")
+            else:
+                self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            os.posix_fallocate(self.fd, 0, SIZE)
+            self._memory = mmap.mmap(self.fd, SIZE)
+        except OSError as error:
+            raise SetupError(f"cannot create the map of edges {path or ''}: {error.strerror}") from error
+        self._put("magic", MAGIC)
+
+    def close(self) -> None:
+        """Free it."""
+        self._memory.close()
+        os.close(self.fd)
+
+    def _put(self, name: str, value: int) -> None:
+        struct.pack_into("<Q", self._memory, _OFFSET[name], value)
+
+    def word(self, name: str) -> int:
+        """Return a word of the header."""
+        (value,) = struct.unpack_from("<Q", self._memory, _OFFSET[name])
+        return int(value)
+
+    def describe(self, ranges: Sequence[tuple[int, int]], begin_at: int) -> None:
+        """Say what is counted: ranges of offsets in RAM, and where a scenario begins."""
+        if len(ranges) > RANGES:
+            raise ValueError(f"{len(ranges)} ranges, a map has room for {RANGES}")
+        for number, (begin, end) in enumerate(ranges):
+            struct.pack_into("<QQ", self._memory, _RANGES_AT + 16 * number, begin, end)
+        self._put("range_count", len(ranges))
+        self._put("begin_at", begin_at)
+
+    def attach(self, ram_inode: int) -> None:
+        """Get ready for a machine whose RAM is the file of this inode."""
+        self.disarm()
+        self._put("ram_inode", ram_inode)
+
+    def disarm(self) -> None:
+        """End a scenario: nothing is counted any more."""
+        self._put("armed", 0)
+
+    def counters(self) -> bytes:
+        """Return the counters of the scenario that ran last, one byte for each place."""
+        return self._memory[COUNTERS_AT:_EDGES_AT]
+
+    def reached(self) -> Reached:
+        """Return what the scenario that ran last reached."""
+        return decode(self._memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """The compiled plugin and the map that it fills: what a machine is started with to be watched."""
+
+    library: Path
+    map: EdgeMap

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * A TCG plugin: counts which translation block follows which, in chosen parts of the kernel's text, in a mapped file.
+ *
+ * Blocks are known by where they lie in the machine's RAM, not by their address: the text that KVM runs at EL2 has
+ * another address in every boot.  What lies outside the chosen text is not seen, so that a function which calls
+ * something else goes on behind the call as if nothing had been in between.
+ *
+ * edges.h has the file's layout; harness/vm/edges.py renders it, creates the file and reads it.
+ */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "edges.h"
+
+/*
+ * What is used of QEMU's plugin interface; Debian does not package the header.  Source of names and types:
+ * include/qemu/qemu-plugin.h, the same in QEMU 7.2 and 10.0 for all of these.
+ */
+typedef uint64_t qemu_plugin_id_t;
+struct qemu_plugin_tb;
+struct qemu_plugin_insn;
+enum { QEMU_PLUGIN_CB_NO_REGS };
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, void (*cb)(qemu_plugin_id_t, struct qemu_plugin_tb *));
+void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *tb, void (*cb)(unsigned int, void *), int flags,
+					  void *data);
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
+void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *insn);
+void qemu_plugin_outs(const char *text);
+
+/*
+ * QEMU refuses a plugin of another interface version: 1 up to 8.2, 2 in 9.0, and 9.0 to 10.0 take 2 as the oldest.
+ * A function that came with 9.0 tells which.
+ */
+extern void qemu_plugin_scoreboard_new(void) __attribute__((weak));
+__attribute__((visibility("default"))) int qemu_plugin_version = 1;
+
+__attribute__((constructor)) static void choose_version(void)
+{
+	if (qemu_plugin_scoreboard_new)
+		qemu_plugin_version = 2;
+}
+
+static struct sf_edges *map;
+static unsigned char *ram;
+
+static void on_block(unsigned int cpu, void *data)
+{
+	uint32_t from = map->last, to = (uint32_t)(uintptr_t)data;
+	uint32_t slot = ((from * 0x9E3779B1u) ^ (to * 0x85EBCA6Bu)) >> (32 - SF_EDGE_BITS);
+
+	(void)cpu;
+	if (to == map->begin_at) {
+		memset(map->counters, 0, sizeof(map->counters));
+		map->armed = 1;
+		map->begun++;
+		map->last = 0;
+		return;
+	}
+	if (!map->armed)
+		return;
+	map->last = to;
+	for (unsigned int tries = 0; tries < SF_EDGE_TRIES; tries++, slot = (slot + 1) % SF_EDGES) {
+		struct sf_edge *edge = &map->edges[slot];
+
+		if (!edge->to) {
+			*edge = (struct sf_edge){ from, to };
+			map->edge_count++;
+		}
+		if (edge->to == to && edge->from == from) {
+			if (map->counters[slot] != 255)
+				map->counters[slot]++;
+			return;
+		}
+	}
+	map->edges_dropped++;
+}
+
+static void note_block(uint32_t start, uint32_t size)
+{
+	uint32_t slot = (start * 0x9E3779B1u) >> (32 - SF_BLOCK_BITS);
+
+	for (unsigned int tries = 0; tries < SF_BLOCKS; tries++, slot = (slot + 1) % SF_BLOCKS) {
+		struct sf_block *block = &map->blocks[slot];
+
+		if (!block->start) {
+			*block = (struct sf_block){ start, size };
+			map->block_count++;
+			return;
+		}
+		if (block->start == start) {
+			if (block->size < size)
+				block->size = size;
+			return;
+		}
+	}
+	map->blocks_dropped++;
+}
+
+/* Where QEMU has the machine's RAM: the mapping of the file that the header names by its inode. */
+static unsigned char *find_ram(void)
+{
+	char line[512];
+	unsigned char *found = NULL;
+	FILE *maps = fopen("/proc/self/maps", "r");
+
+	while (maps && !found && fgets(line, sizeof(line), maps)) {
+		uintptr_t begin, end;
+		uint64_t offset, inode;
+
+		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %" SCNx64 " %*s %" SCNu64, &begin, &end, &offset,
+			   &inode) == 4 && inode == map->ram_inode && offset == 0)
+			found = (unsigned char *)begin;
+	}
+	if (maps)
+		fclose(maps);
+	return found;
+}
+
+static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+{
+	const unsigned char *at = qemu_plugin_insn_haddr(qemu_plugin_tb_get_insn(tb, 0));
+	uintptr_t offset;
+
+	(void)id;
+	if (!ram)
+		ram = find_ram();
+	if (!ram || at < ram) /* what is executed from ROM or a device has no place in RAM */
+		return;
+	offset = at - ram;
+	for (uint64_t i = 0; i < map->range_count; i++) {
+		if (offset < map->ranges[i].begin || offset >= map->ranges[i].end)
+			continue;
+		note_block(offset, 4 * qemu_plugin_tb_n_insns(tb));
+		qemu_plugin_register_vcpu_tb_exec_cb(tb, on_block, QEMU_PLUGIN_CB_NO_REGS, (void *)offset);
+		return;
+	}
+}
+
+static int refuse(const char *why)
+{
+	qemu_plugin_outs(why);
+	return -1;
+}
+
+__attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc,
+							       char **argv)
+{
+	static const char option[] = "map=";
+	int file;
+
+	(void)info;
+	if (argc != 1 || strncmp(argv[0], option, strlen(option)))
+		return refuse("edges: expected one argument, map=FILE\n");
+	file = open(argv[0] + strlen(option), O_RDWR | O_CLOEXEC);
+	if (file < 0)
+		return refuse("edges: cannot open the map\n");
+	map = mmap(NULL, sizeof(*map), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	close(file);
+	if (map == MAP_FAILED || map->magic != SF_EDGES_MAGIC || map->range_count > SF_RANGES)
+		return refuse("edges: the map is not one of this plugin's build\n");
+	qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
+	return 0;
+}
