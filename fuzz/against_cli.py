@@ -1,181 +1,158 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz against``: run every scenario on two targets and show where what they recorded differs."""
+"""``shadowfuzz against``: run scenarios on two targets and show where what was recorded differs."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import sys
-import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fuzz.against import Difference, compare, intended, not_comparable
-from fuzz.matrix import Runs
-from fuzz.mutate import crossover, generate, mutate
+from fuzz.pair import Bench, open_bench
 from fuzz.replay_cli import find_scenarios
-from harness.errors import InputError, VmLost
-from harness.scenario import Scenario, format_scenario, load
-from harness.vm.build import prepare
-from harness.vm.config import PROJECT, load_config
-from harness.vm.target import boot
+from harness.against import RELATION
+from harness.check import Checked, Judged, signature
+from harness.errors import InputError
+from harness.findings import signature_text
+from harness.model import LEVEL_NAMES
+from harness.scenario import Scenario, load
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-MOST_LOSSES = 5
-
 EPILOG = """\
 examples:
-  shadowfuzz against kvm-nvhe@6.12.117 kvm-nvhe@7.3 --seconds 600
+  shadowfuzz against kvm-nvhe kvm-nvhe@6.12.117 found.scn
+      one scenario on both, each in a fresh VM: every place where the two traces differ
+  shadowfuzz against kvm-nvhe@6.12.117 kvm-nvhe@7.3 corpus/seeds --known
+      all seeds, with what the catalogue (corpus/known/releases.toml) says was meant
 
-A difference counts if it comes back in fresh VMs on both; the first scenario of each kind is kept in --out.
+No model has a say here.  `shadowfuzz fuzz --target ONE --against OTHER` looks for such scenarios.
 
-exit status: 0 only intended differences, 1 another one, 2 bad usage or input, 3 a target was lost
+exit status: 0 no difference, or only intended ones, 1 another one, 2 bad usage or input, 3 a target was lost
 """
 
 
-@dataclass(slots=True)
-class Tally:
-    """What a comparison has found so far; clusters by signature."""
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One scenario on two targets: how often it was run, and what each run's comparison gave."""
 
-    ignored: frozenset[str] = frozenset()
-    runs: int = 0
-    exits: int = 0
-    lost: int = 0
-    not_again: int = 0
-    counts: dict[tuple[str, str], int] = field(default_factory=dict)
-    first: dict[tuple[str, str], tuple[Difference, Scenario]] = field(default_factory=dict)
+    name: str
+    results: tuple[Checked, ...]
+
+    @property
+    def judged(self) -> tuple[Judged, ...]:
+        """The differences of all runs, each once."""
+        return tuple({_same(judged): judged for checked in self.results for judged in checked.judged}.values())
+
+    def seen(self, judged: Judged) -> int:
+        """In how many runs a difference was there."""
+        return sum(_same(judged) in map(_same, checked.judged) for checked in self.results)
+
+
+def _same(judged: Judged) -> tuple[object, ...]:
+    """What makes two differences the same one; where in the trace it is, an interrupt more or less changes."""
+    d = judged.divergence
+    return d.register, d.exit_class, d.helper, d.expected, d.observed
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add ``against``; it sets `run`, which takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "against",
-        help="release against release: where two targets' traces differ",
-        description="Run every scenario on two targets and compare what was recorded; no model has a say.",
+        help="release against release: where two targets' traces of a scenario differ",
+        description="Run scenarios on two targets with the same CPU and mode, and compare what was recorded.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("targets", nargs=2, metavar="TARGET", help="two targets with the same CPU and mode")
-    parser.add_argument("--seconds", type=float, default=60.0, metavar="N", help="compare so long (60)")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the random numbers (1)")
-    parser.add_argument("--out", type=Path, default=Path("out/against"), metavar="DIR", help="(out/against)")
+    parser.add_argument("targets", nargs=2, metavar="TARGET", help="CONFIG, CONFIG@KERNEL or a .toml file")
+    parser.add_argument("paths", nargs="+", metavar="FILE|DIR", help="scenarios, or directories of them")
+    parser.add_argument("--repeat", type=int, choices=range(1, 101), default=1, metavar="N", help="runs of each (1)")
+    parser.add_argument("--known", action="store_true", help="show intended differences one by one, too")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run_against)
 
 
 def run_against(args: argparse.Namespace) -> int:
-    """Compare until the time is over, then print the clusters."""
-    one, other = (load_config(name) for name in args.targets)
-    if (one.mode, one.cpu) != (other.mode, other.cpu):
-        raise InputError(other.name, None, f"another mode or CPU than {one.name}: everything would differ")
-    prepared = [prepare(config, progress=_progress) for config in (one, other)]
-    corpus = [load(path) for path in find_scenarios([PROJECT / "corpus" / n for n in ("seeds", "regressions")])]
-    scenarios = stream(corpus, random.Random(args.seed))
-    releases = (prepared[0].package_version, prepared[1].package_version)
-    tally = Tally(ignored=not_comparable(releases))
-    deadline = time.monotonic() + args.seconds
-    reported = time.monotonic()
-    while time.monotonic() < deadline and tally.lost < MOST_LOSSES:
-        try:
-            with ExitStack() as stack:
-                machines = [stack.enter_context(boot(c, p)) for c, p in zip((one, other), prepared, strict=True)]
-                while time.monotonic() < deadline:
-                    step(machines, next(scenarios), tally)
-                    if time.monotonic() - reported > 10:
-                        reported = time.monotonic()
-                        _progress(f"{tally.runs} scenarios, {tally.exits} exits, {len(tally.counts)} kinds")
-        except VmLost as error:
-            tally.lost += 1
-            _progress(str(error))
-    keep(args.out, tally)
-    rows = list(clusters(tally, releases))
+    """Compare and print; errors are raised for the caller to show."""
+    scenarios = [(str(path), load(path)) for path in find_scenarios([Path(path) for path in args.paths])]
+    one, other = args.targets
+    bench = open_bench(one, LEVEL_NAMES[0], None, other, _progress)
+    if len({subject.target for subject in bench.subjects}) == 1:
+        raise InputError(other, None, "the same target twice")
+    found = tuple(compare_all(bench, scenarios, args.repeat))
     if args.json:
-        print(json.dumps({"targets": [one.name, other.name], "kernels": releases, "runs": tally.runs,
-                          "exits": tally.exits, "lost": tally.lost, "not_again": tally.not_again,
-                          "clusters": rows}, indent=1))  # fmt: skip
+        print(json.dumps(document(bench, found), indent=1))
     else:
-        print("\n".join(lines(tally, rows, releases)))
-    if tally.lost:
-        return 3
-    return 1 if any(not row["intended"] for row in rows) else 0
+        print("\n".join(lines(bench, found, known=args.known)))
+    return 1 if any(judged.known is None for each in found for judged in each.judged) else 0
 
 
-def stream(corpus: Sequence[Scenario], rng: random.Random) -> Iterator[Scenario]:
-    """Yield the corpus, then for ever what its mutation makes of it."""
-    yield from corpus
-    while True:
-        kind = rng.random()
-        if kind < 0.2:
-            yield generate(rng)
-        elif kind < 0.4:
-            yield crossover(rng.choice(corpus), rng.choice(corpus), rng)
-        else:
-            yield mutate(rng.choice(corpus), rng)
+def compare_all(bench: Bench, scenarios: Sequence[tuple[str, Scenario]], repeat: int) -> Iterator[Compared]:
+    """Yield each scenario compared, in fresh VMs.  TargetError: a machine was lost."""
+    with bench.boot() as watch:
+        for name, scenario in scenarios:
+            runs = [watch(scenario, True) for _ in range(repeat)]
+            pairs = (seen.checked for found in runs for seen in found if seen.other is not None)
+            yield Compared(name, tuple(pairs))
 
 
-def step(machines: Sequence[Runs], scenario: Scenario, tally: Tally) -> None:
-    """Run one scenario on both; a difference counts if fresh VMs show the same."""
-    traces = [machine.run(scenario, fresh_vm=False) for machine in machines]
-    tally.runs += 1
-    tally.exits += sum(len(trace.events) for trace in traces[:1]) // 2
-    found = compare(traces[0], traces[1], tally.ignored)
-    if not found:
-        return
-    fresh = [machine.run(scenario, fresh_vm=True) for machine in machines]
-    again = compare(fresh[0], fresh[1], tally.ignored)
-    both = {d.signature for d in again}
-    if not both & {d.signature for d in found}:
-        tally.not_again += 1
-    for difference in again:
-        if difference.signature in {d.signature for d in found}:
-            tally.counts[difference.signature] = tally.counts.get(difference.signature, 0) + 1
-            tally.first.setdefault(difference.signature, (difference, scenario))
-
-
-def keep(out: Path, tally: Tally) -> None:
-    """Write the first scenario of each cluster."""
-    out.mkdir(parents=True, exist_ok=True)
-    for key, (_, scenario) in tally.first.items():
-        (out / file_name(key)).write_text(format_scenario(scenario))
-
-
-def file_name(signature: tuple[str, str]) -> str:
-    """Return the name of a cluster's scenario."""
-    return f"{'-'.join(part for part in signature if part)}.scn".replace("/", "_")
-
-
-def clusters(tally: Tally, releases: tuple[str, str]) -> Iterator[dict[str, object]]:
-    """Yield each cluster as plain data, the most frequent first."""
-    for key in sorted(tally.counts, key=lambda key: (-tally.counts[key], key)):
-        difference, _ = tally.first[key]
-        yield {
-            "what": key[0],
-            "exit_class": key[1],
-            "count": tally.counts[key],
-            "values": list(difference.values),
-            "step": difference.step,
-            "scenario": file_name(key),
-            "intended": intended(difference, releases),
-        }
-
-
-def lines(tally: Tally, rows: Sequence[dict[str, object]], releases: tuple[str, str]) -> Iterator[str]:
+def lines(bench: Bench, found: Sequence[Compared], *, known: bool) -> Iterator[str]:
     """Yield the report's lines."""
-    for row in rows:
-        first, second = row["values"] if isinstance(row["values"], list) else ("", "")
-        yield f"{row['count']:6} {row['what']}/{row['exit_class']}: {first} and {second} ({row['scenario']})"
-        if row["intended"]:
-            yield f"       intended: {row['intended']}"
-    yield (
-        f"{releases[0]} and {releases[1]}: {tally.runs} scenarios, {tally.exits} exits each, {len(rows)} kinds of "
-        f"difference; {tally.not_again} did not come back, {tally.lost} machines lost"
-    )
+    one, other = (f"{s.target}, Linux {s.kernel_release}" for s in bench.subjects)
+    yield f"{one}\nagainst {other}"
+    intended: Counter[str] = Counter()
+    unchecked: Counter[str] = Counter()
+    for each in found:
+        for checked in each.results[:1]:
+            unchecked.update(checked.unchecked)
+        for judged in each.judged:
+            d = judged.divergence
+            if judged.known is not None:
+                intended[judged.known.id] += 1
+            if judged.known is None or known:
+                part = f", {each.seen(judged)} of {len(each.results)} runs" if len(each.results) > 1 else ""
+                why = f"; {judged.known.id}" if judged.known is not None else ""
+                values = " and ".join(v if isinstance(v, str) else hex(v) for v in (d.expected, d.observed))
+                where = f"step {d.step}" if d.step < 1 << 31 else "no step"
+                yield f"{each.name}: {d.name} at {d.exit_class} ({where}): {values}{part}{why}"
+    for id_, count in intended.most_common():
+        yield f"{count:6}x intended: {id_}"
+    for why, count in unchecked.most_common():
+        yield f"{count:6}x unchecked: {why}"
+    records = sum(checked.relations[RELATION] for each in found for checked in each.results[:1])
+    differ = sum(any(j.known is None for j in each.judged) for each in found)
+    yield f"{len(found)} scenarios, {records} records compared, {differ} scenarios differ"
+
+
+def document(bench: Bench, found: Sequence[Compared]) -> dict[str, object]:
+    """Return plain data for :mod:`json`."""
+    return {
+        "targets": [{"target": s.target, "kernel_release": s.kernel_release} for s in bench.subjects],
+        "scenarios": [
+            {
+                "scenario": each.name,
+                "runs": len(each.results),
+                "unchecked": dict(each.results[0].unchecked),
+                "differences": [
+                    {
+                        "name": judged.divergence.name,
+                        "signature": signature_text(signature(judged.divergence)),
+                        "step": judged.divergence.step,
+                        "values": [judged.divergence.expected, judged.divergence.observed],
+                        "seen": each.seen(judged),
+                        "known": None if judged.known is None else judged.known.id,
+                    }
+                    for judged in each.judged
+                ],
+            }
+            for each in found
+        ],
+    }
 
 
 def _progress(line: str) -> None:

@@ -17,19 +17,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from fuzz import against_cli
 from fuzz.arguments import add_subject
 from fuzz.campaign import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.database import Database, default_url
 from fuzz.history import SAMPLE_SECONDS, History
+from fuzz.pair import open_bench
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.summary import Asked, status_line, summarise, text
-from harness.findings import Subject
-from harness.known import Catalogue
-from harness.masks import cpu_model
 from harness.report.book import Sample
-from harness.vm.build import prepare
-from harness.vm.config import PROJECT, load_config
+from harness.vm.config import PROJECT
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -47,6 +43,9 @@ examples:
       another target, the summary as one JSON object (its keys: fuzz/summary.py)
   shadowfuzz fuzz --kernel ./Image --level kernel
       a kernel image of your own, compared with the level that is deployed
+  shadowfuzz fuzz --target kvm-nvhe --against kvm-nvhe@6.12.117 --out out/against
+      release against release: every scenario on both, each compared with the model, and the two with each other;
+      what was meant to change is rows of corpus/known/releases.toml, all else a divergence of relation against
 
 what is in --out afterwards (call again with the same directory to go on from there):
   corpus/                 scenarios that reached something new, readable
@@ -82,7 +81,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--jobs", type=_jobs, default=jobs, metavar="N", help=f"workers, a VM each (here: {jobs})")
     add_subject(parser)
     parser.add_argument(
-        "--against", metavar="NAME", help="compare with what this target records instead (as shadowfuzz against)"
+        "--against", metavar="NAME", help="run every scenario there, too, and compare what the two recorded"
     )
     parser.add_argument("--seed", type=_seed, metavar="N", help="of the random numbers (any; the summary names it)")
     parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
@@ -111,33 +110,28 @@ _seed = _number("a whole number from 0 to 4294967295", int, 0, (1 << 32) - 1)
 
 def run_fuzz(args: argparse.Namespace) -> int:
     """Run a campaign and print its summary; errors are raised for the caller to show."""
-    if args.against:
-        args.targets, args.seed = [args.target, args.against], args.seed or 1
-        return against_cli.run_against(args)
     started = time.monotonic()
-    config = load_config(args.target)
-    cpu_model(config.cpu)
-    Catalogue.load(PROJECT / "corpus" / "known", args.level)
-    prepared = prepare(config, kernel=args.kernel, progress=lambda line: _say(f"fuzz: {line}"))
+    bench = open_bench(args.target, args.level, args.kernel, args.against, lambda line: _say(f"fuzz: {line}"))
     kernel = None if args.kernel is None else args.kernel.resolve()
     out = args.out.absolute()
     seed = int(args.seed) if args.seed is not None else secrets.randbits(32)
-    subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, args.level)
     url = args.store or default_url(out)
-    asked = Asked(subject, args.target, kernel, seed, int(args.jobs), args.out, started, url)
+    names = tuple(name for name in (args.target, args.against) if name is not None)
+    asked = Asked(bench.subjects, names, kernel, seed, int(args.jobs), args.out, started, url)
 
     def launch(index: int, incarnation: int, stats: Path) -> list[str]:
         # Workers differ, and so do lives of one worker: else it would run into the same death again.
         own_seed = (seed + 1009 * index + 65537 * incarnation) % (1 << 32)
         argv = [sys.executable, "-m", "fuzz.live", "--target", args.target, "--level", args.level]
         argv += ["--seed", str(own_seed), "--out", str(out), "--stats", str(stats), "--parent", str(os.getpid())]
-        argv += ["--store", url]
+        argv += ["--store", url, *(() if args.against is None else ("--against", args.against))]
         return argv if kernel is None else [*argv, "--kernel", str(kernel)]
 
     show = _Status(sys.stderr)
     with campaign_directory(out, [PROJECT / "corpus" / "seeds", PROJECT / "corpus" / "regressions"]):
         database = Database(url)
-        diary = _Diary(History(database), {**asdict(subject), "seed": seed, "jobs": asked.jobs})
+        told = {**asdict(asked.subject), "against": args.against, "seed": seed, "jobs": asked.jobs}
+        diary = _Diary(History(database), told)
 
         def tick(progress: Progress) -> None:
             show.tick(progress)

@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 import time
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -24,20 +23,11 @@ import atheris
 from fuzz.counters import Counters
 from fuzz.database import Database
 from fuzz.mutate import custom_crossover, custom_mutator
+from fuzz.pair import open_bench
 from fuzz.stats import COVERAGE_SIZE, StatsWriter
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.worker import GiveUp, Services, Worker
-from harness.check import Checked, check
 from harness.errors import SetupError, ShadowfuzzError
-from harness.findings import Subject
-from harness.known import Catalogue
-from harness.masks import cpu_model
-from harness.scenario import Scenario
-from harness.trace import Trace
-from harness.vm.build import prepare
-from harness.vm.config import PROJECT, load_config
-from harness.vm.executor import Executor
-from harness.vm.target import boot
 
 MAX_INPUT_BYTES = 8192
 """Room for 120 steps and every register."""
@@ -48,6 +38,7 @@ EXIT_GAVE_UP = 3
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fuzz.live", description="One worker; `shadowfuzz fuzz` starts them.")
     parser.add_argument("--target", required=True)
+    parser.add_argument("--against")
     parser.add_argument("--kernel", type=Path)
     parser.add_argument("--level", required=True)
     parser.add_argument("--seed", type=int, required=True)
@@ -60,27 +51,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def services(args: argparse.Namespace, stats: StatsWriter, counters: Counters) -> Services:
     """Return the real world for a worker.  InputError, SetupError: an argument or the set-up is wrong."""
-    config = load_config(args.target)
-    prepared = prepare(config, kernel=args.kernel)
-    cpu, catalogue = cpu_model(config.cpu), Catalogue.load(PROJECT / "corpus" / "known", args.level)
-    level: str = args.level
-
-    def start() -> AbstractContextManager[Executor]:
-        return boot(config, prepared)
-
-    def checked(scenario: Scenario, trace: Trace) -> Checked:
-        return check(scenario, trace, level, cpu, catalogue)
-
+    bench = open_bench(args.target, args.level, args.kernel, args.against)
     database = Database(args.store)
-    subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, level)
     return Services(
-        boot=start,
-        check=checked,
+        boot=bench.boot,
         hit=counters.hit,
         stats=stats,
         findings=Store(database, FINDINGS),
         flaky=Store(database, FLAKY),
-        subject=subject,
+        subjects=bench.subjects,
         now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
         ticks=time.monotonic_ns,
     )

@@ -7,6 +7,7 @@
                            finding.json    harness.findings
                            count           how many scenarios showed it so far, decimal
                            trace.json      what was recorded (harness.tracefile)
+                           other-trace.json  what the second target recorded, where two were compared
                            ...             console.txt and earlier scenarios of a crash
 
 The database is the store; directories are written from it and never read back.
@@ -28,6 +29,7 @@ from harness.simplify import simplicity
 FINDINGS, FLAKY = "findings", "flaky"
 """The shelves: what was confirmed, and what did not come back."""
 SCENARIO, FINDING, COUNT, TRACE = "scenario.scn", "finding.json", "count", "trace.json"
+OTHER_TRACE = "other-trace.json"
 FRESH_QEMU = "fresh_qemu"
 """The text that says how often a finding came back in a fresh QEMU: hits and runs, if that was tried."""
 

@@ -20,16 +20,25 @@ OK, DIVERGENT, FAILED = 0, 1, 3
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How the campaign was called: what a summary needs to be repeated; ``store`` is the database's URL."""
+    """How the campaign was called: what a summary needs to be repeated.
 
-    subject: Subject
-    target: str
+    ``subjects`` are what was tested, one or two, ``targets`` their names as they were given; ``store`` is the
+    database's URL.
+    """
+
+    subjects: tuple[Subject, ...]
+    targets: tuple[str, ...]
     kernel: Path | None
     seed: int
     jobs: int
     out: Path
     started: float
     store: str
+
+    @property
+    def subject(self) -> Subject:
+        """What was tested; of two, the first."""
+        return self.subjects[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +64,15 @@ class Summary:
 
     ``seconds`` run from the first worker being ready; ``checked_exits`` are the exits whose host turn was replayed on
     the model and compared; ``divergences_*`` count registers and flags, not scenarios; ``unchecked`` counts, by reason,
-    single comparisons that were masked or impossible.
+    single comparisons that were masked or impossible.  ``against``: the second target, its kernel and that one's hash,
+    empty if there was none; counts are then those of both.
     """
 
     target: str
     kernel_release: str
     kernel_sha256: str
     level: str
+    against: tuple[str, ...]
     seed: int
     jobs: int
     out: str
@@ -121,6 +132,7 @@ def summarise(asked: Asked, outcome: Outcome) -> Summary:
         kernel_release=subject.kernel_release,
         kernel_sha256=subject.kernel_sha256,
         level=subject.level,
+        against=tuple(x for s in asked.subjects[1:] for x in (s.target, s.kernel_release, s.kernel_sha256)),
         seed=asked.seed,
         jobs=asked.jobs,
         out=str(asked.out),
@@ -165,7 +177,7 @@ def _clusters(asked: Asked, stats: Stats) -> tuple[Cluster, ...]:
     for group in ("unexplained", "crashes", "internal"):
         for id_, members in stats.group(group).items():
             place = asked.out / FINDINGS / id_
-            replay = _replay(asked, place / SCENARIO) if (place / SCENARIO).is_file() else ""
+            replay = _replay(asked, store, id_, place / SCENARIO) if (place / SCENARIO).is_file() else ""
             found.append(
                 Cluster(
                     id_,
@@ -193,12 +205,7 @@ def _what(store: Store, id_: str, stats: Stats) -> str:
     except InputError as error:
         signatures = [name.partition(" ")[2] for name in stats.group("missing") if name.startswith(id_)]
         return _one_line(f"not stored: {', '.join(signatures) or error}")
-    if not finding.divergences:
-        return _one_line(finding.detail or " ".join(finding.signature))
-    first = finding.divergences[0]
-    name = f"{first.relation}.{first.register}" if first.register else first.relation
-    helper = f", model: {first.helper}" if first.helper else ""
-    return _one_line(f"{name} at {first.exit_class}{helper}: expected {first.expected}, observed {first.observed}")
+    return _one_line(finding.title)
 
 
 def _one_line(words: str) -> str:
@@ -206,9 +213,13 @@ def _one_line(words: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
-def _replay(asked: Asked, scenario: Path) -> str:
-    words = ["shadowfuzz", "replay", str(scenario), "--target", asked.target]
-    if asked.kernel is not None:
+def _replay(asked: Asked, store: Store, id_: str, scenario: Path) -> str:
+    finding = store.load(id_)
+    if finding.other is not None:
+        return shlex.join(["shadowfuzz", "against", *asked.targets, str(scenario)])
+    first = finding.subject == asked.subject
+    words = ["shadowfuzz", "replay", str(scenario), "--target", asked.targets[0 if first else -1]]
+    if asked.kernel is not None and first:
         words += ["--kernel", str(asked.kernel)]
     return shlex.join([*words, "--level", asked.subject.level])
 
@@ -241,6 +252,7 @@ def text(summary: Summary) -> str:
     first = s.seconds_to_first_checked_exit
     lines = [
         f"target {s.target}, Linux {s.kernel_release}, level {s.level}, {s.jobs} workers, seed {s.seed}",
+        *([f"against {s.against[0]}, Linux {s.against[1]}"] if s.against else []),
         f"{s.seconds:.1f} s of fuzzing" + (f", first checked exit after {first:.1f} s" if first is not None else ""),
         f"scenarios          {s.scenarios}  (invalid inputs {s.invalid_inputs})",
         f"coverage           {s.coverage}  (corpus {s.corpus})",

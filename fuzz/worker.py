@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker of the live campaign does with one input: run, check, confirm, count, keep.  Knows no atheris."""
+"""What a worker of the live campaign does with one input: run, compare, confirm, count, keep.  Knows no atheris."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import Protocol
 
 from fuzz.features import features
 from fuzz.stats import StatsWriter
-from fuzz.store import TRACE, Store
+from fuzz.store import OTHER_TRACE, TRACE, Store
 from harness.check import Checked, signature
 from harness.compare import Divergence
 from harness.errors import InputError, SetupError, TargetError, VmLost
@@ -32,11 +31,20 @@ REMEMBERED = 8
 """Scenarios that a crash finding shows besides the one that was running."""
 
 
-class Runs(Protocol):
-    """What runs scenarios: :class:`harness.vm.executor.Executor`, or a fake in tests."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one comparison made of a scenario's run: of ``subject`` alone, or of it and ``other``, a trace each."""
 
-    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
-        """Run a scenario and return what was recorded."""
+    subject: Subject
+    checked: Checked
+    traces: tuple[Trace, ...]
+    other: Subject | None = None
+
+
+Watch = Callable[[Scenario, bool], tuple[Seen, ...]]
+"""Runs a scenario, in a fresh VM or not, and compares: on one target, or on two and then with each other."""
+Key = tuple[Subject, Subject | None, Signature]
+"""Names a cluster: what was tested, alone or against what, and the signature."""
 
 
 class GiveUp(Exception):
@@ -47,17 +55,17 @@ class GiveUp(Exception):
 class Services:
     """What a worker needs of the world.
 
-    ``boot`` gives a machine; ``check`` compares; ``hit`` takes a coverage counter; ``findings`` and ``flaky`` keep what
-    was found; ``now`` is the date as ISO 8601, ``ticks`` a clock in nanoseconds that all processes share.
+    ``boot`` gives what runs scenarios on booted machines and compares; ``hit`` takes a coverage counter; ``findings``
+    and ``flaky`` keep what was found; ``subjects`` are what is tested, one or two; ``now`` is the date as ISO 8601,
+    ``ticks`` a clock in nanoseconds that all processes share.
     """
 
-    boot: Callable[[], AbstractContextManager[Runs]]
-    check: Callable[[Scenario, Trace], Checked]
+    boot: Callable[[], AbstractContextManager[Watch]]
     hit: Callable[[int], None]
     stats: StatsWriter
     findings: Store
     flaky: Store
-    subject: Subject
+    subjects: tuple[Subject, ...]
     now: Callable[[], str]
     ticks: Callable[[], int]
 
@@ -69,12 +77,12 @@ class Worker:
         self._with = services
         self._stats = services.stats
         self._machine = ExitStack()
-        self._executor: Runs | None = None
+        self._watch: Watch | None = None
         self._losses = 0
         self._internal = 0
         self._recent: deque[Scenario] = deque(maxlen=REMEMBERED)
-        # What is kept, with how simple its scenario is: a simpler one is worth being confirmed, too.
         self._branches: set[tuple[str, bool]] = set()
+        # What is kept, with how simple its scenario is: a simpler one is worth being confirmed, too.
         self._confirmed = services.findings.simplicities()
 
     def begin(self) -> None:
@@ -86,13 +94,13 @@ class Worker:
             raise
 
     def _start(self) -> None:
-        self._executor = self._machine.enter_context(self._with.boot())
+        self._watch = self._machine.enter_context(self._with.boot())
         if not self._stats.get("time", "ready"):
             self._stats.put("time", "ready", self._with.ticks())
 
     def close(self) -> None:
         """End the machine."""
-        self._executor = None
+        self._watch = None
         self._machine.close()
 
     def one(self, data: bytes) -> None:
@@ -103,7 +111,7 @@ class Worker:
             self._stats.add("count", "invalid")
             return
         try:
-            if self._executor is None:
+            if self._watch is None:
                 self._start()
             self._scenario(scenario)
             self._losses = 0
@@ -114,25 +122,26 @@ class Worker:
         except Exception as error:  # a fault of ours is a finding too: it must not end the campaign
             self._failed(scenario, error)
 
-    def _run(self, scenario: Scenario, *, fresh_vm: bool) -> tuple[Trace, Checked]:
-        assert self._executor is not None
-        trace = self._executor.run(scenario, fresh_vm=fresh_vm)
-        return trace, self._with.check(scenario, trace)
+    def _run(self, scenario: Scenario, *, fresh_vm: bool) -> tuple[Seen, ...]:
+        assert self._watch is not None
+        return self._watch(scenario, fresh_vm)
 
     def _scenario(self, scenario: Scenario) -> None:
-        trace, checked = self._run(scenario, fresh_vm=False)
-        for index in features(trace, checked):
-            self._with.hit(index)
-            self._stats.saw(index)
-        self._count(checked)
-        if checked.unexplained:
-            self._unexplained(scenario, trace, checked)
+        found = self._run(scenario, fresh_vm=False)
+        self._stats.add("count", "scenarios")
+        for seen in found:
+            if seen.other is None:
+                self._stats.add("status", seen.checked.status)
+                for index in features(seen.traces[0], seen.checked):
+                    self._with.hit(index)
+                    self._stats.saw(index)
+            self._count(seen.checked)
+        if any(seen.checked.unexplained for seen in found):
+            self._unexplained(scenario, found)
         self._recent.append(scenario)
 
     def _count(self, checked: Checked) -> None:
         stats = self._stats
-        stats.add("count", "scenarios")
-        stats.add("status", checked.status)
         stats.add_all("exits", checked.exits)
         stats.add_all("relations", checked.relations)
         stats.add_all("unchecked", checked.unchecked)
@@ -157,51 +166,45 @@ class Worker:
 
     # ---- divergences that nothing explains ---------------------------------------------------------------------
 
-    def _unexplained(self, scenario: Scenario, trace: Trace, checked: Checked) -> None:
-        clusters = _clusters(checked)
-        ids = {key: finding_id("divergence", key, self._with.subject) for key in clusters}
+    def _unexplained(self, scenario: Scenario, found: tuple[Seen, ...]) -> None:
+        clusters = _clusters(found)
+        ids = {key: finding_id("divergence", key[2], *key[:2]) for key in clusters}
         weight = simplicity(scenario)
         new = {key for key in clusters if self._confirmed.get(ids[key], weight + 1) > weight}
-        extra = {TRACE: format_trace(trace)} if new else {}
-        same: set[Signature] = set()
-        fresh: set[Signature] = set()
+        texts = {(s.subject, s.other): _texts(s) for s in found} if new else {}
+        same: set[Key] = set()
+        fresh: set[Key] = set()
         if new:
             self._stats.add("count", "confirmations")
             try:
-                same = set(_clusters(self._run(scenario, fresh_vm=False)[1]))
-                fresh = set(_clusters(self._run(scenario, fresh_vm=True)[1]))
+                same = set(_clusters(self._run(scenario, fresh_vm=False)))
+                fresh = set(_clusters(self._run(scenario, fresh_vm=True)))
             except TargetError:
                 # Not confirmed, not forgotten: kept as flaky, and the caller sees to the machine.
                 for key, members in clusters.items():
                     tries = (Tries(int(key in same), 1), Tries(0, 0))
-                    self._keep(scenario, key, members, tries, extra, confirmed=key not in new)
+                    self._keep(scenario, key, members, tries, texts.get(key[:2], {}), confirmed=key not in new)
                 raise
         for key, members in clusters.items():
             if key in new:
                 tries = (Tries(int(key in same), 1), Tries(int(key in fresh), 1))
-                self._keep(scenario, key, members, tries, extra, confirmed=key in same and key in fresh)
+                self._keep(scenario, key, members, tries, texts[key[:2]], confirmed=key in same and key in fresh)
             else:
                 self._keep(scenario, key, members, (Tries(0, 0), Tries(0, 0)), {}, confirmed=True)
 
     def _keep(
         self,
         scenario: Scenario,
-        key: Signature,
+        key: Key,
         members: list[Divergence],
         tries: tuple[Tries, Tries],
         extra: Mapping[str, str],
         *,
         confirmed: bool,
     ) -> None:
-        finding = Finding(
-            "divergence",
-            key,
-            self._with.subject,
-            tuple(difference(d) for d in members[:MAX_DIVERGENCES]),
-            len(members),
-            *tries,
-            self._with.now(),
-        )
+        subject, other, name = key
+        shown = tuple(difference(d) for d in members[:MAX_DIVERGENCES])
+        finding = Finding("divergence", name, subject, shown, len(members), *tries, self._with.now(), other=other)
         self._stats.add("unexplained" if confirmed else "flaky", finding.id, len(members))
         if not confirmed:
             self._store(self._with.flaky, finding, scenario, extra)
@@ -231,7 +234,9 @@ class Worker:
         reason = str(error)
         console = error.console_tail if isinstance(error, VmLost) else ""
         self._stats.add("lost", re.sub(r"0x[0-9a-fA-F]+|\d+", "N", reason))
-        finding = self._plain("crash", (type(error).__name__, _gist(reason, console)), reason)
+        lost = error.config if isinstance(error, VmLost) else ""
+        subject = next((s for s in self._with.subjects if s.target == lost), self._with.subjects[0])
+        finding = self._plain("crash", (type(error).__name__, _gist(reason, console)), subject, reason)
         self._store(self._with.findings, finding, scenario, {"console.txt": console, **self._earlier()})
         self._stats.add("crashes", finding.id)
         self._losses += 1
@@ -243,26 +248,31 @@ class Worker:
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = "".join(traceback.format_exception(error))
         signature_ = (type(error).__name__, f"{where.filename.rpartition('/')[2]}:{where.name}")
-        finding = self._plain("internal", signature_, str(error))
+        finding = self._plain("internal", signature_, self._with.subjects[0], str(error))
         self._store(self._with.findings, finding, scenario, {"traceback.txt": text})
         self._stats.add("internal", finding.id)
         self._internal += 1
         if self._internal >= MAX_INTERNAL:
             raise GiveUp(f"shadowfuzz itself failed {self._internal} times, the last time: {error!r}") from error
 
-    def _plain(self, kind: str, key: Signature, detail: str) -> Finding:
-        subject, never = self._with.subject, Tries(0, 0)
+    def _plain(self, kind: str, key: Signature, subject: Subject, detail: str) -> Finding:
+        never = Tries(0, 0)
         return Finding(kind, key, subject, (), 0, never, never, self._with.now(), detail)
 
     def _earlier(self) -> dict[str, str]:
         return {f"earlier-{i}.scn": format_scenario(s) for i, s in enumerate(reversed(self._recent), 1)}
 
 
-def _clusters(checked: Checked) -> dict[Signature, list[Divergence]]:
-    clusters: dict[Signature, list[Divergence]] = {}
-    for divergence in checked.unexplained:
-        clusters.setdefault(signature(divergence), []).append(divergence)
+def _clusters(found: tuple[Seen, ...]) -> dict[Key, list[Divergence]]:
+    clusters: dict[Key, list[Divergence]] = {}
+    for seen in found:
+        for divergence in seen.checked.unexplained:
+            clusters.setdefault((seen.subject, seen.other, signature(divergence)), []).append(divergence)
     return clusters
+
+
+def _texts(seen: Seen) -> dict[str, str]:
+    return {name: format_trace(trace) for name, trace in zip((TRACE, OTHER_TRACE), seen.traces, strict=False)}
 
 
 _PANIC = re.compile(r"Kernel panic - not syncing: .*|kernel BUG at .*|Unable to handle kernel .*|Internal error: .*")

@@ -14,6 +14,7 @@ from harness.known import Catalogue, Known
 from harness.masks import Cpu
 from harness.model.replay import predict
 from harness.owed import compare_owed
+from harness.releases import Intended
 from harness.scenario import Scenario
 from harness.trace import EXIT, Switch, Trace
 
@@ -23,7 +24,7 @@ class Judged:
     """A divergence, and the entry of the catalogue that explains it (None: unexplained)."""
 
     divergence: Divergence
-    known: Known | None
+    known: Known | Intended | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,16 @@ class Checked:
         return tuple(j.divergence for j in self.judged if j.known is None)
 
 
+_ANY_GPR = ("x", "dirty.x", "entry.x", "exit.x", "user.x")
+
+
 def signature(divergence: Divergence) -> tuple[str, str, str, str]:
     """Return what makes two divergences members of one cluster: relation, register, exit class, helper.
 
     General-purpose registers are one class, so that a fault that hits any of them is one cluster.
     """
     register = divergence.register
-    if register.startswith(("x", "dirty.x")):
+    if register.startswith(_ANY_GPR):
         register = register.rstrip("0123456789") + "N"
     return divergence.relation, register, divergence.exit_class, divergence.helper
 

@@ -61,7 +61,8 @@ class Finding:
     """One cluster, told by its first member.
 
     ``detail`` is what was said when a machine was lost or we failed ourselves; ``first_seen`` is ISO 8601, UTC;
-    ``same_vm`` and ``fresh_vm`` count reproductions, the first sight excluded.
+    ``same_vm`` and ``fresh_vm`` count reproductions, the first sight excluded.  ``other`` is the second target where
+    two were compared (relation ``against``), None otherwise.
     """
 
     kind: str
@@ -73,16 +74,32 @@ class Finding:
     fresh_vm: Tries
     first_seen: str
     detail: str = ""
+    other: Subject | None = None
 
     @property
     def id(self) -> str:
         """The name of its cluster."""
-        return finding_id(self.kind, self.signature, self.subject)
+        return finding_id(self.kind, self.signature, self.subject, self.other)
+
+    @property
+    def title(self) -> str:
+        """What it is, in one line."""
+        if not self.divergences:
+            return self.detail or " ".join(self.signature)
+        d = self.divergences[0]
+        name = f"{d.relation}.{d.register}" if d.register else d.relation
+        if self.other is not None:
+            call = f" {d.helper}" if d.helper else ""
+            sides = f"{d.expected} on {self.subject.target}, {d.observed} on {self.other.target}"
+            return f"{name} at {d.exit_class}{call}: {sides}"
+        helper = f", model: {d.helper}" if d.helper else ""
+        return f"{name} at {d.exit_class}{helper}: expected {d.expected}, observed {d.observed}"
 
 
-def finding_id(kind: str, signature: Signature, subject: Subject) -> str:
+def finding_id(kind: str, signature: Signature, subject: Subject, other: Subject | None = None) -> str:
     """Return ``KIND-`` and 12 hexadecimal digits; what is known of one kernel says nothing of another's finding."""
-    key = json.dumps([kind, signature, subject.target, subject.kernel_sha256, subject.level])
+    pair = [] if other is None else [other.target, other.kernel_sha256]
+    key = json.dumps([kind, signature, subject.target, subject.kernel_sha256, subject.level, *pair])
     return f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
@@ -101,7 +118,10 @@ def difference(divergence: Divergence) -> Difference:
 
 def to_json(finding: Finding) -> str:
     """Return the text of ``finding.json``."""
-    return json.dumps({"version": VERSION, "id": finding.id} | asdict(finding), indent=2) + "\n"
+    document = {"version": VERSION, "id": finding.id} | asdict(finding)
+    if finding.other is None:
+        del document["other"]
+    return json.dumps(document, indent=2) + "\n"
 
 
 class _Wrong(Exception):
@@ -154,6 +174,7 @@ def _finding(table: object) -> Finding:
         _record(table.get("fresh_vm"), Tries),
         _take(table, "first_seen", str),
         _take(table, "detail", str),
+        _record(table["other"], Subject) if "other" in table else None,
     )
     if table.get("id") != finding.id:
         raise _Wrong(f"id: expected {finding.id}, which is what its signature gives")

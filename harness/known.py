@@ -240,7 +240,7 @@ def _entry(row: Mapping[str, Any], where: str, line: int) -> Known:
         value = row.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise InputError(where, line, f"{key}: expected a list of texts")
-        lists[key] = frozenset(_expand(value))
+        lists[key] = frozenset(expand(value))
     if row["explains"] not in RULES:
         raise InputError(where, line, f"explains {row['explains']!r}: expected one of {', '.join(RULES)}")
     if row["verdict"] not in VERDICTS:
@@ -256,8 +256,8 @@ def _entry(row: Mapping[str, Any], where: str, line: int) -> Known:
     return Known(**fields)
 
 
-def _expand(names: list[str]) -> list[str]:
-    """``x0..x30`` stands for the registers between."""
+def expand(names: list[str]) -> list[str]:
+    """Return a list of names in which ``x0..x30`` stands for the registers between."""
     out: list[str] = []
     for name in names:
         first, dots, last = name.partition("..")

@@ -221,7 +221,7 @@ def summary_of(out: Path, outcome: Outcome) -> summary.Summary:
     (out / "corpus").mkdir(exist_ok=True)
     url = default_url(out)
     Store(Database(url), FINDINGS).export(out / FINDINGS)
-    asked = Asked(SUBJECT, "fake", Path("an image"), 7, 2, out, time.monotonic() - 1, url)
+    asked = Asked((SUBJECT,), ("fake",), Path("an image"), 7, 2, out, time.monotonic() - 1, url)
     return summarise(asked, outcome)
 
 

@@ -18,7 +18,7 @@ from fuzz.database import Database, StoreError, default_url
 from fuzz.features import features
 from fuzz.stats import StatsWriter, read_stats
 from fuzz.store import FINDINGS, FLAKY, Store
-from fuzz.worker import MAX_INTERNAL, MAX_LOSSES, GiveUp, Services, Worker
+from fuzz.worker import MAX_INTERNAL, MAX_LOSSES, GiveUp, Seen, Services, Watch, Worker
 from harness.check import Checked, Judged
 from harness.compare import Divergence
 from harness.errors import AgentProtocolError, SetupError, VmLost
@@ -86,6 +86,16 @@ class FakeExecutor:
         self.boots += 1
         yield self
 
+    @contextmanager
+    def watch(self) -> Iterator[Watch]:
+        """Stand in for a machine whose runs are compared with the model."""
+        with self.boot():
+            yield self._seen
+
+    def _seen(self, scenario: Scenario, fresh: bool) -> tuple[Seen, ...]:
+        trace = self.run(scenario, fresh_vm=fresh)
+        return (Seen(SUBJECT, self.check(scenario, trace), (trace,)),)
+
 
 @dataclass
 class Bench:
@@ -116,13 +126,12 @@ def bench(root: Path, *answers: Answer) -> Bench:
     database = Database(default_url(root))
     executor, hits, ticks = FakeExecutor(list(answers)), list[int](), count(100)
     services = Services(
-        boot=executor.boot,
-        check=executor.check,
+        boot=executor.watch,
         hit=hits.append,
         stats=StatsWriter(root / "stats"),
         findings=Store(database, FINDINGS),
         flaky=Store(database, FLAKY),
-        subject=SUBJECT,
+        subjects=(SUBJECT,),
         now=lambda: "2026-01-01T00:00:00+00:00",
         ticks=lambda: next(ticks),
     )

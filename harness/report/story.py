@@ -60,13 +60,7 @@ class Story:
     @property
     def title(self) -> str:
         """What it is, in one line."""
-        finding = self.kept.finding
-        if not finding.divergences:
-            return finding.detail or " ".join(finding.signature)
-        d = finding.divergences[0]
-        name = f"{d.relation}.{d.register}" if d.register else d.relation
-        helper = f", model: {d.helper}" if d.helper else ""
-        return f"{name} at {d.exit_class}{helper}: expected {d.expected}, observed {d.observed}"
+        return self.kept.finding.title
 
 
 _NO_TRACE: Mapping[str, Verdict] = {

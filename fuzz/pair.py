@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a scenario is run on: one target, or two that are compared with each other besides (release against release)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fuzz.worker import Seen, Watch
+from harness import against
+from harness.against import Versions
+from harness.check import Checked, check
+from harness.errors import InputError
+from harness.findings import Subject
+from harness.known import Catalogue
+from harness.masks import Cpu, cpu_model
+from harness.releases import Changes, between, load_changes
+from harness.scenario import Scenario
+from harness.trace import Trace
+from harness.vm.build import PreparedTarget, prepare
+from harness.vm.config import PROJECT, MachineConfig, load_config
+from harness.vm.process import Progress, quiet
+from harness.vm.target import boot
+
+KNOWN_DIR = PROJECT / "corpus" / "known"
+
+
+class Runs(Protocol):
+    """What runs scenarios: :class:`harness.vm.executor.Executor`, or a fake in tests."""
+
+    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
+        """Run a scenario and return what was recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A prepared target, and what its traces are checked with."""
+
+    config: MachineConfig
+    prepared: PreparedTarget
+    subject: Subject
+    cpu: Cpu
+    catalogue: Catalogue
+
+    def check(self, scenario: Scenario, trace: Trace) -> Checked:
+        """Compare a trace with the model and with the architecture."""
+        return check(scenario, trace, self.subject.level, self.cpu, self.catalogue)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One target, or two; ``changes`` are those that were meant between the two."""
+
+    sides: tuple[Side, ...]
+    changes: Changes
+    versions: Versions
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """What is tested."""
+        return tuple(side.subject for side in self.sides)
+
+    @contextmanager
+    def boot(self) -> Iterator[Watch]:
+        """Boot all and yield what runs scenarios there.  VmLost, AgentProtocolError: a machine is gone."""
+        with ExitStack() as stack:
+            machines = [stack.enter_context(boot(side.config, side.prepared)) for side in self.sides]
+            yield lambda scenario, fresh: self.watch(machines, scenario, fresh)
+
+    def watch(self, machines: Sequence[Runs], scenario: Scenario, fresh_vm: bool) -> tuple[Seen, ...]:
+        """Run a scenario on each machine; compare each trace with the model, then the two with each other."""
+        traces = tuple(machine.run(scenario, fresh_vm=fresh_vm) for machine in machines)
+        seen = [Seen(s.subject, s.check(scenario, t), (t,)) for s, t in zip(self.sides, traces, strict=True)]
+        if len(traces) == 2:
+            one, other = self.subjects
+            seen.append(Seen(one, against.compare(*traces, self.changes, self.versions), traces, other))
+        return tuple(seen)
+
+
+def open_bench(
+    target: str, level: str, kernel: Path | None, other: str | None = None, progress: Progress = quiet
+) -> Bench:
+    """Prepare a target, or two; ``kernel`` is the first one's.  InputError, SetupError: a name or set-up is wrong."""
+    catalogue = Catalogue.load(KNOWN_DIR, level)
+    rows = load_changes(KNOWN_DIR)
+    configs = [load_config(name) for name in (target, other) if name is not None]
+    first, last = configs[0], configs[-1]
+    if (first.mode, first.cpu) != (last.mode, last.cpu):
+        raise InputError(last.name, None, f"another mode or CPU than {first.name}: everything would differ")
+    sides: list[Side] = []
+    for config in configs:
+        prepared = prepare(config, kernel=kernel if config is first else None, progress=progress)
+        subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, level)
+        sides.append(Side(config, prepared, subject, cpu_model(config.cpu), catalogue))
+    versions = Versions(sides[0].prepared.package_version, sides[-1].prepared.package_version)
+    return Bench(tuple(sides), between(rows, versions.one, versions.other), versions)

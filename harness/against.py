@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Release against release: where two targets' recorded traces of one scenario differ; relation ``against``.
+
+No model has a say here.  Compared are exits, what KVM then hands to the guest, and what userspace is told, record by
+record; interrupts come when they like and are left out.  A difference that a row of :mod:`harness.releases` explains
+is *carried*: for as long as both sides only keep their values it says nothing new.  What follows from a carried value
+cannot be told from what does not, so the comparison ends at the first other difference behind one, unless only
+registers are carried that nothing reads.  The same holds behind an intended fault that one run has and the other has
+not: host steps are done at exits.  The first difference that nothing explains ends it as well: from there on
+the two runs are no longer the same run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from harness import arch
+from harness.check import Checked, Judged
+from harness.compare import Divergence
+from harness.exits import SMCCC_BY_FID, exit_class
+from harness.owed import is_mmio
+from harness.registers import NAMES
+from harness.releases import Changes, Intended, Spot, Value, release
+from harness.trace import ENTRY, EXIT, USER, Switch, Trace
+
+RELATION = "against"
+EINTR = 4
+MMIO = 6
+_WRITE = 1 << 8
+
+NEVER_COMPARED: Mapping[str, str] = {
+    "afsr0_el1": "AFSR0_EL1 is IMPLEMENTATION DEFINED (Arm ARM D17.2.15)",
+    "afsr1_el1": "AFSR1_EL1 is IMPLEMENTATION DEFINED (Arm ARM D17.2.17)",
+    "amair_el1": "AMAIR_EL1 is IMPLEMENTATION DEFINED (Arm ARM D17.2.24)",
+    # KVM saves it while a guest debugs itself (MDSCR_EL1.MDE or KDE); QEMU's read then gives what was there before.
+    "mdccint_el1": "emulator: reading MDCCINT_EL1 gives what was in the register",
+}
+"""Registers whose value says nothing about KVM, with the reason."""
+
+NEVER_THE_SAME: Mapping[str, str] = {
+    "TRNG_RND32": "random bits (Arm DEN 0098)",
+    "TRNG_RND64": "random bits (Arm DEN 0098)",
+    "VENDOR_HYP_KVM_PTP": "the time (Documentation/virt/kvm/arm/ptp_kvm.rst)",
+}
+"""Calls whose results in x0..x3 are never the same twice, with the reason."""
+
+NEVER_READ = frozenset({"csselr_el1", "esr_el1", "far_el1"})
+"""Registers that no step of a scenario reads, and KVM only to hand them on."""
+
+_Pair = tuple[Switch | None, Switch | None]
+_Records = list[tuple[int, Switch]]
+
+KIND_NAMES: Mapping[int, str] = {EXIT: "exit", ENTRY: "entry", USER: "user"}
+_RUNAWAY = "runaway"
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """Package versions of two targets, in the order of their traces."""
+
+    one: str
+    other: str
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the first is the newer one."""
+        return release(self.one) > release(self.other)
+
+
+@dataclass
+class _Carried:
+    """Registers whose values differ for a known reason: index to (reason, value here, value there).
+
+    ``shifted`` is why the host's steps may fall elsewhere in the two runs, empty if they do not.
+    """
+
+    by_index: dict[int, tuple[str, int, int]] = field(default_factory=dict)
+    shifted: str = ""
+
+    def holds(self, index: int, here: int, there: int) -> bool:
+        return index in self.by_index and self.by_index[index][1:] == (here, there)
+
+    def reason(self) -> str:
+        """Why a difference may be a consequence; empty if nothing that is carried is ever read."""
+        read = (why for index, (why, _, _) in self.by_index.items() if NAMES[index] not in NEVER_READ)
+        return self.shifted or next(read, "")
+
+
+@dataclass
+class _Comparison:
+    """One walk along two traces; ``faults`` are the last ones on each page of the guest."""
+
+    changes: Changes
+    swapped: bool
+    judged: list[Judged] = field(default_factory=list)
+    unchecked: Counter[str] = field(default_factory=Counter)
+    compared: int = 0
+    carried: _Carried = field(default_factory=_Carried)
+    exits: _Pair = (None, None)
+    faults: dict[int, _Pair] = field(default_factory=dict)
+    label: str = "FIRST"
+    call: str = ""
+    going: bool = True
+
+    def walk(self, one: Trace, other: Trace) -> None:
+        """Go along both traces to their ends, or to the first difference that nothing explains."""
+        left, right = list(_switches(one)), list(_switches(other))
+        i = j = 0
+        while i < len(left) or j < len(right):
+            at, a = left[i] if i < len(left) else (-1, None)
+            _, b = right[j] if j < len(right) else (-1, None)
+            if a is not None and a.kind == EXIT:
+                self._name(a)
+            alone = _fault_of_one(a, b)
+            if alone is not None and self._extra(at, left[i : i + 2], right[j : j + 2], alone):
+                i, j = (i, j + 2) if alone else (i + 2, j)
+                continue
+            self._pair(at, a, b)
+            if not self.going:
+                return
+            self.compared += 1
+            if a is not None and a.kind == EXIT:
+                self.exits = a, b
+                if (page := _page(a)) is not None:
+                    self.faults[page] = a, b
+            i, j = i + 1, j + 1
+        if one.status != other.status:
+            if _RUNAWAY in (one.status, other.status):
+                self.unchecked[f"{RELATION}: a guest that runs on by itself"] += 1
+            else:
+                self._judge(len(one.events) - 1, None, None, "run.status", one.status, other.status)
+
+    def _name(self, exit_: Switch) -> None:
+        self.label = exit_class(exit_.code, exit_.esr)
+        self.call = _call(exit_) if self.label in ("HVC64", "SMC64") else ""
+
+    def _extra(self, at: int, left: _Records, right: _Records, alone: int) -> bool:
+        """Whether a row explains that only one of the two had a fault here; ``alone``: which one, 0 or 1."""
+        exit_, after = ((right if alone else left)[k][1] if len(right if alone else left) > k else None for k in (0, 1))
+        if exit_ is None or after is None or after.kind != ENTRY or _seen(after) != exit_.values:
+            return False
+        page = _page(exit_)
+        assert page is not None
+        a, b = (None, exit_) if alone else (exit_, None)
+        here, there = ("nothing" if s is None else f"fault at page {page:#x}" for s in (a, b))
+        label = self.label
+        self._name(exit_)
+        known = self._explain(a, b, "run.fault", here, there)
+        if known is None:
+            self.label = label
+            return False
+        self._judge(at, a, b, "run.fault", here, there)
+        last = self.faults.get(page, (None, None))
+        self.faults[page] = (last[0], exit_) if alone else (exit_, last[1])
+        # The agent came back to do the host's next steps there, or it will do them later.
+        self.carried.shifted = known.id
+        self.going = True
+        return True
+
+    def _pair(self, at: int, a: Switch | None, b: Switch | None) -> None:
+        if a is None or b is None or a.kind != b.kind:
+            shown = tuple("nothing" if s is None else KIND_NAMES[s.kind] for s in (a, b))
+            self._judge(at, a, b, "run.event", *shown)
+            return
+        if a.kind == EXIT and exit_class(b.code, b.esr) != self.label:
+            self._judge(at, a, b, "run.exit", self.label, exit_class(b.code, b.esr))
+            return
+        for name, here, there in _rows(a, b, self.label):
+            if here != there:
+                self._judge(at, a, b, f"{KIND_NAMES[a.kind]}.{name}", here, there)
+        kept: dict[int, tuple[str, int, int]] = {}
+        for index, (here, there) in enumerate(zip(_seen(a), _seen(b), strict=True)):
+            if here == there:
+                continue
+            name = NAMES[index]
+            if name in NEVER_COMPARED:
+                self.unchecked[f"{RELATION}: {NEVER_COMPARED[name]}"] += 1
+            elif self.carried.holds(index, here, there):
+                kept[index] = self.carried.by_index[index]
+            elif a.kind != EXIT and index < 4 and self.call in NEVER_THE_SAME:
+                why = f"{self.call} returns {NEVER_THE_SAME[self.call]}"
+                self.unchecked[f"{RELATION}: {why}"] += 1
+                kept[index] = why, here, there
+            else:
+                known = self._judge(at, a, b, f"{KIND_NAMES[a.kind]}.{name}", here, there)
+                if known is not None:
+                    kept[index] = known.id, here, there
+        self.carried = _Carried(kept, self.carried.shifted)
+
+    def _explain(self, a: Switch | None, b: Switch | None, what: str, here: Value, there: Value) -> Intended | None:
+        event, _, register = what.partition(".")
+        page = _page(a or b or _NOWHERE)
+        last = (None, None) if page is None else self.faults.get(page, (None, None))
+        exits_, faults, events = ((y, x) if self.swapped else (x, y) for x, y in (self.exits, last, (a, b)))
+        old, new = (there, here) if self.swapped else (here, there)
+        return self.changes.explain(Spot(event, register, self.label, self.call, exits_, faults, events), old, new)
+
+    def _judge(
+        self, at: int, a: Switch | None, b: Switch | None, what: str, here: Value, there: Value
+    ) -> Intended | None:
+        """File a difference, and note whether the two runs can still be compared; return what explains it."""
+        known, reason = self._explain(a, b, what, here, there), self.carried.reason()
+        if known is None and reason:
+            self.unchecked[f"{RELATION}: behind {reason}, which it may follow from"] += 1
+        else:
+            step = (a or b or _NOWHERE).step
+            found = Divergence(RELATION, what, here, there, self.label, at, step, self.call)
+            self.judged.append(Judged(found, known))
+        self.going = self.going and known is not None and not what.startswith("run.")
+        return known
+
+
+_NOWHERE = Switch(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ())
+
+
+def compare(one: Trace, other: Trace, changes: Changes, versions: Versions) -> Checked:
+    """Compare two traces of one scenario; ``expected`` of a divergence is the first's value, ``observed`` the other's.
+
+    ``event`` indexes the first trace; ``helper`` names the SMCCC function, if it is about a call.
+    """
+    walk = _Comparison(changes, versions.swapped)
+    walk.walk(one, other)
+    judged, unchecked = tuple(walk.judged), dict(walk.unchecked)
+    return Checked("", 0, {}, {RELATION: walk.compared}, judged, unchecked, {}, ())
+
+
+def _page(event: Switch) -> int | None:
+    """Return the guest page of an abort, None of any other record."""
+    if event.kind != EXIT or exit_class(event.code, event.esr) not in ("IABT_LOW", "DABT_LOW"):
+        return None
+    return (event.hpfar >> 4) << 12
+
+
+def _fault_of_one(a: Switch | None, b: Switch | None) -> int | None:
+    """Return 0 or 1 if only that one of two records can be a fault: the other is elsewhere, or there is none."""
+    if a is not None and b is not None and a.kind == b.kind == EXIT and (a.get("pc"), a.far) != (b.get("pc"), b.far):
+        faults = [_page(event) is not None and not is_mmio(event) for event in (a, b)]
+        # Of two faults, the one that comes first in the code is the one too many.
+        if faults[0] and (not faults[1] or a.get("pc") < b.get("pc")):
+            return 0
+        return 1 if faults[1] else None
+    return None
+
+
+def _call(exit_: Switch) -> str:
+    function = SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF)
+    return "" if function is None else function.name
+
+
+def _switches(trace: Trace) -> Iterator[tuple[int, Switch]]:
+    """Yield the records with their places, without interrupts: neither the exit nor the entry after it."""
+    after_interrupt = False
+    for at, event in enumerate(trace.events):
+        if not isinstance(event, Switch):
+            continue
+        if event.kind == EXIT:
+            after_interrupt = exit_class(event.code, event.esr) == "IRQ"
+        if not after_interrupt and not (event.kind == USER and event.error == EINTR):
+            yield at, event
+
+
+def _rows(a: Switch, b: Switch, label: str) -> Iterator[tuple[str, int, int]]:
+    """Yield what differs besides registers; FAR_EL2 and HPFAR_EL2 are an abort's, else they are of an earlier one."""
+    if a.kind == EXIT:
+        yield "esr_el2", a.esr, b.esr
+        if label in ("IABT_LOW", "DABT_LOW"):
+            yield "far_el2", a.far, b.far
+            yield "hpfar_el2", a.hpfar, b.hpfar
+    if a.kind == USER:
+        yield "exit_reason", a.code, b.code
+        yield "error", a.error, b.error
+        if a.code == b.code == MMIO:
+            yield "mmio_addr", a.mmio_addr, b.mmio_addr
+            yield "mmio_len", a.mmio_len, b.mmio_len
+            if a.mmio_len & b.mmio_len & _WRITE:
+                bits = (1 << 8 * (a.mmio_len & 0xFF)) - 1
+                yield "mmio_data", a.mmio_data & bits, b.mmio_data & bits
+
+
+def _seen(event: Switch) -> arch.State:
+    """Return the registers as the guest will see them: releases differ in when they apply what is pending."""
+    return arch.apply_pending(event.values, event.pending) if event.kind == ENTRY else event.values

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Intended changes between kernel releases: rows of data, each exact in place, version and values, with its source.
+
+``corpus/known/releases.toml`` holds ``[[intended]]`` rows.  A row says from which release on KVM behaves in the new way
+(``since``), where that shows (events, registers, exit classes, calls) and which pairs of values it explains
+(:data:`RULES`); whatever it does not explain to the bit stays a divergence of relation ``against``.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from harness import contract, exits
+from harness.errors import InputError
+from harness.known import expand
+from harness.registers import MASK64
+from harness.trace import Switch
+
+Release = tuple[int, int, int]
+"""A kernel's version: major, minor, patch level."""
+FILE = "releases.toml"
+VERDICT = "intended"
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where two traces differ; of every pair the first belongs to the older release.
+
+    ``event`` is entry, exit, user or run; ``register`` what differs there; ``call`` the SMCCC function that the last
+    exit asked for, empty if it was none; ``exits`` are the exits before, ``faults`` the last ones on the same page,
+    ``events`` the records that differ (None: only the other release has one).
+    """
+
+    event: str
+    register: str
+    exit_class: str
+    call: str
+    exits: tuple[Switch | None, Switch | None]
+    faults: tuple[Switch | None, Switch | None]
+    events: tuple[Switch | None, Switch | None]
+
+
+Value = int | str
+Rule = Callable[["Intended", Spot, Value, Value], bool]
+"""(row, spot, value on the older release, value on the newer one) to whether the row explains exactly this."""
+
+
+def _values(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
+    return (old, new) == row.values
+
+
+def _sign_extended(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
+    if isinstance(old, str) or isinstance(new, str):
+        return False
+    return bool(new >> 31 == 1) and old == new | 0xFFFF_FFFF << 32
+
+
+def _narrowed(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
+    return isinstance(old, int) and isinstance(new, int) and old == new & row.bits
+
+
+def _load_sign(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
+    exit_, entry = spot.exits[1], spot.events[1]
+    if exit_ is None or entry is None or isinstance(old, str) or isinstance(new, str):
+        return False
+    if not exits.DABT["SSE"].get(exit_.esr) or spot.register != f"x{exits.DABT['SRT'].get(exit_.esr)}":
+        return False
+    width = 8 << exits.DABT["SAS"].get(exit_.esr)
+    return contract.mmio_data(exit_, entry.mmio_data) == new and old == new & (MASK64 >> (64 - width))
+
+
+_LOAD, _STORE, _FETCH = "load", "store", "fetch"
+_TRANSLATION, _PERMISSION = exits.FSC_TRANSLATION | 3, exits.FSC_PERMISSION | 3
+"""Fault status of a page that is not mapped at stage 2, and of one that is, but not for this access (level 3)."""
+
+
+def _fault(exit_: Switch | None) -> tuple[str, int]:
+    """Return what an abort was about, and its fault status; empty for any other record."""
+    kind = "" if exit_ is None else exits.exit_class(exit_.code, exit_.esr)
+    if exit_ is None or kind not in ("IABT_LOW", "DABT_LOW"):
+        return "", 0
+    access = _FETCH if kind == "IABT_LOW" else _STORE if exits.DABT["WNR"].get(exit_.esr) else _LOAD
+    return access, exits.DABT["FSC"].get(exit_.esr)
+
+
+def _copied_page(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
+    """A store found a page that a load had mapped read-only, and the kernel copied it.
+
+    From there on the older release has the copy mapped read-only, the newer one has nothing mapped; once a load has
+    mapped it again there, too, only the older one still has to fault at a store.
+    """
+    before, after = map(_fault, spot.faults)
+    here, there = map(_fault, spot.events)
+    if before != (_STORE, _PERMISSION):
+        return False
+    if after == (_STORE, _PERMISSION):
+        if not here[0]:
+            return there == (_LOAD, _TRANSLATION)
+        differ = isinstance(old, int) and isinstance(new, int) and old ^ new == _PERMISSION ^ _TRANSLATION
+        return differ and here[1] == _PERMISSION and there == (here[0], _TRANSLATION) and here[0] != _LOAD
+    return after == (_LOAD, _TRANSLATION) and here == (_STORE, _PERMISSION) and not there[0]
+
+
+RULES: Mapping[str, tuple[Rule, str]] = MappingProxyType(
+    {
+        "values": (_values, "exactly the row's values, the older release's first"),
+        "sign_extended": (_sign_extended, "the older value is the newer one, sign-extended from 32 to 64 bits"),
+        "narrowed": (_narrowed, "the older value is the newer one, of which the older release keeps the row's bits"),
+        "copied_page": (
+            _copied_page,
+            "faults on a page that a store made the kernel copy: the older release keeps the copy mapped read-only",
+        ),
+        "load_sign": (_load_sign, "the load's register: sign-extended data as owed; the older release's has no sign"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """A row; an empty condition holds everywhere."""
+
+    id: str
+    since: Release
+    events: frozenset[str]
+    registers: frozenset[str]
+    exits: frozenset[str]
+    calls: frozenset[str]
+    explains: str
+    values: tuple[Value, ...]
+    bits: int
+    why: str
+    source: str
+    verdict: str = VERDICT
+
+    def holds(self, spot: Spot, old: Value, new: Value) -> bool:
+        """Tell whether the row explains this difference; that its release is between the two is another matter."""
+        return (
+            spot.event in self.events
+            and spot.register in self.registers
+            and (not self.exits or spot.exit_class in self.exits)
+            and (not self.calls or spot.call in self.calls)
+            and RULES[self.explains][0](self, spot, old, new)
+        )
+
+
+_TEXTS = ("id", "since", "explains", "why", "source")
+_LISTS = ("events", "registers", "exits", "calls")
+
+
+def release(version: str) -> Release:
+    """Return the kernel's version at the front of a release or package version; (0, 0, 0) if it has none."""
+    match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version)
+    return (0, 0, 0) if match is None else (int(match[1]), int(match[2]), int(match[3] or 0))
+
+
+def _number(value: object, where: str, key: str) -> Value:
+    if isinstance(value, str) and re.fullmatch(r"0x[0-9a-f]{1,16}", value):
+        return int(value, 16)
+    if isinstance(value, str) and value:
+        return value
+    raise InputError(where, None, f"{key}: expected a hexadecimal number such as '0x1f' or a text")
+
+
+def _row(row: Mapping[str, Any], where: str) -> Intended:
+    wrong = set(row) - {*_TEXTS, *_LISTS, "values", "bits"}
+    if wrong:
+        raise InputError(where, None, f"unknown key {sorted(wrong)[0]!r}")
+    for key in _TEXTS:
+        if not isinstance(row.get(key), str) or not row[key]:
+            raise InputError(where, None, f"{key}: expected a text")
+    where = f"{where}, {row['id']}"
+    for key in _LISTS:
+        value = row.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise InputError(where, None, f"{key}: expected a list of texts")
+    if not row.get("events") or not row.get("registers"):
+        raise InputError(where, None, "expected events and registers: a row says where it shows")
+    if row["explains"] not in RULES:
+        raise InputError(where, None, f"explains {row['explains']!r}: expected one of {', '.join(RULES)}")
+    since = release(row["since"])
+    if not re.fullmatch(r"\d+\.\d+(\.\d+)?", row["since"]):
+        raise InputError(where, None, f"since {row['since']!r}: expected a release such as '6.13' or '6.12.50'")
+    values = row.get("values", [])
+    if not isinstance(values, list) or len(values) != (2 if row["explains"] == "values" else 0):
+        raise InputError(where, None, "values: expected two with rule 'values', else none")
+    bits = _number(row["bits"], where, "bits") if "bits" in row else 0
+    if isinstance(bits, str) or bool(bits) != (row["explains"] == "narrowed"):
+        raise InputError(where, None, "bits: expected a number with rule 'narrowed', else none")
+    events, registers, classes, calls = (frozenset(expand(row.get(key, []))) for key in _LISTS)
+    return Intended(
+        row["id"],
+        since,
+        events,
+        registers,
+        classes,
+        calls,
+        row["explains"],
+        tuple(_number(value, where, "values") for value in values),
+        bits,
+        row["why"],
+        row["source"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The rows whose release is between two others: what may differ between them."""
+
+    rows: tuple[Intended, ...]
+
+    def explain(self, spot: Spot, old: Value, new: Value) -> Intended | None:
+        """Return the row that explains a difference, None if none does."""
+        return next((row for row in self.rows if row.holds(spot, old, new)), None)
+
+
+def load_changes(directory: Path) -> tuple[Intended, ...]:
+    """Read ``releases.toml`` of a directory.  InputError: it, or a row of it, is wrong."""
+    path = directory / FILE
+    try:
+        rows = tomllib.loads(path.read_text(encoding="utf-8"))["intended"]
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError) as error:
+        raise InputError(str(path), None, f"no list of intended changes: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(str(path), None, "expected [[intended]] rows")
+    found = tuple(_row(row, str(path)) for row in rows)
+    ids = [row.id for row in found]
+    if len(set(ids)) != len(ids):
+        raise InputError(str(path), None, f"the id {next(i for i in ids if ids.count(i) > 1)!r} is used twice")
+    return found
+
+
+def between(rows: tuple[Intended, ...], one: str, other: str) -> Changes:
+    """Return the rows that separate two package versions or releases, whichever is the older."""
+    old, new = sorted((release(one), release(other)))
+    return Changes(tuple(row for row in rows if old < row.since <= new))
