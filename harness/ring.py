@@ -14,7 +14,7 @@ from harness.trace import ENTRY, EXIT, USER, ContextLayout, Switch
 PAD = 0
 """The type of a header that fills the piece before the wrap."""
 _API = struct.Struct(f"<{len(protocol.API_WORDS)}Q")
-_WORDS = len(protocol.SWITCH_WORDS)
+_SWITCH = struct.Struct(f"<{len(protocol.SWITCH_WORDS)}Q")
 
 
 def decode(area: memoryview, tail: int, head: int, layout: ContextLayout) -> Iterator[Recorded]:
@@ -23,7 +23,7 @@ def decode(area: memoryview, tail: int, head: int, layout: ContextLayout) -> Ite
     AgentProtocolError: a record that the protocol does not have.
     """
     size = len(area)
-    header, switch, pick = protocol.RECORD_HEADER, layout.record, layout.pick
+    header, values_of = protocol.RECORD_HEADER, layout.values
     sizes = dict.fromkeys((ENTRY, EXIT, USER), protocol.SWITCH_SIZE + layout.size) | {API: protocol.API_SIZE}
     while tail < head:
         at = tail % size
@@ -40,6 +40,7 @@ def decode(area: memoryview, tail: int, head: int, layout: ContextLayout) -> Ite
                 raise AgentProtocolError(f"ring at {tail:#x}: call {op}, expected one of {sorted(CALL_NAMES)}")
             yield Recorded(vm, vcpu, Api(CALL_NAMES[op], *arguments))
         else:
-            values = switch.unpack_from(area, at + header.size)
-            yield Recorded(vm, vcpu, Switch._make((kind, step, *values[:_WORDS], pick(values))))
+            words = _SWITCH.unpack_from(area, at + header.size)
+            values = values_of(bytes(area[at + protocol.SWITCH_SIZE : at + length]))
+            yield Recorded(vm, vcpu, Switch._make((kind, step, *words, values)))
         tail += length

@@ -72,16 +72,16 @@ class ContextLayout:
     slots: tuple[int, ...]  # one a register of registers.STATE
 
     @cached_property
-    def pick(self) -> Callable[[tuple[int, ...]], tuple[int, ...]]:
-        """Take the words of a whole record (header words first) to the register values."""
-        words = len(protocol.SWITCH_WORDS)
-        getter: Callable[[tuple[int, ...]], tuple[int, ...]] = itemgetter(*(words + slot for slot in self.slots))
-        return getter
-
-    @cached_property
-    def record(self) -> struct.Struct:
-        """A whole switch record after its header, as u64 words."""
-        return struct.Struct(f"<{len(protocol.SWITCH_WORDS) + self.size // 8}Q")
+    def values(self) -> Callable[[bytes], tuple[int, ...]]:
+        """Take the bytes of a whole context to the register values."""
+        order = sorted(set(self.slots))
+        formats, at = "", 0
+        for slot in order:
+            formats += f"{8 * (slot - at)}xQ" if slot != at else "Q"
+            at = slot + 1
+        words = struct.Struct(f"<{formats}{self.size - 8 * at}x").unpack
+        pick = itemgetter(*(order.index(slot) for slot in self.slots))
+        return lambda context: pick(words(context))
 
     def to_json(self) -> Mapping[str, object]:
         """The layout as plain data."""
@@ -112,6 +112,7 @@ class Trace:
 
 
 _HOST = struct.Struct(f"<{len(protocol.HOST_WORDS)}Q")
+_SWITCH = struct.Struct(f"<{len(protocol.SWITCH_WORDS)}Q")
 _STATUS_NAMES: Mapping[int, str] = {number: name for name, number in protocol.STATUS.items()}
 
 
@@ -129,23 +130,31 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]
     AgentProtocolError: a record of a type or size that the protocol does not have, or one cut short.
     """
     events: list[Event] = []
-    header, switch, pick = protocol.RECORD_HEADER, layout.record, layout.pick
+    append, header, values_of = events.append, protocol.RECORD_HEADER.unpack_from, layout.values
+    area = bytes(area)
     switch_size = protocol.SWITCH_SIZE + layout.size
     at, end = 0, len(area)
-    words = len(protocol.SWITCH_WORDS)
+    # Most records hold what the one before them held.
+    last = b""
+    values: tuple[int, ...] = ()
     while at < end:
-        if end - at < header.size:
-            raise AgentProtocolError(f"record at {at:#x}: {end - at} bytes left, a header has {header.size}")
-        kind, size, step, _ = header.unpack_from(area, at)
+        if end - at < protocol.RECORD_HEADER.size:
+            raise AgentProtocolError(
+                f"record at {at:#x}: {end - at} bytes left, a header has {protocol.RECORD_HEADER.size}"
+            )
+        kind, size, step, _ = header(area, at)
         expected = protocol.HOST_SIZE if kind == HOST else switch_size
         if kind not in (ENTRY, EXIT, USER, HOST) or size != expected or size > end - at:
             found = f"type {kind}, {size} bytes, {end - at} left"
             raise AgentProtocolError(f"record at {at:#x}: {found}, expected {expected} bytes")
+        body = at + protocol.RECORD_HEADER.size
         if kind == HOST:
-            op, a, b, error, asked = _HOST.unpack_from(area, at + header.size)
-            events.append(Host(kind, step, op, a, b, error, bool(asked)))
+            op, a, b, error, asked = _HOST.unpack_from(area, body)
+            append(Host(kind, step, op, a, b, error, bool(asked)))
         else:
-            values = switch.unpack_from(area, at + header.size)
-            events.append(Switch._make((kind, step, *values[:words], pick(values))))
+            context = area[at + protocol.SWITCH_SIZE : at + size]
+            if context != last:
+                last, values = context, values_of(context)
+            append(Switch._make((kind, step, *_SWITCH.unpack_from(area, body), values)))
         at += size
     return tuple(events)

@@ -55,6 +55,15 @@ def test_slots_may_be_anywhere() -> None:
 
 
 @settings(deadline=None)
+@given(st.lists(SWITCHES, min_size=1, max_size=3), st.lists(st.integers(0, 2), max_size=8), HOSTS)
+def test_contexts_that_come_again(switches: list[Switch], order: list[int], host: Host) -> None:
+    """A context equal to that of the record before is not taken apart again."""
+    events = [switches[i % len(switches)] for i in order]
+    events = [*events, host, *events, *reversed(events)]
+    assert decode(b"".join(map(record, events)), LAYOUT) == tuple(events)
+
+
+@settings(deadline=None)
 @given(EVENTS)
 def test_round_trip(events: list[Event]) -> None:
     area = b"".join(map(record, events))
