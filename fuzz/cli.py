@@ -16,6 +16,7 @@ from fuzz import (
     against_cli,
     bench_cli,
     bisect_cli,
+    check_cli,
     confirm_cli,
     export_cli,
     findings_cli,
@@ -24,6 +25,7 @@ from fuzz import (
     lemma_cli,
     matrix_cli,
     minimise_cli,
+    record_cli,
     replay_cli,
     report_cli,
     setup_cli,
@@ -51,6 +53,8 @@ examples:
   shadowfuzz report --out report.html       the same as one HTML page (serve: live, on this machine)
   shadowfuzz export ID                      a finding to hand over: scenario and standalone C program
   shadowfuzz lemma --seconds 60             level against level of the model, without any VM
+  shadowfuzz record --linux --out TRACE     every world switch of a Linux guest, or of your own program
+  shadowfuzz check TRACE                    the same recording against the model, without any VM
   shadowfuzz bench                          exits a second: bare, recorded, checked
 
 `shadowfuzz COMMAND --help` says more of each.
@@ -134,6 +138,8 @@ def build_parser() -> argparse.ArgumentParser:
         matrix_cli,
         bisect_cli,
         against_cli,
+        record_cli,
+        check_cli,
     )
     for command in commands:
         command.add_parser(subparsers)

@@ -81,7 +81,7 @@ def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Cat
         prediction = predict(round_, level)
         paths.append((round_.exit_class, prediction.path))
         _count(relations, unchecked, undefined, prediction)
-        judged += _judge(round_, prediction, catalogue, lossy)
+        judged += judge_round(round_, prediction, catalogue, lossy)
         relations["host"] += 1
         for found in compare_owed(round_, lossy):
             _take(found, judged, unchecked)
@@ -112,7 +112,8 @@ def _count(relations: Counter[str], unchecked: Counter[str], undefined: Counter[
         relations["restore"] += 1
 
 
-def _judge(round_: Round, prediction: Prediction, catalogue: Catalogue, lossy: Mapping[int, int]) -> list[Judged]:
+def judge_round(round_: Round, prediction: Prediction, catalogue: Catalogue, lossy: Mapping[int, int]) -> list[Judged]:
+    """Return the divergences of one turn of the host, each with the entry that explains it."""
     found = tuple(compare.compare_round(round_, prediction))
     if not found:
         return []

@@ -17,7 +17,7 @@ from harness.exits import DABT
 from harness.registers import BY_ONE_REG, INDEX, MASK64, NAMES, STATE
 from harness.sysregs import Owed
 from harness.trace import Switch
-from harness.world import SCENARIO, World
+from harness.world import PSCI_0_2, SCENARIO, World
 
 IPA_BITS = 40
 """Size of the guest's physical address space: KVM_CREATE_VM type 0 (KVM API 4.2)."""
@@ -82,12 +82,16 @@ def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
     """Apply what KVM owes before it runs the guest again or returns; say why if nobody knows."""
     kind = exits.exit_class(exit_.code, exit_.esr)
     if kind == "HVC64":
+        if not round_.world.features & PSCI_0_2:
+            return "a call of a vCPU without PSCI 0.2"
         _call(turn, exit_, round_.world)
     elif kind == "SMC64":
         _secure_call(turn, exit_)
     elif kind == "WFX":
         turn.values[:] = arch.skip(tuple(turn.values))
     elif kind == "SYS64":
+        if not round_.world.plain and contract.system_access(exit_.esr).owed is Owed.UNDEFINED:
+            return "a system register of a feature that the vCPU may have"
         _system_register(turn, exit_, round_.action.inject)
     elif kind in ("IABT_LOW", "DABT_LOW"):
         return _abort(turn, exit_, kind, round_.world)

@@ -8,6 +8,7 @@
     {"kind": "host", "step": 1, "op": 5, "a": "0x80", "b": "0x0", "error": 0, "asked": true}
     ]}
 
+This is format 1, of one scenario; format 2 is a recording of a whole program (:mod:`harness.recording`).
 64-bit values are hexadecimal strings: JSON readers keep only 53 bits of a number.  ``values`` holds the registers
 that differ from the entry, exit or user record before it (from all zeros in the first).
 """
@@ -26,6 +27,7 @@ from harness.registers import INDEX, NAMES
 from harness.trace import HOST, Event, Host, Switch, Trace
 
 FORMAT = "shadowfuzz-trace 1"
+GZIP_MAGIC = b"\x1f\x8b"
 MAX_BYTES = 16 << 20
 """Longest trace text, in bytes."""
 NO_VALUES = (0,) * len(NAMES)
@@ -155,6 +157,8 @@ def parse_trace(text: str | bytes, where: str = "trace") -> Trace:
     """Parse the text of a trace; InputError for anything that is none."""
     if len(text) > MAX_BYTES:
         raise InputError(where, None, f"longer than {MAX_BYTES} bytes")
+    if isinstance(text, bytes) and text.startswith(GZIP_MAGIC):
+        raise InputError(where, None, "a recording (format 2): `shadowfuzz check` reads it")
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:

@@ -189,12 +189,18 @@ static int on_events(struct kretprobe_instance *instance, struct pt_regs *regs)
 	return 0;
 }
 
+/*
+ * Slots as they come and go, at the architecture's hook: the functions before it are inlined here and there.  It is
+ * called only once nothing can fail any more, and returns nothing.
+ */
 static int on_slot(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
-	const struct kvm_userspace_memory_region *slot = (void *)regs->regs[1];
+	const struct kvm_memory_slot *old = (void *)regs->regs[1], *new = (void *)regs->regs[2];
+	const struct kvm_memory_slot *slot = regs->regs[3] == KVM_MR_DELETE ? old : new;
+	u64 size = regs->regs[3] == KVM_MR_DELETE ? 0 : slot->npages << PAGE_SHIFT;
 
 	*(struct call *)instance->data = (struct call){ vm_flags((void *)regs->regs[0]), SF_API_SLOT,
-		slot->slot, slot->flags, slot->guest_phys_addr, slot->memory_size };
+		slot->id, slot->flags, slot->base_gfn << PAGE_SHIFT, size };
 	return 0;
 }
 
@@ -224,8 +230,8 @@ static int on_return(struct kretprobe_instance *instance, struct pt_regs *regs)
 	struct call *call = (struct call *)instance->data;
 	long result = (int)regs_return_value(regs);
 
-	if (call->op == SF_API_RESET || call->op == SF_API_DESTROY)
-		result = 0; /* the one returns nothing since 6.7, the other never did */
+	if (call->op == SF_API_RESET || call->op == SF_API_SLOT || call->op == SF_API_DESTROY)
+		result = 0; /* they return nothing; the first of them since 6.7 */
 	record_api(call->flags, call->op, call->a, call->b, call->c, call->d, result < 0 ? -result : 0);
 	return 0;
 }
@@ -238,13 +244,10 @@ static struct kretprobe watched[] = {
 	SF_WATCHED("kvm_arm_set_reg", on_set_reg),
 	SF_WATCHED("kvm_reset_vcpu", on_reset),
 	SF_WATCHED("__kvm_arm_vcpu_set_events", on_events),
-	SF_WATCHED("__kvm_set_memory_region", on_slot),
+	SF_WATCHED("kvm_arch_commit_memory_region", on_slot),
 	SF_WATCHED("kvm_io_bus_register_dev", on_device),
 	SF_WATCHED("kvm_arch_destroy_vm", on_destroy),
 };
-
-/* Since 6.14 the function has another name (virt/kvm/kvm_main.c). */
-#define SF_SLOT_FUNCTION "kvm_set_memory_region"
 
 static int start_watching(void)
 {
@@ -252,12 +255,6 @@ static int start_watching(void)
 
 	for (i = 0; watch && i < ARRAY_SIZE(watched); i++) {
 		error = register_kretprobe(&watched[i]);
-		if (error && watched[i].entry_handler == on_slot) {
-			watched[i].kp.symbol_name = SF_SLOT_FUNCTION;
-			watched[i].kp.addr = NULL;
-			watched[i].kp.flags = 0;
-			error = register_kretprobe(&watched[i]);
-		}
 		if (error) {
 			pr_err("shadowfuzz: %s cannot be watched: %d\n", watched[i].kp.symbol_name, error);
 			return error;
