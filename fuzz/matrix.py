@@ -83,9 +83,12 @@ def make_case(name: str, scenario: Scenario) -> Case:
 
 
 def crossed_configs() -> tuple[MachineConfig, ...]:
-    """Return the configurations that are crossed with kernels: those that differ in more than the kernel."""
+    """Return the configurations that are crossed with kernels: those that differ in more than the kernel.
+
+    Of several that differ in nothing else, the one that is bound to no kernel of the archive, then the first.
+    """
     found: dict[tuple[object, ...], MachineConfig] = {}
-    for config in map(load_config, list_configs()):
+    for config in sorted(map(load_config, list_configs()), key=lambda config: bool(config.kernel_version)):
         found.setdefault((config.mode, config.cpu, config.machine), config)
     return tuple(found.values())
 

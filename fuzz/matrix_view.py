@@ -23,8 +23,7 @@ INTRODUCTION: tuple[str, ...] = (
     "run side by side in time, so that a later column need not be a later kernel.",
     "",
     "A kernel whose headers have left the archive is recorded with a module that borrows a neighbour's; where KVM",
-    "keeps things is then read from the kernel's own BTF, and no relation is left out. Protected mode from 7.3 on",
-    "keeps most of a vCPU's registers at EL2, where the module cannot read them: those targets cannot run.",
+    "keeps things is then read from the kernel's own BTF, and no relation is left out.",
 )
 
 

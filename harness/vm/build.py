@@ -20,7 +20,7 @@ from harness.vm import layout_header, protocol_header
 from harness.vm.archive import recall
 from harness.vm.btf import read_btf
 from harness.vm.cache import Cache, Entry, default_root, hash_inputs
-from harness.vm.config import MachineConfig, Mode
+from harness.vm.config import MachineConfig
 from harness.vm.emulator import QEMU, Emulator, find, obtain
 from harness.vm.image import build_initramfs
 from harness.vm.kernel import IMAGE_MAGIC as IMAGE_MAGIC
@@ -30,7 +30,6 @@ from harness.vm.kernel import read_image as read_image
 from harness.vm.kernels import STATE, Fetched, borrow, fetch, find_fetched, find_kernel
 from harness.vm.packages import Archive, Package, open_archive, unpack
 from harness.vm.process import Progress, quiet, require_tool, run_tool
-from harness.vm.versions import linux_version
 
 GUEST_SOURCES = Path(__file__).resolve().parent / "guest"
 CROSS = "aarch64-linux-gnu-"
@@ -106,7 +105,6 @@ def prepare(
             progress,
             KERNEL_ROOM,
         )
-    _refuse_unseen(config, str(kernel_entry.facts["release"]))
     guest_entry = where.get(
         "guest",
         _guest_key(kernel_entry, guest),
@@ -115,23 +113,6 @@ def prepare(
         GUEST_ROOM,
     )
     return replace(_target(config, kernel_entry, guest_entry, kernel, given), qemu=qemu)
-
-
-LAZY_SINCE = (7, 3)
-"""From here on pKVM keeps a vCPU's registers at EL2 and gives the host only PC, PSTATE and the fault at most exits."""
-
-
-def _refuse_unseen(config: MachineConfig, release: str) -> None:
-    """Raise SetupError where the host's copy of a vCPU, which the module records, is not what runs.
-
-    Source: arch/arm64/kvm/hyp/nvhe/pkvm.c of 7.3 and kvm.md, "Where KVM keeps it"; seen on 7.3.4, where AFSR0_EL1,
-    ESR_EL1 and others in the host's copy stay as they were at reset.
-    """
-    if config.mode is Mode.PROTECTED and linux_version(release) >= LAZY_SINCE:
-        raise SetupError(
-            f"Linux {release} in protected mode keeps a vCPU's registers at EL2, where the recording module "
-            "cannot read them: take an older kernel, or another mode"
-        )
 
 
 def find_prepared(

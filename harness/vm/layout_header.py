@@ -28,6 +28,11 @@ PLACES: Mapping[str, tuple[str, str]] = {
 
 SLOTS = tuple(dict.fromkeys(r.sys_reg for r in registers.STATE if r.sys_reg is not None))
 
+LAZY_SINCE = (7, 3)
+"""From here on pKVM keeps a vCPU's registers at EL2 and copies most of them to the host only when it asks."""
+SYNC_CALL = "__KVM_HOST_SMCCC_FUNC___pkvm_vcpu_sync_state"
+"""The call that asks (arch/arm64/include/asm/kvm_asm.h of 7.3)."""
+
 FRAME_SIZES: tuple[str, ...] = ("module", "kernel_param")
 FRAME_OFFSETS: tuple[str, ...] = (
     *("module.name", "module.init", "tracepoint.name", "kprobe.addr", "kprobe.symbol_name"),
@@ -61,6 +66,8 @@ def render_borrowed(btf: Btf, release: str) -> str:
     major, minor = linux_version(release)
     numbers = _slots(btf, release)
     lines = ["#define SF_BORROWED 1"]
+    if (major, minor) >= LAZY_SINCE:
+        lines.append(f"#define SF_SYNC_ID {_sync_call(btf, release)}")
     for macro, (kind, member) in PLACES.items():
         lines.append(f"#define {macro}(v) (*({kind} *)((u8 *)(v) + {_offset(btf, f'kvm_vcpu.{member}', release)}))")
     context = _offset(btf, "kvm_vcpu.arch.ctxt", release)
@@ -74,6 +81,13 @@ def render_borrowed(btf: Btf, release: str) -> str:
         *(f"#define SF_SLOT_{slot} {numbers[slot]}" for slot in SLOTS),
     ]
     return "\n".join(_common(iter(lines))) + "\n"
+
+
+def _sync_call(btf: Btf, release: str) -> int:
+    calls = btf.enum("__kvm_host_smccc_func")
+    if SYNC_CALL not in calls:
+        raise SetupError(f"Linux {release}: its BTF has no {SYNC_CALL}")
+    return calls[SYNC_CALL]
 
 
 def _offset(btf: Btf, path: str, release: str) -> int:

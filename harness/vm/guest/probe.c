@@ -235,6 +235,29 @@ static void on_entry(void *data, unsigned long pc)
 		record(vcpu, SF_RECORD_ENTRY, 0, 0);
 }
 
+#if !defined(SF_BORROWED) && SF_LINUX_VERSION >= KERNEL_VERSION(7, 3, 0)
+#define SF_SYNC_ID __KVM_HOST_SMCCC_FUNC___pkvm_vcpu_sync_state
+#endif
+
+/*
+ * From 7.3 on pKVM keeps the registers of a VM that is not protected at EL2 and gives the host only PC, PSTATE and the
+ * fault; handle_exit_early() asks for the rest, after the tracepoint and not at interrupts (arch/arm64/kvm/handle_exit.c,
+ * handle_exit_pkvm_state).  So ask here: KVM's own call, which writes what the host reads, and nothing at EL2.  Without
+ * pKVM there is no such call, and the hypervisor says so (hyp-main.c, handle_host_hcall).
+ */
+static void fetch_state(void)
+{
+#ifdef SF_SYNC_ID
+	static bool refused;
+	register u64 x0 asm("x0") = KVM_HOST_SMCCC_ID(SF_SYNC_ID);
+
+	if (refused || is_kernel_in_hyp_mode())
+		return;
+	asm volatile("hvc #0" : "+r" (x0) : : "x1", "x2", "x3", "memory");
+	refused = x0 != 0;
+#endif
+}
+
 static void on_exit(void *data, int code, unsigned int ec, unsigned long pc)
 {
 	struct kvm_vcpu *vcpu = running_vcpu();
@@ -242,6 +265,7 @@ static void on_exit(void *data, int code, unsigned int ec, unsigned long pc)
 
 	if (!vcpu)
 		return;
+	fetch_state();
 	control->exits++;
 	if (control->record)
 		record(vcpu, SF_RECORD_EXIT, (u32)code, 0);
