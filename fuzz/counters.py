@@ -49,6 +49,12 @@ class Counters:
         if self._buffer[index] != 255:
             self._buffer[index] += 1
 
+    def fill(self, counts: bytes) -> None:
+        """Set all counters at once.  ValueError: not as many as there are."""
+        if len(counts) != self.size:
+            raise ValueError(f"{len(counts)} counts for {self.size} counters")
+        ctypes.memmove(self._buffer, counts, self.size)
+
     def value(self, key_index: int) -> int:
         """How often a key occurred since libFuzzer last cleared the counters."""
         return self._buffer[key_index & self._mask]

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, TextIO
 from fuzz.arguments import add_subject
 from fuzz.campaign import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.database import Database, default_url
+from fuzz.guidance import MODES, choose
 from fuzz.history import SAMPLE_SECONDS, History
+from fuzz.launch import Launcher
 from fuzz.pair import open_bench
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.summary import Asked, status_line, summarise, text
@@ -83,6 +85,11 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--against", metavar="NAME", help="run every scenario there, too, and compare what the two recorded"
     )
+    parser.add_argument(
+        "--coverage",
+        choices=MODES,
+        help="what guides the search: decisions of the model, edges of KVM's own code, or both (both, if gcc is here)",
+    )
     parser.add_argument("--seed", type=_seed, metavar="N", help="of the random numbers (any; the summary names it)")
     parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
     parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (sqlite in --out)")
@@ -117,20 +124,14 @@ def run_fuzz(args: argparse.Namespace) -> int:
     seed = int(args.seed) if args.seed is not None else secrets.randbits(32)
     url = args.store or default_url(out)
     names = tuple(name for name in (args.target, args.against) if name is not None)
-    asked = Asked(bench.subjects, names, kernel, seed, int(args.jobs), args.out, started, url)
-
-    def launch(index: int, incarnation: int, stats: Path) -> list[str]:
-        # Workers differ, and so do lives of one worker: else it would run into the same death again.
-        own_seed = (seed + 1009 * index + 65537 * incarnation) % (1 << 32)
-        argv = [sys.executable, "-m", "fuzz.live", "--target", args.target, "--level", args.level]
-        argv += ["--seed", str(own_seed), "--out", str(out), "--stats", str(stats), "--parent", str(os.getpid())]
-        argv += ["--store", url, *(() if args.against is None else ("--against", args.against))]
-        return argv if kernel is None else [*argv, "--kernel", str(kernel)]
+    coverage = choose(args.coverage, bench.sides[0].prepared, lambda line: _say(f"fuzz: {line}"))
+    asked = Asked(bench.subjects, names, kernel, seed, int(args.jobs), args.out, started, url, coverage)
+    launch = Launcher(args.target, args.level, kernel, seed, out, url, coverage, against=args.against)
 
     show = _Status(sys.stderr)
     with campaign_directory(out, [PROJECT / "corpus" / "seeds", PROJECT / "corpus" / "regressions"]):
         database = Database(url)
-        told = {**asdict(asked.subject), "against": args.against, "seed": seed, "jobs": asked.jobs}
+        told = {**asdict(asked.subject), "against": args.against, "seed": seed, "jobs": asked.jobs, "guide": coverage}
         diary = _Diary(History(database), told)
 
         def tick(progress: Progress) -> None:

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -22,12 +23,15 @@ import atheris
 
 from fuzz.counters import Counters
 from fuzz.database import Database
+from fuzz.guidance import BOTH, KVM, MODEL, MODES
 from fuzz.mutate import custom_crossover, custom_mutator
 from fuzz.pair import open_bench
 from fuzz.stats import COVERAGE_SIZE, StatsWriter
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.worker import GiveUp, Services, Worker
 from harness.errors import SetupError, ShadowfuzzError
+from harness.vm.coverage import prepare_coverage
+from harness.vm.edges import EDGES
 
 MAX_INPUT_BYTES = 8192
 """Room for 120 steps and every register."""
@@ -45,17 +49,50 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--store", required=True)
     parser.add_argument("--stats", type=Path, required=True)
+    parser.add_argument("--coverage", choices=MODES, default=MODEL, help="what libFuzzer sees")
+    parser.add_argument("--edges", type=Path, help="count the hypervisor's edges in this file")
     parser.add_argument("--parent", type=int, required=True)
     return parser
 
 
-def services(args: argparse.Namespace, stats: StatsWriter, counters: Counters) -> Services:
+@dataclass(frozen=True, slots=True)
+class Guides:
+    """The counters that libFuzzer reads; None: it does not see these."""
+
+    model: Counters | None
+    kvm: Counters | None
+
+
+def attach(coverage: str) -> Guides:
+    """Register the counters of a mode with libFuzzer."""
+    model = Counters(COVERAGE_SIZE) if coverage in (MODEL, BOTH) else None
+    kvm = Counters(EDGES) if coverage in (KVM, BOTH) else None
+    for counters in (model, kvm):
+        if counters is not None:
+            counters.attach()
+    return Guides(model, kvm)
+
+
+def services(args: argparse.Namespace, stats: StatsWriter, guides: Guides) -> Services:
     """Return the real world for a worker.  InputError, SetupError: an argument or the set-up is wrong."""
     bench = open_bench(args.target, args.level, args.kernel, args.against)
+    plugin = None if args.edges is None else prepare_coverage(bench.sides[0].prepared).plugin(args.edges)
+    if guides.kvm is not None and plugin is None:
+        raise SetupError("guided by the hypervisor's edges, but they are not counted: --edges is missing")
+
+    def hit(index: int) -> None:
+        if guides.model is not None:
+            guides.model.hit(index)
+
+    def ran() -> None:
+        if guides.kvm is not None and plugin is not None:
+            guides.kvm.fill(plugin.map.counters())
+
     database = Database(args.store)
     return Services(
-        boot=bench.boot,
-        hit=counters.hit,
+        boot=lambda: bench.boot(plugin),
+        hit=hit,
+        ran=ran,
         stats=stats,
         findings=Store(database, FINDINGS),
         flaky=Store(database, FLAKY),
@@ -137,11 +174,10 @@ def main(argv: list[str]) -> int:
     if os.getppid() != args.parent:
         return EXIT_GAVE_UP  # it died before it could be our death signal
     stats = StatsWriter(args.stats)
-    counters = Counters(COVERAGE_SIZE)
     load_custom_hooks()
-    counters.attach()
+    guides = attach(args.coverage)
     try:
-        worker = Worker(services(args, stats, counters))
+        worker = Worker(services(args, stats, guides))
         worker.begin()
     except ShadowfuzzError as error:
         stats.add("error", str(error))

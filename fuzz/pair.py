@@ -22,6 +22,7 @@ from harness.scenario import Scenario
 from harness.trace import Trace
 from harness.vm.build import PreparedTarget, prepare
 from harness.vm.config import PROJECT, MachineConfig, load_config
+from harness.vm.edges import Plugin
 from harness.vm.process import Progress, quiet
 from harness.vm.target import boot
 
@@ -64,10 +65,16 @@ class Bench:
         return tuple(side.subject for side in self.sides)
 
     @contextmanager
-    def boot(self) -> Iterator[Watch]:
-        """Boot all and yield what runs scenarios there.  VmLost, AgentProtocolError: a machine is gone."""
+    def boot(self, plugin: Plugin | None = None) -> Iterator[Watch]:
+        """Boot all and yield what runs scenarios there; ``plugin`` watches the first target's KVM.
+
+        VmLost, AgentProtocolError: a machine is gone.
+        """
         with ExitStack() as stack:
-            machines = [stack.enter_context(boot(side.config, side.prepared)) for side in self.sides]
+            machines = [
+                stack.enter_context(boot(side.config, side.prepared, plugin=plugin if side is self.sides[0] else None))
+                for side in self.sides
+            ]
             yield lambda scenario, fresh: self.watch(machines, scenario, fresh)
 
     def watch(self, machines: Sequence[Runs], scenario: Scenario, fresh_vm: bool) -> tuple[Seen, ...]:

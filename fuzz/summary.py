@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fuzz.campaign import CORPUS, Outcome, Progress
+from fuzz.campaign import CORPUS, RUN, Outcome, Progress
 from fuzz.database import Database
+from fuzz.guidance import MODEL, edges_in
 from fuzz.stats import Stats
 from fuzz.store import FINDINGS, FLAKY, SCENARIO, Store
 from harness.errors import InputError
@@ -23,7 +24,7 @@ class Asked:
     """How the campaign was called: what a summary needs to be repeated.
 
     ``subjects`` are what was tested, one or two, ``targets`` their names as they were given; ``store`` is the
-    database's URL.
+    database's URL, ``guide`` what guides the search (:mod:`fuzz.guidance`).
     """
 
     subjects: tuple[Subject, ...]
@@ -34,6 +35,7 @@ class Asked:
     out: Path
     started: float
     store: str
+    guide: str = MODEL
 
     @property
     def subject(self) -> Subject:
@@ -65,7 +67,8 @@ class Summary:
     ``seconds`` run from the first worker being ready; ``checked_exits`` are the exits whose host turn was replayed on
     the model and compared; ``divergences_*`` count registers and flags, not scenarios; ``unchecked`` counts, by reason,
     single comparisons that were masked or impossible.  ``against``: the second target, its kernel and that one's hash,
-    empty if there was none; counts are then those of both.
+    empty if there was none; counts are then those of both.  ``coverage`` counts features of the model's replay,
+    ``kvm_edges`` edges between blocks of KVM's own code (None: not counted).
     """
 
     target: str
@@ -84,7 +87,9 @@ class Summary:
     checked_exits: int
     checked_exits_per_s: float
     relations: Mapping[str, int]
+    guide: str
     coverage: int
+    kvm_edges: int | None
     corpus: int
     divergences_known: int
     known_by_entry: Mapping[str, int]
@@ -144,7 +149,9 @@ def summarise(asked: Asked, outcome: Outcome) -> Summary:
         checked_exits=checked,
         checked_exits_per_s=round(checked / outcome.seconds, 1) if outcome.seconds else 0.0,
         relations=stats.group("relations"),
+        guide=asked.guide,
         coverage=stats.coverage,
+        kvm_edges=len(edges_in(asked.out / RUN)) if asked.guide != MODEL else None,
         corpus=sum(1 for _ in (asked.out / CORPUS).iterdir()),
         divergences_known=stats.total("known"),
         known_by_entry=stats.group("known"),
@@ -255,7 +262,7 @@ def text(summary: Summary) -> str:
         *([f"against {s.against[0]}, Linux {s.against[1]}"] if s.against else []),
         f"{s.seconds:.1f} s of fuzzing" + (f", first checked exit after {first:.1f} s" if first is not None else ""),
         f"scenarios          {s.scenarios}  (invalid inputs {s.invalid_inputs})",
-        f"coverage           {s.coverage}  (corpus {s.corpus})",
+        f"coverage           {s.coverage} of the model{_edges(s.kvm_edges)}  (corpus {s.corpus})",
         f"checked exits/s    {s.checked_exits_per_s:.0f}  ({s.checked_exits} checked of {s.exits})",
         f"exits by class     {_row(s.exits_by_class)}",
         f"relations checked  {_row(s.relations)}",
@@ -282,6 +289,10 @@ def text(summary: Summary) -> str:
     if s.failure:
         lines.append(f"stopped before its time: {s.failure}")
     return "\n".join(lines)
+
+
+def _edges(count: int | None) -> str:
+    return "" if count is None else f", {count} edges of KVM"
 
 
 def _row(counts: Mapping[str, int]) -> str:

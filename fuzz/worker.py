@@ -55,13 +55,15 @@ class GiveUp(Exception):
 class Services:
     """What a worker needs of the world.
 
-    ``boot`` gives what runs scenarios on booted machines and compares; ``hit`` takes a coverage counter; ``findings``
-    and ``flaky`` keep what was found; ``subjects`` are what is tested, one or two; ``now`` is the date as ISO 8601,
-    ``ticks`` a clock in nanoseconds that all processes share.
+    ``boot`` gives what runs scenarios on booted machines and compares; ``hit`` takes a coverage counter; ``ran`` is
+    told when an input has been run, before it is confirmed; ``findings`` and ``flaky`` keep what was found;
+    ``subjects`` are what is tested, one or two; ``now`` is the date as ISO 8601, ``ticks`` a clock in nanoseconds that
+    all processes share.
     """
 
     boot: Callable[[], AbstractContextManager[Watch]]
     hit: Callable[[int], None]
+    ran: Callable[[], None]
     stats: StatsWriter
     findings: Store
     flaky: Store
@@ -128,6 +130,7 @@ class Worker:
 
     def _scenario(self, scenario: Scenario) -> None:
         found = self._run(scenario, fresh_vm=False)
+        self._with.ran()
         self._stats.add("count", "scenarios")
         for seen in found:
             if seen.other is None:

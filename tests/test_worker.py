@@ -64,6 +64,7 @@ class FakeExecutor:
     answers: list[Answer]
     fresh: list[bool] = field(default_factory=list)
     boots: int = 0
+    seen: list[int] = field(default_factory=list)
     next: Answer = field(default_factory=checked)
 
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
@@ -128,6 +129,7 @@ def bench(root: Path, *answers: Answer) -> Bench:
     services = Services(
         boot=executor.watch,
         hit=hits.append,
+        ran=lambda: executor.seen.append(len(executor.fresh)),
         stats=StatsWriter(root / "stats"),
         findings=Store(database, FINDINGS),
         flaky=Store(database, FLAKY),
@@ -157,6 +159,7 @@ def test_fake_divergence_that_comes_back_is_a_finding(tmp_path: Path) -> None:
     b = bench(tmp_path, *[checked(DIVERGENCE)] * 3, checked(DIVERGENCE, DIVERGENCE))
     b.worker.one(TEXT)
     assert b.executor.fresh == [False, False, True]
+    assert b.executor.seen == [1]  # what confirmation covers is no merit of the input
     b.worker.one(TEXT)  # a later member is not run again
     assert len(b.executor.fresh) == 4
     (id_,) = b.findings.ids()

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What guides a campaign: the model's decisions, the hypervisor's edges, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.errors import SetupError
+from harness.vm.build import PreparedTarget
+from harness.vm.coverage import prepare_coverage
+from harness.vm.edges import Edge, read_edges
+
+MODEL, KVM, BOTH = "model", "kvm", "both"
+MODES: tuple[str, ...] = (MODEL, KVM, BOTH)
+SUFFIX = ".edges"
+"""A worker's map of edges has the name of its statistics, with this suffix."""
+
+
+def choose(wanted: str | None, prepared: PreparedTarget, say: Callable[[str], None]) -> str:
+    """Return the mode to run in, everything for it built; with nothing ``wanted``, the best that this machine can do.
+
+    SetupError: the mode that is wanted needs the plugin, and it cannot be built.
+    """
+    if wanted == MODEL:
+        return MODEL
+    try:
+        prepare_coverage(prepared, progress=say)
+    except SetupError as error:
+        if wanted is not None:
+            raise
+        say(f"guided by the model alone, without coverage of the hypervisor: {error}")
+        return MODEL
+    return wanted or BOTH
+
+
+def edges_in(run: Path) -> frozenset[Edge]:
+    """Return the edges that any worker of a campaign saw; ``run`` has their maps."""
+    return frozenset[Edge]().union(*(read_edges(path) for path in run.glob(f"*{SUFFIX}")))
