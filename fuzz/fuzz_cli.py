@@ -55,12 +55,14 @@ what is in --out afterwards (call again with the same directory to go on from th
   findings/<kind>-<id>/   written from it at the end: scenario.scn, finding.json, count, trace.json for each cluster;
                           kind is divergence, crash or internal
   flaky/                  likewise, divergences that did not come back when the scenario was run again
+  dumps/<kind>-<id>/      memory of lost machines: the newest three of each crash, 1 GiB in all
   run/                    the workers' logs and counters of the last campaign
 
 a divergence that the catalogue (corpus/known) does not explain is run again in the same VM and in a fresh one, and is
 a finding if it comes back both times.  `shadowfuzz replay` shows it side by side; the summary has the command.
-Ctrl-C ends a campaign early, in order and with its summary.  A machine that is lost is a finding of kind crash; it is
-booted again, and a worker gives up (and the campaign ends) when that happens five times in a row.
+Ctrl-C ends a campaign early, in order and with its summary.  A machine that is lost is a finding of kind crash,
+with its registers and memory; its last scenarios are tried in fresh machines, and the campaign goes on.  A worker gives
+up (and the campaign ends) when machines are lost five times in a row.
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 the target was lost (even if
 it came back), something is missing here, or a finding could not be written

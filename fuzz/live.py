@@ -23,6 +23,7 @@ import atheris
 
 from fuzz.counters import Counters
 from fuzz.database import Database
+from fuzz.dumps import DUMPS, Dumps
 from fuzz.guidance import BOTH, KVM, MODEL, MODES
 from fuzz.mutate import custom_crossover, custom_mutator
 from fuzz.pair import open_bench
@@ -75,7 +76,8 @@ def attach(coverage: str) -> Guides:
 
 def services(args: argparse.Namespace, stats: StatsWriter, guides: Guides) -> Services:
     """Return the real world for a worker.  InputError, SetupError: an argument or the set-up is wrong."""
-    bench = open_bench(args.target, args.level, args.kernel, args.against)
+    dumps = Dumps(args.out / DUMPS)
+    bench = open_bench(args.target, args.level, args.kernel, args.against, dump=dumps.place)
     plugin = None if args.edges is None else prepare_coverage(bench.sides[0].prepared).plugin(args.edges)
     if guides.kvm is not None and plugin is None:
         raise SetupError("guided by the hypervisor's edges, but they are not counted: --edges is missing")
@@ -91,11 +93,13 @@ def services(args: argparse.Namespace, stats: StatsWriter, guides: Guides) -> Se
     database = Database(args.store)
     return Services(
         boot=lambda: bench.boot(plugin),
+        boot_again=bench.boot_again,
         hit=hit,
         ran=ran,
         stats=stats,
         findings=Store(database, FINDINGS),
         flaky=Store(database, FLAKY),
+        dumps=dumps,
         subjects=bench.subjects,
         now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
         ticks=time.monotonic_ns,
@@ -145,7 +149,7 @@ class Target:
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         """End: at once between two inputs, else when the current one has been counted."""
-        self._stopping = True
+        self._stopping = self._worker.ending = True
         if not self._busy:
             self.leave(0)
 

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
+from fuzz.reproduce import Runs
 from fuzz.worker import Seen, Watch
 from harness import against
 from harness.against import Versions
@@ -23,17 +23,12 @@ from harness.trace import Trace
 from harness.vm.build import PreparedTarget, prepare
 from harness.vm.config import PROJECT, MachineConfig, load_config
 from harness.vm.edges import Plugin
+from harness.vm.executor import Executor
+from harness.vm.postmortem import PostMortem
 from harness.vm.process import Progress, quiet
 from harness.vm.target import boot
 
 KNOWN_DIR = PROJECT / "corpus" / "known"
-
-
-class Runs(Protocol):
-    """What runs scenarios: :class:`harness.vm.executor.Executor`, or a fake in tests."""
-
-    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
-        """Run a scenario and return what was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +48,15 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One target, or two; ``changes`` are those that were meant between the two."""
+    """One target, or two; ``changes`` are those that were meant between the two.
+
+    ``dump`` names a file for the memory of a machine that is lost, None: it is not kept.
+    """
 
     sides: tuple[Side, ...]
     changes: Changes
     versions: Versions
+    dump: Callable[[], Path] | None = None
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
@@ -72,10 +71,20 @@ class Bench:
         """
         with ExitStack() as stack:
             machines = [
-                stack.enter_context(boot(side.config, side.prepared, plugin=plugin if side is self.sides[0] else None))
+                stack.enter_context(self._boot(side, self.dump, plugin if side is self.sides[0] else None))
                 for side in self.sides
             ]
             yield lambda scenario, fresh: self.watch(machines, scenario, fresh)
+
+    def boot_again(self, subject: Subject) -> AbstractContextManager[Runs]:
+        """Boot one of the targets to see it lost once more: its memory is not kept."""
+        return self._boot(next(side for side in self.sides if side.subject == subject), None, None)
+
+    def _boot(
+        self, side: Side, dump: Callable[[], Path] | None, plugin: Plugin | None
+    ) -> AbstractContextManager[Executor]:
+        examine = PostMortem(side.prepared.kernel, dump)
+        return boot(side.config, side.prepared, plugin=plugin, post_mortem=examine)
 
     def watch(self, machines: Sequence[Runs], scenario: Scenario, fresh_vm: bool) -> tuple[Seen, ...]:
         """Run a scenario on each machine; compare each trace with the model, then the two with each other."""
@@ -88,7 +97,12 @@ class Bench:
 
 
 def open_bench(
-    target: str, level: str, kernel: Path | None, other: str | None = None, progress: Progress = quiet
+    target: str,
+    level: str,
+    kernel: Path | None,
+    other: str | None = None,
+    progress: Progress = quiet,
+    dump: Callable[[], Path] | None = None,
 ) -> Bench:
     """Prepare a target, or two; ``kernel`` is the first one's.  InputError, SetupError: a name or set-up is wrong."""
     catalogue = Catalogue.load(KNOWN_DIR, level)
@@ -103,4 +117,4 @@ def open_bench(
         subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, level)
         sides.append(Side(config, prepared, subject, cpu_model(config.cpu), catalogue))
     versions = Versions(sides[0].prepared.package_version, sides[-1].prepared.package_version)
-    return Bench(tuple(sides), between(rows, versions.one, versions.other), versions)
+    return Bench(tuple(sides), between(rows, versions.one, versions.other), versions, dump)

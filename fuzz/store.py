@@ -8,7 +8,9 @@
                            count           how many scenarios showed it so far, decimal
                            trace.json      what was recorded (harness.tracefile)
                            other-trace.json  what the second target recorded, where two were compared
-                           ...             console.txt and earlier scenarios of a crash
+                           console.txt     of a crash: the end of the console
+                           crash.json      and what was taken from the machine (harness.crash)
+                           earlier-01.scn  and what ran before, 01 the last one
 
 The database is the store; directories are written from it and never read back.
 """
@@ -30,6 +32,7 @@ FINDINGS, FLAKY = "findings", "flaky"
 """The shelves: what was confirmed, and what did not come back."""
 SCENARIO, FINDING, COUNT, TRACE = "scenario.scn", "finding.json", "count", "trace.json"
 OTHER_TRACE = "other-trace.json"
+CONSOLE, CRASH, EARLIER = "console.txt", "crash.json", "earlier-"
 FRESH_QEMU = "fresh_qemu"
 """The text that says how often a finding came back in a fresh QEMU: hits and runs, if that was tried."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fuzz.campaign import CORPUS, RUN, Outcome, Progress
 from fuzz.database import Database
+from fuzz.dumps import DUMPS
 from fuzz.guidance import MODEL, edges_in
 from fuzz.stats import Stats
 from fuzz.store import FINDINGS, FLAKY, SCENARIO, Store
@@ -106,6 +107,8 @@ class Summary:
     invalid_inputs: int
     lost_vms: int
     lost_by_reason: Mapping[str, int]
+    memory_dumps: Mapping[str, int]
+    losses_reproduced: Mapping[str, int]
     internal_errors: int
     overflow: int
     worker_deaths: tuple[str, ...]
@@ -168,6 +171,8 @@ def summarise(asked: Asked, outcome: Outcome) -> Summary:
         invalid_inputs=stats.get("count", "invalid"),
         lost_vms=stats.total("lost"),
         lost_by_reason=stats.group("lost"),
+        memory_dumps=stats.group("dumps"),
+        losses_reproduced=stats.group("reproduced"),
         internal_errors=stats.total("internal"),
         overflow=stats.total("overflow"),
         worker_deaths=outcome.deaths,
@@ -272,6 +277,8 @@ def text(summary: Summary) -> str:
         *_table(f"model undefined    {sum(s.undefined.values())}", s.undefined),
         *_table(f"flaky              {s.divergences_flaky}  (in {Path(s.out) / FLAKY})", s.flaky_by_cluster),
         *_table(f"lost VMs           {s.lost_vms}", s.lost_by_reason),
+        *([f"memory dumps       {_row(s.memory_dumps)}  (in {Path(s.out) / DUMPS})"] if s.memory_dumps else []),
+        *([f"brought back       {_row(s.losses_reproduced)}"] if s.losses_reproduced else []),
     ]
     if s.worker_deaths:
         lines.append(f"dead workers       {len(s.worker_deaths)}")

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
+from fuzz.dumps import Dumps
 from fuzz.features import features
+from fuzz.reproduce import Interrupted, Reproducer, Runs
 from fuzz.stats import StatsWriter
-from fuzz.store import OTHER_TRACE, TRACE, Store
+from fuzz.store import CONSOLE, CRASH, EARLIER, OTHER_TRACE, TRACE, Store
 from harness.check import Checked, signature
 from harness.compare import Divergence
+from harness.crash import End, Remains, Report, end_of, from_text, to_text
 from harness.errors import InputError, SetupError, TargetError, VmLost
 from harness.findings import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
 from harness.report.book import NOT_TAKEN, TAKEN
@@ -27,8 +31,10 @@ MAX_LOSSES = 5
 """So many lost machines in a row (none of them finished a scenario) and the worker gives up."""
 MAX_INTERNAL = 20
 """So many failures of our own, and it gives up as well: what it counts means little."""
-REMEMBERED = 8
+REMEMBERED = 16
 """Scenarios that a crash finding shows besides the one that was running."""
+MAX_TRIES = 2
+"""So often a worker tries to reproduce one crash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +61,20 @@ class GiveUp(Exception):
 class Services:
     """What a worker needs of the world.
 
-    ``boot`` gives what runs scenarios on booted machines and compares; ``hit`` takes a coverage counter; ``ran`` is
-    told when an input has been run, before it is confirmed; ``findings`` and ``flaky`` keep what was found;
-    ``subjects`` are what is tested, one or two; ``now`` is the date as ISO 8601, ``ticks`` a clock in nanoseconds that
-    all processes share.
+    ``boot`` gives what runs scenarios on booted machines and compares, ``boot_again`` a machine to lose on purpose;
+    ``hit`` takes a coverage counter; ``ran`` is told when an input has been run, before it is confirmed; ``findings``
+    and ``flaky`` keep what was found, ``dumps`` the memory of lost machines; ``subjects`` are what is tested, one or
+    two; ``now`` is the date as ISO 8601, ``ticks`` a clock in nanoseconds that all processes share.
     """
 
     boot: Callable[[], AbstractContextManager[Watch]]
+    boot_again: Callable[[Subject], AbstractContextManager[Runs]]
     hit: Callable[[int], None]
     ran: Callable[[], None]
     stats: StatsWriter
     findings: Store
     flaky: Store
+    dumps: Dumps
     subjects: tuple[Subject, ...]
     now: Callable[[], str]
     ticks: Callable[[], int]
@@ -82,7 +90,10 @@ class Worker:
         self._watch: Watch | None = None
         self._losses = 0
         self._internal = 0
+        self.ending = False
+        """Set when what takes long is to be left alone."""
         self._recent: deque[Scenario] = deque(maxlen=REMEMBERED)
+        self._tries: Counter[str] = Counter()
         self._branches: set[tuple[str, bool]] = set()
         # What is kept, with how simple its scenario is: a simpler one is worth being confirmed, too.
         self._confirmed = services.findings.simplicities()
@@ -96,6 +107,7 @@ class Worker:
             raise
 
     def _start(self) -> None:
+        self._recent.clear()
         self._watch = self._machine.enter_context(self._with.boot())
         if not self._stats.get("time", "ready"):
             self._stats.put("time", "ready", self._with.ticks())
@@ -234,18 +246,70 @@ class Worker:
     # ---- what is no divergence -----------------------------------------------------------------------------------
 
     def _lost(self, scenario: Scenario | None, error: TargetError) -> None:
-        reason = str(error)
-        console = error.console_tail if isinstance(error, VmLost) else ""
-        self._stats.add("lost", re.sub(r"0x[0-9a-fA-F]+|\d+", "N", reason))
-        lost = error.config if isinstance(error, VmLost) else ""
-        subject = next((s for s in self._with.subjects if s.target == lost), self._with.subjects[0])
-        finding = self._plain("crash", (type(error).__name__, _gist(reason, console)), subject, reason)
-        self._store(self._with.findings, finding, scenario, {"console.txt": console, **self._earlier()})
+        end, reason = _end(error), str(error)
+        console, config = (error.console_tail, error.config) if isinstance(error, VmLost) else ("", "")
+        self._stats.add("lost", f"{end.kind}: {re.sub(r'0x[0-9a-fA-F]+|[0-9]+', 'N', reason)}")
+        subject = next((s for s in self._with.subjects if s.target == config), self._with.subjects[0])
+        finding = self._plain("crash", end.signature, subject, end.sentence)
+        report = Report(end.kind, end.words, end.place, reason, self._remains(error, finding.id))
         self._stats.add("crashes", finding.id)
+        if self._was_tried(finding.id):
+            self._store(self._with.findings, finding, None, {}, seen=True)
+        else:
+            self._store(self._with.findings, finding, scenario, _left(report, console, self._recent))
         self._losses += 1
         self.close()
         if self._losses >= MAX_LOSSES:
             raise GiveUp(f"the machine was lost {self._losses} times in a row, the last time: {reason}") from error
+        if scenario is not None:
+            self._again(finding, report, console, scenario)
+
+    def _remains(self, error: TargetError, id_: str) -> Remains:
+        remains = error.remains if isinstance(error, VmLost) else None
+        if remains is None:
+            return Remains(missing=("nothing was taken from the machine",))
+        if remains.dump is None:
+            return remains
+        try:
+            dump, gone = self._with.dumps.keep(remains.dump, id_)
+        except OSError as full:
+            self._stats.add("dumps", "not kept")
+            return replace(remains, dump=None, missing=(*remains.missing, f"no memory dump: {full.strerror}"))
+        self._stats.add("dumps", "written")
+        if gone:
+            self._stats.add("dumps", "removed for newer ones", gone)
+        return replace(remains, dump=dump)
+
+    def _was_tried(self, id_: str) -> bool:
+        """Tell whether it is known of a crash if it comes back: others of it are only counted."""
+        try:
+            return from_text(self._with.findings.texts(id_).get(CRASH, "")).again is not None
+        except (InputError, ValueError):
+            return False
+
+    def _again(self, finding: Finding, report: Report, console: str, scenario: Scenario) -> None:
+        """Try to bring a loss back, and note with the finding how often that worked."""
+        if self.ending or self._tries[finding.id] >= MAX_TRIES or self._was_tried(finding.id):
+            return
+        self._tries[finding.id] += 1
+        earlier = tuple(self._recent)
+
+        def same(error: TargetError) -> bool:
+            return _end(error).signature == finding.signature
+
+        try:
+            boot = partial(self._with.boot_again, finding.subject)
+            again = Reproducer(boot, same, lambda: self.ending).find(earlier, scenario)
+        except Interrupted:
+            return
+        self._stats.add("reproduced", "yes" if again.hits else "no")
+        if not again.hits and self._tries[finding.id] < MAX_TRIES:
+            return  # another member may
+        # Told by the member that was tried, whichever is simplest: of this one it is known.
+        try:
+            self._with.findings.revise(finding, scenario, _left(replace(report, again=again), console, earlier))
+        except OSError as full:
+            self._stats.add("unwritten", f"{full.strerror or full}")
 
     def _failed(self, scenario: Scenario, error: Exception) -> None:
         where = traceback.extract_tb(error.__traceback__)[-1]
@@ -262,8 +326,19 @@ class Worker:
         never = Tries(0, 0)
         return Finding(kind, key, subject, (), 0, never, never, self._with.now(), detail)
 
-    def _earlier(self) -> dict[str, str]:
-        return {f"earlier-{i}.scn": format_scenario(s) for i, s in enumerate(reversed(self._recent), 1)}
+
+def _left(report: Report, console: str, earlier: Iterable[Scenario]) -> dict[str, str]:
+    """Return the texts of a crash; ``earlier`` are in the order in which they ran, numbered from the last one."""
+    ran = enumerate(reversed(tuple(earlier)), 1)
+    scenarios = {f"{EARLIER}{i:02}.scn": format_scenario(scenario) for i, scenario in ran}
+    return {CONSOLE: console, CRASH: to_text(report), **scenarios}
+
+
+def _end(error: TargetError) -> End:
+    """Return how a machine ended."""
+    if not isinstance(error, VmLost):
+        return end_of(str(error), "", {}, protocol=True)
+    return end_of(error.reason, error.console_tail, error.remains.places if error.remains else {})
 
 
 def _clusters(found: tuple[Seen, ...]) -> dict[Key, list[Divergence]]:
@@ -276,12 +351,3 @@ def _clusters(found: tuple[Seen, ...]) -> dict[Key, list[Divergence]]:
 
 def _texts(seen: Seen) -> dict[str, str]:
     return {name: format_trace(trace) for name, trace in zip((TRACE, OTHER_TRACE), seen.traces, strict=False)}
-
-
-_PANIC = re.compile(r"Kernel panic - not syncing: .*|kernel BUG at .*|Unable to handle kernel .*|Internal error: .*")
-
-
-def _gist(reason: str, console: str) -> str:
-    """What two losses of one cause have in common: the kernel's own last words, else the reason, without numbers."""
-    found = _PANIC.search(console)
-    return re.sub(r"0x[0-9a-fA-F]+|[0-9a-f]{8,}|\d+", "N", found[0] if found else reason)[:200]

@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 
 from fuzz.database import Database, StoreError, default_url
+from fuzz.dumps import DUMPS, Dumps
 from fuzz.features import features
 from fuzz.stats import StatsWriter, read_stats
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.worker import MAX_INTERNAL, MAX_LOSSES, GiveUp, Seen, Services, Watch, Worker
 from harness.check import Checked, Judged
 from harness.compare import Divergence
+from harness.crash import Again, Dump, Remains, from_text
 from harness.errors import AgentProtocolError, SetupError, VmLost
 from harness.findings import Subject
 from harness.registers import STATE
@@ -122,17 +124,20 @@ class Bench:
         return read_stats(self.root / "stats").get(group, name)
 
 
-def bench(root: Path, *answers: Answer) -> Bench:
-    """Return a worker that has begun."""
+def bench(root: Path, *answers: Answer, again: tuple[Answer, ...] = ()) -> Bench:
+    """Return a worker that has begun; ``again`` are the answers of machines that are there to reproduce a loss."""
     database = Database(default_url(root))
     executor, hits, ticks = FakeExecutor(list(answers)), list[int](), count(100)
+    fallen = FakeExecutor(list(again))
     services = Services(
         boot=executor.watch,
+        boot_again=lambda _: fallen.boot(),
         hit=hits.append,
         ran=lambda: executor.seen.append(len(executor.fresh)),
         stats=StatsWriter(root / "stats"),
         findings=Store(database, FINDINGS),
         flaky=Store(database, FLAKY),
+        dumps=Dumps(root / DUMPS),
         subjects=(SUBJECT,),
         now=lambda: "2026-01-01T00:00:00+00:00",
         ticks=lambda: next(ticks),
@@ -198,7 +203,70 @@ def test_fake_lost_machine_is_a_crash_and_is_booted_again(tmp_path: Path) -> Non
     (id_,) = b.findings.ids()
     texts = b.findings.texts(id_)
     assert id_.startswith("crash-") and "panic" in texts["console.txt"]
-    assert texts["earlier-1.scn"] == b.findings.entry(id_).scenario == TEXT.decode()
+    assert texts["earlier-01.scn"] == b.findings.entry(id_).scenario == TEXT.decode()
+
+
+LOST = VmLost("fake", "no answer to a scenario within 10 s", "", Remains({"pc": 1}, {"pc": "f+0x0"}))
+GONE = VmLost("fake", "QEMU ended with status -9")
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ((LOST, checked(), LOST), Again((2, 3), (0, 0), 0)),
+        ((GONE, checked(), LOST), Again((1, 3), (0, 0), 0)),  # another loss is not this one
+        # Two ran before it: all three bring it back; so do the last two, or do not.
+        ((checked(),) * 5 + (LOST,) + (checked(), LOST) * 4, Again((0, 3), (3, 3), 1)),
+        ((checked(),) * 5 + (LOST,) + (checked(),) * 4 + (LOST,) + (checked(),) * 6, Again((0, 3), (1, 3), 2)),
+    ],
+)
+def test_fake_loss_is_tried_again_in_fresh_machines(
+    tmp_path: Path, answers: tuple[Answer, ...], expected: Again
+) -> None:
+    b = bench(tmp_path, checked(), checked(), LOST, LOST, again=answers)
+    for _ in range(4):
+        b.worker.one(TEXT)
+    (id_,) = b.findings.ids()
+    texts = b.findings.texts(id_)
+    report = from_text(texts["crash.json"])
+    assert report.again == expected and report.kind == "hang"
+    assert sorted(name for name in texts if name.startswith("earlier")) == ["earlier-01.scn", "earlier-02.scn"]
+    assert b.findings.count(id_) == 2, "once it is known how to bring it back, others are only counted"
+    assert b.get("reproduced", "yes") == 1
+
+
+def test_fake_loss_that_does_not_come_back_is_tried_with_another_member(tmp_path: Path) -> None:
+    b = bench(tmp_path, LOST, LOST, LOST)
+    for expected in (None, Again((0, 3), (0, 0), 0), Again((0, 3), (0, 0), 0)):
+        b.worker.one(TEXT)
+        (id_,) = b.findings.ids()
+        assert from_text(b.findings.texts(id_)["crash.json"]).again == expected
+    assert (b.findings.count(id_), b.get("reproduced", "no")) == (3, 2)
+
+
+def test_fake_end_of_the_campaign_ends_the_tries(tmp_path: Path) -> None:
+    b = bench(tmp_path, LOST)
+    b.worker.ending = True
+    b.worker.one(TEXT)
+    (id_,) = b.findings.ids()
+    assert from_text(b.findings.texts(id_)["crash.json"]).again is None
+
+
+def test_dumps_of_a_cluster_are_the_newest(tmp_path: Path) -> None:
+    dumps = Dumps(tmp_path / DUMPS, kept=2, max_bytes=50)
+    gone = []
+    for i in range(4):
+        place = dumps.place()
+        place.write_bytes(bytes([i]) * 10)
+        dump, removed = dumps.keep(Dump(str(place), 0, 10, 0.0), "crash-a")
+        gone.append(removed)
+        assert (tmp_path / dump.path).read_bytes() == bytes([i]) * 10
+    assert gone == [0, 0, 1, 1]
+    assert [p.name for p in sorted((tmp_path / DUMPS / "crash-a").iterdir())] == ["0003.kdump", "0004.kdump"]
+    place = dumps.place()
+    place.write_bytes(bytes(40))
+    _, removed = dumps.keep(Dump(str(place), 0, 40, 0.0), "crash-b")
+    assert removed == 1, "all of them have a limit together"
 
 
 def test_fake_machine_lost_while_confirming(tmp_path: Path) -> None:

@@ -10,8 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.crash import End, Remains, end_of
+from fuzz.database import Database, default_url
+from fuzz.dumps import DUMPS, Dumps
+from fuzz.pair import open_bench
+from fuzz.stats import StatsWriter
+from fuzz.store import FINDINGS, FLAKY, Store
+from fuzz.worker import Services, Worker
+from harness.crash import Again, End, Remains, end_of, from_text
 from harness.errors import VmLost
+from harness.scenario import format_scenario
 from harness.vm.build import prepare
 from harness.vm.config import load_config
 from harness.vm.postmortem import PostMortem
@@ -89,3 +96,43 @@ def test_an_emulator_that_dies(how: str, kind: str, says: str, tmp_path: Path) -
     assert why.startswith("no registers and no memory")
     end = end_of(error.reason, error.console_tail, error.remains.places)
     assert end.kind == kind and says in end.words
+
+
+def test_a_worker_keeps_all_of_a_crash_and_goes_on(tmp_path: Path) -> None:
+    kernel = crashing(prepare(load_config("kvm-nvhe")).kernel, EL1, BRK, tmp_path)
+    dumps = Dumps(tmp_path / DUMPS)
+    bench = open_bench("kvm-nvhe", "spec", kernel, dump=dumps.place)
+    database = Database(default_url(tmp_path))
+    findings, stats = Store(database, FINDINGS), StatsWriter(tmp_path / "stats")
+    worker = Worker(
+        Services(
+            boot=bench.boot,
+            boot_again=bench.boot_again,
+            hit=lambda index: None,
+            ran=lambda: None,
+            stats=stats,
+            findings=findings,
+            flaky=Store(database, FLAKY),
+            dumps=dumps,
+            subjects=bench.subjects,
+            now=lambda: "2026-01-01T00:00:00+00:00",
+            ticks=time.monotonic_ns,
+        )
+    )
+    worker.begin()
+    try:
+        for scenario in (HARMLESS, HARMLESS, load_of(3), load_of(4), HARMLESS):
+            worker.one(format_scenario(scenario).encode())
+    finally:
+        worker.close()
+    (id_,) = (id_ for id_ in findings.ids() if id_.startswith("crash"))
+    kept, texts = findings.load(id_), findings.texts(id_)
+    assert kept.signature == ("oops", "Internal error: BRK handler: N [#N] SMP", EL1)
+    report = from_text(texts["crash.json"])
+    assert report.again == Again((3, 3), (0, 0), 0), "the load alone does it"
+    assert len(report.remains.registers) > 180 and report.remains.dump is not None
+    assert (tmp_path / report.remains.dump.path).read_bytes()[:12] == b"makedumpfile"
+    assert findings.entry(id_).scenario == format_scenario(load_of(3)) and findings.count(id_) == 2
+    assert f"pc : {EL1}+0x0/" in texts["console.txt"]
+    assert texts["earlier-01.scn"] == texts["earlier-02.scn"] == format_scenario(HARMLESS)
+    assert [stats.get("count", "scenarios"), stats.get("dumps", "written"), stats.get("reproduced", "yes")] == [3, 2, 1]

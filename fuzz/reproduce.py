@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Try a lost machine's last scenarios in fresh machines: the last one alone, then with those that ran before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from harness.crash import Again
+from harness.errors import TargetError
+from harness.scenario import Scenario
+from harness.trace import Trace
+
+RUNS = 3
+"""How often a way to reproduce is tried, in a machine of its own each time."""
+
+
+class Runs(Protocol):
+    """What a booted machine does."""
+
+    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
+        """Run a scenario."""
+        ...
+
+
+class Interrupted(Exception):
+    """There is no time for more."""
+
+
+class Reproducer:
+    """Tries scenarios for one loss; ``same`` tells whether an error is the one that is looked for."""
+
+    def __init__(
+        self,
+        boot: Callable[[], AbstractContextManager[Runs]],
+        same: Callable[[TargetError], bool],
+        ending: Callable[[], bool],
+    ) -> None:
+        self._boot, self._same, self._ending = boot, same, ending
+
+    def find(self, earlier: Sequence[Scenario], last: Scenario) -> Again:
+        """Return how often it came back; ``earlier`` scenarios are in the order in which they ran.
+
+        Interrupted: ``ending`` said so between two machines.
+        """
+        alone = self._rate((last,))
+        if alone or not earlier:
+            return Again((alone, RUNS), (0, 0), 0)
+        whole = (*earlier, last)
+        if not self._once(whole):
+            return Again((0, RUNS), (0, 1), len(earlier))
+        before = 1
+        while before < len(earlier) and not self._once(whole[-before - 1 :]):
+            before *= 2
+        before = min(before, len(earlier))
+        return Again((0, RUNS), (self._rate(whole[-before - 1 :]), RUNS), before)
+
+    def _rate(self, sequence: Sequence[Scenario]) -> int:
+        return sum(self._once(sequence) for _ in range(RUNS))
+
+    def _once(self, sequence: Sequence[Scenario]) -> bool:
+        """Run scenarios one after the other in a fresh machine, as a campaign does: in one KVM VM."""
+        if self._ending():
+            raise Interrupted
+        try:
+            with self._boot() as machine:
+                for i, scenario in enumerate(sequence):
+                    machine.run(scenario, fresh_vm=i == 0)
+        except TargetError as error:
+            return self._same(error)
+        return False
