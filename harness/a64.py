@@ -170,6 +170,7 @@ ISB = 0xD503_3FDF
 """Instruction synchronisation barrier (C6.2 ISB)."""
 PLAIN_BY_NAME: Mapping[str, Plain] = MappingProxyType({p.mnemonic: p for p in PLAIN})
 WFI, WFE, ERET = (PLAIN_BY_NAME[name].bits for name in ("wfi", "wfe", "eret"))
+_HVC = PLAIN_BY_NAME["hvc"].bits
 _FORM_OF_BITS: Mapping[int, AccessForm] = MappingProxyType({f.bits: f for f in ACCESS_FORMS})
 
 
@@ -204,7 +205,7 @@ def encode(mnemonic: str, *operands: int | str | Encoding) -> int:
 
 def is_hvc(word: int) -> bool:
     """Whether ``word`` is an HVC, of any immediate."""
-    return word & 0xFFE0_001F == PLAIN_BY_NAME["hvc"].bits
+    return word & 0xFFE0_001F == _HVC
 
 
 @lru_cache(maxsize=1 << 12)
@@ -251,6 +252,7 @@ def _encode_plain(row: Plain, *operands: int | str | Encoding) -> int:
     return bits
 
 
+@lru_cache(maxsize=1 << 12)
 def decode_access(word: int) -> Access | None:
     """Return what a load or store of :data:`ACCESS_FORMS` does, or None for any other word."""
     form = _FORM_OF_BITS.get(word & 0xFFC0_0000)

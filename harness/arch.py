@@ -65,11 +65,15 @@ def take_exception(state: State, esr: int | None = None, far: int | None = None,
     return tuple(new)
 
 
+def behind(pc: int, pstate: int) -> tuple[int, int]:
+    """Return PC and PSTATE behind an A64 instruction: PC + 4, PSTATE.BTYPE and SS clear (kvm_skip_instr)."""
+    return (pc + 4) & MASK64, pstate & ~(BTYPE | SS)
+
+
 def skip(state: State) -> State:
-    """Return the state behind the current A64 instruction: PC + 4, PSTATE.BTYPE and SS clear (kvm_skip_instr)."""
+    """Return the state behind the current A64 instruction."""
     new = list(state)
-    new[PC] = (state[PC] + 4) & MASK64
-    new[PSTATE] = state[PSTATE] & ~(BTYPE | SS)
+    new[PC], new[PSTATE] = behind(state[PC], state[PSTATE])
     return tuple(new)
 
 

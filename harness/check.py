@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness import compare, exits
 from harness.compare import Divergence, Prediction, Round, Unchecked
@@ -19,8 +20,7 @@ from harness.scenario import Scenario
 from harness.trace import EXIT, Switch, Trace
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """A divergence, and the entry of the catalogue that explains it (None: unexplained)."""
 
     divergence: Divergence

@@ -11,7 +11,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import compress
+from operator import ne
+from types import MappingProxyType
+from typing import NamedTuple
 
 from harness import a64, arch, exits, protocol, syndrome
 from harness.arch import State
@@ -24,12 +27,13 @@ from harness.world import SCENARIO, World
 INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
 OP_SET, OP_RESET = protocol.OPS["set"][0], protocol.OPS["reset"][0]
 EXIT_INTR = 10
+_POSITIONS = range(len(NAMES))
+NOTHING: Mapping[int, int] = MappingProxyType({})
 IN_KERNEL = "kernel:MMIO"
 """The outcome of an access to a device that KVM emulates itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """What KVM did in a round: its outcome, and whether it moved PC on or injected an exception."""
 
     outcome: str
@@ -63,14 +67,15 @@ class Round:
     seen: State = field(init=False)
 
     def __post_init__(self) -> None:
-        derive = partial(object.__setattr__, self)
-        exit_ = self.exit
-        derive("exit_class", "FIRST" if exit_ is None else exits.exit_class(exit_.code, exit_.esr))
-        derive("reset", exit_ is None or any(host.op == OP_RESET for host in self.hosts))
-        derive("label", "RESET" if exit_ is not None and self.reset else self.exit_class)
-        derive("host_wrote", _host_wrote(self.hosts))
-        derive("action", _action(exit_, self.users, self.entry, self.world))
-        derive("seen", arch.apply_pending(self.entry.values, self.entry.pending))
+        derive, exit_, hosts, entry = object.__setattr__, self.exit, self.hosts, self.entry
+        exit_class = "FIRST" if exit_ is None else exits.exit_class(exit_.code, exit_.esr)
+        reset = exit_ is None or (bool(hosts) and any(host.op == OP_RESET for host in hosts))
+        derive(self, "exit_class", exit_class)
+        derive(self, "reset", reset)
+        derive(self, "label", "RESET" if exit_ is not None and reset else exit_class)
+        derive(self, "host_wrote", _host_wrote(hosts) if hosts else NOTHING)
+        derive(self, "action", _action(exit_, self.users, entry, self.world))
+        derive(self, "seen", arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values)
 
 
 def _host_wrote(hosts: tuple[Host, ...]) -> Mapping[int, int]:
@@ -86,10 +91,9 @@ def _host_wrote(hosts: tuple[Host, ...]) -> Mapping[int, int]:
 def _injected(exit_: Switch, users: tuple[Switch, ...]) -> bool:
     """Whether KVM gave the guest an exception on its way out to userspace."""
     before = exit_.values
-    taken = arch.take_exception(before)
+    vector = arch.vector(before[arch.VBAR], before[arch.PSTATE])
     return any(
-        u.values[arch.PC] == taken[arch.PC] and u.values[arch.ELR] == taken[arch.ELR] and u.values != before
-        for u in users
+        u.values[arch.PC] == vector and u.values[arch.ELR] == before[arch.PC] and u.values != before for u in users
     )
 
 
@@ -108,11 +112,11 @@ def _in_kernel(exit_: Switch, entry: Switch, world: World) -> bool:
 
 
 def _action(exit_: Switch | None, users: tuple[Switch, ...], entry: Switch, world: World) -> Action:
-    inject = bool(entry.pending & EXCEPTION) or (exit_ is not None and bool(users) and _injected(exit_, users))
-    moved = False
+    inject, moved = bool(entry.pending & EXCEPTION), bool(entry.pending & INCREMENT_PC)
     if exit_ is not None and users:
+        inject = inject or _injected(exit_, users)
         behind = (exit_.values[arch.PC] + 4) & MASK64
-        moved = any(u.values[arch.PC] == behind for u in users)
+        moved = moved or any(u.values[arch.PC] == behind for u in users)
     reasons = [_reason(u) for u in users if u.code != EXIT_INTR or u.error == errno.ENOSYS]
     if inject:
         outcome = "inject"
@@ -122,11 +126,10 @@ def _action(exit_: Switch | None, users: tuple[Switch, ...], entry: Switch, worl
         outcome = IN_KERNEL
     else:
         outcome = "resume"
-    return Action(outcome, moved or bool(entry.pending & INCREMENT_PC), inject)
+    return Action(outcome, moved, inject)
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """What a level of the model says about a round.
 
     ``helper`` names what save chose (``none``: it had nothing to do; ``first``: there was no exit;
@@ -145,8 +148,7 @@ class Prediction:
     path: tuple[tuple[str, bool], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Divergence:
+class Divergence(NamedTuple):
     """One difference: relation with register (``restore.x3``), values, and where in the trace it was seen."""
 
     relation: str
@@ -212,6 +214,11 @@ DIRTY_PC_FLAG, PENDING_EXCEPT_INJECT_FLAG = 1 << 32, 7 << 33
 """Flags of the layer's dirty word (model.md 2.1)."""
 
 
+def different(a: State, b: State) -> list[int]:
+    """Return where two tuples of one length differ."""
+    return [] if a == b else list(compress(_POSITIONS, map(ne, a, b)))
+
+
 def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]:
     """Yield the divergences of one turn of the host; relations ``save.*`` and ``restore.*``."""
     if prediction.undefined:
@@ -228,8 +235,8 @@ def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]
         return
     if round_.exit is not None and not round_.reset:
         before = round_.exit.values
-        for i in range(31):
-            if before[i] != entry.values[i] and not prediction.dirty >> i & 1:
+        for i in different(before[:31], entry.values[:31]):
+            if not prediction.dirty >> i & 1:
                 yield differ("save", f"dirty.x{i}", 0, 1)
         # An exception of KVM's own is no divergence: these layers never ask for one (differential.md 2, step 4).
         if prediction.dirty & PENDING_EXCEPT_INJECT_FLAG and not done.inject:
@@ -238,10 +245,8 @@ def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]
         if skip != done.skip and not done.inject:
             yield differ("save", "pc", int(skip), int(done.skip))
     seen = round_.seen
-    if prediction.state != seen:
-        for i, (expected, observed) in enumerate(zip(prediction.state, seen, strict=True)):
-            if expected != observed:
-                yield differ("restore", NAMES[i], expected, observed)
+    for i in different(prediction.state, seen):
+        yield differ("restore", NAMES[i], prediction.state[i], seen[i])
     if prediction.spsr_0 != seen[INDEX["spsr_el1"]]:
         yield differ("restore", "spsr_0", prediction.spsr_0, seen[INDEX["spsr_el1"]])
 
@@ -283,11 +288,8 @@ def compare_run(
         yield from _compare_fault(path, word_at(code, target), exit_, where)
     if call:
         expected = (*expected[: arch.PC], observed[arch.PC], *expected[arch.PC + 1 :])
-    if expected == observed:
-        return
-    for i, (want, got) in enumerate(zip(expected, observed, strict=True)):
-        if want == got:
-            continue
+    for i in different(expected, observed):
+        want, got = expected[i], observed[i]
         mask, reason = cpu.mask(i)
         bits, why = path.unknown.get(i, (0, reason))
         if (want ^ got) & ~(mask | bits):

@@ -30,8 +30,7 @@ _MPIDR = INDEX["mpidr_el1"]
 VERDICTS = ("model", "kvm", "abstraction", "emulator")
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """What a rule may look at: the round, what KVM did, what the host wrote, what was predicted.
 
     ``lossy`` holds, by index, the bits of registers that were in the CPU when they were recorded, and that the CPU
@@ -222,6 +221,15 @@ class Known:
         )
 
 
+class _Row(NamedTuple):
+    """What may explain a divergence: its register's index (-1: none), entries with rules, the one that names."""
+
+    position: int
+    is_dirty_bit: bool
+    rules: tuple[tuple[Known, Rule], ...]
+    named: Known | None
+
+
 _LISTS = ("relations", "registers", "exits", "helpers", "outcomes", "levels")
 _SWITCHES = ("reset", "mmio")
 _TEXTS = ("id", "explains", "verdict", "why", "source")
@@ -276,16 +284,23 @@ class Catalogue:
     entries: tuple[Known, ...]
 
     @cached_property
-    def _found(self) -> dict[Place, tuple[Known, ...]]:
-        """What :meth:`at` found: the same few hundred places come back all the time."""
+    def _found(self) -> dict[tuple[str, str, str, bool, bool], dict[tuple[str, str], _Row]]:
+        """The rows found so far, by where and by relation and register: the same few hundred come back all the time."""
         return {}
 
-    def at(self, place: Place) -> tuple[Known, ...]:
-        """Return the entries whose conditions hold at ``place``."""
-        found = self._found.get(place)
-        if found is None:
-            found = self._found[place] = tuple(known for known in self.entries if known.applies(place))
-        return found
+    def _row(self, relation: str, register: str, where: tuple[str, str, str, bool, bool]) -> _Row:
+        """Look up the entries whose conditions hold for a divergence."""
+        name = register.removeprefix("dirty.")
+        place = Place(relation, name, *where)
+        entries = tuple(known for known in self.entries if known.applies(place))
+        # save.pc is a flag, not the register of that name.
+        flag = relation == "save" and name == register
+        return _Row(
+            -1 if flag else INDEX.get("spsr_el1" if name == "spsr_0" else name, -1),
+            name != register,
+            tuple((known, RULES[known.explains].rule) for known in entries),
+            next((known for known in entries if known.explains == NAMED), None),
+        )
 
     @classmethod
     def load(cls, directory: Path, level: str) -> Catalogue:
@@ -314,21 +329,21 @@ class Catalogue:
         entry_values = round_.entry.values
         mmio = round_.exit is not None and is_mmio(round_.exit, round_.world)
         where = round_.exit_class, prediction.helper, round_.action.outcome, round_.reset, mmio
+        rows = self._found.setdefault(where, {})
 
         def explain(divergence: Divergence) -> Known | None:
-            name = divergence.register.removeprefix("dirty.")
-            # save.pc is a flag, not the register of that name.
-            flag = divergence.relation == "save" and name == divergence.register
-            index = -1 if flag else INDEX.get("spsr_el1" if name == "spsr_0" else name, -1)
+            key = divergence.relation, divergence.register
+            row = rows.get(key)
+            if row is None:
+                row = rows[key] = self._row(*key, where)
             expected, observed = divergence.expected, divergence.observed
-            if divergence.register.startswith("dirty."):
+            if row.is_dirty_bit:
                 # That the register was written is explained by what was written.
-                expected, observed = case.exit_state[index], entry_values[index]
-            for known in self.at(Place(divergence.relation, name, *where)):
-                if isinstance(expected, str) or isinstance(observed, str):
-                    if known.explains == NAMED:
-                        return known
-                elif RULES[known.explains].rule(case, index, expected, observed):
+                expected, observed = case.exit_state[row.position], entry_values[row.position]
+            if isinstance(expected, str) or isinstance(observed, str):
+                return row.named
+            for known, rule in row.rules:
+                if rule(case, row.position, expected, observed):
                     return known
             return None
 

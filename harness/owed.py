@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from harness import arch, contract, exits
 from harness.arch import State
-from harness.compare import IN_KERNEL, OP_RESET, Divergence, Round, Unchecked
+from harness.compare import IN_KERNEL, OP_RESET, Divergence, Round, Unchecked, different
 from harness.exits import DABT
-from harness.registers import BY_ONE_REG, INDEX, MASK64, NAMES, STATE
+from harness.registers import BY_ONE_REG, INDEX, NAMES, STATE
 from harness.sysregs import Owed
 from harness.trace import Switch
 from harness.world import PSCI_0_2, SCENARIO, World
@@ -39,6 +39,11 @@ class _Turn:
         self.allowed.pop(index, None)
 
 
+def _skip(turn: _Turn) -> None:
+    values = turn.values
+    values[arch.PC], values[arch.PSTATE] = arch.behind(values[arch.PC], values[arch.PSTATE])
+
+
 def _page(exit_: Switch) -> int:
     return (exit_.hpfar >> 4) << 12
 
@@ -55,7 +60,7 @@ def _call(turn: _Turn, exit_: Switch, world: World) -> None:
 
 
 def _secure_call(turn: _Turn, exit_: Switch) -> None:
-    turn.values[:] = arch.skip(tuple(turn.values))
+    _skip(turn)
     for index, allowed in enumerate(contract.secure_call_results(exit_)):
         turn.put(index, min(allowed) if allowed else exit_.values[index])
         turn.allowed[index] = allowed
@@ -67,7 +72,7 @@ def _system_register(turn: _Turn, exit_: Switch, injected: bool) -> None:
     if owed is Owed.UNDEFINED or (owed is Owed.EITHER and injected):
         turn.values[:] = contract.undefined_state(exit_)
         return
-    turn.values[:] = arch.skip(tuple(turn.values))
+    _skip(turn)
     index = INDEX[access.row.name] if owed is Owed.STATE and access.row is not None else None
     if access.is_read:
         if access.rt != 31:
@@ -88,7 +93,7 @@ def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
     elif kind == "SMC64":
         _secure_call(turn, exit_)
     elif kind == "WFX":
-        turn.values[:] = arch.skip(tuple(turn.values))
+        _skip(turn)
     elif kind == "SYS64":
         if not round_.world.plain and contract.system_access(exit_.esr).owed is Owed.UNDEFINED:
             return "a system register of a feature that the vCPU may have"
@@ -144,7 +149,7 @@ def _complete(turn: _Turn, exit_: Switch, data: int) -> None:
     if not DABT["WNR"].get(exit_.esr) and target != 31:
         owed = contract.mmio_data(exit_, data)
         turn.put(target, owed if owed is not None else turn.values[target])
-    turn.values[:] = arch.skip(tuple(turn.values))
+    _skip(turn)
 
 
 def owed(round_: Round) -> tuple[State, Mapping[int, frozenset[int] | None]] | str:
@@ -177,10 +182,9 @@ def compare_owed(round_: Round, lossy: Mapping[int, int]) -> Iterator[Divergence
         return
     expected, allowed = result
     seen = round_.seen
-    if expected == seen:
-        return
-    for i, (want, got) in enumerate(zip(expected, seen, strict=True)):
-        if want == got or not (want ^ got) & (MASK64 & ~lossy.get(i, 0)):
+    for i in different(expected, seen):
+        want, got = expected[i], seen[i]
+        if not (want ^ got) & ~lossy.get(i, 0):
             continue
         if i in allowed:
             others = allowed[i]

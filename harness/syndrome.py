@@ -7,6 +7,7 @@ Source: Arm ARM D17.2.37 (ESR_EL2, ISS encodings), D17.2.41 (FAR_EL2), D17.2.64 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from harness import a64, arch, exits
 from harness.arch import State
@@ -40,8 +41,9 @@ def _esr(ec: str, iss: int) -> int:
 
 def _abort(ec: str, iss: int, address: int, *, reads: bool) -> Fault:
     # KVM maps a page as it is needed: what was read may be neither writable nor executable yet.
-    mapped = any(region.slot and address in region for region in REGIONS)
-    free = FSC_LEVEL | exits.FSC_TYPE if mapped and not reads else FSC_LEVEL
+    free = FSC_LEVEL
+    if not reads and any(region.slot and address in region for region in REGIONS):
+        free |= exits.FSC_TYPE
     return Fault(_esr(ec, iss | exits.FSC_TRANSLATION), free, address, (address & IPA_MASK) >> HPFAR_SHIFT)
 
 
@@ -55,6 +57,11 @@ def access_fault(state: State, access: a64.Access) -> Fault | None:
     address = (state[access.rn] + access.offset) & MASK64
     if address % access.size:
         return None
+    return _abort("DABT_LOW", _valid_iss(access), address, reads=not access.is_store)
+
+
+@lru_cache(maxsize=1 << 12)
+def _valid_iss(access: a64.Access) -> int:
     fields = {
         "ISV": 1,
         "SAS": access.size.bit_length() - 1,
@@ -63,8 +70,7 @@ def access_fault(state: State, access: a64.Access) -> Fault | None:
         "SF": int(access.sixty_four),
         "WNR": int(access.is_store),
     }
-    iss = sum(value << DABT[name].low for name, value in fields.items())
-    return _abort("DABT_LOW", iss, address, reads=not access.is_store)
+    return sum(value << DABT[name].low for name, value in fields.items())
 
 
 def call(word: int) -> Fault:

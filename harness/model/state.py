@@ -33,7 +33,8 @@ Decision = tuple[str, bool]
 HOST_FIELDS: tuple[str, ...] = (*GPRS, "sp_el0", "pc", "pstate", "esr_el2", *FP)
 WALK_FIELDS: tuple[str, ...] = ("addr", "pte", "level")
 
-BLANK: Mapping[str, int] = MappingProxyType(dict.fromkeys(CTXT_FIELDS, 0))
+_BLANK = dict.fromkeys(CTXT_FIELDS, 0)
+BLANK: Mapping[str, int] = MappingProxyType(_BLANK)
 BLANK_HOST: Mapping[str, int] = MappingProxyType(dict.fromkeys(HOST_FIELDS, 0))
 BLANK_WALK: Entry = (0, 0, 0)
 BLANK_PAGE: Page = (0, 0, 0)
@@ -271,4 +272,4 @@ def _read(values: tuple[int, ...], position: int) -> int:
 
 def blank_context() -> Context:
     """A new shadow context with every field 0; ``update`` it with what is known."""
-    return dict(BLANK)
+    return _BLANK.copy()  # a copy of the proxy takes eight times as long
