@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from harness import arch, exits
 from harness.check import Judged, judge_round, signature
@@ -218,7 +218,7 @@ class Tally:
         if key in self.clusters:
             self.clusters[key].count += 1
             return
-        divergence = replace(judged.divergence, event=at.record)
+        divergence = judged.divergence._replace(event=at.record)
         round_ = at.round if isinstance(at, Turn) else None
         self.clusters[key] = Cluster(1, Example(divergence, at.vm, at.vcpu, round_, prediction))
 

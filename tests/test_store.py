@@ -163,7 +163,7 @@ def _work(root: Path, first: int, said: Connection) -> None:
     """Be a worker that finds something new in each scenario; say so when its turn is over."""
     b = bench(root)
     for i in range(first, first + 100_000):
-        b.executor.answers[:] = [checked(replace(DIVERGENCE, register=f"r{i}"))] * 3
+        b.executor.answers[:] = [checked(DIVERGENCE._replace(register=f"r{i}"))] * 3
         b.worker.one(TEXT)
         said.send(i)
 
