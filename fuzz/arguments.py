@@ -33,8 +33,16 @@ def add_subject(parser: argparse.ArgumentParser, *, several: bool = False) -> No
     )
 
 
+def add_against(parser: argparse.ArgumentParser) -> None:
+    """Add the second target of a comparison, ``--against``."""
+    parser.add_argument(
+        "--against", metavar="NAME", help="run every scenario there, too, and compare what the two recorded"
+    )
+
+
 def add_finding(parser: argparse.ArgumentParser, *, signature: str) -> None:
     """Add one scenario, what it is run on, and ``--signature``, whose help is given."""
     parser.add_argument("file", type=Path, metavar="FILE", help="a scenario that shows something unexplained")
     add_subject(parser)
+    add_against(parser)
     parser.add_argument("--signature", metavar="TEXT", help=signature)

@@ -118,6 +118,8 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
     subject = finding.subject
     yield style.paint("bold", f"{story.id}: {printable(story.title)}")
     yield f"  seen on   {subject.target}, Linux {subject.kernel_release}, level {subject.level}"
+    if finding.other is not None:
+        yield f"  against   {finding.other.target}, Linux {finding.other.kernel_release}"
     yield f"  seen      {kept.count} times, first {finding.first_seen}, last {kept.last_seen}"
     if story.evidence is None:
         yield f"  verdict {story.verdict.name}: {story.verdict.why}"
@@ -134,6 +136,9 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
         if trace:
             yield style.paint("bold", "trace")
             yield from trace_lines(story.ran.trace)
+    if finding.other is not None:
+        yield style.paint("bold", "what differs, on the one and on the other")
+        yield from (f"    {d.register} at {d.exit_class}: {d.expected} and {d.observed}" for d in finding.divergences)
     for name, text in kept.texts.items():
         yield style.paint("bold", name)
         yield from (f"    | {printable(line)}" for line in text.splitlines())

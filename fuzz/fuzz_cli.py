@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from fuzz.arguments import add_subject
+from fuzz.arguments import add_against, add_subject
 from fuzz.campaign import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.database import Database, default_url
 from fuzz.guidance import MODES, choose
@@ -84,9 +84,7 @@ def add_parser(subparsers: Subparsers) -> None:
     jobs = min(MAX_JOBS, os.cpu_count() or 1)
     parser.add_argument("--jobs", type=_jobs, default=jobs, metavar="N", help=f"workers, a VM each (here: {jobs})")
     add_subject(parser)
-    parser.add_argument(
-        "--against", metavar="NAME", help="run every scenario there, too, and compare what the two recorded"
-    )
+    add_against(parser)
     parser.add_argument(
         "--coverage",
         choices=MODES,

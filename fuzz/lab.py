@@ -3,43 +3,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
+from fuzz.pair import Bench, Runs, open_bench
+from fuzz.store import OTHER_TRACE, TRACE
 from harness.check import Checked, check, signature
 from harness.errors import TargetError
 from harness.findings import Signature, Subject
 from harness.known import Catalogue
-from harness.masks import Cpu, cpu_model
+from harness.masks import Cpu
 from harness.scenario import Scenario
 from harness.trace import Trace
-from harness.vm.build import prepare
-from harness.vm.config import PROJECT, load_config
+from harness.tracefile import format_trace
 from harness.vm.target import boot
 
 MAX_LOSSES = 5
 """So many machines lost in a row, and there is no point in another one."""
 
 
-class Runs(Protocol):
-    """What a booted target does."""
-
-    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
-        """Run a scenario and return its trace."""
-        ...
-
-
 Boot = Callable[[], AbstractContextManager[Runs]]
 
 
-class Lab:
-    """One target under one level of the model; a context manager, the machine ends with it."""
+@dataclass
+class Twins:
+    """Two machines that run every scenario, one after the other; what the second recorded last is in ``recorded``."""
 
-    def __init__(self, start: Boot, subject: Subject, cpu: Cpu, catalogue: Catalogue) -> None:
+    one: Runs
+    other: Runs
+    recorded: Trace | None = None
+
+    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
+        """Run on both and return the first's trace."""
+        trace = self.one.run(scenario, fresh_vm=fresh_vm)
+        self.recorded = self.other.run(scenario, fresh_vm=fresh_vm)
+        return trace
+
+
+class Lab:
+    """One target under one level of the model; a context manager, the machine ends with it.
+
+    With ``pair``, ``start`` gives :class:`Twins`, and what they recorded is compared with each other, too; of the
+    model's relations those on the first target count.
+    """
+
+    def __init__(
+        self, start: Boot, subject: Subject, cpu: Cpu, catalogue: Catalogue, pair: Bench | None = None
+    ) -> None:
         self.subject = subject
+        self._pair = pair
         self.cpu = cpu
         self.catalogue = catalogue
         self._start = start
@@ -70,7 +86,23 @@ class Lab:
         except TargetError:
             self.restart()
             raise
-        return trace, check(scenario, trace, self.subject.level, self.cpu, self.catalogue)
+        checked = check(scenario, trace, self.subject.level, self.cpu, self.catalogue)
+        if self._pair is not None and isinstance(self._runs, Twins) and self._runs.recorded is not None:
+            beside = self._pair.compare(trace, self._runs.recorded)
+            judged, unchecked = checked.judged + beside.judged, {**checked.unchecked, **beside.unchecked}
+            checked = replace(checked, judged=judged, unchecked=unchecked)
+        return trace, checked
+
+    @property
+    def other(self) -> Subject | None:
+        """The second target, if there is one."""
+        return None if self._pair is None else self._pair.subjects[1]
+
+    def texts(self, trace: Trace) -> dict[str, str]:
+        """Return what a finding keeps of the last run, by name."""
+        recorded = self._runs.recorded if isinstance(self._runs, Twins) else None
+        other = {} if recorded is None else {OTHER_TRACE: format_trace(recorded)}
+        return {TRACE: format_trace(trace), **other}
 
     def shows(self, scenario: Scenario, wanted: Signature, *, fresh_vm: bool = True) -> bool:
         """Tell whether a scenario shows a signature.
@@ -93,10 +125,20 @@ def signatures(checked: Checked) -> tuple[Signature, ...]:
     return tuple(dict.fromkeys(signature(divergence) for divergence in checked.unexplained))
 
 
-def open_lab(target: str, level: str, kernel: Path | None, progress: Callable[[str], None]) -> Lab:
-    """Prepare a target by name.  InputError, SetupError: a name or the set-up is wrong."""
-    config = load_config(target)
-    cpu, catalogue = cpu_model(config.cpu), Catalogue.load(PROJECT / "corpus" / "known", level)
-    prepared = prepare(config, kernel=kernel, progress=progress)
-    subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, level)
-    return Lab(lambda: boot(config, prepared), subject, cpu, catalogue)
+def open_lab(
+    target: str, level: str, kernel: Path | None, progress: Callable[[str], None], against: str | None = None
+) -> Lab:
+    """Prepare a target by name, or two.  InputError, SetupError: a name or the set-up is wrong."""
+    bench = open_bench(target, level, kernel, against, progress)
+    first, last = bench.sides[0], bench.sides[-1]
+
+    @contextmanager
+    def start() -> Iterator[Runs]:
+        with boot(first.config, first.prepared) as one:
+            if first is last:
+                yield one
+                return
+            with boot(last.config, last.prepared) as other:
+                yield Twins(one, other)
+
+    return Lab(start, first.subject, first.cpu, first.catalogue, None if first is last else bench)

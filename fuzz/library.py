@@ -7,11 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from fuzz.database import FILE, Database, default_url
-from fuzz.store import FINDINGS, FLAKY, FRESH_QEMU, TRACE, Store
+from fuzz.store import FINDINGS, FLAKY, FRESH_QEMU, OTHER_TRACE, TRACE, Store
 from harness.errors import InputError
 from harness.findings import Tries
 from harness.known import Catalogue
 from harness.masks import cpu_model
+from harness.releases import load_changes
 from harness.report.story import Kept, Story, tell
 from harness.scenario import Scenario, parse
 from harness.trace import Trace
@@ -50,18 +51,21 @@ def find(database: Database, id_: str) -> Story:
 def story_of(store: Store, id_: str) -> Story:
     """Read and explain one finding.  InputError: it cannot be read, or its target is none of ours any more."""
     entry, texts = store.entry(id_), dict(store.texts(id_))
-    trace_text, qemu = texts.pop(TRACE, None), texts.pop(FRESH_QEMU, "").split()
+    trace_text, other_text = texts.pop(TRACE, None), texts.pop(OTHER_TRACE, None)
+    qemu = texts.pop(FRESH_QEMU, "").split()
     scenario: Scenario | None = None
     trace: Trace | None = None
+    other: Trace | None = None
     with suppress(InputError):  # written by another version: what can be read is shown
         scenario = None if entry.scenario is None else parse(entry.scenario, id_)
         trace = None if trace_text is None else parse_trace(trace_text, id_)
+        other = None if other_text is None else parse_trace(other_text, id_)
     subject = entry.finding.subject
-    kept = Kept(
-        entry.finding, store.shelf == FINDINGS, entry.count, entry.last_seen, scenario, trace, texts, _tries(qemu)
-    )
-    catalogue = Catalogue.load(PROJECT / "corpus" / "known", subject.level)
-    return tell(kept, cpu_model(load_config(subject.target).cpu), catalogue)
+    confirmed, tries = store.shelf == FINDINGS, _tries(qemu)
+    kept = Kept(entry.finding, confirmed, entry.count, entry.last_seen, scenario, trace, texts, tries, other)
+    known = PROJECT / "corpus" / "known"
+    catalogue, changes = Catalogue.load(known, subject.level), load_changes(known)
+    return tell(kept, cpu_model(load_config(subject.target).cpu), catalogue, changes)
 
 
 def _tries(words: list[str]) -> Tries | None:

@@ -92,8 +92,12 @@ class Bench:
         seen = [Seen(s.subject, s.check(scenario, t), (t,)) for s, t in zip(self.sides, traces, strict=True)]
         if len(traces) == 2:
             one, other = self.subjects
-            seen.append(Seen(one, against.compare(*traces, self.changes, self.versions), traces, other))
+            seen.append(Seen(one, self.compare(*traces), traces, other))
         return tuple(seen)
+
+    def compare(self, one: Trace, other: Trace) -> Checked:
+        """Compare what the two targets recorded."""
+        return against.compare(one, other, self.changes, self.versions)
 
 
 def open_bench(

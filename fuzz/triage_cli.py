@@ -10,26 +10,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fuzz.arguments import add_subject
+from fuzz.arguments import add_against, add_subject
 from fuzz.confirm_cli import stages_of
 from fuzz.database import Database
 from fuzz.lab import Lab, open_lab
 from fuzz.library import open_database, story_of
 from fuzz.minimise_cli import minimise_on
-from fuzz.store import FINDINGS, FRESH_QEMU, TRACE, Store
+from fuzz.store import FINDINGS, FRESH_QEMU, Store
 from harness.check import signature
 from harness.errors import InputError
 from harness.findings import MAX_DIVERGENCES, Tries, difference, signature_text
 from harness.report.story import Kept
-from harness.tracefile import format_trace
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EPILOG = """\
-example:
+examples:
   shadowfuzz triage --out out/campaign
       what a campaign found on its target, made ready to be read: about ten seconds a finding
+  shadowfuzz triage --target kvm-nvhe --against kvm-nvhe@6.12.117 --out out/against
+      what a campaign found between two targets (what it found on each of them: without --against)
 
 Findings of other targets, kernels or levels are left as they are, and so are those that were done before and that no
 simpler scenario replaced since.
@@ -50,6 +51,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
     parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (findings.db in --out)")
     add_subject(parser)
+    add_against(parser)
     parser.add_argument("--runs", type=int, default=10, metavar="N", help="runs in one VM, and in fresh ones (10)")
     parser.set_defaults(run=run_triage)
 
@@ -59,7 +61,7 @@ def run_triage(args: argparse.Namespace) -> int:
     if not 1 <= args.runs <= 10_000:
         raise InputError("--runs", None, "expected a number from 1 to 10000")
     database = open_database(args.out, args.store)
-    with open_lab(args.target, args.level, args.kernel, _say) as lab:
+    with open_lab(args.target, args.level, args.kernel, _say, args.against) as lab:
         triage(database, lab, args.runs, _say)
     Store(database, FINDINGS).export(args.out / FINDINGS)
     return 0
@@ -73,7 +75,7 @@ def triage(database: Database, lab: Lab, runs: int, say: Callable[[str], None]) 
     store, done = Store(database, FINDINGS), 0
     for id_ in store.ids():
         kept = story_of(store, id_).kept
-        if kept.finding.kind != "divergence" or kept.finding.subject != lab.subject:
+        if kept.finding.kind != "divergence" or kept.finding.subject != lab.subject or kept.finding.other != lab.other:
             continue
         if kept.scenario is None or kept.fresh_qemu is not None:
             continue
@@ -90,6 +92,7 @@ def _one(store: Store, kept: Kept, lab: Lab, runs: int) -> str:
     except InputError:
         return f"{signature_text(wanted)} did not come back; left as it is"
     trace, checked = lab.observe(least.scenario)
+    texts = lab.texts(trace)
     members = [divergence for divergence in checked.unexplained if signature(divergence) == wanted]
     if not members:
         return f"{signature_text(wanted)} did not come back when all was done; left as it is"
@@ -102,7 +105,7 @@ def _one(store: Store, kept: Kept, lab: Lab, runs: int) -> str:
         fresh_vm=fresh.tries,
     )
     qemu = Tries(int(least.confirmed), 1)
-    store.revise(finding, least.scenario, {TRACE: format_trace(trace), FRESH_QEMU: f"{qemu.hits} {qemu.runs}"})
+    store.revise(finding, least.scenario, {**texts, FRESH_QEMU: f"{qemu.hits} {qemu.runs}"})
     before, after = len(kept.scenario.steps), len(least.scenario.steps)
     return f"{signature_text(wanted)}: {before} steps -> {after}, {least.tries} tries"
 

@@ -82,6 +82,11 @@ class Finding:
         return finding_id(self.kind, self.signature, self.subject, self.other)
 
     @property
+    def where(self) -> str:
+        """The target, or the two that differ."""
+        return self.subject.target if self.other is None else f"{self.subject.target} against {self.other.target}"
+
+    @property
     def title(self) -> str:
         """What it is, in one line."""
         if not self.divergences:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from harness import compare
+from harness.against import RELATION
 from harness.check import Checked, signature
 from harness.compare import Divergence, Round
 from harness.findings import Signature, Tries
@@ -135,6 +136,11 @@ RULES: tuple[Rule, ...] = (
         "it was not run again: not confirmed",
     ),
     Rule(
+        "unexplained",
+        lambda e: e.relation == RELATION,
+        "two targets differ, and no row of corpus/known/releases.toml says that this was meant",
+    ),
+    Rule(
         "kvm",
         lambda e: e.architecture == AGAINST and e.relation == "switch",
         "KVM's own world switch changed what the guest has, against the architecture; no model is asked there",
@@ -189,6 +195,8 @@ def evidence(trace: Trace, checked: Checked, divergence: Divergence, stages: tup
     """Gather what a confirmed trace says about one of its divergences: all levels are replayed on its round."""
     round_ = next((r for r in compare.rounds(trace.events) if r.first == divergence.event), None)
     architecture = _architecture(checked, divergence, round_)
+    if divergence.relation == RELATION:
+        return Evidence(divergence.relation, stages, (), SILENT)
     if divergence.relation == "switch" or round_ is None:
         return Evidence(divergence.relation, stages, (), architecture)
     return Evidence(divergence.relation, stages, sides(round_, divergence), architecture)

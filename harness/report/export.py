@@ -26,14 +26,18 @@ def reproducer(story: Story) -> str | None:
     kept, finding = story.kept, story.kept.finding
     if kept.scenario is None:
         return None
-    subject = finding.subject
+    subject, other = finding.subject, finding.other
+    replay = f"shadowfuzz replay THIS_FILE --target {subject.target} --level {subject.level}"
+    if other is not None:
+        replay = f"shadowfuzz against {subject.target} {other.target} THIS_FILE"
     said = [
         f"{story.id}: {story.title}",
         f"target {subject.target}, Linux {subject.kernel_release}, model level {subject.level}",
+        *([] if other is None else [f"against {other.target}, Linux {other.kernel_release}, {other.kernel_sha256}"]),
         f"kernel sha256 {subject.kernel_sha256}",
         f"seen {kept.count} times, first {finding.first_seen}, last {kept.last_seen}",
         *(verdict_lines(story.verdict, story.evidence) if story.evidence else (story.verdict.why,)),
-        f"replay: shadowfuzz replay THIS_FILE --target {subject.target} --level {subject.level}",
+        f"replay: {replay}",
     ]
     header, rest = format_scenario(kept.scenario).split("\n", 1)
     comments = (f"# {printable(' '.join(line.split()))[:390]}" for line in said)

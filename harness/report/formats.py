@@ -2,13 +2,14 @@
 """Findings for machines: JSON, JUnit XML, SARIF 2.1.0.  Pure.
 
 JSON keys: ``findings[]`` with id, kind, title, verdict, why, confirmed, signature[], cluster, target, kernel_release,
-kernel_sha256, level, count, first_seen, last_seen, rate, levels{level: stand}, scenario (text or null), sites[] (as
-``replay --json`` has them).
+kernel_sha256, level, against (the second target, or null), count, first_seen, last_seen, rate, levels{level: stand},
+scenario (text or null), sites[] (as ``replay --json`` has them).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from xml.etree import ElementTree
 
 from harness.findings import signature_text
@@ -39,6 +40,7 @@ def story_json(story: Story) -> Mapping[str, object]:
         "kernel_release": finding.subject.kernel_release,
         "kernel_sha256": finding.subject.kernel_sha256,
         "level": finding.subject.level,
+        "against": None if finding.other is None else asdict(finding.other),
         "count": kept.count,
         "first_seen": finding.first_seen,
         "last_seen": kept.last_seen,
@@ -62,7 +64,7 @@ def junit(stories: Sequence[Story]) -> str:
     for story in stories:
         finding = story.kept.finding
         name = f"{story.id} {signature_text(finding.signature)}"
-        case = ElementTree.SubElement(suite, "testcase", {"classname": finding.subject.target, "name": _xml(name)})
+        case = ElementTree.SubElement(suite, "testcase", {"classname": finding.where, "name": _xml(name)})
         tag = "failure" if story.kept.confirmed else "skipped"
         what = ElementTree.SubElement(case, tag, {"message": _xml(story.title)})
         what.text = _xml(f"{story.verdict.name}: {story.verdict.why}\n{replay_command(story.kept)}\n")
@@ -111,5 +113,5 @@ def _result(story: Story) -> Mapping[str, object]:
         "locations": [{"physicalLocation": file}] if story.kept.scenario else [],
         "partialFingerprints": {"shadowfuzz/v1": story.id},
         "occurrenceCount": max(1, story.kept.count),
-        "properties": {"target": finding.subject.target, "kernel": finding.subject.kernel_release},
+        "properties": {"target": finding.where, "kernel": finding.subject.kernel_release},
     }

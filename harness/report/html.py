@@ -157,13 +157,15 @@ def _finding(story: Story) -> Markup:
     kept, finding = story.kept, story.kept.finding
     subject = finding.subject
     seen = f"{kept.count:,} times, first {finding.first_seen}, last {kept.last_seen}"
-    what = put(signature_text(finding.signature), " on ", subject.target, f", Linux {subject.kernel_release}")
+    kernels = " and ".join(s.kernel_release for s in (subject, finding.other) if s is not None)
+    what = put(signature_text(finding.signature), " on ", finding.where, f", Linux {kernels}")
     return el(
         "article",
         el("h3", _badge(story.verdict.name), " ", story.title),
         el("p", what, f", model level {subject.level}; seen {seen}.", class_="dim"),
         *_why(story),
         *_differences(story),
+        *_pair(story),
         *_scenario(story),
         el("h4", "How to reproduce"),
         el("pre", f"{replay_command(kept)}\n", tabindex="0"),
@@ -196,6 +198,17 @@ def _differences(story: Story) -> Iterator[Markup]:
     yield _site(first)
     if others:
         yield details(f"{len(others)} more places in the same run", *map(_site, others))
+
+
+def _pair(story: Story) -> Iterator[Markup]:
+    """Where two targets were compared: each difference of the first record that differs, side by side."""
+    finding = story.kept.finding
+    if finding.other is None:
+        return
+    rows = ((d.register, d.exit_class, d.helper, d.expected, d.observed) for d in finding.divergences)
+    heads = ("what", "exit class", "call", finding.subject.target, finding.other.target)
+    yield el("h4", "What differs")
+    yield table(heads, rows, "Recorded on the one and on the other", "reg")
 
 
 def _site(site: Site) -> Markup:
@@ -270,10 +283,13 @@ def _scenario(story: Story) -> Iterator[Markup]:
 
 
 def _trace(story: Story) -> Iterator[Markup]:
-    if story.ran is not None:
-        lines = "\n".join(trace_lines(story.ran.trace))
-        told = "N entry, E exit, U back in userspace, H host; only what changed is shown."
-        yield details("Trace, step by step", el("p", told, class_="dim"), el("pre", lines, tabindex="0"))
+    told = "N entry, E exit, U back in userspace, H host; only what changed is shown."
+    other = story.kept.finding.other
+    pair = {} if other is None else {"": story.kept.trace, f" on {other.target}": story.kept.other_trace}
+    for where, trace in pair.items() if story.ran is None else [("", story.ran.trace)]:
+        if trace is not None:
+            lines = "\n".join(trace_lines(trace))
+            yield details(f"Trace, step by step{where}", el("p", told, class_="dim"), el("pre", lines, tabindex="0"))
 
 
 # ---- catalogue and branches ------------------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from harness.against import Versions, compare
 from harness.check import check, signature
 from harness.compare import Divergence
 from harness.findings import Finding, Signature, Tries, signature_text
 from harness.known import Catalogue
 from harness.masks import Cpu
+from harness.releases import Intended, between
 from harness.report.result import Job, Ran
 from harness.report.rounds import sites
 from harness.scenario import Scenario
@@ -24,7 +26,8 @@ class Kept:
     """What a store holds of a finding: ``confirmed`` or flaky; ``texts`` are consoles and earlier scenarios.
 
     ``fresh_qemu`` counts reproductions in fresh machines, None if that was not tried.
-    ``scenario`` and ``trace`` are None where there is none, or none that this version can read.
+    ``scenario`` and the traces are None where there is none, or none that this version can read; ``other_trace`` is
+    that of the second target, where two were compared.
     """
 
     finding: Finding
@@ -35,6 +38,7 @@ class Kept:
     trace: Trace | None
     texts: Mapping[str, str]
     fresh_qemu: Tries | None = None
+    other_trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +74,23 @@ _NO_TRACE: Mapping[str, Verdict] = {
 }
 
 
-def tell(kept: Kept, cpu: Cpu, catalogue: Catalogue) -> Story:
-    """Return the story of a finding: its trace is checked again, its sites found, its verdict given."""
+def tell(kept: Kept, cpu: Cpu, catalogue: Catalogue, changes: tuple[Intended, ...] = ()) -> Story:
+    """Return the story of a finding: its trace is checked again, its sites found, its verdict given.
+
+    Where two targets were compared their traces are, with the intended ``changes``; there are no sites then.
+    """
     finding = kept.finding
     plain = Story(kept, _NO_TRACE[finding.kind], None, None, None)
     if kept.scenario is None or kept.trace is None or finding.kind != "divergence":
         return plain
-    checked = check(kept.scenario, kept.trace, finding.subject.level, cpu, catalogue)
+    if finding.other is None:
+        checked = check(kept.scenario, kept.trace, finding.subject.level, cpu, catalogue)
+    elif kept.other_trace is not None:
+        versions = Versions(finding.subject.kernel_release, finding.other.kernel_release)
+        meant = between(changes, versions.one, versions.other)
+        checked = compare(kept.trace, kept.other_trace, meant, versions)
+    else:
+        return plain
     divergence = first_of(checked, finding.signature)
     if divergence is None:
         why = "this version explains it, or does not see it any more, in the trace that was kept"
@@ -84,6 +98,8 @@ def tell(kept: Kept, cpu: Cpu, catalogue: Catalogue) -> Story:
     counted = (finding.same_vm, finding.fresh_vm, kept.fresh_qemu or Tries(0, 0))
     stages = tuple(Stage(name, tries) for name, tries in zip(STAGES, counted, strict=True))
     known = evidence(kept.trace, checked, divergence, tuple(s for s in stages if s.tries.runs))
+    if finding.other is not None:
+        return Story(kept, classify(known), known, None, divergence)
     ours = [j for j in checked.judged if j.known is None and signature(j.divergence) == finding.signature]
     found = sites(kept.scenario, kept.trace, finding.subject.level, ours)
     job = Job(f"{finding.id}/scenario.scn", finding.id, kept.scenario, 1)
@@ -111,7 +127,7 @@ class Group:
     @property
     def targets(self) -> tuple[str, ...]:
         """Where it was seen."""
-        return tuple(dict.fromkeys(story.kept.finding.subject.target for story in self.stories))
+        return tuple(dict.fromkeys(story.kept.finding.where for story in self.stories))
 
 
 def groups(stories: Iterable[Story]) -> tuple[Group, ...]:
@@ -125,8 +141,10 @@ def groups(stories: Iterable[Story]) -> tuple[Group, ...]:
 
 def replay_command(kept: Kept, out: str = "") -> str:
     """Return the command that shows a finding again; ``out`` is the campaign's directory (empty: the current one)."""
-    subject = kept.finding.subject
+    subject, other = kept.finding.subject, kept.finding.other
     shelf = "findings" if kept.confirmed else "flaky"
     file = f"{shelf}/{kept.finding.id}/scenario.scn"
+    if other is not None:
+        return shlex.join(["shadowfuzz", "against", subject.target, other.target, f"{out}/{file}" if out else file])
     words = ["shadowfuzz", "replay", f"{out}/{file}" if out else file]
     return shlex.join([*words, "--target", subject.target, "--level", subject.level])

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two releases side by side: a campaign, and a difference that no row explains, from the lab to the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fuzz.cli import main
+from fuzz.confirm_cli import stages_of
+from fuzz.database import Database, default_url
+from fuzz.lab import open_lab, signatures
+from fuzz.library import find
+from fuzz.report_cli import book_of
+from fuzz.store import FINDINGS, OTHER_TRACE, TRACE, Store
+from fuzz.triage_cli import triage
+from harness.findings import Finding, Tries, signature_text
+from harness.releases import load_changes
+from harness.report.html import page
+from harness.scenario import load
+from harness.vm.config import PROJECT
+
+ONE, OTHER = "kvm-nvhe", "kvm-6.12-nvhe"
+SCENARIO = PROJECT / "corpus" / "regressions" / "fetch_outside_slots.scn"
+SIGNATURE = "against.entry.esr_el1/IABT_LOW"
+
+
+def test_a_campaign_on_two_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["fuzz", "--target", ONE, "--against", OTHER, "--seconds", "5", "--jobs", "1", "--seed", "1", "--json"]
+    assert main([*command, "--out", str(tmp_path)]) == 1  # what each of them shows against the model
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["against"][0] == OTHER and summary["lost_vms"] == summary["internal_errors"] == 0
+    assert summary["relations"]["against"] > 1000 and summary["relations"]["save"] > 1000
+    assert summary["known_by_entry"]["csselr-in-memory"] and summary["known_by_entry"]["injected-esr-not-sign-extended"]
+    shown = {word for finding in summary["findings"] for word in finding["replay"].split()}
+    assert {ONE, OTHER} <= shown  # each finding is replayed where it was seen
+
+
+def test_what_no_row_explains_is_a_finding_of_the_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = PROJECT / "corpus" / "known"
+    rows = tuple(row for row in load_changes(known) if row.id != "injected-esr-not-sign-extended")
+    monkeypatch.setattr("fuzz.pair.load_changes", lambda _: rows)
+    scenario = load(SCENARIO)
+    with open_lab(ONE, "spec", None, print, OTHER) as lab:
+        trace, checked = lab.observe(scenario)
+        names = {signature_text(key): key for key in signatures(checked)}
+        key = names[SIGNATURE]
+        assert set(lab.texts(trace)) == {TRACE, OTHER_TRACE}
+        (repeat, _, _) = stages_of(lab, scenario, (key,), 2, 0)[key]
+        assert repeat.tries == Tries(2, 2)
+        never = Tries(0, 0)
+        finding = Finding("divergence", key, lab.subject, (), 1, never, never, "2026-01-01", other=lab.other)
+        database = Database(default_url(tmp_path))
+        Store(database, FINDINGS).add(finding, scenario, lab.texts(trace))
+        assert triage(database, lab, 2, print) == 1
+    monkeypatch.setattr("fuzz.library.load_changes", lambda _: rows)
+    story = find(database, finding.id)
+    assert (story.verdict.name, story.kept.finding.fresh_vm) == ("unexplained", Tries(2, 2))
+    assert story.kept.scenario is not None and len(story.kept.scenario.steps) <= len(scenario.steps)
+    assert story.title.endswith(f"0xffffffff86000010 on {ONE}, 0x86000010 on {OTHER}")
+    text = page(book_of(database))
+    assert f"{ONE} against {OTHER}" in text and f"Trace, step by step on {OTHER}" in text
