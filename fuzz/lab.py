@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fuzz.pair import Bench, Runs, open_bench
+from fuzz.pair import Bench, open_bench
+from fuzz.reproduce import Runs
 from fuzz.store import OTHER_TRACE, TRACE
 from harness.check import Checked, check, signature
 from harness.errors import TargetError
