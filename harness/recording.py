@@ -223,7 +223,7 @@ def is_recording(path: Path) -> bool:
 
 
 def _record(line: str, state: dict[tuple[int, int], tuple[int, ...]]) -> Recorded:
-    first, *rest = line.split()
+    first, *rest = line.split() or (" ",)
     kind, (vm, vcpu) = first[0], _identity(first[1:])
     if kind == "A":
         return Recorded(vm, vcpu, _api(rest))

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recordings of programs that are not ours: what surrounds a vCPU is read from them, and a fault in them is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from harness import contract
+from harness.arch import State
+from harness.foreign import FOREIGN, INJECTED, Run, Tally, Turn, check_records, split
+from harness.known import Catalogue
+from harness.masks import cpu_model
+from harness.recording import Api, Recorded
+from harness.registers import BY_NAME, NAMES
+from harness.trace import Switch
+from harness.vm.config import PROJECT
+from harness.world import POWER_OFF, PSCI_0_2
+from tests.traces import SKIP, but, entry, esr, irq, load_esr, trap, user
+
+CATALOGUE = Catalogue.load(PROJECT / "corpus" / "known", "spec")
+RAM, SIZE, GIC, UART = 0x4000_0000, 0x800_0000, 0x0800_0000, 0x0900_0000
+PMU = 1 << 3
+HVC = esr("HVC64")
+CPU_ON, CPU_ON32, AFFINITY_INFO = 0xC400_0003, 0x8400_0003, 0xC400_0004
+READ_PMCR = esr("SYS64", 3 << 20 | 3 << 14 | 9 << 10 | 12 << 1 | 2 << 5 | 1)  # mrs x2, pmcr_el0
+
+
+def reset_state(vcpu: int = 0, **values: int) -> State:
+    """A vCPU as KVM_ARM_VCPU_INIT leaves it, with registers that userspace wrote."""
+    first = dict.fromkeys(NAMES, 0) | dict(contract.RESET_VALUES) | {"mpidr_el1": 1 << 31 | vcpu}
+    return tuple({**first, **values}[name] for name in NAMES)
+
+
+def call(name: str, *arguments: int, error: int = 0) -> Api:
+    """A call of the API that worked, or failed with an errno."""
+    return Api(name, *(*arguments, 0, 0, 0, 0)[:4], error)
+
+
+def sets(name: str, value: int) -> Api:
+    """KVM_SET_ONE_REG."""
+    return call("set_register", BY_NAME[name].one_reg, value)
+
+
+def of(vcpu: int, *events: Switch | Api, vm: int = 1) -> list[Recorded]:
+    """Records of one vCPU."""
+    return [Recorded(vm, vcpu, event) for event in events]
+
+
+MACHINE = of(0, call("slot", 0, 0, RAM, SIZE), call("device", GIC, 0x10000), call("reset", PSCI_0_2), sets("pc", RAM))
+S = reset_state(pc=RAM)
+PAGE = {"far": UART, "hpfar": UART >> 8}
+
+
+def check(records: Iterable[Recorded]) -> Tally:
+    """Check records on level spec, as of an nVHE host."""
+    tally = Tally()
+    check_records(records, "spec", cpu_model("cortex-a72"), CATALOGUE, vhe=False, tally=tally)
+    return tally
+
+
+def started(*events: Switch | Api) -> list[Recorded]:
+    """A vCPU that has been entered, and what follows."""
+    return MACHINE + of(0, entry(S), *events)
+
+
+def found(tally: Tally) -> set[tuple[str, str]]:
+    """Relation and register of each cluster."""
+    return {key[:2] for key in tally.clusters}
+
+
+def test_a_call_an_interrupt_and_a_first_touch() -> None:
+    after = but(S, pc=RAM + 4, x0=0x8400_0000)
+    answered = but(after, x0=0x10001, x1=0, x2=0, x3=0)
+    touch = trap(answered, load_esr(3), far=RAM + 0x1000, hpfar=(RAM + 0x1000) >> 8)
+    tally = check(started(trap(after, HVC), entry(answered), touch, entry(answered), irq(answered), entry(answered)))
+    assert not tally.clusters
+    assert tally.exits == {"HVC64": 1, "DABT_LOW": 1, "IRQ": 1}
+    assert tally.relations == {"save": 4, "restore": 4, "host": 4, "switch": 3}
+    assert tally.unchecked == {f"switch: {FOREIGN}": 3}
+
+
+LOSSES = (
+    # the register that KVM lost in a turn of the host, the relations that must say so
+    ("x19", {("save", "dirty.xN"), ("restore", "xN"), ("host", "xN")}),
+    ("tpidr_el1", {("restore", "tpidr_el1"), ("host", "tpidr_el1")}),
+    ("pc", {("restore", "pc"), ("host", "pc")}),
+)
+
+
+@pytest.mark.parametrize(("name", "wanted"), LOSSES)
+def test_a_register_that_kvm_loses_is_found(name: str, wanted: set[tuple[str, str]]) -> None:
+    exit_ = irq(but(S, x19=5, tpidr_el1=7, pc=RAM + 0x100))
+    tally = check(started(exit_, entry(but(exit_.values, **{name: 0x1234})), irq(exit_.values)))
+    assert found(tally) == wanted
+    (cluster, *_) = tally.clusters.values()
+    assert (cluster.count, cluster.example.divergence.event) == (1, len(MACHINE) + 3)
+    assert tally.unexplained == len(wanted)
+
+
+def test_what_no_guest_can_change_is_compared() -> None:
+    tally = check(started(irq(but(S, x5=1, mpidr_el1=0x8000_0007))))
+    assert found(tally) == {("switch", "mpidr_el1")}
+
+
+def load(target: int, data: int, address: int, *, users: bool, kernel: bool) -> list[Recorded]:
+    """A load that KVM emulates, in the kernel or by userspace."""
+    at = but(S, x2=address)
+    exit_ = trap(at, load_esr(target, 4, wide=False), far=address, hpfar=address >> 12 << 4)
+    done = but(at, **{f"x{target}": data})
+    mmio = {"mmio_addr": address, "mmio_len": 4, "mmio_data": data}
+    via = (user(at, 6, **mmio),) if users else ()
+    return started(exit_, *via, entry(done, SKIP if kernel or users else 0, **mmio))
+
+
+def test_devices_of_the_kernel_and_of_userspace() -> None:
+    assert not check(load(3, 0x55, UART, users=True, kernel=False)).clusters
+    assert not check(load(3, 0x55, GIC + 8, users=False, kernel=True)).clusters
+
+
+def test_a_device_is_one_only_where_kvm_has_it() -> None:
+    tally = check(load(3, 0x55, UART, users=False, kernel=True))
+    assert ("save", "class") in found(tally)
+    assert tally.unchecked["host: an MMIO access that did not reach userspace"] == 1
+    forgotten = check(load(3, 0x55, GIC + 8, users=False, kernel=False))
+    assert ("save", "class") in found(forgotten)
+
+
+def test_slots_come_and_go() -> None:
+    fault = trap(S, load_esr(3), **PAGE)
+    assert ("save", "class") in found(check(started(fault, entry(S))))
+    more = MACHINE + of(0, call("slot", 1, 0, UART, 0x1000), entry(S), fault, entry(S))
+    gone = MACHINE + of(0, call("slot", 1, 0, UART, 0x1000), call("slot", 1, 0, UART, 0), entry(S))
+    failed = MACHINE + of(0, call("slot", 1, 0, UART, 0x1000, error=22), entry(S))
+    worlds = [[at.round.world for at in split(records) if isinstance(at, Turn)][-1] for records in (more, gone, failed)]
+    assert [world.slot(UART) is not None for world in worlds] == [True, False, False]
+
+
+def second(*events: Switch | Api) -> list[Recorded]:
+    """A machine with a second vCPU that waits, which the first one starts with ``events``."""
+    return MACHINE + of(1, call("reset", PSCI_0_2 | POWER_OFF)) + of(0, entry(S), *events)
+
+
+@pytest.mark.parametrize(("function", "kept"), [(CPU_ON, (1 << 64) - 1), (CPU_ON32, 0xFFFF_FFFF)])
+def test_a_vcpu_that_another_starts(function: int, kept: int) -> None:
+    start, context = 0x7_4000_2000, 0x1234_5678_9ABC_DEF0
+    asks = but(S, pc=RAM + 4, x0=function, x1=1, x2=start, x3=context)
+    first = reset_state(1, pc=start & kept, x0=context & kept)
+    records = second(trap(asks, HVC)) + of(1, call("reset", PSCI_0_2 | POWER_OFF), entry(first))
+    answered = records + of(0, entry(but(asks, x0=0, x1=0, x2=0, x3=0)))
+    tally = check(answered)
+    assert not tally.clusters and tally.vcpus == {(1, 0), (1, 1)}
+    wrong = second(trap(asks, HVC)) + of(1, call("reset", PSCI_0_2), entry(but(first, x0=1)))
+    assert ("host", "xN") in found(check(wrong))
+
+
+def test_each_vcpu_has_its_own_number() -> None:
+    records = second(irq(S)) + of(1, entry(reset_state(0)))
+    assert ("host", "mpidr_el1") in found(check(records))
+    assert not check(second(irq(S)) + of(1, entry(reset_state(1)))).clusters
+
+
+def test_results_about_other_vcpus_may_be_any_that_the_function_has() -> None:
+    asks = but(S, pc=RAM + 4, x0=AFFINITY_INFO, x1=1)
+    for x0, clean in ((0, True), (1, True), (3, False)):
+        tally = check(second(trap(asks, HVC), entry(but(asks, x0=x0, x1=0, x2=0, x3=0))))
+        assert (("host", "xN") not in found(tally)) is clean
+
+
+def test_optional_features_are_unchecked_not_wrong() -> None:
+    access = trap(S, READ_PMCR)
+    emulated = entry(but(S, x2=0x4100), SKIP)
+    with_pmu = of(0, call("slot", 0, 0, RAM, SIZE), call("reset", PSCI_0_2 | PMU), sets("pc", RAM), entry(S))
+    tally = check(with_pmu + of(0, access, emulated))
+    assert tally.unchecked["host: a system register of a feature that the vCPU may have"] == 1
+    assert not tally.clusters
+    assert ("host", "pc") in found(check(started(access, emulated)))
+
+
+def test_an_exception_that_userspace_pends_is_unchecked() -> None:
+    taken = but(S, pc=0x200, elr_el1=RAM)
+    tally = check(started(irq(S), call("events", 2), entry(taken)))
+    assert tally.unchecked[f"save, restore, host: {INJECTED}"] == 1 and not tally.clusters
+
+
+def test_vms_are_told_apart() -> None:
+    other = [Recorded(2, r.vcpu, r.event) for r in MACHINE]
+    records = MACHINE + other + of(0, entry(S)) + of(0, entry(S), vm=2) + of(0, irq(S)) + of(0, irq(S), vm=2)
+    ends = [(at.vm, at.record) for at in split(records) if isinstance(at, Run)]
+    assert ends == [(1, 11), (2, 12)]
+    destroyed = records + of(0, call("destroy")) + of(0, entry(S))
+    last = [at for at in split(destroyed) if isinstance(at, Turn)][-1]
+    assert last.round.exit is None and last.round.world.regions == ()
+
+
