@@ -29,6 +29,8 @@ from harness.tracefile import format_trace
 
 MAX_LOSSES = 5
 """So many lost machines in a row (none of them finished a scenario) and the worker gives up."""
+FIRST_BOOTS = 2
+"""So often a worker tries to boot before there was anything to lose."""
 MAX_INTERNAL = 20
 """So many failures of our own, and it gives up as well: what it counts means little."""
 REMEMBERED = 16
@@ -100,11 +102,15 @@ class Worker:
 
     def begin(self) -> None:
         """Boot for the first time.  TargetError: the machine does not come up; a finding has its console."""
-        try:
-            self._start()
-        except TargetError as error:
-            self._lost(None, error)
-            raise
+        for left in reversed(range(FIRST_BOOTS)):
+            try:
+                self._start()
+            except TargetError as error:
+                self._lost(None, error)
+                if not left:
+                    raise
+            else:
+                return
 
     def _start(self) -> None:
         self._recent.clear()

@@ -339,3 +339,26 @@ def test_setup_error_ends_the_worker(tmp_path: Path) -> None:
     object.__setattr__(b.worker._with, "boot", boot)
     with pytest.raises(SetupError):
         b.worker.one(TEXT)
+
+
+@pytest.mark.parametrize("losses", [1, 2])
+def test_fake_first_boot_is_tried_twice(tmp_path: Path, losses: int) -> None:
+    b = bench(tmp_path)
+    boots = iter([VmLost("fake", "QEMU ended with status -9")] * losses)
+
+    @contextmanager
+    def boot() -> Iterator[Watch]:
+        for lost in boots:
+            raise lost
+        with b.executor.watch() as watch:
+            yield watch
+
+    b.worker.close()
+    object.__setattr__(b.worker._with, "boot", boot)
+    if losses == 2:
+        with pytest.raises(VmLost):
+            b.worker.begin()
+    else:
+        b.worker.begin()
+        b.worker.one(TEXT)
+    assert (b.count("lost"), b.get("count", "scenarios")) == (losses, 2 - losses)

@@ -7,9 +7,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +17,9 @@ from fuzz.store import FINDINGS, Store
 from harness.scenario import load
 from harness.vm.build import prepare
 from harness.vm.config import load_config
+from tests.vm.killing import COMMAND, descendants, gone, run
 
 SECONDS = 10
-COMMAND = (sys.executable, "-c", "import sys; from fuzz.cli import main; sys.exit(main())", "fuzz", "--jobs", "2")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,41 +27,9 @@ def _prepared() -> None:
     prepare(load_config("kvm-nvhe"))
 
 
-def descendants(pid: int) -> Iterator[tuple[int, str]]:
-    """Yield number and command line of the processes below ``pid``."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return
-    for child in map(int, children):
-        try:
-            yield child, Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        yield from descendants(child)
-
-
 def machines(pid: int) -> list[int]:
     """Return the QEMU processes below ``pid``."""
     return [child for child, line in descendants(pid) if line.startswith("qemu-system")]
-
-
-def gone(pids: set[int]) -> bool:
-    """Tell whether none of the processes is there any more; the last ones may take a moment."""
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        if not any(_lives(pid) for pid in pids):
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def _lives(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"  # a zombie waits for the machine's init, not for us
 
 
 def wait_for_machines(campaign: subprocess.Popen[str]) -> list[int]:
@@ -140,3 +106,11 @@ def test_machines_die_with_a_killed_campaign(tmp_path: Path) -> None:
         campaign.kill()
         campaign.communicate(timeout=20)
     assert gone(everyone), "a process was left behind"
+
+
+@pytest.mark.timeout(180)
+def test_killed_campaigns_lose_nothing(tmp_path: Path) -> None:
+    """A few kills of live campaigns; `python -m tests.vm.killing` does two hundred (docs/triage.md)."""
+    tally = run(5, 1, tmp_path, 7, lambda line: None)
+    assert tally.wrong == []
+    assert sum(tally.kills.values()) == 5 and tally.findings > 0
