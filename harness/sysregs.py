@@ -44,6 +44,7 @@ _NO_PMU = "the vCPU has no PMU (KVM_ARM_VCPU_PMU_V3 not asked for): ID_AA64DFR0_
 _IMPDEF = "IMPLEMENTATION DEFINED space: KVM refuses it (HCR_EL2.TIDCP), QEMU 7.2 does not trap what its CPU model has"
 _NO_GIC = "no in-kernel GIC; the CPU interface may exist all the same (ID_AA64PFR0_EL1.GIC)"
 _DEBUG = "breakpoints and watchpoints are not in the record"
+_NO_REGISTER = "emulator: QEMU 7.2 has no such register, so it is UNDEFINED there before any hypervisor is asked"
 _TIMER = "counters run on"
 _SET_WAY = "cache maintenance by set/way: no register changes"
 
@@ -100,15 +101,20 @@ _OTHERS: tuple[SysReg, ...] = (
             ("dbgwvr0_el1", (2, 0, 0, 0, 6)),
             ("dbgwvr3_el1", (2, 0, 0, 3, 6)),
             ("osdlr_el1", (2, 0, 1, 3, 4)),
+        )
+    ),
+    *(
+        SysReg(name, encoding, _E, _E, _NO_REGISTER)
+        for name, encoding in (
             ("dbgprcr_el1", (2, 0, 1, 4, 4)),
             ("dbgclaimset_el1", (2, 0, 7, 8, 6)),
             ("dbgclaimclr_el1", (2, 0, 7, 9, 6)),
+            ("dbgauthstatus_el1", (2, 0, 7, 14, 6)),
         )
     ),
     SysReg("oslar_el1", (2, 0, 1, 0, 4), _E, _A, "write-only; what a read does is not said"),
     SysReg("oslsr_el1", (2, 0, 1, 1, 4), _A, _E, "read-only; KVM ignores or refuses a write"),
     SysReg("mdrar_el1", (2, 0, 1, 0, 0), _A, _E, "read-only; KVM ignores or refuses a write"),
-    SysReg("dbgauthstatus_el1", (2, 0, 7, 14, 6), _A, _E, "read-only; KVM ignores or refuses a write"),
     SysReg("mdccsr_el0", (2, 3, 0, 1, 0), _A, _E, "read-only; KVM ignores or refuses a write"),
     *(
         SysReg(name, encoding, _U, _U, _NO_PMU)
