@@ -6,8 +6,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from fuzz.values import Weights, address, address_in, bits, fetch_address, function, mpidr, register_value
+from fuzz.values import (
+    DATA_REGIONS,
+    Weights,
+    address,
+    address_in,
+    bits,
+    fetch_address,
+    function,
+    mpidr,
+    register_value,
+)
 from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, AccessForm
+from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.layout import DATA, MMIO, VECTORS
 from harness.registers import MASK64
 from harness.scenario import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Operand, Step
@@ -16,6 +27,21 @@ from harness.sysregs import READABLE, WRITABLE
 PAGE = 4096
 LOADS: tuple[AccessForm, ...] = tuple(f for f in ACCESS_FORMS if not f.is_store)
 STORES: tuple[AccessForm, ...] = tuple(f for f in ACCESS_FORMS if f.is_store)
+
+HPFAR_LIMIT = 0xFF_FFFF_FFF0
+"""Bits of HPFAR_EL2 that hold bits 47:12 of the IPA."""
+FORGED_CLASSES = Weights(
+    *((EC_BY_NAME[name], weight) for name, weight in (("SYS64", 30.0), ("DABT_LOW", 25.0), ("IABT_LOW", 10.0))),
+    *((EC_BY_NAME[name], 8.0) for name in ("HVC64", "SMC64", "WFX")),
+    *((EC_BY_NAME[name], 3.0) for name in ("FP_ASIMD", "BRK64", "BREAKPT_LOW", "SOFTSTP_LOW", "WATCHPT_LOW")),
+)
+FORGED_CODES = Weights((0, 40.0), (1, 15.0), (3, 15.0), (4, 10.0), (0x8000_0002, 10.0), (0xBADCA11, 10.0))
+FORGED_ISS: Weights[Callable[[Random], int]] = Weights(
+    (lambda rng: rng.getrandbits(25), 40.0),
+    # A translation fault of a valid 32- or 64-bit access, a read of any system register, an immediate.
+    (lambda rng: 1 << 24 | rng.getrandbits(9) << 15 | rng.getrandbits(1) << 6 | 4 | rng.getrandbits(2), 40.0),
+    (lambda rng: rng.getrandbits(16), 20.0),
+)
 
 Idiom = Callable[[Random, Sequence[Step]], list[Step]]
 
@@ -29,7 +55,7 @@ REPEATS = Weights((1, 30.0), (2, 25.0), (3, 20.0), (4, 15.0), (6, 10.0))
 
 _WEIGHTS: dict[str, float] = {
     **{"hvc": 25.0, "wfi": 4.0, "wfe": 4.0, "br": 3.0, "set": 15.0, "complete": 3.0, "reset": 0.5},
-    **{"smc": 4.0, "mrs": 6.0, "msr": 4.0},
+    **{"smc": 4.0, "mrs": 6.0, "msr": 4.0, "forge": 0.1},
     **dict.fromkeys(ACCESS_MNEMONICS, 40.0 / len(ACCESS_MNEMONICS)),
 }
 STEP_WEIGHTS: Weights[str] = Weights(*((k.keyword, _WEIGHTS.get(k.keyword, 0.7)) for k in STEP_KINDS))
@@ -208,6 +234,41 @@ def exception(rng: Random, _: Sequence[Step]) -> list[Step]:
     return [*(operands(rng, choose(rng, kinds)) for _ in range(REPEATS.pick(rng))), Step("hvc", (0,))]
 
 
+def refused_access(rng: Random, before: Sequence[Step]) -> list[Step]:
+    """An access that the host completes early, or answers by an external abort."""
+    steps = mmio_load(rng, before) if rng.random() < 0.6 else mmio_store(rng, before)
+    action = Step("abort" if rng.random() < 0.6 else "finish")
+    return [*steps, action, Step("hvc", (0,))] if rng.random() < 0.8 else [*steps, action, operands(rng, "set")]
+
+
+def interrupt(rng: Random, _: Sequence[Step]) -> list[Step]:
+    """A virtual SError or an interrupt line, then its mask cleared; the line is lowered again."""
+    choice = rng.random()
+    if choice < 0.4:
+        raised, mask, lowered = Step("serror", (0 if rng.random() < 0.7 else rng.getrandbits(25),)), 1 << 8, []
+    else:
+        line, mask = ("irq", 1 << 7) if choice < 0.7 else ("fiq", 1 << 6)
+        raised, lowered = Step("irq_line", (line, 1)), [Step("irq_line", (line, 0))]
+    unmasked = Step("set", ("pstate", 0x3C5 & ~mask))
+    return [operands(rng, "hvc"), raised, *([unmasked] if rng.random() < 0.8 else []), Step("hvc", (0,)), *lowered]
+
+
+def forged_exit(rng: Random, _: Sequence[Step]) -> list[Step]:
+    """An exit that looks like another one: any class, mostly with a syndrome that could be."""
+    choice = rng.random()
+    steps = [operands(rng, TRAPS.pick(rng))]
+    if choice < 0.1:
+        return [*steps, Step("forge", ("code", FORGED_CODES.pick(rng)))]
+    ec = int(rng.random() * 64) if choice < 0.4 else FORGED_CLASSES.pick(rng)
+    steps.append(Step("forge", ("esr", ec << EC_SHIFT | IL_BIT | FORGED_ISS.pick(rng)(rng))))
+    if ec in (EC_BY_NAME["IABT_LOW"], EC_BY_NAME["DABT_LOW"]):
+        where = address_in(rng, DATA_REGIONS.pick(rng), 8)
+        steps += [Step("forge", ("far", where)), Step("forge", ("hpfar", (where >> 12 << 4) & HPFAR_LIMIT))]
+        if rng.random() < 0.5:
+            steps.append(Step("complete", (bits(rng),)))
+    return steps
+
+
 def single(rng: Random, _: Sequence[Step]) -> list[Step]:
     """One step of any kind."""
     return [any_step(rng)]
@@ -225,5 +286,8 @@ IDIOMS: Weights[Idiom] = Weights(
     (system_register, 10.0),
     (unsyndromed, 5.0),
     (exception, 3.0),
+    (refused_access, 3.0),
+    (interrupt, 3.0),
+    (forged_exit, 4.0),
     (single, 25.0),
 )

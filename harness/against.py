@@ -212,7 +212,7 @@ class _Comparison:
         return known
 
 
-_NOWHERE = Switch(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ())
+_NOWHERE = Switch(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ())
 
 
 def compare(one: Trace, other: Trace, changes: Changes, versions: Versions) -> Checked:

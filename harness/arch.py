@@ -23,6 +23,7 @@ PC, PSTATE, ELR, SPSR, ESR, FAR, VBAR, SCTLR, TCR, MDSCR = (
 # PSTATE as SPSR_ELx holds it (Arm ARM C5.2.18).
 NZCV, TCO, DIT, UAO, PAN, SS, IL = 0xF000_0000, 1 << 25, 1 << 24, 1 << 23, 1 << 22, 1 << 21, 1 << 20
 ALLINT = 1 << 13
+PSTATE_A, PSTATE_I, PSTATE_F = 1 << 8, 1 << 7, 1 << 6
 SSBS, BTYPE, DAIF, MODE = 1 << 12, 3 << 10, 0x3C0, 0x1F
 EL0T, EL1T, EL1H = 0x0, 0x4, 0x5
 SCTLR_SPAN, SCTLR_DSSBS, SCTLR_A, SCTLR_M = 1 << 23, 1 << 44, 2, 1
@@ -31,7 +32,23 @@ MDSCR_SS = 1
 
 VECTOR_OFFSETS: Mapping[int, int] = MappingProxyType({EL1T: 0x000, EL1H: 0x200, EL0T: 0x400})
 VECTOR_AARCH32 = 0x600
-SERROR_OFFSET = 0x180
+IRQ_OFFSET, FIQ_OFFSET, SERROR_OFFSET = 0x080, 0x100, 0x180
+
+# HCR_EL2.VSE, VI, VF: a virtual SError, IRQ, FIQ is pending (Arm ARM D17.2.48), PSTATE.A, I, F mask it.
+HCR_VF, HCR_VI, HCR_VSE = 1 << 6, 1 << 7, 1 << 8
+VIRTUAL_INTERRUPTS: tuple[tuple[int, int, int], ...] = (
+    (HCR_VSE, PSTATE_A, SERROR_OFFSET),
+    (HCR_VI, PSTATE_I, IRQ_OFFSET),
+    (HCR_VF, PSTATE_F, FIQ_OFFSET),
+)
+"""Pending bit in HCR_EL2, mask in PSTATE, offset of the vector."""
+HCR_VIRTUAL = HCR_VSE | HCR_VI | HCR_VF
+
+
+def unmasked(pstate: int, hcr: int) -> tuple[tuple[int, int], ...]:
+    """Return the virtual interrupts that a guest takes before its next instruction: pending bit, vector offset."""
+    return tuple((bit, offset) for bit, mask, offset in VIRTUAL_INTERRUPTS if hcr & bit and not pstate & mask)
+
 
 State = tuple[int, ...]
 """Register values in the order of ``registers.STATE``."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from harness import compare, exits
+from harness import compare
 from harness.compare import Divergence, Prediction, Round, Unchecked
 from harness.guest import code_of
 from harness.known import Catalogue, Known
@@ -75,7 +75,7 @@ def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Cat
     for event in trace.events:
         if event.kind == EXIT:
             assert isinstance(event, Switch)
-            classes[exits.exit_class(event.code, event.esr)] += 1
+            classes[event.exit_class] += 1
     lossy = cpu.lossy if trace.vhe else {}
     for round_ in compare.rounds(trace.events):
         prediction = predict(round_, level)

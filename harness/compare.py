@@ -25,7 +25,7 @@ from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
 from harness.world import SCENARIO, World
 
 INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
-OP_SET, OP_RESET = protocol.OPS["set"][0], protocol.OPS["reset"][0]
+OP_SET, OP_RESET, OP_ABORT, OP_SERROR = (protocol.OPS[name][0] for name in ("set", "reset", "abort", "serror"))
 EXIT_INTR = 10
 _POSITIONS = range(len(NAMES))
 NOTHING: Mapping[int, int] = MappingProxyType({})
@@ -72,9 +72,9 @@ class Round:
         reset = exit_ is None or (bool(hosts) and any(host.op == OP_RESET for host in hosts))
         derive(self, "exit_class", exit_class)
         derive(self, "reset", reset)
-        derive(self, "label", "RESET" if exit_ is not None and reset else exit_class)
+        derive(self, "label", "FIRST" if exit_ is None else "RESET" if reset else exit_.exit_class)
         derive(self, "host_wrote", _host_wrote(hosts) if hosts else NOTHING)
-        derive(self, "action", _action(exit_, self.users, entry, self.world))
+        derive(self, "action", _action(exit_, self.users, hosts, entry, self.world))
         derive(self, "seen", arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values)
 
 
@@ -88,12 +88,15 @@ def _host_wrote(hosts: tuple[Host, ...]) -> Mapping[int, int]:
     return wrote
 
 
-def _injected(exit_: Switch, users: tuple[Switch, ...]) -> bool:
-    """Whether KVM gave the guest an exception on its way out to userspace."""
+def _injected(exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch) -> bool:
+    """Whether KVM gave the guest an exception on its way out to userspace, or when userspace asked for one."""
     before = exit_.values
     vector = arch.vector(before[arch.VBAR], before[arch.PSTATE])
+    vectors, seen = {vector}, users
+    if any(host.op in (OP_ABORT, OP_SERROR) and not host.error for host in hosts):
+        vectors, seen = {vector, vector + arch.SERROR_OFFSET & MASK64}, (*users, entry)
     return any(
-        u.values[arch.PC] == vector and u.values[arch.ELR] == before[arch.PC] and u.values != before for u in users
+        u.values[arch.PC] in vectors and u.values[arch.ELR] == before[arch.PC] and u.values != before for u in seen
     )
 
 
@@ -111,10 +114,12 @@ def _in_kernel(exit_: Switch, entry: Switch, world: World) -> bool:
     return trapped and world.in_kernel(address) and entry.mmio_addr == address and bool(entry.pending & INCREMENT_PC)
 
 
-def _action(exit_: Switch | None, users: tuple[Switch, ...], entry: Switch, world: World) -> Action:
+def _action(
+    exit_: Switch | None, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch, world: World
+) -> Action:
     inject, moved = bool(entry.pending & EXCEPTION), bool(entry.pending & INCREMENT_PC)
     if exit_ is not None and users:
-        inject = inject or _injected(exit_, users)
+        inject = inject or _injected(exit_, users, hosts, entry)
         behind = (exit_.values[arch.PC] + 4) & MASK64
         moved = moved or any(u.values[arch.PC] == behind for u in users)
     reasons = [_reason(u) for u in users if u.code != EXIT_INTR or u.error == errno.ENOSYS]
@@ -265,12 +270,15 @@ def compare_run(
     """Yield the divergences of one run of the guest; relation ``switch.*``."""
     seen = arch.apply_pending(entry.values, entry.pending)
     observed = exit_.values
-    trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP
-    call = trapped and is_call(seen, code, observed[arch.PC], exit_.esr)
+    trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or exit_.forged != 0
+    # A forged syndrome says nothing about the instruction.
+    call = trapped and is_call(seen, code, observed[arch.PC], 0 if exit_.forged else exit_.esr)
     target = (observed[arch.PC] - 4) & MASK64 if call else observed[arch.PC]
-    path = walk(seen, code, target, cpu)
-    exit_class = exits.exit_class(exit_.code, exit_.esr)
-    where = (exit_class, index, entry.step)
+    if not trapped and entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(seen[arch.PSTATE], entry.hcr):
+        yield Unchecked("switch", "which interrupt came first, the guest's or the host's")
+        return
+    path = walk(seen, code, target, cpu, entry.hcr)
+    where = (exit_.exit_class, index, entry.step)
     if path.state is None:
         if path.certain:
             yield Divergence("switch", "pc", path.why, target, *where)
@@ -284,6 +292,8 @@ def compare_run(
         return
     if trapped and expected[arch.SCTLR] & arch.SCTLR_M:
         yield Unchecked("switch", "fault registers with stage-1 translation on")
+    elif exit_.forged:
+        yield Unchecked("switch", "fault registers of a forged exit")
     elif trapped:
         yield from _compare_fault(path, word_at(code, target), exit_, where)
     if call:

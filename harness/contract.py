@@ -155,6 +155,12 @@ def mmio_data(exit_: Switch, data: int) -> int | None:
 _EC_IABT, _EC_DABT = exits.EC_BY_NAME["IABT_LOW"], exits.EC_BY_NAME["DABT_LOW"]
 
 
+def external_abort(state: State, far: int) -> State:
+    """Return ``state`` after the external data abort that userspace asked for (kvm.md, EXC; KVM API 4.31)."""
+    ec = _EC_DABT + (state[arch.PSTATE] & arch.MODE != arch.EL0T)
+    return arch.take_exception(state, ec << exits.EC_SHIFT | exits.IL_BIT | exits.FSC_EXTABT, far)
+
+
 def abort_state(exit_: Switch) -> State:
     """Return the state after the external abort that KVM owes for an access it cannot serve (kvm.md, EXC).
 

@@ -44,6 +44,7 @@ EXCEPTION_CLASSES: tuple[ExceptionClass, ...] = (
     ExceptionClass(0x22, "PC_ALIGN", "misaligned PC"),
     ExceptionClass(0x24, "DABT_LOW", "data abort from a lower level"),
     ExceptionClass(0x26, "SP_ALIGN", "misaligned SP"),
+    ExceptionClass(0x2F, "SERROR", "SError interrupt"),
     ExceptionClass(0x30, "BREAKPT_LOW", "hardware breakpoint"),
     ExceptionClass(0x32, "SOFTSTP_LOW", "software step"),
     ExceptionClass(0x34, "WATCHPT_LOW", "watchpoint"),

@@ -88,15 +88,18 @@ def is_call(state: State, code: Mapping[int, int], pc: int, esr: int) -> bool:
     return state[arch.PC] == before and not at_el0 and not may_stay_at_el2(state)
 
 
-def walk(state: State, code: Mapping[int, int], target: int, cpu: Cpu) -> Walk:
-    """Follow the guest from ``state`` until it traps at address ``target``."""
-    if state[arch.PC] == target:  # the rule; all below are exceptions to it
-        return Walk(state)
-    machine = _Guest(state, code, cpu)
+def walk(state: State, code: Mapping[int, int], target: int, cpu: Cpu, hcr: int = 0) -> Walk:
+    """Follow the guest from ``state`` until it traps at address ``target``; ``hcr``: its virtual interrupts."""
+    hcr &= arch.HCR_VIRTUAL
+    if state[arch.PC] == target and not (hcr and arch.unmasked(state[arch.PSTATE], hcr)):
+        return Walk(state)  # the rule; all below are exceptions to it
+    machine = _Guest(state, code, cpu, hcr)
+    if hcr and (stop := machine.interrupt()) is not None:
+        return stop
     for _ in range(MAX_WALK):
         if machine.state[arch.PC] == target:
             return Walk(machine.state, machine.unknown)
-        stop = machine.step()
+        stop = machine.step() or (machine.interrupt() if hcr else None)
         if stop is not None:
             return stop
     return Walk(None, why="no trap in sight", certain=False)
@@ -119,16 +122,35 @@ def _uncertain(why: str) -> Walk:
 class _Guest:
     """A vCPU between two traps: executes what does not trap."""
 
-    def __init__(self, state: State, code: Mapping[int, int], cpu: Cpu) -> None:
+    def __init__(self, state: State, code: Mapping[int, int], cpu: Cpu, hcr: int = 0) -> None:
         res0, _ = cpu.mask(arch.PSTATE)
         self.state = (*state[: arch.PSTATE], state[arch.PSTATE] & ~res0, *state[arch.PSTATE + 1 :])
         self.unknown: dict[int, tuple[int, str]] = {}
         self._code = code
         self._cpu = cpu
+        self._hcr = hcr
         self._pa_bits = cpu.pa_bits
         self._features = cpu.features
         if NMI in cpu.features:
             self.unknown[arch.PSTATE] = arch.ALLINT, "ALLINT: the CPU model has FEAT_NMI in newer versions of QEMU"
+
+    def interrupt(self) -> Walk | None:
+        """Take the virtual interrupt that is pending and not masked, if there is one."""
+        pending = arch.unmasked(self.state[arch.PSTATE], self._hcr)
+        if not pending:
+            return None
+        if len(pending) > 1:
+            return _uncertain("two virtual interrupts at once: either may come first")
+        if self.state[arch.VBAR] & VBAR_RES0:
+            return _uncertain("an exception with RES0 bits set in VBAR_EL1")
+        bit, offset = pending[0]
+        if bit == arch.HCR_VSE:
+            self._take(exits.EC_BY_NAME["SERROR"] << exits.EC_SHIFT | exits.IL_BIT, None, offset)
+            self.unknown[arch.ESR] = exits.ISS_MASK, "the syndrome of a virtual SError"
+            self._hcr &= ~bit
+        else:
+            self._take(None, None, offset)
+        return None
 
     def step(self) -> Walk | None:
         """Execute one instruction; a Walk where that cannot be, because it must trap or nobody knows."""
@@ -253,14 +275,18 @@ class _Guest:
         ec, far = exception.ec, exception.far
         if ec in (EC_IABT, EC_DABT) and not self._at_el0:
             ec += 1  # the class "without a change of exception level" is one above
-        self.state = arch.take_exception(self.state, ec << exits.EC_SHIFT | exits.IL_BIT | exception.iss, far)
+        self._take(ec << exits.EC_SHIFT | exits.IL_BIT | exception.iss, far)
+        return None
+
+    def _take(self, esr: int | None, far: int | None, offset: int = 0) -> None:
+        self.state = arch.take_exception(self.state, esr, far, offset)
         flags, why = self.unknown.pop(arch.PSTATE, (0, ""))
-        for index in (arch.ELR, arch.ESR, arch.SPSR) if far is None else (arch.ELR, arch.ESR, arch.SPSR, arch.FAR):
+        written = {arch.ELR: True, arch.SPSR: True, arch.ESR: esr is not None, arch.FAR: far is not None}
+        for index in (index for index, is_written in written.items() if is_written):
             self.unknown.pop(index, None)
         if flags:
             self.unknown[arch.SPSR] = flags, why
         self.unknown[arch.PSTATE] = arch.NZCV | flags, "flags after an exception inside the guest: QEMU clears them"
-        return None
 
     def _advance(self, changes: Mapping[int, int]) -> Walk | None:
         new = list(self.state)

@@ -108,6 +108,10 @@ def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:
     return owed is not None and case.same(index, owed, observed)
 
 
+def _moved_too_far(case: Case, index: int, expected: int, observed: int) -> bool:
+    return index == arch.PC and expected == observed + 4 & MASK64
+
+
 def _flag_set(case: Case, index: int, expected: int, observed: int) -> bool:
     return (expected, observed) == (0, 1)
 
@@ -167,6 +171,7 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
             RuleRow("moved_on", _moved_on, "observed is PC, expected + 4"),
             RuleRow("abort_taken", _abort_taken, "observed is what entry to an external abort owes there"),
             RuleRow("reset_state", _reset_state, "observed is the reset value, or what the host wrote after the reset"),
+            RuleRow("moved_too_far", _moved_too_far, "observed is PC, expected is 4 more"),
             RuleRow("flag_set", _flag_set, "KVM's flag is set, the model's is not"),
             RuleRow("flag_clear", _flag_clear, "the model's flag is set, KVM's is not"),
             RuleRow("system_register", _system_register, "the register that the trapped access reads into or writes"),
@@ -188,6 +193,7 @@ class Place(NamedTuple):
     outcome: str
     reset: bool
     mmio: bool
+    forged: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +209,7 @@ class Known:
     levels: frozenset[str]
     reset: bool | None
     mmio: bool | None
+    forged: bool | None
     explains: str
     verdict: str
     why: str
@@ -218,6 +225,7 @@ class Known:
             and (not self.outcomes or at.outcome in self.outcomes)
             and (self.reset is None or self.reset == at.reset)
             and (self.mmio is None or self.mmio == at.mmio)
+            and (self.forged is None or self.forged == at.forged)
         )
 
 
@@ -231,7 +239,7 @@ class _Row(NamedTuple):
 
 
 _LISTS = ("relations", "registers", "exits", "helpers", "outcomes", "levels")
-_SWITCHES = ("reset", "mmio")
+_SWITCHES = ("reset", "mmio", "forged")
 _TEXTS = ("id", "explains", "verdict", "why", "source")
 
 
@@ -284,11 +292,11 @@ class Catalogue:
     entries: tuple[Known, ...]
 
     @cached_property
-    def _found(self) -> dict[tuple[str, str, str, bool, bool], dict[tuple[str, str], _Row]]:
+    def _found(self) -> dict[tuple[str, str, str, bool, bool, bool], dict[tuple[str, str], _Row]]:
         """The rows found so far, by where and by relation and register: the same few hundred come back all the time."""
         return {}
 
-    def _row(self, relation: str, register: str, where: tuple[str, str, str, bool, bool]) -> _Row:
+    def _row(self, relation: str, register: str, where: tuple[str, str, str, bool, bool, bool]) -> _Row:
         """Look up the entries whose conditions hold for a divergence."""
         name = register.removeprefix("dirty.")
         place = Place(relation, name, *where)
@@ -328,7 +336,8 @@ class Catalogue:
         case = Case(round_, prediction, lossy)
         entry_values = round_.entry.values
         mmio = round_.exit is not None and is_mmio(round_.exit, round_.world)
-        where = round_.exit_class, prediction.helper, round_.action.outcome, round_.reset, mmio
+        forged = round_.exit is not None and round_.exit.forged != 0
+        where = round_.exit_class, prediction.helper, round_.action.outcome, round_.reset, mmio, forged
         rows = self._found.setdefault(where, {})
 
         def explain(divergence: Divergence) -> Known | None:

@@ -10,9 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from harness import arch, contract, exits
+from harness import arch, contract, exits, protocol
 from harness.arch import State
-from harness.compare import IN_KERNEL, OP_RESET, Divergence, Round, Unchecked, different
+from harness.compare import (
+    IN_KERNEL,
+    OP_ABORT,
+    OP_RESET,
+    OP_SERROR,
+    OP_SET,
+    Divergence,
+    Round,
+    Unchecked,
+    different,
+)
 from harness.exits import DABT
 from harness.registers import BY_ONE_REG, INDEX, NAMES, STATE
 from harness.sysregs import Owed
@@ -23,6 +33,7 @@ IPA_BITS = 40
 """Size of the guest's physical address space: KVM_CREATE_VM type 0 (KVM API 4.2)."""
 
 _MMIO = 6
+OP_FINISH, OP_IRQ_LINE = protocol.OPS["finish"][0], protocol.OPS["irq_line"][0]
 _MPIDR = INDEX["mpidr_el1"]
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
@@ -110,6 +121,8 @@ def _abort(turn: _Turn, exit_: Switch, kind: str, world: World) -> str:
     slot = world.slot(page)
     if DABT["S1PTW"].get(exit_.esr) and slot is None:
         return "a stage-1 walk outside the memory slots"
+    if exit_.forged and exit_.esr & exits.FSC_TYPE != exits.FSC_TRANSLATION:
+        return "a forged abort that is no translation fault"
     if page >> IPA_BITS:
         return "an address beyond the guest's physical address space"
     if kind == "IABT_LOW" and slot is None:
@@ -136,20 +149,46 @@ def _reset(turn: _Turn, world: World) -> None:
         turn.allowed[index] = contract.NOTHING_LEFT
 
 
-def _userspace(turn: _Turn, round_: Round) -> None:
-    for host in round_.hosts:
-        if host.op == OP_RESET:
-            _reset(turn, round_.world)
-        elif not host.error and (index := BY_ONE_REG.get(host.a)) is not None:
-            turn.put(index, host.b)
-
-
 def _complete(turn: _Turn, exit_: Switch, data: int) -> None:
     target = DABT["SRT"].get(exit_.esr)
     if not DABT["WNR"].get(exit_.esr) and target != 31:
         owed = contract.mmio_data(exit_, data)
         turn.put(target, owed if owed is not None else turn.values[target])
     _skip(turn)
+
+
+def _userspace(turn: _Turn, round_: Round) -> str:
+    """Apply what userspace did, in order, then the completion of the access that it left; say why if nobody knows."""
+    exit_ = round_.exit
+    # Without a valid syndrome KVM_RUN fails, or userspace is told (KVM API 7.33): nothing is ever completed.
+    access = exit_ is not None and is_mmio(exit_, round_.world) and bool(DABT["ISV"].get(exit_.esr))
+    excepted = False
+    for host in round_.hosts:
+        if host.op == OP_RESET:
+            _reset(turn, round_.world)
+            access = excepted = False
+        elif host.error:
+            continue
+        elif host.op == OP_SET and (index := BY_ONE_REG.get(host.a)) is not None:
+            if excepted:
+                return "a register written while an exception is pending"
+            turn.put(index, host.b)
+        elif host.op == OP_FINISH and access and exit_ is not None:
+            _complete(turn, exit_, round_.entry.mmio_data)
+            access = False
+        elif host.op == OP_ABORT and exit_ is not None:
+            turn.values[:] = contract.external_abort(tuple(turn.values), exit_.far)
+            access, excepted = False, True
+        elif host.op == OP_SERROR and round_.action.inject and not turn.values[arch.PSTATE] & arch.PSTATE_A:
+            # Not masked: it may be taken at once (kvm.md, differences between versions).
+            turn.values[:] = arch.take_exception(tuple(turn.values), offset=arch.SERROR_OFFSET)
+            turn.allowed[arch.ESR] = None
+            excepted = True
+    if access and exit_ is not None:
+        if round_.action.outcome != IN_KERNEL and not any(user.code == _MMIO for user in round_.users):
+            return "an MMIO access that did not reach userspace"
+        _complete(turn, exit_, round_.entry.mmio_data)
+    return ""
 
 
 def owed(round_: Round) -> tuple[State, Mapping[int, frozenset[int] | None]] | str:
@@ -165,17 +204,35 @@ def owed(round_: Round) -> tuple[State, Mapping[int, frozenset[int] | None]] | s
         reason = _after_exit(turn, round_, exit_)
         if reason:
             return reason
-    _userspace(turn, round_)
-    # Without a valid syndrome KVM_RUN fails, or userspace is told (KVM API 7.33): nothing is ever completed.
-    if exit_ is not None and not round_.reset and is_mmio(exit_, round_.world) and DABT["ISV"].get(exit_.esr):
-        if round_.action.outcome != IN_KERNEL and not any(user.code == _MMIO for user in round_.users):
-            return "an MMIO access that did not reach userspace"
-        _complete(turn, exit_, round_.entry.mmio_data)
-    return tuple(turn.values), turn.allowed
+    return _userspace(turn, round_) or (tuple(turn.values), turn.allowed)
+
+
+def interrupts_owed(round_: Round) -> tuple[int, int]:
+    """Return the virtual interrupts that must be pending in HCR_EL2 at the entry, and which bits are certain.
+
+    An SError is pended, and nothing of it is left after a reset; a line stays as it was set last (KVM API 4.25, 4.31).
+    """
+    hcr = round_.exit.hcr if round_.exit is not None else 0
+    certain = arch.HCR_VIRTUAL
+    for host in round_.hosts:
+        if host.op == OP_RESET:
+            hcr, certain = 0, arch.HCR_VSE
+        elif host.op == OP_SERROR and not host.error:
+            hcr |= arch.HCR_VSE
+            if round_.action.inject:
+                certain &= ~arch.HCR_VSE
+        elif host.op == OP_IRQ_LINE and not host.error:
+            bit = arch.HCR_VI if host.a == protocol.LINES["irq"] else arch.HCR_VF
+            hcr, certain = hcr | bit if host.b else hcr & ~bit, certain | bit
+    return hcr & arch.HCR_VIRTUAL, certain
 
 
 def compare_owed(round_: Round, lossy: Mapping[int, int]) -> Iterator[Divergence | Unchecked]:
     """Yield the divergences of relation ``host.*``; ``lossy``: bits that the CPU does not keep, by index."""
+    pending, certain = interrupts_owed(round_)
+    if (pending ^ round_.entry.hcr) & certain:
+        found = round_.entry.hcr & arch.HCR_VIRTUAL
+        yield Divergence("host", "hcr_el2", pending, found, round_.label, round_.first, round_.entry.step)
     result = owed(round_)
     if isinstance(result, str):
         yield Unchecked("host", result)

@@ -52,6 +52,11 @@ CONTROL: tuple[Word, ...] = (
     Word("vhe", "probe: 1 if the host kernel runs at EL2"),
     Word("tail", "host: how far it has read the trace area, when that is a ring"),
     Word("waits", "probe: how often it waited for room in the ring"),
+    Word("forge", "probe: what to replace at the exit of the instruction at stop_pc (FORGE bits)"),
+    Word("forge_code", "exit code for it"),
+    Word("forge_esr", "ESR_EL2 for it"),
+    Word("forge_far", "FAR_EL2 for it"),
+    Word("forge_hpfar", "HPFAR_EL2 for it"),
     Word("exit_status", "recorder: wait status of the recorded program"),
 )
 CONTROL_OFFSET: Mapping[str, int] = MappingProxyType({w.name: 8 * i for i, w in enumerate(CONTROL)})
@@ -70,8 +75,20 @@ OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
         "run": (4, "KVM_RUN until the instruction at a has trapped; b bit 0: that one is a branch out of the code"),
         "complete": (5, "the data a for the MMIO read that is pending"),
         "reset": (6, "KVM_ARM_VCPU_INIT again"),
+        "abort": (7, "KVM_SET_VCPU_EVENTS: an external data abort for the access that userspace was told of"),
+        "serror": (8, "KVM_SET_VCPU_EVENTS: an SError, with the syndrome a if b"),
+        "irq_line": (9, "KVM_IRQ_LINE, no in-kernel GIC: line a (LINES) to level b"),
+        "finish": (10, "KVM_RUN with immediate_exit: completes an MMIO access, runs nothing"),
+        "forge": (11, "at the next exit of the instruction at stop_pc: b in the place of a (FORGE)"),
+        "mp_state": (16, "KVM_SET_MP_STATE: a"),
     }
 )
+
+LINES: Mapping[str, int] = MappingProxyType({"irq": 0, "fiq": 1})
+"""Interrupt lines of a vCPU without in-kernel GIC (KVM API 4.25 KVM_IRQ_LINE)."""
+
+FORGE: Mapping[str, int] = MappingProxyType({"code": 1, "esr": 2, "far": 4, "hpfar": 8})
+"""What a forged exit replaces before KVM's handler sees it: marks in the flags of its record."""
 
 STATUS: Mapping[str, int] = MappingProxyType({"ok": 0, "ioctl": 1, "stuck": 2, "bad_op": 3, "runaway": 4})
 
@@ -109,14 +126,13 @@ PENDING: Mapping[str, int] = MappingProxyType(
 )
 
 HOST_WORDS: tuple[Word, ...] = (
-    Word("op", "the operation (OPS), or SET_MP_STATE"),
+    Word("op", "the operation (OPS)"),
     Word("a", "its first argument"),
     Word("b", "its second argument"),
     Word("error", "0, or the errno that the ioctl failed with"),
     Word("why", "1 if the scenario asked for it, 0 if the agent did it to go on"),
 )
 HOST_SIZE = RECORD_HEADER.size + 8 * len(HOST_WORDS)
-OP_MP_STATE = 16
 
 # What a recorded program asked of KVM (harness/vm/guest/watch.h); flags of the header name the VM, and the vCPU if any.
 API_WORDS: tuple[Word, ...] = (

@@ -26,7 +26,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
-from harness import sysregs
+from harness import protocol, sysregs
 from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, FORM, PLAIN_BY_NAME, X_NAMES, AccessForm, Field, encode
 from harness.errors import InputError
 from harness.layout import CODE, MAX_STEPS
@@ -83,6 +83,9 @@ BASE_NAMES: tuple[str, ...] = X_NAMES[:31]
 SET_NAMES: tuple[str, ...] = tuple(r.name for r in SETTABLE)
 INITIAL_NAMES: tuple[str, ...] = tuple(name for name in SET_NAMES if name != "pc")
 """Registers that ``reg`` may name: code always starts at ``CODE.base``."""
+
+MP_STATES: Mapping[str, int] = MappingProxyType({"runnable": 0, "stopped": 5})
+"""KVM_MP_STATE_* (include/uapi/linux/kvm.h)."""
 
 _BASE = Operand("base", "one of x0..x30", frozenset(BASE_NAMES))
 _SETTABLE = Operand("register", "a register that the host can set", frozenset(SET_NAMES))
@@ -169,6 +172,51 @@ STEP_KINDS: tuple[StepKind, ...] = (
         "KVM API 5 KVM_EXIT_MMIO",
     ),
     StepKind("reset", Side.HOST, (), "The host resets the vCPU.", "KVM API 4.82 KVM_ARM_VCPU_INIT"),
+    StepKind(
+        "finish",
+        Side.HOST,
+        (),
+        "KVM_RUN with immediate_exit: a pending access is completed, nothing runs.",
+        "KVM API 5 immediate_exit",
+    ),
+    StepKind(
+        "abort",
+        Side.HOST,
+        (),
+        "An external data abort in the place of the pending access (without one, nothing is done).",
+        "KVM API 4.31 KVM_SET_VCPU_EVENTS",
+    ),
+    StepKind(
+        "serror",
+        Side.HOST,
+        (Operand("syndrome", "an ISS of 25 bits; 0: leave it to KVM", limit=0x1FF_FFFF),),
+        "A virtual SError; only CPUs with the RAS extension take a syndrome.",
+        "KVM API 4.31 KVM_SET_VCPU_EVENTS",
+    ),
+    StepKind(
+        "irq_line",
+        Side.HOST,
+        (
+            Operand("line", f"one of {', '.join(protocol.LINES)}", frozenset(protocol.LINES)),
+            Operand("level", "0 or 1", limit=1),
+        ),
+        "Raise or lower an interrupt line of the vCPU; there is no in-kernel GIC.",
+        "KVM API 4.25 KVM_IRQ_LINE",
+    ),
+    StepKind(
+        "mp_state",
+        Side.HOST,
+        (Operand("state", f"one of {', '.join(MP_STATES)}", frozenset(MP_STATES)),),
+        "Stop the vCPU or let it run; the agent makes a stopped one runnable when a guest step is next.",
+        "KVM API 4.39 KVM_SET_MP_STATE",
+    ),
+    StepKind(
+        "forge",
+        Side.HOST,
+        (Operand("field", f"one of {', '.join(protocol.FORGE)}", frozenset(protocol.FORGE)), _VALUE),
+        "KVM's handlers see this exit code, ESR_EL2, FAR_EL2 or HPFAR_EL2 at the exit of the guest step before.",
+        "differential.md section 5",
+    ),
 )
 KINDS: Mapping[str, StepKind] = MappingProxyType({k.keyword: k for k in STEP_KINDS})
 

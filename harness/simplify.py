@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
 
-from harness import sysregs
 from harness.a64 import FORM, NUMBER, V_NAMES, W_NAMES, X_NAMES
 from harness.minimise import Pass
 from harness.registers import INDEX
@@ -20,7 +19,7 @@ Order = tuple[int, int, int, int, int, str]
 
 _RANK: Mapping[str, int] = {kind.keyword: i for i, kind in enumerate(STEP_KINDS)}
 _NAME_RANK: Mapping[str, int] = (
-    {row.name: 80 + i for i, row in enumerate(sysregs.SYSREGS)}
+    {name: 120 + i for i, name in enumerate(sorted({n for k in STEP_KINDS for o in k.operands for n in o.names}))}
     | dict(INDEX)
     | {name: 40 * i + j for i, names in enumerate((X_NAMES, W_NAMES, V_NAMES)) for j, name in enumerate(names)}
 )

@@ -19,14 +19,18 @@ from functools import cached_property
 from operator import itemgetter
 from typing import NamedTuple
 
-from harness import protocol, registers
+from harness import exits, protocol, registers
 from harness.errors import AgentProtocolError
+
+FORGE_MASK = sum(protocol.FORGE.values())
+MARKS = (1 << protocol.FLAGS_VCPU_SHIFT) - 1
 
 
 class Switch(NamedTuple):
     """An entry, exit or user record (``kind``); the fields are those of ``protocol.SWITCH_WORDS``.
 
-    ``values`` holds the registers in the order of ``registers.STATE``.
+    ``marks`` are the low bits of the record's flags.  ``values`` holds the registers in the order of
+    ``registers.STATE``.
     """
 
     kind: int
@@ -41,7 +45,19 @@ class Switch(NamedTuple):
     mmio_addr: int
     mmio_len: int
     mmio_data: int
+    marks: int
     values: tuple[int, ...]
+
+    @property
+    def forged(self) -> int:
+        """What of an exit was replaced before KVM's handlers saw it (``protocol.FORGE`` bits)."""
+        return self.marks & FORGE_MASK
+
+    @property
+    def exit_class(self) -> str:
+        """The class of an exit, such as ``HVC64``; ``forged:HVC64`` if that is what it was made to look like."""
+        name = exits.exit_class(self.code, self.esr)
+        return f"forged:{name}" if self.marks & FORGE_MASK else name
 
     def get(self, name: str) -> int:
         """The value of the register ``name`` of ``registers.STATE``."""
@@ -142,7 +158,7 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]
             raise AgentProtocolError(
                 f"record at {at:#x}: {end - at} bytes left, a header has {protocol.RECORD_HEADER.size}"
             )
-        kind, size, step, _ = header(area, at)
+        kind, size, step, flags = header(area, at)
         expected = protocol.HOST_SIZE if kind == HOST else switch_size
         if kind not in (ENTRY, EXIT, USER, HOST) or size != expected or size > end - at:
             found = f"type {kind}, {size} bytes, {end - at} left"
@@ -155,6 +171,6 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]
             context = area[at + protocol.SWITCH_SIZE : at + size]
             if context != last:
                 last, values = context, values_of(context)
-            append(Switch._make((kind, step, *_SWITCH.unpack_from(area, body), values)))
+            append(Switch._make((kind, step, *_SWITCH.unpack_from(area, body), flags & MARKS, values)))
         at += size
     return tuple(events)

@@ -52,7 +52,7 @@ def trace_to_json(trace: Trace) -> dict[str, object]:
             row |= {"a": hex(event.a), "b": hex(event.b), "error": event.error, "asked": event.asked}
         else:
             row = {"kind": _KIND_NAMES[event.kind], "step": event.step}
-            row |= {name: hex(getattr(event, name)) for name in _WORDS}
+            row |= {name: hex(getattr(event, name)) for name in _WORDS if name != "marks" or event.marks}
             row["values"] = changed(before, event.values)
             before = event.values
         events.append(row)
@@ -117,7 +117,8 @@ def _event(row: object, before: tuple[int, ...], what: str) -> Event:
         arguments = _word(data, "a", what), _word(data, "b", what)
         step, op = _number(data, "step", what, 0xFFFF_FFFF), _number(data, "op", what)
         return Host(HOST, step, op, *arguments, _number(data, "error", what), _flag(data, "asked", what))
-    data = _keys(row, _SWITCH_KEYS, what)
+    assert isinstance(row, dict)
+    data = _keys({"marks": "0x0"} | row, _SWITCH_KEYS, what)  # written only where an exit was forged
     changes = data["values"]
     if not isinstance(changes, dict):
         raise _Reason(f"{what}: values: expected an object")

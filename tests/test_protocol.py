@@ -42,7 +42,6 @@ MACROS = {
     "SF_PROGRAM_OFFSET": protocol.PROGRAM_OFFSET,
     "SF_PROGRAM_SIZE": protocol.PROGRAM_SIZE,
     "SF_TRACE_OFFSET": protocol.TRACE_OFFSET,
-    "SF_OP_MP_STATE": protocol.OP_MP_STATE,
     "SF_CODE_BASE": layout.CODE.base,
     "SF_CODE_SIZE": layout.CODE.size,
     "SF_DATA_BASE": layout.DATA.base,
@@ -124,7 +123,7 @@ def test_areas_do_not_overlap() -> None:
 @pytest.mark.parametrize(
     "numbers",
     [
-        [number for number, _ in protocol.OPS.values()] + [protocol.OP_MP_STATE],
+        [number for number, _ in protocol.OPS.values()],
         list(protocol.STATUS.values()),
         list(protocol.STOP.values()),
         list(protocol.RECORD_TYPES.values()),

@@ -196,13 +196,13 @@ def test_sentences_of_the_host() -> None:
     assert host_sentence(Host(HOST, 0, op_set, x3, 0x80, 0, True)) == "set x3 = 0x80"
     assert host_sentence(Host(HOST, 0, op_set, 0x99, 1, 22, True)) == "set register 0x99 = 0x1 (failed: EINVAL)"
     assert host_sentence(Host(HOST, 0, 99, 0, 0, 0, False)) == "operation 99 (by the agent)"
-    blank = Switch(USER, 0, 6, 0, 0, 0, 0, 0, 0, 0x1000, 0x104, 0xFEED, (0,) * len(NAMES))
+    blank = Switch(USER, 0, 6, 0, 0, 0, 0, 0, 0, 0x1000, 0x104, 0xFEED, 0, (0,) * len(NAMES))
     assert user_sentence(blank) == "KVM_RUN returned MMIO: write of 0xfeed, 4 bytes at 0x1000"
     assert user_sentence(blank._replace(code=77)) == "KVM_RUN returned exit reason 77"
 
 
 def test_syndromes_in_words() -> None:
-    blank = Switch(EXIT, 0, 2, 0, 0x93C3_8007, 0x9000, 0x90, 0, 0, 0, 0, 0, (0,) * len(NAMES))
+    blank = Switch(EXIT, 0, 2, 0, 0x93C3_8007, 0x9000, 0x90, 0, 0, 0, 0, 0, 0, (0,) * len(NAMES))
     syndrome = decode(blank)
     assert syndrome is not None
     assert dict(syndrome.fields)["SRT"] == 3
@@ -226,7 +226,7 @@ SWITCHES = st.builds(
     Switch,
     st.sampled_from([ENTRY, EXIT, USER]),
     STEPS,
-    *([WORDS] * 10),
+    *([WORDS] * 11),
     st.lists(WORDS | st.just(0), min_size=len(NAMES), max_size=len(NAMES)).map(tuple),
 )
 HOSTS = st.builds(Host, st.just(HOST), STEPS, WORDS, WORDS, WORDS, WORDS, st.booleans())

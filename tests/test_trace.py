@@ -18,10 +18,11 @@ from tests.traces import LAYOUT, record
 U64 = st.integers(0, (1 << 64) - 1)
 U32 = st.integers(0, (1 << 32) - 1)
 SWITCHES = st.builds(
-    lambda kind, step, words, values: Switch._make((kind, step, *words, tuple(values))),
+    lambda kind, step, words, marks, values: Switch._make((kind, step, *words, marks, tuple(values))),
     st.sampled_from([ENTRY, EXIT, USER]),
     U32,
     st.lists(U64, min_size=10, max_size=10),
+    st.integers(0, 0xFF),
     st.lists(U64, min_size=len(NAMES), max_size=len(NAMES)),
 )
 HOSTS = st.builds(Host, st.just(HOST), U32, U64, U64, U64, U64, st.booleans())
@@ -31,10 +32,11 @@ EVENTS = st.lists(SWITCHES | HOSTS, max_size=5)
 def test_each_field_comes_from_its_word() -> None:
     words = struct.pack("<10Q", *range(0x100, 0x10A))
     context = struct.pack(f"<{LAYOUT.size // 8}Q", *range(0x200, 0x200 + LAYOUT.size // 8))
-    head = struct.pack("<IIII", 2, 16 + len(words) + len(context), 7, 0)
+    head = struct.pack("<IIII", 2, 16 + len(words) + len(context), 7, 0x0302_0105)
     (event,) = decode(head + words + context, LAYOUT)
     assert isinstance(event, Switch)
     assert event[:12] == (EXIT, 7, *range(0x100, 0x10A))
+    assert (event.marks, event.forged, event.exit_class) == (5, 5, "forged:CODE256")
     named = event._asdict()
     order = ("code", "error", "esr", "far", "hpfar", "hcr", "pending", "mmio_addr", "mmio_len", "mmio_data")
     assert [named[name] for name in order] == list(range(0x100, 0x10A))
@@ -50,7 +52,7 @@ def test_a_host_action() -> None:
 def test_slots_may_be_anywhere() -> None:
     size = 8 * 200
     layout = ContextLayout(size, tuple(reversed(range(100, 100 + len(NAMES)))))
-    event = Switch._make((ENTRY, 1, *range(10), tuple(range(len(NAMES)))))
+    event = Switch._make((ENTRY, 1, *range(10), 0, tuple(range(len(NAMES)))))
     assert decode(record(event, layout), layout) == (event,)
 
 

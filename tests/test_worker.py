@@ -38,7 +38,7 @@ OTHER = Divergence("restore", "pc", 1, 2, "HVC64", 1, 0, "prep_hvc")
 
 def switch(kind: int, esr: int = 0x5A00_0000, code: int = 2) -> Switch:
     """Return a record of an exit by HVC, or of an entry."""
-    return Switch(kind, 0, code, 0, esr, 0, 0, 0, 0, 0, 0, 0, (0,) * len(STATE))
+    return Switch(kind, 0, code, 0, esr, 0, 0, 0, 0, 0, 0, 0, 0, (0,) * len(STATE))
 
 
 TRACE = Trace((switch(ENTRY), switch(EXIT), switch(ENTRY), switch(EXIT)), "ok", 0, False)

@@ -99,5 +99,5 @@ def record(event: Event, layout: ContextLayout = LAYOUT) -> bytes:
     context = [0xEEEE_EEEE_EEEE_EEEE] * (layout.size // 8)
     for slot, value in zip(layout.slots, event.values, strict=True):
         context[slot] = value
-    head = struct.pack("<IIII", event.kind, 16 + 10 * 8 + layout.size, event.step, 0)
+    head = struct.pack("<IIII", event.kind, 16 + 10 * 8 + layout.size, event.step, event.marks)
     return head + struct.pack("<10Q", *event[2:12]) + struct.pack(f"<{len(context)}Q", *context)

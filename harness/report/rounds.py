@@ -127,14 +127,25 @@ def pending_names(pending: int) -> tuple[str, ...]:
 
 def host_sentence(host: Host) -> str:
     """Say what userspace did, in one sentence; its errno if it failed."""
-    if host.op == protocol.OP_MP_STATE:
-        text = f"set MP state {host.a}"
-    elif _OP_NAMES.get(host.op) == "set":
-        text = f"set {_ONE_REG.get(host.a, f'register {host.a:#x}')} = {host.b:#x}"
-    elif _OP_NAMES.get(host.op) == "complete":
-        text = f"complete the read with {host.a:#x}"
-    else:
-        text = _OP_NAMES.get(host.op, f"operation {host.op}")
+    name = _OP_NAMES.get(host.op, f"operation {host.op}")
+    match name:
+        case "set":
+            text = f"set {_ONE_REG.get(host.a, f'register {host.a:#x}')} = {host.b:#x}"
+        case "complete":
+            text = f"complete the read with {host.a:#x}"
+        case "mp_state":
+            text = f"set MP state {host.a}"
+        case "irq_line":
+            line = next((line for line, number in protocol.LINES.items() if number == host.a), f"{host.a:#x}")
+            text = f"{'raise' if host.b else 'lower'} the {line} line"
+        case "serror":
+            text = "inject an SError" + (f" of syndrome {host.a:#x}" if host.b else "")
+        case "abort":
+            text = "inject an external abort"
+        case "finish":
+            text = "KVM_RUN with immediate_exit"
+        case _:
+            text = name
     if host.error:
         text += f" (failed: {errno.errorcode.get(host.error, host.error)})"
     return text if host.asked else f"{text} (by the agent)"

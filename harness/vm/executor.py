@@ -11,7 +11,7 @@ from harness import protocol, registers, trace
 from harness.errors import AgentProtocolError
 from harness.guest import code_of
 from harness.layout import CODE, VECTORS
-from harness.scenario import KINDS, Scenario, Side, Step
+from harness.scenario import KINDS, MP_STATES, Scenario, Side, Step
 from harness.trace import ContextLayout, Trace
 from harness.vm.qemu import Qemu
 
@@ -21,9 +21,9 @@ IRQ_BUDGET = 2
 NO_STEP = 0xFFFF_FFFF
 """The step number of what happens before the first step."""
 
-_BEGIN, _CODE, _SET, _RUN, _COMPLETE, _RESET = (
-    protocol.OPS[name][0] for name in ("begin", "code", "set", "run", "complete", "reset")
-)
+_BEGIN, _CODE, _SET, _RUN = (protocol.OPS[name][0] for name in ("begin", "code", "set", "run"))
+LEAVES = frozenset({"br", "eret"})
+"""Steps that leave the code without a trap of their own: the agent must know which one it was."""
 
 
 def slots(scenario: Scenario) -> tuple[int, ...]:
@@ -32,16 +32,30 @@ def slots(scenario: Scenario) -> tuple[int, ...]:
 
 
 def _host_op(step: Step, index: int) -> Op:
-    if step.kind == "set":
-        name, value = step.args
-        assert isinstance(name, str) and isinstance(value, int)
-        return _SET, index, registers.BY_NAME[name].one_reg, value
-    if step.kind == "complete":
-        (value,) = step.args
-        assert isinstance(value, int)
-        return _COMPLETE, index, value, 0
-    assert step.kind == "reset"
-    return _RESET, index, 0, 0
+    a = b = 0
+    match step.kind, step.args:
+        case "set", (str(name), int(value)):
+            a, b = registers.BY_NAME[name].one_reg, value
+        case "complete", (int(value),):
+            a = value
+        case "serror", (int(value),):
+            a, b = value, int(value != 0)
+        case "irq_line", (str(name), int(value)):
+            a, b = protocol.LINES[name], value
+        case "mp_state", (str(name),):
+            a = MP_STATES[name]
+        case "forge", (str(name), int(value)):
+            a, b = protocol.FORGE[name], value
+    return protocol.OPS[step.kind][0], index, a, b
+
+
+def _forged(scenario: Scenario, index: int) -> Iterator[Op]:
+    """What is to be replaced at the exit of a guest step: it must be known before the step runs."""
+    for i, step in enumerate(scenario.steps[index + 1 :], index + 1):
+        if KINDS[step.kind].side is Side.GUEST:
+            return
+        if step.kind == "forge":
+            yield _host_op(step, i)
 
 
 def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
@@ -55,10 +69,10 @@ def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
     pending: Op | None = None
     for index, step in enumerate(scenario.steps):
         if KINDS[step.kind].side is Side.GUEST:
-            pending = (_RUN, index, address, int(step.kind == "br"))
+            pending = (_RUN, index, address, int(step.kind in LEAVES))
             address += 4
-            # A branch leaves the code without a trap of its own: the agent must know which one it was.  A load may
-            # want the host's data before anything else runs.
+            yield from _forged(scenario, index)
+            # A load may want the host's data before anything else runs.
             if pending[3] or step.kind.startswith("ldr"):
                 yield pending
                 pending = None
@@ -66,7 +80,8 @@ def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
             if pending is not None:
                 yield pending
                 pending = None
-            yield _host_op(step, index)
+            if step.kind != "forge":
+                yield _host_op(step, index)
     if pending is not None:
         yield pending
     # One more run, to the trap behind the last slot: whatever the last step left pending takes effect and is seen.

@@ -47,6 +47,9 @@ static struct machine {
 	sf_u32 *stale_end; /* behind what an earlier scenario left there */
 	bool code_changed;
 	bool returned; /* KVM_RUN came back by itself, not because of a signal */
+	bool access; /* what it came back with is an access that nobody completed yet */
+	bool forging; /* the module's kprobe is in place */
+	bool stopped; /* by KVM_SET_MP_STATE */
 } m = { .vm = -1, .vcpu = -1 };
 
 static void record_host(sf_u64 op, sf_u64 a, sf_u64 b, int error, bool asked, sf_u32 step)
@@ -77,6 +80,7 @@ static void set_runnable(sf_u32 step)
 	struct kvm_mp_state state = { .mp_state = KVM_MP_STATE_RUNNABLE };
 	int error = ioctl(m.vcpu, KVM_SET_MP_STATE, &state) ? errno : 0;
 
+	m.stopped = false;
 	record_host(SF_OP_MP_STATE, state.mp_state, 0, error, false, step);
 }
 
@@ -162,14 +166,31 @@ static int reuse_vm(void)
 	return error ? -1 : 0;
 }
 
+/* Only a kprobe can replace the exit code, and it costs every exit something. */
+static int forge_codes(bool wanted)
+{
+	int parameter;
+
+	if (wanted == m.forging)
+		return 0;
+	parameter = open("/sys/module/probe/parameters/forging", O_WRONLY | O_CLOEXEC);
+	if (parameter < 0 || write(parameter, wanted ? "1" : "0", 1) != 1)
+		return errno;
+	close(parameter);
+	m.forging = wanted;
+	return 0;
+}
+
 static int op_begin(const struct sf_op *op)
 {
-	int error = (op->a || m.vm < 0 ? create_vm() : reuse_vm()) ? errno : 0;
+	int error = forge_codes(false) || (op->a || m.vm < 0 ? create_vm() : reuse_vm()) ? errno : 0;
 
 	/* Whoever watches KVM's code takes this call for the begin of the scenario (harness/vm/text.py, BEGIN). */
 	ioctl(m.kvm, KVM_CHECK_EXTENSION, KVM_CAP_ARM_EL1_32BIT);
 	control->code_pc = SF_CODE_BASE - 4;
 	control->far_pc = 0;
+	control->forge = 0;
+	m.stopped = m.access = false;
 	return error;
 }
 
@@ -190,7 +211,7 @@ static int op_code(const struct sf_op *op)
 
 static int op_complete(const struct sf_op *op)
 {
-	bool pending = m.run->exit_reason == KVM_EXIT_MMIO && !m.run->mmio.is_write;
+	bool pending = m.access && m.run->exit_reason == KVM_EXIT_MMIO && !m.run->mmio.is_write;
 
 	if (pending)
 		memcpy(m.run->mmio.data, &op->a, sizeof(op->a));
@@ -202,8 +223,81 @@ static int op_reset(const struct sf_op *op)
 {
 	int error = ioctl(m.vcpu, KVM_ARM_VCPU_INIT, &m.init) ? errno : 0;
 
+	m.stopped = false;
 	record_host(SF_OP_RESET, 0, 0, error, true, op->step);
 	return error;
+}
+
+static int op_events(const struct sf_op *op)
+{
+	struct kvm_vcpu_events events = { 0 };
+	int error = 0;
+
+	if (op->op == SF_OP_ABORT) {
+		events.exception.ext_dabt_pending = 1;
+		if (!m.access) /* asking for one then is a programming error (KVM API 4.31) */
+			error = ENOENT;
+	} else {
+		events.exception.serror_pending = 1;
+		events.exception.serror_has_esr = op->b != 0;
+		events.exception.serror_esr = op->a;
+	}
+	if (!error && ioctl(m.vcpu, KVM_SET_VCPU_EVENTS, &events))
+		error = errno;
+	record_host(op->op, op->a, op->b, error, true, op->step);
+	return 0;
+}
+
+static int op_irq_line(const struct sf_op *op)
+{
+	struct kvm_irq_level line = {
+		.irq = KVM_ARM_IRQ_TYPE_CPU << KVM_ARM_IRQ_TYPE_SHIFT | (sf_u32)op->a,
+		.level = op->b != 0,
+	};
+	int error = ioctl(m.vm, KVM_IRQ_LINE, &line) ? errno : 0;
+
+	record_host(op->op, op->a, op->b, error, true, op->step);
+	return 0;
+}
+
+static int op_finish(const struct sf_op *op)
+{
+	int error;
+
+	m.run->immediate_exit = 1;
+	error = ioctl(m.vcpu, KVM_RUN, 0) ? errno : 0;
+	m.run->immediate_exit = 0;
+	m.access = false;
+	record_host(op->op, 0, 0, error == EINTR ? 0 : error, true, op->step);
+	return 0;
+}
+
+static int op_mp_state(const struct sf_op *op)
+{
+	struct kvm_mp_state state = { .mp_state = op->a };
+	int error = ioctl(m.vcpu, KVM_SET_MP_STATE, &state) ? errno : 0;
+
+	if (!error)
+		m.stopped = op->a != KVM_MP_STATE_RUNNABLE;
+	record_host(op->op, op->a, 0, error, true, op->step);
+	return 0;
+}
+
+static int op_forge(const struct sf_op *op)
+{
+	int error = op->a == SF_FORGE_CODE ? forge_codes(true) : 0;
+
+	if (error)
+		return error;
+	control->forge |= op->a;
+	switch (op->a) {
+	case SF_FORGE_CODE: control->forge_code = op->b; break;
+	case SF_FORGE_ESR: control->forge_esr = op->b; break;
+	case SF_FORGE_FAR: control->forge_far = op->b; break;
+	case SF_FORGE_HPFAR: control->forge_hpfar = op->b; break;
+	default: return EINVAL;
+	}
+	return 0;
 }
 
 /* The guest left the code: bring it back behind the instruction that sent it away. */
@@ -239,14 +333,17 @@ static int op_run(const struct sf_op *op)
 
 		if (!budget)
 			return SF_STATUS_STUCK;
+		if (m.stopped) /* it would wait for ever */
+			set_runnable(op->step);
 		control->stop_why = 0;
 		error = ioctl(m.vcpu, KVM_RUN, 0) ? errno : 0;
 		m.returned = error != EINTR;
+		m.access = !error && (m.run->exit_reason == KVM_EXIT_MMIO || m.run->exit_reason == KVM_EXIT_ARM_NISV);
 		/* A read that nobody completes gives 0, not what the last access left there. */
 		if (!error && m.run->exit_reason == KVM_EXIT_MMIO && !m.run->mmio.is_write)
 			memset(m.run->mmio.data, 0, sizeof(m.run->mmio.data));
-		if (error && error != EINTR) {
-			/* Such as ENOSYS, an access that KVM cannot decode: go on behind it. */
+		if (error ? error != EINTR : m.run->exit_reason == KVM_EXIT_ARM_NISV) {
+			/* An access that KVM cannot decode: go on behind it. */
 			set_register(SF_ONE_REG_PC, control->trap_pc + 4, false, op->step);
 		}
 		if (control->stop_why & SF_STOP_SLEEP || m.run->exit_reason == KVM_EXIT_SYSTEM_EVENT)
@@ -276,6 +373,12 @@ static int run_program(void)
 		case SF_OP_RUN: status = op_run(op); break;
 		case SF_OP_COMPLETE: error = op_complete(op); break;
 		case SF_OP_RESET: error = op_reset(op); break;
+		case SF_OP_ABORT:
+		case SF_OP_SERROR: error = op_events(op); break;
+		case SF_OP_IRQ_LINE: error = op_irq_line(op); break;
+		case SF_OP_FINISH: error = op_finish(op); break;
+		case SF_OP_MP_STATE: error = op_mp_state(op); break;
+		case SF_OP_FORGE: error = op_forge(op); break;
 		default: status = SF_STATUS_BAD_OP;
 		}
 		if (error)
@@ -321,6 +424,8 @@ int main(void)
 	control = (void *)shared;
 	program = (void *)(shared + SF_PROGRAM_OFFSET);
 	trace = shared + SF_TRACE_OFFSET;
+	mkdir("/sys", 0700);
+	mount("sysfs", "/sys", "sysfs", 0, NULL); /* for the module's parameters */
 	mknod("/kvm", S_IFCHR | 0600, makedev(10, 232));
 	m.kvm = open("/kvm", O_RDWR | O_CLOEXEC);
 	if (m.kvm < 0)

@@ -146,7 +146,7 @@ static void read_live_registers(void *ctxt)
 #undef SF_READ
 }
 
-static void record(struct kvm_vcpu *vcpu, u32 type, u64 code, u64 error)
+static void record(struct kvm_vcpu *vcpu, u32 type, u32 marks, u64 code, u64 error)
 {
 	const u32 size = sizeof(struct sf_switch) + SF_CONTEXT_SIZE;
 	struct kvm_run *run = SF_RUN(vcpu);
@@ -160,7 +160,7 @@ static void record(struct kvm_vcpu *vcpu, u32 type, u64 code, u64 error)
 	out->type = type;
 	out->size = size;
 	out->step = control->step;
-	out->flags = identity(vcpu);
+	out->flags = identity(vcpu) | marks;
 	out->code = code;
 	out->error = error;
 	out->esr_el2 = SF_FAULT_ESR(vcpu);
@@ -190,6 +190,64 @@ static bool may_sleep(u64 ec, u64 function)
 		return true;
 	}
 	return false;
+}
+
+/*
+ * A forged exit: KVM's handlers see another exit than the one that happened.  The fault registers are in memory by now;
+ * the exit code is an argument of handle_exit (arch/arm64/kvm/handle_exit.c), which costs a kprobe: only while asked for.
+ */
+static bool code_forged;
+
+static int replace_code(struct kprobe *probe, struct pt_regs *regs)
+{
+	if (code_forged)
+		regs->regs[1] = control->forge_code;
+	code_forged = false;
+	return 0;
+}
+
+static union { struct kprobe kprobe; u8 room[256]; } handler_probe;
+
+static int set_forging(const char *text, const struct kernel_param *parameter)
+{
+	static bool registered;
+	bool wanted;
+	int error = kstrtobool(text, &wanted);
+
+	if (error || wanted == registered)
+		return error;
+	if (wanted) {
+		memset(&handler_probe, 0, sizeof(handler_probe));
+		handler_probe.kprobe.symbol_name = "handle_exit";
+		handler_probe.kprobe.pre_handler = replace_code;
+		error = register_kprobe(&handler_probe.kprobe);
+	} else {
+		unregister_kprobe(&handler_probe.kprobe);
+	}
+	registered = wanted && !error;
+	return error;
+}
+
+static const struct kernel_param_ops forging_ops = { .set = set_forging };
+module_param_cb(forging, &forging_ops, NULL, 0200);
+
+/* Returns what was replaced, for the instruction at `pc`. */
+static u32 forge(struct kvm_vcpu *vcpu, u64 pc)
+{
+	u32 what = control->forge;
+
+	if (pc != control->stop_pc)
+		return 0;
+	control->forge = 0;
+	if (what & SF_FORGE_ESR)
+		SF_FAULT_ESR(vcpu) = control->forge_esr;
+	if (what & SF_FORGE_FAR)
+		SF_FAULT_FAR(vcpu) = control->forge_far;
+	if (what & SF_FORGE_HPFAR)
+		SF_FAULT_HPFAR(vcpu) = control->forge_hpfar |
+			(SF_LINUX_VERSION >= KERNEL_VERSION(6, 15, 0) ? SF_HPFAR_VALID : 0);
+	code_forged = what & SF_FORGE_CODE;
+	return what;
 }
 
 static u64 why_stop(struct kvm_vcpu *vcpu, int code)
@@ -232,7 +290,7 @@ static void on_entry(void *data, unsigned long pc)
 	current_vcpu = vcpu;
 	enters(vcpu);
 	if (control->record)
-		record(vcpu, SF_RECORD_ENTRY, 0, 0);
+		record(vcpu, SF_RECORD_ENTRY, 0, 0, 0);
 }
 
 #if !defined(SF_BORROWED) && SF_LINUX_VERSION >= KERNEL_VERSION(7, 3, 0)
@@ -261,17 +319,24 @@ static void fetch_state(void)
 static void on_exit(void *data, int code, unsigned int ec, unsigned long pc)
 {
 	struct kvm_vcpu *vcpu = running_vcpu();
-	u64 why;
+	u32 forged = 0;
+	u64 why = 0;
 
 	if (!vcpu)
 		return;
 	fetch_state();
 	control->exits++;
+	if (!watch) /* else the program is not ours, nor is its guest: nothing to steer */
+		why = why_stop(vcpu, code);
+	if (control->forge && code == SF_CODE_TRAP) {
+		forged = forge(vcpu, control->trap_pc);
+		if (forged & SF_FORGE_CODE)
+			code = control->forge_code;
+		if (may_sleep((SF_FAULT_ESR(vcpu) >> SF_EC_SHIFT) & SF_EC_MASK, SF_REGS(vcpu)->regs[0]))
+			why |= SF_STOP_SLEEP;
+	}
 	if (control->record)
-		record(vcpu, SF_RECORD_EXIT, (u32)code, 0);
-	if (watch)
-		return; /* the program is not ours, nor is its guest: nothing to steer */
-	why = why_stop(vcpu, code);
+		record(vcpu, SF_RECORD_EXIT, forged, (u32)code, 0);
 	if (why) {
 		control->stop_why |= why;
 		interrupt_run();
@@ -283,7 +348,7 @@ static void on_userspace_exit(void *data, u32 reason, int error)
 	if (watch)
 		current_vcpu = returns();
 	if (current_vcpu && control->record)
-		record(current_vcpu, SF_RECORD_USER, reason, error < 0 ? -error : 0);
+		record(current_vcpu, SF_RECORD_USER, 0, reason, error < 0 ? -error : 0);
 	current_vcpu = NULL;
 }
 
