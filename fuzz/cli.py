@@ -17,7 +17,9 @@ from fuzz import (
     bench_cli,
     bisect_cli,
     check_cli,
+    cmin_cli,
     confirm_cli,
+    coverage_cli,
     export_cli,
     findings_cli,
     fuzz_cli,
@@ -56,6 +58,8 @@ examples:
   shadowfuzz record --linux --out TRACE     every world switch of a Linux guest, or of your own program
   shadowfuzz check TRACE                    the same recording against the model, without any VM
   shadowfuzz bench                          exits a second: bare, recorded, checked
+  shadowfuzz coverage                       what a corpus reaches of KVM's own code and of the model
+  shadowfuzz cmin DIR OUT                   fewer, simpler scenarios with the same coverage
 
 `shadowfuzz COMMAND --help` says more of each.
 
@@ -134,6 +138,8 @@ def build_parser() -> argparse.ArgumentParser:
         export_cli,
         lemma_cli,
         bench_cli,
+        coverage_cli,
+        cmin_cli,
         kernels_cli,
         matrix_cli,
         bisect_cli,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from fuzz.arguments import add_subject
+from fuzz.corpus import SUFFIX
 from harness.check import check
 from harness.errors import InputError, TargetError, VmLost
 from harness.known import Catalogue
@@ -36,7 +37,6 @@ from harness.vm.target import boot
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-SUFFIX = ".scn"
 KNOWN_DIR = PROJECT / "corpus" / "known"
 
 EPILOG = """\

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz cmin``: a corpus distilled to the simplest scenarios that still reach all that it reaches."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fuzz.arguments import add_subject
+from fuzz.corpus import Corpus, read_corpus
+from fuzz.coverage_cli import repeat, say, subject_of
+from fuzz.distil import distil, goals, together
+from fuzz.survey import open_watched, survey
+from harness.errors import InputError
+from harness.reach import Covered
+from harness.simplify import order
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+OK, FAILED = 0, 3
+
+_HELP = """\
+Run every scenario of a directory on the target, note which edges of KVM's own code and which decisions of the model it
+reaches, and copy to OUT the simplest ones that reach all of it together.  The same corpus gives the same OUT.
+
+example:
+  shadowfuzz cmin out/campaign/corpus out/small
+
+exit status: 0 done, 2 bad usage or input, 3 a machine was lost (its scenarios are copied, too), or something is missing
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``cmin``; `run` takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "cmin",
+        help="distil a corpus: fewer, simpler scenarios with the same coverage",
+        description=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR", help="a corpus, such as a campaign's")
+    parser.add_argument("out", type=Path, metavar="OUT", help="where to copy what is kept; new, or empty")
+    add_subject(parser)
+    parser.add_argument(
+        "--repeat",
+        type=repeat,
+        default=2,
+        metavar="N",
+        help="run each N times; what all runs reach counts (default: 2)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, choose, copy; errors are raised for the caller to show."""
+    if not args.directory.is_dir():
+        raise InputError(str(args.directory), None, "expected a directory with scenarios")
+    _make_room(args.out)
+    corpus = read_corpus([args.directory])
+    watched = open_watched(args.target, args.level, args.kernel, say)
+    say(f"{len(corpus.scenarios)} scenarios on {watched.lab.subject.target}, {args.repeat} times each")
+    with watched.lab:
+        named = ((str(path), scenario) for path, scenario in corpus.scenarios)
+        found = survey(watched, named, repeat=args.repeat, progress=say)
+    kept = choose(corpus, found.covered)
+    # Nobody knows what a scenario would have reached at which the machine was lost.
+    names = [one.name for one in kept] + sorted(found.lost)
+    _copy(names, args.out)
+    facts: dict[str, object] = {
+        **subject_of(watched),
+        "scenarios": len(corpus.scenarios),
+        "kept": len(kept),
+        "lost": dict(found.lost),
+        "invalid_files": len(corpus.invalid),
+        "reached": together(found.covered),
+        "reached_by_kept": together(kept),
+        "out": str(args.out),
+    }
+    print(json.dumps(facts, indent=1) if args.json else _text(facts))
+    return FAILED if found.lost else OK
+
+
+def choose(corpus: Corpus, covered: Sequence[Covered]) -> tuple[Covered, ...]:
+    """Return what is kept of a corpus that was measured, the simplest first."""
+    scenarios = {str(path): scenario for path, scenario in corpus.scenarios}
+    return distil(covered, goals, lambda one: (order(scenarios[one.name]), one.name))
+
+
+def _make_room(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise InputError(str(out), None, "is not empty: expected a directory that is new or empty")
+    except OSError as error:
+        raise InputError(str(out), None, f"cannot be written to: {error.strerror}") from error
+
+
+def _copy(names: Sequence[str], out: Path) -> None:
+    """Copy files; two of one name get a number."""
+    for name in names:
+        source = Path(name)
+        place, number = out / source.name, 2
+        while place.exists():
+            place, number = out / f"{source.stem}-{number}{source.suffix}", number + 1
+        shutil.copyfile(source, place)
+
+
+def _text(facts: dict[str, object]) -> str:
+    reached, kept = facts["reached"], facts["reached_by_kept"]
+    assert isinstance(reached, dict) and isinstance(kept, dict) and isinstance(facts["lost"], dict)
+    lines = [f"{facts['kept']} of {facts['scenarios']} scenarios kept in {facts['out']}"]
+    lines += [f"{name}: {kept[name]} of {count}" for name, count in reached.items()]
+    lines += [f"machine lost at {name} (copied, too): {why}" for name, why in facts["lost"].items()]
+    return "\n".join(lines)

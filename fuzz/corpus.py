@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scenarios of files and directories, a campaign's corpus among them, whose files have no suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.scenario import Scenario, load
+
+SUFFIX = ".scn"
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Scenarios with the files that they are in; ``invalid`` are files of directories that are no scenario."""
+
+    scenarios: tuple[tuple[Path, Scenario], ...]
+    invalid: tuple[Path, ...]
+
+
+def read_corpus(paths: Sequence[Path]) -> Corpus:
+    """Read files, and every file below directories.  InputError: a file is no scenario, or there is none at all."""
+    found: dict[Path, Scenario] = {}
+    invalid: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found[path] = load(path)
+            continue
+        for each in _below(path):
+            try:
+                found[each] = load(each)
+            except InputError:
+                invalid.append(each)
+    if not found:
+        where = ", ".join(str(path) for path in paths)
+        raise InputError(where, None, f"no scenario in it ({len(invalid)} files that are none)")
+    return Corpus(tuple(found.items()), tuple(invalid))
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    try:
+        # libFuzzer names a file by its content, without a suffix.
+        yield from sorted(p for p in directory.rglob("*") if p.is_file() and p.suffix in (SUFFIX, ""))
+    except OSError as error:
+        raise InputError(str(directory), None, f"cannot be read: {error.strerror}") from error

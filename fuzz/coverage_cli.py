@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz coverage``: what a corpus reaches of KVM's own code and of the model, and what it never does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fuzz.arguments import add_subject
+from fuzz.corpus import read_corpus
+from fuzz.survey import Watched, open_watched, possible_decisions, survey
+from harness.errors import InputError
+from harness.reach import decisions, functions, handlers, matrix
+from harness.report.reached import ReachReport, page, text, to_json
+from harness.vm.config import PROJECT, Mode, load_config
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+SEEDS = (PROJECT / "corpus" / "seeds", PROJECT / "corpus" / "regressions")
+OK, FAILED = 0, 3
+
+_HELP = """\
+Run scenarios in a QEMU whose plugin notes every block of KVM's code (EL1 and EL2) that is executed, and show which
+functions and exit handlers they reach, which decisions the model takes, and what never happens, each with its reason.
+
+examples:
+  shadowfuzz coverage                            the project's seeds and regressions on the default target
+  shadowfuzz coverage out/campaign/corpus        what a campaign reached
+  shadowfuzz coverage --functions a.scn          each function that one scenario reaches
+  shadowfuzz coverage --html coverage.html       one page, with the matrix of decisions and functions
+
+A kernel image has symbols but no debug information: what is shown are functions and instructions, not lines.
+
+exit status: 0 all scenarios ran, 2 bad usage or input, 3 a machine was lost, or something is missing here
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``coverage``; `run` takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "coverage",
+        help="what a corpus reaches of KVM's code and of the model",
+        description=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "paths", nargs="*", type=Path, metavar="FILE|DIR", help="scenarios, or directories (default: the project's)"
+    )
+    add_subject(parser)
+    parser.add_argument(
+        "--repeat",
+        type=repeat,
+        default=2,
+        metavar="N",
+        help="run each N times; what all runs reach counts (default: 2)",
+    )
+    parser.add_argument("--functions", action="store_true", help="list every function that was reached")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page, too")
+    parser.set_defaults(run=run)
+
+
+def repeat(given: str) -> int:
+    """Return how often to run a scenario; ArgumentTypeError: not a number from 1 to 100."""
+    if not given.isdecimal() or not 1 <= len(given) <= 3 or not 1 <= int(given) <= 100:
+        raise argparse.ArgumentTypeError(f"{given[:20]!r}: expected a number from 1 to 100")
+    return int(given)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and show; errors are raised for the caller to show."""
+    report = measure(args, say)
+    if args.html is not None:
+        try:
+            args.html.write_text(page(report))
+        except OSError as error:
+            raise InputError(str(args.html), None, f"cannot be written: {error.strerror}") from error
+        say(f"wrote {args.html}")
+    print(json.dumps(to_json(report), indent=1) if args.json else text(report, every_function=args.functions))
+    return FAILED if report.lost else OK
+
+
+def say(line: str) -> None:
+    """Show progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def measure(args: argparse.Namespace, progress: Callable[[str], None]) -> ReachReport:
+    """Return what the scenarios of the arguments reach."""
+    corpus = read_corpus(args.paths or SEEDS)
+    watched = open_watched(args.target, args.level, args.kernel, progress)
+    progress(f"{len(corpus.scenarios)} scenarios on {watched.lab.subject.target}, {args.repeat} times each")
+    with watched.lab:
+        named = ((str(path), scenario) for path, scenario in corpus.scenarios)
+        found = survey(watched, named, repeat=args.repeat, progress=progress)
+    covered, text_of_kvm = found.covered, watched.coverage.text
+    return ReachReport(
+        subject=subject_of(watched),
+        scenarios=len(covered),
+        lost=found.lost,
+        invalid=len(corpus.invalid),
+        edges=len(frozenset().union(*(one.edges for one in covered))),
+        functions=functions(text_of_kvm, covered, found.sizes),
+        handlers=handlers(text_of_kvm, covered, vhe=load_config(args.target).mode is Mode.VHE),
+        decisions=decisions(possible_decisions(args.level), covered),
+        matrix=matrix(text_of_kvm, covered),
+    )
+
+
+def subject_of(watched: Watched) -> dict[str, str]:
+    """Return what was run, as names and values."""
+    subject = watched.lab.subject
+    return {"target": subject.target, "kernel_release": subject.kernel_release, "level": subject.level}

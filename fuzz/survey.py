@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run scenarios on a watched target and note what each reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fuzz.features import features
+from fuzz.lab import MAX_LOSSES, Lab
+from harness.check import Checked
+from harness.errors import TargetError
+from harness.findings import Subject
+from harness.known import Catalogue
+from harness.lemma.paths import load_paths, outcome
+from harness.masks import cpu_model
+from harness.reach import Covered, Decision
+from harness.scenario import Scenario
+from harness.trace import Trace
+from harness.vm.build import prepare
+from harness.vm.config import PROJECT, load_config
+from harness.vm.coverage import Coverage, prepare_coverage
+from harness.vm.edges import Plugin, Reached
+from harness.vm.target import boot
+
+PATHS = PROJECT / "corpus" / "lemmas" / "paths.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A target that runs scenarios, and the plugin that watches it; a context manager by its ``lab``."""
+
+    lab: Lab
+    coverage: Coverage
+    plugin: Plugin
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What scenarios reached; ``lost`` are those at which the machine was lost, each with why."""
+
+    covered: tuple[Covered, ...]
+    lost: Mapping[str, str]
+    sizes: Mapping[int, int]
+
+
+def open_watched(target: str, level: str, kernel: Path | None, progress: Callable[[str], None]) -> Watched:
+    """Prepare a target and its plugin.  InputError, SetupError: a name is wrong, or something is missing here."""
+    config = load_config(target)
+    cpu, catalogue = cpu_model(config.cpu), Catalogue.load(PROJECT / "corpus" / "known", level)
+    prepared = prepare(config, kernel=kernel, progress=progress)
+    coverage = prepare_coverage(prepared, progress=progress)
+    plugin = coverage.plugin()
+    subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, level)
+    return Watched(Lab(lambda: boot(config, prepared, plugin=plugin), subject, cpu, catalogue), coverage, plugin)
+
+
+def survey(
+    watched: Watched, scenarios: Iterable[tuple[str, Scenario]], *, repeat: int, progress: Callable[[str], None]
+) -> Survey:
+    """Run scenarios, each ``repeat`` times in a fresh KVM VM; what it reached is what it reached every time.
+
+    So a tick of the host's clock does not count.  TargetError: the machine was lost again and again.
+    """
+    found: list[Covered] = []
+    lost: dict[str, str] = {}
+    losses = 0
+    for number, (name, scenario) in enumerate(scenarios):
+        if number and number % 100 == 0:
+            progress(f"{number} scenarios run")
+        try:
+            runs = [_run(watched, name, scenario) for _ in range(repeat)]
+        except TargetError as error:
+            lost[name] = str(error)
+            losses += 1
+            if losses >= MAX_LOSSES:
+                raise
+            continue
+        losses = 0
+        found.append(always(runs))
+    return Survey(tuple(found), lost, watched.plugin.map.reached().blocks)
+
+
+def _run(watched: Watched, name: str, scenario: Scenario) -> Covered:
+    trace, checked = watched.lab.observe(scenario)
+    return covered(name, trace, checked, watched.plugin.map.reached())
+
+
+def covered(name: str, trace: Trace, checked: Checked, reached: Reached) -> Covered:
+    """Return what one run reached."""
+    taken = frozenset(decision for _, path in checked.paths for decision in path)
+    return Covered(name, frozenset(reached.edges), taken, frozenset(features(trace, checked)))
+
+
+def always(runs: Sequence[Covered]) -> Covered:
+    """Return what all runs of one scenario reached."""
+    return Covered(
+        runs[0].name,
+        frozenset.intersection(*(run.edges for run in runs)),
+        frozenset.intersection(*(run.decisions for run in runs)),
+        frozenset.intersection(*(run.features for run in runs)),
+    )
+
+
+def possible_decisions(level: str) -> frozenset[Decision]:
+    """Return the decisions that a level of the model takes on the stored states, which have one for each path."""
+    rows = (row for row in load_paths(PATHS) if level in dict(row.outcomes))
+    return frozenset(
+        decision
+        for row in rows
+        for decision in outcome(level, row.function, row.coupled, dict(row.case))[1]
+        if isinstance(decision, tuple)
+    )

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What scenarios reached, of KVM's code and of the model: pure functions over what was measured of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from harness.handlers import HANDLERS, NEVER_ENTERED, NEVER_TAKEN, Handler, Reason, reason
+from harness.vm.edges import Edge
+from harness.vm.text import EL2, Function, KvmText
+
+INSTRUCTION = 4
+
+Decision = tuple[str, bool]
+"""A decision of the model: its name, and whether it was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """What one scenario reached: edges of KVM's code, decisions of the model, and the campaign's features."""
+
+    name: str
+    edges: frozenset[Edge]
+    decisions: frozenset[Decision]
+    features: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionReach:
+    """How much of a function was executed: blocks, instructions of all that it has, and scenarios that were in it."""
+
+    function: Function
+    blocks: int
+    instructions: int
+    of: int
+    scenarios: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerReach:
+    """An exit handler of this kernel, how many scenarios entered it, and why none did (None: some did)."""
+
+    handler: Handler
+    function: str
+    scenarios: int
+    why: Reason | None
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionReach:
+    """A decision of the model, how many scenarios took it, and why none did (None: some did)."""
+
+    decision: Decision
+    scenarios: int
+    why: Reason | None
+
+
+def blocks_of(edges: Iterable[Edge]) -> frozenset[int]:
+    """Return the blocks that edges lead to: each was executed."""
+    return frozenset(to for _, to in edges)
+
+
+def functions(text: KvmText, covered: Sequence[Covered], sizes: Mapping[int, int]) -> tuple[FunctionReach, ...]:
+    """Return every function of KVM with what was executed of it; ``sizes`` are those of blocks, in bytes."""
+    executed: dict[int, set[int]] = {}
+    blocks: Counter[int] = Counter()
+    for block in blocks_of(edge for one in covered for edge in one.edges):
+        function = text.find(block)
+        if function is None:
+            continue
+        end = min(block + sizes.get(block, INSTRUCTION), function.end)  # a block may run into the next function
+        executed.setdefault(function.begin, set()).update(range(block, end, INSTRUCTION))
+        blocks[function.begin] += 1
+    scenarios = Counter(begin for one in covered for begin in _functions_in(text, one))
+    return tuple(
+        FunctionReach(
+            f,
+            blocks[f.begin],
+            len(executed.get(f.begin, ())),
+            (f.end - f.begin) // INSTRUCTION,
+            scenarios[f.begin],
+        )
+        for f in text.functions
+    )
+
+
+def _functions_in(text: KvmText, covered: Covered) -> frozenset[int]:
+    found = (text.find(block) for block in blocks_of(covered.edges))
+    return frozenset(function.begin for function in found if function is not None)
+
+
+def handlers(text: KvmText, covered: Sequence[Covered], *, vhe: bool) -> tuple[HandlerReach, ...]:
+    """Return the exit handlers that this kernel has; one is entered where its first instruction begins a block.
+
+    Of what KVM has twice, with VHE and without, only the copy that this mode runs.
+    """
+    entered = Counter(block for one in covered for block in blocks_of(one.edges))
+    found: list[HandlerReach] = []
+    for row in HANDLERS:
+        for function in text.functions:
+            if fnmatchcase(function.name, row.function) and _runs(row, function, vhe=vhe):
+                count = entered[function.begin]
+                why = None if count else reason(function.name, NEVER_ENTERED)
+                found.append(HandlerReach(row, function.name, count, why))
+    return tuple(found)
+
+
+def _runs(row: Handler, function: Function, *, vhe: bool) -> bool:
+    return not row.function.startswith("*") or (function.part == EL2) != vhe
+
+
+def decisions(
+    possible: Iterable[Decision], covered: Sequence[Covered], rows: Sequence[Reason] = NEVER_TAKEN
+) -> tuple[DecisionReach, ...]:
+    """Return every decision that the model can take, by name; ``rows`` say why some never are."""
+    taken = Counter(decision for one in covered for decision in one.decisions)
+    return tuple(
+        DecisionReach(decision, taken[decision], None if taken[decision] else reason(decision_text(decision), rows))
+        for decision in sorted({*possible, *taken})
+    )
+
+
+def decision_text(decision: Decision) -> str:
+    """Return a decision as text: ``prep_hvc.cpu_on=yes``."""
+    name, taken = decision
+    return f"{name}={'yes' if taken else 'no'}"
+
+
+Matrix = Mapping[int, Mapping[Decision, int]]
+
+
+def matrix(text: KvmText, covered: Sequence[Covered]) -> Matrix:
+    """Return, by function (where it begins) and decision, how many scenarios had both."""
+    found: dict[int, Counter[Decision]] = {}
+    for one in covered:
+        for begin in _functions_in(text, one):
+            found.setdefault(begin, Counter()).update(one.decisions)
+    return found
