@@ -20,14 +20,19 @@ from typing import TYPE_CHECKING, TextIO
 from fuzz.arguments import add_against, add_subject
 from fuzz.campaign import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.database import Database, default_url
+from fuzz.elsewhere import Journey
+from fuzz.emulators import measure_kept
 from fuzz.guidance import MODES, choose
 from fuzz.history import SAMPLE_SECONDS, History
 from fuzz.launch import Launcher
 from fuzz.pair import open_bench
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.summary import Asked, status_line, summarise, text
+from harness.errors import InputError
 from harness.report.book import Sample
+from harness.vm.cache import Cache, default_root
 from harness.vm.config import PROJECT
+from harness.vm.emulator import present
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -59,7 +64,9 @@ what is in --out afterwards (call again with the same directory to go on from th
   run/                    the workers' logs and counters of the last campaign
 
 a divergence that the catalogue (corpus/known) does not explain is run again in the same VM and in a fresh one, and is
-a finding if it comes back both times.  `shadowfuzz replay` shows it side by side; the summary has the command.
+a finding if it comes back both times.  `shadowfuzz replay` shows it side by side; the summary has the command.  At the
+end all new ones are tried on other -cpu models and versions of QEMU, if another QEMU is here (`shadowfuzz setup
+--emulators`); that takes some seconds a model.
 Ctrl-C ends a campaign early, in order and with its summary.  A machine that is lost is a finding of kind crash,
 with its registers and memory; its last scenarios are tried in fresh machines, and the campaign goes on.  A worker gives
 up (and the campaign ends) when machines are lost five times in a row.
@@ -93,6 +100,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--seed", type=_seed, metavar="N", help="of the random numbers (any; the summary names it)")
     parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
     parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (sqlite in --out)")
+    parser.add_argument(
+        "--here", action="store_true", help="do not try what was found on other -cpu models and versions of QEMU"
+    )
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
     parser.set_defaults(run=run_fuzz)
 
@@ -141,6 +151,11 @@ def run_fuzz(args: argparse.Namespace) -> int:
         with until_signal() as stopped:
             outcome = run_campaign(Plan(args.seconds, asked.jobs, out), launch, tick, stopped)
         show.clear()
+        if not (args.here or outcome.interrupted or outcome.failure):
+            journey = Journey(bench.sides[0].config, kernel, args.level)
+            here = present(Cache(default_root(os.environ)))
+            with suppress(InputError, OSError):  # a database that cannot be read or written: the summary says so
+                measure_kept(database, asked.subject, journey, here, lambda line: _say(f"fuzz: {line}"))
         for shelf in (FINDINGS, FLAKY):
             Store(database, shelf).export(out / shelf)
         summary = summarise(asked, outcome)

@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from fuzz.database import FILE, Database, default_url
-from fuzz.store import FINDINGS, FLAKY, FRESH_QEMU, OTHER_TRACE, TRACE, Store
+from fuzz.elsewhere import from_text
+from fuzz.store import ELSEWHERE, FINDINGS, FLAKY, FRESH_QEMU, OTHER_TRACE, TRACE, Store
 from harness.errors import InputError
 from harness.findings import Tries
 from harness.known import Catalogue
@@ -52,7 +53,7 @@ def story_of(store: Store, id_: str) -> Story:
     """Read and explain one finding.  InputError: it cannot be read, or its target is none of ours any more."""
     entry, texts = store.entry(id_), dict(store.texts(id_))
     trace_text, other_text = texts.pop(TRACE, None), texts.pop(OTHER_TRACE, None)
-    qemu = texts.pop(FRESH_QEMU, "").split()
+    qemu, elsewhere = texts.pop(FRESH_QEMU, "").split(), texts.pop(ELSEWHERE, None)
     scenario: Scenario | None = None
     trace: Trace | None = None
     other: Trace | None = None
@@ -61,8 +62,18 @@ def story_of(store: Store, id_: str) -> Story:
         trace = None if trace_text is None else parse_trace(trace_text, id_)
         other = None if other_text is None else parse_trace(other_text, id_)
     subject = entry.finding.subject
-    confirmed, tries = store.shelf == FINDINGS, _tries(qemu)
-    kept = Kept(entry.finding, confirmed, entry.count, entry.last_seen, scenario, trace, texts, tries, other)
+    kept = Kept(
+        finding=entry.finding,
+        confirmed=store.shelf == FINDINGS,
+        count=entry.count,
+        last_seen=entry.last_seen,
+        scenario=scenario,
+        trace=trace,
+        texts=texts,
+        fresh_qemu=_tries(qemu),
+        other_trace=other,
+        elsewhere=None if elsewhere is None else from_text(elsewhere),
+    )
     known = PROJECT / "corpus" / "known"
     catalogue, changes = Catalogue.load(known, subject.level), load_changes(known)
     return tell(kept, cpu_model(load_config(subject.target).cpu), catalogue, changes)

@@ -35,6 +35,8 @@ OTHER_TRACE = "other-trace.json"
 CONSOLE, CRASH, EARLIER = "console.txt", "crash.json", "earlier-"
 FRESH_QEMU = "fresh_qemu"
 """The text that says how often a finding came back in a fresh QEMU: hits and runs, if that was tried."""
+ELSEWHERE = "elsewhere"
+"""The text that says what other emulators showed of a finding (fuzz.elsewhere), if any was tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,13 @@ class Store:
             )
             access.run("DELETE FROM texts WHERE shelf = :shelf AND id = :id", **key)
             self._attach(access, finding.id, extra)
+
+    def annotate(self, id_: str, name: str, text: str) -> None:
+        """Put a text with a finding that is there, in place of one of that name."""
+        with self._database.access(write=True, durable=True) as access:
+            sql = "DELETE FROM texts WHERE shelf = :shelf AND id = :id AND name = :name"
+            access.run(sql, shelf=self.shelf, id=id_, name=name)
+            self._attach(access, id_, {name: text})
 
     def _attach(self, access: Access, id_: str, texts: Mapping[str, str]) -> None:
         for name, body in texts.items():

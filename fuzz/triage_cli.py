@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 from fuzz.arguments import add_against, add_subject
 from fuzz.confirm_cli import stages_of
 from fuzz.database import Database
+from fuzz.elsewhere import Journey
+from fuzz.emulators import measure_kept
 from fuzz.lab import Lab, open_lab
 from fuzz.library import open_database, story_of
 from fuzz.minimise_cli import minimise_on
@@ -21,6 +24,9 @@ from harness.check import signature
 from harness.errors import InputError
 from harness.findings import MAX_DIVERGENCES, Tries, difference, signature_text
 from harness.report.story import Kept
+from harness.vm.cache import Cache, default_root
+from harness.vm.config import load_config
+from harness.vm.emulator import present
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -28,7 +34,8 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   shadowfuzz triage --out out/campaign
-      what a campaign found on its target, made ready to be read: about ten seconds a finding
+      what a campaign found on its target, made ready to be read: about ten seconds a finding, then some seconds for
+      each other -cpu model and version of QEMU (only if there is one: `shadowfuzz setup --emulators`)
   shadowfuzz triage --target kvm-nvhe --against kvm-nvhe@6.12.117 --out out/against
       what a campaign found between two targets (what it found on each of them: without --against)
 
@@ -63,6 +70,9 @@ def run_triage(args: argparse.Namespace) -> int:
     database = open_database(args.out, args.store)
     with open_lab(args.target, args.level, args.kernel, _say, args.against) as lab:
         triage(database, lab, args.runs, _say)
+        subject = lab.subject
+    journey = Journey(load_config(args.target), args.kernel, args.level)
+    measure_kept(database, subject, journey, present(Cache(default_root(os.environ))), _say)
     Store(database, FINDINGS).export(args.out / FINDINGS)
     return 0
 

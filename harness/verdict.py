@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From evidence to a verdict (differential.md section 4): how surely it comes back, who sides with KVM, and so what.
 
-Pure: the runs were made by somebody else.  ``emulator`` is never the verdict here: no other QEMU version or ``-cpu``
-was tried, and every verdict says so.
+Pure: the runs were made by somebody else.  The verdict ``emulator`` rests on runs on other QEMU versions and ``-cpu``
+models; where none were made, every verdict says so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ Z95 = 1.959963984540054
 """Quantile of the normal distribution for a confidence of 95 per cent."""
 WITHOUT_MODEL = frozenset({"host", "switch"})
 """Relations that compare KVM with the architecture alone."""
-NOT_MEASURED = "not measured: other QEMU versions and other -cpu models (verdict emulator)"
 DEPLOYED = "kernel"
 
 AGAINST, WITH, TAKES, SILENT = "against KVM", "with KVM", "takes the host's value", "says nothing"
@@ -45,6 +44,27 @@ class Stage:
 
 
 STAGES = ("repeat", "fresh_vm", "fresh_qemu")
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The same scenario on the same kernel under another QEMU (``qemu-10.0``) or ``-cpu`` model (``cortex-a57``).
+
+    ``same`` is how often the very divergence came, ``changed`` how often one of its signature with other values;
+    ``why`` says why it could not be run there; ``unlike``, in what the CPU model differs by what it is: a divergence
+    that goes away there says nothing of the emulator.
+    """
+
+    name: str
+    same: Tries
+    changed: int = 0
+    why: str = ""
+    unlike: str = ""
+
+    @property
+    def is_qemu(self) -> bool:
+        """Whether it is another QEMU, not another CPU model."""
+        return self.name.startswith("qemu-")
 
 
 def wilson(tries: Tries, z: float = Z95) -> tuple[float, float]:
@@ -88,13 +108,15 @@ class Evidence:
     """What a verdict is made from.
 
     ``architecture``: AGAINST if a relation without a model (``host``, ``switch``) differs at the same place too,
-    CONTENT if it was compared and does not, SILENT if nobody knows what is owed there.
+    CONTENT if it was compared and does not, SILENT if nobody knows what is owed there.  ``elsewhere``: what other
+    emulators showed, empty if none was tried.
     """
 
     relation: str
     stages: tuple[Stage, ...]
     sides: tuple[Side, ...]
     architecture: str
+    elsewhere: tuple[Elsewhere, ...] = ()
 
     def levels(self, *stands: str) -> tuple[str, ...]:
         """Return the levels that stand there."""
@@ -118,6 +140,19 @@ def _rarely(e: Evidence) -> bool:
     return bool(tries.runs) and wilson(tries)[1] < 0.5
 
 
+def differs(place: Elsewhere, stages: tuple[Stage, ...]) -> bool:
+    """Whether a divergence goes away or changes there: its rate is lower with a confidence of 95 per cent each."""
+    return wilson(place.same)[1] < wilson(together(stages))[0]
+
+
+def _on_other_qemu(e: Evidence) -> bool:
+    return any(place.is_qemu and differs(place, e.stages) for place in e.elsewhere)
+
+
+def _on_other_cpu(e: Evidence) -> bool:
+    return any(differs(place, e.stages) for place in e.elsewhere if not place.unlike)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A row of :data:`RULES`."""
@@ -139,6 +174,14 @@ RULES: tuple[Rule, ...] = (
         "unexplained",
         lambda e: e.relation == RELATION,
         "two targets differ, and no row of corpus/known/releases.toml says that this was meant",
+    ),
+    Rule(
+        "emulator", _on_other_qemu, "it goes away or changes on another version of QEMU, nothing else being different"
+    ),
+    Rule(
+        "emulator",
+        _on_other_cpu,
+        "it goes away or changes on another -cpu: it depends on the CPU model, or on how QEMU emulates that one",
     ),
     Rule(
         "kvm",
@@ -191,15 +234,21 @@ def first_of(checked: Checked, wanted: Signature) -> Divergence | None:
     return next((d for d in checked.unexplained if signature(d) == wanted), None)
 
 
-def evidence(trace: Trace, checked: Checked, divergence: Divergence, stages: tuple[Stage, ...]) -> Evidence:
+def evidence(
+    trace: Trace,
+    checked: Checked,
+    divergence: Divergence,
+    stages: tuple[Stage, ...],
+    elsewhere: tuple[Elsewhere, ...] = (),
+) -> Evidence:
     """Gather what a confirmed trace says about one of its divergences: all levels are replayed on its round."""
     round_ = next((r for r in compare.rounds(trace.events) if r.first == divergence.event), None)
     architecture = _architecture(checked, divergence, round_)
     if divergence.relation == RELATION:
         return Evidence(divergence.relation, stages, (), SILENT)
     if divergence.relation == "switch" or round_ is None:
-        return Evidence(divergence.relation, stages, (), architecture)
-    return Evidence(divergence.relation, stages, sides(round_, divergence), architecture)
+        return Evidence(divergence.relation, stages, (), architecture, elsewhere)
+    return Evidence(divergence.relation, stages, sides(round_, divergence), architecture, elsewhere)
 
 
 def _architecture(checked: Checked, divergence: Divergence, round_: Round | None) -> str:
@@ -246,5 +295,23 @@ def verdict_lines(verdict: Verdict, evidence: Evidence) -> tuple[str, ...]:
         *(f"{s.name} {rate_text(s.tries)}" for s in evidence.stages),
         f"architecture {evidence.architecture}",
         *(f"level {s.level} {s.stand}" + (f": {s.value}" if s.value else "") for s in evidence.sides),
-        NOT_MEASURED,
+        *(f"on {place.name} {elsewhere_text(place)}" for place in evidence.elsewhere),
+        *not_measured(evidence),
     )
+
+
+def elsewhere_text(place: Elsewhere) -> str:
+    """Return what another emulator showed: the rate of the same divergence, and what became of the rest."""
+    if place.why:
+        return f"not measured: {place.why}"
+    changed = f", {place.changed} with other values" if place.changed else ""
+    unlike = f"; it has {place.unlike}" if place.unlike else ""
+    return f"{rate_text(place.same)}{changed}{unlike}"
+
+
+def not_measured(evidence: Evidence) -> tuple[str, ...]:
+    """Return a line for what was not tried, without which the verdict ``emulator`` is not ruled out."""
+    ran = [place.is_qemu for place in evidence.elsewhere if place.same.runs]
+    names = (("other versions of QEMU", True), ("other -cpu models", False))
+    missing = [name for name, kind in names if kind not in ran]
+    return (f"not measured: {' and '.join(missing)} (verdict emulator)",) if missing else ()

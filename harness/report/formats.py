@@ -3,7 +3,7 @@
 
 JSON keys: ``findings[]`` with id, kind, title, verdict, why, confirmed, signature[], cluster, target, kernel_release,
 kernel_sha256, level, against (the second target, or null), count, first_seen, last_seen, rate, levels{level: stand},
-scenario (text or null), sites[] (as ``replay --json`` has them).
+elsewhere{emulator: rate}, scenario (text or null), sites[] (as ``replay --json`` has them).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.report.jsonout import site_json
 from harness.report.story import Story, replay_command
 from harness.report.terminal import printable
 from harness.scenario import format_scenario
-from harness.verdict import rate_text, together
+from harness.verdict import elsewhere_text, rate_text, together
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _LEVEL: Mapping[str, str] = {"kvm": "error", "crash": "error", "internal": "error", "flaky": "note"}
@@ -46,6 +46,7 @@ def story_json(story: Story) -> Mapping[str, object]:
         "last_seen": kept.last_seen,
         "rate": rate_text(together(stages)),
         "levels": {side.level: side.stand for side in story.evidence.sides} if story.evidence else {},
+        "elsewhere": {p.name: elsewhere_text(p) for p in story.evidence.elsewhere} if story.evidence else {},
         "scenario": None if kept.scenario is None else format_scenario(kept.scenario),
         "sites": [site_json(site, finding.subject.level) for site in story.ran.sites] if story.ran else [],
     }

@@ -17,7 +17,7 @@ from harness.report.style import CSS
 from harness.report.terminal import bit_ranges, decisions, exit_text, outcome_text, shown
 from harness.report.traceview import trace_lines
 from harness.scenario import KINDS, Side, format_scenario, format_step, instruction
-from harness.verdict import NOT_MEASURED, rate_text, together
+from harness.verdict import elsewhere_text, not_measured, rate_text, together
 
 _PARTS = (("overview", "Overview"), ("clusters", "Clusters"), ("findings", "Findings"), ("known", "Known"))
 _NAV = (*_PARTS, ("branches", "Branches"))
@@ -187,7 +187,11 @@ def _why(story: Story) -> Iterator[Markup]:
     rows += [(f"model, level {side.level}", side.stand, side.value) for side in known.sides]
     yield table(("who", "stands", "says"), rows, "Who sides with KVM")
     stages = ", ".join(f"{s.name} {rate_text(s.tries)}" for s in known.stages)
-    yield el("p", f"Reproduced {rate_text(together(known.stages))}: {stages}. ", NOT_MEASURED, ".", class_="dim")
+    missing = "".join(f" {line}." for line in not_measured(known))
+    yield el("p", f"Reproduced {rate_text(together(known.stages))}: {stages}.{missing}", class_="dim")
+    if known.elsewhere:
+        places = [(place.name, elsewhere_text(place)) for place in known.elsewhere]
+        yield table(("emulator", "the same divergence"), places, "On other -cpu models and versions of QEMU")
 
 
 def _differences(story: Story) -> Iterator[Markup]:

@@ -18,14 +18,15 @@ from harness.report.result import Job, Ran
 from harness.report.rounds import sites
 from harness.scenario import Scenario
 from harness.trace import Trace
-from harness.verdict import STAGES, Evidence, Stage, Verdict, classify, evidence, first_of
+from harness.verdict import STAGES, Elsewhere, Evidence, Stage, Verdict, classify, evidence, first_of
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
     """What a store holds of a finding: ``confirmed`` or flaky; ``texts`` are consoles and earlier scenarios.
 
-    ``fresh_qemu`` counts reproductions in fresh machines, None if that was not tried.
+    ``fresh_qemu`` counts reproductions in fresh machines, None if that was not tried; ``elsewhere`` is what other
+    emulators showed, None if none was tried.
     ``scenario`` and the traces are None where there is none, or none that this version can read; ``other_trace`` is
     that of the second target, where two were compared.
     """
@@ -39,6 +40,7 @@ class Kept:
     texts: Mapping[str, str]
     fresh_qemu: Tries | None = None
     other_trace: Trace | None = None
+    elsewhere: tuple[Elsewhere, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def tell(kept: Kept, cpu: Cpu, catalogue: Catalogue, changes: tuple[Intended, ..
         return Story(kept, Verdict("abstraction", why), None, None, None)
     counted = (finding.same_vm, finding.fresh_vm, kept.fresh_qemu or Tries(0, 0))
     stages = tuple(Stage(name, tries) for name, tries in zip(STAGES, counted, strict=True))
-    known = evidence(kept.trace, checked, divergence, tuple(s for s in stages if s.tries.runs))
+    known = evidence(kept.trace, checked, divergence, tuple(s for s in stages if s.tries.runs), kept.elsewhere or ())
     if finding.other is not None:
         return Story(kept, classify(known), known, None, divergence)
     ours = [j for j in checked.judged if j.known is None and signature(j.divergence) == finding.signature]

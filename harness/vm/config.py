@@ -145,7 +145,7 @@ def load_config(name_or_path: str | Path) -> MachineConfig:
     if isinstance(name_or_path, str) and "%" in name_or_path.rpartition("/")[2]:
         place, slash, name = name_or_path.rpartition("/")
         base, *words = name.split("%")
-        return _emulated(load_config(f"{place}{slash}{base}"), words, name_or_path)
+        return emulated(load_config(f"{place}{slash}{base}"), words, name_or_path)
     text, at, version = str(name_or_path).partition("@")
     if at and isinstance(name_or_path, str) and "/" not in version:
         if not KERNEL_VERSION.fullmatch(version):
@@ -159,18 +159,27 @@ def load_config(name_or_path: str | Path) -> MachineConfig:
     return parse_config(path.stem, _read(path), str(path))
 
 
-def _emulated(config: MachineConfig, words: Sequence[str], where: str) -> MachineConfig:
-    """Return a machine on another emulator: at most one QEMU and one CPU model; its name has them in this order."""
-    versions = [word.removeprefix("qemu-") for word in words if word.startswith("qemu-")]
-    cpus = [word for word in words if not word.startswith("qemu-")]
-    if len(versions) > 1 or len(cpus) > 1 or not all(QEMU_VERSION.fullmatch(version) for version in versions):
+def emulated(config: MachineConfig, words: Sequence[str], where: str) -> MachineConfig:
+    """Return a machine on another emulator: at most one QEMU (``qemu-10.0``) and one CPU model, which its name tells.
+
+    What is not among the words stays.  InputError, which begins with `where`: there is no such CPU model, or it lacks
+    what the machine is about.
+    """
+    base, *own = config.name.split("%")
+    qemus, cpus = _by_kind(words)
+    if len(qemus) > 1 or len(cpus) > 1 or not all(QEMU_VERSION.fullmatch(word[5:]) for word in qemus):
         raise InputError(where, None, "expected %qemu-VERSION, %CPU or both behind the target, such as %qemu-10.0")
     if cpus and cpus[0] not in CPUS:
         raise InputError(where, None, f"no CPU model {cpus[0]!r}; there are {', '.join(CPUS)}")
     if cpus and config.mode is Mode.VHE and not CPUS[cpus[0]].vhe:
-        raise InputError(where, None, f"{cpus[0]} has no VHE, which {config.name} is about")
-    name = "%".join((config.name, *(f"qemu-{version}" for version in versions), *cpus))
-    return replace(config, name=name, cpu="".join(cpus) or config.cpu, qemu="".join(versions))
+        raise InputError(where, None, f"{cpus[0]} has no VHE, which {base} is about")
+    name = "%".join((base, *(qemus or _by_kind(own)[0]), *(cpus or _by_kind(own)[1])))
+    qemu = qemus[0].removeprefix("qemu-") if qemus else config.qemu
+    return replace(config, name=name, cpu="".join(cpus) or config.cpu, qemu=qemu)
+
+
+def _by_kind(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    return [w for w in words if w.startswith("qemu-")], [w for w in words if not w.startswith("qemu-")]
 
 
 def _read(path: Path) -> str:

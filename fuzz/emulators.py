@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a campaign kept, on other emulators: each confirmed divergence that was not tried there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fuzz.database import Database
+from fuzz.elsewhere import Asked, Journey, measure, shown, to_text
+from fuzz.library import story_of
+from fuzz.store import ELSEWHERE, FINDINGS, Store
+from harness.findings import Subject
+from harness.report.story import Story
+from harness.vm.emulator import Emulator
+
+
+def measure_kept(
+    database: Database, subject: Subject, journey: Journey, here: Sequence[Emulator], say: Callable[[str], None]
+) -> int:
+    """Try a subject's confirmed divergences elsewhere and keep what was seen with each; return how many were tried.
+
+    Only where a second QEMU is here: it would be a surprise if a campaign fetched one.  What was tried before stays,
+    until a simpler scenario takes its place.
+    """
+    store = Store(database, FINDINGS)
+    new = [
+        (id_, asked)
+        for id_ in store.ids()
+        if (story := story_of(store, id_)).kept.finding.subject == subject
+        and story.kept.elsewhere is None
+        and (asked := _asked(story)) is not None
+    ]
+    if not new:
+        return 0
+    if len(here) == 1:
+        say(f"{len(new)} divergences not tried on another QEMU: there is none here (shadowfuzz setup --emulators)")
+        return 0
+    say(f"trying {len(new)} divergences on other -cpu models and versions of QEMU")
+    for (id_, _), found in zip(new, measure(journey, [asked for _, asked in new], here, say), strict=True):
+        store.annotate(id_, ELSEWHERE, to_text(found))
+    return len(new)
+
+
+def _asked(story: Story) -> Asked | None:
+    """Return what to look for: the scenario, and what the recorded trace shows of its divergence."""
+    if story.kept.scenario is None or story.ran is None:
+        return None
+    key = story.kept.finding.signature
+    return Asked(story.kept.scenario, key, frozenset({shown(story.ran.checked, key)}))
