@@ -16,12 +16,13 @@ from typing import Protocol
 from harness.check import Checked, check, signature
 from harness.errors import ShadowfuzzError, TargetError, VmLost
 from harness.known import Catalogue
-from harness.masks import cpu_model
+from harness.masks import CPUS, cpu_model
 from harness.scenario import Scenario, format_scenario, load
 from harness.trace import Trace
 from harness.vm.archive import Kernel
 from harness.vm.build import prepare
-from harness.vm.config import MachineConfig, list_configs, load_config
+from harness.vm.config import MachineConfig, Mode, emulated, list_configs, load_config
+from harness.vm.emulator import Emulator
 from harness.vm.target import boot
 
 CLEAN, DIVERGES, LOST, CANNOT = "clean", "diverges", "lost", "cannot"
@@ -93,11 +94,30 @@ def crossed_configs() -> tuple[MachineConfig, ...]:
     return tuple(found.values())
 
 
-def match_targets(patterns: Sequence[str], kernels: Iterable[Kernel]) -> tuple[str, ...]:
-    """Return the names ``CONFIG@VERSION`` and ``CONFIG`` that a pattern matches, by configuration and version."""
+def match_targets(patterns: Sequence[str], kernels: Iterable[Kernel], here: Sequence[Emulator] = ()) -> tuple[str, ...]:
+    """Return the names ``CONFIG@VERSION`` and ``CONFIG`` that a pattern matches, by configuration and version.
+
+    A pattern with a ``%`` crosses what its beginning matches with the emulators that are `here` and the CPU models.
+    """
     versions = [kernel.version for kernel in kernels]
     names = [*list_configs(), *(f"{config.name}@{version}" for config in crossed_configs() for version in versions)]
-    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
+    for base in dict.fromkeys(pattern.partition("%")[0] for pattern in patterns if "%" in pattern):
+        names += [moved for name in names if fnmatchcase(name, base) for moved in emulations(load_config(name), here)]
+    return tuple(name for name in dict.fromkeys(names) if any(_matches(name, pattern) for pattern in patterns))
+
+
+def _matches(name: str, pattern: str) -> bool:
+    # A * does not reach over a %: who does not ask for other emulators does not get them.
+    parts, wanted = name.split("%"), pattern.split("%")
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+
+
+def emulations(config: MachineConfig, here: Sequence[Emulator]) -> Iterator[str]:
+    """Yield the names of a machine on each QEMU, on each CPU model that has its mode, and on each pair of both."""
+    cpus = [name for name, model in CPUS.items() if model.vhe or config.mode is not Mode.VHE]
+    qemus = [emulator.name for emulator in here]
+    for words in (*([q] for q in qemus), *([c] for c in cpus), *([q, c] for q in qemus for c in cpus)):
+        yield emulated(config, words, config.name).name
 
 
 def findings(checked: Checked) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fuzz.emulator_view import EmulatorTable, read_explained
+from fuzz.emulator_view import markdown as markdown_emulators
 from fuzz.matrix import (
     CANNOT,
     DIVERGES,
@@ -33,6 +35,7 @@ from harness.errors import InputError
 from harness.known import Catalogue
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET, PROJECT
+from harness.vm.emulator import present
 from harness.vm.kernels import load_kernels
 
 if TYPE_CHECKING:
@@ -42,6 +45,8 @@ EPILOG = """\
 examples:
   shadowfuzz matrix corpus/regressions --targets 'kvm-nvhe@6.12.*' 'kvm-nvhe@7.*'
   shadowfuzz matrix corpus/seeds corpus/regressions --targets 'kvm-*@*' --missing
+  shadowfuzz matrix corpus/seeds corpus/regressions --targets 'kvm-*%qemu-*%*'
+      every version of QEMU that is here (`shadowfuzz setup --emulators`) with every CPU model
 
 exit status: 0 no cell diverges, 1 one does, 2 bad usage or input, 3 a target was lost or cannot run
 """
@@ -62,7 +67,8 @@ def add_parser(subparsers: Subparsers) -> None:
         nargs="+",
         metavar="GLOB",
         default=[f"{DEFAULT_TARGET}@*"],
-        help=f"targets, as CONFIG@VERSION or CONFIG; * and ? match (default: {DEFAULT_TARGET}@*)",
+        help="CONFIG or CONFIG@VERSION, %%qemu-VERSION and %%CPU behind it; * and ? match "
+        f"(default: {DEFAULT_TARGET}@*)",
     )
     parser.add_argument("--missing", action="store_true", help="run only what the results do not have yet")
     parser.add_argument("--repeat", type=int, choices=range(1, 101), default=1, metavar="N", help="runs a cell")
@@ -80,7 +86,8 @@ def run_matrix(args: argparse.Namespace) -> int:
     if twice:
         raise InputError(twice[0], None, "two scenarios of this name; their cells could not be told apart")
     cache = Cache(default_root(os.environ))
-    targets = match_targets(args.targets, load_kernels(cache, _progress).kernels)
+    here = present(cache) if any("%" in pattern for pattern in args.targets) else ()
+    targets = match_targets(args.targets, load_kernels(cache, _progress).kernels, here)
     if not targets:
         raise InputError(" ".join(args.targets), None, "matches no target (shadowfuzz kernels list)")
     path = Path(args.results) if args.results else cache.root / "matrix.json"
@@ -88,15 +95,19 @@ def run_matrix(args: argparse.Namespace) -> int:
     wanted = before.missing(targets, cases) if args.missing else dict.fromkeys(targets, cases)
     catalogue = Catalogue.load(KNOWN_DIR, "spec")
     results = run_cells([Work(t, c, args.repeat, catalogue) for t, c in wanted.items()], before, path)
-    table = Table(results.cells, targets, [case.name for case in cases])
+    names = [case.name for case in cases]
+    moved, plain = ([t for t in targets if ("%" in t) is wanted] for wanted in (True, False))
+    table = Table(results.cells, plain, names)
+    emulators = EmulatorTable(results.cells, moved, names, read_explained(PROJECT / "corpus" / "emulators.toml"))
     cells = _chosen(results, targets, cases)
     if args.json:
         print(json.dumps({"targets": targets, "cells": [asdict(cell) for cell in cells]}, indent=1))
     elif args.markdown:
         words = [*args.paths, "--targets", *(f"'{glob}'" for glob in args.targets), "--missing", "--markdown"]
-        print(markdown(table, f"shadowfuzz matrix {' '.join(words)}", _findings(cases)), end="")
+        command = f"shadowfuzz matrix {' '.join(words)}"
+        print(markdown_emulators(emulators, command) if moved else markdown(table, command, _findings(cases)), end="")
     else:
-        print("\n".join(table.lines()))
+        print("\n".join([*(table.lines() if plain else ()), *(emulators.lines() if moved else ())]))
     if any(cell.verdict in (LOST, CANNOT) for cell in cells):
         return 3
     return 1 if any(cell.verdict == DIVERGES for cell in cells) else 0

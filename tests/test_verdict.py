@@ -26,12 +26,12 @@ from harness.tracefile import trace_from_json
 from harness.verdict import (
     AGAINST,
     CONTENT,
-    NOT_MEASURED,
     SIDES,
     SILENT,
     STAGES,
     TAKES,
     WITH,
+    Elsewhere,
     Evidence,
     Side,
     Stage,
@@ -100,7 +100,40 @@ def test_rules(verdict: str, why: str, found: Evidence) -> None:
     result = classify(found)
     assert result.name == verdict and why in result.why
     text = verdict_lines(result, found)
-    assert text[-1] == NOT_MEASURED and len(text) == 3 + len(found.stages) + len(found.sides)
+    assert text[-1] == "not measured: other versions of QEMU and other -cpu models (verdict emulator)"
+    assert len(text) == 3 + len(found.stages) + len(found.sides)
+
+
+ALL, NONE = Tries(10, 10), Tries(0, 10)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "why", "places"),
+    [
+        ("emulator", "another version of QEMU", (Elsewhere("cortex-a57", ALL), Elsewhere("qemu-10.0", NONE))),
+        ("emulator", "another version of QEMU", (Elsewhere("qemu-10.0", NONE, changed=10),)),
+        ("emulator", "another -cpu", (Elsewhere("cortex-a57", NONE), Elsewhere("qemu-10.0", ALL))),
+        ("kvm", "all levels", (Elsewhere("cortex-a57", ALL), Elsewhere("qemu-10.0", ALL))),
+        # What cannot be told from chance, what did not run, and a CPU that differs by what it is, say nothing.
+        ("kvm", "all levels", (Elsewhere("qemu-10.0", Tries(0, 1)), Elsewhere("max", Tries(6, 10)))),
+        ("kvm", "all levels", (Elsewhere("qemu-10.0", Tries(0, 0), why="lost"),)),
+        ("kvm", "all levels", (Elsewhere("cortex-a53", NONE, unlike="40 address bits, not 44"),)),
+    ],
+)
+def test_the_verdict_emulator_is_measured(verdict: str, why: str, places: tuple[Elsewhere, ...]) -> None:
+    found = Evidence("restore", SURE, ALL_AGAINST, AGAINST, places)
+    result = classify(found)
+    assert result.name == verdict and why in result.why
+    lines = verdict_lines(result, found)
+    assert all(any(line.startswith(f"on {place.name} ") for line in lines) for place in places)
+    measured = {place.is_qemu for place in places if place.same.runs}
+    assert any("other versions of QEMU" in line for line in lines) == (True not in measured)
+    assert any("other -cpu models" in line for line in lines) == (False not in measured)
+
+
+def test_a_flaky_divergence_is_not_the_emulators() -> None:
+    found = Evidence("host", (Stage("repeat", Tries(1, 20)),), ALL_AGAINST, AGAINST, (Elsewhere("qemu-10.0", NONE),))
+    assert classify(found).name == "flaky"
 
 
 def test_a_failure_now_and_then_is_not_flaky() -> None:

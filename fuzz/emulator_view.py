@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A matrix over emulators as text: where another QEMU or CPU model shows something else than the target's own."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import groupby
+from pathlib import Path
+
+from fuzz.matrix import CLEAN, DIVERGES, Cell
+from harness.errors import InputError
+from harness.vm.config import load_config
+
+INTRODUCTION: tuple[str, ...] = (
+    "Every scenario of the corpus on several versions of QEMU and several of its CPU models: what differs from one",
+    "to the other is the CPU's or the emulator's, not KVM's. A number is how many scenarios show something else than",
+    "on the target's own CPU model in the first version of QEMU; `.` is none. `max` has features that no table of",
+    "ours knows well: what they change is unchecked there (harness/masks.py).",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Why some scenarios show something else on some emulators (patterns of ``CONFIG%QEMU%CPU``), and the source."""
+
+    scenarios: tuple[str, ...]
+    targets: tuple[str, ...]
+    why: str
+    source: str
+
+    def covers(self, target: str, scenario: str) -> bool:
+        """Whether this is about a cell."""
+        return scenario in self.scenarios and any(fnmatchcase(target, pattern) for pattern in self.targets)
+
+
+def read_explained(path: Path) -> tuple[Explained, ...]:
+    """Return the rows of ``corpus/emulators.toml``; InputError if it is none."""
+    try:
+        rows = tomllib.loads(path.read_text()).get("difference", [])
+        return tuple(Explained(tuple(r["scenarios"]), tuple(r["targets"]), r["why"], r["source"]) for r in rows)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(str(path), None, f"no list of differences between emulators: {error}") from error
+
+
+class EmulatorTable:
+    """The cells of some scenarios on targets named ``CONFIG%QEMU%CPU``, ready to be shown."""
+
+    def __init__(
+        self,
+        cells: Mapping[tuple[str, str], Cell],
+        targets: Iterable[str],
+        scenarios: Sequence[str],
+        explained: Sequence[Explained],
+    ) -> None:
+        self._cells = cells
+        self._scenarios = scenarios
+        self._explained = explained
+        self._groups = {base: list(group) for base, group in groupby(targets, key=lambda t: t.partition("%")[0])}
+
+    def lines(self) -> Iterator[str]:
+        """Yield a block a target: a table of counts, then each difference with its explanation."""
+        for base, targets in self._groups.items():
+            own = self.own(base)
+            found = [self._cells[own, name].verdict for name in self._scenarios if (own, name) in self._cells]
+            yield f"{base}: {found.count(CLEAN)} scenarios clean, {found.count(DIVERGES)} diverge on {_where(own)}"
+            cpus = list(dict.fromkeys(_cpu(target) for target in targets))
+            yield f"  {'':9}  {'  '.join(cpus)}".rstrip()
+            for qemu in dict.fromkeys(_qemu(target) for target in targets):
+                row = (self._count(f"{base}%{qemu}%{cpu}").rjust(len(cpu)) for cpu in cpus)
+                yield f"  {qemu:9}  {'  '.join(row)}".rstrip()
+        yield ""
+        for text, places in self._differences().items():
+            yield f"{text}"
+            yield f"    on {', '.join(places)}"
+
+    def unexplained(self) -> list[tuple[str, str]]:
+        """Return (target, scenario) of each cell that differs and that no row explains."""
+        return [
+            (target, name)
+            for target, name, _ in self._differing()
+            if not any(e.covers(target, name) for e in self._explained)
+        ]
+
+    def own(self, base: str) -> str:
+        """Return the target that the others of a group are compared with."""
+        targets, cpu = self._groups[base], load_config(base).cpu
+        return next((target for target in targets if _cpu(target) == cpu), targets[0])
+
+    def _count(self, target: str) -> str:
+        if not any((target, name) in self._cells for name in self._scenarios):
+            return "not run"
+        return str(sum(place == target for place, _, _ in self._differing()) or ".")
+
+    def _differing(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (target, scenario, what is there instead) of each cell that differs from the group's own."""
+        for base, targets in self._groups.items():
+            own = self.own(base)
+            for target in targets:
+                for name in self._scenarios:
+                    cell, known = self._cells.get((target, name)), self._cells.get((own, name))
+                    if (
+                        cell is None
+                        or known is None
+                        or (cell.verdict, cell.findings) == (known.verdict, known.findings)
+                    ):
+                        continue
+                    yield target, name, f"{_said(cell)} instead of {_said(known)}"
+
+    def _differences(self) -> Mapping[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for target, name, what in self._differing():
+            row = next((e for e in self._explained if e.covers(target, name)), None)
+            why = "NO EXPLANATION" if row is None else f"{row.why} ({row.source})"
+            found.setdefault(f"{name}: {what}: {why}", []).append(target)
+        return found
+
+
+def markdown(table: EmulatorTable, command: str) -> str:
+    """Return the page that the documents carry."""
+    lines = ["# Every emulator", "", f"Generated by `{command}`; do not edit.", "", *INTRODUCTION, ""]
+    return "\n".join([*lines, "```text", *table.lines(), "```"]) + "\n"
+
+
+def _said(cell: Cell) -> str:
+    return ", ".join(cell.findings) or cell.why or cell.verdict
+
+
+def _qemu(target: str) -> str:
+    return next((word for word in target.split("%")[1:] if word.startswith("qemu-")), "")
+
+
+def _cpu(target: str) -> str:
+    words = [word for word in target.split("%")[1:] if not word.startswith("qemu-")]
+    return words[0] if words else load_config(target.partition("%")[0]).cpu
+
+
+def _where(target: str) -> str:
+    return f"{_qemu(target)}, {_cpu(target)}".removeprefix(", ")
