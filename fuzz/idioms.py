@@ -19,10 +19,10 @@ from fuzz.values import (
 )
 from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, AccessForm
 from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
-from harness.layout import DATA, MMIO, VECTORS
+from harness.layout import DATA, HOLE, MMIO, VECTORS, Region
 from harness.registers import MASK64
 from harness.scenario import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Operand, Step
-from harness.sysregs import READABLE, WRITABLE
+from harness.sysregs import READABLE, SYSREGS, WRITABLE, Owed
 
 PAGE = 4096
 LOADS: tuple[AccessForm, ...] = tuple(f for f in ACCESS_FORMS if not f.is_store)
@@ -46,15 +46,21 @@ FORGED_ISS: Weights[Callable[[Random], int]] = Weights(
 Idiom = Callable[[Random, Sequence[Step]], list[Step]]
 
 IMMEDIATES = Weights((0, 90.0), (1, 4.0), (0xFFFF, 3.0), (0x4242, 3.0))
-TRAPS = Weights(("hvc", 60.0), ("wfe", 30.0), ("wfi", 10.0))
+TRAPS = Weights(("hvc", 60.0), ("wfe", 20.0), ("wfi", 20.0))
+SYSTEM_ACCESSES = Weights(("mrs", 70.0), ("msr", 30.0))
 OFFSETS = Weights((0, 70.0), (1, 10.0), (2, 5.0), (0xFFF, 5.0), (0x800, 5.0), (0x123, 5.0))
 """In units of the access size."""
 
 REPEATS = Weights((1, 30.0), (2, 25.0), (3, 20.0), (4, 15.0), (6, 10.0))
-"""Loads or stores through one base: a host write is no exit, so one base serves several."""
+"""Loads or stores through one base, and other steps that come in a row."""
+REUSED = 0.8
+"""How often a register that the host set before serves again.  Every host write costs a return to userspace (on nVHE
+as much as an exit), and is none itself."""
+LOOK_BACK = 40
+"""So many steps back a register may have been set."""
 
 _WEIGHTS: dict[str, float] = {
-    **{"hvc": 25.0, "wfi": 4.0, "wfe": 4.0, "br": 3.0, "set": 15.0, "complete": 3.0, "reset": 0.5},
+    **{"hvc": 25.0, "wfi": 4.0, "wfe": 4.0, "br": 2.0, "set": 8.0, "complete": 3.0, "reset": 0.5},
     **{"smc": 4.0, "mrs": 6.0, "msr": 4.0, "forge": 0.1},
     **dict.fromkeys(ACCESS_MNEMONICS, 40.0 / len(ACCESS_MNEMONICS)),
 }
@@ -68,6 +74,12 @@ FP_ENABLED = 3 << 20
 """CPACR_EL1.FPEN: FP and SIMD instructions trap at no exception level."""
 _FATAL = ("sctlr_el1", "vbar_el1")
 """After a random value in one of these, a guest does nothing sensible any more."""
+_RAISES = (Owed.UNDEFINED, Owed.EITHER)
+_CALM: dict[str, tuple[str, ...]] = {
+    # Accesses that raise no exception, whose way through the vectors costs as much as four traps.
+    "mrs": tuple(r.name for r in SYSREGS if r.name in READABLE and r.read not in _RAISES),
+    "msr": tuple(r.name for r in SYSREGS if r.name in WRITABLE and r.write not in _RAISES),
+}
 _BY_MNEMONIC = {m: tuple(f for f in ACCESS_FORMS if f.mnemonic == m) for m in ACCESS_MNEMONICS}
 
 
@@ -114,15 +126,38 @@ def operands(rng: Random, kind: str) -> Step:
 def _operand(rng: Random, kind: str, operand: Operand) -> str | int:
     if operand.name == "base":
         return base_register(rng)
-    if operand.names:
-        name = choose(rng, _NAMES[kind, operand.name])
+    if operand.name == "sysreg":
+        name = choose(rng, _CALM[kind] if rng.random() < 0.8 else _NAMES[kind, operand.name])
         return "esr_el1" if kind == "msr" and name in _FATAL else name
+    if operand.names:
+        return choose(rng, _NAMES[kind, operand.name])
     return int(rng.random() ** 3 * (operand.limit // operand.unit + 1)) * operand.unit
 
 
 def any_step(rng: Random) -> Step:
     """One step by STEP_WEIGHTS."""
     return operands(rng, STEP_WEIGHTS.pick(rng))
+
+
+def _set_before(before: Sequence[Step]) -> dict[str, int]:
+    """Return the registers that the host set lately and that no step is known to have changed since."""
+    held: dict[str, int] = {}
+    for step in before[-LOOK_BACK:]:
+        if not step.args or not isinstance(name := step.args[0], str):
+            continue
+        if step.kind == "set" and isinstance(value := step.args[1], int):
+            held[name] = value
+        elif step.kind not in ("br", "msr") and step.kind[:3] != "str":
+            held.pop(name.replace("w", "x"), None)
+    return held
+
+
+def _base_in(rng: Random, before: Sequence[Step], regions: Sequence[Region]) -> str | None:
+    """Return a register that already points into one of ``regions``, mostly, if there is one."""
+    if rng.random() > REUSED:
+        return None
+    held = [n for n, value in _set_before(before).items() if n in BASE_NAMES and any(value in r for r in regions)]
+    return choose(rng, held) if held else None
 
 
 def _point(rng: Random, form: AccessForm, where: int) -> list[Step]:
@@ -133,11 +168,17 @@ def _point(rng: Random, form: AccessForm, where: int) -> list[Step]:
     return [Step("set", (base, where - offset & MASK64)), step]
 
 
+def _to_device(rng: Random, forms: Sequence[AccessForm], before: Sequence[Step]) -> list[Step]:
+    """A load or store of one of ``forms`` to where mostly no memory is, and before it what points its base there."""
+    form = forms[int(rng.random() * len(forms))]
+    base = _base_in(rng, before, (MMIO, HOLE))
+    return [access(rng, form, base)] if base is not None else _point(rng, form, address(rng, form.size))
+
+
 def mmio_load(rng: Random, before: Sequence[Step]) -> list[Step]:
-    """Some loads through a fresh base, each completed; sometimes the host writes a register in between."""
-    form = LOADS[int(rng.random() * len(LOADS))]
-    pointer, load = _point(rng, form, address(rng, form.size))
-    steps = [pointer]
+    """Some loads through one base, each completed; sometimes the host writes a register in between."""
+    *steps, load = _to_device(rng, LOADS, before)
+    base = str(load.args[1])
     for _ in range(REPEATS.pick(rng)):
         steps.append(load)
         if rng.random() < 0.08:
@@ -146,32 +187,46 @@ def mmio_load(rng: Random, before: Sequence[Step]) -> list[Step]:
             steps.append(Step("set", (name, register_value(rng, name))))
         if rng.random() < 0.75:
             steps.append(Step("complete", (bits(rng),)))
-        form = LOADS[int(rng.random() * len(LOADS))]
-        load = access(rng, form, str(pointer.args[0]))
+        load = access(rng, LOADS[int(rng.random() * len(LOADS))], base)
     return steps
 
 
 def mmio_store(rng: Random, before: Sequence[Step]) -> list[Step]:
-    """Some stores through a fresh base, the first of a fresh value."""
-    form = STORES[int(rng.random() * len(STORES))]
-    steps = _point(rng, form, address(rng, form.size))
-    base, number = str(steps[0].args[0]), str(steps[1].args[0])[1:]
-    if number not in ("zr", base[1:]):
+    """Some stores through one base; through a fresh one, the first of a fresh value."""
+    steps = _to_device(rng, STORES, before)
+    base, number = str(steps[-1].args[1]), str(steps[-1].args[0])[1:]
+    if len(steps) > 1 and number not in ("zr", base[1:]):
         steps.insert(1, Step("set", (f"x{number}", bits(rng))))
     for _ in range(REPEATS.pick(rng) - 1):
         steps.append(access(rng, STORES[int(rng.random() * len(STORES))], base))
     return steps
 
 
-def hypercall(rng: Random, _: Sequence[Step]) -> list[Step]:
+def _put(rng: Random, name: str, value: int, before: Sequence[Step]) -> list[Step]:
+    """Give a register a value: by the host, or by moves from a register that holds its upper bits."""
+    if rng.random() > REUSED:
+        return [Step("set", (name, value))]
+    held = [n for n, other in _set_before(before).items() if n in BASE_NAMES and other >> 16 == value >> 16]
+    if not held:
+        source = base_register(rng)
+        return [Step("set", (source, value)), Step("mov", (name, source))]
+    return [Step("mov", (name, choose(rng, held))), Step("movk", (name, value & 0xFFFF))]
+
+
+def hypercall(rng: Random, before: Sequence[Step]) -> list[Step]:
     """Set x0 to a function and some of its arguments, then hvc; sometimes a trap that shows what came of it."""
     arguments = (mpidr, function, address, bits)
-    steps = [Step("set", ("x0", function(rng)))]
+    steps = _put(rng, "x0", function(rng), before)
     for name in ("x1", "x2", "x3"):
         if rng.random() < 0.2:
-            steps.append(Step("set", (name, arguments[rng.getrandbits(2)](rng))))
+            steps += _put(rng, name, arguments[rng.getrandbits(2)](rng), before)
     steps.append(Step("hvc", (IMMEDIATES.pick(rng),)))
     return [*steps, operands(rng, TRAPS.pick(rng))] if rng.random() < 0.5 else steps
+
+
+def traps(rng: Random, _: Sequence[Step]) -> list[Step]:
+    """A few steps that KVM answers at once."""
+    return [operands(rng, TRAPS.pick(rng)) for _ in range(REPEATS.pick(rng))]
 
 
 def reset(rng: Random, _: Sequence[Step]) -> list[Step]:
@@ -210,13 +265,13 @@ def secure_call(rng: Random, before: Sequence[Step]) -> list[Step]:
 
 
 def system_register(rng: Random, _: Sequence[Step]) -> list[Step]:
-    """Write a system register and read it back, or read any, or the one after another guest's write."""
+    """Write a system register and read it back, or read and write some as they come."""
+    if rng.random() < 0.6:
+        return [operands(rng, SYSTEM_ACCESSES.pick(rng)) for _ in range(REPEATS.pick(rng))]
     name = choose(rng, WRITABLE)
     source, target = BASE_NAMES[int(rng.random() * 31)], BASE_NAMES[int(rng.random() * 31)]
     steps = [Step("set", (source, register_value(rng, name))), Step("msr", (name, source))]
-    if rng.random() < 0.5:
-        steps = []
-    name = name if steps and name in READABLE else choose(rng, READABLE)
+    name = name if name in READABLE else choose(rng, READABLE)
     return [*steps, Step("mrs", (target if rng.random() < 0.9 else "xzr", name))]
 
 
@@ -275,19 +330,20 @@ def single(rng: Random, _: Sequence[Step]) -> list[Step]:
 
 
 IDIOMS: Weights[Idiom] = Weights(
-    (mmio_load, 30.0),
-    (mmio_store, 15.0),
-    (hypercall, 20.0),
-    (first_touch, 10.0),
-    (fetch_outside, 6.0),
-    (host_writes, 4.0),
-    (reset, 2.0),
-    (secure_call, 4.0),
-    (system_register, 10.0),
-    (unsyndromed, 5.0),
+    (mmio_load, 24.0),
+    (mmio_store, 12.0),
+    (hypercall, 22.0),
+    (traps, 6.0),
+    (first_touch, 8.0),
+    (fetch_outside, 3.0),
+    (host_writes, 3.0),
+    (reset, 1.5),
+    (secure_call, 6.0),
+    (system_register, 22.0),
+    (unsyndromed, 4.0),
     (exception, 3.0),
     (refused_access, 3.0),
     (interrupt, 3.0),
     (forged_exit, 4.0),
-    (single, 25.0),
+    (single, 22.0),
 )

@@ -34,8 +34,8 @@ from harness.errors import SetupError, ShadowfuzzError
 from harness.vm.coverage import prepare_coverage
 from harness.vm.edges import EDGES
 
-MAX_INPUT_BYTES = 8192
-"""Room for 120 steps and every register."""
+MAX_INPUT_BYTES = 10240
+"""Room for 200 steps and every register."""
 EXIT_GAVE_UP = 3
 """The worker said in its statistics (group ``error``) why there is no point in another one."""
 

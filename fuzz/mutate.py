@@ -19,7 +19,7 @@ from harness.registers import MASK64
 from harness.scenario import INITIAL_NAMES, KINDS, Arg, Scenario, Side, Step, format_scenario, parse
 
 ABOUT = "Made by the mutator."
-MIN_STEPS, MAX_LENGTH = 20, 120
+MIN_STEPS, MAX_LENGTH = 60, 200
 assert MAX_LENGTH <= MAX_STEPS
 
 Steps = list[Step]
