@@ -80,6 +80,9 @@ def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Cat
     for round_ in compare.rounds(trace.events):
         prediction = predict(round_, level)
         paths.append((round_.exit_class, prediction.path))
+        if reason := compare.beyond_judgement(round_):
+            unchecked[f"save, restore, host: {reason}"] += 1
+            continue
         _count(relations, unchecked, undefined, prediction)
         judged += judge_round(round_, prediction, catalogue, lossy)
         relations["host"] += 1

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from harness import a64, arch, exits, protocol, syndrome
 from harness.arch import State
+from harness.execute import sources
 from harness.guest import FROM_UNKNOWN, Walk, is_call, runs_on, walk, word_at
 from harness.masks import Cpu
 from harness.registers import BY_ONE_REG, INDEX, MASK64, NAMES
@@ -25,7 +26,9 @@ from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
 from harness.world import SCENARIO, World
 
 INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
-OP_SET, OP_RESET, OP_ABORT, OP_SERROR = (protocol.OPS[name][0] for name in ("set", "reset", "abort", "serror"))
+OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_FINISH = (
+    protocol.OPS[name][0] for name in ("set", "reset", "abort", "serror", "finish")
+)
 EXIT_INTR = 10
 _POSITIONS = range(len(NAMES))
 NOTHING: Mapping[int, int] = MappingProxyType({})
@@ -122,6 +125,8 @@ def _action(
         inject = inject or _injected(exit_, users, hosts, entry)
         behind = (exit_.values[arch.PC] + 4) & MASK64
         moved = moved or any(u.values[arch.PC] == behind for u in users)
+        if any(host.op == OP_FINISH for host in hosts):  # its KVM_RUN leaves no record
+            moved = moved or entry.values[arch.PC] == behind or arch.PC in _host_wrote(hosts)
     reasons = [_reason(u) for u in users if u.code != EXIT_INTR or u.error == errno.ENOSYS]
     if inject:
         outcome = "inject"
@@ -169,6 +174,17 @@ class Divergence(NamedTuple):
     def name(self) -> str:
         """The relation as reports write it."""
         return f"{self.relation}.{self.register}" if self.register else self.relation
+
+
+def beyond_judgement(round_: Round) -> str:
+    """Say why nobody can tell what a forged exit owes; nothing where somebody can."""
+    exit_ = round_.exit
+    if exit_ is None or not exit_.forged or round_.exit_class not in ("IABT_LOW", "DABT_LOW"):
+        return ""
+    odd = exit_.esr & sum(exits.DABT[name].mask for name in ("EA", "CM", "S1PTW"))
+    if odd or exit_.esr & exits.FSC_TYPE != exits.FSC_TRANSLATION:
+        return "a forged abort that is no plain translation fault"
+    return ""
 
 
 def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
@@ -271,8 +287,7 @@ def compare_run(
     seen = arch.apply_pending(entry.values, entry.pending)
     observed = exit_.values
     trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or exit_.forged != 0
-    # A forged syndrome says nothing about the instruction.
-    call = trapped and is_call(seen, code, observed[arch.PC], 0 if exit_.forged else exit_.esr)
+    call = trapped and is_call(seen, code, exit_)
     target = (observed[arch.PC] - 4) & MASK64 if call else observed[arch.PC]
     if not trapped and entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(seen[arch.PSTATE], entry.hcr):
         yield Unchecked("switch", "which interrupt came first, the guest's or the host's")
@@ -315,7 +330,8 @@ def _compare_fault(
     assert path.state is not None
     is_fetch = (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["IABT_LOW"]
     access = a64.decode_access(word or 0)
-    if access is not None and access.rn in path.unknown:
+    deciding = sources(word or 0) if access is None else {access.rn}
+    if any(register in path.unknown for register in deciding):
         yield Unchecked("switch", FROM_UNKNOWN)
         return
     fault = syndrome.owed(path.state, word, is_fetch)

@@ -63,6 +63,11 @@ class IssField:
     width: int
     what: str
 
+    @property
+    def mask(self) -> int:
+        """The field's bits in a syndrome."""
+        return ((1 << self.width) - 1) << self.low
+
     def get(self, esr: int) -> int:
         """The field's value in ``esr``."""
         return (esr >> self.low) & ((1 << self.width) - 1)

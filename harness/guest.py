@@ -16,9 +16,11 @@ from harness.arch import State
 from harness.execute import EC_UNKNOWN, WNR, Access, Effect, Next, Raise, Trap, Uncertain, execute, sources
 from harness.layout import CODE, DATA, REGIONS, VECTORS
 from harness.masks import BTI, IDST, NMI, VBAR_RES0, Cpu
+from harness.protocol import MARK_CALL
 from harness.registers import MASK64
 from harness.scenario import Scenario, instruction
 from harness.syndrome import TRAP
+from harness.trace import Switch
 
 FROM_UNKNOWN = "an address or a call from what nobody knows"
 MAX_WALK = 600
@@ -74,15 +76,17 @@ def may_stay_at_el2(state: State) -> bool:
     return function is not None and function.at_el2
 
 
-def is_call(state: State, code: Mapping[int, int], pc: int, esr: int) -> bool:
-    """Whether the trap that saved ``pc`` was an HVC, whose return address is behind it.
+def is_call(state: State, code: Mapping[int, int], exit_: Switch) -> bool:
+    """Whether the instruction that trapped was an HVC, whose return address is behind it.
 
     Where the guest started at that HVC, only the HVC can have trapped, whatever the syndrome says.
     """
-    before = (pc - 4) & MASK64
+    before = (exit_.values[arch.PC] - 4) & MASK64
     if not a64.is_hvc(code.get(before, 0)):
         return False
-    if (esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["HVC64"]:
+    if exit_.forged:
+        return bool(exit_.marks & MARK_CALL)
+    if (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["HVC64"]:
         return True
     at_el0 = state[arch.PSTATE] & arch.MODE == arch.EL0T
     return state[arch.PC] == before and not at_el0 and not may_stay_at_el2(state)

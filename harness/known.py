@@ -56,7 +56,12 @@ Rule = Callable[[Case, int, int, int], bool]
 
 
 def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
-    value = case.round.host_wrote.get(index)
+    wrote, entry = case.round.host_wrote, case.round.entry
+    if entry.pending & PENDING["exception"] and index in (arch.PC, arch.PSTATE, arch.ELR, arch.SPSR):
+        # Entry to the exception comes after the host's writes, and takes them along.
+        wrote_source = not wrote.keys().isdisjoint((arch.PC, arch.PSTATE, arch.VBAR, arch.SCTLR))
+        return wrote_source and arch.apply_pending(entry.values, entry.pending)[index] == observed
+    value = wrote.get(index)
     if value is None:
         return False
     if index in (arch.PC, arch.PSTATE) and case.round.entry.pending & PENDING["increment_pc"]:

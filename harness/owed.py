@@ -15,6 +15,7 @@ from harness.arch import State
 from harness.compare import (
     IN_KERNEL,
     OP_ABORT,
+    OP_FINISH,
     OP_RESET,
     OP_SERROR,
     OP_SET,
@@ -33,7 +34,7 @@ IPA_BITS = 40
 """Size of the guest's physical address space: KVM_CREATE_VM type 0 (KVM API 4.2)."""
 
 _MMIO = 6
-OP_FINISH, OP_IRQ_LINE = protocol.OPS["finish"][0], protocol.OPS["irq_line"][0]
+OP_IRQ_LINE = protocol.OPS["irq_line"][0]
 _MPIDR = INDEX["mpidr_el1"]
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
@@ -121,8 +122,6 @@ def _abort(turn: _Turn, exit_: Switch, kind: str, world: World) -> str:
     slot = world.slot(page)
     if DABT["S1PTW"].get(exit_.esr) and slot is None:
         return "a stage-1 walk outside the memory slots"
-    if exit_.forged and exit_.esr & exits.FSC_TYPE != exits.FSC_TRANSLATION:
-        return "a forged abort that is no translation fault"
     if page >> IPA_BITS:
         return "an address beyond the guest's physical address space"
     if kind == "IABT_LOW" and slot is None:

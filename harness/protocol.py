@@ -89,6 +89,8 @@ LINES: Mapping[str, int] = MappingProxyType({"irq": 0, "fiq": 1})
 
 FORGE: Mapping[str, int] = MappingProxyType({"code": 1, "esr": 2, "far": 4, "hpfar": 8})
 """What a forged exit replaces before KVM's handler sees it: marks in the flags of its record."""
+MARK_CALL = 16
+"""Mark of a forged exit whose instruction was an HVC, so that its return address is behind it."""
 
 STATUS: Mapping[str, int] = MappingProxyType({"ok": 0, "ioctl": 1, "stuck": 2, "bad_op": 3, "runaway": 4})
 

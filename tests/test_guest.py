@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import pytest
 
+from harness import arch, protocol
 from harness.a64 import encode
 from harness.guest import Walk, code_of, is_call, runs_on, walk, word_at
 from harness.layout import CODE, DATA, VECTORS
 from harness.masks import cpu_model
 from harness.registers import INDEX, MASK64, NAMES
 from harness.scenario import Scenario, Step
-from tests.traces import ISB, TRAP_MRS, but, esr, state
+from harness.trace import Switch
+from tests.traces import ISB, TRAP_MRS, but, esr, state, trap
 
 CPU = cpu_model("cortex-a72")
 AT = CODE.base
@@ -241,21 +243,27 @@ def test_a_loop_has_an_end() -> None:
     assert (found.state, found.certain) == (None, False)
 
 
+def at_exit(pc: int, exit_class: str, marks: int = 0) -> Switch:
+    return trap(but(state(), pc=pc), esr(exit_class), marks=marks)
+
+
 def test_is_call() -> None:
     """The return address of an HVC is behind it; that of any other trap is the instruction's own."""
     words = code(HVC, encode("wfi"), HVC)
-    assert is_call(state(), words, AT + 4, esr("HVC64"))
-    assert not is_call(state(), words, AT, esr("HVC64")), "nothing before the code"
-    assert not is_call(state(), words, AT + 8, esr("WFX"))
-    assert not is_call(but(state(), pc=AT + 4), words, AT + 4, esr("WFX")), "the WFI itself"
+    assert is_call(state(), words, at_exit(AT + 4, "HVC64"))
+    assert not is_call(state(), words, at_exit(AT, "HVC64")), "nothing before the code"
+    assert not is_call(state(), words, at_exit(AT + 8, "WFX"))
+    assert not is_call(but(state(), pc=AT + 4), words, at_exit(AT + 4, "WFX")), "the WFI itself"
 
 
 def test_is_call_does_not_trust_the_syndrome_alone() -> None:
     """It started at the HVC and is behind it: nothing else can have trapped, whatever ESR_EL2 says."""
     words = code(HVC, encode("wfi"))
-    assert is_call(state(), words, AT + 4, esr("SYS64"))
-    assert not is_call(state(pstate=EL0), words, AT + 4, esr("SYS64")), "UNDEFINED at EL0"
-    assert not is_call(state(x0=WORKAROUND_1), words, AT + 4, esr("SYS64")), "may have been answered at EL2"
+    assert is_call(state(), words, at_exit(AT + 4, "SYS64"))
+    assert is_call(state(pc=AT - 4), words, at_exit(AT + 4, "SYS64", protocol.FORGE["esr"] | protocol.MARK_CALL))
+    assert not is_call(state(pc=AT - 4), words, at_exit(AT + 4, "HVC64", protocol.FORGE["esr"])), "forged"
+    assert not is_call(state(pstate=EL0), words, at_exit(AT + 4, "SYS64")), "UNDEFINED at EL0"
+    assert not is_call(state(x0=WORKAROUND_1), words, at_exit(AT + 4, "SYS64")), "may have been answered at EL2"
 
 
 def test_what_runs_on_without_a_trap() -> None:
@@ -265,3 +273,75 @@ def test_what_runs_on_without_a_trap() -> None:
     assert runs_on(state(pc=AT + 4), code(HVC, ISB), CPU)
     assert not runs_on(RAM, code(HVC), CPU)
     assert not runs_on(state(pc=VECTORS.base), code(HVC), CPU)
+
+
+def follow(*words: int, target: int, hcr: int = 0, **values: int) -> Walk:
+    return walk(state(**values), code(*words), target, CPU, hcr)
+
+
+def test_moves() -> None:
+    words = encode("mov", "x3", "x4"), encode("movz", "x5", 0x1234), encode("movk", "x4", 0x99)
+    found = follow(*words, target=AT + 12, x4=0xAAAA_BBBB)
+    assert found.state == but(state(x4=0xAAAA_0099), x3=0xAAAA_BBBB, x5=0x1234, pc=AT + 12)
+
+
+def test_an_exception_that_is_the_guests_own() -> None:
+    for word, syndrome in ((encode("brk", 7), 0xF200_0007), (encode("udf", 0), 0x0200_0000)):
+        found = follow(word, target=VECTORS.base + 0x200)
+        assert found.state is not None
+        assert (found.state[INDEX["esr_el1"]], found.state[INDEX["elr_el1"]]) == (syndrome, AT)
+
+
+def test_fp_is_refused_by_cpacr() -> None:
+    """CPACR_EL1.FPEN: 0 and 2 trap both exception levels, 1 traps EL0, 3 none (Arm ARM D17.2.32)."""
+    word = encode("fmov_to", "v0", "x1")
+    for fpen, pstate, trapped in ((0, 5, True), (2, 5, True), (1, 5, False), (1, 0, True), (3, 0, False)):
+        target = VECTORS.base + (0x200 if pstate else 0x400) if trapped else AT + 4
+        found = follow(word, target=target, cpacr_el1=fpen << 20, pstate=pstate)
+        assert found.state is not None, (fpen, pstate)
+        assert not trapped or found.state[INDEX["esr_el1"]] == 0x1FE0_0000
+
+
+def test_exception_return() -> None:
+    found = follow(encode("eret"), target=0x9000_0000, elr_el1=0x9000_0000, spsr_el1=0x3C0)
+    assert found.state is not None
+    assert (found.state[INDEX["pstate"]], found.state[INDEX["pc"]]) == (0x3C0, 0x9000_0000)
+    assert not follow(encode("eret"), target=0x9000_0000, elr_el1=0x9000_0000, spsr_el1=0x3C9).certain, "to EL2"
+
+
+def test_system_registers_that_need_not_trap() -> None:
+    read, write = encode("mrs", "x3", (3, 0, 13, 0, 1)), encode("msr", (3, 0, 13, 0, 1), "x4")
+    assert follow(read, target=AT + 4, contextidr_el1=0x77).state == but(
+        state(contextidr_el1=0x77), x3=0x77, pc=AT + 4
+    )
+    assert follow(write, target=AT + 4, x4=0x55).state == but(state(x4=0x55), contextidr_el1=0x55, pc=AT + 4)
+    at_el0 = follow(read, target=VECTORS.base + 0x400, pstate=0)
+    assert at_el0.state is not None, "UNDEFINED at EL0"
+    assert INDEX["x3"] in follow(encode("mrs", "x3", (3, 0, 0, 0, 0)), target=AT + 4).unknown
+
+
+def test_accesses_without_a_syndrome() -> None:
+    pair = encode("ldp", "x3", "x4", "x1", 0x10)
+    assert follow(pair, target=AT + 4, x1=0x9000_0000).certain, "must trap"
+    found = follow(pair, target=AT + 4, x1=DATA.base)
+    assert found.state == but(state(x1=DATA.base), pc=AT + 4)
+    assert set(found.unknown) == {3, 4}
+    found = follow(encode("str_pre", "x3", "x1", 0x10), target=AT + 4, x1=DATA.base)
+    assert found.state == but(state(x1=DATA.base), x1=DATA.base + 0x10, pc=AT + 4)
+    assert not follow(encode("ldr_post", "x1", "x1", 8), target=AT + 4, x1=DATA.base).certain
+    assert not follow(encode("ldp", "x3", "x3", "x1", 0), target=AT + 4, x1=DATA.base).certain
+
+
+@pytest.mark.parametrize(("bit", "mask", "offset"), arch.VIRTUAL_INTERRUPTS)
+def test_virtual_interrupts(bit: int, mask: int, offset: int) -> None:
+    word, vector = encode("wfi"), VECTORS.base + 0x200 + offset
+    assert follow(word, target=AT, hcr=bit, pstate=0x3C5).state == state(pstate=0x3C5), "masked"
+    found = follow(word, target=vector, hcr=bit, pstate=0x3C5 & ~mask)
+    assert found.state is not None
+    assert (found.state[INDEX["elr_el1"]], found.state[INDEX["spsr_el1"]]) == (AT, 0x3C5 & ~mask)
+    assert (INDEX["esr_el1"] in found.unknown) == (bit == arch.HCR_VSE)
+    assert follow(word, target=AT, hcr=bit, pstate=0x3C5 & ~mask).state is None, "it does not get to the instruction"
+
+
+def test_two_virtual_interrupts_come_in_any_order() -> None:
+    assert not follow(encode("wfi"), target=AT, hcr=arch.HCR_VI | arch.HCR_VF, pstate=0x305).certain

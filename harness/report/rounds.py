@@ -100,8 +100,8 @@ def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> Place:
     """Return where the instruction is that ended the run of the guest from ``entry`` to ``exit_``."""
     code = code_of(scenario)
     address = exit_.values[arch.PC]
-    trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP
-    if trapped and is_call(arch.apply_pending(entry.values, entry.pending), code, address, exit_.esr):
+    trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or exit_.forged != 0
+    if trapped and is_call(arch.apply_pending(entry.values, entry.pending), code, exit_):
         address -= 4  # a call's return address is behind it
     # Several steps run under one KVM_RUN: the record's step number is that of the last, the address is exact.
     guest_steps = [i for i, step in enumerate(scenario.steps) if instruction(step) is not None]

@@ -234,10 +234,12 @@ module_param_cb(forging, &forging_ops, NULL, 0200);
 /* Returns what was replaced, for the instruction at `pc`. */
 static u32 forge(struct kvm_vcpu *vcpu, u64 pc)
 {
-	u32 what = control->forge;
+	u32 what = control->forge, call = 0;
 
 	if (pc != control->stop_pc)
 		return 0;
+	if (pc != SF_REGS(vcpu)->pc)
+		call = SF_MARK_CALL;
 	control->forge = 0;
 	if (what & SF_FORGE_ESR)
 		SF_FAULT_ESR(vcpu) = control->forge_esr;
@@ -247,7 +249,7 @@ static u32 forge(struct kvm_vcpu *vcpu, u64 pc)
 		SF_FAULT_HPFAR(vcpu) = control->forge_hpfar |
 			(SF_LINUX_VERSION >= KERNEL_VERSION(6, 15, 0) ? SF_HPFAR_VALID : 0);
 	code_forged = what & SF_FORGE_CODE;
-	return what;
+	return what | call;
 }
 
 static u64 why_stop(struct kvm_vcpu *vcpu, int code)
