@@ -45,7 +45,8 @@ example:
 
 verdicts (differential.md section 4): kvm, model, emulator, flaky, unexplained; abstraction is what the catalogue
 explains.  emulator: it goes away, or changes, on another -cpu or another QEMU: there it shows in less than half of the
-runs, and less often than here, both with a confidence of 95 per cent.  `shadowfuzz setup --emulators` gets other versions of QEMU; without one, the output says so.
+runs, and less often than here, both with a confidence of 95 per cent.  `shadowfuzz setup --emulators`
+gets other versions of QEMU; without one, the output says so.
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 the target was lost
 """
