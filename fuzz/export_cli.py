@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fuzz.library import find, open_database
 from harness.errors import InputError
-from harness.report.export import c_program, reproducer, why_no_program
+from harness.report.export import c_program, crash_text, earlier, reproducer, why_no_program
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -22,6 +22,9 @@ example:
       versions and hashes in comments; handover/<id>.c: a program in the style of KVM's selftests that shows the
       divergence without shadowfuzz (relations host.* and restore.*), compiled with
       aarch64-linux-gnu-gcc -static -O1 -o repro <id>.c
+  shadowfuzz export crash-17eb6a --to handover
+      of a crash: the scenario, those that have to run before it (if any), and <id>.txt with how the target was lost,
+      all registers and the console; its memory is in the campaign's directory, below dumps/
 
 exit status: 0 written, 2 bad usage, or nothing that could be written
 """
@@ -51,7 +54,7 @@ def run_export(args: argparse.Namespace) -> int:
         raise InputError(story.id, None, "there is no scenario to hand over: the target was lost while it booted")
     args.to.mkdir(parents=True, exist_ok=True)
     program = c_program(story, f"{story.id}.c")
-    for suffix, content in ((".scn", text), (".c", program)):
+    for suffix, content in (*earlier(story).items(), (".scn", text), (".c", program), (".txt", crash_text(story))):
         if content is not None:
             (args.to / f"{story.id}{suffix}").write_text(content, encoding="utf-8")
             print(args.to / f"{story.id}{suffix}")

@@ -16,7 +16,7 @@ from fuzz.library import find, open_database, stories
 from fuzz.replay_cli import style_of
 from fuzz.report_cli import write_report
 from harness.errors import InputError
-from harness.report import formats, terminal
+from harness.report import crashview, formats, terminal
 from harness.report.story import Group, Story, groups, replay_command
 from harness.report.terminal import Style, printable
 from harness.report.traceview import trace_lines
@@ -126,7 +126,9 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
     else:
         yield from (f"  {line}" for line in verdict_lines(story.verdict, story.evidence))
         yield f"  reproduced {rate_text(together(story.evidence.stages))}"
-    yield f"  replay    {replay_command(kept, out)}"
+    if story.crash is not None:
+        yield from (f"  {name:13} {printable(words)}" for name, words in crashview.facts(story.crash))
+    yield f"  replay    {replay_command(kept, out, story.crash)}"
     if kept.scenario is not None:
         yield style.paint("bold", "scenario")
         yield from (f"    {line}" for line in format_scenario(kept.scenario).splitlines())
@@ -139,6 +141,9 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
     if finding.other is not None:
         yield style.paint("bold", "what differs, on the one and on the other")
         yield from (f"    {d.register} at {d.exit_class}: {d.expected} and {d.observed}" for d in finding.divergences)
+    if story.crash is not None and story.crash.remains.registers:
+        yield style.paint("bold", "registers")
+        yield from (f"    {line}" for line in crashview.register_lines(story.crash))
     for name, text in kept.texts.items():
         yield style.paint("bold", name)
         yield from (f"    | {printable(line)}" for line in text.splitlines())

@@ -77,6 +77,7 @@ class Plan:
     kernel: Path | None
     level: str
     catalogue: Catalogue
+    same_vm: bool = False
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -91,6 +92,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("paths", nargs="+", metavar="FILE|DIR", help=f"scenarios, or directories with *{SUFFIX} below")
     add_subject(parser, several=True)
     parser.add_argument("--repeat", type=_count, default=1, metavar="N", help="run each scenario N times")
+    parser.add_argument("--same-vm", action="store_true", help="one KVM VM for all, in their order, as in a campaign")
     parser.add_argument("-v", "--known", action="store_true", help="show known divergences too, each with its reason")
     parser.add_argument("--trace", action="store_true", help="print each recorded event, with what changed")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -134,6 +136,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         args.kernel,
         args.level,
         Catalogue.load(KNOWN_DIR, args.level),
+        args.same_vm,
     )
 
 
@@ -232,9 +235,11 @@ def run_jobs(plan: Plan, cpu: Cpu, boot_target: Boot) -> Iterator[Ran | Lost]:
         job: Job | None = None
         try:
             with boot_target() as target:
+                first = True
                 while waiting:
                     job = waiting.pop()
-                    trace = target.run(job.scenario, fresh_vm=True)
+                    trace = target.run(job.scenario, fresh_vm=first or not plan.same_vm)
+                    first = False
                     yield judge(job, trace, plan, cpu)
         except TargetError as error:
             yield _lost(job, error)

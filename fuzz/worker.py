@@ -15,10 +15,10 @@ from fuzz.dumps import Dumps
 from fuzz.features import features
 from fuzz.reproduce import Interrupted, Reproducer, Runs
 from fuzz.stats import StatsWriter
-from fuzz.store import CONSOLE, CRASH, EARLIER, OTHER_TRACE, TRACE, Store
+from fuzz.store import CONSOLE, OTHER_TRACE, TRACE, Store
 from harness.check import Checked, signature
 from harness.compare import Divergence
-from harness.crash import End, Remains, Report, end_of, from_text, to_text
+from harness.crash import CRASH, EARLIER, End, Remains, Report, end_of, from_text, to_text
 from harness.errors import InputError, SetupError, TargetError, VmLost
 from harness.findings import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
 from harness.report.book import NOT_TAKEN, TAKEN

@@ -11,6 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 VERSION = 1
+CRASH, EARLIER = "crash.json", "earlier-"
+"""What a finding's texts are called: a :class:`Report`, and what the scenarios that ran before begin with."""
 
 
 @dataclass(frozen=True, slots=True)

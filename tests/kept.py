@@ -11,11 +11,12 @@ from fuzz.history import History
 from fuzz.lab import signatures
 from fuzz.store import FINDINGS, FLAKY, TRACE, Store
 from harness.check import check, signature
+from harness.crash import Again, Dump, Remains, Report, to_text
 from harness.findings import Finding, Signature, Subject, Tries, difference
 from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.report.book import Sample
-from harness.scenario import load
+from harness.scenario import format_scenario, load
 from harness.tracefile import load_trace
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,22 @@ GOLDEN = ROOT / "tests" / "golden"
 SUBJECT = Subject("kvm-nvhe", "6.1.0-x", "ab" * 32, "spec")
 WHEN = "2026-01-02T03:04:05+00:00"
 CONSOLE = "Kernel panic - not syncing: <script>alert(1)</script>\x1b[2J\0 end"
+
+
+REGISTERS = {**{f"x{n}": n for n in range(31)}, "pc": 1 << 63, "v0": 1 << 127, "HCR_EL2": 0x80000000, "SCTLR_EL1": 5}
+REPORT = Report(
+    "oops",
+    "Internal error: BRK handler: 00000000f2000000 [#1] SMP",
+    "kvm_handle_mmio_return+0x0",
+    "kvm-nvhe: the kernel panicked or went off",
+    Remains(
+        REGISTERS,
+        {"pc": "psci_sys_reset+0x24"},
+        Dump("dumps/crash-0/0001.kdump", 512 << 20, 14_000_000, 0.6),
+        ("no <x>",),
+    ),
+    Again((0, 3), (2, 3), 2),
+)
 
 
 def filled(root: Path) -> Database:
@@ -44,7 +61,9 @@ def filled(root: Path) -> Database:
         store.add(finding(key, 1), scenario, text)
     store.bump(finding(keys[0], 1).id, "2026-01-03")
     flaky.add(finding(keys[-1], 0), scenario, text)
-    store.add(_plain("crash", ("VmLost", "Kernel panic"), "<b>died</b>\x1b"), scenario, {"console.txt": CONSOLE})
+    store.add(OLD_CRASH, scenario, {"console.txt": CONSOLE})
+    earlier = {f"earlier-{n:02}.scn": format_scenario(scenario) for n in (1, 2, 3)}
+    store.add(CRASHED, scenario, {"console.txt": CONSOLE, "crash.json": to_text(REPORT), **earlier})
     store.add(_plain("divergence", ("restore", "pc", "WFX", "none"), ""), None)
     history = History(database)
     run = history.begin(WHEN, {"target": "kvm-nvhe", "jobs": 2})
@@ -57,3 +76,11 @@ def filled(root: Path) -> Database:
 
 def _plain(kind: str, key: Signature, detail: str) -> Finding:
     return Finding(kind, key, SUBJECT, (), 0, Tries(0, 0), Tries(0, 0), WHEN, detail)
+
+
+OLD_CRASH = _plain("crash", ("VmLost", "Kernel panic"), "<b>died</b>\x1b")
+"""A crash as they were kept before there were reports."""
+CRASHED = _plain(
+    "crash", ("oops", "Internal error: BRK handler: N [#N] SMP", "kvm_handle_mmio_return"), "the host kernel oopsed"
+)
+"""A crash with all that belongs to one; two scenarios have to run before it."""

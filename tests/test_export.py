@@ -16,7 +16,7 @@ from fuzz.library import find, stories
 from harness.report.export import c_program, reproducer, why_no_program
 from harness.report.story import Story
 from harness.scenario import load, parse
-from tests.kept import filled
+from tests.kept import CRASHED, filled
 
 GCC = "aarch64-linux-gnu-gcc"
 
@@ -64,7 +64,14 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", id_, "--out", str(tmp_path / "c"), "--to", str(tmp_path / "to")]) == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "to" / f"{id_}{suffix}") for suffix in (".scn", ".c")]
     assert load(tmp_path / "to" / f"{id_}.scn") == find(database, id_).kept.scenario
-    assert main(["export", "crash", "--out", str(tmp_path / "c"), "--to", str(tmp_path / "to")]) == 0
-    assert "no C program" in capsys.readouterr().err
+    assert main(["export", CRASHED.id, "--out", str(tmp_path / "c"), "--to", str(tmp_path / "to")]) == 0
+    printed = capsys.readouterr()
+    assert "no C program" in printed.err
+    suffixes = ("-earlier-02.scn", "-earlier-01.scn", ".scn", ".txt")
+    assert printed.out.split() == [str(tmp_path / "to" / f"{CRASHED.id}{suffix}") for suffix in suffixes]
+    text = (tmp_path / "to" / f"{CRASHED.id}.scn").read_text()
+    assert parse(text) == find(database, CRASHED.id).kept.scenario and "all 3 files in their order" in text
+    told_of = (tmp_path / "to" / f"{CRASHED.id}.txt").read_text()
+    assert "HCR_EL2" in told_of and "Kernel panic" in told_of and "\x1b" not in told_of
     bare = next(story.id for story in told if story.kept.scenario is None)
     assert main(["export", bare, "--out", str(tmp_path / "c"), "--to", str(tmp_path / "to")]) == 2

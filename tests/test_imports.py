@@ -30,7 +30,7 @@ ROWS: tuple[str, ...] = (
     *("harness.lemma", "harness.lemma.*"),
     *("harness.report", "harness.report.esr", "harness.report.rounds", "harness.report.result"),
     *("harness.report.terminal", "harness.report.traceview", "harness.report.jsonout", "harness.report.docs"),
-    *("harness.report.story", "harness.report.formats", "harness.report.book"),
+    *("harness.report.crashview", "harness.report.story", "harness.report.formats", "harness.report.book"),
     "harness.report.recorded",
     *("harness.report.style", "harness.report.markup", "harness.report.html", "harness.report.export"),
     *("harness.vm", "harness.vm.config", "harness.vm.process", "harness.vm.cache", "harness.vm.sources"),

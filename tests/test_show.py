@@ -16,7 +16,7 @@ from fuzz.library import find, stories
 from harness.errors import InputError
 from harness.report.story import groups
 from harness.report.terminal import Style
-from tests.kept import filled
+from tests.kept import CRASHED, OLD_CRASH, filled
 
 Capture = pytest.CaptureFixture[str]
 
@@ -58,9 +58,37 @@ def test_show_has_all_that_is_needed(root: Path, capsys: Capture) -> None:
 
 
 def test_a_crash_shows_its_console_and_no_escapes(root: Path, capsys: Capture) -> None:
-    status, out = call(capsys, "show", "crash", "--out", str(root))
-    assert status == 0 and "console.txt" in out and "Kernel panic" in out
-    assert "\x1b" not in out
+    for id_ in (OLD_CRASH.id, CRASHED.id):
+        status, out = call(capsys, "show", id_, "--out", str(root))
+        assert status == 0 and "console.txt" in out and "Kernel panic" in out
+        assert "\x1b" not in out
+
+
+def test_a_crash_shows_all_that_was_taken_and_how_to_bring_it_back(root: Path, capsys: Capture) -> None:
+    _, out = call(capsys, "show", CRASHED.id, "--out", str(root))
+    for text in (
+        "verdict crash: the host kernel oopsed",
+        "how           the host kernel oopsed in kvm_handle_mmio_return+0x0",
+        "pc            0x8000000000000000 psci_sys_reset+0x24",
+        "dumps/crash-0/0001.kdump (13.4 MiB for 512 MiB of RAM, written in 0.6 s)",
+        "missing       no <x>",
+        "the last scenario alone, in fresh machines: 0 of 3",
+        "after the 2 scenarios that ran before it: 2 of 3",
+        "HCR_EL2 0x0000000080000000",
+        "v0 0x80000000000000000000000000000000",
+    ):
+        assert text in out, text
+    place = f"{root}/findings/{CRASHED.id}"
+    assert f"replay --same-vm {place}/earlier-02.scn {place}/earlier-01.scn {place}/scenario.scn --target" in out
+    found = json.loads(call(capsys, "--out", str(root), "--format", "json")[1])["findings"]
+    crash = next(f["crash"] for f in found if f["id"] == CRASHED.id)
+    assert (crash["kind"], crash["again"]["sequence"], crash["remains"]["registers"]["pc"]) == (
+        "oops",
+        [2, 3],
+        hex(1 << 63),
+    )
+    assert "comes back: the last scenario alone" in call(capsys, "--out", str(root), "--format", "junit")[1]
+    assert "comes back: the last scenario alone" in call(capsys, "--out", str(root), "--format", "sarif")[1]
 
 
 def test_json(root: Path, capsys: Capture) -> None:

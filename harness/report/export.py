@@ -9,8 +9,10 @@ from functools import cache
 from importlib.resources import files
 
 from harness.compare import Divergence
+from harness.crash import EARLIER
 from harness.layout import CODE, DATA, VECTORS
 from harness.registers import BY_NAME
+from harness.report import crashview
 from harness.report.rounds import Site
 from harness.report.story import Story
 from harness.report.terminal import printable, shown
@@ -27,7 +29,10 @@ def reproducer(story: Story) -> str | None:
     if kept.scenario is None:
         return None
     subject, other = finding.subject, finding.other
+    before = len(earlier(story))
     replay = f"shadowfuzz replay THIS_FILE --target {subject.target} --level {subject.level}"
+    if before:
+        replay = f"all {before + 1} files in their order, with shadowfuzz replay --same-vm --target {subject.target}"
     if other is not None:
         replay = f"shadowfuzz against {subject.target} {other.target} THIS_FILE"
     said = [
@@ -37,11 +42,27 @@ def reproducer(story: Story) -> str | None:
         f"kernel sha256 {subject.kernel_sha256}",
         f"seen {kept.count} times, first {finding.first_seen}, last {kept.last_seen}",
         *(verdict_lines(story.verdict, story.evidence) if story.evidence else (story.verdict.why,)),
+        *([] if story.crash is None else (f"{name}: {words}" for name, words in crashview.facts(story.crash))),
         f"replay: {replay}",
     ]
     header, rest = format_scenario(kept.scenario).split("\n", 1)
     comments = (f"# {printable(' '.join(line.split()))[:390]}" for line in said)
     return "\n".join([header, *comments, rest])
+
+
+def earlier(story: Story) -> Mapping[str, str]:
+    """Return the scenarios that a crash wants to have run before, by the end of a file's name, in their order."""
+    again = None if story.crash is None else story.crash.again
+    numbers = range(0 if again is None else again.before, 0, -1)
+    return {f"-{EARLIER}{n:02}.scn": story.kept.texts[f"{EARLIER}{n:02}.scn"] for n in numbers}
+
+
+def crash_text(story: Story) -> str | None:
+    """Return how the target was lost, with all registers and its console; None if it was not, or nobody knows."""
+    if story.crash is None:
+        return None
+    console = "\n".join(printable(line) for line in story.kept.texts.get("console.txt", "").splitlines())
+    return crashview.text(f"{story.id}: {printable(story.title)}", story.crash, console)
 
 
 def c_program(story: Story, name: str) -> str | None:
@@ -78,6 +99,8 @@ def c_program(story: Story, name: str) -> str | None:
 
 def why_no_program(story: Story) -> str:
     """Say why :func:`c_program` returned None."""
+    if story.crash is not None:
+        return "the target was lost, there is no register to read back"
     if story.divergence is None:
         return "there is no trace of a divergence"
     return f"relation {story.divergence.relation} is not about a register that a program can read back"

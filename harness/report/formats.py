@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from xml.etree import ElementTree
 
+from harness.crash import Report
 from harness.findings import signature_text
+from harness.report.crashview import again_text, facts
 from harness.report.jsonout import site_json
 from harness.report.story import Story, replay_command
 from harness.report.terminal import printable
@@ -47,9 +49,22 @@ def story_json(story: Story) -> Mapping[str, object]:
         "rate": rate_text(together(stages)),
         "levels": {side.level: side.stand for side in story.evidence.sides} if story.evidence else {},
         "elsewhere": {p.name: elsewhere_text(p) for p in story.evidence.elsewhere} if story.evidence else {},
+        "crash": None if story.crash is None else _crash_json(story.crash),
+        "texts": dict(kept.texts),
         "scenario": None if kept.scenario is None else format_scenario(kept.scenario),
         "sites": [site_json(site, finding.subject.level) for site in story.ran.sites] if story.ran else [],
     }
+
+
+def _crash_json(crash: Report) -> Mapping[str, object]:
+    """Return what was left of a lost target: registers in hexadecimal, numbers of tries as [hits, runs]."""
+    registers = {name: hex(value) for name, value in crash.remains.registers.items()}
+    return {**asdict(crash), "remains": {**asdict(crash.remains), "registers": registers}}
+
+
+def _said(story: Story) -> str:
+    """Return the facts of a crash, a line each."""
+    return "" if story.crash is None else "".join(f"{name}: {words}\n" for name, words in facts(story.crash))
 
 
 def findings_json(stories: Sequence[Story]) -> Mapping[str, object]:
@@ -68,7 +83,8 @@ def junit(stories: Sequence[Story]) -> str:
         case = ElementTree.SubElement(suite, "testcase", {"classname": finding.where, "name": _xml(name)})
         tag = "failure" if story.kept.confirmed else "skipped"
         what = ElementTree.SubElement(case, tag, {"message": _xml(story.title)})
-        what.text = _xml(f"{story.verdict.name}: {story.verdict.why}\n{replay_command(story.kept)}\n")
+        command = replay_command(story.kept, "", story.crash)
+        what.text = _xml(f"{story.verdict.name}: {story.verdict.why}\n{_said(story)}{command}\n")
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -107,6 +123,8 @@ def _result(story: Story) -> Mapping[str, object]:
     shelf = "findings" if story.kept.confirmed else "flaky"
     file = {"artifactLocation": {"uri": f"{shelf}/{story.id}/scenario.scn"}}
     text = f"{story.title} ({story.verdict.name}: {story.verdict.why})"
+    if story.crash is not None:
+        text += f"; comes back: {again_text(story.crash.again)}"
     return {
         "ruleId": signature_text(finding.signature),
         "level": _LEVEL.get(story.verdict.name, "warning"),

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from harness.a64 import disassemble
+from harness.crash import EARLIER
 from harness.findings import signature_text
 from harness.layout import CODE
 from harness.report.book import Book, Branch, Run
+from harness.report.crashview import facts, register_lines
 from harness.report.markup import Content, Line, Markup, details, el, join, plot, put, table
 from harness.report.rounds import Row, Site
 from harness.report.story import Group, Story, groups, replay_command
@@ -166,10 +168,11 @@ def _finding(story: Story) -> Markup:
         *_why(story),
         *_differences(story),
         *_pair(story),
+        *_crash(story),
         *_scenario(story),
         el("h4", "How to reproduce"),
-        el("pre", f"{replay_command(kept)}\n", tabindex="0"),
-        *(details(name, el("pre", text, tabindex="0")) for name, text in kept.texts.items()),
+        el("pre", f"{replay_command(kept, '', story.crash)}\n", tabindex="0"),
+        *_texts(story),
         *_trace(story),
         el("p", el("a", "back to the clusters", href="#clusters")),
         class_="finding",
@@ -213,6 +216,30 @@ def _pair(story: Story) -> Iterator[Markup]:
     heads = ("what", "exit class", "call", finding.subject.target, finding.other.target)
     yield el("h4", "What differs")
     yield table(heads, rows, "Recorded on the one and on the other", "reg")
+
+
+def _texts(story: Story) -> Iterator[Markup]:
+    """The texts that belong to a finding; scenarios that ran before are one part."""
+    before = {name: text for name, text in story.kept.texts.items() if name.startswith(EARLIER)}
+    for name, text in story.kept.texts.items():
+        if name not in before:
+            yield details(name, el("pre", text, tabindex="0"))
+    if before:
+        parts = (put(el("h5", name), el("pre", text, tabindex="0")) for name, text in before.items())
+        told = el("p", "In the same machine, 01 the last of them.", class_="dim")
+        yield details(f"{len(before)} scenarios that ran before", told, *parts)
+
+
+def _crash(story: Story) -> Iterator[Markup]:
+    """What was left of a target that was lost."""
+    if story.crash is None:
+        return
+    yield el("h4", "How the target was lost")
+    yield table(("", ""), facts(story.crash), "What was taken from the machine before it was ended", "facts")
+    if story.crash.remains.registers:
+        lines = "\n".join(register_lines(story.crash))
+        many = len(story.crash.remains.registers)
+        yield details(f"All {many} registers of the CPU", el("pre", lines, tabindex="0"))
 
 
 def _site(site: Site) -> Markup:

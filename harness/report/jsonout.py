@@ -141,9 +141,7 @@ def _divergence(judged: Judged) -> Json:
         "expected": _value(found.expected),
         "observed": _value(found.observed),
         "signature": list(signature(found)),
-        "known": None
-        if known is None
-        else {name: getattr(known, name) for name in ("id", "verdict", "why", "source")},
+        "known": None if known is None else {name: getattr(known, name) for name in ("id", "verdict", "why", "source")},
     }
 
 

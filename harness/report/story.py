@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from harness.against import Versions, compare
 from harness.check import check, signature
 from harness.compare import Divergence
+from harness.crash import CRASH, EARLIER, ENDS, Report, from_text
 from harness.findings import Finding, Signature, Tries, signature_text
 from harness.known import Catalogue
 from harness.masks import Cpu
@@ -45,13 +47,17 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A finding, explained; ``ran`` holds only the sites of its own signature, None if there is no trace."""
+    """A finding, explained; ``ran`` holds only the sites of its own signature, None if there is no trace.
+
+    ``crash`` is what was left of a target that was lost, None if nothing that this version can read.
+    """
 
     kept: Kept
     verdict: Verdict
     evidence: Evidence | None
     ran: Ran | None
     divergence: Divergence | None
+    crash: Report | None = None
 
     @property
     def id(self) -> str:
@@ -69,8 +75,9 @@ class Story:
         return self.kept.finding.title
 
 
+_NOT_JUDGED = "nothing that it was running then can be judged"
 _NO_TRACE: Mapping[str, Verdict] = {
-    "crash": Verdict("crash", "the target was lost; nothing that it was running can be judged"),
+    "crash": Verdict("crash", f"the target was lost: {_NOT_JUDGED}"),
     "internal": Verdict("internal", "shadowfuzz itself failed"),
     "divergence": Verdict("unexplained", "its trace was not kept"),
 }
@@ -82,8 +89,10 @@ def tell(kept: Kept, cpu: Cpu, catalogue: Catalogue, changes: tuple[Intended, ..
     Where two targets were compared their traces are, with the intended ``changes``; there are no sites then.
     """
     finding = kept.finding
+    if finding.kind == "crash":
+        return _crash(kept)
     plain = Story(kept, _NO_TRACE[finding.kind], None, None, None)
-    if kept.scenario is None or kept.trace is None or finding.kind != "divergence":
+    if kept.scenario is None or kept.trace is None:
         return plain
     if finding.other is None:
         checked = check(kept.scenario, kept.trace, finding.subject.level, cpu, catalogue)
@@ -108,6 +117,16 @@ def tell(kept: Kept, cpu: Cpu, catalogue: Catalogue, changes: tuple[Intended, ..
     return Story(kept, classify(known), known, Ran(job, kept.trace, checked, found), divergence)
 
 
+def _crash(kept: Kept) -> Story:
+    try:
+        report = from_text(kept.texts.get(CRASH, ""))
+    except ValueError:  # of a campaign before there were reports
+        return Story(kept, _NO_TRACE["crash"], None, None, None)
+    texts = {name: text for name, text in kept.texts.items() if name != CRASH}
+    why = f"{ENDS.get(report.kind, 'the target was lost')}: {_NOT_JUDGED}"
+    return Story(replace(kept, texts=texts), Verdict("crash", why), None, None, None, report)
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Findings of one kind and signature: one cluster, whatever target, kernel and level they were seen on."""
@@ -119,7 +138,9 @@ class Group:
     @property
     def name(self) -> str:
         """The cluster as people write it."""
-        return signature_text(self.signature) if self.kind == "divergence" else f"{self.kind}: {self.signature[-1]}"
+        if self.kind == "divergence":
+            return signature_text(self.signature)
+        return f"{self.kind}: {', '.join(self.signature)}"
 
     @property
     def count(self) -> int:
@@ -141,12 +162,18 @@ def groups(stories: Iterable[Story]) -> tuple[Group, ...]:
     return tuple(sorted(found, key=lambda g: (g.kind != "crash", g.kind, -g.count, g.signature)))
 
 
-def replay_command(kept: Kept, out: str = "") -> str:
-    """Return the command that shows a finding again; ``out`` is the campaign's directory (empty: the current one)."""
+def replay_command(kept: Kept, out: str = "", crash: Report | None = None) -> str:
+    """Return the command that shows a finding again; ``out`` is the campaign's directory (empty: the current one).
+
+    A ``crash`` may want the scenarios before it.
+    """
     subject, other = kept.finding.subject, kept.finding.other
     shelf = "findings" if kept.confirmed else "flaky"
     file = f"{shelf}/{kept.finding.id}/scenario.scn"
     if other is not None:
         return shlex.join(["shadowfuzz", "against", subject.target, other.target, f"{out}/{file}" if out else file])
-    words = ["shadowfuzz", "replay", f"{out}/{file}" if out else file]
+    place = PurePath(out) / file
+    before = 0 if crash is None or crash.again is None else crash.again.before
+    earlier = [str(place.with_name(f"{EARLIER}{number:02}.scn")) for number in range(before, 0, -1)]
+    words = ["shadowfuzz", "replay", *(["--same-vm"] if earlier else []), *earlier, str(place)]
     return shlex.join([*words, "--target", subject.target, "--level", subject.level])

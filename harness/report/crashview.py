@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a target was lost, in words and tables that every form of report uses.  Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from harness.crash import ENDS, Again, Report
+from harness.findings import Tries
+from harness.verdict import rate_text
+
+MIB = 1 << 20
+_GENERAL = re.compile(r"x\d+|sp|pc|cpsr|fpsr|fpcr")
+_VECTOR = re.compile(r"v\d+")
+GROUPS: tuple[str, ...] = ("general registers", "system registers", "vector registers")
+
+
+def again_text(again: Again | None) -> str:
+    """Say whether a loss comes back."""
+    if again is None:
+        return "not tried: the campaign ended before"
+    alone = f"the last scenario alone, in fresh machines: {rate_text(Tries(*again.alone))}"
+    if not again.sequence[1]:
+        return alone
+    many = "the scenario" if again.before == 1 else f"the {again.before} scenarios"
+    return f"{alone}; after {many} that ran before it: {rate_text(Tries(*again.sequence))}"
+
+
+def facts(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield what there is to say, each with its name."""
+    remains = report.remains
+    yield "how", f"{ENDS.get(report.kind, report.kind)}{f' in {report.place}' if report.place else ''}"
+    yield "its words", report.words
+    yield "the host saw", report.reason
+    for name, place in remains.places.items():
+        if name in remains.registers:
+            yield name, f"{remains.registers[name]:#x} {place}"
+    if remains.dump is not None:
+        size = f"{remains.dump.file_bytes / MIB:.1f} MiB for {remains.dump.ram_bytes // MIB} MiB of RAM"
+        yield "memory", f"{remains.dump.path} ({size}, written in {remains.dump.seconds:.1f} s)"
+    for missing in remains.missing:
+        yield "missing", missing
+    yield "comes back", again_text(report.again)
+
+
+def registers(report: Report) -> Mapping[str, tuple[tuple[str, str], ...]]:
+    """Return names and values of all registers, by group; vectors have 128 bits, the others 64 or 32."""
+    found: dict[str, list[tuple[str, str]]] = {name: [] for name in GROUPS}
+    for name, value in report.remains.registers.items():
+        vector = _VECTOR.fullmatch(name) is not None
+        group = GROUPS[0] if _GENERAL.fullmatch(name) else GROUPS[2 if vector else 1]
+        found[group].append((name, f"{value:#0{34 if vector else 18}x}"))
+    return {group: tuple(rows) for group, rows in found.items() if rows}
+
+
+def register_lines(report: Report, columns: int = 3) -> Iterator[str]:
+    """Yield all registers as lines of text."""
+    for group, rows in registers(report).items():
+        yield f"{group}:"
+        wide = 1 if group == GROUPS[2] else columns
+        for row in _rows(rows, wide):
+            yield "  " + "  ".join(f"{name:>16} {value}" for name, value in row)
+
+
+def _rows(rows: tuple[tuple[str, str], ...], size: int) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Yield rows, so many at a time."""
+    for first in range(0, len(rows), size):
+        yield rows[first : first + size]
+
+
+def text(title: str, report: Report, console: str) -> str:
+    """Return all of it as a text to hand over."""
+    said = [f"{name + ':':14}{words}" for name, words in facts(report)]
+    return "\n".join([title, "", *said, "", *register_lines(report), "", "console:", "", console, ""])
