@@ -20,6 +20,7 @@ from fuzz import (
     cmin_cli,
     confirm_cli,
     coverage_cli,
+    distil_cli,
     export_cli,
     findings_cli,
     fuzz_cli,
@@ -57,6 +58,7 @@ examples:
   shadowfuzz lemma --seconds 60             level against level of the model, without any VM
   shadowfuzz record --linux --out TRACE     every world switch of a Linux guest, or of your own program
   shadowfuzz check TRACE                    the same recording against the model, without any VM
+  shadowfuzz distil TRACE --out DIR         scenarios of what the recorded program did
   shadowfuzz bench                          exits a second: bare, recorded, checked
   shadowfuzz coverage                       what a corpus reaches of KVM's own code and of the model
   shadowfuzz cmin DIR OUT                   fewer, simpler scenarios with the same coverage
@@ -146,6 +148,7 @@ def build_parser() -> argparse.ArgumentParser:
         against_cli,
         record_cli,
         check_cli,
+        distil_cli,
     )
     for command in commands:
         command.add_parser(subparsers)

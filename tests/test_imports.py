@@ -26,7 +26,7 @@ ROWS: tuple[str, ...] = (
     *("harness.model", "harness.model.replay", "harness.known", "harness.releases", "harness.check"),
     *("harness.against", "harness.findings"),
     *("harness.minimise", "harness.simplify", "harness.verdict", "harness.tracefile"),
-    *("harness.recording", "harness.ring", "harness.foreign"),
+    *("harness.recording", "harness.ring", "harness.foreign", "harness.distil"),
     *("harness.lemma", "harness.lemma.*"),
     *("harness.report", "harness.report.esr", "harness.report.rounds", "harness.report.result"),
     *("harness.report.terminal", "harness.report.traceview", "harness.report.jsonout", "harness.report.docs"),
