@@ -246,7 +246,7 @@ class FakeTarget:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeTarget]:
     here = GOLDEN / "mixture.scn"
-    prepared = PreparedTarget("fake", here, "0" * 64, "6.1.0-x", "linux-image", "6.1", here, here)
+    prepared = PreparedTarget("fake", here, "0" * 64, "6.1.0-x", "linux-image", "6.1", here, here, here)
 
     def make(*script: TargetError | None) -> FakeTarget:
         target = FakeTarget(list(script))

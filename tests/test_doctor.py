@@ -33,6 +33,7 @@ PREPARED = PreparedTarget(
     package_version="6.1.5-1",
     initrd=Path("/cache/guest-1/initrd.cpio"),
     module_elf=Path("/cache/guest-1/probe.ko"),
+    layout=Path("/cache/guest-1/layout.json"),
 )
 
 

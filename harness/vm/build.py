@@ -7,6 +7,7 @@ below a campaign), and what is compiled against it.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -21,6 +22,7 @@ from harness.vm.archive import recall
 from harness.vm.btf import read_btf
 from harness.vm.cache import Cache, Entry, default_root, hash_inputs
 from harness.vm.config import MachineConfig
+from harness.vm.elf import read_layout
 from harness.vm.emulator import QEMU, Emulator, find, obtain
 from harness.vm.image import build_initramfs
 from harness.vm.kernel import IMAGE_MAGIC as IMAGE_MAGIC
@@ -37,8 +39,11 @@ COMPILER_PACKAGE = "gcc-aarch64-linux-gnu"
 
 KERNEL_RECIPE = "1"
 """Part of the kernel entry's key: to be raised when the code below makes something else of the same packages."""
-GUEST_RECIPE = "1"
+GUEST_RECIPE = "2"
 """The same for what is compiled."""
+
+LAYOUT = "layout.json"
+"""Beside the recording module: where this kernel keeps the registers."""
 
 KERNEL_ROOM = 512 << 20
 """Bytes for one kernel while it is unpacked, with its packages and apt's lists (measured: 340 MiB; 120 to 150 stay)."""
@@ -60,8 +65,8 @@ class PreparedTarget:
     """Everything that a machine boots from, and where it came from.
 
     `kernel_release` is ``uname -r``; `package_version` is that of the Debian package (of the recording module's
-    headers, if another image was given); `module_elf` is the recording module with its DWARF; `qemu` are the
-    first words of the emulator's command line.  `borrowed`: the package
+    headers, if another image was given); `module_elf` is the recording module with its DWARF, `layout` a
+    ContextLayout as JSON; `qemu` are the first words of the emulator's command line.  `borrowed`: the package
     version whose headers the module was built with, if the kernel has none of its own; layouts are then in its BTF.
     """
 
@@ -73,6 +78,7 @@ class PreparedTarget:
     package_version: str
     initrd: Path
     module_elf: Path
+    layout: Path
     borrowed: str = ""
     qemu: tuple[str, ...] = (QEMU,)
 
@@ -165,6 +171,7 @@ def _target(
         package_version=facts["version"],
         initrd=guest_entry.path / "initrd.cpio",
         module_elf=guest_entry.path / "probe.ko",
+        layout=guest_entry.path / LAYOUT,
         borrowed=facts.get("borrowed", ""),
     )
 
@@ -246,6 +253,7 @@ def _build_guest(kernel_entry: Entry, sources: Path, work: Path, progress: Progr
     shutil.copytree(sources, build, ignore=shutil.ignore_patterns("*.o", "*.ko", "protocol.h", "layout.h"))
     (build / "protocol.h").write_text(protocol_header.render())
     borrowed = "borrowed" in kernel_entry.facts
+    btf = None
     if borrowed:
         progress(f"no headers in the archive: those of {kernel_entry.facts['borrowed']}, layouts from its own BTF")
         btf = read_btf(Path(str(kernel_entry.facts["image"])))
@@ -255,6 +263,9 @@ def _build_guest(kernel_entry: Entry, sources: Path, work: Path, progress: Progr
     (build / "Kbuild").write_text(KBUILD)
     build_module(kernel_entry.path / str(kernel_entry.facts["headers"]), build, progress)
     (build / "probe.ko").rename(work / "probe.ko")
+    layout = layout_header.read_btf_layout(btf, str(release)) if btf is not None else read_layout(work / "probe.ko")
+    # Here, because reading DWARF takes longer than half a boot.
+    (work / LAYOUT).write_text(json.dumps(layout.to_json()))
     strip = [f"{CROSS}strip", "--strip-debug", "-o", str(build / "stripped.ko"), str(work / "probe.ko")]
     run_tool(strip, "stripping the recording module")
     if borrowed:

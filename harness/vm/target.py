@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
 from harness.crash import Remains
+from harness.errors import SetupError
 from harness.trace import ContextLayout
-from harness.vm.btf import read_btf
 from harness.vm.build import PreparedTarget
 from harness.vm.config import MachineConfig, Mode
 from harness.vm.edges import Plugin
-from harness.vm.elf import read_layout
 from harness.vm.executor import Executor
-from harness.vm.layout_header import read_btf_layout
 from harness.vm.qemu import Machine, Qemu
 from harness.vm.versions import linux_version
 
@@ -51,10 +50,11 @@ def machine_of(config: MachineConfig, prepared: PreparedTarget) -> Machine:
 
 
 def layout_of(prepared: PreparedTarget) -> ContextLayout:
-    """Return where the target's kernel keeps the registers; SetupError if that cannot be read."""
-    if prepared.borrowed:
-        return read_btf_layout(read_btf(prepared.kernel), prepared.kernel_release)
-    return read_layout(prepared.module_elf)
+    """Return where the target's kernel keeps the registers, as the build found it; SetupError if that is damaged."""
+    try:
+        return ContextLayout.from_json(json.loads(prepared.layout.read_text()))
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{prepared.layout}: {error}; remove its directory, it will be built again") from error
 
 
 @contextmanager

@@ -13,8 +13,10 @@ import pytest
 from harness.errors import InputError
 from harness.vm.build import find_prepared, prepare, read_image
 from harness.vm.cache import Cache, default_root
-from harness.vm.config import list_configs, load_config
+from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
+from harness.vm.elf import read_layout
 from harness.vm.image import read_cpio
+from harness.vm.target import layout_of
 
 
 @pytest.mark.parametrize("name", list_configs())
@@ -66,3 +68,8 @@ def test_changed_sources_are_compiled_again(tmp_path: Path) -> None:
     assert prepare(config, cache=cache, sources=sources) == first
     (sources / "agent.c").write_text((sources / "agent.c").read_text() + "\n/* changed */\n")
     assert prepare(config, cache=cache, sources=sources).initrd != first.initrd
+
+
+def test_the_layout_beside_the_module_is_what_its_dwarf_says() -> None:
+    prepared = prepare(load_config(DEFAULT_TARGET))
+    assert layout_of(prepared) == read_layout(prepared.module_elf)
