@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from harness import protocol
 from harness.errors import AgentProtocolError
 from harness.recording import API, CALL_NAMES, Api, Recorded
-from harness.trace import ENTRY, EXIT, USER, ContextLayout, Switch
+from harness.trace import ENTRY, EXIT, MARKS, USER, ContextLayout, Switch
 
 PAD = 0
 """The type of a header that fills the piece before the wrap."""
@@ -33,7 +33,7 @@ def decode(area: memoryview, tail: int, head: int, layout: ContextLayout) -> Ite
             continue
         if sizes.get(kind) != length or length > size - at or length > head - tail:
             raise AgentProtocolError(f"ring at {tail:#x}: type {kind}, {length} bytes, {head - tail} left")
-        vm, vcpu = flags >> protocol.FLAGS_VM_SHIFT, flags >> protocol.FLAGS_VCPU_SHIFT & 0xFF
+        vm, vcpu, marks = flags >> protocol.FLAGS_VM_SHIFT, flags >> protocol.FLAGS_VCPU_SHIFT & 0xFF, flags & MARKS
         if kind == API:
             op, *arguments = _API.unpack_from(area, at + header.size)
             if op not in CALL_NAMES:
@@ -42,5 +42,5 @@ def decode(area: memoryview, tail: int, head: int, layout: ContextLayout) -> Ite
         else:
             words = _SWITCH.unpack_from(area, at + header.size)
             values = values_of(bytes(area[at + protocol.SWITCH_SIZE : at + length]))
-            yield Recorded(vm, vcpu, Switch._make((kind, step, *words, values)))
+            yield Recorded(vm, vcpu, Switch._make((kind, step, *words, marks, values)))
         tail += length

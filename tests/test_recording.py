@@ -25,7 +25,7 @@ U64 = st.one_of(st.integers(0, 3), st.integers(0, (1 << 64) - 1))
 SWITCHES = st.builds(
     lambda kind, words, values: Switch._make((kind, 0, *words, (*values, *(0,) * (len(NAMES) - 4)))),
     st.sampled_from([ENTRY, EXIT, USER]),
-    st.lists(U64, min_size=10, max_size=10),
+    st.lists(U64, min_size=len(Switch._fields) - 3, max_size=len(Switch._fields) - 3),
     st.lists(U64, min_size=4, max_size=4),
 )
 CALLS = st.builds(Api, st.sampled_from(list(protocol.API)), U64, U64, U64, U64, U64)
