@@ -67,7 +67,7 @@ def run_findings(args: argparse.Namespace) -> int:
         raise InputError("findings", None, "`show` takes an id, `list` and `open` take none")
     database = open_database(args.out, args.store)
     if args.action == "open":
-        return write_report(database, args.out / "report.html", show=True)
+        return write_report(database, args.out, args.out / "report.html", show=True)
     found = (find(database, args.id),) if args.id else stories(database)
     style = style_of(sys.stdout, os.environ)
     if args.format != "text":

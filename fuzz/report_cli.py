@@ -9,14 +9,19 @@ import os
 import sys
 import webbrowser
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fuzz.campaign import RUN
 from fuzz.database import Database
 from fuzz.history import History
 from fuzz.library import open_database, stories
+from fuzz.stats import merge, read_stats
+from fuzz.survey import possible_decisions
 from harness.errors import InputError
 from harness.known import Catalogue
 from harness.report.book import Book, branches, known_hits
@@ -64,12 +69,12 @@ def add_parsers(subparsers: Subparsers) -> None:
 
 def run_report(args: argparse.Namespace) -> int:
     """Write the report; errors are raised for the caller to show."""
-    return write_report(open_database(args.campaign, args.store), args.out, show=args.open)
+    return write_report(open_database(args.campaign, args.store), args.campaign, args.out, show=args.open)
 
 
-def write_report(database: Database, out: Path, *, show: bool) -> int:
+def write_report(database: Database, campaign: Path, out: Path, *, show: bool) -> int:
     """Write the report to ``out``, whole or not at all; ``show``: in the browser, too."""
-    text = page(book_of(database))
+    text = page(book_of(database, campaign))
     work = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         work.write_text(text, encoding="utf-8")
@@ -82,20 +87,32 @@ def write_report(database: Database, out: Path, *, show: bool) -> int:
     return 0
 
 
-def book_of(database: Database) -> Book:
-    """Read all that a report tells.  InputError: the database cannot be read."""
+def book_of(database: Database, campaign: Path | None = None) -> Book:
+    """Read all that a report tells; ``campaign`` is the directory with the statistics of its last run.
+
+    InputError: the database cannot be read.
+    """
     runs, found = History(database).runs(), stories(database)
+    if campaign is not None and runs and runs[-1].summary is None:
+        stats = merge(map(read_stats, (campaign / RUN).glob("*.stats")))
+        live = {"branches": stats.group("branches"), "known_by_entry": stats.group("known")}
+        runs = (*runs[:-1], replace(runs[-1], live=live))
     levels = dict.fromkeys(["spec", *(story.kept.finding.subject.level for story in found)])
     entries = [e for level in levels for e in Catalogue.load(PROJECT / "corpus" / "known", level).entries]
+    possible = {decision for level in levels for decision in _possible(level)}
     made = datetime.now(UTC).isoformat(timespec="seconds")
     version = importlib.metadata.version("shadowfuzz")
-    return Book(made, version, found, runs, known_hits(entries, runs), branches(runs))
+    return Book(made, version, found, runs, known_hits(entries, runs), branches(runs, possible))
+
+
+_possible = cache(possible_decisions)
+"""Takes half a second, and is always the same."""
 
 
 def run_serve(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     database = open_database(args.campaign, args.store)
-    server = make_server(args.port, lambda: page(book_of(database)))
+    server = make_server(args.port, lambda: page(book_of(database, args.campaign)))
     print(f"serve: http://{LOOPBACK}:{server.server_port}/ (Ctrl-C ends it)", file=sys.stderr, flush=True)
     try:
         server.serve_forever()

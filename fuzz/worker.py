@@ -96,7 +96,6 @@ class Worker:
         """Set when what takes long is to be left alone."""
         self._recent: deque[Scenario] = deque(maxlen=REMEMBERED)
         self._tries: Counter[str] = Counter()
-        self._branches: set[tuple[str, bool]] = set()
         # What is kept, with how simple its scenario is: a simpler one is worth being confirmed, too.
         self._confirmed = services.findings.simplicities()
 
@@ -172,11 +171,8 @@ class Worker:
         for judged in checked.judged:
             if judged.known is not None:
                 stats.add("known", judged.known.id)
-        # Once a worker: which ways were seen, not how often.
-        new = {decision for _, path in checked.paths for decision in path} - self._branches
-        self._branches |= new
-        for name, taken in new:
-            stats.add("branches", f"{name}{TAKEN if taken else NOT_TAKEN}")
+        for (name, taken), count in Counter(way for _, path in checked.paths for way in path).items():
+            stats.add("branches", f"{name}{TAKEN if taken else NOT_TAKEN}", count)
         # An exit counts as checked when the host's turn after it was replayed on the model and compared.  The last
         # exit of a scenario has no such turn.
         exits = checked.relations.get("save", 0) - sum(1 for name, _ in checked.paths if name == "FIRST")

@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from fuzz.campaign import RUN
 from fuzz.cli import main
 from fuzz.database import Database
+from fuzz.history import History
 from fuzz.report_cli import LOOPBACK, book_of, make_server
+from fuzz.stats import StatsWriter
 from harness.report.html import page
 from harness.report.markup import Line, Markup, el, plot, put
 from tests.kept import filled
@@ -90,8 +93,11 @@ def test_it_tells_everything(html: str) -> None:
         "shadowfuzz replay findings/",
         "not measured",
         "host-writes-registers",  # the catalogue, with its hits
-        "1 of 2 decisions seen both ways",
-        "never",
+        "decisions seen both ways",
+        "a replayed round begins with an exit",  # why a way was never taken
+        "How the target was lost",
+        "All 35 registers of the CPU",
+        "3 scenarios that ran before",
         "flaky, kept apart",
     ):
         assert what in text, what
@@ -108,6 +114,28 @@ def test_hostile_text_stays_text(html: str) -> None:
 
 def test_a_plot_of_nothing() -> None:
     assert "<svg" in plot(Line("t", "u", ())) and "<svg" in plot(Line("t", "u", ((0.0, 0.0),)))
+
+
+def test_branches_count_exits_and_name_what_was_never_reached(database: Database) -> None:
+    rows = {branch.name: branch for branch in book_of(database).branches}
+    assert len(rows) > 25, "all decisions of the model, seen or not"
+    assert (rows["prep_hvc.psci"].yes, rows["prep_hvc.psci"].no, rows["prep_hvc.psci"].why_not) == (3, 1, "")
+    table, cpu_on = rows["insert.room"], rows["prep_hvc.cpu_on"]
+    assert (table.yes, table.no) == (0, 0) and "no stage-2 tables" in table.why_not
+    assert cpu_on.why_not == "not yet, nothing forbids it"
+
+
+def test_a_campaign_that_runs_is_told_by_its_statistics(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'findings.db'}")
+    History(database).begin("2026-01-01", {"target": "kvm-nvhe"})
+    (tmp_path / RUN).mkdir()
+    for worker in range(2):
+        stats = StatsWriter(tmp_path / RUN / f"worker-{worker}-0.stats")
+        stats.add("branches", "prep_hvc.cpu_on=no", 20)
+        stats.add("known", "host-writes-registers", 3)
+    told = book_of(database, tmp_path)
+    assert next(b.no for b in told.branches if b.name == "prep_hvc.cpu_on") == 40
+    assert next(hits for entry, hits in told.known if entry.id == "host-writes-registers") == 6
 
 
 def test_an_empty_campaign(tmp_path: Path) -> None:

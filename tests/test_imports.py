@@ -28,6 +28,7 @@ ROWS: tuple[str, ...] = (
     *("harness.minimise", "harness.simplify", "harness.verdict", "harness.tracefile"),
     *("harness.recording", "harness.ring", "harness.foreign", "harness.distil"),
     *("harness.lemma", "harness.lemma.*"),
+    "harness.handlers",
     *("harness.report", "harness.report.esr", "harness.report.rounds", "harness.report.result"),
     *("harness.report.terminal", "harness.report.traceview", "harness.report.jsonout", "harness.report.docs"),
     *("harness.report.crashview", "harness.report.story", "harness.report.formats", "harness.report.book"),
@@ -41,7 +42,7 @@ ROWS: tuple[str, ...] = (
     *("harness.vm.gdbstub", "harness.vm.postmortem"),
     *("harness.vm.executor", "harness.vm.target", "harness.vm.coverage"),
     *("harness.vm.programs", "harness.vm.recorder"),
-    *("harness.handlers", "harness.reach", "harness.report.reached"),
+    *("harness.reach", "harness.report.reached"),
 )
 """Every module of ``harness``, each below all that it imports.  A package's own row is its ``__init__``; a row with a
 star is a room whose modules may import each other, though not in a circle.

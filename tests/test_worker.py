@@ -155,6 +155,7 @@ def test_fake_clean_scenario_is_counted(tmp_path: Path) -> None:
     assert stats.group("exits") == {"HVC64": 2}
     assert stats.group("count") == {"checked_exits": 1, "invalid": 1, "scenarios": 1}
     assert stats.group("unchecked") == {"switch: masked": 1}
+    assert stats.group("branches") == {"hvc=yes": 1}
     assert (stats.get("time", "ready"), stats.get("time", "first_exit")) == (100, 101)
     assert b.executor.fresh == [False]
     assert stats.coverage == len(b.hits) == len(set(b.hits)) > 0

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
+from harness.handlers import NEVER_TAKEN
 from harness.known import Known
 from harness.report.story import Story
 
@@ -28,13 +30,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One campaign; ``summary`` is :class:`fuzz.summary.Summary` as JSON, None if it was killed before its end."""
+    """One campaign; ``summary`` is :class:`fuzz.summary.Summary` as JSON, None if it was killed before its end.
+
+    ``live`` has tables of the summary as far as they are known of a campaign that runs, or was killed.
+    """
 
     id: str
     started: str
     asked: Mapping[str, Any]
     summary: Mapping[str, Any] | None
     samples: tuple[Sample, ...]
+    live: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def number(self, key: str) -> float:
         """Return a number of the summary; of one that was never written, the last sample's, or 0."""
@@ -45,17 +51,21 @@ class Run:
 
     def counts(self, key: str) -> Mapping[str, int]:
         """Return a table of the summary."""
-        table = (self.summary or {}).get(key)
+        table = (self.live if self.summary is None else self.summary).get(key)
         return table if isinstance(table, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A decision of the model: in how many workers of all runs it was seen to go which way."""
+    """A decision of the model: at how many checked exits of all runs it went which way.
+
+    ``why_not`` says of ways that were never taken whether that is possible at all.
+    """
 
     name: str
     yes: int
     no: int
+    why_not: str = ""
 
     @property
     def function(self) -> str:
@@ -84,10 +94,17 @@ def known_hits(entries: Iterable[Known], runs: Iterable[Run]) -> tuple[tuple[Kno
     return tuple(sorted(((e, hits[e.id]) for e in by_id.values()), key=lambda item: (-item[1], item[0].id)))
 
 
-def branches(runs: Iterable[Run]) -> tuple[Branch, ...]:
-    """Return the model's decisions that were seen, by name."""
+def branches(runs: Iterable[Run], possible: Iterable[tuple[str, bool]] = ()) -> tuple[Branch, ...]:
+    """Return the model's decisions, by name; ``possible`` are all ways that there are, taken or not."""
     seen: Counter[str] = Counter()
     for run in runs:
         seen.update(run.counts("branches"))
-    names = sorted({name.rpartition("=")[0] for name in seen})
-    return tuple(Branch(name, seen[name + TAKEN], seen[name + NOT_TAKEN]) for name in names)
+    ways = {f"{name}{TAKEN if taken else NOT_TAKEN}" for name, taken in possible}
+    names = sorted({name.rpartition("=")[0] for name in {*seen, *ways}})
+    return tuple(Branch(name, seen[name + TAKEN], seen[name + NOT_TAKEN], _why_not(name, seen, ways)) for name in names)
+
+
+def _why_not(name: str, seen: Mapping[str, int], possible: Set[str]) -> str:
+    missing = [way for way in (name + TAKEN, name + NOT_TAKEN) if way in possible and not seen[way]]
+    rows = [row for row in NEVER_TAKEN for way in missing if fnmatchcase(way, row.what)]
+    return "; ".join(dict.fromkeys(row.why for row in rows)) or ("not yet, nothing forbids it" if missing else "")

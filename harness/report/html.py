@@ -341,14 +341,20 @@ def _known(book: Book) -> Markup:
 
 def _branches(book: Book) -> Markup:
     told = (
-        "Decisions of the model that checked runs took, and in how many workers each way was seen. A decision that was "
-        "never reached at all is not listed."
+        "Decisions of the model, and at how many checked exits of all runs each went which way. "
+        "What was never taken comes first, with the reason where one is known."
     )
-    rows = (_branch(branch) for branch in book.branches)
+    rows = (_branch(branch) for branch in sorted(book.branches, key=lambda b: bool(b.yes and b.no)))
     both = sum(bool(b.yes and b.no) for b in book.branches)
     caption = f"{both} of {len(book.branches)} decisions seen both ways"
-    heads = ("function", "decision", "yes", "no")
-    return el("section", el("h2", "Branches"), el("p", told, class_="dim"), table(heads, rows, caption), id="branches")
+    heads = ("function", "decision", "yes", "no", "never, because")
+    return el(
+        "section",
+        el("h2", "Branches"),
+        el("p", told, class_="dim"),
+        table(heads, rows, caption, "stack"),
+        id="branches",
+    )
 
 
 def _branch(branch: Branch) -> tuple[Content, ...]:
@@ -356,4 +362,4 @@ def _branch(branch: Branch) -> tuple[Content, ...]:
         return f"{count:,}" if count else el("span", "never", class_="never")
 
     label = branch.name.rpartition(".")[2]
-    return el("code", branch.function), el("code", label), ways(branch.yes), ways(branch.no)
+    return el("code", branch.function), el("code", label), ways(branch.yes), ways(branch.no), branch.why_not
