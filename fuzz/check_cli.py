@@ -75,7 +75,8 @@ def check_file(path: Path, level: str, catalogue: Catalogue) -> Report:
     start = time.monotonic()
     reader, tally = Reader(path), Tally()
     records = _watched(reader, tally, path)
-    check_records(records, level, cpu_model(reader.head.cpu), catalogue, vhe=reader.head.vhe, tally=tally)
+    cpu, vhe = cpu_model(reader.head.cpu), reader.head.vhe
+    check_records(records, level, cpu, catalogue, vhe=vhe, tally=tally, absent=reader.absent)
     assert reader.end is not None  # or Reader had raised
     return Report(str(path), path.stat().st_size, reader.head, reader.end, level, tally, time.monotonic() - start)
 

@@ -323,7 +323,7 @@ def excerpt(records: Iterable[Recorded], spans: Iterable[Span]) -> Iterator[Reco
 
 def _turns(records: Iterable[Recorded]) -> Iterator[Turn]:
     for at in split(records):
-        if isinstance(at, Turn) and not at.injected:
+        if isinstance(at, Turn):
             yield at
 
 

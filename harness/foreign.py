@@ -9,18 +9,18 @@ change (:data:`KEPT`): what the guest executed is not recorded.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from harness import arch, exits
+from harness import arch, exits, protocol
 from harness.check import Judged, judge_round, signature
-from harness.compare import OP_RESET, OP_SET, Divergence, Prediction, Round, Unchecked
+from harness.compare import OP_ABORT, OP_RESET, OP_SERROR, OP_SET, Divergence, Prediction, Round, Unchecked
 from harness.exits import SMCCC_BY_FID
 from harness.known import Catalogue
 from harness.layout import Region
 from harness.masks import Cpu
 from harness.model.replay import predict
-from harness.owed import compare_owed
+from harness.owed import OP_IRQ_LINE, compare_owed
 from harness.recording import Api, Recorded
 from harness.registers import BY_NAME, INDEX
 from harness.trace import ENTRY, EXIT, HOST, Host, Switch
@@ -31,21 +31,21 @@ KEPT: tuple[tuple[str, str], ...] = (
     ("actlr_el1", "writes trap (HCR_EL2.TACR), and KVM ignores them"),
 )
 """Registers that a guest cannot change, whatever it executes."""
+_EVENTS = ((protocol.EVENT["external_abort"], OP_ABORT), (protocol.EVENT["serror"], OP_SERROR))
+ABSENT = "a register that was not recorded"
 FOREIGN = "registers that the guest's own code may have changed"
-INJECTED = "userspace pended an exception (KVM_SET_VCPU_EVENTS)"
 READ_ONLY = 2
 """KVM_MEM_READONLY (KVM API 4.35)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A round of one vCPU, and where its entry is among the records; ``injected``: userspace pended an exception."""
+    """A round of one vCPU, and where its entry is among the records."""
 
     vm: int
     vcpu: int
     record: int
     round: Round
-    injected: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,6 @@ class _Vcpu:
     first: int = 0
     users: list[Switch] = field(default_factory=list)
     hosts: list[Host] = field(default_factory=list)
-    injected: bool = False
 
 
 @dataclass
@@ -116,8 +115,8 @@ def split(records: Iterable[Recorded]) -> Iterator[Turn | Run]:
         if event.kind == ENTRY:
             first = vcpu.first if vcpu.exit is not None else number
             round_ = Round(first, vcpu.exit, tuple(vcpu.users), tuple(vcpu.hosts), event, vcpu.world)
-            yield Turn(vm_number, vcpu_number, number, round_, vcpu.injected)
-            vcpu.entry, vcpu.exit, vcpu.users, vcpu.hosts, vcpu.injected = event, None, [], [], False
+            yield Turn(vm_number, vcpu_number, number, round_)
+            vcpu.entry, vcpu.exit, vcpu.users, vcpu.hosts = event, None, [], []
             vcpu.world = vm.world(vcpu_number) if vcpu.world.vcpus != len(vm.vcpus) else vcpu.world
         elif event.kind == EXIT:
             if vcpu.entry is not None:
@@ -131,8 +130,9 @@ def split(records: Iterable[Recorded]) -> Iterator[Turn | Run]:
 
 def _call(vm: _Vm, number: int, call: Api) -> None:
     """Apply a call of userspace; one that failed changed nothing, a register write is filed with its errno."""
-    if call.name == "set_register":
-        vm.vcpus.setdefault(number, _Vcpu()).hosts.append(Host(HOST, 0, OP_SET, call.a, call.b, call.error, True))
+    if call.name in ("set_register", "irq_line"):
+        op = OP_SET if call.name == "set_register" else OP_IRQ_LINE
+        vm.vcpus.setdefault(number, _Vcpu()).hosts.append(Host(HOST, 0, op, call.a, call.b, call.error, True))
     elif call.error:
         return
     elif call.name == "slot":
@@ -152,7 +152,8 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
             vcpu.hosts.append(Host(HOST, 0, OP_SET, BY_NAME[name].one_reg, value, 0, True))
         vm.changed()
     elif call.name == "events":
-        vm.vcpus.setdefault(number, _Vcpu()).injected = True
+        hosts = vm.vcpus.setdefault(number, _Vcpu()).hosts
+        hosts += [Host(HOST, 0, op, 0, 0, 0, True) for bit, op in _EVENTS if call.a & bit]
 
 
 def _calls_another(vm: _Vm, exit_: Switch) -> None:
@@ -203,6 +204,7 @@ class Tally:
     undefined: Counter[str] = field(default_factory=Counter)
     clusters: dict[tuple[str, str, str, str], Cluster] = field(default_factory=dict)
     vcpus: set[tuple[int, int]] = field(default_factory=set)
+    absent: frozenset[str] = frozenset()
 
     @property
     def unexplained(self) -> int:
@@ -214,6 +216,9 @@ class Tally:
         if judged.known is not None:
             self.known[judged.known.id] += 1
             return
+        if judged.divergence.register in self.absent:
+            self.unchecked[f"{judged.divergence.relation}: {ABSENT}"] += 1
+            return
         key = signature(judged.divergence)
         if key in self.clusters:
             self.clusters[key].count += 1
@@ -224,12 +229,21 @@ class Tally:
 
 
 def check_records(
-    records: Iterable[Recorded], level: str, cpu: Cpu, catalogue: Catalogue, *, vhe: bool, tally: Tally
+    records: Iterable[Recorded],
+    level: str,
+    cpu: Cpu,
+    catalogue: Catalogue,
+    *,
+    vhe: bool,
+    tally: Tally,
+    absent: Collection[str] = (),
 ) -> None:
     """Compare a recording with ``level`` of the model, with what KVM owes, and with what no guest can change.
 
-    ``tally`` is filled as it goes: a caller may look at it between two records.
+    ``tally`` is filled as it goes: a caller may look at it between two records.  ``absent`` registers are not in the
+    recording.
     """
+    tally.absent = frozenset(absent)
     lossy = cpu.lossy if vhe else {}
     for at in split(records):
         tally.vcpus.add((at.vm, at.vcpu))
@@ -241,9 +255,6 @@ def check_records(
 
 
 def _check_turn(turn: Turn, level: str, catalogue: Catalogue, lossy: Mapping[int, int], tally: Tally) -> None:
-    if turn.injected:
-        tally.unchecked[f"save, restore, host: {INJECTED}"] += 1
-        return
     prediction = predict(turn.round, level)
     if prediction.undefined:
         tally.undefined[prediction.undefined] += 1

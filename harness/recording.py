@@ -62,7 +62,10 @@ class Recorded(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a recording comes from: target, CPU model, kernel, mode of KVM, the program with its arguments."""
+    """Where a recording comes from: target, CPU model, kernel, mode of KVM, the program with its arguments.
+
+    ``registers`` names those that were recorded, with spaces between.
+    """
 
     target: str
     cpu: str
@@ -70,6 +73,7 @@ class Head:
     kernel_sha256: str
     vhe: bool
     program: str
+    registers: str = " ".join(NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +174,11 @@ class Reader:
             if not text.startswith(FORMAT):
                 raise _Reason(f"expected {FORMAT.strip()!r} and an object")
             self.head = _object(text.removeprefix(FORMAT), Head)
+            recorded = frozenset(self.head.registers.split())
+            if recorded - set(NAMES):
+                raise _Reason(f"register {min(recorded - set(NAMES))[:40]!a}, which this version does not know")
+            self.absent = frozenset(NAMES) - recorded
+            """Registers that were not recorded: zero in every record."""
 
     @contextmanager
     def _located(self) -> Iterator[None]:

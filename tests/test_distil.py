@@ -119,7 +119,8 @@ def test_whether_a_trace_shows_the_exit() -> None:
 def test_a_linux_boot_is_clean_and_gives_seeds(path: Path) -> None:
     tally, reader = Tally(), Reader(path)
     catalogue = Catalogue.load(PROJECT / "corpus" / "known", "spec")
-    check_records(reader, "spec", cpu_model(reader.head.cpu), catalogue, vhe=reader.head.vhe, tally=tally)
+    cpu, vhe = cpu_model(reader.head.cpu), reader.head.vhe
+    check_records(reader, "spec", cpu, catalogue, vhe=vhe, tally=tally, absent=reader.absent)
     assert not tally.clusters and not tally.undefined
     assert tally.relations["host"] == tally.exits.total() + len(tally.vcpus)
     assert {"HVC64", "SYS64", "DABT_LOW", "IABT_LOW", "IRQ"} <= set(tally.exits)

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from harness import contract
+from harness import arch, contract
 from harness.arch import State
-from harness.foreign import FOREIGN, INJECTED, Run, Tally, Turn, check_records, split
+from harness.foreign import ABSENT, FOREIGN, Run, Tally, Turn, check_records, split
 from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.recording import Api, Recorded
@@ -178,10 +178,24 @@ def test_optional_features_are_unchecked_not_wrong() -> None:
     assert ("host", "pc") in found(check(started(access, emulated)))
 
 
-def test_an_exception_that_userspace_pends_is_unchecked() -> None:
-    taken = but(S, pc=0x200, elr_el1=RAM)
-    tally = check(started(irq(S), call("events", 2), entry(taken)))
-    assert tally.unchecked[f"save, restore, host: {INJECTED}"] == 1 and not tally.clusters
+def test_exceptions_and_interrupts_that_userspace_pends() -> None:
+    exit_ = trap(S, load_esr(3), **PAGE)
+    told = user(S, 6, mmio_addr=UART, mmio_len=8)
+    done = contract.external_abort(S, UART)
+    assert not {key for key in found(check(started(exit_, told, call("events", 2), entry(done)))) if key[0] == "host"}
+    wrong = check(started(exit_, told, call("events", 2), entry(but(done, far_el1=0))))
+    assert ("host", "far_el1") in found(wrong)
+    line = call("irq_line", 1, 1)
+    assert not check(started(irq(S), line, entry(S, hcr=arch.HCR_VF))).clusters
+    assert found(check(started(irq(S), line, entry(S)))) == {("host", "hcr_el2")}
+
+
+def test_registers_that_were_not_recorded_are_unchecked() -> None:
+    tally, wrong = Tally(), entry(but(S, par_el1=0, x5=1))
+    records = MACHINE + of(0, wrong)
+    check_records(records, "spec", cpu_model("cortex-a72"), CATALOGUE, vhe=False, tally=tally, absent={"par_el1"})
+    assert found(tally) == {("restore", "xN"), ("host", "xN")}
+    assert tally.unchecked[f"host: {ABSENT}"] == 1
 
 
 def test_vms_are_told_apart() -> None:

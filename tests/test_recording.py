@@ -80,7 +80,7 @@ def test_a_recording_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 HEAD_LINE = (
     'shadowfuzz-trace 2 {"target": "t", "cpu": "c", "kernel_release": "6", "kernel_sha256": "", "vhe": true, '
-    '"program": "p"}'
+    '"program": "p", "registers": "x0 x1 pc"}'
 )
 END_LINE = 'end {"status": "exited", "code": 0, "records": 1, "exits": 0, "dropped": 0, "waits": 0}'
 BAD = (
@@ -89,6 +89,7 @@ BAD = (
     (["shadowfuzz-trace 1 {}"], 1, "expected 'shadowfuzz-trace 2'"),
     (["shadowfuzz-trace 2 {}"], 1, "expected an object with target"),
     ([HEAD_LINE.replace("true", "1"), END_LINE], 1, "vhe is no bool"),
+    ([HEAD_LINE.replace("x0", "zz0"), END_LINE], 1, "register 'zz0', which this version does not know"),
     ([HEAD_LINE], 1, "no end"),
     ([HEAD_LINE, END_LINE], 2, "0 records; the end says exited, 1"),
     ([HEAD_LINE, "N1.0", END_LINE, "N1.0"], 4, "behind the end"),

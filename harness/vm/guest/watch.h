@@ -189,6 +189,20 @@ static int on_events(struct kretprobe_instance *instance, struct pt_regs *regs)
 	return 0;
 }
 
+static int on_irq_line(struct kretprobe_instance *instance, struct pt_regs *regs)
+{
+	const struct kvm_irq_level *level = (void *)regs->regs[1];
+	u32 type = level->irq >> KVM_ARM_IRQ_TYPE_SHIFT & KVM_ARM_IRQ_TYPE_MASK;
+	u32 vcpu = level->irq >> KVM_ARM_IRQ_VCPU_SHIFT & KVM_ARM_IRQ_VCPU_MASK;
+
+	if (type != KVM_ARM_IRQ_TYPE_CPU)
+		return 1; /* an input of the in-kernel controller: no register of a vCPU changes */
+	*(struct call *)instance->data = (struct call){
+		vm_flags((void *)regs->regs[0]) | (vcpu & 0xff) << SF_FLAGS_VCPU_SHIFT, SF_API_IRQ_LINE,
+		level->irq & KVM_ARM_IRQ_NUM_MASK, level->level };
+	return 0;
+}
+
 /*
  * Slots as they come and go, at the architecture's hook: the functions before it are inlined here and there.  It is
  * called only once nothing can fail any more, and returns nothing.
@@ -244,6 +258,7 @@ static struct kretprobe watched[] = {
 	SF_WATCHED("kvm_arm_set_reg", on_set_reg),
 	SF_WATCHED("kvm_reset_vcpu", on_reset),
 	SF_WATCHED("__kvm_arm_vcpu_set_events", on_events),
+	SF_WATCHED("kvm_vm_ioctl_irq_line", on_irq_line),
 	SF_WATCHED("kvm_arch_commit_memory_region", on_slot),
 	SF_WATCHED("kvm_io_bus_register_dev", on_device),
 	SF_WATCHED("kvm_arch_destroy_vm", on_destroy),
