@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from fuzz.arguments import add_subject
 from fuzz.corpus import Corpus, read_corpus
 from fuzz.coverage_cli import repeat, say, subject_of
-from fuzz.distil import distil, goals, together
-from fuzz.survey import open_watched, survey
+from fuzz.distil import distil, together
+from fuzz.survey import Survey, open_watched, survey
 from harness.errors import InputError
 from harness.reach import Covered
 from harness.simplify import order
@@ -26,7 +26,8 @@ OK, FAILED = 0, 3
 
 _HELP = """\
 Run every scenario of a directory on the target, note which edges of KVM's own code and which decisions of the model it
-reaches, and copy to OUT the simplest ones that reach all of it together.  The same corpus gives the same OUT.
+reaches, and copy to OUT the simplest ones that reach all of it together.  What a scenario reaches in one run and not
+in another is noise: nothing is kept for it.
 
 example:
   shadowfuzz cmin out/campaign/corpus out/small
@@ -66,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
     watched = open_watched(args.target, args.level, args.kernel, say)
     say(f"{len(corpus.scenarios)} scenarios on {watched.lab.subject.target}, {args.repeat} times each")
     with watched.lab:
-        named = ((str(path), scenario) for path, scenario in corpus.scenarios)
+        named = [(str(path), scenario) for path, scenario in corpus.scenarios]
         found = survey(watched, named, repeat=args.repeat, progress=say)
-    kept = choose(corpus, found.covered)
+    kept = choose(corpus, found)
     # Nobody knows what a scenario would have reached at which the machine was lost.
     names = [one.name for one in kept] + sorted(found.lost)
     _copy(names, args.out)
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         "kept": len(kept),
         "lost": dict(found.lost),
         "invalid_files": len(corpus.invalid),
+        "noise": len(found.noise),
         "reached": together(found.covered),
         "reached_by_kept": together(kept),
         "out": str(args.out),
@@ -86,10 +88,12 @@ def run(args: argparse.Namespace) -> int:
     return FAILED if found.lost else OK
 
 
-def choose(corpus: Corpus, covered: Sequence[Covered]) -> tuple[Covered, ...]:
-    """Return what is kept of a corpus that was measured, the simplest first."""
+def choose(corpus: Corpus, found: Survey) -> tuple[Covered, ...]:
+    """Return what is kept of a corpus that was measured, the simplest first; nothing is kept for noise."""
     scenarios = {str(path): scenario for path, scenario in corpus.scenarios}
-    return distil(covered, goals, lambda one: (order(scenarios[one.name]), one.name))
+    return distil(
+        found.covered, lambda one: one.goals - found.noise, lambda one: (order(scenarios[one.name]), one.name)
+    )
 
 
 def _make_room(out: Path) -> None:
@@ -116,5 +120,6 @@ def _text(facts: dict[str, object]) -> str:
     assert isinstance(reached, dict) and isinstance(kept, dict) and isinstance(facts["lost"], dict)
     lines = [f"{facts['kept']} of {facts['scenarios']} scenarios kept in {facts['out']}"]
     lines += [f"{name}: {kept[name]} of {count}" for name, count in reached.items()]
+    lines.append(f"noise, for which nothing was kept: {facts['noise']}")
     lines += [f"machine lost at {name} (copied, too): {why}" for name, why in facts["lost"].items()]
     return "\n".join(lines)

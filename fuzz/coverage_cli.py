@@ -96,7 +96,7 @@ def measure(args: argparse.Namespace, progress: Callable[[str], None]) -> ReachR
     watched = open_watched(args.target, args.level, args.kernel, progress)
     progress(f"{len(corpus.scenarios)} scenarios on {watched.lab.subject.target}, {args.repeat} times each")
     with watched.lab:
-        named = ((str(path), scenario) for path, scenario in corpus.scenarios)
+        named = [(str(path), scenario) for path, scenario in corpus.scenarios]
         found = survey(watched, named, repeat=args.repeat, progress=progress)
     covered, text_of_kvm = found.covered, watched.coverage.text
     return ReachReport(

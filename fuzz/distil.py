@@ -12,11 +12,6 @@ from harness.reach import Covered
 T = TypeVar("T")
 
 
-def goals(covered: Covered) -> frozenset[Hashable]:
-    """Return all that a scenario is worth: edges of KVM's code, decisions of the model, features of the campaign."""
-    return frozenset[Hashable]().union(covered.edges, covered.decisions, covered.features)
-
-
 def distil(items: Iterable[T], goals_of: Callable[[T], Set[Hashable]], order: Callable[[T], Any]) -> tuple[T, ...]:
     """Return items that reach together all that ``items`` reach, in ``order``.
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from harness.findings import Subject
 from harness.known import Catalogue
 from harness.lemma.paths import load_paths, outcome
 from harness.masks import cpu_model
-from harness.reach import Covered, Decision
+from harness.reach import Covered, Decision, Goal
 from harness.scenario import Scenario
 from harness.trace import Trace
 from harness.vm.build import prepare
@@ -38,11 +38,16 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What scenarios reached; ``lost`` are those at which the machine was lost, each with why."""
+    """What scenarios reached.
+
+    ``lost`` are those at which the machine was lost, each with why; ``sizes`` of blocks, in bytes; ``noise`` is what
+    some scenario reached in one run and not in another.
+    """
 
     covered: tuple[Covered, ...]
     lost: Mapping[str, str]
     sizes: Mapping[int, int]
+    noise: frozenset[Goal]
 
 
 def open_watched(target: str, level: str, kernel: Path | None, progress: Callable[[str], None]) -> Watched:
@@ -57,29 +62,32 @@ def open_watched(target: str, level: str, kernel: Path | None, progress: Callabl
 
 
 def survey(
-    watched: Watched, scenarios: Iterable[tuple[str, Scenario]], *, repeat: int, progress: Callable[[str], None]
+    watched: Watched, scenarios: Sequence[tuple[str, Scenario]], *, repeat: int, progress: Callable[[str], None]
 ) -> Survey:
-    """Run scenarios, each ``repeat`` times in a fresh KVM VM; what it reached is what it reached every time.
+    """Run scenarios in fresh KVM VMs, all of them ``repeat`` times, forwards and backwards in turn.
 
-    So a tick of the host's clock does not count.  TargetError: the machine was lost again and again.
+    What a scenario reached is what it reached every time: a tick of the host's clock does not count.  TargetError: the
+    machine was lost again and again.
     """
-    found: list[Covered] = []
+    runs: dict[str, list[Covered]] = {}
     lost: dict[str, str] = {}
     losses = 0
-    for number, (name, scenario) in enumerate(scenarios):
-        if number and number % 100 == 0:
-            progress(f"{number} scenarios run")
-        try:
-            runs = [_run(watched, name, scenario) for _ in range(repeat)]
-        except TargetError as error:
-            lost[name] = str(error)
-            losses += 1
-            if losses >= MAX_LOSSES:
-                raise
-            continue
-        losses = 0
-        found.append(always(runs))
-    return Survey(tuple(found), lost, watched.plugin.map.reached().blocks)
+    for turn in range(repeat):
+        progress(f"run {turn + 1} of {repeat}")
+        for name, scenario in scenarios[:: -1 if turn % 2 else 1]:
+            if name in lost:
+                continue
+            try:
+                runs.setdefault(name, []).append(_run(watched, name, scenario))
+                losses = 0
+            except TargetError as error:
+                lost[name] = str(error)
+                losses += 1
+                if losses >= MAX_LOSSES:
+                    raise
+    whole = [runs[name] for name, _ in scenarios if name not in lost]
+    noise = frozenset[Goal]().union(*(some(each) - always(each).goals for each in whole))
+    return Survey(tuple(map(always, whole)), lost, watched.plugin.map.reached().blocks, noise)
 
 
 def _run(watched: Watched, name: str, scenario: Scenario) -> Covered:
@@ -101,6 +109,11 @@ def always(runs: Sequence[Covered]) -> Covered:
         frozenset.intersection(*(run.decisions for run in runs)),
         frozenset.intersection(*(run.features for run in runs)),
     )
+
+
+def some(runs: Sequence[Covered]) -> frozenset[Goal]:
+    """Return what any run of one scenario reached."""
+    return frozenset[Goal]().union(*(run.goals for run in runs))
 
 
 def possible_decisions(level: str) -> frozenset[Decision]:

@@ -18,6 +18,10 @@ Decision = tuple[str, bool]
 """A decision of the model: its name, and whether it was taken."""
 
 
+Goal = Edge | Decision | int
+"""Anything that a scenario can reach: an edge, a decision, a feature of the campaign's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Covered:
     """What one scenario reached: edges of KVM's code, decisions of the model, and the campaign's features."""
@@ -26,6 +30,11 @@ class Covered:
     edges: frozenset[Edge]
     decisions: frozenset[Decision]
     features: frozenset[int]
+
+    @property
+    def goals(self) -> frozenset[Goal]:
+        """All that it reached."""
+        return frozenset[Goal]().union(self.edges, self.decisions, self.features)
 
 
 @dataclass(frozen=True, slots=True)
