@@ -33,6 +33,7 @@ from fuzz import (
     report_cli,
     setup_cli,
     triage_cli,
+    trial_cli,
 )
 from harness.errors import InputError, ShadowfuzzError, VmLost
 
@@ -142,6 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
         bench_cli,
         coverage_cli,
         cmin_cli,
+        trial_cli,
         kernels_cli,
         matrix_cli,
         bisect_cli,

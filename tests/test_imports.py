@@ -42,7 +42,7 @@ ROWS: tuple[str, ...] = (
     *("harness.vm.gdbstub", "harness.vm.postmortem"),
     *("harness.vm.executor", "harness.vm.target", "harness.vm.coverage"),
     *("harness.vm.programs", "harness.vm.recorder"),
-    *("harness.reach", "harness.report.reached"),
+    *("harness.reach", "harness.report.reached", "harness.report.trial"),
 )
 """Every module of ``harness``, each below all that it imports.  A package's own row is its ``__init__``; a row with a
 star is a room whose modules may import each other, though not in a circle.

@@ -123,6 +123,11 @@ class Executor:
         """World switches out of a guest since the machine booted, recorded or not."""
         return self._word("exits")
 
+    @property
+    def pid(self) -> int:
+        """The process id of the machine's QEMU."""
+        return self._qemu.pid
+
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
         """Run a scenario and return what was recorded.
 

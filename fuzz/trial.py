@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trial of what guides a campaign: each mode from an empty corpus, several runs, coverage over time; and its cost.
+
+Modes take turns, so that a machine that slows down slows down all.  KVM's edges are counted in every mode, whether
+libFuzzer sees them or not.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fuzz.campaign import CORPUS, RUN, Plan, Progress, campaign_directory, run_campaign
+from fuzz.database import default_url
+from fuzz.guidance import MODES, edges_in
+from fuzz.launch import Launcher
+from fuzz.mutate import generate
+from harness.errors import TargetError
+from harness.scenario import Scenario
+from harness.vm.build import PreparedTarget
+from harness.vm.config import MachineConfig
+from harness.vm.coverage import Coverage
+from harness.vm.edges import Edge
+from harness.vm.executor import Executor
+from harness.vm.target import boot
+
+
+@dataclass(frozen=True, slots=True)
+class TrialPlan:
+    """What to do: ``runs`` campaigns of ``seconds`` a mode, with ``jobs`` workers each; the seed gives all others."""
+
+    target: str
+    level: str
+    seconds: float
+    runs: int
+    jobs: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """How a campaign stood after ``second`` seconds: edges of KVM, decisions of the model, scenarios, checked exits."""
+
+    second: float
+    edges: int
+    decisions: int
+    scenarios: int
+    checked_exits: int
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignRun:
+    """One campaign: its course, the size of its corpus at the end, and the edges that it saw."""
+
+    mode: str
+    seed: int
+    points: tuple[Point, ...]
+    corpus: int
+    edges: frozenset[Edge]
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain data; edges are given as their number (in the last point)."""
+        return {"mode": self.mode, "seed": self.seed, "corpus": self.corpus, "points": [asdict(p) for p in self.points]}
+
+
+def run_trial(plan: TrialPlan, say: Callable[[str], None]) -> tuple[CampaignRun, ...]:
+    """Run all campaigns.  TargetError: one ended before its time, with its reason."""
+    found: list[CampaignRun] = []
+    for number in range(plan.runs):
+        for mode in MODES:
+            run = _campaign(plan, mode, (plan.seed + 7919 * number) % (1 << 32))
+            last = run.points[-1]
+            say(
+                f"run {number + 1} of {plan.runs}, guided by {mode}: {last.edges} edges, {last.decisions} decisions, "
+                f"{last.scenarios} scenarios"
+            )
+            found.append(run)
+    return tuple(found)
+
+
+def _campaign(plan: TrialPlan, mode: str, seed: int) -> CampaignRun:
+    points: list[Point] = []
+    with tempfile.TemporaryDirectory(prefix="shadowfuzz-trial-") as name:
+        out = Path(name)
+
+        def tick(progress: Progress) -> None:
+            if progress.seconds:
+                points.append(_point(progress.seconds, len(edges_in(out / RUN)), progress.stats))
+
+        launch = Launcher(plan.target, plan.level, None, seed, out, default_url(out), mode, watched=True)
+        with campaign_directory(out, []):
+            outcome = run_campaign(Plan(plan.seconds, plan.jobs, out), launch, tick)
+            edges = edges_in(out / RUN)
+        if outcome.failure:
+            raise TargetError(f"a campaign guided by {mode} ended early: {outcome.failure}")
+        points.append(_point(outcome.seconds, len(edges), outcome.stats))
+        corpus = sum(1 for _ in (out / CORPUS).iterdir())
+    return CampaignRun(mode, seed, tuple(points), corpus, edges)
+
+
+class _Counts(Protocol):
+    def get(self, group: str, name: str) -> int: ...
+
+    def group(self, group: str) -> Mapping[str, int]: ...
+
+
+def _point(seconds: float, edges: int, stats: _Counts) -> Point:
+    scenarios, checked = stats.get("count", "scenarios"), stats.get("count", "checked_exits")
+    return Point(round(seconds, 1), edges, len(stats.group("branches")), scenarios, checked)
+
+
+# ---- the plugin's cost ----------------------------------------------------------------------------------------------
+
+SCENARIOS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """One turn: exits a second, and QEMU's CPU time for each in microseconds."""
+
+    exits_per_s: float
+    cpu_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The bare loop without the plugin and with it, one pair a turn."""
+
+    bare: tuple[Rate, ...]
+    watched: tuple[Rate, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain data."""
+        return {"bare": [asdict(rate) for rate in self.bare], "watched": [asdict(rate) for rate in self.watched]}
+
+
+def measure_cost(
+    config: MachineConfig, prepared: PreparedTarget, coverage: Coverage, *, turns: int, seconds: float, seed: int
+) -> Cost:
+    """Run the same scenarios on machines with and without the plugin, one at a time, in turns."""
+    rng = random.Random(seed)
+    scenarios = [generate(rng) for _ in range(SCENARIOS)]
+    rates: dict[bool, list[Rate]] = {False: [], True: []}
+    for _ in range(turns):
+        for watched in (False, True):
+            with boot(config, prepared, plugin=coverage.plugin() if watched else None) as executor:
+                for scenario in scenarios:  # QEMU translates what it has not seen yet
+                    executor.run_bare(scenario, fresh_vm=False, record=False)
+                rates[watched].append(_rate(executor, scenarios, seconds))
+    return Cost(tuple(rates[False]), tuple(rates[True]))
+
+
+def _rate(executor: Executor, scenarios: Sequence[Scenario], seconds: float) -> Rate:
+    exits, cpu, begin, count = executor.exits, _cpu_seconds(executor.pid), time.monotonic(), 0
+    while time.monotonic() - begin < seconds:
+        executor.run_bare(scenarios[count % len(scenarios)], fresh_vm=False, record=False)
+        count += 1
+    took, exits, cpu = time.monotonic() - begin, executor.exits - exits, _cpu_seconds(executor.pid) - cpu
+    return Rate(round(exits / took, 1), round(cpu / exits * 1e6, 2))
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return what all threads of a process used, as proc(5) has it."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# ---- what it says ---------------------------------------------------------------------------------------------------
+
+
+def exclusive(runs: Sequence[CampaignRun]) -> Mapping[str, frozenset[Edge]]:
+    """Return, by mode, the edges that its runs saw and no run of another mode did."""
+    seen = {mode: frozenset[Edge]().union(*(run.edges for run in runs if run.mode == mode)) for mode in MODES}
+    return {
+        mode: edges - frozenset[Edge]().union(*(other for name, other in seen.items() if name != mode))
+        for mode, edges in seen.items()
+    }

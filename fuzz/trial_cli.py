@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz coverage-trial``: does coverage of KVM's own code find more than that of the model?  Page and plot."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fuzz.arguments import add_subject
+from fuzz.trial import CampaignRun, TrialPlan, exclusive, measure_cost, run_trial
+from harness.errors import InputError
+from harness.reach import blocks_of
+from harness.report.trial import markdown, svg
+from harness.vm.build import prepare
+from harness.vm.config import load_config
+from harness.vm.coverage import prepare_coverage
+from harness.vm.edges import Edge
+from harness.vm.text import KvmText
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+OK = 0
+NAME = "coverage"
+
+_HELP = """\
+Run campaigns from an empty corpus, guided by the model, by KVM's own code, and by both in turn, and write how many
+edges and decisions each reached over time: coverage.json, coverage.svg and coverage.md in --out.  Findings are lost.
+
+examples:
+  shadowfuzz coverage-trial --runs 5 --seconds 60 --out docs      a quarter of an hour on a quiet machine
+  shadowfuzz coverage-trial --page docs                           plot and page again, from docs/coverage.json
+
+exit status: 0 done, 2 bad usage or input, 3 a campaign ended early, or something is missing here
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``coverage-trial``; `run` takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "coverage-trial",
+        help="compare what guides a campaign, over several runs; write a page and a plot",
+        description=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_subject(parser)
+    parser.add_argument("--seconds", type=_positive, default=60, metavar="N", help="of each campaign (default: 60)")
+    parser.add_argument("--runs", type=_positive, default=5, metavar="N", help="campaigns of each mode (default: 5)")
+    parser.add_argument("--jobs", type=_positive, default=2, metavar="N", help="workers of each campaign (default: 2)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the campaigns' seeds (any; the page names it)")
+    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where to write (default: out)")
+    parser.add_argument("--json", action="store_true", help="print what was measured, too")
+    parser.add_argument(
+        "--page", type=Path, metavar="DIR", help="measure nothing: plot and page from its coverage.json"
+    )
+    parser.set_defaults(run=run)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not 1 <= len(text) <= 5 or not 1 <= int(text) <= 86400:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r}: expected a number from 1 to 86400")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, or read what was measured, and write; errors are raised for the caller to show."""
+    if args.page is not None:
+        out, data = args.page, read(args.page / f"{NAME}.json")
+    else:
+        out, data = args.out, measure(args)
+        _write(out / f"{NAME}.json", json.dumps(data, indent=1) + "\n")
+    _write(out / f"{NAME}.svg", svg(data))
+    _write(out / f"{NAME}.md", markdown(data))
+    if args.json:
+        print(json.dumps(data, indent=1))
+    return OK
+
+
+def read(path: Path) -> dict[str, object]:
+    """Return what a trial measured.  InputError: there is no such file, or it is something else."""
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(str(path), None, f"is no result of a trial: {error}") from error
+    if not isinstance(data, dict) or "campaigns" not in data:
+        raise InputError(str(path), None, "is no result of a trial: it has no campaigns")
+    return data
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise InputError(str(path), None, f"cannot be written: {error.strerror}") from error
+    _say(f"wrote {path}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+COST_TURNS, COST_SECONDS = 5, 5.0
+
+
+def measure(args: argparse.Namespace) -> dict[str, object]:
+    """Run everything and return the plain data that :mod:`harness.report.trial` shows."""
+    if args.kernel is not None:
+        raise InputError("--kernel", None, "a trial runs a target's own kernel")
+    config = load_config(args.target)
+    prepared = prepare(config, progress=_say)
+    coverage = prepare_coverage(prepared, progress=_say)
+    seed = args.seed if args.seed is not None else secrets.randbits(32)
+    seconds = min(COST_SECONDS, float(args.seconds))
+    turns = min(COST_TURNS, args.runs)
+    _say(f"the plugin's cost: {turns} turns of {seconds:g} s with it and without")
+    cost = measure_cost(config, prepared, coverage, turns=turns, seconds=seconds, seed=seed)
+    runs = run_trial(TrialPlan(args.target, args.level, args.seconds, args.runs, args.jobs, seed), _say)
+    return {
+        "target": config.name,
+        "kernel_release": prepared.kernel_release,
+        "level": args.level,
+        "seconds": args.seconds,
+        "runs": args.runs,
+        "jobs": args.jobs,
+        "seed": seed,
+        "cost": cost.to_json(),
+        "campaigns": [each.to_json() for each in runs],
+        "exclusive": _exclusive(runs, coverage.text),
+    }
+
+
+def _exclusive(runs: Sequence[CampaignRun], text: KvmText) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for mode, edges in exclusive(runs).items():
+        others = [edge for run in runs if run.mode != mode for edge in run.edges]
+        ours = [edge for run in runs if run.mode == mode for edge in run.edges]
+        found[mode] = {"edges": len(edges), "functions": sorted(_functions(ours, text) - _functions(others, text))}
+    return found
+
+
+def _functions(edges: Sequence[Edge], text: KvmText) -> set[str]:
+    functions = (text.find(block) for block in blocks_of(edges))
+    return {function.name for function in functions if function is not None}
