@@ -89,7 +89,7 @@ class Lab:
             raise
         checked = check(scenario, trace, self.subject.level, self.cpu, self.catalogue)
         if self._pair is not None and isinstance(self._runs, Twins) and self._runs.recorded is not None:
-            beside = self._pair.compare(trace, self._runs.recorded)
+            beside = self._pair.compare(scenario, trace, self._runs.recorded)
             judged, unchecked = checked.judged + beside.judged, {**checked.unchecked, **beside.unchecked}
             checked = replace(checked, judged=judged, unchecked=unchecked)
         return trace, checked

@@ -92,12 +92,12 @@ class Bench:
         seen = [Seen(s.subject, s.check(scenario, t), (t,)) for s, t in zip(self.sides, traces, strict=True)]
         if len(traces) == 2:
             one, other = self.subjects
-            seen.append(Seen(one, self.compare(*traces), traces, other))
+            seen.append(Seen(one, self.compare(scenario, *traces), traces, other))
         return tuple(seen)
 
-    def compare(self, one: Trace, other: Trace) -> Checked:
+    def compare(self, scenario: Scenario, one: Trace, other: Trace) -> Checked:
         """Compare what the two targets recorded."""
-        return against.compare(one, other, self.changes, self.versions)
+        return against.compare(scenario, one, other, self.changes, self.versions)
 
 
 def open_bench(

@@ -5,7 +5,7 @@ No model has a say here.  Compared are exits, what KVM then hands to the guest, 
 record; interrupts come when they like and are left out.  A difference that a row of :mod:`harness.releases` explains
 is *carried*: for as long as both sides only keep their values it says nothing new.  What follows from a carried value
 cannot be told from what does not, so the comparison ends at the first other difference behind one, unless only
-registers are carried that nothing reads.  The same holds behind an intended fault that one run has and the other has
+registers are carried that nothing reads.  The same holds behind an intended exit that one run has and the other has
 not: host steps are done at exits.  The first difference that nothing explains ends it as well: from there on
 the two runs are no longer the same run.
 """
@@ -17,12 +17,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from harness import arch
+from harness.a64 import system_register
 from harness.check import Checked, Judged
 from harness.compare import Divergence
+from harness.contract import system_access
 from harness.exits import SMCCC_BY_FID, exit_class
+from harness.guest import code_of
 from harness.owed import is_mmio
 from harness.registers import NAMES
 from harness.releases import Changes, Intended, Spot, Value, release
+from harness.scenario import Scenario
+from harness.sysregs import BY_ENCODING, COUNTERS
 from harness.trace import ENTRY, EXIT, USER, Switch, Trace
 
 RELATION = "against"
@@ -54,6 +59,7 @@ _Records = list[tuple[int, Switch]]
 
 KIND_NAMES: Mapping[int, str] = {EXIT: "exit", ENTRY: "entry", USER: "user"}
 _RUNAWAY = "runaway"
+_MRS = 0xD53
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,12 @@ class _Carried:
     def holds(self, index: int, here: int, there: int) -> bool:
         return index in self.by_index and self.by_index[index][1:] == (here, there)
 
+    def copied(self, here: int, there: int) -> str:
+        """Why two values differ that are those of another register; empty if no register has this pair."""
+        found = (index for index, (_, *values) in self.by_index.items() if values == [here, there])
+        index = next(found, None)
+        return "" if index is None else f"a copy of {NAMES[index]}, which differs: {self.by_index[index][0]}"
+
     def reason(self) -> str:
         """Why a difference may be a consequence; empty if nothing that is carried is ever read."""
         read = (why for index, (why, _, _) in self.by_index.items() if NAMES[index] not in NEVER_READ)
@@ -94,13 +106,16 @@ class _Comparison:
 
     changes: Changes
     swapped: bool
+    code: Mapping[int, int]
     judged: list[Judged] = field(default_factory=list)
     unchecked: Counter[str] = field(default_factory=Counter)
     compared: int = 0
     carried: _Carried = field(default_factory=_Carried)
+    entry: Switch | None = None
     exits: _Pair = (None, None)
     faults: dict[int, _Pair] = field(default_factory=dict)
     label: str = "FIRST"
+    forged: bool = False
     call: str = ""
     going: bool = True
 
@@ -113,8 +128,9 @@ class _Comparison:
             _, b = right[j] if j < len(right) else (-1, None)
             if a is not None and a.kind == EXIT:
                 self._name(a)
-            alone = _fault_of_one(a, b)
-            if alone is not None and self._extra(at, left[i : i + 2], right[j : j + 2], alone):
+            nexts = left[i : i + 2], right[j : j + 2]
+            alone = next((side for side in _alone(a, b) if self._extra(at, *nexts, side)), None)
+            if alone is not None:
                 i, j = (i, j + 2) if alone else (i + 2, j)
                 continue
             self._pair(at, a, b)
@@ -134,26 +150,28 @@ class _Comparison:
 
     def _name(self, exit_: Switch) -> None:
         self.label = exit_class(exit_.code, exit_.esr)
-        self.call = _call(exit_) if self.label in ("HVC64", "SMC64") else ""
+        self.forged = exit_.exit_class != self.label
+        self.call = _call(exit_, self.label)
 
     def _extra(self, at: int, left: _Records, right: _Records, alone: int) -> bool:
-        """Whether a row explains that only one of the two had a fault here; ``alone``: which one, 0 or 1."""
+        """Whether a row explains that only one of the two had an exit here; ``alone``: which one, 0 or 1."""
         exit_, after = ((right if alone else left)[k][1] if len(right if alone else left) > k else None for k in (0, 1))
-        if exit_ is None or after is None or after.kind != ENTRY or _seen(after) != exit_.values:
+        if exit_ is None or after is None or after.kind != ENTRY:
             return False
-        page = _page(exit_)
-        assert page is not None
         a, b = (None, exit_) if alone else (exit_, None)
-        here, there = ("nothing" if s is None else f"fault at page {page:#x}" for s in (a, b))
-        label = self.label
+        named = self.label, self.call
         self._name(exit_)
-        known = self._explain(a, b, "run.fault", here, there)
+        page = _page(exit_)
+        what, shown = ("trap", self.call) if page is None else ("fault", f"fault at page {page:#x}")
+        here, there = ("nothing" if side is None else shown for side in (a, b))
+        known = self._explain(a, b, f"run.{what}", here, there)
         if known is None:
-            self.label = label
+            self.label, self.call = named
             return False
-        self._judge(at, a, b, "run.fault", here, there)
-        last = self.faults.get(page, (None, None))
-        self.faults[page] = (last[0], exit_) if alone else (exit_, last[1])
+        self._judge(at, a, b, f"run.{what}", here, there)
+        if page is not None:
+            last = self.faults.get(page, (None, None))
+            self.faults[page] = (last[0], exit_) if alone else (exit_, last[1])
         # The agent came back to do the host's next steps there, or it will do them later.
         self.carried.shifted = known.id
         self.going = True
@@ -179,8 +197,7 @@ class _Comparison:
                 self.unchecked[f"{RELATION}: {NEVER_COMPARED[name]}"] += 1
             elif self.carried.holds(index, here, there):
                 kept[index] = self.carried.by_index[index]
-            elif a.kind != EXIT and index < 4 and self.call in NEVER_THE_SAME:
-                why = f"{self.call} returns {NEVER_THE_SAME[self.call]}"
+            elif why := self._never_the_same(index, a, b) or self.carried.copied(here, there):
                 self.unchecked[f"{RELATION}: {why}"] += 1
                 kept[index] = why, here, there
             else:
@@ -188,6 +205,24 @@ class _Comparison:
                 if known is not None:
                     kept[index] = known.id, here, there
         self.carried = _Carried(kept, self.carried.shifted)
+        if a.kind == ENTRY:
+            self.entry = a
+
+    def _never_the_same(self, index: int, a: Switch, b: Switch) -> str:
+        """Say why a register holds what says nothing about KVM: a call's result, or what the guest read."""
+        if a.kind != EXIT:
+            if index < 4 and self.call in NEVER_THE_SAME:
+                return f"{self.call} returns {NEVER_THE_SAME[self.call]}"
+            trap = self.exits[0]
+            read = trap is not None and self.label == "SYS64" and system_access(trap.esr).rt == index
+            return _why_free(self.call) if read else ""
+        start = _seen(self.entry)[arch.PC] if self.entry is not None else 0
+        for address, word in self.code.items():
+            if start <= address < a.get("pc") and word >> 20 == _MRS and word & 31 == index:
+                row = BY_ENCODING.get(system_register(word))
+                if row is not None and (why := _why_free(row.name)):
+                    return why
+        return ""
 
     def _explain(self, a: Switch | None, b: Switch | None, what: str, here: Value, there: Value) -> Intended | None:
         event, _, register = what.partition(".")
@@ -206,7 +241,8 @@ class _Comparison:
             self.unchecked[f"{RELATION}: behind {reason}, which it may follow from"] += 1
         else:
             step = (a or b or _NOWHERE).step
-            found = Divergence(RELATION, what, here, there, self.label, at, step, self.call)
+            label = f"forged:{self.label}" if self.forged else self.label
+            found = Divergence(RELATION, what, here, there, label, at, step, self.call)
             self.judged.append(Judged(found, known))
         self.going = self.going and known is not None and not what.startswith("run.")
         return known
@@ -215,12 +251,12 @@ class _Comparison:
 _NOWHERE = Switch(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ())
 
 
-def compare(one: Trace, other: Trace, changes: Changes, versions: Versions) -> Checked:
+def compare(scenario: Scenario, one: Trace, other: Trace, changes: Changes, versions: Versions) -> Checked:
     """Compare two traces of one scenario; ``expected`` of a divergence is the first's value, ``observed`` the other's.
 
-    ``event`` indexes the first trace; ``helper`` names the SMCCC function, if it is about a call.
+    ``event`` indexes the first trace; ``helper`` names the SMCCC function or system register that it is about.
     """
-    walk = _Comparison(changes, versions.swapped)
+    walk = _Comparison(changes, versions.swapped, code_of(scenario))
     walk.walk(one, other)
     judged, unchecked = tuple(walk.judged), dict(walk.unchecked)
     return Checked("", 0, {}, {RELATION: walk.compared}, judged, unchecked, {}, ())
@@ -233,19 +269,26 @@ def _page(event: Switch) -> int | None:
     return (event.hpfar >> 4) << 12
 
 
-def _fault_of_one(a: Switch | None, b: Switch | None) -> int | None:
-    """Return 0 or 1 if only that one of two records can be a fault: the other is elsewhere, or there is none."""
-    if a is not None and b is not None and a.kind == b.kind == EXIT and (a.get("pc"), a.far) != (b.get("pc"), b.far):
-        faults = [_page(event) is not None and not is_mmio(event) for event in (a, b)]
-        # Of two faults, the one that comes first in the code is the one too many.
-        if faults[0] and (not faults[1] or a.get("pc") < b.get("pc")):
-            return 0
-        return 1 if faults[1] else None
-    return None
+def _alone(a: Switch | None, b: Switch | None) -> Iterator[int]:
+    """Yield 0 or 1, or both, if that one of two exits can be one too many: a fault, or a trapped register."""
+    if a is None or b is None or not a.kind == b.kind == EXIT or (a.get("pc"), a.far) == (b.get("pc"), b.far):
+        return
+    for side, exit_ in enumerate((a, b)):
+        if (_page(exit_) is not None and not is_mmio(exit_)) or exit_class(exit_.code, exit_.esr) == "SYS64":
+            yield side
 
 
-def _call(exit_: Switch) -> str:
-    function = SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF)
+def _why_free(register: str) -> str:
+    """Return why a system register may read as anything; empty if it may not."""
+    return f"{register} runs on" if register in COUNTERS else NEVER_COMPARED.get(register, "")
+
+
+def _call(exit_: Switch, label: str) -> str:
+    """Name the SMCCC function or the system register that a guest asks for; empty if it is none of those."""
+    if label == "SYS64":
+        row = system_access(exit_.esr).row
+        return "" if row is None else row.name
+    function = SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF) if label in ("HVC64", "SMC64") else None
     return "" if function is None else function.name
 
 

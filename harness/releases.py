@@ -32,9 +32,9 @@ VERDICT = "intended"
 class Spot:
     """Where two traces differ; of every pair the first belongs to the older release.
 
-    ``event`` is entry, exit, user or run; ``register`` what differs there; ``call`` the SMCCC function that the last
-    exit asked for, empty if it was none; ``exits`` are the exits before, ``faults`` the last ones on the same page,
-    ``events`` the records that differ (None: only the other release has one).
+    ``event`` is entry, exit, user or run; ``register`` what differs there; ``call`` the SMCCC function or the system
+    register that the last exit asked for, empty if it was none; ``exits`` are the exits before, ``faults`` the last
+    ones on the same page, ``events`` the records that differ (None: only the other release has one).
     """
 
     event: str
@@ -107,11 +107,52 @@ def _copied_page(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
     return after == (_LOAD, _TRANSLATION) and here == (_STORE, _PERMISSION) and not there[0]
 
 
+def _index(spot: Spot) -> int:
+    """Return the number of a general-purpose register, -1 of anything else."""
+    return int(spot.register[1:]) if re.fullmatch(r"x\d+", spot.register) else -1
+
+
+def _secure_call(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
+    asked, index = spot.exits[0], _index(spot)
+    if asked is None or asked.esr & 0xFFFF:
+        return False
+    if spot.register == "event":
+        return (old, new) == ("entry", "user") and spot.call in _ENDS
+    if not 0 <= index < 4:
+        return False
+    owed = contract.call_status(asked) if index == 0 else contract.call_result(asked, index)
+    refused = contract.NOT_SUPPORTED if index == 0 else asked.values[index]
+    return old == refused and (owed is None or new == owed or (isinstance(owed, frozenset) and new in owed))
+
+
+_ENDS = frozenset({"PSCI_SYSTEM_OFF", "PSCI_SYSTEM_RESET", "PSCI_SYSTEM_RESET2_32", "PSCI_SYSTEM_RESET2_64"})
+"""Calls that end in userspace (KVM API 5, KVM_EXIT_SYSTEM_EVENT)."""
+
+
+def _id_field(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
+    trap = spot.exits[0]
+    if trap is None or isinstance(old, str) or isinstance(new, str) or old ^ new & ~row.bits & MASK64 != old & row.bits:
+        return False
+    return _read_by(trap) == _index(spot) and (old & row.bits, new & row.bits) == row.values
+
+
+def _read_by(trap: Switch) -> int:
+    access = contract.system_access(trap.esr)
+    return access.rt if access.is_read else -1
+
+
+def _trapped(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
+    return (old, new) == ("nothing", spot.call)
+
+
 RULES: Mapping[str, tuple[Rule, str]] = MappingProxyType(
     {
         "values": (_values, "exactly the row's values, the older release's first"),
         "sign_extended": (_sign_extended, "the older value is the newer one, sign-extended from 32 to 64 bits"),
         "narrowed": (_narrowed, "the older value is the newer one, of which the older release keeps the row's bits"),
+        "secure_call": (_secure_call, "the older release refuses the SMC, the newer one answers as PSCI and SMCCC owe"),
+        "id_field": (_id_field, "what was read from an ID register: the row's values in the row's bits, else the same"),
+        "trapped": (_trapped, "the newer release traps an access that the older one lets through"),
         "copied_page": (
             _copied_page,
             "faults on a page that a store made the kernel copy: the older release keeps the copy mapped read-only",
@@ -187,11 +228,11 @@ def _row(row: Mapping[str, Any], where: str) -> Intended:
     if not re.fullmatch(r"\d+\.\d+(\.\d+)?", row["since"]):
         raise InputError(where, None, f"since {row['since']!r}: expected a release such as '6.13' or '6.12.50'")
     values = row.get("values", [])
-    if not isinstance(values, list) or len(values) != (2 if row["explains"] == "values" else 0):
-        raise InputError(where, None, "values: expected two with rule 'values', else none")
+    if not isinstance(values, list) or len(values) != (2 if row["explains"] in ("values", "id_field") else 0):
+        raise InputError(where, None, "values: expected two with the rules 'values' and 'id_field', else none")
     bits = _number(row["bits"], where, "bits") if "bits" in row else 0
-    if isinstance(bits, str) or bool(bits) != (row["explains"] == "narrowed"):
-        raise InputError(where, None, "bits: expected a number with rule 'narrowed', else none")
+    if isinstance(bits, str) or bool(bits) != (row["explains"] in ("narrowed", "id_field")):
+        raise InputError(where, None, "bits: expected a number with the rules 'narrowed' and 'id_field', else none")
     events, registers, classes, calls = (frozenset(expand(row.get(key, []))) for key in _LISTS)
     return Intended(
         row["id"],

@@ -178,6 +178,9 @@ SYSREGS: tuple[SysReg, ...] = (
     *(SysReg(r.name, r.encoding, *_ACCESS.get(r.name, (_S, _S, ""))) for r in STATE if r.encoding is not None),
     *_OTHERS,
 )
+COUNTERS: frozenset[str] = frozenset(r.name for r in SYSREGS if r.why is _TIMER and r.name != "cntfrq_el0")
+"""What reads another value each time."""
+
 BY_NAME: Mapping[str, SysReg] = MappingProxyType({r.name: r for r in SYSREGS})
 BY_ENCODING: Mapping[Encoding, SysReg] = MappingProxyType({r.encoding: r for r in SYSREGS})
 

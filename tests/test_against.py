@@ -13,11 +13,13 @@ from harness.errors import InputError
 from harness.exits import EXCEPTION_TRAP
 from harness.registers import INDEX
 from harness.releases import FILE, Changes, between, load_changes, release
+from harness.scenario import load
 from harness.trace import ENTRY, EXIT, Event, Switch, Trace
 from harness.tracefile import load_trace
 from harness.vm.config import PROJECT
 
 GOLDEN = Path(__file__).parent / "golden"
+SCENARIO = load(GOLDEN / "mixture.scn")
 TRACE = load_trace(GOLDEN / "mixture.trace.json")
 ROWS = load_changes(PROJECT / "corpus" / "known")
 OLD, NEW = "6.1.192-2", "6.12.117-1"
@@ -25,7 +27,7 @@ NOTHING = (0,) * len(INDEX)
 
 
 def differences(one: Trace, other: Trace, versions: Versions = Versions(OLD, OLD)) -> Checked:  # noqa: B008
-    return compare(one, other, between(ROWS, versions.one, versions.other), versions)
+    return compare(SCENARIO, one, other, between(ROWS, versions.one, versions.other), versions)
 
 
 def unexplained(checked: Checked) -> list[str]:
@@ -56,7 +58,8 @@ def places(kind: int) -> list[int]:
 
 def switch(kind: int, esr: int = 0, far: int = 0, **registers: int) -> Switch:
     code = EXCEPTION_TRAP if kind == EXIT else 0
-    event = Switch(kind, 0, code, 0, esr, far, far >> 12 << 4, 0, 0, 0, 0, 0, NOTHING)
+    event = Switch._make((0,) * len(Switch._fields))
+    event = event._replace(kind=kind, code=code, esr=esr, far=far, hpfar=far >> 12 << 4, values=NOTHING)
     return with_registers(event, **registers)
 
 

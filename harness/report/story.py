@@ -99,7 +99,7 @@ def tell(kept: Kept, cpu: Cpu, catalogue: Catalogue, changes: tuple[Intended, ..
     elif kept.other_trace is not None:
         versions = Versions(finding.subject.kernel_release, finding.other.kernel_release)
         meant = between(changes, versions.one, versions.other)
-        checked = compare(kept.trace, kept.other_trace, meant, versions)
+        checked = compare(kept.scenario, kept.trace, kept.other_trace, meant, versions)
     else:
         return plain
     divergence = first_of(checked, finding.signature)
