@@ -58,8 +58,9 @@ _Pair = tuple[Switch | None, Switch | None]
 _Records = list[tuple[int, Switch]]
 
 KIND_NAMES: Mapping[int, str] = {EXIT: "exit", ENTRY: "entry", USER: "user"}
-_RUNAWAY = "runaway"
+_RUNAWAY, _RUNS_ON = "runaway", "a guest that runs on by itself"
 _MRS = 0xD53
+_TRAPS = frozenset({"SYS64", "FP_ASIMD"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,10 @@ class _Comparison:
             if alone is not None:
                 i, j = (i, j + 2) if alone else (i + 2, j)
                 continue
+            why = _incomparable(a, b, one.status, other.status)
+            if why:
+                self.unchecked[f"{RELATION}: {why}"] += 1
+                return
             self._pair(at, a, b)
             if not self.going:
                 return
@@ -142,11 +147,12 @@ class _Comparison:
                 if (page := _page(a)) is not None:
                     self.faults[page] = a, b
             i, j = i + 1, j + 1
-        if one.status != other.status:
-            if _RUNAWAY in (one.status, other.status):
-                self.unchecked[f"{RELATION}: a guest that runs on by itself"] += 1
-            else:
-                self._judge(len(one.events) - 1, None, None, "run.status", one.status, other.status)
+        if one.status == other.status:
+            return
+        if _RUNAWAY in (one.status, other.status):
+            self.unchecked[f"{RELATION}: {_RUNS_ON}"] += 1
+        else:
+            self._judge(len(one.events) - 1, None, None, "run.status", one.status, other.status)
 
     def _name(self, exit_: Switch) -> None:
         self.label = exit_class(exit_.code, exit_.esr)
@@ -164,16 +170,19 @@ class _Comparison:
         page = _page(exit_)
         what, shown = ("trap", self.call) if page is None else ("fault", f"fault at page {page:#x}")
         here, there = ("nothing" if side is None else shown for side in (a, b))
-        known = self._explain(a, b, f"run.{what}", here, there)
-        if known is None:
+        known, lazy = self._explain(a, b, f"run.{what}", here, there), _lazy(exit_)
+        if known is None and not lazy:
             self.label, self.call = named
             return False
-        self._judge(at, a, b, f"run.{what}", here, there)
+        if known is not None:
+            self._judge(at, a, b, f"run.{what}", here, there)
+        else:
+            self.unchecked[f"{RELATION}: {lazy}"] += 1
         if page is not None:
             last = self.faults.get(page, (None, None))
             self.faults[page] = (last[0], exit_) if alone else (exit_, last[1])
         # The agent came back to do the host's next steps there, or it will do them later.
-        self.carried.shifted = known.id
+        self.carried.shifted = known.id if known is not None else lazy
         self.going = True
         return True
 
@@ -262,6 +271,15 @@ def compare(scenario: Scenario, one: Trace, other: Trace, changes: Changes, vers
     return Checked("", 0, {}, {RELATION: walk.compared}, judged, unchecked, {}, ())
 
 
+def _incomparable(a: Switch | None, b: Switch | None, *statuses: str) -> str:
+    """Say why two records have nothing to do with each other; empty if they may."""
+    if a is None or b is None:
+        return _RUNS_ON if _RUNAWAY in statuses else ""
+    # The forgery hits the next exit, whichever that is.
+    forged = [event.exit_class.startswith("forged:") if event.kind == EXIT else False for event in (a, b)]
+    return "only one of two exits is forged" if forged[0] != forged[1] else ""
+
+
 def _page(event: Switch) -> int | None:
     """Return the guest page of an abort, None of any other record."""
     if event.kind != EXIT or exit_class(event.code, event.esr) not in ("IABT_LOW", "DABT_LOW"):
@@ -274,8 +292,18 @@ def _alone(a: Switch | None, b: Switch | None) -> Iterator[int]:
     if a is None or b is None or not a.kind == b.kind == EXIT or (a.get("pc"), a.far) == (b.get("pc"), b.far):
         return
     for side, exit_ in enumerate((a, b)):
-        if (_page(exit_) is not None and not is_mmio(exit_)) or exit_class(exit_.code, exit_.esr) == "SYS64":
+        if (_page(exit_) is not None and not is_mmio(exit_)) or exit_class(exit_.code, exit_.esr) in _TRAPS:
             yield side
+
+
+def _lazy(exit_: Switch) -> str:
+    """Say why an exit may be there or not: KVM switches some state when it is first used, until the next interrupt."""
+    label = exit_class(exit_.code, exit_.esr)
+    if label == "FP_ASIMD":
+        return "vector registers trap when they are first used"
+    if label == "SYS64" and exit_.esr >> 20 & 3 == 2:
+        return "debug registers trap when they are first used"
+    return ""
 
 
 def _why_free(register: str) -> str:
