@@ -17,6 +17,7 @@ from fuzz.replay_cli import style_of
 from fuzz.report_cli import write_report
 from harness.errors import InputError
 from harness.report import crashview, formats, terminal
+from harness.report.reading import in_words
 from harness.report.story import Group, Story, groups, replay_command
 from harness.report.terminal import Style, printable
 from harness.report.traceview import trace_lines
@@ -117,6 +118,8 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
     kept, finding = story.kept, story.kept.finding
     subject = finding.subject
     yield style.paint("bold", f"{story.id}: {printable(story.title)}")
+    if words := in_words(finding):
+        yield f"  {printable(words)}"
     yield f"  seen on   {subject.target}, Linux {subject.kernel_release}, level {subject.level}"
     if finding.other is not None:
         yield f"  against   {finding.other.target}, Linux {finding.other.kernel_release}"

@@ -96,6 +96,8 @@ def test_it_tells_everything(html: str) -> None:
         "decisions seen both ways",
         "a replayed round begins with an exit",  # why a way was never taken
         "How the target was lost",
+        "How to read this",
+        "The model predicts",
         "All 35 registers of the CPU",
         "3 scenarios that ran before",
         "flaky, kept apart",
@@ -165,6 +167,22 @@ def test_a_real_browser_shows_it(html: str, tmp_path: Path, width: int) -> None:
     subprocess.run(argv, check=True, timeout=60, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     # An empty page of this size is below 10 kB.
     assert shot.stat().st_size > 40_000
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="the Debian package chromium is not installed")
+def test_a_phone_needs_no_scrolling_sideways(html: str, tmp_path: Path) -> None:
+    """Chromium has no windows below 500 pixels, so a frame stands in for the phone; all that can be unfolded is."""
+    report, phone = tmp_path / "r.html", tmp_path / "phone.html"
+    report.write_text(html.replace("<details>", "<details open>"))
+    script = "onload = () => {const b = document.querySelector('iframe').contentDocument.documentElement;"
+    script += "document.title = `${b.clientWidth} ${b.scrollWidth} ${b.scrollHeight}`}"
+    frame = f"<iframe src='{report.as_uri()}' style='border:0;width:390px;height:800px'></iframe>"
+    phone.write_text(f"<!DOCTYPE html><title>no</title><script>{script}</script>{frame}")
+    argv = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]
+    argv += [f"--user-data-dir={tmp_path / 'profile'}", phone.as_uri()]
+    dom = subprocess.run(argv, check=True, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    wide, needed, high = map(int, dom.stdout.partition("<title>")[2].partition("<")[0].split())
+    assert 300 < wide <= 390 and needed <= wide and high > 5000
 
 
 # ---- serve -------------------------------------------------------------------------------------------------------

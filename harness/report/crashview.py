@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 
 from harness.crash import ENDS, Again, Report
@@ -11,6 +12,7 @@ from harness.findings import Tries
 from harness.verdict import rate_text
 
 MIB = 1 << 20
+LINE = 100
 _GENERAL = re.compile(r"x\d+|sp|pc|cpsr|fpsr|fpcr")
 _VECTOR = re.compile(r"v\d+")
 GROUPS: tuple[str, ...] = ("general registers", "system registers", "vector registers")
@@ -45,28 +47,31 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def registers(report: Report) -> Mapping[str, tuple[tuple[str, str], ...]]:
-    """Return names and values of all registers, by group; vectors have 128 bits, the others 64 or 32."""
+    """Return names and values of all registers, by group, those of the system sorted.
+
+    Vectors have 128 bits, the others 64 or 32.
+    """
     found: dict[str, list[tuple[str, str]]] = {name: [] for name in GROUPS}
     for name, value in report.remains.registers.items():
         vector = _VECTOR.fullmatch(name) is not None
         group = GROUPS[0] if _GENERAL.fullmatch(name) else GROUPS[2 if vector else 1]
         found[group].append((name, f"{value:#0{34 if vector else 18}x}"))
+    found[GROUPS[1]].sort()
     return {group: tuple(rows) for group, rows in found.items() if rows}
 
 
-def register_lines(report: Report, columns: int = 3) -> Iterator[str]:
-    """Yield all registers as lines of text."""
+def register_lines(report: Report) -> Iterator[str]:
+    """Yield all registers as lines of text; those that are 0 by their names only."""
     for group, rows in registers(report).items():
+        set_ = [f"{name} {value}" for name, value in rows if int(value, 16)]
+        zero = [name for name, value in rows if not int(value, 16)]
+        wide = max(map(len, set_), default=0)
+        columns = max(1, LINE // (wide + 2))
         yield f"{group}:"
-        wide = 1 if group == GROUPS[2] else columns
-        for row in _rows(rows, wide):
-            yield "  " + "  ".join(f"{name:>16} {value}" for name, value in row)
-
-
-def _rows(rows: tuple[tuple[str, str], ...], size: int) -> Iterator[tuple[tuple[str, str], ...]]:
-    """Yield rows, so many at a time."""
-    for first in range(0, len(rows), size):
-        yield rows[first : first + size]
+        for first in range(0, len(set_), columns):
+            yield "  " + "  ".join(f"{cell:>{wide}}" for cell in set_[first : first + columns])
+        if zero:
+            yield from textwrap.wrap(f"0: {', '.join(zero)}", LINE, initial_indent="  ", subsequent_indent="     ")
 
 
 def text(title: str, report: Report, console: str) -> str:

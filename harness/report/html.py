@@ -8,13 +8,13 @@ from itertools import pairwise
 
 from harness.a64 import disassemble
 from harness.crash import EARLIER
-from harness.findings import signature_text
 from harness.layout import CODE
 from harness.report.book import Book, Branch, Run
 from harness.report.crashview import facts, register_lines
-from harness.report.markup import Content, Line, Markup, details, el, join, plot, put, table
-from harness.report.rounds import Row, Site
-from harness.report.story import Group, Story, groups, replay_command
+from harness.report.markup import Content, Line, Markup, details, el, join, plot, put, table, when
+from harness.report.reading import ABOUT, RELATIONS, VERDICTS, in_words
+from harness.report.rounds import Place, Row, Site
+from harness.report.story import Group, Story, cluster_name, groups, replay_command
 from harness.report.style import CSS
 from harness.report.terminal import bit_ranges, decisions, exit_text, outcome_text, shown
 from harness.report.traceview import trace_lines
@@ -47,7 +47,7 @@ def page(book: Book) -> str:
 
 
 def _header(book: Book) -> Markup:
-    made = f"made {book.made} by shadowfuzz {book.version}"
+    made = f"made {when(book.made)} by shadowfuzz {book.version}"
     return el("header", el("h1", "shadowfuzz: what real KVM does that it should not"), el("p", made, class_="dim"))
 
 
@@ -69,10 +69,20 @@ def _overview(book: Book, some: tuple[Group, ...]) -> Markup:
         el("h2", "Overview"),
         el("ul", *(el("li", el("b", f"{value:,.0f}"), label) for value, label in tiles), class_="tiles"),
         el("p", _first_look(some)),
+        details("How to read this", *_how_to_read()),
         *(_plots(run) for run in runs[-1:]),
         _runs(runs),
         id="overview",
     )
+
+
+def _how_to_read() -> Iterator[Markup]:
+    yield el("p", ABOUT)
+    relations = ((f"{name}.*", compares) for name, (compares, _) in RELATIONS.items())
+    yield table(("relation", "compares"), relations, "What a finding's name begins with", "facts")
+    verdicts = ((_badge(name), words) for name, words in VERDICTS.items())
+    yield table(("verdict", "means"), verdicts, "Verdicts", "facts")
+    yield el("p", "In tables of registers, before is the register at the exit, host what KVM and userspace left there.")
 
 
 def _first_look(some: tuple[Group, ...]) -> Content:
@@ -94,7 +104,7 @@ def _plots(run: Run) -> Markup:
         Line("Coverage", "features", tuple((s.second, s.coverage) for s in samples)),
         Line("Unexplained clusters", "clusters", tuple((s.second, s.clusters) for s in samples)),
     )
-    title = el("h3", f"Last run, {run.started}")
+    title = el("h3", f"Last run, {when(run.started)}")
     return put(
         title, el("div", *map(plot, lines), class_="plots") if len(samples) > 1 else el("p", "too short to plot")
     )
@@ -103,7 +113,7 @@ def _plots(run: Run) -> Markup:
 def _runs(runs: tuple[Run, ...]) -> Markup:
     rows = (
         (
-            r.started,
+            when(r.started),
             str(r.asked.get("target", "")),
             str(r.asked.get("kernel_release", "")),
             f"{r.number('seconds'):,.0f}",
@@ -158,20 +168,22 @@ def _findings(some: tuple[Group, ...]) -> Markup:
 def _finding(story: Story) -> Markup:
     kept, finding = story.kept, story.kept.finding
     subject = finding.subject
-    seen = f"{kept.count:,} times, first {finding.first_seen}, last {kept.last_seen}"
+    many = "once" if kept.count == 1 else f"{kept.count:,} times"
+    seen = f"{many}, first {when(finding.first_seen)}, last {when(kept.last_seen)}"
     kernels = " and ".join(s.kernel_release for s in (subject, finding.other) if s is not None)
-    what = put(signature_text(finding.signature), " on ", finding.where, f", Linux {kernels}")
+    what = put(cluster_name(finding), " on ", finding.where, f", Linux {kernels}")
     return el(
         "article",
         el("h3", _badge(story.verdict.name), " ", story.title),
         el("p", what, f", model level {subject.level}; seen {seen}.", class_="dim"),
+        *([el("p", in_words(finding))] if in_words(finding) else []),
         *_why(story),
         *_differences(story),
         *_pair(story),
         *_crash(story),
         *_scenario(story),
         el("h4", "How to reproduce"),
-        el("pre", f"{replay_command(kept, '', story.crash)}\n", tabindex="0"),
+        el("pre", f"{replay_command(kept, '', story.crash)}\n", tabindex="0", class_="command"),
         *_texts(story),
         *_trace(story),
         el("p", el("a", "back to the clusters", href="#clusters")),
@@ -247,7 +259,7 @@ def _site(site: Site) -> Markup:
     rows: list[tuple[Content, ...]] = []
     if place is not None:
         rows.append(
-            ("trap at", put(el("code", f"{place.address:#x}"), " ", el("code", place.instruction), " ", place.text))
+            ("trap at", put(el("code", f"{place.address:#x}"), " ", el("code", place.instruction), *_step_text(place)))
         )
         rows.append(("exit", exit_text(site.exit_class, site.syndrome)))
     if site.action is not None:
@@ -265,6 +277,10 @@ def _site(site: Site) -> Markup:
     where = "before the first entry" if place is None else f"at {site.where}, event {site.event}"
     facts = table(("", ""), rows, f"What happened {where}", "facts")
     return put(facts, _registers(site)) if site.rows else facts
+
+
+def _step_text(place: Place) -> tuple[Content, ...]:
+    return () if place.text == place.instruction else (" ", place.text)
 
 
 def _registers(site: Site) -> Markup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from html import escape
 
 from harness.report.terminal import printable
@@ -44,9 +45,12 @@ def join(parts: Iterable[Markup], between: str = "\n") -> Markup:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Content]], caption: str, class_: str = "") -> Markup:
-    """Return a table that scrolls by itself where the page is too narrow; ``caption`` is what it shows."""
+    """Return a table that scrolls by itself where the page is too narrow; ``caption`` is what it shows.
+
+    One of class ``stack`` has its cells one below the other there, each with the head of its column.
+    """
     head = el("tr", *(el("th", text, scope="col") for text in heads))
-    body = [el("tr", *(el("td", cell) for cell in row)) for row in rows]
+    body = [el("tr", *(el("td", cell, data_head=text) for text, cell in zip(heads, row, strict=True))) for row in rows]
     inner = el("table", el("caption", caption), el("thead", head), el("tbody", *body), class_=class_)
     return el("div", inner, class_="wide", tabindex="0", role="region", aria_label=caption)
 
@@ -54,6 +58,14 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Content]], caption: str,
 def details(title: Content, *contents: Content) -> Markup:
     """Return something to be unfolded."""
     return el("details", el("summary", title), *contents)
+
+
+def when(iso: str) -> str:
+    """Return a moment, ISO 8601, as people read it; what is none as it is."""
+    try:
+        return datetime.fromisoformat(iso).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return iso
 
 
 @dataclass(frozen=True, slots=True)

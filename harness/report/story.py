@@ -127,6 +127,13 @@ def _crash(kept: Kept) -> Story:
     return Story(replace(kept, texts=texts), Verdict("crash", why), None, None, None, report)
 
 
+def cluster_name(finding: Finding) -> str:
+    """Return what people call a finding's cluster."""
+    if finding.kind == "divergence":
+        return signature_text(finding.signature)
+    return f"{finding.kind}: {', '.join(finding.signature)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Findings of one kind and signature: one cluster, whatever target, kernel and level they were seen on."""
@@ -138,9 +145,7 @@ class Group:
     @property
     def name(self) -> str:
         """The cluster as people write it."""
-        if self.kind == "divergence":
-            return signature_text(self.signature)
-        return f"{self.kind}: {', '.join(self.signature)}"
+        return cluster_name(self.stories[0].kept.finding)
 
     @property
     def count(self) -> int:

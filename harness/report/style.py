@@ -8,7 +8,8 @@ CSS = """
 --bad:#ff8a80;--warn:#e3b341;--ok:#56d364;--link:#79b8ff;--hit:#67201b}}
 *{box-sizing:border-box}
 html{scroll-padding-top:3.2rem;-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-serif}
+body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-serif;
+font-variant-ligatures:none}
 main{max-width:72rem;margin:0 auto;padding:0 1rem 4rem}
 header,section{margin:1.5rem 0}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.3rem;border-bottom:1px solid var(--line);padding-bottom:.2rem}
@@ -40,9 +41,12 @@ figure{margin:0}svg{width:100%;height:auto;max-width:30rem}
 svg text{font-size:11px;fill:var(--dim)}.axis{stroke:var(--line)}.line{fill:none;stroke:var(--link);stroke-width:2}
 details{margin:.5rem 0}summary{cursor:pointer;padding:.2rem 0}
 .finding{border-top:2px solid var(--line);padding-top:.4rem}
-@media (max-width:44rem){.stack thead{display:none}.stack tr{display:block;border-bottom:1px solid var(--line);
-padding:.4rem 0}.stack td{display:block;border:0;padding:.05rem 0;overflow-wrap:anywhere}}
+.command{white-space:pre-wrap;overflow-wrap:anywhere}
+@media (max-width:44rem){nav{font-size:.85rem;padding:.4rem .8rem}nav a{margin-right:.6rem}
+.stack thead{display:none}.stack tr{display:block;border-bottom:1px solid var(--line);padding:.4rem 0}
+.stack td{display:block;border:0;padding:.05rem 0;overflow-wrap:anywhere}.stack td:empty{display:none}
+.stack td::before{content:attr(data-head) ": ";color:var(--dim);font-family:system-ui,sans-serif}}
 @media print{nav{display:none}body{font-size:11px}.finding{break-before:page}a{color:inherit}
 .wide,pre{overflow:visible}pre{white-space:pre-wrap}
-details>*{display:block}}
+details>*{display:block}details::details-content{content-visibility:visible}}
 """

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How to read a report, for somebody who has nothing else: relations, verdicts, a finding in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from harness.findings import Finding
+
+ABOUT = (
+    "shadowfuzz runs small guests on real KVM and records the registers at every exit of the guest to KVM and every "
+    "entry back into it. Each record is compared with the architecture and with a model of SeKVM's verified layer. "
+    "What differs, and what nothing on record explains, is a finding."
+)
+
+RELATIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        # Relation: what it compares, and a sentence about one divergence.
+        "host": (
+            "what the guest has after an entry, with what the architecture, PSCI, SMCCC and KVM's API owe it",
+            "After an exit of class {exit} the guest's {register} is {observed}. "
+            "The architecture, PSCI, SMCCC or KVM's API owes it {expected}.",
+        ),
+        "restore": (
+            "what the guest has after an entry, with what the model of the verified layer predicts",
+            "After an exit of class {exit} the guest's {register} is {observed}. "
+            "The model predicts {expected}{helper}.",
+        ),
+        "switch": (
+            "what an exit finds, with what KVM loaded at the entry before; no model is asked",
+            "At an exit of class {exit} {register} is {observed}. "
+            "What KVM had loaded at the entry leads to {expected}.",
+        ),
+        "save": (
+            "what KVM does between an exit and the next entry, with what the model decides there",
+            "At an exit of class {exit} KVM's {register} is {observed}. The model decides {expected}{helper}.",
+        ),
+    }
+)
+
+VERDICTS: Mapping[str, str] = MappingProxyType(
+    {
+        "kvm": "KVM does what the architecture, PSCI, SMCCC or its own interface forbids.",
+        "model": "A level of the proof is wrong about KVM, or about the deployed code.",
+        "abstraction": "The model speaks of less than KVM does; explained to the bit, and no finding.",
+        "emulator": "QEMU's doing: it goes away with another version or CPU model.",
+        "unexplained": "Nothing on record explains it: somebody has to look.",
+        "flaky": "It did not come back often enough when the same scenario was run again.",
+        "crash": "The target was lost: a panic, a hang, or QEMU itself died.",
+        "internal": "shadowfuzz itself failed; the finding has the traceback.",
+    }
+)
+
+
+def in_words(finding: Finding) -> str:
+    """Return a divergence as a sentence, empty if there is none or of a relation without one."""
+    if not finding.divergences or finding.other is not None:
+        return ""
+    first = finding.divergences[0]
+    words = RELATIONS.get(first.relation, ("", ""))[1]
+    return words.format(
+        exit=first.exit_class,
+        register=first.register,
+        observed=first.observed,
+        expected=first.expected,
+        helper=f" ({first.helper})" if first.helper else "",
+    )
