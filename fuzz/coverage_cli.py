@@ -14,9 +14,11 @@ from fuzz.arguments import add_subject
 from fuzz.corpus import read_corpus
 from fuzz.survey import Watched, open_watched, possible_decisions, survey
 from harness.errors import InputError
-from harness.reach import decisions, functions, handlers, matrix
+from harness.reach import decisions, files, functions, handlers, matrix
 from harness.report.reached import ReachReport, page, text, to_json
 from harness.vm.config import PROJECT, Mode, load_config
+from harness.vm.elf import LineRow, read_lines
+from harness.vm.symbols import LOAD_OFFSET
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -34,7 +36,8 @@ examples:
   shadowfuzz coverage --functions a.scn          each function that one scenario reaches
   shadowfuzz coverage --html coverage.html       one page, with the matrix of decisions and functions
 
-A kernel image has symbols but no debug information: what is shown are functions and instructions, not lines.
+A kernel image has symbols but no debug information: what is shown are functions and instructions.  With --vmlinux and
+the vmlinux of Debian's package linux-image-RELEASE-dbg (260 MB), also source files and lines.
 
 exit status: 0 all scenarios ran, 2 bad usage or input, 3 a machine was lost, or something is missing here
 """
@@ -58,6 +61,9 @@ def add_parser(subparsers: Subparsers) -> None:
         default=2,
         metavar="N",
         help="run each N times; what all runs reach counts (default: 2)",
+    )
+    parser.add_argument(
+        "--vmlinux", type=Path, metavar="FILE", help="the kernel with debug information: show lines, too"
     )
     parser.add_argument("--functions", action="store_true", help="list every function that was reached")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -99,6 +105,7 @@ def measure(args: argparse.Namespace, progress: Callable[[str], None]) -> ReachR
         named = [(str(path), scenario) for path, scenario in corpus.scenarios]
         found = survey(watched, named, repeat=args.repeat, progress=progress)
     covered, text_of_kvm = found.covered, watched.coverage.text
+    rows = _lines(args.vmlinux, watched, progress)
     return ReachReport(
         subject=subject_of(watched),
         scenarios=len(covered),
@@ -109,7 +116,16 @@ def measure(args: argparse.Namespace, progress: Callable[[str], None]) -> ReachR
         handlers=handlers(text_of_kvm, covered, vhe=load_config(args.target).mode is Mode.VHE),
         decisions=decisions(possible_decisions(args.level), covered),
         matrix=matrix(text_of_kvm, covered),
+        files=files(rows, covered, found.sizes),
     )
+
+
+def _lines(vmlinux: Path | None, watched: Watched, progress: Callable[[str], None]) -> tuple[LineRow, ...]:
+    if vmlinux is None:
+        return ()
+    progress(f"reading line numbers from {vmlinux}")
+    ranges = [(begin - LOAD_OFFSET, end - LOAD_OFFSET) for begin, end in watched.coverage.text.ranges]
+    return read_lines(vmlinux, watched.kernel, ranges)
 
 
 def subject_of(watched: Watched) -> dict[str, str]:

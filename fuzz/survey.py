@@ -29,9 +29,10 @@ PATHS = PROJECT / "corpus" / "lemmas" / "paths.json"
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A target that runs scenarios, and the plugin that watches it; a context manager by its ``lab``."""
+    """A target that runs scenarios (``lab`` is the context manager), its image, and the plugin that watches it."""
 
     lab: Lab
+    kernel: Path
     coverage: Coverage
     plugin: Plugin
 
@@ -58,7 +59,8 @@ def open_watched(target: str, level: str, kernel: Path | None, progress: Callabl
     coverage = prepare_coverage(prepared, progress=progress)
     plugin = coverage.plugin()
     subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, level)
-    return Watched(Lab(lambda: boot(config, prepared, plugin=plugin), subject, cpu, catalogue), coverage, plugin)
+    lab = Lab(lambda: boot(config, prepared, plugin=plugin), subject, cpu, catalogue)
+    return Watched(lab, prepared.kernel, coverage, plugin)
 
 
 def survey(

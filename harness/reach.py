@@ -10,6 +10,8 @@ from fnmatch import fnmatchcase
 
 from harness.handlers import HANDLERS, NEVER_ENTERED, NEVER_TAKEN, Handler, Reason, reason
 from harness.vm.edges import Edge
+from harness.vm.elf import LineRow
+from harness.vm.symbols import LOAD_OFFSET
 from harness.vm.text import EL2, Function, KvmText
 
 INSTRUCTION = 4
@@ -94,6 +96,34 @@ def functions(text: KvmText, covered: Sequence[Covered], sizes: Mapping[int, int
         )
         for f in text.functions
     )
+
+
+@dataclass(frozen=True, slots=True)
+class FileReach:
+    """A source file of KVM: its lines that have code, and those of them that were executed."""
+
+    file: str
+    reached: frozenset[int]
+    of: frozenset[int]
+
+
+KVM_FILES = ("arch/arm64/kvm/", "virt/kvm/")
+
+
+def files(rows: Iterable[LineRow], covered: Sequence[Covered], sizes: Mapping[int, int]) -> tuple[FileReach, ...]:
+    """Return KVM's source files by name; ``rows`` are their lines, as offsets from the image's first byte."""
+    executed: set[int] = set()
+    for block in blocks_of(edge for one in covered for edge in one.edges):
+        begin = block - LOAD_OFFSET
+        executed.update(range(begin, begin + sizes.get(block, INSTRUCTION), INSTRUCTION))
+    lines: dict[str, tuple[set[int], set[int]]] = {}
+    for row in rows:
+        if row.file.startswith(KVM_FILES) and row.line:  # 0: the compiler's own
+            reached, every = lines.setdefault(row.file, (set(), set()))
+            every.add(row.line)
+            if any(address in executed for address in range(row.begin, row.end, INSTRUCTION)):
+                reached.add(row.line)
+    return tuple(FileReach(name, frozenset(r), frozenset(e)) for name, (r, e) in sorted(lines.items()))
 
 
 def _functions_in(text: KvmText, covered: Covered) -> frozenset[int]:

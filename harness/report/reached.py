@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.handlers import Reason
-from harness.reach import Decision, DecisionReach, FunctionReach, HandlerReach, Matrix, decision_text
+from harness.reach import Decision, DecisionReach, FileReach, FunctionReach, HandlerReach, Matrix, decision_text
 from harness.report.markup import Content, Markup, details, el, join, put, table
 from harness.report.style import CSS
 from harness.vm.text import EL1, EL2, GENERIC
@@ -19,7 +19,10 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 @dataclass(frozen=True, slots=True)
 class ReachReport:
-    """All that is shown; ``subject`` says what was run: target, kernel, level."""
+    """All that is shown.
+
+    ``subject`` says what was run: target, kernel, level; ``files`` are empty without debug information.
+    """
 
     subject: Mapping[str, str]
     scenarios: int
@@ -30,6 +33,7 @@ class ReachReport:
     handlers: tuple[HandlerReach, ...]
     decisions: tuple[DecisionReach, ...]
     matrix: Matrix
+    files: tuple[FileReach, ...] = ()
 
     def reached(self, part: str) -> tuple[FunctionReach, ...]:
         """The functions of a part that were executed, those with the most instructions first."""
@@ -75,6 +79,7 @@ def to_json(report: ReachReport) -> dict[str, object]:
             {"name": decision_text(row.decision), "scenarios": row.scenarios, **_why(row.why)}
             for row in report.decisions
         ],
+        "files": [{"file": row.file, "lines": sorted(row.reached), "lines_of": len(row.of)} for row in report.files],
         "matrix": [
             {"function": names[begin], "decisions": {decision_text(d): n for d, n in sorted(row.items())}}
             for begin, row in sorted(report.matrix.items())
@@ -117,6 +122,9 @@ def text(report: ReachReport, *, every_function: bool = False) -> str:
                 f"{row.instructions:6} {row.of:6} {row.scenarios:5}  {row.function.name}"
                 for row in report.reached(part)
             ]
+    if report.files:
+        lines += ["", "source files: lines reached, of all that have code"]
+        lines += [f"{len(row.reached):6} {len(row.of):6}  {row.file}" for row in report.files if row.reached]
     entered = [row for row in report.handlers if row.scenarios]
     lines += ["", f"exit handlers: {len(entered)} of {len(report.handlers)} entered, by so many scenarios"]
     lines += [f"{row.scenarios:6}  {row.function}  ({row.handler.classes})" for row in entered]
@@ -156,6 +164,7 @@ def page(report: ReachReport) -> str:
         _handlers(report.handlers),
         _decisions(report.decisions),
         _matrix(report),
+        *([_files(report.files)] if report.files else []),
         *(_functions(report, part) for part in PARTS),
     )
     return "<!DOCTYPE html>\n" + el("html", el("head", head), el("body", body), lang="en") + "\n"
@@ -213,6 +222,23 @@ def _matrix_rows(
     for begin, row in some.items():
         counts = matrix.get(begin, {})
         yield (row.function.name, *(counts.get(decision, 0) or "" for decision in columns))
+
+
+def _files(rows: Sequence[FileReach]) -> Markup:
+    cells = [(row.file, len(row.reached), len(row.of), spans(row.reached)) for row in rows if row.reached]
+    heads = ("file", "lines reached", "of", "which")
+    return el("section", el("h2", "Source files"), table(heads, cells, "Lines that have code, by file", "facts"))
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """Return numbers as text, runs of them as ``3-5``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
 
 
 def _functions(report: ReachReport, part: str) -> Markup:

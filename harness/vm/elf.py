@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Struct layouts from a module's DWARF; the only user of pyelftools."""
+"""Struct layouts and line numbers from DWARF; the only user of pyelftools."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from elftools.common.exceptions import ELFError
 from elftools.dwarf.die import DIE
 from elftools.elf.elffile import ELFFile
 
 from harness import registers
-from harness.errors import SetupError
+from harness.errors import InputError, SetupError
 from harness.registers import Group
 from harness.trace import ContextLayout
 
@@ -115,3 +119,75 @@ def why_not_static_arm64(path: Path) -> str:
     except (OSError, ValueError) as error:
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
     return ""
+
+
+@dataclass(frozen=True, slots=True)
+class LineRow:
+    """Instructions of a source line: their addresses, the file as the kernel's tree has it, the line's number."""
+
+    begin: int
+    end: int
+    file: str
+    line: int
+
+
+def read_lines(vmlinux: Path, image: Path, ranges: Sequence[tuple[int, int]]) -> tuple[LineRow, ...]:
+    """Return the lines of code in ranges of an ``Image``, from a ``vmlinux`` with debug information.
+
+    Ranges and rows are offsets from the first byte of the image.  InputError: it has none, or is of another kernel.
+    """
+    try:
+        with vmlinux.open("rb") as stream:
+            elf = ELFFile(stream)
+            head = elf.get_section_by_name(".head.text")
+            if head is None or not elf.has_dwarf_info():
+                raise InputError(str(vmlinux), None, "expected a kernel with debug information, a vmlinux")
+            base = head["sh_addr"]
+            if not _same_code(elf, base, image, ranges[0]):
+                raise InputError(str(vmlinux), None, f"is of another kernel than {image}")
+            return tuple(_lines_in(elf, base, ranges))
+    except (OSError, ELFError) as error:
+        raise InputError(str(vmlinux), None, f"cannot be read: {error}") from error
+
+
+def _same_code(elf: ELFFile, base: int, image: Path, part: tuple[int, int]) -> bool:
+    """Tell whether a part of an image (which objcopy makes of a vmlinux) has the same bytes in both."""
+    begin, end = part
+    for section in elf.iter_sections():
+        at = begin + base - section["sh_addr"]
+        if at >= 0 and at + end - begin <= section["sh_size"] and section["sh_type"] == "SHT_PROGBITS":
+            with image.open("rb") as stream:
+                stream.seek(begin)
+                return bool(stream.read(end - begin) == section.data()[at : at + end - begin])
+    return False
+
+
+def _lines_in(elf: ELFFile, base: int, ranges: Sequence[tuple[int, int]]) -> Iterator[LineRow]:
+    dwarf = elf.get_dwarf_info()
+    where = dwarf.get_aranges()
+    units: set[int] = set()
+    for entry in () if where is None else where.entries:
+        first, last = entry.begin_addr - base, entry.begin_addr + entry.length - base
+        if any(first < end and last > begin for begin, end in ranges):
+            units.add(entry.info_offset)
+    for unit in sorted(units):
+        program = dwarf.line_program_for_CU(dwarf.get_CU_at(unit))
+        if program is None:
+            continue
+        before = None
+        for state in (entry.state for entry in program.get_entries() if entry.state is not None):
+            if before is not None and before.address < state.address:
+                begin, end = before.address - base, state.address - base
+                if any(low <= begin < high for low, high in ranges):
+                    yield LineRow(begin, end, _file_name(program.header, before.file), before.line)
+            before = None if state.end_sequence else state
+
+
+def _file_name(header: Any, number: int) -> str:
+    """Return a path in the kernel's tree: DWARF 5, 6.2.4, counts files and directories from 0, older ones from 1."""
+    first = 0 if header["version"] >= 5 else 1
+    entry = header["file_entry"][number - first]
+    directory = header["include_directory"][entry.dir_index - first].decode() if entry.dir_index >= first else ""
+    path = posixpath.normpath(f"{directory}/{entry.name.decode()}")
+    found = re.search(r"(?:^|/)((?:arch|virt|include)/.*)", path)
+    return path if found is None else found[1]
