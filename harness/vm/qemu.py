@@ -28,6 +28,7 @@ from harness.crash import Remains
 from harness.errors import SetupError, VmLost
 from harness.vm.edges import Plugin
 from harness.vm.emulator import QEMU
+from harness.vm.template import MAILBOX, RAM, STATE, Template, copy_with_holes
 
 RAM_BASE = 0x4000_0000
 """Where ``-M virt`` has its RAM (QEMU hw/arm/virt.c, base_memmap)."""
@@ -37,6 +38,8 @@ STATUS_SECONDS = 0.05
 """How often QEMU is asked whether its machine still runs, while somebody waits for it."""
 STATUS_PATIENCE = 5.0
 """A QEMU that does not answer within so many seconds hangs."""
+MIGRATION_SECONDS = 10.0
+"""How long saving or loading a machine's devices may take (measured: 20 ms)."""
 REAP_SECONDS = 1.0
 """How long a QEMU whose connection broke may take to end."""
 ENDED: Mapping[str, str] = MappingProxyType(
@@ -80,8 +83,24 @@ class Machine:
         return RAM_BASE + self.linux_mib * MIB
 
 
-def command_line(machine: Machine, *, ram: int, console: int, qmp: int, plugin: Plugin | None = None) -> list[str]:
-    """Return QEMU's argv; ``ram``, ``console`` and ``qmp`` are file descriptors that it inherits."""
+@dataclass(frozen=True, slots=True)
+class Files:
+    """File descriptors that QEMU inherits; ``state``, if there is one, is what a clone starts from."""
+
+    ram: int
+    mailbox: int
+    console: int
+    qmp: int
+    state: int | None = None
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """All of them."""
+        return (self.ram, self.mailbox, self.console, self.qmp, *(() if self.state is None else (self.state,)))
+
+
+def command_line(machine: Machine, files: Files, plugin: Plugin | None = None) -> list[str]:
+    """Return QEMU's argv."""
     watch = [] if plugin is None else ["-plugin", f"{plugin.library},map=/proc/self/fd/{plugin.map.fd}"]
     kernel_args = (
         # nokaslr: addresses in reports mean something.  Every oops is a panic, every panic a reset at once, and with
@@ -89,30 +108,40 @@ def command_line(machine: Machine, *, ram: int, console: int, qmp: int, plugin: 
         f"console=ttyAMA0 loglevel=4 nokaslr oops=panic panic=-1 mem={machine.linux_mib}M "
         f"SF_BASE={machine.mailbox_base:#x} SF_SIZE={machine.shared_mib * MIB:#x} {machine.cmdline}"
     )
-    memory = f"memory-backend-file,id=ram,size={machine.memory_mib}M,share=on,mem-path=/proc/self/fd/{ram}"
+    clone = files.state is not None
     return [
         # QEMU dies with the thread that started it, whatever kills that.
         *("setpriv", "--pdeathsig", "KILL", "--"),
         *machine.qemu,
-        *("-M", f"{machine.machine},memory-backend=ram"),
+        *("-M", machine.machine),
         *("-cpu", machine.cpu, "-smp", "1", "-m", f"{machine.memory_mib}M"),
-        *("-object", memory),
+        # Two blocks, one behind the other: a clone shares a template's RAM until it writes to it, but has a mailbox of
+        # its own.
+        *_memory("ram", machine.linux_mib, files.ram, "off" if clone else "on"),
+        *_memory("mailbox", machine.shared_mib, files.mailbox, "on"),
         # Without -nodefaults QEMU wants a network ROM; the target has no network at all.
         *("-nodefaults", "-nic", "none", "-display", "none", "-no-reboot", "-no-shutdown"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        *("-chardev", f"file,id=console,path=/proc/self/fd/{console}", "-serial", "chardev:console"),
-        *("-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"),
+        *("-chardev", f"file,id=console,path=/proc/self/fd/{files.console}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=qmp,fd={files.qmp}", "-mon", "chardev=qmp,mode=control"),
         *("-kernel", str(machine.kernel), "-initrd", str(machine.initrd)),
         *("-append", kernel_args),
         *watch,
+        *(("-incoming", "defer") if clone else ()),
     ]
+
+
+def _memory(name: str, mib: int, file: int, share: str) -> tuple[str, ...]:
+    backend = f"memory-backend-file,id={name},size={mib}M,share={share},mem-path=/proc/self/fd/{file}"
+    return ("-object", backend, "-numa", f"node,memdev={name}")
 
 
 class Qemu:
     """A running machine.
 
-    Entering boots it and waits for the agent; leaving kills it.  VmLost: QEMU or the kernel in it died, or did not
-    answer in time; it carries the end of the console, and what ``post_mortem`` takes from the machine before its end.
+    Entering boots it and waits for the agent, or with ``template`` goes on where that one was saved; leaving kills it.
+    VmLost: QEMU or the kernel in it died, or did not answer in time; it carries the end of the console, and what
+    ``post_mortem`` takes from the machine before its end.
     """
 
     def __init__(
@@ -122,8 +151,10 @@ class Qemu:
         boot_timeout: float = 60.0,
         post_mortem: Callable[[Qemu], Remains] | None = None,
         plugin: Plugin | None = None,
+        template: Template | None = None,
     ) -> None:
         self.machine = machine
+        self.template = template
         self.plugin = plugin
         self._boot_timeout = boot_timeout
         self._post_mortem = post_mortem
@@ -133,6 +164,7 @@ class Qemu:
         self._client.logger.setLevel(logging.CRITICAL)  # what goes wrong is ours to tell
         self._process: subprocess.Popen[bytes] | None = None
         self._console = -1
+        self._memory: tuple[int, ...] = ()
         self.mailbox: mmap.mmap | None = None
 
     def __enter__(self) -> Self:
@@ -148,13 +180,16 @@ class Qemu:
         self.close()
 
     def _start(self) -> None:
-        ram = os.memfd_create("shadowfuzz-ram")
         self._console = os.memfd_create("shadowfuzz-console")
         ours, theirs = socket.socketpair()
+        state: int | None = None
         try:
-            os.ftruncate(ram, self.machine.memory_mib * MIB)
-            argv = command_line(self.machine, ram=ram, console=self._console, qmp=theirs.fileno(), plugin=self.plugin)
-            handed = [ram, self._console, theirs.fileno()]
+            ram, mailbox = self._open_memory()
+            if self.template is not None:
+                state = os.open(self.template.state, os.O_RDONLY | os.O_CLOEXEC)
+            files = Files(ram, mailbox, self._console, theirs.fileno(), state)
+            argv = command_line(self.machine, files, self.plugin)
+            handed = list(files.all)
             if self.plugin is not None:
                 self.plugin.map.attach(os.fstat(ram).st_ino)
                 handed.append(self.plugin.map.fd)
@@ -166,19 +201,79 @@ class Qemu:
                 stderr=self._console,
                 start_new_session=True,  # Ctrl-C is for the fuzzer; it ends its QEMUs in order
             )
-            size = self.machine.shared_mib * MIB
-            self.mailbox = mmap.mmap(ram, size, offset=self.machine.memory_mib * MIB - size)
+            self.mailbox = mmap.mmap(mailbox, self.machine.shared_mib * MIB)
         except FileNotFoundError as error:
             raise SetupError(f"{error.filename} is not installed; `make setup` installs it") from error
         except OSError as error:
             raise SetupError(f"{self.machine.name}: cannot start QEMU: {error.strerror}") from error
         finally:
             theirs.close()
-            os.close(ram)
+            if state is not None:
+                os.close(state)  # QEMU's copy has the same number
         try:
             self._run(self._client.connect(ours), 10.0)
         except (QMPError, EOFError, OSError) as error:
             raise self.lost(f"QEMU refused to start: {error}") from error
+        if state is not None:
+            self._load(state)
+
+    def _open_memory(self) -> tuple[int, int]:
+        """Return the files of RAM and mailbox: empty ones, or a template's RAM and a copy of its mailbox."""
+        mailbox = os.memfd_create("shadowfuzz-mailbox")
+        self._memory = (mailbox,)
+        if self.template is None:
+            ram = os.memfd_create("shadowfuzz-ram")
+            os.ftruncate(ram, self.machine.linux_mib * MIB)
+            os.ftruncate(mailbox, self.machine.shared_mib * MIB)
+        else:
+            # QEMU wants to be able to write, but never does: it maps the file privately.
+            ram = os.open(self.template.ram, os.O_RDWR | os.O_CLOEXEC)
+            saved = os.open(self.template.mailbox, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                copy_with_holes(saved, mailbox)
+            finally:
+                os.close(saved)
+        self._memory = (ram, mailbox)
+        return ram, mailbox
+
+    def _load(self, state: int) -> None:
+        """Take the state of a template, and run on."""
+        self._ignore_shared()
+        self.execute("migrate-incoming", {"uri": f"fd:{state}"})
+        self._await_migration()
+        self.cont()
+
+    def save(self, directory: Path) -> None:
+        """Stop the machine and write a template's files; it is not to be used afterwards.  OSError: no room.
+
+        Nobody must have given it a scenario: its clones would have the numbers of their requests wrong.
+        """
+        self.stop()
+        for source, name in zip(self._memory, (RAM, MAILBOX), strict=True):
+            with (directory / name).open("wb") as file:
+                copy_with_holes(source, file.fileno())
+        self._ignore_shared()
+        with (directory / STATE).open("wb") as file:
+            self._client.send_fd_scm(file.fileno())
+            self.execute("getfd", {"fdname": "state"})
+            self.execute("migrate", {"uri": "fd:state"})
+            self._await_migration()
+
+    def _ignore_shared(self) -> None:
+        # Memory is not in the stream: RAM is in a file, the mailbox is each machine's own.
+        capability: list[object] = [{"capability": "x-ignore-shared", "state": True}]
+        self.execute("migrate-set-capabilities", {"capabilities": capability})
+
+    def _await_migration(self) -> None:
+        deadline = time.monotonic() + MIGRATION_SECONDS
+        while True:
+            answer = self.execute("query-migrate")
+            status = str(answer.get("status", "")) if isinstance(answer, dict) else ""
+            if status == "completed":
+                return
+            if status in ("failed", "cancelled") or time.monotonic() > deadline:
+                raise self.lost(f"the state was not moved: {status or 'nothing happened'}")
+            time.sleep(0.002)
 
     def _run(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
         try:
@@ -269,3 +364,6 @@ class Qemu:
         if self._console >= 0:
             os.close(self._console)
             self._console = -1
+        for file in self._memory:
+            os.close(file)
+        self._memory = ()

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Machines as copy-on-write clones of a template, which is booted and saved once for each thing that is booted.
+
+Measured on two quiet cores: a cold boot takes 1.1 to 1.9 s, a clone 0.1 s; a template is 60 MB on disk.  All clones are
+in the very state in which the template was saved: what depends on how a kernel came up is the same in all of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import SetupError, VmLost
+from harness.vm.cache import Cache, hash_inputs
+from harness.vm.process import Progress, quiet, require_tool
+from harness.vm.qemu import Files, Machine, Qemu, command_line
+from harness.vm.template import STATE, Template
+
+KIND = "template"
+RECIPE = "1"
+"""Part of the key: to be raised when a template is saved or loaded in another way."""
+KEPT = 12
+"""So many templates stay; of more, those that were not used for the longest time go."""
+ROOM = 256 << 20
+"""Bytes for one template (measured: 60 to 80 MB)."""
+NO_FILES = Files(0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Clones:
+    """Where templates are kept; ``progress`` takes a line about what is made, and about what cannot be."""
+
+    cache: Cache
+    progress: Progress = quiet
+
+    def template(self, machine: Machine, image: str) -> Template | None:
+        """Return the template of a machine, made if need be; ``image`` is the hash of the kernel's image.
+
+        None: it cannot be made, which is said; the machine then has to be booted.
+        """
+        key = template_key(machine, image)
+        try:
+            entry = self.cache.get(KIND, key, lambda work: self._make(machine, work), self.progress, ROOM)
+        except (SetupError, VmLost) as error:
+            self.progress(f"{machine.name}: no template, so it is booted in full: {error}")
+            return None
+        with suppress(OSError):  # the time of the last use
+            (entry.path / STATE).touch()
+        self._retire(entry.path)
+        return Template(entry.path)
+
+    def discard(self, template: Template) -> None:
+        """Remove a template that does not start; machines that run from it keep its files."""
+        shutil.rmtree(template.path, ignore_errors=True)
+
+    def _make(self, machine: Machine, work: Path) -> Mapping[str, object]:
+        self.progress(f"{machine.name}: booting a template, once for this kernel, image, QEMU and configuration")
+        with Qemu(machine) as qemu:
+            qemu.save(work)
+        return {"machine": machine.name}
+
+    def _retire(self, used: Path) -> None:
+        def age(path: Path) -> float:
+            with suppress(OSError):
+                return (path / STATE).stat().st_mtime
+            return 0.0
+
+        others = [entry.path for entry in self.cache.entries(KIND) if entry.path != used]
+        for path in sorted(others, key=age, reverse=True)[KEPT - 1 :]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def template_key(machine: Machine, image: str) -> str:
+    """Return the key of a machine's template: everything that decides what is in it.
+
+    The QEMU program by its file (another version is another file), its whole command line, in which the initramfs is
+    named by the hash of what it was made from, and the kernel's content.
+    """
+    program = Path(require_tool(machine.qemu[0], "qemu-system-arm")).resolve()
+    state = program.stat()
+    initrd = machine.initrd.stat()
+    return hash_inputs(
+        [
+            RECIPE,
+            image,
+            f"{program} {state.st_size} {state.st_mtime_ns}",
+            f"{initrd.st_size} {initrd.st_mtime_ns}",
+            *command_line(machine, NO_FILES),
+        ]
+    )
+
+
+@contextmanager
+def started(qemu: Qemu, clones: Clones | None, image: str) -> Iterator[Qemu]:
+    """Start a machine, as a clone if there are any, and end it with the block.
+
+    A clone that does not start is booted in full, and its template discarded.  VmLost: as :class:`Qemu`.
+    """
+    template = None if clones is None else clones.template(qemu.machine, image)
+    if clones is not None and template is not None:
+        clone = Qemu(qemu.machine, post_mortem=qemu.post_mortem, plugin=qemu.plugin, template=template)
+        try:
+            clone.__enter__()
+        except (VmLost, SetupError) as error:
+            clones.progress(f"{qemu.machine.name}: the clone did not start, so it is booted in full: {error}")
+            clones.discard(template)
+        else:
+            with clone:
+                yield clone
+            return
+    with qemu:
+        yield qemu

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine that was saved while its agent waited for work: three files that any number of machines start from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+RAM, MAILBOX, STATE = "ram", "mailbox", "state"
+"""The files: Linux's memory and the mailbox, both with holes, and what QEMU keeps of its devices."""
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The directory of a saved machine; whole, for it is an entry of the cache."""
+
+    path: Path
+
+    @property
+    def ram(self) -> Path:
+        """Linux's memory."""
+        return self.path / RAM
+
+    @property
+    def mailbox(self) -> Path:
+        """The mailbox as it was."""
+        return self.path / MAILBOX
+
+    @property
+    def state(self) -> Path:
+        """QEMU's migration stream, without any memory."""
+        return self.path / STATE
+
+
+def copy_with_holes(source: int, target: int) -> int:
+    """Copy a file's content to an empty one, its holes as holes; return the bytes written.  OSError: no room."""
+    size = os.fstat(source).st_size
+    os.ftruncate(target, size)
+    at = written = 0
+    while at < size:
+        try:
+            at = os.lseek(source, at, os.SEEK_DATA)
+        except OSError:  # ENXIO: nothing but a hole from here on
+            break
+        end = os.lseek(source, at, os.SEEK_HOLE)
+        while at < end:
+            data = os.pread(source, min(CHUNK, end - at), at)
+            if data.strip(b"\0"):  # pages that were touched but hold nothing
+                os.pwrite(target, data, at)
+                written += len(data)
+            at += len(data)
+    return written
