@@ -40,9 +40,17 @@ def add_against(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_cold(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cold``."""
+    parser.add_argument(
+        "--cold", action="store_true", help="boot each machine in full, none as a clone of one that was saved"
+    )
+
+
 def add_finding(parser: argparse.ArgumentParser, *, signature: str) -> None:
     """Add one scenario, what it is run on, and ``--signature``, whose help is given."""
     parser.add_argument("file", type=Path, metavar="FILE", help="a scenario that shows something unexplained")
     add_subject(parser)
     add_against(parser)
+    add_cold(parser)
     parser.add_argument("--signature", metavar="TEXT", help=signature)

@@ -87,7 +87,7 @@ def _count(text: str) -> int:
 def run_confirm(args: argparse.Namespace) -> int:
     """Confirm and print; errors are raised for the caller to show."""
     scenario = load(args.file)
-    with open_lab(args.target, args.level, args.kernel, _say, args.against) as lab:
+    with open_lab(args.target, args.level, args.kernel, _say, args.against, cold=args.cold) as lab:
         trace, checked = lab.observe(scenario)
         wanted = signatures(checked)
         if args.signature is not None:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from fuzz.arguments import add_against, add_subject
+from fuzz.arguments import add_against, add_cold, add_subject
 from fuzz.campaign import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.database import Database, default_url
 from fuzz.elsewhere import Journey
@@ -91,6 +91,7 @@ def add_parser(subparsers: Subparsers) -> None:
     jobs = min(MAX_JOBS, os.cpu_count() or 1)
     parser.add_argument("--jobs", type=_jobs, default=jobs, metavar="N", help=f"workers, a VM each (here: {jobs})")
     add_subject(parser)
+    add_cold(parser)
     add_against(parser)
     parser.add_argument(
         "--coverage",
@@ -136,7 +137,7 @@ def run_fuzz(args: argparse.Namespace) -> int:
     names = tuple(name for name in (args.target, args.against) if name is not None)
     coverage = choose(args.coverage, bench.sides[0].prepared, lambda line: _say(f"fuzz: {line}"))
     asked = Asked(bench.subjects, names, kernel, seed, int(args.jobs), args.out, started, url, coverage)
-    launch = Launcher(args.target, args.level, kernel, seed, out, url, coverage, against=args.against)
+    launch = Launcher(args.target, args.level, kernel, seed, out, url, coverage, against=args.against, cold=args.cold)
 
     show = _Status(sys.stderr)
     with campaign_directory(out, [PROJECT / "corpus" / "seeds", PROJECT / "corpus" / "regressions"]):

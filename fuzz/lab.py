@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from harness.masks import Cpu
 from harness.scenario import Scenario
 from harness.trace import Trace
 from harness.tracefile import format_trace
+from harness.vm.cache import Cache, default_root
+from harness.vm.clone import Clones
 from harness.vm.target import boot
 
 MAX_LOSSES = 5
@@ -127,19 +130,29 @@ def signatures(checked: Checked) -> tuple[Signature, ...]:
 
 
 def open_lab(
-    target: str, level: str, kernel: Path | None, progress: Callable[[str], None], against: str | None = None
+    target: str,
+    level: str,
+    kernel: Path | None,
+    progress: Callable[[str], None],
+    against: str | None = None,
+    *,
+    cold: bool = False,
 ) -> Lab:
-    """Prepare a target by name, or two.  InputError, SetupError: a name or the set-up is wrong."""
+    """Prepare a target by name, or two; ``cold``: each machine is booted in full, none is a clone.
+
+    InputError, SetupError: a name or the set-up is wrong.
+    """
+    clones = None if cold else Clones(Cache(default_root(os.environ)), progress)
     bench = open_bench(target, level, kernel, against, progress)
     first, last = bench.sides[0], bench.sides[-1]
 
     @contextmanager
     def start() -> Iterator[Runs]:
-        with boot(first.config, first.prepared) as one:
+        with boot(first.config, first.prepared, clones=clones) as one:
             if first is last:
                 yield one
                 return
-            with boot(last.config, last.prepared) as other:
+            with boot(last.config, last.prepared, clones=clones) as other:
                 yield Twins(one, other)
 
     return Lab(start, first.subject, first.cpu, first.catalogue, None if first is last else bench)

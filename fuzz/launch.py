@@ -28,6 +28,7 @@ class Launcher:
     coverage: str
     watched: bool = False
     against: str | None = None
+    cold: bool = False
 
     def __call__(self, index: int, incarnation: int, stats: Path) -> list[str]:
         """Return the command line of a worker whose statistics go to the file ``stats``."""
@@ -36,6 +37,7 @@ class Launcher:
         argv = [sys.executable, "-m", "fuzz.live", "--target", self.target, "--level", self.level]
         argv += ["--seed", str(own_seed), "--out", str(self.out), "--stats", str(stats), "--parent", str(os.getpid())]
         argv += ["--store", self.store, "--coverage", self.coverage]
+        argv += ("--cold",) if self.cold else ()
         argv += () if self.against is None else ("--against", self.against)
         if self.watched or self.coverage != MODEL:
             argv += ["--edges", str(stats.with_suffix(SUFFIX))]

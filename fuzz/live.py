@@ -31,6 +31,8 @@ from fuzz.stats import COVERAGE_SIZE, StatsWriter
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.worker import GiveUp, Services, Worker
 from harness.errors import SetupError, ShadowfuzzError
+from harness.vm.cache import Cache, default_root
+from harness.vm.clone import Clones
 from harness.vm.coverage import prepare_coverage
 from harness.vm.edges import EDGES
 
@@ -52,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stats", type=Path, required=True)
     parser.add_argument("--coverage", choices=MODES, default=MODEL, help="what libFuzzer sees")
     parser.add_argument("--edges", type=Path, help="count the hypervisor's edges in this file")
+    parser.add_argument("--cold", action="store_true")
     parser.add_argument("--parent", type=int, required=True)
     return parser
 
@@ -77,7 +80,8 @@ def attach(coverage: str) -> Guides:
 def services(args: argparse.Namespace, stats: StatsWriter, guides: Guides) -> Services:
     """Return the real world for a worker.  InputError, SetupError: an argument or the set-up is wrong."""
     dumps = Dumps(args.out / DUMPS)
-    bench = open_bench(args.target, args.level, args.kernel, args.against, dump=dumps.place)
+    clones = None if args.cold else Clones(Cache(default_root(os.environ)), lambda line: print(line, flush=True))
+    bench = open_bench(args.target, args.level, args.kernel, args.against, dump=dumps.place, clones=clones)
     plugin = None if args.edges is None else prepare_coverage(bench.sides[0].prepared).plugin(args.edges)
     if guides.kvm is not None and plugin is None:
         raise SetupError("guided by the hypervisor's edges, but they are not counted: --edges is missing")

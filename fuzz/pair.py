@@ -21,6 +21,7 @@ from harness.releases import Changes, between, load_changes
 from harness.scenario import Scenario
 from harness.trace import Trace
 from harness.vm.build import PreparedTarget, prepare
+from harness.vm.clone import Clones
 from harness.vm.config import PROJECT, MachineConfig, load_config
 from harness.vm.edges import Plugin
 from harness.vm.executor import Executor
@@ -50,13 +51,15 @@ class Side:
 class Bench:
     """One target, or two; ``changes`` are those that were meant between the two.
 
-    ``dump`` names a file for the memory of a machine that is lost, None: it is not kept.
+    ``dump`` names a file for the memory of a machine that is lost, None: it is not kept.  With ``clones``, machines are
+    clones of a template.
     """
 
     sides: tuple[Side, ...]
     changes: Changes
     versions: Versions
     dump: Callable[[], Path] | None = None
+    clones: Clones | None = None
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
@@ -84,7 +87,7 @@ class Bench:
         self, side: Side, dump: Callable[[], Path] | None, plugin: Plugin | None
     ) -> AbstractContextManager[Executor]:
         examine = PostMortem(side.prepared.kernel, dump)
-        return boot(side.config, side.prepared, plugin=plugin, post_mortem=examine)
+        return boot(side.config, side.prepared, plugin=plugin, post_mortem=examine, clones=self.clones)
 
     def watch(self, machines: Sequence[Runs], scenario: Scenario, fresh_vm: bool) -> tuple[Seen, ...]:
         """Run a scenario on each machine; compare each trace with the model, then the two with each other."""
@@ -107,6 +110,7 @@ def open_bench(
     other: str | None = None,
     progress: Progress = quiet,
     dump: Callable[[], Path] | None = None,
+    clones: Clones | None = None,
 ) -> Bench:
     """Prepare a target, or two; ``kernel`` is the first one's.  InputError, SetupError: a name or set-up is wrong."""
     catalogue = Catalogue.load(KNOWN_DIR, level)
@@ -121,4 +125,4 @@ def open_bench(
         subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, level)
         sides.append(Side(config, prepared, subject, cpu_model(config.cpu), catalogue))
     versions = Versions(sides[0].prepared.package_version, sides[-1].prepared.package_version)
-    return Bench(tuple(sides), between(rows, versions.one, versions.other), versions, dump)
+    return Bench(tuple(sides), between(rows, versions.one, versions.other), versions, dump, clones)

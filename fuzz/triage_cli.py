@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fuzz.arguments import add_against, add_subject
+from fuzz.arguments import add_against, add_cold, add_subject
 from fuzz.confirm_cli import stages_of
 from fuzz.database import Database
 from fuzz.elsewhere import Journey
@@ -58,6 +58,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
     parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (findings.db in --out)")
     add_subject(parser)
+    add_cold(parser)
     add_against(parser)
     parser.add_argument("--runs", type=int, default=10, metavar="N", help="runs in one VM, and in fresh ones (10)")
     parser.set_defaults(run=run_triage)
@@ -68,7 +69,7 @@ def run_triage(args: argparse.Namespace) -> int:
     if not 1 <= args.runs <= 10_000:
         raise InputError("--runs", None, "expected a number from 1 to 10000")
     database = open_database(args.out, args.store)
-    with open_lab(args.target, args.level, args.kernel, _say, args.against) as lab:
+    with open_lab(args.target, args.level, args.kernel, _say, args.against, cold=args.cold) as lab:
         triage(database, lab, args.runs, _say)
         subject = lab.subject
     journey = Journey(load_config(args.target), args.kernel, args.level)

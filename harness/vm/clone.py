@@ -8,8 +8,8 @@ in the very state in which the template was saved: what depends on how a kernel 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,23 +93,22 @@ def template_key(machine: Machine, image: str) -> str:
     )
 
 
+Make = Callable[[Template | None], Qemu]
+"""Makes a machine that is a clone of a template, or that boots."""
+
+
 @contextmanager
-def started(qemu: Qemu, clones: Clones | None, image: str) -> Iterator[Qemu]:
-    """Start a machine, as a clone if there are any, and end it with the block.
+def started(make: Make, template: Template | None, clones: Clones | None) -> Iterator[Qemu]:
+    """Start a machine, as a clone if there is a template, and end it with the block.
 
     A clone that does not start is booted in full, and its template discarded.  VmLost: as :class:`Qemu`.
     """
-    template = None if clones is None else clones.template(qemu.machine, image)
-    if clones is not None and template is not None:
-        clone = Qemu(qemu.machine, post_mortem=qemu.post_mortem, plugin=qemu.plugin, template=template)
-        try:
-            clone.__enter__()
-        except (VmLost, SetupError) as error:
-            clones.progress(f"{qemu.machine.name}: the clone did not start, so it is booted in full: {error}")
-            clones.discard(template)
-        else:
-            with clone:
-                yield clone
-            return
-    with qemu:
-        yield qemu
+    with ExitStack() as stack:
+        qemu: Qemu | None = None
+        if template is not None and clones is not None:
+            try:
+                qemu = stack.enter_context(make(template))
+            except (VmLost, SetupError) as error:
+                clones.progress(f"the clone did not start, so the machine is booted in full: {error}")
+                clones.discard(template)
+        yield qemu if qemu is not None else stack.enter_context(make(None))

@@ -181,12 +181,13 @@ class Qemu:
 
     def _start(self) -> None:
         self._console = os.memfd_create("shadowfuzz-console")
-        ours, theirs = socket.socketpair()
-        state: int | None = None
         try:
             ram, mailbox = self._open_memory()
-            if self.template is not None:
-                state = os.open(self.template.state, os.O_RDONLY | os.O_CLOEXEC)
+            state = None if self.template is None else os.open(self.template.state, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SetupError(f"{self.machine.name}: cannot open its memory: {error.strerror}") from error
+        ours, theirs = socket.socketpair()
+        try:
             files = Files(ram, mailbox, self._console, theirs.fileno(), state)
             argv = command_line(self.machine, files, self.plugin)
             handed = list(files.all)

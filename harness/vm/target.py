@@ -12,10 +12,12 @@ from harness.crash import Remains
 from harness.errors import SetupError
 from harness.trace import ContextLayout
 from harness.vm.build import PreparedTarget
+from harness.vm.clone import Clones, started
 from harness.vm.config import MachineConfig, Mode
 from harness.vm.edges import Plugin
 from harness.vm.executor import Executor
 from harness.vm.qemu import Machine, Qemu
+from harness.vm.template import Template
 from harness.vm.versions import linux_version
 
 # Documentation/admin-guide/kernel-parameters.txt, kvm-arm.mode: VHE has no word, a CPU that has it runs it.
@@ -65,13 +67,19 @@ def boot(
     timeout: float = 10.0,
     post_mortem: Callable[[Qemu], Remains] | None = None,
     plugin: Plugin | None = None,
+    clones: Clones | None = None,
 ) -> Iterator[Executor]:
-    """Boot a target and yield its executor; the machine is gone when the block ends, however it ends.
+    """Boot a target, or clone one that was, and yield its executor; the machine is gone when the block ends.
 
     ``timeout`` in seconds bounds each scenario.  VmLost, AgentProtocolError: see :mod:`harness.vm.executor`; with
     ``post_mortem``, a machine that is lost is looked at before its end.  ``plugin`` watches what KVM executes
-    (:mod:`harness.vm.coverage`).
+    (:mod:`harness.vm.coverage`).  With ``clones`` it is a clone where that can be; without, a cold boot.
     """
-    layout = layout_of(prepared)
-    with Qemu(machine_of(config, prepared), post_mortem=post_mortem, plugin=plugin) as qemu:
+    layout, machine = layout_of(prepared), machine_of(config, prepared)
+    template = None if clones is None else clones.template(machine, prepared.kernel_sha256)
+
+    def make(saved: Template | None) -> Qemu:
+        return Qemu(machine, post_mortem=post_mortem, plugin=plugin, template=saved)
+
+    with started(make, template, clones) as qemu:
         yield Executor(qemu, layout, timeout=timeout)
