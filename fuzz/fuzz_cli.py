@@ -64,9 +64,9 @@ what is in --out afterwards (call again with the same directory to go on from th
   run/                    the workers' logs and counters of the last campaign
 
 a divergence that the catalogue (corpus/known) does not explain is run again in the same VM and in a fresh one, and is
-a finding if it comes back both times.  `shadowfuzz replay` shows it side by side; the summary has the command.  At the
-end all new ones are tried on other -cpu models and versions of QEMU, if another QEMU is here (`shadowfuzz setup
---emulators`); that takes some seconds a model.
+a finding if it comes back both times.  `shadowfuzz replay` shows it side by side; the summary has the command.  With
+--emulators all new ones are tried on other -cpu models and versions of QEMU at the end, if another QEMU is here
+(`shadowfuzz setup --emulators`); that takes some seconds a model.  `shadowfuzz triage` does it, too.
 Ctrl-C ends a campaign early, in order and with its summary.  A machine that is lost is a finding of kind crash,
 with its registers and memory; its last scenarios are tried in fresh machines, and the campaign goes on.  A worker gives
 up (and the campaign ends) when machines are lost five times in a row.
@@ -102,7 +102,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
     parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (sqlite in --out)")
     parser.add_argument(
-        "--here", action="store_true", help="do not try what was found on other -cpu models and versions of QEMU"
+        "--emulators", action="store_true", help="at the end, try what was found on other -cpu models and QEMUs"
     )
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
     parser.set_defaults(run=run_fuzz)
@@ -152,7 +152,7 @@ def run_fuzz(args: argparse.Namespace) -> int:
         with until_signal() as stopped:
             outcome = run_campaign(Plan(args.seconds, asked.jobs, out), launch, tick, stopped)
         show.clear()
-        if not (args.here or outcome.interrupted or outcome.failure):
+        if args.emulators and not (outcome.interrupted or outcome.failure):
             journey = Journey(bench.sides[0].config, kernel, args.level)
             here = present(Cache(default_root(os.environ)))
             with suppress(InputError, OSError):  # a database that cannot be read or written: the summary says so
