@@ -1,80 +1,112 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmark: the same scenarios bare, recorded and checked, one after the other in one run.
 
-Each worker is a process with a machine of its own, as in a campaign.  All workers do one mode at a time and for the
+Each worker is a process with a machine of its own, as in a campaign.  All workers do one phase at a time and for the
 same time, so that the ratios compare like with like, whatever the machine.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import resource
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from fuzz.features import features
+from fuzz.bench_parts import Point, lengths, relations, stages
+from fuzz.database import Database
+from fuzz.dumps import Dumps
 from fuzz.mutate import custom_mutator, generate
-from harness.check import check
+from fuzz.pace import collect_rarely
+from fuzz.pair import Bench, Side, open_bench
+from fuzz.stats import StatsWriter
+from fuzz.store import FINDINGS, FLAKY, Store
+from fuzz.worker import Services, Watch, Worker
 from harness.errors import ShadowfuzzError, TargetError
-from harness.known import Catalogue
-from harness.masks import cpu_model
-from harness.scenario import Scenario, format_scenario, parse
-from harness.vm.build import PreparedTarget
-from harness.vm.config import MachineConfig
+from harness.scenario import Scenario, format_scenario
 from harness.vm.executor import Executor
 from harness.vm.target import boot
 
 MODES: tuple[str, ...] = ("raw", "recorded", "checked")
 SCENARIOS = 200
 """So many generated scenarios are run round and round."""
-MAX_BYTES = 8192
+MAX_BYTES = 10240
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure: ``seconds`` for each mode and each worker."""
+    """What to measure: ``seconds`` for each mode and each worker; ``quick`` leaves out all but the modes."""
 
-    config: MachineConfig
-    prepared: PreparedTarget
-    catalogue: Path
+    target: str
     level: str
     jobs: int
     seconds: float
     seed: int
+    quick: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one worker did in one mode; CPU time is this process's, not QEMU's."""
+    """What one worker did in one mode while ``workers`` did the same.
+
+    ``exits`` are world switches; in mode ``checked``, exits whose turn was compared.  CPU time: this process's,
+    and its QEMU's.
+    """
 
     mode: str
     exits: int
     scenarios: int
     seconds: float
     cpu_seconds: float
+    qemu_seconds: float
+    workers: int
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """All samples of a run; ``start_s`` is boot to ready, ``memory_mib`` the largest worker without QEMU."""
+    """All samples of a run; of what each worker measures, the worst.
+
+    ``start_s`` is boot to ready; ``first_exit_s`` from the start of the process to its first checked exit; memory is
+    resident MiB of a worker and of its QEMU.  ``stages``, ``relations``: microseconds an exit, by name; ``lengths``:
+    by steps of a scenario.
+    """
 
     samples: tuple[Sample, ...]
     start_s: float
+    first_exit_s: float
     memory_mib: float
+    qemu_memory_mib: float
+    stages: dict[str, float]
+    relations: dict[str, float]
+    lengths: tuple[Point, ...]
 
-    def rate(self, mode: str) -> float:
+    def of(self, mode: str, workers: int = 0) -> list[Sample]:
+        """The samples of a mode with so many workers at once, by default all of them."""
+        workers = workers or max((s.workers for s in self.samples), default=0)
+        return [s for s in self.samples if s.mode == mode and s.workers == workers]
+
+    def rate(self, mode: str, workers: int = 0) -> float:
         """Exits a second of all workers together in a mode."""
-        return sum(s.exits / s.seconds for s in self.samples if s.mode == mode)
+        return sum(s.exits / s.seconds for s in self.of(mode, workers))
 
-    def ratio(self, mode: str) -> float:
+    def ratio(self, mode: str, workers: int = 0) -> float:
         """The rate of a mode over the raw rate."""
-        raw = self.rate("raw")
-        return self.rate(mode) / raw if raw else 0.0
+        raw = self.rate("raw", workers)
+        return self.rate(mode, workers) / raw if raw else 0.0
+
+    def us(self, mode: str) -> tuple[float, float]:
+        """Microseconds of CPU an exit: of the worker, and of its QEMU."""
+        exits = max(1, sum(s.exits for s in self.of(mode)))
+        ours, qemu = (sum(getattr(s, name) for s in self.of(mode)) for name in ("cpu_seconds", "qemu_seconds"))
+        return 1e6 * ours / exits, 1e6 * qemu / exits
 
 
 def run_bench(plan: Plan) -> Result:
@@ -84,7 +116,7 @@ def run_bench(plan: Plan) -> Result:
     pipes, workers = [], []
     for number in range(plan.jobs):
         ours, theirs = context.Pipe(duplex=False)
-        worker = context.Process(target=_worker, args=(plan, number, barrier, theirs), daemon=True)
+        worker = context.Process(target=_worker, args=(plan, number, barrier, theirs, time.monotonic()), daemon=True)
         worker.start()
         theirs.close()
         pipes.append(ours)
@@ -103,59 +135,159 @@ def run_bench(plan: Plan) -> Result:
         for worker in workers:
             worker.kill()  # its QEMU dies with it
             worker.join()
+    first = results[0]
     return Result(
         tuple(sample for result in results for sample in result.samples),
         max(result.start_s for result in results),
+        max(result.first_exit_s for result in results),
         max(result.memory_mib for result in results),
+        max(result.qemu_memory_mib for result in results),
+        first.stages,
+        first.relations,
+        first.lengths,
     )
 
 
-def _worker(plan: Plan, number: int, barrier: Barrier, pipe: Connection) -> None:
+def _worker(plan: Plan, number: int, barrier: Barrier, pipe: Connection, born: float) -> None:
     try:
-        pipe.send(_measure(plan, number, barrier))
+        with tempfile.TemporaryDirectory(prefix="shadowfuzz-bench-") as place:
+            pipe.send(_measure(plan, number, barrier, born, Path(place)))
     except ShadowfuzzError as error:
         barrier.abort()
         pipe.send(str(error))
 
 
-def _measure(plan: Plan, number: int, barrier: Barrier) -> Result:
+def _measure(plan: Plan, number: int, barrier: Barrier, born: float, place: Path) -> Result:
     rng = random.Random(plan.seed + number)
-    scenarios = [generate(rng) for _ in range(SCENARIOS)]
+    bench = open_bench(plan.target, plan.level, None)
+    side = bench.sides[0]
     begin = time.monotonic()
-    with boot(plan.config, plan.prepared) as executor:
-        started = time.monotonic() - begin
-        steps = _steps(plan, executor, rng)
-        samples = []
-        for mode in MODES:
-            barrier.wait()
-            samples.append(_sample(mode, steps[mode], scenarios, executor, plan.seconds))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Result(tuple(samples), started, memory)
+    with boot(side.config, side.prepared) as executor:
+        started = time.monotonic()
+        campaign = _Campaign(bench, executor, place, rng)
+        scenarios = [generate(rng) for _ in range(SCENARIOS)]
+        campaign.step(scenarios[0])
+        first = time.monotonic()
+        collect_rarely()
+        barrier.wait()
+        samples = [
+            sample
+            for mode, workers in _phases(plan)
+            for sample in _phase(mode, workers, number, scenarios, campaign, barrier, plan.seconds)
+        ]
+        parts = _parts(plan, number, side, executor, scenarios)
+        barrier.wait()  # until then the others' machines must be quiet, not gone
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        qemu_memory = _resident_mib(executor.pid)
+    return Result(tuple(samples), started - begin, first - born, memory, qemu_memory, *parts)
 
 
-def _steps(plan: Plan, executor: Executor, rng: random.Random) -> dict[str, Callable[[Scenario], None]]:
-    """What each mode does with a scenario; ``checked`` is a campaign's whole path, its mutation included."""
-    cpu, catalogue = cpu_model(plan.config.cpu), Catalogue.load(plan.catalogue, plan.level)
+def _phases(plan: Plan) -> list[tuple[str, int]]:
+    """Each mode with all workers; then, to see how the rate grows, with fewer."""
+    fewer = [] if plan.quick else range(1, plan.jobs)
+    return [(mode, workers) for workers in (plan.jobs, *fewer) for mode in MODES]
 
-    def checked(scenario: Scenario) -> None:
-        text = custom_mutator(format_scenario(scenario).encode(), MAX_BYTES, rng.getrandbits(32))
-        mutant = parse(text)
-        trace = executor.run(mutant, fresh_vm=False)
-        features(trace, check(mutant, trace, plan.level, cpu, catalogue))
 
-    return {
+def _parts(
+    plan: Plan, number: int, side: Side, executor: Executor, scenarios: list[Scenario]
+) -> tuple[dict[str, float], dict[str, float], tuple[Point, ...]]:
+    if number:
+        return {}, {}, ()
+    found = stages(side, executor, scenarios)
+    if plan.quick:
+        return found, {}, ()
+    return found, relations(side, executor, scenarios), lengths(side, executor, plan.seed, plan.seconds / 10)
+
+
+def _phase(
+    mode: str,
+    workers: int,
+    number: int,
+    scenarios: list[Scenario],
+    campaign: _Campaign,
+    barrier: Barrier,
+    seconds: float,
+) -> list[Sample]:
+    barrier.wait()
+    found = [_sample(mode, workers, scenarios, campaign, seconds)] if number < workers else []
+    barrier.wait()
+    return found
+
+
+class _Campaign:
+    """What a worker of a campaign is, but for libFuzzer: the mutator is called here."""
+
+    def __init__(self, bench: Bench, executor: Executor, place: Path, rng: random.Random) -> None:
+        self.executor, self._rng = executor, rng
+        self._stats = StatsWriter(place / "stats")
+        database = Database(f"sqlite:///{place / 'findings.sqlite'}")
+        self._worker = Worker(
+            Services(
+                boot=lambda: _machine(bench, executor),
+                boot_again=bench.boot_again,
+                hit=lambda _: None,
+                ran=lambda: None,
+                stats=self._stats,
+                findings=Store(database, FINDINGS),
+                flaky=Store(database, FLAKY),
+                dumps=Dumps(place / "dumps"),
+                subjects=bench.subjects,
+                now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
+                ticks=time.monotonic_ns,
+            )
+        )
+
+    def step(self, scenario: Scenario) -> None:
+        """Mutate a scenario, then do all that a campaign does with it."""
+        self._worker.one(custom_mutator(format_scenario(scenario).encode(), MAX_BYTES, self._rng.getrandbits(32)))
+
+    @property
+    def checked_exits(self) -> int:
+        """As a campaign counts them."""
+        return self._stats.get("count", "checked_exits")
+
+
+@contextmanager
+def _machine(bench: Bench, executor: Executor) -> Iterator[Watch]:
+    yield lambda scenario, fresh: bench.watch([executor], scenario, fresh)
+
+
+def _sample(mode: str, workers: int, scenarios: list[Scenario], campaign: _Campaign, seconds: float) -> Sample:
+    executor = campaign.executor
+    steps: dict[str, Callable[[Scenario], None]] = {
         "raw": lambda scenario: executor.run_bare(scenario, fresh_vm=False, record=False),
         "recorded": lambda scenario: executor.run_bare(scenario, fresh_vm=False, record=True),
-        "checked": checked,
+        "checked": campaign.step,
     }
-
-
-def _sample(
-    mode: str, step: Callable[[Scenario], None], scenarios: list[Scenario], executor: Executor, seconds: float
-) -> Sample:
-    exits, cpu, begin, count = executor.exits, time.process_time(), time.monotonic(), 0
+    step = steps[mode]
+    exits, count = _exits(mode, campaign), 0
+    qemu, cpu, begin = cpu_seconds(executor.pid), time.process_time(), time.monotonic()
     while time.monotonic() - begin < seconds:
         step(scenarios[count % len(scenarios)])
         count += 1
     took = time.monotonic() - begin
-    return Sample(mode, executor.exits - exits, count, took, time.process_time() - cpu)
+    return Sample(
+        mode,
+        _exits(mode, campaign) - exits,
+        count,
+        took,
+        time.process_time() - cpu,
+        cpu_seconds(executor.pid) - qemu,
+        workers,
+    )
+
+
+def _exits(mode: str, campaign: _Campaign) -> int:
+    return campaign.checked_exits if mode == "checked" else campaign.executor.exits
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process and its threads have used so far (proc(5), stat, utime and stime)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_mib(pid: int) -> float:
+    """Return the resident memory of a process, what it shares included."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)

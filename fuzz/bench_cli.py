@@ -7,26 +7,39 @@ import argparse
 import json
 import secrets
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fuzz.bench import MODES, Plan, Result, run_bench
+from fuzz.bench import MODES, Plan, run_bench
+from fuzz.bench_plot import render
+from fuzz.bench_view import facts, panels, text
+from harness.errors import InputError
 from harness.model import LEVEL_NAMES
 from harness.vm.build import prepare
-from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
+from harness.vm.config import DEFAULT_TARGET, load_config
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
+QUICK_SECONDS, SECONDS = 2, 10
+
 _HELP = """\
 Run the same scenarios three times in one run: bare (raw), with every world switch recorded, and checked as in a
-campaign (mutated, recorded, replayed on the model, compared).
+campaign (mutated, recorded, replayed on the model, compared, counted).  Then show where the time of an exit goes, and
+how it grows with workers, with the length of a scenario and with the relations that are compared.
+
+Exits of the mode checked are those whose turn was compared, as a campaign counts them.  Ratios hold on any machine,
+rates on a quiet one only.
 
 examples:
   shadowfuzz bench                          two workers on the default target, ten seconds a mode
-  shadowfuzz bench --jobs 1 --json          one worker, as one JSON object
+  shadowfuzz bench --quick                  the modes alone, two seconds each
+  shadowfuzz bench --plot bench.svg --json  everything as one JSON object, and as a picture
 
 JSON keys: target, kernel_release, level, jobs, seed, raw_exits_per_s, recorded_exits_per_s, checked_exits_per_s,
-recorded_over_raw, checked_over_raw, start_s, memory_mib, samples[] (mode, exits, scenarios, seconds, cpu_seconds).
+recorded_over_raw, checked_over_raw, start_s, first_checked_exit_s, memory_mib, qemu_memory_mib, breakdown_us,
+by_relations_us, by_length[], by_workers[], samples[] (mode, workers, exits, scenarios, seconds, cpu_seconds,
+qemu_seconds).
 """
 
 
@@ -41,16 +54,20 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--target", default=DEFAULT_TARGET, metavar="NAME", help=f"default: {DEFAULT_TARGET}")
     parser.add_argument("--level", choices=LEVEL_NAMES, default="spec", help="the model's level (default: spec)")
     parser.add_argument("--jobs", type=_positive, default=2, metavar="N", help="workers (default: 2)")
-    parser.add_argument("--seconds", type=_positive, default=10, metavar="N", help="for each mode (default: 10)")
+    parser.add_argument(
+        "--seconds", type=_positive, metavar="N", help=f"for each mode (default: {SECONDS}, quick {QUICK_SECONDS})"
+    )
+    parser.add_argument("--quick", action="store_true", help="only the three modes and the parts of an exit")
     parser.add_argument("--seed", type=int, metavar="N", help="of the scenarios (default: random, printed)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the figures as an SVG picture, too")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run)
 
 
-def _positive(text: str) -> int:
-    value = int(text)
+def _positive(text_: str) -> int:
+    value = int(text_)
     if not 1 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number from 1 to 86400")
+        raise argparse.ArgumentTypeError(f"{text_}: expected a number from 1 to 86400")
     return value
 
 
@@ -58,54 +75,29 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; errors are raised for the caller to show."""
     config = load_config(args.target)
     seed = args.seed if args.seed is not None else secrets.randbits(32)
+    seconds = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)
+    if args.plot is not None and args.quick:
+        raise InputError("--plot", None, "a quick benchmark measures too little for a picture")
 
     def progress(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     prepared = prepare(config, progress=progress)
-    progress(f"{len(MODES)} modes of {args.seconds} s with {args.jobs} workers on {config.name}")
-    catalogue = PROJECT / "corpus" / "known"
-    result = run_bench(Plan(config, prepared, catalogue, args.level, args.jobs, args.seconds, seed))
-    facts = {
+    phases = len(MODES) * (1 if args.quick else args.jobs)
+    progress(f"{phases} phases of {seconds} s, {args.jobs} workers on {config.name}")
+    result = run_bench(Plan(config.name, args.level, args.jobs, seconds, seed, args.quick))
+    named = {
         "target": config.name,
         "kernel_release": prepared.kernel_release,
         "level": args.level,
         "jobs": args.jobs,
         "seed": seed,
-        **{f"{mode}_exits_per_s": round(result.rate(mode), 1) for mode in MODES},
-        "recorded_over_raw": round(result.ratio("recorded"), 3),
-        "checked_over_raw": round(result.ratio("checked"), 3),
-        "start_s": round(result.start_s, 2),
-        "memory_mib": round(result.memory_mib, 1),
     }
-    print(json.dumps(facts | {"samples": _samples(result)}, indent=2) if args.json else _text(facts, result))
+    if args.plot is not None:
+        title = "shadowfuzz bench: {target}, Linux {kernel_release}, {jobs} workers, seed {seed}".format(**named)
+        try:
+            args.plot.write_text(render(title, panels(result)))
+        except OSError as error:
+            raise InputError(str(args.plot), None, f"cannot be written: {error.strerror}") from error
+    print(json.dumps(named | facts(result), indent=2) if args.json else text(named, result))
     return 0
-
-
-def _samples(result: Result) -> list[dict[str, object]]:
-    return [
-        {
-            "mode": s.mode,
-            "exits": s.exits,
-            "scenarios": s.scenarios,
-            "seconds": round(s.seconds, 3),
-            "cpu_seconds": round(s.cpu_seconds, 3),
-        }
-        for s in result.samples
-    ]
-
-
-def _text(facts: dict[str, object], result: Result) -> str:
-    lines = [
-        f"target {facts['target']}, Linux {facts['kernel_release']}, level {facts['level']}, "
-        f"{facts['jobs']} workers, seed {facts['seed']}",
-        f"{'mode':10} {'exits/s':>9} {'over raw':>9} {'exits/scenario':>15} {'our CPU us/exit':>16}",
-    ]
-    for mode in MODES:
-        samples = [s for s in result.samples if s.mode == mode]
-        exits = max(1, sum(s.exits for s in samples))
-        each = exits / max(1, sum(s.scenarios for s in samples))
-        cpu = 1e6 * sum(s.cpu_seconds for s in samples) / exits
-        lines.append(f"{mode:10} {result.rate(mode):9.0f} {result.ratio(mode):9.2f} {each:15.1f} {cpu:16.1f}")
-    lines.append(f"boot to ready {facts['start_s']} s; largest worker without QEMU {facts['memory_mib']} MiB")
-    return "\n".join(lines)

@@ -26,6 +26,7 @@ from fuzz.database import Database
 from fuzz.dumps import DUMPS, Dumps
 from fuzz.guidance import BOTH, KVM, MODEL, MODES
 from fuzz.mutate import custom_crossover, custom_mutator
+from fuzz.pace import collect_rarely
 from fuzz.pair import open_bench
 from fuzz.stats import COVERAGE_SIZE, StatsWriter
 from fuzz.store import FINDINGS, FLAKY, Store
@@ -191,6 +192,7 @@ def main(argv: list[str]) -> int:
         stats.add("error", str(error))
         return EXIT_GAVE_UP
     target = Target(worker, stats)
+    collect_rarely()
     signal.signal(signal.SIGTERM, target.stop)  # until here it simply ends the process, and with it QEMU
     atheris.Setup(
         libfuzzer_arguments(args),

@@ -125,15 +125,16 @@ class Store:
                 **{"shelf": self.shelf, "id": id_, "name": name, "text": body},
             )
 
-    def bump(self, id_: str, now: str) -> None:
-        """Count one more member of a cluster, seen at ``now`` (ISO 8601)."""
+    def bump(self, times: Mapping[str, int], now: str) -> None:
+        """Count more members of clusters, so many each, the last of them seen at ``now`` (ISO 8601)."""
         with self._database.access(write=True) as access:
-            self._bump(access, id_, now)
+            for id_, more in times.items():
+                self._bump(access, id_, now, more)
 
-    def _bump(self, access: Access, id_: str, now: str) -> None:
+    def _bump(self, access: Access, id_: str, now: str, times: int = 1) -> None:
         access.run(
-            "UPDATE findings SET count = count + 1, last_seen = :now WHERE shelf = :shelf AND id = :id",
-            **{"now": now, "shelf": self.shelf, "id": id_},
+            "UPDATE findings SET count = count + :times, last_seen = :now WHERE shelf = :shelf AND id = :id",
+            **{"times": times, "now": now, "shelf": self.shelf, "id": id_},
         )
 
     def count(self, id_: str) -> int:

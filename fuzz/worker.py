@@ -35,6 +35,8 @@ MAX_INTERNAL = 20
 """So many failures of our own, and it gives up as well: what it counts means little."""
 REMEMBERED = 16
 """Scenarios that a crash finding shows besides the one that was running."""
+BUMP_NS = 1_000_000_000
+"""So long the members of known clusters are counted in memory; a worker that is killed loses what it holds there."""
 MAX_TRIES = 2
 """So often a worker tries to reproduce one crash."""
 
@@ -96,6 +98,9 @@ class Worker:
         """Set when what takes long is to be left alone."""
         self._recent: deque[Scenario] = deque(maxlen=REMEMBERED)
         self._tries: Counter[str] = Counter()
+        self._ids: dict[Key, str] = {}
+        self._more: Counter[str] = Counter()
+        self._next_bump = 0
         # What is kept, with how simple its scenario is: a simpler one is worth being confirmed, too.
         self._confirmed = services.findings.simplicities()
 
@@ -119,6 +124,7 @@ class Worker:
 
     def close(self) -> None:
         """End the machine."""
+        self._bump()
         self._watch = None
         self._machine.close()
 
@@ -185,7 +191,7 @@ class Worker:
 
     def _unexplained(self, scenario: Scenario, found: tuple[Seen, ...]) -> None:
         clusters = _clusters(found)
-        ids = {key: finding_id("divergence", key[2], *key[:2]) for key in clusters}
+        ids = {key: self._id(key) for key in clusters}
         weight = simplicity(scenario)
         new = {key for key in clusters if self._confirmed.get(ids[key], weight + 1) > weight}
         texts = {(s.subject, s.other): _texts(s) for s in found} if new else {}
@@ -199,15 +205,18 @@ class Worker:
             except TargetError:
                 # Not confirmed, not forgotten: kept as flaky, and the caller sees to the machine.
                 for key, members in clusters.items():
-                    tries = (Tries(int(key in same), 1), Tries(0, 0))
-                    self._keep(scenario, key, members, tries, texts.get(key[:2], {}), confirmed=key not in new)
+                    if key in new:
+                        tries = (Tries(int(key in same), 1), Tries(0, 0))
+                        self._keep(scenario, key, members, tries, texts[key[:2]], confirmed=False)
+                    else:
+                        self._known(ids[key], len(members))
                 raise
         for key, members in clusters.items():
             if key in new:
                 tries = (Tries(int(key in same), 1), Tries(int(key in fresh), 1))
                 self._keep(scenario, key, members, tries, texts[key[:2]], confirmed=key in same and key in fresh)
             else:
-                self._keep(scenario, key, members, (Tries(0, 0), Tries(0, 0)), {}, confirmed=True)
+                self._known(ids[key], len(members))
 
     def _keep(
         self,
@@ -225,19 +234,37 @@ class Worker:
         self._stats.add("unexplained" if confirmed else "flaky", finding.id, len(members))
         if not confirmed:
             self._store(self._with.flaky, finding, scenario, extra)
-        elif not tries[1].runs:  # not run again: neither new nor simpler
-            self._store(self._with.findings, finding, scenario, extra, seen=True)
         elif self._store(self._with.findings, finding, scenario, extra):
             self._confirmed[finding.id] = simplicity(scenario)
 
-    def _store(
-        self, store: Store, finding: Finding, scenario: Scenario | None, extra: Mapping[str, str], *, seen: bool = False
-    ) -> bool:
+    def _id(self, key: Key) -> str:
+        found = self._ids.get(key)
+        if found is None:
+            found = self._ids[key] = finding_id("divergence", key[2], *key[:2])
+        return found
+
+    def _known(self, id_: str, members: int) -> None:
+        """Count a cluster that needs no confirmation: it is neither new nor simpler."""
+        self._stats.add("unexplained", id_, members)
+        self._more[id_] += 1
+        now = self._with.ticks()
+        if now >= self._next_bump:
+            self._next_bump = now + BUMP_NS
+            self._bump()
+
+    def _bump(self) -> None:
+        """Write what was counted: a transaction for each scenario would take as long as running it."""
+        if not self._more:
+            return
         try:
-            if seen:
-                store.bump(finding.id, finding.first_seen)
-            else:
-                store.add(finding, scenario, extra)
+            self._with.findings.bump(self._more, self._with.now())
+        except OSError as error:
+            self._stats.add("unwritten", f"{error.strerror or error}")
+        self._more.clear()
+
+    def _store(self, store: Store, finding: Finding, scenario: Scenario | None, extra: Mapping[str, str]) -> bool:
+        try:
+            store.add(finding, scenario, extra)
         except OSError as error:
             # The campaign goes on counting; the summary says that this could not be kept.
             self._stats.add("unwritten", f"{error.strerror or error}")
@@ -256,7 +283,7 @@ class Worker:
         report = Report(end.kind, end.words, end.place, reason, self._remains(error, finding.id))
         self._stats.add("crashes", finding.id)
         if self._was_tried(finding.id):
-            self._store(self._with.findings, finding, None, {}, seen=True)
+            self._more[finding.id] += 1
         else:
             self._store(self._with.findings, finding, scenario, _left(report, console, self._recent))
         self._losses += 1

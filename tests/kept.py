@@ -59,7 +59,7 @@ def filled(root: Path) -> Database:
     keys = signatures(checked)
     for key in keys:
         store.add(finding(key, 1), scenario, text)
-    store.bump(finding(keys[0], 1).id, "2026-01-03")
+    store.bump({finding(keys[0], 1).id: 1}, "2026-01-03")
     flaky.add(finding(keys[-1], 0), scenario, text)
     store.add(OLD_CRASH, scenario, {"console.txt": CONSOLE})
     earlier = {f"earlier-{n:02}.scn": format_scenario(scenario) for n in (1, 2, 3)}

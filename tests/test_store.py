@@ -100,7 +100,7 @@ def test_add_bump_and_a_simpler_representative(url: str) -> None:
     assert store.ids() == () and store.count(one.id) == 0 and one.id not in store
     assert store.add(one, LARGE, {"console.txt": "panic\0", TRACE: "old"})
     assert not store.add(one, LARGE)
-    store.bump(one.id, "2027-01-01")
+    store.bump({one.id: 1}, "2027-01-01")
     entry = store.entry(one.id)
     assert (entry.finding, entry.scenario, entry.count) == (one, format_scenario(LARGE), 3)
     assert (entry.first_seen, entry.last_seen) == (one.first_seen, "2027-01-01")
@@ -146,7 +146,7 @@ def test_export(tmp_path: Path) -> None:
     store = Store(Database(default_url(tmp_path)), FINDINGS)
     store.add(finding(), SMALL, {"console.txt": "panic"})
     store.export(tmp_path / "out")
-    store.bump(finding().id, "2027-01-01")
+    store.bump({finding().id: 1}, "2027-01-01")
     store.export(tmp_path / "out")
     place = tmp_path / "out" / finding().id
     assert {path.name: path.read_text() for path in place.iterdir() if path.name != "finding.json"} == {

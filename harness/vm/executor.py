@@ -22,6 +22,12 @@ NO_STEP = 0xFFFF_FFFF
 """The step number of what happens before the first step."""
 
 _BEGIN, _CODE, _SET, _RUN = (protocol.OPS[name][0] for name in ("begin", "code", "set", "run"))
+SHORTEST_NAP, LONGEST_NAP = 40e-6, 400e-6
+"""Seconds between two looks for an answer."""
+EARLY, MOST_ASLEEP = 0.75, 0.02
+"""The part of the expected time, and the most seconds, that are slept before the first look."""
+CHECK_SECONDS = 0.1
+"""How often a long wait makes sure that QEMU lives."""
 LEAVES = frozenset({"br", "eret"})
 """Steps that leave the code without a trap of their own: the agent must know which one it was."""
 
@@ -104,6 +110,7 @@ class Executor:
         self._qemu = qemu
         self._layout = layout
         self._timeout = timeout
+        self._pace = 0.0  # seconds an operation, lately
         size = self._word("context_size")
         if size != layout.size:
             raise AgentProtocolError(f"the probe's context has {size} bytes, the layout {layout.size}")
@@ -135,6 +142,10 @@ class Executor:
         machine died or did not finish in time.  AgentProtocolError: what it wrote makes no sense.
         """
         self.run_bare(scenario, fresh_vm=fresh_vm, record=True)
+        return self.decode(self.recorded())
+
+    def recorded(self) -> bytes:
+        """Return what the last request recorded, as it is.  AgentProtocolError: it failed, or makes no sense."""
         mailbox = self._qemu.mailbox
         assert mailbox is not None
         head, status = self._word("head"), trace.status_name(self._word("status"))
@@ -144,7 +155,11 @@ class Executor:
             raise AgentProtocolError(
                 f"operation {self._word('failed_op')} failed ({status}), errno {self._word('failed_errno')}"
             )
-        area = bytes(mailbox[protocol.TRACE_OFFSET : protocol.TRACE_OFFSET + head])
+        return bytes(mailbox[protocol.TRACE_OFFSET : protocol.TRACE_OFFSET + head])
+
+    def decode(self, area: bytes) -> Trace:
+        """Return the trace that ``area``, recorded by the last request, is.  AgentProtocolError: it makes no sense."""
+        status = trace.status_name(self._word("status"))
         return Trace(trace.decode(area, self._layout), status, self._word("dropped"), bool(self._word("vhe")))
 
     def run_bare(self, scenario: Scenario, *, fresh_vm: bool, record: bool) -> None:
@@ -159,21 +174,29 @@ class Executor:
         request = self._word("request") + 1
         self._put("request", request)
         try:
-            self._wait(request)
+            self._wait(request, count)
         finally:
             if self._qemu.plugin is not None:
                 self._qemu.plugin.map.disarm()
 
-    def _wait(self, request: int) -> None:
-        """Look a few times, then sleep between looks, longer each time; a long wait checks that QEMU lives."""
-        deadline = time.monotonic() + self._timeout
-        looks, nap = 0, 30e-6
+    def _wait(self, request: int, operations: int) -> None:
+        """Sleep for most of what such a request lately took, then look, and sleep between looks.
+
+        Every look costs the time that the other worker's machine could have had.
+        """
+        begin = time.monotonic()
+        deadline, checked = begin + self._timeout, begin
+        expected = self._pace * operations
+        if expected > LONGEST_NAP:
+            time.sleep(min(EARLY * expected, MOST_ASLEEP))
+        nap = SHORTEST_NAP
         while self._word("reply") != request:
-            looks += 1
-            if looks > 20:
-                time.sleep(nap)
-                nap = min(1.25 * nap, 600e-6)
-            if looks % 50 == 0:
+            time.sleep(nap)
+            nap = min(1.25 * nap, LONGEST_NAP)
+            now = time.monotonic()
+            if now - checked > CHECK_SECONDS:
+                checked = now
                 self._qemu.check_alive()
-                if time.monotonic() > deadline:
+                if now > deadline:
                     raise self._qemu.lost(f"no answer to a scenario within {self._timeout:g} s")
+        self._pace += (min((time.monotonic() - begin) / operations, 1e-3) - self._pace) / 8

@@ -4,15 +4,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from fuzz.cli import main
 
 
-def test_a_short_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--seconds", "1", "--jobs", "1", "--seed", "3", "--json"]) == 0
+def test_a_short_benchmark(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    plot = tmp_path / "bench.svg"
+    argv = ["bench", "--seconds", "1", "--jobs", "1", "--seed", "3", "--json", "--plot", str(plot)]
+    assert main(argv) == 0
     result = json.loads(capsys.readouterr().out)
     assert [s["mode"] for s in result["samples"]] == ["raw", "recorded", "checked"]
-    assert all(s["exits"] > 0 and s["scenarios"] > 0 for s in result["samples"])
-    assert result["checked_over_raw"] > 0
+    assert all(s["exits"] > 0 and s["scenarios"] > 0 and s["qemu_seconds"] > 0 for s in result["samples"])
+    assert result["checked_over_raw"] > 0 and result["first_checked_exit_s"] > result["start_s"] > 0
+    assert all(us > 0 for us in result["by_relations_us"].values())
+    exits = [point["exits"] for point in result["by_length"]]
+    assert exits == sorted(exits)
+    assert "<svg" in plot.read_text()

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the time of a checked exit goes: each part alone, over the same scenarios and what they recorded.
+
+CPU time of this process, best of some rounds: what else runs on the machine delays a part, it makes none quicker.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from fuzz.features import features
+from fuzz.mutate import custom_mutator, generate
+from fuzz.pair import Side
+from harness import compare
+from harness.check import check
+from harness.compare import Prediction, Round
+from harness.guest import code_of
+from harness.model.replay import predict
+from harness.owed import compare_owed
+from harness.scenario import Scenario, format_scenario, parse
+from harness.trace import EXIT, Trace
+from harness.vm.executor import Executor, compile_scenario
+
+SAMPLE = 60
+"""So many scenarios are taken apart."""
+ROUNDS = 3
+LENGTHS: tuple[int, ...] = (5, 10, 25, 50, 100, 200)
+EACH_LENGTH = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Scenarios of ``steps`` steps: exits in one, and wall microseconds an exit, bare and checked, by one worker."""
+
+    steps: int
+    exits: float
+    raw_us: float
+    checked_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """A scenario, the bytes that it recorded, and the trace that these are."""
+
+    scenario: Scenario
+    area: bytes
+    trace: Trace
+
+
+def _record(executor: Executor, scenarios: Iterable[Scenario]) -> list[_Recorded]:
+    found: list[_Recorded] = []
+    for scenario in scenarios:
+        executor.run_bare(scenario, fresh_vm=False, record=True)
+        area = executor.recorded()
+        found.append(_Recorded(scenario, area, executor.decode(area)))
+    return found
+
+
+def _exits(recorded: Iterable[_Recorded]) -> int:
+    return sum(event.kind == EXIT for one in recorded for event in one.trace.events)
+
+
+def _us(work: Callable[[], object], exits: int) -> float:
+    """CPU microseconds an exit of doing ``work`` once."""
+    best = float("inf")
+    for _ in range(ROUNDS):
+        begin = time.process_time()
+        work()
+        best = min(best, time.process_time() - begin)
+    return 1e6 * best / max(1, exits)
+
+
+def stages(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
+    """Return CPU microseconds an exit of each part of our own work, in the order in which they are done."""
+    recorded = _record(executor, scenarios[:SAMPLE])
+    exits, rng = _exits(recorded), random.Random(1)
+    texts = [format_scenario(one.scenario).encode() for one in recorded]
+    checked = [(one.trace, side.check(one.scenario, one.trace)) for one in recorded]
+    turns = [round_ for one in recorded for round_ in compare.rounds(one.trace.events)]
+    level = side.subject.level
+
+    def mutate() -> None:
+        for text in texts:
+            parse(custom_mutator(text, len(text) + 400, rng.getrandbits(32)))
+
+    parts: dict[str, Callable[[], object]] = {
+        "mutate": mutate,
+        "compile": lambda: [compile_scenario(one.scenario, fresh_vm=False) for one in recorded],
+        "decode": lambda: [executor.decode(one.area) for one in recorded],
+        "model": lambda: [predict(turn, level) for turn in turns],
+        "check": lambda: [side.check(one.scenario, one.trace) for one in recorded],
+        "features": lambda: [features(trace, found) for trace, found in checked],
+    }
+    found = {name: _us(part, exits) for name, part in parts.items()}
+    # The model is asked inside the check.
+    found["compare"] = max(0.0, found.pop("check") - found["model"])
+    return {name: found[name] for name in ("mutate", "compile", "decode", "model", "compare", "features")}
+
+
+def relations(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
+    """Return CPU microseconds an exit of comparing with one relation more each time, decoding included."""
+    recorded = _record(executor, scenarios[:SAMPLE])
+    exits, level = _exits(recorded), side.subject.level
+
+    def decode() -> None:
+        for one in recorded:
+            executor.decode(one.area)
+
+    def switch() -> None:
+        for one in recorded:
+            code = code_of(one.scenario)
+            for index, entry, exit_ in compare.runs(one.trace.events):
+                list(compare.compare_run(index, entry, exit_, code, side.cpu))
+
+    def host() -> None:
+        for one in recorded:
+            for round_ in compare.rounds(one.trace.events):
+                list(compare_owed(round_, {}))
+
+    def model() -> None:
+        for one in recorded:
+            for round_ in compare.rounds(one.trace.events):
+                _judge(side, round_, predict(round_, level))
+
+    total, found = 0.0, {}
+    for name, work in (("none", decode), ("+ switch", switch), ("+ host", host), ("+ save, restore", model)):
+        total += _us(work, exits)
+        found[name] = total
+    return found
+
+
+def _judge(side: Side, round_: Round, prediction: Prediction) -> None:
+    divergences = list(compare.compare_round(round_, prediction))
+    if divergences:
+        explain = side.catalogue.explainer(round_, prediction, {})
+        for divergence in divergences:
+            explain(divergence)
+
+
+def lengths(side: Side, executor: Executor, seed: int, seconds: float) -> tuple[Point, ...]:
+    """Measure scenarios of each of LENGTHS, bare and checked, for ``seconds`` each."""
+    rng = random.Random(seed)
+    steps = [step for _ in range(EACH_LENGTH * 4) for step in generate(rng).steps]
+    registers = generate(rng).registers
+
+    def checked(scenario: Scenario) -> None:
+        trace = executor.run(scenario, fresh_vm=False)
+        check(scenario, trace, side.subject.level, side.cpu, side.catalogue)
+
+    points: list[Point] = []
+    for length in LENGTHS:
+        starts = [int(rng.random() * (len(steps) - length)) for _ in range(EACH_LENGTH)]
+        cut = [Scenario("Made by the benchmark.", registers, tuple(steps[at : at + length])) for at in starts]
+        raw = _wall_us(executor, cut, lambda s: executor.run_bare(s, fresh_vm=False, record=False), seconds)
+        full = _wall_us(executor, cut, checked, seconds)
+        points.append(Point(length, raw[1], raw[0], full[0]))
+    return tuple(points)
+
+
+def _wall_us(
+    executor: Executor, scenarios: list[Scenario], step: Callable[[Scenario], None], seconds: float
+) -> tuple[float, float]:
+    """Wall microseconds an exit, and exits a scenario."""
+    exits, begin, count = executor.exits, time.monotonic(), 0
+    while time.monotonic() - begin < seconds or count < len(scenarios):
+        step(scenarios[count % len(scenarios)])
+        count += 1
+    done = max(1, executor.exits - exits)
+    return 1e6 * (time.monotonic() - begin) / done, done / count
