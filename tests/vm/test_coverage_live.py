@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from harness.scenario import parse
+from fuzz.cli import main
+from harness.scenario import format_scenario, parse
 from harness.vm.build import prepare
-from harness.vm.config import list_configs, load_config
+from harness.vm.config import load_config
 from harness.vm.coverage import prepare_coverage
 from harness.vm.target import boot
 from harness.vm.text import EL1, EL2
@@ -17,7 +23,7 @@ HVC = parse(f"{HEAD}reg x0 0x84000000\nhvc 0x0\n".encode())
 MMIO = parse(f"{HEAD}reg x1 0x9000000\nldr x3, [x1, 0x10]\ncomplete 0x55\n".encode())
 
 
-@pytest.mark.parametrize("target", list_configs())
+@pytest.mark.parametrize("target", ["kvm-nvhe", "kvm-vhe"])
 def test_a_scenario_reaches_its_handler_and_no_other(target: str) -> None:
     config = load_config(target)
     prepared = prepare(config)
@@ -39,3 +45,36 @@ def test_a_scenario_reaches_its_handler_and_no_other(target: str) -> None:
     assert (EL2 in parts) == (target != "kvm-vhe")
     assert plugin.map.word("edges_dropped") == plugin.map.word("blocks_dropped") == 0
     plugin.map.close()
+
+
+def test_a_corpus_is_measured_and_distilled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus, out, page = tmp_path / "corpus", tmp_path / "out", tmp_path / "page.html"
+    corpus.mkdir()
+    (corpus / "hvc.scn").write_text(format_scenario(HVC))
+    (corpus / "same_but_longer").write_text(format_scenario(replace(HVC, steps=HVC.steps * 3)))
+    (corpus / "mmio.scn").write_text(format_scenario(MMIO))
+    (corpus / "junk").write_text("no scenario")
+    assert main(["cmin", str(corpus), str(out), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert {path.name for path in out.iterdir()} >= {"hvc.scn", "mmio.scn"}
+    assert (facts["scenarios"], facts["invalid_files"]) == (3, 1)
+    assert facts["reached_by_kept"]["model_decisions"] == facts["reached"]["model_decisions"] > 0
+    assert main(["coverage", str(out), "--json", "--html", str(page)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    entered = {row["name"] for row in report["handlers"] if row["scenarios"]}
+    assert {"handle_hvc", "kvm_handle_guest_abort"} <= entered
+    assert all(row["scenarios"] or row["why"] for row in (*report["handlers"], *report["decisions"]))
+    assert "kvm_handle_guest_abort" in page.read_text()
+
+
+def test_a_campaign_is_guided_by_what_kvm_executes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    argv = ["fuzz", "--seconds", "3", "--jobs", "1", "--seed", "5", "--coverage", "kvm", "--out", str(out), "--json"]
+    assert main(argv) in (0, 1)
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["guide"] == "kvm"
+    assert summary["kvm_edges"] > 1000
+    log = "".join(path.read_text(errors="replace") for path in (out / "run").glob("*.log"))
+    assert "Loaded 1 modules   (16384 inline 8-bit counters)" in log
+    # libFuzzer itself counts the edges that it saw.
+    assert max(int(found) for found in re.findall(r"cov: (\d+)", log)) > 1000
