@@ -29,6 +29,7 @@ from fuzz.matrix import (
     run_all,
     write_results,
 )
+from fuzz.matrix_page import page
 from fuzz.matrix_view import Finding, Table, markdown, read_findings
 from fuzz.replay_cli import KNOWN_DIR, find_scenarios
 from harness.errors import InputError
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   shadowfuzz matrix corpus/regressions --targets 'kvm-nvhe@6.12.*' 'kvm-nvhe@7.*'
-  shadowfuzz matrix corpus/seeds corpus/regressions --targets 'kvm-*@*' --missing
+  shadowfuzz matrix corpus/seeds corpus/regressions --targets 'kvm-*@*' --missing --html matrix.html
   shadowfuzz matrix corpus/seeds corpus/regressions --targets 'kvm-*%qemu-*%*'
       every version of QEMU that is here (`shadowfuzz setup --emulators`) with every CPU model
 
@@ -75,6 +76,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--results", metavar="FILE", help="where results are kept (default: in the cache)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    form.add_argument("--html", type=Path, metavar="FILE", help="write one HTML file that needs nothing else")
     form.add_argument("--markdown", action="store_true", help="print a page for the documents and nothing else")
     parser.set_defaults(run=run_matrix)
 
@@ -102,15 +104,36 @@ def run_matrix(args: argparse.Namespace) -> int:
     cells = _chosen(results, targets, cases)
     if args.json:
         print(json.dumps({"targets": targets, "cells": [asdict(cell) for cell in cells]}, indent=1))
+    elif args.html is not None:
+        lines = list(emulators.lines()) if moved else []
+        text = page(table, _command(args, f"--html {args.html}"), _findings(cases), lines)
+        _write(args.html, text)
+        _progress(f"{args.html}, {len(text.encode()) // 1024} KiB")
     elif args.markdown:
-        words = [*args.paths, "--targets", *(f"'{glob}'" for glob in args.targets), "--missing", "--markdown"]
-        command = f"shadowfuzz matrix {' '.join(words)}"
+        command = _command(args, "--markdown")
         print(markdown_emulators(emulators, command) if moved else markdown(table, command, _findings(cases)), end="")
     else:
         print("\n".join([*(table.lines() if plain else ()), *(emulators.lines() if moved else ())]))
     if any(cell.verdict in (LOST, CANNOT) for cell in cells):
         return 3
     return 1 if any(cell.verdict == DIVERGES for cell in cells) else 0
+
+
+def _command(args: argparse.Namespace, form: str) -> str:
+    globs = (f"'{glob}'" for glob in args.targets)
+    return f"shadowfuzz matrix {' '.join([*args.paths, '--targets', *globs, '--missing', form])}"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(str(path), None, f"cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _findings(cases: Sequence[Case]) -> tuple[Finding, ...]:

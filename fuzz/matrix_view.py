@@ -53,6 +53,10 @@ class Table:
         )
         self.legend = {names: LETTERS[i] if i < len(LETTERS) else "*" for i, names in enumerate(sets)}
 
+    def cell(self, target: str, scenario: str) -> Cell | None:
+        """Return a cell, None if it was not run."""
+        return self._cells.get((target, scenario))
+
     def symbol(self, target: str, scenario: str) -> str:
         """Return the character of a cell; a space where there is none."""
         cell = self._cells.get((target, scenario))
@@ -68,13 +72,13 @@ class Table:
     def lines(self) -> Iterator[str]:
         """Yield the table's lines: a block a configuration, scenarios that are clean everywhere in one line."""
         for config, targets in self.configs():
-            series = [(name, list(group)) for name, group in groupby(targets, key=_series)]
-            rows = {scenario: self._row(scenario, series) for scenario in self.scenarios}
+            groups = [(name, list(group)) for name, group in groupby(targets, key=series)]
+            rows = {scenario: self._row(scenario, groups) for scenario in self.scenarios}
             clean = [scenario for scenario, row in rows.items() if not row.strip(". ")]
             width = max((len(s) for s in rows if s not in clean), default=20)
-            heads = [f"{name:<{len(group)}}" for name, group in series]
+            heads = [f"{name:<{len(group)}}" for name, group in groups]
             yield f"{config}: {len(targets)} kernels"
-            yield "  " + "; ".join(f"{name}: {_span(group)}" for name, group in series)
+            yield "  " + "; ".join(f"{name}: {span(group)}" for name, group in groups)
             if len(rows) > len(clean):
                 yield f"  {'':{width}}  {' '.join(heads)}".rstrip()
             for scenario, row in rows.items():
@@ -144,12 +148,14 @@ class Table:
         return () if cell is None else cell.findings
 
 
-def _series(target: str) -> str:
+def series(target: str) -> str:
+    """Return the stable series of a target's kernel, such as 6.12."""
     version = split(target)[1]
     return ".".join(map(str, linux_version(version))) if version else "packaged"
 
 
-def _span(group: Sequence[str]) -> str:
+def span(group: Sequence[str]) -> str:
+    """Return the first and the last kernel of some targets, as text."""
     first, last = (split(target)[1] or PACKAGED for target in (group[0], group[-1]))
     return first if first == last else f"{first} to {last} ({len(group)})"
 
