@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fuzz.bisect import Change, Outcome, Search, anchors, confidence, search
-from fuzz.matrix import CLEAN, DIVERGES, Cell, Work, load_cases, run_all
+from fuzz.library import find, open_database
+from fuzz.matrix import CLEAN, DIVERGES, Case, Cell, Work, load_cases, make_case, run_all
 from fuzz.replay_cli import KNOWN_DIR
+from fuzz.store import FINDINGS, FLAKY, Store
 from harness.errors import InputError, SetupError
+from harness.history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, Asked, history_text
 from harness.known import Catalogue
+from harness.report.story import Story
 from harness.vm.archive import Kernels
 from harness.vm.cache import Cache, default_root
 from harness.vm.changelog import notes, read_changelog, upstream
@@ -35,6 +39,8 @@ examples:
       the first and last kernel of every series, then halving wherever the outcome changes
   shadowfuzz bisect finding.scn --good kvm-vhe@7.3 --bad kvm-vhe@6.12.117+deb12
       between these two only
+  shadowfuzz bisect --finding d47d8f --out out/campaign
+      a campaign's finding; its release history is kept with it, and its page shows it
 
 exit status: 0 no change between kernels, 1 there is one, 2 bad usage or input, 3 nothing could run
 """
@@ -49,7 +55,10 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", metavar="FILE", help="a scenario")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a scenario")
+    parser.add_argument("--finding", metavar="ID", help="instead of FILE: a campaign's finding, or its beginning")
+    parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
+    parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (findings.db in --out)")
     parser.add_argument("--good", metavar="TARGET", help="a target CONFIG@VERSION at one end")
     parser.add_argument("--bad", metavar="TARGET", help="a target CONFIG@VERSION at the other end")
     parser.add_argument("--target", metavar="CONFIG", help=f"the configuration, without ends ({DEFAULT_TARGET})")
@@ -60,7 +69,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run_bisect(args: argparse.Namespace) -> int:
     """Search, then print each change with its changelog."""
-    (case,) = load_cases([Path(args.file)])
+    case, story = _subject(args)
     cache = Cache(default_root(os.environ))
     kernels = load_kernels(cache, _progress)
     config, versions, first = _range(args, kernels)
@@ -86,6 +95,8 @@ def run_bisect(args: argparse.Namespace) -> int:
     seconds = time.monotonic() - start
     if all(outcome is None for outcome in found.probed.values()):
         raise SetupError(f"no kernel could run: {next(iter(cells.values())).why}")
+    if story is not None:
+        _keep_history(args, story, config, found, cells)
     if args.json:
         print(json.dumps(_document(config, found, cells, seconds), indent=1))
     else:
@@ -95,6 +106,33 @@ def run_bisect(args: argparse.Namespace) -> int:
             f"a finding that shows in every second run is seen with {confidence(args.repeat):.1%}"
         )
     return 1 if found.changes else 0
+
+
+def _subject(args: argparse.Namespace) -> tuple[Case, Story | None]:
+    """Return what to run: a file's scenario, or a finding's."""
+    if (args.file is None) == (args.finding is None):
+        raise InputError("bisect", None, "expected either a FILE or --finding")
+    if args.finding is None:
+        return load_cases([Path(args.file)])[0], None
+    story = find(open_database(args.out, args.store), args.finding)
+    finding, scenario = story.kept.finding, story.kept.scenario
+    if scenario is None or finding.kind != "divergence" or finding.other is not None:
+        raise InputError(story.id, None, "expected a divergence of one target, with its scenario")
+    args.target = args.target or (None if args.good else finding.subject.target.partition("@")[0])
+    return make_case(story.id, scenario), story
+
+
+def _keep_history(
+    args: argparse.Namespace, story: Story, config: str, found: Search, cells: Mapping[str, Cell]
+) -> None:
+    """Put with a finding which kernels show it."""
+    name = ".".join(filter(None, story.kept.finding.signature[:2]))
+    asked: list[Asked] = []
+    for version, outcome in found.probed.items():
+        answer = CANNOT if outcome is None else SHOWS if name in outcome else SHOWS_NOT
+        asked.append(Asked(config, version, answer, cells[version].seen, cells[version].runs))
+    shelf = FINDINGS if story.kept.confirmed else FLAKY
+    Store(open_database(args.out, args.store), shelf).annotate(story.id, HISTORY, history_text(asked))
 
 
 def _range(args: argparse.Namespace, kernels: Kernels) -> tuple[str, list[str], tuple[str, ...]]:

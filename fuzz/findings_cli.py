@@ -16,6 +16,7 @@ from fuzz.library import find, open_database, stories
 from fuzz.replay_cli import style_of
 from fuzz.report_cli import write_report
 from harness.errors import InputError
+from harness.history import sentences
 from harness.report import crashview, formats, terminal
 from harness.report.reading import in_words
 from harness.report.story import Group, Story, groups, replay_command
@@ -131,6 +132,7 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
         yield f"  reproduced {rate_text(together(story.evidence.stages))}"
     if story.crash is not None:
         yield from (f"  {name:13} {printable(words)}" for name, words in crashview.facts(story.crash))
+    yield from (f"  releases  {sentence}" for sentence in sentences(kept.history))
     yield f"  replay    {replay_command(kept, out, story.crash)}"
     if kept.scenario is not None:
         yield style.paint("bold", "scenario")

@@ -11,6 +11,7 @@ from fuzz.elsewhere import from_text
 from fuzz.store import ELSEWHERE, FINDINGS, FLAKY, FRESH_QEMU, OTHER_TRACE, TRACE, Store
 from harness.errors import InputError
 from harness.findings import Tries
+from harness.history import HISTORY, read_history
 from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.releases import load_changes
@@ -53,6 +54,7 @@ def story_of(store: Store, id_: str) -> Story:
     """Read and explain one finding.  InputError: it cannot be read, or its target is none of ours any more."""
     entry, texts = store.entry(id_), dict(store.texts(id_))
     trace_text, other_text = texts.pop(TRACE, None), texts.pop(OTHER_TRACE, None)
+    history = read_history(texts.pop(HISTORY, "[]"))
     qemu, elsewhere = texts.pop(FRESH_QEMU, "").split(), texts.pop(ELSEWHERE, None)
     scenario: Scenario | None = None
     trace: Trace | None = None
@@ -73,6 +75,7 @@ def story_of(store: Store, id_: str) -> Story:
         fresh_qemu=_tries(qemu),
         other_trace=other,
         elsewhere=None if elsewhere is None else from_text(elsewhere),
+        history=history,
     )
     known = PROJECT / "corpus" / "known"
     catalogue, changes = Catalogue.load(known, subject.level), load_changes(known)

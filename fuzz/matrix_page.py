@@ -64,9 +64,8 @@ def _config(matrix: Table, config: str, targets: Sequence[str]) -> Markup:
         if scenario not in clean
     )
     caption = f"{config}: {len(targets)} kernels"
-    inner = el(
-        "table", el("caption", caption), el("thead", el("tr", el("th", "scenario", scope="col"), *heads)), join(rows)
-    )
+    head = el("thead", el("tr", el("th", "scenario", scope="col"), *heads))
+    inner = el("table", el("caption", caption), head, el("tbody", join(rows)))
     where = "; ".join(f"{name}: {span(group)}" for name, group in groups)
     return put(
         el("h3", config),

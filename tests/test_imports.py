@@ -24,7 +24,7 @@ ROWS: tuple[str, ...] = (
     *("harness.model.paging", "harness.model.paging_kernel", "harness.model.machine", "harness.model.machine_kernel"),
     *("harness.model.spec", "harness.model.low", "harness.model.body", "harness.model.kernel"),
     *("harness.model", "harness.model.replay", "harness.known", "harness.releases", "harness.check"),
-    *("harness.against", "harness.findings"),
+    *("harness.against", "harness.findings", "harness.history"),
     *("harness.minimise", "harness.simplify", "harness.verdict", "harness.tracefile"),
     *("harness.recording", "harness.ring", "harness.foreign", "harness.distil"),
     *("harness.lemma", "harness.lemma.*"),

@@ -31,8 +31,11 @@ from fuzz.matrix import (
     run_cases,
     write_results,
 )
+from fuzz.matrix_page import page
 from fuzz.matrix_view import Finding, Table, markdown, read_findings
 from harness.errors import InputError, VmLost
+from harness.history import CANNOT as HISTORY_CANNOT
+from harness.history import SHOWS, SHOWS_NOT, Asked, history_text, read_history, sentences
 from harness.known import Catalogue
 from harness.scenario import Scenario, load
 from harness.trace import Trace
@@ -222,3 +225,32 @@ def test_nothing_that_can_run_ends_the_search() -> None:
 
 def test_confidence() -> None:
     assert confidence(5) == pytest.approx(0.96875)
+
+
+def test_the_html_page_is_whole_and_harmless() -> None:
+    cells = {
+        ("kvm-nvhe@6.1.9-1", "a<b"): Cell("kvm-nvhe@6.1.9-1", "a<b", "k", DIVERGES, ("host.pc",), 1, 1),
+        ("kvm-nvhe@6.12.9-1", "a<b"): Cell("kvm-nvhe@6.12.9-1", "a<b", "k", CLEAN, runs=1),
+        ("kvm-nvhe@7.2.9-1", "a<b"): Cell("kvm-nvhe@7.2.9-1", "a<b", "k", CANNOT, why="no & headers"),
+        ("kvm-nvhe@6.1.9-1", "calm"): Cell("kvm-nvhe@6.1.9-1", "calm", "k", CLEAN, runs=1),
+    }
+    table = Table(cells, [target for target, _ in cells], ["a<b", "calm"])
+    found = Finding("some-bug", "It is wrong.", "Because.", ("host.pc",), ("a<b",))
+    text = page(table, "shadowfuzz matrix <x>", (found,))
+    assert "<script" not in text and "a<b" not in text and "http" not in text.replace("http-equiv", "")
+    assert 'title="kvm-nvhe@6.1.9-1: host.pc">A<' in text and 'title="kvm-nvhe@7.2.9-1: no &amp; headers">-<' in text
+    assert '<th scope="row">a&lt;b</th>' in text and "1 more scenarios are clean" in text
+    assert text.count('tabindex="0"') >= 4  # what is too wide scrolls by keyboard
+    assert "some-bug" in text and ">6.1.9-1</td>" in text
+
+
+def test_a_release_history_in_sentences() -> None:
+    rows = [("6.1.1", SHOWS), ("6.1.9", SHOWS), ("6.5", HISTORY_CANNOT), ("6.12", SHOWS_NOT), ("7.0", SHOWS)]
+    asked = tuple(Asked("kvm-nvhe", version, answer, 5, 5) for version, answer in rows)
+    assert sentences(asked) == (
+        "kvm-nvhe: 6.1.1 to 6.1.9 shows it",
+        "kvm-nvhe: 6.12 does not show it",
+        "kvm-nvhe: 7.0 shows it",
+    )
+    assert read_history(history_text(asked)) == asked
+    assert read_history("[{}]") == read_history("no JSON") == ()

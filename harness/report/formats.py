@@ -3,7 +3,8 @@
 
 JSON keys: ``findings[]`` with id, kind, title, verdict, why, confirmed, signature[], cluster, target, kernel_release,
 kernel_sha256, level, against (the second target, or null), count, first_seen, last_seen, rate, levels{level: stand},
-elsewhere{emulator: rate}, scenario (text or null), sites[] (as ``replay --json`` has them).
+elsewhere{emulator: rate}, releases[] (config, version, answer, seen, runs), scenario (text or null), sites[]
+(as ``replay --json`` has them).
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def story_json(story: Story) -> Mapping[str, object]:
         "elsewhere": {p.name: elsewhere_text(p) for p in story.evidence.elsewhere} if story.evidence else {},
         "crash": None if story.crash is None else _crash_json(story.crash),
         "texts": dict(kept.texts),
+        "releases": [asdict(asked) for asked in kept.history],
         "scenario": None if kept.scenario is None else format_scenario(kept.scenario),
         "sites": [site_json(site, finding.subject.level) for site in story.ran.sites] if story.ran else [],
     }

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from harness.a64 import disassemble
 from harness.crash import EARLIER
+from harness.history import sentences
 from harness.layout import CODE
 from harness.report.book import Book, Branch, Run
 from harness.report.crashview import facts, register_lines
@@ -181,6 +182,7 @@ def _finding(story: Story) -> Markup:
         *_differences(story),
         *_pair(story),
         *_crash(story),
+        *_history(story),
         *_scenario(story),
         el("h4", "How to reproduce"),
         el("pre", f"{replay_command(kept, '', story.crash)}\n", tabindex="0", class_="command"),
@@ -217,6 +219,18 @@ def _differences(story: Story) -> Iterator[Markup]:
     yield _site(first)
     if others:
         yield details(f"{len(others)} more places in the same run", *map(_site, others))
+
+
+def _history(story: Story) -> Iterator[Markup]:
+    """Which kernels show it, as `shadowfuzz bisect --finding` found out."""
+    asked = story.kept.history
+    if not asked:
+        return
+    yield el("h4", "Release history")
+    yield el("ul", *(el("li", sentence) for sentence in sentences(asked)))
+    rows = ((a.config, a.version, a.answer, f"{a.seen} of {a.runs}") for a in asked)
+    heads = ("configuration", "kernel", "answer", "runs")
+    yield details(f"{len(asked)} kernels were asked", table(heads, rows, "Kernels that were asked"))
 
 
 def _pair(story: Story) -> Iterator[Markup]:

@@ -13,6 +13,7 @@ from harness.check import check, signature
 from harness.compare import Divergence
 from harness.crash import CRASH, EARLIER, ENDS, Report, from_text
 from harness.findings import Finding, Signature, Tries, signature_text
+from harness.history import Asked
 from harness.known import Catalogue
 from harness.masks import Cpu
 from harness.releases import Intended, between
@@ -30,7 +31,7 @@ class Kept:
     ``fresh_qemu`` counts reproductions in fresh machines, None if that was not tried; ``elsewhere`` is what other
     emulators showed, None if none was tried.
     ``scenario`` and the traces are None where there is none, or none that this version can read; ``other_trace`` is
-    that of the second target, where two were compared.
+    that of the second target, where two were compared.  ``history``: which kernels show it, empty if none was asked.
     """
 
     finding: Finding
@@ -43,6 +44,7 @@ class Kept:
     fresh_qemu: Tries | None = None
     other_trace: Trace | None = None
     elsewhere: tuple[Elsewhere, ...] | None = None
+    history: tuple[Asked, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

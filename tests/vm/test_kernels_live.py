@@ -7,26 +7,39 @@ So two kernels are fetched, both much newer than those of the targets.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
+from fuzz.cli import main
+from fuzz.library import find
+from fuzz.report_cli import book_of
+from fuzz.store import FINDINGS, Store
+from harness.history import SHOWS, SHOWS_NOT, sentences
+from harness.report.html import page
+from harness.vm.archive import Kernel
 from harness.vm.build import find_prepared, prepare
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import load_config
 from harness.vm.kernels import donors, load_kernels
+from tests.kept import filled
 from tests.vm.running import SEEDS, run_all
 
 THREE = ("every_gpr_distinct", "mmio_load_every_register", "host_writes_every_gpr")
 
 
-@pytest.mark.parametrize("borrows", [False, True], ids=["own", "borrowed"])
-def test_a_kernel_of_the_archive_boots_records_and_is_clean(borrows: bool) -> None:
+def _two() -> tuple[Kernel, Kernel]:
+    """Return the newest kernel that has no headers in the archive, and the one that lends it its own."""
     listed = [kernel for kernel in load_kernels(Cache(default_root(os.environ))).kernels if kernel.listed]
     without = [kernel for kernel in listed if not kernel.headers]
     if not without:
         pytest.skip("every kernel of the archive has its headers today")
-    borrower = without[-1]
-    kernel = borrower if borrows else donors(borrower, listed)[0]
+    return without[-1], donors(without[-1], listed)[0]
+
+
+@pytest.mark.parametrize("borrows", [False, True], ids=["own", "borrowed"])
+def test_a_kernel_of_the_archive_boots_records_and_is_clean(borrows: bool) -> None:
+    kernel = _two()[0 if borrows else 1]
     config = load_config(f"kvm-nvhe@{kernel.version}")
     prepared = prepare(config)
     assert (prepared.kernel_release, prepared.package_version) == (kernel.uname, kernel.version)
@@ -35,3 +48,15 @@ def test_a_kernel_of_the_archive_boots_records_and_is_clean(borrows: bool) -> No
     for name, checked in run_all(config.name, {name: SEEDS[name] for name in THREE}).items():
         assert (checked.status, checked.dropped, checked.unexplained) == ("ok", 0, ()), name
         assert checked.relations["switch"] and checked.relations["restore"], name
+
+
+def test_a_finding_keeps_its_release_history(tmp_path: Path) -> None:
+    database = filled(tmp_path)
+    (id_,) = [i for i in Store(database, FINDINGS).ids() if find(database, i).ran][:1]
+    ends = [f"kvm-nvhe@{kernel.version}" for kernel in _two()]
+    assert main(["bisect", "--finding", id_, "--out", str(tmp_path), "--good", ends[0], "--bad", ends[1]]) in (0, 1)
+    history = find(database, id_).kept.history
+    assert {f"kvm-nvhe@{asked.version}" for asked in history} >= set(ends)
+    assert all(asked.answer in (SHOWS, SHOWS_NOT) and asked.runs == 5 for asked in history)
+    text = page(book_of(database))
+    assert all(sentence in text for sentence in sentences(history)) and "Release history" in text
