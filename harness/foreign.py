@@ -24,7 +24,7 @@ from harness.owed import OP_IRQ_LINE, compare_owed
 from harness.recording import Api, Recorded
 from harness.registers import BY_NAME, INDEX
 from harness.trace import ENTRY, EXIT, HOST, Host, Switch
-from harness.world import World
+from harness.world import SCENARIO, World
 
 KEPT: tuple[tuple[str, str], ...] = (
     ("mpidr_el1", "read-only (Arm ARM D17.2.101); the guest sees VMPIDR_EL2"),
@@ -66,7 +66,8 @@ class _Vcpu:
     features: int = 0
     entry: Switch | None = None
     exit: Switch | None = None
-    world: World | None = None
+    world: World = SCENARIO
+    version: int = -1
     first: int = 0
     users: list[Switch] = field(default_factory=list)
     hosts: list[Host] = field(default_factory=list)
@@ -81,21 +82,24 @@ class _Vm:
     vcpus: dict[int, _Vcpu] = field(default_factory=dict)
     called_on: dict[int, tuple[int, int]] = field(default_factory=dict)  # by PSCI CPU_ON: entry point, context
 
-    def changed(self) -> None:
-        """Let every vCPU that is not between exit and entry see the new machine."""
-        for vcpu in self.vcpus.values():
-            if vcpu.exit is None:
-                vcpu.world = None
+    version: int = 0
+    """Grows with every change of what surrounds the vCPUs."""
+
+    def vcpu(self, number: int) -> _Vcpu:
+        """Return a vCPU, a new one if it was not heard of before."""
+        if number not in self.vcpus:
+            self.vcpus[number] = _Vcpu()
+            self.version += 1
+        return self.vcpus[number]
 
     def world(self, number: int) -> World:
         """Return what surrounds a vCPU now."""
-        return World(
-            regions=tuple(self.slots.values()),
-            devices=tuple(self.devices),
-            vcpu=number,
-            vcpus=len(self.vcpus),
-            features=self.vcpus[number].features,
-        )
+        vcpu = self.vcpus[number]
+        if vcpu.version != self.version:
+            regions, devices = tuple(self.slots.values()), tuple(self.devices)
+            vcpu.world = World(regions, devices, number, len(self.vcpus), vcpu.features)
+            vcpu.version = self.version
+        return vcpu.world
 
 
 def split(records: Iterable[Recorded]) -> Iterator[Turn | Run]:
@@ -109,19 +113,16 @@ def split(records: Iterable[Recorded]) -> Iterator[Turn | Run]:
             else:
                 _call(vm, vcpu_number, event)
             continue
-        vcpu = vm.vcpus.setdefault(vcpu_number, _Vcpu())
-        if vcpu.world is None:
-            vcpu.world = vm.world(vcpu_number)
+        vcpu = vm.vcpu(vcpu_number)
         if event.kind == ENTRY:
-            first = vcpu.first if vcpu.exit is not None else number
-            round_ = Round(first, vcpu.exit, tuple(vcpu.users), tuple(vcpu.hosts), event, vcpu.world)
+            first, world = (number, vm.world(vcpu_number)) if vcpu.exit is None else (vcpu.first, vcpu.world)
+            round_ = Round(first, vcpu.exit, tuple(vcpu.users), tuple(vcpu.hosts), event, world)
             yield Turn(vm_number, vcpu_number, number, round_)
             vcpu.entry, vcpu.exit, vcpu.users, vcpu.hosts = event, None, [], []
-            vcpu.world = vm.world(vcpu_number) if vcpu.world.vcpus != len(vm.vcpus) else vcpu.world
         elif event.kind == EXIT:
             if vcpu.entry is not None:
                 yield Run(vm_number, vcpu_number, number, vcpu.entry, event)
-            vcpu.world = vm.world(vcpu_number) if vcpu.world.regions != tuple(vm.slots.values()) else vcpu.world
+            vm.world(vcpu_number)  # what holds for the turn is what holds at its exit
             vcpu.entry, vcpu.exit, vcpu.first = None, event, number
             _calls_another(vm, event)
         else:
@@ -132,27 +133,27 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
     """Apply a call of userspace; one that failed changed nothing, a register write is filed with its errno."""
     if call.name in ("set_register", "irq_line"):
         op = OP_SET if call.name == "set_register" else OP_IRQ_LINE
-        vm.vcpus.setdefault(number, _Vcpu()).hosts.append(Host(HOST, 0, op, call.a, call.b, call.error, True))
+        vm.vcpu(number).hosts.append(Host(HOST, 0, op, call.a, call.b, call.error, True))
     elif call.error:
         return
     elif call.name == "slot":
         vm.slots.pop(call.a, None)
         if call.d:
             vm.slots[call.a] = Region(f"slot {call.a}", call.c, call.d, True, "", bool(call.b & READ_ONLY))
-        vm.changed()
+        vm.version += 1
     elif call.name == "device":
         vm.devices.append(Region("device", call.a, call.b, False, ""))
-        vm.changed()
+        vm.version += 1
     elif call.name == "reset":
-        vcpu = vm.vcpus.setdefault(number, _Vcpu())
+        vcpu = vm.vcpu(number)
         vcpu.features = call.a
+        vm.version += 1
         vcpu.hosts.append(Host(HOST, 0, OP_RESET, 0, 0, 0, True))
         # CPU_ON resets the vCPU that it names, then sets where it starts (DEN 0022 5.4, KVM_REQ_VCPU_RESET).
         for name, value in zip(("pc", "x0"), vm.called_on.pop(number, ()), strict=False):
             vcpu.hosts.append(Host(HOST, 0, OP_SET, BY_NAME[name].one_reg, value, 0, True))
-        vm.changed()
     elif call.name == "events":
-        hosts = vm.vcpus.setdefault(number, _Vcpu()).hosts
+        hosts = vm.vcpu(number).hosts
         hosts += [Host(HOST, 0, op, 0, 0, 0, True) for bit, op in _EVENTS if call.a & bit]
 
 

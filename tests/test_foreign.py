@@ -127,6 +127,12 @@ def test_a_device_is_one_only_where_kvm_has_it() -> None:
     assert ("save", "class") in found(forgotten)
 
 
+def test_a_device_that_comes_between_exit_and_entry() -> None:
+    machine = [r for r in MACHINE if not (isinstance(r.event, Api) and r.event.name == "device")]
+    before = machine + of(0, entry(S), irq(S), call("device", GIC, 0x10000), entry(S))
+    assert not check(before + load(3, 0x55, GIC + 8, users=False, kernel=True)[-2:]).clusters
+
+
 def test_slots_come_and_go() -> None:
     fault = trap(S, load_esr(3), **PAGE)
     assert ("save", "class") in found(check(started(fault, entry(S))))
