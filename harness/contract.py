@@ -47,6 +47,8 @@ def call_result(exit_: Switch, index: int) -> int | None:
 # Return codes (Arm DEN 0022 5.2.2, DEN 0028 2.7) as x0 holds them.
 SUCCESS, NOT_SUPPORTED, INVALID_PARAMETERS = 0, MASK64, MASK64 - 1
 ALREADY_ON, INTERNAL_FAILURE = MASK64 - 3, MASK64 - 5
+HIBERNATE_OFF = 1
+"""The type of SYSTEM_OFF2 (DEN 0022F 5.11), and its bit in what PSCI_FEATURES says of that call."""
 
 # x0 of calls whose result does not depend on arguments.
 _STATUS: Mapping[str, frozenset[int]] = MappingProxyType(
@@ -112,8 +114,14 @@ def call_status(exit_: Switch, vcpus: int = 1) -> frozenset[int] | None:
     if name.startswith("PSCI_SYSTEM_RESET2"):
         known = _reset_type_known(x1 & 0xFFFF_FFFF)
         return frozenset({INTERNAL_FAILURE if known else INVALID_PARAMETERS})
+    if name.startswith("PSCI_SYSTEM_OFF2"):
+        # Since PSCI 1.3 (DEN 0022F 5.11): type HIBERNATE_OFF, for which 0 stands too, and a cookie of 0.
+        known = x1 in (0, HIBERNATE_OFF) and not x2
+        return frozenset({NOT_SUPPORTED, INTERNAL_FAILURE if known else INVALID_PARAMETERS})
     assert name == "PSCI_FEATURES"
     asked = exits.SMCCC_BY_FID.get(x1)
+    if asked is not None and asked.name.startswith("PSCI_SYSTEM_OFF2"):
+        return frozenset({HIBERNATE_OFF, NOT_SUPPORTED})  # the types that there are
     if asked is not None and asked.name in _MUST_KNOW:
         return frozenset({SUCCESS})
     if asked is not None and asked.name in _MAY_KNOW:

@@ -142,6 +142,8 @@ SMCCC_FUNCTIONS: tuple[SmcccFunction, ...] = (
     SmcccFunction(0xC400_000E, "PSCI_SYSTEM_SUSPEND64", sleeps=True),
     SmcccFunction(0x8400_0012, "PSCI_SYSTEM_RESET2_32", sleeps=True),
     SmcccFunction(0xC400_0012, "PSCI_SYSTEM_RESET2_64", sleeps=True),
+    SmcccFunction(0x8400_0015, "PSCI_SYSTEM_OFF2_32", sleeps=True),
+    SmcccFunction(0xC400_0015, "PSCI_SYSTEM_OFF2_64", sleeps=True),
     SmcccFunction(0x8000_0000, "SMCCC_VERSION"),
     SmcccFunction(0x8000_0001, "SMCCC_ARCH_FEATURES"),
     SmcccFunction(0x8000_8000, "SMCCC_ARCH_WORKAROUND_1", at_el2=True),

@@ -125,7 +125,10 @@ def _secure_call(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
     return old == refused and (owed is None or new == owed or (isinstance(owed, frozenset) and new in owed))
 
 
-_ENDS = frozenset({"PSCI_SYSTEM_OFF", "PSCI_SYSTEM_RESET", "PSCI_SYSTEM_RESET2_32", "PSCI_SYSTEM_RESET2_64"})
+_ENDS = frozenset(
+    {"PSCI_SYSTEM_OFF", "PSCI_SYSTEM_RESET", "PSCI_SYSTEM_RESET2_32", "PSCI_SYSTEM_RESET2_64"}
+    | {"PSCI_SYSTEM_OFF2_32", "PSCI_SYSTEM_OFF2_64"}
+)
 """Calls that end in userspace (KVM API 5, KVM_EXIT_SYSTEM_EVENT)."""
 
 

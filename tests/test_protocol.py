@@ -108,9 +108,9 @@ def test_lists(compiled: list[tuple[str, str, int]]) -> None:
     # KVM API 4.68: offsets of sp_el1, elr_el1, spsr[KVM_SPSR_EL1] in struct kvm_regs.
     assert listed["kept"] == [0x6030_0000_0010_0000 | offset // 4 for offset in (272, 280, 288)]
     assert listed["kept"] == [r.one_reg for r in registers.STATE if r.kept_by_reset]
-    # Every PSCI call that may stop a vCPU: suspend, off, system off, reset, reset2, system suspend.
-    functions = (1, 2, 8, 9, 0xE, 0x12)
-    both = {0x8400_0000 | n for n in functions} | {0xC400_0000 | n for n in (1, 0xE, 0x12)}
+    # Every PSCI call that may stop a vCPU: suspend, off, system off, reset, reset2, off2, system suspend.
+    functions = (1, 2, 8, 9, 0xE, 0x12, 0x15)
+    both = {0x8400_0000 | n for n in functions} | {0xC400_0000 | n for n in (1, 0xE, 0x12, 0x15)}
     assert set(listed["sleeps"]) == both == {f.fid for f in SMCCC_FUNCTIONS if f.sleeps}
 
 
