@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
 from harness import a64, arch, exits, sysregs
@@ -232,6 +233,7 @@ def execute(state: State, word: int) -> Effect:
     return _EFFECTS[row.mnemonic](state, word)
 
 
+@lru_cache(maxsize=1 << 12)
 def sources(word: int) -> frozenset[int]:
     """Return the general-purpose registers that decide what ``word`` does: where one is unknown, so is its effect."""
     row = a64.decode_plain(word)

@@ -9,7 +9,8 @@ it is not, the walk says why, and the run is counted as unchecked.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from harness import a64, arch, exits
 from harness.arch import State
@@ -31,8 +32,7 @@ EC_IABT, EC_PC_ALIGN, EC_DABT = (exits.EC_BY_NAME[name] for name in ("IABT_LOW",
 FSC_ADDRESS_SIZE, FSC_ALIGNMENT = 0x00, 0x21
 
 
-@dataclass(frozen=True, slots=True)
-class Walk:
+class Walk(NamedTuple):
     """The state in which the guest traps, and the registers whose value there nobody knows.
 
     ``unknown`` maps a register's index to the bits that nobody knows, and why.  ``state`` is None when the code does
@@ -41,7 +41,7 @@ class Walk:
     """
 
     state: State | None
-    unknown: Mapping[int, tuple[int, str]] = field(default_factory=dict)
+    unknown: Mapping[int, tuple[int, str]] = MappingProxyType({})
     why: str = ""
     certain: bool = True
 

@@ -6,8 +6,8 @@ Source: Arm ARM D17.2.37 (ESR_EL2, ISS encodings), D17.2.41 (FAR_EL2), D17.2.64 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from harness import a64, arch, exits
 from harness.arch import State
@@ -25,8 +25,7 @@ IPA_MASK = 0xFFFF_FFFF_F000
 TRAP = a64.encode("mrs", "xzr", TRAP_REGISTER)
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """What is owed: ``esr`` up to the bits of ``esr_free``; an address is None where the register is UNKNOWN."""
 
     esr: int
@@ -110,6 +109,13 @@ def owed(state: State, word: int | None, is_fetch: bool) -> Fault | None:
     access = a64.decode_access(word)
     if access is not None:
         return access_fault(state, access)
+    plain = a64.decode_plain(word)
+    return _unsyndromed(state, word) if plain is not None and plain.size else _by_word(word)
+
+
+@lru_cache(maxsize=1 << 12)
+def _by_word(word: int) -> Fault | None:
+    """What the trap of an instruction owes that accesses no memory: the word alone says it."""
     if a64.is_hvc(word):
         return call(word)
     if word in (a64.WFI, a64.WFE):
@@ -119,6 +125,4 @@ def owed(state: State, word: int | None, is_fetch: bool) -> Fault | None:
         return None
     if plain.sysreg is not None:
         return register_access(word)
-    if plain.mnemonic == "smc":
-        return Fault(_esr("SMC64", word >> 5 & 0xFFFF))
-    return _unsyndromed(state, word) if plain.size else None
+    return Fault(_esr("SMC64", word >> 5 & 0xFFFF)) if plain.mnemonic == "smc" else None
