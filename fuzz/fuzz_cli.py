@@ -157,9 +157,7 @@ def run_fuzz(args: argparse.Namespace) -> int:
             here = present(Cache(default_root(os.environ)))
             with suppress(InputError, OSError):  # a database that cannot be read or written: the summary says so
                 measure_kept(database, asked.subject, journey, here, lambda line: _say(f"fuzz: {line}"))
-        for shelf in (FINDINGS, FLAKY):
-            Store(database, shelf).export(out / shelf)
-        summary = summarise(asked, outcome)
+        summary = summarise(asked, outcome, _export(database, out))
         diary.end(summary.to_json())
     print(json.dumps(summary.to_json(), indent=2) if args.json else text(summary), flush=True)
     return summary.exit_status
@@ -167,6 +165,17 @@ def run_fuzz(args: argparse.Namespace) -> int:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _export(database: Database, out: Path) -> dict[str, int]:
+    """Write the directories; return why they could not be written, if so: the database has all that is in them."""
+    failed: dict[str, int] = {}
+    for shelf in (FINDINGS, FLAKY):
+        try:
+            Store(database, shelf).export(out / shelf)
+        except OSError as error:
+            failed[f"{out / shelf}: {error.strerror or error}"] = 1
+    return failed
 
 
 class _Diary:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from fuzz.campaign import CORPUS, RUN, Outcome, Progress
 from fuzz.database import Database
@@ -131,8 +132,11 @@ class Summary:
         return asdict(self)
 
 
-def summarise(asked: Asked, outcome: Outcome) -> Summary:
-    """Return the summary of a campaign that has ended; reads the directory for what the findings are."""
+def summarise(asked: Asked, outcome: Outcome, unwritten: Mapping[str, int] = MappingProxyType({})) -> Summary:
+    """Return the summary of a campaign that has ended; reads the directory for what the findings are.
+
+    ``unwritten`` counts what could not be written after its end, by reason.
+    """
     stats, subject = outcome.stats, asked.subject
     checked, first = stats.get("count", "checked_exits"), stats.get("time", "first_exit")
     return Summary(
@@ -177,7 +181,7 @@ def summarise(asked: Asked, outcome: Outcome) -> Summary:
         overflow=stats.total("overflow"),
         worker_deaths=outcome.deaths,
         findings=_clusters(asked, stats),
-        findings_unwritten=stats.group("unwritten"),
+        findings_unwritten={**stats.group("unwritten"), **unwritten},
         failure=outcome.failure,
         interrupted=outcome.interrupted,
     )
