@@ -366,8 +366,8 @@ def _left(report: Report, console: str, earlier: Iterable[Scenario]) -> dict[str
 def _end(error: TargetError) -> End:
     """Return how a machine ended."""
     if not isinstance(error, VmLost):
-        return end_of(str(error), "", {}, protocol=True)
-    return end_of(error.reason, error.console_tail, error.remains.places if error.remains else {})
+        return end_of(str(error), "", protocol=True)
+    return end_of(error.reason, error.console_tail, error.remains)
 
 
 def _clusters(found: tuple[Seen, ...]) -> dict[Key, list[Divergence]]:

@@ -30,11 +30,13 @@ class Remains:
     """What was taken from a lost machine before it was ended.
 
     ``places`` are addresses as ``symbol+0x10``, by the register that held them, or ``console`` for the one that the
-    kernel's last words name; ``missing`` says what could not be taken, and why.
+    kernel's last words name; ``samples`` say of a machine that still ran how often it was seen where; ``missing`` says
+    what could not be taken, and why.
     """
 
     registers: Mapping[str, int] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
+    samples: Mapping[str, int] = field(default_factory=dict)
     dump: Dump | None = None
     missing: tuple[str, ...] = ()
 
@@ -98,17 +100,19 @@ _EL2 = re.compile(r"(?:hyp (?:panic|BUG) at: \[<([0-9a-f]{16})>\]|HYP panic:\s*\
 _ESR = re.compile(r"\bESR:([0-9a-f]{8,16})")
 
 
-def end_of(reason: str, console: str, places: Mapping[str, str], *, protocol: bool = False) -> End:
+def end_of(reason: str, console: str, remains: Remains | None = None, *, protocol: bool = False) -> End:
     """Return how a machine ended: the kernel's own last words count for more than what the host saw of it."""
+    left = remains or Remains()
     for kind, pattern in () if protocol else _WORDS:
         found = pattern.search(console)
         if found is not None:
             said = _el2(console) if kind == "el2-panic" else found[0].strip()
             words = _PC.search(console, found.start())
-            place = places.get("console") or (words[1] if words and kind == "oops" else "")
+            place = left.places.get("console") or (words[1] if words and kind == "oops" else "")
             return End(kind, said, place)
     kind = "protocol" if protocol else next((kind for kind, part in _REASONS if part in reason), "lost")
-    return End(kind, reason, places.get("pc", "") if kind == "hang" else "")
+    where = max(left.samples, key=lambda place: left.samples[place], default=left.places.get("pc", ""))
+    return End(kind, reason, where if kind == "hang" else "")
 
 
 def _el2(console: str) -> str:
@@ -170,7 +174,8 @@ def from_text(text: str) -> Report:
         dump = None if left["dump"] is None else Dump(**left["dump"])
         again = data["again"]
         tried = None if again is None else Again(tuple(again["alone"]), tuple(again["sequence"]), again["before"])
-        remains = Remains(registers, places, dump, tuple(map(str, left["missing"])))
+        samples = {str(place): int(count) for place, count in left["samples"].items()}
+        remains = Remains(registers, places, samples, dump, tuple(map(str, left["missing"])))
         kind, words, place, reason = (str(data[name]) for name in ("kind", "words", "place", "reason"))
         return Report(kind, words, place, reason, remains, tried)
     except (KeyError, TypeError, AttributeError) as error:

@@ -35,6 +35,7 @@ REPORT = Report(
     Remains(
         REGISTERS,
         {"pc": "psci_sys_reset+0x24"},
+        {"f+0x8": 9},
         Dump("dumps/crash-0/0001.kdump", 512 << 20, 14_000_000, 0.6),
         ("no <x>",),
     ),

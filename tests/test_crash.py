@@ -48,13 +48,15 @@ AGENT = "shadowfuzz agent: /dev/kvm: No such file or directory\n" + INIT
     ],
 )
 def test_ends(reason: str, console: str, places: dict[str, str], signature: tuple[str, ...]) -> None:
-    assert end_of(reason, console, places).signature == signature
+    assert end_of(reason, console, Remains(places=places)).signature == signature
 
 
 def test_where_a_hang_was_is_told_though_it_is_no_part_of_its_name() -> None:
-    end = end_of("x: no answer to a scenario within 10 s", "", {"pc": "f+0x8"})
+    places, samples = {"pc": "irq+0x4"}, {"irq+0x4": 1, "f+0x8": 8}
+    end = end_of("x: no answer to a scenario within 10 s", "", Remains(places=places, samples=samples))
     assert end.sentence == "the target hung in f+0x8: x: no answer to a scenario within 10 s"
-    other = end_of("x: no answer to a scenario within 10 s", "", {"pc": "g+0x4"})
+    other = end_of("x: no answer to a scenario within 10 s", "", Remains(places={"pc": "g+0x4"}))
+    assert other.place == "g+0x4"
     assert end.signature == other.signature
 
 
@@ -65,7 +67,7 @@ def test_the_address_of_a_panic_at_el2() -> None:
 
 
 def test_a_report_survives_its_text() -> None:
-    remains = Remains({"pc": 1 << 63}, {"pc": "f+0x0"}, Dump("dumps/x", 2, 1, 0.5), ("no symbols",))
+    remains = Remains({"pc": 1 << 63}, {"pc": "f+0x0"}, {"f+0x0": 9}, Dump("dumps/x", 2, 1, 0.5), ("no symbols",))
     for again in (None, Again((0, 3), (2, 3), 4)):
         report = Report("oops", "words", "f+0x0", "reason", remains, again)
         assert from_text(to_text(report)) == report

@@ -38,6 +38,9 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     for name, place in remains.places.items():
         if name in remains.registers:
             yield name, f"{remains.registers[name]:#x} {place}"
+    if remains.samples:
+        total = sum(remains.samples.values())
+        yield "it ran in", ", ".join(f"{place} ({count} of {total} looks)" for place, count in remains.samples.items())
     if remains.dump is not None:
         size = f"{remains.dump.file_bytes / MIB:.1f} MiB for {remains.dump.ram_bytes // MIB} MiB of RAM"
         yield "memory", f"{remains.dump.path} ({size}, written in {remains.dump.seconds:.1f} s)"

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +22,9 @@ from harness.vm.symbols import Symbols, read_symbols
 PATIENCE = 3.0
 """Seconds that QEMU has for one answer."""
 DUMP_PATIENCE = 60.0
+SAMPLES, SAMPLE_SECONDS = 9, 0.003
+_PC = re.compile(r"PC=([0-9a-f]+)[\s\S]*?\bEL(\d)")
+"""In what QEMU's monitor says of an A64 CPU's registers."""
 ADDRESSES = ("pc", "x30", "ELR_EL1", "ELR_EL2", "VBAR_EL1", "VBAR_EL2")
 """Registers whose values are addresses of code."""
 EL_FIELD, EL2 = 0b1100, 0b1000
@@ -52,10 +57,11 @@ class PostMortem:
         places: dict[str, str] = {} if console is None else {"console": self._text(console)}
         try:
             qemu.check_process()
+            samples = self._samples(qemu)
             qemu.execute("stop", timeout=PATIENCE)
         except TargetError as error:
             gone = f"no registers and no memory: {error}"
-            return Remains({}, _some(places), None, (gone,))
+            return Remains({}, _some(places), missing=(gone,))
         missing = [] if self.symbols else [f"no symbols: {self.kernel} has no kallsyms"]
         registers: Mapping[str, int] = {}
         try:
@@ -68,7 +74,21 @@ class PostMortem:
             dump = None if self.dump is None else write_dump(qemu, self.dump())
         except (TargetError, OSError) as error:
             missing.append(f"no memory dump: {error}")
-        return Remains(registers, _some(places), dump, tuple(missing))
+        return Remains(registers, _some(places), samples, dump, tuple(missing))
+
+    def _samples(self, qemu: Qemu) -> Mapping[str, int]:
+        """Look where a machine that runs is, a few times: one look may meet an interrupt."""
+        status = qemu.execute("query-status", timeout=PATIENCE)
+        seen: Counter[str] = Counter()
+        for _ in range(SAMPLES if isinstance(status, dict) and status["running"] else 0):
+            qemu.execute("stop", timeout=PATIENCE)
+            found = _PC.search(_monitor(qemu, "info registers"))
+            if found is not None:
+                registers = {"pc": int(found[1], 16), "cpsr": EL2 if found[2] == "2" else 0}
+                seen[self._places(registers, qemu.machine.linux_mib * MIB)["pc"]] += 1
+            qemu.execute("cont", timeout=PATIENCE)
+            time.sleep(SAMPLE_SECONDS)
+        return _some_counts(seen)
 
     def _text(self, address: int) -> str:
         return self.symbols.text(address) if self.symbols else ""
@@ -82,6 +102,10 @@ class PostMortem:
                 text = self._text(known)
                 places[name] = text if text.startswith(HYP) else ""
         return places
+
+
+def _some_counts(seen: Counter[str]) -> Mapping[str, int]:
+    return {place: count for place, count in seen.most_common() if place}
 
 
 def _some(places: Mapping[str, str]) -> Mapping[str, str]:

@@ -47,7 +47,7 @@ def lose(target: str, kernel: Path | None, dump: Path | None) -> tuple[VmLost, E
         executor.run(load_of(3))
     error = lost.value
     assert error.remains is not None
-    return error, end_of(error.reason, error.console_tail, error.remains.places), error.remains
+    return error, end_of(error.reason, error.console_tail, error.remains), error.remains
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_kernel_that_dies(target: str, function: str, word: int, kind: str, pl
     if (kind, function) != ("hang", EL2):  # with a guest in the CPU, the vectors are somewhere else
         assert remains.places["VBAR_EL2"].startswith("__kvm_nvhe_")
     if kind == "hang":
-        assert remains.places["pc"] == place and end.signature[-1] != place
+        assert sum(remains.samples.values()) == 9 and end.signature[-1] != place
     else:
         assert end.signature[-1] == place.partition("+")[0]
     if dump is not None:
@@ -94,7 +94,7 @@ def test_an_emulator_that_dies(how: str, kind: str, says: str, tmp_path: Path) -
     assert error.remains is not None and error.remains.registers == {}
     (why,) = error.remains.missing
     assert why.startswith("no registers and no memory")
-    end = end_of(error.reason, error.console_tail, error.remains.places)
+    end = end_of(error.reason, error.console_tail, error.remains)
     assert end.kind == kind and says in end.words
 
 
