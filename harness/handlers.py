@@ -90,7 +90,7 @@ NEVER_ENTERED: tuple[Reason, ...] = (
     ),
     Reason(
         "kvm_handle_guest_debug",
-        "needs a host that debugs the guest: a step that calls KVM_SET_GUEST_DEBUG",
+        "needs a host that debugs the guest (KVM_SET_GUEST_DEBUG), or a forged exit",
         "Documentation/virt/kvm/api.rst, 4.87",
         todo=True,
     ),
@@ -102,7 +102,7 @@ NEVER_ENTERED: tuple[Reason, ...] = (
     ),
     Reason(
         "kvm_handle_guest_serror",
-        "needs an SError of the machine while the guest runs, or a forged exit",
+        "needs an SError of the machine while the guest runs: a forged exit replaces what handle_exit gets, behind it",
         "handle_exit.c, handle_exit_early",
         todo=True,
     ),
