@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from fuzz.features import features
 from fuzz.mutate import custom_mutator, generate
 from fuzz.pair import Side
-from harness import compare
+from harness import compare, turns
 from harness.check import check
-from harness.compare import Prediction, Round
-from harness.guest import code_of
+from harness.compare import Prediction
 from harness.model.replay import predict
 from harness.owed import compare_owed
+from harness.placing import code_of
 from harness.scenario import Scenario, format_scenario, parse
 from harness.trace import EXIT, Trace
+from harness.turns import Round
 from harness.vm.executor import Executor, compile_scenario
 
 SAMPLE = 60
@@ -79,7 +80,7 @@ def stages(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict[st
     exits, rng = _exits(recorded), random.Random(1)
     texts = [format_scenario(one.scenario).encode() for one in recorded]
     checked = [(one.trace, side.check(one.scenario, one.trace)) for one in recorded]
-    turns = [round_ for one in recorded for round_ in compare.rounds(one.trace.events)]
+    rounds = [round_ for one in recorded for round_ in turns.rounds(one.trace.events)]
     level = side.subject.level
 
     def mutate() -> None:
@@ -90,7 +91,7 @@ def stages(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict[st
         "mutate": mutate,
         "compile": lambda: [compile_scenario(one.scenario, fresh_vm=False) for one in recorded],
         "decode": lambda: [executor.decode(one.area) for one in recorded],
-        "model": lambda: [predict(turn, level) for turn in turns],
+        "model": lambda: [predict(round_, level) for round_ in rounds],
         "check": lambda: [side.check(one.scenario, one.trace) for one in recorded],
         "features": lambda: [features(trace, found) for trace, found in checked],
     }
@@ -112,17 +113,17 @@ def relations(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict
     def switch() -> None:
         for one in recorded:
             code = code_of(one.scenario)
-            for index, entry, exit_ in compare.runs(one.trace.events):
+            for index, entry, exit_ in turns.runs(one.trace.events):
                 list(compare.compare_run(index, entry, exit_, code, side.cpu))
 
     def host() -> None:
         for one in recorded:
-            for round_ in compare.rounds(one.trace.events):
+            for round_ in turns.rounds(one.trace.events):
                 list(compare_owed(round_, {}))
 
     def model() -> None:
         for one in recorded:
-            for round_ in compare.rounds(one.trace.events):
+            for round_ in turns.rounds(one.trace.events):
                 _judge(side, round_, predict(round_, level))
 
     total, found = 0.0, {}

@@ -18,8 +18,9 @@ from fuzz.values import (
     register_value,
 )
 from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, AccessForm
-from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
-from harness.layout import DATA, HOLE, MMIO, VECTORS, Region
+from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, SMCCC_FUNCTIONS
+from harness.layout import CONTEXT_NAMES, DATA, HOLE, MMIO, PAIR, VECTORS, Region
+from harness.placing import base_of
 from harness.registers import MASK64
 from harness.scenario import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Operand, Step
 from harness.sysregs import READABLE, SYSREGS, WRITABLE, Owed
@@ -28,6 +29,7 @@ PAGE = 4096
 LOADS: tuple[AccessForm, ...] = tuple(f for f in ACCESS_FORMS if not f.is_store)
 STORES: tuple[AccessForm, ...] = tuple(f for f in ACCESS_FORMS if f.is_store)
 
+CPU_OFF, CPU_ON = (f.fid for f in SMCCC_FUNCTIONS if f.name in ("PSCI_CPU_OFF", "PSCI_CPU_ON64"))
 HPFAR_LIMIT = 0xFF_FFFF_FFF0
 """Bits of HPFAR_EL2 that hold bits 47:12 of the IPA."""
 FORGED_CLASSES = Weights(
@@ -61,7 +63,7 @@ LOOK_BACK = 40
 
 _WEIGHTS: dict[str, float] = {
     **{"hvc": 25.0, "wfi": 4.0, "wfe": 4.0, "br": 2.0, "set": 8.0, "complete": 3.0, "reset": 0.5},
-    **{"smc": 4.0, "mrs": 6.0, "msr": 4.0, "forge": 0.1},
+    **{"smc": 4.0, "mrs": 6.0, "msr": 4.0, "forge": 0.1, "vcpu": 0.2},
     **dict.fromkeys(ACCESS_MNEMONICS, 40.0 / len(ACCESS_MNEMONICS)),
 }
 STEP_WEIGHTS: Weights[str] = Weights(*((k.keyword, _WEIGHTS.get(k.keyword, 0.7)) for k in STEP_KINDS))
@@ -324,6 +326,19 @@ def forged_exit(rng: Random, _: Sequence[Step]) -> list[Step]:
     return steps
 
 
+def other_vcpu(rng: Random, _: Sequence[Step]) -> list[Step]:
+    """Another vCPU for a while; sometimes it turns itself off and is called on again."""
+    name = CONTEXT_NAMES[1 + int(rng.random() * (len(CONTEXT_NAMES) - 1))]
+    there = [*host_writes(rng, ()), operands(rng, TRAPS.pick(rng))]
+    back = [Step("vcpu", (CONTEXT_NAMES[0],)), operands(rng, TRAPS.pick(rng))]
+    if name == CONTEXT_NAMES[1] and rng.random() < 0.3:
+        there += [Step("set", ("x0", CPU_OFF)), Step("hvc", (0,))]
+        arguments = (("x0", CPU_ON), ("x1", 1), ("x2", base_of(PAIR + 1) + 4 * rng.getrandbits(4)), ("x3", bits(rng)))
+        back += [*(Step("set", argument) for argument in arguments), Step("hvc", (0,)), Step("vcpu", (name,))]
+        back += [Step("hvc", (0,)), Step("vcpu", (CONTEXT_NAMES[0],))]
+    return [Step("vcpu", (name,)), *there, *back]
+
+
 def single(rng: Random, _: Sequence[Step]) -> list[Step]:
     """One step of any kind."""
     return [any_step(rng)]
@@ -345,5 +360,6 @@ IDIOMS: Weights[Idiom] = Weights(
     (refused_access, 3.0),
     (interrupt, 3.0),
     (forged_exit, 4.0),
+    (other_vcpu, 3.0),
     (single, 22.0),
 )

@@ -22,8 +22,8 @@ from harness.check import Checked, Judged
 from harness.compare import Divergence
 from harness.contract import system_access
 from harness.exits import SMCCC_BY_FID, exit_class
-from harness.guest import code_of
 from harness.owed import is_mmio
+from harness.placing import code_of
 from harness.registers import NAMES
 from harness.releases import Changes, Intended, Spot, Value, release
 from harness.scenario import Scenario

@@ -4,20 +4,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from harness import compare
-from harness.compare import Divergence, Prediction, Round, Unchecked
-from harness.guest import code_of
+from harness import compare, turns
+from harness.compare import Divergence, Prediction, Unchecked
 from harness.known import Catalogue, Known
 from harness.masks import Cpu
 from harness.model.replay import predict
 from harness.owed import compare_owed
+from harness.placing import code_of
 from harness.releases import Intended
 from harness.scenario import Scenario
 from harness.trace import EXIT, Switch, Trace
+from harness.turns import Round
 
 
 class Judged(NamedTuple):
@@ -77,19 +78,31 @@ def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Cat
             assert isinstance(event, Switch)
             classes[event.exit_class] += 1
     lossy = cpu.lossy if trace.vhe else {}
-    for round_ in compare.rounds(trace.events):
+    code, runs = code_of(scenario), tuple(turns.runs(trace.events))
+    before = {index: entry for index, entry, _ in runs}
+    for round_ in turns.rounds(trace.events):
         prediction = predict(round_, level)
         paths.append((round_.exit_class, prediction.path))
         if reason := compare.beyond_judgement(round_):
             unchecked[f"save, restore, host: {reason}"] += 1
             continue
         _count(relations, unchecked, undefined, prediction)
-        judged += judge_round(round_, prediction, catalogue, lossy)
+        seen: list[Divergence] = []
+        if (entry := before.get(round_.first)) is not None:
+            relations["reveal"] += 1
+            for item in compare.compare_reveal(round_, entry, prediction, code, cpu):
+                if isinstance(item, Unchecked):
+                    unchecked[f"{item.what}: {item.why}"] += 1
+                else:
+                    seen.append(item)
+        judged += judge_round(round_, prediction, catalogue, lossy, seen)
         relations["host"] += 1
+        if round_.others:
+            relations["isolate"] += 1
+            judged += (Judged(found, None) for found in compare.compare_others(round_))
         for found in compare_owed(round_, lossy):
             _take(found, judged, unchecked)
-    code = code_of(scenario)
-    for index, entry, exit_ in compare.runs(trace.events):
+    for index, entry, exit_ in runs:
         relations["switch"] += 1
         for found in compare.compare_run(index, entry, exit_, code, cpu):
             _take(found, judged, unchecked)
@@ -115,9 +128,15 @@ def _count(relations: Counter[str], unchecked: Counter[str], undefined: Counter[
         relations["restore"] += 1
 
 
-def judge_round(round_: Round, prediction: Prediction, catalogue: Catalogue, lossy: Mapping[int, int]) -> list[Judged]:
-    """Return the divergences of one turn of the host, each with the entry that explains it."""
-    found = tuple(compare.compare_round(round_, prediction))
+def judge_round(
+    round_: Round,
+    prediction: Prediction,
+    catalogue: Catalogue,
+    lossy: Mapping[int, int],
+    seen: Sequence[Divergence] = (),
+) -> list[Judged]:
+    """Return the divergences of one turn of the host, and those ``seen`` there, with what explains each."""
+    found = (*compare.compare_round(round_, prediction), *seen)
     if not found:
         return []
     explain = catalogue.explainer(round_, prediction, lossy)

@@ -1,142 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare what was predicted with what was observed: pure, and without any model or VM.
 
-The trace is cut into *rounds*.  A round is what the host does between two runs of the guest, ``E .. N``; the first
-has no E.  Each round is compared with a :class:`Prediction` (relations ``save.*``, ``restore.*``); each run of the
-guest, ``N .. E``, with the architecture alone (``switch.*``).  Every difference is a :class:`Divergence`.
+The trace is cut into rounds and runs (:mod:`harness.turns`).  Each round is compared with a :class:`Prediction`
+(relations ``save.*``, ``restore.*``); each run of the guest, ``N .. E``, with the architecture alone (``switch.*``).
+Every difference is a :class:`Divergence`.
 """
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import compress
 from operator import ne
-from types import MappingProxyType
 from typing import NamedTuple
 
-from harness import a64, arch, exits, protocol, syndrome
+from harness import a64, arch, exits, syndrome
 from harness.arch import State
 from harness.execute import sources
 from harness.guest import FROM_UNKNOWN, Walk, is_call, runs_on, walk, word_at
 from harness.masks import Cpu
-from harness.registers import BY_ONE_REG, INDEX, MASK64, NAMES
-from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
-from harness.world import SCENARIO, World
+from harness.registers import INDEX, MASK64, NAMES
+from harness.trace import Switch
+from harness.turns import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, Round
 
-INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
-OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_FINISH = (
-    protocol.OPS[name][0] for name in ("set", "reset", "abort", "serror", "finish")
-)
-EXIT_INTR = 10
 _POSITIONS = range(len(NAMES))
-NOTHING: Mapping[int, int] = MappingProxyType({})
-IN_KERNEL = "kernel:MMIO"
-"""The outcome of an access to a device that KVM emulates itself."""
-
-
-class Action(NamedTuple):
-    """What KVM did in a round: its outcome, and whether it moved PC on or injected an exception."""
-
-    outcome: str
-    skip: bool
-    inject: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One turn of the host: the exit (None before the first entry), what happened, the entry.
-
-    ``first`` is the index of the exit, or of the entry, among the events of the trace; ``world`` is what surrounds the
-    vCPU.  What follows from these is
-    worked out once: ``exit_class`` (FIRST before the first entry), ``label`` (the same, but RESET where the vCPU was
-    reset on the way: what the exit was matters little then), ``reset`` (the vCPU was reset in this turn, as it
-    was before its first entry), ``host_wrote`` (the register writes that KVM took since the last reset, index in
-    ``registers.STATE`` to value), ``action`` (what KVM did), ``seen`` (the guest's view after the entry).
-    """
-
-    first: int
-    exit: Switch | None
-    users: tuple[Switch, ...]
-    hosts: tuple[Host, ...]
-    entry: Switch
-    world: World = SCENARIO
-    exit_class: str = field(init=False)
-    label: str = field(init=False)
-    reset: bool = field(init=False)
-    host_wrote: Mapping[int, int] = field(init=False)
-    action: Action = field(init=False)
-    seen: State = field(init=False)
-
-    def __post_init__(self) -> None:
-        derive, exit_, hosts, entry = object.__setattr__, self.exit, self.hosts, self.entry
-        exit_class = "FIRST" if exit_ is None else exits.exit_class(exit_.code, exit_.esr)
-        reset = exit_ is None or (bool(hosts) and any(host.op == OP_RESET for host in hosts))
-        derive(self, "exit_class", exit_class)
-        derive(self, "reset", reset)
-        derive(self, "label", "FIRST" if exit_ is None else "RESET" if reset else exit_.exit_class)
-        derive(self, "host_wrote", _host_wrote(hosts) if hosts else NOTHING)
-        derive(self, "action", _action(exit_, self.users, hosts, entry, self.world))
-        derive(self, "seen", arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values)
-
-
-def _host_wrote(hosts: tuple[Host, ...]) -> Mapping[int, int]:
-    wrote: dict[int, int] = {}
-    for host in hosts:
-        if host.op == OP_RESET:
-            wrote.clear()
-        elif host.op == OP_SET and not host.error and host.a in BY_ONE_REG:
-            wrote[BY_ONE_REG[host.a]] = host.b
-    return wrote
-
-
-def _injected(exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch) -> bool:
-    """Whether KVM gave the guest an exception on its way out to userspace, or when userspace asked for one."""
-    before = exit_.values
-    vector = arch.vector(before[arch.VBAR], before[arch.PSTATE])
-    vectors, seen = {vector}, users
-    if any(host.op in (OP_ABORT, OP_SERROR) and not host.error for host in hosts):
-        vectors, seen = {vector, vector + arch.SERROR_OFFSET & MASK64}, (*users, entry)
-    return any(
-        u.values[arch.PC] in vectors and u.values[arch.ELR] == before[arch.PC] and u.values != before for u in seen
-    )
-
-
-def _reason(user: Switch) -> str:
-    """How a return to userspace is called: the error that KVM_RUN failed with (EINTR is none), or the exit reason."""
-    if user.error and user.error != errno.EINTR:
-        return f"fail:{errno.errorcode.get(user.error, user.error)}"
-    return f"user:{exits.KVM_EXIT_REASONS.get(user.code, user.code)}"
-
-
-def _in_kernel(exit_: Switch, entry: Switch, world: World) -> bool:
-    """Whether KVM emulated the access itself: a device of its own is there, and kvm_run shows the access."""
-    address = (exit_.hpfar >> 4) << 12 | exit_.far & 0xFFF
-    trapped = exits.exit_class(exit_.code, exit_.esr) == "DABT_LOW"
-    return trapped and world.in_kernel(address) and entry.mmio_addr == address and bool(entry.pending & INCREMENT_PC)
-
-
-def _action(
-    exit_: Switch | None, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch, world: World
-) -> Action:
-    inject, moved = bool(entry.pending & EXCEPTION), bool(entry.pending & INCREMENT_PC)
-    if exit_ is not None and users:
-        inject = inject or _injected(exit_, users, hosts, entry)
-        behind = (exit_.values[arch.PC] + 4) & MASK64
-        moved = moved or any(u.values[arch.PC] == behind for u in users)
-        if any(host.op == OP_FINISH for host in hosts):  # its KVM_RUN leaves no record
-            moved = moved or entry.values[arch.PC] == behind or arch.PC in _host_wrote(hosts)
-    reasons = [_reason(u) for u in users if u.code != EXIT_INTR or u.error == errno.ENOSYS]
-    if inject:
-        outcome = "inject"
-    elif reasons:
-        outcome = reasons[0]
-    elif world.devices and exit_ is not None and _in_kernel(exit_, entry, world):
-        outcome = IN_KERNEL
-    else:
-        outcome = "resume"
-    return Action(outcome, moved, inject)
 
 
 class Prediction(NamedTuple):
@@ -147,7 +34,7 @@ class Prediction(NamedTuple):
     it was restore that panicked); ``dirty`` is the flag word that save
     left, without the exceptions that KVM itself chose; ``state`` holds the restored registers, None after a panic;
     ``spsr_0`` the layer's second copy of SPSR_EL1.  ``undefined`` names the precondition that failed: then nothing
-    else is said.
+    else is said.  ``revealed``: the general-purpose registers that the layer lets the host see, a bit each.
     """
 
     helper: str
@@ -155,6 +42,7 @@ class Prediction(NamedTuple):
     state: State | None = None
     spsr_0: int = 0
     undefined: str = ""
+    revealed: int = 0
     path: tuple[tuple[str, bool], ...] = ()
 
 
@@ -187,35 +75,23 @@ def beyond_judgement(round_: Round) -> str:
     return ""
 
 
-def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
-    """Cut a trace into the turns of the host."""
-    first, last_exit = 0, None
-    users: list[Switch] = []
-    hosts: list[Host] = []
-    for i, event in enumerate(events):
-        if isinstance(event, Host):
-            hosts.append(event)
-        elif event.kind == USER:
-            users.append(event)
-        elif event.kind == EXIT:
-            first, last_exit, users, hosts = i, event, [], []
-        elif event.kind == ENTRY:
-            yield Round(first if last_exit is not None else i, last_exit, tuple(users), tuple(hosts), event)
-            last_exit, users, hosts = None, [], []
+def compare_others(round_: Round) -> Iterator[Divergence]:
+    """Yield what changed in a vCPU while others ran; relation ``isolate.*``.
 
-
-def runs(events: tuple[Event, ...]) -> Iterator[tuple[int, Switch, Switch]]:
-    """Yield each run of the guest: index of the exit, entry, exit."""
-    entry: Switch | None = None
-    for i, event in enumerate(events):
-        if event.kind == HOST:
+    Between its return to userspace and its next entry, nothing but its own userspace may touch it: register writes,
+    an MMIO access to be completed, a reset (which ``host.*`` judges).
+    """
+    if not round_.others or not round_.users or round_.reset:
+        return
+    last, entry = round_.users[-1], round_.entry
+    finished = any(host.op in (OP_FINISH, OP_ABORT) for host in round_.hosts)
+    loaded = exits.DABT["SRT"].get(last.esr) if last.code == EXIT_MMIO else -1
+    for i in different(last.values, entry.values):
+        if i in round_.host_wrote or i == loaded or (finished and i not in range(loaded)):
             continue
-        assert isinstance(event, Switch)
-        if event.kind == ENTRY:
-            entry = event
-        elif event.kind == EXIT and entry is not None:
-            yield i, entry, event
-            entry = None
+        if entry.pending & EXCEPTION and i in (arch.ESR, arch.FAR):
+            continue
+        yield Divergence("isolate", NAMES[i], last.values[i], entry.values[i], round_.label, round_.first, entry.step)
 
 
 ALLOWED: Mapping[str, frozenset[str]] = {
@@ -321,6 +197,35 @@ def compare_run(
             yield Divergence("switch", NAMES[i], want, got, *where)
         else:
             yield Unchecked("switch", why)
+
+
+ALL_GPRS = (1 << 31) - 1
+
+
+def compare_reveal(
+    round_: Round, before: Switch, prediction: Prediction, code: Mapping[int, int], cpu: Cpu
+) -> Iterator[Divergence | Unchecked]:
+    """Yield what the host sees at an exit beyond, or short of, what the layer reveals; relation ``save.reveal``.
+
+    ``before`` is the entry before the exit: what the guest did since tells its registers, and those of them that the
+    host's copy holds are visible.  Values are a bit for each of x0..x30.
+    """
+    exit_ = round_.exit
+    assert exit_ is not None
+    visible, unknown = ALL_GPRS, 0
+    if exit_.values[:31] != before.values[:31]:
+        seen = arch.apply_pending(before.values, before.pending)
+        call = is_call(seen, code, exit_)
+        path = walk(seen, code, (exit_.values[arch.PC] - 4 * call) & MASK64, cpu, before.hcr)
+        if path.state is None:
+            yield Unchecked("save.reveal", path.why)
+            return
+        unknown = sum(1 << i for i in path.unknown if i < 31)
+        for i in different(path.state[:31], exit_.values[:31]):
+            visible &= ~(1 << i)
+    if (visible ^ prediction.revealed) & ~unknown:
+        where = (round_.label, round_.first, exit_.step, prediction.helper)
+        yield Divergence("save", "reveal", prediction.revealed, visible | unknown, *where)
 
 
 def _compare_fault(

@@ -86,8 +86,28 @@ _MAY_KNOW = ("PSCI_MIGRATE_INFO_TYPE", "PSCI_SYSTEM_RESET2_32", "PSCI_SYSTEM_RES
 # OFF, ON_PENDING, INVALID_PARAMETERS).
 _CPU_ON_RESULTS = frozenset({SUCCESS, *(MASK64 + 1 - n for n in (4, 2, 5, 6, 9))})
 _AFFINITY_RESULTS = frozenset({0, 1, 2, INVALID_PARAMETERS})
-_AFFINITY = 0xFF_00FF_FFFF
+AFFINITY = 0xFF_00FF_FFFF
 """Affinity fields of an MPIDR (DEN 0022 5.1.4, target_cpu); the one vCPU has affinity 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalledOn:
+    """What PSCI CPU_ON asks for: the affinity of the vCPU to start, where, and with what in x0."""
+
+    target: int
+    entry_point: int
+    context_id: int
+
+
+def called_on(exit_: Switch) -> CalledOn | None:
+    """Return what an exit asks for by CPU_ON, None of any other exit (Arm DEN 0022 5.4)."""
+    if exits.exit_class(exit_.code, exit_.esr) not in ("HVC64", "SMC64"):
+        return None
+    function = exits.SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF)
+    if function is None or not function.name.startswith("PSCI_CPU_ON"):
+        return None
+    width = MASK64 if function.fid >> 30 & 1 else 0xFFFF_FFFF
+    return CalledOn(*(value & width for value in exit_.values[1:4]))
 
 
 def call_status(exit_: Switch, vcpus: int = 1) -> frozenset[int] | None:
@@ -131,7 +151,7 @@ def call_status(exit_: Switch, vcpus: int = 1) -> frozenset[int] | None:
 
 def _affinity_info(target: int, level: int) -> int:
     """ON for the one vCPU, at any level that holds it; else invalid (DEN 0022 5.7)."""
-    if level > 3 or target & ~_AFFINITY:
+    if level > 3 or target & ~AFFINITY:
         return INVALID_PARAMETERS
     return INVALID_PARAMETERS if target >> 8 * level else SUCCESS
 

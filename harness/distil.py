@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from harness import arch, contract, exits, sysregs
 from harness.a64 import FORM
-from harness.compare import IN_KERNEL, Round
 from harness.errors import InputError
 from harness.exits import DABT
 from harness.foreign import Turn, split
@@ -24,6 +23,7 @@ from harness.recording import Api, Recorded
 from harness.registers import NAMES
 from harness.scenario import KINDS, Scenario, Step, format_scenario, parse
 from harness.trace import EXIT, Switch, Trace
+from harness.turns import IN_KERNEL, Round
 
 PAGE = 0x1000
 FAULT = 0x3F

@@ -12,10 +12,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from harness import arch, exits, protocol
+from harness import arch, contract, exits, protocol
 from harness.check import Judged, judge_round, signature
-from harness.compare import OP_ABORT, OP_RESET, OP_SERROR, OP_SET, Divergence, Prediction, Round, Unchecked
-from harness.exits import SMCCC_BY_FID
+from harness.compare import Divergence, Prediction, Unchecked
 from harness.known import Catalogue
 from harness.layout import Region
 from harness.masks import Cpu
@@ -24,6 +23,7 @@ from harness.owed import OP_IRQ_LINE, compare_owed
 from harness.recording import Api, Recorded
 from harness.registers import BY_NAME, INDEX
 from harness.trace import ENTRY, EXIT, HOST, Host, Switch
+from harness.turns import OP_ABORT, OP_RESET, OP_SERROR, OP_SET, Round
 from harness.world import SCENARIO, World
 
 KEPT: tuple[tuple[str, str], ...] = (
@@ -159,20 +159,12 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
 
 def _calls_another(vm: _Vm, exit_: Switch) -> None:
     """Remember what PSCI CPU_ON asks for: a reset of the vCPU that it names may follow."""
-    if exits.exit_class(exit_.code, exit_.esr) not in ("HVC64", "SMC64"):
+    call = contract.called_on(exit_)
+    if call is None:
         return
-    function = SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF)
-    if function is None or not function.name.startswith("PSCI_CPU_ON"):
-        return
-    target, entry, context = exit_.values[1:4]
-    if not function.fid >> 30 & 1:
-        target, entry, context = (value & 0xFFFF_FFFF for value in (target, entry, context))
     for number in vm.vcpus:
-        if vm.world(number).mpidr & _AFFINITY == target:
-            vm.called_on[number] = entry, context
-
-
-_AFFINITY = 0xFF_00FF_FFFF
+        if vm.world(number).mpidr & contract.AFFINITY == call.target:
+            vm.called_on[number] = call.entry_point, call.context_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from harness.arch import State
 from harness.execute import EC_UNKNOWN, WNR, Access, Effect, Next, Raise, Trap, Uncertain, execute, sources
 from harness.layout import CODE, DATA, REGIONS, VECTORS
 from harness.masks import BTI, IDST, NMI, VBAR_RES0, Cpu
+from harness.placing import FILL
 from harness.protocol import MARK_CALL
 from harness.registers import MASK64
-from harness.scenario import Scenario, instruction
 from harness.syndrome import TRAP
 from harness.trace import Switch
 
@@ -44,22 +44,6 @@ class Walk(NamedTuple):
     unknown: Mapping[int, tuple[int, str]] = MappingProxyType({})
     why: str = ""
     certain: bool = True
-
-
-FILL: tuple[int, int] = (TRAP, a64.ISB)
-"""What CODE behind a scenario and VECTORS hold, word by word in turn.
-
-The barrier is for speed: an emulator translates up to the next one, and a page of traps alone is long.
-"""
-
-
-def code_of(scenario: Scenario) -> Mapping[int, int]:
-    """Return the guest's code: address to instruction word, with the trap behind the last step.
-
-    Everything else in CODE and VECTORS is :data:`FILL`.
-    """
-    words = [word for step in scenario.steps if (word := instruction(step)) is not None]
-    return {CODE.base + 4 * i: word for i, word in enumerate((*words, *FILL))}
 
 
 def word_at(code: Mapping[int, int], address: int) -> int | None:

@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 
 from harness import arch, contract, exits
 from harness.arch import State
-from harness.compare import Divergence, Prediction, Round
+from harness.compare import ALL_GPRS, Divergence, Prediction
 from harness.errors import InputError
 from harness.owed import is_mmio
 from harness.protocol import PENDING
 from harness.registers import INDEX, MASK64
 from harness.sysregs import Owed
+from harness.turns import Round
 
 NAMED = "named"
 _MPIDR = INDEX["mpidr_el1"]
@@ -121,6 +122,10 @@ def _flag_set(case: Case, index: int, expected: int, observed: int) -> bool:
     return (expected, observed) == (0, 1)
 
 
+def _all_visible(case: Case, index: int, expected: int, observed: int) -> bool:
+    return observed == ALL_GPRS
+
+
 def _flag_clear(case: Case, index: int, expected: int, observed: int) -> bool:
     return (expected, observed) == (1, 0)
 
@@ -178,6 +183,7 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
             RuleRow("reset_state", _reset_state, "observed is the reset value, or what the host wrote after the reset"),
             RuleRow("moved_too_far", _moved_too_far, "observed is PC, expected is 4 more"),
             RuleRow("flag_set", _flag_set, "KVM's flag is set, the model's is not"),
+            RuleRow("all_visible", _all_visible, "the host sees x0..x30, all of them"),
             RuleRow("flag_clear", _flag_clear, "the model's flag is set, KVM's is not"),
             RuleRow("system_register", _system_register, "the register that the trapped access reads into or writes"),
             RuleRow("undefined_taken", _undefined_taken, "observed is what entry to an undefined exception owes there"),

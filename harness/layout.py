@@ -41,6 +41,33 @@ HOLE = Region("hole", 0x4010_0000, 0xBFF0_0000, False, "above RAM: no slot, but 
 
 REGIONS: tuple[Region, ...] = (MMIO, CODE, VECTORS, DATA, HOLE)
 
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A vCPU that scenarios may use: its name there, machine and number, and which window of CODE its code is in."""
+
+    name: str
+    machine: int
+    vcpu: int
+    window: int
+    what: str
+
+
+WINDOW_SIZE = 0x4000
+# The order is that of the agent, which keeps all of them; their numbers are in the flags of records.
+CONTEXTS: tuple[Context, ...] = (
+    Context("0.0", 0, 0, 0, "the vCPU that a scenario starts with, alone in its VM"),
+    Context("0.0", 1, 0, 0, "the same in a VM with two vCPUs, where a scenario names 0.1"),
+    Context("0.1", 1, 1, 1, "the other vCPU of that VM"),
+    Context("1.0", 2, 0, 2, "a second VM, which tells userspace of accesses without a syndrome"),
+)
+ALONE, PAIR = 0, 1
+"""Numbers of the first two contexts."""
+NISV_MACHINE = 2
+"""The machine with KVM_CAP_ARM_NISV_TO_USER (KVM API 7.33)."""
+CONTEXT_NAMES: tuple[str, ...] = tuple(dict.fromkeys(context.name for context in CONTEXTS))
+
 MAX_STEPS = 256
 """Most steps in a scenario; each guest step is one 4-byte slot of CODE."""
 

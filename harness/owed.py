@@ -12,22 +12,12 @@ from dataclasses import dataclass, field
 
 from harness import arch, contract, exits, protocol
 from harness.arch import State
-from harness.compare import (
-    IN_KERNEL,
-    OP_ABORT,
-    OP_FINISH,
-    OP_RESET,
-    OP_SERROR,
-    OP_SET,
-    Divergence,
-    Round,
-    Unchecked,
-    different,
-)
+from harness.compare import Divergence, Unchecked, different
 from harness.exits import DABT
 from harness.registers import BY_ONE_REG, INDEX, NAMES, STATE
 from harness.sysregs import Owed
 from harness.trace import Switch
+from harness.turns import IN_KERNEL, OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET, Round
 from harness.world import PSCI_0_2, SCENARIO, World
 
 IPA_BITS = 40

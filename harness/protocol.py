@@ -52,6 +52,7 @@ CONTROL: tuple[Word, ...] = (
     Word("vhe", "probe: 1 if the host kernel runs at EL2"),
     Word("tail", "host: how far it has read the trace area, when that is a ring"),
     Word("waits", "probe: how often it waited for room in the ring"),
+    Word("context", "agent: the vCPU that it works on (layout.CONTEXTS)"),
     Word("forge", "probe: what to replace at the exit of the instruction at stop_pc (FORGE bits)"),
     Word("forge_code", "exit code for it"),
     Word("forge_esr", "ESR_EL2 for it"),
@@ -69,7 +70,7 @@ OP_FORMAT = struct.Struct("<IIQQ")  # operation, step, a, b
 
 OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
     {
-        "begin": (1, "a=1: a new VM; else the same VM, its vCPU reset, its RAM unmapped and zeroed"),
+        "begin": (1, "a=1: new VMs; else vCPUs are reset, RAM unmapped and zeroed; b: the vCPU to start with"),
         "code": (2, "the instruction word b at guest address a"),
         "set": (3, "KVM_SET_ONE_REG: id a, value b"),
         "run": (4, "KVM_RUN until the instruction at a has trapped; b bit 0: that one is a branch out of the code"),
@@ -80,6 +81,7 @@ OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
         "irq_line": (9, "KVM_IRQ_LINE, no in-kernel GIC: line a (LINES) to level b"),
         "finish": (10, "KVM_RUN with immediate_exit: completes an MMIO access, runs nothing"),
         "forge": (11, "at the next exit of the instruction at stop_pc: b in the place of a (FORGE)"),
+        "vcpu": (12, "go on with the vCPU a (layout.CONTEXTS), which starts at its code if it is new"),
         "mp_state": (16, "KVM_SET_MP_STATE: a"),
     }
 )

@@ -29,7 +29,7 @@ from types import MappingProxyType
 from harness import protocol, sysregs
 from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, FORM, PLAIN_BY_NAME, X_NAMES, AccessForm, Field, encode
 from harness.errors import InputError
-from harness.layout import CODE, MAX_STEPS
+from harness.layout import CODE, CONTEXT_NAMES, MAX_STEPS
 from harness.registers import MASK64, SETTABLE, Encoding
 
 HEADER = "shadowfuzz-scenario 1"
@@ -209,6 +209,13 @@ STEP_KINDS: tuple[StepKind, ...] = (
         (Operand("state", f"one of {', '.join(MP_STATES)}", frozenset(MP_STATES)),),
         "Stop the vCPU or let it run; the agent makes a stopped one runnable when a guest step is next.",
         "KVM API 4.39 KVM_SET_MP_STATE",
+    ),
+    StepKind(
+        "vcpu",
+        Side.HOST,
+        (Operand("vcpu", f"one of {', '.join(CONTEXT_NAMES)}", frozenset(CONTEXT_NAMES)),),
+        "Go on with another vCPU, VM.vCPU; a new one starts at code of its own, with reset values.",
+        "differential.md section 5, interleaving",
     ),
     StepKind(
         "forge",

@@ -23,13 +23,13 @@ from harness import exits, protocol, registers
 from harness.errors import AgentProtocolError
 
 FORGE_MASK = sum(protocol.FORGE.values())
-MARKS = (1 << protocol.FLAGS_VCPU_SHIFT) - 1
+MARKS = (1 << protocol.FLAGS_VM_SHIFT) - 1
 
 
 class Switch(NamedTuple):
     """An entry, exit or user record (``kind``); the fields are those of ``protocol.SWITCH_WORDS``.
 
-    ``marks`` are the low bits of the record's flags.  ``values`` holds the registers in the order of
+    ``marks`` are the low 16 bits of the record's flags.  ``values`` holds the registers in the order of
     ``registers.STATE``.
     """
 
@@ -54,6 +54,11 @@ class Switch(NamedTuple):
         return self.marks & FORGE_MASK
 
     @property
+    def context(self) -> int:
+        """The vCPU whose record it is (number in ``layout.CONTEXTS``)."""
+        return self.marks >> protocol.FLAGS_VCPU_SHIFT
+
+    @property
     def exit_class(self) -> str:
         """The class of an exit, such as ``HVC64``; ``forged:HVC64`` if that is what it was made to look like."""
         name = exits.exit_class(self.code, self.esr)
@@ -65,7 +70,10 @@ class Switch(NamedTuple):
 
 
 class Host(NamedTuple):
-    """A host action: operation number (``protocol.OPS``), arguments, errno; ``asked``: the scenario wanted it."""
+    """A host action: operation number (``protocol.OPS``), arguments, errno; ``asked``: the scenario wanted it.
+
+    ``context`` is the vCPU that it was about (number in ``layout.CONTEXTS``).
+    """
 
     kind: int
     step: int
@@ -74,6 +82,7 @@ class Host(NamedTuple):
     b: int
     error: int
     asked: bool
+    context: int = 0
 
 
 Event = Switch | Host
@@ -166,7 +175,7 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]
         body = at + protocol.RECORD_HEADER.size
         if kind == HOST:
             op, a, b, error, asked = _HOST.unpack_from(area, body)
-            append(Host(kind, step, op, a, b, error, bool(asked)))
+            append(Host(kind, step, op, a, b, error, bool(asked), (flags & MARKS) >> protocol.FLAGS_VCPU_SHIFT))
         else:
             context = area[at + protocol.SWITCH_SIZE : at + size]
             if context != last:

@@ -38,7 +38,7 @@ _WORDS = tuple(name for name in Switch._fields if name not in ("kind", "step", "
 _HEX = re.compile(r"0x[0-9a-f]{1,16}")
 _TOP = ("format", "status", "dropped", "vhe", "events")
 _SWITCH_KEYS = frozenset({"kind", "step", "values", *_WORDS})
-_HOST_KEYS = frozenset({"kind", "step", "op", "a", "b", "error", "asked"})
+_HOST_KEYS = frozenset({"kind", "step", "op", "a", "b", "error", "asked", "context"})
 MAX_NUMBER = (1 << 64) - 1
 
 
@@ -50,6 +50,7 @@ def trace_to_json(trace: Trace) -> dict[str, object]:
         if isinstance(event, Host):
             row: dict[str, object] = {"kind": "host", "step": event.step, "op": event.op}
             row |= {"a": hex(event.a), "b": hex(event.b), "error": event.error, "asked": event.asked}
+            row |= {"context": event.context} if event.context else {}
         else:
             row = {"kind": _KIND_NAMES[event.kind], "step": event.step}
             row |= {name: hex(getattr(event, name)) for name in _WORDS if name != "marks" or event.marks}
@@ -112,13 +113,14 @@ def _event(row: object, before: tuple[int, ...], what: str) -> Event:
     kind = row.get("kind") if isinstance(row, dict) else None
     if not isinstance(kind, str) or kind not in _KINDS:
         raise _Reason(f"{what}: kind is none of {', '.join(_KINDS)}")
+    assert isinstance(row, dict)
     if _KINDS[kind] == HOST:
-        data = _keys(row, _HOST_KEYS, what)
+        data = _keys({"context": 0} | row, _HOST_KEYS, what)  # written only for another vCPU than the first
         arguments = _word(data, "a", what), _word(data, "b", what)
         step, op = _number(data, "step", what, 0xFFFF_FFFF), _number(data, "op", what)
-        return Host(HOST, step, op, *arguments, _number(data, "error", what), _flag(data, "asked", what))
-    assert isinstance(row, dict)
-    data = _keys({"marks": "0x0"} | row, _SWITCH_KEYS, what)  # written only where an exit was forged
+        asked, context = _flag(data, "asked", what), _number(data, "context", what, 0xFF)
+        return Host(HOST, step, op, *arguments, _number(data, "error", what), asked, context)
+    data = _keys({"marks": "0x0"} | row, _SWITCH_KEYS, what)  # written only where they are not 0
     changes = data["values"]
     if not isinstance(changes, dict):
         raise _Reason(f"{what}: values: expected an object")

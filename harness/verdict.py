@@ -11,16 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import sqrt
 
-from harness import compare
+from harness import compare, turns
 from harness.against import RELATION
 from harness.check import Checked, signature
-from harness.compare import Divergence, Round
+from harness.compare import Divergence
 from harness.findings import Signature, Tries
 from harness.model import LEVEL_NAMES
 from harness.model.replay import predict
 from harness.owed import owed
 from harness.registers import INDEX, MASK64
 from harness.trace import Trace
+from harness.turns import Round
 
 Z95 = 1.959963984540054
 """Quantile of the normal distribution for a confidence of 95 per cent."""
@@ -245,7 +246,7 @@ def evidence(
     elsewhere: tuple[Elsewhere, ...] = (),
 ) -> Evidence:
     """Gather what a confirmed trace says about one of its divergences: all levels are replayed on its round."""
-    round_ = next((r for r in compare.rounds(trace.events) if r.first == divergence.event), None)
+    round_ = next((r for r in turns.rounds(trace.events) if r.first == divergence.event), None)
     architecture = _architecture(checked, divergence, round_)
     if divergence.relation == RELATION:
         return Evidence(divergence.relation, stages, (), SILENT)

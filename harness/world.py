@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.layout import REGIONS, Region
+from harness.layout import CONTEXTS, REGIONS, Region
 
 PSCI_0_2 = 1 << 2
 POWER_OFF = 1 << 0
@@ -50,3 +50,8 @@ class World:
 
 
 SCENARIO = World()
+WORLDS: tuple[World, ...] = tuple(
+    World(vcpu=one.vcpu, vcpus=sum(other.machine == one.machine for other in CONTEXTS)) for one in CONTEXTS
+)
+"""What surrounds each vCPU of a scenario, in the order of ``layout.CONTEXTS``."""
+assert WORLDS[0] == SCENARIO

@@ -7,9 +7,10 @@ import pytest
 
 from harness import a64
 from harness.arch import State, skip, take_exception
-from harness.compare import Divergence, Prediction, Round, Unchecked, compare_round, compare_run, rounds, runs
+from harness.compare import Divergence, Prediction, Unchecked, compare_round, compare_run
 from harness.masks import cpu_model
 from harness.registers import INDEX, NAMES
+from harness.turns import Round, rounds, runs
 from tests.rounds import AT, HOLE, WINDOW, S, page
 from tests.traces import (
     ESR_TRAP_MRS,

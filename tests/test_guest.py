@@ -7,9 +7,10 @@ import pytest
 
 from harness import arch, protocol
 from harness.a64 import encode
-from harness.guest import Walk, code_of, is_call, runs_on, walk, word_at
+from harness.guest import Walk, is_call, runs_on, walk, word_at
 from harness.layout import CODE, DATA, VECTORS
 from harness.masks import cpu_model
+from harness.placing import code_of
 from harness.registers import INDEX, MASK64, NAMES
 from harness.scenario import Scenario, Step
 from harness.trace import Switch

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.compare import Round
 from harness.errors import InputError
 from harness.known import Catalogue
 from harness.registers import NAMES, STATE
+from harness.turns import Round
 from tests.rounds import (
     AGAIN,
     AT,

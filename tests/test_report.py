@@ -229,7 +229,7 @@ SWITCHES = st.builds(
     *([WORDS] * 11),
     st.lists(WORDS | st.just(0), min_size=len(NAMES), max_size=len(NAMES)).map(tuple),
 )
-HOSTS = st.builds(Host, st.just(HOST), STEPS, WORDS, WORDS, WORDS, WORDS, st.booleans())
+HOSTS = st.builds(Host, st.just(HOST), STEPS, WORDS, WORDS, WORDS, WORDS, st.booleans(), st.integers(0, 3))
 TRACES = st.builds(
     Trace,
     st.lists(SWITCHES | HOSTS, max_size=6).map(tuple),

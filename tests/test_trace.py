@@ -22,10 +22,10 @@ SWITCHES = st.builds(
     st.sampled_from([ENTRY, EXIT, USER]),
     U32,
     st.lists(U64, min_size=10, max_size=10),
-    st.integers(0, 0xFF),
+    st.integers(0, 0x3FF),
     st.lists(U64, min_size=len(NAMES), max_size=len(NAMES)),
 )
-HOSTS = st.builds(Host, st.just(HOST), U32, U64, U64, U64, U64, st.booleans())
+HOSTS = st.builds(Host, st.just(HOST), U32, U64, U64, U64, U64, st.booleans(), st.integers(0, 3))
 EVENTS = st.lists(SWITCHES | HOSTS, max_size=5)
 
 
@@ -36,7 +36,7 @@ def test_each_field_comes_from_its_word() -> None:
     (event,) = decode(head + words + context, LAYOUT)
     assert isinstance(event, Switch)
     assert event[:12] == (EXIT, 7, *range(0x100, 0x10A))
-    assert (event.marks, event.forged, event.exit_class) == (5, 5, "forged:CODE256")
+    assert (event.marks, event.forged, event.context, event.exit_class) == (0x105, 5, 1, "forged:CODE256")
     named = event._asdict()
     order = ("code", "error", "esr", "far", "hpfar", "hcr", "pending", "mmio_addr", "mmio_len", "mmio_data")
     assert [named[name] for name in order] == list(range(0x100, 0x10A))

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import struct
 
-from harness import compare, protocol, registers
+from harness import protocol, registers, turns
 from harness.arch import State
-from harness.compare import Round
 from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.layout import CODE, VECTORS
 from harness.registers import INDEX, NAMES
 from harness.trace import ENTRY, EXIT, HOST, USER, ContextLayout, Event, Host, Switch
+from harness.turns import Round
 
 EL1H = 0x3C5
 SKIP = protocol.PENDING["increment_pc"]
@@ -76,7 +76,7 @@ def host_reset() -> Host:
 
 def turn(*events: Event) -> Round:
     """The one turn of the host in ``events``."""
-    (round_,) = compare.rounds(events)
+    (round_,) = turns.rounds(events)
     return round_
 
 
@@ -94,7 +94,7 @@ def load_esr(rt: int, size: int = 8, *, signed: bool = False, wide: bool = True,
 def record(event: Event, layout: ContextLayout = LAYOUT) -> bytes:
     """The bytes that the probe or the agent writes for an event."""
     if isinstance(event, Host):
-        head = struct.pack("<IIII", event.kind, 16 + 5 * 8, event.step, 0)
+        head = struct.pack("<IIII", event.kind, 16 + 5 * 8, event.step, event.context << 8)
         return head + struct.pack("<5Q", event.op, event.a, event.b, event.error, event.asked)
     context = [0xEEEE_EEEE_EEEE_EEEE] * (layout.size // 8)
     for slot, value in zip(layout.slots, event.values, strict=True):

@@ -12,7 +12,7 @@ from functools import lru_cache
 from operator import itemgetter
 
 from harness import arch, contract, exits, registers
-from harness.compare import Prediction, Round
+from harness.compare import Prediction
 from harness.model import CODE as LEVEL_CODE
 from harness.model.constants import INVALID64, MAX_MMIO_ADDR, PENDING_FSC_FAULT, SHADOW_SYS_REGS_SIZE, VERIFIED, ctxt_id
 from harness.model.state import (
@@ -28,6 +28,7 @@ from harness.model.state import (
 )
 from harness.registers import MASK64, NAMES, STATE
 from harness.trace import Switch
+from harness.turns import Round
 from harness.world import SCENARIO, World
 
 VMID, VCPUID = 1, 0
@@ -126,16 +127,21 @@ def predict(round_: Round, level: str) -> Prediction:
         if exit_ is not None:
             helper = _save(d, exit_, level)
             if d.halt:
-                return Prediction(helper, path=tuple(d.path))
-        dirty = d.shadow_ctxts[_ID]["dirty"]
+                return Prediction(helper, revealed=_revealed(d), path=tuple(d.path))
+        dirty, revealed = d.shadow_ctxts[_ID]["dirty"], _revealed(d)
         _hand_over(d, round_)
         LEVEL_CODE[level, "restore_shadow_kvm_regs"](d)
     except Undefined as undefined:
         return Prediction(helper, undefined=undefined.reason, path=tuple(d.path))
     ctxt = d.shadow_ctxts[_ID]
     if d.halt:
-        return Prediction("panic.restore", dirty, path=tuple(d.path))
-    return Prediction(helper, dirty, _PICK(ctxt), ctxt["spsr_0"], path=tuple(d.path))
+        return Prediction("panic.restore", dirty, revealed=revealed, path=tuple(d.path))
+    return Prediction(helper, dirty, _PICK(ctxt), ctxt["spsr_0"], revealed=revealed, path=tuple(d.path))
+
+
+def _revealed(d: RData) -> int:
+    """The general-purpose registers that the host was told, a bit each."""
+    return sum({1 << index for _, _, index, _ in d.revealed if index < 31})
 
 
 def _save(d: RData, exit_: Switch, level: str) -> str:

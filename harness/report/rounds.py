@@ -11,17 +11,19 @@ import errno
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from harness import arch, compare, exits, protocol, registers
+from harness import arch, exits, protocol, registers, turns
 from harness.a64 import disassemble
 from harness.check import Judged
-from harness.compare import Action, Prediction, Round
-from harness.guest import code_of, is_call
+from harness.compare import Prediction
+from harness.guest import is_call
 from harness.layout import CODE, REGIONS, VECTORS
 from harness.model.replay import predict
+from harness.placing import code_of, placed
 from harness.registers import INDEX, NAMES
 from harness.report.esr import Syndrome, decode
-from harness.scenario import Scenario, format_step, instruction
+from harness.scenario import Scenario, format_step
 from harness.trace import Host, Switch, Trace
+from harness.turns import Action, Round
 
 ROUND_COLUMNS = ("before", "host", "predicted", "observed")
 ROUND_RELATIONS = frozenset({"save", "restore", "host"})
@@ -104,10 +106,8 @@ def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> Place:
     if trapped and is_call(arch.apply_pending(entry.values, entry.pending), code, exit_):
         address -= 4  # a call's return address is behind it
     # Several steps run under one KVM_RUN: the record's step number is that of the last, the address is exact.
-    guest_steps = [i for i, step in enumerate(scenario.steps) if instruction(step) is not None]
-    slot, within = divmod(address - CODE.base, 4)
-    if not within and 0 <= slot < len(guest_steps):
-        index = guest_steps[slot]
+    index = next((p.step for p in placed(scenario) if p.address == address), None)
+    if index is not None:
         step = scenario.steps[index]
         return Place(address, index, format_step(step), disassemble(code[address], address))
     at = exit_.step
@@ -176,8 +176,8 @@ def host_sentences(round_: Round) -> tuple[str, ...]:
 
 def sites(scenario: Scenario, trace: Trace, level: str, judged: Iterable[Judged]) -> tuple[Site, ...]:
     """Group divergences by the place in the trace where they were seen, in the order of the trace."""
-    rounds = {r.first: r for r in compare.rounds(trace.events)}
-    runs = {index: (entry, exit_) for index, entry, exit_ in compare.runs(trace.events)}
+    rounds = {r.first: r for r in turns.rounds(trace.events)}
+    runs = {index: (entry, exit_) for index, entry, exit_ in turns.runs(trace.events)}
     # A run of the guest ends with the exit that the next round begins with: it comes first.
     wanted: dict[tuple[int, bool], list[Judged]] = {}
     for item in judged:

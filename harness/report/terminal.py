@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from harness.check import Judged, signature
-from harness.compare import Action
 from harness.registers import MASK64
 from harness.report.esr import Syndrome
 from harness.report.result import Cluster, Lost, Ran, TargetResult, clusters, known_counts
 from harness.report.rounds import Row, Site
+from harness.turns import Action
 
 MIN_WIDTH = 80
 LABEL = 11

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from harness import protocol, registers, trace
 from harness.errors import AgentProtocolError
-from harness.guest import code_of
 from harness.layout import CODE, VECTORS
+from harness.placing import code_of, context_named, ends, first_context, placed
 from harness.scenario import KINDS, MP_STATES, Scenario, Side, Step
 from harness.trace import ContextLayout, Trace
 from harness.vm.qemu import Qemu
@@ -21,7 +21,7 @@ IRQ_BUDGET = 2
 NO_STEP = 0xFFFF_FFFF
 """The step number of what happens before the first step."""
 
-_BEGIN, _CODE, _SET, _RUN = (protocol.OPS[name][0] for name in ("begin", "code", "set", "run"))
+_BEGIN, _CODE, _SET, _RUN, _VCPU = (protocol.OPS[name][0] for name in ("begin", "code", "set", "run", "vcpu"))
 SHORTEST_NAP, LONGEST_NAP = 40e-6, 400e-6
 """Seconds between two looks for an answer."""
 EARLY, MOST_ASLEEP = 0.75, 0.02
@@ -30,11 +30,6 @@ CHECK_SECONDS = 0.1
 """How often a long wait makes sure that QEMU lives."""
 LEAVES = frozenset({"br", "eret"})
 """Steps that leave the code without a trap of their own: the agent must know which one it was."""
-
-
-def slots(scenario: Scenario) -> tuple[int, ...]:
-    """Return the index of each guest step's step, in the order of their code slots."""
-    return tuple(i for i, step in enumerate(scenario.steps) if KINDS[step.kind].side is Side.GUEST)
 
 
 def _host_op(step: Step, index: int) -> Op:
@@ -65,33 +60,41 @@ def _forged(scenario: Scenario, index: int) -> Iterator[Op]:
 
 
 def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
-    yield _BEGIN, NO_STEP, int(fresh_vm), 0
+    first = first_context(scenario)
+    yield _BEGIN, NO_STEP, int(fresh_vm), first
     initial = {"vbar_el1": VECTORS.base} | dict(scenario.registers) | {"pc": CODE.base}
     for name, value in initial.items():
         yield _SET, NO_STEP, registers.BY_NAME[name].one_reg, value
     for address, word in code_of(scenario).items():
         yield _CODE, NO_STEP, address, word
-    address = CODE.base
+    addresses = {step.step: step.address for step in placed(scenario)}
     pending: Op | None = None
+    context = first
     for index, step in enumerate(scenario.steps):
-        if KINDS[step.kind].side is Side.GUEST:
-            pending = (_RUN, index, address, int(step.kind in LEAVES))
-            address += 4
+        if index in addresses:
+            pending = (_RUN, index, addresses[index], int(step.kind in LEAVES))
             yield from _forged(scenario, index)
             # A load may want the host's data before anything else runs.
             if pending[3] or step.kind.startswith("ldr"):
                 yield pending
                 pending = None
-        else:
-            if pending is not None:
-                yield pending
-                pending = None
-            if step.kind != "forge":
-                yield _host_op(step, index)
+            continue
+        if pending is not None:
+            yield pending
+            pending = None
+        if step.kind == "vcpu":
+            context = context_named(scenario, str(step.args[0]))
+            yield _VCPU, index, context, 0
+        elif step.kind != "forge":
+            yield _host_op(step, index)
     if pending is not None:
         yield pending
-    # One more run, to the trap behind the last slot: whatever the last step left pending takes effect and is seen.
-    yield _RUN, NO_STEP, address, 0
+    # One more run of each, to the trap behind its last instruction: whatever is pending takes effect and is seen.
+    last = ends(scenario)
+    for other in (context, *(c for c in last if c != context)):
+        if other != context:
+            yield _VCPU, NO_STEP, other, 0
+        yield _RUN, NO_STEP, last[other], 0
 
 
 def compile_scenario(scenario: Scenario, *, fresh_vm: bool) -> tuple[int, bytes]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from harness import exits, layout, protocol, registers
-from harness.guest import FILL
+from harness.placing import FILL
 from harness.registers import Encoding, Vhe
 
 
@@ -81,6 +81,16 @@ def render() -> str:
         *(f"#define SF_{r.name.upper()}_SIZE {r.size:#x}ULL" for r in layout.REGIONS if r.slot),
         *_enum("OP", ((name, number) for name, (number, _) in protocol.OPS.items())),
         f"#define SF_MARK_CALL {protocol.MARK_CALL}",
+        f"#define SF_ONE_REG_VBAR {registers.BY_NAME['vbar_el1'].one_reg:#x}ULL",
+        f"#define SF_CONTEXTS {len(layout.CONTEXTS)}",
+        f"#define SF_CONTEXT_PAIR {layout.PAIR}",
+        f"#define SF_NISV_MACHINE {layout.NISV_MACHINE}",
+        f"#define SF_WINDOWS {1 + max(c.window for c in layout.CONTEXTS)}",
+        f"#define SF_WINDOW_SIZE {layout.WINDOW_SIZE}",
+        "/* The vCPUs of scenarios: machine, number of the vCPU in it, window of its code. */",
+        "#define SF_CONTEXT_ROWS(X) \\",
+        *(f"\tX({c.machine}, {c.vcpu}, {c.window}) \\" for c in layout.CONTEXTS),
+        "",
         *_enum("FORGE", protocol.FORGE.items()),
         *_enum("STATUS", protocol.STATUS.items()),
         *_enum("STOP", protocol.STOP.items()),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * PID 1 of the target: builds a VM with one vCPU through /dev/kvm and runs the programs that it finds in the mailbox.
+ * PID 1 of the target: builds VMs through /dev/kvm and runs the programs that it finds in the mailbox.
  *
  * It knows nothing of scenarios: harness/vm/executor.py compiles them to operations (SF_OP_*).  Whatever the agent
  * does of its own accord, to go on after an exit, it records as a host action like any other.
@@ -21,12 +21,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "machine.h"
 #include "mailbox.h"
 #include "protocol.h"
 
-#define RAM_BASE SF_CODE_BASE
-#define RAM_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE + SF_DATA_SIZE)
-#define READ_ONLY_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE)
 /* How long a request may lie: the agent looks a while, then sleeps between looks, longer each time.  An agent that only
  * looks takes a core from whoever checks the last scenario. */
 #define LOOKS 100
@@ -36,21 +34,6 @@
 static volatile struct sf_control *control;
 static struct sf_op *program;
 static unsigned char *trace;
-
-static struct machine {
-	int kvm, vm, vcpu;
-	struct kvm_run *run;
-	size_t run_size;
-	struct kvm_vcpu_init init;
-	unsigned char *ram;
-	sf_u32 *code_end; /* behind the last instruction of the scenario */
-	sf_u32 *stale_end; /* behind what an earlier scenario left there */
-	bool code_changed;
-	bool returned; /* KVM_RUN came back by itself, not because of a signal */
-	bool access; /* what it came back with is an access that nobody completed yet */
-	bool forging; /* the module's kprobe is in place */
-	bool stopped; /* by KVM_SET_MP_STATE */
-} m = { .vm = -1, .vcpu = -1 };
 
 static void record_host(sf_u64 op, sf_u64 a, sf_u64 b, int error, bool asked, sf_u32 step)
 {
@@ -62,14 +45,15 @@ static void record_host(sf_u64 op, sf_u64 a, sf_u64 b, int error, bool asked, sf
 		control->dropped++;
 		return;
 	}
-	*out = (struct sf_host){ SF_RECORD_HOST, sizeof(*out), step, 0, op, a, b, error, asked };
+	*out = (struct sf_host){ SF_RECORD_HOST, sizeof(*out), step, control->context << SF_FLAGS_VCPU_SHIFT,
+		op, a, b, error, asked };
 	control->head += sizeof(*out);
 }
 
 static int set_register(sf_u64 id, sf_u64 value, bool asked, sf_u32 step)
 {
 	struct kvm_one_reg reg = { .id = id, .addr = (sf_u64)(unsigned long)&value };
-	int error = ioctl(m.vcpu, KVM_SET_ONE_REG, &reg) ? errno : 0;
+	int error = ioctl(m->vcpu, KVM_SET_ONE_REG, &reg) ? errno : 0;
 
 	record_host(SF_OP_SET, id, value, error, asked, step);
 	return error;
@@ -78,152 +62,96 @@ static int set_register(sf_u64 id, sf_u64 value, bool asked, sf_u32 step)
 static void set_runnable(sf_u32 step)
 {
 	struct kvm_mp_state state = { .mp_state = KVM_MP_STATE_RUNNABLE };
-	int error = ioctl(m.vcpu, KVM_SET_MP_STATE, &state) ? errno : 0;
+	int error = ioctl(m->vcpu, KVM_SET_MP_STATE, &state) ? errno : 0;
 
-	m.stopped = false;
+	m->stopped = false;
 	record_host(SF_OP_MP_STATE, state.mp_state, 0, error, false, step);
 }
 
-static int add_slot(sf_u32 slot, sf_u64 guest, sf_u64 size, sf_u32 flags)
-{
-	struct kvm_userspace_memory_region region = {
-		.slot = slot,
-		.flags = flags,
-		.guest_phys_addr = guest,
-		.memory_size = size,
-		.userspace_addr = (sf_u64)(unsigned long)(m.ram + (guest - RAM_BASE)),
-	};
-
-	return ioctl(m.vm, KVM_SET_USER_MEMORY_REGION, &region);
-}
-
-static void destroy_vm(void)
-{
-	if (m.vm < 0)
-		return;
-	munmap(m.run, m.run_size);
-	munmap(m.ram, RAM_SIZE);
-	close(m.vcpu);
-	close(m.vm);
-	m.vm = m.vcpu = -1;
-}
-
-/* Whatever is no instruction of the scenario traps and changes nothing: SF_FILL_0 and SF_FILL_1 in turn. */
-static void fill_with_traps(sf_u32 *from, const sf_u32 *to)
-{
-	for (; from < to; from++)
-		*from = (unsigned long)from & 4 ? SF_FILL_1 : SF_FILL_0;
-}
-
-static int create_vm(void)
-{
-	destroy_vm();
-	m.ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (m.ram == MAP_FAILED)
-		return -1;
-	madvise(m.ram, RAM_SIZE, MADV_NOHUGEPAGE); /* a page is the unit of first touch */
-	m.code_end = m.stale_end = (sf_u32 *)m.ram;
-	fill_with_traps(m.code_end, (sf_u32 *)(m.ram + READ_ONLY_SIZE));
-	__builtin___clear_cache((char *)m.ram, (char *)m.ram + READ_ONLY_SIZE);
-	m.vm = ioctl(m.kvm, KVM_CREATE_VM, 0);
-	/* Read-only: no store of the guest may change what it will execute. */
-	if (m.vm < 0 || add_slot(0, RAM_BASE, READ_ONLY_SIZE, KVM_MEM_READONLY) ||
-	    add_slot(1, SF_DATA_BASE, SF_DATA_SIZE, 0))
-		return -1;
-	m.vcpu = ioctl(m.vm, KVM_CREATE_VCPU, 0);
-	if (m.vcpu < 0)
-		return -1;
-	m.run_size = ioctl(m.kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
-	m.run = mmap(NULL, m.run_size, PROT_READ | PROT_WRITE, MAP_SHARED, m.vcpu, 0);
-	if (m.run == MAP_FAILED || ioctl(m.vm, KVM_ARM_PREFERRED_TARGET, &m.init))
-		return -1;
-	m.init.features[0] |= 1 << KVM_ARM_VCPU_PSCI_0_2;
-	return ioctl(m.vcpu, KVM_ARM_VCPU_INIT, &m.init);
-}
-
-/* Finish what the last scenario left pending, then reset: nothing of it may reach the next one. */
-static int reuse_vm(void)
-{
-	sf_u64 recording = control->record;
-	int error = 0;
-
-	control->record = 0;
-	if (m.returned) { /* not by a signal: an MMIO access may be pending, or PC to be moved on */
-		m.run->immediate_exit = 1;
-		ioctl(m.vcpu, KVM_RUN, 0); /* completes it, always fails with EINTR */
-		m.run->immediate_exit = 0;
-		m.returned = false;
-	}
-	m.stale_end = m.code_end;
-	m.code_end = (sf_u32 *)m.ram;
-	/* The reset makes the vCPU runnable, and most CPUs unmap stage 2 there: page by page it takes three times as long. */
-	error = ioctl(m.vcpu, KVM_ARM_VCPU_INIT, &m.init) ||
-		madvise(m.ram + (SF_DATA_BASE - RAM_BASE), SF_DATA_SIZE, MADV_DONTNEED);
-#define SF_CLEAR(id) error |= set_register(id, 0, false, 0);
-	SF_KEPT_BY_RESET(SF_CLEAR)
-#undef SF_CLEAR
-	control->record = recording;
-	return error ? -1 : 0;
-}
+static bool forging; /* the module's kprobe is in place */
 
 /* Only a kprobe can replace the exit code, and it costs every exit something. */
 static int forge_codes(bool wanted)
 {
 	int parameter;
 
-	if (wanted == m.forging)
+	if (wanted == forging)
 		return 0;
 	parameter = open("/sys/module/probe/parameters/forging", O_WRONLY | O_CLOEXEC);
 	if (parameter < 0 || write(parameter, wanted ? "1" : "0", 1) != 1)
 		return errno;
 	close(parameter);
-	m.forging = wanted;
+	forging = wanted;
 	return 0;
+}
+
+static void make_current(struct context *context)
+{
+	m->code_pc = control->code_pc;
+	m->far_pc = control->far_pc;
+	m = context;
+	control->code_pc = m->code_pc;
+	control->far_pc = m->far_pc;
+	control->context = m - contexts;
 }
 
 static int op_begin(const struct sf_op *op)
 {
-	int error = forge_codes(false) || (op->a || m.vm < 0 ? create_vm() : reuse_vm()) ? errno : 0;
+	int error = op->b < SF_CONTEXTS ? forge_codes(false) : EINVAL;
+	sf_u64 other = op->b == SF_CONTEXT_PAIR ? SF_CONTEXT_PAIR + 1 : op->b;
+
+	for (int i = 0; i < SF_CONTEXTS; i++)
+		if (contexts[i].used)
+			retire(&contexts[i]);
+	for (int i = 0; i < SF_WINDOWS; i++)
+		retire_code(&windows[i]);
+	if (error || (op->a ? new_ram() : madvise(ram + (SF_DATA_BASE - RAM_BASE), SF_DATA_SIZE, MADV_DONTNEED)) ||
+	    start(&contexts[op->b]) || (other != op->b && start(&contexts[other])))
+		error = error ? error : errno ? errno : EIO;
 
 	/* Whoever watches KVM's code takes this call for the begin of the scenario (harness/vm/text.py, BEGIN). */
-	ioctl(m.kvm, KVM_CHECK_EXTENSION, KVM_CAP_ARM_EL1_32BIT);
-	control->code_pc = SF_CODE_BASE - 4;
-	control->far_pc = 0;
+	ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_ARM_EL1_32BIT);
+	make_current(&contexts[op->b]);
+	m->used = true;
 	control->forge = 0;
-	m.stopped = m.access = false;
 	return error;
 }
 
-static int op_code(const struct sf_op *op)
+/* A vCPU that is new to the scenario starts at its code, with the vectors that all have. */
+static int op_vcpu(const struct sf_op *op)
 {
-	sf_u32 *word = (sf_u32 *)(m.ram + (op->a - RAM_BASE));
+	struct context *context = &contexts[op->a];
+	bool is_new;
 
-	if (op->a < SF_CODE_BASE || op->a >= SF_CODE_BASE + SF_CODE_SIZE || op->a & 3)
-		return ERANGE;
-	if (word >= m.code_end)
-		m.code_end = word + 1;
-	if (*word != (sf_u32)op->b) { /* an emulator translates again what is written */
-		*word = op->b;
-		m.code_changed = true;
+	if (op->a >= SF_CONTEXTS)
+		return EINVAL;
+	is_new = !context->used;
+	if (is_new && op->a != SF_CONTEXT_PAIR + 1 && start(context))
+		return errno ? errno : EIO;
+	make_current(context);
+	context->used = true;
+	if (is_new) {
+		set_register(SF_ONE_REG_VBAR, SF_VECTORS_BASE, false, op->step);
+		set_register(SF_ONE_REG_PC, context->window->base, false, op->step);
 	}
 	return 0;
 }
 
 static int op_complete(const struct sf_op *op)
 {
-	bool pending = m.access && m.run->exit_reason == KVM_EXIT_MMIO && !m.run->mmio.is_write;
+	bool pending = m->access && m->run->exit_reason == KVM_EXIT_MMIO && !m->run->mmio.is_write;
 
 	if (pending)
-		memcpy(m.run->mmio.data, &op->a, sizeof(op->a));
+		memcpy(m->run->mmio.data, &op->a, sizeof(op->a));
 	record_host(SF_OP_COMPLETE, op->a, 0, pending ? 0 : ENOENT, true, op->step);
 	return 0;
 }
 
 static int op_reset(const struct sf_op *op)
 {
-	int error = ioctl(m.vcpu, KVM_ARM_VCPU_INIT, &m.init) ? errno : 0;
+	int error = ioctl(m->vcpu, KVM_ARM_VCPU_INIT, &m->init) ? errno : 0;
 
-	m.stopped = false;
+	m->stopped = false;
 	record_host(SF_OP_RESET, 0, 0, error, true, op->step);
 	return error;
 }
@@ -235,14 +163,14 @@ static int op_events(const struct sf_op *op)
 
 	if (op->op == SF_OP_ABORT) {
 		events.exception.ext_dabt_pending = 1;
-		if (!m.access) /* asking for one then is a programming error (KVM API 4.31) */
+		if (!m->access) /* asking for one then is a programming error (KVM API 4.31) */
 			error = ENOENT;
 	} else {
 		events.exception.serror_pending = 1;
 		events.exception.serror_has_esr = op->b != 0;
 		events.exception.serror_esr = op->a;
 	}
-	if (!error && ioctl(m.vcpu, KVM_SET_VCPU_EVENTS, &events))
+	if (!error && ioctl(m->vcpu, KVM_SET_VCPU_EVENTS, &events))
 		error = errno;
 	record_host(op->op, op->a, op->b, error, true, op->step);
 	return 0;
@@ -251,10 +179,11 @@ static int op_events(const struct sf_op *op)
 static int op_irq_line(const struct sf_op *op)
 {
 	struct kvm_irq_level line = {
-		.irq = KVM_ARM_IRQ_TYPE_CPU << KVM_ARM_IRQ_TYPE_SHIFT | (sf_u32)op->a,
+		.irq = KVM_ARM_IRQ_TYPE_CPU << KVM_ARM_IRQ_TYPE_SHIFT |
+			(m == &contexts[SF_CONTEXT_PAIR + 1]) << KVM_ARM_IRQ_VCPU_SHIFT | (sf_u32)op->a,
 		.level = op->b != 0,
 	};
-	int error = ioctl(m.vm, KVM_IRQ_LINE, &line) ? errno : 0;
+	int error = ioctl(m->vm, KVM_IRQ_LINE, &line) ? errno : 0;
 
 	record_host(op->op, op->a, op->b, error, true, op->step);
 	return 0;
@@ -264,10 +193,10 @@ static int op_finish(const struct sf_op *op)
 {
 	int error;
 
-	m.run->immediate_exit = 1;
-	error = ioctl(m.vcpu, KVM_RUN, 0) ? errno : 0;
-	m.run->immediate_exit = 0;
-	m.access = false;
+	m->run->immediate_exit = 1;
+	error = ioctl(m->vcpu, KVM_RUN, 0) ? errno : 0;
+	m->run->immediate_exit = 0;
+	m->access = false;
 	record_host(op->op, 0, 0, error == EINTR ? 0 : error, true, op->step);
 	return 0;
 }
@@ -275,10 +204,10 @@ static int op_finish(const struct sf_op *op)
 static int op_mp_state(const struct sf_op *op)
 {
 	struct kvm_mp_state state = { .mp_state = op->a };
-	int error = ioctl(m.vcpu, KVM_SET_MP_STATE, &state) ? errno : 0;
+	int error = ioctl(m->vcpu, KVM_SET_MP_STATE, &state) ? errno : 0;
 
 	if (!error)
-		m.stopped = op->a != KVM_MP_STATE_RUNNABLE;
+		m->stopped = op->a != KVM_MP_STATE_RUNNABLE;
 	record_host(op->op, op->a, 0, error, true, op->step);
 	return 0;
 }
@@ -305,26 +234,30 @@ static int land(const struct sf_op *op)
 {
 	sf_u64 elr = control->trap_elr, pc = control->code_pc + 4;
 
-	if (elr >= SF_CODE_BASE && elr <= op->a && elr >= control->code_pc)
+	if (elr >= m->window->base && elr <= op->a && elr >= control->code_pc)
 		pc = elr + 4;
 	else if (op->b & 1 && pc == op->a)
 		pc = op->a + 4;
 	return set_register(SF_ONE_REG_PC, pc, false, op->step);
 }
 
+static bool is_paired(void)
+{
+	return m == &contexts[SF_CONTEXT_PAIR] || m == &contexts[SF_CONTEXT_PAIR + 1];
+}
+
+static bool stopped_by_another(void)
+{
+	struct kvm_mp_state state;
+
+	return is_paired() && !ioctl(m->vcpu, KVM_GET_MP_STATE, &state) && state.mp_state != KVM_MP_STATE_RUNNABLE;
+}
+
 static int op_run(const struct sf_op *op)
 {
-	sf_u64 slots = (op->a - SF_CODE_BASE) / 4 + 1;
+	sf_u64 slots = (op->a - m->window->base) / 4 + 1;
 
-	if (m.stale_end > m.code_end) {
-		fill_with_traps(m.code_end, m.stale_end);
-		__builtin___clear_cache((char *)m.code_end, (char *)m.stale_end);
-		m.stale_end = m.code_end;
-	}
-	if (m.code_changed) {
-		__builtin___clear_cache((char *)m.ram, (char *)m.code_end);
-		m.code_changed = false;
-	}
+	sync_code(m->window);
 	control->stop_pc = op->a;
 	control->irqs = 0;
 	/* Each return brings the guest one instruction further, save first touches: a few each. */
@@ -333,20 +266,21 @@ static int op_run(const struct sf_op *op)
 
 		if (!budget)
 			return SF_STATUS_STUCK;
-		if (m.stopped) /* it would wait for ever */
+		if (m->stopped || stopped_by_another()) /* it would wait for ever */
 			set_runnable(op->step);
 		control->stop_why = 0;
-		error = ioctl(m.vcpu, KVM_RUN, 0) ? errno : 0;
-		m.returned = error != EINTR;
-		m.access = !error && (m.run->exit_reason == KVM_EXIT_MMIO || m.run->exit_reason == KVM_EXIT_ARM_NISV);
+		error = ioctl(m->vcpu, KVM_RUN, 0) ? errno : 0;
+		m->returned = error != EINTR;
+		m->access = !error && (m->run->exit_reason == KVM_EXIT_MMIO || m->run->exit_reason == KVM_EXIT_ARM_NISV);
 		/* A read that nobody completes gives 0, not what the last access left there. */
-		if (!error && m.run->exit_reason == KVM_EXIT_MMIO && !m.run->mmio.is_write)
-			memset(m.run->mmio.data, 0, sizeof(m.run->mmio.data));
-		if (error ? error != EINTR : m.run->exit_reason == KVM_EXIT_ARM_NISV) {
+		if (!error && m->run->exit_reason == KVM_EXIT_MMIO && !m->run->mmio.is_write)
+			memset(m->run->mmio.data, 0, sizeof(m->run->mmio.data));
+		if (error ? error != EINTR : m->run->exit_reason == KVM_EXIT_ARM_NISV) {
 			/* An access that KVM cannot decode: go on behind it. */
 			set_register(SF_ONE_REG_PC, control->trap_pc + 4, false, op->step);
 		}
-		if (control->stop_why & SF_STOP_SLEEP || m.run->exit_reason == KVM_EXIT_SYSTEM_EVENT)
+		/* In a pair, CPU_OFF lasts until the vCPU is wanted again: the other one may call CPU_ON. */
+		if (!is_paired() && (control->stop_why & SF_STOP_SLEEP || m->run->exit_reason == KVM_EXIT_SYSTEM_EVENT))
 			set_runnable(op->step);
 		if (control->stop_why & SF_STOP_IRQS)
 			return SF_STATUS_RUNAWAY;
@@ -368,7 +302,7 @@ static int run_program(void)
 		control->step = op->step;
 		switch (op->op) {
 		case SF_OP_BEGIN: error = op_begin(op); break;
-		case SF_OP_CODE: error = op_code(op); break;
+		case SF_OP_CODE: error = put_code(op->a, op->b); break;
 		case SF_OP_SET: set_register(op->a, op->b, true, op->step); break;
 		case SF_OP_RUN: status = op_run(op); break;
 		case SF_OP_COMPLETE: error = op_complete(op); break;
@@ -379,6 +313,7 @@ static int run_program(void)
 		case SF_OP_FINISH: error = op_finish(op); break;
 		case SF_OP_MP_STATE: error = op_mp_state(op); break;
 		case SF_OP_FORGE: error = op_forge(op); break;
+		case SF_OP_VCPU: error = op_vcpu(op); break;
 		default: status = SF_STATUS_BAD_OP;
 		}
 		if (error)
@@ -427,10 +362,10 @@ int main(void)
 	mkdir("/sys", 0700);
 	mount("sysfs", "/sys", "sysfs", 0, NULL); /* for the module's parameters */
 	mknod("/kvm", S_IFCHR | 0600, makedev(10, 232));
-	m.kvm = open("/kvm", O_RDWR | O_CLOEXEC);
-	if (m.kvm < 0)
+	kvm = open("/kvm", O_RDWR | O_CLOEXEC);
+	if (kvm < 0)
 		die("/dev/kvm");
-	if (create_vm())
+	if (create_ram() || create(contexts))
 		die("creating a VM");
 	__atomic_store_n(&control->magic, SF_MAGIC, __ATOMIC_RELEASE);
 	serve();

@@ -54,7 +54,7 @@ static void commit(u32 size)
 }
 
 #ifdef SF_BORROWED
-static u32 identity(struct kvm_vcpu *vcpu) { return 0; }
+static u32 identity(struct kvm_vcpu *vcpu) { return (u32)control->context << SF_FLAGS_VCPU_SHIFT; }
 static void enters(struct kvm_vcpu *vcpu) {}
 static struct kvm_vcpu *returns(void) { return NULL; }
 static int start_watching(void) { return watch ? -EOPNOTSUPP : 0; }
@@ -94,7 +94,8 @@ static u32 vm_flags(struct kvm *kvm)
 /* What the header's flags say of a record of this vCPU. */
 static u32 identity(struct kvm_vcpu *vcpu)
 {
-	return watch ? vm_flags(vcpu->kvm) | (vcpu->vcpu_id & 0xff) << SF_FLAGS_VCPU_SHIFT : 0;
+	return watch ? vm_flags(vcpu->kvm) | (vcpu->vcpu_id & 0xff) << SF_FLAGS_VCPU_SHIFT
+		: (u32)control->context << SF_FLAGS_VCPU_SHIFT;
 }
 
 /* Threads in KVM_RUN: kvm_userspace_exit fires after the vCPU is put, maybe after another thread ran its own. */

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the guest steps of a scenario are: each vCPU has a window of CODE, its instructions back to back in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from harness import a64
+from harness.layout import ALONE, CODE, CONTEXTS, PAIR, WINDOW_SIZE
+from harness.scenario import Scenario, instruction
+from harness.syndrome import TRAP
+
+FILL: tuple[int, int] = (TRAP, a64.ISB)
+"""What CODE behind a scenario and VECTORS hold, word by word in turn.
+
+The barrier is for speed: an emulator translates up to the next one, and a page of traps alone is long.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A guest step: its index in the scenario, the vCPU that runs it (number in ``layout.CONTEXTS``), where it is."""
+
+    step: int
+    context: int
+    address: int
+    word: int
+
+
+def first_context(scenario: Scenario) -> int:
+    """Return the vCPU that a scenario starts with: alone in its VM, unless the scenario names the other of a pair."""
+    other = CONTEXTS[PAIR + 1].name
+    return PAIR if any(step.kind == "vcpu" and step.args[0] == other for step in scenario.steps) else ALONE
+
+
+def context_named(scenario: Scenario, name: str) -> int:
+    """Return the number of the vCPU that a ``vcpu`` step of the scenario names."""
+    first = first_context(scenario)
+    if name == CONTEXTS[first].name:
+        return first
+    return next(i for i, context in enumerate(CONTEXTS) if context.name == name)
+
+
+def base_of(context: int) -> int:
+    """Return where the code of a vCPU starts."""
+    return CODE.base + CONTEXTS[context].window * WINDOW_SIZE
+
+
+@lru_cache(maxsize=64)
+def placed(scenario: Scenario) -> tuple[Placed, ...]:
+    """Return the guest steps in the order of the scenario."""
+    context = first_context(scenario)
+    used: dict[int, int] = {}
+    steps: list[Placed] = []
+    for index, step in enumerate(scenario.steps):
+        if step.kind == "vcpu":
+            context = context_named(scenario, str(step.args[0]))
+        word = instruction(step)
+        if word is not None:
+            slot = used.get(context, 0)
+            used[context] = slot + 1
+            steps.append(Placed(index, context, base_of(context) + 4 * slot, word))
+    return tuple(steps)
+
+
+def ends(scenario: Scenario) -> Mapping[int, int]:
+    """Return, for each vCPU that a scenario uses, the address behind its last instruction; the first one comes last."""
+    first = first_context(scenario)
+    found = {context_named(scenario, str(s.args[0])): 0 for s in scenario.steps if s.kind == "vcpu"} | {first: 0}
+    found = {context: base_of(context) for context in found}
+    for step in placed(scenario):
+        found[step.context] = step.address + 4
+    return found
+
+
+@lru_cache(maxsize=64)
+def code_of(scenario: Scenario) -> Mapping[int, int]:
+    """Return the guest's code: address to instruction word, with the trap behind each vCPU's last step.
+
+    Everything else in CODE and VECTORS is :data:`FILL`.
+    """
+    words = {step.address: step.word for step in placed(scenario)}
+    for end in ends(scenario).values():
+        words |= {end + 4 * i: word for i, word in enumerate(FILL)}
+    return words

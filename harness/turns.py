@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cut a trace into *rounds*, the turns of the host, and into the runs of the guests between them.
+
+A round is what the host does between two runs of a vCPU, ``E .. N``; the first has no E.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+from harness import arch, contract, exits, protocol
+from harness.arch import State
+from harness.registers import BY_NAME, BY_ONE_REG, MASK64
+from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
+from harness.world import SCENARIO, WORLDS, World
+
+INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
+OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_FINISH = (
+    protocol.OPS[name][0] for name in ("set", "reset", "abort", "serror", "finish")
+)
+EXIT_INTR, EXIT_MMIO = 10, 6
+NOTHING: Mapping[int, int] = MappingProxyType({})
+
+IN_KERNEL = "kernel:MMIO"
+"""The outcome of an access to a device that KVM emulates itself."""
+
+
+class Action(NamedTuple):
+    """What KVM did in a round: its outcome, and whether it moved PC on or injected an exception."""
+
+    outcome: str
+    skip: bool
+    inject: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One turn of the host: the exit (None before the first entry), what happened, the entry.
+
+    ``first`` is the index of the exit, or of the entry, among the events of the trace; ``world`` is what surrounds the
+    vCPU, ``others`` says that another vCPU had its turn in between.  What follows from these is
+    worked out once: ``exit_class`` (FIRST before the first entry), ``label`` (the same, but RESET where the vCPU was
+    reset on the way: what the exit was matters little then), ``reset`` (the vCPU was reset in this turn, as it
+    was before its first entry), ``host_wrote`` (the register writes that KVM took since the last reset, index in
+    ``registers.STATE`` to value), ``action`` (what KVM did), ``seen`` (the guest's view after the entry).
+    """
+
+    first: int
+    exit: Switch | None
+    users: tuple[Switch, ...]
+    hosts: tuple[Host, ...]
+    entry: Switch
+    world: World = SCENARIO
+    others: bool = False
+    exit_class: str = field(init=False)
+    label: str = field(init=False)
+    reset: bool = field(init=False)
+    host_wrote: Mapping[int, int] = field(init=False)
+    action: Action = field(init=False)
+    seen: State = field(init=False)
+
+    def __post_init__(self) -> None:
+        derive, exit_, hosts, entry = object.__setattr__, self.exit, self.hosts, self.entry
+        exit_class = "FIRST" if exit_ is None else exits.exit_class(exit_.code, exit_.esr)
+        reset = exit_ is None or (bool(hosts) and any(host.op == OP_RESET for host in hosts))
+        derive(self, "exit_class", exit_class)
+        derive(self, "reset", reset)
+        derive(self, "label", "FIRST" if exit_ is None else "RESET" if reset else exit_.exit_class)
+        derive(self, "host_wrote", _host_wrote(hosts) if hosts else NOTHING)
+        derive(self, "action", _action(exit_, self.users, hosts, entry, self.world))
+        derive(self, "seen", arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values)
+
+
+def _host_wrote(hosts: tuple[Host, ...]) -> Mapping[int, int]:
+    wrote: dict[int, int] = {}
+    for host in hosts:
+        if host.op == OP_RESET:
+            wrote.clear()
+        elif host.op == OP_SET and not host.error and host.a in BY_ONE_REG:
+            wrote[BY_ONE_REG[host.a]] = host.b
+    return wrote
+
+
+def _injected(exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch) -> bool:
+    """Whether KVM gave the guest an exception on its way out to userspace, or when userspace asked for one."""
+    before = exit_.values
+    vector = arch.vector(before[arch.VBAR], before[arch.PSTATE])
+    vectors, seen = {vector}, users
+    if any(host.op in (OP_ABORT, OP_SERROR) and not host.error for host in hosts):
+        vectors, seen = {vector, vector + arch.SERROR_OFFSET & MASK64}, (*users, entry)
+    return any(
+        u.values[arch.PC] in vectors and u.values[arch.ELR] == before[arch.PC] and u.values != before for u in seen
+    )
+
+
+def _reason(user: Switch) -> str:
+    """How a return to userspace is called: the error that KVM_RUN failed with (EINTR is none), or the exit reason."""
+    if user.error and user.error != errno.EINTR:
+        return f"fail:{errno.errorcode.get(user.error, user.error)}"
+    return f"user:{exits.KVM_EXIT_REASONS.get(user.code, user.code)}"
+
+
+def _in_kernel(exit_: Switch, entry: Switch, world: World) -> bool:
+    """Whether KVM emulated the access itself: a device of its own is there, and kvm_run shows the access."""
+    address = (exit_.hpfar >> 4) << 12 | exit_.far & 0xFFF
+    trapped = exits.exit_class(exit_.code, exit_.esr) == "DABT_LOW"
+    return trapped and world.in_kernel(address) and entry.mmio_addr == address and bool(entry.pending & INCREMENT_PC)
+
+
+def _action(
+    exit_: Switch | None, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch, world: World
+) -> Action:
+    inject, moved = bool(entry.pending & EXCEPTION), bool(entry.pending & INCREMENT_PC)
+    if exit_ is not None and users:
+        inject = inject or _injected(exit_, users, hosts, entry)
+        behind = (exit_.values[arch.PC] + 4) & MASK64
+        moved = moved or any(u.values[arch.PC] == behind for u in users)
+        if any(host.op == OP_FINISH for host in hosts):  # its KVM_RUN leaves no record
+            moved = moved or entry.values[arch.PC] == behind or arch.PC in _host_wrote(hosts)
+    reasons = [_reason(u) for u in users if u.code != EXIT_INTR or u.error == errno.ENOSYS]
+    if inject:
+        outcome = "inject"
+    elif reasons:
+        outcome = reasons[0]
+    elif world.devices and exit_ is not None and _in_kernel(exit_, entry, world):
+        outcome = IN_KERNEL
+    else:
+        outcome = "resume"
+    return Action(outcome, moved, inject)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What a vCPU's host did since the vCPU ran last."""
+
+    first: int = 0
+    exit: Switch | None = None
+    users: list[Switch] = field(default_factory=list)
+    hosts: list[Host] = field(default_factory=list)
+    others: bool = False
+
+
+def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
+    """Cut a trace into the turns of the host, each of one vCPU, in the order in which they end."""
+    turns: dict[int, _Turn] = {}
+    last = None
+    for i, event in enumerate(events):
+        context = event.context
+        turn = turns.get(context)
+        if turn is None:
+            turn = turns[context] = _Turn(i)
+        if context != last:
+            turn.others = last is not None
+            last = context
+        if isinstance(event, Host):
+            turn.hosts.append(event)
+        elif event.kind == USER:
+            if not turn.users:
+                _call_on(turns, turn.exit, event)
+            turn.users.append(event)
+        elif event.kind == EXIT:
+            turns[context] = _Turn(i, event)
+        elif event.kind == ENTRY:
+            first = turn.first if turn.exit is not None else i
+            world = WORLDS[context] if context < len(WORLDS) else SCENARIO
+            yield Round(first, turn.exit, tuple(turn.users), tuple(turn.hosts), event, world, turn.others)
+            turns[context] = _Turn(i)
+            if not turn.users:
+                _call_on(turns, turn.exit, event)
+
+
+def _call_on(turns: dict[int, _Turn], exit_: Switch | None, after: Switch) -> None:
+    """A vCPU that PSCI CPU_ON has started is reset, then set to its entry point (Arm DEN 0022 5.4).
+
+    ``after`` is the first record behind the exit, which shows what KVM answered.
+    """
+    if exit_ is None or WORLDS[min(exit_.context, len(WORLDS) - 1)].vcpus == 1:
+        return
+    call = contract.called_on(exit_)
+    if call is None or after.values[0] != contract.SUCCESS:
+        return
+    for number, world in enumerate(WORLDS):
+        if number != exit_.context and world.vcpus > 1 and world.mpidr & contract.AFFINITY == call.target:
+            hosts = turns.setdefault(number, _Turn()).hosts
+            hosts.append(Host(HOST, after.step, OP_RESET, 0, 0, 0, False, number))
+            for name, value in (("pc", call.entry_point), ("x0", call.context_id)):
+                hosts.append(Host(HOST, after.step, OP_SET, BY_NAME[name].one_reg, value, 0, False, number))
+
+
+def runs(events: tuple[Event, ...]) -> Iterator[tuple[int, Switch, Switch]]:
+    """Yield each run of a guest: index of the exit, entry, exit."""
+    entries: dict[int, Switch] = {}
+    for i, event in enumerate(events):
+        if event.kind == HOST:
+            continue
+        assert isinstance(event, Switch)
+        if event.kind == ENTRY:
+            entries[event.context] = event
+        elif event.kind == EXIT and (entry := entries.pop(event.context, None)) is not None:
+            yield i, entry, event

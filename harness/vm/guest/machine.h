@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The virtual CPUs of a scenario and the VMs that they are in, as harness/layout.py lists them (CONTEXTS).  All VMs have
+ * the same RAM; each vCPU has a window of its own for its code.
+ */
+#ifndef SF_MACHINE_H
+#define SF_MACHINE_H
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "protocol.h"
+
+#define RAM_BASE SF_CODE_BASE
+#define RAM_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE + SF_DATA_SIZE)
+#define READ_ONLY_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE)
+
+/* Where the code of a vCPU is. */
+struct window {
+	sf_u64 base; /* guest address */
+	sf_u32 *code; /* the same for the agent */
+	sf_u32 *end; /* behind the last instruction of the scenario */
+	sf_u32 *stale; /* behind what an earlier scenario left there */
+	bool changed;
+};
+
+struct context {
+	int vm, vcpu;
+	struct kvm_run *run;
+	struct kvm_vcpu_init init;
+	struct window *window;
+	bool clean; /* as KVM_ARM_VCPU_INIT made it */
+	bool used; /* by this scenario */
+	bool returned; /* KVM_RUN came back by itself, not because of a signal */
+	bool access; /* what it came back with is an access that nobody completed yet */
+	bool stopped; /* by KVM_SET_MP_STATE */
+	sf_u64 code_pc, far_pc; /* the control words of that name while another vCPU runs */
+};
+
+static struct window windows[SF_WINDOWS];
+static struct context contexts[SF_CONTEXTS];
+static struct context *m = contexts;
+static unsigned char *ram;
+static int kvm;
+
+static int add_slot(int vm, sf_u32 slot, sf_u64 guest, sf_u64 size, sf_u32 flags)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = slot,
+		.flags = flags,
+		.guest_phys_addr = guest,
+		.memory_size = size,
+		.userspace_addr = (sf_u64)(unsigned long)(ram + (guest - RAM_BASE)),
+	};
+
+	return ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+static int create_vm(bool reports_accesses)
+{
+	struct kvm_enable_cap nisv = { .cap = KVM_CAP_ARM_NISV_TO_USER };
+	int vm = ioctl(kvm, KVM_CREATE_VM, 0);
+
+	/* Read-only: no store of the guest may change what it will execute. */
+	if (vm < 0 || add_slot(vm, 0, RAM_BASE, READ_ONLY_SIZE, KVM_MEM_READONLY) ||
+	    add_slot(vm, 1, SF_DATA_BASE, SF_DATA_SIZE, 0) ||
+	    (reports_accesses && ioctl(vm, KVM_ENABLE_CAP, &nisv)))
+		return -1;
+	return vm;
+}
+
+static int create_vcpu(struct context *context, int vm, int number)
+{
+	size_t size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+
+	context->vm = vm;
+	context->vcpu = ioctl(vm, KVM_CREATE_VCPU, number);
+	if (context->vcpu < 0)
+		return -1;
+	context->run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, context->vcpu, 0);
+	if (context->run == MAP_FAILED || ioctl(vm, KVM_ARM_PREFERRED_TARGET, &context->init))
+		return -1;
+	context->init.features[0] |= 1 << KVM_ARM_VCPU_PSCI_0_2;
+	context->clean = true;
+	return ioctl(context->vcpu, KVM_ARM_VCPU_INIT, &context->init);
+}
+
+/* Create the VM of a context, with all its vCPUs. */
+static int create(const struct context *wanted)
+{
+	static const struct { sf_u32 machine, number, window; } rows[SF_CONTEXTS] = {
+#define SF_ROW(machine, number, window) { machine, number, window },
+		SF_CONTEXT_ROWS(SF_ROW)
+#undef SF_ROW
+	};
+	sf_u32 machine = rows[wanted - contexts].machine;
+	int vm = create_vm(machine == SF_NISV_MACHINE);
+
+	if (vm < 0)
+		return -1;
+	for (int i = 0; i < SF_CONTEXTS; i++) {
+		if (rows[i].machine != machine)
+			continue;
+		contexts[i].window = &windows[rows[i].window];
+		if (create_vcpu(&contexts[i], vm, rows[i].number))
+			return -1;
+	}
+	return 0;
+}
+
+static void destroy_all(void)
+{
+	size_t size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	int last = -1;
+
+	for (struct context *context = contexts; context < contexts + SF_CONTEXTS; context++) {
+		if (context->vm < 0)
+			continue;
+		munmap(context->run, size);
+		close(context->vcpu);
+		if (context->vm != last)
+			close(context->vm);
+		last = context->vm;
+		*context = (struct context){ .vm = -1, .vcpu = -1 };
+	}
+}
+
+/* Whatever is no instruction of the scenario traps and changes nothing: SF_FILL_0 and SF_FILL_1 in turn. */
+static void fill_with_traps(sf_u32 *from, const sf_u32 *to)
+{
+	for (; from < to; from++)
+		*from = (unsigned long)from & 4 ? SF_FILL_1 : SF_FILL_0;
+}
+
+static int create_ram(void)
+{
+	ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (ram == MAP_FAILED)
+		return -1;
+	madvise(ram, RAM_SIZE, MADV_NOHUGEPAGE); /* a page is the unit of first touch */
+	fill_with_traps((sf_u32 *)ram, (sf_u32 *)(ram + READ_ONLY_SIZE));
+	__builtin___clear_cache((char *)ram, (char *)ram + READ_ONLY_SIZE);
+	for (int i = 0; i < SF_CONTEXTS; i++)
+		contexts[i].vm = contexts[i].vcpu = -1;
+	for (int i = 0; i < SF_WINDOWS; i++) {
+		sf_u32 *code = (sf_u32 *)(ram + i * SF_WINDOW_SIZE);
+
+		windows[i] = (struct window){ SF_CODE_BASE + i * SF_WINDOW_SIZE, code, code, code, false };
+	}
+	return 0;
+}
+
+static int new_ram(void)
+{
+	destroy_all();
+	munmap(ram, RAM_SIZE);
+	return create_ram();
+}
+
+/* Finish what the last scenario left pending: nothing of it may reach the next one. */
+static void retire(struct context *context)
+{
+	if (context->returned) { /* not by a signal: an MMIO access may be pending, or PC to be moved on */
+		context->run->immediate_exit = 1;
+		ioctl(context->vcpu, KVM_RUN, 0); /* completes it, always fails with EINTR */
+		context->run->immediate_exit = 0;
+	}
+	context->used = context->returned = context->access = context->stopped = false;
+}
+
+/* Make a vCPU as good as new. */
+static int start(struct context *context)
+{
+	sf_u64 zero = 0;
+	int error = 0;
+
+	if (context->vm < 0 && create(context))
+		return -1;
+	/* The reset makes the vCPU runnable, and most CPUs unmap stage 2 there: page by page it takes three times as long. */
+	if (!context->clean)
+		error = ioctl(context->vcpu, KVM_ARM_VCPU_INIT, &context->init);
+#define SF_CLEAR(register_id) do { \
+		struct kvm_one_reg reg = { .id = register_id, .addr = (sf_u64)(unsigned long)&zero }; \
+		error |= ioctl(context->vcpu, KVM_SET_ONE_REG, &reg); \
+	} while (0);
+	SF_KEPT_BY_RESET(SF_CLEAR)
+#undef SF_CLEAR
+	context->clean = false;
+	context->code_pc = context->window->base - 4;
+	context->far_pc = 0;
+	return error;
+}
+
+/* The code that is there now belongs to a scenario that is over. */
+static void retire_code(struct window *window)
+{
+	if (window->stale < window->end)
+		window->stale = window->end;
+	window->end = window->code;
+}
+
+static int put_code(sf_u64 address, sf_u32 instruction)
+{
+	struct window *window = &windows[(address - SF_CODE_BASE) / SF_WINDOW_SIZE];
+	sf_u32 *word = (sf_u32 *)(ram + (address - RAM_BASE));
+
+	if (address < SF_CODE_BASE || address >= SF_CODE_BASE + SF_WINDOWS * SF_WINDOW_SIZE || address & 3)
+		return ERANGE;
+	if (word >= window->end)
+		window->end = word + 1;
+	if (*word != instruction) { /* an emulator translates again what is written */
+		*word = instruction;
+		window->changed = true;
+	}
+	return 0;
+}
+
+/* Put the instructions of the scenario, and traps behind them, where the CPU will see them. */
+static void sync_code(struct window *window)
+{
+	if (window->stale > window->end) {
+		fill_with_traps(window->end, window->stale);
+		__builtin___clear_cache((char *)window->end, (char *)window->stale);
+		window->stale = window->end;
+	}
+	if (window->changed) {
+		__builtin___clear_cache((char *)window->code, (char *)window->end);
+		window->changed = false;
+	}
+}
+
+#endif
