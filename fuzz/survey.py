@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fuzz.features import features
 from fuzz.lab import MAX_LOSSES, Lab
-from harness.check import Checked
 from harness.errors import TargetError
 from harness.findings import Subject
 from harness.known import Catalogue
@@ -17,11 +16,10 @@ from harness.lemma.paths import load_paths, outcome
 from harness.masks import cpu_model
 from harness.reach import Covered, Decision, Goal
 from harness.scenario import Scenario
-from harness.trace import Trace
 from harness.vm.build import prepare
 from harness.vm.config import PROJECT, load_config
 from harness.vm.coverage import Coverage, prepare_coverage
-from harness.vm.edges import Plugin, Reached
+from harness.vm.edges import Plugin
 from harness.vm.target import boot
 
 PATHS = PROJECT / "corpus" / "lemmas" / "paths.json"
@@ -94,22 +92,19 @@ def survey(
 
 def _run(watched: Watched, name: str, scenario: Scenario) -> Covered:
     trace, checked = watched.lab.observe(scenario)
-    return covered(name, trace, checked, watched.plugin.map.reached())
-
-
-def covered(name: str, trace: Trace, checked: Checked, reached: Reached) -> Covered:
-    """Return what one run reached."""
+    reached = watched.plugin.map.reached()
     taken = frozenset(decision for _, path in checked.paths for decision in path)
-    return Covered(name, frozenset(reached.edges), taken, frozenset(features(trace, checked)))
+    forged = any(step.kind == "forge" for step in scenario.steps)
+    return Covered(name, frozenset(reached.edges), taken, frozenset(features(trace, checked)), forged)
 
 
 def always(runs: Sequence[Covered]) -> Covered:
     """Return what all runs of one scenario reached."""
-    return Covered(
-        runs[0].name,
-        frozenset.intersection(*(run.edges for run in runs)),
-        frozenset.intersection(*(run.decisions for run in runs)),
-        frozenset.intersection(*(run.features for run in runs)),
+    return replace(
+        runs[0],
+        edges=frozenset.intersection(*(run.edges for run in runs)),
+        decisions=frozenset.intersection(*(run.decisions for run in runs)),
+        features=frozenset.intersection(*(run.features for run in runs)),
     )
 
 

@@ -90,15 +90,14 @@ NEVER_ENTERED: tuple[Reason, ...] = (
     ),
     Reason(
         "kvm_handle_guest_debug",
-        "needs a host that debugs the guest (KVM_SET_GUEST_DEBUG), or a forged exit",
+        "needs a host that debugs the guest: a step that calls KVM_SET_GUEST_DEBUG",
         "Documentation/virt/kvm/api.rst, 4.87",
         todo=True,
     ),
     Reason(
         "kvm_handle_unknown_ec",
-        "no instruction of an A64 guest on these CPUs has such a class: needs a forged exit",
+        "no instruction of an A64 guest on these CPUs traps with such a class",
         "handle_exit.c, arm_exit_handlers",
-        todo=True,
     ),
     Reason(
         "kvm_handle_guest_serror",

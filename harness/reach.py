@@ -26,12 +26,16 @@ Goal = Edge | Decision | int
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """What one scenario reached: edges of KVM's code, decisions of the model, and the campaign's features."""
+    """What one scenario reached: edges of KVM's code, decisions of the model, and the campaign's features.
+
+    ``forged``: it replaces exits, so that a handler may be tested by something that no guest does.
+    """
 
     name: str
     edges: frozenset[Edge]
     decisions: frozenset[Decision]
     features: frozenset[int]
+    forged: bool = False
 
     @property
     def goals(self) -> frozenset[Goal]:
@@ -52,11 +56,15 @@ class FunctionReach:
 
 @dataclass(frozen=True, slots=True)
 class HandlerReach:
-    """An exit handler of this kernel, how many scenarios entered it, and why none did (None: some did)."""
+    """An exit handler of this kernel, and how many scenarios entered it; ``forged`` is how many of these forge exits.
+
+    ``why`` no scenario entered it that forges nothing; None: one did.
+    """
 
     handler: Handler
     function: str
     scenarios: int
+    forged: int
     why: Reason | None
 
 
@@ -137,13 +145,14 @@ def handlers(text: KvmText, covered: Sequence[Covered], *, vhe: bool) -> tuple[H
     Of what KVM has twice, with VHE and without, only the copy that this mode runs.
     """
     entered = Counter(block for one in covered for block in blocks_of(one.edges))
+    forged = Counter(block for one in covered if one.forged for block in blocks_of(one.edges))
     found: list[HandlerReach] = []
     for row in HANDLERS:
         for function in text.functions:
             if fnmatchcase(function.name, row.function) and _runs(row, function, vhe=vhe):
-                count = entered[function.begin]
-                why = None if count else reason(function.name, NEVER_ENTERED)
-                found.append(HandlerReach(row, function.name, count, why))
+                all_, some = entered[function.begin], forged[function.begin]
+                why = None if all_ > some else reason(function.name, NEVER_ENTERED)
+                found.append(HandlerReach(row, function.name, all_, some, why))
     return tuple(found)
 
 

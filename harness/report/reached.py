@@ -72,7 +72,13 @@ def to_json(report: ReachReport) -> dict[str, object]:
             for row in report.functions
         ],
         "handlers": [
-            {"name": row.function, "classes": row.handler.classes, "scenarios": row.scenarios, **_why(row.why)}
+            {
+                "name": row.function,
+                "classes": row.handler.classes,
+                "scenarios": row.scenarios,
+                "forged": row.forged,
+                **_why(row.why),
+            }
             for row in report.handlers
         ],
         "decisions": [
@@ -127,21 +133,26 @@ def text(report: ReachReport, *, every_function: bool = False) -> str:
         lines += [f"{len(row.reached):6} {len(row.of):6}  {row.file}" for row in report.files if row.reached]
     entered = [row for row in report.handlers if row.scenarios]
     lines += ["", f"exit handlers: {len(entered)} of {len(report.handlers)} entered, by so many scenarios"]
-    lines += [f"{row.scenarios:6}  {row.function}  ({row.handler.classes})" for row in entered]
-    lines += _never_lines((f"{row.function} ({row.handler.classes})", row.why) for row in report.handlers)
+    lines += [f"{row.scenarios:6}  {row.function}  ({row.handler.classes}){_forged(row)}" for row in entered]
+    handlers = ((f"{row.function} ({row.handler.classes})", row.why) for row in report.handlers)
+    lines += _never_lines("never by what a guest does", handlers)
     lines += ["", f"decisions of the model: {len(report.taken)} of {len(report.decisions)} taken"]
-    lines += _never_lines((decision_text(row.decision), row.why) for row in report.decisions)
+    lines += _never_lines("never", ((decision_text(row.decision), row.why) for row in report.decisions))
     return "\n".join(lines)
 
 
-def _never_lines(rows: Iterable[tuple[str, Reason | None]]) -> Iterator[str]:
+def _forged(row: HandlerReach) -> str:
+    return ", by forged exits only" if 0 < row.forged == row.scenarios else ""
+
+
+def _never_lines(never: str, rows: Iterable[tuple[str, Reason | None]]) -> Iterator[str]:
     """What was never reached, a block for each reason; what is to be done comes first."""
     groups: dict[tuple[bool, str, str], list[str]] = {}
     for name, why in rows:
         if why is not None:
             groups.setdefault((not why.todo, why.why, why.source), []).append(name)
     for (said, why_not, source), names in sorted(groups.items()):
-        yield f"  never, {'because' if said else 'TO DO'}: {why_not}{f' [{source}]' if source else ''}"
+        yield f"  {never}, {'because' if said else 'TO DO'}: {why_not}{f' [{source}]' if source else ''}"
         yield from textwrap.wrap(", ".join(names), 110, initial_indent="        ", subsequent_indent="        ")
 
 
@@ -189,8 +200,12 @@ def _never(why: Reason | None) -> Markup:
 
 
 def _handlers(rows: Sequence[HandlerReach]) -> Markup:
-    cells = [(row.function, row.handler.classes, row.scenarios or "never", _never(row.why)) for row in rows]
-    shown = table(("handler", "exception classes", "scenarios", "why never"), cells, "KVM's exit handlers", "stack")
+    cells = [
+        (row.function, row.handler.classes, f"{row.scenarios or 'never'}{_forged(row)}", _never(row.why))
+        for row in rows
+    ]
+    heads = ("handler", "exception classes", "scenarios", "why never by a guest")
+    shown = table(heads, cells, "KVM's exit handlers", "stack")
     return el("section", el("h2", "Exit handlers"), shown)
 
 
