@@ -46,7 +46,7 @@ BAD_SCENARIOS: tuple[tuple[str, bytes, int | None, str], ...] = (
     ("cut before the sentence", HEADER.encode(), 1, "ends too early"),
     ("cut inside the header", HEADER[:9].encode(), 1, "expected `shadowfuzz-scenario 1`"),
     ("cut inside a step", f"{HEAD}ldrsb x3, [x1".encode(), 3, "expected `ldrsb TARGET, [BASE, OFFSET]`"),
-    ("unknown step", f"{HEAD}hvc 0\nsmc 0\n".encode(), 4, "unknown step 'smc'"),
+    ("unknown step", f"{HEAD}hvc 0\nsmoke 0\n".encode(), 4, "unknown step 'smoke'"),
     ("unknown register", f"{HEAD}set x31 1\n".encode(), 3, "register 'x31'"),
     ("unknown initial register", f"{HEAD}reg pc 1\n".encode(), 3, "register 'pc'"),
     ("number too big", f"{HEAD}set x3 0x10000000000000000\n".encode(), 3, "a number of at most 64 bits"),
@@ -227,6 +227,7 @@ class FakeTarget:
     def __init__(self, script: list[TargetError | None]) -> None:
         self.script = script
         self.boots = 0
+        self.fresh: list[bool] = []
 
     @contextmanager
     def boot(self, *_: object) -> Iterator[FakeTarget]:
@@ -236,7 +237,7 @@ class FakeTarget:
         yield self
 
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
-        assert fresh_vm
+        self.fresh.append(fresh_vm)
         error = self.script.pop(0)
         if error is not None:
             raise error
@@ -262,7 +263,7 @@ def test_one_boot_for_all_and_unexplained_is_1(fake: Callable[..., FakeTarget], 
     target = fake(None, None, None)
     assert main(["replay", str(GOLDEN / "mixture.scn"), "--repeat", "3"]) == 1
     out = capsys.readouterr().out
-    assert target.boots == 1
+    assert target.boots == 1 and target.fresh == [True] * 3
     assert "mixture.scn #3" in out
     found = re.search(r"^(\d+) unexplained divergences in", out, re.MULTILINE)
     assert found is not None
@@ -281,6 +282,13 @@ def test_a_lost_target_is_booted_again_for_the_rest(fake: Callable[..., FakeTarg
     assert [lost["repeat"] for lost in result["lost"]] == [2, 3]
     assert result["lost"][0]["console_tail"] == "Oops: 0\nend"
     assert data["exit_status"] == FAILED
+
+
+def test_all_in_one_vm_until_the_machine_is_lost(fake: Callable[..., FakeTarget], capsys: Capture) -> None:
+    target = fake(None, None, VmLost("fake", "panic"), None, None)
+    assert main(["replay", str(GOLDEN / "mixture.scn"), "--repeat", "5", "--same-vm"]) == FAILED
+    assert target.fresh == [True, False, False, True, False]
+    capsys.readouterr()
 
 
 def test_a_target_that_does_not_boot_is_given_up(fake: Callable[..., FakeTarget], capsys: Capture) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from harness.exits import EXCEPTION_CLASSES
 from harness.findings import Finding
 
 ABOUT = (
@@ -53,6 +54,14 @@ VERDICTS: Mapping[str, str] = MappingProxyType(
 )
 
 
+_CLASSES: Mapping[str, str] = MappingProxyType({row.name: row.what for row in EXCEPTION_CLASSES})
+
+
+def _meaning(exit_class: str) -> str:
+    what = _CLASSES.get(exit_class.rpartition(":")[2])  # forged exits have a prefix
+    return f" ({what})" if what else ""
+
+
 def in_words(finding: Finding) -> str:
     """Return a divergence as a sentence, empty if there is none or of a relation without one."""
     if not finding.divergences or finding.other is not None:
@@ -60,7 +69,7 @@ def in_words(finding: Finding) -> str:
     first = finding.divergences[0]
     words = RELATIONS.get(first.relation, ("", ""))[1]
     return words.format(
-        exit=first.exit_class,
+        exit=f"{first.exit_class}{_meaning(first.exit_class)}",
         register=first.register,
         observed=first.observed,
         expected=first.expected,
