@@ -23,6 +23,7 @@ from harness.registers import INDEX, MASK64, NAMES
 from harness.trace import Switch
 from harness.turns import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, Round
 
+RUNS_ON = "an interrupt in a guest that runs on by itself"
 _POSITIONS = range(len(NAMES))
 
 
@@ -179,7 +180,7 @@ def compare_run(
     expected = path.state
     if not trapped and expected != observed and runs_on(expected, code, cpu):
         # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
-        yield Unchecked("switch", "an interrupt in a guest that runs on by itself")
+        yield Unchecked("switch", RUNS_ON)
         return
     if trapped and expected[arch.SCTLR] & arch.SCTLR_M:
         yield Unchecked("switch", "fault registers with stage-1 translation on")
@@ -219,6 +220,10 @@ def compare_reveal(
         path = walk(seen, code, (exit_.values[arch.PC] - 4 * call) & MASK64, cpu, before.hcr)
         if path.state is None:
             yield Unchecked("save.reveal", path.why)
+            return
+        trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or exit_.forged
+        if not trapped and path.state != exit_.values and runs_on(path.state, code, cpu):
+            yield Unchecked("save.reveal", RUNS_ON)
             return
         unknown = sum(1 << i for i in path.unknown if i < 31)
         for i in different(path.state[:31], exit_.values[:31]):

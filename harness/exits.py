@@ -165,7 +165,12 @@ SMCCC_BY_FID: Mapping[int, SmcccFunction] = MappingProxyType({f.fid: f for f in 
 
 @lru_cache(maxsize=1 << 12)
 def exit_class(code: int, esr: int) -> str:
-    """Name the class of an exit from its exit code and ESR_EL2, such as ``HVC64`` or ``IRQ``."""
+    """Name the class of an exit from its exit code and ESR_EL2, such as ``HVC64`` or ``IRQ``.
+
+    With an SError pending too it is that: KVM handles nothing else then (handle_exit in arch/arm64/kvm/handle_exit.c).
+    """
+    if code & EXIT_WITH_SERROR_BIT:
+        return EXIT_CODES[EXCEPTION_EL1_SERROR]
     base = EXIT_CODES.get(code & ~EXIT_WITH_SERROR_BIT, f"CODE{code}")
     if base != "TRAP":
         return base

@@ -92,8 +92,11 @@ def _injected(exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...],
     vectors, seen = {vector}, users
     if any(host.op in (OP_ABORT, OP_SERROR) and not host.error for host in hosts):
         vectors, seen = {vector, vector + arch.SERROR_OFFSET & MASK64}, (*users, entry)
+    # A vector outside the slots faults into itself: taking the exception once more changes nothing.
+    again = before[arch.PC] == before[arch.ELR] == vector and exits.exit_class(exit_.code, exit_.esr) == "IABT_LOW"
     return any(
-        u.values[arch.PC] in vectors and u.values[arch.ELR] == before[arch.PC] and u.values != before for u in seen
+        u.values[arch.PC] in vectors and u.values[arch.ELR] == before[arch.PC] and (u.values != before or again)
+        for u in seen
     )
 
 
@@ -119,7 +122,8 @@ def _action(
         inject = inject or _injected(exit_, users, hosts, entry)
         behind = (exit_.values[arch.PC] + 4) & MASK64
         moved = moved or any(u.values[arch.PC] == behind for u in users)
-        if any(host.op == OP_FINISH for host in hosts):  # its KVM_RUN leaves no record
+        # The KVM_RUN of OP_FINISH leaves no record.
+        if any(host.op == OP_FINISH for host in hosts) and any(u.code == EXIT_MMIO for u in users):
             moved = moved or entry.values[arch.PC] == behind or arch.PC in _host_wrote(hosts)
     reasons = [_reason(u) for u in users if u.code != EXIT_INTR or u.error == errno.ENOSYS]
     if inject:
