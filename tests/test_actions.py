@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is owed after host actions and at exits of the newer steps; what may change while another vCPU runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import arch, protocol
+from harness.compare import Divergence, beyond_judgement, compare_others, compare_reveal
+from harness.contract import NOT_SUPPORTED
+from harness.layout import CODE, VECTORS
+from harness.masks import cpu_model
+from harness.model.replay import predict
+from harness.owed import compare_owed
+from harness.registers import INDEX
+from harness.trace import Event, Host
+from harness.turns import Round, rounds
+from tests.traces import HOST, but, entry, esr, host_reset, host_set, load_esr, state, trap, turn, user
+
+AT, MMIO = CODE.base, 0x900_0000
+S = state(sctlr_el1=1 << 23)
+PAGE = {"far": MMIO, "hpfar": MMIO >> 12 << 4}
+LOAD = trap(S, load_esr(3), **PAGE)
+SKIP, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"] | protocol.PENDING["sync_el1"]
+FORGED_ESR = protocol.FORGE["esr"]
+
+
+def did(op: str, a: int = 0, b: int = 0, error: int = 0, context: int = 0) -> Host:
+    return Host(HOST, 0, protocol.OPS[op][0], a, b, error, True, context)
+
+
+def differs(round_: Round) -> dict[str, tuple[int | str, int | str]]:
+    found = (d for d in compare_owed(round_, {}) if isinstance(d, Divergence))
+    return {d.name: (d.expected, d.observed) for d in found}
+
+
+def aborted(far: int = MMIO) -> arch.State:
+    return arch.take_exception(S, 0x9600_0010, far)
+
+
+def test_an_abort_takes_the_place_of_the_access() -> None:
+    told = user(S, 6)
+    assert not differs(turn(LOAD, told, did("abort"), entry(aborted())))
+    at_entry = but(S, esr_el1=0x9600_0010, far_el1=MMIO)
+    assert not differs(turn(LOAD, told, did("abort"), entry(at_entry, EXCEPTION))), "pending, as 6.1 does it"
+    both = differs(turn(LOAD, told, did("abort"), entry(but(aborted(), x3=0x55))))
+    assert both == {"host.x3": (S[3], 0x55)}, "completed all the same"
+    assert differs(turn(LOAD, told, did("abort", error=2), entry(but(S, x3=0), SKIP))) == {}, "refused: it completes"
+
+
+def test_what_is_finished_early_completes_once() -> None:
+    told, moved = user(S, 6), but(S, x3=0x77, pc=AT + 4)
+    data = {"mmio_data": 0x77}
+    assert not differs(turn(LOAD, told, did("finish"), entry(moved, **data)))
+    assert not differs(turn(LOAD, told, did("finish"), host_set("x3", 5), entry(but(moved, x3=5), **data)))
+    twice = turn(LOAD, told, did("finish"), entry(but(moved, pc=AT + 8), **data))
+    assert differs(twice) == {"host.pc": (AT + 4, AT + 8)}
+    assert twice.action.skip is False, "PC is not where one step leads"
+
+
+def test_a_number_that_looks_like_a_register_is_no_write() -> None:
+    """The data of ``complete`` may be any number, also the id of a register."""
+    name = host_set("x9", 0)
+    done = but(S, x3=name.a)
+    assert not differs(turn(LOAD, user(S, 6), did("complete", name.a), entry(done, SKIP, mmio_data=name.a)))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "before", "after", "owed"),
+    [
+        ([did("serror")], 0, arch.HCR_VSE, None),
+        ([did("serror")], 0, 0, arch.HCR_VSE),
+        ([did("serror", error=22)], 0, arch.HCR_VSE, 0),
+        ([did("irq_line", 0, 1)], 0, arch.HCR_VI, None),
+        ([did("irq_line", 1, 1)], 0, arch.HCR_VI, arch.HCR_VF),
+        ([did("irq_line", 0, 1), did("irq_line", 0, 0)], arch.HCR_VF, arch.HCR_VF, None),
+        ([did("serror"), host_reset()], 0, arch.HCR_VSE, 0),
+        ([host_reset()], arch.HCR_VI, arch.HCR_VI, None),
+        ([], arch.HCR_VSE, 0, arch.HCR_VSE),
+    ],
+)
+def test_virtual_interrupts_owed(hosts: list[Host], before: int, after: int, owed: int | None) -> None:
+    """Pending until taken; lines as they were set last; a line outlives a reset or not, an SError does not."""
+    done = turn(trap(S, esr("HVC64"), hcr=before), *hosts, entry(S, hcr=after))
+    found = differs(done).get("host.hcr_el2")
+    assert found == (None if owed is None else (owed, after))
+
+
+def test_a_secure_call() -> None:
+    called = but(S, x0=0x8400_0000, x1=1)
+    behind = but(called, pc=AT + 4)
+    refused = but(behind, x0=NOT_SUPPORTED)
+    answered = but(behind, x0=0x10001, x1=0, x2=0, x3=0)
+    for result in (refused, answered):
+        assert not differs(turn(trap(called, esr("SMC64")), entry(result))), "6.1 refuses, 6.4 answers immediate 0"
+    assert differs(turn(trap(called, esr("SMC64", 1)), entry(answered))).keys() == {
+        *("host.x0", "host.x1", "host.x2", "host.x3"),
+    }
+    assert differs(turn(trap(called, esr("SMC64")), entry(but(refused, pc=AT)))) == {"host.pc": (AT + 4, AT)}
+
+
+def sys64(op: tuple[int, int, int, int, int], rt: int, read: int) -> int:
+    op0, op1, crn, crm, op2 = op
+    return esr("SYS64", op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | read)
+
+
+def test_system_registers() -> None:
+    moved = but(S, pc=AT + 4)
+    write = trap(S, sys64((3, 0, 13, 0, 1), 5, 0))
+    assert not differs(turn(write, entry(but(moved, contextidr_el1=S[5]))))
+    assert differs(turn(write, entry(moved))) == {"host.contextidr_el1": (S[5], 0)}
+    reserved = trap(S, sys64((3, 0, 0, 7, 7), 5, 1))
+    assert not differs(turn(reserved, entry(but(moved, x5=0))))
+    assert differs(turn(reserved, entry(but(moved, x5=1)))) == {"host.x5": (0, 1)}
+    id_register = trap(S, sys64((3, 0, 0, 4, 0), 5, 1))
+    assert not differs(turn(id_register, entry(but(moved, x5=0x1234))))
+    assert not differs(turn(trap(S, sys64((3, 0, 0, 4, 0), 31, 1)), entry(moved))), "into XZR"
+    counter = trap(S, sys64((3, 3, 9, 13, 0), 5, 1))
+    undefined = but(S, esr_el1=0x200_0000)
+    assert not differs(turn(counter, entry(undefined, EXCEPTION)))
+    assert "host.pc" in differs(turn(counter, entry(but(moved, x5=0)))), "there is no PMU"
+
+
+def test_an_access_without_a_syndrome_completes_never() -> None:
+    pair = trap(S, esr("DABT_LOW", 5), **PAGE)
+    failed = turn(pair, user(S, 0, error=38), entry(S))
+    assert (failed.action.outcome, differs(failed)) == ("fail:ENOSYS", {})
+    told = turn(pair, user(S, 28), entry(but(S, x0=1)))
+    assert (told.action.outcome, differs(told)) == ("user:ARM_NISV", {"host.x0": (S[0], 1)})
+
+
+def test_forged_exits_are_marked() -> None:
+    forged = turn(trap(S, load_esr(3), marks=FORGED_ESR, **PAGE), user(S, 6), entry(but(S, x3=0), SKIP))
+    assert (forged.exit_class, forged.label) == ("DABT_LOW", "forged:DABT_LOW")
+    assert not beyond_judgement(forged)
+    odd = turn(trap(S, esr("DABT_LOW", 0x10), marks=FORGED_ESR, **PAGE), entry(S))
+    assert beyond_judgement(odd)
+    assert not beyond_judgement(turn(trap(S, esr("DABT_LOW", 0x10), **PAGE), entry(S))), "a real one is judged"
+
+
+def test_what_the_host_sees() -> None:
+    """PSCI_VERSION reveals x0; plain KVM shows all."""
+    called = but(S, x0=0x8400_0000)
+    done = turn(trap(called, esr("HVC64"), far=0), entry(called))
+    (found,) = compare_reveal(done, entry(called), predict(done, "spec"), {}, cpu_model("cortex-a72"))
+    assert isinstance(found, Divergence)
+    assert (found.expected, found.observed) == (1, (1 << 31) - 1)
+
+
+def two(*events: Event) -> list[Round]:
+    return [r for r in rounds(events) if r.entry.context == 2]
+
+
+def of(context: int, *events: Event) -> list[Event]:
+    """The same events of another vCPU."""
+    return [
+        e._replace(context=context) if isinstance(e, Host) else e._replace(marks=context << 8) for e in events
+    ]
+
+
+def test_each_vcpu_has_rounds_of_its_own() -> None:
+    other = but(S, x5=0x99)
+    events = (
+        *of(1, entry(S), trap(S, esr("HVC64")), user(S, 10)),
+        *of(2, entry(other), trap(other, esr("HVC64")), user(other, 10)),
+        *of(1, entry(S)),
+        *of(2, host_set("x6", 1), entry(but(other, x6=1, x7=2))),
+    )
+    first, again = two(*events)
+    assert (first.exit, again.others) == (None, True)
+    assert again.exit is not None
+    assert again.exit.values == other
+    assert again.world.vcpu == 1
+    assert [(d.name, d.expected, d.observed) for d in compare_others(again)] == [("isolate.x7", other[7], 2)]
+
+
+@pytest.mark.parametrize("answer", [0, NOT_SUPPORTED])
+def test_a_vcpu_that_is_called_on_starts_anew(answer: int) -> None:
+    caller = but(S, x0=0xC400_0003, x1=1, x2=AT + 0x4000, x3=0x77)
+    asleep = but(S, x5=0x99, vbar_el1=VECTORS.base)
+    events = (
+        *of(2, entry(asleep), trap(asleep, esr("HVC64")), user(asleep, 10)),
+        *of(1, entry(caller), trap(caller, esr("HVC64")), user(but(caller, x0=answer), 10)),
+        *of(2, entry(asleep)),
+    )
+    *_, woken = two(*events)
+    assert woken.reset == (answer == 0)
+    if answer == 0:
+        found = differs(woken)
+        assert found["host.pc"] == (AT + 0x4000, AT)
+        assert found["host.x0"][0] == 0x77
+        assert found["host.x5"] == (0, 0x99)
+        assert found["host.mpidr_el1"][0] == 0x8000_0001
+        assert INDEX["pc"] in woken.host_wrote
