@@ -17,7 +17,7 @@ from fuzz.pair import Side
 from harness import compare, turns
 from harness.check import check
 from harness.compare import Prediction
-from harness.model.replay import predict
+from harness.model.shortcut import shortcut
 from harness.owed import compare_owed
 from harness.placing import code_of
 from harness.scenario import Scenario, format_scenario, parse
@@ -81,7 +81,7 @@ def stages(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict[st
     texts = [format_scenario(one.scenario).encode() for one in recorded]
     checked = [(one.trace, side.check(one.scenario, one.trace)) for one in recorded]
     rounds = [round_ for one in recorded for round_ in turns.rounds(one.trace.events)]
-    level = side.subject.level
+    predict = shortcut(side.subject.level)
 
     def mutate() -> None:
         for text in texts:
@@ -91,7 +91,7 @@ def stages(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict[st
         "mutate": mutate,
         "compile": lambda: [compile_scenario(one.scenario, fresh_vm=False) for one in recorded],
         "decode": lambda: [executor.decode(one.area) for one in recorded],
-        "model": lambda: [predict(round_, level) for round_ in rounds],
+        "model": lambda: [predict(round_) for round_ in rounds],
         "check": lambda: [side.check(one.scenario, one.trace) for one in recorded],
         "features": lambda: [features(trace, found) for trace, found in checked],
     }
@@ -104,7 +104,7 @@ def stages(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict[st
 def relations(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
     """Return CPU microseconds an exit of comparing with one relation more each time, decoding included."""
     recorded = _record(executor, scenarios[:SAMPLE])
-    exits, level = _exits(recorded), side.subject.level
+    exits, predict = _exits(recorded), shortcut(side.subject.level)
 
     def decode() -> None:
         for one in recorded:
@@ -124,7 +124,7 @@ def relations(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict
     def model() -> None:
         for one in recorded:
             for round_ in turns.rounds(one.trace.events):
-                _judge(side, round_, predict(round_, level))
+                _judge(side, round_, predict(round_))
 
     total, found = 0.0, {}
     for name, work in (("none", decode), ("+ switch", switch), ("+ host", host), ("+ save, restore", model)):

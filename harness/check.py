@@ -12,7 +12,7 @@ from harness import compare, turns
 from harness.compare import Divergence, Prediction, Unchecked
 from harness.known import Catalogue, Known
 from harness.masks import Cpu
-from harness.model.replay import predict
+from harness.model.shortcut import shortcut
 from harness.owed import compare_owed
 from harness.placing import code_of
 from harness.releases import Intended
@@ -80,8 +80,9 @@ def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Cat
     lossy = cpu.lossy if trace.vhe else {}
     code, runs = code_of(scenario), tuple(turns.runs(trace.events))
     before = {index: entry for index, entry, _ in runs}
+    predict = shortcut(level)
     for round_ in turns.rounds(trace.events):
-        prediction = predict(round_, level)
+        prediction = predict(round_)
         paths.append((round_.exit_class, prediction.path))
         if reason := compare.beyond_judgement(round_):
             unchecked[f"save, restore, host: {reason}"] += 1

@@ -81,7 +81,7 @@ def reset_values(round_: Round) -> RegDesc:
     )
 
 
-def _state(round_: Round, exit_: Switch | None, level: str) -> RData:
+def _state(round_: Round, exit_: Switch | None, level: str, kind: type[RData]) -> RData:
     ctxt = blank_context()
     if exit_ is not None:
         ctxt.update(zip(NAMES, exit_.values, strict=True))
@@ -92,7 +92,7 @@ def _state(round_: Round, exit_: Switch | None, level: str) -> RData:
     host: Context = {}
     if level == "kernel":  # the only one that reads the host's copy; the others ask the oracle
         host = dict(BLANK_HOST) | dict(zip(NAMES, round_.entry.values, strict=True)) | {"esr_el2": host_esr}
-    return RData(
+    return kind(
         cur_vmid=VMID,
         cur_vcpuid=VCPUID,
         shadow_ctxts={_ID: ctxt},
@@ -100,7 +100,7 @@ def _state(round_: Round, exit_: Switch | None, level: str) -> RData:
         regs={"actlr_el1": round_.entry.values[_ACTLR]},
         doracle={VMID: (host_esr,)},
         core_doracle={VMID: (0, 0, 0)},
-        vminfos={VMID: _INFO if round_.world is SCENARIO else _info(round_.world)},
+        vminfos={VMID: _INFO if round_.world.regions is SCENARIO.regions else _info(round_.world)},
         exception_vector=ExceptionVector(ctxt["vbar_el1"]),
     )
 
@@ -118,10 +118,13 @@ def _helper(d: RData) -> str:
     return "none"
 
 
-def predict(round_: Round, level: str) -> Prediction:
-    """Return what ``level`` says about a round: save, then restore over what the host handed over."""
+def predict(round_: Round, level: str, kind: type[RData] = RData) -> Prediction:
+    """Return what ``level`` says about a round: save, then restore over what the host handed over.
+
+    ``kind`` is what holds the level's state (:mod:`harness.model.shortcut` watches it).
+    """
     exit_ = round_.exit
-    d = _state(round_, exit_, level)
+    d = _state(round_, exit_, level, kind)
     helper = "first"
     try:
         if exit_ is not None:

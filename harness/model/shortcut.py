@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predictions without running the model each time: what decided one run is noted, and asked of the next round first.
+
+Nothing of a level is written here a second time.  A round that no noted way fits is replayed by
+:func:`harness.model.replay.predict` over numbers that remember where they came from (:class:`Traced`).  Whatever the
+level asks of such a number (a branch, an index, a key) is noted with the answer.  A later round with the same answers
+takes the same way, so its prediction is the same expressions over its own registers.  One prediction in AUDIT is made
+by the level as well, and must be the same.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+from harness import exits
+from harness.arch import State
+from harness.compare import Prediction
+from harness.model.replay import predict
+from harness.model.state import RData
+from harness.registers import MASK64
+from harness.trace import Switch
+from harness.turns import Round
+from harness.world import SCENARIO, World
+
+AUDIT = 256
+MOST_WAYS = 2048
+"""Ways that are kept for a level; rounds that fit none of them are replayed."""
+TRACED_LEVELS = frozenset({"spec", "low", "body"})
+"""Level ``kernel`` looks at the class of an exit, which is no question to a number."""
+
+_DABT = exits.EC_BY_NAME["DABT_LOW"]
+
+Questions = dict[str, bool]
+"""An expression over a round's registers, and whether it held."""
+
+
+class Answer:
+    """What came of comparing a :class:`Traced`; it is noted once somebody acts on it."""
+
+    __slots__ = ("_asked", "_expression", "_holds")
+
+    def __init__(self, expression: str, holds: bool, asked: Questions) -> None:
+        self._expression, self._holds, self._asked = expression, holds, asked
+
+    def __bool__(self) -> bool:
+        self._asked[self._expression] = self._holds
+        return self._holds
+
+    def __and__(self, other: Answer | bool) -> bool:
+        return bool(self) and bool(other)
+
+    def __or__(self, other: Answer | bool) -> bool:
+        return bool(self) or bool(other)
+
+    __rand__, __ror__ = __and__, __or__
+
+
+class Traced:
+    """A number that knows the expression that it is the value of; ``raw``: it is a register, so below 2^64."""
+
+    __slots__ = ("asked", "expression", "raw", "value")
+
+    def __init__(self, expression: str, value: int, asked: Questions, raw: bool = False) -> None:
+        self.expression, self.value, self.asked, self.raw = expression, value, asked, raw
+
+    def _pin(self) -> int:
+        self.asked[f"{self.expression} == {self.value}"] = True
+        return self.value
+
+    def __bool__(self) -> bool:
+        self.asked[f"{self.expression} != 0"] = self.value != 0
+        return self.value != 0
+
+    def __hash__(self) -> int:
+        return hash(self._pin())
+
+    def __index__(self) -> int:
+        return self._pin()
+
+    def __rlshift__(self, other: int) -> int:
+        return other << self._pin()
+
+
+_IMPLIED: tuple[tuple[str, Callable[[int], bool]], ...] = (
+    (">=", lambda other: other <= 0),
+    ("<", lambda other: other > MASK64),
+    ("<=", lambda other: other >= MASK64),
+)
+"""What every register's value says yes to, whatever it is."""
+
+
+def _add_operators() -> None:
+    def parts(other: object) -> tuple[str, int] | None:
+        if isinstance(other, Traced):
+            return f"({other.expression})", other.value
+        return (str(other), other) if isinstance(other, int) else None
+
+    def arithmetic(symbol: str, function: Callable[[int, int], int], reflected: bool) -> Callable[..., object]:
+        def method(self: Traced, other: object) -> object:
+            right = parts(other)
+            if right is None:
+                return NotImplemented
+            (text, value), (left, first) = right, (f"({self.expression})", self.value)
+            if reflected:
+                (left, first), (text, value) = (text, value), (left, first)
+            return Traced(f"{left} {symbol} {text}", function(first, value), self.asked)
+
+        return method
+
+    def comparison(symbol: str, function: Callable[[int, int], bool]) -> Callable[..., object]:
+        implied = dict(_IMPLIED).get(symbol)
+
+        def method(self: Traced, other: object) -> object:
+            right = parts(other)
+            if right is None:
+                return NotImplemented
+            if self.raw and implied is not None and isinstance(other, int) and implied(other):
+                return True
+            return Answer(f"({self.expression}) {symbol} {right[0]}", function(self.value, right[1]), self.asked)
+
+        return method
+
+    for name, symbol in (("add", "+"), ("sub", "-"), ("mul", "*"), ("floordiv", "//"), ("and_", "&"), ("or_", "|"),
+                         ("xor", "^"), ("rshift", ">>"), ("lshift", "<<")):  # fmt: skip
+        function, plain = getattr(operator, name), name.rstrip("_")
+        setattr(Traced, f"__{plain}__", arithmetic(symbol, function, False))
+        if plain != "lshift":
+            setattr(Traced, f"__r{plain}__", arithmetic(symbol, function, True))
+    for name, symbol in (("eq", "=="), ("ne", "!="), ("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">=")):
+        setattr(Traced, f"__{name}__", comparison(symbol, getattr(operator, name)))
+
+
+_add_operators()
+
+
+class _Tracing(RData):
+    """A state whose decisions are plain answers: the path of a prediction outlives the tracing."""
+
+    __slots__ = ()
+
+    def decide(self, label: str, condition: bool) -> bool:
+        return super().decide(label, bool(condition))
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """As much of a :class:`Round` as a replay looks at."""
+
+    exit: Switch | None
+    entry: Switch
+    reset: bool
+    action: object
+    world: World
+
+
+Way = Callable[[State, State, Switch | None], Prediction | None]
+"""(registers at the exit, at the entry, the exit) to a prediction, None if the round does not go that way."""
+
+
+def _traced(name: str, values: State, asked: Questions) -> State:
+    return cast(State, tuple(Traced(f"{name}[{i}]", value, asked, raw=True) for i, value in enumerate(values)))
+
+
+def _expression(value: object) -> str:
+    return value.expression if isinstance(value, Traced) else str(value)
+
+
+def _learn(round_: Round, level: str) -> Way:
+    """Replay a round over traced numbers and return the way that it went.  TypeError: they would not do."""
+    asked: Questions = {}
+    exit_, entry = round_.exit, round_.entry
+    if exit_ is not None:
+        fields: Any = {
+            name: Traced(f"x.{name}", getattr(exit_, name), asked, raw=True) for name in ("esr", "far", "hpfar")
+        }
+        exit_ = exit_._replace(values=_traced("e", exit_.values, asked), **fields)
+    entry = entry._replace(values=_traced("n", entry.values, asked))
+    turn = cast(Round, _Turn(exit_, entry, round_.reset, round_.action, round_.world))
+    found = predict(turn, level, _Tracing)
+    state = "None" if found.state is None else f"({''.join(f'{_expression(v)}, ' for v in found.state)})"
+    misfits = " or ".join(f"not ({text})" if holds else f"({text})" for text, holds in asked.items()) or "False"
+    others = f"{_expression(found.spsr_0)}, U, {_expression(found.revealed)}, W"
+    prediction = f"P(H, {_expression(found.dirty)}, {state}, {others})"
+    names = {"P": Prediction, "H": found.helper, "U": found.undefined, "W": found.path}
+    way: Way = eval(f"lambda e, n, x: None if {misfits} else {prediction}", names)
+    return way
+
+
+class Shortcut:
+    """The ways of one level that were seen so far."""
+
+    def __init__(self, level: str) -> None:
+        self._level = level
+        self.ways: dict[tuple[int, ...], list[Way]] = {}
+        self._count = 0
+        self.learnt = 0
+
+    def __call__(self, round_: Round) -> Prediction:
+        """Return what :func:`~harness.model.replay.predict` returns.  RuntimeError: an audit found that it does not."""
+        if self._level not in TRACED_LEVELS or round_.world.regions is not SCENARIO.regions:
+            return predict(round_, self._level)
+        self._count += 1
+        exit_, entry = round_.exit, round_.entry.values
+        # What a replay looks at besides registers and fault registers; the parts of the syndrome only keep lists short.
+        key: tuple[int, ...] = (-1, round_.action.inject)
+        if exit_ is not None:
+            kind = exit_.esr >> exits.EC_SHIFT
+            register = exits.DABT["SRT"].get(exit_.esr) if kind == _DABT else 0
+            key = exit_.code, round_.reset, round_.action.inject, kind, register
+        before = exit_.values if exit_ is not None else ()
+        ways = self.ways.setdefault(key, [])
+        for position, way in enumerate(ways):
+            found = way(before, entry, exit_)
+            if found is not None:
+                if position:
+                    ways[position - 1], ways[position] = way, ways[position - 1]
+                if self._count % AUDIT == 0:
+                    self._audit(round_, found)
+                return found
+        if self.learnt < MOST_WAYS:
+            self.learnt += 1
+            way = _learn(round_, self._level)
+            ways.append(way)
+            self._audit(round_, way(before, entry, exit_))
+        return predict(round_, self._level)
+
+    def _audit(self, round_: Round, found: Prediction | None) -> None:
+        right = predict(round_, self._level)
+        if found != right:
+            raise RuntimeError(f"level {self._level} and its shortcut differ: {right} is not {found}")
+
+
+@lru_cache(maxsize=8)
+def shortcut(level: str) -> Shortcut:
+    """Return the shortcut of a level; what it learns stays with the process."""
+    return Shortcut(level)
