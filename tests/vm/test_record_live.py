@@ -13,7 +13,7 @@ import pytest
 
 from fuzz.cli import main
 from harness.exits import exit_class
-from harness.recording import Reader
+from harness.recording import Api, Reader
 from harness.trace import EXIT, USER, Switch
 from harness.vm.build import prepare
 from harness.vm.config import PROJECT, load_config
@@ -63,6 +63,7 @@ PROGRAM = r"""
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 int main(int argc, char **argv)
 {
@@ -71,11 +72,13 @@ int main(int argc, char **argv)
 	uint64_t pc = 0x80000000, address = 0x1000;
 	struct kvm_one_reg set_pc = { 0x6030000000100040, (uint64_t)(unsigned long)&pc };
 	struct kvm_one_reg set_x1 = { 0x6030000000100002, (uint64_t)(unsigned long)&address };
-	int kvm = open("/dev/kvm", O_RDWR), vm = ioctl(kvm, KVM_CREATE_VM, 0), vcpu, left = atoi(argv[1]);
+	int kvm = open("/dev/kvm", O_RDWR), gone = ioctl(kvm, KVM_CREATE_VM, 0), vm, vcpu, left = atoi(argv[1]);
 	uint32_t *ram = mmap(NULL, 0x10000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	FILE *data = fopen("data", "r");
 	struct kvm_run *run;
 
+	close(gone); /* the next VM may lie where this one was */
+	vm = ioctl(kvm, KVM_CREATE_VM, 0);
 	if (argc != 2 || kvm < 0 || vm < 0 || !data || fgetc(data) != 'd')
 		return 1;
 	ram[0] = 0x39400023; /* ldrb w3, [x1] */
@@ -134,6 +137,10 @@ def test_a_program_of_the_users_own(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert isinstance(exits, dict) and isinstance(relations, dict)
     assert exits["DABT_LOW"] == 2000 and exits["IABT_LOW"] == 1 and set(exits) <= {"DABT_LOW", "IABT_LOW", "IRQ"}
     assert set(relations.values()) == {sum(exits.values())}
+    calls = [(r.vm, r.event.name) for r in Reader(out) if isinstance(r.event, Api)]
+    of_second = ("slot", "reset", "set_register", "set_register", "destroy")
+    assert calls == [(1, "destroy"), *((2, name) for name in of_second)]
+    assert report["vcpus"] == ["2.0"]
 
 
 @pytest.mark.timeout(120)
