@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fuzz.guidance import choose
 from harness.errors import InputError, SetupError
 from harness.vm import emulator
 from harness.vm.build import find_prepared, prepare, read_image
@@ -74,6 +75,7 @@ def run_setup(args: argparse.Namespace) -> int:
     for config in [load_config(name) for name in names]:  # every name first: a wrong one costs nothing
         start = time.monotonic()
         target = prepare(config, progress=_progress)
+        choose(None, target, _progress)  # says itself if coverage of the hypervisor is not to be had
         took = time.monotonic() - start
         print(f"{config.name}: ready, {target.package} {target.package_version} ({took:.1f} s)", flush=True)
     if args.emulators:

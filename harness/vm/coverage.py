@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.errors import SetupError
 from harness.vm import edges
 from harness.vm.build import PreparedTarget
 from harness.vm.cache import Cache, default_root, hash_inputs
@@ -42,21 +43,29 @@ class Coverage:
 def prepare_coverage(prepared: PreparedTarget, *, progress: Progress = quiet, cache: Cache | None = None) -> Coverage:
     """Return what a target's coverage needs, made as far as it is not in the cache.
 
-    SetupError: no compiler, or a kernel without the symbols that bound KVM's text.
+    SetupError: no compiler, a QEMU without plugins, or a kernel without the symbols that bound KVM's text.
     """
     where = cache if cache is not None else Cache(default_root(os.environ))
     gcc = require_tool("gcc", "gcc")
-    compiler = Path(gcc).resolve()
     source = (SOURCES / "edges.c").read_bytes()
-    key = hash_inputs([f"{compiler} {compiler.stat().st_mtime_ns}", *HOST_FLAGS, source, edges.render()])
-    library = where.get("plugin", key, lambda work: _build_plugin(gcc, work, progress), progress, ROOM)
+    tools = [_identity(gcc), _identity(require_tool(prepared.qemu[-1], "qemu-system-arm"))]
+    key = hash_inputs([*tools, *HOST_FLAGS, source, edges.render()])
+    library = where.get("plugin", key, lambda work: _build_plugin(gcc, prepared.qemu, work, progress), progress, ROOM)
     text_key = hash_inputs([TEXT_RECIPE, prepared.kernel_sha256])
     text = where.get("kvm-text", text_key, lambda work: _read_text(prepared.kernel, work), progress, ROOM)
     return Coverage(library.path / LIBRARY, from_lines((text.path / TEXT).read_text()))
 
 
-def _build_plugin(gcc: str, work: Path, progress: Progress) -> Mapping[str, object]:
+def _identity(program: str) -> str:
+    path = Path(program).resolve()
+    return f"{path} {path.stat().st_mtime_ns}"
+
+
+def _build_plugin(gcc: str, qemu: Sequence[str], work: Path, progress: Progress) -> Mapping[str, object]:
     progress("coverage plugin: compiling")
+    _, options = run_tool([*qemu, "-help"], "asking QEMU for its options")
+    if "-plugin" not in options:
+        raise SetupError(f"{qemu[-1]} takes no plugins: it was built without --enable-plugins")
     build = work / "src"
     build.mkdir()
     (build / "edges.h").write_text(edges.render())

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What guides a campaign on this machine, and what its workers are told."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+
+from fuzz.guidance import BOTH, KVM, MODEL, choose, edges_in
+from fuzz.launch import Launcher
+from harness.errors import SetupError
+from harness.vm import edges
+from harness.vm.build import PreparedTarget
+
+
+def target(directory: Path, qemu: str) -> PreparedTarget:
+    """A target that nobody boots."""
+    nowhere = directory / "nowhere"
+    return PreparedTarget("fake", nowhere, "00" * 32, "6.1.0", "p", "1", nowhere, nowhere, nowhere, qemu=(qemu,))
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and a PATH with setpriv and a QEMU that knows no plugins, but without a compiler."""
+    where = tmp_path / "bin"
+    where.mkdir()
+    for name in ("setpriv", "sh"):
+        found = shutil.which(name)
+        assert found is not None
+        (where / name).symlink_to(found)
+    (where / "old-qemu").write_text("#!/bin/sh\necho '-kernel bzImage'\n")
+    (where / "old-qemu").chmod(0o755)
+    monkeypatch.setenv("PATH", str(where))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return where
+
+
+def test_without_a_compiler_the_model_guides_and_that_is_said(tools: Path) -> None:
+    said: list[str] = []
+    assert choose(None, target(tools, "old-qemu"), said.append) == MODEL
+    assert len(said) == 1
+    assert "without coverage of the hypervisor: gcc is missing" in said[0]
+
+
+@pytest.mark.parametrize("wanted", [KVM, BOTH])
+def test_what_was_asked_for_is_not_dropped_silently(tools: Path, wanted: str) -> None:
+    with pytest.raises(SetupError, match="gcc is missing"):
+        choose(wanted, target(tools, "old-qemu"), lambda line: None)
+
+
+def test_a_qemu_without_plugins_is_told_before_anything_boots(tools: Path) -> None:
+    (tools / "gcc").write_text("#!/bin/sh\n")
+    (tools / "gcc").chmod(0o755)
+    with pytest.raises(SetupError, match="old-qemu takes no plugins"):
+        choose(KVM, target(tools, "old-qemu"), lambda line: None)
+
+
+def test_the_model_alone_needs_nothing(tools: Path) -> None:
+    assert choose(MODEL, target(tools, "no-qemu"), lambda line: None) == MODEL
+
+
+def test_edges_of_all_workers_are_counted_once(tmp_path: Path) -> None:
+    for number, blocks in enumerate(((0x100, 0x200), (0x200, 0x300))):
+        data = bytearray(edges.SIZE)
+        struct.pack_into("<Q", data, 0, edges.MAGIC)
+        for place, block in enumerate(blocks):
+            struct.pack_into("<II", data, edges.COUNTERS_AT + edges.EDGES + 8 * place, 0, block)
+        (tmp_path / f"worker-{number}-0.edges").write_bytes(data)
+    assert edges_in(tmp_path) == {(0, 0x100), (0, 0x200), (0, 0x300)}
+
+
+@pytest.mark.parametrize(
+    ("coverage", "watched", "counted"), [(MODEL, False, False), (MODEL, True, True), (KVM, False, True)]
+)
+def test_workers_count_edges_where_somebody_wants_them(coverage: str, watched: bool, counted: bool) -> None:
+    launch = Launcher("t", "spec", None, 1, Path("out"), "sqlite://", coverage, watched)
+    argv = launch(0, 0, Path("run/worker-0-0.stats"))
+    assert argv[argv.index("--coverage") + 1] == coverage
+    assert ("--edges" in argv) == counted
+    if counted:
+        assert argv[argv.index("--edges") + 1] == "run/worker-0-0.edges"
