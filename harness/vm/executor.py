@@ -177,6 +177,9 @@ class Executor:
         request = self._word("request") + 1
         self._put("request", request)
         try:
+            if self._qemu.machine.deterministic:
+                self._qemu.cont()
+                self._qemu.await_brake(time.monotonic() + self._timeout)
             self._wait(request, count)
         finally:
             if self._qemu.plugin is not None:

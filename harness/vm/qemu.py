@@ -51,6 +51,15 @@ ENDED: Mapping[str, str] = MappingProxyType(
 )
 """States of a machine (QEMU qapi/run-state.json) that nothing leads out of, as sentences."""
 
+STANDS = "guest-panicked"
+"""The state of a deterministic machine that waits for a request: its agent wrote to pvpanic, which stops it at once."""
+DETERMINISTIC: tuple[str, ...] = (
+    # Time is the number of instructions; an idle machine does not wait for its timers but jumps to the next one.
+    *("-icount", "shift=0,sleep=off"),
+    *("-seed", "1"),
+    *("-device", "pvpanic-pci,addr=1", "-action", "panic=pause"),
+)
+
 T = TypeVar("T")
 
 
@@ -59,7 +68,8 @@ class Machine:
     """What QEMU is to run.
 
     ``memory_mib`` is all RAM, its last ``shared_mib`` are the mailbox; ``cmdline`` is appended to what every target
-    needs; ``qemu`` are the first words of the command.
+    needs; ``qemu`` are the first words of the command.  A ``deterministic`` machine does the same after the same
+    requests, instruction by instruction: its time is the number of instructions, and it stands still between requests.
     """
 
     name: str
@@ -71,6 +81,7 @@ class Machine:
     shared_mib: int
     cmdline: str
     qemu: tuple[str, ...] = (QEMU,)
+    deterministic: bool = False
 
     @property
     def linux_mib(self) -> int:
@@ -107,13 +118,14 @@ def command_line(machine: Machine, files: Files, plugin: Plugin | None = None) -
         # -no-reboot -no-shutdown a reset stops the machine: there it is, to be looked at.
         f"console=ttyAMA0 loglevel=4 nokaslr oops=panic panic=-1 mem={machine.linux_mib}M "
         f"SF_BASE={machine.mailbox_base:#x} SF_SIZE={machine.shared_mib * MIB:#x} {machine.cmdline}"
+        f"{' SF_BRAKE=1' if machine.deterministic else ''}"
     )
     clone = files.state is not None
     return [
         # QEMU dies with the thread that started it, whatever kills that.
         *("setpriv", "--pdeathsig", "KILL", "--"),
         *machine.qemu,
-        *("-M", machine.machine),
+        *("-M", f"{machine.machine},dtb-randomness=off" if machine.deterministic else machine.machine),
         *("-cpu", machine.cpu, "-smp", "1", "-m", f"{machine.memory_mib}M"),
         # Two blocks, one behind the other: a clone shares a template's RAM until it writes to it, but has a mailbox of
         # its own.
@@ -127,6 +139,10 @@ def command_line(machine: Machine, files: Files, plugin: Plugin | None = None) -
         *("-kernel", str(machine.kernel), "-initrd", str(machine.initrd)),
         *("-append", kernel_args),
         *watch,
+        # The date, which the kernel reads once, when it boots.  A clone's clock is armed as it is loaded, to ring in
+        # decades: a machine without other timers would jump there, if that were its own time.
+        *(("-rtc", f"base=2024-01-01,clock={'rt' if clone else 'vm'}") if machine.deterministic else ()),
+        *(DETERMINISTIC if machine.deterministic else ()),
         *(("-incoming", "defer") if clone else ()),
     ]
 
@@ -242,14 +258,16 @@ class Qemu:
         self._ignore_shared()
         self.execute("migrate-incoming", {"uri": f"fd:{state}"})
         self._await_migration()
-        self.cont()
+        if not self.machine.deterministic:  # that one stands where it was saved
+            self.cont()
 
     def save(self, directory: Path) -> None:
         """Stop the machine and write a template's files; it is not to be used afterwards.  OSError: no room.
 
         Nobody must have given it a scenario: its clones would have the numbers of their requests wrong.
         """
-        self.stop()
+        if not self.machine.deterministic:
+            self.stop()
         for source, name in zip(self._memory, (RAM, MAILBOX), strict=True):
             with (directory / name).open("wb") as file:
                 copy_with_holes(source, file.fileno())
@@ -291,6 +309,21 @@ class Qemu:
             if time.monotonic() > deadline:
                 raise self.lost(f"the agent was not ready within {self._boot_timeout:g} s")
             time.sleep(0.005)
+        if self.machine.deterministic:
+            self.await_brake(deadline)
+
+    def await_brake(self, deadline: float) -> None:
+        """Wait until a deterministic machine stands still (``deadline``: time.monotonic).  VmLost: it does not."""
+        nap = 100e-6
+        while True:
+            status = self.execute("query-status", timeout=STATUS_PATIENCE)
+            state = str(status["status"]) if isinstance(status, dict) else ""
+            if state == STANDS:
+                return
+            if state in ENDED or time.monotonic() > deadline:
+                raise self.lost(ENDED.get(state, "the agent did not stop the machine in time"))
+            time.sleep(nap)
+            nap = min(1.25 * nap, 5e-3)
 
     def check_alive(self) -> None:
         """Raise VmLost if QEMU has ended, or the machine in it."""
@@ -299,9 +332,9 @@ class Qemu:
         if now >= self._next_status:
             self._next_status = now + STATUS_SECONDS
             status = self.execute("query-status", timeout=STATUS_PATIENCE)
-            ended = ENDED.get(str(status["status"])) if isinstance(status, dict) else None
-            if ended is not None:
-                raise self.lost(ended)
+            state = str(status["status"]) if isinstance(status, dict) else ""
+            if state in ENDED and not (self.machine.deterministic and state == STANDS):
+                raise self.lost(ENDED[state])
 
     def check_process(self) -> None:
         """Raise VmLost if QEMU has ended."""

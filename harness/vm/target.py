@@ -36,7 +36,7 @@ def _release_args(prepared: PreparedTarget) -> tuple[str, ...]:
     return _ALWAYS_TRAP_WFX if linux_version(prepared.kernel_release) >= _TRAP_POLICY_SINCE else ()
 
 
-def machine_of(config: MachineConfig, prepared: PreparedTarget) -> Machine:
+def machine_of(config: MachineConfig, prepared: PreparedTarget, *, deterministic: bool = False) -> Machine:
     """Return what QEMU is to run for a target."""
     return Machine(
         name=config.name,
@@ -48,6 +48,7 @@ def machine_of(config: MachineConfig, prepared: PreparedTarget) -> Machine:
         shared_mib=config.shared_mib,
         cmdline=" ".join(dict.fromkeys((*_MODE_ARGS[config.mode], *_release_args(prepared), *config.cmdline))),
         qemu=prepared.qemu,
+        deterministic=deterministic,
     )
 
 
@@ -68,14 +69,16 @@ def boot(
     post_mortem: Callable[[Qemu], Remains] | None = None,
     plugin: Plugin | None = None,
     clones: Clones | None = None,
+    deterministic: bool = False,
 ) -> Iterator[Executor]:
     """Boot a target, or clone one that was, and yield its executor; the machine is gone when the block ends.
 
     ``timeout`` in seconds bounds each scenario.  VmLost, AgentProtocolError: see :mod:`harness.vm.executor`; with
     ``post_mortem``, a machine that is lost is looked at before its end.  ``plugin`` watches what KVM executes
-    (:mod:`harness.vm.coverage`).  With ``clones`` it is a clone where that can be; without, a cold boot.
+    (:mod:`harness.vm.coverage`).  A ``deterministic`` machine does the same after the same scenarios.
+    With ``clones`` it is a clone where that can be; without, a cold boot.
     """
-    layout, machine = layout_of(prepared), machine_of(config, prepared)
+    layout, machine = layout_of(prepared), machine_of(config, prepared, deterministic=deterministic)
     template = None if clones is None else clones.template(machine, prepared.kernel_sha256)
 
     def make(saved: Template | None) -> Qemu:

@@ -327,6 +327,33 @@ static int run_program(void)
 	return SF_STATUS_OK;
 }
 
+static int brake = -1; /* a file of the module's: what is written there stops the machine; -1: nothing does */
+
+static void find_brake(void)
+{
+	int enable = open("/sys/bus/pci/devices/0000:00:01.0/enable", O_WRONLY);
+	FILE *bars = fopen("/sys/bus/pci/devices/0000:00:01.0/resource", "r");
+	char line[64] = "";
+
+	brake = open("/sys/module/probe/parameters/brake", O_WRONLY | O_CLOEXEC);
+	if (enable < 0 || !bars || brake < 0 || write(enable, "1", 1) != 1 || !fgets(line, sizeof(line), bars))
+		die("the device that stops the machine");
+	fclose(bars);
+	close(enable);
+	line[strcspn(line, " ")] = 0; /* its address, as it stands at the beginning of the line */
+	if (setenv("SF_BRAKE", line, 1))
+		die("the device that stops the machine");
+}
+
+/* A deterministic machine stands still here, between two instructions, until there is a request. */
+static void await_request(void)
+{
+	const char *address = getenv("SF_BRAKE");
+
+	if (brake >= 0 && pwrite(brake, address, strlen(address), 0) < 0)
+		die("stopping the machine");
+}
+
 static void serve(void)
 {
 	struct timespec nap = { 0, NAP_NS };
@@ -349,6 +376,7 @@ static void serve(void)
 		control->dropped = 0;
 		control->status = run_program();
 		__atomic_store_n(&control->reply, request, __ATOMIC_RELEASE);
+		await_request();
 	}
 }
 
@@ -367,6 +395,9 @@ int main(void)
 		die("/dev/kvm");
 	if (create_ram() || create(contexts))
 		die("creating a VM");
+	if (getenv("SF_BRAKE"))
+		find_brake();
 	__atomic_store_n(&control->magic, SF_MAGIC, __ATOMIC_RELEASE);
+	await_request();
 	serve();
 }

@@ -231,6 +231,34 @@ static int set_forging(const char *text, const struct kernel_param *parameter)
 static const struct kernel_param_ops forging_ops = { .set = set_forging };
 module_param_cb(forging, &forging_ops, NULL, 0200);
 
+/*
+ * Stop the machine by a write to its device, whose address is given, and go on when the host lets it.  The emulator may
+ * let the time of a machine that is about to stop jump to its next timer, or not: there must be none.  No local_irq_save:
+ * that has alternatives, which a module with borrowed headers must not have.
+ */
+static int sf_brake(const char *value, const struct kernel_param *param)
+{
+	static void __iomem *brake;
+	unsigned long address, daif, timer;
+	int error = kstrtoul(value, 0, &address);
+
+	if (error)
+		return error;
+	if (!brake)
+		brake = ioremap(address, 2);
+	if (!brake)
+		return -ENOMEM;
+	asm volatile("mrs %0, daif; msr daifset, #0xf" : "=r" (daif) : : "memory");
+	asm volatile("mrs %0, cntp_ctl_el0; msr cntp_ctl_el0, xzr; isb" : "=&r" (timer) : : "memory");
+	__raw_writeb(1, brake);
+	asm volatile("dsb sy; msr cntp_ctl_el0, %0; isb" : : "r" (timer) : "memory");
+	asm volatile("msr daif, %0" : : "r" (daif) : "memory");
+	return 0;
+}
+
+static const struct kernel_param_ops brake_ops = { .set = sf_brake };
+module_param_cb(brake, &brake_ops, NULL, 0200);
+
 /* Returns what was replaced, for the instruction at `pc`. */
 static u32 forge(struct kvm_vcpu *vcpu, u64 pc)
 {
