@@ -47,10 +47,20 @@ def add_cold(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_deterministic(parser: argparse.ArgumentParser) -> None:
+    """Add ``--deterministic``."""
+    parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="machines whose time is the number of instructions: two runs record the same, byte for byte",
+    )
+
+
 def add_finding(parser: argparse.ArgumentParser, *, signature: str) -> None:
     """Add one scenario, what it is run on, and ``--signature``, whose help is given."""
     parser.add_argument("file", type=Path, metavar="FILE", help="a scenario that shows something unexplained")
     add_subject(parser)
     add_against(parser)
     add_cold(parser)
+    add_deterministic(parser)
     parser.add_argument("--signature", metavar="TEXT", help=signature)

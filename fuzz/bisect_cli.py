@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fuzz.arguments import add_deterministic
 from fuzz.bisect import Change, Outcome, Search, anchors, confidence, search
 from fuzz.library import find, open_database
 from fuzz.matrix import CLEAN, DIVERGES, Case, Cell, Work, load_cases, make_case, run_all
@@ -63,6 +64,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--bad", metavar="TARGET", help="a target CONFIG@VERSION at the other end")
     parser.add_argument("--target", metavar="CONFIG", help=f"the configuration, without ends ({DEFAULT_TARGET})")
     parser.add_argument("--repeat", type=int, choices=range(1, 101), default=5, metavar="N", help="runs a kernel (5)")
+    add_deterministic(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run_bisect)
 
@@ -77,11 +79,14 @@ def run_bisect(args: argparse.Namespace) -> int:
     cells: dict[str, Cell] = {}
     start = time.monotonic()
 
+    def work(version: str, runs: int) -> Work:
+        return Work(f"{config}@{version}", (case,), runs, catalogue, args.deterministic)
+
     def probe(wanted: Sequence[str]) -> Mapping[str, Outcome | None]:
-        run_all([Work(f"{config}@{v}", (case,), args.repeat, catalogue) for v in wanted], lambda found: keep(found))
+        run_all([work(v, args.repeat) for v in wanted], lambda found: keep(found))
         again = [v for v in wanted if 0 < cells[v].seen < cells[v].runs]
         if again:
-            run_all([Work(f"{config}@{v}", (case,), FLAKY_RUNS, catalogue) for v in again], lambda found: keep(found))
+            run_all([work(v, FLAKY_RUNS) for v in again], lambda found: keep(found))
         return {v: cells[v].findings if cells[v].verdict in (CLEAN, DIVERGES) else None for v in wanted}
 
     def keep(found: Sequence[Cell]) -> None:

@@ -87,7 +87,8 @@ def _count(text: str) -> int:
 def run_confirm(args: argparse.Namespace) -> int:
     """Confirm and print; errors are raised for the caller to show."""
     scenario = load(args.file)
-    with open_lab(args.target, args.level, args.kernel, _say, args.against, cold=args.cold) as lab:
+    how = {"cold": args.cold, "deterministic": args.deterministic}
+    with open_lab(args.target, args.level, args.kernel, _say, args.against, **how) as lab:
         trace, checked = lab.observe(scenario)
         wanted = signatures(checked)
         if args.signature is not None:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from fuzz.arguments import add_against, add_cold, add_subject
+from fuzz.arguments import add_against, add_cold, add_deterministic, add_subject
 from fuzz.campaign import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.database import Database, default_url
 from fuzz.elsewhere import Journey
@@ -48,6 +48,8 @@ examples:
       a minute on the default target; each worker has a VM of its own and wants a core
   shadowfuzz fuzz --target kvm-vhe --out out/vhe --json > summary.json
       another target, the summary as one JSON object (its keys: fuzz/summary.py)
+  shadowfuzz fuzz --deterministic --seed 1 --out out/new
+      from an empty directory: the same scenarios and the same exits in the same order, whenever it is run
   shadowfuzz fuzz --kernel ./Image --level kernel
       a kernel image of your own, compared with the level that is deployed
   shadowfuzz fuzz --target kvm-nvhe --against kvm-nvhe@6.12.117 --out out/against
@@ -88,10 +90,11 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--seconds", type=_seconds, default=60.0, metavar="N", help="fuzz so long once the first VM is up (60)"
     )
-    jobs = min(MAX_JOBS, os.cpu_count() or 1)
-    parser.add_argument("--jobs", type=_jobs, default=jobs, metavar="N", help=f"workers, a VM each (here: {jobs})")
+    jobs = default_jobs()
+    parser.add_argument("--jobs", type=_jobs, metavar="N", help=f"workers, a VM each (here: {jobs})")
     add_subject(parser)
     add_cold(parser)
+    add_deterministic(parser)
     add_against(parser)
     parser.add_argument(
         "--coverage",
@@ -106,6 +109,11 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
     parser.set_defaults(run=run_fuzz)
+
+
+def default_jobs() -> int:
+    """Return how many workers a campaign has if nobody says: one a core."""
+    return min(MAX_JOBS, os.cpu_count() or 1)
 
 
 def _number(what: str, parse: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
@@ -129,6 +137,9 @@ _seed = _number("a whole number from 0 to 4294967295", int, 0, (1 << 32) - 1)
 def run_fuzz(args: argparse.Namespace) -> int:
     """Run a campaign and print its summary; errors are raised for the caller to show."""
     started = time.monotonic()
+    jobs = args.jobs or (1 if args.deterministic else default_jobs())
+    if args.deterministic and jobs > 1:
+        raise InputError("--jobs", None, "a deterministic campaign has one worker: two find things in no set order")
     bench = open_bench(args.target, args.level, args.kernel, args.against, lambda line: _say(f"fuzz: {line}"))
     kernel = None if args.kernel is None else args.kernel.resolve()
     out = args.out.absolute()
@@ -136,8 +147,9 @@ def run_fuzz(args: argparse.Namespace) -> int:
     url = args.store or default_url(out)
     names = tuple(name for name in (args.target, args.against) if name is not None)
     coverage = choose(args.coverage, bench.sides[0].prepared, lambda line: _say(f"fuzz: {line}"))
-    asked = Asked(bench.subjects, names, kernel, seed, int(args.jobs), args.out, started, url, coverage)
-    launch = Launcher(args.target, args.level, kernel, seed, out, url, coverage, against=args.against, cold=args.cold)
+    asked = Asked(bench.subjects, names, kernel, seed, jobs, args.out, started, url, coverage)
+    how = {"cold": args.cold, "deterministic": args.deterministic}
+    launch = Launcher(args.target, args.level, kernel, seed, out, url, coverage, against=args.against, **how)
 
     show = _Status(sys.stderr)
     with campaign_directory(out, [PROJECT / "corpus" / "seeds", PROJECT / "corpus" / "regressions"]):

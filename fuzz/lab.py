@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fuzz.pair import Bench, open_bench
+from fuzz.pair import Bench, Side, open_bench
 from fuzz.reproduce import Runs
 from fuzz.store import OTHER_TRACE, TRACE
 from harness.check import Checked, check, signature
@@ -137,8 +137,11 @@ def open_lab(
     against: str | None = None,
     *,
     cold: bool = False,
+    deterministic: bool = False,
 ) -> Lab:
     """Prepare a target by name, or two; ``cold``: each machine is booted in full, none is a clone.
+
+    ``deterministic``: machines that do the same after the same scenarios.
 
     InputError, SetupError: a name or the set-up is wrong.
     """
@@ -146,13 +149,16 @@ def open_lab(
     bench = open_bench(target, level, kernel, against, progress)
     first, last = bench.sides[0], bench.sides[-1]
 
+    def start_one(side: Side) -> AbstractContextManager[Runs]:
+        return boot(side.config, side.prepared, clones=clones, deterministic=deterministic)
+
     @contextmanager
     def start() -> Iterator[Runs]:
-        with boot(first.config, first.prepared, clones=clones) as one:
+        with start_one(first) as one:
             if first is last:
                 yield one
                 return
-            with boot(last.config, last.prepared, clones=clones) as other:
+            with start_one(last) as other:
                 yield Twins(one, other)
 
     return Lab(start, first.subject, first.cpu, first.catalogue, None if first is last else bench)

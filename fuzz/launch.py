@@ -29,6 +29,7 @@ class Launcher:
     watched: bool = False
     against: str | None = None
     cold: bool = False
+    deterministic: bool = False
 
     def __call__(self, index: int, incarnation: int, stats: Path) -> list[str]:
         """Return the command line of a worker whose statistics go to the file ``stats``."""
@@ -38,6 +39,7 @@ class Launcher:
         argv += ["--seed", str(own_seed), "--out", str(self.out), "--stats", str(stats), "--parent", str(os.getpid())]
         argv += ["--store", self.store, "--coverage", self.coverage]
         argv += ("--cold",) if self.cold else ()
+        argv += ("--deterministic",) if self.deterministic else ()
         argv += () if self.against is None else ("--against", self.against)
         if self.watched or self.coverage != MODEL:
             argv += ["--edges", str(stats.with_suffix(SUFFIX))]

@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--coverage", choices=MODES, default=MODEL, help="what libFuzzer sees")
     parser.add_argument("--edges", type=Path, help="count the hypervisor's edges in this file")
     parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--deterministic", action="store_true")
     parser.add_argument("--parent", type=int, required=True)
     return parser
 
@@ -82,7 +83,12 @@ def services(args: argparse.Namespace, stats: StatsWriter, guides: Guides) -> Se
     """Return the real world for a worker.  InputError, SetupError: an argument or the set-up is wrong."""
     dumps = Dumps(args.out / DUMPS)
     clones = None if args.cold else Clones(Cache(default_root(os.environ)), lambda line: print(line, flush=True))
-    bench = open_bench(args.target, args.level, args.kernel, args.against, dump=dumps.place, clones=clones)
+    bench = open_bench(
+        *(args.target, args.level, args.kernel, args.against),
+        dump=dumps.place,
+        clones=clones,
+        deterministic=args.deterministic,
+    )
     plugin = None if args.edges is None else prepare_coverage(bench.sides[0].prepared).plugin(args.edges)
     if guides.kvm is not None and plugin is None:
         raise SetupError("guided by the hypervisor's edges, but they are not counted: --edges is missing")
@@ -120,7 +126,8 @@ def libfuzzer_arguments(args: argparse.Namespace) -> list[str]:
         f"-max_len={MAX_INPUT_BYTES}",
         "-len_control=0",  # the mutator knows how long a scenario should be
         "-reduce_inputs=0",  # a long scenario costs less an exit than a short one
-        "-reload=5",
+        # What other workers find, and when, is no function of the seed.
+        f"-reload={0 if args.deterministic else 5}",
         "-timeout=120",
         "-rss_limit_mb=0",
         "-print_funcs=0",

@@ -134,6 +134,7 @@ class Work:
     cases: tuple[Case, ...]
     repeat: int
     catalogue: Catalogue
+    deterministic: bool = False
 
 
 def run_work(work: Work) -> tuple[Cell, ...]:
@@ -143,7 +144,7 @@ def run_work(work: Work) -> tuple[Cell, ...]:
         prepared = prepare(config)
     except ShadowfuzzError as error:
         return tuple(Cell(work.target, c.name, c.key, CANNOT, why=str(error)) for c in work.cases)
-    return tuple(run_cases(work, config, lambda: boot(config, prepared)))
+    return tuple(run_cases(work, config, lambda: boot(config, prepared, deterministic=work.deterministic)))
 
 
 def run_cases(work: Work, config: MachineConfig, boot_target: Boot) -> Iterator[Cell]:

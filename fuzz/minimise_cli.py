@@ -69,7 +69,8 @@ def run_minimise(args: argparse.Namespace) -> int:
     """Minimise and print; errors are raised for the caller to show."""
     scenario = load(args.file)
     start = time.monotonic()
-    with open_lab(args.target, args.level, args.kernel, _say, args.against, cold=args.cold) as lab:
+    how = {"cold": args.cold, "deterministic": args.deterministic}
+    with open_lab(args.target, args.level, args.kernel, _say, args.against, **how) as lab:
         _, checked = lab.observe(scenario)
         wanted = choose(signatures(checked), args.signature, str(args.file))
         _say(f"keeping {signature_text(wanted)}")

@@ -52,7 +52,7 @@ class Bench:
     """One target, or two; ``changes`` are those that were meant between the two.
 
     ``dump`` names a file for the memory of a machine that is lost, None: it is not kept.  With ``clones``, machines are
-    clones of a template.
+    clones of a template; ``deterministic`` ones do the same after the same scenarios.
     """
 
     sides: tuple[Side, ...]
@@ -60,6 +60,7 @@ class Bench:
     versions: Versions
     dump: Callable[[], Path] | None = None
     clones: Clones | None = None
+    deterministic: bool = False
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
@@ -87,7 +88,13 @@ class Bench:
         self, side: Side, dump: Callable[[], Path] | None, plugin: Plugin | None
     ) -> AbstractContextManager[Executor]:
         examine = PostMortem(side.prepared.kernel, dump)
-        return boot(side.config, side.prepared, plugin=plugin, post_mortem=examine, clones=self.clones)
+        return boot(
+            *(side.config, side.prepared),
+            post_mortem=examine,
+            plugin=plugin,
+            clones=self.clones,
+            deterministic=self.deterministic,
+        )
 
     def watch(self, machines: Sequence[Runs], scenario: Scenario, fresh_vm: bool) -> tuple[Seen, ...]:
         """Run a scenario on each machine; compare each trace with the model, then the two with each other."""
@@ -111,6 +118,8 @@ def open_bench(
     progress: Progress = quiet,
     dump: Callable[[], Path] | None = None,
     clones: Clones | None = None,
+    *,
+    deterministic: bool = False,
 ) -> Bench:
     """Prepare a target, or two; ``kernel`` is the first one's.  InputError, SetupError: a name or set-up is wrong."""
     catalogue = Catalogue.load(KNOWN_DIR, level)
@@ -125,4 +134,4 @@ def open_bench(
         subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, level)
         sides.append(Side(config, prepared, subject, cpu_model(config.cpu), catalogue))
     versions = Versions(sides[0].prepared.package_version, sides[-1].prepared.package_version)
-    return Bench(tuple(sides), between(rows, versions.one, versions.other), versions, dump, clones)
+    return Bench(tuple(sides), between(rows, versions.one, versions.other), versions, dump, clones, deterministic)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from fuzz.arguments import add_subject
+from fuzz.arguments import add_deterministic, add_subject
 from fuzz.corpus import SUFFIX
 from harness.check import check
 from harness.errors import InputError, TargetError, VmLost
@@ -47,6 +47,8 @@ examples:
       every seed on every target, as one JSON object (keys: harness/report/jsonout.py)
   shadowfuzz replay finding.scn --repeat 20 --kernel ./Image
       twenty times, each in a fresh VM, on a kernel image of your own
+  shadowfuzz replay finding.scn --deterministic --trace
+      interrupts included, the same trace whenever and wherever this is run
 
 the table of a divergence: "before" is a register at the exit, "host" what KVM and userspace left there,
 "predicted" what the model says the guest sees next, "observed" what the guest really sees; ^ marks digits that
@@ -78,6 +80,7 @@ class Plan:
     level: str
     catalogue: Catalogue
     same_vm: bool = False
+    deterministic: bool = False
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -91,6 +94,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("paths", nargs="+", metavar="FILE|DIR", help=f"scenarios, or directories with *{SUFFIX} below")
     add_subject(parser, several=True)
+    add_deterministic(parser)
     parser.add_argument("--repeat", type=_count, default=1, metavar="N", help="run each scenario N times")
     parser.add_argument("--same-vm", action="store_true", help="one KVM VM for all, in their order, as in a campaign")
     parser.add_argument("-v", "--known", action="store_true", help="show known divergences too, each with its reason")
@@ -137,6 +141,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         args.level,
         Catalogue.load(KNOWN_DIR, args.level),
         args.same_vm,
+        args.deterministic,
     )
 
 
@@ -215,7 +220,7 @@ def _target(config: MachineConfig, plan: Plan, output: _Text | None, keep_traces
 
     def booted() -> AbstractContextManager[Runs]:
         boots[0] += 1
-        return boot(config, prepared)
+        return boot(config, prepared, deterministic=plan.deterministic)
 
     for item in run_jobs(plan, plan.cpus[config.name], booted):
         if output is not None:

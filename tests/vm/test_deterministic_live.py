@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deterministic machines: the same scenarios give the same traces, byte for byte, whatever else the host does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from harness.scenario import Scenario, parse
+from harness.tracefile import format_trace
+from harness.vm.build import prepare
+from harness.vm.cache import Cache
+from harness.vm.clone import Clones
+from harness.vm.config import DEFAULT_TARGET, load_config
+from harness.vm.target import boot
+from tests.vm.running import REGRESSIONS, SEEDS, check_all, findings, two_at_a_time
+
+CLOCK = parse(b"shadowfuzz-scenario 1\nabout The guest's own time.\nmrs x1, cntvct_el0\nhvc 0x0\n")
+SCENARIOS: Mapping[str, Scenario] = {
+    "clock": CLOCK,
+    **{name: SEEDS[name] for name in ("psci_version", "touch_ram_by_load", "wfi_wfe")},
+    "random numbers": SEEDS["smccc_trng_rnd"],
+    **{
+        name: REGRESSIONS[name] for name in ("long_mixture_mmio_hvc", "long_mixture_touch_fetch", "reset_between_exits")
+    },
+    "clock at the end": CLOCK,
+}
+
+
+def traces(target: str, clones: Clones | None = None) -> dict[str, bytes]:
+    """Run all in one fresh machine; return the trace files."""
+    config = load_config(target)
+    with boot(config, prepare(config), deterministic=True, clones=clones) as machine:
+        return {name: format_trace(machine.run(scenario)).encode() for name, scenario in SCENARIOS.items()}
+
+
+@pytest.mark.parametrize("target", [DEFAULT_TARGET, "kvm-vhe"])
+def test_two_fresh_machines_record_the_same_bytes(target: str) -> None:
+    # Side by side, so that each runs at another speed than the last time.
+    one, other = two_at_a_time([lambda: traces(target), lambda: traces(target)])
+    assert one == other
+
+
+def test_clones_record_what_a_booted_machine_records(tmp_path: Path) -> None:
+    clones = Clones(Cache(tmp_path))
+    first = traces(DEFAULT_TARGET, clones)
+    again, booted = two_at_a_time([lambda: traces(DEFAULT_TARGET, clones), lambda: traces(DEFAULT_TARGET)])
+    assert first == again == booted
+
+
+def test_what_a_deterministic_machine_shows_is_what_any_shows() -> None:
+    config = load_config(DEFAULT_TARGET)
+    wanted = {name: REGRESSIONS[name] for name in ("mmio_load_signed_byte_x", "reset_then_stale_completion")}
+    found = []
+    for deterministic in (False, True):
+        with boot(config, prepare(config), deterministic=deterministic) as machine:
+            results = check_all(DEFAULT_TARGET, wanted, machine, fresh_vm=True)
+        found.append({name: findings(checked) for name, checked in results.items()})
+    assert found[0] == found[1] and all(found[0].values())
