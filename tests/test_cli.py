@@ -230,7 +230,7 @@ class FakeTarget:
         self.fresh: list[bool] = []
 
     @contextmanager
-    def boot(self, *_: object) -> Iterator[FakeTarget]:
+    def boot(self, *_: object, **__: object) -> Iterator[FakeTarget]:
         self.boots += 1
         if not self.script:
             raise VmLost("fake", "does not boot")
