@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fuzz.replay_cli import KNOWN_DIR, style_of
-from harness.foreign import Tally, check_records
+from harness.errors import InputError
+from harness.foreign import Tally, check_records, excerpt
 from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.model import LEVEL_NAMES
-from harness.recording import Reader, Recorded
+from harness.recording import Reader, Recorded, rewrite
 from harness.report.recorded import Report, as_json, text
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ EPILOG = """\
 examples:
   shadowfuzz record --linux --out boot.trace && shadowfuzz check boot.trace
       a Linux guest's boot, recorded and checked
+  shadowfuzz check boot.trace --excerpt found.trace
+      and keep what shows the unexplained, as a small recording to hand over
   shadowfuzz check boot.trace --level kernel --json > checked.json
       against the deployed code's level, as one JSON object
 
@@ -49,6 +52,9 @@ def add_parser(subparsers: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help="files of `shadowfuzz record`")
+    parser.add_argument(
+        "--excerpt", type=Path, metavar="FILE", help="write the first turn of each unexplained cluster of the one TRACE"
+    )
     parser.add_argument("--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help="the model's level (spec)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run_check)
@@ -56,6 +62,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run_check(args: argparse.Namespace) -> int:
     """Check and print; errors are raised for the caller to show."""
+    if args.excerpt is not None and len(args.traces) != 1:
+        raise InputError("--excerpt", None, "expected one TRACE with it")
     catalogue = Catalogue.load(KNOWN_DIR, args.level)
     style = style_of(sys.stdout, os.environ)
     reports: list[Report] = []
@@ -63,6 +71,9 @@ def run_check(args: argparse.Namespace) -> int:
         reports.append(check_file(path, args.level, catalogue))
         if not args.json:
             print(text(reports[-1], style), flush=True)
+    if args.excerpt is not None:
+        reader, clusters = Reader(args.traces[0]), reports[0].tally.clusters.values()
+        rewrite(args.excerpt, reader, excerpt(reader, [cluster.example.span for cluster in clusters]))
     if args.json:
         print(json.dumps({"recordings": [as_json(report) for report in reports]}, indent=1))
     if any(report.tally.unexplained for report in reports):

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from fuzz.arguments import TARGET_HELP
 from fuzz.lab import Lab, open_lab, signatures
-from harness.distil import Distilled, Seed, distil, excerpt
+from harness.distil import Distilled, Seed, distil
 from harness.errors import InputError
 from harness.findings import signature_text
-from harness.recording import Reader, Recorded, create
+from harness.foreign import excerpt
+from harness.recording import Reader, Recorded, rewrite
 from harness.report.terminal import printable
 from harness.scenario import format_scenario
 from harness.vm.config import DEFAULT_TARGET
@@ -83,22 +84,14 @@ def run_distil(args: argparse.Namespace) -> int:
                 if not number % 20:
                     _say(f"{number} of {len(result.seeds)} scenarios run")
     if args.excerpt is not None:
-        _excerpt(args.trace, result, args.excerpt)
+        again = Reader(args.trace)
+        rewrite(args.excerpt, again, excerpt(again, result.spans))
     kept = tuple(seed for seed in result.seeds if seed.name not in tried or tried[seed.name].shows)
     args.out.mkdir(parents=True, exist_ok=True)
     for seed in kept:
         _path(args.out, seed).write_text(format_scenario(seed.scenario))
     print(json.dumps(_json(result, tried), indent=1) if args.json else _text(result, tried, args.out, len(kept)))
     return 1 if any(each.unexplained for each in tried.values()) else 0
-
-
-def _excerpt(trace: Path, result: Distilled, out: Path) -> None:
-    reader = Reader(trace)
-    with create(out, reader.head) as writer:
-        for recorded in excerpt(reader, result.spans):
-            writer.add(recorded)
-        assert reader.end is not None  # or Reader had raised
-        writer.end(reader.end.status, reader.end.code, reader.end.dropped, reader.end.waits)
 
 
 def _path(directory: Path, seed: Seed) -> Path:

@@ -15,11 +15,11 @@ from harness import arch, contract, exits, sysregs
 from harness.a64 import FORM
 from harness.errors import InputError
 from harness.exits import DABT
-from harness.foreign import Turn, split
+from harness.foreign import Span, Turn, split
 from harness.layout import DATA, MMIO
 from harness.model.replay import predict
 from harness.owed import is_mmio
-from harness.recording import Api, Recorded
+from harness.recording import Recorded
 from harness.registers import NAMES
 from harness.scenario import KINDS, Scenario, Step, format_scenario, parse
 from harness.trace import EXIT, Switch, Trace
@@ -82,16 +82,6 @@ class Seed:
             and self.address in (None, event.far)
             for event in trace.events
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """The records from one vCPU's exit to its entry, both counted from 1."""
-
-    vm: int
-    vcpu: int
-    first: int
-    last: int
 
 
 KEPT = 3
@@ -299,26 +289,6 @@ def _draft(round_: Round, exit_: Switch) -> Draft:
     if row is None:
         raise _Cannot(ASYNCHRONOUS.get(round_.exit_class, "no step leads there"))
     return row.make(round_, exit_)
-
-
-def excerpt(records: Iterable[Recorded], spans: Iterable[Span]) -> Iterator[Recorded]:
-    """Yield the turns of a recording that ``spans`` names, each vCPU's first entry, and every call of the API.
-
-    What lies between two turns is gone: a run of the guest in an excerpt may stand for many.
-    """
-    begins: dict[int, list[Span]] = {}
-    for span in spans:
-        begins.setdefault(span.first, []).append(span)
-    inside: dict[tuple[int, int], int] = {}
-    entered: set[tuple[int, int]] = set()
-    for number, recorded in enumerate(records, 1):
-        owner = recorded.vm, recorded.vcpu
-        for span in begins.pop(number, ()):
-            inside[span.vm, span.vcpu] = span.last
-        if isinstance(recorded.event, Api) or owner not in entered or inside.get(owner, 0) >= number:
-            yield recorded
-        if isinstance(recorded.event, Switch):
-            entered.add(owner)
 
 
 def _turns(records: Iterable[Recorded]) -> Iterator[Turn]:

@@ -50,10 +50,11 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run of the guest: entry and exit of one vCPU, and where the exit is among the records."""
+    """A run of the guest: entry and exit of one vCPU, and where the two are among the records."""
 
     vm: int
     vcpu: int
+    first: int
     record: int
     entry: Switch
     exit: Switch
@@ -118,10 +119,10 @@ def split(records: Iterable[Recorded]) -> Iterator[Turn | Run]:
             first, world = (number, vm.world(vcpu_number)) if vcpu.exit is None else (vcpu.first, vcpu.world)
             round_ = Round(first, vcpu.exit, tuple(vcpu.users), tuple(vcpu.hosts), event, world)
             yield Turn(vm_number, vcpu_number, number, round_)
-            vcpu.entry, vcpu.exit, vcpu.users, vcpu.hosts = event, None, [], []
+            vcpu.entry, vcpu.exit, vcpu.first, vcpu.users, vcpu.hosts = event, None, number, [], []
         elif event.kind == EXIT:
             if vcpu.entry is not None:
-                yield Run(vm_number, vcpu_number, number, vcpu.entry, event)
+                yield Run(vm_number, vcpu_number, vcpu.first, number, vcpu.entry, event)
             vm.world(vcpu_number)  # what holds for the turn is what holds at its exit
             vcpu.entry, vcpu.exit, vcpu.first = None, event, number
             _calls_another(vm, event)
@@ -168,6 +169,36 @@ def _calls_another(vm: _Vm, exit_: Switch) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Records of one vCPU from one to another, both counted from 1."""
+
+    vm: int
+    vcpu: int
+    first: int
+    last: int
+
+
+def excerpt(records: Iterable[Recorded], spans: Iterable[Span]) -> Iterator[Recorded]:
+    """Yield what ``spans`` names of a recording, each vCPU's first entry, and every call of the API.
+
+    What lies between is gone: a run of the guest in an excerpt may stand for many.
+    """
+    begins: dict[int, list[Span]] = {}
+    for span in spans:
+        begins.setdefault(span.first, []).append(span)
+    inside: dict[tuple[int, int], int] = {}
+    entered: set[tuple[int, int]] = set()
+    for number, recorded in enumerate(records, 1):
+        owner = recorded.vm, recorded.vcpu
+        for span in begins.pop(number, ()):
+            inside[span.vm, span.vcpu] = max(span.last, inside.get((span.vm, span.vcpu), 0))
+        if isinstance(recorded.event, Api) or owner not in entered or inside.get(owner, 0) >= number:
+            yield recorded
+        if isinstance(recorded.event, Switch):
+            entered.add(owner)
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """The first divergence of a cluster: what, whose, at which record (counted from 1), in which round if in one."""
 
@@ -176,6 +207,12 @@ class Example:
     vcpu: int
     round: Round | None
     prediction: Prediction | None
+    first: int
+
+    @property
+    def span(self) -> Span:
+        """The records that show it: the turn of the host, or the run of the guest."""
+        return Span(self.vm, self.vcpu, self.first, self.divergence.event)
 
 
 @dataclass
@@ -217,8 +254,8 @@ class Tally:
             self.clusters[key].count += 1
             return
         divergence = judged.divergence._replace(event=at.record)
-        round_ = at.round if isinstance(at, Turn) else None
-        self.clusters[key] = Cluster(1, Example(divergence, at.vm, at.vcpu, round_, prediction))
+        round_, first = (at.round, at.round.first) if isinstance(at, Turn) else (None, at.first)
+        self.clusters[key] = Cluster(1, Example(divergence, at.vm, at.vcpu, round_, prediction, first))
 
 
 def check_records(

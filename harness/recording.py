@@ -20,7 +20,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -152,6 +152,15 @@ def create(path: Path, head: Head) -> Iterator[Writer]:
         part.rename(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def rewrite(path: Path, reader: Reader, records: Iterable[Recorded]) -> None:
+    """Write ``records``, drawn from ``reader``, as a recording of their own that ended as that one did."""
+    with create(path, reader.head) as writer:
+        for recorded in records:
+            writer.add(recorded)
+        assert reader.end is not None  # or it had raised
+        writer.end(reader.end.status, reader.end.code, reader.end.dropped, reader.end.waits)
 
 
 class _Reason(Exception):

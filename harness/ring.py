@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from harness import protocol
 from harness.errors import AgentProtocolError
 from harness.recording import API, CALL_NAMES, Api, Recorded
-from harness.trace import ENTRY, EXIT, MARKS, USER, ContextLayout, Switch
+from harness.trace import ENTRY, EXIT, USER, ContextLayout, Switch
 
+MARKS = (1 << protocol.FLAGS_VCPU_SHIFT) - 1
 PAD = 0
 """The type of a header that fills the piece before the wrap."""
 _API = struct.Struct(f"<{len(protocol.API_WORDS)}Q")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fuzz.cli import main
-from harness.distil import KEPT, Distilled, distil, excerpt
-from harness.foreign import Tally, check_records
+from harness.distil import KEPT, Distilled, distil
+from harness.foreign import Tally, check_records, excerpt
 from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.recording import Api, Reader, Recorded, create
@@ -175,7 +175,11 @@ def test_the_command_shows_what_is_unexplained(tmp_path: Path, capsys: pytest.Ca
                 recorded = Recorded(1, 0, recorded.event._replace(b=0x1234))
             writer.add(recorded)
         writer.end("exited", 0, 2, 0)
-    assert main(["check", str(broken)]) == 1
+    small = tmp_path / "small.trace"
+    assert main(["check", str(broken), "--excerpt", str(small)]) == 1
+    assert sum(isinstance(r.event, Switch) for r in Reader(small)) == 1
+    assert "host.pc/FIRST" in capsys.readouterr().out
+    assert main(["check", str(small)]) == 1
     out = capsys.readouterr().out
     assert "missing     2 records found no room" in out
     assert "unexplained 1x host.pc/FIRST" in out and "expected 0x1234, observed 0x40000000" in out

@@ -182,6 +182,11 @@ def test_the_program_of_the_documents(tmp_path: Path, capsys: pytest.CaptureFixt
         ("host.xN/DABT_LOW", 2, "0xffffff80", "0x80")
     ]
     assert "unexplained 2x host.xN/DABT_LOW" in text
+    # And so does the scenario that is made of it.
+    assert main(["distil", str(out), "--out", str(tmp_path / "seeds"), "--verify", "--json"]) == 1
+    scenarios = {row["name"]: row for row in json.loads(capsys.readouterr().out)["scenarios"]}
+    assert scenarios["recorded_ldrsb_w_device"]["unexplained"] == ["host.xN/DABT_LOW"]
+    assert (tmp_path / "seeds" / "recorded_ldrsb_w_device.scn").exists()
 
 
 @pytest.mark.timeout(120)
