@@ -94,8 +94,9 @@ def _panel(courses: Sequence[Spread], name: str, left: float, seconds: float) ->
         return left + second / (seconds or 1) * _WIDTH, _TOP + _HEIGHT - height * _HEIGHT
 
     yield f'<text x="{left}" y="{_TOP - 16}" font-size="14" fill="#1b1f24">{escape(name)}</text>'
-    for step in range(5):
-        value = low + (top - low) * step / 4
+    ticks = max(1, min(4, round(top - low)))  # these are whole numbers of things
+    for step in range(ticks + 1):
+        value = low + (top - low) * step / ticks
         y = place(0, value)[1]
         yield f'<line x1="{left}" y1="{y:.1f}" x2="{left + _WIDTH}" y2="{y:.1f}" stroke="#d0d7de"/>'
         yield f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end" fill="#57606a">{value:,.0f}</text>'
