@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
+from fuzz import tables
 from fuzz.values import (
     DATA_REGIONS,
     Weights,
@@ -133,7 +134,8 @@ def _operand(rng: Random, kind: str, operand: Operand) -> str | int:
         return "esr_el1" if kind == "msr" and name in _FATAL else name
     if operand.names:
         return choose(rng, _NAMES[kind, operand.name])
-    return int(rng.random() ** 3 * (operand.limit // operand.unit + 1)) * operand.unit
+    units = (operand.limit - operand.least) // operand.unit + 1
+    return operand.least + int(rng.random() ** 3 * units) * operand.unit
 
 
 def any_step(rng: Random) -> Step:
@@ -339,6 +341,27 @@ def other_vcpu(rng: Random, _: Sequence[Step]) -> list[Step]:
     return [Step("vcpu", (name,)), *there, *back]
 
 
+def translated(rng: Random, before: Sequence[Step]) -> list[Step]:
+    """Turn stage 1 on or off, or write an entry of its tables and go through it."""
+    is_on = any(step.kind == "write" for step in before[-LOOK_BACK:])
+    choice = rng.random()
+    if choice < 0.1:
+        return tables.turn_off()
+    steps = [] if is_on and rng.random() < 0.8 else tables.turn_on(rng)
+    for _ in range(REPEATS.pick(rng)):
+        entries, virtual = tables.shape(rng)
+        form = ACCESS_FORMS[int(rng.random() * len(ACCESS_FORMS))]
+        where = virtual + (tables.inside(rng) & -form.size)
+        if rng.random() < 0.2:
+            base = base_register(rng)
+            steps += [*entries, Step("set", (base, where & -4)), Step("br", (base,))]
+            continue
+        steps += [*entries, *_point(rng, form, where)]
+        if not form.is_store and rng.random() < 0.6:
+            steps.append(Step("complete", (bits(rng),)))
+    return steps
+
+
 def single(rng: Random, _: Sequence[Step]) -> list[Step]:
     """One step of any kind."""
     return [any_step(rng)]
@@ -361,5 +384,6 @@ IDIOMS: Weights[Idiom] = Weights(
     (interrupt, 3.0),
     (forged_exit, 4.0),
     (other_vcpu, 3.0),
+    (translated, 4.0),
     (single, 22.0),
 )

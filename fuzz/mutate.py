@@ -112,7 +112,8 @@ def change_operand(rng: Random, steps: Steps, _: Registers) -> None:
     elif step.kind == "set" and rng.random() < 0.5:
         args[which] = register_value(rng, str(args[0]))
     else:
-        args[which] = _nudged(rng, old, kind.operands[which].unit, kind.operands[which].limit)
+        spec = kind.operands[which]
+        args[which] = spec.least + _nudged(rng, old - spec.least, spec.unit, spec.limit - spec.least)
     if kind.forms:
         form, offset = FORM[step.kind, str(args[0])[0]], args[2]
         assert isinstance(offset, int)

@@ -65,6 +65,12 @@ SCTLR_FLIPS = Weights(
 )  # fmt: skip
 
 
+TABLE = DATA.base + 0x4_0000
+"""Where the first translation table of generated scenarios is: away from the first and last bytes of DATA."""
+TCR_39_BITS = 0x2_0080_0019
+"""TCR_EL1: T0SZ 25, 4 KiB granule, no TTBR1_EL1, 40 bits of output (Arm ARM D17.2.139)."""
+
+
 def bits(rng: Random) -> int:
     """A boundary, few set bits, or 64 random bits."""
     choice = rng.random()
@@ -132,6 +138,16 @@ def vbar(rng: Random) -> int:
     return VECTORS.base if rng.random() < 0.95 else VECTORS.base + rng.randrange(0, VECTORS.size, 0x800)
 
 
+def ttbr(rng: Random) -> int:
+    """Mostly the table that generated scenarios have."""
+    return TABLE if rng.random() < 0.7 else bits(rng)
+
+
+def tcr(rng: Random) -> int:
+    """Mostly what fits that table."""
+    return TCR_39_BITS if rng.random() < 0.7 else bits(rng)
+
+
 def pc(rng: Random) -> int:
     """A PC for the host to write: never inside CODE, where it could loop over the steps."""
     return address_in(rng, PC_REGIONS.pick(rng), 4)
@@ -140,6 +156,7 @@ def pc(rng: Random) -> int:
 GPR_MAKERS: Weights[Maker] = Weights((address, 50.0), (bits, 30.0), (function, 12.0), (mpidr, 8.0))
 SPECIAL: Mapping[str, Maker] = MappingProxyType(
     {"pc": pc, "pstate": pstate, "spsr_el1": pstate, "sctlr_el1": sctlr, "vbar_el1": vbar, "elr_el1": address}
+    | {"ttbr0_el1": ttbr, "tcr_el1": tcr}
 )
 """How to make a value for a register; GPRs and stack pointers draw from GPR_MAKERS, the others are any bits."""
 

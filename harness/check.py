@@ -12,12 +12,13 @@ from harness import compare, turns
 from harness.compare import Divergence, Prediction, Unchecked
 from harness.known import Catalogue, Known
 from harness.masks import Cpu
+from harness.memory import Memory
 from harness.model.shortcut import shortcut
 from harness.owed import compare_owed
 from harness.placing import code_of
 from harness.releases import Intended
 from harness.scenario import Scenario
-from harness.trace import EXIT, Switch, Trace
+from harness.trace import EXIT, HOST, Host, Switch, Trace
 from harness.turns import Round
 
 
@@ -103,9 +104,14 @@ def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Cat
             judged += (Judged(found, None) for found in compare.compare_others(round_))
         for found in compare_owed(round_, lossy):
             _take(found, judged, unchecked)
+    memory, begin = Memory(code), 0
     for index, entry, exit_ in runs:
         relations["switch"] += 1
-        for found in compare.compare_run(index, entry, exit_, code, cpu):
+        for event in trace.events[begin:index]:
+            if event.kind == HOST and isinstance(event, Host) and event.op == turns.OP_WRITE and not event.error:
+                memory.write(event.a, event.b)
+        begin = index
+        for found in compare.compare_run(index, entry, exit_, code, cpu, memory):
             _take(found, judged, unchecked)
     return Checked(trace.status, trace.dropped, classes, relations, tuple(judged), unchecked, undefined, tuple(paths))
 

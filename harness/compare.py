@@ -14,12 +14,14 @@ from itertools import compress
 from operator import ne
 from typing import NamedTuple
 
-from harness import a64, arch, exits, syndrome
+from harness import a64, arch, exits, faults, syndrome
 from harness.arch import State
-from harness.execute import sources
-from harness.guest import FROM_UNKNOWN, Walk, is_call, runs_on, walk, word_at
+from harness.execute import Raise, Uncertain, sources
+from harness.guest import FROM_UNKNOWN, fetched, is_call, runs_on, walk, word_at
 from harness.masks import Cpu
+from harness.memory import Memory
 from harness.registers import INDEX, MASK64, NAMES
+from harness.stage1 import is_on
 from harness.trace import Switch
 from harness.turns import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, Round
 
@@ -158,36 +160,46 @@ class Unchecked:
 
 
 def compare_run(
-    index: int, entry: Switch, exit_: Switch, code: Mapping[int, int], cpu: Cpu
+    index: int, entry: Switch, exit_: Switch, code: Mapping[int, int], cpu: Cpu, memory: Memory | None = None
 ) -> Iterator[Divergence | Unchecked]:
-    """Yield the divergences of one run of the guest; relation ``switch.*``."""
+    """Yield the divergences of one run of the guest; relation ``switch.*``.
+
+    ``memory`` is what its RAM holds at the entry (None: nobody knows); what it may have stored is entered there.
+    """
+    memory = memory if memory is not None else Memory()
     seen = arch.apply_pending(entry.values, entry.pending)
     observed = exit_.values
     trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or exit_.forged != 0
-    call = trapped and is_call(seen, code, exit_)
-    target = (observed[arch.PC] - 4) & MASK64 if call else observed[arch.PC]
+    before = (observed[arch.PC] - 4) & MASK64
+    call = trapped and is_call(seen, fetched(observed, code, before, memory, cpu), exit_)
+    target = before if call else observed[arch.PC]
     if not trapped and entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(seen[arch.PSTATE], entry.hcr):
+        memory.lose()
         yield Unchecked("switch", "which interrupt came first, the guest's or the host's")
         return
-    path = walk(seen, code, target, cpu, entry.hcr)
+    path = walk(seen, code, target, cpu, entry.hcr, memory)
+    memory.stored(path.stored)
     where = (exit_.exit_class, index, entry.step)
     if path.state is None:
+        memory.lose()
         if path.certain:
             yield Divergence("switch", "pc", path.why, target, *where)
         else:
             yield Unchecked("switch", path.why)
         return
     expected = path.state
-    if not trapped and expected != observed and runs_on(expected, code, cpu):
+    if not trapped and expected != observed and runs_on(expected, code, cpu, memory):
         # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
         yield Unchecked("switch", RUNS_ON)
         return
-    if trapped and expected[arch.SCTLR] & arch.SCTLR_M:
-        yield Unchecked("switch", "fault registers with stage-1 translation on")
-    elif exit_.forged:
+    if exit_.forged:
         yield Unchecked("switch", "fault registers of a forged exit")
     elif trapped:
-        yield from _compare_fault(path, word_at(code, target), exit_, where)
+        word = fetched(expected, code, target, memory, cpu)
+        if any(register in path.unknown for register in _deciding(word or 0)):
+            yield Unchecked("switch", FROM_UNKNOWN)
+        else:
+            yield from _compare_fault(_owed(seen, expected, word, exit_, memory, cpu), exit_, where)
     if call:
         expected = (*expected[: arch.PC], observed[arch.PC], *expected[arch.PC + 1 :])
     for i in different(expected, observed):
@@ -216,7 +228,7 @@ def compare_reveal(
     visible, unknown = ALL_GPRS, 0
     if exit_.values[:31] != before.values[:31]:
         seen = arch.apply_pending(before.values, before.pending)
-        call = is_call(seen, code, exit_)
+        call = is_call(seen, word_at(code, (exit_.values[arch.PC] - 4) & MASK64), exit_)
         path = walk(seen, code, (exit_.values[arch.PC] - 4 * call) & MASK64, cpu, before.hcr)
         if path.state is None:
             yield Unchecked("save.reveal", path.why)
@@ -233,19 +245,34 @@ def compare_reveal(
         yield Divergence("save", "reveal", prediction.revealed, visible | unknown, *where)
 
 
-def _compare_fault(
-    path: Walk, word: int | None, exit_: Switch, where: tuple[str, int, int]
-) -> Iterator[Divergence | Unchecked]:
-    """Compare the fault registers of a trap with what the instruction that trapped owes them."""
-    assert path.state is not None
+def _deciding(word: int) -> frozenset[int]:
+    """Return the registers that decide what an instruction traps with."""
+    access = a64.decode_access(word)
+    return sources(word) if access is None else frozenset({access.rn})
+
+
+def _owed(
+    seen: State, state: State, word: int | None, exit_: Switch, memory: Memory, cpu: Cpu
+) -> syndrome.Fault | Raise | Uncertain | None:
+    """Return what the instruction ``word`` that trapped in ``state`` owes the fault registers."""
+    if is_on(state) or is_on(seen):
+        return faults.owed(seen, state, word, exit_, memory, cpu)
     is_fetch = (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["IABT_LOW"]
-    access = a64.decode_access(word or 0)
-    deciding = sources(word or 0) if access is None else {access.rn}
-    if any(register in path.unknown for register in deciding):
-        yield Unchecked("switch", FROM_UNKNOWN)
-        return
-    fault = syndrome.owed(path.state, word, is_fetch)
+    return syndrome.owed(state, word, is_fetch)
+
+
+def _compare_fault(
+    fault: syndrome.Fault | Raise | Uncertain | None, exit_: Switch, where: tuple[str, int, int]
+) -> Iterator[Divergence | Unchecked]:
+    """Compare the fault registers of a trap with what is owed."""
     if fault is None:
+        return
+    if isinstance(fault, Uncertain):
+        yield Unchecked("switch", fault.why)
+        return
+    if isinstance(fault, Raise):
+        what = f"a stage-1 fault (status {fault.iss:#04x}), which the guest takes itself"
+        yield Divergence("switch", "pc", what, exit_.values[arch.PC], *where)
         return
     if (fault.esr ^ exit_.esr) & ~fault.esr_free:
         yield Divergence("switch", "esr_el2", fault.esr, exit_.esr, *where)

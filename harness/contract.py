@@ -192,14 +192,29 @@ def external_abort(state: State, far: int) -> State:
 def abort_state(exit_: Switch) -> State:
     """Return the state after the external abort that KVM owes for an access it cannot serve (kvm.md, EXC).
 
-    ESR_EL1: the class of the abort, from a lower level if the guest was at EL0, IL, and FSC 0x10.
+    ESR_EL1: the class of the abort, from a lower level if the guest was at EL0, IL, and FSC 0x10, or 0x14 for a
+    stage-1 walk, whose level is to be added (:func:`walk_abort_syndromes`).
     """
     data = (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == _EC_DABT
     ec = _EC_DABT if data else _EC_IABT
     if exit_.values[arch.PSTATE] & arch.MODE != arch.EL0T:
         ec += 1
-    esr = ec << exits.EC_SHIFT | exits.IL_BIT | exits.FSC_EXTABT
-    return arch.take_exception(exit_.values, esr, exit_.far)
+    status = exits.FSC_WALK_EXTABT if is_walk(exit_) else exits.FSC_EXTABT
+    return arch.take_exception(exit_.values, ec << exits.EC_SHIFT | exits.IL_BIT | status, exit_.far)
+
+
+def is_walk(exit_: Switch) -> bool:
+    """Whether it was a stage-1 walk that faulted at stage 2 (Arm ARM D17.2.37, S1PTW)."""
+    return bool(exits.DABT["S1PTW"].get(exit_.esr))
+
+
+def walk_abort_syndromes(exit_: Switch) -> frozenset[int]:
+    """Return the syndromes that will do for an external abort on a stage-1 walk: one a level (kvm.md, guest steps).
+
+    Arm ARM D17.2.37, FSC 0b0101LL.  Which level it is, the guest's tables say, which the record has not.
+    """
+    esr = abort_state(exit_)[arch.ESR]
+    return frozenset(esr | level for level in range(4))
 
 
 def undefined_state(exit_: Switch) -> State:

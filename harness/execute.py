@@ -142,8 +142,11 @@ def _pair(state: State, word: int) -> Effect:
     is_store = not word >> 22 & 1
     if not is_store and first == second:
         return Uncertain("a pair loaded into one register is CONSTRAINED UNPREDICTABLE")
+    address = state[base] + 8 * (word >> 15 & 0x3F) & MASK64
+    if address & 0xFFF == 0xFF8:
+        return Uncertain("a pair across two pages: either may fault")
     then = Next() if is_store else Next({}, _loaded(first, second))
-    return Access(state[base] + 8 * (word >> 15 & 0x3F) & MASK64, 8, is_store, then)
+    return Access(address, 8, is_store, then)
 
 
 def _write_back(state: State, word: int) -> Effect:

@@ -89,6 +89,7 @@ DABT: Mapping[str, IssField] = MappingProxyType({f.name: f for f in DABT_FIELDS}
 
 FSC_TYPE = 0x3C
 FSC_TRANSLATION, FSC_ACCESS, FSC_PERMISSION, FSC_EXTABT = 0x04, 0x08, 0x0C, 0x10
+FSC_WALK_EXTABT = 0x14
 
 # kvm_run.exit_reason values that an arm64 vCPU can produce here (include/uapi/linux/kvm.h).
 KVM_EXIT_REASONS: Mapping[int, str] = MappingProxyType(

@@ -15,11 +15,14 @@ from typing import NamedTuple
 from harness import a64, arch, exits
 from harness.arch import State
 from harness.execute import EC_UNKNOWN, WNR, Access, Effect, Next, Raise, Trap, Uncertain, execute, sources
+from harness.faults import STALE
 from harness.layout import CODE, DATA, REGIONS, VECTORS
 from harness.masks import BTI, IDST, NMI, VBAR_RES0, Cpu
+from harness.memory import Memory
 from harness.placing import FILL
 from harness.protocol import MARK_CALL
 from harness.registers import MASK64
+from harness.stage1 import Mapped, Refused, Unsure, Use, controls, is_on, translate
 from harness.syndrome import TRAP
 from harness.trace import Switch
 
@@ -37,13 +40,14 @@ class Walk(NamedTuple):
 
     ``unknown`` maps a register's index to the bits that nobody knows, and why.  ``state`` is None when the code does
     not get to that trap; ``why`` then says what it does instead, and ``certain`` whether that is the architecture's
-    word or only the end of what this module follows.
+    word or only the end of what this module follows.  ``stored``: the words of RAM that it may have changed.
     """
 
     state: State | None
     unknown: Mapping[int, tuple[int, str]] = MappingProxyType({})
     why: str = ""
     certain: bool = True
+    stored: frozenset[int] = frozenset()
 
 
 def word_at(code: Mapping[int, int], address: int) -> int | None:
@@ -60,13 +64,22 @@ def may_stay_at_el2(state: State) -> bool:
     return function is not None and function.at_el2
 
 
-def is_call(state: State, code: Mapping[int, int], exit_: Switch) -> bool:
+def fetched(state: State, code: Mapping[int, int], address: int, memory: Memory, cpu: Cpu) -> int | None:
+    """Return the instruction that a fetch from ``address`` gives, None where nobody knows or there is none of ours."""
+    if not is_on(state):
+        return word_at(code, address)
+    found = translate(state, memory, address, Use.FETCH, cpu)
+    return word_at(code, found.ipa) if isinstance(found, Mapped) else None
+
+
+def is_call(state: State, word: int | None, exit_: Switch) -> bool:
     """Whether the instruction that trapped was an HVC, whose return address is behind it.
 
-    Where the guest started at that HVC, only the HVC can have trapped, whatever the syndrome says.
+    ``word`` is the instruction in front of that address.  Where the guest started at that HVC, only the HVC can have
+    trapped, whatever the syndrome says.
     """
     before = (exit_.values[arch.PC] - 4) & MASK64
-    if not a64.is_hvc(code.get(before, 0)):
+    if word is None or not a64.is_hvc(word):
         return False
     if exit_.forged:
         return bool(exit_.marks & MARK_CALL)
@@ -76,26 +89,31 @@ def is_call(state: State, code: Mapping[int, int], exit_: Switch) -> bool:
     return state[arch.PC] == before and not at_el0 and not may_stay_at_el2(state)
 
 
-def walk(state: State, code: Mapping[int, int], target: int, cpu: Cpu, hcr: int = 0) -> Walk:
-    """Follow the guest from ``state`` until it traps at address ``target``; ``hcr``: its virtual interrupts."""
+def walk(
+    state: State, code: Mapping[int, int], target: int, cpu: Cpu, hcr: int = 0, memory: Memory | None = None
+) -> Walk:
+    """Follow the guest from ``state`` until it traps at address ``target``; ``hcr``: its virtual interrupts.
+
+    ``memory`` is what its RAM holds, where its translation tables are (None: nobody knows).
+    """
     hcr &= arch.HCR_VIRTUAL
     if state[arch.PC] == target and not (hcr and arch.unmasked(state[arch.PSTATE], hcr)):
         return Walk(state)  # the rule; all below are exceptions to it
-    machine = _Guest(state, code, cpu, hcr)
+    machine = _Guest(state, code, cpu, hcr, memory)
     if hcr and (stop := machine.interrupt()) is not None:
         return stop
     for _ in range(MAX_WALK):
         if machine.state[arch.PC] == target:
-            return Walk(machine.state, machine.unknown)
+            return Walk(machine.state, machine.unknown, stored=frozenset(machine.stored))
         stop = machine.step() or (machine.interrupt() if hcr else None)
         if stop is not None:
             return stop
     return Walk(None, why="no trap in sight", certain=False)
 
 
-def runs_on(state: State, code: Mapping[int, int], cpu: Cpu) -> bool:
+def runs_on(state: State, code: Mapping[int, int], cpu: Cpu, memory: Memory | None = None) -> bool:
     """Whether the guest may execute the instruction at its PC without any trap, and so have come back to it."""
-    stop = _Guest(state, code, cpu).step()
+    stop = _Guest(state, code, cpu, memory=memory).step()
     return stop is None or not stop.certain
 
 
@@ -110,10 +128,15 @@ def _uncertain(why: str) -> Walk:
 class _Guest:
     """A vCPU between two traps: executes what does not trap."""
 
-    def __init__(self, state: State, code: Mapping[int, int], cpu: Cpu, hcr: int = 0) -> None:
+    def __init__(
+        self, state: State, code: Mapping[int, int], cpu: Cpu, hcr: int = 0, memory: Memory | None = None
+    ) -> None:
         res0, _ = cpu.mask(arch.PSTATE)
         self.state = (*state[: arch.PSTATE], state[arch.PSTATE] & ~res0, *state[arch.PSTATE + 1 :])
         self.unknown: dict[int, tuple[int, str]] = {}
+        self.stored: set[int] = set()
+        self._controls = controls(self.state)
+        self._memory = memory
         self._code = code
         self._cpu = cpu
         self._hcr = hcr
@@ -143,12 +166,18 @@ class _Guest:
     def step(self) -> Walk | None:
         """Execute one instruction; a Walk where that cannot be, because it must trap or nobody knows."""
         pc = self.state[arch.PC]
-        if self.state[arch.SCTLR] & arch.SCTLR_M:
-            return _uncertain("stage-1 translation is on")
+        if controls(self.state) != self._controls and (is_on(self.state) or self._controls[0] & arch.SCTLR_M):
+            return _uncertain(STALE)
         if self.state[arch.MDSCR] & arch.MDSCR_SS:
             return _uncertain("software step is on")
         if self.state[arch.PSTATE] & arch.IL:
             return _uncertain("illegal execution state")
+        if is_on(self.state):
+            at = self._mapped(pc, Use.FETCH)
+            if not isinstance(at, int):
+                # A PC that is not aligned comes first for the Arm ARM, QEMU fetches first.
+                return self._apply(pc, at) if not pc & 3 else _uncertain("PC neither aligned nor mapped")
+            return self._fetch(pc, at) if not pc & 3 else self._raise(Raise(EC_PC_ALIGN, 0, pc))
         beyond = self._beyond(pc)
         if pc & 3:
             if beyond:
@@ -156,10 +185,30 @@ class _Guest:
             return self._raise(Raise(EC_PC_ALIGN, 0, pc))
         if beyond:
             return self._raise(Raise(EC_IABT, FSC_ADDRESS_SIZE, pc))
-        if pc in DATA:
+        return self._fetch(pc, pc)
+
+    def _fetch(self, pc: int, at: int) -> Walk | None:
+        """Execute the instruction at ``pc``, which is at the guest physical address ``at``."""
+        if at in DATA:
             return _uncertain("code in data pages")
-        word = word_at(self._code, pc)
+        word = word_at(self._code, at)
         return self._execute(pc, word) if word is not None else _must_trap(f"what is at {pc:#x}")
+
+    def _mapped(self, address: int, use: Use) -> int | Effect:
+        """Return where stage 1 puts an address, or what comes of it instead."""
+        if self._memory is None:
+            return Uncertain("stage-1 translation is on, and its tables are not known")
+        found = translate(self.state, self._memory, address, use, self._cpu)
+        if isinstance(found, Unsure):
+            return Uncertain(found.why)
+        if not self.stored.isdisjoint(found.tables):
+            return Uncertain("tables that the guest may have changed")
+        if isinstance(found, Mapped):
+            return found.ipa
+        if isinstance(found, Refused):
+            ec, write = (EC_IABT, 0) if use is Use.FETCH else (EC_DABT, WNR if use is Use.WRITE else 0)
+            return Raise(ec, found.status | write, address)
+        return Trap(f"the walk for {address:#x}")
 
     @property
     def _at_el0(self) -> bool:
@@ -236,6 +285,11 @@ class _Guest:
     def _fault(self, address: int, size: int, is_store: bool) -> Effect | None:
         """Return what comes of an access instead of its data; None: nothing does."""
         write = WNR if is_store else 0
+        if is_on(self.state):
+            if address % size:
+                return Uncertain("unaligned access")
+            at = self._mapped(address, Use.WRITE if is_store else Use.READ)
+            return self._outside(address, at, is_store) if isinstance(at, int) else at
         if address % size:
             if self.state[arch.SCTLR] & arch.SCTLR_A:
                 return Raise(EC_DABT, FSC_ALIGNMENT | write, address)
@@ -243,9 +297,15 @@ class _Guest:
             return Uncertain("unaligned access")
         if self._beyond(address):
             return Raise(EC_DABT, FSC_ADDRESS_SIZE | write, address)
-        region = next((r for r in REGIONS if address in r), None)
+        return self._outside(address, address, is_store)
+
+    def _outside(self, address: int, at: int, is_store: bool) -> Trap | None:
+        """The trap of an access to where no memory is for it; ``at`` is its guest physical address."""
+        region = next((r for r in REGIONS if at in r), None)
         if region is None or not region.slot or (is_store and region in (CODE, VECTORS)):
             return Trap(f"the access to {address:#x}")
+        if is_store:
+            self.stored |= {at & ~7, (at & ~7) + 8}  # a pair or a vector is two words
         return None
 
     def _beyond(self, address: int) -> bool:

@@ -100,7 +100,11 @@ def _moved_on(case: Case, index: int, expected: int, observed: int) -> bool:
 
 def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
     exit_ = case.round.exit
-    return exit_ is not None and case.round.action.inject and contract.abort_state(exit_)[index] == observed
+    if exit_ is None or not case.round.action.inject:
+        return False
+    if index == arch.ESR and contract.is_walk(exit_):
+        return observed in contract.walk_abort_syndromes(exit_)
+    return contract.abort_state(exit_)[index] == observed
 
 
 def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:

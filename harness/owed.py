@@ -110,10 +110,12 @@ def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
 def _abort(turn: _Turn, exit_: Switch, kind: str, world: World) -> str:
     page = _page(exit_)
     slot = world.slot(page)
-    if DABT["S1PTW"].get(exit_.esr) and slot is None:
-        return "a stage-1 walk outside the memory slots"
     if page >> IPA_BITS:
         return "an address beyond the guest's physical address space"
+    if contract.is_walk(exit_) and slot is None:
+        turn.values[:] = contract.abort_state(exit_)
+        turn.allowed[arch.ESR] = contract.walk_abort_syndromes(exit_)
+        return ""
     if kind == "IABT_LOW" and slot is None:
         turn.values[:] = contract.abort_state(exit_)
     return ""
@@ -121,7 +123,7 @@ def _abort(turn: _Turn, exit_: Switch, kind: str, world: World) -> str:
 
 def is_mmio(exit_: Switch, world: World = SCENARIO) -> bool:
     """Whether a data abort is an MMIO access: outside every slot, or a store to a read-only one (KVM API 4.35)."""
-    if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW":
+    if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW" or contract.is_walk(exit_):
         return False
     slot = world.slot(_page(exit_))
     return slot is None or (slot.read_only and bool(DABT["WNR"].get(exit_.esr)))

@@ -82,6 +82,7 @@ OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
         "finish": (10, "KVM_RUN with immediate_exit: completes an MMIO access, runs nothing"),
         "forge": (11, "at the next exit of the instruction at stop_pc: b in the place of a (FORGE)"),
         "vcpu": (12, "go on with the vCPU a (layout.CONTEXTS), which starts at its code if it is new"),
+        "write": (13, "the 64-bit word b at guest address a, in the data pages"),
         "mp_state": (16, "KVM_SET_MP_STATE: a"),
     }
 )

@@ -29,7 +29,7 @@ from types import MappingProxyType
 from harness import protocol, sysregs
 from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, FORM, PLAIN_BY_NAME, X_NAMES, AccessForm, Field, encode
 from harness.errors import InputError
-from harness.layout import CODE, CONTEXT_NAMES, MAX_STEPS
+from harness.layout import CODE, CONTEXT_NAMES, DATA, MAX_STEPS
 from harness.registers import MASK64, SETTABLE, Encoding
 
 HEADER = "shadowfuzz-scenario 1"
@@ -50,13 +50,17 @@ class Side(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """What one operand may be: one of ``names``, or (no names) a number up to ``limit``, a multiple of ``unit``."""
+    """What one operand may be: one of ``names``, or (no names) a number from ``least`` to ``limit``.
+
+    Numbers are multiples of ``unit``.
+    """
 
     name: str
     what: str
     names: frozenset[str] = frozenset()
     limit: int = MASK64
     unit: int = 1
+    least: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +174,22 @@ STEP_KINDS: tuple[StepKind, ...] = (
         (_VALUE,),
         "Data for the pending MMIO read: the access's low bytes of it (0 when a read has no such step).",
         "KVM API 5 KVM_EXIT_MMIO",
+    ),
+    StepKind(
+        "write",
+        Side.HOST,
+        (
+            Operand(
+                "address",
+                f"a multiple of 8 from {DATA.base:#x} to {DATA.end - 8:#x}",
+                limit=DATA.end - 8,
+                unit=8,
+                least=DATA.base,
+            ),
+            _VALUE,
+        ),
+        "The host writes a 64-bit word to the guest's RAM, where its translation tables may be; all is zero before.",
+        "KVM API 4.35 KVM_SET_USER_MEMORY_REGION: userspace_addr",
     ),
     StepKind("reset", Side.HOST, (), "The host resets the vCPU.", "KVM API 4.82 KVM_ARM_VCPU_INIT"),
     StepKind(
@@ -298,7 +318,7 @@ def _operand(spec: Operand, text: str) -> Arg:
             return text
     elif _NUMBER.fullmatch(text):
         value = int(text, 16 if text[:2] == "0x" else 10)
-        if value <= spec.limit and not value % spec.unit:
+        if spec.least <= value <= spec.limit and not value % spec.unit:
             return value
     raise _Reason(f"{spec.name} {_quote(text)}: expected {spec.what}")
 

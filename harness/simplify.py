@@ -140,7 +140,7 @@ def _as(step: Step, keyword: str) -> Iterator[Step]:
             if form is not None:
                 yield Step(keyword, (name, base, 0 if offset % form.size or offset > form.max_offset else offset))
     elif not kind.forms and all(not operand.names for operand in kind.operands):
-        yield Step(keyword, tuple(0 for _ in kind.operands))
+        yield Step(keyword, tuple(operand.least for operand in kind.operands))
     elif kind.keyword == "br" and KINDS[step.kind].forms:
         yield Step(keyword, (step.args[1],))
 
@@ -157,9 +157,9 @@ class SmallerOperands:
         for i, step in enumerate(value.steps):
             for j, arg in enumerate(step.args):
                 if isinstance(arg, int):
-                    unit = _unit(step, j)
+                    unit, least = _unit(step, j), KINDS[step.kind].operands[j].least
                     for number in _smaller_numbers(arg):
-                        if not number % unit:
+                        if number >= least and not number % unit:
                             yield _with_step(value, i, Step(step.kind, (*step.args[:j], number, *step.args[j + 1 :])))
 
 

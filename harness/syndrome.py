@@ -38,25 +38,52 @@ def _esr(ec: str, iss: int) -> int:
     return EC_BY_NAME[ec] << EC_SHIFT | IL_BIT | iss
 
 
-def _abort(ec: str, iss: int, address: int, *, reads: bool) -> Fault:
+def abort(ec: str, iss: int, address: int, ipa: int, *, reads: bool) -> Fault:
+    """A stage-2 fault of an access or fetch at ``address``, which stage 1 puts at ``ipa``."""
     # KVM maps a page as it is needed: what was read may be neither writable nor executable yet.
     free = FSC_LEVEL
-    if not reads and any(region.slot and address in region for region in REGIONS):
+    if not reads and any(region.slot and ipa in region for region in REGIONS):
         free |= exits.FSC_TYPE
-    return Fault(_esr(ec, iss | exits.FSC_TRANSLATION), free, address, (address & IPA_MASK) >> HPFAR_SHIFT)
+    return Fault(_esr(ec, iss | exits.FSC_TRANSLATION), free, address, (ipa & IPA_MASK) >> HPFAR_SHIFT)
+
+
+def walk_abort(ec: str, address: int, entry: int) -> Fault:
+    """A stage-2 fault of the walk for ``address``, at the table entry ``entry``; no syndrome is valid.
+
+    Source: Arm ARM AArch64.FaultSyndrome, which gives ISS[24:14] to faults that are not ``s2fs1walk`` alone.
+    """
+    free = FSC_LEVEL | (WNR if ec == "DABT_LOW" else 0)
+    iss = exits.DABT["S1PTW"].mask | exits.FSC_TRANSLATION
+    return Fault(_esr(ec, iss), free, address, (entry & IPA_MASK) >> HPFAR_SHIFT)
 
 
 def fetch_fault(pc: int) -> Fault:
     """An instruction abort: nothing is mapped at ``pc`` at stage 2, stage 1 is off."""
-    return _abort("IABT_LOW", 0, pc, reads=False)
+    return abort("IABT_LOW", 0, pc, pc, reads=False)
 
 
-def access_fault(state: State, access: a64.Access) -> Fault | None:
-    """A data abort of a load or store with a valid syndrome; None for one that may be either of two pages' fault."""
-    address = (state[access.rn] + access.offset) & MASK64
-    if address % access.size:
+class Touch(NamedTuple):
+    """The access of a load or store: where, whether it writes, and what ESR_EL2 says of the instruction."""
+
+    address: int
+    is_store: bool
+    iss: int
+
+
+def touch(state: State, word: int) -> Touch | None:
+    """Return the access that an instruction makes; None: it makes none, or one that may fault on two pages."""
+    access = a64.decode_access(word)
+    if access is not None:
+        address = (state[access.rn] + access.offset) & MASK64
+        return None if address % access.size else Touch(address, access.is_store, _valid_iss(access))
+    plain = a64.decode_plain(word)
+    if plain is None or not plain.size:
         return None
-    return _abort("DABT_LOW", _valid_iss(access), address, reads=not access.is_store)
+    effect = execute(state, word)
+    if not isinstance(effect, Access) or effect.address % effect.size:
+        return None
+    # No syndrome is valid: only WnR says anything.
+    return Touch(effect.address, effect.is_store, WNR if effect.is_store else 0)
 
 
 @lru_cache(maxsize=1 << 12)
@@ -89,14 +116,6 @@ def register_access(word: int) -> Fault:
     return Fault(_esr("SYS64", op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | is_read))
 
 
-def _unsyndromed(state: State, word: int) -> Fault | None:
-    """A data abort of a load or store whose syndrome is not valid: only WnR says anything."""
-    effect = execute(state, word)
-    if not isinstance(effect, Access) or effect.address % effect.size:
-        return None
-    return _abort("DABT_LOW", WNR if effect.is_store else 0, effect.address, reads=not effect.is_store)
-
-
 def owed(state: State, word: int | None, is_fetch: bool) -> Fault | None:
     """Return what the trap of instruction ``word`` (None: nobody knows it) owes in ``state``.
 
@@ -106,11 +125,10 @@ def owed(state: State, word: int | None, is_fetch: bool) -> Fault | None:
         return fetch_fault(state[arch.PC])
     if word is None:
         return None
-    access = a64.decode_access(word)
-    if access is not None:
-        return access_fault(state, access)
-    plain = a64.decode_plain(word)
-    return _unsyndromed(state, word) if plain is not None and plain.size else _by_word(word)
+    access = touch(state, word)
+    if access is None:
+        return _by_word(word)
+    return abort("DABT_LOW", access.iss, access.address, access.address, reads=not access.is_store)
 
 
 @lru_cache(maxsize=1 << 12)
@@ -121,8 +139,6 @@ def _by_word(word: int) -> Fault | None:
     if word in (a64.WFI, a64.WFE):
         return wait(word == a64.WFE)
     plain = a64.decode_plain(word)
-    if plain is None:
-        return None
-    if plain.sysreg is not None:
+    if plain is not None and plain.sysreg is not None:
         return register_access(word)
-    return Fault(_esr("SMC64", word >> 5 & 0xFFFF)) if plain.mnemonic == "smc" else None
+    return Fault(_esr("SMC64", word >> 5 & 0xFFFF)) if plain is not None and plain.mnemonic == "smc" else None

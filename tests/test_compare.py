@@ -27,7 +27,6 @@ from tests.traces import (
     host_set,
     irq,
     load_esr,
-    state,
     trap,
     turn,
     user,
@@ -327,13 +326,6 @@ def test_what_was_loaded_is_not_compared_but_its_neighbours_are() -> None:
     }
     assert set(run(ram, but(after, x3=0x1234, x4=0))) == {"unchecked", "switch.x4"}
     assert set(run(ram, but(after, x3=0x1234), syndrome=ESR_TRAP_MRS ^ 2)) == {"unchecked", "switch.esr_el2"}
-
-
-def test_stage_1_translation_is_not_followed() -> None:
-    on = state(sctlr_el1=1)
-    found = list(compare_run(0, entry(on), trap(on, 0x5A00_0000), CODE, A72))
-    assert all(isinstance(d, Unchecked) for d in found)
-    assert found
 
 
 def test_far_from_everything_the_page_above_ram_is_checked_too() -> None:

@@ -17,7 +17,7 @@ ROWS: tuple[str, ...] = (
     "harness",
     *("harness.crash", "harness.errors", "harness.registers", "harness.exits", "harness.layout", "harness.protocol"),
     *("harness.a64", "harness.sysregs", "harness.scenario", "harness.trace", "harness.arch", "harness.masks"),
-    *("harness.execute", "harness.syndrome", "harness.placing"),
+    *("harness.memory", "harness.stage1", "harness.execute", "harness.syndrome", "harness.placing", "harness.faults"),
     "harness.world",
     *("harness.contract", "harness.guest", "harness.turns", "harness.compare", "harness.owed"),
     *("harness.model.constants", "harness.model.state", "harness.model.locks"),

@@ -47,7 +47,9 @@ def steps_of(kind: StepKind) -> st.SearchStrategy[Step]:
     if kind.forms:
         return accesses(kind)
     operands = (
-        st.sampled_from(sorted(o.names)) if o.names else st.integers(0, o.limit // o.unit).map(o.unit.__mul__)
+        st.sampled_from(sorted(o.names))
+        if o.names
+        else st.integers(o.least // o.unit, o.limit // o.unit).map(o.unit.__mul__)
         for o in kind.operands
     )
     return st.tuples(*operands).map(lambda args: Step(kind.keyword, args))

@@ -15,7 +15,7 @@ from harness import arch, exits, protocol, registers, turns
 from harness.a64 import disassemble
 from harness.check import Judged
 from harness.compare import Prediction
-from harness.guest import is_call
+from harness.guest import is_call, word_at
 from harness.layout import CODE, REGIONS, VECTORS
 from harness.model.replay import predict
 from harness.placing import code_of, placed
@@ -103,7 +103,8 @@ def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> Place:
     code = code_of(scenario)
     address = exit_.values[arch.PC]
     trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or exit_.forged != 0
-    if trapped and is_call(arch.apply_pending(entry.values, entry.pending), code, exit_):
+    before = word_at(code, address - 4)
+    if trapped and is_call(arch.apply_pending(entry.values, entry.pending), before, exit_):
         address -= 4  # a call's return address is behind it
     # Several steps run under one KVM_RUN: the record's step number is that of the last, the address is exact.
     index = next((p.step for p in placed(scenario) if p.address == address), None)

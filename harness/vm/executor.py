@@ -45,6 +45,8 @@ def _host_op(step: Step, index: int) -> Op:
             a, b = protocol.LINES[name], value
         case "mp_state", (str(name),):
             a = MP_STATES[name]
+        case "write", (int(address), int(value)):
+            a, b = address, value
         case "forge", (str(name), int(value)):
             a, b = protocol.FORGE[name], value
     return protocol.OPS[step.kind][0], index, a, b

@@ -212,6 +212,15 @@ static int op_mp_state(const struct sf_op *op)
 	return 0;
 }
 
+static int op_write(const struct sf_op *op)
+{
+	if (op->a < SF_DATA_BASE || op->a >= SF_DATA_BASE + SF_DATA_SIZE || op->a & 7)
+		return ERANGE;
+	*(volatile sf_u64 *)(ram + (op->a - RAM_BASE)) = op->b;
+	record_host(op->op, op->a, op->b, 0, true, op->step);
+	return 0;
+}
+
 static int op_forge(const struct sf_op *op)
 {
 	int error = op->a == SF_FORGE_CODE ? forge_codes(true) : 0;
@@ -314,6 +323,7 @@ static int run_program(void)
 		case SF_OP_MP_STATE: error = op_mp_state(op); break;
 		case SF_OP_FORGE: error = op_forge(op); break;
 		case SF_OP_VCPU: error = op_vcpu(op); break;
+		case SF_OP_WRITE: error = op_write(op); break;
 		default: status = SF_STATUS_BAD_OP;
 		}
 		if (error)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the fault registers owe where stage-1 translation is on: the trap of an instruction, its fetch, or a walk."""
+
+from __future__ import annotations
+
+from harness import arch, exits, syndrome
+from harness.arch import State
+from harness.execute import Raise, Uncertain
+from harness.masks import Cpu
+from harness.memory import Memory
+from harness.stage1 import Mapped, Outside, Refused, Unsure, Use, controls, translate
+from harness.syndrome import Fault
+from harness.trace import Switch
+
+STALE = "translations that a TLB may still hold: their registers changed since the entry"
+_S1PTW = exits.DABT["S1PTW"]
+
+
+def owed(
+    before: State, state: State, word: int | None, exit_: Switch, memory: Memory, cpu: Cpu
+) -> Fault | Raise | Uncertain | None:
+    """Return what a trap in ``state`` owes; ``before`` is the state at the entry, ``word`` the instruction if known.
+
+    A Raise is what the guest owes itself instead of the trap; None where nothing is promised.
+    """
+    if controls(before) != controls(state):
+        return Uncertain(STALE)
+    ec = (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT
+    name = exits.EC_NAMES.get(ec, "")
+    is_walk = name in ("IABT_LOW", "DABT_LOW") and bool(_S1PTW.get(exit_.esr))
+    pc = state[arch.PC]
+    fetch = translate(state, memory, pc, Use.FETCH, cpu)
+    if name == "IABT_LOW" or not isinstance(fetch, Mapped):
+        found, touch = fetch, syndrome.Touch(pc, False, 0)
+    elif name != "DABT_LOW":
+        return syndrome.owed(state, word, False)
+    else:
+        data = None if word is None else syndrome.touch(state, word)
+        if data is None:
+            return None
+        found = translate(state, memory, data.address, Use.WRITE if data.is_store else Use.READ, cpu)
+        touch = data
+    if isinstance(found, Unsure):
+        return Uncertain(found.why)
+    wanted = "IABT_LOW" if found is fetch else "DABT_LOW"
+    if is_walk or isinstance(found, Outside):
+        return _of_walk(wanted, touch.address, found, exit_)
+    if isinstance(found, Refused):
+        return Raise(exits.EC_BY_NAME[wanted], found.status, touch.address)
+    reads = wanted == "DABT_LOW" and not touch.is_store
+    return syndrome.abort(wanted, touch.iss, touch.address, found.ipa, reads=reads)
+
+
+def _of_walk(ec: str, address: int, found: Mapped | Refused | Outside, exit_: Switch) -> Fault | Raise:
+    """Any entry on the way may be in a page that stage 2 does not map yet; the last one is, if it is in no slot."""
+    seen = (exit_.hpfar >> 4) << 12
+    entries = [entry for entry in found.tables if entry & ~0xFFF == seen]
+    if not found.tables:
+        assert isinstance(found, Refused)
+        return Raise(exits.EC_BY_NAME[ec], found.status, address)
+    return syndrome.walk_abort(ec, address, entries[0] if entries else found.tables[-1])

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage-1 translation of EL1 and EL0 through the tables that a scenario wrote; 4 KiB granule.
+
+Source: Arm ARM D8.2 (translation process, table walk), D8.3 (descriptors), D8.4 (permissions), D8.15 (order and levels
+of faults), D17.2.139 (TCR_EL1), D17.2.144 (TTBR0_EL1).
+
+An emulator's TLB holds nothing from before the entry: KVM changes HCR_EL2.VM (or the VMID) at every world switch, and
+QEMU then flushes all of EL1's and EL0's translations (target/arm/helper.c, hcr_write and vttbr_write).  What changes
+after the entry, the TLB may or may not have seen; whoever calls :func:`translate` must look out for that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from harness import arch
+from harness.arch import State
+from harness.exits import FSC_ACCESS, FSC_PERMISSION, FSC_TRANSLATION
+from harness.layout import DATA, REGIONS
+from harness.masks import Cpu
+from harness.memory import Memory
+from harness.registers import INDEX
+
+FSC_ADDRESS_SIZE = 0x00
+TTBR0, TTBR1, MAIR = (INDEX[name] for name in ("ttbr0_el1", "ttbr1_el1", "mair_el1"))
+CONTROLS: tuple[int, ...] = (arch.SCTLR, arch.TCR, TTBR0, TTBR1, MAIR)
+"""The registers that decide a translation."""
+
+_GRANULE, _STRIDE = 12, 9
+_SMALLEST, _LARGEST = 16, 39
+"""TxSZ without FEAT_LVA and FEAT_TTST."""
+_OUTPUT_BITS = (32, 36, 40, 42, 44, 48, 48)
+"""By TCR_EL1.IPS; 52 bits need another granule, or descriptors of another format."""
+_TCR_KNOWN = 0x77_FFFF_FFBF
+"""T0SZ .. TBI1 without the RES0 bits 6 and 35; above are options of later architectures."""
+_ADDRESS = 0xFFFF_FFFF_F000
+_BASE = 0xFFFF_FFFF_FFFE
+_VALID, _TABLE, _AP_EL0, _AP_READ_ONLY, _AF = 1 << 0, 1 << 1, 1 << 6, 1 << 7, 1 << 10
+_ODD = 1 << 52 | 7 << 48
+"""Contiguous, GP, and bits that are RES0 or address bits."""
+_PXN, _UXN = 1 << 53, 1 << 54
+_TABLE_PXN, _TABLE_UXN, _TABLE_NO_EL0, _TABLE_READ_ONLY = 1 << 59, 1 << 60, 1 << 61, 1 << 62
+_WXN, _EPAN = 1 << 19, 1 << 57
+
+
+class Use(Enum):
+    """What an address is translated for."""
+
+    FETCH = "fetch"
+    READ = "read"
+    WRITE = "write"
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """The address is at ``ipa``; ``tables`` are the addresses of the table entries that were read."""
+
+    ipa: int
+    tables: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A stage-1 fault, which the guest takes itself: ``status`` is its fault status code, level included."""
+
+    status: int
+    tables: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """The last of ``tables`` is in no memory slot: the walk itself faults at stage 2."""
+
+    tables: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsure:
+    """Nobody knows, and why."""
+
+    why: str
+
+
+Result = Mapped | Refused | Outside | Unsure
+
+
+def is_on(state: State) -> bool:
+    """Whether EL1 and EL0 addresses are translated at stage 1."""
+    return bool(state[arch.SCTLR] & arch.SCTLR_M)
+
+
+def controls(state: State) -> tuple[int, ...]:
+    """Return the registers that decide a translation."""
+    return tuple(state[i] for i in CONTROLS)
+
+
+def translate(state: State, memory: Memory, address: int, use: Use, cpu: Cpu) -> Result:
+    """Translate a virtual address at the exception level of ``state``; an access must be inside one page."""
+    tcr = state[arch.TCR]
+    upper = address >> 55 & 1
+    size = tcr >> (16 if upper else 0) & 0x3F
+    granule = tcr >> 30 & 3 if upper else tcr >> 14 & 3
+    if tcr & ~_TCR_KNOWN or state[arch.SCTLR] & _EPAN:
+        return Unsure("translation with options of later architectures")
+    if tcr >> (23 if upper else 7) & 1:
+        return Refused(FSC_TRANSLATION)  # EPDx: no walk
+    if granule != (2 if upper else 0):
+        return Unsure("a granule other than 4 KiB")
+    if not _SMALLEST <= size <= _LARGEST:
+        return Unsure("TxSZ out of range is CONSTRAINED UNPREDICTABLE")
+    if tcr >> 32 & 7 == 7:
+        return Unsure("a reserved output size")
+    bits = 64 - size
+    same = (1 << 56) - (1 << bits) if upper else 0
+    if tcr >> (38 if upper else 37) & 1:
+        if address >> 56 != (0xFF if upper else 0):
+            return Unsure("a tagged address")
+    elif address >> 56 != (0xFF if upper else 0):
+        return Refused(FSC_TRANSLATION)
+    if address & (1 << 56) - (1 << bits) != same:
+        return Refused(FSC_TRANSLATION)
+    return _walk(state, memory, address & (1 << bits) - 1, bits, use, cpu, state[TTBR1 if upper else TTBR0] & _BASE)
+
+
+def _walk(state: State, memory: Memory, address: int, bits: int, use: Use, cpu: Cpu, table: int) -> Result:
+    limit = min(cpu.pa_bits, _OUTPUT_BITS[state[arch.TCR] >> 32 & 7])
+    level = 4 - -(-(bits - _GRANULE) // _STRIDE)
+    shift = _GRANULE + _STRIDE * (3 - level)
+    if table & (1 << bits - shift + 3) - 1:
+        return Unsure("a table that is not aligned to its size")
+    if table >> limit:
+        return Refused(FSC_ADDRESS_SIZE)
+    tables: tuple[int, ...] = ()
+    inherited = 0
+    while True:
+        at = table + 8 * (address >> shift)
+        tables = (*tables, at)
+        if at not in DATA:
+            in_slot = any(at in region and region.slot for region in REGIONS)
+            return Unsure("tables outside the data pages") if in_slot else Outside(tables)
+        entry = memory.read(at)
+        if entry is None:
+            return Unsure("tables that the guest may have changed")
+        if state[arch.SCTLR] & arch.SCTLR_EE:
+            entry = int.from_bytes(entry.to_bytes(8, "little"), "big")
+        is_leaf = level == 3 or not entry & _TABLE
+        if not entry & _VALID or (is_leaf and (level == 0 or (level == 3 and not entry & _TABLE))):
+            return Refused(FSC_TRANSLATION | level, tables)
+        output = entry & _ADDRESS
+        address &= (1 << shift) - 1
+        if (is_leaf and output & (1 << shift) - 1) or entry & (_ODD if is_leaf else 7 << 48):
+            return Unsure("a descriptor with bits that are RES0, or the Contiguous bit")
+        if output >> limit:
+            return Refused(FSC_ADDRESS_SIZE | level, tables)
+        if is_leaf:
+            status = _leaf_status(state, entry, inherited, use, cpu)
+            if isinstance(status, Unsure):
+                return status
+            return Mapped(output | address, tables) if status is None else Refused(status | level, tables)
+        inherited |= entry
+        table, level, shift = output, level + 1, shift - _STRIDE
+
+
+def _leaf_status(state: State, entry: int, inherited: int, use: Use, cpu: Cpu) -> int | Unsure | None:
+    """Return the fault that a block or page entry gives, without the level; None: none."""
+    if not entry & _AF:
+        return FSC_ACCESS
+    if use is Use.FETCH and not state[MAIR] >> 8 * (entry >> 2 & 7) & 0xF0:
+        return Unsure("a fetch from Device memory is CONSTRAINED UNPREDICTABLE")
+    return None if _permitted(state, entry, inherited, use, cpu) else FSC_PERMISSION
+
+
+def _permitted(state: State, entry: int, inherited: int, use: Use, cpu: Cpu) -> bool:
+    pstate = state[arch.PSTATE] & ~cpu.mask(arch.PSTATE)[0]
+    at_el0 = pstate & arch.MODE == arch.EL0T
+    for_el0 = bool(entry & _AP_EL0 and not inherited & _TABLE_NO_EL0)
+    writable = not (entry & _AP_READ_ONLY or inherited & _TABLE_READ_ONLY)
+    if use is Use.FETCH:
+        wxn = bool(state[arch.SCTLR] & _WXN)
+        if at_el0:
+            return not (entry & _UXN or inherited & _TABLE_UXN or (wxn and for_el0 and writable))
+        # What EL0 may write to, EL1 may not execute (D8.4.5).
+        return not (entry & _PXN or inherited & _TABLE_PXN or (writable and (for_el0 or wxn)))
+    if at_el0:
+        return for_el0 and (writable or use is Use.READ)
+    return (writable or use is Use.READ) and not (pstate & arch.PAN and for_el0)
