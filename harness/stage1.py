@@ -145,8 +145,10 @@ def _walk(state: State, memory: Memory, address: int, bits: int, use: Use, cpu: 
         if state[arch.SCTLR] & arch.SCTLR_EE:
             entry = int.from_bytes(entry.to_bytes(8, "little"), "big")
         is_leaf = level == 3 or not entry & _TABLE
-        if not entry & _VALID or (is_leaf and (level == 0 or (level == 3 and not entry & _TABLE))):
+        if not entry & _VALID or (level == 3 and not entry & _TABLE):
             return Refused(FSC_TRANSLATION | level, tables)
+        if level == 0 and is_leaf:
+            return Unsure("emulator: QEMU 7.2 takes a block at level 0, which is reserved")
         output = entry & _ADDRESS
         address &= (1 << shift) - 1
         if (is_leaf and output & (1 << shift) - 1) or entry & (_ODD if is_leaf else 7 << 48):

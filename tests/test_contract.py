@@ -180,6 +180,14 @@ def test_abort(what: str, mode: int, owed: int, offset: int) -> None:
     }
 
 
+@pytest.mark.parametrize(("what", "owed"), [("IABT_LOW", 0x8600_0014), ("DABT_LOW", 0x9600_0014)])
+def test_abort_of_a_walk(what: str, owed: int) -> None:
+    """The status says that it was a walk, and at which level: whichever, the record has no tables."""
+    walk = trap(state(), esr(what, 0x86), far=0x8_0000_0000)
+    assert contract.abort_state(walk)[INDEX["esr_el1"]] == owed
+    assert contract.walk_abort_syndromes(walk) == {owed + level for level in range(4)}
+
+
 def test_undefined_instruction() -> None:
     after = contract.undefined_state(trap(state(esr_el1=0x77, far_el1=0x88), esr("SYS64")))
     assert after[INDEX["esr_el1"]] == 0x0200_0000

@@ -40,7 +40,8 @@ def test_a_page_behind_three_tables() -> None:
 def test_48_bits_begin_at_level_0() -> None:
     words = {TABLE + 8: SECOND | 3, SECOND: BLOCK}
     assert look(words, (1 << 39) + 0x10, tcr_el1=0x2_0080_0010) == Mapped(0x10, (TABLE + 8, SECOND))
-    assert look({TABLE: BLOCK}, 0, tcr_el1=0x2_0080_0010) == Refused(TRANSLATION, (TABLE,)), "no blocks at level 0"
+    assert look({}, 0, tcr_el1=0x2_0080_0010) == Refused(TRANSLATION, (TABLE,))
+    assert isinstance(look({TABLE: BLOCK}, 0, tcr_el1=0x2_0080_0010), Unsure), "no blocks at level 0, but in QEMU 7.2"
 
 
 def test_25_bits_begin_at_level_2() -> None:
