@@ -190,6 +190,7 @@ def compare_run(
     expected = path.state
     if not trapped and expected != observed and runs_on(expected, code, cpu, memory):
         # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
+        memory.lose()
         yield Unchecked("switch", RUNS_ON)
         return
     if exit_.forged:
