@@ -21,7 +21,8 @@ from harness.a64 import system_register
 from harness.check import Checked, Judged
 from harness.compare import Divergence
 from harness.contract import system_access
-from harness.exits import SMCCC_BY_FID, exit_class
+from harness.exits import FSC_TRANSLATION, FSC_TYPE, SMCCC_BY_FID, exit_class
+from harness.layout import CODE, REGIONS
 from harness.owed import is_mmio
 from harness.placing import code_of
 from harness.registers import NAMES
@@ -60,7 +61,7 @@ _Records = list[tuple[int, Switch]]
 KIND_NAMES: Mapping[int, str] = {EXIT: "exit", ENTRY: "entry", USER: "user"}
 _RUNAWAY, _RUNS_ON = "runaway", "a guest that runs on by itself"
 _MRS = 0xD53
-_TRAPS = frozenset({"SYS64", "FP_ASIMD"})
+_TRAPS = frozenset({"SYS64", "FP_ASIMD", "WFX"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +89,6 @@ class _Carried:
 
     def holds(self, index: int, here: int, there: int) -> bool:
         return index in self.by_index and self.by_index[index][1:] == (here, there)
-
-    def copied(self, here: int, there: int) -> str:
-        """Why two values differ that are those of another register; empty if no register has this pair."""
-        found = (index for index, (_, *values) in self.by_index.items() if values == [here, there])
-        index = next(found, None)
-        return "" if index is None else f"a copy of {NAMES[index]}, which differs: {self.by_index[index][0]}"
 
     def reason(self) -> str:
         """Why a difference may be a consequence; empty if nothing that is carried is ever read."""
@@ -170,7 +165,7 @@ class _Comparison:
         page = _page(exit_)
         what, shown = ("trap", self.call) if page is None else ("fault", f"fault at page {page:#x}")
         here, there = ("nothing" if side is None else shown for side in (a, b))
-        known, lazy = self._explain(a, b, f"run.{what}", here, there), _lazy(exit_)
+        known, lazy = self._explain(a, b, f"run.{what}", here, there), _lazy(exit_, after)
         if known is None and not lazy:
             self.label, self.call = named
             return False
@@ -197,7 +192,14 @@ class _Comparison:
         for name, here, there in _rows(a, b, self.label):
             if here != there:
                 self._judge(at, a, b, f"{KIND_NAMES[a.kind]}.{name}", here, there)
+        self._registers(at, a, b)
+        if a.kind == ENTRY:
+            self.entry = a
+
+    def _registers(self, at: int, a: Switch, b: Switch) -> None:
+        """Compare the registers of two records; what is carried from here on are those that differ for a reason."""
         kept: dict[int, tuple[str, int, int]] = {}
+        rest: list[tuple[int, int, int]] = []
         for index, (here, there) in enumerate(zip(_seen(a), _seen(b), strict=True)):
             if here == there:
                 continue
@@ -206,16 +208,22 @@ class _Comparison:
                 self.unchecked[f"{RELATION}: {NEVER_COMPARED[name]}"] += 1
             elif self.carried.holds(index, here, there):
                 kept[index] = self.carried.by_index[index]
-            elif why := self._never_the_same(index, a, b) or self.carried.copied(here, there):
+            elif why := self._never_the_same(index, a, b):
                 self.unchecked[f"{RELATION}: {why}"] += 1
                 kept[index] = why, here, there
             else:
-                known = self._judge(at, a, b, f"{KIND_NAMES[a.kind]}.{name}", here, there)
-                if known is not None:
-                    kept[index] = known.id, here, there
+                rest.append((index, here, there))
+        for index, here, there in rest:
+            # A copy may stand before the register that it was made from.
+            why = _copied({**self.carried.by_index, **kept}, here, there)
+            if why:
+                self.unchecked[f"{RELATION}: a copy of what differs: {why}"] += 1
+                kept[index] = why, here, there
+                continue
+            known = self._judge(at, a, b, f"{KIND_NAMES[a.kind]}.{NAMES[index]}", here, there)
+            if known is not None:
+                kept[index] = known.id, here, there
         self.carried = _Carried(kept, self.carried.shifted)
-        if a.kind == ENTRY:
-            self.entry = a
 
     def _never_the_same(self, index: int, a: Switch, b: Switch) -> str:
         """Say why a register holds what says nothing about KVM: a call's result, or what the guest read."""
@@ -226,8 +234,9 @@ class _Comparison:
             read = trap is not None and self.label == "SYS64" and system_access(trap.esr).rt == index
             return _why_free(self.call) if read else ""
         start = _seen(self.entry)[arch.PC] if self.entry is not None else 0
+        end = a.get("pc") if a.get("pc") in CODE else CODE.end  # it left the code somewhere on the way
         for address, word in self.code.items():
-            if start <= address < a.get("pc") and word >> 20 == _MRS and word & 31 == index:
+            if start <= address < end and word >> 20 == _MRS and word & 31 == index:
                 row = BY_ENCODING.get(system_register(word))
                 if row is not None and (why := _why_free(row.name)):
                     return why
@@ -271,6 +280,11 @@ def compare(scenario: Scenario, one: Trace, other: Trace, changes: Changes, vers
     return Checked("", 0, {}, {RELATION: walk.compared}, judged, unchecked, {}, ())
 
 
+def _copied(carried: Mapping[int, tuple[str, int, int]], here: int, there: int) -> str:
+    """Return why two values differ that are those of another register; empty if no register has this pair."""
+    return next((why for why, *values in carried.values() if values == [here, there]), "")
+
+
 def _incomparable(a: Switch | None, b: Switch | None, *statuses: str) -> str:
     """Say why two records have nothing to do with each other; empty if they may."""
     if a is None or b is None:
@@ -296,9 +310,14 @@ def _alone(a: Switch | None, b: Switch | None) -> Iterator[int]:
             yield side
 
 
-def _lazy(exit_: Switch) -> str:
-    """Say why an exit may be there or not: KVM switches some state when it is first used, until the next interrupt."""
-    label = exit_class(exit_.code, exit_.esr)
+def _lazy(exit_: Switch, after: Switch) -> str:
+    """Say why an exit may be there or not: KVM maps pages and switches state when they are used."""
+    label, page = exit_class(exit_.code, exit_.esr), _page(exit_)
+    in_slot = page is not None and any(page in region and region.slot for region in REGIONS)
+    if in_slot and exit_.esr & FSC_TYPE == FSC_TRANSLATION and _seen(after) == exit_.values:
+        return "when a page is mapped, and for how long, is the host's business"
+    if label == "WFX":
+        return "WFI and WFE need not trap: QEMU skips them while an interrupt is pending (target/arm, HELPER(wfi))"
     if label == "FP_ASIMD":
         return "vector registers trap when they are first used"
     if label == "SYS64" and exit_.esr >> 20 & 3 == 2:

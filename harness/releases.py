@@ -16,10 +16,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from harness import contract, exits
+from harness import arch, contract, exits
 from harness.errors import InputError
 from harness.known import expand
-from harness.registers import MASK64
+from harness.registers import INDEX, MASK64
 from harness.trace import Switch
 
 Release = tuple[int, int, int]
@@ -76,6 +76,7 @@ def _load_sign(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
 
 
 _LOAD, _STORE, _FETCH = "load", "store", "fetch"
+_MISSING = exits.FSC_TRANSLATION
 _TRANSLATION, _PERMISSION = exits.FSC_TRANSLATION | 3, exits.FSC_PERMISSION | 3
 """Fault status of a page that is not mapped at stage 2, and of one that is, but not for this access (level 3)."""
 
@@ -97,6 +98,9 @@ def _copied_page(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
     """
     before, after = map(_fault, spot.faults)
     here, there = map(_fault, spot.events)
+    if before == after and spot.exits == spot.faults and before[0] == _STORE and before[1] & exits.FSC_TYPE == _MISSING:
+        # Nothing was mapped, but the kernel had the zero page there: it copied that.
+        return isinstance(old, int) and here == (_STORE, _PERMISSION) and there == (_STORE, _TRANSLATION)
     if before != (_STORE, _PERMISSION):
         return False
     if after == (_STORE, _PERMISSION):
@@ -144,6 +148,24 @@ def _read_by(trap: Switch) -> int:
     return access.rt if access.is_read else -1
 
 
+def _undefined(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
+    before, after = spot.exits
+    index = INDEX.get(spot.register, -1)
+    if before is None or after is None or index < 0:
+        return False
+    taken = arch.take_exception(before.values, esr=_UNDEFINED)
+    return (old, new) == (taken[index], after.values[index])
+
+
+_UNDEFINED = 1 << 25
+"""ESR_EL1 of an exception whose class is 0, unknown reason; IL is set (Arm ARM D17.2.37)."""
+
+
+def _status(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
+    asked = spot.exits[0]
+    return asked is not None and (asked.esr & 0x3F) == row.bits and (old, new) == row.values
+
+
 def _trapped(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
     return (old, new) == ("nothing", spot.call)
 
@@ -153,8 +175,10 @@ RULES: Mapping[str, tuple[Rule, str]] = MappingProxyType(
         "values": (_values, "exactly the row's values, the older release's first"),
         "sign_extended": (_sign_extended, "the older value is the newer one, sign-extended from 32 to 64 bits"),
         "narrowed": (_narrowed, "the older value is the newer one, of which the older release keeps the row's bits"),
-        "secure_call": (_secure_call, "the older release refuses the SMC, the newer one answers as PSCI and SMCCC owe"),
+        "secure_call": (_secure_call, "the older release refuses the SMC, the newer answers as PSCI and SMCCC owe"),
         "id_field": (_id_field, "what was read from an ID register: the row's values in the row's bits, else the same"),
+        "undefined": (_undefined, "the older release injects an undefined-instruction exception, the newer none"),
+        "fault_status": (_status, "the row's values, for an abort with the fault status that bits holds"),
         "trapped": (_trapped, "the newer release traps an access that the older one lets through"),
         "copied_page": (
             _copied_page,
@@ -194,6 +218,8 @@ class Intended:
 
 
 _TEXTS = ("id", "since", "explains", "why", "source")
+_TAKES_VALUES = ("values", "id_field", "fault_status")
+_TAKES_BITS = ("narrowed", "id_field", "fault_status")
 _LISTS = ("events", "registers", "exits", "calls")
 
 
@@ -231,11 +257,11 @@ def _row(row: Mapping[str, Any], where: str) -> Intended:
     if not re.fullmatch(r"\d+\.\d+(\.\d+)?", row["since"]):
         raise InputError(where, None, f"since {row['since']!r}: expected a release such as '6.13' or '6.12.50'")
     values = row.get("values", [])
-    if not isinstance(values, list) or len(values) != (2 if row["explains"] in ("values", "id_field") else 0):
-        raise InputError(where, None, "values: expected two with the rules 'values' and 'id_field', else none")
+    if not isinstance(values, list) or len(values) != (2 if row["explains"] in _TAKES_VALUES else 0):
+        raise InputError(where, None, "values: expected two with this rule, or none")
     bits = _number(row["bits"], where, "bits") if "bits" in row else 0
-    if isinstance(bits, str) or bool(bits) != (row["explains"] in ("narrowed", "id_field")):
-        raise InputError(where, None, "bits: expected a number with the rules 'narrowed' and 'id_field', else none")
+    if isinstance(bits, str) or bool(bits) != (row["explains"] in _TAKES_BITS):
+        raise InputError(where, None, "bits: expected a number with this rule, or none")
     events, registers, classes, calls = (frozenset(expand(row.get(key, []))) for key in _LISTS)
     return Intended(
         row["id"],

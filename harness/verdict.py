@@ -277,7 +277,9 @@ def _side(round_: Round, divergence: Divergence, level: str) -> Side:
         return Side(level, AGAINST if same else WITH, str(same[0].expected) if same else str(divergence.observed))
     if prediction.state is None:
         return Side(level, SILENT, "panics")
-    index = INDEX["spsr_el1" if divergence.register == "spsr_0" else divergence.register]
+    index = INDEX.get("spsr_el1" if divergence.register == "spsr_0" else divergence.register)
+    if index is None:
+        return Side(level, SILENT, "has no such register")
     said = prediction.spsr_0 if divergence.register == "spsr_0" else prediction.state[index]
     if said != round_.seen[index]:
         return Side(level, AGAINST, hex(said))
