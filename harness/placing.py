@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from harness import a64
 from harness.layout import ALONE, CODE, CONTEXTS, PAIR, WINDOW_SIZE
-from harness.scenario import Scenario, instruction
+from harness.scenario import Scenario, Step, instruction
 from harness.syndrome import TRAP
 
 FILL: tuple[int, int] = (TRAP, a64.ISB)
@@ -32,12 +32,11 @@ class Placed:
 def first_context(scenario: Scenario) -> int:
     """Return the vCPU that a scenario starts with: alone in its VM, unless the scenario names the other of a pair."""
     other = CONTEXTS[PAIR + 1].name
-    return PAIR if any(step.kind == "vcpu" and step.args[0] == other for step in scenario.steps) else ALONE
+    return PAIR if Step("vcpu", (other,)) in scenario.steps else ALONE
 
 
-def context_named(scenario: Scenario, name: str) -> int:
-    """Return the number of the vCPU that a ``vcpu`` step of the scenario names."""
-    first = first_context(scenario)
+def context_named(first: int, name: str) -> int:
+    """Return the number of the vCPU that a ``vcpu`` step names in a scenario that starts with the vCPU ``first``."""
     if name == CONTEXTS[first].name:
         return first
     return next(i for i, context in enumerate(CONTEXTS) if context.name == name)
@@ -51,12 +50,12 @@ def base_of(context: int) -> int:
 @lru_cache(maxsize=64)
 def placed(scenario: Scenario) -> tuple[Placed, ...]:
     """Return the guest steps in the order of the scenario."""
-    context = first_context(scenario)
+    context = first = first_context(scenario)
     used: dict[int, int] = {}
     steps: list[Placed] = []
     for index, step in enumerate(scenario.steps):
         if step.kind == "vcpu":
-            context = context_named(scenario, str(step.args[0]))
+            context = context_named(first, str(step.args[0]))
         word = instruction(step)
         if word is not None:
             slot = used.get(context, 0)
@@ -68,7 +67,7 @@ def placed(scenario: Scenario) -> tuple[Placed, ...]:
 def ends(scenario: Scenario) -> Mapping[int, int]:
     """Return, for each vCPU that a scenario uses, the address behind its last instruction; the first one comes last."""
     first = first_context(scenario)
-    found = {context_named(scenario, str(s.args[0])): 0 for s in scenario.steps if s.kind == "vcpu"} | {first: 0}
+    found = {context_named(first, str(s.args[0])): 0 for s in scenario.steps if s.kind == "vcpu"} | {first: 0}
     found = {context: base_of(context) for context in found}
     for step in placed(scenario):
         found[step.context] = step.address + 4

@@ -25,6 +25,7 @@ from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from harness import protocol, sysregs
 from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, FORM, PLAIN_BY_NAME, X_NAMES, AccessForm, Field, encode
@@ -248,8 +249,7 @@ STEP_KINDS: tuple[StepKind, ...] = (
 KINDS: Mapping[str, StepKind] = MappingProxyType({k.keyword: k for k in STEP_KINDS})
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One step: the keyword of its :class:`StepKind`, and operands (registers by name, numbers as int).
 
     A load or store has three: target, base, offset in bytes.

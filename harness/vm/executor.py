@@ -54,7 +54,8 @@ def _host_op(step: Step, index: int) -> Op:
 
 def _forged(scenario: Scenario, index: int) -> Iterator[Op]:
     """What is to be replaced at the exit of a guest step: it must be known before the step runs."""
-    for i, step in enumerate(scenario.steps[index + 1 :], index + 1):
+    for i in range(index + 1, len(scenario.steps)):
+        step = scenario.steps[i]
         if KINDS[step.kind].side is Side.GUEST:
             return
         if step.kind == "forge":
@@ -85,7 +86,7 @@ def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
             yield pending
             pending = None
         if step.kind == "vcpu":
-            context = context_named(scenario, str(step.args[0]))
+            context = context_named(first, str(step.args[0]))
             yield _VCPU, index, context, 0
         elif step.kind != "forge":
             yield _host_op(step, index)
