@@ -13,14 +13,15 @@ import random
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+from fuzz.bench_machines import machines
 from fuzz.bench_parts import Point, lengths, relations, stages
 from fuzz.database import Database
 from fuzz.dumps import Dumps
@@ -76,7 +77,7 @@ class Result:
 
     ``start_s`` is boot to ready; ``first_exit_s`` from the start of the process to its first checked exit; memory is
     resident MiB of a worker and of its QEMU.  ``stages``, ``relations``: microseconds an exit, by name; ``lengths``:
-    by steps of a scenario.
+    by steps of a scenario; ``machines``: :func:`fuzz.bench_machines.machines`.
     """
 
     samples: tuple[Sample, ...]
@@ -87,6 +88,7 @@ class Result:
     stages: dict[str, float]
     relations: dict[str, float]
     lengths: tuple[Point, ...]
+    machines: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, mode: str, workers: int = 0) -> list[Sample]:
         """The samples of a mode with so many workers at once, by default all of them."""
@@ -145,6 +147,7 @@ def run_bench(plan: Plan) -> Result:
         first.stages,
         first.relations,
         first.lengths,
+        first.machines,
     )
 
 
@@ -190,13 +193,14 @@ def _phases(plan: Plan) -> list[tuple[str, int]]:
 
 def _parts(
     plan: Plan, number: int, side: Side, executor: Executor, scenarios: list[Scenario]
-) -> tuple[dict[str, float], dict[str, float], tuple[Point, ...]]:
+) -> tuple[dict[str, float], dict[str, float], tuple[Point, ...], Mapping[str, float]]:
     if number:
-        return {}, {}, ()
+        return {}, {}, (), {}
     found = stages(side, executor, scenarios)
     if plan.quick:
-        return found, {}, ()
-    return found, relations(side, executor, scenarios), lengths(side, executor, plan.seed, plan.seconds / 10)
+        return found, {}, (), {}
+    points = lengths(side, executor, plan.seed, plan.seconds / 10)
+    return found, relations(side, executor, scenarios), points, machines(side, scenarios, plan.seconds)
 
 
 def _phase(

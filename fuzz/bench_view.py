@@ -54,6 +54,7 @@ def facts(result: Result) -> dict[str, object]:
             for p in result.lengths
         ],
         "by_workers": by_workers(result),
+        "machines": {name: round(value, 3) for name, value in result.machines.items()},
         "samples": [
             {
                 "mode": s.mode,
@@ -110,6 +111,15 @@ def _growth(result: Result) -> Iterator[str]:
 def _start(result: Result) -> Iterator[str]:
     yield f"boot to ready {result.start_s:.2f} s; process to first checked exit {result.first_exit_s:.2f} s"
     yield f"memory of the largest worker {result.memory_mib:.1f} MiB, of its QEMU {result.qemu_memory_mib:.1f} MiB"
+    if result.machines:
+        yield (
+            "cold boot {cold_boot_s:.2f} s; template {template_s:.2f} s, once; clone {clone_s:.2f} s, "
+            "{clone_private_mib:.0f} MiB of its own".format(**result.machines)
+        )
+        yield (
+            "deterministic {deterministic_exits_per_s:.0f} exits/s, {deterministic_over_default:.2f} of the default "
+            "mode (one worker, recorded)".format(**result.machines)
+        )
 
 
 def panels(result: Result) -> list[Panel]:

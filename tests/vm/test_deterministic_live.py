@@ -14,6 +14,7 @@ from harness.vm.build import prepare
 from harness.vm.cache import Cache
 from harness.vm.clone import Clones
 from harness.vm.config import DEFAULT_TARGET, load_config
+from harness.vm.coverage import prepare_coverage
 from harness.vm.target import boot
 from tests.vm.running import REGRESSIONS, SEEDS, check_all, findings, two_at_a_time
 
@@ -48,6 +49,24 @@ def test_clones_record_what_a_booted_machine_records(tmp_path: Path) -> None:
     first = traces(DEFAULT_TARGET, clones)
     again, booted = two_at_a_time([lambda: traces(DEFAULT_TARGET, clones), lambda: traces(DEFAULT_TARGET)])
     assert first == again == booted
+
+
+def test_coverage_maps_are_the_same_bytes() -> None:
+    config = load_config(DEFAULT_TARGET)
+    prepared = prepare(config)
+
+    def maps() -> list[bytes]:
+        plugin = prepare_coverage(prepared).plugin()
+        with boot(config, prepared, deterministic=True, plugin=plugin) as machine:
+            found = []
+            for scenario in SCENARIOS.values():
+                machine.run(scenario)
+                found.append(plugin.map.counters())
+        plugin.map.close()
+        return found
+
+    one, other = two_at_a_time([maps, maps])
+    assert one == other and all(any(counters) for counters in one)
 
 
 def test_what_a_deterministic_machine_shows_is_what_any_shows() -> None:
