@@ -195,6 +195,16 @@ def test_fake_cluster_of_an_earlier_campaign_is_known(tmp_path: Path) -> None:
     assert [b.findings.count(id_) for id_ in b.findings.ids()] == [2]
 
 
+def test_fake_members_of_a_cluster_are_written_now_and_then_and_at_the_end(tmp_path: Path) -> None:
+    b = bench(tmp_path, *[checked(DIVERGENCE)] * 6)
+    for _ in range(4):  # the first is confirmed: two runs more
+        b.worker.one(TEXT)
+    (id_,) = b.findings.ids()
+    assert (b.findings.count(id_), b.count("unexplained")) == (2, 4)
+    b.worker.close()
+    assert b.findings.count(id_) == 4
+
+
 def test_fake_lost_machine_is_a_crash_and_is_booted_again(tmp_path: Path) -> None:
     lost = VmLost("fake", "QEMU ended with status -9", "Kernel panic - not syncing: at 0xffff0000\n")
     b = bench(tmp_path, checked(), lost)

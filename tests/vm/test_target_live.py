@@ -18,12 +18,13 @@ import pytest
 
 from harness import protocol
 from harness.errors import AgentProtocolError, VmLost
+from harness.exits import EXCEPTION_IRQ
 from harness.scenario import parse
-from harness.trace import ContextLayout
+from harness.trace import EXIT, ContextLayout, Switch
 from harness.vm.build import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, prepare
 from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
 from harness.vm.elf import read_layout
-from harness.vm.executor import Executor
+from harness.vm.executor import IRQ_BUDGET, Executor
 from harness.vm.qemu import Machine, Qemu
 from harness.vm.target import machine_of
 
@@ -90,6 +91,26 @@ def test_it_runs_scenarios(qemu: Qemu, layout: ContextLayout) -> None:
     trace = executor.run(SCENARIO)
     assert (trace.status, trace.dropped, trace.vhe) == ("ok", 0, False)
     assert executor.exits > before
+
+
+RUNAWAY = """shadowfuzz-scenario 1
+about No address is translated, that of the vector neither: the guest takes one exception after the other.
+reg tcr_el1 0x800080
+reg sctlr_el1 0xc50079
+hvc 0x0
+hvc 0x0
+wfi
+"""
+
+
+def test_a_runaway_ends_its_scenario_and_not_the_next(qemu: Qemu, layout: ContextLayout) -> None:
+    executor = Executor(qemu, layout)
+    for _ in range(2):
+        trace = executor.run(parse(RUNAWAY), fresh_vm=False)
+        exits = [event for event in trace.events if isinstance(event, Switch) and event.kind == EXIT]
+        assert trace.status == "runaway"
+        assert sum(event.code == EXCEPTION_IRQ for event in exits) == IRQ_BUDGET + 1
+        assert executor.run(SCENARIO, fresh_vm=False).status == "ok"
 
 
 def test_stopped_it_answers_nothing_and_then_goes_on(qemu: Qemu, layout: ContextLayout) -> None:
