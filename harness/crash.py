@@ -174,7 +174,7 @@ def from_text(text: str) -> Report:
         dump = None if left["dump"] is None else Dump(**left["dump"])
         again = data["again"]
         tried = None if again is None else Again(tuple(again["alone"]), tuple(again["sequence"]), again["before"])
-        samples = {str(place): int(count) for place, count in left["samples"].items()}
+        samples = {str(place): int(count) for place, count in left.get("samples", {}).items()}
         remains = Remains(registers, places, samples, dump, tuple(map(str, left["missing"])))
         kind, words, place, reason = (str(data[name]) for name in ("kind", "words", "place", "reason"))
         return Report(kind, words, place, reason, remains, tried)

@@ -13,9 +13,10 @@ import pytest
 
 from fuzz.cli import main
 from fuzz.library import find, stories
-from harness.report.export import c_program, reproducer, why_no_program
+from harness.report import export
+from harness.report.export import NOT_IN_C, c_program, reproducer, why_no_program
 from harness.report.story import Story
-from harness.scenario import load, parse
+from harness.scenario import STEP_KINDS, Side, Step, load, parse
 from tests.kept import CRASHED, filled
 
 GCC = "aarch64-linux-gnu-gcc"
@@ -55,6 +56,23 @@ def test_a_program_compiles_without_a_warning(told: tuple[Story, ...], tmp_path:
     (tmp_path / "x.c").write_text(program)
     argv = [GCC, "-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", tmp_path / "x", tmp_path / "x.c"]
     subprocess.run(argv, check=True)
+
+
+def test_every_host_step_has_a_form_in_c_or_is_named() -> None:
+    template = (Path(export.__file__).parent / "standalone.c").read_text()
+    forms = template.partition("enum what {")[2].partition("}")[0].replace(" ", "").split(",")
+    host = {kind.keyword for kind in STEP_KINDS if kind.side is Side.HOST}
+    assert {kind.upper() for kind in host - NOT_IN_C} | {"GUEST"} == set(forms)
+    assert host > NOT_IN_C
+
+
+def test_a_forged_exit_is_none_for_a_program(tmp_path: Path) -> None:
+    story = next(story for story in stories(filled(tmp_path)) if c_program(story, "x.c"))
+    scenario = story.kept.scenario
+    assert scenario is not None
+    forged = replace(scenario, steps=(Step("forge", ("esr", 0)), *scenario.steps))
+    other = replace(story, kept=replace(story.kept, scenario=forged))
+    assert c_program(other, "x.c") is None and "forge" in why_no_program(other)
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,21 +4,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 
 from harness.compare import Divergence
 from harness.crash import EARLIER
 from harness.layout import CODE, DATA, VECTORS
+from harness.protocol import LINES
 from harness.registers import BY_NAME
 from harness.report import crashview
 from harness.report.rounds import Site
 from harness.report.story import Story
 from harness.report.terminal import printable, shown
-from harness.scenario import KINDS, Scenario, Side, Step, format_scenario, format_step, instruction
+from harness.scenario import KINDS, MP_STATES, Scenario, Side, Step, format_scenario, format_step, instruction
 from harness.verdict import verdict_lines
 
+NOT_IN_C = frozenset({"forge", "vcpu"})
+"""Steps that the C program has not: what KVM's handlers see is replaced by our module; other vCPUs."""
 NAP_US = 50_000
 """How long the C program lets a guest spin before it takes it back, in microseconds."""
 
@@ -74,6 +77,8 @@ def c_program(story: Story, name: str) -> str | None:
     if scenario is None or divergence is None or story.ran is None or not _readable(divergence):
         return None
     site = next(site for site in story.ran.sites if any(j.divergence == divergence for j in site.judged))
+    if not _expressible(scenario.steps[: _end(scenario, story, site)]):
+        return None
     subject = story.kept.finding.subject
     register = BY_NAME["spsr_el1" if divergence.register == "spsr_0" else divergence.register]
     expected, seen = divergence.expected, divergence.observed
@@ -103,7 +108,13 @@ def why_no_program(story: Story) -> str:
         return "the target was lost, there is no register to read back"
     if story.divergence is None:
         return "there is no trace of a divergence"
+    if _readable(story.divergence):
+        return f"a program cannot do what its scenario does: {', '.join(sorted(NOT_IN_C))}"
     return f"relation {story.divergence.relation} is not about a register that a program can read back"
+
+
+def _expressible(steps: Iterable[Step]) -> bool:
+    return not any(step.kind in NOT_IN_C for step in steps)
 
 
 def _readable(divergence: Divergence) -> bool:
@@ -149,16 +160,17 @@ def _steps(scenario: Scenario, end: int) -> Iterator[str]:
 
 
 def _host(step: Step) -> str:
-    text = format_step(step)
-    if step.kind == "set":
-        name, value = step.args
-        assert isinstance(name, str) and isinstance(value, int)
-        return _row("SET", BY_NAME[name].one_reg, value, text)
-    if step.kind == "complete":
-        assert isinstance(step.args[0], int)
-        return _row("COMPLETE", step.args[0], 0, text)
-    assert step.kind == "reset"
-    return _row("RESET", 0, 0, text)
+    a = b = 0
+    match step.kind, step.args:
+        case "set", (str(name), int(value)):
+            a, b = BY_NAME[name].one_reg, value
+        case ("complete" | "serror"), (int(value),):
+            a = value
+        case "irq_line", (str(name), int(value)):
+            a, b = LINES[name], value
+        case "mp_state", (str(name),):
+            a = MP_STATES[name]
+    return _row(step.kind.upper(), a, b, format_step(step))
 
 
 def _row(what: str, a: int, b: int, text: str) -> str:

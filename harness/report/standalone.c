@@ -32,12 +32,14 @@
 #define STAY	0x14000000u	/* b . */
 #define PC_ID	@PC@ull
 #define NAP_US	@NAP@
+#define MAX_NAPS 20
 
-enum what { SET, GUEST, COMPLETE, RESET };
+enum what { SET, GUEST, COMPLETE, RESET, FINISH, ABORT, SERROR, IRQ_LINE, MP_STATE };
 
 static const struct step {
 	enum what what;
-	uint64_t a, b;		/* SET: register id, value; GUEST: address, instruction; COMPLETE: data */
+	uint64_t a, b;		/* SET: register id, value; GUEST: address, instruction; COMPLETE: data;
+				   SERROR: syndrome; IRQ_LINE: line, level; MP_STATE: state */
 	const char *text;
 } steps[] = {
 @STEPS@
@@ -46,7 +48,7 @@ static const struct step {
 static const struct { uint64_t id, expected, seen; const char *name; } check =
 	{ @CHECK@ };
 
-static int kvm, vm, vcpu;
+static int kvm, vm, vcpu, stopped;
 static struct kvm_run *run;
 static unsigned char *ram;
 static struct kvm_vcpu_init init;
@@ -101,21 +103,102 @@ static void put(uint64_t address, uint32_t word)
 	__builtin___clear_cache((char *)at, (char *)(at + 1));
 }
 
+static void run_nothing(void)
+{
+	run->immediate_exit = 1;
+	ioctl(vcpu, KVM_RUN, 0);
+	run->immediate_exit = 0;
+}
+
+static void events(const struct step *step)
+{
+	struct kvm_vcpu_events events = { 0 };
+
+	if (step->what == ABORT) {
+		if (run->exit_reason != KVM_EXIT_MMIO)
+			return; /* there is no access that could abort */
+		events.exception.ext_dabt_pending = 1;
+	} else {
+		events.exception.serror_pending = 1;
+		events.exception.serror_has_esr = step->a != 0;
+		events.exception.serror_esr = step->a;
+	}
+	if (ioctl(vcpu, KVM_SET_VCPU_EVENTS, &events))
+		printf("  KVM_SET_VCPU_EVENTS: %s\n", strerror(errno));
+}
+
+static void mp_state(uint64_t to)
+{
+	struct kvm_mp_state state = { .mp_state = to };
+
+	if (ioctl(vcpu, KVM_SET_MP_STATE, &state))
+		printf("  KVM_SET_MP_STATE: %s\n", strerror(errno));
+	stopped = to != KVM_MP_STATE_RUNNABLE;
+}
+
+static void host(const struct step *step)
+{
+	struct kvm_irq_level line = {
+		.irq = KVM_ARM_IRQ_TYPE_CPU << KVM_ARM_IRQ_TYPE_SHIFT | step->a, .level = step->b != 0,
+	};
+
+	switch (step->what) {
+	case SET:
+		if (set(step->a, step->b))
+			printf("  KVM_SET_ONE_REG: %s\n", strerror(errno));
+		break;
+	case RESET:
+		stopped = 0;
+		if (ioctl(vcpu, KVM_ARM_VCPU_INIT, &init))
+			done(2, "KVM_ARM_VCPU_INIT");
+		break;
+	case COMPLETE:
+		if (run->exit_reason == KVM_EXIT_MMIO && !run->mmio.is_write)
+			memcpy(run->mmio.data, &step->a, sizeof(step->a));
+		break;
+	case IRQ_LINE:
+		if (ioctl(vm, KVM_IRQ_LINE, &line))
+			printf("  KVM_IRQ_LINE: %s\n", strerror(errno));
+		break;
+	case FINISH:
+		run_nothing();
+		break;
+	case ABORT:
+	case SERROR:
+		events(step);
+		break;
+	case MP_STATE:
+		mp_state(step->a);
+		break;
+	case GUEST:
+		break;
+	}
+}
+
 /* Run one instruction: until it exits to userspace, or the guest spins behind it or at its vectors. */
 static void guest(const struct step *step)
 {
 	struct itimerval nap = { .it_value = { 0, NAP_US }, .it_interval = { 0, NAP_US } }, none = { 0 };
-	struct kvm_mp_state runnable = { .mp_state = KVM_MP_STATE_RUNNABLE };
 
+	if (stopped)
+		mp_state(KVM_MP_STATE_RUNNABLE); /* or it would wait for ever */
 	put(step->a, step->b);
 	setitimer(ITIMER_REAL, &nap, NULL);
-	if (ioctl(vcpu, KVM_RUN, 0) && errno != EINTR)
-		printf("  KVM_RUN: %s\n", strerror(errno));
+	for (int naps = 0; naps < MAX_NAPS; naps++) {
+		if (!ioctl(vcpu, KVM_RUN, 0))
+			break;
+		if (errno != EINTR) {
+			printf("  KVM_RUN: %s\n", strerror(errno));
+			break;
+		}
+		if (get(PC_ID) != step->a)
+			break; /* else a slow machine did not come to it */
+	}
 	setitimer(ITIMER_REAL, &none, NULL);
 	if (run->exit_reason == KVM_EXIT_MMIO && !run->mmio.is_write)
 		memset(run->mmio.data, 0, sizeof(run->mmio.data)); /* unless it is completed */
 	if (run->exit_reason == KVM_EXIT_SYSTEM_EVENT)
-		ioctl(vcpu, KVM_SET_MP_STATE, &runnable);
+		mp_state(KVM_MP_STATE_RUNNABLE);
 }
 
 static void create(void)
@@ -157,12 +240,7 @@ int main(void)
 		const struct step *step = &steps[i];
 
 		printf("%s\n", step->text);
-		if (step->what == SET && set(step->a, step->b))
-			printf("  KVM_SET_ONE_REG: %s\n", strerror(errno));
-		if (step->what == RESET && ioctl(vcpu, KVM_ARM_VCPU_INIT, &init))
-			done(2, "KVM_ARM_VCPU_INIT");
-		if (step->what == COMPLETE && run->exit_reason == KVM_EXIT_MMIO && !run->mmio.is_write)
-			memcpy(run->mmio.data, &step->a, sizeof(step->a));
+		host(step);
 		if (step->what != GUEST)
 			continue;
 		/* The instruction before this one may have sent the guest away: bring it back. */
@@ -173,8 +251,7 @@ int main(void)
 		next = step->a + 4;
 	}
 	/* Complete what is pending, as the way back into the guest does, without entering it. */
-	run->immediate_exit = 1;
-	ioctl(vcpu, KVM_RUN, 0);
+	run_nothing();
 	value = get(check.id);
 	printf("%s: expected %#llx, observed %#llx; shadowfuzz saw %#llx\n", check.name,
 	       (unsigned long long)check.expected, (unsigned long long)value, (unsigned long long)check.seen);

@@ -30,6 +30,7 @@ CASES = (
     ("reset_then_stale_completion", "host.pc/RESET"),
     ("reset_then_stale_completion", "restore.xN/RESET/prep_abort.mmio"),
     ("reset_twice", "host.elr_el1/RESET"),
+    ("external_abort_instead_of_mmio", "host.esr_el1/DABT_LOW"),
 )
 
 
