@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from harness import arch, contract, exits, sysregs
 from harness.a64 import FORM
-from harness.errors import InputError
 from harness.exits import DABT
 from harness.foreign import Span, Turn, split
 from harness.layout import DATA, MMIO
@@ -25,6 +24,8 @@ from harness.scenario import KINDS, Scenario, Step, format_scenario, parse
 from harness.trace import EXIT, Switch, Trace
 from harness.turns import IN_KERNEL, Round
 
+MAX_PROGRAM = 100
+"""Longest name of a program in a scenario's sentence, in characters."""
 PAGE = 0x1000
 FAULT = 0x3F
 """The fault status of an abort's syndrome: why it faulted depends on what was touched before."""
@@ -302,8 +303,7 @@ def _scenario(draft: Draft, program: str, at_el0: bool) -> Scenario:
     if at_el0:
         registers["pstate"] = arch.DAIF | arch.EL0T
     where = " at EL0" if at_el0 else ""
-    scenario = Scenario(f"{draft.what}{where}, as recorded from {program}.", tuple(registers.items()), draft.steps)
-    try:
-        return parse(format_scenario(scenario))
-    except InputError as error:
-        raise AssertionError(f"{draft.name}: {error}") from error
+    shown = "".join(c if c.isprintable() else "?" for c in program)
+    shown = shown if len(shown) <= MAX_PROGRAM else f"{shown[: MAX_PROGRAM - 3]}..."
+    about = f"{draft.what}{where}, as recorded from {shown}."
+    return parse(format_scenario(Scenario(about[0].upper() + about[1:], tuple(registers.items()), draft.steps)))

@@ -143,7 +143,8 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
             vm.slots[call.a] = Region(f"slot {call.a}", call.c, call.d, True, "", bool(call.b & READ_ONLY))
         vm.version += 1
     elif call.name == "device":
-        vm.devices.append(Region("device", call.a, call.b, False, ""))
+        # An ioeventfd of length 0 takes writes of any (KVM API 4.59).
+        vm.devices.append(Region("device", call.a, call.b or 8, False, ""))
         vm.version += 1
     elif call.name == "reset":
         vcpu = vm.vcpu(number)

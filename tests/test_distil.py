@@ -72,6 +72,12 @@ def test_a_load_is_completed_with_what_the_guest_got() -> None:
         assert result.seeds[0].name == f"recorded_ldr_w_{where}"
 
 
+@pytest.mark.parametrize("program", ["two\nlines", "long " * 200, "", "\x1b[31m"])
+def test_any_program_may_be_named(program: str) -> None:
+    (seed,) = distil(started(irq(S), entry(S), trap(S, esr("WFX")), entry(S)), program).seeds
+    assert parse(format_scenario(seed.scenario)) == seed.scenario
+
+
 def test_el0_is_kept() -> None:
     exit_ = trap(but(S, pstate=0), esr("IABT_LOW", 7), far=RAM + 0x10, hpfar=RAM >> 8)
     assert lines(one(exit_)) == ["reg x1 0x40020010", "reg pstate 0x3c0", "br x1"]

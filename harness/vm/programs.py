@@ -72,7 +72,7 @@ def linux_guest(prepared: PreparedTarget, built: Path, *, cpus: int, memory_mib:
         "initrd": initrd,
     }
     arguments = ("/program/linuxguest", "Image", "initrd", str(cpus), str(memory_mib), words)
-    return Program(f"Linux {prepared.kernel_release}, {cpus} CPUs", arguments, files)
+    return Program(f"Linux {prepared.kernel_release} on {cpus} vCPU{'s' if cpus > 1 else ''}", arguments, files)
 
 
 def build_programs(progress: Progress = quiet, cache: Cache | None = None) -> Path:

