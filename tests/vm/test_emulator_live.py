@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Another QEMU and other CPU models, for real: the same findings, and a verdict that is measured on them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from fuzz import elsewhere
+from fuzz.confirm_cli import stages_of
+from fuzz.elsewhere import Journey, asked_of, measure
+from fuzz.lab import open_lab, signatures
+from harness import arch
+from harness.findings import Tries
+from harness.masks import Cpu, cpu_model
+from harness.scenario import parse
+from harness.verdict import classify, evidence, first_of
+from harness.vm.build import prepare
+from harness.vm.cache import Cache, default_root
+from harness.vm.config import DEFAULT_TARGET, load_config
+from harness.vm.emulator import Emulator, installed, obtain
+from harness.vm.qemu import Qemu
+from harness.vm.target import machine_of
+from tests.vm.running import REGRESSIONS, findings, run_all, two_at_a_time
+
+OTHER = "10.0"
+SCENARIOS = {name: REGRESSIONS[name] for name in ("mmio_load_signed_byte_x", "reset_with_mmio_pending")}
+PAN = parse(b"shadowfuzz-scenario 1\nabout A bit of PSTATE that Armv8.0 lacks.\nreg pstate 0x4003c5\nhvc 0x0\n")
+
+
+@pytest.fixture(scope="module")
+def other() -> Emulator:
+    """The QEMU of bookworm-backports, fetched by apt if it is not here."""
+    return obtain(Cache(default_root(os.environ)), OTHER)
+
+
+def test_a_machine_runs_on_the_qemu_of_its_name(other: Emulator) -> None:
+    config = load_config(f"{DEFAULT_TARGET}%qemu-{OTHER}%cortex-a57")
+    with Qemu(machine_of(config, prepare(config))) as qemu:
+        version = qemu.execute("query-version")
+        models = qemu.execute("qom-get", {"path": "/machine/unattached/device[0]", "property": "type"})
+    assert isinstance(version, dict)
+    numbers = version["qemu"]
+    assert f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}" == other.version != installed().version
+    assert str(models).startswith("cortex-a57-")
+
+
+def test_other_emulators_show_the_same_findings(other: Emulator) -> None:
+    names = (DEFAULT_TARGET, f"{DEFAULT_TARGET}%{other.name}", f"{DEFAULT_TARGET}%cortex-a53")
+    shown = two_at_a_time([lambda name=name: run_all(name, SCENARIOS) for name in names])  # type: ignore[misc]
+    found = [{name: findings(checked) for name, checked in each.items()} for each in shown]
+    assert found[0] == found[1] == found[2] and all(found[0].values())
+
+
+def test_the_verdict_emulator_is_measured(other: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If nobody had written down that a Cortex-A72 has no PSTATE.PAN: it goes away on a Neoverse N1, not on a QEMU."""
+
+    def forgetful(name: str) -> Cpu:
+        cpu = cpu_model(name)
+        return replace(cpu, masks={index: mask for index, mask in cpu.masks.items() if index != arch.PSTATE})
+
+    monkeypatch.setattr(elsewhere, "cpu_model", forgetful)
+    monkeypatch.setattr(elsewhere, "places", lambda *_: ("cortex-a57", "neoverse-n1", other.name))
+    config = load_config(DEFAULT_TARGET)
+    with open_lab(DEFAULT_TARGET, "spec", None, lambda line: None) as lab:
+        lab.cpu = forgetful(config.cpu)
+        trace, checked = lab.observe(PAN)
+        (key,) = (found for found in signatures(checked) if found[:2] == ("switch", "pstate"))
+        stages = stages_of(lab, PAN, (key,), 5, 1)[key]
+        asked = asked_of(lab, PAN, (key,))
+    (places,) = measure(Journey(config, None, "spec"), asked, (), lambda line: None)
+    assert {place.name: place.same for place in places} == {
+        "cortex-a57": Tries(10, 10),
+        "neoverse-n1": Tries(0, 10),
+        other.name: Tries(10, 10),
+    }
+    divergence = first_of(checked, key)
+    assert divergence is not None
+    verdict = classify(evidence(trace, checked, divergence, stages, places))
+    assert verdict.name == "emulator" and "another -cpu" in verdict.why
