@@ -72,6 +72,8 @@ class EmulatorTable:
                 row = (self._count(f"{base}%{qemu}%{cpu}").rjust(len(cpu)) for cpu in cpus)
                 yield f"  {qemu:9}  {'  '.join(row)}".rstrip()
         yield ""
+        for target in (target for targets in self._groups.values() for target in targets if self._why_not(target)):
+            yield f"{target}: {self._why_not(target)}"
         for text, places in self._differences().items():
             yield f"{text}"
             yield f"    on {', '.join(places)}"
@@ -92,13 +94,23 @@ class EmulatorTable:
     def _count(self, target: str) -> str:
         if not any((target, name) in self._cells for name in self._scenarios):
             return "not run"
+        if self._why_not(target):
+            return "lost"
         return str(sum(place == target for place, _, _ in self._differing()) or ".")
+
+    def _why_not(self, target: str) -> str:
+        """Return why a target ran nothing at all; empty if it did."""
+        cells = [self._cells[target, name] for name in self._scenarios if (target, name) in self._cells]
+        ran = any(cell.verdict in (CLEAN, DIVERGES) for cell in cells)
+        return "" if ran or not cells else cells[0].why
 
     def _differing(self) -> Iterator[tuple[str, str, str]]:
         """Yield (target, scenario, what is there instead) of each cell that differs from the group's own."""
         for base, targets in self._groups.items():
             own = self.own(base)
             for target in targets:
+                if self._why_not(target):
+                    continue
                 for name in self._scenarios:
                     cell, known = self._cells.get((target, name)), self._cells.get((own, name))
                     if (

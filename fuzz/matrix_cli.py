@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fuzz.arguments import add_deterministic
 from fuzz.emulator_view import EmulatorTable, read_explained
 from fuzz.emulator_view import markdown as markdown_emulators
 from fuzz.matrix import (
@@ -42,11 +43,14 @@ from harness.vm.kernels import load_kernels
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
+DEFAULT, DETERMINISTIC = "matrix.json", "matrix-deterministic.json"
+"""Where results are kept in the cache: the two modes do not fill each other's cells."""
+
 EPILOG = """\
 examples:
   shadowfuzz matrix corpus/regressions --targets 'kvm-nvhe@6.12.*' 'kvm-nvhe@7.*'
   shadowfuzz matrix corpus/seeds corpus/regressions --targets 'kvm-*@*' --missing --html matrix.html
-  shadowfuzz matrix corpus/seeds corpus/regressions --targets 'kvm-*%qemu-*%*'
+  shadowfuzz matrix corpus/seeds corpus/regressions --targets 'kvm-*%qemu-*%*' --deterministic
       every version of QEMU that is here (`shadowfuzz setup --emulators`) with every CPU model
 
 exit status: 0 no cell diverges, 1 one does, 2 bad usage or input, 3 a target was lost or cannot run
@@ -73,6 +77,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--missing", action="store_true", help="run only what the results do not have yet")
     parser.add_argument("--repeat", type=int, choices=range(1, 101), default=1, metavar="N", help="runs a cell")
+    add_deterministic(parser)
     parser.add_argument("--results", metavar="FILE", help="where results are kept (default: in the cache)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -92,11 +97,12 @@ def run_matrix(args: argparse.Namespace) -> int:
     targets = match_targets(args.targets, load_kernels(cache, _progress).kernels, here)
     if not targets:
         raise InputError(" ".join(args.targets), None, "matches no target (shadowfuzz kernels list)")
-    path = Path(args.results) if args.results else cache.root / "matrix.json"
+    path = Path(args.results) if args.results else cache.root / (DETERMINISTIC if args.deterministic else DEFAULT)
     before = read_results(path)
     wanted = before.missing(targets, cases) if args.missing else dict.fromkeys(targets, cases)
     catalogue = Catalogue.load(KNOWN_DIR, "spec")
-    results = run_cells([Work(t, c, args.repeat, catalogue) for t, c in wanted.items()], before, path)
+    work = [Work(t, c, args.repeat, catalogue, args.deterministic) for t, c in wanted.items()]
+    results = run_cells(work, before, path)
     names = [case.name for case in cases]
     moved, plain = ([t for t in targets if ("%" in t) is wanted] for wanted in (True, False))
     table = Table(results.cells, plain, names)
