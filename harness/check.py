@@ -20,6 +20,7 @@ from harness.releases import Intended
 from harness.scenario import Scenario
 from harness.trace import EXIT, HOST, Host, Switch, Trace
 from harness.turns import Round
+from harness.vectors import compare_vectors
 
 
 class Judged(NamedTuple):
@@ -112,6 +113,10 @@ def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Cat
                 memory.write(event.a, event.b)
         begin = index
         for found in compare.compare_run(index, entry, exit_, code, cpu, memory):
+            _take(found, judged, unchecked)
+    if trace.vectors:
+        relations["vectors"] += 1
+        for found in compare_vectors(trace, code, cpu):
             _take(found, judged, unchecked)
     return Checked(trace.status, trace.dropped, classes, relations, tuple(judged), unchecked, undefined, tuple(paths))
 

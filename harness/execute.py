@@ -18,19 +18,21 @@ EC_UNKNOWN, EC_FP, EC_BRK = (exits.EC_BY_NAME[name] for name in ("UNKNOWN", "FP_
 CONDITION_ALWAYS = 1 << 24 | 0xE << 20
 """CV and COND of a syndrome that has them (Arm ARM D17.2.37)."""
 WNR = 1 << exits.DABT["WNR"].low
-VECTOR_WHY = "vector registers are not in the record"
+VECTOR_WHY = "copied from a vector register"
 
 
 @dataclass(frozen=True, slots=True)
 class Next:
     """On to the next instruction, or to ``changes[PC]``; ``unknown``: registers with bits that nobody knows now.
 
-    ``reads``: the registers, other than general-purpose ones, that it has copied.
+    ``reads``: the registers, other than general-purpose ones, that it has copied; ``vectors``: vector registers that
+    it has written, None where nobody knows with what.
     """
 
     changes: Mapping[int, int] = field(default_factory=dict)
     unknown: Mapping[int, tuple[int, str]] = field(default_factory=dict)
     reads: tuple[int, ...] = ()
+    vectors: Mapping[int, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def _fp_trap(state: State) -> Raise | None:
 
 
 def _fmov_to(state: State, word: int) -> Effect:
-    return _fp_trap(state) or Next()
+    return _fp_trap(state) or Next(vectors={word & 31: _get(state, word >> 5 & 31)})
 
 
 def _fmov_from(state: State, word: int) -> Effect:
@@ -171,8 +173,9 @@ def _stxr(state: State, word: int) -> Effect:
 
 
 def _vector(state: State, word: int) -> Effect:
-    trap = _fp_trap(state)
-    return trap or Access(state[word >> 5 & 31], 16, not word >> 22 & 1, Next())
+    is_load = bool(word >> 22 & 1)
+    then = Next(vectors={word & 31: None} if is_load else {})
+    return _fp_trap(state) or Access(state[word >> 5 & 31], 16, not is_load, then)
 
 
 def _mrs(state: State, word: int) -> Effect:

@@ -41,6 +41,7 @@ class Walk(NamedTuple):
     ``unknown`` maps a register's index to the bits that nobody knows, and why.  ``state`` is None when the code does
     not get to that trap; ``why`` then says what it does instead, and ``certain`` whether that is the architecture's
     word or only the end of what this module follows.  ``stored``: the words of RAM that it may have changed.
+    ``vectors``: as :class:`harness.execute.Next` has them.
     """
 
     state: State | None
@@ -48,6 +49,7 @@ class Walk(NamedTuple):
     why: str = ""
     certain: bool = True
     stored: frozenset[int] = frozenset()
+    vectors: Mapping[int, int | None] = MappingProxyType({})
 
 
 def word_at(code: Mapping[int, int], address: int) -> int | None:
@@ -104,7 +106,7 @@ def walk(
         return stop
     for _ in range(MAX_WALK):
         if machine.state[arch.PC] == target:
-            return Walk(machine.state, machine.unknown, stored=frozenset(machine.stored))
+            return Walk(machine.state, machine.unknown, stored=frozenset(machine.stored), vectors=machine.vectors)
         stop = machine.step() or (machine.interrupt() if hcr else None)
         if stop is not None:
             return stop
@@ -137,6 +139,7 @@ class _Guest:
         self.stored: set[int] = set()
         self._controls = controls(self.state)
         self._memory = memory
+        self.vectors: dict[int, int | None] = {}
         self._code = code
         self._cpu = cpu
         self._hcr = hcr
@@ -268,6 +271,7 @@ class _Guest:
             return _uncertain(FROM_UNKNOWN)
         stop = self._advance(effect.changes)
         self.unknown.update(effect.unknown)
+        self.vectors.update(effect.vectors)
         for index in effect.reads:
             bits, why = self._cpu.mask(index)
             if bits:

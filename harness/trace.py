@@ -89,12 +89,29 @@ Event = Switch | Host
 ENTRY, EXIT, USER, HOST = (protocol.RECORD_TYPES[k] for k in ("entry", "exit", "user", "host"))
 
 
+VECTORS_SIZE = 528
+"""Bytes of struct user_fpsimd_state: q0..q31, FPSR, FPCR and 8 bytes that are reserved (asm/ptrace.h)."""
+
+
+class Vectors(NamedTuple):
+    """The FP and SIMD registers of a vCPU as userspace found them: index of the user record, vCPU, memory as it is.
+
+    KVM keeps them in the CPU while the vCPU is loaded, and stores them when it is put (kvm_arch_vcpu_put_fp): only a
+    user record has them.
+    """
+
+    event: int
+    context: int
+    data: bytes
+
+
 @dataclass(frozen=True)
 class ContextLayout:
     """Where ``struct kvm_cpu_context`` keeps the registers of one kernel build, in u64 slots from its start."""
 
     size: int
     slots: tuple[int, ...]  # one a register of registers.STATE
+    vectors: int = 0  # byte offset of the FP and SIMD registers (struct user_fpsimd_state), 0 if nobody knows
 
     @cached_property
     def values(self) -> Callable[[bytes], tuple[int, ...]]:
@@ -110,30 +127,34 @@ class ContextLayout:
 
     def to_json(self) -> Mapping[str, object]:
         """The layout as plain data."""
-        return {"size": self.size, "slots": list(self.slots)}
+        return {"size": self.size, "slots": list(self.slots), "vectors": self.vectors}
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> ContextLayout:
         """The inverse of :meth:`to_json`."""
-        slots, size = data.get("slots"), data.get("size")
+        slots, size, vectors = data.get("slots"), data.get("size"), data.get("vectors", 0)
         if not isinstance(slots, list) or len(slots) != len(registers.STATE) or not isinstance(size, int):
             raise ValueError("not a context layout")
         if not all(isinstance(slot, int) and 0 <= slot < size // 8 for slot in slots):
             raise ValueError("a context layout with a register outside the context")
-        return cls(size, tuple(slots))
+        if not isinstance(vectors, int) or not 0 <= vectors <= size - VECTORS_SIZE * (vectors > 0):
+            raise ValueError("a context layout with vector registers outside the context")
+        return cls(size, tuple(slots), vectors)
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
     """What one scenario did on one target.
 
-    ``status`` is how the agent ended (``protocol.STATUS``); ``dropped`` counts records that found no room.
+    ``status`` is how the agent ended (``protocol.STATUS``); ``dropped`` counts records that found no room; ``vectors``
+    are in the order of their records, those left out that are as in the record of that vCPU before.
     """
 
     events: tuple[Event, ...]
     status: str
     dropped: int
     vhe: bool
+    vectors: tuple[Vectors, ...] = ()
 
 
 _HOST = struct.Struct(f"<{len(protocol.HOST_WORDS)}Q")
@@ -183,3 +204,23 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]
             append(Switch._make((kind, step, *_SWITCH.unpack_from(area, body), flags & MARKS, values)))
         at += size
     return tuple(events)
+
+
+def decode_vectors(area: bytes | memoryview, layout: ContextLayout) -> tuple[Vectors, ...]:
+    """Return the FP and SIMD registers in a trace area that :func:`decode` has accepted."""
+    found: list[Vectors] = []
+    last: dict[int, bytes] = {}
+    header = protocol.RECORD_HEADER.unpack_from
+    start = protocol.SWITCH_SIZE + layout.vectors
+    at = index = 0
+    while at < len(area) and layout.vectors:
+        kind, size, _, flags = header(area, at)
+        if kind == USER:
+            context = (flags & MARKS) >> protocol.FLAGS_VCPU_SHIFT
+            data = bytes(area[at + start : at + start + VECTORS_SIZE])
+            if last.get(context) != data:
+                last[context] = data
+                found.append(Vectors(index, context, data))
+        at += size
+        index += 1
+    return tuple(found)

@@ -24,7 +24,7 @@ from types import MappingProxyType
 from harness import protocol
 from harness.errors import InputError
 from harness.registers import INDEX, NAMES
-from harness.trace import HOST, Event, Host, Switch, Trace
+from harness.trace import HOST, VECTORS_SIZE, Event, Host, Switch, Trace, Vectors
 
 FORMAT = "shadowfuzz-trace 1"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -36,7 +36,8 @@ _KINDS: Mapping[str, int] = MappingProxyType({k: protocol.RECORD_TYPES[k] for k 
 _KIND_NAMES: Mapping[int, str] = MappingProxyType({number: name for name, number in _KINDS.items()})
 _WORDS = tuple(name for name in Switch._fields if name not in ("kind", "step", "values"))
 _HEX = re.compile(r"0x[0-9a-f]{1,16}")
-_TOP = ("format", "status", "dropped", "vhe", "events")
+_BYTES = re.compile(r"[0-9a-f]*")
+_TOP = ("format", "status", "dropped", "vhe", "vectors", "events")
 _SWITCH_KEYS = frozenset({"kind", "step", "values", *_WORDS})
 _HOST_KEYS = frozenset({"kind", "step", "op", "a", "b", "error", "asked", "context"})
 MAX_NUMBER = (1 << 64) - 1
@@ -57,7 +58,9 @@ def trace_to_json(trace: Trace) -> dict[str, object]:
             row["values"] = changed(before, event.values)
             before = event.values
         events.append(row)
-    head = {"format": FORMAT, "status": trace.status, "dropped": trace.dropped, "vhe": trace.vhe}
+    head: dict[str, object] = {"format": FORMAT, "status": trace.status, "dropped": trace.dropped, "vhe": trace.vhe}
+    if trace.vectors:
+        head["vectors"] = [[vectors.event, vectors.context, vectors.data.hex()] for vectors in trace.vectors]
     return {**head, "events": events}
 
 
@@ -134,9 +137,27 @@ def _event(row: object, before: tuple[int, ...], what: str) -> Event:
     return Switch._make([_KINDS[kind], step, *words, tuple(values)])
 
 
+def _vectors(rows: object, events: tuple[Event, ...]) -> tuple[Vectors, ...]:
+    """Return the FP and SIMD registers of a trace, each of an event that is a user record."""
+    if not isinstance(rows, list):
+        raise _Reason("vectors: expected a list")
+    found: list[Vectors] = []
+    for number, row in enumerate(rows):
+        match row:
+            case [int(event), int(context), str(data)] if 0 <= event < len(events) and 0 <= context <= 0xFF:
+                if not _BYTES.fullmatch(data) or len(data) != 2 * VECTORS_SIZE:
+                    raise _Reason(f"vectors {number}: expected {VECTORS_SIZE} bytes in hexadecimal")
+                found.append(Vectors(event, context, bytes.fromhex(data)))
+            case _:
+                raise _Reason(f"vectors {number}: expected the index of an event, a vCPU and bytes")
+    return tuple(found)
+
+
 def trace_from_json(data: object, where: str = "trace") -> Trace:
     """Return the trace of plain data that came from ``where``; InputError for anything that is none."""
     try:
+        if isinstance(data, dict):
+            data = {"vectors": []} | data  # of a trace without userspace, or an older one
         top = _keys(data, frozenset(_TOP), "trace")
         if top["format"] != FORMAT:
             raise _Reason(f"format: expected {FORMAT!r}")
@@ -151,7 +172,8 @@ def trace_from_json(data: object, where: str = "trace") -> Trace:
             event = _event(row, before, f"event {number}")
             before = event.values if isinstance(event, Switch) else before
             events.append(event)
-        return Trace(tuple(events), status, _number(top, "dropped", "trace"), _flag(top, "vhe", "trace"))
+        vectors = _vectors(top["vectors"], tuple(events))
+        return Trace(tuple(events), status, _number(top, "dropped", "trace"), _flag(top, "vhe", "trace"), vectors)
     except _Reason as reason:
         raise InputError(where, None, str(reason)) from None
 

@@ -19,7 +19,7 @@ ROWS: tuple[str, ...] = (
     *("harness.a64", "harness.sysregs", "harness.scenario", "harness.trace", "harness.arch", "harness.masks"),
     *("harness.memory", "harness.stage1", "harness.execute", "harness.syndrome", "harness.placing", "harness.faults"),
     "harness.world",
-    *("harness.contract", "harness.guest", "harness.turns", "harness.compare", "harness.owed"),
+    *("harness.contract", "harness.guest", "harness.turns", "harness.compare", "harness.vectors", "harness.owed"),
     *("harness.model.constants", "harness.model.state", "harness.model.locks"),
     *("harness.model.paging", "harness.model.paging_kernel", "harness.model.machine", "harness.model.machine_kernel"),
     *("harness.model.spec", "harness.model.low", "harness.model.body", "harness.model.kernel"),

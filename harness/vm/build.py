@@ -39,7 +39,7 @@ COMPILER_PACKAGE = "gcc-aarch64-linux-gnu"
 
 KERNEL_RECIPE = "1"
 """Part of the kernel entry's key: to be raised when the code below makes something else of the same packages."""
-GUEST_RECIPE = "2"
+GUEST_RECIPE = "3"
 """The same for what is compiled."""
 
 LAYOUT = "layout.json"

@@ -102,7 +102,10 @@ def read_layout(module: Path) -> ContextLayout:
             slots.append(core["regs"] // 8 + int(register.name[1:]))
         else:
             slots.append(core["sp" if register.name == "sp_el0" else register.name] // 8)
-    return ContextLayout(size=context.attributes["DW_AT_byte_size"].value, slots=tuple(slots))
+    if "fp_regs" not in members:
+        raise SetupError(f"{module}: struct kvm_cpu_context has no fp_regs")
+    size = context.attributes["DW_AT_byte_size"].value
+    return ContextLayout(size=size, slots=tuple(slots), vectors=members["fp_regs"][0])
 
 
 def why_not_static_arm64(path: Path) -> str:

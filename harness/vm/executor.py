@@ -166,7 +166,8 @@ class Executor:
     def decode(self, area: bytes) -> Trace:
         """Return the trace that ``area``, recorded by the last request, is.  AgentProtocolError: it makes no sense."""
         status = trace.status_name(self._word("status"))
-        return Trace(trace.decode(area, self._layout), status, self._word("dropped"), bool(self._word("vhe")))
+        events, vectors = trace.decode(area, self._layout), trace.decode_vectors(area, self._layout)
+        return Trace(events, status, self._word("dropped"), bool(self._word("vhe")), vectors)
 
     def run_bare(self, scenario: Scenario, *, fresh_vm: bool, record: bool) -> None:
         """Run a scenario, recorded or not, and look at nothing.  VmLost: as :meth:`run`."""

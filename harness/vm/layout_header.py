@@ -120,7 +120,8 @@ def read_btf_layout(btf: Btf, release: str) -> ContextLayout:
             slots.append(regs + int(register.name[1:]))
         else:
             slots.append(regs + core[register.name])
-    return ContextLayout(size=btf.size("kvm_cpu_context"), slots=tuple(slots))
+    vectors = _offset(btf, "kvm_cpu_context.fp_regs", release)
+    return ContextLayout(size=btf.size("kvm_cpu_context"), slots=tuple(slots), vectors=vectors)
 
 
 def why_not(own: Btf, donor: Btf) -> str:
