@@ -27,7 +27,7 @@ OK, FAILED = 0, 3
 _HELP = """\
 Run every scenario of a directory on the target, note which edges of KVM's own code and which decisions of the model it
 reaches, and copy to OUT the simplest ones that reach all of it together.  What a scenario reaches in one run and not
-in another is noise: nothing is kept for it.
+in another is noise: nothing is kept for it.  The machine is deterministic: the same corpus gives the same OUT.
 
 example:
   shadowfuzz cmin out/campaign/corpus out/small

@@ -57,7 +57,7 @@ def open_watched(target: str, level: str, kernel: Path | None, progress: Callabl
     coverage = prepare_coverage(prepared, progress=progress)
     plugin = coverage.plugin()
     subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, level)
-    lab = Lab(lambda: boot(config, prepared, plugin=plugin), subject, cpu, catalogue)
+    lab = Lab(lambda: boot(config, prepared, plugin=plugin, deterministic=True), subject, cpu, catalogue)
     return Watched(lab, prepared.kernel, coverage, plugin)
 
 
@@ -66,8 +66,9 @@ def survey(
 ) -> Survey:
     """Run scenarios in fresh KVM VMs, all of them ``repeat`` times, forwards and backwards in turn.
 
-    What a scenario reached is what it reached every time: a tick of the host's clock does not count.  TargetError: the
-    machine was lost again and again.
+    What a scenario reached is what it reached every time: not what a tick of the host's clock, or a scenario before it,
+    adds.  The machine is a deterministic one, so that two surveys of one corpus are the same.  TargetError: the machine
+    was lost again and again.
     """
     runs: dict[str, list[Covered]] = {}
     lost: dict[str, str] = {}

@@ -217,5 +217,6 @@ def _cost(data: Mapping[str, Any]) -> Iterator[str]:
         "The text of KVM is what lies between the symbols that bound its objects (`harness/vm/text.py`); what it calls",
         "elsewhere in the kernel is not seen. Counting begins behind what the agent does to begin a scenario, so that",
         "neither the boot nor the scenario before it counts. A tick of the host's clock adds a few edges to any",
-        "scenario; `shadowfuzz coverage` and `shadowfuzz cmin` run each several times and keep what all runs reach.",
+        "scenario of a campaign. `shadowfuzz coverage` and `shadowfuzz cmin` use deterministic machines, run each",
+        "scenario several times, and keep what all runs reach.",
     )

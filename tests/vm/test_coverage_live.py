@@ -15,6 +15,7 @@ from harness.scenario import format_scenario, parse
 from harness.vm.build import prepare
 from harness.vm.config import load_config
 from harness.vm.coverage import prepare_coverage
+from harness.vm.edges import Reached
 from harness.vm.target import boot
 from harness.vm.text import EL1, EL2
 
@@ -47,6 +48,23 @@ def test_a_scenario_reaches_its_handler_and_no_other(target: str) -> None:
     assert (EL2 in parts) == (target != "kvm-vhe")
     assert plugin.map.word("edges_dropped") == plugin.map.word("blocks_dropped") == 0
     plugin.map.close()
+
+
+def test_two_deterministic_runs_give_the_same_map() -> None:
+    config = load_config("kvm-nvhe")
+    prepared = prepare(config)
+    coverage = prepare_coverage(prepared)
+
+    def maps() -> list[tuple[bytes, Reached]]:
+        plugin, found = coverage.plugin(), []
+        with boot(config, prepared, plugin=plugin, deterministic=True) as executor:
+            for scenario in (MMIO, HVC, MMIO):
+                executor.run(scenario, fresh_vm=True)
+                found.append((plugin.map.counters(), plugin.map.reached()))
+        plugin.map.close()
+        return found
+
+    assert maps() == maps()
 
 
 def test_a_corpus_is_measured_and_distilled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
