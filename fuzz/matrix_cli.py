@@ -127,7 +127,8 @@ def run_matrix(args: argparse.Namespace) -> int:
 
 def _command(args: argparse.Namespace, form: str) -> str:
     globs = (f"'{glob}'" for glob in args.targets)
-    return f"shadowfuzz matrix {' '.join([*args.paths, '--targets', *globs, '--missing', form])}"
+    mode = ["--missing", *(["--deterministic"] if args.deterministic else [])]
+    return f"shadowfuzz matrix {' '.join([*args.paths, '--targets', *globs, *mode, form])}"
 
 
 def _write(path: Path, text: str) -> None:
