@@ -33,7 +33,7 @@ def checked(path: Path, status: int, capsys: pytest.CaptureFixture[str]) -> dict
     return report
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("target", "cpus"), [("kvm-nvhe", 1), ("kvm-vhe", 2)])
 def test_linux_boots_is_recorded_and_checked(
     target: str, cpus: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
