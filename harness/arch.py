@@ -29,6 +29,15 @@ EL0T, EL1T, EL1H = 0x0, 0x4, 0x5
 SCTLR_SPAN, SCTLR_DSSBS, SCTLR_A, SCTLR_M = 1 << 23, 1 << 44, 2, 1
 SCTLR_EE, SCTLR_E0E = 1 << 25, 1 << 24
 MDSCR_SS = 1
+OS_LOCK_HIDES = 1 | 1 << 13 | 1 << 15 | 0xFFFF_FFFF << 32
+"""MDSCR_EL1.SS, KDE and MDE, which KVM clears in what it loads while the guest's OS Lock is set (kvm_arm_setup_debug in
+arch/arm64/kvm/debug.c); what it puts back has 32 bits in 6.1, the others being RES0 (Arm ARM D17.3.20)."""
+
+
+def os_locked(mdscr: int, loaded: int) -> bool:
+    """Whether ``loaded`` is what KVM makes of ``mdscr`` while the OS Lock is set: bits are cleared, none is set."""
+    return not (mdscr ^ loaded) & ~OS_LOCK_HIDES and not loaded & ~mdscr
+
 
 VECTOR_OFFSETS: Mapping[int, int] = MappingProxyType({EL1T: 0x000, EL1H: 0x200, EL0T: 0x400})
 VECTOR_AARCH32 = 0x600

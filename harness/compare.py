@@ -24,6 +24,7 @@ from harness.registers import INDEX, MASK64, NAMES
 from harness.stage1 import is_on
 from harness.trace import Switch
 from harness.turns import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, Round
+from harness.world import IPA_BITS
 
 RUNS_ON = "an interrupt in a guest that runs on by itself"
 _POSITIONS = range(len(NAMES))
@@ -75,6 +76,8 @@ def beyond_judgement(round_: Round) -> str:
     odd = exit_.esr & sum(exits.DABT[name].mask for name in ("EA", "CM", "S1PTW"))
     if odd or exit_.esr & exits.FSC_TYPE != exits.FSC_TRANSLATION:
         return "a forged abort that is no plain translation fault"
+    if (exit_.hpfar >> 4) << 12 >> IPA_BITS:
+        return "a forged abort beyond the guest's physical address space"
     return ""
 
 

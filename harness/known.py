@@ -130,6 +130,10 @@ def _all_visible(case: Case, index: int, expected: int, observed: int) -> bool:
     return observed == ALL_GPRS
 
 
+def _os_lock(case: Case, index: int, expected: int, observed: int) -> bool:
+    return index == arch.MDSCR and arch.os_locked(expected, observed)
+
+
 def _flag_clear(case: Case, index: int, expected: int, observed: int) -> bool:
     return (expected, observed) == (1, 0)
 
@@ -188,6 +192,7 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
             RuleRow("moved_too_far", _moved_too_far, "observed is PC, expected is 4 more"),
             RuleRow("flag_set", _flag_set, "KVM's flag is set, the model's is not"),
             RuleRow("all_visible", _all_visible, "the host sees x0..x30, all of them"),
+            RuleRow("os_lock", _os_lock, "MDSCR_EL1, but for what KVM hides while the OS Lock is set"),
             RuleRow("flag_clear", _flag_clear, "the model's flag is set, KVM's is not"),
             RuleRow("system_register", _system_register, "the register that the trapped access reads into or writes"),
             RuleRow("undefined_taken", _undefined_taken, "observed is what entry to an undefined exception owes there"),

@@ -53,6 +53,13 @@ MASKS: tuple[Mask, ...] = (
         "emulator: reading MDCCINT_EL1 gives what was in the register",
         "QEMU target/arm/debug_helper.c: MDCCINT_EL1 is ARM_CP_NOP",
     ),
+    Mask(
+        "mdscr_el1",
+        arch.OS_LOCK_HIDES,
+        frozenset(),
+        "MDSCR_EL1.SS, KDE and MDE while the guest's OS Lock is set; RES0 bits 63:32",
+        "arch/arm64/kvm/debug.c kvm_arm_setup_debug; Arm ARM D17.3.20",
+    ),
     Mask("pstate", MASK64 & ~V8_0_PSTATE, V8_0, _PSTATE, f"{_PSTATE_SOURCE}; Armv8.0"),
     Mask("pstate", MASK64 & ~V8_2_PSTATE, V8_2, _PSTATE, f"{_PSTATE_SOURCE}; Armv8.2 with SSBS"),
     Mask(

@@ -191,7 +191,10 @@ def _call_on(turns: dict[int, _Turn], exit_: Switch | None, after: Switch) -> No
         if number != exit_.context and world.vcpus > 1 and world.mpidr & contract.AFFINITY == call.target:
             hosts = turns.setdefault(number, _Turn()).hosts
             hosts.append(Host(HOST, after.step, OP_RESET, 0, 0, 0, False, number))
-            for name, value in (("pc", call.entry_point), ("x0", call.context_id)):
+            written = [("pc", call.entry_point), ("x0", call.context_id)]
+            if exit_.values[arch.SCTLR] & arch.SCTLR_EE:  # it starts in the byte order of the caller (DEN 0022 6.4.3)
+                written.append(("sctlr_el1", contract.RESET_VALUES["sctlr_el1"] | arch.SCTLR_EE))
+            for name, value in written:
                 hosts.append(Host(HOST, after.step, OP_SET, BY_NAME[name].one_reg, value, 0, False, number))
 
 

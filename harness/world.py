@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from harness.layout import CONTEXTS, REGIONS, Region
 
+IPA_BITS = 40
+"""Size of the guest's physical address space: KVM_CREATE_VM type 0 (KVM API 4.2)."""
 PSCI_0_2 = 1 << 2
 POWER_OFF = 1 << 0
 """Features of KVM_ARM_VCPU_INIT that change no system register (KVM API 4.82)."""
