@@ -119,7 +119,7 @@ def _elsewhere(args: argparse.Namespace, asked: Sequence[Asked]) -> Mapping[Sign
     if not asked:
         return {}
     here = present(Cache(default_root(os.environ)))
-    journey = Journey(load_config(args.target), args.kernel, args.level)
+    journey = Journey(load_config(args.target), args.kernel, args.level, deterministic=args.deterministic)
     _say(f"trying {', '.join(places(journey.config, here))}")
     if len(here) == 1:
         _say(f"{here[0].name} is the only QEMU here; `shadowfuzz setup --emulators` gets others")

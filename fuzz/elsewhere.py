@@ -72,6 +72,7 @@ class Journey:
     kernel: Path | None
     level: str
     runs: int = RUNS
+    deterministic: bool = False
 
 
 def measure(
@@ -100,14 +101,15 @@ def _at(journey: Journey, name: str, asked: Sequence[Asked], catalogue: Catalogu
     try:
         config = emulated(journey.config, [name], journey.config.name)
         cpu = cpu_model(config.cpu)
-        with boot(config, prepare(config, kernel=journey.kernel)) as machine:
+        prepared = prepare(config, kernel=journey.kernel)
+        with boot(config, prepared, deterministic=journey.deterministic) as machine:
             for each in asked:
-                runs = [
-                    shown(
-                        check(each.scenario, machine.run(each.scenario), journey.level, cpu, catalogue), each.signature
-                    )
+                results = [
+                    check(each.scenario, machine.run(each.scenario), journey.level, cpu, catalogue)
                     for _ in range(journey.runs)
                 ]
+                # On a busy machine interrupts end some runs before anything can show: those say nothing.
+                runs = [shown(checked, each.signature) for checked in results if checked.status == "ok"]
                 done.append(replace(compare(name, each, runs), unlike=unlike(config, journey.config)))
     except ShadowfuzzError as error:
         why = error.reason if isinstance(error, VmLost) else str(error)
@@ -128,7 +130,8 @@ def compare(name: str, asked: Asked, runs: Sequence[Shown]) -> Elsewhere:
     """
     exact = len(asked.shown) == 1
     same = sum(run in asked.shown if exact else bool(run) for run in runs)
-    return Elsewhere(name, Tries(same, len(runs)), sum(map(bool, runs)) - same)
+    why = "" if runs else "no run ended well"
+    return Elsewhere(name, Tries(same, len(runs)), sum(map(bool, runs)) - same, why)
 
 
 def to_text(found: Sequence[Elsewhere]) -> str:

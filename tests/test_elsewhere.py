@@ -40,6 +40,7 @@ def test_the_same_divergence_has_the_same_values() -> None:
     loose = Asked(SCENARIO, KEY, frozenset({one, other}))
     third = frozenset({("x1", 0, "0x1", "0x3")})
     assert compare("max", loose, [one, third, frozenset()]) == Elsewhere("max", Tries(2, 3)), "its values vary anyway"
+    assert compare("max", exact, []).why == "no run ended well"
 
 
 def test_what_is_kept_with_a_finding() -> None:
