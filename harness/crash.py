@@ -111,8 +111,17 @@ def end_of(reason: str, console: str, remains: Remains | None = None, *, protoco
             place = left.places.get("console") or (words[1] if words and kind == "oops" else "")
             return End(kind, said, place)
     kind = "protocol" if protocol else next((kind for kind, part in _REASONS if part in reason), "lost")
-    where = max(left.samples, key=lambda place: left.samples[place], default=left.places.get("pc", ""))
-    return End(kind, reason, where if kind == "hang" else "")
+    return End(kind, reason, _hung_in(left) if kind == "hang" else "")
+
+
+_VECTORS = "vectors+"
+
+
+def _hung_in(left: Remains) -> str:
+    """Return where a machine was seen most often; at an interrupt's vector, where that came from."""
+    seen = {place: count for place, count in left.samples.items() if not place.startswith(_VECTORS)}
+    place = max(seen, key=lambda place: seen[place], default=left.places.get("pc", ""))
+    return left.places.get("ELR_EL1", place) if place.startswith(_VECTORS) else place
 
 
 def _el2(console: str) -> str:

@@ -52,11 +52,13 @@ def test_ends(reason: str, console: str, places: dict[str, str], signature: tupl
 
 
 def test_where_a_hang_was_is_told_though_it_is_no_part_of_its_name() -> None:
-    places, samples = {"pc": "irq+0x4"}, {"irq+0x4": 1, "f+0x8": 8}
+    places, samples = {"pc": "irq+0x4"}, {"irq+0x4": 1, "f+0x8": 3, "vectors+0x280": 5}
     end = end_of("x: no answer to a scenario within 10 s", "", Remains(places=places, samples=samples))
     assert end.sentence == "the target hung in f+0x8: x: no answer to a scenario within 10 s"
     other = end_of("x: no answer to a scenario within 10 s", "", Remains(places={"pc": "g+0x4"}))
     assert other.place == "g+0x4"
+    irq = Remains(places={"pc": "vectors+0x280", "ELR_EL1": "g+0x4"}, samples={"vectors+0x280": 9})
+    assert end_of("x: no answer to a scenario within 10 s", "", irq).place == "g+0x4"
     assert end.signature == other.signature
 
 

@@ -16,7 +16,8 @@ h1{font-size:1.5rem;margin:0}h2{font-size:1.3rem;border-bottom:1px solid var(--l
 h3{font-size:1.05rem;margin:1.6rem 0 .4rem}
 h4{font-size:1rem;margin:1.1rem 0 .3rem}h5{font-size:.9rem;margin:.6rem 0 .2rem}
 h2,h3,p,li,summary{overflow-wrap:anywhere}td{overflow-wrap:break-word}
-a{color:var(--link)}a:focus-visible,summary:focus-visible,.wide:focus-visible{outline:3px solid var(--link)}
+a{color:var(--link)}
+a:focus-visible,summary:focus-visible,.wide:focus-visible,pre:focus-visible{outline:3px solid var(--link)}
 nav{position:sticky;top:0;z-index:1;background:var(--bg);border-bottom:1px solid var(--line);padding:.5rem 1rem;
 white-space:nowrap;overflow-x:auto}
 nav a{margin-right:1rem;padding:.3rem 0;display:inline-block}
