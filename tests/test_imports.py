@@ -41,7 +41,7 @@ ROWS: tuple[str, ...] = (
     *("harness.vm.layout_header", "harness.vm.elf", "harness.vm.changelog", "harness.vm.symbols", "harness.vm.kernels"),
     *("harness.vm.emulator", "harness.vm.image", "harness.vm.protocol_header", "harness.vm.build"),
     *("harness.vm.doctor", "harness.vm.edges", "harness.vm.text", "harness.vm.template"),
-    *("harness.vm.qemu", "harness.vm.clone"),
+    *("harness.vm.machine", "harness.vm.qemu", "harness.vm.clone"),
     *("harness.vm.gdbstub", "harness.vm.postmortem"),
     *("harness.vm.executor", "harness.vm.target", "harness.vm.coverage"),
     *("harness.vm.programs", "harness.vm.recorder"),

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from harness.errors import SetupError, VmLost
 from harness.vm.cache import Cache, hash_inputs
+from harness.vm.machine import Files, Machine, command_line
 from harness.vm.process import Progress, quiet, require_tool
-from harness.vm.qemu import Files, Machine, Qemu, command_line
+from harness.vm.qemu import Qemu
 from harness.vm.template import STATE, Template
 
 KIND = "template"

@@ -16,7 +16,8 @@ from pathlib import Path
 from harness.crash import Dump, Remains, panic_address
 from harness.errors import SetupError, TargetError
 from harness.vm.gdbstub import GdbError, GdbStub
-from harness.vm.qemu import MIB, RAM_BASE, Qemu
+from harness.vm.machine import MIB, RAM_BASE
+from harness.vm.qemu import Qemu
 from harness.vm.symbols import Symbols, read_symbols
 
 PATIENCE = 3.0

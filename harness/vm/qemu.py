@@ -16,7 +16,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
@@ -27,19 +26,16 @@ from harness import protocol
 from harness.crash import Remains
 from harness.errors import SetupError, VmLost
 from harness.vm.edges import Plugin
-from harness.vm.emulator import QEMU
+from harness.vm.machine import MIB, Files, Machine, command_line
 from harness.vm.template import MAILBOX, RAM, STATE, Template, copy_with_holes
 
-RAM_BASE = 0x4000_0000
-"""Where ``-M virt`` has its RAM (QEMU hw/arm/virt.c, base_memmap)."""
-MIB = 1 << 20
 CONSOLE_TAIL = 12_000
 STATUS_SECONDS = 0.05
 """How often QEMU is asked whether its machine still runs, while somebody waits for it."""
 STATUS_PATIENCE = 5.0
 """A QEMU that does not answer within so many seconds hangs."""
 MIGRATION_SECONDS = 10.0
-"""How long saving or loading a machine's devices may take (measured: 20 ms)."""
+"""How long saving or loading a machine's devices may take; with the copies of its memory, 0.3 s were measured."""
 REAP_SECONDS = 1.0
 """How long a QEMU whose connection broke may take to end."""
 ENDED: Mapping[str, str] = MappingProxyType(
@@ -53,103 +49,8 @@ ENDED: Mapping[str, str] = MappingProxyType(
 
 STANDS = "guest-panicked"
 """The state of a deterministic machine that waits for a request: its agent wrote to pvpanic, which stops it at once."""
-DETERMINISTIC: tuple[str, ...] = (
-    # Time is the number of instructions; an idle machine does not wait for its timers but jumps to the next one.
-    *("-icount", "shift=0,sleep=off"),
-    *("-seed", "1"),
-    *("-device", "pvpanic-pci,addr=1", "-action", "panic=pause"),
-)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What QEMU is to run.
-
-    ``memory_mib`` is all RAM, its last ``shared_mib`` are the mailbox; ``cmdline`` is appended to what every target
-    needs; ``qemu`` are the first words of the command.  A ``deterministic`` machine does the same after the same
-    requests, instruction by instruction: its time is the number of instructions, and it stands still between requests.
-    """
-
-    name: str
-    kernel: Path
-    initrd: Path
-    cpu: str
-    machine: str
-    memory_mib: int
-    shared_mib: int
-    cmdline: str
-    qemu: tuple[str, ...] = (QEMU,)
-    deterministic: bool = False
-
-    @property
-    def linux_mib(self) -> int:
-        """RAM that the kernel knows of."""
-        return self.memory_mib - self.shared_mib
-
-    @property
-    def mailbox_base(self) -> int:
-        """Guest physical address of the mailbox."""
-        return RAM_BASE + self.linux_mib * MIB
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """File descriptors that QEMU inherits; ``state``, if there is one, is what a clone starts from."""
-
-    ram: int
-    mailbox: int
-    console: int
-    qmp: int
-    state: int | None = None
-
-    @property
-    def all(self) -> tuple[int, ...]:
-        """All of them."""
-        return (self.ram, self.mailbox, self.console, self.qmp, *(() if self.state is None else (self.state,)))
-
-
-def command_line(machine: Machine, files: Files, plugin: Plugin | None = None) -> list[str]:
-    """Return QEMU's argv."""
-    watch = [] if plugin is None else ["-plugin", f"{plugin.library},map=/proc/self/fd/{plugin.map.fd}"]
-    kernel_args = (
-        # nokaslr: addresses in reports mean something.  Every oops is a panic, every panic a reset at once, and with
-        # -no-reboot -no-shutdown a reset stops the machine: there it is, to be looked at.
-        f"console=ttyAMA0 loglevel=4 nokaslr oops=panic panic=-1 mem={machine.linux_mib}M "
-        f"SF_BASE={machine.mailbox_base:#x} SF_SIZE={machine.shared_mib * MIB:#x} {machine.cmdline}"
-        f"{' SF_BRAKE=1' if machine.deterministic else ''}"
-    )
-    clone = files.state is not None
-    return [
-        # QEMU dies with the thread that started it, whatever kills that.
-        *("setpriv", "--pdeathsig", "KILL", "--"),
-        *machine.qemu,
-        *("-M", f"{machine.machine},dtb-randomness=off" if machine.deterministic else machine.machine),
-        *("-cpu", machine.cpu, "-smp", "1", "-m", f"{machine.memory_mib}M"),
-        # Two blocks, one behind the other: a clone shares a template's RAM until it writes to it, but has a mailbox of
-        # its own.
-        *_memory("ram", machine.linux_mib, files.ram, "off" if clone else "on"),
-        *_memory("mailbox", machine.shared_mib, files.mailbox, "on"),
-        # Without -nodefaults QEMU wants a network ROM; the target has no network at all.
-        *("-nodefaults", "-nic", "none", "-display", "none", "-no-reboot", "-no-shutdown"),
-        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        *("-chardev", f"file,id=console,path=/proc/self/fd/{files.console}", "-serial", "chardev:console"),
-        *("-chardev", f"socket,id=qmp,fd={files.qmp}", "-mon", "chardev=qmp,mode=control"),
-        *("-kernel", str(machine.kernel), "-initrd", str(machine.initrd)),
-        *("-append", kernel_args),
-        *watch,
-        # The date, which the kernel reads once, when it boots.  A clone's clock is armed as it is loaded, to ring in
-        # decades: a machine without other timers would jump there, if that were its own time.
-        *(("-rtc", f"base=2024-01-01,clock={'rt' if clone else 'vm'}") if machine.deterministic else ()),
-        *(DETERMINISTIC if machine.deterministic else ()),
-        *(("-incoming", "defer") if clone else ()),
-    ]
-
-
-def _memory(name: str, mib: int, file: int, share: str) -> tuple[str, ...]:
-    backend = f"memory-backend-file,id={name},size={mib}M,share={share},mem-path=/proc/self/fd/{file}"
-    return ("-object", backend, "-numa", f"node,memdev={name}")
 
 
 class Qemu:

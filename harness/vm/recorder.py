@@ -17,8 +17,9 @@ from harness.recording import End, Head, Writer, create
 from harness.trace import ContextLayout
 from harness.vm.build import PreparedTarget
 from harness.vm.config import MachineConfig
+from harness.vm.machine import Machine
 from harness.vm.programs import Program, overlay
-from harness.vm.qemu import Machine, Qemu
+from harness.vm.qemu import Qemu
 from harness.vm.target import layout_of, machine_of
 
 RING_MIB = 64

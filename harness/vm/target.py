@@ -16,7 +16,8 @@ from harness.vm.clone import Clones, started
 from harness.vm.config import MachineConfig, Mode
 from harness.vm.edges import Plugin
 from harness.vm.executor import Executor
-from harness.vm.qemu import Machine, Qemu
+from harness.vm.machine import Machine
+from harness.vm.qemu import Qemu
 from harness.vm.template import Template
 from harness.vm.versions import linux_version
 

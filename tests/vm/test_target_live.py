@@ -25,7 +25,8 @@ from harness.vm.build import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, prepare
 from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
 from harness.vm.elf import read_layout
 from harness.vm.executor import IRQ_BUDGET, Executor
-from harness.vm.qemu import Machine, Qemu
+from harness.vm.machine import Machine
+from harness.vm.qemu import Qemu
 from harness.vm.target import machine_of
 
 TEXT = "shadowfuzz-scenario 1\nabout A call and a load.\nreg x1 0x9000000\nhvc 0x0\nldrb w3, [x1]\ncomplete 0x55\n"
