@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path
+from textwrap import wrap
 
 from fuzz.matrix import CLEAN, DIVERGES, Cell
 from harness.errors import InputError
 from harness.vm.config import load_config
+
+WIDTH = 116
 
 INTRODUCTION: tuple[str, ...] = (
     "Every scenario of the corpus on several versions of QEMU and several of its CPU models: what differs from one",
@@ -22,7 +25,7 @@ INTRODUCTION: tuple[str, ...] = (
     "",
     "One kind of difference is in no cell, for nothing owed depends on it: registers with an encoding that is left to",
     "the implementation (`mrs x7, s3_1_c11_c0_2`) are UNDEFINED in a guest on QEMU 7.2, and trap to KVM on 10.0, which",
-    "has HCR_EL2.TIDCP.  `shadowfuzz fuzz --target kvm-nvhe --against 'kvm-nvhe%qemu-10.0'` finds it within seconds.",
+    "has HCR_EL2.TIDCP. `shadowfuzz fuzz --target kvm-nvhe --against 'kvm-nvhe%qemu-10.0'` finds it within seconds.",
 )
 
 
@@ -79,8 +82,8 @@ class EmulatorTable:
         for target in (target for targets in self._groups.values() for target in targets if self._why_not(target)):
             yield f"{target}: {self._why_not(target)}"
         for text, places in self._differences().items():
-            yield f"{text}"
-            yield f"    on {', '.join(places)}"
+            yield from wrap(text, WIDTH, subsequent_indent="    ")
+            yield from wrap(f"on {', '.join(places)}", WIDTH, initial_indent="    ", subsequent_indent="    ")
 
     def unexplained(self) -> list[tuple[str, str]]:
         """Return (target, scenario) of each cell that differs and that no row explains."""
