@@ -271,7 +271,7 @@ def system_access(esr: int) -> SystemAccess:
     return SystemAccess(sysregs.BY_ENCODING.get(encoding), esr >> 5 & 31, bool(esr & 1))
 
 
-def secure_call_results(exit_: Switch) -> tuple[frozenset[int] | None, ...]:
+def secure_call_results(exit_: Switch, vcpus: int = 1) -> tuple[frozenset[int] | None, ...]:
     """Return what x0..x3 may hold after an SMC, None for any value.
 
     Up to 6.3 KVM refuses every SMC: x0 is -1, the rest untouched; from 6.4 on immediate 0 is a call as by HVC, any
@@ -280,7 +280,7 @@ def secure_call_results(exit_: Switch) -> tuple[frozenset[int] | None, ...]:
     refused = tuple(frozenset({value}) for value in (NOT_SUPPORTED, *exit_.values[1:4]))
     if exit_.esr & 0xFFFF:
         return refused
-    status = call_status(exit_)
+    status = call_status(exit_, vcpus)
     results: list[frozenset[int] | None] = [None if status is None else status | refused[0]]
     for index in (1, 2, 3):
         value = call_result(exit_, index)

@@ -58,9 +58,9 @@ def _call(turn: _Turn, exit_: Switch, world: World) -> None:
     turn.allowed[0] = results
 
 
-def _secure_call(turn: _Turn, exit_: Switch) -> None:
+def _secure_call(turn: _Turn, exit_: Switch, world: World) -> None:
     _skip(turn)
-    for index, allowed in enumerate(contract.secure_call_results(exit_)):
+    for index, allowed in enumerate(contract.secure_call_results(exit_, world.vcpus)):
         turn.put(index, min(allowed) if allowed else exit_.values[index])
         turn.allowed[index] = allowed
 
@@ -90,7 +90,7 @@ def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
             return "a call of a vCPU without PSCI 0.2"
         _call(turn, exit_, round_.world)
     elif kind == "SMC64":
-        _secure_call(turn, exit_)
+        _secure_call(turn, exit_, round_.world)
     elif kind == "WFX":
         _skip(turn)
     elif kind == "SYS64":

@@ -105,6 +105,8 @@ static int op_begin(const struct sf_op *op)
 			retire(&contexts[i]);
 	for (int i = 0; i < SF_WINDOWS; i++)
 		retire_code(&windows[i]);
+	if (is_spoiled())
+		destroy_all();
 	if (error || (op->a ? new_ram() : madvise(ram + (SF_DATA_BASE - RAM_BASE), SF_DATA_SIZE, MADV_DONTNEED)) ||
 	    start(&contexts[op->b]) || (other != op->b && start(&contexts[other])))
 		error = error ? error : errno ? errno : EIO;
@@ -170,6 +172,7 @@ static int op_events(const struct sf_op *op)
 		if (!m->access) /* asking for one then is a programming error (KVM API 4.31) */
 			error = ENOENT;
 	} else {
+		m->raised = true;
 		events.exception.serror_pending = 1;
 		events.exception.serror_has_esr = op->b != 0;
 		events.exception.serror_esr = op->a;
@@ -189,6 +192,7 @@ static int op_irq_line(const struct sf_op *op)
 	};
 	int error = ioctl(m->vm, KVM_IRQ_LINE, &line) ? errno : 0;
 
+	m->raised = true;
 	record_host(op->op, op->a, op->b, error, true, op->step);
 	return 0;
 }

@@ -39,6 +39,7 @@ struct context {
 	bool returned; /* KVM_RUN came back by itself, not because of a signal */
 	bool access; /* what it came back with is an access that nobody completed yet */
 	bool stopped; /* by KVM_SET_MP_STATE */
+	bool raised; /* an interrupt line or an SError, which a reset need not lower (6.12) */
 	sf_u64 code_pc, far_pc; /* the control words of that name while another vCPU runs */
 };
 
@@ -171,6 +172,15 @@ static void retire(struct context *context)
 		context->run->immediate_exit = 0;
 	}
 	context->used = context->returned = context->access = context->stopped = false;
+}
+
+/* Whether a vCPU was left with what no reset takes away: then its VM must go. */
+static bool is_spoiled(void)
+{
+	for (int i = 0; i < SF_CONTEXTS; i++)
+		if (contexts[i].vm >= 0 && contexts[i].raised)
+			return true;
+	return false;
 }
 
 /* Make a vCPU as good as new. */
