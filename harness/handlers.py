@@ -75,7 +75,7 @@ NEVER_ENTERED: tuple[Reason, ...] = (
     Reason("*handle_eret", _NESTED, "handle_exit.c, kvm_handle_eret"),
     Reason("handle_sve", f"{_NO_FEATURE} FEAT_SVE", "QEMU target/arm/cpu64.c, cortex-a72 and a76"),
     Reason("*handle_ptrauth", f"{_NO_FEATURE} FEAT_PAuth", "QEMU target/arm/cpu64.c, cortex-a72 and a76"),
-    Reason("handle_other", f"{_NO_FEATURE} FEAT_LS64", "handle_exit.c, handle_other"),
+    Reason("handle_other", f"{_NO_FEATURE} FEAT_LS64 and profiling", "handle_exit.c, handle_other"),
     Reason("kvm_handle_gcs", f"{_NO_FEATURE} FEAT_GCS", "handle_exit.c, kvm_handle_gcs"),
     Reason("*handle_mops", f"{_NO_FEATURE} FEAT_MOPS", "hyp/include/hyp/switch.h"),
     Reason(

@@ -22,7 +22,7 @@ from harness.protocol import Word
 MAGIC = 0x3147_4445_5A46_4853  # "SHFZEDG1"
 EDGE_BITS, BLOCK_BITS, EDGE_TRIES = 14, 14, 64
 EDGES, BLOCKS, RANGES = 1 << EDGE_BITS, 1 << BLOCK_BITS, 8
-"""Places for edges (and so counters), for blocks, for ranges of text.  Measured: about 5 000 edges after an hour."""
+"""Places for edges (and so counters), for blocks, for ranges of text.  The corpus takes 3 200 and 3 500 of them."""
 
 Edge = tuple[int, int]
 """Offsets in RAM of the block before (0: none) and the block."""

@@ -37,8 +37,8 @@ void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *insn);
 void qemu_plugin_outs(const char *text);
 
 /*
- * QEMU refuses a plugin of another interface version: 1 up to 8.2, 2 in 9.0, and 9.0 to 10.0 take 2 as the oldest.
- * A function that came with 9.0 tells which.
+ * QEMU refuses a plugin of another interface version: 7.2 wants 1, 10.0 takes 2.  A function that came with 2 (in 9.0)
+ * tells which.
  */
 extern void qemu_plugin_scoreboard_new(void) __attribute__((weak));
 __attribute__((visibility("default"))) int qemu_plugin_version = 1;
