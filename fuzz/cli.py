@@ -28,6 +28,7 @@ from fuzz import (
     lemma_cli,
     matrix_cli,
     minimise_cli,
+    reach_cli,
     record_cli,
     replay_cli,
     report_cli,
@@ -62,6 +63,7 @@ examples:
   shadowfuzz distil TRACE --out DIR         scenarios of what the recorded program did
   shadowfuzz bench                          exits a second: bare, recorded, checked
   shadowfuzz coverage                       what a corpus reaches of KVM's own code and of the model
+  shadowfuzz reach                          which steps, exits and relations a corpus exercises
   shadowfuzz cmin DIR OUT                   fewer, simpler scenarios with the same coverage
 
 `shadowfuzz COMMAND --help` says more of each.
@@ -142,6 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
         lemma_cli,
         bench_cli,
         coverage_cli,
+        reach_cli,
         cmin_cli,
         trial_cli,
         kernels_cli,

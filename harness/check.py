@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,8 +67,21 @@ def signature(divergence: Divergence) -> tuple[str, str, str, str]:
     return divergence.relation, register, divergence.exit_class, divergence.helper
 
 
-def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Catalogue) -> Checked:
-    """Compare a trace with ``level`` of the model and with the architecture."""
+class Compared(NamedTuple):
+    """A comparison made at an event of the trace; with ``left_out``, what was not compared there, and why."""
+
+    relation: str
+    event: int
+    left_out: str = ""
+
+
+Witness = Callable[[Compared], None]
+
+
+def check(
+    scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Catalogue, witness: Witness | None = None
+) -> Checked:
+    """Compare a trace with ``level`` of the model and with the architecture; ``witness`` is told what was compared."""
     classes: Counter[str] = Counter()
     relations: Counter[str] = Counter()
     unchecked: Counter[str] = Counter()
@@ -88,12 +101,20 @@ def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Cat
         paths.append((round_.exit_class, prediction.path))
         if reason := compare.beyond_judgement(round_):
             unchecked[f"save, restore, host: {reason}"] += 1
+            if witness is not None:
+                for relation in ("save", "restore", "host"):
+                    witness(Compared(relation, round_.first, reason))
             continue
         _count(relations, unchecked, undefined, prediction)
+        if witness is not None:
+            _tell_model(witness, round_, prediction)
         seen: list[Divergence] = []
         if (entry := before.get(round_.first)) is not None:
             relations["reveal"] += 1
-            for item in compare.compare_reveal(round_, entry, prediction, code, cpu):
+            revealed = tuple(compare.compare_reveal(round_, entry, prediction, code, cpu))
+            if witness is not None:
+                _tell(witness, "reveal", round_.first, revealed)
+            for item in revealed:
                 if isinstance(item, Unchecked):
                     unchecked[f"{item.what}: {item.why}"] += 1
                 else:
@@ -102,9 +123,14 @@ def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Cat
         relations["host"] += 1
         if round_.others:
             relations["isolate"] += 1
+            if witness is not None:
+                witness(Compared("isolate", round_.first))
             judged += (Judged(found, None) for found in compare.compare_others(round_))
-        for found in compare_owed(round_, lossy):
+        owed = tuple(compare_owed(round_, lossy))
+        for found in owed:
             _take(found, judged, unchecked)
+        if witness is not None:
+            _tell(witness, "host", round_.first, owed)
     memory, begin = Memory(code), 0
     for index, entry, exit_ in runs:
         relations["switch"] += 1
@@ -112,8 +138,11 @@ def check(scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Cat
             if event.kind == HOST and isinstance(event, Host) and event.op == turns.OP_WRITE and not event.error:
                 memory.write(event.a, event.b)
         begin = index
-        for found in compare.compare_run(index, entry, exit_, code, cpu, memory):
+        run = tuple(compare.compare_run(index, entry, exit_, code, cpu, memory))
+        for found in run:
             _take(found, judged, unchecked)
+        if witness is not None:
+            _tell(witness, "switch", index, run)
     if trace.vectors:
         relations["vectors"] += 1
         for found in compare_vectors(trace, code, cpu):
@@ -127,6 +156,23 @@ def _take(found: Divergence | Unchecked, judged: list[Judged], unchecked: Counte
         unchecked[f"{found.what}: {found.why}"] += 1
     else:
         judged.append(Judged(found, None))
+
+
+def _tell(witness: Witness, relation: str, event: int, found: tuple[Divergence | Unchecked, ...]) -> None:
+    witness(Compared(relation, event))
+    for one in found:
+        if isinstance(one, Unchecked):
+            witness(Compared(relation, event, one.why))
+
+
+def _tell_model(witness: Witness, round_: Round, prediction: Prediction) -> None:
+    """The comparisons of :func:`compare.compare_round`; the same conditions."""
+    if prediction.undefined:
+        for relation in ("save", "restore"):
+            witness(Compared(relation, round_.first, f"the model is undefined: {prediction.undefined}"))
+        return
+    witness(Compared("save", round_.first))
+    witness(Compared("restore", round_.first, "" if prediction.state is not None else "the model panicked"))
 
 
 def _count(relations: Counter[str], unchecked: Counter[str], undefined: Counter[str], prediction: Prediction) -> None:

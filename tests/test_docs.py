@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The documents say what the code does: generated tables are current, commands exist, links lead somewhere.
 
-``UPDATE_DOCS=1 pytest tests/test_docs.py`` rewrites the README's tables.
+``UPDATE_DOCS=1 pytest tests/test_docs.py`` rewrites the README's tables and docs/reach.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from fuzz.cli import build_parser
-from harness.report import docs
+from fuzz.reach_cli import read
+from harness.report import docs, exercised
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -35,6 +36,16 @@ def test_generated_tables_are_current() -> None:
         README.write_text(wanted, encoding="utf-8")
     assert text == wanted, "run UPDATE_DOCS=1 pytest tests/test_docs.py"
     assert all(f"<!-- {name}: generated" in text for name in made)
+
+
+def test_the_page_of_what_is_reached_is_current() -> None:
+    path, wanted = (
+        ROOT / "docs" / "reach.md",
+        exercised.page(exercised.Reach.from_json(read(ROOT / "corpus/reach.json"))),
+    )
+    if os.environ.get("UPDATE_DOCS"):
+        path.write_text(wanted, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == wanted, "run UPDATE_DOCS=1 pytest tests/test_docs.py"
 
 
 def test_links_lead_to_files() -> None:

@@ -46,6 +46,7 @@ ROWS: tuple[str, ...] = (
     *("harness.vm.executor", "harness.vm.target", "harness.vm.coverage"),
     *("harness.vm.programs", "harness.vm.recorder"),
     *("harness.reach", "harness.report.reached", "harness.report.trial"),
+    *("harness.exercise", "harness.places", "harness.report.exercised"),
 )
 """Every module of ``harness``, each below all that it imports.  A package's own row is its ``__init__``; a row with a
 star is a room whose modules may import each other, though not in a circle.

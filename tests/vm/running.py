@@ -8,16 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from harness.check import Checked, check, signature
+from harness.check import Checked, Compared, check, signature
+from harness.exercise import Exercise
 from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.scenario import Scenario, load
+from harness.trace import Trace
 from harness.vm.build import prepare
 from harness.vm.config import PROJECT, load_config
 from harness.vm.executor import Executor
 from harness.vm.target import boot
 
 T = TypeVar("T")
+TRIES = 4
+"""For a scenario whose guest does not get on between two ticks of the host's clock."""
 CORPUS = PROJECT / "corpus"
 CATALOGUE = Catalogue.load(CORPUS / "known", "spec")
 
@@ -37,20 +41,41 @@ def two_at_a_time(jobs: Iterable[Callable[[], T]]) -> list[T]:
         return list(pool.map(lambda job: job(), jobs))
 
 
-def check_all(target: str, what: Mapping[str, Scenario], executor: Executor, *, fresh_vm: bool) -> dict[str, Checked]:
-    """Run and check scenarios on a machine that runs."""
+def _run(scenario: Scenario, executor: Executor, fresh_vm: bool) -> Trace:
+    """Run a scenario to its end: on a machine short of cores the clock may tick too often for a slow guest."""
+    for _ in range(TRIES - 1):
+        trace = executor.run(scenario, fresh_vm=fresh_vm)
+        if trace.status != "runaway":
+            return trace
+    return executor.run(scenario, fresh_vm=fresh_vm)
+
+
+def check_all(
+    target: str,
+    what: Mapping[str, Scenario],
+    executor: Executor,
+    *,
+    fresh_vm: bool,
+    exercise: Exercise | None = None,
+) -> dict[str, Checked]:
+    """Run and check scenarios on a machine that runs; ``exercise`` counts what they did."""
     cpu = cpu_model(load_config(target).cpu)
-    return {
-        name: check(scenario, executor.run(scenario, fresh_vm=fresh_vm), "spec", cpu, CATALOGUE)
-        for name, scenario in what.items()
-    }
+    results = {}
+    for name, scenario in what.items():
+        trace, compared = _run(scenario, executor, fresh_vm), list[Compared]()
+        results[name] = check(scenario, trace, "spec", cpu, CATALOGUE, compared.append)
+        if exercise is not None:
+            exercise.add(scenario, trace, compared)
+    return results
 
 
-def run_all(target: str, what: Mapping[str, Scenario], *, kernel: Path | None = None) -> dict[str, Checked]:
+def run_all(
+    target: str, what: Mapping[str, Scenario], *, kernel: Path | None = None, exercise: Exercise | None = None
+) -> dict[str, Checked]:
     """Boot a target, then run and check scenarios, each in a VM made for it."""
     config = load_config(target)
     with boot(config, prepare(config, kernel=kernel)) as executor:
-        return check_all(target, what, executor, fresh_vm=True)
+        return check_all(target, what, executor, fresh_vm=True, exercise=exercise)
 
 
 def findings(checked: Checked) -> set[str]:

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a corpus and mutants of it on targets, and count what was exercised; two machines at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fuzz.mutate import mutate
+from harness.check import Compared, check
+from harness.errors import TargetError
+from harness.exercise import Exercise
+from harness.known import Catalogue
+from harness.masks import cpu_model
+from harness.scenario import Scenario
+from harness.trace import EXIT
+from harness.vm.build import prepare
+from harness.vm.config import PROJECT, load_config
+from harness.vm.target import boot
+
+MACHINES = 2
+MAX_LOSSES = 5
+"""So many machines lost in a row, and there is no point in another one."""
+ROUNDS = 3
+"""Mutations, one after the other, that make a mutant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one machine is to run: scenarios and mutants of them, by a seed."""
+
+    target: str
+    level: str
+    scenarios: tuple[Scenario, ...]
+    mutants: int
+    seed: int
+
+
+def mutants(scenarios: Sequence[Scenario], count: int, seed: int) -> Iterator[Scenario]:
+    """Yield so many mutants of scenarios, the same ones for a seed."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        scenario = rng.choice(scenarios)
+        for _ in range(ROUNDS):
+            scenario = mutate(scenario, rng)
+        yield scenario
+
+
+def measure(work: Work) -> dict[str, Any]:
+    """Run everything, each scenario in a fresh KVM VM, and return the counts as plain data.
+
+    SetupError, InputError: the target's name is wrong, or something is missing here.  TargetError: machines were lost
+    again and again; a single loss is counted.
+    """
+    config = load_config(work.target)
+    prepared = prepare(config)
+    cpu, catalogue = cpu_model(config.cpu), Catalogue.load(PROJECT / "corpus" / "known", work.level)
+    made = [*work.scenarios, *mutants(work.scenarios, work.mutants, work.seed)]
+    exercise, exits, lost, in_a_row = Exercise(), 0, 0, 0
+    waiting = list(reversed(made))
+    while waiting:
+        try:
+            with boot(config, prepared) as machine:
+                while waiting:
+                    scenario = waiting.pop()
+                    trace = machine.run(scenario)
+                    compared: list[Compared] = []
+                    check(scenario, trace, work.level, cpu, catalogue, compared.append)
+                    exercise.add(scenario, trace, compared)
+                    exits += sum(event.kind == EXIT for event in trace.events)
+                    in_a_row = 0
+        except TargetError:
+            lost, in_a_row = lost + 1, in_a_row + 1
+            if in_a_row >= MAX_LOSSES:
+                raise
+    return {
+        "kernel_release": prepared.kernel_release,
+        "level": work.level,
+        "scenarios": len(made),
+        "mutants": work.mutants,
+        "seed": work.seed,
+        "exits": exits,
+        "lost": lost,
+        "places": exercise.to_json(),
+    }
+
+
+def measure_all(work: Sequence[Work], done: Callable[[str, dict[str, Any]], None]) -> None:
+    """Run machines side by side, each in a process of its own; `done` takes the counts of each that ended."""
+    if len(work) == 1:
+        done(work[0].target, measure(work[0]))
+        return
+    # Spawned: a fork of a process with threads (QMP's loop) may hang.
+    with multiprocessing.get_context("spawn").Pool(min(MACHINES, len(work))) as pool:
+        for one, counts in zip(work, pool.imap(measure, work), strict=True):
+            done(one.target, counts)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz reach``: which steps, exits and relations a corpus exercises on each target, and what it never does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fuzz.corpus import read_corpus
+from fuzz.exercise import Work, measure_all
+from harness.errors import InputError
+from harness.model import LEVEL_NAMES
+from harness.report.exercised import Reach, page, text, unsaid
+from harness.vm.config import DEFAULT_TARGET, PROJECT, list_configs
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+SEEDS = (PROJECT / "corpus" / "seeds", PROJECT / "corpus" / "regressions")
+OK, UNREACHED, FAILED = 0, 1, 3
+FORMAT = 1
+
+_HELP = """\
+Run scenarios and mutants of them, and show for every step of a scenario which exits it met and which relations judged
+what came of it (steps x exit classes x relations x targets).  What a step can meet is rows of harness/places.py; what
+it never met is listed with its reason, and so is what was met and never judged as a whole.
+
+examples:
+  shadowfuzz reach                          seeds, regressions and 300 mutants on the default target
+  shadowfuzz reach --mutants 0 a.scn        what one scenario exercises
+  shadowfuzz reach --all-targets --keep corpus/reach.json --page docs/reach.md
+  shadowfuzz reach --show corpus/reach.json what was measured before, without running anything
+
+`shadowfuzz coverage` shows what the same scenarios reach of KVM's own code.
+
+exit status: 0 all that is not reached has a reason, 1 something has none, 2 bad usage or input, 3 a machine was lost,
+or something is missing here
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``reach``; `run` takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "reach",
+        help="steps by exits by relations by targets: what a corpus exercises",
+        description=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "paths", nargs="*", type=Path, metavar="FILE|DIR", help="scenarios, or directories (default: the project's)"
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--target", action="append", metavar="NAME", help=f"may be given several times (default: {DEFAULT_TARGET})"
+    )
+    which.add_argument("--all-targets", action="store_true", help=f"all of {', '.join(list_configs())}")
+    which.add_argument("--show", type=Path, metavar="FILE", help="run nothing: show what --keep wrote")
+    parser.add_argument("--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help="the model's level (%(default)s)")
+    parser.add_argument("--mutants", type=_count, default=300, metavar="N", help="mutants of the scenarios (300)")
+    parser.add_argument("--seed", type=_count, default=1, metavar="N", help="of the mutants' random numbers (1)")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="write the counts, too, as JSON")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the tables, too, as Markdown")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.set_defaults(run=run)
+
+
+def _count(given: str) -> int:
+    if not given.isdecimal() or len(given) > 9:
+        raise argparse.ArgumentTypeError(f"{given[:20]!r}: expected a number of at most nine digits")
+    return int(given)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and show; errors are raised for the caller to show."""
+    document = read(args.show) if args.show is not None else measured(args)
+    reach = Reach.from_json(document)
+    for path, made in ((args.keep, written(document)), (args.page, page(reach))):
+        if path is not None:
+            try:
+                path.write_text(made)
+            except OSError as error:
+                raise InputError(str(path), None, f"cannot be written: {error.strerror}") from error
+            say(f"wrote {path}")
+    print(json.dumps(document, indent=1) if args.json else text(reach))
+    if any(one["lost"] for one in document["targets"].values()):
+        return FAILED
+    return UNREACHED if unsaid(reach) else OK
+
+
+def written(document: Mapping[str, Any]) -> str:
+    """Return what ``--keep`` writes: a line for each place, so that a new measurement is a small difference."""
+    separator, parts = ",\n", []
+    for target, one in document["targets"].items():
+        head = json.dumps({name: value for name, value in one.items() if name != "places"})[:-1]
+        places = ",\n".join(json.dumps(row) for row in one["places"])
+        parts.append(f'{json.dumps(target)}: {head}, "places": [\n{places}\n]}}')
+    return f'{{"format": {FORMAT}, "targets": {{\n{separator.join(parts)}\n}}}}\n'
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what ``--keep`` wrote.  InputError: it cannot be read, or is something else."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_bytes())
+        if document["format"] != FORMAT:
+            raise ValueError
+        Reach.from_json(document)
+    except OSError as error:
+        raise InputError(str(path), None, f"cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(str(path), None, "not what `shadowfuzz reach --keep` writes") from None
+    return document
+
+
+def measured(args: argparse.Namespace) -> dict[str, Any]:
+    """Run everything on every target of the arguments, and return the counts."""
+    corpus = read_corpus(args.paths or SEEDS)
+    scenarios = tuple(scenario for _, scenario in corpus.scenarios)
+    targets = list_configs() if args.all_targets else tuple(dict.fromkeys(args.target or [DEFAULT_TARGET]))
+    say(f"{len(scenarios)} scenarios and {args.mutants} mutants on {', '.join(targets)}")
+    found: dict[str, Any] = {}
+    started = time.monotonic()
+
+    def done(target: str, counts: dict[str, Any]) -> None:
+        found[target] = counts
+        say(f"{target}: {counts['exits']} exits, {time.monotonic() - started:.0f} s")
+
+    measure_all([Work(target, args.level, scenarios, args.mutants, args.seed) for target in targets], done)
+    return {"format": FORMAT, "targets": found}
+
+
+def say(line: str) -> None:
+    """Show progress."""
+    print(f"reach: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What scenarios exercised: which steps met which exits, and which relations judged them; pure counts over traces."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from harness import arch
+from harness.check import Compared
+from harness.turns import rounds
+from harness.exits import exit_class
+from harness.layout import CODE
+from harness.masks import MASKS
+from harness.protocol import MARK_CALL
+from harness.registers import MASK64
+from harness.scenario import KINDS, Scenario, Side
+from harness.trace import ENTRY, EXIT, Host, Switch, Trace
+
+NO_EXIT = "no exit"
+"""Column of a guest step that was executed without leaving the guest."""
+OTHER_CODE, OTHER_CLASS = "other code", "other class"
+BEGIN, ELSEWHERE = "(begin)", "(elsewhere)"
+"""Rows of what is no step: the first entry, and an exit from code that is none of the scenario's, such as VECTORS."""
+_IN_RUN = frozenset({"switch"})
+"""Relations that are about the run of the guest before an exit; all others are about the turn of the host behind it."""
+_NOT_KEPT = frozenset(mask.reason for mask in MASKS)
+"""Bits that a CPU does not keep: a register that is compared but for them is compared."""
+FORGE = "forge"
+
+
+class Place(NamedTuple):
+    """A cell of the table: a step (its keyword), and the class of the exit that it met."""
+
+    step: str
+    exit_class: str
+
+
+@dataclass
+class Judged:
+    """How often a relation judged a place with nothing left out, and why something was left out at other times."""
+
+    whole: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Exercise:
+    """Counts of one target: how often each place was reached, and how it was judged, by place and relation."""
+
+    reached: Counter[Place] = field(default_factory=Counter)
+    judged: dict[Place, dict[str, Judged]] = field(default_factory=dict)
+
+    def add(self, scenario: Scenario, trace: Trace, compared: Iterable[Compared]) -> None:
+        """Count one run of a scenario; ``compared``: what :func:`harness.check.check` told its witness."""
+        by_event: dict[int, dict[str, list[str]]] = {}
+        for one in compared:
+            reasons = by_event.setdefault(one.event, {}).setdefault(one.relation, [])
+            if one.left_out and one.left_out not in _NOT_KEPT:
+                reasons.append(one.left_out)
+        for place, events in _places(scenario, trace):
+            self.reached[place] += 1
+            relations = self.judged.setdefault(place, {})
+            for event, in_run in events:
+                for relation, reasons in by_event.get(event, {}).items():
+                    if (relation in _IN_RUN) != in_run:
+                        continue
+                    judged = relations.setdefault(relation, Judged())
+                    judged.whole += not reasons
+                    judged.left_out.update(reasons)
+
+    def to_json(self) -> list[dict[str, object]]:
+        """Return the places in order; reasons only where nothing was ever judged as a whole."""
+        return [
+            {
+                "step": place.step,
+                "exit": place.exit_class,
+                "reached": self.reached[place],
+                "judged": {r: j.whole for r, j in sorted(self.judged[place].items())},
+                "left_out": {r: dict(j.left_out) for r, j in sorted(self.judged[place].items()) if not j.whole},
+            }
+            for place in sorted(self.reached)
+        ]
+
+
+def class_of(exit_: Switch) -> str:
+    """Return the class of an exit, what it was forged to if it was; codes and classes without a name are one each."""
+    name = exit_class(exit_.code, exit_.esr)
+    return OTHER_CODE if name.startswith("CODE") else OTHER_CLASS if name.startswith("EC0x") else name
+
+
+Events = tuple[tuple[int, bool], ...]
+"""Events of the trace that judge a place: index, and whether it is the run before it that counts."""
+
+
+def _places(scenario: Scenario, trace: Trace) -> Iterator[tuple[Place, Events]]:
+    """Yield each place that a run reached, with the events whose comparisons are about it."""
+    kinds = [step.kind for step in scenario.steps]
+    guest = [kind for kind in kinds if KINDS[kind].side is Side.GUEST]
+    next_exit = _next_exits(trace)
+    begun: Switch | None = None
+    for index, event in enumerate(trace.events):
+        if isinstance(event, Host):
+            continue
+        if event.kind == ENTRY:
+            begun = event
+        elif event.kind == EXIT:
+            step = FORGE if event.forged else _step_of(event, kinds, guest)
+            yield Place(step, class_of(event)), ((index, False), (index, True))
+            if begun is not None:
+                yield from ((Place(kind, NO_EXIT), ((index, True),)) for kind in _executed(begun, event, guest))
+            begun = None
+    for round_ in rounds(trace.events):
+        run = ((next_exit[round_.first], True),) if round_.first in next_exit else ()
+        events = ((round_.first, False), *run)
+        if round_.exit is None:
+            yield Place(BEGIN, NO_EXIT), events
+        elif round_.exit.forged:
+            continue
+        for host in round_.hosts:
+            if host.asked and host.step < len(kinds) and not host.error:
+                yield Place(kinds[host.step], "FIRST" if round_.exit is None else class_of(round_.exit)), events
+
+
+def _next_exits(trace: Trace) -> Mapping[int, int]:
+    """Return the exit that ends the run after a turn of the host, by the event that the turn begins with."""
+    found: dict[int, int] = {}
+    waiting: int | None = None
+    for index, event in enumerate(trace.events):
+        if isinstance(event, Host) or event.kind not in (ENTRY, EXIT):
+            continue
+        if event.kind == EXIT:
+            if waiting is not None:
+                found[waiting] = index
+            waiting = index
+        elif waiting is None:
+            waiting = index
+    return found
+
+
+def _slot(pc: int, guest: list[str]) -> int | None:
+    slot = (pc - CODE.base) >> 2
+    return slot if 0 <= slot < len(guest) else None
+
+
+def _trapped(exit_: Switch) -> int:
+    """Return the address of the instruction that an exit is about: behind an HVC the return address is one further."""
+    called = exit_.marks & MARK_CALL if exit_.forged else exit_.exit_class == "HVC64"
+    return (exit_.values[arch.PC] - (4 if called else 0)) & MASK64
+
+
+def _step_of(exit_: Switch, kinds: list[str], guest: list[str]) -> str:
+    """Return the guest step that an exit is about."""
+    pc = _trapped(exit_)
+    slot = _slot(pc, guest)
+    if slot is not None:
+        return guest[slot]
+    # A fetch from elsewhere: the agent runs a step that leaves the code by itself.
+    outside = pc not in CODE and exit_.step < len(kinds) and kinds[exit_.step] in ("br", "eret")
+    return kinds[exit_.step] if outside else ELSEWHERE
+
+
+def _executed(entry: Switch, exit_: Switch, guest: list[str]) -> list[str]:
+    """Return the steps that the guest executed on the way, as far as the code is straight."""
+    seen = arch.apply_pending(entry.values, entry.pending)
+    first, last = _slot(seen[arch.PC], guest), _slot(_trapped(exit_), guest)
+    if first is None:
+        return []
+    if last is not None:
+        return guest[first:last]
+    elr = exit_.values[arch.ELR]  # of an exception inside the guest
+    taken = _slot(elr, guest) if elr != seen[arch.ELR] else None
+    return guest[first : taken + 1] if taken is not None else []

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which exits each step of a scenario can meet, as rows, and why some are not reached or not judged, as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from harness.exercise import FORGE, NO_EXIT, OTHER_CLASS, OTHER_CODE, Place
+from harness.exits import EXCEPTION_CLASSES, EXIT_CODES
+from harness.scenario import STEP_KINDS, StepKind
+
+GUEST_EXITS: tuple[str, ...] = ("WFX", "HVC64", "SMC64", "SYS64", "IABT_LOW", "DABT_LOW")
+"""Classes of exits that a host step may stand behind: those that guest steps ask for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meets:
+    """Steps (patterns of keywords) meet these classes."""
+
+    steps: str
+    classes: tuple[str, ...]
+    why: str
+    source: str
+
+
+MEETS: tuple[Meets, ...] = (
+    Meets("hvc", ("HVC64", NO_EXIT), "a call; at EL0 it is UNDEFINED, some are answered at EL2", "Arm ARM C6.2 HVC"),
+    Meets("smc", ("SMC64", NO_EXIT), "trapped by HCR_EL2.TSC; at EL0 it is UNDEFINED", "Arm ARM C6.2 SMC"),
+    Meets("wf[ie]", ("WFX", NO_EXIT), "trapped by HCR_EL2.TWI and TWE, unless KVM lets it run", "Arm ARM D17.2.48"),
+    Meets("m[rs][rs]", ("SYS64", NO_EXIT), "trapped or not, by register", "Arm ARM D17.2.48, HCR_EL2"),
+    Meets("ld*", ("DABT_LOW", NO_EXIT), "a fault at stage 2, or data", "Arm ARM D8.2"),
+    Meets("st*", ("DABT_LOW", NO_EXIT), "a fault at stage 2, or data", "Arm ARM D8.2"),
+    Meets("br", ("IABT_LOW", NO_EXIT), "where it goes there is a slot or none", "Arm ARM C6.2 BR"),
+    Meets("eret", ("IABT_LOW", NO_EXIT), "where it goes there is a slot or none", "Arm ARM C6.2 ERET"),
+    Meets("brk", (NO_EXIT, "BRK64"), "the guest's own exception, or userspace's, which debugs it", "KVM API 4.87"),
+    Meets("udf", (NO_EXIT,), "an exception inside the guest", "Arm ARM C6.2 UDF"),
+    Meets("mov*", (NO_EXIT,), "moves registers", "Arm ARM C6.2 MOV"),
+    Meets("fmov*", (NO_EXIT,), "EL2 gives the registers to the guest without the host", "hyp/include/hyp/switch.h"),
+    Meets("complete", ("DABT_LOW",), "data for a pending MMIO read", "KVM API 5, KVM_EXIT_MMIO"),
+    Meets("abort", ("DABT_LOW",), "takes the place of a pending access", "KVM API 4.31"),
+    Meets("set", GUEST_EXITS, "the host may write registers at any exit", "KVM API 4.68"),
+    Meets("reset", GUEST_EXITS, "the host may reset at any exit", "KVM API 4.82"),
+    Meets("finish", GUEST_EXITS, "KVM_RUN may return at once at any exit", "KVM API 5, immediate_exit"),
+    Meets("serror", GUEST_EXITS, "an SError may be pended at any exit", "KVM API 4.31"),
+    Meets("irq_line", GUEST_EXITS, "a line may change at any exit", "KVM API 4.25"),
+    Meets("mp_state", GUEST_EXITS, "a vCPU may be stopped at any exit", "KVM API 4.39"),
+    Meets(
+        FORGE,
+        (*EXIT_CODES.values(), *(c.name for c in EXCEPTION_CLASSES), OTHER_CLASS, OTHER_CODE),
+        "an exit may be made to look like any other",
+        "differential.md section 5",
+    ),
+)
+"""A step without a row must be reached, by whatever exit it meets.  ``TRAP`` is the code of all exception classes.
+
+Beside these every guest step may meet an interrupt of the host (IRQ) and the first fetch of its page (IABT_LOW).
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a place (patterns of step, class and target) is not reached; ``todo``: nothing forbids it."""
+
+    steps: str
+    classes: str
+    targets: str
+    why: str
+    source: str
+    todo: bool = False
+
+
+NOT_REACHED: tuple[Why, ...] = (
+    Why(
+        "wfe", "WFX", "*", "WFE never waits, and so never traps, in QEMU 7.2", "QEMU target/arm/translate-a64.c, YIELD"
+    ),
+    Why("brk", "BRK64", "*", "needs a host that debugs the guest (KVM_SET_GUEST_DEBUG)", "KVM API 4.87", todo=True),
+    Why("stxr", "DABT_LOW", "*", "without the monitor it stores nothing: no access is made", "Arm ARM B2.9.1"),
+)
+NOT_SAID = "no reason is written down: a seed should reach it"
+
+
+def classes_of(step: StepKind) -> tuple[str, ...]:
+    """Return the classes that a step can meet by its row, none if it has no row."""
+    for row in MEETS:
+        if fnmatchcase(step.keyword, row.steps):
+            # SERROR is both an exit code and an exception class.
+            return tuple(dict.fromkeys(name for name in row.classes if name != "TRAP"))
+    return ()
+
+
+def possible() -> Iterator[Place]:
+    """Yield every place that some row says can be reached."""
+    for kind in STEP_KINDS:
+        yield from (Place(kind.keyword, name) for name in classes_of(kind))
+
+
+def why_not(place: Place, target: str) -> Why | None:
+    """Return why a place is not reached on a target, None if nobody wrote that down."""
+    for row in NOT_REACHED:
+        if all(map(fnmatchcase, (*place, target), (row.steps, row.classes, row.targets))):
+            return row
+    return None
