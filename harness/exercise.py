@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 from harness import arch
 from harness.check import Compared
-from harness.turns import rounds
 from harness.exits import exit_class
 from harness.layout import CODE
 from harness.masks import MASKS
+from harness.placing import placed
 from harness.protocol import MARK_CALL
 from harness.registers import MASK64
-from harness.scenario import KINDS, Scenario, Side
+from harness.scenario import Scenario
 from harness.trace import ENTRY, EXIT, Host, Switch, Trace
+from harness.turns import rounds, runs
 
 NO_EXIT = "no exit"
 """Column of a guest step that was executed without leaving the guest."""
@@ -28,7 +29,9 @@ _IN_RUN = frozenset({"switch"})
 """Relations that are about the run of the guest before an exit; all others are about the turn of the host behind it."""
 _NOT_KEPT = frozenset(mask.reason for mask in MASKS)
 """Bits that a CPU does not keep: a register that is compared but for them is compared."""
-FORGE = "forge"
+LEAVES = frozenset({"br", "eret"})
+"""Steps that go elsewhere."""
+FORGE, VCPU = "forge", "vcpu"
 
 
 class Place(NamedTuple):
@@ -98,20 +101,16 @@ Events = tuple[tuple[int, bool], ...]
 def _places(scenario: Scenario, trace: Trace) -> Iterator[tuple[Place, Events]]:
     """Yield each place that a run reached, with the events whose comparisons are about it."""
     kinds = [step.kind for step in scenario.steps]
-    guest = [kind for kind in kinds if KINDS[kind].side is Side.GUEST]
+    code = {step.address: kinds[step.step] for step in placed(scenario)}
     next_exit = _next_exits(trace)
-    begun: Switch | None = None
+    begun = {index: entry for index, entry, _ in runs(trace.events)}
     for index, event in enumerate(trace.events):
-        if isinstance(event, Host):
+        if event.kind != EXIT or not isinstance(event, Switch):
             continue
-        if event.kind == ENTRY:
-            begun = event
-        elif event.kind == EXIT:
-            step = FORGE if event.forged else _step_of(event, kinds, guest)
-            yield Place(step, class_of(event)), ((index, False), (index, True))
-            if begun is not None:
-                yield from ((Place(kind, NO_EXIT), ((index, True),)) for kind in _executed(begun, event, guest))
-            begun = None
+        step = FORGE if event.forged else _step_of(event, kinds, code)
+        yield Place(step, class_of(event)), ((index, False), (index, True))
+        if index in begun:
+            yield from ((Place(kind, NO_EXIT), ((index, True),)) for kind in _executed(begun[index], event, code))
     for round_ in rounds(trace.events):
         run = ((next_exit[round_.first], True),) if round_.first in next_exit else ()
         events = ((round_.first, False), *run)
@@ -122,27 +121,37 @@ def _places(scenario: Scenario, trace: Trace) -> Iterator[tuple[Place, Events]]:
         for host in round_.hosts:
             if host.asked and host.step < len(kinds) and not host.error:
                 yield Place(kinds[host.step], "FIRST" if round_.exit is None else class_of(round_.exit)), events
+    yield from _switched(trace, kinds)
 
 
 def _next_exits(trace: Trace) -> Mapping[int, int]:
     """Return the exit that ends the run after a turn of the host, by the event that the turn begins with."""
     found: dict[int, int] = {}
-    waiting: int | None = None
+    waiting: dict[int, int] = {}
     for index, event in enumerate(trace.events):
         if isinstance(event, Host) or event.kind not in (ENTRY, EXIT):
             continue
         if event.kind == EXIT:
-            if waiting is not None:
-                found[waiting] = index
-            waiting = index
-        elif waiting is None:
-            waiting = index
+            if event.context in waiting:
+                found[waiting[event.context]] = index
+            waiting[event.context] = index
+        else:
+            waiting.setdefault(event.context, index)
     return found
 
 
-def _slot(pc: int, guest: list[str]) -> int | None:
-    slot = (pc - CODE.base) >> 2
-    return slot if 0 <= slot < len(guest) else None
+def _switched(trace: Trace, kinds: list[str]) -> Iterator[tuple[Place, Events]]:
+    """Yield what a change to another vCPU meets: the exit that the one before stands behind."""
+    last: Switch | None = None
+    at = 0
+    for index, event in enumerate(trace.events):
+        if isinstance(event, Host):
+            continue
+        if last is not None and event.context != last.context:
+            yield Place(VCPU, class_of(last)), ((at, False),)
+            last = None
+        if event.kind == EXIT:
+            last, at = event, index
 
 
 def _trapped(exit_: Switch) -> int:
@@ -151,25 +160,24 @@ def _trapped(exit_: Switch) -> int:
     return (exit_.values[arch.PC] - (4 if called else 0)) & MASK64
 
 
-def _step_of(exit_: Switch, kinds: list[str], guest: list[str]) -> str:
+def _step_of(exit_: Switch, kinds: list[str], code: Mapping[int, str]) -> str:
     """Return the guest step that an exit is about."""
     pc = _trapped(exit_)
-    slot = _slot(pc, guest)
-    if slot is not None:
-        return guest[slot]
+    if pc in code:
+        return code[pc]
     # A fetch from elsewhere: the agent runs a step that leaves the code by itself.
-    outside = pc not in CODE and exit_.step < len(kinds) and kinds[exit_.step] in ("br", "eret")
+    outside = pc not in CODE and exit_.step < len(kinds) and kinds[exit_.step] in LEAVES
     return kinds[exit_.step] if outside else ELSEWHERE
 
 
-def _executed(entry: Switch, exit_: Switch, guest: list[str]) -> list[str]:
+def _executed(entry: Switch, exit_: Switch, code: Mapping[int, str]) -> list[str]:
     """Return the steps that the guest executed on the way, as far as the code is straight."""
     seen = arch.apply_pending(entry.values, entry.pending)
-    first, last = _slot(seen[arch.PC], guest), _slot(_trapped(exit_), guest)
-    if first is None:
+    first, last, elr = seen[arch.PC], _trapped(exit_), exit_.values[arch.ELR]
+    if first not in code:
         return []
-    if last is not None:
-        return guest[first:last]
-    elr = exit_.values[arch.ELR]  # of an exception inside the guest
-    taken = _slot(elr, guest) if elr != seen[arch.ELR] else None
-    return guest[first : taken + 1] if taken is not None else []
+    if last not in CODE and code[first] in LEAVES:
+        return [code[first]] if exit_.exit_class != "IABT_LOW" else []
+    if last not in CODE:  # an exception inside the guest
+        last = elr + 4 if elr in code and elr != seen[arch.ELR] else first
+    return [code[at] for at in range(first, min(last, CODE.end), 4) if at in code]

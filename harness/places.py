@@ -46,6 +46,8 @@ MEETS: tuple[Meets, ...] = (
     Meets("serror", GUEST_EXITS, "an SError may be pended at any exit", "KVM API 4.31"),
     Meets("irq_line", GUEST_EXITS, "a line may change at any exit", "KVM API 4.25"),
     Meets("mp_state", GUEST_EXITS, "a vCPU may be stopped at any exit", "KVM API 4.39"),
+    Meets("write", ("HVC64", "DABT_LOW", "IABT_LOW"), "the host may write RAM at any exit", "KVM API 4.35"),
+    Meets("vcpu", ("HVC64", "DABT_LOW", "SYS64"), "another vCPU may go on at any exit", "differential.md section 5"),
     Meets(
         FORGE,
         (*EXIT_CODES.values(), *(c.name for c in EXCEPTION_CLASSES), OTHER_CLASS, OTHER_CODE),
