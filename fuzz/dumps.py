@@ -16,7 +16,7 @@ KEPT = 3
 """So many dumps of a cluster stay."""
 MAX_BYTES = 1 << 30
 """No more than that of all clusters together; a dump of a target of ours has about 14 MB."""
-SUFFIX = ".kdump"
+SUFFIX, NEW = ".kdump", "new-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,10 @@ class Dumps:
     def place(self) -> Path:
         """Return where to write a dump before it is known whose it is.  OSError: there is no room."""
         self.root.mkdir(exist_ok=True)
-        path = self.root / f"new-{os.getpid()}{SUFFIX}"
-        path.unlink(missing_ok=True)
-        return path
+        for left in self.root.glob(f"{NEW}*{SUFFIX}"):  # by a worker that was killed while it wrote one
+            if left.stem == f"{NEW}{os.getpid()}" or not Path("/proc", left.stem.removeprefix(NEW)).exists():
+                left.unlink(missing_ok=True)
+        return self.root / f"{NEW}{os.getpid()}{SUFFIX}"
 
     def keep(self, dump: Dump, id_: str) -> tuple[Dump, int]:
         """Give a dump to a finding; return it with its path below the campaign's directory, and how many older ones

@@ -26,8 +26,8 @@ DUMP_PATIENCE = 60.0
 SAMPLES, SAMPLE_SECONDS = 9, 0.003
 _PC = re.compile(r"PC=([0-9a-f]+)[\s\S]*?\bEL(\d)")
 """In what QEMU's monitor says of an A64 CPU's registers."""
-ADDRESSES = ("pc", "x30", "ELR_EL1", "ELR_EL2", "VBAR_EL1", "VBAR_EL2")
-"""Registers whose values are addresses of code."""
+ADDRESSES = ("pc", "x30", "ELR_EL1", "ELR_EL2", "VBAR", "VBAR_EL2")
+"""Registers whose values are addresses of code, by QEMU's names."""
 EL_FIELD, EL2 = 0b1100, 0b1000
 """PSTATE.EL as SPSR and GDB's cpsr have it (Arm ARM C5.2.19)."""
 HYP = "__kvm_nvhe_"
@@ -134,7 +134,8 @@ def read_registers(qemu: Qemu) -> Mapping[str, int]:
 def write_dump(qemu: Qemu, path: Path) -> Dump:
     """Write a machine's memory to ``path``: kdump's format, which leaves out zeros and compresses pages with zlib.
 
-    ``crash`` reads it as it is, ``makedumpfile -R`` turns it into what other tools want.  OSError: no room for it.
+    ``crash`` reads it as it is, ``makedumpfile -R`` turns it into what other tools want.
+    VmLost: there is no room for it, or QEMU does not answer.
     """
     start = time.monotonic()
     arguments: dict[str, object] = {"paging": False, "format": "kdump-zlib", "protocol": f"file:{path}"}

@@ -30,20 +30,14 @@ from harness.vm.machine import MIB, Files, Machine, command_line
 from harness.vm.template import MAILBOX, RAM, STATE, Template, copy_with_holes
 
 CONSOLE_TAIL = 12_000
-STATUS_SECONDS = 0.05
-"""How often QEMU is asked whether its machine still runs, while somebody waits for it."""
-STATUS_PATIENCE = 5.0
-"""A QEMU that does not answer within so many seconds hangs."""
+STATUS_SECONDS, STATUS_PATIENCE = 0.05, 5.0
+"""How often QEMU is asked how its machine is while somebody waits for it; one that takes so long to answer hangs."""
 MIGRATION_SECONDS = 10.0
 """How long saving or loading a machine's devices may take; with the copies of its memory, 0.3 s were measured."""
 REAP_SECONDS = 1.0
 """How long a QEMU whose connection broke may take to end."""
 ENDED: Mapping[str, str] = MappingProxyType(
-    {
-        "shutdown": "the kernel panicked or went off",
-        "guest-panicked": "the kernel panicked",
-        "internal-error": "QEMU met something that it cannot emulate",
-    }
+    {"shutdown": "the kernel panicked or went off", "internal-error": "QEMU met something that it cannot emulate"}
 )
 """States of a machine (QEMU qapi/run-state.json) that nothing leads out of, as sentences."""
 
@@ -234,7 +228,7 @@ class Qemu:
             self._next_status = now + STATUS_SECONDS
             status = self.execute("query-status", timeout=STATUS_PATIENCE)
             state = str(status["status"]) if isinstance(status, dict) else ""
-            if state in ENDED and not (self.machine.deterministic and state == STANDS):
+            if state in ENDED:
                 raise self.lost(ENDED[state])
 
     def check_process(self) -> None:
