@@ -40,8 +40,8 @@ examples:
 
 what the program prints goes to stderr; docs/recording.md has the file format
 
-exit status: 0 recorded, 2 bad usage or input, 3 something is missing here, the target was lost, records were lost, or
-the Linux guest did not get to user space
+exit status: 0 recorded (whatever the program's own status was), 2 bad usage or input, 3 something is missing here, the
+target was lost (or interrupted: then there is no file), records were lost, or the Linux guest ended before user space
 """
 
 
@@ -109,10 +109,11 @@ def run_record(args: argparse.Namespace) -> int:
     done = record(
         config, prepared, program, built, args.out, seconds=args.seconds, ring_mib=args.ring, tick=progress.tick
     )
+    progress.end()
     size = args.out.stat().st_size
     print(json.dumps(_json(args.out, size, done), indent=1) if args.json else _text(args.out, size, done))
     if args.linux and done.end.status == "exited" and GUEST_LINE not in done.console:
-        raise VmLost(config.name, "the Linux guest did not get to user space", done.console)
+        raise VmLost(config.name, "the Linux guest ended before user space", done.console)
     return 3 if done.end.dropped else 0
 
 
@@ -145,6 +146,12 @@ class _Progress:
         elif time.monotonic() - self._shown > PROGRESS_SECONDS:
             self._shown = time.monotonic()
             _say(f"{tick.records} records, {tick.exits} exits")
+
+
+    def end(self) -> None:
+        """Show the line that was never finished."""
+        if self._rest:
+            print(f"  | {printable(self._rest)}", file=sys.stderr, flush=True)
 
 
 def _say(line: str) -> None:

@@ -33,7 +33,6 @@ from harness.registers import INDEX, MASK64, NAMES
 from harness.trace import ENTRY, EXIT, USER, Switch
 
 FORMAT = "shadowfuzz-trace 2 "
-GZIP_MAGIC = b"\x1f\x8b"
 MAX_LINE = 4096
 """Longest line, in bytes: every register of a vCPU changed takes 1 900."""
 MAX_LINES = 50_000_000
@@ -229,15 +228,6 @@ class Reader:
                 records += 1
                 yield _record(line, state)
             raise _Reason("no end: the recording was cut short")
-
-
-def is_recording(path: Path) -> bool:
-    """Tell whether a file begins as a recording does; a file that cannot be read does not."""
-    try:
-        with path.open("rb") as file:
-            return file.read(2) == GZIP_MAGIC
-    except (OSError, ValueError):
-        return False
 
 
 def _record(line: str, state: dict[tuple[int, int], tuple[int, ...]]) -> Recorded:
