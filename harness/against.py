@@ -78,27 +78,38 @@ class Versions:
 
 
 @dataclass
-class _Carried:
-    """Registers whose values differ for a known reason: index to (reason, value here, value there).
+class _Guest:
+    """One vCPU on its way: what it asked for last, and what its two runs carry.
 
-    ``shifted`` is why the host's steps may fall elsewhere in the two runs, empty if they do not.
+    ``carried`` are registers whose values differ for a known reason: index to (reason, value here, value there).
     """
 
-    by_index: dict[int, tuple[str, int, int]] = field(default_factory=dict)
-    shifted: str = ""
+    carried: dict[int, tuple[str, int, int]] = field(default_factory=dict)
+    entry: Switch | None = None
+    exits: _Pair = (None, None)
+    faults: dict[int, _Pair] = field(default_factory=dict)
+    label: str = "FIRST"
+    forged: bool = False
+    call: str = ""
 
     def holds(self, index: int, here: int, there: int) -> bool:
-        return index in self.by_index and self.by_index[index][1:] == (here, there)
+        """Whether a register has the same two values as before."""
+        return index in self.carried and self.carried[index][1:] == (here, there)
 
-    def reason(self) -> str:
-        """Why a difference may be a consequence; empty if nothing that is carried is ever read."""
-        read = (why for index, (why, _, _) in self.by_index.items() if NAMES[index] not in NEVER_READ)
-        return self.shifted or next(read, "")
+    def name(self, exit_: Switch) -> None:
+        """Note what it exits for."""
+        self.label = exit_class(exit_.code, exit_.esr)
+        self.forged = exit_.exit_class != self.label
+        self.call = _call(exit_, self.label)
 
 
 @dataclass
 class _Comparison:
-    """One walk along two traces; ``faults`` are the last ones on each page of the guest."""
+    """One walk along two traces.
+
+    ``guest`` is the vCPU of the record at hand; ``shifted`` is why the host's steps may fall elsewhere in the two
+    runs, empty if they do not.
+    """
 
     changes: Changes
     swapped: bool
@@ -106,13 +117,9 @@ class _Comparison:
     judged: list[Judged] = field(default_factory=list)
     unchecked: Counter[str] = field(default_factory=Counter)
     compared: int = 0
-    carried: _Carried = field(default_factory=_Carried)
-    entry: Switch | None = None
-    exits: _Pair = (None, None)
-    faults: dict[int, _Pair] = field(default_factory=dict)
-    label: str = "FIRST"
-    forged: bool = False
-    call: str = ""
+    guests: dict[int, _Guest] = field(default_factory=dict)
+    guest: _Guest = field(default_factory=_Guest)
+    shifted: str = ""
     going: bool = True
 
     def walk(self, one: Trace, other: Trace) -> None:
@@ -122,8 +129,9 @@ class _Comparison:
         while i < len(left) or j < len(right):
             at, a = left[i] if i < len(left) else (-1, None)
             _, b = right[j] if j < len(right) else (-1, None)
+            self.guest = self.guests.setdefault((a or b or _NOWHERE).context, _Guest())
             if a is not None and a.kind == EXIT:
-                self._name(a)
+                self.guest.name(a)
             nexts = left[i : i + 2], right[j : j + 2]
             alone = next((side for side in _alone(a, b) if self._extra(at, *nexts, side)), None)
             if alone is not None:
@@ -138,9 +146,9 @@ class _Comparison:
                 return
             self.compared += 1
             if a is not None and a.kind == EXIT:
-                self.exits = a, b
+                self.guest.exits = a, b
                 if (page := _page(a)) is not None:
-                    self.faults[page] = a, b
+                    self.guest.faults[page] = a, b
             i, j = i + 1, j + 1
         if one.status == other.status:
             return
@@ -149,52 +157,47 @@ class _Comparison:
         else:
             self._judge(len(one.events) - 1, None, None, "run.status", one.status, other.status)
 
-    def _name(self, exit_: Switch) -> None:
-        self.label = exit_class(exit_.code, exit_.esr)
-        self.forged = exit_.exit_class != self.label
-        self.call = _call(exit_, self.label)
-
     def _extra(self, at: int, left: _Records, right: _Records, alone: int) -> bool:
         """Whether a row explains that only one of the two had an exit here; ``alone``: which one, 0 or 1."""
         exit_, after = ((right if alone else left)[k][1] if len(right if alone else left) > k else None for k in (0, 1))
         if exit_ is None or after is None or after.kind != ENTRY:
             return False
         a, b = (None, exit_) if alone else (exit_, None)
-        named = self.label, self.call
-        self._name(exit_)
+        named = self.guest.label, self.guest.forged, self.guest.call
+        self.guest.name(exit_)
         page = _page(exit_)
-        what, shown = ("trap", self.call) if page is None else ("fault", f"fault at page {page:#x}")
+        what, shown = ("trap", self.guest.call) if page is None else ("fault", f"fault at page {page:#x}")
         here, there = ("nothing" if side is None else shown for side in (a, b))
         known, lazy = self._explain(a, b, f"run.{what}", here, there), _lazy(exit_, after)
         if known is None and not lazy:
-            self.label, self.call = named
+            self.guest.label, self.guest.forged, self.guest.call = named
             return False
         if known is not None:
             self._judge(at, a, b, f"run.{what}", here, there)
         else:
             self.unchecked[f"{RELATION}: {lazy}"] += 1
         if page is not None:
-            last = self.faults.get(page, (None, None))
-            self.faults[page] = (last[0], exit_) if alone else (exit_, last[1])
+            last = self.guest.faults.get(page, (None, None))
+            self.guest.faults[page] = (last[0], exit_) if alone else (exit_, last[1])
         # The agent came back to do the host's next steps there, or it will do them later.
-        self.carried.shifted = known.id if known is not None else lazy
+        self.shifted = known.id if known is not None else lazy
         self.going = True
         return True
 
     def _pair(self, at: int, a: Switch | None, b: Switch | None) -> None:
-        if a is None or b is None or a.kind != b.kind:
-            shown = tuple("nothing" if s is None else KIND_NAMES[s.kind] for s in (a, b))
+        if a is None or b is None or (a.kind, a.context) != (b.kind, b.context):
+            shown = tuple("nothing" if s is None else _shown(s) for s in (a, b))
             self._judge(at, a, b, "run.event", *shown)
             return
-        if a.kind == EXIT and exit_class(b.code, b.esr) != self.label:
-            self._judge(at, a, b, "run.exit", self.label, exit_class(b.code, b.esr))
+        if a.kind == EXIT and exit_class(b.code, b.esr) != self.guest.label:
+            self._judge(at, a, b, "run.exit", self.guest.label, exit_class(b.code, b.esr))
             return
-        for name, here, there in _rows(a, b, self.label):
+        for name, here, there in _rows(a, b, self.guest.label):
             if here != there:
                 self._judge(at, a, b, f"{KIND_NAMES[a.kind]}.{name}", here, there)
         self._registers(at, a, b)
         if a.kind == ENTRY:
-            self.entry = a
+            self.guest.entry = a
 
     def _registers(self, at: int, a: Switch, b: Switch) -> None:
         """Compare the registers of two records; what is carried from here on are those that differ for a reason."""
@@ -206,8 +209,8 @@ class _Comparison:
             name = NAMES[index]
             if name in NEVER_COMPARED:
                 self.unchecked[f"{RELATION}: {NEVER_COMPARED[name]}"] += 1
-            elif self.carried.holds(index, here, there):
-                kept[index] = self.carried.by_index[index]
+            elif self.guest.holds(index, here, there):
+                kept[index] = self.guest.carried[index]
             elif why := self._never_the_same(index, a, b):
                 self.unchecked[f"{RELATION}: {why}"] += 1
                 kept[index] = why, here, there
@@ -215,7 +218,7 @@ class _Comparison:
                 rest.append((index, here, there))
         for index, here, there in rest:
             # A copy may stand before the register that it was made from.
-            why = _copied({**self.carried.by_index, **kept}, here, there)
+            why = _copied({**self.guest.carried, **kept}, here, there)
             if why:
                 self.unchecked[f"{RELATION}: a copy of what differs: {why}"] += 1
                 kept[index] = why, here, there
@@ -223,17 +226,17 @@ class _Comparison:
             known = self._judge(at, a, b, f"{KIND_NAMES[a.kind]}.{NAMES[index]}", here, there)
             if known is not None:
                 kept[index] = known.id, here, there
-        self.carried = _Carried(kept, self.carried.shifted)
+        self.guest.carried = kept
 
     def _never_the_same(self, index: int, a: Switch, b: Switch) -> str:
         """Say why a register holds what says nothing about KVM: a call's result, or what the guest read."""
         if a.kind != EXIT:
-            if index < 4 and self.call in NEVER_THE_SAME:
-                return f"{self.call} returns {NEVER_THE_SAME[self.call]}"
-            trap = self.exits[0]
-            read = trap is not None and self.label == "SYS64" and system_access(trap.esr).rt == index
-            return _why_free(self.call) if read else ""
-        start = _seen(self.entry)[arch.PC] if self.entry is not None else 0
+            if index < 4 and self.guest.call in NEVER_THE_SAME:
+                return f"{self.guest.call} returns {NEVER_THE_SAME[self.guest.call]}"
+            trap = self.guest.exits[0]
+            read = trap is not None and self.guest.label == "SYS64" and system_access(trap.esr).rt == index
+            return _why_free(self.guest.call) if read else ""
+        start = _seen(self.guest.entry)[arch.PC] if self.guest.entry is not None else 0
         end = a.get("pc") if a.get("pc") in CODE else CODE.end  # it left the code somewhere on the way
         for address, word in self.code.items():
             if start <= address < end and word >> 20 == _MRS and word & 31 == index:
@@ -242,25 +245,32 @@ class _Comparison:
                     return why
         return ""
 
+    def _reason(self) -> str:
+        """Why a difference may be a consequence; empty if nothing that is carried is ever read."""
+        carried = (item for guest in self.guests.values() for item in guest.carried.items())
+        read = (why for index, (why, _, _) in carried if NAMES[index] not in NEVER_READ)
+        return self.shifted or next(read, "")
+
     def _explain(self, a: Switch | None, b: Switch | None, what: str, here: Value, there: Value) -> Intended | None:
         event, _, register = what.partition(".")
         page = _page(a or b or _NOWHERE)
-        last = (None, None) if page is None else self.faults.get(page, (None, None))
-        exits_, faults, events = ((y, x) if self.swapped else (x, y) for x, y in (self.exits, last, (a, b)))
+        last = (None, None) if page is None else self.guest.faults.get(page, (None, None))
+        exits_, faults, events = ((y, x) if self.swapped else (x, y) for x, y in (self.guest.exits, last, (a, b)))
         old, new = (there, here) if self.swapped else (here, there)
-        return self.changes.explain(Spot(event, register, self.label, self.call, exits_, faults, events), old, new)
+        spot = Spot(event, register, self.guest.label, self.guest.call, exits_, faults, events)
+        return self.changes.explain(spot, old, new)
 
     def _judge(
         self, at: int, a: Switch | None, b: Switch | None, what: str, here: Value, there: Value
     ) -> Intended | None:
         """File a difference, and note whether the two runs can still be compared; return what explains it."""
-        known, reason = self._explain(a, b, what, here, there), self.carried.reason()
+        known, reason = self._explain(a, b, what, here, there), self._reason()
         if known is None and reason:
             self.unchecked[f"{RELATION}: behind {reason}, which it may follow from"] += 1
         else:
             step = (a or b or _NOWHERE).step
-            label = f"forged:{self.label}" if self.forged else self.label
-            found = Divergence(RELATION, what, here, there, label, at, step, self.call)
+            label = f"forged:{self.guest.label}" if self.guest.forged else self.guest.label
+            found = Divergence(RELATION, what, here, there, label, at, step, self.guest.call)
             self.judged.append(Judged(found, known))
         self.going = self.going and known is not None and not what.startswith("run.")
         return known
@@ -278,6 +288,11 @@ def compare(scenario: Scenario, one: Trace, other: Trace, changes: Changes, vers
     walk.walk(one, other)
     judged, unchecked = tuple(walk.judged), dict(walk.unchecked)
     return Checked("", 0, {}, {RELATION: walk.compared}, judged, unchecked, {}, ())
+
+
+def _shown(event: Switch) -> str:
+    """Return what a record is, and of which vCPU if not of the first."""
+    return KIND_NAMES[event.kind] + (f" of vCPU {event.context}" if event.context else "")
 
 
 def _copied(carried: Mapping[int, tuple[str, int, int]], here: int, there: int) -> str:
@@ -341,13 +356,13 @@ def _call(exit_: Switch, label: str) -> str:
 
 def _switches(trace: Trace) -> Iterator[tuple[int, Switch]]:
     """Yield the records with their places, without interrupts: neither the exit nor the entry after it."""
-    after_interrupt = False
+    after_interrupt: dict[int, bool] = {}
     for at, event in enumerate(trace.events):
         if not isinstance(event, Switch):
             continue
         if event.kind == EXIT:
-            after_interrupt = exit_class(event.code, event.esr) == "IRQ"
-        if not after_interrupt and not (event.kind == USER and event.error == EINTR):
+            after_interrupt[event.context] = exit_class(event.code, event.esr) == "IRQ"
+        if not after_interrupt.get(event.context) and not (event.kind == USER and event.error == EINTR):
             yield at, event
 
 

@@ -161,9 +161,19 @@ _UNDEFINED = 1 << 25
 """ESR_EL1 of an exception whose class is 0, unknown reason; IL is set (Arm ARM D17.2.37)."""
 
 
+def _walk_level(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
+    asked = spot.exits[1]
+    if asked is None or not exits.DABT["S1PTW"].get(asked.esr) or isinstance(old, str) or isinstance(new, str):
+        return False
+    return old & _STATUS == exits.FSC_EXTABT and new == old & ~_STATUS | _WALK_ABORT | asked.esr & 3
+
+
+_STATUS, _WALK_ABORT = 0x3F, exits.FSC_EXTABT | 4
+
+
 def _status(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
     asked = spot.exits[0]
-    return asked is not None and (asked.esr & 0x3F) == row.bits and (old, new) == row.values
+    return asked is not None and asked.esr & _STATUS == row.bits and (old, new) == row.values
 
 
 def _trapped(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
@@ -179,6 +189,7 @@ RULES: Mapping[str, tuple[Rule, str]] = MappingProxyType(
         "id_field": (_id_field, "what was read from an ID register: the row's values in the row's bits, else the same"),
         "undefined": (_undefined, "the older release injects an undefined-instruction exception, the newer none"),
         "fault_status": (_status, "the row's values, for an abort with the fault status that bits holds"),
+        "walk_level": (_walk_level, "an abort on a stage-1 walk: the newer release says at which level"),
         "trapped": (_trapped, "the newer release traps an access that the older one lets through"),
         "copied_page": (
             _copied_page,

@@ -11,6 +11,7 @@ from harness.against import Versions, compare
 from harness.check import Checked, signature
 from harness.errors import InputError
 from harness.exits import EXCEPTION_TRAP
+from harness.protocol import FLAGS_VCPU_SHIFT
 from harness.registers import INDEX, MASK64
 from harness.releases import FILE, Changes, between, load_changes, release
 from harness.scenario import Scenario, Step, load
@@ -233,6 +234,25 @@ def test_a_trap_that_only_the_newer_release_has() -> None:
     assert differences(without, with_trap, Versions(OLD, NEW)).unexplained == ()
     assert unexplained(differences(without, with_trap)) == ["against.run.exit"]
     assert unexplained(differences(with_trap, without, Versions(OLD, NEW))) == ["against.run.exit"]
+
+
+def test_each_vcpu_carries_its_own() -> None:
+    """What one vCPU carries is not forgotten while another one runs, and says nothing about that one."""
+    both = Versions("6.12.117-1", "7.3.4-1")
+    second = switch(EXIT, 0x5A00_0000)._replace(marks=1 << FLAGS_VCPU_SHIFT)
+    one, other = (
+        trace(VERSION_CALL, switch(ENTRY, x0=n), second, switch(EXIT, 0x5A00_0000, x0=n)) for n in (0x10001, 0x10003)
+    )
+    checked = differences(one, other, both)
+    assert checked.unexplained == () and len(checked.judged) == 1 and checked.relations["against"] == 4
+
+
+def test_the_level_of_an_abort_on_a_walk() -> None:
+    both = Versions("6.12.117-1", "7.3.4-1")
+    fault = switch(EXIT, 0x9200_00C6)  # S1PTW, level 2
+    one, other, wrong = (trace(fault, switch(ENTRY, esr_el1=0x9600_0000 | fsc)) for fsc in (0x10, 0x16, 0x15))
+    assert differences(one, other, both).unexplained == ()
+    assert unexplained(differences(one, wrong, both)) == ["against.entry.esr_el1"]
 
 
 def test_one_forged_exit_says_nothing() -> None:

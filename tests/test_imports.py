@@ -32,6 +32,7 @@ ROWS: tuple[str, ...] = (
     "harness.handlers",
     *("harness.report", "harness.report.esr", "harness.report.rounds", "harness.report.result"),
     *("harness.report.terminal", "harness.report.traceview", "harness.report.jsonout", "harness.report.docs"),
+    "harness.report.pairs",
     *("harness.report.crashview", "harness.report.reading"),
     *("harness.report.story", "harness.report.formats", "harness.report.book"),
     "harness.report.recorded",

@@ -64,6 +64,16 @@ static void *address_of(const char *name)
 	return address;
 }
 
+/* ioremap() of one release's headers calls what another does not export: __ioremap_prot in 6.12, ioremap_prot in 6.18. */
+static void __iomem *map_device(phys_addr_t address)
+{
+	void __iomem *(*map)(phys_addr_t address, size_t size, pgprot_t prot) = address_of("__ioremap_prot");
+
+	if (!map)
+		map = address_of("ioremap_prot");
+	return map ? map(address, 2, __pgprot(PROT_DEVICE_nGnRE)) : NULL;
+}
+
 static int find_functions(void)
 {
 	running_vcpu = address_of("kvm_get_running_vcpu");
@@ -245,7 +255,7 @@ static int sf_brake(const char *value, const struct kernel_param *param)
 	if (error)
 		return error;
 	if (!brake)
-		brake = ioremap(address, 2);
+		brake = map_device(address);
 	if (!brake)
 		return -ENOMEM;
 	asm volatile("mrs %0, daif; msr daifset, #0xf" : "=r" (daif) : : "memory");

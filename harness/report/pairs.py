@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Release against release as a page of the documents: what was meant to change, what is not compared, what was run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.against import NEVER_COMPARED, NEVER_THE_SAME, RELATION
+from harness.errors import InputError
+from harness.releases import RULES, Intended
+from harness.report.docs import table
+
+RUNS = Path("corpus") / "against"
+"""Where the summaries of runs are kept (``shadowfuzz fuzz --against ... --json``, through :func:`kept`)."""
+
+_KEYS = ("target", "kernel_release", "seconds", "jobs", "seed", "scenarios", "lost_vms")
+
+
+INTRODUCTION = (
+    "`shadowfuzz fuzz --target ONE --against OTHER` runs every scenario on two targets. What each of them records is",
+    "compared with the model and the architecture as in any campaign; besides, the two traces are compared with",
+    "each other, record by record (relation `against`). No model has a say there. A difference is one of the rows",
+    "below, to the bit, or a finding of the pair. `shadowfuzz against ONE OTHER FILE` shows one scenario.",
+)
+
+
+def kept(summary: Mapping[str, Any], intended: Iterable[Intended], note: str) -> Mapping[str, object]:
+    """Return what the page needs of a campaign's summary; ``note`` is what became of its findings."""
+    ids = {row.id for row in intended}
+    return {
+        **{key: summary[key] for key in _KEYS},
+        "against": list(summary["against"][:2]),
+        "records": summary["relations"][RELATION],
+        "intended": {id_: n for id_, n in summary["known_by_entry"].items() if id_ in ids},
+        "unchecked": {why: n for why, n in summary["unchecked"].items() if why.startswith(f"{RELATION}: ")},
+        "findings": [f["what"] for f in summary["findings"] if f["what"].startswith(f"{RELATION}.")],
+        "note": note,
+    }
+
+
+def read_runs(directory: Path) -> tuple[Mapping[str, Any], ...]:
+    """Return the kept runs, by file name.  InputError: a file is none."""
+    found = []
+    for path in sorted(directory.glob("*.json")):
+        try:
+            run = json.loads(path.read_text(encoding="utf-8"))
+            found.append({**run, "pair": f"{run['target']} against {run['against'][0]}"})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(str(path), None, f"no run of two targets: {error}") from error
+    return tuple(found)
+
+
+def page(intended: Sequence[Intended], runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page."""
+    return "\n".join(_lines(intended, runs)) + "\n"
+
+
+def _lines(intended: Sequence[Intended], runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield "# Release against release"
+    yield ""
+    yield "Generated from corpus/known/releases.toml and corpus/against by `UPDATE_DOCS=1 pytest tests/test_pairs.py`."
+    yield ""
+    yield from INTRODUCTION
+    yield ""
+    yield "## Changes that were meant"
+    yield ""
+    heads = ("row", "since", "where", "what", "source")
+    yield table(heads, (_row(row) for row in sorted(intended, key=lambda row: row.since))).rstrip()
+    yield ""
+    yield "What the rules of these rows explain:"
+    yield ""
+    for name in dict.fromkeys(row.explains for row in intended):
+        yield f"- `{name}`: {RULES[name][1]}."
+    yield ""
+    yield "## What is not compared"
+    yield ""
+    yield "Counted in every run, with the reason. Behind a difference that was meant and that the guest may read,"
+    yield "whatever differs may follow from it; there the comparison of a scenario ends, counted as well."
+    yield ""
+    yield from (f"- `{name}`: {why}." for name, why in {**NEVER_COMPARED, **NEVER_THE_SAME}.items())
+    yield "- Counters and timers: they run on."
+    yield "- When an interrupt of the host comes, and exits that depend on it: the first use of debug and vector"
+    yield "  registers after it, a WFI or WFE while one is pending (QEMU skips it), when a page of RAM is mapped."
+    yield "- A forgery that hits another exit in the one run than in the other; a guest that runs on by itself."
+    for run in runs:
+        yield ""
+        yield from _run(run)
+
+
+def _row(row: Intended) -> tuple[str, ...]:
+    release = ".".join(map(str, row.since if row.since[2] else row.since[:2]))
+    places = [f"{'/'.join(sorted(row.events))} {_names(row.registers)}"]
+    places += [f"at {_names(row.exits)}"] if row.exits else []
+    places += [f"of {_names(row.calls)}"] if row.calls else []
+    return f"`{row.id}`", release, " ".join(places), f"{row.why} (rule `{row.explains}`)", row.source
+
+
+def _names(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed) if len(listed) <= 6 else f"{len(listed)} registers"
+
+
+def _run(run: Mapping[str, Any]) -> Iterator[str]:
+    yield f"## {run['pair']}"
+    yield ""
+    yield f"Linux {run['kernel_release']} and {run['against'][1]}: {run['seconds']:.0f} s, {run['jobs']} worker,"
+    yield f"seed {run['seed']}; {run['scenarios']} scenarios, {run['records']} pairs of records compared,"
+    yield f"{run['lost_vms']} machines lost."
+    yield ""
+    yield table(("intended", "times"), ((f"`{id_}`", str(n)) for id_, n in run["intended"].items())).rstrip()
+    yield ""
+    whys = ((why.partition(": ")[2], str(n)) for why, n in run["unchecked"].items())
+    yield table(("not compared", "times"), whys).rstrip()
+    yield ""
+    if run["findings"]:
+        yield "Clusters that no row explained when it ran:"
+        yield ""
+        yield from (f"- {what}" for what in run["findings"])
+        yield ""
+    yield run["note"]
