@@ -22,8 +22,8 @@ NO_STEP = 0xFFFF_FFFF
 """The step number of what happens before the first step."""
 
 _BEGIN, _CODE, _SET, _RUN, _VCPU = (protocol.OPS[name][0] for name in ("begin", "code", "set", "run", "vcpu"))
-SHORTEST_NAP, LONGEST_NAP = 40e-6, 400e-6
-"""Seconds between two looks for an answer."""
+SHORTEST_NAP, LONGEST_NAP = 40e-6, 5e-3
+"""Seconds between two looks for an answer; in between, a sixteenth of what was waited so far."""
 EARLY, MOST_ASLEEP = 0.75, 0.02
 """The part of the expected time, and the most seconds, that are slept before the first look."""
 CHECK_SECONDS = 0.1
@@ -197,13 +197,11 @@ class Executor:
         begin = time.monotonic()
         deadline, checked = begin + self._timeout, begin
         expected = self._pace * operations
-        if expected > LONGEST_NAP:
+        if expected > 2 * SHORTEST_NAP:
             time.sleep(min(EARLY * expected, MOST_ASLEEP))
-        nap = SHORTEST_NAP
         while self._word("reply") != request:
-            time.sleep(nap)
-            nap = min(1.25 * nap, LONGEST_NAP)
             now = time.monotonic()
+            time.sleep(min(max(SHORTEST_NAP, (now - begin) / 16), LONGEST_NAP))
             if now - checked > CHECK_SECONDS:
                 checked = now
                 self._qemu.check_alive()

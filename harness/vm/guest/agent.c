@@ -25,11 +25,11 @@
 #include "mailbox.h"
 #include "protocol.h"
 
-/* How long a request may lie: the agent looks a while, then sleeps between looks, longer each time.  An agent that only
- * looks takes a core from whoever checks the last scenario. */
+/* Between looks for a request the agent sleeps: one that only looks takes a core from whoever checks the last scenario. */
 #define LOOKS 100
-#define NAP_NS 30000
-#define LONGEST_NAP_NS 400000
+#define NAP_NS 50000
+#define LONGEST_NAP_NS 1000000
+#define MOST_ASLEEP_NS 20000000
 
 static volatile struct sf_control *control;
 static struct sf_op *program;
@@ -372,24 +372,46 @@ static void await_request(void)
 		die("stopping the machine");
 }
 
+static long now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000L + now.tv_nsec;
+}
+
+/* Wake-ups cost more than anything else while nothing is asked: sleep for most of what lay between requests lately. */
+static sf_u64 next_request(void)
+{
+	static long usual;
+	const long begin = now_ns();
+	struct timespec nap = { 0, usual / 4 * 3 };
+	sf_u64 request;
+
+	for (unsigned int looks = 0; ; looks++) {
+		request = __atomic_load_n(&control->request, __ATOMIC_ACQUIRE);
+		if (request != control->reply)
+			break;
+		if (looks < LOOKS)
+			continue;
+		if (nap.tv_nsec < NAP_NS)
+			nap.tv_nsec = NAP_NS;
+		nanosleep(&nap, NULL);
+		nap.tv_nsec = (now_ns() - begin) / 8;
+		if (nap.tv_nsec > LONGEST_NAP_NS)
+			nap.tv_nsec = LONGEST_NAP_NS;
+	}
+	usual += (now_ns() - begin - usual) / 8;
+	if (usual > MOST_ASLEEP_NS)
+		usual = MOST_ASLEEP_NS;
+	return request;
+}
+
 static void serve(void)
 {
-	struct timespec nap = { 0, NAP_NS };
-	unsigned int looks = 0;
-
 	for (;;) {
-		sf_u64 request = __atomic_load_n(&control->request, __ATOMIC_ACQUIRE);
+		sf_u64 request = next_request();
 
-		if (request == control->reply) {
-			if (++looks > LOOKS) {
-				nanosleep(&nap, NULL);
-				if (nap.tv_nsec < LONGEST_NAP_NS)
-					nap.tv_nsec += nap.tv_nsec / 2;
-			}
-			continue;
-		}
-		looks = 0;
-		nap.tv_nsec = NAP_NS;
 		control->head = 0;
 		control->dropped = 0;
 		control->status = run_program();
