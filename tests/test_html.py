@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import shutil
 import subprocess
 import threading
@@ -20,8 +21,10 @@ from fuzz.database import Database
 from fuzz.history import History
 from fuzz.report_cli import LOOPBACK, book_of, make_server
 from fuzz.stats import StatsWriter
+from harness import compare
 from harness.report.html import page
 from harness.report.markup import Line, Markup, el, plot, put
+from harness.report.reading import RELATIONS
 from tests.kept import filled
 
 NO_END = {"meta", "line", "polyline"}
@@ -104,6 +107,14 @@ def test_it_tells_everything(html: str) -> None:
     ):
         assert what in text, what
     assert "<mark>" in html and ">7</td>" in html
+
+
+def test_every_relation_has_a_sentence() -> None:
+    source = Path(compare.__file__).read_text()
+    relations = set(re.findall(r'Divergence\(\s*"(\w+)"', source))
+    assert "isolate" in relations and relations <= set(RELATIONS)
+    for _, sentence in RELATIONS.values():
+        assert "0x1" in sentence.format(exit="WFX", register="x0", expected="0x1", observed="0x2", helper="")
 
 
 def test_hostile_text_stays_text(html: str) -> None:

@@ -37,6 +37,10 @@ RELATIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "what KVM does between an exit and the next entry, with what the model decides there",
             "At an exit of class {exit} KVM's {register} is {observed}. The model decides {expected}{helper}.",
         ),
+        "isolate": (
+            "a vCPU's registers, with what they were when another vCPU was run in between",
+            "Another vCPU ran, and {register} went from {expected} to {observed}.",
+        ),
     }
 )
 
