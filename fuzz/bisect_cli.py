@@ -80,7 +80,7 @@ def run_bisect(args: argparse.Namespace) -> int:
     start = time.monotonic()
 
     def work(version: str, runs: int) -> Work:
-        return Work(f"{config}@{version}", (case,), runs, catalogue, args.deterministic)
+        return Work(target_name(config, version), (case,), runs, catalogue, args.deterministic)
 
     def probe(wanted: Sequence[str]) -> Mapping[str, Outcome | None]:
         run_all([work(v, args.repeat) for v in wanted], lambda found: keep(found))
@@ -91,7 +91,7 @@ def run_bisect(args: argparse.Namespace) -> int:
 
     def keep(found: Sequence[Cell]) -> None:
         for cell in found:
-            version = cell.target.partition("@")[2]
+            version = split_target(cell.target)[1]
             cells[version] = cell
             shown = ", ".join(cell.findings) or cell.why or "nothing"
             _progress(f"{len(cells)}: {cell.target}: {shown} ({cell.seen} of {cell.runs} runs)")
@@ -140,6 +140,19 @@ def _keep_history(
     Store(open_database(args.out, args.store), shelf).annotate(story.id, HISTORY, history_text(asked))
 
 
+def split_target(name: str) -> tuple[str, str]:
+    """Return a target's name without its kernel, and the kernel: ``CONFIG@KERNEL%CPU`` is ``CONFIG%CPU`` and KERNEL."""
+    base, mark, emulator = name.partition("%")
+    config, _, version = base.partition("@")
+    return f"{config}{mark}{emulator}", version
+
+
+def target_name(config: str, version: str) -> str:
+    """Return the name of a configuration, on whatever emulator, with a kernel."""
+    base, mark, emulator = config.partition("%")
+    return f"{base}@{version}{mark}{emulator}"
+
+
 def _range(args: argparse.Namespace, kernels: Kernels) -> tuple[str, list[str], tuple[str, ...]]:
     """Return the configuration, the kernels between the ends, and those to ask first."""
     versions = [kernel.version for kernel in kernels.kernels]
@@ -151,11 +164,11 @@ def _range(args: argparse.Namespace, kernels: Kernels) -> tuple[str, list[str], 
         return config, versions, anchors(versions)
     if args.target:
         raise InputError("--target", None, "the ends name the configuration")
-    names = [end.partition("@") for end in (args.good, args.bad)]
-    if names[0][0] != names[1][0] or not all(at for _, at, _ in names):
+    names = [split_target(end) for end in (args.good, args.bad)]
+    if names[0][0] != names[1][0] or not all(version for _, version in names):
         raise InputError(f"{args.good}, {args.bad}", None, "expected two kernels of one configuration: CONFIG@VERSION")
     load_config(names[0][0])
-    ends = sorted(versions.index(kernels.find(version).version) for _, _, version in names)
+    ends = sorted(versions.index(kernels.find(version).version) for _, version in names)
     between = versions[ends[0] : ends[1] + 1]
     return names[0][0], between, (between[0], between[-1])
 
@@ -165,7 +178,7 @@ def _lines(config: str, found: Search, cells: Mapping[str, Cell], cache: Cache, 
         cell = cells[version]
         shown = f"cannot run: {cell.why}" if outcome is None else ", ".join(outcome) or "nothing"
         part = f" ({cell.seen} of {cell.runs} runs)" if 0 < cell.seen < cell.runs else ""
-        yield f"{config}@{version:22}  {shown}{part}"
+        yield f"{target_name(config, version):34}  {shown}{part}"
     if not found.changes:
         yield "no change between the kernels that were asked"
     for change in found.changes:

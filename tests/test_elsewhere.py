@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fuzz import elsewhere
+from fuzz.bisect_cli import split_target, target_name
 from fuzz.elsewhere import Asked, compare, from_text, places, shown, to_text
 from fuzz.emulator_view import EmulatorTable, Explained, read_explained
 from fuzz.matrix import CLEAN, DIVERGES, Cell, emulations, match_targets
@@ -108,3 +109,14 @@ def test_the_projects_own_explanations(tmp_path: Path) -> None:
     (tmp_path / "wrong.toml").write_text("[[difference]]\nwhy = 1\n")
     with pytest.raises(InputError, match="no list of differences"):
         read_explained(tmp_path / "wrong.toml")
+
+
+def test_the_page_of_emulators_explains_every_difference() -> None:
+    text = (PROJECT / "docs" / "emulators.md").read_text()
+    assert "NO EXPLANATION" not in text and "qemu-10.0" in text
+
+
+def test_a_kernel_and_an_emulator_in_one_name() -> None:
+    for name in ("kvm-nvhe@6.12.117", "kvm-nvhe@6.12.117%qemu-10.0", "kvm-vhe@7.3%qemu-10.0%max"):
+        config, version = split_target(name)
+        assert "@" not in config and target_name(config, version) == name == load_config(name).name
