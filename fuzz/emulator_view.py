@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path
-from textwrap import wrap
+from textwrap import TextWrapper
 
 from fuzz.matrix import CLEAN, DIVERGES, Cell
 from harness.errors import InputError
@@ -23,9 +23,13 @@ INTRODUCTION: tuple[str, ...] = (
     "on the target's own CPU model in the first version of QEMU; `.` is none. `max` has features that no table of",
     "ours knows well: what they change is unchecked there (harness/masks.py).",
     "",
-    "One kind of difference is in no cell, for nothing owed depends on it: registers with an encoding that is left to",
-    "the implementation (`mrs x7, s3_1_c11_c0_2`) are UNDEFINED in a guest on QEMU 7.2, and trap to KVM on 10.0, which",
-    "has HCR_EL2.TIDCP. `shadowfuzz fuzz --target kvm-nvhe --against 'kvm-nvhe%qemu-10.0'` finds it within seconds.",
+    "`shadowfuzz fuzz --target kvm-nvhe --against 'kvm-nvhe%qemu-10.0'` compares two versions of QEMU directly. What",
+    "it showed in its first seconds and no cell does, for nothing that we know to be owed depends on it (7.2, 10.0):",
+    "",
+    "- registers whose encoding is left to the implementation (`mrs x7, s3_1_c11_c0_2`): UNDEFINED in the guest;",
+    "  trapped to KVM, by HCR_EL2.TIDCP",
+    "- ID_DFR0_EL1 as KVM emulates it for a guest on a Cortex-A72: 0x10006; 0x6",
+    "- the level in ESR_EL2 of some instruction aborts on a stage-1 walk: 1 (0x82000085); 3 (0x82000087)",
 )
 
 
@@ -82,8 +86,9 @@ class EmulatorTable:
         for target in (target for targets in self._groups.values() for target in targets if self._why_not(target)):
             yield f"{target}: {self._why_not(target)}"
         for text, places in self._differences().items():
-            yield from wrap(text, WIDTH, subsequent_indent="    ")
-            yield from wrap(f"on {', '.join(places)}", WIDTH, initial_indent="    ", subsequent_indent="    ")
+            lines = TextWrapper(WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+            yield from lines.wrap(text)
+            yield from lines.wrap(f"    on {', '.join(places)}")
 
     def unexplained(self) -> list[tuple[str, str]]:
         """Return (target, scenario) of each cell that differs and that no row explains."""
