@@ -85,7 +85,7 @@ def _system_register(turn: _Turn, exit_: Switch, injected: bool) -> None:
 def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
     """Apply what KVM owes before it runs the guest again or returns; say why if nobody knows."""
     kind = exits.exit_class(exit_.code, exit_.esr)
-    if kind == "HVC64":
+    if kind in ("HVC64", "HVC32"):  # the latter can only be forged here
         if not round_.world.features & PSCI_0_2:
             return "a call of a vCPU without PSCI 0.2"
         _call(turn, exit_, round_.world)
