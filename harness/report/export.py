@@ -166,6 +166,8 @@ def _host(step: Step) -> str:
             a, b = BY_NAME[name].one_reg, value
         case ("complete" | "serror"), (int(value),):
             a = value
+        case "write", (int(address), int(value)):
+            a, b = address, value
         case "irq_line", (str(name), int(value)):
             a, b = LINES[name], value
         case "mp_state", (str(name),):

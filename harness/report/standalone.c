@@ -34,12 +34,12 @@
 #define NAP_US	@NAP@
 #define MAX_NAPS 20
 
-enum what { SET, GUEST, COMPLETE, RESET, FINISH, ABORT, SERROR, IRQ_LINE, MP_STATE };
+enum what { SET, GUEST, COMPLETE, RESET, FINISH, ABORT, SERROR, IRQ_LINE, MP_STATE, WRITE };
 
 static const struct step {
 	enum what what;
 	uint64_t a, b;		/* SET: register id, value; GUEST: address, instruction; COMPLETE: data;
-				   SERROR: syndrome; IRQ_LINE: line, level; MP_STATE: state */
+				   SERROR: syndrome; IRQ_LINE: line, level; MP_STATE: state; WRITE: address, eight bytes */
 	const char *text;
 } steps[] = {
 @STEPS@
@@ -169,6 +169,9 @@ static void host(const struct step *step)
 		break;
 	case MP_STATE:
 		mp_state(step->a);
+		break;
+	case WRITE:
+		memcpy(ram + (step->a - BASE), &step->b, sizeof(step->b));
 		break;
 	case GUEST:
 		break;
