@@ -170,9 +170,10 @@ def _measure(plan: Plan, number: int, barrier: Barrier, born: float, place: Path
     with boot(side.config, side.prepared) as executor:
         started = time.monotonic()
         campaign = _Campaign(bench, executor, place, rng)
+        while not campaign.first_exit_s:
+            campaign.step(generate(rng))
+        first = campaign.first_exit_s
         scenarios = [generate(rng) for _ in range(SCENARIOS)]
-        campaign.step(scenarios[0])
-        first = time.monotonic()
         collect_rarely()
         warm = time.monotonic() + WARM_UP * plan.seconds
         while time.monotonic() < warm:
@@ -254,6 +255,11 @@ class _Campaign:
     def checked_exits(self) -> int:
         """As a campaign counts them."""
         return self._stats.get("count", "checked_exits")
+
+    @property
+    def first_exit_s(self) -> float:
+        """When the first exit was checked, by :func:`time.monotonic`; 0 if none was."""
+        return self._stats.get("time", "first_exit") / 1e9
 
 
 @contextmanager
