@@ -18,6 +18,7 @@ from harness.owed import compare_owed
 from harness.placing import code_of
 from harness.releases import Intended
 from harness.scenario import Scenario
+from harness.stage1 import is_on
 from harness.trace import EXIT, HOST, Host, Switch, Trace
 from harness.turns import Round
 from harness.vectors import compare_vectors
@@ -94,7 +95,16 @@ def check(
             classes[event.exit_class] += 1
     lossy = cpu.lossy if trace.vhe else {}
     code, runs = code_of(scenario), tuple(turns.runs(trace.events))
-    before = {index: entry for index, entry, _ in runs}
+    switched: dict[int, tuple[Divergence | Unchecked, ...]] = {}
+    memory, begin = Memory(code), 0
+    before: dict[int, tuple[Switch, Memory | None]] = {}
+    for index, entry, exit_ in runs:
+        for event in trace.events[begin:index]:
+            if event.kind == HOST and isinstance(event, Host) and event.op == turns.OP_WRITE and not event.error:
+                memory.write(event.a, event.b)
+        begin = index
+        before[index] = entry, memory.copy() if is_on(entry.values) else None
+        switched[index] = tuple(compare.compare_run(index, entry, exit_, code, cpu, memory))
     predict = shortcut(level)
     for round_ in turns.rounds(trace.events):
         prediction = predict(round_)
@@ -109,9 +119,9 @@ def check(
         if witness is not None:
             _tell_model(witness, round_, prediction)
         seen: list[Divergence] = []
-        if (entry := before.get(round_.first)) is not None:
+        if (run := before.get(round_.first)) is not None:
             relations["reveal"] += 1
-            revealed = tuple(compare.compare_reveal(round_, entry, prediction, code, cpu))
+            revealed = tuple(compare.compare_reveal(round_, run[0], prediction, code, cpu, run[1]))
             if witness is not None:
                 _tell(witness, "reveal", round_.first, revealed)
             for item in revealed:
@@ -131,18 +141,12 @@ def check(
             _take(found, judged, unchecked)
         if witness is not None:
             _tell(witness, "host", round_.first, owed)
-    memory, begin = Memory(code), 0
-    for index, entry, exit_ in runs:
+    for index, found_there in switched.items():
         relations["switch"] += 1
-        for event in trace.events[begin:index]:
-            if event.kind == HOST and isinstance(event, Host) and event.op == turns.OP_WRITE and not event.error:
-                memory.write(event.a, event.b)
-        begin = index
-        run = tuple(compare.compare_run(index, entry, exit_, code, cpu, memory))
-        for found in run:
+        for found in found_there:
             _take(found, judged, unchecked)
         if witness is not None:
-            _tell(witness, "switch", index, run)
+            _tell(witness, "switch", index, found_there)
     if trace.vectors:
         relations["vectors"] += 1
         for found in compare_vectors(trace, code, cpu):

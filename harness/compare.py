@@ -17,7 +17,7 @@ from typing import NamedTuple
 from harness import a64, arch, exits, faults, syndrome
 from harness.arch import State
 from harness.execute import Raise, Uncertain, sources
-from harness.guest import FROM_UNKNOWN, fetched, is_call, runs_on, walk, word_at
+from harness.guest import FROM_UNKNOWN, fetched, is_call, runs_on, walk
 from harness.masks import Cpu
 from harness.memory import Memory
 from harness.registers import INDEX, MASK64, NAMES
@@ -220,25 +220,32 @@ ALL_GPRS = (1 << 31) - 1
 
 
 def compare_reveal(
-    round_: Round, before: Switch, prediction: Prediction, code: Mapping[int, int], cpu: Cpu
+    round_: Round,
+    before: Switch,
+    prediction: Prediction,
+    code: Mapping[int, int],
+    cpu: Cpu,
+    memory: Memory | None = None,
 ) -> Iterator[Divergence | Unchecked]:
     """Yield what the host sees at an exit beyond, or short of, what the layer reveals; relation ``save.reveal``.
 
     ``before`` is the entry before the exit: what the guest did since tells its registers, and those of them that the
-    host's copy holds are visible.  Values are a bit for each of x0..x30.
+    host's copy holds are visible.  Values are a bit for each of x0..x30.  ``memory`` as in :func:`compare_run`.
     """
+    memory = memory if memory is not None else Memory()
     exit_ = round_.exit
     assert exit_ is not None
     visible, unknown = ALL_GPRS, 0
     if exit_.values[:31] != before.values[:31]:
         seen = arch.apply_pending(before.values, before.pending)
-        call = is_call(seen, word_at(code, (exit_.values[arch.PC] - 4) & MASK64), exit_)
-        path = walk(seen, code, (exit_.values[arch.PC] - 4 * call) & MASK64, cpu, before.hcr)
+        behind = (exit_.values[arch.PC] - 4) & MASK64
+        call = is_call(seen, fetched(exit_.values, code, behind, memory, cpu), exit_)
+        path = walk(seen, code, behind if call else exit_.values[arch.PC], cpu, before.hcr, memory)
         if path.state is None:
             yield Unchecked("save.reveal", path.why)
             return
         trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or exit_.forged
-        if not trapped and path.state != exit_.values and runs_on(path.state, code, cpu):
+        if not trapped and path.state != exit_.values and runs_on(path.state, code, cpu, memory):
             yield Unchecked("save.reveal", RUNS_ON)
             return
         unknown = sum(1 << i for i in path.unknown if i < 31)
