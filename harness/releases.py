@@ -161,6 +161,23 @@ _UNDEFINED = 1 << 25
 """ESR_EL1 of an exception whose class is 0, unknown reason; IL is set (Arm ARM D17.2.37)."""
 
 
+def _serror_taken(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
+    before, after = spot.events
+    index = INDEX.get(spot.register, -1)
+    if before is None or after is None or index < 0:
+        return False
+    pending, done = before.values, after.values
+    taken = arch.take_exception(pending, esr=done[arch.ESR], offset=arch.SERROR_OFFSET)
+    return done[arch.ESR] >> exits.EC_SHIFT == _SERROR and (old, new) == (pending[index], taken[index])
+
+
+_SERROR = 0x2F
+
+
+def _bits_set(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
+    return isinstance(old, int) and not old & row.bits and new == old | row.bits
+
+
 def _walk_level(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
     asked = spot.exits[1]
     if asked is None or not exits.DABT["S1PTW"].get(asked.esr) or isinstance(old, str) or isinstance(new, str):
@@ -189,6 +206,8 @@ RULES: Mapping[str, tuple[Rule, str]] = MappingProxyType(
         "id_field": (_id_field, "what was read from an ID register: the row's values in the row's bits, else the same"),
         "undefined": (_undefined, "the older release injects an undefined-instruction exception, the newer none"),
         "fault_status": (_status, "the row's values, for an abort with the fault status that bits holds"),
+        "serror_taken": (_serror_taken, "the newer release has taken the SError that is pending on the older one"),
+        "bits_set": (_bits_set, "the newer release sets the row's bits"),
         "walk_level": (_walk_level, "an abort on a stage-1 walk: the newer release says at which level"),
         "trapped": (_trapped, "the newer release traps an access that the older one lets through"),
         "copied_page": (
@@ -230,7 +249,7 @@ class Intended:
 
 _TEXTS = ("id", "since", "explains", "why", "source")
 _TAKES_VALUES = ("values", "id_field", "fault_status")
-_TAKES_BITS = ("narrowed", "id_field", "fault_status")
+_TAKES_BITS = ("narrowed", "id_field", "fault_status", "bits_set")
 _LISTS = ("events", "registers", "exits", "calls")
 
 

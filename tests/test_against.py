@@ -255,6 +255,19 @@ def test_the_level_of_an_abort_on_a_walk() -> None:
     assert unexplained(differences(one, wrong, both)) == ["against.entry.esr_el1"]
 
 
+def test_an_serror_is_taken_at_once_or_pending() -> None:
+    both = Versions("6.12.117-1", "7.3.4-1")
+    before = {"pc": 0x4000_0008, "pstate": 0x5, "vbar_el1": 0x4001_0000}
+    after = {**before, "pc": 0x4001_0380, "pstate": 0x4003C5, "elr_el1": 0x4000_0008, "spsr_el1": 0x5}
+    one, other = trace(switch(ENTRY, **before)), trace(switch(ENTRY, **after, esr_el1=0xBF00_0000))
+    assert differences(one, other, both).unexplained == ()
+    assert unexplained(differences(one, other, Versions(OLD, NEW)))
+    elsewhere = trace(switch(ENTRY, **{**after, "pc": 0x4001_0200}, esr_el1=0xBF00_0000))
+    assert unexplained(differences(one, elsewhere, both)) == ["against.entry.pc"]
+    sync = trace(switch(ENTRY, **after, esr_el1=0x9600_0010))
+    assert "against.entry.esr_el1" in unexplained(differences(one, sync, both))
+
+
 def test_one_forged_exit_says_nothing() -> None:
     exit_ = switch(EXIT, 0x5A00_0000)
     forged = exit_._replace(esr=0xC000_0000, marks=FORGE_MASK)
