@@ -123,11 +123,6 @@ def fetch(cache: Cache, package: Package, progress: Progress = quiet) -> Emulato
     return _emulator(cache.get(KIND, key, lambda work: _build(cache, package, work, progress), progress, ROOM))
 
 
-def others(here: Iterable[Emulator], used: str) -> tuple[Emulator, ...]:
-    """Return the emulators that are not the one of a version or of the beginning of one."""
-    return tuple(emulator for emulator in here if not begins(emulator.version, used))
-
-
 def upstream(version: str) -> str:
     """Return QEMU's own version in a package's: ``10.0.2`` of ``1:10.0.2+ds-2+deb13u1~bpo12+1``."""
     return re.sub(r"^\d+:", "", version).split("+")[0].split("-")[0]
