@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Machines as copy-on-write clones of a template, which is booted and saved once for each thing that is booted.
 
-A clone takes about a tenth of the time of a cold boot (`shadowfuzz bench`); a template is 60 MB on disk.  All clones are
-in the very state in which the template was saved: what depends on how a kernel came up is the same in all of them.
+A clone takes about a tenth of the time of a cold boot (`shadowfuzz bench`); a template is 60 MB on disk.  All clones
+are in the very state in which the template was saved: what depends on how a kernel came up is the same in all.
 """
 
 from __future__ import annotations
