@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from fuzz.replay_cli import KNOWN_DIR, style_of
 from harness.errors import InputError
-from harness.foreign import Tally, check_records, excerpt
+from harness.foreign import Tally, check_records
 from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.model import LEVEL_NAMES
 from harness.recording import Reader, Recorded, rewrite
 from harness.report.recorded import Report, as_json, text
+from harness.strands import excerpt
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]

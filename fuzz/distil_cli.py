@@ -17,10 +17,10 @@ from fuzz.lab import Lab, open_lab, signatures
 from harness.distil import Distilled, Seed, distil
 from harness.errors import InputError
 from harness.findings import signature_text
-from harness.foreign import excerpt
 from harness.recording import Reader, Recorded, rewrite
 from harness.report.terminal import printable
 from harness.scenario import format_scenario
+from harness.strands import excerpt
 from harness.vm.config import DEFAULT_TARGET
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from harness import arch, contract, exits, sysregs
 from harness.a64 import FORM
 from harness.exits import DABT
-from harness.foreign import Span, Turn, split
 from harness.layout import DATA, MMIO
 from harness.model.replay import predict
 from harness.owed import is_mmio
 from harness.recording import Recorded
 from harness.registers import NAMES
 from harness.scenario import KINDS, Scenario, Step, format_scenario, parse
+from harness.strands import Span, Turn, split
 from harness.trace import EXIT, Switch, Trace
 from harness.turns import IN_KERNEL, Round
 

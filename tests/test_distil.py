@@ -10,12 +10,13 @@ import pytest
 
 from fuzz.cli import main
 from harness.distil import KEPT, Distilled, distil
-from harness.foreign import Tally, check_records, excerpt
+from harness.foreign import Tally, check_records
 from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.recording import Api, Reader, Recorded, create
 from harness.registers import INDEX
 from harness.scenario import format_scenario, load, parse
+from harness.strands import excerpt
 from harness.trace import EXIT, Switch, Trace
 from harness.vm.config import PROJECT
 from tests.test_foreign import GIC, MACHINE, RAM, UART, S, started

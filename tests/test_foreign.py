@@ -9,11 +9,12 @@ import pytest
 
 from harness import arch, contract
 from harness.arch import State
-from harness.foreign import ABSENT, FOREIGN, Run, Tally, Turn, check_records, split
+from harness.foreign import ABSENT, FOREIGN, Tally, check_records
 from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.recording import Api, Recorded
 from harness.registers import BY_NAME, NAMES
+from harness.strands import Run, Turn, split
 from harness.trace import Switch
 from harness.vm.config import PROJECT
 from harness.world import POWER_OFF, PSCI_0_2

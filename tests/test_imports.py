@@ -27,7 +27,7 @@ ROWS: tuple[str, ...] = (
     *("harness.releases", "harness.check"),
     *("harness.against", "harness.findings", "harness.history"),
     *("harness.minimise", "harness.simplify", "harness.verdict", "harness.tracefile"),
-    *("harness.recording", "harness.ring", "harness.foreign", "harness.distil"),
+    *("harness.recording", "harness.ring", "harness.strands", "harness.foreign", "harness.distil"),
     *("harness.lemma", "harness.lemma.*"),
     "harness.handlers",
     *("harness.report", "harness.report.esr", "harness.report.rounds", "harness.report.result"),

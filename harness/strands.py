@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recording cut up: the turns of the host and the runs of the guest, vCPU by vCPU, with what surrounds each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from harness import contract, protocol
+from harness.layout import Region
+from harness.owed import OP_IRQ_LINE
+from harness.recording import Api, Recorded
+from harness.registers import BY_NAME
+from harness.trace import ENTRY, EXIT, HOST, Host, Switch
+from harness.turns import OP_ABORT, OP_RESET, OP_SERROR, OP_SET, Round
+from harness.world import SCENARIO, World
+
+READ_ONLY = 2
+"""KVM_MEM_READONLY (KVM API 4.35)."""
+_EVENTS = ((protocol.EVENT["external_abort"], OP_ABORT), (protocol.EVENT["serror"], OP_SERROR))
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A round of one vCPU, and where its entry is among the records."""
+
+    vm: int
+    vcpu: int
+    record: int
+    round: Round
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of the guest: entry and exit of one vCPU, and where the two are among the records."""
+
+    vm: int
+    vcpu: int
+    first: int
+    record: int
+    entry: Switch
+    exit: Switch
+
+
+@dataclass
+class _Vcpu:
+    """What is open of a vCPU: the turn of the host that the next entry ends, or the run that the next exit ends."""
+
+    features: int = 0
+    entry: Switch | None = None
+    exit: Switch | None = None
+    world: World = SCENARIO
+    version: int = -1
+    first: int = 0
+    users: list[Switch] = field(default_factory=list)
+    hosts: list[Host] = field(default_factory=list)
+
+
+@dataclass
+class _Vm:
+    """A virtual machine as its userspace made it."""
+
+    slots: dict[int, Region] = field(default_factory=dict)
+    devices: list[Region] = field(default_factory=list)
+    vcpus: dict[int, _Vcpu] = field(default_factory=dict)
+    called_on: dict[int, tuple[int, int]] = field(default_factory=dict)  # by PSCI CPU_ON: entry point, context
+    version: int = 0  # grows with every change of what surrounds the vCPUs
+
+    def vcpu(self, number: int) -> _Vcpu:
+        """Return a vCPU, a new one if it was not heard of before."""
+        if number not in self.vcpus:
+            self.vcpus[number] = _Vcpu()
+            self.version += 1
+        return self.vcpus[number]
+
+    def world(self, number: int) -> World:
+        """Return what surrounds a vCPU now."""
+        vcpu = self.vcpus[number]
+        if vcpu.version != self.version:
+            regions, devices = tuple(self.slots.values()), tuple(self.devices)
+            vcpu.world = World(regions, devices, number, len(self.vcpus), vcpu.features)
+            vcpu.version = self.version
+        return vcpu.world
+
+
+def split(records: Iterable[Recorded]) -> Iterator[Turn | Run]:
+    """Cut a recording into the rounds and runs of each vCPU, in the order in which they end."""
+    vms: dict[int, _Vm] = {}
+    for number, (vm_number, vcpu_number, event) in enumerate(records, 1):
+        vm = vms.setdefault(vm_number, _Vm())
+        if isinstance(event, Api):
+            if event.name == "destroy":
+                vms.pop(vm_number)
+            else:
+                _call(vm, vcpu_number, event)
+            continue
+        vcpu = vm.vcpu(vcpu_number)
+        if event.kind == ENTRY:
+            first, world = (number, vm.world(vcpu_number)) if vcpu.exit is None else (vcpu.first, vcpu.world)
+            round_ = Round(first, vcpu.exit, tuple(vcpu.users), tuple(vcpu.hosts), event, world)
+            yield Turn(vm_number, vcpu_number, number, round_)
+            vcpu.entry, vcpu.exit, vcpu.first, vcpu.users, vcpu.hosts = event, None, number, [], []
+        elif event.kind == EXIT:
+            if vcpu.entry is not None:
+                yield Run(vm_number, vcpu_number, vcpu.first, number, vcpu.entry, event)
+            vm.world(vcpu_number)  # what holds for the turn is what holds at its exit
+            vcpu.entry, vcpu.exit, vcpu.first = None, event, number
+            _calls_another(vm, event)
+        else:
+            vcpu.users.append(event)
+
+
+def _call(vm: _Vm, number: int, call: Api) -> None:
+    """Apply a call of userspace; one that failed changed nothing, a register write is filed with its errno."""
+    if call.name in ("set_register", "irq_line"):
+        op = OP_SET if call.name == "set_register" else OP_IRQ_LINE
+        vm.vcpu(number).hosts.append(Host(HOST, 0, op, call.a, call.b, call.error, True))
+    elif call.error:
+        return
+    elif call.name == "slot":
+        vm.slots.pop(call.a, None)
+        if call.d:
+            vm.slots[call.a] = Region(f"slot {call.a}", call.c, call.d, True, "", bool(call.b & READ_ONLY))
+        vm.version += 1
+    elif call.name == "device":
+        # An ioeventfd of length 0 takes writes of any (KVM API 4.59).
+        vm.devices.append(Region("device", call.a, call.b or 8, False, ""))
+        vm.version += 1
+    elif call.name == "reset":
+        vcpu = vm.vcpu(number)
+        vcpu.features = call.a
+        vm.version += 1
+        vcpu.hosts.append(Host(HOST, 0, OP_RESET, 0, 0, 0, True))
+        # CPU_ON resets the vCPU that it names, then sets where it starts (DEN 0022 5.4, KVM_REQ_VCPU_RESET).
+        for name, value in zip(("pc", "x0"), vm.called_on.pop(number, ()), strict=False):
+            vcpu.hosts.append(Host(HOST, 0, OP_SET, BY_NAME[name].one_reg, value, 0, True))
+    elif call.name == "events":
+        hosts = vm.vcpu(number).hosts
+        hosts += [Host(HOST, 0, op, 0, 0, 0, True) for bit, op in _EVENTS if call.a & bit]
+
+
+def _calls_another(vm: _Vm, exit_: Switch) -> None:
+    """Remember what PSCI CPU_ON asks for: a reset of the vCPU that it names may follow."""
+    call = contract.called_on(exit_)
+    if call is None:
+        return
+    for number in vm.vcpus:
+        if vm.world(number).mpidr & contract.AFFINITY == call.target:
+            vm.called_on[number] = call.entry_point, call.context_id
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Records of one vCPU from one to another, both counted from 1."""
+
+    vm: int
+    vcpu: int
+    first: int
+    last: int
+
+
+def excerpt(records: Iterable[Recorded], spans: Iterable[Span]) -> Iterator[Recorded]:
+    """Yield what ``spans`` names of a recording, each vCPU's first entry, and every call of the API.
+
+    What lies between is gone: a run of the guest in an excerpt may stand for many.
+    """
+    begins: dict[int, list[Span]] = {}
+    for span in spans:
+        begins.setdefault(span.first, []).append(span)
+    inside: dict[tuple[int, int], int] = {}
+    entered: set[tuple[int, int]] = set()
+    for number, recorded in enumerate(records, 1):
+        owner = recorded.vm, recorded.vcpu
+        for span in begins.pop(number, ()):
+            inside[span.vm, span.vcpu] = max(span.last, inside.get((span.vm, span.vcpu), 0))
+        if isinstance(recorded.event, Api) or owner not in entered or inside.get(owner, 0) >= number:
+            yield recorded
+        if isinstance(recorded.event, Switch):
+            entered.add(owner)
