@@ -13,10 +13,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Protocol
 
-from fuzz.campaign import CORPUS, RUN, Plan, Progress, campaign_directory, run_campaign
+from fuzz.campaign import CORPUS, RUN, Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.database import default_url
 from fuzz.guidance import MODES, edges_in
 from fuzz.launch import Launcher
@@ -70,21 +71,21 @@ class CampaignRun:
 
 
 def run_trial(plan: TrialPlan, say: Callable[[str], None]) -> tuple[CampaignRun, ...]:
-    """Run all campaigns.  TargetError: one ended before its time, with its reason."""
+    """Run all campaigns.  TargetError: one ended before its time, with its reason.  KeyboardInterrupt: as asked."""
     found: list[CampaignRun] = []
-    for number in range(plan.runs):
-        for mode in MODES:
-            run = _campaign(plan, mode, (plan.seed + 7919 * number) % (1 << 32))
-            last = run.points[-1]
-            say(
-                f"run {number + 1} of {plan.runs}, guided by {mode}: {last.edges} edges, {last.decisions} decisions, "
-                f"{last.scenarios} scenarios"
-            )
-            found.append(run)
+    for number, mode in product(range(plan.runs), MODES):
+        with until_signal() as stopped:
+            run = _campaign(plan, mode, (plan.seed + 7919 * number) % (1 << 32), stopped)
+        last = run.points[-1]
+        say(
+            f"run {number + 1} of {plan.runs}, guided by {mode}: {last.edges} edges, {last.decisions} decisions, "
+            f"{last.scenarios} scenarios"
+        )
+        found.append(run)
     return tuple(found)
 
 
-def _campaign(plan: TrialPlan, mode: str, seed: int) -> CampaignRun:
+def _campaign(plan: TrialPlan, mode: str, seed: int, stopped: Callable[[], bool]) -> CampaignRun:
     points: list[Point] = []
     with tempfile.TemporaryDirectory(prefix="shadowfuzz-trial-") as name:
         out = Path(name)
@@ -95,8 +96,10 @@ def _campaign(plan: TrialPlan, mode: str, seed: int) -> CampaignRun:
 
         launch = Launcher(plan.target, plan.level, None, seed, out, default_url(out), mode, watched=True)
         with campaign_directory(out, []):
-            outcome = run_campaign(Plan(plan.seconds, plan.jobs, out), launch, tick)
+            outcome = run_campaign(Plan(plan.seconds, plan.jobs, out), launch, tick, stopped)
             edges = edges_in(out / RUN)
+        if outcome.interrupted:
+            raise KeyboardInterrupt
         if outcome.failure:
             raise TargetError(f"a campaign guided by {mode} ended early: {outcome.failure}")
         points.append(_point(outcome.seconds, len(edges), outcome.stats))
