@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import secrets
 import sys
 from collections.abc import Sequence
@@ -116,6 +117,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
     config = load_config(args.target)
     prepared = prepare(config, progress=_say)
     coverage = prepare_coverage(prepared, progress=_say)
+    load = round(os.getloadavg()[0], 1)
     seed = args.seed if args.seed is not None else secrets.randbits(32)
     turns = COST_TURNS * args.runs
     _say(f"the plugin's cost: the same scenarios {turns} times with it and without")
@@ -129,6 +131,8 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
         "runs": args.runs,
         "jobs": args.jobs,
         "seed": seed,
+        "cores": os.cpu_count(),
+        "load": load,
         "cost": cost.to_json(),
         "campaigns": [each.to_json() for each in runs],
         "exclusive": _exclusive(runs, coverage.text),

@@ -177,6 +177,7 @@ def a_trial() -> dict[str, object]:
     rates = [{"exits_per_s": 100.0, "cpu_us": 50.0}]
     return {
         **{"target": "t", "kernel_release": "6.1", "level": "spec", "seconds": 2, "runs": 2, "jobs": 1, "seed": 1},
+        **{"cores": 2, "load": 0.1},
         "cost": {"bare": rates, "watched": [{"exits_per_s": 98.0, "cpu_us": 51.0}]},
         "campaigns": [
             *(campaign("model", 100, 200), campaign("model", 90, 220)),

@@ -145,6 +145,7 @@ def _introduction(data: Mapping[str, Any]) -> Iterator[str]:
         "",
         f"Measured on {subject}, {data['runs']} campaigns of {data['seconds']:g} s a mode with {data['jobs']} workers,",
         f"each from an empty corpus, modes in turn, seed {data['seed']}. KVM's edges were counted in every campaign.",
+        f"The machine has {data['cores']} cores; its load average was {data['load']} when this began.",
         "",
         "![Coverage over time](coverage.svg)",
         "",
@@ -177,7 +178,7 @@ def _verdict(data: Mapping[str, Any]) -> Iterator[str]:
             more, equal, less = wins(ours, theirs)
             difference = median(ours) - median(theirs)
             yield (
-                f"- {name}, guided by {mode} against model: median {difference:+.0f}; "
+                f"- {name}, guided by {mode} against model: median {difference:+g}; "
                 f"more in {more}, equal in {equal}, fewer in {less} of {more + equal + less} pairs of runs"
             )
     yield ""
