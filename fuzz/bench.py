@@ -115,12 +115,20 @@ class Result:
 
 def run_bench(plan: Plan) -> Result:
     """Measure.  TargetError: a machine did not boot or was lost."""
+    with tempfile.TemporaryDirectory(prefix="shadowfuzz-bench-") as place:  # a worker is killed before it could tidy up
+        return _run(plan, Path(place))
+
+
+def _run(plan: Plan, place: Path) -> Result:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(plan.jobs)
     pipes, workers = [], []
     for number in range(plan.jobs):
         ours, theirs = context.Pipe(duplex=False)
-        worker = context.Process(target=_worker, args=(plan, number, barrier, theirs, time.monotonic()), daemon=True)
+        own = place / str(number)
+        own.mkdir()
+        arguments = (plan, number, barrier, theirs, time.monotonic(), own)
+        worker = context.Process(target=_worker, args=arguments, daemon=True)
         worker.start()
         theirs.close()
         pipes.append(ours)
@@ -153,10 +161,9 @@ def run_bench(plan: Plan) -> Result:
     )
 
 
-def _worker(plan: Plan, number: int, barrier: Barrier, pipe: Connection, born: float) -> None:
+def _worker(plan: Plan, number: int, barrier: Barrier, pipe: Connection, born: float, place: Path) -> None:
     try:
-        with tempfile.TemporaryDirectory(prefix="shadowfuzz-bench-") as place:
-            pipe.send(_measure(plan, number, barrier, born, Path(place)))
+        pipe.send(_measure(plan, number, barrier, born, place))
     except ShadowfuzzError as error:
         barrier.abort()
         pipe.send(str(error))
