@@ -149,7 +149,8 @@ def check(
             _tell(witness, "switch", index, found_there)
     if trace.vectors:
         relations["vectors"] += 1
-        for found in compare_vectors(trace, code, cpu):
+        memories = {index: known for index, (_, known) in before.items() if known is not None}
+        for found in compare_vectors(trace, code, cpu, memories):
             _take(found, judged, unchecked)
     return Checked(trace.status, trace.dropped, classes, relations, tuple(judged), unchecked, undefined, tuple(paths))
 

@@ -8,11 +8,13 @@ half of a register and clears the other (Arm ARM C7.2 FMOV (general)), an interr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from harness import arch, exits
 from harness.compare import RUNS_ON, Divergence, Unchecked
 from harness.guest import Walk, is_call, runs_on, walk, word_at
 from harness.masks import Cpu
+from harness.memory import Memory
 from harness.registers import MASK64
 from harness.trace import ENTRY, EXIT, USER, VECTORS_SIZE, Switch, Trace
 from harness.turns import OP_RESET
@@ -58,7 +60,10 @@ class _Vcpu:
         self.last, self.changes, self.unknown = data, {}, ""
 
 
-def _path(entry: Switch, exit_: Switch, code: Mapping[int, int], cpu: Cpu) -> Walk:
+NOTHING_KNOWN: Mapping[int, Memory] = MappingProxyType({})
+
+
+def _path(entry: Switch, exit_: Switch, code: Mapping[int, int], cpu: Cpu, memory: Memory | None) -> Walk:
     """Follow one run of the guest; back-to-back traps, the rule, execute nothing."""
     seen = arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
     target = exit_.values[arch.PC]
@@ -67,14 +72,20 @@ def _path(entry: Switch, exit_: Switch, code: Mapping[int, int], cpu: Cpu) -> Wa
     trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or bool(exit_.forged)
     if trapped and is_call(seen, word_at(code, target - 4 & MASK64), exit_):
         target = target - 4 & MASK64
-    path = walk(seen, code, target, cpu, entry.hcr)
-    if not trapped and path.state is not None and path.state != exit_.values and runs_on(path.state, code, cpu):
+    path = walk(seen, code, target, cpu, entry.hcr, memory)
+    ended = path.state
+    if not trapped and ended is not None and ended != exit_.values and runs_on(ended, code, cpu, memory):
         return Walk(None, why=RUNS_ON, certain=False)
     return path
 
 
-def compare_vectors(trace: Trace, code: Mapping[int, int], cpu: Cpu) -> Iterator[Divergence | Unchecked]:
-    """Yield the divergences of the FP and SIMD registers, and why others could not be compared."""
+def compare_vectors(
+    trace: Trace, code: Mapping[int, int], cpu: Cpu, memories: Mapping[int, Memory] = NOTHING_KNOWN
+) -> Iterator[Divergence | Unchecked]:
+    """Yield the divergences of the FP and SIMD registers, and why others could not be compared.
+
+    ``memories``: what RAM held at the entry before an exit, by the exit's index, where the guest's tables are in it.
+    """
     found = {vectors.event: vectors.data for vectors in trace.vectors}
     vcpus: dict[int, _Vcpu] = {}
     latest: dict[int, bytes] = {}
@@ -86,7 +97,7 @@ def compare_vectors(trace: Trace, code: Mapping[int, int], cpu: Cpu) -> Iterator
         elif event.kind == ENTRY:
             vcpu.entry = event
         elif event.kind == EXIT and vcpu.entry is not None:
-            vcpu.ran(_path(vcpu.entry, event, code, cpu))
+            vcpu.ran(_path(vcpu.entry, event, code, cpu, memories.get(index)))
             vcpu.entry = None
         elif event.kind == USER:
             data = latest[event.context] = found.get(index, latest.get(event.context, ZERO))
