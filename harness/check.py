@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from harness import compare, turns
 from harness.compare import Divergence, Prediction, Unchecked
+from harness.handed import compare_handed
 from harness.known import Catalogue, Known
 from harness.masks import Cpu
 from harness.memory import Memory
@@ -136,7 +137,7 @@ def check(
             if witness is not None:
                 witness(Compared("isolate", round_.first))
             judged += (Judged(found, None) for found in compare.compare_others(round_))
-        owed = tuple(compare_owed(round_, lossy))
+        owed = (*compare_owed(round_, lossy), *compare_handed(round_))
         for found in owed:
             _take(found, judged, unchecked)
         if witness is not None:

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What KVM owes userspace when a guest's MMIO access becomes its affair: address, length, direction, data to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness import arch, exits
+from harness.compare import Divergence
+from harness.exits import DABT
+from harness.trace import Switch
+from harness.turns import EXIT_MMIO, Round
+
+WRITE = 0x100
+"""Mark of a write in the record's ``mmio_len`` (harness/protocol.py)."""
+
+
+def owed(exit_: Switch) -> tuple[int, int, int | None]:
+    """Return address, length with mark, and data that ``kvm_run.mmio`` owes for a data abort with a valid syndrome.
+
+    Data is None for a read.  Its bytes are those that would be in memory, in the guest's byte order (KVM API 5,
+    KVM_EXIT_MMIO; Arm ARM D17.2.37 ISS encoding for a Data Abort, SCTLR_EL1.EE and E0E).
+    """
+    address = (exit_.hpfar >> 4) << 12 | exit_.far & 0xFFF
+    size = 1 << DABT["SAS"].get(exit_.esr)
+    if not DABT["WNR"].get(exit_.esr):
+        return address, size, None
+    register = DABT["SRT"].get(exit_.esr)
+    value = 0 if register == 31 else exit_.values[register] & ((1 << 8 * size) - 1)
+    at_el0 = exit_.values[arch.PSTATE] & arch.MODE == arch.EL0T
+    if exit_.values[arch.SCTLR] & (arch.SCTLR_E0E if at_el0 else arch.SCTLR_EE):
+        value = int.from_bytes(value.to_bytes(size, "little"), "big")
+    return address, size | WRITE, value
+
+
+def compare_handed(round_: Round) -> Iterator[Divergence]:
+    """Yield what userspace was told wrongly of the access that the turn began with; relation ``host.mmio_*``."""
+    exit_ = round_.exit
+    if exit_ is None or exit_.forged or exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW":
+        return
+    told = next((user for user in round_.users if user.code == EXIT_MMIO and not user.error), None)
+    if told is None or not DABT["ISV"].get(exit_.esr):
+        return
+    address, length, data = owed(exit_)
+    where = round_.label, round_.first, round_.entry.step
+    if told.mmio_addr != address:
+        yield Divergence("host", "mmio_addr", address, told.mmio_addr, *where)
+    if told.mmio_len != length:
+        yield Divergence("host", "mmio_len", length, told.mmio_len, *where)
+    elif data is not None and (seen := told.mmio_data & ((1 << 8 * (length & ~WRITE)) - 1)) != data:
+        yield Divergence("host", "mmio_data", data, seen, *where)
