@@ -36,7 +36,7 @@ def events(loaded: State = LOADED, called: State = CALLED, answered: State = ANS
         irq(START),
         entry(START),
         trap(START, load_esr(3), **page(WINDOW)),
-        user(START, MMIO_EXIT),
+        user(START, MMIO_EXIT, mmio_addr=WINDOW, mmio_len=8),
         entry(loaded, SKIP, mmio_data=0x55),
         trap(called, 0x5A00_0000),
         user(answered, INTR_EXIT),
