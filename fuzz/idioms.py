@@ -23,7 +23,8 @@ from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, SMCCC_FUNCTIONS
 from harness.layout import CONTEXT_NAMES, DATA, HOLE, MMIO, PAIR, VECTORS, Region
 from harness.placing import base_of
 from harness.registers import MASK64
-from harness.scenario import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Operand, Step
+from harness.scenario import Step
+from harness.steps import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Operand
 from harness.sysregs import READABLE, SYSREGS, WRITABLE, Owed
 
 PAGE = 4096

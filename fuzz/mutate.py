@@ -16,7 +16,8 @@ from harness.a64 import FORM
 from harness.errors import InputError
 from harness.layout import MAX_STEPS
 from harness.registers import MASK64
-from harness.scenario import INITIAL_NAMES, KINDS, Arg, Scenario, Side, Step, format_scenario, parse
+from harness.scenario import Scenario, Step, format_scenario, parse
+from harness.steps import INITIAL_NAMES, KINDS, Arg, Side
 
 ABOUT = "Made by the mutator."
 MIN_STEPS, MAX_LENGTH = 60, 200

@@ -19,7 +19,8 @@ from harness.model.replay import predict
 from harness.owed import is_mmio
 from harness.recording import Recorded
 from harness.registers import NAMES
-from harness.scenario import KINDS, Scenario, Step, format_scenario, parse
+from harness.scenario import Scenario, Step, format_scenario, parse
+from harness.steps import KINDS
 from harness.strands import Span, Turn, split
 from harness.trace import EXIT, Switch, Trace
 from harness.turns import IN_KERNEL, Round

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the guest steps of a scenario are: each vCPU has a window of CODE, its instructions back to back in it."""
+"""Where the guest steps of a scenario are, and what its host steps tell the agent.
+
+Each vCPU has a window of CODE, its instructions back to back in it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from harness import a64
+from harness import a64, protocol
 from harness.layout import ALONE, CODE, CONTEXTS, PAIR, WINDOW_SIZE
+from harness.registers import BY_NAME
 from harness.scenario import Scenario, Step, instruction
+from harness.steps import MP_STATES
 from harness.syndrome import TRAP
 
 FILL: tuple[int, int] = (TRAP, a64.ISB)
@@ -84,3 +89,23 @@ def code_of(scenario: Scenario) -> Mapping[int, int]:
     for end in ends(scenario).values():
         words |= {end + 4 * i: word for i, word in enumerate(FILL)}
     return words
+
+
+def host_arguments(step: Step) -> tuple[int, int]:
+    """Return the arguments of a host step's operation (``protocol.OPS``), also those of the C program that shows it."""
+    match step.kind, step.args:
+        case "set", (str(name), int(value)):
+            return BY_NAME[name].one_reg, value
+        case "complete", (int(value),):
+            return value, 0
+        case "serror", (int(value),):
+            return value, int(value != 0)
+        case "irq_line", (str(name), int(value)):
+            return protocol.LINES[name], value
+        case "mp_state", (str(name),):
+            return MP_STATES[name], 0
+        case "write", (int(address), int(value)):
+            return address, value
+        case "forge", (str(name), int(value)):
+            return protocol.FORGE[name], value
+    return 0, 0

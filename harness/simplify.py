@@ -13,7 +13,8 @@ from itertools import combinations
 from harness.a64 import FORM, NUMBER, V_NAMES, W_NAMES, X_NAMES
 from harness.minimise import Pass
 from harness.registers import INDEX
-from harness.scenario import INITIAL_NAMES, KINDS, STEP_KINDS, Arg, Scenario, Side, Step, format_step
+from harness.scenario import Scenario, Step, format_step
+from harness.steps import INITIAL_NAMES, KINDS, STEP_KINDS, Arg, Side
 
 Order = tuple[int, int, int, int, int, str]
 

@@ -19,7 +19,8 @@ from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.layout import CODE, VECTORS
 from harness.places import MEETS, NOT_REACHED, classes_of, possible
 from harness.report import exercised
-from harness.scenario import KINDS, STEP_KINDS, parse
+from harness.scenario import parse
+from harness.steps import KINDS, STEP_KINDS
 from harness.trace import Event, Trace
 from tests import traces
 

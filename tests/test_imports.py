@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 ROWS: tuple[str, ...] = (
     "harness",
     *("harness.crash", "harness.errors", "harness.registers", "harness.exits", "harness.layout", "harness.protocol"),
-    *("harness.a64", "harness.sysregs", "harness.scenario", "harness.trace", "harness.arch", "harness.masks"),
+    *("harness.a64", "harness.sysregs", "harness.steps", "harness.scenario", "harness.trace", "harness.arch"),
+    "harness.masks",
     *("harness.memory", "harness.stage1", "harness.execute", "harness.syndrome", "harness.placing", "harness.faults"),
     "harness.world",
     *("harness.contract", "harness.guest", "harness.turns", "harness.compare", "harness.vectors"),

@@ -21,7 +21,8 @@ from harness.a64 import ACCESS_FORMS
 from harness.exits import SMCCC_FUNCTIONS
 from harness.layout import CODE, DATA, HOLE, MMIO, REGIONS, VECTORS
 from harness.registers import MASK64
-from harness.scenario import INITIAL_NAMES, KINDS, SET_NAMES, Scenario, Side, Step, format_scenario, parse
+from harness.scenario import Scenario, Step, format_scenario, parse
+from harness.steps import INITIAL_NAMES, KINDS, SET_NAMES, Side
 
 SEEDS = st.integers(0, 2**32)
 SHORT = Scenario("One trap.", (), (Step("wfi"),))

@@ -14,22 +14,17 @@ from harness.errors import InputError
 from harness.layout import MAX_STEPS
 from harness.scenario import (
     HEADER,
-    INITIAL_NAMES,
-    KINDS,
     MAX_BYTES,
     MAX_LINE,
-    SET_NAMES,
-    STEP_KINDS,
     Scenario,
-    Side,
     Step,
-    StepKind,
     format_scenario,
     format_step,
     instruction,
     load,
     parse,
 )
+from harness.steps import INITIAL_NAMES, KINDS, SET_NAMES, STEP_KINDS, Side, StepKind
 
 HEAD = f"{HEADER}\nabout A test.\n"
 VALUES = st.integers(0, 2**64 - 1)

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness.scenario import STEP_KINDS
+from harness.steps import STEP_KINDS
 
 _BLOCK = "<!-- {name}: generated, tests/test_docs.py -->\n{body}\n<!-- end -->"
 _ANY = re.compile(r"<!-- (\w+): generated, tests/test_docs\.py -->\n.*?\n<!-- end -->", re.DOTALL)

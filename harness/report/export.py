@@ -11,13 +11,14 @@ from importlib.resources import files
 from harness.compare import Divergence
 from harness.crash import EARLIER
 from harness.layout import CODE, DATA, VECTORS
-from harness.protocol import LINES
+from harness.placing import host_arguments
 from harness.registers import BY_NAME
 from harness.report import crashview
 from harness.report.rounds import Site
 from harness.report.story import Story
 from harness.report.terminal import printable, shown
-from harness.scenario import KINDS, MP_STATES, Scenario, Side, Step, format_scenario, format_step, instruction
+from harness.scenario import Scenario, Step, format_scenario, format_step, instruction
+from harness.steps import KINDS, Side
 from harness.verdict import verdict_lines
 
 NOT_IN_C = frozenset({"forge", "vcpu"})
@@ -156,23 +157,7 @@ def _steps(scenario: Scenario, end: int) -> Iterator[str]:
             yield _row("GUEST", address, word, format_step(step))
             address += 4
         else:
-            yield _host(step)
-
-
-def _host(step: Step) -> str:
-    a = b = 0
-    match step.kind, step.args:
-        case "set", (str(name), int(value)):
-            a, b = BY_NAME[name].one_reg, value
-        case ("complete" | "serror"), (int(value),):
-            a = value
-        case "write", (int(address), int(value)):
-            a, b = address, value
-        case "irq_line", (str(name), int(value)):
-            a, b = LINES[name], value
-        case "mp_state", (str(name),):
-            a = MP_STATES[name]
-    return _row(step.kind.upper(), a, b, format_step(step))
+            yield _row(step.kind.upper(), *host_arguments(step), format_step(step))
 
 
 def _row(what: str, a: int, b: int, text: str) -> str:

@@ -19,7 +19,8 @@ from harness.report.story import Group, Story, cluster_name, groups, replay_comm
 from harness.report.style import CSS
 from harness.report.terminal import bit_ranges, decisions, exit_text, outcome_text, shown
 from harness.report.traceview import trace_lines
-from harness.scenario import KINDS, Side, format_scenario, format_step, instruction
+from harness.scenario import format_scenario, format_step, instruction
+from harness.steps import KINDS, Side
 from harness.verdict import elsewhere_text, not_measured, rate_text, together
 
 _PARTS = (("overview", "Overview"), ("clusters", "Clusters"), ("findings", "Findings"), ("known", "Known"))

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from harness import protocol, registers, trace
 from harness.errors import AgentProtocolError
 from harness.layout import CODE, VECTORS
-from harness.placing import code_of, context_named, ends, first_context, placed
-from harness.scenario import KINDS, MP_STATES, Scenario, Side, Step
+from harness.placing import code_of, context_named, ends, first_context, host_arguments, placed
+from harness.scenario import Scenario, Step
+from harness.steps import KINDS, Side
 from harness.trace import ContextLayout, Trace
 from harness.vm.qemu import Qemu
 
@@ -33,23 +34,7 @@ LEAVES = frozenset({"br", "eret"})
 
 
 def _host_op(step: Step, index: int) -> Op:
-    a = b = 0
-    match step.kind, step.args:
-        case "set", (str(name), int(value)):
-            a, b = registers.BY_NAME[name].one_reg, value
-        case "complete", (int(value),):
-            a = value
-        case "serror", (int(value),):
-            a, b = value, int(value != 0)
-        case "irq_line", (str(name), int(value)):
-            a, b = protocol.LINES[name], value
-        case "mp_state", (str(name),):
-            a = MP_STATES[name]
-        case "write", (int(address), int(value)):
-            a, b = address, value
-        case "forge", (str(name), int(value)):
-            a, b = protocol.FORGE[name], value
-    return protocol.OPS[step.kind][0], index, a, b
+    return protocol.OPS[step.kind][0], index, *host_arguments(step)
 
 
 def _forged(scenario: Scenario, index: int) -> Iterator[Op]:

@@ -19,7 +19,7 @@ import pytest
 from harness.check import Checked
 from harness.exercise import Exercise
 from harness.places import possible, why_not
-from harness.scenario import STEP_KINDS
+from harness.steps import STEP_KINDS
 from harness.vm.build import prepare
 from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
 from harness.vm.target import boot
