@@ -171,3 +171,7 @@ def _drop_stdout() -> None:
     """Let nothing more be written: what is buffered would fail again at exit, with a traceback."""
     with contextlib.suppress(OSError, ValueError):  # not a file (a test's stand-in), or closed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
