@@ -192,7 +192,8 @@ def _call_on(turns: dict[int, _Turn], exit_: Switch | None, after: Switch) -> No
             hosts = turns.setdefault(number, _Turn()).hosts
             hosts.append(Host(HOST, after.step, OP_RESET, 0, 0, 0, False, number))
             written = [("pc", call.entry_point), ("x0", call.context_id)]
-            if exit_.values[arch.SCTLR] & arch.SCTLR_EE:  # it starts in the caller's byte order (DEN 0022 6.4; kvm_psci_vcpu_on)
+            # It starts in the caller's byte order (DEN 0022 6.4; kvm_psci_vcpu_on in arch/arm64/kvm/psci.c).
+            if exit_.values[arch.SCTLR] & arch.SCTLR_EE:
                 written.append(("sctlr_el1", contract.RESET_VALUES["sctlr_el1"] | arch.SCTLR_EE))
             for name, value in written:
                 hosts.append(Host(HOST, after.step, OP_SET, BY_NAME[name].one_reg, value, 0, False, number))
