@@ -39,7 +39,7 @@ def findings(expected: Path) -> str:
     """The findings of stock kernels, as ``corpus/regressions/expected.toml`` has them."""
     rows = tomllib.loads(expected.read_text(encoding="utf-8"))["finding"]
     return "\n".join(
-        f"- **{row['summary']}** {row['why']} Seen on {', '.join(row['targets'])}."
+        f"- **{row['summary']}** {row['why']} Seen on {', '.join(row['targets']) or row['elsewhere']}."
         f" `{row['id']}`, verdict {row['verdict']} ({row['source']})."
         for row in rows
     )

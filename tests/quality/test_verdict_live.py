@@ -36,4 +36,7 @@ def test_verdicts_of_the_findings() -> None:
             for key, counted in stages.items():
                 divergence = first_of(checked, key)
                 assert divergence is not None
-                assert classify(evidence(trace, checked, divergence, counted)).name == verdict, (name, key)
+                # The deployed level hands on KVM's ESR_EL1 there: one reading is with KVM, one against it.
+                undecided = name == "stage1_walk_outside_slots" and (key[1], key[3]) == ("esr_el1", "prep_abort")
+                expected = "unexplained" if undecided else verdict
+                assert classify(evidence(trace, checked, divergence, counted)).name == expected, (name, key)

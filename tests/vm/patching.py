@@ -66,6 +66,7 @@ _SKIP = (0xF941_0000, 0x9274_F421, 0x9100_1000, 0xF901_0260)
 _ADD_X0_8 = 0x9100_2000
 _ABORTS = frozenset({"restore.esr_el1", "host.esr_el1"})
 _MOVED = frozenset({"save.pc", "restore.pc", "host.pc"})
+_JUMPED_OVER = ("x2", "x4", "sctlr_el1", "tcr_el1", "far_el2", "hpfar_el2")
 
 PATCHES: tuple[Patch, ...] = (
     Patch("x5 is saved from x4", _EXIT, 2, stp(4, 4, 1, 32), ("x5",)),
@@ -78,5 +79,6 @@ PATCHES: tuple[Patch, ...] = (
     # An HVC that is jumped over shows in the syndrome: from there nothing else can have trapped.  At EL0 the guest
     # takes exceptions by itself, with the wrong return address, unless an interrupt comes first.  On its way to
     # userspace KVM moves PC on in memory.
-    Patch("PC moves on by 8", _SKIP, 2, _ADD_X0_8, ("pc", "esr_el2"), _MOVED, ("elr_el1",)),
+    # What is jumped over may have been a move or a write to a system register.
+    Patch("PC moves on by 8", _SKIP, 2, _ADD_X0_8, ("pc", "esr_el2"), _MOVED, ("elr_el1", *_JUMPED_OVER)),
 )

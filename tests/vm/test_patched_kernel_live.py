@@ -58,7 +58,8 @@ def test_exactly_the_patched_registers(outcomes: Mapping[str, Outcome], row: str
     assert places > 0, "the pattern is not in this kernel"
     switched = {register for relation, register in seen if relation == "switch"}
     assert switched - set(patch.timing) == set(patch.registers)
-    assert {name for name in names if not name.startswith("switch.")} == patch.also
+    # What is lost on the way out the host does not see either.
+    assert {name for name in names if not name.startswith("switch.")} - {"save.reveal"} == patch.also
     assert statuses == {"ok"}, "the target goes on"
 
 
