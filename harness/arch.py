@@ -28,6 +28,7 @@ SSBS, BTYPE, DAIF, MODE = 1 << 12, 3 << 10, 0x3C0, 0x1F
 EL0T, EL1T, EL1H = 0x0, 0x4, 0x5
 SCTLR_SPAN, SCTLR_DSSBS, SCTLR_A, SCTLR_M = 1 << 23, 1 << 44, 2, 1
 SCTLR_EE, SCTLR_E0E = 1 << 25, 1 << 24
+SCTLR_NTWI, SCTLR_NTWE = 1 << 16, 1 << 18
 MDSCR_SS = 1
 OS_LOCK_HIDES = 1 | 1 << 13 | 1 << 15 | 0xFFFF_FFFF << 32
 """MDSCR_EL1.SS, KDE and MDE, which KVM clears in what it loads while the guest's OS Lock is set (kvm_arm_setup_debug in

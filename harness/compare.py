@@ -97,6 +97,8 @@ def compare_others(round_: Round) -> Iterator[Divergence]:
             continue
         if entry.pending & EXCEPTION and i in (arch.ESR, arch.FAR):
             continue
+        if i == arch.MDSCR and arch.os_locked(last.values[i], entry.values[i]):
+            continue
         yield Divergence("isolate", NAMES[i], last.values[i], entry.values[i], round_.label, round_.first, entry.step)
 
 

@@ -14,7 +14,19 @@ from typing import NamedTuple
 
 from harness import a64, arch, exits
 from harness.arch import State
-from harness.execute import EC_UNKNOWN, WNR, Access, Effect, Next, Raise, Trap, Uncertain, execute, sources
+from harness.execute import (
+    CONDITION_ALWAYS,
+    EC_UNKNOWN,
+    WNR,
+    Access,
+    Effect,
+    Next,
+    Raise,
+    Trap,
+    Uncertain,
+    execute,
+    sources,
+)
 from harness.faults import STALE
 from harness.layout import CODE, DATA, REGIONS, VECTORS
 from harness.masks import BTI, IDST, NMI, VBAR_RES0, Cpu
@@ -31,7 +43,7 @@ MAX_WALK = 600
 """Instructions after which a walk gives up; a scenario has fewer."""
 
 _BR, _BR_MASK = 0xD61F_0000, 0xFFFF_FC1F
-EC_IABT, EC_PC_ALIGN, EC_DABT = (exits.EC_BY_NAME[name] for name in ("IABT_LOW", "PC_ALIGN", "DABT_LOW"))
+EC_WFX, EC_IABT, EC_PC_ALIGN, EC_DABT = (exits.EC_BY_NAME[name] for name in ("WFX", "IABT_LOW", "PC_ALIGN", "DABT_LOW"))
 FSC_ADDRESS_SIZE, FSC_ALIGNMENT = 0x00, 0x21
 
 
@@ -237,6 +249,10 @@ class _Guest:
             return self._raise(Raise(EC_UNKNOWN)) if self._at_el0 else _must_trap(f"what is at {pc:#x}")
         if word == a64.ISB:
             return self._advance({})
+        if word == a64.WFI and self._at_el0 and not self.state[arch.SCTLR] & arch.SCTLR_NTWI:
+            return self._raise(Raise(EC_WFX, CONDITION_ALWAYS))
+        if word == a64.WFE and self._at_el0 and not self.state[arch.SCTLR] & arch.SCTLR_NTWE:
+            return _uncertain("a WFE that EL1 traps from EL0; QEMU performs it")
         if word in (a64.WFI, a64.WFE):
             return self._advance({})  # KVM need not trap them (since 6.10 it does not always)
         if word & _BR_MASK == _BR:

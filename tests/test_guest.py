@@ -350,3 +350,14 @@ def test_virtual_interrupts(bit: int, mask: int, offset: int) -> None:
 
 def test_two_virtual_interrupts_come_in_any_order() -> None:
     assert not follow(encode("wfi"), target=AT, hcr=arch.HCR_VI | arch.HCR_VF, pstate=0x305).certain
+
+
+def test_el1_traps_waits_of_el0() -> None:
+    """SCTLR_EL1.nTWI and nTWE clear (Arm ARM D17.2.118): EL0's WFI is an exception to EL1; QEMU performs a WFE."""
+    wait, vector = encode("wfi"), VECTORS.base + 0x400
+    found = follow(wait, target=vector, pstate=0)
+    assert found.state is not None
+    assert (found.state[INDEX["esr_el1"]], found.state[INDEX["elr_el1"]]) == (0x07E0_0000, AT)
+    assert follow(wait, target=AT + 4, pstate=0, sctlr_el1=1 << 16).state is not None
+    assert not follow(encode("wfe"), target=AT + 4, pstate=0).certain
+    assert follow(encode("wfe"), target=AT + 4, pstate=0, sctlr_el1=1 << 18).state is not None
