@@ -17,6 +17,8 @@ from fuzz.pair import Side
 from harness import compare, turns
 from harness.check import check
 from harness.compare import Prediction
+from harness.follow import follow
+from harness.memory import Memory
 from harness.model.shortcut import shortcut
 from harness.owed import compare_owed
 from harness.placing import code_of
@@ -114,7 +116,8 @@ def relations(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict
         for one in recorded:
             code = code_of(one.scenario)
             for index, entry, exit_ in turns.runs(one.trace.events):
-                list(compare.compare_run(index, entry, exit_, code, side.cpu))
+                memory = Memory(code)
+                list(compare.compare_run(follow(index, entry, exit_, code, side.cpu, memory), code, side.cpu, memory))
 
     def host() -> None:
         for one in recorded:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from harness import compare, turns
 from harness.compare import Divergence, Prediction, Unchecked
+from harness.follow import Followed, follow
 from harness.handed import compare_handed
 from harness.known import Catalogue, Known
 from harness.masks import Cpu
@@ -19,7 +20,6 @@ from harness.owed import compare_owed
 from harness.placing import code_of
 from harness.releases import Intended
 from harness.scenario import Scenario
-from harness.stage1 import is_on
 from harness.trace import EXIT, HOST, Host, Switch, Trace
 from harness.turns import Round
 from harness.vectors import compare_vectors
@@ -95,17 +95,17 @@ def check(
             assert isinstance(event, Switch)
             classes[event.exit_class] += 1
     lossy = cpu.lossy if trace.vhe else {}
-    code, runs = code_of(scenario), tuple(turns.runs(trace.events))
+    code = code_of(scenario)
+    followed: dict[int, Followed] = {}
     switched: dict[int, tuple[Divergence | Unchecked, ...]] = {}
     memory, begin = Memory(code), 0
-    before: dict[int, tuple[Switch, Memory | None]] = {}
-    for index, entry, exit_ in runs:
+    for index, entry, exit_ in turns.runs(trace.events):
         for event in trace.events[begin:index]:
             if event.kind == HOST and isinstance(event, Host) and event.op == turns.OP_WRITE and not event.error:
                 memory.write(event.a, event.b)
         begin = index
-        before[index] = entry, memory.copy() if is_on(entry.values) else None
-        switched[index] = tuple(compare.compare_run(index, entry, exit_, code, cpu, memory))
+        run = followed[index] = follow(index, entry, exit_, code, cpu, memory)
+        switched[index] = tuple(compare.compare_run(run, code, cpu, memory))
     predict = shortcut(level)
     for round_ in turns.rounds(trace.events):
         prediction = predict(round_)
@@ -120,9 +120,9 @@ def check(
         if witness is not None:
             _tell_model(witness, round_, prediction)
         seen: list[Divergence] = []
-        if (run := before.get(round_.first)) is not None:
+        if round_.first in followed:
             relations["reveal"] += 1
-            revealed = tuple(compare.compare_reveal(round_, run[0], prediction, code, cpu, run[1]))
+            revealed = tuple(compare.compare_reveal(round_, followed[round_.first], prediction))
             if witness is not None:
                 _tell(witness, "reveal", round_.first, revealed)
             for item in revealed:
@@ -150,8 +150,7 @@ def check(
             _tell(witness, "switch", index, found_there)
     if trace.vectors:
         relations["vectors"] += 1
-        memories = {index: known for index, (_, known) in before.items() if known is not None}
-        for found in compare_vectors(trace, code, cpu, memories):
+        for found in compare_vectors(trace, followed):
             _take(found, judged, unchecked)
     return Checked(trace.status, trace.dropped, classes, relations, tuple(judged), unchecked, undefined, tuple(paths))
 

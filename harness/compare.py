@@ -17,16 +17,16 @@ from typing import NamedTuple
 from harness import a64, arch, exits, faults, syndrome
 from harness.arch import State
 from harness.execute import Raise, Uncertain, sources
-from harness.guest import FROM_UNKNOWN, fetched, is_call, runs_on, walk
+from harness.follow import Followed
+from harness.guest import FROM_UNKNOWN, fetched
 from harness.masks import Cpu
 from harness.memory import Memory
-from harness.registers import INDEX, MASK64, NAMES
+from harness.registers import INDEX, NAMES
 from harness.stage1 import is_on
 from harness.trace import Switch
 from harness.turns import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, Round
 from harness.world import IPA_BITS
 
-RUNS_ON = "an interrupt in a guest that runs on by itself"
 _POSITIONS = range(len(NAMES))
 
 
@@ -164,49 +164,29 @@ class Unchecked:
     why: str
 
 
-def compare_run(
-    index: int, entry: Switch, exit_: Switch, code: Mapping[int, int], cpu: Cpu, memory: Memory | None = None
-) -> Iterator[Divergence | Unchecked]:
+def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory) -> Iterator[Divergence | Unchecked]:
     """Yield the divergences of one run of the guest; relation ``switch.*``.
 
-    ``memory`` is what its RAM holds at the entry (None: nobody knows); what it may have stored is entered there.
+    ``memory`` is what its RAM holds at the exit.
     """
-    memory = memory if memory is not None else Memory()
-    seen = arch.apply_pending(entry.values, entry.pending)
-    observed = exit_.values
-    trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or exit_.forged != 0
-    before = (observed[arch.PC] - 4) & MASK64
-    call = trapped and is_call(seen, fetched(observed, code, before, memory, cpu), exit_)
-    target = before if call else observed[arch.PC]
-    if not trapped and entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(seen[arch.PSTATE], entry.hcr):
-        memory.lose()
-        yield Unchecked("switch", "which interrupt came first, the guest's or the host's")
-        return
-    path = walk(seen, code, target, cpu, entry.hcr, memory)
-    memory.stored(path.stored)
-    where = (exit_.exit_class, index, entry.step)
+    exit_, path, observed = run.exit, run.path, run.exit.values
+    where = (exit_.exit_class, run.event, run.entry.step)
     if path.state is None:
-        memory.lose()
         if path.certain:
-            yield Divergence("switch", "pc", path.why, target, *where)
+            yield Divergence("switch", "pc", path.why, run.target, *where)
         else:
             yield Unchecked("switch", path.why)
         return
     expected = path.state
-    if not trapped and expected != observed and runs_on(expected, code, cpu, memory):
-        # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
-        memory.lose()
-        yield Unchecked("switch", RUNS_ON)
-        return
     if exit_.forged:
         yield Unchecked("switch", "fault registers of a forged exit")
-    elif trapped:
-        word = fetched(expected, code, target, memory, cpu)
+    elif run.trapped:
+        word = fetched(expected, code, run.target, memory, cpu)
         if any(register in path.unknown for register in _deciding(word or 0)):
             yield Unchecked("switch", FROM_UNKNOWN)
         else:
-            yield from _compare_fault(_owed(seen, expected, word, exit_, memory, cpu), exit_, where)
-    if call:
+            yield from _compare_fault(_owed(run.seen, expected, word, exit_, memory, cpu), exit_, where)
+    if run.call:
         expected = (*expected[: arch.PC], observed[arch.PC], *expected[arch.PC + 1 :])
     for i in different(expected, observed):
         want, got = expected[i], observed[i]
@@ -221,34 +201,17 @@ def compare_run(
 ALL_GPRS = (1 << 31) - 1
 
 
-def compare_reveal(
-    round_: Round,
-    before: Switch,
-    prediction: Prediction,
-    code: Mapping[int, int],
-    cpu: Cpu,
-    memory: Memory | None = None,
-) -> Iterator[Divergence | Unchecked]:
+def compare_reveal(round_: Round, run: Followed, prediction: Prediction) -> Iterator[Divergence | Unchecked]:
     """Yield what the host sees at an exit beyond, or short of, what the layer reveals; relation ``save.reveal``.
 
-    ``before`` is the entry before the exit: what the guest did since tells its registers, and those of them that the
-    host's copy holds are visible.  Values are a bit for each of x0..x30.  ``memory`` as in :func:`compare_run`.
+    ``run`` ended with the round's exit: what the guest did since its entry tells its registers, and those of them that
+    the host's copy holds are visible.  Values are a bit for each of x0..x30.
     """
-    memory = memory if memory is not None else Memory()
-    exit_ = round_.exit
-    assert exit_ is not None
+    exit_, path = run.exit, run.path
     visible, unknown = ALL_GPRS, 0
-    if exit_.values[:31] != before.values[:31]:
-        seen = arch.apply_pending(before.values, before.pending)
-        behind = (exit_.values[arch.PC] - 4) & MASK64
-        call = is_call(seen, fetched(exit_.values, code, behind, memory, cpu), exit_)
-        path = walk(seen, code, behind if call else exit_.values[arch.PC], cpu, before.hcr, memory)
+    if exit_.values[:31] != run.entry.values[:31]:
         if path.state is None:
             yield Unchecked("save.reveal", path.why)
-            return
-        trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or exit_.forged
-        if not trapped and path.state != exit_.values and runs_on(path.state, code, cpu, memory):
-            yield Unchecked("save.reveal", RUNS_ON)
             return
         unknown = sum(1 << i for i in path.unknown if i < 31)
         for i in different(path.state[:31], exit_.values[:31]):

@@ -25,12 +25,6 @@ class Memory:
         self._default: int | None = 0
         self._may_store = code is None or any(map(is_store, code.values()))
 
-    def copy(self) -> Memory:
-        """Return the same memory, to which nothing happens any more."""
-        other = Memory()
-        other._words, other._default, other._may_store = dict(self._words), self._default, self._may_store
-        return other
-
     def write(self, address: int, value: int) -> None:
         """The host writes the word at ``address``, a multiple of 8."""
         self._words[address] = value

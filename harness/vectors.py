@@ -8,15 +8,11 @@ half of a register and clears the other (Arm ARM C7.2 FMOV (general)), an interr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 
-from harness import arch, exits
-from harness.compare import RUNS_ON, Divergence, Unchecked
-from harness.guest import Walk, is_call, runs_on, walk, word_at
-from harness.masks import Cpu
-from harness.memory import Memory
-from harness.registers import MASK64
-from harness.trace import ENTRY, EXIT, USER, VECTORS_SIZE, Switch, Trace
+from harness.compare import Divergence, Unchecked
+from harness.follow import Followed
+from harness.guest import Walk
+from harness.trace import EXIT, USER, VECTORS_SIZE, Switch, Trace
 from harness.turns import OP_RESET
 
 NAMES: tuple[str, ...] = (*(f"v{i}" for i in range(32)), "fpsr", "fpcr")
@@ -37,7 +33,6 @@ class _Vcpu:
         self.last = ZERO
         self.changes: dict[int, int | None] = {}
         self.unknown = ""
-        self.entry: Switch | None = None
 
     def reset(self) -> None:
         self.last, self.changes, self.unknown = ZERO, {}, ""
@@ -60,31 +55,10 @@ class _Vcpu:
         self.last, self.changes, self.unknown = data, {}, ""
 
 
-NOTHING_KNOWN: Mapping[int, Memory] = MappingProxyType({})
-
-
-def _path(entry: Switch, exit_: Switch, code: Mapping[int, int], cpu: Cpu, memory: Memory | None) -> Walk:
-    """Follow one run of the guest; back-to-back traps, the rule, execute nothing."""
-    seen = arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
-    target = exit_.values[arch.PC]
-    if seen[arch.PC] == target and not entry.hcr & arch.HCR_VIRTUAL:
-        return Walk(seen)
-    trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or bool(exit_.forged)
-    if trapped and is_call(seen, word_at(code, target - 4 & MASK64), exit_):
-        target = target - 4 & MASK64
-    path = walk(seen, code, target, cpu, entry.hcr, memory)
-    ended = path.state
-    if not trapped and ended is not None and ended != exit_.values and runs_on(ended, code, cpu, memory):
-        return Walk(None, why=RUNS_ON, certain=False)
-    return path
-
-
-def compare_vectors(
-    trace: Trace, code: Mapping[int, int], cpu: Cpu, memories: Mapping[int, Memory] = NOTHING_KNOWN
-) -> Iterator[Divergence | Unchecked]:
+def compare_vectors(trace: Trace, runs: Mapping[int, Followed]) -> Iterator[Divergence | Unchecked]:
     """Yield the divergences of the FP and SIMD registers, and why others could not be compared.
 
-    ``memories``: what RAM held at the entry before an exit, by the exit's index, where the guest's tables are in it.
+    ``runs``: what the guest did, by the index of the exit that ended it.
     """
     found = {vectors.event: vectors.data for vectors in trace.vectors}
     vcpus: dict[int, _Vcpu] = {}
@@ -94,11 +68,8 @@ def compare_vectors(
         if not isinstance(event, Switch):
             if event.op == OP_RESET and not event.error:
                 vcpu.reset()
-        elif event.kind == ENTRY:
-            vcpu.entry = event
-        elif event.kind == EXIT and vcpu.entry is not None:
-            vcpu.ran(_path(vcpu.entry, event, code, cpu, memories.get(index)))
-            vcpu.entry = None
+        elif event.kind == EXIT and index in runs:
+            vcpu.ran(runs[index].path)
         elif event.kind == USER:
             data = latest[event.context] = found.get(index, latest.get(event.context, ZERO))
             yield from vcpu.compare(data, event, index)

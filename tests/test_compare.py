@@ -8,8 +8,11 @@ import pytest
 from harness import a64
 from harness.arch import State, skip, take_exception
 from harness.compare import Divergence, Prediction, Unchecked, compare_round, compare_run
-from harness.masks import cpu_model
+from harness.follow import follow
+from harness.masks import Cpu, cpu_model
+from harness.memory import Memory
 from harness.registers import INDEX, NAMES
+from harness.trace import Switch
 from harness.turns import Round, rounds, runs
 from tests.rounds import AT, HOLE, WINDOW, S, page
 from tests.traces import (
@@ -224,8 +227,13 @@ CODE = {AT: HVC, AT + 4: WORD_WFI, AT + 8: LOAD, AT + 12: TRAP_MRS}
 BEFORE = but(S, x1=WINDOW)
 
 
+def switched(before: Switch, after: Switch, cpu: Cpu = A72, index: int = 0) -> list[Divergence | Unchecked]:
+    memory = Memory()
+    return list(compare_run(follow(index, before, after, CODE, cpu, memory), CODE, cpu, memory))
+
+
 def run(before: State, after: State, code: int = 2, syndrome: int = ESR_TRAP_MRS, **fields: int) -> dict[str, object]:
-    found = compare_run(5, entry(before), trap(after, syndrome, code=code, **fields), CODE, A72)
+    found = switched(entry(before), trap(after, syndrome, code=code, **fields), index=5)
     return {d.name if isinstance(d, Divergence) else "unchecked": d for d in found}
 
 
@@ -251,10 +259,10 @@ def test_masks_hide_what_the_cpu_lacks_and_no_more() -> None:
     """PSTATE.PAN: not on Armv8.0, there on Armv8.2."""
     lost = but(BEFORE, pstate=BEFORE[INDEX["pstate"]] | 1 << 22)
     for cpu, names in ((A72, []), (A76, ["switch.pstate"])):
-        found = list(compare_run(0, entry(lost), irq(BEFORE), CODE, cpu))
+        found = switched(entry(lost), irq(BEFORE), cpu)
         assert [d.name for d in found if isinstance(d, Divergence)] == names
     both = but(lost, x1=lost[1] ^ 1)
-    found = list(compare_run(0, entry(both), irq(BEFORE), CODE, A72))
+    found = switched(entry(both), irq(BEFORE), A72)
     assert [d.name for d in found if isinstance(d, Divergence)] == ["switch.x1"]
 
 
@@ -271,8 +279,7 @@ def test_a_call_returns_behind_itself() -> None:
 
 
 def test_pending_work_is_done_before_the_guest_runs() -> None:
-    found = compare_run(0, entry(BEFORE, SKIP), trap(but(BEFORE, pc=AT + 4), 0x07E0_0000), CODE, A72)
-    assert list(found) == []
+    assert switched(entry(BEFORE, SKIP), trap(but(BEFORE, pc=AT + 4), 0x07E0_0000)) == []
 
 
 def test_a_pc_that_the_guest_cannot_have() -> None:

@@ -8,6 +8,7 @@ import pytest
 from harness import a64
 from harness.compare import Divergence, Unchecked, compare_run
 from harness.exits import EC_BY_NAME
+from harness.follow import follow
 from harness.guest import Walk, fetched, walk
 from harness.layout import CODE, DATA, VECTORS
 from harness.masks import cpu_model
@@ -102,9 +103,9 @@ def test_code_at_another_address() -> None:
 
 
 def names(before: tuple[int, ...], word: int, syndrome: int, far: int, page: int) -> set[str]:
-    found = compare_run(
-        0, entry(before), trap(before, syndrome, far=far, hpfar=page >> 8), code(word), CPU, tables()
-    )
+    at_exit = trap(before, syndrome, far=far, hpfar=page >> 8)
+    memory = tables()
+    found = compare_run(follow(0, entry(before), at_exit, code(word), CPU, memory), code(word), CPU, memory)
     return {d.name if isinstance(d, Divergence) else d.why for d in found}
 
 
@@ -140,6 +141,7 @@ def test_a_trap_in_the_place_of_the_guests_own_fault() -> None:
 def test_tables_that_nobody_knows() -> None:
     memory = tables()
     memory.lose()
-    found = list(compare_run(0, entry(BEFORE), trap(BEFORE, DABT), code(LOAD), CPU, memory))
+    run = follow(0, entry(BEFORE), trap(BEFORE, DABT), code(LOAD), CPU, memory)
+    found = list(compare_run(run, code(LOAD), CPU, memory))
     assert all(isinstance(d, Unchecked) for d in found)
     assert found

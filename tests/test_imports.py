@@ -20,7 +20,7 @@ ROWS: tuple[str, ...] = (
     "harness.masks",
     *("harness.memory", "harness.stage1", "harness.execute", "harness.syndrome", "harness.placing", "harness.faults"),
     "harness.world",
-    *("harness.contract", "harness.guest", "harness.turns", "harness.compare", "harness.vectors"),
+    *("harness.contract", "harness.guest", "harness.follow", "harness.turns", "harness.compare", "harness.vectors"),
     *("harness.handed", "harness.owed"),
     *("harness.model.constants", "harness.model.state", "harness.model.locks"),
     *("harness.model.paging", "harness.model.paging_kernel", "harness.model.machine", "harness.model.machine_kernel"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import struct
 
+from harness import turns
 from harness.a64 import encode
 from harness.compare import Divergence
+from harness.follow import follow
 from harness.layout import CODE
 from harness.masks import cpu_model
 from harness.trace import VECTORS_SIZE, Event, Trace, Vectors, decode, decode_vectors
@@ -31,7 +33,8 @@ def memory(**written: int) -> bytes:
 
 def found(events: tuple[Event, ...], *vectors: Vectors) -> list[tuple[str, int | str, int | str]]:
     trace = Trace(events, "ok", 0, False, vectors)
-    differences = (d for d in compare_vectors(trace, WORDS, CPU) if isinstance(d, Divergence))
+    runs = {at: follow(at, before, after, WORDS, CPU) for at, before, after in turns.runs(events)}
+    differences = (d for d in compare_vectors(trace, runs) if isinstance(d, Divergence))
     return [(d.name, d.expected, d.observed) for d in differences]
 
 

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run of the guest, from an entry to the next exit, followed once for all relations that need to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from harness import arch, exits
+from harness.arch import State
+from harness.guest import Walk, fetched, is_call, runs_on, walk
+from harness.masks import Cpu
+from harness.memory import Memory
+from harness.registers import MASK64
+from harness.trace import Switch
+
+RUNS_ON = "an interrupt in a guest that runs on by itself"
+RACE = "which interrupt came first, the guest's or the host's"
+
+
+class Followed(NamedTuple):
+    """What the guest's code does between ``entry`` and ``exit``, by the architecture.
+
+    ``event`` is the exit's place in the trace; ``seen`` the guest's view after the entry; ``trapped``: an instruction
+    ended the run, not an interrupt; ``call``: that was an HVC, whose return address is behind it; ``target``: where
+    the instruction is that ended the run; ``path`` how the guest came there, its state None where nobody knows.
+    """
+
+    event: int
+    entry: Switch
+    exit: Switch
+    seen: State
+    trapped: bool
+    call: bool
+    target: int
+    path: Walk
+
+
+def follow(
+    event: int, entry: Switch, exit_: Switch, code: Mapping[int, int], cpu: Cpu, memory: Memory | None = None
+) -> Followed:
+    """Follow one run of the guest.
+
+    ``memory`` is what its RAM holds at the entry (None: nobody knows); what it may have stored is entered there.
+    """
+    memory = memory if memory is not None else Memory()
+    seen = arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
+    observed = exit_.values
+    trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or exit_.forged != 0
+    behind = (observed[arch.PC] - 4) & MASK64
+    call = trapped and is_call(seen, fetched(observed, code, behind, memory, cpu), exit_)
+    target = behind if call else observed[arch.PC]
+    if not trapped and entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(seen[arch.PSTATE], entry.hcr):
+        path = Walk(None, why=RACE, certain=False)
+    else:
+        path = walk(seen, code, target, cpu, entry.hcr, memory)
+        memory.stored(path.stored)
+        if not trapped and path.state not in (None, observed) and runs_on(path.state, code, cpu, memory):
+            # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
+            path = Walk(None, why=RUNS_ON, certain=False)
+    if path.state is None:
+        memory.lose()
+    return Followed(event, entry, exit_, seen, trapped, call, target, path)
