@@ -313,7 +313,7 @@ def _page(event: Switch) -> int | None:
     """Return the guest page of an abort, None of any other record."""
     if event.kind != EXIT or exit_class(event.code, event.esr) not in ("IABT_LOW", "DABT_LOW"):
         return None
-    return (event.hpfar >> 4) << 12
+    return event.page
 
 
 def _alone(a: Switch | None, b: Switch | None) -> Iterator[int]:

@@ -76,7 +76,7 @@ def beyond_judgement(round_: Round) -> str:
     odd = exit_.esr & sum(exits.DABT[name].mask for name in ("EA", "CM", "S1PTW"))
     if odd or exit_.esr & exits.FSC_TYPE != exits.FSC_TRANSLATION:
         return "a forged abort that is no plain translation fault"
-    if (exit_.hpfar >> 4) << 12 >> IPA_BITS:
+    if exit_.page >> IPA_BITS:
         return "a forged abort beyond the guest's physical address space"
     return ""
 
@@ -180,7 +180,7 @@ def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory
     expected = path.state
     if exit_.forged:
         yield Unchecked("switch", "fault registers of a forged exit")
-    elif run.trapped:
+    elif exit_.trapped:
         word = fetched(expected, code, run.target, memory, cpu)
         if any(register in path.unknown for register in _deciding(word or 0)):
             yield Unchecked("switch", FROM_UNKNOWN)

@@ -173,7 +173,7 @@ def _address(round_: Round, exit_: Switch) -> tuple[int, str]:
     """Return where a scenario has what the recorded guest had at the address of an abort, and what that is."""
     if DABT["S1PTW"].get(exit_.esr):
         raise _Cannot("a fault on a stage-1 walk")
-    address = (exit_.hpfar >> 4) << 12 | exit_.far & (PAGE - 1)
+    address = exit_.address
     slot = round_.world.slot(address)
     if slot is None:
         return (address, "no_slot") if address in MMIO else (MMIO.base + address % PAGE, "no_slot")

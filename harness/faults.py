@@ -53,7 +53,7 @@ def owed(
 
 def _of_walk(ec: str, address: int, found: Mapped | Refused | Outside, exit_: Switch) -> Fault | Raise:
     """Any entry on the way may be in a page that stage 2 does not map yet; the last one is, if it is in no slot."""
-    seen = (exit_.hpfar >> 4) << 12
+    seen = exit_.page
     entries = [entry for entry in found.tables if entry & ~0xFFF == seen]
     if not found.tables:
         assert isinstance(found, Refused)

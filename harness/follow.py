@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from harness import arch, exits
+from harness import arch
 from harness.arch import State
 from harness.guest import Walk, fetched, is_call, runs_on, walk
 from harness.masks import Cpu
@@ -21,16 +21,15 @@ RACE = "which interrupt came first, the guest's or the host's"
 class Followed(NamedTuple):
     """What the guest's code does between ``entry`` and ``exit``, by the architecture.
 
-    ``event`` is the exit's place in the trace; ``seen`` the guest's view after the entry; ``trapped``: an instruction
-    ended the run, not an interrupt; ``call``: that was an HVC, whose return address is behind it; ``target``: where
-    the instruction is that ended the run; ``path`` how the guest came there, its state None where nobody knows.
+    ``event`` is the exit's place in the trace; ``seen`` the guest's view after the entry; ``call``: an HVC ended
+    the run, whose return address is behind it; ``target``: where the instruction is that ended it; ``path`` how the
+    guest came there, its state None where nobody knows.
     """
 
     event: int
     entry: Switch
     exit: Switch
     seen: State
-    trapped: bool
     call: bool
     target: int
     path: Walk
@@ -46,18 +45,17 @@ def follow(
     memory = memory if memory is not None else Memory()
     seen = arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
     observed = exit_.values
-    trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or exit_.forged != 0
     behind = (observed[arch.PC] - 4) & MASK64
-    call = trapped and is_call(seen, fetched(observed, code, behind, memory, cpu), exit_)
+    call = exit_.trapped and is_call(seen, fetched(observed, code, behind, memory, cpu), exit_)
     target = behind if call else observed[arch.PC]
-    if not trapped and entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(seen[arch.PSTATE], entry.hcr):
+    if not exit_.trapped and entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(seen[arch.PSTATE], entry.hcr):
         path = Walk(None, why=RACE, certain=False)
     else:
         path = walk(seen, code, target, cpu, entry.hcr, memory)
         memory.stored(path.stored)
-        if not trapped and path.state not in (None, observed) and runs_on(path.state, code, cpu, memory):
+        if not exit_.trapped and path.state not in (None, observed) and runs_on(path.state, code, cpu, memory):
             # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
             path = Walk(None, why=RUNS_ON, certain=False)
     if path.state is None:
         memory.lose()
-    return Followed(event, entry, exit_, seen, trapped, call, target, path)
+    return Followed(event, entry, exit_, seen, call, target, path)

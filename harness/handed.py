@@ -21,7 +21,7 @@ def owed(exit_: Switch) -> tuple[int, int, int | None]:
     Data is None for a read.  Its bytes are those that would be in memory, in the guest's byte order (KVM API 5,
     KVM_EXIT_MMIO; Arm ARM D17.2.37 ISS encoding for a Data Abort, SCTLR_EL1.EE and E0E).
     """
-    address = (exit_.hpfar >> 4) << 12 | exit_.far & 0xFFF
+    address = exit_.address
     size = 1 << DABT["SAS"].get(exit_.esr)
     if not DABT["WNR"].get(exit_.esr):
         return address, size, None

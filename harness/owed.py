@@ -43,10 +43,6 @@ def _skip(turn: _Turn) -> None:
     values[arch.PC], values[arch.PSTATE] = arch.behind(values[arch.PC], values[arch.PSTATE])
 
 
-def _page(exit_: Switch) -> int:
-    return (exit_.hpfar >> 4) << 12
-
-
 def _call(turn: _Turn, exit_: Switch, world: World) -> None:
     for index in (1, 2, 3):
         owed = contract.call_result(exit_, index)
@@ -105,9 +101,8 @@ def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
 
 
 def _abort(turn: _Turn, exit_: Switch, kind: str, world: World) -> str:
-    page = _page(exit_)
-    slot = world.slot(page)
-    if page >> IPA_BITS:
+    slot = world.slot(exit_.page)
+    if exit_.page >> IPA_BITS:
         return "an address beyond the guest's physical address space"
     if contract.is_walk(exit_) and slot is None:
         turn.values[:] = contract.abort_state(exit_)
@@ -122,7 +117,7 @@ def is_mmio(exit_: Switch, world: World = SCENARIO) -> bool:
     """Whether a data abort is an MMIO access: outside every slot, or a store to a read-only one (KVM API 4.35)."""
     if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW" or contract.is_walk(exit_):
         return False
-    slot = world.slot(_page(exit_))
+    slot = world.slot(exit_.page)
     return slot is None or (slot.read_only and bool(DABT["WNR"].get(exit_.esr)))
 
 

@@ -54,6 +54,21 @@ class Switch(NamedTuple):
         return self.marks & FORGE_MASK
 
     @property
+    def trapped(self) -> bool:
+        """Whether an instruction of the guest ended the run, no interrupt; what is forged was one, whatever it says."""
+        return self.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or bool(self.marks & FORGE_MASK)
+
+    @property
+    def page(self) -> int:
+        """The page of an abort, a guest physical address (HPFAR_EL2.FIPA, Arm ARM D17.2.69)."""
+        return (self.hpfar >> 4) << 12
+
+    @property
+    def address(self) -> int:
+        """The guest physical address of an abort: FAR_EL2 has the offset in its page (Arm ARM D17.2.69)."""
+        return self.page | self.far & 0xFFF
+
+    @property
     def context(self) -> int:
         """The vCPU whose record it is (number in ``layout.CONTEXTS``)."""
         return self.marks >> protocol.FLAGS_VCPU_SHIFT

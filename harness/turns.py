@@ -109,9 +109,9 @@ def _reason(user: Switch) -> str:
 
 def _in_kernel(exit_: Switch, entry: Switch, world: World) -> bool:
     """Whether KVM emulated the access itself: a device of its own is there, and kvm_run shows the access."""
-    address = (exit_.hpfar >> 4) << 12 | exit_.far & 0xFFF
-    trapped = exits.exit_class(exit_.code, exit_.esr) == "DABT_LOW"
-    return trapped and world.in_kernel(address) and entry.mmio_addr == address and bool(entry.pending & INCREMENT_PC)
+    if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW" or not entry.pending & INCREMENT_PC:
+        return False
+    return world.in_kernel(exit_.address) and entry.mmio_addr == exit_.address
 
 
 def _action(

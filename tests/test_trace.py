@@ -44,6 +44,20 @@ def test_each_field_comes_from_its_word() -> None:
     assert (event.get("x0"), event.get("mdccint_el1")) == (0x202, 0x202 + len(NAMES) - 1)
 
 
+@pytest.mark.parametrize(
+    ("code", "marks", "trapped"),
+    [(2, 0, True), (1 << 31 | 2, 0, True), (0, 0, False), (1 << 31, 0, False), (0, 1, True)],
+)
+def test_what_is_a_trap(code: int, marks: int, trapped: bool) -> None:
+    event = Switch._make((EXIT, 0, code, *[0] * 9, marks, ()))
+    assert event.trapped is trapped
+
+
+def test_the_address_of_an_abort() -> None:
+    event = Switch._make((EXIT, 0, 2, 0, 0, 0xFFFF_0000_0000_7123, 0x9_001F, *[0] * 6, ()))
+    assert (event.page, event.address) == (0x900_1000, 0x900_1123)
+
+
 def test_a_host_action() -> None:
     area = struct.pack("<IIII5Q", 4, 56, 3, 0, 5, 0x80, 1, 2, 1)
     assert decode(area, LAYOUT) == (Host(HOST, 3, 5, 0x80, 1, 2, True),)

@@ -62,7 +62,7 @@ def fault_name(fsc: int) -> str:
 
 
 def decode(exit_: Switch) -> Syndrome | None:
-    """Return an exit's syndrome; None when it was no trap (an interrupt leaves ESR_EL2 of the trap before it)."""
+    """Return an exit's syndrome; None if its code says no trap: ESR_EL2 is then of an earlier one."""
     if exit_.code & ~exits.EXIT_WITH_SERROR_BIT != exits.EXCEPTION_TRAP:
         return None
     name = exits.exit_class(exit_.code, exit_.esr)

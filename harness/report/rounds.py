@@ -102,9 +102,8 @@ def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> Place:
     """Return where the instruction is that ended the run of the guest from ``entry`` to ``exit_``."""
     code = code_of(scenario)
     address = exit_.values[arch.PC]
-    trapped = exit_.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or exit_.forged != 0
     before = word_at(code, address - 4)
-    if trapped and is_call(arch.apply_pending(entry.values, entry.pending), before, exit_):
+    if exit_.trapped and is_call(arch.apply_pending(entry.values, entry.pending), before, exit_):
         address -= 4  # a call's return address is behind it
     # Several steps run under one KVM_RUN: the record's step number is that of the last, the address is exact.
     index = next((p.step for p in placed(scenario) if p.address == address), None)
