@@ -14,7 +14,7 @@ def is_store(word: int) -> bool:
     if access is not None:
         return access.is_store
     row = a64.decode_plain(word)
-    return row is not None and row.size > 0 and row.mnemonic.startswith("st")
+    return row is not None and row.is_store
 
 
 class Memory:

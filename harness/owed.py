@@ -17,11 +17,9 @@ from harness.exits import DABT
 from harness.registers import BY_ONE_REG, INDEX, NAMES, STATE
 from harness.sysregs import Owed
 from harness.trace import Switch
-from harness.turns import IN_KERNEL, OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET, Round
+from harness.turns import EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET, Round
 from harness.world import IPA_BITS, PSCI_0_2, SCENARIO, World
 
-_MMIO = 6
-OP_IRQ_LINE = protocol.OPS["irq_line"][0]
 _MPIDR = INDEX["mpidr_el1"]
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
@@ -168,7 +166,7 @@ def _userspace(turn: _Turn, round_: Round) -> str:
             turn.allowed[arch.ESR] = None
             excepted = True
     if access and exit_ is not None:
-        if round_.action.outcome != IN_KERNEL and not any(user.code == _MMIO for user in round_.users):
+        if round_.action.outcome != IN_KERNEL and not any(user.code == EXIT_MMIO for user in round_.users):
             return "an MMIO access that did not reach userspace"
         _complete(turn, exit_, round_.entry.mmio_data)
     return ""

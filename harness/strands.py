@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 from harness import contract, protocol
 from harness.layout import Region
-from harness.owed import OP_IRQ_LINE
 from harness.recording import Api, Recorded
 from harness.registers import BY_NAME
 from harness.trace import ENTRY, EXIT, HOST, Host, Switch
-from harness.turns import OP_ABORT, OP_RESET, OP_SERROR, OP_SET, Round
+from harness.turns import OP_ABORT, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET, Round
 from harness.world import SCENARIO, World
 
 READ_ONLY = 2

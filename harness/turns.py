@@ -19,8 +19,8 @@ from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
 from harness.world import SCENARIO, WORLDS, World
 
 INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
-OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_FINISH, OP_WRITE = (
-    protocol.OPS[name][0] for name in ("set", "reset", "abort", "serror", "finish", "write")
+OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE = (
+    protocol.OPS[name][0] for name in ("set", "reset", "abort", "serror", "irq_line", "finish", "write")
 )
 EXIT_INTR, EXIT_MMIO = 10, 6
 NOTHING: Mapping[int, int] = MappingProxyType({})
