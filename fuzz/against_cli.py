@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+from fuzz.arguments import Subparsers, add_number, add_paths
 from fuzz.pair import Bench, open_bench
+from fuzz.progress import saying
 from fuzz.replay_cli import find_scenarios
 from harness.against import RELATION
 from harness.check import Checked, Judged, signature
@@ -21,8 +20,7 @@ from harness.findings import signature_text
 from harness.model import LEVEL_NAMES
 from harness.scenario import Scenario, load
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+_say = saying("against")
 
 EPILOG = """\
 examples:
@@ -70,8 +68,8 @@ def add_parser(subparsers: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("targets", nargs=2, metavar="TARGET", help="CONFIG, CONFIG@KERNEL or a .toml file")
-    parser.add_argument("paths", nargs="+", metavar="FILE|DIR", help="scenarios, or directories of them")
-    parser.add_argument("--repeat", type=int, choices=range(1, 101), default=1, metavar="N", help="runs of each (1)")
+    add_paths(parser)
+    add_number(parser, "--repeat", 1, "runs of each", most=100)
     parser.add_argument("--known", action="store_true", help="show intended differences one by one, too")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run_against)
@@ -79,9 +77,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run_against(args: argparse.Namespace) -> int:
     """Compare and print; errors are raised for the caller to show."""
-    scenarios = [(str(path), load(path)) for path in find_scenarios([Path(path) for path in args.paths])]
+    scenarios = [(str(path), load(path)) for path in find_scenarios(args.paths)]
     one, other = args.targets
-    bench = open_bench(one, LEVEL_NAMES[0], None, other, _progress)
+    bench = open_bench(one, LEVEL_NAMES[0], None, other, _say)
     if len({subject.target for subject in bench.subjects}) == 1:
         raise InputError(other, None, "the same target twice")
     found = tuple(compare_all(bench, scenarios, args.repeat))
@@ -153,7 +151,3 @@ def document(bench: Bench, found: Sequence[Compared]) -> dict[str, object]:
             for each in found
         ],
     }
-
-
-def _progress(line: str) -> None:
-    print(f"against: {line}", file=sys.stderr, flush=True)

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arguments that several commands share, declared once: what to run, on which target, against which level."""
+"""The arguments that several commands share, declared once: what to run, where, how often."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from harness.model import LEVEL_NAMES
 from harness.vm.config import DEFAULT_TARGET, list_configs
 
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What each command adds its parser to."""
+
+MAX_SEED = (1 << 32) - 1
 TARGET_HELP = "CONFIG, CONFIG@KERNEL or a .toml file"
 
 
@@ -31,6 +37,50 @@ def add_subject(parser: argparse.ArgumentParser, *, several: bool = False) -> No
     parser.add_argument(
         "--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help=f"the model's level (default: {LEVEL_NAMES[0]})"
     )
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """Return the parser of a whole number in decimal digits; it raises ArgumentTypeError for anything else."""
+
+    def convert(given: str) -> int:
+        if not given.isdecimal() or len(given) > len(str(most)) or not least <= int(given) <= most:
+            raise argparse.ArgumentTypeError(f"{given[:40]!r}: expected a number from {least} to {most}")
+        return int(given)
+
+    return convert
+
+
+def add_paths(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """Add the scenarios, ``paths``; where they are ``optional``, none are the project's own."""
+    what = "scenarios, or directories of them" + " (default: the project's)" * optional
+    parser.add_argument("paths", nargs="*" if optional else "+", type=Path, metavar="FILE|DIR", help=what)
+
+
+def add_number(
+    parser: argparse.ArgumentParser,
+    name: str,
+    default: int | None,
+    what: str,
+    least: int = 1,
+    most: int = 86400,
+    *,
+    unit: str = "N",
+) -> None:
+    """Add an option with a whole number from ``least`` to ``most``; ``what``, and the default, is its help."""
+    shown = what if default is None else f"{what} (default: {default})"
+    parser.add_argument(name, type=whole(least, most), default=default, metavar=unit, help=shown)
+
+
+def add_campaign(parser: argparse.ArgumentParser) -> None:
+    """Add where a campaign is kept, ``--out`` and ``--store``."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/campaign"),
+        metavar="DIR",
+        help="a campaign's directory (default: out/campaign)",
+    )
+    parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (findings.db in --out)")
 
 
 def add_against(parser: argparse.ArgumentParser) -> None:

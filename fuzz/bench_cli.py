@@ -6,20 +6,17 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from fuzz.arguments import MAX_SEED, Subparsers, add_number
 from fuzz.bench import MODES, Plan, run_bench
 from fuzz.bench_plot import render
 from fuzz.bench_view import facts, panels, text
+from fuzz.progress import say
 from harness.errors import InputError
 from harness.model import LEVEL_NAMES
 from harness.vm.build import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 QUICK_SECONDS, SECONDS = 2, 10
 
@@ -53,22 +50,13 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--target", default=DEFAULT_TARGET, metavar="NAME", help=f"default: {DEFAULT_TARGET}")
     parser.add_argument("--level", choices=LEVEL_NAMES, default="spec", help="the model's level (default: spec)")
-    parser.add_argument("--jobs", type=_positive, default=2, metavar="N", help="workers (default: 2)")
-    parser.add_argument(
-        "--seconds", type=_positive, metavar="N", help=f"for each mode (default: {SECONDS}, quick {QUICK_SECONDS})"
-    )
+    add_number(parser, "--jobs", 2, "workers")
+    add_number(parser, "--seconds", None, f"for each mode (default: {SECONDS}, quick {QUICK_SECONDS})")
     parser.add_argument("--quick", action="store_true", help="only the three modes and the parts of an exit")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the scenarios (default: random, printed)")
+    add_number(parser, "--seed", None, "of the scenarios (default: random, printed)", 0, MAX_SEED)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the figures as an SVG picture, too")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run)
-
-
-def _positive(text_: str) -> int:
-    value = int(text_)
-    if not 1 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text_}: expected a number from 1 to 86400")
-    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,12 +67,9 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None and args.quick:
         raise InputError("--plot", None, "a quick benchmark measures too little for a picture")
 
-    def progress(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    prepared = prepare(config, progress=progress)
+    prepared = prepare(config, progress=say)
     phases = len(MODES) * (1 if args.quick else args.jobs)
-    progress(f"{phases} phases of {seconds} s, {args.jobs} workers on {config.name}")
+    say(f"{phases} phases of {seconds} s, {args.jobs} workers on {config.name}")
     result = run_bench(Plan(config.name, args.level, args.jobs, seconds, seed, args.quick))
     named = {
         "target": config.name,

@@ -6,17 +6,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fuzz.arguments import add_deterministic
+from fuzz.arguments import Subparsers, add_campaign, add_deterministic, add_number
 from fuzz.bisect import Change, Outcome, Search, anchors, confidence, search
 from fuzz.library import find, open_database
 from fuzz.matrix import CLEAN, DIVERGES, Case, Cell, Work, load_cases, make_case, run_all
-from fuzz.replay_cli import KNOWN_DIR
+from fuzz.progress import saying
+from fuzz.project import KNOWN_DIR
 from fuzz.store import FINDINGS, FLAKY, Store
 from harness.errors import InputError, SetupError
 from harness.history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, Asked, history_text
@@ -28,8 +27,7 @@ from harness.vm.changelog import notes, read_changelog, upstream
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.kernels import CHANGELOG, find_fetched, load_kernels
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+_say = saying("bisect")
 
 FLAKY_RUNS = 30
 """How often a scenario is run that did not show the same in all of its first runs."""
@@ -58,12 +56,11 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("file", nargs="?", metavar="FILE", help="a scenario")
     parser.add_argument("--finding", metavar="ID", help="instead of FILE: a campaign's finding, or its beginning")
-    parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
-    parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (findings.db in --out)")
+    add_campaign(parser)
     parser.add_argument("--good", metavar="TARGET", help="a target CONFIG@VERSION at one end")
     parser.add_argument("--bad", metavar="TARGET", help="a target CONFIG@VERSION at the other end")
     parser.add_argument("--target", metavar="CONFIG", help=f"the configuration, without ends ({DEFAULT_TARGET})")
-    parser.add_argument("--repeat", type=int, choices=range(1, 101), default=5, metavar="N", help="runs a kernel (5)")
+    add_number(parser, "--repeat", 5, "runs a kernel", most=100)
     add_deterministic(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run_bisect)
@@ -73,7 +70,7 @@ def run_bisect(args: argparse.Namespace) -> int:
     """Search, then print each change with its changelog."""
     case, story = _subject(args)
     cache = Cache(default_root(os.environ))
-    kernels = load_kernels(cache, _progress)
+    kernels = load_kernels(cache, _say)
     config, versions, first = _range(args, kernels)
     catalogue = Catalogue.load(KNOWN_DIR, "spec")
     cells: dict[str, Cell] = {}
@@ -94,7 +91,7 @@ def run_bisect(args: argparse.Namespace) -> int:
             version = split_target(cell.target)[1]
             cells[version] = cell
             shown = ", ".join(cell.findings) or cell.why or "nothing"
-            _progress(f"{len(cells)}: {cell.target}: {shown} ({cell.seen} of {cell.runs} runs)")
+            _say(f"{len(cells)}: {cell.target}: {shown} ({cell.seen} of {cell.runs} runs)")
 
     found = search(versions, first, probe)
     seconds = time.monotonic() - start
@@ -220,7 +217,3 @@ def _document(config: str, found: Search, cells: Mapping[str, Cell], seconds: fl
             for c in found.changes
         ],
     }  # fmt: skip
-
-
-def _progress(line: str) -> None:
-    print(f"bisect: {line}", file=sys.stderr, flush=True)

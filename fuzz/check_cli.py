@@ -10,9 +10,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fuzz.replay_cli import KNOWN_DIR, style_of
+from fuzz.arguments import Subparsers
+from fuzz.project import KNOWN_DIR
+from fuzz.replay_cli import style_of
 from harness.errors import InputError
 from harness.foreign import Tally, check_records
 from harness.known import Catalogue
@@ -21,9 +22,6 @@ from harness.model import LEVEL_NAMES
 from harness.recording import Reader, Recorded, rewrite
 from harness.report.recorded import Report, as_json, text
 from harness.strands import excerpt
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 PROGRESS_SECONDS = 2.0
 

@@ -8,19 +8,16 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fuzz.arguments import add_subject
+from fuzz.arguments import Subparsers, add_number, add_subject
 from fuzz.corpus import Corpus, read_corpus
-from fuzz.coverage_cli import repeat, say, subject_of
+from fuzz.coverage_cli import subject_of
 from fuzz.distil import distil, together
+from fuzz.progress import say
 from fuzz.survey import Survey, open_watched, survey
 from harness.errors import InputError
 from harness.reach import Covered
 from harness.simplify import order
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 OK, FAILED = 0, 3
 
@@ -47,13 +44,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR", help="a corpus, such as a campaign's")
     parser.add_argument("out", type=Path, metavar="OUT", help="where to copy what is kept; new, or empty")
     add_subject(parser)
-    parser.add_argument(
-        "--repeat",
-        type=repeat,
-        default=2,
-        metavar="N",
-        help="run each N times; what all runs reach counts (default: 2)",
-    )
+    add_number(parser, "--repeat", 2, "run each N times; what all runs reach counts", most=100)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run)
 

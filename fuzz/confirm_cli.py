@@ -6,15 +6,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
-from fuzz.arguments import add_finding
+from fuzz.arguments import Subparsers, add_finding, add_number
 from fuzz.elsewhere import Asked, Journey, asked_of, measure, places
 from fuzz.lab import Lab, open_lab, signatures
 from fuzz.minimise_cli import choose
+from fuzz.progress import saying
 from harness.findings import Signature, Tries, signature_text
 from harness.scenario import Scenario, load
 from harness.verdict import (
@@ -34,8 +33,7 @@ from harness.vm.cache import Cache, default_root
 from harness.vm.config import load_config
 from harness.vm.emulator import present
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+_say = saying("confirm")
 
 EPILOG = """\
 example:
@@ -71,17 +69,11 @@ def add_parser(subparsers: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_finding(parser, signature="only this one (default: all)")
-    parser.add_argument("--runs", type=_count, default=10, metavar="N", help="runs in one VM, and in fresh ones (10)")
-    parser.add_argument("--boots", type=_count, default=1, metavar="N", help="fresh QEMUs (1)")
+    add_number(parser, "--runs", 10, "runs in one VM, and in fresh ones")
+    add_number(parser, "--boots", 1, "fresh QEMUs")
     parser.add_argument("--here", action="store_true", help="try no other -cpu model and no other QEMU")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run_confirm)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= len(text) <= 5 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 99999")
-    return int(text)
 
 
 def run_confirm(args: argparse.Namespace) -> int:
@@ -153,7 +145,3 @@ def stages_of(
             for key in set(signatures(checked)) & set(wanted):
                 counts[key][stage] += 1
     return {key: tuple(Stage(s, Tries(hits[s], times[s])) for s in STAGES) for key, hits in counts.items()}
-
-
-def _say(line: str) -> None:
-    print(f"confirm: {line}", file=sys.stderr, flush=True)

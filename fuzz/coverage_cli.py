@@ -5,25 +5,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fuzz.arguments import add_subject
+from fuzz.arguments import Subparsers, add_number, add_paths, add_subject
 from fuzz.corpus import read_corpus
+from fuzz.progress import say
+from fuzz.project import SEEDS
 from fuzz.survey import Watched, open_watched, possible_decisions, survey
 from harness.errors import InputError
 from harness.reach import decisions, files, functions, handlers, matrix
 from harness.report.reached import ReachReport, page, text, to_json
-from harness.vm.config import PROJECT, Mode, load_config
+from harness.vm.config import Mode, load_config
 from harness.vm.elf import LineRow, read_lines
 from harness.vm.symbols import LOAD_OFFSET
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
-
-SEEDS = (PROJECT / "corpus" / "seeds", PROJECT / "corpus" / "regressions")
 OK, FAILED = 0, 3
 
 _HELP = """\
@@ -51,17 +47,9 @@ def add_parser(subparsers: Subparsers) -> None:
         description=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "paths", nargs="*", type=Path, metavar="FILE|DIR", help="scenarios, or directories (default: the project's)"
-    )
+    add_paths(parser, optional=True)
     add_subject(parser)
-    parser.add_argument(
-        "--repeat",
-        type=repeat,
-        default=2,
-        metavar="N",
-        help="run each N times; what all runs reach counts (default: 2)",
-    )
+    add_number(parser, "--repeat", 2, "run each N times; what all runs reach counts", most=100)
     parser.add_argument(
         "--vmlinux", type=Path, metavar="FILE", help="the kernel with debug information: show lines, too"
     )
@@ -69,13 +57,6 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page, too")
     parser.set_defaults(run=run)
-
-
-def repeat(given: str) -> int:
-    """Return how often to run a scenario; ArgumentTypeError: not a number from 1 to 100."""
-    if not given.isdecimal() or not 1 <= len(given) <= 3 or not 1 <= int(given) <= 100:
-        raise argparse.ArgumentTypeError(f"{given[:20]!r}: expected a number from 1 to 100")
-    return int(given)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -89,11 +70,6 @@ def run(args: argparse.Namespace) -> int:
         say(f"wrote {args.html}")
     print(json.dumps(to_json(report), indent=1) if args.json else text(report, every_function=args.functions))
     return FAILED if report.lost else OK
-
-
-def say(line: str) -> None:
-    """Show progress."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def measure(args: argparse.Namespace, progress: Callable[[str], None]) -> ReachReport:

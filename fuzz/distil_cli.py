@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fuzz.arguments import TARGET_HELP
+from fuzz.arguments import TARGET_HELP, Subparsers
 from fuzz.lab import Lab, open_lab, signatures
+from fuzz.progress import saying
 from harness.distil import Distilled, Seed, distil
 from harness.errors import InputError
 from harness.findings import signature_text
@@ -23,8 +22,7 @@ from harness.scenario import format_scenario
 from harness.strands import excerpt
 from harness.vm.config import DEFAULT_TARGET
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+_say = saying("distil")
 
 PROGRESS_SECONDS = 2.0
 TRIES = 3
@@ -115,10 +113,6 @@ def _watched(reader: Reader) -> Iterator[Recorded]:
         if not number % 1024 and time.monotonic() - shown > PROGRESS_SECONDS:
             shown = time.monotonic()
             _say(f"{number} records")
-
-
-def _say(line: str) -> None:
-    print(f"distil: {line}", file=sys.stderr, flush=True)
 
 
 def _text(result: Distilled, tried: dict[str, Tried], out: Path, kept: int) -> str:

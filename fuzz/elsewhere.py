@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fuzz.lab import Lab
+from fuzz.machines import MACHINES
+from fuzz.project import KNOWN_DIR
 from harness.check import Checked, check, signature
 from harness.errors import ShadowfuzzError, VmLost
 from harness.findings import Signature, Tries
@@ -21,11 +23,10 @@ from harness.masks import CPUS, cpu_model
 from harness.scenario import Scenario
 from harness.verdict import Elsewhere
 from harness.vm.build import prepare
-from harness.vm.config import PROJECT, MachineConfig, Mode, emulated
+from harness.vm.config import MachineConfig, Mode, emulated
 from harness.vm.emulator import Emulator, begins
 from harness.vm.target import boot
 
-MACHINES = 2
 RUNS = 10
 VARIANT_RUNS = 5
 
@@ -83,7 +84,7 @@ def measure(
     A place where the machine does not come up, or is lost, is not measured, and says why.
     """
     names = places(journey.config, here)
-    catalogue = Catalogue.load(PROJECT / "corpus" / "known", journey.level)
+    catalogue = Catalogue.load(KNOWN_DIR, journey.level)
 
     def at(name: str) -> tuple[Elsewhere, ...]:
         found = _at(journey, name, asked, catalogue)

@@ -9,24 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fuzz.machines import MACHINES, MAX_LOSSES, run_to_end
 from fuzz.mutate import mutate
+from fuzz.project import KNOWN_DIR
 from harness.check import Compared, check
 from harness.errors import TargetError
 from harness.exercise import Exercise
 from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.scenario import Scenario
-from harness.trace import EXIT, Trace
+from harness.trace import EXIT
 from harness.vm.build import prepare
-from harness.vm.config import PROJECT, load_config
-from harness.vm.executor import Executor
+from harness.vm.config import load_config
 from harness.vm.target import boot
 
-MACHINES = 2
-MAX_LOSSES = 5
-"""So many machines lost in a row, and there is no point in another one."""
-TRIES = 3
-"""For a scenario that does not get to its end."""
 ROUNDS = 3
 """Mutations, one after the other, that make a mutant."""
 
@@ -52,15 +48,6 @@ def mutants(scenarios: Sequence[Scenario], count: int, seed: int) -> Iterator[Sc
         yield scenario
 
 
-def _run(machine: Executor, scenario: Scenario) -> Trace:
-    """Run a scenario to its end: on a machine short of cores the clock may tick too often for a slow guest."""
-    for _ in range(TRIES - 1):
-        trace = machine.run(scenario)
-        if trace.status == "ok":
-            return trace
-    return machine.run(scenario)
-
-
 def measure(work: Work) -> dict[str, Any]:
     """Run everything, each scenario in a fresh KVM VM, and return the counts as plain data.
 
@@ -69,7 +56,7 @@ def measure(work: Work) -> dict[str, Any]:
     """
     config = load_config(work.target)
     prepared = prepare(config)
-    cpu, catalogue = cpu_model(config.cpu), Catalogue.load(PROJECT / "corpus" / "known", work.level)
+    cpu, catalogue = cpu_model(config.cpu), Catalogue.load(KNOWN_DIR, work.level)
     made = [*work.scenarios, *mutants(work.scenarios, work.mutants, work.seed)]
     exercise, exits, lost, in_a_row = Exercise(), 0, 0, 0
     waiting = list(reversed(made))
@@ -78,7 +65,7 @@ def measure(work: Work) -> dict[str, Any]:
             with boot(config, prepared) as machine:
                 while waiting:
                     scenario = waiting.pop()
-                    trace = _run(machine, scenario)
+                    trace = run_to_end(machine, scenario)
                     compared: list[Compared] = []
                     check(scenario, trace, work.level, cpu, catalogue, compared.append)
                     exercise.add(scenario, trace, compared)

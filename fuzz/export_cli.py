@@ -6,14 +6,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from fuzz.arguments import Subparsers, add_campaign
 from fuzz.library import find, open_database
 from harness.errors import InputError
 from harness.report.export import c_program, crash_text, earlier, reproducer, why_no_program
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EPILOG = """\
 example:
@@ -41,8 +38,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("id", metavar="ID", help="which finding (may be shortened)")
     parser.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="where to write (here)")
-    parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
-    parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (findings.db in --out)")
+    add_campaign(parser)
     parser.set_defaults(run=run_export)
 
 

@@ -9,9 +9,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+from fuzz.arguments import Subparsers, add_campaign
 from fuzz.library import find, open_database, stories
 from fuzz.replay_cli import style_of
 from fuzz.report_cli import write_report
@@ -24,9 +23,6 @@ from harness.report.terminal import Style, printable
 from harness.report.traceview import trace_lines
 from harness.scenario import format_scenario
 from harness.verdict import rate_text, together, verdict_lines
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EPILOG = """\
 examples:
@@ -56,8 +52,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("action", nargs="?", choices=("list", "show", "open"), default="list", help="(list)")
     parser.add_argument("id", nargs="?", metavar="ID", help="which one to show")
-    parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
-    parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (findings.db in --out)")
+    add_campaign(parser)
     parser.add_argument("--format", choices=("text", "json", "junit", "sarif"), default="text", help="(text)")
     parser.add_argument("--trace", action="store_true", help="show: print each recorded event as well")
     parser.set_defaults(run=run_findings)

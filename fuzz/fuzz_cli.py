@@ -10,14 +10,22 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
-from fuzz.arguments import add_against, add_cold, add_deterministic, add_subject
+from fuzz.arguments import (
+    MAX_SEED,
+    Subparsers,
+    add_against,
+    add_campaign,
+    add_cold,
+    add_deterministic,
+    add_number,
+    add_subject,
+)
 from fuzz.campaign import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.database import Database, default_url
 from fuzz.elsewhere import Journey
@@ -26,16 +34,16 @@ from fuzz.guidance import MODES, choose
 from fuzz.history import SAMPLE_SECONDS, History
 from fuzz.launch import Launcher
 from fuzz.pair import open_bench
+from fuzz.progress import saying
+from fuzz.project import SEEDS
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.summary import Asked, status_line, summarise, text
 from harness.errors import InputError
 from harness.report.book import Sample
 from harness.vm.cache import Cache, default_root
-from harness.vm.config import PROJECT
 from harness.vm.emulator import present
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+_say = saying("fuzz")
 
 MAX_JOBS = 64
 MAX_SECONDS = 10 * 365 * 86400.0
@@ -90,8 +98,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--seconds", type=_seconds, default=60.0, metavar="N", help="fuzz so long once the first VM is up (60)"
     )
-    jobs = default_jobs()
-    parser.add_argument("--jobs", type=_jobs, metavar="N", help=f"workers, a VM each (here: {jobs})")
+    add_number(parser, "--jobs", None, f"workers, a VM each (here: {default_jobs()})", most=MAX_JOBS)
     add_subject(parser)
     add_cold(parser)
     add_deterministic(parser)
@@ -101,9 +108,8 @@ def add_parser(subparsers: Subparsers) -> None:
         choices=MODES,
         help="what guides the search: decisions of the model, edges of KVM's own code, or both (both, if gcc is here)",
     )
-    parser.add_argument("--seed", type=_seed, metavar="N", help="of the random numbers (any; the summary names it)")
-    parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
-    parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (sqlite in --out)")
+    add_number(parser, "--seed", None, "of the random numbers (any; the summary names it)", 0, MAX_SEED)
+    add_campaign(parser)
     parser.add_argument(
         "--emulators", action="store_true", help="at the end, try what was found on other -cpu models and QEMUs"
     )
@@ -116,22 +122,14 @@ def default_jobs() -> int:
     return min(MAX_JOBS, os.cpu_count() or 1)
 
 
-def _number(what: str, parse: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
-    def convert(given: str) -> float:
-        try:
-            value = parse(given)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{given[:40]!r}: expected {what}")
-        return value
-
-    return convert
-
-
-_seconds = _number("a number of seconds, at least 1", float, 1.0, MAX_SECONDS)
-_jobs = _number(f"a whole number from 1 to {MAX_JOBS}", int, 1, MAX_JOBS)
-_seed = _number("a whole number from 0 to 4294967295", int, 0, (1 << 32) - 1)
+def _seconds(given: str) -> float:
+    try:
+        value = float(given)
+    except ValueError:
+        value = 0.0
+    if not 1.0 <= value <= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{given[:40]!r}: expected a number of seconds, at least 1")
+    return value
 
 
 def run_fuzz(args: argparse.Namespace) -> int:
@@ -140,19 +138,19 @@ def run_fuzz(args: argparse.Namespace) -> int:
     jobs = args.jobs or (1 if args.deterministic else default_jobs())
     if args.deterministic and jobs > 1:
         raise InputError("--jobs", None, "a deterministic campaign has one worker: two find things in no set order")
-    bench = open_bench(args.target, args.level, args.kernel, args.against, lambda line: _say(f"fuzz: {line}"))
+    bench = open_bench(args.target, args.level, args.kernel, args.against, _say)
     kernel = None if args.kernel is None else args.kernel.resolve()
     out = args.out.absolute()
-    seed = int(args.seed) if args.seed is not None else secrets.randbits(32)
+    seed = args.seed if args.seed is not None else secrets.randbits(32)
     url = args.store or default_url(out)
     names = tuple(name for name in (args.target, args.against) if name is not None)
-    coverage = choose(args.coverage, bench.sides[0].prepared, lambda line: _say(f"fuzz: {line}"))
+    coverage = choose(args.coverage, bench.sides[0].prepared, _say)
     asked = Asked(bench.subjects, names, kernel, seed, jobs, args.out, started, url, coverage)
     how = {"cold": args.cold, "deterministic": args.deterministic}
     launch = Launcher(args.target, args.level, kernel, seed, out, url, coverage, against=args.against, **how)
 
     show = _Status(sys.stderr)
-    with campaign_directory(out, [PROJECT / "corpus" / "seeds", PROJECT / "corpus" / "regressions"]):
+    with campaign_directory(out, SEEDS):
         database = Database(url)
         told = {**asdict(asked.subject), "against": args.against, "seed": seed, "jobs": asked.jobs, "guide": coverage}
         diary = _Diary(History(database), told)
@@ -168,15 +166,11 @@ def run_fuzz(args: argparse.Namespace) -> int:
             journey = Journey(bench.sides[0].config, kernel, args.level)
             here = present(Cache(default_root(os.environ)))
             with suppress(InputError, OSError):  # a database that cannot be read or written: the summary says so
-                measure_kept(database, asked.subject, journey, here, lambda line: _say(f"fuzz: {line}"))
+                measure_kept(database, asked.subject, journey, here, _say)
         summary = summarise(asked, outcome, _export(database, out))
         diary.end(summary.to_json())
     print(json.dumps(summary.to_json(), indent=2) if args.json else text(summary), flush=True)
     return summary.exit_status
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _export(database: Database, out: Path) -> dict[str, int]:

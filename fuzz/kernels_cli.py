@@ -6,18 +6,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from fuzz.arguments import Subparsers
+from fuzz.progress import saying
 from harness.errors import SetupError
 from harness.vm.archive import FEATURES, Kernel, Kernels
 from harness.vm.cache import Cache, default_root
 from harness.vm.kernels import fetch, find_fetched, find_kernel, load_kernels
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+_say = saying("kernels")
 
 EPILOG = """\
 examples:
@@ -54,7 +53,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run_list(args: argparse.Namespace) -> int:
     """Print the kernels; the archive is asked first."""
     cache = Cache(default_root(os.environ))
-    kernels = load_kernels(cache, _progress, refresh=not args.offline)
+    kernels = load_kernels(cache, _say, refresh=not args.offline)
     rows = [_row(cache, kernel) for kernel in kernels.kernels]
     if args.json:
         print(json.dumps({"kernels": rows, "missing_suites": dict(kernels.missing)}, indent=1))
@@ -104,19 +103,19 @@ def run_fetch(args: argparse.Namespace) -> int:
     """Fetch; 3 if one could not be had."""
     cache = Cache(default_root(os.environ))
     if args.all:
-        wanted = [kernel for kernel in load_kernels(cache, _progress, refresh=True).kernels if kernel.listed]
+        wanted = [kernel for kernel in load_kernels(cache, _say, refresh=True).kernels if kernel.listed]
     else:
-        wanted = [find_kernel(cache, version, _progress) for version in args.versions]
+        wanted = [find_kernel(cache, version, _say) for version in args.versions]
     failed: dict[str, str] = {}
     start, total = time.monotonic(), sum(kernel.size for kernel in wanted)
     done = 0
     for number, kernel in enumerate(wanted, start=1):
         try:
-            fetch(cache, kernel, _progress)
+            fetch(cache, kernel, _say)
         except SetupError as error:
             failed[kernel.version] = str(error)
         done += kernel.size
-        _progress(
+        _say(
             f"{number} of {len(wanted)}: {kernel.version} {failed.get(kernel.version, 'is here')}; "
             f"{done >> 20} of {total >> 20} MiB, {time.monotonic() - start:.0f} s"
         )
@@ -128,7 +127,3 @@ def run_fetch(args: argparse.Namespace) -> int:
         for why in failed.values():
             print(why)
     return 3 if failed else 0
-
-
-def _progress(line: str) -> None:
-    print(f"kernels: {line}", file=sys.stderr, flush=True)

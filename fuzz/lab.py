@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from fuzz.machines import MAX_LOSSES, Boot, Runs
 from fuzz.pair import Bench, Side, open_bench
-from fuzz.reproduce import Runs
 from fuzz.store import OTHER_TRACE, TRACE
 from harness.check import Checked, check, signature
 from harness.errors import TargetError
@@ -25,12 +25,6 @@ from harness.tracefile import format_trace
 from harness.vm.cache import Cache, default_root
 from harness.vm.clone import Clones
 from harness.vm.target import boot
-
-MAX_LOSSES = 5
-"""So many machines lost in a row, and there is no point in another one."""
-
-
-Boot = Callable[[], AbstractContextManager[Runs]]
 
 
 @dataclass

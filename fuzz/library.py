@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fuzz.database import FILE, Database, default_url
 from fuzz.elsewhere import from_text
+from fuzz.project import KNOWN_DIR
 from fuzz.store import ELSEWHERE, FINDINGS, FLAKY, FRESH_QEMU, OTHER_TRACE, TRACE, Store
 from harness.errors import InputError
 from harness.findings import Tries
@@ -19,7 +20,7 @@ from harness.report.story import Kept, Story, tell
 from harness.scenario import Scenario, parse
 from harness.trace import Trace
 from harness.tracefile import parse_trace
-from harness.vm.config import PROJECT, load_config
+from harness.vm.config import load_config
 
 
 def open_database(out: Path, url: str | None) -> Database:
@@ -77,8 +78,7 @@ def story_of(store: Store, id_: str) -> Story:
         elsewhere=None if elsewhere is None else from_text(elsewhere),
         history=history,
     )
-    known = PROJECT / "corpus" / "known"
-    catalogue, changes = Catalogue.load(known, subject.level), load_changes(known)
+    catalogue, changes = Catalogue.load(KNOWN_DIR, subject.level), load_changes(KNOWN_DIR)
     return tell(kept, cpu_model(load_config(subject.target).cpu), catalogue, changes)
 
 

@@ -7,18 +7,16 @@ import hashlib
 import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol
 
+from fuzz.machines import MACHINES, Boot
 from harness.check import Checked, check, signature
 from harness.errors import ShadowfuzzError, TargetError, VmLost
 from harness.known import Catalogue
 from harness.masks import CPUS, cpu_model
 from harness.scenario import Scenario, format_scenario, load
-from harness.trace import Trace
 from harness.vm.archive import Kernel
 from harness.vm.build import prepare
 from harness.vm.config import MachineConfig, Mode, emulated, list_configs, load_config
@@ -29,19 +27,7 @@ CLEAN, DIVERGES, LOST, CANNOT = "clean", "diverges", "lost", "cannot"
 VERDICTS = (CLEAN, DIVERGES, LOST, CANNOT)
 """Of a cell: nothing unexplained, something, the machine was lost, the target cannot run here at all."""
 
-MACHINES = 2
 FORMAT = 1
-
-
-class Runs(Protocol):
-    """What a booted target does."""
-
-    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
-        """Run a scenario and return its trace."""
-        ...
-
-
-Boot = Callable[[], AbstractContextManager[Runs]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fuzz.arguments import add_deterministic
+from fuzz.arguments import Subparsers, add_deterministic, add_number, add_paths
 from fuzz.emulator_view import EmulatorTable, read_explained
 from fuzz.emulator_view import markdown as markdown_emulators
 from fuzz.matrix import (
@@ -32,16 +30,17 @@ from fuzz.matrix import (
 )
 from fuzz.matrix_page import page
 from fuzz.matrix_view import Finding, Table, markdown, read_findings
-from fuzz.replay_cli import KNOWN_DIR, find_scenarios
+from fuzz.progress import saying
+from fuzz.project import CORPUS, KNOWN_DIR, REGRESSIONS
+from fuzz.replay_cli import find_scenarios
 from harness.errors import InputError
 from harness.known import Catalogue
 from harness.vm.cache import Cache, default_root
-from harness.vm.config import DEFAULT_TARGET, PROJECT
+from harness.vm.config import DEFAULT_TARGET
 from harness.vm.emulator import present
 from harness.vm.kernels import load_kernels
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+_say = saying("matrix")
 
 DEFAULT, DETERMINISTIC = "matrix.json", "matrix-deterministic.json"
 """Where results are kept in the cache: the two modes do not fill each other's cells."""
@@ -66,7 +65,7 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("paths", nargs="+", metavar="FILE|DIR", help="scenarios, or directories of them")
+    add_paths(parser)
     parser.add_argument(
         "--targets",
         nargs="+",
@@ -76,7 +75,7 @@ def add_parser(subparsers: Subparsers) -> None:
         f"(default: {DEFAULT_TARGET}@*)",
     )
     parser.add_argument("--missing", action="store_true", help="run only what the results do not have yet")
-    parser.add_argument("--repeat", type=int, choices=range(1, 101), default=1, metavar="N", help="runs a cell")
+    add_number(parser, "--repeat", 1, "runs a cell", most=100)
     add_deterministic(parser)
     parser.add_argument("--results", metavar="FILE", help="where results are kept (default: in the cache)")
     form = parser.add_mutually_exclusive_group()
@@ -88,13 +87,13 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run_matrix(args: argparse.Namespace) -> int:
     """Run what is to be run, keep it, print the table."""
-    cases = load_cases(find_scenarios([Path(path) for path in args.paths]))
+    cases = load_cases(find_scenarios(args.paths))
     twice = [case.name for case in cases if sum(case.name == other.name for other in cases) > 1]
     if twice:
         raise InputError(twice[0], None, "two scenarios of this name; their cells could not be told apart")
     cache = Cache(default_root(os.environ))
     here = present(cache) if any("%" in pattern for pattern in args.targets) else ()
-    targets = match_targets(args.targets, load_kernels(cache, _progress).kernels, here)
+    targets = match_targets(args.targets, load_kernels(cache, _say).kernels, here)
     if not targets:
         raise InputError(" ".join(args.targets), None, "matches no target (shadowfuzz kernels list)")
     path = Path(args.results) if args.results else cache.root / (DETERMINISTIC if args.deterministic else DEFAULT)
@@ -106,7 +105,7 @@ def run_matrix(args: argparse.Namespace) -> int:
     names = [case.name for case in cases]
     moved, plain = ([t for t in targets if ("%" in t) is wanted] for wanted in (True, False))
     table = Table(results.cells, plain, names)
-    emulators = EmulatorTable(results.cells, moved, names, read_explained(PROJECT / "corpus" / "emulators.toml"))
+    emulators = EmulatorTable(results.cells, moved, names, read_explained(CORPUS / "emulators.toml"))
     cells = _chosen(results, targets, cases)
     if args.json:
         print(json.dumps({"targets": targets, "cells": [asdict(cell) for cell in cells]}, indent=1))
@@ -114,7 +113,7 @@ def run_matrix(args: argparse.Namespace) -> int:
         lines = list(emulators.lines()) if moved else []
         text = page(table, _command(args, f"--html {args.html}"), _findings(cases), lines)
         _write(args.html, text)
-        _progress(f"{args.html}, {len(text.encode()) // 1024} KiB")
+        _say(f"{args.html}, {len(text.encode()) // 1024} KiB")
     elif args.markdown:
         command = _command(args, "--markdown")
         print(markdown_emulators(emulators, command) if moved else markdown(table, command, _findings(cases)), end="")
@@ -146,7 +145,7 @@ def _write(path: Path, text: str) -> None:
 def _findings(cases: Sequence[Case]) -> tuple[Finding, ...]:
     """Return the corpus' findings that have a scenario among the cases."""
     names = {case.name for case in cases}
-    found = read_findings(PROJECT / "corpus" / "regressions" / "expected.toml")
+    found = read_findings(REGRESSIONS / "expected.toml")
     return tuple(finding for finding in found if not names.isdisjoint(finding.scenarios))
 
 
@@ -161,7 +160,7 @@ def run_cells(work: Sequence[Work], before: Results, path: Path) -> Results:
         ended += 1
         bad = sum(cell.verdict == DIVERGES for cell in cells)
         cannot = next((cell.why for cell in cells if cell.verdict == CANNOT), "")
-        _progress(
+        _say(
             f"{ended} of {len(work)} targets, {time.monotonic() - start:.0f} s: {cells[0].target}, "
             + (cannot or f"{len(cells)} scenarios, {bad} diverge")
         )
@@ -174,7 +173,3 @@ def run_cells(work: Sequence[Work], before: Results, path: Path) -> Results:
 def _chosen(results: Results, targets: Sequence[str], cases: Sequence[Case]) -> list[Cell]:
     keys = [(target, case.name) for target in targets for case in cases]
     return [results.cells[key] for key in keys if key in results.cells]
-
-
-def _progress(line: str) -> None:
-    print(f"matrix: {line}", file=sys.stderr, flush=True)

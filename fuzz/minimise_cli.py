@@ -4,23 +4,21 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fuzz.arguments import add_finding
+from fuzz.arguments import Subparsers, add_finding
 from fuzz.lab import Lab, open_lab, signatures
+from fuzz.progress import saying
 from harness.errors import InputError
 from harness.findings import Signature, signature_text
 from harness.minimise import Minimiser
 from harness.scenario import Scenario, format_scenario, load
 from harness.simplify import PASSES, order
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+_say = saying("minimise")
 
 MAX_TRIES = 20_000
 DONE, NOT_CONFIRMED = 0, 1
@@ -117,7 +115,3 @@ def minimise_on(lab: Lab, scenario: Scenario, wanted: Signature, tries: int = MA
     least = replace(minimiser.run(PASSES), about=f"The least that shows {signature_text(wanted)}.")
     lab.restart()
     return Least(least, wanted, minimiser.tries, lab.shows(least, wanted))
-
-
-def _say(line: str) -> None:
-    print(f"minimise: {line}", file=sys.stderr, flush=True)

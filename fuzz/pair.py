@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuzz.reproduce import Runs
+from fuzz.machines import Runs
+from fuzz.project import KNOWN_DIR
 from fuzz.worker import Seen, Watch
 from harness import against
 from harness.against import Versions
@@ -22,14 +23,12 @@ from harness.scenario import Scenario
 from harness.trace import Trace
 from harness.vm.build import PreparedTarget, prepare
 from harness.vm.clone import Clones
-from harness.vm.config import PROJECT, MachineConfig, load_config
+from harness.vm.config import MachineConfig, load_config
 from harness.vm.edges import Plugin
 from harness.vm.executor import Executor
 from harness.vm.postmortem import PostMortem
 from harness.vm.process import Progress, quiet
 from harness.vm.target import boot
-
-KNOWN_DIR = PROJECT / "corpus" / "known"
 
 
 @dataclass(frozen=True, slots=True)

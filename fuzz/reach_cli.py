@@ -5,23 +5,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fuzz.arguments import MAX_SEED, Subparsers, add_number, add_paths
 from fuzz.corpus import read_corpus
 from fuzz.exercise import Work, measure_all
+from fuzz.progress import saying
+from fuzz.project import SEEDS
 from harness.errors import InputError
 from harness.model import LEVEL_NAMES
 from harness.report.exercised import Reach, page, text, unsaid
-from harness.vm.config import DEFAULT_TARGET, PROJECT, list_configs
+from harness.vm.config import DEFAULT_TARGET, list_configs
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+_say = saying("reach")
 
-SEEDS = (PROJECT / "corpus" / "seeds", PROJECT / "corpus" / "regressions")
 OK, UNREACHED, FAILED = 0, 1, 3
 FORMAT = 1
 
@@ -51,9 +51,7 @@ def add_parser(subparsers: Subparsers) -> None:
         description=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "paths", nargs="*", type=Path, metavar="FILE|DIR", help="scenarios, or directories (default: the project's)"
-    )
+    add_paths(parser, optional=True)
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--target", action="append", metavar="NAME", help=f"may be given several times (default: {DEFAULT_TARGET})"
@@ -61,18 +59,12 @@ def add_parser(subparsers: Subparsers) -> None:
     which.add_argument("--all-targets", action="store_true", help=f"all of {', '.join(list_configs())}")
     which.add_argument("--show", type=Path, metavar="FILE", help="run nothing: show what --keep wrote")
     parser.add_argument("--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help="the model's level (%(default)s)")
-    parser.add_argument("--mutants", type=_count, default=300, metavar="N", help="mutants of the scenarios (300)")
-    parser.add_argument("--seed", type=_count, default=1, metavar="N", help="of the mutants' random numbers (1)")
+    add_number(parser, "--mutants", 300, "mutants of the scenarios", 0, 999_999_999)
+    add_number(parser, "--seed", 1, "of the mutants' random numbers", 0, MAX_SEED)
     parser.add_argument("--keep", type=Path, metavar="FILE", help="write the counts, too, as JSON")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the tables, too, as Markdown")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run)
-
-
-def _count(given: str) -> int:
-    if not given.isdecimal() or len(given) > 9:
-        raise argparse.ArgumentTypeError(f"{given[:20]!r}: expected a number of at most nine digits")
-    return int(given)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
                 path.write_text(made)
             except OSError as error:
                 raise InputError(str(path), None, f"cannot be written: {error.strerror}") from error
-            say(f"wrote {path}")
+            _say(f"wrote {path}")
     print(json.dumps(document, indent=1) if args.json else text(reach))
     if any(one["lost"] for one in document["targets"].values()):
         return FAILED
@@ -121,18 +113,13 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     corpus = read_corpus(args.paths or SEEDS)
     scenarios = tuple(scenario for _, scenario in corpus.scenarios)
     targets = list_configs() if args.all_targets else tuple(dict.fromkeys(args.target or [DEFAULT_TARGET]))
-    say(f"{len(scenarios)} scenarios and {args.mutants} mutants on {', '.join(targets)}")
+    _say(f"{len(scenarios)} scenarios and {args.mutants} mutants on {', '.join(targets)}")
     found: dict[str, Any] = {}
     started = time.monotonic()
 
     def done(target: str, counts: dict[str, Any]) -> None:
         found[target] = counts
-        say(f"{target}: {counts['exits']} exits, {time.monotonic() - started:.0f} s")
+        _say(f"{target}: {counts['exits']} exits, {time.monotonic() - started:.0f} s")
 
     measure_all([Work(target, args.level, scenarios, args.mutants, args.seed) for target in targets], done)
     return {"format": FORMAT, "targets": found}
-
-
-def say(line: str) -> None:
-    """Show progress."""
-    print(f"reach: {line}", file=sys.stderr, flush=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fuzz.arguments import TARGET_HELP
+from fuzz.arguments import TARGET_HELP, Subparsers, add_number
+from fuzz.progress import say, saying
 from harness.errors import InputError, VmLost
 from harness.report.recorded import end_text
 from harness.report.terminal import printable
@@ -21,8 +20,7 @@ from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.programs import GUEST_LINE, build_programs, linux_guest, read_program
 from harness.vm.recorder import RING_MIB, Done, Tick, record
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+_say = saying("record")
 
 PROGRESS_SECONDS = 2.0
 GUEST_WORDS = "console=ttyAMA0 panic=-1"
@@ -61,35 +59,13 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--file", action="append", default=[], metavar="[NAME=]PATH", help="a file that PROGRAM finds in its directory"
     )
-    parser.add_argument("--seconds", type=_positive, default=300, metavar="N", help="stop recording then (300)")
-    parser.add_argument("--ring", type=_ring, default=RING_MIB, metavar="MIB", help=f"room for records ({RING_MIB})")
-    parser.add_argument("--cpus", type=_cpus, default=1, metavar="N", help="of the Linux guest (1)")
-    parser.add_argument("--memory", type=_memory, default=128, metavar="MIB", help="of the Linux guest (128)")
+    add_number(parser, "--seconds", 300, "stop recording then")
+    add_number(parser, "--ring", RING_MIB, "room for records", most=256, unit="MIB")
+    add_number(parser, "--cpus", 1, "of the Linux guest", most=8)
+    add_number(parser, "--memory", 128, "of the Linux guest", 64, 256, unit="MIB")
     parser.add_argument("--words", default=GUEST_WORDS, metavar="TEXT", help=f"its command line ({GUEST_WORDS!r})")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run_record)
-
-
-def _number(text: str, least: int, most: int) -> int:
-    if not text.isdecimal() or len(text) > 6 or not least <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from {least} to {most}")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    return _number(text, 1, 86400)
-
-
-def _cpus(text: str) -> int:
-    return _number(text, 1, 8)
-
-
-def _memory(text: str) -> int:
-    return _number(text, 64, 256)
-
-
-def _ring(text: str) -> int:
-    return _number(text, 1, 256)
 
 
 def run_record(args: argparse.Namespace) -> int:
@@ -140,7 +116,7 @@ class _Progress:
         """Show what is new; a line that is not finished waits."""
         *lines, self._rest = (self._rest + tick.printed.replace("\r", "")).split("\n")
         for line in lines:
-            print(f"  | {printable(line)}", file=sys.stderr, flush=True)
+            say(f"  | {printable(line)}")
         if lines:
             self._shown = time.monotonic()
         elif time.monotonic() - self._shown > PROGRESS_SECONDS:
@@ -151,11 +127,7 @@ class _Progress:
     def end(self) -> None:
         """Show the line that was never finished."""
         if self._rest:
-            print(f"  | {printable(self._rest)}", file=sys.stderr, flush=True)
-
-
-def _say(line: str) -> None:
-    print(f"record: {line}", file=sys.stderr, flush=True)
+            say(f"  | {printable(self._rest)}")
 
 
 def _text(out: Path, size: int, done: Done) -> str:

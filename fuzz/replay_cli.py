@@ -10,14 +10,17 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TextIO
 
-from fuzz.arguments import add_deterministic, add_subject
+from fuzz.arguments import Subparsers, add_deterministic, add_number, add_paths, add_subject
 from fuzz.corpus import SUFFIX
+from fuzz.machines import Boot, Runs
+from fuzz.progress import saying
+from fuzz.project import KNOWN_DIR
 from harness.check import check
 from harness.errors import InputError, TargetError, VmLost
 from harness.known import Catalogue
@@ -31,13 +34,8 @@ from harness.report.traceview import trace_lines
 from harness.scenario import Scenario, load
 from harness.trace import Trace
 from harness.vm.build import PreparedTarget, prepare, read_image
-from harness.vm.config import DEFAULT_TARGET, PROJECT, MachineConfig, list_configs, load_config
+from harness.vm.config import DEFAULT_TARGET, MachineConfig, list_configs, load_config
 from harness.vm.target import boot
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
-
-KNOWN_DIR = PROJECT / "corpus" / "known"
 
 EPILOG = """\
 examples:
@@ -56,17 +54,6 @@ differ.  Relation switch has "entry", "expected" and "observed": what went into 
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 a target was lost
 """
-
-
-class Runs(Protocol):
-    """What a booted target does."""
-
-    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
-        """Run a scenario and return its trace."""
-        ...
-
-
-Boot = Callable[[], AbstractContextManager[Runs]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +79,15 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("paths", nargs="+", metavar="FILE|DIR", help=f"scenarios, or directories with *{SUFFIX} below")
+    add_paths(parser)
     add_subject(parser, several=True)
     add_deterministic(parser)
-    parser.add_argument("--repeat", type=_count, default=1, metavar="N", help="run each scenario N times")
+    add_number(parser, "--repeat", 1, "run each scenario N times", most=999_999)
     parser.add_argument("--same-vm", action="store_true", help="one KVM VM for all, in their order, as in a campaign")
     parser.add_argument("-v", "--known", action="store_true", help="show known divergences too, each with its reason")
     parser.add_argument("--trace", action="store_true", help="print each recorded event, with what changed")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run_replay)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= len(text) <= 6 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 999999")
-    return int(text)
 
 
 def run_replay(args: argparse.Namespace) -> int:
@@ -124,7 +105,7 @@ def run_replay(args: argparse.Namespace) -> int:
 
 def make_plan(args: argparse.Namespace) -> Plan:
     """Read everything that the arguments name.  InputError, before anything is built or booted."""
-    files = find_scenarios([Path(path) for path in args.paths])
+    files = find_scenarios(args.paths)
     scenarios = [(str(path), load(path)) for path in files]
     names = list_configs() if args.all_targets else tuple(dict.fromkeys(args.target or (DEFAULT_TARGET,)))
     configs = tuple(load_config(name) for name in names)
@@ -208,10 +189,7 @@ class _Text:
 
 
 def _target(config: MachineConfig, plan: Plan, output: _Text | None, keep_traces: bool) -> TargetResult:
-    def progress(line: str) -> None:
-        print(f"setup: {line}", file=sys.stderr, flush=True)
-
-    prepared = prepare(config, kernel=plan.kernel, progress=progress)
+    prepared = prepare(config, kernel=plan.kernel, progress=saying("setup"))
     if output is not None:
         output.target(config.name, prepared)
     start = time.monotonic()

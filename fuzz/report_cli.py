@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from fuzz.arguments import Subparsers
 from fuzz.campaign import RUN
 from fuzz.database import Database
 from fuzz.history import History
 from fuzz.library import open_database, stories
+from fuzz.project import KNOWN_DIR
 from fuzz.stats import merge, read_stats
 from fuzz.survey import possible_decisions
 from harness.errors import InputError
@@ -27,10 +28,6 @@ from harness.known import Catalogue
 from harness.report.book import Book, branches, known_hits
 from harness.report.html import POLICY, page
 from harness.report.markup import el
-from harness.vm.config import PROJECT
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 LOOPBACK = "127.0.0.1"
 
@@ -98,7 +95,7 @@ def book_of(database: Database, campaign: Path | None = None) -> Book:
         live = {"branches": stats.group("branches"), "known_by_entry": stats.group("known")}
         runs = (*runs[:-1], replace(runs[-1], live=live))
     levels = dict.fromkeys(["spec", *(story.kept.finding.subject.level for story in found)])
-    entries = [e for level in levels for e in Catalogue.load(PROJECT / "corpus" / "known", level).entries]
+    entries = [e for level in levels for e in Catalogue.load(KNOWN_DIR, level).entries]
     possible = {decision for level in levels for decision in _possible(level)}
     made = datetime.now(UTC).isoformat(timespec="seconds")
     version = importlib.metadata.version("shadowfuzz")

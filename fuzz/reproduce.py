@@ -4,24 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Protocol
 
+from fuzz.machines import Boot
 from harness.crash import Again
 from harness.errors import TargetError
 from harness.scenario import Scenario
-from harness.trace import Trace
 
 RUNS = 3
 """How often a way to reproduce is tried, in a machine of its own each time."""
-
-
-class Runs(Protocol):
-    """What a booted machine does."""
-
-    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
-        """Run a scenario."""
-        ...
 
 
 class Interrupted(Exception):
@@ -33,7 +23,7 @@ class Reproducer:
 
     def __init__(
         self,
-        boot: Callable[[], AbstractContextManager[Runs]],
+        boot: Boot,
         same: Callable[[TargetError], bool],
         ending: Callable[[], bool],
     ) -> None:

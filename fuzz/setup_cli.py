@@ -8,13 +8,13 @@ import importlib.metadata
 import json
 import os
 import shutil
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from fuzz.arguments import Subparsers
 from fuzz.guidance import choose
+from fuzz.progress import saying
 from harness.errors import InputError, SetupError
 from harness.vm import emulator
 from harness.vm.build import find_prepared, prepare, read_image
@@ -29,8 +29,7 @@ from harness.vm.doctor import (
     parse_requirements,
 )
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+_say = saying("setup")
 
 EPILOG = """\
 examples:
@@ -74,8 +73,8 @@ def run_setup(args: argparse.Namespace) -> int:
     names = list_configs() if args.all_targets else tuple(args.target or (DEFAULT_TARGET,))
     for config in [load_config(name) for name in names]:  # every name first: a wrong one costs nothing
         start = time.monotonic()
-        target = prepare(config, progress=_progress)
-        choose(None, target, _progress)  # says itself if coverage of the hypervisor is not to be had
+        target = prepare(config, progress=_say)
+        choose(None, target, _say)  # says itself if coverage of the hypervisor is not to be had
         took = time.monotonic() - start
         print(f"{config.name}: ready, {target.package} {target.package_version} ({took:.1f} s)", flush=True)
     if args.emulators:
@@ -87,16 +86,12 @@ def _setup_emulators() -> None:
     """Fetch each series of QEMU that the archive offers, if only the machine's own is here."""
     cache = Cache(default_root(os.environ))
     alone = len(emulator.present(cache)) == 1
-    for package in reversed(emulator.offered(cache, _progress)) if alone else ():  # of a series the newest
+    for package in reversed(emulator.offered(cache, _say)) if alone else ():  # of a series the newest
         series = ".".join(emulator.upstream(package.version).split(".")[:2])
         if emulator.find(cache, series) is None:
-            emulator.fetch(cache, package, _progress)
+            emulator.fetch(cache, package, _say)
     for found in emulator.present(cache):
         print(f"{found.name}: ready, {found.version} {found.package or '(of this machine)'}", flush=True)
-
-
-def _progress(line: str) -> None:
-    print(f"setup: {line}", file=sys.stderr, flush=True)
 
 
 def run_doctor(args: argparse.Namespace) -> int:

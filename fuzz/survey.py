@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fuzz.features import features
-from fuzz.lab import MAX_LOSSES, Lab
+from fuzz.lab import Lab
+from fuzz.machines import MAX_LOSSES
+from fuzz.project import CORPUS, KNOWN_DIR
 from harness.errors import TargetError
 from harness.findings import Subject
 from harness.known import Catalogue
@@ -17,12 +19,12 @@ from harness.masks import cpu_model
 from harness.reach import Covered, Decision, Goal
 from harness.scenario import Scenario
 from harness.vm.build import prepare
-from harness.vm.config import PROJECT, load_config
+from harness.vm.config import load_config
 from harness.vm.coverage import Coverage, prepare_coverage
 from harness.vm.edges import Plugin
 from harness.vm.target import boot
 
-PATHS = PROJECT / "corpus" / "lemmas" / "paths.json"
+PATHS = CORPUS / "lemmas" / "paths.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Survey:
 def open_watched(target: str, level: str, kernel: Path | None, progress: Callable[[str], None]) -> Watched:
     """Prepare a target and its plugin.  InputError, SetupError: a name is wrong, or something is missing here."""
     config = load_config(target)
-    cpu, catalogue = cpu_model(config.cpu), Catalogue.load(PROJECT / "corpus" / "known", level)
+    cpu, catalogue = cpu_model(config.cpu), Catalogue.load(KNOWN_DIR, level)
     prepared = prepare(config, kernel=kernel, progress=progress)
     coverage = prepare_coverage(prepared, progress=progress)
     plugin = coverage.plugin()

@@ -5,13 +5,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fuzz.arguments import add_against, add_cold, add_subject
+from fuzz.arguments import Subparsers, add_against, add_campaign, add_cold, add_number, add_subject
 from fuzz.confirm_cli import stages_of
 from fuzz.database import Database
 from fuzz.elsewhere import Journey
@@ -19,6 +16,7 @@ from fuzz.emulators import measure_kept
 from fuzz.lab import Lab, open_lab
 from fuzz.library import open_database, story_of
 from fuzz.minimise_cli import minimise_on
+from fuzz.progress import saying
 from fuzz.store import FINDINGS, FRESH_QEMU, Store
 from harness.check import signature
 from harness.errors import InputError
@@ -28,8 +26,7 @@ from harness.vm.cache import Cache, default_root
 from harness.vm.config import load_config
 from harness.vm.emulator import present
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+_say = saying("triage")
 
 EPILOG = """\
 examples:
@@ -55,19 +52,16 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, default=Path("out/campaign"), metavar="DIR", help="(out/campaign)")
-    parser.add_argument("--store", metavar="URL", help="database, as SQLAlchemy writes it (findings.db in --out)")
+    add_campaign(parser)
     add_subject(parser)
     add_cold(parser)
     add_against(parser)
-    parser.add_argument("--runs", type=int, default=10, metavar="N", help="runs in one VM, and in fresh ones (10)")
+    add_number(parser, "--runs", 10, "runs in one VM, and in fresh ones", most=10_000)
     parser.set_defaults(run=run_triage)
 
 
 def run_triage(args: argparse.Namespace) -> int:
     """Do all findings; errors are raised for the caller to show."""
-    if not 1 <= args.runs <= 10_000:
-        raise InputError("--runs", None, "expected a number from 1 to 10000")
     database = open_database(args.out, args.store)
     with open_lab(args.target, args.level, args.kernel, _say, args.against, cold=args.cold) as lab:
         triage(database, lab, args.runs, _say)
@@ -119,7 +113,3 @@ def _one(store: Store, kept: Kept, lab: Lab, runs: int) -> str:
     store.revise(finding, least.scenario, {**texts, FRESH_QEMU: f"{qemu.hits} {qemu.runs}"})
     before, after = len(kept.scenario.steps), len(least.scenario.steps)
     return f"{signature_text(wanted)}: {before} steps -> {after}, {least.tries} tries"
-
-
-def _say(line: str) -> None:
-    print(f"triage: {line}", file=sys.stderr, flush=True)

@@ -7,12 +7,11 @@ import argparse
 import json
 import os
 import secrets
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fuzz.arguments import add_subject
+from fuzz.arguments import MAX_SEED, Subparsers, add_number, add_subject
+from fuzz.progress import say
 from fuzz.trial import CampaignRun, TrialPlan, exclusive, measure_cost, run_trial
 from harness.errors import InputError
 from harness.reach import blocks_of
@@ -22,9 +21,6 @@ from harness.vm.config import load_config
 from harness.vm.coverage import prepare_coverage
 from harness.vm.edges import Edge
 from harness.vm.text import KvmText
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 OK = 0
 NAME = "coverage"
@@ -50,22 +46,16 @@ def add_parser(subparsers: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_subject(parser)
-    parser.add_argument("--seconds", type=_positive, default=60, metavar="N", help="of each campaign (default: 60)")
-    parser.add_argument("--runs", type=_positive, default=5, metavar="N", help="campaigns of each mode (default: 5)")
-    parser.add_argument("--jobs", type=_positive, default=2, metavar="N", help="workers of each campaign (default: 2)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the campaigns' seeds (any; the page names it)")
+    add_number(parser, "--seconds", 60, "of each campaign")
+    add_number(parser, "--runs", 5, "campaigns of each mode")
+    add_number(parser, "--jobs", 2, "workers of each campaign")
+    add_number(parser, "--seed", None, "of the campaigns' seeds (any; the page names it)", 0, MAX_SEED)
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where to write (default: out)")
     parser.add_argument("--json", action="store_true", help="print what was measured, too")
     parser.add_argument(
         "--page", type=Path, metavar="DIR", help="measure nothing: plot and page from its coverage.json"
     )
     parser.set_defaults(run=run)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not 1 <= len(text) <= 5 or not 1 <= int(text) <= 86400:
-        raise argparse.ArgumentTypeError(f"{text[:20]!r}: expected a number from 1 to 86400")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,11 +89,7 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text)
     except OSError as error:
         raise InputError(str(path), None, f"cannot be written: {error.strerror}") from error
-    _say(f"wrote {path}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    say(f"wrote {path}")
 
 
 COST_TURNS = 3
@@ -115,14 +101,14 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
     if args.kernel is not None:
         raise InputError("--kernel", None, "a trial runs a target's own kernel")
     config = load_config(args.target)
-    prepared = prepare(config, progress=_say)
-    coverage = prepare_coverage(prepared, progress=_say)
+    prepared = prepare(config, progress=say)
+    coverage = prepare_coverage(prepared, progress=say)
     load = round(os.getloadavg()[0], 1)
     seed = args.seed if args.seed is not None else secrets.randbits(32)
     turns = COST_TURNS * args.runs
-    _say(f"the plugin's cost: the same scenarios {turns} times with it and without")
+    say(f"the plugin's cost: the same scenarios {turns} times with it and without")
     cost = measure_cost(config, prepared, coverage, turns=turns, seed=seed)
-    runs = run_trial(TrialPlan(args.target, args.level, args.seconds, args.runs, args.jobs, seed), _say)
+    runs = run_trial(TrialPlan(args.target, args.level, args.seconds, args.runs, args.jobs, seed), say)
     return {
         "target": config.name,
         "kernel_release": prepared.kernel_release,

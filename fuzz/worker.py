@@ -13,7 +13,8 @@ from functools import partial
 
 from fuzz.dumps import Dumps
 from fuzz.features import features
-from fuzz.reproduce import Interrupted, Reproducer, Runs
+from fuzz.machines import MAX_LOSSES, Runs
+from fuzz.reproduce import Interrupted, Reproducer
 from fuzz.stats import StatsWriter
 from fuzz.store import CONSOLE, OTHER_TRACE, TRACE, Store
 from harness.check import Checked, signature
@@ -27,8 +28,6 @@ from harness.simplify import simplicity
 from harness.trace import Trace
 from harness.tracefile import format_trace
 
-MAX_LOSSES = 5
-"""So many lost machines in a row (none of them finished a scenario) and the worker gives up."""
 FIRST_BOOTS = 2
 """So often a worker tries to boot before there was anything to lose."""
 MAX_INTERNAL = 20

@@ -130,6 +130,11 @@ USAGE_ERRORS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("replay", "f.scn", "--level", "spek"), "invalid choice: 'spek'"),
     (("replay", "f.scn", "--repeat", "0"), "expected a number from 1"),
     (("replay", "f.scn", "--repeat", "many\nlines"), "expected a number from 1"),
+    (("against", "a", "b", "f.scn", "--repeat", "101"), "'101': expected a number from 1 to 100 "),
+    (("bench", "--jobs", "two"), "'two': expected a number from 1 to "),
+    (("fuzz", "--seed", "4294967296"), "'4294967296': expected a number from 0 to 4294967295 "),
+    (("fuzz", "--seconds", "nan"), "'nan': expected a number of seconds, at least 1 "),
+    (("triage", "--runs", "9" * 5000), "expected a number from 1 to 10000 "),
     (("replay", "f.scn", "--target", "a", "--all-targets"), "not allowed with"),
     (("replay", "f.scn", "--bogus"), "unrecognized arguments"),
 )

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.bisect import Outcome, anchors, confidence, search
+from fuzz.machines import Runs
 from fuzz.matrix import (
     CANNOT,
     CLEAN,
@@ -22,7 +23,6 @@ from fuzz.matrix import (
     Case,
     Cell,
     Results,
-    Runs,
     Work,
     load_cases,
     make_case,

@@ -12,8 +12,9 @@ import pytest
 
 from fuzz.confirm_cli import stages_of
 from fuzz.database import Database, default_url
-from fuzz.lab import MAX_LOSSES, Lab, signatures
+from fuzz.lab import Lab, signatures
 from fuzz.library import story_of
+from fuzz.machines import MAX_LOSSES
 from fuzz.store import FINDINGS, Store
 from fuzz.triage_cli import triage
 from harness.check import check, signature

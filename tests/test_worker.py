@@ -17,9 +17,10 @@ import pytest
 from fuzz.database import Database, StoreError, default_url
 from fuzz.dumps import DUMPS, Dumps
 from fuzz.features import features
+from fuzz.machines import MAX_LOSSES
 from fuzz.stats import StatsWriter, read_stats
 from fuzz.store import FINDINGS, FLAKY, Store
-from fuzz.worker import MAX_INTERNAL, MAX_LOSSES, GiveUp, Seen, Services, Watch, Worker
+from fuzz.worker import MAX_INTERNAL, GiveUp, Seen, Services, Watch, Worker
 from harness.check import Checked, Judged
 from harness.compare import Divergence
 from harness.crash import Again, Dump, Remains, from_text

@@ -8,20 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from fuzz.machines import run_to_end
 from harness.check import Checked, Compared, check, signature
 from harness.exercise import Exercise
 from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.scenario import Scenario, load
-from harness.trace import Trace
 from harness.vm.build import prepare
 from harness.vm.config import PROJECT, load_config
 from harness.vm.executor import Executor
 from harness.vm.target import boot
 
 T = TypeVar("T")
-TRIES = 4
-"""For a scenario whose guest does not get on between two ticks of the host's clock."""
 CORPUS = PROJECT / "corpus"
 CATALOGUE = Catalogue.load(CORPUS / "known", "spec")
 
@@ -41,15 +39,6 @@ def two_at_a_time(jobs: Iterable[Callable[[], T]]) -> list[T]:
         return list(pool.map(lambda job: job(), jobs))
 
 
-def _run(scenario: Scenario, executor: Executor, fresh_vm: bool) -> Trace:
-    """Run a scenario to its end: on a machine short of cores the clock may tick too often for a slow guest."""
-    for _ in range(TRIES - 1):
-        trace = executor.run(scenario, fresh_vm=fresh_vm)
-        if trace.status != "runaway":
-            return trace
-    return executor.run(scenario, fresh_vm=fresh_vm)
-
-
 def check_all(
     target: str,
     what: Mapping[str, Scenario],
@@ -62,7 +51,7 @@ def check_all(
     cpu = cpu_model(load_config(target).cpu)
     results = {}
     for name, scenario in what.items():
-        trace, compared = _run(scenario, executor, fresh_vm), list[Compared]()
+        trace, compared = run_to_end(executor, scenario, fresh_vm=fresh_vm), list[Compared]()
         results[name] = check(scenario, trace, "spec", cpu, CATALOGUE, compared.append)
         if exercise is not None:
             exercise.add(scenario, trace, compared)

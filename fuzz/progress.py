@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines of progress on stderr, which no command's result is on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+def say(line: str) -> None:
+    """Show a line."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def saying(who: str) -> Callable[[str], None]:
+    """Return what shows lines behind a command's name."""
+    return lambda line: say(f"{who}: {line}")

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the project keeps what commands read if nobody says otherwise."""
+
+from __future__ import annotations
+
+from harness.vm.config import PROJECT
+
+CORPUS = PROJECT / "corpus"
+KNOWN_DIR = CORPUS / "known"
+"""The catalogue of known divergences, and what changed from release to release."""
+REGRESSIONS = CORPUS / "regressions"
+SEEDS = (CORPUS / "seeds", REGRESSIONS)
+"""The scenarios that a campaign starts from."""
