@@ -8,8 +8,7 @@ from itertools import groupby
 
 from fuzz.matrix import CANNOT, LOST, VERDICTS
 from fuzz.matrix_view import SYMBOLS, Finding, Table, series, span, spans
-from harness.report.html import POLICY
-from harness.report.markup import Content, Markup, details, el, join, put, table
+from harness.report.markup import Content, Markup, details, document, el, join, put, table
 from harness.report.style import CSS
 
 CELLS_CSS = """
@@ -29,15 +28,6 @@ _WORDS = dict(zip(VERDICTS, ("nothing unexplained", "", "the machine was lost", 
 
 def page(matrix: Table, command: str, findings: Sequence[Finding], more: Sequence[str] = ()) -> str:
     """Return the page; ``more`` are lines of text about targets that the tables do not hold."""
-    head = join(
-        (
-            el("meta", charset="utf-8"),
-            el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            el("meta", http_equiv="Content-Security-Policy", content=POLICY),
-            el("title", "shadowfuzz: every kernel release"),
-            el("style", Markup(CSS + CELLS_CSS)),
-        )
-    )
     nav = el("nav", *(el("a", title, href=f"#{name}") for name, title in _NAV), aria_label="Parts of the page")
     told = put("made by ", el("code", command), "; one sign a kernel, in version order; point at one for its name")
     header = el("header", el("h1", "Which kernel shows what"), el("p", told, class_="dim"))
@@ -51,7 +41,7 @@ def page(matrix: Table, command: str, findings: Sequence[Finding], more: Sequenc
         _findings(matrix, findings),
         _history(matrix),
     )
-    return "<!DOCTYPE html>\n" + el("html", el("head", head), el("body", nav, body), lang="en") + "\n"
+    return document("shadowfuzz: every kernel release", nav, body, css=CSS + CELLS_CSS)
 
 
 def _config(matrix: Table, config: str, targets: Sequence[str]) -> Markup:

@@ -26,8 +26,8 @@ from fuzz.survey import possible_decisions
 from harness.errors import InputError
 from harness.known import Catalogue
 from harness.report.book import Book, branches, known_hits
-from harness.report.html import POLICY, page
-from harness.report.markup import el
+from harness.report.html import page
+from harness.report.markup import POLICY, el
 
 LOOPBACK = "127.0.0.1"
 

@@ -12,11 +12,10 @@ from harness.history import sentences
 from harness.layout import CODE
 from harness.report.book import Book, Branch, Run
 from harness.report.crashview import facts, register_lines
-from harness.report.markup import Content, Line, Markup, details, el, join, plot, put, table, when
+from harness.report.markup import Content, Line, Markup, details, document, el, join, plot, put, table, when
 from harness.report.reading import ABOUT, RELATIONS, VERDICTS, in_words
 from harness.report.rounds import Place, Row, Site
 from harness.report.story import Group, Story, cluster_name, groups, replay_command
-from harness.report.style import CSS
 from harness.report.terminal import bit_ranges, decisions, exit_text, outcome_text, shown
 from harness.report.traceview import trace_lines
 from harness.scenario import format_scenario, format_step, instruction
@@ -25,27 +24,16 @@ from harness.verdict import elsewhere_text, not_measured, rate_text, together
 
 _PARTS = (("overview", "Overview"), ("clusters", "Clusters"), ("findings", "Findings"), ("known", "Known"))
 _NAV = (*_PARTS, ("branches", "Branches"))
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(book: Book) -> str:
     """Return the whole report."""
     some = groups(book.stories)
-    head = join(
-        (
-            el("meta", charset="utf-8"),
-            el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            # Nothing may be loaded or run, whatever a kernel wrote to its console.
-            el("meta", http_equiv="Content-Security-Policy", content=POLICY),
-            el("title", "shadowfuzz: findings"),
-            el("style", Markup(CSS)),
-        )
-    )
     nav = el("nav", *(el("a", title, href=f"#{name}") for name, title in _NAV), aria_label="Parts of the report")
     body = el(
         "main", _header(book), _overview(book, some), _clusters(some), _findings(some), _known(book), _branches(book)
     )
-    return "<!DOCTYPE html>\n" + el("html", el("head", head), el("body", nav, body), lang="en") + "\n"
+    return document("shadowfuzz: findings", nav, body)
 
 
 def _header(book: Book) -> Markup:
@@ -153,13 +141,12 @@ def _clusters(some: tuple[Group, ...]) -> Markup:
         "A cluster: one relation, register class, exit class and helper of the model. Crashes first, then by frequency."
     )
     heads = ("verdict", "seen", "cluster", "targets", "the simplest that shows it")
-    return el(
-        "section",
-        el("h2", "Clusters"),
-        el("p", told, class_="dim"),
-        table(heads, rows, "Clusters", "stack num"),
-        id="clusters",
-    )
+    return _listed("Clusters", told, table(heads, rows, "Clusters", "stack num"))
+
+
+def _listed(title: str, told: str, rows: Markup) -> Markup:
+    """A part of the report that is a table; ``told`` says what of."""
+    return el("section", el("h2", title), el("p", told, class_="dim"), rows, id=title.lower())
 
 
 def _findings(some: tuple[Group, ...]) -> Markup:
@@ -361,13 +348,7 @@ def _known(book: Book) -> Markup:
     rows = ((f"{hits:,}", _badge(e.verdict), el("code", e.id), e.why, e.source) for e, hits in book.known)
     told = "Divergences that are explained to the bit, and why. They are counted in every run, and are no findings."
     heads = ("hits", "verdict", "entry", "why", "source")
-    return el(
-        "section",
-        el("h2", "Known"),
-        el("p", told, class_="dim"),
-        table(heads, rows, "The catalogue", "stack num"),
-        id="known",
-    )
+    return _listed("Known", told, table(heads, rows, "The catalogue", "stack num"))
 
 
 def _branches(book: Book) -> Markup:
@@ -379,13 +360,7 @@ def _branches(book: Book) -> Markup:
     both = sum(bool(b.yes and b.no) for b in book.branches)
     caption = f"{both} of {len(book.branches)} decisions seen both ways"
     heads = ("function", "decision", "yes", "no", "never, because")
-    return el(
-        "section",
-        el("h2", "Branches"),
-        el("p", told, class_="dim"),
-        table(heads, rows, caption, "stack"),
-        id="branches",
-    )
+    return _listed("Branches", told, table(heads, rows, caption, "stack"))
 
 
 def _branch(branch: Branch) -> tuple[Content, ...]:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 
+from harness.report.style import CSS
 from harness.report.terminal import printable
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 class Markup(str):
@@ -42,6 +45,19 @@ def el(name: str, /, *contents: Content, **attributes: str) -> Markup:
 def join(parts: Iterable[Markup], between: str = "\n") -> Markup:
     """Return markup one after the other."""
     return Markup(between.join(parts))
+
+
+def document(title: str, *body: Markup, css: str = CSS) -> str:
+    """Return a whole HTML file that needs nothing else."""
+    head = (
+        el("meta", charset="utf-8"),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        # Nothing may be loaded or run, whatever a kernel wrote to its console.
+        el("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        el("title", title),
+        el("style", Markup(css)),
+    )
+    return "<!DOCTYPE html>\n" + el("html", el("head", join(head)), el("body", *body), lang="en") + "\n"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Content]], caption: str, class_: str = "") -> Markup:
