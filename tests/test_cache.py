@@ -49,6 +49,37 @@ def test_built_once(tmp_path: Path) -> None:
     assert leftovers(cache) == []
 
 
+def test_what_was_not_used_for_the_longest_time_goes(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+
+    def get(key: str, release: str) -> Path:
+        def build(work: Path) -> Mapping[str, object]:
+            (work / "file").write_text(key)
+            return {"release": release}
+
+        return cache.get("kind", key, build, keep=3, alike="release").path
+
+    for second, (key, release) in enumerate([("1", "a"), ("2", "a"), ("3", "b"), ("4", "a")]):
+        os.utime(get(key, release) / "manifest.json", (second, second))
+    other = cache.get("another", "1", write("one"), keep=3)
+    get("1", "a")  # used again, so "2" is now the oldest of its release
+    held = (tmp_path / "kind-2" / "file").open()
+    get("5", "a")
+    assert [path.name for path in sorted(tmp_path.glob("kind-*"))] == ["kind-1", "kind-3", "kind-4", "kind-5"]
+    with held:
+        assert held.read() == "2", "who has it open keeps it"
+    assert other.path.exists() and leftovers(cache) == []
+    assert cache.find("kind", "2") is None and get("2", "a").exists(), "it can be built again"
+
+
+def test_an_entry_may_be_removed_twice(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    entry = cache.get("kind", "key", write("one"))
+    cache.remove(entry.path)
+    cache.remove(entry.path)
+    assert cache.find("kind", "key") is None and leftovers(cache) == []
+
+
 def test_failed_build_leaves_nothing(tmp_path: Path) -> None:
     def fail(work: Path) -> Mapping[str, object]:
         (work / "file").write_text("half")

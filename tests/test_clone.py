@@ -12,7 +12,7 @@ import pytest
 
 from harness.errors import VmLost
 from harness.vm import clone
-from harness.vm.cache import Cache
+from harness.vm.cache import MANIFEST, Cache
 from harness.vm.clone import KEPT, KIND, Clones, template_key
 from harness.vm.machine import Machine
 from harness.vm.template import MAILBOX, RAM, STATE, Template, copy_with_holes
@@ -85,7 +85,7 @@ def test_a_template_is_made_once_and_old_ones_go(
     for number in range(KEPT + 3):
         made = clones.template(replace(machine, cmdline=f"number {number}"), "hash")
         assert made is not None
-        os.utime(made.state, (1000 + number, 1000 + number))
+        os.utime(made.path / MANIFEST, (1000 + number, 1000 + number))
         clones.template(machine, "hash")  # used all the time
     kept = {entry.path for entry in clones.cache.entries(KIND)}
     assert len(kept) == KEPT and first.path in kept and made.path in kept

@@ -48,6 +48,8 @@ LAYOUT = "layout.json"
 KERNEL_ROOM = 512 << 20
 """Bytes for one kernel while it is unpacked, with its packages and apt's lists (measured: 340 MiB; 120 to 150 stay)."""
 GUEST_ROOM = 32 << 20
+GUESTS_KEPT = 12
+"""So many builds of the guest's programs stay for each kernel, those that were used last (1.2 MB each)."""
 
 KBUILD = """\
 # -g: the host reads struct layouts from the module's DWARF.
@@ -117,6 +119,8 @@ def prepare(
         lambda work: _build_guest(kernel_entry, sources, work, progress),
         progress,
         GUEST_ROOM,
+        keep=GUESTS_KEPT,
+        alike="release",
     )
     return replace(_target(config, kernel_entry, guest_entry, kernel, given), qemu=qemu)
 

@@ -75,13 +75,28 @@ class Cache:
         found = (_read_entry(path) for path in sorted(self.root.glob(f"{kind}-*")))
         return tuple(entry for entry in found if entry is not None)
 
-    def get(self, kind: str, key: str, build: Build, progress: Progress = quiet, room: int = 0) -> Entry:
+    def get(
+        self,
+        kind: str,
+        key: str,
+        build: Build,
+        progress: Progress = quiet,
+        room: int = 0,
+        *,
+        keep: int = 0,
+        alike: str = "",
+    ) -> Entry:
         """Return the entry, built by `build` if it is not there; SetupError if that cannot be done.
 
-        `room` is how many bytes the build needs at its peak: some tools react badly to a disk that fills up.
+        `room` is how many bytes the build needs at its peak: some tools react badly to a disk that fills up.  With
+        `keep`, so many entries stay once another one is built, those that were used last: of all of this kind, or of
+        those whose fact `alike` is the same.
         """
         found = self.find(kind, key)
         if found is not None:
+            if keep:
+                with suppress(OSError):
+                    (found.path / MANIFEST).touch()  # its last use
             return found
         name = f"{kind}-{key}"
         with _one_sentence(self.root, room), self.lock(name, progress):
@@ -91,7 +106,31 @@ class Cache:
             self._sweep(held=name)
             if shutil.disk_usage(self.root).free < room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return self._build(name, build)
+            built = self._build(name, build)
+        if keep:
+            self._retire(kind, built, keep, alike)
+        return built
+
+    def remove(self, entry: Path) -> None:
+        """Remove an entry, if that can be done: at once for all who look for it; who has its files open keeps them."""
+        with suppress(OSError):
+            away = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", dir=self.root / "building"))
+            try:
+                entry.rename(away / "retired")
+            finally:
+                shutil.rmtree(away, ignore_errors=True)
+
+    def _retire(self, kind: str, built: Entry, keep: int, alike: str) -> None:
+        def last_use(entry: Entry) -> float:
+            with suppress(OSError):
+                return (entry.path / MANIFEST).stat().st_mtime
+            return 0.0
+
+        others = [entry for entry in self.entries(kind) if entry.path != built.path]
+        if alike:
+            others = [entry for entry in others if entry.facts.get(alike) == built.facts.get(alike)]
+        for entry in sorted(others, key=last_use, reverse=True)[keep - 1 :]:
+            self.remove(entry.path)
 
     @contextmanager
     def lock(self, name: str, progress: Progress = quiet) -> Iterator[None]:

@@ -7,9 +7,8 @@ are in the very state in which the template was saved: what depends on how a ker
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +17,13 @@ from harness.vm.cache import Cache, hash_inputs
 from harness.vm.machine import Files, Machine, command_line
 from harness.vm.process import Progress, quiet, require_tool
 from harness.vm.qemu import Qemu
-from harness.vm.template import STATE, Template
+from harness.vm.template import Template
 
 KIND = "template"
 RECIPE = "1"
 """Part of the key: to be raised when a template is saved or loaded in another way."""
 KEPT = 12
-"""So many templates stay; of more, those that were not used for the longest time go."""
+"""So many templates stay: those that were used last."""
 ROOM = 256 << 20
 """Bytes for one template (measured: 60 to 80 MB)."""
 NO_FILES = Files(0, 0, 0, 0)
@@ -44,34 +43,21 @@ class Clones:
         """
         key = template_key(machine, image)
         try:
-            entry = self.cache.get(KIND, key, lambda work: self._make(machine, work), self.progress, ROOM)
+            entry = self.cache.get(KIND, key, lambda work: self._make(machine, work), self.progress, ROOM, keep=KEPT)
         except (SetupError, VmLost) as error:
             self.progress(f"{machine.name}: no template, so it is booted in full: {error}")
             return None
-        with suppress(OSError):  # the time of the last use
-            (entry.path / STATE).touch()
-        self._retire(entry.path)
         return Template(entry.path)
 
     def discard(self, template: Template) -> None:
         """Remove a template that does not start; machines that run from it keep its files."""
-        shutil.rmtree(template.path, ignore_errors=True)
+        self.cache.remove(template.path)
 
     def _make(self, machine: Machine, work: Path) -> Mapping[str, object]:
         self.progress(f"{machine.name}: booting a template, once for this kernel, image, QEMU and configuration")
         with Qemu(machine) as qemu:
             qemu.save(work)
         return {"machine": machine.name}
-
-    def _retire(self, used: Path) -> None:
-        def age(path: Path) -> float:
-            with suppress(OSError):
-                return (path / STATE).stat().st_mtime
-            return 0.0
-
-        others = [entry.path for entry in self.cache.entries(KIND) if entry.path != used]
-        for path in sorted(others, key=age, reverse=True)[KEPT - 1 :]:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def template_key(machine: Machine, image: str) -> str:
