@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from fuzz import tables
+from fuzz import memories, tables
 from fuzz.values import (
     DATA_REGIONS,
     Weights,
@@ -23,7 +23,7 @@ from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, SMCCC_FUNCTIONS
 from harness.layout import CONTEXT_NAMES, DATA, HOLE, MMIO, PAIR, VECTORS, Region
 from harness.placing import base_of
 from harness.registers import MASK64
-from harness.scenario import Step
+from harness.scenario import Step, slot_step
 from harness.steps import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Operand
 from harness.sysregs import READABLE, SYSREGS, WRITABLE, Owed
 
@@ -65,7 +65,7 @@ LOOK_BACK = 40
 
 _WEIGHTS: dict[str, float] = {
     **{"hvc": 25.0, "wfi": 4.0, "wfe": 4.0, "br": 2.0, "set": 8.0, "complete": 3.0, "reset": 0.5},
-    **{"smc": 4.0, "mrs": 6.0, "msr": 4.0, "forge": 0.1, "vcpu": 0.2},
+    **{"smc": 4.0, "mrs": 6.0, "msr": 4.0, "forge": 0.1, "vcpu": 0.2, "slot": 0.2, "drop_slot": 0.1},
     **dict.fromkeys(ACCESS_MNEMONICS, 40.0 / len(ACCESS_MNEMONICS)),
 }
 STEP_WEIGHTS: Weights[str] = Weights(*((k.keyword, _WEIGHTS.get(k.keyword, 0.7)) for k in STEP_KINDS))
@@ -118,6 +118,8 @@ def operands(rng: Random, kind: str) -> Step:
             return Step(kind, (IMMEDIATES.pick(rng),))
         case "br":
             return Step(kind, (base_register(rng),))
+        case "slot":
+            return slot_step(memories.slot(rng, 1 + int(rng.random() * 4)))
         case "set":
             name = choose(rng, SET_NAMES)
             return Step(kind, (name, register_value(rng, name)))
@@ -363,6 +365,19 @@ def translated(rng: Random, before: Sequence[Step]) -> list[Step]:
     return steps
 
 
+def reshaped(rng: Random, before: Sequence[Step]) -> list[Step]:
+    """Change memory slots, then load and store where they are; mostly all is put back as it was."""
+    changes, base = memories.change(rng)
+    steps = [operands(rng, TRAPS.pick(rng)), *changes]
+    for _ in range(REPEATS.pick(rng)):
+        form = ACCESS_FORMS[int(rng.random() * len(ACCESS_FORMS))]
+        steps += _point(rng, form, base + (rng.getrandbits(13) & -form.size))
+        if not form.is_store and rng.random() < 0.3:
+            steps.append(Step("complete", (bits(rng),)))
+    back = [Step("drop_slot", (1,)), slot_step(memories.WHOLE)]
+    return [*steps, *back] if rng.random() < 0.7 else steps
+
+
 def single(rng: Random, _: Sequence[Step]) -> list[Step]:
     """One step of any kind."""
     return [any_step(rng)]
@@ -386,5 +401,6 @@ IDIOMS: Weights[Idiom] = Weights(
     (forged_exit, 4.0),
     (other_vcpu, 3.0),
     (translated, 4.0),
+    (reshaped, 3.0),
     (single, 22.0),
 )

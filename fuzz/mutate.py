@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+from fuzz import memories
 from fuzz.idioms import IDIOMS, operands
 from fuzz.values import BOUNDARIES, Weights, bits, register_value
 from harness.a64 import FORM
@@ -17,6 +18,7 @@ from harness.errors import InputError
 from harness.layout import MAX_STEPS
 from harness.registers import MASK64
 from harness.scenario import Scenario, Step, format_scenario, parse
+from harness.slots import Slot
 from harness.steps import INITIAL_NAMES, KINDS, Arg, Side
 
 ABOUT = "Made by the mutator."
@@ -154,8 +156,27 @@ MOVES: Weights[Move] = Weights(
 MOVE_COUNTS: Weights[int] = Weights((1, 40.0), (2, 25.0), (3, 15.0), (5, 12.0), (9, 8.0))
 
 
-def _build(rng: Random, steps: Steps, registers: Registers, length: int = MIN_STEPS) -> Scenario:
-    """Make a scenario of at least ``length`` and at most MAX_LENGTH steps that begins with a guest step."""
+RESHAPED = 0.04
+"""How often a scenario gets other memory slots, or other words of memory, to start with."""
+
+
+def _memory(rng: Random, like: Scenario | None) -> tuple[tuple[Slot, ...], tuple[tuple[int, int], ...]]:
+    """Return the slots and words that a scenario starts with: those of another one or, now and then, others."""
+    slots, boot = (like.slots, like.boot) if like is not None else ((), ())
+    if rng.random() < RESHAPED:
+        slots = memories.shape(rng) if rng.random() < 0.8 else ()
+    if rng.random() < RESHAPED:
+        boot = memories.boot(rng) if rng.random() < 0.8 else ()
+    return slots, boot
+
+
+def _build(
+    rng: Random, steps: Steps, registers: Registers, like: Scenario | None = None, length: int = MIN_STEPS
+) -> Scenario:
+    """Make a scenario of at least ``length`` and at most MAX_LENGTH steps that begins with a guest step.
+
+    It starts with the memory of ``like``, mostly.
+    """
     first = next((i for i, step in enumerate(steps) if KINDS[step.kind].side is Side.GUEST), None)
     # A host step takes place at an exit, and there is none before the first guest step.
     steps = [Step("hvc", (0,))] if first is None else steps[first:]
@@ -165,14 +186,14 @@ def _build(rng: Random, steps: Steps, registers: Registers, length: int = MIN_ST
         start = 1 + int(rng.random() * MAX_LENGTH)
         del steps[start : start + len(steps) - MAX_LENGTH]
         del steps[MAX_LENGTH:]
-    return Scenario(ABOUT, tuple(registers.items()), tuple(steps))
+    return Scenario(ABOUT, tuple(registers.items()), tuple(steps), *_memory(rng, like))
 
 
 def generate(rng: Random) -> Scenario:
     """Return a new scenario."""
     registers = {INITIAL_NAMES[int(rng.random() * len(INITIAL_NAMES))]: 0 for _ in range(rng.getrandbits(4))}
     length = MIN_STEPS + int(rng.random() * (MAX_LENGTH - MIN_STEPS))
-    return _build(rng, [], {name: register_value(rng, name) for name in registers}, length)
+    return _build(rng, [], {name: register_value(rng, name) for name in registers}, None, length)
 
 
 def mutate(scenario: Scenario, rng: Random) -> Scenario:
@@ -180,7 +201,7 @@ def mutate(scenario: Scenario, rng: Random) -> Scenario:
     steps, registers = list(scenario.steps), dict(scenario.registers)
     for _ in range(MOVE_COUNTS.pick(rng)):
         (MOVES.pick(rng) if steps else insert_idiom)(rng, steps, registers)
-    return _build(rng, steps, registers)
+    return _build(rng, steps, registers, scenario)
 
 
 def crossover(a: Scenario, b: Scenario, rng: Random) -> Scenario:
@@ -191,7 +212,7 @@ def crossover(a: Scenario, b: Scenario, rng: Random) -> Scenario:
     steps[start:end] = b.steps[low:high]
     registers = dict(a.registers)
     registers.update((name, value) for name, value in b.registers if rng.random() < 0.5)
-    return _build(rng, steps, registers)
+    return _build(rng, steps, registers, a)
 
 
 def _fit(scenario: Scenario, max_size: int) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness import compare, turns
+from harness.asked import compare_slots
 from harness.compare import Divergence, Prediction, Unchecked
 from harness.follow import Followed, follow
 from harness.handed import compare_handed
@@ -20,6 +21,7 @@ from harness.owed import compare_owed
 from harness.placing import code_of
 from harness.releases import Intended
 from harness.scenario import Scenario
+from harness.shapes import Shapes
 from harness.trace import EXIT, HOST, Host, Switch, Trace
 from harness.turns import Round
 from harness.vectors import compare_vectors
@@ -99,11 +101,16 @@ def check(
     followed: dict[int, Followed] = {}
     switched: dict[int, tuple[Divergence | Unchecked, ...]] = {}
     memory, begin = Memory(code), 0
+    shapes = Shapes()
     for index, entry, exit_ in turns.runs(trace.events):
         for event in trace.events[begin:index]:
-            if event.kind == HOST and isinstance(event, Host) and event.op == turns.OP_WRITE and not event.error:
+            if event.kind != HOST or not isinstance(event, Host) or event.error:
+                continue
+            if event.op == turns.OP_WRITE:
                 memory.write(event.a, event.b)
+            shapes.apply(event)
         begin = index
+        memory.regions = shapes.world(entry.context).regions
         run = followed[index] = follow(index, entry, exit_, code, cpu, memory)
         switched[index] = tuple(compare.compare_run(run, code, cpu, memory))
     predict = shortcut(level)
@@ -148,6 +155,7 @@ def check(
             _take(found, judged, unchecked)
         if witness is not None:
             _tell(witness, "switch", index, found_there)
+    judged += (Judged(found, None) for found in compare_slots(trace.events))
     if trace.vectors:
         relations["vectors"] += 1
         for found in compare_vectors(trace, followed):

@@ -234,7 +234,7 @@ def _owed(
     if is_on(state) or is_on(seen):
         return faults.owed(seen, state, word, exit_, memory, cpu)
     is_fetch = (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["IABT_LOW"]
-    return syndrome.owed(state, word, is_fetch)
+    return syndrome.owed(state, word, memory, is_fetch=is_fetch)
 
 
 def _compare_fault(

@@ -33,7 +33,7 @@ def owed(
     if name == "IABT_LOW" or not isinstance(fetch, Mapped):
         found, touch = fetch, syndrome.Touch(pc, False, 0)
     elif name != "DABT_LOW":
-        return syndrome.owed(state, word, False)
+        return syndrome.owed(state, word, memory, is_fetch=False)
     else:
         data = None if word is None else syndrome.touch(state, word)
         if data is None:
@@ -48,7 +48,7 @@ def owed(
     if isinstance(found, Refused):
         return Raise(exits.EC_BY_NAME[wanted], found.status, touch.address)
     reads = wanted == "DABT_LOW" and not touch.is_store
-    return syndrome.abort(wanted, touch.iss, touch.address, found.ipa, reads=reads)
+    return syndrome.abort(wanted, touch.iss, touch.address, found.ipa, memory, reads=reads)
 
 
 def _of_walk(ec: str, address: int, found: Mapped | Refused | Outside, exit_: Switch) -> Fault | Raise:

@@ -28,7 +28,7 @@ from harness.execute import (
     sources,
 )
 from harness.faults import STALE
-from harness.layout import CODE, DATA, REGIONS, VECTORS
+from harness.layout import CODE, VECTORS
 from harness.masks import BTI, IDST, NMI, VBAR_RES0, Cpu
 from harness.memory import Memory
 from harness.placing import FILL
@@ -151,6 +151,7 @@ class _Guest:
         self.stored: set[int] = set()
         self._controls = controls(self.state)
         self._memory = memory
+        self._places = memory or Memory()
         self.vectors: dict[int, int | None] = {}
         self._code = code
         self._cpu = cpu
@@ -204,7 +205,7 @@ class _Guest:
 
     def _fetch(self, pc: int, at: int) -> Walk | None:
         """Execute the instruction at ``pc``, which is at the guest physical address ``at``."""
-        if at in DATA:
+        if self._places.home(at) is not None:
             return _uncertain("code in data pages")
         word = word_at(self._code, at)
         return self._execute(pc, word) if word is not None else _must_trap(f"what is at {pc:#x}")
@@ -216,7 +217,7 @@ class _Guest:
         found = translate(self.state, self._memory, address, use, self._cpu)
         if isinstance(found, Unsure):
             return Uncertain(found.why)
-        if not self.stored.isdisjoint(found.tables):
+        if self.stored and not self.stored.isdisjoint(map(self._places.home, found.tables)):
             return Uncertain("tables that the guest may have changed")
         if isinstance(found, Mapped):
             return found.ipa
@@ -321,11 +322,12 @@ class _Guest:
 
     def _outside(self, address: int, at: int, is_store: bool) -> Trap | None:
         """The trap of an access to where no memory is for it; ``at`` is its guest physical address."""
-        region = next((r for r in REGIONS if at in r), None)
-        if region is None or not region.slot or (is_store and region in (CODE, VECTORS)):
+        slot = self._places.slot(at)
+        if slot is None or (is_store and slot.read_only):
             return Trap(f"the access to {address:#x}")
-        if is_store:
-            self.stored |= {at & ~7, (at & ~7) + 8}  # a pair or a vector is two words
+        if is_store and slot.home is not None:
+            word = (at & ~7) - slot.base + slot.home
+            self.stored |= {word, word + 8}  # a pair or a vector is two words
         return None
 
     def _beyond(self, address: int) -> bool:

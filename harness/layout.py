@@ -14,7 +14,8 @@ from dataclasses import dataclass
 class Region:
     """A range of guest physical addresses, ``[base, base + size)``; backed by a memory slot or not.
 
-    The guest may not write to a slot that is ``read_only``.
+    The guest may not write to a slot that is ``read_only``.  ``home`` says which piece of the host's RAM a slot
+    shows, by its address in the default layout; None: code, or nobody knows.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Region:
     slot: bool
     what: str
     read_only: bool = False
+    home: int | None = None
 
     @property
     def end(self) -> int:
@@ -36,11 +38,12 @@ class Region:
 MMIO = Region("mmio", 0x0000_0000, 0x4000_0000, False, "no slot: every access exits to userspace")
 CODE = Region("code", 0x4000_0000, 0x0001_0000, True, "one instruction a guest step, back to back", True)
 VECTORS = Region("vectors", 0x4001_0000, 0x0001_0000, True, "EL1 vectors: one trapping instruction each", True)
-DATA = Region("data", 0x4002_0000, 0x000E_0000, True, "RAM, unmapped at stage 2 when a scenario starts")
+DATA = Region(
+    "data", 0x4002_0000, 0x000E_0000, True, "RAM, unmapped at stage 2 when a scenario starts", home=0x4002_0000
+)
 HOLE = Region("hole", 0x4010_0000, 0xBFF0_0000, False, "above RAM: no slot, but not MMIO for the model")
 
 REGIONS: tuple[Region, ...] = (MMIO, CODE, VECTORS, DATA, HOLE)
-
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ MEETS: tuple[Meets, ...] = (
     Meets("irq_line", GUEST_EXITS, "a line may change at any exit", "KVM API 4.25"),
     Meets("mp_state", GUEST_EXITS, "a vCPU may be stopped at any exit", "KVM API 4.39"),
     Meets("write", ("HVC64", "DABT_LOW", "IABT_LOW"), "the host may write RAM at any exit", "KVM API 4.35"),
+    Meets("*slot", ("HVC64", "DABT_LOW"), "memory slots may change at any exit", "KVM API 4.35"),
     Meets("vcpu", ("HVC64", "DABT_LOW", "SYS64"), "another vCPU may go on at any exit", "differential.md section 5"),
     Meets(
         FORGE,

@@ -6,14 +6,14 @@ Each vCPU has a window of CODE, its instructions back to back in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from harness import a64, protocol
+from harness import a64, protocol, slots
 from harness.layout import ALONE, CODE, CONTEXTS, PAIR, WINDOW_SIZE
 from harness.registers import BY_NAME
-from harness.scenario import Scenario, Step, instruction
+from harness.scenario import Scenario, Step, instruction, slot_step
 from harness.steps import MP_STATES
 from harness.syndrome import TRAP
 
@@ -91,6 +91,13 @@ def code_of(scenario: Scenario) -> Mapping[int, int]:
     return words
 
 
+def shaping(scenario: Scenario) -> Iterator[Step]:
+    """Yield the host steps that give a new VM the memory slots of a scenario."""
+    if scenario.slots:
+        yield from (Step("drop_slot", (slot.number,)) for slot in slots.DEFAULT)
+        yield from map(slot_step, scenario.slots)
+
+
 def host_arguments(step: Step) -> tuple[int, int]:
     """Return the arguments of a host step's operation (``protocol.OPS``), also those of the C program that shows it."""
     match step.kind, step.args:
@@ -106,6 +113,10 @@ def host_arguments(step: Step) -> tuple[int, int]:
             return MP_STATES[name], 0
         case "write", (int(address), int(value)):
             return address, value
+        case "slot", (int(number), str(kind), int(base), int(size), int(home)):
+            return slots.pack(slots.Slot(number, kind, base, size, home))
+        case "drop_slot", (int(number),):
+            return slots.pack(slots.gone(number))
         case "forge", (str(name), int(value)):
             return protocol.FORGE[name], value
     return 0, 0

@@ -84,6 +84,8 @@ OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
         "vcpu": (12, "go on with the vCPU a (layout.CONTEXTS), which starts at its code if it is new"),
         "write": (13, "the 64-bit word b at guest address a, in the data pages"),
         "mp_state": (16, "KVM_SET_MP_STATE: a"),
+        "slot": (20, "KVM_SET_USER_MEMORY_REGION in the current VM: a and b as harness/slots.py packs them"),
+        "drop_slot": (21, "the same, for a slot that is to go"),
     }
 )
 

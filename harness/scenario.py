@@ -5,11 +5,15 @@
 
     shadowfuzz-scenario 1
     about A signed byte load sets all 64 bits of x3.
+    memory 0x1 ro 0x40020000 0x1000 0x40020000
+    boot 0x40020000 0x80
     reg x1 0x9000000
     ldrsb x3, [x1, 0x10]
     complete 0x80
 
-The header, the sentence that says what the scenario is for, initial registers, then steps (:mod:`harness.steps`).
+The header, the sentence that says what the scenario is for, then how the guest starts: memory slots (``memory``, with
+the operands of the step ``slot``; without such a line :data:`harness.slots.DEFAULT`), words of its memory (``boot``,
+all else is zero) and registers (``reg``, others hold reset values).  Then steps (:mod:`harness.steps`).
 Guest steps are instructions, laid out back to back from ``CODE.base``; host steps take place at the exit of the
 guest step before them.  Numbers are hexadecimal or decimal, unsigned, at most 64 bits.  Blank lines and lines that
 begin with ``#`` are accepted and dropped; ``format_scenario(parse(text)) == text`` for text without them that
@@ -19,24 +23,29 @@ begin with ``#`` are accepted and dropped; ``format_scenario(parse(text)) == tex
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast
 
 from harness import sysregs
 from harness.a64 import FORM, PLAIN_BY_NAME, encode
 from harness.errors import InputError
 from harness.layout import MAX_STEPS
 from harness.registers import Encoding
-from harness.steps import INITIAL, KINDS, VALUE, Arg, Operand, Side
+from harness.slots import Slot, collides
+from harness.steps import INITIAL, KINDS, SLOT_OPERANDS, VALUE, WORD_ADDRESS, Arg, Operand, Side
 
 HEADER = "shadowfuzz-scenario 1"
 MAX_BYTES = 64 * 1024
 """Longest scenario text, in bytes."""
 MAX_LINE = 400
 """Longest line, in characters."""
+MAX_BOOT = 512
+"""Most words of memory that a scenario starts with."""
+
 
 class Step(NamedTuple):
     """One step: the keyword of its :class:`StepKind`, and operands (registers by name, numbers as int).
@@ -50,11 +59,22 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A test case: what it is for, initial registers (others hold reset values), and steps in order."""
+    """A test case: what it is for, initial registers (others hold reset values), and steps in order.
+
+    ``slots`` are the memory slots that it starts with (none: ``slots.DEFAULT``), ``boot`` the 64-bit words that are in
+    its memory then, by their addresses in the default layout.
+    """
 
     about: str
     registers: tuple[tuple[str, int], ...]
     steps: tuple[Step, ...]
+    slots: tuple[Slot, ...] = ()
+    boot: tuple[tuple[int, int], ...] = ()
+
+
+def slot_step(slot: Slot) -> Step:
+    """Return the host step that asks for a memory slot."""
+    return Step("slot", (slot.number, slot.kind, slot.base, slot.size, slot.home))
 
 
 @lru_cache(maxsize=1 << 14)
@@ -82,6 +102,8 @@ def format_step(step: Step) -> str:
 def format_scenario(scenario: Scenario) -> str:
     """Return the canonical text of a scenario."""
     lines = [HEADER, f"about {scenario.about}"]
+    lines += [f"memory {format_step(slot_step(slot))[5:]}" for slot in scenario.slots]
+    lines += [f"boot {address:#x} {value:#x}" for address, value in scenario.boot]
     lines += [f"reg {name} {value:#x}" for name, value in scenario.registers]
     lines += map(format_step, scenario.steps)
     lines.append("")
@@ -148,6 +170,48 @@ def _register(line: str) -> tuple[str, int]:
     return name, value
 
 
+def _operands(line: str, specs: tuple[Operand, ...], syntax: str) -> tuple[Arg, ...]:
+    """Parse what follows the keyword of a stripped line."""
+    words = line.split()[1:]
+    if len(words) != len(specs):
+        raise _Reason(f"{_quote(line)}: expected `{syntax}`")
+    return tuple(map(_operand, specs, words))
+
+
+_AFTERWARDS: Mapping[str, str] = MappingProxyType(
+    {
+        "reg": "registers come first, `set` is the host's write",
+        "memory": "the VM's shape comes first, `slot` is the host's change",
+        "boot": "what is in memory comes first, `write` is the host's write",
+    }
+)
+"""Lines that say how the guest starts, and what a line behind the first step should have been."""
+
+
+def _initial(keyword: str, line: str, registers: dict[str, int], shape: dict[int, Slot], boot: dict[int, int]) -> None:
+    """Take a stripped line that says how the guest starts."""
+    match keyword:
+        case "reg":
+            name, value = _register(line)
+            if name in registers:
+                raise _Reason(f"register {name} given twice")
+            registers[name] = value
+        case "memory":
+            slot = Slot._make(cast(Any, _operands(line, SLOT_OPERANDS, "memory SLOT KIND BASE SIZE HOME")))
+            if slot.number in shape:
+                raise _Reason(f"slot {slot.number} given twice")
+            if collides(slot, shape.values()):
+                raise _Reason(f"slot {slot.number}: reaches into another one, or beyond the guest's addresses")
+            shape[slot.number] = slot
+        case "boot":
+            address, word = cast(tuple[int, int], _operands(line, (WORD_ADDRESS, VALUE), "boot ADDRESS VALUE"))
+            if address in boot:
+                raise _Reason(f"word {address:#x} given twice")
+            if len(boot) == MAX_BOOT:
+                raise _Reason(f"more than {MAX_BOOT} words")
+            boot[address] = word
+
+
 def _about(line: str) -> str:
     keyword, _, text = line.partition(" ")
     text = text.strip()
@@ -179,6 +243,8 @@ def parse(text: str | bytes, where: str = "scenario") -> Scenario:
             raise InputError(where, before.count(b"\n") + 1, f"byte {error.start} is not UTF-8") from None
     number = 1
     registers: dict[str, int] = {}
+    shape: dict[int, Slot] = {}
+    boot: dict[int, int] = {}
     steps: list[Step] = []
     about: str | None = None
     header = False
@@ -192,13 +258,10 @@ def parse(text: str | bytes, where: str = "scenario") -> Scenario:
                 elif line != HEADER:
                     raise _Reason(f"{_quote(line)}: expected `{HEADER}`")
                 header = True
-            elif line[:4].rstrip() == "reg":
+            elif line.startswith(tuple(_AFTERWARDS)) and (keyword := line.split(maxsplit=1)[0]) in _AFTERWARDS:
                 if steps:
-                    raise _Reason("`reg` after the first step: registers come first, `set` is the host's write")
-                name, value = _register(line)
-                if name in registers:
-                    raise _Reason(f"register {name} given twice")
-                registers[name] = value
+                    raise _Reason(f"`{keyword}` after the first step: {_AFTERWARDS[keyword]}")
+                _initial(keyword, line, registers, shape, boot)
             elif len(steps) == MAX_STEPS:
                 raise _Reason(f"more than {MAX_STEPS} steps")
             else:
@@ -207,7 +270,7 @@ def parse(text: str | bytes, where: str = "scenario") -> Scenario:
             raise _Reason(f"ends too early: expected `{'about SENTENCE' if header else HEADER}`")
     except _Reason as reason:
         raise InputError(where, number, str(reason)) from None
-    return Scenario(about, tuple(registers.items()), tuple(steps))
+    return Scenario(about, tuple(registers.items()), tuple(steps), tuple(shape.values()), tuple(boot.items()))
 
 
 def load(path: Path | str) -> Scenario:

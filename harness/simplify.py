@@ -9,19 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
+from typing import TypeVar
 
+from harness import slots
 from harness.a64 import FORM, NUMBER, V_NAMES, W_NAMES, X_NAMES
+from harness.layout import DATA
 from harness.minimise import Pass
 from harness.registers import INDEX
-from harness.scenario import Scenario, Step, format_step
+from harness.scenario import Scenario, Step, format_step, slot_step
 from harness.steps import INITIAL_NAMES, KINDS, STEP_KINDS, Arg, Side
 
+T = TypeVar("T")
 Order = tuple[int, int, int, int, int, str]
 
 _RANK: Mapping[str, int] = {kind.keyword: i for i, kind in enumerate(STEP_KINDS)}
 _NAME_RANK: Mapping[str, int] = (
     {name: 120 + i for i, name in enumerate(sorted({n for k in STEP_KINDS for o in k.operands for n in o.names}))}
     | dict(INDEX)
+    | {"rw": 0}  # the kind of memory slot that says least
     | {name: 40 * i + j for i, names in enumerate((X_NAMES, W_NAMES, V_NAMES)) for j, name in enumerate(names)}
 )
 PAIRS_BELOW = 14
@@ -36,17 +41,19 @@ def weight(value: int) -> int:
 def order(scenario: Scenario) -> Order:
     """Fewer steps, fewer registers, simpler steps, lighter numbers, lower register names; then the text itself."""
     numbers = [value for _, value in scenario.registers]
+    numbers += [number for word in scenario.boot for number in word]
     names = [name for name, _ in scenario.registers]
-    for step in scenario.steps:
+    for step in (*scenario.steps, *map(slot_step, scenario.slots)):
         for arg in step.args:
             if isinstance(arg, int):
                 numbers.append(arg)
             else:
                 names.append(arg)
-    text = "\n".join([*(f"{n} {v:#x}" for n, v in scenario.registers), *map(format_step, scenario.steps)])
+    given = (f"{n} {v:#x}" for n, v in scenario.registers)
+    text = "\n".join([*given, *map(format_step, scenario.steps), repr((scenario.slots, scenario.boot))])
     return (
         len(scenario.steps),
-        len(scenario.registers),
+        len(scenario.registers) + len(scenario.slots) + len(scenario.boot),
         sum(_RANK[step.kind] for step in scenario.steps),
         sum(map(weight, numbers)),
         sum(_NAME_RANK[name] for name in names),
@@ -110,12 +117,31 @@ class DropRegisters:
 
     def candidates(self, value: Scenario) -> Iterator[Scenario]:
         """Scenarios with fewer registers."""
-        registers = value.registers
-        size = len(registers)
-        while size:
-            for start in range(0, len(registers), size):
-                yield replace(value, registers=registers[:start] + registers[start + size :])
-            size //= 2
+        yield from (replace(value, registers=kept) for kept in _shorter(value.registers))
+
+
+class DropShape:
+    """Start with the default memory slots and empty memory: all, halves, single ones; or with a simpler slot."""
+
+    def candidates(self, value: Scenario) -> Iterator[Scenario]:
+        """Scenarios with fewer lines that say how the VM starts, or plainer ones."""
+        yield from (replace(value, slots=kept) for kept in _shorter(value.slots))
+        yield from (replace(value, boot=kept) for kept in _shorter(value.boot))
+        for i, slot in enumerate(value.slots):
+            for other in (*(slot._replace(kind=kind) for kind in slots.KINDS), slot._replace(home=DATA.base)):
+                yield replace(value, slots=(*value.slots[:i], other, *value.slots[i + 1 :]))
+        for i, (address, word) in enumerate(value.boot):
+            for number in _smaller_numbers(word):
+                yield replace(value, boot=(*value.boot[:i], (address, number), *value.boot[i + 1 :]))
+
+
+def _shorter(items: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
+    """The items without all, a half, and so on down to each one."""
+    size = len(items)
+    while size:
+        for start in range(0, len(items), size):
+            yield items[:start] + items[start + size :]
+        size //= 2
 
 
 class SimplerSteps:
@@ -240,6 +266,7 @@ PASSES: tuple[Pass[Scenario], ...] = (
     DropSteps(),
     StartWith(),
     DropRegisters(),
+    DropShape(),
     SimplerSteps(),
     SmallerOperands(),
     SmallerRegisters(),

@@ -17,7 +17,6 @@ from enum import Enum
 from harness import arch
 from harness.arch import State
 from harness.exits import FSC_ACCESS, FSC_PERMISSION, FSC_TRANSLATION
-from harness.layout import DATA, REGIONS
 from harness.masks import Cpu
 from harness.memory import Memory
 from harness.registers import INDEX
@@ -136,9 +135,9 @@ def _walk(state: State, memory: Memory, address: int, bits: int, use: Use, cpu: 
     while True:
         at = table + 8 * (address >> shift)
         tables = (*tables, at)
-        if at not in DATA:
-            in_slot = any(at in region and region.slot for region in REGIONS)
-            return Unsure("tables outside the data pages") if in_slot else Outside(tables)
+        slot = memory.slot(at)
+        if slot is None or slot.home is None:
+            return Unsure("tables outside the data pages") if slot is not None else Outside(tables)
         entry = memory.read(at)
         if entry is None:
             return Unsure("tables that the guest may have changed")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-from harness import protocol, sysregs
+from harness import protocol, slots, sysregs
 from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, PLAIN_BY_NAME, X_NAMES, AccessForm, Field
 from harness.layout import CODE, CONTEXT_NAMES, DATA
 from harness.registers import MASK64, SETTABLE
@@ -74,6 +74,31 @@ INITIAL = Operand(
     frozenset(INITIAL_NAMES),
 )
 VALUE = Operand("value", "a number of at most 64 bits")
+
+
+_SLOT = Operand("slot", f"a slot from {slots.NUMBERS[0]} to {slots.NUMBERS[-1]}", limit=slots.NUMBERS[-1], least=1)
+
+
+def _pages(name: str, what: str, least: int, limit: int) -> Operand:
+    text = f"{what}, a multiple of {slots.PAGE:#x} from {least:#x} to {limit:#x}"
+    return Operand(name, text, limit=limit, unit=slots.PAGE, least=least)
+
+
+SLOT_OPERANDS: tuple[Operand, ...] = (
+    _SLOT,
+    Operand("kind", f"one of {', '.join(slots.KINDS)}", frozenset(slots.KINDS)),
+    _pages("base", "a guest physical address", DATA.base, slots.IPA_LIMIT - slots.PAGE),
+    _pages("size", "a size", slots.PAGE, DATA.size),
+    _pages("home", "which memory, by its address where no slot was changed", DATA.base, DATA.end - slots.PAGE),
+)
+"""Of the step ``slot``, and of a line ``memory`` that shapes the VM before it starts."""
+WORD_ADDRESS = Operand(
+    "address",
+    f"a multiple of 8 from {DATA.base:#x} to {DATA.end - 8:#x}",
+    limit=DATA.end - 8,
+    unit=8,
+    least=DATA.base,
+)
 
 
 def _access(mnemonic: str) -> StepKind:
@@ -153,16 +178,7 @@ STEP_KINDS: tuple[StepKind, ...] = (
     StepKind(
         "write",
         Side.HOST,
-        (
-            Operand(
-                "address",
-                f"a multiple of 8 from {DATA.base:#x} to {DATA.end - 8:#x}",
-                limit=DATA.end - 8,
-                unit=8,
-                least=DATA.base,
-            ),
-            VALUE,
-        ),
+        (WORD_ADDRESS, VALUE),
         "The host writes a 64-bit word to the guest's RAM, where its translation tables may be; all is zero before.",
         "KVM API 4.35 KVM_SET_USER_MEMORY_REGION: userspace_addr",
     ),
@@ -204,6 +220,20 @@ STEP_KINDS: tuple[StepKind, ...] = (
         (Operand("state", f"one of {', '.join(MP_STATES)}", frozenset(MP_STATES)),),
         "Stop the vCPU or let it run; the agent makes a stopped one runnable when a guest step is next.",
         "KVM API 4.39 KVM_SET_MP_STATE",
+    ),
+    StepKind(
+        "slot",
+        Side.HOST,
+        SLOT_OPERANDS,
+        "Add a memory slot, move it, or change its kind: rw, ro (read-only), log, ro_log (with a dirty log).",
+        "KVM API 4.35 KVM_SET_USER_MEMORY_REGION",
+    ),
+    StepKind(
+        "drop_slot",
+        Side.HOST,
+        (_SLOT,),
+        "Delete a memory slot; slot 1 is there unless `memory` lines say otherwise.",
+        "KVM API 4.35 KVM_SET_USER_MEMORY_REGION, memory_size 0",
     ),
     StepKind(
         "vcpu",

@@ -13,7 +13,8 @@ from harness import a64, arch, exits
 from harness.arch import State
 from harness.execute import CONDITION_ALWAYS, WNR, Access, execute
 from harness.exits import DABT, EC_BY_NAME, EC_SHIFT, IL_BIT
-from harness.layout import REGIONS, TRAP_REGISTER
+from harness.layout import TRAP_REGISTER
+from harness.memory import Memory
 from harness.registers import MASK64
 
 FSC_LEVEL = 0x3
@@ -38,11 +39,11 @@ def _esr(ec: str, iss: int) -> int:
     return EC_BY_NAME[ec] << EC_SHIFT | IL_BIT | iss
 
 
-def abort(ec: str, iss: int, address: int, ipa: int, *, reads: bool) -> Fault:
-    """A stage-2 fault of an access or fetch at ``address``, which stage 1 puts at ``ipa``."""
+def abort(ec: str, iss: int, address: int, ipa: int, memory: Memory, *, reads: bool) -> Fault:
+    """A stage-2 fault of an access or fetch at ``address``, which stage 1 puts at ``ipa``; ``memory`` has slots."""
     # KVM maps a page as it is needed: what was read may be neither writable nor executable yet.
     free = FSC_LEVEL
-    if not reads and any(region.slot and ipa in region for region in REGIONS):
+    if not reads and memory.slot(ipa) is not None:
         free |= exits.FSC_TYPE
     return Fault(_esr(ec, iss | exits.FSC_TRANSLATION), free, address, (ipa & IPA_MASK) >> HPFAR_SHIFT)
 
@@ -57,9 +58,9 @@ def walk_abort(ec: str, address: int, entry: int) -> Fault:
     return Fault(_esr(ec, iss), free, address, (entry & IPA_MASK) >> HPFAR_SHIFT)
 
 
-def fetch_fault(pc: int) -> Fault:
+def fetch_fault(pc: int, memory: Memory) -> Fault:
     """An instruction abort: nothing is mapped at ``pc`` at stage 2, stage 1 is off."""
-    return abort("IABT_LOW", 0, pc, pc, reads=False)
+    return abort("IABT_LOW", 0, pc, pc, memory, reads=False)
 
 
 class Touch(NamedTuple):
@@ -116,19 +117,19 @@ def register_access(word: int) -> Fault:
     return Fault(_esr("SYS64", op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | is_read))
 
 
-def owed(state: State, word: int | None, is_fetch: bool) -> Fault | None:
+def owed(state: State, word: int | None, memory: Memory, *, is_fetch: bool) -> Fault | None:
     """Return what the trap of instruction ``word`` (None: nobody knows it) owes in ``state``.
 
     ``is_fetch``: the exit says that it was the fetch that faulted.  None where nothing is promised here.
     """
     if is_fetch:
-        return fetch_fault(state[arch.PC])
+        return fetch_fault(state[arch.PC], memory)
     if word is None:
         return None
     access = touch(state, word)
     if access is None:
         return _by_word(word)
-    return abort("DABT_LOW", access.iss, access.address, access.address, reads=not access.is_store)
+    return abort("DABT_LOW", access.iss, access.address, access.address, memory, reads=not access.is_store)
 
 
 @lru_cache(maxsize=1 << 12)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from harness import arch, contract, exits, protocol
 from harness.arch import State
 from harness.registers import BY_NAME, BY_ONE_REG, MASK64
+from harness.shapes import Shapes
 from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
 from harness.world import SCENARIO, WORLDS, World
 
@@ -143,6 +144,7 @@ class _Turn:
 
     first: int = 0
     exit: Switch | None = None
+    world: World | None = None
     users: list[Switch] = field(default_factory=list)
     hosts: list[Host] = field(default_factory=list)
     others: bool = False
@@ -151,6 +153,7 @@ class _Turn:
 def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
     """Cut a trace into the turns of the host, each of one vCPU, in the order in which they end."""
     turns: dict[int, _Turn] = {}
+    shapes = Shapes()
     last = None
     for i, event in enumerate(events):
         context = event.context
@@ -162,15 +165,16 @@ def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
             last = context
         if isinstance(event, Host):
             turn.hosts.append(event)
+            shapes.apply(event)
         elif event.kind == USER:
             if not turn.users:
                 _call_on(turns, turn.exit, event)
             turn.users.append(event)
         elif event.kind == EXIT:
-            turns[context] = _Turn(i, event)
+            turns[context] = _Turn(i, event, shapes.world(context))  # what holds at an exit holds for the turn
         elif event.kind == ENTRY:
             first = turn.first if turn.exit is not None else i
-            world = WORLDS[context] if context < len(WORLDS) else SCENARIO
+            world = turn.world or shapes.world(context)
             yield Round(first, turn.exit, tuple(turn.users), tuple(turn.hosts), event, world, turn.others)
             turns[context] = _Turn(i)
             if not turn.users:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from harness.a64 import FORM, decode_access, decode_plain, disassemble
 from harness.errors import InputError
-from harness.layout import MAX_STEPS
+from harness.layout import DATA, MAX_STEPS
 from harness.scenario import (
     HEADER,
+    MAX_BOOT,
     MAX_BYTES,
     MAX_LINE,
     Scenario,
@@ -24,6 +25,7 @@ from harness.scenario import (
     load,
     parse,
 )
+from harness.slots import NUMBERS, PAGE, Slot, collides
 from harness.steps import INITIAL_NAMES, KINDS, SET_NAMES, STEP_KINDS, Side, StepKind
 
 HEAD = f"{HEADER}\nabout A test.\n"
@@ -51,12 +53,27 @@ def steps_of(kind: StepKind) -> st.SearchStrategy[Step]:
 
 
 STEPS = st.one_of(*map(steps_of, STEP_KINDS))
+SLOTS = steps_of(KINDS["slot"]).map(lambda step: Slot._make(step.args))
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> tuple[Slot, ...]:
+    slots: dict[int, Slot] = {}
+    for slot in draw(st.lists(SLOTS, max_size=4)):
+        if slot.number not in slots and not collides(slot, slots.values()):
+            slots[slot.number] = slot
+    return tuple(slots.values())
+
+
+ADDRESSES = st.integers(DATA.base // 8, DATA.end // 8 - 1).map(lambda n: 8 * n)
 PRINTABLE = st.characters(exclude_categories=("C", "Z"), include_characters=" ")
 SCENARIOS = st.builds(
     Scenario,
     st.text(PRINTABLE, max_size=200).map(str.strip).filter(lambda s: s and s.isprintable()),
     st.dictionaries(st.sampled_from(INITIAL_NAMES), VALUES).map(lambda d: tuple(d.items())),
     st.lists(STEPS, max_size=40).map(tuple),
+    shapes(),
+    st.dictionaries(ADDRESSES, VALUES, max_size=5).map(lambda d: tuple(d.items())),
 )
 
 
@@ -111,8 +128,10 @@ def test_hostile_input(text: str | bytes) -> None:
     check_hostile(text)
 
 
+SLOT_1 = "memory 1 rw 0x80000000 0x2000 0x40020000\n"
 WORDS = sorted(
-    {HEADER, "about", "reg", "#", *KINDS, *SET_NAMES, "pc", "w1", "wzr", "[", "]", ",", "[x1]", "[x1,", "0x10]", "-1"}
+    {"memory", "boot", "rw", "ro", "0x40020000", "0x1000"}
+    | {HEADER, "about", "reg", "#", *KINDS, *SET_NAMES, "pc", "w1", "wzr", "[", "]", ",", "[x1]", "[x1,", "0x10]", "-1"}
     | {"0x", "0x1_0", "1e3", "\u0663", "\x00", "\udc80", "0" * 21, "9" * 20, "0xffffffffffffffff", "5", "\x85"}
 )
 
@@ -148,6 +167,21 @@ def test_a_damaged_file(scenario: Scenario, data: st.DataObject) -> None:
         (HEAD + "reg x1 0x10000000000000000\n", 3, "value '0x10000000000000000': expected a number of at most 64 bits"),
         (HEAD + "reg x1 0x1\n\nreg x1 0x1\n", 5, "register x1 given twice"),
         (HEAD + "wfi\nreg x1 0x1\n", 4, "`reg` after the first step"),
+        (HEAD + "wfi\nmemory 1 rw 0x80000000 0x1000 0x40020000\n", 4, "`memory` after the first step: the VM's shape"),
+        (HEAD + "boot 0x40020000\n", 3, "'boot 0x40020000': expected `boot ADDRESS VALUE`"),
+        (HEAD + "boot 0x40020004 1\n", 3, "address '0x40020004': expected a multiple of 8 from 0x40020000 to 0x400f"),
+        (HEAD + "boot 0x40100000 1\n", 3, "address '0x40100000': expected a multiple of 8 from 0x40020000 to 0x400f"),
+        (HEAD + "boot 0x40020000 1\nboot 0x40020000 2\n", 4, "word 0x40020000 given twice"),
+        (HEAD + "memory 1 rw 0x80000000\n", 3, "'memory 1 rw 0x80000000': expected `memory SLOT KIND BASE SIZE HOME`"),
+        (HEAD + "memory 0 ro 0x80000000 0x1000 0x40020000\n", 3, "slot '0': expected a slot from 1 to 4"),
+        (HEAD + "memory 1 wo 0x80000000 0x1000 0x40020000\n", 3, "kind 'wo': expected one of rw, log, ro, ro_log"),
+        (HEAD + "memory 1 rw 0x40000000 0x1000 0x40020000\n", 3, "base '0x40000000': expected a guest physical addr"),
+        (HEAD + "memory 1 rw 0x80000800 0x1000 0x40020000\n", 3, "base '0x80000800': expected a guest physical addr"),
+        (HEAD + "memory 1 rw 0x80000000 0 0x40020000\n", 3, "size '0': expected a size, a multiple of 0x1000 from 0x"),
+        (HEAD + "memory 1 rw 0x80000000 0x1000 0x80000000\n", 3, "home '0x80000000': expected which memory, by its a"),
+        (HEAD + SLOT_1 + SLOT_1, 4, "slot 1 given twice"),
+        (HEAD + SLOT_1 + "memory 2 ro 0x80001000 0x1000 0x40020000\n", 4, "slot 2: reaches into another one, or"),
+        (HEAD + "memory 2 ro 0xfffffff000 0x2000 0x40020000\n", 3, "slot 2: reaches into another one, or beyond the"),
         (HEAD + "about twice\n", 3, "unknown step 'about': expected one of hvc, wfi, wfe, "),
         (HEAD + "nop\n", 3, "unknown step 'nop': expected one of hvc, wfi, wfe, "),
         (HEAD + "wfi 0x1\n", 3, "'wfi 0x1': expected `wfi`"),
@@ -196,7 +230,9 @@ def test_every_step_kind_has_a_summary_a_source_and_a_syntax() -> None:
 def test_the_widest_scenario_fits_into_the_size_limit() -> None:
     widest = max((Step("set", (name, 2**64 - 1)) for name in SET_NAMES), key=lambda step: len(format_step(step)))
     registers = tuple((name, 2**64 - 1) for name in INITIAL_NAMES)
-    scenario = Scenario("\U0001f600" * (MAX_LINE - 6), registers, (widest,) * MAX_STEPS)
+    slots = tuple(Slot(n, "ro_log", (1 << 39) + n * DATA.size, DATA.size, DATA.end - PAGE) for n in NUMBERS)
+    boot = tuple((DATA.base + 8 * i, 2**64 - 1) for i in range(MAX_BOOT))
+    scenario = Scenario("\U0001f600" * (MAX_LINE - 6), registers, (widest,) * MAX_STEPS, slots, boot)
     assert parse(format_scenario(scenario).encode()) == scenario
 
 

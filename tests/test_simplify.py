@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def test_the_order_is_total() -> None:
     scenarios = [load(path) for path in FILES]
     scenarios += [mutate(scenario, rng) for scenario in scenarios]
     for one, two in pairwise(scenarios):
-        assert (order(one) == order(two)) == ((one.registers, one.steps) == (two.registers, two.steps))
+        assert (order(one) == order(two)) == (replace(one, about="") == replace(two, about=""))
         if order(one)[:2] < order(two)[:2]:
             assert simplicity(one) < simplicity(two)
     assert simplicity(Scenario("Nothing.", (), ())) == 0

@@ -11,7 +11,7 @@ from importlib.resources import files
 from harness.compare import Divergence
 from harness.crash import EARLIER
 from harness.layout import CODE, DATA, VECTORS
-from harness.placing import host_arguments
+from harness.placing import host_arguments, shaping
 from harness.registers import BY_NAME
 from harness.report import crashview
 from harness.report.rounds import Site
@@ -147,6 +147,8 @@ def _end(scenario: Scenario, story: Story, site: Site) -> int:
 
 
 def _steps(scenario: Scenario, end: int) -> Iterator[str]:
+    for step in (*shaping(scenario), *(Step("write", word) for word in scenario.boot)):
+        yield _row(step.kind.upper(), *host_arguments(step), format_step(step))
     initial = {"vbar_el1": VECTORS.base} | dict(scenario.registers) | {"pc": CODE.base}
     for name, value in initial.items():
         yield _row("SET", BY_NAME[name].one_reg, value, f"reg {name} {value:#x}")

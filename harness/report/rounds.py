@@ -11,7 +11,7 @@ import errno
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from harness import arch, exits, protocol, registers, turns
+from harness import arch, exits, protocol, registers, slots, turns
 from harness.a64 import disassemble
 from harness.check import Judged
 from harness.compare import Prediction
@@ -140,6 +140,11 @@ def host_sentence(host: Host) -> str:
             text = f"{'raise' if host.b else 'lower'} the {line} line"
         case "serror":
             text = "inject an SError" + (f" of syndrome {host.a:#x}" if host.b else "")
+        case "slot":
+            slot = slots.unpack(host.a, host.b)
+            text = f"memory slot {slot.number}: {slot.kind}, {slot.base:#x} to {slot.end:#x}, home {slot.home:#x}"
+        case "drop_slot":
+            text = f"delete memory slot {slots.unpack(host.a, host.b).number}"
         case "abort":
             text = "inject an external abort"
         case "finish":

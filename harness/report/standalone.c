@@ -34,12 +34,13 @@
 #define NAP_US	@NAP@
 #define MAX_NAPS 20
 
-enum what { SET, GUEST, COMPLETE, RESET, FINISH, ABORT, SERROR, IRQ_LINE, MP_STATE, WRITE };
+enum what { SET, GUEST, COMPLETE, RESET, FINISH, ABORT, SERROR, IRQ_LINE, MP_STATE, WRITE, SLOT, DROP_SLOT };
 
 static const struct step {
 	enum what what;
 	uint64_t a, b;		/* SET: register id, value; GUEST: address, instruction; COMPLETE: data;
-				   SERROR: syndrome; IRQ_LINE: line, level; MP_STATE: state; WRITE: address, eight bytes */
+				   SERROR: syndrome; IRQ_LINE: line, level; MP_STATE: state; WRITE: address, eight bytes;
+				   SLOT, DROP_SLOT: guest address | flags << 4 | slot, where in RAM << 32 | size */
 	const char *text;
 } steps[] = {
 @STEPS@
@@ -84,15 +85,15 @@ static uint64_t get(uint64_t id)
 	return value;
 }
 
-static void slot(unsigned int number, uint64_t guest, uint64_t end, unsigned int flags)
+/* What is there is at `home` unless a slot was moved. */
+static int slot(unsigned int number, uint64_t guest, uint64_t size, unsigned int flags, uint64_t home)
 {
 	struct kvm_userspace_memory_region region = {
-		.slot = number, .flags = flags, .guest_phys_addr = guest, .memory_size = end - guest,
-		.userspace_addr = (uint64_t)(unsigned long)(ram + (guest - BASE)),
+		.slot = number, .flags = flags, .guest_phys_addr = guest, .memory_size = size,
+		.userspace_addr = (uint64_t)(unsigned long)(ram + (home - BASE)),
 	};
 
-	if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region))
-		done(2, "KVM_SET_USER_MEMORY_REGION");
+	return ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
 static void put(uint64_t address, uint32_t word)
@@ -173,6 +174,11 @@ static void host(const struct step *step)
 	case WRITE:
 		memcpy(ram + (step->a - BASE), &step->b, sizeof(step->b));
 		break;
+	case SLOT:
+	case DROP_SLOT:
+		if (slot(step->a & 0xf, step->a & ~0xfffull, (uint32_t)step->b, step->a >> 4 & 3, DATA + (step->b >> 32)))
+			printf("  KVM_SET_USER_MEMORY_REGION: %s\n", strerror(errno));
+		break;
 	case GUEST:
 		break;
 	}
@@ -209,15 +215,16 @@ static void create(void)
 	kvm = open("/dev/kvm", O_RDWR);
 	if (kvm < 0)
 		done(2, "/dev/kvm");
-	ram = mmap(NULL, END - BASE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	/* A slot may reach behind END. */
+	ram = mmap(NULL, END - BASE + (END - DATA), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	vm = ioctl(kvm, KVM_CREATE_VM, 0);
 	if (ram == MAP_FAILED || vm < 0)
 		done(2, "KVM_CREATE_VM");
 	for (uint64_t address = BASE; address < DATA; address += 4)
 		*(uint32_t *)(ram + (address - BASE)) = STAY;
 	__builtin___clear_cache((char *)ram, (char *)ram + (DATA - BASE));
-	slot(0, BASE, DATA, KVM_MEM_READONLY);
-	slot(1, DATA, END, 0);
+	if (slot(0, BASE, DATA - BASE, KVM_MEM_READONLY, BASE) || slot(1, DATA, END - DATA, 0, DATA))
+		done(2, "KVM_SET_USER_MEMORY_REGION");
 	vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
 	run = mmap(NULL, ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
 	if (vcpu < 0 || run == MAP_FAILED || ioctl(vm, KVM_ARM_PREFERRED_TARGET, &init))

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from harness import protocol, registers, trace
 from harness.errors import AgentProtocolError
-from harness.layout import CODE, VECTORS
-from harness.placing import code_of, context_named, ends, first_context, host_arguments, placed
+from harness.layout import CODE, CONTEXTS, VECTORS
+from harness.placing import code_of, context_named, ends, first_context, host_arguments, placed, shaping
 from harness.scenario import Scenario, Step
 from harness.steps import KINDS, Side
 from harness.trace import ContextLayout, Trace
@@ -50,6 +50,9 @@ def _forged(scenario: Scenario, index: int) -> Iterator[Op]:
 def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
     first = first_context(scenario)
     yield _BEGIN, NO_STEP, int(fresh_vm), first
+    shaped = {CONTEXTS[first].machine}
+    yield from (_host_op(step, NO_STEP) for step in shaping(scenario))
+    yield from (_host_op(Step("write", word), NO_STEP) for word in scenario.boot)
     initial = {"vbar_el1": VECTORS.base} | dict(scenario.registers) | {"pc": CODE.base}
     for name, value in initial.items():
         yield _SET, NO_STEP, registers.BY_NAME[name].one_reg, value
@@ -73,6 +76,9 @@ def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
         if step.kind == "vcpu":
             context = context_named(first, str(step.args[0]))
             yield _VCPU, index, context, 0
+            if CONTEXTS[context].machine not in shaped:
+                shaped.add(CONTEXTS[context].machine)
+                yield from (_host_op(step, NO_STEP) for step in shaping(scenario))
         elif step.kind != "forge":
             yield _host_op(step, index)
     if pending is not None:

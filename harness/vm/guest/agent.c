@@ -107,7 +107,7 @@ static int op_begin(const struct sf_op *op)
 		retire_code(&windows[i]);
 	if (is_spoiled())
 		destroy_all();
-	if (error || (op->a ? new_ram() : madvise(ram + (SF_DATA_BASE - RAM_BASE), SF_DATA_SIZE, MADV_DONTNEED)) ||
+	if (error || (op->a ? new_ram() : madvise(ram + (SF_DATA_BASE - RAM_BASE), 2 * SF_DATA_SIZE, MADV_DONTNEED)) ||
 	    start(&contexts[op->b]) || (other != op->b && start(&contexts[other])))
 		error = error ? error : errno ? errno : EIO;
 
@@ -229,6 +229,21 @@ static int op_write(const struct sf_op *op)
 	return 0;
 }
 
+/* Arguments as harness/slots.py packs them. */
+static int op_slot(const struct sf_op *op)
+{
+	sf_u32 slot = op->a & 0xf, flags = op->a >> 4 & 3;
+	sf_u64 guest = op->a & ~0xfffULL, size = (sf_u32)op->b, home = SF_DATA_BASE + (op->b >> 32);
+	int error;
+
+	if (!slot || size > SF_DATA_SIZE || home >= SF_DATA_BASE + SF_DATA_SIZE)
+		return ERANGE;
+	error = set_slot(m->vm, slot, guest, size, flags, home) ? errno : 0;
+	m->reshaped = true;
+	record_host(op->op, op->a, op->b, error, true, op->step);
+	return 0;
+}
+
 static int op_forge(const struct sf_op *op)
 {
 	int error = op->a == SF_FORGE_CODE ? forge_codes(true) : 0;
@@ -332,6 +347,8 @@ static int run_program(void)
 		case SF_OP_FORGE: error = op_forge(op); break;
 		case SF_OP_VCPU: error = op_vcpu(op); break;
 		case SF_OP_WRITE: error = op_write(op); break;
+		case SF_OP_SLOT:
+		case SF_OP_DROP_SLOT: error = op_slot(op); break;
 		default: status = SF_STATUS_BAD_OP;
 		}
 		if (error)

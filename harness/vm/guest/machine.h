@@ -17,7 +17,7 @@
 #include "protocol.h"
 
 #define RAM_BASE SF_CODE_BASE
-#define RAM_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE + SF_DATA_SIZE)
+#define RAM_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE + 2 * SF_DATA_SIZE) /* a slot may reach behind the data pages */
 #define READ_ONLY_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE)
 
 /* Where the code of a vCPU is. */
@@ -40,6 +40,7 @@ struct context {
 	bool access; /* what it came back with is an access that nobody completed yet */
 	bool stopped; /* by KVM_SET_MP_STATE */
 	bool raised; /* an interrupt line or an SError, which a reset need not lower (6.12) */
+	bool reshaped; /* its VM has other memory slots than create_vm() made */
 	sf_u64 code_pc, far_pc; /* the control words of that name while another vCPU runs */
 };
 
@@ -49,14 +50,15 @@ static struct context *m = contexts;
 static unsigned char *ram;
 static int kvm;
 
-static int add_slot(int vm, sf_u32 slot, sf_u64 guest, sf_u64 size, sf_u32 flags)
+/* `home` is where the slot's memory is in the default layout. */
+static int set_slot(int vm, sf_u32 slot, sf_u64 guest, sf_u64 size, sf_u32 flags, sf_u64 home)
 {
 	struct kvm_userspace_memory_region region = {
 		.slot = slot,
 		.flags = flags,
 		.guest_phys_addr = guest,
 		.memory_size = size,
-		.userspace_addr = (sf_u64)(unsigned long)(ram + (guest - RAM_BASE)),
+		.userspace_addr = (sf_u64)(unsigned long)(ram + (home - RAM_BASE)),
 	};
 
 	return ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region);
@@ -68,8 +70,8 @@ static int create_vm(bool reports_accesses)
 	int vm = ioctl(kvm, KVM_CREATE_VM, 0);
 
 	/* Read-only: no store of the guest may change what it will execute. */
-	if (vm < 0 || add_slot(vm, 0, RAM_BASE, READ_ONLY_SIZE, KVM_MEM_READONLY) ||
-	    add_slot(vm, 1, SF_DATA_BASE, SF_DATA_SIZE, 0) ||
+	if (vm < 0 || set_slot(vm, 0, RAM_BASE, READ_ONLY_SIZE, KVM_MEM_READONLY, RAM_BASE) ||
+	    set_slot(vm, 1, SF_DATA_BASE, SF_DATA_SIZE, 0, SF_DATA_BASE) ||
 	    (reports_accesses && ioctl(vm, KVM_ENABLE_CAP, &nisv)))
 		return -1;
 	return vm;
@@ -178,7 +180,7 @@ static void retire(struct context *context)
 static bool is_spoiled(void)
 {
 	for (int i = 0; i < SF_CONTEXTS; i++)
-		if (contexts[i].vm >= 0 && contexts[i].raised)
+		if (contexts[i].vm >= 0 && (contexts[i].raised || contexts[i].reshaped))
 			return true;
 	return false;
 }

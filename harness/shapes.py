@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What surrounds each vCPU of a scenario as its trace goes on: the host changes memory slots between two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from harness import protocol, slots
+from harness.layout import CONTEXTS, REGIONS
+from harness.slots import Slot
+from harness.trace import Host
+from harness.world import SCENARIO, WORLDS, World
+
+OPS = frozenset(protocol.OPS[name][0] for name in ("slot", "drop_slot"))
+"""Operations that ask KVM to change a memory slot."""
+
+
+class Shapes:
+    """The worlds of all vCPUs, in the order of ``layout.CONTEXTS``, at one place in a trace."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, Mapping[int, Slot]] = {}
+        self._worlds = list(WORLDS)
+
+    def world(self, context: int) -> World:
+        """Return what surrounds a vCPU now; that of a lone one for a number that no vCPU has."""
+        return self._worlds[context] if context < len(self._worlds) else SCENARIO
+
+    def slots(self, context: int) -> Mapping[int, Slot]:
+        """Return the slots of a vCPU's VM, by number; that of its code is not among them."""
+        machine = CONTEXTS[context].machine if context < len(CONTEXTS) else -1
+        return self._slots.get(machine, {slot.number: slot for slot in slots.DEFAULT})
+
+    def apply(self, host: Host) -> None:
+        """Take what the host did; only a request for a slot that KVM took changes anything."""
+        if host.op not in OPS or host.error or host.context >= len(CONTEXTS):
+            return
+        after = slots.changed(self.slots(host.context), slots.unpack(host.a, host.b))
+        machine = CONTEXTS[host.context].machine
+        self._slots[machine] = after
+        regions = REGIONS if tuple(after.values()) == slots.DEFAULT else slots.regions(after.values())
+        for number, one in enumerate(CONTEXTS):
+            if one.machine == machine:
+                self._worlds[number] = replace(WORLDS[number], regions=regions)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory slots of the guest as a scenario shapes them: what a line says, what KVM owes a request, what is there then.
+
+The host has one stretch of RAM; its pieces are named by the addresses that they have in the default layout (``home``),
+wherever a slot puts them, and whether or not a slot has them at all.  Two slots may show the same piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from harness.layout import CODE, DATA, MMIO, VECTORS, Region
+
+PAGE = 0x1000
+KINDS: Mapping[str, int] = MappingProxyType({"rw": 0, "log": 1, "ro": 2, "ro_log": 3})
+"""KVM_MEM_LOG_DIRTY_PAGES is 1, KVM_MEM_READONLY is 2 (KVM API 4.35)."""
+READ_ONLY = 2
+NUMBERS = range(1, 5)
+"""Slots that a scenario may have; slot 0 is the guest's code and vectors."""
+IPA_LIMIT = 1 << 40
+"""End of the guest's physical address space: KVM_CREATE_VM type 0 (KVM API 4.2)."""
+
+
+class Slot(NamedTuple):
+    """A memory slot: number, a key of :data:`KINDS`, guest physical address, size, and which piece of RAM it shows.
+
+    Addresses and sizes are multiples of :data:`PAGE`; size 0 asks KVM to delete the slot.
+    """
+
+    number: int
+    kind: str
+    base: int
+    size: int
+    home: int
+
+    @property
+    def end(self) -> int:
+        """First guest physical address after it."""
+        return self.base + self.size
+
+    @property
+    def region(self) -> Region:
+        """The same as a range of guest physical addresses."""
+        read_only = bool(KINDS[self.kind] & READ_ONLY)
+        return Region(f"slot {self.number}", self.base, self.size, True, f"memory, {self.kind}", read_only, self.home)
+
+
+DEFAULT: tuple[Slot, ...] = (Slot(1, "rw", DATA.base, DATA.size, DATA.base),)
+"""What a scenario has that says nothing of slots."""
+_FIXED: tuple[Region, ...] = (MMIO, CODE, VECTORS)
+_KIND_NAMES: Mapping[int, str] = MappingProxyType({flags: name for name, flags in KINDS.items()})
+
+
+def pack(slot: Slot) -> tuple[int, int]:
+    """Return a slot as the two arguments of the operations ``slot`` and ``drop_slot`` (``protocol.OPS``)."""
+    return slot.base | KINDS[slot.kind] << 4 | slot.number, (slot.home - DATA.base) << 32 | slot.size
+
+
+def unpack(a: int, b: int) -> Slot:
+    """The inverse of :func:`pack`."""
+    return Slot(a & 0xF, _KIND_NAMES[a >> 4 & 3], a & -PAGE, b & 0xFFFF_FFFF, DATA.base + (b >> 32))
+
+
+def gone(number: int) -> Slot:
+    """Return the request to delete a slot."""
+    return Slot(number, "rw", 0, 0, DATA.base)
+
+
+def collides(slot: Slot, others: Iterable[Slot]) -> bool:
+    """Whether a slot lies outside the guest's physical address space, or where another one, or its code, is."""
+    fixed = any(slot.base < region.end and region.base < slot.end for region in (CODE, VECTORS))
+    taken = any(slot.base < other.end and other.base < slot.end for other in others if other.number != slot.number)
+    return fixed or taken or slot.end > IPA_LIMIT
+
+
+def may_succeed(slot: Slot, slots: Mapping[int, Slot]) -> frozenset[bool]:
+    """Return whether KVM_SET_USER_MEMORY_REGION owes success: both answers where the API's text leaves it open.
+
+    ``slots`` are there before, by number.  Source: KVM API 4.35, "slots may not overlap", "it may be moved in the guest
+    physical memory space, or its flags may be modified, but it may not be resized", "Deleting a slot is done by passing
+    zero for memory_size"; KVM API 4.2 for the limit of addresses.
+    """
+    old = slots.get(slot.number)
+    if not slot.size:
+        return frozenset({True}) if old is not None else frozenset({True, False})
+    if collides(slot, slots.values()) or (old is not None and old.size != slot.size):
+        return frozenset({False})
+    if old is not None and (old.home != slot.home or (KINDS[old.kind] ^ KINDS[slot.kind]) & READ_ONLY):
+        return frozenset({True, False})  # other memory under a slot, and read-only or not: the text does not say
+    return frozenset({True})
+
+
+def changed(slots: Mapping[int, Slot], slot: Slot) -> Mapping[int, Slot]:
+    """Return the slots after a request that KVM took."""
+    rest = {number: other for number, other in slots.items() if number != slot.number}
+    return rest | {slot.number: slot} if slot.size else rest
+
+
+def regions(slots: Iterable[Slot]) -> tuple[Region, ...]:
+    """Return what is where in guest physical memory."""
+    return (*_FIXED, *(slot.region for slot in sorted(slots, key=lambda slot: slot.base)))
