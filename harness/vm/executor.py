@@ -65,8 +65,7 @@ def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
         if index in addresses:
             pending = (_RUN, index, addresses[index], int(step.kind in LEAVES))
             yield from _forged(scenario, index)
-            # A load may want the host's data before anything else runs.
-            if pending[3] or step.kind.startswith("ldr"):
+            if pending[3]:
                 yield pending
                 pending = None
             continue

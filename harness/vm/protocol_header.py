@@ -80,6 +80,7 @@ def render() -> str:
         *(f"#define SF_{r.name.upper()}_BASE {r.base:#x}ULL" for r in layout.REGIONS if r.slot),
         *(f"#define SF_{r.name.upper()}_SIZE {r.size:#x}ULL" for r in layout.REGIONS if r.slot),
         *_enum("OP", ((name, number) for name, (number, _) in protocol.OPS.items())),
+        f"#define SF_LINES {len(protocol.LINES)}",
         f"#define SF_MARK_CALL {protocol.MARK_CALL}",
         f"#define SF_ONE_REG_VBAR {registers.BY_NAME['vbar_el1'].one_reg:#x}ULL",
         f"#define SF_CONTEXTS {len(layout.CONTEXTS)}",

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import protocol
+from harness import arch, protocol
 from harness.errors import AgentProtocolError, VmLost
-from harness.exits import EXCEPTION_IRQ
+from harness.exits import EXCEPTION_IRQ, EXCEPTION_TRAP, EXIT_WITH_SERROR_BIT
 from harness.scenario import parse
-from harness.trace import EXIT, ContextLayout, Switch
+from harness.trace import EXIT, ContextLayout, Switch, Trace
 from harness.vm.build import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, prepare
 from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
 from harness.vm.elf import read_layout
@@ -112,6 +112,43 @@ def test_a_runaway_ends_its_scenario_and_not_the_next(qemu: Qemu, layout: Contex
         assert trace.status == "runaway"
         assert sum(event.code == EXCEPTION_IRQ for event in exits) == IRQ_BUDGET + 1
         assert executor.run(SCENARIO, fresh_vm=False).status == "ok"
+
+
+LEAVES = """shadowfuzz-scenario 1
+about Raised lines and an SError that a masked guest never takes; a forged exit.
+reg pstate 0x3c5
+hvc 0x0
+irq_line irq 1
+irq_line fiq 1
+serror 0x0
+hvc 0x0
+forge code 0x77
+hvc 0x0
+"""
+UNMASKED = parse("shadowfuzz-scenario 1\nabout Nothing is masked.\nreg pstate 0x5\nhvc 0x0\nhvc 0x0\n", "here")
+
+
+@pytest.mark.parametrize("target", [DEFAULT_TARGET, "kvm-6.12-nvhe"])
+def test_nothing_that_is_pending_reaches_the_next_scenario(target: str) -> None:
+    """Linux 6.12 keeps an SError over a reset, 6.1 does not."""
+    config = load_config(target)
+    prepared = prepare(config)
+    with Qemu(machine_of(config, prepared)) as running:
+        executor = Executor(running, read_layout(prepared.module_elf))
+        alone = _traps(executor.run(UNMASKED, fresh_vm=True))
+        for _ in range(3):
+            left = [e for e in executor.run(parse(LEAVES), fresh_vm=False).events if isinstance(e, Switch)]
+            assert any(e.hcr & arch.HCR_VIRTUAL for e in left)
+            assert any(e.forged for e in left)
+            assert _traps(executor.run(UNMASKED, fresh_vm=False)) == alone
+    assert {(hcr, forged) for _, hcr, forged in alone} == {(0, 0)}
+
+
+def _traps(trace: Trace) -> list[tuple[int, int, int]]:
+    """What trapped, the virtual interrupts that were pending, what was forged; the host's own interrupts left out."""
+    exits = (event for event in trace.events if isinstance(event, Switch) and event.kind == EXIT)
+    traps = (event for event in exits if event.code & ~EXIT_WITH_SERROR_BIT == EXCEPTION_TRAP)
+    return [(trap.esr, trap.hcr & arch.HCR_VIRTUAL, trap.forged) for trap in traps]
 
 
 def test_stopped_it_answers_nothing_and_then_goes_on(qemu: Qemu, layout: ContextLayout) -> None:

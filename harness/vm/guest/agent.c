@@ -105,7 +105,7 @@ static int op_begin(const struct sf_op *op)
 			retire(&contexts[i]);
 	for (int i = 0; i < SF_WINDOWS; i++)
 		retire_code(&windows[i]);
-	if (is_spoiled())
+	if (any_spoiled())
 		destroy_all();
 	if (error || (op->a ? new_ram() : madvise(ram + (SF_DATA_BASE - RAM_BASE), 2 * SF_DATA_SIZE, MADV_DONTNEED)) ||
 	    start(&contexts[op->b]) || (other != op->b && start(&contexts[other])))
@@ -172,7 +172,7 @@ static int op_events(const struct sf_op *op)
 		if (!m->access) /* asking for one then is a programming error (KVM API 4.31) */
 			error = ENOENT;
 	} else {
-		m->raised = true;
+		m->aborted = true;
 		events.exception.serror_pending = 1;
 		events.exception.serror_has_esr = op->b != 0;
 		events.exception.serror_esr = op->a;
@@ -185,14 +185,10 @@ static int op_events(const struct sf_op *op)
 
 static int op_irq_line(const struct sf_op *op)
 {
-	struct kvm_irq_level line = {
-		.irq = KVM_ARM_IRQ_TYPE_CPU << KVM_ARM_IRQ_TYPE_SHIFT |
-			(m == &contexts[SF_CONTEXT_PAIR + 1]) << KVM_ARM_IRQ_VCPU_SHIFT | (sf_u32)op->a,
-		.level = op->b != 0,
-	};
-	int error = ioctl(m->vm, KVM_IRQ_LINE, &line) ? errno : 0;
+	int error = set_line(m, op->a, op->b) ? errno : 0;
 
-	m->raised = true;
+	if (op->a < SF_LINES && op->b)
+		m->lines |= 1 << op->a;
 	record_host(op->op, op->a, op->b, error, true, op->step);
 	return 0;
 }

@@ -39,8 +39,9 @@ struct context {
 	bool returned; /* KVM_RUN came back by itself, not because of a signal */
 	bool access; /* what it came back with is an access that nobody completed yet */
 	bool stopped; /* by KVM_SET_MP_STATE */
-	bool raised; /* an interrupt line or an SError, which a reset need not lower (6.12) */
 	bool reshaped; /* its VM has other memory slots than create_vm() made */
+	sf_u32 lines; /* interrupt lines that userspace raised, a bit each: a reset need not lower them */
+	bool aborted; /* an SError, which a reset need not take away (6.12) */
 	sf_u64 code_pc, far_pc; /* the control words of that name while another vCPU runs */
 };
 
@@ -176,13 +177,43 @@ static void retire(struct context *context)
 	context->used = context->returned = context->access = context->stopped = false;
 }
 
-/* Whether a vCPU was left with what no reset takes away: then its VM must go. */
-static bool is_spoiled(void)
+static int set_line(const struct context *context, sf_u32 line, bool level)
 {
+	struct kvm_irq_level request = {
+		.irq = KVM_ARM_IRQ_TYPE_CPU << KVM_ARM_IRQ_TYPE_SHIFT |
+			(context == &contexts[SF_CONTEXT_PAIR + 1]) << KVM_ARM_IRQ_VCPU_SHIFT | line,
+		.level = level,
+	};
+
+	return ioctl(context->vm, KVM_IRQ_LINE, &request);
+}
+
+/* Take back what no reset takes away.  Returns whether that cannot be: the VM must go, which takes three times as long. */
+static bool is_spoiled(struct context *context)
+{
+	struct kvm_vcpu_events events = { 0 };
+	bool spoiled = context->reshaped;
+
+	for (sf_u32 line = 0; line < SF_LINES; line++)
+		if (context->lines >> line & 1)
+			spoiled |= set_line(context, line, false) != 0;
+	if (context->aborted) {
+		spoiled |= ioctl(context->vcpu, KVM_ARM_VCPU_INIT, &context->init) ||
+			ioctl(context->vcpu, KVM_GET_VCPU_EVENTS, &events) || events.exception.serror_pending;
+		context->clean = true;
+	}
+	context->lines = 0;
+	context->aborted = false;
+	return spoiled;
+}
+
+static bool any_spoiled(void)
+{
+	bool spoiled = false;
+
 	for (int i = 0; i < SF_CONTEXTS; i++)
-		if (contexts[i].vm >= 0 && (contexts[i].raised || contexts[i].reshaped))
-			return true;
-	return false;
+		spoiled |= contexts[i].vm >= 0 && is_spoiled(&contexts[i]);
+	return spoiled;
 }
 
 /* Make a vCPU as good as new. */

@@ -187,10 +187,12 @@ static void record(struct kvm_vcpu *vcpu, u32 type, u32 marks, u64 code, u64 err
 	commit(size);
 }
 
-static bool may_sleep(u64 ec, u64 function)
+static bool may_sleep(u64 esr, u64 function)
 {
+	u64 ec = esr >> SF_EC_SHIFT & SF_EC_MASK;
+
 	if (ec == SF_EC_WFX)
-		return true;
+		return !(esr & ESR_ELx_WFx_ISS_WFE); /* a WFE only yields (kvm_handle_wfx) */
 	if (ec != SF_EC_HVC64 && ec != SF_EC_SMC64)
 		return false;
 	switch ((u32)function) {
@@ -216,24 +218,21 @@ static int replace_code(struct kprobe *probe, struct pt_regs *regs)
 	return 0;
 }
 
-static union { struct kprobe kprobe; u8 room[256]; } handler_probe;
-
+/* Registered once: to take a probe away costs a grace period, a millisecond, to put it to sleep the patch of a word. */
 static int set_forging(const char *text, const struct kernel_param *parameter)
 {
+	static union { struct kprobe kprobe; u8 room[256]; } probe;
 	static bool registered;
 	bool wanted;
 	int error = kstrtobool(text, &wanted);
 
-	if (error || wanted == registered)
+	if (error)
 		return error;
-	if (wanted) {
-		memset(&handler_probe, 0, sizeof(handler_probe));
-		handler_probe.kprobe.symbol_name = "handle_exit";
-		handler_probe.kprobe.pre_handler = replace_code;
-		error = register_kprobe(&handler_probe.kprobe);
-	} else {
-		unregister_kprobe(&handler_probe.kprobe);
-	}
+	if (registered)
+		return wanted ? enable_kprobe(&probe.kprobe) : disable_kprobe(&probe.kprobe);
+	probe.kprobe.symbol_name = "handle_exit";
+	probe.kprobe.pre_handler = replace_code;
+	error = wanted ? register_kprobe(&probe.kprobe) : 0;
 	registered = wanted && !error;
 	return error;
 }
@@ -316,7 +315,7 @@ static u64 why_stop(struct kvm_vcpu *vcpu, int code)
 		if (pc >= control->stop_pc)
 			why |= SF_STOP_REACHED;
 	}
-	if (may_sleep(ec, regs->regs[0]))
+	if (may_sleep(SF_FAULT_ESR(vcpu), regs->regs[0]))
 		why |= SF_STOP_SLEEP;
 	return why;
 }
@@ -372,7 +371,7 @@ static void on_exit(void *data, int code, unsigned int ec, unsigned long pc)
 		forged = forge(vcpu, control->trap_pc);
 		if (forged & SF_FORGE_CODE)
 			code = control->forge_code;
-		if (may_sleep((SF_FAULT_ESR(vcpu) >> SF_EC_SHIFT) & SF_EC_MASK, SF_REGS(vcpu)->regs[0]))
+		if (may_sleep(SF_FAULT_ESR(vcpu), SF_REGS(vcpu)->regs[0]))
 			why |= SF_STOP_SLEEP;
 	}
 	if (control->record)
