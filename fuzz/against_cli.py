@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fuzz.arguments import Subparsers, add_number, add_paths
+from fuzz.corpus import find_scenarios
 from fuzz.pair import Bench, open_bench
 from fuzz.progress import saying
-from fuzz.replay_cli import find_scenarios
 from harness.against import RELATION
 from harness.check import Checked, Judged, signature
 from harness.errors import InputError

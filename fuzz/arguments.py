@@ -15,6 +15,7 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What each command adds its parser to."""
 
 MAX_SEED = (1 << 32) - 1
+MAX_SECONDS = 10 * 365 * 86400.0
 TARGET_HELP = "CONFIG, CONFIG@KERNEL or a .toml file"
 
 
@@ -50,6 +51,17 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     return convert
 
 
+def seconds(given: str) -> float:
+    """Parse how long a campaign may take; ArgumentTypeError: not a number, or less than a second."""
+    try:
+        value = float(given)
+    except ValueError:
+        value = 0.0
+    if not 1.0 <= value <= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{given[:40]!r}: expected a number of seconds, at least 1")
+    return value
+
+
 def add_paths(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Add the scenarios, ``paths``; where they are ``optional``, none are the project's own."""
     what = "scenarios, or directories of them" + " (default: the project's)" * optional
@@ -57,7 +69,7 @@ def add_paths(parser: argparse.ArgumentParser, *, optional: bool = False) -> Non
 
 
 def add_number(
-    parser: argparse.ArgumentParser,
+    parser: argparse._ActionsContainer,
     name: str,
     default: int | None,
     what: str,

@@ -21,6 +21,24 @@ class Corpus:
     invalid: tuple[Path, ...]
 
 
+def find_scenarios(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the scenario files of ``paths``, each directory's sorted.  InputError: a directory without any."""
+    found: list[Path] = []
+    for path in paths:
+        try:
+            if path.is_dir():
+                below = sorted(p for p in path.rglob(f"*{SUFFIX}") if p.is_file())
+                if not below:
+                    raise InputError(str(path), None, f"a directory without scenarios: expected *{SUFFIX} files in it")
+                found += below
+            else:
+                found.append(path)  # load() says what is wrong with it
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(str(path), None, f"cannot be read: {reason}") from error
+    return tuple(dict.fromkeys(found))
+
+
 def read_corpus(paths: Sequence[Path]) -> Corpus:
     """Read files, and every file below directories.  InputError: a file is no scenario, or there is none at all."""
     found: dict[Path, Scenario] = {}

@@ -25,6 +25,7 @@ from fuzz.arguments import (
     add_deterministic,
     add_number,
     add_subject,
+    seconds,
 )
 from fuzz.campaign import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.database import Database, default_url
@@ -46,7 +47,6 @@ from harness.vm.emulator import present
 _say = saying("fuzz")
 
 MAX_JOBS = 64
-MAX_SECONDS = 10 * 365 * 86400.0
 QUIET_SECONDS = 10
 """How often a status line is written to what is no terminal."""
 
@@ -96,7 +96,7 @@ def add_parser(subparsers: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--seconds", type=_seconds, default=60.0, metavar="N", help="fuzz so long once the first VM is up (60)"
+        "--seconds", type=seconds, default=60.0, metavar="N", help="fuzz so long once the first VM is up (60)"
     )
     add_number(parser, "--jobs", None, f"workers, a VM each (here: {default_jobs()})", most=MAX_JOBS)
     add_subject(parser)
@@ -120,16 +120,6 @@ def add_parser(subparsers: Subparsers) -> None:
 def default_jobs() -> int:
     """Return how many workers a campaign has if nobody says: one a core."""
     return min(MAX_JOBS, os.cpu_count() or 1)
-
-
-def _seconds(given: str) -> float:
-    try:
-        value = float(given)
-    except ValueError:
-        value = 0.0
-    if not 1.0 <= value <= MAX_SECONDS:
-        raise argparse.ArgumentTypeError(f"{given[:40]!r}: expected a number of seconds, at least 1")
-    return value
 
 
 def run_fuzz(args: argparse.Namespace) -> int:

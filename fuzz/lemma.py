@@ -16,12 +16,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fuzz.counters import Counters, key_index
+from harness.errors import ShadowfuzzError
 from harness.lemma.case import Case, case_of
 from harness.lemma.differ import EQUAL, INCONCLUSIVE, VACUOUS, Difference, Question, ask
 from harness.lemma.generate import HEADER, MAX_OPS, SHARES, decode
@@ -190,18 +191,21 @@ class Campaign:
 def run_campaign(questions: tuple[Question, ...], seconds: float, jobs: int, seed: int, directory: Path) -> Campaign:
     """Run ``jobs`` workers from an empty corpus for ``seconds`` and collect what they found.
 
-    Raises ``RuntimeError`` with the end of its log if a worker failed.
+    ShadowfuzzError, with the end of its log: a worker failed, or did not end in time.
     """
     campaign = Campaign(workers=jobs)
     outs = [directory / f"worker{i}.jsonl" for i in range(jobs)]
     with _workers(questions, seconds, seed, outs) as processes:
         deadline = time.monotonic() + seconds + 60
         for process in processes:
-            process.wait(timeout=max(1.0, deadline - time.monotonic()))
-    for process, out in zip(processes, outs, strict=True):
-        if process.returncode != 0 or not out.exists():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=max(1.0, deadline - time.monotonic()))
+        ends = [process.poll() for process in processes]
+    for end, out in zip(ends, outs, strict=True):
+        if end != 0 or not out.exists():
             tail = out.with_suffix(".log").read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"worker failed with status {process.returncode}: {tail}")
+            how = "did not end in time" if end is None else f"failed with status {end}"
+            raise ShadowfuzzError(f"a worker {how}: {tail.strip()}")
     campaign.seconds = seconds
     for out in outs:
         _collect(campaign, out)

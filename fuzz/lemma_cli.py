@@ -12,7 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fuzz.arguments import MAX_SEED, Subparsers, add_number, seconds
 from fuzz.lemma import Campaign, run_campaign
+from fuzz.project import CORPUS
 from harness.errors import InputError
 from harness.lemma.clusters import Cluster, find_clusters, load, merge, store, store_path, verify
 from harness.lemma.coq import export
@@ -22,46 +24,81 @@ from harness.lemma.page import render
 from harness.lemma.paths import collect, store_paths
 from harness.lemma.prove import Proof, prove
 from harness.lemma.stability import measure
+from harness.lemma.stored import reading
 from harness.lemma.trials import missing, store_trial
 from harness.lemma.watch import load_goals, store_goals
 from harness.model import FUNCTION, LAYERS, LEVEL_NAMES
+from harness.vm.config import PROJECT
 
-LEMMAS = Path("corpus/lemmas")
+LEMMAS = CORPUS / "lemmas"
 MUTANT_CASES = (30, 300)  # for each question; the second for those that survive the first
 PATH_TRIES = 4000  # random states of each function
 STABILITY_TRIES = 1000  # random cases for each question
-PAGE = Path("docs/lemmas.md")
+PAGE = PROJECT / "docs" / "lemmas.md"
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the subcommand ``lemma``."""
-    parser = subparsers.add_parser("lemma", help="fuzz the model's levels against each other, or prove them equal")
-    parser.add_argument("--pair", action="append", default=[], metavar="LEFT:RIGHT", help="repeatable, or 'all'")
-    parser.add_argument("--layer", choices=LAYERS)
-    parser.add_argument("--function", choices=tuple(FUNCTION))
-    parser.add_argument("--seconds", type=float, default=60.0, help="for each pair (default 60)")
-    parser.add_argument("--jobs", type=int, default=2, help="worker processes (default 2)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", action="store_true", help="the result as JSON on standard output")
+_HELP = """\
+Run the functions of two levels of the model on the same states and oracles, and tell where they differ: a campaign
+that looks for such states, then a least one for each kind of difference (a cluster).  No VM is needed.
+"""
+EPILOG = """\
+examples:
+  shadowfuzz lemma --seconds 60
+      the pairs low:body, spec:low and spec:kernel, a minute each
+  shadowfuzz lemma --pair low:body --function prep_abort --seconds 5 --json
+      one function of one pair, as one JSON object
+  shadowfuzz lemma --stored --coq stored.v
+      the clusters that are kept in corpus/lemmas: run again, and as Coq text
+  shadowfuzz lemma --pair low:body --prove
+      all states at once: each function is proved equal, refuted, or left open, with the reason
+
+docs/lemmas.md says what was found, and how this was tested (--expect-stored, --mutants, --stability).
+
+exit status: 0 done (levels that differ are what is looked for), 1 a kept cluster does not come back, or the campaign
+missed one that it was to find, 2 bad usage or input, 3 a worker failed
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``lemma``; it sets `run`, which takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "lemma",
+        help="fuzz the model's levels against each other, or prove them equal",
+        description=_HELP,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    levels = ", ".join(LEVEL_NAMES)
+    parser.add_argument(
+        "--pair", action="append", default=[], metavar="LEFT:RIGHT", help=f"two of {levels}; repeatable, or 'all'"
+    )
+    parser.add_argument("--layer", choices=LAYERS, help="only the functions of this layer")
+    parser.add_argument(
+        "--function", choices=tuple(FUNCTION), metavar="NAME", help=f"only this one of {', '.join(FUNCTION)}"
+    )
+    parser.add_argument("--seconds", type=seconds, default=60.0, metavar="N", help="for each pair (default: 60)")
+    add_number(parser, "--jobs", 2, "worker processes", most=64)
+    add_number(parser, "--seed", 1, "of the random numbers", 0, MAX_SEED)
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--no-logs", action="store_true", help="lock logs do not count as a difference")
     parser.add_argument("--coq", type=Path, metavar="FILE", help="write the counterexamples as Coq text")
-    parser.add_argument("--prove", action="store_true", help="run the levels symbolically instead of fuzzing")
-    parser.add_argument("--stored", action="store_true", help="take the stored clusters instead of fuzzing")
-    parser.add_argument("--store", action="store_true", help=f"write the clusters and proofs to {LEMMAS}")
+    parser.add_argument("--store", action="store_true", help="write what was found to corpus/lemmas, too")
     parser.add_argument(
         "--expect-stored", action="store_true", help="say which stored clusters the run missed, and fail if it did"
     )
-    parser.add_argument("--mutants", type=int, metavar="N", help="check N mutants of the model (0: all) instead")
-    parser.add_argument("--stability", type=int, metavar="N", help="minimise N starts of every goal instead")
-    parser.add_argument("--paths", action="store_true", help="collect and write one state a path of each level instead")
-    parser.add_argument("--page", action="store_true", help=f"write {PAGE} from what is stored in {LEMMAS}")
+    instead = parser.add_argument_group("instead of a campaign")
+    instead.add_argument("--stored", action="store_true", help="take the stored clusters")
+    instead.add_argument("--prove", action="store_true", help="run the levels symbolically")
+    add_number(instead, "--mutants", None, "check N mutants of the model (0: all)", 0)
+    add_number(instead, "--stability", None, "minimise N starts of every goal")
+    instead.add_argument("--paths", action="store_true", help="collect and write one state a path of each level")
+    instead.add_argument("--page", action="store_true", help="write docs/lemmas.md from what is stored")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand: 0 done, 1 a stored cluster is wrong or was missed; raises ``InputError`` if asked badly."""
     if args.page:
-        PAGE.parent.mkdir(parents=True, exist_ok=True)
         PAGE.write_text(render(LEMMAS))
         print(f"wrote {PAGE}", file=sys.stderr)
         return 0
@@ -123,6 +160,8 @@ def _clusters(
 ) -> tuple[Campaign, tuple[Cluster, ...]]:
     if args.stored:
         path = store_path(LEMMAS, pair)
+        if not path.exists() and "all" not in args.pair:
+            raise InputError("--stored", None, f"nothing is stored of {':'.join(pair)}: there is no {path}")
         return Campaign(), tuple(c for c in load(path) if c.question in chosen) if path.exists() else ()
     with tempfile.TemporaryDirectory(prefix="shadowfuzz-lemma-") as directory:
         campaign = run_campaign(chosen, args.seconds, args.jobs, args.seed, Path(directory))
@@ -227,9 +266,12 @@ def _prove(pair: Pair, chosen: tuple[Question, ...], args: argparse.Namespace) -
     if args.store:
         file = LEMMAS / "proofs" / path.name
         file.parent.mkdir(parents=True, exist_ok=True)
-        old = {row["function"]: row for row in json.loads(file.read_text())} if file.exists() else {}
+        old: dict[str, Any] = {}
+        if file.exists():
+            with reading(file) as rows:
+                old = {row["function"]: row for row in rows}
         old |= {p.question.function: p.to_json() for p in proofs}
         order = {name: i for i, name in enumerate(FUNCTION)}
-        rows = [json.dumps(old[name]) for name in sorted(old, key=order.__getitem__)]
-        file.write_text("[\n" + ",\n".join(rows) + "\n]\n")
+        lines = [json.dumps(old[name]) for name in sorted(old, key=order.__getitem__)]
+        file.write_text("[\n" + ",\n".join(lines) + "\n]\n")
     return {"proofs": [p.to_json() for p in proofs]}

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fuzz.arguments import Subparsers, add_deterministic, add_number, add_paths
+from fuzz.corpus import find_scenarios
 from fuzz.emulator_view import EmulatorTable, read_explained
 from fuzz.emulator_view import markdown as markdown_emulators
 from fuzz.matrix import (
@@ -32,7 +33,6 @@ from fuzz.matrix_page import page
 from fuzz.matrix_view import Finding, Table, markdown, read_findings
 from fuzz.progress import saying
 from fuzz.project import CORPUS, KNOWN_DIR, REGRESSIONS
-from fuzz.replay_cli import find_scenarios
 from harness.errors import InputError
 from harness.known import Catalogue
 from harness.vm.cache import Cache, default_root

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from fuzz.arguments import Subparsers, add_deterministic, add_number, add_paths, add_subject
-from fuzz.corpus import SUFFIX
+from fuzz.corpus import find_scenarios
 from fuzz.machines import Boot, Runs
 from fuzz.progress import saying
 from fuzz.project import KNOWN_DIR
@@ -133,24 +133,6 @@ def _jobs(scenarios: Sequence[tuple[str, Scenario]], repeat: int) -> tuple[Job, 
         for path, scenario in scenarios
         for n in range(repeat)
     )
-
-
-def find_scenarios(paths: Sequence[Path]) -> tuple[Path, ...]:
-    """Return the scenario files of ``paths``, each directory's sorted.  InputError: a directory without any."""
-    found: list[Path] = []
-    for path in paths:
-        try:
-            if path.is_dir():
-                below = sorted(p for p in path.rglob(f"*{SUFFIX}") if p.is_file())
-                if not below:
-                    raise InputError(str(path), None, f"a directory without scenarios: expected *{SUFFIX} files in it")
-                found += below
-            else:
-                found.append(path)  # load() says what is wrong with it
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(str(path), None, f"cannot be read: {reason}") from error
-    return tuple(dict.fromkeys(found))
 
 
 def style_of(stream: TextIO, environ: Mapping[str, str]) -> Style:

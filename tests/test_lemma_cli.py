@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from fuzz import lemma_cli
 from fuzz.counters import Counters, key_index
 from fuzz.lemma_cli import add_parser
-from harness.errors import InputError
+from harness.errors import InputError, ShadowfuzzError
 from harness.lemma.mutants import MODULES, check, mutants, sample, summary
 from harness.lemma.watch import notice
 
@@ -63,7 +64,7 @@ def test_a_proof_puts_back_a_cluster_that_the_list_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(LEMMAS, tmp_path / "corpus" / "lemmas")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lemma_cli, "LEMMAS", tmp_path / "corpus" / "lemmas")
     path = tmp_path / "corpus" / "lemmas" / "low-body.json"
     listed = path.read_text()
     rows = json.loads(listed)
@@ -91,6 +92,17 @@ def test_stored_clusters(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["clusters"] == stored
 
 
+def test_nothing_stored() -> None:
+    with pytest.raises(InputError, match="nothing is stored of kernel:body"):
+        lemma("--pair", "kernel:body", "--stored")
+
+
+def test_a_worker_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ShadowfuzzError, match="a worker failed with status 1: "):
+        lemma("--function", "prep_wfx", "--seconds", "1", "--jobs", "1")
+
+
 @pytest.mark.parametrize("arguments", (("--pair", "low:low"), ("--pair", "low"), ("--pair", "low:nobody")))
 def test_bad_pairs(arguments: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match="LEFT:RIGHT"):
@@ -116,6 +128,7 @@ def test_libfuzzer_reads_our_counters(tmp_path: Path) -> None:
     """A target that counts a decision of its own: libFuzzer must keep the inputs that reach it."""
     code = """
 import sys
+from fuzz import lemma_cli
 from fuzz.counters import Counters
 counters = Counters(64)
 counters.attach()

@@ -11,10 +11,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError
 from harness.lemma.case import SLOTS, Case, case_of
 from harness.lemma.differ import Difference, Pair, Question, ask
 from harness.lemma.shrink import least, order
+from harness.lemma.stored import reading
 from harness.model import FUNCTION
 from harness.model.constants import ctxt_id
 from harness.model.state import BLANK, BLANK_INFO, Npt, RData
@@ -242,10 +242,8 @@ def store(directory: Path, pair: Pair, clusters: Iterable[Cluster]) -> None:
 
 def load(path: Path) -> tuple[Cluster, ...]:
     """Read the clusters of a file; raises :class:`~harness.errors.InputError` if one does not parse."""
-    try:
-        return tuple(_from_json(row) for row in json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(str(path), None, f"not a file of clusters: {error!r}") from error
+    with reading(path) as rows:
+        return tuple(_from_json(row) for row in rows)
 
 
 def _from_json(row: Mapping[str, Any]) -> Cluster:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from harness.lemma.clusters import Cluster, load, store_path
 from harness.lemma.differ import MAIN_PAIRS
 from harness.lemma.meaning import meaning
+from harness.lemma.stored import reading
 from harness.lemma.survivors import REASONS
 from harness.lemma.trials import load_trials
 from harness.model import FUNCTIONS
@@ -45,9 +45,12 @@ def render(directory: Path) -> str:
         path = store_path(directory, pair)
         clusters = load(path) if path.exists() else ()
         proofs = directory / "proofs" / path.name
-        rows = {row["function"]: row for row in json.loads(proofs.read_text())} if proofs.exists() else {}
         parts.append(f"## {TITLES[pair]}\n")
-        parts.append(_verdicts(clusters, rows))
+        if proofs.exists():
+            with reading(proofs) as rows:
+                parts.append(_verdicts(clusters, {row["function"]: row for row in rows}))
+        else:
+            parts.append(_verdicts(clusters, {}))
         for function, group in groupby(clusters, key=lambda c: c.question.function):
             parts.append(_function(function, list(group)))
     parts += [_scope(directory), _trials(directory), _stability(directory), _mutants(directory)]
@@ -133,13 +136,13 @@ def _stability(directory: Path) -> str:
     path = directory / "stability.json"
     if not path.exists():
         return "\n".join([*lines, "Not measured yet (`shadowfuzz lemma --stability 8 --store`).", ""])
-    report = json.loads(path.read_text())
-    lines.append(
-        f"`shadowfuzz lemma --stability {report['starts']} --store` minimised {report['total']} random starts of "
-        f"{report['goals']} kinds ({', '.join(report['pairs'])}); {report['same']} of them (**{report['share']:.1%}**) "
-        "ended at the same least case as the best of their kind."
-    )
-    lines += [f"- not always: `{text}`" for text in report["strays"]]
+    with reading(path) as report:
+        lines.append(
+            f"`shadowfuzz lemma --stability {report['starts']} --store` minimised {report['total']} random starts of "
+            f"{report['goals']} kinds ({', '.join(report['pairs'])}); {report['same']} of them "
+            f"(**{report['share']:.1%}**) ended at the same least case as the best of their kind."
+        )
+        lines += [f"- not always: `{text}`" for text in report["strays"]]
     return "\n".join([*lines, ""])
 
 
@@ -149,24 +152,25 @@ def _mutants(directory: Path) -> str:
     path = directory / "mutants.json"
     if not path.exists():
         return "\n".join([*lines, "The mutation test (`shadowfuzz lemma --mutants 0 --store`) was not run yet.", ""])
-    report = json.loads(path.read_text())
-    lines.append(
-        f"`shadowfuzz lemma --mutants N --store` (N = 0: all) changed one row of the model at a time, in "
-        f"{report['mutants']} of {report['all']} possible ways: a number plus one, another comparison or operator, a "
-        f"statement left out, two names of a table swapped. The stored states run again and a short random search "
-        f"noticed {report['killed']} of them, **{report['rate']:.1%}**, the slowest after "
-        f"{report['slowest_kill_s']} s. The survivors, each reviewed by hand (`harness/lemma/survivors.py`):\n"
-    )
-    lines += ["| survivor | review | why |", "|---|---|---|"]
-    for text in report["survivors"]:
-        row = REASONS.get(text)
-        lines.append(f"| `{text}` | {row.kind} | {row.why} |" if row else f"| `{text}` | **gap** | not reviewed |")
+    with reading(path) as report:
+        lines.append(
+            f"`shadowfuzz lemma --mutants N --store` (N = 0: all) changed one row of the model at a time, in "
+            f"{report['mutants']} of {report['all']} possible ways: a number plus one, another comparison or operator, "
+            f"a statement left out, two names of a table swapped. The stored states run again and a short random "
+            f"search noticed {report['killed']} of them, **{report['rate']:.1%}**, the slowest after "
+            f"{report['slowest_kill_s']} s. The survivors, each reviewed by hand (`harness/lemma/survivors.py`):\n"
+        )
+        lines += ["| survivor | review | why |", "|---|---|---|"]
+        for text in report["survivors"]:
+            row = REASONS.get(text)
+            lines.append(f"| `{text}` | {row.kind} | {row.why} |" if row else f"| `{text}` | **gap** | not reviewed |")
     return "\n".join([*lines, ""])
 
 
 def _scope(directory: Path) -> str:
     scopes: set[str] = set()
     for path in sorted((directory / "proofs").glob("*.json")):
-        scopes |= {row["scope"] for row in json.loads(path.read_text())}
+        with reading(path) as rows:
+            scopes |= {row["scope"] for row in rows}
     text = "\n".join(f"- {scope}." for scope in sorted(scopes)) or "- nothing was proved yet."
     return f"## What a proof on this page covers\n\n{text}\n"

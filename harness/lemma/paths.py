@@ -22,6 +22,7 @@ from harness.lemma.differ import run_side
 from harness.lemma.generate import COLOURS, draw
 from harness.lemma.generate import rows as rows_of
 from harness.lemma.shrink import order
+from harness.lemma.stored import reading
 from harness.model import FUNCTIONS, LEVEL_NAMES
 from harness.model.state import BLANK, EXHAUSTED, RData
 
@@ -94,11 +95,12 @@ def store_paths(path: Path, rows: tuple[PathState, ...]) -> None:
 
 
 def load_paths(path: Path) -> tuple[PathState, ...]:
-    """Read the states."""
-    return tuple(
-        PathState(function, coupled, case_of(case), tuple(outcomes.items()))
-        for function, coupled, case, outcomes in json.loads(path.read_text())
-    )
+    """Read the states.  InputError: the file is something else."""
+    with reading(path) as rows:
+        return tuple(
+            PathState(function, coupled, case_of(case), tuple(outcomes.items()))
+            for function, coupled, case, outcomes in rows
+        )
 
 
 def changed(row: PathState) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.lemma.clusters import Cluster, load, store_path
 from harness.lemma.differ import Pair, Question
+from harness.lemma.stored import reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,12 @@ def trials_path(directory: Path, pair: str) -> Path:
 
 
 def load_trials(directory: Path, pair: str) -> list[dict[str, Any]]:
-    """The stored trials of a pair, by seed."""
+    """The stored trials of a pair, by seed.  InputError: the file is something else."""
     path = trials_path(directory, pair)
-    return list(json.loads(path.read_text())) if path.exists() else []
+    if not path.exists():
+        return []
+    with reading(path) as rows:
+        return [row for row in rows if row["seed"] >= 0]
 
 
 def store_trial(directory: Path, trial: Trial) -> None:

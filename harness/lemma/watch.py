@@ -16,6 +16,7 @@ from harness.lemma.differ import MAIN_PAIRS, Difference, Pair, Question, ask, qu
 from harness.lemma.generate import draw
 from harness.lemma.paths import changed, load_paths
 from harness.lemma.shrink import least
+from harness.lemma.stored import reading
 
 
 def goals_path(directory: Path, pair: Pair) -> Path:
@@ -24,11 +25,12 @@ def goals_path(directory: Path, pair: Pair) -> Path:
 
 
 def load_goals(directory: Path, pair: Pair) -> set[tuple[str, str]]:
-    """The known goals as (function, goal)."""
+    """The known goals as (function, goal).  InputError: the file is something else."""
     path = goals_path(directory, pair)
     if not path.exists():
         return set()
-    return {(function, goal) for function, goals in json.loads(path.read_text()).items() for goal in goals}
+    with reading(path) as known:
+        return {(function, goal) for function, goals in known.items() for goal in goals}
 
 
 def store_goals(directory: Path, pair: Pair, goals: set[tuple[str, str]]) -> None:
