@@ -22,6 +22,8 @@ from types import FrameType
 from fuzz.stats import Stats, merge, read_stats
 from fuzz.store import FINDINGS, FLAKY
 from harness.errors import InputError, SetupError
+from harness.placing import needs_protected
+from harness.scenario import load
 
 CORPUS, RUN, LOCK = "corpus", "run", "lock"
 POLL_SECONDS = 0.1
@@ -73,10 +75,11 @@ Launch = Callable[[int, int, Path], Sequence[str]]
 
 
 @contextmanager
-def campaign_directory(out: Path, seeds: Sequence[Path]) -> Iterator[None]:
+def campaign_directory(out: Path, seeds: Sequence[Path], *, protected: bool = False) -> Iterator[None]:
     """Make ``out`` ready, or take it up again; nobody else may use it meanwhile.
 
-    ``seeds`` are directories whose scenarios are in the corpus from the start.  InputError: ``out`` cannot be used.
+    ``seeds`` are directories whose scenarios are in the corpus from the start, those that need a protected VM only if
+    the target is ``protected``.  InputError: ``out`` cannot be used.
     """
     try:
         for name in (CORPUS, FINDINGS, FLAKY):
@@ -93,13 +96,19 @@ def campaign_directory(out: Path, seeds: Sequence[Path]) -> Iterator[None]:
         (out / RUN).mkdir()
         for seed in sorted(path for directory in seeds for path in directory.glob("*.scn")):
             place = out / CORPUS / seed.name
-            if not place.exists():
+            if not place.exists() and (protected or not _needs_protected(seed)):
                 work = out / RUN / seed.name
                 shutil.copyfile(seed, work)
                 work.rename(place)
         yield
     finally:
         os.close(lock)
+
+
+def _needs_protected(seed: Path) -> bool:
+    with suppress(InputError):  # libFuzzer drops what is no scenario
+        return needs_protected(load(seed))
+    return False
 
 
 @dataclass

@@ -43,6 +43,7 @@ from harness.errors import InputError
 from harness.report.book import Sample
 from harness.vm.cache import Cache, default_root
 from harness.vm.emulator import present
+from harness.vm.target import has_protected_vms
 
 _say = saying("fuzz")
 
@@ -140,7 +141,8 @@ def run_fuzz(args: argparse.Namespace) -> int:
     launch = Launcher(args.target, args.level, kernel, seed, out, url, coverage, against=args.against, **how)
 
     show = _Status(sys.stderr)
-    with campaign_directory(out, SEEDS):
+    protected = all(has_protected_vms(side.config.mode, side.prepared.kernel_release) for side in bench.sides)
+    with campaign_directory(out, SEEDS, protected=protected):
         database = Database(url)
         told = {**asdict(asked.subject), "against": args.against, "seed": seed, "jobs": asked.jobs, "guide": coverage}
         diary = _Diary(History(database), told)

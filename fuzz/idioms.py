@@ -20,7 +20,7 @@ from fuzz.values import (
 )
 from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, AccessForm
 from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, SMCCC_FUNCTIONS
-from harness.layout import CONTEXT_NAMES, DATA, HOLE, MMIO, PAIR, VECTORS, Region
+from harness.layout import CONTEXT_NAMES, DATA, HOLE, MMIO, PAIR, PROTECTED_NAME, VECTORS, Region
 from harness.placing import base_of
 from harness.registers import MASK64
 from harness.scenario import Step, slot_step
@@ -69,10 +69,12 @@ _WEIGHTS: dict[str, float] = {
     **dict.fromkeys(ACCESS_MNEMONICS, 40.0 / len(ACCESS_MNEMONICS)),
 }
 STEP_WEIGHTS: Weights[str] = Weights(*((k.keyword, _WEIGHTS.get(k.keyword, 0.7)) for k in STEP_KINDS))
+EVERYWHERE: tuple[str, ...] = tuple(name for name in CONTEXT_NAMES if name != PROTECTED_NAME)
+"""The vCPUs that every target has."""
 _NAMES: dict[tuple[str, str], tuple[str, ...]] = {
     # Sorted, because the order of a set differs from process to process.
     (k.keyword, o.name): tuple(sorted(o.names)) for k in STEP_KINDS for o in k.operands if o.names
-}
+} | {("vcpu", "vcpu"): EVERYWHERE}
 UNSYNDROMED = ("ldp", "stp", "ldr_post", "str_pre", "ldxr", "ldr_simd", "str_simd")
 FP_ENABLED = 3 << 20
 """CPACR_EL1.FPEN: FP and SIMD instructions trap at no exception level."""
@@ -331,9 +333,11 @@ def forged_exit(rng: Random, _: Sequence[Step]) -> list[Step]:
     return steps
 
 
-def other_vcpu(rng: Random, _: Sequence[Step]) -> list[Step]:
+def other_vcpu(rng: Random, before: Sequence[Step]) -> list[Step]:
     """Another vCPU for a while; sometimes it turns itself off and is called on again."""
-    name = CONTEXT_NAMES[1 + int(rng.random() * (len(CONTEXT_NAMES) - 1))]
+    # A protected VM is not there on most targets, and costs a VM of its own: only where a seed brought it.
+    others = CONTEXT_NAMES[1:] if Step("vcpu", (PROTECTED_NAME,)) in before else EVERYWHERE[1:]
+    name = others[int(rng.random() * len(others))]
     there = [*host_writes(rng, ()), operands(rng, TRAPS.pick(rng))]
     back = [Step("vcpu", (CONTEXT_NAMES[0],)), operands(rng, TRAPS.pick(rng))]
     if name == CONTEXT_NAMES[1] and rng.random() < 0.3:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from random import Random
 
 from fuzz import memories
-from fuzz.idioms import IDIOMS, operands
+from fuzz.idioms import EVERYWHERE, IDIOMS, operands
 from fuzz.values import BOUNDARIES, Weights, bits, register_value
 from harness.a64 import FORM
 from harness.errors import InputError
@@ -35,7 +35,7 @@ _NAMES: dict[tuple[str, int], tuple[str, ...]] = {
     for kind in KINDS.values()
     for i, operand in enumerate(kind.operands)
     if operand.names
-}
+} | {("vcpu", 0): EVERYWHERE}
 
 
 def _at(rng: Random, items: Steps) -> int:

@@ -40,7 +40,10 @@ def compare_slots(events: Iterable[Event]) -> Iterator[Divergence]:
 
 def _wrong(host: Host, shapes: Shapes) -> tuple[str, str, int] | None:
     """Return what was owed and what KVM answered, where the two differ; and the step."""
-    allowed = slots.may_succeed(slots.unpack(host.a, host.b), shapes.slots(host.context))
+    slot = slots.unpack(host.a, host.b)
+    allowed = slots.may_succeed(slot, shapes.slots(host.context))
+    if shapes.world(host.context).protected:
+        allowed = slots.protected_may_succeed(slot, allowed)
     if (not host.error) in allowed:
         return None
     answered = errno.errorcode.get(host.error, str(host.error)) if host.error else "taken"

@@ -18,7 +18,7 @@ from harness.masks import Cpu
 from harness.memory import Memory
 from harness.model.shortcut import shortcut
 from harness.owed import compare_owed
-from harness.placing import code_of
+from harness.placing import code_of, needs_protected
 from harness.releases import Intended
 from harness.scenario import Scenario
 from harness.shapes import Shapes
@@ -97,20 +97,24 @@ def check(
             assert isinstance(event, Switch)
             classes[event.exit_class] += 1
     lossy = cpu.lossy if trace.vhe else {}
-    code = code_of(scenario)
     followed: dict[int, Followed] = {}
     switched: dict[int, tuple[Divergence | Unchecked, ...]] = {}
-    memory, begin = Memory(code), 0
+    # A protected VM has RAM of its own, all others share theirs.
+    kinds = (False, True) if needs_protected(scenario) else (False,)
+    codes = {protected: code_of(scenario, protected) for protected in kinds}
+    memories, begin = {protected: Memory(code) for protected, code in codes.items()}, 0
     shapes = Shapes()
     for index, entry, exit_ in turns.runs(trace.events):
         for event in trace.events[begin:index]:
             if event.kind != HOST or not isinstance(event, Host) or event.error:
                 continue
             if event.op == turns.OP_WRITE:
-                memory.write(event.a, event.b)
+                memories[shapes.world(event.context).protected].write(event.a, event.b)
             shapes.apply(event)
         begin = index
-        memory.regions = shapes.world(entry.context).regions
+        world = shapes.world(entry.context)
+        code, memory = codes[world.protected], memories[world.protected]
+        memory.regions = world.regions
         run = followed[index] = follow(index, entry, exit_, code, cpu, memory)
         switched[index] = tuple(compare.compare_run(run, code, cpu, memory))
     predict = shortcut(level)

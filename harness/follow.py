@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from harness import arch
 from harness.arch import State
-from harness.guest import Walk, fetched, is_call, runs_on, walk
+from harness.guest import CODE_CHANGED, Walk, as_code, fetched, is_call, runs_on, walk
 from harness.masks import Cpu
 from harness.memory import Memory
 from harness.registers import MASK64
@@ -48,7 +48,9 @@ def follow(
     behind = (observed[arch.PC] - 4) & MASK64
     call = exit_.trapped and is_call(seen, fetched(observed, code, behind, memory, cpu), exit_)
     target = behind if call else observed[arch.PC]
-    if not exit_.trapped and entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(seen[arch.PSTATE], entry.hcr):
+    if memory.code_changed and as_code(code).protected:
+        path = Walk(None, why=CODE_CHANGED, certain=False)
+    elif not exit_.trapped and entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(seen[arch.PSTATE], entry.hcr):
         path = Walk(None, why=RACE, certain=False)
     else:
         path = walk(seen, code, target, cpu, entry.hcr, memory)

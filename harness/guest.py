@@ -31,13 +31,13 @@ from harness.faults import STALE
 from harness.layout import CODE, VECTORS
 from harness.masks import BTI, IDST, NMI, VBAR_RES0, Cpu
 from harness.memory import Memory
-from harness.placing import FILL
+from harness.placing import Code
 from harness.protocol import MARK_CALL
 from harness.registers import MASK64
 from harness.stage1 import Mapped, Refused, Unsure, Use, controls, is_on, translate
-from harness.syndrome import TRAP
 from harness.trace import Switch
 
+CODE_CHANGED = "code that the guest may have changed"
 FROM_UNKNOWN = "an address or a call from what nobody knows"
 MAX_WALK = 600
 """Instructions after which a walk gives up; a scenario has fewer."""
@@ -68,8 +68,13 @@ def word_at(code: Mapping[int, int], address: int) -> int | None:
     """Return the instruction at an address, None where there is none of ours."""
     word = code.get(address)
     if word is None and (address in CODE or address in VECTORS) and not address & 3:
-        return FILL[address >> 2 & 1]
+        return as_code(code).fill[address >> 2 & 1]
     return word
+
+
+def as_code(code: Mapping[int, int]) -> Code:
+    """Return code with what it says of its VM; a plain mapping is that of a VM that is not protected."""
+    return code if isinstance(code, Code) else Code(code)
 
 
 def may_stay_at_el2(state: State) -> bool:
@@ -153,7 +158,8 @@ class _Guest:
         self._memory = memory
         self._places = memory or Memory()
         self.vectors: dict[int, int | None] = {}
-        self._code = code
+        self._code = as_code(code)
+        self._trap = self._code.fill[0]
         self._cpu = cpu
         self._hcr = hcr
         self._pa_bits = cpu.pa_bits
@@ -243,7 +249,7 @@ class _Guest:
                 return _must_trap(f"the HVC at {pc:#x}")
             self.unknown[1] = MASK64, "x1 after a call that returns x0 alone (SMCCC)"
             return self._advance({0: 0})
-        if word == TRAP:
+        if word == self._trap:
             if self._at_el0 and IDST in self._features:
                 return _uncertain("a read of an ID register at EL0 on a CPU with FEAT_IDST")
             # A read of an ID register: UNDEFINED at EL0.
@@ -320,11 +326,13 @@ class _Guest:
             return Raise(EC_DABT, FSC_ADDRESS_SIZE | write, address)
         return self._outside(address, address, is_store)
 
-    def _outside(self, address: int, at: int, is_store: bool) -> Trap | None:
+    def _outside(self, address: int, at: int, is_store: bool) -> Trap | Uncertain | None:
         """The trap of an access to where no memory is for it; ``at`` is its guest physical address."""
         slot = self._places.slot(at)
         if slot is None or (is_store and slot.read_only):
             return Trap(f"the access to {address:#x}")
+        if is_store and slot.home is None:
+            return Uncertain(CODE_CHANGED)
         if is_store and slot.home is not None:
             word = (at & ~7) - slot.base + slot.home
             self.stored |= {word, word + 8}  # a pair or a vector is two words

@@ -214,6 +214,7 @@ class Place(NamedTuple):
     reset: bool
     mmio: bool
     forged: bool
+    protected: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +231,7 @@ class Known:
     reset: bool | None
     mmio: bool | None
     forged: bool | None
+    protected: bool | None
     explains: str
     verdict: str
     why: str
@@ -246,7 +248,12 @@ class Known:
             and (self.reset is None or self.reset == at.reset)
             and (self.mmio is None or self.mmio == at.mmio)
             and (self.forged is None or self.forged == at.forged)
+            and (self.protected is None or self.protected == at.protected)
         )
+
+
+Where = tuple[str, str, str, bool, bool, bool, bool]
+"""A :class:`Place` behind its register."""
 
 
 class _Row(NamedTuple):
@@ -259,7 +266,7 @@ class _Row(NamedTuple):
 
 
 _LISTS = ("relations", "registers", "exits", "helpers", "outcomes", "levels")
-_SWITCHES = ("reset", "mmio", "forged")
+_SWITCHES = ("reset", "mmio", "forged", "protected")
 _TEXTS = ("id", "explains", "verdict", "why", "source")
 
 
@@ -312,11 +319,11 @@ class Catalogue:
     entries: tuple[Known, ...]
 
     @cached_property
-    def _found(self) -> dict[tuple[str, str, str, bool, bool, bool], dict[tuple[str, str], _Row]]:
+    def _found(self) -> dict[Where, dict[tuple[str, str], _Row]]:
         """The rows found so far, by where and by relation and register: the same few hundred come back all the time."""
         return {}
 
-    def _row(self, relation: str, register: str, where: tuple[str, str, str, bool, bool, bool]) -> _Row:
+    def _row(self, relation: str, register: str, where: Where) -> _Row:
         """Look up the entries whose conditions hold for a divergence."""
         name = register.removeprefix("dirty.")
         place = Place(relation, name, *where)
@@ -357,7 +364,8 @@ class Catalogue:
         entry_values = round_.entry.values
         mmio = round_.exit is not None and is_mmio(round_.exit, round_.world)
         forged = round_.exit is not None and round_.exit.forged != 0
-        where = round_.exit_class, prediction.helper, round_.action.outcome, round_.reset, mmio, forged
+        happened = round_.exit_class, prediction.helper, round_.action.outcome
+        where = *happened, round_.reset, mmio, forged, round_.world.protected
         rows = self._found.setdefault(where, {})
 
         def explain(divergence: Divergence) -> Known | None:

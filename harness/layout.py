@@ -64,11 +64,18 @@ CONTEXTS: tuple[Context, ...] = (
     Context("0.0", 1, 0, 0, "the same in a VM with two vCPUs, where a scenario names 0.1"),
     Context("0.1", 1, 1, 1, "the other vCPU of that VM"),
     Context("1.0", 2, 0, 2, "a second VM, which tells userspace of accesses without a syndrome"),
+    Context("p.0", 3, 0, 3, "a protected VM, made anew for each scenario, with RAM of its own"),
 )
 ALONE, PAIR = 0, 1
 """Numbers of the first two contexts."""
 NISV_MACHINE = 2
 """The machine with KVM_CAP_ARM_NISV_TO_USER (KVM API 7.33)."""
+PROTECTED_MACHINE = 3
+"""The machine that is a protected VM: of its memory the host has no more than the guest shares with it, and none of it
+is read-only (Documentation/virt/kvm/arm/pkvm.rst)."""
+PROTECTED = next(i for i, context in enumerate(CONTEXTS) if context.machine == PROTECTED_MACHINE)
+"""The number of its vCPU."""
+PROTECTED_NAME, PROTECTED_WINDOW = CONTEXTS[PROTECTED].name, CONTEXTS[PROTECTED].window
 CONTEXT_NAMES: tuple[str, ...] = tuple(dict.fromkeys(context.name for context in CONTEXTS))
 
 MAX_STEPS = 256
@@ -78,4 +85,9 @@ TRAP_REGISTER: tuple[int, int, int, int, int] = (3, 0, 0, 6, 1)
 """What fills VECTORS, and CODE behind the scenario, is a read of this register (ID_AA64ISAR1_EL1) into XZR.
 
 It always traps (HCR_EL2.TID3) and changes nothing but PC; at EL0 it is UNDEFINED.
+"""
+PROTECTED_TRAP_REGISTER: tuple[int, int, int, int, int] = (3, 1, 0, 0, 1)
+"""The same for a protected VM, whose ID registers EL2 emulates without the host: CLIDR_EL1 is the host's.
+
+Source: HCR_EL2.TID2; pvm_sys_reg_descs in arch/arm64/kvm/hyp/nvhe/sys_regs.c.
 """

@@ -21,13 +21,15 @@ def is_store(word: int) -> bool:
 class Memory:
     """The host's RAM by 64-bit words: zero at the start, then what the host wrote; unknown where the guest stored.
 
-    Words have the addresses of the default layout; ``regions`` is what the guest finds where.
+    Words have the addresses of the default layout; ``regions`` is what the guest finds where; ``code_changed``: the
+    guest may have stored where its code is, if it can.
     """
 
     def __init__(self, code: Mapping[int, int] | None = None) -> None:
         self._words: dict[int, int | None] = {}
         self._default: int | None = 0
         self.regions = REGIONS
+        self.code_changed = False
         self._may_store = code is None or any(map(is_store, code.values()))
 
     def slot(self, ipa: int) -> Region | None:
@@ -55,6 +57,7 @@ class Memory:
         if self._may_store:
             self._words.clear()
             self._default = None
+            self.code_changed = True
 
     def read(self, ipa: int) -> int | None:
         """Return the word at a guest physical address, a multiple of 8; None: nobody knows, or it is no RAM."""

@@ -106,7 +106,10 @@ def _abort(turn: _Turn, exit_: Switch, kind: str, world: World) -> str:
         turn.values[:] = contract.abort_state(exit_)
         turn.allowed[arch.ESR] = contract.walk_abort_syndromes(exit_)
         return ""
-    if kind == "IABT_LOW" and slot is None:
+    undecodable = not exit_.esr & (DABT["ISV"].mask | DABT["CM"].mask) and is_mmio(exit_, world)
+    if (kind == "IABT_LOW" and slot is None) or (undecodable and world.protected):
+        # Nobody but the guest itself may look at a protected VM's instruction: it is told (KVM API 7.33; io_mem_abort
+        # in arch/arm64/kvm/mmio.c).
         turn.values[:] = contract.abort_state(exit_)
     return ""
 

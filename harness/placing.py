@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from harness import a64, protocol, slots
-from harness.layout import ALONE, CODE, CONTEXTS, PAIR, WINDOW_SIZE
+from harness.layout import ALONE, CODE, CONTEXTS, PAIR, PROTECTED_MACHINE, PROTECTED_NAME, WINDOW_SIZE
+from harness.layout import PROTECTED_TRAP_REGISTER as PROTECTED_TRAP
 from harness.registers import BY_NAME
 from harness.scenario import Scenario, Step, instruction, slot_step
 from harness.steps import MP_STATES
@@ -22,6 +23,20 @@ FILL: tuple[int, int] = (TRAP, a64.ISB)
 
 The barrier is for speed: an emulator translates up to the next one, and a page of traps alone is long.
 """
+PROTECTED_FILL: tuple[int, int] = (a64.encode("mrs", "xzr", PROTECTED_TRAP), a64.ISB)
+"""The same in a protected VM."""
+
+
+class Code(dict[int, int]):
+    """A guest's code, address to instruction word; ``fill`` is what everything else in CODE and VECTORS holds.
+
+    ``protected``: as a protected VM has it, which may store there.
+    """
+
+    def __init__(self, words: Mapping[int, int], protected: bool = False) -> None:
+        super().__init__(words)
+        self.protected = protected
+        self.fill = PROTECTED_FILL if protected else FILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +94,19 @@ def ends(scenario: Scenario) -> Mapping[int, int]:
     return found
 
 
-@lru_cache(maxsize=64)
-def code_of(scenario: Scenario) -> Mapping[int, int]:
-    """Return the guest's code: address to instruction word, with the trap behind each vCPU's last step.
+def needs_protected(scenario: Scenario) -> bool:
+    """Whether a scenario has a protected VM, which few targets have: on others it ends with status ``absent``."""
+    return Step("vcpu", (PROTECTED_NAME,)) in scenario.steps
 
-    Everything else in CODE and VECTORS is :data:`FILL`.
-    """
+
+@lru_cache(maxsize=64)
+def code_of(scenario: Scenario, protected: bool = False) -> Code:
+    """Return the guest's code, with the trap behind each vCPU's last step; ``protected``: as a protected VM has it."""
     words = {step.address: step.word for step in placed(scenario)}
-    for end in ends(scenario).values():
-        words |= {end + 4 * i: word for i, word in enumerate(FILL)}
-    return words
+    for context, end in ends(scenario).items():
+        fill = PROTECTED_FILL if CONTEXTS[context].machine == PROTECTED_MACHINE else FILL
+        words |= {end + 4 * i: word for i, word in enumerate(fill)}
+    return Code(words, protected)
 
 
 def shaping(scenario: Scenario) -> Iterator[Step]:

@@ -97,7 +97,7 @@ FORGE: Mapping[str, int] = MappingProxyType({"code": 1, "esr": 2, "far": 4, "hpf
 MARK_CALL = 16
 """Mark of a forged exit whose instruction was an HVC, so that its return address is behind it."""
 
-STATUS: Mapping[str, int] = MappingProxyType({"ok": 0, "ioctl": 1, "stuck": 2, "bad_op": 3, "runaway": 4})
+STATUS: Mapping[str, int] = MappingProxyType({"ok": 0, "ioctl": 1, "stuck": 2, "bad_op": 3, "runaway": 4, "absent": 5})
 
 STOP: Mapping[str, int] = MappingProxyType({"reached": 1, "outside": 2, "sleep": 4, "irqs": 8})
 

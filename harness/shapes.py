@@ -10,7 +10,7 @@ from harness import protocol, slots
 from harness.layout import CONTEXTS, REGIONS
 from harness.slots import Slot
 from harness.trace import Host
-from harness.world import SCENARIO, WORLDS, World
+from harness.world import SCENARIO, WORLDS, World, writable
 
 OPS = frozenset(protocol.OPS[name][0] for name in ("slot", "drop_slot"))
 """Operations that ask KVM to change a memory slot."""
@@ -42,4 +42,5 @@ class Shapes:
         regions = REGIONS if tuple(after.values()) == slots.DEFAULT else slots.regions(after.values())
         for number, one in enumerate(CONTEXTS):
             if one.machine == machine:
-                self._worlds[number] = replace(WORLDS[number], regions=regions)
+                there = writable(regions) if WORLDS[number].protected else regions
+                self._worlds[number] = replace(WORLDS[number], regions=there)

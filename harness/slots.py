@@ -92,6 +92,15 @@ def may_succeed(slot: Slot, slots: Mapping[int, Slot]) -> frozenset[bool]:
     return frozenset({True})
 
 
+def protected_may_succeed(slot: Slot, otherwise: frozenset[bool]) -> frozenset[bool]:
+    """Return the same for a protected VM; ``otherwise`` is what holds for any other one.
+
+    Source: Documentation/virt/kvm/arm/pkvm.rst, "Read-only memslots and dirty logging are not supported", "Memslots
+    cannot be moved or deleted once the pVM has started running".
+    """
+    return frozenset({False}) if KINDS[slot.kind] else otherwise | {False}
+
+
 def changed(slots: Mapping[int, Slot], slot: Slot) -> Mapping[int, Slot]:
     """Return the slots after a request that KVM took."""
     rest = {number: other for number, other in slots.items() if number != slot.number}

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from harness.layout import CONTEXTS, REGIONS, Region
+from harness.layout import CONTEXTS, PROTECTED_MACHINE, REGIONS, Context, Region
 
 IPA_BITS = 40
 """Size of the guest's physical address space: KVM_CREATE_VM type 0 (KVM API 4.2)."""
@@ -19,7 +19,8 @@ class World:
     """The machine of one vCPU.
 
     ``regions`` are guest physical addresses, with a memory slot or known to have none; ``devices`` are those that KVM
-    emulates itself; ``vcpu`` is the vCPU's number among ``vcpus``; ``features`` are bits of KVM_ARM_VCPU_INIT.
+    emulates itself; ``vcpu`` is the vCPU's number among ``vcpus``; ``features`` are bits of KVM_ARM_VCPU_INIT;
+    ``protected``: the VM is of type KVM_VM_TYPE_ARM_PROTECTED.
     """
 
     regions: tuple[Region, ...] = REGIONS
@@ -27,6 +28,7 @@ class World:
     vcpu: int = 0
     vcpus: int = 1
     features: int = PSCI_0_2
+    protected: bool = False
 
     def slot(self, address: int) -> Region | None:
         """Return the memory slot that holds an address."""
@@ -52,8 +54,18 @@ class World:
 
 
 SCENARIO = World()
-WORLDS: tuple[World, ...] = tuple(
-    World(vcpu=one.vcpu, vcpus=sum(other.machine == one.machine for other in CONTEXTS)) for one in CONTEXTS
-)
+def writable(regions: tuple[Region, ...]) -> tuple[Region, ...]:
+    """Return the memory of a protected VM, which can have no read-only slot (Documentation/virt/kvm/arm/pkvm.rst)."""
+    return tuple(replace(region, read_only=False) for region in regions)
+
+
+def _world(one: Context) -> World:
+    vcpus = sum(other.machine == one.machine for other in CONTEXTS)
+    if one.machine == PROTECTED_MACHINE:
+        return World(writable(REGIONS), vcpu=one.vcpu, vcpus=vcpus, protected=True)
+    return World(vcpu=one.vcpu, vcpus=vcpus)
+
+
+WORLDS: tuple[World, ...] = tuple(map(_world, CONTEXTS))
 """What surrounds each vCPU of a scenario, in the order of ``layout.CONTEXTS``."""
 assert WORLDS[0] == SCENARIO

@@ -209,6 +209,18 @@ def test_a_directory_is_taken_up_again(tmp_path: Path) -> None:
             pass
 
 
+def test_seeds_that_need_a_protected_vm_go_where_there_is_one(tmp_path: Path) -> None:
+    seeds = tmp_path / "seeds"
+    seeds.mkdir()
+    text = "shadowfuzz-scenario 1\nabout A call.\nhvc 0x0\n"
+    (seeds / "plain.scn").write_text(text)
+    (seeds / "protected.scn").write_text(f"{text}vcpu p.0\nhvc 0x0\n")
+    for protected, names in ((False, ["plain.scn"]), (True, ["plain.scn", "protected.scn"])):
+        out = tmp_path / str(protected)
+        with campaign_directory(out, [seeds], protected=protected):
+            assert sorted(path.name for path in (out / "corpus").iterdir()) == names
+
+
 def test_a_directory_that_cannot_be_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     reason = "cannot be the campaign's directory"

@@ -151,7 +151,7 @@ def test_any_mutation_of_a_valid_area(events: list[Event], data: st.DataObject) 
 
 
 def test_status_names() -> None:
-    assert [status_name(n) for n in range(5)] == ["ok", "ioctl", "stuck", "bad_op", "runaway"]
-    for number in (5, -1, 1 << 63):
+    assert [status_name(n) for n in range(6)] == ["ok", "ioctl", "stuck", "bad_op", "runaway", "absent"]
+    for number in (6, -1, 1 << 63):
         with pytest.raises(AgentProtocolError, match="agent status"):
             status_name(number)

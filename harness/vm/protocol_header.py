@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from harness import exits, layout, protocol, registers
-from harness.placing import FILL
+from harness.placing import FILL, PROTECTED_FILL
 from harness.registers import Encoding, Vhe
 
 
@@ -73,6 +73,7 @@ def render() -> str:
         *(f"\tX({r.one_reg:#x}ULL) \\" for r in registers.STATE if r.kept_by_reset),
         "",
         *(f"#define SF_FILL_{i} {word:#010x}" for i, word in enumerate(FILL)),
+        *(f"#define SF_PROTECTED_FILL_{i} {word:#010x}" for i, word in enumerate(PROTECTED_FILL)),
         f"#define SF_EC_SHIFT {exits.EC_SHIFT}",
         f"#define SF_EC_MASK {exits.EC_MASK >> exits.EC_SHIFT:#x}",
         *_enum("EC", ((name, exits.EC_BY_NAME[name]) for name in ("WFX", "HVC64", "SMC64", "IABT_LOW"))),
@@ -86,6 +87,9 @@ def render() -> str:
         f"#define SF_CONTEXTS {len(layout.CONTEXTS)}",
         f"#define SF_CONTEXT_PAIR {layout.PAIR}",
         f"#define SF_NISV_MACHINE {layout.NISV_MACHINE}",
+        f"#define SF_PROTECTED_MACHINE {layout.PROTECTED_MACHINE}",
+        f"#define SF_CONTEXT_PROTECTED {layout.PROTECTED}",
+        f"#define SF_PROTECTED_WINDOW {layout.PROTECTED_WINDOW}",
         f"#define SF_WINDOWS {1 + max(c.window for c in layout.CONTEXTS)}",
         f"#define SF_WINDOW_SIZE {layout.WINDOW_SIZE}",
         "/* The vCPUs of scenarios: machine, number of the vCPU in it, window of its code. */",

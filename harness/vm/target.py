@@ -37,6 +37,14 @@ def _release_args(prepared: PreparedTarget) -> tuple[str, ...]:
     return _ALWAYS_TRAP_WFX if linux_version(prepared.kernel_release) >= _TRAP_POLICY_SINCE else ()
 
 
+_PROTECTED_VMS_SINCE = (7, 1)
+
+
+def has_protected_vms(mode: Mode, release: str) -> bool:
+    """Whether a kernel in a mode takes KVM_VM_TYPE_ARM_PROTECTED; up to 7.0 KVM_CREATE_VM refuses it (kvm.md)."""
+    return mode is Mode.PROTECTED and linux_version(release) >= _PROTECTED_VMS_SINCE
+
+
 def machine_of(config: MachineConfig, prepared: PreparedTarget, *, deterministic: bool = False) -> Machine:
     """Return what QEMU is to run for a target."""
     return Machine(

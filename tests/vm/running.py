@@ -13,11 +13,12 @@ from harness.check import Checked, Compared, check, signature
 from harness.exercise import Exercise
 from harness.known import Catalogue
 from harness.masks import cpu_model
+from harness.placing import needs_protected
 from harness.scenario import Scenario, load
 from harness.vm.build import prepare
 from harness.vm.config import PROJECT, load_config
 from harness.vm.executor import Executor
-from harness.vm.target import boot
+from harness.vm.target import boot, has_protected_vms
 
 T = TypeVar("T")
 CORPUS = PROJECT / "corpus"
@@ -39,6 +40,13 @@ def two_at_a_time(jobs: Iterable[Callable[[], T]]) -> list[T]:
         return list(pool.map(lambda job: job(), jobs))
 
 
+def runnable(target: str, what: Mapping[str, Scenario]) -> dict[str, Scenario]:
+    """The scenarios that a target has the VMs for."""
+    config = load_config(target)
+    protected = has_protected_vms(config.mode, prepare(config).kernel_release)
+    return {name: scenario for name, scenario in what.items() if protected or not needs_protected(scenario)}
+
+
 def check_all(
     target: str,
     what: Mapping[str, Scenario],
@@ -47,10 +55,10 @@ def check_all(
     fresh_vm: bool,
     exercise: Exercise | None = None,
 ) -> dict[str, Checked]:
-    """Run and check scenarios on a machine that runs; ``exercise`` counts what they did."""
+    """Run and check scenarios on a machine that runs, those that it can run; ``exercise`` counts what they did."""
     cpu = cpu_model(load_config(target).cpu)
     results = {}
-    for name, scenario in what.items():
+    for name, scenario in runnable(target, what).items():
         trace, compared = run_to_end(executor, scenario, fresh_vm=fresh_vm), list[Compared]()
         results[name] = check(scenario, trace, "spec", cpu, CATALOGUE, compared.append)
         if exercise is not None:

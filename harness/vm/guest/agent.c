@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,6 +107,7 @@ static int op_begin(const struct sf_op *op)
 			retire(&contexts[i]);
 	for (int i = 0; i < SF_WINDOWS; i++)
 		retire_code(&windows[i]);
+	destroy_protected();
 	if (any_spoiled())
 		destroy_all();
 	if (error || (op->a ? new_ram() : madvise(ram + (SF_DATA_BASE - RAM_BASE), 2 * SF_DATA_SIZE, MADV_DONTNEED)) ||
@@ -132,6 +135,8 @@ static int op_vcpu(const struct sf_op *op)
 	if (op->a >= SF_CONTEXTS)
 		return EINVAL;
 	is_new = !context->used;
+	if (is_new && op->a == SF_CONTEXT_PROTECTED && !can_protect())
+		return ENODEV;
 	if (is_new && op->a != SF_CONTEXT_PAIR + 1 && start(context))
 		return errno ? errno : EIO;
 	make_current(context);
@@ -216,12 +221,31 @@ static int op_mp_state(const struct sf_op *op)
 	return 0;
 }
 
+static sigjmp_buf refused;
+static volatile bool may_be_refused;
+
+static void on_refusal(int number)
+{
+	if (may_be_refused)
+		siglongjmp(refused, 1);
+	signal(number, SIG_DFL); /* a mistake of ours: the same again, for good */
+}
+
+/* What a protected VM has touched is no longer ours: we get a signal instead. */
 static int op_write(const struct sf_op *op)
 {
+	unsigned char *volatile memory = current_ram();
+	volatile int error = 0;
+
 	if (op->a < SF_DATA_BASE || op->a >= SF_DATA_BASE + SF_DATA_SIZE || op->a & 7)
 		return ERANGE;
-	*(volatile sf_u64 *)(ram + (op->a - RAM_BASE)) = op->b;
-	record_host(op->op, op->a, op->b, 0, true, op->step);
+	may_be_refused = true;
+	if (sigsetjmp(refused, 1))
+		error = EFAULT;
+	else
+		*(volatile sf_u64 *)(memory + (op->a - RAM_BASE)) = op->b;
+	may_be_refused = false;
+	record_host(op->op, op->a, op->b, error, true, op->step);
 	return 0;
 }
 
@@ -234,7 +258,7 @@ static int op_slot(const struct sf_op *op)
 
 	if (!slot || size > SF_DATA_SIZE || home >= SF_DATA_BASE + SF_DATA_SIZE)
 		return ERANGE;
-	error = set_slot(m->vm, slot, guest, size, flags, home) ? errno : 0;
+	error = set_slot(m->vm, current_ram(), slot, guest, size, flags, home) ? errno : 0;
 	m->reshaped = true;
 	record_host(op->op, op->a, op->b, error, true, op->step);
 	return 0;
@@ -348,7 +372,7 @@ static int run_program(void)
 		default: status = SF_STATUS_BAD_OP;
 		}
 		if (error)
-			status = SF_STATUS_IOCTL;
+			status = error == ENODEV && op->op == SF_OP_VCPU ? SF_STATUS_ABSENT : SF_STATUS_IOCTL;
 		if (status != SF_STATUS_OK) {
 			control->failed_op = i;
 			control->failed_errno = error;
@@ -448,6 +472,8 @@ int main(void)
 		die("/dev/kvm");
 	if (create_ram() || create(contexts))
 		die("creating a VM");
+	signal(SIGSEGV, on_refusal);
+	signal(SIGBUS, on_refusal);
 	if (getenv("SF_BRAKE"))
 		find_brake();
 	__atomic_store_n(&control->magic, SF_MAGIC, __ATOMIC_RELEASE);

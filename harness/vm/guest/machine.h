@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The virtual CPUs of a scenario and the VMs that they are in, as harness/layout.py lists them (CONTEXTS).  All VMs have
- * the same RAM; each vCPU has a window of its own for its code.
+ * the same RAM, but for the protected one: a page that it touches is no longer ours.  Each vCPU has a window of its own
+ * for its code.
  */
 #ifndef SF_MACHINE_H
 #define SF_MACHINE_H
@@ -18,6 +19,7 @@
 
 #define RAM_BASE SF_CODE_BASE
 #define RAM_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE + 2 * SF_DATA_SIZE) /* a slot may reach behind the data pages */
+#define PROTECTED_TYPE (1UL << 31) /* KVM_VM_TYPE_ARM_PROTECTED */
 #define READ_ONLY_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE)
 
 /* Where the code of a vCPU is. */
@@ -48,18 +50,18 @@ struct context {
 static struct window windows[SF_WINDOWS];
 static struct context contexts[SF_CONTEXTS];
 static struct context *m = contexts;
-static unsigned char *ram;
+static unsigned char *ram, *protected_ram; /* the latter is there while a scenario has the protected VM */
 static int kvm;
 
-/* `home` is where the slot's memory is in the default layout. */
-static int set_slot(int vm, sf_u32 slot, sf_u64 guest, sf_u64 size, sf_u32 flags, sf_u64 home)
+/* `home` is where the slot's memory is in the default layout of `memory`. */
+static int set_slot(int vm, unsigned char *memory, sf_u32 slot, sf_u64 guest, sf_u64 size, sf_u32 flags, sf_u64 home)
 {
 	struct kvm_userspace_memory_region region = {
 		.slot = slot,
 		.flags = flags,
 		.guest_phys_addr = guest,
 		.memory_size = size,
-		.userspace_addr = (sf_u64)(unsigned long)(ram + (home - RAM_BASE)),
+		.userspace_addr = (sf_u64)(unsigned long)(memory + (home - RAM_BASE)),
 	};
 
 	return ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region);
@@ -71,9 +73,36 @@ static int create_vm(bool reports_accesses)
 	int vm = ioctl(kvm, KVM_CREATE_VM, 0);
 
 	/* Read-only: no store of the guest may change what it will execute. */
-	if (vm < 0 || set_slot(vm, 0, RAM_BASE, READ_ONLY_SIZE, KVM_MEM_READONLY, RAM_BASE) ||
-	    set_slot(vm, 1, SF_DATA_BASE, SF_DATA_SIZE, 0, SF_DATA_BASE) ||
+	if (vm < 0 || set_slot(vm, ram, 0, RAM_BASE, READ_ONLY_SIZE, KVM_MEM_READONLY, RAM_BASE) ||
+	    set_slot(vm, ram, 1, SF_DATA_BASE, SF_DATA_SIZE, 0, SF_DATA_BASE) ||
 	    (reports_accesses && ioctl(vm, KVM_ENABLE_CAP, &nisv)))
+		return -1;
+	return vm;
+}
+
+/* The memory of the VM that the agent works on. */
+static unsigned char *current_ram(void)
+{
+	return m == &contexts[SF_CONTEXT_PROTECTED] ? protected_ram : ram;
+}
+
+/* Whether this kernel has protected VMs at all. */
+static bool can_protect(void)
+{
+	int vm = ioctl(kvm, KVM_CREATE_VM, PROTECTED_TYPE);
+
+	if (vm >= 0)
+		close(vm);
+	return vm >= 0;
+}
+
+/* Its slots cannot be read-only (Documentation/virt/kvm/arm/pkvm.rst). */
+static int create_protected_vm(void)
+{
+	int vm = ioctl(kvm, KVM_CREATE_VM, PROTECTED_TYPE);
+
+	if (vm >= 0 && (!protected_ram || set_slot(vm, protected_ram, 0, RAM_BASE, READ_ONLY_SIZE, 0, RAM_BASE) ||
+			set_slot(vm, protected_ram, 1, SF_DATA_BASE, SF_DATA_SIZE, 0, SF_DATA_BASE)))
 		return -1;
 	return vm;
 }
@@ -103,7 +132,7 @@ static int create(const struct context *wanted)
 #undef SF_ROW
 	};
 	sf_u32 machine = rows[wanted - contexts].machine;
-	int vm = create_vm(machine == SF_NISV_MACHINE);
+	int vm = machine == SF_PROTECTED_MACHINE ? create_protected_vm() : create_vm(machine == SF_NISV_MACHINE);
 
 	if (vm < 0)
 		return -1;
@@ -117,12 +146,12 @@ static int create(const struct context *wanted)
 	return 0;
 }
 
-static void destroy_all(void)
+static void destroy(const struct context *from, const struct context *to)
 {
 	size_t size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
 	int last = -1;
 
-	for (struct context *context = contexts; context < contexts + SF_CONTEXTS; context++) {
+	for (struct context *context = contexts + (from - contexts); context < to; context++) {
 		if (context->vm < 0)
 			continue;
 		munmap(context->run, size);
@@ -134,6 +163,23 @@ static void destroy_all(void)
 	}
 }
 
+static void destroy_all(void)
+{
+	destroy(contexts, contexts + SF_CONTEXTS);
+}
+
+/* Its memory is zero once it comes back to us: nothing of it serves another scenario. */
+static void destroy_protected(void)
+{
+	struct window *window = &windows[SF_PROTECTED_WINDOW];
+
+	destroy(&contexts[SF_CONTEXT_PROTECTED], &contexts[SF_CONTEXT_PROTECTED + 1]);
+	if (protected_ram)
+		munmap(protected_ram, RAM_SIZE);
+	protected_ram = NULL;
+	*window = (struct window){ .base = window->base };
+}
+
 /* Whatever is no instruction of the scenario traps and changes nothing: SF_FILL_0 and SF_FILL_1 in turn. */
 static void fill_with_traps(sf_u32 *from, const sf_u32 *to)
 {
@@ -141,12 +187,36 @@ static void fill_with_traps(sf_u32 *from, const sf_u32 *to)
 		*from = (unsigned long)from & 4 ? SF_FILL_1 : SF_FILL_0;
 }
 
+static unsigned char *map_ram(void)
+{
+	void *memory = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return NULL;
+	madvise(memory, RAM_SIZE, MADV_NOHUGEPAGE); /* a page is the unit of first touch */
+	return memory;
+}
+
+/* Memory for the protected VM of this scenario, before anything in it is the VM's. */
+static int create_protected_ram(void)
+{
+	struct window *window = &windows[SF_PROTECTED_WINDOW];
+
+	protected_ram = map_ram();
+	if (!protected_ram)
+		return errno;
+	for (sf_u32 *word = (sf_u32 *)protected_ram; word < (sf_u32 *)(protected_ram + READ_ONLY_SIZE); word++)
+		*word = (unsigned long)word & 4 ? SF_PROTECTED_FILL_1 : SF_PROTECTED_FILL_0;
+	__builtin___clear_cache((char *)protected_ram, (char *)protected_ram + READ_ONLY_SIZE);
+	window->code = window->end = window->stale = (sf_u32 *)(protected_ram + (window->base - RAM_BASE));
+	return 0;
+}
+
 static int create_ram(void)
 {
-	ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (ram == MAP_FAILED)
+	ram = map_ram();
+	if (!ram)
 		return -1;
-	madvise(ram, RAM_SIZE, MADV_NOHUGEPAGE); /* a page is the unit of first touch */
 	fill_with_traps((sf_u32 *)ram, (sf_u32 *)(ram + READ_ONLY_SIZE));
 	__builtin___clear_cache((char *)ram, (char *)ram + READ_ONLY_SIZE);
 	for (int i = 0; i < SF_CONTEXTS; i++)
@@ -250,10 +320,13 @@ static void retire_code(struct window *window)
 static int put_code(sf_u64 address, sf_u32 instruction)
 {
 	struct window *window = &windows[(address - SF_CODE_BASE) / SF_WINDOW_SIZE];
-	sf_u32 *word = (sf_u32 *)(ram + (address - RAM_BASE));
+	sf_u32 *word;
 
 	if (address < SF_CODE_BASE || address >= SF_CODE_BASE + SF_WINDOWS * SF_WINDOW_SIZE || address & 3)
 		return ERANGE;
+	if (window == &windows[SF_PROTECTED_WINDOW] && !protected_ram && create_protected_ram())
+		return ENOMEM;
+	word = window->code + (address - window->base) / 4;
 	if (word >= window->end)
 		window->end = word + 1;
 	if (*word != instruction) { /* an emulator translates again what is written */

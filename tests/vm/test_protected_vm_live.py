@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Protected VMs: what they touch is gone for the host, and a kernel that has none says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.check import check
+from harness.masks import cpu_model
+from harness.scenario import Scenario, parse
+from harness.trace import Host, Trace
+from harness.turns import OP_WRITE
+from harness.vm.build import prepare
+from harness.vm.config import DEFAULT_TARGET, load_config
+from harness.vm.executor import Executor
+from harness.vm.target import boot
+from tests.vm.running import CATALOGUE, SEEDS
+
+TARGET = "kvm-7.3-protected"
+HEADER = "shadowfuzz-scenario 1\nabout A protected VM.\nhvc 0x0\nvcpu p.0\n"
+
+
+def scenario(*steps: str) -> Scenario:
+    return parse(HEADER + "\n".join(steps) + "\n", "here")
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[Executor]:
+    config = load_config(TARGET)
+    with boot(config, prepare(config)) as running:
+        yield running
+
+
+def writes(trace: Trace) -> list[int]:
+    return [event.error for event in trace.events if isinstance(event, Host) and event.op == OP_WRITE]
+
+
+def test_what_it_touched_is_no_longer_the_hosts(executor: Executor) -> None:
+    touching = ("set x21 0x40022000", "hvc 0x0", "write 0x40022000 0x1234", "ldr x5, [x21]", "hvc 0x1")
+    trace = executor.run(scenario(*touching, "write 0x40022000 0x5678", "ldr x6, [x21]", "hvc 0x2"))
+    assert trace.status == "ok"
+    assert writes(trace) == [0, 14], "the second one finds the page gone (EFAULT)"
+    last = [event for event in trace.events if event.context == 4][-1]
+    assert not isinstance(last, Host)
+    assert (last.get("x5"), last.get("x6")) == (0x1234, 0x1234)
+
+
+def test_it_ends_with_its_scenario(executor: Executor) -> None:
+    """Whatever comes behind it in the same VMs finds memory and vCPU as new."""
+    seed = scenario("set x21 0x40022000", "hvc 0x0", "str x21, [x21]", "ldr x5, [x21]", "hvc 0x1")
+    cpu = cpu_model(load_config(TARGET).cpu)
+    for fresh in (False, False, True):
+        trace = executor.run(seed, fresh_vm=fresh)
+        checked = check(seed, trace, "spec", cpu, CATALOGUE)
+        assert (trace.status, checked.unexplained) == ("ok", ())
+
+
+def test_a_kernel_that_has_none_says_so() -> None:
+    config = load_config(DEFAULT_TARGET)
+    with boot(config, prepare(config)) as running:
+        trace = running.run(SEEDS["protected_vm"])
+        assert trace.status == "absent"
+        assert running.run(SEEDS["two_vms_take_turns"]).status == "ok"
