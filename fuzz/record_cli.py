@@ -6,11 +6,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from fuzz.arguments import TARGET_HELP, Subparsers, add_number
+from fuzz.campaign import until_signal
 from fuzz.progress import say, saying
 from harness.errors import InputError, VmLost
 from harness.report.recorded import end_text
@@ -24,6 +26,8 @@ _say = saying("record")
 
 PROGRESS_SECONDS = 2.0
 GUEST_WORDS = "console=ttyAMA0 panic=-1"
+GUEST_MIB = 256
+"""RAM of the Linux guest.  Half of it is enough up to 6.12; 7.3 runs out of memory before user space."""
 
 EPILOG = """\
 examples:
@@ -38,8 +42,10 @@ examples:
 
 what the program prints goes to stderr; docs/recording.md has the file format
 
+Ctrl-C stops the recording; then, and if the target is lost, TRACE holds what was recorded until then
+
 exit status: 0 recorded (whatever the program's own status was), 2 bad usage or input, 3 something is missing here, the
-target was lost (or interrupted: then there is no file), records were lost, or the Linux guest ended before user space
+target was lost, records were lost, or the Linux guest ended before user space, 130 interrupted
 """
 
 
@@ -62,7 +68,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add_number(parser, "--seconds", 300, "stop recording then")
     add_number(parser, "--ring", RING_MIB, "room for records", most=256, unit="MIB")
     add_number(parser, "--cpus", 1, "of the Linux guest", most=8)
-    add_number(parser, "--memory", 128, "of the Linux guest", 64, 256, unit="MIB")
+    add_number(parser, "--memory", GUEST_MIB, "of the Linux guest", 64, 256, unit="MIB")
     parser.add_argument("--words", default=GUEST_WORDS, metavar="TEXT", help=f"its command line ({GUEST_WORDS!r})")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run_record)
@@ -82,12 +88,26 @@ def run_record(args: argparse.Namespace) -> int:
         program = linux_guest(prepared, built, cpus=args.cpus, memory_mib=args.memory, words=args.words)
     _say(f"{config.name}: booting, then {printable(program.title)}")
     progress = _Progress()
-    done = record(
-        config, prepared, program, built, args.out, seconds=args.seconds, ring_mib=args.ring, tick=progress.tick
-    )
+    with until_signal() as stopped:
+        done = record(
+            config,
+            prepared,
+            program,
+            built,
+            args.out,
+            seconds=args.seconds,
+            ring_mib=args.ring,
+            tick=progress.tick,
+            stopped=stopped,
+        )
+        interrupted = stopped()
     progress.end()
     size = args.out.stat().st_size
     print(json.dumps(_json(args.out, size, done), indent=1) if args.json else _text(args.out, size, done))
+    if done.lost is not None:
+        raise done.lost
+    if interrupted:
+        raise KeyboardInterrupt
     if args.linux and done.end.status == "exited" and GUEST_LINE not in done.console:
         raise VmLost(config.name, "the Linux guest ended before user space", done.console)
     return 3 if done.end.dropped else 0
@@ -106,10 +126,11 @@ def _files(items: list[str]) -> Mapping[str, Path]:
 
 
 class _Progress:
-    """Shows what the machine prints as it comes, and how far the recording is when it prints nothing."""
+    """Shows what the machine prints as it comes, and now and then how far the recording is."""
 
     def __init__(self) -> None:
-        self._shown = time.monotonic()
+        self._begin = self._shown = time.monotonic()
+        self._before: Mapping[str, int] = {}
         self._rest = ""
 
     def tick(self, tick: Tick) -> None:
@@ -117,12 +138,14 @@ class _Progress:
         *lines, self._rest = (self._rest + tick.printed.replace("\r", "")).split("\n")
         for line in lines:
             say(f"  | {printable(line)}")
-        if lines:
-            self._shown = time.monotonic()
-        elif time.monotonic() - self._shown > PROGRESS_SECONDS:
-            self._shown = time.monotonic()
-            _say(f"{tick.records} records, {tick.exits} exits")
-
+        now = time.monotonic()
+        if now - self._shown > PROGRESS_SECONDS:
+            new = Counter(tick.exits) - Counter(self._before)
+            rate = f"{new.total() / (now - self._shown):.0f} exits a second"
+            often = ", ".join(f"{name} {100 * count // new.total()} %" for name, count in new.most_common(3))
+            total = sum(tick.exits.values())
+            _say(f"{now - self._begin:.0f} s, {total} exits, now {rate}{f' ({often})' if often else ''}")
+            self._shown, self._before = now, dict(tick.exits)
 
     def end(self) -> None:
         """Show the line that was never finished."""

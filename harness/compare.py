@@ -81,6 +81,9 @@ def beyond_judgement(round_: Round) -> str:
     return ""
 
 
+_GPRS = range(31)
+
+
 def compare_others(round_: Round) -> Iterator[Divergence]:
     """Yield what changed in a vCPU while others ran; relation ``isolate.*``.
 
@@ -91,9 +94,10 @@ def compare_others(round_: Round) -> Iterator[Divergence]:
         return
     last, entry = round_.users[-1], round_.entry
     finished = any(host.op in (OP_FINISH, OP_ABORT) for host in round_.hosts)
-    loaded = exits.DABT["SRT"].get(last.esr) if last.code == EXIT_MMIO else -1
+    load = last.code == EXIT_MMIO and not exits.DABT["WNR"].get(last.esr)
+    loaded = exits.DABT["SRT"].get(last.esr) if load else -1
     for i in different(last.values, entry.values):
-        if i in round_.host_wrote or i == loaded or (finished and i not in range(loaded)):
+        if i in round_.host_wrote or i == loaded or (finished and i not in _GPRS):
             continue
         if entry.pending & EXCEPTION and i in (arch.ESR, arch.FAR):
             continue

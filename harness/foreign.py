@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check a recording of a guest that is not ours, record by record, in the memory of one round.
 
-Relations ``save``, ``restore`` and ``host`` hold as for a scenario: what surrounds each vCPU (memory slots, devices of
-KVM's own, register writes by userspace) is in the recording.  Of ``switch`` only that remains which no code at EL1 can
-change (:data:`KEPT`): what the guest executed is not recorded.
+Relations ``save``, ``restore``, ``host`` and ``isolate`` hold as for a scenario: what surrounds each vCPU (memory
+slots, devices of KVM's own, register writes by userspace, other vCPUs) is in the recording.  Of ``switch`` only that
+remains which no code at EL1 can change (:data:`KEPT`): what the guest executed is not recorded.  What cannot be judged
+is counted, with the reason (:data:`FOREIGN`, :data:`NO_VECTORS`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from dataclasses import dataclass, field
 
 from harness import arch, exits
 from harness.check import Judged, judge_round, signature
-from harness.compare import Divergence, Prediction, Unchecked
+from harness.compare import Divergence, Prediction, Unchecked, compare_others
+from harness.handed import compare_handed, told_of
 from harness.known import Catalogue
 from harness.masks import Cpu
-from harness.model.replay import predict
+from harness.model.shortcut import shortcut
 from harness.owed import compare_owed
 from harness.recording import Recorded
 from harness.registers import INDEX
@@ -31,6 +33,9 @@ KEPT: tuple[tuple[str, str], ...] = (
 """Registers that a guest cannot change, whatever it executes."""
 ABSENT = "a register that was not recorded"
 FOREIGN = "registers that the guest's own code may have changed"
+NO_VECTORS = "FP and SIMD registers are not in a recording"
+NEVER_LEFT = "a vCPU that stayed in the kernel while others ran, which save, restore and host judge"
+WAS_RESET = "a vCPU that was reset while others ran, which host judges"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,7 @@ def check_records(
     recording.
     """
     tally.absent = frozenset(absent)
+    predict = shortcut(level)
     lossy = cpu.lossy if vhe else {}
     for at in split(records):
         tally.vcpus.add((at.vm, at.vcpu))
@@ -116,11 +122,12 @@ def check_records(
             tally.exits[exits.exit_class(at.exit.code, at.exit.esr)] += 1
             _check_run(at, tally)
         else:
-            _check_turn(at, level, catalogue, lossy, tally)
+            _check_turn(at, predict(at.round), catalogue, lossy, tally)
 
 
-def _check_turn(turn: Turn, level: str, catalogue: Catalogue, lossy: Mapping[int, int], tally: Tally) -> None:
-    prediction = predict(turn.round, level)
+def _check_turn(
+    turn: Turn, prediction: Prediction, catalogue: Catalogue, lossy: Mapping[int, int], tally: Tally
+) -> None:
     if prediction.undefined:
         tally.undefined[prediction.undefined] += 1
     else:
@@ -131,14 +138,31 @@ def _check_turn(turn: Turn, level: str, catalogue: Catalogue, lossy: Mapping[int
             tally.relations["restore"] += 1
     for judged in judge_round(turn.round, prediction, catalogue, lossy):
         tally.take(judged, turn, prediction)
+    for changed in _others(turn.round, tally):
+        tally.take(Judged(changed, None), turn, prediction)
     checked = True
-    for found in compare_owed(turn.round, lossy):
+    if told_of(turn.round) is not None:
+        tally.relations["host.mmio"] += 1
+    for found in (*compare_owed(turn.round, lossy), *compare_handed(turn.round)):
         if isinstance(found, Unchecked):
             tally.unchecked[f"{found.what}: {found.why}"] += 1
             checked = False
         else:
             tally.take(Judged(found, None), turn, prediction)
     tally.relations["host"] += checked
+
+
+def _others(round_: Round, tally: Tally) -> Iterable[Divergence]:
+    """Compare what a turn in which other vCPUs ran left of this one; count that, or why not."""
+    if round_.users:
+        tally.unchecked[f"switch.v*: {NO_VECTORS}"] += len(round_.users)
+    if not round_.others or round_.exit is None:
+        return ()
+    if round_.reset or not round_.users:
+        tally.unchecked[f"isolate: {WAS_RESET if round_.reset else NEVER_LEFT}"] += 1
+        return ()
+    tally.relations["isolate"] += 1
+    return compare_others(round_)
 
 
 _KEPT = tuple(INDEX[name] for name, _ in KEPT)
@@ -148,6 +172,7 @@ def _check_run(run: Run, tally: Tally) -> None:
     seen = arch.apply_pending(run.entry.values, run.entry.pending)
     tally.relations["switch"] += 1
     tally.unchecked[f"switch: {FOREIGN}"] += 1
+    tally.unchecked[f"save.reveal: {FOREIGN}"] += 1
     for index in _KEPT:
         if seen[index] != run.exit.values[index]:
             exit_class = exits.exit_class(run.exit.code, run.exit.esr)

@@ -33,13 +33,20 @@ def owed(exit_: Switch) -> tuple[int, int, int | None]:
     return address, size | WRITE, value
 
 
+def told_of(round_: Round) -> Switch | None:
+    """Return the return to userspace that tells of the access that the turn began with, None if none does."""
+    exit_ = round_.exit
+    if exit_ is None or exit_.forged or not round_.users:
+        return None
+    if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW" or not DABT["ISV"].get(exit_.esr):
+        return None
+    return next((user for user in round_.users if user.code == EXIT_MMIO and not user.error), None)
+
+
 def compare_handed(round_: Round) -> Iterator[Divergence]:
     """Yield what userspace was told wrongly of the access that the turn began with; relation ``host.mmio_*``."""
-    exit_ = round_.exit
-    if exit_ is None or exit_.forged or exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW":
-        return
-    told = next((user for user in round_.users if user.code == EXIT_MMIO and not user.error), None)
-    if told is None or not DABT["ISV"].get(exit_.esr):
+    exit_, told = round_.exit, told_of(round_)
+    if exit_ is None or told is None:
         return
     address, length, data = owed(exit_)
     where = round_.label, round_.first, round_.entry.step

@@ -79,9 +79,9 @@ class Head:
 class End:
     """How a recording ended.
 
-    ``status``: ``exited``, ``signalled`` or ``stopped`` (the recording, not the program); ``code``: exit status or
-    signal.  ``records`` counts all, ``exits`` the exits, ``dropped`` what is missing, ``waits`` how often the
-    probe waited for room.
+    ``status``: ``exited``, ``signalled``, ``stopped`` (the recording, not the program), ``lost`` (the target died);
+    ``code``: exit status or signal.  ``records`` counts all, ``exits`` exits, ``dropped`` what is missing, ``waits``
+    how often the probe waited for room.
     """
 
     status: str
@@ -92,7 +92,7 @@ class End:
     waits: int
 
 
-STATUSES = ("exited", "signalled", "stopped")
+STATUSES = ("exited", "signalled", "stopped", "lost")
 CALL_NAMES: Mapping[int, str] = MappingProxyType({number: name for name, (number, _) in protocol.API.items()})
 _LETTERS: Mapping[int, str] = MappingProxyType({ENTRY: "N", EXIT: "E", USER: "U"})
 _KINDS: Mapping[str, int] = MappingProxyType({letter: kind for kind, letter in _LETTERS.items()})

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from harness.layout import Region
 from harness.recording import Api, Recorded
 from harness.registers import BY_NAME
 from harness.trace import ENTRY, EXIT, HOST, Host, Switch
-from harness.turns import OP_ABORT, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET, Round
+from harness.turns import EXIT_INTR, OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET, Round
 from harness.world import SCENARIO, World
 
 READ_ONLY = 2
@@ -51,6 +52,7 @@ class _Vcpu:
     world: World = SCENARIO
     version: int = -1
     first: int = 0
+    others: bool = False
     users: list[Switch] = field(default_factory=list)
     hosts: list[Host] = field(default_factory=list)
 
@@ -60,7 +62,8 @@ class _Vm:
     """A virtual machine as its userspace made it."""
 
     slots: dict[int, Region] = field(default_factory=dict)
-    devices: list[Region] = field(default_factory=list)
+    regions: tuple[Region, ...] = ()  # the same slots; one value for all vCPUs, for others compare it by identity
+    devices: tuple[Region, ...] = ()
     vcpus: dict[int, _Vcpu] = field(default_factory=dict)
     called_on: dict[int, tuple[int, int]] = field(default_factory=dict)  # by PSCI CPU_ON: entry point, context
     version: int = 0  # grows with every change of what surrounds the vCPUs
@@ -76,8 +79,7 @@ class _Vm:
         """Return what surrounds a vCPU now."""
         vcpu = self.vcpus[number]
         if vcpu.version != self.version:
-            regions, devices = tuple(self.slots.values()), tuple(self.devices)
-            vcpu.world = World(regions, devices, number, len(self.vcpus), vcpu.features)
+            vcpu.world = World(self.regions, self.devices, number, len(self.vcpus), vcpu.features)
             vcpu.version = self.version
         return vcpu.world
 
@@ -85,6 +87,7 @@ class _Vm:
 def split(records: Iterable[Recorded]) -> Iterator[Turn | Run]:
     """Cut a recording into the rounds and runs of each vCPU, in the order in which they end."""
     vms: dict[int, _Vm] = {}
+    last: tuple[int, int] | None = None
     for number, (vm_number, vcpu_number, event) in enumerate(records, 1):
         vm = vms.setdefault(vm_number, _Vm())
         if isinstance(event, Api):
@@ -94,18 +97,25 @@ def split(records: Iterable[Recorded]) -> Iterator[Turn | Run]:
                 _call(vm, vcpu_number, event)
             continue
         vcpu = vm.vcpu(vcpu_number)
+        if last != (vm_number, vcpu_number):
+            vcpu.others, last = last is not None, (vm_number, vcpu_number)
         if event.kind == ENTRY:
             first, world = (number, vm.world(vcpu_number)) if vcpu.exit is None else (vcpu.first, vcpu.world)
-            round_ = Round(first, vcpu.exit, tuple(vcpu.users), tuple(vcpu.hosts), event, world)
+            round_ = Round(first, vcpu.exit, tuple(vcpu.users), tuple(vcpu.hosts), event, world, vcpu.others)
             yield Turn(vm_number, vcpu_number, number, round_)
             vcpu.entry, vcpu.exit, vcpu.first, vcpu.users, vcpu.hosts = event, None, number, [], []
         elif event.kind == EXIT:
             if vcpu.entry is not None:
                 yield Run(vm_number, vcpu_number, vcpu.first, number, vcpu.entry, event)
             vm.world(vcpu_number)  # what holds for the turn is what holds at its exit
-            vcpu.entry, vcpu.exit, vcpu.first = None, event, number
+            vcpu.entry, vcpu.exit, vcpu.first, vcpu.others = None, event, number, False
             _calls_another(vm, event)
-        else:
+        elif vcpu.exit is not None:
+            if vcpu.users:
+                # A KVM_RUN that ran no guest, for a signal was there: it completed the access that was pending, and
+                # kvm_run still tells of what came before.
+                vcpu.hosts.append(Host(HOST, 0, OP_FINISH, 0, 0, 0, False))
+                event = event._replace(code=EXIT_INTR) if event.error == errno.EINTR else event
             vcpu.users.append(event)
 
 
@@ -120,10 +130,10 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
         vm.slots.pop(call.a, None)
         if call.d:
             vm.slots[call.a] = Region(f"slot {call.a}", call.c, call.d, True, "", bool(call.b & READ_ONLY))
-        vm.version += 1
+        vm.regions, vm.version = tuple(vm.slots.values()), vm.version + 1
     elif call.name == "device":
         # An ioeventfd of length 0 takes writes of any (KVM API 4.59).
-        vm.devices.append(Region("device", call.a, call.b or 8, False, ""))
+        vm.devices += (Region("device", call.a, call.b or 8, False, ""),)
         vm.version += 1
     elif call.name == "reset":
         vcpu = vm.vcpu(number)

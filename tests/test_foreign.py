@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
 import pytest
 
 from harness import arch, contract
 from harness.arch import State
-from harness.foreign import ABSENT, FOREIGN, Tally, check_records
+from harness.foreign import ABSENT, FOREIGN, NEVER_LEFT, NO_VECTORS, WAS_RESET, Tally, check_records
 from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.recording import Api, Recorded
@@ -79,7 +80,7 @@ def test_a_call_an_interrupt_and_a_first_touch() -> None:
     assert not tally.clusters
     assert tally.exits == {"HVC64": 1, "DABT_LOW": 1, "IRQ": 1}
     assert tally.relations == {"save": 4, "restore": 4, "host": 4, "switch": 3}
-    assert tally.unchecked == {f"switch: {FOREIGN}": 3}
+    assert tally.unchecked == {f"switch: {FOREIGN}": 3, f"save.reveal: {FOREIGN}": 3}
 
 
 LOSSES = (
@@ -116,8 +117,73 @@ def load(target: int, data: int, address: int, *, users: bool, kernel: bool) -> 
 
 
 def test_devices_of_the_kernel_and_of_userspace() -> None:
-    assert not check(load(3, 0x55, UART, users=True, kernel=False)).clusters
+    tally = check(load(3, 0x55, UART, users=True, kernel=False))
+    assert not tally.clusters
+    assert tally.relations["host.mmio"] == 1 and tally.unchecked[f"switch.v*: {NO_VECTORS}"] == 1
     assert not check(load(3, 0x55, GIC + 8, users=False, kernel=True)).clusters
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ({}, None),
+        ({"mmio_addr": UART + 4}, "mmio_addr"),
+        ({"mmio_len": 0x101}, "mmio_len"),
+        ({"mmio_data": 0x1234_5678}, "mmio_data"),
+    ],
+)
+def test_what_userspace_is_told_of_a_store(told: dict[str, int], name: str | None) -> None:
+    at = but(S, x3=0xAABB_CCDD_0011_2233)
+    exit_ = trap(at, load_esr(3, 4, wide=False, write=True), **PAGE)
+    mmio = {"mmio_addr": UART, "mmio_len": 0x104, "mmio_data": 0x0011_2233} | told
+    tally = check(started(exit_, user(at, 6, **mmio), entry(at, SKIP, **mmio)))
+    assert found(tally) == ({("host", name)} if name else set())
+
+
+STOPPED = {"error": errno.EINTR}
+
+
+@pytest.mark.parametrize("write", [False, True], ids=["load", "store"])
+def test_an_access_that_a_run_without_a_guest_completes(write: bool) -> None:
+    at = but(S, x3=0x55)
+    exit_ = trap(at, load_esr(3, 4, wide=False, write=write), **PAGE)
+    mmio = {"mmio_addr": UART, "mmio_len": 0x104 if write else 4, "mmio_data": 0x55}
+    done = but(at, pc=RAM + 4)
+    stopped = user(done, 6, **mmio, **STOPPED)
+    clean = check(started(exit_, user(at, 6, **mmio), stopped, entry(done, **mmio)))
+    assert not clean.clusters and clean.relations["host.mmio"] == 1
+    # What userspace writes behind that is not overwritten by the completion.
+    moved = started(exit_, user(at, 6, **mmio), stopped, sets("pc", RAM), sets("x3", 1), entry(but(at, x3=1), **mmio))
+    assert ("host", "xN") not in found(check(moved)) and ("host", "pc") not in found(check(moved))
+    twice = started(exit_, user(at, 6, **mmio), stopped, entry(done, SKIP, **mmio))
+    assert ("host", "pc") in found(check(twice))
+
+
+def test_a_run_that_fails_before_the_first_entry() -> None:
+    assert not check(MACHINE + of(0, user(S, 0, error=errno.ENOEXEC), entry(S))).clusters
+
+
+def test_a_vcpu_that_changes_while_others_run() -> None:
+    exit_ = trap(S, load_esr(3, 4, wide=False), **PAGE)
+    mmio = {"mmio_addr": UART, "mmio_len": 4, "mmio_data": 0x55}
+    other = of(1, entry(reset_state(1)), irq(reset_state(1)))
+    for register, value, clean in (("x3", 0x55, True), ("x4", 0x55, False), ("tpidr_el1", 1, False)):
+        back = of(0, entry(but(S, **{"x3": 0x55, register: value}), SKIP, **mmio))
+        tally = check(second(exit_, user(S, 6, esr=exit_.esr, **mmio)) + other + back)
+        assert (("isolate", register if register[0] != "x" else "xN") not in found(tally)) is clean
+        assert tally.relations["isolate"] == 1
+    written = of(0, sets("x4", 0x55), entry(but(S, x3=0x55, x4=0x55), SKIP, **mmio))
+    assert not check(second(exit_, user(S, 6, esr=exit_.esr, **mmio)) + other + written).clusters
+
+
+def test_a_vcpu_that_nobody_can_compare_while_others_run() -> None:
+    other = of(1, entry(reset_state(1)), irq(reset_state(1)))
+    stayed = check(second(irq(S)) + other + of(0, entry(S)))
+    assert stayed.unchecked[f"isolate: {NEVER_LEFT}"] == 1 and not stayed.relations["isolate"]
+    again = of(0, call("reset", PSCI_0_2), sets("pc", RAM), entry(S))
+    was_reset = check(second(irq(S), user(S, 10, **STOPPED)) + other + again)
+    assert not was_reset.clusters
+    assert was_reset.unchecked[f"isolate: {WAS_RESET}"] == 1 and not was_reset.relations["isolate"]
 
 
 def test_a_device_is_one_only_where_kvm_has_it() -> None:
@@ -213,5 +279,3 @@ def test_vms_are_told_apart() -> None:
     destroyed = records + of(0, call("destroy")) + of(0, entry(S))
     last = [at for at in split(destroyed) if isinstance(at, Turn)][-1]
     assert last.round.exit is None and last.round.world.regions == ()
-
-

@@ -191,18 +191,23 @@ def _learn(round_: Round, level: str) -> Way:
 
 
 class Shortcut:
-    """The ways of one level that were seen so far."""
+    """The ways of one level that were seen so far; ``ways`` are those of the world of the latest round."""
 
     def __init__(self, level: str) -> None:
         self._level = level
+        self._regions = SCENARIO.regions
         self.ways: dict[tuple[int, ...], list[Way]] = {}
+        self._by_regions = {self._regions: self.ways}
         self._count = 0
         self.learnt = 0
 
     def __call__(self, round_: Round) -> Prediction:
         """Return what :func:`~harness.model.replay.predict` returns.  RuntimeError: an audit found that it does not."""
-        if self._level not in TRACED_LEVELS or round_.world.regions is not SCENARIO.regions:
+        if self._level not in TRACED_LEVELS:
             return predict(round_, self._level)
+        if round_.world.regions is not self._regions:  # what a level knows of its surroundings is in the expressions
+            self._regions = round_.world.regions
+            self.ways = self._by_regions.setdefault(self._regions, {})
         self._count += 1
         exit_, entry = round_.exit, round_.entry.values
         # What a replay looks at besides registers and fault registers; the parts of the syndrome only keep lists short.

@@ -38,6 +38,7 @@ def end_text(end: End) -> str:
         "exited": f"exited with status {end.code}",
         "signalled": f"killed by signal {end.code}",
         "stopped": "still running when the recording was stopped",
+        "lost": "still running when the target was lost",
     }[end.status]
 
 

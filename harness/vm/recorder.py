@@ -7,14 +7,15 @@ import os
 import struct
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import protocol, ring
-from harness.errors import AgentProtocolError, SetupError
+from harness import exits, protocol, ring
+from harness.errors import AgentProtocolError, SetupError, VmLost
 from harness.recording import End, Head, Writer, create
-from harness.trace import ContextLayout
+from harness.trace import EXIT, ContextLayout, Switch
 from harness.vm.build import PreparedTarget
 from harness.vm.config import MachineConfig
 from harness.vm.machine import Machine
@@ -31,23 +32,30 @@ More than they need (a page costs nothing before it is touched): where memory is
 pages that rest, and each one that does not costs the guest a fault.  Measured on 7.3 with 768 MiB: half of all exits.
 """
 
+TICK_SECONDS, NAP_SECONDS = 0.5, 0.001
+"""How often a recording tells how far it is; how long it sleeps where nothing is to be written."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """How far a recording is: records and exits so far, and what the machine printed since the last tick."""
+    """How far a recording is: records so far, exits by class, and what the machine printed since the last tick."""
 
     records: int
-    exits: int
+    exits: Mapping[str, int]
     printed: str
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A finished recording: its last line, all that the machine printed, seconds from boot to end."""
+    """A finished recording: its last line, all that the machine printed, seconds from boot to end.
+
+    ``lost`` is how the target was lost, if it was: then the recording holds what came before.
+    """
 
     end: End
     console: str
     seconds: float
+    lost: VmLost | None = None
 
 
 def record(
@@ -60,11 +68,13 @@ def record(
     seconds: float,
     ring_mib: int = RING_MIB,
     tick: Callable[[Tick], None] = lambda tick: None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Done:
     """Boot a target, run ``program`` in it with recording on, and write the recording to ``out``.
 
-    After ``seconds`` the recording is stopped where it is, and says so.  VmLost: the machine died; then there is no
-    file.  AgentProtocolError: what it wrote makes no sense.  SetupError: the target cannot record programs.
+    After ``seconds``, or once ``stopped`` says so, the recording is stopped where it is, and says so; if the machine
+    dies, it holds all until then.  VmLost: that happened before the program ran; then there is no file.
+    AgentProtocolError: what the machine wrote makes no sense.  SetupError: the target cannot record programs.
     """
     if prepared.borrowed:
         raise SetupError(f"Linux {prepared.kernel_release} has no headers of its own: it runs scenarios, cannot record")
@@ -83,10 +93,10 @@ def record(
         )
         with Qemu(machine) as qemu:
             initrd.unlink()  # QEMU has read it
-            session = _Session(qemu, layout, tick, start + seconds)
+            session = _Session(qemu, layout, tick, lambda: stopped() or time.monotonic() > start + seconds)
             with create(out, _head(prepared, machine, program, session.vhe)) as writer:
                 end = session.run(writer)
-            return Done(end, qemu.console(), time.monotonic() - start)
+            return Done(end, qemu.console(), time.monotonic() - start, session.lost)
 
 
 def _head(prepared: PreparedTarget, machine: Machine, program: Program, vhe: bool) -> Head:
@@ -96,11 +106,17 @@ def _head(prepared: PreparedTarget, machine: Machine, program: Program, vhe: boo
 class _Session:
     """The mailbox of a machine that records; drains the ring while the program runs."""
 
-    def __init__(self, qemu: Qemu, layout: ContextLayout, tick: Callable[[Tick], None], deadline: float) -> None:
+    def __init__(
+        self, qemu: Qemu, layout: ContextLayout, tick: Callable[[Tick], None], is_over: Callable[[], bool]
+    ) -> None:
         assert qemu.mailbox is not None
-        self._qemu, self._layout, self._tick, self._deadline = qemu, layout, tick, deadline
+        self._qemu, self._layout, self._tick, self._is_over = qemu, layout, tick, is_over
         self._mailbox = qemu.mailbox
-        self._printed = 0
+        self._printed = self._tail = 0
+        self._shown = time.monotonic()
+        self._exits: Counter[str] = Counter()
+        self.lost: VmLost | None = None
+        """How the machine was lost, if it was."""
         if self._word("context_size") != layout.size:
             raise AgentProtocolError(f"the probe's context has {self._word('context_size')} bytes, not {layout.size}")
 
@@ -117,7 +133,7 @@ class _Session:
         return bool(self._word("vhe"))
 
     def run(self, writer: Writer) -> End:
-        """Let the program run to its end, or to the deadline."""
+        """Let the program run to its end, or until that is enough, or the machine is lost."""
         self._put("record", protocol.RECORD_TO["ring"])
         self._put("request", 1)
         area = memoryview(self._mailbox)[protocol.TRACE_OFFSET :]
@@ -129,6 +145,8 @@ class _Session:
         finally:
             area.release()
         dropped, waits = self._word("dropped"), self._word("waits")
+        if self.lost is not None:
+            return writer.end("lost", 0, dropped, waits)
         if not finished:
             return writer.end("stopped", 0, dropped, waits)
         status = self._word("exit_status")
@@ -137,36 +155,49 @@ class _Session:
         return writer.end("exited", os.WEXITSTATUS(status), dropped, waits)
 
     def _drain(self, writer: Writer, area: memoryview) -> bool:
-        """Write what comes until the program has ended (True) or time is over."""
-        tail, shown = 0, time.monotonic()
+        """Write what comes until the program has ended (True), or there is a reason to leave it."""
         try:
             while True:
                 ended = self._word("reply") == 1  # read before head: what was recorded before it is then there
-                head = self._word("head")
-                for number, recorded in enumerate(ring.decode(area, tail, head, self._layout)):
-                    writer.add(recorded)
-                    if not number % 256:
-                        now = time.monotonic()
-                        if now - shown > 0.5:
-                            shown = self._show(writer)
-                        if now > self._deadline:
-                            return False
-                tail = head
-                self._put("tail", tail)
+                if not self._take(writer, area):
+                    return False
                 if ended:
                     self._show(writer)
                     return True
-                if time.monotonic() - shown > 0.5:
-                    shown = self._show(writer)
-                self._qemu.check_alive()
-                if time.monotonic() > self._deadline:
+                self._show_at_times(writer)
+                try:
+                    self._qemu.check_alive()
+                except VmLost as error:
+                    self.lost = error
+                    self._take(writer, area)  # the mailbox is ours: what the probe has written is there
                     return False
-                time.sleep(0.001)
+                if self._is_over():
+                    return False
+                time.sleep(NAP_SECONDS)
         finally:
             area.release()
 
-    def _show(self, writer: Writer) -> float:
+    def _take(self, writer: Writer, area: memoryview) -> bool:
+        """Write what the ring holds, and make room; False: enough before that."""
+        head = self._word("head")
+        for number, recorded in enumerate(ring.decode(area, self._tail, head, self._layout)):
+            writer.add(recorded)
+            event = recorded.event
+            if isinstance(event, Switch) and event.kind == EXIT:
+                self._exits[exits.exit_class(event.code, event.esr)] += 1
+            if not number % 256:
+                self._show_at_times(writer)
+                if self.lost is None and self._is_over():
+                    return False
+        self._tail = head
+        self._put("tail", head)
+        return True
+
+    def _show_at_times(self, writer: Writer) -> None:
+        if time.monotonic() - self._shown > TICK_SECONDS:
+            self._show(writer)
+
+    def _show(self, writer: Writer) -> None:
         console = self._qemu.console()
-        self._tick(Tick(writer.records, writer.exits, console[self._printed :]))
-        self._printed = len(console)
-        return time.monotonic()
+        self._tick(Tick(writer.records, self._exits, console[self._printed :]))
+        self._printed, self._shown = len(console), time.monotonic()

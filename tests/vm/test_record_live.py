@@ -3,23 +3,30 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import signal
 import subprocess
+import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from fuzz.cli import main
-from harness.exits import exit_class
+from harness.exits import FSC_ACCESS, FSC_TYPE, exit_class
+from harness.foreign import FOREIGN, NO_VECTORS
 from harness.recording import Api, Reader
 from harness.trace import EXIT, USER, Switch
 from harness.vm.build import prepare
 from harness.vm.config import PROJECT, load_config
 from harness.vm.programs import GUEST_LINE, build_programs, read_program
-from harness.vm.recorder import record
+from harness.vm.recorder import Tick, record
 from tests.traces import MMIO_EXIT
+from tests.vm.killing import descendants
 
 QUIET = "console=ttyAMA0 panic=-1 quiet"
 
@@ -34,7 +41,7 @@ def checked(path: Path, status: int, capsys: pytest.CaptureFixture[str]) -> dict
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("target", "cpus"), [("kvm-nvhe", 1), ("kvm-vhe", 2)])
+@pytest.mark.parametrize(("target", "cpus"), [("kvm-nvhe", 1), ("kvm-vhe", 2), ("kvm-7.3-nvhe", 1)])
 def test_linux_boots_is_recorded_and_checked(
     target: str, cpus: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,8 +58,18 @@ def test_linux_boots_is_recorded_and_checked(
     exits, relations = report["exits"], report["relations"]
     assert isinstance(exits, dict) and isinstance(relations, dict)
     assert {"HVC64", "DABT_LOW", "IABT_LOW", "SYS64", "IRQ"} <= set(exits)
+    assert access_faults(out) == 0, "something on the host samples the guest's memory"
     # Every exit but the last, SYSTEM_OFF, has an entry behind it; every vCPU one without an exit.
     assert relations["host"] == relations["save"] == sum(exits.values())
+    assert relations["host.mmio"] > 100
+    assert ("isolate" in relations) is (cpus > 1)
+
+
+def access_faults(path: Path) -> int:
+    """How many aborts of a recording are access flag faults: each is the host's doing."""
+    events = [r.event for r in Reader(path) if isinstance(r.event, Switch) and r.event.kind == EXIT]
+    aborts = [e for e in events if exit_class(e.code, e.esr) in ("DABT_LOW", "IABT_LOW")]
+    return sum(e.esr & FSC_TYPE == FSC_ACCESS for e in aborts)
 
 
 PROGRAM = r"""
@@ -136,7 +153,13 @@ def test_a_program_of_the_users_own(tmp_path: Path, capsys: pytest.CaptureFixtur
     exits, relations = report["exits"], report["relations"]
     assert isinstance(exits, dict) and isinstance(relations, dict)
     assert exits["DABT_LOW"] == 2000 and "IABT_LOW" in exits and set(exits) <= {"DABT_LOW", "IABT_LOW", "IRQ"}
+    assert relations.pop("host.mmio") == 1999  # nobody comes back from the last one
     assert set(relations.values()) == {sum(exits.values())}
+    assert set(report["unchecked"]) == {  # type: ignore[call-overload]
+        f"switch: {FOREIGN}",
+        f"save.reveal: {FOREIGN}",
+        f"switch.v*: {NO_VECTORS}",
+    }
     calls = [(r.vm, r.event.name) for r in Reader(out) if isinstance(r.event, Api)]
     of_second = ("slot", "reset", "set_register", "set_register", "destroy")
     assert calls == [(1, "destroy"), *((2, name) for name in of_second)]
@@ -187,6 +210,64 @@ def test_the_program_of_the_documents(tmp_path: Path, capsys: pytest.CaptureFixt
     scenarios = {row["name"]: row for row in json.loads(capsys.readouterr().out)["scenarios"]}
     assert scenarios["recorded_ldrsb_w_device"]["unexplained"] == ["host.xN/DABT_LOW"]
     assert (tmp_path / "seeds" / "recorded_ldrsb_w_device.scn").exists()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("target", "mode"), [("kvm-vhe", "gic"), ("kvm-nvhe", "lines"), ("kvm-7.3-protected", "lines")]
+)
+def test_two_vcpus_and_interrupts(target: str, mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    binary, out, count = tmp_path / "interrupts", tmp_path / "interrupts.trace", 40
+    compiler = ["aarch64-linux-gnu-gcc", "-static", "-pthread", "-O2", "-Wall", "-Wextra", "-Werror", "-o", binary]
+    subprocess.run([*compiler, PROJECT / "tests" / "vm" / "interrupts.c"], check=True)
+    argv = ["record", "--json", "--target", target, "--out", str(out), str(binary), mode, str(count)]
+    assert main(argv) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["end"]["status"], result["end"]["code"], result["end"]["dropped"]) == ("exited", 0, 0)
+    report = checked(out, 0, capsys)
+    assert report["unexplained"] == [] and report["vcpus"] == ["1.0", "1.1"]
+    relations = report["relations"]
+    assert isinstance(relations, dict)
+    assert relations["host.mmio"] >= 2 * count and relations["isolate"] > 0
+    calls = Counter(r.event.name for r in Reader(out) if isinstance(r.event, Api))
+    assert calls["irq_line"] == (0 if mode == "gic" else 8 * count)
+    # A fourth of the accesses is completed by a KVM_RUN that runs nothing.
+    users = [r.event for r in Reader(out) if isinstance(r.event, Switch) and r.event.kind == USER]
+    assert sum(user.error == errno.EINTR for user in users) >= sum(user.error == 0 for user in users) // 4
+
+
+@pytest.mark.timeout(120)
+def test_a_target_that_is_lost_leaves_what_was_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    binary, out = compile_program(tmp_path), tmp_path / "lost.trace"
+    program = read_program(binary, ("100000000",), {"data": tmp_path / "data"})
+    config = load_config("kvm-nvhe")
+    killed: list[int] = []
+
+    def kill(tick: Tick) -> None:
+        if not killed and sum(tick.exits.values()) > 500:
+            killed.append(tick.records)
+            (pid,) = (pid for pid, command in descendants(os.getpid()) if "qemu-system-aarch64" in command)
+            os.kill(pid, signal.SIGKILL)
+
+    done = record(config, prepare(config), program, build_programs(), out, seconds=60, tick=kill)
+    assert done.lost is not None and done.end.status == "lost"
+    assert done.end.records >= killed[0]
+    assert counts(out)[0] > 500
+    report = checked(out, 0, capsys)
+    assert report["end"]["status"] == "lost"  # type: ignore[index]
+
+
+@pytest.mark.timeout(120)
+def test_a_recording_that_is_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    binary, out = compile_program(tmp_path), tmp_path / "interrupted.trace"
+    argv = [sys.executable, "-m", "fuzz.cli", "record", "--out", out, "--file", tmp_path / "data", binary, "100000000"]
+    with subprocess.Popen(argv, cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert any("exits a second" in line and "DABT_LOW" in line for line in process.stderr), "no progress"
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=30)
+    assert process.returncode == 130, error
+    assert checked(out, 0, capsys)["end"]["status"] == "stopped"  # type: ignore[index]
 
 
 @pytest.mark.timeout(120)

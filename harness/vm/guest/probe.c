@@ -327,7 +327,6 @@ static void on_entry(void *data, unsigned long pc)
 	if (!vcpu)
 		return;
 	current_vcpu = vcpu;
-	enters(vcpu);
 	if (control->record)
 		record(vcpu, SF_RECORD_ENTRY, 0, 0, 0);
 }
@@ -384,11 +383,13 @@ static void on_exit(void *data, int code, unsigned int ec, unsigned long pc)
 
 static void on_userspace_exit(void *data, u32 reason, int error)
 {
+	hold();
 	if (watch)
 		current_vcpu = returns();
 	if (current_vcpu && control->record)
 		record(current_vcpu, SF_RECORD_USER, 0, reason, error < 0 ? -error : 0);
 	current_vcpu = NULL;
+	let_go();
 }
 
 static const struct {

@@ -55,10 +55,18 @@ static void commit(u32 size)
 
 #ifdef SF_BORROWED
 static u32 identity(struct kvm_vcpu *vcpu) { return (u32)control->context << SF_FLAGS_VCPU_SHIFT; }
-static void enters(struct kvm_vcpu *vcpu) {}
 static struct kvm_vcpu *returns(void) { return NULL; }
+static void hold(void) {}
+static void let_go(void) {}
 static int start_watching(void) { return watch ? -EOPNOTSUPP : 0; }
 #else
+
+/*
+ * Let no other thread record in between.  Tracepoints run with preemption off in 6.12, and as their caller does in 7.2
+ * (include/linux/tracepoint.h, __DECLARE_TRACE): that of kvm_userspace_exit can be preempted.
+ */
+static void hold(void) { preempt_disable(); }
+static void let_go(void) { preempt_enable(); }
 
 #define SF_MAX_VMS 64
 #define SF_MAX_RUNS 64
@@ -101,26 +109,27 @@ static u32 identity(struct kvm_vcpu *vcpu)
 /* Threads in KVM_RUN: kvm_userspace_exit fires after the vCPU is put, maybe after another thread ran its own. */
 static struct { struct task_struct *task; struct kvm_vcpu *vcpu; } runs[SF_MAX_RUNS];
 
-static void enters(struct kvm_vcpu *vcpu)
+/* At its call, not at the entry: a KVM_RUN that a signal ends before it enters completes an MMIO access all the same. */
+static int on_run(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
+	struct kvm_vcpu *vcpu = (void *)regs->regs[0];
 	int i, free = -1;
 
-	if (!watch)
-		return;
 	for (i = 0; i < SF_MAX_RUNS; i++) {
 		if (runs[i].task == current) {
 			runs[i].vcpu = vcpu;
-			return;
+			return 1; /* nothing at its return */
 		}
 		if (!runs[i].task)
 			free = i;
 	}
 	if (free < 0) {
 		control->dropped++; /* the record of its return to userspace */
-		return;
+		return 1;
 	}
 	runs[free].task = current;
 	runs[free].vcpu = vcpu;
+	return 1;
 }
 
 static struct kvm_vcpu *returns(void)
@@ -142,11 +151,11 @@ static void record_api(u32 flags, u64 op, u64 a, u64 b, u64 c, u64 d, u64 error)
 
 	if (!recording_ring())
 		return;
-	out = reserve(sizeof(*out));
-	if (!out)
-		return;
+	hold();
+	out = reserve(sizeof(*out)); /* there is always room in a ring */
 	*out = (struct sf_api){ SF_RECORD_API, sizeof(*out), 0, flags, op, a, b, c, d, error };
 	commit(sizeof(*out));
+	let_go();
 }
 
 /* A function of KVM: what its arguments mean is kept from its call to its return, which tells whether it worked. */
@@ -256,6 +265,7 @@ static int on_return(struct kretprobe_instance *instance, struct pt_regs *regs)
 	  .data_size = sizeof(struct call), .maxactive = 64 }
 
 static struct kretprobe watched[] = {
+	SF_WATCHED("kvm_arch_vcpu_ioctl_run", on_run),
 	SF_WATCHED("kvm_arm_set_reg", on_set_reg),
 	SF_WATCHED("kvm_reset_vcpu", on_reset),
 	SF_WATCHED("__kvm_arm_vcpu_set_events", on_events),
