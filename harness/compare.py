@@ -182,6 +182,10 @@ def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory
             yield Unchecked("switch", path.why)
         return
     expected = path.state
+    pending = exit_.hcr & arch.HCR_VIRTUAL
+    if pending != path.hcr:
+        # A virtual SError that was taken is no longer pending, any other interrupt still is (Arm ARM D17.2.48).
+        yield Divergence("switch", "hcr_el2", path.hcr, pending, *where)
     if exit_.forged:
         yield Unchecked("switch", "fault registers of a forged exit")
     elif exit_.trapped:

@@ -53,7 +53,7 @@ class Walk(NamedTuple):
     ``unknown`` maps a register's index to the bits that nobody knows, and why.  ``state`` is None when the code does
     not get to that trap; ``why`` then says what it does instead, and ``certain`` whether that is the architecture's
     word or only the end of what this module follows.  ``stored``: the words of RAM that it may have changed.
-    ``vectors``: as :class:`harness.execute.Next` has them.
+    ``vectors``: as :class:`harness.execute.Next` has them.  ``hcr``: the virtual interrupts that are still pending.
     """
 
     state: State | None
@@ -62,6 +62,7 @@ class Walk(NamedTuple):
     certain: bool = True
     stored: frozenset[int] = frozenset()
     vectors: Mapping[int, int | None] = MappingProxyType({})
+    hcr: int = 0
 
 
 def word_at(code: Mapping[int, int], address: int) -> int | None:
@@ -117,13 +118,13 @@ def walk(
     """
     hcr &= arch.HCR_VIRTUAL
     if state[arch.PC] == target and not (hcr and arch.unmasked(state[arch.PSTATE], hcr)):
-        return Walk(state)  # the rule; all below are exceptions to it
+        return Walk(state, hcr=hcr)  # the rule; all below are exceptions to it
     machine = _Guest(state, code, cpu, hcr, memory)
     if hcr and (stop := machine.interrupt()) is not None:
         return stop
     for _ in range(MAX_WALK):
         if machine.state[arch.PC] == target:
-            return Walk(machine.state, machine.unknown, stored=frozenset(machine.stored), vectors=machine.vectors)
+            return machine.arrived()
         stop = machine.step() or (machine.interrupt() if hcr else None)
         if stop is not None:
             return stop
@@ -166,6 +167,11 @@ class _Guest:
         self._features = cpu.features
         if NMI in cpu.features:
             self.unknown[arch.PSTATE] = arch.ALLINT, "ALLINT: the CPU model has FEAT_NMI in newer versions of QEMU"
+
+    def arrived(self) -> Walk:
+        """Return the walk that ends here."""
+        stored = frozenset(self.stored)
+        return Walk(self.state, self.unknown, stored=stored, vectors=self.vectors, hcr=self._hcr)
 
     def interrupt(self) -> Walk | None:
         """Take the virtual interrupt that is pending and not masked, if there is one."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from harness import a64
+from harness import a64, arch
 from harness.arch import State, skip, take_exception
 from harness.compare import Divergence, Prediction, Unchecked, compare_round, compare_run
 from harness.follow import follow
+from harness.layout import VECTORS
 from harness.masks import Cpu, cpu_model
 from harness.memory import Memory
 from harness.registers import INDEX, NAMES
@@ -183,6 +184,14 @@ def test_save_inject(flag: int) -> None:
 
 
 # restore.<reg>: the prediction against the guest's view.
+
+
+def test_a_virtual_serror_that_was_taken_is_no_longer_pending() -> None:
+    before, vector = but(S, pstate=0x2C5), VECTORS.base + 0x380
+    after = but(S, pc=vector, elr_el1=S[arch.PC], spsr_el1=0x2C5)
+    for left, differs in ((0, False), (arch.HCR_VSE, True)):
+        found = switched(entry(before, hcr=arch.HCR_VSE), trap(after, ESR_TRAP_MRS, hcr=left))
+        assert any(isinstance(d, Divergence) and d.name == "switch.hcr_el2" for d in found) == differs
 
 
 @pytest.mark.parametrize("register", NAMES)

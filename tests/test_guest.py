@@ -7,13 +7,15 @@ import pytest
 
 from harness import arch, protocol
 from harness.a64 import encode
-from harness.guest import Walk, is_call, runs_on, walk, word_at
-from harness.layout import CODE, DATA, VECTORS
+from harness.guest import CODE_CHANGED, Walk, is_call, runs_on, walk, word_at
+from harness.layout import CODE, DATA, PROTECTED, VECTORS
 from harness.masks import cpu_model
-from harness.placing import code_of
+from harness.memory import Memory
+from harness.placing import Code, code_of
 from harness.registers import INDEX, MASK64, NAMES
 from harness.scenario import Scenario, Step
 from harness.trace import Switch
+from harness.world import WORLDS
 from tests.traces import ISB, TRAP_MRS, but, esr, state, trap
 
 CPU = cpu_model("cortex-a72")
@@ -307,6 +309,21 @@ def test_fp_is_refused_by_cpacr() -> None:
         assert not trapped or found.state[INDEX["esr_el1"]] == 0x1FE0_0000
 
 
+def test_a_protected_vm_has_code_of_its_own() -> None:
+    """EL2 emulates its ID registers without an exit, and it may store where its code is."""
+    store = encode("str", "x3", "x1")
+    plain, own = Code({AT: store}), Code({AT: store}, protected=True)
+    assert not walk(state(pc=AT + 8), plain, AT + 12, CPU).state and walk(state(pc=AT + 8), plain, AT + 12, CPU).certain
+    assert word_at(own, AT + 8) != word_at(plain, AT + 8)
+    assert walk(state(pc=AT + 8), own, AT + 12, CPU).certain, "what fills its code traps, too"
+    assert walk(state(), Code({AT: encode("mrs", "x3", (3, 0, 0, 6, 1))}, protected=True), AT + 4, CPU).state
+    memory = Memory()
+    memory.regions = WORLDS[PROTECTED].regions
+    found = walk(state(x1=VECTORS.base), own, AT + 4, CPU, memory=memory)
+    assert (found.state, found.certain, found.why) == (None, False, CODE_CHANGED)
+    assert walk(state(x1=VECTORS.base), plain, AT + 4, CPU, memory=Memory()).certain, "elsewhere it traps"
+
+
 def test_exception_return() -> None:
     found = follow(encode("eret"), target=0x9000_0000, elr_el1=0x9000_0000, spsr_el1=0x3C0)
     assert found.state is not None
@@ -343,6 +360,8 @@ def test_virtual_interrupts(bit: int, mask: int, offset: int) -> None:
     assert follow(word, target=AT, hcr=bit, pstate=0x3C5).state == state(pstate=0x3C5), "masked"
     found = follow(word, target=vector, hcr=bit, pstate=0x3C5 & ~mask)
     assert found.state is not None
+    assert found.hcr == (0 if bit == arch.HCR_VSE else bit), "an SError is taken once, a line stays as it is"
+    assert follow(word, target=AT, hcr=bit, pstate=0x3C5).hcr == bit
     assert (found.state[INDEX["elr_el1"]], found.state[INDEX["spsr_el1"]]) == (AT, 0x3C5 & ~mask)
     assert (INDEX["esr_el1"] in found.unknown) == (bit == arch.HCR_VSE)
     assert follow(word, target=AT, hcr=bit, pstate=0x3C5 & ~mask).state is None, "it does not get to the instruction"
