@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from fuzz import memories, tables
+from fuzz.interrupts import VCPUS, interrupts
 from fuzz.values import (
     DATA_REGIONS,
     Weights,
@@ -65,12 +66,14 @@ LOOK_BACK = 40
 
 _WEIGHTS: dict[str, float] = {
     **{"hvc": 25.0, "wfi": 4.0, "wfe": 4.0, "br": 2.0, "set": 8.0, "complete": 3.0, "reset": 0.5},
-    **{"smc": 4.0, "mrs": 6.0, "msr": 4.0, "forge": 0.1, "vcpu": 0.2, "slot": 0.2, "drop_slot": 0.1},
+    **{"smc": 4.0, "mrs": 6.0, "msr": 4.0, "forge": 0.1, "vcpu": 0.2, "slot": 0.2, "drop_slot": 0.1, "gic_line": 0.2},
     **dict.fromkeys(ACCESS_MNEMONICS, 40.0 / len(ACCESS_MNEMONICS)),
 }
 STEP_WEIGHTS: Weights[str] = Weights(*((k.keyword, _WEIGHTS.get(k.keyword, 0.7)) for k in STEP_KINDS))
 EVERYWHERE: tuple[str, ...] = tuple(name for name in CONTEXT_NAMES if name != PROTECTED_NAME)
 """The vCPUs that every target has."""
+WITHOUT_GIC: tuple[str, ...] = tuple(name for name in EVERYWHERE if name not in VCPUS)
+"""What steps that need no interrupt go to: a VM with a GIC takes longer to make."""
 _NAMES: dict[tuple[str, str], tuple[str, ...]] = {
     # Sorted, because the order of a set differs from process to process.
     (k.keyword, o.name): tuple(sorted(o.names)) for k in STEP_KINDS for o in k.operands if o.names
@@ -336,7 +339,7 @@ def forged_exit(rng: Random, _: Sequence[Step]) -> list[Step]:
 def other_vcpu(rng: Random, before: Sequence[Step]) -> list[Step]:
     """Another vCPU for a while; sometimes it turns itself off and is called on again."""
     # A protected VM is not there on most targets, and costs a VM of its own: only where a seed brought it.
-    others = CONTEXT_NAMES[1:] if Step("vcpu", (PROTECTED_NAME,)) in before else EVERYWHERE[1:]
+    others = (*WITHOUT_GIC[1:], PROTECTED_NAME) if Step("vcpu", (PROTECTED_NAME,)) in before else WITHOUT_GIC[1:]
     name = others[int(rng.random() * len(others))]
     there = [*host_writes(rng, ()), operands(rng, TRAPS.pick(rng))]
     back = [Step("vcpu", (CONTEXT_NAMES[0],)), operands(rng, TRAPS.pick(rng))]
@@ -406,5 +409,6 @@ IDIOMS: Weights[Idiom] = Weights(
     (other_vcpu, 3.0),
     (translated, 4.0),
     (reshaped, 3.0),
+    (interrupts, 0.7),
     (single, 22.0),
 )

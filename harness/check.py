@@ -12,6 +12,7 @@ from harness import compare, turns
 from harness.asked import compare_slots
 from harness.compare import Divergence, Prediction, Unchecked
 from harness.follow import Followed, follow
+from harness.gic.watch import Watch, uses_gic
 from harness.handed import compare_handed
 from harness.known import Catalogue, Known
 from harness.masks import Cpu
@@ -103,9 +104,11 @@ def check(
     kinds = (False, True) if needs_protected(scenario) else (False,)
     codes = {protected: code_of(scenario, protected) for protected in kinds}
     memories, begin = {protected: Memory(code) for protected, code in codes.items()}, 0
-    shapes = Shapes()
+    shapes, watch = Shapes(), Watch() if uses_gic(scenario) else None
     for index, entry, exit_ in turns.runs(trace.events):
-        for event in trace.events[begin:index]:
+        for at, event in enumerate(trace.events[begin:index], begin):
+            if watch is not None:
+                watch.see(at, event)
             if event.kind != HOST or not isinstance(event, Host) or event.error:
                 continue
             if event.op == turns.OP_WRITE:
@@ -115,7 +118,10 @@ def check(
         world = shapes.world(entry.context)
         code, memory = codes[world.protected], memories[world.protected]
         memory.regions = world.regions
-        run = followed[index] = follow(index, entry, exit_, code, cpu, memory)
+        gic = None if watch is None else watch.enters(exit_.context)
+        run = followed[index] = follow(index, entry, exit_, code, cpu, memory, gic)
+        if watch is not None:
+            watch.left(exit_.context)
         switched[index] = tuple(compare.compare_run(run, code, cpu, memory))
     predict = shortcut(level)
     for round_ in turns.rounds(trace.events):
@@ -148,7 +154,7 @@ def check(
             if witness is not None:
                 witness(Compared("isolate", round_.first))
             judged += (Judged(found, None) for found in compare.compare_others(round_))
-        owed = (*compare_owed(round_, lossy), *compare_handed(round_))
+        owed = (*compare_owed(round_, lossy), *compare_handed(round_), *(watch.compare(round_) if watch else ()))
         for found in owed:
             _take(found, judged, unchecked)
         if witness is not None:

@@ -251,24 +251,30 @@ HOST_RESET_INDEX: frozenset[int] = frozenset(INDEX[name] for name in HOST_RESET)
 
 @dataclass(frozen=True, slots=True)
 class SystemAccess:
-    """A trapped access to a system register: the table's row (None: it has none), Rt, and whether it is a read."""
+    """A trapped access to a system register: the table's row (None: it has none), Rt, and whether it is a read.
+
+    ``gic``: the VM has an in-kernel GICv3.
+    """
 
     row: sysregs.SysReg | None
     rt: int
     is_read: bool
+    gic: bool = False
 
     @property
     def owed(self) -> sysregs.Owed:
         """What the guest is owed; a register that nobody wrote down may be there or not."""
         if self.row is None:
             return sysregs.Owed.EITHER
+        if self.gic and self.row.gic is not None:
+            return self.row.gic[0 if self.is_read else 1]
         return self.row.read if self.is_read else self.row.write
 
 
-def system_access(esr: int) -> SystemAccess:
+def system_access(esr: int, gic: bool = False) -> SystemAccess:
     """Return what an exit of class SYS64 asks for (Arm ARM D17.2.37, ISS encoding for MSR, MRS, System instruction)."""
     encoding = esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7
-    return SystemAccess(sysregs.BY_ENCODING.get(encoding), esr >> 5 & 31, bool(esr & 1))
+    return SystemAccess(sysregs.BY_ENCODING.get(encoding), esr >> 5 & 31, bool(esr & 1), gic)
 
 
 def secure_call_results(exit_: Switch, vcpus: int = 1) -> tuple[frozenset[int] | None, ...]:

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 from harness import arch
 from harness.arch import State
+from harness.gic.interface import Interface
 from harness.guest import CODE_CHANGED, Walk, as_code, fetched, is_call, runs_on, walk
+from harness.layout import VECTORS
 from harness.masks import Cpu
 from harness.memory import Memory
 from harness.registers import MASK64
@@ -36,11 +38,18 @@ class Followed(NamedTuple):
 
 
 def follow(
-    event: int, entry: Switch, exit_: Switch, code: Mapping[int, int], cpu: Cpu, memory: Memory | None = None
+    event: int,
+    entry: Switch,
+    exit_: Switch,
+    code: Mapping[int, int],
+    cpu: Cpu,
+    memory: Memory | None = None,
+    gic: Interface | None = None,
 ) -> Followed:
     """Follow one run of the guest.
 
-    ``memory`` is what its RAM holds at the entry (None: nobody knows); what it may have stored is entered there.
+    ``memory`` is what its RAM holds at the entry (None: nobody knows); what it may have stored is entered there, as
+    what it does to its interrupt controller is in ``gic`` (None: it has none).
     """
     memory = memory if memory is not None else Memory()
     seen = arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
@@ -48,16 +57,22 @@ def follow(
     behind = (observed[arch.PC] - 4) & MASK64
     call = exit_.trapped and is_call(seen, fetched(observed, code, behind, memory, cpu), exit_)
     target = behind if call else observed[arch.PC]
+    pstate = seen[arch.PSTATE]
+    is_interrupted = bool(entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(pstate, entry.hcr))
     if memory.code_changed and as_code(code).protected:
         path = Walk(None, why=CODE_CHANGED, certain=False)
-    elif not exit_.trapped and entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(seen[arch.PSTATE], entry.hcr):
-        path = Walk(None, why=RACE, certain=False)
+    elif not exit_.trapped and (is_interrupted or (gic is not None and not gic.quiet(pstate))):
+        path = Walk(None, why=RACE, certain=False, stopped=seen[arch.PC])
     else:
-        path = walk(seen, code, target, cpu, entry.hcr, memory)
+        path = walk(seen, code, target, cpu, entry.hcr, memory, gic)
         memory.stored(path.stored)
         if not exit_.trapped and path.state not in (None, observed) and runs_on(path.state, code, cpu, memory):
             # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
             path = Walk(None, why=RUNS_ON, certain=False)
     if path.state is None:
         memory.lose()
+        # Where it was interrupted right there, it did no more to the interface.
+        came_to = observed[arch.ELR] if target in VECTORS else target
+        if gic is not None and path.stopped != came_to:
+            gic.lose("the guest went where nobody could follow it")
     return Followed(event, entry, exit_, seen, call, target, path)

@@ -28,6 +28,8 @@ from harness.execute import (
     sources,
 )
 from harness.faults import STALE
+from harness.gic.access import at_interface
+from harness.gic.interface import Interface
 from harness.layout import CODE, VECTORS
 from harness.masks import BTI, IDST, NMI, VBAR_RES0, Cpu
 from harness.memory import Memory
@@ -54,6 +56,7 @@ class Walk(NamedTuple):
     not get to that trap; ``why`` then says what it does instead, and ``certain`` whether that is the architecture's
     word or only the end of what this module follows.  ``stored``: the words of RAM that it may have changed.
     ``vectors``: as :class:`harness.execute.Next` has them.  ``hcr``: the virtual interrupts that are still pending.
+    ``stopped``: up to where it was followed.
     """
 
     state: State | None
@@ -63,6 +66,7 @@ class Walk(NamedTuple):
     stored: frozenset[int] = frozenset()
     vectors: Mapping[int, int | None] = MappingProxyType({})
     hcr: int = 0
+    stopped: int = -1
 
 
 def word_at(code: Mapping[int, int], address: int) -> int | None:
@@ -110,24 +114,33 @@ def is_call(state: State, word: int | None, exit_: Switch) -> bool:
 
 
 def walk(
-    state: State, code: Mapping[int, int], target: int, cpu: Cpu, hcr: int = 0, memory: Memory | None = None
+    state: State,
+    code: Mapping[int, int],
+    target: int,
+    cpu: Cpu,
+    hcr: int = 0,
+    memory: Memory | None = None,
+    gic: Interface | None = None,
 ) -> Walk:
     """Follow the guest from ``state`` until it traps at address ``target``; ``hcr``: its virtual interrupts.
 
-    ``memory`` is what its RAM holds, where its translation tables are (None: nobody knows).
+    ``memory`` is what its RAM holds, where its translation tables are (None: nobody knows).  ``gic`` is its interface
+    to an in-kernel GIC (None: it has none); what the guest does there is entered.
     """
     hcr &= arch.HCR_VIRTUAL
-    if state[arch.PC] == target and not (hcr and arch.unmasked(state[arch.PSTATE], hcr)):
+    quiet = not (hcr and arch.unmasked(state[arch.PSTATE], hcr)) and (gic is None or gic.quiet(state[arch.PSTATE]))
+    if quiet and state[arch.PC] == target:
         return Walk(state, hcr=hcr)  # the rule; all below are exceptions to it
-    machine = _Guest(state, code, cpu, hcr, memory)
-    if hcr and (stop := machine.interrupt()) is not None:
-        return stop
+    machine = _Guest(state, code, cpu, hcr, memory, gic)
+    if not quiet and (stop := machine.interrupt()) is not None:
+        return stop._replace(stopped=state[arch.PC])
+    may_be_interrupted = hcr != 0 or gic is not None
     for _ in range(MAX_WALK):
         if machine.state[arch.PC] == target:
             return machine.arrived()
-        stop = machine.step() or (machine.interrupt() if hcr else None)
+        stop = machine.step() or (machine.interrupt() if may_be_interrupted else None)
         if stop is not None:
-            return stop
+            return stop._replace(stopped=machine.state[arch.PC])
     return Walk(None, why="no trap in sight", certain=False)
 
 
@@ -149,7 +162,13 @@ class _Guest:
     """A vCPU between two traps: executes what does not trap."""
 
     def __init__(
-        self, state: State, code: Mapping[int, int], cpu: Cpu, hcr: int = 0, memory: Memory | None = None
+        self,
+        state: State,
+        code: Mapping[int, int],
+        cpu: Cpu,
+        hcr: int = 0,
+        memory: Memory | None = None,
+        gic: Interface | None = None,
     ) -> None:
         res0, _ = cpu.mask(arch.PSTATE)
         self.state = (*state[: arch.PSTATE], state[arch.PSTATE] & ~res0, *state[arch.PSTATE + 1 :])
@@ -158,6 +177,7 @@ class _Guest:
         self._controls = controls(self.state)
         self._memory = memory
         self._places = memory or Memory()
+        self._gic = gic
         self.vectors: dict[int, int | None] = {}
         self._code = as_code(code)
         self._trap = self._code.fill[0]
@@ -175,7 +195,14 @@ class _Guest:
 
     def interrupt(self) -> Walk | None:
         """Take the virtual interrupt that is pending and not masked, if there is one."""
-        pending = arch.unmasked(self.state[arch.PSTATE], self._hcr)
+        pstate = self.state[arch.PSTATE]
+        pending = arch.unmasked(pstate, self._hcr)
+        if self._gic is not None and not self._gic.quiet(pstate):
+            if not self._gic.signals() or (self._gic.may_be_fiq and not pstate & arch.PSTATE_F):
+                return _uncertain(f"whether the GIC signals an interrupt: {self._gic.why}")
+            if self._gic.late:
+                return _uncertain("an interrupt that the guest has just let through, which comes in finite time")
+            pending = (*pending, (arch.HCR_VI, arch.IRQ_OFFSET))
         if not pending:
             return None
         if len(pending) > 1:
@@ -278,8 +305,14 @@ class _Guest:
                 # The tag is replaced, unless TBID says that it is data's only, on a CPU that has TBID.
                 return _uncertain("a branch to a tagged address")
             return self._advance({arch.PC: target})
+        if self._gic is not None and not self._at_el0:
+            effect = at_interface(self._gic, self.state, word, self.unknown)
+            if effect is not None:
+                return self._apply(pc, effect)
         if any(source in self.unknown for source in sources(word)):
             return _uncertain(FROM_UNKNOWN)
+        if self._gic is not None and word == a64.ERET:
+            self._gic.late = False  # the return synchronises
         return self._apply(pc, execute(self.state, word))
 
     def _apply(self, pc: int, effect: Effect) -> Walk | None:
@@ -363,6 +396,8 @@ class _Guest:
         return None
 
     def _take(self, esr: int | None, far: int | None, offset: int = 0) -> None:
+        if self._gic is not None:
+            self._gic.late = False  # to take an exception synchronises
         self.state = arch.take_exception(self.state, esr, far, offset)
         flags, why = self.unknown.pop(arch.PSTATE, (0, ""))
         written = {arch.ELR: True, arch.SPSR: True, arch.ESR: esr is not None, arch.FAR: far is not None}

@@ -45,6 +45,11 @@ HOLE = Region("hole", 0x4010_0000, 0xBFF0_0000, False, "above RAM: no slot, but 
 
 REGIONS: tuple[Region, ...] = (MMIO, CODE, VECTORS, DATA, HOLE)
 
+# Where KVM's own interrupt controller is, in the VM that has one: inside MMIO, but no access gets to userspace.
+GICD = Region("gicd", 0x0800_0000, 0x0001_0000, False, "the distributor of an in-kernel GICv3")
+GICR = Region("gicr", 0x080A_0000, 0x0004_0000, False, "its redistributors, 128 KiB a vCPU")
+GIC_INTERRUPTS = 64
+"""SGIs, PPIs and SPIs of that GIC (KVM_DEV_ARM_VGIC_GRP_NR_IRQS; the fewest that it takes)."""
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -57,14 +62,16 @@ class Context:
     what: str
 
 
-WINDOW_SIZE = 0x4000
+WINDOW_SIZE = 0x2000
 # The order is that of the agent, which keeps all of them; their numbers are in the flags of records.
 CONTEXTS: tuple[Context, ...] = (
     Context("0.0", 0, 0, 0, "the vCPU that a scenario starts with, alone in its VM"),
     Context("0.0", 1, 0, 0, "the same in a VM with two vCPUs, where a scenario names 0.1"),
-    Context("0.1", 1, 1, 1, "the other vCPU of that VM"),
-    Context("1.0", 2, 0, 2, "a second VM, which tells userspace of accesses without a syndrome"),
-    Context("p.0", 3, 0, 3, "a protected VM, made anew for each scenario, with RAM of its own"),
+    Context("0.1", 1, 1, 2, "the other vCPU of that VM"),
+    Context("1.0", 2, 0, 4, "a second VM, which tells userspace of accesses without a syndrome"),
+    Context("p.0", 3, 0, 6, "a protected VM, made anew for each scenario, with RAM of its own"),
+    Context("2.0", 4, 0, 5, "a third VM, with an in-kernel GICv3"),
+    Context("2.1", 4, 1, 7, "the other vCPU of that VM"),
 )
 ALONE, PAIR = 0, 1
 """Numbers of the first two contexts."""
@@ -76,6 +83,8 @@ is read-only (Documentation/virt/kvm/arm/pkvm.rst)."""
 PROTECTED = next(i for i, context in enumerate(CONTEXTS) if context.machine == PROTECTED_MACHINE)
 """The number of its vCPU."""
 PROTECTED_NAME, PROTECTED_WINDOW = CONTEXTS[PROTECTED].name, CONTEXTS[PROTECTED].window
+GIC_MACHINE = 4
+"""The machine with an in-kernel GICv3 (KVM_DEV_TYPE_ARM_VGIC_V3)."""
 CONTEXT_NAMES: tuple[str, ...] = tuple(dict.fromkeys(context.name for context in CONTEXTS))
 
 MAX_STEPS = 256

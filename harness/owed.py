@@ -59,8 +59,8 @@ def _secure_call(turn: _Turn, exit_: Switch, world: World) -> None:
         turn.allowed[index] = allowed
 
 
-def _system_register(turn: _Turn, exit_: Switch, injected: bool) -> None:
-    access = contract.system_access(exit_.esr)
+def _system_register(turn: _Turn, exit_: Switch, injected: bool, gic: bool) -> None:
+    access = contract.system_access(exit_.esr, gic)
     owed = access.owed
     if owed is Owed.UNDEFINED or (owed is Owed.EITHER and injected):
         turn.values[:] = contract.undefined_state(exit_)
@@ -90,7 +90,7 @@ def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
     elif kind == "SYS64":
         if not round_.world.plain and contract.system_access(exit_.esr).owed is Owed.UNDEFINED:
             return "a system register of a feature that the vCPU may have"
-        _system_register(turn, exit_, round_.action.inject)
+        _system_register(turn, exit_, round_.action.inject, round_.world.gic)
     elif kind in ("IABT_LOW", "DABT_LOW"):
         return _abort(turn, exit_, kind, round_.world)
     elif kind != "IRQ":

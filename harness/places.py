@@ -45,6 +45,7 @@ MEETS: tuple[Meets, ...] = (
     Meets("finish", GUEST_EXITS, "KVM_RUN may return at once at any exit", "KVM API 5, immediate_exit"),
     Meets("serror", GUEST_EXITS, "an SError may be pended at any exit", "KVM API 4.31"),
     Meets("irq_line", GUEST_EXITS, "a line may change at any exit", "KVM API 4.25"),
+    Meets("gic_line", ("HVC64", "DABT_LOW", "SYS64"), "an input of the GIC may change at any exit", "KVM API 4.25"),
     Meets("mp_state", GUEST_EXITS, "a vCPU may be stopped at any exit", "KVM API 4.39"),
     Meets("write", ("HVC64", "DABT_LOW", "IABT_LOW"), "the host may write RAM at any exit", "KVM API 4.35"),
     Meets("*slot", ("HVC64", "DABT_LOW"), "memory slots may change at any exit", "KVM API 4.35"),

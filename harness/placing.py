@@ -127,6 +127,8 @@ def host_arguments(step: Step) -> tuple[int, int]:
             return value, int(value != 0)
         case "irq_line", (str(name), int(value)):
             return protocol.LINES[name], value
+        case "gic_line", (str(name), int(number), int(level)):
+            return protocol.GIC_LINES[name] | number, level
         case "mp_state", (str(name),):
             return MP_STATES[name], 0
         case "write", (int(address), int(value)):

@@ -86,11 +86,15 @@ OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
         "mp_state": (16, "KVM_SET_MP_STATE: a"),
         "slot": (20, "KVM_SET_USER_MEMORY_REGION in the current VM: a and b as harness/slots.py packs them"),
         "drop_slot": (21, "the same, for a slot that is to go"),
+        "gic_line": (30, "KVM_IRQ_LINE, in-kernel GIC: type and number a (GIC_LINES), level b; a PPI of this vCPU"),
     }
 )
 
 LINES: Mapping[str, int] = MappingProxyType({"irq": 0, "fiq": 1})
 """Interrupt lines of a vCPU without in-kernel GIC (KVM API 4.25 KVM_IRQ_LINE)."""
+
+GIC_LINES: Mapping[str, int] = MappingProxyType({"spi": 1 << 24, "ppi": 2 << 24})
+"""Types of the inputs of an in-kernel GIC, as KVM_IRQ_LINE wants them above the number (KVM API 4.25)."""
 
 FORGE: Mapping[str, int] = MappingProxyType({"code": 1, "esr": 2, "far": 4, "hpfar": 8})
 """What a forged exit replaces before KVM's handler sees it: marks in the flags of its record."""

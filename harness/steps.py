@@ -215,6 +215,17 @@ STEP_KINDS: tuple[StepKind, ...] = (
         "KVM API 4.25 KVM_IRQ_LINE",
     ),
     StepKind(
+        "gic_line",
+        Side.HOST,
+        (
+            Operand("type", f"one of {', '.join(protocol.GIC_LINES)}", frozenset(protocol.GIC_LINES)),
+            Operand("number", "an INTID from 0 to 1023", limit=1023),
+            Operand("level", "0 or 1", limit=1),
+        ),
+        "Raise or lower an input of the in-kernel GIC, which only the VM of 2.0 and 2.1 has; a PPI is the vCPU's own.",
+        "KVM API 4.25 KVM_IRQ_LINE",
+    ),
+    StepKind(
         "mp_state",
         Side.HOST,
         (Operand("state", f"one of {', '.join(MP_STATES)}", frozenset(MP_STATES)),),

@@ -27,13 +27,17 @@ class Owed(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SysReg:
-    """A row: ``read`` and ``write`` say what MRS and MSR from EL1 owe, ``why`` the source of what is not plain."""
+    """A row: ``read`` and ``write`` say what MRS and MSR from EL1 owe, ``why`` the source of what is not plain.
+
+    ``gic``: the two where the vCPU has an in-kernel GICv3, if they differ then.
+    """
 
     name: str
     encoding: Encoding
     read: Owed
     write: Owed
     why: str = ""
+    gic: tuple[Owed, Owed] | None = None
 
 
 _S, _Z, _A, _U, _E = Owed.STATE, Owed.ZERO, Owed.ANY, Owed.UNDEFINED, Owed.EITHER
@@ -168,14 +172,40 @@ _OTHERS: tuple[SysReg, ...] = (
         )
     ),
     *(
-        SysReg(name, encoding, _E, _E, _NO_GIC)
-        for name, encoding in (
-            ("icc_pmr_el1", (3, 0, 4, 6, 0)),
-            ("icc_iar0_el1", (3, 0, 12, 8, 0)),
-            ("icc_sgi1r_el1", (3, 0, 12, 11, 5)),
-            ("icc_iar1_el1", (3, 0, 12, 12, 0)),
-            ("icc_sre_el1", (3, 0, 12, 12, 5)),
+        SysReg(name, encoding, _E, _E, _NO_GIC, gic)
+        for gic, rows in (
+            (
+                (_A, _A),
+                (
+                    ("icc_pmr_el1", (3, 0, 4, 6, 0)),
+                    ("icc_bpr1_el1", (3, 0, 12, 12, 3)),
+                    ("icc_ctlr_el1", (3, 0, 12, 12, 4)),
+                    ("icc_sre_el1", (3, 0, 12, 12, 5)),
+                    ("icc_igrpen0_el1", (3, 0, 12, 12, 6)),
+                    ("icc_igrpen1_el1", (3, 0, 12, 12, 7)),
+                ),
+            ),
+            (
+                (_A, _U),
+                (
+                    ("icc_iar0_el1", (3, 0, 12, 8, 0)),
+                    ("icc_rpr_el1", (3, 0, 12, 11, 3)),
+                    ("icc_iar1_el1", (3, 0, 12, 12, 0)),
+                    ("icc_hppir1_el1", (3, 0, 12, 12, 2)),
+                ),
+            ),
+            (
+                (_U, _A),
+                (
+                    ("icc_eoir0_el1", (3, 0, 12, 8, 1)),
+                    ("icc_dir_el1", (3, 0, 12, 11, 1)),
+                    ("icc_sgi1r_el1", (3, 0, 12, 11, 5)),
+                    ("icc_sgi0r_el1", (3, 0, 12, 11, 7)),
+                    ("icc_eoir1_el1", (3, 0, 12, 12, 1)),
+                ),
+            ),
         )
+        for name, encoding in rows
     ),
     *(
         SysReg(name, encoding, _A, _E, _TIMER)

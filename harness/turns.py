@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from harness import arch, contract, exits, protocol
 from harness.arch import State
+from harness.layout import CONTEXTS
 from harness.registers import BY_NAME, BY_ONE_REG, MASK64
 from harness.shapes import Shapes
 from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
@@ -108,9 +109,9 @@ def _reason(user: Switch) -> str:
     return f"user:{exits.KVM_EXIT_REASONS.get(user.code, user.code)}"
 
 
-def _in_kernel(exit_: Switch, entry: Switch, world: World) -> bool:
-    """Whether KVM emulated the access itself: a device of its own is there, and kvm_run shows the access."""
-    if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW" or not entry.pending & INCREMENT_PC:
+def _in_kernel(exit_: Switch, entry: Switch, world: World, moved: bool) -> bool:
+    """Whether KVM emulated the access itself: a device of its own is there, kvm_run shows it, and PC moved on."""
+    if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW" or not moved:
         return False
     return world.in_kernel(exit_.address) and entry.mmio_addr == exit_.address
 
@@ -131,7 +132,7 @@ def _action(
         outcome = "inject"
     elif reasons:
         outcome = reasons[0]
-    elif world.devices and exit_ is not None and _in_kernel(exit_, entry, world):
+    elif world.devices and exit_ is not None and _in_kernel(exit_, entry, world, moved):
         outcome = IN_KERNEL
     else:
         outcome = "resume"
@@ -186,13 +187,15 @@ def _call_on(turns: dict[int, _Turn], exit_: Switch | None, after: Switch) -> No
 
     ``after`` is the first record behind the exit, which shows what KVM answered.
     """
-    if exit_ is None or WORLDS[min(exit_.context, len(WORLDS) - 1)].vcpus == 1:
+    if exit_ is None or exit_.context >= len(WORLDS) or WORLDS[exit_.context].vcpus == 1:
         return
     call = contract.called_on(exit_)
     if call is None or after.values[0] != contract.SUCCESS:
         return
     for number, world in enumerate(WORLDS):
-        if number != exit_.context and world.vcpus > 1 and world.mpidr & contract.AFFINITY == call.target:
+        if number == exit_.context or CONTEXTS[number].machine != CONTEXTS[exit_.context].machine:
+            continue
+        if world.mpidr & contract.AFFINITY == call.target:
             hosts = turns.setdefault(number, _Turn()).hosts
             hosts.append(Host(HOST, after.step, OP_RESET, 0, 0, 0, False, number))
             written = [("pc", call.entry_point), ("x0", call.context_id)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from harness.layout import CONTEXTS, PROTECTED_MACHINE, REGIONS, Context, Region
+from harness.layout import CONTEXTS, GIC_MACHINE, GICD, GICR, PROTECTED_MACHINE, REGIONS, Context, Region
 
 IPA_BITS = 40
 """Size of the guest's physical address space: KVM_CREATE_VM type 0 (KVM API 4.2)."""
@@ -20,7 +20,8 @@ class World:
 
     ``regions`` are guest physical addresses, with a memory slot or known to have none; ``devices`` are those that KVM
     emulates itself; ``vcpu`` is the vCPU's number among ``vcpus``; ``features`` are bits of KVM_ARM_VCPU_INIT;
-    ``protected``: the VM is of type KVM_VM_TYPE_ARM_PROTECTED.
+    ``protected``: the VM is of type KVM_VM_TYPE_ARM_PROTECTED; ``gic``: it is known to have KVM's GICv3, as
+    :mod:`harness.gic` has it.
     """
 
     regions: tuple[Region, ...] = REGIONS
@@ -29,6 +30,7 @@ class World:
     vcpus: int = 1
     features: int = PSCI_0_2
     protected: bool = False
+    gic: bool = False
 
     def slot(self, address: int) -> Region | None:
         """Return the memory slot that holds an address."""
@@ -63,6 +65,8 @@ def _world(one: Context) -> World:
     vcpus = sum(other.machine == one.machine for other in CONTEXTS)
     if one.machine == PROTECTED_MACHINE:
         return World(writable(REGIONS), vcpu=one.vcpu, vcpus=vcpus, protected=True)
+    if one.machine == GIC_MACHINE:
+        return World(devices=(GICD, GICR), vcpu=one.vcpu, vcpus=vcpus, gic=True)
     return World(vcpu=one.vcpu, vcpus=vcpus)
 
 

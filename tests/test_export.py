@@ -61,7 +61,7 @@ def test_a_program_compiles_without_a_warning(told: tuple[Story, ...], tmp_path:
 
 def test_every_host_step_has_a_form_in_c_or_is_named() -> None:
     template = (Path(export.__file__).parent / "standalone.c").read_text()
-    forms = template.partition("enum what {")[2].partition("}")[0].replace(" ", "").split(",")
+    forms = map(str.strip, template.partition("enum what {")[2].partition("}")[0].split(","))
     host = {kind.keyword for kind in STEP_KINDS if kind.side is Side.HOST}
     assert {kind.upper() for kind in host - NOT_IN_C} | {"GUEST"} == set(forms)
     assert host > NOT_IN_C

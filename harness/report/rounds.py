@@ -138,6 +138,9 @@ def host_sentence(host: Host) -> str:
         case "irq_line":
             line = next((line for line, number in protocol.LINES.items() if number == host.a), f"{host.a:#x}")
             text = f"{'raise' if host.b else 'lower'} the {line} line"
+        case "gic_line":
+            kind = "SPI" if host.a < protocol.GIC_LINES["ppi"] else "PPI"
+            text = f"{'raise' if host.b else 'lower'} {kind} {host.a & 0xFFFF} of the GIC"
         case "serror":
             text = "inject an SError" + (f" of syndrome {host.a:#x}" if host.b else "")
         case "slot":

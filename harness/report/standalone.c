@@ -34,12 +34,15 @@
 #define NAP_US	@NAP@
 #define MAX_NAPS 20
 
-enum what { SET, GUEST, COMPLETE, RESET, FINISH, ABORT, SERROR, IRQ_LINE, MP_STATE, WRITE, SLOT, DROP_SLOT };
+enum what {
+	SET, GUEST, COMPLETE, RESET, FINISH, ABORT, SERROR, IRQ_LINE, GIC_LINE, MP_STATE, WRITE, SLOT, DROP_SLOT
+};
 
 static const struct step {
 	enum what what;
 	uint64_t a, b;		/* SET: register id, value; GUEST: address, instruction; COMPLETE: data;
-				   SERROR: syndrome; IRQ_LINE: line, level; MP_STATE: state; WRITE: address, eight bytes;
+				   SERROR: syndrome; IRQ_LINE, GIC_LINE: line, level; MP_STATE: state;
+				   WRITE: address, eight bytes;
 				   SLOT, DROP_SLOT: guest address | flags << 4 | slot, where in RAM << 32 | size */
 	const char *text;
 } steps[] = {
@@ -141,7 +144,7 @@ static void host(const struct step *step)
 {
 	struct kvm_irq_level line = {
 		.irq = KVM_ARM_IRQ_TYPE_CPU << KVM_ARM_IRQ_TYPE_SHIFT | step->a, .level = step->b != 0,
-	};
+	}, input = { .irq = step->a, .level = step->b != 0 };
 
 	switch (step->what) {
 	case SET:
@@ -159,6 +162,10 @@ static void host(const struct step *step)
 		break;
 	case IRQ_LINE:
 		if (ioctl(vm, KVM_IRQ_LINE, &line))
+			printf("  KVM_IRQ_LINE: %s\n", strerror(errno));
+		break;
+	case GIC_LINE: /* there is no GIC: it fails */
+		if (ioctl(vm, KVM_IRQ_LINE, &input))
 			printf("  KVM_IRQ_LINE: %s\n", strerror(errno));
 		break;
 	case FINISH:

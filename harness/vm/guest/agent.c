@@ -108,8 +108,7 @@ static int op_begin(const struct sf_op *op)
 	for (int i = 0; i < SF_WINDOWS; i++)
 		retire_code(&windows[i]);
 	destroy_protected();
-	if (any_spoiled())
-		destroy_all();
+	destroy_spoiled();
 	if (error || (op->a ? new_ram() : madvise(ram + (SF_DATA_BASE - RAM_BASE), 2 * SF_DATA_SIZE, MADV_DONTNEED)) ||
 	    start(&contexts[op->b]) || (other != op->b && start(&contexts[other])))
 		error = error ? error : errno ? errno : EIO;
@@ -198,6 +197,18 @@ static int op_irq_line(const struct sf_op *op)
 	return 0;
 }
 
+static int op_gic_line(const struct sf_op *op)
+{
+	struct kvm_irq_level line = { .irq = op->a, .level = op->b != 0 };
+	int error;
+
+	if (op->a >> KVM_ARM_IRQ_TYPE_SHIFT == KVM_ARM_IRQ_TYPE_PPI)
+		line.irq |= m->number << KVM_ARM_IRQ_VCPU_SHIFT;
+	error = ioctl(m->vm, KVM_IRQ_LINE, &line) ? errno : 0;
+	record_host(op->op, op->a, op->b, error, true, op->step);
+	return 0;
+}
+
 static int op_finish(const struct sf_op *op)
 {
 	int error;
@@ -282,7 +293,7 @@ static int op_forge(const struct sf_op *op)
 }
 
 /* The guest left the code: bring it back behind the instruction that sent it away. */
-static int land(const struct sf_op *op)
+static void land(const struct sf_op *op)
 {
 	sf_u64 elr = control->trap_elr, pc = control->code_pc + 4;
 
@@ -290,19 +301,17 @@ static int land(const struct sf_op *op)
 		pc = elr + 4;
 	else if (op->b & 1 && pc == op->a)
 		pc = op->a + 4;
-	return set_register(SF_ONE_REG_PC, pc, false, op->step);
-}
-
-static bool is_paired(void)
-{
-	return m == &contexts[SF_CONTEXT_PAIR] || m == &contexts[SF_CONTEXT_PAIR + 1];
+	set_register(SF_ONE_REG_PC, pc, false, op->step);
+	control->code_pc += 4;
+	if (pc - 4 > control->code_pc) /* what did not trap in between is done, too */
+		control->code_pc = pc - 4;
 }
 
 static bool stopped_by_another(void)
 {
 	struct kvm_mp_state state;
 
-	return is_paired() && !ioctl(m->vcpu, KVM_GET_MP_STATE, &state) && state.mp_state != KVM_MP_STATE_RUNNABLE;
+	return m->paired && !ioctl(m->vcpu, KVM_GET_MP_STATE, &state) && state.mp_state != KVM_MP_STATE_RUNNABLE;
 }
 
 static int op_run(const struct sf_op *op)
@@ -332,14 +341,12 @@ static int op_run(const struct sf_op *op)
 			set_register(SF_ONE_REG_PC, control->trap_pc + 4, false, op->step);
 		}
 		/* In a pair, CPU_OFF lasts until the vCPU is wanted again: the other one may call CPU_ON. */
-		if (!is_paired() && (control->stop_why & SF_STOP_SLEEP || m->run->exit_reason == KVM_EXIT_SYSTEM_EVENT))
+		if (!m->paired && (control->stop_why & SF_STOP_SLEEP || m->run->exit_reason == KVM_EXIT_SYSTEM_EVENT))
 			set_runnable(op->step);
 		if (control->stop_why & SF_STOP_IRQS)
 			return SF_STATUS_RUNAWAY;
-		if (control->stop_why & SF_STOP_OUTSIDE) {
+		if (control->stop_why & SF_STOP_OUTSIDE)
 			land(op);
-			control->code_pc += 4;
-		}
 		if (control->code_pc >= op->a)
 			return SF_STATUS_OK;
 	}
@@ -362,6 +369,7 @@ static int run_program(void)
 		case SF_OP_ABORT:
 		case SF_OP_SERROR: error = op_events(op); break;
 		case SF_OP_IRQ_LINE: error = op_irq_line(op); break;
+		case SF_OP_GIC_LINE: error = op_gic_line(op); break;
 		case SF_OP_FINISH: error = op_finish(op); break;
 		case SF_OP_MP_STATE: error = op_mp_state(op); break;
 		case SF_OP_FORGE: error = op_forge(op); break;

@@ -33,6 +33,7 @@ struct window {
 
 struct context {
 	int vm, vcpu;
+	sf_u32 number; /* of the vCPU in its VM */
 	struct kvm_run *run;
 	struct kvm_vcpu_init init;
 	struct window *window;
@@ -41,6 +42,8 @@ struct context {
 	bool returned; /* KVM_RUN came back by itself, not because of a signal */
 	bool access; /* what it came back with is an access that nobody completed yet */
 	bool stopped; /* by KVM_SET_MP_STATE */
+	bool paired; /* there is another vCPU in its VM */
+	bool gic; /* its VM has one, which no reset of a vCPU resets */
 	bool reshaped; /* its VM has other memory slots than create_vm() made */
 	sf_u32 lines; /* interrupt lines that userspace raised, a bit each: a reset need not lower them */
 	bool aborted; /* an SError, which a reset need not take away (6.12) */
@@ -112,6 +115,7 @@ static int create_vcpu(struct context *context, int vm, int number)
 	size_t size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
 
 	context->vm = vm;
+	context->number = number;
 	context->vcpu = ioctl(vm, KVM_CREATE_VCPU, number);
 	if (context->vcpu < 0)
 		return -1;
@@ -121,6 +125,29 @@ static int create_vcpu(struct context *context, int vm, int number)
 	context->init.features[0] |= 1 << KVM_ARM_VCPU_PSCI_0_2;
 	context->clean = true;
 	return ioctl(context->vcpu, KVM_ARM_VCPU_INIT, &context->init);
+}
+
+/* After all vCPUs were created, before any runs (Documentation/virt/kvm/devices/arm-vgic-v3.rst). */
+static int create_gic(int vm)
+{
+	const sf_u64 distributor = SF_GICD_BASE, redistributors = SF_GICR_BASE;
+	const sf_u32 interrupts = SF_GIC_INTERRUPTS;
+	struct kvm_create_device gic = { .type = KVM_DEV_TYPE_ARM_VGIC_V3 };
+	const struct kvm_device_attr attributes[] = {
+		{ .group = KVM_DEV_ARM_VGIC_GRP_NR_IRQS, .addr = (sf_u64)(unsigned long)&interrupts },
+		{ .group = KVM_DEV_ARM_VGIC_GRP_ADDR, .attr = KVM_VGIC_V3_ADDR_TYPE_DIST,
+		  .addr = (sf_u64)(unsigned long)&distributor },
+		{ .group = KVM_DEV_ARM_VGIC_GRP_ADDR, .attr = KVM_VGIC_V3_ADDR_TYPE_REDIST,
+		  .addr = (sf_u64)(unsigned long)&redistributors },
+		{ .group = KVM_DEV_ARM_VGIC_GRP_CTRL, .attr = KVM_DEV_ARM_VGIC_CTRL_INIT },
+	};
+	int error = ioctl(vm, KVM_CREATE_DEVICE, &gic);
+
+	for (unsigned int i = 0; !error && i < sizeof(attributes) / sizeof(*attributes); i++)
+		error = ioctl(gic.fd, KVM_SET_DEVICE_ATTR, &attributes[i]);
+	if (!error)
+		close(gic.fd); /* the VM keeps it */
+	return error;
 }
 
 /* Create the VM of a context, with all its vCPUs. */
@@ -133,6 +160,7 @@ static int create(const struct context *wanted)
 	};
 	sf_u32 machine = rows[wanted - contexts].machine;
 	int vm = machine == SF_PROTECTED_MACHINE ? create_protected_vm() : create_vm(machine == SF_NISV_MACHINE);
+	int vcpus = 0;
 
 	if (vm < 0)
 		return -1;
@@ -142,30 +170,36 @@ static int create(const struct context *wanted)
 		contexts[i].window = &windows[rows[i].window];
 		if (create_vcpu(&contexts[i], vm, rows[i].number))
 			return -1;
+		vcpus++;
 	}
-	return 0;
+	for (int i = 0; i < SF_CONTEXTS; i++) {
+		if (contexts[i].vm != vm)
+			continue;
+		contexts[i].paired = vcpus > 1;
+		contexts[i].gic = machine == SF_GIC_MACHINE;
+	}
+	return machine == SF_GIC_MACHINE ? create_gic(vm) : 0;
 }
 
-static void destroy(const struct context *from, const struct context *to)
+static void destroy(int vm)
 {
 	size_t size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
-	int last = -1;
 
-	for (struct context *context = contexts + (from - contexts); context < to; context++) {
-		if (context->vm < 0)
+	for (struct context *context = contexts; context < contexts + SF_CONTEXTS; context++) {
+		if (context->vm != vm)
 			continue;
 		munmap(context->run, size);
 		close(context->vcpu);
-		if (context->vm != last)
-			close(context->vm);
-		last = context->vm;
 		*context = (struct context){ .vm = -1, .vcpu = -1 };
 	}
+	close(vm);
 }
 
 static void destroy_all(void)
 {
-	destroy(contexts, contexts + SF_CONTEXTS);
+	for (int i = 0; i < SF_CONTEXTS; i++)
+		if (contexts[i].vm >= 0)
+			destroy(contexts[i].vm);
 }
 
 /* Its memory is zero once it comes back to us: nothing of it serves another scenario. */
@@ -173,7 +207,8 @@ static void destroy_protected(void)
 {
 	struct window *window = &windows[SF_PROTECTED_WINDOW];
 
-	destroy(&contexts[SF_CONTEXT_PROTECTED], &contexts[SF_CONTEXT_PROTECTED + 1]);
+	if (contexts[SF_CONTEXT_PROTECTED].vm >= 0)
+		destroy(contexts[SF_CONTEXT_PROTECTED].vm);
 	if (protected_ram)
 		munmap(protected_ram, RAM_SIZE);
 	protected_ram = NULL;
@@ -251,7 +286,7 @@ static int set_line(const struct context *context, sf_u32 line, bool level)
 {
 	struct kvm_irq_level request = {
 		.irq = KVM_ARM_IRQ_TYPE_CPU << KVM_ARM_IRQ_TYPE_SHIFT |
-			(context == &contexts[SF_CONTEXT_PAIR + 1]) << KVM_ARM_IRQ_VCPU_SHIFT | line,
+			context->number << KVM_ARM_IRQ_VCPU_SHIFT | line,
 		.level = level,
 	};
 
@@ -262,7 +297,7 @@ static int set_line(const struct context *context, sf_u32 line, bool level)
 static bool is_spoiled(struct context *context)
 {
 	struct kvm_vcpu_events events = { 0 };
-	bool spoiled = context->reshaped;
+	bool spoiled = context->reshaped || context->gic;
 
 	for (sf_u32 line = 0; line < SF_LINES; line++)
 		if (context->lines >> line & 1)
@@ -277,13 +312,11 @@ static bool is_spoiled(struct context *context)
 	return spoiled;
 }
 
-static bool any_spoiled(void)
+static void destroy_spoiled(void)
 {
-	bool spoiled = false;
-
 	for (int i = 0; i < SF_CONTEXTS; i++)
-		spoiled |= contexts[i].vm >= 0 && is_spoiled(&contexts[i]);
-	return spoiled;
+		if (contexts[i].vm >= 0 && is_spoiled(&contexts[i]))
+			destroy(contexts[i].vm);
 }
 
 /* Make a vCPU as good as new. */

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an instruction that names a register of the GIC's CPU interface does to a vCPU that has one."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from harness import a64, sysregs
+from harness.arch import State
+from harness.execute import EC_UNKNOWN, Effect, Next, Raise, Trap
+from harness.gic.interface import TRAPPED, Interface
+from harness.sysregs import Owed
+
+
+def at_interface(gic: Interface, state: State, word: int, unknown: Container[int]) -> Effect | None:
+    """Return the effect of ``word`` at EL1, and enter it in ``gic``; None: it does not name such a register.
+
+    ``unknown``: the registers whose value nobody knows.
+    """
+    plain = a64.decode_plain(word)
+    if plain is None or plain.sysreg is None:
+        return None
+    row = sysregs.BY_ENCODING.get(a64.system_register(word))
+    if row is None or row.gic is None:
+        return None
+    is_read, register = bool(word >> 21 & 1), word & 31
+    if row.gic[0 if is_read else 1] is Owed.UNDEFINED:
+        return Raise(EC_UNKNOWN)
+    if row.name in TRAPPED:
+        return Trap(row.name)
+    if not is_read:
+        gic.write(row.name, 0 if register == a64.ZERO else None if register in unknown else state[register])
+        return Next()
+    value, free = gic.read(row.name)
+    if register == a64.ZERO:
+        return Next()
+    return Next({register: value}, {register: (free, f"read from {row.name}")} if free else {})

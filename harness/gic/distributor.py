@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distributor and redistributors: what software configured, which inputs are asserted, and so what is pending where.
+
+Source: IHI 0069, 4.1 (interrupt states), 12.9 and 12.11 (registers, by the rows of :mod:`harness.gic.registers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from harness.gic.interface import Interface
+from harness.gic.registers import (
+    AFFINITY,
+    ANY_PE,
+    ENABLE_GROUP_1,
+    IMPLEMENTED_PRIORITY,
+    LIST_REGISTERS,
+    PRIVATE,
+    SGIS,
+    Place,
+    place,
+)
+from harness.layout import GIC_INTERRUPTS
+from harness.registers import MASK64
+
+UNKNOWN = 0, MASK64
+"""A value of which no bit is known."""
+
+
+def _all(*facts: bool | None) -> bool | None:
+    """Three-valued and."""
+    return False if False in facts else None if None in facts else True
+
+
+@dataclass
+class Interrupt:
+    """What is known of one interrupt; ``route`` is the vCPU that gets it, ``edge`` how its input is taken."""
+
+    intid: int
+    route: int | None
+    enabled: bool | None = False
+    group_1: bool | None = None
+    priority: int | None = None
+    edge: bool | None = None
+    line: bool = False
+    latch: bool | None = False
+    active: bool | None = False
+
+    @property
+    def pending(self) -> bool | None:
+        """Whether it is pending, active or not: an edge that was latched, or a level that is asserted."""
+        if self.edge:
+            return self.latch
+        if self.edge is False:
+            return True if self.line else self.latch
+        if self.line and self.latch:
+            return True
+        return False if not self.line and self.latch is False else None
+
+    def set_line(self, level: bool) -> None:
+        """Raise or lower its input (KVM API 4.25: an edge is a 1 and then a 0)."""
+        if level and self.edge is not False:
+            self.latch = True if not self.line or self.latch else None
+        self.line = level
+
+    def lose(self) -> None:
+        """Nobody knows its state any more; its configuration stays."""
+        self.latch = self.active = None
+
+
+def _group(irq: Interrupt, bits: int) -> None:
+    irq.group_1 = bool(bits)
+
+
+def _enable(irq: Interrupt, bits: int) -> None:
+    if bits:
+        irq.enabled = True
+
+
+def _disable(irq: Interrupt, bits: int) -> None:
+    if bits:
+        irq.enabled = None if irq.intid < SGIS else False  # SGIs may be enabled for good
+
+
+def _pend(irq: Interrupt, bits: int) -> None:
+    if bits:
+        irq.latch = True if irq.edge else None
+
+
+def _unpend(irq: Interrupt, bits: int) -> None:
+    if bits:
+        irq.latch = False if irq.active is False else None
+
+
+def _activate(irq: Interrupt, bits: int) -> None:
+    if bits:
+        irq.active = None
+
+
+def _deactivate(irq: Interrupt, bits: int) -> None:
+    if bits and irq.active is not False:
+        irq.active = None
+
+
+def _priority(irq: Interrupt, bits: int) -> None:
+    irq.priority = bits
+
+
+def _configure(irq: Interrupt, bits: int) -> None:
+    edge = bool(bits & 2)
+    if irq.intid < PRIVATE or edge is irq.edge:  # SGIs are always edges, PPIs may be fixed
+        return
+    irq.edge = edge if irq.enabled is False else None  # a change while it is enabled is UNPREDICTABLE
+    if irq.line:
+        irq.latch = None
+
+
+def _route(irq: Interrupt, bits: int) -> None:
+    wanted = bits & AFFINITY
+    known = not bits & ANY_PE and wanted in (0, 1) and irq.pending is False and irq.active is False
+    irq.route = wanted if known else None
+
+
+_WRITES: Mapping[str, Callable[[Interrupt, int], None]] = MappingProxyType(
+    {
+        **{"igroupr": _group, "isenabler": _enable, "icenabler": _disable, "ispendr": _pend, "icpendr": _unpend},
+        **{"isactiver": _activate, "icactiver": _deactivate, "ipriorityr": _priority, "icfgr": _configure},
+        "irouter": _route,
+    }
+)
+
+
+def _bit(fact: bool | None) -> tuple[int, int]:
+    return (0, 1) if fact is None else (int(fact), 0)
+
+
+def _read(name: str, irq: Interrupt) -> tuple[int, int]:
+    """Return the bits that an interrupt has in a register, and which of them nobody knows."""
+    match name:
+        case "igroupr":
+            return _bit(irq.group_1)
+        case "isenabler" | "icenabler":
+            return _bit(irq.enabled)
+        case "ispendr" | "icpendr":
+            return _bit(irq.pending)
+        case "isactiver" | "icactiver":
+            return _bit(irq.active)
+        case "ipriorityr" if irq.priority is not None:
+            return irq.priority, 0xFF & ~IMPLEMENTED_PRIORITY
+        case "icfgr" if irq.edge is not None:
+            return 2 * irq.edge, 1
+        case "irouter" if irq.route is not None:
+            return irq.route, MASK64 & ~AFFINITY
+    return UNKNOWN
+
+
+@dataclass
+class Gic:
+    """The GIC of one VM with ``vcpus`` vCPUs, whose affinity is their number."""
+
+    vcpus: int
+    enabled: bool | None = False
+    lost: str = ""
+    irqs: dict[tuple[int, int], Interrupt] = field(default_factory=dict)
+    interfaces: tuple[Interface, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.interfaces = tuple(Interface() for _ in range(self.vcpus))
+
+    def irq(self, vcpu: int, intid: int) -> Interrupt:
+        """Return an interrupt, that of a vCPU where it is private."""
+        key = (vcpu if intid < PRIVATE else -1, intid)
+        if key not in self.irqs:
+            private = intid < PRIVATE
+            sgi = intid < SGIS
+            self.irqs[key] = Interrupt(
+                intid, vcpu if private else None, None if sgi else False, edge=True if sgi else None
+            )
+        return self.irqs[key]
+
+    def lose(self, why: str) -> None:
+        """Nobody knows any more what is where."""
+        self.lost = self.lost or why
+        for interface in self.interfaces:
+            interface.lose(why)
+
+    def _covered(self, where: Place) -> Iterator[Interrupt]:
+        """The interrupts of an access; those that are not there, and private ones in the distributor, are none."""
+        for intid in range(where.first, where.first + where.number):
+            there = range(PRIVATE, GIC_INTERRUPTS) if where.vcpu is None else range(PRIVATE)
+            if intid in there:
+                yield self.irq(where.vcpu or 0, intid)
+
+    def write(self, address: int, size: int, value: int) -> None:
+        """A store of the guest to a register."""
+        where = place(address, size)
+        if where.bank is None:
+            if where.first == 0:
+                if size == 4:
+                    self.enabled = bool(value & ENABLE_GROUP_1)
+                else:
+                    self.lose("GICD_CTLR written by another size than a word")
+            return  # anything else configures nothing that is judged
+        if size not in where.bank.sizes or address % size:
+            self.lose("a register of the GIC written by a size that it need not take")
+            return
+        bits = where.bank.bits
+        for irq in self._covered(where):
+            _WRITES[where.bank.name](irq, value >> (irq.intid - where.first) * bits & (1 << bits) - 1)
+
+    def read(self, address: int, size: int) -> tuple[int, int]:
+        """Return what a load of the guest gives, and which bits of it nobody knows."""
+        where = place(address, size)
+        if self.lost:
+            return UNKNOWN
+        if where.bank is None:
+            if where.first == 0 and size == 4 and self.enabled is not None:
+                return ENABLE_GROUP_1 * self.enabled, MASK64 & ~ENABLE_GROUP_1
+            return UNKNOWN
+        if size not in where.bank.sizes or address % size or where.first < (PRIVATE if where.vcpu is None else 0):
+            return UNKNOWN
+        value = unknown = 0
+        for irq in self._covered(where):
+            bits, free = _read(where.bank.name, irq)
+            shift, mask = (irq.intid - where.first) * where.bank.bits, (1 << where.bank.bits) - 1
+            value |= (bits & mask) << shift
+            unknown |= (free & mask) << shift
+        return value, unknown
+
+    def generate(self, value: int, sender: int) -> None:
+        """A write to ICC_SGI1R_EL1 (IHI 0069 12.2.16): a group 1 SGI to the vCPUs that it names."""
+        others = bool(value >> 40 & 1)
+        cluster = value >> 16 & 0xFF or value >> 32 & 0xFF or value >> 44 & 0xF or value >> 48 & 0xFF
+        for vcpu in range(self.vcpus):
+            if vcpu != sender if others else not cluster and value >> vcpu & 1:
+                irq = self.irq(vcpu, value >> 24 & 0xF)
+                irq.latch = True if irq.group_1 else None
+
+    def enter(self, vcpu: int) -> Interface:
+        """Return the interface of a vCPU that is about to run, with what is pending for it now."""
+        interface = self.interfaces[vcpu]
+        interface.pending, interface.maybe, interface.may_be_fiq, interface.late = {}, "", False, False
+        interface.acknowledged, interface.ended = set(), set()
+        again, many = set(), 0
+        for (owner, intid), irq in self.irqs.items():
+            if owner not in (-1, vcpu):
+                continue
+            forwarded = _all(irq.pending, irq.enabled, self.enabled, None if irq.route is None else irq.route == vcpu)
+            many += forwarded is not False or irq.active is not False
+            if forwarded is False:
+                continue
+            if irq.group_1 is not True:
+                if interface.enabled_0:
+                    interface.may_be_fiq = True
+                if interface.enabled_0 or irq.group_1 is None:
+                    interface.maybe = interface.maybe or "an interrupt that may be of group 0"
+            elif irq.active:
+                again.add(intid)
+            elif irq.active is None or forwarded is None or irq.priority is None:
+                interface.maybe = interface.maybe or "an interrupt of which something is not known"
+            else:
+                interface.pending[intid] = irq.priority
+                if irq.edge is not True and irq.line:
+                    again.add(intid)
+        interface.again = frozenset(again)
+        if many > LIST_REGISTERS:
+            interface.maybe = interface.maybe or "more interrupts than list registers"
+        return interface
+
+    def leave(self, vcpu: int) -> None:
+        """A vCPU has run: what it acknowledged is active, what it ended no longer."""
+        interface = self.interfaces[vcpu]
+        if interface.lost:
+            for (owner, _), irq in self.irqs.items():
+                if owner in (-1, vcpu) and irq.pending is not False:
+                    irq.lose()
+                elif owner in (-1, vcpu) and irq.active is not False:
+                    irq.active = None
+            return
+        for intid in interface.acknowledged:
+            irq = self.irq(vcpu, intid)
+            irq.latch, irq.active = False, True
+        for intid in interface.ended:
+            self.irq(vcpu, intid).active = False

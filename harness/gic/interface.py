@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CPU interface of one vCPU while its guest runs: what is pending there, and what ICC_* accesses do.
+
+Source: IHI 0069, 4.8 (priority), 4.7 (acknowledge and end of interrupt), 12.2 (ICC_* registers).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.arch import PSTATE_F, PSTATE_I
+from harness.gic.registers import IMPLEMENTED_MASK, IMPLEMENTED_PRIORITY, SPURIOUS
+from harness.registers import MASK64
+
+TRAPPED: frozenset[str] = frozenset({"icc_sgi1r_el1", "icc_sgi0r_el1", "icc_asgi1r_el1"})
+"""What must trap: HCR_EL2.IMO and FMO give ICC_* to the virtual interface, which generates no SGIs (IHI 0069 12.2)."""
+_INTID = 0xFF_FFFF
+_SPECIAL = range(1020, 1024)
+NO_EFFECT: frozenset[str] = frozenset({"icc_sre_el1", "icc_bpr1_el1"})
+"""Writes that change nothing of what is judged: what preempts what is not."""
+EOI_MODE = 1 << 1
+"""ICC_CTLR_EL1.EOImode."""
+
+
+def below(priority: int, mask: int) -> bool | None:
+    """Whether a priority is higher (a lower number) than ICC_PMR_EL1, whatever low bits are implemented."""
+    if priority < mask & IMPLEMENTED_MASK:
+        return True
+    return None if priority & IMPLEMENTED_PRIORITY < mask else False
+
+
+@dataclass
+class Interface:
+    """State of one vCPU's interface.
+
+    ``pending``: INTIDs that are certain to be presented, with their priority; ``maybe``: why there may be others;
+    ``may_be_fiq``: some of these may be of group 0, which ``enabled_0`` lets through (``enabled``: group 1).
+    ``again``: INTIDs that are pending once more when they are deactivated.  ``running`` are the INTIDs whose
+    priority was not dropped, ``dropped`` those that are only active; ``acknowledged`` and ``ended`` what the guest did
+    since the entry.  ``lost``: why nobody knows any of this.  ``late``: the guest wrote to the interface, and what it
+    let through takes effect in finite time.
+    """
+
+    pending: dict[int, int] = field(default_factory=dict)
+    maybe: str = ""
+    may_be_fiq: bool = False
+    again: frozenset[int] = frozenset()
+    mask: int | None = None
+    enabled: bool | None = False
+    enabled_0: bool = False
+    drops_only: bool | None = None
+    running: list[tuple[int, int]] = field(default_factory=list)
+    dropped: list[int] = field(default_factory=list)
+    acknowledged: set[int] = field(default_factory=set)
+    ended: set[int] = field(default_factory=set)
+    lost: str = ""
+    late: bool = False
+
+    def lose(self, why: str) -> None:
+        """Nobody knows any more what is in the interface."""
+        self.lost = self.lost or why
+
+    def _candidate(self, priority: int) -> bool | None:
+        assert self.mask is not None
+        found = below(priority, self.mask)
+        if found is False or not self.running:
+            return found
+        highest = min(running for _, running in self.running)
+        return False if priority >= highest else None  # what preempts what depends on ICC_BPR1_EL1
+
+    def signals(self) -> bool | None:
+        """Whether the interface signals an interrupt (IHI 0069 4.8.6); None: nobody knows."""
+        if self.lost:
+            return None
+        if not (self.pending or self.maybe) or self.enabled is False or self.mask == 0:
+            return False
+        if self.enabled is None or self.mask is None:
+            return None
+        found = {self._candidate(priority) for priority in self.pending.values()}
+        if True in found:
+            return True
+        return None if None in found or self.maybe else False
+
+    def quiet(self, pstate: int) -> bool:
+        """Whether it is certain that a guest in this PSTATE is not interrupted."""
+        if (self.may_be_fiq or self.lost) and not pstate & PSTATE_F:
+            return False
+        return bool(pstate & PSTATE_I) or self.signals() is False
+
+    @property
+    def why(self) -> str:
+        """Why :meth:`signals` is None."""
+        return self.lost or self.maybe or "a priority or a control that nobody knows"
+
+    def acknowledge(self) -> int | None:
+        """Read ICC_IAR1_EL1: the INTID that becomes active, 1023 for none, None where nobody knows."""
+        signals = self.signals()
+        if signals is False:
+            return SPURIOUS
+        ranks = sorted((priority & IMPLEMENTED_PRIORITY, intid) for intid, priority in self.pending.items())
+        if not signals or self.maybe or (len(ranks) > 1 and ranks[0][0] == ranks[1][0]):
+            self.lose(self.why if not signals or self.maybe else "two interrupts of one priority")
+            return None
+        intid = ranks[0][1]
+        self.running.append((intid, self.pending.pop(intid)))
+        self.acknowledged.add(intid)
+        self.ended.discard(intid)
+        return intid
+
+    def read(self, name: str) -> tuple[int, int]:
+        """Return what a register reads as, and the bits of it that nobody knows."""
+        match name:
+            case "icc_iar1_el1":
+                intid = self.acknowledge()
+                return (0, MASK64) if intid is None else (intid, 0)
+            case "icc_pmr_el1" if self.mask is not None and not self.lost:
+                return self.mask, 0xFF & ~IMPLEMENTED_MASK
+            case "icc_igrpen1_el1" if self.enabled is not None and not self.lost:
+                return int(self.enabled), 0
+        if name == "icc_iar0_el1" and (self.lost or self.may_be_fiq):
+            self.lose("an acknowledge of group 0")
+        return 0, MASK64
+
+    def write(self, name: str, value: int | None) -> None:
+        """Write a register; None: nobody knows what."""
+        if value is None:
+            self.lose("a register of the interface written with what nobody knows")
+            return
+        self.late = True
+        match name:
+            case "icc_pmr_el1":
+                self.mask = value & 0xFF
+            case "icc_igrpen1_el1":
+                self.enabled = bool(value & 1)
+            case "icc_igrpen0_el1":
+                self.enabled_0 = bool(value & 1)
+            case "icc_ctlr_el1":
+                self.drops_only = bool(value & EOI_MODE)
+            case "icc_eoir1_el1":
+                self._end(value & _INTID)
+            case "icc_dir_el1":
+                self._deactivate(value & _INTID)
+            case _ if name not in NO_EFFECT:
+                self.lose(f"a write to {name}")
+
+    def _end(self, intid: int) -> None:
+        if intid in _SPECIAL or self.lost:
+            return
+        if not self.running or self.running[-1][0] != intid:
+            self.lose("the end of an interrupt that is not the running one")
+            return
+        self.running.pop()
+        if self.drops_only is None:
+            self.lose("ICC_CTLR_EL1.EOImode was never written")
+        elif self.drops_only:
+            self.dropped.append(intid)
+        else:
+            self._inactive(intid)
+
+    def _deactivate(self, intid: int) -> None:
+        if intid in _SPECIAL or self.lost:
+            return
+        if not self.drops_only or intid not in self.dropped:
+            self.lose("a deactivation of what was not ended before")
+            return
+        self.dropped.remove(intid)
+        self._inactive(intid)
+
+    def _inactive(self, intid: int) -> None:
+        self.ended.add(intid)
+        if intid in self.again:
+            self.maybe = self.maybe or "an interrupt that is asserted again, which takes effect in finite time"

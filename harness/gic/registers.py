@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registers of the distributor and of a redistributor's SGI page that hold some bits an interrupt, as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+from harness.layout import GICD, GICR
+
+SGIS, PRIVATE = 16, 32
+"""INTIDs below SGIS are software generated, those below PRIVATE are of one vCPU (IHI 0069 2.2.1)."""
+FRAME, REDISTRIBUTOR = 0x1_0000, 0x2_0000
+"""Sizes of a page of registers, and of a vCPU's two pages (arm-vgic-v3.rst, KVM_VGIC_V3_ADDR_TYPE_REDIST)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """Registers of one kind: ``bits`` for each interrupt, from ``offset`` on; ``sizes`` of accesses in bytes.
+
+    ``shared``: where SPIs have them, ``private``: where SGIs and PPIs have.
+    """
+
+    name: str
+    offset: int
+    bits: int
+    sizes: tuple[int, ...]
+    source: str
+    shared: bool = True
+    private: bool = True
+
+    @property
+    def end(self) -> int:
+        """First offset after the registers of 1024 interrupts."""
+        return self.offset + 128 * self.bits
+
+
+BANKS: tuple[Bank, ...] = (
+    Bank("igroupr", 0x080, 1, (4,), "IHI 0069 12.9.8 GICD_IGROUPR"),
+    Bank("isenabler", 0x100, 1, (4,), "IHI 0069 12.9.24 GICD_ISENABLER"),
+    Bank("icenabler", 0x180, 1, (4,), "IHI 0069 12.9.5 GICD_ICENABLER"),
+    Bank("ispendr", 0x200, 1, (4,), "IHI 0069 12.9.26 GICD_ISPENDR"),
+    Bank("icpendr", 0x280, 1, (4,), "IHI 0069 12.9.7 GICD_ICPENDR"),
+    Bank("isactiver", 0x300, 1, (4,), "IHI 0069 12.9.22 GICD_ISACTIVER"),
+    Bank("icactiver", 0x380, 1, (4,), "IHI 0069 12.9.1 GICD_ICACTIVER"),
+    Bank("ipriorityr", 0x400, 8, (1, 4), "IHI 0069 12.9.20 GICD_IPRIORITYR"),
+    Bank("icfgr", 0xC00, 2, (4,), "IHI 0069 12.9.4 GICD_ICFGR"),
+    Bank("irouter", 0x6000, 64, (8,), "IHI 0069 12.9.21 GICD_IROUTER", private=False),
+)
+CTLR = 0x0
+"""GICD_CTLR (IHI 0069 12.9.3)."""
+ENABLE_GROUP_1 = 1 << 1
+"""GICD_CTLR.EnableGrp1, where GICD_CTLR.DS is 1: KVM's GIC has one security state."""
+AFFINITY = 0xFF_00FF_FFFF
+ANY_PE = 1 << 31
+"""GICD_IROUTER: Aff3..Aff0, and Interrupt_Routing_Mode."""
+
+IMPLEMENTED_PRIORITY = 0xF0
+"""Bits of a priority that every GIC with one security state has (IHI 0069 4.8: 16 to 256 levels)."""
+IMPLEMENTED_MASK = 0xF8
+"""Bits of ICC_PMR_EL1 that a virtual CPU interface has at least (IHI 0069 4.8.1: 32 levels)."""
+SPURIOUS = 1023
+"""What ICC_IAR1_EL1 holds where there is nothing to acknowledge (IHI 0069 2.2.1)."""
+LIST_REGISTERS = 4
+"""Interrupts that are certain to be in the virtual CPU interface at once: what QEMU's CPUs have."""
+
+
+class Place(NamedTuple):
+    """What an access to the GIC is about: ``vcpu`` whose redistributor (None: the distributor), and which registers.
+
+    ``bank`` is None for GICD_CTLR and for all that has no row (then ``first`` is -1); else ``first`` is the INTID at
+    the address and ``number`` how many the access covers (0: less than one).
+    """
+
+    vcpu: int | None
+    bank: Bank | None
+    first: int
+    number: int
+
+
+def place(address: int, size: int) -> Place:
+    """Return what an access of ``size`` bytes at a guest physical address inside GICD or GICR is about."""
+    if address in GICD:
+        vcpu, offset = None, address - GICD.base
+        if offset == CTLR:
+            return Place(None, None, 0, 0)
+    else:
+        vcpu, offset = divmod(address - GICR.base, REDISTRIBUTOR)
+        offset -= FRAME
+        if offset < 0:  # the page of the redistributor itself: GICR_TYPER and its kin
+            return Place(vcpu, None, -1, 0)
+    for bank in BANKS:
+        if bank.offset <= offset < bank.end and (bank.private or vcpu is None):
+            return Place(vcpu, bank, 8 * (offset - bank.offset) // bank.bits, 8 * size // bank.bits)
+    return Place(vcpu, None, -1, 0)
+
+
+BANK_BY_NAME: Mapping[str, Bank] = MappingProxyType({bank.name: bank for bank in BANKS})

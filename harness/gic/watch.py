@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The GIC of a scenario's VM along its trace: what host and guest do to it, and what it owes; relation ``host.*``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness import contract, exits, protocol
+from harness.compare import Divergence, Unchecked
+from harness.exits import DABT
+from harness.gic.distributor import Gic
+from harness.gic.interface import TRAPPED, Interface
+from harness.gic.registers import PRIVATE, SGIS
+from harness.handed import WRITE, owed
+from harness.layout import CONTEXTS, GIC_INTERRUPTS, GIC_MACHINE
+from harness.registers import MASK64
+from harness.scenario import Scenario
+from harness.sysregs import Owed
+from harness.trace import EXIT, Event, Host, Switch
+from harness.turns import IN_KERNEL, OP_RESET, Round
+from harness.world import WORLDS
+
+OP_GIC_LINE = protocol.OPS["gic_line"][0]
+SPI, PPI = protocol.GIC_LINES["spi"], protocol.GIC_LINES["ppi"]
+FREE_PPIS = range(SGIS, 20)
+"""PPIs that are certain to be userspace's: KVM's timers and PMU take some for themselves, from 20 on by the Arm Base
+System Architecture 3.8 (Documentation/virt/kvm/devices/vcpu.rst: which ones, userspace may choose)."""
+
+
+def uses_gic(scenario: Scenario) -> bool:
+    """Whether a scenario goes to a vCPU of the VM that has a GIC."""
+    names = {context.name for context in CONTEXTS if context.machine == GIC_MACHINE}
+    return any(step.kind == "vcpu" and step.args[0] in names for step in scenario.steps)
+
+
+class Watch:
+    """Follows the GIC of the one VM that has one, event by event."""
+
+    def __init__(self) -> None:
+        self._vcpu = {i: c.vcpu for i, c in enumerate(CONTEXTS) if c.machine == GIC_MACHINE}
+        self._gic = Gic(len(self._vcpu))
+        self._reads: dict[int, tuple[int, int]] = {}
+
+    def see(self, index: int, event: Event) -> None:
+        """Take in an event of the trace that is not a run of a guest: what the host did, what an exit asks for."""
+        vcpu = self._vcpu.get(event.context)
+        if vcpu is None:
+            return
+        if isinstance(event, Host):
+            if event.op == OP_GIC_LINE and not event.error:
+                self._gic.irq(vcpu, event.a & 0xFFFF).set_line(bool(event.b))
+            elif event.op == OP_RESET:
+                self._gic.interfaces[vcpu].lose("a reset: what it leaves of the CPU interface, nobody says")
+        elif event.kind == EXIT:
+            self._exit(index, event, vcpu)
+
+    def _exit(self, index: int, exit_: Switch, vcpu: int) -> None:
+        kind = exits.exit_class(exit_.code, exit_.esr)
+        if exit_.forged:
+            self._gic.lose("a forged exit")
+        elif kind == "DABT_LOW" and _is_access(exit_):
+            address, length, value = owed(exit_)
+            if value is None:
+                self._reads[index] = self._gic.read(address, length)
+            else:
+                self._gic.write(address, length & ~WRITE, value)
+        elif kind == "SYS64":
+            self._system_register(index, exit_, vcpu)
+        elif (call := contract.called_on(exit_)) is not None and call.target < len(self._vcpu):
+            self._gic.interfaces[call.target].lose("a reset by CPU_ON")
+
+    def _system_register(self, index: int, exit_: Switch, vcpu: int) -> None:
+        """A register of the CPU interface whose access trapped: KVM does what the interface would have done."""
+        access = contract.system_access(exit_.esr, gic=True)
+        if access.row is None or access.row.gic is None or access.owed is Owed.UNDEFINED:
+            return
+        name, value = access.row.name, exit_.values[access.rt] if access.rt != 31 else 0
+        if name == "icc_sgi1r_el1":
+            self._gic.generate(value, vcpu)
+        elif name in TRAPPED:
+            self._gic.lose("an SGI of group 0, or of the other security state")
+        elif access.is_read:
+            self._reads[index] = self._gic.interfaces[vcpu].read(name)
+        else:
+            self._gic.interfaces[vcpu].write(name, value)
+        self._gic.leave(vcpu)
+
+    def enters(self, context: int) -> Interface | None:
+        """Return the CPU interface of a vCPU that is about to run, None if it has none."""
+        vcpu = self._vcpu.get(context)
+        return None if vcpu is None else self._gic.enter(vcpu)
+
+    def left(self, context: int) -> None:
+        """A vCPU has run, and its interface shows what its guest did there."""
+        if context in self._vcpu:
+            self._gic.leave(self._vcpu[context])
+
+    def compare(self, round_: Round) -> Iterator[Divergence | Unchecked]:
+        """Yield what KVM did otherwise than a GIC, or than the API says, in a turn of the host."""
+        where = round_.label, round_.first, round_.entry.step
+        for host in round_.hosts:
+            fails = line_fails(host, round_.world.gic) if host.op == OP_GIC_LINE else None
+            if fails is not None and fails != bool(host.error):
+                yield Divergence("host", "gic_line", "an error" if fails else "no error", host.error, *where)
+        exit_ = round_.exit
+        if exit_ is None or exit_.forged or not round_.world.gic or round_.reset:
+            return
+        if exits.exit_class(exit_.code, exit_.esr) == "SYS64":
+            target = contract.system_access(exit_.esr).rt
+            read = round_.entry.values[target] if target != 31 and target not in round_.host_wrote else None
+            yield from self._compare_read(round_, read, MASK64)
+        elif _is_access(exit_):
+            if round_.action.outcome not in (IN_KERNEL, "inject"):
+                yield Divergence("host", "gic", IN_KERNEL, round_.action.outcome, *where)
+            else:
+                size = 1 << DABT["SAS"].get(exit_.esr)
+                yield from self._compare_read(round_, round_.entry.mmio_data, (1 << 8 * size) - 1)
+
+    def _compare_read(self, round_: Round, read: int | None, width: int) -> Iterator[Divergence | Unchecked]:
+        """Compare what the access that the turn began with has read, if it was a read, with what the GIC owes."""
+        if read is None or round_.first not in self._reads:
+            return
+        value, unknown = self._reads[round_.first]
+        if (value ^ read) & ~unknown & width:
+            where = round_.label, round_.first, round_.entry.step
+            yield Divergence("host", "gic_read", value & width, read & width, *where)
+        elif unknown & width:
+            yield Unchecked("host", "bits of a register of the GIC that nobody knows")
+
+
+def _is_access(exit_: Switch) -> bool:
+    """Whether an exit is an access of the guest, with a valid syndrome, to where the GIC is."""
+    if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW" or not DABT["ISV"].get(exit_.esr):
+        return False
+    return exit_.context < len(WORLDS) and WORLDS[exit_.context].in_kernel(exit_.address)
+
+
+def line_fails(host: Host, gic: bool) -> bool | None:
+    """Whether a KVM_IRQ_LINE for an in-kernel GIC must fail (KVM API 4.25), None where nobody knows."""
+    if not gic:
+        return True
+    number = host.a & 0xFFFF
+    if host.a < PPI:
+        return not PRIVATE <= number < GIC_INTERRUPTS
+    if number not in range(SGIS, PRIVATE):
+        return True
+    return False if number in FREE_PPIS else None

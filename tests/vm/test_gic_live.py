@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The VM with an in-kernel GICv3 on a real target: interrupts arrive, nothing is left of them for the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from harness import protocol
+from harness.check import check
+from harness.gic.registers import SPURIOUS
+from harness.gic.watch import OP_GIC_LINE
+from harness.layout import VECTORS
+from harness.masks import cpu_model
+from harness.scenario import Step
+from harness.trace import EXIT, USER, Host, Switch, Trace
+from harness.turns import EXIT_MMIO
+from harness.vm.build import prepare
+from harness.vm.config import DEFAULT_TARGET, load_config
+from harness.vm.executor import Executor
+from harness.vm.target import boot
+from tests.vm.running import CATALOGUE, SEEDS
+
+IRQ_VECTOR = VECTORS.base + 0x280
+INTID = 33
+CPU = cpu_model(load_config(DEFAULT_TARGET).cpu)
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[Executor]:
+    config = load_config(DEFAULT_TARGET)
+    with boot(config, prepare(config)) as running:
+        yield running
+
+
+def exits(trace: Trace) -> list[Switch]:
+    return [event for event in trace.events if isinstance(event, Switch) and event.kind == EXIT]
+
+
+def test_an_spi_arrives_and_is_acknowledged_without_userspace(executor: Executor) -> None:
+    trace = executor.run(SEEDS["gic_spi_interrupts_guest"])
+    assert IRQ_VECTOR in {exit_.get("pc") for exit_ in exits(trace)}
+    last = [exit_ for exit_ in exits(trace) if exit_.context][-1]
+    assert (last.get("x7"), last.get("x8")) == (INTID, SPURIOUS)
+    users = [event for event in trace.events if isinstance(event, Switch) and event.kind == USER]
+    assert users
+    assert EXIT_MMIO not in {user.code for user in users}
+
+
+def test_without_its_line_nothing_arrives_also_where_it_just_was_raised(executor: Executor) -> None:
+    """The prediction of one run is not the prediction of another: each must differ from what the other shows."""
+    scenario = SEEDS["gic_spi_interrupts_guest"]
+    quiet = replace(scenario, steps=tuple(step for step in scenario.steps if step.kind != "gic_line"))
+    for one in (scenario, quiet, scenario, quiet):
+        trace = executor.run(one, fresh_vm=False)
+        assert check(one, trace, "spec", CPU, CATALOGUE).unexplained == ()
+        assert (IRQ_VECTOR in {exit_.get("pc") for exit_ in exits(trace)}) is (one is scenario)
+
+
+def test_an_interrupt_that_kvm_lost_would_be_seen(executor: Executor) -> None:
+    """A run in which another line was raised, said to be one in which the right one was."""
+    scenario = SEEDS["gic_spi_interrupts_guest"]
+    other = Step("gic_line", ("spi", INTID + 1, 1))
+    steps = tuple(other if step.kind == "gic_line" and step.args[2] else step for step in scenario.steps)
+    trace = executor.run(replace(scenario, steps=steps))
+    events = tuple(
+        e._replace(a=protocol.GIC_LINES["spi"] | INTID) if isinstance(e, Host) and e.op == OP_GIC_LINE else e
+        for e in trace.events
+    )
+    checked = check(scenario, replace(trace, events=events), "spec", CPU, CATALOGUE)
+    assert "switch.pc" in {divergence.name for divergence in checked.unexplained}
