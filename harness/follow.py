@@ -9,7 +9,7 @@ from typing import NamedTuple
 from harness import arch
 from harness.arch import State
 from harness.gic.interface import Interface
-from harness.guest import CODE_CHANGED, Walk, as_code, fetched, is_call, runs_on, walk
+from harness.guest import CODE_CHANGED, Walk, as_code, fetched, is_call, may_stay_at_el2, runs_on, walk
 from harness.layout import VECTORS
 from harness.masks import Cpu
 from harness.memory import Memory
@@ -17,6 +17,7 @@ from harness.registers import MASK64
 from harness.trace import Switch
 
 RUNS_ON = "an interrupt in a guest that runs on by itself"
+ANSWERED = "a call that EL2 may have answered, so that the guest came by once more"
 RACE = "which interrupt came first, the guest's or the host's"
 
 
@@ -69,6 +70,8 @@ def follow(
         if not exit_.trapped and path.state not in (None, observed) and runs_on(path.state, code, cpu, memory):
             # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
             path = Walk(None, why=RUNS_ON, certain=False)
+        elif call and path.state is not None and path.state[0] != observed[0] and may_stay_at_el2(path.state):
+            path = Walk(None, why=ANSWERED, certain=False)
     if path.state is None:
         memory.lose()
         # Where it was interrupted right there, it did no more to the interface.

@@ -32,12 +32,13 @@ from harness.gic.access import at_interface
 from harness.gic.interface import Interface
 from harness.layout import CODE, VECTORS
 from harness.masks import BTI, IDST, NMI, VBAR_RES0, Cpu
-from harness.memory import Memory
+from harness.memory import Memory, Run
 from harness.placing import Code
 from harness.protocol import MARK_CALL
 from harness.registers import MASK64
 from harness.stage1 import Mapped, Refused, Unsure, Use, controls, is_on, translate
 from harness.trace import Switch
+from harness.transfer import Places, load, store
 
 CODE_CHANGED = "code that the guest may have changed"
 FROM_UNKNOWN = "an address or a call from what nobody knows"
@@ -54,7 +55,8 @@ class Walk(NamedTuple):
 
     ``unknown`` maps a register's index to the bits that nobody knows, and why.  ``state`` is None when the code does
     not get to that trap; ``why`` then says what it does instead, and ``certain`` whether that is the architecture's
-    word or only the end of what this module follows.  ``stored``: the words of RAM that it may have changed.
+    word or only the end of what this module follows.  ``stored``: the words of RAM that it has changed, by
+    their addresses in the default layout, None where nobody knows what is there.
     ``vectors``: as :class:`harness.execute.Next` has them.  ``hcr``: the virtual interrupts that are still pending.
     ``stopped``: up to where it was followed.
     """
@@ -63,7 +65,7 @@ class Walk(NamedTuple):
     unknown: Mapping[int, tuple[int, str]] = MappingProxyType({})
     why: str = ""
     certain: bool = True
-    stored: frozenset[int] = frozenset()
+    stored: Mapping[int, int | None] = MappingProxyType({})
     vectors: Mapping[int, int | None] = MappingProxyType({})
     hcr: int = 0
     stopped: int = -1
@@ -173,10 +175,9 @@ class _Guest:
         res0, _ = cpu.mask(arch.PSTATE)
         self.state = (*state[: arch.PSTATE], state[arch.PSTATE] & ~res0, *state[arch.PSTATE + 1 :])
         self.unknown: dict[int, tuple[int, str]] = {}
-        self.stored: set[int] = set()
         self._controls = controls(self.state)
-        self._memory = memory
-        self._places = memory or Memory()
+        self._knows_tables = memory is not None
+        self.memory = Run(memory or Memory.unknown())
         self._gic = gic
         self.vectors: dict[int, int | None] = {}
         self._code = as_code(code)
@@ -190,7 +191,7 @@ class _Guest:
 
     def arrived(self) -> Walk:
         """Return the walk that ends here."""
-        stored = frozenset(self.stored)
+        stored = self.memory.stored_words
         return Walk(self.state, self.unknown, stored=stored, vectors=self.vectors, hcr=self._hcr)
 
     def interrupt(self) -> Walk | None:
@@ -244,20 +245,18 @@ class _Guest:
 
     def _fetch(self, pc: int, at: int) -> Walk | None:
         """Execute the instruction at ``pc``, which is at the guest physical address ``at``."""
-        if self._places.home(at) is not None:
+        if self.memory.home(at) is not None:
             return _uncertain("code in data pages")
         word = word_at(self._code, at)
         return self._execute(pc, word) if word is not None else _must_trap(f"what is at {pc:#x}")
 
     def _mapped(self, address: int, use: Use) -> int | Effect:
         """Return where stage 1 puts an address, or what comes of it instead."""
-        if self._memory is None:
+        if not self._knows_tables:
             return Uncertain("stage-1 translation is on, and its tables are not known")
-        found = translate(self.state, self._memory, address, use, self._cpu)
+        found = translate(self.state, self.memory, address, use, self._cpu)
         if isinstance(found, Unsure):
             return Uncertain(found.why)
-        if self.stored and not self.stored.isdisjoint(map(self._places.home, found.tables)):
-            return Uncertain("tables that the guest may have changed")
         if isinstance(found, Mapped):
             return found.ipa
         if isinstance(found, Refused):
@@ -322,7 +321,12 @@ class _Guest:
             case Raise():
                 return self._raise(effect)
             case Access(address, size, is_store, then):
-                return self._apply(pc, self._fault(address, size, is_store) or then)
+                places = self._places(address, size, is_store)
+                if not isinstance(places, tuple):
+                    return self._apply(pc, places)
+                if is_store:
+                    self.memory.store(places[0][0], 16, None)  # a pair or a vector is two words
+                return self._next(then)
             case Trap(what):
                 return _must_trap(what or f"what is at {pc:#x}")
             case _:
@@ -344,18 +348,21 @@ class _Guest:
         if access.rn in self.unknown:
             return _uncertain(FROM_UNKNOWN)
         address = (self.state[access.rn] + access.offset) & MASK64
-        loaded = {access.rt: (MASK64, "loaded from RAM")} if not access.is_store and access.rt != a64.ZERO else {}
-        then = Next({}, loaded)
-        return self._apply(self.state[arch.PC], self._fault(address, access.size, access.is_store) or then)
+        places = self._places(address, access.size, access.is_store)
+        if not isinstance(places, tuple):
+            return self._apply(self.state[arch.PC], places)
+        if access.is_store:
+            return self._next(store(self.state, access, self.memory, places, known=access.rt not in self.unknown))
+        return self._next(load(self.state, access, self.memory, places))
 
-    def _fault(self, address: int, size: int, is_store: bool) -> Effect | None:
-        """Return what comes of an access instead of its data; None: nothing does."""
+    def _places(self, address: int, size: int, is_store: bool) -> Places | Effect:
+        """Return where the bytes of an access are, or what comes of it instead."""
         write = WNR if is_store else 0
         if is_on(self.state):
             if address % size:
                 return Uncertain("unaligned access")
             at = self._mapped(address, Use.WRITE if is_store else Use.READ)
-            return self._outside(address, at, is_store) if isinstance(at, int) else at
+            return self._inside(address, at, size, is_store) if isinstance(at, int) else at
         if address % size:
             if self.state[arch.SCTLR] & arch.SCTLR_A:
                 return Raise(EC_DABT, FSC_ALIGNMENT | write, address)
@@ -363,19 +370,14 @@ class _Guest:
             return Uncertain("unaligned access")
         if self._beyond(address):
             return Raise(EC_DABT, FSC_ADDRESS_SIZE | write, address)
-        return self._outside(address, address, is_store)
+        return self._inside(address, address, size, is_store)
 
-    def _outside(self, address: int, at: int, is_store: bool) -> Trap | Uncertain | None:
-        """The trap of an access to where no memory is for it; ``at`` is its guest physical address."""
-        slot = self._places.slot(at)
+    def _inside(self, address: int, at: int, size: int, is_store: bool) -> Places | Trap | Uncertain:
+        """Return where an access is, or its trap if no memory is there for it; ``at``: its guest physical address."""
+        slot = self.memory.slot(at)
         if slot is None or (is_store and slot.read_only):
             return Trap(f"the access to {address:#x}")
-        if is_store and slot.home is None:
-            return Uncertain(CODE_CHANGED)
-        if is_store and slot.home is not None:
-            word = (at & ~7) - slot.base + slot.home
-            self.stored |= {word, word + 8}  # a pair or a vector is two words
-        return None
+        return ((at, size),) if slot.home is not None or not is_store else Uncertain(CODE_CHANGED)
 
     def _beyond(self, address: int) -> bool:
         """Whether an address is outside the address size with the MMU off (AArch64.S1DisabledOutput)."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from harness import a64
 from harness.layout import REGIONS, Region
@@ -19,7 +19,7 @@ def is_store(word: int) -> bool:
 
 
 class Memory:
-    """The host's RAM by 64-bit words: zero at the start, then what the host wrote; unknown where the guest stored.
+    """The host's RAM by 64-bit words: zero at the start, then what host and guest wrote, unknown where nobody can tell.
 
     Words have the addresses of the default layout; ``regions`` is what the guest finds where; ``code_changed``: the
     guest may have stored where its code is, if it can.
@@ -31,6 +31,13 @@ class Memory:
         self.regions = REGIONS
         self.code_changed = False
         self._may_store = code is None or any(map(is_store, code.values()))
+
+    @classmethod
+    def unknown(cls) -> Memory:
+        """Return the memory of the default layout, of whose contents nobody knows anything."""
+        memory = cls()
+        memory.lose()
+        return memory
 
     def slot(self, ipa: int) -> Region | None:
         """Return the memory slot at a guest physical address."""
@@ -48,9 +55,9 @@ class Memory:
         """The host writes the word at ``address`` (of the default layout), a multiple of 8."""
         self._words[address] = value
 
-    def stored(self, words: Iterable[int]) -> None:
-        """The guest may have changed these words (addresses of the default layout)."""
-        self._words.update(dict.fromkeys(words))
+    def stored(self, words: Mapping[int, int | None]) -> None:
+        """The guest has changed these words (addresses of the default layout); None: nobody knows to what."""
+        self._words.update(words)
 
     def lose(self) -> None:
         """Nobody knows what the guest did: it may have stored anywhere, if its code has a store at all."""
@@ -63,3 +70,47 @@ class Memory:
         """Return the word at a guest physical address, a multiple of 8; None: nobody knows, or it is no RAM."""
         home = self.home(ipa)
         return None if home is None else self._words.get(home, self._default)
+
+
+class Run(Memory):
+    """The same memory during one run of the guest: its loads see what it stores, ``stored``; its tables must not.
+
+    A TLB need not have seen a table that changed since the entry, so that such a word reads as unknown.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._words, self._default, self._may_store = memory._words, memory._default, memory._may_store
+        self.regions = memory.regions
+        self.stored_words: dict[int, int | None] = {}
+
+    def read(self, ipa: int) -> int | None:
+        """Return the word at a guest physical address as it was at the entry; None: nobody knows, or it was changed."""
+        return None if self.home(ipa) in self.stored_words else super().read(ipa)
+
+    def load(self, ipa: int, size: int) -> bytes | None:
+        """Return what a load of ``size`` bytes inside one slot finds; None: nobody knows."""
+        home, data = self.home(ipa), b""
+        if home is None:
+            return None
+        for word in range(home & -8, home + size, 8):
+            value = self.stored_words.get(word, self._words.get(word, self._default))
+            if value is None:
+                return None
+            data += value.to_bytes(8, "little")
+        return data[home & 7 :][:size]
+
+    def store(self, ipa: int, size: int, data: bytes | None) -> None:
+        """Store ``size`` bytes inside one slot; None: nobody knows which."""
+        home = self.home(ipa)
+        if home is None:
+            return
+        first, last = home & -8, (home + size - 1) & -8
+        before = self.load(ipa - (home - first), last + 8 - first) if data is not None else None
+        if data is not None and size % 8 == home % 8 == 0:
+            before = data
+        for word in range(first, last + 8, 8):
+            self.stored_words[word] = None
+        if data is not None and before is not None:
+            after = before[: home - first] + data + before[home - first + size :]
+            for i, word in enumerate(range(first, last + 8, 8)):
+                self.stored_words[word] = int.from_bytes(after[8 * i :][:8], "little")

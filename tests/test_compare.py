@@ -246,6 +246,16 @@ def run(before: State, after: State, code: int = 2, syndrome: int = ESR_TRAP_MRS
     return {d.name if isinstance(d, Divergence) else "unchecked": d for d in found}
 
 
+def test_a_call_that_is_come_by_twice() -> None:
+    """ERET leads to a call that EL2 answers itself; then ERET leads there again, and KVM gets the second call."""
+    code = {AT: HVC, AT + 4: a64.encode("eret")}
+    before = but(S, pc=AT + 4, elr_el1=AT, spsr_el1=0x3C5, x0=0x8000_8000)
+    for x0, reasons in ((0, ["ANSWERED"]), (0x8000_8000, [])):
+        seen = entry(before)
+        found = follow(0, seen, trap(but(before, x0=x0), 0x5A00_0000), code, A72)
+        assert ([] if found.path.state else ["ANSWERED"]) == reasons
+
+
 @pytest.mark.parametrize("register", NAMES)
 @pytest.mark.parametrize("bit", [0, 2, 63])
 def test_switch(register: str, bit: int) -> None:
@@ -334,8 +344,15 @@ def test_an_serror_beside_a_trap_is_still_a_trap() -> None:
     assert set(run(MMIO, MMIO, code=2 | 1 << 31, syndrome=LOADED)) == {"switch.far_el2", "switch.hpfar_el2"}
 
 
-def test_what_was_loaded_is_not_compared_but_its_neighbours_are() -> None:
+def test_what_was_loaded_from_ram_is_compared() -> None:
     ram = but(MMIO, x1=0x4002_0000)
+    after = but(ram, pc=AT + 12)
+    assert run(ram, but(after, x3=0)) == {}
+    assert set(run(ram, but(after, x3=0x1234))) == {"switch.x3"}
+
+
+def test_what_was_loaded_is_not_compared_but_its_neighbours_are() -> None:
+    ram = but(MMIO, x1=AT)  # code: what is there is not RAM of the scenario's
     after = but(ram, pc=AT + 12)
     assert run(ram, but(after, x3=0x1234)) == {
         "unchecked": Unchecked("switch", "loaded from RAM"),

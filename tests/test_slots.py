@@ -140,5 +140,5 @@ def test_memory_is_where_slots_show_it() -> None:
     assert memory.read(DATA.base + PAGE) is None, "in no slot now"
     assert memory.home(FAR + PAGE) == DATA.base + PAGE
     assert memory.home(CODE.base) is None, "code is no RAM of a scenario's"
-    memory.stored([DATA.base + 8])
+    memory.stored({DATA.base + 8: None})
     assert memory.read(FAR + 8) is None

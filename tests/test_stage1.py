@@ -169,7 +169,7 @@ def test_a_word_that_the_guest_may_have_changed() -> None:
     memory.write(TABLE, BLOCK)
     before = state(sctlr_el1=1, ttbr0_el1=TABLE, tcr_el1=TCR, mair_el1=0xFF)
     assert isinstance(translate(before, memory, 0, Use.READ, CPU), Mapped)
-    memory.stored([TABLE])
+    memory.stored({TABLE: None})
     assert isinstance(translate(before, memory, 0, Use.READ, CPU), Unsure)
     assert isinstance(translate(before, memory, GIB, Use.READ, CPU), Refused), "its neighbour is as it was"
     memory.lose()

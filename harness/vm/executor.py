@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from harness import protocol, registers, trace
 from harness.errors import AgentProtocolError
-from harness.layout import CODE, CONTEXTS, VECTORS
+from harness.layout import CODE, CONTEXTS, PROTECTED_MACHINE, VECTORS
 from harness.placing import code_of, context_named, ends, first_context, host_arguments, placed, shaping
 from harness.scenario import Scenario, Step
 from harness.steps import KINDS, Side
@@ -78,6 +78,8 @@ def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
             if CONTEXTS[context].machine not in shaped:
                 shaped.add(CONTEXTS[context].machine)
                 yield from (_host_op(step, NO_STEP) for step in shaping(scenario))
+                if CONTEXTS[context].machine == PROTECTED_MACHINE:  # with RAM of its own
+                    yield from (_host_op(Step("write", word), NO_STEP) for word in scenario.boot)
         elif step.kind != "forge":
             yield _host_op(step, index)
     if pending is not None:

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What loads and stores move between registers and RAM, where nothing stops them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from harness import a64, arch
+from harness.arch import State
+from harness.execute import Next
+from harness.memory import Run
+from harness.registers import MASK64
+
+Places = tuple[tuple[int, int], ...]
+"""Where the bytes of an access are: guest physical address and size of each part, each inside one slot."""
+FROM_RAM = "loaded from RAM"
+
+
+def byte_order(state: State) -> Literal["big", "little"]:
+    """Return the byte order of data: SCTLR_EL1.EE, at EL0 E0E (Arm ARM D17.2.118)."""
+    at_el0 = state[arch.PSTATE] & arch.MODE == arch.EL0T
+    return "big" if state[arch.SCTLR] & (arch.SCTLR_E0E if at_el0 else arch.SCTLR_EE) else "little"
+
+
+def load(state: State, access: a64.Access, memory: Run, places: Places) -> Next:
+    """Return what a load does; its register is unknown where nobody knows what is in memory."""
+    if access.rt == a64.ZERO:
+        return Next()
+    data = b""
+    for at, size in places:
+        part = memory.load(at, size)
+        if part is None:
+            return Next({}, {access.rt: (MASK64, FROM_RAM)})
+        data += part
+    value = int.from_bytes(data, byte_order(state))
+    if access.sign_extend and value >> 8 * access.size - 1:
+        value -= 1 << 8 * access.size
+    return Next({access.rt: value & (MASK64 if access.sixty_four else 0xFFFF_FFFF)})
+
+
+def store(state: State, access: a64.Access, memory: Run, places: Places, *, known: bool) -> Next:
+    """Store a register; ``known``: somebody knows its value."""
+    value = 0 if access.rt == a64.ZERO else state[access.rt]
+    data = (value & (1 << 8 * access.size) - 1).to_bytes(access.size, byte_order(state))
+    for at, size in places:
+        memory.store(at, size, data[:size] if known else None)
+        data = data[size:]
+    return Next()
