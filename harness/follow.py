@@ -38,6 +38,15 @@ class Followed(NamedTuple):
     path: Walk
 
 
+def _differs(expected: State, observed: State, path: Walk, cpu: Cpu) -> bool:
+    """Whether two states differ in bits that the CPU keeps and that somebody knows."""
+    return expected != observed and any(
+        (want ^ got) & ~(cpu.mask(i)[0] | path.unknown.get(i, (0, ""))[0])
+        for i, (want, got) in enumerate(zip(expected, observed, strict=True))
+        if want != got
+    )
+
+
 def follow(
     event: int,
     entry: Switch,
@@ -67,7 +76,8 @@ def follow(
     else:
         path = walk(seen, code, target, cpu, entry.hcr, memory, gic)
         memory.stored(path.stored)
-        if not exit_.trapped and path.state not in (None, observed) and runs_on(path.state, code, cpu, memory):
+        to, by_itself = path.state, not exit_.trapped
+        if by_itself and to is not None and _differs(to, observed, path, cpu) and runs_on(to, code, cpu, memory):
             # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
             path = Walk(None, why=RUNS_ON, certain=False)
         elif call and path.state is not None and path.state[0] != observed[0] and may_stay_at_el2(path.state):

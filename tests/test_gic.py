@@ -281,6 +281,14 @@ def test_an_interrupt_of_the_host_leaves_the_interface_alone() -> None:
         assert bool(interface.lost) == lost
 
 
+def test_bits_that_the_cpu_does_not_keep_are_no_sign_of_a_guest_that_ran_on() -> None:
+    before = state(csselr_el1=0xFFF0)
+    interface = made().enter(0)
+    run = follow(1, entry(before), irq(but(before, csselr_el1=0)), {AT: HVC}, CPU, Memory(), interface)
+    assert run.path.state == before
+    assert not interface.lost
+
+
 # A trace.
 
 SCENARIO = parse("shadowfuzz-scenario 1\nabout x\nhvc 0x0\nvcpu 2.0\nldr w3, [x1]\nhvc 0x0\n")
