@@ -21,11 +21,11 @@ from fuzz.values import (
 )
 from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, AccessForm
 from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, SMCCC_FUNCTIONS
-from harness.layout import CONTEXT_NAMES, DATA, HOLE, MMIO, PAIR, PROTECTED_NAME, VECTORS, Region
+from harness.layout import CODE, CONTEXT_NAMES, DATA, HOLE, MMIO, PAIR, PROTECTED_NAME, VECTORS, Region
 from harness.placing import base_of
 from harness.registers import MASK64
 from harness.scenario import Step, slot_step
-from harness.steps import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Operand
+from harness.steps import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Operand, Side
 from harness.sysregs import READABLE, SYSREGS, WRITABLE, Owed
 
 PAGE = 4096
@@ -67,6 +67,7 @@ LOOK_BACK = 40
 _WEIGHTS: dict[str, float] = {
     **{"hvc": 25.0, "wfi": 4.0, "wfe": 4.0, "br": 2.0, "set": 8.0, "complete": 3.0, "reset": 0.5},
     **{"smc": 4.0, "mrs": 6.0, "msr": 4.0, "forge": 0.1, "vcpu": 0.2, "slot": 0.2, "drop_slot": 0.1, "gic_line": 0.2},
+    "debug": 0.1,
     **dict.fromkeys(ACCESS_MNEMONICS, 40.0 / len(ACCESS_MNEMONICS)),
 }
 STEP_WEIGHTS: Weights[str] = Weights(*((k.keyword, _WEIGHTS.get(k.keyword, 0.7)) for k in STEP_KINDS))
@@ -385,11 +386,42 @@ def reshaped(rng: Random, before: Sequence[Step]) -> list[Step]:
     return [*steps, *back] if rng.random() < 0.7 else steps
 
 
+def debugged(rng: Random, before: Sequence[Step]) -> list[Step]:
+    """Userspace debugs the guest for a while: steps it, takes its BRKs, or has points in code or data."""
+    choice = rng.random()
+    if choice < 0.4:
+        way = choose(rng, ("step", "step", "brk", "step_brk"))
+        inside = [operands(rng, "brk")] if rng.random() < 0.5 else []
+        for _ in range(REPEATS.pick(rng)):
+            inside += MOST_IDIOMS.pick(rng)(rng, before)
+        return [operands(rng, "hvc"), Step("debug", (way,)), *inside, Step("debug", ("off",))]
+    if choice < 0.7:
+        # Where the next instructions will be, as long as nothing is put in front of them.
+        slot = sum(KINDS[step.kind].side is Side.GUEST for step in before) + 1 + rng.getrandbits(2)
+        where = min(CODE.base + 4 * slot, CODE.end - 4)
+        point = Step("breakpoint", (rng.getrandbits(1), where, choose(rng, ("el1", "el0", "any"))))
+        inside = [operands(rng, choose(rng, ("mov", "movz", "hvc", "mrs"))) for _ in range(5)]
+        return [operands(rng, "hvc"), point, *inside, *([Step("debug", ("off",))] if rng.random() < 0.7 else [])]
+    where = address_in(rng, DATA, 8) & -8
+    length, kind = 1 + rng.getrandbits(3), choose(rng, ("load", "store", "any"))
+    point = Step("watchpoint", (rng.getrandbits(1), where, length, kind))
+    steps = [operands(rng, "hvc"), point]
+    for _ in range(REPEATS.pick(rng)):
+        form = ACCESS_FORMS[int(rng.random() * len(ACCESS_FORMS))]
+        steps += _point(rng, form, where + (rng.getrandbits(3) & -form.size))
+    return [*steps, *([Step("debug", ("off",))] if rng.random() < 0.7 else [])]
+
+
 def single(rng: Random, _: Sequence[Step]) -> list[Step]:
     """One step of any kind."""
     return [any_step(rng)]
 
 
+MOST_IDIOMS: Weights[Idiom] = Weights(
+    (mmio_load, 20.0), (mmio_store, 10.0), (hypercall, 10.0), (traps, 10.0), (first_touch, 8.0), (fetch_outside, 3.0),
+    (secure_call, 3.0), (system_register, 15.0), (unsyndromed, 5.0), (exception, 15.0), (refused_access, 3.0),
+)  # fmt: skip
+"""What a guest does while userspace debugs it."""
 IDIOMS: Weights[Idiom] = Weights(
     (mmio_load, 24.0),
     (mmio_store, 12.0),
@@ -410,5 +442,6 @@ IDIOMS: Weights[Idiom] = Weights(
     (translated, 4.0),
     (reshaped, 3.0),
     (interrupts, 0.7),
+    (debugged, 4.0),
     (single, 22.0),
 )

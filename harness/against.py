@@ -21,8 +21,10 @@ from harness.a64 import system_register
 from harness.check import Checked, Judged
 from harness.compare import Divergence
 from harness.contract import system_access
+from harness.debugged import EXIT_DEBUG
 from harness.exits import FSC_TRANSLATION, FSC_TYPE, SMCCC_BY_FID, exit_class
 from harness.layout import CODE, REGIONS
+from harness.lent import guests_own
 from harness.owed import is_mmio
 from harness.placing import code_of
 from harness.registers import NAMES
@@ -357,7 +359,7 @@ def _call(exit_: Switch, label: str) -> str:
 def _switches(trace: Trace) -> Iterator[tuple[int, Switch]]:
     """Yield the records with their places, without interrupts: neither the exit nor the entry after it."""
     after_interrupt: dict[int, bool] = {}
-    for at, event in enumerate(trace.events):
+    for at, event in enumerate(guests_own(trace.events)):
         if not isinstance(event, Switch):
             continue
         if event.kind == EXIT:
@@ -376,6 +378,10 @@ def _rows(a: Switch, b: Switch, label: str) -> Iterator[tuple[str, int, int]]:
     if a.kind == USER:
         yield "exit_reason", a.code, b.code
         yield "error", a.error, b.error
+        if a.code == b.code == EXIT_DEBUG:
+            yield "debug_hsr", a.mmio_addr, b.mmio_addr
+            if label == "WATCHPT_LOW":
+                yield "debug_far", a.mmio_data, b.mmio_data
         if a.code == b.code == MMIO:
             yield "mmio_addr", a.mmio_addr, b.mmio_addr
             yield "mmio_len", a.mmio_len, b.mmio_len

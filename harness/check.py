@@ -11,6 +11,8 @@ from typing import NamedTuple
 from harness import compare, turns
 from harness.asked import compare_slots
 from harness.compare import Divergence, Prediction, Unchecked
+from harness.debugged import compare_debugged
+from harness.debugger import DEBUG_OPS, Debugger
 from harness.follow import Followed, follow
 from harness.gic.watch import Watch, uses_gic
 from harness.handed import compare_handed
@@ -98,6 +100,7 @@ def check(
             assert isinstance(event, Switch)
             classes[event.exit_class] += 1
     lossy = cpu.lossy if trace.vhe else {}
+    debuggers: dict[int, Debugger] = {}
     followed: dict[int, Followed] = {}
     switched: dict[int, tuple[Divergence | Unchecked, ...]] = {}
     # A protected VM has RAM of its own, all others share theirs.
@@ -113,13 +116,16 @@ def check(
                 continue
             if event.op == turns.OP_WRITE:
                 memories[shapes.world(event.context).protected].write(event.a, event.b)
+            elif event.op in DEBUG_OPS:
+                debuggers[event.context] = debuggers.get(event.context, Debugger()).after(event)
             shapes.apply(event)
         begin = index
         world = shapes.world(entry.context)
         code, memory = codes[world.protected], memories[world.protected]
         memory.regions = world.regions
         gic = None if watch is None else watch.enters(exit_.context)
-        run = followed[index] = follow(index, entry, exit_, code, cpu, memory, gic)
+        debugger = debuggers.get(entry.context) if entry.debugged else None
+        run = followed[index] = follow(index, entry, exit_, code, cpu, memory, gic, debugger)
         if watch is not None:
             watch.left(exit_.context)
         switched[index] = tuple(compare.compare_run(run, code, cpu, memory))
@@ -154,7 +160,8 @@ def check(
             if witness is not None:
                 witness(Compared("isolate", round_.first))
             judged += (Judged(found, None) for found in compare.compare_others(round_))
-        owed = (*compare_owed(round_, lossy), *compare_handed(round_), *(watch.compare(round_) if watch else ()))
+        owed = (*compare_owed(round_, lossy), *compare_handed(round_), *compare_debugged(round_))
+        owed = (*owed, *(watch.compare(round_) if watch else ()))
         for found in owed:
             _take(found, judged, unchecked)
         if witness is not None:

@@ -14,7 +14,7 @@ from itertools import compress
 from operator import ne
 from typing import NamedTuple
 
-from harness import a64, arch, exits, faults, syndrome
+from harness import a64, arch, exits, faults, stops, syndrome
 from harness.arch import State
 from harness.execute import Raise, Uncertain, sources
 from harness.follow import Followed
@@ -27,6 +27,7 @@ from harness.trace import Switch
 from harness.turns import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, Round
 from harness.world import IPA_BITS
 
+STEP_SHOWS = "SPSR_EL1.SS of an exception that the guest took while userspace stepped it"
 _POSITIONS = range(len(NAMES))
 
 
@@ -193,13 +194,15 @@ def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory
         if any(register in path.unknown for register in _deciding(word or 0)):
             yield Unchecked("switch", FROM_UNKNOWN)
         else:
-            yield from _compare_fault(_owed(run.seen, expected, word, exit_, memory, cpu), exit_, where)
+            yield from _compare_fault(_owed(run, expected, word, code, memory, cpu), exit_, where)
     if run.call:
         expected = (*expected[: arch.PC], observed[arch.PC], *expected[arch.PC + 1 :])
     for i in different(expected, observed):
         want, got = expected[i], observed[i]
         mask, reason = cpu.mask(i)
         bits, why = path.unknown.get(i, (0, reason))
+        if i == arch.SPSR and run.entry.stepped:
+            bits, why = bits | arch.SS, STEP_SHOWS
         if (want ^ got) & ~(mask | bits):
             yield Divergence("switch", NAMES[i], want, got, *where)
         else:
@@ -236,9 +239,14 @@ def _deciding(word: int) -> frozenset[int]:
 
 
 def _owed(
-    seen: State, state: State, word: int | None, exit_: Switch, memory: Memory, cpu: Cpu
+    run: Followed, state: State, word: int | None, code: Mapping[int, int], memory: Memory, cpu: Cpu
 ) -> syndrome.Fault | Raise | Uncertain | None:
     """Return what the instruction ``word`` that trapped in ``state`` owes the fault registers."""
+    seen, exit_ = run.seen, run.exit
+    if run.debugger is not None:
+        first = fetched(seen, code, seen[arch.PC], memory, cpu)
+        if (stop := stops.owed(run.debugger, run.entry, first, state, word, exit_)) is not None:
+            return stop
     if is_on(state) or is_on(seen):
         return faults.owed(seen, state, word, exit_, memory, cpu)
     is_fetch = (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["IABT_LOW"]

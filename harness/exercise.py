@@ -108,6 +108,8 @@ def _places(scenario: Scenario, trace: Trace) -> Iterator[tuple[Place, Events]]:
         if event.kind != EXIT or not isinstance(event, Switch):
             continue
         step = FORGE if event.forged else _step_of(event, kinds, code)
+        if class_of(event) == "SOFTSTP_LOW" and index in begun and not event.forged:
+            step = _stepped(begun[index], event, code)
         yield Place(step, class_of(event)), ((index, False), (index, True))
         if index in begun:
             yield from ((Place(kind, NO_EXIT), ((index, True),)) for kind in _executed(begun[index], event, code))
@@ -168,6 +170,12 @@ def _step_of(exit_: Switch, kinds: list[str], code: Mapping[int, str]) -> str:
     # A fetch from elsewhere: the agent runs a step that leaves the code by itself.
     outside = pc not in CODE and exit_.step < len(kinds) and kinds[exit_.step] in LEAVES
     return kinds[exit_.step] if outside else ELSEWHERE
+
+
+def _stepped(entry: Switch, exit_: Switch, code: Mapping[int, str]) -> str:
+    """Return the guest step that a software step ended behind."""
+    first = arch.apply_pending(entry.values, entry.pending)[arch.PC]
+    return code.get(first - 4 if first == exit_.values[arch.PC] else first, ELSEWHERE)
 
 
 def _executed(entry: Switch, exit_: Switch, code: Mapping[int, str]) -> list[str]:

@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 from harness import arch
 from harness.arch import State
+from harness.debugger import Debugger
 from harness.gic.interface import Interface
-from harness.guest import CODE_CHANGED, Walk, as_code, fetched, is_call, may_stay_at_el2, runs_on, walk
+from harness.guest import CODE_CHANGED, MAX_WALK, Walk, as_code, fetched, is_call, may_stay_at_el2, runs_on, walk
 from harness.layout import VECTORS
 from harness.masks import Cpu
 from harness.memory import Memory
 from harness.registers import MASK64
+from harness.stops import steps_between
 from harness.trace import Switch
 
 RUNS_ON = "an interrupt in a guest that runs on by itself"
@@ -26,7 +28,7 @@ class Followed(NamedTuple):
 
     ``event`` is the exit's place in the trace; ``seen`` the guest's view after the entry; ``call``: an HVC ended
     the run, whose return address is behind it; ``target``: where the instruction is that ended it; ``path`` how the
-    guest came there, its state None where nobody knows.
+    guest came there, its state None where nobody knows; ``debugger`` how userspace debugs the guest, if it does.
     """
 
     event: int
@@ -36,6 +38,7 @@ class Followed(NamedTuple):
     call: bool
     target: int
     path: Walk
+    debugger: Debugger | None = None
 
 
 def _differs(expected: State, observed: State, path: Walk, cpu: Cpu) -> bool:
@@ -55,11 +58,13 @@ def follow(
     cpu: Cpu,
     memory: Memory | None = None,
     gic: Interface | None = None,
+    debugger: Debugger | None = None,
 ) -> Followed:
     """Follow one run of the guest.
 
     ``memory`` is what its RAM holds at the entry (None: nobody knows); what it may have stored is entered there, as
-    what it does to its interrupt controller is in ``gic`` (None: it has none).
+    what it does to its interrupt controller is in ``gic`` (None: it has none).  ``debugger``: see :class:`Followed`;
+    the entry is one of :func:`harness.lent.guests_own`.
     """
     memory = memory if memory is not None else Memory()
     seen = arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
@@ -74,7 +79,10 @@ def follow(
     elif not exit_.trapped and (is_interrupted or (gic is not None and not gic.quiet(pstate))):
         path = Walk(None, why=RACE, certain=False, stopped=seen[arch.PC])
     else:
-        path = walk(seen, code, target, cpu, entry.hcr, memory, gic)
+        steps = (0, MAX_WALK)
+        if debugger is not None and debugger.steps and not exit_.forged:
+            steps = steps_between(entry, exit_)
+        path = walk(seen, code, target, cpu, entry.hcr, memory, gic, debugger, steps)
         memory.stored(path.stored)
         to, by_itself = path.state, not exit_.trapped
         if by_itself and to is not None and _differs(to, observed, path, cpu) and runs_on(to, code, cpu, memory):
@@ -88,4 +96,4 @@ def follow(
         came_to = observed[arch.ELR] if target in VECTORS else target
         if gic is not None and path.stopped != came_to:
             gic.lose("the guest went where nobody could follow it")
-    return Followed(event, entry, exit_, seen, call, target, path)
+    return Followed(event, entry, exit_, seen, call, target, path, debugger)

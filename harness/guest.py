@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from harness import a64, arch, exits
 from harness.arch import State
+from harness.debugger import Debugger
 from harness.execute import (
     CONDITION_ALWAYS,
     EC_UNKNOWN,
@@ -37,10 +38,12 @@ from harness.placing import Code
 from harness.protocol import MARK_CALL
 from harness.registers import MASK64
 from harness.stage1 import Mapped, Refused, Unsure, Use, controls, is_on, translate
+from harness.stops import access_size, is_brk
 from harness.trace import Switch
 from harness.transfer import Places, load, store
 
 CODE_CHANGED = "code that the guest may have changed"
+STRAY_BRK = "a BRK that userspace did not ask for, while it debugs the guest otherwise"
 FROM_UNKNOWN = "an address or a call from what nobody knows"
 MAX_WALK = 600
 """Instructions after which a walk gives up; a scenario has fewer."""
@@ -123,23 +126,32 @@ def walk(
     hcr: int = 0,
     memory: Memory | None = None,
     gic: Interface | None = None,
+    debugger: Debugger | None = None,
+    steps: tuple[int, int] = (0, MAX_WALK),
 ) -> Walk:
     """Follow the guest from ``state`` until it traps at address ``target``; ``hcr``: its virtual interrupts.
 
     ``memory`` is what its RAM holds, where its translation tables are (None: nobody knows).  ``gic`` is its interface
-    to an in-kernel GIC (None: it has none); what the guest does there is entered.
+    to an in-kernel GIC (None: it has none); what the guest does there is entered.  ``debugger`` is how userspace
+    debugs it, if it does, ``steps`` how many instructions it executes before it traps, at least and at most.
     """
     hcr &= arch.HCR_VIRTUAL
     quiet = not (hcr and arch.unmasked(state[arch.PSTATE], hcr)) and (gic is None or gic.quiet(state[arch.PSTATE]))
-    if quiet and state[arch.PC] == target:
+    least, most = steps
+    if quiet and state[arch.PC] == target and not least:
         return Walk(state, hcr=hcr)  # the rule; all below are exceptions to it
-    machine = _Guest(state, code, cpu, hcr, memory, gic)
+    if not quiet and debugger is not None and debugger.steps:
+        return _uncertain("a virtual interrupt while userspace steps the guest")._replace(stopped=state[arch.PC])
+    machine = _Guest(state, code, cpu, hcr, memory, gic, debugger)
     if not quiet and (stop := machine.interrupt()) is not None:
         return stop._replace(stopped=state[arch.PC])
     may_be_interrupted = hcr != 0 or gic is not None
-    for _ in range(MAX_WALK):
-        if machine.state[arch.PC] == target:
+    for done in range(min(most + 1, MAX_WALK)):
+        if machine.state[arch.PC] == target and done >= least:
             return machine.arrived()
+        if done == most:
+            at = machine.state[arch.PC]
+            return Walk(None, why=f"a step of userspace's ends at {at:#x}", stopped=at)
         stop = machine.step() or (machine.interrupt() if may_be_interrupted else None)
         if stop is not None:
             return stop._replace(stopped=machine.state[arch.PC])
@@ -171,6 +183,7 @@ class _Guest:
         hcr: int = 0,
         memory: Memory | None = None,
         gic: Interface | None = None,
+        debugger: Debugger | None = None,
     ) -> None:
         res0, _ = cpu.mask(arch.PSTATE)
         self.state = (*state[: arch.PSTATE], state[arch.PSTATE] & ~res0, *state[arch.PSTATE + 1 :])
@@ -184,6 +197,8 @@ class _Guest:
         self._trap = self._code.fill[0]
         self._cpu = cpu
         self._hcr = hcr
+        self._debugger = debugger
+        self._size = 0
         self._pa_bits = cpu.pa_bits
         self._features = cpu.features
         if NMI in cpu.features:
@@ -224,8 +239,8 @@ class _Guest:
         pc = self.state[arch.PC]
         if controls(self.state) != self._controls and (is_on(self.state) or self._controls[0] & arch.SCTLR_M):
             return _uncertain(STALE)
-        if self.state[arch.MDSCR] & arch.MDSCR_SS:
-            return _uncertain("software step is on")
+        if self._debugger is None and self.state[arch.MDSCR] & arch.MDSCR_SS:
+            return _uncertain("software step is on")  # a debugger keeps the guest from stepping itself
         if self.state[arch.PSTATE] & arch.IL:
             return _uncertain("illegal execution state")
         if is_on(self.state):
@@ -269,6 +284,12 @@ class _Guest:
         return self.state[arch.PSTATE] & arch.MODE == arch.EL0T
 
     def _execute(self, pc: int, word: int) -> Walk | None:
+        if self._debugger is not None:
+            if self._debugger.breaks_at(pc, self._at_el0):
+                return _must_trap(f"the breakpoint at {pc:#x}")
+            if is_brk(word):
+                return _must_trap(f"the BRK at {pc:#x}") if self._debugger.takes_brk else _uncertain(STRAY_BRK)
+            self._size = access_size(word)
         access = a64.decode_access(word)
         if access is not None:
             return self._access(access)
@@ -377,6 +398,8 @@ class _Guest:
         slot = self.memory.slot(at)
         if slot is None or (is_store and slot.read_only):
             return Trap(f"the access to {address:#x}")
+        if self._debugger is not None and self._debugger.watched(address, self._size, is_store):
+            return Trap(f"the watchpoint on {address:#x}")
         return ((at, size),) if slot.home is not None or not is_store else Uncertain(CODE_CHANGED)
 
     def _beyond(self, address: int) -> bool:

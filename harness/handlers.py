@@ -89,12 +89,6 @@ NEVER_ENTERED: tuple[Reason, ...] = (
         "handle_exit.c, kvm_handle_fpasimd",
     ),
     Reason(
-        "kvm_handle_guest_debug",
-        "needs a host that debugs the guest: a step that calls KVM_SET_GUEST_DEBUG",
-        "Documentation/virt/kvm/api.rst, 4.87",
-        todo=True,
-    ),
-    Reason(
         "kvm_handle_unknown_ec",
         "no instruction of an A64 guest on these CPUs traps with such a class",
         "handle_exit.c, arm_exit_handlers",

@@ -15,6 +15,11 @@ GUEST_EXITS: tuple[str, ...] = ("WFX", "HVC64", "SMC64", "SYS64", "IABT_LOW", "D
 """Classes of exits that a host step may stand behind: those that guest steps ask for."""
 
 
+STEPPED = "SOFTSTP_LOW"
+DEBUG_EXITS: tuple[str, ...] = (STEPPED, "BREAKPT_LOW", "WATCHPT_LOW", "BRK64")
+"""Classes of the exits of a guest that userspace debugs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Meets:
     """Steps (patterns of keywords) meet these classes."""
@@ -26,24 +31,27 @@ class Meets:
 
 
 MEETS: tuple[Meets, ...] = (
-    Meets("hvc", ("HVC64", NO_EXIT), "a call; at EL0 it is UNDEFINED, some are answered at EL2", "Arm ARM C6.2 HVC"),
-    Meets("smc", ("SMC64", NO_EXIT), "trapped by HCR_EL2.TSC; at EL0 it is UNDEFINED", "Arm ARM C6.2 SMC"),
+    Meets("hvc", ("HVC64", STEPPED, NO_EXIT), "a call; UNDEFINED at EL0, some are answered at EL2", "Arm ARM C6.2 HVC"),
+    Meets("smc", ("SMC64", STEPPED, NO_EXIT), "trapped by HCR_EL2.TSC; at EL0 it is UNDEFINED", "Arm ARM C6.2 SMC"),
     Meets("wf[ie]", ("WFX", NO_EXIT), "trapped by HCR_EL2.TWI and TWE, unless KVM lets it run", "Arm ARM D17.2.48"),
-    Meets("m[rs][rs]", ("SYS64", NO_EXIT), "trapped or not, by register", "Arm ARM D17.2.48, HCR_EL2"),
-    Meets("ld*", ("DABT_LOW", NO_EXIT), "a fault at stage 2, or data", "Arm ARM D8.2"),
-    Meets("st*", ("DABT_LOW", NO_EXIT), "a fault at stage 2, or data", "Arm ARM D8.2"),
-    Meets("br", ("IABT_LOW", NO_EXIT), "where it goes there is a slot or none", "Arm ARM C6.2 BR"),
-    Meets("eret", ("IABT_LOW", NO_EXIT), "where it goes there is a slot or none", "Arm ARM C6.2 ERET"),
+    Meets("m[rs][rs]", ("SYS64", STEPPED, NO_EXIT), "trapped or not, by register", "Arm ARM D17.2.48, HCR_EL2"),
+    Meets("ld*", ("DABT_LOW", "WATCHPT_LOW", STEPPED, NO_EXIT), "a fault at stage 2, or data", "Arm ARM D8.2"),
+    Meets("st*", ("DABT_LOW", "WATCHPT_LOW", STEPPED, NO_EXIT), "a fault at stage 2, or data", "Arm ARM D8.2"),
+    Meets("br", ("IABT_LOW", STEPPED, NO_EXIT), "where it goes there is a slot or none", "Arm ARM C6.2 BR"),
+    Meets("eret", ("IABT_LOW", STEPPED, NO_EXIT), "where it goes there is a slot or none", "Arm ARM C6.2 ERET"),
     Meets("brk", (NO_EXIT, "BRK64"), "the guest's own exception, or userspace's, which debugs it", "KVM API 4.87"),
-    Meets("udf", (NO_EXIT,), "an exception inside the guest", "Arm ARM C6.2 UDF"),
-    Meets("mov*", (NO_EXIT,), "moves registers", "Arm ARM C6.2 MOV"),
+    Meets("udf", (STEPPED, NO_EXIT), "an exception inside the guest", "Arm ARM C6.2 UDF"),
+    Meets("mov*", (STEPPED, "BREAKPT_LOW", NO_EXIT), "moves registers", "Arm ARM C6.2 MOV"),
     Meets("fmov*", (NO_EXIT,), "EL2 gives the registers to the guest without the host", "hyp/include/hyp/switch.h"),
     Meets("complete", ("DABT_LOW",), "data for a pending MMIO read", "KVM API 5, KVM_EXIT_MMIO"),
     Meets("abort", ("DABT_LOW",), "takes the place of a pending access", "KVM API 4.31"),
-    Meets("set", GUEST_EXITS, "the host may write registers at any exit", "KVM API 4.68"),
-    Meets("reset", GUEST_EXITS, "the host may reset at any exit", "KVM API 4.82"),
-    Meets("finish", GUEST_EXITS, "KVM_RUN may return at once at any exit", "KVM API 5, immediate_exit"),
-    Meets("serror", GUEST_EXITS, "an SError may be pended at any exit", "KVM API 4.31"),
+    Meets("set", (*GUEST_EXITS, *DEBUG_EXITS), "the host may write registers at any exit", "KVM API 4.68"),
+    Meets("reset", (*GUEST_EXITS, *DEBUG_EXITS), "the host may reset at any exit", "KVM API 4.82"),
+    Meets("finish", (*GUEST_EXITS, *DEBUG_EXITS), "KVM_RUN may return at once", "KVM API 5, immediate_exit"),
+    Meets("serror", (*GUEST_EXITS, *DEBUG_EXITS), "an SError may be pended at any exit", "KVM API 4.31"),
+    Meets("debug", (*GUEST_EXITS, *DEBUG_EXITS), "userspace may debug a guest from any exit on", "KVM API 4.87"),
+    Meets("breakpoint", ("HVC64", "BREAKPT_LOW"), "a breakpoint may be set at any exit", "KVM API 4.87"),
+    Meets("watchpoint", ("HVC64", "WATCHPT_LOW"), "a watchpoint may be set at any exit", "KVM API 4.87"),
     Meets("irq_line", GUEST_EXITS, "a line may change at any exit", "KVM API 4.25"),
     Meets("gic_line", ("HVC64", "DABT_LOW", "SYS64"), "an input of the GIC may change at any exit", "KVM API 4.25"),
     Meets("mp_state", GUEST_EXITS, "a vCPU may be stopped at any exit", "KVM API 4.39"),
@@ -79,8 +87,8 @@ NOT_REACHED: tuple[Why, ...] = (
     Why(
         "wfe", "WFX", "*", "WFE never waits, and so never traps, in QEMU 7.2", "QEMU target/arm/translate-a64.c, YIELD"
     ),
-    Why("brk", "BRK64", "*", "needs a host that debugs the guest (KVM_SET_GUEST_DEBUG)", "KVM API 4.87", todo=True),
     Why("stxr", "DABT_LOW", "*", "without the monitor it stores nothing: no access is made", "Arm ARM B2.9.1"),
+    Why("stxr", "WATCHPT_LOW", "*", "without the monitor it stores nothing: no access is made", "Arm ARM B2.9.1"),
 )
 NOT_SAID = "no reason is written down: a seed should reach it"
 

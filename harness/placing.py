@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from harness import a64, protocol, slots
+from harness import a64, debugger, protocol, slots
 from harness.layout import ALONE, CODE, CONTEXTS, PAIR, PROTECTED_MACHINE, PROTECTED_NAME, WINDOW_SIZE
 from harness.layout import PROTECTED_TRAP_REGISTER as PROTECTED_TRAP
 from harness.registers import BY_NAME
 from harness.scenario import Scenario, Step, instruction, slot_step
-from harness.steps import MP_STATES
+from harness.steps import BREAKS_AT, MP_STATES, WATCHES
 from harness.syndrome import TRAP
 
 FILL: tuple[int, int] = (TRAP, a64.ISB)
@@ -137,6 +137,12 @@ def host_arguments(step: Step) -> tuple[int, int]:
             return slots.pack(slots.Slot(number, kind, base, size, home))
         case "drop_slot", (int(number),):
             return slots.pack(slots.gone(number))
+        case "debug", (str(name),):
+            return protocol.DEBUG_WAYS[name], 0
+        case "breakpoint", (int(number), int(address), str(name)):
+            return address, number << 32 | debugger.breakpoint_control(BREAKS_AT[name])
+        case "watchpoint", (int(number), int(address), int(length), str(name)):
+            return address, number << 32 | debugger.watchpoint_control(length, WATCHES[name])
         case "forge", (str(name), int(value)):
             return protocol.FORGE[name], value
     return 0, 0

@@ -59,6 +59,7 @@ CONTROL: tuple[Word, ...] = (
     Word("forge_far", "FAR_EL2 for it"),
     Word("forge_hpfar", "HPFAR_EL2 for it"),
     Word("exit_status", "recorder: wait status of the recorded program"),
+    Word("debug", "agent: how userspace debugs the vCPU that it works on (DEBUG marks)"),
 )
 CONTROL_OFFSET: Mapping[str, int] = MappingProxyType({w.name: 8 * i for i, w in enumerate(CONTROL)})
 
@@ -83,7 +84,10 @@ OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
         "forge": (11, "at the next exit of the instruction at stop_pc: b in the place of a (FORGE)"),
         "vcpu": (12, "go on with the vCPU a (layout.CONTEXTS), which starts at its code if it is new"),
         "write": (13, "the 64-bit word b at guest address a, in the data pages"),
+        "debug": (14, "KVM_SET_GUEST_DEBUG: steps and BRK as a says (DEBUG_WAYS); 0 ends all debugging"),
+        "breakpoint": (15, "KVM_SET_GUEST_DEBUG: address a; b: DBGBCR (0: none), its number from bit 32 on"),
         "mp_state": (16, "KVM_SET_MP_STATE: a"),
+        "watchpoint": (17, "KVM_SET_GUEST_DEBUG: address a; b: DBGWCR (0: none), its number from bit 32 on"),
         "slot": (20, "KVM_SET_USER_MEMORY_REGION in the current VM: a and b as harness/slots.py packs them"),
         "drop_slot": (21, "the same, for a slot that is to go"),
         "gic_line": (30, "KVM_IRQ_LINE, in-kernel GIC: type and number a (GIC_LINES), level b; a PPI of this vCPU"),
@@ -100,6 +104,15 @@ FORGE: Mapping[str, int] = MappingProxyType({"code": 1, "esr": 2, "far": 4, "hpf
 """What a forged exit replaces before KVM's handler sees it: marks in the flags of its record."""
 MARK_CALL = 16
 """Mark of a forged exit whose instruction was an HVC, so that its return address is behind it."""
+
+DEBUG: Mapping[str, int] = MappingProxyType({"debugged": 32, "stepped": 64})
+"""Marks of an entry, exit or user record of a vCPU that userspace debugs, and of one that it steps."""
+MARK_STEP_BEGINS = 128
+"""Mark that the host's reading of an entry adds (harness/lent.py): KVM had PSTATE.SS set for userspace's step."""
+DEBUG_WAYS: Mapping[str, int] = MappingProxyType({"off": 0, "step": 1, "brk": 2, "step_brk": 3})
+"""Arguments of a ``debug`` step: KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_SW_BP, both, or no debugging at all."""
+BREAKPOINTS = 4
+"""Breakpoints, and as many watchpoints, that a scenario may set: every CPU model of harness/masks.py has so many."""
 
 STATUS: Mapping[str, int] = MappingProxyType({"ok": 0, "ioctl": 1, "stuck": 2, "bad_op": 3, "runaway": 4, "absent": 5})
 
@@ -125,9 +138,9 @@ SWITCH_WORDS: tuple[Word, ...] = (
     Word("hpfar_el2", "vcpu.arch.fault.hpfar_el2"),
     Word("hcr_el2", "vcpu.arch.hcr_el2"),
     Word("pending", "KVM's own pending work (PENDING bits)"),
-    Word("mmio_addr", "user: kvm_run.mmio.phys_addr"),
+    Word("mmio_addr", "user: kvm_run.mmio.phys_addr; the same place is debug.arch.hsr and hsr_high of KVM_EXIT_DEBUG"),
     Word("mmio_len", "user: kvm_run.mmio.len, bit 8 set for a write"),
-    Word("mmio_data", "user: kvm_run.mmio.data"),
+    Word("mmio_data", "user: kvm_run.mmio.data; the same place is debug.arch.far of KVM_EXIT_DEBUG"),
 )
 SWITCH_SIZE = RECORD_HEADER.size + 8 * len(SWITCH_WORDS)
 

@@ -66,6 +66,13 @@ INITIAL_NAMES: tuple[str, ...] = tuple(name for name in SET_NAMES if name != "pc
 MP_STATES: Mapping[str, int] = MappingProxyType({"runnable": 0, "stopped": 5})
 """KVM_MP_STATE_* (include/uapi/linux/kvm.h)."""
 
+BREAKS_AT: Mapping[str, int] = MappingProxyType({"off": 0, "el1": 0b01, "el0": 0b10, "any": 0b11})
+"""DBGBCR<n>_EL1.PMC (Arm ARM D17.3.2); none: the breakpoint is removed."""
+WATCHES: Mapping[str, int] = MappingProxyType({"off": 0, "load": 0b01, "store": 0b10, "any": 0b11})
+"""DBGWCR<n>_EL1.LSC (Arm ARM D17.3.11); none: the watchpoint is removed."""
+_SET_DEBUG = "KVM API 4.87 KVM_SET_GUEST_DEBUG"
+_NUMBER = Operand("number", f"a number from 0 to {protocol.BREAKPOINTS - 1}", limit=protocol.BREAKPOINTS - 1)
+
 _BASE = Operand("base", "one of x0..x30", frozenset(BASE_NAMES))
 _SETTABLE = Operand("register", "a register that the host can set", frozenset(SET_NAMES))
 INITIAL = Operand(
@@ -224,6 +231,48 @@ STEP_KINDS: tuple[StepKind, ...] = (
         ),
         "Raise or lower an input of the in-kernel GIC, which only the VM of 2.0 and 2.1 has; a PPI is the vCPU's own.",
         "KVM API 4.25 KVM_IRQ_LINE",
+    ),
+    StepKind(
+        "debug",
+        Side.HOST,
+        (Operand("way", f"one of {', '.join(protocol.DEBUG_WAYS)}", frozenset(protocol.DEBUG_WAYS)),),
+        "Userspace debugs the guest: every instruction is a step, BRK is its breakpoint; or it ends all debugging.",
+        _SET_DEBUG,
+    ),
+    StepKind(
+        "breakpoint",
+        Side.HOST,
+        (
+            _NUMBER,
+            Operand(
+                "address",
+                f"a multiple of 4 from {CODE.base:#x} to {CODE.end - 4:#x}",
+                limit=CODE.end - 4,
+                unit=4,
+                least=CODE.base,
+            ),
+            Operand("levels", f"one of {', '.join(BREAKS_AT)}", frozenset(BREAKS_AT)),
+        ),
+        "Userspace sets a hardware breakpoint on an instruction at EL0, EL1 or both, or removes it.",
+        _SET_DEBUG,
+    ),
+    StepKind(
+        "watchpoint",
+        Side.HOST,
+        (
+            _NUMBER,
+            Operand(
+                "address",
+                f"a multiple of 8 from {DATA.base:#x} to {DATA.end - 8:#x}",
+                limit=DATA.end - 8,
+                unit=8,
+                least=DATA.base,
+            ),
+            Operand("bytes", "a number from 1 to 8", limit=8, least=1),
+            Operand("accesses", f"one of {', '.join(WATCHES)}", frozenset(WATCHES)),
+        ),
+        "Userspace sets a hardware watchpoint on the first bytes of a word of RAM, or removes it.",
+        _SET_DEBUG,
     ),
     StepKind(
         "mp_state",

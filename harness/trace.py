@@ -69,6 +69,16 @@ class Switch(NamedTuple):
         return self.page | self.far & 0xFFF
 
     @property
+    def debugged(self) -> bool:
+        """Whether userspace debugs the vCPU (KVM_SET_GUEST_DEBUG)."""
+        return self.marks & protocol.DEBUG["debugged"] != 0
+
+    @property
+    def stepped(self) -> bool:
+        """Whether userspace has the vCPU stop after each instruction."""
+        return self.marks & protocol.DEBUG["stepped"] != 0
+
+    @property
     def context(self) -> int:
         """The vCPU whose record it is (number in ``layout.CONTEXTS``)."""
         return self.marks >> protocol.FLAGS_VCPU_SHIFT

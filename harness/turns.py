@@ -15,6 +15,7 @@ from typing import NamedTuple
 from harness import arch, contract, exits, protocol
 from harness.arch import State
 from harness.layout import CONTEXTS
+from harness.lent import guests_own
 from harness.registers import BY_NAME, BY_ONE_REG, MASK64
 from harness.shapes import Shapes
 from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
@@ -152,11 +153,14 @@ class _Turn:
 
 
 def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
-    """Cut a trace into the turns of the host, each of one vCPU, in the order in which they end."""
+    """Cut a trace into the turns of the host, each of one vCPU, in the order in which they end.
+
+    Its records have the guest's own registers (:func:`harness.lent.guests_own`); those of :func:`runs`, too.
+    """
     turns: dict[int, _Turn] = {}
     shapes = Shapes()
     last = None
-    for i, event in enumerate(events):
+    for i, event in enumerate(guests_own(events)):
         context = event.context
         turn = turns.get(context)
         if turn is None:
@@ -209,7 +213,7 @@ def _call_on(turns: dict[int, _Turn], exit_: Switch | None, after: Switch) -> No
 def runs(events: tuple[Event, ...]) -> Iterator[tuple[int, Switch, Switch]]:
     """Yield each run of a guest: index of the exit, entry, exit."""
     entries: dict[int, Switch] = {}
-    for i, event in enumerate(events):
+    for i, event in enumerate(guests_own(events)):
         if event.kind == HOST:
             continue
         assert isinstance(event, Switch)

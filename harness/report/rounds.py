@@ -141,6 +141,13 @@ def host_sentence(host: Host) -> str:
         case "gic_line":
             kind = "SPI" if host.a < protocol.GIC_LINES["ppi"] else "PPI"
             text = f"{'raise' if host.b else 'lower'} {kind} {host.a & 0xFFFF} of the GIC"
+        case "debug":
+            way = next((way for way, number in protocol.DEBUG_WAYS.items() if number == host.a), f"{host.a:#x}")
+            text = f"debug the guest: {way.replace('_', ' and ')}"
+        case "breakpoint" | "watchpoint":
+            number, control = host.b >> 32, host.b & 0xFFFF_FFFF
+            text = f"{'set' if control else 'remove'} {name} {number} at {host.a:#x}"
+            text += f", control {control:#x}" if control else ""
         case "serror":
             text = "inject an SError" + (f" of syndrome {host.a:#x}" if host.b else "")
         case "slot":
@@ -166,6 +173,8 @@ def user_sentence(user: Switch) -> str:
         size, write = user.mmio_len & 0xFF, bool(user.mmio_len & _MMIO_WRITE)
         data = f" of {user.mmio_data:#x}" if write else ""
         return f"KVM_RUN returned MMIO: {'write' if write else 'read'}{data}, {size} bytes at {user.mmio_addr:#x}"
+    if reason == "DEBUG" and not user.error:
+        return f"KVM_RUN returned DEBUG: syndrome {user.mmio_addr:#x}, address {user.mmio_data:#x}"
     return f"KVM_RUN returned {reason}" + (f" ({errno.errorcode.get(user.error, user.error)})" if user.error else "")
 
 

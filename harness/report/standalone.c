@@ -33,9 +33,11 @@
 #define PC_ID	@PC@ull
 #define NAP_US	@NAP@
 #define MAX_NAPS 20
+#define STEP	0x32u		/* exception class of a software step */
 
 enum what {
-	SET, GUEST, COMPLETE, RESET, FINISH, ABORT, SERROR, IRQ_LINE, GIC_LINE, MP_STATE, WRITE, SLOT, DROP_SLOT
+	SET, GUEST, COMPLETE, RESET, FINISH, ABORT, SERROR, IRQ_LINE, GIC_LINE, MP_STATE, WRITE, SLOT, DROP_SLOT,
+	DEBUG, BREAKPOINT, WATCHPOINT
 };
 
 static const struct step {
@@ -43,7 +45,8 @@ static const struct step {
 	uint64_t a, b;		/* SET: register id, value; GUEST: address, instruction; COMPLETE: data;
 				   SERROR: syndrome; IRQ_LINE, GIC_LINE: line, level; MP_STATE: state;
 				   WRITE: address, eight bytes;
-				   SLOT, DROP_SLOT: guest address | flags << 4 | slot, where in RAM << 32 | size */
+				   SLOT, DROP_SLOT: guest address | flags << 4 | slot, where in RAM << 32 | size;
+				   DEBUG: 1 step, 2 BRK; BREAKPOINT, WATCHPOINT: address, control and number << 32 */
 	const char *text;
 } steps[] = {
 @STEPS@
@@ -140,6 +143,35 @@ static void mp_state(uint64_t to)
 	stopped = to != KVM_MP_STATE_RUNNABLE;
 }
 
+static struct kvm_guest_debug debugging;
+
+static void debug(const struct step *step)
+{
+	struct kvm_guest_debug_arch *arch = &debugging.arch;
+	unsigned int number = step->b >> 32, hardware = 0;
+
+	if (step->what == BREAKPOINT) {
+		arch->dbg_bvr[number] = step->a;
+		arch->dbg_bcr[number] = (uint32_t)step->b;
+	} else if (step->what == WATCHPOINT) {
+		arch->dbg_wvr[number] = step->a;
+		arch->dbg_wcr[number] = (uint32_t)step->b;
+	} else {
+		if (!step->a)
+			memset(arch, 0, sizeof(*arch));
+		debugging.control = (step->a & 1 ? KVM_GUESTDBG_SINGLESTEP : 0) | (step->a & 2 ? KVM_GUESTDBG_USE_SW_BP : 0);
+	}
+	for (int i = 0; i < KVM_ARM_MAX_DBG_REGS; i++)
+		hardware |= arch->dbg_bcr[i] | arch->dbg_wcr[i];
+	debugging.control &= KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP;
+	if (hardware)
+		debugging.control |= KVM_GUESTDBG_USE_HW;
+	if (debugging.control)
+		debugging.control |= KVM_GUESTDBG_ENABLE;
+	if (ioctl(vcpu, KVM_SET_GUEST_DEBUG, &debugging))
+		printf("  KVM_SET_GUEST_DEBUG: %s\n", strerror(errno));
+}
+
 static void host(const struct step *step)
 {
 	struct kvm_irq_level line = {
@@ -186,6 +218,11 @@ static void host(const struct step *step)
 		if (slot(step->a & 0xf, step->a & ~0xfffull, (uint32_t)step->b, step->a >> 4 & 3, DATA + (step->b >> 32)))
 			printf("  KVM_SET_USER_MEMORY_REGION: %s\n", strerror(errno));
 		break;
+	case DEBUG:
+	case BREAKPOINT:
+	case WATCHPOINT:
+		debug(step);
+		break;
 	case GUEST:
 		break;
 	}
@@ -201,8 +238,12 @@ static void guest(const struct step *step)
 	put(step->a, step->b);
 	setitimer(ITIMER_REAL, &nap, NULL);
 	for (int naps = 0; naps < MAX_NAPS; naps++) {
-		if (!ioctl(vcpu, KVM_RUN, 0))
+		if (!ioctl(vcpu, KVM_RUN, 0)) {
+			/* The exception behind the step before may come first. */
+			if (run->exit_reason == KVM_EXIT_DEBUG && run->debug.arch.hsr >> 26 == STEP && get(PC_ID) == step->a)
+				continue;
 			break;
+		}
 		if (errno != EINTR) {
 			printf("  KVM_RUN: %s\n", strerror(errno));
 			break;

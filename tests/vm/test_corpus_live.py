@@ -18,7 +18,7 @@ import pytest
 
 from harness.check import Checked
 from harness.exercise import Exercise
-from harness.places import possible, why_not
+from harness.places import DEBUG_EXITS, GUEST_EXITS, possible, why_not
 from harness.steps import STEP_KINDS
 from harness.vm.build import prepare
 from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
@@ -94,7 +94,7 @@ def test_every_scenario_is_compared_in_every_relation(corpus: Mapping[str, Resul
         total.update(checked.exits)
     # IRQ comes when it likes; the others are what scenario steps are made of.
     real = {name for name in total if not name.startswith("forged:")}
-    assert real - {"IRQ"} == {"WFX", "HVC64", "SMC64", "SYS64", "IABT_LOW", "DABT_LOW"}
+    assert real - {"IRQ"} == {*GUEST_EXITS, *DEBUG_EXITS}
 
 
 @pytest.mark.parametrize("target", list_configs())

@@ -57,6 +57,8 @@ static int set_register(sf_u64 id, sf_u64 value, bool asked, sf_u32 step)
 	struct kvm_one_reg reg = { .id = id, .addr = (sf_u64)(unsigned long)&value };
 	int error = ioctl(m->vcpu, KVM_SET_ONE_REG, &reg) ? errno : 0;
 
+	if (id == SF_ONE_REG_PC)
+		m->hit = false;
 	record_host(SF_OP_SET, id, value, error, asked, step);
 	return error;
 }
@@ -87,6 +89,12 @@ static int forge_codes(bool wanted)
 	return 0;
 }
 
+static void mark_debug(void)
+{
+	control->debug = (m->debug.control ? SF_MARK_DEBUGGED : 0) |
+		(m->debug.control & KVM_GUESTDBG_SINGLESTEP ? SF_MARK_STEPPED : 0);
+}
+
 static void make_current(struct context *context)
 {
 	m->code_pc = control->code_pc;
@@ -95,6 +103,7 @@ static void make_current(struct context *context)
 	control->code_pc = m->code_pc;
 	control->far_pc = m->far_pc;
 	control->context = m - contexts;
+	mark_debug();
 }
 
 static int op_begin(const struct sf_op *op)
@@ -122,6 +131,7 @@ static int op_begin(const struct sf_op *op)
 	control->code_pc = m->code_pc;
 	control->far_pc = m->far_pc;
 	control->forge = 0;
+	mark_debug();
 	return error;
 }
 
@@ -161,7 +171,7 @@ static int op_reset(const struct sf_op *op)
 {
 	int error = ioctl(m->vcpu, KVM_ARM_VCPU_INIT, &m->init) ? errno : 0;
 
-	m->stopped = false;
+	m->stopped = m->hit = false;
 	record_host(SF_OP_RESET, 0, 0, error, true, op->step);
 	return error;
 }
@@ -275,6 +285,40 @@ static int op_slot(const struct sf_op *op)
 	return 0;
 }
 
+/* Steps and BRK, or one breakpoint or watchpoint; what the scenario set before stays, until all debugging ends. */
+static int op_debug(const struct sf_op *op)
+{
+	struct kvm_guest_debug_arch *arch = &m->debug.arch;
+	sf_u32 number = op->b >> 32, hardware = 0;
+	int error;
+
+	if (number >= SF_BREAKPOINTS)
+		return ERANGE;
+	if (op->op == SF_OP_BREAKPOINT) {
+		arch->dbg_bvr[number] = op->a;
+		arch->dbg_bcr[number] = (sf_u32)op->b;
+	} else if (op->op == SF_OP_WATCHPOINT) {
+		arch->dbg_wvr[number] = op->a;
+		arch->dbg_wcr[number] = (sf_u32)op->b;
+	} else {
+		if (!op->a)
+			memset(arch, 0, sizeof(*arch));
+		m->debug.control = (op->a & SF_DEBUG_STEP ? KVM_GUESTDBG_SINGLESTEP : 0) |
+			(op->a & SF_DEBUG_BRK ? KVM_GUESTDBG_USE_SW_BP : 0);
+	}
+	for (int i = 0; i < SF_BREAKPOINTS; i++)
+		hardware |= arch->dbg_bcr[i] | arch->dbg_wcr[i];
+	m->debug.control &= KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP;
+	if (hardware)
+		m->debug.control |= KVM_GUESTDBG_USE_HW;
+	if (m->debug.control)
+		m->debug.control |= KVM_GUESTDBG_ENABLE;
+	error = ioctl(m->vcpu, KVM_SET_GUEST_DEBUG, &m->debug) ? errno : 0;
+	mark_debug();
+	record_host(op->op, op->a, op->b, error, true, op->step);
+	return 0;
+}
+
 static int op_forge(const struct sf_op *op)
 {
 	int error = op->a == SF_FORGE_CODE ? forge_codes(true) : 0;
@@ -329,6 +373,9 @@ static int op_run(const struct sf_op *op)
 			return SF_STATUS_STUCK;
 		if (m->stopped || stopped_by_another()) /* it would wait for ever */
 			set_runnable(op->step);
+		if (m->hit && m->debug.control) /* as if userspace had done the instruction */
+			set_register(SF_ONE_REG_PC, m->hit_pc + 4, false, op->step);
+		m->hit = false;
 		control->stop_why = 0;
 		error = ioctl(m->vcpu, KVM_RUN, 0) ? errno : 0;
 		m->returned = error != EINTR;
@@ -345,8 +392,13 @@ static int op_run(const struct sf_op *op)
 			set_runnable(op->step);
 		if (control->stop_why & SF_STOP_IRQS)
 			return SF_STATUS_RUNAWAY;
-		if (control->stop_why & SF_STOP_OUTSIDE)
+		if (control->stop_why & SF_STOP_OUTSIDE) {
 			land(op);
+		} else if (!error && m->run->exit_reason == KVM_EXIT_DEBUG &&
+			   m->run->debug.arch.hsr >> SF_EC_SHIFT != SF_EC_SOFTSTP_LOW) {
+			m->hit = true;
+			m->hit_pc = control->trap_pc;
+		}
 		if (control->code_pc >= op->a)
 			return SF_STATUS_OK;
 	}
@@ -372,6 +424,9 @@ static int run_program(void)
 		case SF_OP_GIC_LINE: error = op_gic_line(op); break;
 		case SF_OP_FINISH: error = op_finish(op); break;
 		case SF_OP_MP_STATE: error = op_mp_state(op); break;
+		case SF_OP_DEBUG:
+		case SF_OP_BREAKPOINT:
+		case SF_OP_WATCHPOINT: error = op_debug(op); break;
 		case SF_OP_FORGE: error = op_forge(op); break;
 		case SF_OP_VCPU: error = op_vcpu(op); break;
 		case SF_OP_WRITE: error = op_write(op); break;

@@ -47,6 +47,9 @@ struct context {
 	bool reshaped; /* its VM has other memory slots than create_vm() made */
 	sf_u32 lines; /* interrupt lines that userspace raised, a bit each: a reset need not lower them */
 	bool aborted; /* an SError, which a reset need not take away (6.12) */
+	struct kvm_guest_debug debug; /* how userspace debugs it */
+	bool hit; /* a breakpoint, a watchpoint or a BRK, at hit_pc: it would come back to the same instruction for ever */
+	sf_u64 hit_pc;
 	sf_u64 code_pc, far_pc; /* the control words of that name while another vCPU runs */
 };
 
@@ -279,7 +282,11 @@ static void retire(struct context *context)
 		ioctl(context->vcpu, KVM_RUN, 0); /* completes it, always fails with EINTR */
 		context->run->immediate_exit = 0;
 	}
-	context->used = context->returned = context->access = context->stopped = false;
+	if (context->debug.control) {
+		memset(&context->debug, 0, sizeof(context->debug));
+		ioctl(context->vcpu, KVM_SET_GUEST_DEBUG, &context->debug);
+	}
+	context->used = context->returned = context->access = context->stopped = context->hit = false;
 }
 
 static int set_line(const struct context *context, sf_u32 line, bool level)

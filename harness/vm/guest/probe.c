@@ -170,7 +170,7 @@ static void record(struct kvm_vcpu *vcpu, u32 type, u32 marks, u64 code, u64 err
 	out->type = type;
 	out->size = size;
 	out->step = control->step;
-	out->flags = identity(vcpu) | marks;
+	out->flags = identity(vcpu) | marks | (u32)control->debug;
 	out->code = code;
 	out->error = error;
 	out->esr_el2 = SF_FAULT_ESR(vcpu);
@@ -294,25 +294,27 @@ static u64 why_stop(struct kvm_vcpu *vcpu, int code)
 	u64 ec = (SF_FAULT_ESR(vcpu) >> SF_EC_SHIFT) & SF_EC_MASK;
 	struct user_pt_regs *regs = SF_REGS(vcpu);
 	u64 pc = regs->pc;
-	u64 why = 0;
+	u64 why = 0, done;
 
 	if (code != SF_CODE_TRAP)
 		return ++control->irqs > control->irq_budget ? SF_STOP_IRQS : 0;
 	if (ec == SF_EC_HVC64) /* the only trap here whose return address is the next instruction */
 		pc -= 4;
 	control->trap_pc = pc;
+	/* After a step, what is at pc has not begun. */
+	done = ec == SF_EC_SOFTSTP_LOW && control->debug ? pc - 4 : pc;
 	control->trap_elr = SF_SYS_REGS(SF_CONTEXT(vcpu))[SF_SLOT_ELR_EL1];
 	if (is_kernel_in_hyp_mode())
 		control->trap_elr = read_sysreg_s(SYS_ELR_EL12);
 	if (pc < SF_CODE_BASE || pc >= SF_CODE_BASE + SF_CODE_SIZE) {
 		why |= SF_STOP_OUTSIDE;
 	} else if (ec != SF_EC_IABT_LOW) { /* a fetch that faults has not begun the instruction */
-		control->code_pc = pc;
+		control->code_pc = done;
 		if (pc > control->far_pc) {
 			control->far_pc = pc;
 			control->irqs = 0;
 		}
-		if (pc >= control->stop_pc)
+		if (done >= control->stop_pc)
 			why |= SF_STOP_REACHED;
 	}
 	if (may_sleep(SF_FAULT_ESR(vcpu), regs->regs[0]))

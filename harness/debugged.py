@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What KVM owes userspace that debugs a guest, and the guest that is debugged: relation ``host.*``.
+
+Sources: KVM API 4.87 (KVM_SET_GUEST_DEBUG) and 5 (KVM_EXIT_DEBUG: ``hsr`` is the syndrome, ``far`` is used for
+watchpoints); Arm ARM D2.12 (software step: one instruction, then the exception), D17.2.37 (SPSR.SS of an exception).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness import protocol
+from harness.compare import Divergence
+from harness.debugger import DEBUG_OPS
+from harness.stops import STOPS, class_of
+from harness.turns import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, Round
+
+EXIT_DEBUG = 4
+_MAY_BEGIN_ANEW = DEBUG_OPS | {OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR}
+
+
+def begins(round_: Round) -> bool | None:
+    """Tell whether a step must begin at the entry, or the exception behind the last one be pending; None: either.
+
+    A call is a whole instruction, PC is behind it; an access that was only mapped is none yet.
+    """
+    exit_, entry = round_.exit, round_.entry
+    if not entry.stepped or exit_ is None or exit_.forged or entry.pending or round_.action.inject:
+        return None
+    if not exit_.stepped:
+        return True
+    if any(host.op in _MAY_BEGIN_ANEW and not host.error for host in round_.hosts):
+        return None
+    kind = class_of(exit_)
+    if kind in STOPS or (kind == "DABT_LOW" and round_.action.outcome == "resume"):
+        return True
+    return False if kind == "HVC64" else None
+
+
+def compare_debugged(round_: Round) -> Iterator[Divergence]:
+    """Yield what a turn of the host of a debugged guest owes and has not."""
+    exit_, entry = round_.exit, round_.entry
+    if exit_ is None or not (exit_.debugged or entry.debugged):
+        return
+    where = round_.label, round_.first, entry.step
+    step, found = begins(round_), entry.marks & protocol.MARK_STEP_BEGINS != 0
+    if step is not None and step != found:
+        yield Divergence("host", "step_begins", int(step), int(found), *where)
+    if not exit_.debugged or exit_.forged or class_of(exit_) not in STOPS:
+        return
+    told = next((user for user in round_.users if not user.error), None)
+    if told is None or told.code != EXIT_DEBUG:
+        yield Divergence("host", "exit_reason", EXIT_DEBUG, "none" if told is None else told.code, *where)
+        return
+    if told.mmio_addr != exit_.esr:
+        yield Divergence("host", "debug_hsr", exit_.esr, told.mmio_addr, *where)
+    if class_of(exit_) == "WATCHPT_LOW" and told.mmio_data != exit_.far:
+        yield Divergence("host", "debug_far", exit_.far, told.mmio_data, *where)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guest's own registers while userspace debugs it: what KVM puts there for its own use, taken out of a trace.
+
+To step a guest KVM needs PSTATE.SS and MDSCR_EL1.SS, for breakpoints MDSCR_EL1.MDE.  The guest's values come back
+at the next exit (up to 6.12), or when KVM_RUN returns (since 6.14, MDSCR_EL1 is then never touched): they are read
+there.  Source: arch/arm64/kvm/debug.c of 6.1, 6.12 and 7.3; Arm ARM D2.12.
+"""
+
+from __future__ import annotations
+
+from harness import arch, protocol
+from harness.debugger import DEBUG_OPS
+from harness.registers import BY_NAME
+from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
+
+_RESET, _SET = (protocol.OPS[name][0] for name in ("reset", "set"))
+PSTATE_ID = BY_NAME["pstate"].one_reg
+_DEBUGGED, _STEPPED = protocol.DEBUG["debugged"], protocol.DEBUG["stepped"]
+
+
+def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
+    """Return a trace's events with the guest's own PSTATE.SS and MDSCR_EL1 in the records made while it is debugged.
+
+    An entry that has PSTATE.SS set, so that a step begins there, is marked (``protocol.MARK_STEP_BEGINS``).  Without
+    debugging the events are returned as they are.
+    """
+    if not any(event.kind == HOST and isinstance(event, Host) and event.op in DEBUG_OPS for event in events):
+        return events
+    own = list(events)
+    ss: dict[int, int] = {}
+    entries: dict[int, int] = {}
+    for index, event in enumerate(events):
+        context = event.context
+        if isinstance(event, Host):
+            if event.op == _RESET or (event.op == _SET and event.a == PSTATE_ID and not event.error):
+                ss[context] = event.b & arch.SS if event.op == _SET else 0
+            continue
+        if event.kind == USER or not event.marks & _STEPPED:
+            ss[context] = event.values[arch.PSTATE] & arch.SS
+        own[index] = _own(event, ss.get(context, 0))
+        if event.kind == ENTRY:
+            entries[context] = index
+        elif event.kind == EXIT and (at := entries.pop(context, None)) is not None:
+            own[at] = _mdscr(own[at], event.values[arch.MDSCR])
+    return tuple(own)
+
+
+def _own(event: Switch, ss: int) -> Switch:
+    if not event.marks & _STEPPED or event.kind == USER:
+        return event
+    pstate = event.values[arch.PSTATE]
+    begins = event.kind == ENTRY and pstate & arch.SS and not event.pending
+    marks = event.marks | (protocol.MARK_STEP_BEGINS if begins else 0)
+    return event._replace(marks=marks, values=_with(event, arch.PSTATE, pstate & ~arch.SS | ss))
+
+
+def _mdscr(event: Event, restored: int) -> Event:
+    """Put into an entry what KVM restored at the exit: the guest cannot have changed it, its accesses trap."""
+    assert isinstance(event, Switch)
+    if not event.marks & _DEBUGGED:
+        return event
+    mdscr = event.values[arch.MDSCR] & ~arch.OS_LOCK_HIDES | restored & arch.OS_LOCK_HIDES
+    return event._replace(values=_with(event, arch.MDSCR, mdscr))
+
+
+def _with(event: Switch, index: int, value: int) -> tuple[int, ...]:
+    return (*event.values[:index], value, *event.values[index + 1 :])

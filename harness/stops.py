@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the debugger of a guest stops it, and what the fault registers say there, by the Arm ARM.
+
+Sources: D1.13.4 (priority of exceptions), D2.8 to D2.12 (debug exceptions), D17.2.37 (ISS encodings for debug
+exceptions), D17.2.41 (FAR_EL2 of a watchpoint).
+"""
+
+from __future__ import annotations
+
+from harness import a64, arch, exits, protocol
+from harness.arch import State
+from harness.debugger import Debugger
+from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, IssField
+from harness.syndrome import Fault, touch
+from harness.trace import Switch
+
+DEBUG_FSC = 0x22
+ISV, EX = IssField("ISV", 24, 1, "EX is valid"), IssField("EX", 6, 1, "the instruction was a load exclusive")
+STOPS = frozenset({"SOFTSTP_LOW", "BREAKPT_LOW", "WATCHPT_LOW", "BRK64"})
+_STRAIGHT = frozenset({"mov", "movz", "movk", "ldp", "stp", "ldr_post", "str_pre", "ldxr", "stxr"})
+"""With the plain loads and stores, the instructions that EL2 does not answer by itself and that go nowhere else."""
+
+
+def class_of(exit_: Switch) -> str:
+    """Return the class of an exit, forged or not."""
+    return exits.exit_class(exit_.code, exit_.esr)
+
+
+def steps_between(entry: Switch, exit_: Switch) -> tuple[int, int]:
+    """Return the least and the most instructions that a guest executes between two switches while it is stepped.
+
+    A step ends behind one instruction; a step exception that is pending already comes before any; whatever else traps
+    is the first instruction.  An interrupt comes when it likes; for the Arm ARM a fetch that faults comes after the
+    step exception, QEMU fetches first.
+    """
+    begins = int(entry.marks & protocol.MARK_STEP_BEGINS != 0)
+    kind = class_of(exit_)
+    if kind == "SOFTSTP_LOW":
+        return begins, begins
+    return (0, begins) if kind in ("IRQ", "SERROR", "IABT_LOW") else (0, 0)
+
+
+def owed(
+    debugger: Debugger, entry: Switch, stepped: int | None, state: State, word: int | None, exit_: Switch
+) -> Fault | None:
+    """Return what the debugger's stop owes the fault registers where the guest trapped; None: nothing stops it there.
+
+    ``stepped`` is the first instruction after the entry, ``word`` the one that trapped, in ``state``; None where nobody
+    knows them.
+    """
+    kind = class_of(exit_)
+    begins = entry.marks & protocol.MARK_STEP_BEGINS
+    if debugger.steps and (kind == "SOFTSTP_LOW" or (not begins and kind != "IABT_LOW")):
+        return _step(stepped) if begins else _fault("SOFTSTP_LOW", DEBUG_FSC)
+    if kind == "IABT_LOW":
+        return None  # before any breakpoint
+    at_el0 = state[arch.PSTATE] & arch.MODE == arch.EL0T
+    if debugger.breaks_at(state[arch.PC], at_el0):
+        return _fault("BREAKPT_LOW", DEBUG_FSC)
+    if word is not None and is_brk(word) and (debugger.takes_brk or kind == "BRK64"):
+        return _fault("BRK64", word >> 5 & 0xFFFF)
+    access = None if word is None or kind == "DABT_LOW" else touch(state, word)  # an abort comes before a watchpoint
+    size = access_size(word) if word is not None else 0
+    if access is not None and (hit := debugger.watched(access.address, size, access.is_store)) is not None:
+        # Any address from the lowest accessed to the highest watched will do.
+        far = exit_.far if access.address <= exit_.far <= hit[1] else hit[0]
+        wnr = exits.DABT["WNR"].mask if access.is_store else 0
+        return _fault("WATCHPT_LOW", DEBUG_FSC | wnr)._replace(far=far)
+    if kind == "WATCHPT_LOW" and word is not None and access is None:
+        return None  # a store exclusive: nobody knows whether it was made
+    return Fault(0) if kind in STOPS else None  # 0: nothing stops it here
+
+
+def access_size(word: int) -> int:
+    """Return how many bytes a load or store moves; 0 for any other instruction."""
+    access = a64.decode_access(word)
+    if access is not None:
+        return access.size
+    plain = a64.decode_plain(word)
+    return plain.size if plain is not None else 0
+
+
+def is_brk(word: int) -> bool:
+    """Whether an instruction is a BRK."""
+    plain = a64.decode_plain(word)
+    return plain is not None and plain.mnemonic == "brk"
+
+
+def _fault(ec: str, iss: int) -> Fault:
+    return Fault(EC_BY_NAME[ec] << EC_SHIFT | IL_BIT | iss)
+
+
+def _step(stepped: int | None) -> Fault:
+    """The exception behind a step; where the instruction may have done something else than go on, ISV is free."""
+    plain = a64.decode_plain(stepped) if stepped is not None else None
+    if stepped is not None and (a64.decode_access(stepped) or (plain and plain.mnemonic in _STRAIGHT)):
+        was_exclusive = plain is not None and plain.mnemonic == "ldxr"
+        return _fault("SOFTSTP_LOW", DEBUG_FSC | ISV.mask | (EX.mask if was_exclusive else 0))
+    return _fault("SOFTSTP_LOW", DEBUG_FSC)._replace(esr_free=ISV.mask | EX.mask)

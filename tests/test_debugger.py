@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest that userspace debugs: where it stops, what it is owed there, whose PSTATE.SS and MDSCR_EL1 a record has."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import arch, protocol
+from harness.a64 import encode
+from harness.compare import Divergence, compare_run
+from harness.debugged import compare_debugged
+from harness.debugger import Debugger
+from harness.follow import follow
+from harness.layout import CODE, DATA
+from harness.lent import guests_own
+from harness.masks import cpu_model
+from harness.memory import Memory
+from harness.owed import compare_owed
+from harness.placing import host_arguments
+from harness.registers import INDEX, MASK64
+from harness.scenario import parse
+from harness.trace import HOST, Event, Host, Switch
+from harness.turns import Round, runs
+from tests.traces import SKIP, but, entry, esr, host_set, irq, load_esr, state, trap, turn, user
+
+AT = CODE.base
+DEBUGGED = protocol.DEBUG["debugged"]
+STEPPED = DEBUGGED | protocol.DEBUG["stepped"]
+S = state(sctlr_el1=1 << 23, x1=DATA.base)
+STEP_ESR = esr("SOFTSTP_LOW", 0x100_0022)
+PENDING_ESR = esr("SOFTSTP_LOW", 0x22)
+MOV, HVC, BRK = encode("mov", "x4", "x5"), encode("hvc", 0), encode("brk", 7)
+LDR, STRB = encode("ldr", "x6", "x1", 0), encode("strb", "w6", "x1", 9)
+CPU = cpu_model("cortex-a72")
+EXIT_DEBUG = 4
+
+
+def asked(line: str, error: int = 0) -> Host:
+    """What the agent records for a step of userspace's."""
+    (step,) = parse(f"shadowfuzz-scenario 1\nabout A test.\n{line}\n").steps
+    return Host(HOST, 0, protocol.OPS[step.kind][0], *host_arguments(step), error, True)
+
+
+def debugger(*lines: str) -> Debugger:
+    found = Debugger()
+    for line in lines:
+        found = found.after(asked(line))
+    return found
+
+
+def ss(values: arch.State) -> arch.State:
+    return but(values, pstate=values[arch.PSTATE] | arch.SS)
+
+
+def ran(found: Debugger, start: Switch, end: Switch, *words: int) -> list[str]:
+    """The divergences of a run from entry to exit, with these instructions from the first on."""
+    first = asked("debug step" if found.steps else "debug brk")
+    ((event, entry_, exit_),) = runs((first, start, end))
+    code = {AT + 4 * i: word for i, word in enumerate(words)}
+    run = follow(event, entry_, exit_, code, CPU, Memory(), debugger=found)
+    return [d.name for d in compare_run(run, code, CPU, Memory()) if isinstance(d, Divergence)]
+
+
+def test_what_stays_set_and_what_ends_all() -> None:
+    found = debugger("debug step_brk", "breakpoint 1 0x40000010 el0", "watchpoint 0 0x40020000 4 store", "debug brk")
+    assert (found.steps, found.takes_brk) == (False, True)
+    assert found.breaks_at(AT + 16, at_el0=True)
+    assert not found.breaks_at(AT + 16, at_el0=False)
+    assert found.after(asked("breakpoint 1 0x40000010 off")).breakpoints == {}
+    assert found.after(asked("debug off")) == Debugger()
+
+
+@pytest.mark.parametrize(
+    ("address", "size", "is_store", "hit"),
+    [
+        (DATA.base, 8, True, (DATA.base, DATA.base + 3)),
+        (DATA.base + 3, 1, True, (DATA.base + 3, DATA.base + 3)),
+        (DATA.base - 8, 16, True, (DATA.base, DATA.base + 3)),
+        (DATA.base + 4, 4, True, None),
+        (DATA.base - 8, 8, True, None),
+        (DATA.base, 8, False, None),
+    ],
+)
+def test_what_a_watchpoint_is_hit_by(address: int, size: int, is_store: bool, hit: tuple[int, int] | None) -> None:
+    assert debugger("watchpoint 2 0x40020000 4 store").watched(address, size, is_store) == hit
+
+
+STEPS = debugger("debug step")
+AFTER_MOV = but(S, pc=AT + 4, x4=S[5])
+NEXT = but(AFTER_MOV, pc=AT + 8)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "shown"),
+    [
+        (entry(ss(S), marks=STEPPED), trap(AFTER_MOV, STEP_ESR, marks=STEPPED), []),
+        (entry(ss(S), marks=STEPPED), trap(NEXT, STEP_ESR, marks=STEPPED), ["switch.pc"]),
+        (entry(ss(S), marks=STEPPED), trap(S, PENDING_ESR, marks=STEPPED), ["switch.pc"]),
+        (entry(ss(S), marks=STEPPED), trap(AFTER_MOV, PENDING_ESR, marks=STEPPED), ["switch.esr_el2"]),
+        (entry(S, marks=STEPPED), trap(S, PENDING_ESR, marks=STEPPED), []),
+        (entry(S, marks=STEPPED), trap(AFTER_MOV, STEP_ESR, marks=STEPPED), ["switch.pc"]),
+        (entry(ss(S), SKIP, marks=STEPPED), trap(but(S, pc=AT + 4), PENDING_ESR, marks=STEPPED), []),
+        (entry(ss(S), marks=STEPPED), irq(ss(S), marks=STEPPED), []),
+        (entry(ss(S), marks=STEPPED), trap(but(AFTER_MOV, pc=AT + 12), esr("HVC64"), marks=STEPPED), ["switch.pc"]),
+    ],
+    ids=["one", "two", "none", "syndrome", "pending", "missed", "emulated", "interrupt", "trap"],
+)
+def test_a_step_is_one_instruction(start: Switch, end: Switch, shown: list[str]) -> None:
+    assert ran(STEPS, start, end, MOV, MOV, HVC) == shown
+
+
+@pytest.mark.parametrize(
+    ("lines", "word", "syndrome", "shown"),
+    [
+        (["debug brk"], BRK, esr("BRK64", 7), []),
+        (["debug brk"], BRK, esr("BRK64", 8), ["switch.esr_el2"]),
+        (["breakpoint 0 0x40000000 el1"], MOV, esr("BREAKPT_LOW", 0x22), []),
+        (["breakpoint 0 0x40000000 el0"], MOV, esr("BREAKPT_LOW", 0x22), ["switch.esr_el2"]),
+        (["breakpoint 0 0x40000004 el1"], MOV, esr("BREAKPT_LOW", 0x22), ["switch.esr_el2"]),
+        (["watchpoint 0 0x40020000 8 load"], LDR, esr("WATCHPT_LOW", 0x22), []),
+        (["watchpoint 0 0x40020000 8 load"], LDR, esr("WATCHPT_LOW", 0x62), ["switch.esr_el2"]),
+        (["watchpoint 0 0x40020000 8 store"], LDR, esr("WATCHPT_LOW", 0x22), ["switch.esr_el2"]),
+    ],
+)
+def test_a_stop_is_where_userspace_wants_it(lines: list[str], word: int, syndrome: int, shown: list[str]) -> None:
+    stop = trap(S, syndrome, marks=DEBUGGED, far=DATA.base)
+    assert ran(debugger(*lines), entry(S, marks=DEBUGGED), stop, word) == shown
+
+
+def test_a_watchpoint_tells_an_address_that_is_watched_and_accessed() -> None:
+    found = debugger("watchpoint 0 0x40020008 4 any")
+    for far, shown in ((DATA.base + 9, []), (DATA.base + 8, ["switch.far_el2"]), (DATA.base + 12, ["switch.far_el2"])):
+        stop = trap(S, esr("WATCHPT_LOW", 0x62), marks=DEBUGGED, far=far)
+        assert ran(found, entry(S, marks=DEBUGGED), stop, STRB) == shown
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["debug brk"], (BRK, HVC)),
+        (["breakpoint 0 0x40000000 any"], (MOV, HVC)),
+        (["watchpoint 0 0x40020000 8 any"], (LDR, HVC)),
+    ],
+)
+def test_a_stop_that_is_missed_is_seen(lines: list[str], words: tuple[int, ...]) -> None:
+    call = trap(but(S, pc=AT + 8), esr("HVC64"), marks=DEBUGGED)
+    assert ran(debugger(*lines), entry(S, marks=DEBUGGED), call, *words) == ["switch.pc"]
+    assert "switch.pc" not in ran(Debugger(), entry(S, marks=DEBUGGED), call, MOV, HVC)
+
+
+def differs(round_: Round) -> set[str]:
+    found = (*compare_owed(round_, {}), *compare_debugged(round_))
+    return {d.name for d in found if isinstance(d, Divergence)}
+
+
+def test_a_stop_changes_nothing_and_userspace_is_told() -> None:
+    stopped = trap(S, esr("BRK64", 7), marks=DEBUGGED)
+    told = user(S, EXIT_DEBUG, mmio_addr=esr("BRK64", 7), marks=DEBUGGED)
+    assert differs(turn(stopped, told, entry(S, marks=DEBUGGED))) == set()
+    moved = turn(stopped, told, host_set("pc", AT + 4), entry(but(S, pc=AT + 4), marks=DEBUGGED))
+    assert differs(moved) == set()
+    assert differs(turn(stopped, told, entry(but(S, pc=AT + 4), marks=DEBUGGED))) == {"host.pc"}
+    assert differs(turn(stopped, user(S, EXIT_DEBUG), entry(S, marks=DEBUGGED))) == {"host.debug_hsr"}
+    assert differs(turn(stopped, entry(S, marks=DEBUGGED))) == {"host.exit_reason"}
+    watched = trap(S, esr("WATCHPT_LOW", 0x22), marks=DEBUGGED, far=DATA.base)
+    told = user(S, EXIT_DEBUG, mmio_addr=esr("WATCHPT_LOW", 0x22), mmio_data=DATA.base + 1, marks=DEBUGGED)
+    assert differs(turn(watched, told, entry(S, marks=DEBUGGED))) == {"host.debug_far"}
+
+
+def stepping(*events: Event) -> Round:
+    """The last turn of a vCPU that userspace steps from the first one on."""
+    from harness.turns import rounds
+
+    return list(rounds((asked("debug step"), *events)))[-1]
+
+
+@pytest.mark.parametrize(
+    ("exit_", "begins"),
+    [
+        (trap(S, STEP_ESR, marks=STEPPED), True),
+        (trap(S, esr("HVC64"), marks=STEPPED), False),
+        (trap(S, load_esr(3), far=DATA.base, hpfar=DATA.base >> 12 << 4, marks=STEPPED), True),
+        (trap(S, esr("HVC64")), True),
+    ],
+    ids=["next", "call", "mapped", "new"],
+)
+def test_a_step_begins_or_its_exception_is_pending(exit_: Switch, begins: bool) -> None:
+    told = [user(S, EXIT_DEBUG, mmio_addr=STEP_ESR, marks=STEPPED)] if exit_.esr == STEP_ESR else []
+    called = but(S, x0=MASK64, x1=0, x2=0, x3=0) if exit_.exit_class == "HVC64" else S
+    right, wrong = (ss(called), called) if begins else (called, ss(called))
+    assert "host.step_begins" not in differs(stepping(exit_, *told, entry(right, marks=STEPPED)))
+    assert "host.step_begins" in differs(stepping(exit_, *told, entry(wrong, marks=STEPPED)))
+
+
+def test_a_record_has_the_guests_own_registers() -> None:
+    """Up to 6.12 KVM's own values are in entries, from 6.14 on in exits too; the guest's come back later."""
+    lent = but(ss(S), mdscr_el1=0x8001)
+    old = (asked("debug step"), entry(lent, marks=STEPPED), trap(S, STEP_ESR, marks=STEPPED), user(S, EXIT_DEBUG))
+    new = (asked("debug step"), entry(ss(S), marks=STEPPED), trap(ss(S), esr("SMC64"), marks=STEPPED))
+    for events in (old, new):
+        own = [event for event in guests_own(events) if isinstance(event, Switch)]
+        assert {(e.values[arch.PSTATE], e.values[arch.MDSCR]) for e in own} == {(S[arch.PSTATE], 0)}
+        assert own[0].marks == STEPPED | protocol.MARK_STEP_BEGINS
+    assert guests_own(old[1:]) == old[1:], "without debugging nothing is touched"
+
+
+def test_what_kvm_leaves_in_the_guests_registers_is_seen() -> None:
+    stopped, told = trap(S, STEP_ESR, marks=STEPPED), user(ss(S), EXIT_DEBUG, mmio_addr=STEP_ESR, marks=STEPPED)
+    left = stepping(stopped, told, asked("debug off"), entry(ss(S)))
+    assert differs(left) == {"host.pstate"}
+    kept = stepping(stopped, told._replace(values=S), asked("debug off"), entry(but(S, mdscr_el1=0x8000)))
+    assert differs(kept) == {"host.mdscr_el1"}
+    assert INDEX["mdscr_el1"] == arch.MDSCR
