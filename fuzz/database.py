@@ -7,6 +7,7 @@ the disk; of another one, it outlives the process but perhaps not the power supp
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -48,6 +49,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
 )
 """Each takes the schema one version further; what was released is never changed, only added to."""
+_COLUMNS: Mapping[str, tuple[type, bool]] = {
+    name: (int if kind == "BIGINT" else str, not must)
+    for statements in MIGRATIONS
+    for statement in statements
+    for name, kind, must in re.findall(r"(\w+) (TEXT|BIGINT)( NOT NULL)?", statement)
+}
+"""Each column's type, and whether it may be NULL; SQLite itself keeps what it is given."""
 
 
 class StoreError(OSError):
@@ -62,16 +70,24 @@ def default_url(directory: Path) -> str:
 class Access:
     """One open transaction."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, url: str) -> None:
         self._connection = connection
+        self._url = url
 
     def run(self, sql: str, **values: object) -> CursorResult[Any]:
         """Execute a statement with named parameters (``:name``)."""
         return self._connection.execute(text(sql), {name: _clean(value) for name, value in values.items()})
 
     def rows(self, sql: str, **values: object) -> list[Mapping[str, Any]]:
-        """Return the rows of a query by column name."""
-        return [dict(row) for row in self.run(sql, **values).mappings()]
+        """Return the rows of a query by column name.  InputError: a value is not of its column's type."""
+        found: list[Mapping[str, Any]] = [dict(row) for row in self.run(sql, **values).mappings()]
+        for row in found:
+            for name, value in row.items():
+                kind, optional = _COLUMNS.get(name, (object, True))
+                if not isinstance(value, kind) and not (optional and value is None):
+                    expected = "a whole number" if kind is int else "text"
+                    raise InputError(self._url, None, f"column {name} holds {str(value)[:40]!r}, expected {expected}")
+        return found
 
 
 def _clean(value: object) -> object:
@@ -87,6 +103,8 @@ class Database:
 
     @cached_property
     def _engine(self) -> Engine:
+        if "\0" in self.url:
+            raise InputError("--store", None, "no database URL: a NUL character in it")
         try:
             # A connection for each transaction would be too slow for SQLite; for others a pool is of no use here.
             lite = self.url.startswith("sqlite")
@@ -112,7 +130,7 @@ class Database:
             if self._current:
                 options = {"sf_write": write, "sf_durable": durable}
                 with self._engine.connect().execution_options(**options) as connection, connection.begin():
-                    yield Access(connection)
+                    yield Access(connection, self.url)
         except SQLAlchemyError as error:
             if write:
                 raise StoreError(_short(error)) from error
@@ -153,11 +171,13 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _migrate(connection: Connection, url: str) -> None:
-    access = Access(connection)
+    access = Access(connection, url)
     if connection.dialect.name == "postgresql":
         access.run("SELECT pg_advisory_xact_lock(:lock)", lock=_LOCK)
     access.run("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")
     version = access.run("SELECT MAX(version) FROM schema_version").scalar() or 0
+    if not isinstance(version, int) or version < 0:
+        raise InputError(url, None, f"schema version {str(version)[:40]!r}, expected a whole number")
     if version > len(MIGRATIONS):
         raise InputError(url, None, f"schema {version} is newer than this shadowfuzz, which knows {len(MIGRATIONS)}")
     for number in range(version, len(MIGRATIONS)):

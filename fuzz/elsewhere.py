@@ -148,5 +148,5 @@ def from_text(text: str) -> tuple[Elsewhere, ...]:
                       str(row["why"]), str(row["unlike"]))
             for row in json.loads(text)
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ()

@@ -52,7 +52,7 @@ def read_explained(path: Path) -> tuple[Explained, ...]:
     try:
         rows = tomllib.loads(path.read_text()).get("difference", [])
         return tuple(Explained(tuple(r["scenarios"]), tuple(r["targets"]), r["why"], r["source"]) for r in rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(str(path), None, f"no list of differences between emulators: {error}") from error
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from fuzz.database import Database
+from harness.errors import InputError
 from harness.report.book import Run, Sample
 
 SAMPLE_SECONDS = 5
@@ -60,9 +61,18 @@ class History:
             Run(
                 row["id"],
                 row["started"],
-                json.loads(row["document"]),
-                None if row["summary"] is None else json.loads(row["summary"]),
+                self._object(row["id"], row["document"]),
+                None if row["summary"] is None else self._object(row["id"], row["summary"]),
                 tuple(samples.get(row["id"], ())),
             )
             for row in rows
         )
+
+    def _object(self, run: str, text: str) -> dict[str, object]:
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise InputError(self._database.url, None, f"run {run[:40]!r}: expected a JSON object")
+        return found

@@ -16,6 +16,7 @@ from fuzz.arguments import MAX_SEED, Subparsers, add_number, seconds
 from fuzz.lemma import Campaign, run_campaign
 from fuzz.project import CORPUS
 from harness.errors import InputError
+from harness.lemma.case import STORED
 from harness.lemma.clusters import Cluster, find_clusters, load, merge, store, store_path, verify
 from harness.lemma.coq import export
 from harness.lemma.differ import MAIN_PAIRS, PAIRS, Pair, Question, questions
@@ -24,10 +25,10 @@ from harness.lemma.page import render
 from harness.lemma.paths import collect, store_paths
 from harness.lemma.prove import Proof, prove
 from harness.lemma.stability import measure
-from harness.lemma.stored import reading
 from harness.lemma.trials import missing, store_trial
 from harness.lemma.watch import load_goals, store_goals
 from harness.model import FUNCTION, LAYERS, LEVEL_NAMES
+from harness.stored import reading
 from harness.vm.config import PROJECT
 
 LEMMAS = CORPUS / "lemmas"
@@ -268,7 +269,7 @@ def _prove(pair: Pair, chosen: tuple[Question, ...], args: argparse.Namespace) -
         file.parent.mkdir(parents=True, exist_ok=True)
         old: dict[str, Any] = {}
         if file.exists():
-            with reading(file) as rows:
+            with reading(file, STORED) as rows:
                 old = {row["function"]: row for row in rows}
         old |= {p.question.function: p.to_json() for p in proofs}
         order = {name: i for i, name in enumerate(FUNCTION)}

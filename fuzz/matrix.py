@@ -7,6 +7,7 @@ import hashlib
 import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,6 +18,7 @@ from harness.errors import ShadowfuzzError, TargetError, VmLost
 from harness.known import Catalogue
 from harness.masks import CPUS, cpu_model
 from harness.scenario import Scenario, format_scenario, load
+from harness.stored import reading
 from harness.vm.archive import Kernel
 from harness.vm.build import prepare
 from harness.vm.config import MachineConfig, Mode, emulated, list_configs, load_config
@@ -209,15 +211,16 @@ class Results:
 
 
 def read_results(path: Path) -> Results:
-    """Return what a file keeps; nothing if it is not there or of another format."""
-    try:
-        document = json.loads(path.read_bytes())
-        if document["format"] != FORMAT:
+    """Return what a file keeps; nothing if it is not there or of another format.
+
+    InputError: it is something else, over which nothing may be written.
+    """
+    with suppress(OSError, ValueError):
+        if not path.exists():
             return Results({})
-        cells = [Cell(**{**row, "findings": tuple(row["findings"])}) for row in document["cells"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return Results({})
-    return Results({}).with_cells(cells)
+    with reading(path, "results of `shadowfuzz matrix`") as document:
+        rows = document["cells"] if document["format"] == FORMAT else []
+        return Results({}).with_cells(Cell(**{**row, "findings": tuple(row["findings"])}) for row in rows)
 
 
 def write_results(path: Path, results: Results) -> None:

@@ -111,11 +111,11 @@ def run_matrix(args: argparse.Namespace) -> int:
         print(json.dumps({"targets": targets, "cells": [asdict(cell) for cell in cells]}, indent=1))
     elif args.html is not None:
         lines = list(emulators.lines()) if moved else []
-        text = page(table, _command(args, f"--html {args.html}"), _findings(cases), lines)
+        text = page(table, command_of(args, f"--html {args.html}"), _findings(cases), lines)
         _write(args.html, text)
         _say(f"{args.html}, {len(text.encode()) // 1024} KiB")
     elif args.markdown:
-        command = _command(args, "--markdown")
+        command = command_of(args, "--markdown")
         print(markdown_emulators(emulators, command) if moved else markdown(table, command, _findings(cases)), end="")
     else:
         print("\n".join([*(table.lines() if plain else ()), *(emulators.lines() if moved else ())]))
@@ -124,10 +124,11 @@ def run_matrix(args: argparse.Namespace) -> int:
     return 1 if any(cell.verdict == DIVERGES for cell in cells) else 0
 
 
-def _command(args: argparse.Namespace, form: str) -> str:
+def command_of(args: argparse.Namespace, form: str) -> str:
+    """Return the command that makes a page again, for the page to name."""
     globs = (f"'{glob}'" for glob in args.targets)
     mode = ["--missing", *(["--deterministic"] if args.deterministic else [])]
-    return f"shadowfuzz matrix {' '.join([*args.paths, '--targets', *globs, *mode, form])}"
+    return f"shadowfuzz matrix {' '.join([*map(str, args.paths), '--targets', *globs, *mode, form])}"
 
 
 def _write(path: Path, text: str) -> None:

@@ -181,7 +181,7 @@ def read_findings(path: Path) -> tuple[Finding, ...]:
         )
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(str(path), None, f"no list of findings: {error}") from error
 
 

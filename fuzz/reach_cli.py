@@ -18,6 +18,7 @@ from fuzz.project import SEEDS
 from harness.errors import InputError
 from harness.model import LEVEL_NAMES
 from harness.report.exercised import Reach, page, text, unsaid
+from harness.stored import reading
 from harness.vm.config import DEFAULT_TARGET, list_configs
 
 _say = saying("reach")
@@ -96,16 +97,12 @@ def written(document: Mapping[str, Any]) -> str:
 
 def read(path: Path) -> dict[str, Any]:
     """Return what ``--keep`` wrote.  InputError: it cannot be read, or is something else."""
-    try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
+    with reading(path, "what `shadowfuzz reach --keep` writes") as document:
         if document["format"] != FORMAT:
-            raise ValueError
-        Reach.from_json(document)
-    except OSError as error:
-        raise InputError(str(path), None, f"cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(str(path), None, "not what `shadowfuzz reach --keep` writes") from None
-    return document
+            raise ValueError(f"format {document['format']}, expected {FORMAT}")
+        text(Reach.from_json(document))
+        kept: dict[str, Any] = {"format": FORMAT, "targets": {**document["targets"]}}
+    return kept
 
 
 def measured(args: argparse.Namespace) -> dict[str, Any]:

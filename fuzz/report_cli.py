@@ -15,7 +15,7 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-from fuzz.arguments import Subparsers
+from fuzz.arguments import Subparsers, add_number
 from fuzz.campaign import RUN
 from fuzz.database import Database
 from fuzz.history import History
@@ -55,7 +55,7 @@ def add_parsers(subparsers: Subparsers) -> None:
     report.add_argument("--open", action="store_true", help="show it in the browser")
     report.set_defaults(run=run_report)
     serve = subparsers.add_parser("serve", help="the same page, live, on 127.0.0.1", epilog=SERVE, formatter_class=raw)
-    serve.add_argument("--port", type=int, default=8642, metavar="N", help="(8642; 0: any)")
+    add_number(serve, "--port", 8642, "0: any that is free", 0, 65535)
     serve.set_defaults(run=run_serve)
     for parser in (report, serve):
         parser.add_argument(

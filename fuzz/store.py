@@ -84,8 +84,8 @@ class Store:
             ).rowcount
             self._bump(access, finding.id, finding.first_seen)
             if not new:
-                here = access.run("SELECT simplicity FROM findings WHERE shelf = :shelf AND id = :id", **key).scalar()
-                if here is not None and weight >= here:
+                here = access.rows("SELECT simplicity FROM findings WHERE shelf = :shelf AND id = :id", **key)
+                if here and weight >= here[0]["simplicity"]:
                     return False
                 access.run(
                     "UPDATE findings SET document = :document, scenario = :scenario, simplicity = :simplicity "
@@ -141,7 +141,7 @@ class Store:
         """Return how many scenarios showed a cluster; 0 if it is not there."""
         with self._database.access() as access:
             sql = "SELECT count FROM findings WHERE shelf = :shelf AND id = :id"
-            return int(access.run(sql, shelf=self.shelf, id=id_).scalar() or 0)
+            return next((int(row["count"]) for row in access.rows(sql, shelf=self.shelf, id=id_)), 0)
 
     def simplicities(self) -> dict[str, int]:
         """Return the clusters that are there, sorted, each with how simple its scenario is (less is simpler)."""

@@ -16,6 +16,7 @@ from fuzz.trial import CampaignRun, TrialPlan, exclusive, measure_cost, run_tria
 from harness.errors import InputError
 from harness.reach import blocks_of
 from harness.report.trial import markdown, svg
+from harness.stored import reading
 from harness.vm.build import prepare
 from harness.vm.config import load_config
 from harness.vm.coverage import prepare_coverage
@@ -61,26 +62,18 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, or read what was measured, and write; errors are raised for the caller to show."""
     if args.page is not None:
-        out, data = args.page, read(args.page / f"{NAME}.json")
+        out = args.page
+        with reading(out / f"{NAME}.json", "what `shadowfuzz coverage-trial` measures") as data:
+            plot, page = svg(data), markdown(data)
     else:
         out, data = args.out, measure(args)
         _write(out / f"{NAME}.json", json.dumps(data, indent=1) + "\n")
-    _write(out / f"{NAME}.svg", svg(data))
-    _write(out / f"{NAME}.md", markdown(data))
+        plot, page = svg(data), markdown(data)
+    _write(out / f"{NAME}.svg", plot)
+    _write(out / f"{NAME}.md", page)
     if args.json:
         print(json.dumps(data, indent=1))
     return OK
-
-
-def read(path: Path) -> dict[str, object]:
-    """Return what a trial measured.  InputError: there is no such file, or it is something else."""
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(str(path), None, f"is no result of a trial: {error}") from error
-    if not isinstance(data, dict) or "campaigns" not in data:
-        raise InputError(str(path), None, "is no result of a trial: it has no campaigns")
-    return data
 
 
 def _write(path: Path, text: str) -> None:

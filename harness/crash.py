@@ -187,5 +187,5 @@ def from_text(text: str) -> Report:
         remains = Remains(registers, places, samples, dump, tuple(map(str, left["missing"])))
         kind, words, place, reason = (str(data[name]) for name in ("kind", "words", "place", "reason"))
         return Report(kind, words, place, reason, remains, tried)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"no crash report: {error!r}") from error

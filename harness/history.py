@@ -33,7 +33,7 @@ def read_history(text: str) -> tuple[Asked, ...]:
     """Return the history that a text holds; nothing if it is another version's."""
     try:
         rows = [Asked(**row) for row in json.loads(text)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return ()
     return tuple(row for row in rows if row.answer in ANSWERS)
 

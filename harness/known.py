@@ -345,7 +345,7 @@ class Catalogue:
             try:
                 text = path.read_text(encoding="utf-8")
                 rows = tomllib.loads(text).get("known", [])
-            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
                 raise InputError(str(path), None, f"no catalogue: {error}") from error
             starts = [number for number, line in enumerate(text.splitlines(), 1) if line.strip() == "[[known]]"]
             if not isinstance(rows, list) or len(rows) != len(starts):

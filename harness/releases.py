@@ -324,7 +324,7 @@ def load_changes(directory: Path) -> tuple[Intended, ...]:
     path = directory / FILE
     try:
         rows = tomllib.loads(path.read_text(encoding="utf-8"))["intended"]
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, KeyError) as error:
         raise InputError(str(path), None, f"no list of intended changes: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(str(path), None, "expected [[intended]] rows")

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 ROWS: tuple[str, ...] = (
     "harness",
-    *("harness.crash", "harness.errors", "harness.registers", "harness.exits", "harness.layout", "harness.protocol"),
+    *("harness.crash", "harness.errors", "harness.stored"),
+    *("harness.registers", "harness.exits", "harness.layout", "harness.protocol"),
     "harness.slots",
     *("harness.a64", "harness.sysregs", "harness.steps", "harness.scenario", "harness.trace", "harness.arch"),
     "harness.masks",

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.bisect import Outcome, anchors, confidence, search
+from fuzz.cli import build_parser
 from fuzz.machines import Runs
 from fuzz.matrix import (
     CANNOT,
@@ -31,6 +32,7 @@ from fuzz.matrix import (
     run_cases,
     write_results,
 )
+from fuzz.matrix_cli import command_of
 from fuzz.matrix_page import page
 from fuzz.matrix_view import Finding, Table, markdown, read_findings
 from harness.errors import InputError, VmLost
@@ -118,6 +120,16 @@ def test_results_are_kept_and_only_what_is_missing_is_run(tmp_path: Path) -> Non
     document = json.loads(path.read_bytes())
     path.write_text(json.dumps({**document, "format": 0}))
     assert read_results(path) == Results({})
+    for other in ('{"format": 1}', '{"format": 1, "cells": [{}]}', "[]", "notes", "[" * 100_000):
+        path.write_text(other)
+        with pytest.raises(InputError, match="not results of `shadowfuzz matrix`"):
+            read_results(path)
+
+
+def test_the_command_that_a_page_names() -> None:
+    args = build_parser().parse_args(["matrix", "corpus/seeds", "a.scn", "--targets", "kvm-*@*", "--deterministic"])
+    wanted = "shadowfuzz matrix corpus/seeds a.scn --targets 'kvm-*@*' --missing --deterministic --markdown"
+    assert command_of(args, "--markdown") == wanted
 
 
 def test_targets_by_pattern() -> None:

@@ -217,7 +217,7 @@ def test_the_stored_trial_is_what_the_documents_show() -> None:
         (["coverage", "/nowhere/a.scn"], "cannot be read"),
         (["coverage", "--repeat", "0"], "from 1 to 100"),
         (["cmin", "/nowhere", "out"], "expected a directory"),
-        (["coverage-trial", "--page", "/nowhere"], "no result of a trial"),
+        (["coverage-trial", "--page", "/nowhere"], "cannot be read"),
     ],
 )
 def test_bad_input_is_one_line(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,6 +105,8 @@ def _slots() -> tuple[Slot, ...]:
 
 SLOTS: Mapping[str, Slot] = MappingProxyType({slot.name: slot for slot in _slots()})
 
+STORED = "what `shadowfuzz lemma --store` writes"
+"""All files of corpus/lemmas."""
 Case = tuple[tuple[str, int], ...]
 
 

@@ -11,13 +11,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from harness.lemma.case import SLOTS, Case, case_of
+from harness.lemma.case import SLOTS, STORED, Case, case_of
 from harness.lemma.differ import Difference, Pair, Question, ask
 from harness.lemma.shrink import least, order
-from harness.lemma.stored import reading
 from harness.model import FUNCTION
 from harness.model.constants import ctxt_id
 from harness.model.state import BLANK, BLANK_INFO, Npt, RData
+from harness.stored import reading
 
 Values = tuple[tuple[str, str], ...]
 
@@ -242,7 +242,7 @@ def store(directory: Path, pair: Pair, clusters: Iterable[Cluster]) -> None:
 
 def load(path: Path) -> tuple[Cluster, ...]:
     """Read the clusters of a file; raises :class:`~harness.errors.InputError` if one does not parse."""
-    with reading(path) as rows:
+    with reading(path, STORED) as rows:
         return tuple(_from_json(row) for row in rows)
 
 

@@ -7,13 +7,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from harness.lemma.case import STORED
 from harness.lemma.clusters import Cluster, load, store_path
 from harness.lemma.differ import MAIN_PAIRS
 from harness.lemma.meaning import meaning
-from harness.lemma.stored import reading
 from harness.lemma.survivors import REASONS
 from harness.lemma.trials import load_trials
 from harness.model import FUNCTIONS
+from harness.stored import reading
 
 HEAD = """\
 # The lemmas: what holds, and where not
@@ -47,7 +48,7 @@ def render(directory: Path) -> str:
         proofs = directory / "proofs" / path.name
         parts.append(f"## {TITLES[pair]}\n")
         if proofs.exists():
-            with reading(proofs) as rows:
+            with reading(proofs, STORED) as rows:
                 parts.append(_verdicts(clusters, {row["function"]: row for row in rows}))
         else:
             parts.append(_verdicts(clusters, {}))
@@ -136,7 +137,7 @@ def _stability(directory: Path) -> str:
     path = directory / "stability.json"
     if not path.exists():
         return "\n".join([*lines, "Not measured yet (`shadowfuzz lemma --stability 8 --store`).", ""])
-    with reading(path) as report:
+    with reading(path, STORED) as report:
         lines.append(
             f"`shadowfuzz lemma --stability {report['starts']} --store` minimised {report['total']} random starts of "
             f"{report['goals']} kinds ({', '.join(report['pairs'])}); {report['same']} of them "
@@ -152,7 +153,7 @@ def _mutants(directory: Path) -> str:
     path = directory / "mutants.json"
     if not path.exists():
         return "\n".join([*lines, "The mutation test (`shadowfuzz lemma --mutants 0 --store`) was not run yet.", ""])
-    with reading(path) as report:
+    with reading(path, STORED) as report:
         lines.append(
             f"`shadowfuzz lemma --mutants N --store` (N = 0: all) changed one row of the model at a time, in "
             f"{report['mutants']} of {report['all']} possible ways: a number plus one, another comparison or operator, "
@@ -170,7 +171,7 @@ def _mutants(directory: Path) -> str:
 def _scope(directory: Path) -> str:
     scopes: set[str] = set()
     for path in sorted((directory / "proofs").glob("*.json")):
-        with reading(path) as rows:
+        with reading(path, STORED) as rows:
             scopes |= {row["scope"] for row in rows}
     text = "\n".join(f"- {scope}." for scope in sorted(scopes)) or "- nothing was proved yet."
     return f"## What a proof on this page covers\n\n{text}\n"

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.lemma.case import Case, build, case_of
+from harness.lemma.case import STORED, Case, build, case_of
 from harness.lemma.differ import run_side
 from harness.lemma.generate import COLOURS, draw
 from harness.lemma.generate import rows as rows_of
 from harness.lemma.shrink import order
-from harness.lemma.stored import reading
 from harness.model import FUNCTIONS, LEVEL_NAMES
 from harness.model.state import BLANK, EXHAUSTED, RData
+from harness.stored import reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def store_paths(path: Path, rows: tuple[PathState, ...]) -> None:
 
 def load_paths(path: Path) -> tuple[PathState, ...]:
     """Read the states.  InputError: the file is something else."""
-    with reading(path) as rows:
+    with reading(path, STORED) as rows:
         return tuple(
             PathState(function, coupled, case_of(case), tuple(outcomes.items()))
             for function, coupled, case, outcomes in rows

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.lemma.case import STORED
 from harness.lemma.clusters import Cluster, load, store_path
 from harness.lemma.differ import Pair, Question
-from harness.lemma.stored import reading
+from harness.stored import reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def load_trials(directory: Path, pair: str) -> list[dict[str, Any]]:
     path = trials_path(directory, pair)
     if not path.exists():
         return []
-    with reading(path) as rows:
+    with reading(path, STORED) as rows:
         return [row for row in rows if row["seed"] >= 0]
 
 

@@ -10,13 +10,13 @@ import json
 import random
 from pathlib import Path
 
-from harness.lemma.case import case_of
+from harness.lemma.case import STORED, case_of
 from harness.lemma.clusters import cluster_of, contained, load, store_path, verify
 from harness.lemma.differ import MAIN_PAIRS, Difference, Pair, Question, ask, questions
 from harness.lemma.generate import draw
 from harness.lemma.paths import changed, load_paths
 from harness.lemma.shrink import least
-from harness.lemma.stored import reading
+from harness.stored import reading
 
 
 def goals_path(directory: Path, pair: Pair) -> Path:
@@ -29,7 +29,7 @@ def load_goals(directory: Path, pair: Pair) -> set[tuple[str, str]]:
     path = goals_path(directory, pair)
     if not path.exists():
         return set()
-    with reading(path) as known:
+    with reading(path, STORED) as known:
         return {(function, goal) for function, goals in known.items() for goal in goals}
 
 

@@ -50,9 +50,9 @@ class Run:
         return getattr(self.samples[-1], key, 0) if self.samples else 0
 
     def counts(self, key: str) -> Mapping[str, int]:
-        """Return a table of the summary."""
+        """Return a table of the summary; what is no table of numbers is none."""
         table = (self.live if self.summary is None else self.summary).get(key)
-        return table if isinstance(table, dict) else {}
+        return {name: n for name, n in table.items() if isinstance(n, int)} if isinstance(table, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON that this project wrote to a file, read again: anything else gets one error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[Any]:
+    """Give the document of a file to a block that takes it apart; ``what`` says what the file was to be.
+
+    InputError: it cannot be read, or is not what the block expects.
+    """
+    try:
+        yield json.loads(path.read_bytes())
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, OSError):
+            raise InputError(str(path), None, f"cannot be read: {error.strerror}") from error
+        raise InputError(str(path), None, f"not {what}: {type(error).__name__} {str(error)[:100]}".strip()) from error
