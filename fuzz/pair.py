@@ -24,8 +24,9 @@ from harness.trace import Trace
 from harness.vm.build import PreparedTarget, prepare
 from harness.vm.clone import Clones
 from harness.vm.config import MachineConfig, load_config
-from harness.vm.edges import Plugin
+from harness.vm.edges import EdgeMap
 from harness.vm.executor import Executor
+from harness.vm.plugins import Plugin
 from harness.vm.postmortem import PostMortem
 from harness.vm.process import Progress, quiet
 from harness.vm.target import boot
@@ -67,7 +68,7 @@ class Bench:
         return tuple(side.subject for side in self.sides)
 
     @contextmanager
-    def boot(self, plugin: Plugin | None = None) -> Iterator[Watch]:
+    def boot(self, plugin: Plugin[EdgeMap] | None = None) -> Iterator[Watch]:
         """Boot all and yield what runs scenarios there; ``plugin`` watches the first target's KVM.
 
         VmLost, AgentProtocolError: a machine is gone.
@@ -84,7 +85,7 @@ class Bench:
         return self._boot(next(side for side in self.sides if side.subject == subject), None, None)
 
     def _boot(
-        self, side: Side, dump: Callable[[], Path] | None, plugin: Plugin | None
+        self, side: Side, dump: Callable[[], Path] | None, plugin: Plugin[EdgeMap] | None
     ) -> AbstractContextManager[Executor]:
         examine = PostMortem(side.prepared.kernel, dump)
         return boot(

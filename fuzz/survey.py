@@ -21,7 +21,8 @@ from harness.scenario import Scenario
 from harness.vm.build import prepare
 from harness.vm.config import load_config
 from harness.vm.coverage import Coverage, prepare_coverage
-from harness.vm.edges import Plugin
+from harness.vm.edges import EdgeMap
+from harness.vm.plugins import Plugin
 from harness.vm.target import boot
 
 PATHS = CORPUS / "lemmas" / "paths.json"
@@ -34,7 +35,7 @@ class Watched:
     lab: Lab
     kernel: Path
     coverage: Coverage
-    plugin: Plugin
+    plugin: Plugin[EdgeMap]
 
 
 @dataclass(frozen=True, slots=True)

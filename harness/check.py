@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from harness import compare, turns
 from harness.asked import compare_slots
+from harness.beside import RELATIONS, compare_beside, copies, held
 from harness.compare import Divergence, Prediction, Unchecked
 from harness.debugged import compare_debugged
 from harness.debugger import DEBUG_OPS, Debugger
@@ -129,7 +130,7 @@ def check(
         if watch is not None:
             watch.left(exit_.context)
         switched[index] = tuple(compare.compare_run(run, code, cpu, memory))
-    predict = shortcut(level)
+    predict, hyps = shortcut(level), copies(trace)
     for round_ in turns.rounds(trace.events):
         prediction = predict(round_)
         paths.append((round_.exit_class, prediction.path))
@@ -145,7 +146,9 @@ def check(
         seen: list[Divergence] = []
         if round_.first in followed:
             relations["reveal"] += 1
-            revealed = tuple(compare.compare_reveal(round_, followed[round_.first], prediction))
+            run, beside = followed[round_.first], hyps.get(round_.first)
+            seen_by_host = None if beside is None else held(beside, run.exit)
+            revealed = tuple(compare.compare_reveal(round_, run, prediction, seen_by_host))
             if witness is not None:
                 _tell(witness, "reveal", round_.first, revealed)
             for item in revealed:
@@ -173,6 +176,9 @@ def check(
         if witness is not None:
             _tell(witness, "switch", index, found_there)
     judged += (Judged(found, None) for found in compare_slots(trace.events))
+    if trace.hyp:
+        relations.update(dict.fromkeys(RELATIONS, len(followed)))
+        judged += (Judged(found, None) for found in compare_beside(trace))
     if trace.vectors:
         relations["vectors"] += 1
         for found in compare_vectors(trace, followed):

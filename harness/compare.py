@@ -212,15 +212,18 @@ def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory
 ALL_GPRS = (1 << 31) - 1
 
 
-def compare_reveal(round_: Round, run: Followed, prediction: Prediction) -> Iterator[Divergence | Unchecked]:
+def compare_reveal(
+    round_: Round, run: Followed, prediction: Prediction, held: int | None = None
+) -> Iterator[Divergence | Unchecked]:
     """Yield what the host sees at an exit beyond, or short of, what the layer reveals; relation ``save.reveal``.
 
     ``run`` ended with the round's exit: what the guest did since its entry tells its registers, and those of them that
-    the host's copy holds are visible.  Values are a bit for each of x0..x30.
+    the host's copy holds are visible.  ``held`` says so itself, where the hypervisor's own copy is known.  Values are a
+    bit for each of x0..x30.
     """
     exit_, path = run.exit, run.path
-    visible, unknown = ALL_GPRS, 0
-    if exit_.values[:31] != run.entry.values[:31]:
+    visible, unknown = ALL_GPRS if held is None else held, 0
+    if held is None and exit_.values[:31] != run.entry.values[:31]:
         if path.state is None:
             yield Unchecked("save.reveal", path.why)
             return

@@ -130,6 +130,17 @@ class Vectors(NamedTuple):
     data: bytes
 
 
+class Hyp(NamedTuple):
+    """The hypervisor's own copy of a vCPU beside an entry or exit: index of that record, HCR_EL2, registers.
+
+    At an entry it is what will be loaded into the CPU, at an exit what was saved from there.
+    """
+
+    event: int
+    hcr: int
+    values: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class ContextLayout:
     """Where ``struct kvm_cpu_context`` keeps the registers of one kernel build, in u64 slots from its start."""
@@ -172,7 +183,8 @@ class Trace:
     """What one scenario did on one target.
 
     ``status`` is how the agent ended (``protocol.STATUS``); ``dropped`` counts records that found no room; ``vectors``
-    are in the order of their records, those left out that are as in the record of that vCPU before.
+    are in the order of their records, those left out that are as in the record of that vCPU before; ``hyp`` are the
+    hypervisor's own copies, where somebody asked for them, one an entry and exit, in their order.
     """
 
     events: tuple[Event, ...]
@@ -180,6 +192,7 @@ class Trace:
     dropped: int
     vhe: bool
     vectors: tuple[Vectors, ...] = ()
+    hyp: tuple[Hyp, ...] = ()
 
 
 _HOST = struct.Struct(f"<{len(protocol.HOST_WORDS)}Q")

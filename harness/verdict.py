@@ -25,7 +25,9 @@ from harness.turns import Round
 
 Z95 = 1.959963984540054
 """Quantile of the normal distribution for a confidence of 95 per cent."""
-WITHOUT_MODEL = frozenset({"host", "switch"})
+RUNS = frozenset({"switch", "flush", "sync"})
+"""Relations that are about a run of the guest and KVM's own handling of it."""
+WITHOUT_MODEL = RUNS | {"host"}
 """Relations that compare KVM with the architecture alone."""
 DEPLOYED = "kernel"
 
@@ -189,7 +191,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "kvm",
-        lambda e: e.architecture == AGAINST and e.relation == "switch",
+        lambda e: e.architecture == AGAINST and e.relation in RUNS,
         "KVM's own world switch changed what the guest has, against the architecture; no model is asked there",
     ),
     Rule(
@@ -250,7 +252,7 @@ def evidence(
     architecture = _architecture(checked, divergence, round_)
     if divergence.relation == RELATION:
         return Evidence(divergence.relation, stages, (), SILENT)
-    if divergence.relation == "switch" or round_ is None:
+    if divergence.relation in RUNS or round_ is None:
         return Evidence(divergence.relation, stages, (), architecture, elsewhere)
     return Evidence(divergence.relation, stages, sides(round_, divergence), architecture, elsewhere)
 

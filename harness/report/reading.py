@@ -37,6 +37,15 @@ RELATIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "what KVM does between an exit and the next entry, with what the model decides there",
             "At an exit of class {exit} KVM's {register} is {observed}. The model decides {expected}{helper}.",
         ),
+        "flush": (
+            "what the hypervisor is about to load, in its own copy of the vCPU, with what the host handed over",
+            "Before the run that ends with an exit of class {exit} the hypervisor's {register} is {observed}. "
+            "The host handed over {expected}.",
+        ),
+        "sync": (
+            "what the host gets at an exit, with what the hypervisor saved, in its own copy of the vCPU",
+            "At an exit of class {exit} the host's {register} is {observed}. The hypervisor saved {expected}.",
+        ),
         "isolate": (
             "a vCPU's registers, with what they were when another vCPU was run in between",
             "Another vCPU ran, and {register} went from {expected} to {observed}.",

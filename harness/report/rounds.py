@@ -27,6 +27,7 @@ from harness.turns import Action, Round
 
 ROUND_COLUMNS = ("before", "host", "predicted", "observed")
 ROUND_RELATIONS = frozenset({"save", "restore", "host"})
+WITHOUT_COLUMN = frozenset({"save", "host", "flush", "sync"})
 RUN_COLUMNS = ("entry", "expected", "observed")
 _ONE_REG: Mapping[int, str] = {r.one_reg: r.name for r in registers.STATE}
 _OP_NAMES: Mapping[int, str] = {number: name for name, (number, _) in protocol.OPS.items()}
@@ -266,8 +267,8 @@ def _rows(
     for item in items:
         divergence = item.divergence
         name = divergence.register.removeprefix("dirty.")
-        # save.pc is about KVM's flag, host.* about a value that no column holds: only these two are the columns'.
-        shown = divergence.relation not in ("save", "host") or name != divergence.register
+        # save.pc is about KVM's flag, the others about values that no column holds.
+        shown = divergence.relation not in WITHOUT_COLUMN or name != divergence.register
         if shown and values(name) is not None:
             by_register.setdefault(name, []).append(item)
         else:

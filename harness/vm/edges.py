@@ -163,11 +163,3 @@ class EdgeMap:
     def reached(self) -> Reached:
         """Return what the scenario that ran last reached."""
         return decode(self._memory)
-
-
-@dataclass(frozen=True, slots=True)
-class Plugin:
-    """The compiled plugin and the map that it fills: what a machine is started with to be watched."""
-
-    library: Path
-    map: EdgeMap

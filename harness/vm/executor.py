@@ -14,6 +14,7 @@ from harness.placing import code_of, context_named, ends, first_context, host_ar
 from harness.scenario import Scenario, Step
 from harness.steps import KINDS, Side
 from harness.trace import ContextLayout, Trace
+from harness.vm.hypcopy import HypMap
 from harness.vm.qemu import Qemu
 
 Op = tuple[int, int, int, int]  # operation, step, a, b: one protocol.OP_FORMAT
@@ -159,7 +160,9 @@ class Executor:
         """Return the trace that ``area``, recorded by the last request, is.  AgentProtocolError: it makes no sense."""
         status = trace.status_name(self._word("status"))
         events, vectors = trace.decode(area, self._layout), trace.decode_vectors(area, self._layout)
-        return Trace(events, status, self._word("dropped"), bool(self._word("vhe")), vectors)
+        watch = None if self._qemu.plugin is None else self._qemu.plugin.map
+        hyp = watch.beside(events, self._layout) if isinstance(watch, HypMap) else ()
+        return Trace(events, status, self._word("dropped"), bool(self._word("vhe")), vectors, hyp)
 
     def run_bare(self, scenario: Scenario, *, fresh_vm: bool, record: bool) -> None:
         """Run a scenario, recorded or not, and look at nothing.  VmLost: as :meth:`run`."""

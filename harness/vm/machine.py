@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.vm.edges import Plugin
 from harness.vm.emulator import QEMU
+from harness.vm.plugins import Map, Plugin
 
 RAM_BASE = 0x4000_0000
 """Where ``-M virt`` has its RAM (QEMU hw/arm/virt.c, base_memmap)."""
@@ -67,7 +67,7 @@ class Files:
         return (self.ram, self.mailbox, self.console, self.qmp, *(() if self.state is None else (self.state,)))
 
 
-def command_line(machine: Machine, files: Files, plugin: Plugin | None = None) -> list[str]:
+def command_line(machine: Machine, files: Files, plugin: Plugin[Map] | None = None) -> list[str]:
     """Return QEMU's argv."""
     watch = [] if plugin is None else ["-plugin", f"{plugin.library},map=/proc/self/fd/{plugin.map.fd}"]
     kernel_args = (

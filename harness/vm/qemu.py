@@ -25,8 +25,8 @@ from qemu.qmp import ExecuteError, QMPClient, QMPError
 from harness import protocol
 from harness.crash import Remains
 from harness.errors import SetupError, VmLost
-from harness.vm.edges import Plugin
 from harness.vm.machine import MIB, Files, Machine, command_line
+from harness.vm.plugins import Map, Plugin
 from harness.vm.template import MAILBOX, RAM, STATE, Template, copy_with_holes
 
 CONSOLE_TAIL = 12_000
@@ -61,7 +61,7 @@ class Qemu:
         *,
         boot_timeout: float = 60.0,
         post_mortem: Callable[[Qemu], Remains] | None = None,
-        plugin: Plugin | None = None,
+        plugin: Plugin[Map] | None = None,
         template: Template | None = None,
     ) -> None:
         self.machine = machine

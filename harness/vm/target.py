@@ -14,9 +14,9 @@ from harness.trace import ContextLayout
 from harness.vm.build import PreparedTarget
 from harness.vm.clone import Clones, started
 from harness.vm.config import MachineConfig, Mode
-from harness.vm.edges import Plugin
 from harness.vm.executor import Executor
 from harness.vm.machine import Machine
+from harness.vm.plugins import Map, Plugin
 from harness.vm.qemu import Qemu
 from harness.vm.template import Template
 from harness.vm.versions import linux_version
@@ -76,7 +76,7 @@ def boot(
     *,
     timeout: float = 10.0,
     post_mortem: Callable[[Qemu], Remains] | None = None,
-    plugin: Plugin | None = None,
+    plugin: Plugin[Map] | None = None,
     clones: Clones | None = None,
     deterministic: bool = False,
 ) -> Iterator[Executor]:

@@ -19,35 +19,7 @@
 #include <unistd.h>
 
 #include "edges.h"
-
-/*
- * What is used of QEMU's plugin interface; Debian does not package the header.  Source of names and types:
- * include/qemu/qemu-plugin.h, the same in QEMU 7.2 and 10.0 for all of these.
- */
-typedef uint64_t qemu_plugin_id_t;
-struct qemu_plugin_tb;
-struct qemu_plugin_insn;
-enum { QEMU_PLUGIN_CB_NO_REGS };
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, void (*cb)(qemu_plugin_id_t, struct qemu_plugin_tb *));
-void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *tb, void (*cb)(unsigned int, void *), int flags,
-					  void *data);
-size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
-struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
-void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *insn);
-void qemu_plugin_outs(const char *text);
-
-/*
- * QEMU refuses a plugin of another interface version: 7.2 wants 1, 10.0 takes 2.  A function that came with 2 (in 9.0)
- * tells which.
- */
-extern void qemu_plugin_scoreboard_new(void) __attribute__((weak));
-__attribute__((visibility("default"))) int qemu_plugin_version = 1;
-
-__attribute__((constructor)) static void choose_version(void)
-{
-	if (qemu_plugin_scoreboard_new)
-		qemu_plugin_version = 2;
-}
+#include "qemu_plugin.h"
 
 static struct sf_edges *map;
 static unsigned char *ram;
@@ -105,26 +77,6 @@ static void note_block(uint32_t start, uint32_t size)
 	map->blocks_dropped++;
 }
 
-/* Where QEMU has the machine's RAM: the mapping of the file that the header names by its inode. */
-static unsigned char *find_ram(void)
-{
-	char line[512];
-	unsigned char *found = NULL;
-	FILE *maps = fopen("/proc/self/maps", "r");
-
-	while (maps && !found && fgets(line, sizeof(line), maps)) {
-		uintptr_t begin, end;
-		uint64_t offset, inode;
-
-		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %" SCNx64 " %*s %" SCNu64, &begin, &end, &offset,
-			   &inode) == 4 && inode == map->ram_inode && offset == 0)
-			found = (unsigned char *)begin;
-	}
-	if (maps)
-		fclose(maps);
-	return found;
-}
-
 static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
 	const unsigned char *at = qemu_plugin_insn_haddr(qemu_plugin_tb_get_insn(tb, 0));
@@ -132,7 +84,7 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 
 	(void)id;
 	if (!ram)
-		ram = find_ram();
+		ram = find_ram(map->ram_inode);
 	if (!ram || at < ram) /* what is executed from ROM or a device has no place in RAM */
 		return;
 	offset = at - ram;
@@ -143,12 +95,6 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 		qemu_plugin_register_vcpu_tb_exec_cb(tb, on_block, QEMU_PLUGIN_CB_NO_REGS, (void *)offset);
 		return;
 	}
-}
-
-static int refuse(const char *why)
-{
-	qemu_plugin_outs(why);
-	return -1;
 }
 
 __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc,

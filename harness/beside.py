@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hypervisor's own copy of a vCPU beside the host's, in protected mode: relations ``flush.*`` and ``sync.*``.
+
+What the host hands over at an entry is flushed into the copy, which is what runs; what it saved at the exit is synced
+out.  No model is asked, and no architecture.  Source: kvm.md, "Where KVM keeps it".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from harness import arch
+from harness.arch import State
+from harness.compare import ALL_GPRS, Divergence, different
+from harness.registers import NAMES
+from harness.trace import ENTRY, EXIT, Hyp, Switch, Trace
+from harness.turns import runs
+from harness.world import SCENARIO, WORLDS
+
+RELATIONS = ("flush", "sync")
+
+
+def copies(trace: Trace) -> Mapping[int, Hyp]:
+    """Return the hypervisor's copies by the index of the record that each stands beside."""
+    return {copy.event: copy for copy in trace.hyp}
+
+
+def held(hyp: Hyp, exit_: Switch) -> int:
+    """Return which of x0..x30 the host's copy at an exit holds with the guest's value, a bit each."""
+    hidden = sum(1 << i for i in different(hyp.values[:31], exit_.values[:31]))
+    return ALL_GPRS & ~hidden
+
+
+def compare_beside(trace: Trace) -> Iterator[Divergence]:
+    """Yield where a copy is not what was flushed into it, or the host's not what was synced out of it.
+
+    What a protected VM's host may see of x0..x30 at an exit is the affair of ``save.reveal``.
+    """
+    beside = copies(trace)
+    entered: dict[int, int] = {}
+    ends = {index: entry for index, entry, _ in runs(trace.events)}
+    for index, event in enumerate(trace.events):
+        if event.kind == ENTRY:
+            entered[event.context] = index
+        elif event.kind == EXIT and index in ends and isinstance(event, Switch):
+            entry = ends[index]
+            where = (event.exit_class, index, entry.step)
+            world = WORLDS[event.context] if event.context < len(WORLDS) else SCENARIO
+            into, out = beside.get(entered[event.context]), beside.get(index)
+            if into is not None:
+                yield from _differ("flush", entry.values, into.values, where)
+                yield from _interrupts("flush", entry.hcr, into.hcr, arch.HCR_VIRTUAL, where)
+            if out is not None:
+                yield from _differ("sync", out.values, event.values, where, 31 if world.protected else 0)
+                # The CPU clears VSE; the lines are the host's to change.
+                yield from _interrupts("sync", out.hcr, event.hcr, arch.HCR_VSE, where)
+
+
+def _differ(
+    relation: str, expected: State, observed: State, where: tuple[str, int, int], first: int = 0
+) -> Iterator[Divergence]:
+    for i in different(expected, observed):
+        if i >= first:
+            yield Divergence(relation, NAMES[i], expected[i], observed[i], *where)
+
+
+def _interrupts(
+    relation: str, expected: int, observed: int, mask: int, where: tuple[str, int, int]
+) -> Iterator[Divergence]:
+    if (expected ^ observed) & mask:
+        yield Divergence(relation, "hcr_el2", expected & mask, observed & mask, *where)

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file into which a plugin copies the hypervisor's own vCPU: its layout as rows, and its decoding.
+
+In protected mode (pKVM) what runs is a copy of the vCPU in memory that the host's kernel cannot read, since 6.3.  QEMU
+can.  The plugin begins anew with each scenario, as the one that counts edges does (:mod:`harness.vm.edges`).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from harness.errors import AgentProtocolError, SetupError
+from harness.protocol import Word
+from harness.trace import ENTRY, EXIT, ContextLayout, Event, Hyp
+from harness.vm.btf import read_btf
+from harness.vm.build import PreparedTarget
+from harness.vm.cache import Cache
+from harness.vm.plugins import Plugin, compile_plugin
+from harness.vm.process import Progress, quiet
+from harness.vm.symbols import LOAD_OFFSET, Symbols, read_symbols
+from harness.vm.text import BEGIN
+
+MAGIC = 0x3150_5948_5A46_4853  # "SHFZHYP1"
+SIZE, LEAVES, RECORDS_AT = 16 << 20, 4, 4096
+"""Bytes of the file (room for 3 400 records of 7.3, two an exit), places behind a run, where the records begin."""
+ENTER, LEAVE = 1, 2
+"""Kinds of records: the vCPU is about to be loaded, it has just been saved."""
+HEAD = struct.Struct("<4Q")
+"""In front of the context: kind, address of the copy, of the host's vCPU, HCR_EL2."""
+
+WORDS: tuple[Word, ...] = (
+    Word("magic", "SF_HYP_MAGIC"),
+    Word("ram_inode", "host: inode of the file that is the machine's RAM"),
+    Word("ram_size", "host: bytes of RAM"),
+    Word("ram_mask", "host: bits of an address of EL2's that are an offset in RAM"),
+    Word("begin_at", "host: offset of the block at which a scenario begins"),
+    Word("enter_at", "host: offset of the function that loads and runs a vCPU"),
+    Word("percpu_at", "host: offset of the pointer to EL2's variables of this CPU"),
+    Word("loaded_at", "host: which of them points to the vCPU that is loaded"),
+    Word("context_at", "host: struct kvm_cpu_context in a copy"),
+    Word("context_size", "host: its size"),
+    Word("hcr_at", "host: HCR_EL2 in a copy"),
+    Word("host_at", "host: pointer to the host's vCPU in a copy"),
+    Word("record_size", "host: bytes of a record"),
+    Word("room", "host: how many records there is room for"),
+    Word("leave_count", "host: how many places of leave_at are taken"),
+    Word("armed", "plugin: 1 from the begin of a scenario; host: 0 behind its end"),
+    Word("count", "plugin: records of this scenario"),
+    Word("dropped", "plugin: records that found no room"),
+    Word("missed", "plugin: runs of a vCPU that has no copy"),
+)
+_OFFSET: Mapping[str, int] = {word.name: 8 * i for i, word in enumerate(WORDS)}
+_LEAVES_AT = 8 * len(WORDS)
+
+
+def render() -> str:
+    """Return the text of ``hypcopy.h`` for the plugin."""
+    words = "\n".join(f"\tuint64_t {word.name}; /* {word.what} */" for word in WORDS)
+    return f"""\
+/* Generated from harness/vm/hypcopy.py: do not edit. */
+#define SF_HYP_MAGIC {MAGIC:#x}u
+#define SF_HYP_SIZE {SIZE}
+#define SF_HYP_LEAVES {LEAVES}
+#define SF_HYP_ENTER {ENTER}
+#define SF_HYP_LEAVE {LEAVE}
+struct sf_hyp {{
+{words}
+\tuint64_t leave_at[SF_HYP_LEAVES];
+\tunsigned char records[] __attribute__((aligned({RECORDS_AT})));
+}};
+_Static_assert(offsetof(struct sf_hyp, leave_at) == {_LEAVES_AT}, "layout");
+_Static_assert(offsetof(struct sf_hyp, records) == {RECORDS_AT}, "layout");
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where all that is in one kernel: words of the header by name, and where EL2 goes on behind a run."""
+
+    words: Mapping[str, int]
+    leave_at: tuple[int, ...]
+
+
+RUN, HANDLER = "__kvm_nvhe___kvm_vcpu_run", "__kvm_nvhe_handle___kvm_vcpu_run"
+_SYMBOLS = (
+    *(RUN, HANDLER, BEGIN, "__kvm_nvhe_kvm_arm_hyp_percpu_base"),
+    *("__kvm_nvhe_loaded_hyp_vcpu", "__kvm_nvhe___per_cpu_start"),
+)
+
+
+def find_places(kernel: Path) -> Places:
+    """Return where a kernel's EL2 has its vCPUs.  SetupError: it has none of its own, or none that can be found."""
+    symbols, btf = read_symbols(kernel), read_btf(kernel)
+    missing = next((name for name in _SYMBOLS if symbols.address(name) is None), "")
+    if missing:
+        raise SetupError(f"{kernel}: no {missing}: its hypervisor has no vCPUs of its own, or hides them elsewhere")
+    run, handler, begin, percpu, loaded, start = (symbols.address(name) or 0 for name in _SYMBOLS)
+    members = ("kvm_vcpu.arch.ctxt", "kvm_vcpu.arch.hcr_el2", "pkvm_hyp_vcpu.host_vcpu")
+    context, hcr, host = (btf.offset(member) for member in members)
+    size = btf.size("kvm_cpu_context")
+    if min(context, hcr, host, size) < 0:
+        raise SetupError(f"{kernel}: its BTF lacks one of {', '.join(members)}")
+
+    def offset(address: int) -> int:
+        return address - symbols.base + LOAD_OFFSET
+
+    words = {"begin_at": offset(begin), "enter_at": offset(run), "percpu_at": offset(percpu)}
+    words |= {"loaded_at": loaded - start}
+    words |= {"context_at": context, "context_size": size, "hcr_at": hcr, "host_at": host}
+    words |= {"record_size": HEAD.size + size, "room": (SIZE - RECORDS_AT) // (HEAD.size + size)}
+    behind = tuple(offset(address) for address in _calls(kernel, symbols, handler, run))
+    if not 0 < len(behind) <= LEAVES:
+        raise SetupError(f"{kernel}: {len(behind)} calls of {RUN} in {HANDLER}, expected 1 to {LEAVES}")
+    return Places(words, behind)
+
+
+def _calls(kernel: Path, symbols: Symbols, function: int, callee: int) -> list[int]:
+    """Return the addresses behind each BL from one function to another."""
+    end = next(after for before, after in pairwise(symbols.addresses) if before >= function and after > function)
+    with kernel.open("rb") as file:
+        file.seek(function - symbols.base)
+        code = file.read(end - function)
+    found = []
+    for (word,), at in zip(struct.iter_unpack("<I", code), range(function, end, 4), strict=True):
+        distance = (word & 0x3FF_FFFF) - (word >> 25 & 1) * (1 << 26)
+        if word >> 26 == 0b100101 and at + 4 * distance == callee:  # BL, Arm ARM C6.2.34
+            found.append(at + 4)
+    return found
+
+
+def prepare_hyp(
+    prepared: PreparedTarget, ram_size: int, progress: Progress = quiet, cache: Cache | None = None
+) -> Plugin[HypMap]:
+    """Return what a machine with so many bytes of RAM is started with to see the hypervisor's vCPUs.
+
+    SetupError: no compiler, a QEMU without plugins, or a kernel whose hypervisor has no vCPUs of its own.
+    """
+    library = compile_plugin("hypcopy", render(), prepared.qemu, progress, cache)
+    return Plugin(library, HypMap(find_places(prepared.kernel), ram_size))
+
+
+class HypMap:
+    """The file, for one machine at a time.  SetupError: there is no room for it."""
+
+    def __init__(self, places: Places, ram_size: int) -> None:
+        try:
+            self.fd = os.memfd_create("shadowfuzz-hyp")
+            os.ftruncate(self.fd, SIZE)
+            self._memory = mmap.mmap(self.fd, SIZE)
+        except OSError as error:
+            raise SetupError(f"cannot create the file for the hypervisor's vCPUs: {error.strerror}") from error
+        words = {"magic": MAGIC, **places.words, "leave_count": len(places.leave_at), "ram_size": ram_size}
+        words["ram_mask"] = (1 << (ram_size - 1).bit_length()) - 1  # as Symbols.of_hyp has it
+        for name, value in words.items():
+            self._put(name, value)
+        for number, at in enumerate(places.leave_at):
+            struct.pack_into("<Q", self._memory, _LEAVES_AT + 8 * number, at)
+
+    def _put(self, name: str, value: int) -> None:
+        struct.pack_into("<Q", self._memory, _OFFSET[name], value)
+
+    def word(self, name: str) -> int:
+        """Return a word of the header."""
+        (value,) = struct.unpack_from("<Q", self._memory, _OFFSET[name])
+        return int(value)
+
+    def attach(self, ram_inode: int) -> None:
+        """Get ready for a machine whose RAM is the file of this inode."""
+        self.disarm()
+        self._put("ram_inode", ram_inode)
+
+    def disarm(self) -> None:
+        """End a scenario: nothing is copied any more."""
+        self._put("armed", 0)
+
+    def beside(self, events: Sequence[Event], layout: ContextLayout) -> tuple[Hyp, ...]:
+        """Return the copies of the last scenario, each with the entry or exit of the trace that it belongs to.
+
+        A run of a vCPU is one entry and one exit in both.  AgentProtocolError: they do not fit.
+        """
+        count, size = self.word("count"), self.word("record_size")
+        if self.word("dropped") or self.word("missed"):
+            lost = f"{self.word('dropped')} found no room, {self.word('missed')} had none"
+            raise AgentProtocolError(f"the hypervisor's copies of the vCPU: {lost}")
+        runs = [(index, event) for index, event in enumerate(events) if event.kind in (ENTRY, EXIT)]
+        if len(runs) != count:
+            raise AgentProtocolError(f"{count} copies of the hypervisor's vCPU for {len(runs)} entries and exits")
+        found: list[Hyp] = []
+        owners: dict[int, int] = {}
+        for number, (index, event) in enumerate(runs):
+            at = RECORDS_AT + number * size
+            kind, vcpu, host, hcr = HEAD.unpack_from(self._memory, at)
+            if kind != (ENTER if event.kind == ENTRY else LEAVE) or owners.setdefault(event.context, host) != host:
+                raise AgentProtocolError(f"copy {number} of the hypervisor's vCPU, at {vcpu:#x}, is of another moment")
+            context = bytes(self._memory[at + HEAD.size : at + size])
+            found.append(Hyp(index, hcr, layout.values(context)))
+        return tuple(found)

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * A TCG plugin: copies the hypervisor's own vCPU out of memory that the host's kernel cannot read, at the two moments
+ * that count: when it is about to be loaded into the CPU, and when it has just been saved from there.
+ *
+ * Both moments are blocks of the kernel's EL2 text.  Which vCPU is loaded, a variable of EL2's says.
+ * hypcopy.h has the file's layout; harness/vm/hypcopy.py renders it, creates the file and reads it.
+ */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "hypcopy.h"
+#include "qemu_plugin.h"
+
+static struct sf_hyp *map;
+static unsigned char *ram;
+
+/* A word of RAM at an address of EL2's or of the host's linear map: both have RAM's own address in their low bits. */
+static const unsigned char *at(uint64_t address, uint64_t size)
+{
+	uint64_t offset = address & map->ram_mask;
+
+	return address && offset + size <= map->ram_size ? ram + offset : NULL;
+}
+
+static uint64_t word(uint64_t address)
+{
+	const unsigned char *place = at(address, 8);
+	uint64_t value = 0;
+
+	if (place)
+		memcpy(&value, place, sizeof(value));
+	return value;
+}
+
+static void copy(uint64_t kind)
+{
+	uint64_t vcpu = word(word(map->percpu_at) + map->loaded_at);
+	const unsigned char *context = at(vcpu + map->context_at, map->context_size);
+	unsigned char *out = map->records + map->count * map->record_size;
+	uint64_t head[4];
+
+	if (!vcpu || !context) { /* a host whose vCPUs have no copy: there is nothing to see */
+		map->missed++;
+		return;
+	}
+	if (map->count >= map->room) {
+		map->dropped++;
+		return;
+	}
+	head[0] = kind;
+	head[1] = vcpu;
+	head[2] = word(vcpu + map->host_at);
+	head[3] = word(vcpu + map->hcr_at);
+	memcpy(out, head, sizeof(head));
+	memcpy(out + sizeof(head), context, map->context_size);
+	map->count++;
+}
+
+static void on_block(unsigned int cpu, void *data)
+{
+	uint64_t offset = (uintptr_t)data;
+
+	(void)cpu;
+	if (offset == map->begin_at) {
+		map->count = map->dropped = map->missed = 0;
+		map->armed = 1;
+	} else if (map->armed) {
+		copy(offset == map->enter_at ? SF_HYP_ENTER : SF_HYP_LEAVE);
+	}
+}
+
+static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+{
+	const unsigned char *place = qemu_plugin_insn_haddr(qemu_plugin_tb_get_insn(tb, 0));
+	uint64_t offset, i;
+
+	(void)id;
+	if (!ram)
+		ram = find_ram(map->ram_inode);
+	if (!ram || place < ram)
+		return;
+	offset = place - ram;
+	if (offset == map->begin_at || offset == map->enter_at)
+		qemu_plugin_register_vcpu_tb_exec_cb(tb, on_block, QEMU_PLUGIN_CB_NO_REGS, (void *)(uintptr_t)offset);
+	for (i = 0; i < map->leave_count; i++)
+		if (offset == map->leave_at[i])
+			qemu_plugin_register_vcpu_tb_exec_cb(tb, on_block, QEMU_PLUGIN_CB_NO_REGS,
+							     (void *)(uintptr_t)offset);
+}
+
+__attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc,
+							       char **argv)
+{
+	static const char option[] = "map=";
+	int file;
+
+	(void)info;
+	if (argc != 1 || strncmp(argv[0], option, strlen(option)))
+		return refuse("hypcopy: expected one argument, map=FILE\n");
+	file = open(argv[0] + strlen(option), O_RDWR | O_CLOEXEC);
+	if (file < 0)
+		return refuse("hypcopy: cannot open the map\n");
+	map = mmap(NULL, SF_HYP_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	close(file);
+	if (map == MAP_FAILED || map->magic != SF_HYP_MAGIC || map->leave_count > SF_HYP_LEAVES)
+		return refuse("hypcopy: the map is not one of this plugin's build\n");
+	qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
+	return 0;
+}

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QEMU's plugins of this project: what a machine is started with to be watched, and how they are compiled."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from harness.errors import SetupError
+from harness.vm.cache import Cache, default_root, hash_inputs
+from harness.vm.process import Progress, quiet, require_tool, run_tool
+
+SOURCES = Path(__file__).resolve().parent / "plugin"
+SHARED = "qemu_plugin.h"
+HOST_FLAGS = ("-shared", "-fPIC", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
+ROOM = 16 << 20
+
+
+class Map(Protocol):
+    """A file that a plugin shares with this process."""
+
+    fd: int
+
+    def attach(self, ram_inode: int) -> None:
+        """Get ready for a machine whose RAM is the file of this inode."""
+        ...
+
+    def disarm(self) -> None:
+        """End a scenario."""
+        ...
+
+
+M = TypeVar("M", bound=Map, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin(Generic[M]):
+    """A compiled plugin and the map that it fills: what a machine is started with to be watched."""
+
+    library: Path
+    map: M
+
+
+def compile_plugin(
+    name: str, header: str, qemu: Sequence[str], progress: Progress = quiet, cache: Cache | None = None
+) -> Path:
+    """Return the plugin ``NAME.c``, which includes ``header`` as ``NAME.h``, compiled if it is not in the cache.
+
+    SetupError: no compiler, or a QEMU without plugins.
+    """
+    where = cache if cache is not None else Cache(default_root(os.environ))
+    gcc = require_tool("gcc", "gcc")
+    sources = [(SOURCES / file).read_bytes() for file in (SHARED, f"{name}.c")]
+    tools = [_identity(gcc), _identity(require_tool(qemu[-1], "qemu-system-arm"))]
+    key = hash_inputs([*tools, *HOST_FLAGS, *sources, header])
+
+    def build(work: Path) -> Mapping[str, object]:
+        progress(f"plugin {name}: compiling")
+        _, options = run_tool([*qemu, "-help"], "asking QEMU for its options")
+        if "-plugin" not in options:
+            raise SetupError(f"{qemu[-1]} takes no plugins: it was built without --enable-plugins")
+        generated = work / "src"
+        generated.mkdir()
+        (generated / f"{name}.h").write_text(header)
+        argv = [gcc, *HOST_FLAGS, "-I", str(generated), "-o", str(work / f"{name}.so"), str(SOURCES / f"{name}.c")]
+        run_tool(argv, f"compiling the plugin {name}", progress=progress)
+        shutil.rmtree(generated)
+        return {}
+
+    return where.get("plugin", key, build, progress, ROOM).path / f"{name}.so"
+
+
+def _identity(program: str) -> str:
+    path = Path(program).resolve()
+    return f"{path} {path.stat().st_mtime_ns}"

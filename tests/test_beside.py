@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hypervisor's own copy of a vCPU: any register that it has differently is seen, and what of it the host sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import arch
+from harness.beside import compare_beside, copies, held
+from harness.check import check
+from harness.errors import AgentProtocolError
+from harness.known import Catalogue
+from harness.layout import PROTECTED
+from harness.masks import cpu_model
+from harness.protocol import FLAGS_VCPU_SHIFT
+from harness.registers import INDEX, NAMES
+from harness.scenario import parse
+from harness.trace import ContextLayout, Hyp, Switch, Trace
+from harness.vm.hypcopy import ENTER, HEAD, LEAVE, RECORDS_AT, HypMap, Places
+from tests.rounds import S
+from tests.traces import but, entry, esr, trap
+
+PROTECTED_MARK = PROTECTED << FLAGS_VCPU_SHIFT
+AFTER = but(S, x1=S[1] ^ 0xFF, pc=S[arch.PC] + 4)
+SCENARIO = parse("shadowfuzz-scenario 1\nabout A protected VM.\nhvc 0x0\nvcpu p.0\nhvc 0x0\n", "here")
+CATALOGUE = Catalogue.load(Path(__file__).parents[1] / "corpus" / "known", "spec")
+
+
+def trace(*, marks: int = 0, hcr: int = 0, hyp: tuple[Hyp, ...] | None = None) -> Trace:
+    """One run of a vCPU and the entry behind it, with copies that are the host's where none are given."""
+    common = {"hcr": hcr, "marks": marks}
+    events = (entry(S, **common), trap(AFTER, esr("HVC64"), **common), entry(AFTER, marks=marks))
+    same = tuple(Hyp(i, event.hcr, event.values) for i, event in enumerate(events))
+    return Trace(events, "ok", 0, False, hyp=same if hyp is None else hyp)
+
+
+def changed(of: Trace, at: int, **registers: int) -> Trace:
+    copy = of.hyp[at]
+    other = copy._replace(values=but(copy.values, **registers))
+    return replace(of, hyp=(*of.hyp[:at], other, *of.hyp[at + 1 :]))
+
+
+def found(of: Trace) -> list[tuple[str, int | str, int | str]]:
+    return [(d.name, d.expected, d.observed) for d in compare_beside(of)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_register_is_compared_both_ways(name: str) -> None:
+    one, other = S[INDEX[name]], AFTER[INDEX[name]]
+    assert found(trace()) == []
+    assert found(changed(trace(), 0, **{name: one ^ 1})) == [(f"flush.{name}", one, one ^ 1)]
+    assert found(changed(trace(), 1, **{name: other ^ 1})) == [(f"sync.{name}", other ^ 1, other)]
+
+
+@pytest.mark.parametrize("bit", [arch.HCR_VSE, arch.HCR_VI, arch.HCR_VF])
+def test_virtual_interrupts(bit: int) -> None:
+    lost = tuple(copy._replace(hcr=0) for copy in trace(hcr=bit).hyp)
+    flushed, synced = ("flush.hcr_el2", bit, 0), ("sync.hcr_el2", 0, bit)
+    assert found(trace(hcr=bit, hyp=lost)) == [flushed, *([synced] if bit == arch.HCR_VSE else [])]
+
+
+def test_what_the_host_holds_of_a_protected_vcpu_is_what_it_sees() -> None:
+    """Were x2 and x7 hidden, save.reveal would say so, and no entry of the catalogue would explain it."""
+    seen = trace(marks=PROTECTED_MARK)
+    hidden = changed(seen, 1, x2=0xDEAD, x7=0xBEEF)
+    exit_ = hidden.events[1]
+    assert isinstance(exit_, Switch)
+    assert held(copies(hidden)[1], exit_) == (1 << 31) - 1 & ~(1 << 2 | 1 << 7)
+    assert found(hidden) == [], "x0..x30 of a protected VM are the affair of save.reveal"
+    cpu = cpu_model("cortex-a72")
+    for one, explained in ((seen, "protected-vm-hides-no-registers"), (hidden, None)):
+        checked = check(SCENARIO, one, "spec", cpu, CATALOGUE)
+        (judged,) = [j for j in checked.judged if j.divergence.name == "save.reveal"]
+        assert (None if judged.known is None else judged.known.id) == explained
+        assert checked.relations["flush"] == checked.relations["sync"] == 1
+
+
+LAYOUT = ContextLayout(8 * len(NAMES), tuple(range(len(NAMES))))
+
+
+def beside(*copies_of: tuple[int, int]) -> tuple[Hyp, ...]:
+    """Read a file as the plugin would have filled it: kind, and address of the host's vCPU, of each copy."""
+    size = HEAD.size + LAYOUT.size
+    made = HypMap(Places({"record_size": size, "count": len(copies_of)}, (4,)), 1 << 29)
+    for number, (kind, host) in enumerate(copies_of):
+        at = RECORDS_AT + number * size
+        made._memory[at : at + HEAD.size] = HEAD.pack(kind, 0x1000, host, 7)
+    return made.beside(trace().events[:2], LAYOUT)
+
+
+def test_copies_stand_beside_their_records() -> None:
+    assert [(copy.event, copy.hcr) for copy in beside((ENTER, 1), (LEAVE, 1))] == [(0, 7), (1, 7)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [((ENTER, 1),), ((ENTER, 1), (LEAVE, 1), (ENTER, 1)), ((LEAVE, 1), (ENTER, 1)), ((ENTER, 1), (LEAVE, 2))],
+    ids=["too few", "too many", "another order", "two vCPUs"],
+)
+def test_copies_that_do_not_fit_are_refused(wrong: tuple[tuple[int, int], ...]) -> None:
+    with pytest.raises(AgentProtocolError):
+        beside(*wrong)

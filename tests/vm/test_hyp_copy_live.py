@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""pKVM's own copy of the vCPU, read out of memory that its host cannot read: flush and sync on a real kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.check import Checked, check
+from harness.errors import SetupError
+from harness.masks import cpu_model
+from harness.vm.build import prepare
+from harness.vm.config import load_config
+from harness.vm.executor import Executor
+from harness.vm.hypcopy import find_places, prepare_hyp
+from harness.vm.machine import MIB
+from harness.vm.target import boot, machine_of
+from tests.vm.running import CATALOGUE, REGRESSIONS, SEEDS, findings
+
+TARGET = "kvm-7.3-protected"
+SOME = (
+    *("protected_vm", "host_writes_every_gpr", "host_writes_system_registers", "two_vms_take_turns"),
+    *("mmio_load_word", "two_vcpus_take_turns", "initial_system_registers", "reset_and_restart"),
+)
+KINDS = {"flush", "sync"}
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[Executor]:
+    config = load_config(TARGET)
+    prepared = prepare(config)
+    ram_size = machine_of(config, prepared).linux_mib * MIB
+    with boot(config, prepared, plugin=prepare_hyp(prepared, ram_size)) as running:
+        yield running
+
+
+def run(executor: Executor, name: str) -> Checked:
+    scenario = {**SEEDS, **REGRESSIONS}[name]
+    trace = executor.run(scenario)
+    assert trace.status == "ok"
+    return check(scenario, trace, "spec", cpu_model(load_config(TARGET).cpu), CATALOGUE)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_what_is_handed_over_is_loaded_and_what_is_saved_comes_back(executor: Executor, name: str) -> None:
+    checked = run(executor, name)
+    assert checked.unexplained == ()
+    assert checked.relations["flush"] == checked.relations["sync"] == checked.relations["switch"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "relation"),
+    [("serror_comes_once", "sync.hcr_el2"), ("protected_vm_interrupt_lines", "flush.hcr_el2")],
+)
+def test_it_tells_which_way_something_is_lost(executor: Executor, name: str, relation: str) -> None:
+    assert {found for found in findings(run(executor, name)) if found.split(".")[0] in KINDS} == {relation}
+
+
+def test_a_kernel_that_runs_the_hosts_own_vcpu_says_so() -> None:
+    with pytest.raises(SetupError, match="no vCPUs of its own"):
+        find_places(prepare(load_config("kvm-protected")).kernel)
