@@ -8,7 +8,7 @@ import json
 import secrets
 from pathlib import Path
 
-from fuzz.arguments import MAX_SEED, Subparsers, add_number
+from fuzz.arguments import MAX_SEED, TARGET_HELP, Subparsers, add_number
 from fuzz.bench import MODES, Plan, run_bench
 from fuzz.bench_plot import render
 from fuzz.bench_view import facts, panels, text
@@ -37,6 +37,8 @@ JSON keys: target, kernel_release, level, jobs, seed, raw_exits_per_s, recorded_
 recorded_over_raw, checked_over_raw, start_s, first_checked_exit_s, memory_mib, qemu_memory_mib, breakdown_us,
 by_relations_us, by_length[], by_workers[], samples[] (mode, workers, exits, scenarios, seconds, cpu_seconds,
 qemu_seconds).
+
+exit status: 0 done, 2 bad usage or input, 3 a machine was lost, or something is missing here
 """
 
 
@@ -48,7 +50,9 @@ def add_parser(subparsers: Subparsers) -> None:
         description=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--target", default=DEFAULT_TARGET, metavar="NAME", help=f"default: {DEFAULT_TARGET}")
+    parser.add_argument(
+        "--target", default=DEFAULT_TARGET, metavar="NAME", help=f"{TARGET_HELP} (default: {DEFAULT_TARGET})"
+    )
     parser.add_argument("--level", choices=LEVEL_NAMES, default="spec", help="the model's level (default: spec)")
     add_number(parser, "--jobs", 2, "workers")
     add_number(parser, "--seconds", None, f"for each mode (default: {SECONDS}, quick {QUICK_SECONDS})")

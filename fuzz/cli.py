@@ -65,11 +65,16 @@ examples:
   shadowfuzz coverage                       what a corpus reaches of KVM's own code and of the model
   shadowfuzz reach                          which steps, exits and relations a corpus exercises
   shadowfuzz cmin DIR OUT                   fewer, simpler scenarios with the same coverage
+  shadowfuzz coverage-trial                 does guidance by KVM's own code find more?
+  shadowfuzz kernels list                   every kernel release that can be a target
+  shadowfuzz matrix corpus/regressions      scenarios by releases: which kernel shows what
+  shadowfuzz bisect FILE                    between which releases a finding appears or disappears
+  shadowfuzz against TARGET TARGET FILE     release against release, without any model
 
 `shadowfuzz COMMAND --help` says more of each.
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 something is missing here or
-a target was lost, 130 interrupted
+a target was lost, 130 interrupted, 141 nobody reads the output
 """
 
 

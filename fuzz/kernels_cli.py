@@ -21,11 +21,16 @@ _say = saying("kernels")
 EPILOG = """\
 examples:
   shadowfuzz kernels list
+      every kernel: version, release, suites, size, how it is recorded, what it supports, whether it is here
   shadowfuzz kernels fetch 7.3 6.12.117+deb13
+      the newest that begins so, of each
   shadowfuzz replay corpus/seeds --target kvm-nvhe@7.3
+      then use it: CONFIG@VERSION names a target wherever one is asked for
 
 recording: "own headers": the recording module is built with the kernel's own headers; "borrowed": they have left the
 archive, a neighbour's are used, and where KVM keeps things is read from the kernel's own BTF.
+
+exit status: 0 done, 2 bad usage or input, 3 a kernel could not be had
 """
 
 
@@ -34,19 +39,20 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "kernels",
         help="every arm64 cloud kernel of Debian's archive: list, fetch",
+        description="List the arm64 cloud kernels of Debian's archive, or fetch some of them with their headers.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="what the archive offers now, and what of it is here")
     listing.add_argument("--offline", action="store_true", help="as it was when last asked")
-    listing.add_argument("--json", action="store_true", help="as one JSON object")
+    listing.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     listing.set_defaults(run=run_list)
     fetching = actions.add_parser("fetch", help="fetch kernels with their headers")
     which = fetching.add_mutually_exclusive_group(required=True)
     which.add_argument("versions", nargs="*", default=[], metavar="VERSION", help="a version, or its beginning")
     which.add_argument("--all", action="store_true", help="all that the archive offers")
-    fetching.add_argument("--json", action="store_true", help="print what was fetched as one JSON object")
+    fetching.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     fetching.set_defaults(run=run_fetch)
 
 

@@ -37,11 +37,15 @@ examples:
       what out/campaign holds, as one file that needs no server and loads nothing
   shadowfuzz report --out vhe.html --campaign out/vhe --open
       another campaign's directory, shown in the browser
+
+exit status: 0 written, 2 bad usage or input, 3 it could not be written
 """
 SERVE = """\
 example:
   shadowfuzz serve --campaign out/campaign --port 8642
       the same page at http://127.0.0.1:8642/, made anew for each visit; for this machine only
+
+exit status: 2 bad usage or input, or the port is taken, 130 ended with Ctrl-C
 """
 
 
@@ -49,12 +53,22 @@ def add_parsers(subparsers: Subparsers) -> None:
     """Add ``report`` and ``serve``; each sets `run`, which takes the arguments and returns the exit status."""
     raw = argparse.RawDescriptionHelpFormatter
     report = subparsers.add_parser(
-        "report", help="everything that was found, as one HTML file", epilog=REPORT, formatter_class=raw
+        "report",
+        help="everything that was found, as one HTML file",
+        description="Write the findings and runs of a campaign's directory or database as one page.",
+        epilog=REPORT,
+        formatter_class=raw,
     )
     report.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
     report.add_argument("--open", action="store_true", help="show it in the browser")
     report.set_defaults(run=run_report)
-    serve = subparsers.add_parser("serve", help="the same page, live, on 127.0.0.1", epilog=SERVE, formatter_class=raw)
+    serve = subparsers.add_parser(
+        "serve",
+        help="the same page, live, on 127.0.0.1",
+        description="Serve the page of `shadowfuzz report` to this machine's browser, until Ctrl-C.",
+        epilog=SERVE,
+        formatter_class=raw,
+    )
     add_number(serve, "--port", 8642, "0: any that is free", 0, 65535)
     serve.set_defaults(run=run_serve)
     for parser in (report, serve):

@@ -31,12 +31,25 @@ from harness.vm.doctor import (
 
 _say = saying("setup")
 
-EPILOG = """\
+SETUP = """\
 examples:
   shadowfuzz setup --all-targets --emulators
       every target, and other versions of QEMU for the verdict emulator; can be killed and run again at any time
   shadowfuzz setup --target kvm-nvhe@7.3 kvm-vhe%qemu-10.0
       another kernel, another QEMU
+
+What is fetched and built is kept in ~/.cache/shadowfuzz (XDG_CACHE_HOME says where else).
+
+exit status: 0 all targets are ready, 2 bad usage or input, 3 something could not be fetched or built
+"""
+DOCTOR = """\
+examples:
+  shadowfuzz doctor
+      a line for each tool, Python package, target and QEMU, with the command that gets what is missing
+  shadowfuzz doctor --json
+      the same as one JSON object
+
+exit status: 0 nothing is missing, 2 bad usage, 3 something is missing
 """
 
 REQUIREMENTS = PROJECT / "tools" / "debian-packages.txt"
@@ -47,7 +60,8 @@ def add_parsers(subparsers: Subparsers) -> None:
     setup = subparsers.add_parser(
         "setup",
         help="fetch and build what targets need",
-        epilog=EPILOG,
+        description="Fetch the kernels of targets, build the recording module and the guest's programs for each.",
+        epilog=SETUP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     which = setup.add_mutually_exclusive_group()
@@ -63,8 +77,14 @@ def add_parsers(subparsers: Subparsers) -> None:
         "--emulators", action="store_true", help="also the other QEMU versions of this Debian release (10 MB each)"
     )
     setup.set_defaults(run=run_setup)
-    doctor = subparsers.add_parser("doctor", help="say what is there, what is missing, and how to get it")
-    doctor.add_argument("--json", action="store_true", help="as one JSON object")
+    doctor = subparsers.add_parser(
+        "doctor",
+        help="say what is there, what is missing, and how to get it",
+        description="Look for all that this project needs, here and in the cache.  Nothing is fetched or built.",
+        epilog=DOCTOR,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    doctor.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     doctor.set_defaults(run=run_doctor)
 
 

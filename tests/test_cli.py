@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import fuzz.replay_cli as replay_cli
-from fuzz.cli import BROKEN_PIPE, FAILED, INTERRUPTED, USAGE, main
+from fuzz.cli import BROKEN_PIPE, FAILED, INTERRUPTED, USAGE, build_parser, main
 from harness.errors import AgentProtocolError, InputError, SetupError, TargetError, VmLost
 from harness.scenario import HEADER, Scenario
 from harness.trace import Trace
@@ -138,6 +138,18 @@ USAGE_ERRORS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("replay", "f.scn", "--target", "a", "--all-targets"), "not allowed with"),
     (("replay", "f.scn", "--bogus"), "unrecognized arguments"),
 )
+
+
+def test_every_help_teaches() -> None:
+    """What it does, an example, what the exit status means; and the main help has an example of each command."""
+    parser = build_parser()
+    (commands,) = (action.choices for action in parser._actions if isinstance(action.choices, dict))
+    for name, command in commands.items():
+        text = command.format_help()
+        assert f"  shadowfuzz {name}" in text, name
+        assert "exit status: " in text, name
+        assert command.description, name
+        assert f"  shadowfuzz {name}" in parser.format_help() or name == "serve", name
 
 
 @pytest.mark.parametrize(("argv", "reason"), USAGE_ERRORS)
