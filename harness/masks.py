@@ -76,15 +76,18 @@ MASKS: tuple[Mask, ...] = (
 class Model:
     """A CPU model of QEMU: physical address size (ID_AA64MMFR0_EL1.PARange), whether it has VHE, and the source.
 
-    ``features`` are those that change what a guest may see between two traps.
+    ``features`` are those that change what a guest may see between two traps; ``granules`` the sizes of stage-1 pages,
+    as bits of address (TGran4, TGran16, TGran64 of the same register).
     """
 
     pa_bits: int
     vhe: bool
     source: str
     features: frozenset[str] = frozenset()
+    granules: frozenset[int] = frozenset({12, 16})
 
 
+ALL_GRANULES = frozenset({12, 14, 16})
 BTI, IDST, NMI = "FEAT_BTI", "FEAT_IDST", "FEAT_NMI"
 
 
@@ -94,13 +97,18 @@ CPUS: Mapping[str, Model] = MappingProxyType(
         "cortex-a53": Model(40, False, "Cortex-A53 TRM (DDI 0500), ID_AA64MMFR0_EL1: 0x1122"),
         "cortex-a57": Model(44, False, "Cortex-A57 TRM (DDI 0488), ID_AA64MMFR0_EL1: 0x1124"),
         "cortex-a72": Model(44, False, "Cortex-A72 TRM (100095), ID_AA64MMFR0_EL1: 0x1124"),
-        "cortex-a76": Model(40, True, "Cortex-A76 TRM (100798), ID_AA64MMFR0_EL1: 0x101122, ID_AA64MMFR1_EL1.VH"),
-        "neoverse-n1": Model(48, True, "Neoverse N1 TRM (100616), ID_AA64MMFR0_EL1: 0x101125, ID_AA64MMFR1_EL1.VH"),
+        "cortex-a76": Model(
+            40, True, "Cortex-A76 TRM (100798), ID_AA64MMFR0_EL1: 0x101122, ID_AA64MMFR1_EL1.VH", granules=ALL_GRANULES
+        ),
+        "neoverse-n1": Model(
+            48, True, "Neoverse N1 TRM (100616), ID_AA64MMFR0_EL1: 0x101125, ID_AA64MMFR1_EL1.VH", granules=ALL_GRANULES
+        ),
         "max": Model(
             52,
             True,
             "no real CPU; QEMU, aarch64_max_initfn: PARANGE 6, FEAT_NMI from 9.1 on",
             frozenset({BTI, IDST, NMI}),
+            ALL_GRANULES,
         ),
     }
 )
@@ -115,6 +123,7 @@ class Cpu:
     pa_bits: int
     masks: Mapping[int, Mask]
     features: frozenset[str] = frozenset()
+    granules: frozenset[int] = frozenset({12, 16})
 
     @cached_property
     def lossy(self) -> Mapping[int, int]:
@@ -133,4 +142,5 @@ def cpu_model(name: str) -> Cpu:
     if name not in CPUS:
         raise SetupError(f"CPU model {name}: not in harness/masks.py; known are {', '.join(CPUS)}")
     masks = {INDEX[m.register]: m for m in MASKS if not m.cpus or name in m.cpus}
-    return Cpu(name, CPUS[name].pa_bits, masks, CPUS[name].features)
+    row = CPUS[name]
+    return Cpu(name, row.pa_bits, masks, row.features, row.granules)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage-1 translation of EL1 and EL0 through the tables that a scenario wrote; 4 KiB granule.
+"""Stage-1 translation of EL1 and EL0 through the tables that a scenario wrote; every granule that the CPU has.
 
 Source: Arm ARM D8.2 (translation process, table walk), D8.3 (descriptors), D8.4 (permissions), D8.15 (order and levels
 of faults), D17.2.139 (TCR_EL1), D17.2.144 (TTBR0_EL1).
@@ -26,7 +26,10 @@ TTBR0, TTBR1, MAIR = (INDEX[name] for name in ("ttbr0_el1", "ttbr1_el1", "mair_e
 CONTROLS: tuple[int, ...] = (arch.SCTLR, arch.TCR, TTBR0, TTBR1, MAIR)
 """The registers that decide a translation."""
 
-_GRANULE, _STRIDE = 12, 9
+_GRANULES: tuple[tuple[int | None, ...], ...] = ((12, 16, 14, None), (None, 14, 12, 16))
+"""Bits of address inside a page, by TCR_EL1.TG0 and by TG1; None: reserved."""
+_BLOCKS = {12: (1, 2), 14: (2,), 16: (2,)}
+"""Levels that may have blocks, by granule (Arm ARM D8.3.1, without 52-bit addresses)."""
 _SMALLEST, _LARGEST = 16, 39
 """TxSZ without FEAT_LVA and FEAT_TTST."""
 _OUTPUT_BITS = (32, 36, 40, 42, 44, 48, 48)
@@ -99,17 +102,17 @@ def translate(state: State, memory: Memory, address: int, use: Use, cpu: Cpu) ->
     tcr = state[arch.TCR]
     upper = address >> 55 & 1
     size = tcr >> (16 if upper else 0) & 0x3F
-    granule = tcr >> 30 & 3 if upper else tcr >> 14 & 3
+    granule = _GRANULES[upper][tcr >> (30 if upper else 14) & 3]
     if tcr & ~_TCR_KNOWN or state[arch.SCTLR] & _EPAN:
         return Unsure("translation with options of later architectures")
     if tcr >> (23 if upper else 7) & 1:
         return Refused(FSC_TRANSLATION)  # EPDx: no walk
-    if granule != (2 if upper else 0):
-        return Unsure("a granule other than 4 KiB")
+    if granule not in cpu.granules:
+        return Unsure("a granule that the CPU does not have")
     if not _SMALLEST <= size <= _LARGEST:
         return Unsure("TxSZ out of range is CONSTRAINED UNPREDICTABLE")
-    if tcr >> 32 & 7 == 7:
-        return Unsure("a reserved output size")
+    if tcr >> 32 & 7 == 7 or (tcr >> 32 & 7 == 6 and granule == 16):
+        return Unsure("a reserved output size, or one of 52 bits")
     bits = 64 - size
     same = (1 << 56) - (1 << bits) if upper else 0
     if tcr >> (38 if upper else 37) & 1:
@@ -119,13 +122,17 @@ def translate(state: State, memory: Memory, address: int, use: Use, cpu: Cpu) ->
         return Refused(FSC_TRANSLATION)
     if address & (1 << 56) - (1 << bits) != same:
         return Refused(FSC_TRANSLATION)
-    return _walk(state, memory, address & (1 << bits) - 1, bits, use, cpu, state[TTBR1 if upper else TTBR0] & _BASE)
+    table = state[TTBR1 if upper else TTBR0] & _BASE
+    return _walk(state, memory, address & (1 << bits) - 1, bits, granule, use, cpu, table)
 
 
-def _walk(state: State, memory: Memory, address: int, bits: int, use: Use, cpu: Cpu, table: int) -> Result:
+def _walk(
+    state: State, memory: Memory, address: int, bits: int, granule: int, use: Use, cpu: Cpu, table: int
+) -> Result:
+    stride = granule - 3
     limit = min(cpu.pa_bits, _OUTPUT_BITS[state[arch.TCR] >> 32 & 7])
-    level = 4 - -(-(bits - _GRANULE) // _STRIDE)
-    shift = _GRANULE + _STRIDE * (3 - level)
+    level = 4 - -(-(bits - granule) // stride)
+    shift = granule + stride * (3 - level)
     if table & (1 << bits - shift + 3) - 1:
         return Unsure("a table that is not aligned to its size")
     if table >> limit:
@@ -146,11 +153,11 @@ def _walk(state: State, memory: Memory, address: int, bits: int, use: Use, cpu: 
         is_leaf = level == 3 or not entry & _TABLE
         if not entry & _VALID or (level == 3 and not entry & _TABLE):
             return Refused(FSC_TRANSLATION | level, tables)
-        if level == 0 and is_leaf:
-            return Unsure("emulator: QEMU 7.2 takes a block at level 0, which is reserved")
+        if level < 3 and is_leaf and level not in _BLOCKS[granule]:
+            return Unsure("emulator: QEMU 7.2 takes a block at any level, also where it is reserved")
         output = entry & _ADDRESS
         address &= (1 << shift) - 1
-        if (is_leaf and output & (1 << shift) - 1) or entry & (_ODD if is_leaf else 7 << 48):
+        if output & (1 << (shift if is_leaf else granule)) - 1 or entry & (_ODD if is_leaf else 7 << 48):
             return Unsure("a descriptor with bits that are RES0, or the Contiguous bit")
         if output >> limit:
             return Refused(FSC_ADDRESS_SIZE | level, tables)
@@ -160,7 +167,7 @@ def _walk(state: State, memory: Memory, address: int, bits: int, use: Use, cpu: 
                 return status
             return Mapped(output | address, tables) if status is None else Refused(status | level, tables)
         inherited |= entry
-        table, level, shift = output, level + 1, shift - _STRIDE
+        table, level, shift = output, level + 1, shift - stride
 
 
 def _leaf_status(state: State, entry: int, inherited: int, use: Use, cpu: Cpu) -> int | Unsure | None:

@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.layout import DATA
 from harness.masks import cpu_model
 from harness.memory import Memory
+from harness.registers import MASK64
 from harness.stage1 import Mapped, Outside, Refused, Result, Unsure, Use, translate
 from tests.traces import EL1H, state
 
 CPU = cpu_model("cortex-a72")
 TABLE, SECOND, THIRD = DATA.base, DATA.base + 0x1000, DATA.base + 0x2000
+SECOND_64K = DATA.base + 0x1_0000
 TCR = 0x2_0080_0019  # T0SZ 25, EPD1, 40 bits
 BLOCK, PAGE, GIB = 0x701, 0x703, 1 << 30
 EL0, READ_ONLY, PXN, UXN = 1 << 6, 1 << 7, 1 << 53, 1 << 54
@@ -146,7 +150,9 @@ def test_big_endian_tables() -> None:
     "registers",
     [
         {"tcr_el1": TCR | 1 << 39},  # HA
-        {"tcr_el1": TCR | 1 << 14},  # 64 KiB
+        {"tcr_el1": TCR | 2 << 14},  # 16 KiB, which a Cortex-A72 has not
+        {"tcr_el1": TCR | 3 << 14},
+        {"tcr_el1": TCR | 1 << 14 | 6 << 32},  # 52 bits
         {"tcr_el1": TCR & ~0x3F | 40},
         {"tcr_el1": TCR & ~0x3F | 15},
         {"tcr_el1": TCR | 7 << 32},
@@ -182,3 +188,67 @@ def test_code_without_a_store_changes_nothing() -> None:
     memory = Memory({0: 0xD400_0002})
     memory.lose()
     assert memory.read(TABLE) == 0
+
+
+# Address bits that index the table at each level (Arm ARM D8.2.4 to D8.2.6), by the bits of address inside a page.
+FIELDS = {
+    12: {0: (47, 39), 1: (38, 30), 2: (29, 21), 3: (20, 12)},
+    14: {0: (47, 47), 1: (46, 36), 2: (35, 25), 3: (24, 14)},
+    16: {1: (47, 42), 2: (41, 29), 3: (28, 16)},
+}
+TG0 = {12: 0, 14: 2, 16: 1}
+TG1 = {12: 2, 14: 1, 16: 3}
+PLACES = tuple(range(DATA.base, DATA.end, 0x1_0000))
+"""Where tables of all granules are aligned."""
+
+
+@st.composite
+def ways(draw: st.DrawFn) -> tuple[int, int, int, int, bool]:
+    """A granule, TxSZ, an address below its limit, the level that the walk ends at, whether it is the upper half's."""
+    granule, size = draw(st.sampled_from(sorted(FIELDS))), draw(st.integers(16, 39))
+    first = min(level for level, (_, low) in FIELDS[granule].items() if low < 64 - size)
+    return granule, size, draw(st.integers(0, (1 << 64 - size) - 1)), draw(st.integers(first, 3)), draw(st.booleans())
+
+
+ENDS = ("leaf", "invalid", "no access flag", "read-only", "large")
+
+
+@given(ways(), st.integers(0, (1 << 40) - 1), st.sampled_from(ENDS))
+def test_walks_of_every_granule(way: tuple[int, int, int, int, bool], target: int, last: str) -> None:
+    """A chain of tables down to one entry, each in a page of its own: where it leads, or which fault at which level."""
+    granule, size, offset, end, is_upper = way
+    first = min(level for level, (_, low) in FIELDS[granule].items() if low < 64 - size)
+    words: dict[int, int] = {}
+    read = []
+    for place, level in zip(PLACES, range(first, end + 1), strict=False):
+        high, low = FIELDS[granule][level]
+        at = place + 8 * (offset >> low & (1 << min(high, 63 - size) - low + 1) - 1)
+        read.append(at)
+        if level < end:
+            words[at] = place + 0x1_0000 | 3
+    low = FIELDS[granule][end][1]
+    output = (1 << 42 if last == "large" else target) & -(1 << low)
+    entry = output | (3 if end == 3 else 1) | 1 << 10
+    entry ^= {"invalid": 1, "no access flag": 1 << 10, "read-only": READ_ONLY}.get(last, 0)
+    words[read[-1]] = entry
+    values = {"tcr_el1": 2 << 32 | TG0[granule] << 14 | size | TG1[granule] << 30 | size << 16}
+    address = offset | (MASK64 << 64 - size & MASK64 if is_upper else 0)
+    if is_upper:
+        values |= {"ttbr1_el1": TABLE, "ttbr0_el1": 1 << 47}
+    found = look(words, address, Use.WRITE, "cortex-a76", **values)
+    faults = {"invalid": TRANSLATION, "no access flag": ACCESS, "read-only": PERMISSION, "large": SIZE}
+    if last != "invalid" and end < 3 and (granule, end) not in {(12, 1), (12, 2), (14, 2), (16, 2)}:
+        assert isinstance(found, Unsure), "a block where none can be"
+    elif last == "leaf":
+        assert found == Mapped(output | offset & (1 << low) - 1, tuple(read))
+    else:
+        assert found == Refused(faults[last] | end, tuple(read))
+    if granule == 14:
+        assert isinstance(look(words, address, Use.WRITE, "cortex-a72", **values), Unsure)
+
+
+def test_bits_below_a_large_page_are_reserved() -> None:
+    tcr = TCR & ~0x3F | 28 | 1 << 14
+    assert look({TABLE: SECOND_64K | 3, SECOND_64K: PAGE}, 0, tcr_el1=tcr) == Mapped(0, (TABLE, SECOND_64K))
+    assert isinstance(look({TABLE: SECOND_64K | 1 << 12 | 3}, 0, tcr_el1=tcr), Unsure)
+    assert isinstance(look({TABLE: SECOND_64K | 3, SECOND_64K: PAGE | 1 << 12}, 0, tcr_el1=tcr), Unsure)

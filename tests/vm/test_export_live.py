@@ -30,6 +30,7 @@ CASES = (
     ("reset_then_stale_completion", "host.pc/RESET"),
     ("reset_then_stale_completion", "restore.xN/RESET/prep_abort.mmio"),
     ("reset_twice", "host.elr_el1/RESET"),
+    ("slot_gone_signed_load", "host.xN/DABT_LOW"),
     ("external_abort_instead_of_mmio", "host.esr_el1/DABT_LOW"),
 )
 
@@ -70,7 +71,7 @@ def run_as_init(program: str, work: Path) -> str:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(("name", "wanted"), CASES, ids=[wanted for _, wanted in CASES])
+@pytest.mark.parametrize(("name", "wanted"), CASES, ids=["-".join(case) for case in CASES])
 def test_the_program_shows_the_divergence(lab: Lab, name: str, wanted: str, tmp_path: Path) -> None:
     told = story(lab, name, wanted)
     program = c_program(told, "repro.c")

@@ -325,6 +325,7 @@ static int op_forge(const struct sf_op *op)
 
 	if (error)
 		return error;
+	m->aborted = true; /* KVM answers some exits by an SError, such as an external abort of the host's */
 	control->forge |= op->a;
 	switch (op->a) {
 	case SF_FORGE_CODE: control->forge_code = op->b; break;
