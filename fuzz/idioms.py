@@ -360,7 +360,7 @@ def translated(rng: Random, before: Sequence[Step]) -> list[Step]:
         return tables.turn_off()
     steps = [] if is_on and rng.random() < 0.8 else tables.turn_on(rng)
     for _ in range(REPEATS.pick(rng)):
-        entries, virtual = tables.shape(rng)
+        entries, virtual = tables.shape(rng, [*before, *steps])
         form = ACCESS_FORMS[int(rng.random() * len(ACCESS_FORMS))]
         where = virtual + (tables.inside(rng) & -form.size)
         if rng.random() < 0.2:

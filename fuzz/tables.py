@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps that write small stage-1 tables: 39-bit addresses, so that one entry of the first table is 1 GiB.
+"""Steps that write small stage-1 tables: one of 1 GiB entries with pages of 4 KiB, or one of 512 MiB with 64 KiB.
 
-The first two entries map code, data and devices to themselves; without them the guest does nothing sensible any more.
+All CPU models have these two granules, not all have 16 KiB.  The first entries map code, data and devices to
+themselves; without them the guest does nothing sensible any more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 from fuzz.values import SCTLR_RESET, TABLE, TCR_39_BITS, Weights
@@ -14,7 +16,13 @@ from harness.scenario import Step
 MAIR = 0x0044_FF44_04BB_44FF
 """Mostly Normal memory: whether code may be fetched from Device memory is not certain (Arm ARM D17.2.100)."""
 PAGE, BLOCK, GIB = 0x1000, 0x20_0000, 0x4000_0000
+LARGE_PAGE, LARGE_BLOCK = 0x1_0000, 0x2000_0000
 _SECOND, _THIRD = TABLE + PAGE, TABLE + 2 * PAGE
+_LARGE_SECOND = TABLE + LARGE_PAGE
+TG0 = 3 << 14
+LARGE = 1 << 14
+"""TCR_EL1.TG0: 64 KiB (Arm ARM D17.2.139)."""
+TCR_36_BITS = TCR_39_BITS & ~0x3F | 28 | LARGE
 _AF, _EL0, _READ_ONLY, _PXN, _UXN = 1 << 10, 1 << 6, 1 << 7, 1 << 53, 1 << 54
 _TABLE_BITS = Weights((0, 80.0), (1 << 59, 5.0), (1 << 60, 5.0), (1 << 61, 5.0), (1 << 62, 5.0))
 _FLAGS = Weights((0, 60.0), (_EL0, 15.0), (_READ_ONLY, 15.0), (_PXN, 10.0), (_UXN, 10.0), (_EL0 | _READ_ONLY, 10.0))
@@ -39,8 +47,10 @@ def _leaf(rng: Random, kind: int) -> int:
 
 def turn_on(rng: Random) -> list[Step]:
     """Map the first 2 GiB to themselves and turn translation on."""
-    words = [_write(TABLE + 8 * i, i * GIB | _AF | 0x301) for i in range(2)]
-    tcr = TCR_39_BITS if rng.random() < 0.8 else TCR_39_BITS ^ 1 << rng.choice((22, 23, 36, 37, 38))
+    large = rng.random() < 0.25
+    size, tcr = (LARGE_BLOCK, TCR_36_BITS) if large else (GIB, TCR_39_BITS)
+    words = [_write(TABLE + at // size * 8, at | _AF | 0x301) for at in range(0, 2 * GIB, size)]
+    tcr = tcr if rng.random() < 0.8 else tcr ^ 1 << rng.choice((22, 23, 36, 37, 38))
     sctlr = SCTLR_RESET | 1 | (1 << rng.choice((2, 12, 23, 24)) if rng.random() < 0.3 else 0)
     values = (("mair_el1", MAIR), ("ttbr0_el1", TABLE), ("tcr_el1", tcr), ("sctlr_el1", sctlr))
     return [*words, *(Step("set", pair) for pair in values)]
@@ -51,8 +61,38 @@ def turn_off() -> list[Step]:
     return [Step("set", ("sctlr_el1", SCTLR_RESET))]
 
 
-def shape(rng: Random) -> tuple[list[Step], int]:
-    """Write an entry, or those that lead to one; return it and a virtual address, of a GiB or less, behind it."""
+def is_large(steps: Sequence[Step]) -> bool:
+    """Whether the last of ``steps`` that chose a granule chose 64 KiB."""
+    for step in reversed(steps):
+        if step.kind == "set" and step.args[0] == "tcr_el1":
+            return int(step.args[1]) & TG0 == LARGE
+    return False
+
+
+def shape(rng: Random, steps: Sequence[Step]) -> tuple[list[Step], int]:
+    """Write an entry, or those that lead to one; return it and a virtual address behind it.
+
+    ``steps``: what was done before, which says of what size pages are.
+    """
+    return _large(rng) if is_large(steps) else _small(rng)
+
+
+def _large(rng: Random) -> tuple[list[Step], int]:
+    first = 4 + int(rng.random() * 124)
+    here, virtual, choice = TABLE + 8 * first, first * LARGE_BLOCK, rng.random()
+    if choice < 0.4:
+        return [_write(here, (_TARGETS.pick(rng) & -LARGE_BLOCK) | _leaf(rng, 1))], virtual
+    if choice < 0.55:
+        return [_write(here, (_NOWHERE.pick(rng) & -LARGE_PAGE) | 3)], virtual
+    if choice < 0.6:
+        return [_write(here, rng.getrandbits(64) if rng.random() < 0.5 else 0)], virtual
+    steps = [_write(here, _LARGE_SECOND | 3 | _TABLE_BITS.pick(rng))]
+    second = int(rng.random() * 512)
+    target = _TARGETS.pick(rng) + (rng.getrandbits(4) << 16)
+    return [*steps, _write(_LARGE_SECOND + 8 * second, target | _leaf(rng, 3))], virtual + second * LARGE_PAGE
+
+
+def _small(rng: Random) -> tuple[list[Step], int]:
     first = 2 + int(rng.random() * 30)
     here, virtual, choice = TABLE + 8 * first, first * GIB, rng.random()
     if choice < 0.45:

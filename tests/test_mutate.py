@@ -10,18 +10,22 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from random import Random
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuzz import idioms, values
+from fuzz import idioms, tables, values
 from fuzz.mutate import MAX_LENGTH, MIN_STEPS, MOVES, crossover, custom_crossover, custom_mutator, generate, mutate
 from harness.a64 import ACCESS_FORMS
 from harness.exits import SMCCC_FUNCTIONS
 from harness.layout import CODE, DATA, HOLE, MMIO, REGIONS, VECTORS
-from harness.registers import MASK64
+from harness.masks import cpu_model
+from harness.memory import Memory
+from harness.registers import MASK64, NAMES
 from harness.scenario import Scenario, Step, format_scenario, parse
+from harness.stage1 import Mapped, Outside, Refused, Use, translate
 from harness.steps import INITIAL_NAMES, KINDS, SET_NAMES, Side
 
 SEEDS = st.integers(0, 2**32)
@@ -179,3 +183,22 @@ def test_deterministic_in_this_process_and_in_others() -> None:
         command = [sys.executable, "-c", program]
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         assert run.stdout.strip() == _digest()
+
+
+def test_tables_of_both_granules_lead_somewhere() -> None:
+    """What the idiom writes is a walk that ends: on pages of 4 KiB and of 64 KiB, neither one only at faults."""
+    ends: dict[bool, set[type]] = {False: set(), True: set()}
+    for seed in range(400):
+        rng = Random(seed)
+        steps = tables.turn_on(rng)
+        entries, virtual = tables.shape(rng, steps)
+        memory = Memory()
+        registers = dict.fromkeys(NAMES, 0) | {"pstate": 0x3C5}
+        for step in (*steps, *entries):
+            if step.kind == "write":
+                memory.write(*cast(tuple[int, int], step.args))
+            else:
+                registers[str(step.args[0])] = int(step.args[1])
+        state = tuple(registers[name] for name in NAMES)
+        ends[tables.is_large(steps)].add(type(translate(state, memory, virtual, Use.READ, cpu_model("cortex-a72"))))
+    assert all({Mapped, Refused, Outside} <= found for found in ends.values()), ends
