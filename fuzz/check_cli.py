@@ -34,8 +34,9 @@ examples:
   shadowfuzz check boot.trace --level kernel --json > checked.json
       against the deployed code's level, as one JSON object
 
-what is compared: save and restore (the model), host (what KVM owes), and of switch only registers that no guest can
-change, for the guest's code is not in the recording; what could not be compared is counted, with the reason
+what is compared: save and restore (the model), host (what KVM owes, what it tells userspace of MMIO), isolate (a vCPU
+while others run), and of switch only registers that no guest can change, for the guest's code is not in the recording;
+what could not be compared is counted, with the reason
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 records are missing
 """

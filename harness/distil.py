@@ -30,6 +30,8 @@ MAX_PROGRAM = 100
 PAGE = 0x1000
 FAULT = 0x3F
 """The fault status of an abort's syndrome: why it faulted depends on what was touched before."""
+ACQUIRE_RELEASE = 1 << 14
+"""AR of a data abort's syndrome (Arm ARM D17.2.37)."""
 BASE = "x1"
 """The register that addresses go through, unless it is the one that is loaded or stored."""
 
@@ -183,6 +185,8 @@ def _address(round_: Round, exit_: Switch) -> tuple[int, str]:
 def _access(round_: Round, exit_: Switch) -> Draft:
     if DABT["CM"].get(exit_.esr):
         raise _Cannot("cache maintenance by address")
+    if exit_.esr & ACQUIRE_RELEASE and DABT["ISV"].get(exit_.esr):
+        raise _Cannot("a load-acquire or store-release")
     address, where = _address(round_, exit_)
     mmio = is_mmio(exit_, round_.world)
     if mmio and where == "ram":

@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from fuzz.check_cli import check_file
 from fuzz.cli import main
 from harness.distil import KEPT, Distilled, distil
 from harness.foreign import Tally, check_records
 from harness.known import Catalogue
 from harness.masks import cpu_model
+from harness.model import LEVEL_NAMES
 from harness.recording import Api, Reader, Recorded, create
 from harness.registers import INDEX
 from harness.scenario import format_scenario, load, parse
@@ -90,6 +96,7 @@ UNSUPPORTED = (
     (trap(S, esr("SOFTSTP_LOW")), "SOFTSTP_LOW: no step leads there"),
     (trap(S, esr("SYS64", 3 << 20 | 15 << 10 | 15 << 1 | 1)), UNKNOWN_READ),
     (trap(S, load_esr(3) | 1 << 7, far=RAM, hpfar=RAM >> 8), "DABT_LOW: a fault on a stage-1 walk"),
+    (trap(S, load_esr(3) | 1 << 14, far=RAM, hpfar=RAM >> 8), "DABT_LOW: a load-acquire or store-release"),
     (trap(S, load_esr(3) | 1 << 8, far=RAM, hpfar=RAM >> 8), "DABT_LOW: cache maintenance by address"),
 )
 
@@ -138,6 +145,39 @@ def test_a_linux_boot_is_clean_and_gives_seeds(path: Path) -> None:
         assert parse(format_scenario(seed.scenario)) == seed.scenario
     again = tuple(excerpt(Reader(path), result.spans))
     assert again == tuple(Reader(path))
+
+
+CHANGES = ("drop", "copy", "value", "kind", "owner")
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.randoms(use_true_random=False))
+def test_a_recording_that_makes_no_sense_is_judged_all_the_same(tmp_path: Path, random: Random) -> None:
+    lines = gzip.decompress((RECORDINGS / "linux-6.1-vhe-smp.trace").read_bytes()).decode().splitlines()
+    head, body = lines[0], lines[1:9]
+    begin = random.randrange(9, len(lines) - 60)
+    body += lines[begin : begin + 50]
+    for _ in range(8):
+        at = random.randrange(len(body))
+        first, *words = body[at].split()
+        change = random.choice(CHANGES)
+        if change == "drop":
+            del body[at]
+        elif change == "copy":
+            body.insert(random.randrange(len(body)), body[at])
+        elif change == "value" and words:
+            words[-1] = words[-1].rpartition("=")[0] + "=" * ("=" in words[-1]) + f"{random.getrandbits(64):x}"
+            body[at] = " ".join((first, *words))
+        elif change == "kind" and first[0] != "A":
+            body[at] = random.choice("NEU") + body[at][1:]
+        elif change == "owner":
+            body[at] = " ".join((f"{first[0]}{random.randrange(3)}.{random.choice((0, 1, 999))}", *words))
+    end = json.dumps({"status": "lost", "code": 0, "records": len(body), "exits": 0, "dropped": 0, "waits": 0})
+    path = tmp_path / "odd.trace"
+    path.write_bytes(gzip.compress("\n".join((head, *body, f"end {end}", "")).encode(), 1))
+    for level in LEVEL_NAMES:
+        assert check_file(path, level, Catalogue.load(PROJECT / "corpus" / "known", level)).end.status == "lost"
+    assert distil(Reader(path), "a guest").exits <= len(body)
 
 
 def test_one_wrong_register_in_a_linux_boot_is_found() -> None:
