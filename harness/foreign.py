@@ -35,6 +35,7 @@ ABSENT = "a register that was not recorded"
 FOREIGN = "registers that the guest's own code may have changed"
 NO_VECTORS = "FP and SIMD registers are not in a recording"
 NEVER_LEFT = "a vCPU that stayed in the kernel while others ran, which save, restore and host judge"
+DEBUGGED = "a vCPU that userspace debugs (KVM_SET_GUEST_DEBUG)"
 WAS_RESET = "a vCPU that was reset while others ran, which host judges"
 
 
@@ -121,6 +122,8 @@ def check_records(
         if isinstance(at, Run):
             tally.exits[exits.exit_class(at.exit.code, at.exit.esr)] += 1
             _check_run(at, tally)
+        elif at.round.entry.debugged or (at.round.exit is not None and at.round.exit.debugged):
+            tally.unchecked[f"save, restore, host, isolate: {DEBUGGED}"] += 1
         else:
             _check_turn(at, predict(at.round), catalogue, lossy, tally)
 

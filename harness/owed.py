@@ -83,8 +83,12 @@ def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
     if kind in ("HVC64", "HVC32"):  # the latter can only be forged here
         if not round_.world.features & PSCI_0_2:
             return "a call of a vCPU without PSCI 0.2"
+        if round_.world.firmware:
+            return "a call of a VM whose userspace chose its firmware"
         _call(turn, exit_, round_.world)
     elif kind == "SMC64":
+        if round_.world.firmware:
+            return "a call of a VM whose userspace chose its firmware"
         _secure_call(turn, exit_, round_.world)
     elif kind == "WFX":
         _skip(turn)

@@ -17,6 +17,9 @@ from harness.world import SCENARIO, World
 
 READ_ONLY = 2
 """KVM_MEM_READONLY (KVM API 4.35)."""
+PSCI_VERSION, PSCI_1_1 = 0x6030_0000_0014_0000, 0x10001
+FEATURE_BITMAPS = 0x6030_0000_0016_0000
+"""KVM_REG_ARM_PSCI_VERSION, and the first of KVM_REG_ARM_{STD,STD_HYP,VENDOR_HYP}_BMAP (uapi/asm/kvm.h)."""
 _EVENTS = ((protocol.EVENT["external_abort"], OP_ABORT), (protocol.EVENT["serror"], OP_SERROR))
 
 
@@ -66,6 +69,7 @@ class _Vm:
     devices: tuple[Region, ...] = ()
     vcpus: dict[int, _Vcpu] = field(default_factory=dict)
     called_on: dict[int, tuple[int, int]] = field(default_factory=dict)  # by PSCI CPU_ON: entry point, context
+    firmware: bool = False
     version: int = 0  # grows with every change of what surrounds the vCPUs
 
     def vcpu(self, number: int) -> _Vcpu:
@@ -79,7 +83,8 @@ class _Vm:
         """Return what surrounds a vCPU now."""
         vcpu = self.vcpus[number]
         if vcpu.version != self.version:
-            vcpu.world = World(self.regions, self.devices, number, len(self.vcpus), vcpu.features)
+            count, firmware = len(self.vcpus), self.firmware
+            vcpu.world = World(self.regions, self.devices, number, count, vcpu.features, firmware=firmware)
             vcpu.version = self.version
         return vcpu.world
 
@@ -124,6 +129,9 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
     if call.name in ("set_register", "irq_line"):
         op = OP_SET if call.name == "set_register" else OP_IRQ_LINE
         vm.vcpu(number).hosts.append(Host(HOST, 0, op, call.a, call.b, call.error, True))
+        old_psci = call.a == PSCI_VERSION and call.b < PSCI_1_1
+        if op == OP_SET and not call.error and (old_psci or call.a >> 16 == FEATURE_BITMAPS >> 16):
+            vm.firmware, vm.version = True, vm.version + 1
     elif call.error:
         return
     elif call.name == "slot":

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 
 import pytest
 
-from harness import arch, contract
+from harness import arch, contract, protocol
 from harness.arch import State
-from harness.foreign import ABSENT, FOREIGN, NEVER_LEFT, NO_VECTORS, WAS_RESET, Tally, check_records
+from harness.foreign import ABSENT, DEBUGGED, FOREIGN, NEVER_LEFT, NO_VECTORS, WAS_RESET, Tally, check_records
 from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.recording import Api, Recorded
 from harness.registers import BY_NAME, NAMES
-from harness.strands import Run, Turn, split
+from harness.strands import FEATURE_BITMAPS, PSCI_VERSION, Run, Turn, split
 from harness.trace import Switch
 from harness.vm.config import PROJECT
 from harness.world import POWER_OFF, PSCI_0_2
@@ -239,6 +239,29 @@ def test_results_about_other_vcpus_may_be_any_that_the_function_has() -> None:
     for x0, clean in ((0, True), (1, True), (3, False)):
         tally = check(second(trap(asks, HVC), entry(but(asks, x0=x0, x1=0, x2=0, x3=0))))
         assert (("host", "xN") not in found(tally)) is clean
+
+
+@pytest.mark.parametrize(
+    ("register", "value", "judged"),
+    [(PSCI_VERSION, 0x10002, True), (PSCI_VERSION, 0x2, False), (FEATURE_BITMAPS + 2, 0, False)],
+)
+def test_calls_of_a_firmware_that_userspace_chose(register: int, value: int, judged: bool) -> None:
+    chosen = of(0, call("set_register", register, value))
+    call_ = trap(but(S, pc=RAM + 4, x0=0x8400_0000), HVC)
+    answer = entry(but(call_.values, x0=2, x1=0, x2=0, x3=0))
+    tally = check(MACHINE + chosen + of(0, entry(S), call_, answer))
+    assert (("host", "xN") in found(tally)) is judged
+    assert tally.unchecked["host: a call of a VM whose userspace chose its firmware"] == (not judged)
+
+
+def test_a_vcpu_that_userspace_debugs_is_unchecked() -> None:
+    marks = {"marks": protocol.DEBUG["debugged"] | protocol.DEBUG["stepped"]}
+    step = trap(but(S, pc=RAM + 4), esr("SOFTSTP_LOW", 0x22), **marks)
+    debugged = started(irq(S), entry(S, **marks), step, user(step.values, 4, **marks), entry(step.values))
+    tally = check(debugged + of(0, irq(step.values), entry(step.values)))
+    assert not tally.clusters
+    assert tally.unchecked[f"save, restore, host, isolate: {DEBUGGED}"] == 2
+    assert tally.relations["host"] == 2
 
 
 def test_optional_features_are_unchecked_not_wrong() -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from fuzz.cli import main
 from harness.exits import FSC_ACCESS, FSC_TYPE, exit_class
-from harness.foreign import FOREIGN, NO_VECTORS
+from harness.foreign import DEBUGGED, FOREIGN, NO_VECTORS
 from harness.recording import Api, Reader
 from harness.trace import EXIT, USER, Switch
 from harness.vm.build import prepare
@@ -89,6 +89,7 @@ int main(int argc, char **argv)
 	uint64_t pc = 0x80000000, address = 0x1000;
 	struct kvm_one_reg set_pc = { 0x6030000000100040, (uint64_t)(unsigned long)&pc };
 	struct kvm_one_reg set_x1 = { 0x6030000000100002, (uint64_t)(unsigned long)&address };
+	struct kvm_guest_debug debug = { .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP };
 	int kvm = open("/dev/kvm", O_RDWR), gone = ioctl(kvm, KVM_CREATE_VM, 0), vm, vcpu, left = atoi(argv[1]);
 	uint32_t *ram = mmap(NULL, 0x10000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	FILE *data = fopen("data", "r");
@@ -96,7 +97,7 @@ int main(int argc, char **argv)
 
 	close(gone); /* the next VM may lie where this one was */
 	vm = ioctl(kvm, KVM_CREATE_VM, 0);
-	if (argc != 2 || kvm < 0 || vm < 0 || !data || fgetc(data) != 'd')
+	if (argc < 2 || kvm < 0 || vm < 0 || !data || fgetc(data) != 'd')
 		return 1;
 	ram[0] = 0x39400023; /* ldrb w3, [x1] */
 	ram[1] = 0x17ffffff; /* b back */
@@ -110,6 +111,14 @@ int main(int argc, char **argv)
 		return 2;
 	if (ioctl(vcpu, KVM_SET_ONE_REG, &set_pc) || ioctl(vcpu, KVM_SET_ONE_REG, &set_x1))
 		return 3;
+	if (argc > 2) {
+		if (ioctl(vcpu, KVM_SET_GUEST_DEBUG, &debug))
+			return 6;
+		while (left--)
+			if (ioctl(vcpu, KVM_RUN, 0) || (run->exit_reason != KVM_EXIT_MMIO && run->exit_reason != KVM_EXIT_DEBUG))
+				return 8;
+		return 9;
+	}
 	while (left--) {
 		if (ioctl(vcpu, KVM_RUN, 0) || run->exit_reason != KVM_EXIT_MMIO)
 			return 4;
@@ -164,6 +173,20 @@ def test_a_program_of_the_users_own(tmp_path: Path, capsys: pytest.CaptureFixtur
     of_second = ("slot", "reset", "set_register", "set_register", "destroy")
     assert calls == [(1, "destroy"), *((2, name) for name in of_second)]
     assert report["vcpus"] == ["2.0"]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("target", ["kvm-nvhe", "kvm-7.3-protected"])
+def test_a_program_that_steps_its_guest(target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    binary, out = compile_program(tmp_path), tmp_path / "stepped.trace"
+    argv = ["record", "--target", target, "--out", str(out), "--file", str(tmp_path / "data")]
+    assert main([*argv, str(binary), "50", "step"]) == 0
+    report = checked(out, 0, capsys)
+    exits, unchecked = report["exits"], report["unchecked"]
+    assert isinstance(exits, dict) and isinstance(unchecked, dict)
+    assert report["end"]["code"] == 9  # type: ignore[index]
+    assert exits["SOFTSTP_LOW"] > 10
+    assert unchecked[f"save, restore, host, isolate: {DEBUGGED}"] == sum(exits.values())
 
 
 @pytest.mark.timeout(120)

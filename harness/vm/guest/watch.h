@@ -102,7 +102,11 @@ static u32 vm_flags(struct kvm *kvm)
 /* What the header's flags say of a record of this vCPU. */
 static u32 identity(struct kvm_vcpu *vcpu)
 {
-	return watch ? vm_flags(vcpu->kvm) | (vcpu->vcpu_id & 0xff) << SF_FLAGS_VCPU_SHIFT
+	u32 debug = vcpu->guest_debug & KVM_GUESTDBG_ENABLE ? SF_MARK_DEBUGGED : 0;
+
+	if (debug && vcpu->guest_debug & KVM_GUESTDBG_SINGLESTEP)
+		debug |= SF_MARK_STEPPED;
+	return watch ? vm_flags(vcpu->kvm) | (vcpu->vcpu_id & 0xff) << SF_FLAGS_VCPU_SHIFT | debug
 		: (u32)control->context << SF_FLAGS_VCPU_SHIFT;
 }
 
