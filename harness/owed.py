@@ -151,6 +151,9 @@ def _userspace(turn: _Turn, round_: Round) -> str:
     exit_ = round_.exit
     # Without a valid syndrome KVM_RUN fails, or userspace is told (KVM API 7.33): nothing is ever completed.
     access = exit_ is not None and is_mmio(exit_, round_.world) and bool(DABT["ISV"].get(exit_.esr))
+    if access and exit_ is not None and round_.action.outcome == IN_KERNEL:
+        _complete(turn, exit_, round_.entry.mmio_data)  # before userspace had its turn
+        access = False
     excepted = False
     for host in round_.hosts:
         if host.op == OP_RESET:
@@ -174,7 +177,7 @@ def _userspace(turn: _Turn, round_: Round) -> str:
             turn.allowed[arch.ESR] = None
             excepted = True
     if access and exit_ is not None:
-        if round_.action.outcome != IN_KERNEL and not any(user.code == EXIT_MMIO for user in round_.users):
+        if not any(user.code == EXIT_MMIO for user in round_.users):
             return "an MMIO access that did not reach userspace"
         _complete(turn, exit_, round_.entry.mmio_data)
     return ""

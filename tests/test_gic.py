@@ -21,14 +21,15 @@ from harness.known import Catalogue
 from harness.layout import CODE, CONTEXTS, GIC_MACHINE, GICD, GICR, VECTORS
 from harness.masks import cpu_model
 from harness.memory import Memory
+from harness.owed import compare_owed
 from harness.placing import base_of
 from harness.registers import MASK64
 from harness.scenario import parse
 from harness.sysregs import BY_NAME
 from harness.trace import HOST, Event, Host, Switch, Trace
-from harness.turns import OP_RESET, rounds
+from harness.turns import IN_KERNEL, OP_RESET, rounds
 from harness.vm.config import PROJECT
-from tests.traces import SKIP, but, entry, esr, irq, load_esr, state, trap
+from tests.traces import SKIP, but, entry, esr, host_set, irq, load_esr, state, trap, user
 
 CPU = cpu_model("cortex-a72")
 AT = CODE.base
@@ -347,6 +348,20 @@ def test_userspace_hears_nothing_of_an_access() -> None:
     (found,) = watched([entry(values, marks=MARKS), read, told, entry(values, SKIP, marks=MARKS)])
     assert isinstance(found, Divergence)
     assert (found.name, found.observed) == ("host.gic", "user:MMIO")
+
+
+def test_kvm_completes_an_access_of_its_own_before_userspace_has_its_turn() -> None:
+    values = state(pc=HERE, x1=2)
+    read = access(values, GICD.base, 3)
+    back = user(but(values, pc=HERE + 4, x3=0x52), 10, marks=MARKS)
+    events = [entry(values, marks=MARKS), read, back]
+    for name, value in (("x3", 7), ("pc", 0x4000_0000)):
+        written = host_set(name, value)._replace(context=VCPU)
+        after_it = but(back.values, **{name: value})
+        last = entry(after_it, mmio_addr=GICD.base, mmio_data=0x52, marks=MARKS)
+        round_ = list(rounds((*events, written, last)))[-1]
+        assert round_.action.outcome == IN_KERNEL
+        assert list(compare_owed(round_, {})) == [], name
 
 
 def test_a_line_that_is_there_can_be_set_and_another_cannot() -> None:

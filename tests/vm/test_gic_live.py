@@ -12,9 +12,10 @@ from harness import protocol
 from harness.check import check
 from harness.gic.registers import SPURIOUS
 from harness.gic.watch import OP_GIC_LINE
-from harness.layout import VECTORS
+from harness.layout import CONTEXTS, GIC_MACHINE, VECTORS
 from harness.masks import cpu_model
-from harness.scenario import Step
+from harness.placing import base_of
+from harness.scenario import Scenario, Step
 from harness.trace import EXIT, USER, Host, Switch, Trace
 from harness.turns import EXIT_MMIO
 from harness.vm.build import prepare
@@ -25,6 +26,7 @@ from tests.vm.running import CATALOGUE, SEEDS
 
 IRQ_VECTOR = VECTORS.base + 0x280
 INTID = 33
+CONTEXT = next(i for i, context in enumerate(CONTEXTS) if context.machine == GIC_MACHINE)
 CPU = cpu_model(load_config(DEFAULT_TARGET).cpu)
 
 
@@ -71,3 +73,12 @@ def test_an_interrupt_that_kvm_lost_would_be_seen(executor: Executor) -> None:
     )
     checked = check(scenario, replace(trace, events=events), "spec", CPU, CATALOGUE)
     assert "switch.pc" in {divergence.name for divergence in checked.unexplained}
+
+
+def test_a_vcpu_that_comes_to_the_code_of_another_finds_nothing_old_there(executor: Executor) -> None:
+    """Its window is one that this scenario does not use: traps are there, not what the last scenario left."""
+    before = executor.run(SEEDS["gic_spi_interrupts_guest"], fresh_vm=False)
+    assert before.status == "ok"
+    steps = (Step("hvc", (0,)), Step("set", ("pc", base_of(CONTEXT))), Step("hvc", (1,)), Step("hvc", (2,)))
+    stray = Scenario("Strays.", (), steps)
+    assert check(stray, executor.run(stray, fresh_vm=False), "spec", CPU, CATALOGUE).unexplained == ()

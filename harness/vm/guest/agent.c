@@ -363,7 +363,8 @@ static int op_run(const struct sf_op *op)
 {
 	sf_u64 slots = (op->a - m->window->base) / 4 + 1;
 
-	sync_code(m->window);
+	for (int i = 0; i < SF_WINDOWS; i++) /* a vCPU may come to the code of any other, or to what was there */
+		sync_code(&windows[i]);
 	control->stop_pc = op->a;
 	control->irqs = 0;
 	/* Each return brings the guest one instruction further, save first touches: a few each. */
