@@ -58,6 +58,8 @@ CONTROL: tuple[Word, ...] = (
     Word("forge_esr", "ESR_EL2 for it"),
     Word("forge_far", "FAR_EL2 for it"),
     Word("forge_hpfar", "HPFAR_EL2 for it"),
+    Word("later", "index of the first operation that waits for an exit (later)"),
+    Word("later_end", "index behind the last of them; the same as later: none waits"),
     Word("exit_status", "recorder: wait status of the recorded program"),
     Word("debug", "agent: how userspace debugs the vCPU that it works on (DEBUG marks)"),
 )
@@ -88,6 +90,7 @@ OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
         "breakpoint": (15, "KVM_SET_GUEST_DEBUG: address a; b: DBGBCR (0: none), its number from bit 32 on"),
         "mp_state": (16, "KVM_SET_MP_STATE: a"),
         "watchpoint": (17, "KVM_SET_GUEST_DEBUG: address a; b: DBGWCR (0: none), its number from bit 32 on"),
+        "later": (22, "the b writes of x0..x30 behind it: by the probe, once the instruction at a has trapped"),
         "slot": (20, "KVM_SET_USER_MEMORY_REGION in the current VM: a and b as harness/slots.py packs them"),
         "drop_slot": (21, "the same, for a slot that is to go"),
         "gic_line": (30, "KVM_IRQ_LINE, in-kernel GIC: type and number a (GIC_LINES), level b; a PPI of this vCPU"),

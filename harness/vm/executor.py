@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness import protocol, registers, trace
 from harness.errors import AgentProtocolError
@@ -23,7 +23,10 @@ IRQ_BUDGET = 2
 NO_STEP = 0xFFFF_FFFF
 """The step number of what happens before the first step."""
 
-_BEGIN, _CODE, _SET, _RUN, _VCPU = (protocol.OPS[name][0] for name in ("begin", "code", "set", "run", "vcpu"))
+_BEGIN, _CODE, _SET, _RUN, _VCPU, _LATER = (
+    protocol.OPS[name][0] for name in ("begin", "code", "set", "run", "vcpu", "later")
+)
+GPRS = frozenset(f"x{i}" for i in range(31))
 SHORTEST_NAP, LONGEST_NAP = 40e-6, 5e-3
 """Seconds between two looks for an answer; in between, a sixteenth of what was waited so far."""
 EARLY, MOST_ASLEEP = 0.75, 0.02
@@ -48,7 +51,16 @@ def _forged(scenario: Scenario, index: int) -> Iterator[Op]:
             yield _host_op(step, i)
 
 
-def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
+def _writes_behind(steps: Sequence[Step], index: int) -> int:
+    """Return how many steps behind one are all that the host does there, if that is to write x0 to x30; else 0."""
+    end = index + 1
+    while end < len(steps) and steps[end].kind == "set" and steps[end].args[0] in GPRS:
+        end += 1
+    more = end < len(steps) and KINDS[steps[end].kind].side is not Side.GUEST
+    return 0 if more else end - index - 1
+
+
+def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[Op]:
     first = first_context(scenario)
     yield _BEGIN, NO_STEP, int(fresh_vm), first
     shaped = {CONTEXTS[first].machine}
@@ -62,13 +74,20 @@ def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
     addresses = {step.step: step.address for step in placed(scenario)}
     pending: Op | None = None
     context = first
+    done = 0
     for index, step in enumerate(scenario.steps):
+        if index < done:
+            continue
         if index in addresses:
             pending = (_RUN, index, addresses[index], int(step.kind in LEAVES))
             yield from _forged(scenario, index)
             if pending[3]:
                 yield pending
                 pending = None
+            elif by_probe and (writes := _writes_behind(scenario.steps, index)):
+                done = index + 1 + writes
+                yield _LATER, index, addresses[index], writes
+                yield from (_host_op(scenario.steps[i], i) for i in range(index + 1, done))
             continue
         if pending is not None:
             yield pending
@@ -93,9 +112,12 @@ def _operations(scenario: Scenario, fresh_vm: bool) -> Iterator[Op]:
         yield _RUN, NO_STEP, last[other], 0
 
 
-def compile_scenario(scenario: Scenario, *, fresh_vm: bool) -> tuple[int, bytes]:
-    """Return how many operations a scenario is, and their bytes.  ValueError: more than the mailbox holds."""
-    operations = list(_operations(scenario, fresh_vm))
+def compile_scenario(scenario: Scenario, *, fresh_vm: bool, by_probe: bool = False) -> tuple[int, bytes]:
+    """Return how many operations a scenario is, and their bytes.  ValueError: more than the mailbox holds.
+
+    ``by_probe``: writes of x0 to x30, where the host does nothing else, are the recording module's.
+    """
+    operations = list(_operations(scenario, fresh_vm, by_probe))
     data = b"".join(protocol.OP_FORMAT.pack(*op) for op in operations)
     if len(data) > protocol.PROGRAM_SIZE:
         raise ValueError(f"{len(operations)} operations, the mailbox holds {protocol.PROGRAM_SIZE // 24}")
@@ -105,7 +127,8 @@ def compile_scenario(scenario: Scenario, *, fresh_vm: bool) -> tuple[int, bytes]
 class Executor:
     """Runs scenarios on one machine, one at a time."""
 
-    def __init__(self, qemu: Qemu, layout: ContextLayout, *, timeout: float = 10.0) -> None:
+    def __init__(self, qemu: Qemu, layout: ContextLayout, *, timeout: float = 10.0, by_probe: bool = False) -> None:
+        self._by_probe = by_probe
         self._qemu = qemu
         self._layout = layout
         self._timeout = timeout
@@ -166,7 +189,7 @@ class Executor:
 
     def run_bare(self, scenario: Scenario, *, fresh_vm: bool, record: bool) -> None:
         """Run a scenario, recorded or not, and look at nothing.  VmLost: as :meth:`run`."""
-        count, program = compile_scenario(scenario, fresh_vm=fresh_vm)
+        count, program = compile_scenario(scenario, fresh_vm=fresh_vm, by_probe=self._by_probe)
         mailbox = self._qemu.mailbox
         assert mailbox is not None
         mailbox[protocol.PROGRAM_OFFSET : protocol.PROGRAM_OFFSET + len(program)] = program

@@ -67,6 +67,8 @@ def render() -> str:
         f"#define SF_PROGRAM_OFFSET {protocol.PROGRAM_OFFSET}",
         f"#define SF_PROGRAM_SIZE {protocol.PROGRAM_SIZE}",
         f"#define SF_TRACE_OFFSET {protocol.TRACE_OFFSET}",
+        f"#define SF_ONE_REG_X0 {registers.BY_NAME['x0'].one_reg:#x}ULL",
+        f"#define SF_ONE_REG_X1 {registers.BY_NAME['x1'].one_reg:#x}ULL",
         f"#define SF_ONE_REG_PC {registers.BY_NAME['pc'].one_reg:#x}ULL",
         "/* Registers that a reset leaves as they are (the architecture has them UNKNOWN). */",
         "#define SF_KEPT_BY_RESET(X) \\",

@@ -94,4 +94,5 @@ def boot(
         return Qemu(machine, post_mortem=post_mortem, plugin=plugin, template=saved)
 
     with started(make, template, clones) as qemu:
-        yield Executor(qemu, layout, timeout=timeout)
+        # In protected mode what the host has in memory need not be what EL2 loads (from 7.3 on).
+        yield Executor(qemu, layout, timeout=timeout, by_probe=config.mode is not Mode.PROTECTED)

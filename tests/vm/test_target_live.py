@@ -19,8 +19,10 @@ import pytest
 from harness import arch, protocol
 from harness.errors import AgentProtocolError, VmLost
 from harness.exits import EXCEPTION_IRQ, EXCEPTION_TRAP, EXIT_WITH_SERROR_BIT
+from harness.layout import CODE, VECTORS
+from harness.registers import BY_NAME
 from harness.scenario import parse
-from harness.trace import EXIT, ContextLayout, Switch, Trace
+from harness.trace import EXIT, USER, ContextLayout, Host, Switch, Trace
 from harness.vm.build import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, prepare
 from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
 from harness.vm.elf import read_layout
@@ -149,6 +151,34 @@ def _traps(trace: Trace) -> list[tuple[int, int, int]]:
     exits = (event for event in trace.events if isinstance(event, Switch) and event.kind == EXIT)
     traps = (event for event in exits if event.code & ~EXIT_WITH_SERROR_BIT == EXCEPTION_TRAP)
     return [(trap.esr, trap.hcr & arch.HCR_VIRTUAL, trap.forged) for trap in traps]
+
+
+WRITES = parse(
+    "shadowfuzz-scenario 1\nabout The host writes behind calls, a load, a move and an undefined instruction.\n"
+    "reg x1 0x9000000\nhvc 0x0\nset x5 0x55\nset x30 0x30\nmov x6, x5\nset x7 0x77\nhvc 0x0\nset x8 0x88\n"
+    "ldr x3, [x1]\nset x3 0x33\nudf 0x0\nset x9 0x99\nhvc 0x0\nset x10 0xaa\n",
+    "here",
+)
+
+
+def test_the_module_writes_what_the_api_would(qemu: Qemu, layout: ContextLayout) -> None:
+    """At every trap of the code the guest has the same registers; only the module needs no return to userspace."""
+    seen, returns = [], []
+    for by_probe in (False, True):
+        events = Executor(qemu, layout, by_probe=by_probe).run(WRITES).events
+        traps = (e for e in events if isinstance(e, Switch) and e.kind == EXIT and e.code == EXCEPTION_TRAP)
+        seen.append([e.values for e in traps if e.get("pc") in CODE])
+        returns.append(sum(isinstance(e, Switch) and e.kind == USER for e in events))
+        assert [(e.a, e.b) for e in events if isinstance(e, Host) and e.asked] == WRITTEN
+    assert seen[0] == seen[1]
+    assert returns[1] < returns[0]
+
+
+WRITTEN = [(BY_NAME[str(step.args[0])].one_reg, step.args[1]) for step in WRITES.steps if step.kind == "set"]
+WRITTEN[:0] = [
+    (BY_NAME[name].one_reg, value)
+    for name, value in (("vbar_el1", VECTORS.base), ("x1", 0x900_0000), ("pc", CODE.base))
+]
 
 
 def test_stopped_it_answers_nothing_and_then_goes_on(qemu: Qemu, layout: ContextLayout) -> None:

@@ -132,6 +132,7 @@ static int op_begin(const struct sf_op *op)
 	control->far_pc = m->far_pc;
 	control->forge = 0;
 	mark_debug();
+	control->later = control->later_end = 0;
 	return error;
 }
 
@@ -359,10 +360,48 @@ static bool stopped_by_another(void)
 	return m->paired && !ioctl(m->vcpu, KVM_GET_MP_STATE, &state) && state.mp_state != KVM_MP_STATE_RUNNABLE;
 }
 
+/* The probe writes these registers at the exit, unless the guest has left the code there. */
+static void write_later(sf_u64 reached)
+{
+	while (control->later < control->later_end && program[control->later].a <= reached) {
+		const struct sf_op *op = &program[control->later];
+
+		for (sf_u64 i = 1; i <= op->b; i++)
+			set_register(op[i].a, op[i].b, true, op[i].step);
+		control->later += op->b + 1;
+	}
+}
+
+static int op_later(sf_u64 index)
+{
+	const struct sf_op *op = &program[index];
+	bool first = control->later == control->later_end;
+
+	if (op->b > control->op_count - index - 1 || (!first && control->later_end != index))
+		return EINVAL;
+	if (first)
+		control->later = index;
+	control->later_end = index + op->b + 1;
+	return 0;
+}
+
+/* What does not trap has no exit of its own, so the one behind it is the exit of both, and nothing that can be forged. */
+static bool has_run_past(sf_u64 address)
+{
+	if (control->code_pc < address)
+		return false;
+	control->forge = 0;
+	write_later(address);
+	return true;
+}
+
 static int op_run(const struct sf_op *op)
 {
 	sf_u64 slots = (op->a - m->window->base) / 4 + 1;
 
+	write_later(control->code_pc);
+	if (has_run_past(op->a))
+		return SF_STATUS_OK;
 	for (int i = 0; i < SF_WINDOWS; i++) /* a vCPU may come to the code of any other, or to what was there */
 		sync_code(&windows[i]);
 	control->stop_pc = op->a;
@@ -396,12 +435,13 @@ static int op_run(const struct sf_op *op)
 			return SF_STATUS_RUNAWAY;
 		if (control->stop_why & SF_STOP_OUTSIDE) {
 			land(op);
+			write_later(control->code_pc);
 		} else if (!error && m->run->exit_reason == KVM_EXIT_DEBUG &&
 			   m->run->debug.arch.hsr >> SF_EC_SHIFT != SF_EC_SOFTSTP_LOW) {
 			m->hit = true;
 			m->hit_pc = control->trap_pc;
 		}
-		if (control->code_pc >= op->a)
+		if (has_run_past(op->a))
 			return SF_STATUS_OK;
 	}
 }
@@ -418,6 +458,7 @@ static int run_program(void)
 		case SF_OP_CODE: error = put_code(op->a, op->b); break;
 		case SF_OP_SET: set_register(op->a, op->b, true, op->step); break;
 		case SF_OP_RUN: status = op_run(op); break;
+		case SF_OP_LATER: error = op_later(i); i += error ? 0 : op->b; break;
 		case SF_OP_COMPLETE: error = op_complete(op); break;
 		case SF_OP_RESET: error = op_reset(op); break;
 		case SF_OP_ABORT:

@@ -35,6 +35,8 @@ static struct kvm_vcpu *current_vcpu;
 
 #include "watch.h"
 
+#include "later.h"
+
 /*
  * Since 6.15 KVM keeps a flag of its own in fault.hpfar_el2: "the rest is valid", in the place of HPFAR_EL2.NS, which
  * is RES0 for a non-secure guest (arch/arm64/kvm/hyp/include/hyp/fault.h, __get_fault_info).
@@ -232,6 +234,7 @@ static u64 why_stop(struct kvm_vcpu *vcpu, int code)
 			control->far_pc = pc;
 			control->irqs = 0;
 		}
+		check_later(done);
 		if (done >= control->stop_pc)
 			why |= SF_STOP_REACHED;
 	}
@@ -247,6 +250,7 @@ static void on_entry(void *data, unsigned long pc)
 	if (!vcpu)
 		return;
 	current_vcpu = vcpu;
+	write_later(vcpu);
 	if (control->record)
 		record(vcpu, SF_RECORD_ENTRY, 0, 0, 0);
 }
@@ -308,6 +312,8 @@ static void on_userspace_exit(void *data, u32 reason, int error)
 		current_vcpu = returns();
 	if (current_vcpu && control->record)
 		record(current_vcpu, SF_RECORD_USER, 0, reason, error < 0 ? -error : 0);
+	if (current_vcpu)
+		write_later(current_vcpu);
 	current_vcpu = NULL;
 	let_go();
 }
@@ -340,6 +346,7 @@ static int __init sf_probe_init(void)
 	if (!control)
 		return -ENOMEM;
 	trace_area = (u8 *)control + SF_TRACE_OFFSET;
+	program = (const void *)control + SF_PROGRAM_OFFSET;
 	control->limit = shared_size - SF_TRACE_OFFSET;
 	control->context_size = SF_CONTEXT_SIZE;
 	control->vhe = is_kernel_in_hyp_mode();

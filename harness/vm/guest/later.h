@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Writes of general-purpose registers between an exit and the next entry, without a return to userspace, which takes
+ * longer than all the rest of an exit.  What is written is the member that KVM_SET_ONE_REG writes for them
+ * (arch/arm64/kvm/guest.c, set_core_reg); the operations stand in the program (SF_OP_LATER).  Included by probe.c.
+ */
+#ifndef SF_LATER_H
+#define SF_LATER_H
+
+static const struct sf_op *program;
+static u64 due; /* the exit at this instruction is what they wait for; 0: has not come */
+
+static bool is_waiting(void)
+{
+	return control->later < control->later_end && control->later_end <= SF_PROGRAM_SIZE / sizeof(struct sf_op);
+}
+
+/* An instruction inside the code has trapped. */
+static void check_later(u64 pc)
+{
+	if (is_waiting() && pc >= program[control->later].a)
+		due = pc;
+}
+
+static void record_write(struct kvm_vcpu *vcpu, const struct sf_op *op)
+{
+	struct sf_host *out = control->record ? reserve(sizeof(*out)) : NULL;
+
+	if (!out)
+		return;
+	*out = (struct sf_host){ SF_RECORD_HOST, sizeof(*out), op->step, identity(vcpu), SF_OP_SET, op->a, op->b, 0, 1 };
+	commit(sizeof(*out));
+}
+
+static void write_one(struct kvm_vcpu *vcpu, const struct sf_op *op)
+{
+	u64 number = (op->a - SF_ONE_REG_X0) / (SF_ONE_REG_X1 - SF_ONE_REG_X0);
+
+	if (number < 31)
+		SF_REGS(vcpu)->regs[number] = op->b;
+	record_write(vcpu, op);
+}
+
+static void write_later(struct kvm_vcpu *vcpu)
+{
+	u64 i, end;
+
+	while (due && is_waiting() && due >= program[control->later].a) {
+		end = min(control->later_end, control->later + 1 + program[control->later].b);
+		for (i = control->later + 1; i < end; i++)
+			write_one(vcpu, &program[i]);
+		control->later = end;
+	}
+	due = 0;
+}
+
+#endif
