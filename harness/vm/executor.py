@@ -85,7 +85,7 @@ def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[
                 yield pending
                 pending = None
             elif by_probe and (writes := _writes_behind(scenario.steps, index)):
-                done = index + 1 + writes
+                done, pending = index + 1 + writes, None  # another run follows: of the next guest step, or the last one
                 yield _LATER, index, addresses[index], writes
                 yield from (_host_op(scenario.steps[i], i) for i in range(index + 1, done))
             continue
