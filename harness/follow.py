@@ -15,7 +15,9 @@ from harness.layout import VECTORS
 from harness.masks import Cpu
 from harness.memory import Memory
 from harness.registers import MASK64
-from harness.stops import steps_between
+from harness.stage1 import is_on
+from harness.stops import class_of, steps_between
+from harness.syndrome import touch
 from harness.trace import Switch
 
 RUNS_ON = "an interrupt in a guest that runs on by itself"
@@ -50,6 +52,15 @@ def _differs(expected: State, observed: State, path: Walk, cpu: Cpu) -> bool:
     )
 
 
+def _stopped_store(path: Walk, word: int | None, memory: Memory) -> None:
+    """Enter that a store which a watchpoint stopped may have been made in part (Arm ARM D2.10, B2.2)."""
+    if path.state is None or word is None or is_on(path.state) or (access := touch(path.state, word)) is None:
+        memory.lose()
+    elif access.is_store:
+        homes = (memory.home(address & -8) for address in (access.address, access.address + 8))
+        memory.stored({home: None for home in homes if home is not None})
+
+
 def follow(
     event: int,
     entry: Switch,
@@ -71,6 +82,7 @@ def follow(
     observed = exit_.values
     behind = (observed[arch.PC] - 4) & MASK64
     call = exit_.trapped and is_call(seen, fetched(observed, code, behind, memory, cpu), exit_)
+    call = call or (debugger is not None and class_of(exit_) == "HVC64" and not exit_.forged)
     target = behind if call else observed[arch.PC]
     pstate = seen[arch.PSTATE]
     is_interrupted = bool(entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(pstate, entry.hcr))
@@ -90,6 +102,8 @@ def follow(
             path = Walk(None, why=RUNS_ON, certain=False)
         elif call and path.state is not None and path.state[0] != observed[0] and may_stay_at_el2(path.state):
             path = Walk(None, why=ANSWERED, certain=False)
+    if debugger is not None and class_of(exit_) == "WATCHPT_LOW":
+        _stopped_store(path, fetched(seen, code, target, memory, cpu), memory)
     if path.state is None:
         memory.lose()
         # Where it was interrupted right there, it did no more to the interface.

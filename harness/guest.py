@@ -151,7 +151,9 @@ def walk(
             return machine.arrived()
         if done == most:
             at = machine.state[arch.PC]
-            return Walk(None, why=f"a step of userspace's ends at {at:#x}", stopped=at)
+            # A fetch that faults comes after the step exception; QEMU fetches first.
+            certain = not is_on(machine.state) and word_at(code, at) is not None
+            return Walk(None, why=f"a step of userspace's ends at {at:#x}", certain=certain, stopped=at)
         stop = machine.step() or (machine.interrupt() if may_be_interrupted else None)
         if stop is not None:
             return stop._replace(stopped=machine.state[arch.PC])
@@ -333,7 +335,10 @@ class _Guest:
             return _uncertain(FROM_UNKNOWN)
         if self._gic is not None and word == a64.ERET:
             self._gic.late = False  # the return synchronises
-        return self._apply(pc, execute(self.state, word))
+        state = self.state
+        if self._debugger is not None and word == a64.ERET:  # the guest's own step is off (kvm_arm_setup_debug)
+            state = (*state[: arch.SPSR], state[arch.SPSR] & ~arch.SS, *state[arch.SPSR + 1 :])
+        return self._apply(pc, execute(state, word))
 
     def _apply(self, pc: int, effect: Effect) -> Walk | None:
         match effect:

@@ -165,6 +165,13 @@ def _secure_call(case: Case, index: int, expected: int, observed: int) -> bool:
     return owed is None or observed in owed
 
 
+def _step_shows(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    if exit_ is None or not exit_.stepped or not case.round.action.inject:
+        return False
+    return index == arch.SPSR and observed == exit_.values[arch.PSTATE] | arch.SS
+
+
 def _named_by_conditions(case: Case, index: int, expected: int, observed: int) -> bool:
     return False  # a helper and an outcome are names; explain() does not come here with numbers
 
@@ -197,6 +204,7 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
             RuleRow("system_register", _system_register, "the register that the trapped access reads into or writes"),
             RuleRow("undefined_taken", _undefined_taken, "observed is what entry to an undefined exception owes there"),
             RuleRow("secure_call", _secure_call, "observed is what an SMC owes in x0..x3"),
+            RuleRow("step_shows", _step_shows, "SPSR_EL1 of an exception, with SS because userspace steps the guest"),
             RuleRow(NAMED, _named_by_conditions, "helpers and outcomes of the entry are the two values"),
         )
     }

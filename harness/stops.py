@@ -51,7 +51,7 @@ def owed(
     kind = class_of(exit_)
     begins = entry.marks & protocol.MARK_STEP_BEGINS
     if debugger.steps and (kind == "SOFTSTP_LOW" or (not begins and kind != "IABT_LOW")):
-        return _step(stepped) if begins else _fault("SOFTSTP_LOW", DEBUG_FSC)
+        return _step(stepped, entry, state) if begins else _fault("SOFTSTP_LOW", DEBUG_FSC)
     if kind == "IABT_LOW":
         return None  # before any breakpoint
     at_el0 = state[arch.PSTATE] & arch.MODE == arch.EL0T
@@ -66,9 +66,11 @@ def owed(
         far = exit_.far if access.address <= exit_.far <= hit[1] else hit[0]
         wnr = exits.DABT["WNR"].mask if access.is_store else 0
         return _fault("WATCHPT_LOW", DEBUG_FSC | wnr)._replace(far=far)
-    if kind == "WATCHPT_LOW" and word is not None and access is None:
+    if kind not in STOPS or (kind != "BREAKPT_LOW" and word is None):
+        return None
+    if kind == "WATCHPT_LOW" and access is None:
         return None  # a store exclusive: nobody knows whether it was made
-    return Fault(0) if kind in STOPS else None  # 0: nothing stops it here
+    return Fault(0)  # nothing stops it here
 
 
 def access_size(word: int) -> int:
@@ -90,8 +92,10 @@ def _fault(ec: str, iss: int) -> Fault:
     return Fault(EC_BY_NAME[ec] << EC_SHIFT | IL_BIT | iss)
 
 
-def _step(stepped: int | None) -> Fault:
+def _step(stepped: int | None, entry: Switch, state: State) -> Fault:
     """The exception behind a step; where the instruction may have done something else than go on, ISV is free."""
+    if state[arch.PC] != entry.values[arch.PC] + 4:
+        stepped = None  # it was an exception, say
     plain = a64.decode_plain(stepped) if stepped is not None else None
     if stepped is not None and (a64.decode_access(stepped) or (plain and plain.mnemonic in _STRAIGHT)):
         was_exclusive = plain is not None and plain.mnemonic == "ldxr"

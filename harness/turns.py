@@ -26,6 +26,7 @@ OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE = (
     protocol.OPS[name][0] for name in ("set", "reset", "abort", "serror", "irq_line", "finish", "write")
 )
 EXIT_INTR, EXIT_MMIO = 10, 6
+PC_ID = BY_NAME["pc"].one_reg
 NOTHING: Mapping[int, int] = MappingProxyType({})
 
 IN_KERNEL = "kernel:MMIO"
@@ -92,13 +93,14 @@ def _injected(exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...],
     """Whether KVM gave the guest an exception on its way out to userspace, or when userspace asked for one."""
     before = exit_.values
     vector = arch.vector(before[arch.VBAR], before[arch.PSTATE])
-    vectors, seen = {vector}, users
+    vectors, seen, came_from = {vector}, users, {before[arch.PC]}
     if any(host.op in (OP_ABORT, OP_SERROR) and not host.error for host in hosts):
         vectors, seen = {vector, vector + arch.SERROR_OFFSET & MASK64}, (*users, entry)
+        came_from |= {host.b for host in hosts if host.op == OP_SET and host.a == PC_ID}
     # A vector outside the slots faults into itself: taking the exception once more changes nothing.
     again = before[arch.PC] == before[arch.ELR] == vector and exits.exit_class(exit_.code, exit_.esr) == "IABT_LOW"
     return any(
-        u.values[arch.PC] in vectors and u.values[arch.ELR] == before[arch.PC] and (u.values != before or again)
+        u.values[arch.PC] in vectors and u.values[arch.ELR] in came_from and (u.values != before or again)
         for u in seen
     )
 

@@ -20,7 +20,7 @@ from harness.placing import host_arguments
 from harness.registers import INDEX, MASK64
 from harness.scenario import parse
 from harness.trace import HOST, Event, Host, Switch
-from harness.turns import Round, runs
+from harness.turns import Round, rounds, runs
 from tests.traces import SKIP, but, entry, esr, host_set, irq, load_esr, state, trap, turn, user
 
 AT = CODE.base
@@ -148,6 +148,57 @@ def test_a_stop_that_is_missed_is_seen(lines: list[str], words: tuple[int, ...])
     assert "switch.pc" not in ran(Debugger(), entry(S, marks=DEBUGGED), call, MOV, HVC)
 
 
+def test_a_store_that_a_watchpoint_stops_may_have_been_made_in_part() -> None:
+    """QEMU stores the first half of a pair before it looks at the second."""
+    memory = Memory({AT: encode("stp", "x4", "x5", "x1", 0)})
+    memory.write(DATA.base, 1)
+    stop = trap(S, esr("WATCHPT_LOW", 0x62), marks=DEBUGGED, far=DATA.base + 8)
+    code = {AT: encode("stp", "x4", "x5", "x1", 0)}
+    found = debugger("watchpoint 0 0x40020008 8 store")
+    assert follow(1, entry(S, marks=DEBUGGED), stop, code, CPU, memory, debugger=found).path.state == S
+    assert (memory.read(DATA.base), memory.read(DATA.base + 16)) == (None, 0)
+
+
+def test_a_fault_inside_a_step_and_a_call_without_tables_are_steps_too() -> None:
+    vector = arch.take_exception(S, esr("UNKNOWN"))
+    faulted = trap(vector, PENDING_ESR, marks=STEPPED)
+    assert ran(STEPS, entry(ss(S), marks=STEPPED), faulted, encode("udf", 0)) == []
+    translated = but(S, sctlr_el1=1 << 23 | arch.SCTLR_M)
+    called = trap(but(translated, pc=AT + 4), esr("HVC64"), marks=STEPPED)
+    assert ran(STEPS, entry(ss(translated), marks=STEPPED), called, HVC) == []
+
+
+def test_an_exception_return_while_stepped() -> None:
+    """SPSR_EL1.SS is the guest's own step, which is off."""
+    start = but(S, elr_el1=AT + 0x40, spsr_el1=S[arch.PSTATE] | arch.SS)
+    end = but(start, pc=AT + 0x40)
+    assert ran(STEPS, entry(ss(start), marks=STEPPED), trap(end, PENDING_ESR, marks=STEPPED), encode("eret")) == []
+
+
+def test_an_exception_that_kvm_injects_shows_the_step() -> None:
+    aborted = trap(S, esr("IABT_LOW", 5), far=AT, hpfar=0x9000000 >> 12 << 4, marks=STEPPED)
+    taken = arch.take_exception(S, 0x8600_0010, AT)
+    at_once = user(but(taken, spsr_el1=taken[arch.SPSR] | arch.SS), 10, error=4, marks=STEPPED)
+    done = stepping(aborted, at_once, entry(ss(at_once.values), marks=STEPPED))
+    assert done.action.inject
+    assert differs(done) == set()
+    wrong = but(at_once.values, spsr_el1=taken[arch.SPSR] ^ arch.PAN)
+    assert differs(stepping(aborted, at_once._replace(values=wrong), entry(ss(wrong), marks=STEPPED))) == {
+        "host.spsr_el1"
+    }
+
+
+def test_an_serror_that_is_taken_at_once_after_userspace_moved_pc() -> None:
+    start = but(S, pstate=0x2C5)  # PSTATE.A clear
+    stopped, told = trap(start, STEP_ESR, marks=STEPPED), user(start, EXIT_DEBUG, mmio_addr=STEP_ESR, marks=STEPPED)
+    at = but(start, pc=AT + 8)
+    taken = but(arch.take_exception(at, offset=arch.SERROR_OFFSET), esr_el1=esr("SERROR"))
+    serror = Host(HOST, 0, protocol.OPS["serror"][0], 0, 0, 0, True)
+    done = stepping(stopped, told, host_set("pc", AT + 8), serror, entry(ss(taken), marks=STEPPED))
+    assert done.action.inject
+    assert differs(done) == set()
+
+
 def differs(round_: Round) -> set[str]:
     found = (*compare_owed(round_, {}), *compare_debugged(round_))
     return {d.name for d in found if isinstance(d, Divergence)}
@@ -169,8 +220,6 @@ def test_a_stop_changes_nothing_and_userspace_is_told() -> None:
 
 def stepping(*events: Event) -> Round:
     """The last turn of a vCPU that userspace steps from the first one on."""
-    from harness.turns import rounds
-
     return list(rounds((asked("debug step"), *events)))[-1]
 
 
