@@ -19,6 +19,7 @@ from fuzz.values import (
     mpidr,
     register_value,
 )
+from harness import pkvm
 from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, AccessForm
 from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, SMCCC_FUNCTIONS
 from harness.layout import CODE, CONTEXT_NAMES, DATA, HOLE, MMIO, PAIR, PROTECTED_NAME, VECTORS, Region
@@ -337,12 +338,23 @@ def forged_exit(rng: Random, _: Sequence[Step]) -> list[Step]:
     return steps
 
 
+def shared_page(rng: Random) -> list[Step]:
+    """A protected VM shares a page with its host or ends that, and the host writes there."""
+    page = address_in(rng, DATA, PAGE) & -PAGE
+    share = pkvm.SHARE if rng.random() < 0.6 else pkvm.UNSHARE
+    arguments = (("x0", share), ("x1", page), ("x2", 0), ("x3", 0))
+    return [*(Step("set", argument) for argument in arguments), Step("hvc", (0,)), operands(rng, TRAPS.pick(rng)),
+            Step("write", (page + 8 * rng.getrandbits(9), bits(rng)))]  # fmt: skip
+
+
 def other_vcpu(rng: Random, before: Sequence[Step]) -> list[Step]:
     """Another vCPU for a while; sometimes it turns itself off and is called on again."""
     # A protected VM is not there on most targets, and costs a VM of its own: only where a seed brought it.
     others = (*WITHOUT_GIC[1:], PROTECTED_NAME) if Step("vcpu", (PROTECTED_NAME,)) in before else WITHOUT_GIC[1:]
     name = others[int(rng.random() * len(others))]
     there = [*host_writes(rng, ()), operands(rng, TRAPS.pick(rng))]
+    if name == PROTECTED_NAME and rng.random() < 0.4:
+        there += shared_page(rng)
     back = [Step("vcpu", (CONTEXT_NAMES[0],)), operands(rng, TRAPS.pick(rng))]
     if name == CONTEXT_NAMES[1] and rng.random() < 0.3:
         there += [Step("set", ("x0", CPU_OFF)), Step("hvc", (0,))]

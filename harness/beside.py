@@ -14,7 +14,6 @@ from harness.arch import State
 from harness.compare import ALL_GPRS, Divergence, different
 from harness.registers import NAMES
 from harness.trace import ENTRY, EXIT, Hyp, Switch, Trace
-from harness.turns import runs
 from harness.world import SCENARIO, WORLDS
 
 RELATIONS = ("flush", "sync")
@@ -37,16 +36,17 @@ def compare_beside(trace: Trace) -> Iterator[Divergence]:
     What a protected VM's host may see of x0..x30 at an exit is the affair of ``save.reveal``.
     """
     beside = copies(trace)
-    entered: dict[int, int] = {}
-    ends = {index: entry for index, entry, _ in runs(trace.events)}
+    entered: dict[int, tuple[int, Switch]] = {}
     for index, event in enumerate(trace.events):
+        if not isinstance(event, Switch):
+            continue
         if event.kind == ENTRY:
-            entered[event.context] = index
-        elif event.kind == EXIT and index in ends and isinstance(event, Switch):
-            entry = ends[index]
+            entered[event.context] = index, event
+        elif event.kind == EXIT and event.context in entered:
+            at, entry = entered.pop(event.context)
             where = (event.exit_class, index, entry.step)
             world = WORLDS[event.context] if event.context < len(WORLDS) else SCENARIO
-            into, out = beside.get(entered[event.context]), beside.get(index)
+            into, out = beside.get(at), beside.get(index)
             if into is not None:
                 yield from _differ("flush", entry.values, into.values, where)
                 yield from _interrupts("flush", entry.hcr, into.hcr, arch.HCR_VIRTUAL, where)

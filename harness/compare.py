@@ -14,11 +14,11 @@ from itertools import compress
 from operator import ne
 from typing import NamedTuple
 
-from harness import a64, arch, exits, faults, stops, syndrome
+from harness import a64, arch, exits, faults, pkvm, stops, syndrome
 from harness.arch import State
 from harness.execute import Raise, Uncertain, sources
 from harness.follow import Followed
-from harness.guest import FROM_UNKNOWN, fetched
+from harness.guest import FROM_UNKNOWN, as_code, fetched
 from harness.masks import Cpu
 from harness.memory import Memory
 from harness.registers import INDEX, NAMES
@@ -193,6 +193,8 @@ def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory
         word = fetched(expected, code, run.target, memory, cpu)
         if any(register in path.unknown for register in _deciding(word or 0)):
             yield Unchecked("switch", FROM_UNKNOWN)
+        elif exit_.exit_class == "DABT_LOW" and as_code(code).protected and pkvm.asks_for_page(expected, word):
+            yield Unchecked("switch", pkvm.PAGE_FIRST)
         else:
             yield from _compare_fault(_owed(run, expected, word, code, memory, cpu), exit_, where)
     if run.call:

@@ -64,6 +64,11 @@ _STATUS: Mapping[str, frozenset[int]] = MappingProxyType(
         **dict.fromkeys(("PSCI_SYSTEM_OFF", "PSCI_SYSTEM_RESET"), frozenset({INTERNAL_FAILURE})),
         # Needs KVM_CAP_ARM_SYSTEM_SUSPEND, which nobody enabled.
         **dict.fromkeys(("PSCI_SYSTEM_SUSPEND32", "PSCI_SYSTEM_SUSPEND64"), frozenset({NOT_SUPPORTED})),
+        # "Optional; pKVM protected guests only" (Documentation/virt/kvm/arm/hypercalls.rst).
+        **dict.fromkeys(
+            (f"VENDOR_HYP_KVM_{name}" for name in ("HYP_MEMINFO", "MEM_SHARE", "MEM_UNSHARE")),
+            frozenset({NOT_SUPPORTED}),
+        ),
         "SMCCC_VERSION": frozenset({0x10001}),
         "VENDOR_HYP_CALL_UID": frozenset({VENDOR_UID[0]}),
         "TRNG_VERSION": frozenset({0x10000}),  # DEN 0098

@@ -81,7 +81,8 @@ def follow(
     seen = arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
     observed = exit_.values
     behind = (observed[arch.PC] - 4) & MASK64
-    call = exit_.trapped and is_call(seen, fetched(observed, code, behind, memory, cpu), exit_)
+    before = fetched(observed, code, behind, memory, cpu)
+    call = exit_.trapped and is_call(seen, before, exit_, as_code(code).protected)
     call = call or (debugger is not None and class_of(exit_) == "HVC64" and not exit_.forged)
     target = behind if call else observed[arch.PC]
     pstate = seen[arch.PSTATE]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from harness import a64, arch, exits
+from harness import a64, arch, exits, pkvm
 from harness.arch import State
 from harness.debugger import Debugger
 from harness.execute import (
@@ -101,11 +101,11 @@ def fetched(state: State, code: Mapping[int, int], address: int, memory: Memory,
     return word_at(code, found.ipa) if isinstance(found, Mapped) else None
 
 
-def is_call(state: State, word: int | None, exit_: Switch) -> bool:
+def is_call(state: State, word: int | None, exit_: Switch, protected: bool = False) -> bool:
     """Whether the instruction that trapped was an HVC, whose return address is behind it.
 
     ``word`` is the instruction in front of that address.  Where the guest started at that HVC, only the HVC can have
-    trapped, whatever the syndrome says.
+    trapped, whatever the syndrome says; unless EL2 may have answered it, which it does more in a ``protected`` VM.
     """
     before = (exit_.values[arch.PC] - 4) & MASK64
     if word is None or not a64.is_hvc(word):
@@ -115,7 +115,8 @@ def is_call(state: State, word: int | None, exit_: Switch) -> bool:
     if (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["HVC64"]:
         return True
     at_el0 = state[arch.PSTATE] & arch.MODE == arch.EL0T
-    return state[arch.PC] == before and not at_el0 and not may_stay_at_el2(state)
+    stays = may_stay_at_el2(state) or (protected and pkvm.answers(state))
+    return state[arch.PC] == before and not at_el0 and not stays
 
 
 def walk(
@@ -300,6 +301,9 @@ class _Guest:
                 return self._raise(Raise(EC_UNKNOWN))  # HVC is UNDEFINED at EL0
             if 0 in self.unknown:
                 return _uncertain(FROM_UNKNOWN)
+            if self._code.protected and pkvm.answers(self.state):
+                known = self.unknown.keys().isdisjoint((1, 2, 3))
+                return self._next(pkvm.answer(self.state)) if known else _uncertain(FROM_UNKNOWN)
             if not may_stay_at_el2(self.state):
                 return _must_trap(f"the HVC at {pc:#x}")
             self.unknown[1] = MASK64, "x1 after a call that returns x0 alone (SMCCC)"

@@ -101,11 +101,12 @@ def needs_protected(scenario: Scenario) -> bool:
 
 @lru_cache(maxsize=64)
 def code_of(scenario: Scenario, protected: bool = False) -> Code:
-    """Return the guest's code, with the trap behind each vCPU's last step; ``protected``: as a protected VM has it."""
-    words = {step.address: step.word for step in placed(scenario)}
+    """Return the guest's code, with the trap behind each vCPU's last step; ``protected``: that of the protected VM."""
+    there = frozenset(i for i, c in enumerate(CONTEXTS) if (c.machine == PROTECTED_MACHINE) == protected)
+    words = {step.address: step.word for step in placed(scenario) if step.context in there}
     for context, end in ends(scenario).items():
-        fill = PROTECTED_FILL if CONTEXTS[context].machine == PROTECTED_MACHINE else FILL
-        words |= {end + 4 * i: word for i, word in enumerate(fill)}
+        if context in there:
+            words |= {end + 4 * i: word for i, word in enumerate(PROTECTED_FILL if protected else FILL)}
     return Code(words, protected)
 
 

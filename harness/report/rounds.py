@@ -16,7 +16,7 @@ from harness.a64 import disassemble
 from harness.check import Judged
 from harness.compare import Prediction
 from harness.guest import is_call, word_at
-from harness.layout import CODE, REGIONS, VECTORS
+from harness.layout import CODE, PROTECTED, REGIONS, VECTORS
 from harness.model.replay import predict
 from harness.placing import code_of, placed
 from harness.registers import INDEX, NAMES
@@ -101,10 +101,10 @@ class Site:
 
 def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> Place:
     """Return where the instruction is that ended the run of the guest from ``entry`` to ``exit_``."""
-    code = code_of(scenario)
+    code = code_of(scenario, exit_.context == PROTECTED)
     address = exit_.values[arch.PC]
     before = word_at(code, address - 4)
-    if exit_.trapped and is_call(arch.apply_pending(entry.values, entry.pending), before, exit_):
+    if exit_.trapped and is_call(arch.apply_pending(entry.values, entry.pending), before, exit_, code.protected):
         address -= 4  # a call's return address is behind it
     # Several steps run under one KVM_RUN: the record's step number is that of the last, the address is exact.
     index = next((p.step for p in placed(scenario) if p.address == address), None)

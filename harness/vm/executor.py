@@ -69,7 +69,7 @@ def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[
     initial = {"vbar_el1": VECTORS.base} | dict(scenario.registers) | {"pc": CODE.base}
     for name, value in initial.items():
         yield _SET, NO_STEP, registers.BY_NAME[name].one_reg, value
-    for address, word in code_of(scenario).items():
+    for address, word in (code_of(scenario) | code_of(scenario, protected=True)).items():
         yield _CODE, NO_STEP, address, word
     addresses = {step.step: step.address for step in placed(scenario)}
     pending: Op | None = None

@@ -106,7 +106,8 @@ def test_regressions_show_their_findings_and_nothing_else(corpus: Mapping[str, R
         assert shown <= {divergence for row in rows for divergence in row["divergences"]}, name
         for row in rows:
             assert shown & set(row["divergences"]), f"{name} does not show {row['id']}"
-        assert (checked.status, checked.dropped) == ("ok", 0), name
+        ends = next((row["ends"] for row in rows if "ends" in row), "ok")
+        assert (checked.status, checked.dropped) == (ends, 0), name
 
 
 @pytest.mark.parametrize("row", FINDINGS, ids=lambda row: row["id"])

@@ -21,7 +21,7 @@ from tests.vm.running import CATALOGUE, REGRESSIONS, SEEDS, findings
 TARGET = "kvm-7.3-protected"
 SOME = (
     *("protected_vm", "host_writes_every_gpr", "host_writes_system_registers", "two_vms_take_turns"),
-    *("mmio_load_word", "two_vcpus_take_turns", "initial_system_registers", "reset_and_restart"),
+    *("mmio_load_word", "debug_steps", "two_vcpus_take_turns", "initial_system_registers", "reset_and_restart"),
 )
 KINDS = {"flush", "sync"}
 

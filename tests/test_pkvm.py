@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a protected VM gets from pKVM itself, and what its host must be told."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from fuzz.idioms import other_vcpu
+from harness import contract, pkvm
+from harness.a64 import encode
+from harness.guest import is_call, walk
+from harness.layout import CODE, DATA, MMIO, PROTECTED
+from harness.masks import cpu_model
+from harness.owed import owed
+from harness.placing import Code, code_of, needs_protected
+from harness.protocol import FLAGS_VCPU_SHIFT
+from harness.registers import INDEX, MASK64
+from harness.scenario import Step, parse
+from harness.slots import Slot, protected_may_succeed
+from harness.turns import rounds
+from tests.rounds import S
+from tests.traces import but, entry, esr, state, trap, user
+
+AT, HVC = CODE.base, encode("hvc", 0)
+OWN = Code({AT: HVC}, protected=True)
+CPU = cpu_model("cortex-a72")
+MARK = PROTECTED << FLAGS_VCPU_SHIFT
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "result", "unknown"),
+    [
+        (pkvm.MEMINFO, (0, 0, 0), 4096, 0),
+        (pkvm.MEMINFO, (0, 1, 0), MASK64 - 2, 0),
+        (pkvm.SHARE, (DATA.base, 0, 0), 0, MASK64 - 2),
+        (pkvm.SHARE, (DATA.base + 8, 0, 0), MASK64 - 2, 0),
+        (pkvm.UNSHARE, (DATA.base, 0, 1), MASK64 - 2, 0),
+        (pkvm.FEATURES, (0, 0, 0), None, MASK64),
+    ],
+)
+def test_calls_that_el2_answers(function: int, arguments: tuple[int, ...], result: int | None, unknown: int) -> None:
+    before = state(x0=function, x1=arguments[0], x2=arguments[1], x3=arguments[2])
+    found = walk(before, OWN, AT + 4, CPU)
+    assert found.state is not None and found.unknown.get(0, (0, ""))[0] == unknown
+    assert result is None or found.state[0] == result
+    assert {1, 2, 3} <= found.unknown.keys()
+    assert walk(before, Code({AT: HVC}), AT + 4, CPU).certain, "in any other VM the host is asked"
+    exit_ = trap(but(before, pc=AT + 4), esr("WFX"))
+    assert not is_call(before, HVC, exit_, protected=True) and is_call(before, HVC, exit_)
+
+
+def test_no_other_vm_has_these_calls() -> None:
+    for function in (pkvm.MEMINFO, pkvm.SHARE, pkvm.UNSHARE):
+        exit_ = trap(but(S, x0=function), esr("HVC64"))
+        assert contract.call_status(exit_) == frozenset({MASK64})
+
+
+@pytest.mark.parametrize("mark", [0, MARK])
+def test_an_access_that_nobody_can_decode(mark: int) -> None:
+    """KVM_RUN fails, or userspace is told; of a protected VM's nobody may know more, so the guest takes an abort."""
+    before = but(S, pc=AT)
+    exit_ = trap(before, 0x9200_0005, far=MMIO.base + 0x10, hpfar=MMIO.base >> 8, marks=mark)
+    after = contract.abort_state(exit_) if mark else before
+    (_, round_) = rounds((entry(before, marks=mark), exit_, user(after, 28, marks=mark), entry(after, marks=mark)))
+    found = owed(round_)
+    assert not isinstance(found, str)
+    assert found[0] == after
+    assert (found[0][INDEX["esr_el1"]] == 0x9600_0010) == bool(mark)
+
+
+def test_slots_of_a_protected_vm() -> None:
+    there, both = frozenset({True}), frozenset({True, False})
+    for kind, allowed in (("rw", both), ("ro", frozenset({False})), ("log", frozenset({False}))):
+        assert protected_may_succeed(Slot(1, kind, DATA.base, 0x1000, DATA.base), there) == allowed
+
+
+def test_each_vm_has_its_own_code() -> None:
+    scenario = parse("shadowfuzz-scenario 1\nabout Two.\nhvc 0x1\nvcpu p.0\nhvc 0x2\n", "here")
+    plain, own = code_of(scenario), code_of(scenario, protected=True)
+    assert plain.keys().isdisjoint(own.keys())
+    assert plain[AT] == encode("hvc", 1) and encode("hvc", 2) in own.values()
+
+
+def test_the_mutator_goes_there_only_where_a_seed_was() -> None:
+    seen = Step("vcpu", ("p.0",))
+    rng = Random(1)
+    without = [step for _ in range(300) for step in other_vcpu(rng, ())]
+    steps = [step for _ in range(300) for step in other_vcpu(rng, (seen,))]
+    assert seen not in without and seen in steps
+    assert {Step("set", ("x0", function)) for function in (pkvm.SHARE, pkvm.UNSHARE)} <= set(steps)
+    assert any(step.kind == "write" for step in steps)
+
+
+def test_who_needs_one() -> None:
+    text = "shadowfuzz-scenario 1\nabout A call.\nhvc 0x0\n"
+    assert not needs_protected(parse(text, "here"))
+    assert needs_protected(parse(f"{text}vcpu p.0\nhvc 0x0\n", "here"))
