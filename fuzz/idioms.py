@@ -67,8 +67,8 @@ LOOK_BACK = 40
 
 _WEIGHTS: dict[str, float] = {
     **{"hvc": 25.0, "wfi": 4.0, "wfe": 4.0, "br": 2.0, "set": 8.0, "complete": 3.0, "reset": 0.5},
-    **{"smc": 4.0, "mrs": 6.0, "msr": 4.0, "forge": 0.1, "vcpu": 0.2, "slot": 0.2, "drop_slot": 0.1, "gic_line": 0.2},
-    "debug": 0.1,
+    **{"smc": 4.0, "mrs": 6.0, "msr": 4.0, "forge": 0.1, "vcpu": 0.2, "gic_line": 0.2},
+    **dict.fromkeys(("slot", "drop_slot", "debug", "breakpoint", "watchpoint"), 0.1),
     **dict.fromkeys(ACCESS_MNEMONICS, 40.0 / len(ACCESS_MNEMONICS)),
 }
 STEP_WEIGHTS: Weights[str] = Weights(*((k.keyword, _WEIGHTS.get(k.keyword, 0.7)) for k in STEP_KINDS))
@@ -452,8 +452,8 @@ IDIOMS: Weights[Idiom] = Weights(
     (forged_exit, 4.0),
     (other_vcpu, 3.0),
     (translated, 4.0),
-    (reshaped, 3.0),
+    (reshaped, 0.6),  # the next scenario needs a VM made for it, which takes as long as 30 exits
     (interrupts, 0.7),
-    (debugged, 4.0),
+    (debugged, 1.0),
     (single, 22.0),
 )
