@@ -102,7 +102,8 @@ def acknowledge(rng: Random) -> list[Step]:
         steps.append(Step("msr", ("icc_dir_el1", ACKNOWLEDGED)))
     elif rng.random() < 0.3:
         steps.pop()
-    begin = [_put("pstate", arch.EL1H | arch.DAIF), Step("hvc", (0,))] if rng.random() < 0.3 else []
+    # An interrupt that comes instead of an instruction of these takes its place.
+    begin = [_put("pstate", arch.EL1H | arch.DAIF), Step("hvc", (0,))] if rng.random() < 0.8 else []
     return [*begin, *steps, Step("hvc", (0,))]
 
 

@@ -26,6 +26,8 @@ ALLINT = 1 << 13
 PSTATE_A, PSTATE_I, PSTATE_F = 1 << 8, 1 << 7, 1 << 6
 SSBS, BTYPE, DAIF, MODE = 1 << 12, 3 << 10, 0x3C0, 0x1F
 EL0T, EL1T, EL1H = 0x0, 0x4, 0x5
+AARCH32 = 1 << 4
+"""PSTATE.nRW: what the host may put into PSTATE has User mode, where the CPU has AArch32 at EL0."""
 SCTLR_SPAN, SCTLR_DSSBS, SCTLR_A, SCTLR_M = 1 << 23, 1 << 44, 2, 1
 SCTLR_EE, SCTLR_E0E = 1 << 25, 1 << 24
 SCTLR_NTWI, SCTLR_NTWE = 1 << 16, 1 << 18

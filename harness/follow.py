@@ -22,6 +22,7 @@ from harness.trace import Switch
 
 RUNS_ON = "an interrupt in a guest that runs on by itself"
 ANSWERED = "a call that EL2 may have answered, so that the guest came by once more"
+IN_AARCH32 = "a guest in AArch32 state"
 RACE = "which interrupt came first, the guest's or the host's"
 
 
@@ -89,6 +90,8 @@ def follow(
     is_interrupted = bool(entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(pstate, entry.hcr))
     if memory.code_changed and as_code(code).protected:
         path = Walk(None, why=CODE_CHANGED, certain=False)
+    elif pstate & arch.AARCH32:
+        path = Walk(None, why=IN_AARCH32, certain=False)
     elif not exit_.trapped and (is_interrupted or (gic is not None and not gic.quiet(pstate))):
         path = Walk(None, why=RACE, certain=False, stopped=seen[arch.PC])
     else:

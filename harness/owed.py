@@ -80,6 +80,8 @@ def _system_register(turn: _Turn, exit_: Switch, injected: bool, gic: bool) -> N
 def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
     """Apply what KVM owes before it runs the guest again or returns; say why if nobody knows."""
     kind = exits.exit_class(exit_.code, exit_.esr)
+    if exit_.values[arch.PSTATE] & arch.AARCH32:
+        return "a guest in AArch32 state"
     if kind in ("HVC64", "HVC32"):  # the latter can only be forged here
         if not round_.world.features & PSCI_0_2:
             return "a call of a vCPU without PSCI 0.2"

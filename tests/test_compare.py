@@ -12,6 +12,7 @@ from harness.follow import follow
 from harness.layout import VECTORS
 from harness.masks import Cpu, cpu_model
 from harness.memory import Memory
+from harness.owed import owed
 from harness.registers import INDEX, NAMES
 from harness.trace import Switch
 from harness.turns import Round, rounds, runs
@@ -365,3 +366,11 @@ def test_far_from_everything_the_page_above_ram_is_checked_too() -> None:
     above = but(MMIO, x1=HOLE)
     assert run(above, above, syndrome=LOADED, **page(HOLE)) == {}
     assert set(run(above, above, syndrome=LOADED, **page(HOLE + 0x1000))) == {"switch.far_el2", "switch.hpfar_el2"}
+
+
+def test_a_guest_in_aarch32_state_is_not_judged() -> None:
+    """Scenarios are A64 code: what it does as A32, nobody follows here."""
+    before = but(S, pstate=0xF0)
+    assert set(run(before, but(before, pc=AT + 0x40), syndrome=esr("IABT_LOW"))) == {"unchecked"}
+    there = trap(before, esr("IABT_LOW"))
+    assert owed(turn(there, entry(take_exception(before)))) == "a guest in AArch32 state"

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the mutator does with a GIC: its steps are valid, its interrupts certain enough to be judged, and not too many."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fuzz import interrupts
+from fuzz.mutate import generate
+from harness.gic.registers import place
+from harness.gic.watch import uses_gic
+from harness.layout import GICD, GICR
+from harness.scenario import Scenario, Step, format_scenario, parse
+from harness.steps import KINDS
+
+SEEDS = st.integers(0, 2**32)
+MANY = 400
+
+
+@given(SEEDS)
+def test_steps_are_valid_and_stay_in_the_vm_with_a_gic(seed: int) -> None:
+    rng = Random(seed)
+    steps = [Step("hvc", (0,))]
+    while len(steps) < 100:
+        steps += interrupts.interrupts(rng, steps)
+    scenario = Scenario("Interrupts.", (), tuple(steps))
+    assert parse(format_scenario(scenario)) == scenario
+    assert {step.args[0] for step in steps if step.kind == "vcpu"} <= {*interrupts.VCPUS, "0.0"}
+
+
+@given(SEEDS)
+def test_what_is_set_up_is_all_that_a_prediction_wants(seed: int) -> None:
+    """Each store that lets an SPI through is one that the GIC takes, by its size and address."""
+    held: dict[object, int] = {interrupts.DISTRIBUTOR: GICD.base, interrupts.SGI_PAGE: GICR.base + 0x1_0000}
+    rng = Random(seed)
+    stores = []
+    for step in (*interrupts.shared(rng), *interrupts.private(rng)):
+        if KINDS[step.kind].forms:
+            target, base, offset = step.args
+            size = 1 if step.kind == "strb" else 4 if str(target)[0] == "w" else 8
+            assert isinstance(offset, int)
+            stores.append((place(held[base] + offset, size), size))
+    assert all(where.bank is None or size in where.bank.sizes for where, size in stores)
+    names = {where.bank.name for where, _ in stores if where.bank is not None}
+    assert names == {"igroupr", "icfgr", "ipriorityr", "irouter", "isenabler"}
+
+
+def test_few_scenarios_pay_for_a_gic() -> None:
+    """Its VM is made anew for each of them."""
+    rng = Random(1)
+    assert 0.03 < sum(uses_gic(generate(rng)) for _ in range(MANY)) / MANY < 0.25
