@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the mutator does with a GIC: its steps are valid, its interrupts certain enough to be judged, and not too many."""
+"""What the mutator does with a GIC: valid steps, interrupts that are certain enough to be judged, and not too many."""
 
 from __future__ import annotations
 
