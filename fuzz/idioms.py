@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Short runs of steps that do something together, and single steps; what generation and insertion draw from."""
+"""Short runs of steps that do something together; what generation and insertion draw from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from fuzz import memories, tables
-from fuzz.interrupts import VCPUS, interrupts
+from fuzz.draw import IMMEDIATES, WITHOUT_GIC, access, any_step, base_register, choose, operands
+from fuzz.interrupts import interrupts
 from fuzz.values import (
     DATA_REGIONS,
     Weights,
@@ -20,14 +21,14 @@ from fuzz.values import (
     register_value,
 )
 from harness import pkvm
-from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, AccessForm
+from harness.a64 import ACCESS_FORMS, AccessForm
 from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, SMCCC_FUNCTIONS
 from harness.layout import CODE, CONTEXT_NAMES, DATA, HOLE, MMIO, PAIR, PROTECTED_NAME, VECTORS, Region
 from harness.placing import base_of
 from harness.registers import MASK64
 from harness.scenario import Step, slot_step
-from harness.steps import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Operand, Side
-from harness.sysregs import READABLE, SYSREGS, WRITABLE, Owed
+from harness.steps import BASE_NAMES, KINDS, SET_NAMES, Side
+from harness.sysregs import READABLE, WRITABLE
 
 PAGE = 4096
 LOADS: tuple[AccessForm, ...] = tuple(f for f in ACCESS_FORMS if not f.is_store)
@@ -51,11 +52,8 @@ FORGED_ISS: Weights[Callable[[Random], int]] = Weights(
 
 Idiom = Callable[[Random, Sequence[Step]], list[Step]]
 
-IMMEDIATES = Weights((0, 90.0), (1, 4.0), (0xFFFF, 3.0), (0x4242, 3.0))
 TRAPS = Weights(("hvc", 60.0), ("wfe", 20.0), ("wfi", 20.0))
 SYSTEM_ACCESSES = Weights(("mrs", 70.0), ("msr", 30.0))
-OFFSETS = Weights((0, 70.0), (1, 10.0), (2, 5.0), (0xFFF, 5.0), (0x800, 5.0), (0x123, 5.0))
-"""In units of the access size."""
 
 REPEATS = Weights((1, 30.0), (2, 25.0), (3, 20.0), (4, 15.0), (6, 10.0))
 """Loads or stores through one base, and other steps that come in a row."""
@@ -65,92 +63,9 @@ as much as an exit), and is none itself."""
 LOOK_BACK = 40
 """So many steps back a register may have been set."""
 
-_WEIGHTS: dict[str, float] = {
-    **{"hvc": 25.0, "wfi": 4.0, "wfe": 4.0, "br": 2.0, "set": 8.0, "complete": 3.0, "reset": 0.5},
-    **{"smc": 4.0, "mrs": 6.0, "msr": 4.0, "forge": 0.1, "vcpu": 0.2, "gic_line": 0.2},
-    **dict.fromkeys(("slot", "drop_slot", "debug", "breakpoint", "watchpoint"), 0.1),
-    **dict.fromkeys(ACCESS_MNEMONICS, 40.0 / len(ACCESS_MNEMONICS)),
-}
-STEP_WEIGHTS: Weights[str] = Weights(*((k.keyword, _WEIGHTS.get(k.keyword, 0.7)) for k in STEP_KINDS))
-EVERYWHERE: tuple[str, ...] = tuple(name for name in CONTEXT_NAMES if name != PROTECTED_NAME)
-"""The vCPUs that every target has."""
-WITHOUT_GIC: tuple[str, ...] = tuple(name for name in EVERYWHERE if name not in VCPUS)
-"""What steps that need no interrupt go to: a VM with a GIC takes longer to make."""
-_NAMES: dict[tuple[str, str], tuple[str, ...]] = {
-    # Sorted, because the order of a set differs from process to process.
-    (k.keyword, o.name): tuple(sorted(o.names)) for k in STEP_KINDS for o in k.operands if o.names
-} | {("vcpu", "vcpu"): EVERYWHERE}
 UNSYNDROMED = ("ldp", "stp", "ldr_post", "str_pre", "ldxr", "ldr_simd", "str_simd")
 FP_ENABLED = 3 << 20
 """CPACR_EL1.FPEN: FP and SIMD instructions trap at no exception level."""
-_FATAL = ("sctlr_el1", "vbar_el1")
-"""After a random value in one of these, a guest does nothing sensible any more."""
-_RAISES = (Owed.UNDEFINED, Owed.EITHER)
-_CALM: dict[str, tuple[str, ...]] = {
-    # Accesses that raise no exception, whose way through the vectors costs as much as four traps.
-    "mrs": tuple(r.name for r in SYSREGS if r.name in READABLE and r.read not in _RAISES),
-    "msr": tuple(r.name for r in SYSREGS if r.name in WRITABLE and r.write not in _RAISES),
-}
-_BY_MNEMONIC = {m: tuple(f for f in ACCESS_FORMS if f.mnemonic == m) for m in ACCESS_MNEMONICS}
-
-
-def choose(rng: Random, items: Sequence[str]) -> str:
-    """Draw one of ``items`` (``Random.choice`` takes three times as long)."""
-    return items[int(rng.random() * len(items))]
-
-
-def base_register(rng: Random) -> str:
-    """A base register: mostly one that no hypervisor call overwrites (SMCCC results are in x0..x3)."""
-    return BASE_NAMES[int(rng.random() * 31)] if rng.random() < 0.2 else BASE_NAMES[4 + int(rng.random() * 27)]
-
-
-def target_register(rng: Random, form: AccessForm) -> str:
-    """A register to load or store; the zero register more often than one in 32."""
-    return form.targets[31] if rng.random() < 0.1 else form.targets[int(rng.random() * 31)]
-
-
-def access(rng: Random, form: AccessForm, base: str) -> Step:
-    """A load or store through ``base``, sometimes of ``base`` itself."""
-    target = form.targets[int(base[1:])] if rng.random() < 0.06 else target_register(rng, form)
-    return Step(form.mnemonic, (target, base, OFFSETS.pick(rng) * form.size))
-
-
-def operands(rng: Random, kind: str) -> Step:
-    """A step of ``kind`` with fresh operands."""
-    forms = _BY_MNEMONIC.get(kind)
-    if forms:
-        return access(rng, forms[int(rng.random() * len(forms))], base_register(rng))
-    match kind:
-        case "hvc":
-            return Step(kind, (IMMEDIATES.pick(rng),))
-        case "br":
-            return Step(kind, (base_register(rng),))
-        case "slot":
-            return slot_step(memories.slot(rng, 1 + int(rng.random() * 4)))
-        case "set":
-            name = choose(rng, SET_NAMES)
-            return Step(kind, (name, register_value(rng, name)))
-        case "complete":
-            return Step(kind, (bits(rng),))
-        case _:
-            return Step(kind, tuple(_operand(rng, kind, operand) for operand in KINDS[kind].operands))
-
-
-def _operand(rng: Random, kind: str, operand: Operand) -> str | int:
-    if operand.name == "base":
-        return base_register(rng)
-    if operand.name == "sysreg":
-        name = choose(rng, _CALM[kind] if rng.random() < 0.8 else _NAMES[kind, operand.name])
-        return "esr_el1" if kind == "msr" and name in _FATAL else name
-    if operand.names:
-        return choose(rng, _NAMES[kind, operand.name])
-    units = (operand.limit - operand.least) // operand.unit + 1
-    return operand.least + int(rng.random() ** 3 * units) * operand.unit
-
-
-def any_step(rng: Random) -> Step:
-    """One step by STEP_WEIGHTS."""
-    return operands(rng, STEP_WEIGHTS.pick(rng))
 
 
 def _set_before(before: Sequence[Step]) -> dict[str, int]:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from random import Random
 
 from fuzz import memories
-from fuzz.idioms import EVERYWHERE, IDIOMS, operands
+from fuzz.draw import EVERYWHERE, operands
+from fuzz.idioms import IDIOMS
 from fuzz.values import BOUNDARIES, Weights, bits, register_value
 from harness.a64 import FORM
 from harness.errors import InputError

@@ -17,8 +17,9 @@ from typing import NamedTuple
 from harness import a64, arch, exits, faults, pkvm, stops, syndrome
 from harness.arch import State
 from harness.execute import Raise, Uncertain, sources
+from harness.fetch import as_code, fetched
 from harness.follow import Followed
-from harness.guest import FROM_UNKNOWN, as_code, fetched
+from harness.guest import FROM_UNKNOWN
 from harness.masks import Cpu
 from harness.memory import Memory
 from harness.registers import INDEX, NAMES

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from harness import arch
 from harness.arch import State
 from harness.debugger import Debugger
+from harness.fetch import as_code, fetched, is_call, may_stay_at_el2
 from harness.gic.interface import Interface
-from harness.guest import CODE_CHANGED, MAX_WALK, Walk, as_code, fetched, is_call, may_stay_at_el2, runs_on, walk
+from harness.guest import CODE_CHANGED, MAX_WALK, Walk, runs_on, walk
 from harness.layout import VECTORS
 from harness.masks import Cpu
 from harness.memory import Memory

@@ -29,17 +29,14 @@ from harness.execute import (
     sources,
 )
 from harness.faults import STALE
+from harness.fetch import as_code, may_stay_at_el2, word_at
 from harness.gic.access import at_interface
 from harness.gic.interface import Interface
-from harness.layout import CODE, VECTORS
 from harness.masks import BTI, IDST, NMI, VBAR_RES0, Cpu
 from harness.memory import Memory, Run
-from harness.placing import Code
-from harness.protocol import MARK_CALL
 from harness.registers import MASK64
 from harness.stage1 import Mapped, Refused, Unsure, Use, controls, is_on, translate
 from harness.stops import access_size, is_brk
-from harness.trace import Switch
 from harness.transfer import Places, load, store
 
 CODE_CHANGED = "code that the guest may have changed"
@@ -72,51 +69,6 @@ class Walk(NamedTuple):
     vectors: Mapping[int, int | None] = MappingProxyType({})
     hcr: int = 0
     stopped: int = -1
-
-
-def word_at(code: Mapping[int, int], address: int) -> int | None:
-    """Return the instruction at an address, None where there is none of ours."""
-    word = code.get(address)
-    if word is None and (address in CODE or address in VECTORS) and not address & 3:
-        return as_code(code).fill[address >> 2 & 1]
-    return word
-
-
-def as_code(code: Mapping[int, int]) -> Code:
-    """Return code with what it says of its VM; a plain mapping is that of a VM that is not protected."""
-    return code if isinstance(code, Code) else Code(code)
-
-
-def may_stay_at_el2(state: State) -> bool:
-    """Whether KVM may answer the call in ``state`` at EL2, without an exit."""
-    function = exits.SMCCC_BY_FID.get(state[0] & 0xFFFF_FFFF)
-    return function is not None and function.at_el2
-
-
-def fetched(state: State, code: Mapping[int, int], address: int, memory: Memory, cpu: Cpu) -> int | None:
-    """Return the instruction that a fetch from ``address`` gives, None where nobody knows or there is none of ours."""
-    if not is_on(state):
-        return word_at(code, address)
-    found = translate(state, memory, address, Use.FETCH, cpu)
-    return word_at(code, found.ipa) if isinstance(found, Mapped) else None
-
-
-def is_call(state: State, word: int | None, exit_: Switch, protected: bool = False) -> bool:
-    """Whether the instruction that trapped was an HVC, whose return address is behind it.
-
-    ``word`` is the instruction in front of that address.  Where the guest started at that HVC, only the HVC can have
-    trapped, whatever the syndrome says; unless EL2 may have answered it, which it does more in a ``protected`` VM.
-    """
-    before = (exit_.values[arch.PC] - 4) & MASK64
-    if word is None or not a64.is_hvc(word):
-        return False
-    if exit_.forged:
-        return bool(exit_.marks & MARK_CALL)
-    if (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["HVC64"]:
-        return True
-    at_el0 = state[arch.PSTATE] & arch.MODE == arch.EL0T
-    stays = may_stay_at_el2(state) or (protected and pkvm.answers(state))
-    return state[arch.PC] == before and not at_el0 and not stays
 
 
 def walk(

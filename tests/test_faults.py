@@ -8,8 +8,9 @@ import pytest
 from harness import a64
 from harness.compare import Divergence, Unchecked, compare_run
 from harness.exits import EC_BY_NAME
+from harness.fetch import fetched
 from harness.follow import follow
-from harness.guest import Walk, fetched, walk
+from harness.guest import Walk, walk
 from harness.layout import CODE, DATA, VECTORS
 from harness.masks import cpu_model
 from harness.memory import Memory

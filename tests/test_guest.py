@@ -7,7 +7,8 @@ import pytest
 
 from harness import arch, protocol
 from harness.a64 import encode
-from harness.guest import CODE_CHANGED, Walk, is_call, runs_on, walk, word_at
+from harness.fetch import is_call, word_at
+from harness.guest import CODE_CHANGED, Walk, runs_on, walk
 from harness.layout import CODE, DATA, PROTECTED, VECTORS
 from harness.masks import cpu_model
 from harness.memory import Memory

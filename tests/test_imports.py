@@ -24,6 +24,7 @@ ROWS: tuple[str, ...] = (
     *("harness.memory", "harness.stage1", "harness.execute", "harness.transfer", "harness.pkvm"),
     *("harness.syndrome", "harness.debugger", "harness.stops", "harness.lent", "harness.placing", "harness.faults"),
     *("harness.gic.access", "harness.world", "harness.shapes"),
+    "harness.fetch",
     *("harness.contract", "harness.guest", "harness.follow", "harness.turns", "harness.compare", "harness.vectors"),
     "harness.beside",
     *("harness.handed", "harness.owed", "harness.asked", "harness.debugged", "harness.gic.watch"),

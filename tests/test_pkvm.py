@@ -10,7 +10,8 @@ import pytest
 from fuzz.idioms import other_vcpu
 from harness import contract, pkvm
 from harness.a64 import encode
-from harness.guest import is_call, walk
+from harness.fetch import is_call
+from harness.guest import walk
 from harness.layout import CODE, DATA, MMIO, PROTECTED
 from harness.masks import cpu_model
 from harness.owed import owed

@@ -15,7 +15,7 @@ from harness import arch, exits, protocol, registers, slots, turns
 from harness.a64 import disassemble
 from harness.check import Judged
 from harness.compare import Prediction
-from harness.guest import is_call, word_at
+from harness.fetch import is_call, word_at
 from harness.layout import CODE, PROTECTED, REGIONS, VECTORS
 from harness.model.replay import predict
 from harness.placing import code_of, placed
