@@ -19,7 +19,7 @@ from harness.stops import STOPS
 from harness.sysregs import Owed
 from harness.trace import Switch
 from harness.turns import EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET, Round
-from harness.world import IPA_BITS, PSCI_0_2, SCENARIO, World
+from harness.world import PSCI_0_2, SCENARIO, World
 
 _MPIDR = INDEX["mpidr_el1"]
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
@@ -109,7 +109,7 @@ def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
 
 def _abort(turn: _Turn, exit_: Switch, kind: str, world: World) -> str:
     slot = world.slot(exit_.page)
-    if exit_.page >> IPA_BITS:
+    if exit_.page >> world.ipa_bits:
         return "an address beyond the guest's physical address space"
     if contract.is_walk(exit_) and slot is None:
         turn.values[:] = contract.abort_state(exit_)

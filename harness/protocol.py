@@ -181,6 +181,7 @@ API: Mapping[str, tuple[int, str]] = MappingProxyType(
         "events": (5, "KVM_SET_VCPU_EVENTS: EVENT bits a"),
         "destroy": (6, "the VM is gone"),
         "irq_line": (7, "KVM_IRQ_LINE without an in-kernel interrupt controller: line a (LINES) to level b"),
+        "create": (8, "KVM_CREATE_VM: type a"),
     }
 )
 EVENT: Mapping[str, int] = MappingProxyType({"serror": 1, "external_abort": 2})

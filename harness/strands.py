@@ -13,10 +13,12 @@ from harness.recording import Api, Recorded
 from harness.registers import BY_NAME
 from harness.trace import ENTRY, EXIT, HOST, Host, Switch
 from harness.turns import EXIT_INTR, OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET, Round
-from harness.world import SCENARIO, World
+from harness.world import IPA_BITS, SCENARIO, World
 
 READ_ONLY = 2
 """KVM_MEM_READONLY (KVM API 4.35)."""
+PROTECTED, IPA_SIZE = 1 << 31, 0xFF
+"""Fields of a VM's type: KVM_VM_TYPE_ARM_PROTECTED, KVM_VM_TYPE_ARM_IPA_SIZE (KVM API 4.2)."""
 PSCI_VERSION, PSCI_1_1 = 0x6030_0000_0014_0000, 0x10001
 FEATURE_BITMAPS = 0x6030_0000_0016_0000
 """KVM_REG_ARM_PSCI_VERSION, and the first of KVM_REG_ARM_{STD,STD_HYP,VENDOR_HYP}_BMAP (uapi/asm/kvm.h)."""
@@ -70,6 +72,7 @@ class _Vm:
     vcpus: dict[int, _Vcpu] = field(default_factory=dict)
     called_on: dict[int, tuple[int, int]] = field(default_factory=dict)  # by PSCI CPU_ON: entry point, context
     firmware: bool = False
+    kind: int = 0  # the type that KVM_CREATE_VM was given
     version: int = 0  # grows with every change of what surrounds the vCPUs
 
     def vcpu(self, number: int) -> _Vcpu:
@@ -83,8 +86,16 @@ class _Vm:
         """Return what surrounds a vCPU now."""
         vcpu = self.vcpus[number]
         if vcpu.version != self.version:
-            count, firmware = len(self.vcpus), self.firmware
-            vcpu.world = World(self.regions, self.devices, number, count, vcpu.features, firmware=firmware)
+            vcpu.world = World(
+                self.regions,
+                self.devices,
+                number,
+                len(self.vcpus),
+                vcpu.features,
+                protected=bool(self.kind & PROTECTED),
+                firmware=self.firmware,
+                ipa_bits=self.kind & IPA_SIZE or IPA_BITS,
+            )
             vcpu.version = self.version
         return vcpu.world
 
@@ -134,6 +145,8 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
             vm.firmware, vm.version = True, vm.version + 1
     elif call.error:
         return
+    elif call.name == "create":
+        vm.kind, vm.version = call.a, vm.version + 1
     elif call.name == "slot":
         vm.slots.pop(call.a, None)
         if call.d:

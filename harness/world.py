@@ -21,7 +21,8 @@ class World:
     ``regions`` are guest physical addresses, with a memory slot or known to have none; ``devices`` are those that KVM
     emulates itself; ``vcpu`` is the vCPU's number among ``vcpus``; ``features`` are bits of KVM_ARM_VCPU_INIT;
     ``protected``: the VM is of type KVM_VM_TYPE_ARM_PROTECTED; ``gic``: it is known to have KVM's GICv3, as
-    :mod:`harness.gic` has it; ``firmware``: userspace chose what calls there are (KVM_REG_ARM_FW_REG and its kin).
+    :mod:`harness.gic` has it; ``firmware``: userspace chose what calls there are (KVM_REG_ARM_FW_REG and its kin);
+    ``ipa_bits`` is the size of the guest's physical address space.
     """
 
     regions: tuple[Region, ...] = REGIONS
@@ -32,6 +33,7 @@ class World:
     protected: bool = False
     gic: bool = False
     firmware: bool = False
+    ipa_bits: int = IPA_BITS
 
     def slot(self, address: int) -> Region | None:
         """Return the memory slot that holds an address."""

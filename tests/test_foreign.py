@@ -15,7 +15,7 @@ from harness.known import Catalogue
 from harness.masks import cpu_model
 from harness.recording import Api, Recorded
 from harness.registers import BY_NAME, NAMES
-from harness.strands import FEATURE_BITMAPS, PSCI_VERSION, Run, Turn, split
+from harness.strands import FEATURE_BITMAPS, PROTECTED, PSCI_VERSION, Run, Turn, split
 from harness.trace import Switch
 from harness.vm.config import PROJECT
 from harness.world import POWER_OFF, PSCI_0_2
@@ -198,6 +198,16 @@ def test_a_device_that_comes_between_exit_and_entry() -> None:
     machine = [r for r in MACHINE if not (isinstance(r.event, Api) and r.event.name == "device")]
     before = machine + of(0, entry(S), irq(S), call("device", GIC, 0x10000), entry(S))
     assert not check(before + load(3, 0x55, GIC + 8, users=False, kernel=True)[-2:]).clusters
+
+
+@pytest.mark.parametrize(("kind", "bits", "protected"), [(0, 40, False), (36, 36, False), (PROTECTED | 40, 40, True)])
+def test_the_type_of_a_vm(kind: int, bits: int, protected: bool) -> None:
+    beyond = 1 << bits
+    exit_ = trap(S, load_esr(3, 4, wide=False), far=beyond, hpfar=beyond >> 12 << 4)
+    records = of(0, call("create", kind), *(r.event for r in MACHINE), entry(S), exit_, entry(S))
+    worlds = {(at.round.world.ipa_bits, at.round.world.protected) for at in split(records) if isinstance(at, Turn)}
+    assert worlds == {(bits, protected)}
+    assert check(records).unchecked["host: an address beyond the guest's physical address space"] == 1
 
 
 def test_slots_come_and_go() -> None:

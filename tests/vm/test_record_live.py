@@ -20,6 +20,7 @@ from fuzz.cli import main
 from harness.exits import FSC_ACCESS, FSC_TYPE, exit_class
 from harness.foreign import DEBUGGED, FOREIGN, NO_VECTORS
 from harness.recording import Api, Reader
+from harness.strands import PROTECTED
 from harness.trace import EXIT, USER, Switch
 from harness.vm.build import prepare
 from harness.vm.config import PROJECT, load_config
@@ -96,7 +97,7 @@ int main(int argc, char **argv)
 	struct kvm_run *run;
 
 	close(gone); /* the next VM may lie where this one was */
-	vm = ioctl(kvm, KVM_CREATE_VM, 0);
+	vm = ioctl(kvm, KVM_CREATE_VM, argc > 2 ? strtoul(argv[2], NULL, 0) : 0);
 	if (argc < 2 || kvm < 0 || vm < 0 || !data || fgetc(data) != 'd')
 		return 1;
 	ram[0] = 0x39400023; /* ldrb w3, [x1] */
@@ -111,7 +112,7 @@ int main(int argc, char **argv)
 		return 2;
 	if (ioctl(vcpu, KVM_SET_ONE_REG, &set_pc) || ioctl(vcpu, KVM_SET_ONE_REG, &set_x1))
 		return 3;
-	if (argc > 2) {
+	if (argc > 3) {
 		if (ioctl(vcpu, KVM_SET_GUEST_DEBUG, &debug))
 			return 6;
 		while (left--)
@@ -148,10 +149,11 @@ def counts(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.timeout(120)
-def test_a_program_of_the_users_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("target", "kind"), [("kvm-nvhe", 36), ("kvm-7.3-protected", PROTECTED)])
+def test_a_program_of_the_users_own(target: str, kind: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     binary, out = compile_program(tmp_path), tmp_path / "own.trace"
-    argv = ["record", "--json", "--out", str(out), "--file", str(tmp_path / "data"), str(binary), "2000"]
-    assert main(argv) == 0
+    argv = ["record", "--json", "--target", target, "--out", str(out), "--file", str(tmp_path / "data")]
+    assert main([*argv, str(binary), "2000", str(kind)]) == 0
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     assert "  | done" in captured.err
@@ -170,8 +172,9 @@ def test_a_program_of_the_users_own(tmp_path: Path, capsys: pytest.CaptureFixtur
         f"switch.v*: {NO_VECTORS}",
     }
     calls = [(r.vm, r.event.name) for r in Reader(out) if isinstance(r.event, Api)]
-    of_second = ("slot", "reset", "set_register", "set_register", "destroy")
-    assert calls == [(1, "destroy"), *((2, name) for name in of_second)]
+    of_second = ("create", "slot", "reset", "set_register", "set_register", "destroy")
+    assert calls == [(1, "create"), (1, "destroy"), *((2, name) for name in of_second)]
+    assert [r.event.a for r in Reader(out) if isinstance(r.event, Api) and r.event.name == "create"] == [0, kind]
     assert report["vcpus"] == ["2.0"]
 
 
@@ -180,7 +183,7 @@ def test_a_program_of_the_users_own(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_program_that_steps_its_guest(target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     binary, out = compile_program(tmp_path), tmp_path / "stepped.trace"
     argv = ["record", "--target", target, "--out", str(out), "--file", str(tmp_path / "data")]
-    assert main([*argv, str(binary), "50", "step"]) == 0
+    assert main([*argv, str(binary), "50", "0", "step"]) == 0
     report = checked(out, 0, capsys)
     exits, unchecked = report["exits"], report["unchecked"]
     assert isinstance(exits, dict) and isinstance(unchecked, dict)

@@ -241,15 +241,30 @@ static int on_device(struct kretprobe_instance *instance, struct pt_regs *regs)
 	return 0;
 }
 
-static int on_destroy(struct kretprobe_instance *instance, struct pt_regs *regs)
+static void forget(struct kvm *kvm)
 {
-	struct kvm *kvm = (void *)regs->regs[0];
 	int i;
 
-	*(struct call *)instance->data = (struct call){ vm_flags(kvm), SF_API_DESTROY };
 	for (i = 0; i < SF_MAX_VMS; i++)
 		if (vms[i].kvm == kvm)
 			vms[i].kvm = NULL;
+}
+
+static int on_create(struct kretprobe_instance *instance, struct pt_regs *regs)
+{
+	struct kvm *kvm = (void *)regs->regs[0];
+
+	forget(kvm); /* it cannot be one that we know; the creation of one that lay there may have failed */
+	*(struct call *)instance->data = (struct call){ vm_flags(kvm), SF_API_CREATE, regs->regs[1] };
+	return 0;
+}
+
+static int on_destroy(struct kretprobe_instance *instance, struct pt_regs *regs)
+{
+	struct kvm *kvm = (void *)regs->regs[0];
+
+	*(struct call *)instance->data = (struct call){ vm_flags(kvm), SF_API_DESTROY };
+	forget(kvm);
 	return 0;
 }
 
@@ -276,6 +291,7 @@ static struct kretprobe watched[] = {
 	SF_WATCHED("kvm_vm_ioctl_irq_line", on_irq_line),
 	SF_WATCHED("kvm_arch_commit_memory_region", on_slot),
 	SF_WATCHED("kvm_io_bus_register_dev", on_device),
+	SF_WATCHED("kvm_arch_init_vm", on_create),
 	SF_WATCHED("kvm_arch_destroy_vm", on_destroy),
 };
 
