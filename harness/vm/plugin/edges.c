@@ -8,18 +8,10 @@
  *
  * edges.h has the file's layout; harness/vm/edges.py renders it, creates the file and reads it.
  */
-#include <fcntl.h>
-#include <inttypes.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "edges.h"
 #include "qemu_plugin.h"
+#include "edges.h"
 
 static struct sf_edges *map;
 static unsigned char *ram;
@@ -100,19 +92,12 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc,
 							       char **argv)
 {
-	static const char option[] = "map=";
-	int file;
-
 	(void)info;
-	if (argc != 1 || strncmp(argv[0], option, strlen(option)))
-		return refuse("edges: expected one argument, map=FILE\n");
-	file = open(argv[0] + strlen(option), O_RDWR | O_CLOEXEC);
-	if (file < 0)
-		return refuse("edges: cannot open the map\n");
-	map = mmap(NULL, sizeof(*map), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-	close(file);
-	if (map == MAP_FAILED || map->magic != SF_EDGES_MAGIC || map->range_count > SF_RANGES)
-		return refuse("edges: the map is not one of this plugin's build\n");
+	map = open_map(argc, argv, sizeof(*map), SF_EDGES_MAGIC);
+	if (!map)
+		return -1;
+	if (map->range_count > SF_RANGES)
+		return refuse("shadowfuzz: the map is not one of this plugin's build\n");
 	qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
 	return 0;
 }

@@ -6,17 +6,10 @@
  * Both moments are blocks of the kernel's EL2 text.  Which vCPU is loaded, a variable of EL2's says.
  * hypcopy.h has the file's layout; harness/vm/hypcopy.py renders it, creates the file and reads it.
  */
-#include <fcntl.h>
-#include <inttypes.h>
-#include <stddef.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "hypcopy.h"
 #include "qemu_plugin.h"
+#include "hypcopy.h"
 
 static struct sf_hyp *map;
 static unsigned char *ram;
@@ -98,19 +91,12 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc,
 							       char **argv)
 {
-	static const char option[] = "map=";
-	int file;
-
 	(void)info;
-	if (argc != 1 || strncmp(argv[0], option, strlen(option)))
-		return refuse("hypcopy: expected one argument, map=FILE\n");
-	file = open(argv[0] + strlen(option), O_RDWR | O_CLOEXEC);
-	if (file < 0)
-		return refuse("hypcopy: cannot open the map\n");
-	map = mmap(NULL, SF_HYP_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-	close(file);
-	if (map == MAP_FAILED || map->magic != SF_HYP_MAGIC || map->leave_count > SF_HYP_LEAVES)
-		return refuse("hypcopy: the map is not one of this plugin's build\n");
+	map = open_map(argc, argv, SF_HYP_SIZE, SF_HYP_MAGIC);
+	if (!map)
+		return -1;
+	if (map->leave_count > SF_HYP_LEAVES)
+		return refuse("shadowfuzz: the map is not one of this plugin's build\n");
 	qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
 	return 0;
 }

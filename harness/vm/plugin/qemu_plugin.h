@@ -1,11 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the plugins share: the few prototypes of QEMU's plugin interface that they use, and where the machine's RAM is. */
+/*
+ * What the plugins share: the few prototypes of QEMU's plugin interface that they use,
+ * where the machine's RAM is, and the file that they fill.
+ */
 #ifndef SF_QEMU_PLUGIN_H
 #define SF_QEMU_PLUGIN_H
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 /*
  * What is used of QEMU's plugin interface; Debian does not package the header.  Source of names and types:
@@ -60,6 +67,31 @@ static int refuse(const char *why)
 {
 	qemu_plugin_outs(why);
 	return -1;
+}
+
+/* Map the file that the argument map=FILE names and that begins with `magic`.  NULL: it cannot be, QEMU was told why. */
+static void *open_map(int argc, char **argv, size_t size, uint64_t magic)
+{
+	static const char option[] = "map=";
+	void *map;
+	int file;
+
+	if (argc != 1 || strncmp(argv[0], option, strlen(option))) {
+		refuse("shadowfuzz: expected one argument, map=FILE\n");
+		return NULL;
+	}
+	file = open(argv[0] + strlen(option), O_RDWR | O_CLOEXEC);
+	if (file < 0) {
+		refuse("shadowfuzz: cannot open the map\n");
+		return NULL;
+	}
+	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	close(file);
+	if (map == MAP_FAILED || *(uint64_t *)map != magic) {
+		refuse("shadowfuzz: the map is not one of this plugin's build\n");
+		return NULL;
+	}
+	return map;
 }
 
 #endif
