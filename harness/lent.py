@@ -11,7 +11,7 @@ from __future__ import annotations
 from harness import arch, protocol
 from harness.debugger import DEBUG_OPS
 from harness.registers import BY_NAME
-from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
+from harness.trace import ENTRY, EXIT, USER, Event, Host, Switch
 
 _RESET, _SET = (protocol.OPS[name][0] for name in ("reset", "set"))
 PSTATE_ID = BY_NAME["pstate"].one_reg
@@ -24,7 +24,7 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
     An entry that has PSTATE.SS set, so that a step begins there, is marked (``protocol.MARK_STEP_BEGINS``).  Without
     debugging the events are returned as they are.
     """
-    if not any(event.kind == HOST and isinstance(event, Host) and event.op in DEBUG_OPS for event in events):
+    if DEBUG_OPS.isdisjoint([event.op for event in events if isinstance(event, Host)]):
         return events
     own = list(events)
     ss: dict[int, int] = {}

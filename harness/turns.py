@@ -41,7 +41,7 @@ class Action(NamedTuple):
     inject: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one an exit: to make a frozen one takes five times as long
 class Round:
     """One turn of the host: the exit (None before the first entry), what happened, the entry.
 
@@ -68,15 +68,17 @@ class Round:
     seen: State = field(init=False)
 
     def __post_init__(self) -> None:
-        derive, exit_, hosts, entry = object.__setattr__, self.exit, self.hosts, self.entry
-        exit_class = "FIRST" if exit_ is None else exits.exit_class(exit_.code, exit_.esr)
-        reset = exit_ is None or (bool(hosts) and any(host.op == OP_RESET for host in hosts))
-        derive(self, "exit_class", exit_class)
-        derive(self, "reset", reset)
-        derive(self, "label", "FIRST" if exit_ is None else "RESET" if reset else exit_.exit_class)
-        derive(self, "host_wrote", _host_wrote(hosts) if hosts else NOTHING)
-        derive(self, "action", _action(exit_, self.users, hosts, entry, self.world))
-        derive(self, "seen", arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values)
+        exit_, hosts, entry = self.exit, self.hosts, self.entry
+        if exit_ is None:
+            self.exit_class = self.label = "FIRST"
+            self.reset = True
+        else:
+            self.exit_class = exits.exit_class(exit_.code, exit_.esr)
+            self.reset = bool(hosts) and any(host.op == OP_RESET for host in hosts)
+            self.label = "RESET" if self.reset else exit_.exit_class if exit_.forged else self.exit_class
+        self.host_wrote = _host_wrote(hosts) if hosts else NOTHING
+        self.action = _action(exit_, self.users, hosts, entry, self.world)
+        self.seen = arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
 
 
 def _host_wrote(hosts: tuple[Host, ...]) -> Mapping[int, int]:
@@ -122,7 +124,10 @@ def _in_kernel(exit_: Switch, entry: Switch, world: World, moved: bool) -> bool:
 def _action(
     exit_: Switch | None, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch, world: World
 ) -> Action:
-    inject, moved = bool(entry.pending & EXCEPTION), bool(entry.pending & INCREMENT_PC)
+    pending = entry.pending
+    inject, moved = bool(pending & EXCEPTION), bool(pending & INCREMENT_PC)
+    if not users and not world.devices:
+        return Action("inject" if inject else "resume", moved, inject)
     if exit_ is not None and users:
         inject = inject or _injected(exit_, users, hosts, entry)
         behind = (exit_.values[arch.PC] + 4) & MASK64
@@ -164,6 +169,10 @@ def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
     last = None
     for i, event in enumerate(guests_own(events)):
         context = event.context
+        if event.kind == EXIT and isinstance(event, Switch):
+            turns[context] = _Turn(i, event, shapes.world(context))  # what holds at an exit holds for the turn
+            last = context
+            continue
         turn = turns.get(context)
         if turn is None:
             turn = turns[context] = _Turn(i)
@@ -177,13 +186,11 @@ def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
             if not turn.users:
                 _call_on(turns, turn.exit, event)
             turn.users.append(event)
-        elif event.kind == EXIT:
-            turns[context] = _Turn(i, event, shapes.world(context))  # what holds at an exit holds for the turn
         elif event.kind == ENTRY:
             first = turn.first if turn.exit is not None else i
             world = turn.world or shapes.world(context)
             yield Round(first, turn.exit, tuple(turn.users), tuple(turn.hosts), event, world, turn.others)
-            turns[context] = _Turn(i)
+            del turns[context]
             if not turn.users:
                 _call_on(turns, turn.exit, event)
 
