@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from harness import slots
 from harness.compare import Divergence
@@ -14,10 +14,12 @@ from harness.trace import ENTRY, EXIT, Event, Host, Switch
 FIRST = "FIRST"
 
 
-def compare_slots(events: Iterable[Event]) -> Iterator[Divergence]:
+def compare_slots(events: Sequence[Event]) -> Iterator[Divergence]:
     """Yield the requests that KVM answered wrongly; relation ``host.slot``."""
+    if OPS.isdisjoint([event.op for event in events if isinstance(event, Host)]):
+        return
     shapes = Shapes()
-    latest: dict[int, tuple[int, str]] = {}
+    latest: dict[int, tuple[int, Switch]] = {}
     early: dict[int, list[tuple[str, str, int]]] = {}
     for index, event in enumerate(events):
         context = event.context
@@ -27,12 +29,12 @@ def compare_slots(events: Iterable[Event]) -> Iterator[Divergence]:
             wrong = _wrong(event, shapes)
             shapes.apply(event)
             if wrong is not None and context in latest:
-                at, exit_class = latest[context]
-                yield Divergence("host", "slot", *wrong[:2], exit_class, at, event.step)
+                at, exit_ = latest[context]
+                yield Divergence("host", "slot", *wrong[:2], exit_.exit_class, at, event.step)
             elif wrong is not None:
                 early.setdefault(context, []).append(wrong)
         elif event.kind == EXIT and isinstance(event, Switch):
-            latest[context] = index, event.exit_class
+            latest[context] = index, event
         elif event.kind == ENTRY:
             for expected, observed, step in early.pop(context, ()):
                 yield Divergence("host", "slot", expected, observed, FIRST, index, step)

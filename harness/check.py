@@ -96,10 +96,7 @@ def check(
     undefined: Counter[str] = Counter()
     judged: list[Judged] = []
     paths: list[tuple[str, tuple[tuple[str, bool], ...]]] = []
-    for event in trace.events:
-        if event.kind == EXIT:
-            assert isinstance(event, Switch)
-            classes[event.exit_class] += 1
+    classes.update([event.exit_class for event in trace.events if event.kind == EXIT and isinstance(event, Switch)])
     lossy = cpu.lossy if trace.vhe else {}
     debuggers: dict[int, Debugger] = {}
     followed: dict[int, Followed] = {}

@@ -9,7 +9,6 @@ Every difference is a :class:`Divergence`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import compress
 from operator import ne
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from harness.follow import Followed
 from harness.guest import FROM_UNKNOWN
 from harness.masks import Cpu
 from harness.memory import Memory
-from harness.registers import INDEX, NAMES
+from harness.registers import NAMES
 from harness.stage1 import is_on
 from harness.trace import Switch
 from harness.turns import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, Round
@@ -84,6 +83,7 @@ def beyond_judgement(round_: Round) -> str:
 
 
 _GPRS = range(31)
+_DIRTY = tuple(f"dirty.x{i}" for i in _GPRS)
 
 
 def compare_others(round_: Round) -> Iterator[Divergence]:
@@ -134,36 +134,31 @@ def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]
     """Yield the divergences of one turn of the host; relations ``save.*`` and ``restore.*``."""
     if prediction.undefined:
         return
-    entry, done = round_.entry, round_.action
-
-    def differ(relation: str, register: str, expected: int | str, observed: int | str) -> Divergence:
-        where = (round_.label, round_.first, entry.step, prediction.helper)
-        return Divergence(relation, register, expected, observed, *where)
-
-    if done.outcome not in ALLOWED[prediction.helper]:
-        yield differ("save", "class", prediction.helper, done.outcome)
-    if prediction.state is None:
+    entry, done, seen = round_.entry, round_.action, round_.seen
+    helper, state, dirty = prediction.helper, prediction.state, prediction.dirty
+    label, first, step = round_.label, round_.first, entry.step
+    if done.outcome not in ALLOWED[helper]:
+        yield Divergence("save", "class", helper, done.outcome, label, first, step, helper)
+    if state is None:
         return
     if round_.exit is not None and not round_.reset:
         before = round_.exit.values
         for i in different(before[:31], entry.values[:31]):
-            if not prediction.dirty >> i & 1:
-                yield differ("save", f"dirty.x{i}", 0, 1)
+            if not dirty >> i & 1:
+                yield Divergence("save", _DIRTY[i], 0, 1, label, first, step, helper)
         # An exception of KVM's own is no divergence: these layers never ask for one (differential.md 2, step 4).
-        if prediction.dirty & PENDING_EXCEPT_INJECT_FLAG and not done.inject:
-            yield differ("save", "inject", 1, 0)
-        skip = bool(prediction.dirty & DIRTY_PC_FLAG) or prediction.helper == "sysreg"
+        if dirty & PENDING_EXCEPT_INJECT_FLAG and not done.inject:
+            yield Divergence("save", "inject", 1, 0, label, first, step, helper)
+        skip = bool(dirty & DIRTY_PC_FLAG) or helper == "sysreg"
         if skip != done.skip and not done.inject:
-            yield differ("save", "pc", int(skip), int(done.skip))
-    seen = round_.seen
-    for i in different(prediction.state, seen):
-        yield differ("restore", NAMES[i], prediction.state[i], seen[i])
-    if prediction.spsr_0 != seen[INDEX["spsr_el1"]]:
-        yield differ("restore", "spsr_0", prediction.spsr_0, seen[INDEX["spsr_el1"]])
+            yield Divergence("save", "pc", int(skip), int(done.skip), label, first, step, helper)
+    for i in different(state, seen):
+        yield Divergence("restore", NAMES[i], state[i], seen[i], label, first, step, helper)
+    if prediction.spsr_0 != seen[arch.SPSR]:
+        yield Divergence("restore", "spsr_0", prediction.spsr_0, seen[arch.SPSR], label, first, step, helper)
 
 
-@dataclass(frozen=True, slots=True)
-class Unchecked:
+class Unchecked(NamedTuple):
     """Something that could not be compared, and why; counted and shown."""
 
     what: str
@@ -192,7 +187,7 @@ def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory
         yield Unchecked("switch", "fault registers of a forged exit")
     elif exit_.trapped:
         word = fetched(expected, code, run.target, memory, cpu)
-        if any(register in path.unknown for register in _deciding(word or 0)):
+        if path.unknown and any(register in path.unknown for register in _deciding(word or 0)):
             yield Unchecked("switch", FROM_UNKNOWN)
         elif exit_.exit_class == "DABT_LOW" and as_code(code).protected and pkvm.asks_for_page(expected, word):
             yield Unchecked("switch", pkvm.PAGE_FIRST)

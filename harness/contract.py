@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 from harness import arch, exits, sysregs
@@ -276,6 +277,7 @@ class SystemAccess:
         return self.row.read if self.is_read else self.row.write
 
 
+@lru_cache(maxsize=1 << 12)
 def system_access(esr: int, gic: bool = False) -> SystemAccess:
     """Return what an exit of class SYS64 asks for (Arm ARM D17.2.37, ISS encoding for MSR, MRS, System instruction)."""
     encoding = esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7

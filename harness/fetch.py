@@ -16,11 +16,14 @@ from harness.registers import MASK64
 from harness.stage1 import Mapped, Use, is_on, translate
 from harness.trace import Switch
 
+_CODE, _VECTORS = range(CODE.base, CODE.end, 4), range(VECTORS.base, VECTORS.end, 4)
+_EC_HVC = exits.EC_BY_NAME["HVC64"]
+
 
 def word_at(code: Mapping[int, int], address: int) -> int | None:
     """Return the instruction at an address, None where there is none of ours."""
     word = code.get(address)
-    if word is None and (address in CODE or address in VECTORS) and not address & 3:
+    if word is None and (address in _CODE or address in _VECTORS):
         return as_code(code).fill[address >> 2 & 1]
     return word
 
@@ -47,16 +50,21 @@ def fetched(state: State, code: Mapping[int, int], address: int, memory: Memory,
 def is_call(state: State, word: int | None, exit_: Switch, protected: bool = False) -> bool:
     """Whether the instruction that trapped was an HVC, whose return address is behind it.
 
-    ``word`` is the instruction in front of that address.  Where the guest started at that HVC, only the HVC can have
-    trapped, whatever the syndrome says; unless EL2 may have answered it, which it does more in a ``protected`` VM.
+    ``word`` is the instruction in front of that address.
     """
-    before = (exit_.values[arch.PC] - 4) & MASK64
-    if word is None or not a64.is_hvc(word):
-        return False
+    return word is not None and a64.is_hvc(word) and may_be_call(state, exit_, protected)
+
+
+def may_be_call(state: State, exit_: Switch, protected: bool = False) -> bool:
+    """Whether an HVC trapped, if there is one in front of the address that the exit would return to.
+
+    Where the guest started at that HVC, only the HVC can have trapped, whatever the syndrome says; unless EL2 may have
+    answered it, which it does more in a ``protected`` VM.
+    """
     if exit_.forged:
         return bool(exit_.marks & MARK_CALL)
-    if (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["HVC64"]:
+    if (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == _EC_HVC:
         return True
-    at_el0 = state[arch.PSTATE] & arch.MODE == arch.EL0T
-    stays = may_stay_at_el2(state) or (protected and pkvm.answers(state))
-    return state[arch.PC] == before and not at_el0 and not stays
+    if state[arch.PC] != (exit_.values[arch.PC] - 4) & MASK64 or state[arch.PSTATE] & arch.MODE == arch.EL0T:
+        return False
+    return not (may_stay_at_el2(state) or (protected and pkvm.answers(state)))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from harness import arch
 from harness.arch import State
 from harness.debugger import Debugger
-from harness.fetch import as_code, fetched, is_call, may_stay_at_el2
+from harness.fetch import as_code, fetched, is_call, may_be_call, may_stay_at_el2
 from harness.gic.interface import Interface
 from harness.guest import CODE_CHANGED, MAX_WALK, Walk, runs_on, walk
 from harness.layout import VECTORS
@@ -83,25 +83,27 @@ def follow(
     seen = arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
     observed = exit_.values
     behind = (observed[arch.PC] - 4) & MASK64
-    before = fetched(observed, code, behind, memory, cpu)
-    call = exit_.trapped and is_call(seen, before, exit_, as_code(code).protected)
+    trapped, protected = exit_.trapped, as_code(code).protected
+    call = trapped and may_be_call(seen, exit_, protected)  # most cannot: their code is not looked up
+    call = call and is_call(seen, fetched(observed, code, behind, memory, cpu), exit_, protected)
     call = call or (debugger is not None and class_of(exit_) == "HVC64" and not exit_.forged)
     target = behind if call else observed[arch.PC]
     pstate = seen[arch.PSTATE]
     is_interrupted = bool(entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(pstate, entry.hcr))
-    if memory.code_changed and as_code(code).protected:
+    if memory.code_changed and protected:
         path = Walk(None, why=CODE_CHANGED, certain=False)
     elif pstate & arch.AARCH32:
         path = Walk(None, why=IN_AARCH32, certain=False)
-    elif not exit_.trapped and (is_interrupted or (gic is not None and not gic.quiet(pstate))):
+    elif not trapped and (is_interrupted or (gic is not None and not gic.quiet(pstate))):
         path = Walk(None, why=RACE, certain=False, stopped=seen[arch.PC])
     else:
         steps = (0, MAX_WALK)
         if debugger is not None and debugger.steps and not exit_.forged:
             steps = steps_between(entry, exit_)
         path = walk(seen, code, target, cpu, entry.hcr, memory, gic, debugger, steps)
-        memory.stored(path.stored)
-        to, by_itself = path.state, not exit_.trapped
+        if path.stored:
+            memory.stored(path.stored)
+        to, by_itself = path.state, not trapped
         if by_itself and to is not None and _differs(to, observed, path, cpu) and runs_on(to, code, cpu, memory):
             # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
             path = Walk(None, why=RUNS_ON, certain=False)

@@ -58,6 +58,8 @@ Rule = Callable[[Case, int, int, int], bool]
 
 def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
     wrote, entry = case.round.host_wrote, case.round.entry
+    if not wrote:
+        return False
     if entry.pending & PENDING["exception"] and index in (arch.PC, arch.PSTATE, arch.ELR, arch.SPSR):
         # Entry to the exception comes after the host's writes, and takes them along.
         wrote_source = not wrote.keys().isdisjoint((arch.PC, arch.PSTATE, arch.VBAR, arch.SCTLR))

@@ -11,8 +11,9 @@ after the entry, the TLB may or may not have seen; whoever calls :func:`translat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+from operator import itemgetter
+from typing import NamedTuple
 
 from harness import arch
 from harness.arch import State
@@ -25,6 +26,7 @@ FSC_ADDRESS_SIZE = 0x00
 TTBR0, TTBR1, MAIR = (INDEX[name] for name in ("ttbr0_el1", "ttbr1_el1", "mair_el1"))
 CONTROLS: tuple[int, ...] = (arch.SCTLR, arch.TCR, TTBR0, TTBR1, MAIR)
 """The registers that decide a translation."""
+_CONTROLS = itemgetter(*CONTROLS)
 
 _GRANULES: tuple[tuple[int | None, ...], ...] = ((12, 16, 14, None), (None, 14, 12, 16))
 """Bits of address inside a page, by TCR_EL1.TG0 and by TG1; None: reserved."""
@@ -54,31 +56,27 @@ class Use(Enum):
     WRITE = "write"
 
 
-@dataclass(frozen=True, slots=True)
-class Mapped:
+class Mapped(NamedTuple):
     """The address is at ``ipa``; ``tables`` are the addresses of the table entries that were read."""
 
     ipa: int
     tables: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """A stage-1 fault, which the guest takes itself: ``status`` is its fault status code, level included."""
 
     status: int
     tables: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Outside:
+class Outside(NamedTuple):
     """The last of ``tables`` is in no memory slot: the walk itself faults at stage 2."""
 
     tables: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Unsure:
+class Unsure(NamedTuple):
     """Nobody knows, and why."""
 
     why: str
@@ -94,7 +92,8 @@ def is_on(state: State) -> bool:
 
 def controls(state: State) -> tuple[int, ...]:
     """Return the registers that decide a translation."""
-    return tuple(state[i] for i in CONTROLS)
+    found: tuple[int, ...] = _CONTROLS(state)
+    return found
 
 
 def translate(state: State, memory: Memory, address: int, use: Use, cpu: Cpu) -> Result:

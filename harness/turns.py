@@ -96,9 +96,11 @@ def _injected(exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...],
     before = exit_.values
     vector = arch.vector(before[arch.VBAR], before[arch.PSTATE])
     vectors, seen, came_from = {vector}, users, {before[arch.PC]}
-    if any(host.op in (OP_ABORT, OP_SERROR) and not host.error for host in hosts):
+    if hosts and any(host.op in (OP_ABORT, OP_SERROR) and not host.error for host in hosts):
         vectors, seen = {vector, vector + arch.SERROR_OFFSET & MASK64}, (*users, entry)
         came_from |= {host.b for host in hosts if host.op == OP_SET and host.a == PC_ID}
+    if not any(u.values[arch.PC] in vectors for u in seen):
+        return False
     # A vector outside the slots faults into itself: taking the exception once more changes nothing.
     again = before[arch.PC] == before[arch.ELR] == vector and exits.exit_class(exit_.code, exit_.esr) == "IABT_LOW"
     return any(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from harness.compare import Divergence, Unchecked
 from harness.follow import Followed
 from harness.guest import Walk
-from harness.trace import EXIT, USER, VECTORS_SIZE, Switch, Trace
+from harness.trace import ENTRY, USER, VECTORS_SIZE, Switch, Trace
 from harness.turns import OP_RESET
 
 NAMES: tuple[str, ...] = (*(f"v{i}" for i in range(32)), "fpsr", "fpcr")
@@ -40,7 +40,8 @@ class _Vcpu:
     def ran(self, path: Walk) -> None:
         if path.state is None:
             self.unknown = path.why
-        self.changes.update(path.vectors)
+        if path.vectors:
+            self.changes.update(path.vectors)
 
     def compare(self, data: bytes, user: Switch, event: int) -> Iterator[Divergence | Unchecked]:
         """Yield what differs in a user record; from there on all goes on from what was observed."""
@@ -64,12 +65,17 @@ def compare_vectors(trace: Trace, runs: Mapping[int, Followed]) -> Iterator[Dive
     vcpus: dict[int, _Vcpu] = {}
     latest: dict[int, bytes] = {}
     for index, event in enumerate(trace.events):
-        vcpu = vcpus.setdefault(event.context, _Vcpu())
+        if event.kind == ENTRY:
+            continue
+        context = event.context
+        vcpu = vcpus.get(context)
+        if vcpu is None:
+            vcpu = vcpus[context] = _Vcpu()
         if not isinstance(event, Switch):
             if event.op == OP_RESET and not event.error:
                 vcpu.reset()
-        elif event.kind == EXIT and index in runs:
-            vcpu.ran(runs[index].path)
         elif event.kind == USER:
-            data = latest[event.context] = found.get(index, latest.get(event.context, ZERO))
+            data = latest[context] = found.get(index, latest.get(context, ZERO))
             yield from vcpu.compare(data, event, index)
+        elif (run := runs.get(index)) is not None:
+            vcpu.ran(run.path)
