@@ -7,10 +7,11 @@ Sources: Arm DEN 0022 (PSCI), Arm DEN 0028 (SMCCC), Arm ARM DDI 0487, the KVM AP
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Literal
 
 from harness import arch, exits, sysregs
 from harness.arch import State
@@ -167,20 +168,26 @@ def _reset_type_known(reset_type: int) -> bool:
     return reset_type == 0 or reset_type >> 31 == 1
 
 
-def mmio_data(exit_: Switch, data: int) -> int | None:
+def is_big_endian(values: Sequence[int]) -> bool:
+    """Whether the guest's data accesses are big-endian: SCTLR_EL1.EE at EL1, E0E at EL0 (Arm ARM D17.2.118)."""
+    at_el0 = values[arch.PSTATE] & arch.MODE == arch.EL0T
+    return bool(values[arch.SCTLR] & (arch.SCTLR_E0E if at_el0 else arch.SCTLR_EE))
+
+
+def mmio_data(exit_: Switch, data: int, at: Sequence[int] = ()) -> int | None:
     """Return what a load that trapped as MMIO owes its register for ``data``; None without a valid syndrome.
 
     ``data`` is ``kvm_run.mmio.data`` as a little-endian number; its first bytes are those in memory (KVM API 5,
     KVM_EXIT_MMIO).  They are read in the guest's byte order and sign- or zero-extended to 32 (upper half zero) or 64
-    bits: Arm ARM C6.2 LDR*, D17.2.37 ISS encoding for a Data Abort, SCTLR_EL1.EE and E0E.
+    bits: Arm ARM C6.2 LDR*, D17.2.37 ISS encoding for a Data Abort.  ``at``: the registers that say which byte order
+    that is (those of the exit).
     """
     if not exits.DABT["ISV"].get(exit_.esr):
         return None
     size = 1 << exits.DABT["SAS"].get(exit_.esr)
     bits = 8 * size
-    at_el0 = exit_.values[arch.PSTATE] & arch.MODE == arch.EL0T
-    big_endian = exit_.values[arch.SCTLR] & (arch.SCTLR_E0E if at_el0 else arch.SCTLR_EE)
-    value = int.from_bytes(data.to_bytes(8, "little")[:size], "big" if big_endian else "little")
+    order: Literal["big", "little"] = "big" if is_big_endian(at or exit_.values) else "little"
+    value = int.from_bytes(data.to_bytes(8, "little")[:size], order)
     if exits.DABT["SSE"].get(exit_.esr) and value >> (bits - 1):
         value -= 1 << bits
     return value & (MASK64 if exits.DABT["SF"].get(exit_.esr) else 0xFFFF_FFFF)

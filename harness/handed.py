@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness import arch, exits
+from harness import contract, exits
 from harness.compare import Divergence
 from harness.exits import DABT
 from harness.trace import Switch
@@ -19,7 +19,7 @@ def owed(exit_: Switch) -> tuple[int, int, int | None]:
     """Return address, length with mark, and data that ``kvm_run.mmio`` owes for a data abort with a valid syndrome.
 
     Data is None for a read.  Its bytes are those that would be in memory, in the guest's byte order (KVM API 5,
-    KVM_EXIT_MMIO; Arm ARM D17.2.37 ISS encoding for a Data Abort, SCTLR_EL1.EE and E0E).
+    KVM_EXIT_MMIO; Arm ARM D17.2.37 ISS encoding for a Data Abort).
     """
     address = exit_.address
     size = 1 << DABT["SAS"].get(exit_.esr)
@@ -27,8 +27,7 @@ def owed(exit_: Switch) -> tuple[int, int, int | None]:
         return address, size, None
     register = DABT["SRT"].get(exit_.esr)
     value = 0 if register == 31 else exit_.values[register] & ((1 << 8 * size) - 1)
-    at_el0 = exit_.values[arch.PSTATE] & arch.MODE == arch.EL0T
-    if exit_.values[arch.SCTLR] & (arch.SCTLR_E0E if at_el0 else arch.SCTLR_EE):
+    if contract.is_big_endian(exit_.values):
         value = int.from_bytes(value.to_bytes(size, "little"), "big")
     return address, size | WRITE, value
 

@@ -49,6 +49,16 @@ def test_an_abort_takes_the_place_of_the_access() -> None:
     assert differs(turn(LOAD, told, did("abort", error=2), entry(but(S, x3=0), SKIP))) == {}, "refused: it completes"
 
 
+def test_the_byte_order_of_an_access_may_change_while_it_is_pending() -> None:
+    """Nobody says which one it completes in; any other order is wrong."""
+    load, told = trap(S, load_esr(3, 2), **PAGE), user(S, 6)
+    swapped = host_set("sctlr_el1", 1 << 25)
+    for data, found in ((0x1234, {}), (0x3412, {}), (0x1243, {"host.x3": (0x1234, 0x1243)})):
+        after = but(S, sctlr_el1=1 << 25, x3=data)
+        assert differs(turn(load, told, swapped, entry(after, SKIP, mmio_data=0x1234))) == found
+    assert differs(turn(load, told, entry(but(S, x3=0x3412), SKIP, mmio_data=0x1234)))
+
+
 def test_what_is_finished_early_completes_once() -> None:
     told, moved = user(S, 6), but(S, x3=0x77, pc=AT + 4)
     data = {"mmio_data": 0x77}
