@@ -289,7 +289,7 @@ def translated(rng: Random, before: Sequence[Step]) -> list[Step]:
     for _ in range(REPEATS.pick(rng)):
         entries, virtual = tables.shape(rng, [*before, *steps])
         form = ACCESS_FORMS[int(rng.random() * len(ACCESS_FORMS))]
-        where = virtual + (tables.inside(rng) & -form.size)
+        where = virtual + tables.inside(rng, form.size)
         if rng.random() < 0.2:
             base = base_register(rng)
             steps += [*entries, Step("set", (base, where & -4)), Step("br", (base,))]

@@ -51,7 +51,7 @@ def turn_on(rng: Random) -> list[Step]:
     size, tcr = (LARGE_BLOCK, TCR_36_BITS) if large else (GIB, TCR_39_BITS)
     words = [_write(TABLE + at // size * 8, at | _AF | 0x301) for at in range(0, 2 * GIB, size)]
     tcr = tcr if rng.random() < 0.8 else tcr ^ 1 << rng.choice((22, 23, 36, 37, 38))
-    sctlr = SCTLR_RESET | 1 | (1 << rng.choice((2, 12, 23, 24)) if rng.random() < 0.3 else 0)
+    sctlr = SCTLR_RESET | 1 | (1 << rng.choice((1, 2, 12, 23, 24)) if rng.random() < 0.3 else 0)
     values = (("mair_el1", MAIR), ("ttbr0_el1", TABLE), ("tcr_el1", tcr), ("sctlr_el1", sctlr))
     return [*words, *(Step("set", pair) for pair in values)]
 
@@ -113,6 +113,12 @@ def _small(rng: Random) -> tuple[list[Step], int]:
     return [*steps, _write(_THIRD + 8 * third, target | _leaf(rng, 3))], virtual + third * PAGE
 
 
-def inside(rng: Random) -> int:
-    """An offset into what an entry maps: mostly its first page, else where a GiB of RAM has its data pages."""
-    return rng.getrandbits(12) if rng.random() < 0.7 else 0x2_0000 + rng.getrandbits(19)
+def inside(rng: Random, size: int) -> int:
+    """An offset for an access of ``size`` bytes into what an entry maps.
+
+    Mostly into its first page, else where a GiB of RAM has its data pages; sometimes not aligned, or across two pages.
+    """
+    choice, offset = rng.random(), rng.getrandbits(12) if rng.random() < 0.7 else 0x2_0000 + rng.getrandbits(19)
+    if choice < 0.8:
+        return offset & -size
+    return offset if choice < 0.9 else (offset | PAGE - 1) - int(rng.random() * size)

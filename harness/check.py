@@ -160,7 +160,9 @@ def check(
             if witness is not None:
                 witness(Compared("isolate", round_.first))
             judged += (Judged(found, None) for found in compare.compare_others(round_))
-        owed = (*compare_owed(round_, lossy), *compare_handed(round_), *compare_debugged(round_))
+        ended = followed.get(round_.first)
+        at_level = ended.walk_level if ended is not None else None
+        owed = (*compare_owed(round_, lossy, at_level), *compare_handed(round_), *compare_debugged(round_))
         owed = (*owed, *(watch.compare(round_) if watch else ()))
         for found in owed:
             _take(found, judged, unchecked)

@@ -221,13 +221,13 @@ def is_walk(exit_: Switch) -> bool:
     return bool(exits.DABT["S1PTW"].get(exit_.esr))
 
 
-def walk_abort_syndromes(exit_: Switch) -> frozenset[int]:
+def walk_abort_syndromes(exit_: Switch, level: int | None = None) -> frozenset[int]:
     """Return the syndromes that will do for an external abort on a stage-1 walk: one a level (kvm.md, guest steps).
 
-    Arm ARM D17.2.37, FSC 0b0101LL.  Which level it is, the guest's tables say, which the record has not.
+    Arm ARM D17.2.37, FSC 0b0101LL.  Which ``level`` it is, the guest's tables say, where somebody knows them.
     """
     esr = abort_state(exit_)[arch.ESR]
-    return frozenset(esr | level for level in range(4))
+    return frozenset(esr | level for level in (range(4) if level is None else (level,)))
 
 
 def undefined_state(exit_: Switch) -> State:

@@ -14,7 +14,8 @@ from harness.registers import INDEX, MASK64
 from harness.sysregs import Owed
 
 ZERO = a64.ZERO
-EC_UNKNOWN, EC_FP, EC_BRK = (exits.EC_BY_NAME[name] for name in ("UNKNOWN", "FP_ASIMD", "BRK64"))
+EC_UNKNOWN, EC_FP, EC_BRK, EC_DABT = (exits.EC_BY_NAME[name] for name in ("UNKNOWN", "FP_ASIMD", "BRK64", "DABT_LOW"))
+FSC_ALIGNMENT = 0x21
 CONDITION_ALWAYS = 1 << 24 | 0xE << 20
 """CV and COND of a syndrome that has them (Arm ARM D17.2.37)."""
 WNR = 1 << exits.DABT["WNR"].low
@@ -145,7 +146,7 @@ def _pair(state: State, word: int) -> Effect:
     if not is_store and first == second:
         return Uncertain("a pair loaded into one register is CONSTRAINED UNPREDICTABLE")
     address = state[base] + 8 * (word >> 15 & 0x3F) & MASK64
-    if address & 0xFFF == 0xFF8:
+    if address & 0xFFF > 0xFF0:
         return Uncertain("a pair across two pages: either may fault")
     then = Next() if is_store else Next({}, _loaded(first, second))
     return Access(address, 8, is_store, then)
@@ -162,6 +163,8 @@ def _write_back(state: State, word: int) -> Effect:
 
 
 def _ldxr(state: State, word: int) -> Effect:
+    if state[word >> 5 & 31] % 8:
+        return Raise(EC_DABT, FSC_ALIGNMENT, state[word >> 5 & 31])  # aligned or not at all (Arm ARM B2.2.1)
     return Access(state[word >> 5 & 31], 8, False, Next({}, _loaded(word & 31)))
 
 

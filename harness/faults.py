@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from harness import arch, exits, syndrome
 from harness.arch import State
-from harness.execute import Raise, Uncertain
+from harness.execute import EC_DABT, FSC_ALIGNMENT, WNR, Raise, Uncertain
 from harness.masks import Cpu
 from harness.memory import Memory
-from harness.stage1 import Mapped, Outside, Refused, Unsure, Use, controls, translate
+from harness.mmu import UNALIGNED_DEVICE
+from harness.stage1 import Mapped, Outside, Refused, Unsure, Use, controls, is_on, translate
 from harness.syndrome import Fault
 from harness.trace import Switch
+from harness.transfer import parts
 
 STALE = "translations that a TLB may still hold: their registers changed since the entry"
 _S1PTW = exits.DABT["S1PTW"]
@@ -38,8 +40,14 @@ def owed(
         data = None if word is None else syndrome.touch(state, word)
         if data is None:
             return None
-        found = translate(state, memory, data.address, Use.WRITE if data.is_store else Use.READ, cpu)
-        touch = data
+        if data.address % data.size and state[arch.SCTLR] & arch.SCTLR_A:
+            return Raise(EC_DABT, FSC_ALIGNMENT | (WNR if data.is_store else 0), data.address)
+        # Which of two pages is touched first is not said: the address tells.
+        pieces = [at for at, _ in parts(data.address, data.size)]
+        touch = data._replace(address=exit_.far if exit_.far in pieces else pieces[0])
+        found = translate(state, memory, touch.address, Use.WRITE if data.is_store else Use.READ, cpu)
+        if isinstance(found, Mapped) and found.is_device and data.address % data.size:
+            return Uncertain(UNALIGNED_DEVICE)
     if isinstance(found, Unsure):
         return Uncertain(found.why)
     wanted = "IABT_LOW" if found is fetch else "DABT_LOW"
@@ -49,6 +57,15 @@ def owed(
         return Raise(exits.EC_BY_NAME[wanted], found.status, touch.address)
     reads = wanted == "DABT_LOW" and not touch.is_store
     return syndrome.abort(wanted, touch.iss, touch.address, found.ipa, memory, reads=reads)
+
+
+def walk_level(before: State, state: State, exit_: Switch, memory: Memory, cpu: Cpu) -> int | None:
+    """Return the level of the entry in no memory slot at which the walk of an exit ended; None: nobody knows."""
+    if not _S1PTW.get(exit_.esr) or exit_.forged or not is_on(state) or controls(before) != controls(state):
+        return None
+    ec = (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT
+    found = translate(state, memory, exit_.far, Use.FETCH if ec != EC_DABT else Use.READ, cpu)
+    return found.level if isinstance(found, Outside) else None
 
 
 def _of_walk(ec: str, address: int, found: Mapped | Refused | Outside, exit_: Switch) -> Fault | Raise:

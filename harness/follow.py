@@ -9,12 +9,14 @@ from typing import NamedTuple
 from harness import arch
 from harness.arch import State
 from harness.debugger import Debugger
+from harness.faults import walk_level
 from harness.fetch import as_code, fetched, is_call, may_be_call, may_stay_at_el2
 from harness.gic.interface import Interface
-from harness.guest import CODE_CHANGED, MAX_WALK, Walk, runs_on, walk
+from harness.guest import MAX_WALK, Walk, runs_on, walk
 from harness.layout import VECTORS
 from harness.masks import Cpu
-from harness.memory import Memory
+from harness.memory import Memory, Run
+from harness.mmu import CODE_CHANGED, half_stored
 from harness.registers import MASK64
 from harness.stage1 import is_on
 from harness.stops import class_of, steps_between
@@ -32,7 +34,8 @@ class Followed(NamedTuple):
 
     ``event`` is the exit's place in the trace; ``seen`` the guest's view after the entry; ``call``: an HVC ended
     the run, whose return address is behind it; ``target``: where the instruction is that ended it; ``path`` how the
-    guest came there, its state None where nobody knows; ``debugger`` how userspace debugs the guest, if it does.
+    guest came there, its state None where nobody knows; ``debugger`` how userspace debugs the guest, if it does;
+    ``walk_level``: of the table entry in no memory slot at which a stage-1 walk ended the run.
     """
 
     event: int
@@ -43,6 +46,7 @@ class Followed(NamedTuple):
     target: int
     path: Walk
     debugger: Debugger | None = None
+    walk_level: int | None = None
 
 
 def _differs(expected: State, observed: State, path: Walk, cpu: Cpu) -> bool:
@@ -59,7 +63,7 @@ def _stopped_store(path: Walk, word: int | None, memory: Memory) -> None:
     if path.state is None or word is None or is_on(path.state) or (access := touch(path.state, word)) is None:
         memory.lose()
     elif access.is_store:
-        homes = (memory.home(address & -8) for address in (access.address, access.address + 8))
+        homes = (memory.home(address & -8) for address in range(access.address, access.address + 24, 8))
         memory.stored({home: None for home in homes if home is not None})
 
 
@@ -111,10 +115,15 @@ def follow(
             path = Walk(None, why=ANSWERED, certain=False)
     if debugger is not None and class_of(exit_) == "WATCHPT_LOW":
         _stopped_store(path, fetched(seen, code, target, memory, cpu), memory)
+    level = None
+    if path.state is not None and exit_.trapped and is_on(path.state):
+        level = walk_level(seen, path.state, exit_, memory, cpu)
+        word = fetched(path.state, code, target, memory, cpu)
+        memory.stored(half_stored(path.state, word, Run(memory), cpu) if word is not None else {})
     if path.state is None:
         memory.lose()
         # Where it was interrupted right there, it did no more to the interface.
         came_to = observed[arch.ELR] if target in VECTORS else target
         if gic is not None and path.stopped != came_to:
             gic.lose("the guest went where nobody could follow it")
-    return Followed(event, entry, exit_, seen, call, target, path, debugger)
+    return Followed(event, entry, exit_, seen, call, target, path, debugger, level)

@@ -12,19 +12,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from harness import a64, arch, exits, pkvm
+from harness import a64, arch, exits, mmu, pkvm
 from harness.arch import State
 from harness.debugger import Debugger
 from harness.execute import (
     CONDITION_ALWAYS,
     EC_UNKNOWN,
-    WNR,
     Access,
     Effect,
     Next,
     Raise,
     Trap,
-    Uncertain,
     execute,
     sources,
 )
@@ -35,11 +33,10 @@ from harness.gic.interface import Interface
 from harness.masks import BTI, IDST, NMI, VBAR_RES0, Cpu
 from harness.memory import Memory, Run
 from harness.registers import MASK64
-from harness.stage1 import Mapped, Refused, Unsure, Use, controls, is_on, translate
+from harness.stage1 import Mapped, Use, controls, is_on, translate
 from harness.stops import access_size, is_brk
-from harness.transfer import Places, load, store
+from harness.transfer import load, store
 
-CODE_CHANGED = "code that the guest may have changed"
 STRAY_BRK = "a BRK that userspace did not ask for, while it debugs the guest otherwise"
 FROM_UNKNOWN = "an address or a call from what nobody knows"
 MAX_WALK = 600
@@ -144,8 +141,7 @@ class _Guest:
         self.state = (*state[: arch.PSTATE], state[arch.PSTATE] & ~res0, *state[arch.PSTATE + 1 :])
         self.unknown: dict[int, tuple[int, str]] = {}
         self._controls = controls(self.state)
-        self._knows_tables = memory is not None
-        self.memory = Run(memory or Memory.unknown())
+        self.memory = Run(memory)
         self._gic = gic
         self.vectors: dict[int, int | None] = {}
         self._code = as_code(code)
@@ -154,7 +150,6 @@ class _Guest:
         self._hcr = hcr
         self._debugger = debugger
         self._size = 0
-        self._pa_bits = cpu.pa_bits
         self._features = cpu.features
         if NMI in cpu.features:
             self.unknown[arch.PSTATE] = arch.ALLINT, "ALLINT: the CPU model has FEAT_NMI in newer versions of QEMU"
@@ -199,12 +194,12 @@ class _Guest:
         if self.state[arch.PSTATE] & arch.IL:
             return _uncertain("illegal execution state")
         if is_on(self.state):
-            at = self._mapped(pc, Use.FETCH)
-            if not isinstance(at, int):
+            found = mmu.mapped(self.state, self.memory, pc, Use.FETCH, self._cpu)
+            if not isinstance(found, Mapped):
                 # A PC that is not aligned comes first for the Arm ARM, QEMU fetches first.
-                return self._apply(pc, at) if not pc & 3 else _uncertain("PC neither aligned nor mapped")
-            return self._fetch(pc, at) if not pc & 3 else self._raise(Raise(EC_PC_ALIGN, 0, pc))
-        beyond = self._beyond(pc)
+                return self._apply(pc, found) if not pc & 3 else _uncertain("PC neither aligned nor mapped")
+            return self._fetch(pc, found.ipa) if not pc & 3 else self._raise(Raise(EC_PC_ALIGN, 0, pc))
+        beyond = mmu.beyond(self.state, pc, self._cpu)
         if pc & 3:
             if beyond:
                 return _uncertain("PC neither aligned nor inside the address size")  # QEMU fetches first
@@ -219,20 +214,6 @@ class _Guest:
             return _uncertain("code in data pages")
         word = word_at(self._code, at)
         return self._execute(pc, word) if word is not None else _must_trap(f"what is at {pc:#x}")
-
-    def _mapped(self, address: int, use: Use) -> int | Effect:
-        """Return where stage 1 puts an address, or what comes of it instead."""
-        if not self._knows_tables:
-            return Uncertain("stage-1 translation is on, and its tables are not known")
-        found = translate(self.state, self.memory, address, use, self._cpu)
-        if isinstance(found, Unsure):
-            return Uncertain(found.why)
-        if isinstance(found, Mapped):
-            return found.ipa
-        if isinstance(found, Refused):
-            ec, write = (EC_IABT, 0) if use is Use.FETCH else (EC_DABT, WNR if use is Use.WRITE else 0)
-            return Raise(ec, found.status | write, address)
-        return Trap(f"the walk for {address:#x}")
 
     @property
     def _at_el0(self) -> bool:
@@ -279,7 +260,7 @@ class _Guest:
             if (word >> 5 & 31) in self.unknown:
                 return _uncertain(FROM_UNKNOWN)
             target = self.state[word >> 5 & 31]
-            if self._tag_ignored(target) and target >> 56 not in (0, 0xFF):
+            if mmu.tag_ignored(self.state, target) and target >> 56 not in (0, 0xFF):
                 # The tag is replaced, unless TBID says that it is data's only, on a CPU that has TBID.
                 return _uncertain("a branch to a tagged address")
             return self._advance({arch.PC: target})
@@ -303,11 +284,11 @@ class _Guest:
             case Raise():
                 return self._raise(effect)
             case Access(address, size, is_store, then):
-                places = self._places(address, size, is_store)
+                places = mmu.places(self.state, self.memory, address, size, is_store, self._cpu)
                 if not isinstance(places, tuple):
                     return self._apply(pc, places)
-                if is_store:
-                    self.memory.store(places[0][0], 16, None)  # a pair or a vector is two words
+                for at, _ in places if is_store else ():
+                    self.memory.store(at, 16, None)  # a pair or a vector is two words
                 return self._next(then)
             case Trap(what):
                 return _must_trap(what or f"what is at {pc:#x}")
@@ -330,46 +311,12 @@ class _Guest:
         if access.rn in self.unknown:
             return _uncertain(FROM_UNKNOWN)
         address = (self.state[access.rn] + access.offset) & MASK64
-        places = self._places(address, access.size, access.is_store)
+        places = mmu.places(self.state, self.memory, address, access.size, access.is_store, self._cpu)
         if not isinstance(places, tuple):
             return self._apply(self.state[arch.PC], places)
         if access.is_store:
             return self._next(store(self.state, access, self.memory, places, known=access.rt not in self.unknown))
         return self._next(load(self.state, access, self.memory, places))
-
-    def _places(self, address: int, size: int, is_store: bool) -> Places | Effect:
-        """Return where the bytes of an access are, or what comes of it instead."""
-        write = WNR if is_store else 0
-        if is_on(self.state):
-            if address % size:
-                return Uncertain("unaligned access")
-            at = self._mapped(address, Use.WRITE if is_store else Use.READ)
-            return self._inside(address, at, size, is_store) if isinstance(at, int) else at
-        if address % size:
-            if self.state[arch.SCTLR] & arch.SCTLR_A:
-                return Raise(EC_DABT, FSC_ALIGNMENT | write, address)
-            # Device memory (MMU off): the Arm ARM wants an alignment fault, QEMU 7.2 performs the access.
-            return Uncertain("unaligned access")
-        if self._beyond(address):
-            return Raise(EC_DABT, FSC_ADDRESS_SIZE | write, address)
-        return self._inside(address, address, size, is_store)
-
-    def _inside(self, address: int, at: int, size: int, is_store: bool) -> Places | Trap | Uncertain:
-        """Return where an access is, or its trap if no memory is there for it; ``at``: its guest physical address."""
-        slot = self.memory.slot(at)
-        if slot is None or (is_store and slot.read_only):
-            return Trap(f"the access to {address:#x}")
-        if self._debugger is not None and self._debugger.watched(address, self._size, is_store):
-            return Trap(f"the watchpoint on {address:#x}")
-        return ((at, size),) if slot.home is not None or not is_store else Uncertain(CODE_CHANGED)
-
-    def _beyond(self, address: int) -> bool:
-        """Whether an address is outside the address size with the MMU off (AArch64.S1DisabledOutput)."""
-        return (address & (1 << 56) - 1 if self._tag_ignored(address) else address) >> self._pa_bits != 0
-
-    def _tag_ignored(self, address: int) -> bool:
-        """TCR_EL1.TBI1 or TBI0, by bit 55 of the address."""
-        return bool(self.state[arch.TCR] >> (38 if address >> 55 & 1 else 37) & 1)
 
     def _raise(self, exception: Raise) -> Walk | None:
         """Take an exception to EL1 without any hypervisor."""

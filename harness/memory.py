@@ -75,10 +75,13 @@ class Memory:
 class Run(Memory):
     """The same memory during one run of the guest: its loads see what it stores, ``stored``; its tables must not.
 
-    A TLB need not have seen a table that changed since the entry, so that such a word reads as unknown.
+    A TLB need not have seen a table that changed since the entry, so that such a word reads as unknown.  Not ``known``:
+    nobody knows of any memory at all.
     """
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory | None) -> None:
+        self.known = memory is not None
+        memory = memory or Memory.unknown()
         self._words, self._default, self._may_store = memory._words, memory._default, memory._may_store
         self.regions = memory.regions
         self.stored_words: dict[int, int | None] = {}

@@ -27,9 +27,13 @@ _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
 @dataclass
 class _Turn:
-    """The state on its way through a round; ``allowed`` lists other values that are as good, by index."""
+    """The state on its way through a round; ``allowed`` lists other values that are as good, by index.
+
+    ``walk_level``: of the table entry at which a stage-1 walk met no memory, None where nobody knows.
+    """
 
     values: list[int]
+    walk_level: int | None = None
     allowed: dict[int, frozenset[int] | None] = field(default_factory=dict)
 
     def put(self, index: int, value: int) -> None:
@@ -113,7 +117,8 @@ def _abort(turn: _Turn, exit_: Switch, kind: str, world: World) -> str:
         return "an address beyond the guest's physical address space"
     if contract.is_walk(exit_) and slot is None:
         turn.values[:] = contract.abort_state(exit_)
-        turn.allowed[arch.ESR] = contract.walk_abort_syndromes(exit_)
+        allowed = contract.walk_abort_syndromes(exit_, turn.walk_level)
+        turn.values[arch.ESR], turn.allowed[arch.ESR] = min(allowed), allowed
         return ""
     undecodable = not exit_.esr & (DABT["ISV"].mask | DABT["CM"].mask) and is_mmio(exit_, world)
     if (kind == "IABT_LOW" and slot is None) or (undecodable and world.protected):
@@ -190,13 +195,13 @@ def _userspace(turn: _Turn, round_: Round) -> str:
     return ""
 
 
-def owed(round_: Round) -> tuple[State, Mapping[int, frozenset[int] | None]] | str:
+def owed(round_: Round, walk_level: int | None = None) -> tuple[State, Mapping[int, frozenset[int] | None]] | str:
     """Return the registers owed at the entry, and per index the other values that will do (None: any).
 
-    A text says why nobody can tell.
+    A text says why nobody can tell.  ``walk_level``: of the table entry at which a stage-1 walk met no memory.
     """
     exit_ = round_.exit
-    turn = _Turn(list((exit_ or round_.entry).values))
+    turn = _Turn(list((exit_ or round_.entry).values), walk_level)
     if exit_ is None:
         _reset(turn, round_.world)
     else:
@@ -226,13 +231,18 @@ def interrupts_owed(round_: Round) -> tuple[int, int]:
     return hcr & arch.HCR_VIRTUAL, certain
 
 
-def compare_owed(round_: Round, lossy: Mapping[int, int]) -> Iterator[Divergence | Unchecked]:
-    """Yield the divergences of relation ``host.*``; ``lossy``: bits that the CPU does not keep, by index."""
+def compare_owed(
+    round_: Round, lossy: Mapping[int, int], walk_level: int | None = None
+) -> Iterator[Divergence | Unchecked]:
+    """Yield the divergences of relation ``host.*``.
+
+    ``lossy``: bits that the CPU does not keep, by index; ``walk_level`` as in :func:`owed`.
+    """
     pending, certain = interrupts_owed(round_)
     if (pending ^ round_.entry.hcr) & certain:
         found = round_.entry.hcr & arch.HCR_VIRTUAL
         yield Divergence("host", "hcr_el2", pending, found, round_.label, round_.first, round_.entry.step)
-    result = owed(round_)
+    result = owed(round_, walk_level)
     if isinstance(result, str):
         yield Unchecked("host", result)
         return

@@ -57,10 +57,14 @@ class Use(Enum):
 
 
 class Mapped(NamedTuple):
-    """The address is at ``ipa``; ``tables`` are the addresses of the table entries that were read."""
+    """The address is at ``ipa``; ``tables`` are the addresses of the table entries that were read.
+
+    ``is_device``: its memory type is Device memory.
+    """
 
     ipa: int
     tables: tuple[int, ...]
+    is_device: bool = False
 
 
 class Refused(NamedTuple):
@@ -71,9 +75,10 @@ class Refused(NamedTuple):
 
 
 class Outside(NamedTuple):
-    """The last of ``tables`` is in no memory slot: the walk itself faults at stage 2."""
+    """The last of ``tables``, an entry of ``level``, is in no memory slot: the walk itself faults at stage 2."""
 
     tables: tuple[int, ...]
+    level: int
 
 
 class Unsure(NamedTuple):
@@ -143,7 +148,7 @@ def _walk(
         tables = (*tables, at)
         slot = memory.slot(at)
         if slot is None or slot.home is None:
-            return Unsure("tables outside the data pages") if slot is not None else Outside(tables)
+            return Unsure("tables outside the data pages") if slot is not None else Outside(tables, level)
         entry = memory.read(at)
         if entry is None:
             return Unsure("tables that the guest may have changed")
@@ -164,16 +169,23 @@ def _walk(
             status = _leaf_status(state, entry, inherited, use, cpu)
             if isinstance(status, Unsure):
                 return status
-            return Mapped(output | address, tables) if status is None else Refused(status | level, tables)
+            if status is not None:
+                return Refused(status | level, tables)
+            return Mapped(output | address, tables, _is_device(state, entry))
         inherited |= entry
         table, level, shift = output, level + 1, shift - stride
+
+
+def _is_device(state: State, entry: int) -> bool:
+    """Whether MAIR_EL1 calls the memory behind a block or page Device memory (Arm ARM D17.2.100)."""
+    return not state[MAIR] >> 8 * (entry >> 2 & 7) & 0xF0
 
 
 def _leaf_status(state: State, entry: int, inherited: int, use: Use, cpu: Cpu) -> int | Unsure | None:
     """Return the fault that a block or page entry gives, without the level; None: none."""
     if not entry & _AF:
         return FSC_ACCESS
-    if use is Use.FETCH and not state[MAIR] >> 8 * (entry >> 2 & 7) & 0xF0:
+    if use is Use.FETCH and _is_device(state, entry):
         return Unsure("a fetch from Device memory is CONSTRAINED UNPREDICTABLE")
     return None if _permitted(state, entry, inherited, use, cpu) else FSC_PERMISSION
 

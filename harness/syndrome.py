@@ -64,27 +64,28 @@ def fetch_fault(pc: int, memory: Memory) -> Fault:
 
 
 class Touch(NamedTuple):
-    """The access of a load or store: where, whether it writes, and what ESR_EL2 says of the instruction."""
+    """The access of a load or store: where, whether it writes, what ESR_EL2 says of the instruction, and its size."""
 
     address: int
     is_store: bool
     iss: int
+    size: int = 1
 
 
 def touch(state: State, word: int) -> Touch | None:
-    """Return the access that an instruction makes; None: it makes none, or one that may fault on two pages."""
+    """Return the access that an instruction makes; None: it makes none, or a pair on two pages."""
     access = a64.decode_access(word)
     if access is not None:
         address = (state[access.rn] + access.offset) & MASK64
-        return None if address % access.size else Touch(address, access.is_store, _valid_iss(access))
+        return Touch(address, access.is_store, _valid_iss(access), access.size)
     plain = a64.decode_plain(word)
     if plain is None or not plain.size:
         return None
     effect = execute(state, word)
-    if not isinstance(effect, Access) or effect.address % effect.size:
+    if not isinstance(effect, Access):
         return None
     # No syndrome is valid: only WnR says anything.
-    return Touch(effect.address, effect.is_store, WNR if effect.is_store else 0)
+    return Touch(effect.address, effect.is_store, WNR if effect.is_store else 0, effect.size)
 
 
 @lru_cache(maxsize=1 << 12)
@@ -129,6 +130,8 @@ def owed(state: State, word: int | None, memory: Memory, *, is_fetch: bool) -> F
     access = touch(state, word)
     if access is None:
         return _by_word(word)
+    if access.address % access.size:
+        return None  # the MMU is off, all memory is Device memory: the Arm ARM has an alignment fault instead
     return abort("DABT_LOW", access.iss, access.address, access.address, memory, reads=not access.is_store)
 
 

@@ -14,6 +14,14 @@ from harness.registers import MASK64
 Places = tuple[tuple[int, int], ...]
 """Where the bytes of an access are: guest physical address and size of each part, each inside one slot."""
 FROM_RAM = "loaded from RAM"
+PAGE = 0x1000
+"""The smallest granule: no byte of it is translated in another way than its first."""
+
+
+def parts(address: int, size: int) -> Places:
+    """Cut an access where it leaves a page: virtual address and size of each part."""
+    first = PAGE - address % PAGE
+    return ((address, size),) if first >= size else ((address, first), (address + first & MASK64, size - first))
 
 
 def byte_order(state: State) -> Literal["big", "little"]:

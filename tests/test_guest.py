@@ -8,10 +8,11 @@ import pytest
 from harness import arch, protocol
 from harness.a64 import encode
 from harness.fetch import is_call, word_at
-from harness.guest import CODE_CHANGED, Walk, runs_on, walk
+from harness.guest import Walk, runs_on, walk
 from harness.layout import CODE, DATA, PROTECTED, VECTORS
 from harness.masks import cpu_model
 from harness.memory import Memory
+from harness.mmu import CODE_CHANGED
 from harness.placing import Code, code_of
 from harness.registers import INDEX, MASK64, NAMES
 from harness.scenario import Scenario, Step

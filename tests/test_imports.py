@@ -21,7 +21,7 @@ ROWS: tuple[str, ...] = (
     *("harness.a64", "harness.sysregs", "harness.steps", "harness.scenario", "harness.trace", "harness.arch"),
     "harness.masks",
     *("harness.gic", "harness.gic.registers", "harness.gic.interface", "harness.gic.distributor"),
-    *("harness.memory", "harness.stage1", "harness.execute", "harness.transfer", "harness.pkvm"),
+    *("harness.memory", "harness.stage1", "harness.execute", "harness.transfer", "harness.mmu", "harness.pkvm"),
     *("harness.syndrome", "harness.debugger", "harness.stops", "harness.lent", "harness.placing", "harness.faults"),
     *("harness.gic.access", "harness.world", "harness.shapes"),
     "harness.fetch",

@@ -129,7 +129,7 @@ def test_pan_is_for_cpus_that_have_it() -> None:
 @pytest.mark.parametrize("where", [0x900_0000, 0x4010_0000, 1 << 39])
 def test_a_table_outside_slots(where: int) -> None:
     offset = 0x1FF * 8
-    assert look({TABLE: where | 3}, 0x1FF << 21) == Outside((TABLE, where + offset))
+    assert look({TABLE: where | 3}, 0x1FF << 21) == Outside((TABLE, where + offset), 2)
 
 
 def test_the_upper_half() -> None:
