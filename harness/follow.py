@@ -63,7 +63,7 @@ def _stopped_store(path: Walk, word: int | None, memory: Memory) -> None:
     if path.state is None or word is None or is_on(path.state) or (access := touch(path.state, word)) is None:
         memory.lose()
     elif access.is_store:
-        homes = (memory.home(address & -8) for address in range(access.address, access.address + 24, 8))
+        homes = (memory.home(access.address + more & -8) for more in (0, 8, 15))
         memory.stored({home: None for home in homes if home is not None})
 
 

@@ -15,17 +15,7 @@ from typing import NamedTuple
 from harness import a64, arch, exits, mmu, pkvm
 from harness.arch import State
 from harness.debugger import Debugger
-from harness.execute import (
-    CONDITION_ALWAYS,
-    EC_UNKNOWN,
-    Access,
-    Effect,
-    Next,
-    Raise,
-    Trap,
-    execute,
-    sources,
-)
+from harness.execute import CONDITION_ALWAYS, EC_DABT, EC_UNKNOWN, Access, Effect, Next, Raise, Trap, execute, sources
 from harness.faults import STALE
 from harness.fetch import as_code, may_stay_at_el2, word_at
 from harness.gic.access import at_interface
@@ -33,9 +23,9 @@ from harness.gic.interface import Interface
 from harness.masks import BTI, IDST, NMI, VBAR_RES0, Cpu
 from harness.memory import Memory, Run
 from harness.registers import MASK64
-from harness.stage1 import Mapped, Use, controls, is_on, translate
+from harness.stage1 import FSC_ADDRESS_SIZE, Mapped, Use, controls, is_on
 from harness.stops import access_size, is_brk
-from harness.transfer import load, store
+from harness.transfer import Places, load, store
 
 STRAY_BRK = "a BRK that userspace did not ask for, while it debugs the guest otherwise"
 FROM_UNKNOWN = "an address or a call from what nobody knows"
@@ -43,8 +33,7 @@ MAX_WALK = 600
 """Instructions after which a walk gives up; a scenario has fewer."""
 
 _BR, _BR_MASK = 0xD61F_0000, 0xFFFF_FC1F
-EC_WFX, EC_IABT, EC_PC_ALIGN, EC_DABT = (exits.EC_BY_NAME[name] for name in ("WFX", "IABT_LOW", "PC_ALIGN", "DABT_LOW"))
-FSC_ADDRESS_SIZE, FSC_ALIGNMENT = 0x00, 0x21
+EC_WFX, EC_IABT, EC_PC_ALIGN = (exits.EC_BY_NAME[name] for name in ("WFX", "IABT_LOW", "PC_ALIGN"))
 
 
 class Walk(NamedTuple):
@@ -284,7 +273,7 @@ class _Guest:
             case Raise():
                 return self._raise(effect)
             case Access(address, size, is_store, then):
-                places = mmu.places(self.state, self.memory, address, size, is_store, self._cpu)
+                places = self._places(address, size, is_store)
                 if not isinstance(places, tuple):
                     return self._apply(pc, places)
                 for at, _ in places if is_store else ():
@@ -311,12 +300,17 @@ class _Guest:
         if access.rn in self.unknown:
             return _uncertain(FROM_UNKNOWN)
         address = (self.state[access.rn] + access.offset) & MASK64
-        places = mmu.places(self.state, self.memory, address, access.size, access.is_store, self._cpu)
+        places = self._places(address, access.size, access.is_store)
         if not isinstance(places, tuple):
             return self._apply(self.state[arch.PC], places)
         if access.is_store:
             return self._next(store(self.state, access, self.memory, places, known=access.rt not in self.unknown))
         return self._next(load(self.state, access, self.memory, places))
+
+    def _places(self, address: int, size: int, is_store: bool) -> Places | Effect:
+        found = mmu.places(self.state, self.memory, address, size, is_store, self._cpu)
+        watched = self._debugger is not None and self._debugger.watched(address, self._size, is_store)
+        return Trap(f"the watchpoint on {address:#x}") if watched and isinstance(found, tuple) else found
 
     def _raise(self, exception: Raise) -> Walk | None:
         """Take an exception to EL1 without any hypervisor."""
