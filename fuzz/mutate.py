@@ -13,6 +13,7 @@ from random import Random
 from fuzz import memories
 from fuzz.draw import EVERYWHERE, operands
 from fuzz.idioms import IDIOMS
+from fuzz.tables import tame
 from fuzz.values import BOUNDARIES, Weights, bits, register_value
 from harness.a64 import FORM
 from harness.errors import InputError
@@ -187,6 +188,7 @@ def _build(
         start = 1 + int(rng.random() * MAX_LENGTH)
         del steps[start : start + len(steps) - MAX_LENGTH]
         del steps[MAX_LENGTH:]
+    tame(rng, steps)
     return Scenario(ABOUT, tuple(registers.items()), tuple(steps), *_memory(rng, like))
 
 

@@ -56,6 +56,43 @@ def turn_on(rng: Random) -> list[Step]:
     return [*words, *(Step("set", pair) for pair in values)]
 
 
+_LOW = 0xFFFF
+"""TCR_EL1's T0SZ, EPD0 and TG0: with others the table is none (Arm ARM D17.2.139)."""
+_SANE = {"ttbr0_el1": frozenset({TABLE}), "tcr_el1": frozenset({TCR_39_BITS & _LOW, TCR_36_BITS & _LOW})}
+_INSTEAD = {"ttbr0_el1": TABLE, "tcr_el1": TCR_39_BITS}
+TAMED = 0.9
+
+
+def _is_sane(name: str, value: int) -> bool:
+    return (value & _LOW if name == "tcr_el1" else value) in _SANE[name]
+
+
+def tame(rng: Random, steps: list[Step]) -> None:
+    """Mostly keep translation off where nothing is set up for it: no instruction of the guest would run any more.
+
+    Moves that cut :func:`turn_on` in two leave such steps; the guest then takes one exception after the other, and each
+    such scenario costs three ticks of the host's clock.
+    """
+    ready: set[str] = set()
+    is_on = False
+    for at, step in enumerate(steps):
+        if step.kind in ("reset", "vcpu"):
+            ready, is_on = ready & {"write"}, False
+        elif step.kind == "write" and step.args[0] in (TABLE + 8, TABLE + 16):
+            ready.add("write")
+        if step.kind != "set":
+            continue
+        name, value = str(step.args[0]), int(step.args[1])
+        if name in _SANE:
+            if is_on and not _is_sane(name, value) and rng.random() < TAMED:
+                steps[at] = Step("set", (name, value := _INSTEAD[name]))
+            (ready.add if _is_sane(name, value) else ready.discard)(name)
+        elif name == "sctlr_el1":
+            if value & 1 and len(ready) < 3 and rng.random() < TAMED:
+                steps[at] = Step("set", (name, value := value & ~1))
+            is_on = bool(value & 1)
+
+
 def turn_off() -> list[Step]:
     """Turn translation off again."""
     return [Step("set", ("sctlr_el1", SCTLR_RESET))]

@@ -202,3 +202,31 @@ def test_tables_of_both_granules_lead_somewhere() -> None:
         state = tuple(registers[name] for name in NAMES)
         ends[tables.is_large(steps)].add(type(translate(state, memory, virtual, Use.READ, cpu_model("cortex-a72"))))
     assert all({Mapped, Refused, Outside} <= found for found in ends.values()), ends
+
+
+@pytest.mark.parametrize("lost", ["ttbr0_el1", "tcr_el1"])
+def test_translation_mostly_stays_off_where_half_of_its_set_up_is_gone(lost: str) -> None:
+    whole = tables.turn_on(Random(1))
+    assert _left_on(whole) == 100
+    assert 0 < _left_on([step for step in whole if step.args[0] != lost]) < 30
+    assert 0 < _left_on([*whole, Step("reset", ()), whole[-1]]) < 30
+
+
+def test_what_translation_needs_mostly_stays_while_it_is_on() -> None:
+    kept = 0
+    for seed in range(100):
+        steps = [*tables.turn_on(Random(1)), Step("set", ("tcr_el1", 0x880))]
+        tables.tame(Random(seed), steps)
+        kept += steps[-1].args[1] == 0x880
+    assert 0 < kept < 30
+
+
+def _left_on(steps: list[Step]) -> int:
+    """In how many of 100 tries the last write of SCTLR_EL1 turns translation on."""
+    count = 0
+    for seed in range(100):
+        tamed = list(steps)
+        tables.tame(Random(seed), tamed)
+        (*_, last) = (step.args[1] for step in tamed if step.args[:1] == ("sctlr_el1",))
+        count += int(last) & 1
+    return count
