@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 
 from fuzz.dumps import Dumps
 from fuzz.features import features
@@ -161,8 +162,9 @@ class Worker:
                     self._with.hit(index)
                     self._stats.saw(index)
             self._count(seen.checked)
-        if any(seen.checked.unexplained for seen in found):
-            self._unexplained(scenario, found)
+        clusters = _clusters(found)
+        if clusters:
+            self._unexplained(scenario, found, clusters)
         self._recent.append(scenario)
 
     def _count(self, checked: Checked) -> None:
@@ -173,10 +175,9 @@ class Worker:
         stats.add_all("undefined", checked.undefined)
         if checked.dropped:
             stats.add("count", "dropped", checked.dropped)
-        for judged in checked.judged:
-            if judged.known is not None:
-                stats.add("known", judged.known.id)
-        for (name, taken), count in Counter(way for _, path in checked.paths for way in path).items():
+        stats.add_all("known", Counter([judged.known.id for judged in checked.judged if judged.known is not None]))
+        ways = chain.from_iterable([path for _, path in checked.paths])
+        for (name, taken), count in Counter(ways).items():
             stats.add("branches", f"{name}{TAKEN if taken else NOT_TAKEN}", count)
         # An exit counts as checked when the host's turn after it was replayed on the model and compared.  The last
         # exit of a scenario has no such turn.
@@ -188,8 +189,9 @@ class Worker:
 
     # ---- divergences that nothing explains ---------------------------------------------------------------------
 
-    def _unexplained(self, scenario: Scenario, found: tuple[Seen, ...]) -> None:
-        clusters = _clusters(found)
+    def _unexplained(
+        self, scenario: Scenario, found: tuple[Seen, ...], clusters: Mapping[Key, list[Divergence]]
+    ) -> None:
         ids = {key: self._id(key) for key in clusters}
         weight = simplicity(scenario)
         new = {key for key in clusters if self._confirmed.get(ids[key], weight + 1) > weight}

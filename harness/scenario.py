@@ -89,6 +89,7 @@ def instruction(step: Step) -> int | None:
     return encode(step.kind, *operands)
 
 
+@lru_cache(maxsize=1 << 14)
 def format_step(step: Step) -> str:
     """Return the line of a step, without line end."""
     kind, args = step.kind, step.args

@@ -40,6 +40,13 @@ def weight(value: int) -> int:
 
 def order(scenario: Scenario) -> Order:
     """Fewer steps, fewer registers, simpler steps, lighter numbers, lower register names; then the text itself."""
+    given = (f"{n} {v:#x}" for n, v in scenario.registers)
+    text = "\n".join([*given, *map(format_step, scenario.steps), repr((scenario.slots, scenario.boot))])
+    return (*_measures(scenario), text)
+
+
+def _measures(scenario: Scenario) -> tuple[int, int, int, int, int]:
+    """All of an :func:`order` but the text."""
     numbers = [value for _, value in scenario.registers]
     numbers += [number for word in scenario.boot for number in word]
     names = [name for name, _ in scenario.registers]
@@ -49,21 +56,18 @@ def order(scenario: Scenario) -> Order:
                 numbers.append(arg)
             else:
                 names.append(arg)
-    given = (f"{n} {v:#x}" for n, v in scenario.registers)
-    text = "\n".join([*given, *map(format_step, scenario.steps), repr((scenario.slots, scenario.boot))])
     return (
         len(scenario.steps),
         len(scenario.registers) + len(scenario.slots) + len(scenario.boot),
         sum(_RANK[step.kind] for step in scenario.steps),
         sum(map(weight, numbers)),
         sum(_NAME_RANK[name] for name in names),
-        text,
     )
 
 
 def simplicity(scenario: Scenario) -> int:
     """Return one number of at most 62 bits that puts scenarios in (almost) the order of :func:`order`."""
-    steps, registers, kinds, numbers, _, _ = order(scenario)
+    steps, registers, kinds, numbers, _ = _measures(scenario)
     parts = ((steps, 10), (registers, 8), (kinds, 16), (numbers, 20))
     total = 0
     for part, width in parts:
