@@ -176,7 +176,7 @@ def check(
             _tell(witness, "switch", index, found_there)
     judged += (Judged(found, None) for found in compare_slots(trace.events))
     if trace.hyp:
-        relations.update(dict.fromkeys(RELATIONS, len(followed)))
+        relations.update(dict.fromkeys(RELATIONS, len(trace.hyp) // 2))
         judged += (Judged(found, None) for found in compare_beside(trace))
     if trace.vectors:
         relations["vectors"] += 1

@@ -81,14 +81,19 @@ def test_what_the_host_holds_of_a_protected_vcpu_is_what_it_sees() -> None:
 LAYOUT = ContextLayout(8 * len(NAMES), tuple(range(len(NAMES))))
 
 
-def beside(*copies_of: tuple[int, int]) -> tuple[Hyp, ...]:
+def beside(*copies_of: tuple[int, int], dropped: int = 0, complete: bool = True) -> tuple[Hyp, ...]:
     """Read a file as the plugin would have filled it: kind, and address of the host's vCPU, of each copy."""
     size = HEAD.size + LAYOUT.size
-    made = HypMap(Places({"record_size": size, "count": len(copies_of)}, (4,)), 1 << 29)
+    made = HypMap(Places({"record_size": size, "count": len(copies_of), "dropped": dropped}, (4,)), 1 << 29)
     for number, (kind, host) in enumerate(copies_of):
         at = RECORDS_AT + number * size
         made._memory[at : at + HEAD.size] = HEAD.pack(kind, 0x1000, host, 7)
-    return made.beside(trace().events[:2], LAYOUT)
+    return made.beside(trace().events[:2], LAYOUT, complete=complete)
+
+
+def test_where_one_of_the_two_was_full_the_rest_stands_alone() -> None:
+    assert [copy.event for copy in beside((ENTER, 1), dropped=9)] == [0]
+    assert [copy.event for copy in beside((ENTER, 1), (LEAVE, 1), (ENTER, 1), complete=False)] == [0, 1]
 
 
 def test_copies_stand_beside_their_records() -> None:

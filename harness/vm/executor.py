@@ -184,8 +184,9 @@ class Executor:
         status = trace.status_name(self._word("status"))
         events, vectors = trace.decode(area, self._layout), trace.decode_vectors(area, self._layout)
         watch = None if self._qemu.plugin is None else self._qemu.plugin.map
-        hyp = watch.beside(events, self._layout) if isinstance(watch, HypMap) else ()
-        return Trace(events, status, self._word("dropped"), bool(self._word("vhe")), vectors, hyp)
+        dropped = self._word("dropped")
+        hyp = watch.beside(events, self._layout, complete=not dropped) if isinstance(watch, HypMap) else ()
+        return Trace(events, status, dropped, bool(self._word("vhe")), vectors, hyp)
 
     def run_bare(self, scenario: Scenario, *, fresh_vm: bool, record: bool) -> None:
         """Run a scenario, recorded or not, and look at nothing.  VmLost: as :meth:`run`."""

@@ -179,21 +179,21 @@ class HypMap:
         """End a scenario: nothing is copied any more."""
         self._put("armed", 0)
 
-    def beside(self, events: Sequence[Event], layout: ContextLayout) -> tuple[Hyp, ...]:
+    def beside(self, events: Sequence[Event], layout: ContextLayout, *, complete: bool = True) -> tuple[Hyp, ...]:
         """Return the copies of the last scenario, each with the entry or exit of the trace that it belongs to.
 
-        A run of a vCPU is one entry and one exit in both.  AgentProtocolError: they do not fit.
+        A run of a vCPU is one entry and one exit in both; where one of the two found no more room (the trace is not
+        ``complete``), the rest of the other stands alone.  AgentProtocolError: they do not fit.
         """
         count, size = self.word("count"), self.word("record_size")
-        if self.word("dropped") or self.word("missed"):
-            lost = f"{self.word('dropped')} found no room, {self.word('missed')} had none"
-            raise AgentProtocolError(f"the hypervisor's copies of the vCPU: {lost}")
+        if self.word("missed"):
+            raise AgentProtocolError(f"{self.word('missed')} times a vCPU ran of which the hypervisor has no copy")
         runs = [(index, event) for index, event in enumerate(events) if event.kind in (ENTRY, EXIT)]
-        if len(runs) != count:
+        if len(runs) != count and complete and not self.word("dropped"):
             raise AgentProtocolError(f"{count} copies of the hypervisor's vCPU for {len(runs)} entries and exits")
         found: list[Hyp] = []
         owners: dict[int, int] = {}
-        for number, (index, event) in enumerate(runs):
+        for number, (index, event) in enumerate(runs[:count]):
             at = RECORDS_AT + number * size
             kind, vcpu, host, hcr = HEAD.unpack_from(self._memory, at)
             if kind != (ENTER if event.kind == ENTRY else LEAVE) or owners.setdefault(event.context, host) != host:
