@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from typing import Any
 
 from fuzz.arguments import MAX_SEED, Subparsers, add_number, seconds
 from fuzz.lemma import Campaign, run_campaign
+from fuzz.progress import saying
 from fuzz.project import CORPUS
 from harness.errors import InputError
 from harness.lemma.case import STORED
@@ -30,6 +30,8 @@ from harness.lemma.watch import load_goals, store_goals
 from harness.model import FUNCTION, LAYERS, LEVEL_NAMES
 from harness.stored import reading
 from harness.vm.config import PROJECT
+
+_say = saying("lemma")
 
 LEMMAS = CORPUS / "lemmas"
 MUTANT_CASES = (30, 300)  # for each question; the second for those that survive the first
@@ -101,12 +103,13 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand: 0 done, 1 a stored cluster is wrong or was missed; raises ``InputError`` if asked badly."""
     if args.page:
         PAGE.write_text(render(LEMMAS))
-        print(f"wrote {PAGE}", file=sys.stderr)
+        _say(f"wrote {PAGE}")
         return 0
     if args.paths:
+        _say(f"trying {PATH_TRIES} random states of each function")
         rows = collect(PATH_TRIES, args.seed)
         store_paths(LEMMAS / "paths.json", rows)
-        print(f"wrote {len(rows)} states", file=sys.stderr)
+        _say(f"wrote {len(rows)} states")
         return 0
     if args.mutants is not None:
         return _mutants(args)
@@ -131,11 +134,11 @@ def run(args: argparse.Namespace) -> int:
             trial = missing(LEMMAS, pair, args.seed, results[-1], clusters, chosen)
             results[-1]["missed"] = list(trial.missed)
             status |= bool(trial.missed)
-            print(trial.text(), file=sys.stderr)
+            _say(trial.text())
             if args.store:
                 store_trial(LEMMAS, trial)
         for text in wrong.values():
-            print(f"{':'.join(pair)}: a stored cluster does not verify: {text}", file=sys.stderr)
+            _say(f"{':'.join(pair)}: a stored cluster does not verify: {text}")
         if args.coq:
             with args.coq.open("w" if pair == asked[0][0] else "a") as out:
                 out.write(export(clusters))
@@ -164,8 +167,10 @@ def _clusters(
         if not path.exists() and "all" not in args.pair:
             raise InputError("--stored", None, f"nothing is stored of {':'.join(pair)}: there is no {path}")
         return Campaign(), tuple(c for c in load(path) if c.question in chosen) if path.exists() else ()
+    _say(f"{':'.join(pair)}: {args.seconds:.0f} s, {args.jobs} workers")
     with tempfile.TemporaryDirectory(prefix="shadowfuzz-lemma-") as directory:
         campaign = run_campaign(chosen, args.seconds, args.jobs, args.seed, Path(directory))
+    _say(f"{':'.join(pair)}: minimising {len(campaign.finds)} cases")
     clusters = find_clusters(((q, goal, case) for (q, goal, _), case in campaign.finds.items()), args.jobs)
     if args.store and not args.expect_stored:
         path = store_path(LEMMAS, pair)
@@ -222,9 +227,13 @@ def _print_clusters(report: dict[str, Any], clusters: tuple[Cluster, ...]) -> No
 def _mutants(args: argparse.Namespace) -> int:
     """Print the kill rate and the survivors; a mutant has to be noticed within a minute."""
     chosen = mutants() if args.mutants == 0 else sample(args.mutants, args.seed)
+    results: list[Result] = []
     with ThreadPoolExecutor(args.jobs) as pool:
-        results = tuple(pool.map(_check_mutant, chosen))
-    report = {"all": len(mutants()), **summary(results)}
+        for result in pool.map(_check_mutant, chosen):
+            results.append(result)
+            if not len(results) % 20:
+                _say(f"{len(results)} of {len(chosen)} mutants")
+    report = {"all": len(mutants()), **summary(tuple(results))}
     if args.store:
         (LEMMAS / "mutants.json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
@@ -233,6 +242,7 @@ def _mutants(args: argparse.Namespace) -> int:
 
 def _stability(args: argparse.Namespace) -> int:
     """Print how often minimisation ends at the same least case."""
+    _say(f"minimising {args.stability} starts of every goal")
     found = measure(questions(_pairs(args.pair), args.layer, args.function), args.stability, STABILITY_TRIES, args.seed)
     report = asdict(found) | {"share": round(found.share, 4), "starts": args.stability}
     report["pairs"] = [":".join(pair) for pair in _pairs(args.pair)]
