@@ -14,6 +14,7 @@ from harness.beside import RELATIONS, compare_beside, copies, held
 from harness.compare import Divergence, Prediction, Unchecked
 from harness.debugged import compare_debugged
 from harness.debugger import DEBUG_OPS, Debugger
+from harness.donated import compare_writes
 from harness.follow import Followed, follow
 from harness.gic.watch import Watch, uses_gic
 from harness.handed import compare_handed
@@ -175,6 +176,7 @@ def check(
         if witness is not None:
             _tell(witness, "switch", index, found_there)
     judged += (Judged(found, None) for found in compare_slots(trace.events))
+    judged += (Judged(found, None) for found in compare_writes(trace.events))
     if trace.hyp:
         relations.update(dict.fromkeys(RELATIONS, len(trace.hyp) // 2))
         judged += (Judged(found, None) for found in compare_beside(trace))

@@ -26,7 +26,7 @@ ROWS: tuple[str, ...] = (
     *("harness.gic.access", "harness.world", "harness.shapes"),
     "harness.fetch",
     *("harness.contract", "harness.guest", "harness.follow", "harness.turns", "harness.compare", "harness.vectors"),
-    "harness.beside",
+    *("harness.beside", "harness.donated"),
     *("harness.handed", "harness.owed", "harness.asked", "harness.debugged", "harness.gic.watch"),
     *("harness.model.constants", "harness.model.state", "harness.model.locks"),
     *("harness.model.paging", "harness.model.paging_kernel", "harness.model.machine", "harness.model.machine_kernel"),

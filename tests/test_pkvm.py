@@ -10,6 +10,8 @@ import pytest
 from fuzz.idioms import other_vcpu
 from harness import contract, pkvm
 from harness.a64 import encode
+from harness.compare import Divergence
+from harness.donated import compare_writes
 from harness.fetch import is_call
 from harness.guest import walk
 from harness.layout import CODE, DATA, MMIO, PROTECTED
@@ -20,7 +22,8 @@ from harness.protocol import FLAGS_VCPU_SHIFT
 from harness.registers import INDEX, MASK64
 from harness.scenario import Step, parse
 from harness.slots import Slot, protected_may_succeed
-from harness.turns import rounds
+from harness.trace import HOST, Host
+from harness.turns import OP_WRITE, rounds
 from tests.rounds import S
 from tests.traces import but, entry, esr, state, trap, user
 
@@ -69,6 +72,26 @@ def test_an_access_that_nobody_can_decode(mark: int) -> None:
     assert not isinstance(found, str)
     assert found[0] == after
     assert (found[0][INDEX["esr_el1"]] == 0x9600_0010) == bool(mark)
+
+
+def writes(*, mark: int = MARK, x0: int = 0, page: int = DATA.base, after: int = 4, error: int = 0) -> list[Divergence]:
+    """The guest stores to DATA and gets on by ``after`` bytes, then its host writes to ``page``."""
+    before = but(S, pc=AT, x0=x0)
+    fault = trap(before, 0x9200_0047, far=DATA.base, hpfar=DATA.base >> 8, marks=mark)
+    on = trap(but(before, pc=AT + after), esr("WFX"), marks=mark)
+    host = Host(HOST, 3, OP_WRITE, page, 1, error, True, mark >> FLAGS_VCPU_SHIFT)
+    return list(compare_writes((entry(before, marks=mark), fault, entry(before, marks=mark), on, host)))
+
+
+def test_what_a_protected_vm_touched_refuses_its_host() -> None:
+    (found,) = writes()
+    assert (found.name, found.expected, found.observed) == ("host.write", "refused", "taken")
+    assert (found.event, found.step) == (3, 3)
+    assert writes(error=14) == [], "as it should be"
+    assert writes(mark=0) == [], "any other VM's memory is its host's"
+    assert writes(page=DATA.base + 0x1000) == [], "nobody touched that page"
+    assert writes(after=0) == [], "it may not have got the page yet"
+    assert writes(x0=pkvm.SHARE) == [], "it may be shared"
 
 
 def test_slots_of_a_protected_vm() -> None:

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory that a protected VM has touched and does not share is not its host's: relation ``host.write``.
+
+Source: Documentation/virt/kvm/arm/pkvm.rst, "pages are ... unmapped from the stage-2 identity map as part of the
+donation procedure", "Accessing pVM memory that has not been shared back will result in the delivery of a SIGSEGV".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from harness import arch, pkvm
+from harness.compare import Divergence
+from harness.exits import EXIT_WITH_SERROR_BIT
+from harness.shapes import Shapes
+from harness.trace import ENTRY, EXIT, Event, Host, Switch
+from harness.turns import OP_WRITE
+from harness.world import World
+
+ABORTS = ("DABT_LOW", "IABT_LOW")
+
+
+class _Vm:
+    """What is known of a protected VM's memory."""
+
+    def __init__(self) -> None:
+        self.touched: set[int] = set()
+        self.waiting: tuple[int, int] | None = None
+        """A page that was not there, and where the guest was: it has it once it got on."""
+        self.latest: Switch | None = None
+        self.at = 0
+        self.shares = False
+
+    def entered(self, entry: Switch) -> None:
+        # Which pages are shared no exit tells: EL2 answers the call.
+        self.shares |= entry.values[0] & 0xFFFF_FFFF in (pkvm.SHARE, pkvm.UNSHARE)
+
+    def left(self, exit_: Switch, index: int, world: World) -> None:
+        pc = exit_.values[arch.PC]
+        if self.waiting is not None and exit_.trapped and pc == self.waiting[1] + 4:
+            self.touched.add(self.waiting[0])
+        self.waiting = None
+        if exit_.exit_class in ABORTS and not exit_.forged and not exit_.code & EXIT_WITH_SERROR_BIT:
+            slot = world.slot(exit_.page)
+            if slot is not None and slot.home is not None:
+                self.waiting = exit_.page - slot.base + slot.home, pc
+        self.latest, self.at = exit_, index
+
+
+def compare_writes(events: Iterable[Event]) -> Iterator[Divergence]:
+    """Yield the host's writes that got through to memory which is the guest's alone."""
+    shapes, vms = Shapes(), dict[int, _Vm]()
+    for index, event in enumerate(events):
+        world = shapes.world(event.context)
+        if world.protected:
+            vm = vms.setdefault(event.context, _Vm())
+            if isinstance(event, Host):
+                mine = event.op == OP_WRITE and not event.error and event.a & -pkvm.GRANULE in vm.touched
+                if mine and not vm.shares and vm.latest is not None:
+                    where = (vm.latest.exit_class, vm.at, event.step)
+                    yield Divergence("host", "write", "refused", "taken", *where)
+            elif event.kind == ENTRY:
+                vm.entered(event)
+            elif event.kind == EXIT:
+                vm.left(event, index, world)
+        if isinstance(event, Host):
+            shapes.apply(event)
