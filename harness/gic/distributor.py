@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distributor and redistributors: what software configured, which inputs are asserted, and so what is pending where.
 
-Source: IHI 0069, 4.1 (interrupt states), 12.9 and 12.11 (registers, by the rows of :mod:`harness.gic.registers`).
+Source: IHI 0069, the interrupt lifecycle, and the registers' pages (rows of :mod:`harness.gic.registers`).
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class Gic:
         return value, unknown
 
     def generate(self, value: int, sender: int) -> None:
-        """A write to ICC_SGI1R_EL1 (IHI 0069 12.2.16): a group 1 SGI to the vCPUs that it names."""
+        """A write to ICC_SGI1R_EL1 (IHI 0069): a group 1 SGI to the vCPUs that it names."""
         others = bool(value >> 40 & 1)
         cluster = value >> 16 & 0xFF or value >> 32 & 0xFF or value >> 44 & 0xF or value >> 48 & 0xFF
         for vcpu in range(self.vcpus):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The CPU interface of one vCPU while its guest runs: what is pending there, and what ICC_* accesses do.
 
-Source: IHI 0069, 4.8 (priority), 4.7 (acknowledge and end of interrupt), 12.2 (ICC_* registers).
+Source: IHI 0069, interrupt prioritization, and the pages of the ICC_* registers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from harness.gic.registers import IMPLEMENTED_MASK, IMPLEMENTED_PRIORITY, SPURIO
 from harness.registers import MASK64
 
 TRAPPED: frozenset[str] = frozenset({"icc_sgi1r_el1", "icc_sgi0r_el1", "icc_asgi1r_el1"})
-"""What must trap: HCR_EL2.IMO and FMO give ICC_* to the virtual interface, which generates no SGIs (IHI 0069 12.2)."""
+"""What must trap: HCR_EL2.IMO and FMO give ICC_* to the virtual interface, which generates no SGIs (IHI 0069)."""
 _INTID = 0xFF_FFFF
 _SPECIAL = range(1020, 1024)
 NO_EFFECT: frozenset[str] = frozenset({"icc_sre_el1", "icc_bpr1_el1"})
@@ -69,7 +69,7 @@ class Interface:
         return False if priority >= highest else None  # what preempts what depends on ICC_BPR1_EL1
 
     def signals(self) -> bool | None:
-        """Whether the interface signals an interrupt (IHI 0069 4.8.6); None: nobody knows."""
+        """Whether the interface signals an interrupt (IHI 0069, interrupt prioritization); None: nobody knows."""
         if self.lost:
             return None
         if not (self.pending or self.maybe) or self.enabled is False or self.mask == 0:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from harness.layout import GICD, GICR
 
 SGIS, PRIVATE = 16, 32
-"""INTIDs below SGIS are software generated, those below PRIVATE are of one vCPU (IHI 0069 2.2.1)."""
+"""INTIDs below SGIS are software generated, those below PRIVATE are of one vCPU (IHI 0069, INTIDs)."""
 FRAME, REDISTRIBUTOR = 0x1_0000, 0x2_0000
 """Sizes of a page of registers, and of a vCPU's two pages (arm-vgic-v3.rst, KVM_VGIC_V3_ADDR_TYPE_REDIST)."""
 
@@ -20,16 +20,20 @@ FRAME, REDISTRIBUTOR = 0x1_0000, 0x2_0000
 class Bank:
     """Registers of one kind: ``bits`` for each interrupt, from ``offset`` on; ``sizes`` of accesses in bytes.
 
-    ``shared``: where SPIs have them, ``private``: where SGIs and PPIs have.
+    ``what`` the bits are owed to be; ``private``: SGIs and PPIs have them, too, in their redistributor.
     """
 
     name: str
     offset: int
     bits: int
     sizes: tuple[int, ...]
-    source: str
-    shared: bool = True
+    what: str
     private: bool = True
+
+    @property
+    def source(self) -> str:
+        """Where it is described; a redistributor's registers are like the distributor's."""
+        return f"Arm IHI 0069, GICD_{self.name.upper()}<n>"
 
     @property
     def end(self) -> int:
@@ -38,19 +42,19 @@ class Bank:
 
 
 BANKS: tuple[Bank, ...] = (
-    Bank("igroupr", 0x080, 1, (4,), "IHI 0069 12.9.8 GICD_IGROUPR"),
-    Bank("isenabler", 0x100, 1, (4,), "IHI 0069 12.9.24 GICD_ISENABLER"),
-    Bank("icenabler", 0x180, 1, (4,), "IHI 0069 12.9.5 GICD_ICENABLER"),
-    Bank("ispendr", 0x200, 1, (4,), "IHI 0069 12.9.26 GICD_ISPENDR"),
-    Bank("icpendr", 0x280, 1, (4,), "IHI 0069 12.9.7 GICD_ICPENDR"),
-    Bank("isactiver", 0x300, 1, (4,), "IHI 0069 12.9.22 GICD_ISACTIVER"),
-    Bank("icactiver", 0x380, 1, (4,), "IHI 0069 12.9.1 GICD_ICACTIVER"),
-    Bank("ipriorityr", 0x400, 8, (1, 4), "IHI 0069 12.9.20 GICD_IPRIORITYR"),
-    Bank("icfgr", 0xC00, 2, (4,), "IHI 0069 12.9.4 GICD_ICFGR"),
-    Bank("irouter", 0x6000, 64, (8,), "IHI 0069 12.9.21 GICD_IROUTER", private=False),
+    Bank("igroupr", 0x080, 1, (4,), "group 1 (IRQ) or group 0"),
+    Bank("isenabler", 0x100, 1, (4,), "1 enables, reads as enabled"),
+    Bank("icenabler", 0x180, 1, (4,), "1 disables, reads as enabled; of SGIs that is IMPLEMENTATION DEFINED"),
+    Bank("ispendr", 0x200, 1, (4,), "1 makes it pending, reads as pending"),
+    Bank("icpendr", 0x280, 1, (4,), "1 takes a latched edge back, reads as pending"),
+    Bank("isactiver", 0x300, 1, (4,), "1 makes it active, reads as active"),
+    Bank("icactiver", 0x380, 1, (4,), "1 makes it inactive, reads as active"),
+    Bank("ipriorityr", 0x400, 8, (1, 4), "priority, of which 4 to 8 bits are there"),
+    Bank("icfgr", 0xC00, 2, (4,), "bit 1: edge-triggered; of PPIs that is IMPLEMENTATION DEFINED"),
+    Bank("irouter", 0x6000, 64, (8,), "the affinity of the vCPU that gets it", private=False),
 )
 CTLR = 0x0
-"""GICD_CTLR (IHI 0069 12.9.3)."""
+"""GICD_CTLR (IHI 0069)."""
 ENABLE_GROUP_1 = 1 << 1
 """GICD_CTLR.EnableGrp1, where GICD_CTLR.DS is 1: KVM's GIC has one security state."""
 AFFINITY = 0xFF_00FF_FFFF
@@ -58,11 +62,11 @@ ANY_PE = 1 << 31
 """GICD_IROUTER: Aff3..Aff0, and Interrupt_Routing_Mode."""
 
 IMPLEMENTED_PRIORITY = 0xF0
-"""Bits of a priority that every GIC with one security state has (IHI 0069 4.8: 16 to 256 levels)."""
+"""Bits of a priority that every GIC with one security state has (IHI 0069: 16 to 256 levels)."""
 IMPLEMENTED_MASK = 0xF8
-"""Bits of ICC_PMR_EL1 that a virtual CPU interface has at least (IHI 0069 4.8.1: 32 levels)."""
+"""Bits of ICC_PMR_EL1 that a virtual CPU interface has at least (IHI 0069, ICC_PMR_EL1: 32 levels)."""
 SPURIOUS = 1023
-"""What ICC_IAR1_EL1 holds where there is nothing to acknowledge (IHI 0069 2.2.1)."""
+"""What ICC_IAR1_EL1 holds where there is nothing to acknowledge (IHI 0069, INTIDs)."""
 LIST_REGISTERS = 4
 """Interrupts that are certain to be in the virtual CPU interface at once: what QEMU's CPUs have."""
 

@@ -23,8 +23,8 @@ from harness.world import WORLDS
 OP_GIC_LINE = protocol.OPS["gic_line"][0]
 SPI, PPI = protocol.GIC_LINES["spi"], protocol.GIC_LINES["ppi"]
 FREE_PPIS = range(SGIS, 20)
-"""PPIs that are certain to be userspace's: KVM's timers and PMU take some for themselves, from 20 on by the Arm Base
-System Architecture 3.8 (Documentation/virt/kvm/devices/vcpu.rst: which ones, userspace may choose)."""
+"""PPIs of which it is certain that userspace has them: KVM's own timers have some of the others, which userspace may
+choose (Documentation/virt/kvm/devices/vcpu.rst, KVM_ARM_VCPU_TIMER_CTRL; 26 to 30 where it does not)."""
 
 
 def uses_gic(scenario: Scenario) -> bool:
