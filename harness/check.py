@@ -24,6 +24,7 @@ from harness.memory import Memory
 from harness.model.shortcut import shortcut
 from harness.owed import compare_owed
 from harness.placing import code_of, needs_protected
+from harness.points import compare_points
 from harness.releases import Intended
 from harness.scenario import Scenario
 from harness.shapes import Shapes
@@ -180,6 +181,10 @@ def check(
     if trace.hyp:
         relations.update(dict.fromkeys(RELATIONS, len(trace.hyp) // 2))
         judged += (Judged(found, None) for found in compare_beside(trace))
+    if trace.points:
+        relations["points"] += 1
+        for found in compare_points(trace, codes[False]):
+            _take(found, judged, unchecked)
     if trace.vectors:
         relations["vectors"] += 1
         for found in compare_vectors(trace, followed):

@@ -61,6 +61,7 @@ CONTROL: tuple[Word, ...] = (
     Word("later", "index of the first operation that waits for an exit (later)"),
     Word("later_end", "index behind the last of them; the same as later: none waits"),
     Word("exit_status", "recorder: wait status of the recorded program"),
+    Word("points", "host: 1 to record debug registers behind each entry and exit"),
     Word("debug", "agent: how userspace debugs the vCPU that it works on (DEBUG marks)"),
 )
 CONTROL_OFFSET: Mapping[str, int] = MappingProxyType({w.name: 8 * i for i, w in enumerate(CONTROL)})
@@ -127,7 +128,7 @@ RECORD_TO: Mapping[str, int] = MappingProxyType({"area": 1, "ring": 2})
 
 # Records of the trace area.  Every record starts with RECORD_HEADER.
 RECORD_HEADER = struct.Struct("<IIII")  # type, size in bytes, step, flags
-RECORD_TYPES: Mapping[str, int] = MappingProxyType({"entry": 1, "exit": 2, "user": 3, "host": 4, "api": 5})
+RECORD_TYPES: Mapping[str, int] = MappingProxyType({"entry": 1, "exit": 2, "user": 3, "host": 4, "api": 5, "debug": 6})
 
 # The flags of a record's header: whose it is.  Bits 0 to 7 are free for marks.
 FLAGS_VCPU_SHIFT, FLAGS_VM_SHIFT = 8, 16
@@ -160,6 +161,15 @@ HOST_WORDS: tuple[Word, ...] = (
     Word("why", "1 if the scenario asked for it, 0 if the agent did it to go on"),
 )
 HOST_SIZE = RECORD_HEADER.size + 8 * len(HOST_WORDS)
+
+# What follows an entry or exit record of a scenario that has to do with debugging (control.points): KVM's controls, and
+# the guest's own breakpoints and watchpoints (vcpu.arch.vcpu_debug_state).
+DEBUG_REGISTERS = ("dbgbvr", "dbgbcr", "dbgwvr", "dbgwcr")
+DEBUG_WORDS: tuple[Word, ...] = (
+    Word("mdcr_el2", "vcpu.arch.mdcr_el2"),
+    *(Word(f"{name}{i}_el1", "the guest's own") for name in DEBUG_REGISTERS for i in range(BREAKPOINTS)),
+)
+DEBUG_SIZE = RECORD_HEADER.size + 8 * len(DEBUG_WORDS)
 
 # What a recorded program asked of KVM (harness/vm/guest/watch.h); flags of the header name the VM, and the vCPU if any.
 API_WORDS: tuple[Word, ...] = (

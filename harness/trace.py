@@ -112,6 +112,7 @@ class Host(NamedTuple):
 
 Event = Switch | Host
 ENTRY, EXIT, USER, HOST = (protocol.RECORD_TYPES[k] for k in ("entry", "exit", "user", "host"))
+POINTS = protocol.RECORD_TYPES["debug"]
 
 
 VECTORS_SIZE = 528
@@ -138,6 +139,13 @@ class Hyp(NamedTuple):
 
     event: int
     hcr: int
+    values: tuple[int, ...]
+
+
+class Points(NamedTuple):
+    """The debug registers of a vCPU at an entry or exit: its index among the events, and ``protocol.DEBUG_WORDS``."""
+
+    event: int
     values: tuple[int, ...]
 
 
@@ -184,7 +192,8 @@ class Trace:
 
     ``status`` is how the agent ended (``protocol.STATUS``); ``dropped`` counts records that found no room; ``vectors``
     are in the order of their records, those left out that are as in the record of that vCPU before; ``hyp`` are the
-    hypervisor's own copies, where somebody asked for them, one an entry and exit, in their order.
+    hypervisor's own copies, where somebody asked for them, one an entry and exit, in their order; ``points`` the debug
+    registers, where the scenario has to do with debugging, likewise.
     """
 
     events: tuple[Event, ...]
@@ -193,10 +202,13 @@ class Trace:
     vhe: bool
     vectors: tuple[Vectors, ...] = ()
     hyp: tuple[Hyp, ...] = ()
+    points: tuple[Points, ...] = ()
 
 
 _HOST = struct.Struct(f"<{len(protocol.HOST_WORDS)}Q")
 _SWITCH = struct.Struct(f"<{len(protocol.SWITCH_WORDS)}Q")
+_POINTS = struct.Struct(f"<{len(protocol.DEBUG_WORDS)}Q")
+_SIZES: Mapping[int, int] = {HOST: protocol.HOST_SIZE, POINTS: protocol.DEBUG_SIZE}
 _STATUS_NAMES: Mapping[int, str] = {number: name for name, number in protocol.STATUS.items()}
 
 
@@ -227,15 +239,15 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]
                 f"record at {at:#x}: {end - at} bytes left, a header has {protocol.RECORD_HEADER.size}"
             )
         kind, size, step, flags = header(area, at)
-        expected = protocol.HOST_SIZE if kind == HOST else switch_size
-        if kind not in (ENTRY, EXIT, USER, HOST) or size != expected or size > end - at:
+        expected = _SIZES.get(kind, switch_size)
+        if kind not in (ENTRY, EXIT, USER, HOST, POINTS) or size != expected or size > end - at:
             found = f"type {kind}, {size} bytes, {end - at} left"
             raise AgentProtocolError(f"record at {at:#x}: {found}, expected {expected} bytes")
         body = at + protocol.RECORD_HEADER.size
         if kind == HOST:
             op, a, b, error, asked = _HOST.unpack_from(area, body)
             append(Host(kind, step, op, a, b, error, bool(asked), (flags & MARKS) >> protocol.FLAGS_VCPU_SHIFT))
-        else:
+        elif kind != POINTS:  # decode_points() reads those
             context = area[at + protocol.SWITCH_SIZE : at + size]
             if context != last:
                 last, values = context, values_of(context)
@@ -260,5 +272,20 @@ def decode_vectors(area: bytes | memoryview, layout: ContextLayout) -> tuple[Vec
                 last[context] = data
                 found.append(Vectors(index, context, data))
         at += size
-        index += 1
+        index += kind != POINTS
+    return tuple(found)
+
+
+def decode_points(area: bytes | memoryview) -> tuple[Points, ...]:
+    """Return the debug registers in a trace area that :func:`decode` has accepted.  AgentProtocolError: of no event."""
+    found: list[Points] = []
+    at, index = 0, -1
+    while at < len(area):
+        kind, size, _, _ = protocol.RECORD_HEADER.unpack_from(area, at)
+        if kind == POINTS and index < 0:
+            raise AgentProtocolError("debug registers in front of all records")
+        if kind == POINTS:
+            found.append(Points(index, _POINTS.unpack_from(area, at + protocol.RECORD_HEADER.size)))
+        at += size
+        index += kind != POINTS
     return tuple(found)

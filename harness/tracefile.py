@@ -24,7 +24,7 @@ from types import MappingProxyType
 from harness import protocol
 from harness.errors import InputError
 from harness.registers import INDEX, NAMES
-from harness.trace import HOST, VECTORS_SIZE, Event, Host, Switch, Trace, Vectors
+from harness.trace import HOST, VECTORS_SIZE, Event, Host, Points, Switch, Trace, Vectors
 
 FORMAT = "shadowfuzz-trace 1"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -37,7 +37,7 @@ _KIND_NAMES: Mapping[int, str] = MappingProxyType({number: name for name, number
 _WORDS = tuple(name for name in Switch._fields if name not in ("kind", "step", "values"))
 _HEX = re.compile(r"0x[0-9a-f]{1,16}")
 _BYTES = re.compile(r"[0-9a-f]*")
-_TOP = ("format", "status", "dropped", "vhe", "vectors", "events")
+_TOP = ("format", "status", "dropped", "vhe", "vectors", "points", "events")
 _SWITCH_KEYS = frozenset({"kind", "step", "values", *_WORDS})
 _HOST_KEYS = frozenset({"kind", "step", "op", "a", "b", "error", "asked", "context"})
 MAX_NUMBER = (1 << 64) - 1
@@ -61,6 +61,8 @@ def trace_to_json(trace: Trace) -> dict[str, object]:
     head: dict[str, object] = {"format": FORMAT, "status": trace.status, "dropped": trace.dropped, "vhe": trace.vhe}
     if trace.vectors:
         head["vectors"] = [[vectors.event, vectors.context, vectors.data.hex()] for vectors in trace.vectors]
+    if trace.points:
+        head["points"] = [[points.event, *map(hex, points.values)] for points in trace.points]
     return {**head, "events": events}
 
 
@@ -153,11 +155,27 @@ def _vectors(rows: object, events: tuple[Event, ...]) -> tuple[Vectors, ...]:
     return tuple(found)
 
 
+def _points(rows: object, events: int) -> tuple[Points, ...]:
+    """Return the debug registers of a trace of so many events."""
+    if not isinstance(rows, list):
+        raise _Reason("points: expected a list")
+    found: list[Points] = []
+    for number, row in enumerate(rows):
+        match row:
+            case [int(event), *values] if 0 <= event < events and len(values) == len(protocol.DEBUG_WORDS):
+                if not all(isinstance(value, str) and _HEX.fullmatch(value) for value in values):
+                    raise _Reason(f"points {number}: expected hexadecimal strings of at most 64 bits")
+                found.append(Points(event, tuple(int(value, 16) for value in values)))
+            case _:
+                raise _Reason(f"points {number}: expected the index of an event and {len(protocol.DEBUG_WORDS)} values")
+    return tuple(found)
+
+
 def trace_from_json(data: object, where: str = "trace") -> Trace:
     """Return the trace of plain data that came from ``where``; InputError for anything that is none."""
     try:
         if isinstance(data, dict):
-            data = {"vectors": []} | data  # of a trace without userspace, or an older one
+            data = {"vectors": [], "points": []} | data  # of a trace without userspace, or an older one
         top = _keys(data, frozenset(_TOP), "trace")
         if top["format"] != FORMAT:
             raise _Reason(f"format: expected {FORMAT!r}")
@@ -173,7 +191,9 @@ def trace_from_json(data: object, where: str = "trace") -> Trace:
             before = event.values if isinstance(event, Switch) else before
             events.append(event)
         vectors = _vectors(top["vectors"], tuple(events))
-        return Trace(tuple(events), status, _number(top, "dropped", "trace"), _flag(top, "vhe", "trace"), vectors)
+        points = _points(top["points"], len(events))
+        dropped, vhe = _number(top, "dropped", "trace"), _flag(top, "vhe", "trace")
+        return Trace(tuple(events), status, dropped, vhe, vectors, points=points)
     except _Reason as reason:
         raise InputError(where, None, str(reason)) from None
 

@@ -27,7 +27,7 @@ ROWS: tuple[str, ...] = (
     "harness.fetch",
     *("harness.contract", "harness.guest", "harness.follow", "harness.turns", "harness.compare", "harness.vectors"),
     *("harness.beside", "harness.donated"),
-    *("harness.handed", "harness.owed", "harness.asked", "harness.debugged", "harness.gic.watch"),
+    *("harness.handed", "harness.owed", "harness.asked", "harness.debugged", "harness.points", "harness.gic.watch"),
     *("harness.model.constants", "harness.model.state", "harness.model.locks"),
     *("harness.model.paging", "harness.model.paging_kernel", "harness.model.machine", "harness.model.machine_kernel"),
     *("harness.model.spec", "harness.model.low", "harness.model.body", "harness.model.kernel"),

@@ -11,6 +11,7 @@ from harness import protocol, registers, trace
 from harness.errors import AgentProtocolError
 from harness.layout import CODE, CONTEXTS, PROTECTED_MACHINE, VECTORS
 from harness.placing import code_of, context_named, ends, first_context, host_arguments, placed, shaping
+from harness.points import wants_points
 from harness.scenario import Scenario, Step
 from harness.steps import KINDS, Side
 from harness.trace import ContextLayout, Trace
@@ -186,7 +187,7 @@ class Executor:
         watch = None if self._qemu.plugin is None else self._qemu.plugin.map
         dropped = self._word("dropped")
         hyp = watch.beside(events, self._layout, complete=not dropped) if isinstance(watch, HypMap) else ()
-        return Trace(events, status, dropped, bool(self._word("vhe")), vectors, hyp)
+        return Trace(events, status, dropped, bool(self._word("vhe")), vectors, hyp, trace.decode_points(area))
 
     def run_bare(self, scenario: Scenario, *, fresh_vm: bool, record: bool) -> None:
         """Run a scenario, recorded or not, and look at nothing.  VmLost: as :meth:`run`."""
@@ -197,6 +198,7 @@ class Executor:
         self._put("op_count", count)
         self._put("record", int(record))
         self._put("irq_budget", IRQ_BUDGET)
+        self._put("points", int(wants_points(scenario)))
         request = self._word("request") + 1
         self._put("request", request)
         try:

@@ -23,6 +23,8 @@ PLACES: Mapping[str, tuple[str, str]] = {
     "SF_FAULT_HPFAR": ("u64", "arch.fault.hpfar_el2"),
     "SF_HCR": ("u64", "arch.hcr_el2"),
     "SF_IFLAGS": ("u8", "arch.iflags"),
+    "SF_MDCR": ("u64", "arch.mdcr_el2"),
+    "SF_POINTS": ("struct kvm_guest_debug_arch", "arch.vcpu_debug_state"),
     "SF_RUN": ("struct kvm_run *", "run"),
 }
 

@@ -117,6 +117,7 @@ def render() -> str:
         *_struct("sf_control", protocol.CONTROL),
         *_struct("sf_op", (protocol.Word("a", ""), protocol.Word("b", "")), "\tsf_u32 op;\n\tsf_u32 step;"),
         *_struct("sf_switch", protocol.SWITCH_WORDS, "\tsf_u32 type, size, step, flags;"),
+        *_struct("sf_debug", protocol.DEBUG_WORDS, "\tsf_u32 type, size, step, flags;"),
         *_struct("sf_host", protocol.HOST_WORDS, "\tsf_u32 type, size, step, flags;"),
         *_struct("sf_api", protocol.API_WORDS, "\tsf_u32 type, size, step, flags;"),
         "/* SMCCC functions after which the vCPU may stop running. */",

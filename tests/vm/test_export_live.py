@@ -32,6 +32,7 @@ CASES = (
     ("reset_twice", "host.elr_el1/RESET"),
     ("slot_gone_signed_load", "host.xN/DABT_LOW"),
     ("external_abort_instead_of_mmio", "host.esr_el1/DABT_LOW"),
+    ("external_abort_while_stepped", "host.esr_el1/DABT_LOW"),
 )
 
 

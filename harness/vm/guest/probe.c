@@ -208,6 +208,7 @@ static bool may_sleep(u64 esr, u64 function)
 
 #include "forge.h"
 #include "brake.h"
+#include "points.h"
 
 static u64 why_stop(struct kvm_vcpu *vcpu, int code)
 {
@@ -251,8 +252,10 @@ static void on_entry(void *data, unsigned long pc)
 		return;
 	current_vcpu = vcpu;
 	write_later(vcpu);
-	if (control->record)
+	if (control->record) {
 		record(vcpu, SF_RECORD_ENTRY, 0, 0, 0);
+		record_points(vcpu);
+	}
 }
 
 #if !defined(SF_BORROWED) && SF_LINUX_VERSION >= KERNEL_VERSION(7, 3, 0)
@@ -297,8 +300,10 @@ static void on_exit(void *data, int code, unsigned int ec, unsigned long pc)
 		if (may_sleep(SF_FAULT_ESR(vcpu), SF_REGS(vcpu)->regs[0]))
 			why |= SF_STOP_SLEEP;
 	}
-	if (control->record)
+	if (control->record) {
 		record(vcpu, SF_RECORD_EXIT, forged, (u32)code, 0);
+		record_points(vcpu);
+	}
 	if (why) {
 		control->stop_why |= why;
 		interrupt_run();

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debug registers in a trace: read and written, and what may become of them."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+import pytest
+
+from harness import protocol
+from harness.a64 import encode
+from harness.compare import Divergence, Unchecked
+from harness.errors import AgentProtocolError, InputError
+from harness.layout import CODE
+from harness.points import NAMES, TDE, compare_points, wants_points
+from harness.scenario import parse
+from harness.sysregs import BY_NAME
+from harness.trace import Event, Points, Trace, decode, decode_points, decode_vectors
+from harness.tracefile import format_trace, parse_trace
+from tests import traces
+from tests.traces import LAYOUT, entry, esr, host_reset, state, trap
+
+DEBUGGED = protocol.DEBUG["debugged"]
+S = state(x5=0xA000)
+WRITE = encode("msr", BY_NAME["dbgbvr0_el1"].encoding, "x5")
+TRAPPED = esr("SYS64", 2 << 20 | 4 << 17 | 5 << 5)
+"""MSR DBGBVR0_EL1, X5 (Arm ARM D17.2.37, ISS encoding for MSR)."""
+
+
+def points(event: int, mdcr: int = 0, **values: int) -> Points:
+    return Points(event, (mdcr, *(values.get(name, 0) for name in NAMES[1:])))
+
+
+def found(events: tuple[Event, ...], *held: Points, code: tuple[int, ...] = ()) -> list[str]:
+    words = {CODE.base + 4 * i: word for i, word in enumerate(code)}
+    differences = compare_points(Trace(events, "ok", 0, False, points=held), words)
+    return [d.name if isinstance(d, Divergence) else d.why for d in differences]
+
+
+def test_they_go_through_a_record_and_a_file() -> None:
+    words = tuple(range(100, 100 + len(protocol.DEBUG_WORDS)))
+    head = struct.pack("<IIII", protocol.RECORD_TYPES["debug"], protocol.DEBUG_SIZE, 0, 0)
+    record = head + struct.pack(f"<{len(words)}Q", *words)
+    events = entry(S), trap(S, esr("HVC64"))
+    area = traces.record(events[0]) + record + traces.record(events[1])
+    assert decode(area, LAYOUT) == events
+    assert decode_points(area) == (Points(0, words),)
+    assert decode_vectors(area, replace(LAYOUT, size=LAYOUT.size)) == ()
+    trace = Trace(events, "ok", 0, False, points=(Points(0, words),))
+    assert parse_trace(format_trace(trace)) == trace
+    with pytest.raises(AgentProtocolError):
+        decode_points(record)
+    with pytest.raises(AgentProtocolError):
+        decode(area[:-LAYOUT.size] + head, LAYOUT)
+
+
+@pytest.mark.parametrize("rows", ["7", "[[2]]", '[[0, "0x1"]]', '[["0", 1]]', "[[9" + ', "0x0"' * len(NAMES) + "]]"])
+def test_a_file_with_others_is_no_trace(rows: str) -> None:
+    text = format_trace(Trace((entry(S),), "ok", 0, False)).replace('"vhe"', f'"points": {rows}, "vhe"')
+    with pytest.raises(InputError, match="points"):
+        parse_trace(text)
+
+
+def test_debug_exceptions_are_whose_they_are() -> None:
+    assert found((entry(S, marks=DEBUGGED),), points(0, TDE)) == []
+    assert found((entry(S, marks=DEBUGGED),), points(0)) == ["host.mdcr_el2"]
+    assert found((entry(S),), points(0)) == []
+    assert found((entry(S),), points(0, TDE)) == ["host.mdcr_el2"]
+
+
+def test_a_world_switch_changes_none() -> None:
+    switch = entry(S, marks=DEBUGGED), trap(S, esr("HVC64"), marks=DEBUGGED)
+    same, other = points(1, TDE, dbgbvr1_el1=8), points(1, TDE, dbgbvr1_el1=0x40000010)
+    first = points(0, TDE, dbgbvr1_el1=8)
+    assert found(switch, first, same) == []
+    assert found(switch, first, other) == ["switch.dbgbvr1_el1"]
+    assert found(switch, first, other, code=(WRITE,)) == ["switch.dbgbvr1_el1"], "it traps while userspace debugs"
+
+
+def test_the_guest_may_have_its_own_in_the_cpu() -> None:
+    switch = entry(S), trap(S, esr("HVC64"))
+    before, after = points(0, dbgbvr0_el1=8), points(1, dbgbvr0_el1=0xA000)
+    assert found(switch, before, after) == ["switch.dbgbvr0_el1"]
+    (why,) = found(switch, before, after, code=(WRITE,))
+    assert "itself" in why
+    kept = points(0, TDE, dbgwvr0_el1=0x83), points(1, TDE, dbgwvr0_el1=0x80)
+    assert found((entry(S, marks=DEBUGGED), trap(S, esr("HVC64"), marks=DEBUGGED)), *kept) == []
+    assert found(switch, points(0, dbgwvr0_el1=1 << 63 | 8 | 3), points(1, dbgwvr0_el1=8)) == [], "bits that it loses"
+    assert Unchecked("switch", why).why == why
+
+
+def test_a_write_that_traps_reaches_the_guests_own() -> None:
+    turn = trap(S, TRAPPED, marks=DEBUGGED), entry(S, marks=DEBUGGED)
+    before, written = points(0, TDE), points(1, TDE, dbgbvr0_el1=0xA000)
+    assert found(turn, before, written) == []
+    assert found(turn, before, points(1, TDE)) == ["host.dbgbvr0_el1"]
+    reset = turn[0], host_reset(), turn[1]
+    assert found(reset, before, written._replace(event=2)) == [], "a reset leaves them UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    ("step", "wanted"),
+    [("hvc 0x0", False), ("debug brk", True), ("mrs x1, dbgwvr3_el1", True), ("msr mdscr_el1, x1", True)],
+)
+def test_they_are_recorded_where_somebody_debugs(step: str, wanted: bool) -> None:
+    assert wants_points(parse(f"shadowfuzz-scenario 1\nabout A test.\nhvc 0x0\n{step}\n")) is wanted

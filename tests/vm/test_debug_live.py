@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest that userspace debugs, on a machine: what is recorded of it, and that nothing of it is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.debugged import EXIT_DEBUG
+from harness.layout import CODE
+from harness.points import TDE
+from harness.scenario import load, parse
+from harness.trace import ENTRY, EXIT, USER, Switch, Trace
+from harness.vm.build import prepare
+from harness.vm.config import PROJECT, load_config
+from harness.vm.executor import Executor
+from harness.vm.target import boot
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Executor]:
+    config = load_config("kvm-nvhe")
+    with boot(config, prepare(config)) as executor:
+        yield executor
+
+
+def switches(trace: Trace, kind: int) -> list[Switch]:
+    return [event for event in trace.events if isinstance(event, Switch) and event.kind == kind]
+
+
+def run(machine: Executor, *steps: str) -> Trace:
+    return machine.run(parse("\n".join(["shadowfuzz-scenario 1", "about A test.", *steps, ""])), fresh_vm=False)
+
+
+def test_each_entry_and_exit_has_its_debug_registers(machine: Executor) -> None:
+    trace = machine.run(load(PROJECT / "corpus" / "seeds" / "debug_steps.scn"))
+    both = [i for i, event in enumerate(trace.events) if isinstance(event, Switch) and event.kind in (ENTRY, EXIT)]
+    assert [points.event for points in trace.points] == both
+    assert {bool(points.values[0] & TDE) for points in trace.points} == {True, False}
+    for points in trace.points:
+        event = trace.events[points.event]
+        assert isinstance(event, Switch)
+        assert event.kind == EXIT or event.debugged == bool(points.values[0] & TDE)
+
+
+def test_steps_end_with_the_scenario_that_asked_for_them(machine: Executor) -> None:
+    stepped = run(machine, "hvc 0x0", "debug step", "breakpoint 0x0 0x40000008 any", "movz x1, 0x1", "movz x2, 0x2")
+    told = [user for user in switches(stepped, USER) if user.code == EXIT_DEBUG]
+    assert [user.values[32] for user in told][:2] == [CODE.base + 8, CODE.base + 8], "the step, then the breakpoint"
+    after = run(machine, "movz x1, 0x1", "movz x2, 0x2", "hvc 0x0")
+    assert not [user for user in switches(after, USER) if user.code == EXIT_DEBUG]
+    assert not any(entry.debugged for entry in switches(after, ENTRY))
+    assert after.points == (), "nobody debugs: no cost"
+
+
+def test_an_instruction_with_a_breakpoint_is_done_once_that_is_gone(machine: Executor) -> None:
+    trace = run(machine, "hvc 0x0", "breakpoint 0x1 0x40000004 el1", "movz x9, 0x1234", "debug off", "hvc 0x1")
+    last = switches(trace, EXIT)[-1]
+    assert (trace.status, last.values[9]) == ("ok", 0x1234)
