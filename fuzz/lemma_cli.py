@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz lemma``: level against level; the only module of the lemma campaign that prints."""
+"""``shadowfuzz lemma``: level against level of the model, without any VM."""
 
 from __future__ import annotations
 
