@@ -177,7 +177,8 @@ def check(
         if witness is not None:
             _tell(witness, "switch", index, found_there)
     judged += (Judged(found, None) for found in compare_slots(trace.events))
-    judged += (Judged(found, None) for found in compare_writes(trace.events))
+    if True in codes:
+        judged += (Judged(found, None) for found in compare_writes(trace.events))
     if trace.hyp:
         relations.update(dict.fromkeys(RELATIONS, len(trace.hyp) // 2))
         judged += (Judged(found, None) for found in compare_beside(trace))
