@@ -23,15 +23,17 @@ from harness.compare import Divergence
 from harness.contract import system_access
 from harness.debugged import EXIT_DEBUG
 from harness.exits import FSC_TRANSLATION, FSC_TYPE, SMCCC_BY_FID, exit_class
-from harness.layout import CODE, REGIONS
+from harness.layout import CODE
 from harness.lent import guests_own
 from harness.owed import is_mmio
 from harness.placing import code_of
 from harness.registers import NAMES
 from harness.releases import Changes, Intended, Spot, Value, release
 from harness.scenario import Scenario
+from harness.shapes import ever
 from harness.sysregs import BY_ENCODING, COUNTERS
 from harness.trace import ENTRY, EXIT, USER, Switch, Trace
+from harness.world import SCENARIO, World
 
 RELATION = "against"
 EINTR = 4
@@ -123,10 +125,12 @@ class _Comparison:
     guest: _Guest = field(default_factory=_Guest)
     shifted: str = ""
     going: bool = True
+    world: World = SCENARIO
 
     def walk(self, one: Trace, other: Trace) -> None:
         """Go along both traces to their ends, or to the first difference that nothing explains."""
         left, right = list(_switches(one)), list(_switches(other))
+        self.world = ever((*one.events, *other.events))
         i = j = 0
         while i < len(left) or j < len(right):
             at, a = left[i] if i < len(left) else (-1, None)
@@ -135,7 +139,7 @@ class _Comparison:
             if a is not None and a.kind == EXIT:
                 self.guest.name(a)
             nexts = left[i : i + 2], right[j : j + 2]
-            alone = next((side for side in _alone(a, b) if self._extra(at, *nexts, side)), None)
+            alone = next((side for side in _alone(a, b, self.world) if self._extra(at, *nexts, side)), None)
             if alone is not None:
                 i, j = (i, j + 2) if alone else (i + 2, j)
                 continue
@@ -170,7 +174,7 @@ class _Comparison:
         page = _page(exit_)
         what, shown = ("trap", self.guest.call) if page is None else ("fault", f"fault at page {page:#x}")
         here, there = ("nothing" if side is None else shown for side in (a, b))
-        known, lazy = self._explain(a, b, f"run.{what}", here, there), _lazy(exit_, after)
+        known, lazy = self._explain(a, b, f"run.{what}", here, there), _lazy(exit_, after, self.world)
         if known is None and not lazy:
             self.guest.label, self.guest.forged, self.guest.call = named
             return False
@@ -318,19 +322,19 @@ def _page(event: Switch) -> int | None:
     return event.page
 
 
-def _alone(a: Switch | None, b: Switch | None) -> Iterator[int]:
+def _alone(a: Switch | None, b: Switch | None, world: World) -> Iterator[int]:
     """Yield 0 or 1, or both, if that one of two exits can be one too many: a fault, or a trapped register."""
     if a is None or b is None or not a.kind == b.kind == EXIT or (a.get("pc"), a.far) == (b.get("pc"), b.far):
         return
     for side, exit_ in enumerate((a, b)):
-        if (_page(exit_) is not None and not is_mmio(exit_)) or exit_class(exit_.code, exit_.esr) in _TRAPS:
+        if (_page(exit_) is not None and not is_mmio(exit_, world)) or exit_class(exit_.code, exit_.esr) in _TRAPS:
             yield side
 
 
-def _lazy(exit_: Switch, after: Switch) -> str:
+def _lazy(exit_: Switch, after: Switch, world: World) -> str:
     """Say why an exit may be there or not: KVM maps pages and switches state when they are used."""
     label, page = exit_class(exit_.code, exit_.esr), _page(exit_)
-    in_slot = page is not None and any(page in region and region.slot for region in REGIONS)
+    in_slot = page is not None and world.slot(page) is not None
     if in_slot and exit_.esr & FSC_TYPE == FSC_TRANSLATION and _seen(after) == exit_.values:
         return "when a page is mapped, and for how long, is the host's business"
     if label == "WFX":

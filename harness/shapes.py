@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from harness import protocol, slots
 from harness.layout import CONTEXTS, REGIONS
 from harness.slots import Slot
-from harness.trace import Host
+from harness.trace import Event, Host
 from harness.world import SCENARIO, WORLDS, World, writable
 
 OPS = frozenset(protocol.OPS[name][0] for name in ("slot", "drop_slot"))
@@ -44,3 +44,16 @@ class Shapes:
             if one.machine == machine:
                 there = writable(regions) if WORLDS[number].protected else regions
                 self._worlds[number] = replace(WORLDS[number], regions=there)
+
+
+def ever(events: Iterable[Event]) -> World:
+    """Return a world with every memory slot that there is at some time; those that can be written to come first."""
+    regions = dict.fromkeys(SCENARIO.regions)
+    shapes = Shapes()
+    for event in events:
+        if isinstance(event, Host) and event.op in OPS:
+            shapes.apply(event)
+            regions |= dict.fromkeys(shapes.world(event.context).regions)
+    if len(regions) == len(SCENARIO.regions):
+        return SCENARIO
+    return replace(SCENARIO, regions=tuple(sorted(regions, key=lambda region: region.read_only)))

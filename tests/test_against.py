@@ -11,13 +11,16 @@ from harness.against import Versions, compare
 from harness.check import Checked, signature
 from harness.errors import InputError
 from harness.exits import EXCEPTION_TRAP
-from harness.protocol import FLAGS_VCPU_SHIFT
+from harness.layout import DATA
+from harness.protocol import FLAGS_VCPU_SHIFT, OPS
 from harness.registers import INDEX, MASK64
 from harness.releases import FILE, Changes, between, load_changes, release
 from harness.scenario import Scenario, Step, load
-from harness.trace import ENTRY, EXIT, FORGE_MASK, Event, Switch, Trace
+from harness.slots import Slot, pack
+from harness.trace import ENTRY, EXIT, FORGE_MASK, HOST, Event, Host, Switch, Trace
 from harness.tracefile import load_trace
 from harness.vm.config import PROJECT
+from tests.traces import but, entry, state, trap
 
 GOLDEN = Path(__file__).parent / "golden"
 SCENARIO = load(GOLDEN / "mixture.scn")
@@ -327,3 +330,16 @@ def test_a_wrong_row_is_one_sentence(tmp_path: Path, old: str, new: str, reason:
     (tmp_path / FILE).write_text(ROW + ROW)
     with pytest.raises(InputError, match="twice"):
         load_changes(tmp_path)
+
+
+def test_a_page_of_a_slot_that_the_scenario_made_may_fault_once_more() -> None:
+    """When a page is mapped is the host's business, wherever the slot is; a device is no such page."""
+    far, before = 0x8000_0000, state()
+    fault = trap(before, 0x93C3_8007, far=far, hpfar=far >> 12 << 4)
+    asked = Host(HOST, 0, OPS["slot"][0], *pack(Slot(2, "rw", far, 0x1000, DATA.base)), 0, True)
+    call = trap(but(before, pc=before[INDEX["pc"]] + 4), 0x5A00_0000)
+    short: tuple[Event, ...] = (entry(before), call, entry(before))
+    long: tuple[Event, ...] = (entry(before), fault, *short)
+    for slot, shown in (((asked,), False), ((), True)):
+        one, other = (Trace((*slot, *events), "ok", 0, False) for events in (long, short))
+        assert bool(unexplained(differences(one, other))) is shown
