@@ -165,7 +165,8 @@ def check(
         ended = followed.get(round_.first)
         at_level = ended.walk_level if ended is not None else None
         owed = (*compare_owed(round_, lossy, at_level), *compare_handed(round_), *compare_debugged(round_))
-        owed = (*owed, *(watch.compare(round_) if watch else ()))
+        if watch is not None:
+            owed += tuple(watch.compare(round_))
         for found in owed:
             _take(found, judged, unchecked)
         if witness is not None:

@@ -7,12 +7,13 @@ watchpoints); Arm ARM D2.12 (software step: one instruction, then the exception)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from harness import protocol
 from harness.compare import Divergence
 from harness.debugger import DEBUG_OPS
 from harness.stops import STOPS, class_of
+from harness.trace import Switch
 from harness.turns import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, Round
 
 EXIT_DEBUG = 4
@@ -37,11 +38,13 @@ def begins(round_: Round) -> bool | None:
     return False if kind == "HVC64" else None
 
 
-def compare_debugged(round_: Round) -> Iterator[Divergence]:
-    """Yield what a turn of the host of a debugged guest owes and has not."""
+def compare_debugged(round_: Round) -> Iterable[Divergence]:
+    """Return what a turn of the host of a debugged guest owes and has not."""
     exit_, entry = round_.exit, round_.entry
-    if exit_ is None or not (exit_.debugged or entry.debugged):
-        return
+    return () if exit_ is None or not (exit_.debugged or entry.debugged) else _compare(round_, exit_, entry)
+
+
+def _compare(round_: Round, exit_: Switch, entry: Switch) -> Iterator[Divergence]:
     where = round_.label, round_.first, entry.step
     step, found = begins(round_), entry.marks & protocol.MARK_STEP_BEGINS != 0
     if step is not None and step != found:

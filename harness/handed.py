@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from harness import contract, exits
+from harness import contract
 from harness.compare import Divergence
 from harness.exits import DABT
 from harness.trace import Switch
@@ -35,18 +35,20 @@ def owed(exit_: Switch) -> tuple[int, int, int | None]:
 def told_of(round_: Round) -> Switch | None:
     """Return the return to userspace that tells of the access that the turn began with, None if none does."""
     exit_ = round_.exit
-    if exit_ is None or exit_.forged or not round_.users:
+    if exit_ is None or not round_.users or exit_.forged:
         return None
-    if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW" or not DABT["ISV"].get(exit_.esr):
+    if round_.exit_class != "DABT_LOW" or not DABT["ISV"].get(exit_.esr):
         return None
     return next((user for user in round_.users if user.code == EXIT_MMIO and not user.error), None)
 
 
-def compare_handed(round_: Round) -> Iterator[Divergence]:
-    """Yield what userspace was told wrongly of the access that the turn began with; relation ``host.mmio_*``."""
+def compare_handed(round_: Round) -> Iterable[Divergence]:
+    """Return what userspace was told wrongly of the access that the turn began with; relation ``host.mmio_*``."""
     exit_, told = round_.exit, told_of(round_)
-    if exit_ is None or told is None:
-        return
+    return () if exit_ is None or told is None else _compare(round_, exit_, told)
+
+
+def _compare(round_: Round, exit_: Switch, told: Switch) -> Iterator[Divergence]:
     address, length, data = owed(exit_)
     where = round_.label, round_.first, round_.entry.step
     if told.mmio_addr != address:

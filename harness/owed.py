@@ -83,7 +83,7 @@ def _system_register(turn: _Turn, exit_: Switch, injected: bool, gic: bool) -> N
 
 def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
     """Apply what KVM owes before it runs the guest again or returns; say why if nobody knows."""
-    kind = exits.exit_class(exit_.code, exit_.esr)
+    kind = round_.exit_class
     if exit_.values[arch.PSTATE] & arch.AARCH32:
         return "a guest in AArch32 state"
     if kind in ("HVC64", "HVC32"):  # the latter can only be forged here
@@ -162,7 +162,8 @@ def _userspace(turn: _Turn, round_: Round) -> str:
     """Apply what userspace did, in order, then the completion of the access that it left; say why if nobody knows."""
     exit_ = round_.exit
     # Without a valid syndrome KVM_RUN fails, or userspace is told (KVM API 7.33): nothing is ever completed.
-    access = exit_ is not None and is_mmio(exit_, round_.world) and bool(DABT["ISV"].get(exit_.esr))
+    access = exit_ is not None and round_.exit_class == "DABT_LOW" and bool(DABT["ISV"].get(exit_.esr))
+    access = access and exit_ is not None and is_mmio(exit_, round_.world)
     if access and exit_ is not None and round_.action.outcome == IN_KERNEL:
         _complete(turn, exit_, round_.entry.mmio_data)  # before userspace had its turn
         access = False

@@ -23,6 +23,7 @@ from harness import exits, protocol, registers
 from harness.errors import AgentProtocolError
 
 FORGE_MASK = sum(protocol.FORGE.values())
+_DEBUGGED, _STEPPED = protocol.DEBUG["debugged"], protocol.DEBUG["stepped"]
 MARKS = (1 << protocol.FLAGS_VM_SHIFT) - 1
 
 
@@ -71,12 +72,12 @@ class Switch(NamedTuple):
     @property
     def debugged(self) -> bool:
         """Whether userspace debugs the vCPU (KVM_SET_GUEST_DEBUG)."""
-        return self.marks & protocol.DEBUG["debugged"] != 0
+        return self.marks & _DEBUGGED != 0
 
     @property
     def stepped(self) -> bool:
         """Whether userspace has the vCPU stop after each instruction."""
-        return self.marks & protocol.DEBUG["stepped"] != 0
+        return self.marks & _STEPPED != 0
 
     @property
     def context(self) -> int:
@@ -229,21 +230,19 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]
     append, header, values_of = events.append, protocol.RECORD_HEADER.unpack_from, layout.values
     area = bytes(area)
     switch_size = protocol.SWITCH_SIZE + layout.size
-    at, end = 0, len(area)
+    sizes = {ENTRY: switch_size, EXIT: switch_size, USER: switch_size, **_SIZES}
+    at, end, head = 0, len(area), protocol.RECORD_HEADER.size
     # Most records hold what the one before them held.
     last = b""
     values: tuple[int, ...] = ()
     while at < end:
-        if end - at < protocol.RECORD_HEADER.size:
-            raise AgentProtocolError(
-                f"record at {at:#x}: {end - at} bytes left, a header has {protocol.RECORD_HEADER.size}"
-            )
+        if end - at < head:
+            raise AgentProtocolError(f"record at {at:#x}: {end - at} bytes left, a header has {head}")
         kind, size, step, flags = header(area, at)
-        expected = _SIZES.get(kind, switch_size)
-        if kind not in (ENTRY, EXIT, USER, HOST, POINTS) or size != expected or size > end - at:
-            found = f"type {kind}, {size} bytes, {end - at} left"
+        if size != sizes.get(kind) or size > end - at:
+            found, expected = f"type {kind}, {size} bytes, {end - at} left", sizes.get(kind, switch_size)
             raise AgentProtocolError(f"record at {at:#x}: {found}, expected {expected} bytes")
-        body = at + protocol.RECORD_HEADER.size
+        body = at + head
         if kind == HOST:
             op, a, b, error, asked = _HOST.unpack_from(area, body)
             append(Host(kind, step, op, a, b, error, bool(asked), (flags & MARKS) >> protocol.FLAGS_VCPU_SHIFT))

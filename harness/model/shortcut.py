@@ -32,7 +32,9 @@ MOST_WAYS = 2048
 TRACED_LEVELS = frozenset({"spec", "low", "body"})
 """Level ``kernel`` looks at the class of an exit, which is no question to a number."""
 
-_DABT = exits.EC_BY_NAME["DABT_LOW"]
+_NOWHERE: State = ()
+"""The registers at an exit that there was not."""
+_DABT, _SRT = exits.EC_BY_NAME["DABT_LOW"], exits.DABT["SRT"]
 
 Questions = dict[str, bool]
 """An expression over a round's registers, and whether it held."""
@@ -211,13 +213,15 @@ class Shortcut:
         self._count += 1
         exit_, entry = round_.exit, round_.entry.values
         # What a replay looks at besides registers and fault registers; the parts of the syndrome only keep lists short.
-        key: tuple[int, ...] = (-1, round_.action.inject)
+        inject, before = round_.action.inject, _NOWHERE
+        key: tuple[int, ...] = (-1, inject)
         if exit_ is not None:
-            kind = exit_.esr >> exits.EC_SHIFT
-            register = exits.DABT["SRT"].get(exit_.esr) if kind == _DABT else 0
-            key = exit_.code, round_.reset, round_.action.inject, kind, register
-        before = exit_.values if exit_ is not None else ()
-        ways = self.ways.setdefault(key, [])
+            esr, before = exit_.esr, exit_.values
+            kind = esr >> exits.EC_SHIFT
+            key = exit_.code, round_.reset, inject, kind, _SRT.get(esr) if kind == _DABT else 0
+        ways = self.ways.get(key)
+        if ways is None:
+            ways = self.ways[key] = []
         for position, way in enumerate(ways):
             found = way(before, entry, exit_)
             if found is not None:
