@@ -374,14 +374,11 @@ class Catalogue:
         """Return the function that finds the entry for a divergence of this round; ``lossy``: see :class:`Case`."""
         case = Case(round_, prediction, lossy)
         entry_values = round_.entry.values
-        exit_, class_ = round_.exit, round_.exit_class
-        mmio = exit_ is not None and class_ == "DABT_LOW" and is_mmio(exit_, round_.world)
+        exit_, kind = round_.exit, round_.exit_class
+        mmio = exit_ is not None and kind == "DABT_LOW" and is_mmio(exit_, round_.world)
         forged = exit_ is not None and exit_.forged != 0
-        outcome, protected = round_.action.outcome, round_.world.protected
-        where = (class_, prediction.helper, outcome, round_.reset, mmio, forged, protected)
-        rows = self._found.get(where)
-        if rows is None:
-            rows = self._found[where] = {}
+        where = kind, prediction.helper, round_.action.outcome, round_.reset, mmio, forged, round_.world.protected
+        rows = self._found.setdefault(where, {})
 
         def explain(divergence: Divergence) -> Known | None:
             key = divergence.relation, divergence.register
