@@ -61,6 +61,8 @@ def owed(
         return _fault("BRK64", word >> 5 & 0xFFFF)
     access = None if word is None or kind == "DABT_LOW" else touch(state, word)  # an abort comes before a watchpoint
     size = access_size(word) if word is not None else 0
+    if access is not None and access.address % min(size, 8):
+        access = None  # QEMU makes two aligned accesses of it, which may hit what it does not reach
     if access is not None and (hit := debugger.watched(access.address, size, access.is_store)) is not None:
         # Any address from the lowest accessed to the highest watched will do.
         far = exit_.far if access.address <= exit_.far <= hit[1] else hit[0]
@@ -69,7 +71,7 @@ def owed(
     if kind not in STOPS or (kind != "BREAKPT_LOW" and word is None):
         return None
     if kind == "WATCHPT_LOW" and access is None:
-        return None  # a store exclusive: nobody knows whether it was made
+        return None  # not aligned, or a store exclusive: nobody knows whether that was made
     return Fault(0)  # nothing stops it here
 
 

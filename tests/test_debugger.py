@@ -134,6 +134,12 @@ def test_a_watchpoint_tells_an_address_that_is_watched_and_accessed() -> None:
         assert ran(found, entry(S, marks=DEBUGGED), stop, STRB) == shown
 
 
+def test_what_hits_where_an_access_is_not_aligned_is_not_judged() -> None:
+    odd = but(S, x1=DATA.base + 1)
+    stop = trap(odd, esr("WATCHPT_LOW", 0x22), marks=DEBUGGED, far=DATA.base)
+    assert ran(debugger("watchpoint 0 0x40020000 1 any"), entry(odd, marks=DEBUGGED), stop, LDR) == []
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
