@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fuzz.arguments import Subparsers
+from fuzz.progress import saying
 from fuzz.project import KNOWN_DIR
 from fuzz.replay_cli import style_of
 from harness.errors import InputError
@@ -22,6 +23,8 @@ from harness.model import LEVEL_NAMES
 from harness.recording import Reader, Recorded, rewrite
 from harness.report.recorded import Report, as_json, text
 from harness.strands import excerpt
+
+_say = saying("check")
 
 PROGRESS_SECONDS = 2.0
 
@@ -98,8 +101,4 @@ def _watched(reader: Reader, tally: Tally, path: Path) -> Iterator[Recorded]:
         yield recorded
         if not number % 1024 and time.monotonic() - shown > PROGRESS_SECONDS:
             shown = time.monotonic()
-            print(
-                f"check: {path}: {number} records, {tally.exits.total()} exits, {tally.unexplained} unexplained",
-                file=sys.stderr,
-                flush=True,
-            )
+            _say(f"{path}: {number} records, {tally.exits.total()} exits, {tally.unexplained} unexplained")
