@@ -7,7 +7,7 @@ A round is what the host does between two runs of a vCPU, ``E .. N``; the first 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -99,6 +99,8 @@ def _injected(exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...],
     if hosts and any(host.op in (OP_ABORT, OP_SERROR) and not host.error for host in hosts):
         vectors, seen = {vector, vector + arch.SERROR_OFFSET & MASK64}, (*users, entry)
         came_from |= {host.b for host in hosts if host.op == OP_SET and host.a == PC_ID}
+        if _left_for_elsewhere(before, hosts, entry.values, came_from):
+            return True
     if not any(u.values[arch.PC] in vectors for u in seen):
         return False
     # A vector outside the slots faults into itself: taking the exception once more changes nothing.
@@ -106,6 +108,17 @@ def _injected(exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...],
     return any(
         u.values[arch.PC] in vectors and u.values[arch.ELR] in came_from and (u.values != before or again)
         for u in seen
+    )
+
+
+def _left_for_elsewhere(before: State, hosts: tuple[Host, ...], after: State, came_from: Collection[int]) -> bool:
+    """Whether userspace wrote PC over the vector of an exception that KVM took at once (from 7.x on)."""
+    ours = _host_wrote(hosts)
+    return (
+        ours.get(arch.PC) == after[arch.PC]
+        and after[arch.ELR] in came_from
+        and not {arch.ELR, arch.SPSR} & ours.keys()
+        and (after[arch.ELR], after[arch.SPSR]) != (before[arch.ELR], before[arch.SPSR])
     )
 
 
