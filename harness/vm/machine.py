@@ -12,6 +12,8 @@ from harness.vm.plugins import Map, Plugin
 RAM_BASE = 0x4000_0000
 """Where ``-M virt`` has its RAM (QEMU hw/arm/virt.c, base_memmap)."""
 MIB = 1 << 20
+TRANSLATED_MIB = 64
+"""What QEMU may keep of translated code: left alone it is 1 GiB, which a night of new scenarios fills."""
 DETERMINISTIC: tuple[str, ...] = (
     # Time is the number of instructions; an idle machine does not wait for its timers but jumps to the next one.
     *("-icount", "shift=0,sleep=off"),
@@ -86,6 +88,7 @@ def command_line(machine: Machine, files: Files, plugin: Plugin[Map] | None = No
         *("setpriv", "--pdeathsig", "KILL", "--"),
         *machine.qemu,
         *("-M", f"{machine.machine},dtb-randomness=off" if machine.deterministic else machine.machine),
+        *("-accel", f"tcg,tb-size={TRANSLATED_MIB}"),
         *("-cpu", machine.cpu, "-smp", "1", "-m", f"{machine.memory_mib}M"),
         # Two blocks, one behind the other: a clone shares a template's RAM until it writes to it, but has a mailbox of
         # its own.
