@@ -29,10 +29,16 @@ _KEPT = 0x1_FFFF_FFFF_FFFC
 _WHY = "a debug register that the guest may have written itself"
 
 
+_DEBUG_STEPS = frozenset(kind for kind, (number, _) in protocol.OPS.items() if number in DEBUG_OPS)
+_WRITES = frozenset({"msr", "set"})
+
+
 def wants_points(scenario: Scenario) -> bool:
     """Whether a scenario has to do with debugging, so that its debug registers are worth recording."""
-    kinds = {kind for kind, (number, _) in protocol.OPS.items() if number in DEBUG_OPS}
-    return any(step.kind in kinds or not {"mdscr_el1", *NAMES}.isdisjoint(step.args) for step in scenario.steps)
+    return any(
+        step.kind in _DEBUG_STEPS or (step.kind in _WRITES and (step.args[0] == "mdscr_el1" or step.args[0] in NAMES))
+        for step in scenario.steps
+    )
 
 
 def _written(code: Mapping[int, int]) -> frozenset[str]:
@@ -60,32 +66,33 @@ def compare_points(trace: Trace, code: Mapping[int, int]) -> Iterator[Divergence
         if values is None:
             continue
         relation = "host" if event.kind == ENTRY else "switch"
-        where = class_of(event) if event.kind != ENTRY else "FIRST", index, event.step
-        if event.kind == ENTRY:
-            if event.context in last:
-                where = class_of(last[event.context][0]), index, event.step
-            owed = TDE if event.debugged else 0
-            if (values[0] ^ owed) & TDE:
-                yield Divergence(relation, "mdcr_el2", owed, values[0] & TDE, *where)
-        if event.context in last:
-            before, held = last[event.context]
-            for name, want, got in zip(NAMES[1:], held[1:], values[1:], strict=True):
-                own_write = _trapped_write(before, name)
-                want = want if own_write is None else own_write
-                if not (want ^ got) & _KEPT:
-                    continue
-                if event.kind != ENTRY and not event.debugged and name in written:
-                    yield Unchecked(relation, _WHY)
-                else:
-                    yield Divergence(relation, name, want, got, *where)
+        before, held = last.get(event.context, (None, values))
         last[event.context] = event, values
+        owed = TDE if event.debugged else 0
+        wrong = event.kind == ENTRY and (values[0] ^ owed) & TDE
+        own_write = _trapped_write(before) if before is not None else None
+        if not wrong and own_write is None and values[1:] == held[1:]:
+            continue
+        told_by = before if event.kind == ENTRY else event
+        where = class_of(told_by) if told_by is not None else "FIRST", index, event.step
+        if wrong:
+            yield Divergence(relation, "mdcr_el2", owed, values[0] & TDE, *where)
+        for name, want, got in zip(NAMES[1:], held[1:], values[1:], strict=True):
+            if own_write is not None and own_write[0] == name:
+                want = own_write[1]
+            if not (want ^ got) & _KEPT:
+                continue
+            if event.kind != ENTRY and not event.debugged and name in written:
+                yield Unchecked(relation, _WHY)
+            else:
+                yield Divergence(relation, name, want, got, *where)
 
 
-def _trapped_write(exit_: Switch, name: str) -> int | None:
-    """Return what a guest's write that trapped owes a debug register; None: it was no such write."""
+def _trapped_write(exit_: Switch) -> tuple[str, int] | None:
+    """Return the register, and what it owes, that a guest's write which trapped was to; None: it was no such write."""
     if exit_.kind == ENTRY or exit_.forged or class_of(exit_) != "SYS64":
         return None
     access = system_access(exit_.esr)
-    if access.is_read or access.row is None or access.row.name != name:
+    if access.is_read or access.row is None:
         return None
-    return exit_.values[access.rt] if access.rt != 31 else 0
+    return access.row.name, exit_.values[access.rt] if access.rt != 31 else 0
