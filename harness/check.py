@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ from harness.points import compare_points
 from harness.releases import Intended
 from harness.scenario import Scenario
 from harness.shapes import Shapes
-from harness.trace import EXIT, HOST, Host, Switch, Trace
+from harness.trace import EXIT, Host, Switch, Trace
 from harness.turns import Round
 from harness.vectors import compare_vectors
 
@@ -100,35 +100,14 @@ def check(
     paths: list[tuple[str, tuple[tuple[str, bool], ...]]] = []
     classes.update([event.exit_class for event in trace.events if event.kind == EXIT and isinstance(event, Switch)])
     lossy = cpu.lossy if trace.vhe else {}
-    debuggers: dict[int, Debugger] = {}
-    followed: dict[int, Followed] = {}
-    switched: dict[int, tuple[Divergence | Unchecked, ...]] = {}
     # A protected VM has RAM of its own, all others share theirs.
     kinds = (False, True) if needs_protected(scenario) else (False,)
     codes = {protected: code_of(scenario, protected) for protected in kinds}
-    memories, begin = {protected: Memory(code) for protected, code in codes.items()}, 0
-    shapes, watch = Shapes(), Watch() if uses_gic(scenario) else None
-    for index, entry, exit_ in turns.runs(trace.events):
-        for at, event in enumerate(trace.events[begin:index], begin):
-            if watch is not None:
-                watch.see(at, event)
-            if event.kind != HOST or not isinstance(event, Host) or event.error:
-                continue
-            if event.op == turns.OP_WRITE:
-                memories[shapes.world(event.context).protected].write(event.a, event.b)
-            elif event.op in DEBUG_OPS:
-                debuggers[event.context] = debuggers.get(event.context, Debugger()).after(event)
-            shapes.apply(event)
-        begin = index
-        world = shapes.world(entry.context)
-        code, memory = codes[world.protected], memories[world.protected]
-        memory.regions = world.regions
-        gic = None if watch is None else watch.enters(exit_.context)
-        debugger = debuggers.get(entry.context) if entry.debugged else None
-        run = followed[index] = follow(index, entry, exit_, code, cpu, memory, gic, debugger)
-        if watch is not None:
-            watch.left(exit_.context)
-        switched[index] = tuple(compare.compare_run(run, code, cpu, memory))
+    watch = Watch() if uses_gic(scenario) else None
+    followed: dict[int, Followed] = {}
+    switched: dict[int, tuple[Divergence | Unchecked, ...]] = {}
+    for run, found in _runs(trace, codes, cpu, watch):
+        followed[run.event], switched[run.event] = run, found
     predict, hyps = shortcut(level), copies(trace)
     for round_ in turns.rounds(trace.events):
         prediction = predict(round_)
@@ -192,6 +171,38 @@ def check(
         for found in compare_vectors(trace, followed):
             _take(found, judged, unchecked)
     return Checked(trace.status, trace.dropped, classes, relations, tuple(judged), unchecked, undefined, tuple(paths))
+
+
+def _runs(
+    trace: Trace, codes: Mapping[bool, Mapping[int, int]], cpu: Cpu, watch: Watch | None
+) -> Iterator[tuple[Followed, tuple[Divergence | Unchecked, ...]]]:
+    """Yield each run of a guest, followed, and what of it differs; memory, slots and debuggers as they are by then."""
+    debuggers: dict[int, Debugger] = {}
+    memories, shapes = {protected: Memory(code) for protected, code in codes.items()}, Shapes()
+    begin = 0
+    for index, entry, exit_ in turns.runs(trace.events):
+        for at in range(begin, index):
+            event = trace.events[at]
+            if watch is not None:
+                watch.see(at, event)
+            if not isinstance(event, Host) or event.error:
+                continue
+            if event.op == turns.OP_WRITE:
+                memories[shapes.world(event.context).protected].write(event.a, event.b)
+            elif event.op in DEBUG_OPS:
+                debuggers[event.context] = debuggers.get(event.context, Debugger()).after(event)
+            else:
+                shapes.apply(event)
+        begin = index
+        world = shapes.world(entry.context)
+        code, memory = codes[world.protected], memories[world.protected]
+        memory.regions = world.regions
+        gic = None if watch is None else watch.enters(exit_.context)
+        debugger = debuggers.get(entry.context) if entry.debugged else None
+        run = follow(index, entry, exit_, code, cpu, memory, gic, debugger)
+        if watch is not None:
+            watch.left(exit_.context)
+        yield run, tuple(compare.compare_run(run, code, cpu, memory))
 
 
 def _take(found: Divergence | Unchecked, judged: list[Judged], unchecked: Counter[str]) -> None:
