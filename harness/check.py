@@ -106,8 +106,8 @@ def check(
     watch = Watch() if uses_gic(scenario) else None
     followed: dict[int, Followed] = {}
     switched: dict[int, tuple[Divergence | Unchecked, ...]] = {}
-    for run, found in _runs(trace, codes, cpu, watch):
-        followed[run.event], switched[run.event] = run, found
+    for run, differs in _runs(trace, codes, cpu, watch):
+        followed[run.event], switched[run.event] = run, differs
     predict, hyps = shortcut(level), copies(trace)
     for round_ in turns.rounds(trace.events):
         prediction = predict(round_)
