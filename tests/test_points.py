@@ -99,6 +99,17 @@ def test_a_write_that_traps_reaches_the_guests_own() -> None:
     assert found(reset, before, written._replace(event=2)) == [], "a reset leaves them UNKNOWN"
 
 
+@pytest.mark.parametrize(("syndrome", "judged"), [(TRAPPED, False), (5 << 26, False), (esr("HVC64"), True)])
+def test_a_forged_access_may_write_one(syndrome: int, judged: bool) -> None:
+    """KVM decodes what was forged, an AArch32 MCR (EC 5) too, and writes the register that it finds there."""
+    before, after = points(0, TDE), points(1, TDE, dbgwcr3_el1=0xFFF0)
+    turn = trap(S, syndrome, marks=DEBUGGED | protocol.FORGE["esr"]), entry(S, marks=DEBUGGED)
+    (what,) = found(turn, before, after)
+    assert (what == "host.dbgwcr3_el1") is judged
+    switched = entry(S, marks=DEBUGGED), turn[0]
+    assert found(switched, before, after) == ["switch.dbgwcr3_el1"], "before KVM handles the exit"
+
+
 @pytest.mark.parametrize(
     ("step", "wanted"),
     [("hvc 0x0", False), ("debug brk", True), ("mrs x1, dbgwvr3_el1", False), ("msr mdscr_el1, x1", True)],
