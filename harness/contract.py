@@ -106,11 +106,21 @@ class CalledOn:
     context_id: int
 
 
-def called_on(exit_: Switch) -> CalledOn | None:
-    """Return what an exit asks for by CPU_ON, None of any other exit (Arm DEN 0022 5.4)."""
+def _function(exit_: Switch) -> exits.SmcccFunction | None:
     if exits.exit_class(exit_.code, exit_.esr) not in ("HVC64", "SMC64"):
         return None
-    function = exits.SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF)
+    return exits.SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF)
+
+
+def is_call_off(exit_: Switch) -> bool:
+    """Whether a vCPU turns itself off (PSCI CPU_OFF, Arm DEN 0022 5.5)."""
+    function = _function(exit_)
+    return function is not None and function.name == "PSCI_CPU_OFF"
+
+
+def called_on(exit_: Switch) -> CalledOn | None:
+    """Return what an exit asks for by CPU_ON, None of any other exit (Arm DEN 0022 5.4)."""
+    function = _function(exit_)
     if function is None or not function.name.startswith("PSCI_CPU_ON"):
         return None
     width = MASK64 if function.fid >> 30 & 1 else 0xFFFF_FFFF

@@ -20,7 +20,7 @@ from harness import arch, contract, exits
 from harness.arch import State
 from harness.compare import ALL_GPRS, Divergence, Prediction
 from harness.errors import InputError
-from harness.owed import is_mmio
+from harness.owed import is_mmio, owed
 from harness.protocol import PENDING
 from harness.registers import INDEX, MASK64
 from harness.sysregs import Owed
@@ -111,6 +111,15 @@ def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
     return contract.abort_state(exit_)[index] == observed
 
 
+def _asked_for(case: Case, index: int, expected: int, observed: int) -> bool:
+    due = owed(case.round)
+    if isinstance(due, str):
+        return False
+    values, allowed = due
+    others = allowed.get(index, frozenset({values[index]}))
+    return others is None or observed in others
+
+
 def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:
     if index in case.round.host_wrote:
         return _host_wrote(case, index, expected, observed)
@@ -199,6 +208,7 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
             RuleRow("load_completed", _load_completed, "the register is the load's, observed is the data owed to it"),
             RuleRow("moved_on", _moved_on, "observed is PC, expected + 4"),
             RuleRow("abort_taken", _abort_taken, "observed is what entry to an external abort owes there"),
+            RuleRow("asked_for", _asked_for, "observed is owed there after the exceptions that userspace asked for"),
             RuleRow("reset_state", _reset_state, "observed is the reset value, or what the host wrote after the reset"),
             RuleRow("moved_too_far", _moved_too_far, "observed is PC, expected is 4 more"),
             RuleRow("flag_set", _flag_set, "KVM's flag is set, the model's is not"),

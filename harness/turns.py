@@ -32,6 +32,9 @@ NOTHING: Mapping[int, int] = MappingProxyType({})
 IN_KERNEL = "kernel:MMIO"
 """The outcome of an access to a device that KVM emulates itself."""
 
+ASKED_FOR = "asked"
+"""The outcome where the guest took what userspace asked for: an SError at once, or more exceptions than one."""
+
 
 class Action(NamedTuple):
     """What KVM did in a round: its outcome, and whether it moved PC on or injected an exception."""
@@ -91,20 +94,32 @@ def _host_wrote(hosts: tuple[Host, ...]) -> Mapping[int, int]:
     return wrote
 
 
-def _injected(exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch) -> bool:
+def _exceptions(hosts: tuple[Host, ...]) -> tuple[int, ...]:
+    """The exceptions that userspace asked for, in order: ``OP_ABORT``, ``OP_SERROR``."""
+    return tuple(h.op for h in hosts if h.op in (OP_ABORT, OP_SERROR) and not h.error)
+
+
+def _injected(
+    exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch, world: World
+) -> bool:
     """Whether KVM gave the guest an exception on its way out to userspace, or when userspace asked for one."""
     before = exit_.values
     vector = arch.vector(before[arch.VBAR], before[arch.PSTATE])
     vectors, seen, came_from = {vector}, users, {before[arch.PC]}
-    if hosts and any(host.op in (OP_ABORT, OP_SERROR) and not host.error for host in hosts):
+    if hosts and (asked := _exceptions(hosts)):
         vectors, seen = {vector, vector + arch.SERROR_OFFSET & MASK64}, (*users, entry)
         came_from |= {host.b for host in hosts if host.op == OP_SET and host.a == PC_ID}
+        if len(asked) > 1:  # each may be taken at the vector of the one before
+            nested = arch.vector(before[arch.VBAR], arch.EL1H)
+            came_from |= {nested, *vectors}
+            vectors |= {nested, nested + arch.SERROR_OFFSET & MASK64}
         if _left_for_elsewhere(before, hosts, entry.values, came_from):
             return True
     if not any(u.values[arch.PC] in vectors for u in seen):
         return False
     # A vector outside the slots faults into itself: taking the exception once more changes nothing.
-    again = before[arch.PC] == before[arch.ELR] == vector and exits.exit_class(exit_.code, exit_.esr) == "IABT_LOW"
+    again = before[arch.PC] == before[arch.ELR] == vector and world.slot(exit_.page) is None
+    again = again and exits.exit_class(exit_.code, exit_.esr) == "IABT_LOW"
     return any(
         u.values[arch.PC] in vectors and u.values[arch.ELR] in came_from and (u.values != before or again)
         for u in seen
@@ -141,10 +156,12 @@ def _action(
 ) -> Action:
     pending = entry.pending
     inject, moved = bool(pending & EXCEPTION), bool(pending & INCREMENT_PC)
+    own = inject  # an exception that KVM gives the guest for this exit, or keeps pending
     if not users and not world.devices:
         return Action("inject" if inject else "resume", moved, inject)
     if exit_ is not None and users:
-        inject = inject or _injected(exit_, users, hosts, entry)
+        own = own or _injected(exit_, users, (), entry, world)
+        inject = own or _injected(exit_, users, hosts, entry, world)
         behind = (exit_.values[arch.PC] + 4) & MASK64
         moved = moved or any(u.values[arch.PC] == behind for u in users)
         # The KVM_RUN of OP_FINISH leaves no record.
@@ -152,7 +169,9 @@ def _action(
             moved = moved or entry.values[arch.PC] == behind or arch.PC in _host_wrote(hosts)
     reasons = [_reason(u) for u in users if u.code != EXIT_INTR or u.error == errno.ENOSYS]
     if inject:
-        outcome = "inject"
+        asked = _exceptions(hosts)
+        single = asked == (OP_ABORT,) or (OP_ABORT not in asked and own)
+        outcome = "inject" if single else ASKED_FOR
     elif reasons:
         outcome = reasons[0]
     elif world.devices and exit_ is not None and _in_kernel(exit_, entry, world, moved):
@@ -199,7 +218,7 @@ def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
             shapes.apply(event)
         elif event.kind == USER:
             if not turn.users:
-                _call_on(turns, turn.exit, event)
+                _call_on(turns, turn, event)
             turn.users.append(event)
         elif event.kind == ENTRY:
             first = turn.first if turn.exit is not None else i
@@ -207,24 +226,30 @@ def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
             yield Round(first, turn.exit, tuple(turn.users), tuple(turn.hosts), event, world, turn.others)
             del turns[context]
             if not turn.users:
-                _call_on(turns, turn.exit, event)
+                _call_on(turns, turn, event)
 
 
-def _call_on(turns: dict[int, _Turn], exit_: Switch | None, after: Switch) -> None:
+def _call_on(turns: dict[int, _Turn], caller: _Turn, after: Switch) -> None:
     """A vCPU that PSCI CPU_ON has started is reset, then set to its entry point (Arm DEN 0022 5.4).
 
-    ``after`` is the first record behind the exit, which shows what KVM answered.
+    ``after`` is the first record behind the exit, which shows what KVM answered; where the host has written x0 before
+    it, CPU_ON is taken to have succeeded if the vCPU that it names is off.
     """
+    exit_ = caller.exit
     if exit_ is None or exit_.context >= len(WORLDS) or WORLDS[exit_.context].vcpus == 1:
         return
     call = contract.called_on(exit_)
-    if call is None or after.values[0] != contract.SUCCESS:
+    overwritten = 0 in _host_wrote(tuple(caller.hosts))
+    if call is None or not (overwritten or after.values[0] == contract.SUCCESS):
         return
     for number, world in enumerate(WORLDS):
         if number == exit_.context or CONTEXTS[number].machine != CONTEXTS[exit_.context].machine:
             continue
         if world.mpidr & contract.AFFINITY == call.target:
-            hosts = turns.setdefault(number, _Turn()).hosts
+            called = turns.setdefault(number, _Turn())
+            hosts = called.hosts
+            if overwritten and not _is_off(called):
+                return
             hosts.append(Host(HOST, after.step, OP_RESET, 0, 0, 0, False, number))
             written = [("pc", call.entry_point), ("x0", call.context_id)]
             # It starts in the caller's byte order (DEN 0022 6.4; kvm_psci_vcpu_on in arch/arm64/kvm/psci.c).
@@ -232,6 +257,11 @@ def _call_on(turns: dict[int, _Turn], exit_: Switch | None, after: Switch) -> No
                 written.append(("sctlr_el1", contract.RESET_VALUES["sctlr_el1"] | arch.SCTLR_EE))
             for name, value in written:
                 hosts.append(Host(HOST, after.step, OP_SET, BY_NAME[name].one_reg, value, 0, False, number))
+
+
+def _is_off(turn: _Turn) -> bool:
+    """Whether a vCPU has turned itself off by PSCI CPU_OFF, and was neither run nor reset since."""
+    return turn.exit is not None and contract.is_call_off(turn.exit) and all(h.op != OP_RESET for h in turn.hosts)
 
 
 def runs(events: tuple[Event, ...]) -> Iterator[tuple[int, Switch, Switch]]:

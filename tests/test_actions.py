@@ -15,7 +15,7 @@ from harness.model.replay import predict
 from harness.owed import compare_owed
 from harness.registers import INDEX
 from harness.trace import Event, Host
-from harness.turns import Round, rounds
+from harness.turns import ASKED_FOR, Round, rounds
 from tests.traces import HOST, but, entry, esr, host_reset, host_set, irq, load_esr, state, trap, turn, user
 
 AT, MMIO = CODE.base, 0x900_0000
@@ -47,6 +47,43 @@ def test_an_abort_takes_the_place_of_the_access() -> None:
     both = differs(turn(LOAD, told, did("abort"), entry(but(aborted(), x3=0x55))))
     assert both == {"host.x3": (S[3], 0x55)}, "completed all the same"
     assert differs(turn(LOAD, told, did("abort", error=2), entry(but(S, x3=0), SKIP))) == {}, "refused: it completes"
+
+
+def test_two_aborts_before_a_run_are_one_or_two() -> None:
+    told, nested = user(S, 6), arch.take_exception(aborted(), 0x9600_0010, MMIO)
+    pending = but(S, esr_el1=0x9600_0010, far_el1=MMIO)
+    once = turn(LOAD, told, did("abort"), did("abort"), entry(pending, EXCEPTION))
+    assert not differs(once), "6.1 keeps one pending"
+    twice = turn(LOAD, told, did("abort"), did("abort"), entry(nested))
+    assert not differs(twice), "7.3 takes each at once"
+    assert (twice.action.outcome, twice.action.inject) == (ASKED_FOR, True)
+    between = turn(LOAD, told, did("abort"), did("finish"), did("abort"), entry(aborted()))
+    assert "host.elr_el1" in differs(between), "a run between: the first was taken"
+    assert "host.elr_el1" in differs(turn(LOAD, told, did("abort"), entry(nested))), "one is not two"
+
+
+def test_an_serror_that_is_taken_at_once_says_nothing_of_the_exit() -> None:
+    """On 6.17 and later; what KVM gives the guest for an exit of its own is an outcome as before."""
+    unmasked = but(S, pstate=arch.EL1T, x1=0, x2=0, x3=0)
+    exit_ = trap(unmasked, esr("HVC64"))
+    taken = but(arch.take_exception(unmasked, offset=arch.SERROR_OFFSET), x0=NOT_SUPPORTED, esr_el1=0xBF00_0000)
+    done = turn(exit_, user(but(unmasked, x0=NOT_SUPPORTED), 10), did("serror"), entry(taken))
+    assert done.action.outcome == ASKED_FOR
+    assert not differs(done)
+    outside = trap(S, esr("IABT_LOW", 5), far=0x5000_0000, hpfar=0x5000_0000 >> 12 << 4)
+    given = arch.take_exception(S, 0x8600_0010, 0x5000_0000)
+    masked = turn(outside, user(given, 10), did("serror"), entry(given, hcr=arch.HCR_VSE))
+    assert masked.action.outcome == "inject"
+
+
+def test_a_fetch_from_a_vector_in_a_slot_is_no_exception() -> None:
+    vector = VECTORS.base + 0x200
+    there = but(S, pc=vector, elr_el1=vector, vbar_el1=VECTORS.base)
+    first = trap(there, esr("IABT_LOW", 7), far=vector, hpfar=vector >> 12 << 4)
+    assert turn(first, user(there, 10), entry(there)).action.outcome == "resume"
+    nowhere = but(S, pc=0x5000_0200, elr_el1=0x5000_0200, vbar_el1=0x5000_0000)
+    again = trap(nowhere, esr("IABT_LOW", 7), far=0x5000_0200, hpfar=0x5000_0200 >> 12 << 4)
+    assert turn(again, user(nowhere, 10), entry(nowhere)).action.outcome == "inject", "it faults into itself"
 
 
 def test_the_byte_order_of_an_access_may_change_while_it_is_pending() -> None:
@@ -214,3 +251,19 @@ def test_a_vcpu_that_is_called_on_starts_anew(answer: int) -> None:
         assert found["host.x5"] == (0, 0x99)
         assert found["host.mpidr_el1"][0] == 0x8000_0001
         assert INDEX["pc"] in woken.host_wrote
+
+
+@pytest.mark.parametrize(("function", "off"), [(0x8400_0002, True), (0x8400_0000, False)])
+def test_a_call_of_which_the_host_overwrote_the_result(function: int, off: bool) -> None:
+    """Userspace writes x0 before anybody can see what CPU_ON gave: it worked if the other one had turned itself off."""
+    caller = but(S, x0=0xC400_0003, x1=1, x2=AT + 0x4000, x3=0x77)
+    asleep = but(S, x0=function)
+    written = host_set("x0", 5)._replace(context=1)
+    events = (
+        *of(2, entry(asleep), trap(asleep, esr("HVC64")), user(asleep, 10)),
+        *of(1, entry(caller), trap(caller, esr("HVC64"))),
+        written,
+        *of(1, entry(but(caller, x0=5))),
+        *of(2, entry(asleep)),
+    )
+    assert two(*events)[-1].reset is off

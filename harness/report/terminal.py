@@ -146,6 +146,7 @@ def _site(where: Site, level: str, style: Style, known: bool) -> Iterator[str]:
 
 _OUTCOMES: Mapping[str, str] = {
     "inject": "injected an exception",
+    "asked": "injected what userspace asked for",
     "resume": "resumed the guest",
     "kill": "killed the run",
     "none": "did nothing",
