@@ -18,7 +18,18 @@ from harness.registers import BY_ONE_REG, INDEX, NAMES, STATE
 from harness.stops import STOPS
 from harness.sysregs import Owed
 from harness.trace import Switch
-from harness.turns import EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET, Round
+from harness.turns import (
+    EXCEPTION,
+    EXIT_MMIO,
+    IN_KERNEL,
+    OP_ABORT,
+    OP_FINISH,
+    OP_IRQ_LINE,
+    OP_RESET,
+    OP_SERROR,
+    OP_SET,
+    Round,
+)
 from harness.world import PSCI_0_2, SCENARIO, World
 
 _MPIDR = INDEX["mpidr_el1"]
@@ -168,6 +179,8 @@ def _userspace(turn: _Turn, round_: Round) -> str:
         _complete(turn, exit_, round_.entry.mmio_data)  # before userspace had its turn
         access = False
     excepted = waiting = False
+    # An exception that neither pends at the entry nor went with a run before it was taken at once, before the writes.
+    at_once = not round_.entry.pending & EXCEPTION and all(host.op != OP_FINISH for host in round_.hosts)
     for host in round_.hosts:
         if host.op == OP_RESET:
             _reset(turn, round_.world)
@@ -175,7 +188,7 @@ def _userspace(turn: _Turn, round_: Round) -> str:
         elif host.error:
             continue
         elif host.op == OP_SET and (index := BY_ONE_REG.get(host.a)) is not None:
-            if excepted:
+            if excepted and not at_once:
                 return "a register written while an exception is pending"
             turn.put(index, host.b)
         elif host.op == OP_FINISH:

@@ -26,7 +26,7 @@ OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE = (
     protocol.OPS[name][0] for name in ("set", "reset", "abort", "serror", "irq_line", "finish", "write")
 )
 EXIT_INTR, EXIT_MMIO = 10, 6
-PC_ID = BY_NAME["pc"].one_reg
+PC_ID, ELR_ID = BY_NAME["pc"].one_reg, BY_NAME["elr_el1"].one_reg
 NOTHING: Mapping[int, int] = MappingProxyType({})
 
 IN_KERNEL = "kernel:MMIO"
@@ -108,7 +108,8 @@ def _injected(
     vectors, seen, came_from = {vector}, users, {before[arch.PC]}
     if hosts and (asked := _exceptions(hosts)):
         vectors, seen = {vector, vector + arch.SERROR_OFFSET & MASK64}, (*users, entry)
-        came_from |= {host.b for host in hosts if host.op == OP_SET and host.a == PC_ID}
+        # ELR_EL1 holds where the guest was, unless userspace writes over that, too.
+        came_from |= {host.b for host in hosts if host.op == OP_SET and host.a in (PC_ID, ELR_ID)}
         if len(asked) > 1:  # each may be taken at the vector of the one before
             nested = arch.vector(before[arch.VBAR], arch.EL1H)
             came_from |= {nested, *vectors}

@@ -76,6 +76,15 @@ def test_an_serror_that_is_taken_at_once_says_nothing_of_the_exit() -> None:
     assert masked.action.outcome == "inject"
 
 
+def test_registers_written_after_an_exception_that_was_taken_at_once() -> None:
+    told, wrote = user(S, 6), host_set("elr_el1", 0x44)
+    done = turn(LOAD, told, did("abort"), wrote, entry(but(aborted(), elr_el1=0x44)))
+    assert (done.action.outcome, differs(done)) == ("inject", {})
+    assert "host.elr_el1" in differs(turn(LOAD, told, did("abort"), wrote, entry(aborted())))
+    pending = but(S, esr_el1=0x9600_0010, far_el1=MMIO, elr_el1=0x44)
+    assert not differs(turn(LOAD, told, did("abort"), wrote, entry(pending, EXCEPTION))), "not judged where it pends"
+
+
 def test_a_fetch_from_a_vector_in_a_slot_is_no_exception() -> None:
     vector = VECTORS.base + 0x200
     there = but(S, pc=vector, elr_el1=vector, vbar_el1=VECTORS.base)
