@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from threading import BrokenBarrierError
 
 from fuzz.bench_machines import machines
 from fuzz.bench_parts import Point, lengths, relations, stages
@@ -134,6 +135,7 @@ def _run(plan: Plan, place: Path) -> Result:
         pipes.append(ours)
         workers.append(worker)
     results: list[Result] = []
+    errors: list[str] = []
     try:
         for pipe in pipes:
             try:
@@ -141,12 +143,15 @@ def _run(plan: Plan, place: Path) -> Result:
             except EOFError:
                 raise TargetError("a benchmark worker died") from None
             if isinstance(answer, str):
-                raise TargetError(answer)
-            results.append(answer)
+                errors.append(answer)
+            else:
+                results.append(answer)
     finally:
         for worker in workers:
             worker.kill()  # its QEMU dies with it
             worker.join()
+    if errors:
+        raise TargetError(next(filter(None, errors), "a benchmark worker gave up"))
     first = results[0]
     return Result(
         tuple(sample for result in results for sample in result.samples),
@@ -167,6 +172,8 @@ def _worker(plan: Plan, number: int, barrier: Barrier, pipe: Connection, born: f
     except ShadowfuzzError as error:
         barrier.abort()
         pipe.send(str(error))
+    except BrokenBarrierError:
+        pipe.send("")  # another worker says why
 
 
 def _measure(plan: Plan, number: int, barrier: Barrier, born: float, place: Path) -> Result:

@@ -115,8 +115,8 @@ def relations(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict
     def switch() -> None:
         for one in recorded:
             code = code_of(one.scenario)
+            memory = Memory(code)
             for index, entry, exit_ in turns.runs(one.trace.events):
-                memory = Memory(code)
                 list(compare.compare_run(follow(index, entry, exit_, code, side.cpu, memory), code, side.cpu, memory))
 
     def host() -> None:
