@@ -206,10 +206,18 @@ def mmio_data(exit_: Switch, data: int, at: Sequence[int] = ()) -> int | None:
 _EC_IABT, _EC_DABT = exits.EC_BY_NAME["IABT_LOW"], exits.EC_BY_NAME["DABT_LOW"]
 
 
-def external_abort(state: State, far: int) -> State:
+def _il(exit_: Switch) -> int:
+    """Return ESR_EL1.IL of an exception that KVM gives the guest for an exit.
+
+    It is that of the exit's syndrome (kvm_vcpu_trap_il_is32bit): 1 for A64, unless the syndrome was forged.
+    """
+    return exit_.esr & exits.IL_BIT if exit_.forged else exits.IL_BIT
+
+
+def external_abort(state: State, exit_: Switch) -> State:
     """Return ``state`` after the external data abort that userspace asked for (kvm.md, EXC; KVM API 4.31)."""
     ec = _EC_DABT + (state[arch.PSTATE] & arch.MODE != arch.EL0T)
-    return arch.take_exception(state, ec << exits.EC_SHIFT | exits.IL_BIT | exits.FSC_EXTABT, far)
+    return arch.take_exception(state, ec << exits.EC_SHIFT | _il(exit_) | exits.FSC_EXTABT, exit_.far)
 
 
 def abort_state(exit_: Switch) -> State:
@@ -223,7 +231,7 @@ def abort_state(exit_: Switch) -> State:
     if exit_.values[arch.PSTATE] & arch.MODE != arch.EL0T:
         ec += 1
     status = exits.FSC_WALK_EXTABT if is_walk(exit_) else exits.FSC_EXTABT
-    return arch.take_exception(exit_.values, ec << exits.EC_SHIFT | exits.IL_BIT | status, exit_.far)
+    return arch.take_exception(exit_.values, ec << exits.EC_SHIFT | _il(exit_) | status, exit_.far)
 
 
 def is_walk(exit_: Switch) -> bool:
@@ -242,7 +250,7 @@ def walk_abort_syndromes(exit_: Switch, level: int | None = None) -> frozenset[i
 
 def undefined_state(exit_: Switch) -> State:
     """Return the state after the undefined-instruction exception that KVM owes (EC 0 with IL)."""
-    return arch.take_exception(exit_.values, exits.IL_BIT)
+    return arch.take_exception(exit_.values, _il(exit_))
 
 
 _RESET_TO_ZERO = (

@@ -198,7 +198,7 @@ def _userspace(turn: _Turn, round_: Round) -> str:
         elif host.op == OP_ABORT and exit_ is not None:
             if waiting and round_.seen[arch.ELR] == turn.values[arch.ELR]:
                 continue  # one may pend for both: what two before a run are, KVM API 4.31 does not say
-            turn.values[:] = contract.external_abort(tuple(turn.values), exit_.far)
+            turn.values[:] = contract.external_abort(tuple(turn.values), exit_)
             access, excepted, waiting = False, True, True
         elif host.op == OP_SERROR and round_.action.inject and not turn.values[arch.PSTATE] & arch.PSTATE_A:
             # Not masked: it may be taken at once (kvm.md, differences between versions).

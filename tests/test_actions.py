@@ -195,6 +195,18 @@ def test_forged_exits_are_marked() -> None:
     assert not beyond_judgement(turn(trap(S, esr("DABT_LOW", 0x10), **PAGE), entry(S))), "a real one is judged"
 
 
+@pytest.mark.parametrize("bit", [0, 1 << 25])
+def test_a_forged_syndrome_passes_its_il_on(bit: int) -> None:
+    """KVM copies IL from the exit's syndrome, where A64 always has 1."""
+    fetch = esr("IABT_LOW", 5) & ~(1 << 25) | bit
+    where = {"far": 0x5000_0000, "hpfar": 0x5000_0000 >> 12 << 4}
+    taken = arch.take_exception(S, 0x21 << 26 | bit | 0x10, 0x5000_0000)
+    forged = turn(trap(S, fetch, marks=FORGED_ESR, **where), entry(taken))
+    assert not differs(forged)
+    real = turn(trap(S, fetch, **where), entry(taken))
+    assert ("host.esr_el1" in differs(real)) == (bit == 0)
+
+
 def test_what_the_host_sees() -> None:
     """PSCI_VERSION reveals x0; plain KVM shows all."""
     called = but(S, x0=0x8400_0000)

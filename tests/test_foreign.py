@@ -287,7 +287,7 @@ def test_optional_features_are_unchecked_not_wrong() -> None:
 def test_exceptions_and_interrupts_that_userspace_pends() -> None:
     exit_ = trap(S, load_esr(3), **PAGE)
     told = user(S, 6, mmio_addr=UART, mmio_len=8)
-    done = contract.external_abort(S, UART)
+    done = contract.external_abort(S, exit_)
     assert not {key for key in found(check(started(exit_, told, call("events", 2), entry(done)))) if key[0] == "host"}
     wrong = check(started(exit_, told, call("events", 2), entry(but(done, far_el1=0))))
     assert ("host", "far_el1") in found(wrong)
