@@ -218,7 +218,7 @@ STEP_KINDS: tuple[StepKind, ...] = (
             Operand("line", f"one of {', '.join(protocol.LINES)}", frozenset(protocol.LINES)),
             Operand("level", "0 or 1", limit=1),
         ),
-        "Raise or lower an interrupt line of the vCPU; there is no in-kernel GIC.",
+        "Raise or lower an interrupt line of a vCPU whose VM has no in-kernel GIC.",
         "KVM API 4.25 KVM_IRQ_LINE",
     ),
     StepKind(
