@@ -153,8 +153,10 @@ def call_status(exit_: Switch, vcpus: int = 1) -> frozenset[int] | None:
         return frozenset({INTERNAL_FAILURE if known else INVALID_PARAMETERS})
     if name.startswith("PSCI_SYSTEM_OFF2"):
         # Since PSCI 1.3 (DEN 0022F 5.11): type HIBERNATE_OFF, for which 0 stands too, and a cookie of 0.
-        known = x1 in (0, HIBERNATE_OFF) and not x2
-        return frozenset({NOT_SUPPORTED, INTERNAL_FAILURE if known else INVALID_PARAMETERS})
+        known = x1 & 0xFFFF_FFFF in (0, HIBERNATE_OFF) and not x2
+        # KVM takes the type for 32 bits wide, as that of SYSTEM_RESET2 is; with an upper half both will do.
+        others = {INVALID_PARAMETERS} if x1 >> 32 else set()
+        return frozenset({NOT_SUPPORTED, INTERNAL_FAILURE if known else INVALID_PARAMETERS, *others})
     assert name == "PSCI_FEATURES"
     asked = exits.SMCCC_BY_FID.get(x1)
     if asked is not None and asked.name.startswith("PSCI_SYSTEM_OFF2"):

@@ -61,6 +61,18 @@ def test_a_good_turn_is_explained_entry_by_entry(good: Good) -> None:
     assert differences(good.round) == dict(good.known)
 
 
+def test_a_load_whose_byte_order_changed_while_it_was_pending() -> None:
+    big = but(S, sctlr_el1=S[NAMES.index("sctlr_el1")] | 1 << 25)
+    for data, explained in ((0x1234, True), (0x3412, True), (0x1243, False)):
+        done = turn(
+            trap(S, load_esr(5, 2), **page(HOLE)),
+            user(S, MMIO_EXIT),
+            host_set("sctlr_el1", big[NAMES.index("sctlr_el1")]),
+            entry(but(big, x5=data), SKIP, mmio_data=0x1234),
+        )
+        assert ("restore.x5" not in unexplained(done)) is explained
+
+
 @pytest.mark.parametrize("register", NAMES)
 @pytest.mark.parametrize("good", GOOD, ids=lambda good: good.name)
 @pytest.mark.parametrize("wrong", [8, 1 << 63], ids=["bit3", "bit63"])
