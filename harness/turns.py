@@ -110,6 +110,7 @@ def _injected(
         vectors, seen = {vector, vector + arch.SERROR_OFFSET & MASK64}, (*users, entry)
         # ELR_EL1 holds where the guest was, unless userspace writes over that, too.
         came_from |= {host.b for host in hosts if host.op == OP_SET and host.a in (PC_ID, ELR_ID)}
+        came_from.add((before[arch.PC] + 4) & MASK64)  # KVM may have done the instruction before
         if len(asked) > 1:  # each may be taken at the vector of the one before
             nested = arch.vector(before[arch.VBAR], arch.EL1H)
             came_from |= {nested, *vectors}

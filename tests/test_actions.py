@@ -76,11 +76,26 @@ def test_an_serror_that_is_taken_at_once_says_nothing_of_the_exit() -> None:
     assert masked.action.outcome == "inject"
 
 
+def test_an_serror_that_is_taken_at_once_behind_an_instruction_that_kvm_did() -> None:
+    """KVM_RUN moves PC on for a WFI before it returns, the SError is taken from behind it."""
+    unmasked = but(S, pstate=0)
+    exit_, told = trap(unmasked, esr("WFX")), user(unmasked, 10)
+    taken = but(arch.take_exception(but(unmasked, pc=AT + 4), offset=arch.SERROR_OFFSET), esr_el1=0xBF00_0000)
+    done = turn(exit_, told, did("serror"), entry(taken))
+    assert (done.action.outcome, differs(done)) == (ASKED_FOR, {})
+    assert "host.elr_el1" in differs(turn(exit_, told, did("serror"), entry(but(taken, elr_el1=AT + 8))))
+
+
 def test_registers_written_after_an_exception_that_was_taken_at_once() -> None:
     told, wrote = user(S, 6), host_set("elr_el1", 0x44)
     done = turn(LOAD, told, did("abort"), wrote, entry(but(aborted(), elr_el1=0x44)))
     assert (done.action.outcome, differs(done)) == ("inject", {})
     assert "host.elr_el1" in differs(turn(LOAD, told, did("abort"), wrote, entry(aborted())))
+    finish = did("finish")
+    late = turn(LOAD, told, finish, did("abort"), wrote, entry(but(aborted(), elr_el1=0x45)))
+    assert "host.elr_el1" in differs(late), "a run before that says nothing"
+    unknown = turn(LOAD, told, did("abort"), wrote, finish, entry(aborted()))
+    assert not differs(unknown), "a run behind it: it may have pended until then"
     pending = but(S, esr_el1=0x9600_0010, far_el1=MMIO, elr_el1=0x44)
     assert not differs(turn(LOAD, told, did("abort"), wrote, entry(pending, EXCEPTION))), "not judged where it pends"
 
