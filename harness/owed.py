@@ -169,6 +169,13 @@ def _complete(turn: _Turn, exit_: Switch, data: int) -> None:
     _skip(turn)
 
 
+def _ran_after_asking(round_: Round) -> bool:
+    """Whether KVM_RUN was called between an exception that userspace asked for and the entry (``OP_FINISH``)."""
+    ops = [host.op for host in round_.hosts if not host.error]
+    asked = next((i for i, op in enumerate(ops) if op in (OP_ABORT, OP_SERROR)), len(ops))
+    return OP_FINISH in ops[asked:]
+
+
 def _userspace(turn: _Turn, round_: Round) -> str:
     """Apply what userspace did, in order, then the completion of the access that it left; say why if nobody knows."""
     exit_ = round_.exit
@@ -180,7 +187,7 @@ def _userspace(turn: _Turn, round_: Round) -> str:
         access = False
     excepted = waiting = False
     # An exception that neither pends at the entry nor went with a run before it was taken at once, before the writes.
-    at_once = not round_.entry.pending & EXCEPTION and all(host.op != OP_FINISH for host in round_.hosts)
+    at_once = not round_.entry.pending & EXCEPTION and not _ran_after_asking(round_)
     for host in round_.hosts:
         if host.op == OP_RESET:
             _reset(turn, round_.world)
