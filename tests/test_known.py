@@ -13,6 +13,7 @@ import pytest
 
 from harness.errors import InputError
 from harness.known import Catalogue
+from harness.protocol import FORGE
 from harness.registers import NAMES, STATE
 from harness.turns import Round
 from tests.rounds import (
@@ -38,6 +39,7 @@ from tests.traces import (
     but,
     entry,
     esr,
+    host_reset,
     host_set,
     irq,
     load_esr,
@@ -115,6 +117,17 @@ def test_what_the_host_wrote_before_the_reset_is_gone() -> None:
 def test_a_start_outside_the_image() -> None:
     round_ = turn(host_set("pc", 0x1000), entry(after_reset(pc=0x1000)))
     assert differences(round_) == {"save.class": "reset-outside-image-panics"}
+
+
+def test_a_start_outside_the_image_after_a_forged_code() -> None:
+    """The forged exit left KVM_RUN with an error; the same error of an exit that was none of ours is not explained."""
+    illegal = trap(S, 0)._replace(code=3)
+    hosts = (host_reset(), host_set("pc", 0x1000))
+    told = user(S, 9)._replace(error=22)
+    for forged in (0, FORGE["code"]):
+        left = turn(illegal._replace(marks=forged), told, *hosts, entry(after_reset(pc=0x1000)))
+        assert left.action.outcome == "fail:EINVAL"
+        assert ("save.class" in unexplained(left)) == (not forged)
 
 
 def test_pc_off_by_8_where_the_entry_says_4() -> None:
