@@ -198,6 +198,9 @@ def _userspace(turn: _Turn, round_: Round) -> str:
             if excepted and not at_once:
                 return "a register written while an exception is pending"
             turn.put(index, host.b)
+            if index == arch.PSTATE and host.b & arch.AARCH32:
+                for i in arch.AARCH32_STATE:  # it sees 32 bits: those above may be dropped
+                    turn.allowed[i] = frozenset({turn.values[i], turn.values[i] & 0xFFFF_FFFF})
         elif host.op == OP_FINISH:
             if access and exit_ is not None:
                 _complete(turn, exit_, round_.entry.mmio_data)

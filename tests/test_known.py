@@ -192,6 +192,17 @@ def test_a_host_write_explains_the_value_written_and_no_other() -> None:
         assert bool(unexplained(round_)) == (observed != 0x77)
 
 
+def test_a_write_of_an_aarch32_state_may_narrow_registers() -> None:
+    wide = but(S, x7=0x7_0000_0077, x15=0x7_0000_0077, pc=AT)
+    write = host_set("pstate", 0x10)
+    for x7, wrong in ((0x77, False), (0x7_0000_0077, False), (0x76, True)):
+        after = but(wide, x7=x7, pstate=0x10)
+        assert bool(unexplained(turn(irq(wide), write, entry(after)))) == wrong, hex(x7)
+    beyond = but(wide, x15=0x77, pstate=0x10)
+    assert unexplained(turn(irq(wide), write, entry(beyond))), "AArch32 state has no R15 that is X15"
+    assert unexplained(turn(irq(wide), host_set("pstate", 0x3C0), entry(but(wide, x7=0x77, pstate=0x3C0))))
+
+
 def test_only_the_last_write_counts() -> None:
     hosts = (host_set("x7", 1), host_set("x7", 2))
     assert not unexplained(turn(irq(S), *hosts, entry(but(S, x7=2))))
