@@ -20,7 +20,7 @@ from harness.fetch import as_code, fetched
 from harness.follow import Followed
 from harness.guest import FROM_UNKNOWN
 from harness.masks import Cpu
-from harness.memory import Memory
+from harness.memory import Memory, Run
 from harness.registers import NAMES
 from harness.stage1 import is_on
 from harness.trace import Switch
@@ -249,7 +249,7 @@ def _owed(
         if (stop := stops.owed(run.debugger, run.entry, first, state, word, exit_)) is not None:
             return stop
     if is_on(state) or is_on(seen):
-        return faults.owed(seen, state, word, exit_, memory, cpu)
+        return faults.owed(seen, state, word, exit_, Run.behind(memory, run.path.stored), cpu)
     is_fetch = (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["IABT_LOW"]
     return syndrome.owed(state, word, memory, is_fetch=is_fetch)
 

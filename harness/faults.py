@@ -23,6 +23,7 @@ def owed(
 ) -> Fault | Raise | Uncertain | None:
     """Return what a trap in ``state`` owes; ``before`` is the state at the entry, ``word`` the instruction if known.
 
+    ``memory``: what changed since the entry a table walk need not have seen (:class:`harness.memory.Run`).
     A Raise is what the guest owes itself instead of the trap; None where nothing is promised.
     """
     if controls(before) != controls(state):

@@ -117,7 +117,7 @@ def follow(
         _stopped_store(path, fetched(seen, code, target, memory, cpu), memory)
     level = None
     if path.state is not None and exit_.trapped and is_on(path.state):
-        level = walk_level(seen, path.state, exit_, memory, cpu)
+        level = walk_level(seen, path.state, exit_, Run.behind(memory, path.stored), cpu)
         word = fetched(path.state, code, target, memory, cpu)
         memory.stored(half_stored(path.state, word, Run(memory), cpu) if word is not None else {})
     if path.state is None:

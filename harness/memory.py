@@ -86,6 +86,13 @@ class Run(Memory):
         self.regions = memory.regions
         self.stored_words: dict[int, int | None] = {}
 
+    @classmethod
+    def behind(cls, memory: Memory, stored: Mapping[int, int | None]) -> Run:
+        """Return the run at its end; ``stored`` are the words that it changed, by address of the default layout."""
+        run = cls(memory)
+        run.stored_words.update(stored)
+        return run
+
     def read(self, ipa: int) -> int | None:
         """Return the word at a guest physical address as it was at the entry; None: nobody knows, or it was changed."""
         return None if self.home(ipa) in self.stored_words else super().read(ipa)

@@ -146,3 +146,12 @@ def test_tables_that_nobody_knows() -> None:
     found = list(compare_run(run, code(LOAD), CPU, memory))
     assert all(isinstance(d, Unchecked) for d in found)
     assert found
+
+
+def test_a_trap_behind_a_store_into_the_tables() -> None:
+    """A TLB may still hold what the entry of the code was."""
+    before, words = to(3 * GIB + 0x2_0008), code(STORE, LOAD)
+    memory = tables()
+    at_exit = trap(but(before, pc=AT + 4), DABT | 0x1C3_8001, far=2 * GIB, hpfar=0)
+    found = list(compare_run(follow(0, entry(before), at_exit, words, CPU, memory), words, CPU, memory))
+    assert [d.why if isinstance(d, Unchecked) else d.name for d in found] == ["tables that the guest may have changed"]
