@@ -74,7 +74,7 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
     if index in (arch.PC, arch.PSTATE) and case.round.entry.pending & PENDING["increment_pc"]:
         # The completion of an MMIO exit runs after the host's write, and moves on from there.
         return observed == (value + 4 & MASK64 if index == arch.PC else value & ~(arch.BTYPE | arch.SS))
-    if index == arch.MDSCR and not (value ^ observed) & 0xFFFF_FFFF:
+    if index == arch.MDSCR and (not (value ^ observed) & 0xFFFF_FFFF or arch.os_locked(value, observed)):
         return True  # RES0 above; while userspace debugs the guest 6.1 keeps 32 bits (guest_debug_preserved)
     return case.same(index, value, observed)
 
@@ -105,6 +105,10 @@ def _load_completed(case: Case, index: int, expected: int, observed: int) -> boo
 
 def _moved_on(case: Case, index: int, expected: int, observed: int) -> bool:
     return index == arch.PC and observed == expected + 4 & MASK64
+
+
+def _step_ended(case: Case, index: int, expected: int, observed: int) -> bool:
+    return index == arch.PSTATE and observed == arch.behind(0, expected)[1]
 
 
 def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -212,6 +216,7 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
             RuleRow("call_status", _call_status, "observed is what PSCI or SMCCC owes in x0"),
             RuleRow("load_completed", _load_completed, "the register is the load's, observed is the data owed to it"),
             RuleRow("moved_on", _moved_on, "observed is PC, expected + 4"),
+            RuleRow("step_ended", _step_ended, "observed is PSTATE behind an instruction: SS and BTYPE are clear"),
             RuleRow("abort_taken", _abort_taken, "observed is what entry to an external abort owes there"),
             RuleRow("asked_for", _asked_for, "observed is owed there after the exceptions that userspace asked for"),
             RuleRow("reset_state", _reset_state, "observed is the reset value, or what the host wrote after the reset"),

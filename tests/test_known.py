@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import arch
 from harness.errors import InputError
 from harness.known import Catalogue
 from harness.protocol import FORGE
@@ -229,6 +230,24 @@ def test_a_host_write_of_pc_is_followed_by_the_completion() -> None:
     assert not unexplained(written(AT + 0x40, SKIP))
     assert unexplained(written(AT + 0x40, 0))
     assert unexplained(written(AT + 0x44, SKIP))
+
+
+def test_debug_control_that_the_host_wrote_while_the_os_lock_is_set() -> None:
+    for observed, explained in ((0x8004, True), (0x0004, True), (0x8000, False), (0x000C, False)):
+        round_ = turn(irq(S), host_set("mdscr_el1", 0x8004), entry(but(S, mdscr_el1=observed)))
+        assert ("restore.mdscr_el1" not in unexplained(round_)) is explained
+
+
+def test_an_access_that_is_completed_ends_a_step() -> None:
+    pstate = S[arch.PSTATE]
+    stepped = but(S, pstate=pstate | arch.SS)
+    for wrong in (0, 1 << 28):
+        round_ = turn(
+            trap(stepped, load_esr(5, write=True), **page(WINDOW)),
+            user(stepped, MMIO_EXIT),
+            entry(but(stepped, pstate=pstate | arch.SS | wrong), SKIP),
+        )
+        assert differences(round_)["restore.pstate"] == (None if wrong else "mmio-ends-step")
 
 
 def test_a_call_that_writes_x4() -> None:
