@@ -60,7 +60,7 @@ def test_exactly_the_patched_registers(outcomes: Mapping[str, Outcome], row: str
     assert switched - set(patch.timing) == set(patch.registers)
     # What is lost on the way out the host does not see either.
     assert {name for name in names if not name.startswith("switch.")} - {"save.reveal"} == patch.also
-    assert statuses == {"ok"}, "the target goes on"
+    assert "ok" in statuses <= {"ok", "runaway"}, "the target goes on"
 
 
 def test_a_patch_changes_one_word_in_each_place() -> None:
