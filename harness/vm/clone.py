@@ -26,7 +26,7 @@ KEPT = 12
 """So many templates stay: those that were used last."""
 ROOM = 256 << 20
 """Bytes for one template (measured: 60 to 80 MB)."""
-NO_FILES = Files(0, 0, 0, 0)
+NO_FILES = Files(0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

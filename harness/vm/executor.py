@@ -28,10 +28,6 @@ _BEGIN, _CODE, _SET, _RUN, _VCPU, _LATER = (
     protocol.OPS[name][0] for name in ("begin", "code", "set", "run", "vcpu", "later")
 )
 GPRS = frozenset(f"x{i}" for i in range(31))
-SHORTEST_NAP, LONGEST_NAP = 40e-6, 5e-3
-"""Seconds between two looks for an answer; in between, a sixteenth of what was waited so far."""
-EARLY, MOST_ASLEEP = 0.75, 0.02
-"""The part of the expected time, and the most seconds, that are slept before the first look."""
 CHECK_SECONDS = 0.1
 """How often a long wait makes sure that QEMU lives."""
 LEAVES = frozenset({"br", "eret"})
@@ -133,7 +129,6 @@ class Executor:
         self._qemu = qemu
         self._layout = layout
         self._timeout = timeout
-        self._pace = 0.0  # seconds an operation, lately
         size = self._word("context_size")
         if size != layout.size:
             raise AgentProtocolError(f"the probe's context has {size} bytes, the layout {layout.size}")
@@ -205,27 +200,17 @@ class Executor:
             if self._qemu.machine.deterministic:
                 self._qemu.cont()
                 self._qemu.await_brake(time.monotonic() + self._timeout)
-            self._wait(request, count)
+            else:
+                self._qemu.ring()
+            self._wait(request)
         finally:
             if self._qemu.plugin is not None:
                 self._qemu.plugin.map.disarm()
 
-    def _wait(self, request: int, operations: int) -> None:
-        """Sleep for most of what such a request lately took, then look, and sleep between looks.
-
-        Every look costs the time that the other worker's machine could have had.
-        """
-        begin = time.monotonic()
-        deadline, checked = begin + self._timeout, begin
-        expected = self._pace * operations
-        if expected > 2 * SHORTEST_NAP:
-            time.sleep(min(EARLY * expected, MOST_ASLEEP))
+    def _wait(self, request: int) -> None:
+        deadline = time.monotonic() + self._timeout
         while self._word("reply") != request:
-            now = time.monotonic()
-            time.sleep(min(max(SHORTEST_NAP, (now - begin) / 16), LONGEST_NAP))
-            if now - checked > CHECK_SECONDS:
-                checked = now
+            if not self._qemu.listen(CHECK_SECONDS):
                 self._qemu.check_alive()
-                if now > deadline:
-                    raise self._qemu.lost(f"no answer to a scenario within {self._timeout:g} s")
-        self._pace += (min((time.monotonic() - begin) / operations, 1e-3) - self._pace) / 8
+            if time.monotonic() > deadline:
+                raise self._qemu.lost(f"no answer to a scenario within {self._timeout:g} s")

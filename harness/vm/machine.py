@@ -14,6 +14,8 @@ RAM_BASE = 0x4000_0000
 MIB = 1 << 20
 TRANSLATED_MIB = 64
 """What QEMU may keep of translated code: left alone it is 1 GiB, which a night of new scenarios fills."""
+RING = bytes(8)
+"""What tells the agent of a request: so many bytes make Linux's port interrupt at once (8250_port.c, PORT_16550A)."""
 DETERMINISTIC: tuple[str, ...] = (
     # Time is the number of instructions; an idle machine does not wait for its timers but jumps to the next one.
     *("-icount", "shift=0,sleep=off"),
@@ -55,18 +57,24 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """File descriptors that QEMU inherits; ``state``, if there is one, is what a clone starts from."""
+    """File descriptors that QEMU inherits; ``state``, if there is one, is what a clone starts from.
+
+    ``bell`` is the other end of a serial port, over which a machine that is not deterministic and its owner wake each
+    other.
+    """
 
     ram: int
     mailbox: int
     console: int
     qmp: int
+    bell: int
     state: int | None = None
 
     @property
     def all(self) -> tuple[int, ...]:
         """All of them."""
-        return (self.ram, self.mailbox, self.console, self.qmp, *(() if self.state is None else (self.state,)))
+        always = self.ram, self.mailbox, self.console, self.qmp, self.bell
+        return always if self.state is None else (*always, self.state)
 
 
 def command_line(machine: Machine, files: Files, plugin: Plugin[Map] | None = None) -> list[str]:
@@ -105,9 +113,13 @@ def command_line(machine: Machine, files: Files, plugin: Plugin[Map] | None = No
         # The date, which the kernel reads once, when it boots.  A clone's clock is armed as it is loaded, to ring in
         # decades: a machine without other timers would jump there, if that were its own time.
         *(("-rtc", f"base=2024-01-01,clock={'rt' if clone else 'vm'}") if machine.deterministic else ()),
-        *(DETERMINISTIC if machine.deterministic else ()),
+        *(DETERMINISTIC if machine.deterministic else _bell(files.bell)),
         *(("-incoming", "defer") if clone else ()),
     ]
+
+
+def _bell(file: int) -> tuple[str, ...]:
+    return ("-chardev", f"socket,id=bell,fd={file}", "-device", "pci-serial,chardev=bell")
 
 
 def _memory(name: str, mib: int, file: int, share: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from qemu.qmp import ExecuteError, QMPClient, QMPError
 from harness import protocol
 from harness.crash import Remains
 from harness.errors import SetupError, VmLost
-from harness.vm.machine import MIB, Files, Machine, command_line
+from harness.vm.machine import MIB, RING, Files, Machine, command_line
 from harness.vm.plugins import Map, Plugin
 from harness.vm.template import MAILBOX, RAM, STATE, Template, copy_with_holes
 
@@ -76,6 +76,7 @@ class Qemu:
         self._process: subprocess.Popen[bytes] | None = None
         self._console = -1
         self._memory: tuple[int, ...] = ()
+        self._bell: socket.socket | None = None
         self.mailbox: mmap.mmap | None = None
 
     def __enter__(self) -> Self:
@@ -98,8 +99,9 @@ class Qemu:
         except OSError as error:
             raise SetupError(f"{self.machine.name}: cannot open its memory: {error.strerror}") from error
         ours, theirs = socket.socketpair()
+        self._bell, button = socket.socketpair()
         try:
-            files = Files(ram, mailbox, self._console, theirs.fileno(), state)
+            files = Files(ram, mailbox, self._console, theirs.fileno(), button.fileno(), state)
             argv = command_line(self.machine, files, self.plugin)
             handed = list(files.all)
             if self.plugin is not None:
@@ -120,6 +122,7 @@ class Qemu:
             raise SetupError(f"{self.machine.name}: cannot start QEMU: {error.strerror}") from error
         finally:
             theirs.close()
+            button.close()
             if state is not None:
                 os.close(state)  # QEMU's copy has the same number
         try:
@@ -220,6 +223,21 @@ class Qemu:
             time.sleep(nap)
             nap = min(1.25 * nap, 5e-3)
 
+    def ring(self) -> None:
+        """Wake the agent: there is a request.  One that is lost will not answer."""
+        assert self._bell is not None
+        with contextlib.suppress(OSError):
+            self._bell.send(RING)
+
+    def listen(self, seconds: float) -> bool:
+        """Return whether the agent told of a reply, at once or within so long."""
+        assert self._bell is not None
+        self._bell.settimeout(seconds)
+        try:
+            return bool(self._bell.recv(64))
+        except OSError:
+            return False
+
     def check_alive(self) -> None:
         """Raise VmLost if QEMU has ended, or the machine in it."""
         self.check_process()
@@ -290,6 +308,9 @@ class Qemu:
         if self.mailbox is not None:
             self.mailbox.close()
             self.mailbox = None
+        if self._bell is not None:
+            self._bell.close()
+            self._bell = None
         if self._console >= 0:
             os.close(self._console)
             self._console = -1

@@ -201,17 +201,26 @@ def test_stopped_it_answers_nothing_and_then_goes_on(qemu: Qemu, layout: Context
     assert Executor(qemu, layout).run(SCENARIO).status == "ok"
 
 
+def test_rung_for_nothing_it_goes_on_waiting(qemu: Qemu, layout: ContextLayout) -> None:
+    executor = Executor(qemu, layout)
+    for _ in range(3):
+        for _ in range(5):
+            qemu.ring()
+        assert executor.run(SCENARIO, fresh_vm=False).status == "ok"
+    assert not qemu.listen(0.1)
+
+
 def test_no_network_and_a_sandbox(qemu: Qemu) -> None:
     assert qemu.execute("query-rx-filter") == [], "network devices"
     buses = qemu.execute("query-pci")
     assert isinstance(buses, list)
-    assert [d["class_info"]["desc"] for bus in buses for d in bus["devices"]] == ["Host bridge"]
+    assert [d["class_info"]["desc"] for bus in buses for d in bus["devices"]] == ["Host bridge", "Serial port"]
     status = dict(
         line.split(":\t", 1) for line in Path(f"/proc/{qemu.pid}/status").read_text().splitlines() if ":\t" in line
     )
     assert (status["Seccomp"].strip(), status["NoNewPrivs"].strip()) == ("2", "1")
     inside = [Path(path).readlink() for path in Path(f"/proc/{qemu.pid}/fd").iterdir()]
-    assert sum(str(target).startswith("socket:") for target in inside) == 1, "QMP's and no other"
+    assert sum(str(target).startswith("socket:") for target in inside) == 2, "QMP's, the bell's and no other"
 
 
 def test_a_layout_of_another_kernel_is_refused(qemu: Qemu, layout: ContextLayout) -> None:

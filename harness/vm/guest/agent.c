@@ -255,12 +255,17 @@ static int run_program(void)
 static void serve(void)
 {
 	for (;;) {
-		sf_u64 request = next_request(control);
+		sf_u64 request = __atomic_load_n(&control->request, __ATOMIC_ACQUIRE);
 
+		if (request == control->reply) { /* rung for nothing, or before the agent looked */
+			await_request();
+			continue;
+		}
 		control->head = 0;
 		control->dropped = 0;
 		control->status = run_program();
 		__atomic_store_n(&control->reply, request, __ATOMIC_RELEASE);
+		ring();
 		await_request();
 	}
 }
@@ -284,6 +289,8 @@ int main(void)
 	signal(SIGBUS, on_refusal);
 	if (getenv("SF_BRAKE"))
 		find_brake();
+	else
+		find_bell();
 	__atomic_store_n(&control->magic, SF_MAGIC, __ATOMIC_RELEASE);
 	await_request();
 	serve();

@@ -7,18 +7,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "mailbox.h"
 #include "protocol.h"
 
-/* Between looks for a request the agent sleeps: one that only looks takes a core from whoever checks the last scenario. */
-#define LOOKS 100
-#define NAP_NS 50000
-#define LONGEST_NAP_NS 1000000
-#define MOST_ASLEEP_NS 20000000
+#define SERIAL_MAJOR 4 /* Documentation/admin-guide/devices.txt */
+#define FIRST_8250 64
 
+static int bell = -1; /* a serial port: what comes in says that there is a request, what goes out that there is a reply */
 static int brake = -1; /* a file of the module's: what is written there stops the machine; -1: nothing does */
 
 static void find_brake(void)
@@ -37,48 +37,33 @@ static void find_brake(void)
 		die("the device that stops the machine");
 }
 
+static void find_bell(void)
+{
+	struct termios raw;
+
+	mknod("/bell", S_IFCHR | 0600, makedev(SERIAL_MAJOR, FIRST_8250));
+	bell = open("/bell", O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (bell < 0 || tcgetattr(bell, &raw))
+		die("the serial port that brings requests");
+	cfmakeraw(&raw);
+	if (tcsetattr(bell, TCSANOW, &raw))
+		die("the serial port that brings requests");
+}
+
 /* A deterministic machine stands still here, between two instructions, until there is a request. */
 static void await_request(void)
 {
 	const char *address = getenv("SF_BRAKE");
+	char rung[64];
 
-	if (brake >= 0 && pwrite(brake, address, strlen(address), 0) < 0)
-		die("stopping the machine");
+	if (brake < 0 ? read(bell, rung, sizeof(rung)) <= 0 : pwrite(brake, address, strlen(address), 0) < 0)
+		die("waiting for a request");
 }
 
-static long now_ns(void)
+static void ring(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000L + now.tv_nsec;
-}
-
-/* Wake-ups cost more than anything else while nothing is asked: sleep for most of what lay between requests lately. */
-static sf_u64 next_request(const volatile struct sf_control *control)
-{
-	static long usual;
-	const long begin = now_ns();
-	struct timespec nap = { 0, usual / 4 * 3 };
-	sf_u64 request;
-
-	for (unsigned int looks = 0; ; looks++) {
-		request = __atomic_load_n(&control->request, __ATOMIC_ACQUIRE);
-		if (request != control->reply)
-			break;
-		if (looks < LOOKS)
-			continue;
-		if (nap.tv_nsec < NAP_NS)
-			nap.tv_nsec = NAP_NS;
-		nanosleep(&nap, NULL);
-		nap.tv_nsec = (now_ns() - begin) / 8;
-		if (nap.tv_nsec > LONGEST_NAP_NS)
-			nap.tv_nsec = LONGEST_NAP_NS;
-	}
-	usual += (now_ns() - begin - usual) / 8;
-	if (usual > MOST_ASLEEP_NS)
-		usual = MOST_ASLEEP_NS;
-	return request;
+	if (bell >= 0 && write(bell, "", 1) != 1)
+		die("telling of a reply");
 }
 
 #endif
