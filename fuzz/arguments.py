@@ -118,6 +118,16 @@ def add_deterministic(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_hyp_copy(parser: argparse.ArgumentParser) -> None:
+    """Add ``--hyp-copy`` and ``--no-hyp-copy``; None: neither."""
+    parser.add_argument(
+        "--hyp-copy",
+        action=argparse.BooleanOptionalAction,
+        help="in protected mode, also compare pKVM's own copy of the vCPU, relations flush, sync and save.reveal "
+        "(default: where the target has one)",
+    )
+
+
 def add_finding(parser: argparse.ArgumentParser, *, signature: str) -> None:
     """Add one scenario, what it is run on, and ``--signature``, whose help is given."""
     parser.add_argument("file", type=Path, metavar="FILE", help="a scenario that shows something unexplained")
@@ -125,4 +135,5 @@ def add_finding(parser: argparse.ArgumentParser, *, signature: str) -> None:
     add_against(parser)
     add_cold(parser)
     add_deterministic(parser)
+    add_hyp_copy(parser)
     parser.add_argument("--signature", metavar="TEXT", help=signature)

@@ -17,6 +17,7 @@ from fuzz.matrix import CLEAN, DIVERGES, Case, Cell, Work, load_cases, make_case
 from fuzz.progress import saying
 from fuzz.project import KNOWN_DIR
 from fuzz.store import FINDINGS, FLAKY, Store
+from harness import beside
 from harness.errors import InputError, SetupError
 from harness.history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, Asked, history_text
 from harness.known import Catalogue
@@ -120,6 +121,8 @@ def _subject(args: argparse.Namespace) -> tuple[Case, Story | None]:
     finding, scenario = story.kept.finding, story.kept.scenario
     if scenario is None or finding.kind != "divergence" or finding.other is not None:
         raise InputError(story.id, None, "expected a divergence of one target, with its scenario")
+    if beside.options(finding.signature):
+        raise InputError(story.id, None, "kernels are asked without their hypervisor's own copies: none would show it")
     args.target = args.target or (None if args.good else finding.subject.target.partition("@")[0])
     return make_case(story.id, scenario), story
 

@@ -79,7 +79,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run_confirm(args: argparse.Namespace) -> int:
     """Confirm and print; errors are raised for the caller to show."""
     scenario = load(args.file)
-    how = {"cold": args.cold, "deterministic": args.deterministic}
+    how = {"cold": args.cold, "deterministic": args.deterministic, "hyp_copy": args.hyp_copy}
     with open_lab(args.target, args.level, args.kernel, _say, args.against, **how) as lab:
         trace, checked = lab.observe(scenario)
         wanted = signatures(checked)
@@ -89,7 +89,7 @@ def run_confirm(args: argparse.Namespace) -> int:
         # Two targets that differ from each other would both have to move.
         asked = () if args.here or args.against else asked_of(lab, scenario, wanted)
         lab.restart()  # its core is wanted
-        abroad = _elsewhere(args, asked)
+        abroad = _elsewhere(args, asked, hyp_copy=lab.hyp_copy)
         found: list[Confirmed] = []
         for key in wanted:
             divergence = first_of(checked, key)
@@ -106,12 +106,15 @@ def run_confirm(args: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def _elsewhere(args: argparse.Namespace, asked: Sequence[Asked]) -> Mapping[Signature, tuple[Elsewhere, ...]]:
+def _elsewhere(
+    args: argparse.Namespace, asked: Sequence[Asked], *, hyp_copy: bool
+) -> Mapping[Signature, tuple[Elsewhere, ...]]:
     """Return what other emulators show, by signature; empty if nothing is asked."""
     if not asked:
         return {}
     here = present(Cache(default_root(os.environ)))
-    journey = Journey(load_config(args.target), args.kernel, args.level, deterministic=args.deterministic)
+    how = {"deterministic": args.deterministic, "hyp_copy": hyp_copy}
+    journey = Journey(load_config(args.target), args.kernel, args.level, **how)
     _say(f"trying {', '.join(places(journey.config, here))}")
     if len(here) == 1:
         _say(f"{here[0].name} is the only QEMU here; `shadowfuzz setup --emulators` gets others")

@@ -15,6 +15,7 @@ from pathlib import Path
 from fuzz.lab import Lab
 from fuzz.machines import MACHINES
 from fuzz.project import KNOWN_DIR
+from harness import beside
 from harness.check import Checked, check, signature
 from harness.errors import ShadowfuzzError, VmLost
 from harness.findings import Signature, Tries
@@ -25,7 +26,7 @@ from harness.verdict import Elsewhere
 from harness.vm.build import prepare
 from harness.vm.config import MachineConfig, Mode, emulated
 from harness.vm.emulator import Emulator, begins
-from harness.vm.target import boot
+from harness.vm.target import boot, hyp_copy_of
 
 RUNS = 10
 VARIANT_RUNS = 5
@@ -67,13 +68,17 @@ def asked_of(lab: Lab, scenario: Scenario, wanted: Sequence[Signature]) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """What all places have in common: the machine, the image it boots (None: its own), the level, runs a place."""
+    """What all places have in common: the machine, the image it boots (None: its own), the level, runs a place.
+
+    ``hyp_copy``: with the hypervisor's own vCPUs beside, without which a divergence of theirs shows nowhere.
+    """
 
     config: MachineConfig
     kernel: Path | None
     level: str
     runs: int = RUNS
     deterministic: bool = False
+    hyp_copy: bool = False
 
 
 def measure(
@@ -103,7 +108,9 @@ def _at(journey: Journey, name: str, asked: Sequence[Asked], catalogue: Catalogu
         config = emulated(journey.config, [name], journey.config.name)
         cpu = cpu_model(config.cpu)
         prepared = prepare(config, kernel=journey.kernel)
-        with boot(config, prepared, deterministic=journey.deterministic) as machine:
+        needed = journey.hyp_copy or any(each.signature[0] in beside.RELATIONS for each in asked)
+        hyp_copy = hyp_copy_of(config, prepared) if needed else None
+        with boot(config, prepared, deterministic=journey.deterministic, hyp_copy=hyp_copy) as machine:
             for each in asked:
                 results = [
                     check(each.scenario, machine.run(each.scenario), journey.level, cpu, catalogue)

@@ -23,6 +23,7 @@ from fuzz.arguments import (
     add_campaign,
     add_cold,
     add_deterministic,
+    add_hyp_copy,
     add_number,
     add_subject,
     seconds,
@@ -103,6 +104,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add_subject(parser)
     add_cold(parser)
     add_deterministic(parser)
+    add_hyp_copy(parser)
     add_against(parser)
     parser.add_argument(
         "--coverage",
@@ -129,7 +131,7 @@ def run_fuzz(args: argparse.Namespace) -> int:
     jobs = args.jobs or (1 if args.deterministic else default_jobs())
     if args.deterministic and jobs > 1:
         raise InputError("--jobs", None, "a deterministic campaign has one worker: two find things in no set order")
-    bench = open_bench(args.target, args.level, args.kernel, args.against, _say)
+    bench = open_bench(args.target, args.level, args.kernel, args.against, _say, hyp_copy=args.hyp_copy)
     kernel = None if args.kernel is None else args.kernel.resolve()
     out = args.out.absolute()
     seed = args.seed if args.seed is not None else secrets.randbits(32)
@@ -137,7 +139,7 @@ def run_fuzz(args: argparse.Namespace) -> int:
     names = tuple(name for name in (args.target, args.against) if name is not None)
     coverage = choose(args.coverage, bench.sides[0].prepared, _say)
     asked = Asked(bench.subjects, names, kernel, seed, jobs, args.out, started, url, coverage)
-    how = {"cold": args.cold, "deterministic": args.deterministic}
+    how = {"cold": args.cold, "deterministic": args.deterministic, "hyp_copy": args.hyp_copy}
     launch = Launcher(args.target, args.level, kernel, seed, out, url, coverage, against=args.against, **how)
 
     show = _Status(sys.stderr)
@@ -155,7 +157,8 @@ def run_fuzz(args: argparse.Namespace) -> int:
             outcome = run_campaign(Plan(args.seconds, asked.jobs, out), launch, tick, stopped)
         show.clear()
         if args.emulators and not (outcome.interrupted or outcome.failure):
-            journey = Journey(bench.sides[0].config, kernel, args.level)
+            beside = bench.sides[0].hyp_copy is not None
+            journey = Journey(bench.sides[0].config, kernel, args.level, hyp_copy=beside)
             here = present(Cache(default_root(os.environ)))
             with suppress(InputError, OSError):  # a database that cannot be read or written: the summary says so
                 measure_kept(database, asked.subject, journey, here, _say)

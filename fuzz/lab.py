@@ -50,7 +50,14 @@ class Lab:
     """
 
     def __init__(
-        self, start: Boot, subject: Subject, cpu: Cpu, catalogue: Catalogue, pair: Bench | None = None
+        self,
+        start: Boot,
+        subject: Subject,
+        cpu: Cpu,
+        catalogue: Catalogue,
+        pair: Bench | None = None,
+        *,
+        hyp_copy: bool = False,
     ) -> None:
         self.subject = subject
         self._pair = pair
@@ -60,6 +67,8 @@ class Lab:
         self._machine = ExitStack()
         self._runs: Runs | None = None
         self._losses = 0
+        self.hyp_copy = hyp_copy
+        """Whether the first target's traces have the hypervisor's own vCPUs beside."""
         self.boots = 0
         """Machines booted so far."""
 
@@ -132,19 +141,22 @@ def open_lab(
     *,
     cold: bool = False,
     deterministic: bool = False,
+    hyp_copy: bool | None = False,
 ) -> Lab:
     """Prepare a target by name, or two; ``cold``: each machine is booted in full, none is a clone.
 
-    ``deterministic``: machines that do the same after the same scenarios.
+    ``deterministic``: machines that do the same after the same scenarios; ``hyp_copy`` as for a bench.
 
     InputError, SetupError: a name or the set-up is wrong.
     """
     clones = None if cold else Clones(Cache(default_root(os.environ)), progress)
-    bench = open_bench(target, level, kernel, against, progress)
+    bench = open_bench(target, level, kernel, against, progress, hyp_copy=hyp_copy)
     first, last = bench.sides[0], bench.sides[-1]
 
     def start_one(side: Side) -> AbstractContextManager[Runs]:
-        return boot(side.config, side.prepared, clones=clones, deterministic=deterministic)
+        return boot(
+            *(side.config, side.prepared), hyp_copy=side.hyp_copy, clones=clones, deterministic=deterministic
+        )
 
     @contextmanager
     def start() -> Iterator[Runs]:
@@ -155,4 +167,5 @@ def open_lab(
             with start_one(last) as other:
                 yield Twins(one, other)
 
-    return Lab(start, first.subject, first.cpu, first.catalogue, None if first is last else bench)
+    pair, beside = None if first is last else bench, first.hyp_copy is not None
+    return Lab(start, first.subject, first.cpu, first.catalogue, pair, hyp_copy=beside)

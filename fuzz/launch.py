@@ -30,6 +30,7 @@ class Launcher:
     against: str | None = None
     cold: bool = False
     deterministic: bool = False
+    hyp_copy: bool | None = False
 
     def __call__(self, index: int, incarnation: int, stats: Path) -> list[str]:
         """Return the command line of a worker whose statistics go to the file ``stats``."""
@@ -40,6 +41,7 @@ class Launcher:
         argv += ["--store", self.store, "--coverage", self.coverage]
         argv += ("--cold",) if self.cold else ()
         argv += ("--deterministic",) if self.deterministic else ()
+        argv += () if self.hyp_copy is None else ("--hyp-copy" if self.hyp_copy else "--no-hyp-copy",)
         argv += () if self.against is None else ("--against", self.against)
         if self.watched or self.coverage != MODEL:
             argv += ["--edges", str(stats.with_suffix(SUFFIX))]

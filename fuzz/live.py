@@ -21,6 +21,7 @@ from types import FrameType
 
 import atheris
 
+from fuzz.arguments import add_hyp_copy
 from fuzz.counters import Counters
 from fuzz.database import Database
 from fuzz.dumps import DUMPS, Dumps
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--edges", type=Path, help="count the hypervisor's edges in this file")
     parser.add_argument("--cold", action="store_true")
     parser.add_argument("--deterministic", action="store_true")
+    add_hyp_copy(parser)
     parser.add_argument("--parent", type=int, required=True)
     return parser
 
@@ -88,6 +90,7 @@ def services(args: argparse.Namespace, stats: StatsWriter, guides: Guides) -> Se
         dump=dumps.place,
         clones=clones,
         deterministic=args.deterministic,
+        hyp_copy=args.hyp_copy,
     )
     plugin = None if args.edges is None else prepare_coverage(bench.sides[0].prepared).plugin(args.edges)
     if guides.kvm is not None and plugin is None:

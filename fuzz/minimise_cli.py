@@ -67,7 +67,7 @@ def run_minimise(args: argparse.Namespace) -> int:
     """Minimise and print; errors are raised for the caller to show."""
     scenario = load(args.file)
     start = time.monotonic()
-    how = {"cold": args.cold, "deterministic": args.deterministic}
+    how = {"cold": args.cold, "deterministic": args.deterministic, "hyp_copy": args.hyp_copy}
     with open_lab(args.target, args.level, args.kernel, _say, args.against, **how) as lab:
         _, checked = lab.observe(scenario)
         wanted = choose(signatures(checked), args.signature, str(args.file))

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from fuzz.hypcopy import check_option, choose_copy
 from fuzz.machines import Runs
 from fuzz.project import KNOWN_DIR
 from fuzz.worker import Seen, Watch
@@ -26,6 +27,7 @@ from harness.vm.clone import Clones
 from harness.vm.config import MachineConfig, load_config
 from harness.vm.edges import EdgeMap
 from harness.vm.executor import Executor
+from harness.vm.hypcopy import HypCopy
 from harness.vm.plugins import Plugin
 from harness.vm.postmortem import PostMortem
 from harness.vm.process import Progress, quiet
@@ -34,13 +36,14 @@ from harness.vm.target import boot
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A prepared target, and what its traces are checked with."""
+    """A prepared target, and what its traces are checked with; ``hyp_copy``, if so: its hypervisor's own vCPUs, too."""
 
     config: MachineConfig
     prepared: PreparedTarget
     subject: Subject
     cpu: Cpu
     catalogue: Catalogue
+    hyp_copy: HypCopy | None = None
 
     def check(self, scenario: Scenario, trace: Trace) -> Checked:
         """Compare a trace with the model and with the architecture."""
@@ -92,6 +95,7 @@ class Bench:
             *(side.config, side.prepared),
             post_mortem=examine,
             plugin=plugin,
+            hyp_copy=side.hyp_copy,
             clones=self.clones,
             deterministic=self.deterministic,
         )
@@ -120,18 +124,24 @@ def open_bench(
     clones: Clones | None = None,
     *,
     deterministic: bool = False,
+    hyp_copy: bool | None = False,
 ) -> Bench:
-    """Prepare a target, or two; ``kernel`` is the first one's.  InputError, SetupError: a name or set-up is wrong."""
+    """Prepare a target, or two; ``kernel`` is the first one's.  InputError, SetupError: a name or set-up is wrong.
+
+    ``hyp_copy``: with the hypervisor's own vCPUs beside; None: where a target has any.
+    """
     catalogue = Catalogue.load(KNOWN_DIR, level)
     rows = load_changes(KNOWN_DIR)
     configs = [load_config(name) for name in (target, other) if name is not None]
     first, last = configs[0], configs[-1]
     if (first.mode, first.cpu) != (last.mode, last.cpu):
         raise InputError(last.name, None, f"another mode or CPU than {first.name}: everything would differ")
+    check_option(hyp_copy, configs)
     sides: list[Side] = []
     for config in configs:
         prepared = prepare(config, kernel=kernel if config is first else None, progress=progress)
         subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, level)
-        sides.append(Side(config, prepared, subject, cpu_model(config.cpu), catalogue))
+        beside = choose_copy(hyp_copy, config, prepared, progress)
+        sides.append(Side(config, prepared, subject, cpu_model(config.cpu), catalogue, beside))
     versions = Versions(sides[0].prepared.package_version, sides[-1].prepared.package_version)
     return Bench(tuple(sides), between(rows, versions.one, versions.other), versions, dump, clones, deterministic)

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from fuzz.arguments import Subparsers, add_deterministic, add_number, add_paths, add_subject
+from fuzz.arguments import Subparsers, add_deterministic, add_hyp_copy, add_number, add_paths, add_subject
 from fuzz.corpus import find_scenarios
+from fuzz.hypcopy import check_option, choose_copy
 from fuzz.machines import Boot, Runs
 from fuzz.progress import saying
 from fuzz.project import KNOWN_DIR
@@ -34,10 +35,8 @@ from harness.report.traceview import trace_lines
 from harness.scenario import Scenario, load
 from harness.trace import Trace
 from harness.vm.build import PreparedTarget, prepare, read_image
-from harness.vm.config import DEFAULT_TARGET, MachineConfig, Mode, list_configs, load_config
-from harness.vm.hypcopy import prepare_hyp
-from harness.vm.machine import MIB
-from harness.vm.target import boot, machine_of
+from harness.vm.config import DEFAULT_TARGET, MachineConfig, list_configs, load_config
+from harness.vm.target import boot
 
 EPILOG = """\
 examples:
@@ -47,8 +46,9 @@ examples:
       every seed on every target, as one JSON object (keys: harness/report/jsonout.py)
   shadowfuzz replay finding.scn --repeat 20 --kernel ./Image
       twenty times, each in a fresh VM, on a kernel image of your own
-  shadowfuzz replay corpus/seeds/protected_vm.scn --target kvm-7.3-protected --hyp-copy
-      with what pKVM loads and saves, in memory that its host cannot read, beside what the host has
+  shadowfuzz replay corpus/seeds/protected_vm.scn --target kvm-7.3-protected
+      with what pKVM loads and saves, in memory that its host cannot read, beside what the host has (--no-hyp-copy:
+      without)
   shadowfuzz replay finding.scn --deterministic --trace
       interrupts included, the same trace whenever and wherever this is run
 
@@ -72,7 +72,7 @@ class Plan:
     catalogue: Catalogue
     same_vm: bool = False
     deterministic: bool = False
-    hyp_copy: bool = False
+    hyp_copy: bool | None = False
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -87,11 +87,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add_paths(parser)
     add_subject(parser, several=True)
     add_deterministic(parser)
-    parser.add_argument(
-        "--hyp-copy",
-        action="store_true",
-        help="in protected mode, also compare pKVM's own copy of the vCPU: relations flush, sync and save.reveal",
-    )
+    add_hyp_copy(parser)
     add_number(parser, "--repeat", 1, "run each scenario N times", most=999_999)
     parser.add_argument("--same-vm", action="store_true", help="one KVM VM for all, in their order, as in a campaign")
     parser.add_argument("-v", "--known", action="store_true", help="show known divergences too, each with its reason")
@@ -124,9 +120,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         raise InputError(twice[0], None, "two targets of this name; their results could not be told apart")
     if args.kernel is not None:
         read_image(args.kernel)
-    plain = next((config.name for config in configs if config.mode is not Mode.PROTECTED), None)
-    if args.hyp_copy and plain is not None:
-        raise InputError("--hyp-copy", None, f"{plain} does not run in protected mode: there is no copy of a vCPU")
+    check_option(args.hyp_copy, configs)
     return Plan(
         _jobs(scenarios, args.repeat),
         configs,
@@ -188,15 +182,14 @@ def _target(config: MachineConfig, plan: Plan, output: _Text | None, keep_traces
     prepared = prepare(config, kernel=plan.kernel, progress=saying("setup"))
     if output is not None:
         output.target(config.name, prepared)
-    ram_size = machine_of(config, prepared).linux_mib * MIB
+    hyp_copy = choose_copy(plan.hyp_copy, config, prepared, saying("setup"))
     start = time.monotonic()
     boots = [0]
     done: list[Ran | Lost] = []
 
     def booted() -> AbstractContextManager[Runs]:
         boots[0] += 1
-        plugin = prepare_hyp(prepared, ram_size, saying("setup")) if plan.hyp_copy else None
-        return boot(config, prepared, deterministic=plan.deterministic, plugin=plugin)
+        return boot(config, prepared, deterministic=plan.deterministic, hyp_copy=hyp_copy)
 
     for item in run_jobs(plan, plan.cpus[config.name], booted):
         if output is not None:

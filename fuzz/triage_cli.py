@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
-from fuzz.arguments import Subparsers, add_against, add_campaign, add_cold, add_number, add_subject
+from fuzz.arguments import Subparsers, add_against, add_campaign, add_cold, add_hyp_copy, add_number, add_subject
 from fuzz.confirm_cli import stages_of
 from fuzz.database import Database
 from fuzz.elsewhere import Journey
@@ -56,6 +56,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add_subject(parser)
     add_cold(parser)
     add_against(parser)
+    add_hyp_copy(parser)
     add_number(parser, "--runs", 10, "runs in one VM, and in fresh ones", most=10_000)
     parser.set_defaults(run=run_triage)
 
@@ -63,10 +64,11 @@ def add_parser(subparsers: Subparsers) -> None:
 def run_triage(args: argparse.Namespace) -> int:
     """Do all findings; errors are raised for the caller to show."""
     database = open_database(args.out, args.store)
-    with open_lab(args.target, args.level, args.kernel, _say, args.against, cold=args.cold) as lab:
+    how = {"cold": args.cold, "hyp_copy": args.hyp_copy}
+    with open_lab(args.target, args.level, args.kernel, _say, args.against, **how) as lab:
         triage(database, lab, args.runs, _say)
-        subject = lab.subject
-    journey = Journey(load_config(args.target), args.kernel, args.level)
+        subject, hyp_copy = lab.subject, lab.hyp_copy
+    journey = Journey(load_config(args.target), args.kernel, args.level, hyp_copy=hyp_copy)
     measure_kept(database, subject, journey, present(Cache(default_root(os.environ))), _say)
     Store(database, FINDINGS).export(args.out / FINDINGS)
     return 0

@@ -7,7 +7,7 @@ out.  No model is asked, and no architecture.  Source: kvm.md, "Where KVM keeps 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness import arch
 from harness.arch import State
@@ -17,6 +17,11 @@ from harness.trace import ENTRY, EXIT, Hyp, Switch, Trace
 from harness.world import SCENARIO, WORLDS
 
 RELATIONS = ("flush", "sync")
+
+
+def options(signature: Sequence[str]) -> tuple[str, ...]:
+    """Return the options without which no command shows a signature."""
+    return ("--hyp-copy",) if signature[0] in RELATIONS else ()
 
 
 def copies(trace: Trace) -> Mapping[int, Hyp]:

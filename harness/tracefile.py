@@ -10,7 +10,8 @@
 
 This is format 1, of one scenario; format 2 is a recording of a whole program (:mod:`harness.recording`).
 64-bit values are hexadecimal strings: JSON readers keep only 53 bits of a number.  ``values`` holds the registers
-that differ from the entry, exit or user record before it (from all zeros in the first).
+that differ from the entry, exit or user record before it (from all zeros in the first).  ``hyp``, if there, are the
+hypervisor's own copies: index of the entry or exit, HCR_EL2, the registers that differ from that record's.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from types import MappingProxyType
 from harness import protocol
 from harness.errors import InputError
 from harness.registers import INDEX, NAMES
-from harness.trace import HOST, VECTORS_SIZE, Event, Host, Points, Switch, Trace, Vectors
+from harness.trace import ENTRY, EXIT, HOST, VECTORS_SIZE, Event, Host, Hyp, Points, Switch, Trace, Vectors
 
 FORMAT = "shadowfuzz-trace 1"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -37,7 +38,7 @@ _KIND_NAMES: Mapping[int, str] = MappingProxyType({number: name for name, number
 _WORDS = tuple(name for name in Switch._fields if name not in ("kind", "step", "values"))
 _HEX = re.compile(r"0x[0-9a-f]{1,16}")
 _BYTES = re.compile(r"[0-9a-f]*")
-_TOP = ("format", "status", "dropped", "vhe", "vectors", "points", "events")
+_TOP = ("format", "status", "dropped", "vhe", "vectors", "points", "hyp", "events")
 _SWITCH_KEYS = frozenset({"kind", "step", "values", *_WORDS})
 _HOST_KEYS = frozenset({"kind", "step", "op", "a", "b", "error", "asked", "context"})
 MAX_NUMBER = (1 << 64) - 1
@@ -63,7 +64,14 @@ def trace_to_json(trace: Trace) -> dict[str, object]:
         head["vectors"] = [[vectors.event, vectors.context, vectors.data.hex()] for vectors in trace.vectors]
     if trace.points:
         head["points"] = [[points.event, *map(hex, points.values)] for points in trace.points]
+    if trace.hyp:
+        head["hyp"] = [_copy(copy, trace.events[copy.event]) for copy in trace.hyp]
     return {**head, "events": events}
+
+
+def _copy(copy: Hyp, beside: Event) -> list[object]:
+    assert isinstance(beside, Switch)
+    return [copy.event, hex(copy.hcr), changed(beside.values, copy.values)]
 
 
 def changed(before: tuple[int, ...], after: tuple[int, ...]) -> dict[str, str]:
@@ -126,7 +134,13 @@ def _event(row: object, before: tuple[int, ...], what: str) -> Event:
         asked, context = _flag(data, "asked", what), _number(data, "context", what, 0xFF)
         return Host(HOST, step, op, *arguments, _number(data, "error", what), asked, context)
     data = _keys({"marks": "0x0"} | row, _SWITCH_KEYS, what)  # written only where they are not 0
-    changes = data["values"]
+    values = _values(before, data["values"], what)
+    words = [_word(data, name, what) for name in _WORDS]
+    step = _number(data, "step", what, 0xFFFF_FFFF)
+    return Switch._make([_KINDS[kind], step, *words, values])
+
+
+def _values(before: tuple[int, ...], changes: object, what: str) -> tuple[int, ...]:
     if not isinstance(changes, dict):
         raise _Reason(f"{what}: values: expected an object")
     values = list(before)
@@ -134,9 +148,7 @@ def _event(row: object, before: tuple[int, ...], what: str) -> Event:
         if name not in INDEX:
             raise _Reason(f"{what}: unknown register {str(name)[:40]!a}")
         values[INDEX[name]] = _word(changes, name, what)
-    words = [_word(data, name, what) for name in _WORDS]
-    step = _number(data, "step", what, 0xFFFF_FFFF)
-    return Switch._make([_KINDS[kind], step, *words, tuple(values)])
+    return tuple(values)
 
 
 def _vectors(rows: object, events: tuple[Event, ...]) -> tuple[Vectors, ...]:
@@ -171,11 +183,28 @@ def _points(rows: object, events: int) -> tuple[Points, ...]:
     return tuple(found)
 
 
+def _copies(rows: object, events: tuple[Event, ...]) -> tuple[Hyp, ...]:
+    """Return the hypervisor's copies of a trace, each beside an entry or an exit."""
+    if not isinstance(rows, list):
+        raise _Reason("hyp: expected a list")
+    found: list[Hyp] = []
+    for number, row in enumerate(rows):
+        match row:
+            case [int(event), str(hcr), values] if 0 <= event < len(events) and _HEX.fullmatch(hcr):
+                beside = events[event]
+                if not isinstance(beside, Switch) or beside.kind not in (ENTRY, EXIT):
+                    raise _Reason(f"hyp {number}: event {event} is neither an entry nor an exit")
+                found.append(Hyp(event, int(hcr, 16), _values(beside.values, values, f"hyp {number}")))
+            case _:
+                raise _Reason(f"hyp {number}: expected the index of an event, HCR_EL2 in hexadecimal and registers")
+    return tuple(found)
+
+
 def trace_from_json(data: object, where: str = "trace") -> Trace:
     """Return the trace of plain data that came from ``where``; InputError for anything that is none."""
     try:
         if isinstance(data, dict):
-            data = {"vectors": [], "points": []} | data  # of a trace without userspace, or an older one
+            data = {"vectors": [], "points": [], "hyp": []} | data  # of a trace without userspace, or an older one
         top = _keys(data, frozenset(_TOP), "trace")
         if top["format"] != FORMAT:
             raise _Reason(f"format: expected {FORMAT!r}")
@@ -191,9 +220,9 @@ def trace_from_json(data: object, where: str = "trace") -> Trace:
             before = event.values if isinstance(event, Switch) else before
             events.append(event)
         vectors = _vectors(top["vectors"], tuple(events))
-        points = _points(top["points"], len(events))
+        points, hyp = _points(top["points"], len(events)), _copies(top["hyp"], tuple(events))
         dropped, vhe = _number(top, "dropped", "trace"), _flag(top, "vhe", "trace")
-        return Trace(tuple(events), status, dropped, vhe, vectors, points=points)
+        return Trace(tuple(events), status, dropped, vhe, vectors, hyp, points)
     except _Reason as reason:
         raise InputError(where, None, str(reason)) from None
 

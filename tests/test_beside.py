@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness import arch
-from harness.beside import compare_beside, copies, held
+from harness.beside import compare_beside, copies, held, options
 from harness.check import check
-from harness.errors import AgentProtocolError
+from harness.errors import AgentProtocolError, InputError
 from harness.known import Catalogue
 from harness.layout import PROTECTED
 from harness.masks import cpu_model
@@ -19,6 +19,7 @@ from harness.protocol import FLAGS_VCPU_SHIFT
 from harness.registers import INDEX, NAMES
 from harness.scenario import parse
 from harness.trace import ContextLayout, Hyp, Switch, Trace
+from harness.tracefile import format_trace, parse_trace
 from harness.vm.hypcopy import ENTER, HEAD, LEAVE, RECORDS_AT, HypMap, Places
 from tests.rounds import S
 from tests.traces import but, entry, esr, trap
@@ -108,3 +109,26 @@ def test_copies_stand_beside_their_records() -> None:
 def test_copies_that_do_not_fit_are_refused(wrong: tuple[tuple[int, int], ...]) -> None:
     with pytest.raises(AgentProtocolError):
         beside(*wrong)
+
+
+def test_copies_go_through_a_file() -> None:
+    """Else a finding of flush and sync would be read as one that this version does not see any more."""
+    whole = changed(changed(trace(hcr=arch.HCR_VSE), 0, x3=1 << 63, pc=0), 1, sp_el1=7)
+    again = parse_trace(format_trace(whole))
+    assert again == whole and found(again) == found(whole) != []
+    assert '"hyp"' not in format_trace(replace(whole, hyp=()))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    ["7", '[[0, "0x1"]]', '[[9, "0x0", {}]]', '[[0, "1", {}]]', '[[0, "0x0", {"x99": "0x0"}]]', '[[0, "0x0", []]]'],
+)
+def test_a_file_with_other_copies_is_no_trace(rows: str) -> None:
+    text = format_trace(trace(hyp=())).replace('"events"', f'"hyp": {rows}, "events"')
+    with pytest.raises(InputError, match="hyp"):
+        parse_trace(text)
+
+
+def test_what_shows_them_is_named_where_nothing_else_does() -> None:
+    assert options(("flush", "hcr_el2", "WFX", "")) == options(("sync", "xN", "HVC64", "")) == ("--hyp-copy",)
+    assert options(("switch", "hcr_el2", "WFX", "")) == ()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 
+from harness import beside
 from harness.compare import Divergence
 from harness.crash import EARLIER
 from harness.layout import CODE, DATA, VECTORS
@@ -34,7 +35,8 @@ def reproducer(story: Story) -> str | None:
         return None
     subject, other = finding.subject, finding.other
     before = len(earlier(story))
-    replay = f"shadowfuzz replay THIS_FILE --target {subject.target} --level {subject.level}"
+    more = "".join(f" {option}" for option in beside.options(finding.signature))
+    replay = f"shadowfuzz replay THIS_FILE --target {subject.target} --level {subject.level}{more}"
     if before:
         replay = f"all {before + 1} files in their order, with shadowfuzz replay --same-vm --target {subject.target}"
     if other is not None:

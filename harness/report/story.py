@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
+from harness import beside
 from harness.against import Versions, compare
 from harness.check import check, signature
 from harness.compare import Divergence
@@ -183,4 +184,5 @@ def replay_command(kept: Kept, out: str = "", crash: Report | None = None) -> st
     before = 0 if crash is None or crash.again is None else crash.again.before
     earlier = [str(place.with_name(f"{EARLIER}{number:02}.scn")) for number in range(before, 0, -1)]
     words = ["shadowfuzz", "replay", *(["--same-vm"] if earlier else []), *earlier, str(place)]
+    words += beside.options(kept.finding.signature)
     return shlex.join([*words, "--target", subject.target, "--level", subject.level])

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from harness.errors import SetupError
 from harness.protocol import Word
+from harness.vm.plugins import Words, members
 
 MAGIC = 0x3147_4445_5A46_4853  # "SHFZEDG1"
 EDGE_BITS, BLOCK_BITS, EDGE_TRIES = 14, 14, 64
@@ -40,7 +41,6 @@ WORDS: tuple[Word, ...] = (
     Word("block_count", "places of blocks that are taken"),
     Word("blocks_dropped", "how often a block found no place"),
 )
-_OFFSET: Mapping[str, int] = {word.name: 8 * i for i, word in enumerate(WORDS)}
 _RANGES_AT = 8 * len(WORDS)
 COUNTERS_AT = 4096
 _EDGES_AT = COUNTERS_AT + EDGES
@@ -50,7 +50,6 @@ SIZE = _BLOCKS_AT + 8 * BLOCKS
 
 def render() -> str:
     """Return the text of ``edges.h`` for the plugin."""
-    words = "\n".join(f"\tuint64_t {word.name}; /* {word.what} */" for word in WORDS)
     return f"""\
 /* Generated from harness/vm/edges.py: do not edit. */
 #define SF_EDGES_MAGIC {MAGIC:#x}u
@@ -63,7 +62,7 @@ def render() -> str:
 struct sf_edge {{ uint32_t from, to; }};
 struct sf_block {{ uint32_t start, size; }};
 struct sf_edges {{
-{words}
+{members(WORDS)}
 \tstruct {{ uint64_t begin, end; }} ranges[SF_RANGES];
 \tuint8_t counters[SF_EDGES] __attribute__((aligned({COUNTERS_AT})));
 \tstruct sf_edge edges[SF_EDGES];
@@ -107,7 +106,7 @@ def read_edges(path: Path) -> frozenset[Edge]:
         return frozenset()
 
 
-class EdgeMap:
+class EdgeMap(Words):
     """One map, for one machine at a time; it outlives the machine, so that an edge keeps its place.
 
     ``path``: the map is this file, for others to read; else it is anonymous.  SetupError: there is no room for it.
@@ -116,27 +115,15 @@ class EdgeMap:
     def __init__(self, path: Path | None = None) -> None:
         try:
             if path is None:
-                self.fd = os.memfd_create("shadowfuzz-edges")
+                fd = os.memfd_create("shadowfuzz-edges")
             else:
-                self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-            os.posix_fallocate(self.fd, 0, SIZE)
-            self._memory = mmap.mmap(self.fd, SIZE)
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            os.posix_fallocate(fd, 0, SIZE)
+            memory = mmap.mmap(fd, SIZE)
         except OSError as error:
             raise SetupError(f"cannot create the map of edges {path or ''}: {error.strerror}") from error
-        self._put("magic", MAGIC)
-
-    def close(self) -> None:
-        """Free it."""
-        self._memory.close()
-        os.close(self.fd)
-
-    def _put(self, name: str, value: int) -> None:
-        struct.pack_into("<Q", self._memory, _OFFSET[name], value)
-
-    def word(self, name: str) -> int:
-        """Return a word of the header."""
-        (value,) = struct.unpack_from("<Q", self._memory, _OFFSET[name])
-        return int(value)
+        super().__init__(fd, memory, WORDS)
+        self.put("magic", MAGIC)
 
     def describe(self, ranges: Sequence[tuple[int, int]], begin_at: int) -> None:
         """Say what is counted: ranges of offsets in RAM, and where a scenario begins."""
@@ -144,17 +131,8 @@ class EdgeMap:
             raise ValueError(f"{len(ranges)} ranges, a map has room for {RANGES}")
         for number, (begin, end) in enumerate(ranges):
             struct.pack_into("<QQ", self._memory, _RANGES_AT + 16 * number, begin, end)
-        self._put("range_count", len(ranges))
-        self._put("begin_at", begin_at)
-
-    def attach(self, ram_inode: int) -> None:
-        """Get ready for a machine whose RAM is the file of this inode."""
-        self.disarm()
-        self._put("ram_inode", ram_inode)
-
-    def disarm(self) -> None:
-        """End a scenario: nothing is counted any more."""
-        self._put("armed", 0)
+        self.put("range_count", len(ranges))
+        self.put("begin_at", begin_at)
 
     def counters(self) -> bytes:
         """Return the counters of the scenario that ran last, one byte for each place."""

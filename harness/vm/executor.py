@@ -122,10 +122,19 @@ def compile_scenario(scenario: Scenario, *, fresh_vm: bool, by_probe: bool = Fal
 
 
 class Executor:
-    """Runs scenarios on one machine, one at a time."""
+    """Runs scenarios on one machine, one at a time; ``hyp`` is filled by a plugin of it."""
 
-    def __init__(self, qemu: Qemu, layout: ContextLayout, *, timeout: float = 10.0, by_probe: bool = False) -> None:
+    def __init__(
+        self,
+        qemu: Qemu,
+        layout: ContextLayout,
+        *,
+        timeout: float = 10.0,
+        by_probe: bool = False,
+        hyp: HypMap | None = None,
+    ) -> None:
         self._by_probe = by_probe
+        self._hyp = hyp
         self._qemu = qemu
         self._layout = layout
         self._timeout = timeout
@@ -179,9 +188,8 @@ class Executor:
         """Return the trace that ``area``, recorded by the last request, is.  AgentProtocolError: it makes no sense."""
         status = trace.status_name(self._word("status"))
         events, vectors = trace.decode(area, self._layout), trace.decode_vectors(area, self._layout)
-        watch = None if self._qemu.plugin is None else self._qemu.plugin.map
         dropped = self._word("dropped")
-        hyp = watch.beside(events, self._layout, complete=not dropped) if isinstance(watch, HypMap) else ()
+        hyp = () if self._hyp is None else self._hyp.beside(events, self._layout, complete=not dropped)
         return Trace(events, status, dropped, bool(self._word("vhe")), vectors, hyp, trace.decode_points(area))
 
     def run_bare(self, scenario: Scenario, *, fresh_vm: bool, record: bool) -> None:
@@ -204,8 +212,8 @@ class Executor:
                 self._qemu.ring()
             self._wait(request)
         finally:
-            if self._qemu.plugin is not None:
-                self._qemu.plugin.map.disarm()
+            for plugin in self._qemu.plugins:
+                plugin.map.disarm()
 
     def _wait(self, request: int) -> None:
         deadline = time.monotonic() + self._timeout

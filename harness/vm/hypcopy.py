@@ -10,8 +10,9 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from harness.protocol import Word
 from harness.trace import ENTRY, EXIT, ContextLayout, Event, Hyp
 from harness.vm.btf import read_btf
 from harness.vm.build import PreparedTarget
-from harness.vm.cache import Cache
-from harness.vm.plugins import Plugin, compile_plugin
+from harness.vm.cache import Cache, default_root, hash_inputs
+from harness.vm.plugins import Plugin, Words, compile_plugin, members
 from harness.vm.process import Progress, quiet
 from harness.vm.symbols import LOAD_OFFSET, Symbols, read_symbols
 from harness.vm.text import BEGIN
@@ -31,6 +32,8 @@ SIZE, LEAVES, RECORDS_AT = 16 << 20, 4, 4096
 """Bytes of the file (room for 3 400 records of 7.3, two an exit), places behind a run, where the records begin."""
 ENTER, LEAVE = 1, 2
 """Kinds of records: the vCPU is about to be loaded, it has just been saved."""
+PLACES_RECIPE = "1"
+"""Part of the key of what is kept of a kernel: to be raised when :func:`find_places` finds something else in it."""
 HEAD = struct.Struct("<4Q")
 """In front of the context: kind, address of the copy, of the host's vCPU, HCR_EL2."""
 
@@ -55,13 +58,11 @@ WORDS: tuple[Word, ...] = (
     Word("dropped", "plugin: records that found no room"),
     Word("missed", "plugin: runs of a vCPU that has no copy"),
 )
-_OFFSET: Mapping[str, int] = {word.name: 8 * i for i, word in enumerate(WORDS)}
 _LEAVES_AT = 8 * len(WORDS)
 
 
 def render() -> str:
     """Return the text of ``hypcopy.h`` for the plugin."""
-    words = "\n".join(f"\tuint64_t {word.name}; /* {word.what} */" for word in WORDS)
     return f"""\
 /* Generated from harness/vm/hypcopy.py: do not edit. */
 #define SF_HYP_MAGIC {MAGIC:#x}u
@@ -70,7 +71,7 @@ def render() -> str:
 #define SF_HYP_ENTER {ENTER}
 #define SF_HYP_LEAVE {LEAVE}
 struct sf_hyp {{
-{words}
+{members(WORDS)}
 \tuint64_t leave_at[SF_HYP_LEAVES];
 \tunsigned char records[] __attribute__((aligned({RECORDS_AT})));
 }};
@@ -96,11 +97,12 @@ _SYMBOLS = (
 
 def find_places(kernel: Path) -> Places:
     """Return where a kernel's EL2 has its vCPUs.  SetupError: it has none of its own, or none that can be found."""
-    symbols, btf = read_symbols(kernel), read_btf(kernel)
+    symbols = read_symbols(kernel)
     missing = next((name for name in _SYMBOLS if symbols.address(name) is None), "")
     if missing:
         raise SetupError(f"{kernel}: no {missing}: its hypervisor has no vCPUs of its own, or hides them elsewhere")
     run, handler, begin, percpu, loaded, start = (symbols.address(name) or 0 for name in _SYMBOLS)
+    btf = read_btf(kernel)
     members = ("kvm_vcpu.arch.ctxt", "kvm_vcpu.arch.hcr_el2", "pkvm_hyp_vcpu.host_vcpu")
     context, hcr, host = (btf.offset(member) for member in members)
     size = btf.size("kvm_cpu_context")
@@ -134,50 +136,59 @@ def _calls(kernel: Path, symbols: Symbols, function: int, callee: int) -> list[i
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class HypCopy:
+    """The plugin's file, where one kernel's vCPUs are, and a machine's bytes of RAM."""
+
+    library: Path
+    places: Places
+    ram_size: int
+
+    @contextmanager
+    def plugin(self) -> Iterator[Plugin[HypMap]]:
+        """Yield the plugin for one machine, with a file of its own.  SetupError: there is no room for it."""
+        with closing(HypMap(self.places, self.ram_size)) as map_:
+            yield Plugin(self.library, map_)
+
+
 def prepare_hyp(
     prepared: PreparedTarget, ram_size: int, progress: Progress = quiet, cache: Cache | None = None
-) -> Plugin[HypMap]:
+) -> HypCopy:
     """Return what a machine with so many bytes of RAM is started with to see the hypervisor's vCPUs.
 
     SetupError: no compiler, a QEMU without plugins, or a kernel whose hypervisor has no vCPUs of its own.
     """
-    library = compile_plugin("hypcopy", render(), prepared.qemu, progress, cache)
-    return Plugin(library, HypMap(find_places(prepared.kernel), ram_size))
+    where = cache if cache is not None else Cache(default_root(os.environ))
+    places = _kept_places(prepared, where, progress)
+    return HypCopy(compile_plugin("hypcopy", render(), prepared.qemu, progress, where), places, ram_size)
 
 
-class HypMap:
+def _kept_places(prepared: PreparedTarget, cache: Cache, progress: Progress) -> Places:
+    """Look a kernel's places up, or find them: that takes a second."""
+    key = hash_inputs([PLACES_RECIPE, prepared.kernel_sha256, render()])
+    facts = cache.get("hyp-places", key, lambda _: asdict(find_places(prepared.kernel)), progress).facts
+    words, leave_at = facts["words"], facts["leave_at"]
+    assert isinstance(words, dict) and isinstance(leave_at, list)
+    return Places(words, tuple(leave_at))
+
+
+class HypMap(Words):
     """The file, for one machine at a time.  SetupError: there is no room for it."""
 
     def __init__(self, places: Places, ram_size: int) -> None:
         try:
-            self.fd = os.memfd_create("shadowfuzz-hyp")
-            os.ftruncate(self.fd, SIZE)
-            self._memory = mmap.mmap(self.fd, SIZE)
+            fd = os.memfd_create("shadowfuzz-hyp")
+            os.ftruncate(fd, SIZE)
+            memory = mmap.mmap(fd, SIZE)
         except OSError as error:
             raise SetupError(f"cannot create the file for the hypervisor's vCPUs: {error.strerror}") from error
+        super().__init__(fd, memory, WORDS)
         words = {"magic": MAGIC, **places.words, "leave_count": len(places.leave_at), "ram_size": ram_size}
         words["ram_mask"] = (1 << (ram_size - 1).bit_length()) - 1  # as Symbols.of_hyp has it
         for name, value in words.items():
-            self._put(name, value)
+            self.put(name, value)
         for number, at in enumerate(places.leave_at):
             struct.pack_into("<Q", self._memory, _LEAVES_AT + 8 * number, at)
-
-    def _put(self, name: str, value: int) -> None:
-        struct.pack_into("<Q", self._memory, _OFFSET[name], value)
-
-    def word(self, name: str) -> int:
-        """Return a word of the header."""
-        (value,) = struct.unpack_from("<Q", self._memory, _OFFSET[name])
-        return int(value)
-
-    def attach(self, ram_inode: int) -> None:
-        """Get ready for a machine whose RAM is the file of this inode."""
-        self.disarm()
-        self._put("ram_inode", ram_inode)
-
-    def disarm(self) -> None:
-        """End a scenario: nothing is copied any more."""
-        self._put("armed", 0)
 
     def beside(self, events: Sequence[Event], layout: ContextLayout, *, complete: bool = True) -> tuple[Hyp, ...]:
         """Return the copies of the last scenario, each with the entry or exit of the trace that it belongs to.

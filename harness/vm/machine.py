@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,9 +78,9 @@ class Files:
         return always if self.state is None else (*always, self.state)
 
 
-def command_line(machine: Machine, files: Files, plugin: Plugin[Map] | None = None) -> list[str]:
+def command_line(machine: Machine, files: Files, plugins: Sequence[Plugin[Map]] = ()) -> list[str]:
     """Return QEMU's argv."""
-    watch = [] if plugin is None else ["-plugin", f"{plugin.library},map=/proc/self/fd/{plugin.map.fd}"]
+    watch = [word for p in plugins for word in ("-plugin", f"{p.library},map=/proc/self/fd/{p.map.fd}")]
     kernel_args = (
         # DAMON_STAT samples all memory from boot on (Debian since 7.2 at the latest), and takes access flags of stage 2
         # away for it: faults that come of no step of the guest's, 1 500 of them in a Linux boot.

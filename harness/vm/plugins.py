@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from harness.errors import SetupError
+from harness.protocol import Word
 from harness.vm.cache import Cache, default_root, hash_inputs
 from harness.vm.process import Progress, quiet, require_tool, run_tool
 
@@ -32,6 +35,46 @@ class Map(Protocol):
     def disarm(self) -> None:
         """End a scenario."""
         ...
+
+
+def members(rows: Sequence[Word]) -> str:
+    """Return the lines of the C struct at the begin of such a file: a word of 64 bits for each row."""
+    return "\n".join(f"\tuint64_t {word.name}; /* {word.what} */" for word in rows)
+
+
+class Words:
+    """A :class:`Map` that begins with words of 64 bits, a row each; ``ram_inode`` and ``armed`` are two of them.
+
+    The plugin sets ``armed`` where a scenario begins, this side clears it behind the end.
+    """
+
+    def __init__(self, fd: int, memory: mmap.mmap, rows: Sequence[Word]) -> None:
+        self.fd = fd
+        self._memory = memory
+        self._offset = {word.name: 8 * i for i, word in enumerate(rows)}
+
+    def close(self) -> None:
+        """Free it."""
+        self._memory.close()
+        os.close(self.fd)
+
+    def put(self, name: str, value: int) -> None:
+        """Write a word."""
+        struct.pack_into("<Q", self._memory, self._offset[name], value)
+
+    def word(self, name: str) -> int:
+        """Return a word."""
+        (value,) = struct.unpack_from("<Q", self._memory, self._offset[name])
+        return int(value)
+
+    def attach(self, ram_inode: int) -> None:
+        """Get ready for a machine whose RAM is the file of this inode."""
+        self.disarm()
+        self.put("ram_inode", ram_inode)
+
+    def disarm(self) -> None:
+        """End a scenario: nothing is noted any more."""
+        self.put("armed", 0)
 
 
 M = TypeVar("M", bound=Map, covariant=True)

@@ -15,7 +15,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
@@ -61,12 +61,12 @@ class Qemu:
         *,
         boot_timeout: float = 60.0,
         post_mortem: Callable[[Qemu], Remains] | None = None,
-        plugin: Plugin[Map] | None = None,
+        plugins: Sequence[Plugin[Map]] = (),
         template: Template | None = None,
     ) -> None:
         self.machine = machine
         self.template = template
-        self.plugin = plugin
+        self.plugins = tuple(plugins)
         self._boot_timeout = boot_timeout
         self._post_mortem = post_mortem
         self._next_status = 0.0
@@ -102,11 +102,11 @@ class Qemu:
         self._bell, button = socket.socketpair()
         try:
             files = Files(ram, mailbox, self._console, theirs.fileno(), button.fileno(), state)
-            argv = command_line(self.machine, files, self.plugin)
+            argv = command_line(self.machine, files, self.plugins)
             handed = list(files.all)
-            if self.plugin is not None:
-                self.plugin.map.attach(os.fstat(ram).st_ino)
-                handed.append(self.plugin.map.fd)
+            for plugin in self.plugins:
+                plugin.map.attach(os.fstat(ram).st_ino)
+                handed.append(plugin.map.fd)
             self._process = subprocess.Popen(
                 argv,
                 pass_fds=handed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
 
 from harness.crash import Remains
@@ -15,8 +15,10 @@ from harness.vm.build import PreparedTarget
 from harness.vm.clone import Clones, started
 from harness.vm.config import MachineConfig, Mode
 from harness.vm.executor import Executor
-from harness.vm.machine import Machine
+from harness.vm.hypcopy import HypCopy, prepare_hyp
+from harness.vm.machine import MIB, Machine
 from harness.vm.plugins import Map, Plugin
+from harness.vm.process import Progress, quiet
 from harness.vm.qemu import Qemu
 from harness.vm.template import Template
 from harness.vm.versions import linux_version
@@ -61,6 +63,16 @@ def machine_of(config: MachineConfig, prepared: PreparedTarget, *, deterministic
     )
 
 
+def hyp_copy_of(config: MachineConfig, prepared: PreparedTarget, progress: Progress = quiet) -> HypCopy:
+    """Return what shows the hypervisor's own vCPUs of a target.
+
+    SetupError: it has none, or what shows them cannot be made.
+    """
+    if config.mode is not Mode.PROTECTED:
+        raise SetupError(f"{config.name} does not run in protected mode: its hypervisor has no vCPUs of its own")
+    return prepare_hyp(prepared, machine_of(config, prepared).linux_mib * MIB, progress)
+
+
 def layout_of(prepared: PreparedTarget) -> ContextLayout:
     """Return where the target's kernel keeps the registers, as the build found it; SetupError if that is damaged."""
     try:
@@ -77,6 +89,7 @@ def boot(
     timeout: float = 10.0,
     post_mortem: Callable[[Qemu], Remains] | None = None,
     plugin: Plugin[Map] | None = None,
+    hyp_copy: HypCopy | None = None,
     clones: Clones | None = None,
     deterministic: bool = False,
 ) -> Iterator[Executor]:
@@ -84,15 +97,21 @@ def boot(
 
     ``timeout`` in seconds bounds each scenario.  VmLost, AgentProtocolError: see :mod:`harness.vm.executor`; with
     ``post_mortem``, a machine that is lost is looked at before its end.  ``plugin`` watches what KVM executes
-    (:mod:`harness.vm.coverage`).  A ``deterministic`` machine does the same after the same scenarios.
+    (:mod:`harness.vm.coverage`), ``hyp_copy`` what its hypervisor has beside the host (:mod:`harness.vm.hypcopy`).
+    A ``deterministic`` machine does the same after the same scenarios.
     With ``clones`` it is a clone where that can be; without, a cold boot.
     """
     layout, machine = layout_of(prepared), machine_of(config, prepared, deterministic=deterministic)
     template = None if clones is None else clones.template(machine, prepared.kernel_sha256)
 
-    def make(saved: Template | None) -> Qemu:
-        return Qemu(machine, post_mortem=post_mortem, plugin=plugin, template=saved)
+    with ExitStack() as stack:
+        beside = None if hyp_copy is None else stack.enter_context(hyp_copy.plugin())
+        plugins = [each for each in (plugin, beside) if each is not None]
 
-    with started(make, template, clones) as qemu:
+        def make(saved: Template | None) -> Qemu:
+            return Qemu(machine, post_mortem=post_mortem, plugins=plugins, template=saved)
+
+        qemu = stack.enter_context(started(make, template, clones))
         # In protected mode what the host has in memory need not be what EL2 loads (from 7.3 on).
-        yield Executor(qemu, layout, timeout=timeout, by_probe=config.mode is not Mode.PROTECTED)
+        by_probe, hyp = config.mode is not Mode.PROTECTED, None if beside is None else beside.map
+        yield Executor(qemu, layout, timeout=timeout, by_probe=by_probe, hyp=hyp)

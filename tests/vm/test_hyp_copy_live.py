@@ -13,9 +13,8 @@ from harness.masks import cpu_model
 from harness.vm.build import prepare
 from harness.vm.config import load_config
 from harness.vm.executor import Executor
-from harness.vm.hypcopy import find_places, prepare_hyp
-from harness.vm.machine import MIB
-from harness.vm.target import boot, machine_of
+from harness.vm.hypcopy import find_places
+from harness.vm.target import boot, hyp_copy_of
 from tests.vm.running import CATALOGUE, REGRESSIONS, SEEDS, findings
 
 TARGET = "kvm-7.3-protected"
@@ -30,8 +29,7 @@ KINDS = {"flush", "sync"}
 def executor() -> Iterator[Executor]:
     config = load_config(TARGET)
     prepared = prepare(config)
-    ram_size = machine_of(config, prepared).linux_mib * MIB
-    with boot(config, prepared, plugin=prepare_hyp(prepared, ram_size)) as running:
+    with boot(config, prepared, hyp_copy=hyp_copy_of(config, prepared)) as running:
         yield running
 
 

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a command compares the hypervisor's own copy of a vCPU, too: relations ``flush`` and ``sync``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from harness.errors import InputError, SetupError
+from harness.vm.build import PreparedTarget
+from harness.vm.config import MachineConfig, Mode
+from harness.vm.hypcopy import HypCopy
+from harness.vm.target import hyp_copy_of
+
+
+def check_option(wanted: bool | None, configs: Iterable[MachineConfig]) -> None:
+    """Refuse what can never be, before anything is built.  InputError: a target is not in protected mode."""
+    plain = next((config.name for config in configs if config.mode is not Mode.PROTECTED), None)
+    if wanted and plain is not None:
+        raise InputError("--hyp-copy", None, f"{plain} does not run in protected mode: there is no copy of a vCPU")
+
+
+def choose_copy(
+    wanted: bool | None, config: MachineConfig, prepared: PreparedTarget, say: Callable[[str], None]
+) -> HypCopy | None:
+    """Return what shows the copies, None if they are not to be seen; nothing ``wanted``: where the target has any.
+
+    SetupError: they are wanted, and cannot be seen.  Where nobody said so, ``say`` gets the reason instead.
+    """
+    if wanted is False or (wanted is None and config.mode is not Mode.PROTECTED):
+        return None
+    try:
+        return hyp_copy_of(config, prepared, say)
+    except SetupError as error:
+        if wanted:
+            raise
+        say(f"{config.name}: without the relations flush and sync: {error}")
+        return None
