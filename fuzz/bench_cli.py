@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     prepared = prepare(config, progress=say)
     phases = len(MODES) * (1 if args.quick else args.jobs)
     say(f"{phases} phases of {seconds} s, {args.jobs} workers on {config.name}")
-    result = run_bench(Plan(config.name, args.level, args.jobs, seconds, seed, args.quick))
+    result = run_bench(Plan(args.target, args.level, args.jobs, seconds, seed, args.quick))
     named = {
         "target": config.name,
         "kernel_release": prepared.kernel_release,

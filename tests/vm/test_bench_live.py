@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 
 from fuzz.cli import main
+from harness.vm.config import CONFIG_DIR, DEFAULT_TARGET
 
 
 def test_a_short_benchmark(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     plot = tmp_path / "bench.svg"
-    argv = ["bench", "--seconds", "1", "--jobs", "1", "--seed", "3", "--json", "--plot", str(plot)]
+    config = tmp_path / "mine.toml"
+    config.write_text((CONFIG_DIR / f"{DEFAULT_TARGET}.toml").read_text())
+    argv = ["bench", "--target", str(config), "--seconds", "1", "--jobs", "1", "--seed", "3", "--json", "--plot", str(plot)]
     assert main(argv) == 0
     result = json.loads(capsys.readouterr().out)
+    assert result["target"] == "mine"
     assert [s["mode"] for s in result["samples"]] == ["raw", "recorded", "checked"]
     assert all(s["exits"] > 0 and s["scenarios"] > 0 and s["qemu_seconds"] > 0 for s in result["samples"])
     assert result["checked_over_raw"] > 0 and result["first_checked_exit_s"] > result["start_s"] > 0
