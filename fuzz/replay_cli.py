@@ -196,7 +196,7 @@ def _target(config: MachineConfig, plan: Plan, output: _Text | None, keep_traces
             output.show(config.name, item)
         if isinstance(item, Ran) and not keep_traces:
             # Thousands of runs would fill the memory.
-            item = replace(item, trace=replace(item.trace, events=(), hyp=()))
+            item = replace(item, trace=replace(item.trace, events=(), hyp=(), lists=()))
         done.append(item)
     ran = tuple(item for item in done if isinstance(item, Ran))
     lost = tuple(item for item in done if isinstance(item, Lost))

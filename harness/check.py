@@ -103,7 +103,7 @@ def check(
     # A protected VM has RAM of its own, all others share theirs.
     kinds = (False, True) if needs_protected(scenario) else (False,)
     codes = {protected: code_of(scenario, protected) for protected in kinds}
-    watch = Watch() if uses_gic(scenario) else None
+    watch = Watch(trace.lists) if uses_gic(scenario) else None
     followed: dict[int, Followed] = {}
     switched: dict[int, tuple[Divergence | Unchecked, ...]] = {}
     for run, differs in _runs(trace, codes, cpu, watch):
@@ -166,6 +166,10 @@ def check(
         relations["points"] += 1
         for found in compare_points(trace, codes[False]):
             _take(found, judged, unchecked)
+    if trace.lists and watch is not None:
+        relations["lists"] += 1
+        for found in watch.found:
+            _take(found, judged, unchecked)
     if trace.vectors:
         relations["vectors"] += 1
         for found in compare_vectors(trace, followed):
@@ -201,8 +205,11 @@ def _runs(
         debugger = debuggers.get(entry.context) if entry.debugged else None
         run = follow(index, entry, exit_, code, cpu, memory, gic, debugger)
         if watch is not None:
-            watch.left(exit_.context)
+            watch.left(index, exit_)
         yield run, tuple(compare.compare_run(run, code, cpu, memory))
+    if watch is not None:
+        for at in range(begin, len(trace.events)):
+            watch.see(at, trace.events[at])
 
 
 def _take(found: Divergence | Unchecked, judged: list[Judged], unchecked: Counter[str]) -> None:

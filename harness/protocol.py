@@ -63,6 +63,7 @@ CONTROL: tuple[Word, ...] = (
     Word("exit_status", "recorder: wait status of the recorded program"),
     Word("points", "host: 1 to record debug registers behind each entry and exit"),
     Word("debug", "agent: how userspace debugs the vCPU that it works on (DEBUG marks)"),
+    Word("lists", "host: 1 to record what a vCPU with an in-kernel GIC has in its virtual CPU interface"),
 )
 CONTROL_OFFSET: Mapping[str, int] = MappingProxyType({w.name: 8 * i for i, w in enumerate(CONTROL)})
 
@@ -128,7 +129,9 @@ RECORD_TO: Mapping[str, int] = MappingProxyType({"area": 1, "ring": 2})
 
 # Records of the trace area.  Every record starts with RECORD_HEADER.
 RECORD_HEADER = struct.Struct("<IIII")  # type, size in bytes, step, flags
-RECORD_TYPES: Mapping[str, int] = MappingProxyType({"entry": 1, "exit": 2, "user": 3, "host": 4, "api": 5, "debug": 6})
+RECORD_TYPES: Mapping[str, int] = MappingProxyType(
+    {"entry": 1, "exit": 2, "user": 3, "host": 4, "api": 5, "debug": 6, "lists": 7}
+)
 
 # The flags of a record's header: whose it is.  Bits 0 to 7 are free for marks.
 FLAGS_VCPU_SHIFT, FLAGS_VM_SHIFT = 8, 16
@@ -170,6 +173,19 @@ DEBUG_WORDS: tuple[Word, ...] = (
     *(Word(f"{name}{i}_el1", "the guest's own") for name in DEBUG_REGISTERS for i in range(BREAKPOINTS)),
 )
 DEBUG_SIZE = RECORD_HEADER.size + 8 * len(DEBUG_WORDS)
+
+# What follows an entry, exit or user record of a vCPU with an in-kernel GICv3 (control.lists), from vgic_cpu.vgic_v3.
+# The interrupt lists are those of the last entry; KVM stores the other two kinds of registers when the vCPU is put.
+LIST_REGISTERS, ACTIVE_PRIORITIES = 16, 4
+LIST_WORDS: tuple[Word, ...] = (
+    Word("used_lrs", "how many list registers KVM loads, from the first on; 0 behind an exit"),
+    Word("ich_hcr_el2", "vgic_hcr"),
+    Word("ich_vmcr_el2", "user: vgic_vmcr"),
+    *(Word(f"ich_ap0r{i}_el2", "user: vgic_ap0r") for i in range(ACTIVE_PRIORITIES)),
+    *(Word(f"ich_ap1r{i}_el2", "user: vgic_ap1r") for i in range(ACTIVE_PRIORITIES)),
+    *(Word(f"ich_lr{i}_el2", "vgic_lr") for i in range(LIST_REGISTERS)),
+)
+LIST_SIZE = RECORD_HEADER.size + 8 * len(LIST_WORDS)
 
 # What a recorded program asked of KVM (harness/vm/guest/watch.h); flags of the header name the VM, and the vCPU if any.
 API_WORDS: tuple[Word, ...] = (

@@ -13,7 +13,7 @@ record that the layout does not allow raises :class:`~harness.errors.AgentProtoc
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -113,7 +113,7 @@ class Host(NamedTuple):
 
 Event = Switch | Host
 ENTRY, EXIT, USER, HOST = (protocol.RECORD_TYPES[k] for k in ("entry", "exit", "user", "host"))
-POINTS = protocol.RECORD_TYPES["debug"]
+POINTS, LISTS = protocol.RECORD_TYPES["debug"], protocol.RECORD_TYPES["lists"]
 
 
 VECTORS_SIZE = 528
@@ -145,6 +145,13 @@ class Hyp(NamedTuple):
 
 class Points(NamedTuple):
     """The debug registers of a vCPU at an entry or exit: its index among the events, and ``protocol.DEBUG_WORDS``."""
+
+    event: int
+    values: tuple[int, ...]
+
+
+class Lists(NamedTuple):
+    """The virtual CPU interface of a vCPU at an entry, exit or user record: its index, and ``protocol.LIST_WORDS``."""
 
     event: int
     values: tuple[int, ...]
@@ -194,7 +201,8 @@ class Trace:
     ``status`` is how the agent ended (``protocol.STATUS``); ``dropped`` counts records that found no room; ``vectors``
     are in the order of their records, those left out that are as in the record of that vCPU before; ``hyp`` are the
     hypervisor's own copies, where somebody asked for them, one an entry and exit, in their order; ``points`` the debug
-    registers, where the scenario has to do with debugging, likewise.
+    registers, where the scenario has to do with debugging, likewise; ``lists`` what the interrupt controllers of vCPUs
+    that have one showed them.
     """
 
     events: tuple[Event, ...]
@@ -204,12 +212,21 @@ class Trace:
     vectors: tuple[Vectors, ...] = ()
     hyp: tuple[Hyp, ...] = ()
     points: tuple[Points, ...] = ()
+    lists: tuple[Lists, ...] = ()
 
 
 _HOST = struct.Struct(f"<{len(protocol.HOST_WORDS)}Q")
 _SWITCH = struct.Struct(f"<{len(protocol.SWITCH_WORDS)}Q")
-_POINTS = struct.Struct(f"<{len(protocol.DEBUG_WORDS)}Q")
-_SIZES: Mapping[int, int] = {HOST: protocol.HOST_SIZE, POINTS: protocol.DEBUG_SIZE}
+_BESIDE: Mapping[int, struct.Struct] = {
+    POINTS: struct.Struct(f"<{len(protocol.DEBUG_WORDS)}Q"),
+    LISTS: struct.Struct(f"<{len(protocol.LIST_WORDS)}Q"),
+}
+"""Records that are no events: more of the one before them."""
+_SIZES: Mapping[int, int] = {
+    HOST: protocol.HOST_SIZE,
+    POINTS: protocol.DEBUG_SIZE,
+    LISTS: protocol.LIST_SIZE,
+}
 _STATUS_NAMES: Mapping[int, str] = {number: name for name, number in protocol.STATUS.items()}
 
 
@@ -246,7 +263,7 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]
         if kind == HOST:
             op, a, b, error, asked = _HOST.unpack_from(area, body)
             append(Host(kind, step, op, a, b, error, bool(asked), (flags & MARKS) >> protocol.FLAGS_VCPU_SHIFT))
-        elif kind != POINTS:  # decode_points() reads those
+        elif kind not in _BESIDE:  # decode_points() and decode_lists() read those
             context = area[at + protocol.SWITCH_SIZE : at + size]
             if context != last:
                 last, values = context, values_of(context)
@@ -271,20 +288,28 @@ def decode_vectors(area: bytes | memoryview, layout: ContextLayout) -> tuple[Vec
                 last[context] = data
                 found.append(Vectors(index, context, data))
         at += size
-        index += kind != POINTS
+        index += kind not in _BESIDE
     return tuple(found)
+
+
+def _decode_beside(area: bytes | memoryview, wanted: int, what: str) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Yield the records of one kind of :data:`_BESIDE`, each with the index of its event."""
+    at, index = 0, -1
+    while at < len(area):
+        kind, size, _, _ = protocol.RECORD_HEADER.unpack_from(area, at)
+        if kind == wanted:
+            if index < 0:
+                raise AgentProtocolError(f"{what} in front of all records")
+            yield index, _BESIDE[wanted].unpack_from(area, at + protocol.RECORD_HEADER.size)
+        at += size
+        index += kind not in _BESIDE
 
 
 def decode_points(area: bytes | memoryview) -> tuple[Points, ...]:
     """Return the debug registers in a trace area that :func:`decode` has accepted.  AgentProtocolError: of no event."""
-    found: list[Points] = []
-    at, index = 0, -1
-    while at < len(area):
-        kind, size, _, _ = protocol.RECORD_HEADER.unpack_from(area, at)
-        if kind == POINTS and index < 0:
-            raise AgentProtocolError("debug registers in front of all records")
-        if kind == POINTS:
-            found.append(Points(index, _POINTS.unpack_from(area, at + protocol.RECORD_HEADER.size)))
-        at += size
-        index += kind != POINTS
-    return tuple(found)
+    return tuple(Points(*found) for found in _decode_beside(area, POINTS, "debug registers"))
+
+
+def decode_lists(area: bytes | memoryview) -> tuple[Lists, ...]:
+    """Return the interrupt lists in a trace area that :func:`decode` has accepted.  AgentProtocolError: of no event."""
+    return tuple(Lists(*found) for found in _decode_beside(area, LISTS, "interrupt lists"))

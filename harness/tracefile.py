@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from harness import protocol
 from harness.errors import InputError
 from harness.registers import INDEX, NAMES
-from harness.trace import ENTRY, EXIT, HOST, VECTORS_SIZE, Event, Host, Hyp, Points, Switch, Trace, Vectors
+from harness.trace import ENTRY, EXIT, HOST, VECTORS_SIZE, Event, Host, Hyp, Lists, Points, Switch, Trace, Vectors
 
 FORMAT = "shadowfuzz-trace 1"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -38,7 +38,9 @@ _KIND_NAMES: Mapping[int, str] = MappingProxyType({number: name for name, number
 _WORDS = tuple(name for name in Switch._fields if name not in ("kind", "step", "values"))
 _HEX = re.compile(r"0x[0-9a-f]{1,16}")
 _BYTES = re.compile(r"[0-9a-f]*")
-_TOP = ("format", "status", "dropped", "vhe", "vectors", "points", "hyp", "events")
+_BESIDE = ("vectors", "points", "hyp", "lists")
+"""What a trace without userspace, or an older one, lacks."""
+_TOP = ("format", "status", "dropped", "vhe", *_BESIDE, "events")
 _SWITCH_KEYS = frozenset({"kind", "step", "values", *_WORDS})
 _HOST_KEYS = frozenset({"kind", "step", "op", "a", "b", "error", "asked", "context"})
 MAX_NUMBER = (1 << 64) - 1
@@ -66,6 +68,8 @@ def trace_to_json(trace: Trace) -> dict[str, object]:
         head["points"] = [[points.event, *map(hex, points.values)] for points in trace.points]
     if trace.hyp:
         head["hyp"] = [_copy(copy, trace.events[copy.event]) for copy in trace.hyp]
+    if trace.lists:
+        head["lists"] = [[lists.event, *map(hex, lists.values)] for lists in trace.lists]
     return {**head, "events": events}
 
 
@@ -167,20 +171,18 @@ def _vectors(rows: object, events: tuple[Event, ...]) -> tuple[Vectors, ...]:
     return tuple(found)
 
 
-def _points(rows: object, events: int) -> tuple[Points, ...]:
-    """Return the debug registers of a trace of so many events."""
+def _rows(rows: object, events: int, what: str, words: int) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Yield the rows of so many words each that belong to one of so many events."""
     if not isinstance(rows, list):
-        raise _Reason("points: expected a list")
-    found: list[Points] = []
+        raise _Reason(f"{what}: expected a list")
     for number, row in enumerate(rows):
         match row:
-            case [int(event), *values] if 0 <= event < events and len(values) == len(protocol.DEBUG_WORDS):
+            case [int(event), *values] if 0 <= event < events and len(values) == words:
                 if not all(isinstance(value, str) and _HEX.fullmatch(value) for value in values):
-                    raise _Reason(f"points {number}: expected hexadecimal strings of at most 64 bits")
-                found.append(Points(event, tuple(int(value, 16) for value in values)))
+                    raise _Reason(f"{what} {number}: expected hexadecimal strings of at most 64 bits")
+                yield event, tuple(int(value, 16) for value in values)
             case _:
-                raise _Reason(f"points {number}: expected the index of an event and {len(protocol.DEBUG_WORDS)} values")
-    return tuple(found)
+                raise _Reason(f"{what} {number}: expected the index of an event and {words} values")
 
 
 def _copies(rows: object, events: tuple[Event, ...]) -> tuple[Hyp, ...]:
@@ -204,7 +206,7 @@ def trace_from_json(data: object, where: str = "trace") -> Trace:
     """Return the trace of plain data that came from ``where``; InputError for anything that is none."""
     try:
         if isinstance(data, dict):
-            data = {"vectors": [], "points": [], "hyp": []} | data  # of a trace without userspace, or an older one
+            data = {name: [] for name in _BESIDE} | data
         top = _keys(data, frozenset(_TOP), "trace")
         if top["format"] != FORMAT:
             raise _Reason(f"format: expected {FORMAT!r}")
@@ -220,9 +222,11 @@ def trace_from_json(data: object, where: str = "trace") -> Trace:
             before = event.values if isinstance(event, Switch) else before
             events.append(event)
         vectors = _vectors(top["vectors"], tuple(events))
-        points, hyp = _points(top["points"], len(events)), _copies(top["hyp"], tuple(events))
+        points = tuple(Points(*row) for row in _rows(top["points"], len(events), "points", len(protocol.DEBUG_WORDS)))
+        lists = tuple(Lists(*row) for row in _rows(top["lists"], len(events), "lists", len(protocol.LIST_WORDS)))
+        hyp = _copies(top["hyp"], tuple(events))
         dropped, vhe = _number(top, "dropped", "trace"), _flag(top, "vhe", "trace")
-        return Trace(tuple(events), status, dropped, vhe, vectors, hyp, points)
+        return Trace(tuple(events), status, dropped, vhe, vectors, hyp, points, lists)
     except _Reason as reason:
         raise InputError(where, None, str(reason)) from None
 

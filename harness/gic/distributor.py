@@ -238,6 +238,14 @@ class Gic:
                 irq = self.irq(vcpu, value >> 24 & 0xF)
                 irq.latch = True if irq.group_1 else None
 
+    def ready(self, irq: Interrupt, vcpu: int) -> bool | None:
+        """Whether an interrupt is pending and enabled, and a vCPU's."""
+        return _all(irq.pending, irq.enabled, None if irq.route is None else irq.route == vcpu)
+
+    def forwarded(self, irq: Interrupt, vcpu: int) -> bool | None:
+        """Whether an interrupt goes to a vCPU, if it is of group 1."""
+        return _all(self.ready(irq, vcpu), self.enabled)
+
     def enter(self, vcpu: int) -> Interface:
         """Return the interface of a vCPU that is about to run, with what is pending for it now."""
         interface = self.interfaces[vcpu]
@@ -247,7 +255,7 @@ class Gic:
         for (owner, intid), irq in self.irqs.items():
             if owner not in (-1, vcpu):
                 continue
-            forwarded = _all(irq.pending, irq.enabled, self.enabled, None if irq.route is None else irq.route == vcpu)
+            forwarded = self.forwarded(irq, vcpu)
             many += forwarded is not False or irq.active is not False
             if forwarded is False:
                 continue

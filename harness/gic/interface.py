@@ -16,10 +16,12 @@ TRAPPED: frozenset[str] = frozenset({"icc_sgi1r_el1", "icc_sgi0r_el1", "icc_asgi
 """What must trap: HCR_EL2.IMO and FMO give ICC_* to the virtual interface, which generates no SGIs (IHI 0069)."""
 _INTID = 0xFF_FFFF
 _SPECIAL = range(1020, 1024)
-NO_EFFECT: frozenset[str] = frozenset({"icc_sre_el1", "icc_bpr1_el1"})
-"""Writes that change nothing of what is judged: what preempts what is not."""
-EOI_MODE = 1 << 1
-"""ICC_CTLR_EL1.EOImode."""
+NO_EFFECT: frozenset[str] = frozenset({"icc_sre_el1"})
+"""Writes that change nothing of what is judged."""
+EOI_MODE, CBPR = 1 << 1, 1 << 0
+"""ICC_CTLR_EL1: what an end does, and whether group 1 has the binary point of group 0."""
+SMALLEST_POINT = 3
+"""What ICC_BPR1_EL1 can hold for certain: at least 5 bits of a priority preempt (IHI 0069, ICH_VTR_EL2.PREbits)."""
 
 
 def below(priority: int, mask: int) -> bool | None:
@@ -38,7 +40,7 @@ class Interface:
     ``again``: INTIDs that are pending once more when they are deactivated.  ``running`` are the INTIDs whose
     priority was not dropped, ``dropped`` those that are only active; ``acknowledged`` and ``ended`` what the guest did
     since the entry.  ``lost``: why nobody knows any of this.  ``late``: the guest wrote to the interface, and what it
-    let through takes effect in finite time.
+    let through takes effect in finite time.  ``point`` is what ICC_BPR1_EL1 keeps, which ``shares_point`` (CBPR) hides.
     """
 
     pending: dict[int, int] = field(default_factory=dict)
@@ -49,6 +51,8 @@ class Interface:
     enabled: bool | None = False
     enabled_0: bool = False
     drops_only: bool | None = None
+    shares_point: bool | None = None
+    point: int | None = None
     running: list[tuple[int, int]] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     acknowledged: set[int] = field(default_factory=set)
@@ -135,7 +139,10 @@ class Interface:
             case "icc_igrpen0_el1":
                 self.enabled_0 = bool(value & 1)
             case "icc_ctlr_el1":
-                self.drops_only = bool(value & EOI_MODE)
+                self.drops_only, self.shares_point = bool(value & EOI_MODE), bool(value & CBPR)
+            case "icc_bpr1_el1":
+                kept = self.shares_point is False and value & 7 >= SMALLEST_POINT
+                self.point = value & 7 if kept else None
             case "icc_eoir1_el1":
                 self._end(value & _INTID)
             case "icc_dir_el1":

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from harness import contract, exits, protocol
 from harness.compare import Divergence, Unchecked
 from harness.exits import DABT
+from harness.gic import lists
 from harness.gic.distributor import Gic
 from harness.gic.interface import TRAPPED, Interface
 from harness.gic.registers import PRIVATE, SGIS
@@ -15,8 +16,9 @@ from harness.handed import WRITE, owed
 from harness.layout import CONTEXTS, GIC_INTERRUPTS, GIC_MACHINE
 from harness.registers import MASK64
 from harness.scenario import Scenario
+from harness.stops import class_of
 from harness.sysregs import Owed
-from harness.trace import EXIT, Event, Host, Switch
+from harness.trace import ENTRY, EXIT, Event, Host, Lists, Switch
 from harness.turns import IN_KERNEL, OP_RESET, Round
 from harness.world import WORLDS
 
@@ -36,10 +38,15 @@ def uses_gic(scenario: Scenario) -> bool:
 class Watch:
     """Follows the GIC of the one VM that has one, event by event."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: Iterable[Lists] = ()) -> None:
         self._vcpu = {i: c.vcpu for i, c in enumerate(CONTEXTS) if c.machine == GIC_MACHINE}
         self._gic = Gic(len(self._vcpu))
         self._reads: dict[int, tuple[int, int]] = {}
+        self._shown = {one.event: lists.view(one.values) for one in shown}
+        self._loaded: dict[int, lists.View] = {}
+        self._label: dict[int, str] = {}
+        self.found: list[Divergence | Unchecked] = []
+        """What vCPUs were shown of it otherwise than they should be, as far as events were seen."""
 
     def see(self, index: int, event: Event) -> None:
         """Take in an event of the trace that is not a run of a guest: what the host did, what an exit asks for."""
@@ -52,7 +59,16 @@ class Watch:
             elif event.op == OP_RESET:
                 self._gic.interfaces[vcpu].lose("a reset: what it leaves of the CPU interface, nobody says")
         elif event.kind == EXIT:
+            self._label[event.context] = class_of(event)
             self._exit(index, event, vcpu)
+        elif (now := self._shown.get(index)) is not None:
+            where = lists.Where(self._label.get(event.context, "FIRST"), index, event.step)
+            if event.kind == ENTRY:
+                self._loaded[event.context] = now
+                self._gic.enter(vcpu)
+                self.found += lists.at_entry(now, self._gic, vcpu, where)
+            else:
+                self.found += lists.at_user(now, self._gic.interfaces[vcpu], where._replace(exit_class="USER"))
 
     def _exit(self, index: int, exit_: Switch, vcpu: int) -> None:
         kind = exits.exit_class(exit_.code, exit_.esr)
@@ -90,10 +106,16 @@ class Watch:
         vcpu = self._vcpu.get(context)
         return None if vcpu is None else self._gic.enter(vcpu)
 
-    def left(self, context: int) -> None:
-        """A vCPU has run, and its interface shows what its guest did there."""
-        if context in self._vcpu:
-            self._gic.leave(self._vcpu[context])
+    def left(self, index: int, exit_: Switch) -> None:
+        """A vCPU has run until an exit, and its interface shows what its guest did there."""
+        vcpu = self._vcpu.get(exit_.context)
+        if vcpu is None:
+            return
+        before, now = self._loaded.pop(exit_.context, None), self._shown.get(index)
+        if before is not None and now is not None:
+            where = lists.Where(class_of(exit_), index, exit_.step)
+            self.found += lists.at_exit(before, now, self._gic.interfaces[vcpu], where)
+        self._gic.leave(vcpu)
 
     def compare(self, round_: Round) -> Iterator[Divergence | Unchecked]:
         """Yield what KVM did otherwise than a GIC, or than the API says, in a turn of the host."""

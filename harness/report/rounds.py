@@ -22,7 +22,7 @@ from harness.placing import code_of, placed
 from harness.registers import INDEX, NAMES
 from harness.report.esr import Syndrome, decode
 from harness.scenario import Scenario, format_step
-from harness.trace import Host, Switch, Trace
+from harness.trace import ENTRY, EXIT, Host, Switch, Trace
 from harness.turns import Action, Round
 
 ROUND_COLUMNS = ("before", "host", "predicted", "observed")
@@ -200,6 +200,8 @@ def sites(scenario: Scenario, trace: Trace, level: str, judged: Iterable[Judged]
     wanted: dict[tuple[int, bool], list[Judged]] = {}
     for item in judged:
         at = item.divergence.event
+        if at not in rounds and at not in runs:
+            at = _begin(trace, at)
         is_round = at in rounds and (at not in runs or item.divergence.relation in ROUND_RELATIONS)
         wanted.setdefault((at, is_round), []).append(item)
     return tuple(
@@ -208,6 +210,14 @@ def sites(scenario: Scenario, trace: Trace, level: str, judged: Iterable[Judged]
         else _run_site(scenario, at, *runs[at], items)
         for (at, is_round), items in sorted(wanted.items())
     )
+
+
+def _begin(trace: Trace, at: int) -> int:
+    """Return where the turn of the host begins that an event is in: an exit, or the first entry of the vCPU."""
+    context = trace.events[at].context
+    here = [i for i, event in enumerate(trace.events) if event.context == context]
+    exits_before = [i for i in here if i <= at and trace.events[i].kind == EXIT]
+    return exits_before[-1] if exits_before else next(i for i in here if trace.events[i].kind == ENTRY)
 
 
 def _round_site(

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness import exits
+from harness.gic.lists import describe, view
 from harness.report.rounds import host_sentence, pending_names, user_sentence
-from harness.trace import ENTRY, EXIT, Host, Switch, Trace
+from harness.trace import ENTRY, EXIT, USER, Host, Lists, Switch, Trace
 from harness.tracefile import NO_VALUES, changed
 
 NO_STEP = 0xFFFF_FFFF
@@ -16,8 +17,10 @@ NO_STEP = 0xFFFF_FFFF
 def trace_lines(trace: Trace) -> Iterator[str]:
     """Yield a line for each event: number, letter (N entry, E exit, U userspace, H host), step, what, changes.
 
-    The step is the one that the agent was working on: the last of those that run together.
+    The step is the one that the agent was working on: the last of those that run together.  Behind an event of a vCPU
+    with an in-kernel GIC a line L says what that showed it, where that changed.
     """
+    shown = dict(_shown(trace))
     before = NO_VALUES
     for number, event in enumerate(trace.events):
         step = "   -" if event.step == NO_STEP else f"{event.step:4}"
@@ -27,7 +30,30 @@ def trace_lines(trace: Trace) -> Iterator[str]:
         letter, what = _switch(event)
         changes = " ".join(f"{name}={value}" for name, value in changed(before, event.values).items())
         yield f"{number:5} {letter} {step}  {what}{'  ' if changes else ''}{changes}"
+        if number in shown:
+            yield f"{number:5} L {step}  {shown[number]}"
         before = event.values
+
+
+def _shown(trace: Trace) -> Iterator[tuple[int, str]]:
+    """Yield what changed in the virtual CPU interfaces, and behind which event."""
+    last: dict[tuple[int, bool], str] = {}
+    for lists in trace.lists:
+        event = trace.events[lists.event]
+        which, text = (event.context, event.kind == USER), _lists(lists, event.kind)
+        if last.get(which) != text:
+            last[which] = text
+            yield lists.event, text
+
+
+def _lists(lists: Lists, kind: int) -> str:
+    """What of the virtual CPU interface an event shows: list registers; with the vCPU put, what the guest wrote."""
+    now = view(lists.values)
+    if kind == USER:
+        active = " ".join(f"{word:#x}" for word in now.active)
+        return f"ich_vmcr_el2={now.vmcr:#x}; active priorities {active}"
+    listed = "".join(f"; lr{i} {describe(lr)}" for i, lr in enumerate(now.lr) if lr)
+    return f"ich_hcr_el2={now.hcr:#x}{listed}"
 
 
 def _switch(event: Switch) -> tuple[str, str]:

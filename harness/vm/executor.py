@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from harness import protocol, registers, trace
 from harness.errors import AgentProtocolError
+from harness.gic.watch import uses_gic
 from harness.layout import CODE, CONTEXTS, PROTECTED_MACHINE, VECTORS
 from harness.placing import code_of, context_named, ends, first_context, host_arguments, placed, shaping
 from harness.points import wants_points
@@ -190,7 +191,8 @@ class Executor:
         events, vectors = trace.decode(area, self._layout), trace.decode_vectors(area, self._layout)
         dropped = self._word("dropped")
         hyp = () if self._hyp is None else self._hyp.beside(events, self._layout, complete=not dropped)
-        return Trace(events, status, dropped, bool(self._word("vhe")), vectors, hyp, trace.decode_points(area))
+        beside = trace.decode_points(area), trace.decode_lists(area)
+        return Trace(events, status, dropped, bool(self._word("vhe")), vectors, hyp, *beside)
 
     def run_bare(self, scenario: Scenario, *, fresh_vm: bool, record: bool) -> None:
         """Run a scenario, recorded or not, and look at nothing.  VmLost: as :meth:`run`."""
@@ -202,6 +204,7 @@ class Executor:
         self._put("record", int(record))
         self._put("irq_budget", IRQ_BUDGET)
         self._put("points", int(wants_points(scenario)))
+        self._put("lists", int(uses_gic(scenario)))
         request = self._word("request") + 1
         self._put("request", request)
         try:

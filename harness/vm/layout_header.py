@@ -25,6 +25,12 @@ PLACES: Mapping[str, tuple[str, str]] = {
     "SF_IFLAGS": ("u8", "arch.iflags"),
     "SF_MDCR": ("u64", "arch.mdcr_el2"),
     "SF_POINTS": ("struct kvm_guest_debug_arch", "arch.vcpu_debug_state"),
+    "SF_USED_LRS": ("u32", "arch.vgic_cpu.vgic_v3.used_lrs"),
+    "SF_ICH_HCR": ("u32", "arch.vgic_cpu.vgic_v3.vgic_hcr"),
+    "SF_ICH_VMCR": ("u32", "arch.vgic_cpu.vgic_v3.vgic_vmcr"),
+    "SF_ICH_AP0R": ("u32", "arch.vgic_cpu.vgic_v3.vgic_ap0r"),  # an array, as are those behind it
+    "SF_ICH_AP1R": ("u32", "arch.vgic_cpu.vgic_v3.vgic_ap1r"),
+    "SF_ICH_LR": ("u64", "arch.vgic_cpu.vgic_v3.vgic_lr"),
     "SF_RUN": ("struct kvm_run *", "run"),
 }
 

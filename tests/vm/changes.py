@@ -267,6 +267,27 @@ CHANGES: tuple[Change, ...] = (
         "host_writes_system_registers",
         "host.ttbr0_el1",
     ),
+    _change(
+        *("gic-priority", "GIC", "vgic_v3_populate_lr", (0xAA01_C281, 0xAA01_BE81)),
+        "a list register has half the priority, so that all keep their order",
+        "IHI 0069, ICH_LR<n>_EL2.Priority: that of the interrupt",
+        "gic_spi_interrupts_guest",
+        "host.gic_list",
+    ),
+    _change(
+        *("gic-ended", "GIC", "__kvm_nvhe___vgic_v3_save_state", (0x9240_F400, NOP)),
+        "an interrupt that the guest has ended stays as it was in its list register",
+        "IHI 0069, ICH_ELRSR_EL2: the list register is empty",
+        "gic_edge_comes_once",
+        "switch.ich_lr0_el2",
+    ),
+    _change(
+        *("gic-active", "GIC", "__kvm_nvhe___vgic_v3_save_aprs", (0xB900_1C01, NOP)),
+        "the active priorities of group 1 are not saved",
+        "IHI 0069, ICH_AP1R<n>_EL2: one for each interrupt that runs",
+        "gic_priorities",
+        "switch.ich_ap1r_el2",
+    ),
 )
 
 

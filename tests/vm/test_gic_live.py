@@ -10,11 +10,13 @@ import pytest
 
 from harness import protocol
 from harness.check import check
+from harness.gic.lists import ACTIVE, PENDING, STATE, view
 from harness.gic.registers import SPURIOUS
 from harness.gic.watch import OP_GIC_LINE
 from harness.layout import CONTEXTS, GIC_MACHINE, VECTORS
 from harness.masks import cpu_model
 from harness.placing import base_of
+from harness.report.rounds import sites
 from harness.scenario import Scenario, Step
 from harness.trace import EXIT, USER, Host, Switch, Trace
 from harness.turns import EXIT_MMIO
@@ -73,6 +75,44 @@ def test_an_interrupt_that_kvm_lost_would_be_seen(executor: Executor) -> None:
     )
     checked = check(scenario, replace(trace, events=events), "spec", CPU, CATALOGUE)
     assert "switch.pc" in {divergence.name for divergence in checked.unexplained}
+
+
+def test_each_record_of_a_vcpu_with_a_gic_has_what_it_was_shown(executor: Executor) -> None:
+    scenario = SEEDS["gic_spi_interrupts_guest"]
+    trace = executor.run(scenario)
+    wanted = [i for i, e in enumerate(trace.events) if isinstance(e, Switch) and e.context == CONTEXT]
+    assert [lists.event for lists in trace.lists] == wanted, "the vCPU without a GIC has none"
+    states = [view(lists.values).lr[0] & (STATE | 0x3FF) for lists in trace.lists]
+    changes = [state for state, before in zip(states, [0, *states], strict=False) if state != before]
+    assert changes[:3] == [INTID | PENDING, INTID | ACTIVE, INTID], "acknowledged, then ended"
+    users = [view(lists.values) for lists in trace.lists if trace.events[lists.event].kind == USER]
+    assert {sum(word.bit_count() for word in user.active) for user in users} == {0, 1}
+    assert {user.vmcr >> 24 for user in users} == {0xF0}
+    plain = executor.run(SEEDS["single_trap"], fresh_vm=False)
+    assert plain.lists == (), "no GIC: no cost"
+
+
+def test_a_list_register_that_kvm_wrote_wrong_would_be_seen(executor: Executor) -> None:
+    """One word of one record changed: an entry's and an exit's list register, a control register behind a return."""
+    scenario = SEEDS["gic_spi_interrupts_guest"]
+    trace = executor.run(scenario)
+    names = [word.name for word in protocol.LIST_WORDS]
+    at = next(i for i, lists in enumerate(trace.lists) if view(lists.values).lr[0] & PENDING)
+    back = next(i for i in range(at, len(trace.lists)) if trace.events[trace.lists[i].event].kind == EXIT)
+    user = next(i for i in range(at, len(trace.lists)) if trace.events[trace.lists[i].event].kind == USER)
+    for number, word, bit, name in (
+        (at, "ich_lr0_el2", 1 << 54, "host.gic_list"),
+        (back, "ich_lr0_el2", STATE, "switch.ich_lr0_el2"),
+        (user, "ich_vmcr_el2", 1 << 1, "switch.ich_vmcr_el2"),
+        (user, "ich_ap1r0_el2", 1 << 3, "switch.ich_ap1r_el2"),
+    ):
+        values = list(trace.lists[number].values)
+        values[names.index(word)] ^= bit
+        changed = list(trace.lists)
+        changed[number] = changed[number]._replace(values=tuple(values))
+        checked = check(scenario, replace(trace, lists=tuple(changed)), "spec", CPU, CATALOGUE)
+        assert name in {divergence.name for divergence in checked.unexplained}, word
+        assert sites(scenario, trace, "spec", checked.judged)
 
 
 def test_a_vcpu_that_comes_to_the_code_of_another_finds_nothing_old_there(executor: Executor) -> None:

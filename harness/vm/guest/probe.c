@@ -209,6 +209,7 @@ static bool may_sleep(u64 esr, u64 function)
 #include "forge.h"
 #include "brake.h"
 #include "points.h"
+#include "lists.h"
 
 static u64 why_stop(struct kvm_vcpu *vcpu, int code)
 {
@@ -255,6 +256,7 @@ static void on_entry(void *data, unsigned long pc)
 	if (control->record) {
 		record(vcpu, SF_RECORD_ENTRY, 0, 0, 0);
 		record_points(vcpu);
+		record_lists(vcpu);
 	}
 }
 
@@ -303,6 +305,7 @@ static void on_exit(void *data, int code, unsigned int ec, unsigned long pc)
 	if (control->record) {
 		record(vcpu, SF_RECORD_EXIT, forged, (u32)code, 0);
 		record_points(vcpu);
+		record_lists(vcpu);
 	}
 	if (why) {
 		control->stop_why |= why;
@@ -315,8 +318,10 @@ static void on_userspace_exit(void *data, u32 reason, int error)
 	hold();
 	if (watch)
 		current_vcpu = returns();
-	if (current_vcpu && control->record)
+	if (current_vcpu && control->record) {
 		record(current_vcpu, SF_RECORD_USER, 0, reason, error < 0 ? -error : 0);
+		record_lists(current_vcpu);
+	}
 	if (current_vcpu)
 		write_later(current_vcpu);
 	current_vcpu = NULL;

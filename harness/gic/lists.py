@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the hypervisor shows a vCPU of its GIC: the list registers, ICH_VMCR_EL2 and the active priorities.
+
+The list registers at an entry are compared with the distributor (relation ``host``), those at the next exit with what
+the guest has acknowledged and ended since (``switch``), the rest with what it wrote to its CPU interface (``switch``).
+Source: Arm IHI 0069, ICH_LR<n>_EL2, ICH_VMCR_EL2, ICH_AP1R<n>_EL2, ICH_HCR_EL2, and the interrupt lifecycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from harness import protocol
+from harness.compare import Divergence, Unchecked
+from harness.gic.distributor import Gic, Interrupt
+from harness.gic.interface import Interface
+from harness.gic.registers import IMPLEMENTED_MASK, IMPLEMENTED_PRIORITY, LIST_REGISTERS, PRIVATE, SGIS
+from harness.layout import GIC_INTERRUPTS
+
+PENDING, ACTIVE, GROUP_1, HW = 1 << 62, 1 << 63, 1 << 60, 1 << 61
+"""ICH_LR<n>_EL2: its State has a bit each for pending and active."""
+STATE = PENDING | ACTIVE
+PHYSICAL = HW | 0x1FFF << 32
+"""ICH_LR<n>_EL2.HW and pINTID."""
+_EOI = 1 << 41
+"""Without HW, pINTID[9]: a maintenance interrupt when it is ended, which is the hypervisor's own affair."""
+PRIORITY_SHIFT = 48
+_INTID = 0xFFFF_FFFF
+ENABLED = 1
+"""ICH_HCR_EL2.En."""
+VMCR_FIELDS: tuple[tuple[str, int, int], ...] = (
+    # Field of Interface, where it is in ICH_VMCR_EL2, and the bits of it that every virtual interface has.
+    ("enabled_0", 0, 1),  # VENG0, ICC_IGRPEN0_EL1
+    ("enabled", 1, 1),  # VENG1, ICC_IGRPEN1_EL1
+    ("shares_point", 4, 1),  # VCBPR, ICC_CTLR_EL1.CBPR
+    ("drops_only", 9, 1),  # VEOIM, ICC_CTLR_EL1.EOImode
+    ("point", 18, 7),  # VBPR1, ICC_BPR1_EL1
+    ("mask", 24, IMPLEMENTED_MASK),  # VPMR, ICC_PMR_EL1
+)
+_ALL_WRITTEN = sum(bits << shift for _, shift, bits in VMCR_FIELDS)
+KERNELS_OWN = range(SGIS + 4, PRIVATE)
+"""PPIs that KVM's own timers and PMU may raise (Documentation/virt/kvm/devices/vcpu.rst)."""
+
+_NAMES = tuple(word.name for word in protocol.LIST_WORDS)
+_FIRST_LR = _NAMES.index("ich_lr0_el2")
+_AP: slice[int, int, None] = slice(_NAMES.index("ich_ap0r0_el2"), _FIRST_LR)
+_OWN = "a list register with a PPI that KVM's own timers or PMU may raise"
+_GROUP = "a list register with an interrupt that may be of group 0"
+_UNKNOWN = "a list register with an interrupt of which something is not known"
+_NEVER_WRITTEN = "fields of ICH_VMCR_EL2 that the guest never wrote, or wrote so that they need not be kept"
+
+
+class Where(NamedTuple):
+    """Where in a trace something was seen: the class of the exit before or at it, event, step."""
+
+    exit_class: str
+    event: int
+    step: int
+
+
+class View(NamedTuple):
+    """The words of one record, by name: ``lr`` are all list registers, those that are not ``used`` too."""
+
+    used: int
+    hcr: int
+    vmcr: int
+    active: tuple[int, ...]
+    lr: tuple[int, ...]
+
+
+def view(values: tuple[int, ...]) -> View:
+    """Return what the words of a record (``protocol.LIST_WORDS``) are."""
+    used, hcr, vmcr = values[: _AP.start]
+    return View(used, hcr, vmcr, values[_AP], values[_FIRST_LR:])
+
+
+def describe(lr: int) -> str:
+    """Return a list register as reports write it."""
+    states = [name for name, bit in (("pending", PENDING), ("active", ACTIVE)) if lr & bit] or ["invalid"]
+    physical = f", hw {lr >> 32 & 0x1FFF}" if lr & HW else ""
+    return f"{lr & _INTID} {'+'.join(states)}, priority {lr >> 48 & 0xFF:#x}, group {int(bool(lr & GROUP_1))}{physical}"
+
+
+def at_entry(now: View, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence | Unchecked]:
+    """Compare what a vCPU is about to be shown with the distributor; ``gic.enter(vcpu)`` was just called."""
+    shown: dict[int, int] = {}
+    for lr in now.lr[: now.used]:
+        intid = lr & _INTID
+        if not lr & STATE:
+            continue
+        if intid in shown:  # UNPREDICTABLE, ICH_LR<n>_EL2.vINTID
+            yield Divergence("host", "gic_list", 0, lr, *where)
+        shown[intid] = lr
+        yield from _listed(lr, gic, vcpu, where)
+    if shown and not now.hcr & ENABLED:
+        yield Divergence("host", "ich_hcr_el2", ENABLED, now.hcr, *where)
+    if gic.lost or gic.interfaces[vcpu].lost:
+        yield Unchecked("host", f"list registers: {gic.lost or gic.interfaces[vcpu].lost}")
+    else:
+        yield from _left_out(now, shown, gic, vcpu, where)
+
+
+def _listed(lr: int, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence | Unchecked]:
+    """Compare one list register that is in use."""
+    intid = lr & _INTID
+    if intid in KERNELS_OWN:
+        yield Unchecked("host", _OWN)
+        return
+    if intid >= GIC_INTERRUPTS:
+        yield Divergence("host", "gic_list", 0, lr, *where)
+        return
+    # Nothing physical stands behind an interrupt that userspace or a guest raises.
+    wanted = lr & ~(PHYSICAL & ~_EOI)
+    if not gic.lost:
+        irq = gic.irq(vcpu, intid)
+        if why := _undecided(irq, gic, vcpu):
+            yield Unchecked("host", why)
+        wanted = _as_configured(wanted, irq, gic, vcpu)
+    if wanted != lr:
+        yield Divergence("host", "gic_list", wanted, lr, *where)
+
+
+def _undecided(irq: Interrupt, gic: Gic, vcpu: int) -> str:
+    """Why not all of a list register is compared; nothing where all is."""
+    if irq.group_1 is not True:
+        return _GROUP
+    unknown = None in (irq.priority, irq.active, gic.forwarded(irq, vcpu))
+    return _UNKNOWN if unknown else ""
+
+
+def _as_configured(lr: int, irq: Interrupt, gic: Gic, vcpu: int) -> int:
+    """Return a list register as the distributor has the interrupt, what nobody knows left as it is."""
+    if irq.group_1 is not None:
+        lr = lr & ~GROUP_1 | GROUP_1 * irq.group_1
+    if irq.priority is not None and (lr >> PRIORITY_SHIFT ^ irq.priority) & IMPLEMENTED_PRIORITY:
+        lr = lr & ~(0xFF << PRIORITY_SHIFT) | irq.priority << PRIORITY_SHIFT
+    if irq.active is not None:
+        lr = lr & ~ACTIVE | ACTIVE * irq.active
+    if gic.ready(irq, vcpu) is False or (irq.group_1 and gic.forwarded(irq, vcpu) is False):
+        lr &= ~PENDING
+    return lr
+
+
+def _left_out(now: View, shown: dict[int, int], gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence]:
+    """Yield interrupts that are certain to be pending for the vCPU and that it is not shown.
+
+    Where the list registers are full that is one which outranks another that is shown: the guest would acknowledge
+    the wrong one (IHI 0069, interrupt prioritization).
+    """
+    lowest = max((lr >> PRIORITY_SHIFT & IMPLEMENTED_PRIORITY for lr in shown.values() if lr & PENDING), default=0)
+    for intid, priority in gic.interfaces[vcpu].pending.items():
+        if shown.get(intid, 0) & PENDING:
+            continue
+        if now.used < LIST_REGISTERS or priority & IMPLEMENTED_PRIORITY < lowest:
+            wanted = PENDING | GROUP_1 | priority << PRIORITY_SHIFT | intid
+            yield Divergence("host", "gic_list", wanted, shown.get(intid, 0), *where)
+
+
+def at_exit(before: View, after: View, interface: Interface, where: Where) -> Iterator[Divergence | Unchecked]:
+    """Compare the list registers that were loaded with what came back; ``interface`` knows what the guest did."""
+    for number, (was, now) in enumerate(zip(before.lr[: before.used], after.lr, strict=False)):
+        state, intid = was & STATE, was & _INTID
+        if not state:
+            possible: tuple[int, ...] = (0,)
+        elif interface.lost or intid in KERNELS_OWN:
+            yield Unchecked("switch", f"list registers: {interface.lost or _OWN}")
+            possible = _reachable(state)
+        else:
+            possible = (_behind(state, intid, interface),)
+        if now & STATE not in possible or (was ^ now) & ~STATE:
+            stays = now & STATE if now & STATE in possible else possible[0]
+            yield Divergence("switch", f"ich_lr{number}_el2", was & ~STATE | stays, now, *where)
+
+
+def _reachable(state: int) -> tuple[int, ...]:
+    """The states that acknowledging, ending and nothing else can lead to: only a hypervisor makes one pending."""
+    if state == STATE:
+        return STATE, PENDING, ACTIVE, 0
+    return (PENDING, ACTIVE, 0) if state == PENDING else (ACTIVE, 0)
+
+
+def _behind(state: int, intid: int, interface: Interface) -> int:
+    if intid in interface.acknowledged:
+        state = state & ~PENDING | ACTIVE
+    return state & ~ACTIVE if intid in interface.ended else state
+
+
+def written(interface: Interface) -> tuple[int, int]:
+    """Return ICH_VMCR_EL2 as the guest has written it, and the bits of it that are known."""
+    value = known = 0
+    for name, shift, bits in VMCR_FIELDS:
+        field: int | None = getattr(interface, name)
+        if field is not None:
+            value |= (int(field) & bits) << shift
+            known |= bits << shift
+    return value, known
+
+
+def at_user(now: View, interface: Interface, where: Where) -> Iterator[Divergence | Unchecked]:
+    """Compare what is kept of a vCPU that is not loaded with what its guest wrote, acknowledged and dropped."""
+    if interface.lost:
+        yield Unchecked("switch", f"ICH_VMCR_EL2 and active priorities: {interface.lost}")
+        return
+    value, known = written(interface)
+    if (now.vmcr ^ value) & known:
+        yield Divergence("switch", "ich_vmcr_el2", value & known, now.vmcr & known, *where)
+    if known != _ALL_WRITTEN:
+        yield Unchecked("switch", _NEVER_WRITTEN)
+    # An interrupt is acknowledged where its group priority is above that of all that run: each has a bit of its own.
+    active = sum(word.bit_count() for word in now.active)
+    if active != len(interface.running):
+        yield Divergence("switch", "ich_ap1r_el2", len(interface.running), active, *where)
