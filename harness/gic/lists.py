@@ -98,7 +98,7 @@ def at_entry(now: View, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergenc
     if gic.lost or gic.interfaces[vcpu].lost:
         yield Unchecked("host", f"list registers: {gic.lost or gic.interfaces[vcpu].lost}")
     else:
-        yield from _left_out(now, shown, gic, vcpu, where)
+        yield from _left_out(shown, gic, vcpu, where)
 
 
 def _listed(lr: int, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence | Unchecked]:
@@ -142,7 +142,7 @@ def _as_configured(lr: int, irq: Interrupt, gic: Gic, vcpu: int) -> int:
     return lr
 
 
-def _left_out(now: View, shown: dict[int, int], gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence]:
+def _left_out(shown: dict[int, int], gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence]:
     """Yield interrupts that are certain to be pending for the vCPU and that it is not shown.
 
     Where the list registers are full that is one which outranks another that is shown: the guest would acknowledge
@@ -152,7 +152,7 @@ def _left_out(now: View, shown: dict[int, int], gic: Gic, vcpu: int, where: Wher
     for intid, priority in gic.interfaces[vcpu].pending.items():
         if shown.get(intid, 0) & PENDING:
             continue
-        if now.used < LIST_REGISTERS or priority & IMPLEMENTED_PRIORITY < lowest:
+        if len(shown) < LIST_REGISTERS or priority & IMPLEMENTED_PRIORITY < lowest:
             wanted = PENDING | GROUP_1 | priority << PRIORITY_SHIFT | intid
             yield Divergence("host", "gic_list", wanted, shown.get(intid, 0), *where)
 
