@@ -16,6 +16,7 @@ from fuzz.replay_cli import style_of
 from fuzz.report_cli import write_report
 from harness.errors import InputError
 from harness.history import sentences
+from harness.regressions import NEW, likeness, new_text
 from harness.report import crashview, formats, terminal
 from harness.report.reading import in_words
 from harness.report.story import Group, Story, groups, replay_command
@@ -27,7 +28,9 @@ from harness.verdict import rate_text, together, verdict_lines
 EPILOG = """\
 examples:
   shadowfuzz findings
-      the clusters of out/campaign, one a line: verdict, how often, where, what
+      the clusters of out/campaign: how often, new or not, verdict, where, what
+  shadowfuzz findings --new
+      only those that are like no kept regression (corpus/regressions/expected.toml) on their target: a night's news
   shadowfuzz findings show d47d8f
       one finding in full: its scenario, what differs side by side, the verdict and what it rests on
   shadowfuzz findings list --out out/vhe --format sarif > findings.sarif
@@ -35,9 +38,11 @@ examples:
   shadowfuzz findings open
       all of it as a page in the browser (`shadowfuzz report` writes the file only)
 
-An id may be shortened, with or without its kind.
+An id may be shortened, with or without its kind.  `like A`: the kept regression A shows the same relation, register
+class, exit class and helper on this target; the cause may be another one all the same.
 
-exit status: 0 no findings (list), shown or opened, 1 there are confirmed findings (list), 2 bad usage or input
+exit status: 0 no findings (list), shown or opened, 1 there are confirmed findings (list; with --new: new ones), 2 bad
+usage or input
 """
 
 
@@ -54,6 +59,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("id", nargs="?", metavar="ID", help="which one to show")
     add_campaign(parser)
     parser.add_argument("--format", choices=("text", "json", "junit", "sarif"), default="text", help="(text)")
+    parser.add_argument("--new", action="store_true", help="list: only what is like no kept regression")
     parser.add_argument("--trace", action="store_true", help="show: print each recorded event as well")
     parser.set_defaults(run=run_findings)
 
@@ -62,17 +68,21 @@ def run_findings(args: argparse.Namespace) -> int:
     """List or show; errors are raised for the caller to show."""
     if (args.action == "show") != (args.id is not None):
         raise InputError("findings", None, "`show` takes an id, `list` and `open` take none")
+    if args.new and args.action != "list":
+        raise InputError("--new", None, "only `list` takes it")
     database = open_database(args.out, args.store)
     if args.action == "open":
         return write_report(database, args.out, args.out / "report.html", show=True)
     found = (find(database, args.id),) if args.id else stories(database)
+    if args.new:
+        found = tuple(story for story in found if not story.like)
     style = style_of(sys.stdout, os.environ)
     if args.format != "text":
         print(machine(found, args.format), end="")
     elif args.id:
         print("\n".join(show(found[0], style, str(args.out), trace=args.trace)))
     else:
-        print("\n".join(overview(found, style)))
+        print("\n".join(overview(found, style, "new findings" if args.new else "findings")))
     return 0 if args.id or not any(story.kept.confirmed for story in found) else 1
 
 
@@ -85,27 +95,29 @@ def machine(found: Sequence[Story], form: str) -> str:
     return json.dumps(data, indent=1) + "\n"
 
 
-def overview(found: Sequence[Story], style: Style) -> Iterator[str]:
-    """Yield a line for each cluster, then one for each of its findings."""
+def overview(found: Sequence[Story], style: Style, what: str = "findings") -> Iterator[str]:
+    """Yield a line for each cluster, then one for each of its findings; ``what`` they are called if there are none."""
     confirmed = groups(story for story in found if story.kept.confirmed)
     flaky = groups(story for story in found if not story.kept.confirmed)
     if not found:
-        yield "no findings"
+        yield f"no {what}"
     for title, some in (("confirmed", confirmed), ("flaky: did not come back when run again", flaky)):
         if some:
-            many = "cluster" if len(some) == 1 else "clusters"
-            yield style.paint("bold", f"{len(some)} {many} {title}" if title == "confirmed" else title)
+            many = f"{len(some)} {'cluster' if len(some) == 1 else 'clusters'} "
+            news = f", {new_text(sum(group.new for group in some))}"
+            yield style.paint("bold", f"{many}{title}{news}" if some is confirmed else title)
         for group in some:
             yield from _group(group, style)
 
 
 def _group(group: Group, style: Style) -> Iterator[str]:
     verdicts = ", ".join(dict.fromkeys(story.verdict.name for story in group.stories))
-    head = f"{group.count:6}x  {verdicts:12} {printable(group.name)}"
+    head = f"{group.count:6}x  {NEW if group.new else '':3}  {verdicts:12} {printable(group.name)}"
     yield style.paint("red" if verdicts in ("kvm", "crash") else "yellow", head)
     for story in group.stories:
         kernel = story.kept.finding.subject
-        yield style.paint("dim", f"         {story.id}  {kernel.target}, Linux {kernel.kernel_release}")
+        where = f"{kernel.target}, Linux {kernel.kernel_release}"
+        yield style.paint("dim", f"         {story.id}  {where}, {likeness(story.like)}")
         yield f"         {printable(story.title)}"
 
 
@@ -120,6 +132,10 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
     if finding.other is not None:
         yield f"  against   {finding.other.target}, Linux {finding.other.kernel_release}"
     yield f"  seen      {kept.count} times, first {finding.first_seen}, last {kept.last_seen}"
+    if story.like:
+        yield f"  like      {', '.join(story.like)}: the same signature, which does not prove the same cause"
+    else:
+        yield f"  new       no kept regression shows this signature on {finding.where}"
     if story.evidence is None:
         yield f"  verdict {story.verdict.name}: {story.verdict.why}"
     else:

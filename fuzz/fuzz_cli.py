@@ -37,10 +37,12 @@ from fuzz.history import SAMPLE_SECONDS, History
 from fuzz.launch import Launcher
 from fuzz.pair import open_bench
 from fuzz.progress import saying
-from fuzz.project import SEEDS
+from fuzz.project import KEPT, SEEDS
+from fuzz.standing import News, status_line
 from fuzz.store import FINDINGS, FLAKY, Store
-from fuzz.summary import Asked, status_line, summarise, text
+from fuzz.summary import Asked, summarise, text
 from harness.errors import InputError
+from harness.regressions import load_regressions
 from harness.report.book import Sample
 from harness.vm.cache import Cache, default_root
 from harness.vm.emulator import present
@@ -65,6 +67,8 @@ examples:
   shadowfuzz fuzz --target kvm-nvhe --against kvm-nvhe@6.12.117 --out out/against
       release against release: every scenario on both, each compared with the model, and the two with each other;
       what was meant to change is rows of corpus/known/releases.toml, all else a divergence of relation against
+  shadowfuzz fuzz --seconds 3600 --accept-kept --out out/nightly
+      every night: status 0 as long as nothing is new
 
 what is in --out afterwards (call again with the same directory to go on from there):
   corpus/                 scenarios that reached something new, readable
@@ -79,12 +83,14 @@ a divergence that the catalogue (corpus/known) does not explain is run again in 
 a finding if it comes back both times.  `shadowfuzz replay` shows it side by side; the summary has the command.  With
 --emulators all new ones are tried on other -cpu models and versions of QEMU at the end, if another QEMU is here
 (`shadowfuzz setup --emulators`); that takes some seconds a model.  `shadowfuzz triage` does it, too.
+A cluster is called new, or like a kept regression (corpus/regressions/expected.toml): one that shows the same relation,
+register class, exit class and helper on this target.  The cause may be another one; both are findings.
 Ctrl-C ends a campaign early, in order and with its summary.  A machine that is lost is a finding of kind crash,
 with its registers and memory; its last scenarios are tried in fresh machines, and the campaign goes on.  A worker gives
 up (and the campaign ends) when machines are lost five times in a row.
 
-exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 the target was lost (even if
-it came back), something is missing here, or a finding could not be written
+exit status: 0 nothing unexplained, 1 an unexplained divergence (with --accept-kept only if it is new), 2 bad usage or
+input, 3 the target was lost (even if it came back), something is missing here, or a finding could not be written
 """
 
 
@@ -116,6 +122,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--emulators", action="store_true", help="at the end, try what was found on other -cpu models and QEMUs"
     )
+    parser.add_argument(
+        "--accept-kept", action="store_true", help="exit status 1 only for what is new: like no kept regression"
+    )
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
     parser.set_defaults(run=run_fuzz)
 
@@ -131,6 +140,7 @@ def run_fuzz(args: argparse.Namespace) -> int:
     jobs = args.jobs or (1 if args.deterministic else default_jobs())
     if args.deterministic and jobs > 1:
         raise InputError("--jobs", None, "a deterministic campaign has one worker: two find things in no set order")
+    kept = load_regressions(KEPT)
     bench = open_bench(args.target, args.level, args.kernel, args.against, _say, hyp_copy=args.hyp_copy)
     kernel = None if args.kernel is None else args.kernel.resolve()
     out = args.out.absolute()
@@ -138,7 +148,7 @@ def run_fuzz(args: argparse.Namespace) -> int:
     url = args.store or default_url(out)
     names = tuple(name for name in (args.target, args.against) if name is not None)
     coverage = choose(args.coverage, bench.sides[0].prepared, _say)
-    asked = Asked(bench.subjects, names, kernel, seed, jobs, args.out, started, url, coverage)
+    asked = Asked(bench.subjects, names, kernel, seed, jobs, args.out, started, url, coverage, args.accept_kept)
     how = {"cold": args.cold, "deterministic": args.deterministic, "hyp_copy": args.hyp_copy}
     launch = Launcher(args.target, args.level, kernel, seed, out, url, coverage, against=args.against, **how)
 
@@ -147,10 +157,10 @@ def run_fuzz(args: argparse.Namespace) -> int:
     with campaign_directory(out, SEEDS, protected=protected):
         database = Database(url)
         told = {**asdict(asked.subject), "against": args.against, "seed": seed, "jobs": asked.jobs, "guide": coverage}
-        diary = _Diary(History(database), told)
+        diary, news = _Diary(History(database), told), News(Store(database, FINDINGS), kept)
 
         def tick(progress: Progress) -> None:
-            show.tick(progress)
+            show.tick(status_line(progress, news.count(progress.stats.group("unexplained"))))
             diary.tick(progress)
 
         with until_signal() as stopped:
@@ -162,7 +172,7 @@ def run_fuzz(args: argparse.Namespace) -> int:
             here = present(Cache(default_root(os.environ)))
             with suppress(InputError, OSError):  # a database that cannot be read or written: the summary says so
                 measure_kept(database, asked.subject, journey, here, _say)
-        summary = summarise(asked, outcome, _export(database, out))
+        summary = summarise(asked, outcome, kept, _export(database, out))
         diary.end(summary.to_json())
     print(json.dumps(summary.to_json(), indent=2) if args.json else text(summary), flush=True)
     return summary.exit_status
@@ -212,9 +222,8 @@ class _Status:
         self._terminal = stream.isatty()
         self._ticks = 0
 
-    def tick(self, progress: Progress) -> None:
+    def tick(self, line: str) -> None:
         """Show how the campaign stands; called about once a second."""
-        line = status_line(progress)
         if self._terminal:
             width = shutil.get_terminal_size().columns
             self._write(f"\r\x1b[K{line[: width - 1]}")

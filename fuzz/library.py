@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from fuzz.database import FILE, Database, default_url
 from fuzz.elsewhere import from_text
-from fuzz.project import KNOWN_DIR
+from fuzz.project import KEPT, KNOWN_DIR
 from fuzz.store import ELSEWHERE, FINDINGS, FLAKY, FRESH_QEMU, OTHER_TRACE, TRACE, Store
 from harness.errors import InputError
 from harness.findings import Tries
 from harness.history import HISTORY, read_history
 from harness.known import Catalogue
 from harness.masks import cpu_model
+from harness.regressions import like, load_regressions
 from harness.releases import load_changes
 from harness.report.story import Kept, Story, tell
 from harness.scenario import Scenario, parse
@@ -79,7 +81,8 @@ def story_of(store: Store, id_: str) -> Story:
         history=history,
     )
     catalogue, changes = Catalogue.load(KNOWN_DIR, subject.level), load_changes(KNOWN_DIR)
-    return tell(kept, cpu_model(load_config(subject.target).cpu), catalogue, changes)
+    story = tell(kept, cpu_model(load_config(subject.target).cpu), catalogue, changes)
+    return replace(story, like=like(load_regressions(KEPT), entry.finding))
 
 
 def _tries(words: list[str]) -> Tries | None:

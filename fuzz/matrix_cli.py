@@ -30,11 +30,12 @@ from fuzz.matrix import (
     write_results,
 )
 from fuzz.matrix_page import page
-from fuzz.matrix_view import Finding, Table, markdown, read_findings
+from fuzz.matrix_view import Table, markdown
 from fuzz.progress import saying
-from fuzz.project import CORPUS, KNOWN_DIR, REGRESSIONS
+from fuzz.project import CORPUS, KEPT, KNOWN_DIR
 from harness.errors import InputError
 from harness.known import Catalogue
+from harness.regressions import Regression, load_regressions
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET
 from harness.vm.emulator import present
@@ -143,10 +144,10 @@ def _write(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _findings(cases: Sequence[Case]) -> tuple[Finding, ...]:
+def _findings(cases: Sequence[Case]) -> tuple[Regression, ...]:
     """Return the corpus' findings that have a scenario among the cases."""
     names = {case.name for case in cases}
-    found = read_findings(REGRESSIONS / "expected.toml")
+    found = load_regressions(KEPT)
     return tuple(finding for finding in found if not names.isdisjoint(finding.scenarios))
 
 

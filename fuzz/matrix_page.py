@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from fuzz.matrix import CANNOT, LOST, VERDICTS
-from fuzz.matrix_view import SYMBOLS, Finding, Table, series, span, spans
+from fuzz.matrix_view import SYMBOLS, Table, series, span, spans
+from harness.regressions import Regression
 from harness.report.markup import Content, Markup, details, document, el, join, put, table
 from harness.report.style import CSS
 
@@ -26,7 +27,7 @@ _NAV = (("matrix", "Matrix"), ("signs", "Signs"), ("findings", "Findings"), ("hi
 _WORDS = dict(zip(VERDICTS, ("nothing unexplained", "", "the machine was lost", "cannot run here"), strict=True))
 
 
-def page(matrix: Table, command: str, findings: Sequence[Finding], more: Sequence[str] = ()) -> str:
+def page(matrix: Table, command: str, findings: Sequence[Regression], more: Sequence[str] = ()) -> str:
     """Return the page; ``more`` are lines of text about targets that the tables do not hold."""
     nav = el("nav", *(el("a", title, href=f"#{name}") for name, title in _NAV), aria_label="Parts of the page")
     told = put("made by ", el("code", command), "; one sign a kernel, in version order; point at one for its name")
@@ -87,7 +88,7 @@ def _signs(matrix: Table) -> Markup:
     return el("section", el("h2", "Signs"), shown, id="signs")
 
 
-def _findings(matrix: Table, findings: Sequence[Finding]) -> Markup:
+def _findings(matrix: Table, findings: Sequence[Regression]) -> Markup:
     rows = (
         (
             el("code", finding.id),

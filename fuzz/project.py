@@ -9,5 +9,7 @@ CORPUS = PROJECT / "corpus"
 KNOWN_DIR = CORPUS / "known"
 """The catalogue of known divergences, and what changed from release to release."""
 REGRESSIONS = CORPUS / "regressions"
+KEPT = REGRESSIONS / "expected.toml"
+"""What the kept findings show on which target."""
 SEEDS = (CORPUS / "seeds", REGRESSIONS)
 """The scenarios that a campaign starts from."""

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from fuzz.campaign import CORPUS, RUN, Outcome, Progress
+from fuzz.campaign import CORPUS, RUN, Outcome
 from fuzz.database import Database
 from fuzz.dumps import DUMPS
 from fuzz.guidance import MODEL, edges_in
@@ -17,7 +17,8 @@ from fuzz.stats import Stats
 from fuzz.store import FINDINGS, FLAKY, SCENARIO, Store
 from harness import beside
 from harness.errors import InputError
-from harness.findings import Subject
+from harness.findings import Finding, Subject
+from harness.regressions import Regression, like, likeness, new_text
 
 OK, DIVERGENT, FAILED = 0, 1, 3
 
@@ -27,7 +28,8 @@ class Asked:
     """How the campaign was called: what a summary needs to be repeated.
 
     ``subjects`` are what was tested, one or two, ``targets`` their names as they were given; ``store`` is the
-    database's URL, ``guide`` what guides the search (:mod:`fuzz.guidance`).
+    database's URL, ``guide`` what guides the search (:mod:`fuzz.guidance`).  ``accept_kept``: what is like a kept
+    regression does not make its exit status 1.
     """
 
     subjects: tuple[Subject, ...]
@@ -39,6 +41,7 @@ class Asked:
     started: float
     store: str
     guide: str = MODEL
+    accept_kept: bool = False
 
     @property
     def subject(self) -> Subject:
@@ -52,11 +55,14 @@ class Cluster:
 
     ``members`` are divergences (or losses) that this campaign saw, ``scenarios`` those that the directory remembers;
     ``where`` is the finding's directory, ``replay`` the command that shows it (empty if there is no scenario).
+    ``like``: the kept regressions that show its signature on its target; ``new``: there is none.
     """
 
     id: str
     kind: str
     what: str
+    like: tuple[str, ...]
+    new: bool
     members: int
     scenarios: int
     where: str
@@ -71,7 +77,8 @@ class Summary:
     the model and compared; ``divergences_*`` count registers and flags, not scenarios; ``unchecked`` counts, by reason,
     single comparisons that were masked or impossible.  ``against``: the second target, its kernel and that one's hash,
     empty if there was none; counts are then those of both.  ``coverage`` counts features of the model's replay,
-    ``kvm_edges`` edges between blocks of KVM's own code (None: not counted).
+    ``kvm_edges`` edges between blocks of KVM's own code (None: not counted).  ``clusters`` of divergences, and how many
+    of them are new (:class:`Cluster`).
     """
 
     target: str
@@ -98,6 +105,9 @@ class Summary:
     known_by_entry: Mapping[str, int]
     divergences_unexplained: int
     unexplained_by_cluster: Mapping[str, int]
+    clusters: int
+    clusters_new: int
+    accept_kept: bool
     divergences_flaky: int
     flaky_by_cluster: Mapping[str, int]
     confirmations: int
@@ -121,10 +131,13 @@ class Summary:
 
     @property
     def exit_status(self) -> int:
-        """0 nothing unexplained, 1 an unexplained divergence, 3 the target was lost or something of ours failed."""
+        """0 nothing unexplained, 1 an unexplained divergence, 3 the target was lost or something of ours failed.
+
+        With ``accept_kept`` 1 is for new clusters only.
+        """
         if self.failure:
             return FAILED
-        if self.divergences_unexplained:
+        if self.clusters_new or (self.divergences_unexplained and not self.accept_kept):
             return DIVERGENT
         return FAILED if self.lost_vms or self.internal_errors or self.findings_unwritten else OK
 
@@ -133,12 +146,19 @@ class Summary:
         return asdict(self)
 
 
-def summarise(asked: Asked, outcome: Outcome, unwritten: Mapping[str, int] = MappingProxyType({})) -> Summary:
+def summarise(
+    asked: Asked,
+    outcome: Outcome,
+    kept: Iterable[Regression] = (),
+    unwritten: Mapping[str, int] = MappingProxyType({}),
+) -> Summary:
     """Return the summary of a campaign that has ended; reads the directory for what the findings are.
 
-    ``unwritten`` counts what could not be written after its end, by reason.
+    ``kept`` are the findings of the corpus; ``unwritten`` counts what could not be written after its end, by reason.
     """
     stats, subject = outcome.stats, asked.subject
+    found = _clusters(asked, stats, tuple(kept))
+    divergent = [cluster for cluster in found if cluster.kind == "divergence"]
     checked, first = stats.get("count", "checked_exits"), stats.get("time", "first_exit")
     return Summary(
         target=subject.target,
@@ -165,6 +185,9 @@ def summarise(asked: Asked, outcome: Outcome, unwritten: Mapping[str, int] = Map
         known_by_entry=stats.group("known"),
         divergences_unexplained=stats.total("unexplained"),
         unexplained_by_cluster=stats.group("unexplained"),
+        clusters=len(divergent),
+        clusters_new=sum(cluster.new for cluster in divergent),
+        accept_kept=asked.accept_kept,
         divergences_flaky=stats.total("flaky"),
         flaky_by_cluster=stats.group("flaky"),
         confirmations=stats.get("count", "confirmations"),
@@ -181,32 +204,40 @@ def summarise(asked: Asked, outcome: Outcome, unwritten: Mapping[str, int] = Map
         internal_errors=stats.total("internal"),
         overflow=stats.total("overflow"),
         worker_deaths=outcome.deaths,
-        findings=_clusters(asked, stats),
+        findings=found,
         findings_unwritten={**stats.group("unwritten"), **unwritten},
         failure=outcome.failure,
         interrupted=outcome.interrupted,
     )
 
 
-def _clusters(asked: Asked, stats: Stats) -> tuple[Cluster, ...]:
+def _clusters(asked: Asked, stats: Stats, kept: Sequence[Regression]) -> tuple[Cluster, ...]:
+    """Return all clusters, new ones first."""
     store = Store(Database(asked.store), FINDINGS)
     found: list[Cluster] = []
     for group in ("unexplained", "crashes", "internal"):
         for id_, members in stats.group(group).items():
             place = asked.out / FINDINGS / id_
-            replay = _replay(asked, store, id_, place / SCENARIO) if (place / SCENARIO).is_file() else ""
+            finding = _load(store, id_)
+            names: tuple[str, ...] = ()
+            replay = ""
+            if isinstance(finding, Finding):
+                names = like(kept, finding)
+                replay = _replay(asked, finding, place / SCENARIO) if (place / SCENARIO).is_file() else ""
             found.append(
                 Cluster(
                     id_,
                     id_.partition("-")[0],
-                    _what(store, id_, stats),
+                    _what(finding, id_, stats),
+                    names,
+                    not names,
                     members,
                     _count(store, id_),
                     str(place),
                     replay,
                 )
             )
-    return tuple(found)
+    return tuple(sorted(found, key=lambda cluster: not cluster.new))
 
 
 def _count(store: Store, id_: str) -> int:
@@ -216,12 +247,17 @@ def _count(store: Store, id_: str) -> int:
         return 0
 
 
-def _what(store: Store, id_: str, stats: Stats) -> str:
+def _load(store: Store, id_: str) -> Finding | InputError:
     try:
-        finding = store.load(id_)
+        return store.load(id_)
     except InputError as error:
+        return error
+
+
+def _what(finding: Finding | InputError, id_: str, stats: Stats) -> str:
+    if isinstance(finding, InputError):
         signatures = [name.partition(" ")[2] for name in stats.group("missing") if name.startswith(id_)]
-        return _one_line(f"not stored: {', '.join(signatures) or error}")
+        return _one_line(f"not stored: {', '.join(signatures) or finding}")
     return _one_line(finding.title)
 
 
@@ -230,8 +266,7 @@ def _one_line(words: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
-def _replay(asked: Asked, store: Store, id_: str, scenario: Path) -> str:
-    finding = store.load(id_)
+def _replay(asked: Asked, finding: Finding, scenario: Path) -> str:
     if finding.other is not None:
         return shlex.join(["shadowfuzz", "against", *asked.targets, str(scenario)])
     first = finding.subject == asked.subject
@@ -240,28 +275,6 @@ def _replay(asked: Asked, store: Store, id_: str, scenario: Path) -> str:
     if asked.kernel is not None and first:
         words += ["--kernel", str(asked.kernel)]
     return shlex.join([*words, "--level", asked.subject.level])
-
-
-def status_line(progress: Progress) -> str:
-    """Return how a campaign stands, on one line."""
-    stats = progress.stats
-    if not progress.seconds:
-        return f"{progress.alive} workers booting"
-    checked = stats.get("count", "checked_exits")
-    lost, flaky = stats.total("lost"), len(stats.group("flaky"))
-    clusters = stats.group("unexplained")
-    minutes, seconds = divmod(round(progress.left), 60)
-    parts = [
-        f"{stats.get('count', 'scenarios')} scenarios",
-        f"{checked / progress.seconds:.0f} checked exits/s",
-        f"coverage {stats.coverage}",
-        f"known {stats.total('known')}",
-        f"unexplained {sum(clusters.values())} in {len(clusters)} clusters",
-        *([f"flaky {flaky}"] if flaky else []),
-        *([f"lost VMs {lost}"] if lost else []),
-        f"{minutes}:{seconds:02d} left",
-    ]
-    return ", ".join(parts)
 
 
 def text(summary: Summary) -> str:
@@ -291,10 +304,11 @@ def text(summary: Summary) -> str:
         lines += [f"    {why}" for why in dict.fromkeys(s.worker_deaths)]
     if s.overflow:
         lines.append(f"counted under no name: {s.overflow} (too many different reasons)")
-    clusters = sum(c.kind == "divergence" for c in s.findings)
-    lines.append(f"unexplained        {s.divergences_unexplained} divergences in {clusters} clusters")
+    news = f", {new_text(s.clusters_new)}" if s.clusters else ""
+    lines.append(f"unexplained        {s.divergences_unexplained} divergences in {s.clusters} clusters{news}")
     for cluster in s.findings:
-        lines += [f"  {cluster.id}: {cluster.what}", f"    {cluster.members} times; {cluster.replay or cluster.where}"]
+        lines.append(f"  {cluster.id}, {likeness(cluster.like)}: {cluster.what}")
+        lines.append(f"    {cluster.members} times; {cluster.replay or cluster.where}")
     for why, count in s.findings_unwritten.items():
         lines.append(f"findings could not be written, {count} times: {why}")
     if s.interrupted:

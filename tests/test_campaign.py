@@ -20,10 +20,13 @@ from fuzz import campaign, summary
 from fuzz.campaign import Launch, Outcome, Plan, Progress, campaign_directory, run_campaign
 from fuzz.database import Database, default_url
 from fuzz.fuzz_cli import add_parser
+from fuzz.standing import News, status_line
 from fuzz.stats import COVERAGE_SIZE, EMPTY, SLOTS, StatsWriter, merge, read_stats
 from fuzz.store import FINDINGS, Store
-from fuzz.summary import Asked, status_line, summarise
+from fuzz.summary import Asked, summarise
+from harness.compare import Divergence
 from harness.errors import InputError, VmLost
+from harness.regressions import Regression
 from tests.test_worker import DIVERGENCE, SUBJECT, TEXT, bench, checked
 
 # ---- counters ----------------------------------------------------------------------------------------------------
@@ -228,13 +231,16 @@ def test_a_directory_that_cannot_be_one(tmp_path: Path) -> None:
         pass
 
 
-def summary_of(out: Path, outcome: Outcome) -> summary.Summary:
+def summary_of(
+    out: Path, outcome: Outcome, kept: Sequence[Regression] = (), *, accept_kept: bool = False
+) -> summary.Summary:
     """Return the summary of a campaign that began a second ago."""
     (out / "corpus").mkdir(exist_ok=True)
     url = default_url(out)
     Store(Database(url), FINDINGS).export(out / FINDINGS)
-    asked = Asked((SUBJECT,), ("fake",), Path("an image"), 7, 2, out, time.monotonic() - 1, url)
-    return summarise(asked, outcome)
+    began = time.monotonic() - 1
+    asked = Asked((SUBJECT,), ("fake",), Path("an image"), 7, 2, out, began, url, accept_kept=accept_kept)
+    return summarise(asked, outcome, kept)
 
 
 def test_summary_tells_what_was_counted(tmp_path: Path) -> None:
@@ -254,6 +260,34 @@ def test_summary_tells_what_was_counted(tmp_path: Path) -> None:
     assert cluster["replay"] in shown and "restore.x3 at HVC64, model: prep_hvc: expected 0x1, observed 0x2" in shown
     line = status_line(Progress(2.0, 58.2, 2, stats))
     assert line.startswith("1 scenarios, 0 checked exits/s, coverage") and line.endswith("0:58 left")
+
+
+def test_new_clusters_come_first_and_kept_ones_may_be_accepted(tmp_path: Path) -> None:
+    """Three of one cluster, then one that nothing is like."""
+    kept = [Regression("old-bug", "", "", "kvm", "", ("fake",), ("restore.xN/HVC64/prep_hvc",), ("s",))]
+    new = Divergence("host", "pc", 1, 2, "WFX", 1, 0)
+    b = bench(tmp_path, *[checked(DIVERGENCE)] * 3, *[checked(new)] * 3)
+    news = News(Store(Database(default_url(tmp_path)), FINDINGS), kept)
+
+    def outcome() -> Outcome:
+        return Outcome(read_stats(tmp_path / "stats"), 1.0, (), "", False)
+
+    b.worker.one(TEXT)
+    result = summary_of(tmp_path, outcome(), kept)
+    assert (result.clusters, result.clusters_new, result.exit_status) == (1, 0, 1)
+    assert "unexplained        1 divergences in 1 clusters, none of them new" in summary.text(result)
+    assert summary_of(tmp_path, outcome(), kept, accept_kept=True).exit_status == 0
+    assert news.count(outcome().stats.group("unexplained")) == 0
+
+    b.worker.one(TEXT)
+    result = summary_of(tmp_path, outcome(), kept, accept_kept=True)
+    assert result.exit_status == 1
+    assert [(cluster.like, cluster.new) for cluster in result.findings] == [((), True), (("old-bug",), False)]
+    first, second = (f"  {cluster.id}, " for cluster in result.findings)
+    assert f"2 divergences in 2 clusters, 1 of them new\n{first}new: host.pc at WFX" in summary.text(result)
+    assert f"\n{second}like old-bug: restore.x3 at HVC64" in summary.text(result)
+    count = news.count([*outcome().stats.group("unexplained"), "divergence-000000000000"])
+    assert "unexplained 2 in 2 clusters (1 new), " in status_line(Progress(1.0, 1.0, 1, outcome().stats), count)
 
 
 def test_summary_of_nothing(tmp_path: Path) -> None:

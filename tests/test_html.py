@@ -107,6 +107,8 @@ def test_it_tells_everything(html: str) -> None:
     ):
         assert what in text, what
     assert "<mark>" in html and ">7</td>" in html
+    assert html.count('<span class="badge new">new</span>') == 2 * 3, "in the table of clusters and at each finding"
+    assert "like reset-keeps-banked-registers" in text and "of them new" in text
 
 
 def test_every_relation_has_a_sentence() -> None:

@@ -35,6 +35,7 @@ ROWS: tuple[str, ...] = (
     *("harness.model", "harness.model.replay", "harness.model.shortcut", "harness.known"),
     *("harness.releases", "harness.check"),
     *("harness.against", "harness.findings", "harness.history"),
+    "harness.regressions",
     *("harness.minimise", "harness.simplify", "harness.verdict", "harness.tracefile"),
     *("harness.recording", "harness.ring", "harness.strands", "harness.foreign", "harness.distil"),
     *("harness.lemma", "harness.lemma.*"),

@@ -11,7 +11,9 @@ from xml.etree import ElementTree
 import pytest
 
 from fuzz.cli import main
+from fuzz.database import Database, default_url
 from fuzz.findings_cli import overview, show
+from fuzz.history import History
 from fuzz.library import find, stories
 from harness.errors import InputError
 from harness.report.story import groups
@@ -38,11 +40,23 @@ def test_list(root: Path, capsys: Capture) -> None:
     status, out = call(capsys, "--out", str(root))
     assert status == 1
     lines = out.splitlines()
-    assert "clusters confirmed" in lines[0]
-    assert lines[1].split()[:3] == ["1x", "crash", "crash:"], "crashes come first"
+    assert lines[0] == "8 clusters confirmed, 3 of them new"
+    assert lines[1].split()[:4] == ["1x", "new", "crash", "crash:"], "crashes come first"
+    new = [line.split()[1] == "new" for line in lines if "x  " in line[:10]]
+    assert new == [True] * 3 + [False] * 6, "then what is new"
+    assert "kvm-nvhe, Linux 6.1.0-x, like reset-keeps-banked-registers" in out
     assert "     2x  " in out and "flaky: did not come back" in out
     assert "\x1b" not in out and "\\x1b" in out
     assert max(map(len, lines)) < 160
+
+
+def test_only_what_is_new(root: Path, tmp_path: Path, capsys: Capture) -> None:
+    status, out = call(capsys, "--new", "--out", str(root))
+    assert status == 1 and out.startswith("3 clusters confirmed, 3 of them new\n") and "like" not in out
+    (crash, *others) = json.loads(call(capsys, "--new", "--format", "json", "--out", str(root))[1])["findings"]
+    assert crash["kind"] == "crash" and len(others) == 2 and all(f["new"] and f["like"] == [] for f in others)
+    History(Database(default_url(tmp_path))).begin("2026-01-01", {})
+    assert call(capsys, "--new", "--out", str(tmp_path)) == (0, "no new findings\n")
 
 
 def test_show_has_all_that_is_needed(root: Path, capsys: Capture) -> None:
@@ -50,6 +64,7 @@ def test_show_has_all_that_is_needed(root: Path, capsys: Capture) -> None:
     one = next(f for f in everything if f["sites"] and f["confirmed"] and f["signature"][0] == "restore")
     status, out = call(capsys, "show", one["id"].partition("-")[2][:10], "--out", str(root), "--trace")
     assert status == 0
+    assert "  like      esr-el1-sign-extended" in out and "which does not prove the same cause" in out
     for text in ("verdict ", "repeat ", "level kernel ", "not measured", "shadowfuzz-scenario 1", "what differs"):
         assert text in out
     assert f"shadowfuzz replay {root}/findings/{one['id']}/scenario.scn --target kvm-nvhe --level spec" in out
@@ -61,6 +76,7 @@ def test_a_crash_shows_its_console_and_no_escapes(root: Path, capsys: Capture) -
     for id_ in (OLD_CRASH.id, CRASHED.id):
         status, out = call(capsys, "show", id_, "--out", str(root))
         assert status == 0 and "console.txt" in out and "Kernel panic" in out
+        assert "  new       no kept regression shows this signature on kvm-nvhe\n" in out
         assert "\x1b" not in out
 
 
@@ -97,6 +113,9 @@ def test_json(root: Path, capsys: Capture) -> None:
     assert [f["verdict"] for f in found if not f["confirmed"]] == ["flaky"]
     assert all(f["why"] for f in found)
     assert {"kvm", "crash", "unexplained"} <= {f["verdict"] for f in found}
+    likes = {f["cluster"]: f["like"] for f in found if f["confirmed"]}
+    assert likes["host.elr_el1/RESET"] == ["reset-keeps-banked-registers"] and likes["restore.pc/WFX/none"] == []
+    assert all(f["new"] == (not f["like"]) for f in found)
 
 
 def test_junit(root: Path, capsys: Capture) -> None:
@@ -105,6 +124,8 @@ def test_junit(root: Path, capsys: Capture) -> None:
     assert int(suite.attrib["tests"]) == len(cases)
     assert int(suite.attrib["failures"]) == len(suite.findall("testcase/failure")) == len(cases) - 1
     assert int(suite.attrib["skipped"]) == len(suite.findall("testcase/skipped")) == 1
+    types = [case.attrib["type"] for case in suite.findall("testcase/failure")]
+    assert types.count("new") == 3 and types.count("like reset-keeps-banked-registers") == 2
 
 
 def test_sarif(root: Path, capsys: Capture) -> None:
@@ -115,12 +136,14 @@ def test_sarif(root: Path, capsys: Capture) -> None:
     for result in run["results"]:
         assert result["ruleId"] in rules and result["message"]["text"]
         assert result["level"] in ("error", "warning", "note")
+    assert sum(result["properties"]["new"] for result in run["results"]) == 3
 
 
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
         (["show"], "`show` takes an id"),
+        (["show", "crash-cea6", "--new"], "only `list` takes it"),
         (["list", "x"], "`list` and `open` take none"),
         (["show", "nosuch"], "no such finding"),
         (["show", "divergence"], "several findings"),

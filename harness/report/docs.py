@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from harness.regressions import load_regressions
 from harness.steps import STEP_KINDS
 
 _BLOCK = "<!-- {name}: generated, tests/test_docs.py -->\n{body}\n<!-- end -->"
@@ -37,11 +38,10 @@ def targets(folder: Path) -> str:
 
 def findings(expected: Path) -> str:
     """The findings of stock kernels, as ``corpus/regressions/expected.toml`` has them."""
-    rows = tomllib.loads(expected.read_text(encoding="utf-8"))["finding"]
     return "\n".join(
-        f"- **{row['summary']}** {row['why']} Seen on {', '.join(row['targets']) or row['elsewhere']}."
-        f" `{row['id']}`, verdict {row['verdict']} ({row['source']})."
-        for row in rows
+        f"- **{row.summary}** {row.why} Seen on {', '.join(row.targets) or row.elsewhere}."
+        f" `{row.id}`, verdict {row.verdict} ({row.source})."
+        for row in load_regressions(expected)
     )
 
 

@@ -14,6 +14,7 @@ from harness.crash import EARLIER
 from harness.layout import CODE, DATA, VECTORS
 from harness.placing import host_arguments, shaping
 from harness.registers import BY_NAME
+from harness.regressions import likeness
 from harness.report import crashview
 from harness.report.rounds import Site
 from harness.report.story import Story
@@ -46,7 +47,7 @@ def reproducer(story: Story) -> str | None:
         f"target {subject.target}, Linux {subject.kernel_release}, model level {subject.level}",
         *([] if other is None else [f"against {other.target}, Linux {other.kernel_release}, {other.kernel_sha256}"]),
         f"kernel sha256 {subject.kernel_sha256}",
-        f"seen {kept.count} times, first {finding.first_seen}, last {kept.last_seen}",
+        f"seen {kept.count} times, first {finding.first_seen}, last {kept.last_seen}; {likeness(story.like)}",
         *(verdict_lines(story.verdict, story.evidence) if story.evidence else (story.verdict.why,)),
         *([] if story.crash is None else (f"{name}: {words}" for name, words in crashview.facts(story.crash))),
         f"replay: {replay}",

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Findings for machines: JSON, JUnit XML, SARIF 2.1.0.  Pure.
 
-JSON keys: ``findings[]`` with id, kind, title, verdict, why, confirmed, signature[], cluster, target, kernel_release,
-kernel_sha256, level, against (the second target, or null), count, first_seen, last_seen, rate, levels{level: stand},
-elsewhere{emulator: rate}, releases[] (config, version, answer, seen, runs), scenario (text or null), sites[]
-(as ``replay --json`` has them).
+JSON keys: ``findings[]`` with id, kind, title, verdict, why, confirmed, signature[], cluster, like[] (kept regressions
+that show its signature), new (there is none), target, kernel_release, kernel_sha256, level, against (the second target,
+or null), count, first_seen, last_seen, rate, levels{level: stand}, elsewhere{emulator: rate}, releases[] (config,
+version, answer, seen, runs), scenario (text or null), sites[] (as ``replay --json`` has them).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 from harness.crash import Report
 from harness.findings import signature_text
+from harness.regressions import likeness
 from harness.report.crashview import again_text, facts
 from harness.report.jsonout import site_json
 from harness.report.story import Story, replay_command
@@ -39,6 +40,8 @@ def story_json(story: Story) -> Mapping[str, object]:
         "confirmed": kept.confirmed,
         "signature": list(finding.signature),
         "cluster": signature_text(finding.signature),
+        "like": list(story.like),
+        "new": not story.like,
         "target": finding.subject.target,
         "kernel_release": finding.subject.kernel_release,
         "kernel_sha256": finding.subject.kernel_sha256,
@@ -84,7 +87,8 @@ def junit(stories: Sequence[Story]) -> str:
         name = f"{story.id} {signature_text(finding.signature)}"
         case = ElementTree.SubElement(suite, "testcase", {"classname": finding.where, "name": _xml(name)})
         tag = "failure" if story.kept.confirmed else "skipped"
-        what = ElementTree.SubElement(case, tag, {"message": _xml(story.title)})
+        kind = {"type": likeness(story.like)} if story.kept.confirmed else {}  # a skipped case has no type
+        what = ElementTree.SubElement(case, tag, {"message": _xml(story.title), **kind})
         command = replay_command(story.kept, "", story.crash)
         what.text = _xml(f"{story.verdict.name}: {story.verdict.why}\n{_said(story)}{command}\n")
     ElementTree.indent(suite)
@@ -134,5 +138,10 @@ def _result(story: Story) -> Mapping[str, object]:
         "locations": [{"physicalLocation": file}] if story.kept.scenario else [],
         "partialFingerprints": {"shadowfuzz/v1": story.id},
         "occurrenceCount": max(1, story.kept.count),
-        "properties": {"target": finding.where, "kernel": finding.subject.kernel_release},
+        "properties": {
+            "target": finding.where,
+            "kernel": finding.subject.kernel_release,
+            "like": list(story.like),
+            "new": not story.like,
+        },
     }

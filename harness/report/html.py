@@ -10,10 +10,11 @@ from harness.a64 import disassemble
 from harness.crash import EARLIER
 from harness.history import sentences
 from harness.layout import CODE
+from harness.regressions import NEW, likeness
 from harness.report.book import Book, Branch, Run
 from harness.report.crashview import facts, register_lines
 from harness.report.markup import Content, Line, Markup, details, document, el, join, plot, put, table, when
-from harness.report.reading import ABOUT, RELATIONS, VERDICTS, in_words
+from harness.report.reading import ABOUT, LIKE, RELATIONS, VERDICTS, in_words
 from harness.report.rounds import Place, Row, Site
 from harness.report.story import Group, Story, cluster_name, groups, replay_command
 from harness.report.terminal import bit_ranges, decisions, exit_text, outcome_text, shown
@@ -46,11 +47,13 @@ def _header(book: Book) -> Markup:
 
 def _overview(book: Book, some: tuple[Group, ...]) -> Markup:
     runs, confirmed = book.runs, [s for s in book.stories if s.kept.confirmed]
+    clusters = groups(s for s in confirmed if s.kept.finding.kind == "divergence")
     tiles = (
         (sum(r.number("scenarios") for r in runs), "scenarios run"),
         (sum(r.number("checked_exits") for r in runs), "exits checked"),
         (runs[-1].number("checked_exits_per_s") if runs else 0, "checked exits/s, last run"),
-        (len(groups(s for s in confirmed if s.kept.finding.kind == "divergence")), "clusters of divergences"),
+        (len(clusters), "clusters of divergences"),
+        (sum(group.new for group in clusters), "of them new"),
         (sum(s.kept.finding.kind == "crash" for s in confirmed), "ways to lose the target"),
         (len(book.stories) - len(confirmed), "flaky, kept apart"),
     )
@@ -72,6 +75,7 @@ def _how_to_read() -> Iterator[Markup]:
     yield table(("relation", "compares"), relations, "What a finding's name begins with", "facts")
     verdicts = ((_badge(name), words) for name, words in VERDICTS.items())
     yield table(("verdict", "means"), verdicts, "Verdicts", "facts")
+    yield el("p", LIKE)
     yield el("p", "In tables of registers, before is the register at the exit, host what KVM and userspace left there.")
 
 
@@ -126,21 +130,32 @@ def _badge(name: str) -> Markup:
     return el("span", name, class_=f"badge {name}")
 
 
+def _like(story: Story) -> Markup:
+    return put(likeness(story.like)) if story.like else _badge(NEW)
+
+
+def _likes(group: Group) -> Markup:
+    """What its findings are like; mostly they are of one target, or agree."""
+    return put(*(part for what in dict.fromkeys(map(_like, group.stories)) for part in (what, " ")))
+
+
 def _clusters(some: tuple[Group, ...]) -> Markup:
     rows = (
         (
             put(*(_badge(v) for v in dict.fromkeys(s.verdict.name for s in group.stories))),
             f"{group.count:,}x",
             el("a", group.name, href=f"#{group.stories[0].anchor}"),
+            _likes(group),
             ", ".join(group.targets),
             group.stories[0].title,
         )
         for group in some
     )
     told = (
-        "A cluster: one relation, register class, exit class and helper of the model. Crashes first, then by frequency."
+        "A cluster: one relation, register class, exit class and helper of the model. Crashes first, then what is new, "
+        "then by frequency."
     )
-    heads = ("verdict", "seen", "cluster", "targets", "the simplest that shows it")
+    heads = ("verdict", "seen", "cluster", "new?", "targets", "the simplest that shows it")
     return _listed("Clusters", told, table(heads, rows, "Clusters", "stack num"))
 
 
@@ -164,7 +179,7 @@ def _finding(story: Story) -> Markup:
     return el(
         "article",
         el("h3", _badge(story.verdict.name), " ", story.title),
-        el("p", what, f", model level {subject.level}; seen {seen}.", class_="dim"),
+        el("p", what, f", model level {subject.level}; seen {seen}. ", _like(story), class_="dim"),
         *([el("p", in_words(finding))] if in_words(finding) else []),
         *_why(story),
         *_differences(story),

@@ -15,6 +15,12 @@ ABOUT = (
     "What differs, and what nothing on record explains, is a finding."
 )
 
+LIKE = (
+    "A finding is new if no regression that the project keeps (corpus/regressions) shows its relation, register class, "
+    "exit class and helper on its target. One that is like a kept regression is a finding all the same, and may have "
+    "another cause."
+)
+
 RELATIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         # Relation: what it compares, and a sentence about one divergence.

@@ -52,7 +52,8 @@ class Kept:
 class Story:
     """A finding, explained; ``ran`` holds only the sites of its own signature, None if there is no trace.
 
-    ``crash`` is what was left of a target that was lost, None if nothing that this version can read.
+    ``crash`` is what was left of a target that was lost, None if nothing that this version can read.  ``like``: the
+    kept regressions that show its signature on its target, none if it is new.
     """
 
     kept: Kept
@@ -61,6 +62,7 @@ class Story:
     ran: Ran | None
     divergence: Divergence | None
     crash: Report | None = None
+    like: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -160,14 +162,19 @@ class Group:
         """Where it was seen."""
         return tuple(dict.fromkeys(story.kept.finding.where for story in self.stories))
 
+    @property
+    def new(self) -> bool:
+        """Whether it is like no kept regression, on one target at least."""
+        return not all(story.like for story in self.stories)
+
 
 def groups(stories: Iterable[Story]) -> tuple[Group, ...]:
-    """Group findings by kind and signature: crashes first, then the most frequent first."""
+    """Group findings by kind and signature: crashes first, then new ones, then the most frequent first."""
     by_key: dict[tuple[str, Signature], list[Story]] = {}
     for story in stories:
         by_key.setdefault((story.kept.finding.kind, story.kept.finding.signature), []).append(story)
     found = [Group(kind, key, tuple(members)) for (kind, key), members in by_key.items()]
-    return tuple(sorted(found, key=lambda g: (g.kind != "crash", g.kind, -g.count, g.signature)))
+    return tuple(sorted(found, key=lambda g: (g.kind != "crash", g.kind, not g.new, -g.count, g.signature)))
 
 
 def replay_command(kept: Kept, out: str = "", crash: Report | None = None) -> str:

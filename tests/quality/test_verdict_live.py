@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import tomllib
-
 import pytest
 
 from fuzz.confirm_cli import stages_of
 from fuzz.lab import open_lab, signatures
+from harness.regressions import load_regressions
 from harness.scenario import load
 from harness.verdict import classify, evidence, first_of
 from harness.vm.config import PROJECT
@@ -25,12 +24,11 @@ UNDECIDED = {
 
 @pytest.mark.timeout(180)
 def test_verdicts_of_the_findings() -> None:
-    rows = tomllib.loads((REGRESSIONS / "expected.toml").read_text())["finding"]
     # Above 40 bits no rule of ours says what is owed; people know that it is the same fault.
     wanted = {
-        row["scenarios"][-1]: "unexplained" if row["id"].endswith("above-40-bits") else row["verdict"]
-        for row in rows
-        if TARGET in row["targets"]
+        row.scenarios[-1]: "unexplained" if row.id.endswith("above-40-bits") else row.verdict
+        for row in load_regressions(REGRESSIONS / "expected.toml")
+        if TARGET in row.targets
     }
     assert len(wanted) >= 4
     with open_lab(TARGET, "spec", None, lambda line: None) as lab:

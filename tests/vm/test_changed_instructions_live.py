@@ -7,7 +7,6 @@ is beyond that counts here.  tools/changed_instructions.py fuzzes each of them f
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SetupError
+from harness.regressions import load_regressions
 from harness.vm.build import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.symbols import Symbols, read_symbols
@@ -24,7 +24,7 @@ from tests.vm.running import CORPUS, REGRESSIONS, SEEDS, findings, run_all, two_
 
 ROOT = CORPUS.parent
 EVERYTHING = {**SEEDS, **REGRESSIONS}
-EXPECTED = tomllib.loads((CORPUS / "regressions" / "expected.toml").read_text())["finding"]
+EXPECTED = load_regressions(CORPUS / "regressions" / "expected.toml")
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def symbols(stock: Path) -> Symbols:
 
 def _known(name: str) -> set[str]:
     """What the stock kernel shows in a scenario."""
-    rows = (row for row in EXPECTED if DEFAULT_TARGET in row["targets"] and name in row["scenarios"])
-    return {divergence for row in rows for divergence in row["divergences"]}
+    rows = (row for row in EXPECTED if DEFAULT_TARGET in row.targets and name in row.scenarios)
+    return {divergence for row in rows for divergence in row.divergences}
 
 
 def _run(stock: Path, symbols: Symbols, directory: Path, change: Change) -> set[str]:

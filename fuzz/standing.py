@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a campaign that runs stands, on one line, and how many of its clusters are new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from fuzz.campaign import Progress
+from fuzz.store import Store
+from harness.errors import InputError
+from harness.regressions import NEW, Regression, like
+
+
+class News:
+    """Which clusters are like no kept regression; the store is asked once about each."""
+
+    def __init__(self, store: Store, kept: Sequence[Regression]) -> None:
+        self._store, self._kept = store, kept
+        self._new: dict[str, bool] = {}
+
+    def count(self, ids: Iterable[str]) -> int:
+        """Return how many are new; what a worker has counted, but not stored yet, is not."""
+        for id_ in ids:
+            if id_ not in self._new:
+                with suppress(InputError):
+                    self._new[id_] = not like(self._kept, self._store.load(id_))
+        return sum(self._new.values())
+
+
+def status_line(progress: Progress, new: int = 0) -> str:
+    """Return how a campaign stands, on one line; ``new`` of its clusters are like no kept regression."""
+    stats = progress.stats
+    if not progress.seconds:
+        return f"{progress.alive} workers booting"
+    checked = stats.get("count", "checked_exits")
+    lost, flaky = stats.total("lost"), len(stats.group("flaky"))
+    clusters = stats.group("unexplained")
+    minutes, seconds = divmod(round(progress.left), 60)
+    parts = [
+        f"{stats.get('count', 'scenarios')} scenarios",
+        f"{checked / progress.seconds:.0f} checked exits/s",
+        f"coverage {stats.coverage}",
+        f"known {stats.total('known')}",
+        f"unexplained {sum(clusters.values())} in {len(clusters)} clusters" + (f" ({new} {NEW})" if new else ""),
+        *([f"flaky {flaky}"] if flaky else []),
+        *([f"lost VMs {lost}"] if lost else []),
+        f"{minutes}:{seconds:02d} left",
+    ]
+    return ", ".join(parts)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The findings of stock kernels that the corpus keeps, and which of them another finding looks like.  Pure but to load.
+
+``corpus/regressions/expected.toml`` says what each of them shows on which target; tests/vm/test_corpus_live.py runs its
+scenarios there and fails if that is not so.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError
+from harness.findings import Difference, Finding, signature_text
+
+NEW = "new"
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """A finding that the corpus keeps; ``signatures`` are what its scenarios show on each of its ``targets``.
+
+    ``ones``: bits that are set in every value observed.  ``elsewhere`` says where it is if it is on none of the
+    project's own targets, ``ends`` how its scenarios end.
+    """
+
+    id: str
+    summary: str
+    why: str
+    verdict: str
+    source: str
+    targets: tuple[str, ...]
+    signatures: tuple[str, ...]
+    scenarios: tuple[str, ...]
+    elsewhere: str = ""
+    ends: str = "ok"
+    ones: int = 0
+
+    @property
+    def divergences(self) -> tuple[str, ...]:
+        """Relations with their registers, without exit class and helper."""
+        return tuple(dict.fromkeys(each.partition("/")[0] for each in self.signatures))
+
+    def has_ones(self, observed: int | str) -> bool:
+        """Whether a value has the bits that it must have; text has none."""
+        return not self.ones or (isinstance(observed, int) and observed & self.ones == self.ones)
+
+
+def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
+    """Return the names of those that show the finding's signature on its target; none: it is new.
+
+    That says nothing of the cause.  A target with another kernel or emulator (``CONFIG@KERNEL%CPU``) is taken for its
+    configuration; a lost machine, and what two targets do differently, is like nothing that is kept.
+    """
+    if finding.kind != "divergence" or finding.other is not None:
+        return ()
+    target, text = re.split("[@%]", finding.subject.target)[0], signature_text(finding.signature)
+    return tuple(
+        row.id
+        for row in kept
+        if target in row.targets
+        and text in row.signatures
+        and all(row.has_ones(_number(difference)) for difference in finding.divergences)
+    )
+
+
+def _number(difference: Difference) -> int | str:
+    try:
+        return int(difference.observed, 16)
+    except ValueError:
+        return difference.observed
+
+
+def likeness(names: Sequence[str]) -> str:
+    """Say what :func:`like` returned: ``new``, or ``like A or B``."""
+    return f"like {' or '.join(names)}" if names else NEW
+
+
+def new_text(count: int) -> str:
+    """Say how many of some clusters are new."""
+    return f"{count or 'none'} of them {NEW}"
+
+
+def load_regressions(path: Path) -> tuple[Regression, ...]:
+    """Return the findings of an ``expected.toml``; none if there is no such file.  InputError: it is none."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(str(path), None, f"no list of findings: {error}") from error
+    rows = document.get("finding")
+    if not isinstance(rows, list):
+        raise InputError(str(path), None, "no list of findings: expected [[finding]] entries")
+    found = tuple(_regression(row, f"{path}, finding {number}") for number, row in enumerate(rows, 1))
+    ids = [row.id for row in found]
+    if len(set(ids)) != len(ids):
+        raise InputError(str(path), None, f"the id {next(i for i in ids if ids.count(i) > 1)!r} is used twice")
+    return found
+
+
+_TEXTS, _LISTS = ("id", "summary", "why", "verdict", "source"), ("targets", "signatures", "scenarios")
+_OPTIONAL = ("elsewhere", "ends", "ones")
+
+
+def _regression(row: Mapping[str, Any], where: str) -> Regression:
+    if not isinstance(row, dict):
+        raise InputError(where, None, "expected a table")
+    for name, value in row.items():
+        fits = isinstance(value, list) and all(isinstance(each, str) for each in value)
+        if not (fits if name in _LISTS else isinstance(value, str)) or name not in (*_TEXTS, *_LISTS, *_OPTIONAL):
+            raise InputError(where, None, f"{name}: {_expected(name)}")
+    for name in (*_TEXTS, *_LISTS):
+        if name not in row:
+            raise InputError(where, None, f"{name}: missing, {_expected(name)}")
+    try:
+        ones = int(row.get("ones", "0"), 0)
+    except ValueError:
+        raise InputError(where, None, f"ones: expected a number in quotes, found {row['ones'][:40]!r}") from None
+    values: dict[str, Any] = {name: tuple(value) if name in _LISTS else value for name, value in row.items()}
+    return Regression(**values | {"ones": ones})
+
+
+def _expected(name: str) -> str:
+    if name not in (*_TEXTS, *_LISTS, *_OPTIONAL):
+        return f"no such key, expected {', '.join((*_TEXTS, *_LISTS, *_OPTIONAL))}"
+    return "expected a list of texts" if name in _LISTS else "expected text"

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is like a finding that the corpus keeps, and what is new; tests/vm/test_corpus_live.py checks the file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fuzz.project import KEPT
+from harness.errors import InputError
+from harness.findings import Difference, Finding, Subject, Tries
+from harness.regressions import Regression, like, likeness, load_regressions, new_text
+
+ROW = Regression("a", "A.", "Why.", "kvm", "Source.", ("kvm-nvhe",), ("host.esr_el1/IABT_LOW",), ("s",))
+WIDE = replace(ROW, id="wide", ones=0xFFFFFFFF_00000000)
+ELSEWHERE = replace(ROW, id="elsewhere", targets=("kvm-vhe",))
+KEPT_ROWS = (ROW, WIDE, ELSEWHERE)
+
+
+def finding(observed: str, target: str = "kvm-nvhe", *signature: str, kind: str = "divergence") -> Finding:
+    difference = Difference("host", "esr_el1", "0x1", observed, "IABT_LOW", 1, 0, "")
+    never, subject = Tries(0, 0), Subject(target, "6.1.0", "00" * 32, "spec")
+    key = signature or ("host", "esr_el1", "IABT_LOW", "")
+    return Finding(kind, key, subject, (difference,), 1, never, never, "2026-01-02T03:04:05+00:00")
+
+
+@pytest.mark.parametrize(
+    ("found", "names"),
+    [
+        (finding("0x2"), ("a",)),
+        (finding("0xffffffff86000010"), ("a", "wide")),
+        (finding("text"), ("a",)),
+        (finding("0x2", "kvm-vhe"), ("elsewhere",)),
+        (finding("0x2", "kvm-nvhe@6.12.117%cortex-a57"), ("a",)),
+        (finding("0x2", "kvm-nvhe%qemu-10.0"), ("a",)),
+        (finding("0x2", "kvm-6.12-nvhe"), ()),
+        (finding("0x2", "kvm-nvhe", "host", "esr_el1", "forged:IABT_LOW", ""), ()),
+        (finding("0x2", "kvm-nvhe", "host", "esr_el1", "IABT_LOW", "prep_abort"), ()),
+        (finding("0x2", "kvm-nvhe", "restore", "esr_el1", "IABT_LOW", ""), ()),
+        (finding("0x2", kind="crash"), ()),
+        (replace(finding("0x2"), other=Subject("kvm-vhe", "6.1.0", "00" * 32, "spec")), ()),
+    ],
+)
+def test_the_same_signature_on_the_same_target(found: Finding, names: tuple[str, ...]) -> None:
+    assert like(KEPT_ROWS, found) == names
+    assert likeness(names) == (f"like {' or '.join(names)}" if names else "new")
+
+
+def test_all_values_that_are_kept_have_the_bits() -> None:
+    wide = finding("0xffffffff86000010")
+    mixed = replace(wide, divergences=(*wide.divergences, *finding("0x2").divergences))
+    assert like((WIDE,), wide) == ("wide",) and like((WIDE,), mixed) == ()
+
+
+def test_how_many_are_new() -> None:
+    assert (new_text(0), new_text(3)) == ("none of them new", "3 of them new")
+
+
+def test_what_the_project_keeps() -> None:
+    rows = {row.id: row for row in load_regressions(KEPT)}
+    assert {"mmio-load-loses-sign", "reset-completes-pending-mmio"} <= set(rows)
+    assert all(row.signatures and row.scenarios and (row.targets or row.elsewhere) for row in rows.values())
+    assert rows["reset-completes-pending-mmio"].divergences == ("host.pc", "host.xN", "restore.xN")
+    assert load_regressions(KEPT.with_name("nothing")) == ()
+
+
+TEXT = """[[finding]]
+id = "a"
+summary = "A."
+why = "Why."
+verdict = "kvm"
+source = "Source."
+targets = ["kvm-nvhe"]
+signatures = ["host.esr_el1/IABT_LOW"]
+scenarios = ["s"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x", "no list of findings"),
+        ("finding = 1", "expected [[finding]] entries"),
+        ("finding = [1]", "finding 1: expected a table"),
+        (TEXT + TEXT, "the id 'a' is used twice"),
+        (TEXT + 'ones = "many"', "finding 1: ones: expected a number in quotes, found 'many'"),
+        (TEXT + "ends = 1", "finding 1: ends: expected text"),
+        (TEXT + 'divergences = ["host.pc"]', "finding 1: divergences: no such key, expected id, "),
+        (TEXT.replace('["s"]', '"s"'), "finding 1: scenarios: expected a list of texts"),
+        (TEXT.replace('["s"]', "[1]"), "finding 1: scenarios: expected a list of texts"),
+        (TEXT.replace('why = "Why."', ""), "finding 1: why: missing, expected text"),
+    ],
+)
+def test_a_file_that_is_none(text: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "expected.toml"
+    path.write_text(TEXT)
+    assert load_regressions(path) == (ROW,)
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_regressions(path)
+    assert reason in str(caught.value) and str(path) in str(caught.value)
