@@ -198,10 +198,10 @@ def _measure(plan: Plan, number: int, barrier: Barrier, born: float, place: Path
             for mode, workers in _phases(plan)
             for sample in _phase(mode, workers, number, scenarios, campaign, barrier, plan.seconds)
         ]
-        parts = _parts(plan, number, side, executor, scenarios)
-        barrier.wait()  # until then the others' machines must be quiet, not gone
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         qemu_memory = _resident_mib(executor.pid)
+        parts = _parts(plan, number, side, executor, scenarios)
+        barrier.wait()  # until then the others' machines must be quiet, not gone
     return Result(tuple(samples), started - begin, first - born, memory, qemu_memory, *parts)
 
 

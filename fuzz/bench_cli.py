@@ -31,12 +31,13 @@ rates on a quiet one only.
 examples:
   shadowfuzz bench                          two workers on the default target, ten seconds a mode
   shadowfuzz bench --quick                  the modes alone, two seconds each
+  shadowfuzz bench --runs 3                 the median of three runs, the least and the most
   shadowfuzz bench --plot bench.svg --json  everything as one JSON object, and as a picture
 
 JSON keys: target, kernel_release, level, jobs, seed, raw_exits_per_s, recorded_exits_per_s, checked_exits_per_s,
 recorded_over_raw, checked_over_raw, start_s, first_checked_exit_s, memory_mib, qemu_memory_mib, breakdown_us,
 by_relations_us, by_length[], by_workers[], samples[] (mode, workers, exits, scenarios, seconds, cpu_seconds,
-qemu_seconds).
+qemu_seconds): of the first run; runs[]: the rates of each; median, least, most: of each rate.
 
 exit status: 0 done, 2 bad usage or input, 3 a machine was lost, or something is missing here
 """
@@ -57,6 +58,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add_number(parser, "--jobs", 2, "workers")
     add_number(parser, "--seconds", None, f"for each mode (default: {SECONDS}, quick {QUICK_SECONDS})")
     parser.add_argument("--quick", action="store_true", help="only the three modes and the parts of an exit")
+    add_number(parser, "--runs", 1, "times, each with other scenarios, all but the first quick; show the median")
     add_number(parser, "--seed", None, "of the scenarios (default: random, printed)", 0, MAX_SEED)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the figures as an SVG picture, too")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -72,9 +74,12 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--plot", None, "a quick benchmark measures too little for a picture")
 
     prepared = prepare(config, progress=say)
-    phases = len(MODES) * (1 if args.quick else args.jobs)
+    phases = len(MODES) * ((1 if args.quick else args.jobs) + args.runs - 1)
     say(f"{phases} phases of {seconds} s, {args.jobs} workers on {config.name}")
-    result = run_bench(Plan(args.target, args.level, args.jobs, seconds, seed, args.quick))
+    results = [
+        run_bench(Plan(args.target, args.level, args.jobs, seconds, seed + run * args.jobs, args.quick or run > 0))
+        for run in range(args.runs)
+    ]
     named = {
         "target": config.name,
         "kernel_release": prepared.kernel_release,
@@ -85,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         title = "shadowfuzz bench: {target}, Linux {kernel_release}, {jobs} workers, seed {seed}".format(**named)
         try:
-            args.plot.write_text(render(title, panels(result)))
+            args.plot.write_text(render(title, panels(results[0])))
         except OSError as error:
             raise InputError(str(args.plot), None, f"cannot be written: {error.strerror}") from error
-    print(json.dumps(named | facts(result), indent=2) if args.json else text(named, result))
+    print(json.dumps(named | facts(results), indent=2) if args.json else text(named, results))
     return 0

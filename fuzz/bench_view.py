@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from fuzz.bench import MODES, Result
 from fuzz.bench_plot import Bars, Lines, Panel
@@ -37,12 +38,32 @@ def by_workers(result: Result) -> list[dict[str, float]]:
     ]
 
 
-def facts(result: Result) -> dict[str, object]:
-    """Return what ``--json`` shows, but for the names of what was measured."""
+Rates = dict[str, float]
+
+
+def rates(result: Result) -> Rates:
+    """Return the rates of the modes and their ratios."""
     return {
         **{f"{mode}_exits_per_s": round(result.rate(mode), 1) for mode in MODES},
         "recorded_over_raw": round(result.ratio("recorded"), 3),
         "checked_over_raw": round(result.ratio("checked"), 3),
+    }
+
+
+def over_runs(results: Sequence[Result]) -> dict[str, Rates]:
+    """Return the median of each rate over several runs, the least and the most."""
+    runs = [rates(result) for result in results]
+    ways: dict[str, Callable[[list[float]], float]] = {"median": statistics.median, "least": min, "most": max}
+    return {way: {name: choose([run[name] for run in runs]) for name in runs[0]} for way, choose in ways.items()}
+
+
+def facts(results: Sequence[Result]) -> dict[str, object]:
+    """Return what ``--json`` shows, but for the names of what was measured: the first run, and the rates of all."""
+    result = results[0]
+    return {
+        **rates(result),
+        "runs": [rates(one) for one in results],
+        **over_runs(results),
         "start_s": round(result.start_s, 2),
         "first_checked_exit_s": round(result.first_exit_s, 2),
         "memory_mib": round(result.memory_mib, 1),
@@ -70,10 +91,11 @@ def facts(result: Result) -> dict[str, object]:
     }
 
 
-def text(named: Mapping[str, object], result: Result) -> str:
-    """Return the tables for a terminal; ``named`` says what was measured."""
+def text(named: Mapping[str, object], results: Sequence[Result]) -> str:
+    """Return the tables for a terminal; ``named`` says what was measured; of runs after the first, the rates."""
+    result = results[0]
     head = "target {target}, Linux {kernel_release}, level {level}, {jobs} workers, seed {seed}".format(**named)
-    return "\n".join([head, *_modes(result), *_parts(result), *_growth(result), *_start(result)])
+    return "\n".join([head, *_modes(result), *_parts(result), *_growth(result), *_start(result), *_runs(results)])
 
 
 def _modes(result: Result) -> Iterator[str]:
@@ -120,6 +142,17 @@ def _start(result: Result) -> Iterator[str]:
             "deterministic {deterministic_exits_per_s:.0f} exits/s, {deterministic_over_default:.2f} of the default "
             "mode (one worker, recorded)".format(**result.machines)
         )
+
+
+def _runs(results: Sequence[Result]) -> Iterator[str]:
+    if len(results) == 1:
+        return
+    numbered = {f"run {number}": rates(result) for number, result in enumerate(results, 1)}
+    yield f"{len(results)} runs, each with scenarios of its own"
+    yield f"{'':8} {'raw/s':>9} {'recorded/s':>11} {'checked/s':>10} {'over raw':>9}"
+    for name, found in (numbered | over_runs(results)).items():
+        raw, recorded, checked = (found[f"{mode}_exits_per_s"] for mode in MODES)
+        yield f"  {name:6} {raw:9.0f} {recorded:11.0f} {checked:10.0f} {found['checked_over_raw']:9.3f}"
 
 
 def panels(result: Result) -> list[Panel]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -60,12 +61,12 @@ def test_the_parts_of_an_exit_add_up_to_its_cpu_time() -> None:
 
 def test_nothing_measured_is_no_division() -> None:
     assert NOTHING.ratio("checked") == 0.0
-    assert json.loads(json.dumps(facts(NOTHING)))["checked_exits_per_s"] == 0
+    assert json.loads(json.dumps(facts([NOTHING])))["checked_exits_per_s"] == 0
     assert render("t", panels(NOTHING))
 
 
 def test_the_text_names_every_mode_and_part() -> None:
-    lines = text(NAMED, RESULT).splitlines()
+    lines = text(NAMED, [RESULT]).splitlines()
     assert [line.split()[0] for line in lines[2:5]] == ["raw", "recorded", "checked"]
     assert "0.50" in lines[4]
     parts = {line.split()[0] for line in lines if line[:1] == " "}
@@ -73,10 +74,24 @@ def test_the_text_names_every_mode_and_part() -> None:
 
 
 def test_facts_have_the_keys_that_others_read() -> None:
-    found = facts(RESULT)
+    found = facts([RESULT])
     assert (found["raw_exits_per_s"], found["checked_exits_per_s"], found["checked_over_raw"]) == (7000.0, 3500.0, 0.5)
     assert found["recorded_exits_per_s"] == 3000.0
     assert found["by_length"][0] == {"steps": 5, "exits": 9.0, "raw_us": 150.0, "checked_us": 260.0}  # type: ignore[index]
+
+
+def test_runs_have_a_median_and_a_spread() -> None:
+    def checked(exits: int) -> Result:
+        return replace(RESULT, samples=(sample("raw", 8000, 2.0), sample("checked", exits, 2.0)))
+
+    found = facts([checked(exits) for exits in (4000, 2000, 3000)])
+    assert found["checked_exits_per_s"] == 2000.0, "the first run's"
+    assert [run["checked_exits_per_s"] for run in found["runs"]] == [2000.0, 1000.0, 1500.0]  # type: ignore[attr-defined]
+    ways = [found[way]["checked_over_raw"] for way in ("least", "median", "most")]  # type: ignore[index]
+    assert ways == [0.25, 0.375, 0.5]
+    lines = text(NAMED, [checked(4000), checked(2000)]).splitlines()
+    assert [line.split()[0] for line in lines[-5:]] == ["run", "run", "median", "least", "most"]
+    assert "median" not in text(NAMED, [RESULT])
 
 
 def test_the_picture_is_one_svg_that_needs_nothing_else() -> None:
