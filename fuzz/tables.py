@@ -71,7 +71,7 @@ def tame(rng: Random, steps: list[Step]) -> None:
     """Mostly keep translation off where nothing is set up for it: no instruction of the guest would run any more.
 
     Moves that cut :func:`turn_on` in two leave such steps; the guest then takes one exception after the other, and each
-    such scenario costs three ticks of the host's clock.
+    such scenario costs a tick of the host's clock.
     """
     ready: set[str] = set()
     is_on = False

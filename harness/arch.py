@@ -73,6 +73,11 @@ def vector(vbar: int, pstate: int) -> int:
     return (vbar + VECTOR_OFFSETS.get(pstate & MODE, VECTOR_AARCH32)) & MASK64
 
 
+def same_el(ec: int) -> int:
+    """Return the class of an abort without a change of level, ``ec`` being that from a lower one (Arm ARM D17.2.37)."""
+    return ec + 1
+
+
 def exception_pstate(pstate: int, sctlr: int) -> int:
     """Return PSTATE after exception entry to EL1 from ``pstate`` (Arm ARM AArch64.TakeException)."""
     new = EL1H | DAIF | pstate & (NZCV | DIT | PAN)

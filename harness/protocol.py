@@ -13,8 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from harness.layout import CONTEXTS
+
 MAGIC = 0x315A_4657_4F44_4853  # "SHDOWFZ1"
 PAGE = 4096
+WINDOWS = 1 + max(context.window for context in CONTEXTS)
+"""Pieces of CODE that hold a vCPU's code each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,9 @@ CONTROL: tuple[Word, ...] = (
     Word("later_end", "index behind the last of them; the same as later: none waits"),
     Word("exit_status", "recorder: wait status of the recorded program"),
     Word("points", "host: 1 to record debug registers behind each entry and exit"),
+    Word("round_budget", "host: exits of the guest without getting on before the probe comes back"),
+    Word("rounds", "probe: exits since the guest got on"),
+    *(Word(f"end{i}", "agent: guest address behind the code in a window") for i in range(WINDOWS)),
     Word("debug", "agent: how userspace debugs the vCPU that it works on (DEBUG marks)"),
     Word("lists", "host: 1 to record what a vCPU with an in-kernel GIC has in its virtual CPU interface"),
 )
@@ -121,7 +128,7 @@ BREAKPOINTS = 4
 
 STATUS: Mapping[str, int] = MappingProxyType({"ok": 0, "ioctl": 1, "stuck": 2, "bad_op": 3, "runaway": 4, "absent": 5})
 
-STOP: Mapping[str, int] = MappingProxyType({"reached": 1, "outside": 2, "sleep": 4, "irqs": 8})
+STOP: Mapping[str, int] = MappingProxyType({"reached": 1, "outside": 2, "sleep": 4, "runaway": 8})
 
 # What control.record may be.  area: from its start, a record that finds no room is dropped and counted.  ring: head
 # and tail only grow, the probe waits for room.

@@ -54,7 +54,7 @@ ROWS: tuple[str, ...] = (
     *("harness.vm.doctor", "harness.vm.plugins", "harness.vm.edges", "harness.vm.text", "harness.vm.template"),
     "harness.vm.hypcopy",
     *("harness.vm.machine", "harness.vm.qemu", "harness.vm.clone"),
-    *("harness.vm.gdbstub", "harness.vm.postmortem"),
+    *("harness.vm.gdbstub", "harness.vm.postmortem", "harness.vm.storm"),
     *("harness.vm.executor", "harness.vm.target", "harness.vm.coverage"),
     *("harness.vm.programs", "harness.vm.recorder"),
     *("harness.reach", "harness.report.reached", "harness.report.trial"),

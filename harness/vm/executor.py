@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from harness import protocol, registers, trace
 from harness.errors import AgentProtocolError
 from harness.gic.watch import uses_gic
-from harness.layout import CODE, CONTEXTS, PROTECTED_MACHINE, VECTORS
+from harness.layout import CODE, CONTEXTS, MAX_STEPS, PROTECTED_MACHINE, VECTORS
 from harness.placing import code_of, context_named, ends, first_context, host_arguments, placed, shaping
 from harness.points import wants_points
 from harness.scenario import Scenario, Step
@@ -18,10 +18,13 @@ from harness.steps import KINDS, Side
 from harness.trace import ContextLayout, Trace
 from harness.vm.hypcopy import HypMap
 from harness.vm.qemu import Qemu
+from harness.vm.storm import Rescue
 
 Op = tuple[int, int, int, int]  # operation, step, a, b: one protocol.OP_FORMAT
 IRQ_BUDGET = 2
 """Interrupts of the host, a tick apart, that a guest may take without getting on: with one more it is a runaway."""
+ROUND_BUDGET = MAX_STEPS
+"""Exits of a guest that does not get on: one that went back comes by its instructions again (128 were enough)."""
 NO_STEP = 0xFFFF_FFFF
 """The step number of what happens before the first step."""
 
@@ -203,6 +206,7 @@ class Executor:
         self._put("op_count", count)
         self._put("record", int(record))
         self._put("irq_budget", IRQ_BUDGET)
+        self._put("round_budget", ROUND_BUDGET)
         self._put("points", int(wants_points(scenario)))
         self._put("lists", int(uses_gic(scenario)))
         request = self._word("request") + 1
@@ -210,7 +214,8 @@ class Executor:
         try:
             if self._qemu.machine.deterministic:
                 self._qemu.cont()
-                self._qemu.await_brake(time.monotonic() + self._timeout)
+                rescue = Rescue(self._qemu, lambda: self.exits)
+                self._qemu.await_brake(time.monotonic() + self._timeout, rescue.look)
             else:
                 self._qemu.ring()
             self._wait(request)

@@ -83,7 +83,7 @@ class PostMortem:
         seen: Counter[str] = Counter()
         for _ in range(SAMPLES if isinstance(status, dict) and status["running"] else 0):
             qemu.execute("stop", timeout=PATIENCE)
-            found = _PC.search(_monitor(qemu, "info registers"))
+            found = _PC.search(monitor(qemu, "info registers"))
             if found is not None:
                 registers = {"pc": int(found[1], 16), "cpsr": EL2 if found[2] == "2" else 0}
                 seen[self._places(registers, qemu.machine.linux_mib * MIB)["pc"]] += 1
@@ -113,7 +113,7 @@ def _some(places: Mapping[str, str]) -> Mapping[str, str]:
     return {name: place for name, place in places.items() if place}
 
 
-def _monitor(qemu: Qemu, line: str) -> str:
+def monitor(qemu: Qemu, line: str) -> str:
     return str(qemu.execute("human-monitor-command", {"command-line": line}, timeout=PATIENCE))
 
 
@@ -124,11 +124,13 @@ def read_registers(qemu: Qemu) -> Mapping[str, int]:
         listener.listen(1)
         listener.settimeout(PATIENCE)
         # QEMU connects to us, at this moment: until now it had no gdbstub.
-        _monitor(qemu, f"gdbserver unix:{place}/gdb")
+        monitor(qemu, f"gdbserver unix:{place}/gdb")
         connection, _ = listener.accept()
         with connection:
             connection.settimeout(PATIENCE)
-            return GdbStub(connection).registers()
+            found = GdbStub(connection).registers()
+        monitor(qemu, "gdbserver none")  # else it takes no other
+        return found
 
 
 def write_dump(qemu: Qemu, path: Path) -> Dump:

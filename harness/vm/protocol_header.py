@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from harness import exits, layout, protocol, registers
+from harness import arch, exits, layout, protocol, registers
 from harness.placing import FILL, PROTECTED_FILL
 from harness.registers import Encoding, Vhe
 
@@ -79,6 +79,7 @@ def render() -> str:
         f"#define SF_EC_SHIFT {exits.EC_SHIFT}",
         f"#define SF_EC_MASK {exits.EC_MASK >> exits.EC_SHIFT:#x}",
         *_enum("EC", ((name, exits.EC_BY_NAME[name]) for name in ("WFX", "HVC64", "SMC64", "IABT_LOW", "SOFTSTP_LOW"))),
+        f"#define SF_SYNC_SAME_EL {arch.VECTOR_OFFSETS[arch.EL1H]:#x}",
         f"#define SF_CODE_TRAP {exits.EXCEPTION_TRAP}",
         *(f"#define SF_{r.name.upper()}_BASE {r.base:#x}ULL" for r in layout.REGIONS if r.slot),
         *(f"#define SF_{r.name.upper()}_SIZE {r.size:#x}ULL" for r in layout.REGIONS if r.slot),
@@ -100,7 +101,7 @@ def render() -> str:
         f"#define SF_ACTIVE_PRIORITIES {protocol.ACTIVE_PRIORITIES}",
         f"#define SF_GIC_INTERRUPTS {layout.GIC_INTERRUPTS}",
         *(f"#define SF_{r.name.upper()}_BASE {r.base:#x}ULL" for r in (layout.GICD, layout.GICR)),
-        f"#define SF_WINDOWS {1 + max(c.window for c in layout.CONTEXTS)}",
+        f"#define SF_WINDOWS {protocol.WINDOWS}",
         f"#define SF_WINDOW_SIZE {layout.WINDOW_SIZE}",
         "/* The vCPUs of scenarios: machine, number of the vCPU in it, window of its code. */",
         "#define SF_CONTEXT_ROWS(X) \\",

@@ -43,6 +43,8 @@ ENDED: Mapping[str, str] = MappingProxyType(
 
 STANDS = "guest-panicked"
 """The state of a deterministic machine that waits for a request: its agent wrote to pvpanic, which stops it at once."""
+XON = b"\x11"
+"""A character that Linux's terminals take and do nothing about: they do not even echo it."""
 
 T = TypeVar("T")
 
@@ -110,7 +112,7 @@ class Qemu:
             self._process = subprocess.Popen(
                 argv,
                 pass_fds=handed,
-                stdin=subprocess.DEVNULL,
+                stdin=button.fileno() if self.machine.deterministic else subprocess.DEVNULL,
                 stdout=self._console,
                 stderr=self._console,
                 start_new_session=True,  # Ctrl-C is for the fuzzer; it ends its QEMUs in order
@@ -210,8 +212,11 @@ class Qemu:
         if self.machine.deterministic:
             self.await_brake(deadline)
 
-    def await_brake(self, deadline: float) -> None:
-        """Wait until a deterministic machine stands still (``deadline``: time.monotonic).  VmLost: it does not."""
+    def await_brake(self, deadline: float, look: Callable[[], None] = lambda: None) -> None:
+        """Wait until a deterministic machine stands still (``deadline``: time.monotonic), and ``look`` now and then.
+
+        VmLost: it does not.
+        """
         nap = 100e-6
         while True:
             status = self.execute("query-status", timeout=STATUS_PATIENCE)
@@ -220,6 +225,7 @@ class Qemu:
                 return
             if state in ENDED or time.monotonic() > deadline:
                 raise self.lost(ENDED.get(state, "the agent did not stop the machine in time"))
+            look()
             time.sleep(nap)
             nap = min(1.25 * nap, 5e-3)
 
@@ -237,6 +243,14 @@ class Qemu:
             return bool(self._bell.recv(64))
         except OSError:
             return False
+
+    def interrupt(self) -> None:
+        """Interrupt the CPU of a deterministic machine, by a character at its serial port.  VmLost: it is gone."""
+        assert self._bell is not None
+        try:
+            self._bell.send(XON)
+        except OSError as error:
+            raise self.lost(f"its serial port: {error.strerror}") from error
 
     def check_alive(self) -> None:
         """Raise VmLost if QEMU has ended, or the machine in it."""

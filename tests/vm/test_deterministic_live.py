@@ -16,6 +16,7 @@ from harness.vm.clone import Clones
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.coverage import prepare_coverage
 from harness.vm.target import boot
+from tests.vm.runaways import RUNAWAYS
 from tests.vm.running import REGRESSIONS, SEEDS, check_all, findings, two_at_a_time
 
 CLOCK = parse(b"shadowfuzz-scenario 1\nabout The guest's own time.\nmrs x1, cntvct_el0\nhvc 0x0\n")
@@ -49,6 +50,24 @@ def test_clones_record_what_a_booted_machine_records(tmp_path: Path) -> None:
     first = traces(DEFAULT_TARGET, clones)
     again, booted = two_at_a_time([lambda: traces(DEFAULT_TARGET, clones), lambda: traces(DEFAULT_TARGET)])
     assert first == again == booted
+
+
+@pytest.mark.parametrize("target", [DEFAULT_TARGET, "kvm-vhe"])
+def test_a_guest_that_never_gets_on_costs_no_machine(target: str) -> None:
+    """Where time is the number of instructions, one that executes none is interrupted from outside, always alike."""
+    config = load_config(target)
+
+    def once() -> list[bytes]:
+        with boot(config, prepare(config), deterministic=True) as machine:
+            found = []
+            for scenario in RUNAWAYS.values():
+                trace = machine.run(scenario)
+                assert (trace.status, trace.dropped) == ("runaway", 0)
+                found += [format_trace(trace).encode(), format_trace(machine.run(CLOCK)).encode()]
+            return found
+
+    one, other = two_at_a_time([once, once])
+    assert one == other
 
 
 def test_coverage_maps_are_the_same_bytes() -> None:

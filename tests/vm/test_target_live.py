@@ -26,10 +26,11 @@ from harness.trace import EXIT, USER, ContextLayout, Host, Switch, Trace
 from harness.vm.build import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, prepare
 from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
 from harness.vm.elf import read_layout
-from harness.vm.executor import IRQ_BUDGET, Executor
+from harness.vm.executor import ROUND_BUDGET, Executor
 from harness.vm.machine import Machine
 from harness.vm.qemu import Qemu
 from harness.vm.target import machine_of
+from tests.vm.runaways import RUNAWAYS, WALK
 
 TEXT = "shadowfuzz-scenario 1\nabout A call and a load.\nreg x1 0x9000000\nhvc 0x0\nldrb w3, [x1]\ncomplete 0x55\n"
 SCENARIO = parse(TEXT, "here")
@@ -96,24 +97,25 @@ def test_it_runs_scenarios(qemu: Qemu, layout: ContextLayout) -> None:
     assert executor.exits > before
 
 
-RUNAWAY = """shadowfuzz-scenario 1
-about No address is translated, that of the vector neither: the guest takes one exception after the other.
-reg tcr_el1 0x800080
-reg sctlr_el1 0xc50079
-hvc 0x0
-hvc 0x0
-wfi
-"""
-
-
-def test_a_runaway_ends_its_scenario_and_not_the_next(qemu: Qemu, layout: ContextLayout) -> None:
+@pytest.mark.parametrize("name", RUNAWAYS)
+def test_a_runaway_ends_its_scenario_and_not_the_next(qemu: Qemu, layout: ContextLayout, name: str) -> None:
     executor = Executor(qemu, layout)
     for _ in range(2):
-        trace = executor.run(parse(RUNAWAY), fresh_vm=False)
-        exits = [event for event in trace.events if isinstance(event, Switch) and event.kind == EXIT]
-        assert trace.status == "runaway"
-        assert sum(event.code == EXCEPTION_IRQ for event in exits) == IRQ_BUDGET + 1
+        trace = executor.run(RUNAWAYS[name], fresh_vm=False)
+        assert (trace.status, trace.dropped) == ("runaway", 0)
+        interrupts = sum(exit_.code == EXCEPTION_IRQ for exit_ in _exits(trace))
+        if name == "round":
+            assert len(_exits(trace)) < ROUND_BUDGET + 10, "however seldom it is interrupted"
+        else:
+            assert interrupts == 1, "one is enough to know"
         assert executor.run(SCENARIO, fresh_vm=False).status == "ok"
+
+
+def test_a_guest_that_leaves_the_code_is_brought_back_at_once(qemu: Qemu, layout: ContextLayout) -> None:
+    trace = Executor(qemu, layout).run(WALK, fresh_vm=False)
+    calls = [exit_.esr & 0xFFFF for exit_ in _exits(trace) if exit_.exit_class == "HVC64"]
+    assert trace.status == "ok" and len(_exits(trace)) < 20
+    assert calls == [0, 0, 1], "it went on behind the branch"
 
 
 LEAVES = """shadowfuzz-scenario 1
@@ -146,10 +148,13 @@ def test_nothing_that_is_pending_reaches_the_next_scenario(target: str) -> None:
     assert {(hcr, forged) for _, hcr, forged in alone} == {(0, 0)}
 
 
+def _exits(trace: Trace) -> list[Switch]:
+    return [event for event in trace.events if isinstance(event, Switch) and event.kind == EXIT]
+
+
 def _traps(trace: Trace) -> list[tuple[int, int, int]]:
     """What trapped, the virtual interrupts that were pending, what was forged; the host's own interrupts left out."""
-    exits = (event for event in trace.events if isinstance(event, Switch) and event.kind == EXIT)
-    traps = (event for event in exits if event.code & ~EXIT_WITH_SERROR_BIT == EXCEPTION_TRAP)
+    traps = (event for event in _exits(trace) if event.code & ~EXIT_WITH_SERROR_BIT == EXCEPTION_TRAP)
     return [(trap.esr, trap.hcr & arch.HCR_VIRTUAL, trap.forged) for trap in traps]
 
 

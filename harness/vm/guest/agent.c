@@ -27,6 +27,8 @@
 #include "protocol.h"
 #include "request.h"
 
+#define MOST_IDLE 32 /* so often KVM_RUN may come back without having run the guest */
+
 static volatile struct sf_control *control;
 static struct sf_op *program;
 static unsigned char *trace;
@@ -161,21 +163,21 @@ static bool has_run_past(sf_u64 address)
 
 static int op_run(const struct sf_op *op)
 {
-	sf_u64 slots = (op->a - m->window->base) / 4 + 1;
+	int idle = 0;
 
 	write_later(control->code_pc);
 	if (has_run_past(op->a))
 		return SF_STATUS_OK;
-	for (int i = 0; i < SF_WINDOWS; i++) /* a vCPU may come to the code of any other, or to what was there */
+	for (int i = 0; i < SF_WINDOWS; i++) { /* a vCPU may come to the code of any other, or to what was there */
 		sync_code(&windows[i]);
+		(&control->end0)[i] = windows[i].base + 4 * (windows[i].end - windows[i].code);
+	}
 	control->stop_pc = op->a;
-	control->irqs = 0;
-	/* Each return brings the guest one instruction further, save first touches: a few each. */
-	for (sf_u64 budget = 8 * slots + 32; ; budget--) {
+	control->irqs = control->rounds = 0;
+	for (;;) {
+		sf_u64 exits = control->exits;
 		int error;
 
-		if (!budget)
-			return SF_STATUS_STUCK;
 		if (m->stopped || stopped_by_another()) /* it would wait for ever */
 			set_runnable(op->step);
 		if (m->hit && m->debug.control) /* as if userspace had done the instruction */
@@ -195,8 +197,11 @@ static int op_run(const struct sf_op *op)
 		/* In a pair, CPU_OFF lasts until the vCPU is wanted again: the other one may call CPU_ON. */
 		if (!m->paired && (control->stop_why & SF_STOP_SLEEP || m->run->exit_reason == KVM_EXIT_SYSTEM_EVENT))
 			set_runnable(op->step);
-		if (control->stop_why & SF_STOP_IRQS)
+		if (control->stop_why & SF_STOP_RUNAWAY)
 			return SF_STATUS_RUNAWAY;
+		idle = control->exits == exits ? idle + 1 : 0;
+		if (idle == MOST_IDLE)
+			return SF_STATUS_STUCK;
 		if (control->stop_why & SF_STOP_OUTSIDE) {
 			land(op);
 			write_later(control->code_pc);

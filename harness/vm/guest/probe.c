@@ -210,6 +210,7 @@ static bool may_sleep(u64 esr, u64 function)
 #include "brake.h"
 #include "points.h"
 #include "lists.h"
+#include "runaway.h"
 
 static u64 why_stop(struct kvm_vcpu *vcpu, int code)
 {
@@ -219,27 +220,28 @@ static u64 why_stop(struct kvm_vcpu *vcpu, int code)
 	u64 why = 0, done;
 
 	if (code != SF_CODE_TRAP)
-		return ++control->irqs > control->irq_budget ? SF_STOP_IRQS : 0;
+		return ++control->irqs > control->irq_budget || is_storm(vcpu) ? SF_STOP_RUNAWAY : 0;
 	if (ec == SF_EC_HVC64) /* the only trap here whose return address is the next instruction */
 		pc -= 4;
 	control->trap_pc = pc;
 	/* After a step, what is at pc has not begun. */
 	done = ec == SF_EC_SOFTSTP_LOW && control->debug ? pc - 4 : pc;
-	control->trap_elr = SF_SYS_REGS(SF_CONTEXT(vcpu))[SF_SLOT_ELR_EL1];
-	if (is_kernel_in_hyp_mode())
-		control->trap_elr = read_sysreg_s(SYS_ELR_EL12);
-	if (pc < SF_CODE_BASE || pc >= SF_CODE_BASE + SF_CODE_SIZE) {
+	control->trap_elr = SF_EL1(vcpu, ELR);
+	control->rounds++;
+	if (!is_code(pc)) {
 		why |= SF_STOP_OUTSIDE;
 	} else if (ec != SF_EC_IABT_LOW) { /* a fetch that faults has not begun the instruction */
 		control->code_pc = done;
 		if (pc > control->far_pc) {
 			control->far_pc = pc;
-			control->irqs = 0;
+			control->irqs = control->rounds = 0;
 		}
 		check_later(done);
 		if (done >= control->stop_pc)
 			why |= SF_STOP_REACHED;
 	}
+	if (control->rounds > control->round_budget)
+		why |= SF_STOP_RUNAWAY;
 	if (may_sleep(SF_FAULT_ESR(vcpu), regs->regs[0]))
 		why |= SF_STOP_SLEEP;
 	return why;
