@@ -23,7 +23,7 @@ from harness.masks import Cpu
 from harness.memory import Memory
 from harness.model.shortcut import shortcut
 from harness.owed import compare_owed
-from harness.placing import code_of, needs_protected
+from harness.placing import Code, codes_of
 from harness.points import compare_points
 from harness.releases import Intended
 from harness.scenario import Scenario
@@ -100,9 +100,7 @@ def check(
     paths: list[tuple[str, tuple[tuple[str, bool], ...]]] = []
     classes.update([event.exit_class for event in trace.events if event.kind == EXIT and isinstance(event, Switch)])
     lossy = cpu.lossy if trace.vhe else {}
-    # A protected VM has RAM of its own, all others share theirs.
-    kinds = (False, True) if needs_protected(scenario) else (False,)
-    codes = {protected: code_of(scenario, protected) for protected in kinds}
+    codes = codes_of(scenario)
     watch = Watch(trace.lists) if uses_gic(scenario) else None
     followed: dict[int, Followed] = {}
     switched: dict[int, tuple[Divergence | Unchecked, ...]] = {}
@@ -178,7 +176,7 @@ def check(
 
 
 def _runs(
-    trace: Trace, codes: Mapping[bool, Mapping[int, int]], cpu: Cpu, watch: Watch | None
+    trace: Trace, codes: Mapping[bool, Code], cpu: Cpu, watch: Watch | None
 ) -> Iterator[tuple[Followed, tuple[Divergence | Unchecked, ...]]]:
     """Yield each run of a guest, followed, and what of it differs; memory, slots and debuggers as they are by then."""
     debuggers: dict[int, Debugger] = {}

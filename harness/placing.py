@@ -110,6 +110,12 @@ def code_of(scenario: Scenario, protected: bool = False) -> Code:
     return Code(words, protected)
 
 
+def codes_of(scenario: Scenario) -> Mapping[bool, Code]:
+    """Return the code of each RAM that a scenario uses: a protected VM (True) has its own, all others share theirs."""
+    kinds = (False, True) if needs_protected(scenario) else (False,)
+    return {protected: code_of(scenario, protected) for protected in kinds}
+
+
 def shaping(scenario: Scenario) -> Iterator[Step]:
     """Yield the host steps that give a new VM the memory slots of a scenario."""
     if scenario.slots:

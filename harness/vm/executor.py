@@ -11,7 +11,7 @@ from harness import protocol, registers, trace
 from harness.errors import AgentProtocolError
 from harness.gic.watch import uses_gic
 from harness.layout import CODE, CONTEXTS, MAX_STEPS, PROTECTED_MACHINE, VECTORS
-from harness.placing import code_of, context_named, ends, first_context, host_arguments, placed, shaping
+from harness.placing import codes_of, context_named, ends, first_context, host_arguments, placed, shaping
 from harness.points import wants_points
 from harness.scenario import Scenario, Step
 from harness.steps import KINDS, Side
@@ -70,8 +70,8 @@ def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[
     initial = {"vbar_el1": VECTORS.base} | dict(scenario.registers) | {"pc": CODE.base}
     for name, value in initial.items():
         yield _SET, NO_STEP, registers.BY_NAME[name].one_reg, value
-    for address, word in (code_of(scenario) | code_of(scenario, protected=True)).items():
-        yield _CODE, NO_STEP, address, word
+    for code in codes_of(scenario).values():
+        yield from ((_CODE, NO_STEP, address, word) for address, word in code.items())
     addresses = {step.step: step.address for step in placed(scenario)}
     pending: Op | None = None
     context = first
