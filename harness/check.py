@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -120,11 +120,12 @@ def check(
         if witness is not None:
             _tell_model(witness, round_, prediction)
         seen: list[Divergence] = []
-        if round_.first in followed:
+        ended = followed.get(round_.first)
+        if ended is not None:
             relations["reveal"] += 1
-            run, beside = followed[round_.first], hyps.get(round_.first)
-            seen_by_host = None if beside is None else held(beside, run.exit)
-            revealed = tuple(compare.compare_reveal(round_, run, prediction, seen_by_host))
+            beside = hyps.get(round_.first)
+            seen_by_host = None if beside is None else held(beside, ended.exit)
+            revealed = tuple(compare.compare_reveal(round_, ended, prediction, seen_by_host))
             if witness is not None:
                 _tell(witness, "reveal", round_.first, revealed)
             for item in revealed:
@@ -139,7 +140,6 @@ def check(
             if witness is not None:
                 witness(Compared("isolate", round_.first))
             judged += (Judged(found, None) for found in compare.compare_others(round_))
-        ended = followed.get(round_.first)
         at_level = ended.walk_level if ended is not None else None
         owed = (*compare_owed(round_, lossy, at_level), *compare_handed(round_), *compare_debugged(round_))
         if watch is not None:
@@ -154,23 +154,9 @@ def check(
             _take(found, judged, unchecked)
         if witness is not None:
             _tell(witness, "switch", index, found_there)
-    judged += (Judged(found, None) for found in compare_slots(trace.events))
-    if True in codes:
-        judged += (Judged(found, None) for found in compare_writes(trace.events))
-    if trace.hyp:
-        relations.update(dict.fromkeys(RELATIONS, len(trace.hyp) // 2))
-        judged += (Judged(found, None) for found in compare_beside(trace))
-    if trace.points:
-        relations["points"] += 1
-        for found in compare_points(trace, codes[False]):
-            _take(found, judged, unchecked)
-    if trace.lists and watch is not None:
-        relations["lists"] += 1
-        for found in watch.found:
-            _take(found, judged, unchecked)
-    if trace.vectors:
-        relations["vectors"] += 1
-        for found in compare_vectors(trace, followed):
+    for counts, differs_there in _once(trace, codes, followed, watch):
+        relations.update(counts)
+        for found in differs_there:
             _take(found, judged, unchecked)
     return Checked(trace.status, trace.dropped, classes, relations, tuple(judged), unchecked, undefined, tuple(paths))
 
@@ -208,6 +194,23 @@ def _runs(
     if watch is not None:
         for at in range(begin, len(trace.events)):
             watch.see(at, trace.events[at])
+
+
+def _once(
+    trace: Trace, codes: Mapping[bool, Code], followed: Mapping[int, Followed], watch: Watch | None
+) -> Iterator[tuple[Mapping[str, int], Iterable[Divergence | Unchecked]]]:
+    """Yield what is compared once a trace: how much it counts for each relation, and what differs."""
+    yield {}, compare_slots(trace.events)
+    if True in codes:
+        yield {}, compare_writes(trace.events)
+    if trace.hyp:
+        yield dict.fromkeys(RELATIONS, len(trace.hyp) // 2), compare_beside(trace)
+    if trace.points:
+        yield {"points": 1}, compare_points(trace, codes[False])
+    if trace.lists and watch is not None:
+        yield {"lists": 1}, watch.found
+    if trace.vectors:
+        yield {"vectors": 1}, compare_vectors(trace, followed)
 
 
 def _take(found: Divergence | Unchecked, judged: list[Judged], unchecked: Counter[str]) -> None:
