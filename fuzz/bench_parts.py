@@ -15,13 +15,12 @@ from fuzz.features import features
 from fuzz.mutate import custom_mutator, generate
 from fuzz.pair import Side
 from harness import compare, turns
-from harness.check import check
+from harness.check import check, follow_runs
 from harness.compare import Prediction
-from harness.follow import follow
-from harness.memory import Memory
+from harness.gic.watch import Watch, uses_gic
 from harness.model.shortcut import shortcut
 from harness.owed import compare_owed
-from harness.placing import code_of
+from harness.placing import codes_of
 from harness.scenario import Scenario, format_scenario, parse
 from harness.trace import EXIT, Trace
 from harness.turns import Round
@@ -114,10 +113,9 @@ def relations(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict
 
     def switch() -> None:
         for one in recorded:
-            code = code_of(one.scenario)
-            memory = Memory(code)
-            for index, entry, exit_ in turns.runs(one.trace.events):
-                list(compare.compare_run(follow(index, entry, exit_, code, side.cpu, memory), code, side.cpu, memory))
+            watch = Watch(one.trace.lists) if uses_gic(one.scenario) else None
+            for _ in follow_runs(one.trace, codes_of(one.scenario), side.cpu, watch):
+                pass
 
     def host() -> None:
         for one in recorded:

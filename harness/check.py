@@ -104,7 +104,7 @@ def check(
     watch = Watch(trace.lists) if uses_gic(scenario) else None
     followed: dict[int, Followed] = {}
     switched: dict[int, tuple[Divergence | Unchecked, ...]] = {}
-    for run, differs in _runs(trace, codes, cpu, watch):
+    for run, differs in follow_runs(trace, codes, cpu, watch):
         followed[run.event], switched[run.event] = run, differs
     predict, hyps = shortcut(level), copies(trace)
     for round_ in turns.rounds(trace.events):
@@ -161,8 +161,8 @@ def check(
     return Checked(trace.status, trace.dropped, classes, relations, tuple(judged), unchecked, undefined, tuple(paths))
 
 
-def _runs(
-    trace: Trace, codes: Mapping[bool, Code], cpu: Cpu, watch: Watch | None
+def follow_runs(
+    trace: Trace, codes: Mapping[bool, Code], cpu: Cpu, watch: Watch | None = None
 ) -> Iterator[tuple[Followed, tuple[Divergence | Unchecked, ...]]]:
     """Yield each run of a guest, followed, and what of it differs; memory, slots and debuggers as they are by then."""
     debuggers: dict[int, Debugger] = {}
