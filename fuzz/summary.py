@@ -18,7 +18,7 @@ from fuzz.store import FINDINGS, FLAKY, SCENARIO, Store
 from harness import beside
 from harness.errors import InputError
 from harness.findings import Finding, Subject
-from harness.regressions import Regression, like, likeness, new_text
+from harness.regressions import NEW, Regression, like, likeness, new_text
 
 OK, DIVERGENT, FAILED = 0, 1, 3
 
@@ -307,8 +307,9 @@ def text(summary: Summary) -> str:
     news = f", {new_text(s.clusters_new)}" if s.clusters else ""
     lines.append(f"unexplained        {s.divergences_unexplained} divergences in {s.clusters} clusters{news}")
     for cluster in s.findings:
-        lines.append(f"  {cluster.id}, {likeness(cluster.like)}: {cluster.what}")
-        lines.append(f"    {cluster.members} times; {cluster.replay or cluster.where}")
+        lines.append(f"  {cluster.id}{f', {NEW}' if cluster.new else ''}: {cluster.what}")
+        named = "" if cluster.new else f", {likeness(cluster.like)}"
+        lines.append(f"    {cluster.members} times{named}; {cluster.replay or cluster.where}")
     for why, count in s.findings_unwritten.items():
         lines.append(f"findings could not be written, {count} times: {why}")
     if s.interrupted:

@@ -283,9 +283,10 @@ def test_new_clusters_come_first_and_kept_ones_may_be_accepted(tmp_path: Path) -
     result = summary_of(tmp_path, outcome(), kept, accept_kept=True)
     assert result.exit_status == 1
     assert [(cluster.like, cluster.new) for cluster in result.findings] == [((), True), (("old-bug",), False)]
-    first, second = (f"  {cluster.id}, " for cluster in result.findings)
-    assert f"2 divergences in 2 clusters, 1 of them new\n{first}new: host.pc at WFX" in summary.text(result)
-    assert f"\n{second}like old-bug: restore.x3 at HVC64" in summary.text(result)
+    first, second = (f"  {cluster.id}" for cluster in result.findings)
+    assert f"2 divergences in 2 clusters, 1 of them new\n{first}, new: host.pc at WFX" in summary.text(result)
+    assert f"\n{second}: restore.x3 at HVC64" in summary.text(result)
+    assert "    1 times, like old-bug; shadowfuzz replay " in summary.text(result)
     count = news.count([*outcome().stats.group("unexplained"), "divergence-000000000000"])
     assert "unexplained 2 in 2 clusters (1 new), " in status_line(Progress(1.0, 1.0, 1, outcome().stats), count)
 

@@ -81,6 +81,7 @@ def test_a_campaign_survives_a_killed_machine_and_tells_the_truth(tmp_path: Path
     for id_ in store.ids():
         assert store.load(id_).subject.target == "kvm-nvhe"
         load(tmp_path / "findings" / id_ / "scenario.scn")
+    assert any("esr-el1-sign-extended" in finding["like"] for finding in summary["findings"]), "a seed shows it"
     unexplained = any(finding["kind"] == "divergence" for finding in summary["findings"])
     assert unexplained == bool(summary["divergences_unexplained"])
     assert campaign.returncode == (1 if unexplained else 3)
