@@ -157,7 +157,7 @@ def test_what_nobody_knows_is_said() -> None:
     assert "host.gic_list" in entered(gic, shown(lr(50), lr(50)))
 
 
-@given(st.dictionaries(st.integers(32, 63), st.integers(0, 15), min_size=1, max_size=LIST_REGISTERS), st.data())
+@given(st.dictionaries(st.integers(32, 63), st.integers(0, 15), min_size=1, max_size=LIST_REGISTERS - 1), st.data())
 def test_each_bit_that_is_judged_shows(priorities: dict[int, int], data: st.DataObject) -> None:
     gic = Gic(2)
     opened(gic)
@@ -215,22 +215,34 @@ def test_the_control_registers_are_as_the_guest_wrote_them() -> None:
     for name, value in (("icc_ctlr_el1", 2), ("icc_pmr_el1", 0xF0), ("icc_igrpen1_el1", 1), ("icc_bpr1_el1", 5)):
         interface.write(name, value)
     right = 0xF000_0000 | 5 << 18 | 1 << 9 | 1 << 1
-    assert names(at_user(shown(vmcr=right | 1 << 3), interface, HERE)) == []
+    assert names(at_user(shown(vmcr=right | 1 << 3), None, interface, HERE)) == []
     for bit in (0, 1, 4, 9, 18, 19, 20, *range(27, 32)):
-        assert names(at_user(shown(vmcr=right ^ 1 << bit), interface, HERE)) == ["switch.ich_vmcr_el2"], bit
-    interface.write("icc_bpr1_el1", 0)
-    assert len(names(at_user(shown(vmcr=right ^ 1 << 18), interface, HERE))) == 1, "the least is the implementation's"
+        assert names(at_user(shown(vmcr=right ^ 1 << bit), None, interface, HERE)) == ["switch.ich_vmcr_el2"], bit
     interface.lose("a reason")
-    assert names(at_user(shown(), interface, HERE)) == ["ICH_VMCR_EL2 and active priorities: a reason"]
+    assert names(at_user(shown(), None, interface, HERE)) == ["ICH_VMCR_EL2 and active priorities: a reason"]
+
+
+def test_what_the_guest_never_wrote_stays() -> None:
+    interface, reset = Interface(), shown(vmcr=0x4C_0000)
+    assert names(at_user(reset, None, interface, HERE)) == []
+    for bit in (4, 9, 18, 31):
+        assert names(at_user(shown(vmcr=0x4C_0000 ^ 1 << bit), reset, interface, HERE)) == ["switch.ich_vmcr_el2"]
+    interface.write("icc_ctlr_el1", 0)
+    interface.write("icc_bpr1_el1", 0)
+    least = shown(vmcr=0x48_0000)
+    (why,) = names(at_user(least, reset, interface, HERE))
+    assert "need not be kept" in why, "the least binary point is the implementation's"
+    assert names(at_user(least, least, interface, HERE)) == [], "it keeps that"
+    assert names(at_user(reset, least, interface, HERE)) == ["switch.ich_vmcr_el2"]
 
 
 def test_each_running_interrupt_has_an_active_priority() -> None:
     interface = made().enter(0)
     interface.acknowledge()
     kept = 0xF000_0000 | 1 << 1
-    assert "switch.ich_ap1r_el2" not in names(at_user(shown(vmcr=kept, active=1 << 16), interface, HERE))
+    assert "switch.ich_ap1r_el2" not in names(at_user(shown(vmcr=kept, active=1 << 16), None, interface, HERE))
     for active in (0, 3):
-        assert "switch.ich_ap1r_el2" in names(at_user(shown(vmcr=kept, active=active), interface, HERE))
+        assert "switch.ich_ap1r_el2" in names(at_user(shown(vmcr=kept, active=active), None, interface, HERE))
 
 
 # All of it along a trace.

@@ -40,7 +40,8 @@ class Interface:
     ``again``: INTIDs that are pending once more when they are deactivated.  ``running`` are the INTIDs whose
     priority was not dropped, ``dropped`` those that are only active; ``acknowledged`` and ``ended`` what the guest did
     since the entry.  ``lost``: why nobody knows any of this.  ``late``: the guest wrote to the interface, and what it
-    let through takes effect in finite time.  ``point`` is what ICC_BPR1_EL1 keeps, which ``shares_point`` (CBPR) hides.
+    let through takes effect in finite time.  ``point`` is what ICC_BPR1_EL1 keeps, which ``shares_point`` (CBPR) hides;
+    ``settled``: the guest has written no control, since somebody looked, so that what it keeps is unknown.
     """
 
     pending: dict[int, int] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class Interface:
     drops_only: bool | None = None
     shares_point: bool | None = None
     point: int | None = None
+    settled: bool = True
     running: list[tuple[int, int]] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     acknowledged: set[int] = field(default_factory=set)
@@ -142,7 +144,7 @@ class Interface:
                 self.drops_only, self.shares_point = bool(value & EOI_MODE), bool(value & CBPR)
             case "icc_bpr1_el1":
                 kept = self.shares_point is False and value & 7 >= SMALLEST_POINT
-                self.point = value & 7 if kept else None
+                self.point, self.settled = (value & 7, self.settled) if kept else (None, False)
             case "icc_eoir1_el1":
                 self._end(value & _INTID)
             case "icc_dir_el1":

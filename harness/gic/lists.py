@@ -38,7 +38,7 @@ VMCR_FIELDS: tuple[tuple[str, int, int], ...] = (
     ("point", 18, 7),  # VBPR1, ICC_BPR1_EL1
     ("mask", 24, IMPLEMENTED_MASK),  # VPMR, ICC_PMR_EL1
 )
-_ALL_WRITTEN = sum(bits << shift for _, shift, bits in VMCR_FIELDS)
+_FIELDS = sum(bits << shift for _, shift, bits in VMCR_FIELDS)
 KERNELS_OWN = range(SGIS + 4, PRIVATE)
 """PPIs that KVM's own timers and PMU may raise (Documentation/virt/kvm/devices/vcpu.rst)."""
 
@@ -48,7 +48,7 @@ _AP: slice[int, int, None] = slice(_NAMES.index("ich_ap0r0_el2"), _FIRST_LR)
 _OWN = "a list register with a PPI that KVM's own timers or PMU may raise"
 _GROUP = "a list register with an interrupt that may be of group 0"
 _UNKNOWN = "a list register with an interrupt of which something is not known"
-_NEVER_WRITTEN = "fields of ICH_VMCR_EL2 that the guest never wrote, or wrote so that they need not be kept"
+_NOT_KEPT = "fields of ICH_VMCR_EL2 that the guest wrote so that they need not be kept"
 
 
 class Where(NamedTuple):
@@ -197,16 +197,23 @@ def written(interface: Interface) -> tuple[int, int]:
     return value, known
 
 
-def at_user(now: View, interface: Interface, where: Where) -> Iterator[Divergence | Unchecked]:
-    """Compare what is kept of a vCPU that is not loaded with what its guest wrote, acknowledged and dropped."""
+def at_user(now: View, before: View | None, interface: Interface, where: Where) -> Iterator[Divergence | Unchecked]:
+    """Compare what is kept of a vCPU that is not loaded with what its guest wrote, acknowledged and dropped.
+
+    ``before``: the last such record.  What the guest never wrote has any value, and keeps it.
+    """
     if interface.lost:
         yield Unchecked("switch", f"ICH_VMCR_EL2 and active priorities: {interface.lost}")
         return
     value, known = written(interface)
+    if not interface.settled:
+        yield Unchecked("switch", _NOT_KEPT)
+    elif before is not None:
+        value |= before.vmcr & _FIELDS & ~known
+        known |= _FIELDS
+    interface.settled = True
     if (now.vmcr ^ value) & known:
         yield Divergence("switch", "ich_vmcr_el2", value & known, now.vmcr & known, *where)
-    if known != _ALL_WRITTEN:
-        yield Unchecked("switch", _NEVER_WRITTEN)
     # An interrupt is acknowledged where its group priority is above that of all that run: each has a bit of its own.
     active = sum(word.bit_count() for word in now.active)
     if active != len(interface.running):

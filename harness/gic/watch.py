@@ -44,6 +44,7 @@ class Watch:
         self._reads: dict[int, tuple[int, int]] = {}
         self._shown = {one.event: lists.view(one.values) for one in shown}
         self._loaded: dict[int, lists.View] = {}
+        self._put: dict[int, lists.View] = {}
         self._label: dict[int, str] = {}
         self.found: list[Divergence | Unchecked] = []
         """What vCPUs were shown of it otherwise than they should be, as far as events were seen."""
@@ -68,7 +69,11 @@ class Watch:
                 self._gic.enter(vcpu)
                 self.found += lists.at_entry(now, self._gic, vcpu, where)
             else:
-                self.found += lists.at_user(now, self._gic.interfaces[vcpu], where._replace(exit_class="USER"))
+                before = self._put.get(event.context)
+                if event.context in self._label:  # before its first run the fields have no value of the interface's
+                    self._put[event.context] = now
+                interface, where = self._gic.interfaces[vcpu], where._replace(exit_class="USER")
+                self.found += lists.at_user(now, before, interface, where)
 
     def _exit(self, index: int, exit_: Switch, vcpu: int) -> None:
         kind = exits.exit_class(exit_.code, exit_.esr)
