@@ -31,7 +31,6 @@ NO_STEP = 0xFFFF_FFFF
 _BEGIN, _CODE, _SET, _RUN, _VCPU, _LATER = (
     protocol.OPS[name][0] for name in ("begin", "code", "set", "run", "vcpu", "later")
 )
-GPRS = frozenset(f"x{i}" for i in range(31))
 CHECK_SECONDS = 0.1
 """How often a long wait makes sure that QEMU lives."""
 LEAVES = frozenset({"br", "eret"})
@@ -52,10 +51,14 @@ def _forged(scenario: Scenario, index: int) -> Iterator[Op]:
             yield _host_op(step, i)
 
 
+def _is_gpr(name: str) -> bool:
+    return registers.BY_NAME[name].group is registers.Group.GPR
+
+
 def _writes_behind(steps: Sequence[Step], index: int) -> int:
     """Return how many steps behind one are all that the host does there, if that is to write x0 to x30; else 0."""
     end = index + 1
-    while end < len(steps) and steps[end].kind == "set" and steps[end].args[0] in GPRS:
+    while end < len(steps) and steps[end].kind == "set" and _is_gpr(str(steps[end].args[0])):
         end += 1
     more = end < len(steps) and KINDS[steps[end].kind].side is not Side.GUEST
     return 0 if more else end - index - 1
