@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,6 +48,14 @@ def runnable(target: str, what: Mapping[str, Scenario]) -> dict[str, Scenario]:
     return {name: scenario for name, scenario in what.items() if protected or not needs_protected(scenario)}
 
 
+@contextmanager
+def booted(target: str, kernel: Path | None = None) -> Iterator[Executor]:
+    """A machine of a target that runs, with a ``kernel`` of one's own if there is one."""
+    config = load_config(target)
+    with boot(config, prepare(config, kernel=kernel)) as executor:
+        yield executor
+
+
 def check_all(
     target: str,
     what: Mapping[str, Scenario],
@@ -70,8 +79,7 @@ def run_all(
     target: str, what: Mapping[str, Scenario], *, kernel: Path | None = None, exercise: Exercise | None = None
 ) -> dict[str, Checked]:
     """Boot a target, then run and check scenarios, each in a VM made for it."""
-    config = load_config(target)
-    with boot(config, prepare(config, kernel=kernel)) as executor:
+    with booted(target, kernel) as executor:
         return check_all(target, what, executor, fresh_vm=True, exercise=exercise)
 
 

@@ -21,14 +21,13 @@ from harness.findings import signature_text
 from harness.places import DEBUG_EXITS, GUEST_EXITS, possible, why_not
 from harness.regressions import Regression, load_regressions
 from harness.steps import STEP_KINDS
-from harness.vm.build import prepare
-from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
-from harness.vm.target import boot
+from harness.vm.config import DEFAULT_TARGET, list_configs
 from tests.vm.running import (
     CATALOGUE,
     CORPUS,
     REGRESSIONS,
     SEEDS,
+    booted,
     check_all,
     findings,
     run_all,
@@ -46,8 +45,7 @@ NOT_THE_SAME_TWICE = frozenset({"smccc_trng", "smccc_trng_rnd", "smccc_vendor"})
 
 def _several_times(target: str) -> tuple[Results, Results, Results]:
     """Everything in VMs of its own, then twice in one VM, in another order each time."""
-    config = load_config(target)
-    with boot(config, prepare(config)) as executor:
+    with booted(target) as executor:
         first = check_all(target, EVERYTHING, executor, fresh_vm=True)
         again = [
             check_all(target, dict(order.sample(list(EVERYTHING.items()), len(EVERYTHING))), executor, fresh_vm=False)

@@ -12,16 +12,14 @@ from harness.layout import CODE
 from harness.points import TDE
 from harness.scenario import load, parse
 from harness.trace import ENTRY, EXIT, USER, Switch, Trace
-from harness.vm.build import prepare
-from harness.vm.config import PROJECT, load_config
+from harness.vm.config import PROJECT
 from harness.vm.executor import Executor
-from harness.vm.target import boot
+from tests.vm.running import booted
 
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Executor]:
-    config = load_config("kvm-nvhe")
-    with boot(config, prepare(config)) as executor:
+    with booted("kvm-nvhe") as executor:
         yield executor
 
 

@@ -20,11 +20,9 @@ from harness.report.rounds import sites
 from harness.scenario import Scenario, Step
 from harness.trace import EXIT, USER, Host, Switch, Trace
 from harness.turns import EXIT_MMIO
-from harness.vm.build import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.executor import Executor
-from harness.vm.target import boot
-from tests.vm.running import CATALOGUE, SEEDS
+from tests.vm.running import CATALOGUE, SEEDS, booted
 
 IRQ_VECTOR = VECTORS.base + 0x280
 INTID = 33
@@ -34,8 +32,7 @@ CPU = cpu_model(load_config(DEFAULT_TARGET).cpu)
 
 @pytest.fixture(scope="module")
 def executor() -> Iterator[Executor]:
-    config = load_config(DEFAULT_TARGET)
-    with boot(config, prepare(config)) as running:
+    with booted(DEFAULT_TARGET) as running:
         yield running
 
 

@@ -12,11 +12,9 @@ from harness.masks import cpu_model
 from harness.scenario import Scenario, parse
 from harness.trace import Host, Trace
 from harness.turns import OP_WRITE
-from harness.vm.build import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.executor import Executor
-from harness.vm.target import boot
-from tests.vm.running import CATALOGUE, SEEDS
+from tests.vm.running import CATALOGUE, SEEDS, booted
 
 TARGET = "kvm-7.3-protected"
 HEADER = "shadowfuzz-scenario 1\nabout A protected VM.\nhvc 0x0\nvcpu p.0\n"
@@ -28,8 +26,7 @@ def scenario(*steps: str) -> Scenario:
 
 @pytest.fixture(scope="module")
 def executor() -> Iterator[Executor]:
-    config = load_config(TARGET)
-    with boot(config, prepare(config)) as running:
+    with booted(TARGET) as running:
         yield running
 
 
@@ -58,8 +55,7 @@ def test_it_ends_with_its_scenario(executor: Executor) -> None:
 
 
 def test_a_kernel_that_has_none_says_so() -> None:
-    config = load_config(DEFAULT_TARGET)
-    with boot(config, prepare(config)) as running:
+    with booted(DEFAULT_TARGET) as running:
         trace = running.run(SEEDS["protected_vm"])
         assert trace.status == "absent"
         assert running.run(SEEDS["two_vms_take_turns"]).status == "ok"

@@ -12,11 +12,8 @@ from harness.arch import HCR_VIRTUAL
 from harness.scenario import Scenario, parse
 from harness.trace import ENTRY, EXIT, USER, Host, Switch, Trace
 from harness.turns import EXIT_MMIO
-from harness.vm.build import prepare
-from harness.vm.config import load_config
 from harness.vm.executor import Executor
-from harness.vm.target import boot
-from tests.vm.running import SEEDS, run_to_end
+from tests.vm.running import SEEDS, booted, run_to_end
 
 TARGET = "kvm-6.12-nvhe"
 """A release whose reset leaves a virtual SError pending."""
@@ -40,8 +37,7 @@ forge esr 0x93830010
 
 @pytest.fixture(scope="module")
 def executor() -> Iterator[Executor]:
-    config = load_config(TARGET)
-    with boot(config, prepare(config)) as running:
+    with booted(TARGET) as running:
         yield running
 
 
