@@ -151,14 +151,17 @@ static int op_later(sf_u64 index)
 	return 0;
 }
 
-/* What does not trap has no exit of its own, so the one behind it is the exit of both, and nothing that can be forged. */
 static bool has_run_past(sf_u64 address)
 {
-	if (control->code_pc < address)
-		return false;
+	return control->code_pc >= address;
+}
+
+/* What does not trap has no exit of its own, so the one behind it is the exit of both, and nothing that can be forged. */
+static int end_run(sf_u64 address)
+{
 	control->forge = 0;
 	write_later(address);
-	return true;
+	return SF_STATUS_OK;
 }
 
 static int op_run(const struct sf_op *op)
@@ -167,7 +170,7 @@ static int op_run(const struct sf_op *op)
 
 	write_later(control->code_pc);
 	if (has_run_past(op->a))
-		return SF_STATUS_OK;
+		return end_run(op->a);
 	for (int i = 0; i < SF_WINDOWS; i++) { /* a vCPU may come to the code of any other, or to what was there */
 		sync_code(&windows[i]);
 		(&control->end0)[i] = windows[i].base + 4 * (windows[i].end - windows[i].code);
@@ -211,7 +214,7 @@ static int op_run(const struct sf_op *op)
 			m->hit_pc = control->trap_pc;
 		}
 		if (has_run_past(op->a))
-			return SF_STATUS_OK;
+			return end_run(op->a);
 	}
 }
 

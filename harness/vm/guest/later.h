@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Writes of general-purpose registers between an exit and the next entry, without a return to userspace, which takes
- * longer than all the rest of an exit.  What is written is the member that KVM_SET_ONE_REG writes for them
+ * about as long as all the rest of an exit.  What is written is the member that KVM_SET_ONE_REG writes for them
  * (arch/arm64/kvm/guest.c, set_core_reg); the operations stand in the program (SF_OP_LATER).  Included by probe.c.
  */
 #ifndef SF_LATER_H

@@ -218,11 +218,11 @@ static void destroy_protected(void)
 	*window = (struct window){ .base = window->base };
 }
 
-/* Whatever is no instruction of the scenario traps and changes nothing: SF_FILL_0 and SF_FILL_1 in turn. */
-static void fill_with_traps(sf_u32 *from, const sf_u32 *to)
+/* Whatever is no instruction of the scenario traps and changes nothing: two words in turn. */
+static void fill_with_traps(sf_u32 *from, const sf_u32 *to, sf_u32 even, sf_u32 odd)
 {
 	for (; from < to; from++)
-		*from = (unsigned long)from & 4 ? SF_FILL_1 : SF_FILL_0;
+		*from = (unsigned long)from & 4 ? odd : even;
 }
 
 static unsigned char *map_ram(void)
@@ -243,8 +243,8 @@ static int create_protected_ram(void)
 	protected_ram = map_ram();
 	if (!protected_ram)
 		return errno;
-	for (sf_u32 *word = (sf_u32 *)protected_ram; word < (sf_u32 *)(protected_ram + READ_ONLY_SIZE); word++)
-		*word = (unsigned long)word & 4 ? SF_PROTECTED_FILL_1 : SF_PROTECTED_FILL_0;
+	fill_with_traps((sf_u32 *)protected_ram, (sf_u32 *)(protected_ram + READ_ONLY_SIZE),
+			SF_PROTECTED_FILL_0, SF_PROTECTED_FILL_1);
 	__builtin___clear_cache((char *)protected_ram, (char *)protected_ram + READ_ONLY_SIZE);
 	window->code = window->end = window->stale = (sf_u32 *)(protected_ram + (window->base - RAM_BASE));
 	return 0;
@@ -255,7 +255,7 @@ static int create_ram(void)
 	ram = map_ram();
 	if (!ram)
 		return -1;
-	fill_with_traps((sf_u32 *)ram, (sf_u32 *)(ram + READ_ONLY_SIZE));
+	fill_with_traps((sf_u32 *)ram, (sf_u32 *)(ram + READ_ONLY_SIZE), SF_FILL_0, SF_FILL_1);
 	__builtin___clear_cache((char *)ram, (char *)ram + READ_ONLY_SIZE);
 	for (int i = 0; i < SF_CONTEXTS; i++)
 		contexts[i].vm = contexts[i].vcpu = -1;
@@ -300,29 +300,29 @@ static int set_line(const struct context *context, sf_u32 line, bool level)
 	return ioctl(context->vm, KVM_IRQ_LINE, &request);
 }
 
-/* Take back what no reset takes away.  Returns whether that cannot be: the VM must go, which takes three times as long. */
-static bool is_spoiled(struct context *context)
+/* Take back what no reset takes away.  Where that fails the VM must go, which takes three times as long. */
+static bool take_back(struct context *context)
 {
 	struct kvm_vcpu_events events = { 0 };
-	bool spoiled = context->reshaped || context->gic;
+	bool done = !context->reshaped && !context->gic;
 
 	for (sf_u32 line = 0; line < SF_LINES; line++)
 		if (context->lines >> line & 1)
-			spoiled |= set_line(context, line, false) != 0;
+			done &= !set_line(context, line, false);
 	if (context->aborted) {
-		spoiled |= ioctl(context->vcpu, KVM_ARM_VCPU_INIT, &context->init) ||
-			ioctl(context->vcpu, KVM_GET_VCPU_EVENTS, &events) || events.exception.serror_pending;
+		done &= !ioctl(context->vcpu, KVM_ARM_VCPU_INIT, &context->init) &&
+			!ioctl(context->vcpu, KVM_GET_VCPU_EVENTS, &events) && !events.exception.serror_pending;
 		context->clean = true;
 	}
 	context->lines = 0;
 	context->aborted = false;
-	return spoiled;
+	return done;
 }
 
 static void destroy_spoiled(void)
 {
 	for (int i = 0; i < SF_CONTEXTS; i++)
-		if (contexts[i].vm >= 0 && is_spoiled(&contexts[i]))
+		if (contexts[i].vm >= 0 && !take_back(&contexts[i]))
 			destroy(contexts[i].vm);
 }
 
@@ -380,7 +380,7 @@ static int put_code(sf_u64 address, sf_u32 instruction)
 static void sync_code(struct window *window)
 {
 	if (window->stale > window->end) {
-		fill_with_traps(window->end, window->stale);
+		fill_with_traps(window->end, window->stale, SF_FILL_0, SF_FILL_1);
 		__builtin___clear_cache((char *)window->end, (char *)window->stale);
 		window->stale = window->end;
 	}
