@@ -10,7 +10,7 @@ from fuzz import memories
 from fuzz.interrupts import VCPUS
 from fuzz.values import Weights, bits, register_value
 from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, AccessForm
-from harness.layout import CONTEXT_NAMES, PROTECTED_NAME
+from harness.layout import CONTEXT_NAMES, PROTECTED_NAMES
 from harness.scenario import Step, slot_step
 from harness.steps import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Operand
 from harness.sysregs import READABLE, SYSREGS, WRITABLE, Owed
@@ -26,7 +26,7 @@ _WEIGHTS: dict[str, float] = {
     **dict.fromkeys(ACCESS_MNEMONICS, 40.0 / len(ACCESS_MNEMONICS)),
 }
 STEP_WEIGHTS: Weights[str] = Weights(*((k.keyword, _WEIGHTS.get(k.keyword, 0.7)) for k in STEP_KINDS))
-EVERYWHERE: tuple[str, ...] = tuple(name for name in CONTEXT_NAMES if name != PROTECTED_NAME)
+EVERYWHERE: tuple[str, ...] = tuple(name for name in CONTEXT_NAMES if name not in PROTECTED_NAMES)
 """The vCPUs that every target has."""
 WITHOUT_GIC: tuple[str, ...] = tuple(name for name in EVERYWHERE if name not in VCPUS)
 """What steps that need no interrupt go to: a VM with a GIC takes longer to make."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from fuzz import memories, tables
@@ -23,7 +23,18 @@ from fuzz.values import (
 from harness import pkvm
 from harness.a64 import ACCESS_FORMS, AccessForm
 from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, SMCCC_FUNCTIONS
-from harness.layout import CODE, CONTEXT_NAMES, DATA, HOLE, MMIO, PAIR, PROTECTED_NAME, VECTORS, Region
+from harness.layout import (
+    CODE,
+    CONTEXT_NAMES,
+    DATA,
+    HOLE,
+    MMIO,
+    PAIR,
+    PROTECTED_NAMES,
+    PROTECTED_VCPUS,
+    VECTORS,
+    Region,
+)
 from harness.placing import base_of
 from harness.registers import MASK64
 from harness.scenario import Step, slot_step
@@ -268,21 +279,31 @@ def shared_page(rng: Random) -> list[Step]:
             Step("write", (page + 8 * rng.getrandbits(9), bits(rng)))]  # fmt: skip
 
 
+SECOND_VCPUS: Mapping[str, tuple[str, int]] = {
+    # The first vCPU of its VM, which can call it on, and its own number.
+    CONTEXT_NAMES[1]: (CONTEXT_NAMES[0], PAIR + 1),
+    PROTECTED_NAMES[1]: (PROTECTED_NAMES[0], PROTECTED_VCPUS[1]),
+}
+
+
 def other_vcpu(rng: Random, before: Sequence[Step]) -> list[Step]:
     """Another vCPU for a while; sometimes it turns itself off and is called on again."""
     # A protected VM is not there on most targets, and costs a VM of its own: only where a seed brought it.
-    others = (*WITHOUT_GIC[1:], PROTECTED_NAME) if Step("vcpu", (PROTECTED_NAME,)) in before else WITHOUT_GIC[1:]
+    is_there = any(Step("vcpu", (name,)) in before for name in PROTECTED_NAMES)
+    others = (*WITHOUT_GIC[1:], *PROTECTED_NAMES) if is_there else WITHOUT_GIC[1:]
     name = others[int(rng.random() * len(others))]
     there = [*host_writes(rng, ()), operands(rng, TRAPS.pick(rng))]
-    if name == PROTECTED_NAME and rng.random() < 0.4:
+    if name in PROTECTED_NAMES and rng.random() < 0.4:
         there += shared_page(rng)
-    back = [Step("vcpu", (CONTEXT_NAMES[0],)), operands(rng, TRAPS.pick(rng))]
-    if name == CONTEXT_NAMES[1] and rng.random() < 0.3:
-        there += [Step("set", ("x0", CPU_OFF)), Step("hvc", (0,))]
-        arguments = (("x0", CPU_ON), ("x1", 1), ("x2", base_of(PAIR + 1) + 4 * rng.getrandbits(4)), ("x3", bits(rng)))
-        back += [*(Step("set", argument) for argument in arguments), Step("hvc", (0,)), Step("vcpu", (name,))]
-        back += [Step("hvc", (0,)), Step("vcpu", (CONTEXT_NAMES[0],))]
-    return [Step("vcpu", (name,)), *there, *back]
+    trap, second = operands(rng, TRAPS.pick(rng)), SECOND_VCPUS.get(name)
+    if second is None or rng.random() >= 0.3:
+        return [Step("vcpu", (name,)), *there, Step("vcpu", (CONTEXT_NAMES[0],)), trap]
+    there += [Step("set", ("x0", CPU_OFF)), Step("hvc", (0,))]
+    first, number = second
+    arguments = (("x0", CPU_ON), ("x1", 1), ("x2", base_of(number) + 4 * rng.getrandbits(4)), ("x3", bits(rng)))
+    call = [Step("vcpu", (first,)), trap, *(Step("set", argument) for argument in arguments), Step("hvc", (0,))]
+    on = [Step("vcpu", (name,)), Step("hvc", (0,)), Step("vcpu", (CONTEXT_NAMES[0],))]
+    return [Step("vcpu", (name,)), *there, *call, *on]
 
 
 def translated(rng: Random, before: Sequence[Step]) -> list[Step]:

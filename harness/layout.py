@@ -72,6 +72,7 @@ CONTEXTS: tuple[Context, ...] = (
     Context("p.0", 3, 0, 6, "a protected VM, made anew for each scenario, with RAM of its own"),
     Context("2.0", 4, 0, 5, "a third VM, with an in-kernel GICv3"),
     Context("2.1", 4, 1, 7, "the other vCPU of that VM"),
+    Context("p.1", 3, 1, 3, "the other vCPU of the protected VM"),
 )
 ALONE, PAIR = 0, 1
 """Numbers of the first two contexts."""
@@ -80,9 +81,9 @@ NISV_MACHINE = 2
 PROTECTED_MACHINE = 3
 """The machine that is a protected VM: of its memory the host has no more than the guest shares with it, and none of it
 is read-only (Documentation/virt/kvm/arm/pkvm.rst)."""
-PROTECTED = next(i for i, context in enumerate(CONTEXTS) if context.machine == PROTECTED_MACHINE)
-"""The number of its vCPU."""
-PROTECTED_NAME, PROTECTED_WINDOW = CONTEXTS[PROTECTED].name, CONTEXTS[PROTECTED].window
+PROTECTED_VCPUS = tuple(i for i, context in enumerate(CONTEXTS) if context.machine == PROTECTED_MACHINE)
+"""The numbers of its vCPUs."""
+PROTECTED, PROTECTED_NAMES = PROTECTED_VCPUS[0], tuple(CONTEXTS[number].name for number in PROTECTED_VCPUS)
 GIC_MACHINE = 4
 """The machine with an in-kernel GICv3 (KVM_DEV_TYPE_ARM_VGIC_V3)."""
 CONTEXT_NAMES: tuple[str, ...] = tuple(dict.fromkeys(context.name for context in CONTEXTS))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from harness import a64, debugger, protocol, slots
-from harness.layout import ALONE, CODE, CONTEXTS, PAIR, PROTECTED_MACHINE, PROTECTED_NAME, WINDOW_SIZE
+from harness.layout import ALONE, CODE, CONTEXTS, PAIR, PROTECTED_MACHINE, PROTECTED_NAMES, WINDOW_SIZE
 from harness.layout import PROTECTED_TRAP_REGISTER as PROTECTED_TRAP
 from harness.registers import BY_NAME
 from harness.scenario import Scenario, Step, instruction, slot_step
@@ -96,7 +96,7 @@ def ends(scenario: Scenario) -> Mapping[int, int]:
 
 def needs_protected(scenario: Scenario) -> bool:
     """Whether a scenario has a protected VM, which few targets have: on others it ends with status ``absent``."""
-    return Step("vcpu", (PROTECTED_NAME,)) in scenario.steps
+    return any(Step("vcpu", (name,)) in scenario.steps for name in PROTECTED_NAMES)
 
 
 @lru_cache(maxsize=64)

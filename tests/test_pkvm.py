@@ -17,9 +17,10 @@ from harness.guest import walk
 from harness.layout import CODE, DATA, MMIO, PROTECTED
 from harness.masks import cpu_model
 from harness.owed import owed
-from harness.placing import Code, code_of, needs_protected
+from harness.placing import Code, base_of, code_of, needs_protected
 from harness.protocol import FLAGS_VCPU_SHIFT
 from harness.registers import INDEX, MASK64
+from harness.report.rounds import place_of
 from harness.scenario import Step, parse
 from harness.slots import Slot, protected_may_succeed
 from harness.trace import HOST, Host
@@ -107,12 +108,22 @@ def test_each_vm_has_its_own_code() -> None:
     assert plain[AT] == encode("hvc", 1) and encode("hvc", 2) in own.values()
 
 
+@pytest.mark.parametrize(("marks", "step"), [(0, None), (MARK, 2)])
+def test_a_step_is_in_the_vm_that_has_it(marks: int, step: int | None) -> None:
+    """A guest may come to where only another VM has code; that is no step of the scenario."""
+    scenario = parse("shadowfuzz-scenario 1\nabout Two.\nhvc 0x1\nvcpu p.0\nhvc 0x2\n", "here")
+    there = but(S, pc=base_of(PROTECTED))
+    assert place_of(scenario, entry(there, marks=marks), trap(there, esr("SYS64"), marks=marks)).step == step
+
+
 def test_the_mutator_goes_there_only_where_a_seed_was() -> None:
-    seen = Step("vcpu", ("p.0",))
+    seen, other = (Step("vcpu", (name,)) for name in ("p.0", "p.1"))
     rng = Random(1)
     without = [step for _ in range(300) for step in other_vcpu(rng, ())]
     steps = [step for _ in range(300) for step in other_vcpu(rng, (seen,))]
-    assert seen not in without and seen in steps
+    assert not {seen, other} & set(without) and {seen, other} <= set(steps)
+    calls = [i for i, step in enumerate(steps) if step == Step("set", ("x1", 1))]
+    assert any(steps[i - 3 : i - 2] == [seen] and other in steps[i:][:6] for i in calls), "the one calls the other on"
     assert {Step("set", ("x0", function)) for function in (pkvm.SHARE, pkvm.UNSHARE)} <= set(steps)
     assert any(step.kind == "write" for step in steps)
 
@@ -120,4 +131,5 @@ def test_the_mutator_goes_there_only_where_a_seed_was() -> None:
 def test_who_needs_one() -> None:
     text = "shadowfuzz-scenario 1\nabout A call.\nhvc 0x0\n"
     assert not needs_protected(parse(text, "here"))
-    assert needs_protected(parse(f"{text}vcpu p.0\nhvc 0x0\n", "here"))
+    for name in ("p.0", "p.1"):
+        assert needs_protected(parse(f"{text}vcpu {name}\nhvc 0x0\n", "here"))

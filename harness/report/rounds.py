@@ -16,7 +16,7 @@ from harness.a64 import disassemble
 from harness.check import Judged
 from harness.compare import Prediction
 from harness.fetch import is_call, word_at
-from harness.layout import CODE, PROTECTED, REGIONS, VECTORS
+from harness.layout import CODE, PROTECTED_VCPUS, REGIONS, VECTORS
 from harness.model.replay import predict
 from harness.placing import code_of, placed
 from harness.registers import INDEX, NAMES
@@ -101,13 +101,14 @@ class Site:
 
 def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> Place:
     """Return where the instruction is that ended the run of the guest from ``entry`` to ``exit_``."""
-    code = code_of(scenario, exit_.context == PROTECTED)
+    code = code_of(scenario, exit_.context in PROTECTED_VCPUS)
     address = exit_.values[arch.PC]
     before = word_at(code, address - 4)
     if exit_.trapped and is_call(arch.apply_pending(entry.values, entry.pending), before, exit_, code.protected):
         address -= 4  # a call's return address is behind it
     # Several steps run under one KVM_RUN: the record's step number is that of the last, the address is exact.
-    index = next((p.step for p in placed(scenario) if p.address == address), None)
+    # Another VM may have a step at the same address.
+    index = next((p.step for p in placed(scenario) if p.address == address and address in code), None)
     if index is not None:
         step = scenario.steps[index]
         return Place(address, index, format_step(step), disassemble(code[address], address))

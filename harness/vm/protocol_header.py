@@ -95,7 +95,6 @@ def render() -> str:
         f"#define SF_NISV_MACHINE {layout.NISV_MACHINE}",
         f"#define SF_PROTECTED_MACHINE {layout.PROTECTED_MACHINE}",
         f"#define SF_CONTEXT_PROTECTED {layout.PROTECTED}",
-        f"#define SF_PROTECTED_WINDOW {layout.PROTECTED_WINDOW}",
         f"#define SF_GIC_MACHINE {layout.GIC_MACHINE}",
         f"#define SF_LIST_REGISTERS {protocol.LIST_REGISTERS}",
         f"#define SF_ACTIVE_PRIORITIES {protocol.ACTIVE_PRIORITIES}",

@@ -10,7 +10,7 @@ import pytest
 from harness.check import check
 from harness.masks import cpu_model
 from harness.scenario import Scenario, parse
-from harness.trace import Host, Trace
+from harness.trace import EXIT, Host, Switch, Trace
 from harness.turns import OP_WRITE
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.executor import Executor
@@ -59,3 +59,16 @@ def test_a_kernel_that_has_none_says_so() -> None:
         trace = running.run(SEEDS["protected_vm"])
         assert trace.status == "absent"
         assert running.run(SEEDS["two_vms_take_turns"]).status == "ok"
+
+
+def test_two_vcpus_share_its_memory_and_keep_their_registers(executor: Executor) -> None:
+    seed = SEEDS["protected_vm_two_vcpus"]
+    for fresh in (True, False):
+        trace = executor.run(seed, fresh_vm=fresh)
+        checked = check(seed, trace, "spec", cpu_model(load_config(TARGET).cpu), CATALOGUE)
+        assert (trace.status, checked.unexplained) == ("ok", ())
+        assert checked.relations["isolate"] > 8
+        exits = [event for event in trace.events if isinstance(event, Switch) and event.kind == EXIT]
+        assert [e.get("x7") for e in exits if e.context == 7 and e.get("x9")][:1] == [0x1111], "what the other stored"
+        assert {e.get("mpidr_el1") & 0xFF for e in exits if e.context == 7} == {1}
+        assert any(e.get("x0") == 0x77 for e in exits if e.context == 7), "called on by the other"

@@ -44,6 +44,7 @@ struct context {
 	bool stopped; /* by KVM_SET_MP_STATE */
 	bool paired; /* there is another vCPU in its VM */
 	bool gic; /* its VM has one, which no reset of a vCPU resets */
+	bool protected; /* its VM is */
 	bool reshaped; /* its VM has other memory slots than create_vm() made */
 	sf_u32 lines; /* interrupt lines that userspace raised, a bit each: a reset need not lower them */
 	bool aborted; /* an SError, which a reset need not take away (6.12) */
@@ -53,6 +54,11 @@ struct context {
 	sf_u64 code_pc, far_pc; /* the control words of that name while another vCPU runs */
 };
 
+static const struct { sf_u32 machine, number, window; } rows[SF_CONTEXTS] = {
+#define SF_ROW(machine, number, window) { machine, number, window },
+	SF_CONTEXT_ROWS(SF_ROW)
+#undef SF_ROW
+};
 static struct window windows[SF_WINDOWS];
 static struct context contexts[SF_CONTEXTS];
 static struct context *m = contexts;
@@ -89,7 +95,7 @@ static int create_vm(bool reports_accesses)
 /* The memory of the VM that the agent works on. */
 static unsigned char *current_ram(void)
 {
-	return m == &contexts[SF_CONTEXT_PROTECTED] ? protected_ram : ram;
+	return m->protected ? protected_ram : ram;
 }
 
 /* Whether this kernel has protected VMs at all. */
@@ -156,11 +162,6 @@ static int create_gic(int vm)
 /* Create the VM of a context, with all its vCPUs. */
 static int create(const struct context *wanted)
 {
-	static const struct { sf_u32 machine, number, window; } rows[SF_CONTEXTS] = {
-#define SF_ROW(machine, number, window) { machine, number, window },
-		SF_CONTEXT_ROWS(SF_ROW)
-#undef SF_ROW
-	};
 	sf_u32 machine = rows[wanted - contexts].machine;
 	int vm = machine == SF_PROTECTED_MACHINE ? create_protected_vm() : create_vm(machine == SF_NISV_MACHINE);
 	int vcpus = 0;
@@ -180,6 +181,7 @@ static int create(const struct context *wanted)
 			continue;
 		contexts[i].paired = vcpus > 1;
 		contexts[i].gic = machine == SF_GIC_MACHINE;
+		contexts[i].protected = machine == SF_PROTECTED_MACHINE;
 	}
 	return machine == SF_GIC_MACHINE ? create_gic(vm) : 0;
 }
@@ -208,14 +210,14 @@ static void destroy_all(void)
 /* Its memory is zero once it comes back to us: nothing of it serves another scenario. */
 static void destroy_protected(void)
 {
-	struct window *window = &windows[SF_PROTECTED_WINDOW];
-
 	if (contexts[SF_CONTEXT_PROTECTED].vm >= 0)
 		destroy(contexts[SF_CONTEXT_PROTECTED].vm);
 	if (protected_ram)
 		munmap(protected_ram, RAM_SIZE);
 	protected_ram = NULL;
-	*window = (struct window){ .base = window->base };
+	for (int i = 0; i < SF_CONTEXTS; i++)
+		if (rows[i].machine == SF_PROTECTED_MACHINE)
+			windows[rows[i].window] = (struct window){ .base = windows[rows[i].window].base };
 }
 
 /* Whatever is no instruction of the scenario traps and changes nothing: two words in turn. */
@@ -238,15 +240,19 @@ static unsigned char *map_ram(void)
 /* Memory for the protected VM of this scenario, before anything in it is the VM's. */
 static int create_protected_ram(void)
 {
-	struct window *window = &windows[SF_PROTECTED_WINDOW];
-
 	protected_ram = map_ram();
 	if (!protected_ram)
 		return errno;
 	fill_with_traps((sf_u32 *)protected_ram, (sf_u32 *)(protected_ram + READ_ONLY_SIZE),
 			SF_PROTECTED_FILL_0, SF_PROTECTED_FILL_1);
 	__builtin___clear_cache((char *)protected_ram, (char *)protected_ram + READ_ONLY_SIZE);
-	window->code = window->end = window->stale = (sf_u32 *)(protected_ram + (window->base - RAM_BASE));
+	for (int i = 0; i < SF_CONTEXTS; i++) {
+		struct window *window = &windows[rows[i].window];
+
+		if (rows[i].machine == SF_PROTECTED_MACHINE)
+			window->code = window->end = window->stale =
+				(sf_u32 *)(protected_ram + (window->base - RAM_BASE));
+	}
 	return 0;
 }
 
@@ -357,6 +363,14 @@ static void retire_code(struct window *window)
 	window->end = window->code;
 }
 
+static bool is_protected(const struct window *window)
+{
+	for (int i = 0; i < SF_CONTEXTS; i++)
+		if (rows[i].machine == SF_PROTECTED_MACHINE && window == &windows[rows[i].window])
+			return true;
+	return false;
+}
+
 static int put_code(sf_u64 address, sf_u32 instruction)
 {
 	struct window *window = &windows[(address - SF_CODE_BASE) / SF_WINDOW_SIZE];
@@ -364,7 +378,7 @@ static int put_code(sf_u64 address, sf_u32 instruction)
 
 	if (address < SF_CODE_BASE || address >= SF_CODE_BASE + SF_WINDOWS * SF_WINDOW_SIZE || address & 3)
 		return ERANGE;
-	if (window == &windows[SF_PROTECTED_WINDOW] && !protected_ram && create_protected_ram())
+	if (is_protected(window) && !protected_ram && create_protected_ram())
 		return ENOMEM;
 	word = window->code + (address - window->base) / 4;
 	if (word >= window->end)

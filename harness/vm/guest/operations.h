@@ -45,7 +45,7 @@ static int op_vcpu(const struct sf_op *op)
 	if (op->a >= SF_CONTEXTS)
 		return EINVAL;
 	is_new = !context->used;
-	if (is_new && op->a == SF_CONTEXT_PROTECTED && !can_protect())
+	if (context->vm < 0 && rows[op->a].machine == SF_PROTECTED_MACHINE && !can_protect())
 		return ENODEV;
 	if (is_new && op->a != SF_CONTEXT_PAIR + 1 && start(context))
 		return errno ? errno : EIO;
