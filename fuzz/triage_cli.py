@@ -37,7 +37,7 @@ examples:
       what a campaign found between two targets (what it found on each of them: without --against)
 
 Findings of other targets, kernels or levels are left as they are, and so are those that were done before and that no
-simpler scenario replaced since.
+simpler scenario replaced since.  What is like no kept regression is done first.
 
 exit status: 0 all done, 2 bad usage or input, 3 the target was lost
 """
@@ -75,19 +75,19 @@ def run_triage(args: argparse.Namespace) -> int:
 
 
 def triage(database: Database, lab: Lab, runs: int, say: Callable[[str], None]) -> int:
-    """Minimise and confirm what was found on the lab's target; return how many findings were done.
+    """Minimise and confirm what was found on the lab's target, new ones first; return how many findings were done.
 
     Each is kept before the next one begins.  TargetError: the machine was lost too often.
     """
     store, done = Store(database, FINDINGS), 0
-    for id_ in store.ids():
-        kept = story_of(store, id_).kept
+    for story in sorted((story_of(store, id_) for id_ in store.ids()), key=lambda story: bool(story.like)):
+        kept = story.kept
         if kept.finding.kind != "divergence" or kept.finding.subject != lab.subject or kept.finding.other != lab.other:
             continue
         if kept.scenario is None or kept.fresh_qemu is not None:
             continue
         done += 1
-        say(f"{id_}: {_one(store, kept, lab, runs)}")
+        say(f"{story.id}: {_one(store, kept, lab, runs)}")
     return done
 
 

@@ -223,13 +223,26 @@ def test_triage_keeps_the_simplest_with_its_rate(monkeypatch: pytest.MonkeyPatch
     assert story_of(store, entry.finding.id).kept.fresh_qemu == Tries(1, 1)
 
 
+def test_triage_begins_with_what_is_new(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("fuzz.library.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
+    subject = replace(SUBJECT, target="kvm-nvhe")
+    store = Store(Database(default_url(tmp_path)), FINDINGS)
+    kept, new = ("host", "spsr_el1", "RESET", ""), [("host", f"new{i}", "RESET", "") for i in range(8)]
+    for key in (kept, *new):
+        store.add(Finding("divergence", key, subject, (), 0, Tries(1, 1), Tries(1, 1), "2026"), SCENARIO)
+    said: list[str] = []
+    with lab(FakeExecutor([]), monkeypatch, subject) as it:
+        assert triage(Database(default_url(tmp_path)), it, 5, said.append) == 9
+    assert [finding_id("divergence", kept, subject) in line for line in said] == [False] * 8 + [True]
+
+
 def test_triage_leaves_what_does_not_come_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("fuzz.library.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
     store = Store(Database(default_url(tmp_path)), FINDINGS)
     finding = Finding("divergence", KEY, SUBJECT, (), 0, Tries(1, 1), Tries(1, 1), "2026")
     store.add(finding, SCENARIO)
     said: list[str] = []
-    with lab(FakeExecutor([]), monkeypatch) as it:
+    with lab(FakeExecutor([]), monkeypatch, subject) as it:
         triage(Database(default_url(tmp_path)), it, 7, said.append)
     assert "did not come back" in said[0] and store.load(finding.id) == finding
 
