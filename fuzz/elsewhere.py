@@ -117,7 +117,8 @@ def _at(journey: Journey, name: str, asked: Sequence[Asked], catalogue: Catalogu
                     for _ in range(journey.runs)
                 ]
                 # On a busy machine interrupts end some runs before anything can show: those say nothing.
-                runs = [shown(checked, each.signature) for checked in results if checked.status == "ok"]
+                seen = [(shown(checked, each.signature), checked.status) for checked in results]
+                runs = [found for found, status in seen if found or status == "ok"]
                 done.append(replace(compare(name, each, runs), unlike=unlike(config, journey.config)))
     except ShadowfuzzError as error:
         why = error.reason if isinstance(error, VmLost) else str(error)

@@ -26,6 +26,8 @@ from harness.vm.cache import Cache, default_root
 from harness.vm.clone import Clones
 from harness.vm.target import boot
 
+WELL = frozenset({"ok"})
+
 
 @dataclass
 class Twins:
@@ -111,8 +113,10 @@ class Lab:
         other = {} if recorded is None else {OTHER_TRACE: format_trace(recorded)}
         return {TRACE: format_trace(trace), **other}
 
-    def shows(self, scenario: Scenario, wanted: Signature, *, fresh_vm: bool = True) -> bool:
-        """Tell whether a scenario shows a signature.
+    def shows(
+        self, scenario: Scenario, wanted: Signature, *, fresh_vm: bool = True, ends: frozenset[str] = WELL
+    ) -> bool:
+        """Tell whether a scenario shows a signature and ends as one of ``ends``, statuses of a trace.
 
         A lost machine shows nothing, MAX_LOSSES of them in a row raise TargetError.
         """
@@ -124,7 +128,7 @@ class Lab:
                 raise
             return False
         self._losses = 0
-        return checked.status == "ok" and wanted in signatures(checked)
+        return checked.status in ends and wanted in signatures(checked)
 
 
 def signatures(checked: Checked) -> tuple[Signature, ...]:

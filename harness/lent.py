@@ -3,17 +3,19 @@
 
 To step a guest KVM needs PSTATE.SS and MDSCR_EL1.SS, for breakpoints MDSCR_EL1.MDE.  The guest's values come back
 at the next exit (up to 6.12), or when KVM_RUN returns (since 6.14, MDSCR_EL1 is then never touched): they are read
-there.  Source: arch/arm64/kvm/debug.c of 6.1, 6.12 and 7.3; Arm ARM D2.12.
+there.  A ``KVM_RUN`` with immediate_exit leaves no record; what it finishes, or an exception that it enters, clears SS.
+Source: arch/arm64/kvm/debug.c of 6.1, 6.12 and 7.3; Arm ARM D2.12.
 """
 
 from __future__ import annotations
 
-from harness import arch, protocol
+from harness import arch, exits, protocol
 from harness.debugger import DEBUG_OPS
 from harness.registers import BY_NAME
 from harness.trace import ENTRY, EXIT, USER, Event, Host, Switch
 
-_RESET, _SET = (protocol.OPS[name][0] for name in ("reset", "set"))
+_RESET, _SET, _ABORT, _FINISH = (protocol.OPS[name][0] for name in ("reset", "set", "abort", "finish"))
+_MMIO = next(number for number, name in exits.KVM_EXIT_REASONS.items() if name == "MMIO")
 PSTATE_ID = BY_NAME["pstate"].one_reg
 _DEBUGGED, _STEPPED = protocol.DEBUG["debugged"], protocol.DEBUG["stepped"]
 
@@ -29,12 +31,18 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
     own = list(events)
     ss: dict[int, int] = {}
     entries: dict[int, int] = {}
+    waits: dict[int, bool] = {}
     for index, event in enumerate(events):
         context = event.context
         if isinstance(event, Host):
             if event.op == _RESET or (event.op == _SET and event.a == PSTATE_ID and not event.error):
                 ss[context] = event.b & arch.SS if event.op == _SET else 0
+            if event.op in (_RESET, _ABORT) and not event.error:
+                waits[context] = event.op == _ABORT
+            elif event.op == _FINISH and waits.pop(context, False):
+                ss[context] = 0
             continue
+        waits[context] = event.kind == USER and event.code == _MMIO
         if event.kind == USER or not event.marks & _STEPPED:
             ss[context] = event.values[arch.PSTATE] & arch.SS
         own[index] = _own(event, ss.get(context, 0))

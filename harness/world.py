@@ -42,6 +42,18 @@ class World:
                 return region
         return None
 
+    def shown_twice(self, address: int) -> bool:
+        """Tell whether another memory slot shows the same page of the host's RAM."""
+        here = self.slot(address)
+        if here is None or here.home is None:
+            return False
+        home = address - here.base + here.home
+        return any(
+            other.home is not None and other is not here and other.home <= home < other.home + other.size
+            for other in self.regions
+            if other.slot
+        )
+
     def in_kernel(self, address: int) -> bool:
         """Tell whether KVM itself emulates a device there."""
         return any(address in device for device in self.devices)

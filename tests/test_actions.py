@@ -6,13 +6,15 @@ from __future__ import annotations
 import pytest
 
 from harness import arch, protocol
+from harness.a64 import encode
 from harness.compare import Divergence, Unchecked, beyond_judgement, compare_others, compare_reveal
 from harness.contract import NOT_SUPPORTED
 from harness.follow import RACE, follow
-from harness.layout import CODE, VECTORS
+from harness.layout import CODE, PROTECTED, VECTORS
 from harness.masks import cpu_model
 from harness.model.replay import predict
 from harness.owed import compare_owed
+from harness.protocol import FLAGS_VCPU_SHIFT
 from harness.registers import INDEX
 from harness.trace import Event, Host
 from harness.turns import ASKED_FOR, Round, rounds
@@ -47,6 +49,16 @@ def test_an_abort_takes_the_place_of_the_access() -> None:
     both = differs(turn(LOAD, told, did("abort"), entry(but(aborted(), x3=0x55))))
     assert both == {"host.x3": (S[3], 0x55)}, "completed all the same"
     assert differs(turn(LOAD, told, did("abort", error=2), entry(but(S, x3=0), SKIP))) == {}, "refused: it completes"
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_an_abort_whose_access_completes_all_the_same(runs: int) -> None:
+    """Up to 6.12: what is wrong is where PC is; that there was an exception is not in doubt."""
+    wrong = but(aborted(), pc=arch.vector(S[arch.VBAR], S[arch.PSTATE]) + 4)
+    events = (LOAD, user(S, 6), did("abort"), *[did("finish")] * runs, entry(wrong))
+    done = turn(*events)
+    assert done.action.inject and done.action.outcome == "inject"
+    assert differs(done).keys() == {"host.pc"}
 
 
 def test_two_aborts_before_a_run_are_one_or_two() -> None:
@@ -231,6 +243,19 @@ def test_what_the_host_sees() -> None:
     (found,) = compare_reveal(done, run, predict(done, "spec"))
     assert isinstance(found, Divergence)
     assert (found.expected, found.observed) == (1, (1 << 31) - 1)
+
+
+@pytest.mark.parametrize(("mark", "visible"), [(0, 0x7FFF_FFFF), (PROTECTED << FLAGS_VCPU_SHIFT, 0x7FFF_FF7F)])
+def test_what_the_host_sees_of_a_register_that_is_not_the_guests(mark: int, visible: int) -> None:
+    """There is no second copy of a plain vCPU: that x7 is wrong is the affair of relation switch alone."""
+    called = but(S, x0=0x8400_0000)
+    loaded = entry(but(called, pc=AT), marks=mark)
+    _, done = rounds((loaded, trap(but(called, x7=1, pc=AT + 4), esr("HVC64"), far=0, marks=mark), loaded))
+    assert done.exit is not None
+    run = follow(0, loaded, done.exit, {AT: encode("hvc", 0)}, cpu_model("cortex-a72"))
+    *left_out, found = compare_reveal(done, run, predict(done, "spec"))
+    assert isinstance(found, Divergence) and found.observed == visible
+    assert len(left_out) == (not mark), "counted"
 
 
 def test_what_the_host_sees_after_a_race() -> None:

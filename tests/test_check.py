@@ -101,7 +101,8 @@ def test_wrong_data_arrives() -> None:
 def test_a_register_lost_on_the_way_to_the_guest_or_back() -> None:
     lost = but(CALLED, x20=1)
     result = checked(*events(called=lost, answered=but(ANSWERED, x20=1)))
-    assert _names(result) == {"switch.x20", "save.reveal"}, "lost, so the host does not see it either"
+    assert _names(result) == {"switch.x20"}
+    assert any("relation switch" in why for why in result.unchecked), "whether the host sees it, nobody can tell"
     (found,) = (d for d in result.unexplained if d.relation == "switch")
     assert (found.expected, found.observed, found.exit_class) == (0, 1, "HVC64")
 

@@ -21,7 +21,7 @@ from harness.registers import INDEX, MASK64
 from harness.scenario import parse
 from harness.trace import HOST, Event, Host, Switch
 from harness.turns import Round, rounds, runs
-from tests.traces import SKIP, but, entry, esr, host_set, irq, load_esr, state, trap, turn, user
+from tests.traces import MMIO_EXIT, SKIP, but, entry, esr, host_set, irq, load_esr, state, trap, turn, user
 
 AT = CODE.base
 DEBUGGED = protocol.DEBUG["debugged"]
@@ -257,6 +257,20 @@ def test_a_record_has_the_guests_own_registers() -> None:
         assert {(e.values[arch.PSTATE], e.values[arch.MDSCR]) for e in own} == {(S[arch.PSTATE], 0)}
         assert own[0].marks == STEPPED | protocol.MARK_STEP_BEGINS
     assert guests_own(old[1:]) == old[1:], "without debugging nothing is touched"
+
+
+@pytest.mark.parametrize(("between", "left"), [((), True), (("finish",), False), (("abort", "finish"), False)])
+def test_what_a_run_without_a_record_makes_of_the_guests_own_ss(between: tuple[str, ...], left: bool) -> None:
+    """PSTATE.SS is set in an entry because userspace steps; the guest's own is gone behind the finished access."""
+    fault = trap(ss(S), load_esr(3), far=0x900_0000, hpfar=0x900_0000 >> 8, marks=STEPPED)
+    told = user(ss(S), MMIO_EXIT, marks=DEBUGGED)
+    events = (asked("debug step"), fault, told, *map(asked, between), entry(ss(but(S, pc=AT + 4)), marks=STEPPED))
+    own = guests_own(events)[-1]
+    assert isinstance(own, Switch) and bool(own.values[arch.PSTATE] & arch.SS) == left
+    for reason, ended in ((4, True), (MMIO_EXIT, False)):
+        nothing = (asked("debug step"), fault, told._replace(code=reason), asked("finish"), events[-1])
+        last = guests_own(nothing)[-1]
+        assert isinstance(last, Switch) and bool(last.values[arch.PSTATE] & arch.SS) == ended
 
 
 def test_what_kvm_leaves_in_the_guests_registers_is_seen() -> None:

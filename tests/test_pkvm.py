@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -10,21 +11,23 @@ import pytest
 from fuzz.idioms import other_vcpu
 from harness import contract, pkvm
 from harness.a64 import encode
-from harness.compare import Divergence
+from harness.compare import Divergence, beyond_judgement, compare_round
 from harness.donated import compare_writes
 from harness.fetch import is_call
 from harness.guest import walk
 from harness.layout import CODE, DATA, MMIO, PROTECTED
 from harness.masks import cpu_model
+from harness.model.replay import predict
 from harness.owed import owed
 from harness.placing import Code, base_of, code_of, needs_protected
-from harness.protocol import FLAGS_VCPU_SHIFT
+from harness.protocol import FLAGS_VCPU_SHIFT, FORGE
 from harness.registers import INDEX, MASK64
 from harness.report.rounds import place_of
 from harness.scenario import Step, parse
-from harness.slots import Slot, protected_may_succeed
+from harness.slots import DEFAULT, Slot, protected_may_succeed, regions
 from harness.trace import HOST, Host
-from harness.turns import OP_WRITE, rounds
+from harness.turns import OP_WRITE, Round, rounds
+from harness.world import WORLDS
 from tests.rounds import S
 from tests.traces import but, entry, esr, state, trap, user
 
@@ -93,6 +96,27 @@ def test_what_a_protected_vm_touched_refuses_its_host() -> None:
     assert writes(page=DATA.base + 0x1000) == [], "nobody touched that page"
     assert writes(after=0) == [], "it may not have got the page yet"
     assert writes(x0=pkvm.SHARE) == [], "it may be shared"
+
+
+def test_a_page_is_donated_once() -> None:
+    """Behind two slots that show one page, the guest gets it at the address that it touches first."""
+    twice = (*DEFAULT, Slot(2, "rw", 0x8000_0000, 0x1000, DATA.base))
+    for mark, refused, slots in ((MARK, False, twice), (MARK, True, DEFAULT), (0, True, twice)):
+        world = replace(WORLDS[PROTECTED if mark else 0], regions=regions(slots))
+        assert world.shown_twice(DATA.base + 8) == (slots == twice) and not world.shown_twice(DATA.base + 0x1000)
+        exit_ = trap(S, 0x9200_0005, far=DATA.base, hpfar=DATA.base >> 8, marks=mark)
+        done = Round(0, exit_, (user(S, 0, error=1, marks=mark),), (), entry(S, marks=mark), world)
+        assert done.action.outcome == "fail:EPERM"
+        found = {d.name: d.observed for d in compare_round(done, predict(done, "spec"))}
+        assert found == ({"save.class": "fail:EPERM"} if refused else {})
+
+
+def test_a_forged_abort_on_memory_that_el2_gave_away() -> None:
+    where = {"far": DATA.base, "hpfar": DATA.base >> 8, "marks": MARK | FORGE["esr"]}
+    (_, forged) = rounds((entry(S, marks=MARK), trap(S, 0x9200_0005, **where), entry(S, marks=MARK)))
+    assert "protected" in beyond_judgement(forged)
+    (_, real) = rounds((entry(S, marks=MARK), trap(S, 0x9200_0005, **where | {"marks": MARK}), entry(S, marks=MARK)))
+    assert not beyond_judgement(real)
 
 
 def test_slots_of_a_protected_vm() -> None:

@@ -15,6 +15,7 @@ from fuzz.database import Database, default_url
 from fuzz.lab import Lab, signatures
 from fuzz.library import story_of
 from fuzz.machines import MAX_LOSSES
+from fuzz.minimise_cli import minimise_on
 from fuzz.store import FINDINGS, Store
 from fuzz.triage_cli import triage
 from harness.check import check, signature
@@ -251,3 +252,12 @@ def test_a_run_that_did_not_end_well_shows_nothing(monkeypatch: pytest.MonkeyPat
     fake = FakeExecutor([checked(DIVERGENCE, status="hang")])
     with lab(fake, monkeypatch) as it:
         assert not it.shows(SCENARIO, KEY)
+
+
+def test_what_runs_away_is_minimised_to_what_does_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An abort that never comes is a guest that exits for ever; from one that ends, no way leads there."""
+    large = Scenario("Large.", (), (Step("hvc", (3,)), Step("wfi")))
+    for status, steps in (("runaway", 0), ("ok", 2)):
+        fake = FakeExecutor([checked(DIVERGENCE, status=status)] * 3 + [checked(DIVERGENCE, status="runaway")] * 100)
+        with lab(fake, monkeypatch) as it:
+            assert len(minimise_on(it, large, KEY).scenario.steps) == steps
