@@ -243,7 +243,7 @@ def test_triage_leaves_what_does_not_come_back(monkeypatch: pytest.MonkeyPatch, 
     finding = Finding("divergence", KEY, SUBJECT, (), 0, Tries(1, 1), Tries(1, 1), "2026")
     store.add(finding, SCENARIO)
     said: list[str] = []
-    with lab(FakeExecutor([]), monkeypatch, subject) as it:
+    with lab(FakeExecutor([]), monkeypatch) as it:
         triage(Database(default_url(tmp_path)), it, 7, said.append)
     assert "did not come back" in said[0] and store.load(finding.id) == finding
 
