@@ -17,7 +17,7 @@ from harness.report.markup import Content, Line, Markup, details, document, el, 
 from harness.report.reading import ABOUT, LIKE, RELATIONS, VERDICTS, in_words
 from harness.report.rounds import Place, Row, Site
 from harness.report.story import Group, Story, cluster_name, groups, replay_command
-from harness.report.terminal import bit_ranges, decisions, exit_text, outcome_text, shown
+from harness.report.terminal import bit_ranges, both_shown, decisions, exit_text, outcome_text
 from harness.report.traceview import trace_lines
 from harness.scenario import format_scenario, format_step, instruction
 from harness.steps import KINDS, Side
@@ -288,9 +288,7 @@ def _site(site: Site) -> Markup:
         rows.append(("model", f"{site.prediction.helper}; {decisions(site.prediction.path)}"))
     for judged in site.sentences:
         d = judged.divergence
-        rows.append(
-            ("divergence", put(el("b", d.name), f": expected {shown(d.expected)}, observed {shown(d.observed)}"))
-        )
+        rows.append(("divergence", put(el("b", d.name), f": {both_shown(d)}")))
     where = "before the first entry" if place is None else f"at {site.where}, event {site.event}"
     facts = table(("", ""), rows, f"What happened {where}", "facts")
     return put(facts, _registers(site)) if site.rows else facts
@@ -347,7 +345,7 @@ def _scenario(story: Story) -> Iterator[Markup]:
 
 
 def _trace(story: Story) -> Iterator[Markup]:
-    told = "N entry, E exit, U back in userspace, H host; only what changed is shown."
+    told = "N entry, E exit, U back in userspace, H host, L interrupts shown to it; only what changed is shown."
     other = story.kept.finding.other
     pair = {} if other is None else {"": story.kept.trace, f" on {other.target}": story.kept.other_trace}
     for where, trace in pair.items() if story.ran is None else [("", story.ran.trace)]:

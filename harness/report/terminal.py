@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from harness.check import Judged, signature
+from harness.compare import Divergence
+from harness.gic.lists import describe
 from harness.registers import MASK64
 from harness.report.esr import Syndrome
 from harness.report.result import Cluster, Lost, Ran, TargetResult, clusters, known_counts
@@ -57,6 +59,16 @@ def bit_ranges(bits: int) -> str:
 def shown(value: int | str) -> str:
     """Return a divergence's value as text."""
     return f"{value:#x}" if isinstance(value, int) else value
+
+
+def both_shown(found: Divergence) -> str:
+    """Return what was expected and what was observed as text; a list register is spelled out."""
+    texts = [
+        f"{shown(value)} ({describe(value)})" if value and isinstance(value, int) and found.register == "gic_list"
+        else shown(value)
+        for value in (found.expected, found.observed)
+    ]
+    return f"expected {texts[0]}, observed {texts[1]}"
 
 
 _NUMBERS = ("steps", "exits", "known", "unexplained", "unchecked")
@@ -136,7 +148,7 @@ def _site(where: Site, level: str, style: Style, known: bool) -> Iterator[str]:
         yield from _field(f"model {level}", f"{where.prediction.helper}; {decisions(where.prediction.path)}", style)
     for judged in _wanted(where.sentences, known):
         found = judged.divergence
-        text = f"{found.name}: expected {shown(found.expected)}, observed {shown(found.observed)}"
+        text = f"{found.name}: {both_shown(found)}"
         yield from _field("divergence", text + _tag(judged), style, "yellow" if judged.known else "red")
     rows = tuple(row for row in where.rows if _wanted(row.judged, known))
     if rows:
