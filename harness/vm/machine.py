@@ -18,9 +18,9 @@ TRANSLATED_MIB = 64
 RING = bytes(8)
 """What tells the agent of a request: so many bytes make Linux's port interrupt at once (8250_port.c, PORT_16550A)."""
 DETERMINISTIC: tuple[str, ...] = (
-    # Time is the number of instructions, 8 ns each: the host's clock ticks every half a million, before long even for a
+    # Time is the number of instructions, 4 ns each: the host's clock ticks every million, before long even for a
     # guest whose every instruction faults.  An idle machine does not wait for its timers but jumps to the next one.
-    *("-icount", "shift=3,sleep=off"),
+    *("-icount", "shift=2,sleep=off"),
     *("-seed", "1"),
     *("-device", "pvpanic-pci,addr=1", "-action", "panic=pause"),
 )
