@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,27 +105,26 @@ def load_regressions(path: Path) -> tuple[Regression, ...]:
 
 _TEXTS, _LISTS = ("id", "summary", "why", "verdict", "source"), ("targets", "signatures", "scenarios")
 _OPTIONAL = ("elsewhere", "ends", "ones")
+_KEYS = (*_TEXTS, *_LISTS, *_OPTIONAL)
 
 
-def _regression(row: Mapping[str, Any], where: str) -> Regression:
+def _regression(row: object, where: str) -> Regression:
     if not isinstance(row, dict):
         raise InputError(where, None, "expected a table")
-    for name, value in row.items():
-        fits = isinstance(value, list) and all(isinstance(each, str) for each in value)
-        if not (fits if name in _LISTS else isinstance(value, str)) or name not in (*_TEXTS, *_LISTS, *_OPTIONAL):
-            raise InputError(where, None, f"{name}: {_expected(name)}")
-    for name in (*_TEXTS, *_LISTS):
-        if name not in row:
-            raise InputError(where, None, f"{name}: missing, {_expected(name)}")
+    if unknown := next((name for name in row if name not in _KEYS), None):
+        raise InputError(where, None, f"{unknown}: no such key, expected {', '.join(_KEYS)}")
+    values: dict[str, Any] = {}
+    for name in _KEYS:
+        value: Any = row.get(name)
+        if value is None and name in _OPTIONAL:
+            continue
+        if name in _LISTS and not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
+            raise InputError(where, None, f"{name}: expected a list of texts")
+        if name not in _LISTS and not isinstance(value, str):
+            raise InputError(where, None, f"{name}: expected text")
+        values[name] = tuple(value) if name in _LISTS else value
     try:
-        ones = int(row.get("ones", "0"), 0)
+        values["ones"] = int(values.get("ones", "0"), 0)
     except ValueError:
         raise InputError(where, None, f"ones: expected a number in quotes, found {row['ones'][:40]!r}") from None
-    values: dict[str, Any] = {name: tuple(value) if name in _LISTS else value for name, value in row.items()}
-    return Regression(**values | {"ones": ones})
-
-
-def _expected(name: str) -> str:
-    if name not in (*_TEXTS, *_LISTS, *_OPTIONAL):
-        return f"no such key, expected {', '.join((*_TEXTS, *_LISTS, *_OPTIONAL))}"
-    return "expected a list of texts" if name in _LISTS else "expected text"
+    return Regression(**values)

@@ -90,7 +90,7 @@ scenarios = ["s"]
         (TEXT + 'divergences = ["host.pc"]', "finding 1: divergences: no such key, expected id, "),
         (TEXT.replace('["s"]', '"s"'), "finding 1: scenarios: expected a list of texts"),
         (TEXT.replace('["s"]', "[1]"), "finding 1: scenarios: expected a list of texts"),
-        (TEXT.replace('why = "Why."', ""), "finding 1: why: missing, expected text"),
+        (TEXT.replace('why = "Why."', ""), "finding 1: why: expected text"),
     ],
 )
 def test_a_file_that_is_none(text: str, reason: str, tmp_path: Path) -> None:
