@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from fuzz.hypcopy import choose_copy
 from fuzz.machines import run_to_end
 from harness.check import Checked, Compared, check, signature
 from harness.exercise import Exercise
@@ -19,6 +20,7 @@ from harness.scenario import Scenario, load
 from harness.vm.build import prepare
 from harness.vm.config import PROJECT, load_config
 from harness.vm.executor import Executor
+from harness.vm.process import quiet
 from harness.vm.target import boot, has_protected_vms
 
 T = TypeVar("T")
@@ -50,9 +52,10 @@ def runnable(target: str, what: Mapping[str, Scenario]) -> dict[str, Scenario]:
 
 @contextmanager
 def booted(target: str, kernel: Path | None = None) -> Iterator[Executor]:
-    """A machine of a target that runs, with a ``kernel`` of one's own if there is one."""
+    """A machine of a target that runs, a ``kernel`` of one's own if there is one; with EL2's copies if it has any."""
     config = load_config(target)
-    with boot(config, prepare(config, kernel=kernel)) as executor:
+    prepared = prepare(config, kernel=kernel)
+    with boot(config, prepared, hyp_copy=choose_copy(None, config, prepared, quiet)) as executor:
         yield executor
 
 
