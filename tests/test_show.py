@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -57,6 +58,18 @@ def test_only_what_is_new(root: Path, tmp_path: Path, capsys: Capture) -> None:
     assert crash["kind"] == "crash" and len(others) == 2 and all(f["new"] and f["like"] == [] for f in others)
     History(Database(default_url(tmp_path))).begin("2026-01-01", {})
     assert call(capsys, "--new", "--out", str(tmp_path)) == (0, "no new findings\n")
+
+
+def test_a_cluster_is_new_if_it_is_new_on_one_target(root: Path) -> None:
+    database = Database(default_url(root))
+    (one,) = (group for group in groups(stories(database)) if group.name == "host.elr_el1/RESET")
+    (story,) = one.stories
+    elsewhere = replace(story, like=())
+    assert not one.new
+    (both,) = groups((story, elsewhere))
+    assert both.new
+    out = "\n".join(overview((story, elsewhere), Style()))
+    assert "6.1.0-x, new\n" in out and "6.1.0-x, like reset-keeps-banked-registers\n" in out
 
 
 def test_show_has_all_that_is_needed(root: Path, capsys: Capture) -> None:

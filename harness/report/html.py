@@ -136,7 +136,8 @@ def _like(story: Story) -> Markup:
 
 def _likes(group: Group) -> Markup:
     """What its findings are like; mostly they are of one target, or agree."""
-    return put(*(part for what in dict.fromkeys(map(_like, group.stories)) for part in (what, " ")))
+    first, *others = dict.fromkeys(map(_like, group.stories))
+    return put(first, *(put(" ", other) for other in others))
 
 
 def _clusters(some: tuple[Group, ...]) -> Markup:
