@@ -18,7 +18,7 @@ from pathlib import Path
 
 from harness.errors import SetupError
 from harness.protocol import Word
-from harness.vm.plugins import Words, members
+from harness.vm.plugins import Words, struct_members
 
 MAGIC = 0x3147_4445_5A46_4853  # "SHFZEDG1"
 EDGE_BITS, BLOCK_BITS, EDGE_TRIES = 14, 14, 64
@@ -62,7 +62,7 @@ def render() -> str:
 struct sf_edge {{ uint32_t from, to; }};
 struct sf_block {{ uint32_t start, size; }};
 struct sf_edges {{
-{members(WORDS)}
+{struct_members(WORDS)}
 \tstruct {{ uint64_t begin, end; }} ranges[SF_RANGES];
 \tuint8_t counters[SF_EDGES] __attribute__((aligned({COUNTERS_AT})));
 \tstruct sf_edge edges[SF_EDGES];

@@ -22,7 +22,7 @@ from harness.trace import ENTRY, EXIT, ContextLayout, Event, Hyp
 from harness.vm.btf import read_btf
 from harness.vm.build import PreparedTarget
 from harness.vm.cache import Cache, default_root, hash_inputs
-from harness.vm.plugins import Plugin, Words, compile_plugin, members
+from harness.vm.plugins import Plugin, Words, compile_plugin, struct_members
 from harness.vm.process import Progress, quiet
 from harness.vm.symbols import LOAD_OFFSET, Symbols, read_symbols
 from harness.vm.text import BEGIN
@@ -71,7 +71,7 @@ def render() -> str:
 #define SF_HYP_ENTER {ENTER}
 #define SF_HYP_LEAVE {LEAVE}
 struct sf_hyp {{
-{members(WORDS)}
+{struct_members(WORDS)}
 \tuint64_t leave_at[SF_HYP_LEAVES];
 \tunsigned char records[] __attribute__((aligned({RECORDS_AT})));
 }};

@@ -37,7 +37,7 @@ class Map(Protocol):
         ...
 
 
-def members(rows: Sequence[Word]) -> str:
+def struct_members(rows: Sequence[Word]) -> str:
     """Return the lines of the C struct at the begin of such a file: a word of 64 bits for each row."""
     return "\n".join(f"\tuint64_t {word.name}; /* {word.what} */" for word in rows)
 
