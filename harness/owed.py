@@ -33,6 +33,8 @@ from harness.turns import (
 from harness.world import PSCI_0_2, SCENARIO, World
 
 _MPIDR = INDEX["mpidr_el1"]
+_EXCEPTION = (arch.PC, arch.PSTATE, arch.ELR, arch.SPSR, arch.ESR, arch.FAR)
+_DECIDES_EXCEPTION = frozenset({*_EXCEPTION, arch.VBAR, arch.SCTLR})
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
 
@@ -50,6 +52,12 @@ class _Turn:
     def put(self, index: int, value: int) -> None:
         self.values[index] = value
         self.allowed.pop(index, None)
+
+    def take(self, after: State) -> None:
+        """Enter an exception."""
+        self.values[:] = after
+        for index in _EXCEPTION:
+            self.allowed.pop(index, None)
 
 
 def _skip(turn: _Turn) -> None:
@@ -195,8 +203,8 @@ def _userspace(turn: _Turn, round_: Round) -> str:
         elif host.error:
             continue
         elif host.op == OP_SET and (index := BY_ONE_REG.get(host.a)) is not None:
-            if excepted and not at_once:
-                return "a register written while an exception is pending"
+            if excepted and not at_once and index in _DECIDES_EXCEPTION:
+                return "a register of the exception written while it is pending"
             turn.put(index, host.b)
             if index == arch.PSTATE and host.b & arch.AARCH32:
                 for i in arch.AARCH32_STATE:  # it sees 32 bits: those above may be dropped
@@ -208,11 +216,11 @@ def _userspace(turn: _Turn, round_: Round) -> str:
         elif host.op == OP_ABORT and exit_ is not None:
             if waiting and round_.seen[arch.ELR] == turn.values[arch.ELR]:
                 continue  # one may pend for both: what two before a run are, KVM API 4.31 does not say
-            turn.values[:] = contract.external_abort(tuple(turn.values), exit_)
+            turn.take(contract.external_abort(tuple(turn.values), exit_))
             access, excepted, waiting = False, True, True
         elif host.op == OP_SERROR and round_.action.inject and not turn.values[arch.PSTATE] & arch.PSTATE_A:
             # Not masked: it may be taken at once (kvm.md, differences between versions).
-            turn.values[:] = arch.take_exception(tuple(turn.values), offset=arch.SERROR_OFFSET)
+            turn.take(arch.take_exception(tuple(turn.values), offset=arch.SERROR_OFFSET))
             turn.allowed[arch.ESR] = None
             excepted = True
     if access and exit_ is not None:

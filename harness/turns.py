@@ -26,14 +26,15 @@ OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE = (
     protocol.OPS[name][0] for name in ("set", "reset", "abort", "serror", "irq_line", "finish", "write")
 )
 EXIT_INTR, EXIT_MMIO = 10, 6
-PC_ID, ELR_ID = BY_NAME["pc"].one_reg, BY_NAME["elr_el1"].one_reg
+PC_ID, PSTATE_ID, VBAR_ID, ELR_ID = (BY_NAME[name].one_reg for name in ("pc", "pstate", "vbar_el1", "elr_el1"))
 NOTHING: Mapping[int, int] = MappingProxyType({})
 
 IN_KERNEL = "kernel:MMIO"
 """The outcome of an access to a device that KVM emulates itself."""
 
 ASKED_FOR = "asked"
-"""The outcome where the guest took what userspace asked for: an SError at once, or more exceptions than one."""
+"""The outcome where the guest took what userspace asked for: an SError at once, more exceptions than one, or one from
+another state than that of the exit."""
 
 
 class Action(NamedTuple):
@@ -99,6 +100,33 @@ def _exceptions(hosts: tuple[Host, ...]) -> tuple[int, ...]:
     return tuple(h.op for h in hosts if h.op in (OP_ABORT, OP_SERROR) and not h.error)
 
 
+_DECIDE_ENTRY = frozenset({PC_ID, PSTATE_ID, VBAR_ID})
+"""What decides where an exception is entered and comes from."""
+
+
+def _entries(before: State, hosts: tuple[Host, ...]) -> Iterator[tuple[int, int]]:
+    """Yield vector and PC of each exception that userspace asked for, by the registers as it had left them by then."""
+    pc, pstate, vbar = before[arch.PC], before[arch.PSTATE], before[arch.VBAR]
+    for host in hosts:
+        if host.op == OP_RESET:
+            pc, pstate, vbar = 0, arch.EL1H | arch.DAIF, 0
+        elif host.error:
+            continue
+        elif host.op == OP_SET and host.a in _DECIDE_ENTRY:
+            pc = host.b if host.a == PC_ID else pc
+            pstate = host.b if host.a == PSTATE_ID else pstate
+            vbar = host.b if host.a == VBAR_ID else vbar
+        elif host.op in (OP_ABORT, OP_SERROR):
+            yield arch.vector(vbar, pstate), pc
+
+
+def _rewritten(hosts: tuple[Host, ...]) -> bool:
+    """Whether an exception that userspace asked for is not taken from the exit's state: it wrote to that before."""
+    ops = [(h.op, h.a) for h in hosts if not h.error or h.op == OP_RESET]
+    first = next((i for i, (op, _) in enumerate(ops) if op in (OP_ABORT, OP_SERROR)), len(ops))
+    return any(op == OP_RESET or (op == OP_SET and a in _DECIDE_ENTRY) for op, a in ops[:first])
+
+
 def _injected(
     exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch, world: World
 ) -> bool:
@@ -107,9 +135,13 @@ def _injected(
     vector = arch.vector(before[arch.VBAR], before[arch.PSTATE])
     vectors, seen, came_from = {vector}, users, {before[arch.PC]}
     if hosts and (asked := _exceptions(hosts)):
-        vectors, seen = {vector, vector + arch.SERROR_OFFSET & MASK64}, (*users, entry)
+        anew = tuple(_entries(before, hosts))
+        vectors |= {at for at, _ in anew}
+        vectors |= {at + arch.SERROR_OFFSET & MASK64 for at in vectors}
+        seen = (*users, entry)
         # ELR_EL1 holds where the guest was, unless userspace writes over that, too.
         came_from |= {host.b for host in hosts if host.op == OP_SET and host.a in (PC_ID, ELR_ID)}
+        came_from |= {pc for _, pc in anew}
         came_from.add((before[arch.PC] + 4) & MASK64)  # KVM may have done the instruction before
         if len(asked) > 1:  # each may be taken at the vector of the one before
             nested = arch.vector(before[arch.VBAR], arch.EL1H)
@@ -175,7 +207,7 @@ def _action(
     reasons = [_reason(u) for u in users if u.code != EXIT_INTR or u.error == errno.ENOSYS]
     if inject:
         asked = _exceptions(hosts)
-        single = asked == (OP_ABORT,) or (OP_ABORT not in asked and own)
+        single = own if OP_ABORT not in asked else asked == (OP_ABORT,) and not _rewritten(hosts)
         outcome = "inject" if single else ASKED_FOR
     elif reasons:
         outcome = reasons[0]

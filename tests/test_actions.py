@@ -8,7 +8,7 @@ import pytest
 from harness import arch, protocol
 from harness.a64 import encode
 from harness.compare import Divergence, Unchecked, beyond_judgement, compare_others, compare_reveal
-from harness.contract import NOT_SUPPORTED
+from harness.contract import NOT_SUPPORTED, RESET_VALUES
 from harness.follow import RACE, follow
 from harness.layout import CODE, PROTECTED, VECTORS
 from harness.masks import cpu_model
@@ -49,6 +49,30 @@ def test_an_abort_takes_the_place_of_the_access() -> None:
     both = differs(turn(LOAD, told, did("abort"), entry(but(aborted(), x3=0x55))))
     assert both == {"host.x3": (S[3], 0x55)}, "completed all the same"
     assert differs(turn(LOAD, told, did("abort", error=2), entry(but(S, x3=0), SKIP))) == {}, "refused: it completes"
+
+
+def test_an_abort_is_taken_from_what_userspace_left() -> None:
+    """Other PSTATE, VBAR_EL1 and PC than at the exit, or those of a reset, before an exception that comes at once."""
+    told, wrote = user(S, 6), host_set("pstate", 0x3C4)
+    there = arch.take_exception(but(S, pstate=0x3C4), 0x9600_0010, MMIO)
+    done = turn(LOAD, told, wrote, did("abort"), entry(there))
+    assert done.action.inject and done.action.outcome == ASKED_FOR and not differs(done)
+    left = (did("reset"), host_set("vbar_el1", VECTORS.base), did("abort"))
+    reset = {INDEX[name]: value for name, value in RESET_VALUES.items()} | {INDEX["vbar_el1"]: VECTORS.base}
+    after = arch.take_exception(tuple(reset.get(i, S[i]) for i in range(len(S))), 0x9600_0010, MMIO)
+    done = turn(LOAD, told, *left, entry(after))
+    assert done.action.inject and done.action.outcome == ASKED_FOR and not differs(done)
+    nothing = turn(LOAD, told, did("reset"), entry(after))
+    assert not nothing.action.inject and "host.pc" in differs(nothing), "nobody asked for an exception"
+
+
+def test_what_is_written_while_an_exception_pends() -> None:
+    """A register that the exception does not touch is owed; one that it does may be taken along, or not."""
+    told, pending = user(S, 6), but(S, esr_el1=0x9600_0010, far_el1=MMIO, x7=1)
+    assert not differs(turn(LOAD, told, did("abort"), host_set("x7", 1), entry(pending, EXCEPTION)))
+    assert differs(turn(LOAD, told, did("abort"), host_set("x7", 2), entry(pending, EXCEPTION))) == {"host.x7": (2, 1)}
+    unsure = turn(LOAD, told, did("abort"), host_set("pc", AT), entry(pending, EXCEPTION))
+    assert [type(one) for one in compare_owed(unsure, {})] == [Unchecked]
 
 
 @pytest.mark.parametrize("runs", [1, 2])
