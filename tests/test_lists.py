@@ -33,6 +33,7 @@ from harness.gic.lists import (
     written,
 )
 from harness.gic.registers import LIST_REGISTERS
+from harness.layout import GICD
 from harness.placing import base_of
 from harness.report.rounds import sites
 from harness.report.traceview import trace_lines
@@ -130,6 +131,28 @@ def test_a_full_list_has_those_of_the_highest_priority() -> None:
     assert entered(gic, shown(*best[:-1])) == ["host.gic_list"] * 3, "there is room"
 
 
+def test_more_than_there_is_room_for_come_in_their_order() -> None:
+    gic = made()
+    for i in range(1, 6):
+        spi(gic, 40 + i, 0x10 * i)
+        gic.irq(0, 40 + i).set_line(True)
+    for i in (1, 2):
+        interface = gic.enter(0)
+        assert interface.acknowledge() == 40 + i
+        gic.irq(0, 40 + i).set_line(False)
+        interface.write("icc_eoir1_el1", 40 + i)
+        gic.leave(0)
+    interface = gic.enter(0)
+    assert [interface.acknowledge(), interface.lost] == [43, ""]
+    crowded = made()
+    for i in range(1, 6):
+        spi(crowded, 40 + i, 0x80)
+        crowded.irq(0, 40 + i).set_line(True)
+    interface = crowded.enter(0)
+    assert (interface.pending, len(interface.waiting)) == ({}, 6), "which of them are presented, nobody knows"
+    assert interface.acknowledge() is None
+
+
 def test_what_was_acknowledged_is_active() -> None:
     gic = made(edge=True)
     gic.enter(0).acknowledge()
@@ -137,10 +160,21 @@ def test_what_was_acknowledged_is_active() -> None:
     assert entered(gic, shown(lr(40, ACTIVE))) == []
     assert entered(gic, shown(lr(40, STATE))) == ["host.gic_list"], "the edge came once"
     assert entered(gic, shown(lr(40, PENDING))) == ["host.gic_list"]
+    assert entered(gic, shown(lr(40, ACTIVE, priority=0))) == [], "it may keep the one that it was taken with"
     gic.irq(0, 40).set_line(False)
     gic.irq(0, 40).set_line(True)
     for both in (STATE, ACTIVE):
         assert entered(gic, shown(lr(40, both))) == [], "it is signalled when it is ended, not before"
+
+
+def test_an_active_interrupt_that_goes_to_another_group_is_nobodys() -> None:
+    gic = made(edge=True)
+    gic.enter(0).acknowledge()
+    gic.leave(0)
+    gic.write(GICD.base + 0x84, 4, 0xFFFF_FFFF)
+    assert not gic.lost, "the same group"
+    gic.write(GICD.base + 0x84, 4, 0)
+    assert "another group" in entered(gic, shown(lr(40, ACTIVE, more=0)))[0]
 
 
 def test_what_nobody_knows_is_said() -> None:

@@ -208,7 +208,10 @@ class Gic:
             return
         bits = where.bank.bits
         for irq in self._covered(where):
+            group = irq.group_1
             _WRITES[where.bank.name](irq, value >> (irq.intid - where.first) * bits & (1 << bits) - 1)
+            if irq.group_1 is not group and irq.active is not False:
+                self.lose("another group for an interrupt that may be active")  # which of the two ends it?
 
     def read(self, address: int, size: int) -> tuple[int, int]:
         """Return what a load of the guest gives, and which bits of it nobody knows."""
@@ -249,14 +252,16 @@ class Gic:
     def enter(self, vcpu: int) -> Interface:
         """Return the interface of a vCPU that is about to run, with what is pending for it now."""
         interface = self.interfaces[vcpu]
+        interface.waiting = {}
         interface.pending, interface.maybe, interface.may_be_fiq, interface.late = {}, "", False, False
         interface.acknowledged, interface.ended = set(), set()
-        again, many = set(), 0
+        again, many, active = set(), 0, 0
         for (owner, intid), irq in self.irqs.items():
             if owner not in (-1, vcpu):
                 continue
             forwarded = self.forwarded(irq, vcpu)
             many += forwarded is not False or irq.active is not False
+            active += irq.active is not False
             if forwarded is False:
                 continue
             if irq.group_1 is not True:
@@ -274,7 +279,7 @@ class Gic:
                     again.add(intid)
         interface.again = frozenset(again)
         if many > LIST_REGISTERS:
-            interface.maybe = interface.maybe or "more interrupts than list registers"
+            interface.hold_back(max(1, LIST_REGISTERS - active))
         return interface
 
     def leave(self, vcpu: int) -> None:

@@ -18,6 +18,7 @@ _INTID = 0xFF_FFFF
 _SPECIAL = range(1020, 1024)
 NO_EFFECT: frozenset[str] = frozenset({"icc_sre_el1"})
 """Writes that change nothing of what is judged."""
+CROWDED = "more interrupts than list registers"
 EOI_MODE, CBPR = 1 << 1, 1 << 0
 """ICC_CTLR_EL1: what an end does, and whether group 1 has the binary point of group 0."""
 SMALLEST_POINT = 3
@@ -35,7 +36,8 @@ def below(priority: int, mask: int) -> bool | None:
 class Interface:
     """State of one vCPU's interface.
 
-    ``pending``: INTIDs that are certain to be presented, with their priority; ``maybe``: why there may be others;
+    ``pending``: INTIDs that are certain to be presented, with their priority; ``waiting``: those of a lower one that no
+    list register may be left for (IHI 0069, ICH_HCR_EL2.UIE: in finite time); ``maybe``: why there may be others;
     ``may_be_fiq``: some of these may be of group 0, which ``enabled_0`` lets through (``enabled``: group 1).
     ``again``: INTIDs that are pending once more when they are deactivated.  ``running`` are the INTIDs whose
     priority was not dropped, ``dropped`` those that are only active; ``acknowledged`` and ``ended`` what the guest did
@@ -45,6 +47,7 @@ class Interface:
     """
 
     pending: dict[int, int] = field(default_factory=dict)
+    waiting: dict[int, int] = field(default_factory=dict)
     maybe: str = ""
     may_be_fiq: bool = False
     again: frozenset[int] = frozenset()
@@ -65,6 +68,18 @@ class Interface:
     def lose(self, why: str) -> None:
         """Nobody knows any more what is in the interface."""
         self.lost = self.lost or why
+
+    def hold_back(self, room: int) -> None:
+        """Enter that ``room`` of the pending interrupts are certain to be presented: those of the highest priority."""
+        ranks = sorted(priority & IMPLEMENTED_PRIORITY for priority in self.pending.values())
+        end = ranks[room] if len(ranks) > room else MASK64
+        self.waiting = {i: priority for i, priority in self.pending.items() if priority & IMPLEMENTED_PRIORITY >= end}
+        self.pending = {i: priority for i, priority in self.pending.items() if i not in self.waiting}
+        self._let_in()
+
+    def _let_in(self) -> None:
+        if self.waiting and not self.pending:
+            self.maybe = self.maybe or CROWDED
 
     def _candidate(self, priority: int) -> bool | None:
         assert self.mask is not None
@@ -109,6 +124,7 @@ class Interface:
             return None
         intid = ranks[0][1]
         self.running.append((intid, self.pending.pop(intid)))
+        self._let_in()
         self.acknowledged.add(intid)
         self.ended.discard(intid)
         return intid

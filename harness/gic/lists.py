@@ -133,8 +133,10 @@ def _as_configured(lr: int, irq: Interrupt, gic: Gic, vcpu: int) -> int:
     """Return a list register as the distributor has the interrupt, what nobody knows left as it is."""
     if irq.group_1 is not None:
         lr = lr & ~GROUP_1 | GROUP_1 * irq.group_1
-    if irq.priority is not None and (lr >> PRIORITY_SHIFT ^ irq.priority) & IMPLEMENTED_PRIORITY:
-        lr = lr & ~(0xFF << PRIORITY_SHIFT) | irq.priority << PRIORITY_SHIFT
+    # Whether a new priority is that of an active interrupt, too, is IMPLEMENTATION DEFINED (IHI 0069, GICD_IPRIORITYR).
+    known = irq.priority if irq.active is False else None
+    if known is not None and (lr >> PRIORITY_SHIFT ^ known) & IMPLEMENTED_PRIORITY:
+        lr = lr & ~(0xFF << PRIORITY_SHIFT) | known << PRIORITY_SHIFT
     if irq.active is not None:
         lr = lr & ~ACTIVE | ACTIVE * irq.active
     if gic.ready(irq, vcpu) is False or (irq.group_1 and gic.forwarded(irq, vcpu) is False):
@@ -149,7 +151,8 @@ def _left_out(shown: dict[int, int], gic: Gic, vcpu: int, where: Where) -> Itera
     the wrong one (IHI 0069, interrupt prioritization).
     """
     lowest = max((lr >> PRIORITY_SHIFT & IMPLEMENTED_PRIORITY for lr in shown.values() if lr & PENDING), default=0)
-    for intid, priority in gic.interfaces[vcpu].pending.items():
+    interface = gic.interfaces[vcpu]
+    for intid, priority in (*interface.pending.items(), *interface.waiting.items()):
         if shown.get(intid, 0) & PENDING:
             continue
         if len(shown) < LIST_REGISTERS or priority & IMPLEMENTED_PRIORITY < lowest:
