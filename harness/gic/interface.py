@@ -43,7 +43,7 @@ class Interface:
     priority was not dropped, ``dropped`` those that are only active; ``acknowledged`` and ``ended`` what the guest did
     since the entry.  ``lost``: why nobody knows any of this.  ``late``: the guest wrote to the interface, and what it
     let through takes effect in finite time.  ``point`` is what ICC_BPR1_EL1 keeps, which ``shares_point`` (CBPR) hides;
-    ``settled``: the guest has written no control, since somebody looked, so that what it keeps is unknown.
+    ``settled``: the guest has not written it so that what it keeps is unknown.
     """
 
     pending: dict[int, int] = field(default_factory=dict)
@@ -160,7 +160,7 @@ class Interface:
                 self.drops_only, self.shares_point = bool(value & EOI_MODE), bool(value & CBPR)
             case "icc_bpr1_el1":
                 kept = self.shares_point is False and value & 7 >= SMALLEST_POINT
-                self.point, self.settled = (value & 7, self.settled) if kept else (None, False)
+                self.point, self.settled = value & 7 if kept else None, kept
             case "icc_eoir1_el1":
                 self._end(value & _INTID)
             case "icc_dir_el1":

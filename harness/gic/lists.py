@@ -38,6 +38,7 @@ VMCR_FIELDS: tuple[tuple[str, int, int], ...] = (
     ("point", 18, 7),  # VBPR1, ICC_BPR1_EL1
     ("mask", 24, IMPLEMENTED_MASK),  # VPMR, ICC_PMR_EL1
 )
+_POINT = 7 << 18
 _FIELDS = sum(bits << shift for _, shift, bits in VMCR_FIELDS)
 KERNELS_OWN = range(SGIS + 4, PRIVATE)
 """PPIs that KVM's own timers and PMU may raise (Documentation/virt/kvm/devices/vcpu.rst)."""
@@ -48,7 +49,7 @@ _AP: slice[int, int, None] = slice(_NAMES.index("ich_ap0r0_el2"), _FIRST_LR)
 _OWN = "a list register with a PPI that KVM's own timers or PMU may raise"
 _GROUP = "a list register with an interrupt that may be of group 0"
 _UNKNOWN = "a list register with an interrupt of which something is not known"
-_NOT_KEPT = "fields of ICH_VMCR_EL2 that the guest wrote so that they need not be kept"
+_NOT_KEPT = "ICH_VMCR_EL2.VBPR1, which the guest wrote so that it need not be kept"
 
 
 class Where(NamedTuple):
@@ -209,12 +210,13 @@ def at_user(now: View, before: View | None, interface: Interface, where: Where) 
         yield Unchecked("switch", f"ICH_VMCR_EL2 and active priorities: {interface.lost}")
         return
     value, known = written(interface)
+    stays = 0 if before is None else _FIELDS & ~known
     if not interface.settled:
         yield Unchecked("switch", _NOT_KEPT)
-    elif before is not None:
-        value |= before.vmcr & _FIELDS & ~known
-        known |= _FIELDS
-    interface.settled = True
+        stays &= ~_POINT
+    if before is not None:
+        value |= before.vmcr & stays
+        known |= stays
     if (now.vmcr ^ value) & known:
         yield Divergence("switch", "ich_vmcr_el2", value & known, now.vmcr & known, *where)
     # An interrupt is acknowledged where its group priority is above that of all that run: each has a bit of its own.
