@@ -207,7 +207,9 @@ def _action(
     reasons = [_reason(u) for u in users if u.code != EXIT_INTR or u.error == errno.ENOSYS]
     if inject:
         asked = _exceptions(hosts)
-        single = own if OP_ABORT not in asked else asked == (OP_ABORT,) and not _rewritten(hosts)
+        # An SError that pends no longer was taken at once, whatever else there was.
+        at_once = OP_SERROR in asked and not entry.hcr & arch.HCR_VSE
+        single = own and not at_once if OP_ABORT not in asked else asked == (OP_ABORT,) and not _rewritten(hosts)
         outcome = "inject" if single else ASKED_FOR
     elif reasons:
         outcome = reasons[0]

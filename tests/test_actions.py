@@ -66,6 +66,19 @@ def test_an_abort_is_taken_from_what_userspace_left() -> None:
     assert not nothing.action.inject and "host.pc" in differs(nothing), "nobody asked for an exception"
 
 
+def test_an_serror_behind_an_exception_of_kvms_own() -> None:
+    """It pends (up to 6.12), or is taken at once; what says so is whether it still pends."""
+    out = trap(S, esr("IABT_LOW", 5), far=MMIO, hpfar=MMIO >> 8)
+    told = user(arch.take_exception(S, 0x8600_0010, MMIO), 10)
+    wrote = but(told.values, pstate=0x2C5)
+    asked = (host_set("pstate", 0x2C5), did("serror"))
+    taken = arch.take_exception(wrote, 0xBF00_0000, offset=arch.SERROR_OFFSET)
+    for after, hcr, outcome in ((wrote, arch.HCR_VSE, "inject"), (taken, 0, ASKED_FOR)):
+        done = turn(out, told, *asked, entry(after, hcr=hcr))
+        assert (done.action.outcome, differs(done)) == (outcome, {})
+    assert "host.pc" in differs(turn(out, told, *asked, entry(wrote))), "neither"
+
+
 def test_what_is_written_while_an_exception_pends() -> None:
     """A register that the exception does not touch is owed; one that it does may be taken along, or not."""
     told, pending = user(S, 6), but(S, esr_el1=0x9600_0010, far_el1=MMIO, x7=1)
