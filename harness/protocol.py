@@ -127,6 +127,8 @@ BREAKPOINTS = 4
 """Breakpoints, and as many watchpoints, that a scenario may set: every CPU model of harness/masks.py has so many."""
 
 STATUS: Mapping[str, int] = MappingProxyType({"ok": 0, "ioctl": 1, "stuck": 2, "bad_op": 3, "runaway": 4, "absent": 5})
+"""How a request ended; ``stuck``: KVM_RUN comes back without having run the guest; ``runaway``: that runs, but does
+not get on (harness/vm/guest/runaway.h and the two budgets)."""
 
 STOP: Mapping[str, int] = MappingProxyType({"reached": 1, "outside": 2, "sleep": 4, "runaway": 8})
 

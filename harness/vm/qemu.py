@@ -43,6 +43,8 @@ ENDED: Mapping[str, str] = MappingProxyType(
 
 STANDS = "guest-panicked"
 """The state of a deterministic machine that waits for a request: its agent wrote to pvpanic, which stops it at once."""
+CPUCLOCK_SCHED = 2
+"""With the complement of a process id above it, the CPU time of that process (include/linux/posix-timers_types.h)."""
 XON = b"\x11"
 """A character that Linux's terminals take and do nothing about: they do not even echo it."""
 
@@ -219,8 +221,7 @@ class Qemu:
         """
         nap = 100e-6
         while True:
-            status = self.execute("query-status", timeout=STATUS_PATIENCE)
-            state = str(status["status"]) if isinstance(status, dict) else ""
+            state = self.state()
             if state == STANDS:
                 return
             if state in ENDED or time.monotonic() > deadline:
@@ -244,6 +245,11 @@ class Qemu:
         except OSError:
             return False
 
+    def state(self) -> str:
+        """Return how the machine is, as QEMU says it (qapi/run-state.json).  VmLost: QEMU does not answer."""
+        status = self.execute("query-status", timeout=STATUS_PATIENCE)
+        return str(status["status"]) if isinstance(status, dict) else ""
+
     def interrupt(self) -> None:
         """Interrupt the CPU of a deterministic machine, by a character at its serial port.  VmLost: it is gone."""
         assert self._bell is not None
@@ -258,8 +264,7 @@ class Qemu:
         now = time.monotonic()
         if now >= self._next_status:
             self._next_status = now + STATUS_SECONDS
-            status = self.execute("query-status", timeout=STATUS_PATIENCE)
-            state = str(status["status"]) if isinstance(status, dict) else ""
+            state = self.state()
             if state in ENDED:
                 raise self.lost(ENDED[state])
 
@@ -294,6 +299,13 @@ class Qemu:
                     self._process.wait(REAP_SECONDS)
             self.check_process()
             raise self.lost(f"QMP {command}: {error}") from error
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that QEMU has used.  VmLost: it is gone."""
+        try:
+            return time.clock_gettime(~self.pid << 3 | CPUCLOCK_SCHED)
+        except OSError as error:
+            raise self.lost(f"QEMU's clock: {error.strerror}") from error
 
     def stop(self) -> None:
         """Stop the virtual CPU."""

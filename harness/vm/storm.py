@@ -9,18 +9,17 @@ state that could still change, the time included: :func:`is_storm` is asked with
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 
 from harness import arch
 from harness.exits import EC_BY_NAME, EC_MASK, EC_SHIFT
 from harness.vm.gdbstub import GdbError
 from harness.vm.postmortem import monitor, read_registers
-from harness.vm.qemu import Qemu
+from harness.vm.qemu import STANDS, Qemu
 
 EC_FETCH = arch.same_el(EC_BY_NAME["IABT_LOW"])
-PATIENCE = 0.02
-"""Seconds without an exit of any guest after which it is worth looking; they double with each time."""
+PATIENCE = 0.01
+"""CPU seconds of QEMU's without an exit of any guest between two looks; they double with each time it is stopped."""
 
 
 def is_storm(registers: Mapping[str, int]) -> bool:
@@ -31,26 +30,33 @@ def is_storm(registers: Mapping[str, int]) -> bool:
 
 
 class Rescue:
-    """Looks after one scenario on a deterministic machine; ``exits`` tells the guests' exits so far."""
+    """Looks after one scenario on a deterministic machine; ``exits`` tells the guests' exits so far.
+
+    A machine that may be idle is left alone: to stop it then could move its time.  So it is stopped only where its
+    registers are the same after it has used the CPU for a while, in which it was not kept from running.
+    """
 
     def __init__(self, qemu: Qemu, exits: Callable[[], int]) -> None:
         self._qemu, self._exits = qemu, exits
         self._patience = PATIENCE
         self._last = exits()
-        self._next = time.monotonic() + PATIENCE
+        self._next = qemu.cpu_seconds() + PATIENCE
         self._seen = ""
 
     def look(self) -> None:
         """Interrupt the machine if nothing else can.  VmLost: it is gone."""
-        now, exits = time.monotonic(), self._exits()
+        spent, exits = self._qemu.cpu_seconds(), self._exits()
         if exits != self._last:
-            self._last, self._next, self._seen = exits, now + PATIENCE, ""
-        if now < self._next:
+            self._last, self._next, self._seen = exits, spent + PATIENCE, ""
+        if spent < self._next:
             return
         before, self._seen = self._seen, monitor(self._qemu, "info registers")
+        self._next = spent + self._patience
         if self._seen != before:
             return
-        self._qemu.stop()  # nothing is lost by that: it runs, and is not idle
+        self._qemu.stop()
+        if self._qemu.state() == STANDS:  # it got on just now, and is done
+            return
         try:
             stands = is_storm(read_registers(self._qemu))
         except (GdbError, KeyError, OSError) as error:
@@ -59,4 +65,3 @@ class Rescue:
             self._qemu.interrupt()
         self._qemu.cont()
         self._patience *= 2
-        self._next = time.monotonic() + self._patience
