@@ -17,6 +17,7 @@ from harness.errors import TargetError
 from harness.exercise import Exercise
 from harness.known import Catalogue
 from harness.masks import cpu_model
+from harness.ruled import rules_of
 from harness.scenario import Scenario
 from harness.trace import EXIT
 from harness.vm.build import prepare
@@ -29,11 +30,11 @@ ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one machine is to run: scenarios and mutants of them, by a seed."""
+    """What one machine is to run: scenarios by their names, and mutants of them, by a seed."""
 
     target: str
     level: str
-    scenarios: tuple[Scenario, ...]
+    scenarios: tuple[tuple[str, Scenario], ...]
     mutants: int
     seed: int
 
@@ -57,18 +58,22 @@ def measure(work: Work) -> dict[str, Any]:
     config = load_config(work.target)
     prepared = prepare(config)
     cpu, catalogue = cpu_model(config.cpu), Catalogue.load(KNOWN_DIR, work.level)
-    made = [*work.scenarios, *mutants(work.scenarios, work.mutants, work.seed)]
+    scenarios = [scenario for _, scenario in work.scenarios]
+    made = [*work.scenarios, *(("", mutant) for mutant in mutants(scenarios, work.mutants, work.seed))]
     exercise, exits, lost, in_a_row = Exercise(), 0, 0, 0
+    rules: dict[str, list[tuple[int, str]]] = {}
     waiting = list(reversed(made))
     while waiting:
         try:
             with boot(config, prepared) as machine:
                 while waiting:
-                    scenario = waiting.pop()
+                    name, scenario = waiting.pop()
                     trace = run_to_end(machine, scenario)
                     compared: list[Compared] = []
                     check(scenario, trace, work.level, cpu, catalogue, compared.append)
                     exercise.add(scenario, trace, compared)
+                    for rule in rules_of(scenario, trace, compared) if name else ():
+                        rules.setdefault(rule, []).append((len(scenario.steps), name))
                     exits += sum(event.kind == EXIT for event in trace.events)
                     in_a_row = 0
         except TargetError:
@@ -83,6 +88,7 @@ def measure(work: Work) -> dict[str, Any]:
         "seed": work.seed,
         "exits": exits,
         "lost": lost,
+        "rules": {rule: {"scenarios": len(rules[rule]), "one": min(rules[rule])[1]} for rule in sorted(rules)},
         "places": exercise.to_json(),
     }
 

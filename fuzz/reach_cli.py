@@ -17,6 +17,7 @@ from fuzz.progress import saying
 from fuzz.project import SEEDS
 from harness.errors import InputError
 from harness.model import LEVEL_NAMES
+from harness.report.contract import Exercised, contract_page, contract_text
 from harness.report.exercised import Reach, page, text, unsaid
 from harness.stored import reading
 from harness.vm.config import DEFAULT_TARGET, list_configs
@@ -29,12 +30,13 @@ FORMAT = 1
 _HELP = """\
 Run scenarios and mutants of them, and show for every step of a scenario which exits it met and which relations judged
 what came of it (steps x exit classes x relations x targets).  What a step can meet is rows of harness/places.py; what
-it never met is listed with its reason, and so is what was met and never judged as a whole.
+it never met is listed with its reason, and so is what was met and never judged as a whole.  The same runs are counted
+by rules of the host's contract (harness/rules.py), of the given scenarios alone, not of their mutants.
 
 examples:
   shadowfuzz reach                          seeds, regressions and 300 mutants on the default target
   shadowfuzz reach --mutants 0 a.scn        what one scenario exercises
-  shadowfuzz reach --all-targets --keep corpus/reach.json --page docs/reach.md
+  shadowfuzz reach --all-targets --keep corpus/reach.json --page docs/reach.md --contract docs/contract.md
   shadowfuzz reach --show corpus/reach.json what was measured before, without running anything
 
 `shadowfuzz coverage` shows what the same scenarios reach of KVM's own code.
@@ -64,6 +66,9 @@ def add_parser(subparsers: Subparsers) -> None:
     add_number(parser, "--seed", 1, "of the mutants' random numbers", 0, MAX_SEED)
     parser.add_argument("--keep", type=Path, metavar="FILE", help="write the counts, too, as JSON")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the tables, too, as Markdown")
+    parser.add_argument(
+        "--contract", type=Path, metavar="FILE", help="write the contract's rules by targets, too, as Markdown"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run)
 
@@ -72,26 +77,29 @@ def run(args: argparse.Namespace) -> int:
     """Measure and show; errors are raised for the caller to show."""
     document = read(args.show) if args.show is not None else measured(args)
     reach = Reach.from_json(document)
-    for path, made in ((args.keep, written(document)), (args.page, page(reach))):
+    rules = Exercised.from_json(document)
+    made_by = (args.keep, written(document)), (args.page, page(reach)), (args.contract, contract_page(rules))
+    for path, made in made_by:
         if path is not None:
             try:
                 path.write_text(made)
             except OSError as error:
                 raise InputError(str(path), None, f"cannot be written: {error.strerror}") from error
             _say(f"wrote {path}")
-    print(json.dumps(document, indent=1) if args.json else text(reach))
+    print(json.dumps(document, indent=1) if args.json else f"{text(reach)}\n\n{contract_text(rules)}")
     if any(one["lost"] for one in document["targets"].values()):
         return FAILED
-    return UNREACHED if unsaid(reach) else OK
+    return UNREACHED if unsaid(reach) or any(rules.unsaid()) else OK
 
 
 def written(document: Mapping[str, Any]) -> str:
     """Return what ``--keep`` writes: a line for each place, so that a new measurement is a small difference."""
     separator, parts = ",\n", []
     for target, one in document["targets"].items():
-        head = json.dumps({name: value for name, value in one.items() if name != "places"})[:-1]
+        head = json.dumps({name: value for name, value in one.items() if name not in ("places", "rules")})[:-1]
         places = ",\n".join(json.dumps(row) for row in one["places"])
-        parts.append(f'{json.dumps(target)}: {head}, "places": [\n{places}\n]}}')
+        rules = ",\n".join(f"{json.dumps(rule)}: {json.dumps(row)}" for rule, row in one["rules"].items())
+        parts.append(f'{json.dumps(target)}: {head}, "rules": {{\n{rules}\n}}, "places": [\n{places}\n]}}')
     return f'{{"format": {FORMAT}, "targets": {{\n{separator.join(parts)}\n}}}}\n'
 
 
@@ -101,6 +109,7 @@ def read(path: Path) -> dict[str, Any]:
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']}, expected {FORMAT}")
         text(Reach.from_json(document))
+        contract_text(Exercised.from_json(document))
         kept: dict[str, Any] = {"format": FORMAT, "targets": {**document["targets"]}}
     return kept
 
@@ -108,7 +117,7 @@ def read(path: Path) -> dict[str, Any]:
 def measured(args: argparse.Namespace) -> dict[str, Any]:
     """Run everything on every target of the arguments, and return the counts."""
     corpus = read_corpus(args.paths or SEEDS)
-    scenarios = tuple(scenario for _, scenario in corpus.scenarios)
+    scenarios = tuple((f"{path.parent.name}/{path.name}", scenario) for path, scenario in corpus.scenarios)
     targets = list_configs() if args.all_targets else tuple(dict.fromkeys(args.target or [DEFAULT_TARGET]))
     _say(f"{len(scenarios)} scenarios and {args.mutants} mutants on {', '.join(targets)}")
     found: dict[str, Any] = {}

@@ -47,21 +47,27 @@ class _Vm:
         self.latest, self.at = exit_, index
 
 
-def compare_writes(events: Iterable[Event]) -> Iterator[Divergence]:
-    """Yield the host's writes that got through to memory which is the guest's alone."""
+def guests_own_writes(events: Iterable[Event]) -> Iterator[tuple[Host, Switch, int]]:
+    """Yield the host's writes to memory that is the guest's alone, taken or refused; the exit before, and its event."""
     shapes, vms = Shapes(), dict[int, _Vm]()
     for index, event in enumerate(events):
         world = shapes.world(event.context)
         if world.protected:
             vm = vms.setdefault(event.context, _Vm())
             if isinstance(event, Host):
-                mine = event.op == OP_WRITE and not event.error and event.a & -pkvm.GRANULE in vm.touched
+                mine = event.op == OP_WRITE and event.a & -pkvm.GRANULE in vm.touched
                 if mine and not vm.shares and vm.latest is not None:
-                    where = (vm.latest.exit_class, vm.at, event.step)
-                    yield Divergence("host", "write", "refused", "taken", *where)
+                    yield event, vm.latest, vm.at
             elif event.kind == ENTRY:
                 vm.entered(event)
             elif event.kind == EXIT:
                 vm.left(event, index, world)
         if isinstance(event, Host):
             shapes.apply(event)
+
+
+def compare_writes(events: Iterable[Event]) -> Iterator[Divergence]:
+    """Yield the host's writes that got through to memory which is the guest's alone."""
+    for host, latest, at in guests_own_writes(events):
+        if not host.error:
+            yield Divergence("host", "write", "refused", "taken", latest.exit_class, at, host.step)

@@ -61,7 +61,7 @@ class Exercise:
         by_event: dict[int, dict[str, list[str]]] = {}
         for one in compared:
             reasons = by_event.setdefault(one.event, {}).setdefault(one.relation, [])
-            if one.left_out and one.left_out not in _NOT_KEPT:
+            if not is_whole(one):
                 reasons.append(one.left_out)
         for place, events in _places(scenario, trace):
             self.reached[place] += 1
@@ -88,6 +88,11 @@ class Exercise:
         ]
 
 
+def is_whole(one: Compared) -> bool:
+    """Whether a comparison left nothing out but bits that a CPU does not keep."""
+    return not one.left_out or one.left_out in _NOT_KEPT
+
+
 def class_of(exit_: Switch) -> str:
     """Return the class of an exit, what it was forged to if it was; codes and classes without a name are one each."""
     name = exit_class(exit_.code, exit_.esr)
@@ -112,7 +117,7 @@ def _places(scenario: Scenario, trace: Trace) -> Iterator[tuple[Place, Events]]:
             step = _stepped(begun[index], event, code)
         yield Place(step, class_of(event)), ((index, False), (index, True))
         if index in begun:
-            yield from ((Place(kind, NO_EXIT), ((index, True),)) for kind in _executed(begun[index], event, code))
+            yield from ((Place(kind, NO_EXIT), ((index, True),)) for kind in executed(begun[index], event, code))
     for round_ in rounds(trace.events):
         run = ((next_exit[round_.first], True),) if round_.first in next_exit else ()
         events = ((round_.first, False), *run)
@@ -178,8 +183,8 @@ def _stepped(entry: Switch, exit_: Switch, code: Mapping[int, str]) -> str:
     return code.get(first - 4 if first == exit_.values[arch.PC] else first, ELSEWHERE)
 
 
-def _executed(entry: Switch, exit_: Switch, code: Mapping[int, str]) -> list[str]:
-    """Return the steps that the guest executed on the way, as far as the code is straight."""
+def executed(entry: Switch, exit_: Switch, code: Mapping[int, str]) -> list[str]:
+    """Return what ``code`` says of each instruction that the guest executed on the way, as far as it is straight."""
     seen = arch.apply_pending(entry.values, entry.pending)
     first, last, elr = seen[arch.PC], _trapped(exit_), exit_.values[arch.ELR]
     if first not in code:

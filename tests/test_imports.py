@@ -59,6 +59,7 @@ ROWS: tuple[str, ...] = (
     *("harness.vm.programs", "harness.vm.recorder"),
     *("harness.reach", "harness.report.reached", "harness.report.trial"),
     *("harness.exercise", "harness.places", "harness.report.exercised"),
+    *("harness.rules", "harness.ruled", "harness.report.contract"),
 )
 """Every module of ``harness``, each below all that it imports.  A package's own row is its ``__init__``; a row with a
 star is a room whose modules may import each other, though not in a circle.

@@ -17,6 +17,7 @@ RELATIONS: Mapping[str, str] = {"save": "s", "restore": "r", "host": "h", "switc
 """Relations, and the letter that a cell has for each; a new one has its own first letter."""
 _NAMED = re.compile(r"exit class \S+")
 COMMAND = "shadowfuzz reach --all-targets --keep corpus/reach.json --page docs/reach.md"
+"""What makes the page; with ``--contract docs/contract.md`` the other one, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Reach:
         """Read what ``shadowfuzz reach --json`` prints.  KeyError, TypeError, ValueError: it is something else."""
         runs, cells = {}, {}
         for target, one in document["targets"].items():
-            runs[target] = {name: value for name, value in one.items() if name != "places"}
+            runs[target] = {name: value for name, value in one.items() if name not in ("places", "rules")}
             cells[target] = {Place(row["step"], row["exit"]): _cell(row) for row in one["places"]}
         return cls(runs, cells)
 

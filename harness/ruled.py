@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which rules of the host's contract a run exercised: where one applied, and was compared with nothing left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from harness import arch, contract, debugged, exits, slots, sysregs
+from harness.check import Compared
+from harness.donated import guests_own_writes
+from harness.exercise import executed, is_whole
+from harness.exits import DABT
+from harness.gic.lists import STATE, view
+from harness.gic.registers import place
+from harness.gic.watch import OP_GIC_LINE, PPI, SOME_UNKNOWN, line_fails
+from harness.handed import told_of
+from harness.layout import GICD
+from harness.owed import interrupts_owed, is_mmio
+from harness.placing import placed
+from harness.protocol import LINES
+from harness.registers import INDEX
+from harness.rules import RULES, register_rule
+from harness.scenario import Scenario, Step
+from harness.shapes import OPS, Shapes
+from harness.stops import STOPS
+from harness.sysregs import Owed
+from harness.trace import ENTRY, USER, Event, Host, Switch, Trace
+from harness.turns import (
+    IN_KERNEL,
+    OP_ABORT,
+    OP_FINISH,
+    OP_IRQ_LINE,
+    OP_RESET,
+    OP_SERROR,
+    Round,
+    rounds,
+    runs,
+)
+
+_RESET = tuple(rule.name.removeprefix("reset.") for rule in RULES if rule.name.startswith("reset."))
+_SIZES = ("byte", "half", "word", "doubleword")
+_READ = "read from "
+"""What a run leaves out that read a register which may hold any value: that is the rule."""
+
+
+def rules_of(scenario: Scenario, trace: Trace, compared: Iterable[Compared]) -> frozenset[str]:
+    """Return the rules, by their names in :data:`harness.rules.RULES`; ``compared`` as in ``Exercise.add``."""
+    left_out: dict[tuple[str, int], list[str]] = {}
+    for one in compared:
+        reasons = left_out.setdefault((one.relation, one.event), [])
+        if not is_whole(one) and one.left_out != SOME_UNKNOWN:  # the bits that are known were compared
+            reasons.append(one.left_out)
+    found: set[str] = set()
+    for round_ in rounds(trace.events):
+        if left_out.get(("host", round_.first)) == []:
+            found.update(_turn(round_))
+    steps = {step.address: scenario.steps[step.step] for step in placed(scenario)}
+    shapes = Shapes()  # no slot changes whether there is a GIC
+    for index, entry, exit_ in runs(trace.events):
+        reasons = left_out.get(("switch", index), [_READ[:0]])
+        if all(reason.startswith(_READ) for reason in reasons):
+            found.update(_run(entry, exit_, steps, gic=shapes.world(entry.context).gic))
+    found.update(_slots(trace.events))
+    if any(True for _ in guests_own_writes(trace.events)):
+        found.add("protected.write")
+    for shown in trace.lists:
+        kind = trace.events[shown.event].kind
+        if kind in (ENTRY, USER) and any(lr & STATE for lr in view(shown.values).lr):
+            found.add("gic.list.entry" if kind == ENTRY else "gic.list.user")
+    return frozenset(found)
+
+
+def _turn(round_: Round) -> Iterator[str]:
+    """Yield the rules of one turn of the host, all of which were compared."""
+    yield from _userspace(round_)
+    exit_ = round_.exit
+    if round_.reset:
+        if not any(host.op in (OP_ABORT, OP_SERROR) for host in round_.hosts):
+            yield from (f"reset.{name}" for name in _RESET if INDEX[name] not in round_.host_wrote)
+    elif exit_ is not None and not exit_.forged:
+        yield from _exit(round_, exit_)
+
+
+def _userspace(round_: Round) -> Iterator[str]:
+    """Yield the rules about what userspace did."""
+    exit_ = round_.exit
+    done = [host for host in round_.hosts if not host.error]
+    ops = {host.op for host in done}
+    if round_.host_wrote:
+        yield "host.set"
+    if OP_ABORT in ops and not round_.reset:
+        yield "host.abort"
+    if OP_SERROR in ops and not round_.reset:
+        pending, certain = interrupts_owed(round_)
+        if pending & certain & arch.HCR_VSE:
+            yield "host.serror.pending"
+        elif round_.action.inject and OP_ABORT not in ops:
+            yield "host.serror.taken"
+    if OP_FINISH in ops and told_of(round_) is not None and OP_RESET not in ops:
+        yield "host.finish"
+    for host in done:
+        if host.op == OP_IRQ_LINE:
+            yield "host.line.irq" if host.a == LINES["irq"] else "host.line.fiq"
+    if OP_IRQ_LINE not in ops and not round_.reset and exit_ is not None and exit_.hcr & (arch.HCR_VI | arch.HCR_VF):
+        yield "host.line.kept"
+    for host in round_.hosts:
+        if host.op == OP_GIC_LINE and (fails := line_fails(host, round_.world.gic)) is not None:
+            inputs = "spi" if host.a < PPI else "ppi"
+            yield f"gic.line.{('none' if round_.world.gic else 'without') if fails else inputs}"
+
+
+def _exit(round_: Round, exit_: Switch) -> Iterator[str]:
+    """Yield the rules about the exit that a turn began with."""
+    kind = round_.exit_class
+    if (exit_.debugged or round_.entry.debugged) and debugged.begins(round_) is not None:
+        yield "debug.step_begins"
+    if kind == "HVC64" and 0 not in round_.host_wrote:
+        yield from _call(exit_, round_.world.vcpus)
+    elif kind == "SMC64" and 0 not in round_.host_wrote:
+        yield "smc.immediate" if exit_.esr & 0xFFFF else "smc.call"
+    elif kind in ("WFX", "IRQ"):
+        yield kind.lower()
+    elif kind == "SYS64":
+        access = contract.system_access(exit_.esr, round_.world.gic)
+        if access.row is None:
+            yield "sysreg.unknown"
+        elif not access.is_read or access.rt not in round_.host_wrote:
+            gic = round_.world.gic and access.row.gic is not None
+            yield register_rule(access.row.name, is_read=access.is_read, gic=gic)
+    elif kind in ("IABT_LOW", "DABT_LOW"):
+        yield from _abort(round_, exit_, kind)
+    elif kind in STOPS and exit_.debugged:
+        yield f"debug.{kind.lower()}"
+
+
+def _call(exit_: Switch, vcpus: int) -> Iterator[str]:
+    """Yield the rules of a call that traps; those of its arguments, too."""
+    function = exits.SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF)
+    if function is None:
+        yield "call.unknown"
+        return
+    name, status = function.name, contract.call_status(exit_, vcpus) or frozenset()
+    yield f"call.{name}"
+    if name.startswith("PSCI_CPU_ON"):
+        alone = "already_on" if contract.ALREADY_ON in status else "invalid"
+        yield f"call.cpu_on.{alone if vcpus == 1 else 'other'}"
+    elif name.startswith("PSCI_AFFINITY_INFO") and vcpus == 1:
+        yield f"call.affinity_info.{'on' if contract.SUCCESS in status else 'invalid'}"
+    elif name.startswith(("PSCI_SYSTEM_RESET2", "PSCI_SYSTEM_OFF2")):
+        which = "reset2" if "RESET2" in name else "off2"
+        yield f"call.{which}.{'known' if contract.INTERNAL_FAILURE in status else 'invalid'}"
+    elif name == "PSCI_FEATURES":
+        if contract.HIBERNATE_OFF in status:
+            yield "call.features.off2"
+        elif len(status) == 2:
+            yield "call.features.may"
+        else:
+            yield "call.features.must" if contract.SUCCESS in status else "call.features.none"
+
+
+def _abort(round_: Round, exit_: Switch, kind: str) -> Iterator[str]:
+    """Yield the rules of an access or a fetch that stage 2 refused."""
+    world = round_.world
+    slot = world.slot(exit_.page)
+    if exit_.page >> world.ipa_bits:
+        return
+    if world.in_kernel(exit_.address):
+        if round_.action.outcome == IN_KERNEL and DABT["ISV"].get(exit_.esr):
+            yield from _interrupt_controller(exit_)
+    elif contract.is_walk(exit_):
+        if slot is None:
+            yield "abort.walk"
+    elif kind == "IABT_LOW":
+        yield "abort.fetch" if slot is None else "abort.mapped.fetch"
+    elif not is_mmio(exit_, world):
+        yield "abort.mapped.data"
+    elif not DABT["ISV"].get(exit_.esr):
+        if not DABT["CM"].get(exit_.esr):
+            yield f"abort.no_syndrome{'.protected' if world.protected else ''}"
+    elif told_of(round_) is not None and not any(host.op == OP_ABORT for host in round_.hosts):
+        yield from _mmio(round_, exit_, read_only=slot is not None)
+
+
+def _mmio(round_: Round, exit_: Switch, *, read_only: bool) -> Iterator[str]:
+    """Yield the rules of an MMIO access of which userspace was told."""
+    log_size, target = DABT["SAS"].get(exit_.esr), DABT["SRT"].get(exit_.esr)
+    is_store, size = DABT["WNR"].get(exit_.esr), _SIZES[log_size]
+    if log_size and contract.is_big_endian(exit_.values):
+        yield f"mmio.{'store' if is_store else 'load'}.big_endian"
+    if is_store:
+        yield f"mmio.store.{size}"
+        if read_only:
+            yield "mmio.store.read_only"
+    elif target == 31:
+        yield "mmio.load.xzr"
+    elif target not in round_.host_wrote:
+        if DABT["SSE"].get(exit_.esr):
+            yield f"mmio.load.signed_{size}_{64 if DABT['SF'].get(exit_.esr) else 32}"
+        else:
+            yield f"mmio.load.{size}"
+
+
+def _interrupt_controller(exit_: Switch) -> Iterator[str]:
+    """Yield the rules of an access to a register of the distributor or a redistributor."""
+    yield "gic.access"
+    where = place(exit_.address, 1 << DABT["SAS"].get(exit_.esr))
+    if where.first < 0:
+        return
+    block = "gicd" if exit_.address in GICD else "gicr"
+    yield f"{block}.{'write' if DABT['WNR'].get(exit_.esr) else 'read'}.{where.bank.name if where.bank else 'ctlr'}"
+
+
+def _run(entry: Switch, exit_: Switch, steps: Mapping[int, Step], *, gic: bool) -> Iterator[str]:
+    """Yield the rules of accesses to system registers that did not trap: the CPU owes them then."""
+    if entry.values[arch.PSTATE] & arch.MODE == arch.EL0T:
+        return
+    texts = {address: " ".join((step.kind, *map(str, step.args))) for address, step in steps.items()}
+    for text in executed(entry, exit_, texts):
+        keyword, *args = text.split()
+        if keyword in ("mrs", "msr"):
+            row = sysregs.BY_NAME[args[keyword == "mrs"]]
+            own = gic and row.gic is not None
+            if own or (row.read if keyword == "mrs" else row.write) is not Owed.EITHER:
+                yield register_rule(row.name, is_read=keyword == "mrs", gic=own)
+
+
+def _slots(events: Iterable[Event]) -> Iterator[str]:
+    """Yield the rules of requests for memory slots, each compared by :mod:`harness.asked`."""
+    shapes = Shapes()
+    for event in events:
+        if isinstance(event, Host):
+            if event.op in OPS and (rule := _slot(slots.unpack(event.a, event.b), shapes, event.context)):
+                yield f"slot.{rule}"
+            shapes.apply(event)
+
+
+def _slot(slot: slots.Slot, shapes: Shapes, context: int) -> str:
+    there = shapes.slots(context)
+    old = there.get(slot.number)
+    if shapes.world(context).protected:
+        return "protected.flags" if slots.KINDS[slot.kind] else ""
+    if not slot.size:
+        return "deleted" if old is not None else ""
+    if slot.end > slots.IPA_LIMIT:
+        return "beyond"
+    if slots.collides(slot, there.values()):
+        return "overlaps"
+    if old is None:
+        return "new"
+    if old.size != slot.size:
+        return "resized"
+    if slots.may_succeed(slot, there) != frozenset({True}):
+        return ""
+    return "moved" if old.base != slot.base else "flags" if old.kind != slot.kind else ""

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What corpus/reach.json says of the contract's rules is so: the scenarios that it names exercise them in a VM."""
+
+from __future__ import annotations
+
+from fuzz import reach_cli
+from fuzz.machines import run_to_end
+from harness.check import Compared, check
+from harness.masks import cpu_model
+from harness.report.contract import Exercised
+from harness.ruled import rules_of
+from harness.scenario import load
+from harness.vm.config import DEFAULT_TARGET, load_config
+from tests.vm.running import CATALOGUE, CORPUS, booted
+
+BY_CHANCE = frozenset({"irq"})
+"""Rules about what comes when it likes: an interrupt of the host."""
+
+
+def test_the_named_scenarios_exercise_their_rules() -> None:
+    kept = Exercised.from_json(reach_cli.read(CORPUS / "reach.json")).targets[DEFAULT_TARGET]
+    claimed: dict[str, set[str]] = {}
+    for rule, (_, one) in kept.items():
+        claimed.setdefault(one, set()).add(rule)
+    cpu = cpu_model(load_config(DEFAULT_TARGET).cpu)
+    missing = {}
+    with booted(DEFAULT_TARGET) as executor:
+        for one, rules in claimed.items():
+            scenario, compared = load(CORPUS / one), list[Compared]()
+            trace = run_to_end(executor, scenario, fresh_vm=True)
+            check(scenario, trace, "spec", cpu, CATALOGUE, compared.append)
+            if lost := rules - BY_CHANCE - rules_of(scenario, trace, compared):
+                missing[one] = lost
+    assert missing == {}
