@@ -16,8 +16,8 @@ from harness.steps import STEP_KINDS
 RELATIONS: Mapping[str, str] = {"save": "s", "restore": "r", "host": "h", "switch": "w", "reveal": "v", "isolate": "i"}
 """Relations, and the letter that a cell has for each; a new one has its own first letter."""
 _NAMED = re.compile(r"exit class \S+")
-COMMAND = "shadowfuzz reach --all-targets --keep corpus/reach.json --page docs/reach.md"
-"""What makes the page; with ``--contract docs/contract.md`` the other one, too."""
+COMMAND = "shadowfuzz reach --all-targets --keep corpus/reach.json --page docs/reach.md --contract docs/contract.md"
+"""What makes this page and ``docs/contract.md``, which are of one measurement."""
 
 
 @dataclass(frozen=True, slots=True)
