@@ -57,8 +57,8 @@ def rules_of(scenario: Scenario, trace: Trace, compared: Iterable[Compared]) -> 
     steps = {step.address: scenario.steps[step.step] for step in placed(scenario)}
     shapes = Shapes()  # no slot changes whether there is a GIC
     for index, entry, exit_ in runs(trace.events):
-        reasons = left_out.get(("switch", index))
-        if reasons is not None and all(reason.startswith(_READ) for reason in reasons):
+        in_run = left_out.get(("switch", index))
+        if in_run is not None and all(reason.startswith(_READ) for reason in in_run):
             found.update(_run(entry, exit_, steps, gic=shapes.world(entry.context).gic))
     found.update(_slots(trace.events))
     if any(True for _ in guests_own_writes(trace.events)):
