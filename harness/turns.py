@@ -198,7 +198,7 @@ def _action(
         return Action("inject" if inject else "resume", moved, inject)
     if exit_ is not None and users:
         own = own or _injected(exit_, users, (), entry, world)
-        inject = own or _injected(exit_, users, hosts, entry, world)
+        inject = own or (bool(_exceptions(hosts)) and _injected(exit_, users, hosts, entry, world))
         behind = (exit_.values[arch.PC] + 4) & MASK64
         moved = moved or any(u.values[arch.PC] == behind for u in users)
         # The KVM_RUN of OP_FINISH leaves no record.
