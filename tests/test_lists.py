@@ -262,6 +262,8 @@ def test_what_the_guest_never_wrote_stays() -> None:
     for bit in (4, 9, 18, 31):
         assert names(at_user(shown(vmcr=0x4C_0000 ^ 1 << bit), reset, interface, HERE)) == ["switch.ich_vmcr_el2"]
     interface.write("icc_ctlr_el1", 0)
+    interface.write("icc_bpr1_el1", 0xFFFF_FFFF)
+    assert (interface.point, interface.settled) == (None, False), "the emulator reads a negative number"
     interface.write("icc_bpr1_el1", 0)
     least = shown(vmcr=0x48_0000)
     (why,) = names(at_user(least, reset, interface, HERE))

@@ -23,6 +23,8 @@ EOI_MODE, CBPR = 1 << 1, 1 << 0
 """ICC_CTLR_EL1: what an end does, and whether group 1 has the binary point of group 0."""
 SMALLEST_POINT = 3
 """What ICC_BPR1_EL1 can hold for certain: at least 5 bits of a priority preempt (IHI 0069, ICH_VTR_EL2.PREbits)."""
+SIGN = 1 << 31
+"""Emulator: a value written to ICC_BPR1_EL1 is taken as an int (QEMU 7.2 hw/intc/arm_gicv3_cpuif.c, write_vbpr)."""
 
 
 def below(priority: int, mask: int) -> bool | None:
@@ -159,7 +161,7 @@ class Interface:
             case "icc_ctlr_el1":
                 self.drops_only, self.shares_point = bool(value & EOI_MODE), bool(value & CBPR)
             case "icc_bpr1_el1":
-                kept = self.shares_point is False and value & 7 >= SMALLEST_POINT
+                kept = self.shares_point is False and value & 7 >= SMALLEST_POINT and not value & SIGN
                 self.point, self.settled = value & 7 if kept else None, kept
             case "icc_eoir1_el1":
                 self._end(value & _INTID)
