@@ -28,6 +28,7 @@ from harness.turns import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, 
 from harness.world import IPA_BITS
 
 STEP_SHOWS = "SPSR_EL1.SS of an exception that the guest took while userspace stepped it"
+STEP_WAITS = "the guest's own PSTATE.SS while userspace steps it"
 _POSITIONS = range(len(NAMES))
 
 

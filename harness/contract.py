@@ -213,12 +213,18 @@ def _il(exit_: Switch) -> int:
 
     It is that of the exit's syndrome (kvm_vcpu_trap_il_is32bit): 1 for A64, unless the syndrome was forged.
     """
-    return exit_.esr & exits.IL_BIT if exit_.forged else exits.IL_BIT
+    as_seen = exit_.forged or exit_.values[arch.PSTATE] & arch.AARCH32
+    return exit_.esr & exits.IL_BIT if as_seen else exits.IL_BIT
+
+
+def _from_el0(state: State) -> bool:
+    """Whether the guest is at EL0, in AArch64 or, as the one AArch32 mode that it can have, in User mode."""
+    return state[arch.PSTATE] & arch.MODE in (arch.EL0T, arch.AARCH32)
 
 
 def external_abort(state: State, exit_: Switch) -> State:
     """Return ``state`` after the external data abort that userspace asked for (kvm.md, EXC; KVM API 4.31)."""
-    ec = _EC_DABT + (state[arch.PSTATE] & arch.MODE != arch.EL0T)
+    ec = _EC_DABT + (not _from_el0(state))
     return arch.take_exception(state, ec << exits.EC_SHIFT | _il(exit_) | exits.FSC_EXTABT, exit_.far)
 
 
@@ -230,7 +236,7 @@ def abort_state(exit_: Switch) -> State:
     """
     data = (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == _EC_DABT
     ec = _EC_DABT if data else _EC_IABT
-    if exit_.values[arch.PSTATE] & arch.MODE != arch.EL0T:
+    if not _from_el0(exit_.values):
         ec += 1
     status = exits.FSC_WALK_EXTABT if is_walk(exit_) else exits.FSC_EXTABT
     return arch.take_exception(exit_.values, ec << exits.EC_SHIFT | _il(exit_) | status, exit_.far)
@@ -253,6 +259,16 @@ def walk_abort_syndromes(exit_: Switch, level: int | None = None) -> frozenset[i
 def undefined_state(exit_: Switch) -> State:
     """Return the state after the undefined-instruction exception that KVM owes (EC 0 with IL)."""
     return arch.take_exception(exit_.values, _il(exit_))
+
+
+def step_waits(exit_: Switch | None, pstate: int) -> bool:
+    """Whether the guest still has PSTATE.SS of its own, which it had when userspace stepped it.
+
+    Its own steps are suspended meanwhile (arch/arm64/kvm/debug.c, kvm_arm_setup_debug up to 6.12): whether they go on
+    from before or from behind what KVM did for it, neither the API nor the architecture says.  Since 6.14 KVM puts
+    the bit aside and gives it back as it was (kvm_vcpu_load_debug, kvm_vcpu_put_debug).
+    """
+    return exit_ is not None and exit_.stepped and bool(exit_.values[arch.PSTATE] & pstate & arch.SS)
 
 
 _RESET_TO_ZERO = (

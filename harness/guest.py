@@ -28,6 +28,7 @@ from harness.stops import access_size, is_brk
 from harness.transfer import Places, load, store
 
 STRAY_BRK = "a BRK that userspace did not ask for, while it debugs the guest otherwise"
+ILLEGAL = "illegal execution state"
 FROM_UNKNOWN = "an address or a call from what nobody knows"
 MAX_WALK = 600
 """Instructions after which a walk gives up; a scenario has fewer."""
@@ -77,6 +78,9 @@ def walk(
     hcr &= arch.HCR_VIRTUAL
     quiet = not (hcr and arch.unmasked(state[arch.PSTATE], hcr)) and (gic is None or gic.quiet(state[arch.PSTATE]))
     least, most = steps
+    if state[arch.PSTATE] & arch.IL:
+        # The first instruction is not executed, even if it is the one that trapped later.
+        return _uncertain(ILLEGAL)._replace(stopped=state[arch.PC])
     if quiet and state[arch.PC] == target and not least:
         return Walk(state, hcr=hcr)  # the rule; all below are exceptions to it
     if not quiet and debugger is not None and debugger.steps:
@@ -181,7 +185,7 @@ class _Guest:
         if self._debugger is None and self.state[arch.MDSCR] & arch.MDSCR_SS:
             return _uncertain("software step is on")  # a debugger keeps the guest from stepping itself
         if self.state[arch.PSTATE] & arch.IL:
-            return _uncertain("illegal execution state")
+            return _uncertain(ILLEGAL)
         if is_on(self.state):
             found = mmu.mapped(self.state, self.memory, pc, Use.FETCH, self._cpu)
             if not isinstance(found, Mapped):

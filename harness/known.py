@@ -196,6 +196,13 @@ def _step_shows(case: Case, index: int, expected: int, observed: int) -> bool:
     return index == arch.SPSR and observed == exit_.values[arch.PSTATE] | arch.SS
 
 
+def _step_waits(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    if index != arch.PSTATE or exit_ is None or not case.round.action.inject:
+        return False
+    return contract.step_waits(exit_, observed) and observed == contract.abort_state(exit_)[index] | arch.SS
+
+
 def _named_by_conditions(case: Case, index: int, expected: int, observed: int) -> bool:
     return False  # a helper and an outcome are names; explain() does not come here with numbers
 
@@ -231,6 +238,7 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
             RuleRow("undefined_taken", _undefined_taken, "observed is what entry to an undefined exception owes there"),
             RuleRow("secure_call", _secure_call, "observed is what an SMC owes in x0..x3"),
             RuleRow("step_shows", _step_shows, "SPSR_EL1 of an exception, with SS because userspace steps the guest"),
+            RuleRow("step_waits", _step_waits, "PSTATE of an exception, with the SS that the guest has of its own"),
             RuleRow(NAMED, _named_by_conditions, "helpers and outcomes of the entry are the two values"),
         )
     }

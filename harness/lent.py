@@ -3,7 +3,8 @@
 
 To step a guest KVM needs PSTATE.SS and MDSCR_EL1.SS, for breakpoints MDSCR_EL1.MDE.  The guest's values come back
 at the next exit (up to 6.12), or when KVM_RUN returns (since 6.14, MDSCR_EL1 is then never touched): they are read
-there.  A ``KVM_RUN`` with immediate_exit leaves no record; what it finishes, or an exception that it enters, clears SS.
+there.  A ``KVM_RUN`` with immediate_exit leaves no record; what it finishes, or an exception that it enters, clears SS,
+if the guest's own was not put aside meanwhile (since 6.14): what the next return shows says so.
 Source: arch/arm64/kvm/debug.c of 6.1, 6.12 and 7.3; Arm ARM D2.12.
 """
 
@@ -40,7 +41,7 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
             if event.op in (_RESET, _ABORT) and not event.error:
                 waits[context] = event.op == _ABORT
             elif event.op == _FINISH and waits.pop(context, False):
-                ss[context] = 0
+                ss[context] = ss.get(context, 0) & _told_next(events, index)
             continue
         waits[context] = event.kind == USER and event.code == _MMIO
         if event.kind == USER or not event.marks & _STEPPED:
@@ -51,6 +52,14 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
         elif event.kind == EXIT and (at := entries.pop(context, None)) is not None:
             own[at] = _mdscr(own[at], event.values[arch.MDSCR])
     return tuple(own)
+
+
+def _told_next(events: tuple[Event, ...], index: int) -> int:
+    """Return the guest's own PSTATE.SS where KVM_RUN next returns with a record; 0 if it does not."""
+    context = events[index].context
+    later = (e for e in events[index + 1 :] if isinstance(e, Switch) and e.kind == USER and e.context == context)
+    told = next(later, None)
+    return told.values[arch.PSTATE] & arch.SS if told is not None else 0
 
 
 def _own(event: Switch, ss: int) -> Switch:

@@ -85,6 +85,14 @@ class Round:
         self.seen = arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
 
 
+    @property
+    def in_kernel(self) -> bool:
+        """Whether KVM emulated the access itself, whatever exception userspace asked for behind it."""
+        if self.action.outcome != ASKED_FOR:
+            return self.action.outcome == IN_KERNEL
+        return self.exit is not None and _in_kernel(self.exit, self.entry, self.world, self.action.skip)
+
+
 def _host_wrote(hosts: tuple[Host, ...]) -> Mapping[int, int]:
     wrote: dict[int, int] = {}
     for host in hosts:

@@ -10,7 +10,7 @@ from harness.a64 import encode
 from harness.compare import Divergence, Unchecked, beyond_judgement, compare_others, compare_reveal
 from harness.contract import NOT_SUPPORTED, RESET_VALUES
 from harness.follow import RACE, follow
-from harness.layout import CODE, PROTECTED, VECTORS
+from harness.layout import CODE, GICD, PROTECTED, VECTORS
 from harness.masks import cpu_model
 from harness.model.replay import predict
 from harness.owed import compare_owed
@@ -18,6 +18,7 @@ from harness.protocol import FLAGS_VCPU_SHIFT
 from harness.registers import INDEX
 from harness.trace import Event, Host
 from harness.turns import ASKED_FOR, Round, rounds
+from harness.world import WORLDS
 from tests.traces import HOST, but, entry, esr, host_reset, host_set, irq, load_esr, state, trap, turn, user
 
 AT, MMIO = CODE.base, 0x900_0000
@@ -77,6 +78,39 @@ def test_an_serror_behind_an_exception_of_kvms_own() -> None:
         done = turn(out, told, *asked, entry(after, hcr=hcr))
         assert (done.action.outcome, differs(done)) == (outcome, {})
     assert "host.pc" in differs(turn(out, told, *asked, entry(wrote))), "neither"
+
+
+def test_an_serror_before_userspace_finished_an_access() -> None:
+    """The access comes first, whether the SError pends or is taken at once; an older one may pend all the same."""
+    unmasked = but(S, pstate=0x2C5)
+    out, told, asked = LOAD._replace(values=unmasked), user(unmasked, 6), did("serror")
+    done = but(unmasked, x3=0x55, pc=AT + 4)
+    taken = but(arch.take_exception(done, offset=arch.SERROR_OFFSET), esr_el1=0xBF00_0000)
+    undone = but(arch.take_exception(unmasked, offset=arch.SERROR_OFFSET), esr_el1=0xBF00_0000)
+    older = out._replace(hcr=arch.HCR_VSE)
+    for exit_, hcr in ((out, 0), (older, arch.HCR_VSE)):
+        assert not differs(turn(exit_, told, asked, entry(taken, mmio_data=0x55, hcr=hcr)))
+        left = turn(exit_, told, asked, entry(undone, mmio_data=0x55, hcr=hcr))
+        assert differs(left) == {"host.x3": (0x55, S[3]), "host.elr_el1": (AT + 4, AT)}, "7.3"
+    pending = but(unmasked, x3=0x55)
+    assert not differs(turn(out, told, asked, entry(pending, SKIP, mmio_data=0x55, hcr=arch.HCR_VSE))), "up to 6.12"
+
+
+def test_an_serror_behind_an_access_that_kvm_emulated() -> None:
+    number = next(i for i, world in enumerate(WORLDS) if world.gic)
+    marks = number << FLAGS_VCPU_SHIFT
+    unmasked = but(S, pstate=0x2C5, x3=0)
+    at = {"far": GICD.base, "hpfar": GICD.base >> 12 << 4, "marks": marks}
+    out, behind = trap(unmasked, load_esr(3, 4), **at), but(unmasked, pc=AT + 4, x3=0x7)
+    taken = but(arch.take_exception(behind, offset=arch.SERROR_OFFSET), esr_el1=0xBF00_0000)
+    done = turn(
+        out,
+        user(behind, 10, marks=marks),
+        did("serror", context=number),
+        entry(taken, marks=marks, mmio_addr=GICD.base, mmio_data=0x7),
+    )
+    assert done.in_kernel and done.action.outcome == ASKED_FOR
+    assert not differs(done)
 
 
 def test_what_is_written_while_an_exception_pends() -> None:

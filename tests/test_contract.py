@@ -165,6 +165,7 @@ def test_no_syndrome_no_data() -> None:
         ("IABT_LOW", 0x0, 0x8200_0010, 0x400),
         ("DABT_LOW", 0x5, 0x9600_0010, 0x200),
         ("DABT_LOW", 0x0, 0x9200_0010, 0x400),
+        ("IABT_LOW", 0x10, 0x8200_0010, 0x600),
     ],
 )
 def test_abort(what: str, mode: int, owed: int, offset: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from harness import arch, protocol
 from harness.a64 import encode
-from harness.compare import Divergence, compare_run
+from harness.compare import Divergence, Unchecked, compare_run
 from harness.debugged import compare_debugged
 from harness.debugger import Debugger
 from harness.follow import follow
@@ -271,6 +271,22 @@ def test_what_a_run_without_a_record_makes_of_the_guests_own_ss(between: tuple[s
         nothing = (asked("debug step"), fault, told._replace(code=reason), asked("finish"), events[-1])
         last = guests_own(nothing)[-1]
         assert isinstance(last, Switch) and bool(last.values[arch.PSTATE] & arch.SS) == ended
+
+
+def test_a_guests_own_step_waits_while_userspace_steps_it() -> None:
+    """Since 6.14 KVM gives PSTATE.SS back as it was: behind what it did for the guest, and behind a finished access."""
+    held = ss(S)
+    stepped = trap(held, esr("WFX"), marks=STEPPED)
+    for behind in (S, held):
+        told = user(but(behind, pc=AT + 4), 10, marks=STEPPED)
+        done = stepping(user(held, 10, marks=STEPPED), stepped, told, entry(but(S, pc=AT + 4), marks=STEPPED))
+        found = {type(one) for one in compare_owed(done, {})}
+        assert found == ({Unchecked} if behind == held else set())
+    fault = trap(held, load_esr(3), far=0x900_0000, hpfar=0x900_0000 >> 8, marks=STEPPED)
+    finished = (asked("debug step"), fault, user(held, MMIO_EXIT, marks=DEBUGGED), asked("finish"))
+    stop = (entry(S, marks=STEPPED), trap(S, STEP_ESR, marks=STEPPED))
+    own = guests_own((*finished, *stop, user(held, EXIT_DEBUG, marks=STEPPED)))[len(finished) :]
+    assert {bool(e.values[arch.PSTATE] & arch.SS) for e in own if isinstance(e, Switch)} == {True}
 
 
 def test_what_kvm_leaves_in_the_guests_registers_is_seen() -> None:

@@ -45,6 +45,8 @@ RAM = state(x1=DATA.base, sctlr_el1=SPAN)
 
 def test_a_trap_at_once_changes_nothing() -> None:
     assert walk(RAM, code(HVC), AT, CPU) == Walk(RAM)
+    illegal = walk(but(RAM, pstate=0x3C5 | arch.IL), code(HVC), AT, CPU)
+    assert illegal.state is None, "an illegal execution state exception came first, to the same address perhaps"
 
 
 def test_code_of_a_scenario_is_its_guest_steps_back_to_back() -> None:

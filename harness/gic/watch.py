@@ -139,7 +139,7 @@ class Watch:
             read = round_.entry.values[target] if target != 31 and target not in round_.host_wrote else None
             yield from self._compare_read(round_, read, MASK64)
         elif _is_access(exit_):
-            if round_.action.outcome not in (IN_KERNEL, "inject"):
+            if not round_.in_kernel and round_.action.outcome != "inject":
                 yield Divergence("host", "gic", IN_KERNEL, round_.action.outcome, *where)
             else:
                 size = 1 << DABT["SAS"].get(exit_.esr)
