@@ -108,6 +108,9 @@ def _udf(state: State, word: int) -> Effect:
     return Raise(EC_UNKNOWN)
 
 
+PSTATE_WHY = "bits of SPSR_EL1 that only a newer CPU has in PSTATE, after an exception return"
+
+
 def _eret(state: State, word: int) -> Effect:
     if _at_el0(state):
         return Raise(EC_UNKNOWN)
@@ -116,7 +119,9 @@ def _eret(state: State, word: int) -> Effect:
         return Uncertain("an exception return to an illegal or stepping state")
     if state[arch.ELR] >> 55:
         return Uncertain("an exception return to a tagged address")
-    return Next({arch.PC: state[arch.ELR], arch.PSTATE: spsr}, reads=(arch.ELR, arch.SPSR))
+    lacking = spsr & ~(arch.NZCV | arch.DAIF | arch.MODE)
+    unknown = {arch.PSTATE: (lacking, PSTATE_WHY)} if lacking else {}
+    return Next({arch.PC: state[arch.ELR], arch.PSTATE: spsr}, unknown, reads=(arch.ELR, arch.SPSR))
 
 
 def _fp_trap(state: State) -> Raise | None:

@@ -333,6 +333,12 @@ def test_exception_return() -> None:
     assert found.state is not None
     assert (found.state[INDEX["pstate"]], found.state[INDEX["pc"]]) == (0x3C0, 0x9000_0000)
     assert not follow(encode("eret"), target=0x9000_0000, elr_el1=0x9000_0000, spsr_el1=0x3C9).certain, "to EL2"
+    # What the CPU lacks of SPSR_EL1 is not in PSTATE, nor in what the next exception saves of that.
+    found = follow(encode("eret"), target=0x9000_0000, elr_el1=0x9000_0000, spsr_el1=1 << 61 | 0x3E0)
+    assert found.unknown[INDEX["pstate"]][0] == 1 << 61 | 0x20
+    code = {AT: encode("eret"), AT + 4: encode("brk", 0)}
+    found = walk(state(pc=AT, elr_el1=AT + 4, spsr_el1=0x20), code, VECTORS.base + 0x400, CPU)
+    assert found.unknown[INDEX["spsr_el1"]][0] & 0x20
 
 
 def test_system_registers_that_need_not_trap() -> None:
