@@ -29,6 +29,7 @@ from harness.transfer import Places, load, store
 
 STRAY_BRK = "a BRK that userspace did not ask for, while it debugs the guest otherwise"
 ILLEGAL = "illegal execution state"
+TAGGED = "a branch to a tagged address"
 FROM_UNKNOWN = "an address or a call from what nobody knows"
 MAX_WALK = 600
 """Instructions after which a walk gives up; a scenario has fewer."""
@@ -81,6 +82,8 @@ def walk(
     if state[arch.PSTATE] & arch.IL:
         # The first instruction is not executed, even if it is the one that trapped later.
         return _uncertain(ILLEGAL)._replace(stopped=state[arch.PC])
+    if _is_tagged(state, state[arch.PC]):
+        return _uncertain(TAGGED)._replace(stopped=state[arch.PC])  # the exception return of KVM's is a branch, too
     if quiet and state[arch.PC] == target and not least:
         return Walk(state, hcr=hcr)  # the rule; all below are exceptions to it
     if not quiet and debugger is not None and debugger.steps:
@@ -107,6 +110,11 @@ def runs_on(state: State, code: Mapping[int, int], cpu: Cpu, memory: Memory | No
     """Whether the guest may execute the instruction at its PC without any trap, and so have come back to it."""
     stop = _Guest(state, code, cpu, memory=memory).step()
     return stop is None or not stop.certain
+
+
+def _is_tagged(state: State, target: int) -> bool:
+    """Whether a branch may replace a tag of its target: unless TBID says that it is data's only, on a CPU with TBID."""
+    return target >> 56 not in (0, 0xFF) and mmu.tag_ignored(state, target)
 
 
 def _must_trap(what: str) -> Walk:
@@ -253,9 +261,8 @@ class _Guest:
             if (word >> 5 & 31) in self.unknown:
                 return _uncertain(FROM_UNKNOWN)
             target = self.state[word >> 5 & 31]
-            if mmu.tag_ignored(self.state, target) and target >> 56 not in (0, 0xFF):
-                # The tag is replaced, unless TBID says that it is data's only, on a CPU that has TBID.
-                return _uncertain("a branch to a tagged address")
+            if _is_tagged(self.state, target):
+                return _uncertain(TAGGED)
             return self._advance({arch.PC: target})
         if self._gic is not None and not self._at_el0:
             effect = at_interface(self._gic, self.state, word, self.unknown)

@@ -65,7 +65,7 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
         wrote_source = not wrote.keys().isdisjoint((arch.PC, arch.PSTATE, arch.VBAR, arch.SCTLR))
         return wrote_source and arch.apply_pending(entry.values, entry.pending)[index] == observed
     # AArch32 state sees 32 bits, those above may be dropped (Arm ARM D1.20.2; set_core_reg in arch/arm64/kvm/guest.c).
-    narrow = index in arch.AARCH32_STATE and wrote.get(arch.PSTATE, 0) & arch.AARCH32
+    narrow = index in arch.AARCH32_STATE and (wrote.get(arch.PSTATE, 0) | entry.values[arch.PSTATE]) & arch.AARCH32
     if narrow and observed == wrote.get(index, expected) & 0xFFFF_FFFF:
         return True
     value = wrote.get(index)

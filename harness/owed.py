@@ -219,7 +219,7 @@ def _userspace(turn: _Turn, round_: Round) -> str:
             if excepted and not at_once and index in _DECIDES_EXCEPTION:
                 return "a register of the exception written while it is pending"
             turn.put(index, host.b)
-            if index == arch.PSTATE and host.b & arch.AARCH32:
+            if turn.values[arch.PSTATE] & arch.AARCH32:
                 for i in arch.AARCH32_STATE:  # it sees 32 bits: those above may be dropped
                     turn.allowed[i] = frozenset({turn.values[i], turn.values[i] & 0xFFFF_FFFF})
         elif host.op == OP_FINISH:

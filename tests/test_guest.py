@@ -233,6 +233,8 @@ def test_a_branch_to_a_tagged_address(tag: int) -> None:
     before = state(x9=tag << 56 | AT + 0x40, tcr_el1=1 << 37, sctlr_el1=SPAN)
     found = walk(before, code(encode("br", "x9")), AT + 0x40, CPU)
     assert (found.state, found.certain) == (None, False)
+    entered = but(before, pc=tag << 56 | AT)
+    assert not walk(entered, code(HVC), AT, CPU).certain, "userspace wrote PC"
     untagged = but(before, tcr_el1=0)
     assert walk(untagged, code(encode("br", "x9")), VECTORS.base + 0x200, CPU).state is not None
 

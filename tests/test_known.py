@@ -199,6 +199,10 @@ def test_a_write_of_an_aarch32_state_may_narrow_registers() -> None:
     for x7, wrong in ((0x77, False), (0x7_0000_0077, False), (0x76, True)):
         after = but(wide, x7=x7, pstate=0x10)
         assert bool(unexplained(turn(irq(wide), write, entry(after)))) == wrong, hex(x7)
+        later = turn(irq(S), write, host_set("x7", wide[7]), entry(but(S, x7=x7, pstate=0x10)))
+        assert bool(unexplained(later)) == wrong, "written after PSTATE"
+        there = turn(irq(but(S, pstate=0x10)), host_set("x7", wide[7]), entry(but(S, x7=x7, pstate=0x10)))
+        assert bool(unexplained(there)) == wrong, "the guest was in AArch32 state before"
     beyond = but(wide, x15=0x77, pstate=0x10)
     assert unexplained(turn(irq(wide), write, entry(beyond))), "AArch32 state has no R15 that is X15"
     assert unexplained(turn(irq(wide), host_set("pstate", 0x3C0), entry(but(wide, x7=0x77, pstate=0x3C0))))
