@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -106,9 +106,11 @@ def check(
     switched: dict[int, tuple[Divergence | Unchecked, ...]] = {}
     for run, differs in follow_runs(trace, codes, cpu, watch):
         followed[run.event], switched[run.event] = run, differs
-    predict, hyps = shortcut(level), copies(trace)
+    predict, hyps, restarts = shortcut(level), copies(trace), set[int]()
     for round_ in turns.rounds(trace.events):
         prediction = predict(round_)
+        if round_.reset and round_.others:
+            restarts.add(round_.first)
         paths.append((round_.exit_class, prediction.path))
         if reason := compare.beyond_judgement(round_):
             unchecked[f"save, restore, host: {reason}"] += 1
@@ -154,7 +156,7 @@ def check(
             _take(found, judged, unchecked)
         if witness is not None:
             _tell(witness, "switch", index, found_there)
-    for counts, differs_there in _once(trace, codes, followed, watch):
+    for counts, differs_there in _once(trace, codes, followed, watch, restarts):
         relations.update(counts)
         for found in differs_there:
             _take(found, judged, unchecked)
@@ -197,7 +199,11 @@ def follow_runs(
 
 
 def _once(
-    trace: Trace, codes: Mapping[bool, Code], followed: Mapping[int, Followed], watch: Watch | None
+    trace: Trace,
+    codes: Mapping[bool, Code],
+    followed: Mapping[int, Followed],
+    watch: Watch | None,
+    restarts: Collection[int],
 ) -> Iterator[tuple[Mapping[str, int], Iterable[Divergence | Unchecked]]]:
     """Yield what is compared once a trace: how much it counts for each relation, and what differs."""
     yield {}, compare_slots(trace.events)
@@ -210,7 +216,7 @@ def _once(
     if trace.lists and watch is not None:
         yield {"lists": 1}, watch.found
     if trace.vectors:
-        yield {"vectors": 1}, compare_vectors(trace, followed)
+        yield {"vectors": 1}, compare_vectors(trace, followed, restarts)
 
 
 def _take(found: Divergence | Unchecked, judged: list[Judged], unchecked: Counter[str]) -> None:

@@ -13,7 +13,7 @@ from harness.memory import Memory
 from harness.placing import Code
 from harness.protocol import MARK_CALL
 from harness.registers import MASK64
-from harness.stage1 import Mapped, Use, is_on, translate
+from harness.stage1 import Mapped, Unsure, Use, is_on, translate
 from harness.trace import Switch
 
 _CODE, _VECTORS = range(CODE.base, CODE.end, 4), range(VECTORS.base, VECTORS.end, 4)
@@ -45,6 +45,12 @@ def fetched(state: State, code: Mapping[int, int], address: int, memory: Memory,
         return word_at(code, address)
     found = translate(state, memory, address, Use.FETCH, cpu)
     return word_at(code, found.ipa) if isinstance(found, Mapped) else None
+
+
+def unsure(state: State, address: int, memory: Memory, cpu: Cpu) -> str:
+    """Return why nobody knows where a fetch from ``address`` goes; nothing where it is known."""
+    found = translate(state, memory, address, Use.FETCH, cpu) if is_on(state) else None
+    return found.why if isinstance(found, Unsure) else ""
 
 
 def is_call(state: State, word: int | None, exit_: Switch, protected: bool = False) -> bool:

@@ -10,7 +10,7 @@ from harness import arch
 from harness.arch import State
 from harness.debugger import Debugger
 from harness.faults import walk_level
-from harness.fetch import as_code, fetched, is_call, may_be_call, may_stay_at_el2
+from harness.fetch import as_code, fetched, is_call, may_be_call, may_stay_at_el2, unsure
 from harness.gic.interface import Interface
 from harness.guest import MAX_WALK, Walk, runs_on, walk
 from harness.layout import VECTORS
@@ -89,6 +89,7 @@ def follow(
     behind = (observed[arch.PC] - 4) & MASK64
     trapped, protected = exit_.trapped, as_code(code).protected
     call = trapped and may_be_call(seen, exit_, protected)  # most cannot: their code is not looked up
+    why = unsure(observed, behind, memory, cpu) if call else ""
     call = call and is_call(seen, fetched(observed, code, behind, memory, cpu), exit_, protected)
     call = call or (debugger is not None and class_of(exit_) == "HVC64" and not exit_.forged)
     target = behind if call else observed[arch.PC]
@@ -96,6 +97,8 @@ def follow(
     is_interrupted = bool(entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(pstate, entry.hcr))
     if memory.code_changed and protected:
         path = Walk(None, why=CODE_CHANGED, certain=False)
+    elif why:  # was there an HVC?
+        path = Walk(None, why=why, certain=False)
     elif pstate & arch.AARCH32:
         path = Walk(None, why=IN_AARCH32, certain=False)
     elif not trapped and (is_interrupted or (gic is not None and not gic.quiet(pstate))):

@@ -250,6 +250,8 @@ class _Guest:
         if word == a64.ISB:
             return self._advance({})
         if word == a64.WFI and self._at_el0 and not self.state[arch.SCTLR] & arch.SCTLR_NTWI:
+            if self._debugger is not None and self._debugger.steps:
+                return _uncertain("a stepped WFI that EL1 traps from EL0; QEMU performs it")
             return self._raise(Raise(EC_WFX, CONDITION_ALWAYS))
         if word == a64.WFE and self._at_el0 and not self.state[arch.SCTLR] & arch.SCTLR_NTWE:
             return _uncertain("a WFE that EL1 traps from EL0; QEMU performs it")

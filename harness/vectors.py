@@ -7,7 +7,7 @@ half of a register and clears the other (Arm ARM C7.2 FMOV (general)), an interr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from harness.compare import Divergence, Unchecked
 from harness.follow import Followed
@@ -56,18 +56,25 @@ class _Vcpu:
         self.last, self.changes, self.unknown = data, {}, ""
 
 
-def compare_vectors(trace: Trace, runs: Mapping[int, Followed]) -> Iterator[Divergence | Unchecked]:
+def compare_vectors(
+    trace: Trace, runs: Mapping[int, Followed], restarts: Collection[int] = ()
+) -> Iterator[Divergence | Unchecked]:
     """Yield the divergences of the FP and SIMD registers, and why others could not be compared.
 
-    ``runs``: what the guest did, by the index of the exit that ended it.
+    ``runs``: what the guest did, by the index of the exit that ended it; ``restarts``: the exits behind which another
+    vCPU started this one anew (PSCI CPU_ON).
     """
     found = {vectors.event: vectors.data for vectors in trace.vectors}
     vcpus: dict[int, _Vcpu] = {}
     latest: dict[int, bytes] = {}
+    restarted: set[int] = set()
     for index, event in enumerate(trace.events):
-        if event.kind == ENTRY:
-            continue
         context = event.context
+        if event.kind == ENTRY:
+            if context in restarted:
+                restarted.discard(context)
+                vcpus[context].reset()
+            continue
         vcpu = vcpus.get(context)
         if vcpu is None:
             vcpu = vcpus[context] = _Vcpu()
@@ -79,3 +86,5 @@ def compare_vectors(trace: Trace, runs: Mapping[int, Followed]) -> Iterator[Dive
             yield from vcpu.compare(data, event, index)
         elif (run := runs.get(index)) is not None:
             vcpu.ran(run.path)
+            if index in restarts:
+                restarted.add(context)

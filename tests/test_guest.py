@@ -7,7 +7,9 @@ import pytest
 
 from harness import arch, protocol
 from harness.a64 import encode
+from harness.debugger import Debugger
 from harness.fetch import is_call, word_at
+from harness.follow import follow as follow_run
 from harness.guest import Walk, runs_on, walk
 from harness.layout import CODE, DATA, PROTECTED, VECTORS
 from harness.masks import cpu_model
@@ -18,7 +20,7 @@ from harness.registers import INDEX, MASK64, NAMES
 from harness.scenario import Scenario, Step
 from harness.trace import Switch
 from harness.world import WORLDS
-from tests.traces import ISB, TRAP_MRS, but, esr, state, trap
+from tests.traces import ISB, TRAP_MRS, but, entry, esr, state, trap
 
 CPU = cpu_model("cortex-a72")
 AT = CODE.base
@@ -392,3 +394,17 @@ def test_el1_traps_waits_of_el0() -> None:
     assert follow(wait, target=AT + 4, pstate=0, sctlr_el1=1 << 16).state is not None
     assert not follow(encode("wfe"), target=AT + 4, pstate=0).certain
     assert follow(encode("wfe"), target=AT + 4, pstate=0, sctlr_el1=1 << 18).state is not None
+    stepping = Debugger(steps=True)
+    assert not walk(state(pstate=0), code(wait), vector, CPU, debugger=stepping, steps=(1, 1)).certain, "QEMU does it"
+
+
+def test_a_call_where_nobody_knows_what_is_mapped() -> None:
+    """Then it is not known that there was an HVC at all, nor from where the guest came to it."""
+    before = state(pc=AT + 4, sctlr_el1=1, tcr_el1=0x20, ttbr0_el1=DATA.base, mair_el1=0xFF, elr_el1=AT)
+    words, memory = code(HVC, encode("eret")), Memory({AT: STORE})
+    memory.write(DATA.base + 8, 0x4000_0401)
+    came = trap(but(before, pstate=0x3C4), esr("HVC64"))
+    assert follow_run(0, entry(before), came, words, CPU, memory).call
+    memory.lose()
+    run = follow_run(0, entry(before), came, words, CPU, memory)
+    assert (run.path.state, run.path.certain) == (None, False)

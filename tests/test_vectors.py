@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 
 from harness import turns
 from harness.a64 import encode
@@ -31,10 +32,12 @@ def memory(**written: int) -> bytes:
     return bytes(data)
 
 
-def found(events: tuple[Event, ...], *vectors: Vectors) -> list[tuple[str, int | str, int | str]]:
+def found(
+    events: tuple[Event, ...], *vectors: Vectors, restarts: Collection[int] = ()
+) -> list[tuple[str, int | str, int | str]]:
     trace = Trace(events, "ok", 0, False, vectors)
     runs = {at: follow(at, before, after, WORDS, CPU) for at, before, after in turns.runs(events)}
-    differences = (d for d in compare_vectors(trace, runs) if isinstance(d, Divergence))
+    differences = (d for d in compare_vectors(trace, runs, restarts) if isinstance(d, Divergence))
     return [(d.name, d.expected, d.observed) for d in differences]
 
 
@@ -51,6 +54,14 @@ def test_a_reset_clears_them() -> None:
     events = (*RUN, host_reset(), entry(but(S, pc=AT + 4)), TRAPPED, user(S, 10))
     assert found(events, Vectors(2, 0, memory(v3=0x1234)), Vectors(6, 0, ZERO)) == []
     assert found(events, Vectors(2, 0, memory(v3=0x1234))) == [("switch.v3", 0, 0x1234)], "kept"
+
+
+def test_a_vcpu_that_another_starts_anew_has_none_of_them() -> None:
+    events = (*RUN, entry(but(S, pc=AT + 4)), TRAPPED, user(S, 10))
+    written = Vectors(2, 0, memory(v3=0x1234))
+    assert found(events, written, Vectors(5, 0, ZERO)) == [("switch.v3", 0x1234, 0)]
+    assert found(events, written, Vectors(5, 0, ZERO), restarts={1}) == []
+    assert found(events, written, restarts={1}) == [("switch.v3", 0, 0x1234)], "kept"
 
 
 def test_they_come_from_the_record_and_survive_a_file() -> None:
