@@ -28,6 +28,7 @@ from harness.stops import access_size, is_brk
 from harness.transfer import Places, load, store
 
 STRAY_BRK = "a BRK that userspace did not ask for, while it debugs the guest otherwise"
+STEPPED = "a virtual interrupt while userspace steps the guest: it or the end of the step may come first"
 ILLEGAL = "illegal execution state"
 TAGGED = "a branch to a tagged address"
 FROM_UNKNOWN = "an address or a call from what nobody knows"
@@ -87,7 +88,7 @@ def walk(
     if quiet and state[arch.PC] == target and not least:
         return Walk(state, hcr=hcr)  # the rule; all below are exceptions to it
     if not quiet and debugger is not None and debugger.steps:
-        return _uncertain("a virtual interrupt while userspace steps the guest")._replace(stopped=state[arch.PC])
+        return _uncertain(STEPPED)._replace(stopped=state[arch.PC])
     machine = _Guest(state, code, cpu, hcr, memory, gic, debugger)
     if not quiet and (stop := machine.interrupt()) is not None:
         return stop._replace(stopped=state[arch.PC])
@@ -172,6 +173,8 @@ class _Guest:
             pending = (*pending, (arch.HCR_VI, arch.IRQ_OFFSET))
         if not pending:
             return None
+        if self._debugger is not None and self._debugger.steps:
+            return _uncertain(STEPPED)
         if len(pending) > 1:
             return _uncertain("two virtual interrupts at once: either may come first")
         if self.state[arch.VBAR] & VBAR_RES0:

@@ -398,6 +398,14 @@ def test_el1_traps_waits_of_el0() -> None:
     assert not walk(state(pstate=0), code(wait), vector, CPU, debugger=stepping, steps=(1, 1)).certain, "QEMU does it"
 
 
+def test_a_step_and_an_interrupt_that_it_unmasks_come_in_any_order() -> None:
+    masked = state(pc=AT, elr_el1=AT + 8, spsr_el1=0x2C5)
+    words = code(encode("eret"), HVC, HVC)
+    for debugger, certain in ((None, True), (Debugger(steps=True), False)):
+        found = walk(masked, words, VECTORS.base + 0x380, CPU, hcr=arch.HCR_VSE, debugger=debugger, steps=(1, 1))
+        assert (found.state is not None or found.certain) == certain
+
+
 def test_a_call_where_nobody_knows_what_is_mapped() -> None:
     """Then it is not known that there was an HVC at all, nor from where the guest came to it."""
     before = state(pc=AT + 4, sctlr_el1=1, tcr_el1=0x20, ttbr0_el1=DATA.base, mair_el1=0xFF, elr_el1=AT)
