@@ -14,7 +14,7 @@ import pytest
 from harness import arch
 from harness.errors import InputError
 from harness.known import Catalogue
-from harness.protocol import FORGE
+from harness.protocol import DEBUG, FORGE
 from harness.registers import NAMES, STATE
 from harness.turns import Round
 from tests.rounds import (
@@ -206,6 +206,17 @@ def test_a_write_of_an_aarch32_state_may_narrow_registers() -> None:
     beyond = but(wide, x15=0x77, pstate=0x10)
     assert unexplained(turn(irq(wide), write, entry(beyond))), "AArch32 state has no R15 that is X15"
     assert unexplained(turn(irq(wide), host_set("pstate", 0x3C0), entry(but(wide, x7=0x77, pstate=0x3C0))))
+
+
+def test_a_step_of_the_guests_own_behind_an_exception() -> None:
+    """KVM gives PSTATE.SS back only to a guest that had it, while userspace steps it."""
+    for own, marks, explained in ((arch.SS, DEBUG["stepped"], True), (arch.SS, 0, False), (0, DEBUG["stepped"], False)):
+        before = but(S, pstate=0x3C5 | own)
+        out = trap(before, esr("IABT_LOW", 5), marks=marks, **page(HOLE))
+        taken = arch.take_exception(before, 0x8600_0010, HOLE)
+        told = user(but(taken, pstate=0x3C5 | arch.SS), 10, marks=marks)
+        found = unexplained(turn(out, told, entry(told.values, marks=marks)))
+        assert ("restore.pstate" not in found) == explained
 
 
 def test_only_the_last_write_counts() -> None:
