@@ -193,7 +193,7 @@ def _step_shows(case: Case, index: int, expected: int, observed: int) -> bool:
     exit_ = case.round.exit
     if exit_ is None or not exit_.stepped or not case.round.action.inject:
         return False
-    return index == arch.SPSR and observed == exit_.values[arch.PSTATE] | arch.SS
+    return index == arch.SPSR and not (observed ^ exit_.values[arch.PSTATE]) & ~arch.SS
 
 
 def _step_waits(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -237,7 +237,7 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
             RuleRow("system_register", _system_register, "the register that the trapped access reads into or writes"),
             RuleRow("undefined_taken", _undefined_taken, "observed is what entry to an undefined exception owes there"),
             RuleRow("secure_call", _secure_call, "observed is what an SMC owes in x0..x3"),
-            RuleRow("step_shows", _step_shows, "SPSR_EL1 of an exception, with SS because userspace steps the guest"),
+            RuleRow("step_shows", _step_shows, "SPSR_EL1 of an exception, with the SS of userspace's step"),
             RuleRow("step_waits", _step_waits, "PSTATE of an exception, with the SS that the guest has of its own"),
             RuleRow(NAMED, _named_by_conditions, "helpers and outcomes of the entry are the two values"),
         )

@@ -217,6 +217,10 @@ def test_a_step_of_the_guests_own_behind_an_exception() -> None:
         told = user(but(taken, pstate=0x3C5 | arch.SS), 10, marks=marks)
         found = unexplained(turn(out, told, entry(told.values, marks=marks)))
         assert ("restore.pstate" not in found) == explained
+        for ss in (0, arch.SS):  # of userspace's step
+            saved = but(told.values, spsr_el1=0x3C5 | ss)
+            found = unexplained(turn(out, told._replace(values=saved), entry(saved, marks=marks)))
+            assert ("restore.spsr_el1" not in found) == bool(marks or ss == own)
 
 
 def test_only_the_last_write_counts() -> None:
