@@ -154,6 +154,15 @@ def is_mmio(exit_: Switch, world: World = SCENARIO) -> bool:
     return slot is None or (slot.read_only and bool(DABT["WNR"].get(exit_.esr)))
 
 
+def _narrow(turn: _Turn) -> None:
+    """Allow what AArch32 state makes of its registers: it sees 32 bits of each, those above may be dropped."""
+    for i in arch.AARCH32_STATE:
+        others = turn.allowed.get(i, frozenset())
+        if others is not None:
+            whole = others | {turn.values[i]}
+            turn.allowed[i] = whole | {value & 0xFFFF_FFFF for value in whole}
+
+
 def _reset(turn: _Turn, world: World) -> None:
     for index, value in contract.RESET_BY_INDEX.items():
         turn.put(index, value)
@@ -220,8 +229,7 @@ def _userspace(turn: _Turn, round_: Round) -> str:
                 return "a register of the exception written while it is pending"
             turn.put(index, host.b)
             if turn.values[arch.PSTATE] & arch.AARCH32:
-                for i in arch.AARCH32_STATE:  # it sees 32 bits: those above may be dropped
-                    turn.allowed[i] = frozenset({turn.values[i], turn.values[i] & 0xFFFF_FFFF})
+                _narrow(turn)
         elif host.op == OP_FINISH:
             if access and exit_ is not None:
                 _complete(turn, exit_, round_.entry.mmio_data)

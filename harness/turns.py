@@ -171,12 +171,21 @@ def _injected(
     )
 
 
+_ASKED_EC = frozenset(
+    {exits.EC_BY_NAME["SERROR"], exits.EC_BY_NAME["DABT_LOW"], arch.same_el(exits.EC_BY_NAME["DABT_LOW"])}
+)
+"""Classes that ESR_EL1 has of the exceptions that userspace may ask for."""
+
+
 def _left_for_elsewhere(before: State, hosts: tuple[Host, ...], after: State, came_from: Collection[int]) -> bool:
     """Whether userspace wrote PC over the vector of an exception that KVM took at once (from 7.x on)."""
     ours = _host_wrote(hosts)
+    if ours.get(arch.PC) != after[arch.PC]:
+        return False
+    if arch.ESR not in ours and after[arch.ESR] != before[arch.ESR] and after[arch.ESR] >> exits.EC_SHIFT in _ASKED_EC:
+        return True
     return (
-        ours.get(arch.PC) == after[arch.PC]
-        and after[arch.ELR] in came_from
+        after[arch.ELR] in came_from
         and not {arch.ELR, arch.SPSR} & ours.keys()
         and (after[arch.ELR], after[arch.SPSR]) != (before[arch.ELR], before[arch.SPSR])
     )

@@ -183,6 +183,21 @@ def test_registers_written_after_an_exception_that_was_taken_at_once() -> None:
     assert not differs(turn(LOAD, told, did("abort"), wrote, entry(pending, EXCEPTION))), "not judged where it pends"
 
 
+def test_all_that_says_where_from_is_overwritten_behind_an_exception() -> None:
+    """ESR_EL1 still has the class of the exception that userspace asked for."""
+    hosts = (did("abort"), host_set("pc", 0), host_set("spsr_el1", 0))
+    elsewhere = turn(LOAD, user(S, 6), *hosts, entry(but(aborted(), pc=0, spsr_el1=0)))
+    assert elsewhere.action.inject and not differs(elsewhere)
+    assert not turn(LOAD, user(S, 6), *hosts, entry(but(S, pc=0, spsr_el1=0))).action.inject
+
+
+def test_aarch32_state_narrows_each_of_several_results() -> None:
+    version = trap(but(S, x0=0x8400_0000), esr("HVC64"))
+    for x0, wrong in ((0x1_0001, False), (0x1_0003, False), (0x7, True)):
+        round_ = turn(version, host_set("pstate", 0x10), entry(but(S, x0=x0, pstate=0x10)))
+        assert ("host.x0" in differs(round_)) == wrong
+
+
 def test_a_fetch_from_a_vector_in_a_slot_is_no_exception() -> None:
     vector = VECTORS.base + 0x200
     there = but(S, pc=vector, elr_el1=vector, vbar_el1=VECTORS.base)
