@@ -18,12 +18,15 @@ from harness.errors import InputError
 from harness.findings import Difference, Finding, signature_text
 
 NEW = "new"
+ANY_CLASS = "*"
+"""In the place of a signature's exit class: the cause has nothing to do with the class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Regression:
     """A finding that the corpus keeps; ``signatures`` are what its scenarios show on each of its ``targets``.
 
+    In the place of a signature's exit class ``*`` is any class: the cause has nothing to do with it.
     ``ones``: bits that are set in every value observed.  ``elsewhere`` says where it is if it is on none of the
     project's own targets, ``ends`` how its scenarios end.
     """
@@ -45,9 +48,20 @@ class Regression:
         """Relations with their registers, without exit class and helper."""
         return tuple(dict.fromkeys(each.partition("/")[0] for each in self.signatures))
 
+    def matching(self, text: str) -> str | None:
+        """Return which of its signatures a signature's text has; None: it has none of them."""
+        return next((each for each in self.signatures if _has(each, text)), None)
+
     def has_ones(self, observed: int | str) -> bool:
         """Whether a value has the bits that it must have; text has none."""
         return not self.ones or (isinstance(observed, int) and observed & self.ones == self.ones)
+
+
+def _has(pattern: str, text: str) -> bool:
+    wanted, found = pattern.split("/"), text.split("/")
+    if len(found) > 1 and wanted[1:2] == [ANY_CLASS]:
+        found[1] = ANY_CLASS
+    return found == wanted
 
 
 def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
@@ -63,7 +77,7 @@ def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
         row.id
         for row in kept
         if target in row.targets
-        and text in row.signatures
+        and row.matching(text)
         and all(row.has_ones(_number(difference)) for difference in finding.divergences)
     )
 
@@ -123,6 +137,8 @@ def _regression(row: object, where: str) -> Regression:
         if name not in _LISTS and not isinstance(value, str):
             raise InputError(where, None, f"{name}: expected text")
         values[name] = tuple(value) if name in _LISTS else value
+    if odd := next((each for each in values["signatures"] if ANY_CLASS in re.sub(r"^[^/]*/\*(/|$)", "", each)), None):
+        raise InputError(where, None, f"signatures: {odd!r}: expected {ANY_CLASS} as the exit class, nowhere else")
     try:
         values["ones"] = int(values.get("ones", "0"), 0)
     except ValueError:

@@ -54,6 +54,31 @@ def test_all_values_that_are_kept_have_the_bits() -> None:
     assert like((WIDE,), wide) == ("wide",) and like((WIDE,), mixed) == ()
 
 
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("host.gic_list/SYS64", "host.gic_list/*"),
+        ("host.gic_list/forged:WFX", "host.gic_list/*"),
+        ("host.gic_list/SYS64/prep_abort", None),
+        ("host.gic_list", None),
+        ("host.gic_lists/SYS64", None),
+        ("restore.pc/WFX/prep_abort", "restore.pc/*/prep_abort"),
+        ("restore.pc/WFX", None),
+        ("switch.pc/HVC64", "switch.pc/HVC64"),
+        ("switch.pc/WFX", None),
+    ],
+)
+def test_a_cause_that_no_exit_class_matters_to(text: str, pattern: str | None) -> None:
+    row = replace(ROW, signatures=("host.gic_list/*", "restore.pc/*/prep_abort", "switch.pc/HVC64"))
+    assert row.matching(text) == pattern
+
+
+def test_a_finding_of_any_class_is_like_it() -> None:
+    row = replace(ROW, signatures=("host.esr_el1/*",))
+    assert like((row,), finding("0x2", "kvm-nvhe", "host", "esr_el1", "SYS64", "")) == ("a",)
+    assert like((row,), finding("0x2", "kvm-nvhe", "host", "elr_el1", "SYS64", "")) == ()
+
+
 def test_how_many_are_new() -> None:
     assert (new_text(0), new_text(3)) == ("none of them new", "3 of them new")
 
@@ -90,6 +115,9 @@ scenarios = ["s"]
         (TEXT + 'divergences = ["host.pc"]', "finding 1: divergences: no such key, expected id, "),
         (TEXT.replace('["s"]', '"s"'), "finding 1: scenarios: expected a list of texts"),
         (TEXT.replace('["s"]', "[1]"), "finding 1: scenarios: expected a list of texts"),
+        (TEXT.replace("host.esr_el1/", "*/"), "'*/IABT_LOW': expected * as the exit class, nowhere else"),
+        (TEXT.replace("IABT_LOW", "IABT*"), "'host.esr_el1/IABT*': expected * as the exit class, nowhere else"),
+        (TEXT.replace("IABT_LOW", "*/*"), "'host.esr_el1/*/*': expected * as the exit class, nowhere else"),
         (TEXT.replace('why = "Why."', ""), "finding 1: why: expected text"),
     ],
 )
