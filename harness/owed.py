@@ -192,7 +192,7 @@ def _ran_after_asking(round_: Round) -> bool:
     return OP_FINISH in ops[asked:]
 
 
-def _serror_at_once(round_: Round) -> bool:
+def serror_at_once(round_: Round) -> bool:
     """Whether an SError that was not masked was taken when userspace asked for it (kvm.md, differences of versions).
 
     Then it does not pend at the entry; where an older one does, the syndrome tells.
@@ -217,7 +217,7 @@ def _userspace(turn: _Turn, round_: Round) -> str:
     excepted = waiting = False
     # An exception that neither pends at the entry nor went with a run before it was taken at once, before the writes.
     at_once = not round_.entry.pending & EXCEPTION and not _ran_after_asking(round_)
-    serror_at_once = _serror_at_once(round_)
+    serror_taken = serror_at_once(round_)
     for host in round_.hosts:
         if host.op == OP_RESET:
             _reset(turn, round_.world)
@@ -239,7 +239,7 @@ def _userspace(turn: _Turn, round_: Round) -> str:
                 continue  # one may pend for both: what two before a run are, KVM API 4.31 does not say
             turn.take(contract.external_abort(tuple(turn.values), exit_))
             access, excepted, waiting = False, True, True
-        elif host.op == OP_SERROR and serror_at_once and not turn.values[arch.PSTATE] & arch.PSTATE_A:
+        elif host.op == OP_SERROR and serror_taken and not turn.values[arch.PSTATE] & arch.PSTATE_A:
             if access and exit_ is not None and told:
                 # The access is done, only not finished: that comes first (KVM API 5, KVM_EXIT_MMIO).
                 _complete(turn, exit_, round_.entry.mmio_data)

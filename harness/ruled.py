@@ -15,7 +15,7 @@ from harness.gic.registers import place
 from harness.gic.watch import OP_GIC_LINE, PPI, SOME_UNKNOWN, line_fails
 from harness.handed import told_of
 from harness.layout import GICD
-from harness.owed import interrupts_owed, is_mmio
+from harness.owed import interrupts_owed, is_mmio, serror_at_once
 from harness.placing import placed
 from harness.protocol import LINES
 from harness.registers import INDEX
@@ -94,7 +94,7 @@ def _userspace(round_: Round) -> Iterator[str]:
         pending, certain = interrupts_owed(round_)
         if pending & certain & arch.HCR_VSE:
             yield "host.serror.pending"
-        elif round_.action.inject and OP_ABORT not in ops:
+        elif serror_at_once(round_) and OP_ABORT not in ops:
             yield "host.serror.taken"
     if OP_FINISH in ops and told_of(round_) is not None and OP_RESET not in ops:
         yield "host.finish"
