@@ -158,9 +158,7 @@ def open_lab(
     first, last = bench.sides[0], bench.sides[-1]
 
     def start_one(side: Side) -> AbstractContextManager[Runs]:
-        return boot(
-            *(side.config, side.prepared), hyp_copy=side.hyp_copy, clones=clones, deterministic=deterministic
-        )
+        return boot(*(side.config, side.prepared), hyp_copy=side.hyp_copy, clones=clones, deterministic=deterministic)
 
     @contextmanager
     def start() -> Iterator[Runs]:

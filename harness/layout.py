@@ -51,6 +51,7 @@ GICR = Region("gicr", 0x080A_0000, 0x0004_0000, False, "its redistributors, 128 
 GIC_INTERRUPTS = 64
 """SGIs, PPIs and SPIs of that GIC (KVM_DEV_ARM_VGIC_GRP_NR_IRQS; the fewest that it takes)."""
 
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """A vCPU that scenarios may use: its name there, machine and number, and which window of CODE its code is in."""

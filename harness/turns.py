@@ -84,7 +84,6 @@ class Round:
         self.action = _action(exit_, self.users, hosts, entry, self.world)
         self.seen = arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
 
-
     @property
     def in_kernel(self) -> bool:
         """Whether KVM emulated the access itself, whatever exception userspace asked for behind it."""
@@ -135,9 +134,7 @@ def _rewritten(hosts: tuple[Host, ...]) -> bool:
     return any(op == OP_RESET or (op == OP_SET and a in _DECIDE_ENTRY) for op, a in ops[:first])
 
 
-def _injected(
-    exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch, world: World
-) -> bool:
+def _injected(exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch, world: World) -> bool:
     """Whether KVM gave the guest an exception on its way out to userspace, or when userspace asked for one."""
     before = exit_.values
     vector = arch.vector(before[arch.VBAR], before[arch.PSTATE])
@@ -166,8 +163,7 @@ def _injected(
     again = before[arch.PC] == before[arch.ELR] == vector and world.slot(exit_.page) is None
     again = again and exits.exit_class(exit_.code, exit_.esr) == "IABT_LOW"
     return any(
-        u.values[arch.PC] in vectors and u.values[arch.ELR] in came_from and (u.values != before or again)
-        for u in seen
+        u.values[arch.PC] in vectors and u.values[arch.ELR] in came_from and (u.values != before or again) for u in seen
     )
 
 

@@ -71,6 +71,8 @@ class World:
 
 
 SCENARIO = World()
+
+
 def writable(regions: tuple[Region, ...]) -> tuple[Region, ...]:
     """Return the memory of a protected VM, which can have no read-only slot (Documentation/virt/kvm/arm/pkvm.rst)."""
     return tuple(replace(region, read_only=False) for region in regions)

@@ -164,7 +164,5 @@ def differences(round_: Round, level: str = "spec") -> dict[str, str | None]:
 def with_entry(round_: Round, pending: int | None = None, **values: int) -> Round:
     """The same turn, but KVM loads other values, or has other work pending."""
     before = round_.entry
-    new = before._replace(
-        values=but(before.values, **values), pending=before.pending if pending is None else pending
-    )
+    new = before._replace(values=but(before.values, **values), pending=before.pending if pending is None else pending)
     return replace(round_, entry=new)

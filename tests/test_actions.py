@@ -359,9 +359,7 @@ def two(*events: Event) -> list[Round]:
 
 def of(context: int, *events: Event) -> list[Event]:
     """The same events of another vCPU."""
-    return [
-        e._replace(context=context) if isinstance(e, Host) else e._replace(marks=context << 8) for e in events
-    ]
+    return [e._replace(context=context) if isinstance(e, Host) else e._replace(marks=context << 8) for e in events]
 
 
 def test_each_vcpu_has_rounds_of_its_own() -> None:

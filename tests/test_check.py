@@ -62,6 +62,7 @@ def test_a_good_trace(level: str) -> None:
     assert (result.status, result.dropped) == ("ok", 0)
     assert [name for name, _ in result.paths] == ["FIRST", "IRQ", "DABT_LOW", "HVC64"]
 
+
 def test_a_panic_leaves_restore_unchecked() -> None:
     """A trapped system register is no exit of the proof's (model.md 5)."""
     again = (*events()[:-1], entry(but(ANSWERED, pc=LAST + 4)))

@@ -347,9 +347,7 @@ def test_exception_return() -> None:
 
 def test_system_registers_that_need_not_trap() -> None:
     read, write = encode("mrs", "x3", (3, 0, 13, 0, 1)), encode("msr", (3, 0, 13, 0, 1), "x4")
-    assert follow(read, target=AT + 4, contextidr_el1=0x77).state == but(
-        state(contextidr_el1=0x77), x3=0x77, pc=AT + 4
-    )
+    assert follow(read, target=AT + 4, contextidr_el1=0x77).state == but(state(contextidr_el1=0x77), x3=0x77, pc=AT + 4)
     assert follow(write, target=AT + 4, x4=0x55).state == but(state(x4=0x55), contextidr_el1=0x55, pc=AT + 4)
     at_el0 = follow(read, target=VECTORS.base + 0x400, pstate=0)
     assert at_el0.state is not None, "UNDEFINED at EL0"

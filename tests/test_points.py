@@ -52,7 +52,7 @@ def test_they_go_through_a_record_and_a_file() -> None:
     with pytest.raises(AgentProtocolError):
         decode_points(record)
     with pytest.raises(AgentProtocolError):
-        decode(area[:-LAYOUT.size] + head, LAYOUT)
+        decode(area[: -LAYOUT.size] + head, LAYOUT)
 
 
 @pytest.mark.parametrize("rows", ["7", "[[2]]", '[[0, "0x1"]]', '[["0", 1]]', "[[9" + ', "0x0"' * len(NAMES) + "]]"])

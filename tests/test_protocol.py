@@ -30,8 +30,8 @@ def _program(names: Iterable[str]) -> str:
         for field in fields
     ]
     rows += [f'printf("macro {name} %llu\\n", (unsigned long long){name});' for name in names]
-    rows += ["#define P(x) printf(\"list kept %llu\\n\", (unsigned long long)x);", "SF_KEPT_BY_RESET(P)"]
-    rows += ["#undef P", "#define P(x) printf(\"list sleeps %llu\\n\", (unsigned long long)x);", "SF_SLEEPING_CALLS(P)"]
+    rows += ['#define P(x) printf("list kept %llu\\n", (unsigned long long)x);', "SF_KEPT_BY_RESET(P)"]
+    rows += ["#undef P", '#define P(x) printf("list sleeps %llu\\n", (unsigned long long)x);', "SF_SLEEPING_CALLS(P)"]
     return "\n".join(
         ["#include <stdio.h>", "#include <stddef.h>", '#include "protocol.h"', "int main(void) {", *rows, "}", ""]
     )

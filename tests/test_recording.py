@@ -196,5 +196,3 @@ def test_a_piece_too_short_for_a_header_is_skipped() -> None:
 def test_a_ring_that_a_guest_wrote(area: bytes) -> None:
     with pytest.raises(AgentProtocolError):
         list(ring.decode(memoryview(area), 0, len(area), LAYOUT))
-
-

@@ -64,7 +64,8 @@ def shown(value: int | str) -> str:
 def both_shown(found: Divergence) -> str:
     """Return what was expected and what was observed as text; a list register is spelled out."""
     texts = [
-        f"{shown(value)} ({describe(value)})" if value and isinstance(value, int) and found.register == "gic_list"
+        f"{shown(value)} ({describe(value)})"
+        if value and isinstance(value, int) and found.register == "gic_list"
         else shown(value)
         for value in (found.expected, found.observed)
     ]

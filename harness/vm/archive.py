@@ -32,9 +32,7 @@ POCKETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Suites of each release in the main archive; its security suite, where it has one, is in the security archive."""
 
-TOOL_LIBRARIES: tuple[str, ...] = (
-    *("libc6", "libelf1", "libelf1t64", "zlib1g", "libssl3", "libssl3t64", "libzstd1"),
-)
+TOOL_LIBRARIES: tuple[str, ...] = (*("libc6", "libelf1", "libelf1t64", "zlib1g", "libssl3", "libssl3t64", "libzstd1"),)
 """What the programs of linux-kbuild are linked with, under each release's name."""
 
 LIBELF_NEEDS: tuple[str, ...] = ("libc6", "zlib1g", "libzstd1")

@@ -1,24 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """One instruction of KVM's world switch is changed in a copy of the image: the seeds must show it, by name.
 
-The stock kernel is clean on the seeds (test_corpus_live).  A patched one must have unexplained divergences of relation
-``switch`` in the registers that the instruction handles and in no other: a check that cannot see a register lost, or
+The stock kernel is clean on the seeds (test_corpus_live).  On a patched one the first exit of a scenario that shows
+anything must have unexplained divergences of relation ``switch`` in the registers that the instruction handles and in
+no other (what the guest makes of a wrong value later may be anything): a check that cannot see a register lost, or
 that blames its neighbour, is worth nothing.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from harness.check import Checked
 from harness.vm.build import prepare
 from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
 from tests.vm.patching import PATCHES, Patch, apply
-from tests.vm.running import SEEDS, findings, run_all, two_at_a_time
+from tests.vm.running import SEEDS, run_all, two_at_a_time
 
 ROWS: tuple[tuple[str, Patch], ...] = (
     *((DEFAULT_TARGET, patch) for patch in PATCHES),
@@ -27,20 +29,29 @@ ROWS: tuple[tuple[str, Patch], ...] = (
 IDS = tuple(f"{name}-{patch.what.replace(' ', '_')}" for name, patch in ROWS)
 
 
-def _run(target: str, patch: Patch, directory: Path) -> tuple[int, Counter[tuple[str, str]], set[str], set[str]]:
-    """How often the pattern was found; unexplained (relation, register) by number; findings; how scenarios ended."""
+class Outcome(NamedTuple):
+    """Where the pattern was found, what each scenario blames at its first divergent exit, and how scenarios ended."""
+
+    places: int
+    blamed: Mapping[str, frozenset[str]]
+    statuses: frozenset[str]
+
+
+def _blamed(checked: Checked) -> frozenset[str]:
+    """What is unexplained at the first exit that has any; what is lost the host cannot see either."""
+    first = min((d.event for d in checked.unexplained), default=None)
+    return frozenset(d.name for d in checked.unexplained if d.event == first and d.relation != "save.reveal")
+
+
+def _run(target: str, patch: Patch, directory: Path) -> Outcome:
     config = load_config(target)
     image, places = apply(prepare(config).kernel.read_bytes(), patch)
     kernel = directory / "Image"
     kernel.write_bytes(image)
     results = run_all(target, SEEDS, kernel=kernel)
     kernel.unlink()
-    seen = Counter((d.relation, d.register) for checked in results.values() for d in checked.unexplained)
-    names = {name for checked in results.values() for name in findings(checked)}
-    return places, seen, names, {checked.status for checked in results.values()}
-
-
-Outcome = tuple[int, Counter[tuple[str, str]], set[str], set[str]]
+    blamed = {name: names for name, checked in results.items() if (names := _blamed(checked))}
+    return Outcome(places, blamed, frozenset(checked.status for checked in results.values()))
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +65,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Outcome]:
 
 @pytest.mark.parametrize(("row", "patch"), [(name, row[1]) for name, row in zip(IDS, ROWS, strict=True)], ids=IDS)
 def test_exactly_the_patched_registers(outcomes: Mapping[str, Outcome], row: str, patch: Patch) -> None:
-    places, seen, names, statuses = outcomes[row]
+    places, blamed, statuses = outcomes[row]
     assert places > 0, "the pattern is not in this kernel"
-    switched = {register for relation, register in seen if relation == "switch"}
-    assert switched - set(patch.timing) == set(patch.registers)
-    # What is lost on the way out the host does not see either.
-    assert {name for name in names if not name.startswith("switch.")} - {"save.reveal"} == patch.also
+    switched = {f"switch.{register}" for register in patch.registers}
+    assert switched <= frozenset().union(*blamed.values())
+    wrong = {name: names for name, names in blamed.items() if not names <= switched | patch.also}
+    assert len(wrong) <= (len(blamed) // 10 if patch.jumps else 0), wrong
     assert "ok" in statuses <= {"ok", "runaway"}, "the target goes on"
 
 
