@@ -33,13 +33,16 @@ class _Vm:
 
     def entered(self, entry: Switch) -> None:
         # Which pages are shared no exit tells: EL2 answers the call.
+        if self.waiting is not None and entry.values[arch.PC] - self.waiting[1] not in (0, 4):
+            self.waiting = None  # it does something else
         self.shares |= entry.values[0] & 0xFFFF_FFFF in (pkvm.SHARE, pkvm.UNSHARE)
 
     def left(self, exit_: Switch, index: int, world: World) -> None:
         pc = exit_.values[arch.PC]
-        if self.waiting is not None and exit_.trapped and pc == self.waiting[1] + 4:
-            self.touched.add(self.waiting[0])
-        self.waiting = None
+        if self.waiting is not None and exit_.trapped:
+            if pc == self.waiting[1] + 4:
+                self.touched.add(self.waiting[0])
+            self.waiting = None  # an interrupt in between changes nothing
         if exit_.exit_class in ABORTS and not exit_.forged and not exit_.code & EXIT_WITH_SERROR_BIT:
             slot = world.slot(exit_.page)
             if slot is not None and slot.home is not None:

@@ -25,11 +25,11 @@ from harness.registers import INDEX, MASK64
 from harness.report.rounds import place_of
 from harness.scenario import Step, parse
 from harness.slots import DEFAULT, Slot, protected_may_succeed, regions
-from harness.trace import HOST, Host
+from harness.trace import HOST, Host, Switch
 from harness.turns import OP_WRITE, Round, rounds
 from harness.world import WORLDS
 from tests.rounds import S
-from tests.traces import but, entry, esr, state, trap, user
+from tests.traces import but, entry, esr, irq, state, trap, user
 
 AT, HVC = CODE.base, encode("hvc", 0)
 OWN = Code({AT: HVC}, protected=True)
@@ -78,13 +78,26 @@ def test_an_access_that_nobody_can_decode(mark: int) -> None:
     assert (found[0][INDEX["esr_el1"]] == 0x9600_0010) == bool(mark)
 
 
-def writes(*, mark: int = MARK, x0: int = 0, page: int = DATA.base, after: int = 4, error: int = 0) -> list[Divergence]:
-    """The guest stores to DATA and gets on by ``after`` bytes, then its host writes to ``page``."""
+def writes(
+    *,
+    mark: int = MARK,
+    x0: int = 0,
+    page: int = DATA.base,
+    after: int = 4,
+    error: int = 0,
+    interrupts: tuple[int, ...] = (),
+) -> list[Divergence]:
+    """The guest stores to DATA and gets on by ``after`` bytes past ``interrupts``, then its host writes to ``page``."""
     before = but(S, pc=AT, x0=x0)
     fault = trap(before, 0x9200_0047, far=DATA.base, hpfar=DATA.base >> 8, marks=mark)
     on = trap(but(before, pc=AT + after), esr("WFX"), marks=mark)
     host = Host(HOST, 3, OP_WRITE, page, 1, error, True, mark >> FLAGS_VCPU_SHIFT)
-    return list(compare_writes((entry(before, marks=mark), fault, entry(before, marks=mark), on, host)))
+    between = [event for n in interrupts for event in _interrupted(but(before, pc=AT + n), mark)]
+    return list(compare_writes((entry(before, marks=mark), fault, entry(before, marks=mark), *between, on, host)))
+
+
+def _interrupted(at: tuple[int, ...], mark: int) -> tuple[Switch, Switch]:
+    return irq(at, marks=mark), entry(at, marks=mark)
 
 
 def test_what_a_protected_vm_touched_refuses_its_host() -> None:
@@ -96,6 +109,8 @@ def test_what_a_protected_vm_touched_refuses_its_host() -> None:
     assert writes(page=DATA.base + 0x1000) == [], "nobody touched that page"
     assert writes(after=0) == [], "it may not have got the page yet"
     assert writes(x0=pkvm.SHARE) == [], "it may be shared"
+    assert len(writes(interrupts=(0, 4))) == 1, "interrupts change nothing"
+    assert writes(interrupts=(8,)) == [], "something else was done meanwhile"
 
 
 def test_a_page_is_donated_once() -> None:
