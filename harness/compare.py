@@ -103,12 +103,17 @@ def compare_others(round_: Round) -> Iterator[Divergence]:
     finished = any(host.op in (OP_FINISH, OP_ABORT) for host in round_.hosts)
     load = last.code == EXIT_MMIO and not exits.DABT["WNR"].get(last.esr)
     loaded = exits.DABT["SRT"].get(last.esr) if load else -1
+    # Userspace put it there: AArch32 state sees 32 bits, those above may be dropped (Arm ARM D1.20.2).
+    aarch32 = round_.host_wrote.get(arch.PSTATE, 0) & arch.AARCH32
+    narrowed = arch.AARCH32_STATE if aarch32 else ()
     for i in different(last.values, entry.values):
         if i in round_.host_wrote or i == loaded or (finished and i not in _GPRS):
             continue
         if entry.pending & EXCEPTION and i in (arch.ESR, arch.FAR):
             continue
         if i == arch.MDSCR and arch.os_locked(last.values[i], entry.values[i]):
+            continue
+        if i in narrowed and entry.values[i] == last.values[i] & 0xFFFF_FFFF:
             continue
         yield Divergence("isolate", NAMES[i], last.values[i], entry.values[i], round_.label, round_.first, entry.step)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,18 @@ from harness.errors import InputError
 from harness.findings import Difference, Finding, signature_text
 
 NEW = "new"
-ANY_CLASS = "*"
-"""In the place of a signature's exit class: the cause has nothing to do with the class."""
+ANY = "*"
+"""In the place of a signature's exit class or helper: the cause has nothing to do with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Regression:
     """A finding that the corpus keeps; ``signatures`` are what its scenarios show on each of its ``targets``.
 
-    In the place of a signature's exit class ``*`` is any class: the cause has nothing to do with it.
-    ``ones``: bits that are set in every value observed.  ``elsewhere`` says where it is if it is on none of the
-    project's own targets, ``ends`` how its scenarios end.
+    In the place of a signature's exit class or helper ``*`` is any of them: the cause has nothing to do with it.
+    ``ones``: bits that are set in every value observed.  ``where``: for some of the signatures, what reports say of
+    each of its divergences, ``expected 0x1, observed 0x0``, as a pattern of the shell's.  ``elsewhere`` says where it
+    is if it is on none of the project's own targets, ``ends`` how its scenarios end.
     """
 
     id: str
@@ -42,6 +44,7 @@ class Regression:
     elsewhere: str = ""
     ends: str = "ok"
     ones: int = 0
+    where: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def divergences(self) -> tuple[str, ...]:
@@ -52,16 +55,22 @@ class Regression:
         """Return which of its signatures a signature's text has; None: it has none of them."""
         return next((each for each in self.signatures if _has(each, text)), None)
 
-    def has_ones(self, observed: int | str) -> bool:
-        """Whether a value has the bits that it must have; text has none."""
+    def shows(self, text: str, differences: Iterable[Difference]) -> bool:
+        """Whether it shows a signature's text with these values."""
+        signature = self.matching(text)
+        return signature is not None and all(self._has_values(signature, each) for each in differences)
+
+    def _has_values(self, signature: str, found: Difference) -> bool:
+        values = f"expected {found.expected}, observed {found.observed}"
+        if not fnmatchcase(values, self.where.get(signature, ANY)):
+            return False
+        observed = _number(found)
         return not self.ones or (isinstance(observed, int) and observed & self.ones == self.ones)
 
 
 def _has(pattern: str, text: str) -> bool:
     wanted, found = pattern.split("/"), text.split("/")
-    if len(found) > 1 and wanted[1:2] == [ANY_CLASS]:
-        found[1] = ANY_CLASS
-    return found == wanted
+    return len(wanted) == len(found) and all(w in (f, ANY) for w, f in zip(wanted, found, strict=True))
 
 
 def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
@@ -73,13 +82,7 @@ def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
     if finding.kind != "divergence" or finding.other is not None:
         return ()
     target, text = re.split("[@%]", finding.subject.target)[0], signature_text(finding.signature)
-    return tuple(
-        row.id
-        for row in kept
-        if target in row.targets
-        and row.matching(text)
-        and all(row.has_ones(_number(difference)) for difference in finding.divergences)
-    )
+    return tuple(row.id for row in kept if target in row.targets and row.shows(text, finding.divergences))
 
 
 def _number(difference: Difference) -> int | str:
@@ -118,7 +121,8 @@ def load_regressions(path: Path) -> tuple[Regression, ...]:
 
 
 _TEXTS, _LISTS = ("id", "summary", "why", "verdict", "source"), ("targets", "signatures", "scenarios")
-_OPTIONAL = ("elsewhere", "ends", "ones")
+_OPTIONAL = ("elsewhere", "ends", "ones", "where")
+_SIGNATURE = re.compile(r"[^/*]+(/(\*|[^/*]+)){0,2}")
 _KEYS = (*_TEXTS, *_LISTS, *_OPTIONAL)
 
 
@@ -134,11 +138,16 @@ def _regression(row: object, where: str) -> Regression:
             continue
         if name in _LISTS and not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
             raise InputError(where, None, f"{name}: expected a list of texts")
-        if name not in _LISTS and not isinstance(value, str):
+        if name == "where":
+            if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+                raise InputError(where, None, "where: expected a table of texts")
+        elif name not in _LISTS and not isinstance(value, str):
             raise InputError(where, None, f"{name}: expected text")
         values[name] = tuple(value) if name in _LISTS else value
-    if odd := next((each for each in values["signatures"] if ANY_CLASS in re.sub(r"^[^/]*/\*(/|$)", "", each)), None):
-        raise InputError(where, None, f"signatures: {odd!r}: expected {ANY_CLASS} as the exit class, nowhere else")
+    if odd := next((each for each in values["signatures"] if not _SIGNATURE.fullmatch(each)), None):
+        raise InputError(where, None, f"signatures: {odd!r}: expected {ANY} as the exit class or helper, nowhere else")
+    if odd := next((each for each in values.get("where", ()) if each not in values["signatures"]), None):
+        raise InputError(where, None, f"where: {odd!r} is none of its signatures")
     try:
         values["ones"] = int(values.get("ones", "0"), 0)
     except ValueError:

@@ -18,14 +18,15 @@ from harness.layout import CONTEXTS
 from harness.lent import guests_own
 from harness.registers import BY_NAME, BY_ONE_REG, MASK64
 from harness.shapes import Shapes
+from harness.steps import MP_STATES
 from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
 from harness.world import SCENARIO, WORLDS, World
 
 INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
-OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE = (
-    protocol.OPS[name][0] for name in ("set", "reset", "abort", "serror", "irq_line", "finish", "write")
+OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE, OP_MP_STATE = (
+    protocol.OPS[name][0] for name in ("set", "reset", "abort", "serror", "irq_line", "finish", "write", "mp_state")
 )
-EXIT_INTR, EXIT_MMIO = 10, 6
+EXIT_INTR, EXIT_MMIO, EXIT_SYSTEM_EVENT = 10, 6, 24
 PC_ID, PSTATE_ID, VBAR_ID, ELR_ID = (BY_NAME[name].one_reg for name in ("pc", "pstate", "vbar_el1", "elr_el1"))
 NOTHING: Mapping[int, int] = MappingProxyType({})
 
@@ -243,6 +244,16 @@ class _Turn:
     users: list[Switch] = field(default_factory=list)
     hosts: list[Host] = field(default_factory=list)
     others: bool = False
+    off: bool = False
+    """Whether the vCPU is off: by PSCI CPU_OFF or KVM_SET_MP_STATE, or since its VM went down."""
+
+    def note(self, host: Host) -> None:
+        """Add what the host did."""
+        self.hosts.append(host)
+        if host.op == OP_RESET:
+            self.off = False
+        elif host.op == OP_MP_STATE and not host.error:
+            self.off = host.a == MP_STATES["stopped"]
 
 
 def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
@@ -256,7 +267,8 @@ def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
     for i, event in enumerate(guests_own(events)):
         context = event.context
         if event.kind == EXIT and isinstance(event, Switch):
-            turns[context] = _Turn(i, event, shapes.world(context))  # what holds at an exit holds for the turn
+            # What holds at an exit holds for the turn.
+            turns[context] = _Turn(i, event, shapes.world(context), off=contract.is_call_off(event))
             last = context
             continue
         turn = turns.get(context)
@@ -266,12 +278,15 @@ def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
             turn.others = last is not None
             last = context
         if isinstance(event, Host):
-            turn.hosts.append(event)
+            turn.note(event)
             shapes.apply(event)
         elif event.kind == USER:
             if not turn.users:
                 _call_on(turns, turn, event)
             turn.users.append(event)
+            if event.code == EXIT_SYSTEM_EVENT:
+                for number in _same_machine(context):  # kvm.md, SYSTEM_OFF and SYSTEM_RESET: all vCPUs are stopped
+                    turns.setdefault(number, _Turn()).off = True
         elif event.kind == ENTRY:
             first = turn.first if turn.exit is not None else i
             world = turn.world or shapes.world(context)
@@ -294,26 +309,25 @@ def _call_on(turns: dict[int, _Turn], caller: _Turn, after: Switch) -> None:
     overwritten = 0 in _host_wrote(tuple(caller.hosts))
     if call is None or not (overwritten or after.values[0] == contract.SUCCESS):
         return
-    for number, world in enumerate(WORLDS):
-        if number == exit_.context or CONTEXTS[number].machine != CONTEXTS[exit_.context].machine:
-            continue
-        if world.mpidr & contract.AFFINITY == call.target:
+    for number in _same_machine(exit_.context):
+        if number != exit_.context and WORLDS[number].mpidr & contract.AFFINITY == call.target:
             called = turns.setdefault(number, _Turn())
-            hosts = called.hosts
-            if overwritten and not _is_off(called):
+            if overwritten and not called.off:
                 return
-            hosts.append(Host(HOST, after.step, OP_RESET, 0, 0, 0, False, number))
+            called.note(Host(HOST, after.step, OP_RESET, 0, 0, 0, False, number))
             written = [("pc", call.entry_point), ("x0", call.context_id)]
             # It starts in the caller's byte order (DEN 0022 6.4; kvm_psci_vcpu_on in arch/arm64/kvm/psci.c).
             if exit_.values[arch.SCTLR] & arch.SCTLR_EE:
                 written.append(("sctlr_el1", contract.RESET_VALUES["sctlr_el1"] | arch.SCTLR_EE))
             for name, value in written:
-                hosts.append(Host(HOST, after.step, OP_SET, BY_NAME[name].one_reg, value, 0, False, number))
+                called.note(Host(HOST, after.step, OP_SET, BY_NAME[name].one_reg, value, 0, False, number))
 
 
-def _is_off(turn: _Turn) -> bool:
-    """Whether a vCPU has turned itself off by PSCI CPU_OFF, and was neither run nor reset since."""
-    return turn.exit is not None and contract.is_call_off(turn.exit) and all(h.op != OP_RESET for h in turn.hosts)
+def _same_machine(context: int) -> list[int]:
+    """The vCPUs that scenarios may use in the VM of one of them."""
+    if context >= len(CONTEXTS):
+        return []
+    return [n for n, other in enumerate(CONTEXTS) if other.machine == CONTEXTS[context].machine]
 
 
 def runs(events: tuple[Event, ...]) -> Iterator[tuple[int, Switch, Switch]]:

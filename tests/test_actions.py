@@ -17,7 +17,7 @@ from harness.owed import compare_owed
 from harness.protocol import FLAGS_VCPU_SHIFT
 from harness.registers import INDEX
 from harness.trace import Event, Host
-from harness.turns import ASKED_FOR, Round, rounds
+from harness.turns import ASKED_FOR, EXIT_INTR, EXIT_SYSTEM_EVENT, Round, rounds
 from harness.world import WORLDS
 from tests.traces import HOST, but, entry, esr, host_reset, host_set, irq, load_esr, state, trap, turn, user
 
@@ -378,6 +378,17 @@ def test_each_vcpu_has_rounds_of_its_own() -> None:
     assert [(d.name, d.expected, d.observed) for d in compare_others(again)] == [("isolate.x7", other[7], 2)]
 
 
+@pytest.mark.parametrize(("pstate", "found"), [(0x10, []), (0x3C0, ["isolate.x7"])])
+def test_what_aarch32_state_drops_no_other_vcpu_has_touched(pstate: int, found: list[str]) -> None:
+    wide, narrow = but(S, x7=1 << 32 | 5), but(S, x7=5, pstate=pstate)
+    *_, again = two(
+        *of(2, entry(wide), trap(wide, esr("HVC64")), user(wide, EXIT_INTR)),
+        *of(1, entry(S)),
+        *of(2, host_set("pstate", pstate), entry(narrow)),
+    )
+    assert [d.name for d in compare_others(again)] == found
+
+
 @pytest.mark.parametrize("answer", [0, NOT_SUPPORTED])
 def test_a_vcpu_that_is_called_on_starts_anew(answer: int) -> None:
     caller = but(S, x0=0xC400_0003, x1=1, x2=AT + 0x4000, x3=0x77)
@@ -398,14 +409,34 @@ def test_a_vcpu_that_is_called_on_starts_anew(answer: int) -> None:
         assert INDEX["pc"] in woken.host_wrote
 
 
-@pytest.mark.parametrize(("function", "off"), [(0x8400_0002, True), (0x8400_0000, False)])
-def test_a_call_of_which_the_host_overwrote_the_result(function: int, off: bool) -> None:
-    """Userspace writes x0 before anybody can see what CPU_ON gave: it worked if the other one had turned itself off."""
+def _mp_state(state: int) -> Host:
+    return Host(HOST, 0, protocol.OPS["mp_state"][0], state, 0, 0, True, 2)
+
+
+@pytest.mark.parametrize(
+    ("function", "host", "event", "off"),
+    [
+        (0x8400_0002, (), EXIT_INTR, True),
+        (0x8400_0000, (), EXIT_INTR, False),
+        (0x8400_0000, (_mp_state(5),), EXIT_INTR, True),
+        (0x8400_0002, (_mp_state(0),), EXIT_INTR, False),
+        (0x8400_0000, (), EXIT_SYSTEM_EVENT, True),
+    ],
+)
+def test_a_call_of_which_the_host_overwrote_the_result(
+    function: int, host: tuple[Host, ...], event: int, off: bool
+) -> None:
+    """Userspace writes x0 before anybody can see what CPU_ON gave: it worked if the other one was off.
+
+    It turned itself off, userspace stopped it, or the whole VM went down by SYSTEM_OFF or SYSTEM_RESET.
+    """
     caller = but(S, x0=0xC400_0003, x1=1, x2=AT + 0x4000, x3=0x77)
     asleep = but(S, x0=function)
     written = host_set("x0", 5)._replace(context=1)
     events = (
-        *of(2, entry(asleep), trap(asleep, esr("HVC64")), user(asleep, 10)),
+        *of(2, entry(asleep), trap(asleep, esr("HVC64")), user(asleep, EXIT_INTR)),
+        *host,
+        *of(1, entry(S), trap(S, esr("HVC64")), user(S, event)),
         *of(1, entry(caller), trap(caller, esr("HVC64"))),
         written,
         *of(1, entry(but(caller, x0=5))),

@@ -66,10 +66,14 @@ def test_all_values_that_are_kept_have_the_bits() -> None:
         ("restore.pc/WFX", None),
         ("switch.pc/HVC64", "switch.pc/HVC64"),
         ("switch.pc/WFX", None),
+        ("restore.x0/RESET/none", "restore.x0/RESET/*"),
+        ("restore.x0/WFX/none", None),
+        ("restore.x0/RESET", None),
     ],
 )
-def test_a_cause_that_no_exit_class_matters_to(text: str, pattern: str | None) -> None:
-    row = replace(ROW, signatures=("host.gic_list/*", "restore.pc/*/prep_abort", "switch.pc/HVC64"))
+def test_a_cause_that_no_exit_class_or_helper_matters_to(text: str, pattern: str | None) -> None:
+    signatures = ("host.gic_list/*", "restore.pc/*/prep_abort", "switch.pc/HVC64", "restore.x0/RESET/*")
+    row = replace(ROW, signatures=signatures)
     assert row.matching(text) == pattern
 
 
@@ -77,6 +81,16 @@ def test_a_finding_of_any_class_is_like_it() -> None:
     row = replace(ROW, signatures=("host.esr_el1/*",))
     assert like((row,), finding("0x2", "kvm-nvhe", "host", "esr_el1", "SYS64", "")) == ("a",)
     assert like((row,), finding("0x2", "kvm-nvhe", "host", "elr_el1", "SYS64", "")) == ()
+
+
+def test_what_some_signatures_need_beside() -> None:
+    row = replace(ROW, signatures=("host.esr_el1/*", "host.esr_el1/*/*"), where={"host.esr_el1/*": "*, observed 0x?"})
+    found = finding("0x2", "kvm-nvhe", "host", "esr_el1", "SYS64", "")
+    assert like((row,), found) == ("a",)
+    assert like((row,), finding("0x22", "kvm-nvhe", "host", "esr_el1", "SYS64", "")) == ()
+    assert like((row,), finding("0x22", "kvm-nvhe", "host", "esr_el1", "SYS64", "prep_abort")) == ("a",)
+    more = replace(found, divergences=(*found.divergences, *finding("0x22").divergences))
+    assert like((row,), more) == (), "each of its divergences"
 
 
 def test_how_many_are_new() -> None:
@@ -115,9 +129,12 @@ scenarios = ["s"]
         (TEXT + 'divergences = ["host.pc"]', "finding 1: divergences: no such key, expected id, "),
         (TEXT.replace('["s"]', '"s"'), "finding 1: scenarios: expected a list of texts"),
         (TEXT.replace('["s"]', "[1]"), "finding 1: scenarios: expected a list of texts"),
-        (TEXT.replace("host.esr_el1/", "*/"), "'*/IABT_LOW': expected * as the exit class, nowhere else"),
-        (TEXT.replace("IABT_LOW", "IABT*"), "'host.esr_el1/IABT*': expected * as the exit class, nowhere else"),
-        (TEXT.replace("IABT_LOW", "*/*"), "'host.esr_el1/*/*': expected * as the exit class, nowhere else"),
+        (TEXT.replace("host.esr_el1/", "*/"), "'*/IABT_LOW': expected * as the exit class"),
+        (TEXT.replace("IABT_LOW", "IABT*"), "'host.esr_el1/IABT*': expected * as the exit class"),
+        (TEXT.replace("IABT_LOW", "*/*/*"), "'host.esr_el1/*/*/*': expected * as the exit class"),
+        (TEXT + "where = 1", "finding 1: where: expected a table of texts"),
+        (TEXT + "where = {a = 1}", "finding 1: where: expected a table of texts"),
+        (TEXT + 'where = {"host.pc/WFX" = "*"}', "where: 'host.pc/WFX' is none of its signatures"),
         (TEXT.replace('why = "Why."', ""), "finding 1: why: expected text"),
     ],
 )
