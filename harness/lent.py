@@ -4,13 +4,15 @@
 To step a guest KVM needs PSTATE.SS and MDSCR_EL1.SS, for breakpoints MDSCR_EL1.MDE.  The guest's values come back
 at the next exit (up to 6.12), or when KVM_RUN returns (since 6.14, MDSCR_EL1 is then never touched): they are read
 there.  A ``KVM_RUN`` with immediate_exit leaves no record; what it finishes, or an exception that it enters, clears SS,
-if the guest's own was not put aside meanwhile (since 6.14): what the next return shows says so.
+if the guest's own was not put aside meanwhile (since 6.14): what the next return shows says so.  A vCPU that PSCI
+CPU_ON has started has none: it enters where the call says.
 Source: arch/arm64/kvm/debug.c of 6.1, 6.12 and 7.3; Arm ARM D2.12.
 """
 
 from __future__ import annotations
 
-from harness import arch, exits, protocol
+from harness import arch, exits, power, protocol
+from harness.contract import CalledOn
 from harness.debugger import DEBUG_OPS
 from harness.registers import BY_NAME
 from harness.trace import ENTRY, EXIT, USER, Event, Host, Switch
@@ -33,6 +35,7 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
     ss: dict[int, int] = {}
     entries: dict[int, int] = {}
     waits: dict[int, bool] = {}
+    called: dict[int, CalledOn] = {}
     for index, event in enumerate(events):
         context = event.context
         if isinstance(event, Host):
@@ -44,6 +47,10 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
                 ss[context] = ss.get(context, 0) & _told_next(events, index)
             continue
         waits[context] = event.kind == USER and event.code == _MMIO
+        if event.kind == EXIT and (call := power.called(event)) is not None:
+            called[call[0]] = call[1]
+        elif event.kind == ENTRY and (how := called.pop(context, None)) is not None and _starts(event, how):
+            ss[context] = 0
         if event.kind == USER or not event.marks & _STEPPED:
             ss[context] = event.values[arch.PSTATE] & arch.SS
         own[index] = _own(event, ss.get(context, 0))
@@ -52,6 +59,11 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
         elif event.kind == EXIT and (at := entries.pop(context, None)) is not None:
             own[at] = _mdscr(own[at], event.values[arch.MDSCR])
     return tuple(own)
+
+
+def _starts(entry: Switch, how: CalledOn) -> bool:
+    """Whether a vCPU enters as PSCI CPU_ON asked for (Arm DEN 0022 5.4)."""
+    return (entry.values[arch.PC], entry.values[0]) == (how.entry_point, how.context_id)
 
 
 def _told_next(events: tuple[Event, ...], index: int) -> int:

@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from harness import arch, contract, exits, protocol
+from harness import arch, contract, exits, power, protocol
 from harness.arch import State
-from harness.layout import CONTEXTS
 from harness.lent import guests_own
 from harness.registers import BY_NAME, BY_ONE_REG, MASK64
 from harness.shapes import Shapes
 from harness.steps import MP_STATES
 from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
-from harness.world import SCENARIO, WORLDS, World
+from harness.world import SCENARIO, World
 
 INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
 OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE, OP_MP_STATE = (
@@ -285,7 +284,7 @@ def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
                 _call_on(turns, turn, event)
             turn.users.append(event)
             if event.code == EXIT_SYSTEM_EVENT:
-                for number in _same_machine(context):  # kvm.md, SYSTEM_OFF and SYSTEM_RESET: all vCPUs are stopped
+                for number in power.same_machine(context):  # kvm.md, SYSTEM_OFF and SYSTEM_RESET: all vCPUs are stopped
                     turns.setdefault(number, _Turn()).off = True
         elif event.kind == ENTRY:
             first = turn.first if turn.exit is not None else i
@@ -303,31 +302,22 @@ def _call_on(turns: dict[int, _Turn], caller: _Turn, after: Switch) -> None:
     it, CPU_ON is taken to have succeeded if the vCPU that it names is off.
     """
     exit_ = caller.exit
-    if exit_ is None or exit_.context >= len(WORLDS) or WORLDS[exit_.context].vcpus == 1:
+    call = power.called(exit_) if exit_ is not None else None
+    if exit_ is None or call is None:
         return
-    call = contract.called_on(exit_)
+    number, how = call
     overwritten = 0 in _host_wrote(tuple(caller.hosts))
-    if call is None or not (overwritten or after.values[0] == contract.SUCCESS):
+    answered = after.values[0] == contract.SUCCESS
+    started = turns.setdefault(number, _Turn())
+    if not (started.off if overwritten else answered):
         return
-    for number in _same_machine(exit_.context):
-        if number != exit_.context and WORLDS[number].mpidr & contract.AFFINITY == call.target:
-            called = turns.setdefault(number, _Turn())
-            if overwritten and not called.off:
-                return
-            called.note(Host(HOST, after.step, OP_RESET, 0, 0, 0, False, number))
-            written = [("pc", call.entry_point), ("x0", call.context_id)]
-            # It starts in the caller's byte order (DEN 0022 6.4; kvm_psci_vcpu_on in arch/arm64/kvm/psci.c).
-            if exit_.values[arch.SCTLR] & arch.SCTLR_EE:
-                written.append(("sctlr_el1", contract.RESET_VALUES["sctlr_el1"] | arch.SCTLR_EE))
-            for name, value in written:
-                called.note(Host(HOST, after.step, OP_SET, BY_NAME[name].one_reg, value, 0, False, number))
-
-
-def _same_machine(context: int) -> list[int]:
-    """The vCPUs that scenarios may use in the VM of one of them."""
-    if context >= len(CONTEXTS):
-        return []
-    return [n for n, other in enumerate(CONTEXTS) if other.machine == CONTEXTS[context].machine]
+    started.note(Host(HOST, after.step, OP_RESET, 0, 0, 0, False, number))
+    written = [("pc", how.entry_point), ("x0", how.context_id)]
+    # It starts in the caller's byte order (DEN 0022 6.4; kvm_psci_vcpu_on in arch/arm64/kvm/psci.c).
+    if exit_.values[arch.SCTLR] & arch.SCTLR_EE:
+        written.append(("sctlr_el1", contract.RESET_VALUES["sctlr_el1"] | arch.SCTLR_EE))
+    for name, value in written:
+        started.note(Host(HOST, after.step, OP_SET, BY_NAME[name].one_reg, value, 0, False, number))
 
 
 def runs(events: tuple[Event, ...]) -> Iterator[tuple[int, Switch, Switch]]:

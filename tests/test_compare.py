@@ -374,3 +374,18 @@ def test_a_guest_in_aarch32_state_is_not_judged() -> None:
     assert set(run(before, but(before, pc=AT + 0x40), syndrome=esr("IABT_LOW"))) == {"unchecked"}
     there = trap(before, esr("IABT_LOW"))
     assert owed(turn(there, entry(take_exception(before)))) == "a guest in AArch32 state"
+
+
+def test_a_guest_that_came_back_to_where_it_was_at_another_level() -> None:
+    """At EL0 the vectors' instruction is undefined: the trap is that of EL1, behind an exception to it."""
+    vector = VECTORS.base + 0x400
+    before = but(S, pstate=0, vbar_el1=VECTORS.base, pc=vector)
+    taken = but(before, pstate=0x3C5, elr_el1=vector, spsr_el1=0, esr_el1=0x200_0000)
+    trapped = trap(taken, 0x6232_03ED)
+
+    def found(exit_: Switch) -> set[str]:
+        ran = follow(1, entry(before), exit_, {}, cpu_model("cortex-a72"), Memory())
+        return {d.name for d in compare_run(ran, {}, cpu_model("cortex-a72"), Memory()) if isinstance(d, Divergence)}
+
+    assert found(trapped) == set()
+    assert found(trapped._replace(values=but(before, pstate=0x3C5))) >= {"switch.elr_el1", "switch.esr_el1"}

@@ -289,6 +289,22 @@ def test_a_guests_own_step_waits_while_userspace_steps_it() -> None:
     assert {bool(e.values[arch.PSTATE] & arch.SS) for e in own if isinstance(e, Switch)} == {True}
 
 
+@pytest.mark.parametrize("starts", [AT, AT + 8])
+def test_a_vcpu_that_is_called_on_has_no_step_of_its_own(starts: int) -> None:
+    """PSCI CPU_ON resets a vCPU whose own PSTATE.SS was put aside; it enters where the call says."""
+    off, began = ss(but(S, x0=0x8400_0002)), ss(but(S, pc=AT, x0=7))
+    call = but(S, x0=0xC400_0003, x1=1, x2=starts, x3=7)
+    own = guests_own(
+        (
+            *(asked("debug step")._replace(context=2), entry(off, marks=2 << 8 | STEPPED)),
+            *(trap(off, esr("HVC64"), marks=2 << 8 | STEPPED), user(off, 10, marks=2 << 8 | STEPPED)),
+            *(entry(S, marks=1 << 8), trap(call, esr("HVC64"), marks=1 << 8), user(but(call, x0=0), 10, marks=1 << 8)),
+            entry(began, marks=2 << 8 | STEPPED),
+        )
+    )
+    assert isinstance(own[-1], Switch) and bool(own[-1].values[arch.PSTATE] & arch.SS) == (starts != AT)
+
+
 def test_what_kvm_leaves_in_the_guests_registers_is_seen() -> None:
     stopped, told = trap(S, STEP_ESR, marks=STEPPED), user(ss(S), EXIT_DEBUG, mmio_addr=STEP_ESR, marks=STEPPED)
     left = stepping(stopped, told, asked("debug off"), entry(ss(S)))
