@@ -87,7 +87,7 @@ A cluster is called new, or like a kept regression (corpus/regressions/expected.
 register class, exit class and helper on this target.  The cause may be another one; both are findings.
 Ctrl-C ends a campaign early, in order and with its summary.  A machine that is lost is a finding of kind crash,
 with its registers and memory; its last scenarios are tried in fresh machines, and the campaign goes on.  A worker gives
-up (and the campaign ends) when machines are lost five times in a row.
+up (and the campaign ends) when machines are lost five times in a row and do not even run the plainest scenario.
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence (with --accept-kept only if it is new), 2 bad usage or
 input, 3 the target was lost (even if it came back), something is missing here, or a finding could not be written

@@ -84,6 +84,9 @@ class Services:
     ticks: Callable[[], int]
 
 
+PLAINEST = parse(b"shadowfuzz-scenario 1\nabout The plainest.\nhvc 0x0\n")
+
+
 class Worker:
     """One machine, and the scenarios that it is given."""
 
@@ -290,9 +293,24 @@ class Worker:
         self._losses += 1
         self.close()
         if self._losses >= MAX_LOSSES:
-            raise GiveUp(f"the machine was lost {self._losses} times in a row, the last time: {reason}") from error
+            if not self._is_well():
+                raise GiveUp(f"the machine was lost {self._losses} times in a row, the last time: {reason}") from error
+            self._losses = 0
         if scenario is not None:
             self._again(finding, report, console, scenario)
+
+    def _is_well(self) -> bool:
+        """Whether the target still runs the plainest scenario.
+
+        libFuzzer piles mutations on one input: where the first of them ends the machine, the others do, too.
+        """
+        try:
+            self._start()
+            self._run(PLAINEST, fresh_vm=True)
+        except TargetError:
+            self.close()
+            return False
+        return True
 
     def _remains(self, error: TargetError, id_: str) -> Remains:
         remains = error.remains if isinstance(error, VmLost) else None

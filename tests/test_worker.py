@@ -293,12 +293,21 @@ def test_fake_machine_lost_while_confirming(tmp_path: Path) -> None:
 
 def test_fake_losses_in_a_row_end_the_worker(tmp_path: Path) -> None:
     lost = [VmLost("fake", "hangs")] * (MAX_LOSSES - 1)
-    b = bench(tmp_path, *lost, checked(), *lost, VmLost("fake", "hangs"))
+    b = bench(tmp_path, *lost, checked(), *lost, VmLost("fake", "hangs"), VmLost("fake", "hangs"))
     for _ in range(2 * MAX_LOSSES - 1):
         b.worker.one(TEXT)
     with pytest.raises(GiveUp, match="lost 5 times in a row, the last time: fake: hangs"):
         b.worker.one(TEXT)
     assert b.count("lost") == 2 * MAX_LOSSES - 1
+
+
+def test_fake_machine_that_runs_what_is_plain_is_well(tmp_path: Path) -> None:
+    """libFuzzer piles mutations on one input: the first that ends the machine makes the next ones do so."""
+    lost = [VmLost("fake", "hangs")] * MAX_LOSSES
+    b = bench(tmp_path, *lost, checked(), *lost, checked(), checked())
+    for _ in range(2 * MAX_LOSSES + 1):
+        b.worker.one(TEXT)
+    assert (b.count("lost"), b.get("count", "scenarios")) == (2 * MAX_LOSSES, 1), "what is asked of it counts as none"
 
 
 def test_fake_failure_of_our_own_is_a_finding(tmp_path: Path) -> None:
