@@ -261,14 +261,14 @@ def undefined_state(exit_: Switch) -> State:
     return arch.take_exception(exit_.values, _il(exit_))
 
 
-def step_waits(exit_: Switch | None, pstate: int) -> bool:
-    """Whether the guest still has PSTATE.SS of its own, which it had when userspace stepped it.
+def step_waits(stepped: bool, before: int, pstate: int) -> bool:
+    """Whether the guest still has the PSTATE.SS of its own that it had ``before``, while userspace stepped it.
 
     Its own steps are suspended meanwhile (arch/arm64/kvm/debug.c, kvm_arm_setup_debug up to 6.12): whether they go on
     from before or from behind what KVM did for it, neither the API nor the architecture says.  Since 6.14 KVM puts
     the bit aside and gives it back as it was (kvm_vcpu_load_debug, kvm_vcpu_put_debug).
     """
-    return exit_ is not None and exit_.stepped and bool(exit_.values[arch.PSTATE] & pstate & arch.SS)
+    return stepped and bool(before & pstate & arch.SS)
 
 
 _RESET_TO_ZERO = (

@@ -200,7 +200,8 @@ def _step_waits(case: Case, index: int, expected: int, observed: int) -> bool:
     exit_ = case.round.exit
     if index != arch.PSTATE or exit_ is None or not case.round.action.inject:
         return False
-    return contract.step_waits(exit_, observed) and observed == contract.abort_state(exit_)[index] | arch.SS
+    waits = contract.step_waits(exit_.stepped, exit_.values[arch.PSTATE], observed)
+    return waits and observed == contract.abort_state(exit_)[index] | arch.SS
 
 
 def _named_by_conditions(case: Case, index: int, expected: int, observed: int) -> bool:

@@ -5,7 +5,8 @@ To step a guest KVM needs PSTATE.SS and MDSCR_EL1.SS, for breakpoints MDSCR_EL1.
 at the next exit (up to 6.12), or when KVM_RUN returns (since 6.14, MDSCR_EL1 is then never touched): they are read
 there.  A ``KVM_RUN`` with immediate_exit leaves no record; what it finishes, or an exception that it enters, clears SS,
 if the guest's own was not put aside meanwhile (since 6.14): what the next return shows says so.  A vCPU that PSCI
-CPU_ON has started has none: it enters where the call says.
+CPU_ON has started has none: it enters where the call says.  Nor has one that took an exception when userspace asked for
+it: it enters at a vector.
 Source: arch/arm64/kvm/debug.c of 6.1, 6.12 and 7.3; Arm ARM D2.12.
 """
 
@@ -17,8 +18,12 @@ from harness.debugger import DEBUG_OPS
 from harness.registers import BY_NAME
 from harness.trace import ENTRY, EXIT, USER, Event, Host, Switch
 
-_RESET, _SET, _ABORT, _FINISH = (protocol.OPS[name][0] for name in ("reset", "set", "abort", "finish"))
+_RESET, _SET, _ABORT, _SERROR, _FINISH = (
+    protocol.OPS[name][0] for name in ("reset", "set", "abort", "serror", "finish")
+)
 _MMIO = next(number for number, name in exits.KVM_EXIT_REASONS.items() if name == "MMIO")
+_LEVELS = arch.VECTOR_AARCH32
+"""The bits of a vector's offset that tell where the exception came from."""
 PSTATE_ID = BY_NAME["pstate"].one_reg
 _DEBUGGED, _STEPPED = protocol.DEBUG["debugged"], protocol.DEBUG["stepped"]
 
@@ -36,11 +41,15 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
     entries: dict[int, int] = {}
     waits: dict[int, bool] = {}
     called: dict[int, CalledOn] = {}
+    asked: set[int] = set()
     for index, event in enumerate(events):
         context = event.context
         if isinstance(event, Host):
             if event.op == _RESET or (event.op == _SET and event.a == PSTATE_ID and not event.error):
                 ss[context] = event.b & arch.SS if event.op == _SET else 0
+                asked.discard(context)
+            elif event.op in (_ABORT, _SERROR) and not event.error:
+                asked.add(context)
             if event.op in (_RESET, _ABORT) and not event.error:
                 waits[context] = event.op == _ABORT
             elif event.op == _FINISH and waits.pop(context, False):
@@ -49,8 +58,11 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
         waits[context] = event.kind == USER and event.code == _MMIO
         if event.kind == EXIT and (call := power.called(event)) is not None:
             called[call[0]] = call[1]
-        elif event.kind == ENTRY and (how := called.pop(context, None)) is not None and _starts(event, how):
-            ss[context] = 0
+        elif event.kind == ENTRY:
+            how = called.pop(context, None)
+            if (how is not None and _starts(event, how)) or (context in asked and _took_exception(event)):
+                ss[context] = 0
+            asked.discard(context)
         if event.kind == USER or not event.marks & _STEPPED:
             ss[context] = event.values[arch.PSTATE] & arch.SS
         own[index] = _own(event, ss.get(context, 0))
@@ -64,6 +76,12 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
 def _starts(entry: Switch, how: CalledOn) -> bool:
     """Whether a vCPU enters as PSCI CPU_ON asked for (Arm DEN 0022 5.4)."""
     return (entry.values[arch.PC], entry.values[0]) == (how.entry_point, how.context_id)
+
+
+def _took_exception(entry: Switch) -> bool:
+    """Whether a vCPU enters at its first instruction behind an external abort or an SError (Arm ARM D1.10.2)."""
+    offset = entry.values[arch.PC] - entry.values[arch.VBAR]
+    return not entry.pending & protocol.PENDING["exception"] and offset & ~_LEVELS in (0, arch.SERROR_OFFSET)
 
 
 def _told_next(events: tuple[Event, ...], index: int) -> int:
