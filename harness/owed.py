@@ -28,6 +28,7 @@ from harness.turns import (
     OP_SERROR,
     OP_SET,
     Round,
+    took_serror,
 )
 from harness.world import PSCI_0_2, SCENARIO, World
 
@@ -193,16 +194,8 @@ def _ran_after_asking(round_: Round) -> bool:
 
 
 def serror_at_once(round_: Round) -> bool:
-    """Whether an SError that was not masked was taken when userspace asked for it (kvm.md, differences of versions).
-
-    Then it does not pend at the entry; where another one does, the syndrome tells.
-    """
-    if not round_.action.inject:
-        return False
-    asked = sum(host.op == OP_SERROR and not host.error for host in round_.hosts)
-    if asked > 1 or (round_.exit is not None and round_.exit.hcr & arch.HCR_VSE):
-        return (round_.seen[arch.ESR] & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["SERROR"]
-    return not round_.entry.hcr & arch.HCR_VSE
+    """Whether an SError that was not masked was taken when userspace asked for it (kvm.md, differences of versions)."""
+    return round_.action.inject and took_serror(round_.exit, round_.hosts, round_.entry)
 
 
 def _userspace(turn: _Turn, round_: Round) -> str:

@@ -201,6 +201,18 @@ def _in_kernel(exit_: Switch, entry: Switch, world: World, moved: bool) -> bool:
     return world.in_kernel(exit_.address) and entry.mmio_addr == exit_.address
 
 
+def took_serror(exit_: Switch | None, hosts: tuple[Host, ...], entry: Switch) -> bool:
+    """Whether an SError that userspace asked for was taken at once, given that there was an exception.
+
+    Then it does not pend at the entry; where another one does, the syndrome tells.
+    """
+    asked = sum(host.op == OP_SERROR and not host.error for host in hosts)
+    if asked > 1 or (exit_ is not None and exit_.hcr & arch.HCR_VSE):
+        esr = arch.apply_pending(entry.values, entry.pending)[arch.ESR]
+        return (esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["SERROR"]
+    return not entry.hcr & arch.HCR_VSE
+
+
 def _action(
     exit_: Switch | None, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch, world: World
 ) -> Action:
@@ -220,8 +232,7 @@ def _action(
     reasons = [_reason(u) for u in users if u.code != EXIT_INTR or u.error == errno.ENOSYS]
     if inject:
         asked = _exceptions(hosts)
-        # An SError that pends no longer was taken at once, whatever else there was.
-        at_once = OP_SERROR in asked and not entry.hcr & arch.HCR_VSE
+        at_once = OP_SERROR in asked and took_serror(exit_, hosts, entry)  # whatever else there was
         single = own and not at_once if OP_ABORT not in asked else asked == (OP_ABORT,) and not _rewritten(hosts)
         outcome = "inject" if single else ASKED_FOR
     elif reasons:

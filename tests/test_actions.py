@@ -78,6 +78,20 @@ def test_an_serror_behind_an_exception_of_kvms_own() -> None:
         done = turn(out, told, *asked, entry(after, hcr=hcr))
         assert (done.action.outcome, differs(done)) == (outcome, {})
     assert "host.pc" in differs(turn(out, told, *asked, entry(wrote))), "neither"
+    # Where another one pends, the syndrome tells.
+    done = turn(out._replace(hcr=arch.HCR_VSE), told, *asked, entry(taken, hcr=arch.HCR_VSE))
+    assert (done.action.outcome, differs(done)) == (ASKED_FOR, {})
+
+
+def test_of_two_serrors_the_second_pends_where_the_first_was_taken() -> None:
+    unmasked = but(S, pstate=arch.EL1T)
+    exit_, told = trap(unmasked, esr("WFX")), user(but(unmasked, pc=AT + 4), 10)
+    asked = (did("serror"), did("serror"))
+    taken = arch.take_exception(told.values, 0xBF00_0000, offset=arch.SERROR_OFFSET)
+    assert not differs(turn(exit_, told, *asked, entry(taken, hcr=arch.HCR_VSE)))
+    assert not differs(turn(exit_, told, *asked, entry(told.values, hcr=arch.HCR_VSE))), "both pend, as one"
+    wrong = but(taken, pc=taken[arch.PC] + 4)
+    assert "host.pc" in differs(turn(exit_, told, *asked, entry(wrong, hcr=arch.HCR_VSE)))
 
 
 def test_an_serror_before_userspace_finished_an_access() -> None:

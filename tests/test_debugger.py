@@ -282,11 +282,30 @@ def test_a_guests_own_step_waits_while_userspace_steps_it() -> None:
         done = stepping(user(held, 10, marks=STEPPED), stepped, told, entry(but(S, pc=AT + 4), marks=STEPPED))
         found = {type(one) for one in compare_owed(done, {})}
         assert found == ({Unchecked} if behind == held else set())
+    # Userspace may begin to step it behind the access only.
+    store = trap(S, load_esr(3, write=True), far=0x900_0000, hpfar=0x900_0000 >> 8)
+    later = (asked("debug step"), host_set("pstate", held[arch.PSTATE]), asked("finish"))
+    for waits, marks in ((True, STEPPED), (False, 0)):
+        after = entry(but(held, pc=AT + 4), marks=marks)
+        (*_, done) = rounds((entry(S), store, user(S, MMIO_EXIT), *later, after, user(held, 10, marks=marks)))
+        found = {type(one) for one in compare_owed(done, {})}
+        assert found == ({Unchecked} if waits else {Divergence})
     fault = trap(held, load_esr(3), far=0x900_0000, hpfar=0x900_0000 >> 8, marks=STEPPED)
     finished = (asked("debug step"), fault, user(held, MMIO_EXIT, marks=DEBUGGED), asked("finish"))
     stop = (entry(S, marks=STEPPED), trap(S, STEP_ESR, marks=STEPPED))
     own = guests_own((*finished, *stop, user(held, EXIT_DEBUG, marks=STEPPED)))[len(finished) :]
     assert {bool(e.values[arch.PSTATE] & arch.SS) for e in own if isinstance(e, Switch)} == {True}
+
+
+@pytest.mark.parametrize(("op", "offset"), [("abort", 0), ("serror 0x0", arch.SERROR_OFFSET)])
+def test_an_exception_that_userspace_asked_for_ends_the_guests_own_step(op: str, offset: int) -> None:
+    """KVM enters it outside the guest (from 6.17 on), before it puts the guest's own PSTATE.SS aside."""
+    held = ss(S)
+    taken = arch.take_exception(held, 0xBF00_0000, offset=offset)
+    told = (asked("debug step"), trap(held, load_esr(3), marks=STEPPED), user(held, MMIO_EXIT, marks=STEPPED))
+    for after, own in ((ss(taken), 0), (held, arch.SS)):
+        last = guests_own((*told, asked(op), entry(after, marks=STEPPED)))[-1]
+        assert isinstance(last, Switch) and last.values[arch.PSTATE] & arch.SS == own
 
 
 @pytest.mark.parametrize("starts", [AT, AT + 8])
