@@ -24,7 +24,7 @@ from harness.memory import Memory, Run
 from harness.registers import NAMES
 from harness.stage1 import is_on
 from harness.trace import Switch
-from harness.turns import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, Round
+from harness.turns import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, OP_SERROR, Round
 from harness.world import IPA_BITS
 
 STEP_SHOWS = "SPSR_EL1.SS of an exception that the guest took while userspace stepped it"
@@ -91,16 +91,20 @@ _GPRS = range(31)
 _DIRTY = tuple(f"dirty.x{i}" for i in _GPRS)
 
 
+_EXCEPTION = (arch.PC, arch.PSTATE, arch.ELR, arch.SPSR, arch.ESR, arch.FAR)
+
+
 def compare_others(round_: Round) -> Iterator[Divergence]:
     """Yield what changed in a vCPU while others ran; relation ``isolate.*``.
 
     Between its return to userspace and its next entry, nothing but its own userspace may touch it: register writes,
-    an MMIO access to be completed, a reset (which ``host.*`` judges).
+    an MMIO access to be completed, an exception that it asks for, a reset (which ``host.*`` judges).
     """
     if not round_.others or not round_.users or round_.reset:
         return
     last, entry = round_.users[-1], round_.entry
     finished = any(host.op in (OP_FINISH, OP_ABORT) for host in round_.hosts)
+    excepted = round_.action.inject and any(host.op == OP_SERROR for host in round_.hosts)
     load = last.code == EXIT_MMIO and not exits.DABT["WNR"].get(last.esr)
     loaded = exits.DABT["SRT"].get(last.esr) if load else -1
     # Userspace put it there: AArch32 state sees 32 bits, those above may be dropped (Arm ARM D1.20.2).
@@ -110,6 +114,8 @@ def compare_others(round_: Round) -> Iterator[Divergence]:
         if i in round_.host_wrote or i == loaded or (finished and i not in _GPRS):
             continue
         if entry.pending & EXCEPTION and i in (arch.ESR, arch.FAR):
+            continue
+        if excepted and i in _EXCEPTION:
             continue
         if i == arch.MDSCR and arch.os_locked(last.values[i], entry.values[i]):
             continue

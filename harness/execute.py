@@ -11,6 +11,7 @@ from types import MappingProxyType
 from harness import a64, arch, exits, sysregs
 from harness.arch import State
 from harness.registers import INDEX, MASK64
+from harness.stage1 import is_on
 from harness.sysregs import Owed
 
 ZERO = a64.ZERO
@@ -177,7 +178,8 @@ def _stxr(state: State, word: int) -> Effect:
     target, base, status = word & 31, word >> 5 & 31, word >> 16 & 31
     if status in (target, base) and status != ZERO:
         return Uncertain("a status register that is used otherwise is CONSTRAINED UNPREDICTABLE")
-    return Uncertain(f"whether x{base} is held exclusively") if status != ZERO else Next()
+    # With stage 1 on it may fault, if it is held (Arm ARM B2.9.5).
+    return Uncertain(f"whether x{base} is held exclusively") if status != ZERO or is_on(state) else Next()
 
 
 def _vector(state: State, word: int) -> Effect:

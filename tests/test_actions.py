@@ -403,6 +403,15 @@ def test_what_aarch32_state_drops_no_other_vcpu_has_touched(pstate: int, found: 
     assert [d.name for d in compare_others(again)] == found
 
 
+def test_what_userspace_asks_for_no_other_vcpu_has_done() -> None:
+    unmasked = but(S, pstate=arch.EL1T)
+    taken = arch.take_exception(unmasked, 0xBF00_0000, offset=arch.SERROR_OFFSET)
+    before = (*of(2, entry(unmasked), trap(unmasked, esr("HVC64")), user(unmasked, EXIT_INTR)), *of(1, entry(S)))
+    for asked, found in ((of(2, did("serror")), set()), ([], {"pc", "pstate", "elr_el1", "spsr_el1", "esr_el1"})):
+        *_, again = two(*before, *asked, *of(2, entry(taken)))
+        assert {d.register for d in compare_others(again)} == found
+
+
 @pytest.mark.parametrize("answer", [0, NOT_SUPPORTED])
 def test_a_vcpu_that_is_called_on_starts_anew(answer: int) -> None:
     caller = but(S, x0=0xC400_0003, x1=1, x2=AT + 0x4000, x3=0x77)

@@ -51,6 +51,13 @@ def test_a_load_from_ram_goes_on() -> None:
     assert changes(before, walk(before, code(LOAD, HVC), AT + 4, CPU, memory=tables())) == {"x3": 0, "pc": AT + 4}
 
 
+def test_a_store_exclusive_may_fault_where_it_is_held() -> None:
+    store = a64.encode("stxr", "wzr", "x3", "x1")
+    assert walk(to(0x100), code(store, HVC), AT + 4, CPU, memory=tables()).why == "whether x1 is held exclusively"
+    off = but(to(DATA.base), sctlr_el1=0x80_0000)
+    assert changes(off, walk(off, code(store, HVC), AT + 4, CPU)) == {"pc": AT + 4}
+
+
 def test_a_device_must_trap() -> None:
     found = walk(BEFORE, code(LOAD, HVC), AT + 4, CPU, memory=tables())
     assert (found.state, found.certain) == (None, True)

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules that entries of the catalogue name: what value a known divergence must show, to the bit.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+from harness import arch, contract, exits
+from harness.arch import State
+from harness.compare import ALL_GPRS, Prediction
+from harness.owed import owed, serror_at_once
+from harness.protocol import PENDING
+from harness.registers import INDEX, MASK64
+from harness.sysregs import Owed
+from harness.turns import OP_SERROR, Round
+
+NAMED = "named"
+"""A rule of names: the entry's helpers and outcomes are the two values."""
+_MPIDR = INDEX["mpidr_el1"]
+
+
+class Case(NamedTuple):
+    """What a rule may look at: the round, what KVM did, what the host wrote, what was predicted.
+
+    ``lossy`` holds, by index, the bits of registers that were in the CPU when they were recorded, and that the CPU
+    does not keep.
+    """
+
+    round: Round
+    prediction: Prediction
+    lossy: Mapping[int, int]
+
+    def same(self, index: int, owed: int, observed: int) -> bool:
+        """Whether ``observed`` is ``owed``, as far as the CPU can hold it."""
+        return not (owed ^ observed) & ~self.lossy.get(index, 0)
+
+    @property
+    def exit_state(self) -> State:
+        """The registers at the exit; before the first entry, those of the entry itself."""
+        return self.round.exit.values if self.round.exit is not None else self.round.entry.values
+
+
+Rule = Callable[[Case, int, int, int], bool]
+"""(case, index of the register, expected, observed) to whether the rule explains exactly this."""
+
+
+def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
+    wrote, entry = case.round.host_wrote, case.round.entry
+    if not wrote:
+        return False
+    if entry.pending & PENDING["exception"] and index in (arch.PC, arch.PSTATE, arch.ELR, arch.SPSR):
+        # Entry to the exception comes after the host's writes, and takes them along.
+        wrote_source = not wrote.keys().isdisjoint((arch.PC, arch.PSTATE, arch.VBAR, arch.SCTLR))
+        return wrote_source and arch.apply_pending(entry.values, entry.pending)[index] == observed
+    # AArch32 state sees 32 bits, those above may be dropped (Arm ARM D1.20.2; set_core_reg in arch/arm64/kvm/guest.c).
+    narrow = index in arch.AARCH32_STATE and (wrote.get(arch.PSTATE, 0) | entry.values[arch.PSTATE]) & arch.AARCH32
+    if narrow and observed == wrote.get(index, expected) & 0xFFFF_FFFF:
+        return True
+    value = wrote.get(index)
+    if value is None:
+        return False
+    if index in (arch.PC, arch.PSTATE) and case.round.entry.pending & PENDING["increment_pc"]:
+        # The completion of an MMIO exit runs after the host's write, and moves on from there.
+        return observed == (value + 4 & MASK64 if index == arch.PC else value & ~(arch.BTYPE | arch.SS))
+    if index == arch.MDSCR and (not (value ^ observed) & 0xFFFF_FFFF or arch.os_locked(value, observed)):
+        return True  # RES0 above; while userspace debugs the guest 6.1 keeps 32 bits (guest_debug_preserved)
+    return case.same(index, value, observed)
+
+
+def _call_result(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    if exit_ is None or index not in (1, 2, 3):
+        return False
+    owed = contract.call_result(exit_, index)
+    return owed is None or owed == observed
+
+
+def _call_status(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    if exit_ is None or index != 0:
+        return False
+    owed = contract.call_status(exit_, case.round.world.vcpus)
+    return owed is None or observed in owed
+
+
+def _load_completed(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_, entry = case.round.exit, case.round.entry
+    if exit_ is None or exits.DABT["WNR"].get(exit_.esr) or index != exits.DABT["SRT"].get(exit_.esr):
+        return False
+    # In the byte order of the access, or that which userspace has set meanwhile: nobody says which (harness.owed).
+    return observed in (contract.mmio_data(exit_, entry.mmio_data, at) for at in (exit_.values, entry.values))
+
+
+def _moved_on(case: Case, index: int, expected: int, observed: int) -> bool:
+    return index == arch.PC and observed == expected + 4 & MASK64
+
+
+def _step_ended(case: Case, index: int, expected: int, observed: int) -> bool:
+    return index == arch.PSTATE and observed == arch.behind(0, expected)[1]
+
+
+def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    if exit_ is None or not case.round.action.inject:
+        return False
+    if index == arch.ESR and contract.is_walk(exit_):
+        return observed in contract.walk_abort_syndromes(exit_)
+    return contract.abort_state(exit_)[index] == observed
+
+
+def _asked_for(case: Case, index: int, expected: int, observed: int) -> bool:
+    due = owed(case.round)
+    if isinstance(due, str):  # of an exception that pends these two are in place already
+        is_abort = index in (arch.ESR, arch.FAR) and _abort_taken(case, index, expected, observed)
+        return is_abort or _serror_taken(case.round, index, observed)
+    values, allowed = due
+    others = allowed.get(index, frozenset({values[index]}))
+    return others is None or observed in others
+
+
+def _serror_taken(round_: Round, index: int, observed: int) -> bool:
+    """Whether a register is that of an SError at the state that the host left, where no more is known of the turn."""
+    if OP_SERROR not in [host.op for host in round_.hosts] or not serror_at_once(round_):
+        return False
+    if index == arch.ESR:
+        return (observed & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["SERROR"]
+    before = list((round_.exit or round_.entry).values)
+    for written, value in round_.host_wrote.items():
+        before[written] = value
+    return arch.take_exception(tuple(before), offset=arch.SERROR_OFFSET)[index] == observed
+
+
+def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:
+    if _host_wrote(case, index, expected, observed):  # an exception that pends takes what was written along
+        return True
+    if index in case.round.host_wrote:
+        return False
+    if index in contract.HOST_RESET_INDEX:
+        return True
+    if index == _MPIDR:
+        return observed == case.round.world.mpidr
+    owed = contract.RESET_BY_INDEX.get(index)
+    return owed is not None and case.same(index, owed, observed)
+
+
+def _moved_too_far(case: Case, index: int, expected: int, observed: int) -> bool:
+    return index == arch.PC and expected == observed + 4 & MASK64
+
+
+def _flag_set(case: Case, index: int, expected: int, observed: int) -> bool:
+    return (expected, observed) == (0, 1)
+
+
+def _all_visible(case: Case, index: int, expected: int, observed: int) -> bool:
+    return observed == ALL_GPRS
+
+
+def _os_lock(case: Case, index: int, expected: int, observed: int) -> bool:
+    return index == arch.MDSCR and arch.os_locked(expected, observed)
+
+
+def _flag_clear(case: Case, index: int, expected: int, observed: int) -> bool:
+    return (expected, observed) == (1, 0)
+
+
+def _system_register(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    if exit_ is None:
+        return False
+    access = contract.system_access(exit_.esr)
+    held = INDEX.get(access.row.name) if access.row is not None else None
+    if access.is_read:
+        if access.owed is Owed.ZERO:
+            return index == access.rt and observed == 0
+        return index == access.rt and (access.owed is not Owed.STATE or held is None or observed == exit_.values[held])
+    stored = exit_.values[access.rt] if access.rt != 31 else 0
+    return index == held and case.same(index, stored, observed)
+
+
+def _undefined_taken(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    return exit_ is not None and case.round.action.inject and contract.undefined_state(exit_)[index] == observed
+
+
+def _secure_call(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    if exit_ is None or not 0 <= index <= 3:
+        return False
+    owed = contract.secure_call_results(exit_, case.round.world.vcpus)[index]
+    return owed is None or observed in owed
+
+
+def _step_shows(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    if exit_ is None or not exit_.stepped or not case.round.action.inject:
+        return False
+    return index == arch.SPSR and not (observed ^ exit_.values[arch.PSTATE]) & ~arch.SS
+
+
+def _step_waits(case: Case, index: int, expected: int, observed: int) -> bool:
+    exit_ = case.round.exit
+    if index != arch.PSTATE or exit_ is None or not case.round.action.inject:
+        return False
+    waits = contract.step_waits(exit_.stepped, exit_.values[arch.PSTATE], observed)
+    return waits and observed == contract.abort_state(exit_)[index] | arch.SS
+
+
+def _named_by_conditions(case: Case, index: int, expected: int, observed: int) -> bool:
+    return False  # a helper and an outcome are names; explain() does not come here with numbers
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """A rule that entries name."""
+
+    name: str
+    rule: Rule
+    what: str
+
+
+RULES: Mapping[str, RuleRow] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            RuleRow("host_wrote", _host_wrote, "observed is what the host last wrote there (then KVM's SKIP, if any)"),
+            RuleRow("call_result", _call_result, "observed is what SMCCC owes in x1, x2, x3"),
+            RuleRow("call_status", _call_status, "observed is what PSCI or SMCCC owes in x0"),
+            RuleRow("load_completed", _load_completed, "the register is the load's, observed is the data owed to it"),
+            RuleRow("moved_on", _moved_on, "observed is PC, expected + 4"),
+            RuleRow("step_ended", _step_ended, "observed is PSTATE behind an instruction: SS and BTYPE are clear"),
+            RuleRow("abort_taken", _abort_taken, "observed is what entry to an external abort owes there"),
+            RuleRow("asked_for", _asked_for, "observed is owed there after the exceptions that userspace asked for"),
+            RuleRow("reset_state", _reset_state, "observed is the reset value, or what the host wrote after the reset"),
+            RuleRow("moved_too_far", _moved_too_far, "observed is PC, expected is 4 more"),
+            RuleRow("flag_set", _flag_set, "KVM's flag is set, the model's is not"),
+            RuleRow("all_visible", _all_visible, "the host sees x0..x30, all of them"),
+            RuleRow("os_lock", _os_lock, "MDSCR_EL1, but for what KVM hides while the OS Lock is set"),
+            RuleRow("flag_clear", _flag_clear, "the model's flag is set, KVM's is not"),
+            RuleRow("system_register", _system_register, "the register that the trapped access reads into or writes"),
+            RuleRow("undefined_taken", _undefined_taken, "observed is what entry to an undefined exception owes there"),
+            RuleRow("secure_call", _secure_call, "observed is what an SMC owes in x0..x3"),
+            RuleRow("step_shows", _step_shows, "SPSR_EL1 of an exception, with the SS of userspace's step"),
+            RuleRow("step_waits", _step_waits, "PSTATE of an exception, with the SS that the guest has of its own"),
+            RuleRow(NAMED, _named_by_conditions, "helpers and outcomes of the entry are the two values"),
+        )
+    }
+)
