@@ -15,7 +15,7 @@ from harness.owed import owed, serror_at_once
 from harness.protocol import PENDING
 from harness.registers import INDEX, MASK64
 from harness.sysregs import Owed
-from harness.turns import OP_SERROR, Round
+from harness.turns import OP_FINISH, OP_SERROR, Round
 
 NAMED = "named"
 """A rule of names: the entry's helpers and outcomes are the two values."""
@@ -62,7 +62,8 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
     value = wrote.get(index)
     if value is None:
         return False
-    if index in (arch.PC, arch.PSTATE) and case.round.entry.pending & PENDING["increment_pc"]:
+    finished = OP_FINISH in [host.op for host in case.round.hosts] and observed != value
+    if index in (arch.PC, arch.PSTATE) and (entry.pending & PENDING["increment_pc"] or finished):
         # The completion of an MMIO exit runs after the host's write, and moves on from there.
         return observed == (value + 4 & MASK64 if index == arch.PC else value & ~(arch.BTYPE | arch.SS))
     if index == arch.MDSCR and (not (value ^ observed) & 0xFFFF_FFFF or arch.os_locked(value, observed)):

@@ -204,10 +204,10 @@ def _in_kernel(exit_: Switch, entry: Switch, world: World, moved: bool) -> bool:
 def took_serror(exit_: Switch | None, hosts: tuple[Host, ...], entry: Switch) -> bool:
     """Whether an SError that userspace asked for was taken at once, given that there was an exception.
 
-    Then it does not pend at the entry; where another one does, the syndrome tells.
+    Then it does not pend at the entry; where another one does, and before the first entry, the syndrome tells.
     """
     asked = sum(host.op == OP_SERROR and not host.error for host in hosts)
-    if asked > 1 or (exit_ is not None and exit_.hcr & arch.HCR_VSE):
+    if exit_ is None or asked > 1 or exit_.hcr & arch.HCR_VSE:
         esr = arch.apply_pending(entry.values, entry.pending)[arch.ESR]
         return (esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["SERROR"]
     return not entry.hcr & arch.HCR_VSE
@@ -219,6 +219,8 @@ def _action(
     pending = entry.pending
     inject, moved = bool(pending & EXCEPTION), bool(pending & INCREMENT_PC)
     own = inject  # an exception that KVM gives the guest for this exit, or keeps pending
+    if exit_ is None and OP_SERROR in _exceptions(hosts) and took_serror(None, hosts, entry):
+        return Action(ASKED_FOR, moved, True)
     if not users and not world.devices:
         return Action("inject" if inject else "resume", moved, inject)
     if exit_ is not None and users:

@@ -83,6 +83,19 @@ def test_an_serror_behind_an_exception_of_kvms_own() -> None:
     assert (done.action.outcome, differs(done)) == (ASKED_FOR, {})
 
 
+def test_an_serror_that_is_taken_before_the_first_instruction() -> None:
+    """From 6.17 on; the vCPU has no exit yet that could tell."""
+    reset = {INDEX[name]: value for name, value in RESET_VALUES.items()} | {INDEX["vbar_el1"]: VECTORS.base}
+    started = but(tuple(reset.get(i, S[i]) for i in range(len(S))), pstate=arch.EL1T)
+    hosts = (host_set("vbar_el1", VECTORS.base), host_set("pstate", arch.EL1T), did("serror"))
+    taken = arch.take_exception(started, 0xBF00_0000, offset=arch.SERROR_OFFSET)
+    done = turn(*hosts, entry(taken))
+    assert (done.action.outcome, differs(done)) == (ASKED_FOR, {})
+    waits = turn(*hosts, entry(started, hcr=arch.HCR_VSE))
+    assert (waits.action.outcome, differs(waits)) == ("resume", {})
+    assert "host.hcr_el2" in differs(turn(*hosts, entry(started))), "lost"
+
+
 def test_of_two_serrors_the_second_pends_where_the_first_was_taken() -> None:
     unmasked = but(S, pstate=arch.EL1T)
     exit_, told = trap(unmasked, esr("WFX")), user(but(unmasked, pc=AT + 4), 10)
