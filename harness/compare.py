@@ -24,7 +24,7 @@ from harness.memory import Memory, Run
 from harness.registers import NAMES
 from harness.stage1 import is_on
 from harness.trace import Switch
-from harness.turns import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, OP_SERROR, Round
+from harness.turns import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, OP_SERROR, Round, was_aarch32
 from harness.world import IPA_BITS
 
 STEP_SHOWS = "SPSR_EL1.SS of an exception that the guest took while userspace stepped it"
@@ -107,9 +107,7 @@ def compare_others(round_: Round) -> Iterator[Divergence]:
     excepted = round_.action.inject and any(host.op == OP_SERROR for host in round_.hosts)
     load = last.code == EXIT_MMIO and not exits.DABT["WNR"].get(last.esr)
     loaded = exits.DABT["SRT"].get(last.esr) if load else -1
-    # Userspace put it there: AArch32 state sees 32 bits, those above may be dropped (Arm ARM D1.20.2).
-    aarch32 = round_.host_wrote.get(arch.PSTATE, 0) & arch.AARCH32
-    narrowed = arch.AARCH32_STATE if aarch32 else ()
+    narrowed = arch.AARCH32_STATE if was_aarch32(round_.hosts) else ()
     for i in different(last.values, entry.values):
         if i in round_.host_wrote or i == loaded or (finished and i not in _GPRS):
             continue

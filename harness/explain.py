@@ -15,7 +15,7 @@ from harness.owed import owed, serror_at_once
 from harness.protocol import PENDING
 from harness.registers import INDEX, MASK64
 from harness.sysregs import Owed
-from harness.turns import OP_FINISH, OP_SERROR, Round
+from harness.turns import OP_FINISH, OP_SERROR, Round, was_aarch32
 
 NAMED = "named"
 """A rule of names: the entry's helpers and outcomes are the two values."""
@@ -55,9 +55,8 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
         # Entry to the exception comes after the host's writes, and takes them along.
         wrote_source = not wrote.keys().isdisjoint((arch.PC, arch.PSTATE, arch.VBAR, arch.SCTLR))
         return wrote_source and arch.apply_pending(entry.values, entry.pending)[index] == observed
-    # AArch32 state sees 32 bits, those above may be dropped (Arm ARM D1.20.2; set_core_reg in arch/arm64/kvm/guest.c).
-    narrow = index in arch.AARCH32_STATE and (wrote.get(arch.PSTATE, 0) | entry.values[arch.PSTATE]) & arch.AARCH32
-    if narrow and observed == wrote.get(index, expected) & 0xFFFF_FFFF:
+    aarch32 = was_aarch32(case.round.hosts) or entry.values[arch.PSTATE] & arch.AARCH32
+    if index in arch.AARCH32_STATE and aarch32 and observed == wrote.get(index, expected) & 0xFFFF_FFFF:
         return True
     value = wrote.get(index)
     if value is None:

@@ -104,12 +104,11 @@ def follow(
     elif not trapped and (is_interrupted or (gic is not None and not gic.quiet(pstate))):
         path = Walk(None, why=RACE, certain=False, stopped=seen[arch.PC])
     else:
-        # What traps does so in the mode that it runs in: in another one, the guest has come back to this address.
-        again = trapped and seen[arch.PC] == target and bool((pstate ^ observed[arch.PSTATE]) & arch.MODE)
-        steps = (int(again), MAX_WALK)
+        # What traps does so in the mode that it runs in: in another one, the guest comes back to this address.
+        steps, mode = (0, MAX_WALK), observed[arch.PSTATE] & arch.MODE if trapped else None
         if debugger is not None and debugger.steps and not exit_.forged:
             steps = steps_between(entry, exit_)
-        path = walk(seen, code, target, cpu, entry.hcr, memory, gic, debugger, steps)
+        path = walk(seen, code, target, cpu, entry.hcr, memory, gic, debugger, steps, mode)
         if path.stored:
             memory.stored(path.stored)
         to, by_itself = path.state, not trapped

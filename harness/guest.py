@@ -70,12 +70,14 @@ def walk(
     gic: Interface | None = None,
     debugger: Debugger | None = None,
     steps: tuple[int, int] = (0, MAX_WALK),
+    mode: int | None = None,
 ) -> Walk:
     """Follow the guest from ``state`` until it traps at address ``target``; ``hcr``: its virtual interrupts.
 
     ``memory`` is what its RAM holds, where its translation tables are (None: nobody knows).  ``gic`` is its interface
     to an in-kernel GIC (None: it has none); what the guest does there is entered.  ``debugger`` is how userspace
-    debugs it, if it does, ``steps`` how many instructions it executes before it traps, at least and at most.
+    debugs it, if it does, ``steps`` how many instructions it executes before it traps, at least and at most, ``mode``
+    the PSTATE.M in which it traps (None: in any).
     """
     hcr &= arch.HCR_VIRTUAL
     quiet = not (hcr and arch.unmasked(state[arch.PSTATE], hcr)) and (gic is None or gic.quiet(state[arch.PSTATE]))
@@ -85,7 +87,7 @@ def walk(
         return _uncertain(ILLEGAL)._replace(stopped=state[arch.PC])
     if _is_tagged(state, state[arch.PC]):
         return _uncertain(TAGGED)._replace(stopped=state[arch.PC])  # the exception return of KVM's is a branch, too
-    if quiet and state[arch.PC] == target and not least:
+    if quiet and state[arch.PC] == target and not least and mode in (None, state[arch.PSTATE] & arch.MODE):
         return Walk(state, hcr=hcr)  # the rule; all below are exceptions to it
     if not quiet and debugger is not None and debugger.steps:
         return _uncertain(STEPPED)._replace(stopped=state[arch.PC])
@@ -94,7 +96,8 @@ def walk(
         return stop._replace(stopped=state[arch.PC])
     may_be_interrupted = hcr != 0 or gic is not None
     for done in range(min(most + 1, MAX_WALK)):
-        if machine.state[arch.PC] == target and done >= least:
+        there = machine.state[arch.PC] == target and mode in (None, machine.state[arch.PSTATE] & arch.MODE)
+        if there and done >= least:
             return machine.arrived()
         if done == most:
             at = machine.state[arch.PC]

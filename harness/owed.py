@@ -16,7 +16,7 @@ from harness.compare import STEP_SHOWS, STEP_WAITS, Divergence, Unchecked, diffe
 from harness.exits import DABT
 from harness.registers import BY_ONE_REG, INDEX, NAMES, STATE
 from harness.stops import STOPS
-from harness.sysregs import Owed
+from harness.sysregs import TIMERS, Owed
 from harness.trace import Switch
 from harness.turns import (
     EXCEPTION,
@@ -86,7 +86,8 @@ def _secure_call(turn: _Turn, exit_: Switch, world: World) -> None:
 def _system_register(turn: _Turn, exit_: Switch, injected: bool, gic: bool) -> None:
     access = contract.system_access(exit_.esr, gic)
     owed = access.owed
-    if owed is Owed.UNDEFINED or (owed is Owed.EITHER and injected):
+    untold = exit_.forged and access.row is not None and access.row.name in TIMERS
+    if owed is Owed.UNDEFINED or (injected and (owed is Owed.EITHER or untold)):
         turn.values[:] = contract.undefined_state(exit_)
         return
     _skip(turn)

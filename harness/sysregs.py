@@ -233,7 +233,9 @@ SYSREGS: tuple[SysReg, ...] = (
     *(SysReg(r.name, r.encoding, *_ACCESS.get(r.name, (_S, _S, ""))) for r in STATE if r.encoding is not None),
     *_OTHERS,
 )
-COUNTERS: frozenset[str] = frozenset(r.name for r in SYSREGS if r.why is _TIMER and r.name != "cntfrq_el0")
+TIMERS: frozenset[str] = frozenset(r.name for r in SYSREGS if r.why is _TIMER)
+"""What a kernel traps or leaves to the CPU, as it likes: a trap that is forged it may not know."""
+COUNTERS: frozenset[str] = TIMERS - {"cntfrq_el0"}
 """What reads another value each time."""
 
 BY_NAME: Mapping[str, SysReg] = MappingProxyType({r.name: r for r in SYSREGS})

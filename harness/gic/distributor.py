@@ -112,7 +112,8 @@ def _configure(irq: Interrupt, bits: int) -> None:
     edge = bool(bits & 2)
     if irq.intid < PRIVATE or edge is irq.edge:  # SGIs are always edges, PPIs may be fixed
         return
-    irq.edge = edge if irq.enabled is False else None  # a change while it is enabled is UNPREDICTABLE
+    # A change while it is enabled is UNPREDICTABLE, and leaves one that is pending in an UNKNOWN state.
+    irq.edge = edge if irq.enabled is False and irq.pending is False else None
     if irq.line:
         irq.latch = None
 
