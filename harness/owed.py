@@ -89,6 +89,8 @@ def _system_register(turn: _Turn, exit_: Switch, injected: bool, gic: bool) -> N
     untold = exit_.forged and access.row is not None and access.row.name in TIMERS
     if owed is Owed.UNDEFINED or (injected and (owed is Owed.EITHER or untold)):
         turn.values[:] = contract.undefined_state(exit_)
+        if exit_.forged:  # no CPU reports a trap of these with IL clear, and what KVM makes of it is its own affair
+            turn.allowed[arch.ESR] = frozenset({0, exits.IL_BIT})
         return
     _skip(turn)
     index = INDEX[access.row.name] if owed is Owed.STATE and access.row is not None else None
