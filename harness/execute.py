@@ -174,12 +174,17 @@ def _ldxr(state: State, word: int) -> Effect:
     return Access(state[word >> 5 & 31], 8, False, Next({}, _loaded(word & 31)))
 
 
+_PLAIN_BITS = 40
+"""Of an address that every CPU has with stage 1 off."""
+
+
 def _stxr(state: State, word: int) -> Effect:
     target, base, status = word & 31, word >> 5 & 31, word >> 16 & 31
     if status in (target, base) and status != ZERO:
         return Uncertain("a status register that is used otherwise is CONSTRAINED UNPREDICTABLE")
-    # With stage 1 on it may fault, if it is held (Arm ARM B2.9.5).
-    return Uncertain(f"whether x{base} is held exclusively") if status != ZERO or is_on(state) else Next()
+    # Without the monitor it makes no access; one that is not aligned, or not mapped, may fault all the same (B2.9.5).
+    plain = not is_on(state) and not state[base] % 8 and not state[base] >> _PLAIN_BITS
+    return Next() if status == ZERO and plain else Uncertain(f"whether x{base} is held exclusively")
 
 
 def _vector(state: State, word: int) -> Effect:

@@ -56,6 +56,8 @@ def test_a_store_exclusive_may_fault_where_it_is_held() -> None:
     assert walk(to(0x100), code(store, HVC), AT + 4, CPU, memory=tables()).why == "whether x1 is held exclusively"
     off = but(to(DATA.base), sctlr_el1=0x80_0000)
     assert changes(off, walk(off, code(store, HVC), AT + 4, CPU)) == {"pc": AT + 4}
+    for odd in (DATA.base + 4, 1 << 44):
+        assert not walk(but(off, x1=odd), code(store, HVC), AT + 4, CPU).certain
 
 
 def test_a_device_must_trap() -> None:
