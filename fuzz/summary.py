@@ -19,6 +19,7 @@ from harness import beside
 from harness.errors import InputError
 from harness.findings import Finding, Subject
 from harness.regressions import NEW, Regression, like, likeness, new_text
+from harness.trace import FORGED
 
 OK, DIVERGENT, FAILED = 0, 1, 3
 
@@ -288,7 +289,7 @@ def text(summary: Summary) -> str:
         f"scenarios          {s.scenarios}  (invalid inputs {s.invalid_inputs})",
         f"coverage           {s.coverage} of the model{_edges(s.kvm_edges)}  (corpus {s.corpus})",
         f"checked exits/s    {s.checked_exits_per_s:.0f}  ({s.checked_exits} checked of {s.exits})",
-        f"exits by class     {_row(s.exits_by_class)}",
+        f"exits by class     {_exits(s.exits_by_class)}",
         f"relations checked  {_row(s.relations)}",
         f"scenarios ended    {_row(s.statuses)}" + (f", records dropped {s.dropped_records}" * bool(s.dropped_records)),
         *_table(f"known divergences  {s.divergences_known}", s.known_by_entry),
@@ -325,6 +326,13 @@ def _edges(count: int | None) -> str:
 
 def _row(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+
+
+def _exits(by_class: Mapping[str, int]) -> str:
+    """Write exits by class, the forged ones, of which there are too many kinds to read, in sum."""
+    forged = {name: count for name, count in by_class.items() if name.startswith(FORGED)}
+    text = _row({name: count for name, count in by_class.items() if name not in forged})
+    return f"{text}, forged {sum(forged.values())} (of {len(forged)} classes)" if forged else text
 
 
 def _table(title: str, counts: Mapping[str, int]) -> list[str]:

@@ -32,7 +32,7 @@ from harness.releases import Changes, Intended, Spot, Value, release
 from harness.scenario import Scenario
 from harness.shapes import ever
 from harness.sysregs import BY_ENCODING, COUNTERS
-from harness.trace import ENTRY, EXIT, USER, Switch, Trace
+from harness.trace import ENTRY, EXIT, FORGED, USER, Switch, Trace
 from harness.world import SCENARIO, World
 
 RELATION = "against"
@@ -275,7 +275,7 @@ class _Comparison:
             self.unchecked[f"{RELATION}: behind {reason}, which it may follow from"] += 1
         else:
             step = (a or b or _NOWHERE).step
-            label = f"forged:{self.guest.label}" if self.guest.forged else self.guest.label
+            label = f"{FORGED}{self.guest.label}" if self.guest.forged else self.guest.label
             found = Divergence(RELATION, what, here, there, label, at, step, self.guest.call)
             self.judged.append(Judged(found, known))
         self.going = self.going and known is not None and not what.startswith("run.")
@@ -311,7 +311,7 @@ def _incomparable(a: Switch | None, b: Switch | None, *statuses: str) -> str:
     if a is None or b is None:
         return _RUNS_ON if _RUNAWAY in statuses else ""
     # The forgery hits the next exit, whichever that is.
-    forged = [event.exit_class.startswith("forged:") if event.kind == EXIT else False for event in (a, b)]
+    forged = [event.exit_class.startswith(FORGED) if event.kind == EXIT else False for event in (a, b)]
     return "only one of two exits is forged" if forged[0] != forged[1] else ""
 
 

@@ -88,7 +88,7 @@ class Switch(NamedTuple):
     def exit_class(self) -> str:
         """The class of an exit, such as ``HVC64``; ``forged:HVC64`` if that is what it was made to look like."""
         name = exits.exit_class(self.code, self.esr)
-        return f"forged:{name}" if self.marks & FORGE_MASK else name
+        return f"{FORGED}{name}" if self.marks & FORGE_MASK else name
 
     def get(self, name: str) -> int:
         """The value of the register ``name`` of ``registers.STATE``."""
@@ -155,6 +155,10 @@ class Lists(NamedTuple):
 
     event: int
     values: tuple[int, ...]
+
+
+FORGED = "forged:"
+"""Begins the class of an exit that was made to look like one."""
 
 
 @dataclass(frozen=True)

@@ -258,6 +258,10 @@ def test_summary_tells_what_was_counted(tmp_path: Path) -> None:
     assert cluster["replay"] == f"shadowfuzz replay {where} --target fake --kernel 'an image' --level spec"
     shown = summary.text(result)
     assert cluster["replay"] in shown and "restore.x3 at HVC64, model: prep_hvc: expected 0x1, observed 0x2" in shown
+    forged = {"HVC64": 2, "forged:WFX": 3, "forged:CODE7": 1}
+    assert "exits by class     HVC64 2, forged 4 (of 2 classes)\n" in summary.text(
+        replace(result, exits_by_class=forged)
+    )
     line = status_line(Progress(2.0, 58.2, 2, stats))
     assert line.startswith("1 scenarios, 0 checked exits/s, coverage") and line.endswith("0:58 left")
 
