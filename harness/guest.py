@@ -95,16 +95,20 @@ def walk(
     if not quiet and (stop := machine.interrupt()) is not None:
         return stop._replace(stopped=state[arch.PC])
     may_be_interrupted = hcr != 0 or gic is not None
+    elsewhere: Walk | None = None  # there, but in another mode: it comes back, or the mode is wrong
     for done in range(min(most + 1, MAX_WALK)):
-        there = machine.state[arch.PC] == target and mode in (None, machine.state[arch.PSTATE] & arch.MODE)
-        if there and done >= least:
-            return machine.arrived()
+        if machine.state[arch.PC] == target and done >= least:
+            if mode in (None, machine.state[arch.PSTATE] & arch.MODE):
+                return machine.arrived()
+            elsewhere = elsewhere or machine.arrived()
         if done == most:
             at = machine.state[arch.PC]
             # A fetch that faults comes after the step exception; QEMU fetches first.
             certain = not is_on(machine.state) and word_at(code, at) is not None
             return Walk(None, why=f"a step of userspace's ends at {at:#x}", certain=certain, stopped=at)
         stop = machine.step() or (machine.interrupt() if may_be_interrupted else None)
+        if stop is not None and stop.certain and elsewhere is not None:
+            return elsewhere
         if stop is not None:
             return stop._replace(stopped=machine.state[arch.PC])
     return Walk(None, why="no trap in sight", certain=False)
