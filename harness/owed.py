@@ -189,10 +189,14 @@ def _complete(turn: _Turn, exit_: Switch, data: int) -> None:
     _skip(turn)
 
 
-def _ran_after_asking(round_: Round) -> bool:
-    """Whether KVM_RUN was called between an exception that userspace asked for and the entry (``OP_FINISH``)."""
+def _ran_after_asking(round_: Round, serror_taken: bool) -> bool:
+    """Whether KVM_RUN was called between an exception that userspace asked for and the entry (``OP_FINISH``).
+
+    It enters no guest: an SError that was taken (``serror_taken``) was so before.
+    """
     ops = [host.op for host in round_.hosts if not host.error]
-    asked = next((i for i, op in enumerate(ops) if op in (OP_ABORT, OP_SERROR)), len(ops))
+    entered = (OP_ABORT,) if serror_taken else (OP_ABORT, OP_SERROR)
+    asked = next((i for i, op in enumerate(ops) if op in entered), len(ops))
     return OP_FINISH in ops[asked:]
 
 
@@ -212,9 +216,9 @@ def _userspace(turn: _Turn, round_: Round) -> str:
         access = False
     told = any(user.code == EXIT_MMIO for user in round_.users)
     excepted = waiting = False
-    # An exception that neither pends at the entry nor went with a run before it was taken at once, before the writes.
-    at_once = not round_.entry.pending & EXCEPTION and not _ran_after_asking(round_)
     serror_taken = serror_at_once(round_)
+    # An exception that neither pends at the entry nor went with a run before it was taken at once, before the writes.
+    at_once = not round_.entry.pending & EXCEPTION and not _ran_after_asking(round_, serror_taken)
     for host in round_.hosts:
         if host.op == OP_RESET:
             _reset(turn, round_.world)

@@ -96,6 +96,15 @@ def test_an_serror_that_is_taken_before_the_first_instruction() -> None:
     assert "host.hcr_el2" in differs(turn(*hosts, entry(started))), "lost"
 
 
+def test_what_userspace_writes_behind_an_serror_and_a_finished_access() -> None:
+    unmasked = but(S, pstate=arch.EL1T)
+    out, told = LOAD._replace(values=unmasked), user(unmasked, 6)
+    taken = arch.take_exception(but(unmasked, pc=AT + 4, x3=0), 0xBF00_0000, offset=arch.SERROR_OFFSET)
+    hosts = (did("serror"), did("finish"), host_set("pstate", 0))
+    for after, found in ((but(taken, pstate=0), set()), (taken, {"host.pstate"})):
+        assert set(differs(turn(out, told, *hosts, entry(after)))) == found
+
+
 def test_of_two_serrors_the_second_pends_where_the_first_was_taken() -> None:
     unmasked = but(S, pstate=arch.EL1T)
     exit_, told = trap(unmasked, esr("WFX")), user(but(unmasked, pc=AT + 4), 10)
