@@ -29,9 +29,10 @@ from fuzz.dumps import Dumps
 from fuzz.mutate import custom_mutator, generate
 from fuzz.pace import collect_rarely
 from fuzz.pair import Bench, Side, open_bench
+from fuzz.seen import Watch
 from fuzz.stats import StatsWriter
 from fuzz.store import FINDINGS, FLAKY, Store
-from fuzz.worker import Services, Watch, Worker
+from fuzz.worker import Services, Worker
 from harness.errors import ShadowfuzzError, TargetError
 from harness.scenario import Scenario, format_scenario
 from harness.vm.executor import Executor

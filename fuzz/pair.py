@@ -11,7 +11,7 @@ from pathlib import Path
 from fuzz.hypcopy import check_option, choose_copy
 from fuzz.machines import Runs
 from fuzz.project import KNOWN_DIR
-from fuzz.worker import Seen, Watch
+from fuzz.seen import Seen, Watch
 from harness import against
 from harness.against import Versions
 from harness.check import Checked, check

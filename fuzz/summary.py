@@ -79,7 +79,8 @@ class Summary:
     single comparisons that were masked or impossible.  ``against``: the second target, its kernel and that one's hash,
     empty if there was none; counts are then those of both.  ``coverage`` counts features of the model's replay,
     ``kvm_edges`` edges between blocks of KVM's own code (None: not counted).  ``clusters`` of divergences, and how many
-    of them are new (:class:`Cluster`).
+    of them are new (:class:`Cluster`).  ``run_again``: a sample of scenarios that were run twice, ``unstable`` those of
+    them that showed something else (:func:`fuzz.seen.told`).
     """
 
     target: str
@@ -112,6 +113,8 @@ class Summary:
     divergences_flaky: int
     flaky_by_cluster: Mapping[str, int]
     confirmations: int
+    run_again: int
+    unstable: int
     unchecked: Mapping[str, int]
     undefined: Mapping[str, int]
     branches: Mapping[str, int]
@@ -192,6 +195,8 @@ def summarise(
         divergences_flaky=stats.total("flaky"),
         flaky_by_cluster=stats.group("flaky"),
         confirmations=stats.get("count", "confirmations"),
+        run_again=stats.get("count", "again"),
+        unstable=stats.get("count", "unstable"),
         unchecked=stats.group("unchecked"),
         undefined=stats.group("undefined"),
         branches=stats.group("branches"),
@@ -296,6 +301,7 @@ def text(summary: Summary) -> str:
         *_table(f"not compared       {sum(s.unchecked.values())}", s.unchecked),
         *_table(f"model undefined    {sum(s.undefined.values())}", s.undefined),
         *_table(f"flaky              {s.divergences_flaky}  (in {Path(s.out) / FLAKY})", s.flaky_by_cluster),
+        *([f"unstable           {_unstable(s)}"] if s.run_again else []),
         *_table(f"lost VMs           {s.lost_vms}", s.lost_by_reason),
         *([f"memory dumps       {_row(s.memory_dumps)}  (in {Path(s.out) / DUMPS})"] if s.memory_dumps else []),
         *([f"brought back       {_row(s.losses_reproduced)}"] if s.losses_reproduced else []),
@@ -318,6 +324,10 @@ def text(summary: Summary) -> str:
     if s.failure:
         lines.append(f"stopped before its time: {s.failure}")
     return "\n".join(lines)
+
+
+def _unstable(s: Summary) -> str:
+    return f"{s.unstable / s.run_again:.1%} ({s.unstable} of {s.run_again} scenarios that were run again)"
 
 
 def _edges(count: int | None) -> str:

@@ -16,9 +16,10 @@ from fuzz.dumps import Dumps
 from fuzz.features import features
 from fuzz.machines import MAX_LOSSES, Runs
 from fuzz.reproduce import Interrupted, Reproducer
+from fuzz.seen import Key, Seen, Watch, clusters_of, texts_of, told
 from fuzz.stats import StatsWriter
-from fuzz.store import CONSOLE, OTHER_TRACE, TRACE, Store
-from harness.check import Checked, signature
+from fuzz.store import CONSOLE, Store
+from harness.check import Checked
 from harness.compare import Divergence
 from harness.crash import CRASH, EARLIER, End, Remains, Report, end_of, from_text, to_text
 from harness.errors import InputError, SetupError, TargetError, VmLost
@@ -26,35 +27,19 @@ from harness.findings import MAX_DIVERGENCES, Finding, Signature, Subject, Tries
 from harness.report.book import NOT_TAKEN, TAKEN
 from harness.scenario import Scenario, format_scenario, parse
 from harness.simplify import simplicity
-from harness.trace import Trace
-from harness.tracefile import format_trace
 
 FIRST_BOOTS = 2
 """So often a worker tries to boot before there was anything to lose."""
 MAX_INTERNAL = 20
 """So many failures of our own, and it gives up as well: what it counts means little."""
+SAMPLED = 100
+"""One scenario in so many is run again, whatever it showed, to tell how many are unstable."""
 REMEMBERED = 16
 """Scenarios that a crash finding shows besides the one that was running."""
 BUMP_NS = 1_000_000_000
 """So long the members of known clusters are counted in memory; a worker that is killed loses what it holds there."""
 MAX_TRIES = 2
 """So often a worker tries to reproduce one crash."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What one comparison made of a scenario's run: of ``subject`` alone, or of it and ``other``, a trace each."""
-
-    subject: Subject
-    checked: Checked
-    traces: tuple[Trace, ...]
-    other: Subject | None = None
-
-
-Watch = Callable[[Scenario, bool], tuple[Seen, ...]]
-"""Runs a scenario, in a fresh VM or not, and compares: on one target, or on two and then with each other."""
-Key = tuple[Subject, Subject | None, Signature]
-"""Names a cluster: what was tested, alone or against what, and the signature."""
 
 
 class GiveUp(Exception):
@@ -165,9 +150,13 @@ class Worker:
                     self._with.hit(index)
                     self._stats.saw(index)
             self._count(seen.checked)
-        clusters = _clusters(found)
+        clusters = clusters_of(found)
         if clusters:
             self._unexplained(scenario, found, clusters)
+        if self._stats.get("count", "scenarios") % SAMPLED == 0:
+            self._stats.add("count", "again")
+            if told(self._run(scenario, fresh_vm=False)) != told(found):
+                self._stats.add("count", "unstable")
         self._recent.append(scenario)
 
     def _count(self, checked: Checked) -> None:
@@ -198,14 +187,14 @@ class Worker:
         ids = {key: self._id(key) for key in clusters}
         weight = simplicity(scenario)
         new = {key for key in clusters if self._confirmed.get(ids[key], weight + 1) > weight}
-        texts = {(s.subject, s.other): _texts(s) for s in found} if new else {}
+        texts = {(s.subject, s.other): texts_of(s) for s in found} if new else {}
         same: set[Key] = set()
         fresh: set[Key] = set()
         if new:
             self._stats.add("count", "confirmations")
             try:
-                same = set(_clusters(self._run(scenario, fresh_vm=False)))
-                fresh = set(_clusters(self._run(scenario, fresh_vm=True)))
+                same = set(clusters_of(self._run(scenario, fresh_vm=False)))
+                fresh = set(clusters_of(self._run(scenario, fresh_vm=True)))
             except TargetError:
                 # Not confirmed, not forgotten: kept as flaky, and the caller sees to the machine.
                 for key, members in clusters.items():
@@ -387,15 +376,3 @@ def _end(error: TargetError) -> End:
     if not isinstance(error, VmLost):
         return end_of(str(error), "", protocol=True)
     return end_of(error.reason, error.console_tail, error.remains)
-
-
-def _clusters(found: tuple[Seen, ...]) -> dict[Key, list[Divergence]]:
-    clusters: dict[Key, list[Divergence]] = {}
-    for seen in found:
-        for divergence in seen.checked.unexplained:
-            clusters.setdefault((seen.subject, seen.other, signature(divergence)), []).append(divergence)
-    return clusters
-
-
-def _texts(seen: Seen) -> dict[str, str]:
-    return {name: format_trace(trace) for name, trace in zip((TRACE, OTHER_TRACE), seen.traces, strict=False)}

@@ -18,9 +18,10 @@ from fuzz.database import Database, StoreError, default_url
 from fuzz.dumps import DUMPS, Dumps
 from fuzz.features import features
 from fuzz.machines import MAX_LOSSES
+from fuzz.seen import Seen, Watch
 from fuzz.stats import StatsWriter, read_stats
 from fuzz.store import FINDINGS, FLAKY, Store
-from fuzz.worker import MAX_INTERNAL, GiveUp, Seen, Services, Watch, Worker
+from fuzz.worker import MAX_INTERNAL, SAMPLED, GiveUp, Services, Worker
 from harness.check import Checked, Judged
 from harness.compare import Divergence
 from harness.crash import Again, Dump, Remains, from_text
@@ -308,6 +309,15 @@ def test_fake_machine_that_runs_what_is_plain_is_well(tmp_path: Path) -> None:
     for _ in range(2 * MAX_LOSSES + 1):
         b.worker.one(TEXT)
     assert (b.count("lost"), b.get("count", "scenarios")) == (2 * MAX_LOSSES, 1), "what is asked of it counts as none"
+
+
+@pytest.mark.parametrize(("second", "unstable"), [(checked(DIVERGENCE), 0), (checked(), 1)])
+def test_fake_sample_is_run_again(tmp_path: Path, second: Checked, unstable: int) -> None:
+    first = [checked(DIVERGENCE)] * (SAMPLED + 2)  # the first one is confirmed
+    b = bench(tmp_path, *first, second)
+    for _ in range(SAMPLED):
+        b.worker.one(TEXT)
+    assert (b.get("count", "again"), b.get("count", "unstable")) == (1, unstable)
 
 
 def test_fake_failure_of_our_own_is_a_finding(tmp_path: Path) -> None:
