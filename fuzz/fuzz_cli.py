@@ -37,7 +37,7 @@ from fuzz.history import SAMPLE_SECONDS, History
 from fuzz.launch import Launcher
 from fuzz.pair import open_bench
 from fuzz.progress import saying
-from fuzz.project import KEPT, SEEDS
+from fuzz.project import CRASHES, KEPT, SEEDS
 from fuzz.standing import News, status_line
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.summary import Asked, summarise, text
@@ -140,7 +140,7 @@ def run_fuzz(args: argparse.Namespace) -> int:
     jobs = args.jobs or (1 if args.deterministic else default_jobs())
     if args.deterministic and jobs > 1:
         raise InputError("--jobs", None, "a deterministic campaign has one worker: two find things in no set order")
-    kept = load_regressions(KEPT)
+    kept = load_regressions(KEPT, CRASHES)
     bench = open_bench(args.target, args.level, args.kernel, args.against, _say, hyp_copy=args.hyp_copy)
     kernel = None if args.kernel is None else args.kernel.resolve()
     out = args.out.absolute()

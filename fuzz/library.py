@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fuzz.database import FILE, Database, default_url
 from fuzz.elsewhere import from_text
-from fuzz.project import KEPT, KNOWN_DIR
+from fuzz.project import CRASHES, KEPT, KNOWN_DIR
 from fuzz.store import ELSEWHERE, FINDINGS, FLAKY, FRESH_QEMU, OTHER_TRACE, TRACE, Store
 from harness.errors import InputError
 from harness.findings import Tries
@@ -82,7 +82,7 @@ def story_of(store: Store, id_: str) -> Story:
     )
     catalogue, changes = Catalogue.load(KNOWN_DIR, subject.level), load_changes(KNOWN_DIR)
     story = tell(kept, cpu_model(load_config(subject.target).cpu), catalogue, changes)
-    return replace(story, like=like(load_regressions(KEPT), entry.finding))
+    return replace(story, like=like(load_regressions(KEPT, CRASHES), entry.finding))
 
 
 def _tries(words: list[str]) -> Tries | None:

@@ -11,5 +11,7 @@ KNOWN_DIR = CORPUS / "known"
 REGRESSIONS = CORPUS / "regressions"
 KEPT = REGRESSIONS / "expected.toml"
 """What the kept findings show on which target."""
+CRASHES = CORPUS / "crashes" / "expected.toml"
+"""Those that end the machine."""
 SEEDS = (CORPUS / "seeds", REGRESSIONS)
 """The scenarios that a campaign starts from."""

@@ -137,13 +137,16 @@ class Summary:
     def exit_status(self) -> int:
         """0 nothing unexplained, 1 an unexplained divergence, 3 the target was lost or something of ours failed.
 
-        With ``accept_kept`` 1 is for new clusters only.
+        With ``accept_kept`` 1 is for new clusters only, and 3 for machines that were lost in new ways.
         """
         if self.failure:
             return FAILED
         if self.clusters_new or (self.divergences_unexplained and not self.accept_kept):
             return DIVERGENT
-        return FAILED if self.lost_vms or self.internal_errors or self.findings_unwritten else OK
+        crashes = [cluster for cluster in self.findings if cluster.kind == "crash"]
+        expected = self.accept_kept and crashes and not any(cluster.new for cluster in crashes)
+        lost = self.lost_vms and not expected
+        return FAILED if lost or self.internal_errors or self.findings_unwritten else OK
 
     def to_json(self) -> dict[str, object]:
         """Return plain data for :mod:`json`."""

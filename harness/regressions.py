@@ -2,7 +2,7 @@
 """The findings of stock kernels that the corpus keeps, and which of them another finding looks like.  Pure but to load.
 
 ``corpus/regressions/expected.toml`` says what each of them shows on which target; tests/vm/test_corpus_live.py runs its
-scenarios there and fails if that is not so.
+scenarios there and fails if that is not so.  ``corpus/crashes/expected.toml`` has those that end the machine.
 """
 
 from __future__ import annotations
@@ -76,12 +76,15 @@ def _has(pattern: str, text: str) -> bool:
 def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
     """Return the names of those that show the finding's signature on its target; none: it is new.
 
-    That says nothing of the cause.  A target with another kernel or emulator (``CONFIG@KERNEL%CPU``) is taken for its
-    configuration; a lost machine, and what two targets do differently, is like nothing that is kept.
+    Of a lost machine the signature is how it ended, and the function it was in.  That says nothing of the cause.  A
+    target with another kernel or emulator (``CONFIG@KERNEL%CPU``) is taken for its
+    configuration; what two targets do differently is like nothing that is kept.
     """
-    if finding.kind != "divergence" or finding.other is not None:
+    if finding.kind not in ("divergence", "crash") or finding.other is not None:
         return ()
-    target, text = re.split("[@%]", finding.subject.target)[0], signature_text(finding.signature)
+    target = re.split("[@%]", finding.subject.target)[0]
+    ended = (finding.signature[0], finding.signature[-1]) if finding.kind == "crash" else ()
+    text = "/".join(ended) or signature_text(finding.signature)
     return tuple(row.id for row in kept if target in row.targets and row.shows(text, finding.divergences))
 
 
@@ -102,8 +105,12 @@ def new_text(count: int) -> str:
     return f"{count or 'none'} of them {NEW}"
 
 
-def load_regressions(path: Path) -> tuple[Regression, ...]:
-    """Return the findings of an ``expected.toml``; none if there is no such file.  InputError: it is none."""
+def load_regressions(*paths: Path) -> tuple[Regression, ...]:
+    """Return the findings of each ``expected.toml``; none of a file that is not there.  InputError: it is none."""
+    return tuple(row for path in paths for row in _load(path))
+
+
+def _load(path: Path) -> tuple[Regression, ...]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

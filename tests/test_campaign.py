@@ -244,6 +244,15 @@ def summary_of(
     return summarise(asked, outcome, kept)
 
 
+@pytest.mark.parametrize(("accept", "new", "status"), [(True, False, 0), (True, True, 3), (False, False, 3)])
+def test_machines_that_ended_as_kept_ones_do(tmp_path: Path, accept: bool, new: bool, status: int) -> None:
+    b = bench(tmp_path, checked())
+    b.worker.one(TEXT)
+    result = summary_of(tmp_path, Outcome(read_stats(tmp_path / "stats"), 0.5, (), "", False))
+    crash = summary.Cluster("crash-1", "crash", "oops", () if new else ("a",), new, 1, 1, "", "")
+    assert replace(result, lost_vms=1, findings=(crash,), accept_kept=accept).exit_status == status
+
+
 def test_summary_tells_what_was_counted(tmp_path: Path) -> None:
     b = bench(tmp_path, *[checked(DIVERGENCE)] * 3)
     b.worker.one(TEXT)

@@ -39,7 +39,7 @@ def finding(observed: str, target: str = "kvm-nvhe", *signature: str, kind: str 
         (finding("0x2", "kvm-nvhe", "host", "esr_el1", "forged:IABT_LOW", ""), ()),
         (finding("0x2", "kvm-nvhe", "host", "esr_el1", "IABT_LOW", "prep_abort"), ()),
         (finding("0x2", "kvm-nvhe", "restore", "esr_el1", "IABT_LOW", ""), ()),
-        (finding("0x2", kind="crash"), ()),
+        (finding("0x2", kind="internal"), ()),
         (replace(finding("0x2"), other=Subject("kvm-vhe", "6.1.0", "00" * 32, "spec")), ()),
     ],
 )
@@ -91,6 +91,18 @@ def test_what_some_signatures_need_beside() -> None:
     assert like((row,), finding("0x22", "kvm-nvhe", "host", "esr_el1", "SYS64", "prep_abort")) == ("a",)
     more = replace(found, divergences=(*found.divergences, *finding("0x22").divergences))
     assert like((row,), more) == (), "each of its divergences"
+
+
+def test_a_machine_that_ended_as_one_did_before() -> None:
+    row = replace(ROW, signatures=("oops/access_vm_reg",))
+    lost = Finding(
+        *("crash", ("oops", "kernel BUG at sys_regs.c:N!", "access_vm_reg"), Subject("kvm-nvhe", "6.1", "00", "spec")),
+        *((), 1, Tries(0, 0), Tries(0, 0), "2026-01-02T03:04:05+00:00"),
+    )
+    assert like((row,), lost) == ("a",)
+    for signature in (("oops", "kernel BUG at sys_regs.c:N!", "access_rw"), ("oops",)):
+        assert like((row,), replace(lost, signature=signature)) == ()
+    assert like((row,), replace(lost, subject=replace(lost.subject, target="kvm-vhe"))) == ()
 
 
 def test_how_many_are_new() -> None:

@@ -36,12 +36,12 @@ def targets(folder: Path) -> str:
     return table(("target", "CPU", "what", "kernel package"), rows)
 
 
-def findings(expected: Path) -> str:
-    """The findings of stock kernels, as ``corpus/regressions/expected.toml`` has them."""
+def findings(*expected: Path) -> str:
+    """The findings of stock kernels, as each ``expected.toml`` of the corpus has them."""
     return "\n".join(
         f"- **{row.summary}** {row.why} Seen on {', '.join(row.targets) or row.elsewhere}."
         f" `{row.id}`, verdict {row.verdict} ({row.source})."
-        for row in load_regressions(expected)
+        for row in load_regressions(*expected)
     )
 
 
@@ -62,7 +62,7 @@ def blocks(root: Path) -> Mapping[str, str]:
     return {
         "steps": steps(),
         "targets": targets(root / "qemu_configs"),
-        "findings": findings(root / "corpus" / "regressions" / "expected.toml"),
+        "findings": findings(*(root / "corpus" / name / "expected.toml" for name in ("regressions", "crashes"))),
         "house": house(root),
     }
 

@@ -13,12 +13,14 @@ import pytest
 from fuzz.database import Database, default_url
 from fuzz.dumps import DUMPS, Dumps
 from fuzz.pair import open_bench
+from fuzz.project import CRASHES
 from fuzz.stats import StatsWriter
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.worker import Services, Worker
 from harness.crash import Again, End, Remains, end_of, from_text
 from harness.errors import VmLost
-from harness.scenario import format_scenario
+from harness.regressions import Regression, load_regressions
+from harness.scenario import format_scenario, load
 from harness.vm.build import prepare
 from harness.vm.config import load_config
 from harness.vm.postmortem import PostMortem
@@ -136,3 +138,22 @@ def test_a_worker_keeps_all_of_a_crash_and_goes_on(tmp_path: Path) -> None:
     assert f"pc : {EL1}+0x0/" in texts["console.txt"]
     assert texts["earlier-01.scn"] == texts["earlier-02.scn"] == format_scenario(HARMLESS)
     assert [stats.get("count", "scenarios"), stats.get("dumps", "written"), stats.get("reproduced", "yes")] == [3, 2, 1]
+
+
+@pytest.mark.parametrize("row", load_regressions(CRASHES), ids=lambda row: row.id)
+def test_the_crashes_that_are_kept(row: Regression) -> None:
+    """On one target of each, a second or two."""
+    target = row.targets[0]
+    config = load_config(target)
+    prepared = prepare(config)
+    for name in row.scenarios:
+        path = CRASHES.with_name(f"{name}.scn")
+        scenario = load(path)
+        assert format_scenario(scenario) == path.read_text()
+        with (
+            pytest.raises(VmLost) as lost,
+            boot(config, prepared, post_mortem=PostMortem(prepared.kernel, None)) as executor,
+        ):
+            executor.run(scenario)
+        end = end_of(lost.value.reason, lost.value.console_tail, lost.value.remains)
+        assert row.shows(f"{end.signature[0]}/{end.signature[-1]}", ())
