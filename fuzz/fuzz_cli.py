@@ -84,13 +84,15 @@ a finding if it comes back both times.  `shadowfuzz replay` shows it side by sid
 --emulators all new ones are tried on other -cpu models and versions of QEMU at the end, if another QEMU is here
 (`shadowfuzz setup --emulators`); that takes some seconds a model.  `shadowfuzz triage` does it, too.
 A cluster is called new, or like a kept regression (corpus/regressions/expected.toml): one that shows the same relation,
-register class, exit class and helper on this target.  The cause may be another one; both are findings.
+register class, exit class and helper on this target (corpus/crashes: ended it in this function).  The cause may be
+another one; both are findings.
 Ctrl-C ends a campaign early, in order and with its summary.  A machine that is lost is a finding of kind crash,
 with its registers and memory; its last scenarios are tried in fresh machines, and the campaign goes on.  A worker gives
 up (and the campaign ends) when machines are lost five times in a row and do not even run the plainest scenario.
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence (with --accept-kept only if it is new), 2 bad usage or
-input, 3 the target was lost (even if it came back), something is missing here, or a finding could not be written
+input, 3 the target was lost (even if it came back; with --accept-kept only in a new way), something is missing here, or
+a finding could not be written
 """
 
 
