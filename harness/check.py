@@ -212,7 +212,7 @@ def _once(
     if trace.hyp:
         yield dict.fromkeys(RELATIONS, len(trace.hyp) // 2), compare_beside(trace)
     if trace.points:
-        yield {"points": 1}, compare_points(trace, codes[False])
+        yield {"points": 1}, compare_points(trace, codes[False], restarts)
     if trace.lists and watch is not None:
         yield {"lists": 1}, watch.found
     if trace.vectors:

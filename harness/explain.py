@@ -13,9 +13,9 @@ from harness.arch import State
 from harness.compare import ALL_GPRS, Prediction
 from harness.owed import owed, serror_at_once
 from harness.protocol import PENDING
-from harness.registers import INDEX, MASK64
+from harness.registers import BY_ONE_REG, INDEX, MASK64
 from harness.sysregs import Owed
-from harness.turns import OP_FINISH, OP_SERROR, Round, was_aarch32
+from harness.turns import OP_FINISH, OP_SERROR, OP_SET, Round, was_aarch32
 
 NAMED = "named"
 """A rule of names: the entry's helpers and outcomes are the two values."""
@@ -127,9 +127,11 @@ def _serror_taken(round_: Round, index: int, observed: int) -> bool:
         return False
     if index == arch.ESR:
         return (observed & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["SERROR"]
+    asked = [host.op for host in round_.hosts].index(OP_SERROR)
     before = list((round_.exit or round_.entry).values)
-    for written, value in round_.host_wrote.items():
-        before[written] = value
+    for host in round_.hosts[:asked]:
+        if host.op == OP_SET and not host.error and (written := BY_ONE_REG.get(host.a)) is not None:
+            before[written] = host.b
     return arch.take_exception(tuple(before), offset=arch.SERROR_OFFSET)[index] == observed
 
 

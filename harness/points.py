@@ -10,7 +10,7 @@ MDCR_EL2, D17.3.2 DBGBVR<n>_EL1, D17.3.12 DBGWVR<n>_EL1; relations ``switch.*`` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from harness import a64, protocol, sysregs
 from harness.compare import Divergence, Unchecked
@@ -55,16 +55,27 @@ def _written(code: Mapping[int, int]) -> frozenset[str]:
     return frozenset(names & set(NAMES))
 
 
-def compare_points(trace: Trace, code: Mapping[int, int]) -> Iterator[Divergence | Unchecked]:
-    """Yield what became of debug registers that should not have; ``code`` is the guest's."""
+def compare_points(
+    trace: Trace, code: Mapping[int, int], restarts: Collection[int] = ()
+) -> Iterator[Divergence | Unchecked]:
+    """Yield what became of debug registers that should not have.
+
+    ``code`` is the guest's; ``restarts``: the exits behind which another vCPU started this one anew (PSCI CPU_ON).
+    """
     written = _written(code)
     found = {points.event: points.values for points in trace.points}
     last: dict[int, tuple[Switch, tuple[int, ...]]] = {}
+    restarted: set[int] = set()
     for index, event in enumerate(trace.events):
         if isinstance(event, Host):
             if event.op == OP_RESET:
                 last.pop(event.context, None)
             continue
+        if event.kind == ENTRY and event.context in restarted:
+            restarted.discard(event.context)
+            last.pop(event.context, None)
+        if index in restarts:
+            restarted.add(event.context)
         values = found.get(index)
         if values is None:
             continue

@@ -32,9 +32,11 @@ def points(event: int, mdcr: int = 0, **values: int) -> Points:
     return Points(event, (mdcr, *(values.get(name, 0) for name in NAMES[1:])))
 
 
-def found(events: tuple[Event, ...], *held: Points, code: tuple[int, ...] = ()) -> list[str]:
+def found(
+    events: tuple[Event, ...], *held: Points, code: tuple[int, ...] = (), restarts: tuple[int, ...] = ()
+) -> list[str]:
     words = {CODE.base + 4 * i: word for i, word in enumerate(code)}
-    differences = compare_points(Trace(events, "ok", 0, False, points=held), words)
+    differences = compare_points(Trace(events, "ok", 0, False, points=held), words, restarts)
     return [d.name if isinstance(d, Divergence) else d.why for d in differences]
 
 
@@ -97,6 +99,10 @@ def test_a_write_that_traps_reaches_the_guests_own() -> None:
     assert found(turn, before, points(1, TDE)) == ["host.dbgbvr0_el1"]
     reset = turn[0], host_reset(), turn[1]
     assert found(reset, before, written._replace(event=2)) == [], "a reset leaves them UNKNOWN"
+    other = (turn[0], before), (turn[1], points(1, TDE, dbgbvr3_el1=0xA000))
+    events, held = zip(*other, strict=True)
+    assert found(events, *held) == ["host.dbgbvr0_el1", "host.dbgbvr3_el1"]
+    assert found(events, *held, restarts=(0,)) == [], "so does another vCPU that starts this one anew"
 
 
 @pytest.mark.parametrize(("syndrome", "judged"), [(TRAPPED, False), (5 << 26, False), (esr("HVC64"), True)])
