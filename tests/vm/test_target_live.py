@@ -31,6 +31,7 @@ from harness.vm.machine import Machine
 from harness.vm.qemu import Qemu
 from harness.vm.target import machine_of
 from tests.vm.runaways import RUNAWAYS, WALK
+from tests.vm.running import booted, check_all
 
 TEXT = "shadowfuzz-scenario 1\nabout A call and a load.\nreg x1 0x9000000\nhvc 0x0\nldrb w3, [x1]\ncomplete 0x55\n"
 SCENARIO = parse(TEXT, "here")
@@ -305,3 +306,15 @@ def test_a_kernel_that_hangs(machine: Machine, tmp_path: Path) -> None:
         pass
     assert time.monotonic() - start < 10
     assert not _alive(hanging.pid)
+
+
+def test_an_abort_that_nobody_ran_is_not_left_to_the_next_scenario() -> None:
+    """6.1 moves PC on behind an external abort in the place of an access, once the vCPU runs; a reset keeps that."""
+    scenario = parse(
+        b"shadowfuzz-scenario 1\nabout Ends as a runaway, with an abort that the other vCPU never enters.\n"
+        b"ldrh wzr, [x7]\nstr wzr, [x21]\nabort\nvcpu 0.1\nstrh w17, [x13, 0x2]\nabort\neret\n"
+    )
+    with booted("kvm-vhe") as executor:
+        assert executor.run(scenario).status == "runaway"
+        again = check_all("kvm-vhe", {"again": scenario}, executor, fresh_vm=False)["again"]
+    assert [d.name for d in again.unexplained if d.exit_class == "FIRST"] == []

@@ -47,6 +47,7 @@ struct context {
 	bool protected; /* its VM is */
 	bool reshaped; /* its VM has other memory slots than create_vm() made */
 	sf_u32 lines; /* interrupt lines that userspace raised, a bit each: a reset need not lower them */
+	bool displaced; /* an access, by an external abort that userspace asked for */
 	bool aborted; /* an SError, which a reset need not take away (6.12) */
 	struct kvm_guest_debug debug; /* how userspace debugs it */
 	bool hit; /* a breakpoint, a watchpoint or a BRK, at hit_pc: it would come back to the same instruction for ever */
@@ -285,13 +286,16 @@ static void retire(struct context *context)
 {
 	if (context->returned) { /* not by a signal: an MMIO access may be pending, or PC to be moved on */
 		context->run->immediate_exit = 1;
-		ioctl(context->vcpu, KVM_RUN, 0); /* completes it, always fails with EINTR */
+		/* Completes it, always fails with EINTR.  6.1 leaves PC to be moved on behind an abort, and resets keep that. */
+		for (int runs = 1 + context->displaced; runs; runs--)
+			ioctl(context->vcpu, KVM_RUN, 0);
 		context->run->immediate_exit = 0;
 	}
 	if (context->debug.control) {
 		memset(&context->debug, 0, sizeof(context->debug));
 		ioctl(context->vcpu, KVM_SET_GUEST_DEBUG, &context->debug);
 	}
+	context->displaced = false;
 	context->used = context->returned = context->access = context->stopped = context->hit = false;
 }
 

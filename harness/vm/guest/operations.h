@@ -94,6 +94,7 @@ static int op_events(const struct sf_op *op)
 	}
 	if (!error && ioctl(m->vcpu, KVM_SET_VCPU_EVENTS, &events))
 		error = errno;
+	m->displaced = m->displaced || (op->op == SF_OP_ABORT && !error);
 	record_host(op->op, op->a, op->b, error, true, op->step);
 	return 0;
 }
