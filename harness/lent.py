@@ -13,7 +13,7 @@ Source: arch/arm64/kvm/debug.c of 6.1, 6.12 and 7.3; Arm ARM D2.12.
 from __future__ import annotations
 
 from harness import arch, exits, power, protocol
-from harness.contract import CalledOn
+from harness.contract import SUCCESS, CalledOn
 from harness.debugger import DEBUG_OPS
 from harness.registers import BY_NAME
 from harness.trace import ENTRY, EXIT, USER, Event, Host, Switch
@@ -40,7 +40,7 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
     ss: dict[int, int] = {}
     entries: dict[int, int] = {}
     waits: dict[int, bool] = {}
-    called: dict[int, CalledOn] = {}
+    calls = _Calls()
     asked: set[int] = set()
     for index, event in enumerate(events):
         context = event.context
@@ -56,11 +56,9 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
                 ss[context] = ss.get(context, 0) & _told_next(events, index)
             continue
         waits[context] = event.kind == USER and event.code == _MMIO
-        if event.kind == EXIT and (call := power.called(event)) is not None:
-            called[call[0]] = call[1]
-        elif event.kind == ENTRY:
-            how = called.pop(context, None)
-            if (how is not None and _starts(event, how)) or (context in asked and _took_exception(event)):
+        calls.saw(event)
+        if event.kind == ENTRY:
+            if calls.start(event) or (context in asked and _took_exception(event)):
                 ss[context] = 0
             asked.discard(context)
         if event.kind == USER or not event.marks & _STEPPED:
@@ -73,9 +71,27 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
     return tuple(own)
 
 
-def _starts(entry: Switch, how: CalledOn) -> bool:
-    """Whether a vCPU enters as PSCI CPU_ON asked for (Arm DEN 0022 5.4)."""
-    return (entry.values[arch.PC], entry.values[0]) == (how.entry_point, how.context_id)
+class _Calls:
+    """PSCI CPU_ON between the vCPUs of a trace: which of them were called on, and have not run since."""
+
+    def __init__(self) -> None:
+        self._asking: dict[int, tuple[int, CalledOn]] = {}
+        self._called: dict[int, CalledOn] = {}
+
+    def saw(self, event: Switch) -> None:
+        """Follow a record: it may be a call, or show what one gave."""
+        if event.kind == EXIT:
+            if (call := power.called(event)) is not None:
+                self._asking[event.context] = call
+        elif event.context in self._asking:
+            number, how = self._asking.pop(event.context)
+            if event.values[0] == SUCCESS:
+                self._called[number] = how
+
+    def start(self, entry: Switch) -> bool:
+        """Whether a vCPU enters as a call asked for (Arm DEN 0022 5.4)."""
+        how = self._called.pop(entry.context, None)
+        return how is not None and (entry.values[arch.PC], entry.values[0]) == (how.entry_point, how.context_id)
 
 
 def _took_exception(entry: Switch) -> bool:

@@ -308,8 +308,8 @@ def test_an_exception_that_userspace_asked_for_ends_the_guests_own_step(op: str,
         assert isinstance(last, Switch) and last.values[arch.PSTATE] & arch.SS == own
 
 
-@pytest.mark.parametrize("starts", [AT, AT + 8])
-def test_a_vcpu_that_is_called_on_has_no_step_of_its_own(starts: int) -> None:
+@pytest.mark.parametrize(("starts", "answer", "anew"), [(AT, 0, True), (AT + 8, 0, False), (AT, -4, False)])
+def test_a_vcpu_that_is_called_on_has_no_step_of_its_own(starts: int, answer: int, anew: bool) -> None:
     """PSCI CPU_ON resets a vCPU whose own PSTATE.SS was put aside; it enters where the call says."""
     off, began = ss(but(S, x0=0x8400_0002)), ss(but(S, pc=AT, x0=7))
     call = but(S, x0=0xC400_0003, x1=1, x2=starts, x3=7)
@@ -317,11 +317,15 @@ def test_a_vcpu_that_is_called_on_has_no_step_of_its_own(starts: int) -> None:
         (
             *(asked("debug step")._replace(context=2), entry(off, marks=2 << 8 | STEPPED)),
             *(trap(off, esr("HVC64"), marks=2 << 8 | STEPPED), user(off, 10, marks=2 << 8 | STEPPED)),
-            *(entry(S, marks=1 << 8), trap(call, esr("HVC64"), marks=1 << 8), user(but(call, x0=0), 10, marks=1 << 8)),
+            *(entry(S, marks=1 << 8), trap(call, esr("HVC64"), marks=1 << 8), _gave(call, answer)),
             entry(began, marks=2 << 8 | STEPPED),
         )
     )
-    assert isinstance(own[-1], Switch) and bool(own[-1].values[arch.PSTATE] & arch.SS) == (starts != AT)
+    assert isinstance(own[-1], Switch) and bool(own[-1].values[arch.PSTATE] & arch.SS) != anew
+
+
+def _gave(call: tuple[int, ...], answer: int) -> Switch:
+    return user(but(call, x0=answer % (1 << 64)), 10, marks=1 << 8)
 
 
 def test_what_kvm_leaves_in_the_guests_registers_is_seen() -> None:
