@@ -44,7 +44,7 @@ _SYNDROME = exits.ISS_MASK & ~(0x1F << 16)
 
 def _detail_of(event: Switch) -> int:
     """What tells exits of one class apart: the PSCI or SMCCC function, the shape of the access."""
-    ec = (event.esr & exits.EC_MASK) >> exits.EC_SHIFT
+    ec = exits.ec_of(event.esr)
     if ec == exits.EC_BY_NAME["HVC64"]:
         function = event.values[0] & 0xFFFF_FFFF
         return function if function in exits.SMCCC_BY_FID else _NO_DETAIL

@@ -44,6 +44,8 @@ def os_locked(mdscr: int, loaded: int) -> bool:
 
 VECTOR_OFFSETS: Mapping[int, int] = MappingProxyType({EL1T: 0x000, EL1H: 0x200, EL0T: 0x400})
 VECTOR_AARCH32 = 0x600
+EXCEPTION = (PC, PSTATE, ELR, SPSR, ESR, FAR)
+"""What entry to an exception may change (Arm ARM AArch64.TakeException)."""
 AARCH32_STATE = (*range(15), PC)
 """The registers that AArch32 state at EL0 has, R0 to R14 and PC (Arm ARM D1.20.1)."""
 IRQ_OFFSET, FIQ_OFFSET, SERROR_OFFSET = 0x080, 0x100, 0x180

@@ -91,9 +91,6 @@ _GPRS = range(31)
 _DIRTY = tuple(f"dirty.x{i}" for i in _GPRS)
 
 
-_EXCEPTION = (arch.PC, arch.PSTATE, arch.ELR, arch.SPSR, arch.ESR, arch.FAR)
-
-
 def compare_others(round_: Round) -> Iterator[Divergence]:
     """Yield what changed in a vCPU while others ran; relation ``isolate.*``.
 
@@ -113,7 +110,7 @@ def compare_others(round_: Round) -> Iterator[Divergence]:
             continue
         if entry.pending & EXCEPTION and i in (arch.ESR, arch.FAR):
             continue
-        if excepted and i in _EXCEPTION:
+        if excepted and i in arch.EXCEPTION:
             continue
         if i == arch.MDSCR and arch.os_locked(last.values[i], entry.values[i]):
             continue
@@ -279,7 +276,7 @@ def _owed(
             return stop
     if is_on(state) or is_on(seen):
         return faults.owed(seen, state, word, exit_, Run.behind(memory, run.path.stored), cpu)
-    is_fetch = (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["IABT_LOW"]
+    is_fetch = exits.ec_of(exit_.esr) == exits.EC_BY_NAME["IABT_LOW"]
     return syndrome.owed(state, word, memory, is_fetch=is_fetch)
 
 

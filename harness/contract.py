@@ -234,7 +234,7 @@ def abort_state(exit_: Switch) -> State:
     ESR_EL1: the class of the abort, from a lower level if the guest was at EL0, IL, and FSC 0x10, or 0x14 for a
     stage-1 walk, whose level is to be added (:func:`walk_abort_syndromes`).
     """
-    data = (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == _EC_DABT
+    data = exits.ec_of(exit_.esr) == _EC_DABT
     ec = _EC_DABT if data else _EC_IABT
     if not _from_el0(exit_.values):
         ec += 1

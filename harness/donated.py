@@ -32,9 +32,9 @@ class _Vm:
         self.shares = False
 
     def entered(self, entry: Switch) -> None:
-        # Which pages are shared no exit tells: EL2 answers the call.
         if self.waiting is not None and entry.values[arch.PC] - self.waiting[1] not in (0, 4):
             self.waiting = None  # it does something else
+        # Which pages are shared no exit tells: EL2 answers the call.
         self.shares |= entry.values[0] & 0xFFFF_FFFF in (pkvm.SHARE, pkvm.UNSHARE)
 
     def left(self, exit_: Switch, index: int, world: World) -> None:

@@ -22,6 +22,11 @@ EXIT_CODES: Mapping[int, str] = MappingProxyType(
 EC_SHIFT, EC_MASK, IL_BIT, ISS_MASK = 26, 0xFC00_0000, 1 << 25, 0x1FF_FFFF
 
 
+def ec_of(esr: int) -> int:
+    """Return the exception class of a syndrome (ESR_ELx.EC, Arm ARM D17.2.37)."""
+    return (esr & EC_MASK) >> EC_SHIFT
+
+
 @dataclass(frozen=True, slots=True)
 class ExceptionClass:
     """An ESR_EL2.EC value and the short name that records, reports and signatures use."""
@@ -179,5 +184,5 @@ def exit_class(code: int, esr: int) -> str:
     base = EXIT_CODES.get(code & ~EXIT_WITH_SERROR_BIT, f"CODE{code}")
     if base != "TRAP":
         return base
-    ec = (esr & EC_MASK) >> EC_SHIFT
+    ec = ec_of(esr)
     return EC_NAMES.get(ec, f"EC{ec:#04x}")

@@ -13,9 +13,9 @@ from harness.arch import State
 from harness.compare import ALL_GPRS, Prediction
 from harness.owed import owed, serror_at_once
 from harness.protocol import PENDING
-from harness.registers import BY_ONE_REG, INDEX, MASK64
+from harness.registers import INDEX, MASK64
 from harness.sysregs import Owed
-from harness.turns import OP_FINISH, OP_SERROR, OP_SET, Round, was_aarch32
+from harness.turns import OP_FINISH, OP_SERROR, Round, was_aarch32, writes_of
 
 NAMED = "named"
 """A rule of names: the entry's helpers and outcomes are the two values."""
@@ -55,16 +55,17 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
         # Entry to the exception comes after the host's writes, and takes them along.
         wrote_source = not wrote.keys().isdisjoint((arch.PC, arch.PSTATE, arch.VBAR, arch.SCTLR))
         return wrote_source and arch.apply_pending(entry.values, entry.pending)[index] == observed
-    aarch32 = was_aarch32(case.round.hosts) or entry.values[arch.PSTATE] & arch.AARCH32
-    if index in arch.AARCH32_STATE and aarch32 and observed == wrote.get(index, expected) & 0xFFFF_FFFF:
+    lower = index in arch.AARCH32_STATE and observed == wrote.get(index, expected) & 0xFFFF_FFFF
+    if lower and (entry.values[arch.PSTATE] & arch.AARCH32 or was_aarch32(case.round.hosts)):
         return True
     value = wrote.get(index)
     if value is None:
         return False
-    finished = OP_FINISH in [host.op for host in case.round.hosts] and observed != value
-    if index in (arch.PC, arch.PSTATE) and (entry.pending & PENDING["increment_pc"] or finished):
-        # The completion of an MMIO exit runs after the host's write, and moves on from there.
-        return observed == (value + 4 & MASK64 if index == arch.PC else value & ~(arch.BTYPE | arch.SS))
+    if index in (arch.PC, arch.PSTATE):
+        finished = observed != value and any(host.op == OP_FINISH for host in case.round.hosts)
+        if finished or entry.pending & PENDING["increment_pc"]:
+            # The completion of an MMIO exit runs after the host's write, and moves on from there.
+            return observed == (value + 4 & MASK64 if index == arch.PC else value & ~(arch.BTYPE | arch.SS))
     if index == arch.MDSCR and (not (value ^ observed) & 0xFFFF_FFFF or arch.os_locked(value, observed)):
         return True  # RES0 above; while userspace debugs the guest 6.1 keeps 32 bits (guest_debug_preserved)
     return case.same(index, value, observed)
@@ -126,12 +127,11 @@ def _serror_taken(round_: Round, index: int, observed: int) -> bool:
     if OP_SERROR not in [host.op for host in round_.hosts] or not serror_at_once(round_):
         return False
     if index == arch.ESR:
-        return (observed & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["SERROR"]
+        return exits.ec_of(observed) == exits.EC_BY_NAME["SERROR"]
     asked = [host.op for host in round_.hosts].index(OP_SERROR)
     before = list((round_.exit or round_.entry).values)
-    for host in round_.hosts[:asked]:
-        if host.op == OP_SET and not host.error and (written := BY_ONE_REG.get(host.a)) is not None:
-            before[written] = host.b
+    for written, value in writes_of(round_.hosts[:asked]).items():
+        before[written] = value
     return arch.take_exception(tuple(before), offset=arch.SERROR_OFFSET)[index] == observed
 
 

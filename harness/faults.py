@@ -28,7 +28,7 @@ def owed(
     """
     if controls(before) != controls(state):
         return Uncertain(STALE)
-    ec = (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT
+    ec = exits.ec_of(exit_.esr)
     name = exits.EC_NAMES.get(ec, "")
     is_walk = name in ("IABT_LOW", "DABT_LOW") and bool(_S1PTW.get(exit_.esr))
     pc = state[arch.PC]
@@ -64,7 +64,7 @@ def walk_level(before: State, state: State, exit_: Switch, memory: Memory, cpu: 
     """Return the level of the entry in no memory slot at which the walk of an exit ended; None: nobody knows."""
     if not _S1PTW.get(exit_.esr) or exit_.forged or not is_on(state) or controls(before) != controls(state):
         return None
-    ec = (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT
+    ec = exits.ec_of(exit_.esr)
     found = translate(state, memory, exit_.far, Use.FETCH if ec != EC_DABT else Use.READ, cpu)
     return found.level if isinstance(found, Outside) else None
 

@@ -69,7 +69,7 @@ def may_be_call(state: State, exit_: Switch, protected: bool = False) -> bool:
     """
     if exit_.forged:
         return bool(exit_.marks & MARK_CALL)
-    if (exit_.esr & exits.EC_MASK) >> exits.EC_SHIFT == _EC_HVC:
+    if exits.ec_of(exit_.esr) == _EC_HVC:
         return True
     if state[arch.PC] != (exit_.values[arch.PC] - 4) & MASK64 or state[arch.PSTATE] & arch.MODE == arch.EL0T:
         return False

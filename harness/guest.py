@@ -107,9 +107,9 @@ def walk(
             certain = not is_on(machine.state) and word_at(code, at) is not None
             return Walk(None, why=f"a step of userspace's ends at {at:#x}", certain=certain, stopped=at)
         stop = machine.step() or (machine.interrupt() if may_be_interrupted else None)
-        if stop is not None and stop.certain and elsewhere is not None:
-            return elsewhere
         if stop is not None:
+            if stop.certain and elsewhere is not None:
+                return elsewhere
             return stop._replace(stopped=machine.state[arch.PC])
     return Walk(None, why="no trap in sight", certain=False)
 

@@ -33,8 +33,7 @@ from harness.turns import (
 from harness.world import PSCI_0_2, SCENARIO, World
 
 _MPIDR = INDEX["mpidr_el1"]
-_EXCEPTION = (arch.PC, arch.PSTATE, arch.ELR, arch.SPSR, arch.ESR, arch.FAR)
-_DECIDES_EXCEPTION = frozenset({*_EXCEPTION, arch.VBAR, arch.SCTLR})
+_DECIDES_EXCEPTION = frozenset({*arch.EXCEPTION, arch.VBAR, arch.SCTLR})
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
 
@@ -56,7 +55,7 @@ class _Turn:
     def take(self, after: State) -> None:
         """Enter an exception."""
         self.values[:] = after
-        for index in _EXCEPTION:
+        for index in arch.EXCEPTION:
             self.allowed.pop(index, None)
 
 

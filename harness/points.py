@@ -65,23 +65,19 @@ def compare_points(
     written = _written(code)
     found = {points.event: points.values for points in trace.points}
     last: dict[int, tuple[Switch, tuple[int, ...]]] = {}
-    restarted: set[int] = set()
     for index, event in enumerate(trace.events):
         if isinstance(event, Host):
             if event.op == OP_RESET:
                 last.pop(event.context, None)
             continue
-        if event.kind == ENTRY and event.context in restarted:
-            restarted.discard(event.context)
-            last.pop(event.context, None)
-        if index in restarts:
-            restarted.add(event.context)
         values = found.get(index)
         if values is None:
             continue
         relation = "host" if event.kind == ENTRY else "switch"
         before, held = last.get(event.context, (None, values))
         last[event.context] = event, values
+        if index in restarts:
+            del last[event.context]
         owed = TDE if event.debugged else 0
         wrong = event.kind == ENTRY and (values[0] ^ owed) & TDE
         own_write = _trapped_write(before) if before is not None else None

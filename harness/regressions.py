@@ -76,16 +76,20 @@ def _has(pattern: str, text: str) -> bool:
 def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
     """Return the names of those that show the finding's signature on its target; none: it is new.
 
-    Of a lost machine the signature is how it ended, and the function it was in.  That says nothing of the cause.  A
-    target with another kernel or emulator (``CONFIG@KERNEL%CPU``) is taken for its
-    configuration; what two targets do differently is like nothing that is kept.
+    Of a lost machine it is how it ended, and the function it was in.  That says nothing of the cause.  A target with
+    another kernel or emulator (``CONFIG@KERNEL%CPU``) is taken for its configuration; what two targets do differently
+    is like nothing that is kept.
     """
     if finding.kind not in ("divergence", "crash") or finding.other is not None:
         return ()
     target = re.split("[@%]", finding.subject.target)[0]
-    ended = (finding.signature[0], finding.signature[-1]) if finding.kind == "crash" else ()
-    text = "/".join(ended) or signature_text(finding.signature)
+    text = crash_text(finding.signature) if finding.kind == "crash" else signature_text(finding.signature)
     return tuple(row.id for row in kept if target in row.targets and row.shows(text, finding.divergences))
+
+
+def crash_text(signature: Sequence[str]) -> str:
+    """Return how a machine ended and where, without the message between: what crashes are kept by."""
+    return f"{signature[0]}/{signature[-1]}"
 
 
 def _number(difference: Difference) -> int | str:

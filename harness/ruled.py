@@ -19,7 +19,7 @@ from harness.owed import interrupts_owed, is_mmio, serror_at_once
 from harness.placing import placed
 from harness.protocol import LINES
 from harness.registers import INDEX
-from harness.rules import RULES, register_rule
+from harness.rules import RULES, SIZES, register_rule
 from harness.scenario import Scenario, Step
 from harness.shapes import OPS, Shapes
 from harness.stops import STOPS
@@ -38,7 +38,6 @@ from harness.turns import (
 )
 
 _RESET = tuple(rule.name.removeprefix("reset.") for rule in RULES if rule.name.startswith("reset."))
-_SIZES = ("byte", "half", "word", "doubleword")
 _READ = "read from "
 """What a run leaves out that read a register which may hold any value: that is the rule."""
 
@@ -184,7 +183,7 @@ def _abort(round_: Round, exit_: Switch, kind: str) -> Iterator[str]:
 def _mmio(round_: Round, exit_: Switch, *, read_only: bool) -> Iterator[str]:
     """Yield the rules of an MMIO access of which userspace was told."""
     log_size, target = DABT["SAS"].get(exit_.esr), DABT["SRT"].get(exit_.esr)
-    is_store, size = DABT["WNR"].get(exit_.esr), _SIZES[log_size]
+    is_store, size = DABT["WNR"].get(exit_.esr), SIZES[log_size]
     if log_size and contract.is_big_endian(exit_.values):
         yield f"mmio.{'store' if is_store else 'load'}.big_endian"
     if is_store:

@@ -91,7 +91,8 @@ def _gic() -> tuple[Rule, ...]:
 
 _FEATURES = "Arm DEN 0022 5.15"
 _MMIO = "KVM API 5, KVM_EXIT_MMIO; Arm ARM D17.2.37"
-_SIZES = ("byte", "half", "word", "doubleword")
+SIZES = ("byte", "half", "word", "doubleword")
+"""Of an access, by ISS.SAS."""
 _SLOTS, _DEBUG, _LINE = "KVM API 4.35", "KVM API 4.87 and 5, KVM_EXIT_DEBUG", "KVM API 4.25"
 _PKVM = "Documentation/virt/kvm/arm/pkvm.rst"
 
@@ -121,8 +122,8 @@ _OTHERS: tuple[Rule, ...] = (
     Rule("abort.mapped.data", "the access to a page of a slot is made again", "KVM API 4.35"),
     Rule("abort.no_syndrome", "userspace's affair: the guest stays at the instruction", "KVM API 7.33"),
     Rule("abort.no_syndrome.protected", "an external abort in a protected VM", "KVM API 7.33; io_mem_abort"),
-    *(Rule(f"mmio.store.{size}", "address, length and data for userspace; PC behind it", _MMIO) for size in _SIZES),
-    *(Rule(f"mmio.load.{size}", "the data, zero-extended; PC behind it", _MMIO) for size in _SIZES),
+    *(Rule(f"mmio.store.{size}", "address, length and data for userspace; PC behind it", _MMIO) for size in SIZES),
+    *(Rule(f"mmio.load.{size}", "the data, zero-extended; PC behind it", _MMIO) for size in SIZES),
     *(
         Rule(f"mmio.load.signed_{size}_{width}", f"the data, sign-extended to {width} bits", _MMIO)
         for size, width in (("byte", 32), ("byte", 64), ("half", 32), ("half", 64), ("word", 64))

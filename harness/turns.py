@@ -7,7 +7,7 @@ A round is what the host does between two runs of a vCPU, ``E .. N``; the first 
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -80,7 +80,7 @@ class Round:
             self.exit_class = exits.exit_class(exit_.code, exit_.esr)
             self.reset = bool(hosts) and any(host.op == OP_RESET for host in hosts)
             self.label = "RESET" if self.reset else exit_.exit_class if exit_.forged else self.exit_class
-        self.host_wrote = _host_wrote(hosts) if hosts else NOTHING
+        self.host_wrote = writes_of(hosts) if hosts else NOTHING
         self.action = _action(exit_, self.users, hosts, entry, self.world)
         self.seen = arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
 
@@ -101,7 +101,8 @@ def was_aarch32(hosts: tuple[Host, ...]) -> bool:
     return any(h.op == OP_SET and h.a == PSTATE_ID and h.b & arch.AARCH32 and not h.error for h in hosts)
 
 
-def _host_wrote(hosts: tuple[Host, ...]) -> Mapping[int, int]:
+def writes_of(hosts: Iterable[Host]) -> Mapping[int, int]:
+    """Return the register writes that KVM took since the last reset: index in ``registers.STATE`` to value."""
     wrote: dict[int, int] = {}
     for host in hosts:
         if host.op == OP_RESET:
@@ -184,7 +185,7 @@ _ASKED_EC = frozenset(
 
 def _left_for_elsewhere(before: State, hosts: tuple[Host, ...], after: State, came_from: Collection[int]) -> bool:
     """Whether userspace wrote PC over the vector of an exception that KVM took at once (from 7.x on)."""
-    ours = _host_wrote(hosts)
+    ours = writes_of(hosts)
     if ours.get(arch.PC) != after[arch.PC]:
         return False
     if arch.ESR not in ours and after[arch.ESR] != before[arch.ESR] and after[arch.ESR] >> exits.EC_SHIFT in _ASKED_EC:
@@ -218,7 +219,7 @@ def took_serror(exit_: Switch | None, hosts: tuple[Host, ...], entry: Switch) ->
     asked = sum(host.op == OP_SERROR and not host.error for host in hosts)
     if exit_ is None or asked > 1 or exit_.hcr & arch.HCR_VSE:
         esr = arch.apply_pending(entry.values, entry.pending)[arch.ESR]
-        return (esr & exits.EC_MASK) >> exits.EC_SHIFT == exits.EC_BY_NAME["SERROR"]
+        return exits.ec_of(esr) == exits.EC_BY_NAME["SERROR"]
     return not entry.hcr & arch.HCR_VSE
 
 
@@ -239,7 +240,7 @@ def _action(
         moved = moved or any(u.values[arch.PC] == behind for u in users)
         # The KVM_RUN of OP_FINISH leaves no record.
         if any(host.op == OP_FINISH for host in hosts) and any(u.code == EXIT_MMIO for u in users):
-            moved = moved or entry.values[arch.PC] == behind or arch.PC in _host_wrote(hosts)
+            moved = moved or entry.values[arch.PC] == behind or arch.PC in writes_of(hosts)
     reasons = [_reason(u) for u in users if u.code != EXIT_INTR or u.error == errno.ENOSYS]
     if inject:
         asked = _exceptions(hosts)
@@ -328,7 +329,7 @@ def _call_on(turns: dict[int, _Turn], caller: _Turn, after: Switch) -> None:
     if exit_ is None or call is None:
         return
     number, how = call
-    overwritten = 0 in _host_wrote(tuple(caller.hosts))
+    overwritten = 0 in writes_of(tuple(caller.hosts))
     answered = after.values[0] == contract.SUCCESS
     started = turns.setdefault(number, _Turn())
     if not (started.off if overwritten else answered):

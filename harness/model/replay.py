@@ -175,7 +175,7 @@ def _hand_over(d: RData, round_: Round) -> None:
         dirty = ctxt["dirty"]
         if round_.action.inject:
             esr_el1 = entry[arch.ESR]
-            ctxt["dirty"] = dirty | _CLASS_BIT.get((esr_el1 & exits.EC_MASK) >> exits.EC_SHIFT, _UNDEFINED)
+            ctxt["dirty"] = dirty | _CLASS_BIT.get(exits.ec_of(esr_el1), _UNDEFINED)
         given = tuple(entry[i] for i in _X if dirty >> i & 1)
     position = d.data_log.get(VMID, 0)
     d.doracle = {VMID: (*d.doracle[VMID][:position], *given)}

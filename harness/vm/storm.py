@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from harness import arch
-from harness.exits import EC_BY_NAME, EC_MASK, EC_SHIFT
+from harness.exits import EC_BY_NAME, ec_of
 from harness.vm.gdbstub import GdbError
 from harness.vm.postmortem import monitor, read_registers
 from harness.vm.qemu import STANDS, Qemu
@@ -26,7 +26,7 @@ def is_storm(registers: Mapping[str, int]) -> bool:
     """Tell whether a CPU is where a fetch that faulted brought it, and will fault again (registers by GDB's names)."""
     names = ("pc", "VBAR", "ELR_EL1", "FAR_EL1", "ESR_EL1")
     pc, vbar, elr, far, esr = (registers[name] for name in names)
-    return pc == elr == far == arch.vector(vbar, arch.EL1H) and (esr & EC_MASK) >> EC_SHIFT == EC_FETCH
+    return pc == elr == far == arch.vector(vbar, arch.EL1H) and ec_of(esr) == EC_FETCH
 
 
 class Rescue:

@@ -19,7 +19,7 @@ from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.worker import Services, Worker
 from harness.crash import Again, End, Remains, end_of, from_text
 from harness.errors import VmLost
-from harness.regressions import Regression, load_regressions
+from harness.regressions import Regression, crash_text, load_regressions
 from harness.scenario import format_scenario, load
 from harness.vm.build import prepare
 from harness.vm.config import load_config
@@ -156,4 +156,4 @@ def test_the_crashes_that_are_kept(row: Regression) -> None:
         ):
             executor.run(scenario)
         end = end_of(lost.value.reason, lost.value.console_tail, lost.value.remains)
-        assert row.shows(f"{end.signature[0]}/{end.signature[-1]}", ())
+        assert row.shows(crash_text(end.signature), ())
