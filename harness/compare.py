@@ -17,7 +17,7 @@ from harness import a64, arch, exits, faults, pkvm, stops, syndrome
 from harness.arch import State
 from harness.execute import Raise, Uncertain, sources
 from harness.fetch import as_code, fetched
-from harness.follow import Followed
+from harness.follow import Followed, free_bits
 from harness.guest import FROM_UNKNOWN
 from harness.masks import Cpu
 from harness.memory import Memory, Run
@@ -27,8 +27,6 @@ from harness.trace import Switch
 from harness.turns import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, OP_SERROR, Round, was_aarch32
 from harness.world import IPA_BITS
 
-STEP_SHOWS = "SPSR_EL1.SS of an exception that the guest took while userspace stepped it"
-STEP_WAITS = "the guest's own PSTATE.SS while userspace steps it"
 _POSITIONS = range(len(NAMES))
 
 
@@ -194,6 +192,8 @@ def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory
     """
     exit_, path, observed = run.exit, run.path, run.exit.values
     where = (exit_.exit_class, run.event, run.entry.step)
+    for name in run.refused:
+        yield Divergence("switch", name, "executed", "refused", *where)
     if path.state is None:
         if path.certain:
             yield Divergence("switch", "pc", path.why, run.target, *where)
@@ -219,11 +219,8 @@ def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory
         expected = (*expected[: arch.PC], observed[arch.PC], *expected[arch.PC + 1 :])
     for i in different(expected, observed):
         want, got = expected[i], observed[i]
-        mask, reason = cpu.mask(i)
-        bits, why = path.unknown.get(i, (0, reason))
-        if i == arch.SPSR and run.entry.stepped:
-            bits, why = bits | arch.SS, STEP_SHOWS
-        if (want ^ got) & ~(mask | bits):
+        bits, why = free_bits(i, path, run.entry.stepped, cpu)
+        if (want ^ got) & ~bits:
             yield Divergence("switch", NAMES[i], want, got, *where)
         else:
             yield Unchecked("switch", why)

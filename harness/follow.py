@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
-from harness import arch
+from harness import arch, refused
 from harness.arch import State
 from harness.debugger import Debugger
 from harness.faults import walk_level
 from harness.fetch import as_code, fetched, is_call, may_be_call, may_stay_at_el2, unsure
 from harness.gic.interface import Interface
-from harness.guest import MAX_WALK, Walk, runs_on, walk
+from harness.guest import MAX_WALK, Walk, comes_back, walk
 from harness.layout import VECTORS
 from harness.masks import Cpu
 from harness.memory import Memory, Run
@@ -26,6 +27,7 @@ from harness.trace import Switch
 RUNS_ON = "an interrupt in a guest that runs on by itself"
 ANSWERED = "a call that EL2 may have answered, so that the guest came by once more"
 IN_AARCH32 = "a guest in AArch32 state"
+STEP_SHOWS = "SPSR_EL1.SS of an exception that the guest took while userspace stepped it"
 RACE = "which interrupt came first, the guest's or the host's"
 
 
@@ -35,7 +37,8 @@ class Followed(NamedTuple):
     ``event`` is the exit's place in the trace; ``seen`` the guest's view after the entry; ``call``: an HVC ended
     the run, whose return address is behind it; ``target``: where the instruction is that ended it; ``path`` how the
     guest came there, its state None where nobody knows; ``debugger`` how userspace debugs the guest, if it does;
-    ``walk_level``: of the table entry in no memory slot at which a stage-1 walk ended the run.
+    ``walk_level``: of the table entry in no memory slot at which a stage-1 walk ended the run.  ``refused``: what EL2
+    did not let the guest execute on that path (:mod:`harness.refused`).
     """
 
     event: int
@@ -47,15 +50,45 @@ class Followed(NamedTuple):
     path: Walk
     debugger: Debugger | None = None
     walk_level: int | None = None
+    refused: tuple[str, ...] = ()
 
 
-def _differs(expected: State, observed: State, path: Walk, cpu: Cpu) -> bool:
-    """Whether two states differ in bits that the CPU keeps and that somebody knows."""
-    return expected != observed and any(
-        (want ^ got) & ~(cpu.mask(i)[0] | path.unknown.get(i, (0, ""))[0])
-        for i, (want, got) in enumerate(zip(expected, observed, strict=True))
+def free_bits(index: int, path: Walk, stepped: bool, cpu: Cpu) -> tuple[int, str]:
+    """Return the bits of a register that the CPU does not keep or nobody knows behind a path, and why.
+
+    ``stepped``: userspace stepped the guest.
+    """
+    mask, reason = cpu.mask(index)
+    bits, why = path.unknown.get(index, (0, reason))
+    return (mask | bits | arch.SS, STEP_SHOWS) if stepped and index == arch.SPSR else (mask | bits, why)
+
+
+def _agrees(path: Walk, observed: State, call: bool, stepped: bool, cpu: Cpu) -> bool:
+    """Whether a path leads to the state that was seen, but for bits that are free; ``call``: PC is behind an HVC."""
+    if path.state is None:
+        return False
+    left = (*path.state[: arch.PC], observed[arch.PC], *path.state[arch.PC + 1 :]) if call else path.state
+    return left == observed or not any(
+        (want ^ got) & ~free_bits(i, path, stepped, cpu)[0]
+        for i, (want, got) in enumerate(zip(left, observed, strict=True))
         if want != got
     )
+
+
+def _unless_refused(
+    path: Walk, follows: Callable[..., Walk], agrees: Callable[[Walk], bool], code: Mapping[int, int]
+) -> tuple[Walk, tuple[str, ...]]:
+    """Return the path that a protected guest took, and what EL2 refused it there; its plain path if that is no better.
+
+    ``follows`` gives the path with some accesses refused.
+    """
+    if not path.certain or agrees(path):
+        return path, ()
+    found = refused.otherwise(code.values(), lambda refusals: follows(refusals=refusals), agrees)
+    if found is None:
+        return path, ()
+    refusals, otherwise = found
+    return otherwise, tuple(refused.name(word, how) for word, how in refusals.items())
 
 
 def _stopped_store(path: Walk, word: int | None, memory: Memory) -> None:
@@ -95,6 +128,7 @@ def follow(
     target = behind if call else observed[arch.PC]
     pstate = seen[arch.PSTATE]
     is_interrupted = bool(entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(pstate, entry.hcr))
+    refusals: tuple[str, ...] = ()
     if memory.code_changed and protected:
         path = Walk(None, why=CODE_CHANGED, certain=False)
     elif why:  # was there an HVC?
@@ -108,11 +142,14 @@ def follow(
         steps, mode = (0, MAX_WALK), observed[arch.PSTATE] & arch.MODE if trapped else None
         if debugger is not None and debugger.steps and not exit_.forged:
             steps = steps_between(entry, exit_)
-        path = walk(seen, code, target, cpu, entry.hcr, memory, gic, debugger, steps, mode)
+        follows = partial(walk, seen, code, target, cpu, entry.hcr, memory, gic, debugger, steps, mode)
+        agrees = partial(_agrees, observed=observed, call=call, stepped=entry.stepped, cpu=cpu)
+        path = follows()
+        if protected and gic is None:
+            path, refusals = _unless_refused(path, follows, agrees, code)
         if path.stored:
             memory.stored(path.stored)
-        to, by_itself = path.state, not trapped
-        if by_itself and to is not None and _differs(to, observed, path, cpu) and runs_on(to, code, cpu, memory):
+        if not trapped and path.state is not None and not agrees(path) and comes_back(path, code, cpu, memory):
             # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
             path = Walk(None, why=RUNS_ON, certain=False)
         elif call and path.state is not None and path.state[0] != observed[0] and may_stay_at_el2(path.state):
@@ -130,4 +167,4 @@ def follow(
         came_to = observed[arch.ELR] if target in VECTORS else target
         if gic is not None and path.stopped != came_to:
             gic.lose("the guest went where nobody could follow it")
-    return Followed(event, entry, exit_, seen, call, target, path, debugger, level)
+    return Followed(event, entry, exit_, seen, call, target, path, debugger, level, refusals)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from harness import a64, arch, exits, mmu, pkvm
+from harness import a64, arch, exits, mmu, pkvm, refused
 from harness.arch import State
 from harness.debugger import Debugger
 from harness.execute import CONDITION_ALWAYS, EC_DABT, EC_UNKNOWN, Access, Effect, Next, Raise, Trap, execute, sources
@@ -71,13 +71,15 @@ def walk(
     debugger: Debugger | None = None,
     steps: tuple[int, int] = (0, MAX_WALK),
     mode: int | None = None,
+    refusals: Mapping[int, str] = refused.NONE,
 ) -> Walk:
     """Follow the guest from ``state`` until it traps at address ``target``; ``hcr``: its virtual interrupts.
 
     ``memory`` is what its RAM holds, where its translation tables are (None: nobody knows).  ``gic`` is its interface
     to an in-kernel GIC (None: it has none); what the guest does there is entered.  ``debugger`` is how userspace
     debugs it, if it does, ``steps`` how many instructions it executes before it traps, at least and at most, ``mode``
-    the PSTATE.M in which it traps (None: in any).
+    the PSTATE.M in which it traps (None: in any).  ``refusals``: instructions that EL2 does not let it execute, and how
+    (:mod:`harness.refused`).
     """
     hcr &= arch.HCR_VIRTUAL
     quiet = not (hcr and arch.unmasked(state[arch.PSTATE], hcr)) and (gic is None or gic.quiet(state[arch.PSTATE]))
@@ -91,7 +93,7 @@ def walk(
         return Walk(state, hcr=hcr)  # the rule; all below are exceptions to it
     if not quiet and debugger is not None and debugger.steps:
         return _uncertain(STEPPED)._replace(stopped=state[arch.PC])
-    machine = _Guest(state, code, cpu, hcr, memory, gic, debugger)
+    machine = _Guest(state, code, cpu, hcr, memory, gic, debugger, refusals)
     if not quiet and (stop := machine.interrupt()) is not None:
         return stop._replace(stopped=state[arch.PC])
     may_be_interrupted = hcr != 0 or gic is not None
@@ -114,10 +116,12 @@ def walk(
     return Walk(None, why="no trap in sight", certain=False)
 
 
-def runs_on(state: State, code: Mapping[int, int], cpu: Cpu, memory: Memory | None = None) -> bool:
-    """Whether the guest may execute the instruction at its PC without any trap, and so have come back to it."""
-    stop = _Guest(state, code, cpu, memory=memory).step()
-    return stop is None or not stop.certain
+def comes_back(path: Walk, code: Mapping[int, int], cpu: Cpu, memory: Memory | None = None) -> bool:
+    """Whether a guest at the end of a path may go on from there and be back without any trap."""
+    if path.state is None or path.unknown.keys() - {arch.PSTATE}:
+        return True
+    again = walk(path.state, code, path.state[arch.PC], cpu, path.hcr, memory, steps=(1, MAX_WALK))
+    return again.state is not None or not again.certain
 
 
 def _is_tagged(state: State, target: int) -> bool:
@@ -145,6 +149,7 @@ class _Guest:
         memory: Memory | None = None,
         gic: Interface | None = None,
         debugger: Debugger | None = None,
+        refusals: Mapping[int, str] = refused.NONE,
     ) -> None:
         res0, _ = cpu.mask(arch.PSTATE)
         self.state = (*state[: arch.PSTATE], state[arch.PSTATE] & ~res0, *state[arch.PSTATE + 1 :])
@@ -158,6 +163,7 @@ class _Guest:
         self._cpu = cpu
         self._hcr = hcr
         self._debugger = debugger
+        self._refusals = refusals
         self._size = 0
         self._features = cpu.features
         if NMI in cpu.features:
@@ -276,6 +282,8 @@ class _Guest:
             if _is_tagged(self.state, target):
                 return _uncertain(TAGGED)
             return self._advance({arch.PC: target})
+        if (how := self._refusals.get(word)) is not None:
+            return self._apply(pc, refused.effect(word, how))
         if self._gic is not None and not self._at_el0:
             effect = at_interface(self._gic, self.state, word, self.unknown)
             if effect is not None:

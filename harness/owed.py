@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from harness import arch, contract, exits, protocol
 from harness.arch import State
-from harness.compare import STEP_SHOWS, STEP_WAITS, Divergence, Unchecked, different
+from harness.compare import Divergence, Unchecked, different
 from harness.exits import DABT
+from harness.follow import STEP_SHOWS
 from harness.registers import BY_ONE_REG, INDEX, NAMES, STATE
 from harness.stops import STOPS
 from harness.sysregs import TIMERS, Owed
@@ -32,6 +33,7 @@ from harness.turns import (
 )
 from harness.world import PSCI_0_2, SCENARIO, World
 
+STEP_WAITS = "the guest's own PSTATE.SS while userspace steps it"
 _MPIDR = INDEX["mpidr_el1"]
 _DECIDES_EXCEPTION = frozenset({*arch.EXCEPTION, arch.VBAR, arch.SCTLR})
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)

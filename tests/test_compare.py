@@ -341,6 +341,13 @@ def test_fault_registers_of_an_interrupt_are_the_last_traps() -> None:
     assert run(MMIO, MMIO, code=0, syndrome=0xDEAD, far=1, hpfar=2) == {}
 
 
+def test_an_interrupt_at_an_instruction_that_need_not_trap() -> None:
+    """The guest is where it was: what it has is compared, as it could not have come back there."""
+    before = but(BEFORE, pc=AT + 4)
+    found = switched(entry(before), irq(but(before, mair_el1=0x44)))
+    assert [d.name for d in found if isinstance(d, Divergence)] == ["switch.mair_el1"]
+
+
 def test_an_serror_beside_a_trap_is_still_a_trap() -> None:
     assert set(run(MMIO, MMIO, code=2 | 1 << 31, syndrome=LOADED)) == {"switch.far_el2", "switch.hpfar_el2"}
 

@@ -10,7 +10,7 @@ from harness.a64 import encode
 from harness.debugger import Debugger
 from harness.fetch import is_call, word_at
 from harness.follow import follow as follow_run
-from harness.guest import Walk, runs_on, walk
+from harness.guest import Walk, comes_back, walk
 from harness.layout import CODE, DATA, PROTECTED, VECTORS
 from harness.masks import cpu_model
 from harness.memory import Memory
@@ -281,13 +281,18 @@ def test_is_call_does_not_trust_the_syndrome_alone() -> None:
     assert not called(state(x0=WORKAROUND_1), words, at_exit(AT + 4, "SYS64")), "may have been answered at EL2"
 
 
-def test_what_runs_on_without_a_trap() -> None:
+def test_what_comes_back_without_a_trap() -> None:
     """A vector outside the address size faults into itself: the guest loops until an interrupt comes."""
     loop = 0x100_0000_0000_0000 + VECTORS.base
-    assert runs_on(state(pc=loop + 0x200, vbar_el1=loop), code(HVC), CPU)
-    assert runs_on(state(pc=AT + 4), code(HVC, ISB), CPU)
-    assert not runs_on(RAM, code(HVC), CPU)
-    assert not runs_on(state(pc=VECTORS.base), code(HVC), CPU)
+    back, wfi = encode("br", "x3"), encode("wfi")
+    assert comes_back(Walk(state(pc=loop + 0x200, vbar_el1=loop)), code(HVC), CPU)
+    assert comes_back(Walk(state(pc=AT + 4, x3=AT + 4)), code(HVC, back), CPU)
+    assert comes_back(Walk(state(pc=AT, x3=AT)), code(wfi, ISB, back), CPU)
+    assert comes_back(Walk(state(pc=AT, x3=AT + 8), {3: (1, "unknown")}), code(wfi, back), CPU)
+    assert not comes_back(Walk(state(pc=AT, x3=AT)), code(wfi, HVC, back), CPU), "it traps on its way"
+    assert not comes_back(Walk(state(pc=AT + 4)), code(HVC, ISB), CPU)
+    assert not comes_back(Walk(RAM), code(HVC), CPU)
+    assert not comes_back(Walk(state(pc=VECTORS.base)), code(HVC), CPU)
 
 
 def follow(*words: int, target: int, hcr: int = 0, **values: int) -> Walk:

@@ -26,7 +26,7 @@ ROWS: tuple[str, ...] = (
     *("harness.gic.access", "harness.world", "harness.shapes"),
     "harness.fetch",
     *("harness.contract", "harness.power", "harness.lent"),
-    *("harness.guest", "harness.follow", "harness.turns", "harness.compare", "harness.vectors"),
+    *("harness.refused", "harness.guest", "harness.follow", "harness.turns", "harness.compare", "harness.vectors"),
     *("harness.beside", "harness.donated"),
     *("harness.handed", "harness.owed", "harness.asked", "harness.debugged", "harness.points"),
     *("harness.gic.lists", "harness.gic.watch"),
