@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness import compare, turns
+from harness.apart import compare_apart, reads_any
 from harness.asked import compare_slots
 from harness.beside import RELATIONS, compare_beside, copies, held
 from harness.compare import Divergence, Prediction, Unchecked
@@ -209,6 +210,8 @@ def _once(
     yield {}, compare_slots(trace.events)
     if True in codes:
         yield {}, compare_writes(trace.events)
+    if reads_any(codes[False]):
+        yield {"isolate": 1}, compare_apart(trace, followed, codes[False])
     if trace.hyp:
         yield dict.fromkeys(RELATIONS, len(trace.hyp) // 2), compare_beside(trace)
     if trace.points:

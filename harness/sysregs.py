@@ -237,6 +237,8 @@ TIMERS: frozenset[str] = frozenset(r.name for r in SYSREGS if r.why is _TIMER)
 """What a kernel traps or leaves to the CPU, as it likes: a trap that is forged it may not know."""
 COUNTERS: frozenset[str] = TIMERS - {"cntfrq_el0"}
 """What reads another value each time."""
+KEEPERS: frozenset[str] = frozenset(r.name for r in SYSREGS if r.why is _IMPDEF or r.gic == (_A, _A))
+"""What holds what was written to it, if it is there at all: between two reads nothing but the guest may change it."""
 
 BY_NAME: Mapping[str, SysReg] = MappingProxyType({r.name: r for r in SYSREGS})
 BY_ENCODING: Mapping[Encoding, SysReg] = MappingProxyType({r.encoding: r for r in SYSREGS})

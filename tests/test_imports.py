@@ -27,7 +27,7 @@ ROWS: tuple[str, ...] = (
     "harness.fetch",
     *("harness.contract", "harness.power", "harness.lent"),
     *("harness.refused", "harness.guest", "harness.follow", "harness.turns", "harness.compare", "harness.vectors"),
-    *("harness.beside", "harness.donated"),
+    *("harness.apart", "harness.beside", "harness.donated"),
     *("harness.handed", "harness.owed", "harness.asked", "harness.debugged", "harness.points"),
     *("harness.gic.lists", "harness.gic.watch"),
     *("harness.model.constants", "harness.model.state", "harness.model.locks"),
