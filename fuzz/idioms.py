@@ -7,19 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from fuzz import memories, tables
+from fuzz.apart import left_behind
 from fuzz.draw import IMMEDIATES, WITHOUT_GIC, access, any_step, base_register, choose, operands
 from fuzz.interrupts import interrupts
-from fuzz.values import (
-    DATA_REGIONS,
-    Weights,
-    address,
-    address_in,
-    bits,
-    fetch_address,
-    function,
-    mpidr,
-    register_value,
-)
+from fuzz.values import DATA_REGIONS, Weights, address, address_in, bits, fetch_address, function, mpidr, register_value
 from harness import pkvm
 from harness.a64 import ACCESS_FORMS, AccessForm
 from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, SMCCC_FUNCTIONS
@@ -396,5 +387,6 @@ IDIOMS: Weights[Idiom] = Weights(
     (reshaped, 0.6),  # the next scenario needs a VM made for it, which takes as long as 30 exits
     (interrupts, 0.7),
     (debugged, 1.0),
+    (left_behind, 0.5),
     (single, 22.0),
 )

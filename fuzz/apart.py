@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps in which one VM writes what KVM may not switch, between two reads of another one (:mod:`harness.apart`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from fuzz.values import register_value
+from harness.layout import CONTEXTS, GIC_MACHINE, NISV_MACHINE
+from harness.scenario import Step
+from harness.sysregs import KEEPERS
+
+NAMES: tuple[str, ...] = tuple(sorted(KEEPERS))
+ME = CONTEXTS[0].name
+OTHERS: tuple[str, ...] = tuple(c.name for c in CONTEXTS if c.machine in (NISV_MACHINE, GIC_MACHINE) and not c.vcpu)
+CALL = Step("hvc", (0,))
+
+
+def left_behind(rng: Random, _: Sequence[Step]) -> list[Step]:
+    """Read a register, let another VM write it, and read it again."""
+    name, other = NAMES[int(rng.random() * len(NAMES))], OTHERS[int(rng.random() * len(OTHERS))]
+    source, target = f"x{10 + rng.getrandbits(3)}", f"x{20 + rng.getrandbits(3)}"
+    read = [Step("mrs", (target, name)), CALL]
+    value = rng.getrandbits(8) if rng.random() < 0.8 else register_value(rng, name)
+    write = [Step("vcpu", (other,)), Step("set", (source, value)), CALL, Step("msr", (name, source)), CALL]
+    return [*read, *write, Step("vcpu", (ME,)), *read]
