@@ -102,7 +102,7 @@ def compare_others(round_: Round) -> Iterator[Divergence]:
     excepted = round_.action.inject and any(host.op == OP_SERROR for host in round_.hosts)
     load = last.code == EXIT_MMIO and not exits.DABT["WNR"].get(last.esr)
     loaded = exits.DABT["SRT"].get(last.esr) if load else -1
-    narrowed = arch.AARCH32_STATE if was_aarch32(round_.hosts) else ()
+    narrowed = arch.AARCH32_STATE if was_aarch32(round_) else ()
     for i in different(last.values, entry.values):
         if i in round_.host_wrote or i == loaded or (finished and i not in _GPRS):
             continue

@@ -56,7 +56,7 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
         wrote_source = not wrote.keys().isdisjoint((arch.PC, arch.PSTATE, arch.VBAR, arch.SCTLR))
         return wrote_source and arch.apply_pending(entry.values, entry.pending)[index] == observed
     lower = index in arch.AARCH32_STATE and observed == wrote.get(index, expected) & 0xFFFF_FFFF
-    if lower and (entry.values[arch.PSTATE] & arch.AARCH32 or was_aarch32(case.round.hosts)):
+    if lower and was_aarch32(case.round):
         return True
     value = wrote.get(index)
     if value is None:

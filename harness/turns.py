@@ -92,13 +92,15 @@ class Round:
         return self.exit is not None and _in_kernel(self.exit, self.entry, self.world, self.action.skip)
 
 
-def was_aarch32(hosts: tuple[Host, ...]) -> bool:
-    """Whether userspace put the vCPU into AArch32 state, for good or not.
+def was_aarch32(round_: Round) -> bool:
+    """Whether the vCPU was in AArch32 state at some time in the turn, at its exit or since userspace put it there.
 
     That state sees 32 bits of its registers, those above may be dropped (Arm ARM D1.20.2; set_core_reg in
     arch/arm64/kvm/guest.c).
     """
-    return any(h.op == OP_SET and h.a == PSTATE_ID and h.b & arch.AARCH32 and not h.error for h in hosts)
+    came = (round_.exit or round_.entry).values[arch.PSTATE]
+    put = any(h.op == OP_SET and h.a == PSTATE_ID and h.b & arch.AARCH32 and not h.error for h in round_.hosts)
+    return bool(came & arch.AARCH32) or put
 
 
 def writes_of(hosts: Iterable[Host]) -> Mapping[int, int]:

@@ -203,6 +203,9 @@ def test_a_write_of_an_aarch32_state_may_narrow_registers() -> None:
         assert bool(unexplained(later)) == wrong, "written after PSTATE"
         there = turn(irq(but(S, pstate=0x10)), host_set("x7", wide[7]), entry(but(S, x7=x7, pstate=0x10)))
         assert bool(unexplained(there)) == wrong, "the guest was in AArch32 state before"
+        narrow = irq(but(S, pstate=0x10))
+        back = turn(narrow, host_set("x7", wide[7]), host_set("pstate", S[arch.PSTATE]), entry(but(S, x7=x7)))
+        assert bool(unexplained(back)) == wrong, "and is not any more"
     beyond = but(wide, x15=0x77, pstate=0x10)
     assert unexplained(turn(irq(wide), write, entry(beyond))), "AArch32 state has no R15 that is X15"
     assert unexplained(turn(irq(wide), host_set("pstate", 0x3C0), entry(but(wide, x7=0x77, pstate=0x3C0))))
