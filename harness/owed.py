@@ -35,7 +35,8 @@ from harness.world import PSCI_0_2, SCENARIO, World
 
 STEP_WAITS = "the guest's own PSTATE.SS while userspace steps it"
 _MPIDR = INDEX["mpidr_el1"]
-_DECIDES_EXCEPTION = frozenset({*arch.EXCEPTION, arch.VBAR, arch.SCTLR})
+_SYNDROME = frozenset({arch.ESR, arch.FAR})
+_DECIDES_EXCEPTION = frozenset({*arch.EXCEPTION, arch.VBAR, arch.SCTLR}) - _SYNDROME
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
 
@@ -229,7 +230,12 @@ def _userspace(turn: _Turn, round_: Round) -> str:
         elif host.op == OP_SET and (index := BY_ONE_REG.get(host.a)) is not None:
             if excepted and not at_once and index in _DECIDES_EXCEPTION:
                 return "a register of the exception written while it is pending"
+            # Of a pending exception these two may be there already, or come when it is entered: nobody says.
+            either = excepted and not at_once and index in _SYNDROME
+            before = turn.allowed.get(index, frozenset({turn.values[index]}))
             turn.put(index, host.b)
+            if either:
+                turn.allowed[index] = None if before is None else before | {host.b}
             if turn.values[arch.PSTATE] & arch.AARCH32:
                 _narrow(turn)
         elif host.op == OP_FINISH:

@@ -154,6 +154,12 @@ def test_what_is_written_while_an_exception_pends() -> None:
     told, pending = user(S, 6), but(S, esr_el1=0x9600_0010, far_el1=MMIO, x7=1)
     assert not differs(turn(LOAD, told, did("abort"), host_set("x7", 1), entry(pending, EXCEPTION)))
     assert differs(turn(LOAD, told, did("abort"), host_set("x7", 2), entry(pending, EXCEPTION))) == {"host.x7": (2, 1)}
+    for esr_el1, wrong in ((0x9600_0010, False), (0x77, False), (0x78, True)):
+        after = but(pending, x7=S[7], esr_el1=esr_el1)
+        done = turn(LOAD, told, did("abort"), host_set("esr_el1", 0x77), entry(after, EXCEPTION))
+        assert ("host.esr_el1" in differs(done)) == wrong, "there before the write, or put there when it is entered"
+        spsr = turn(LOAD, told, did("abort"), host_set("esr_el1", 0x77), entry(but(after, spsr_el1=1), EXCEPTION))
+        assert "host.spsr_el1" not in differs(spsr), "entry to the exception writes that"
     unsure = turn(LOAD, told, did("abort"), host_set("pc", AT), entry(pending, EXCEPTION))
     assert [type(one) for one in compare_owed(unsure, {})] == [Unchecked]
 
