@@ -24,7 +24,7 @@ _RESET, _SET, _ABORT, _SERROR, _FINISH = (
 _MMIO = next(number for number, name in exits.KVM_EXIT_REASONS.items() if name == "MMIO")
 _LEVELS = arch.VECTOR_AARCH32
 """The bits of a vector's offset that tell where the exception came from."""
-PSTATE_ID = BY_NAME["pstate"].one_reg
+X0_ID, PSTATE_ID = BY_NAME["x0"].one_reg, BY_NAME["pstate"].one_reg
 _DEBUGGED, _STEPPED = protocol.DEBUG["debugged"], protocol.DEBUG["stepped"]
 
 
@@ -50,6 +50,8 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
                 asked.discard(context)
             elif event.op in (_ABORT, _SERROR) and not event.error:
                 asked.add(context)
+            if event.op == _SET and event.a == X0_ID and not event.error:
+                calls.overwritten(context)
             if event.op in (_RESET, _ABORT) and not event.error:
                 waits[context] = event.op == _ABORT
             elif event.op == _FINISH and waits.pop(context, False):
@@ -77,6 +79,12 @@ class _Calls:
     def __init__(self) -> None:
         self._asking: dict[int, tuple[int, CalledOn]] = {}
         self._called: dict[int, CalledOn] = {}
+
+    def overwritten(self, context: int) -> None:
+        """Userspace wrote over an answer that no record has shown: the call may have succeeded."""
+        if context in self._asking:
+            number, how = self._asking.pop(context)
+            self._called[number] = how
 
     def saw(self, event: Switch) -> None:
         """Follow a record: it may be a call, or show what one gave."""

@@ -324,6 +324,22 @@ def test_a_vcpu_that_is_called_on_has_no_step_of_its_own(starts: int, answer: in
     assert isinstance(own[-1], Switch) and bool(own[-1].values[arch.PSTATE] & arch.SS) != anew
 
 
+@pytest.mark.parametrize(("starts", "anew"), [(AT, True), (AT + 8, False)])
+def test_a_call_whose_answer_was_overwritten_may_have_succeeded(starts: int, anew: bool) -> None:
+    """The module writes x0 before any record shows it; where the other vCPU enters tells."""
+    began, call = ss(but(S, pc=AT, x0=7)), but(S, x0=0xC400_0003, x1=1, x2=starts, x3=7)
+    own = guests_own(
+        (
+            *(asked("debug step")._replace(context=2), entry(S, marks=2 << 8 | STEPPED)),
+            *(trap(ss(S), esr("HVC64"), marks=2 << 8 | STEPPED), user(ss(S), 10, marks=2 << 8 | STEPPED)),
+            *(entry(S, marks=1 << 8), trap(call, esr("HVC64"), marks=1 << 8)),
+            *(host_set("x0", 0x55)._replace(context=1), entry(but(call, x0=0x55), marks=1 << 8)),
+            entry(began, marks=2 << 8 | STEPPED),
+        )
+    )
+    assert isinstance(own[-1], Switch) and bool(own[-1].values[arch.PSTATE] & arch.SS) != anew
+
+
 def _gave(call: tuple[int, ...], answer: int) -> Switch:
     return user(but(call, x0=answer % (1 << 64)), 10, marks=1 << 8)
 
