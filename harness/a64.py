@@ -217,6 +217,12 @@ def decode_plain(word: int) -> Plain | None:
     return row
 
 
+def mnemonic(word: int) -> str:
+    """Return the mnemonic of a plain instruction; nothing for any other word."""
+    row = decode_plain(word)
+    return row.mnemonic if row is not None else ""
+
+
 def system_register(word: int) -> Encoding:
     """Return the system register that an MRS or MSR names."""
     return word >> 19 & 3, word >> 16 & 7, word >> 12 & 15, word >> 8 & 15, word >> 5 & 7

@@ -36,17 +36,12 @@ class Use(NamedTuple):
 
 def reads_any(code: Code) -> bool:
     """Whether some instruction reads such a register."""
-    return any(_keeper(word) for word in code.values() if _mnemonic(word) == "mrs")
-
-
-def _mnemonic(word: int) -> str:
-    plain = a64.decode_plain(word)
-    return plain.mnemonic if plain is not None else ""
+    return any(_keeper(word) for word in code.values() if a64.mnemonic(word) == "mrs")
 
 
 def _keeper(word: int) -> str:
     """Return the name of the register that an MRS or MSR is to, if it is one of these."""
-    if _mnemonic(word) not in ("mrs", "msr"):
+    if a64.mnemonic(word) not in ("mrs", "msr"):
         return ""
     row = sysregs.BY_ENCODING.get(a64.system_register(word))
     return row.name if row is not None and row.name in sysregs.KEEPERS else ""
@@ -63,7 +58,7 @@ def uses(run: Followed, code: Mapping[int, int]) -> tuple[Use, ...] | None:
     found: list[Use] = []
     for address in range(at, end, 4):
         word = word_at(code, address)
-        mnemonic = _mnemonic(word) if word is not None else ""
+        mnemonic = a64.mnemonic(word) if word is not None else ""
         if word is None or (mnemonic not in PLAIN and word not in WAITS):
             return None
         name, target = _keeper(word), word & 31

@@ -145,14 +145,13 @@ def follow(
         follows = partial(walk, seen, code, target, cpu, entry.hcr, memory, gic, debugger, steps, mode)
         agrees = partial(_agrees, observed=observed, call=call, stepped=entry.stepped, cpu=cpu)
         path = follows()
-        if protected and gic is None:
-            path, refusals = _unless_refused(path, follows, agrees, code)
-        if path.stored:
-            memory.stored(path.stored)
         if not trapped and path.state is not None and not agrees(path) and comes_back(path, code, cpu, memory):
             # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
             path = Walk(None, why=RUNS_ON, certain=False)
-        elif call and path.state is not None and path.state[0] != observed[0] and may_stay_at_el2(path.state):
+        elif protected and gic is None:
+            path, refusals = _unless_refused(path, follows, agrees, code)
+        memory.stored(path.stored)
+        if call and path.state is not None and path.state[0] != observed[0] and may_stay_at_el2(path.state):
             path = Walk(None, why=ANSWERED, certain=False)
     if debugger is not None and class_of(exit_) == "WATCHPT_LOW":
         _stopped_store(path, fetched(seen, code, target, memory, cpu), memory)

@@ -116,11 +116,15 @@ def walk(
     return Walk(None, why="no trap in sight", certain=False)
 
 
-def comes_back(path: Walk, code: Mapping[int, int], cpu: Cpu, memory: Memory | None = None) -> bool:
-    """Whether a guest at the end of a path may go on from there and be back without any trap."""
+def comes_back(path: Walk, code: Mapping[int, int], cpu: Cpu, memory: Memory) -> bool:
+    """Whether a guest at the end of a path may go on from there and be back without any trap.
+
+    ``memory``: as it was at the beginning of the path.
+    """
     if path.state is None or path.unknown.keys() - {arch.PSTATE}:
         return True
-    again = walk(path.state, code, path.state[arch.PC], cpu, path.hcr, memory, steps=(1, MAX_WALK))
+    there = Run.behind(memory, path.stored)
+    again = walk(path.state, code, path.state[arch.PC], cpu, path.hcr, there, steps=(1, MAX_WALK))
     return again.state is not None or not again.certain
 
 

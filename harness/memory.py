@@ -85,6 +85,8 @@ class Run(Memory):
         self._words, self._default, self._may_store = memory._words, memory._default, memory._may_store
         self.regions = memory.regions
         self.stored_words: dict[int, int | None] = {}
+        if isinstance(memory, Run):
+            self.stored_words.update(memory.stored_words)
 
     @classmethod
     def behind(cls, memory: Memory, stored: Mapping[int, int | None]) -> Run:

@@ -29,7 +29,7 @@ def effect(word: int, how: str) -> Effect:
     if how == UNDEFINED:
         return Raise(EC_UNKNOWN)
     target = word & 31
-    return Next({target: 0} if _mnemonic(word) == "mrs" and target != 31 else {})
+    return Next({target: 0} if a64.mnemonic(word) == "mrs" and target != 31 else {})
 
 
 def name(word: int, how: str) -> str:
@@ -54,10 +54,5 @@ def otherwise(
     return None
 
 
-def _mnemonic(word: int) -> str:
-    row = a64.decode_plain(word)
-    return row.mnemonic if row is not None else ""
-
-
 def _is_access(word: int) -> bool:
-    return _mnemonic(word) in ("mrs", "msr") and a64.system_register(word) in sysregs.BY_ENCODING
+    return a64.mnemonic(word) in ("mrs", "msr") and a64.system_register(word) in sysregs.BY_ENCODING

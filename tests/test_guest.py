@@ -285,14 +285,14 @@ def test_what_comes_back_without_a_trap() -> None:
     """A vector outside the address size faults into itself: the guest loops until an interrupt comes."""
     loop = 0x100_0000_0000_0000 + VECTORS.base
     back, wfi = encode("br", "x3"), encode("wfi")
-    assert comes_back(Walk(state(pc=loop + 0x200, vbar_el1=loop)), code(HVC), CPU)
-    assert comes_back(Walk(state(pc=AT + 4, x3=AT + 4)), code(HVC, back), CPU)
-    assert comes_back(Walk(state(pc=AT, x3=AT)), code(wfi, ISB, back), CPU)
-    assert comes_back(Walk(state(pc=AT, x3=AT + 8), {3: (1, "unknown")}), code(wfi, back), CPU)
-    assert not comes_back(Walk(state(pc=AT, x3=AT)), code(wfi, HVC, back), CPU), "it traps on its way"
-    assert not comes_back(Walk(state(pc=AT + 4)), code(HVC, ISB), CPU)
-    assert not comes_back(Walk(RAM), code(HVC), CPU)
-    assert not comes_back(Walk(state(pc=VECTORS.base)), code(HVC), CPU)
+    assert comes_back(Walk(state(pc=loop + 0x200, vbar_el1=loop)), code(HVC), CPU, Memory())
+    assert comes_back(Walk(state(pc=AT + 4, x3=AT + 4)), code(HVC, back), CPU, Memory())
+    assert comes_back(Walk(state(pc=AT, x3=AT)), code(wfi, ISB, back), CPU, Memory())
+    assert comes_back(Walk(state(pc=AT, x3=AT + 8), {3: (1, "unknown")}), code(wfi, back), CPU, Memory())
+    assert not comes_back(Walk(state(pc=AT, x3=AT)), code(wfi, HVC, back), CPU, Memory()), "it traps on its way"
+    assert not comes_back(Walk(state(pc=AT + 4)), code(HVC, ISB), CPU, Memory())
+    assert not comes_back(Walk(RAM), code(HVC), CPU, Memory())
+    assert not comes_back(Walk(state(pc=VECTORS.base)), code(HVC), CPU, Memory())
 
 
 def follow(*words: int, target: int, hcr: int = 0, **values: int) -> Walk:

@@ -8,13 +8,13 @@ import pytest
 from harness.a64 import encode
 from harness.arch import State, take_exception
 from harness.compare import Divergence, compare_run
-from harness.follow import follow
+from harness.follow import RUNS_ON, follow
 from harness.layout import CODE, VECTORS
 from harness.masks import cpu_model
 from harness.memory import Memory
 from harness.placing import Code
 from harness.registers import BY_NAME
-from tests.traces import but, entry, esr, state, trap
+from tests.traces import but, entry, esr, irq, state, trap
 
 AT, A72 = CODE.base, cpu_model("cortex-a72")
 ACTLR, MDSCR, TPIDR, ESR = (BY_NAME[name].encoding for name in ("actlr_el1", "mdscr_el1", "tpidr_el1", "esr_el1"))
@@ -56,6 +56,15 @@ def test_nothing_is_refused() -> None:
 def test_what_follows_from_a_refusal_is_not_told_again(after: State, names: list[str]) -> None:
     assert shown(BEFORE, after) == names
     assert set(shown(BEFORE, after, protected=False)).isdisjoint(names), "elsewhere each access has an exit"
+
+
+def test_a_guest_that_was_interrupted_on_its_second_way_round_refused_nothing() -> None:
+    words = encode("mrs", "x5", TPIDR), encode("msr", TPIDR, "x6"), encode("br", "x20")
+    code, memory = Code(dict(zip(range(AT, AT + 12, 4), words, strict=True)), protected=True), Memory()
+    before = but(BEFORE, x20=AT, x6=0, tpidr_el1=0x77)
+    seen = but(before, x5=0, tpidr_el1=0, pc=AT + 8)
+    run = follow(0, entry(before), irq(seen), code, A72, memory)
+    assert (run.refused, run.path.why) == ((), RUNS_ON)
 
 
 @pytest.mark.parametrize("register", ["x5", "tpidr_el1", "elr_el1", "esr_el1", "spsr_el1", "x20"])
