@@ -15,7 +15,7 @@ from harness.owed import owed, serror_at_once
 from harness.protocol import PENDING
 from harness.registers import INDEX, MASK64
 from harness.sysregs import Owed
-from harness.turns import OP_FINISH, OP_SERROR, Round, was_aarch32, writes_of
+from harness.turns import OP_ABORT, OP_FINISH, OP_SERROR, Round, was_aarch32, writes_of
 
 NAMED = "named"
 """A rule of names: the entry's helpers and outcomes are the two values."""
@@ -116,23 +116,34 @@ def _asked_for(case: Case, index: int, expected: int, observed: int) -> bool:
     due = owed(case.round)
     if isinstance(due, str):  # of an exception that pends these two are in place already
         is_abort = index in (arch.ESR, arch.FAR) and _abort_taken(case, index, expected, observed)
-        return is_abort or _serror_taken(case.round, index, observed)
+        return is_abort or _taken_as_left(case.round, index, observed)
     values, allowed = due
     others = allowed.get(index, frozenset({values[index]}))
     return others is None or observed in others
 
 
-def _serror_taken(round_: Round, index: int, observed: int) -> bool:
-    """Whether a register is that of an SError at the state that the host left, where no more is known of the turn."""
-    if OP_SERROR not in [host.op for host in round_.hosts] or not serror_at_once(round_):
-        return False
+def _taken_as_left(round_: Round, index: int, observed: int) -> bool:
+    """Whether a register is that of an exception from the state that the host left, where no more is known."""
+    return round_.action.inject and any(
+        _taken(round_, at, host.op, index, observed)
+        for at, host in enumerate(round_.hosts)
+        if host.op in (OP_ABORT, OP_SERROR) and not host.error
+    )
+
+
+def _taken(round_: Round, at: int, op: int, index: int, observed: int) -> bool:
+    state = list((round_.exit or round_.entry).values)
+    for written, value in writes_of(round_.hosts[:at]).items():
+        state[written] = value
+    if op == OP_ABORT:
+        if round_.exit is None:
+            return False
+        # Of a 16-bit instruction IL is 0; of an abort without a syndrome it is 1 (Arm ARM D17.2.37), but not in 6.12.
+        free = exits.IL_BIT if index == arch.ESR and round_.exit.values[arch.PSTATE] & arch.AARCH32 else 0
+        return not (contract.external_abort(tuple(state), round_.exit)[index] ^ observed) & ~free
     if index == arch.ESR:
-        return exits.ec_of(observed) == exits.EC_BY_NAME["SERROR"]
-    asked = [host.op for host in round_.hosts].index(OP_SERROR)
-    before = list((round_.exit or round_.entry).values)
-    for written, value in writes_of(round_.hosts[:asked]).items():
-        before[written] = value
-    return arch.take_exception(tuple(before), offset=arch.SERROR_OFFSET)[index] == observed
+        return serror_at_once(round_) and exits.ec_of(observed) == exits.EC_BY_NAME["SERROR"]
+    return serror_at_once(round_) and arch.take_exception(tuple(state), offset=arch.SERROR_OFFSET)[index] == observed
 
 
 def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:

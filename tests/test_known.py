@@ -14,8 +14,9 @@ import pytest
 from harness import arch
 from harness.errors import InputError
 from harness.known import Catalogue
-from harness.protocol import DEBUG, FORGE
+from harness.protocol import DEBUG, FORGE, OPS
 from harness.registers import NAMES, STATE
+from harness.trace import HOST, Host
 from harness.turns import Round
 from tests.rounds import (
     AGAIN,
@@ -209,6 +210,18 @@ def test_a_write_of_an_aarch32_state_may_narrow_registers() -> None:
     beyond = but(wide, x15=0x77, pstate=0x10)
     assert unexplained(turn(irq(wide), write, entry(beyond))), "AArch32 state has no R15 that is X15"
     assert unexplained(turn(irq(wide), host_set("pstate", 0x3C0), entry(but(wide, x7=0x77, pstate=0x3C0))))
+
+
+def test_an_abort_behind_aarch32_state_is_taken_from_what_the_host_left() -> None:
+    """IL of its syndrome is that of the instruction, or 1."""
+    there, il = but(S, pstate=0x30), 1 << 25
+    told = trap(there, load_esr(6, 4) & ~il, **page(0x19C)), user(there, MMIO_EXIT)
+    abort = Host(HOST, 0, OPS["abort"][0], 0, 0, 0, False)
+    taken = arch.take_exception(but(there, pstate=0), 0x9000_0010, 0x19C)
+    for after, wrong in (({}, False), ({"esr_el1": 0x9000_0010 | il}, False), ({"esr_el1": 0x9000_0011}, True)):
+        round_ = turn(*told, host_set("pstate", 0), abort, entry(but(taken, **after)))
+        assert ("restore.esr_el1" in unexplained(round_)) == wrong
+        assert not {"restore.pc", "restore.spsr_el1", "restore.elr_el1"} & set(unexplained(round_))
 
 
 def test_a_step_of_the_guests_own_behind_an_exception() -> None:
