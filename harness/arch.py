@@ -28,6 +28,8 @@ SSBS, BTYPE, DAIF, MODE = 1 << 12, 3 << 10, 0x3C0, 0x1F
 EL0T, EL1T, EL1H = 0x0, 0x4, 0x5
 AARCH32 = 1 << 4
 """PSTATE.nRW: what the host may put into PSTATE has User mode, where the CPU has AArch32 at EL0."""
+THUMB, IT, IT_BLOCK = 1 << 5, 0x600_FC00, 0x600_1C00
+"""AArch32: PSTATE.T; ITSTATE, and what of it is the rest of the block (Arm ARM G8.2.160 SPSR)."""
 SCTLR_SPAN, SCTLR_DSSBS, SCTLR_A, SCTLR_M = 1 << 23, 1 << 44, 2, 1
 SCTLR_EE, SCTLR_E0E = 1 << 25, 1 << 24
 SCTLR_NTWI, SCTLR_NTWE = 1 << 16, 1 << 18
@@ -103,25 +105,40 @@ def take_exception(state: State, esr: int | None = None, far: int | None = None,
     return tuple(new)
 
 
-def behind(pc: int, pstate: int) -> tuple[int, int]:
-    """Return PC and PSTATE behind an A64 instruction: PC + 4, PSTATE.BTYPE and SS clear (kvm_skip_instr)."""
-    return (pc + 4) & MASK64, pstate & ~(BTYPE | SS)
+def behind(pc: int, pstate: int, wide: bool = True) -> tuple[int, int]:
+    """Return PC and PSTATE behind an instruction: PC + 4, PSTATE.BTYPE and SS clear (kvm_skip_instr).
+
+    In AArch32 state ITSTATE moves on, and behind a T32 instruction that is not ``wide`` (ESR_EL2.IL) PC is 2 more
+    (kvm_skip_instr32; Arm ARM G1.4.2, ITSTATE).
+    """
+    if not pstate & AARCH32:
+        return (pc + 4) & MASK64, pstate & ~(BTYPE | SS)
+    length = 2 if pstate & THUMB and not wide else 4
+    return (pc + length) & MASK64, _next_it(pstate) & ~SS
 
 
-def skip(state: State) -> State:
-    """Return the state behind the current A64 instruction."""
+def _next_it(pstate: int) -> int:
+    """Return PSTATE with ITSTATE as it is for the next instruction of an IT block."""
+    block = pstate >> 8 & 0x1C | pstate >> 25 & 3  # IT[4:0]
+    rest = block << 1 & 0x1F if block & 7 else 0
+    kept = pstate & ~(IT if not rest else IT_BLOCK)
+    return kept | (rest & 0x1C) << 8 | (rest & 3) << 25
+
+
+def skip(state: State, wide: bool = True) -> State:
+    """Return the state behind the current instruction; ``wide`` as in :func:`behind`."""
     new = list(state)
-    new[PC], new[PSTATE] = behind(state[PC], state[PSTATE])
+    new[PC], new[PSTATE] = behind(state[PC], state[PSTATE], wide)
     return tuple(new)
 
 
-def apply_pending(state: State, pending: int) -> State:
+def apply_pending(state: State, pending: int, wide: bool = True) -> State:
     """Return what the guest sees once KVM's pending work (``protocol.PENDING`` bits) is done.
 
-    ESR_EL1 and FAR_EL1 of a pending exception are in the context already.
+    ESR_EL1 and FAR_EL1 of a pending exception are in the context already.  ``wide`` as in :func:`behind`.
     """
     if not pending:
         return state
     if pending & protocol.PENDING["exception"]:
         return take_exception(state, offset=SERROR_OFFSET if pending & protocol.PENDING["serror_el1"] else 0)
-    return skip(state)
+    return skip(state, wide)

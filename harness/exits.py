@@ -42,6 +42,7 @@ EXCEPTION_CLASSES: tuple[ExceptionClass, ...] = (
     ExceptionClass(0x07, "FP_ASIMD", "trapped FP/SIMD access"),
     ExceptionClass(0x0E, "ILL", "illegal execution state"),
     ExceptionClass(0x12, "HVC32", "HVC from AArch32"),
+    ExceptionClass(0x13, "SMC32", "trapped SMC from AArch32"),
     ExceptionClass(0x16, "HVC64", "HVC from AArch64"),
     ExceptionClass(0x17, "SMC64", "trapped SMC from AArch64"),
     ExceptionClass(0x18, "SYS64", "trapped MSR, MRS or system instruction"),

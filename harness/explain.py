@@ -65,7 +65,9 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
         finished = observed != value and any(host.op == OP_FINISH for host in case.round.hosts)
         if finished or entry.pending & PENDING["increment_pc"]:
             # The completion of an MMIO exit runs after the host's write, and moves on from there.
-            return observed == (value + 4 & MASK64 if index == arch.PC else value & ~(arch.BTYPE | arch.SS))
+            state = entry.values[arch.PSTATE]
+            moved = arch.behind(value, state if index == arch.PC else value, case.round.wide)
+            return observed == moved[index != arch.PC]
     if index == arch.MDSCR and (not (value ^ observed) & 0xFFFF_FFFF or arch.os_locked(value, observed)):
         return True  # RES0 above; while userspace debugs the guest 6.1 keeps 32 bits (guest_debug_preserved)
     return case.same(index, value, observed)
@@ -96,7 +98,12 @@ def _load_completed(case: Case, index: int, expected: int, observed: int) -> boo
 
 
 def _moved_on(case: Case, index: int, expected: int, observed: int) -> bool:
-    return index == arch.PC and observed == expected + 4 & MASK64
+    return index == arch.PC and observed == arch.behind(expected, case.exit_state[arch.PSTATE], case.round.wide)[0]
+
+
+def _moved_less(case: Case, index: int, expected: int, observed: int) -> bool:
+    pc, pstate = case.exit_state[arch.PC], case.exit_state[arch.PSTATE]
+    return index == arch.PC and expected == pc + 4 & MASK64 and observed == arch.behind(pc, pstate, case.round.wide)[0]
 
 
 def _step_ended(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -242,7 +249,8 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
             RuleRow("call_result", _call_result, "observed is what SMCCC owes in x1, x2, x3"),
             RuleRow("call_status", _call_status, "observed is what PSCI or SMCCC owes in x0"),
             RuleRow("load_completed", _load_completed, "the register is the load's, observed is the data owed to it"),
-            RuleRow("moved_on", _moved_on, "observed is PC, expected + 4"),
+            RuleRow("moved_on", _moved_on, "observed is PC, behind the instruction at expected"),
+            RuleRow("moved_less", _moved_less, "observed is PC behind an instruction of 16 bits, expected is 4 more"),
             RuleRow("step_ended", _step_ended, "observed is PSTATE behind an instruction: SS and BTYPE are clear"),
             RuleRow("abort_taken", _abort_taken, "observed is what entry to an external abort owes there"),
             RuleRow("asked_for", _asked_for, "observed is owed there after the exceptions that userspace asked for"),

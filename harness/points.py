@@ -26,6 +26,9 @@ TDE = 1 << 8
 """MDCR_EL2: debug exceptions of EL1 and EL0 go to EL2, and accesses to debug registers trap, whatever TDA says."""
 _KEPT = 0x1_FFFF_FFFF_FFFC
 """Bits of an address that a CPU keeps: [1:0] are RES0, the upper ones may be copies of bit 48."""
+_HALVES = 1 << 8 | 1 << 6
+"""Bits of DBGBCR<n>_EL1.BAS that may be copies of those below: a breakpoint's instruction is at an address that is a
+multiple of 2 (Arm ARM D17.3.1)."""
 _WHY = "a debug register that the guest may have written itself"
 _FORGED = "a debug register after a forged access, which may be one to it"
 _ACCESSES = ("SYS64", "EC0x05")
@@ -90,7 +93,7 @@ def compare_points(
         for name, want, got in zip(NAMES[1:], held[1:], values[1:], strict=True):
             if own_write is not None and own_write[0] == name:
                 want = own_write[1]
-            if not (want ^ got) & _KEPT:
+            if not (want ^ got) & (_KEPT & ~_HALVES if name.startswith("dbgbcr") else _KEPT):
                 continue
             if event.kind != ENTRY and not event.debugged and name in written:
                 yield Unchecked(relation, _WHY)

@@ -82,7 +82,12 @@ class Round:
             self.label = "RESET" if self.reset else exit_.exit_class if exit_.forged else self.exit_class
         self.host_wrote = writes_of(hosts) if hosts else NOTHING
         self.action = _action(exit_, self.users, hosts, entry, self.world)
-        self.seen = arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
+        self.seen = arch.apply_pending(entry.values, entry.pending, self.wide) if entry.pending else entry.values
+
+    @property
+    def wide(self) -> bool:
+        """Whether the instruction that trapped has 32 bits (ESR_EL2.IL), as each of A64 has."""
+        return _wide(self.exit)
 
     @property
     def in_kernel(self) -> bool:
@@ -90,6 +95,10 @@ class Round:
         if self.action.outcome != ASKED_FOR:
             return self.action.outcome == IN_KERNEL
         return self.exit is not None and _in_kernel(self.exit, self.entry, self.world, self.action.skip)
+
+
+def _wide(exit_: Switch | None) -> bool:
+    return exit_ is None or bool(exit_.esr & exits.IL_BIT)
 
 
 def was_aarch32(round_: Round) -> bool:
@@ -159,7 +168,7 @@ def _injected(exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...],
         # ELR_EL1 holds where the guest was, unless userspace writes over that, too.
         came_from |= {host.b for host in hosts if host.op == OP_SET and host.a in (PC_ID, ELR_ID)}
         came_from |= {pc for _, pc in anew}
-        came_from.add((before[arch.PC] + 4) & MASK64)  # KVM may have done the instruction before
+        came_from.add(arch.behind(before[arch.PC], before[arch.PSTATE], _wide(exit_))[0])  # KVM may have done it before
         if len(asked) > 1:  # each may be taken at the vector of the one before
             nested = arch.vector(before[arch.VBAR], arch.EL1H)
             came_from |= {nested, *vectors}
@@ -238,7 +247,7 @@ def _action(
     if exit_ is not None and users:
         own = own or _injected(exit_, users, (), entry, world)
         inject = own or (bool(_exceptions(hosts)) and _injected(exit_, users, hosts, entry, world))
-        behind = (exit_.values[arch.PC] + 4) & MASK64
+        behind, _ = arch.behind(exit_.values[arch.PC], exit_.values[arch.PSTATE], _wide(exit_))
         moved = moved or any(u.values[arch.PC] == behind for u in users)
         # The KVM_RUN of OP_FINISH leaves no record.
         if any(host.op == OP_FINISH for host in hosts) and any(u.code == EXIT_MMIO for u in users):

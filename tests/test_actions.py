@@ -404,6 +404,15 @@ def of(context: int, *events: Event) -> list[Event]:
     return [e._replace(context=context) if isinstance(e, Host) else e._replace(marks=context << 8) for e in events]
 
 
+@pytest.mark.parametrize(("ec", "starts"), [("HVC64", True), ("HVC32", True), ("SMC32", True), ("WFX", False)])
+def test_a_forged_call_starts_another_vcpu(ec: str, starts: bool) -> None:
+    call = but(S, x0=0xC400_0003, x1=1, x2=AT + 0x40, x3=7)
+    forged = trap(call, esr(ec), marks=FORGED_ESR | 1 << 8)
+    done = user(but(call, x0=0), 10, marks=1 << 8)
+    *_, last = two(*of(2, entry(S), trap(S, esr("HVC64"))), *of(1, entry(call)), forged, done, *of(2, entry(S)))
+    assert last.reset == starts
+
+
 def test_each_vcpu_has_rounds_of_its_own() -> None:
     other = but(S, x5=0x99)
     events = (

@@ -17,7 +17,7 @@ SPAN, DSSBS = 1 << 23, 1 << 44
 N, Z, C, V = (1 << bit for bit in (31, 30, 29, 28))
 TCO, DIT, UAO, PAN, SS, IL, SSBS = (1 << bit for bit in (25, 24, 23, 22, 21, 20, 12))
 SKIP, EXC, SYNC, IRQ, FIQ, SERROR, OTHER = 1, 2, 4, 8, 16, 32, 64
-EL1H, DAIF = 5, 0x3C0
+EL1H, DAIF, AARCH32 = 5, 0x3C0, 0x10
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,30 @@ def test_the_state_before_is_not_touched() -> None:
 
 def test_skip() -> None:
     assert _changed(BEFORE, skip(BEFORE)) == {"pc": 0x4000_0014}
-    pstate = (1 << 64) - 1
+    pstate = (1 << 64) - 1 & ~AARCH32
     after = skip(but(BEFORE, pstate=pstate))
     assert after[INDEX["pstate"]] == pstate & ~(3 << 10 | SS)
+
+
+@pytest.mark.parametrize(
+    ("block", "after"),
+    [
+        (0b0000_0000, 0),
+        (0b1010_1000, 0),
+        (0b1010_0100, 0b1010_1000),
+        (0b1110_1011, 0b1111_0110),
+        (0b0001_0001, 0b0000_0010),
+    ],
+)
+def test_skip_in_aarch32_state(block: int, after: int) -> None:
+    """ITSTATE moves on (Arm ARM, ITAdvance); PC by 2 behind an instruction of 16 bits, which only T32 has."""
+    spread = [it >> 2 << 10 | (it & 3) << 25 for it in (block, after)]
+    for thumb, wide, length in ((1 << 5, False, 2), (1 << 5, True, 4), (0, False, 4), (0, True, 4)):
+        before = but(BEFORE, pstate=AARCH32 | thumb | spread[0] | SS)
+        done = skip(before, wide)
+        assert done[INDEX["pc"]] == BEFORE[INDEX["pc"]] + length
+        assert done[INDEX["pstate"]] == AARCH32 | thumb | spread[1]
+        assert apply_pending(before, SKIP, wide) == done
 
 
 def test_skip_wraps() -> None:

@@ -116,6 +116,14 @@ def test_a_forged_access_may_write_one(syndrome: int, judged: bool) -> None:
     assert found(switched, before, after) == ["switch.dbgwcr3_el1"], "before KVM handles the exit"
 
 
+@pytest.mark.parametrize(("bits", "differs"), [(1 << 6, False), (1 << 8, False), (1 << 5, True), (1 << 7, True)])
+def test_half_of_a_breakpoints_byte_mask_may_be_a_copy(bits: int, differs: bool) -> None:
+    run = entry(S), trap(S, esr("HVC64"))
+    names = ["switch.dbgbcr3_el1"] if differs else []
+    assert found(run, points(0, dbgbcr3_el1=0x1001), points(1, dbgbcr3_el1=0x1001 | bits)) == names
+    assert found(run, points(0, dbgwcr3_el1=0x1001), points(1, dbgwcr3_el1=0x1001 | bits)) == ["switch.dbgwcr3_el1"]
+
+
 @pytest.mark.parametrize(
     ("step", "wanted"),
     [("hvc 0x0", False), ("debug brk", True), ("mrs x1, dbgwvr3_el1", False), ("msr mdscr_el1, x1", True)],
