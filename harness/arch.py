@@ -28,8 +28,8 @@ SSBS, BTYPE, DAIF, MODE = 1 << 12, 3 << 10, 0x3C0, 0x1F
 EL0T, EL1T, EL1H = 0x0, 0x4, 0x5
 AARCH32 = 1 << 4
 """PSTATE.nRW: what the host may put into PSTATE has User mode, where the CPU has AArch32 at EL0."""
-THUMB, IT, IT_BLOCK = 1 << 5, 0x600_FC00, 0x600_1C00
-"""AArch32: PSTATE.T; ITSTATE, and what of it is the rest of the block (Arm ARM G8.2.160 SPSR)."""
+THUMB, AARCH32_E, IT, IT_BLOCK = 1 << 5, 1 << 9, 0x600_FC00, 0x600_1C00
+"""AArch32: PSTATE.T and E; ITSTATE, and what of it is the rest of the block (Arm ARM C5.2.18, SPSR_EL1)."""
 SCTLR_SPAN, SCTLR_DSSBS, SCTLR_A, SCTLR_M = 1 << 23, 1 << 44, 2, 1
 SCTLR_EE, SCTLR_E0E = 1 << 25, 1 << 24
 SCTLR_NTWI, SCTLR_NTWE = 1 << 16, 1 << 18

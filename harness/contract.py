@@ -185,7 +185,12 @@ def _reset_type_known(reset_type: int) -> bool:
 
 
 def is_big_endian(values: Sequence[int]) -> bool:
-    """Whether the guest's data accesses are big-endian: SCTLR_EL1.EE at EL1, E0E at EL0 (Arm ARM D17.2.118)."""
+    """Whether the guest's data accesses are big-endian: SCTLR_EL1.EE at EL1, E0E at EL0 (Arm ARM D17.2.118).
+
+    In AArch32 state PSTATE.E tells (Arm ARM E2.8.3).
+    """
+    if values[arch.PSTATE] & arch.AARCH32:
+        return bool(values[arch.PSTATE] & arch.AARCH32_E)
     at_el0 = values[arch.PSTATE] & arch.MODE == arch.EL0T
     return bool(values[arch.SCTLR] & (arch.SCTLR_E0E if at_el0 else arch.SCTLR_EE))
 

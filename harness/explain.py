@@ -13,9 +13,10 @@ from harness.arch import State
 from harness.compare import ALL_GPRS, Prediction
 from harness.owed import owed, serror_at_once
 from harness.protocol import PENDING
-from harness.registers import INDEX, MASK64
+from harness.registers import BY_ONE_REG, INDEX, MASK64
 from harness.sysregs import Owed
-from harness.turns import OP_ABORT, OP_FINISH, OP_SERROR, Round, was_aarch32, writes_of
+from harness.trace import Switch
+from harness.turns import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET, Round, was_aarch32
 
 NAMED = "named"
 """A rule of names: the entry's helpers and outcomes are the two values."""
@@ -36,6 +37,11 @@ class Case(NamedTuple):
     def same(self, index: int, owed: int, observed: int) -> bool:
         """Whether ``observed`` is ``owed``, as far as the CPU can hold it."""
         return not (owed ^ observed) & ~self.lossy.get(index, 0)
+
+    def behind(self, pc: int) -> frozenset[int]:
+        """Where PC is behind the instruction at ``pc``, in the execution state of the exit or in that of the entry."""
+        states = self.exit_state[arch.PSTATE], self.round.entry.values[arch.PSTATE]
+        return frozenset(arch.behind(pc, pstate, self.round.wide)[0] for pstate in states)
 
     @property
     def exit_state(self) -> State:
@@ -98,12 +104,12 @@ def _load_completed(case: Case, index: int, expected: int, observed: int) -> boo
 
 
 def _moved_on(case: Case, index: int, expected: int, observed: int) -> bool:
-    return index == arch.PC and observed == arch.behind(expected, case.exit_state[arch.PSTATE], case.round.wide)[0]
+    return index == arch.PC and expected == case.exit_state[arch.PC] and observed in case.behind(expected)
 
 
 def _moved_less(case: Case, index: int, expected: int, observed: int) -> bool:
-    pc, pstate = case.exit_state[arch.PC], case.exit_state[arch.PSTATE]
-    return index == arch.PC and expected == pc + 4 & MASK64 and observed == arch.behind(pc, pstate, case.round.wide)[0]
+    pc = case.exit_state[arch.PC]
+    return index == arch.PC and expected == pc + 4 & MASK64 and observed in case.behind(pc)
 
 
 def _step_ended(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -116,7 +122,7 @@ def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
         return False
     if index == arch.ESR and contract.is_walk(exit_):
         return observed in contract.walk_abort_syndromes(exit_)
-    return contract.abort_state(exit_)[index] == observed
+    return _same(exit_, index, contract.abort_state(exit_)[index], observed)
 
 
 def _asked_for(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -130,27 +136,35 @@ def _asked_for(case: Case, index: int, expected: int, observed: int) -> bool:
 
 
 def _taken_as_left(round_: Round, index: int, observed: int) -> bool:
-    """Whether a register is that of an exception from the state that the host left, where no more is known."""
-    return round_.action.inject and any(
-        _taken(round_, at, host.op, index, observed)
-        for at, host in enumerate(round_.hosts)
-        if host.op in (OP_ABORT, OP_SERROR) and not host.error
-    )
+    """Whether a register is that of an exception from the state that the host left, where no more is known.
+
+    One that userspace asked for after another may be taken from its vector.
+    """
+    exit_, state = round_.exit, list((round_.exit or round_.entry).values)
+    at_once = serror_at_once(round_)
+    for host in round_.hosts if round_.action.inject else ():
+        if host.error or host.op == OP_RESET:
+            continue
+        if host.op == OP_SET and (written := BY_ONE_REG.get(host.a)) is not None:
+            state[written] = host.b
+        elif host.op == OP_ABORT and exit_ is not None:
+            state[:] = contract.external_abort(tuple(state), exit_)
+            if _same(exit_, index, state[index], observed):
+                return True
+        elif host.op == OP_SERROR and at_once:
+            state[:] = arch.take_exception(tuple(state), offset=arch.SERROR_OFFSET)
+            if exits.ec_of(observed) == exits.EC_BY_NAME["SERROR"] if index == arch.ESR else state[index] == observed:
+                return True
+    return False
 
 
-def _taken(round_: Round, at: int, op: int, index: int, observed: int) -> bool:
-    state = list((round_.exit or round_.entry).values)
-    for written, value in writes_of(round_.hosts[:at]).items():
-        state[written] = value
-    if op == OP_ABORT:
-        if round_.exit is None:
-            return False
-        # Of a 16-bit instruction IL is 0; of an abort without a syndrome it is 1 (Arm ARM D17.2.37), but not in 6.12.
-        free = exits.IL_BIT if index == arch.ESR and round_.exit.values[arch.PSTATE] & arch.AARCH32 else 0
-        return not (contract.external_abort(tuple(state), round_.exit)[index] ^ observed) & ~free
-    if index == arch.ESR:
-        return serror_at_once(round_) and exits.ec_of(observed) == exits.EC_BY_NAME["SERROR"]
-    return serror_at_once(round_) and arch.take_exception(tuple(state), offset=arch.SERROR_OFFSET)[index] == observed
+def _same(exit_: Switch, index: int, owed: int, observed: int) -> bool:
+    """Whether a register is as owed behind an abort.
+
+    Of a 16-bit instruction IL is 0; of an abort without a syndrome it is 1 (Arm ARM D17.2.37), but not up to 6.12.
+    """
+    free = exits.IL_BIT if index == arch.ESR and exit_.values[arch.PSTATE] & arch.AARCH32 else 0
+    return not (owed ^ observed) & ~free
 
 
 def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -249,7 +263,7 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
             RuleRow("call_result", _call_result, "observed is what SMCCC owes in x1, x2, x3"),
             RuleRow("call_status", _call_status, "observed is what PSCI or SMCCC owes in x0"),
             RuleRow("load_completed", _load_completed, "the register is the load's, observed is the data owed to it"),
-            RuleRow("moved_on", _moved_on, "observed is PC, behind the instruction at expected"),
+            RuleRow("moved_on", _moved_on, "observed is PC behind the instruction, expected is PC at it"),
             RuleRow("moved_less", _moved_less, "observed is PC behind an instruction of 16 bits, expected is 4 more"),
             RuleRow("step_ended", _step_ended, "observed is PSTATE behind an instruction: SS and BTYPE are clear"),
             RuleRow("abort_taken", _abort_taken, "observed is what entry to an external abort owes there"),

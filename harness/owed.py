@@ -116,7 +116,7 @@ def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
         if round_.world.firmware:
             return "a call of a VM whose userspace chose its firmware"
         _call(turn, exit_, round_.world)
-    elif kind == "SMC64":
+    elif kind in ("SMC64", "SMC32"):  # likewise
         if round_.world.firmware:
             return "a call of a VM whose userspace chose its firmware"
         _secure_call(turn, exit_, round_.world)

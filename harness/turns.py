@@ -247,11 +247,12 @@ def _action(
     if exit_ is not None and users:
         own = own or _injected(exit_, users, (), entry, world)
         inject = own or (bool(_exceptions(hosts)) and _injected(exit_, users, hosts, entry, world))
-        behind, _ = arch.behind(exit_.values[arch.PC], exit_.values[arch.PSTATE], _wide(exit_))
-        moved = moved or any(u.values[arch.PC] == behind for u in users)
+        states = exit_.values[arch.PSTATE], entry.values[arch.PSTATE]
+        behind = {arch.behind(exit_.values[arch.PC], pstate, _wide(exit_))[0] for pstate in states}
+        moved = moved or any(u.values[arch.PC] in behind for u in users)
         # The KVM_RUN of OP_FINISH leaves no record.
         if any(host.op == OP_FINISH for host in hosts) and any(u.code == EXIT_MMIO for u in users):
-            moved = moved or entry.values[arch.PC] == behind or arch.PC in writes_of(hosts)
+            moved = moved or entry.values[arch.PC] in behind or arch.PC in writes_of(hosts)
     reasons = [_reason(u) for u in users if u.code != EXIT_INTR or u.error == errno.ENOSYS]
     if inject:
         asked = _exceptions(hosts)

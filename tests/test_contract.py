@@ -153,6 +153,12 @@ def test_big_endian_mmio_data(size: int, signed: bool, owed: int, pstate: int, e
     assert contract.mmio_data(other, DATA) == DATA & ((1 << 8 * size) - 1)
 
 
+@pytest.mark.parametrize("sctlr", [0, 3 << 24])
+def test_the_byte_order_of_aarch32_state_is_its_own(sctlr: int) -> None:
+    little, big = (state(pstate=pstate, sctlr_el1=sctlr) for pstate in (0x30, 0x230))
+    assert (contract.is_big_endian(little), contract.is_big_endian(big)) == (False, True)
+
+
 def test_no_syndrome_no_data() -> None:
     assert contract.mmio_data(trap(state(), load_esr(3) & ~(1 << 24)), DATA) is None
 

@@ -222,6 +222,20 @@ def test_an_abort_behind_aarch32_state_is_taken_from_what_the_host_left() -> Non
         round_ = turn(*told, host_set("pstate", 0), abort, entry(but(taken, **after)))
         assert ("restore.esr_el1" in unexplained(round_)) == wrong
         assert not {"restore.pc", "restore.spsr_el1", "restore.elr_el1"} & set(unexplained(round_))
+    nested = arch.take_exception(taken, 0x9400_0010, 0x19C)
+    for end, wrong in ((nested, set()), (but(nested, spsr_el1=7), {"restore.spsr_el1", "restore.spsr_0"})):
+        both = turn(*told, host_set("pstate", 0), abort, abort, entry(end))
+        assert unexplained(both) == wrong, "7.3 takes each at once"
+
+
+def test_where_pc_is_behind_an_instruction_of_16_bits() -> None:
+    there, il = but(S, pstate=0x30), 1 << 25
+    store = load_esr(6, 2, write=True)
+    for wide, length, wrong in ((il, 4, False), (il, 2, True), (0, 2, False), (0, 4, False), (0, 6, True)):
+        told = trap(there, store & ~il | wide, **page(WINDOW)), user(there, MMIO_EXIT)
+        finish = Host(HOST, 0, OPS["finish"][0], 0, 0, 0, False)
+        done = turn(*told, finish, entry(but(there, pc=S[arch.PC] + length)))
+        assert ("restore.pc" in unexplained(done)) == wrong, (wide, length)
 
 
 def test_a_step_of_the_guests_own_behind_an_exception() -> None:
