@@ -151,6 +151,8 @@ def follow(
         elif protected and gic is None:
             path, refusals = _unless_refused(path, follows, agrees, code)
         memory.stored(path.stored)
+        if gic is not None and path.state is not None and not agrees(path):
+            gic.lose("the guest did otherwise than it should")  # what it acknowledged, say, and what it did not
         if call and path.state is not None and path.state[0] != observed[0] and may_stay_at_el2(path.state):
             path = Walk(None, why=ANSWERED, certain=False)
     if debugger is not None and class_of(exit_) == "WATCHPT_LOW":

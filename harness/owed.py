@@ -20,6 +20,7 @@ from harness.stops import STOPS
 from harness.sysregs import TIMERS, Owed
 from harness.trace import Switch
 from harness.turns import (
+    ASKED_FOR,
     EXCEPTION,
     EXIT_MMIO,
     OP_ABORT,
@@ -127,7 +128,7 @@ def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
             return "a system register of a feature that the vCPU may have"
         _system_register(turn, exit_, round_.action.inject, round_.world.gic)
     elif kind in ("IABT_LOW", "DABT_LOW"):
-        return _abort(turn, exit_, kind, round_.world)
+        return _abort(turn, exit_, kind, round_)
     elif kind in STOPS and exit_.debugged and not exit_.forged:
         pass  # userspace's affair
     elif kind != "IRQ":
@@ -135,10 +136,16 @@ def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
     return ""
 
 
-def _abort(turn: _Turn, exit_: Switch, kind: str, world: World) -> str:
+def _abort(turn: _Turn, exit_: Switch, kind: str, round_: Round) -> str:
+    world = round_.world
     slot = world.slot(exit_.page)
-    if exit_.page >> world.ipa_bits:
-        return "an address beyond the guest's physical address space"
+    if _is_beyond(exit_, world):
+        if not round_.action.inject or round_.action.outcome == ASKED_FOR:
+            return "an address beyond the guest's physical address space"
+        # Which fault that is nobody says; an abort it is, with the virtual address in FAR_EL1 (Arm ARM D17.2.40).
+        turn.values[:] = contract.abort_state(exit_)
+        turn.allowed[arch.ESR] = None
+        return ""
     if contract.is_walk(exit_) and slot is None:
         turn.values[:] = contract.abort_state(exit_)
         allowed = contract.walk_abort_syndromes(exit_, turn.walk_level)
@@ -150,6 +157,10 @@ def _abort(turn: _Turn, exit_: Switch, kind: str, world: World) -> str:
         # in arch/arm64/kvm/mmio.c).
         turn.values[:] = contract.abort_state(exit_)
     return ""
+
+
+def _is_beyond(exit_: Switch, world: World) -> bool:
+    return bool(exit_.page >> world.ipa_bits)
 
 
 def is_mmio(exit_: Switch, world: World = SCENARIO) -> bool:
@@ -212,7 +223,7 @@ def _userspace(turn: _Turn, round_: Round) -> str:
     exit_ = round_.exit
     # Without a valid syndrome KVM_RUN fails, or userspace is told (KVM API 7.33): nothing is ever completed.
     access = exit_ is not None and round_.exit_class == "DABT_LOW" and bool(DABT["ISV"].get(exit_.esr))
-    access = access and exit_ is not None and is_mmio(exit_, round_.world)
+    access = access and exit_ is not None and is_mmio(exit_, round_.world) and not _is_beyond(exit_, round_.world)
     if access and exit_ is not None and round_.in_kernel:
         _complete(turn, exit_, round_.entry.mmio_data)  # before userspace had its turn
         access = False

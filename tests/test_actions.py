@@ -333,6 +333,17 @@ def test_system_registers() -> None:
     assert "host.pc" in differs(turn(counter, entry(but(moved, x5=0)))), "there is no PMU"
 
 
+def test_an_abort_for_an_address_beyond_the_vms_has_the_virtual_one() -> None:
+    """Which fault it is nobody says; where the guest was and what it touched is certain (Arm ARM D17.2.40)."""
+    out = trap(S, load_esr(3), far=0x8_0000_0100, hpfar=(1 << 40) >> 12 << 4)
+    for syndrome in (0x9600_0010, 0x9600_0004):
+        assert not differs(turn(out, entry(but(S, esr_el1=syndrome, far_el1=0x8_0000_0100), EXCEPTION)))
+    wrong = turn(out, entry(but(S, esr_el1=0x9600_0010, far_el1=0x100_0000_0100), EXCEPTION))
+    assert differs(wrong) == {"host.far_el1": (0x8_0000_0100, 0x100_0000_0100)}
+    taken = turn(out, user(S, 6), entry(but(S, x3=7), SKIP))
+    assert [type(one) for one in compare_owed(taken, {})] == [Unchecked], "a VM with more bits"
+
+
 def test_an_access_without_a_syndrome_completes_never() -> None:
     pair = trap(S, esr("DABT_LOW", 5), **PAGE)
     failed = turn(pair, user(S, 0, error=38), entry(S))

@@ -10,6 +10,7 @@ from harness.a64 import encode
 from harness.debugger import Debugger
 from harness.fetch import is_call, word_at
 from harness.follow import follow as follow_run
+from harness.gic.interface import Interface
 from harness.guest import Walk, comes_back, walk
 from harness.layout import CODE, DATA, PROTECTED, VECTORS
 from harness.masks import cpu_model
@@ -335,6 +336,15 @@ def test_a_protected_vm_has_code_of_its_own() -> None:
     found = walk(state(x1=VECTORS.base), own, AT + 4, CPU, memory=memory)
     assert (found.state, found.certain, found.why) == (None, False, CODE_CHANGED)
     assert walk(state(x1=VECTORS.base), plain, AT + 4, CPU, memory=Memory()).certain, "elsewhere it traps"
+
+
+def test_nobody_knows_the_interface_of_a_guest_that_did_otherwise() -> None:
+    """It may have acknowledged what it should not have, or nothing."""
+    code_, before = {AT: encode("mov", "x3", "x4"), AT + 4: HVC}, state()
+    for x3, lost in ((before[4], False), (before[4] + 1, True)):
+        gic = Interface()
+        follow_run(0, entry(before), trap(but(before, x3=x3, pc=AT + 8), esr("HVC64")), code_, CPU, Memory(), gic)
+        assert bool(gic.lost) == lost
 
 
 def test_exception_return() -> None:
