@@ -8,7 +8,7 @@ Every difference is a :class:`Divergence`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress
 from operator import ne
 from typing import NamedTuple
@@ -214,7 +214,13 @@ def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory
         elif exit_.exit_class == "DABT_LOW" and as_code(code).protected and pkvm.asks_for_page(expected, word):
             yield Unchecked("switch", pkvm.PAGE_FIRST)
         else:
-            yield from _compare_fault(_owed(run, expected, word, code, memory, cpu), exit_, where)
+            found = tuple(_compare_fault(_owed(run, expected, word, code, memory, cpu), exit_, where))
+            if expected[:31] != observed[:31] and _any_divergence(found):
+                # What the guest does with a register that is wrong follows from that, and is no divergence of its own.
+                had = (*observed[:31], *expected[31:])
+                follows = tuple(_compare_fault(_owed(run, had, word, code, memory, cpu), exit_, where))
+                found = found if _any_divergence(follows) else follows
+            yield from found
     if run.call:
         expected = (*expected[: arch.PC], observed[arch.PC], *expected[arch.PC + 1 :])
     for i in different(expected, observed):
@@ -224,6 +230,10 @@ def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory
             yield Divergence("switch", NAMES[i], want, got, *where)
         else:
             yield Unchecked("switch", why)
+
+
+def _any_divergence(found: Sequence[Divergence | Unchecked]) -> bool:
+    return any(isinstance(one, Divergence) for one in found)
 
 
 ALL_GPRS = (1 << 31) - 1

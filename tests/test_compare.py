@@ -336,6 +336,14 @@ def test_fault_registers(syndrome: int, far: int, hpfar: int, names: set[str]) -
     assert set(run(MMIO, MMIO, syndrome=syndrome, far=far, hpfar=hpfar)) == names
 
 
+def test_an_access_through_a_wrong_register_is_no_divergence_of_its_own() -> None:
+    elsewhere = but(MMIO, x1=WINDOW + 8)
+    assert set(run(MMIO, elsewhere, syndrome=LOADED, far=WINDOW + 8, hpfar=0x9_0000)) == {"switch.x1"}
+    assert set(run(MMIO, elsewhere, syndrome=LOADED, far=WINDOW, hpfar=0x9_0000)) == {"switch.x1"}, "it was saved wrong"
+    both = {"switch.x1", "switch.far_el2"}
+    assert set(run(MMIO, elsewhere, syndrome=LOADED, far=WINDOW + 16, hpfar=0x9_0000)) == both
+
+
 def test_fault_registers_of_an_interrupt_are_the_last_traps() -> None:
     """kvm.md: fault.esr_el2 is not refreshed on an IRQ exit."""
     assert run(MMIO, MMIO, code=0, syndrome=0xDEAD, far=1, hpfar=2) == {}
