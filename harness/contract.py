@@ -106,12 +106,8 @@ class CalledOn:
     context_id: int
 
 
-_CALLS = ("HVC64", "SMC64", "HVC32", "SMC32")
-"""Classes that KVM takes for calls; AArch32 state has none at EL0, so that those two can only be forged."""
-
-
 def _function(exit_: Switch) -> exits.SmcccFunction | None:
-    if exits.exit_class(exit_.code, exit_.esr) not in _CALLS:
+    if exits.exit_class(exit_.code, exit_.esr) not in exits.CALLS:
         return None
     return exits.SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF)
 

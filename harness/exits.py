@@ -58,6 +58,11 @@ EXCEPTION_CLASSES: tuple[ExceptionClass, ...] = (
 )
 EC_NAMES: Mapping[int, str] = MappingProxyType({c.ec: c.name for c in EXCEPTION_CLASSES})
 EC_BY_NAME: Mapping[str, int] = MappingProxyType({c.name: c.ec for c in EXCEPTION_CLASSES})
+CALLS: tuple[str, ...] = ("HVC64", "SMC64", "HVC32", "SMC32")
+"""Classes that KVM takes for calls (handle_hvc, handle_smc).
+
+AArch32 state has neither instruction at EL0, so that the last two can only be forged.
+"""
 
 
 @dataclass(frozen=True, slots=True)

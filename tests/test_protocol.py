@@ -55,7 +55,6 @@ MACROS = {
     "SF_EC_MASK": 0x3F,
     "SF_EC_WFX": 0x01,
     "SF_EC_HVC64": 0x16,
-    "SF_EC_SMC64": 0x17,
     "SF_EC_IABT_LOW": 0x20,
     "SF_CODE_TRAP": 2,
     **{f"SF_OP_{name.upper()}": number for name, (number, _) in protocol.OPS.items()},

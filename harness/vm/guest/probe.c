@@ -189,22 +189,33 @@ static void record(struct kvm_vcpu *vcpu, u32 type, u32 marks, u64 code, u64 err
 	commit(size);
 }
 
+#define SF_CASE(number) case number:
+
+static bool is_call(u64 ec)
+{
+	switch (ec) {
+	SF_CALLS(SF_CASE)
+		return true;
+	}
+	return false;
+}
+
 static bool may_sleep(u64 esr, u64 function)
 {
 	u64 ec = esr >> SF_EC_SHIFT & SF_EC_MASK;
 
 	if (ec == SF_EC_WFX)
 		return !(esr & ESR_ELx_WFx_ISS_WFE); /* a WFE only yields (kvm_handle_wfx) */
-	if (ec != SF_EC_HVC64 && ec != SF_EC_SMC64)
+	if (!is_call(ec))
 		return false;
 	switch ((u32)function) {
-#define SF_CASE(function_id) case function_id:
 	SF_SLEEPING_CALLS(SF_CASE)
-#undef SF_CASE
 		return true;
 	}
 	return false;
 }
+
+#undef SF_CASE
 
 #include "forge.h"
 #include "brake.h"
