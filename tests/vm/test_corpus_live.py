@@ -159,12 +159,13 @@ def test_each_step_is_exercised_and_judged(
         assert judged, f"{kind.keyword}: no relation ever judged it as a whole"
 
 
-def _judged(checked: Checked) -> Counter[tuple[object, ...]]:
-    """What was found, without its place in the trace: an interrupt in between moves that.
+def _judged(checked: Checked) -> frozenset[tuple[object, ...]]:
+    """What was found, wherever in the trace and however often.
 
-    ``save.reveal`` is there at every exit, and a first touch may fault once more.
+    An interrupt moves what comes behind it, and what an access traps for may trap once more then.  ``save.reveal`` is
+    there at every exit, and a first touch may fault once more.
     """
-    return Counter(
+    return frozenset(
         (d.name, d.expected, d.observed, d.exit_class, d.step, d.helper, j.known.id if j.known else None)
         for j in checked.judged
         for d in [j.divergence]
@@ -175,7 +176,7 @@ def _judged(checked: Checked) -> Counter[tuple[object, ...]]:
 TRIES = 8
 
 
-def _mostly(name: str, first: Counter[tuple[object, ...]]) -> bool:
+def _mostly(name: str, first: frozenset[tuple[object, ...]]) -> bool:
     """Whether a scenario shows the same nearly always.
 
     An interrupt of the host's may make KVM load the vCPU anew, and what it traps until a first access traps again then.
