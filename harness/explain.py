@@ -141,7 +141,7 @@ def _taken_as_left(round_: Round, index: int, observed: int) -> bool:
     One that userspace asked for after another may be taken from its vector.
     """
     exit_, state = round_.exit, list((round_.exit or round_.entry).values)
-    at_once = serror_at_once(round_)
+    at_once, is_access = serror_at_once(round_), round_.exit_class == "DABT_LOW"
     for host in round_.hosts if round_.action.inject else ():
         if host.error or host.op == OP_RESET:
             continue
@@ -155,6 +155,9 @@ def _taken_as_left(round_: Round, index: int, observed: int) -> bool:
             state[:] = arch.take_exception(tuple(state), offset=arch.SERROR_OFFSET)
             if exits.ec_of(observed) == exits.EC_BY_NAME["SERROR"] if index == arch.ESR else state[index] == observed:
                 return True
+        elif host.op == OP_FINISH and is_access:
+            is_access = False
+            state[arch.PC], state[arch.PSTATE] = arch.behind(state[arch.PC], state[arch.PSTATE], round_.wide)
     return False
 
 

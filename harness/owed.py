@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from harness import arch, contract, exits, protocol
 from harness.arch import State
 from harness.compare import Divergence, Unchecked, different
-from harness.exits import DABT
+from harness.exits import DABT, IL_BIT
 from harness.follow import STEP_SHOWS
 from harness.registers import BY_ONE_REG, INDEX, NAMES, STATE
 from harness.stops import STOPS
@@ -257,6 +257,8 @@ def _userspace(turn: _Turn, round_: Round) -> str:
             if waiting and round_.seen[arch.ELR] == turn.values[arch.ELR]:
                 continue  # one may pend for both: what two before a run are, KVM API 4.31 does not say
             turn.take(contract.external_abort(tuple(turn.values), exit_))
+            if exit_.values[arch.PSTATE] & arch.AARCH32:  # IL: of its instruction, or 1 (Arm ARM D17.2.37, ISV is 0)
+                turn.allowed[arch.ESR] = frozenset({turn.values[arch.ESR], turn.values[arch.ESR] | IL_BIT})
             access, excepted, waiting = False, True, True
         elif host.op == OP_SERROR and serror_taken and not turn.values[arch.PSTATE] & arch.PSTATE_A:
             if access and exit_ is not None and told:
@@ -284,7 +286,7 @@ def owed(round_: Round, walk_level: int | None = None) -> tuple[State, Mapping[i
         _reset(turn, round_.world)
     else:
         reason = _after_exit(turn, round_, exit_)
-        if reason:
+        if reason and not round_.reset:  # behind a reset it does not matter
             return reason
     return _userspace(turn, round_) or (tuple(turn.values), turn.allowed)
 

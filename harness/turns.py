@@ -133,8 +133,12 @@ _DECIDE_ENTRY = frozenset({PC_ID, PSTATE_ID, VBAR_ID})
 
 
 def _entries(before: State, hosts: tuple[Host, ...]) -> Iterator[tuple[int, int]]:
-    """Yield vector and PC of each exception that userspace asked for, by the registers as it had left them by then."""
+    """Yield vector and PC of each exception that userspace asked for, by the registers as it had left them by then.
+
+    One that pends is entered when KVM_RUN is called (``OP_FINISH``).
+    """
     pc, pstate, vbar = before[arch.PC], before[arch.PSTATE], before[arch.VBAR]
+    pends = False
     for host in hosts:
         if host.op == OP_RESET:
             pc, pstate, vbar = 0, arch.EL1H | arch.DAIF, 0
@@ -144,7 +148,8 @@ def _entries(before: State, hosts: tuple[Host, ...]) -> Iterator[tuple[int, int]
             pc = host.b if host.a == PC_ID else pc
             pstate = host.b if host.a == PSTATE_ID else pstate
             vbar = host.b if host.a == VBAR_ID else vbar
-        elif host.op in (OP_ABORT, OP_SERROR):
+        elif host.op in (OP_ABORT, OP_SERROR) or (host.op == OP_FINISH and pends):
+            pends = host.op != OP_FINISH
             yield arch.vector(vbar, pstate), pc
 
 

@@ -67,6 +67,25 @@ def test_an_abort_is_taken_from_what_userspace_left() -> None:
     assert not nothing.action.inject and "host.pc" in differs(nothing), "nobody asked for an exception"
 
 
+def test_what_a_guest_in_aarch32_state_is_owed_behind_a_reset() -> None:
+    """Where the vCPU was does not matter any more; IL of an abort's syndrome may be that of its 16-bit instruction."""
+    came = trap(but(S, pstate=0x30), load_esr(3) & ~(1 << 25), **PAGE)
+    left = (did("reset"), host_set("vbar_el1", VECTORS.base), did("abort"))
+    reset = {INDEX[name]: value for name, value in RESET_VALUES.items()} | {INDEX["vbar_el1"]: VECTORS.base}
+    start = tuple(reset.get(i, S[i]) for i in range(len(S)))
+    for syndrome, names in ((0x9400_0010, set()), (0x9600_0010, set()), (0x9200_0010, {"host.esr_el1"})):
+        done = turn(came, user(S, 6), *left, entry(arch.take_exception(start, syndrome, MMIO)))
+        assert differs(done).keys() == names
+
+
+def test_an_exception_that_pends_is_entered_when_the_vcpu_runs() -> None:
+    """Userspace moved the vectors after it had asked for an abort, and called KVM_RUN with immediate_exit."""
+    told, moved = user(S, 6), host_set("vbar_el1", 0x4002_0000)
+    after = arch.take_exception(but(S, vbar_el1=0x4002_0000), 0x9600_0010, MMIO)
+    done = turn(LOAD, told, did("abort"), moved, did("finish"), entry(after))
+    assert (done.action.inject, done.action.outcome) == (True, "inject")
+
+
 def test_an_serror_behind_an_exception_of_kvms_own() -> None:
     """It pends (up to 6.12), or is taken at once; what says so is whether it still pends."""
     out = trap(S, esr("IABT_LOW", 5), far=MMIO, hpfar=MMIO >> 8)
