@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from harness import arch, contract, exits, protocol
 from harness.arch import State
 from harness.compare import Divergence, Unchecked, different
-from harness.exits import DABT, IL_BIT
+from harness.exits import DABT, FSC_EXTABT, FSC_TRANSLATION, IL_BIT
 from harness.follow import STEP_SHOWS
 from harness.registers import BY_ONE_REG, INDEX, NAMES, STATE
 from harness.stops import STOPS
@@ -38,6 +38,8 @@ STEP_WAITS = "the guest's own PSTATE.SS while userspace steps it"
 _MPIDR = INDEX["mpidr_el1"]
 _SYNDROME = frozenset({arch.ESR, arch.FAR})
 _DECIDES_EXCEPTION = frozenset({*arch.EXCEPTION, arch.VBAR, arch.SCTLR}) - _SYNDROME
+_BEYOND = (FSC_EXTABT, *range(FSC_TRANSLATION + 4))
+"""Statuses that an abort for an address that a VM has not may have: external, address size, translation (D17.2.37)."""
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
 
@@ -144,7 +146,10 @@ def _abort(turn: _Turn, exit_: Switch, kind: str, round_: Round) -> str:
             return "an address beyond the guest's physical address space"
         # Which fault that is nobody says; an abort it is, with the virtual address in FAR_EL1 (Arm ARM D17.2.40).
         turn.values[:] = contract.abort_state(exit_)
-        turn.allowed[arch.ESR] = None
+        syndrome = turn.values[arch.ESR] & ~DABT["FSC"].mask
+        turn.allowed[arch.ESR] = frozenset(
+            syndrome | status | wnr for status in _BEYOND for wnr in (0, DABT["WNR"].mask)
+        )
         return ""
     if contract.is_walk(exit_) and slot is None:
         turn.values[:] = contract.abort_state(exit_)

@@ -68,7 +68,7 @@ def test_the_verdict_emulator_is_measured(other: Emulator, monkeypatch: pytest.M
         lab.cpu = forgetful(config.cpu)
         trace, checked = lab.observe(PAN)
         (key,) = (found for found in signatures(checked) if found[:2] == ("switch", "pstate"))
-        stages = stages_of(lab, PAN, (key,), 5, 1)[key]
+        stages = stages_of(lab, PAN, (key,), 5, 3)[key]
         asked = asked_of(lab, PAN, (key,))
     (places,) = measure(Journey(config, None, "spec"), asked, (), lambda line: None)
     same = {place.name: place.same for place in places}
