@@ -15,10 +15,10 @@ from fuzz.arguments import Subparsers
 from fuzz.progress import saying
 from fuzz.project import KNOWN_DIR
 from fuzz.replay_cli import style_of
+from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError
 from harness.foreign import Tally, check_records
 from harness.known import Catalogue
-from harness.masks import cpu_model
 from harness.model import LEVEL_NAMES
 from harness.recording import Reader, Recorded, rewrite
 from harness.report.recorded import Report, as_json, text

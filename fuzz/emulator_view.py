@@ -21,7 +21,7 @@ INTRODUCTION: tuple[str, ...] = (
     "Every scenario of the corpus on several versions of QEMU and several of its CPU models: what differs from one",
     "to the other is the CPU's or the emulator's, not KVM's. A number is how many scenarios show something else than",
     "on the target's own CPU model in the first version of QEMU; `.` is none. `max` has features that no table of",
-    "ours knows well: what they change is unchecked there (harness/masks.py).",
+    "ours knows well: what they change is unchecked there (harness/arch/cpu_models.py).",
     "",
     "`shadowfuzz fuzz --target kvm-nvhe --against 'kvm-nvhe%qemu-10.0'` compares two versions of QEMU directly. What",
     "it showed in its first seconds and no cell does, for nothing that we know to be owed depends on it (7.2, 10.0):",

@@ -12,11 +12,11 @@ from typing import Any
 from fuzz.machines import MACHINES, MAX_LOSSES, run_to_end
 from fuzz.mutate import mutate
 from fuzz.project import KNOWN_DIR
+from harness.arch.cpu_models import cpu_model
 from harness.check import Compared, check
 from harness.errors import TargetError
 from harness.exercise import Exercise
 from harness.known import Catalogue
-from harness.masks import cpu_model
 from harness.ruled import rules_of
 from harness.scenario import Scenario
 from harness.trace import EXIT

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from fuzz.counters import key_index
 from fuzz.stats import COVERAGE_SIZE
-from harness import exits
+from harness.arch import exits
 from harness.check import Checked
 from harness.trace import ENTRY, EXIT, USER, Switch, Trace
 

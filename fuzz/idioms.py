@@ -12,8 +12,10 @@ from fuzz.draw import IMMEDIATES, WITHOUT_GIC, access, any_step, base_register, 
 from fuzz.interrupts import interrupts
 from fuzz.values import DATA_REGIONS, Weights, address, address_in, bits, fetch_address, function, mpidr, register_value
 from harness import pkvm
-from harness.a64 import ACCESS_FORMS, AccessForm
-from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, SMCCC_FUNCTIONS
+from harness.arch.a64 import ACCESS_FORMS, AccessForm
+from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, SMCCC_FUNCTIONS
+from harness.arch.registers import MASK64
+from harness.arch.sysregs import READABLE, WRITABLE
 from harness.layout import (
     CODE,
     CONTEXT_NAMES,
@@ -27,10 +29,8 @@ from harness.layout import (
     Region,
 )
 from harness.placing import base_of
-from harness.registers import MASK64
 from harness.scenario import Step, slot_step
 from harness.steps import BASE_NAMES, KINDS, SET_NAMES, Side
-from harness.sysregs import READABLE, WRITABLE
 
 PAGE = 4096
 LOADS: tuple[AccessForm, ...] = tuple(f for f in ACCESS_FORMS if not f.is_store)

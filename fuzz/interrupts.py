@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from fuzz.values import Weights
-from harness import arch
+from harness.arch import exceptions
 from harness.gic.registers import BANK_BY_NAME, FRAME, PRIVATE, REDISTRIBUTOR, SGIS
 from harness.layout import CONTEXTS, GIC_INTERRUPTS, GIC_MACHINE, GICD, GICR
 from harness.scenario import Step
@@ -103,7 +103,7 @@ def acknowledge(rng: Random) -> list[Step]:
     elif rng.random() < 0.3:
         steps.pop()
     # An interrupt that comes instead of an instruction of these takes its place.
-    begin = [_put("pstate", arch.EL1H | arch.DAIF), Step("hvc", (0,))] if rng.random() < 0.8 else []
+    begin = [_put("pstate", exceptions.EL1H | exceptions.DAIF), Step("hvc", (0,))] if rng.random() < 0.8 else []
     return [*begin, *steps, Step("hvc", (0,))]
 
 

@@ -14,11 +14,11 @@ from typing import Self
 from fuzz.machines import MAX_LOSSES, Boot, Runs
 from fuzz.pair import Bench, Side, open_bench
 from fuzz.store import OTHER_TRACE, TRACE
+from harness.arch.cpu_models import Cpu
 from harness.check import Checked, check, signature
 from harness.errors import TargetError
 from harness.findings import Signature, Subject
 from harness.known import Catalogue
-from harness.masks import Cpu
 from harness.scenario import Scenario
 from harness.trace import Trace
 from harness.tracefile import format_trace

@@ -11,11 +11,11 @@ from fuzz.database import FILE, Database, default_url
 from fuzz.elsewhere import from_text
 from fuzz.project import CRASHES, KEPT, KNOWN_DIR
 from fuzz.store import ELSEWHERE, FINDINGS, FLAKY, FRESH_QEMU, OTHER_TRACE, TRACE, Store
+from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError
 from harness.findings import Tries
 from harness.history import HISTORY, read_history
 from harness.known import Catalogue
-from harness.masks import cpu_model
 from harness.regressions import like, load_regressions
 from harness.releases import load_changes
 from harness.report.story import Kept, Story, tell

@@ -13,10 +13,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fuzz.machines import MACHINES, Boot
+from harness.arch.cpu_models import CPUS, cpu_model
 from harness.check import Checked, check, signature
 from harness.errors import ShadowfuzzError, TargetError, VmLost
 from harness.known import Catalogue
-from harness.masks import CPUS, cpu_model
 from harness.scenario import Scenario, format_scenario, load
 from harness.stored import reading
 from harness.vm.archive import Kernel

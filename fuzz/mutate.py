@@ -15,10 +15,10 @@ from fuzz.draw import EVERYWHERE, operands
 from fuzz.idioms import IDIOMS
 from fuzz.tables import tame
 from fuzz.values import BOUNDARIES, Weights, bits, register_value
-from harness.a64 import FORM
+from harness.arch.a64 import FORM
+from harness.arch.registers import MASK64
 from harness.errors import InputError
 from harness.layout import MAX_STEPS
-from harness.registers import MASK64
 from harness.scenario import Scenario, Step, format_scenario, parse
 from harness.slots import Slot
 from harness.steps import INITIAL_NAMES, KINDS, Arg, Side

@@ -14,11 +14,11 @@ from fuzz.project import KNOWN_DIR
 from fuzz.seen import Seen, Watch
 from harness import against
 from harness.against import Versions
+from harness.arch.cpu_models import Cpu, cpu_model
 from harness.check import Checked, check
 from harness.errors import InputError
 from harness.findings import Subject
 from harness.known import Catalogue
-from harness.masks import Cpu, cpu_model
 from harness.releases import Changes, between, load_changes
 from harness.scenario import Scenario
 from harness.trace import Trace

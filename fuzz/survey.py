@@ -11,11 +11,11 @@ from fuzz.features import features
 from fuzz.lab import Lab
 from fuzz.machines import MAX_LOSSES
 from fuzz.project import CORPUS, KNOWN_DIR
+from harness.arch.cpu_models import cpu_model
 from harness.errors import TargetError
 from harness.findings import Subject
 from harness.known import Catalogue
 from harness.lemma.paths import load_paths, outcome
-from harness.masks import cpu_model
 from harness.reach import Covered, Decision, Goal
 from harness.scenario import Scenario
 from harness.vm.build import prepare

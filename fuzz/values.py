@@ -13,9 +13,9 @@ from random import Random
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
-from harness.exits import SMCCC_FUNCTIONS
+from harness.arch.exits import SMCCC_FUNCTIONS
+from harness.arch.registers import MASK64
 from harness.layout import CODE, DATA, HOLE, MMIO, VECTORS, Region
-from harness.registers import MASK64
 
 T = TypeVar("T")
 Maker = Callable[[Random], int]

@@ -16,22 +16,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from harness import arch
-from harness.a64 import system_register
+from harness.arch import exceptions
+from harness.arch.a64 import system_register
+from harness.arch.exits import FSC_TRANSLATION, FSC_TYPE, SMCCC_BY_FID, exit_class
+from harness.arch.registers import NAMES
+from harness.arch.sysregs import BY_ENCODING, COUNTERS
 from harness.check import Checked, Judged
 from harness.compare import Divergence
 from harness.contract import system_access
 from harness.debugged import EXIT_DEBUG
-from harness.exits import FSC_TRANSLATION, FSC_TYPE, SMCCC_BY_FID, exit_class
 from harness.layout import CODE
 from harness.lent import guests_own
 from harness.owed import is_mmio
 from harness.placing import code_of
-from harness.registers import NAMES
 from harness.releases import Changes, Intended, Spot, Value, release
 from harness.scenario import Scenario
 from harness.shapes import ever
-from harness.sysregs import BY_ENCODING, COUNTERS
 from harness.trace import ENTRY, EXIT, FORGED, USER, Switch, Trace
 from harness.world import SCENARIO, World
 
@@ -242,7 +242,7 @@ class _Comparison:
             trap = self.guest.exits[0]
             read = trap is not None and self.guest.label == "SYS64" and system_access(trap.esr).rt == index
             return _why_free(self.guest.call) if read else ""
-        start = _seen(self.guest.entry)[arch.PC] if self.guest.entry is not None else 0
+        start = _seen(self.guest.entry)[exceptions.PC] if self.guest.entry is not None else 0
         end = a.get("pc") if a.get("pc") in CODE else CODE.end  # it left the code somewhere on the way
         for address, word in self.code.items():
             if start <= address < end and word >> 20 == _MRS and word & 31 == index:
@@ -394,6 +394,6 @@ def _rows(a: Switch, b: Switch, label: str) -> Iterator[tuple[str, int, int]]:
                 yield "mmio_data", a.mmio_data & bits, b.mmio_data & bits
 
 
-def _seen(event: Switch) -> arch.State:
+def _seen(event: Switch) -> exceptions.State:
     """Return the registers as the guest will see them: releases differ in when they apply what is pending."""
-    return arch.apply_pending(event.values, event.pending) if event.kind == ENTRY else event.values
+    return exceptions.apply_pending(event.values, event.pending) if event.kind == ENTRY else event.values

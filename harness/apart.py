@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from harness import a64, arch, sysregs
+from harness.arch import a64, exceptions, sysregs
 from harness.compare import Divergence
 from harness.fetch import word_at
 from harness.follow import Followed
@@ -49,10 +49,14 @@ def _keeper(word: int) -> str:
 
 def uses(run: Followed, code: Mapping[int, int]) -> tuple[Use, ...] | None:
     """Return what a run did with such registers; None: it did not go straight from its entry to its exit."""
-    at, end = run.seen[arch.PC], run.target
+    at, end = run.seen[exceptions.PC], run.target
     if at == end:
         return ()
-    if is_on(run.seen) or run.seen[arch.PSTATE] & arch.MODE == arch.EL0T or not at < end <= at + 4 * len(code):
+    if (
+        is_on(run.seen)
+        or run.seen[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T
+        or not at < end <= at + 4 * len(code)
+    ):
         return None
     held: dict[int, str] = {}
     found: list[Use] = []

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from harness import arch
-from harness.arch import State
+from harness.arch import exceptions
+from harness.arch.exceptions import State
+from harness.arch.registers import NAMES
 from harness.compare import ALL_GPRS, Divergence, different
-from harness.registers import NAMES
 from harness.trace import ENTRY, EXIT, Hyp, Switch, Trace
 from harness.world import SCENARIO, WORLDS
 
@@ -54,11 +54,11 @@ def compare_beside(trace: Trace) -> Iterator[Divergence]:
             into, out = beside.get(at), beside.get(index)
             if into is not None:
                 yield from _differ("flush", entry.values, into.values, where)
-                yield from _interrupts("flush", entry.hcr, into.hcr, arch.HCR_VIRTUAL, where)
+                yield from _interrupts("flush", entry.hcr, into.hcr, exceptions.HCR_VIRTUAL, where)
             if out is not None:
                 yield from _differ("sync", out.values, event.values, where, 31 if world.protected else 0)
                 # The CPU clears VSE; the lines are the host's to change.
-                yield from _interrupts("sync", out.hcr, event.hcr, arch.HCR_VSE, where)
+                yield from _interrupts("sync", out.hcr, event.hcr, exceptions.HCR_VSE, where)
 
 
 def _differ(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from harness import compare, turns
 from harness.apart import compare_apart, reads_any
+from harness.arch.cpu_models import Cpu
 from harness.asked import compare_slots
 from harness.beside import RELATIONS, compare_beside, copies, held
 from harness.compare import Divergence, Prediction, Unchecked
@@ -20,7 +21,6 @@ from harness.follow import Followed, follow
 from harness.gic.watch import Watch, uses_gic
 from harness.handed import compare_handed
 from harness.known import Catalogue, Known
-from harness.masks import Cpu
 from harness.memory import Memory
 from harness.model.shortcut import shortcut
 from harness.owed import compare_owed

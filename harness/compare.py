@@ -13,15 +13,16 @@ from itertools import compress
 from operator import ne
 from typing import NamedTuple
 
-from harness import a64, arch, exits, faults, pkvm, stops, syndrome
-from harness.arch import State
+from harness import faults, pkvm, stops, syndrome
+from harness.arch import a64, exceptions, exits
+from harness.arch.cpu_models import Cpu
+from harness.arch.exceptions import State
+from harness.arch.registers import NAMES
 from harness.execute import Raise, Uncertain, sources
 from harness.fetch import as_code, fetched
 from harness.follow import Followed, free_bits
 from harness.guest import FROM_UNKNOWN
-from harness.masks import Cpu
 from harness.memory import Memory, Run
-from harness.registers import NAMES
 from harness.stage1 import is_on
 from harness.trace import Switch
 from harness.turns import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, OP_SERROR, Round, was_aarch32
@@ -102,15 +103,15 @@ def compare_others(round_: Round) -> Iterator[Divergence]:
     excepted = round_.action.inject and any(host.op == OP_SERROR for host in round_.hosts)
     load = last.code == EXIT_MMIO and not exits.DABT["WNR"].get(last.esr)
     loaded = exits.DABT["SRT"].get(last.esr) if load else -1
-    narrowed = arch.AARCH32_STATE if was_aarch32(round_) else ()
+    narrowed = exceptions.AARCH32_STATE if was_aarch32(round_) else ()
     for i in different(last.values, entry.values):
         if i in round_.host_wrote or i == loaded or (finished and i not in _GPRS):
             continue
-        if entry.pending & EXCEPTION and i in (arch.ESR, arch.FAR):
+        if entry.pending & EXCEPTION and i in (exceptions.ESR, exceptions.FAR):
             continue
-        if excepted and i in arch.EXCEPTION:
+        if excepted and i in exceptions.EXCEPTION:
             continue
-        if i == arch.MDSCR and arch.os_locked(last.values[i], entry.values[i]):
+        if i == exceptions.MDSCR and exceptions.os_locked(last.values[i], entry.values[i]):
             continue
         if i in narrowed and entry.values[i] == last.values[i] & 0xFFFF_FFFF:
             continue
@@ -174,8 +175,8 @@ def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]
             yield Divergence("save", "pc", int(skip), int(done.skip), label, first, step, helper)
     for i in different(state, seen):
         yield Divergence("restore", NAMES[i], state[i], seen[i], label, first, step, helper)
-    if prediction.spsr_0 != seen[arch.SPSR]:
-        yield Divergence("restore", "spsr_0", prediction.spsr_0, seen[arch.SPSR], label, first, step, helper)
+    if prediction.spsr_0 != seen[exceptions.SPSR]:
+        yield Divergence("restore", "spsr_0", prediction.spsr_0, seen[exceptions.SPSR], label, first, step, helper)
 
 
 class Unchecked(NamedTuple):
@@ -201,7 +202,7 @@ def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory
             yield Unchecked("switch", path.why)
         return
     expected = path.state
-    pending = exit_.hcr & arch.HCR_VIRTUAL
+    pending = exit_.hcr & exceptions.HCR_VIRTUAL
     if pending != path.hcr:
         # A virtual SError that was taken is no longer pending, any other interrupt still is (Arm ARM D17.2.48).
         yield Divergence("switch", "hcr_el2", path.hcr, pending, *where)
@@ -222,7 +223,7 @@ def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory
                 found = found if _any_divergence(follows) else follows
             yield from found
     if run.call:
-        expected = (*expected[: arch.PC], observed[arch.PC], *expected[arch.PC + 1 :])
+        expected = (*expected[: exceptions.PC], observed[exceptions.PC], *expected[exceptions.PC + 1 :])
     for i in different(expected, observed):
         want, got = expected[i], observed[i]
         bits, why = free_bits(i, path, run.entry.stepped, cpu)
@@ -278,7 +279,7 @@ def _owed(
     """Return what the instruction ``word`` that trapped in ``state`` owes the fault registers."""
     seen, exit_ = run.seen, run.exit
     if run.debugger is not None:
-        first = fetched(seen, code, seen[arch.PC], memory, cpu)
+        first = fetched(seen, code, seen[exceptions.PC], memory, cpu)
         if (stop := stops.owed(run.debugger, run.entry, first, state, word, exit_)) is not None:
             return stop
     if is_on(state) or is_on(seen):
@@ -298,7 +299,7 @@ def _compare_fault(
         return
     if isinstance(fault, Raise):
         what = f"a stage-1 fault (status {fault.iss:#04x}), which the guest takes itself"
-        yield Divergence("switch", "pc", what, exit_.values[arch.PC], *where)
+        yield Divergence("switch", "pc", what, exit_.values[exceptions.PC], *where)
         return
     if (fault.esr ^ exit_.esr) & ~fault.esr_free:
         yield Divergence("switch", "esr_el2", fault.esr, exit_.esr, *where)

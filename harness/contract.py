@@ -13,9 +13,9 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 
-from harness import arch, exits, sysregs
-from harness.arch import State
-from harness.registers import INDEX, MASK64
+from harness.arch import exceptions, exits, sysregs
+from harness.arch.exceptions import State
+from harness.arch.registers import INDEX, MASK64
 from harness.trace import Switch
 
 UNKNOWN_RESET = 0x1DE7_EC7E_DBAD_C0DE
@@ -185,10 +185,10 @@ def is_big_endian(values: Sequence[int]) -> bool:
 
     In AArch32 state PSTATE.E tells (Arm ARM E2.8.3).
     """
-    if values[arch.PSTATE] & arch.AARCH32:
-        return bool(values[arch.PSTATE] & arch.AARCH32_E)
-    at_el0 = values[arch.PSTATE] & arch.MODE == arch.EL0T
-    return bool(values[arch.SCTLR] & (arch.SCTLR_E0E if at_el0 else arch.SCTLR_EE))
+    if values[exceptions.PSTATE] & exceptions.AARCH32:
+        return bool(values[exceptions.PSTATE] & exceptions.AARCH32_E)
+    at_el0 = values[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T
+    return bool(values[exceptions.SCTLR] & (exceptions.SCTLR_E0E if at_el0 else exceptions.SCTLR_EE))
 
 
 def mmio_data(exit_: Switch, data: int, at: Sequence[int] = ()) -> int | None:
@@ -218,19 +218,19 @@ def _il(exit_: Switch) -> int:
 
     It is that of the exit's syndrome (kvm_vcpu_trap_il_is32bit): 1 for A64, unless the syndrome was forged.
     """
-    as_seen = exit_.forged or exit_.values[arch.PSTATE] & arch.AARCH32
+    as_seen = exit_.forged or exit_.values[exceptions.PSTATE] & exceptions.AARCH32
     return exit_.esr & exits.IL_BIT if as_seen else exits.IL_BIT
 
 
 def _from_el0(state: State) -> bool:
     """Whether the guest is at EL0, in AArch64 or, as the one AArch32 mode that it can have, in User mode."""
-    return state[arch.PSTATE] & arch.MODE in (arch.EL0T, arch.AARCH32)
+    return state[exceptions.PSTATE] & exceptions.MODE in (exceptions.EL0T, exceptions.AARCH32)
 
 
 def external_abort(state: State, exit_: Switch) -> State:
     """Return ``state`` after the external data abort that userspace asked for (kvm.md, EXC; KVM API 4.31)."""
     ec = _EC_DABT + (not _from_el0(state))
-    return arch.take_exception(state, ec << exits.EC_SHIFT | _il(exit_) | exits.FSC_EXTABT, exit_.far)
+    return exceptions.take_exception(state, ec << exits.EC_SHIFT | _il(exit_) | exits.FSC_EXTABT, exit_.far)
 
 
 def abort_state(exit_: Switch) -> State:
@@ -244,7 +244,7 @@ def abort_state(exit_: Switch) -> State:
     if not _from_el0(exit_.values):
         ec += 1
     status = exits.FSC_WALK_EXTABT if is_walk(exit_) else exits.FSC_EXTABT
-    return arch.take_exception(exit_.values, ec << exits.EC_SHIFT | _il(exit_) | status, exit_.far)
+    return exceptions.take_exception(exit_.values, ec << exits.EC_SHIFT | _il(exit_) | status, exit_.far)
 
 
 def is_walk(exit_: Switch) -> bool:
@@ -257,13 +257,13 @@ def walk_abort_syndromes(exit_: Switch, level: int | None = None) -> frozenset[i
 
     Arm ARM D17.2.37, FSC 0b0101LL.  Which ``level`` it is, the guest's tables say, where somebody knows them.
     """
-    esr = abort_state(exit_)[arch.ESR]
+    esr = abort_state(exit_)[exceptions.ESR]
     return frozenset(esr | level for level in (range(4) if level is None else (level,)))
 
 
 def undefined_state(exit_: Switch) -> State:
     """Return the state after the undefined-instruction exception that KVM owes (EC 0 with IL)."""
-    return arch.take_exception(exit_.values, _il(exit_))
+    return exceptions.take_exception(exit_.values, _il(exit_))
 
 
 def step_waits(stepped: bool, before: int, pstate: int) -> bool:
@@ -273,7 +273,7 @@ def step_waits(stepped: bool, before: int, pstate: int) -> bool:
     from before or from behind what KVM did for it, neither the API nor the architecture says.  Since 6.14 KVM puts
     the bit aside and gives it back as it was (kvm_vcpu_load_debug, kvm_vcpu_put_debug).
     """
-    return stepped and bool(before & pstate & arch.SS)
+    return stepped and bool(before & pstate & exceptions.SS)
 
 
 _RESET_TO_ZERO = (
@@ -288,7 +288,7 @@ _RESET_UNKNOWN = (
 # KVM API 4.82 KVM_ARM_VCPU_INIT: general registers and PC 0, PSTATE EL1h with DAIF set; system registers by Arm ARM.
 RESET_VALUES: Mapping[str, int] = MappingProxyType(
     {f"x{i}": 0 for i in range(31)}
-    | {"sp_el0": 0, "pc": 0, "pstate": arch.EL1H | arch.DAIF, "sp_el1": 0, "elr_el1": 0, "spsr_el1": 0}
+    | {"sp_el0": 0, "pc": 0, "pstate": exceptions.EL1H | exceptions.DAIF, "sp_el1": 0, "elr_el1": 0, "spsr_el1": 0}
     | {"mpidr_el1": 0x8000_0000, "sctlr_el1": 0x00C5_0078}
     | dict.fromkeys(_RESET_TO_ZERO, 0)
     | dict.fromkeys(_RESET_UNKNOWN, UNKNOWN_RESET)

@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from harness import arch, contract, exits, sysregs
-from harness.a64 import FORM
-from harness.exits import DABT
+from harness import contract
+from harness.arch import exceptions, exits, sysregs
+from harness.arch.a64 import FORM
+from harness.arch.exits import DABT
+from harness.arch.registers import NAMES
 from harness.layout import DATA, MMIO
 from harness.model.replay import predict
 from harness.owed import is_mmio
 from harness.recording import Recorded
-from harness.registers import NAMES
 from harness.scenario import Scenario, Step, format_scenario, parse
 from harness.steps import KINDS
 from harness.strands import Span, Turn, split
@@ -151,7 +152,7 @@ def _system_register(round_: Round, exit_: Switch) -> Draft:
     if access.row is None or access.row.name not in names:
         op0, op1, crn, crm, op2 = (exit_.esr >> shift & mask for shift, mask in _ENCODING)
         verb = "read" if access.is_read else "write"
-        raise _Cannot(f"{verb} of S{op0}_{op1}_C{crn}_C{crm}_{op2}, not in harness/sysregs.py")
+        raise _Cannot(f"{verb} of S{op0}_{op1}_C{crn}_C{crm}_{op2}, not in harness/arch/sysregs.py")
     name = access.row.name
     target = f"x{access.rt}" if access.rt != 31 else "xzr"
     zero = "_zero" if access.rt == 31 else ""
@@ -271,7 +272,12 @@ def distil(records: Iterable[Recorded], program: str) -> Distilled:
             key = (why,)
         else:
             path = predict(turn.round, "spec").path
-            key = (turn.round.exit_class, draft.name, exit_.values[arch.PSTATE] & arch.MODE == arch.EL0T, path)
+            key = (
+                turn.round.exit_class,
+                draft.name,
+                exit_.values[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T,
+                path,
+            )
             firsts.setdefault(key, (draft, exit_, turn.record))
         counts[key] += 1
         if counts[key] <= KEPT:
@@ -280,7 +286,7 @@ def distil(records: Iterable[Recorded], program: str) -> Distilled:
     seeds: list[Seed] = []
     for key, (draft, exit_, record) in firsts.items():
         exit_class = exits.exit_class(exit_.code, exit_.esr)
-        at_el0 = exit_.values[arch.PSTATE] & arch.MODE == arch.EL0T
+        at_el0 = exit_.values[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T
         name = f"recorded_{'el0_' if at_el0 else ''}{draft.name}"
         names[name] += 1
         name = name if names[name] == 1 else f"{name}_{names[name]}"
@@ -306,7 +312,7 @@ def _turns(records: Iterable[Recorded]) -> Iterator[Turn]:
 def _scenario(draft: Draft, program: str, at_el0: bool) -> Scenario:
     registers = dict(sorted(draft.registers, key=lambda item: NAMES.index(item[0])))
     if at_el0:
-        registers["pstate"] = arch.DAIF | arch.EL0T
+        registers["pstate"] = exceptions.DAIF | exceptions.EL0T
     where = " at EL0" if at_el0 else ""
     shown = "".join(c if c.isprintable() else "?" for c in program)
     shown = shown if len(shown) <= MAX_PROGRAM else f"{shown[: MAX_PROGRAM - 3]}..."

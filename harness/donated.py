@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from harness import arch, pkvm
+from harness import pkvm
+from harness.arch import exceptions
+from harness.arch.exits import EXIT_WITH_SERROR_BIT
 from harness.compare import Divergence
-from harness.exits import EXIT_WITH_SERROR_BIT
 from harness.shapes import Shapes
 from harness.trace import ENTRY, EXIT, Event, Host, Switch
 from harness.turns import OP_WRITE
@@ -32,13 +33,13 @@ class _Vm:
         self.shares = False
 
     def entered(self, entry: Switch) -> None:
-        if self.waiting is not None and entry.values[arch.PC] - self.waiting[1] not in (0, 4):
+        if self.waiting is not None and entry.values[exceptions.PC] - self.waiting[1] not in (0, 4):
             self.waiting = None  # it does something else
         # Which pages are shared no exit tells: EL2 answers the call.
         self.shares |= entry.values[0] & 0xFFFF_FFFF in (pkvm.SHARE, pkvm.UNSHARE)
 
     def left(self, exit_: Switch, index: int, world: World) -> None:
-        pc = exit_.values[arch.PC]
+        pc = exit_.values[exceptions.PC]
         if self.waiting is not None and exit_.trapped:
             if pc == self.waiting[1] + 4:
                 self.touched.add(self.waiting[0])

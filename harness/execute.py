@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 
-from harness import a64, arch, exits, sysregs
-from harness.arch import State
-from harness.registers import INDEX, MASK64
+from harness.arch import a64, exceptions, exits, sysregs
+from harness.arch.exceptions import State
+from harness.arch.registers import INDEX, MASK64
+from harness.arch.sysregs import Owed
 from harness.stage1 import is_on
-from harness.sysregs import Owed
 
 ZERO = a64.ZERO
 EC_UNKNOWN, EC_FP, EC_BRK, EC_DABT = (exits.EC_BY_NAME[name] for name in ("UNKNOWN", "FP_ASIMD", "BRK64", "DABT_LOW"))
@@ -74,7 +74,7 @@ Effect = Next | Raise | Access | Trap | Uncertain
 
 
 def _at_el0(state: State) -> bool:
-    return state[arch.PSTATE] & arch.MODE == arch.EL0T
+    return state[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T
 
 
 def _put(register: int, value: int) -> Next:
@@ -115,14 +115,18 @@ PSTATE_WHY = "bits of SPSR_EL1 that only a newer CPU has in PSTATE, after an exc
 def _eret(state: State, word: int) -> Effect:
     if _at_el0(state):
         return Raise(EC_UNKNOWN)
-    spsr = state[arch.SPSR]
-    if spsr & 0x1F not in arch.VECTOR_OFFSETS or spsr & (arch.IL | arch.SS):
+    spsr = state[exceptions.SPSR]
+    if spsr & 0x1F not in exceptions.VECTOR_OFFSETS or spsr & (exceptions.IL | exceptions.SS):
         return Uncertain("an exception return to an illegal or stepping state")
-    if state[arch.ELR] >> 55:
+    if state[exceptions.ELR] >> 55:
         return Uncertain("an exception return to a tagged address")
-    lacking = spsr & ~(arch.NZCV | arch.DAIF | arch.MODE)
-    unknown = {arch.PSTATE: (lacking, PSTATE_WHY)} if lacking else {}
-    return Next({arch.PC: state[arch.ELR], arch.PSTATE: spsr}, unknown, reads=(arch.ELR, arch.SPSR))
+    lacking = spsr & ~(exceptions.NZCV | exceptions.DAIF | exceptions.MODE)
+    unknown = {exceptions.PSTATE: (lacking, PSTATE_WHY)} if lacking else {}
+    return Next(
+        {exceptions.PC: state[exceptions.ELR], exceptions.PSTATE: spsr},
+        unknown,
+        reads=(exceptions.ELR, exceptions.SPSR),
+    )
 
 
 def _fp_trap(state: State) -> Raise | None:
@@ -250,7 +254,7 @@ def execute(state: State, word: int) -> Effect:
     """Return what ``word``, fetched at the PC of ``state``, does."""
     row = a64.decode_plain(word)
     if row is None or row.mnemonic not in _EFFECTS:
-        return Uncertain(f"nobody knows {a64.disassemble(word, state[arch.PC])}")
+        return Uncertain(f"nobody knows {a64.disassemble(word, state[exceptions.PC])}")
     return _EFFECTS[row.mnemonic](state, word)
 
 

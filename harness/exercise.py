@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from harness import arch
+from harness.arch import exceptions
+from harness.arch.cpu_models import MASKS
+from harness.arch.exits import exit_class
+from harness.arch.registers import MASK64
 from harness.check import Compared
-from harness.exits import exit_class
 from harness.layout import CODE
-from harness.masks import MASKS
 from harness.placing import placed
 from harness.protocol import MARK_CALL
-from harness.registers import MASK64
 from harness.scenario import Scenario
 from harness.trace import ENTRY, EXIT, Host, Switch, Trace
 from harness.turns import rounds, runs
@@ -164,7 +164,7 @@ def _switched(trace: Trace, kinds: list[str]) -> Iterator[tuple[Place, Events]]:
 def _trapped(exit_: Switch) -> int:
     """Return the address of the instruction that an exit is about: behind an HVC the return address is one further."""
     called = exit_.marks & MARK_CALL if exit_.forged else exit_.exit_class == "HVC64"
-    return (exit_.values[arch.PC] - (4 if called else 0)) & MASK64
+    return (exit_.values[exceptions.PC] - (4 if called else 0)) & MASK64
 
 
 def _step_of(exit_: Switch, kinds: list[str], code: Mapping[int, str]) -> str:
@@ -179,18 +179,18 @@ def _step_of(exit_: Switch, kinds: list[str], code: Mapping[int, str]) -> str:
 
 def _stepped(entry: Switch, exit_: Switch, code: Mapping[int, str]) -> str:
     """Return the guest step that a software step ended behind."""
-    first = arch.apply_pending(entry.values, entry.pending)[arch.PC]
-    return code.get(first - 4 if first == exit_.values[arch.PC] else first, ELSEWHERE)
+    first = exceptions.apply_pending(entry.values, entry.pending)[exceptions.PC]
+    return code.get(first - 4 if first == exit_.values[exceptions.PC] else first, ELSEWHERE)
 
 
 def executed(entry: Switch, exit_: Switch, code: Mapping[int, str]) -> list[str]:
     """Return what ``code`` says of each instruction that the guest executed on the way, as far as it is straight."""
-    seen = arch.apply_pending(entry.values, entry.pending)
-    first, last, elr = seen[arch.PC], _trapped(exit_), exit_.values[arch.ELR]
+    seen = exceptions.apply_pending(entry.values, entry.pending)
+    first, last, elr = seen[exceptions.PC], _trapped(exit_), exit_.values[exceptions.ELR]
     if first not in code:
         return []
     if last not in CODE and code[first] in LEAVES:
         return [code[first]] if exit_.exit_class != "IABT_LOW" else []
     if last not in CODE:  # an exception inside the guest
-        last = elr + 4 if elr in code and elr != seen[arch.ELR] else first
+        last = elr + 4 if elr in code and elr != seen[exceptions.ELR] else first
     return [code[at] for at in range(first, min(last, CODE.end), 4) if at in code]

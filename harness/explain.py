@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from harness import arch, contract, exits
-from harness.arch import State
+from harness import contract
+from harness.arch import exceptions, exits
+from harness.arch.exceptions import State
+from harness.arch.registers import BY_ONE_REG, INDEX, MASK64
+from harness.arch.sysregs import Owed
 from harness.compare import ALL_GPRS, Prediction
 from harness.owed import owed, serror_at_once
 from harness.protocol import PENDING
-from harness.registers import BY_ONE_REG, INDEX, MASK64
-from harness.sysregs import Owed
 from harness.trace import Switch
 from harness.turns import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET, Round, was_aarch32
 
@@ -40,8 +41,8 @@ class Case(NamedTuple):
 
     def behind(self, pc: int) -> frozenset[int]:
         """Where PC is behind the instruction at ``pc``, in the execution state of the exit or in that of the entry."""
-        states = self.exit_state[arch.PSTATE], self.round.entry.values[arch.PSTATE]
-        return frozenset(arch.behind(pc, pstate, self.round.wide)[0] for pstate in states)
+        states = self.exit_state[exceptions.PSTATE], self.round.entry.values[exceptions.PSTATE]
+        return frozenset(exceptions.behind(pc, pstate, self.round.wide)[0] for pstate in states)
 
     @property
     def exit_state(self) -> State:
@@ -57,24 +58,31 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
     wrote, entry = case.round.host_wrote, case.round.entry
     if not wrote:
         return False
-    if entry.pending & PENDING["exception"] and index in (arch.PC, arch.PSTATE, arch.ELR, arch.SPSR):
+    if entry.pending & PENDING["exception"] and index in (
+        exceptions.PC,
+        exceptions.PSTATE,
+        exceptions.ELR,
+        exceptions.SPSR,
+    ):
         # Entry to the exception comes after the host's writes, and takes them along.
-        wrote_source = not wrote.keys().isdisjoint((arch.PC, arch.PSTATE, arch.VBAR, arch.SCTLR))
-        return wrote_source and arch.apply_pending(entry.values, entry.pending)[index] == observed
-    lower = index in arch.AARCH32_STATE and observed == wrote.get(index, expected) & 0xFFFF_FFFF
+        wrote_source = not wrote.keys().isdisjoint(
+            (exceptions.PC, exceptions.PSTATE, exceptions.VBAR, exceptions.SCTLR)
+        )
+        return wrote_source and exceptions.apply_pending(entry.values, entry.pending)[index] == observed
+    lower = index in exceptions.AARCH32_STATE and observed == wrote.get(index, expected) & 0xFFFF_FFFF
     if lower and was_aarch32(case.round):
         return True
     value = wrote.get(index)
     if value is None:
         return False
-    if index in (arch.PC, arch.PSTATE):
+    if index in (exceptions.PC, exceptions.PSTATE):
         finished = observed != value and any(host.op == OP_FINISH for host in case.round.hosts)
         if finished or entry.pending & PENDING["increment_pc"]:
             # The completion of an MMIO exit runs after the host's write, and moves on from there.
-            state = entry.values[arch.PSTATE]
-            moved = arch.behind(value, state if index == arch.PC else value, case.round.wide)
-            return observed == moved[index != arch.PC]
-    if index == arch.MDSCR and (not (value ^ observed) & 0xFFFF_FFFF or arch.os_locked(value, observed)):
+            state = entry.values[exceptions.PSTATE]
+            moved = exceptions.behind(value, state if index == exceptions.PC else value, case.round.wide)
+            return observed == moved[index != exceptions.PC]
+    if index == exceptions.MDSCR and (not (value ^ observed) & 0xFFFF_FFFF or exceptions.os_locked(value, observed)):
         return True  # RES0 above; while userspace debugs the guest 6.1 keeps 32 bits (guest_debug_preserved)
     return case.same(index, value, observed)
 
@@ -104,23 +112,23 @@ def _load_completed(case: Case, index: int, expected: int, observed: int) -> boo
 
 
 def _moved_on(case: Case, index: int, expected: int, observed: int) -> bool:
-    return index == arch.PC and expected == case.exit_state[arch.PC] and observed in case.behind(expected)
+    return index == exceptions.PC and expected == case.exit_state[exceptions.PC] and observed in case.behind(expected)
 
 
 def _moved_less(case: Case, index: int, expected: int, observed: int) -> bool:
-    pc = case.exit_state[arch.PC]
-    return index == arch.PC and expected == pc + 4 & MASK64 and observed in case.behind(pc)
+    pc = case.exit_state[exceptions.PC]
+    return index == exceptions.PC and expected == pc + 4 & MASK64 and observed in case.behind(pc)
 
 
 def _step_ended(case: Case, index: int, expected: int, observed: int) -> bool:
-    return index == arch.PSTATE and observed == arch.behind(0, expected)[1]
+    return index == exceptions.PSTATE and observed == exceptions.behind(0, expected)[1]
 
 
 def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
     exit_ = case.round.exit
     if exit_ is None or not case.round.action.inject:
         return False
-    if index == arch.ESR and contract.is_walk(exit_):
+    if index == exceptions.ESR and contract.is_walk(exit_):
         return observed in contract.walk_abort_syndromes(exit_)
     return _same(exit_, index, contract.abort_state(exit_)[index], observed)
 
@@ -128,7 +136,7 @@ def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
 def _asked_for(case: Case, index: int, expected: int, observed: int) -> bool:
     due = owed(case.round)
     if isinstance(due, str):  # of an exception that pends these two are in place already
-        is_abort = index in (arch.ESR, arch.FAR) and _abort_taken(case, index, expected, observed)
+        is_abort = index in (exceptions.ESR, exceptions.FAR) and _abort_taken(case, index, expected, observed)
         return is_abort or _taken_as_left(case.round, index, observed)
     values, allowed = due
     others = allowed.get(index, frozenset({values[index]}))
@@ -152,12 +160,18 @@ def _taken_as_left(round_: Round, index: int, observed: int) -> bool:
             if _same(exit_, index, state[index], observed):
                 return True
         elif host.op == OP_SERROR and at_once:
-            state[:] = arch.take_exception(tuple(state), offset=arch.SERROR_OFFSET)
-            if exits.ec_of(observed) == exits.EC_BY_NAME["SERROR"] if index == arch.ESR else state[index] == observed:
+            state[:] = exceptions.take_exception(tuple(state), offset=exceptions.SERROR_OFFSET)
+            if (
+                exits.ec_of(observed) == exits.EC_BY_NAME["SERROR"]
+                if index == exceptions.ESR
+                else state[index] == observed
+            ):
                 return True
         elif host.op == OP_FINISH and is_access:
             is_access = False
-            state[arch.PC], state[arch.PSTATE] = arch.behind(state[arch.PC], state[arch.PSTATE], round_.wide)
+            state[exceptions.PC], state[exceptions.PSTATE] = exceptions.behind(
+                state[exceptions.PC], state[exceptions.PSTATE], round_.wide
+            )
     return False
 
 
@@ -166,7 +180,7 @@ def _same(exit_: Switch, index: int, owed: int, observed: int) -> bool:
 
     Of a 16-bit instruction IL is 0; of an abort without a syndrome it is 1 (Arm ARM D17.2.37), but not up to 6.12.
     """
-    free = exits.IL_BIT if index == arch.ESR and exit_.values[arch.PSTATE] & arch.AARCH32 else 0
+    free = exits.IL_BIT if index == exceptions.ESR and exit_.values[exceptions.PSTATE] & exceptions.AARCH32 else 0
     return not (owed ^ observed) & ~free
 
 
@@ -184,7 +198,7 @@ def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:
 
 
 def _moved_too_far(case: Case, index: int, expected: int, observed: int) -> bool:
-    return index == arch.PC and expected == observed + 4 & MASK64
+    return index == exceptions.PC and expected == observed + 4 & MASK64
 
 
 def _flag_set(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -196,7 +210,7 @@ def _all_visible(case: Case, index: int, expected: int, observed: int) -> bool:
 
 
 def _os_lock(case: Case, index: int, expected: int, observed: int) -> bool:
-    return index == arch.MDSCR and arch.os_locked(expected, observed)
+    return index == exceptions.MDSCR and exceptions.os_locked(expected, observed)
 
 
 def _flag_clear(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -234,15 +248,15 @@ def _step_shows(case: Case, index: int, expected: int, observed: int) -> bool:
     exit_ = case.round.exit
     if exit_ is None or not exit_.stepped or not case.round.action.inject:
         return False
-    return index == arch.SPSR and not (observed ^ exit_.values[arch.PSTATE]) & ~arch.SS
+    return index == exceptions.SPSR and not (observed ^ exit_.values[exceptions.PSTATE]) & ~exceptions.SS
 
 
 def _step_waits(case: Case, index: int, expected: int, observed: int) -> bool:
     exit_ = case.round.exit
-    if index != arch.PSTATE or exit_ is None or not case.round.action.inject:
+    if index != exceptions.PSTATE or exit_ is None or not case.round.action.inject:
         return False
-    waits = contract.step_waits(exit_.stepped, exit_.values[arch.PSTATE], observed)
-    return waits and observed == contract.abort_state(exit_)[index] | arch.SS
+    waits = contract.step_waits(exit_.stepped, exit_.values[exceptions.PSTATE], observed)
+    return waits and observed == contract.abort_state(exit_)[index] | exceptions.SS
 
 
 def _named_by_conditions(case: Case, index: int, expected: int, observed: int) -> bool:

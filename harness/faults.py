@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from harness import arch, exits, syndrome
-from harness.arch import State
+from harness import syndrome
+from harness.arch import exceptions, exits
+from harness.arch.cpu_models import Cpu
+from harness.arch.exceptions import State
 from harness.execute import EC_DABT, FSC_ALIGNMENT, WNR, Raise, Uncertain
-from harness.masks import Cpu
 from harness.memory import Memory
 from harness.mmu import UNALIGNED_DEVICE
 from harness.stage1 import Mapped, Outside, Refused, Unsure, Use, controls, is_on, translate
@@ -31,7 +32,7 @@ def owed(
     ec = exits.ec_of(exit_.esr)
     name = exits.EC_NAMES.get(ec, "")
     is_walk = name in ("IABT_LOW", "DABT_LOW") and bool(_S1PTW.get(exit_.esr))
-    pc = state[arch.PC]
+    pc = state[exceptions.PC]
     fetch = translate(state, memory, pc, Use.FETCH, cpu)
     if name == "IABT_LOW" or not isinstance(fetch, Mapped):
         found, touch = fetch, syndrome.Touch(pc, False, 0)
@@ -41,7 +42,7 @@ def owed(
         data = None if word is None else syndrome.touch(state, word)
         if data is None:
             return None
-        if data.address % data.size and state[arch.SCTLR] & arch.SCTLR_A:
+        if data.address % data.size and state[exceptions.SCTLR] & exceptions.SCTLR_A:
             return Raise(EC_DABT, FSC_ALIGNMENT | (WNR if data.is_store else 0), data.address)
         # Which of two pages is touched first is not said: the address tells.
         pieces = [at for at, _ in parts(data.address, data.size)]

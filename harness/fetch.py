@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness import a64, arch, exits, pkvm
-from harness.arch import State
+from harness import pkvm
+from harness.arch import a64, exceptions, exits
+from harness.arch.cpu_models import Cpu
+from harness.arch.exceptions import State
+from harness.arch.registers import MASK64
 from harness.layout import CODE, VECTORS
-from harness.masks import Cpu
 from harness.memory import Memory
 from harness.placing import Code
 from harness.protocol import MARK_CALL
-from harness.registers import MASK64
 from harness.stage1 import Mapped, Unsure, Use, is_on, translate
 from harness.trace import Switch
 
@@ -71,6 +72,9 @@ def may_be_call(state: State, exit_: Switch, protected: bool = False) -> bool:
         return bool(exit_.marks & MARK_CALL)
     if exits.ec_of(exit_.esr) == _EC_HVC:
         return True
-    if state[arch.PC] != (exit_.values[arch.PC] - 4) & MASK64 or state[arch.PSTATE] & arch.MODE == arch.EL0T:
+    if (
+        state[exceptions.PC] != (exit_.values[exceptions.PC] - 4) & MASK64
+        or state[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T
+    ):
         return False
     return not (may_stay_at_el2(state) or (protected and pkvm.answers(state)))

@@ -7,18 +7,19 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from harness import arch, refused
-from harness.arch import State
+from harness import refused
+from harness.arch import exceptions
+from harness.arch.cpu_models import Cpu
+from harness.arch.exceptions import State
+from harness.arch.registers import MASK64
 from harness.debugger import Debugger
 from harness.faults import walk_level
 from harness.fetch import as_code, fetched, is_call, may_be_call, may_stay_at_el2, unsure
 from harness.gic.interface import Interface
 from harness.guest import MAX_WALK, Walk, comes_back, walk
 from harness.layout import VECTORS
-from harness.masks import Cpu
 from harness.memory import Memory, Run
 from harness.mmu import CODE_CHANGED, half_stored
-from harness.registers import MASK64
 from harness.stage1 import is_on
 from harness.stops import class_of, steps_between
 from harness.syndrome import touch
@@ -60,14 +61,18 @@ def free_bits(index: int, path: Walk, stepped: bool, cpu: Cpu) -> tuple[int, str
     """
     mask, reason = cpu.mask(index)
     bits, why = path.unknown.get(index, (0, reason))
-    return (mask | bits | arch.SS, STEP_SHOWS) if stepped and index == arch.SPSR else (mask | bits, why)
+    return (mask | bits | exceptions.SS, STEP_SHOWS) if stepped and index == exceptions.SPSR else (mask | bits, why)
 
 
 def _agrees(path: Walk, observed: State, call: bool, stepped: bool, cpu: Cpu) -> bool:
     """Whether a path leads to the state that was seen, but for bits that are free; ``call``: PC is behind an HVC."""
     if path.state is None:
         return False
-    left = (*path.state[: arch.PC], observed[arch.PC], *path.state[arch.PC + 1 :]) if call else path.state
+    left = (
+        (*path.state[: exceptions.PC], observed[exceptions.PC], *path.state[exceptions.PC + 1 :])
+        if call
+        else path.state
+    )
     return left == observed or not any(
         (want ^ got) & ~free_bits(i, path, stepped, cpu)[0]
         for i, (want, got) in enumerate(zip(left, observed, strict=True))
@@ -117,29 +122,29 @@ def follow(
     the entry is one of :func:`harness.lent.guests_own`.
     """
     memory = memory if memory is not None else Memory()
-    seen = arch.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
+    seen = exceptions.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
     observed = exit_.values
-    behind = (observed[arch.PC] - 4) & MASK64
+    behind = (observed[exceptions.PC] - 4) & MASK64
     trapped, protected = exit_.trapped, as_code(code).protected
     call = trapped and may_be_call(seen, exit_, protected)  # most cannot: their code is not looked up
     why = unsure(observed, behind, memory, cpu) if call else ""
     call = call and is_call(seen, fetched(observed, code, behind, memory, cpu), exit_, protected)
     call = call or (debugger is not None and class_of(exit_) == "HVC64" and not exit_.forged)
-    target = behind if call else observed[arch.PC]
-    pstate = seen[arch.PSTATE]
-    is_interrupted = bool(entry.hcr & arch.HCR_VIRTUAL and arch.unmasked(pstate, entry.hcr))
+    target = behind if call else observed[exceptions.PC]
+    pstate = seen[exceptions.PSTATE]
+    is_interrupted = bool(entry.hcr & exceptions.HCR_VIRTUAL and exceptions.unmasked(pstate, entry.hcr))
     refusals: tuple[str, ...] = ()
     if memory.code_changed and protected:
         path = Walk(None, why=CODE_CHANGED, certain=False)
     elif why:  # was there an HVC?
         path = Walk(None, why=why, certain=False)
-    elif pstate & arch.AARCH32:
+    elif pstate & exceptions.AARCH32:
         path = Walk(None, why=IN_AARCH32, certain=False)
     elif not trapped and (is_interrupted or (gic is not None and not gic.quiet(pstate))):
-        path = Walk(None, why=RACE, certain=False, stopped=seen[arch.PC])
+        path = Walk(None, why=RACE, certain=False, stopped=seen[exceptions.PC])
     else:
         # What traps does so in the mode that it runs in: in another one, the guest comes back to this address.
-        steps, mode = (0, MAX_WALK), observed[arch.PSTATE] & arch.MODE if trapped else None
+        steps, mode = (0, MAX_WALK), observed[exceptions.PSTATE] & exceptions.MODE if trapped else None
         if debugger is not None and debugger.steps and not exit_.forged:
             steps = steps_between(entry, exit_)
         follows = partial(walk, seen, code, target, cpu, entry.hcr, memory, gic, debugger, steps, mode)
@@ -165,7 +170,7 @@ def follow(
     if path.state is None:
         memory.lose()
         # Where it was interrupted right there, it did no more to the interface.
-        came_to = observed[arch.ELR] if target in VECTORS else target
+        came_to = observed[exceptions.ELR] if target in VECTORS else target
         if gic is not None and path.stopped != came_to:
             gic.lose("the guest went where nobody could follow it")
     return Followed(event, entry, exit_, seen, call, target, path, debugger, level, refusals)

@@ -13,16 +13,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from harness import arch, exits
+from harness.arch import exceptions, exits
+from harness.arch.cpu_models import Cpu
+from harness.arch.registers import INDEX
 from harness.check import Judged, judge_round, signature
 from harness.compare import Divergence, Prediction, Unchecked, compare_others
 from harness.handed import compare_handed, told_of
 from harness.known import Catalogue
-from harness.masks import Cpu
 from harness.model.shortcut import shortcut
 from harness.owed import compare_owed
 from harness.recording import Recorded
-from harness.registers import INDEX
 from harness.strands import Run, Span, Turn, split
 from harness.turns import Round
 
@@ -172,7 +172,7 @@ _KEPT = tuple(INDEX[name] for name, _ in KEPT)
 
 
 def _check_run(run: Run, tally: Tally) -> None:
-    seen = arch.apply_pending(run.entry.values, run.entry.pending)
+    seen = exceptions.apply_pending(run.entry.values, run.entry.pending)
     tally.relations["switch"] += 1
     tally.unchecked[f"switch: {FOREIGN}"] += 1
     tally.unchecked[f"save.reveal: {FOREIGN}"] += 1

@@ -12,17 +12,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from harness import a64, arch, exits, mmu, pkvm, refused
-from harness.arch import State
+from harness import mmu, pkvm, refused
+from harness.arch import a64, exceptions, exits
+from harness.arch.cpu_models import BTI, IDST, NMI, VBAR_RES0, Cpu
+from harness.arch.exceptions import State
+from harness.arch.registers import MASK64
 from harness.debugger import Debugger
 from harness.execute import CONDITION_ALWAYS, EC_DABT, EC_UNKNOWN, Access, Effect, Next, Raise, Trap, execute, sources
 from harness.faults import STALE
 from harness.fetch import as_code, may_stay_at_el2, word_at
 from harness.gic.access import at_interface
 from harness.gic.interface import Interface
-from harness.masks import BTI, IDST, NMI, VBAR_RES0, Cpu
 from harness.memory import Memory, Run
-from harness.registers import MASK64
 from harness.stage1 import FSC_ADDRESS_SIZE, Mapped, Use, controls, is_on
 from harness.stops import access_size, is_brk
 from harness.transfer import Places, load, store
@@ -81,30 +82,39 @@ def walk(
     the PSTATE.M in which it traps (None: in any).  ``refusals``: instructions that EL2 does not let it execute, and how
     (:mod:`harness.refused`).
     """
-    hcr &= arch.HCR_VIRTUAL
-    quiet = not (hcr and arch.unmasked(state[arch.PSTATE], hcr)) and (gic is None or gic.quiet(state[arch.PSTATE]))
+    hcr &= exceptions.HCR_VIRTUAL
+    quiet = not (hcr and exceptions.unmasked(state[exceptions.PSTATE], hcr)) and (
+        gic is None or gic.quiet(state[exceptions.PSTATE])
+    )
     least, most = steps
-    if state[arch.PSTATE] & arch.IL:
+    if state[exceptions.PSTATE] & exceptions.IL:
         # The first instruction is not executed, even if it is the one that trapped later.
-        return _uncertain(ILLEGAL)._replace(stopped=state[arch.PC])
-    if _is_tagged(state, state[arch.PC]):
-        return _uncertain(TAGGED)._replace(stopped=state[arch.PC])  # the exception return of KVM's is a branch, too
-    if quiet and state[arch.PC] == target and not least and mode in (None, state[arch.PSTATE] & arch.MODE):
+        return _uncertain(ILLEGAL)._replace(stopped=state[exceptions.PC])
+    if _is_tagged(state, state[exceptions.PC]):
+        return _uncertain(TAGGED)._replace(
+            stopped=state[exceptions.PC]
+        )  # the exception return of KVM's is a branch, too
+    if (
+        quiet
+        and state[exceptions.PC] == target
+        and not least
+        and mode in (None, state[exceptions.PSTATE] & exceptions.MODE)
+    ):
         return Walk(state, hcr=hcr)  # the rule; all below are exceptions to it
     if not quiet and debugger is not None and debugger.steps:
-        return _uncertain(STEPPED)._replace(stopped=state[arch.PC])
+        return _uncertain(STEPPED)._replace(stopped=state[exceptions.PC])
     machine = _Guest(state, code, cpu, hcr, memory, gic, debugger, refusals)
     if not quiet and (stop := machine.interrupt()) is not None:
-        return stop._replace(stopped=state[arch.PC])
+        return stop._replace(stopped=state[exceptions.PC])
     may_be_interrupted = hcr != 0 or gic is not None
     elsewhere: Walk | None = None  # there, but in another mode: it comes back, or the mode is wrong
     for done in range(min(most + 1, MAX_WALK)):
-        if machine.state[arch.PC] == target and done >= least:
-            if mode in (None, machine.state[arch.PSTATE] & arch.MODE):
+        if machine.state[exceptions.PC] == target and done >= least:
+            if mode in (None, machine.state[exceptions.PSTATE] & exceptions.MODE):
                 return machine.arrived()
             elsewhere = elsewhere or machine.arrived()
         if done == most:
-            at = machine.state[arch.PC]
+            at = machine.state[exceptions.PC]
             # A fetch that faults comes after the step exception; QEMU fetches first.
             certain = not is_on(machine.state) and word_at(code, at) is not None
             return Walk(None, why=f"a step of userspace's ends at {at:#x}", certain=certain, stopped=at)
@@ -112,7 +122,7 @@ def walk(
         if stop is not None:
             if stop.certain and elsewhere is not None:
                 return elsewhere
-            return stop._replace(stopped=machine.state[arch.PC])
+            return stop._replace(stopped=machine.state[exceptions.PC])
     return Walk(None, why="no trap in sight", certain=False)
 
 
@@ -121,10 +131,10 @@ def comes_back(path: Walk, code: Mapping[int, int], cpu: Cpu, memory: Memory) ->
 
     ``memory``: as it was at the beginning of the path.
     """
-    if path.state is None or path.unknown.keys() - {arch.PSTATE}:
+    if path.state is None or path.unknown.keys() - {exceptions.PSTATE}:
         return True
     there = Run.behind(memory, path.stored)
-    again = walk(path.state, code, path.state[arch.PC], cpu, path.hcr, there, steps=(1, MAX_WALK))
+    again = walk(path.state, code, path.state[exceptions.PC], cpu, path.hcr, there, steps=(1, MAX_WALK))
     return again.state is not None or not again.certain
 
 
@@ -155,8 +165,8 @@ class _Guest:
         debugger: Debugger | None = None,
         refusals: Mapping[int, str] = refused.NONE,
     ) -> None:
-        res0, _ = cpu.mask(arch.PSTATE)
-        self.state = (*state[: arch.PSTATE], state[arch.PSTATE] & ~res0, *state[arch.PSTATE + 1 :])
+        res0, _ = cpu.mask(exceptions.PSTATE)
+        self.state = (*state[: exceptions.PSTATE], state[exceptions.PSTATE] & ~res0, *state[exceptions.PSTATE + 1 :])
         self.unknown: dict[int, tuple[int, str]] = {}
         self._controls = controls(self.state)
         self.memory = Run(memory)
@@ -171,7 +181,10 @@ class _Guest:
         self._size = 0
         self._features = cpu.features
         if NMI in cpu.features:
-            self.unknown[arch.PSTATE] = arch.ALLINT, "ALLINT: the CPU model has FEAT_NMI in newer versions of QEMU"
+            self.unknown[exceptions.PSTATE] = (
+                exceptions.ALLINT,
+                "ALLINT: the CPU model has FEAT_NMI in newer versions of QEMU",
+            )
 
     def arrived(self) -> Walk:
         """Return the walk that ends here."""
@@ -180,26 +193,26 @@ class _Guest:
 
     def interrupt(self) -> Walk | None:
         """Take the virtual interrupt that is pending and not masked, if there is one."""
-        pstate = self.state[arch.PSTATE]
-        pending = arch.unmasked(pstate, self._hcr)
+        pstate = self.state[exceptions.PSTATE]
+        pending = exceptions.unmasked(pstate, self._hcr)
         if self._gic is not None and not self._gic.quiet(pstate):
-            if not self._gic.signals() or (self._gic.may_be_fiq and not pstate & arch.PSTATE_F):
+            if not self._gic.signals() or (self._gic.may_be_fiq and not pstate & exceptions.PSTATE_F):
                 return _uncertain(f"whether the GIC signals an interrupt: {self._gic.why}")
             if self._gic.late:
                 return _uncertain("an interrupt that the guest has just let through, which comes in finite time")
-            pending = (*pending, (arch.HCR_VI, arch.IRQ_OFFSET))
+            pending = (*pending, (exceptions.HCR_VI, exceptions.IRQ_OFFSET))
         if not pending:
             return None
         if self._debugger is not None and self._debugger.steps:
             return _uncertain(STEPPED)
         if len(pending) > 1:
             return _uncertain("two virtual interrupts at once: either may come first")
-        if self.state[arch.VBAR] & VBAR_RES0:
+        if self.state[exceptions.VBAR] & VBAR_RES0:
             return _uncertain("an exception with RES0 bits set in VBAR_EL1")
         bit, offset = pending[0]
-        if bit == arch.HCR_VSE:
+        if bit == exceptions.HCR_VSE:
             self._take(exits.EC_BY_NAME["SERROR"] << exits.EC_SHIFT | exits.IL_BIT, None, offset)
-            self.unknown[arch.ESR] = exits.ISS_MASK, "the syndrome of a virtual SError"
+            self.unknown[exceptions.ESR] = exits.ISS_MASK, "the syndrome of a virtual SError"
             self._hcr &= ~bit
         else:
             self._take(None, None, offset)
@@ -207,12 +220,12 @@ class _Guest:
 
     def step(self) -> Walk | None:
         """Execute one instruction; a Walk where that cannot be, because it must trap or nobody knows."""
-        pc = self.state[arch.PC]
-        if controls(self.state) != self._controls and (is_on(self.state) or self._controls[0] & arch.SCTLR_M):
+        pc = self.state[exceptions.PC]
+        if controls(self.state) != self._controls and (is_on(self.state) or self._controls[0] & exceptions.SCTLR_M):
             return _uncertain(STALE)
-        if self._debugger is None and self.state[arch.MDSCR] & arch.MDSCR_SS:
+        if self._debugger is None and self.state[exceptions.MDSCR] & exceptions.MDSCR_SS:
             return _uncertain("software step is on")  # a debugger keeps the guest from stepping itself
-        if self.state[arch.PSTATE] & arch.IL:
+        if self.state[exceptions.PSTATE] & exceptions.IL:
             return _uncertain(ILLEGAL)
         if is_on(self.state):
             found = mmu.mapped(self.state, self.memory, pc, Use.FETCH, self._cpu)
@@ -238,7 +251,7 @@ class _Guest:
 
     @property
     def _at_el0(self) -> bool:
-        return self.state[arch.PSTATE] & arch.MODE == arch.EL0T
+        return self.state[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T
 
     def _execute(self, pc: int, word: int) -> Walk | None:
         if self._debugger is not None:
@@ -269,11 +282,11 @@ class _Guest:
             return self._raise(Raise(EC_UNKNOWN)) if self._at_el0 else _must_trap(f"what is at {pc:#x}")
         if word == a64.ISB:
             return self._advance({})
-        if word == a64.WFI and self._at_el0 and not self.state[arch.SCTLR] & arch.SCTLR_NTWI:
+        if word == a64.WFI and self._at_el0 and not self.state[exceptions.SCTLR] & exceptions.SCTLR_NTWI:
             if self._debugger is not None and self._debugger.steps:
                 return _uncertain("a stepped WFI that EL1 traps from EL0; QEMU performs it")
             return self._raise(Raise(EC_WFX, CONDITION_ALWAYS))
-        if word == a64.WFE and self._at_el0 and not self.state[arch.SCTLR] & arch.SCTLR_NTWE:
+        if word == a64.WFE and self._at_el0 and not self.state[exceptions.SCTLR] & exceptions.SCTLR_NTWE:
             return _uncertain("a WFE that EL1 traps from EL0; QEMU performs it")
         if word in (a64.WFI, a64.WFE):
             return self._advance({})  # KVM need not trap them (since 6.10 it does not always)
@@ -285,7 +298,7 @@ class _Guest:
             target = self.state[word >> 5 & 31]
             if _is_tagged(self.state, target):
                 return _uncertain(TAGGED)
-            return self._advance({arch.PC: target})
+            return self._advance({exceptions.PC: target})
         if (how := self._refusals.get(word)) is not None:
             return self._apply(pc, refused.effect(word, how))
         if self._gic is not None and not self._at_el0:
@@ -298,7 +311,7 @@ class _Guest:
             self._gic.late = False  # the return synchronises
         state = self.state
         if self._debugger is not None and word == a64.ERET:  # the guest's own step is off (kvm_arm_setup_debug)
-            state = (*state[: arch.SPSR], state[arch.SPSR] & ~arch.SS, *state[arch.SPSR + 1 :])
+            state = (*state[: exceptions.SPSR], state[exceptions.SPSR] & ~exceptions.SS, *state[exceptions.SPSR + 1 :])
         return self._apply(pc, execute(state, word))
 
     def _apply(self, pc: int, effect: Effect) -> Walk | None:
@@ -337,7 +350,7 @@ class _Guest:
         address = (self.state[access.rn] + access.offset) & MASK64
         places = self._places(address, access.size, access.is_store)
         if not isinstance(places, tuple):
-            return self._apply(self.state[arch.PC], places)
+            return self._apply(self.state[exceptions.PC], places)
         if access.is_store:
             return self._next(store(self.state, access, self.memory, places, known=access.rt not in self.unknown))
         return self._next(load(self.state, access, self.memory, places))
@@ -349,7 +362,7 @@ class _Guest:
 
     def _raise(self, exception: Raise) -> Walk | None:
         """Take an exception to EL1 without any hypervisor."""
-        if self.state[arch.VBAR] & VBAR_RES0:
+        if self.state[exceptions.VBAR] & VBAR_RES0:
             return _uncertain("an exception with RES0 bits set in VBAR_EL1")
         ec, far = exception.ec, exception.far
         if ec in (EC_IABT, EC_DABT) and not self._at_el0:
@@ -360,18 +373,26 @@ class _Guest:
     def _take(self, esr: int | None, far: int | None, offset: int = 0) -> None:
         if self._gic is not None:
             self._gic.late = False  # to take an exception synchronises
-        self.state = arch.take_exception(self.state, esr, far, offset)
-        flags, why = self.unknown.pop(arch.PSTATE, (0, ""))
-        written = {arch.ELR: True, arch.SPSR: True, arch.ESR: esr is not None, arch.FAR: far is not None}
+        self.state = exceptions.take_exception(self.state, esr, far, offset)
+        flags, why = self.unknown.pop(exceptions.PSTATE, (0, ""))
+        written = {
+            exceptions.ELR: True,
+            exceptions.SPSR: True,
+            exceptions.ESR: esr is not None,
+            exceptions.FAR: far is not None,
+        }
         for index in (index for index, is_written in written.items() if is_written):
             self.unknown.pop(index, None)
         if flags:
-            self.unknown[arch.SPSR] = flags, why
-        self.unknown[arch.PSTATE] = arch.NZCV | flags, "flags after an exception inside the guest: QEMU clears them"
+            self.unknown[exceptions.SPSR] = flags, why
+        self.unknown[exceptions.PSTATE] = (
+            exceptions.NZCV | flags,
+            "flags after an exception inside the guest: QEMU clears them",
+        )
 
     def _advance(self, changes: Mapping[int, int]) -> Walk | None:
         new = list(self.state)
-        new[arch.PC] = (new[arch.PC] + 4) & MASK64
+        new[exceptions.PC] = (new[exceptions.PC] + 4) & MASK64
         for index, value in changes.items():
             new[index] = value
             self.unknown.pop(index, None)

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from harness import contract
+from harness.arch.exits import DABT
 from harness.compare import Divergence
-from harness.exits import DABT
 from harness.trace import Switch
 from harness.turns import EXIT_MMIO, Round
 

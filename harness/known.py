@@ -15,11 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.arch.registers import INDEX
 from harness.compare import Divergence, Prediction
 from harness.errors import InputError
 from harness.explain import NAMED, RULES, Case, Rule
 from harness.owed import is_mmio
-from harness.registers import INDEX
 from harness.turns import Round
 
 VERDICTS = ("model", "kvm", "abstraction", "emulator")

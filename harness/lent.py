@@ -12,17 +12,18 @@ Source: arch/arm64/kvm/debug.c of 6.1, 6.12 and 7.3; Arm ARM D2.12.
 
 from __future__ import annotations
 
-from harness import arch, exits, power, protocol
+from harness import power, protocol
+from harness.arch import exceptions, exits
+from harness.arch.registers import BY_NAME
 from harness.contract import SUCCESS, CalledOn
 from harness.debugger import DEBUG_OPS
-from harness.registers import BY_NAME
 from harness.trace import ENTRY, EXIT, USER, Event, Host, Switch
 
 _RESET, _SET, _ABORT, _SERROR, _FINISH = (
     protocol.OPS[name][0] for name in ("reset", "set", "abort", "serror", "finish")
 )
 _MMIO = next(number for number, name in exits.KVM_EXIT_REASONS.items() if name == "MMIO")
-_LEVELS = arch.VECTOR_AARCH32
+_LEVELS = exceptions.VECTOR_AARCH32
 """The bits of a vector's offset that tell where the exception came from."""
 X0_ID, PSTATE_ID = BY_NAME["x0"].one_reg, BY_NAME["pstate"].one_reg
 _DEBUGGED, _STEPPED = protocol.DEBUG["debugged"], protocol.DEBUG["stepped"]
@@ -46,7 +47,7 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
         context = event.context
         if isinstance(event, Host):
             if event.op == _RESET or (event.op == _SET and event.a == PSTATE_ID and not event.error):
-                ss[context] = event.b & arch.SS if event.op == _SET else 0
+                ss[context] = event.b & exceptions.SS if event.op == _SET else 0
                 asked.discard(context)
             elif event.op in (_ABORT, _SERROR) and not event.error:
                 asked.add(context)
@@ -64,12 +65,12 @@ def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
                 ss[context] = 0
             asked.discard(context)
         if event.kind == USER or not event.marks & _STEPPED:
-            ss[context] = event.values[arch.PSTATE] & arch.SS
+            ss[context] = event.values[exceptions.PSTATE] & exceptions.SS
         own[index] = _own(event, ss.get(context, 0))
         if event.kind == ENTRY:
             entries[context] = index
         elif event.kind == EXIT and (at := entries.pop(context, None)) is not None:
-            own[at] = _mdscr(own[at], event.values[arch.MDSCR])
+            own[at] = _mdscr(own[at], event.values[exceptions.MDSCR])
     return tuple(own)
 
 
@@ -99,13 +100,13 @@ class _Calls:
     def start(self, entry: Switch) -> bool:
         """Whether a vCPU enters as a call asked for (Arm DEN 0022 5.4)."""
         how = self._called.pop(entry.context, None)
-        return how is not None and (entry.values[arch.PC], entry.values[0]) == (how.entry_point, how.context_id)
+        return how is not None and (entry.values[exceptions.PC], entry.values[0]) == (how.entry_point, how.context_id)
 
 
 def _took_exception(entry: Switch) -> bool:
     """Whether a vCPU enters at its first instruction behind an external abort or an SError (Arm ARM D1.10.2)."""
-    offset = entry.values[arch.PC] - entry.values[arch.VBAR]
-    return not entry.pending & protocol.PENDING["exception"] and offset & ~_LEVELS in (0, arch.SERROR_OFFSET)
+    offset = entry.values[exceptions.PC] - entry.values[exceptions.VBAR]
+    return not entry.pending & protocol.PENDING["exception"] and offset & ~_LEVELS in (0, exceptions.SERROR_OFFSET)
 
 
 def _told_next(events: tuple[Event, ...], index: int) -> int:
@@ -113,16 +114,16 @@ def _told_next(events: tuple[Event, ...], index: int) -> int:
     context = events[index].context
     later = (e for e in events[index + 1 :] if isinstance(e, Switch) and e.kind == USER and e.context == context)
     told = next(later, None)
-    return told.values[arch.PSTATE] & arch.SS if told is not None else 0
+    return told.values[exceptions.PSTATE] & exceptions.SS if told is not None else 0
 
 
 def _own(event: Switch, ss: int) -> Switch:
     if not event.marks & _STEPPED or event.kind == USER:
         return event
-    pstate = event.values[arch.PSTATE]
-    begins = event.kind == ENTRY and pstate & arch.SS and not event.pending
+    pstate = event.values[exceptions.PSTATE]
+    begins = event.kind == ENTRY and pstate & exceptions.SS and not event.pending
     marks = event.marks | (protocol.MARK_STEP_BEGINS if begins else 0)
-    return event._replace(marks=marks, values=_with(event, arch.PSTATE, pstate & ~arch.SS | ss))
+    return event._replace(marks=marks, values=_with(event, exceptions.PSTATE, pstate & ~exceptions.SS | ss))
 
 
 def _mdscr(event: Event, restored: int) -> Event:
@@ -130,8 +131,8 @@ def _mdscr(event: Event, restored: int) -> Event:
     assert isinstance(event, Switch)
     if not event.marks & _DEBUGGED:
         return event
-    mdscr = event.values[arch.MDSCR] & ~arch.OS_LOCK_HIDES | restored & arch.OS_LOCK_HIDES
-    return event._replace(values=_with(event, arch.MDSCR, mdscr))
+    mdscr = event.values[exceptions.MDSCR] & ~exceptions.OS_LOCK_HIDES | restored & exceptions.OS_LOCK_HIDES
+    return event._replace(values=_with(event, exceptions.MDSCR, mdscr))
 
 
 def _with(event: Switch, index: int, value: int) -> tuple[int, ...]:

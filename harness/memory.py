@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness import a64
+from harness.arch import a64
 from harness.layout import REGIONS, Region
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness import a64, arch, exits
-from harness.arch import State
+from harness.arch import a64, exceptions, exits
+from harness.arch.cpu_models import Cpu
+from harness.arch.exceptions import State
+from harness.arch.registers import MASK64
 from harness.execute import EC_DABT, FSC_ALIGNMENT, WNR, Effect, Raise, Trap, Uncertain
-from harness.masks import Cpu
 from harness.memory import Run
-from harness.registers import MASK64
 from harness.stage1 import FSC_ADDRESS_SIZE, Mapped, Refused, Unsure, Use, is_on, translate
 from harness.transfer import Places, parts
 
@@ -21,7 +21,7 @@ UNALIGNED_DEVICE = "emulator: an unaligned access to Device memory, an alignment
 
 def tag_ignored(state: State, address: int) -> bool:
     """TCR_EL1.TBI1 or TBI0, by bit 55 of the address."""
-    return bool(state[arch.TCR] >> (38 if address >> 55 & 1 else 37) & 1)
+    return bool(state[exceptions.TCR] >> (38 if address >> 55 & 1 else 37) & 1)
 
 
 def beyond(state: State, address: int, cpu: Cpu) -> bool:
@@ -51,7 +51,7 @@ def places(state: State, memory: Run, address: int, size: int, is_store: bool, c
     single one: which of two pages is touched first is not said).
     """
     write, unaligned = WNR if is_store else 0, address % size != 0
-    if unaligned and state[arch.SCTLR] & arch.SCTLR_A:
+    if unaligned and state[exceptions.SCTLR] & exceptions.SCTLR_A:
         return Raise(EC_DABT, FSC_ALIGNMENT | write, address)
     if not is_on(state):
         if unaligned:

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from harness import arch, contract, exits, protocol
-from harness.arch import State
+from harness import contract, protocol
+from harness.arch import exceptions, exits
+from harness.arch.exceptions import State
+from harness.arch.exits import DABT, FSC_EXTABT, FSC_TRANSLATION, IL_BIT
+from harness.arch.registers import BY_ONE_REG, INDEX, NAMES, STATE
+from harness.arch.sysregs import TIMERS, Owed
 from harness.compare import Divergence, Unchecked, different
-from harness.exits import DABT, FSC_EXTABT, FSC_TRANSLATION, IL_BIT
 from harness.follow import STEP_SHOWS
-from harness.registers import BY_ONE_REG, INDEX, NAMES, STATE
 from harness.stops import STOPS
-from harness.sysregs import TIMERS, Owed
 from harness.trace import Switch
 from harness.turns import (
     ASKED_FOR,
@@ -36,8 +37,8 @@ from harness.world import PSCI_0_2, SCENARIO, World
 
 STEP_WAITS = "the guest's own PSTATE.SS while userspace steps it"
 _MPIDR = INDEX["mpidr_el1"]
-_SYNDROME = frozenset({arch.ESR, arch.FAR})
-_DECIDES_EXCEPTION = frozenset({*arch.EXCEPTION, arch.VBAR, arch.SCTLR}) - _SYNDROME
+_SYNDROME = frozenset({exceptions.ESR, exceptions.FAR})
+_DECIDES_EXCEPTION = frozenset({*exceptions.EXCEPTION, exceptions.VBAR, exceptions.SCTLR}) - _SYNDROME
 _BEYOND = (FSC_EXTABT, *range(FSC_TRANSLATION + 4))
 """Statuses that an abort for an address that a VM has not may have: external, address size, translation (D17.2.37)."""
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
@@ -61,13 +62,15 @@ class _Turn:
     def take(self, after: State) -> None:
         """Enter an exception."""
         self.values[:] = after
-        for index in arch.EXCEPTION:
+        for index in exceptions.EXCEPTION:
             self.allowed.pop(index, None)
 
 
 def _skip(turn: _Turn) -> None:
     values = turn.values
-    values[arch.PC], values[arch.PSTATE] = arch.behind(values[arch.PC], values[arch.PSTATE])
+    values[exceptions.PC], values[exceptions.PSTATE] = exceptions.behind(
+        values[exceptions.PC], values[exceptions.PSTATE]
+    )
 
 
 def _call(turn: _Turn, exit_: Switch, world: World) -> None:
@@ -95,7 +98,7 @@ def _system_register(turn: _Turn, exit_: Switch, injected: bool, gic: bool) -> N
     if owed is Owed.UNDEFINED or (injected and (owed is Owed.EITHER or untold)):
         turn.values[:] = contract.undefined_state(exit_)
         if exit_.forged:  # no CPU reports a trap of these with IL clear, and what KVM makes of it is its own affair
-            turn.allowed[arch.ESR] = frozenset({0, exits.IL_BIT})
+            turn.allowed[exceptions.ESR] = frozenset({0, exits.IL_BIT})
         return
     _skip(turn)
     index = INDEX[access.row.name] if owed is Owed.STATE and access.row is not None else None
@@ -111,7 +114,7 @@ def _system_register(turn: _Turn, exit_: Switch, injected: bool, gic: bool) -> N
 def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
     """Apply what KVM owes before it runs the guest again or returns; say why if nobody knows."""
     kind = round_.exit_class
-    if exit_.values[arch.PSTATE] & arch.AARCH32:
+    if exit_.values[exceptions.PSTATE] & exceptions.AARCH32:
         return "a guest in AArch32 state"
     if kind in ("HVC64", "HVC32"):  # the latter can only be forged here
         if not round_.world.features & PSCI_0_2:
@@ -146,15 +149,15 @@ def _abort(turn: _Turn, exit_: Switch, kind: str, round_: Round) -> str:
             return "an address beyond the guest's physical address space"
         # Which fault that is nobody says; an abort it is, with the virtual address in FAR_EL1 (Arm ARM D17.2.40).
         turn.values[:] = contract.abort_state(exit_)
-        syndrome = turn.values[arch.ESR] & ~DABT["FSC"].mask
-        turn.allowed[arch.ESR] = frozenset(
+        syndrome = turn.values[exceptions.ESR] & ~DABT["FSC"].mask
+        turn.allowed[exceptions.ESR] = frozenset(
             syndrome | status | wnr for status in _BEYOND for wnr in (0, DABT["WNR"].mask)
         )
         return ""
     if contract.is_walk(exit_) and slot is None:
         turn.values[:] = contract.abort_state(exit_)
         allowed = contract.walk_abort_syndromes(exit_, turn.walk_level)
-        turn.values[arch.ESR], turn.allowed[arch.ESR] = min(allowed), allowed
+        turn.values[exceptions.ESR], turn.allowed[exceptions.ESR] = min(allowed), allowed
         return ""
     undecodable = not exit_.esr & (DABT["ISV"].mask | DABT["CM"].mask) and is_mmio(exit_, world)
     if (kind == "IABT_LOW" and slot is None) or (undecodable and world.protected):
@@ -178,7 +181,7 @@ def is_mmio(exit_: Switch, world: World = SCENARIO) -> bool:
 
 def _narrow(turn: _Turn) -> None:
     """Allow what AArch32 state makes of its registers: it sees 32 bits of each, those above may be dropped."""
-    for i in arch.AARCH32_STATE:
+    for i in exceptions.AARCH32_STATE:
         others = turn.allowed.get(i, frozenset())
         if others is not None:
             whole = others | {turn.values[i]}
@@ -252,26 +255,30 @@ def _userspace(turn: _Turn, round_: Round) -> str:
             turn.put(index, host.b)
             if either:
                 turn.allowed[index] = None if before is None else before | {host.b}
-            if turn.values[arch.PSTATE] & arch.AARCH32:
+            if turn.values[exceptions.PSTATE] & exceptions.AARCH32:
                 _narrow(turn)
         elif host.op == OP_FINISH:
             if access and exit_ is not None:
                 _complete(turn, exit_, round_.entry.mmio_data)
             access = waiting = False
         elif host.op == OP_ABORT and exit_ is not None:
-            if waiting and round_.seen[arch.ELR] == turn.values[arch.ELR]:
+            if waiting and round_.seen[exceptions.ELR] == turn.values[exceptions.ELR]:
                 continue  # one may pend for both: what two before a run are, KVM API 4.31 does not say
             turn.take(contract.external_abort(tuple(turn.values), exit_))
-            if exit_.values[arch.PSTATE] & arch.AARCH32:  # IL: of its instruction, or 1 (Arm ARM D17.2.37, ISV is 0)
-                turn.allowed[arch.ESR] = frozenset({turn.values[arch.ESR], turn.values[arch.ESR] | IL_BIT})
+            if (
+                exit_.values[exceptions.PSTATE] & exceptions.AARCH32
+            ):  # IL: of its instruction, or 1 (Arm ARM D17.2.37, ISV is 0)
+                turn.allowed[exceptions.ESR] = frozenset(
+                    {turn.values[exceptions.ESR], turn.values[exceptions.ESR] | IL_BIT}
+                )
             access, excepted, waiting = False, True, True
-        elif host.op == OP_SERROR and serror_taken and not turn.values[arch.PSTATE] & arch.PSTATE_A:
+        elif host.op == OP_SERROR and serror_taken and not turn.values[exceptions.PSTATE] & exceptions.PSTATE_A:
             if access and exit_ is not None and told:
                 # The access is done, only not finished: that comes first (KVM API 5, KVM_EXIT_MMIO).
                 _complete(turn, exit_, round_.entry.mmio_data)
                 access = waiting = False
-            turn.take(arch.take_exception(tuple(turn.values), offset=arch.SERROR_OFFSET))
-            turn.allowed[arch.ESR] = None
+            turn.take(exceptions.take_exception(tuple(turn.values), offset=exceptions.SERROR_OFFSET))
+            turn.allowed[exceptions.ESR] = None
             excepted = True
     if access and exit_ is not None:
         if not told:
@@ -302,27 +309,27 @@ def interrupts_owed(round_: Round) -> tuple[int, int]:
     An SError is pended, and nothing of it is left after a reset; a line stays as it was set last (KVM API 4.25, 4.31).
     """
     hcr = round_.exit.hcr if round_.exit is not None else 0
-    certain = arch.HCR_VIRTUAL
+    certain = exceptions.HCR_VIRTUAL
     for host in round_.hosts:
         if host.op == OP_RESET:
-            hcr, certain = 0, arch.HCR_VSE
+            hcr, certain = 0, exceptions.HCR_VSE
         elif host.op == OP_SERROR and not host.error:
-            hcr |= arch.HCR_VSE
+            hcr |= exceptions.HCR_VSE
             if round_.action.inject:
-                certain &= ~arch.HCR_VSE
+                certain &= ~exceptions.HCR_VSE
         elif host.op == OP_IRQ_LINE and not host.error:
-            bit = arch.HCR_VI if host.a == protocol.LINES["irq"] else arch.HCR_VF
+            bit = exceptions.HCR_VI if host.a == protocol.LINES["irq"] else exceptions.HCR_VF
             hcr, certain = hcr | bit if host.b else hcr & ~bit, certain | bit
-    return hcr & arch.HCR_VIRTUAL, certain
+    return hcr & exceptions.HCR_VIRTUAL, certain
 
 
 def _step_waits(round_: Round, pstate: int) -> bool:
     """As :func:`harness.contract.step_waits`, where userspace may have begun to step it behind the exit only."""
-    exit_, wrote = round_.exit, round_.host_wrote.get(arch.PSTATE, 0)
+    exit_, wrote = round_.exit, round_.host_wrote.get(exceptions.PSTATE, 0)
     if exit_ is None or round_.reset:
         return False
     stepped = exit_.stepped or round_.entry.stepped
-    return contract.step_waits(stepped, exit_.values[arch.PSTATE] | wrote, pstate)
+    return contract.step_waits(stepped, exit_.values[exceptions.PSTATE] | wrote, pstate)
 
 
 def compare_owed(
@@ -334,7 +341,7 @@ def compare_owed(
     """
     pending, certain = interrupts_owed(round_)
     if (pending ^ round_.entry.hcr) & certain:
-        found = round_.entry.hcr & arch.HCR_VIRTUAL
+        found = round_.entry.hcr & exceptions.HCR_VIRTUAL
         yield Divergence("host", "hcr_el2", pending, found, round_.label, round_.first, round_.entry.step)
     result = owed(round_, walk_level)
     if isinstance(result, str):
@@ -346,13 +353,18 @@ def compare_owed(
         want, got = expected[i], seen[i]
         if not (want ^ got) & ~lossy.get(i, 0):
             continue
-        if i == arch.MDSCR and arch.os_locked(want, got):
+        if i == exceptions.MDSCR and exceptions.os_locked(want, got):
             yield Unchecked("host", "what the OS Lock hides of MDSCR_EL1")
             continue
-        if i == arch.SPSR and not (want ^ got) & ~arch.SS and round_.exit is not None and round_.exit.stepped:
+        if (
+            i == exceptions.SPSR
+            and not (want ^ got) & ~exceptions.SS
+            and round_.exit is not None
+            and round_.exit.stepped
+        ):
             yield Unchecked("host", STEP_SHOWS)
             continue
-        if i == arch.PSTATE and want ^ got == arch.SS and _step_waits(round_, got):
+        if i == exceptions.PSTATE and want ^ got == exceptions.SS and _step_waits(round_, got):
             yield Unchecked("host", STEP_WAITS)
             continue
         if i in allowed:

@@ -6,10 +6,10 @@ Source: Documentation/virt/kvm/arm/hypercalls.rst, "Optional; pKVM protected gue
 
 from __future__ import annotations
 
-from harness import a64, exits
-from harness.arch import State
+from harness.arch import a64, exits
+from harness.arch.exceptions import State
+from harness.arch.registers import MASK64
 from harness.execute import Next
-from harness.registers import MASK64
 
 FEATURES, MEMINFO, SHARE, UNSHARE = (
     next(f.fid for f in exits.SMCCC_FUNCTIONS if f.name == f"VENDOR_HYP_KVM_{name}")

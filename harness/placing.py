@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from harness import a64, debugger, protocol, slots
+from harness import debugger, protocol, slots
+from harness.arch import a64
+from harness.arch.registers import BY_NAME
 from harness.layout import ALONE, CODE, CONTEXTS, PAIR, PROTECTED_MACHINE, PROTECTED_NAMES, WINDOW_SIZE
 from harness.layout import PROTECTED_TRAP_REGISTER as PROTECTED_TRAP
-from harness.registers import BY_NAME
 from harness.scenario import Scenario, Step, instruction, slot_step
 from harness.steps import BREAKS_AT, MP_STATES, WATCHES
 from harness.syndrome import TRAP

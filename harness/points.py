@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from harness import a64, protocol, sysregs
+from harness import protocol
+from harness.arch import a64, sysregs
 from harness.compare import Divergence, Unchecked
 from harness.contract import system_access
 from harness.debugger import DEBUG_OPS

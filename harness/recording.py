@@ -28,8 +28,8 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from harness import protocol
+from harness.arch.registers import INDEX, MASK64, NAMES
 from harness.errors import InputError
-from harness.registers import INDEX, MASK64, NAMES
 from harness.trace import ENTRY, EXIT, USER, Switch
 
 FORMAT = "shadowfuzz-trace 2 "

@@ -13,7 +13,7 @@ from itertools import combinations
 from types import MappingProxyType
 from typing import TypeVar
 
-from harness import a64, sysregs
+from harness.arch import a64, sysregs
 from harness.execute import EC_UNKNOWN, Effect, Next, Raise
 
 UNDEFINED, IGNORED = "undefined", "ignored"

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from harness import arch, contract, exits
+from harness import contract
+from harness.arch import exceptions, exits
+from harness.arch.registers import INDEX, MASK64
 from harness.errors import InputError
 from harness.known import expand
-from harness.registers import INDEX, MASK64
 from harness.trace import Switch
 
 Release = tuple[int, int, int]
@@ -153,7 +154,7 @@ def _undefined(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
     index = INDEX.get(spot.register, -1)
     if before is None or after is None or index < 0:
         return False
-    taken = arch.take_exception(before.values, esr=_UNDEFINED)
+    taken = exceptions.take_exception(before.values, esr=_UNDEFINED)
     return (old, new) == (taken[index], after.values[index])
 
 
@@ -167,8 +168,8 @@ def _serror_taken(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
     if before is None or after is None or index < 0:
         return False
     pending, done = before.values, after.values
-    taken = arch.take_exception(pending, esr=done[arch.ESR], offset=arch.SERROR_OFFSET)
-    return done[arch.ESR] >> exits.EC_SHIFT == _SERROR and (old, new) == (pending[index], taken[index])
+    taken = exceptions.take_exception(pending, esr=done[exceptions.ESR], offset=exceptions.SERROR_OFFSET)
+    return done[exceptions.ESR] >> exits.EC_SHIFT == _SERROR and (old, new) == (pending[index], taken[index])
 
 
 _SERROR = 0x2F

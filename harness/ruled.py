@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from harness import arch, contract, debugged, exits, slots, sysregs
+from harness import contract, debugged, slots
+from harness.arch import exceptions, exits, sysregs
+from harness.arch.exits import DABT
+from harness.arch.registers import INDEX
+from harness.arch.sysregs import Owed
 from harness.check import Compared
 from harness.donated import guests_own_writes
 from harness.exercise import executed, is_whole
-from harness.exits import DABT
 from harness.gic.lists import STATE, view
 from harness.gic.registers import place
 from harness.gic.watch import OP_GIC_LINE, PPI, SOME_UNKNOWN, line_fails
@@ -18,12 +21,10 @@ from harness.layout import GICD
 from harness.owed import interrupts_owed, is_mmio, serror_at_once
 from harness.placing import placed
 from harness.protocol import LINES
-from harness.registers import INDEX
 from harness.rules import RULES, SIZES, register_rule
 from harness.scenario import Scenario, Step
 from harness.shapes import OPS, Shapes
 from harness.stops import STOPS
-from harness.sysregs import Owed
 from harness.trace import ENTRY, USER, Event, Host, Switch, Trace
 from harness.turns import (
     IN_KERNEL,
@@ -91,7 +92,7 @@ def _userspace(round_: Round) -> Iterator[str]:
         yield "host.abort"
     if OP_SERROR in ops and not round_.reset:
         pending, certain = interrupts_owed(round_)
-        if pending & certain & arch.HCR_VSE:
+        if pending & certain & exceptions.HCR_VSE:
             yield "host.serror.pending"
         elif serror_at_once(round_) and OP_ABORT not in ops:
             yield "host.serror.taken"
@@ -100,7 +101,12 @@ def _userspace(round_: Round) -> Iterator[str]:
     for host in done:
         if host.op == OP_IRQ_LINE:
             yield "host.line.irq" if host.a == LINES["irq"] else "host.line.fiq"
-    if OP_IRQ_LINE not in ops and not round_.reset and exit_ is not None and exit_.hcr & (arch.HCR_VI | arch.HCR_VF):
+    if (
+        OP_IRQ_LINE not in ops
+        and not round_.reset
+        and exit_ is not None
+        and exit_.hcr & (exceptions.HCR_VI | exceptions.HCR_VF)
+    ):
         yield "host.line.kept"
     for host in round_.hosts:
         if host.op == OP_GIC_LINE and (fails := line_fails(host, round_.world.gic)) is not None:
@@ -211,7 +217,7 @@ def _interrupt_controller(exit_: Switch) -> Iterator[str]:
 
 def _run(entry: Switch, exit_: Switch, steps: Mapping[int, Step], *, gic: bool) -> Iterator[str]:
     """Yield the rules of accesses to system registers that did not trap: the CPU owes them then."""
-    if entry.values[arch.PSTATE] & arch.MODE == arch.EL0T:
+    if entry.values[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T:
         return
     texts = {address: " ".join((step.kind, *map(str, step.args))) for address, step in steps.items()}
     for text in executed(entry, exit_, texts):

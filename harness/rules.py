@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
-from harness import contract, exits, sysregs
+from harness import contract
+from harness.arch import exits, sysregs
+from harness.arch.registers import STATE
 from harness.gic.registers import BANKS
-from harness.registers import STATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ _NOT_THERE = "the CPU takes the exception itself, without a trap, and the row pr
 ABSENT: tuple[Absent, ...] = (
     Absent("call.SMCCC_ARCH_WORKAROUND_*", "*", "EL2 answers it, without an exit", "el1_hvc_guest in hyp/hyp-entry.S"),
     *(
-        Absent(f"sysreg.*.{name}", "*", _NOT_THERE, "harness/sysregs.py: QEMU 7.2 has no such register")
+        Absent(f"sysreg.*.{name}", "*", _NOT_THERE, "harness/arch/sysregs.py: QEMU 7.2 has no such register")
         for name in ("dbgprcr_el1", "dbgclaim*_el1", "dbgauthstatus_el1")
     ),
     *(
@@ -191,7 +192,7 @@ ABSENT: tuple[Absent, ...] = (
         "sysreg.*.s3_?_c1[15]_*",
         "*",
         _ANSWERED,
-        "harness/sysregs.py: QEMU 7.2 does not trap what its CPU model has, and refuses the rest itself",
+        "harness/arch/sysregs.py: QEMU 7.2 does not trap what its CPU model has, and refuses the rest itself",
     ),
     Absent("sysreg.*.icc_sre_el1", "*", _ANSWERED, "Arm IHI 0069, ICC_SRE_EL2.Enable: the one trap of it"),
     *(
@@ -202,7 +203,7 @@ ABSENT: tuple[Absent, ...] = (
         "sysreg.write.cnt*_el0",
         "*",
         "no step writes a timer: one that fires would make all that follows uncertain",
-        "harness/sysregs.py, WRITABLE",
+        "harness/arch/sysregs.py, WRITABLE",
     ),
     Absent(
         "sysreg.unknown", "*", "steps name rows of the table; only recorded programs go elsewhere", "harness/steps.py"

@@ -30,11 +30,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
-from harness import sysregs
-from harness.a64 import FORM, PLAIN_BY_NAME, encode
+from harness.arch import sysregs
+from harness.arch.a64 import FORM, PLAIN_BY_NAME, encode
+from harness.arch.registers import Encoding
 from harness.errors import InputError
 from harness.layout import MAX_STEPS
-from harness.registers import Encoding
 from harness.slots import Slot, collides
 from harness.steps import INITIAL, KINDS, SLOT_OPERANDS, VALUE, WORD_ADDRESS, Arg, Operand, Side
 

@@ -12,10 +12,10 @@ from itertools import combinations
 from typing import TypeVar
 
 from harness import slots
-from harness.a64 import FORM, NUMBER, V_NAMES, W_NAMES, X_NAMES
+from harness.arch.a64 import FORM, NUMBER, V_NAMES, W_NAMES, X_NAMES
+from harness.arch.registers import INDEX
 from harness.layout import DATA
 from harness.minimise import Pass
-from harness.registers import INDEX
 from harness.scenario import Scenario, Step, format_step, slot_step
 from harness.steps import INITIAL_NAMES, KINDS, STEP_KINDS, Arg, Side
 

@@ -15,16 +15,16 @@ from enum import Enum
 from operator import itemgetter
 from typing import NamedTuple
 
-from harness import arch
-from harness.arch import State
-from harness.exits import FSC_ACCESS, FSC_PERMISSION, FSC_TRANSLATION
-from harness.masks import Cpu
+from harness.arch import exceptions
+from harness.arch.cpu_models import Cpu
+from harness.arch.exceptions import State
+from harness.arch.exits import FSC_ACCESS, FSC_PERMISSION, FSC_TRANSLATION
+from harness.arch.registers import INDEX
 from harness.memory import Memory
-from harness.registers import INDEX
 
 FSC_ADDRESS_SIZE = 0x00
 TTBR0, TTBR1, MAIR = (INDEX[name] for name in ("ttbr0_el1", "ttbr1_el1", "mair_el1"))
-CONTROLS: tuple[int, ...] = (arch.SCTLR, arch.TCR, TTBR0, TTBR1, MAIR)
+CONTROLS: tuple[int, ...] = (exceptions.SCTLR, exceptions.TCR, TTBR0, TTBR1, MAIR)
 """The registers that decide a translation."""
 _CONTROLS = itemgetter(*CONTROLS)
 
@@ -92,7 +92,7 @@ Result = Mapped | Refused | Outside | Unsure
 
 def is_on(state: State) -> bool:
     """Whether EL1 and EL0 addresses are translated at stage 1."""
-    return bool(state[arch.SCTLR] & arch.SCTLR_M)
+    return bool(state[exceptions.SCTLR] & exceptions.SCTLR_M)
 
 
 def controls(state: State) -> tuple[int, ...]:
@@ -103,11 +103,11 @@ def controls(state: State) -> tuple[int, ...]:
 
 def translate(state: State, memory: Memory, address: int, use: Use, cpu: Cpu) -> Result:
     """Translate a virtual address at the exception level of ``state``; an access must be inside one page."""
-    tcr = state[arch.TCR]
+    tcr = state[exceptions.TCR]
     upper = address >> 55 & 1
     size = tcr >> (16 if upper else 0) & 0x3F
     granule = _GRANULES[upper][tcr >> (30 if upper else 14) & 3]
-    if tcr & ~_TCR_KNOWN or state[arch.SCTLR] & _EPAN:
+    if tcr & ~_TCR_KNOWN or state[exceptions.SCTLR] & _EPAN:
         return Unsure("translation with options of later architectures")
     if tcr >> (23 if upper else 7) & 1:
         return Refused(FSC_TRANSLATION)  # EPDx: no walk
@@ -134,7 +134,7 @@ def _walk(
     state: State, memory: Memory, address: int, bits: int, granule: int, use: Use, cpu: Cpu, table: int
 ) -> Result:
     stride = granule - 3
-    limit = min(cpu.pa_bits, _OUTPUT_BITS[state[arch.TCR] >> 32 & 7])
+    limit = min(cpu.pa_bits, _OUTPUT_BITS[state[exceptions.TCR] >> 32 & 7])
     level = 4 - -(-(bits - granule) // stride)
     shift = granule + stride * (3 - level)
     if table & (1 << bits - shift + 3) - 1:
@@ -152,7 +152,7 @@ def _walk(
         entry = memory.read(at)
         if entry is None:
             return Unsure("tables that the guest may have changed")
-        if state[arch.SCTLR] & arch.SCTLR_EE:
+        if state[exceptions.SCTLR] & exceptions.SCTLR_EE:
             entry = int.from_bytes(entry.to_bytes(8, "little"), "big")
         is_leaf = level == 3 or not entry & _TABLE
         if not entry & _VALID or (level == 3 and not entry & _TABLE):
@@ -191,16 +191,16 @@ def _leaf_status(state: State, entry: int, inherited: int, use: Use, cpu: Cpu) -
 
 
 def _permitted(state: State, entry: int, inherited: int, use: Use, cpu: Cpu) -> bool:
-    pstate = state[arch.PSTATE] & ~cpu.mask(arch.PSTATE)[0]
-    at_el0 = pstate & arch.MODE == arch.EL0T
+    pstate = state[exceptions.PSTATE] & ~cpu.mask(exceptions.PSTATE)[0]
+    at_el0 = pstate & exceptions.MODE == exceptions.EL0T
     for_el0 = bool(entry & _AP_EL0 and not inherited & _TABLE_NO_EL0)
     writable = not (entry & _AP_READ_ONLY or inherited & _TABLE_READ_ONLY)
     if use is Use.FETCH:
-        wxn = bool(state[arch.SCTLR] & _WXN)
+        wxn = bool(state[exceptions.SCTLR] & _WXN)
         if at_el0:
             return not (entry & _UXN or inherited & _TABLE_UXN or (wxn and for_el0 and writable))
         # What EL0 may write to, EL1 may not execute (D8.4.5).
         return not (entry & _PXN or inherited & _TABLE_PXN or (writable and (for_el0 or wxn)))
     if at_el0:
         return for_el0 and (writable or use is Use.READ)
-    return (writable or use is Use.READ) and not (pstate & arch.PAN and for_el0)
+    return (writable or use is Use.READ) and not (pstate & exceptions.PAN and for_el0)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-from harness import protocol, slots, sysregs
-from harness.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, PLAIN_BY_NAME, X_NAMES, AccessForm, Field
+from harness import protocol, slots
+from harness.arch import sysregs
+from harness.arch.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, PLAIN_BY_NAME, X_NAMES, AccessForm, Field
+from harness.arch.registers import MASK64, SETTABLE
 from harness.layout import CODE, CONTEXT_NAMES, DATA
-from harness.registers import MASK64, SETTABLE
 
 Arg = int | str
 
@@ -139,7 +140,7 @@ def _plain(mnemonic: str, summary: str) -> StepKind:
     operands = [_operand_of(field) for field in row.fields]
     if row.sysreg is not None:
         names = frozenset(sysregs.WRITABLE if row.sysreg == 0 else sysregs.READABLE)
-        operands.insert(row.sysreg, Operand("sysreg", "a system register of harness/sysregs.py", names))
+        operands.insert(row.sysreg, Operand("sysreg", "a system register of harness/arch/sysregs.py", names))
     return StepKind(mnemonic, Side.GUEST, tuple(operands), summary, f"Arm ARM {row.source}")
 
 

@@ -7,10 +7,11 @@ exceptions), D17.2.41 (FAR_EL2 of a watchpoint).
 
 from __future__ import annotations
 
-from harness import a64, arch, exits, protocol
-from harness.arch import State
+from harness import protocol
+from harness.arch import a64, exceptions, exits
+from harness.arch.exceptions import State
+from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, IssField
 from harness.debugger import Debugger
-from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, IssField
 from harness.syndrome import Fault, touch
 from harness.trace import Switch
 
@@ -54,8 +55,8 @@ def owed(
         return _step(stepped, entry, state) if begins else _fault("SOFTSTP_LOW", DEBUG_FSC)
     if kind == "IABT_LOW":
         return None  # before any breakpoint
-    at_el0 = state[arch.PSTATE] & arch.MODE == arch.EL0T
-    if debugger.breaks_at(state[arch.PC], at_el0):
+    at_el0 = state[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T
+    if debugger.breaks_at(state[exceptions.PC], at_el0):
         return _fault("BREAKPT_LOW", DEBUG_FSC)
     if word is not None and is_brk(word) and (debugger.takes_brk or kind == "BRK64"):
         return _fault("BRK64", word >> 5 & 0xFFFF)
@@ -96,7 +97,7 @@ def _fault(ec: str, iss: int) -> Fault:
 
 def _step(stepped: int | None, entry: Switch, state: State) -> Fault:
     """The exception behind a step; where the instruction may have done something else than go on, ISV is free."""
-    if state[arch.PC] != entry.values[arch.PC] + 4:
+    if state[exceptions.PC] != entry.values[exceptions.PC] + 4:
         stepped = None  # it was an exception, say
     plain = a64.decode_plain(stepped) if stepped is not None else None
     if stepped is not None and (a64.decode_access(stepped) or (plain and plain.mnemonic in _STRAIGHT)):

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from harness import contract, protocol
+from harness.arch.registers import BY_NAME
 from harness.layout import Region
 from harness.recording import Api, Recorded
-from harness.registers import BY_NAME
 from harness.trace import ENTRY, EXIT, HOST, Host, Switch
 from harness.turns import EXIT_INTR, OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET, Round
 from harness.world import IPA_BITS, SCENARIO, World

@@ -9,13 +9,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from harness import a64, arch, exits
-from harness.arch import State
+from harness.arch import a64, exceptions, exits
+from harness.arch.exceptions import State
+from harness.arch.exits import DABT, EC_BY_NAME, EC_SHIFT, IL_BIT
+from harness.arch.registers import MASK64
 from harness.execute import CONDITION_ALWAYS, WNR, Access, execute
-from harness.exits import DABT, EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.layout import TRAP_REGISTER
 from harness.memory import Memory
-from harness.registers import MASK64
 
 FSC_LEVEL = 0x3
 """Low bits of a fault status: the level of the walk, which depends on what is mapped around the address."""
@@ -124,7 +124,7 @@ def owed(state: State, word: int | None, memory: Memory, *, is_fetch: bool) -> F
     ``is_fetch``: the exit says that it was the fetch that faulted.  None where nothing is promised here.
     """
     if is_fetch:
-        return fetch_fault(state[arch.PC], memory)
+        return fetch_fault(state[exceptions.PC], memory)
     if word is None:
         return None
     access = touch(state, word)

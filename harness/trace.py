@@ -19,7 +19,8 @@ from functools import cached_property
 from operator import itemgetter
 from typing import NamedTuple
 
-from harness import exits, protocol, registers
+from harness import protocol
+from harness.arch import exits, registers
 from harness.errors import AgentProtocolError
 
 FORGE_MASK = sum(protocol.FORGE.values())

@@ -23,8 +23,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from harness import protocol
+from harness.arch.registers import INDEX, NAMES
 from harness.errors import InputError
-from harness.registers import INDEX, NAMES
 from harness.trace import ENTRY, EXIT, HOST, VECTORS_SIZE, Event, Host, Hyp, Lists, Points, Switch, Trace, Vectors
 
 FORMAT = "shadowfuzz-trace 1"

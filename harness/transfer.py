@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from harness import a64, arch
-from harness.arch import State
+from harness.arch import a64, exceptions
+from harness.arch.exceptions import State
+from harness.arch.registers import MASK64
 from harness.execute import Next
 from harness.memory import Run
-from harness.registers import MASK64
 
 Places = tuple[tuple[int, int], ...]
 """Where the bytes of an access are: guest physical address and size of each part, each inside one slot."""
@@ -26,8 +26,8 @@ def parts(address: int, size: int) -> Places:
 
 def byte_order(state: State) -> Literal["big", "little"]:
     """Return the byte order of data: SCTLR_EL1.EE, at EL0 E0E (Arm ARM D17.2.118)."""
-    at_el0 = state[arch.PSTATE] & arch.MODE == arch.EL0T
-    return "big" if state[arch.SCTLR] & (arch.SCTLR_E0E if at_el0 else arch.SCTLR_EE) else "little"
+    at_el0 = state[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T
+    return "big" if state[exceptions.SCTLR] & (exceptions.SCTLR_E0E if at_el0 else exceptions.SCTLR_EE) else "little"
 
 
 def load(state: State, access: a64.Access, memory: Run, places: Places) -> Next:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from harness import arch, contract, exits, power, protocol
-from harness.arch import State
+from harness import contract, power, protocol
+from harness.arch import exceptions, exits
+from harness.arch.exceptions import State
+from harness.arch.registers import BY_NAME, BY_ONE_REG, MASK64
 from harness.lent import guests_own
-from harness.registers import BY_NAME, BY_ONE_REG, MASK64
 from harness.shapes import Shapes
 from harness.steps import MP_STATES
 from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
@@ -82,7 +83,7 @@ class Round:
             self.label = "RESET" if self.reset else exit_.exit_class if exit_.forged else self.exit_class
         self.host_wrote = writes_of(hosts) if hosts else NOTHING
         self.action = _action(exit_, self.users, hosts, entry, self.world)
-        self.seen = arch.apply_pending(entry.values, entry.pending, self.wide) if entry.pending else entry.values
+        self.seen = exceptions.apply_pending(entry.values, entry.pending, self.wide) if entry.pending else entry.values
 
     @property
     def wide(self) -> bool:
@@ -107,9 +108,9 @@ def was_aarch32(round_: Round) -> bool:
     That state sees 32 bits of its registers, those above may be dropped (Arm ARM D1.20.2; set_core_reg in
     arch/arm64/kvm/guest.c).
     """
-    came = (round_.exit or round_.entry).values[arch.PSTATE]
-    put = any(h.op == OP_SET and h.a == PSTATE_ID and h.b & arch.AARCH32 and not h.error for h in round_.hosts)
-    return bool(came & arch.AARCH32) or put
+    came = (round_.exit or round_.entry).values[exceptions.PSTATE]
+    put = any(h.op == OP_SET and h.a == PSTATE_ID and h.b & exceptions.AARCH32 and not h.error for h in round_.hosts)
+    return bool(came & exceptions.AARCH32) or put
 
 
 def writes_of(hosts: Iterable[Host]) -> Mapping[int, int]:
@@ -137,11 +138,11 @@ def _entries(before: State, hosts: tuple[Host, ...]) -> Iterator[tuple[int, int]
 
     One that pends is entered when KVM_RUN is called (``OP_FINISH``).
     """
-    pc, pstate, vbar = before[arch.PC], before[arch.PSTATE], before[arch.VBAR]
+    pc, pstate, vbar = before[exceptions.PC], before[exceptions.PSTATE], before[exceptions.VBAR]
     pends = False
     for host in hosts:
         if host.op == OP_RESET:
-            pc, pstate, vbar = 0, arch.EL1H | arch.DAIF, 0
+            pc, pstate, vbar = 0, exceptions.EL1H | exceptions.DAIF, 0
         elif host.error:
             continue
         elif host.op == OP_SET and host.a in _DECIDE_ENTRY:
@@ -150,7 +151,7 @@ def _entries(before: State, hosts: tuple[Host, ...]) -> Iterator[tuple[int, int]
             vbar = host.b if host.a == VBAR_ID else vbar
         elif host.op in (OP_ABORT, OP_SERROR) or (host.op == OP_FINISH and pends):
             pends = host.op != OP_FINISH
-            yield arch.vector(vbar, pstate), pc
+            yield exceptions.vector(vbar, pstate), pc
 
 
 def _rewritten(hosts: tuple[Host, ...]) -> bool:
@@ -163,38 +164,41 @@ def _rewritten(hosts: tuple[Host, ...]) -> bool:
 def _injected(exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch, world: World) -> bool:
     """Whether KVM gave the guest an exception on its way out to userspace, or when userspace asked for one."""
     before = exit_.values
-    vector = arch.vector(before[arch.VBAR], before[arch.PSTATE])
-    vectors, seen, came_from = {vector}, users, {before[arch.PC]}
+    vector = exceptions.vector(before[exceptions.VBAR], before[exceptions.PSTATE])
+    vectors, seen, came_from = {vector}, users, {before[exceptions.PC]}
     if hosts and (asked := _exceptions(hosts)):
         anew = tuple(_entries(before, hosts))
         vectors |= {at for at, _ in anew}
-        vectors |= {at + arch.SERROR_OFFSET & MASK64 for at in vectors}
+        vectors |= {at + exceptions.SERROR_OFFSET & MASK64 for at in vectors}
         seen = (*users, entry)
         # ELR_EL1 holds where the guest was, unless userspace writes over that, too.
         came_from |= {host.b for host in hosts if host.op == OP_SET and host.a in (PC_ID, ELR_ID)}
         came_from |= {pc for _, pc in anew}
-        came_from.add(arch.behind(before[arch.PC], before[arch.PSTATE], _wide(exit_))[0])  # KVM may have done it before
+        came_from.add(
+            exceptions.behind(before[exceptions.PC], before[exceptions.PSTATE], _wide(exit_))[0]
+        )  # KVM may have done it before
         if len(asked) > 1:  # each may be taken at the vector of the one before
-            nested = arch.vector(before[arch.VBAR], arch.EL1H)
+            nested = exceptions.vector(before[exceptions.VBAR], exceptions.EL1H)
             came_from |= {nested, *vectors}
-            vectors |= {nested, nested + arch.SERROR_OFFSET & MASK64}
+            vectors |= {nested, nested + exceptions.SERROR_OFFSET & MASK64}
         if any(host.op == OP_FINISH for host in hosts):
             # Some kernels complete the access all the same, and PC moves on from the vector.
             vectors |= {vector + 4 & MASK64 for vector in vectors}
         if _left_for_elsewhere(before, hosts, entry.values, came_from):
             return True
-    if not any(u.values[arch.PC] in vectors for u in seen):
+    if not any(u.values[exceptions.PC] in vectors for u in seen):
         return False
     # A vector outside the slots faults into itself: taking the exception once more changes nothing.
-    again = before[arch.PC] == before[arch.ELR] == vector and world.slot(exit_.page) is None
+    again = before[exceptions.PC] == before[exceptions.ELR] == vector and world.slot(exit_.page) is None
     again = again and exits.exit_class(exit_.code, exit_.esr) == "IABT_LOW"
     return any(
-        u.values[arch.PC] in vectors and u.values[arch.ELR] in came_from and (u.values != before or again) for u in seen
+        u.values[exceptions.PC] in vectors and u.values[exceptions.ELR] in came_from and (u.values != before or again)
+        for u in seen
     )
 
 
 _ASKED_EC = frozenset(
-    {exits.EC_BY_NAME["SERROR"], exits.EC_BY_NAME["DABT_LOW"], arch.same_el(exits.EC_BY_NAME["DABT_LOW"])}
+    {exits.EC_BY_NAME["SERROR"], exits.EC_BY_NAME["DABT_LOW"], exceptions.same_el(exits.EC_BY_NAME["DABT_LOW"])}
 )
 """Classes that ESR_EL1 has of the exceptions that userspace may ask for."""
 
@@ -202,14 +206,18 @@ _ASKED_EC = frozenset(
 def _left_for_elsewhere(before: State, hosts: tuple[Host, ...], after: State, came_from: Collection[int]) -> bool:
     """Whether userspace wrote PC over the vector of an exception that KVM took at once (from 7.x on)."""
     ours = writes_of(hosts)
-    if ours.get(arch.PC) != after[arch.PC]:
+    if ours.get(exceptions.PC) != after[exceptions.PC]:
         return False
-    if arch.ESR not in ours and after[arch.ESR] != before[arch.ESR] and after[arch.ESR] >> exits.EC_SHIFT in _ASKED_EC:
+    if (
+        exceptions.ESR not in ours
+        and after[exceptions.ESR] != before[exceptions.ESR]
+        and after[exceptions.ESR] >> exits.EC_SHIFT in _ASKED_EC
+    ):
         return True
     return (
-        after[arch.ELR] in came_from
-        and not {arch.ELR, arch.SPSR} & ours.keys()
-        and (after[arch.ELR], after[arch.SPSR]) != (before[arch.ELR], before[arch.SPSR])
+        after[exceptions.ELR] in came_from
+        and not {exceptions.ELR, exceptions.SPSR} & ours.keys()
+        and (after[exceptions.ELR], after[exceptions.SPSR]) != (before[exceptions.ELR], before[exceptions.SPSR])
     )
 
 
@@ -233,10 +241,10 @@ def took_serror(exit_: Switch | None, hosts: tuple[Host, ...], entry: Switch) ->
     Then it does not pend at the entry; where another one does, and before the first entry, the syndrome tells.
     """
     asked = sum(host.op == OP_SERROR and not host.error for host in hosts)
-    if exit_ is None or asked > 1 or exit_.hcr & arch.HCR_VSE:
-        esr = arch.apply_pending(entry.values, entry.pending)[arch.ESR]
+    if exit_ is None or asked > 1 or exit_.hcr & exceptions.HCR_VSE:
+        esr = exceptions.apply_pending(entry.values, entry.pending)[exceptions.ESR]
         return exits.ec_of(esr) == exits.EC_BY_NAME["SERROR"]
-    return not entry.hcr & arch.HCR_VSE
+    return not entry.hcr & exceptions.HCR_VSE
 
 
 def _action(
@@ -252,12 +260,12 @@ def _action(
     if exit_ is not None and users:
         own = own or _injected(exit_, users, (), entry, world)
         inject = own or (bool(_exceptions(hosts)) and _injected(exit_, users, hosts, entry, world))
-        states = exit_.values[arch.PSTATE], entry.values[arch.PSTATE]
-        behind = {arch.behind(exit_.values[arch.PC], pstate, _wide(exit_))[0] for pstate in states}
-        moved = moved or any(u.values[arch.PC] in behind for u in users)
+        states = exit_.values[exceptions.PSTATE], entry.values[exceptions.PSTATE]
+        behind = {exceptions.behind(exit_.values[exceptions.PC], pstate, _wide(exit_))[0] for pstate in states}
+        moved = moved or any(u.values[exceptions.PC] in behind for u in users)
         # The KVM_RUN of OP_FINISH leaves no record.
         if any(host.op == OP_FINISH for host in hosts) and any(u.code == EXIT_MMIO for u in users):
-            moved = moved or entry.values[arch.PC] in behind or arch.PC in writes_of(hosts)
+            moved = moved or entry.values[exceptions.PC] in behind or exceptions.PC in writes_of(hosts)
     reasons = [_reason(u) for u in users if u.code != EXIT_INTR or u.error == errno.ENOSYS]
     if inject:
         asked = _exceptions(hosts)
@@ -354,8 +362,8 @@ def _call_on(turns: dict[int, _Turn], caller: _Turn, after: Switch) -> None:
     started.note(Host(HOST, after.step, OP_RESET, 0, 0, 0, False, number))
     written = [("pc", how.entry_point), ("x0", how.context_id)]
     # It starts in the caller's byte order (DEN 0022 6.4; kvm_psci_vcpu_on in arch/arm64/kvm/psci.c).
-    if exit_.values[arch.SCTLR] & arch.SCTLR_EE:
-        written.append(("sctlr_el1", contract.RESET_VALUES["sctlr_el1"] | arch.SCTLR_EE))
+    if exit_.values[exceptions.SCTLR] & exceptions.SCTLR_EE:
+        written.append(("sctlr_el1", contract.RESET_VALUES["sctlr_el1"] | exceptions.SCTLR_EE))
     for name, value in written:
         started.note(Host(HOST, after.step, OP_SET, BY_NAME[name].one_reg, value, 0, False, number))
 

@@ -13,13 +13,13 @@ from math import sqrt
 
 from harness import compare, turns
 from harness.against import RELATION
+from harness.arch.registers import INDEX, MASK64
 from harness.check import Checked, signature
 from harness.compare import Divergence
 from harness.findings import Signature, Tries
 from harness.model import LEVEL_NAMES
 from harness.model.replay import predict
 from harness.owed import owed
-from harness.registers import INDEX, MASK64
 from harness.trace import Trace
 from harness.turns import Round
 

@@ -66,7 +66,7 @@ class World:
 
     @property
     def plain(self) -> bool:
-        """Whether the vCPU has no optional feature, which :mod:`harness.sysregs` speaks of."""
+        """Whether the vCPU has no optional feature, which :mod:`harness.arch.sysregs` speaks of."""
         return not self.features & ~(PSCI_0_2 | POWER_OFF)
 
 

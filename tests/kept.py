@@ -10,11 +10,11 @@ from fuzz.database import Database, default_url
 from fuzz.history import History
 from fuzz.lab import signatures
 from fuzz.store import FINDINGS, FLAKY, TRACE, Store
+from harness.arch.cpu_models import cpu_model
 from harness.check import check, signature
 from harness.crash import Again, Dump, Remains, Report, to_text
 from harness.findings import Finding, Signature, Subject, Tries, difference
 from harness.known import Catalogue
-from harness.masks import cpu_model
 from harness.report.book import Sample
 from harness.scenario import format_scenario, load
 from harness.tracefile import load_trace

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.a64 import ACCESS_FORMS, W_NAMES, X_NAMES, Access, AccessForm, decode_access, disassemble, encode
-from harness.registers import STATE, Encoding
+from harness.arch.a64 import ACCESS_FORMS, W_NAMES, X_NAMES, Access, AccessForm, decode_access, disassemble, encode
+from harness.arch.registers import STATE, Encoding
 
 BASES = (*X_NAMES[:31], "sp")
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import pytest
 
-from harness import arch, protocol
-from harness.a64 import encode
+from harness import protocol
+from harness.arch import exceptions
+from harness.arch.a64 import encode
+from harness.arch.cpu_models import cpu_model
+from harness.arch.registers import INDEX
 from harness.compare import Divergence, Unchecked, beyond_judgement, compare_others, compare_reveal
 from harness.contract import NOT_SUPPORTED, RESET_VALUES
 from harness.follow import RACE, follow
 from harness.layout import CODE, GICD, PROTECTED, VECTORS
-from harness.masks import cpu_model
 from harness.model.replay import predict
 from harness.owed import compare_owed
 from harness.protocol import FLAGS_VCPU_SHIFT
-from harness.registers import INDEX
 from harness.trace import Event, Host
 from harness.turns import ASKED_FOR, EXIT_INTR, EXIT_SYSTEM_EVENT, Round, rounds
 from harness.world import WORLDS
@@ -38,8 +39,8 @@ def differs(round_: Round) -> dict[str, tuple[int | str, int | str]]:
     return {d.name: (d.expected, d.observed) for d in found}
 
 
-def aborted(far: int = MMIO) -> arch.State:
-    return arch.take_exception(S, 0x9600_0010, far)
+def aborted(far: int = MMIO) -> exceptions.State:
+    return exceptions.take_exception(S, 0x9600_0010, far)
 
 
 def test_an_abort_takes_the_place_of_the_access() -> None:
@@ -55,12 +56,12 @@ def test_an_abort_takes_the_place_of_the_access() -> None:
 def test_an_abort_is_taken_from_what_userspace_left() -> None:
     """Other PSTATE, VBAR_EL1 and PC than at the exit, or those of a reset, before an exception that comes at once."""
     told, wrote = user(S, 6), host_set("pstate", 0x3C4)
-    there = arch.take_exception(but(S, pstate=0x3C4), 0x9600_0010, MMIO)
+    there = exceptions.take_exception(but(S, pstate=0x3C4), 0x9600_0010, MMIO)
     done = turn(LOAD, told, wrote, did("abort"), entry(there))
     assert done.action.inject and done.action.outcome == ASKED_FOR and not differs(done)
     left = (did("reset"), host_set("vbar_el1", VECTORS.base), did("abort"))
     reset = {INDEX[name]: value for name, value in RESET_VALUES.items()} | {INDEX["vbar_el1"]: VECTORS.base}
-    after = arch.take_exception(tuple(reset.get(i, S[i]) for i in range(len(S))), 0x9600_0010, MMIO)
+    after = exceptions.take_exception(tuple(reset.get(i, S[i]) for i in range(len(S))), 0x9600_0010, MMIO)
     done = turn(LOAD, told, *left, entry(after))
     assert done.action.inject and done.action.outcome == ASKED_FOR and not differs(done)
     nothing = turn(LOAD, told, did("reset"), entry(after))
@@ -74,14 +75,14 @@ def test_what_a_guest_in_aarch32_state_is_owed_behind_a_reset() -> None:
     reset = {INDEX[name]: value for name, value in RESET_VALUES.items()} | {INDEX["vbar_el1"]: VECTORS.base}
     start = tuple(reset.get(i, S[i]) for i in range(len(S)))
     for syndrome, names in ((0x9400_0010, set()), (0x9600_0010, set()), (0x9200_0010, {"host.esr_el1"})):
-        done = turn(came, user(S, 6), *left, entry(arch.take_exception(start, syndrome, MMIO)))
+        done = turn(came, user(S, 6), *left, entry(exceptions.take_exception(start, syndrome, MMIO)))
         assert differs(done).keys() == names
 
 
 def test_an_exception_that_pends_is_entered_when_the_vcpu_runs() -> None:
     """Userspace moved the vectors after it had asked for an abort, and called KVM_RUN with immediate_exit."""
     told, moved = user(S, 6), host_set("vbar_el1", 0x4002_0000)
-    after = arch.take_exception(but(S, vbar_el1=0x4002_0000), 0x9600_0010, MMIO)
+    after = exceptions.take_exception(but(S, vbar_el1=0x4002_0000), 0x9600_0010, MMIO)
     done = turn(LOAD, told, did("abort"), moved, did("finish"), entry(after))
     assert (done.action.inject, done.action.outcome) == (True, "inject")
 
@@ -89,50 +90,50 @@ def test_an_exception_that_pends_is_entered_when_the_vcpu_runs() -> None:
 def test_an_serror_behind_an_exception_of_kvms_own() -> None:
     """It pends (up to 6.12), or is taken at once; what says so is whether it still pends."""
     out = trap(S, esr("IABT_LOW", 5), far=MMIO, hpfar=MMIO >> 8)
-    told = user(arch.take_exception(S, 0x8600_0010, MMIO), 10)
+    told = user(exceptions.take_exception(S, 0x8600_0010, MMIO), 10)
     wrote = but(told.values, pstate=0x2C5)
     asked = (host_set("pstate", 0x2C5), did("serror"))
-    taken = arch.take_exception(wrote, 0xBF00_0000, offset=arch.SERROR_OFFSET)
-    for after, hcr, outcome in ((wrote, arch.HCR_VSE, "inject"), (taken, 0, ASKED_FOR)):
+    taken = exceptions.take_exception(wrote, 0xBF00_0000, offset=exceptions.SERROR_OFFSET)
+    for after, hcr, outcome in ((wrote, exceptions.HCR_VSE, "inject"), (taken, 0, ASKED_FOR)):
         done = turn(out, told, *asked, entry(after, hcr=hcr))
         assert (done.action.outcome, differs(done)) == (outcome, {})
     assert "host.pc" in differs(turn(out, told, *asked, entry(wrote))), "neither"
     # Where another one pends, the syndrome tells.
-    done = turn(out._replace(hcr=arch.HCR_VSE), told, *asked, entry(taken, hcr=arch.HCR_VSE))
+    done = turn(out._replace(hcr=exceptions.HCR_VSE), told, *asked, entry(taken, hcr=exceptions.HCR_VSE))
     assert (done.action.outcome, differs(done)) == (ASKED_FOR, {})
 
 
 def test_an_serror_that_is_taken_before_the_first_instruction() -> None:
     """From 6.17 on; the vCPU has no exit yet that could tell."""
     reset = {INDEX[name]: value for name, value in RESET_VALUES.items()} | {INDEX["vbar_el1"]: VECTORS.base}
-    started = but(tuple(reset.get(i, S[i]) for i in range(len(S))), pstate=arch.EL1T)
-    hosts = (host_set("vbar_el1", VECTORS.base), host_set("pstate", arch.EL1T), did("serror"))
-    taken = arch.take_exception(started, 0xBF00_0000, offset=arch.SERROR_OFFSET)
+    started = but(tuple(reset.get(i, S[i]) for i in range(len(S))), pstate=exceptions.EL1T)
+    hosts = (host_set("vbar_el1", VECTORS.base), host_set("pstate", exceptions.EL1T), did("serror"))
+    taken = exceptions.take_exception(started, 0xBF00_0000, offset=exceptions.SERROR_OFFSET)
     done = turn(*hosts, entry(taken))
     assert (done.action.outcome, differs(done)) == (ASKED_FOR, {})
-    waits = turn(*hosts, entry(started, hcr=arch.HCR_VSE))
+    waits = turn(*hosts, entry(started, hcr=exceptions.HCR_VSE))
     assert (waits.action.outcome, differs(waits)) == ("resume", {})
     assert "host.hcr_el2" in differs(turn(*hosts, entry(started))), "lost"
 
 
 def test_what_userspace_writes_behind_an_serror_and_a_finished_access() -> None:
-    unmasked = but(S, pstate=arch.EL1T)
+    unmasked = but(S, pstate=exceptions.EL1T)
     out, told = LOAD._replace(values=unmasked), user(unmasked, 6)
-    taken = arch.take_exception(but(unmasked, pc=AT + 4, x3=0), 0xBF00_0000, offset=arch.SERROR_OFFSET)
+    taken = exceptions.take_exception(but(unmasked, pc=AT + 4, x3=0), 0xBF00_0000, offset=exceptions.SERROR_OFFSET)
     hosts = (did("serror"), did("finish"), host_set("pstate", 0))
     for after, found in ((but(taken, pstate=0), set()), (taken, {"host.pstate"})):
         assert set(differs(turn(out, told, *hosts, entry(after)))) == found
 
 
 def test_of_two_serrors_the_second_pends_where_the_first_was_taken() -> None:
-    unmasked = but(S, pstate=arch.EL1T)
+    unmasked = but(S, pstate=exceptions.EL1T)
     exit_, told = trap(unmasked, esr("WFX")), user(but(unmasked, pc=AT + 4), 10)
     asked = (did("serror"), did("serror"))
-    taken = arch.take_exception(told.values, 0xBF00_0000, offset=arch.SERROR_OFFSET)
-    assert not differs(turn(exit_, told, *asked, entry(taken, hcr=arch.HCR_VSE)))
-    assert not differs(turn(exit_, told, *asked, entry(told.values, hcr=arch.HCR_VSE))), "both pend, as one"
-    wrong = but(taken, pc=taken[arch.PC] + 4)
-    assert "host.pc" in differs(turn(exit_, told, *asked, entry(wrong, hcr=arch.HCR_VSE)))
+    taken = exceptions.take_exception(told.values, 0xBF00_0000, offset=exceptions.SERROR_OFFSET)
+    assert not differs(turn(exit_, told, *asked, entry(taken, hcr=exceptions.HCR_VSE)))
+    assert not differs(turn(exit_, told, *asked, entry(told.values, hcr=exceptions.HCR_VSE))), "both pend, as one"
+    wrong = but(taken, pc=taken[exceptions.PC] + 4)
+    assert "host.pc" in differs(turn(exit_, told, *asked, entry(wrong, hcr=exceptions.HCR_VSE)))
 
 
 def test_an_serror_before_userspace_finished_an_access() -> None:
@@ -140,15 +141,17 @@ def test_an_serror_before_userspace_finished_an_access() -> None:
     unmasked = but(S, pstate=0x2C5)
     out, told, asked = LOAD._replace(values=unmasked), user(unmasked, 6), did("serror")
     done = but(unmasked, x3=0x55, pc=AT + 4)
-    taken = but(arch.take_exception(done, offset=arch.SERROR_OFFSET), esr_el1=0xBF00_0000)
-    undone = but(arch.take_exception(unmasked, offset=arch.SERROR_OFFSET), esr_el1=0xBF00_0000)
-    older = out._replace(hcr=arch.HCR_VSE)
-    for exit_, hcr in ((out, 0), (older, arch.HCR_VSE)):
+    taken = but(exceptions.take_exception(done, offset=exceptions.SERROR_OFFSET), esr_el1=0xBF00_0000)
+    undone = but(exceptions.take_exception(unmasked, offset=exceptions.SERROR_OFFSET), esr_el1=0xBF00_0000)
+    older = out._replace(hcr=exceptions.HCR_VSE)
+    for exit_, hcr in ((out, 0), (older, exceptions.HCR_VSE)):
         assert not differs(turn(exit_, told, asked, entry(taken, mmio_data=0x55, hcr=hcr)))
         left = turn(exit_, told, asked, entry(undone, mmio_data=0x55, hcr=hcr))
         assert differs(left) == {"host.x3": (0x55, S[3]), "host.elr_el1": (AT + 4, AT)}, "7.3"
     pending = but(unmasked, x3=0x55)
-    assert not differs(turn(out, told, asked, entry(pending, SKIP, mmio_data=0x55, hcr=arch.HCR_VSE))), "up to 6.12"
+    assert not differs(turn(out, told, asked, entry(pending, SKIP, mmio_data=0x55, hcr=exceptions.HCR_VSE))), (
+        "up to 6.12"
+    )
 
 
 def test_an_serror_behind_an_access_that_kvm_emulated() -> None:
@@ -157,7 +160,7 @@ def test_an_serror_behind_an_access_that_kvm_emulated() -> None:
     unmasked = but(S, pstate=0x2C5, x3=0)
     at = {"far": GICD.base, "hpfar": GICD.base >> 12 << 4, "marks": marks}
     out, behind = trap(unmasked, load_esr(3, 4), **at), but(unmasked, pc=AT + 4, x3=0x7)
-    taken = but(arch.take_exception(behind, offset=arch.SERROR_OFFSET), esr_el1=0xBF00_0000)
+    taken = but(exceptions.take_exception(behind, offset=exceptions.SERROR_OFFSET), esr_el1=0xBF00_0000)
     done = turn(
         out,
         user(behind, 10, marks=marks),
@@ -186,7 +189,7 @@ def test_what_is_written_while_an_exception_pends() -> None:
 @pytest.mark.parametrize("runs", [1, 2])
 def test_an_abort_whose_access_completes_all_the_same(runs: int) -> None:
     """Up to 6.12: what is wrong is where PC is; that there was an exception is not in doubt."""
-    wrong = but(aborted(), pc=arch.vector(S[arch.VBAR], S[arch.PSTATE]) + 4)
+    wrong = but(aborted(), pc=exceptions.vector(S[exceptions.VBAR], S[exceptions.PSTATE]) + 4)
     events = (LOAD, user(S, 6), did("abort"), *[did("finish")] * runs, entry(wrong))
     done = turn(*events)
     assert done.action.inject and done.action.outcome == "inject"
@@ -194,7 +197,7 @@ def test_an_abort_whose_access_completes_all_the_same(runs: int) -> None:
 
 
 def test_two_aborts_before_a_run_are_one_or_two() -> None:
-    told, nested = user(S, 6), arch.take_exception(aborted(), 0x9600_0010, MMIO)
+    told, nested = user(S, 6), exceptions.take_exception(aborted(), 0x9600_0010, MMIO)
     pending = but(S, esr_el1=0x9600_0010, far_el1=MMIO)
     once = turn(LOAD, told, did("abort"), did("abort"), entry(pending, EXCEPTION))
     assert not differs(once), "6.1 keeps one pending"
@@ -208,15 +211,17 @@ def test_two_aborts_before_a_run_are_one_or_two() -> None:
 
 def test_an_serror_that_is_taken_at_once_says_nothing_of_the_exit() -> None:
     """On 6.17 and later; what KVM gives the guest for an exit of its own is an outcome as before."""
-    unmasked = but(S, pstate=arch.EL1T, x1=0, x2=0, x3=0)
+    unmasked = but(S, pstate=exceptions.EL1T, x1=0, x2=0, x3=0)
     exit_ = trap(unmasked, esr("HVC64"))
-    taken = but(arch.take_exception(unmasked, offset=arch.SERROR_OFFSET), x0=NOT_SUPPORTED, esr_el1=0xBF00_0000)
+    taken = but(
+        exceptions.take_exception(unmasked, offset=exceptions.SERROR_OFFSET), x0=NOT_SUPPORTED, esr_el1=0xBF00_0000
+    )
     done = turn(exit_, user(but(unmasked, x0=NOT_SUPPORTED), 10), did("serror"), entry(taken))
     assert done.action.outcome == ASKED_FOR
     assert not differs(done)
     outside = trap(S, esr("IABT_LOW", 5), far=0x5000_0000, hpfar=0x5000_0000 >> 12 << 4)
-    given = arch.take_exception(S, 0x8600_0010, 0x5000_0000)
-    masked = turn(outside, user(given, 10), did("serror"), entry(given, hcr=arch.HCR_VSE))
+    given = exceptions.take_exception(S, 0x8600_0010, 0x5000_0000)
+    masked = turn(outside, user(given, 10), did("serror"), entry(given, hcr=exceptions.HCR_VSE))
     assert masked.action.outcome == "inject"
 
 
@@ -224,7 +229,9 @@ def test_an_serror_that_is_taken_at_once_behind_an_instruction_that_kvm_did() ->
     """KVM_RUN moves PC on for a WFI before it returns, the SError is taken from behind it."""
     unmasked = but(S, pstate=0)
     exit_, told = trap(unmasked, esr("WFX")), user(unmasked, 10)
-    taken = but(arch.take_exception(but(unmasked, pc=AT + 4), offset=arch.SERROR_OFFSET), esr_el1=0xBF00_0000)
+    taken = but(
+        exceptions.take_exception(but(unmasked, pc=AT + 4), offset=exceptions.SERROR_OFFSET), esr_el1=0xBF00_0000
+    )
     done = turn(exit_, told, did("serror"), entry(taken))
     assert (done.action.outcome, differs(done)) == (ASKED_FOR, {})
     assert "host.elr_el1" in differs(turn(exit_, told, did("serror"), entry(but(taken, elr_el1=AT + 8))))
@@ -299,15 +306,15 @@ def test_a_number_that_looks_like_a_register_is_no_write() -> None:
 @pytest.mark.parametrize(
     ("hosts", "before", "after", "owed"),
     [
-        ([did("serror")], 0, arch.HCR_VSE, None),
-        ([did("serror")], 0, 0, arch.HCR_VSE),
-        ([did("serror", error=22)], 0, arch.HCR_VSE, 0),
-        ([did("irq_line", 0, 1)], 0, arch.HCR_VI, None),
-        ([did("irq_line", 1, 1)], 0, arch.HCR_VI, arch.HCR_VF),
-        ([did("irq_line", 0, 1), did("irq_line", 0, 0)], arch.HCR_VF, arch.HCR_VF, None),
-        ([did("serror"), host_reset()], 0, arch.HCR_VSE, 0),
-        ([host_reset()], arch.HCR_VI, arch.HCR_VI, None),
-        ([], arch.HCR_VSE, 0, arch.HCR_VSE),
+        ([did("serror")], 0, exceptions.HCR_VSE, None),
+        ([did("serror")], 0, 0, exceptions.HCR_VSE),
+        ([did("serror", error=22)], 0, exceptions.HCR_VSE, 0),
+        ([did("irq_line", 0, 1)], 0, exceptions.HCR_VI, None),
+        ([did("irq_line", 1, 1)], 0, exceptions.HCR_VI, exceptions.HCR_VF),
+        ([did("irq_line", 0, 1), did("irq_line", 0, 0)], exceptions.HCR_VF, exceptions.HCR_VF, None),
+        ([did("serror"), host_reset()], 0, exceptions.HCR_VSE, 0),
+        ([host_reset()], exceptions.HCR_VI, exceptions.HCR_VI, None),
+        ([], exceptions.HCR_VSE, 0, exceptions.HCR_VSE),
     ],
 )
 def test_virtual_interrupts_owed(hosts: list[Host], before: int, after: int, owed: int | None) -> None:
@@ -385,7 +392,7 @@ def test_a_forged_syndrome_passes_its_il_on(bit: int) -> None:
     """KVM copies IL from the exit's syndrome, where A64 always has 1."""
     fetch = esr("IABT_LOW", 5) & ~(1 << 25) | bit
     where = {"far": 0x5000_0000, "hpfar": 0x5000_0000 >> 12 << 4}
-    taken = arch.take_exception(S, 0x21 << 26 | bit | 0x10, 0x5000_0000)
+    taken = exceptions.take_exception(S, 0x21 << 26 | bit | 0x10, 0x5000_0000)
     forged = turn(trap(S, fetch, marks=FORGED_ESR, **where), entry(taken))
     assert not differs(forged)
     real = turn(trap(S, fetch, **where), entry(taken))
@@ -418,10 +425,10 @@ def test_what_the_host_sees_of_a_register_that_is_not_the_guests(mark: int, visi
 
 def test_what_the_host_sees_after_a_race() -> None:
     """The guest may have taken its interrupt before the host's came, or not: nothing can be said."""
-    before = but(S, pstate=S[INDEX["pstate"]] & ~arch.DAIF, x0=1)
+    before = but(S, pstate=S[INDEX["pstate"]] & ~exceptions.DAIF, x0=1)
     done = turn(irq(but(before, x0=2)), entry(but(before, x0=2)))
     assert done.exit is not None
-    run = follow(0, entry(before, hcr=arch.HCR_VI), done.exit, {}, cpu_model("cortex-a72"))
+    run = follow(0, entry(before, hcr=exceptions.HCR_VI), done.exit, {}, cpu_model("cortex-a72"))
     assert list(compare_reveal(done, run, predict(done, "spec"))) == [Unchecked("save.reveal", RACE)]
 
 
@@ -471,8 +478,8 @@ def test_what_aarch32_state_drops_no_other_vcpu_has_touched(pstate: int, found: 
 
 
 def test_what_userspace_asks_for_no_other_vcpu_has_done() -> None:
-    unmasked = but(S, pstate=arch.EL1T)
-    taken = arch.take_exception(unmasked, 0xBF00_0000, offset=arch.SERROR_OFFSET)
+    unmasked = but(S, pstate=exceptions.EL1T)
+    taken = exceptions.take_exception(unmasked, 0xBF00_0000, offset=exceptions.SERROR_OFFSET)
     before = (*of(2, entry(unmasked), trap(unmasked, esr("HVC64")), user(unmasked, EXIT_INTR)), *of(1, entry(S)))
     for asked, found in ((of(2, did("serror")), set()), ([], {"pc", "pstate", "elr_el1", "spsr_el1", "esr_el1"})):
         *_, again = two(*before, *asked, *of(2, entry(taken)))

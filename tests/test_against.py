@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness.against import Versions, compare
+from harness.arch.exits import EXCEPTION_TRAP
+from harness.arch.registers import INDEX, MASK64
 from harness.check import Checked, signature
 from harness.errors import InputError
-from harness.exits import EXCEPTION_TRAP
 from harness.layout import DATA
 from harness.protocol import FLAGS_VCPU_SHIFT, OPS
-from harness.registers import INDEX, MASK64
 from harness.releases import FILE, Changes, between, load_changes, release
 from harness.scenario import Scenario, Step, load
 from harness.slots import Slot, pack

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import pytest
 
-from harness.a64 import encode
 from harness.apart import compare_apart, reads_any
+from harness.arch.a64 import encode
+from harness.arch.cpu_models import cpu_model
+from harness.arch.sysregs import BY_NAME, KEEPERS
 from harness.follow import Followed, follow
 from harness.layout import CODE, CONTEXTS, GIC_MACHINE, NISV_MACHINE
-from harness.masks import cpu_model
 from harness.placing import Code
-from harness.sysregs import BY_NAME, KEEPERS
 from harness.trace import ENTRY, EXIT, Event, Switch, Trace
 from tests.traces import but, entry, esr, host_reset, state, trap
 

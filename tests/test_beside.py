@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from harness import arch
+from harness.arch import exceptions
+from harness.arch.cpu_models import cpu_model
+from harness.arch.registers import INDEX, NAMES
 from harness.beside import compare_beside, copies, held, options
 from harness.check import check
 from harness.errors import AgentProtocolError, InputError
 from harness.known import Catalogue
 from harness.layout import PROTECTED
-from harness.masks import cpu_model
 from harness.protocol import FLAGS_VCPU_SHIFT
-from harness.registers import INDEX, NAMES
 from harness.scenario import parse
 from harness.trace import ContextLayout, Hyp, Switch, Trace
 from harness.tracefile import format_trace, parse_trace
@@ -25,7 +25,7 @@ from tests.rounds import S
 from tests.traces import but, entry, esr, trap
 
 PROTECTED_MARK = PROTECTED << FLAGS_VCPU_SHIFT
-AFTER = but(S, x1=S[1] ^ 0xFF, pc=S[arch.PC] + 4)
+AFTER = but(S, x1=S[1] ^ 0xFF, pc=S[exceptions.PC] + 4)
 SCENARIO = parse("shadowfuzz-scenario 1\nabout A protected VM.\nhvc 0x0\nvcpu p.0\nhvc 0x0\n", "here")
 CATALOGUE = Catalogue.load(Path(__file__).parents[1] / "corpus" / "known", "spec")
 
@@ -56,11 +56,11 @@ def test_each_register_is_compared_both_ways(name: str) -> None:
     assert found(changed(trace(), 1, **{name: other ^ 1})) == [(f"sync.{name}", other ^ 1, other)]
 
 
-@pytest.mark.parametrize("bit", [arch.HCR_VSE, arch.HCR_VI, arch.HCR_VF])
+@pytest.mark.parametrize("bit", [exceptions.HCR_VSE, exceptions.HCR_VI, exceptions.HCR_VF])
 def test_virtual_interrupts(bit: int) -> None:
     lost = tuple(copy._replace(hcr=0) for copy in trace(hcr=bit).hyp)
     flushed, synced = ("flush.hcr_el2", bit, 0), ("sync.hcr_el2", 0, bit)
-    assert found(trace(hcr=bit, hyp=lost)) == [flushed, *([synced] if bit == arch.HCR_VSE else [])]
+    assert found(trace(hcr=bit, hyp=lost)) == [flushed, *([synced] if bit == exceptions.HCR_VSE else [])]
 
 
 def test_what_the_host_holds_of_a_protected_vcpu_is_what_it_sees() -> None:
@@ -113,7 +113,7 @@ def test_copies_that_do_not_fit_are_refused(wrong: tuple[tuple[int, int], ...]) 
 
 def test_copies_go_through_a_file() -> None:
     """Else a finding of flush and sync would be read as one that this version does not see any more."""
-    whole = changed(changed(trace(hcr=arch.HCR_VSE), 0, x3=1 << 63, pc=0), 1, sp_el1=7)
+    whole = changed(changed(trace(hcr=exceptions.HCR_VSE), 0, x3=1 << 63, pc=0), 1, sp_el1=7)
     again = parse_trace(format_trace(whole))
     assert again == whole and found(again) == found(whole) != []
     assert '"hyp"' not in format_trace(replace(whole, hyp=()))

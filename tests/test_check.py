@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from harness.arch import State
+from harness.arch.cpu_models import cpu_model
+from harness.arch.exceptions import State
+from harness.arch.registers import NAMES
 from harness.check import Checked, check, signature
 from harness.compare import Divergence
-from harness.masks import cpu_model
-from harness.registers import NAMES
 from harness.scenario import parse
 from harness.trace import Event, Trace
 from tests.rounds import AT, CATALOGUES, WINDOW, after_reset, page

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import pytest
 
-from harness import a64, arch
-from harness.arch import State, skip, take_exception
+from harness.arch import a64, exceptions
+from harness.arch.cpu_models import Cpu, cpu_model
+from harness.arch.exceptions import State, skip, take_exception
+from harness.arch.registers import INDEX, NAMES
 from harness.compare import Divergence, Prediction, Unchecked, compare_round, compare_run
 from harness.follow import follow
 from harness.layout import VECTORS
-from harness.masks import Cpu, cpu_model
 from harness.memory import Memory
 from harness.owed import owed
-from harness.registers import INDEX, NAMES
 from harness.trace import Switch
 from harness.turns import Round, rounds, runs
 from tests.rounds import AT, HOLE, WINDOW, S, page
@@ -189,9 +189,9 @@ def test_save_inject(flag: int) -> None:
 
 def test_a_virtual_serror_that_was_taken_is_no_longer_pending() -> None:
     before, vector = but(S, pstate=0x2C5), VECTORS.base + 0x380
-    after = but(S, pc=vector, elr_el1=S[arch.PC], spsr_el1=0x2C5)
-    for left, differs in ((0, False), (arch.HCR_VSE, True)):
-        found = switched(entry(before, hcr=arch.HCR_VSE), trap(after, ESR_TRAP_MRS, hcr=left))
+    after = but(S, pc=vector, elr_el1=S[exceptions.PC], spsr_el1=0x2C5)
+    for left, differs in ((0, False), (exceptions.HCR_VSE, True)):
+        found = switched(entry(before, hcr=exceptions.HCR_VSE), trap(after, ESR_TRAP_MRS, hcr=left))
         assert any(isinstance(d, Divergence) and d.name == "switch.hcr_el2" for d in found) == differs
 
 

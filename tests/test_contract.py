@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from harness import contract
-from harness.exits import SMCCC_FUNCTIONS
-from harness.registers import INDEX, NAMES
+from harness.arch.exits import SMCCC_FUNCTIONS
+from harness.arch.registers import INDEX, NAMES
 from harness.trace import Switch
 from tests.traces import esr, load_esr, state, trap
 

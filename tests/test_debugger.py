@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import pytest
 
-from harness import arch, protocol
-from harness.a64 import encode
+from harness import protocol
+from harness.arch import exceptions
+from harness.arch.a64 import encode
+from harness.arch.cpu_models import cpu_model
+from harness.arch.registers import INDEX, MASK64
 from harness.compare import Divergence, Unchecked, compare_run
 from harness.debugged import compare_debugged
 from harness.debugger import Debugger
 from harness.follow import follow
 from harness.layout import CODE, DATA
 from harness.lent import guests_own
-from harness.masks import cpu_model
 from harness.memory import Memory
 from harness.owed import compare_owed
 from harness.placing import host_arguments
-from harness.registers import INDEX, MASK64
 from harness.scenario import parse
 from harness.trace import HOST, Event, Host, Switch
 from harness.turns import Round, rounds, runs
@@ -48,8 +49,8 @@ def debugger(*lines: str) -> Debugger:
     return found
 
 
-def ss(values: arch.State) -> arch.State:
-    return but(values, pstate=values[arch.PSTATE] | arch.SS)
+def ss(values: exceptions.State) -> exceptions.State:
+    return but(values, pstate=values[exceptions.PSTATE] | exceptions.SS)
 
 
 def ran(found: Debugger, start: Switch, end: Switch, *words: int) -> list[str]:
@@ -166,29 +167,29 @@ def test_a_store_that_a_watchpoint_stops_may_have_been_made_in_part() -> None:
 
 
 def test_a_fault_inside_a_step_and_a_call_without_tables_are_steps_too() -> None:
-    vector = arch.take_exception(S, esr("UNKNOWN"))
+    vector = exceptions.take_exception(S, esr("UNKNOWN"))
     faulted = trap(vector, PENDING_ESR, marks=STEPPED)
     assert ran(STEPS, entry(ss(S), marks=STEPPED), faulted, encode("udf", 0)) == []
-    translated = but(S, sctlr_el1=1 << 23 | arch.SCTLR_M)
+    translated = but(S, sctlr_el1=1 << 23 | exceptions.SCTLR_M)
     called = trap(but(translated, pc=AT + 4), esr("HVC64"), marks=STEPPED)
     assert ran(STEPS, entry(ss(translated), marks=STEPPED), called, HVC) == []
 
 
 def test_an_exception_return_while_stepped() -> None:
     """SPSR_EL1.SS is the guest's own step, which is off."""
-    start = but(S, elr_el1=AT + 0x40, spsr_el1=S[arch.PSTATE] | arch.SS)
+    start = but(S, elr_el1=AT + 0x40, spsr_el1=S[exceptions.PSTATE] | exceptions.SS)
     end = but(start, pc=AT + 0x40)
     assert ran(STEPS, entry(ss(start), marks=STEPPED), trap(end, PENDING_ESR, marks=STEPPED), encode("eret")) == []
 
 
 def test_an_exception_that_kvm_injects_shows_the_step() -> None:
     aborted = trap(S, esr("IABT_LOW", 5), far=AT, hpfar=0x9000000 >> 12 << 4, marks=STEPPED)
-    taken = arch.take_exception(S, 0x8600_0010, AT)
-    at_once = user(but(taken, spsr_el1=taken[arch.SPSR] | arch.SS), 10, error=4, marks=STEPPED)
+    taken = exceptions.take_exception(S, 0x8600_0010, AT)
+    at_once = user(but(taken, spsr_el1=taken[exceptions.SPSR] | exceptions.SS), 10, error=4, marks=STEPPED)
     done = stepping(aborted, at_once, entry(ss(at_once.values), marks=STEPPED))
     assert done.action.inject
     assert differs(done) == set()
-    wrong = but(at_once.values, spsr_el1=taken[arch.SPSR] ^ arch.PAN)
+    wrong = but(at_once.values, spsr_el1=taken[exceptions.SPSR] ^ exceptions.PAN)
     assert differs(stepping(aborted, at_once._replace(values=wrong), entry(ss(wrong), marks=STEPPED))) == {
         "host.spsr_el1"
     }
@@ -198,7 +199,7 @@ def test_an_serror_that_is_taken_at_once_after_userspace_moved_pc() -> None:
     start = but(S, pstate=0x2C5)  # PSTATE.A clear
     stopped, told = trap(start, STEP_ESR, marks=STEPPED), user(start, EXIT_DEBUG, mmio_addr=STEP_ESR, marks=STEPPED)
     at = but(start, pc=AT + 8)
-    taken = but(arch.take_exception(at, offset=arch.SERROR_OFFSET), esr_el1=esr("SERROR"))
+    taken = but(exceptions.take_exception(at, offset=exceptions.SERROR_OFFSET), esr_el1=esr("SERROR"))
     serror = Host(HOST, 0, protocol.OPS["serror"][0], 0, 0, 0, True)
     done = stepping(stopped, told, host_set("pc", AT + 8), serror, entry(ss(taken), marks=STEPPED))
     assert done.action.inject
@@ -254,7 +255,7 @@ def test_a_record_has_the_guests_own_registers() -> None:
     new = (asked("debug step"), entry(ss(S), marks=STEPPED), trap(ss(S), esr("SMC64"), marks=STEPPED))
     for events in (old, new):
         own = [event for event in guests_own(events) if isinstance(event, Switch)]
-        assert {(e.values[arch.PSTATE], e.values[arch.MDSCR]) for e in own} == {(S[arch.PSTATE], 0)}
+        assert {(e.values[exceptions.PSTATE], e.values[exceptions.MDSCR]) for e in own} == {(S[exceptions.PSTATE], 0)}
         assert own[0].marks == STEPPED | protocol.MARK_STEP_BEGINS
     assert guests_own(old[1:]) == old[1:], "without debugging nothing is touched"
 
@@ -266,11 +267,11 @@ def test_what_a_run_without_a_record_makes_of_the_guests_own_ss(between: tuple[s
     told = user(ss(S), MMIO_EXIT, marks=DEBUGGED)
     events = (asked("debug step"), fault, told, *map(asked, between), entry(ss(but(S, pc=AT + 4)), marks=STEPPED))
     own = guests_own(events)[-1]
-    assert isinstance(own, Switch) and bool(own.values[arch.PSTATE] & arch.SS) == left
+    assert isinstance(own, Switch) and bool(own.values[exceptions.PSTATE] & exceptions.SS) == left
     for reason, ended in ((4, True), (MMIO_EXIT, False)):
         nothing = (asked("debug step"), fault, told._replace(code=reason), asked("finish"), events[-1])
         last = guests_own(nothing)[-1]
-        assert isinstance(last, Switch) and bool(last.values[arch.PSTATE] & arch.SS) == ended
+        assert isinstance(last, Switch) and bool(last.values[exceptions.PSTATE] & exceptions.SS) == ended
 
 
 def test_a_guests_own_step_waits_while_userspace_steps_it() -> None:
@@ -284,7 +285,7 @@ def test_a_guests_own_step_waits_while_userspace_steps_it() -> None:
         assert found == ({Unchecked} if behind == held else set())
     # Userspace may begin to step it behind the access only.
     store = trap(S, load_esr(3, write=True), far=0x900_0000, hpfar=0x900_0000 >> 8)
-    later = (asked("debug step"), host_set("pstate", held[arch.PSTATE]), asked("finish"))
+    later = (asked("debug step"), host_set("pstate", held[exceptions.PSTATE]), asked("finish"))
     for waits, marks in ((True, STEPPED), (False, 0)):
         after = entry(but(held, pc=AT + 4), marks=marks)
         (*_, done) = rounds((entry(S), store, user(S, MMIO_EXIT), *later, after, user(held, 10, marks=marks)))
@@ -294,18 +295,18 @@ def test_a_guests_own_step_waits_while_userspace_steps_it() -> None:
     finished = (asked("debug step"), fault, user(held, MMIO_EXIT, marks=DEBUGGED), asked("finish"))
     stop = (entry(S, marks=STEPPED), trap(S, STEP_ESR, marks=STEPPED))
     own = guests_own((*finished, *stop, user(held, EXIT_DEBUG, marks=STEPPED)))[len(finished) :]
-    assert {bool(e.values[arch.PSTATE] & arch.SS) for e in own if isinstance(e, Switch)} == {True}
+    assert {bool(e.values[exceptions.PSTATE] & exceptions.SS) for e in own if isinstance(e, Switch)} == {True}
 
 
-@pytest.mark.parametrize(("op", "offset"), [("abort", 0), ("serror 0x0", arch.SERROR_OFFSET)])
+@pytest.mark.parametrize(("op", "offset"), [("abort", 0), ("serror 0x0", exceptions.SERROR_OFFSET)])
 def test_an_exception_that_userspace_asked_for_ends_the_guests_own_step(op: str, offset: int) -> None:
     """KVM enters it outside the guest (from 6.17 on), before it puts the guest's own PSTATE.SS aside."""
     held = ss(S)
-    taken = arch.take_exception(held, 0xBF00_0000, offset=offset)
+    taken = exceptions.take_exception(held, 0xBF00_0000, offset=offset)
     told = (asked("debug step"), trap(held, load_esr(3), marks=STEPPED), user(held, MMIO_EXIT, marks=STEPPED))
-    for after, own in ((ss(taken), 0), (held, arch.SS)):
+    for after, own in ((ss(taken), 0), (held, exceptions.SS)):
         last = guests_own((*told, asked(op), entry(after, marks=STEPPED)))[-1]
-        assert isinstance(last, Switch) and last.values[arch.PSTATE] & arch.SS == own
+        assert isinstance(last, Switch) and last.values[exceptions.PSTATE] & exceptions.SS == own
 
 
 @pytest.mark.parametrize(("starts", "answer", "anew"), [(AT, 0, True), (AT + 8, 0, False), (AT, -4, False)])
@@ -321,7 +322,7 @@ def test_a_vcpu_that_is_called_on_has_no_step_of_its_own(starts: int, answer: in
             entry(began, marks=2 << 8 | STEPPED),
         )
     )
-    assert isinstance(own[-1], Switch) and bool(own[-1].values[arch.PSTATE] & arch.SS) != anew
+    assert isinstance(own[-1], Switch) and bool(own[-1].values[exceptions.PSTATE] & exceptions.SS) != anew
 
 
 @pytest.mark.parametrize(("starts", "anew"), [(AT, True), (AT + 8, False)])
@@ -337,7 +338,7 @@ def test_a_call_whose_answer_was_overwritten_may_have_succeeded(starts: int, ane
             entry(began, marks=2 << 8 | STEPPED),
         )
     )
-    assert isinstance(own[-1], Switch) and bool(own[-1].values[arch.PSTATE] & arch.SS) != anew
+    assert isinstance(own[-1], Switch) and bool(own[-1].values[exceptions.PSTATE] & exceptions.SS) != anew
 
 
 def _gave(call: tuple[int, ...], answer: int) -> Switch:
@@ -350,4 +351,4 @@ def test_what_kvm_leaves_in_the_guests_registers_is_seen() -> None:
     assert differs(left) == {"host.pstate"}
     kept = stepping(stopped, told._replace(values=S), asked("debug off"), entry(but(S, mdscr_el1=0x8000)))
     assert differs(kept) == {"host.mdscr_el1"}
-    assert INDEX["mdscr_el1"] == arch.MDSCR
+    assert INDEX["mdscr_el1"] == exceptions.MDSCR

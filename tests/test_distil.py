@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from fuzz.check_cli import check_file
 from fuzz.cli import main
+from harness.arch.cpu_models import cpu_model
+from harness.arch.registers import INDEX
 from harness.distil import KEPT, Distilled, distil
 from harness.foreign import Tally, check_records
 from harness.known import Catalogue
-from harness.masks import cpu_model
 from harness.model import LEVEL_NAMES
 from harness.recording import Api, Reader, Recorded, create
-from harness.registers import INDEX
 from harness.scenario import format_scenario, load, parse
 from harness.strands import excerpt
 from harness.trace import EXIT, Switch, Trace
@@ -90,7 +90,7 @@ def test_el0_is_kept() -> None:
     assert lines(one(exit_)) == ["reg x1 0x40020010", "reg pstate 0x3c0", "br x1"]
 
 
-UNKNOWN_READ = "SYS64: read of S3_0_C15_C15_0, not in harness/sysregs.py"
+UNKNOWN_READ = "SYS64: read of S3_0_C15_C15_0, not in harness/arch/sysregs.py"
 UNSUPPORTED = (
     (irq(S), "IRQ: an interrupt of the host comes when it likes"),
     (trap(S, esr("SOFTSTP_LOW")), "SOFTSTP_LOW: no step leads there"),

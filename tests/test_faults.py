@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import pytest
 
-from harness import a64
+from harness.arch import a64
+from harness.arch.cpu_models import cpu_model
+from harness.arch.exits import EC_BY_NAME
+from harness.arch.registers import INDEX, NAMES
 from harness.compare import Divergence, Unchecked, compare_run
-from harness.exits import EC_BY_NAME
 from harness.fetch import fetched
 from harness.follow import follow
 from harness.guest import Walk, walk
 from harness.layout import CODE, DATA, VECTORS
-from harness.masks import cpu_model
 from harness.memory import Memory
-from harness.registers import INDEX, NAMES
 from tests.traces import but, entry, state, trap
 
 CPU = cpu_model("cortex-a72")

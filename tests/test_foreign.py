@@ -8,13 +8,14 @@ from collections.abc import Iterable
 
 import pytest
 
-from harness import arch, contract, protocol
-from harness.arch import State
+from harness import contract, protocol
+from harness.arch import exceptions
+from harness.arch.cpu_models import cpu_model
+from harness.arch.exceptions import State
+from harness.arch.registers import BY_NAME, NAMES
 from harness.foreign import ABSENT, DEBUGGED, FOREIGN, NEVER_LEFT, NO_VECTORS, WAS_RESET, Tally, check_records
 from harness.known import Catalogue
-from harness.masks import cpu_model
 from harness.recording import Api, Recorded
-from harness.registers import BY_NAME, NAMES
 from harness.strands import FEATURE_BITMAPS, PROTECTED, PSCI_VERSION, Run, Turn, split
 from harness.trace import Switch
 from harness.vm.config import PROJECT
@@ -292,7 +293,7 @@ def test_exceptions_and_interrupts_that_userspace_pends() -> None:
     wrong = check(started(exit_, told, call("events", 2), entry(but(done, far_el1=0))))
     assert ("host", "far_el1") in found(wrong)
     line = call("irq_line", 1, 1)
-    assert not check(started(irq(S), line, entry(S, hcr=arch.HCR_VF))).clusters
+    assert not check(started(irq(S), line, entry(S, hcr=exceptions.HCR_VF))).clusters
     assert found(check(started(irq(S), line, entry(S)))) == {("host", "hcr_el2")}
 
 

@@ -7,8 +7,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from harness import arch, protocol
-from harness.a64 import encode
+from harness import protocol
+from harness.arch import exceptions
+from harness.arch.a64 import encode
+from harness.arch.cpu_models import cpu_model
+from harness.arch.registers import MASK64
+from harness.arch.sysregs import BY_NAME
 from harness.check import check
 from harness.compare import Divergence, Unchecked
 from harness.follow import RACE, follow
@@ -19,13 +23,10 @@ from harness.gic.watch import OP_GIC_LINE, Watch, line_fails, uses_gic
 from harness.guest import walk
 from harness.known import Catalogue
 from harness.layout import CODE, CONTEXTS, GIC_MACHINE, GICD, GICR, VECTORS
-from harness.masks import cpu_model
 from harness.memory import Memory
 from harness.owed import compare_owed
 from harness.placing import base_of
-from harness.registers import MASK64
 from harness.scenario import parse
-from harness.sysregs import BY_NAME
 from harness.trace import HOST, Event, Host, Switch, Trace
 from harness.turns import IN_KERNEL, OP_RESET, rounds
 from harness.vm.config import PROJECT
@@ -238,7 +239,7 @@ def test_the_guest_takes_it_when_it_is_unmasked() -> None:
     for pstate, offset in ((UNMASKED, 0x280), (0x340, 0x480)):
         before = state(pstate=pstate)
         found = walk(before, code, VECTORS.base + offset, CPU, gic=made().enter(0))
-        assert found.state == arch.take_exception(before, offset=arch.IRQ_OFFSET)
+        assert found.state == exceptions.take_exception(before, offset=exceptions.IRQ_OFFSET)
         assert walk(before, code, AT, CPU, gic=made().enter(0)).state is None, "the HVC is not reached"
 
 
@@ -275,7 +276,11 @@ def test_what_cannot_be_accessed_so_is_undefined() -> None:
 def test_an_interrupt_of_the_host_leaves_the_interface_alone() -> None:
     """Whichever came first: nothing of the guest's code ran."""
     before = state(pstate=UNMASKED)
-    for after, lost in ((before, False), (arch.take_exception(before, offset=0x80), False), (but(before, pc=4), True)):
+    for after, lost in (
+        (before, False),
+        (exceptions.take_exception(before, offset=0x80), False),
+        (but(before, pc=4), True),
+    ):
         interface = made().enter(0)
         run = follow(1, entry(before), irq(after), {AT: HVC}, CPU, Memory(), interface)
         assert run.path.why == RACE
@@ -296,7 +301,7 @@ SCENARIO = parse("shadowfuzz-scenario 1\nabout x\nhvc 0x0\nvcpu 2.0\nldr w3, [x1
 HERE = base_of(VCPU)
 
 
-def access(values: arch.State, address: int, rt: int, size: int = 4, *, write: bool = False) -> Switch:
+def access(values: exceptions.State, address: int, rt: int, size: int = 4, *, write: bool = False) -> Switch:
     """An exit of the guest for a register of the GIC."""
     return trap(
         values,
@@ -307,7 +312,7 @@ def access(values: arch.State, address: int, rt: int, size: int = 4, *, write: b
     )
 
 
-def after(exit_: Switch, values: arch.State, data: int = 0, **fields: int) -> Switch:
+def after(exit_: Switch, values: exceptions.State, data: int = 0, **fields: int) -> Switch:
     """The entry behind an access that KVM did itself."""
     return entry(values, SKIP, mmio_addr=exit_.far, mmio_data=data, marks=MARKS, **fields)
 

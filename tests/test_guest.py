@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import pytest
 
-from harness import arch, protocol
-from harness.a64 import encode
+from harness import protocol
+from harness.arch import exceptions
+from harness.arch.a64 import encode
+from harness.arch.cpu_models import cpu_model
+from harness.arch.registers import INDEX, MASK64, NAMES
 from harness.debugger import Debugger
 from harness.fetch import is_call, word_at
 from harness.follow import follow as follow_run
 from harness.gic.interface import Interface
 from harness.guest import Walk, comes_back, walk
 from harness.layout import CODE, DATA, PROTECTED, VECTORS
-from harness.masks import cpu_model
 from harness.memory import Memory
 from harness.mmu import CODE_CHANGED
 from harness.placing import Code, code_of
-from harness.registers import INDEX, MASK64, NAMES
 from harness.scenario import Scenario, Step
 from harness.trace import Switch
 from harness.world import WORLDS
@@ -48,7 +49,7 @@ RAM = state(x1=DATA.base, sctlr_el1=SPAN)
 
 def test_a_trap_at_once_changes_nothing() -> None:
     assert walk(RAM, code(HVC), AT, CPU) == Walk(RAM)
-    illegal = walk(but(RAM, pstate=0x3C5 | arch.IL), code(HVC), AT, CPU)
+    illegal = walk(but(RAM, pstate=0x3C5 | exceptions.IL), code(HVC), AT, CPU)
     assert illegal.state is None, "an illegal execution state exception came first, to the same address perhaps"
 
 
@@ -381,21 +382,21 @@ def test_accesses_without_a_syndrome() -> None:
     assert not follow(encode("ldp", "x3", "x3", "x1", 0), target=AT + 4, x1=DATA.base).certain
 
 
-@pytest.mark.parametrize(("bit", "mask", "offset"), arch.VIRTUAL_INTERRUPTS)
+@pytest.mark.parametrize(("bit", "mask", "offset"), exceptions.VIRTUAL_INTERRUPTS)
 def test_virtual_interrupts(bit: int, mask: int, offset: int) -> None:
     word, vector = encode("wfi"), VECTORS.base + 0x200 + offset
     assert follow(word, target=AT, hcr=bit, pstate=0x3C5).state == state(pstate=0x3C5), "masked"
     found = follow(word, target=vector, hcr=bit, pstate=0x3C5 & ~mask)
     assert found.state is not None
-    assert found.hcr == (0 if bit == arch.HCR_VSE else bit), "an SError is taken once, a line stays as it is"
+    assert found.hcr == (0 if bit == exceptions.HCR_VSE else bit), "an SError is taken once, a line stays as it is"
     assert follow(word, target=AT, hcr=bit, pstate=0x3C5).hcr == bit
     assert (found.state[INDEX["elr_el1"]], found.state[INDEX["spsr_el1"]]) == (AT, 0x3C5 & ~mask)
-    assert (INDEX["esr_el1"] in found.unknown) == (bit == arch.HCR_VSE)
+    assert (INDEX["esr_el1"] in found.unknown) == (bit == exceptions.HCR_VSE)
     assert follow(word, target=AT, hcr=bit, pstate=0x3C5 & ~mask).state is None, "it does not get to the instruction"
 
 
 def test_two_virtual_interrupts_come_in_any_order() -> None:
-    assert not follow(encode("wfi"), target=AT, hcr=arch.HCR_VI | arch.HCR_VF, pstate=0x305).certain
+    assert not follow(encode("wfi"), target=AT, hcr=exceptions.HCR_VI | exceptions.HCR_VF, pstate=0x305).certain
 
 
 def test_el1_traps_waits_of_el0() -> None:
@@ -415,7 +416,7 @@ def test_a_step_and_an_interrupt_that_it_unmasks_come_in_any_order() -> None:
     masked = state(pc=AT, elr_el1=AT + 8, spsr_el1=0x2C5)
     words = code(encode("eret"), HVC, HVC)
     for debugger, certain in ((None, True), (Debugger(steps=True), False)):
-        found = walk(masked, words, VECTORS.base + 0x380, CPU, hcr=arch.HCR_VSE, debugger=debugger, steps=(1, 1))
+        found = walk(masked, words, VECTORS.base + 0x380, CPU, hcr=exceptions.HCR_VSE, debugger=debugger, steps=(1, 1))
         assert (found.state is not None or found.certain) == certain
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.arch import SCTLR_EE
+from harness.arch.exceptions import SCTLR_EE
 from harness.handed import compare_handed
 from harness.trace import Switch
 from tests import traces

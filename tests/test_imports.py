@@ -16,10 +16,17 @@ ROOT = Path(__file__).parents[1]
 ROWS: tuple[str, ...] = (
     "harness",
     *("harness.crash", "harness.errors", "harness.stored"),
-    *("harness.registers", "harness.exits", "harness.layout", "harness.protocol"),
+    *("harness.arch.registers", "harness.arch.exits", "harness.layout", "harness.protocol"),
     "harness.slots",
-    *("harness.a64", "harness.sysregs", "harness.steps", "harness.scenario", "harness.trace", "harness.arch"),
-    "harness.masks",
+    *(
+        "harness.arch.a64",
+        "harness.arch.sysregs",
+        "harness.steps",
+        "harness.scenario",
+        "harness.trace",
+        "harness.arch.exceptions",
+    ),
+    "harness.arch.cpu_models",
     *("harness.gic", "harness.gic.registers", "harness.gic.interface", "harness.gic.distributor"),
     *("harness.memory", "harness.stage1", "harness.execute", "harness.transfer", "harness.mmu", "harness.pkvm"),
     *("harness.syndrome", "harness.debugger", "harness.stops", "harness.placing", "harness.faults"),
@@ -68,7 +75,7 @@ star is a room whose modules may import each other, though not in a circle.
 
 USERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     # A library, and the modules that may import it (patterns).
-    ("capstone", ("harness.a64",)),
+    ("capstone", ("harness.arch.a64",)),
     ("elftools", ("harness.vm.elf",)),
     ("qemu", ("harness.vm.qemu",)),
     ("z3", ("harness.lemma.*",)),

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import arch
+from harness.arch import exceptions
+from harness.arch.registers import NAMES, STATE
 from harness.errors import InputError
 from harness.known import Catalogue
 from harness.protocol import DEBUG, FORGE, OPS
-from harness.registers import NAMES, STATE
 from harness.trace import HOST, Host
 from harness.turns import Round
 from tests.rounds import (
@@ -205,7 +205,7 @@ def test_a_write_of_an_aarch32_state_may_narrow_registers() -> None:
         there = turn(irq(but(S, pstate=0x10)), host_set("x7", wide[7]), entry(but(S, x7=x7, pstate=0x10)))
         assert bool(unexplained(there)) == wrong, "the guest was in AArch32 state before"
         narrow = irq(but(S, pstate=0x10))
-        back = turn(narrow, host_set("x7", wide[7]), host_set("pstate", S[arch.PSTATE]), entry(but(S, x7=x7)))
+        back = turn(narrow, host_set("x7", wide[7]), host_set("pstate", S[exceptions.PSTATE]), entry(but(S, x7=x7)))
         assert bool(unexplained(back)) == wrong, "and is not any more"
     beyond = but(wide, x15=0x77, pstate=0x10)
     assert unexplained(turn(irq(wide), write, entry(beyond))), "AArch32 state has no R15 that is X15"
@@ -217,12 +217,12 @@ def test_an_abort_behind_aarch32_state_is_taken_from_what_the_host_left() -> Non
     there, il = but(S, pstate=0x30), 1 << 25
     told = trap(there, load_esr(6, 4) & ~il, **page(0x19C)), user(there, MMIO_EXIT)
     abort = Host(HOST, 0, OPS["abort"][0], 0, 0, 0, False)
-    taken = arch.take_exception(but(there, pstate=0), 0x9000_0010, 0x19C)
+    taken = exceptions.take_exception(but(there, pstate=0), 0x9000_0010, 0x19C)
     for after, wrong in (({}, False), ({"esr_el1": 0x9000_0010 | il}, False), ({"esr_el1": 0x9000_0011}, True)):
         round_ = turn(*told, host_set("pstate", 0), abort, entry(but(taken, **after)))
         assert ("restore.esr_el1" in unexplained(round_)) == wrong
         assert not {"restore.pc", "restore.spsr_el1", "restore.elr_el1"} & set(unexplained(round_))
-    nested = arch.take_exception(taken, 0x9400_0010, 0x19C)
+    nested = exceptions.take_exception(taken, 0x9400_0010, 0x19C)
     for end, wrong in ((nested, set()), (but(nested, spsr_el1=7), {"restore.spsr_el1", "restore.spsr_0"})):
         both = turn(*told, host_set("pstate", 0), abort, abort, entry(end))
         assert unexplained(both) == wrong, "7.3 takes each at once"
@@ -234,20 +234,24 @@ def test_where_pc_is_behind_an_instruction_of_16_bits() -> None:
     for wide, length, wrong in ((il, 4, False), (il, 2, True), (0, 2, False), (0, 4, False), (0, 6, True)):
         told = trap(there, store & ~il | wide, **page(WINDOW)), user(there, MMIO_EXIT)
         finish = Host(HOST, 0, OPS["finish"][0], 0, 0, 0, False)
-        done = turn(*told, finish, entry(but(there, pc=S[arch.PC] + length)))
+        done = turn(*told, finish, entry(but(there, pc=S[exceptions.PC] + length)))
         assert ("restore.pc" in unexplained(done)) == wrong, (wide, length)
 
 
 def test_a_step_of_the_guests_own_behind_an_exception() -> None:
     """KVM gives PSTATE.SS back only to a guest that had it, while userspace steps it."""
-    for own, marks, explained in ((arch.SS, DEBUG["stepped"], True), (arch.SS, 0, False), (0, DEBUG["stepped"], False)):
+    for own, marks, explained in (
+        (exceptions.SS, DEBUG["stepped"], True),
+        (exceptions.SS, 0, False),
+        (0, DEBUG["stepped"], False),
+    ):
         before = but(S, pstate=0x3C5 | own)
         out = trap(before, esr("IABT_LOW", 5), marks=marks, **page(HOLE))
-        taken = arch.take_exception(before, 0x8600_0010, HOLE)
-        told = user(but(taken, pstate=0x3C5 | arch.SS), 10, marks=marks)
+        taken = exceptions.take_exception(before, 0x8600_0010, HOLE)
+        told = user(but(taken, pstate=0x3C5 | exceptions.SS), 10, marks=marks)
         found = unexplained(turn(out, told, entry(told.values, marks=marks)))
         assert ("restore.pstate" not in found) == explained
-        for ss in (0, arch.SS):  # of userspace's step
+        for ss in (0, exceptions.SS):  # of userspace's step
             saved = but(told.values, spsr_el1=0x3C5 | ss)
             found = unexplained(turn(out, told._replace(values=saved), entry(saved, marks=marks)))
             assert ("restore.spsr_el1" not in found) == bool(marks or ss == own)
@@ -288,13 +292,13 @@ def test_debug_control_that_the_host_wrote_while_the_os_lock_is_set() -> None:
 
 
 def test_an_access_that_is_completed_ends_a_step() -> None:
-    pstate = S[arch.PSTATE]
-    stepped = but(S, pstate=pstate | arch.SS)
+    pstate = S[exceptions.PSTATE]
+    stepped = but(S, pstate=pstate | exceptions.SS)
     for wrong in (0, 1 << 28):
         round_ = turn(
             trap(stepped, load_esr(5, write=True), **page(WINDOW)),
             user(stepped, MMIO_EXIT),
-            entry(but(stepped, pstate=pstate | arch.SS | wrong), SKIP),
+            entry(but(stepped, pstate=pstate | exceptions.SS | wrong), SKIP),
         )
         assert differences(round_)["restore.pstate"] == (None if wrong else "mmio-ends-step")
 

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.a64 import encode
+from harness.arch.a64 import encode
+from harness.arch.cpu_models import cpu_model
+from harness.arch.registers import INDEX
 from harness.compare import Divergence, Unchecked, compare_run
 from harness.execute import Raise, Trap, Uncertain
 from harness.faults import walk_level
 from harness.follow import follow
 from harness.guest import Walk, walk
 from harness.layout import CODE, DATA, VECTORS
-from harness.masks import cpu_model
 from harness.memory import Memory, Run
 from harness.mmu import half_stored, places
-from harness.registers import INDEX
 from harness.transfer import PAGE, parts
 from tests.traces import but, entry, state, trap
 

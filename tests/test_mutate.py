@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from fuzz import idioms, tables, values
 from fuzz.mutate import MAX_LENGTH, MIN_STEPS, MOVES, crossover, custom_crossover, custom_mutator, generate, mutate
-from harness.a64 import ACCESS_FORMS
-from harness.exits import SMCCC_FUNCTIONS
+from harness.arch.a64 import ACCESS_FORMS
+from harness.arch.cpu_models import cpu_model
+from harness.arch.exits import SMCCC_FUNCTIONS
+from harness.arch.registers import MASK64, NAMES
 from harness.layout import CODE, DATA, HOLE, MMIO, REGIONS, VECTORS
-from harness.masks import cpu_model
 from harness.memory import Memory
-from harness.registers import MASK64, NAMES
 from harness.scenario import Scenario, Step, format_scenario, parse
 from harness.stage1 import Mapped, Outside, Refused, Use, translate
 from harness.steps import INITIAL_NAMES, KINDS, SET_NAMES, Side

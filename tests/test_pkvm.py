@@ -10,18 +10,18 @@ import pytest
 
 from fuzz.idioms import other_vcpu
 from harness import contract, pkvm
-from harness.a64 import encode
+from harness.arch.a64 import encode
+from harness.arch.cpu_models import cpu_model
+from harness.arch.registers import INDEX, MASK64
 from harness.compare import Divergence, beyond_judgement, compare_round
 from harness.donated import compare_writes
 from harness.fetch import is_call
 from harness.guest import walk
 from harness.layout import CODE, DATA, MMIO, PROTECTED
-from harness.masks import cpu_model
 from harness.model.replay import predict
 from harness.owed import owed
 from harness.placing import Code, base_of, code_of, needs_protected
 from harness.protocol import FLAGS_VCPU_SHIFT, FORGE
-from harness.registers import INDEX, MASK64
 from harness.report.rounds import place_of
 from harness.scenario import Step, parse
 from harness.slots import DEFAULT, Slot, protected_may_succeed, regions

@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 from harness import protocol
-from harness.a64 import encode
+from harness.arch.a64 import encode
+from harness.arch.sysregs import BY_NAME
 from harness.compare import Divergence, Unchecked
 from harness.errors import AgentProtocolError, InputError
 from harness.layout import CODE
 from harness.points import NAMES, TDE, compare_points, wants_points
 from harness.scenario import parse
-from harness.sysregs import BY_NAME
 from harness.trace import Event, Points, Trace, decode, decode_points, decode_vectors
 from harness.tracefile import format_trace, parse_trace
 from tests import traces

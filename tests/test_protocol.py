@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from harness import layout, protocol, registers
-from harness.exits import SMCCC_FUNCTIONS
+from harness import layout, protocol
+from harness.arch import registers
+from harness.arch.exits import SMCCC_FUNCTIONS
 from harness.vm import protocol_header
 from tests.traces import ISB, TRAP_MRS
 

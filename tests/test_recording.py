@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import protocol, ring
+from harness.arch.registers import NAMES
 from harness.errors import AgentProtocolError, InputError
 from harness.recording import Api, End, Head, Reader, Recorded, create
-from harness.registers import NAMES
 from harness.trace import ENTRY, EXIT, USER, Event, Switch
 from harness.tracefile import load_trace
 from tests.traces import LAYOUT, entry, record, state, trap

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import pytest
 
-from harness.a64 import encode
-from harness.arch import State, take_exception
+from harness.arch.a64 import encode
+from harness.arch.cpu_models import cpu_model
+from harness.arch.exceptions import State, take_exception
+from harness.arch.registers import BY_NAME
 from harness.compare import Divergence, compare_run
 from harness.follow import RUNS_ON, follow
 from harness.layout import CODE, VECTORS
-from harness.masks import cpu_model
 from harness.memory import Memory
 from harness.placing import Code
-from harness.registers import BY_NAME
 from tests.traces import but, entry, esr, irq, state, trap
 
 AT, A72 = CODE.base, cpu_model("cortex-a72")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from fuzz import reach_cli
+from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.check import Compared
 from harness.errors import InputError
-from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.layout import CODE
 from harness.report.contract import Exercised, contract_page
 from harness.ruled import rules_of

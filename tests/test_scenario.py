@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.a64 import FORM, decode_access, decode_plain, disassemble
+from harness.arch.a64 import FORM, decode_access, decode_plain, disassemble
 from harness.errors import InputError
 from harness.layout import DATA, MAX_STEPS
 from harness.scenario import (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.a64 import ACCESS_FORMS, ZERO
-from harness.exits import SMCCC_FUNCTIONS
+from harness.arch.a64 import ACCESS_FORMS, ZERO
+from harness.arch.exits import SMCCC_FUNCTIONS
 from harness.layout import DATA, HOLE, MMIO, VECTORS
 from harness.scenario import Scenario, format_scenario, load
 from harness.steps import KINDS, SET_NAMES, STEP_KINDS, Side

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import exits
+from harness.arch import exits
+from harness.arch.registers import INDEX, NAMES, STATE
 from harness.model.replay import predict
 from harness.model.shortcut import AUDIT, Shortcut, Traced
-from harness.registers import INDEX, NAMES, STATE
 from harness.trace import ENTRY, EXIT, HOST, USER, Host, Switch
 from harness.turns import OP_RESET, OP_SET, Round, rounds
 from tests.rounds import GOOD

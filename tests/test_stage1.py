@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.arch.cpu_models import cpu_model
+from harness.arch.registers import MASK64
 from harness.layout import DATA
-from harness.masks import cpu_model
 from harness.memory import Memory
-from harness.registers import MASK64
 from harness.stage1 import Mapped, Outside, Refused, Result, Unsure, Use, translate
 from tests.traces import EL1H, state
 

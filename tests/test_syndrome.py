@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from harness import a64
-from harness.a64 import ACCESS_FORMS, AccessForm, encode
+from harness.arch import a64
+from harness.arch.a64 import ACCESS_FORMS, AccessForm, encode
+from harness.arch.registers import STATE
 from harness.layout import CODE, DATA, VECTORS
 from harness.memory import Memory
-from harness.registers import STATE
 from harness.syndrome import Fault, owed, register_access
 from tests.traces import ISB, TRAP_MRS, state
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.arch.registers import NAMES
 from harness.errors import AgentProtocolError
-from harness.registers import NAMES
 from harness.trace import ENTRY, EXIT, HOST, USER, ContextLayout, Event, Host, Switch, decode, status_name
 from tests.traces import LAYOUT, record
 

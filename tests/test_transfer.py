@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import slots
-from harness.a64 import ACCESS_FORMS, AccessForm, encode
+from harness.arch.a64 import ACCESS_FORMS, AccessForm, encode
+from harness.arch.cpu_models import cpu_model
+from harness.arch.registers import MASK64
 from harness.guest import walk
 from harness.layout import CODE, DATA
-from harness.masks import cpu_model
 from harness.memory import Memory, Run
-from harness.registers import MASK64
 from harness.slots import DEFAULT, PAGE, Slot
 from tests.traces import but, state
 

@@ -7,11 +7,11 @@ import struct
 from collections.abc import Collection
 
 from harness import turns
-from harness.a64 import encode
+from harness.arch.a64 import encode
+from harness.arch.cpu_models import cpu_model
 from harness.compare import Divergence
 from harness.follow import follow
 from harness.layout import CODE
-from harness.masks import cpu_model
 from harness.trace import VECTORS_SIZE, Event, Trace, Vectors, decode, decode_vectors
 from harness.tracefile import format_trace, parse_trace
 from harness.vectors import ZERO, compare_vectors, value

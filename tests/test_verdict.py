@@ -18,11 +18,11 @@ from fuzz.machines import MAX_LOSSES
 from fuzz.minimise_cli import minimise_on
 from fuzz.store import FINDINGS, Store
 from fuzz.triage_cli import triage
+from harness.arch.cpu_models import cpu_model
 from harness.check import check, signature
 from harness.errors import VmLost
 from harness.findings import Finding, Subject, Tries, finding_id
 from harness.known import Catalogue
-from harness.masks import cpu_model
 from harness.scenario import Scenario, Step, load
 from harness.tracefile import trace_from_json
 from harness.verdict import (

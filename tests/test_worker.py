@@ -22,12 +22,12 @@ from fuzz.seen import Seen, Watch
 from fuzz.stats import StatsWriter, read_stats
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.worker import MAX_INTERNAL, SAMPLED, GiveUp, Services, Worker
+from harness.arch.registers import STATE
 from harness.check import Checked, Judged
 from harness.compare import Divergence
 from harness.crash import Again, Dump, Remains, from_text
 from harness.errors import AgentProtocolError, SetupError, VmLost
 from harness.findings import Subject
-from harness.registers import STATE
 from harness.scenario import Scenario, Step, format_scenario
 from harness.trace import ENTRY, EXIT, Switch, Trace
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import struct
 
-from harness import protocol, registers, turns
-from harness.arch import State
-from harness.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
+from harness import protocol, turns
+from harness.arch import registers
+from harness.arch.exceptions import State
+from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
+from harness.arch.registers import INDEX, NAMES
 from harness.layout import CODE, VECTORS
-from harness.registers import INDEX, NAMES
 from harness.trace import ENTRY, EXIT, HOST, USER, ContextLayout, Event, Host, Switch
 from harness.turns import Round
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from harness import a64, sysregs
-from harness.arch import State
+from harness.arch import a64, sysregs
+from harness.arch.exceptions import State
+from harness.arch.sysregs import Owed
 from harness.execute import EC_UNKNOWN, Effect, Next, Raise, Trap
 from harness.gic.interface import TRAPPED, Interface
-from harness.sysregs import Owed
 
 
 def at_interface(gic: Interface, state: State, word: int, unknown: Container[int]) -> Effect | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from harness.arch.registers import MASK64
 from harness.gic.interface import Interface
 from harness.gic.registers import (
     AFFINITY,
@@ -23,7 +24,6 @@ from harness.gic.registers import (
     place,
 )
 from harness.layout import GIC_INTERRUPTS
-from harness.registers import MASK64
 
 UNKNOWN = 0, MASK64
 """A value of which no bit is known."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from harness.arch import PSTATE_F, PSTATE_I
+from harness.arch.exceptions import PSTATE_F, PSTATE_I
+from harness.arch.registers import MASK64
 from harness.gic.registers import IMPLEMENTED_MASK, IMPLEMENTED_PRIORITY, SPURIOUS
-from harness.registers import MASK64
 
 TRAPPED: frozenset[str] = frozenset({"icc_sgi1r_el1", "icc_sgi0r_el1", "icc_asgi1r_el1"})
 """What must trap: HCR_EL2.IMO and FMO give ICC_* to the virtual interface, which generates no SGIs (IHI 0069)."""

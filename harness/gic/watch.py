@@ -5,19 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from harness import contract, exits, protocol
+from harness import contract, protocol
+from harness.arch import exits
+from harness.arch.exits import DABT
+from harness.arch.registers import MASK64
+from harness.arch.sysregs import Owed
 from harness.compare import Divergence, Unchecked
-from harness.exits import DABT
 from harness.gic import lists
 from harness.gic.distributor import Gic
 from harness.gic.interface import TRAPPED, Interface
 from harness.gic.registers import PRIVATE, SGIS
 from harness.handed import WRITE, owed
 from harness.layout import CONTEXTS, GIC_INTERRUPTS, GIC_MACHINE
-from harness.registers import MASK64
 from harness.scenario import Scenario
 from harness.stops import class_of
-from harness.sysregs import Owed
 from harness.trace import ENTRY, EXIT, Event, Host, Lists, Switch
 from harness.turns import IN_KERNEL, OP_RESET, Round
 from harness.world import WORLDS

@@ -11,7 +11,9 @@ from __future__ import annotations
 from functools import lru_cache
 from operator import itemgetter
 
-from harness import arch, contract, exits, registers
+from harness import contract
+from harness.arch import exceptions, exits, registers
+from harness.arch.registers import MASK64, NAMES, STATE
 from harness.compare import Prediction
 from harness.model import CODE as LEVEL_CODE
 from harness.model.constants import INVALID64, MAX_MMIO_ADDR, PENDING_FSC_FAULT, SHADOW_SYS_REGS_SIZE, VERIFIED, ctxt_id
@@ -26,7 +28,6 @@ from harness.model.state import (
     VmInfo,
     blank_context,
 )
-from harness.registers import MASK64, NAMES, STATE
 from harness.trace import Switch
 from harness.turns import Round
 from harness.world import SCENARIO, World
@@ -35,7 +36,7 @@ VMID, VCPUID = 1, 0
 _ID = ctxt_id(VMID, VCPUID)
 _PICK = itemgetter(*NAMES)
 _X = range(31)
-_ACTLR, _PC, _PSTATE = registers.INDEX["actlr_el1"], arch.PC, arch.PSTATE
+_ACTLR, _PC, _PSTATE = registers.INDEX["actlr_el1"], exceptions.PC, exceptions.PSTATE
 
 
 @lru_cache(maxsize=64)
@@ -174,7 +175,7 @@ def _hand_over(d: RData, round_: Round) -> None:
     else:
         dirty = ctxt["dirty"]
         if round_.action.inject:
-            esr_el1 = entry[arch.ESR]
+            esr_el1 = entry[exceptions.ESR]
             ctxt["dirty"] = dirty | _CLASS_BIT.get(exits.ec_of(esr_el1), _UNDEFINED)
         given = tuple(entry[i] for i in _X if dirty >> i & 1)
     position = d.data_log.get(VMID, 0)

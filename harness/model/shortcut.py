@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
-from harness import exits
-from harness.arch import State
+from harness.arch import exits
+from harness.arch.exceptions import State
+from harness.arch.registers import MASK64
 from harness.compare import Prediction
 from harness.model.replay import predict
 from harness.model.state import RData
-from harness.registers import MASK64
 from harness.trace import Switch
 from harness.turns import Round
 from harness.world import SCENARIO, World

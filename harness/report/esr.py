@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from harness import exits
-from harness.exits import IssField
+from harness.arch import exits
+from harness.arch.exits import IssField
 from harness.trace import Switch
 
 _IABT = tuple(exits.DABT[name] for name in ("EA", "S1PTW", "FSC"))

@@ -9,11 +9,11 @@ from functools import cache
 from importlib.resources import files
 
 from harness import beside
+from harness.arch.registers import BY_NAME
 from harness.compare import Divergence
 from harness.crash import EARLIER
 from harness.layout import CODE, DATA, VECTORS
 from harness.placing import host_arguments, shaping
-from harness.registers import BY_NAME
 from harness.regressions import likeness
 from harness.report import crashview
 from harness.report.rounds import Site

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from harness.a64 import disassemble
+from harness.arch.a64 import disassemble
 from harness.crash import EARLIER
 from harness.history import sentences
 from harness.layout import CODE

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from harness.exits import EXCEPTION_CLASSES
+from harness.arch.exits import EXCEPTION_CLASSES
 from harness.findings import Finding
 
 ABOUT = (

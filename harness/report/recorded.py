@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from harness import exits
+from harness.arch import exits
 from harness.findings import signature_text
 from harness.foreign import Cluster, Tally
 from harness.recording import End, Head

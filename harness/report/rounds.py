@@ -11,15 +11,16 @@ import errno
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from harness import arch, exits, protocol, registers, slots, turns
-from harness.a64 import disassemble
+from harness import protocol, slots, turns
+from harness.arch import exceptions, exits, registers
+from harness.arch.a64 import disassemble
+from harness.arch.registers import INDEX, NAMES
 from harness.check import Judged
 from harness.compare import Prediction
 from harness.fetch import is_call, word_at
 from harness.layout import CODE, PROTECTED_VCPUS, REGIONS, VECTORS
 from harness.model.replay import predict
 from harness.placing import code_of, placed
-from harness.registers import INDEX, NAMES
 from harness.report.esr import Syndrome, decode
 from harness.scenario import Scenario, format_step
 from harness.trace import ENTRY, EXIT, Host, Switch, Trace
@@ -102,9 +103,9 @@ class Site:
 def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> Place:
     """Return where the instruction is that ended the run of the guest from ``entry`` to ``exit_``."""
     code = code_of(scenario, exit_.context in PROTECTED_VCPUS)
-    address = exit_.values[arch.PC]
+    address = exit_.values[exceptions.PC]
     before = word_at(code, address - 4)
-    if exit_.trapped and is_call(arch.apply_pending(entry.values, entry.pending), before, exit_, code.protected):
+    if exit_.trapped and is_call(exceptions.apply_pending(entry.values, entry.pending), before, exit_, code.protected):
         address -= 4  # a call's return address is behind it
     # Several steps run under one KVM_RUN: the record's step number is that of the last, the address is exact.
     # Another VM may have a step at the same address.
@@ -227,7 +228,7 @@ def _round_site(
     prediction = predict(round_, level)
     before = round_.exit.values if round_.exit else None
     host = round_.entry.values
-    seen = arch.apply_pending(host, round_.entry.pending)
+    seen = exceptions.apply_pending(host, round_.entry.pending)
 
     def values(name: str) -> tuple[int | None, ...] | None:
         index = INDEX.get("spsr_el1" if name == "spsr_0" else name)

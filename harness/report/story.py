@@ -10,13 +10,13 @@ from pathlib import PurePath
 
 from harness import beside
 from harness.against import Versions, compare
+from harness.arch.cpu_models import Cpu
 from harness.check import check, signature
 from harness.compare import Divergence
 from harness.crash import CRASH, EARLIER, ENDS, Report, from_text
 from harness.findings import Finding, Signature, Tries, signature_text
 from harness.history import Asked
 from harness.known import Catalogue
-from harness.masks import Cpu
 from harness.releases import Intended, between
 from harness.report.result import Job, Ran
 from harness.report.rounds import sites

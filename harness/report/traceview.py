@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness import exits
+from harness.arch import exits
 from harness.gic.lists import describe, view
 from harness.report.rounds import host_sentence, pending_names, user_sentence
 from harness.trace import ENTRY, EXIT, USER, Host, Lists, Switch, Trace

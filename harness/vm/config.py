@@ -14,8 +14,8 @@ from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 
+from harness.arch.cpu_models import CPUS
 from harness.errors import InputError
-from harness.masks import CPUS
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The checkout that this package is installed from (always editable: ``make setup`` sees to it)."""

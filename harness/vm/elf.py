@@ -14,9 +14,9 @@ from elftools.common.exceptions import ELFError
 from elftools.dwarf.die import DIE
 from elftools.elf.elffile import ELFFile
 
-from harness import registers
+from harness.arch import registers
+from harness.arch.registers import Group
 from harness.errors import InputError, SetupError
-from harness.registers import Group
 from harness.trace import ContextLayout
 
 

@@ -7,7 +7,8 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 
-from harness import protocol, registers, trace
+from harness import protocol, trace
+from harness.arch import registers
 from harness.errors import AgentProtocolError
 from harness.gic.watch import uses_gic
 from harness.layout import CODE, CONTEXTS, PROTECTED_MACHINE, VECTORS

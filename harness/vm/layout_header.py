@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from harness import registers
+from harness.arch import registers
+from harness.arch.registers import Group
 from harness.errors import SetupError
-from harness.registers import Group
 from harness.trace import ContextLayout
 from harness.vm.btf import Btf
 from harness.vm.versions import linux_version

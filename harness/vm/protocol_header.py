@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from harness import arch, exits, layout, protocol, registers
+from harness import layout, protocol
+from harness.arch import exceptions, exits, registers
+from harness.arch.registers import Encoding, Vhe
 from harness.placing import FILL, PROTECTED_FILL
-from harness.registers import Encoding, Vhe
 
 
 def _enum(prefix: str, items: Iterable[tuple[str, int]]) -> Iterator[str]:
@@ -79,7 +80,7 @@ def render() -> str:
         f"#define SF_EC_SHIFT {exits.EC_SHIFT}",
         f"#define SF_EC_MASK {exits.EC_MASK >> exits.EC_SHIFT:#x}",
         *_enum("EC", ((name, exits.EC_BY_NAME[name]) for name in ("WFX", "HVC64", "IABT_LOW", "SOFTSTP_LOW"))),
-        f"#define SF_SYNC_SAME_EL {arch.VECTOR_OFFSETS[arch.EL1H]:#x}",
+        f"#define SF_SYNC_SAME_EL {exceptions.VECTOR_OFFSETS[exceptions.EL1H]:#x}",
         f"#define SF_CODE_TRAP {exits.EXCEPTION_TRAP}",
         *(f"#define SF_{r.name.upper()}_BASE {r.base:#x}ULL" for r in layout.REGIONS if r.slot),
         *(f"#define SF_{r.name.upper()}_SIZE {r.size:#x}ULL" for r in layout.REGIONS if r.slot),

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import exits, protocol, ring
+from harness import protocol, ring
+from harness.arch import exits
 from harness.errors import AgentProtocolError, SetupError, VmLost
 from harness.recording import End, Head, Writer, create
 from harness.trace import EXIT, ContextLayout, Switch

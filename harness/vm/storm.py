@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from harness import arch
-from harness.exits import EC_BY_NAME, ec_of
+from harness.arch import exceptions
+from harness.arch.exits import EC_BY_NAME, ec_of
 from harness.vm.gdbstub import GdbError
 from harness.vm.postmortem import monitor, read_registers
 from harness.vm.qemu import STANDS, Qemu
 
-EC_FETCH = arch.same_el(EC_BY_NAME["IABT_LOW"])
+EC_FETCH = exceptions.same_el(EC_BY_NAME["IABT_LOW"])
 PATIENCE = 0.01
 """CPU seconds of QEMU's without an exit of any guest between two looks; they double with each time it is stopped."""
 
@@ -26,7 +26,7 @@ def is_storm(registers: Mapping[str, int]) -> bool:
     """Tell whether a CPU is where a fetch that faulted brought it, and will fault again (registers by GDB's names)."""
     names = ("pc", "VBAR", "ELR_EL1", "FAR_EL1", "ESR_EL1")
     pc, vbar, elr, far, esr = (registers[name] for name in names)
-    return pc == elr == far == arch.vector(vbar, arch.EL1H) and ec_of(esr) == EC_FETCH
+    return pc == elr == far == exceptions.vector(vbar, exceptions.EL1H) and ec_of(esr) == EC_FETCH
 
 
 class Rescue:

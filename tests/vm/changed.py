@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fuzz.mutate import mutate
+from harness.arch.cpu_models import cpu_model
 from harness.check import Checked, check
 from harness.errors import TargetError
-from harness.masks import cpu_model
 from harness.report.docs import table
 from harness.scenario import Scenario
 from harness.vm.build import prepare

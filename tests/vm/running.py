@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from fuzz.hypcopy import choose_copy
 from fuzz.machines import run_to_end
+from harness.arch.cpu_models import cpu_model
 from harness.check import Checked, Compared, check, signature
 from harness.exercise import Exercise
 from harness.known import Catalogue
-from harness.masks import cpu_model
 from harness.placing import needs_protected
 from harness.scenario import Scenario, load
 from harness.vm.build import prepare

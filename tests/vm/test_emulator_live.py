@@ -12,9 +12,9 @@ from fuzz import elsewhere
 from fuzz.confirm_cli import stages_of
 from fuzz.elsewhere import Journey, asked_of, measure
 from fuzz.lab import open_lab, signatures
-from harness import arch
+from harness.arch import exceptions
+from harness.arch.cpu_models import Cpu, cpu_model
 from harness.findings import Tries
-from harness.masks import Cpu, cpu_model
 from harness.scenario import parse
 from harness.verdict import classify, evidence, first_of
 from harness.vm.build import prepare
@@ -59,7 +59,7 @@ def test_the_verdict_emulator_is_measured(other: Emulator, monkeypatch: pytest.M
 
     def forgetful(name: str) -> Cpu:
         cpu = cpu_model(name)
-        return replace(cpu, masks={index: mask for index, mask in cpu.masks.items() if index != arch.PSTATE})
+        return replace(cpu, masks={index: mask for index, mask in cpu.masks.items() if index != exceptions.PSTATE})
 
     monkeypatch.setattr(elsewhere, "cpu_model", forgetful)
     monkeypatch.setattr(elsewhere, "places", lambda *_: ("cortex-a57", "neoverse-n1", other.name))

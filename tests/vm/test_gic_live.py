@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from harness import protocol
+from harness.arch.cpu_models import cpu_model
 from harness.check import check
 from harness.gic.lists import ACTIVE, PENDING, STATE, view
 from harness.gic.registers import SPURIOUS
 from harness.gic.watch import OP_GIC_LINE
 from harness.layout import CONTEXTS, GIC_MACHINE, VECTORS
-from harness.masks import cpu_model
 from harness.placing import base_of
 from harness.report.rounds import sites
 from harness.scenario import Scenario, Step

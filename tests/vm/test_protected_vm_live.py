@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from harness.arch.cpu_models import cpu_model
 from harness.check import check
-from harness.masks import cpu_model
 from harness.scenario import Scenario, parse
 from harness.trace import EXIT, Host, Switch, Trace
 from harness.turns import OP_WRITE

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.cli import main
-from harness.exits import FSC_ACCESS, FSC_TYPE, exit_class
+from harness.arch.exits import FSC_ACCESS, FSC_TYPE, exit_class
 from harness.foreign import DEBUGGED, FOREIGN, NO_VECTORS
 from harness.recording import Api, Reader
 from harness.strands import PROTECTED

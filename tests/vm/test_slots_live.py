@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness import exits
-from harness.arch import HCR_VIRTUAL
+from harness.arch import exits
+from harness.arch.exceptions import HCR_VIRTUAL
 from harness.scenario import Scenario, parse
 from harness.trace import ENTRY, EXIT, USER, Host, Switch, Trace
 from harness.turns import EXIT_MMIO

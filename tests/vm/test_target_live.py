@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import arch, protocol
+from harness import protocol
+from harness.arch import exceptions
+from harness.arch.exits import EXCEPTION_IRQ, EXCEPTION_TRAP, EXIT_WITH_SERROR_BIT
+from harness.arch.registers import BY_NAME
 from harness.errors import AgentProtocolError, VmLost
-from harness.exits import EXCEPTION_IRQ, EXCEPTION_TRAP, EXIT_WITH_SERROR_BIT
 from harness.layout import CODE, VECTORS
-from harness.registers import BY_NAME
 from harness.scenario import parse
 from harness.trace import EXIT, USER, ContextLayout, Host, Switch, Trace
 from harness.vm.build import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, prepare
@@ -143,7 +144,7 @@ def test_nothing_that_is_pending_reaches_the_next_scenario(target: str) -> None:
         alone = _traps(executor.run(UNMASKED, fresh_vm=True))
         for _ in range(3):
             left = [e for e in executor.run(parse(LEAVES), fresh_vm=False).events if isinstance(e, Switch)]
-            assert any(e.hcr & arch.HCR_VIRTUAL for e in left)
+            assert any(e.hcr & exceptions.HCR_VIRTUAL for e in left)
             assert any(e.forged for e in left)
             assert _traps(executor.run(UNMASKED, fresh_vm=False)) == alone
     assert {(hcr, forged) for _, hcr, forged in alone} == {(0, 0)}
@@ -155,14 +156,14 @@ def _exits(trace: Trace) -> list[Switch]:
 
 def _stands(exit_: Switch) -> bool:
     """Whether the guest came from its vector to its vector; an interrupt may come before it gets there."""
-    pc, elr, vbar = (exit_.values[i] for i in (arch.PC, arch.ELR, arch.VBAR))
-    return pc == elr == arch.vector(vbar, arch.EL1H)
+    pc, elr, vbar = (exit_.values[i] for i in (exceptions.PC, exceptions.ELR, exceptions.VBAR))
+    return pc == elr == exceptions.vector(vbar, exceptions.EL1H)
 
 
 def _traps(trace: Trace) -> list[tuple[int, int, int]]:
     """What trapped, the virtual interrupts that were pending, what was forged; the host's own interrupts left out."""
     traps = (event for event in _exits(trace) if event.code & ~EXIT_WITH_SERROR_BIT == EXCEPTION_TRAP)
-    return [(trap.esr, trap.hcr & arch.HCR_VIRTUAL, trap.forged) for trap in traps]
+    return [(trap.esr, trap.hcr & exceptions.HCR_VIRTUAL, trap.forged) for trap in traps]
 
 
 WRITES = parse(

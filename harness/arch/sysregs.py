@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-from harness.registers import STATE, Encoding
+from harness.arch.registers import STATE, Encoding
 
 
 class Owed(Enum):
@@ -52,7 +52,7 @@ _NO_REGISTER = "emulator: QEMU 7.2 has no such register, so it is UNDEFINED ther
 _TIMER = "counters run on"
 _SET_WAY = "cache maintenance by set/way: no register changes"
 
-# What differs from "read and write reach the recorded register" among those of harness/registers.py.
+# What differs from "read and write reach the recorded register" among those of harness/arch/registers.py.
 _ACCESS: Mapping[str, tuple[Owed, Owed, str]] = MappingProxyType(
     {
         "mpidr_el1": (_S, _U, "read-only"),

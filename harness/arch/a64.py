@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import capstone
 
-from harness.registers import Encoding
+from harness.arch.registers import Encoding
 
 ZERO = 31
 """Register number of wzr and xzr (and of sp where a base register is meant)."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
-from harness import arch
+from harness.arch import exceptions
+from harness.arch.registers import INDEX, MASK64, STATE, Vhe
 from harness.errors import SetupError
-from harness.registers import INDEX, MASK64, STATE, Vhe
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Mask:
 
 V8_0 = frozenset({"cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72"})
 V8_2 = frozenset({"cortex-a76", "neoverse-n1"})
-V8_0_PSTATE = arch.NZCV | arch.IL | arch.DAIF | arch.MODE
-V8_2_PSTATE = V8_0_PSTATE | arch.UAO | arch.PAN | arch.SSBS
+V8_0_PSTATE = exceptions.NZCV | exceptions.IL | exceptions.DAIF | exceptions.MODE
+V8_2_PSTATE = V8_0_PSTATE | exceptions.UAO | exceptions.PAN | exceptions.SSBS
 VBAR_RES0 = 0x7FF
 SCTLR_MTE = 0x7F << 37
 _PSTATE = "PSTATE bits that the CPU lacks are RES0; SS is cleared where no step is armed"
@@ -55,7 +55,7 @@ MASKS: tuple[Mask, ...] = (
     ),
     Mask(
         "mdscr_el1",
-        arch.OS_LOCK_HIDES,
+        exceptions.OS_LOCK_HIDES,
         frozenset(),
         "MDSCR_EL1.SS, KDE and MDE while the guest's OS Lock is set; RES0 bits 63:32",
         "arch/arm64/kvm/debug.c kvm_arm_setup_debug; Arm ARM D17.3.20",
@@ -64,7 +64,7 @@ MASKS: tuple[Mask, ...] = (
     Mask("pstate", MASK64 & ~V8_2_PSTATE, V8_2, _PSTATE, f"{_PSTATE_SOURCE}; Armv8.2 with SSBS"),
     Mask(
         "pstate",
-        MASK64 & ~(V8_2_PSTATE | arch.DIT),
+        MASK64 & ~(V8_2_PSTATE | exceptions.DIT),
         frozenset({"max"}),
         f"{_PSTATE}; BTYPE changes with every instruction where there is FEAT_BTI",
         f"{_PSTATE_SOURCE}; Arm ARM D8.4.6 (BTYPE)",
@@ -140,7 +140,7 @@ class Cpu:
 def cpu_model(name: str) -> Cpu:
     """Return the row of a CPU model.  SetupError: nobody wrote down its address size yet."""
     if name not in CPUS:
-        raise SetupError(f"CPU model {name}: not in harness/masks.py; known are {', '.join(CPUS)}")
+        raise SetupError(f"CPU model {name}: not in harness/arch/cpu_models.py; known are {', '.join(CPUS)}")
     masks = {INDEX[m.register]: m for m in MASKS if not m.cpus or name in m.cpus}
     row = CPUS[name]
     return Cpu(name, row.pa_bits, masks, row.features, row.granules)

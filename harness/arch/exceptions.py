@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from harness import protocol, registers
-from harness.registers import MASK64
+from harness import protocol
+from harness.arch import registers
+from harness.arch.registers import MASK64
 
 PC, PSTATE, ELR, SPSR, ESR, FAR, VBAR, SCTLR, TCR, MDSCR = (
     registers.INDEX[name]
