@@ -16,6 +16,7 @@ from fuzz.lemma import Campaign, run_campaign
 from fuzz.progress import saying
 from fuzz.project import CORPUS
 from harness.errors import InputError
+from harness.jsonfile import reading
 from harness.lemma.case import STORED
 from harness.lemma.clusters import Cluster, find_clusters, load, merge, store, store_path, verify
 from harness.lemma.coq import export
@@ -28,7 +29,6 @@ from harness.lemma.stability import measure
 from harness.lemma.trials import missing, store_trial
 from harness.lemma.watch import load_goals, store_goals
 from harness.model import FUNCTION, LAYERS, LEVEL_NAMES
-from harness.stored import reading
 from harness.vm.config import PROJECT
 
 _say = saying("lemma")

@@ -14,7 +14,7 @@ from fuzz.lab import WELL, Lab, open_lab, signatures
 from fuzz.progress import saying
 from harness.errors import InputError
 from harness.findings import Signature, signature_text
-from harness.minimise import Minimiser
+from harness.minimiser import Minimiser
 from harness.scenario import Scenario, format_scenario, load
 from harness.simplify import PASSES, order
 

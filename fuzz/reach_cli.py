@@ -16,10 +16,10 @@ from fuzz.exercise import Work, measure_all
 from fuzz.progress import saying
 from fuzz.project import SEEDS
 from harness.errors import InputError
+from harness.jsonfile import reading
 from harness.model import LEVEL_NAMES
 from harness.report.contract import Exercised, contract_page, contract_text
 from harness.report.exercised import Reach, page, text, unsaid
-from harness.stored import reading
 from harness.vm.config import DEFAULT_TARGET, list_configs
 
 _say = saying("reach")

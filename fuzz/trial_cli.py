@@ -14,9 +14,9 @@ from fuzz.arguments import MAX_SEED, Subparsers, add_number, add_subject
 from fuzz.progress import say
 from fuzz.trial import CampaignRun, TrialPlan, exclusive, measure_cost, run_trial
 from harness.errors import InputError
+from harness.jsonfile import reading
 from harness.reach import blocks_of
 from harness.report.trial import markdown, svg
-from harness.stored import reading
 from harness.vm.build import prepare
 from harness.vm.config import load_config
 from harness.vm.coverage import prepare_coverage

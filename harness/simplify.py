@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What makes one scenario simpler than another, and the ways to make one simpler: one class per pass.
 
-Pure: whether a candidate still shows what is looked for is the predicate's business (:mod:`harness.minimise`).
+Pure: whether a candidate still shows what is looked for is the predicate's business (:mod:`harness.minimiser`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from harness import slots
 from harness.arch.a64 import FORM, NUMBER, V_NAMES, W_NAMES, X_NAMES
 from harness.arch.registers import INDEX
 from harness.layout import DATA
-from harness.minimise import Pass
+from harness.minimiser import Pass
 from harness.scenario import Scenario, Step, format_step, slot_step
 from harness.steps import INITIAL_NAMES, KINDS, STEP_KINDS, Arg, Side
 

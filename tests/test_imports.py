@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 ROWS: tuple[str, ...] = (
     "harness",
-    *("harness.crash", "harness.errors", "harness.stored"),
+    *("harness.crash", "harness.errors", "harness.jsonfile"),
     *("harness.arch.registers", "harness.arch.exits", "harness.layout", "harness.protocol"),
     "harness.slots",
     *(
@@ -44,7 +44,7 @@ ROWS: tuple[str, ...] = (
     *("harness.releases", "harness.check"),
     *("harness.against", "harness.findings", "harness.history"),
     "harness.regressions",
-    *("harness.minimise", "harness.simplify", "harness.verdict", "harness.tracefile"),
+    *("harness.minimiser", "harness.simplify", "harness.verdict", "harness.tracefile"),
     *("harness.recording", "harness.ring", "harness.strands", "harness.foreign", "harness.distil"),
     *("harness.lemma", "harness.lemma.*"),
     "harness.handlers",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.minimise import Minimiser, minimise
+from harness.minimiser import Minimiser, minimise
 
 
 class Halve:

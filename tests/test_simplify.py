@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.mutate import mutate
-from harness.minimise import Minimiser
+from harness.minimiser import Minimiser
 from harness.scenario import Scenario, format_scenario, load, parse
 from harness.simplify import PASSES, order, simplicity, weight
 

@@ -11,13 +11,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from harness.jsonfile import reading
 from harness.lemma.case import SLOTS, STORED, Case, case_of
 from harness.lemma.differ import Difference, Pair, Question, ask
 from harness.lemma.shrink import least, order
 from harness.model import FUNCTION
 from harness.model.constants import ctxt_id
 from harness.model.state import BLANK, BLANK_INFO, Npt, RData
-from harness.stored import reading
 
 Values = tuple[tuple[str, str], ...]
 

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from harness.jsonfile import reading
 from harness.lemma.case import STORED
 from harness.lemma.clusters import Cluster, load, store_path
 from harness.lemma.differ import MAIN_PAIRS
@@ -14,7 +15,6 @@ from harness.lemma.meaning import meaning
 from harness.lemma.survivors import REASONS
 from harness.lemma.trials import load_trials
 from harness.model import FUNCTIONS
-from harness.stored import reading
 
 HEAD = """\
 # The lemmas: what holds, and where not

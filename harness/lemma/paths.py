@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.jsonfile import reading
 from harness.lemma.case import STORED, Case, build, case_of
 from harness.lemma.differ import run_side
 from harness.lemma.generate import COLOURS, draw
@@ -24,7 +25,6 @@ from harness.lemma.generate import rows as rows_of
 from harness.lemma.shrink import order
 from harness.model import FUNCTIONS, LEVEL_NAMES
 from harness.model.state import BLANK, EXHAUSTED, RData
-from harness.stored import reading
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from itertools import combinations
 from harness.lemma.case import SLOTS, Case, case_of
 from harness.lemma.differ import Difference, Question, ask
 from harness.lemma.generate import COMMON, PROFILES, SLOTS_OF, VALUES
-from harness.minimise import minimise
+from harness.minimiser import minimise
 
 Order = tuple[int, int, tuple[tuple[int, int], ...]]
 

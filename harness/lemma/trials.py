@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.jsonfile import reading
 from harness.lemma.case import STORED
 from harness.lemma.clusters import Cluster, load, store_path
 from harness.lemma.differ import Pair, Question
-from harness.stored import reading
 
 
 @dataclass(frozen=True, slots=True)
