@@ -15,7 +15,7 @@ from harness.arch.registers import MASK64
 from harness.debugger import Debugger
 from harness.faults import walk_level
 from harness.fetch import as_code, fetched, is_call, may_be_call, may_stay_at_el2, unsure
-from harness.gic.interface import Interface
+from harness.gic.cpu_interface import Interface
 from harness.guest import MAX_WALK, Walk, comes_back, walk
 from harness.layout import VECTORS
 from harness.memory import Memory, Run

@@ -22,7 +22,7 @@ from harness.execute import CONDITION_ALWAYS, EC_DABT, EC_UNKNOWN, Access, Effec
 from harness.faults import STALE
 from harness.fetch import as_code, may_stay_at_el2, word_at
 from harness.gic.access import at_interface
-from harness.gic.interface import Interface
+from harness.gic.cpu_interface import Interface
 from harness.memory import Memory, Run
 from harness.stage1 import FSC_ADDRESS_SIZE, Mapped, Use, controls, is_on
 from harness.stops import access_size, is_brk

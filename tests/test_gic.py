@@ -16,8 +16,8 @@ from harness.arch.sysregs import BY_NAME
 from harness.check import check
 from harness.compare import Divergence, Unchecked
 from harness.follow import RACE, follow
+from harness.gic.cpu_interface import below
 from harness.gic.distributor import Gic
-from harness.gic.interface import below
 from harness.gic.registers import BANKS, SPURIOUS, place
 from harness.gic.watch import OP_GIC_LINE, Watch, line_fails, uses_gic
 from harness.guest import walk

@@ -13,7 +13,7 @@ from harness.arch.registers import INDEX, MASK64, NAMES
 from harness.debugger import Debugger
 from harness.fetch import is_call, word_at
 from harness.follow import follow as follow_run
-from harness.gic.interface import Interface
+from harness.gic.cpu_interface import Interface
 from harness.guest import Walk, comes_back, walk
 from harness.layout import CODE, DATA, PROTECTED, VECTORS
 from harness.memory import Memory

@@ -27,7 +27,7 @@ ROWS: tuple[str, ...] = (
         "harness.arch.exceptions",
     ),
     "harness.arch.cpu_models",
-    *("harness.gic", "harness.gic.registers", "harness.gic.interface", "harness.gic.distributor"),
+    *("harness.gic", "harness.gic.registers", "harness.gic.cpu_interface", "harness.gic.distributor"),
     *("harness.memory", "harness.stage1", "harness.execute", "harness.transfer", "harness.mmu", "harness.pkvm"),
     *("harness.syndrome", "harness.debugger", "harness.stops", "harness.placing", "harness.faults"),
     *("harness.gic.access", "harness.world", "harness.shapes"),

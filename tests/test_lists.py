@@ -14,8 +14,8 @@ from harness import protocol
 from harness.check import Checked, check
 from harness.compare import Divergence, Unchecked
 from harness.errors import AgentProtocolError, InputError
+from harness.gic.cpu_interface import Interface
 from harness.gic.distributor import Gic
-from harness.gic.interface import Interface
 from harness.gic.lists import (
     ACTIVE,
     GROUP_1,

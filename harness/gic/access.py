@@ -9,7 +9,7 @@ from harness.arch import a64, sysregs
 from harness.arch.exceptions import State
 from harness.arch.sysregs import Owed
 from harness.execute import EC_UNKNOWN, Effect, Next, Raise, Trap
-from harness.gic.interface import TRAPPED, Interface
+from harness.gic.cpu_interface import TRAPPED, Interface
 
 
 def at_interface(gic: Interface, state: State, word: int, unknown: Container[int]) -> Effect | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from harness.arch.registers import MASK64
-from harness.gic.interface import Interface
+from harness.gic.cpu_interface import Interface
 from harness.gic.registers import (
     AFFINITY,
     ANY_PE,

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from harness import protocol
 from harness.compare import Divergence, Unchecked
+from harness.gic.cpu_interface import Interface
 from harness.gic.distributor import Gic, Interrupt
-from harness.gic.interface import Interface
 from harness.gic.registers import IMPLEMENTED_MASK, IMPLEMENTED_PRIORITY, LIST_REGISTERS, PRIVATE, SGIS
 from harness.layout import GIC_INTERRUPTS
 

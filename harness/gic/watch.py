@@ -12,8 +12,8 @@ from harness.arch.registers import MASK64
 from harness.arch.sysregs import Owed
 from harness.compare import Divergence, Unchecked
 from harness.gic import lists
+from harness.gic.cpu_interface import TRAPPED, Interface
 from harness.gic.distributor import Gic
-from harness.gic.interface import TRAPPED, Interface
 from harness.gic.registers import PRIVATE, SGIS
 from harness.handed import WRITE, owed
 from harness.layout import CONTEXTS, GIC_INTERRUPTS, GIC_MACHINE
