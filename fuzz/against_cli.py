@@ -18,7 +18,7 @@ from harness.check import Checked, Judged, signature
 from harness.errors import InputError
 from harness.findings import signature_text
 from harness.model import LEVEL_NAMES
-from harness.scenario import Scenario, load
+from harness.scenario.scenario import Scenario, load
 
 _say = saying("against")
 

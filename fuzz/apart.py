@@ -9,7 +9,7 @@ from random import Random
 from fuzz.values import register_value
 from harness.arch.sysregs import KEEPERS
 from harness.layout import CONTEXTS, GIC_MACHINE, NISV_MACHINE
-from harness.scenario import Step
+from harness.scenario.scenario import Step
 
 NAMES: tuple[str, ...] = tuple(sorted(KEEPERS))
 ME = CONTEXTS[0].name

@@ -34,7 +34,7 @@ from fuzz.stats import StatsWriter
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.worker import Services, Worker
 from harness.errors import ShadowfuzzError, TargetError
-from harness.scenario import Scenario, format_scenario
+from harness.scenario.scenario import Scenario, format_scenario
 from harness.vm.executor import Executor
 from harness.vm.target import boot
 

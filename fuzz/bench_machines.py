@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fuzz.pair import Side
-from harness.scenario import Scenario
+from harness.scenario.scenario import Scenario
 from harness.vm.cache import Cache
 from harness.vm.clone import Clones
 from harness.vm.executor import Executor

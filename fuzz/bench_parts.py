@@ -20,8 +20,8 @@ from harness.compare import Prediction
 from harness.gic.watch import Watch, uses_gic
 from harness.model.shortcut import shortcut
 from harness.owed import compare_owed
-from harness.placing import codes_of
-from harness.scenario import Scenario, format_scenario, parse
+from harness.scenario.code_layout import codes_of
+from harness.scenario.scenario import Scenario, format_scenario, parse
 from harness.trace import EXIT, Trace
 from harness.turns import Round
 from harness.vm.executor import Executor, compile_scenario

@@ -22,8 +22,8 @@ from types import FrameType
 from fuzz.stats import Stats, merge, read_stats
 from fuzz.store import FINDINGS, FLAKY
 from harness.errors import InputError, SetupError
-from harness.placing import needs_protected
-from harness.scenario import load
+from harness.scenario.code_layout import needs_protected
+from harness.scenario.scenario import load
 
 CORPUS, RUN, LOCK = "corpus", "run", "lock"
 POLL_SECONDS = 0.1

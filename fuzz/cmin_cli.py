@@ -17,7 +17,7 @@ from fuzz.progress import say
 from fuzz.survey import Survey, open_watched, survey
 from harness.errors import InputError
 from harness.reach import Covered
-from harness.simplify import order
+from harness.scenario.simplify import order
 
 OK, FAILED = 0, 3
 

@@ -15,7 +15,7 @@ from fuzz.lab import Lab, open_lab, signatures
 from fuzz.minimise_cli import choose
 from fuzz.progress import saying
 from harness.findings import Signature, Tries, signature_text
-from harness.scenario import Scenario, load
+from harness.scenario.scenario import Scenario, load
 from harness.verdict import (
     STAGES,
     Elsewhere,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import InputError
-from harness.scenario import Scenario, load
+from harness.scenario.scenario import Scenario, load
 
 SUFFIX = ".scn"
 

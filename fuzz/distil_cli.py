@@ -18,7 +18,7 @@ from harness.errors import InputError
 from harness.findings import signature_text
 from harness.recording import Reader, Recorded, rewrite
 from harness.report.terminal import printable
-from harness.scenario import format_scenario
+from harness.scenario.scenario import format_scenario
 from harness.strands import excerpt
 from harness.vm.config import DEFAULT_TARGET
 

@@ -12,8 +12,8 @@ from fuzz.values import Weights, bits, register_value
 from harness.arch.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, AccessForm
 from harness.arch.sysregs import READABLE, SYSREGS, WRITABLE, Owed
 from harness.layout import CONTEXT_NAMES, PROTECTED_NAMES
-from harness.scenario import Step, slot_step
-from harness.steps import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Operand
+from harness.scenario.scenario import Step, slot_step
+from harness.scenario.steps import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Operand
 
 IMMEDIATES = Weights((0, 90.0), (1, 4.0), (0xFFFF, 3.0), (0x4242, 3.0))
 OFFSETS = Weights((0, 70.0), (1, 10.0), (2, 5.0), (0xFFF, 5.0), (0x800, 5.0), (0x123, 5.0))

@@ -21,7 +21,7 @@ from harness.check import Checked, check, signature
 from harness.errors import ShadowfuzzError, VmLost
 from harness.findings import Signature, Tries
 from harness.known import Catalogue
-from harness.scenario import Scenario
+from harness.scenario.scenario import Scenario
 from harness.verdict import Elsewhere
 from harness.vm.build import prepare
 from harness.vm.config import MachineConfig, Mode, emulated

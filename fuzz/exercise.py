@@ -18,7 +18,7 @@ from harness.errors import TargetError
 from harness.exercise import Exercise
 from harness.known import Catalogue
 from harness.ruled import rules_of
-from harness.scenario import Scenario
+from harness.scenario.scenario import Scenario
 from harness.trace import EXIT
 from harness.vm.build import prepare
 from harness.vm.config import load_config

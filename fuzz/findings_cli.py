@@ -22,7 +22,7 @@ from harness.report.reading import in_words
 from harness.report.story import Group, Story, groups, replay_command
 from harness.report.terminal import Style, printable
 from harness.report.traceview import trace_lines
-from harness.scenario import format_scenario
+from harness.scenario.scenario import format_scenario
 from harness.verdict import rate_text, together, verdict_lines
 
 EPILOG = """\

@@ -28,9 +28,9 @@ from harness.layout import (
     VECTORS,
     Region,
 )
-from harness.placing import base_of
-from harness.scenario import Step, slot_step
-from harness.steps import BASE_NAMES, KINDS, SET_NAMES, Side
+from harness.scenario.code_layout import base_of
+from harness.scenario.scenario import Step, slot_step
+from harness.scenario.steps import BASE_NAMES, KINDS, SET_NAMES, Side
 
 PAGE = 4096
 LOADS: tuple[AccessForm, ...] = tuple(f for f in ACCESS_FORMS if not f.is_store)

@@ -10,7 +10,7 @@ from fuzz.values import Weights
 from harness.arch import exceptions
 from harness.gic.registers import BANK_BY_NAME, FRAME, PRIVATE, REDISTRIBUTOR, SGIS
 from harness.layout import CONTEXTS, GIC_INTERRUPTS, GIC_MACHINE, GICD, GICR
-from harness.scenario import Step
+from harness.scenario.scenario import Step
 
 VCPUS: tuple[str, ...] = tuple(c.name for c in CONTEXTS if c.machine == GIC_MACHINE)
 DISTRIBUTOR, SGI_PAGE, VALUE, ACKNOWLEDGED = "x20", "x21", "x22", "x23"

@@ -19,7 +19,7 @@ from harness.check import Checked, check, signature
 from harness.errors import TargetError
 from harness.findings import Signature, Subject
 from harness.known import Catalogue
-from harness.scenario import Scenario
+from harness.scenario.scenario import Scenario
 from harness.trace import Trace
 from harness.tracefile import format_trace
 from harness.vm.cache import Cache, default_root

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from harness.scenario import Scenario
+from harness.scenario.scenario import Scenario
 from harness.trace import Trace
 
 MACHINES = 2

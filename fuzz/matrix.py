@@ -18,7 +18,7 @@ from harness.check import Checked, check, signature
 from harness.errors import ShadowfuzzError, TargetError, VmLost
 from harness.jsonfile import reading
 from harness.known import Catalogue
-from harness.scenario import Scenario, format_scenario, load
+from harness.scenario.scenario import Scenario, format_scenario, load
 from harness.vm.archive import Kernel
 from harness.vm.build import prepare
 from harness.vm.config import MachineConfig, Mode, emulated, list_configs, load_config

@@ -7,8 +7,8 @@ from random import Random
 
 from fuzz.values import TABLE, Weights, bits
 from harness.layout import DATA
-from harness.scenario import Step, slot_step
-from harness.slots import DEFAULT, IPA_LIMIT, KINDS, PAGE, Slot
+from harness.scenario.memory_slots import DEFAULT, IPA_LIMIT, KINDS, PAGE, Slot
+from harness.scenario.scenario import Step, slot_step
 
 ELSEWHERE = Weights((0x8000_0000, 40.0), (0x4010_0000, 25.0), (1 << 39, 15.0), (0xC000_0000, 10.0), (0, 10.0))
 """Where a slot goes that is not at home; 0: to the end of the guest's physical address space."""

@@ -19,9 +19,9 @@ from harness.arch.a64 import FORM
 from harness.arch.registers import MASK64
 from harness.errors import InputError
 from harness.layout import MAX_STEPS
-from harness.scenario import Scenario, Step, format_scenario, parse
-from harness.slots import Slot
-from harness.steps import INITIAL_NAMES, KINDS, Arg, Side
+from harness.scenario.memory_slots import Slot
+from harness.scenario.scenario import Scenario, Step, format_scenario, parse
+from harness.scenario.steps import INITIAL_NAMES, KINDS, Arg, Side
 
 ABOUT = "Made by the mutator."
 MIN_STEPS, MAX_LENGTH = 60, 200

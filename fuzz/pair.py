@@ -20,7 +20,7 @@ from harness.errors import InputError
 from harness.findings import Subject
 from harness.known import Catalogue
 from harness.releases import Changes, between, load_changes
-from harness.scenario import Scenario
+from harness.scenario.scenario import Scenario
 from harness.trace import Trace
 from harness.vm.build import PreparedTarget, prepare
 from harness.vm.clone import Clones

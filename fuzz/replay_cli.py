@@ -32,7 +32,7 @@ from harness.report.result import Job, Lost, Ran, TargetResult, exit_status
 from harness.report.rounds import sites
 from harness.report.terminal import Style
 from harness.report.traceview import trace_lines
-from harness.scenario import Scenario, load
+from harness.scenario.scenario import Scenario, load
 from harness.trace import Trace
 from harness.vm.build import PreparedTarget, prepare, read_image
 from harness.vm.config import DEFAULT_TARGET, MachineConfig, list_configs, load_config

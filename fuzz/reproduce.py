@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from fuzz.machines import Boot
 from harness.crash import Again
 from harness.errors import TargetError
-from harness.scenario import Scenario
+from harness.scenario.scenario import Scenario
 
 RUNS = 3
 """How often a way to reproduce is tried, in a machine of its own each time."""

@@ -10,7 +10,7 @@ from fuzz.store import OTHER_TRACE, TRACE
 from harness.check import Checked, signature
 from harness.compare import Divergence
 from harness.findings import Signature, Subject
-from harness.scenario import Scenario
+from harness.scenario.scenario import Scenario
 from harness.trace import Trace
 from harness.tracefile import format_trace
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from fuzz.database import Access, Database
 from harness.errors import InputError
 from harness.findings import Finding, from_json, to_json
-from harness.scenario import Scenario, format_scenario
-from harness.simplify import simplicity
+from harness.scenario.scenario import Scenario, format_scenario
+from harness.scenario.simplify import simplicity
 
 FINDINGS, FLAKY = "findings", "flaky"
 """The shelves: what was confirmed, and what did not come back."""

@@ -17,7 +17,7 @@ from harness.findings import Subject
 from harness.known import Catalogue
 from harness.lemma.paths import load_paths, outcome
 from harness.reach import Covered, Decision, Goal
-from harness.scenario import Scenario
+from harness.scenario.scenario import Scenario
 from harness.vm.build import prepare
 from harness.vm.config import load_config
 from harness.vm.coverage import Coverage, prepare_coverage

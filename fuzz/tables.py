@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from random import Random
 
 from fuzz.values import SCTLR_RESET, TABLE, TCR_39_BITS, Weights
-from harness.scenario import Step
+from harness.scenario.scenario import Step
 
 MAIR = 0x0044_FF44_04BB_44FF
 """Mostly Normal memory: whether code may be fetched from Device memory is not certain (Arm ARM D17.2.100)."""

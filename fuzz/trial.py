@@ -23,7 +23,7 @@ from fuzz.guidance import MODES, edges_in
 from fuzz.launch import Launcher
 from fuzz.mutate import generate
 from harness.errors import TargetError
-from harness.scenario import Scenario
+from harness.scenario.scenario import Scenario
 from harness.vm.build import PreparedTarget
 from harness.vm.config import MachineConfig
 from harness.vm.coverage import Coverage

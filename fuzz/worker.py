@@ -25,8 +25,8 @@ from harness.crash import CRASH, EARLIER, End, Remains, Report, end_of, from_tex
 from harness.errors import InputError, SetupError, TargetError, VmLost
 from harness.findings import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
 from harness.report.book import NOT_TAKEN, TAKEN
-from harness.scenario import Scenario, format_scenario, parse
-from harness.simplify import simplicity
+from harness.scenario.scenario import Scenario, format_scenario, parse
+from harness.scenario.simplify import simplicity
 
 FIRST_BOOTS = 2
 """So often a worker tries to boot before there was anything to lose."""

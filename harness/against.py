@@ -28,9 +28,9 @@ from harness.debugged import EXIT_DEBUG
 from harness.layout import CODE
 from harness.lent import guests_own
 from harness.owed import is_mmio
-from harness.placing import code_of
 from harness.releases import Changes, Intended, Spot, Value, release
-from harness.scenario import Scenario
+from harness.scenario.code_layout import code_of
+from harness.scenario.scenario import Scenario
 from harness.shapes import ever
 from harness.trace import ENTRY, EXIT, FORGED, USER, Switch, Trace
 from harness.world import SCENARIO, World

@@ -17,7 +17,7 @@ from harness.compare import Divergence
 from harness.fetch import word_at
 from harness.follow import Followed
 from harness.layout import CONTEXTS, GIC_MACHINE, PROTECTED_MACHINE
-from harness.placing import Code
+from harness.scenario.code_layout import Code
 from harness.stage1 import is_on
 from harness.trace import Host, Trace
 from harness.turns import OP_RESET

@@ -6,8 +6,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Sequence
 
-from harness import slots
 from harness.compare import Divergence
+from harness.scenario import memory_slots
 from harness.shapes import OPS, Shapes
 from harness.trace import ENTRY, EXIT, Event, Host, Switch
 
@@ -42,10 +42,10 @@ def compare_slots(events: Sequence[Event]) -> Iterator[Divergence]:
 
 def _wrong(host: Host, shapes: Shapes) -> tuple[str, str, int] | None:
     """Return what was owed and what KVM answered, where the two differ; and the step."""
-    slot = slots.unpack(host.a, host.b)
-    allowed = slots.may_succeed(slot, shapes.slots(host.context))
+    slot = memory_slots.unpack(host.a, host.b)
+    allowed = memory_slots.may_succeed(slot, shapes.slots(host.context))
     if shapes.world(host.context).protected:
-        allowed = slots.protected_may_succeed(slot, allowed)
+        allowed = memory_slots.protected_may_succeed(slot, allowed)
     if (not host.error) in allowed:
         return None
     answered = errno.errorcode.get(host.error, str(host.error)) if host.error else "taken"

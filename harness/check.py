@@ -24,10 +24,10 @@ from harness.known import Catalogue, Known
 from harness.memory import Memory
 from harness.model.shortcut import shortcut
 from harness.owed import compare_owed
-from harness.placing import Code, codes_of
 from harness.points import compare_points
 from harness.releases import Intended
-from harness.scenario import Scenario
+from harness.scenario.code_layout import Code, codes_of
+from harness.scenario.scenario import Scenario
 from harness.shapes import Shapes
 from harness.trace import EXIT, Host, Switch, Trace
 from harness.turns import Round

@@ -20,8 +20,8 @@ from harness.layout import DATA, MMIO
 from harness.model.replay import predict
 from harness.owed import is_mmio
 from harness.recording import Recorded
-from harness.scenario import Scenario, Step, format_scenario, parse
-from harness.steps import KINDS
+from harness.scenario.scenario import Scenario, Step, format_scenario, parse
+from harness.scenario.steps import KINDS
 from harness.strands import Span, Turn, split
 from harness.trace import EXIT, Switch, Trace
 from harness.turns import IN_KERNEL, Round
@@ -252,7 +252,7 @@ ASYNCHRONOUS: Mapping[str, str] = {
 def distil(records: Iterable[Recorded], program: str) -> Distilled:
     """Return the seeds of a recording of ``program``.
 
-    Each seed is a valid scenario: :func:`harness.scenario.parse` takes its text.
+    Each seed is a valid scenario: :func:`harness.scenario.scenario.parse` takes its text.
     """
     result = Distilled()
     counts: Counter[tuple[object, ...]] = Counter()

@@ -14,9 +14,9 @@ from harness.arch.exits import exit_class
 from harness.arch.registers import MASK64
 from harness.check import Compared
 from harness.layout import CODE
-from harness.placing import placed
 from harness.protocol import MARK_CALL
-from harness.scenario import Scenario
+from harness.scenario.code_layout import placed
+from harness.scenario.scenario import Scenario
 from harness.trace import ENTRY, EXIT, Host, Switch, Trace
 from harness.turns import rounds, runs
 

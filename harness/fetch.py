@@ -12,8 +12,8 @@ from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
 from harness.layout import CODE, VECTORS
 from harness.memory import Memory
-from harness.placing import Code
 from harness.protocol import MARK_CALL
+from harness.scenario.code_layout import Code
 from harness.stage1 import Mapped, Unsure, Use, is_on, translate
 from harness.trace import Switch
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from harness.arch.exits import EXCEPTION_CLASSES, EXIT_CODES
 from harness.exercise import FORGE, NO_EXIT, OTHER_CLASS, OTHER_CODE, Place
-from harness.steps import STEP_KINDS, StepKind
+from harness.scenario.steps import STEP_KINDS, StepKind
 
 GUEST_EXITS: tuple[str, ...] = ("WFX", "HVC64", "SMC64", "SYS64", "IABT_LOW", "DABT_LOW")
 """Classes of exits that a host step may stand behind: those that guest steps ask for."""

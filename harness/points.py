@@ -17,7 +17,7 @@ from harness.arch import a64, sysregs
 from harness.compare import Divergence, Unchecked
 from harness.contract import system_access
 from harness.debugger import DEBUG_OPS
-from harness.scenario import Scenario
+from harness.scenario.scenario import Scenario
 from harness.stops import class_of
 from harness.trace import ENTRY, Host, Switch, Trace
 from harness.turns import OP_RESET

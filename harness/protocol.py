@@ -100,7 +100,10 @@ OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
         "mp_state": (16, "KVM_SET_MP_STATE: a"),
         "watchpoint": (17, "KVM_SET_GUEST_DEBUG: address a; b: DBGWCR (0: none), its number from bit 32 on"),
         "later": (22, "the b writes of x0..x30 behind it: by the probe, once the instruction at a has trapped"),
-        "slot": (20, "KVM_SET_USER_MEMORY_REGION in the current VM: a and b as harness/slots.py packs them"),
+        "slot": (
+            20,
+            "KVM_SET_USER_MEMORY_REGION in the current VM: a and b as harness/scenario/memory_slots.py packs them",
+        ),
         "drop_slot": (21, "the same, for a slot that is to go"),
         "gic_line": (30, "KVM_IRQ_LINE, in-kernel GIC: type and number a (GIC_LINES), level b; a PPI of this vCPU"),
     }

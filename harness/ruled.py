@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from harness import contract, debugged, slots
+from harness import contract, debugged
 from harness.arch import exceptions, exits, sysregs
 from harness.arch.exits import DABT
 from harness.arch.registers import INDEX
@@ -19,10 +19,11 @@ from harness.gic.watch import OP_GIC_LINE, PPI, SOME_UNKNOWN, line_fails
 from harness.handed import told_of
 from harness.layout import GICD
 from harness.owed import interrupts_owed, is_mmio, serror_at_once
-from harness.placing import placed
 from harness.protocol import LINES
 from harness.rules import RULES, SIZES, register_rule
-from harness.scenario import Scenario, Step
+from harness.scenario import memory_slots
+from harness.scenario.code_layout import placed
+from harness.scenario.scenario import Scenario, Step
 from harness.shapes import OPS, Shapes
 from harness.stops import STOPS
 from harness.trace import ENTRY, USER, Event, Host, Switch, Trace
@@ -234,26 +235,26 @@ def _slots(events: Iterable[Event]) -> Iterator[str]:
     shapes = Shapes()
     for event in events:
         if isinstance(event, Host):
-            if event.op in OPS and (rule := _slot(slots.unpack(event.a, event.b), shapes, event.context)):
+            if event.op in OPS and (rule := _slot(memory_slots.unpack(event.a, event.b), shapes, event.context)):
                 yield f"slot.{rule}"
             shapes.apply(event)
 
 
-def _slot(slot: slots.Slot, shapes: Shapes, context: int) -> str:
+def _slot(slot: memory_slots.Slot, shapes: Shapes, context: int) -> str:
     there = shapes.slots(context)
     old = there.get(slot.number)
     if shapes.world(context).protected:
-        return "protected.flags" if slots.KINDS[slot.kind] else ""
+        return "protected.flags" if memory_slots.KINDS[slot.kind] else ""
     if not slot.size:
         return "deleted" if old is not None else ""
-    if slot.end > slots.IPA_LIMIT:
+    if slot.end > memory_slots.IPA_LIMIT:
         return "beyond"
-    if slots.collides(slot, there.values()):
+    if memory_slots.collides(slot, there.values()):
         return "overlaps"
     if old is None:
         return "new"
     if old.size != slot.size:
         return "resized"
-    if slots.may_succeed(slot, there) != frozenset({True}):
+    if memory_slots.may_succeed(slot, there) != frozenset({True}):
         return ""
     return "moved" if old.base != slot.base else "flags" if old.kind != slot.kind else ""

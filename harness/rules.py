@@ -206,7 +206,10 @@ ABSENT: tuple[Absent, ...] = (
         "harness/arch/sysregs.py, WRITABLE",
     ),
     Absent(
-        "sysreg.unknown", "*", "steps name rows of the table; only recorded programs go elsewhere", "harness/steps.py"
+        "sysreg.unknown",
+        "*",
+        "steps name rows of the table; only recorded programs go elsewhere",
+        "harness/scenario/steps.py",
     ),
     *(
         Absent(rule, target, _NO_PROTECTED, "Documentation/virt/kvm/arm/pkvm.rst; harness/vm/target.py")

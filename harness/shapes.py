@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from harness import protocol, slots
+from harness import protocol
 from harness.layout import CONTEXTS, REGIONS
-from harness.slots import Slot
+from harness.scenario import memory_slots
+from harness.scenario.memory_slots import Slot
 from harness.trace import Event, Host
 from harness.world import SCENARIO, WORLDS, World, writable
 
@@ -30,16 +31,16 @@ class Shapes:
     def slots(self, context: int) -> Mapping[int, Slot]:
         """Return the slots of a vCPU's VM, by number; that of its code is not among them."""
         machine = CONTEXTS[context].machine if context < len(CONTEXTS) else -1
-        return self._slots.get(machine, {slot.number: slot for slot in slots.DEFAULT})
+        return self._slots.get(machine, {slot.number: slot for slot in memory_slots.DEFAULT})
 
     def apply(self, host: Host) -> None:
         """Take what the host did; only a request for a slot that KVM took changes anything."""
         if host.op not in OPS or host.error or host.context >= len(CONTEXTS):
             return
-        after = slots.changed(self.slots(host.context), slots.unpack(host.a, host.b))
+        after = memory_slots.changed(self.slots(host.context), memory_slots.unpack(host.a, host.b))
         machine = CONTEXTS[host.context].machine
         self._slots[machine] = after
-        regions = REGIONS if tuple(after.values()) == slots.DEFAULT else slots.regions(after.values())
+        regions = REGIONS if tuple(after.values()) == memory_slots.DEFAULT else memory_slots.regions(after.values())
         for number, one in enumerate(CONTEXTS):
             if one.machine == machine:
                 there = writable(regions) if WORLDS[number].protected else regions

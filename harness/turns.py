@@ -17,8 +17,8 @@ from harness.arch import exceptions, exits
 from harness.arch.exceptions import State
 from harness.arch.registers import BY_NAME, BY_ONE_REG, MASK64
 from harness.lent import guests_own
+from harness.scenario.steps import MP_STATES
 from harness.shapes import Shapes
-from harness.steps import MP_STATES
 from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
 from harness.world import SCENARIO, World
 

@@ -16,7 +16,7 @@ from harness.crash import Again, Dump, Remains, Report, to_text
 from harness.findings import Finding, Signature, Subject, Tries, difference
 from harness.known import Catalogue
 from harness.report.book import Sample
-from harness.scenario import format_scenario, load
+from harness.scenario.scenario import format_scenario, load
 from harness.tracefile import load_trace
 
 ROOT = Path(__file__).parents[1]

@@ -15,8 +15,8 @@ from harness.errors import InputError
 from harness.layout import DATA
 from harness.protocol import FLAGS_VCPU_SHIFT, OPS
 from harness.releases import FILE, Changes, between, load_changes, release
-from harness.scenario import Scenario, Step, load
-from harness.slots import Slot, pack
+from harness.scenario.memory_slots import Slot, pack
+from harness.scenario.scenario import Scenario, Step, load
 from harness.trace import ENTRY, EXIT, FORGE_MASK, HOST, Event, Host, Switch, Trace
 from harness.tracefile import load_trace
 from harness.vm.config import PROJECT

@@ -11,7 +11,7 @@ from harness.arch.cpu_models import cpu_model
 from harness.arch.sysregs import BY_NAME, KEEPERS
 from harness.follow import Followed, follow
 from harness.layout import CODE, CONTEXTS, GIC_MACHINE, NISV_MACHINE
-from harness.placing import Code
+from harness.scenario.code_layout import Code
 from harness.trace import ENTRY, EXIT, Event, Switch, Trace
 from tests.traces import but, entry, esr, host_reset, state, trap
 

@@ -17,7 +17,7 @@ from harness.errors import AgentProtocolError, InputError
 from harness.known import Catalogue
 from harness.layout import PROTECTED
 from harness.protocol import FLAGS_VCPU_SHIFT
-from harness.scenario import parse
+from harness.scenario.scenario import parse
 from harness.trace import ContextLayout, Hyp, Switch, Trace
 from harness.tracefile import format_trace, parse_trace
 from harness.vm.hypcopy import ENTER, HEAD, LEAVE, RECORDS_AT, HypMap, Places

@@ -10,7 +10,7 @@ from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
 from harness.check import Checked, check, signature
 from harness.compare import Divergence
-from harness.scenario import parse
+from harness.scenario.scenario import parse
 from harness.trace import Event, Trace
 from tests.rounds import AT, CATALOGUES, WINDOW, after_reset, page
 from tests.traces import ESR_TRAP_MRS, INTR_EXIT, MMIO_EXIT, SKIP, but, entry, host_set, irq, load_esr, trap, user

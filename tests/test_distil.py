@@ -21,7 +21,7 @@ from harness.foreign import Tally, check_records
 from harness.known import Catalogue
 from harness.model import LEVEL_NAMES
 from harness.recording import Api, Reader, Recorded, create
-from harness.scenario import format_scenario, load, parse
+from harness.scenario.scenario import format_scenario, load, parse
 from harness.strands import excerpt
 from harness.trace import EXIT, Switch, Trace
 from harness.vm.config import PROJECT

@@ -19,8 +19,8 @@ from harness.exercise import BEGIN, NO_EXIT, Exercise, Place
 from harness.layout import CODE, VECTORS
 from harness.places import MEETS, NOT_REACHED, classes_of, possible
 from harness.report import exercised
-from harness.scenario import parse
-from harness.steps import KINDS, STEP_KINDS
+from harness.scenario.scenario import parse
+from harness.scenario.steps import KINDS, STEP_KINDS
 from harness.trace import Event, Trace
 from tests import traces
 

@@ -16,8 +16,8 @@ from fuzz.library import find, stories
 from harness.report import export
 from harness.report.export import NOT_IN_C, c_program, reproducer, why_no_program
 from harness.report.story import Story
-from harness.scenario import Step, load, parse
-from harness.steps import STEP_KINDS, Side
+from harness.scenario.scenario import Step, load, parse
+from harness.scenario.steps import STEP_KINDS, Side
 from tests.kept import CRASHED, filled
 
 GCC = "aarch64-linux-gnu-gcc"

@@ -25,8 +25,8 @@ from harness.known import Catalogue
 from harness.layout import CODE, CONTEXTS, GIC_MACHINE, GICD, GICR, VECTORS
 from harness.memory import Memory
 from harness.owed import compare_owed
-from harness.placing import base_of
-from harness.scenario import parse
+from harness.scenario.code_layout import base_of
+from harness.scenario.scenario import parse
 from harness.trace import HOST, Event, Host, Switch, Trace
 from harness.turns import IN_KERNEL, OP_RESET, rounds
 from harness.vm.config import PROJECT

@@ -18,8 +18,8 @@ from harness.guest import Walk, comes_back, walk
 from harness.layout import CODE, DATA, PROTECTED, VECTORS
 from harness.memory import Memory
 from harness.mmu import CODE_CHANGED
-from harness.placing import Code, code_of
-from harness.scenario import Scenario, Step
+from harness.scenario.code_layout import Code, code_of
+from harness.scenario.scenario import Scenario, Step
 from harness.trace import Switch
 from harness.world import WORLDS
 from tests.traces import ISB, TRAP_MRS, but, entry, esr, state, trap

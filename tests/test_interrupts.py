@@ -13,8 +13,8 @@ from fuzz.mutate import generate
 from harness.gic.registers import place
 from harness.gic.watch import uses_gic
 from harness.layout import GICD, GICR
-from harness.scenario import Scenario, Step, format_scenario, parse
-from harness.steps import KINDS
+from harness.scenario.scenario import Scenario, Step, format_scenario, parse
+from harness.scenario.steps import KINDS
 
 SEEDS = st.integers(0, 2**32)
 MANY = 400

@@ -34,9 +34,9 @@ from harness.gic.lists import (
 )
 from harness.gic.registers import LIST_REGISTERS
 from harness.layout import GICD
-from harness.placing import base_of
 from harness.report.rounds import sites
 from harness.report.traceview import trace_lines
+from harness.scenario.code_layout import base_of
 from harness.trace import Lists, Trace, decode, decode_lists, decode_vectors
 from harness.tracefile import format_trace, parse_trace
 from tests import traces

@@ -40,7 +40,7 @@ from harness.history import CANNOT as HISTORY_CANNOT
 from harness.history import SHOWS, SHOWS_NOT, Asked, history_text, read_history, sentences
 from harness.known import Catalogue
 from harness.regressions import Regression
-from harness.scenario import Scenario, load
+from harness.scenario.scenario import Scenario, load
 from harness.trace import Trace
 from harness.tracefile import load_trace
 from harness.vm.archive import Kernel

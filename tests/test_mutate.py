@@ -24,9 +24,9 @@ from harness.arch.exits import SMCCC_FUNCTIONS
 from harness.arch.registers import MASK64, NAMES
 from harness.layout import CODE, DATA, HOLE, MMIO, REGIONS, VECTORS
 from harness.memory import Memory
-from harness.scenario import Scenario, Step, format_scenario, parse
+from harness.scenario.scenario import Scenario, Step, format_scenario, parse
+from harness.scenario.steps import INITIAL_NAMES, KINDS, SET_NAMES, Side
 from harness.stage1 import Mapped, Outside, Refused, Use, translate
-from harness.steps import INITIAL_NAMES, KINDS, SET_NAMES, Side
 
 SEEDS = st.integers(0, 2**32)
 SHORT = Scenario("One trap.", (), (Step("wfi"),))

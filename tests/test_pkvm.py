@@ -20,11 +20,11 @@ from harness.guest import walk
 from harness.layout import CODE, DATA, MMIO, PROTECTED
 from harness.model.replay import predict
 from harness.owed import owed
-from harness.placing import Code, base_of, code_of, needs_protected
 from harness.protocol import FLAGS_VCPU_SHIFT, FORGE
 from harness.report.rounds import place_of
-from harness.scenario import Step, parse
-from harness.slots import DEFAULT, Slot, protected_may_succeed, regions
+from harness.scenario.code_layout import Code, base_of, code_of, needs_protected
+from harness.scenario.memory_slots import DEFAULT, Slot, protected_may_succeed, regions
+from harness.scenario.scenario import Step, parse
 from harness.trace import HOST, Host, Switch
 from harness.turns import OP_WRITE, Round, rounds
 from harness.world import WORLDS

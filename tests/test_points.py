@@ -15,7 +15,7 @@ from harness.compare import Divergence, Unchecked
 from harness.errors import AgentProtocolError, InputError
 from harness.layout import CODE
 from harness.points import NAMES, TDE, compare_points, wants_points
-from harness.scenario import parse
+from harness.scenario.scenario import parse
 from harness.trace import Event, Points, Trace, decode, decode_points, decode_vectors
 from harness.tracefile import format_trace, parse_trace
 from tests import traces

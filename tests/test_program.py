@@ -10,7 +10,7 @@ import pytest
 
 from fuzz.mutate import generate
 from harness import protocol
-from harness.scenario import Scenario, parse
+from harness.scenario.scenario import Scenario, parse
 from harness.vm.executor import compile_scenario
 
 HEAD = "shadowfuzz-scenario 1\nabout A test.\n"

@@ -13,7 +13,7 @@ from harness.compare import Divergence, compare_run
 from harness.follow import RUNS_ON, follow
 from harness.layout import CODE, VECTORS
 from harness.memory import Memory
-from harness.placing import Code
+from harness.scenario.code_layout import Code
 from tests.traces import but, entry, esr, irq, state, trap
 
 AT, A72 = CODE.base, cpu_model("cortex-a72")

@@ -32,7 +32,7 @@ from harness.report.result import Job, Lost, Ran, TargetResult, clusters, exit_s
 from harness.report.rounds import host_sentence, sites, user_sentence
 from harness.report.terminal import Style
 from harness.report.traceview import trace_lines
-from harness.scenario import load
+from harness.scenario.scenario import load
 from harness.trace import ENTRY, EXIT, HOST, USER, Host, Switch, Trace
 from harness.tracefile import format_trace, load_trace, parse_trace, trace_from_json, trace_to_json
 

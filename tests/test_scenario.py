@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from harness.arch.a64 import FORM, decode_access, decode_plain, disassemble
 from harness.errors import InputError
 from harness.layout import DATA, MAX_STEPS
-from harness.scenario import (
+from harness.scenario.memory_slots import NUMBERS, PAGE, Slot, collides
+from harness.scenario.scenario import (
     HEADER,
     MAX_BOOT,
     MAX_BYTES,
@@ -25,8 +26,7 @@ from harness.scenario import (
     load,
     parse,
 )
-from harness.slots import NUMBERS, PAGE, Slot, collides
-from harness.steps import INITIAL_NAMES, KINDS, SET_NAMES, STEP_KINDS, Side, StepKind
+from harness.scenario.steps import INITIAL_NAMES, KINDS, SET_NAMES, STEP_KINDS, Side, StepKind
 
 HEAD = f"{HEADER}\nabout A test.\n"
 VALUES = st.integers(0, 2**64 - 1)

@@ -11,8 +11,8 @@ import pytest
 from harness.arch.a64 import ACCESS_FORMS, ZERO
 from harness.arch.exits import SMCCC_FUNCTIONS
 from harness.layout import DATA, HOLE, MMIO, VECTORS
-from harness.scenario import Scenario, format_scenario, load
-from harness.steps import KINDS, SET_NAMES, STEP_KINDS, Side
+from harness.scenario.scenario import Scenario, format_scenario, load
+from harness.scenario.steps import KINDS, SET_NAMES, STEP_KINDS, Side
 
 CORPUS = Path(__file__).parent.parent / "corpus"
 FILES = sorted(path for folder in ("seeds", "regressions") for path in (CORPUS / folder).glob("*.scn"))

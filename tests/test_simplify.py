@@ -13,8 +13,8 @@ import pytest
 
 from fuzz.mutate import mutate
 from harness.minimiser import Minimiser
-from harness.scenario import Scenario, format_scenario, load, parse
-from harness.simplify import PASSES, order, simplicity, weight
+from harness.scenario.scenario import Scenario, format_scenario, load, parse
+from harness.scenario.simplify import PASSES, order, simplicity, weight
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 FILES = sorted(CORPUS.glob("*/*.scn"))

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz import memories
-from harness import slots
 from harness.asked import compare_slots
 from harness.layout import CODE, DATA, PAIR, REGIONS, VECTORS
 from harness.memory import Memory
-from harness.placing import host_arguments
 from harness.protocol import OPS
-from harness.scenario import Scenario, Step, format_scenario, parse, slot_step
+from harness.scenario import memory_slots
+from harness.scenario.code_layout import host_arguments
+from harness.scenario.memory_slots import DEFAULT, PAGE, Slot, changed, collides, gone, may_succeed, pack, unpack
+from harness.scenario.scenario import Scenario, Step, format_scenario, parse, slot_step
 from harness.shapes import Shapes
-from harness.slots import DEFAULT, PAGE, Slot, changed, collides, gone, may_succeed, pack, unpack
 from harness.trace import HOST, Event, Host
 from harness.turns import rounds
 from harness.world import SCENARIO
@@ -63,8 +63,8 @@ TAKEN, REFUSED, EITHER = frozenset({True}), frozenset({False}), frozenset({True,
         (WHOLE._replace(base=FAR), TAKEN),
         (gone(1), TAKEN),
         (Slot(2, "rw", FAR, PAGE, DATA.base), TAKEN),
-        (Slot(2, "ro_log", slots.IPA_LIMIT - PAGE, PAGE, DATA.base), TAKEN),
-        (Slot(2, "rw", slots.IPA_LIMIT - PAGE, 2 * PAGE, DATA.base), REFUSED),
+        (Slot(2, "ro_log", memory_slots.IPA_LIMIT - PAGE, PAGE, DATA.base), TAKEN),
+        (Slot(2, "rw", memory_slots.IPA_LIMIT - PAGE, 2 * PAGE, DATA.base), REFUSED),
         (Slot(2, "rw", DATA.end - PAGE, PAGE, DATA.base), REFUSED),
         (Slot(2, "rw", VECTORS.end - PAGE, PAGE, DATA.base), REFUSED),
         (Slot(2, "rw", CODE.base, PAGE, DATA.base), REFUSED),
@@ -102,7 +102,7 @@ def test_slots_never_overlap(requests: list[Slot]) -> None:
         if True in may_succeed(one, there):
             there = dict(changed(there, one))
         assert not any(collides(slot, there.values()) for slot in there.values())
-    regions = slots.regions(there.values())
+    regions = memory_slots.regions(there.values())
     for slot in there.values():
         for address in (slot.base, slot.end - 1):
             (region,) = (region for region in regions if address in region)
@@ -135,7 +135,7 @@ def test_memory_is_where_slots_show_it() -> None:
     memory.write(DATA.base + 8, 0x55)
     assert memory.read(DATA.base + 8) == 0x55
     twice = (WHOLE._replace(size=PAGE), Slot(2, "ro", FAR, 2 * PAGE, DATA.base))
-    memory.regions = slots.regions(twice)
+    memory.regions = memory_slots.regions(twice)
     assert memory.read(DATA.base + 8) == memory.read(FAR + 8) == 0x55
     assert memory.read(DATA.base + PAGE) is None, "in no slot now"
     assert memory.home(FAR + PAGE) == DATA.base + PAGE

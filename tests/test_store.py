@@ -31,7 +31,7 @@ from fuzz.store import FINDINGS, FLAKY, TRACE, Store
 from harness.errors import InputError
 from harness.findings import Tries
 from harness.report.book import Sample
-from harness.scenario import Scenario, Step, format_scenario
+from harness.scenario.scenario import Scenario, Step, format_scenario
 from tests.test_findings import finding
 from tests.test_worker import DIVERGENCE, TEXT, bench, checked
 

@@ -6,20 +6,20 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import slots
 from harness.arch.a64 import ACCESS_FORMS, AccessForm, encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import MASK64
 from harness.guest import walk
 from harness.layout import CODE, DATA
 from harness.memory import Memory, Run
-from harness.slots import DEFAULT, PAGE, Slot
+from harness.scenario import memory_slots
+from harness.scenario.memory_slots import DEFAULT, PAGE, Slot
 from tests.traces import but, state
 
 CPU = cpu_model("cortex-a72")
 AT, HVC = CODE.base, encode("hvc", 0)
 FAR = 0x8000_0000
-SHOWN_TWICE = slots.regions((*DEFAULT, Slot(2, "rw", FAR, PAGE, DATA.base)))
+SHOWN_TWICE = memory_slots.regions((*DEFAULT, Slot(2, "rw", FAR, PAGE, DATA.base)))
 FORMS = st.sampled_from(ACCESS_FORMS)
 EE = 1 << 25
 

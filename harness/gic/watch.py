@@ -17,7 +17,7 @@ from harness.gic.distributor import Gic
 from harness.gic.registers import PRIVATE, SGIS
 from harness.handed import WRITE, owed
 from harness.layout import CONTEXTS, GIC_INTERRUPTS, GIC_MACHINE
-from harness.scenario import Scenario
+from harness.scenario.scenario import Scenario
 from harness.stops import class_of
 from harness.trace import ENTRY, EXIT, Event, Host, Lists, Switch
 from harness.turns import IN_KERNEL, OP_RESET, Round

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.regressions import load_regressions
-from harness.steps import STEP_KINDS
+from harness.scenario.steps import STEP_KINDS
 
 _BLOCK = "<!-- {name}: generated, tests/test_docs.py -->\n{body}\n<!-- end -->"
 _ANY = re.compile(r"<!-- (\w+): generated, tests/test_docs\.py -->\n.*?\n<!-- end -->", re.DOTALL)

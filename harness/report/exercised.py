@@ -11,7 +11,7 @@ from typing import Any
 from harness.exercise import FORGE, NO_EXIT, Place
 from harness.places import NOT_SAID, classes_of, possible, why_not
 from harness.report.docs import table
-from harness.steps import STEP_KINDS
+from harness.scenario.steps import STEP_KINDS
 
 RELATIONS: Mapping[str, str] = {"save": "s", "restore": "r", "host": "h", "switch": "w", "reveal": "v", "isolate": "i"}
 """Relations, and the letter that a cell has for each; a new one has its own first letter."""

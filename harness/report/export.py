@@ -13,14 +13,14 @@ from harness.arch.registers import BY_NAME
 from harness.compare import Divergence
 from harness.crash import EARLIER
 from harness.layout import CODE, DATA, VECTORS
-from harness.placing import host_arguments, shaping
 from harness.regressions import likeness
 from harness.report import crashview
 from harness.report.rounds import Site
 from harness.report.story import Story
 from harness.report.terminal import printable, shown
-from harness.scenario import Scenario, Step, format_scenario, format_step, instruction
-from harness.steps import KINDS, Side
+from harness.scenario.code_layout import host_arguments, shaping
+from harness.scenario.scenario import Scenario, Step, format_scenario, format_step, instruction
+from harness.scenario.steps import KINDS, Side
 from harness.verdict import verdict_lines
 
 NOT_IN_C = frozenset({"forge", "vcpu"})

@@ -20,7 +20,7 @@ from harness.report.crashview import again_text, facts
 from harness.report.jsonout import site_json
 from harness.report.story import Story, replay_command
 from harness.report.terminal import printable
-from harness.scenario import format_scenario
+from harness.scenario.scenario import format_scenario
 from harness.verdict import elsewhere_text, rate_text, together
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"

@@ -19,8 +19,8 @@ from harness.report.rounds import Place, Row, Site
 from harness.report.story import Group, Story, cluster_name, groups, replay_command
 from harness.report.terminal import bit_ranges, both_shown, decisions, exit_text, outcome_text
 from harness.report.traceview import trace_lines
-from harness.scenario import format_scenario, format_step, instruction
-from harness.steps import KINDS, Side
+from harness.scenario.scenario import format_scenario, format_step, instruction
+from harness.scenario.steps import KINDS, Side
 from harness.verdict import elsewhere_text, not_measured, rate_text, together
 
 _PARTS = (("overview", "Overview"), ("clusters", "Clusters"), ("findings", "Findings"), ("known", "Known"))

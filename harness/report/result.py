@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.check import Checked, signature
 from harness.report.rounds import Site
-from harness.scenario import Scenario
+from harness.scenario.scenario import Scenario
 from harness.trace import Trace
 
 Signature = tuple[str, str, str, str]

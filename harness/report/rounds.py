@@ -11,7 +11,7 @@ import errno
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from harness import protocol, slots, turns
+from harness import protocol, turns
 from harness.arch import exceptions, exits, registers
 from harness.arch.a64 import disassemble
 from harness.arch.registers import INDEX, NAMES
@@ -20,9 +20,10 @@ from harness.compare import Prediction
 from harness.fetch import is_call, word_at
 from harness.layout import CODE, PROTECTED_VCPUS, REGIONS, VECTORS
 from harness.model.replay import predict
-from harness.placing import code_of, placed
 from harness.report.esr import Syndrome, decode
-from harness.scenario import Scenario, format_step
+from harness.scenario import memory_slots
+from harness.scenario.code_layout import code_of, placed
+from harness.scenario.scenario import Scenario, format_step
 from harness.trace import ENTRY, EXIT, Host, Switch, Trace
 from harness.turns import Action, Round
 
@@ -154,10 +155,10 @@ def host_sentence(host: Host) -> str:
         case "serror":
             text = "inject an SError" + (f" of syndrome {host.a:#x}" if host.b else "")
         case "slot":
-            slot = slots.unpack(host.a, host.b)
+            slot = memory_slots.unpack(host.a, host.b)
             text = f"memory slot {slot.number}: {slot.kind}, {slot.base:#x} to {slot.end:#x}, home {slot.home:#x}"
         case "drop_slot":
-            text = f"delete memory slot {slots.unpack(host.a, host.b).number}"
+            text = f"delete memory slot {memory_slots.unpack(host.a, host.b).number}"
         case "abort":
             text = "inject an external abort"
         case "finish":

@@ -20,7 +20,7 @@ from harness.known import Catalogue
 from harness.releases import Intended, between
 from harness.report.result import Job, Ran
 from harness.report.rounds import sites
-from harness.scenario import Scenario
+from harness.scenario.scenario import Scenario
 from harness.trace import Trace
 from harness.verdict import STAGES, Elsewhere, Evidence, Stage, Verdict, classify, evidence, first_of
 

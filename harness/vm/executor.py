@@ -12,10 +12,10 @@ from harness.arch import registers
 from harness.errors import AgentProtocolError
 from harness.gic.watch import uses_gic
 from harness.layout import CODE, CONTEXTS, PROTECTED_MACHINE, VECTORS
-from harness.placing import codes_of, context_named, ends, first_context, host_arguments, placed, shaping
 from harness.points import wants_points
-from harness.scenario import Scenario, Step
-from harness.steps import KINDS, Side
+from harness.scenario.code_layout import codes_of, context_named, ends, first_context, host_arguments, placed, shaping
+from harness.scenario.scenario import Scenario, Step
+from harness.scenario.steps import KINDS, Side
 from harness.trace import ContextLayout, Trace
 from harness.vm.hypcopy import HypMap
 from harness.vm.qemu import Qemu

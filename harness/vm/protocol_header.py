@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from harness import layout, protocol
 from harness.arch import exceptions, exits, registers
 from harness.arch.registers import Encoding, Vhe
-from harness.placing import FILL, PROTECTED_FILL
+from harness.scenario.code_layout import FILL, PROTECTED_FILL
 
 
 def _enum(prefix: str, items: Iterable[tuple[str, int]]) -> Iterator[str]:

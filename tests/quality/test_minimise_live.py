@@ -9,7 +9,7 @@ import pytest
 
 from fuzz.lab import Lab, open_lab, signatures
 from fuzz.minimise_cli import choose, minimise_on
-from harness.scenario import format_scenario, load
+from harness.scenario.scenario import format_scenario, load
 from harness.vm.config import PROJECT
 
 LEAST: tuple[tuple[str, str, tuple[str, ...]], ...] = (

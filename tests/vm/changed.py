@@ -17,7 +17,7 @@ from harness.arch.cpu_models import cpu_model
 from harness.check import Checked, check
 from harness.errors import TargetError
 from harness.report.docs import table
-from harness.scenario import Scenario
+from harness.scenario.scenario import Scenario
 from harness.vm.build import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.executor import Executor

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.scenario import Scenario, parse
+from harness.scenario.scenario import Scenario, parse
 from harness.vm.symbols import read_symbols
 
 BRK = 0xD420_0000

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.scenario import Scenario, parse
+from harness.scenario.scenario import Scenario, parse
 
 STORM = parse(
     b"""shadowfuzz-scenario 1

@@ -15,8 +15,8 @@ from harness.arch.cpu_models import cpu_model
 from harness.check import Checked, Compared, check, signature
 from harness.exercise import Exercise
 from harness.known import Catalogue
-from harness.placing import needs_protected
-from harness.scenario import Scenario, load
+from harness.scenario.code_layout import needs_protected
+from harness.scenario.scenario import Scenario, load
 from harness.vm.build import prepare
 from harness.vm.config import PROJECT, load_config
 from harness.vm.executor import Executor

@@ -19,7 +19,7 @@ from fuzz.triage_cli import triage
 from harness.findings import Finding, Tries, signature_text
 from harness.releases import load_changes
 from harness.report.html import page
-from harness.scenario import load
+from harness.scenario.scenario import load
 from harness.vm.config import PROJECT
 
 ONE, OTHER = "kvm-nvhe", "kvm-6.12-nvhe"

@@ -9,7 +9,7 @@ from harness.arch.cpu_models import cpu_model
 from harness.check import Compared, check
 from harness.report.contract import Exercised
 from harness.ruled import rules_of
-from harness.scenario import load
+from harness.scenario.scenario import load
 from harness.vm.config import DEFAULT_TARGET, load_config
 from tests.vm.running import CATALOGUE, CORPUS, booted
 

@@ -15,7 +15,7 @@ from fuzz.lab import open_lab, signatures
 from harness.arch import exceptions
 from harness.arch.cpu_models import Cpu, cpu_model
 from harness.findings import Tries
-from harness.scenario import parse
+from harness.scenario.scenario import parse
 from harness.verdict import classify, evidence, first_of
 from harness.vm.build import prepare
 from harness.vm.cache import Cache, default_root

@@ -14,7 +14,7 @@ from harness.check import signature
 from harness.findings import Finding, Tries, difference, signature_text
 from harness.report.export import c_program, reproducer
 from harness.report.story import Kept, Story, tell
-from harness.scenario import format_scenario, load, parse
+from harness.scenario.scenario import format_scenario, load, parse
 from harness.vm.build import prepare
 from harness.vm.config import PROJECT, load_config
 from harness.vm.image import character_device, directory, file, write_cpio

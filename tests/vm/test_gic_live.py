@@ -15,9 +15,9 @@ from harness.gic.lists import ACTIVE, PENDING, STATE, view
 from harness.gic.registers import SPURIOUS
 from harness.gic.watch import OP_GIC_LINE
 from harness.layout import CONTEXTS, GIC_MACHINE, VECTORS
-from harness.placing import base_of
 from harness.report.rounds import sites
-from harness.scenario import Scenario, Step
+from harness.scenario.code_layout import base_of
+from harness.scenario.scenario import Scenario, Step
 from harness.trace import EXIT, USER, Host, Switch, Trace
 from harness.turns import EXIT_MMIO
 from harness.vm.config import DEFAULT_TARGET, load_config

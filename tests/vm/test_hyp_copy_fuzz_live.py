@@ -25,7 +25,7 @@ from fuzz.stats import StatsWriter, read_stats
 from fuzz.store import FINDINGS, Store
 from fuzz.summary import Asked, summarise
 from fuzz.worker import Worker
-from harness.scenario import format_scenario
+from harness.scenario.scenario import format_scenario
 from harness.trace import Trace
 from harness.vm.build import prepare
 from harness.vm.cache import Cache, default_root

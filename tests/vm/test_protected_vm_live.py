@@ -9,7 +9,7 @@ import pytest
 
 from harness.arch.cpu_models import cpu_model
 from harness.check import check
-from harness.scenario import Scenario, parse
+from harness.scenario.scenario import Scenario, parse
 from harness.trace import EXIT, Host, Switch, Trace
 from harness.turns import OP_WRITE
 from harness.vm.config import DEFAULT_TARGET, load_config

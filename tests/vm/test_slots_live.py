@@ -9,7 +9,7 @@ import pytest
 
 from harness.arch import exits
 from harness.arch.exceptions import HCR_VIRTUAL
-from harness.scenario import Scenario, parse
+from harness.scenario.scenario import Scenario, parse
 from harness.trace import ENTRY, EXIT, USER, Host, Switch, Trace
 from harness.turns import EXIT_MMIO
 from harness.vm.executor import Executor

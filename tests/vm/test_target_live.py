@@ -22,7 +22,7 @@ from harness.arch.exits import EXCEPTION_IRQ, EXCEPTION_TRAP, EXIT_WITH_SERROR_B
 from harness.arch.registers import BY_NAME
 from harness.errors import AgentProtocolError, VmLost
 from harness.layout import CODE, VECTORS
-from harness.scenario import parse
+from harness.scenario.scenario import parse
 from harness.trace import EXIT, USER, ContextLayout, Host, Switch, Trace
 from harness.vm.build import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, prepare
 from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
@@ -39,7 +39,7 @@ SCENARIO = parse(TEXT, "here")
 
 # Boots, says who it is, and runs scenarios until somebody kills it.
 OWNER = f"""
-from harness.scenario import parse
+from harness.scenario.scenario import parse
 from harness.vm.build import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.elf import read_layout

@@ -172,7 +172,7 @@ static int op_write(const struct sf_op *op)
 	return 0;
 }
 
-/* Arguments as harness/slots.py packs them. */
+/* Arguments as harness/scenario/memory_slots.py packs them. */
 static int op_slot(const struct sf_op *op)
 {
 	sf_u32 slot = op->a & 0xf, flags = op->a >> 4 & 3;

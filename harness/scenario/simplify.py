@@ -11,13 +11,13 @@ from dataclasses import replace
 from itertools import combinations
 from typing import TypeVar
 
-from harness import slots
 from harness.arch.a64 import FORM, NUMBER, V_NAMES, W_NAMES, X_NAMES
 from harness.arch.registers import INDEX
 from harness.layout import DATA
 from harness.minimiser import Pass
-from harness.scenario import Scenario, Step, format_step, slot_step
-from harness.steps import INITIAL_NAMES, KINDS, STEP_KINDS, Arg, Side
+from harness.scenario import memory_slots
+from harness.scenario.scenario import Scenario, Step, format_step, slot_step
+from harness.scenario.steps import INITIAL_NAMES, KINDS, STEP_KINDS, Arg, Side
 
 T = TypeVar("T")
 Order = tuple[int, int, int, int, int, str]
@@ -132,7 +132,7 @@ class DropShape:
         yield from (replace(value, slots=kept) for kept in _shorter(value.slots))
         yield from (replace(value, boot=kept) for kept in _shorter(value.boot))
         for i, slot in enumerate(value.slots):
-            for other in (*(slot._replace(kind=kind) for kind in slots.KINDS), slot._replace(home=DATA.base)):
+            for other in (*(slot._replace(kind=kind) for kind in memory_slots.KINDS), slot._replace(home=DATA.base)):
                 yield replace(value, slots=(*value.slots[:i], other, *value.slots[i + 1 :]))
         for i, (address, word) in enumerate(value.boot):
             for number in _smaller_numbers(word):

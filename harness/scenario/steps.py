@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-from harness import protocol, slots
+from harness import protocol
 from harness.arch import sysregs
 from harness.arch.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, PLAIN_BY_NAME, X_NAMES, AccessForm, Field
 from harness.arch.registers import MASK64, SETTABLE
 from harness.layout import CODE, CONTEXT_NAMES, DATA
+from harness.scenario import memory_slots
 
 Arg = int | str
 
@@ -84,20 +85,25 @@ INITIAL = Operand(
 VALUE = Operand("value", "a number of at most 64 bits")
 
 
-_SLOT = Operand("slot", f"a slot from {slots.NUMBERS[0]} to {slots.NUMBERS[-1]}", limit=slots.NUMBERS[-1], least=1)
+_SLOT = Operand(
+    "slot",
+    f"a slot from {memory_slots.NUMBERS[0]} to {memory_slots.NUMBERS[-1]}",
+    limit=memory_slots.NUMBERS[-1],
+    least=1,
+)
 
 
 def _pages(name: str, what: str, least: int, limit: int) -> Operand:
-    text = f"{what}, a multiple of {slots.PAGE:#x} from {least:#x} to {limit:#x}"
-    return Operand(name, text, limit=limit, unit=slots.PAGE, least=least)
+    text = f"{what}, a multiple of {memory_slots.PAGE:#x} from {least:#x} to {limit:#x}"
+    return Operand(name, text, limit=limit, unit=memory_slots.PAGE, least=least)
 
 
 SLOT_OPERANDS: tuple[Operand, ...] = (
     _SLOT,
-    Operand("kind", f"one of {', '.join(slots.KINDS)}", frozenset(slots.KINDS)),
-    _pages("base", "a guest physical address", DATA.base, slots.IPA_LIMIT - slots.PAGE),
-    _pages("size", "a size", slots.PAGE, DATA.size),
-    _pages("home", "which memory, by its address where no slot was changed", DATA.base, DATA.end - slots.PAGE),
+    Operand("kind", f"one of {', '.join(memory_slots.KINDS)}", frozenset(memory_slots.KINDS)),
+    _pages("base", "a guest physical address", DATA.base, memory_slots.IPA_LIMIT - memory_slots.PAGE),
+    _pages("size", "a size", memory_slots.PAGE, DATA.size),
+    _pages("home", "which memory, by its address where no slot was changed", DATA.base, DATA.end - memory_slots.PAGE),
 )
 """Of the step ``slot``, and of a line ``memory`` that shapes the VM before it starts."""
 WORD_ADDRESS = Operand(

@@ -12,8 +12,8 @@
     complete 0x80
 
 The header, the sentence that says what the scenario is for, then how the guest starts: memory slots (``memory``, with
-the operands of the step ``slot``; without such a line :data:`harness.slots.DEFAULT`), words of its memory (``boot``,
-all else is zero) and registers (``reg``, others hold reset values).  Then steps (:mod:`harness.steps`).
+the operands of the step ``slot``; without such a line :data:`harness.scenario.memory_slots.DEFAULT`), words of its memory (``boot``,
+all else is zero) and registers (``reg``, others hold reset values).  Then steps (:mod:`harness.scenario.steps`).
 Guest steps are instructions, laid out back to back from ``CODE.base``; host steps take place at the exit of the
 guest step before them.  Numbers are hexadecimal or decimal, unsigned, at most 64 bits.  Blank lines and lines that
 begin with ``#`` are accepted and dropped; ``format_scenario(parse(text)) == text`` for text without them that
@@ -35,8 +35,8 @@ from harness.arch.a64 import FORM, PLAIN_BY_NAME, encode
 from harness.arch.registers import Encoding
 from harness.errors import InputError
 from harness.layout import MAX_STEPS
-from harness.slots import Slot, collides
-from harness.steps import INITIAL, KINDS, SLOT_OPERANDS, VALUE, WORD_ADDRESS, Arg, Operand, Side
+from harness.scenario.memory_slots import Slot, collides
+from harness.scenario.steps import INITIAL, KINDS, SLOT_OPERANDS, VALUE, WORD_ADDRESS, Arg, Operand, Side
 
 HEADER = "shadowfuzz-scenario 1"
 MAX_BYTES = 64 * 1024

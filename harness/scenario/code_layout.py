@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from harness import debugger, protocol, slots
+from harness import debugger, protocol
 from harness.arch import a64
 from harness.arch.registers import BY_NAME
 from harness.layout import ALONE, CODE, CONTEXTS, PAIR, PROTECTED_MACHINE, PROTECTED_NAMES, WINDOW_SIZE
 from harness.layout import PROTECTED_TRAP_REGISTER as PROTECTED_TRAP
-from harness.scenario import Scenario, Step, instruction, slot_step
-from harness.steps import BREAKS_AT, MP_STATES, WATCHES
+from harness.scenario import memory_slots
+from harness.scenario.scenario import Scenario, Step, instruction, slot_step
+from harness.scenario.steps import BREAKS_AT, MP_STATES, WATCHES
 from harness.syndrome import TRAP
 
 FILL: tuple[int, int] = (TRAP, a64.ISB)
@@ -120,7 +121,7 @@ def codes_of(scenario: Scenario) -> Mapping[bool, Code]:
 def shaping(scenario: Scenario) -> Iterator[Step]:
     """Yield the host steps that give a new VM the memory slots of a scenario."""
     if scenario.slots:
-        yield from (Step("drop_slot", (slot.number,)) for slot in slots.DEFAULT)
+        yield from (Step("drop_slot", (slot.number,)) for slot in memory_slots.DEFAULT)
         yield from map(slot_step, scenario.slots)
 
 
@@ -142,9 +143,9 @@ def host_arguments(step: Step) -> tuple[int, int]:
         case "write", (int(address), int(value)):
             return address, value
         case "slot", (int(number), str(kind), int(base), int(size), int(home)):
-            return slots.pack(slots.Slot(number, kind, base, size, home))
+            return memory_slots.pack(memory_slots.Slot(number, kind, base, size, home))
         case "drop_slot", (int(number),):
-            return slots.pack(slots.gone(number))
+            return memory_slots.pack(memory_slots.gone(number))
         case "debug", (str(name),):
             return protocol.DEBUG_WAYS[name], 0
         case "breakpoint", (int(number), int(address), str(name)):
