@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fuzz.features import features
 from fuzz.mutate import custom_mutator, generate
 from fuzz.pair import Side
-from harness import compare, turns
+from harness import compare
 from harness.check import check, follow_runs
 from harness.compare import Prediction
 from harness.gic.watch import Watch, uses_gic
@@ -22,8 +22,9 @@ from harness.model.shortcut import shortcut
 from harness.owed import compare_owed
 from harness.scenario.code_layout import codes_of
 from harness.scenario.scenario import Scenario, format_scenario, parse
-from harness.trace import EXIT, Trace
-from harness.turns import Round
+from harness.trace import rounds as turns
+from harness.trace.events import EXIT, Trace
+from harness.trace.rounds import Round
 from harness.vm.executor import Executor, compile_scenario
 
 SAMPLE = 60

@@ -20,9 +20,9 @@ from harness.errors import InputError
 from harness.foreign import Tally, check_records
 from harness.known import Catalogue
 from harness.model import LEVEL_NAMES
-from harness.recording import Reader, Recorded, rewrite
 from harness.report.recorded import Report, as_json, text
-from harness.strands import excerpt
+from harness.trace.recorded_rounds import excerpt
+from harness.trace.recording import Reader, Recorded, rewrite
 
 _say = saying("check")
 

@@ -16,10 +16,10 @@ from fuzz.progress import saying
 from harness.distil import Distilled, Seed, distil
 from harness.errors import InputError
 from harness.findings import signature_text
-from harness.recording import Reader, Recorded, rewrite
 from harness.report.terminal import printable
 from harness.scenario.scenario import format_scenario
-from harness.strands import excerpt
+from harness.trace.recorded_rounds import excerpt
+from harness.trace.recording import Reader, Recorded, rewrite
 from harness.vm.config import DEFAULT_TARGET
 
 _say = saying("distil")

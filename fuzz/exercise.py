@@ -19,7 +19,7 @@ from harness.exercise import Exercise
 from harness.known import Catalogue
 from harness.ruled import rules_of
 from harness.scenario.scenario import Scenario
-from harness.trace import EXIT
+from harness.trace.events import EXIT
 from harness.vm.build import prepare
 from harness.vm.config import load_config
 from harness.vm.target import boot

@@ -10,7 +10,7 @@ from fuzz.counters import key_index
 from fuzz.stats import COVERAGE_SIZE
 from harness.arch import exits
 from harness.check import Checked
-from harness.trace import ENTRY, EXIT, USER, Switch, Trace
+from harness.trace.events import ENTRY, EXIT, USER, Switch, Trace
 
 Path = tuple[tuple[str, bool], ...]
 

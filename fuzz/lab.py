@@ -20,8 +20,8 @@ from harness.errors import TargetError
 from harness.findings import Signature, Subject
 from harness.known import Catalogue
 from harness.scenario.scenario import Scenario
-from harness.trace import Trace
-from harness.tracefile import format_trace
+from harness.trace.events import Trace
+from harness.trace.tracefile import format_trace
 from harness.vm.cache import Cache, default_root
 from harness.vm.clone import Clones
 from harness.vm.target import boot

@@ -20,8 +20,8 @@ from harness.regressions import like, load_regressions
 from harness.releases import load_changes
 from harness.report.story import Kept, Story, tell
 from harness.scenario.scenario import Scenario, parse
-from harness.trace import Trace
-from harness.tracefile import parse_trace
+from harness.trace.events import Trace
+from harness.trace.tracefile import parse_trace
 from harness.vm.config import load_config
 
 

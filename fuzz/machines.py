@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from harness.scenario.scenario import Scenario
-from harness.trace import Trace
+from harness.trace.events import Trace
 
 MACHINES = 2
 """At a time, where each runs scenarios of its own and nobody asked for a number."""

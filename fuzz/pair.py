@@ -21,7 +21,7 @@ from harness.findings import Subject
 from harness.known import Catalogue
 from harness.releases import Changes, between, load_changes
 from harness.scenario.scenario import Scenario
-from harness.trace import Trace
+from harness.trace.events import Trace
 from harness.vm.build import PreparedTarget, prepare
 from harness.vm.clone import Clones
 from harness.vm.config import MachineConfig, load_config

@@ -33,7 +33,7 @@ from harness.report.rounds import sites
 from harness.report.terminal import Style
 from harness.report.traceview import trace_lines
 from harness.scenario.scenario import Scenario, load
-from harness.trace import Trace
+from harness.trace.events import Trace
 from harness.vm.build import PreparedTarget, prepare, read_image
 from harness.vm.config import DEFAULT_TARGET, MachineConfig, list_configs, load_config
 from harness.vm.target import boot

@@ -11,8 +11,8 @@ from harness.check import Checked, signature
 from harness.compare import Divergence
 from harness.findings import Signature, Subject
 from harness.scenario.scenario import Scenario
-from harness.trace import Trace
-from harness.tracefile import format_trace
+from harness.trace.events import Trace
+from harness.trace.tracefile import format_trace
 
 
 @dataclass(frozen=True, slots=True)

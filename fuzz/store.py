@@ -6,7 +6,7 @@
     findings/<kind>-<hash>/scenario.scn    the simplest scenario that showed it (none: the machine did not boot)
                            finding.json    harness.findings
                            count           how many scenarios showed it so far, decimal
-                           trace.json      what was recorded (harness.tracefile)
+                           trace.json      what was recorded (harness.trace.tracefile)
                            other-trace.json  what the second target recorded, where two were compared
                            console.txt     of a crash: the end of the console
                            crash.json      and what was taken from the machine (harness.crash)

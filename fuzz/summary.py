@@ -19,7 +19,7 @@ from harness import beside
 from harness.errors import InputError
 from harness.findings import Finding, Subject
 from harness.regressions import NEW, Regression, like, likeness, new_text
-from harness.trace import FORGED
+from harness.trace.events import FORGED
 
 OK, DIVERGENT, FAILED = 0, 1, 3
 

@@ -26,14 +26,14 @@ from harness.compare import Divergence
 from harness.contract import system_access
 from harness.debugged import EXIT_DEBUG
 from harness.layout import CODE
-from harness.lent import guests_own
 from harness.owed import is_mmio
 from harness.releases import Changes, Intended, Spot, Value, release
 from harness.scenario.code_layout import code_of
 from harness.scenario.scenario import Scenario
-from harness.shapes import ever
-from harness.trace import ENTRY, EXIT, FORGED, USER, Switch, Trace
-from harness.world import SCENARIO, World
+from harness.trace.debug_state import guests_own
+from harness.trace.environment import SCENARIO, World
+from harness.trace.events import ENTRY, EXIT, FORGED, USER, Switch, Trace
+from harness.trace.slot_timeline import ever
 
 RELATION = "against"
 EINTR = 4

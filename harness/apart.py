@@ -19,8 +19,8 @@ from harness.follow import Followed
 from harness.layout import CONTEXTS, GIC_MACHINE, PROTECTED_MACHINE
 from harness.scenario.code_layout import Code
 from harness.stage1 import is_on
-from harness.trace import Host, Trace
-from harness.turns import OP_RESET
+from harness.trace.events import Host, Trace
+from harness.trace.rounds import OP_RESET
 
 PLAIN = frozenset({"mrs", "msr", "mov", "movz", "movk"})
 """Instructions that go on to the next one, if they do not trap."""

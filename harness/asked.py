@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from harness.compare import Divergence
 from harness.scenario import memory_slots
-from harness.shapes import OPS, Shapes
-from harness.trace import ENTRY, EXIT, Event, Host, Switch
+from harness.trace.events import ENTRY, EXIT, Event, Host, Switch
+from harness.trace.slot_timeline import OPS, Shapes
 
 FIRST = "FIRST"
 

@@ -13,8 +13,8 @@ from harness.arch import exceptions
 from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
 from harness.compare import ALL_GPRS, Divergence, different
-from harness.trace import ENTRY, EXIT, Hyp, Switch, Trace
-from harness.world import SCENARIO, WORLDS
+from harness.trace.environment import SCENARIO, WORLDS
+from harness.trace.events import ENTRY, EXIT, Hyp, Switch, Trace
 
 RELATIONS = ("flush", "sync")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from harness import compare, turns
+from harness import compare
 from harness.apart import compare_apart, reads_any
 from harness.arch.cpu_models import Cpu
 from harness.asked import compare_slots
@@ -28,9 +28,10 @@ from harness.points import compare_points
 from harness.releases import Intended
 from harness.scenario.code_layout import Code, codes_of
 from harness.scenario.scenario import Scenario
-from harness.shapes import Shapes
-from harness.trace import EXIT, Host, Switch, Trace
-from harness.turns import Round
+from harness.trace import rounds
+from harness.trace.events import EXIT, Host, Switch, Trace
+from harness.trace.rounds import Round
+from harness.trace.slot_timeline import Shapes
 from harness.vectors import compare_vectors
 
 
@@ -108,7 +109,7 @@ def check(
     for run, differs in follow_runs(trace, codes, cpu, watch):
         followed[run.event], switched[run.event] = run, differs
     predict, hyps, restarts = shortcut(level), copies(trace), set[int]()
-    for round_ in turns.rounds(trace.events):
+    for round_ in rounds.rounds(trace.events):
         prediction = predict(round_)
         if round_.reset and round_.others:
             restarts.add(round_.first)
@@ -171,14 +172,14 @@ def follow_runs(
     debuggers: dict[int, Debugger] = {}
     memories, shapes = {protected: Memory(code) for protected, code in codes.items()}, Shapes()
     begin = 0
-    for index, entry, exit_ in turns.runs(trace.events):
+    for index, entry, exit_ in rounds.runs(trace.events):
         for at in range(begin, index):
             event = trace.events[at]
             if watch is not None:
                 watch.see(at, event)
             if not isinstance(event, Host) or event.error:
                 continue
-            if event.op == turns.OP_WRITE:
+            if event.op == rounds.OP_WRITE:
                 memories[shapes.world(event.context).protected].write(event.a, event.b)
             elif event.op in DEBUG_OPS:
                 debuggers[event.context] = debuggers.get(event.context, Debugger()).after(event)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare what was predicted with what was observed: pure, and without any model or VM.
 
-The trace is cut into rounds and runs (:mod:`harness.turns`).  Each round is compared with a :class:`Prediction`
+The trace is cut into rounds and runs (:mod:`harness.trace.rounds`).  Each round is compared with a :class:`Prediction`
 (relations ``save.*``, ``restore.*``); each run of the guest, ``N .. E``, with the architecture alone (``switch.*``).
 Every difference is a :class:`Divergence`.
 """
@@ -24,9 +24,9 @@ from harness.follow import Followed, free_bits
 from harness.guest import FROM_UNKNOWN
 from harness.memory import Memory, Run
 from harness.stage1 import is_on
-from harness.trace import Switch
-from harness.turns import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, OP_SERROR, Round, was_aarch32
-from harness.world import IPA_BITS
+from harness.trace.environment import IPA_BITS
+from harness.trace.events import Switch
+from harness.trace.rounds import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, OP_SERROR, Round, was_aarch32
 
 _POSITIONS = range(len(NAMES))
 

@@ -16,7 +16,7 @@ from typing import Literal
 from harness.arch import exceptions, exits, sysregs
 from harness.arch.exceptions import State
 from harness.arch.registers import INDEX, MASK64
-from harness.trace import Switch
+from harness.trace.events import Switch
 
 UNKNOWN_RESET = 0x1DE7_EC7E_DBAD_C0DE
 """What KVM puts into registers whose reset value the architecture leaves UNKNOWN (sys_regs.c, reset_unknown)."""

@@ -13,8 +13,8 @@ from harness import protocol
 from harness.compare import Divergence
 from harness.debugger import DEBUG_OPS
 from harness.stops import STOPS, class_of
-from harness.trace import Switch
-from harness.turns import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, Round
+from harness.trace.events import Switch
+from harness.trace.rounds import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, Round
 
 EXIT_DEBUG = 4
 _MAY_BEGIN_ANEW = DEBUG_OPS | {OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR}

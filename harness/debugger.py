@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from harness import protocol
-from harness.trace import Host
+from harness.trace.events import Host
 
 OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT = (protocol.OPS[name][0] for name in ("debug", "breakpoint", "watchpoint"))
 DEBUG_OPS = frozenset({OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT})

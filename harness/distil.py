@@ -19,12 +19,12 @@ from harness.arch.registers import NAMES
 from harness.layout import DATA, MMIO
 from harness.model.replay import predict
 from harness.owed import is_mmio
-from harness.recording import Recorded
 from harness.scenario.scenario import Scenario, Step, format_scenario, parse
 from harness.scenario.steps import KINDS
-from harness.strands import Span, Turn, split
-from harness.trace import EXIT, Switch, Trace
-from harness.turns import IN_KERNEL, Round
+from harness.trace.events import EXIT, Switch, Trace
+from harness.trace.recorded_rounds import Span, Turn, split
+from harness.trace.recording import Recorded
+from harness.trace.rounds import IN_KERNEL, Round
 
 MAX_PROGRAM = 100
 """Longest name of a program in a scenario's sentence, in characters."""

@@ -13,10 +13,10 @@ from harness import pkvm
 from harness.arch import exceptions
 from harness.arch.exits import EXIT_WITH_SERROR_BIT
 from harness.compare import Divergence
-from harness.shapes import Shapes
-from harness.trace import ENTRY, EXIT, Event, Host, Switch
-from harness.turns import OP_WRITE
-from harness.world import World
+from harness.trace.environment import World
+from harness.trace.events import ENTRY, EXIT, Event, Host, Switch
+from harness.trace.rounds import OP_WRITE
+from harness.trace.slot_timeline import Shapes
 
 ABORTS = ("DABT_LOW", "IABT_LOW")
 

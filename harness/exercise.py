@@ -17,8 +17,8 @@ from harness.layout import CODE
 from harness.protocol import MARK_CALL
 from harness.scenario.code_layout import placed
 from harness.scenario.scenario import Scenario
-from harness.trace import ENTRY, EXIT, Host, Switch, Trace
-from harness.turns import rounds, runs
+from harness.trace.events import ENTRY, EXIT, Host, Switch, Trace
+from harness.trace.rounds import rounds, runs
 
 NO_EXIT = "no exit"
 """Column of a guest step that was executed without leaving the guest."""

@@ -16,8 +16,8 @@ from harness.arch.sysregs import Owed
 from harness.compare import ALL_GPRS, Prediction
 from harness.owed import owed, serror_at_once
 from harness.protocol import PENDING
-from harness.trace import Switch
-from harness.turns import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET, Round, was_aarch32
+from harness.trace.events import Switch
+from harness.trace.rounds import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET, Round, was_aarch32
 
 NAMED = "named"
 """A rule of names: the entry's helpers and outcomes are the two values."""

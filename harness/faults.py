@@ -12,7 +12,7 @@ from harness.memory import Memory
 from harness.mmu import UNALIGNED_DEVICE
 from harness.stage1 import Mapped, Outside, Refused, Unsure, Use, controls, is_on, translate
 from harness.syndrome import Fault
-from harness.trace import Switch
+from harness.trace.events import Switch
 from harness.transfer import parts
 
 STALE = "translations that a TLB may still hold: their registers changed since the entry"

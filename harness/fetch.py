@@ -15,7 +15,7 @@ from harness.memory import Memory
 from harness.protocol import MARK_CALL
 from harness.scenario.code_layout import Code
 from harness.stage1 import Mapped, Unsure, Use, is_on, translate
-from harness.trace import Switch
+from harness.trace.events import Switch
 
 _CODE, _VECTORS = range(CODE.base, CODE.end, 4), range(VECTORS.base, VECTORS.end, 4)
 _EC_HVC = exits.EC_BY_NAME["HVC64"]

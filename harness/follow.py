@@ -23,7 +23,7 @@ from harness.mmu import CODE_CHANGED, half_stored
 from harness.stage1 import is_on
 from harness.stops import class_of, steps_between
 from harness.syndrome import touch
-from harness.trace import Switch
+from harness.trace.events import Switch
 
 RUNS_ON = "an interrupt in a guest that runs on by itself"
 ANSWERED = "a call that EL2 may have answered, so that the guest came by once more"
@@ -119,7 +119,7 @@ def follow(
 
     ``memory`` is what its RAM holds at the entry (None: nobody knows); what it may have stored is entered there, as
     what it does to its interrupt controller is in ``gic`` (None: it has none).  ``debugger``: see :class:`Followed`;
-    the entry is one of :func:`harness.lent.guests_own`.
+    the entry is one of :func:`harness.trace.debug_state.guests_own`.
     """
     memory = memory if memory is not None else Memory()
     seen = exceptions.apply_pending(entry.values, entry.pending) if entry.pending else entry.values

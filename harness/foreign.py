@@ -22,9 +22,9 @@ from harness.handed import compare_handed, told_of
 from harness.known import Catalogue
 from harness.model.shortcut import shortcut
 from harness.owed import compare_owed
-from harness.recording import Recorded
-from harness.strands import Run, Span, Turn, split
-from harness.turns import Round
+from harness.trace.recorded_rounds import Run, Span, Turn, split
+from harness.trace.recording import Recorded
+from harness.trace.rounds import Round
 
 KEPT: tuple[tuple[str, str], ...] = (
     ("mpidr_el1", "read-only (Arm ARM D17.2.101); the guest sees VMPIDR_EL2"),

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from harness import contract
 from harness.arch.exits import DABT
 from harness.compare import Divergence
-from harness.trace import Switch
-from harness.turns import EXIT_MMIO, Round
+from harness.trace.events import Switch
+from harness.trace.rounds import EXIT_MMIO, Round
 
 WRITE = 0x100
 """Mark of a write in the record's ``mmio_len`` (harness/protocol.py)."""

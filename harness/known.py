@@ -20,7 +20,7 @@ from harness.compare import Divergence, Prediction
 from harness.errors import InputError
 from harness.explain import NAMED, RULES, Case, Rule
 from harness.owed import is_mmio
-from harness.turns import Round
+from harness.trace.rounds import Round
 
 VERDICTS = ("model", "kvm", "abstraction", "emulator")
 

@@ -19,8 +19,9 @@ from harness.arch.sysregs import TIMERS, Owed
 from harness.compare import Divergence, Unchecked, different
 from harness.follow import STEP_SHOWS
 from harness.stops import STOPS
-from harness.trace import Switch
-from harness.turns import (
+from harness.trace.environment import PSCI_0_2, SCENARIO, World
+from harness.trace.events import Switch
+from harness.trace.rounds import (
     ASKED_FOR,
     EXCEPTION,
     EXIT_MMIO,
@@ -33,7 +34,6 @@ from harness.turns import (
     Round,
     took_serror,
 )
-from harness.world import PSCI_0_2, SCENARIO, World
 
 STEP_WAITS = "the guest's own PSTATE.SS while userspace steps it"
 _MPIDR = INDEX["mpidr_el1"]

@@ -19,8 +19,8 @@ from harness.contract import system_access
 from harness.debugger import DEBUG_OPS
 from harness.scenario.scenario import Scenario
 from harness.stops import class_of
-from harness.trace import ENTRY, Host, Switch, Trace
-from harness.turns import OP_RESET
+from harness.trace.events import ENTRY, Host, Switch, Trace
+from harness.trace.rounds import OP_RESET
 
 NAMES: tuple[str, ...] = tuple(word.name for word in protocol.DEBUG_WORDS)
 TDE = 1 << 8

@@ -2,7 +2,7 @@
 """The mailbox between the fuzzer and the agent: words, operations and records, as rows.
 
 One table serves both ends: :mod:`harness.vm.protocol_header` renders it as the C header that the agent and the
-probe include, :mod:`harness.vm.executor` and :mod:`harness.trace` read it directly.  All words are little-endian
+probe include, :mod:`harness.vm.executor` and :mod:`harness.trace.events` read it directly.  All words are little-endian
 u64, all records start and end on 8 bytes.
 """
 
@@ -123,7 +123,7 @@ MARK_CALL = 16
 DEBUG: Mapping[str, int] = MappingProxyType({"debugged": 32, "stepped": 64})
 """Marks of an entry, exit or user record of a vCPU that userspace debugs, and of one that it steps."""
 MARK_STEP_BEGINS = 128
-"""Mark that the host's reading of an entry adds (harness/lent.py): KVM had PSTATE.SS set for userspace's step."""
+"""Mark that the host's reading of an entry adds (harness/trace/debug_state.py): KVM had PSTATE.SS set for userspace's step."""
 DEBUG_WAYS: Mapping[str, int] = MappingProxyType({"off": 0, "step": 1, "brk": 2, "step_brk": 3})
 """Arguments of a ``debug`` step: KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_SW_BP, both, or no debugging at all."""
 BREAKPOINTS = 4

@@ -21,7 +21,7 @@ from harness.arch import exceptions, exits
 from harness.arch.registers import INDEX, MASK64
 from harness.errors import InputError
 from harness.known import expand
-from harness.trace import Switch
+from harness.trace.events import Switch
 
 Release = tuple[int, int, int]
 """A kernel's version: major, minor, patch level."""

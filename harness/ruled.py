@@ -24,10 +24,9 @@ from harness.rules import RULES, SIZES, register_rule
 from harness.scenario import memory_slots
 from harness.scenario.code_layout import placed
 from harness.scenario.scenario import Scenario, Step
-from harness.shapes import OPS, Shapes
 from harness.stops import STOPS
-from harness.trace import ENTRY, USER, Event, Host, Switch, Trace
-from harness.turns import (
+from harness.trace.events import ENTRY, USER, Event, Host, Switch, Trace
+from harness.trace.rounds import (
     IN_KERNEL,
     OP_ABORT,
     OP_FINISH,
@@ -38,6 +37,7 @@ from harness.turns import (
     rounds,
     runs,
 )
+from harness.trace.slot_timeline import OPS, Shapes
 
 _RESET = tuple(rule.name.removeprefix("reset.") for rule in RULES if rule.name.startswith("reset."))
 _READ = "read from "

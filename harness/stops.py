@@ -13,7 +13,7 @@ from harness.arch.exceptions import State
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, IssField
 from harness.debugger import Debugger
 from harness.syndrome import Fault, touch
-from harness.trace import Switch
+from harness.trace.events import Switch
 
 DEBUG_FSC = 0x22
 ISV, EX = IssField("ISV", 24, 1, "EX is valid"), IssField("EX", 6, 1, "the instruction was a load exclusive")

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator, Mapping
 from harness.compare import Divergence, Unchecked
 from harness.follow import Followed
 from harness.guest import Walk
-from harness.trace import ENTRY, USER, VECTORS_SIZE, Switch, Trace
-from harness.turns import OP_RESET
+from harness.trace.events import ENTRY, USER, VECTORS_SIZE, Switch, Trace
+from harness.trace.rounds import OP_RESET
 
 NAMES: tuple[str, ...] = (*(f"v{i}" for i in range(32)), "fpsr", "fpcr")
 _PLACES: tuple[tuple[int, int], ...] = (*((16 * i, 16) for i in range(32)), (512, 4), (516, 4))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import sqrt
 
-from harness import compare, turns
+from harness import compare
 from harness.against import RELATION
 from harness.arch.registers import INDEX, MASK64
 from harness.check import Checked, signature
@@ -20,8 +20,9 @@ from harness.findings import Signature, Tries
 from harness.model import LEVEL_NAMES
 from harness.model.replay import predict
 from harness.owed import owed
-from harness.trace import Trace
-from harness.turns import Round
+from harness.trace import rounds
+from harness.trace.events import Trace
+from harness.trace.rounds import Round
 
 Z95 = 1.959963984540054
 """Quantile of the normal distribution for a confidence of 95 per cent."""
@@ -248,7 +249,7 @@ def evidence(
     elsewhere: tuple[Elsewhere, ...] = (),
 ) -> Evidence:
     """Gather what a confirmed trace says about one of its divergences: all levels are replayed on its round."""
-    round_ = next((r for r in turns.rounds(trace.events) if r.first == divergence.event), None)
+    round_ = next((r for r in rounds.rounds(trace.events) if r.first == divergence.event), None)
     architecture = _architecture(checked, divergence, round_)
     if divergence.relation == RELATION:
         return Evidence(divergence.relation, stages, (), SILENT)

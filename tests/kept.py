@@ -17,7 +17,7 @@ from harness.findings import Finding, Signature, Subject, Tries, difference
 from harness.known import Catalogue
 from harness.report.book import Sample
 from harness.scenario.scenario import format_scenario, load
-from harness.tracefile import load_trace
+from harness.trace.tracefile import load_trace
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"

@@ -12,7 +12,7 @@ from harness.known import Catalogue
 from harness.layout import CODE, DATA
 from harness.model.replay import predict
 from harness.owed import compare_owed
-from harness.turns import Round
+from harness.trace.rounds import Round
 from harness.vm.config import PROJECT
 from tests.traces import (
     EXCEPTION,

@@ -17,9 +17,9 @@ from harness.layout import CODE, GICD, PROTECTED, VECTORS
 from harness.model.replay import predict
 from harness.owed import compare_owed
 from harness.protocol import FLAGS_VCPU_SHIFT
-from harness.trace import Event, Host
-from harness.turns import ASKED_FOR, EXIT_INTR, EXIT_SYSTEM_EVENT, Round, rounds
-from harness.world import WORLDS
+from harness.trace.environment import WORLDS
+from harness.trace.events import Event, Host
+from harness.trace.rounds import ASKED_FOR, EXIT_INTR, EXIT_SYSTEM_EVENT, Round, rounds
 from tests.traces import HOST, but, entry, esr, host_reset, host_set, irq, load_esr, state, trap, turn, user
 
 AT, MMIO = CODE.base, 0x900_0000

@@ -17,8 +17,8 @@ from harness.protocol import FLAGS_VCPU_SHIFT, OPS
 from harness.releases import FILE, Changes, between, load_changes, release
 from harness.scenario.memory_slots import Slot, pack
 from harness.scenario.scenario import Scenario, Step, load
-from harness.trace import ENTRY, EXIT, FORGE_MASK, HOST, Event, Host, Switch, Trace
-from harness.tracefile import load_trace
+from harness.trace.events import ENTRY, EXIT, FORGE_MASK, HOST, Event, Host, Switch, Trace
+from harness.trace.tracefile import load_trace
 from harness.vm.config import PROJECT
 from tests.traces import but, entry, state, trap
 

@@ -12,7 +12,7 @@ from harness.arch.sysregs import BY_NAME, KEEPERS
 from harness.follow import Followed, follow
 from harness.layout import CODE, CONTEXTS, GIC_MACHINE, NISV_MACHINE
 from harness.scenario.code_layout import Code
-from harness.trace import ENTRY, EXIT, Event, Switch, Trace
+from harness.trace.events import ENTRY, EXIT, Event, Switch, Trace
 from tests.traces import but, entry, esr, host_reset, state, trap
 
 AT, A72 = CODE.base, cpu_model("cortex-a72")

@@ -18,8 +18,8 @@ from harness.known import Catalogue
 from harness.layout import PROTECTED
 from harness.protocol import FLAGS_VCPU_SHIFT
 from harness.scenario.scenario import parse
-from harness.trace import ContextLayout, Hyp, Switch, Trace
-from harness.tracefile import format_trace, parse_trace
+from harness.trace.events import ContextLayout, Hyp, Switch, Trace
+from harness.trace.tracefile import format_trace, parse_trace
 from harness.vm.hypcopy import ENTER, HEAD, LEAVE, RECORDS_AT, HypMap, Places
 from tests.rounds import S
 from tests.traces import but, entry, esr, trap

@@ -11,7 +11,7 @@ from harness.arch.registers import NAMES
 from harness.check import Checked, check, signature
 from harness.compare import Divergence
 from harness.scenario.scenario import parse
-from harness.trace import Event, Trace
+from harness.trace.events import Event, Trace
 from tests.rounds import AT, CATALOGUES, WINDOW, after_reset, page
 from tests.traces import ESR_TRAP_MRS, INTR_EXIT, MMIO_EXIT, SKIP, but, entry, host_set, irq, load_esr, trap, user
 

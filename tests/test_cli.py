@@ -18,8 +18,8 @@ import fuzz.replay_cli as replay_cli
 from fuzz.cli import BROKEN_PIPE, FAILED, INTERRUPTED, USAGE, build_parser, main
 from harness.errors import AgentProtocolError, InputError, SetupError, TargetError, VmLost
 from harness.scenario.scenario import HEADER, Scenario
-from harness.trace import Trace
-from harness.tracefile import load_trace
+from harness.trace.events import Trace
+from harness.trace.tracefile import load_trace
 from harness.vm.build import PreparedTarget
 from harness.vm.config import CONFIG_DIR
 

@@ -14,8 +14,8 @@ from harness.follow import follow
 from harness.layout import VECTORS
 from harness.memory import Memory
 from harness.owed import owed
-from harness.trace import Switch
-from harness.turns import Round, rounds, runs
+from harness.trace.events import Switch
+from harness.trace.rounds import Round, rounds, runs
 from tests.rounds import AT, HOLE, WINDOW, S, page
 from tests.traces import (
     ESR_TRAP_MRS,

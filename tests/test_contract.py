@@ -8,7 +8,7 @@ import pytest
 from harness import contract
 from harness.arch.exits import SMCCC_FUNCTIONS
 from harness.arch.registers import INDEX, NAMES
-from harness.trace import Switch
+from harness.trace.events import Switch
 from tests.traces import esr, load_esr, state, trap
 
 FREE = {0x8400_0052, 0x8400_0053, 0xC400_0053, 0x8600_0001}  # random numbers, a UUID of choice, the time

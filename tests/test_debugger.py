@@ -15,13 +15,13 @@ from harness.debugged import compare_debugged
 from harness.debugger import Debugger
 from harness.follow import follow
 from harness.layout import CODE, DATA
-from harness.lent import guests_own
 from harness.memory import Memory
 from harness.owed import compare_owed
 from harness.scenario.code_layout import host_arguments
 from harness.scenario.scenario import parse
-from harness.trace import HOST, Event, Host, Switch
-from harness.turns import Round, rounds, runs
+from harness.trace.debug_state import guests_own
+from harness.trace.events import HOST, Event, Host, Switch
+from harness.trace.rounds import Round, rounds, runs
 from tests.traces import MMIO_EXIT, SKIP, but, entry, esr, host_set, irq, load_esr, state, trap, turn, user
 
 AT = CODE.base

@@ -20,10 +20,10 @@ from harness.distil import KEPT, Distilled, distil
 from harness.foreign import Tally, check_records
 from harness.known import Catalogue
 from harness.model import LEVEL_NAMES
-from harness.recording import Api, Reader, Recorded, create
 from harness.scenario.scenario import format_scenario, load, parse
-from harness.strands import excerpt
-from harness.trace import EXIT, Switch, Trace
+from harness.trace.events import EXIT, Switch, Trace
+from harness.trace.recorded_rounds import excerpt
+from harness.trace.recording import Api, Reader, Recorded, create
 from harness.vm.config import PROJECT
 from tests.test_foreign import GIC, MACHINE, RAM, UART, S, started
 from tests.test_foreign import load as emulated_load

@@ -21,7 +21,7 @@ from harness.places import MEETS, NOT_REACHED, classes_of, possible
 from harness.report import exercised
 from harness.scenario.scenario import parse
 from harness.scenario.steps import KINDS, STEP_KINDS
-from harness.trace import Event, Trace
+from harness.trace.events import Event, Trace
 from tests import traces
 
 HVC, DABT = (EC_BY_NAME[name] << EC_SHIFT | IL_BIT for name in ("HVC64", "DABT_LOW"))

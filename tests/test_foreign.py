@@ -15,11 +15,11 @@ from harness.arch.exceptions import State
 from harness.arch.registers import BY_NAME, NAMES
 from harness.foreign import ABSENT, DEBUGGED, FOREIGN, NEVER_LEFT, NO_VECTORS, WAS_RESET, Tally, check_records
 from harness.known import Catalogue
-from harness.recording import Api, Recorded
-from harness.strands import FEATURE_BITMAPS, PROTECTED, PSCI_VERSION, Run, Turn, split
-from harness.trace import Switch
+from harness.trace.environment import POWER_OFF, PSCI_0_2
+from harness.trace.events import Switch
+from harness.trace.recorded_rounds import FEATURE_BITMAPS, PROTECTED, PSCI_VERSION, Run, Turn, split
+from harness.trace.recording import Api, Recorded
 from harness.vm.config import PROJECT
-from harness.world import POWER_OFF, PSCI_0_2
 from tests.traces import SKIP, but, entry, esr, irq, load_esr, trap, user
 
 CATALOGUE = Catalogue.load(PROJECT / "corpus" / "known", "spec")

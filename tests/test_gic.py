@@ -27,8 +27,8 @@ from harness.memory import Memory
 from harness.owed import compare_owed
 from harness.scenario.code_layout import base_of
 from harness.scenario.scenario import parse
-from harness.trace import HOST, Event, Host, Switch, Trace
-from harness.turns import IN_KERNEL, OP_RESET, rounds
+from harness.trace.events import HOST, Event, Host, Switch, Trace
+from harness.trace.rounds import IN_KERNEL, OP_RESET, rounds
 from harness.vm.config import PROJECT
 from tests.traces import SKIP, but, entry, esr, host_set, irq, load_esr, state, trap, user
 

@@ -20,8 +20,8 @@ from harness.memory import Memory
 from harness.mmu import CODE_CHANGED
 from harness.scenario.code_layout import Code, code_of
 from harness.scenario.scenario import Scenario, Step
-from harness.trace import Switch
-from harness.world import WORLDS
+from harness.trace.environment import WORLDS
+from harness.trace.events import Switch
 from tests.traces import ISB, TRAP_MRS, but, entry, esr, state, trap
 
 CPU = cpu_model("cortex-a72")

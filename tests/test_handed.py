@@ -7,7 +7,7 @@ import pytest
 
 from harness.arch.exceptions import SCTLR_EE
 from harness.handed import compare_handed
-from harness.trace import Switch
+from harness.trace.events import Switch
 from tests import traces
 
 DEVICE = {"far": 0x9000_0010, "hpfar": 0x90_0000}

@@ -16,8 +16,8 @@ from harness.arch.registers import NAMES, STATE
 from harness.errors import InputError
 from harness.known import Catalogue
 from harness.protocol import DEBUG, FORGE, OPS
-from harness.trace import HOST, Host
-from harness.turns import Round
+from harness.trace.events import HOST, Host
+from harness.trace.rounds import Round
 from tests.rounds import (
     AGAIN,
     AT,

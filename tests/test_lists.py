@@ -37,8 +37,8 @@ from harness.layout import GICD
 from harness.report.rounds import sites
 from harness.report.traceview import trace_lines
 from harness.scenario.code_layout import base_of
-from harness.trace import Lists, Trace, decode, decode_lists, decode_vectors
-from harness.tracefile import format_trace, parse_trace
+from harness.trace.events import Lists, Trace, decode, decode_lists, decode_vectors
+from harness.trace.tracefile import format_trace, parse_trace
 from tests import traces
 from tests.test_gic import CATALOGUE, CPU, MARKS, SCENARIO, VCPU, made, opened, spi
 from tests.traces import LAYOUT, entry, esr, state, trap, user

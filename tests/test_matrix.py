@@ -41,8 +41,8 @@ from harness.history import SHOWS, SHOWS_NOT, Asked, history_text, read_history,
 from harness.known import Catalogue
 from harness.regressions import Regression
 from harness.scenario.scenario import Scenario, load
-from harness.trace import Trace
-from harness.tracefile import load_trace
+from harness.trace.events import Trace
+from harness.trace.tracefile import load_trace
 from harness.vm.archive import Kernel
 from harness.vm.config import load_config
 

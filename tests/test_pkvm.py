@@ -25,9 +25,9 @@ from harness.report.rounds import place_of
 from harness.scenario.code_layout import Code, base_of, code_of, needs_protected
 from harness.scenario.memory_slots import DEFAULT, Slot, protected_may_succeed, regions
 from harness.scenario.scenario import Step, parse
-from harness.trace import HOST, Host, Switch
-from harness.turns import OP_WRITE, Round, rounds
-from harness.world import WORLDS
+from harness.trace.environment import WORLDS
+from harness.trace.events import HOST, Host, Switch
+from harness.trace.rounds import OP_WRITE, Round, rounds
 from tests.rounds import S
 from tests.traces import but, entry, esr, irq, state, trap, user
 

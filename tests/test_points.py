@@ -16,8 +16,8 @@ from harness.errors import AgentProtocolError, InputError
 from harness.layout import CODE
 from harness.points import NAMES, TDE, compare_points, wants_points
 from harness.scenario.scenario import parse
-from harness.trace import Event, Points, Trace, decode, decode_points, decode_vectors
-from harness.tracefile import format_trace, parse_trace
+from harness.trace.events import Event, Points, Trace, decode, decode_points, decode_vectors
+from harness.trace.tracefile import format_trace, parse_trace
 from tests import traces
 from tests.traces import LAYOUT, entry, esr, host_reset, state, trap
 

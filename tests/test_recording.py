@@ -12,12 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import protocol, ring
+from harness import protocol
 from harness.arch.registers import NAMES
 from harness.errors import AgentProtocolError, InputError
-from harness.recording import Api, End, Head, Reader, Recorded, create
-from harness.trace import ENTRY, EXIT, USER, Event, Switch
-from harness.tracefile import load_trace
+from harness.trace import ring
+from harness.trace.events import ENTRY, EXIT, USER, Event, Switch
+from harness.trace.recording import Api, End, Head, Reader, Recorded, create
+from harness.trace.tracefile import load_trace
 from tests.traces import LAYOUT, entry, record, state, trap
 
 HEAD = Head("kvm-nvhe", "cortex-a72", "6.1.0-1", "ab" * 32, False, "vmm --flag")

@@ -33,8 +33,8 @@ from harness.report.rounds import host_sentence, sites, user_sentence
 from harness.report.terminal import Style
 from harness.report.traceview import trace_lines
 from harness.scenario.scenario import load
-from harness.trace import ENTRY, EXIT, HOST, USER, Host, Switch, Trace
-from harness.tracefile import format_trace, load_trace, parse_trace, trace_from_json, trace_to_json
+from harness.trace.events import ENTRY, EXIT, HOST, USER, Host, Switch, Trace
+from harness.trace.tracefile import format_trace, load_trace, parse_trace, trace_from_json, trace_to_json
 
 GOLDEN = Path(__file__).parent / "golden"
 LEVEL = "spec"

@@ -20,7 +20,7 @@ from harness.report.contract import Exercised, contract_page
 from harness.ruled import rules_of
 from harness.rules import ABSENT, RULES, why_absent
 from harness.scenario.scenario import parse
-from harness.trace import Trace
+from harness.trace.events import Trace
 from harness.vm.config import list_configs
 from tests import traces
 

@@ -11,8 +11,8 @@ from harness.arch import exits
 from harness.arch.registers import INDEX, NAMES, STATE
 from harness.model.replay import predict
 from harness.model.shortcut import AUDIT, Shortcut, Traced
-from harness.trace import ENTRY, EXIT, HOST, USER, Host, Switch
-from harness.turns import OP_RESET, OP_SET, Round, rounds
+from harness.trace.events import ENTRY, EXIT, HOST, USER, Host, Switch
+from harness.trace.rounds import OP_RESET, OP_SET, Round, rounds
 from tests.rounds import GOOD
 from tests.traces import EXCEPTION, SKIP, but, entry, esr, host_reset, load_esr, state, trap, turn
 

@@ -19,10 +19,10 @@ from harness.scenario import memory_slots
 from harness.scenario.code_layout import host_arguments
 from harness.scenario.memory_slots import DEFAULT, PAGE, Slot, changed, collides, gone, may_succeed, pack, unpack
 from harness.scenario.scenario import Scenario, Step, format_scenario, parse, slot_step
-from harness.shapes import Shapes
-from harness.trace import HOST, Event, Host
-from harness.turns import rounds
-from harness.world import SCENARIO
+from harness.trace.environment import SCENARIO
+from harness.trace.events import HOST, Event, Host
+from harness.trace.rounds import rounds
+from harness.trace.slot_timeline import Shapes
 from tests.traces import ESR_TRAP_MRS, entry, state, trap
 
 (WHOLE,) = DEFAULT

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.arch.registers import NAMES
 from harness.errors import AgentProtocolError
-from harness.trace import ENTRY, EXIT, HOST, USER, ContextLayout, Event, Host, Switch, decode, status_name
+from harness.trace.events import ENTRY, EXIT, HOST, USER, ContextLayout, Event, Host, Switch, decode, status_name
 from tests.traces import LAYOUT, record
 
 U64 = st.integers(0, (1 << 64) - 1)

@@ -6,14 +6,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection
 
-from harness import turns
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.compare import Divergence
 from harness.follow import follow
 from harness.layout import CODE
-from harness.trace import VECTORS_SIZE, Event, Trace, Vectors, decode, decode_vectors
-from harness.tracefile import format_trace, parse_trace
+from harness.trace import rounds
+from harness.trace.events import VECTORS_SIZE, Event, Trace, Vectors, decode, decode_vectors
+from harness.trace.tracefile import format_trace, parse_trace
 from harness.vectors import ZERO, compare_vectors, value
 from tests.traces import LAYOUT, but, entry, esr, host_reset, record, state, trap, user
 
@@ -36,7 +36,7 @@ def found(
     events: tuple[Event, ...], *vectors: Vectors, restarts: Collection[int] = ()
 ) -> list[tuple[str, int | str, int | str]]:
     trace = Trace(events, "ok", 0, False, vectors)
-    runs = {at: follow(at, before, after, WORDS, CPU) for at, before, after in turns.runs(events)}
+    runs = {at: follow(at, before, after, WORDS, CPU) for at, before, after in rounds.runs(events)}
     differences = (d for d in compare_vectors(trace, runs, restarts) if isinstance(d, Divergence))
     return [(d.name, d.expected, d.observed) for d in differences]
 

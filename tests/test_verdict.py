@@ -24,7 +24,7 @@ from harness.errors import VmLost
 from harness.findings import Finding, Subject, Tries, finding_id
 from harness.known import Catalogue
 from harness.scenario.scenario import Scenario, Step, load
-from harness.tracefile import trace_from_json
+from harness.trace.tracefile import trace_from_json
 from harness.verdict import (
     AGAINST,
     CONTENT,

@@ -29,7 +29,7 @@ from harness.crash import Again, Dump, Remains, from_text
 from harness.errors import AgentProtocolError, SetupError, VmLost
 from harness.findings import Subject
 from harness.scenario.scenario import Scenario, Step, format_scenario
-from harness.trace import ENTRY, EXIT, Switch, Trace
+from harness.trace.events import ENTRY, EXIT, Switch, Trace
 
 SUBJECT = Subject("fake", "6.1.0", "00" * 32, "spec")
 SCENARIO = Scenario("A call.", (), (Step("hvc", (0,)),))

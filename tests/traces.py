@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import struct
 
-from harness import protocol, turns
+from harness import protocol
 from harness.arch import registers
 from harness.arch.exceptions import State
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.arch.registers import INDEX, NAMES
 from harness.layout import CODE, VECTORS
-from harness.trace import ENTRY, EXIT, HOST, USER, ContextLayout, Event, Host, Switch
-from harness.turns import Round
+from harness.trace import rounds
+from harness.trace.events import ENTRY, EXIT, HOST, USER, ContextLayout, Event, Host, Switch
+from harness.trace.rounds import Round
 
 EL1H = 0x3C5
 SKIP = protocol.PENDING["increment_pc"]
@@ -77,7 +78,7 @@ def host_reset() -> Host:
 
 def turn(*events: Event) -> Round:
     """The one turn of the host in ``events``."""
-    (round_,) = turns.rounds(events)
+    (round_,) = rounds.rounds(events)
     return round_
 
 

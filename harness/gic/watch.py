@@ -19,9 +19,9 @@ from harness.handed import WRITE, owed
 from harness.layout import CONTEXTS, GIC_INTERRUPTS, GIC_MACHINE
 from harness.scenario.scenario import Scenario
 from harness.stops import class_of
-from harness.trace import ENTRY, EXIT, Event, Host, Lists, Switch
-from harness.turns import IN_KERNEL, OP_RESET, Round
-from harness.world import WORLDS
+from harness.trace.environment import WORLDS
+from harness.trace.events import ENTRY, EXIT, Event, Host, Lists, Switch
+from harness.trace.rounds import IN_KERNEL, OP_RESET, Round
 
 SOME_UNKNOWN = "bits of a register of the GIC that nobody knows"
 ALL_UNKNOWN = "a register of the GIC of which nobody knows anything"

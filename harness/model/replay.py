@@ -28,9 +28,9 @@ from harness.model.state import (
     VmInfo,
     blank_context,
 )
-from harness.trace import Switch
-from harness.turns import Round
-from harness.world import SCENARIO, World
+from harness.trace.environment import SCENARIO, World
+from harness.trace.events import Switch
+from harness.trace.rounds import Round
 
 VMID, VCPUID = 1, 0
 _ID = ctxt_id(VMID, VCPUID)

@@ -22,9 +22,9 @@ from harness.arch.registers import MASK64
 from harness.compare import Prediction
 from harness.model.replay import predict
 from harness.model.state import RData
-from harness.trace import Switch
-from harness.turns import Round
-from harness.world import SCENARIO, World
+from harness.trace.environment import SCENARIO, World
+from harness.trace.events import Switch
+from harness.trace.rounds import Round
 
 AUDIT = 256
 MOST_WAYS = 2048

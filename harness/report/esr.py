@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from harness.arch import exits
 from harness.arch.exits import IssField
-from harness.trace import Switch
+from harness.trace.events import Switch
 
 _IABT = tuple(exits.DABT[name] for name in ("EA", "S1PTW", "FSC"))
 _CALL = (IssField("imm16", 0, 16, "the instruction's immediate"),)

@@ -8,7 +8,7 @@ Keys::
     targets[]            target, kernel, boots, seconds, totals{runs, exits, known, unexplained, not_compared, lost},
                          exits{class: n}, compared{relation: n}, not_compared{reason: n}, runs[], lost[]
       runs[]             scenario, repeat, about, steps, status, dropped, exits{}, compared{}, not_compared{},
-                         known, unexplained, sites[], and with --trace the trace (harness/tracefile.py)
+                         known, unexplained, sites[], and with --trace the trace (harness/trace/tracefile.py)
         sites[]          event, step, address, text, instruction (of the trap; null before the first entry),
                          exit_class, syndrome{esr, far, hpfar, ipa, fields{}, note}, pending[], kvm{outcome, skip,
                          inject}, host[], model{level, helper, dirty, decisions[[name, taken]]}, columns[],
@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from harness.check import Judged, signature
 from harness.report.result import Lost, Ran, TargetResult, clusters, exit_status, known_counts
 from harness.report.rounds import Site
-from harness.tracefile import trace_to_json
+from harness.trace.tracefile import trace_to_json
 
 Json = Mapping[str, object]
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from harness.arch import exits
 from harness.findings import signature_text
 from harness.foreign import Cluster, Tally
-from harness.recording import End, Head
 from harness.report.terminal import LABEL, Style, printable, shown
+from harness.trace.recording import End, Head
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from harness.check import Checked, signature
 from harness.report.rounds import Site
 from harness.scenario.scenario import Scenario
-from harness.trace import Trace
+from harness.trace.events import Trace
 
 Signature = tuple[str, str, str, str]
 """Relation, register, exit class, helper: see :func:`harness.check.signature`."""

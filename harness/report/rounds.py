@@ -11,7 +11,7 @@ import errno
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from harness import protocol, turns
+from harness import protocol
 from harness.arch import exceptions, exits, registers
 from harness.arch.a64 import disassemble
 from harness.arch.registers import INDEX, NAMES
@@ -24,8 +24,9 @@ from harness.report.esr import Syndrome, decode
 from harness.scenario import memory_slots
 from harness.scenario.code_layout import code_of, placed
 from harness.scenario.scenario import Scenario, format_step
-from harness.trace import ENTRY, EXIT, Host, Switch, Trace
-from harness.turns import Action, Round
+from harness.trace import rounds as turns
+from harness.trace.events import ENTRY, EXIT, Host, Switch, Trace
+from harness.trace.rounds import Action, Round
 
 ROUND_COLUMNS = ("before", "host", "predicted", "observed")
 ROUND_RELATIONS = frozenset({"save", "restore", "host"})

@@ -21,7 +21,7 @@ from harness.releases import Intended, between
 from harness.report.result import Job, Ran
 from harness.report.rounds import sites
 from harness.scenario.scenario import Scenario
-from harness.trace import Trace
+from harness.trace.events import Trace
 from harness.verdict import STAGES, Elsewhere, Evidence, Stage, Verdict, classify, evidence, first_of
 
 

@@ -15,7 +15,7 @@ from harness.gic.lists import describe
 from harness.report.esr import Syndrome
 from harness.report.result import Cluster, Lost, Ran, TargetResult, clusters, known_counts
 from harness.report.rounds import Row, Site
-from harness.turns import Action
+from harness.trace.rounds import Action
 
 MIN_WIDTH = 80
 LABEL = 11

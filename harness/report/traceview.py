@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from harness.arch import exits
 from harness.gic.lists import describe, view
 from harness.report.rounds import host_sentence, pending_names, user_sentence
-from harness.trace import ENTRY, EXIT, USER, Host, Lists, Switch, Trace
-from harness.tracefile import NO_VALUES, changed
+from harness.trace.events import ENTRY, EXIT, USER, Host, Lists, Switch, Trace
+from harness.trace.tracefile import NO_VALUES, changed
 
 NO_STEP = 0xFFFF_FFFF
 

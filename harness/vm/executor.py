@@ -7,7 +7,7 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 
-from harness import protocol, trace
+from harness import protocol
 from harness.arch import registers
 from harness.errors import AgentProtocolError
 from harness.gic.watch import uses_gic
@@ -16,7 +16,8 @@ from harness.points import wants_points
 from harness.scenario.code_layout import codes_of, context_named, ends, first_context, host_arguments, placed, shaping
 from harness.scenario.scenario import Scenario, Step
 from harness.scenario.steps import KINDS, Side
-from harness.trace import ContextLayout, Trace
+from harness.trace import events as trace
+from harness.trace.events import ContextLayout, Trace
 from harness.vm.hypcopy import HypMap
 from harness.vm.qemu import Qemu
 from harness.vm.storm import Rescue

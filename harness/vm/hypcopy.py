@@ -18,7 +18,7 @@ from pathlib import Path
 
 from harness.errors import AgentProtocolError, SetupError
 from harness.protocol import Word
-from harness.trace import ENTRY, EXIT, ContextLayout, Event, Hyp
+from harness.trace.events import ENTRY, EXIT, ContextLayout, Event, Hyp
 from harness.vm.btf import read_btf
 from harness.vm.build import PreparedTarget
 from harness.vm.cache import Cache, default_root, hash_inputs

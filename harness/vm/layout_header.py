@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from harness.arch import registers
 from harness.arch.registers import Group
 from harness.errors import SetupError
-from harness.trace import ContextLayout
+from harness.trace.events import ContextLayout
 from harness.vm.btf import Btf
 from harness.vm.versions import linux_version
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import protocol, ring
+from harness import protocol
 from harness.arch import exits
 from harness.errors import AgentProtocolError, SetupError, VmLost
-from harness.recording import End, Head, Writer, create
-from harness.trace import EXIT, ContextLayout, Switch
+from harness.trace import ring
+from harness.trace.events import EXIT, ContextLayout, Switch
+from harness.trace.recording import End, Head, Writer, create
 from harness.vm.build import PreparedTarget
 from harness.vm.config import MachineConfig
 from harness.vm.machine import Machine

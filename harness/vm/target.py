@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from harness.crash import Remains
 from harness.errors import SetupError
-from harness.trace import ContextLayout
+from harness.trace.events import ContextLayout
 from harness.vm.build import PreparedTarget
 from harness.vm.clone import Clones, started
 from harness.vm.config import MachineConfig, Mode

@@ -11,7 +11,7 @@ from harness.debugged import EXIT_DEBUG
 from harness.layout import CODE
 from harness.points import TDE
 from harness.scenario.scenario import load, parse
-from harness.trace import ENTRY, EXIT, USER, Switch, Trace
+from harness.trace.events import ENTRY, EXIT, USER, Switch, Trace
 from harness.vm.config import PROJECT
 from harness.vm.executor import Executor
 from tests.vm.running import booted

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.scenario.scenario import Scenario, parse
-from harness.tracefile import format_trace
+from harness.trace.tracefile import format_trace
 from harness.vm.build import prepare
 from harness.vm.cache import Cache
 from harness.vm.clone import Clones

@@ -18,8 +18,8 @@ from harness.layout import CONTEXTS, GIC_MACHINE, VECTORS
 from harness.report.rounds import sites
 from harness.scenario.code_layout import base_of
 from harness.scenario.scenario import Scenario, Step
-from harness.trace import EXIT, USER, Host, Switch, Trace
-from harness.turns import EXIT_MMIO
+from harness.trace.events import EXIT, USER, Host, Switch, Trace
+from harness.trace.rounds import EXIT_MMIO
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.executor import Executor
 from tests.vm.running import CATALOGUE, SEEDS, booted

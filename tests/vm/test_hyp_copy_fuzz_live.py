@@ -26,7 +26,7 @@ from fuzz.store import FINDINGS, Store
 from fuzz.summary import Asked, summarise
 from fuzz.worker import Worker
 from harness.scenario.scenario import format_scenario
-from harness.trace import Trace
+from harness.trace.events import Trace
 from harness.vm.build import prepare
 from harness.vm.cache import Cache, default_root
 from harness.vm.clone import Clones

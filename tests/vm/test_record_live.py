@@ -19,9 +19,9 @@ import pytest
 from fuzz.cli import main
 from harness.arch.exits import FSC_ACCESS, FSC_TYPE, exit_class
 from harness.foreign import DEBUGGED, FOREIGN, NO_VECTORS
-from harness.recording import Api, Reader
-from harness.strands import PROTECTED
-from harness.trace import EXIT, USER, Switch
+from harness.trace.events import EXIT, USER, Switch
+from harness.trace.recorded_rounds import PROTECTED
+from harness.trace.recording import Api, Reader
 from harness.vm.build import prepare
 from harness.vm.config import PROJECT, load_config
 from harness.vm.programs import GUEST_LINE, build_programs, read_program

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fuzz.cli import main
-from harness.tracefile import trace_from_json
+from harness.trace.tracefile import trace_from_json
 
 CORPUS = Path(__file__).parents[2] / "corpus"
 SEEDS = [

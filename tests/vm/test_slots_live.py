@@ -10,8 +10,8 @@ import pytest
 from harness.arch import exits
 from harness.arch.exceptions import HCR_VIRTUAL
 from harness.scenario.scenario import Scenario, parse
-from harness.trace import ENTRY, EXIT, USER, Host, Switch, Trace
-from harness.turns import EXIT_MMIO
+from harness.trace.events import ENTRY, EXIT, USER, Host, Switch, Trace
+from harness.trace.rounds import EXIT_MMIO
 from harness.vm.executor import Executor
 from tests.vm.running import SEEDS, booted, run_to_end
 

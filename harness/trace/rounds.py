@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from harness import contract, power, protocol
+from harness import contract, protocol
 from harness.arch import exceptions, exits
 from harness.arch.exceptions import State
 from harness.arch.registers import BY_NAME, BY_ONE_REG, MASK64
-from harness.lent import guests_own
 from harness.scenario.steps import MP_STATES
-from harness.shapes import Shapes
-from harness.trace import ENTRY, EXIT, HOST, USER, Event, Host, Switch
-from harness.world import SCENARIO, World
+from harness.trace import psci
+from harness.trace.debug_state import guests_own
+from harness.trace.environment import SCENARIO, World
+from harness.trace.events import ENTRY, EXIT, HOST, USER, Event, Host, Switch
+from harness.trace.slot_timeline import Shapes
 
 INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
 OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE, OP_MP_STATE = (
@@ -306,7 +307,7 @@ class _Turn:
 def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
     """Cut a trace into the turns of the host, each of one vCPU, in the order in which they end.
 
-    Its records have the guest's own registers (:func:`harness.lent.guests_own`); those of :func:`runs`, too.
+    Its records have the guest's own registers (:func:`harness.trace.debug_state.guests_own`); those of :func:`runs`, too.
     """
     turns: dict[int, _Turn] = {}
     shapes = Shapes()
@@ -332,7 +333,7 @@ def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
                 _call_on(turns, turn, event)
             turn.users.append(event)
             if event.code == EXIT_SYSTEM_EVENT:
-                for number in power.same_machine(context):  # kvm.md, SYSTEM_OFF and SYSTEM_RESET: all vCPUs are stopped
+                for number in psci.same_machine(context):  # kvm.md, SYSTEM_OFF and SYSTEM_RESET: all vCPUs are stopped
                     turns.setdefault(number, _Turn()).off = True
         elif event.kind == ENTRY:
             first = turn.first if turn.exit is not None else i
@@ -350,7 +351,7 @@ def _call_on(turns: dict[int, _Turn], caller: _Turn, after: Switch) -> None:
     it, CPU_ON is taken to have succeeded if the vCPU that it names is off.
     """
     exit_ = caller.exit
-    call = power.called(exit_) if exit_ is not None else None
+    call = psci.called(exit_) if exit_ is not None else None
     if exit_ is None or call is None:
         return
     number, how = call

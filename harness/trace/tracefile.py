@@ -8,7 +8,7 @@
     {"kind": "host", "step": 1, "op": 5, "a": "0x80", "b": "0x0", "error": 0, "asked": true}
     ]}
 
-This is format 1, of one scenario; format 2 is a recording of a whole program (:mod:`harness.recording`).
+This is format 1, of one scenario; format 2 is a recording of a whole program (:mod:`harness.trace.recording`).
 64-bit values are hexadecimal strings: JSON readers keep only 53 bits of a number.  ``values`` holds the registers
 that differ from the entry, exit or user record before it (from all zeros in the first).  ``hyp``, if there, are the
 hypervisor's own copies: index of the entry or exit, HCR_EL2, the registers that differ from that record's.
@@ -25,7 +25,20 @@ from types import MappingProxyType
 from harness import protocol
 from harness.arch.registers import INDEX, NAMES
 from harness.errors import InputError
-from harness.trace import ENTRY, EXIT, HOST, VECTORS_SIZE, Event, Host, Hyp, Lists, Points, Switch, Trace, Vectors
+from harness.trace.events import (
+    ENTRY,
+    EXIT,
+    HOST,
+    VECTORS_SIZE,
+    Event,
+    Host,
+    Hyp,
+    Lists,
+    Points,
+    Switch,
+    Trace,
+    Vectors,
+)
 
 FORMAT = "shadowfuzz-trace 1"
 GZIP_MAGIC = b"\x1f\x8b"

@@ -6,8 +6,8 @@ from __future__ import annotations
 from harness import contract
 from harness.contract import CalledOn
 from harness.layout import CONTEXTS
-from harness.trace import Switch
-from harness.world import WORLDS
+from harness.trace.environment import WORLDS
+from harness.trace.events import Switch
 
 
 def same_machine(context: int) -> tuple[int, ...]:

@@ -12,12 +12,13 @@ Source: arch/arm64/kvm/debug.c of 6.1, 6.12 and 7.3; Arm ARM D2.12.
 
 from __future__ import annotations
 
-from harness import power, protocol
+from harness import protocol
 from harness.arch import exceptions, exits
 from harness.arch.registers import BY_NAME
 from harness.contract import SUCCESS, CalledOn
 from harness.debugger import DEBUG_OPS
-from harness.trace import ENTRY, EXIT, USER, Event, Host, Switch
+from harness.trace import psci
+from harness.trace.events import ENTRY, EXIT, USER, Event, Host, Switch
 
 _RESET, _SET, _ABORT, _SERROR, _FINISH = (
     protocol.OPS[name][0] for name in ("reset", "set", "abort", "serror", "finish")
@@ -90,7 +91,7 @@ class _Calls:
     def saw(self, event: Switch) -> None:
         """Follow a record: it may be a call, or show what one gave."""
         if event.kind == EXIT:
-            if (call := power.called(event)) is not None:
+            if (call := psci.called(event)) is not None:
                 self._asking[event.context] = call
         elif event.context in self._asking:
             number, how = self._asking.pop(event.context)

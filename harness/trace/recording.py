@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recording: the world switches of a whole program, any number of VMs and vCPUs; trace format 2.
 
-A gzip stream of text, one record a line (format 1, :mod:`harness.tracefile`, is one scenario's trace)::
+A gzip stream of text, one record a line (format 1, :mod:`harness.trace.tracefile`, is one scenario's trace)::
 
     file   = head record* end
     head   = "shadowfuzz-trace 2 " json
@@ -10,7 +10,7 @@ A gzip stream of text, one record a line (format 1, :mod:`harness.tracefile`, is
     kind   = "N" (entry) | "E" (exit) | "U" (return to userspace)
     end    = "end " json
 
-``name`` is a field of :class:`~harness.trace.Switch` or a register of ``registers.STATE``.  What a line does not name
+``name`` is a field of :class:`~harness.trace.events.Switch` or a register of ``registers.STATE``.  What a line does not name
 is as in the line before of the same vCPU (zero in its first).  ``call`` is a row of ``protocol.API`` with its four
 arguments and its errno.  ``end`` says how the program ended, and what is missing; a file without it was cut short.
 """
@@ -30,7 +30,7 @@ from typing import NamedTuple, TypeVar
 from harness import protocol
 from harness.arch.registers import INDEX, MASK64, NAMES
 from harness.errors import InputError
-from harness.trace import ENTRY, EXIT, USER, Switch
+from harness.trace.events import ENTRY, EXIT, USER, Switch
 
 FORMAT = "shadowfuzz-trace 2 "
 MAX_LINE = 4096

@@ -10,8 +10,8 @@ from harness import protocol
 from harness.layout import CONTEXTS, REGIONS
 from harness.scenario import memory_slots
 from harness.scenario.memory_slots import Slot
-from harness.trace import Event, Host
-from harness.world import SCENARIO, WORLDS, World, writable
+from harness.trace.environment import SCENARIO, WORLDS, World, writable
+from harness.trace.events import Event, Host
 
 OPS = frozenset(protocol.OPS[name][0] for name in ("slot", "drop_slot"))
 """Operations that ask KVM to change a memory slot."""
