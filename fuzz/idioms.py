@@ -11,11 +11,11 @@ from fuzz.apart import left_behind
 from fuzz.draw import IMMEDIATES, WITHOUT_GIC, access, any_step, base_register, choose, operands
 from fuzz.interrupts import interrupts
 from fuzz.values import DATA_REGIONS, Weights, address, address_in, bits, fetch_address, function, mpidr, register_value
-from harness import pkvm
 from harness.arch.a64 import ACCESS_FORMS, AccessForm
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, SMCCC_FUNCTIONS
 from harness.arch.registers import MASK64
 from harness.arch.sysregs import READABLE, WRITABLE
+from harness.guest import pkvm_calls
 from harness.layout import (
     CODE,
     CONTEXT_NAMES,
@@ -263,7 +263,7 @@ def forged_exit(rng: Random, _: Sequence[Step]) -> list[Step]:
 def shared_page(rng: Random) -> list[Step]:
     """A protected VM shares a page with its host or ends that, and the host writes there."""
     page = address_in(rng, DATA, PAGE) & -PAGE
-    share = pkvm.SHARE if rng.random() < 0.6 else pkvm.UNSHARE
+    share = pkvm_calls.SHARE if rng.random() < 0.6 else pkvm_calls.UNSHARE
     arguments = (("x0", share), ("x1", page), ("x2", 0), ("x3", 0))
     return [*(Step("set", argument) for argument in arguments), Step("hvc", (0,)), operands(rng, TRAPS.pick(rng)),
             Step("write", (page + 8 * rng.getrandbits(9), bits(rng)))]  # fmt: skip

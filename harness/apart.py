@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from harness.arch import a64, exceptions, sysregs
 from harness.compare import Divergence
-from harness.fetch import word_at
-from harness.follow import Followed
+from harness.guest.instruction_fetch import word_at
+from harness.guest.predict_run import Followed
+from harness.guest.stage1 import is_on
 from harness.layout import CONTEXTS, GIC_MACHINE, PROTECTED_MACHINE
 from harness.scenario.code_layout import Code
-from harness.stage1 import is_on
 from harness.trace.events import Host, Trace
 from harness.trace.rounds import OP_RESET
 

@@ -15,13 +15,13 @@ from harness.asked import compare_slots
 from harness.beside import RELATIONS, compare_beside, copies, held
 from harness.compare import Divergence, Prediction, Unchecked
 from harness.debugged import compare_debugged
-from harness.debugger import DEBUG_OPS, Debugger
 from harness.donated import compare_writes
-from harness.follow import Followed, follow
 from harness.gic.watch import Watch, uses_gic
+from harness.guest.debugger import DEBUG_OPS, Debugger
+from harness.guest.memory import Memory
+from harness.guest.predict_run import Followed, follow
 from harness.handed import compare_handed
 from harness.known import Catalogue, Known
-from harness.memory import Memory
 from harness.model.shortcut import shortcut
 from harness.owed import compare_owed
 from harness.points import compare_points

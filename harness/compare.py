@@ -13,17 +13,17 @@ from itertools import compress
 from operator import ne
 from typing import NamedTuple
 
-from harness import faults, pkvm, stops, syndrome
 from harness.arch import a64, exceptions, exits
 from harness.arch.cpu_models import Cpu
 from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
-from harness.execute import Raise, Uncertain, sources
-from harness.fetch import as_code, fetched
-from harness.follow import Followed, free_bits
-from harness.guest import FROM_UNKNOWN
-from harness.memory import Memory, Run
-from harness.stage1 import is_on
+from harness.guest import debug_stops, pkvm_calls, stage1_faults, syndrome
+from harness.guest.execute import Raise, Uncertain, sources
+from harness.guest.instruction_fetch import as_code, fetched
+from harness.guest.memory import Memory, Run
+from harness.guest.predict_run import Followed, free_bits
+from harness.guest.stage1 import is_on
+from harness.guest.walk import FROM_UNKNOWN
 from harness.trace.environment import IPA_BITS
 from harness.trace.events import Switch
 from harness.trace.rounds import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, OP_SERROR, Round, was_aarch32
@@ -212,8 +212,8 @@ def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory
         word = fetched(expected, code, run.target, memory, cpu)
         if path.unknown and any(register in path.unknown for register in _deciding(word or 0)):
             yield Unchecked("switch", FROM_UNKNOWN)
-        elif exit_.exit_class == "DABT_LOW" and as_code(code).protected and pkvm.asks_for_page(expected, word):
-            yield Unchecked("switch", pkvm.PAGE_FIRST)
+        elif exit_.exit_class == "DABT_LOW" and as_code(code).protected and pkvm_calls.asks_for_page(expected, word):
+            yield Unchecked("switch", pkvm_calls.PAGE_FIRST)
         else:
             found = tuple(_compare_fault(_owed(run, expected, word, code, memory, cpu), exit_, where))
             if expected[:31] != observed[:31] and _any_divergence(found):
@@ -280,10 +280,10 @@ def _owed(
     seen, exit_ = run.seen, run.exit
     if run.debugger is not None:
         first = fetched(seen, code, seen[exceptions.PC], memory, cpu)
-        if (stop := stops.owed(run.debugger, run.entry, first, state, word, exit_)) is not None:
+        if (stop := debug_stops.owed(run.debugger, run.entry, first, state, word, exit_)) is not None:
             return stop
     if is_on(state) or is_on(seen):
-        return faults.owed(seen, state, word, exit_, Run.behind(memory, run.path.stored), cpu)
+        return stage1_faults.owed(seen, state, word, exit_, Run.behind(memory, run.path.stored), cpu)
     is_fetch = exits.ec_of(exit_.esr) == exits.EC_BY_NAME["IABT_LOW"]
     return syndrome.owed(state, word, memory, is_fetch=is_fetch)
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from harness import pkvm
 from harness.arch import exceptions
 from harness.arch.exits import EXIT_WITH_SERROR_BIT
 from harness.compare import Divergence
+from harness.guest import pkvm_calls
 from harness.trace.environment import World
 from harness.trace.events import ENTRY, EXIT, Event, Host, Switch
 from harness.trace.rounds import OP_WRITE
@@ -36,7 +36,7 @@ class _Vm:
         if self.waiting is not None and entry.values[exceptions.PC] - self.waiting[1] not in (0, 4):
             self.waiting = None  # it does something else
         # Which pages are shared no exit tells: EL2 answers the call.
-        self.shares |= entry.values[0] & 0xFFFF_FFFF in (pkvm.SHARE, pkvm.UNSHARE)
+        self.shares |= entry.values[0] & 0xFFFF_FFFF in (pkvm_calls.SHARE, pkvm_calls.UNSHARE)
 
     def left(self, exit_: Switch, index: int, world: World) -> None:
         pc = exit_.values[exceptions.PC]
@@ -59,7 +59,7 @@ def guests_own_writes(events: Iterable[Event]) -> Iterator[tuple[Host, Switch, i
         if world.protected:
             vm = vms.setdefault(event.context, _Vm())
             if isinstance(event, Host):
-                mine = event.op == OP_WRITE and event.a & -pkvm.GRANULE in vm.touched
+                mine = event.op == OP_WRITE and event.a & -pkvm_calls.GRANULE in vm.touched
                 if mine and not vm.shares and vm.latest is not None:
                     yield event, vm.latest, vm.at
             elif event.kind == ENTRY:

@@ -17,8 +17,8 @@ from harness.arch.exits import DABT, FSC_EXTABT, FSC_TRANSLATION, IL_BIT
 from harness.arch.registers import BY_ONE_REG, INDEX, NAMES, STATE
 from harness.arch.sysregs import TIMERS, Owed
 from harness.compare import Divergence, Unchecked, different
-from harness.follow import STEP_SHOWS
-from harness.stops import STOPS
+from harness.guest.debug_stops import STOPS
+from harness.guest.predict_run import STEP_SHOWS
 from harness.trace.environment import PSCI_0_2, SCENARIO, World
 from harness.trace.events import Switch
 from harness.trace.rounds import (

@@ -16,9 +16,9 @@ from harness import protocol
 from harness.arch import a64, sysregs
 from harness.compare import Divergence, Unchecked
 from harness.contract import system_access
-from harness.debugger import DEBUG_OPS
+from harness.guest.debug_stops import class_of
+from harness.guest.debugger import DEBUG_OPS
 from harness.scenario.scenario import Scenario
-from harness.stops import class_of
 from harness.trace.events import ENTRY, Host, Switch, Trace
 from harness.trace.rounds import OP_RESET
 

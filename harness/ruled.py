@@ -16,6 +16,7 @@ from harness.exercise import executed, is_whole
 from harness.gic.lists import STATE, view
 from harness.gic.registers import place
 from harness.gic.watch import OP_GIC_LINE, PPI, SOME_UNKNOWN, line_fails
+from harness.guest.debug_stops import STOPS
 from harness.handed import told_of
 from harness.layout import GICD
 from harness.owed import interrupts_owed, is_mmio, serror_at_once
@@ -24,7 +25,6 @@ from harness.rules import RULES, SIZES, register_rule
 from harness.scenario import memory_slots
 from harness.scenario.code_layout import placed
 from harness.scenario.scenario import Scenario, Step
-from harness.stops import STOPS
 from harness.trace.events import ENTRY, USER, Event, Host, Switch, Trace
 from harness.trace.rounds import (
     IN_KERNEL,

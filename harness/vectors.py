@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from harness.compare import Divergence, Unchecked
-from harness.follow import Followed
-from harness.guest import Walk
+from harness.guest.predict_run import Followed
+from harness.guest.walk import Walk
 from harness.trace.events import ENTRY, USER, VECTORS_SIZE, Switch, Trace
 from harness.trace.rounds import OP_RESET
 

@@ -12,7 +12,7 @@ from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX
 from harness.compare import Divergence, Unchecked, beyond_judgement, compare_others, compare_reveal
 from harness.contract import NOT_SUPPORTED, RESET_VALUES
-from harness.follow import RACE, follow
+from harness.guest.predict_run import RACE, follow
 from harness.layout import CODE, GICD, PROTECTED, VECTORS
 from harness.model.replay import predict
 from harness.owed import compare_owed

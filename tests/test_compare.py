@@ -10,9 +10,9 @@ from harness.arch.cpu_models import Cpu, cpu_model
 from harness.arch.exceptions import State, skip, take_exception
 from harness.arch.registers import INDEX, NAMES
 from harness.compare import Divergence, Prediction, Unchecked, compare_round, compare_run
-from harness.follow import follow
+from harness.guest.memory import Memory
+from harness.guest.predict_run import follow
 from harness.layout import VECTORS
-from harness.memory import Memory
 from harness.owed import owed
 from harness.trace.events import Switch
 from harness.trace.rounds import Round, rounds, runs

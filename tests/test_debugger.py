@@ -12,10 +12,10 @@ from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX, MASK64
 from harness.compare import Divergence, Unchecked, compare_run
 from harness.debugged import compare_debugged
-from harness.debugger import Debugger
-from harness.follow import follow
+from harness.guest.debugger import Debugger
+from harness.guest.memory import Memory
+from harness.guest.predict_run import follow
 from harness.layout import CODE, DATA
-from harness.memory import Memory
 from harness.owed import compare_owed
 from harness.scenario.code_layout import host_arguments
 from harness.scenario.scenario import parse

@@ -10,14 +10,14 @@ from harness.arch import exceptions
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX, MASK64, NAMES
-from harness.debugger import Debugger
-from harness.fetch import is_call, word_at
-from harness.follow import follow as follow_run
 from harness.gic.cpu_interface import Interface
-from harness.guest import Walk, comes_back, walk
+from harness.guest.debugger import Debugger
+from harness.guest.instruction_fetch import is_call, word_at
+from harness.guest.memory import Memory
+from harness.guest.mmu import CODE_CHANGED
+from harness.guest.predict_run import follow as follow_run
+from harness.guest.walk import Walk, comes_back, walk
 from harness.layout import CODE, DATA, PROTECTED, VECTORS
-from harness.memory import Memory
-from harness.mmu import CODE_CHANGED
 from harness.scenario.code_layout import Code, code_of
 from harness.scenario.scenario import Scenario, Step
 from harness.trace.environment import WORLDS

@@ -11,14 +11,14 @@ from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX
 from harness.compare import Divergence, Unchecked, compare_run
-from harness.execute import Raise, Trap, Uncertain
-from harness.faults import walk_level
-from harness.follow import follow
-from harness.guest import Walk, walk
+from harness.guest.execute import Raise, Trap, Uncertain
+from harness.guest.load_store import PAGE, parts
+from harness.guest.memory import Memory, Run
+from harness.guest.mmu import half_stored, places
+from harness.guest.predict_run import follow
+from harness.guest.stage1_faults import walk_level
+from harness.guest.walk import Walk, walk
 from harness.layout import CODE, DATA, VECTORS
-from harness.memory import Memory, Run
-from harness.mmu import half_stored, places
-from harness.transfer import PAGE, parts
 from tests.traces import but, entry, state, trap
 
 CPU = cpu_model("cortex-a72")

@@ -22,11 +22,11 @@ from harness.arch.a64 import ACCESS_FORMS
 from harness.arch.cpu_models import cpu_model
 from harness.arch.exits import SMCCC_FUNCTIONS
 from harness.arch.registers import MASK64, NAMES
+from harness.guest.memory import Memory
+from harness.guest.stage1 import Mapped, Outside, Refused, Use, translate
 from harness.layout import CODE, DATA, HOLE, MMIO, REGIONS, VECTORS
-from harness.memory import Memory
 from harness.scenario.scenario import Scenario, Step, format_scenario, parse
 from harness.scenario.steps import INITIAL_NAMES, KINDS, SET_NAMES, Side
-from harness.stage1 import Mapped, Outside, Refused, Use, translate
 
 SEEDS = st.integers(0, 2**32)
 SHORT = Scenario("One trap.", (), (Step("wfi"),))

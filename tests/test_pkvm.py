@@ -9,14 +9,15 @@ from random import Random
 import pytest
 
 from fuzz.idioms import other_vcpu
-from harness import contract, pkvm
+from harness import contract
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX, MASK64
 from harness.compare import Divergence, beyond_judgement, compare_round
 from harness.donated import compare_writes
-from harness.fetch import is_call
-from harness.guest import walk
+from harness.guest import pkvm_calls
+from harness.guest.instruction_fetch import is_call
+from harness.guest.walk import walk
 from harness.layout import CODE, DATA, MMIO, PROTECTED
 from harness.model.replay import predict
 from harness.owed import owed
@@ -40,12 +41,12 @@ MARK = PROTECTED << FLAGS_VCPU_SHIFT
 @pytest.mark.parametrize(
     ("function", "arguments", "result", "unknown"),
     [
-        (pkvm.MEMINFO, (0, 0, 0), 4096, 0),
-        (pkvm.MEMINFO, (0, 1, 0), MASK64 - 2, 0),
-        (pkvm.SHARE, (DATA.base, 0, 0), 0, MASK64 - 2),
-        (pkvm.SHARE, (DATA.base + 8, 0, 0), MASK64 - 2, 0),
-        (pkvm.UNSHARE, (DATA.base, 0, 1), MASK64 - 2, 0),
-        (pkvm.FEATURES, (0, 0, 0), None, MASK64),
+        (pkvm_calls.MEMINFO, (0, 0, 0), 4096, 0),
+        (pkvm_calls.MEMINFO, (0, 1, 0), MASK64 - 2, 0),
+        (pkvm_calls.SHARE, (DATA.base, 0, 0), 0, MASK64 - 2),
+        (pkvm_calls.SHARE, (DATA.base + 8, 0, 0), MASK64 - 2, 0),
+        (pkvm_calls.UNSHARE, (DATA.base, 0, 1), MASK64 - 2, 0),
+        (pkvm_calls.FEATURES, (0, 0, 0), None, MASK64),
     ],
 )
 def test_calls_that_el2_answers(function: int, arguments: tuple[int, ...], result: int | None, unknown: int) -> None:
@@ -60,7 +61,7 @@ def test_calls_that_el2_answers(function: int, arguments: tuple[int, ...], resul
 
 
 def test_no_other_vm_has_these_calls() -> None:
-    for function in (pkvm.MEMINFO, pkvm.SHARE, pkvm.UNSHARE):
+    for function in (pkvm_calls.MEMINFO, pkvm_calls.SHARE, pkvm_calls.UNSHARE):
         exit_ = trap(but(S, x0=function), esr("HVC64"))
         assert contract.call_status(exit_) == frozenset({MASK64})
 
@@ -108,7 +109,7 @@ def test_what_a_protected_vm_touched_refuses_its_host() -> None:
     assert writes(mark=0) == [], "any other VM's memory is its host's"
     assert writes(page=DATA.base + 0x1000) == [], "nobody touched that page"
     assert writes(after=0) == [], "it may not have got the page yet"
-    assert writes(x0=pkvm.SHARE) == [], "it may be shared"
+    assert writes(x0=pkvm_calls.SHARE) == [], "it may be shared"
     assert len(writes(interrupts=(0, 4))) == 1, "interrupts change nothing"
     assert writes(interrupts=(8,)) == [], "something else was done meanwhile"
 
@@ -163,7 +164,7 @@ def test_the_mutator_goes_there_only_where_a_seed_was() -> None:
     assert not {seen, other} & set(without) and {seen, other} <= set(steps)
     calls = [i for i, step in enumerate(steps) if step == Step("set", ("x1", 1))]
     assert any(steps[i - 3 : i - 2] == [seen] and other in steps[i:][:6] for i in calls), "the one calls the other on"
-    assert {Step("set", ("x0", function)) for function in (pkvm.SHARE, pkvm.UNSHARE)} <= set(steps)
+    assert {Step("set", ("x0", function)) for function in (pkvm_calls.SHARE, pkvm_calls.UNSHARE)} <= set(steps)
     assert any(step.kind == "write" for step in steps)
 
 

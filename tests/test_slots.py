@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fuzz import memories
 from harness.asked import compare_slots
+from harness.guest.memory import Memory
 from harness.layout import CODE, DATA, PAIR, REGIONS, VECTORS
-from harness.memory import Memory
 from harness.protocol import OPS
 from harness.scenario import memory_slots
 from harness.scenario.code_layout import host_arguments

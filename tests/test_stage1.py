@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import MASK64
+from harness.guest.memory import Memory
+from harness.guest.stage1 import Mapped, Outside, Refused, Result, Unsure, Use, translate
 from harness.layout import DATA
-from harness.memory import Memory
-from harness.stage1 import Mapped, Outside, Refused, Result, Unsure, Use, translate
 from tests.traces import EL1H, state
 
 CPU = cpu_model("cortex-a72")

@@ -8,9 +8,9 @@ import pytest
 from harness.arch import a64
 from harness.arch.a64 import ACCESS_FORMS, AccessForm, encode
 from harness.arch.registers import STATE
+from harness.guest.memory import Memory
+from harness.guest.syndrome import Fault, owed, register_access
 from harness.layout import CODE, DATA, VECTORS
-from harness.memory import Memory
-from harness.syndrome import Fault, owed, register_access
 from tests.traces import ISB, TRAP_MRS, state
 
 MMIO = 0x900_0008

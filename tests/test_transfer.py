@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from harness.arch.a64 import ACCESS_FORMS, AccessForm, encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import MASK64
-from harness.guest import walk
+from harness.guest.memory import Memory, Run
+from harness.guest.walk import walk
 from harness.layout import CODE, DATA
-from harness.memory import Memory, Run
 from harness.scenario import memory_slots
 from harness.scenario.memory_slots import DEFAULT, PAGE, Slot
 from tests.traces import but, state

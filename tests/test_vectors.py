@@ -9,7 +9,7 @@ from collections.abc import Collection
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.compare import Divergence
-from harness.follow import follow
+from harness.guest.predict_run import follow
 from harness.layout import CODE
 from harness.trace import rounds
 from harness.trace.events import VECTORS_SIZE, Event, Trace, Vectors, decode, decode_vectors

@@ -171,7 +171,7 @@ SMCCC_FUNCTIONS: tuple[SmcccFunction, ...] = (
     SmcccFunction(0x8600_FF01, "VENDOR_HYP_CALL_UID"),
     SmcccFunction(0x8600_0000, "VENDOR_HYP_KVM_FEATURES"),
     SmcccFunction(0x8600_0001, "VENDOR_HYP_KVM_PTP"),
-    # Of protected VMs alone, for which EL2 answers them (harness/pkvm.py).
+    # Of protected VMs alone, for which EL2 answers them (harness/guest/pkvm_calls.py).
     SmcccFunction(0xC600_0002, "VENDOR_HYP_KVM_HYP_MEMINFO"),
     SmcccFunction(0xC600_0003, "VENDOR_HYP_KVM_MEM_SHARE"),
     SmcccFunction(0xC600_0004, "VENDOR_HYP_KVM_MEM_UNSHARE"),

@@ -15,10 +15,10 @@ from harness.gic import lists
 from harness.gic.cpu_interface import TRAPPED, Interface
 from harness.gic.distributor import Gic
 from harness.gic.registers import PRIVATE, SGIS
+from harness.guest.debug_stops import class_of
 from harness.handed import WRITE, owed
 from harness.layout import CONTEXTS, GIC_INTERRUPTS, GIC_MACHINE
 from harness.scenario.scenario import Scenario
-from harness.stops import class_of
 from harness.trace.environment import WORLDS
 from harness.trace.events import ENTRY, EXIT, Event, Host, Lists, Switch
 from harness.trace.rounds import IN_KERNEL, OP_RESET, Round

@@ -17,7 +17,7 @@ from harness.arch.a64 import disassemble
 from harness.arch.registers import INDEX, NAMES
 from harness.check import Judged
 from harness.compare import Prediction
-from harness.fetch import is_call, word_at
+from harness.guest.instruction_fetch import is_call, word_at
 from harness.layout import CODE, PROTECTED_VCPUS, REGIONS, VECTORS
 from harness.model.replay import predict
 from harness.report.esr import Syndrome, decode

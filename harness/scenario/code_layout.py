@@ -10,15 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from harness import debugger, protocol
+from harness import protocol
 from harness.arch import a64
 from harness.arch.registers import BY_NAME
+from harness.guest import debugger
+from harness.guest.syndrome import TRAP
 from harness.layout import ALONE, CODE, CONTEXTS, PAIR, PROTECTED_MACHINE, PROTECTED_NAMES, WINDOW_SIZE
 from harness.layout import PROTECTED_TRAP_REGISTER as PROTECTED_TRAP
 from harness.scenario import memory_slots
 from harness.scenario.scenario import Scenario, Step, instruction, slot_step
 from harness.scenario.steps import BREAKS_AT, MP_STATES, WATCHES
-from harness.syndrome import TRAP
 
 FILL: tuple[int, int] = (TRAP, a64.ISB)
 """What CODE behind a scenario and VECTORS hold, word by word in turn.

@@ -7,22 +7,22 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from harness import refused
 from harness.arch import exceptions
 from harness.arch.cpu_models import Cpu
 from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
-from harness.debugger import Debugger
-from harness.faults import walk_level
-from harness.fetch import as_code, fetched, is_call, may_be_call, may_stay_at_el2, unsure
 from harness.gic.cpu_interface import Interface
-from harness.guest import MAX_WALK, Walk, comes_back, walk
+from harness.guest import el2_refusals
+from harness.guest.debug_stops import class_of, steps_between
+from harness.guest.debugger import Debugger
+from harness.guest.instruction_fetch import as_code, fetched, is_call, may_be_call, may_stay_at_el2, unsure
+from harness.guest.memory import Memory, Run
+from harness.guest.mmu import CODE_CHANGED, half_stored
+from harness.guest.stage1 import is_on
+from harness.guest.stage1_faults import walk_level
+from harness.guest.syndrome import touch
+from harness.guest.walk import MAX_WALK, Walk, comes_back, walk
 from harness.layout import VECTORS
-from harness.memory import Memory, Run
-from harness.mmu import CODE_CHANGED, half_stored
-from harness.stage1 import is_on
-from harness.stops import class_of, steps_between
-from harness.syndrome import touch
 from harness.trace.events import Switch
 
 RUNS_ON = "an interrupt in a guest that runs on by itself"
@@ -39,7 +39,7 @@ class Followed(NamedTuple):
     the run, whose return address is behind it; ``target``: where the instruction is that ended it; ``path`` how the
     guest came there, its state None where nobody knows; ``debugger`` how userspace debugs the guest, if it does;
     ``walk_level``: of the table entry in no memory slot at which a stage-1 walk ended the run.  ``refused``: what EL2
-    did not let the guest execute on that path (:mod:`harness.refused`).
+    did not let the guest execute on that path (:mod:`harness.guest.el2_refusals`).
     """
 
     event: int
@@ -51,7 +51,7 @@ class Followed(NamedTuple):
     path: Walk
     debugger: Debugger | None = None
     walk_level: int | None = None
-    refused: tuple[str, ...] = ()
+    el2_refusals: tuple[str, ...] = ()
 
 
 def free_bits(index: int, path: Walk, stepped: bool, cpu: Cpu) -> tuple[int, str]:
@@ -89,11 +89,11 @@ def _unless_refused(
     """
     if not path.certain or agrees(path):
         return path, ()
-    found = refused.otherwise(code.values(), lambda refusals: follows(refusals=refusals), agrees)
+    found = el2_refusals.otherwise(code.values(), lambda refusals: follows(refusals=refusals), agrees)
     if found is None:
         return path, ()
     refusals, otherwise = found
-    return otherwise, tuple(refused.name(word, how) for word, how in refusals.items())
+    return otherwise, tuple(el2_refusals.name(word, how) for word, how in refusals.items())
 
 
 def _stopped_store(path: Walk, word: int | None, memory: Memory) -> None:

@@ -12,7 +12,7 @@ from harness.arch import a64, exceptions, exits, sysregs
 from harness.arch.exceptions import State
 from harness.arch.registers import INDEX, MASK64
 from harness.arch.sysregs import Owed
-from harness.stage1 import is_on
+from harness.guest.stage1 import is_on
 
 ZERO = a64.ZERO
 EC_UNKNOWN, EC_FP, EC_BRK, EC_DABT = (exits.EC_BY_NAME[name] for name in ("UNKNOWN", "FP_ASIMD", "BRK64", "DABT_LOW"))

@@ -12,21 +12,32 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from harness import mmu, pkvm, refused
 from harness.arch import a64, exceptions, exits
 from harness.arch.cpu_models import BTI, IDST, NMI, VBAR_RES0, Cpu
 from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
-from harness.debugger import Debugger
-from harness.execute import CONDITION_ALWAYS, EC_DABT, EC_UNKNOWN, Access, Effect, Next, Raise, Trap, execute, sources
-from harness.faults import STALE
-from harness.fetch import as_code, may_stay_at_el2, word_at
-from harness.gic.access import at_interface
 from harness.gic.cpu_interface import Interface
-from harness.memory import Memory, Run
-from harness.stage1 import FSC_ADDRESS_SIZE, Mapped, Use, controls, is_on
-from harness.stops import access_size, is_brk
-from harness.transfer import Places, load, store
+from harness.guest import el2_refusals, mmu, pkvm_calls
+from harness.guest.debug_stops import access_size, is_brk
+from harness.guest.debugger import Debugger
+from harness.guest.execute import (
+    CONDITION_ALWAYS,
+    EC_DABT,
+    EC_UNKNOWN,
+    Access,
+    Effect,
+    Next,
+    Raise,
+    Trap,
+    execute,
+    sources,
+)
+from harness.guest.gic_access import at_interface
+from harness.guest.instruction_fetch import as_code, may_stay_at_el2, word_at
+from harness.guest.load_store import Places, load, store
+from harness.guest.memory import Memory, Run
+from harness.guest.stage1 import FSC_ADDRESS_SIZE, Mapped, Use, controls, is_on
+from harness.guest.stage1_faults import STALE
 
 STRAY_BRK = "a BRK that userspace did not ask for, while it debugs the guest otherwise"
 STEPPED = "a virtual interrupt while userspace steps the guest: it or the end of the step may come first"
@@ -47,7 +58,7 @@ class Walk(NamedTuple):
     not get to that trap; ``why`` then says what it does instead, and ``certain`` whether that is the architecture's
     word or only the end of what this module follows.  ``stored``: the words of RAM that it has changed, by
     their addresses in the default layout, None where nobody knows what is there.
-    ``vectors``: as :class:`harness.execute.Next` has them.  ``hcr``: the virtual interrupts that are still pending.
+    ``vectors``: as :class:`harness.guest.execute.Next` has them.  ``hcr``: the virtual interrupts that are still pending.
     ``stopped``: up to where it was followed.
     """
 
@@ -72,7 +83,7 @@ def walk(
     debugger: Debugger | None = None,
     steps: tuple[int, int] = (0, MAX_WALK),
     mode: int | None = None,
-    refusals: Mapping[int, str] = refused.NONE,
+    refusals: Mapping[int, str] = el2_refusals.NONE,
 ) -> Walk:
     """Follow the guest from ``state`` until it traps at address ``target``; ``hcr``: its virtual interrupts.
 
@@ -80,7 +91,7 @@ def walk(
     to an in-kernel GIC (None: it has none); what the guest does there is entered.  ``debugger`` is how userspace
     debugs it, if it does, ``steps`` how many instructions it executes before it traps, at least and at most, ``mode``
     the PSTATE.M in which it traps (None: in any).  ``refusals``: instructions that EL2 does not let it execute, and how
-    (:mod:`harness.refused`).
+    (:mod:`harness.guest.el2_refusals`).
     """
     hcr &= exceptions.HCR_VIRTUAL
     quiet = not (hcr and exceptions.unmasked(state[exceptions.PSTATE], hcr)) and (
@@ -163,7 +174,7 @@ class _Guest:
         memory: Memory | None = None,
         gic: Interface | None = None,
         debugger: Debugger | None = None,
-        refusals: Mapping[int, str] = refused.NONE,
+        refusals: Mapping[int, str] = el2_refusals.NONE,
     ) -> None:
         res0, _ = cpu.mask(exceptions.PSTATE)
         self.state = (*state[: exceptions.PSTATE], state[exceptions.PSTATE] & ~res0, *state[exceptions.PSTATE + 1 :])
@@ -268,9 +279,9 @@ class _Guest:
                 return self._raise(Raise(EC_UNKNOWN))  # HVC is UNDEFINED at EL0
             if 0 in self.unknown:
                 return _uncertain(FROM_UNKNOWN)
-            if self._code.protected and pkvm.answers(self.state):
+            if self._code.protected and pkvm_calls.answers(self.state):
                 known = self.unknown.keys().isdisjoint((1, 2, 3))
-                return self._next(pkvm.answer(self.state)) if known else _uncertain(FROM_UNKNOWN)
+                return self._next(pkvm_calls.answer(self.state)) if known else _uncertain(FROM_UNKNOWN)
             if not may_stay_at_el2(self.state):
                 return _must_trap(f"the HVC at {pc:#x}")
             self.unknown[1] = MASK64, "x1 after a call that returns x0 alone (SMCCC)"
@@ -300,7 +311,7 @@ class _Guest:
                 return _uncertain(TAGGED)
             return self._advance({exceptions.PC: target})
         if (how := self._refusals.get(word)) is not None:
-            return self._apply(pc, refused.effect(word, how))
+            return self._apply(pc, el2_refusals.effect(word, how))
         if self._gic is not None and not self._at_el0:
             effect = at_interface(self._gic, self.state, word, self.unknown)
             if effect is not None:

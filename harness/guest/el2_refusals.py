@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from harness.arch import a64, sysregs
-from harness.execute import EC_UNKNOWN, Effect, Next, Raise
+from harness.guest.execute import EC_UNKNOWN, Effect, Next, Raise
 
 UNDEFINED, IGNORED = "undefined", "ignored"
 """How an access is refused: by an undefined-instruction exception, or as RAZ/WI."""

@@ -9,10 +9,10 @@ from harness.arch import a64, exceptions, exits
 from harness.arch.cpu_models import Cpu
 from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
-from harness.execute import EC_DABT, FSC_ALIGNMENT, WNR, Effect, Raise, Trap, Uncertain
-from harness.memory import Run
-from harness.stage1 import FSC_ADDRESS_SIZE, Mapped, Refused, Unsure, Use, is_on, translate
-from harness.transfer import Places, parts
+from harness.guest.execute import EC_DABT, FSC_ALIGNMENT, WNR, Effect, Raise, Trap, Uncertain
+from harness.guest.load_store import Places, parts
+from harness.guest.memory import Run
+from harness.guest.stage1 import FSC_ADDRESS_SIZE, Mapped, Refused, Unsure, Use, is_on, translate
 
 EC_IABT = exits.EC_BY_NAME["IABT_LOW"]
 CODE_CHANGED = "code that the guest may have changed"

@@ -20,7 +20,7 @@ from harness.arch.cpu_models import Cpu
 from harness.arch.exceptions import State
 from harness.arch.exits import FSC_ACCESS, FSC_PERMISSION, FSC_TRANSLATION
 from harness.arch.registers import INDEX
-from harness.memory import Memory
+from harness.guest.memory import Memory
 
 FSC_ADDRESS_SIZE = 0x00
 TTBR0, TTBR1, MAIR = (INDEX[name] for name in ("ttbr0_el1", "ttbr1_el1", "mair_el1"))

@@ -8,8 +8,8 @@ from collections.abc import Container
 from harness.arch import a64, sysregs
 from harness.arch.exceptions import State
 from harness.arch.sysregs import Owed
-from harness.execute import EC_UNKNOWN, Effect, Next, Raise, Trap
 from harness.gic.cpu_interface import TRAPPED, Interface
+from harness.guest.execute import EC_UNKNOWN, Effect, Next, Raise, Trap
 
 
 def at_interface(gic: Interface, state: State, word: int, unknown: Container[int]) -> Effect | None:

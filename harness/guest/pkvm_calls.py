@@ -9,7 +9,7 @@ from __future__ import annotations
 from harness.arch import a64, exits
 from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
-from harness.execute import Next
+from harness.guest.execute import Next
 
 FEATURES, MEMINFO, SHARE, UNSHARE = (
     next(f.fid for f in exits.SMCCC_FUNCTIONS if f.name == f"VENDOR_HYP_KVM_{name}")

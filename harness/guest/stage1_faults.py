@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-from harness import syndrome
 from harness.arch import exceptions, exits
 from harness.arch.cpu_models import Cpu
 from harness.arch.exceptions import State
-from harness.execute import EC_DABT, FSC_ALIGNMENT, WNR, Raise, Uncertain
-from harness.memory import Memory
-from harness.mmu import UNALIGNED_DEVICE
-from harness.stage1 import Mapped, Outside, Refused, Unsure, Use, controls, is_on, translate
-from harness.syndrome import Fault
+from harness.guest import syndrome
+from harness.guest.execute import EC_DABT, FSC_ALIGNMENT, WNR, Raise, Uncertain
+from harness.guest.load_store import parts
+from harness.guest.memory import Memory
+from harness.guest.mmu import UNALIGNED_DEVICE
+from harness.guest.stage1 import Mapped, Outside, Refused, Unsure, Use, controls, is_on, translate
+from harness.guest.syndrome import Fault
 from harness.trace.events import Switch
-from harness.transfer import parts
 
 STALE = "translations that a TLB may still hold: their registers changed since the entry"
 _S1PTW = exits.DABT["S1PTW"]
@@ -24,7 +24,7 @@ def owed(
 ) -> Fault | Raise | Uncertain | None:
     """Return what a trap in ``state`` owes; ``before`` is the state at the entry, ``word`` the instruction if known.
 
-    ``memory``: what changed since the entry a table walk need not have seen (:class:`harness.memory.Run`).
+    ``memory``: what changed since the entry a table walk need not have seen (:class:`harness.guest.memory.Run`).
     A Raise is what the guest owes itself instead of the trap; None where nothing is promised.
     """
     if controls(before) != controls(state):

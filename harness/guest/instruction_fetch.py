@@ -5,16 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness import pkvm
 from harness.arch import a64, exceptions, exits
 from harness.arch.cpu_models import Cpu
 from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
+from harness.guest import pkvm_calls
+from harness.guest.memory import Memory
+from harness.guest.stage1 import Mapped, Unsure, Use, is_on, translate
 from harness.layout import CODE, VECTORS
-from harness.memory import Memory
 from harness.protocol import MARK_CALL
 from harness.scenario.code_layout import Code
-from harness.stage1 import Mapped, Unsure, Use, is_on, translate
 from harness.trace.events import Switch
 
 _CODE, _VECTORS = range(CODE.base, CODE.end, 4), range(VECTORS.base, VECTORS.end, 4)
@@ -77,4 +77,4 @@ def may_be_call(state: State, exit_: Switch, protected: bool = False) -> bool:
         or state[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T
     ):
         return False
-    return not (may_stay_at_el2(state) or (protected and pkvm.answers(state)))
+    return not (may_stay_at_el2(state) or (protected and pkvm_calls.answers(state)))

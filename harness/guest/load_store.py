@@ -8,8 +8,8 @@ from typing import Literal
 from harness.arch import a64, exceptions
 from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
-from harness.execute import Next
-from harness.memory import Run
+from harness.guest.execute import Next
+from harness.guest.memory import Run
 
 Places = tuple[tuple[int, int], ...]
 """Where the bytes of an access are: guest physical address and size of each part, each inside one slot."""

@@ -11,8 +11,8 @@ from harness import protocol
 from harness.arch import a64, exceptions, exits
 from harness.arch.exceptions import State
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, IssField
-from harness.debugger import Debugger
-from harness.syndrome import Fault, touch
+from harness.guest.debugger import Debugger
+from harness.guest.syndrome import Fault, touch
 from harness.trace.events import Switch
 
 DEBUG_FSC = 0x22

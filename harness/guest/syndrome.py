@@ -13,9 +13,9 @@ from harness.arch import a64, exceptions, exits
 from harness.arch.exceptions import State
 from harness.arch.exits import DABT, EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.arch.registers import MASK64
-from harness.execute import CONDITION_ALWAYS, WNR, Access, execute
+from harness.guest.execute import CONDITION_ALWAYS, WNR, Access, execute
+from harness.guest.memory import Memory
 from harness.layout import TRAP_REGISTER
-from harness.memory import Memory
 
 FSC_LEVEL = 0x3
 """Low bits of a fault status: the level of the walk, which depends on what is mapped around the address."""
