@@ -18,7 +18,7 @@ from harness import compare
 from harness.check import check, follow_runs
 from harness.compare import Prediction
 from harness.gic.watch import Watch, uses_gic
-from harness.model.shortcut import shortcut
+from harness.model.memoised_replay import shortcut
 from harness.owed import compare_owed
 from harness.scenario.code_layout import codes_of
 from harness.scenario.scenario import Scenario, format_scenario, parse

@@ -22,7 +22,7 @@ from harness.guest.memory import Memory
 from harness.guest.predict_run import Followed, follow
 from harness.handed import compare_handed
 from harness.known import Catalogue, Known
-from harness.model.shortcut import shortcut
+from harness.model.memoised_replay import shortcut
 from harness.owed import compare_owed
 from harness.points import compare_points
 from harness.releases import Intended

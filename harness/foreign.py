@@ -20,7 +20,7 @@ from harness.check import Judged, judge_round, signature
 from harness.compare import Divergence, Prediction, Unchecked, compare_others
 from harness.handed import compare_handed, told_of
 from harness.known import Catalogue
-from harness.model.shortcut import shortcut
+from harness.model.memoised_replay import shortcut
 from harness.owed import compare_owed
 from harness.trace.recorded_rounds import Run, Span, Turn, split
 from harness.trace.recording import Recorded

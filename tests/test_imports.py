@@ -60,7 +60,7 @@ ROWS: tuple[str, ...] = (
     *("harness.model.constants", "harness.model.state", "harness.model.locks"),
     *("harness.model.paging", "harness.model.paging_kernel", "harness.model.machine", "harness.model.machine_kernel"),
     *("harness.model.spec", "harness.model.low", "harness.model.body", "harness.model.kernel"),
-    *("harness.model", "harness.model.replay", "harness.model.shortcut", "harness.explain", "harness.known"),
+    *("harness.model", "harness.model.replay", "harness.model.memoised_replay", "harness.explain", "harness.known"),
     *("harness.releases", "harness.check"),
     *("harness.against", "harness.findings", "harness.history"),
     "harness.regressions",

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from harness.arch import exits
 from harness.arch.registers import INDEX, NAMES, STATE
+from harness.model.memoised_replay import AUDIT, Shortcut, Traced
 from harness.model.replay import predict
-from harness.model.shortcut import AUDIT, Shortcut, Traced
 from harness.trace.events import ENTRY, EXIT, HOST, USER, Host, Switch
 from harness.trace.rounds import OP_RESET, OP_SET, Round, rounds
 from tests.rounds import GOOD

@@ -122,7 +122,7 @@ def _helper(d: RData) -> str:
 def predict(round_: Round, level: str, kind: type[RData] = RData) -> Prediction:
     """Return what ``level`` says about a round: save, then restore over what the host handed over.
 
-    ``kind`` is what holds the level's state (:mod:`harness.model.shortcut` watches it).
+    ``kind`` is what holds the level's state (:mod:`harness.model.memoised_replay` watches it).
     """
     exit_ = round_.exit
     d = _state(round_, exit_, level, kind)
