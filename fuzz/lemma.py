@@ -24,7 +24,7 @@ from typing import Any
 from fuzz.counters import Counters, key_index
 from harness.errors import ShadowfuzzError
 from harness.lemma.case import Case, case_of
-from harness.lemma.differ import EQUAL, INCONCLUSIVE, VACUOUS, Difference, Question, ask
+from harness.lemma.compare_levels import EQUAL, INCONCLUSIVE, VACUOUS, Difference, Question, ask
 from harness.lemma.generate import HEADER, MAX_OPS, SHARES, decode
 from harness.model.state import Decision
 

@@ -17,17 +17,17 @@ from fuzz.progress import saying
 from fuzz.project import CORPUS
 from harness.errors import InputError
 from harness.jsonfile import reading
+from harness.lemma.campaign_recall import missing, store_trial
 from harness.lemma.case import STORED
+from harness.lemma.change_detection import load_goals, store_goals
 from harness.lemma.clusters import Cluster, find_clusters, load, merge, store, store_path, verify
+from harness.lemma.compare_levels import MAIN_PAIRS, PAIRS, Pair, Question, questions
 from harness.lemma.coq import export
-from harness.lemma.differ import MAIN_PAIRS, PAIRS, Pair, Question, questions
+from harness.lemma.docs_page import render
 from harness.lemma.mutants import Mutant, Result, check, mutants, sample, summary
-from harness.lemma.page import render
-from harness.lemma.paths import collect, store_paths
+from harness.lemma.path_states import collect, store_paths
 from harness.lemma.prove import Proof, prove
 from harness.lemma.stability import measure
-from harness.lemma.trials import missing, store_trial
-from harness.lemma.watch import load_goals, store_goals
 from harness.model import FUNCTION, LAYERS, LEVEL_NAMES
 from harness.vm.config import PROJECT
 

@@ -15,7 +15,7 @@ from harness.arch.cpu_models import cpu_model
 from harness.errors import TargetError
 from harness.findings import Subject
 from harness.known import Catalogue
-from harness.lemma.paths import load_paths, outcome
+from harness.lemma.path_states import load_paths, outcome
 from harness.reach import Covered, Decision, Goal
 from harness.scenario.scenario import Scenario
 from harness.vm.build import prepare

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError
+from harness.lemma.campaign_recall import load_trials, missing, store_trial
 from harness.lemma.case import SLOTS, build, case_of
+from harness.lemma.cluster_meaning import MEANINGS, meaning
 from harness.lemma.clusters import cluster_of, find_clusters, goals_of, load, merge, store, verify
-from harness.lemma.coq import export
-from harness.lemma.differ import (
+from harness.lemma.compare_levels import (
     EQUAL,
     MAIN_PAIRS,
     PAIRS,
@@ -25,13 +26,12 @@ from harness.lemma.differ import (
     fork,
     questions,
 )
+from harness.lemma.coq import export
+from harness.lemma.docs_page import render
 from harness.lemma.generate import PROFILES, SHARES, SLOTS_OF, draw, rows
-from harness.lemma.meaning import MEANINGS, meaning
-from harness.lemma.page import render
-from harness.lemma.paths import changed, load_paths
+from harness.lemma.path_states import changed, load_paths
 from harness.lemma.shrink import least, order
-from harness.lemma.survivors import REASONS
-from harness.lemma.trials import load_trials, missing, store_trial
+from harness.lemma.surviving_mutants import REASONS
 from harness.model import FUNCTIONS, LEVEL_NAMES
 from harness.model.constants import CTXT_FIELDS
 from harness.model.state import BLANK, HOST_FIELDS

@@ -17,8 +17,8 @@ from fuzz import lemma_cli
 from fuzz.counters import Counters, key_index
 from fuzz.lemma_cli import add_parser
 from harness.errors import InputError, ShadowfuzzError
+from harness.lemma.change_detection import notice
 from harness.lemma.mutants import MODULES, check, mutants, sample, summary
-from harness.lemma.watch import notice
 
 ROOT = Path(__file__).parent.parent
 LEMMAS = ROOT / "corpus" / "lemmas"

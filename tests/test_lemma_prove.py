@@ -9,7 +9,7 @@ import pytest
 import z3
 
 from harness.lemma.clusters import load
-from harness.lemma.differ import Question
+from harness.lemma.compare_levels import Question
 from harness.lemma.prove import prove
 from harness.lemma.symbolic import WIDTH, Explorer, Sym, Truth, choose
 from harness.model.body import signed_bit

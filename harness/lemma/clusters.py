@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.jsonfile import reading
 from harness.lemma.case import SLOTS, STORED, Case, case_of
-from harness.lemma.differ import Difference, Pair, Question, ask
+from harness.lemma.compare_levels import Difference, Pair, Question, ask
 from harness.lemma.shrink import least, order
 from harness.model import FUNCTION
 from harness.model.constants import ctxt_id

@@ -191,7 +191,7 @@ def _child(mutant: Mutant, directory: Path, cases: int, seed: int, writer: int, 
             del sys.modules[name]
         sys.meta_path.insert(0, _Finder(mutant))
         try:
-            notice = importlib.import_module("harness.lemma.watch").notice
+            notice = importlib.import_module("harness.lemma.change_detection").notice
             how = notice(directory, cases, seed)
         except Exception as error:
             how = f"does not load: {error!r}"

@@ -16,10 +16,10 @@ import z3
 
 from harness.lemma.case import Case
 from harness.lemma.clusters import Cluster, cluster_of, contained, goals_of
-from harness.lemma.differ import Difference, Question, ask, branch_of, field_class, fork
+from harness.lemma.compare_levels import Difference, Question, ask, branch_of, field_class, fork
 from harness.lemma.shrink import least
-from harness.lemma.starts import Start, start_state, starts
 from harness.lemma.symbolic import Explorer, OpenBranch, Sym, SymState, term
+from harness.lemma.symbolic_starts import Start, start_state, starts
 from harness.model import CODE
 from harness.model.constants import KERNEL_ONLY
 from harness.model.state import Undefined
@@ -210,7 +210,7 @@ def _unequal(u: Any, v: Any) -> Any:
 
 
 def _fields(a: SymState, b: SymState, question: Question) -> Iterator[tuple[str, Any, Any]]:
-    """Every field that either side can touch, by the names that :func:`~harness.lemma.differ.differing` gives."""
+    """Every field that either side can touch, by the names that :func:`~harness.lemma.compare_levels.differing` gives."""
     key = a.own_key
     for k in sorted({*a.shadow_ctxts, *b.shadow_ctxts}):
         left, right = a.ctxt(k), b.ctxt(k)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from harness.lemma.case import SLOTS, Case, case_of
-from harness.lemma.differ import Difference, Question, ask
+from harness.lemma.compare_levels import Difference, Question, ask
 from harness.lemma.generate import COMMON, PROFILES, SLOTS_OF, VALUES
 from harness.minimiser import minimise
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from harness.lemma.case import Case, case_of
-from harness.lemma.differ import Difference, Question, ask
+from harness.lemma.compare_levels import Difference, Question, ask
 from harness.lemma.generate import draw
 from harness.lemma.shrink import least, order
 

@@ -12,7 +12,7 @@ from typing import Any
 from harness.jsonfile import reading
 from harness.lemma.case import STORED
 from harness.lemma.clusters import Cluster, load, store_path
-from harness.lemma.differ import Pair, Question
+from harness.lemma.compare_levels import Pair, Question
 
 
 @dataclass(frozen=True, slots=True)

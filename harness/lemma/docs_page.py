@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.jsonfile import reading
+from harness.lemma.campaign_recall import load_trials
 from harness.lemma.case import STORED
+from harness.lemma.cluster_meaning import meaning
 from harness.lemma.clusters import Cluster, load, store_path
-from harness.lemma.differ import MAIN_PAIRS
-from harness.lemma.meaning import meaning
-from harness.lemma.survivors import REASONS
-from harness.lemma.trials import load_trials
+from harness.lemma.compare_levels import MAIN_PAIRS
+from harness.lemma.surviving_mutants import REASONS
 from harness.model import FUNCTIONS
 
 HEAD = """\
@@ -159,7 +159,7 @@ def _mutants(directory: Path) -> str:
             f"{report['mutants']} of {report['all']} possible ways: a number plus one, another comparison or operator, "
             f"a statement left out, two names of a table swapped. The stored states run again and a short random "
             f"search noticed {report['killed']} of them, **{report['rate']:.1%}**, the slowest after "
-            f"{report['slowest_kill_s']} s. The survivors, each reviewed by hand (`harness/lemma/survivors.py`):\n"
+            f"{report['slowest_kill_s']} s. The survivors, each reviewed by hand (`harness/lemma/surviving_mutants.py`):\n"
         )
         lines += ["| survivor | review | why |", "|---|---|---|"]
         for text in report["survivors"]:

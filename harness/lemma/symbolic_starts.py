@@ -13,7 +13,7 @@ from typing import Any
 import z3
 
 from harness.lemma.case import CORE_SLOTS, ORACLE_SLOTS, Case, case_of
-from harness.lemma.differ import Question
+from harness.lemma.compare_levels import Question
 from harness.lemma.symbolic import INPUT_LIMIT, WIDTH, Explorer, Sym, SymState, choose
 from harness.model import FUNCTION
 from harness.model.constants import (

@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.jsonfile import reading
 from harness.lemma.case import STORED, Case, build, case_of
-from harness.lemma.differ import run_side
+from harness.lemma.compare_levels import run_side
 from harness.lemma.generate import COLOURS, draw
 from harness.lemma.generate import rows as rows_of
 from harness.lemma.shrink import order

@@ -13,9 +13,9 @@ from pathlib import Path
 from harness.jsonfile import reading
 from harness.lemma.case import STORED, case_of
 from harness.lemma.clusters import cluster_of, contained, load, store_path, verify
-from harness.lemma.differ import MAIN_PAIRS, Difference, Pair, Question, ask, questions
+from harness.lemma.compare_levels import MAIN_PAIRS, Difference, Pair, Question, ask, questions
 from harness.lemma.generate import draw
-from harness.lemma.paths import changed, load_paths
+from harness.lemma.path_states import changed, load_paths
 from harness.lemma.shrink import least
 
 
