@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from fuzz.features import features
 from fuzz.mutate import custom_mutator, generate
 from fuzz.pair import Side
-from harness import compare
 from harness.check import check, follow_runs
-from harness.compare import Prediction
-from harness.gic.watch import Watch, uses_gic
 from harness.model.memoised_replay import shortcut
-from harness.owed import compare_owed
+from harness.relations import save_restore
+from harness.relations.gic import Watch, uses_gic
+from harness.relations.host import compare_owed
+from harness.relations.save_restore import Prediction
 from harness.scenario.code_layout import codes_of
 from harness.scenario.scenario import Scenario, format_scenario, parse
 from harness.trace import rounds as turns
@@ -136,7 +136,7 @@ def relations(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict
 
 
 def _judge(side: Side, round_: Round, prediction: Prediction) -> None:
-    divergences = list(compare.compare_round(round_, prediction))
+    divergences = list(save_restore.compare_round(round_, prediction))
     if divergences:
         explain = side.catalogue.explainer(round_, prediction, {})
         for divergence in divergences:

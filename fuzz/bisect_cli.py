@@ -17,10 +17,10 @@ from fuzz.matrix import CLEAN, DIVERGES, Case, Cell, Work, load_cases, make_case
 from fuzz.progress import saying
 from fuzz.project import KNOWN_DIR
 from fuzz.store import FINDINGS, FLAKY, Store
-from harness import beside
 from harness.errors import InputError, SetupError
 from harness.history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, Asked, history_text
 from harness.known import Catalogue
+from harness.relations import hyp_copy
 from harness.report.story import Story
 from harness.vm.archive import Kernels
 from harness.vm.cache import Cache, default_root
@@ -121,7 +121,7 @@ def _subject(args: argparse.Namespace) -> tuple[Case, Story | None]:
     finding, scenario = story.kept.finding, story.kept.scenario
     if scenario is None or finding.kind != "divergence" or finding.other is not None:
         raise InputError(story.id, None, "expected a divergence of one target, with its scenario")
-    if beside.options(finding.signature):
+    if hyp_copy.options(finding.signature):
         raise InputError(story.id, None, "kernels are asked without their hypervisor's own copies: none would show it")
     args.target = args.target or (None if args.good else finding.subject.target.partition("@")[0])
     return make_case(story.id, scenario), story

@@ -15,12 +15,12 @@ from pathlib import Path
 from fuzz.lab import Lab
 from fuzz.machines import MACHINES
 from fuzz.project import KNOWN_DIR
-from harness import beside
 from harness.arch.cpu_models import CPUS, cpu_model
 from harness.check import Checked, check, signature
 from harness.errors import ShadowfuzzError, VmLost
 from harness.findings import Signature, Tries
 from harness.known import Catalogue
+from harness.relations import hyp_copy as beside
 from harness.scenario.scenario import Scenario
 from harness.verdict import Elsewhere
 from harness.vm.build import prepare

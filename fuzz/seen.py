@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from fuzz.store import OTHER_TRACE, TRACE
 from harness.check import Checked, signature
-from harness.compare import Divergence
 from harness.findings import Signature, Subject
+from harness.relations.save_restore import Divergence
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 from harness.trace.tracefile import format_trace

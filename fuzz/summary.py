@@ -15,10 +15,10 @@ from fuzz.dumps import DUMPS
 from fuzz.guidance import MODEL, edges_in
 from fuzz.stats import Stats
 from fuzz.store import FINDINGS, FLAKY, SCENARIO, Store
-from harness import beside
 from harness.errors import InputError
 from harness.findings import Finding, Subject
 from harness.regressions import NEW, Regression, like, likeness, new_text
+from harness.relations import hyp_copy
 from harness.trace.events import FORGED
 
 OK, DIVERGENT, FAILED = 0, 1, 3
@@ -280,7 +280,7 @@ def _replay(asked: Asked, finding: Finding, scenario: Path) -> str:
         return shlex.join(["shadowfuzz", "against", *asked.targets, str(scenario)])
     first = finding.subject == asked.subject
     words = ["shadowfuzz", "replay", str(scenario), "--target", asked.targets[0 if first else -1]]
-    words += beside.options(finding.signature)
+    words += hyp_copy.options(finding.signature)
     if asked.kernel is not None and first:
         words += ["--kernel", str(asked.kernel)]
     return shlex.join([*words, "--level", asked.subject.level])

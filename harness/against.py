@@ -22,11 +22,11 @@ from harness.arch.exits import FSC_TRANSLATION, FSC_TYPE, SMCCC_BY_FID, exit_cla
 from harness.arch.registers import NAMES
 from harness.arch.sysregs import BY_ENCODING, COUNTERS
 from harness.check import Checked, Judged
-from harness.compare import Divergence
-from harness.contract import system_access
-from harness.debugged import EXIT_DEBUG
 from harness.layout import CODE
-from harness.owed import is_mmio
+from harness.relations.contract import system_access
+from harness.relations.guest_debug import EXIT_DEBUG
+from harness.relations.host import is_mmio
+from harness.relations.save_restore import Divergence
 from harness.releases import Changes, Intended, Spot, Value, release
 from harness.scenario.code_layout import code_of
 from harness.scenario.scenario import Scenario

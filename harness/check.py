@@ -8,23 +8,24 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from harness import compare
-from harness.apart import compare_apart, reads_any
 from harness.arch.cpu_models import Cpu
-from harness.asked import compare_slots
-from harness.beside import RELATIONS, compare_beside, copies, held
-from harness.compare import Divergence, Prediction, Unchecked
-from harness.debugged import compare_debugged
-from harness.donated import compare_writes
-from harness.gic.watch import Watch, uses_gic
 from harness.guest.debugger import DEBUG_OPS, Debugger
 from harness.guest.memory import Memory
 from harness.guest.predict_run import Followed, follow
-from harness.handed import compare_handed
 from harness.known import Catalogue, Known
 from harness.model.memoised_replay import shortcut
-from harness.owed import compare_owed
-from harness.points import compare_points
+from harness.relations import save_restore
+from harness.relations.debug_registers import compare_points
+from harness.relations.donated_memory import compare_writes
+from harness.relations.fp_simd import compare_vectors
+from harness.relations.gic import Watch, uses_gic
+from harness.relations.guest_debug import compare_debugged
+from harness.relations.host import compare_owed
+from harness.relations.hyp_copy import RELATIONS, compare_beside, copies, held
+from harness.relations.isolate_unswitched import compare_apart, reads_any
+from harness.relations.memory_slots import compare_slots
+from harness.relations.mmio import compare_handed
+from harness.relations.save_restore import Divergence, Prediction, Unchecked
 from harness.releases import Intended
 from harness.scenario.code_layout import Code, codes_of
 from harness.scenario.scenario import Scenario
@@ -32,7 +33,6 @@ from harness.trace import rounds
 from harness.trace.events import EXIT, Host, Switch, Trace
 from harness.trace.rounds import Round
 from harness.trace.slot_timeline import Shapes
-from harness.vectors import compare_vectors
 
 
 class Judged(NamedTuple):
@@ -114,7 +114,7 @@ def check(
         if round_.reset and round_.others:
             restarts.add(round_.first)
         paths.append((round_.exit_class, prediction.path))
-        if reason := compare.beyond_judgement(round_):
+        if reason := save_restore.beyond_judgement(round_):
             unchecked[f"save, restore, host: {reason}"] += 1
             if witness is not None:
                 for relation in ("save", "restore", "host"):
@@ -129,7 +129,7 @@ def check(
             relations["reveal"] += 1
             beside = hyps.get(round_.first)
             seen_by_host = None if beside is None else held(beside, ended.exit)
-            revealed = tuple(compare.compare_reveal(round_, ended, prediction, seen_by_host))
+            revealed = tuple(save_restore.compare_reveal(round_, ended, prediction, seen_by_host))
             if witness is not None:
                 _tell(witness, "reveal", round_.first, revealed)
             for item in revealed:
@@ -143,7 +143,7 @@ def check(
             relations["isolate"] += 1
             if witness is not None:
                 witness(Compared("isolate", round_.first))
-            judged += (Judged(found, None) for found in compare.compare_others(round_))
+            judged += (Judged(found, None) for found in save_restore.compare_others(round_))
         at_level = ended.walk_level if ended is not None else None
         owed = (*compare_owed(round_, lossy, at_level), *compare_handed(round_), *compare_debugged(round_))
         if watch is not None:
@@ -194,7 +194,7 @@ def follow_runs(
         run = follow(index, entry, exit_, code, cpu, memory, gic, debugger)
         if watch is not None:
             watch.left(index, exit_)
-        yield run, tuple(compare.compare_run(run, code, cpu, memory))
+        yield run, tuple(save_restore.compare_run(run, code, cpu, memory))
     if watch is not None:
         for at in range(begin, len(trace.events)):
             watch.see(at, trace.events[at])
@@ -267,7 +267,7 @@ def judge_round(
     seen: Sequence[Divergence] = (),
 ) -> list[Judged]:
     """Return the divergences of one turn of the host, and those ``seen`` there, with what explains each."""
-    found = (*compare.compare_round(round_, prediction), *seen)
+    found = (*save_restore.compare_round(round_, prediction), *seen)
     if not found:
         return []
     explain = catalogue.explainer(round_, prediction, lossy)

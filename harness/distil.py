@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from harness import contract
 from harness.arch import exceptions, exits, sysregs
 from harness.arch.a64 import FORM
 from harness.arch.exits import DABT
 from harness.arch.registers import NAMES
 from harness.layout import DATA, MMIO
 from harness.model.replay import predict
-from harness.owed import is_mmio
+from harness.relations import contract
+from harness.relations.host import is_mmio
 from harness.scenario.scenario import Scenario, Step, format_scenario, parse
 from harness.scenario.steps import KINDS
 from harness.trace.events import EXIT, Switch, Trace

@@ -10,7 +10,7 @@
         ├── VmLost                   QEMU died, hung or panicked
         └── AgentProtocolError       the mailbox held something that the protocol does not allow
 
-A divergence is a *value*, never an exception: see :mod:`harness.compare`.
+A divergence is a *value*, never an exception: see :mod:`harness.relations.save_restore`.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from harness import contract
 from harness.arch import exceptions, exits
 from harness.arch.exceptions import State
 from harness.arch.registers import BY_ONE_REG, INDEX, MASK64
 from harness.arch.sysregs import Owed
-from harness.compare import ALL_GPRS, Prediction
-from harness.owed import owed, serror_at_once
 from harness.protocol import PENDING
+from harness.relations import contract
+from harness.relations.host import owed, serror_at_once
+from harness.relations.save_restore import ALL_GPRS, Prediction
 from harness.trace.events import Switch
 from harness.trace.rounds import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET, Round, was_aarch32
 
@@ -107,7 +107,7 @@ def _load_completed(case: Case, index: int, expected: int, observed: int) -> boo
     exit_, entry = case.round.exit, case.round.entry
     if exit_ is None or exits.DABT["WNR"].get(exit_.esr) or index != exits.DABT["SRT"].get(exit_.esr):
         return False
-    # In the byte order of the access, or that which userspace has set meanwhile: nobody says which (harness.owed).
+    # In the byte order of the access, or that which userspace has set meanwhile: nobody says which (harness.relations.host).
     return observed in (contract.mmio_data(exit_, entry.mmio_data, at) for at in (exit_.values, entry.values))
 
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from harness.compare import Divergence
 from harness.errors import InputError
+from harness.relations.save_restore import Divergence
 
 VERSION = 1
 KINDS = ("divergence", "crash", "internal")

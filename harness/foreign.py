@@ -17,11 +17,11 @@ from harness.arch import exceptions, exits
 from harness.arch.cpu_models import Cpu
 from harness.arch.registers import INDEX
 from harness.check import Judged, judge_round, signature
-from harness.compare import Divergence, Prediction, Unchecked, compare_others
-from harness.handed import compare_handed, told_of
 from harness.known import Catalogue
 from harness.model.memoised_replay import shortcut
-from harness.owed import compare_owed
+from harness.relations.host import compare_owed
+from harness.relations.mmio import compare_handed, told_of
+from harness.relations.save_restore import Divergence, Prediction, Unchecked, compare_others
 from harness.trace.recorded_rounds import Run, Span, Turn, split
 from harness.trace.recording import Recorded
 from harness.trace.rounds import Round

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.arch.registers import INDEX
-from harness.compare import Divergence, Prediction
 from harness.errors import InputError
 from harness.explain import NAMED, RULES, Case, Rule
-from harness.owed import is_mmio
+from harness.relations.host import is_mmio
+from harness.relations.save_restore import Divergence, Prediction
 from harness.trace.rounds import Round
 
 VERDICTS = ("model", "kvm", "abstraction", "emulator")

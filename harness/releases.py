@@ -16,11 +16,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from harness import contract
 from harness.arch import exceptions, exits
 from harness.arch.registers import INDEX, MASK64
 from harness.errors import InputError
 from harness.known import expand
+from harness.relations import contract
 from harness.trace.events import Switch
 
 Release = tuple[int, int, int]

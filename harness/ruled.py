@@ -5,23 +5,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from harness import contract, debugged
 from harness.arch import exceptions, exits, sysregs
 from harness.arch.exits import DABT
 from harness.arch.registers import INDEX
 from harness.arch.sysregs import Owed
 from harness.check import Compared
-from harness.donated import guests_own_writes
 from harness.exercise import executed, is_whole
-from harness.gic.lists import STATE, view
 from harness.gic.registers import place
-from harness.gic.watch import OP_GIC_LINE, PPI, SOME_UNKNOWN, line_fails
 from harness.guest.debug_stops import STOPS
-from harness.handed import told_of
 from harness.layout import GICD
-from harness.owed import interrupts_owed, is_mmio, serror_at_once
 from harness.protocol import LINES
-from harness.rules import RULES, SIZES, register_rule
+from harness.relations import contract, guest_debug
+from harness.relations.contract_rules import RULES, SIZES, register_rule
+from harness.relations.donated_memory import guests_own_writes
+from harness.relations.gic import OP_GIC_LINE, PPI, SOME_UNKNOWN, line_fails
+from harness.relations.gic_list_registers import STATE, view
+from harness.relations.host import interrupts_owed, is_mmio, serror_at_once
+from harness.relations.mmio import told_of
 from harness.scenario import memory_slots
 from harness.scenario.code_layout import placed
 from harness.scenario.scenario import Scenario, Step
@@ -45,7 +45,7 @@ _READ = "read from "
 
 
 def rules_of(scenario: Scenario, trace: Trace, compared: Iterable[Compared]) -> frozenset[str]:
-    """Return the rules, by their names in :data:`harness.rules.RULES`; ``compared`` as in ``Exercise.add``."""
+    """Return the rules, by their names in :data:`harness.relations.contract_rules.RULES`; ``compared`` as in ``Exercise.add``."""
     left_out: dict[tuple[str, int], list[str]] = {}
     for one in compared:
         reasons = left_out.setdefault((one.relation, one.event), [])
@@ -118,7 +118,7 @@ def _userspace(round_: Round) -> Iterator[str]:
 def _exit(round_: Round, exit_: Switch) -> Iterator[str]:
     """Yield the rules about the exit that a turn began with."""
     kind = round_.exit_class
-    if (exit_.debugged or round_.entry.debugged) and debugged.begins(round_) is not None:
+    if (exit_.debugged or round_.entry.debugged) and guest_debug.begins(round_) is not None:
         yield "debug.step_begins"
     if kind == "HVC64" and 0 not in round_.host_wrote:
         yield from _call(exit_, round_.world.vcpus)
@@ -231,7 +231,7 @@ def _run(entry: Switch, exit_: Switch, steps: Mapping[int, Step], *, gic: bool) 
 
 
 def _slots(events: Iterable[Event]) -> Iterator[str]:
-    """Yield the rules of requests for memory slots, each compared by :mod:`harness.asked`."""
+    """Yield the rules of requests for memory slots, each compared by :mod:`harness.relations.memory_slots`."""
     shapes = Shapes()
     for event in events:
         if isinstance(event, Host):

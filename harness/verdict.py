@@ -11,15 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import sqrt
 
-from harness import compare
 from harness.against import RELATION
 from harness.arch.registers import INDEX, MASK64
 from harness.check import Checked, signature
-from harness.compare import Divergence
 from harness.findings import Signature, Tries
 from harness.model import LEVEL_NAMES
 from harness.model.replay import predict
-from harness.owed import owed
+from harness.relations import save_restore
+from harness.relations.host import owed
+from harness.relations.save_restore import Divergence
 from harness.trace import rounds
 from harness.trace.events import Trace
 from harness.trace.rounds import Round
@@ -275,7 +275,7 @@ def _side(round_: Round, divergence: Divergence, level: str) -> Side:
     if prediction.undefined:
         return Side(level, SILENT, f"undefined: {prediction.undefined}")
     if divergence.relation == "save":
-        found = compare.compare_round(round_, prediction)
+        found = save_restore.compare_round(round_, prediction)
         same = [d for d in found if (d.relation, d.register) == ("save", divergence.register)]
         return Side(level, AGAINST if same else WITH, str(same[0].expected) if same else str(divergence.observed))
     if prediction.state is None:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from harness.arch.registers import NAMES
-from harness.compare import Divergence, compare_round
 from harness.known import Catalogue
 from harness.layout import CODE, DATA
 from harness.model.replay import predict
-from harness.owed import compare_owed
+from harness.relations.host import compare_owed
+from harness.relations.save_restore import Divergence, compare_round
 from harness.trace.rounds import Round
 from harness.vm.config import PROJECT
 from tests.traces import (

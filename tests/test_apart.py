@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from harness.apart import compare_apart, reads_any
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.sysregs import BY_NAME, KEEPERS
 from harness.guest.predict_run import Followed, follow
 from harness.layout import CODE, CONTEXTS, GIC_MACHINE, NISV_MACHINE
+from harness.relations.isolate_unswitched import compare_apart, reads_any
 from harness.scenario.code_layout import Code
 from harness.trace.events import ENTRY, EXIT, Event, Switch, Trace
 from tests.traces import but, entry, esr, host_reset, state, trap

@@ -11,12 +11,12 @@ import pytest
 from harness.arch import exceptions
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX, NAMES
-from harness.beside import compare_beside, copies, held, options
 from harness.check import check
 from harness.errors import AgentProtocolError, InputError
 from harness.known import Catalogue
 from harness.layout import PROTECTED
 from harness.protocol import FLAGS_VCPU_SHIFT
+from harness.relations.hyp_copy import compare_beside, copies, held, options
 from harness.scenario.scenario import parse
 from harness.trace.events import ContextLayout, Hyp, Switch, Trace
 from harness.trace.tracefile import format_trace, parse_trace

@@ -25,9 +25,9 @@ from fuzz.standing import News, status_line
 from fuzz.stats import COVERAGE_SIZE, EMPTY, SLOTS, StatsWriter, merge, read_stats
 from fuzz.store import FINDINGS, Store
 from fuzz.summary import Asked, summarise
-from harness.compare import Divergence
 from harness.errors import InputError, VmLost
 from harness.regressions import Regression
+from harness.relations.save_restore import Divergence
 from tests.test_worker import DIVERGENCE, SUBJECT, TEXT, bench, checked
 
 # ---- counters ----------------------------------------------------------------------------------------------------

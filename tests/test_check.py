@@ -9,7 +9,7 @@ from harness.arch.cpu_models import cpu_model
 from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
 from harness.check import Checked, check, signature
-from harness.compare import Divergence
+from harness.relations.save_restore import Divergence
 from harness.scenario.scenario import parse
 from harness.trace.events import Event, Trace
 from tests.rounds import AT, CATALOGUES, WINDOW, after_reset, page

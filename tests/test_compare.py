@@ -9,11 +9,11 @@ from harness.arch import a64, exceptions
 from harness.arch.cpu_models import Cpu, cpu_model
 from harness.arch.exceptions import State, skip, take_exception
 from harness.arch.registers import INDEX, NAMES
-from harness.compare import Divergence, Prediction, Unchecked, compare_round, compare_run
 from harness.guest.memory import Memory
 from harness.guest.predict_run import follow
 from harness.layout import VECTORS
-from harness.owed import owed
+from harness.relations.host import owed
+from harness.relations.save_restore import Divergence, Prediction, Unchecked, compare_round, compare_run
 from harness.trace.events import Switch
 from harness.trace.rounds import Round, rounds, runs
 from tests.rounds import AT, HOLE, WINDOW, S, page

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness import contract
 from harness.arch.exits import SMCCC_FUNCTIONS
 from harness.arch.registers import INDEX, NAMES
+from harness.relations import contract
 from harness.trace.events import Switch
 from tests.traces import esr, load_esr, state, trap
 

@@ -10,13 +10,13 @@ from harness.arch import exceptions
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX, MASK64
-from harness.compare import Divergence, Unchecked, compare_run
-from harness.debugged import compare_debugged
 from harness.guest.debugger import Debugger
 from harness.guest.memory import Memory
 from harness.guest.predict_run import follow
 from harness.layout import CODE, DATA
-from harness.owed import compare_owed
+from harness.relations.guest_debug import compare_debugged
+from harness.relations.host import compare_owed
+from harness.relations.save_restore import Divergence, Unchecked, compare_run
 from harness.scenario.code_layout import host_arguments
 from harness.scenario.scenario import parse
 from harness.trace.debug_state import guests_own

@@ -9,12 +9,12 @@ from harness.arch import a64
 from harness.arch.cpu_models import cpu_model
 from harness.arch.exits import EC_BY_NAME
 from harness.arch.registers import INDEX, NAMES
-from harness.compare import Divergence, Unchecked, compare_run
 from harness.guest.instruction_fetch import fetched
 from harness.guest.memory import Memory
 from harness.guest.predict_run import follow
 from harness.guest.walk import Walk, walk
 from harness.layout import CODE, DATA, VECTORS
+from harness.relations.save_restore import Divergence, Unchecked, compare_run
 from tests.traces import but, entry, state, trap
 
 CPU = cpu_model("cortex-a72")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.compare import Divergence
 from harness.errors import InputError
 from harness.findings import Finding, Subject, Tries, difference, finding_id, from_json, to_json
+from harness.relations.save_restore import Divergence
 
 SUBJECT = Subject("kvm-nvhe", "6.1.0-1-cloud-arm64", "ab" * 32, "spec")
 DIVERGENCE = Divergence("restore", "x3", 0x1234, (1 << 64) - 1, "DABT_LOW", 7, 2, "prep_abort")

@@ -8,13 +8,14 @@ from collections.abc import Iterable
 
 import pytest
 
-from harness import contract, protocol
+from harness import protocol
 from harness.arch import exceptions
 from harness.arch.cpu_models import cpu_model
 from harness.arch.exceptions import State
 from harness.arch.registers import BY_NAME, NAMES
 from harness.foreign import ABSENT, DEBUGGED, FOREIGN, NEVER_LEFT, NO_VECTORS, WAS_RESET, Tally, check_records
 from harness.known import Catalogue
+from harness.relations import contract
 from harness.trace.environment import POWER_OFF, PSCI_0_2
 from harness.trace.events import Switch
 from harness.trace.recorded_rounds import FEATURE_BITMAPS, PROTECTED, PSCI_VERSION, Run, Turn, split

@@ -14,17 +14,17 @@ from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import MASK64
 from harness.arch.sysregs import BY_NAME
 from harness.check import check
-from harness.compare import Divergence, Unchecked
 from harness.gic.cpu_interface import below
 from harness.gic.distributor import Gic
 from harness.gic.registers import BANKS, SPURIOUS, place
-from harness.gic.watch import OP_GIC_LINE, Watch, line_fails, uses_gic
 from harness.guest.memory import Memory
 from harness.guest.predict_run import RACE, follow
 from harness.guest.walk import walk
 from harness.known import Catalogue
 from harness.layout import CODE, CONTEXTS, GIC_MACHINE, GICD, GICR, VECTORS
-from harness.owed import compare_owed
+from harness.relations.gic import OP_GIC_LINE, Watch, line_fails, uses_gic
+from harness.relations.host import compare_owed
+from harness.relations.save_restore import Divergence, Unchecked
 from harness.scenario.code_layout import base_of
 from harness.scenario.scenario import parse
 from harness.trace.events import HOST, Event, Host, Switch, Trace

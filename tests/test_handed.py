@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from harness.arch.exceptions import SCTLR_EE
-from harness.handed import compare_handed
+from harness.relations.mmio import compare_handed
 from harness.trace.events import Switch
 from tests import traces
 

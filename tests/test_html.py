@@ -21,7 +21,7 @@ from fuzz.database import Database
 from fuzz.history import History
 from fuzz.report_cli import LOOPBACK, book_of, make_server
 from fuzz.stats import StatsWriter
-from harness import compare
+from harness.relations import save_restore
 from harness.report.html import page
 from harness.report.markup import Line, Markup, el, plot, put
 from harness.report.reading import RELATIONS
@@ -112,7 +112,7 @@ def test_it_tells_everything(html: str) -> None:
 
 
 def test_every_relation_has_a_sentence() -> None:
-    source = Path(compare.__file__).read_text()
+    source = Path(save_restore.__file__).read_text()
     relations = set(re.findall(r'Divergence\(\s*"(\w+)"', source))
     assert "isolate" in relations and relations <= set(RELATIONS)
     for _, sentence in RELATIONS.values():

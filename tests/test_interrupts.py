@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from fuzz import interrupts
 from fuzz.mutate import generate
 from harness.gic.registers import place
-from harness.gic.watch import uses_gic
 from harness.layout import GICD, GICR
+from harness.relations.gic import uses_gic
 from harness.scenario.scenario import Scenario, Step, format_scenario, parse
 from harness.scenario.steps import KINDS
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from harness import protocol
 from harness.check import Checked, check
-from harness.compare import Divergence, Unchecked
 from harness.errors import AgentProtocolError, InputError
 from harness.gic.cpu_interface import Interface
 from harness.gic.distributor import Gic
-from harness.gic.lists import (
+from harness.gic.registers import LIST_REGISTERS
+from harness.layout import GICD
+from harness.relations.gic_list_registers import (
     ACTIVE,
     GROUP_1,
     HW,
@@ -32,8 +33,7 @@ from harness.gic.lists import (
     view,
     written,
 )
-from harness.gic.registers import LIST_REGISTERS
-from harness.layout import GICD
+from harness.relations.save_restore import Divergence, Unchecked
 from harness.report.rounds import sites
 from harness.report.traceview import trace_lines
 from harness.scenario.code_layout import base_of

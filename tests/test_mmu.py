@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX
-from harness.compare import Divergence, Unchecked, compare_run
 from harness.guest.execute import Raise, Trap, Uncertain
 from harness.guest.load_store import PAGE, parts
 from harness.guest.memory import Memory, Run
@@ -19,6 +18,7 @@ from harness.guest.predict_run import follow
 from harness.guest.stage1_faults import walk_level
 from harness.guest.walk import Walk, walk
 from harness.layout import CODE, DATA, VECTORS
+from harness.relations.save_restore import Divergence, Unchecked, compare_run
 from tests.traces import but, entry, state, trap
 
 CPU = cpu_model("cortex-a72")

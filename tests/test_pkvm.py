@@ -9,19 +9,19 @@ from random import Random
 import pytest
 
 from fuzz.idioms import other_vcpu
-from harness import contract
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX, MASK64
-from harness.compare import Divergence, beyond_judgement, compare_round
-from harness.donated import compare_writes
 from harness.guest import pkvm_calls
 from harness.guest.instruction_fetch import is_call
 from harness.guest.walk import walk
 from harness.layout import CODE, DATA, MMIO, PROTECTED
 from harness.model.replay import predict
-from harness.owed import owed
 from harness.protocol import FLAGS_VCPU_SHIFT, FORGE
+from harness.relations import contract
+from harness.relations.donated_memory import compare_writes
+from harness.relations.host import owed
+from harness.relations.save_restore import Divergence, beyond_judgement, compare_round
 from harness.report.rounds import place_of
 from harness.scenario.code_layout import Code, base_of, code_of, needs_protected
 from harness.scenario.memory_slots import DEFAULT, Slot, protected_may_succeed, regions

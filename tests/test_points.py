@@ -11,10 +11,10 @@ import pytest
 from harness import protocol
 from harness.arch.a64 import encode
 from harness.arch.sysregs import BY_NAME
-from harness.compare import Divergence, Unchecked
 from harness.errors import AgentProtocolError, InputError
 from harness.layout import CODE
-from harness.points import NAMES, TDE, compare_points, wants_points
+from harness.relations.debug_registers import NAMES, TDE, compare_points, wants_points
+from harness.relations.save_restore import Divergence, Unchecked
 from harness.scenario.scenario import parse
 from harness.trace.events import Event, Points, Trace, decode, decode_points, decode_vectors
 from harness.trace.tracefile import format_trace, parse_trace

@@ -9,10 +9,10 @@ from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.exceptions import State, take_exception
 from harness.arch.registers import BY_NAME
-from harness.compare import Divergence, compare_run
 from harness.guest.memory import Memory
 from harness.guest.predict_run import RUNS_ON, follow
 from harness.layout import CODE, VECTORS
+from harness.relations.save_restore import Divergence, compare_run
 from harness.scenario.code_layout import Code
 from tests.traces import but, entry, esr, irq, state, trap
 

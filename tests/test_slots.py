@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz import memories
-from harness.asked import compare_slots
 from harness.guest.memory import Memory
 from harness.layout import CODE, DATA, PAIR, REGIONS, VECTORS
 from harness.protocol import OPS
+from harness.relations.memory_slots import compare_slots
 from harness.scenario import memory_slots
 from harness.scenario.code_layout import host_arguments
 from harness.scenario.memory_slots import DEFAULT, PAGE, Slot, changed, collides, gone, may_succeed, pack, unpack

@@ -8,13 +8,13 @@ from collections.abc import Collection
 
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
-from harness.compare import Divergence
 from harness.guest.predict_run import follow
 from harness.layout import CODE
+from harness.relations.fp_simd import ZERO, compare_vectors, value
+from harness.relations.save_restore import Divergence
 from harness.trace import rounds
 from harness.trace.events import VECTORS_SIZE, Event, Trace, Vectors, decode, decode_vectors
 from harness.trace.tracefile import format_trace, parse_trace
-from harness.vectors import ZERO, compare_vectors, value
 from tests.traces import LAYOUT, but, entry, esr, host_reset, record, state, trap, user
 
 AT = CODE.base

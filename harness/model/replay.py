@@ -11,10 +11,8 @@ from __future__ import annotations
 from functools import lru_cache
 from operator import itemgetter
 
-from harness import contract
 from harness.arch import exceptions, exits, registers
 from harness.arch.registers import MASK64, NAMES, STATE
-from harness.compare import Prediction
 from harness.model import CODE as LEVEL_CODE
 from harness.model.constants import INVALID64, MAX_MMIO_ADDR, PENDING_FSC_FAULT, SHADOW_SYS_REGS_SIZE, VERIFIED, ctxt_id
 from harness.model.state import (
@@ -28,6 +26,8 @@ from harness.model.state import (
     VmInfo,
     blank_context,
 )
+from harness.relations import contract
+from harness.relations.save_restore import Prediction
 from harness.trace.environment import SCENARIO, World
 from harness.trace.events import Switch
 from harness.trace.rounds import Round

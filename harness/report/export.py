@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 
-from harness import beside
 from harness.arch.registers import BY_NAME
-from harness.compare import Divergence
 from harness.crash import EARLIER
 from harness.layout import CODE, DATA, VECTORS
 from harness.regressions import likeness
+from harness.relations import hyp_copy
+from harness.relations.save_restore import Divergence
 from harness.report import crashview
 from harness.report.rounds import Site
 from harness.report.story import Story
@@ -36,7 +36,7 @@ def reproducer(story: Story) -> str | None:
         return None
     subject, other = finding.subject, finding.other
     before = len(earlier(story))
-    more = "".join(f" {option}" for option in beside.options(finding.signature))
+    more = "".join(f" {option}" for option in hyp_copy.options(finding.signature))
     replay = f"shadowfuzz replay THIS_FILE --target {subject.target} --level {subject.level}{more}"
     if before:
         replay = f"all {before + 1} files in their order, with shadowfuzz replay --same-vm --target {subject.target}"

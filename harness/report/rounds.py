@@ -16,10 +16,10 @@ from harness.arch import exceptions, exits, registers
 from harness.arch.a64 import disassemble
 from harness.arch.registers import INDEX, NAMES
 from harness.check import Judged
-from harness.compare import Prediction
 from harness.guest.instruction_fetch import is_call, word_at
 from harness.layout import CODE, PROTECTED_VCPUS, REGIONS, VECTORS
 from harness.model.replay import predict
+from harness.relations.save_restore import Prediction
 from harness.report.esr import Syndrome, decode
 from harness.scenario import memory_slots
 from harness.scenario.code_layout import code_of, placed

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
-from harness import beside
 from harness.against import Versions, compare
 from harness.arch.cpu_models import Cpu
 from harness.check import check, signature
-from harness.compare import Divergence
 from harness.crash import CRASH, EARLIER, ENDS, Report, from_text
 from harness.findings import Finding, Signature, Tries, signature_text
 from harness.history import Asked
 from harness.known import Catalogue
+from harness.relations import hyp_copy
+from harness.relations.save_restore import Divergence
 from harness.releases import Intended, between
 from harness.report.result import Job, Ran
 from harness.report.rounds import sites
@@ -191,5 +191,5 @@ def replay_command(kept: Kept, out: str = "", crash: Report | None = None) -> st
     before = 0 if crash is None or crash.again is None else crash.again.before
     earlier = [str(place.with_name(f"{EARLIER}{number:02}.scn")) for number in range(before, 0, -1)]
     words = ["shadowfuzz", "replay", *(["--same-vm"] if earlier else []), *earlier, str(place)]
-    words += beside.options(kept.finding.signature)
+    words += hyp_copy.options(kept.finding.signature)
     return shlex.join([*words, "--target", subject.target, "--level", subject.level])

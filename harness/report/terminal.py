@@ -10,8 +10,8 @@ from itertools import groupby
 
 from harness.arch.registers import MASK64
 from harness.check import Judged, signature
-from harness.compare import Divergence
-from harness.gic.lists import describe
+from harness.relations.gic_list_registers import describe
+from harness.relations.save_restore import Divergence
 from harness.report.esr import Syndrome
 from harness.report.result import Cluster, Lost, Ran, TargetResult, clusters, known_counts
 from harness.report.rounds import Row, Site

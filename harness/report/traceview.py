@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.arch import exits
-from harness.gic.lists import describe, view
+from harness.relations.gic_list_registers import describe, view
 from harness.report.rounds import host_sentence, pending_names, user_sentence
 from harness.trace.events import ENTRY, EXIT, USER, Host, Lists, Switch, Trace
 from harness.trace.tracefile import NO_VALUES, changed

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from harness import contract
-from harness.contract import CalledOn
 from harness.layout import CONTEXTS
+from harness.relations import contract
+from harness.relations.contract import CalledOn
 from harness.trace.environment import WORLDS
 from harness.trace.events import Switch
 

@@ -7,9 +7,10 @@ import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from harness import contract, protocol
+from harness import protocol
 from harness.arch.registers import BY_NAME
 from harness.layout import Region
+from harness.relations import contract
 from harness.trace.environment import IPA_BITS, SCENARIO, World
 from harness.trace.events import ENTRY, EXIT, HOST, Host, Switch
 from harness.trace.recording import Api, Recorded

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from harness import contract, protocol
+from harness import protocol
 from harness.arch import exceptions, exits
 from harness.arch.exceptions import State
 from harness.arch.registers import BY_NAME, BY_ONE_REG, MASK64
+from harness.relations import contract
 from harness.scenario.steps import MP_STATES
 from harness.trace import psci
 from harness.trace.debug_state import guests_own

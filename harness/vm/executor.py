@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from harness import protocol
 from harness.arch import registers
 from harness.errors import AgentProtocolError
-from harness.gic.watch import uses_gic
 from harness.layout import CODE, CONTEXTS, PROTECTED_MACHINE, VECTORS
-from harness.points import wants_points
+from harness.relations.debug_registers import wants_points
+from harness.relations.gic import uses_gic
 from harness.scenario.code_layout import codes_of, context_named, ends, first_context, host_arguments, placed, shaping
 from harness.scenario.scenario import Scenario, Step
 from harness.scenario.steps import KINDS, Side

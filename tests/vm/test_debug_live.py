@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.debugged import EXIT_DEBUG
 from harness.layout import CODE
-from harness.points import TDE
+from harness.relations.debug_registers import TDE
+from harness.relations.guest_debug import EXIT_DEBUG
 from harness.scenario.scenario import load, parse
 from harness.trace.events import ENTRY, EXIT, USER, Switch, Trace
 from harness.vm.config import PROJECT

@@ -11,10 +11,10 @@ import pytest
 from harness import protocol
 from harness.arch.cpu_models import cpu_model
 from harness.check import check
-from harness.gic.lists import ACTIVE, PENDING, STATE, view
 from harness.gic.registers import SPURIOUS
-from harness.gic.watch import OP_GIC_LINE
 from harness.layout import CONTEXTS, GIC_MACHINE, VECTORS
+from harness.relations.gic import OP_GIC_LINE
+from harness.relations.gic_list_registers import ACTIVE, PENDING, STATE, view
 from harness.report.rounds import sites
 from harness.scenario.code_layout import base_of
 from harness.scenario.scenario import Scenario, Step

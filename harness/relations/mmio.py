@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from harness import contract
 from harness.arch.exits import DABT
-from harness.compare import Divergence
+from harness.relations import contract
+from harness.relations.save_restore import Divergence
 from harness.trace.events import Switch
 from harness.trace.rounds import EXIT_MMIO, Round
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from harness import protocol
-from harness.compare import Divergence
 from harness.guest.debug_stops import STOPS, class_of
 from harness.guest.debugger import DEBUG_OPS
+from harness.relations.save_restore import Divergence
 from harness.trace.events import Switch
 from harness.trace.rounds import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, Round
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Sequence
 
-from harness.compare import Divergence
+from harness.relations.save_restore import Divergence
 from harness.scenario import memory_slots
 from harness.trace.events import ENTRY, EXIT, Event, Host, Switch
 from harness.trace.slot_timeline import OPS, Shapes

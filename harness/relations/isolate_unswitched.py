@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from harness.arch import a64, exceptions, sysregs
-from harness.compare import Divergence
 from harness.guest.instruction_fetch import word_at
 from harness.guest.predict_run import Followed
 from harness.guest.stage1 import is_on
 from harness.layout import CONTEXTS, GIC_MACHINE, PROTECTED_MACHINE
+from harness.relations.save_restore import Divergence
 from harness.scenario.code_layout import Code
 from harness.trace.events import Host, Trace
 from harness.trace.rounds import OP_RESET

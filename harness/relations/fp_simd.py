@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from harness.compare import Divergence, Unchecked
 from harness.guest.predict_run import Followed
 from harness.guest.walk import Walk
+from harness.relations.save_restore import Divergence, Unchecked
 from harness.trace.events import ENTRY, USER, VECTORS_SIZE, Switch, Trace
 from harness.trace.rounds import OP_RESET
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from harness import contract, protocol
+from harness import protocol
 from harness.arch import exits
 from harness.arch.exits import DABT
 from harness.arch.registers import MASK64
 from harness.arch.sysregs import Owed
-from harness.compare import Divergence, Unchecked
-from harness.gic import lists
 from harness.gic.cpu_interface import TRAPPED, Interface
 from harness.gic.distributor import Gic
 from harness.gic.registers import PRIVATE, SGIS
 from harness.guest.debug_stops import class_of
-from harness.handed import WRITE, owed
 from harness.layout import CONTEXTS, GIC_INTERRUPTS, GIC_MACHINE
+from harness.relations import contract, gic_list_registers
+from harness.relations.mmio import WRITE, owed
+from harness.relations.save_restore import Divergence, Unchecked
 from harness.scenario.scenario import Scenario
 from harness.trace.environment import WORLDS
 from harness.trace.events import ENTRY, EXIT, Event, Host, Lists, Switch
@@ -45,9 +45,9 @@ class Watch:
         self._vcpu = {i: c.vcpu for i, c in enumerate(CONTEXTS) if c.machine == GIC_MACHINE}
         self._gic = Gic(len(self._vcpu))
         self._reads: dict[int, tuple[int, int]] = {}
-        self._shown = {one.event: lists.view(one.values) for one in shown}
-        self._loaded: dict[int, lists.View] = {}
-        self._put: dict[int, lists.View] = {}
+        self._shown = {one.event: gic_list_registers.view(one.values) for one in shown}
+        self._loaded: dict[int, gic_list_registers.View] = {}
+        self._put: dict[int, gic_list_registers.View] = {}
         self._label: dict[int, str] = {}
         self.found: list[Divergence | Unchecked] = []
         """What vCPUs were shown of it otherwise than they should be, as far as events were seen."""
@@ -66,17 +66,17 @@ class Watch:
             self._label[event.context] = class_of(event)
             self._exit(index, event, vcpu)
         elif (now := self._shown.get(index)) is not None:
-            where = lists.Where(self._label.get(event.context, "FIRST"), index, event.step)
+            where = gic_list_registers.Where(self._label.get(event.context, "FIRST"), index, event.step)
             if event.kind == ENTRY:
                 self._loaded[event.context] = now
                 self._gic.enter(vcpu)
-                self.found += lists.at_entry(now, self._gic, vcpu, where)
+                self.found += gic_list_registers.at_entry(now, self._gic, vcpu, where)
             else:
                 before = self._put.get(event.context)
                 if event.context in self._label:  # before its first run the fields have no value of the interface's
                     self._put[event.context] = now
                 interface, where = self._gic.interfaces[vcpu], where._replace(exit_class="USER")
-                self.found += lists.at_user(now, before, interface, where)
+                self.found += gic_list_registers.at_user(now, before, interface, where)
 
     def _exit(self, index: int, exit_: Switch, vcpu: int) -> None:
         kind = exits.exit_class(exit_.code, exit_.esr)
@@ -121,8 +121,8 @@ class Watch:
             return
         before, now = self._loaded.pop(exit_.context, None), self._shown.get(index)
         if before is not None and now is not None:
-            where = lists.Where(class_of(exit_), index, exit_.step)
-            self.found += lists.at_exit(before, now, self._gic.interfaces[vcpu], where)
+            where = gic_list_registers.Where(class_of(exit_), index, exit_.step)
+            self.found += gic_list_registers.at_exit(before, now, self._gic.interfaces[vcpu], where)
         self._gic.leave(vcpu)
 
     def compare(self, round_: Round) -> Iterator[Divergence | Unchecked]:

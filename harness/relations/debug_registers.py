@@ -14,10 +14,10 @@ from collections.abc import Collection, Iterator, Mapping
 
 from harness import protocol
 from harness.arch import a64, sysregs
-from harness.compare import Divergence, Unchecked
-from harness.contract import system_access
 from harness.guest.debug_stops import class_of
 from harness.guest.debugger import DEBUG_OPS
+from harness.relations.contract import system_access
+from harness.relations.save_restore import Divergence, Unchecked
 from harness.scenario.scenario import Scenario
 from harness.trace.events import ENTRY, Host, Switch, Trace
 from harness.trace.rounds import OP_RESET

@@ -2,7 +2,7 @@
 """The rules of the host's contract, one row each: what KVM owes guest and userspace, relation ``host.*``, with sources.
 
 What the contract has as tables (calls, system registers, reset values, registers of the GIC) is taken from there, a
-rule a row; what it has as code (:mod:`harness.owed` and its neighbours) has its rows here.
+rule a row; what it has as code (:mod:`harness.relations.host` and its neighbours) has its rows here.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
-from harness import contract
 from harness.arch import exits, sysregs
 from harness.arch.registers import STATE
 from harness.gic.registers import BANKS
+from harness.relations import contract
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the guest is owed after a turn of the host: relation ``host.*``, by :mod:`harness.contract`.
+"""What the guest is owed after a turn of the host: relation ``host.*``, by :mod:`harness.relations.contract`.
 
 The exit's registers go through what KVM owes for that exit, then through what userspace did, in order, then through
 the completion of an MMIO access, which the next ``KVM_RUN`` performs.  No model is asked.
@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from harness import contract, protocol
+from harness import protocol
 from harness.arch import exceptions, exits
 from harness.arch.exceptions import State
 from harness.arch.exits import DABT, FSC_EXTABT, FSC_TRANSLATION, IL_BIT
 from harness.arch.registers import BY_ONE_REG, INDEX, NAMES, STATE
 from harness.arch.sysregs import TIMERS, Owed
-from harness.compare import Divergence, Unchecked, different
 from harness.guest.debug_stops import STOPS
 from harness.guest.predict_run import STEP_SHOWS
+from harness.relations import contract
+from harness.relations.save_restore import Divergence, Unchecked, different
 from harness.trace.environment import PSCI_0_2, SCENARIO, World
 from harness.trace.events import Switch
 from harness.trace.rounds import (
@@ -324,7 +325,7 @@ def interrupts_owed(round_: Round) -> tuple[int, int]:
 
 
 def _step_waits(round_: Round, pstate: int) -> bool:
-    """As :func:`harness.contract.step_waits`, where userspace may have begun to step it behind the exit only."""
+    """As :func:`harness.relations.contract.step_waits`, where userspace may have begun to step it behind the exit only."""
     exit_, wrote = round_.exit, round_.host_wrote.get(exceptions.PSTATE, 0)
     if exit_ is None or round_.reset:
         return False
