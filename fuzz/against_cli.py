@@ -13,10 +13,10 @@ from fuzz.arguments import Subparsers, add_number, add_paths
 from fuzz.corpus import find_scenarios
 from fuzz.pair import Bench, open_bench
 from fuzz.progress import saying
-from harness.against import RELATION
-from harness.check import Checked, Judged, signature
 from harness.errors import InputError
-from harness.findings import signature_text
+from harness.findings.check import Checked, Judged, signature
+from harness.findings.compare_releases import RELATION
+from harness.findings.finding import signature_text
 from harness.model import LEVEL_NAMES
 from harness.scenario.scenario import Scenario, load
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fuzz.features import features
 from fuzz.mutate import custom_mutator, generate
 from fuzz.pair import Side
-from harness.check import check, follow_runs
+from harness.findings.check import check, follow_runs
 from harness.model.memoised_replay import shortcut
 from harness.relations import save_restore
 from harness.relations.gic import Watch, uses_gic

@@ -18,8 +18,8 @@ from fuzz.progress import saying
 from fuzz.project import KNOWN_DIR
 from fuzz.store import FINDINGS, FLAKY, Store
 from harness.errors import InputError, SetupError
-from harness.history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, Asked, history_text
-from harness.known import Catalogue
+from harness.findings.known_divergences import Catalogue
+from harness.findings.release_history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, Asked, history_text
 from harness.relations import hyp_copy
 from harness.report.story import Story
 from harness.vm.archive import Kernels

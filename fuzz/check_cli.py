@@ -17,8 +17,8 @@ from fuzz.project import KNOWN_DIR
 from fuzz.replay_cli import style_of
 from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError
-from harness.foreign import Tally, check_records
-from harness.known import Catalogue
+from harness.findings.check_recording import Tally, check_records
+from harness.findings.known_divergences import Catalogue
 from harness.model import LEVEL_NAMES
 from harness.report.recorded import Report, as_json, text
 from harness.trace.recorded_rounds import excerpt

@@ -14,9 +14,8 @@ from fuzz.elsewhere import Asked, Journey, asked_of, measure, places
 from fuzz.lab import Lab, open_lab, signatures
 from fuzz.minimise_cli import choose
 from fuzz.progress import saying
-from harness.findings import Signature, Tries, signature_text
-from harness.scenario.scenario import Scenario, load
-from harness.verdict import (
+from harness.findings.finding import Signature, Tries, signature_text
+from harness.findings.verdict import (
     STAGES,
     Elsewhere,
     Evidence,
@@ -28,7 +27,8 @@ from harness.verdict import (
     rate_text,
     together,
 )
-from harness.verdict import verdict_lines as lines
+from harness.findings.verdict import verdict_lines as lines
+from harness.scenario.scenario import Scenario, load
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import load_config
 from harness.vm.emulator import present

@@ -15,7 +15,7 @@ from fuzz.lab import Lab, open_lab, signatures
 from fuzz.progress import saying
 from harness.distil import Distilled, Seed, distil
 from harness.errors import InputError
-from harness.findings import signature_text
+from harness.findings.finding import signature_text
 from harness.report.terminal import printable
 from harness.scenario.scenario import format_scenario
 from harness.trace.recorded_rounds import excerpt

@@ -16,13 +16,13 @@ from fuzz.lab import Lab
 from fuzz.machines import MACHINES
 from fuzz.project import KNOWN_DIR
 from harness.arch.cpu_models import CPUS, cpu_model
-from harness.check import Checked, check, signature
 from harness.errors import ShadowfuzzError, VmLost
-from harness.findings import Signature, Tries
-from harness.known import Catalogue
+from harness.findings.check import Checked, check, signature
+from harness.findings.finding import Signature, Tries
+from harness.findings.known_divergences import Catalogue
+from harness.findings.verdict import Elsewhere
 from harness.relations import hyp_copy as beside
 from harness.scenario.scenario import Scenario
-from harness.verdict import Elsewhere
 from harness.vm.build import prepare
 from harness.vm.config import MachineConfig, Mode, emulated
 from harness.vm.emulator import Emulator, begins

@@ -9,7 +9,7 @@ from fuzz.database import Database
 from fuzz.elsewhere import Asked, Journey, measure, shown, to_text
 from fuzz.library import story_of
 from fuzz.store import ELSEWHERE, FINDINGS, Store
-from harness.findings import Subject
+from harness.findings.finding import Subject
 from harness.report.story import Story
 from harness.vm.emulator import Emulator
 

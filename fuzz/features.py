@@ -9,7 +9,7 @@ from functools import lru_cache
 from fuzz.counters import key_index
 from fuzz.stats import COVERAGE_SIZE
 from harness.arch import exits
-from harness.check import Checked
+from harness.findings.check import Checked
 from harness.trace.events import ENTRY, EXIT, USER, Switch, Trace
 
 Path = tuple[tuple[str, bool], ...]

@@ -15,15 +15,15 @@ from fuzz.library import find, open_database, stories
 from fuzz.replay_cli import style_of
 from fuzz.report_cli import write_report
 from harness.errors import InputError
-from harness.history import sentences
-from harness.regressions import NEW, likeness, new_text
+from harness.findings.regressions import NEW, likeness, new_text
+from harness.findings.release_history import sentences
+from harness.findings.verdict import rate_text, together, verdict_lines
 from harness.report import crashview, formats, terminal
 from harness.report.reading import in_words
 from harness.report.story import Group, Story, groups, replay_command
 from harness.report.terminal import Style, printable
 from harness.report.traceview import trace_lines
 from harness.scenario.scenario import format_scenario
-from harness.verdict import rate_text, together, verdict_lines
 
 EPILOG = """\
 examples:

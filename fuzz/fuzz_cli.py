@@ -42,7 +42,7 @@ from fuzz.standing import News, status_line
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.summary import Asked, summarise, text
 from harness.errors import InputError
-from harness.regressions import load_regressions
+from harness.findings.regressions import load_regressions
 from harness.report.book import Sample
 from harness.vm.cache import Cache, default_root
 from harness.vm.emulator import present

@@ -15,10 +15,10 @@ from fuzz.machines import MAX_LOSSES, Boot, Runs
 from fuzz.pair import Bench, Side, open_bench
 from fuzz.store import OTHER_TRACE, TRACE
 from harness.arch.cpu_models import Cpu
-from harness.check import Checked, check, signature
 from harness.errors import TargetError
-from harness.findings import Signature, Subject
-from harness.known import Catalogue
+from harness.findings.check import Checked, check, signature
+from harness.findings.finding import Signature, Subject
+from harness.findings.known_divergences import Catalogue
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 from harness.trace.tracefile import format_trace

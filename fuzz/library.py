@@ -13,11 +13,11 @@ from fuzz.project import CRASHES, KEPT, KNOWN_DIR
 from fuzz.store import ELSEWHERE, FINDINGS, FLAKY, FRESH_QEMU, OTHER_TRACE, TRACE, Store
 from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError
-from harness.findings import Tries
-from harness.history import HISTORY, read_history
-from harness.known import Catalogue
-from harness.regressions import like, load_regressions
-from harness.releases import load_changes
+from harness.findings.finding import Tries
+from harness.findings.intended_changes import load_changes
+from harness.findings.known_divergences import Catalogue
+from harness.findings.regressions import like, load_regressions
+from harness.findings.release_history import HISTORY, read_history
 from harness.report.story import Kept, Story, tell
 from harness.scenario.scenario import Scenario, parse
 from harness.trace.events import Trace

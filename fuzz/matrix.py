@@ -14,10 +14,10 @@ from pathlib import Path
 
 from fuzz.machines import MACHINES, Boot
 from harness.arch.cpu_models import CPUS, cpu_model
-from harness.check import Checked, check, signature
 from harness.errors import ShadowfuzzError, TargetError, VmLost
+from harness.findings.check import Checked, check, signature
+from harness.findings.known_divergences import Catalogue
 from harness.jsonfile import reading
-from harness.known import Catalogue
 from harness.scenario.scenario import Scenario, format_scenario, load
 from harness.vm.archive import Kernel
 from harness.vm.build import prepare

@@ -34,8 +34,8 @@ from fuzz.matrix_view import Table, markdown
 from fuzz.progress import saying
 from fuzz.project import CORPUS, KEPT, KNOWN_DIR
 from harness.errors import InputError
-from harness.known import Catalogue
-from harness.regressions import Regression, load_regressions
+from harness.findings.known_divergences import Catalogue
+from harness.findings.regressions import Regression, load_regressions
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET
 from harness.vm.emulator import present

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from fuzz.matrix import CANNOT, LOST, VERDICTS
 from fuzz.matrix_view import SYMBOLS, Table, series, span, spans
-from harness.regressions import Regression
+from harness.findings.regressions import Regression
 from harness.report.markup import Content, Markup, details, document, el, join, put, table
 from harness.report.style import CSS
 

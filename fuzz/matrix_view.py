@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from fuzz.matrix import CANNOT, CLEAN, DIVERGES, LOST, Cell
-from harness.regressions import Regression
+from harness.findings.regressions import Regression
 from harness.vm.versions import linux_version, version_key
 
 SYMBOLS: Mapping[str, str] = {CLEAN: ".", LOST: "!", CANNOT: "-"}

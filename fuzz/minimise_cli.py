@@ -13,7 +13,7 @@ from fuzz.arguments import Subparsers, add_finding
 from fuzz.lab import WELL, Lab, open_lab, signatures
 from fuzz.progress import saying
 from harness.errors import InputError
-from harness.findings import Signature, signature_text
+from harness.findings.finding import Signature, signature_text
 from harness.minimiser import Minimiser
 from harness.scenario.scenario import Scenario, format_scenario, load
 from harness.scenario.simplify import PASSES, order

@@ -12,14 +12,14 @@ from fuzz.hypcopy import check_option, choose_copy
 from fuzz.machines import Runs
 from fuzz.project import KNOWN_DIR
 from fuzz.seen import Seen, Watch
-from harness import against
-from harness.against import Versions
 from harness.arch.cpu_models import Cpu, cpu_model
-from harness.check import Checked, check
 from harness.errors import InputError
-from harness.findings import Subject
-from harness.known import Catalogue
-from harness.releases import Changes, between, load_changes
+from harness.findings import compare_releases
+from harness.findings.check import Checked, check
+from harness.findings.compare_releases import Versions
+from harness.findings.finding import Subject
+from harness.findings.intended_changes import Changes, between, load_changes
+from harness.findings.known_divergences import Catalogue
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 from harness.vm.build import PreparedTarget, prepare
@@ -111,7 +111,7 @@ class Bench:
 
     def compare(self, scenario: Scenario, one: Trace, other: Trace) -> Checked:
         """Compare what the two targets recorded."""
-        return against.compare(scenario, one, other, self.changes, self.versions)
+        return compare_releases.compare(scenario, one, other, self.changes, self.versions)
 
 
 def open_bench(

@@ -23,9 +23,9 @@ from fuzz.machines import Boot, Runs
 from fuzz.progress import saying
 from fuzz.project import KNOWN_DIR
 from harness.arch.cpu_models import Cpu, cpu_model
-from harness.check import check
 from harness.errors import InputError, TargetError, VmLost
-from harness.known import Catalogue
+from harness.findings.check import check
+from harness.findings.known_divergences import Catalogue
 from harness.report import terminal
 from harness.report.jsonout import document
 from harness.report.result import Job, Lost, Ran, TargetResult, exit_status

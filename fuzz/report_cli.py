@@ -24,7 +24,7 @@ from fuzz.project import KNOWN_DIR
 from fuzz.stats import merge, read_stats
 from fuzz.survey import possible_decisions
 from harness.errors import InputError
-from harness.known import Catalogue
+from harness.findings.known_divergences import Catalogue
 from harness.report.book import Book, branches, known_hits
 from harness.report.html import page
 from harness.report.markup import POLICY, el

@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from fuzz.store import OTHER_TRACE, TRACE
-from harness.check import Checked, signature
-from harness.findings import Signature, Subject
+from harness.findings.check import Checked, signature
+from harness.findings.finding import Signature, Subject
 from harness.relations.save_restore import Divergence
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace

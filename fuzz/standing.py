@@ -9,7 +9,7 @@ from contextlib import suppress
 from fuzz.campaign import Progress
 from fuzz.store import Store
 from harness.errors import InputError
-from harness.regressions import NEW, Regression, like
+from harness.findings.regressions import NEW, Regression, like
 
 
 class News:

@@ -4,7 +4,7 @@
 ::
 
     findings/<kind>-<hash>/scenario.scn    the simplest scenario that showed it (none: the machine did not boot)
-                           finding.json    harness.findings
+                           finding.json    harness.findings.finding
                            count           how many scenarios showed it so far, decimal
                            trace.json      what was recorded (harness.trace.tracefile)
                            other-trace.json  what the second target recorded, where two were compared
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from fuzz.database import Access, Database
 from harness.errors import InputError
-from harness.findings import Finding, from_json, to_json
+from harness.findings.finding import Finding, from_json, to_json
 from harness.scenario.scenario import Scenario, format_scenario
 from harness.scenario.simplify import simplicity
 

@@ -16,8 +16,8 @@ from fuzz.guidance import MODEL, edges_in
 from fuzz.stats import Stats
 from fuzz.store import FINDINGS, FLAKY, SCENARIO, Store
 from harness.errors import InputError
-from harness.findings import Finding, Subject
-from harness.regressions import NEW, Regression, like, likeness, new_text
+from harness.findings.finding import Finding, Subject
+from harness.findings.regressions import NEW, Regression, like, likeness, new_text
 from harness.relations import hyp_copy
 from harness.trace.events import FORGED
 

@@ -13,8 +13,8 @@ from fuzz.machines import MAX_LOSSES
 from fuzz.project import CORPUS, KNOWN_DIR
 from harness.arch.cpu_models import cpu_model
 from harness.errors import TargetError
-from harness.findings import Subject
-from harness.known import Catalogue
+from harness.findings.finding import Subject
+from harness.findings.known_divergences import Catalogue
 from harness.lemma.path_states import load_paths, outcome
 from harness.reach import Covered, Decision, Goal
 from harness.scenario.scenario import Scenario

@@ -18,9 +18,9 @@ from fuzz.library import open_database, story_of
 from fuzz.minimise_cli import minimise_on
 from fuzz.progress import saying
 from fuzz.store import FINDINGS, FRESH_QEMU, Store
-from harness.check import signature
 from harness.errors import InputError
-from harness.findings import MAX_DIVERGENCES, Tries, difference, signature_text
+from harness.findings.check import signature
+from harness.findings.finding import MAX_DIVERGENCES, Tries, difference, signature_text
 from harness.report.story import Kept
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import load_config

@@ -12,7 +12,7 @@ from harness.arch import exceptions
 from harness.arch.cpu_models import MASKS
 from harness.arch.exits import exit_class
 from harness.arch.registers import MASK64
-from harness.check import Compared
+from harness.findings.check import Compared
 from harness.layout import CODE
 from harness.protocol import MARK_CALL
 from harness.scenario.code_layout import placed
@@ -57,7 +57,7 @@ class Exercise:
     judged: dict[Place, dict[str, Judged]] = field(default_factory=dict)
 
     def add(self, scenario: Scenario, trace: Trace, compared: Iterable[Compared]) -> None:
-        """Count one run of a scenario; ``compared``: what :func:`harness.check.check` told its witness."""
+        """Count one run of a scenario; ``compared``: what :func:`harness.findings.check.check` told its witness."""
         by_event: dict[int, dict[str, list[str]]] = {}
         for one in compared:
             reasons = by_event.setdefault(one.event, {}).setdefault(one.relation, [])

@@ -9,8 +9,8 @@ from harness.arch import exceptions, exits, sysregs
 from harness.arch.exits import DABT
 from harness.arch.registers import INDEX
 from harness.arch.sysregs import Owed
-from harness.check import Compared
 from harness.exercise import executed, is_whole
+from harness.findings.check import Compared
 from harness.gic.registers import place
 from harness.guest.debug_stops import STOPS
 from harness.layout import GICD

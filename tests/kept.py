@@ -11,10 +11,10 @@ from fuzz.history import History
 from fuzz.lab import signatures
 from fuzz.store import FINDINGS, FLAKY, TRACE, Store
 from harness.arch.cpu_models import cpu_model
-from harness.check import check, signature
 from harness.crash import Again, Dump, Remains, Report, to_text
-from harness.findings import Finding, Signature, Subject, Tries, difference
-from harness.known import Catalogue
+from harness.findings.check import check, signature
+from harness.findings.finding import Finding, Signature, Subject, Tries, difference
+from harness.findings.known_divergences import Catalogue
 from harness.report.book import Sample
 from harness.scenario.scenario import format_scenario, load
 from harness.trace.tracefile import load_trace

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from harness.arch.registers import NAMES
-from harness.known import Catalogue
+from harness.findings.known_divergences import Catalogue
 from harness.layout import CODE, DATA
 from harness.model.replay import predict
 from harness.relations.host import compare_owed

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.against import Versions, compare
 from harness.arch.exits import EXCEPTION_TRAP
 from harness.arch.registers import INDEX, MASK64
-from harness.check import Checked, signature
 from harness.errors import InputError
+from harness.findings.check import Checked, signature
+from harness.findings.compare_releases import Versions, compare
+from harness.findings.intended_changes import FILE, Changes, between, load_changes, release
 from harness.layout import DATA
 from harness.protocol import FLAGS_VCPU_SHIFT, OPS
-from harness.releases import FILE, Changes, between, load_changes, release
 from harness.scenario.memory_slots import Slot, pack
 from harness.scenario.scenario import Scenario, Step, load
 from harness.trace.events import ENTRY, EXIT, FORGE_MASK, HOST, Event, Host, Switch, Trace

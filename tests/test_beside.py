@@ -11,9 +11,9 @@ import pytest
 from harness.arch import exceptions
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX, NAMES
-from harness.check import check
 from harness.errors import AgentProtocolError, InputError
-from harness.known import Catalogue
+from harness.findings.check import check
+from harness.findings.known_divergences import Catalogue
 from harness.layout import PROTECTED
 from harness.protocol import FLAGS_VCPU_SHIFT
 from harness.relations.hyp_copy import compare_beside, copies, held, options

@@ -26,7 +26,7 @@ from fuzz.stats import COVERAGE_SIZE, EMPTY, SLOTS, StatsWriter, merge, read_sta
 from fuzz.store import FINDINGS, Store
 from fuzz.summary import Asked, summarise
 from harness.errors import InputError, VmLost
-from harness.regressions import Regression
+from harness.findings.regressions import Regression
 from harness.relations.save_restore import Divergence
 from tests.test_worker import DIVERGENCE, SUBJECT, TEXT, bench, checked
 

@@ -17,8 +17,8 @@ from fuzz.cli import main
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX
 from harness.distil import KEPT, Distilled, distil
-from harness.foreign import Tally, check_records
-from harness.known import Catalogue
+from harness.findings.check_recording import Tally, check_records
+from harness.findings.known_divergences import Catalogue
 from harness.model import LEVEL_NAMES
 from harness.scenario.scenario import format_scenario, load, parse
 from harness.trace.events import EXIT, Switch, Trace

@@ -12,10 +12,10 @@ from fuzz.bisect_cli import split_target, target_name
 from fuzz.elsewhere import Asked, compare, from_text, places, shown, to_text
 from fuzz.emulator_view import EmulatorTable, Explained, read_explained
 from fuzz.matrix import CLEAN, DIVERGES, Cell, emulations, match_targets
-from harness.check import signature
 from harness.errors import InputError
-from harness.findings import Tries
-from harness.verdict import Elsewhere
+from harness.findings.check import signature
+from harness.findings.finding import Tries
+from harness.findings.verdict import Elsewhere
 from harness.vm.config import PROJECT, load_config
 from harness.vm.emulator import Emulator
 from tests.test_worker import DIVERGENCE, SCENARIO, checked

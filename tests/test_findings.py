@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import InputError
-from harness.findings import Finding, Subject, Tries, difference, finding_id, from_json, to_json
+from harness.findings.finding import Finding, Subject, Tries, difference, finding_id, from_json, to_json
 from harness.relations.save_restore import Divergence
 
 SUBJECT = Subject("kvm-nvhe", "6.1.0-1-cloud-arm64", "ab" * 32, "spec")

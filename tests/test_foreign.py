@@ -13,8 +13,17 @@ from harness.arch import exceptions
 from harness.arch.cpu_models import cpu_model
 from harness.arch.exceptions import State
 from harness.arch.registers import BY_NAME, NAMES
-from harness.foreign import ABSENT, DEBUGGED, FOREIGN, NEVER_LEFT, NO_VECTORS, WAS_RESET, Tally, check_records
-from harness.known import Catalogue
+from harness.findings.check_recording import (
+    ABSENT,
+    DEBUGGED,
+    FOREIGN,
+    NEVER_LEFT,
+    NO_VECTORS,
+    WAS_RESET,
+    Tally,
+    check_records,
+)
+from harness.findings.known_divergences import Catalogue
 from harness.relations import contract
 from harness.trace.environment import POWER_OFF, PSCI_0_2
 from harness.trace.events import Switch

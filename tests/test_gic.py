@@ -13,14 +13,14 @@ from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import MASK64
 from harness.arch.sysregs import BY_NAME
-from harness.check import check
+from harness.findings.check import check
+from harness.findings.known_divergences import Catalogue
 from harness.gic.cpu_interface import below
 from harness.gic.distributor import Gic
 from harness.gic.registers import BANKS, SPURIOUS, place
 from harness.guest.memory import Memory
 from harness.guest.predict_run import RACE, follow
 from harness.guest.walk import walk
-from harness.known import Catalogue
 from harness.layout import CODE, CONTEXTS, GIC_MACHINE, GICD, GICR, VECTORS
 from harness.relations.gic import OP_GIC_LINE, Watch, line_fails, uses_gic
 from harness.relations.host import compare_owed

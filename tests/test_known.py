@@ -14,7 +14,7 @@ import pytest
 from harness.arch import exceptions
 from harness.arch.registers import NAMES, STATE
 from harness.errors import InputError
-from harness.known import Catalogue
+from harness.findings.known_divergences import Catalogue
 from harness.protocol import DEBUG, FORGE, OPS
 from harness.trace.events import HOST, Host
 from harness.trace.rounds import Round

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import protocol
-from harness.check import Checked, check
 from harness.errors import AgentProtocolError, InputError
+from harness.findings.check import Checked, check
 from harness.gic.cpu_interface import Interface
 from harness.gic.distributor import Gic
 from harness.gic.registers import LIST_REGISTERS

@@ -36,10 +36,10 @@ from fuzz.matrix_cli import command_of
 from fuzz.matrix_page import page
 from fuzz.matrix_view import Table, markdown
 from harness.errors import InputError, VmLost
-from harness.history import CANNOT as HISTORY_CANNOT
-from harness.history import SHOWS, SHOWS_NOT, Asked, history_text, read_history, sentences
-from harness.known import Catalogue
-from harness.regressions import Regression
+from harness.findings.known_divergences import Catalogue
+from harness.findings.regressions import Regression
+from harness.findings.release_history import CANNOT as HISTORY_CANNOT
+from harness.findings.release_history import SHOWS, SHOWS_NOT, Asked, history_text, read_history, sentences
 from harness.scenario.scenario import Scenario, load
 from harness.trace.events import Trace
 from harness.trace.tracefile import load_trace

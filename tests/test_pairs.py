@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError
-from harness.releases import load_changes
+from harness.findings.intended_changes import load_changes
 from harness.report.pairs import RUNS, kept, page, read_runs
 from harness.vm.config import PROJECT
 

@@ -10,8 +10,8 @@ import pytest
 
 from fuzz.project import KEPT
 from harness.errors import InputError
-from harness.findings import Difference, Finding, Subject, Tries
-from harness.regressions import Regression, like, likeness, load_regressions, new_text
+from harness.findings.finding import Difference, Finding, Subject, Tries
+from harness.findings.regressions import Regression, like, likeness, load_regressions, new_text
 
 ROW = Regression("a", "A.", "Why.", "kvm", "Source.", ("kvm-nvhe",), ("host.esr_el1/IABT_LOW",), ("s",))
 WIDE = replace(ROW, id="wide", ones=0xFFFFFFFF_00000000)

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from harness import protocol
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX, NAMES
-from harness.check import check
 from harness.errors import InputError
-from harness.known import Catalogue
+from harness.findings.check import check
+from harness.findings.known_divergences import Catalogue
 from harness.report import terminal
 from harness.report.esr import ISS_FIELDS, decode, fault_name
 from harness.report.jsonout import document

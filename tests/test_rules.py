@@ -13,8 +13,8 @@ import pytest
 
 from fuzz import reach_cli
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
-from harness.check import Compared
 from harness.errors import InputError
+from harness.findings.check import Compared
 from harness.layout import CODE
 from harness.relations.contract_rules import ABSENT, RULES, why_absent
 from harness.report.contract import Exercised, contract_page

@@ -29,7 +29,7 @@ from fuzz.database import MIGRATIONS, Database, StoreError, default_url
 from fuzz.history import History
 from fuzz.store import FINDINGS, FLAKY, TRACE, Store
 from harness.errors import InputError
-from harness.findings import Tries
+from harness.findings.finding import Tries
 from harness.report.book import Sample
 from harness.scenario.scenario import Scenario, Step, format_scenario
 from tests.test_findings import finding

@@ -19,13 +19,11 @@ from fuzz.minimise_cli import minimise_on
 from fuzz.store import FINDINGS, Store
 from fuzz.triage_cli import triage
 from harness.arch.cpu_models import cpu_model
-from harness.check import check, signature
 from harness.errors import VmLost
-from harness.findings import Finding, Subject, Tries, finding_id
-from harness.known import Catalogue
-from harness.scenario.scenario import Scenario, Step, load
-from harness.trace.tracefile import trace_from_json
-from harness.verdict import (
+from harness.findings.check import check, signature
+from harness.findings.finding import Finding, Subject, Tries, finding_id
+from harness.findings.known_divergences import Catalogue
+from harness.findings.verdict import (
     AGAINST,
     CONTENT,
     SIDES,
@@ -43,6 +41,8 @@ from harness.verdict import (
     verdict_lines,
     wilson,
 )
+from harness.scenario.scenario import Scenario, Step, load
+from harness.trace.tracefile import trace_from_json
 from tests.test_worker import DIVERGENCE, SCENARIO, SUBJECT, FakeExecutor, checked
 
 ROOT = Path(__file__).parents[1]

@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Iterator, Mapping
 
 from harness.crash import ENDS, Again, Report
-from harness.findings import Tries
-from harness.verdict import rate_text
+from harness.findings.finding import Tries
+from harness.findings.verdict import rate_text
 
 MIB = 1 << 20
 LINE = 100

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness.regressions import load_regressions
+from harness.findings.regressions import load_regressions
 from harness.scenario.steps import STEP_KINDS
 
 _BLOCK = "<!-- {name}: generated, tests/test_docs.py -->\n{body}\n<!-- end -->"

@@ -10,8 +10,9 @@ from importlib.resources import files
 
 from harness.arch.registers import BY_NAME
 from harness.crash import EARLIER
+from harness.findings.regressions import likeness
+from harness.findings.verdict import verdict_lines
 from harness.layout import CODE, DATA, VECTORS
-from harness.regressions import likeness
 from harness.relations import hyp_copy
 from harness.relations.save_restore import Divergence
 from harness.report import crashview
@@ -21,7 +22,6 @@ from harness.report.terminal import printable, shown
 from harness.scenario.code_layout import host_arguments, shaping
 from harness.scenario.scenario import Scenario, Step, format_scenario, format_step, instruction
 from harness.scenario.steps import KINDS, Side
-from harness.verdict import verdict_lines
 
 NOT_IN_C = frozenset({"forge", "vcpu"})
 """Steps that the C program has not: what KVM's handlers see is replaced by our module; other vCPUs."""

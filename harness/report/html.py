@@ -8,9 +8,10 @@ from itertools import pairwise
 
 from harness.arch.a64 import disassemble
 from harness.crash import EARLIER
-from harness.history import sentences
+from harness.findings.regressions import NEW, likeness
+from harness.findings.release_history import sentences
+from harness.findings.verdict import elsewhere_text, not_measured, rate_text, together
 from harness.layout import CODE
-from harness.regressions import NEW, likeness
 from harness.report.book import Book, Branch, Run
 from harness.report.crashview import facts, register_lines
 from harness.report.markup import Content, Line, Markup, details, document, el, join, plot, put, table, when
@@ -21,7 +22,6 @@ from harness.report.terminal import bit_ranges, both_shown, decisions, exit_text
 from harness.report.traceview import trace_lines
 from harness.scenario.scenario import format_scenario, format_step, instruction
 from harness.scenario.steps import KINDS, Side
-from harness.verdict import elsewhere_text, not_measured, rate_text, together
 
 _PARTS = (("overview", "Overview"), ("clusters", "Clusters"), ("findings", "Findings"), ("known", "Known"))
 _NAV = (*_PARTS, ("branches", "Branches"))

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.against import NEVER_COMPARED, NEVER_THE_SAME, RELATION
 from harness.errors import InputError
-from harness.releases import RULES, Intended
+from harness.findings.compare_releases import NEVER_COMPARED, NEVER_THE_SAME, RELATION
+from harness.findings.intended_changes import RULES, Intended
 from harness.report.docs import table
 
 RUNS = Path("corpus") / "against"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from harness.arch.exits import EXCEPTION_CLASSES
-from harness.findings import Finding
+from harness.findings.finding import Finding
 
 ABOUT = (
     "shadowfuzz runs small guests on real KVM and records the registers at every exit of the guest to KVM and every "

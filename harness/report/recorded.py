@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from harness.arch import exits
-from harness.findings import signature_text
-from harness.foreign import Cluster, Tally
+from harness.findings.check_recording import Cluster, Tally
+from harness.findings.finding import signature_text
 from harness.report.terminal import LABEL, Style, printable, shown
 from harness.trace.recording import End, Head
 

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.check import Checked, signature
+from harness.findings.check import Checked, signature
 from harness.report.rounds import Site
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 
 Signature = tuple[str, str, str, str]
-"""Relation, register, exit class, helper: see :func:`harness.check.signature`."""
+"""Relation, register, exit class, helper: see :func:`harness.findings.check.signature`."""
 
 
 @dataclass(frozen=True, slots=True)

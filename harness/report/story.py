@@ -8,21 +8,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
-from harness.against import Versions, compare
 from harness.arch.cpu_models import Cpu
-from harness.check import check, signature
 from harness.crash import CRASH, EARLIER, ENDS, Report, from_text
-from harness.findings import Finding, Signature, Tries, signature_text
-from harness.history import Asked
-from harness.known import Catalogue
+from harness.findings.check import check, signature
+from harness.findings.compare_releases import Versions, compare
+from harness.findings.finding import Finding, Signature, Tries, signature_text
+from harness.findings.intended_changes import Intended, between
+from harness.findings.known_divergences import Catalogue
+from harness.findings.release_history import Asked
+from harness.findings.verdict import STAGES, Elsewhere, Evidence, Stage, Verdict, classify, evidence, first_of
 from harness.relations import hyp_copy
 from harness.relations.save_restore import Divergence
-from harness.releases import Intended, between
 from harness.report.result import Job, Ran
 from harness.report.rounds import sites
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
-from harness.verdict import STAGES, Elsewhere, Evidence, Stage, Verdict, classify, evidence, first_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ import pytest
 
 from fuzz.confirm_cli import stages_of
 from fuzz.lab import open_lab, signatures
-from harness.regressions import load_regressions
+from harness.findings.regressions import load_regressions
+from harness.findings.verdict import classify, evidence, first_of
 from harness.scenario.scenario import load
-from harness.verdict import classify, evidence, first_of
 from harness.vm.config import PROJECT
 
 REGRESSIONS = PROJECT / "corpus" / "regressions"

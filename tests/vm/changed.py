@@ -14,8 +14,8 @@ from typing import Any
 
 from fuzz.mutate import mutate
 from harness.arch.cpu_models import cpu_model
-from harness.check import Checked, check
 from harness.errors import TargetError
+from harness.findings.check import Checked, check
 from harness.report.docs import table
 from harness.scenario.scenario import Scenario
 from harness.vm.build import prepare

@@ -16,8 +16,8 @@ from fuzz.library import find
 from fuzz.report_cli import book_of
 from fuzz.store import FINDINGS, OTHER_TRACE, TRACE, Store
 from fuzz.triage_cli import triage
-from harness.findings import Finding, Tries, signature_text
-from harness.releases import load_changes
+from harness.findings.finding import Finding, Tries, signature_text
+from harness.findings.intended_changes import load_changes
 from harness.report.html import page
 from harness.scenario.scenario import load
 from harness.vm.config import PROJECT

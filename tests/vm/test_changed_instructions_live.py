@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SetupError
-from harness.regressions import load_regressions
+from harness.findings.regressions import load_regressions
 from harness.vm.build import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.symbols import Symbols, read_symbols

@@ -14,11 +14,11 @@ from functools import partial
 
 import pytest
 
-from harness.check import Checked, signature
 from harness.exercise import Exercise
-from harness.findings import difference, signature_text
+from harness.findings.check import Checked, signature
+from harness.findings.finding import difference, signature_text
+from harness.findings.regressions import Regression, load_regressions
 from harness.places import DEBUG_EXITS, GUEST_EXITS, possible, why_not
-from harness.regressions import Regression, load_regressions
 from harness.relations.save_restore import Divergence
 from harness.scenario.steps import STEP_KINDS
 from harness.vm.config import DEFAULT_TARGET, list_configs

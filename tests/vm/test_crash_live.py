@@ -19,7 +19,7 @@ from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.worker import Services, Worker
 from harness.crash import Again, End, Remains, end_of, from_text
 from harness.errors import VmLost
-from harness.regressions import Regression, crash_text, load_regressions
+from harness.findings.regressions import Regression, crash_text, load_regressions
 from harness.scenario.scenario import format_scenario, load
 from harness.vm.build import prepare
 from harness.vm.config import load_config

@@ -14,9 +14,9 @@ from fuzz.elsewhere import Journey, asked_of, measure
 from fuzz.lab import open_lab, signatures
 from harness.arch import exceptions
 from harness.arch.cpu_models import Cpu, cpu_model
-from harness.findings import Tries
+from harness.findings.finding import Tries
+from harness.findings.verdict import classify, evidence, first_of
 from harness.scenario.scenario import parse
-from harness.verdict import classify, evidence, first_of
 from harness.vm.build import prepare
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET, load_config

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fuzz.lab import Lab, open_lab, signatures
-from harness.check import signature
-from harness.findings import Finding, Tries, difference, signature_text
+from harness.findings.check import signature
+from harness.findings.finding import Finding, Tries, difference, signature_text
 from harness.report.export import c_program, reproducer
 from harness.report.story import Kept, Story, tell
 from harness.scenario.scenario import format_scenario, load, parse

@@ -10,7 +10,7 @@ import pytest
 
 from harness import protocol
 from harness.arch.cpu_models import cpu_model
-from harness.check import check
+from harness.findings.check import check
 from harness.gic.registers import SPURIOUS
 from harness.layout import CONTEXTS, GIC_MACHINE, VECTORS
 from harness.relations.gic import OP_GIC_LINE

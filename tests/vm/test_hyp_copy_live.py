@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from harness.arch.cpu_models import cpu_model
-from harness.check import Checked, check
 from harness.errors import SetupError
+from harness.findings.check import Checked, check
 from harness.vm.build import prepare
 from harness.vm.config import load_config
 from harness.vm.executor import Executor

@@ -15,7 +15,7 @@ from fuzz.cli import main
 from fuzz.library import find
 from fuzz.report_cli import book_of
 from fuzz.store import FINDINGS, Store
-from harness.history import SHOWS, SHOWS_NOT, sentences
+from harness.findings.release_history import SHOWS, SHOWS_NOT, sentences
 from harness.report.html import page
 from harness.vm.archive import Kernel
 from harness.vm.build import find_prepared, prepare

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.arch.cpu_models import cpu_model
-from harness.check import check
+from harness.findings.check import check
 from harness.scenario.scenario import Scenario, parse
 from harness.trace.events import EXIT, Host, Switch, Trace
 from harness.trace.rounds import OP_WRITE

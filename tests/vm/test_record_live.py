@@ -18,7 +18,7 @@ import pytest
 
 from fuzz.cli import main
 from harness.arch.exits import FSC_ACCESS, FSC_TYPE, exit_class
-from harness.foreign import DEBUGGED, FOREIGN, NO_VECTORS
+from harness.findings.check_recording import DEBUGGED, FOREIGN, NO_VECTORS
 from harness.trace.events import EXIT, USER, Switch
 from harness.trace.recorded_rounds import PROTECTED
 from harness.trace.recording import Api, Reader

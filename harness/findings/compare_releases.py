@@ -2,7 +2,7 @@
 """Release against release: where two targets' recorded traces of one scenario differ; relation ``against``.
 
 No model has a say here.  Compared are exits, what KVM then hands to the guest, and what userspace is told, record by
-record; interrupts come when they like and are left out.  A difference that a row of :mod:`harness.releases` explains
+record; interrupts come when they like and are left out.  A difference that a row of :mod:`harness.findings.intended_changes` explains
 is *carried*: for as long as both sides only keep their values it says nothing new.  What follows from a carried value
 cannot be told from what does not, so the comparison ends at the first other difference behind one, unless only
 registers are carried that nothing reads.  The same holds behind an intended exit that one run has and the other has
@@ -21,13 +21,13 @@ from harness.arch.a64 import system_register
 from harness.arch.exits import FSC_TRANSLATION, FSC_TYPE, SMCCC_BY_FID, exit_class
 from harness.arch.registers import NAMES
 from harness.arch.sysregs import BY_ENCODING, COUNTERS
-from harness.check import Checked, Judged
+from harness.findings.check import Checked, Judged
+from harness.findings.intended_changes import Changes, Intended, Spot, Value, release
 from harness.layout import CODE
 from harness.relations.contract import system_access
 from harness.relations.guest_debug import EXIT_DEBUG
 from harness.relations.host import is_mmio
 from harness.relations.save_restore import Divergence
-from harness.releases import Changes, Intended, Spot, Value, release
 from harness.scenario.code_layout import code_of
 from harness.scenario.scenario import Scenario
 from harness.trace.debug_state import guests_own

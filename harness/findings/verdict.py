@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import sqrt
 
-from harness.against import RELATION
 from harness.arch.registers import INDEX, MASK64
-from harness.check import Checked, signature
-from harness.findings import Signature, Tries
+from harness.findings.check import Checked, signature
+from harness.findings.compare_releases import RELATION
+from harness.findings.finding import Signature, Tries
 from harness.model import LEVEL_NAMES
 from harness.model.replay import predict
 from harness.relations import save_restore

@@ -2,7 +2,7 @@
 """The catalogue of known divergences: data that explains one exact difference each, and hides no neighbour.
 
 An entry (``corpus/known/*.toml``) says where it applies (levels, exit classes, helpers, outcomes, registers) and
-names the rule that the *value* must obey: :data:`harness.explain.RULES`.  A divergence that no entry explains to the
+names the rule that the *value* must obey: :data:`harness.findings.explanations.RULES`.  A divergence that no entry explains to the
 bit is unexplained.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from harness.arch.registers import INDEX
 from harness.errors import InputError
-from harness.explain import NAMED, RULES, Case, Rule
+from harness.findings.explanations import NAMED, RULES, Case, Rule
 from harness.relations.host import is_mmio
 from harness.relations.save_restore import Divergence, Prediction
 from harness.trace.rounds import Round

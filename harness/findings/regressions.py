@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
-from harness.findings import Difference, Finding, signature_text
+from harness.findings.finding import Difference, Finding, signature_text
 
 NEW = "new"
 ANY = "*"

@@ -19,7 +19,7 @@ from typing import Any
 from harness.arch import exceptions, exits
 from harness.arch.registers import INDEX, MASK64
 from harness.errors import InputError
-from harness.known import expand
+from harness.findings.known_divergences import expand
 from harness.relations import contract
 from harness.trace.events import Switch
 

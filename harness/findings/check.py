@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness.arch.cpu_models import Cpu
+from harness.findings.intended_changes import Intended
+from harness.findings.known_divergences import Catalogue, Known
 from harness.guest.debugger import DEBUG_OPS, Debugger
 from harness.guest.memory import Memory
 from harness.guest.predict_run import Followed, follow
-from harness.known import Catalogue, Known
 from harness.model.memoised_replay import shortcut
 from harness.relations import save_restore
 from harness.relations.debug_registers import compare_points
@@ -26,7 +27,6 @@ from harness.relations.isolate_unswitched import compare_apart, reads_any
 from harness.relations.memory_slots import compare_slots
 from harness.relations.mmio import compare_handed
 from harness.relations.save_restore import Divergence, Prediction, Unchecked
-from harness.releases import Intended
 from harness.scenario.code_layout import Code, codes_of
 from harness.scenario.scenario import Scenario
 from harness.trace import rounds
