@@ -31,7 +31,7 @@ from harness.findings.verdict import verdict_lines as lines
 from harness.scenario.scenario import Scenario, load
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import load_config
-from harness.vm.emulator import present
+from harness.vm.qemu_versions import present
 
 _say = saying("confirm")
 

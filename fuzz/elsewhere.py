@@ -25,7 +25,7 @@ from harness.relations import hyp_copy as beside
 from harness.scenario.scenario import Scenario
 from harness.vm.build import prepare
 from harness.vm.config import MachineConfig, Mode, emulated
-from harness.vm.emulator import Emulator, begins
+from harness.vm.qemu_versions import Emulator, begins
 from harness.vm.target import boot, hyp_copy_of
 
 RUNS = 10

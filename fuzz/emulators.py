@@ -11,7 +11,7 @@ from fuzz.library import story_of
 from fuzz.store import ELSEWHERE, FINDINGS, Store
 from harness.findings.finding import Subject
 from harness.report.story import Story
-from harness.vm.emulator import Emulator
+from harness.vm.qemu_versions import Emulator
 
 
 def measure_kept(

@@ -45,7 +45,7 @@ from harness.errors import InputError
 from harness.findings.regressions import load_regressions
 from harness.report.book import Sample
 from harness.vm.cache import Cache, default_root
-from harness.vm.emulator import present
+from harness.vm.qemu_versions import present
 from harness.vm.target import has_protected_vms
 
 _say = saying("fuzz")

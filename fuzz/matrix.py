@@ -22,7 +22,7 @@ from harness.scenario.scenario import Scenario, format_scenario, load
 from harness.vm.archive import Kernel
 from harness.vm.build import prepare
 from harness.vm.config import MachineConfig, Mode, emulated, list_configs, load_config
-from harness.vm.emulator import Emulator
+from harness.vm.qemu_versions import Emulator
 from harness.vm.target import boot
 
 CLEAN, DIVERGES, LOST, CANNOT = "clean", "diverges", "lost", "cannot"

@@ -30,8 +30,8 @@ from harness.vm.executor import Executor
 from harness.vm.hypcopy import HypCopy
 from harness.vm.plugins import Plugin
 from harness.vm.postmortem import PostMortem
-from harness.vm.process import Progress, quiet
 from harness.vm.target import boot
+from harness.vm.tools import Progress, quiet
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fuzz.machines import Boot
-from harness.crash import Again
 from harness.errors import TargetError
 from harness.scenario.scenario import Scenario
+from harness.vm.crash import Again
 
 RUNS = 3
 """How often a way to reproduce is tried, in a machine of its own each time."""

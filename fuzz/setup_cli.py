@@ -16,7 +16,7 @@ from fuzz.arguments import Subparsers
 from fuzz.guidance import choose
 from fuzz.progress import saying
 from harness.errors import InputError, SetupError
-from harness.vm import emulator
+from harness.vm import qemu_versions
 from harness.vm.build import find_prepared, prepare, read_image
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET, PROJECT, list_configs, load_config
@@ -105,12 +105,12 @@ def run_setup(args: argparse.Namespace) -> int:
 def _setup_emulators() -> None:
     """Fetch each series of QEMU that the archive offers, if only the machine's own is here."""
     cache = Cache(default_root(os.environ))
-    alone = len(emulator.present(cache)) == 1
-    for package in reversed(emulator.offered(cache, _say)) if alone else ():  # of a series the newest
-        series = ".".join(emulator.upstream(package.version).split(".")[:2])
-        if emulator.find(cache, series) is None:
-            emulator.fetch(cache, package, _say)
-    for found in emulator.present(cache):
+    alone = len(qemu_versions.present(cache)) == 1
+    for package in reversed(qemu_versions.offered(cache, _say)) if alone else ():  # of a series the newest
+        series = ".".join(qemu_versions.upstream(package.version).split(".")[:2])
+        if qemu_versions.find(cache, series) is None:
+            qemu_versions.fetch(cache, package, _say)
+    for found in qemu_versions.present(cache):
         print(f"{found.name}: ready, {found.version} {found.package or '(of this machine)'}", flush=True)
 
 
@@ -131,7 +131,7 @@ def run_doctor(args: argparse.Namespace) -> int:
 def _emulators() -> tuple[Check, ...]:
     """Return a check a QEMU that is here; none if there is not even the machine's own, which is a row of its own."""
     try:
-        here = emulator.present(Cache(default_root(os.environ)))
+        here = qemu_versions.present(Cache(default_root(os.environ)))
     except SetupError:
         return ()
     rows = [Check("emulator", e.name, True, f"{e.version} {e.package or '(of this machine)'}") for e in here]

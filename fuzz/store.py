@@ -9,7 +9,7 @@
                            trace.json      what was recorded (harness.trace.tracefile)
                            other-trace.json  what the second target recorded, where two were compared
                            console.txt     of a crash: the end of the console
-                           crash.json      and what was taken from the machine (harness.crash)
+                           crash.json      and what was taken from the machine (harness.vm.crash)
                            earlier-01.scn  and what ran before, 01 the last one
 
 The database is the store; directories are written from it and never read back.

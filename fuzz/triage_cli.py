@@ -24,7 +24,7 @@ from harness.findings.finding import MAX_DIVERGENCES, Tries, difference, signatu
 from harness.report.story import Kept
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import load_config
-from harness.vm.emulator import present
+from harness.vm.qemu_versions import present
 
 _say = saying("triage")
 

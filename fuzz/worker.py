@@ -19,7 +19,6 @@ from fuzz.reproduce import Interrupted, Reproducer
 from fuzz.seen import Key, Seen, Watch, clusters_of, texts_of, told
 from fuzz.stats import StatsWriter
 from fuzz.store import CONSOLE, Store
-from harness.crash import CRASH, EARLIER, End, Remains, Report, end_of, from_text, to_text
 from harness.errors import InputError, SetupError, TargetError, VmLost
 from harness.findings.check import Checked
 from harness.findings.finding import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
@@ -27,6 +26,7 @@ from harness.relations.save_restore import Divergence
 from harness.report.book import NOT_TAKEN, TAKEN
 from harness.scenario.scenario import Scenario, format_scenario, parse
 from harness.scenario.simplify import simplicity
+from harness.vm.crash import CRASH, EARLIER, End, Remains, Report, end_of, from_text, to_text
 
 FIRST_BOOTS = 2
 """So often a worker tries to boot before there was anything to lose."""

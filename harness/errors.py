@@ -15,7 +15,7 @@ A divergence is a *value*, never an exception: see :mod:`harness.relations.save_
 
 from __future__ import annotations
 
-from harness.crash import Remains
+from harness.vm.crash import Remains
 
 
 class ShadowfuzzError(Exception):

@@ -11,13 +11,13 @@ from fuzz.history import History
 from fuzz.lab import signatures
 from fuzz.store import FINDINGS, FLAKY, TRACE, Store
 from harness.arch.cpu_models import cpu_model
-from harness.crash import Again, Dump, Remains, Report, to_text
 from harness.findings.check import check, signature
 from harness.findings.finding import Finding, Signature, Subject, Tries, difference
 from harness.findings.known_divergences import Catalogue
 from harness.report.book import Sample
 from harness.scenario.scenario import format_scenario, load
 from harness.trace.tracefile import load_trace
+from harness.vm.crash import Again, Dump, Remains, Report, to_text
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"

@@ -14,7 +14,7 @@ from harness.errors import VmLost
 from harness.vm import clone
 from harness.vm.cache import MANIFEST, Cache
 from harness.vm.clone import KEPT, KIND, Clones, template_key
-from harness.vm.machine import Machine
+from harness.vm.qemu_command import Machine
 from harness.vm.template import MAILBOX, RAM, STATE, Template, copy_with_holes
 
 MIB = 1 << 20

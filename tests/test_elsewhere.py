@@ -17,7 +17,7 @@ from harness.findings.check import signature
 from harness.findings.finding import Tries
 from harness.findings.verdict import Elsewhere
 from harness.vm.config import PROJECT, load_config
-from harness.vm.emulator import Emulator
+from harness.vm.qemu_versions import Emulator
 from tests.test_worker import DIVERGENCE, SCENARIO, checked
 
 HERE = (Emulator("7.2.22", ("qemu",)), Emulator("10.0.2", ("other",)))

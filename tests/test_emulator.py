@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SetupError
-from harness.vm import emulator
+from harness.vm import qemu_versions
 from harness.vm.cache import Cache
-from harness.vm.emulator import KIND, QEMU, RECIPE, Emulator, backports, begins, read_version, upstream
+from harness.vm.qemu_versions import KIND, QEMU, RECIPE, Emulator, backports, begins, read_version, upstream
 from harness.vm.sources import Source
 
 SCRIPT = "#!/bin/sh\necho QEMU emulator version {version} '(Debian 1:{version}+ds-1)'\n"
@@ -45,20 +45,20 @@ def install(root: Path, version: str, recipe: str = RECIPE) -> None:
 
 def test_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = Emulator("7.2.22", (QEMU,))
-    monkeypatch.setattr(emulator, "installed", lambda: own)
+    monkeypatch.setattr(qemu_versions, "installed", lambda: own)
     cache = Cache(tmp_path)
-    assert emulator.present(cache) == (own,) and emulator.find(cache, "10.0") is None
+    assert qemu_versions.present(cache) == (own,) and qemu_versions.find(cache, "10.0") is None
     for version in ("10.0.2", "10.0.10", "7.2.1"):
         install(tmp_path, version)
     install(tmp_path, "11.0.0", recipe="of another version of this project")
-    found = emulator.present(cache)
+    found = qemu_versions.present(cache)
     assert [each.version for each in found] == ["7.2.22", "10.0.10"], "the newest of a series, ours before all"
-    assert emulator.find(cache, "7.2") == own
-    newest = emulator.find(cache, "10")
+    assert qemu_versions.find(cache, "7.2") == own
+    newest = qemu_versions.find(cache, "10")
     assert newest is not None and newest.name == "qemu-10.0" and newest.package == "1:10.0.10+ds-1"
-    assert emulator.obtain(cache, "10.0") == newest, "nothing to fetch"
+    assert qemu_versions.obtain(cache, "10.0") == newest, "nothing to fetch"
     Path(newest.command[0]).unlink()
-    assert emulator.find(cache, "10.0.10") is None, "a damaged entry is none"
+    assert qemu_versions.find(cache, "10.0.10") is None, "a damaged entry is none"
 
 
 def test_a_qemu_that_does_not_run(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 ROWS: tuple[str, ...] = (
     "harness",
-    *("harness.crash", "harness.errors", "harness.jsonfile"),
+    *("harness.vm.crash", "harness.errors", "harness.jsonfile"),
     *("harness.arch.registers", "harness.arch.exits", "harness.layout", "harness.protocol"),
     "harness.scenario.memory_slots",
     *(
@@ -93,14 +93,14 @@ ROWS: tuple[str, ...] = (
     *("harness.report.story", "harness.report.formats", "harness.report.book"),
     "harness.report.recorded",
     *("harness.report.style", "harness.report.markup", "harness.report.html", "harness.report.export"),
-    *("harness.vm", "harness.vm.config", "harness.vm.process", "harness.vm.cache", "harness.vm.sources"),
+    *("harness.vm", "harness.vm.config", "harness.vm.tools", "harness.vm.cache", "harness.vm.sources"),
     *("harness.vm.versions", "harness.vm.packages", "harness.vm.archive", "harness.vm.kernel", "harness.vm.btf"),
     *("harness.vm.layout_header", "harness.vm.elf", "harness.vm.changelog", "harness.vm.symbols", "harness.vm.kernels"),
-    *("harness.vm.emulator", "harness.vm.image", "harness.vm.protocol_header", "harness.vm.build"),
+    *("harness.vm.qemu_versions", "harness.vm.image", "harness.vm.protocol_header", "harness.vm.build"),
     *("harness.vm.doctor", "harness.vm.plugins", "harness.vm.edges", "harness.vm.text", "harness.vm.template"),
     "harness.vm.hypcopy",
-    *("harness.vm.machine", "harness.vm.qemu", "harness.vm.clone"),
-    *("harness.vm.gdbstub", "harness.vm.postmortem", "harness.vm.storm"),
+    *("harness.vm.qemu_command", "harness.vm.qemu", "harness.vm.clone"),
+    *("harness.vm.gdbstub", "harness.vm.postmortem", "harness.vm.fetch_storm"),
     *("harness.vm.executor", "harness.vm.target", "harness.vm.coverage"),
     *("harness.vm.programs", "harness.vm.recorder"),
     *("harness.reach", "harness.report.reached", "harness.report.trial"),

@@ -23,8 +23,8 @@ from harness.vm.packages import (
     release_codename,
     render_apt_conf,
 )
-from harness.vm.process import quiet, run_tool, says_disk_full, telling_line
 from harness.vm.sources import Source, debian_sources, parse_deb822, parse_one_line, read_sources, security_sources
+from harness.vm.tools import quiet, run_tool, says_disk_full, telling_line
 
 MIRROR = "http://mirror.example/debian"
 KEY = (("Signed-By", "/usr/share/keyrings/debian-archive-keyring.gpg"),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.vm.storm import is_storm
+from harness.vm.fetch_storm import is_storm
 
 VECTOR = 0x4001_0200
 STORM = {"pc": VECTOR, "VBAR": 0x4001_0000, "ELR_EL1": VECTOR, "FAR_EL1": VECTOR, "ESR_EL1": 0x8600_0004}

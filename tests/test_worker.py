@@ -23,13 +23,13 @@ from fuzz.stats import StatsWriter, read_stats
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.worker import MAX_INTERNAL, SAMPLED, GiveUp, Services, Worker
 from harness.arch.registers import STATE
-from harness.crash import Again, Dump, Remains, from_text
 from harness.errors import AgentProtocolError, SetupError, VmLost
 from harness.findings.check import Checked, Judged
 from harness.findings.finding import Subject
 from harness.relations.save_restore import Divergence
 from harness.scenario.scenario import Scenario, Step, format_scenario
 from harness.trace.events import ENTRY, EXIT, Switch, Trace
+from harness.vm.crash import Again, Dump, Remains, from_text
 
 SUBJECT = Subject("fake", "6.1.0", "00" * 32, "spec")
 SCENARIO = Scenario("A call.", (), (Step("hvc", (0,)),))

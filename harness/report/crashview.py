@@ -7,9 +7,9 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping
 
-from harness.crash import ENDS, Again, Report
 from harness.findings.finding import Tries
 from harness.findings.verdict import rate_text
+from harness.vm.crash import ENDS, Again, Report
 
 MIB = 1 << 20
 LINE = 100

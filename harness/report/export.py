@@ -9,7 +9,6 @@ from functools import cache
 from importlib.resources import files
 
 from harness.arch.registers import BY_NAME
-from harness.crash import EARLIER
 from harness.findings.regressions import likeness
 from harness.findings.verdict import verdict_lines
 from harness.layout import CODE, DATA, VECTORS
@@ -22,6 +21,7 @@ from harness.report.terminal import printable, shown
 from harness.scenario.code_layout import host_arguments, shaping
 from harness.scenario.scenario import Scenario, Step, format_scenario, format_step, instruction
 from harness.scenario.steps import KINDS, Side
+from harness.vm.crash import EARLIER
 
 NOT_IN_C = frozenset({"forge", "vcpu"})
 """Steps that the C program has not: what KVM's handlers see is replaced by our module; other vCPUs."""

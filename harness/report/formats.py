@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from xml.etree import ElementTree
 
-from harness.crash import Report
 from harness.findings.finding import signature_text
 from harness.findings.regressions import likeness
 from harness.findings.verdict import elsewhere_text, rate_text, together
@@ -22,6 +21,7 @@ from harness.report.jsonout import site_json
 from harness.report.story import Story, replay_command
 from harness.report.terminal import printable
 from harness.scenario.scenario import format_scenario
+from harness.vm.crash import Report
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _LEVEL: Mapping[str, str] = {"kvm": "error", "crash": "error", "internal": "error", "flaky": "note"}

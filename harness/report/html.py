@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from harness.arch.a64 import disassemble
-from harness.crash import EARLIER
 from harness.findings.regressions import NEW, likeness
 from harness.findings.release_history import sentences
 from harness.findings.verdict import elsewhere_text, not_measured, rate_text, together
@@ -22,6 +21,7 @@ from harness.report.terminal import bit_ranges, both_shown, decisions, exit_text
 from harness.report.traceview import trace_lines
 from harness.scenario.scenario import format_scenario, format_step, instruction
 from harness.scenario.steps import KINDS, Side
+from harness.vm.crash import EARLIER
 
 _PARTS = (("overview", "Overview"), ("clusters", "Clusters"), ("findings", "Findings"), ("known", "Known"))
 _NAV = (*_PARTS, ("branches", "Branches"))

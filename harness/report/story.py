@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from harness.arch.cpu_models import Cpu
-from harness.crash import CRASH, EARLIER, ENDS, Report, from_text
 from harness.findings.check import check, signature
 from harness.findings.compare_releases import Versions, compare
 from harness.findings.finding import Finding, Signature, Tries, signature_text
@@ -23,6 +22,7 @@ from harness.report.result import Job, Ran
 from harness.report.rounds import sites
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
+from harness.vm.crash import CRASH, EARLIER, ENDS, Report, from_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.vm.packages import Archive, Package, record_fields, record_package
-from harness.vm.process import run_tool
 from harness.vm.sources import Source
+from harness.vm.tools import run_tool
 from harness.vm.versions import linux_version, version_key
 
 STATE_FILE = "kernels.json"

@@ -23,7 +23,6 @@ from harness.vm.btf import read_btf
 from harness.vm.cache import Cache, Entry, default_root, hash_inputs
 from harness.vm.config import MachineConfig
 from harness.vm.elf import read_layout
-from harness.vm.emulator import QEMU, Emulator, find, obtain
 from harness.vm.image import build_initramfs
 from harness.vm.kernel import IMAGE_MAGIC as IMAGE_MAGIC
 from harness.vm.kernel import IMAGE_MAGIC_OFFSET as IMAGE_MAGIC_OFFSET
@@ -31,7 +30,8 @@ from harness.vm.kernel import ImageFacts, find_headers, find_image, make_relocat
 from harness.vm.kernel import read_image as read_image
 from harness.vm.kernels import STATE, Fetched, borrow, fetch, find_fetched, find_kernel
 from harness.vm.packages import Archive, Package, open_archive, unpack
-from harness.vm.process import Progress, quiet, require_tool, run_tool
+from harness.vm.qemu_versions import QEMU, Emulator, find, obtain
+from harness.vm.tools import Progress, quiet, require_tool, run_tool
 
 GUEST_SOURCES = Path(__file__).resolve().parent / "guest"
 CROSS = "aarch64-linux-gnu-"

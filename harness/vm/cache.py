@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import SetupError
-from harness.vm.process import Progress, quiet
+from harness.vm.tools import Progress, quiet
 
 MANIFEST = "manifest.json"
 

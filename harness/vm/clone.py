@@ -14,10 +14,10 @@ from pathlib import Path
 
 from harness.errors import SetupError, VmLost
 from harness.vm.cache import Cache, hash_inputs
-from harness.vm.machine import Files, Machine, command_line
-from harness.vm.process import Progress, quiet, require_tool
 from harness.vm.qemu import Qemu
+from harness.vm.qemu_command import Files, Machine, command_line
 from harness.vm.template import Template
+from harness.vm.tools import Progress, quiet, require_tool
 
 KIND = "template"
 RECIPE = "1"

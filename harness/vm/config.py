@@ -112,7 +112,7 @@ KERNEL_VERSION = re.compile(r"\d[A-Za-z0-9.+~:-]{0,63}(\.\*)?")
 """What :meth:`harness.vm.archive.Kernels.find` takes."""
 
 QEMU_VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){0,2}")
-"""What :func:`harness.vm.emulator.obtain` takes."""
+"""What :func:`harness.vm.qemu_versions.obtain` takes."""
 
 KEYS: tuple[Key, ...] = (
     Key("summary", "a line of text", _text(r"[^\x00-\x1f\x7f]{1,200}")),

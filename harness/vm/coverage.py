@@ -13,9 +13,9 @@ from harness.vm.build import PreparedTarget
 from harness.vm.cache import Cache, default_root, hash_inputs
 from harness.vm.edges import EdgeMap
 from harness.vm.plugins import Plugin, compile_plugin
-from harness.vm.process import Progress, quiet
 from harness.vm.symbols import read_symbols
 from harness.vm.text import BEGIN, KvmText, from_lines, kvm_text
+from harness.vm.tools import Progress, quiet
 
 TEXT = "kvm-text"
 TEXT_RECIPE = "1"

@@ -18,9 +18,9 @@ from harness.scenario.scenario import Scenario, Step
 from harness.scenario.steps import KINDS, Side
 from harness.trace import events as trace
 from harness.trace.events import ContextLayout, Trace
+from harness.vm.fetch_storm import Rescue
 from harness.vm.hypcopy import HypMap
 from harness.vm.qemu import Qemu
-from harness.vm.storm import Rescue
 
 Op = tuple[int, int, int, int]  # operation, step, a, b: one protocol.OP_FORMAT
 IRQ_BUDGET = 5

@@ -23,9 +23,9 @@ from harness.vm.btf import read_btf
 from harness.vm.build import PreparedTarget
 from harness.vm.cache import Cache, default_root, hash_inputs
 from harness.vm.plugins import Plugin, Words, compile_plugin, struct_members
-from harness.vm.process import Progress, quiet
 from harness.vm.symbols import LOAD_OFFSET, Symbols, read_symbols
 from harness.vm.text import BEGIN
+from harness.vm.tools import Progress, quiet
 
 MAGIC = 0x3150_5948_5A46_4853  # "SHFZHYP1"
 SIZE, LEAVES, RECORDS_AT = 16 << 20, 4, 4096

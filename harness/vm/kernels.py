@@ -30,7 +30,7 @@ from harness.vm.kernel import (
 )
 from harness.vm.layout_header import why_not
 from harness.vm.packages import Archive, Package, open_archive, release_codename, unpack
-from harness.vm.process import Progress, quiet
+from harness.vm.tools import Progress, quiet
 from harness.vm.versions import version_key
 
 STATE = "apt-suites"

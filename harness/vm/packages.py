@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import SetupError
-from harness.vm.process import Progress, quiet, require_tool, run_tool, telling_line
 from harness.vm.sources import Source, debian_sources, read_sources, security_sources
+from harness.vm.tools import Progress, quiet, require_tool, run_tool, telling_line
 
 TARGET_ARCHITECTURE = "arm64"
 

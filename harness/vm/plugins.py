@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from harness.errors import SetupError
 from harness.protocol import Word
 from harness.vm.cache import Cache, default_root, hash_inputs
-from harness.vm.process import Progress, quiet, require_tool, run_tool
+from harness.vm.tools import Progress, quiet, require_tool, run_tool
 
 SOURCES = Path(__file__).resolve().parent / "plugin"
 SHARED = "qemu_plugin.h"

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from harness.crash import Dump, Remains, panic_address
 from harness.errors import SetupError, TargetError
+from harness.vm.crash import Dump, Remains, panic_address
 from harness.vm.gdbstub import GdbError, GdbStub
-from harness.vm.machine import MIB, RAM_BASE
 from harness.vm.qemu import Qemu
+from harness.vm.qemu_command import MIB, RAM_BASE
 from harness.vm.symbols import Symbols, read_symbols
 
 PATIENCE = 3.0

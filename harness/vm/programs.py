@@ -14,7 +14,7 @@ from harness.vm.build import COMPILER_PACKAGE, CROSS, GUEST_SOURCES, PreparedTar
 from harness.vm.cache import Cache, default_root, hash_inputs
 from harness.vm.elf import why_not_static_arm64
 from harness.vm.image import character_device, directory, file, write_cpio
-from harness.vm.process import Progress, quiet, require_tool, run_tool
+from harness.vm.tools import Progress, quiet, require_tool, run_tool
 
 SOURCES = Path(__file__).resolve().parent / "recorded"
 RECIPE = "1"

@@ -20,9 +20,9 @@ from harness.trace.events import EXIT, ContextLayout, Switch
 from harness.trace.recording import End, Head, Writer, create
 from harness.vm.build import PreparedTarget
 from harness.vm.config import MachineConfig
-from harness.vm.machine import Machine
 from harness.vm.programs import Program, overlay
 from harness.vm.qemu import Qemu
+from harness.vm.qemu_command import Machine
 from harness.vm.target import layout_of, machine_of
 
 RING_MIB = 64

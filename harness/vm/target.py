@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
 
-from harness.crash import Remains
 from harness.errors import SetupError
 from harness.trace.events import ContextLayout
 from harness.vm.build import PreparedTarget
 from harness.vm.clone import Clones, started
 from harness.vm.config import MachineConfig, Mode
+from harness.vm.crash import Remains
 from harness.vm.executor import Executor
 from harness.vm.hypcopy import HypCopy, prepare_hyp
-from harness.vm.machine import MIB, Machine
 from harness.vm.plugins import Map, Plugin
-from harness.vm.process import Progress, quiet
 from harness.vm.qemu import Qemu
+from harness.vm.qemu_command import MIB, Machine
 from harness.vm.template import Template
+from harness.vm.tools import Progress, quiet
 from harness.vm.versions import linux_version
 
 # Documentation/admin-guide/kernel-parameters.txt, kvm-arm.mode: VHE has no word, a CPU that has it runs it.

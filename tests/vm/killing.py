@@ -28,7 +28,7 @@ from fuzz.campaign import CORPUS, RUN
 from fuzz.database import FILE, Database, default_url
 from fuzz.stats import read_stats
 from fuzz.store import FINDINGS, FLAKY, TRACE, Store
-from harness.crash import CRASH
+from harness.vm.crash import CRASH
 
 COMMAND = (sys.executable, "-c", "import sys; from fuzz.cli import main; sys.exit(main())", "fuzz", "--jobs", "2")
 COUNTED = ("unexplained", "flaky", "crashes", "internal")

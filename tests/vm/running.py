@@ -20,8 +20,8 @@ from harness.scenario.scenario import Scenario, load
 from harness.vm.build import prepare
 from harness.vm.config import PROJECT, load_config
 from harness.vm.executor import Executor
-from harness.vm.process import quiet
 from harness.vm.target import boot, has_protected_vms
+from harness.vm.tools import quiet
 
 T = TypeVar("T")
 CORPUS = PROJECT / "corpus"

@@ -17,12 +17,12 @@ from fuzz.project import CRASHES
 from fuzz.stats import StatsWriter
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.worker import Services, Worker
-from harness.crash import Again, End, Remains, end_of, from_text
 from harness.errors import VmLost
 from harness.findings.regressions import Regression, crash_text, load_regressions
 from harness.scenario.scenario import format_scenario, load
 from harness.vm.build import prepare
 from harness.vm.config import load_config
+from harness.vm.crash import Again, End, Remains, end_of, from_text
 from harness.vm.postmortem import PostMortem
 from harness.vm.qemu import Qemu
 from harness.vm.target import boot, machine_of

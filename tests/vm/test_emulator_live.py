@@ -20,8 +20,8 @@ from harness.scenario.scenario import parse
 from harness.vm.build import prepare
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET, load_config
-from harness.vm.emulator import Emulator, installed, obtain
 from harness.vm.qemu import Qemu
+from harness.vm.qemu_versions import Emulator, installed, obtain
 from harness.vm.target import machine_of
 from tests.vm.running import REGRESSIONS, findings, run_all, two_at_a_time
 

@@ -28,8 +28,8 @@ from harness.vm.build import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, prepare
 from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
 from harness.vm.elf import read_layout
 from harness.vm.executor import ROUND_BUDGET, Executor
-from harness.vm.machine import Machine
 from harness.vm.qemu import Qemu
+from harness.vm.qemu_command import Machine
 from harness.vm.target import machine_of
 from tests.vm.runaways import RUNAWAYS, WALK
 from tests.vm.running import booted, check_all

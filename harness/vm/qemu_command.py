@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.vm.emulator import QEMU
 from harness.vm.plugins import Map, Plugin
+from harness.vm.qemu_versions import QEMU
 
 RAM_BASE = 0x4000_0000
 """Where ``-M virt`` has its RAM (QEMU hw/arm/virt.c, base_memmap)."""
@@ -93,7 +93,7 @@ def command_line(machine: Machine, files: Files, plugins: Sequence[Plugin[Map]] 
         f"{' SF_BRAKE=1' if machine.deterministic else ''}"
     )
     clone = files.state is not None
-    # Both write to the same file; with stdio what the machine's owner writes comes in (harness/vm/storm.py).
+    # Both write to the same file; with stdio what the machine's owner writes comes in (harness/vm/fetch_storm.py).
     to_file = f"file,id=console,path=/proc/self/fd/{files.console}"
     console = "stdio,id=console,signal=off" if machine.deterministic else to_file
     return [
