@@ -15,7 +15,7 @@ from fuzz.bench_view import facts, panels, text
 from fuzz.progress import say
 from harness.errors import InputError
 from harness.model import LEVEL_NAMES
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config
 
 QUICK_SECONDS, SECONDS = 2, 10

@@ -23,7 +23,7 @@ from harness.findings.known_divergences import Catalogue
 from harness.findings.verdict import Elsewhere
 from harness.relations import hyp_copy as beside
 from harness.scenario.scenario import Scenario
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.config import MachineConfig, Mode, emulated
 from harness.vm.qemu_versions import Emulator, begins
 from harness.vm.target import boot, hyp_copy_of

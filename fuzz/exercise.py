@@ -20,7 +20,7 @@ from harness.findings.known_divergences import Catalogue
 from harness.ruled import rules_of
 from harness.scenario.scenario import Scenario
 from harness.trace.events import EXIT
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
 from harness.vm.target import boot
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from harness.errors import InputError, SetupError
-from harness.vm.build import PreparedTarget
+from harness.vm.build.prepare import PreparedTarget
 from harness.vm.config import MachineConfig, Mode
 from harness.vm.hypcopy import HypCopy
 from harness.vm.target import hyp_copy_of

@@ -22,7 +22,7 @@ from harness.findings.intended_changes import Changes, between, load_changes
 from harness.findings.known_divergences import Catalogue
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
-from harness.vm.build import PreparedTarget, prepare
+from harness.vm.build.prepare import PreparedTarget, prepare
 from harness.vm.clone import Clones
 from harness.vm.config import MachineConfig, load_config
 from harness.vm.edges import EdgeMap

@@ -17,9 +17,9 @@ from fuzz.progress import say, saying
 from harness.errors import InputError, VmLost
 from harness.report.recorded import end_text
 from harness.report.terminal import printable
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
+from harness.vm.build.programs import GUEST_LINE, build_programs, linux_guest, read_program
 from harness.vm.config import DEFAULT_TARGET, load_config
-from harness.vm.programs import GUEST_LINE, build_programs, linux_guest, read_program
 from harness.vm.recorder import RING_MIB, Done, Tick, record
 
 _say = saying("record")

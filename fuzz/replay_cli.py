@@ -34,7 +34,7 @@ from harness.report.terminal import Style
 from harness.report.traceview import trace_lines
 from harness.scenario.scenario import Scenario, load
 from harness.trace.events import Trace
-from harness.vm.build import PreparedTarget, prepare, read_image
+from harness.vm.build.prepare import PreparedTarget, prepare, read_image
 from harness.vm.config import DEFAULT_TARGET, MachineConfig, list_configs, load_config
 from harness.vm.target import boot
 

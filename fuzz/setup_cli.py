@@ -17,10 +17,7 @@ from fuzz.guidance import choose
 from fuzz.progress import saying
 from harness.errors import InputError, SetupError
 from harness.vm import qemu_versions
-from harness.vm.build import find_prepared, prepare, read_image
-from harness.vm.cache import Cache, default_root
-from harness.vm.config import DEFAULT_TARGET, PROJECT, list_configs, load_config
-from harness.vm.doctor import (
+from harness.vm.build.doctor import (
     Check,
     TargetState,
     check_distributions,
@@ -28,6 +25,9 @@ from harness.vm.doctor import (
     check_target,
     parse_requirements,
 )
+from harness.vm.build.prepare import find_prepared, prepare, read_image
+from harness.vm.cache import Cache, default_root
+from harness.vm.config import DEFAULT_TARGET, PROJECT, list_configs, load_config
 
 _say = saying("setup")
 

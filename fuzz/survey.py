@@ -18,7 +18,7 @@ from harness.findings.known_divergences import Catalogue
 from harness.lemma.path_states import load_paths, outcome
 from harness.reach import Covered, Decision, Goal
 from harness.scenario.scenario import Scenario
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
 from harness.vm.coverage import Coverage, prepare_coverage
 from harness.vm.edges import EdgeMap

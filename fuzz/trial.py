@@ -24,7 +24,7 @@ from fuzz.launch import Launcher
 from fuzz.mutate import generate
 from harness.errors import TargetError
 from harness.scenario.scenario import Scenario
-from harness.vm.build import PreparedTarget
+from harness.vm.build.prepare import PreparedTarget
 from harness.vm.config import MachineConfig
 from harness.vm.coverage import Coverage
 from harness.vm.edges import Edge

@@ -17,7 +17,7 @@ from harness.errors import InputError
 from harness.jsonfile import reading
 from harness.reach import blocks_of
 from harness.report.trial import markdown, svg
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
 from harness.vm.coverage import prepare_coverage
 from harness.vm.edges import Edge

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mailbox between the fuzzer and the agent: words, operations and records, as rows.
 
-One table serves both ends: :mod:`harness.vm.protocol_header` renders it as the C header that the agent and the
+One table serves both ends: :mod:`harness.vm.build.protocol_header` renders it as the C header that the agent and the
 probe include, :mod:`harness.vm.executor` and :mod:`harness.trace.events` read it directly.  All words are little-endian
 u64, all records start and end on 8 bytes.
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError, SetupError
-from harness.vm.build import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, build_module, find_prepared, prepare, read_image
+from harness.vm.build.prepare import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, build_module, find_prepared, prepare, read_image
 from harness.vm.cache import Cache
 from harness.vm.config import load_config
 

@@ -20,7 +20,7 @@ from harness.errors import AgentProtocolError, InputError, SetupError, TargetErr
 from harness.scenario.scenario import HEADER, Scenario
 from harness.trace.events import Trace
 from harness.trace.tracefile import load_trace
-from harness.vm.build import PreparedTarget
+from harness.vm.build.prepare import PreparedTarget
 from harness.vm.config import CONFIG_DIR
 
 GOLDEN = Path(__file__).parent / "golden"

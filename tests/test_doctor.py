@@ -12,9 +12,7 @@ import pytest
 
 from fuzz.setup_cli import REQUIREMENTS, add_parsers
 from harness.errors import InputError
-from harness.vm.build import PreparedTarget
-from harness.vm.config import list_configs, load_config
-from harness.vm.doctor import (
+from harness.vm.build.doctor import (
     Requirement,
     TargetState,
     check_distributions,
@@ -22,6 +20,8 @@ from harness.vm.doctor import (
     check_target,
     parse_requirements,
 )
+from harness.vm.build.prepare import PreparedTarget
+from harness.vm.config import list_configs, load_config
 
 ROW = Requirement("qemu-system-arm", "qemu-system-aarch64", "runs the target")
 PREPARED = PreparedTarget(

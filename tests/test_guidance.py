@@ -13,7 +13,7 @@ from fuzz.guidance import BOTH, KVM, MODEL, choose, edges_in
 from fuzz.launch import Launcher
 from harness.errors import SetupError
 from harness.vm import edges
-from harness.vm.build import PreparedTarget
+from harness.vm.build.prepare import PreparedTarget
 
 
 def target(directory: Path, qemu: str) -> PreparedTarget:

@@ -13,7 +13,7 @@ from fuzz.launch import Launcher
 from fuzz.live import _parser
 from fuzz.pair import open_bench
 from harness.errors import InputError, SetupError
-from harness.vm.build import PreparedTarget
+from harness.vm.build.prepare import PreparedTarget
 from harness.vm.config import load_config
 
 PLAIN, PROTECTED = load_config("kvm-nvhe"), load_config("kvm-7.3-protected")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.vm.image import TRAILER, Member, build_initramfs, file, read_cpio, write_cpio
+from harness.vm.build.initramfs import TRAILER, Member, build_initramfs, file, read_cpio, write_cpio
 
 PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40).filter(
     lambda path: path != TRAILER

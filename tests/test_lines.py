@@ -11,7 +11,7 @@ import pytest
 from harness.errors import InputError
 from harness.reach import Covered, files
 from harness.report.reached import spans
-from harness.vm.build import CROSS
+from harness.vm.build.prepare import CROSS
 from harness.vm.elf import LineRow, read_lines
 from harness.vm.symbols import LOAD_OFFSET
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import SetupError
-from harness.vm.build import resolve_kernel
+from harness.vm.build.prepare import resolve_kernel
 from harness.vm.packages import (
     Archive,
     Package,

@@ -10,10 +10,10 @@ import pytest
 
 from fuzz.cli import main
 from harness.errors import InputError, SetupError
-from harness.vm.build import PreparedTarget
+from harness.vm.build.initramfs import read_cpio
+from harness.vm.build.prepare import PreparedTarget
+from harness.vm.build.programs import NAMES, Program, build_programs, overlay, read_program
 from harness.vm.config import load_config
-from harness.vm.image import read_cpio
-from harness.vm.programs import NAMES, Program, build_programs, overlay, read_program
 from harness.vm.recorder import record
 
 

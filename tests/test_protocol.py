@@ -11,7 +11,7 @@ import pytest
 from harness import layout, protocol
 from harness.arch import registers
 from harness.arch.exits import SMCCC_FUNCTIONS
-from harness.vm import protocol_header
+from harness.vm.build import protocol_header
 from tests.traces import ISB, TRAP_MRS
 
 STRUCTS = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.vm import edges
-from harness.vm.build import PreparedTarget
+from harness.vm.build.prepare import PreparedTarget
 from harness.vm.cache import Cache, default_root, hash_inputs
 from harness.vm.edges import EdgeMap
 from harness.vm.plugins import Plugin, compile_plugin

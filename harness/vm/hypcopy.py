@@ -20,7 +20,7 @@ from harness.errors import AgentProtocolError, SetupError
 from harness.protocol import Word
 from harness.trace.events import ENTRY, EXIT, ContextLayout, Event, Hyp
 from harness.vm.btf import read_btf
-from harness.vm.build import PreparedTarget
+from harness.vm.build.prepare import PreparedTarget
 from harness.vm.cache import Cache, default_root, hash_inputs
 from harness.vm.plugins import Plugin, Words, compile_plugin, struct_members
 from harness.vm.symbols import LOAD_OFFSET, Symbols, read_symbols

@@ -2,7 +2,7 @@
 """Kernels of the whole archive in the cache: the list of them, each one's image, and headers that build here.
 
 Three kinds of entry: ``image`` (Image and changelog), ``headers`` (headers with build tools that run on this
-machine), and what :mod:`harness.vm.build` compiles.  Debs stay until their entry is complete, so that a killed download
+machine), and what :mod:`harness.vm.build.prepare` compiles.  Debs stay until their entry is complete, so that a killed download
 goes on where it stopped.
 """
 

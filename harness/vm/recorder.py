@@ -18,9 +18,9 @@ from harness.errors import AgentProtocolError, SetupError, VmLost
 from harness.trace import ring
 from harness.trace.events import EXIT, ContextLayout, Switch
 from harness.trace.recording import End, Head, Writer, create
-from harness.vm.build import PreparedTarget
+from harness.vm.build.prepare import PreparedTarget
+from harness.vm.build.programs import Program, overlay
 from harness.vm.config import MachineConfig
-from harness.vm.programs import Program, overlay
 from harness.vm.qemu import Qemu
 from harness.vm.qemu_command import Machine
 from harness.vm.target import layout_of, machine_of

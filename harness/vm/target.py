@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from harness.errors import SetupError
 from harness.trace.events import ContextLayout
-from harness.vm.build import PreparedTarget
+from harness.vm.build.prepare import PreparedTarget
 from harness.vm.clone import Clones, started
 from harness.vm.config import MachineConfig, Mode
 from harness.vm.crash import Remains

@@ -18,7 +18,7 @@ from harness.errors import TargetError
 from harness.findings.check import Checked, check
 from harness.report.docs import table
 from harness.scenario.scenario import Scenario
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.executor import Executor
 from harness.vm.symbols import Symbols

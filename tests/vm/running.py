@@ -17,7 +17,7 @@ from harness.findings.check import Checked, Compared, check, signature
 from harness.findings.known_divergences import Catalogue
 from harness.scenario.code_layout import needs_protected
 from harness.scenario.scenario import Scenario, load
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.config import PROJECT, load_config
 from harness.vm.executor import Executor
 from harness.vm.target import boot, has_protected_vms

@@ -15,7 +15,7 @@ import pytest
 from fuzz.database import Database, default_url
 from fuzz.store import FINDINGS, Store
 from harness.scenario.scenario import load
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
 from tests.vm.killing import COMMAND, descendants, gone, run
 

@@ -15,7 +15,7 @@ import pytest
 
 from harness.errors import SetupError
 from harness.findings.regressions import load_regressions
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.symbols import Symbols, read_symbols
 from tests.vm.changed import page, read

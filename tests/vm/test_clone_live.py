@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.vm.build import PreparedTarget, prepare
+from harness.vm.build.prepare import PreparedTarget, prepare
 from harness.vm.cache import Cache
 from harness.vm.clone import KIND, Clones
 from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
@@ -72,7 +72,7 @@ def test_a_damaged_template_is_replaced_by_a_boot(prepared: PreparedTarget, tmp_
 MAKING = """\
 import sys
 from pathlib import Path
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.cache import Cache
 from harness.vm.clone import Clones
 from harness.vm.config import load_config

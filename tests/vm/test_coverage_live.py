@@ -16,7 +16,7 @@ from fuzz.database import default_url
 from fuzz.guidance import KVM, edges_in
 from fuzz.launch import Launcher
 from harness.scenario.scenario import format_scenario, parse
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
 from harness.vm.coverage import prepare_coverage
 from harness.vm.edges import Reached

@@ -20,7 +20,7 @@ from fuzz.worker import Services, Worker
 from harness.errors import VmLost
 from harness.findings.regressions import Regression, crash_text, load_regressions
 from harness.scenario.scenario import format_scenario, load
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
 from harness.vm.crash import Again, End, Remains, end_of, from_text
 from harness.vm.postmortem import PostMortem

@@ -10,7 +10,7 @@ import pytest
 
 from harness.scenario.scenario import Scenario, parse
 from harness.trace.tracefile import format_trace
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.cache import Cache
 from harness.vm.clone import Clones
 from harness.vm.config import DEFAULT_TARGET, load_config

@@ -17,7 +17,7 @@ from harness.arch.cpu_models import Cpu, cpu_model
 from harness.findings.finding import Tries
 from harness.findings.verdict import classify, evidence, first_of
 from harness.scenario.scenario import parse
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.qemu import Qemu

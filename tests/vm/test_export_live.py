@@ -15,9 +15,9 @@ from harness.findings.finding import Finding, Tries, difference, signature_text
 from harness.report.export import c_program, reproducer
 from harness.report.story import Kept, Story, tell
 from harness.scenario.scenario import format_scenario, load, parse
-from harness.vm.build import prepare
+from harness.vm.build.initramfs import character_device, directory, file, write_cpio
+from harness.vm.build.prepare import prepare
 from harness.vm.config import PROJECT, load_config
-from harness.vm.image import character_device, directory, file, write_cpio
 from harness.vm.target import machine_of
 
 TARGET = "kvm-nvhe"

@@ -27,7 +27,7 @@ from fuzz.summary import Asked, summarise
 from fuzz.worker import Worker
 from harness.scenario.scenario import format_scenario
 from harness.trace.events import Trace
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.cache import Cache, default_root
 from harness.vm.clone import Clones
 from harness.vm.config import load_config

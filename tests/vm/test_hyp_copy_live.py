@@ -10,7 +10,7 @@ import pytest
 from harness.arch.cpu_models import cpu_model
 from harness.errors import SetupError
 from harness.findings.check import Checked, check
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
 from harness.vm.executor import Executor
 from harness.vm.hypcopy import find_places

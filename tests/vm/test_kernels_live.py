@@ -18,7 +18,7 @@ from fuzz.store import FINDINGS, Store
 from harness.findings.release_history import SHOWS, SHOWS_NOT, sentences
 from harness.report.html import page
 from harness.vm.archive import Kernel
-from harness.vm.build import find_prepared, prepare
+from harness.vm.build.prepare import find_prepared, prepare
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import load_config
 from harness.vm.kernels import donors, load_kernels

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from harness.findings.check import Checked
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
 from tests.vm.patching import PATCHES, Patch, apply
 from tests.vm.running import SEEDS, run_all, two_at_a_time

@@ -22,9 +22,9 @@ from harness.findings.check_recording import DEBUGGED, FOREIGN, NO_VECTORS
 from harness.trace.events import EXIT, USER, Switch
 from harness.trace.recorded_rounds import PROTECTED
 from harness.trace.recording import Api, Reader
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
+from harness.vm.build.programs import GUEST_LINE, build_programs, read_program
 from harness.vm.config import PROJECT, load_config
-from harness.vm.programs import GUEST_LINE, build_programs, read_program
 from harness.vm.recorder import Tick, record
 from tests.traces import MMIO_EXIT
 from tests.vm.killing import descendants

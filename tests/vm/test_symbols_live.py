@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SetupError, VmLost
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.config import list_configs, load_config
 from harness.vm.qemu import Qemu
 from harness.vm.qemu_command import RAM_BASE

@@ -24,7 +24,7 @@ from harness.errors import AgentProtocolError, VmLost
 from harness.layout import CODE, VECTORS
 from harness.scenario.scenario import parse
 from harness.trace.events import EXIT, USER, ContextLayout, Host, Switch, Trace
-from harness.vm.build import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, prepare
+from harness.vm.build.prepare import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, prepare
 from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
 from harness.vm.elf import read_layout
 from harness.vm.executor import ROUND_BUDGET, Executor
@@ -40,7 +40,7 @@ SCENARIO = parse(TEXT, "here")
 # Boots, says who it is, and runs scenarios until somebody kills it.
 OWNER = f"""
 from harness.scenario.scenario import parse
-from harness.vm.build import prepare
+from harness.vm.build.prepare import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.elf import read_layout
 from harness.vm.executor import Executor

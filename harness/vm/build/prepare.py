@@ -17,13 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import InputError, SetupError
-from harness.vm import layout_header, protocol_header
+from harness.vm import layout_header
 from harness.vm.archive import recall
 from harness.vm.btf import read_btf
+from harness.vm.build import protocol_header
+from harness.vm.build.initramfs import build_initramfs
 from harness.vm.cache import Cache, Entry, default_root, hash_inputs
 from harness.vm.config import MachineConfig
 from harness.vm.elf import read_layout
-from harness.vm.image import build_initramfs
 from harness.vm.kernel import IMAGE_MAGIC as IMAGE_MAGIC
 from harness.vm.kernel import IMAGE_MAGIC_OFFSET as IMAGE_MAGIC_OFFSET
 from harness.vm.kernel import ImageFacts, find_headers, find_image, make_relocatable

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import InputError, SetupError
-from harness.vm import protocol_header
-from harness.vm.build import COMPILER_PACKAGE, CROSS, GUEST_SOURCES, PreparedTarget
+from harness.vm.build import protocol_header
+from harness.vm.build.initramfs import character_device, directory, file, write_cpio
+from harness.vm.build.prepare import COMPILER_PACKAGE, CROSS, GUEST_SOURCES, PreparedTarget
 from harness.vm.cache import Cache, default_root, hash_inputs
 from harness.vm.elf import why_not_static_arm64
-from harness.vm.image import character_device, directory, file, write_cpio
 from harness.vm.tools import Progress, quiet, require_tool, run_tool
 
 SOURCES = Path(__file__).resolve().parent / "recorded"
