@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-from harness.vm.versions import linux_version
+from harness.vm.debian.versions import linux_version
 
 Outcome = tuple[str, ...]
 """Names of what is unexplained; empty: nothing."""

@@ -22,10 +22,10 @@ from harness.findings.known_divergences import Catalogue
 from harness.findings.release_history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, Asked, history_text
 from harness.relations import hyp_copy
 from harness.report.story import Story
-from harness.vm.archive import Kernels
 from harness.vm.cache import Cache, default_root
-from harness.vm.changelog import notes, read_changelog, upstream
 from harness.vm.config import DEFAULT_TARGET, load_config
+from harness.vm.debian.changelog import notes, read_changelog, upstream
+from harness.vm.debian.kernel_archive import Kernels
 from harness.vm.kernels import CHANGELOG, find_fetched, load_kernels
 
 _say = saying("bisect")

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from fuzz.arguments import Subparsers
 from fuzz.progress import saying
 from harness.errors import SetupError
-from harness.vm.archive import FEATURES, Kernel, Kernels
 from harness.vm.cache import Cache, default_root
+from harness.vm.debian.kernel_archive import FEATURES, Kernel, Kernels
 from harness.vm.kernels import fetch, find_fetched, find_kernel, load_kernels
 
 _say = saying("kernels")

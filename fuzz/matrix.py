@@ -19,9 +19,9 @@ from harness.findings.check import Checked, check, signature
 from harness.findings.known_divergences import Catalogue
 from harness.jsonfile import reading
 from harness.scenario.scenario import Scenario, format_scenario, load
-from harness.vm.archive import Kernel
 from harness.vm.build.prepare import prepare
 from harness.vm.config import MachineConfig, Mode, emulated, list_configs, load_config
+from harness.vm.debian.kernel_archive import Kernel
 from harness.vm.qemu_versions import Emulator
 from harness.vm.target import boot
 

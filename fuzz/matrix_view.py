@@ -8,7 +8,7 @@ from itertools import groupby
 
 from fuzz.matrix import CANNOT, CLEAN, DIVERGES, LOST, Cell
 from harness.findings.regressions import Regression
-from harness.vm.versions import linux_version, version_key
+from harness.vm.debian.versions import linux_version, version_key
 
 SYMBOLS: Mapping[str, str] = {CLEAN: ".", LOST: "!", CANNOT: "-"}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"

@@ -10,8 +10,8 @@ import pytest
 from harness.errors import SetupError
 from harness.vm import qemu_versions
 from harness.vm.cache import Cache
+from harness.vm.debian.apt_sources import Source
 from harness.vm.qemu_versions import KIND, QEMU, RECIPE, Emulator, backports, begins, read_version, upstream
-from harness.vm.sources import Source
 
 SCRIPT = "#!/bin/sh\necho QEMU emulator version {version} '(Debian 1:{version}+ds-1)'\n"
 

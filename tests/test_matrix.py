@@ -43,8 +43,8 @@ from harness.findings.release_history import SHOWS, SHOWS_NOT, Asked, history_te
 from harness.scenario.scenario import Scenario, load
 from harness.trace.events import Trace
 from harness.trace.tracefile import load_trace
-from harness.vm.archive import Kernel
 from harness.vm.config import load_config
+from harness.vm.debian.kernel_archive import Kernel
 
 GOLDEN = Path(__file__).parent / "golden"
 CASE = make_case("mixture", load(GOLDEN / "mixture.scn"))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from harness.errors import SetupError
 from harness.vm.build.prepare import resolve_kernel
-from harness.vm.packages import (
+from harness.vm.debian.apt import (
     Archive,
     Package,
     fetch_failure,
@@ -23,7 +23,14 @@ from harness.vm.packages import (
     release_codename,
     render_apt_conf,
 )
-from harness.vm.sources import Source, debian_sources, parse_deb822, parse_one_line, read_sources, security_sources
+from harness.vm.debian.apt_sources import (
+    Source,
+    debian_sources,
+    parse_deb822,
+    parse_one_line,
+    read_sources,
+    security_sources,
+)
 from harness.vm.tools import quiet, run_tool, says_disk_full, telling_line
 
 MIRROR = "http://mirror.example/debian"

@@ -109,7 +109,7 @@ class Key:
 
 
 KERNEL_VERSION = re.compile(r"\d[A-Za-z0-9.+~:-]{0,63}(\.\*)?")
-"""What :meth:`harness.vm.archive.Kernels.find` takes."""
+"""What :meth:`harness.vm.debian.kernel_archive.Kernels.find` takes."""
 
 QEMU_VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){0,2}")
 """What :func:`harness.vm.qemu_versions.obtain` takes."""

@@ -16,9 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import InputError, SetupError
-from harness.vm.archive import RELEASES, Kernel, Kernels, read_lists, recall, remember, suite_sources
 from harness.vm.btf import read_btf
 from harness.vm.cache import Cache, Entry, hash_inputs
+from harness.vm.debian.apt import Archive, Package, open_archive, release_codename, unpack
+from harness.vm.debian.kernel_archive import RELEASES, Kernel, Kernels, read_lists, recall, remember, suite_sources
+from harness.vm.debian.versions import version_key
 from harness.vm.kernel import (
     find_changelog,
     find_headers,
@@ -29,9 +31,7 @@ from harness.vm.kernel import (
     wrap_tools,
 )
 from harness.vm.layout_header import why_not
-from harness.vm.packages import Archive, Package, open_archive, release_codename, unpack
 from harness.vm.tools import Progress, quiet
-from harness.vm.versions import version_key
 
 STATE = "apt-suites"
 IMAGE_RECIPE, HEADERS_RECIPE = "1", "2"

@@ -14,7 +14,7 @@ from harness.arch.registers import Group
 from harness.errors import SetupError
 from harness.trace.events import ContextLayout
 from harness.vm.btf import Btf
-from harness.vm.versions import linux_version
+from harness.vm.debian.versions import linux_version
 
 PLACES: Mapping[str, tuple[str, str]] = {
     # Macro, (type, member of struct kvm_vcpu).

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from harness.errors import InputError, SetupError
 from harness.vm.cache import Cache, Entry, hash_inputs
-from harness.vm.packages import Archive, Package, open_archive, record_fields, record_package, unpack
-from harness.vm.sources import Source
+from harness.vm.debian.apt import Archive, Package, open_archive, record_fields, record_package, unpack
+from harness.vm.debian.apt_sources import Source
+from harness.vm.debian.versions import version_key
 from harness.vm.tools import Progress, quiet, run_tool
-from harness.vm.versions import version_key
 
 QEMU = "qemu-system-aarch64"
 PACKAGE = "qemu-system-arm"

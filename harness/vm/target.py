@@ -14,6 +14,7 @@ from harness.vm.build.prepare import PreparedTarget
 from harness.vm.clone import Clones, started
 from harness.vm.config import MachineConfig, Mode
 from harness.vm.crash import Remains
+from harness.vm.debian.versions import linux_version
 from harness.vm.executor import Executor
 from harness.vm.hypcopy import HypCopy, prepare_hyp
 from harness.vm.plugins import Map, Plugin
@@ -21,7 +22,6 @@ from harness.vm.qemu import Qemu
 from harness.vm.qemu_command import MIB, Machine
 from harness.vm.template import Template
 from harness.vm.tools import Progress, quiet
-from harness.vm.versions import linux_version
 
 # Documentation/admin-guide/kernel-parameters.txt, kvm-arm.mode: VHE has no word, a CPU that has it runs it.
 _MODE_ARGS: Mapping[Mode, tuple[str, ...]] = MappingProxyType(

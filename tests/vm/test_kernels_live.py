@@ -17,10 +17,10 @@ from fuzz.report_cli import book_of
 from fuzz.store import FINDINGS, Store
 from harness.findings.release_history import SHOWS, SHOWS_NOT, sentences
 from harness.report.html import page
-from harness.vm.archive import Kernel
 from harness.vm.build.prepare import find_prepared, prepare
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import load_config
+from harness.vm.debian.kernel_archive import Kernel
 from harness.vm.kernels import donors, load_kernels
 from tests.kept import filled
 from tests.vm.running import SEEDS, run_all

@@ -18,19 +18,19 @@ from pathlib import Path
 
 from harness.errors import InputError, SetupError
 from harness.vm import layout_header
-from harness.vm.archive import recall
 from harness.vm.btf import read_btf
 from harness.vm.build import protocol_header
 from harness.vm.build.initramfs import build_initramfs
 from harness.vm.cache import Cache, Entry, default_root, hash_inputs
 from harness.vm.config import MachineConfig
+from harness.vm.debian.apt import Archive, Package, open_archive, unpack
+from harness.vm.debian.kernel_archive import recall
 from harness.vm.elf import read_layout
 from harness.vm.kernel import IMAGE_MAGIC as IMAGE_MAGIC
 from harness.vm.kernel import IMAGE_MAGIC_OFFSET as IMAGE_MAGIC_OFFSET
 from harness.vm.kernel import ImageFacts, find_headers, find_image, make_relocatable
 from harness.vm.kernel import read_image as read_image
 from harness.vm.kernels import STATE, Fetched, borrow, fetch, find_fetched, find_kernel
-from harness.vm.packages import Archive, Package, open_archive, unpack
 from harness.vm.qemu_versions import QEMU, Emulator, find, obtain
 from harness.vm.tools import Progress, quiet, require_tool, run_tool
 

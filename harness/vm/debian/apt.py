@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import SetupError
-from harness.vm.sources import Source, debian_sources, read_sources, security_sources
+from harness.vm.debian.apt_sources import Source, debian_sources, read_sources, security_sources
 from harness.vm.tools import Progress, quiet, require_tool, run_tool, telling_line
 
 TARGET_ARCHITECTURE = "arm64"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import SetupError
-from harness.vm.archive import source_version
-from harness.vm.versions import version_key
+from harness.vm.debian.kernel_archive import source_version
+from harness.vm.debian.versions import version_key
 
 HEADER = re.compile(r"linux[a-z0-9-]* \(([^)]+)\) ")
 ITEM = re.compile(r"\s+[*+-]\s+")

@@ -16,10 +16,10 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.errors import InputError
-from harness.vm.packages import Archive, Package, record_fields, record_package
-from harness.vm.sources import Source
+from harness.vm.debian.apt import Archive, Package, record_fields, record_package
+from harness.vm.debian.apt_sources import Source
+from harness.vm.debian.versions import linux_version, version_key
 from harness.vm.tools import run_tool
-from harness.vm.versions import linux_version, version_key
 
 STATE_FILE = "kernels.json"
 FLAVOUR = "cloud-arm64"
