@@ -26,7 +26,7 @@ from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.debian.changelog import notes, read_changelog, upstream
 from harness.vm.debian.kernel_archive import Kernels
-from harness.vm.kernels import CHANGELOG, find_fetched, load_kernels
+from harness.vm.kernels.fetch import CHANGELOG, find_fetched, load_kernels
 
 _say = saying("bisect")
 

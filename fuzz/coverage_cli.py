@@ -17,8 +17,8 @@ from harness.errors import InputError
 from harness.reach import decisions, files, functions, handlers, matrix
 from harness.report.reached import ReachReport, page, text, to_json
 from harness.vm.config import Mode, load_config
-from harness.vm.elf import LineRow, read_lines
-from harness.vm.symbols import LOAD_OFFSET
+from harness.vm.kernels.dwarf import LineRow, read_lines
+from harness.vm.kernels.kallsyms import LOAD_OFFSET
 
 OK, FAILED = 0, 3
 

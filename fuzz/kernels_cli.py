@@ -14,7 +14,7 @@ from fuzz.progress import saying
 from harness.errors import SetupError
 from harness.vm.cache import Cache, default_root
 from harness.vm.debian.kernel_archive import FEATURES, Kernel, Kernels
-from harness.vm.kernels import fetch, find_fetched, find_kernel, load_kernels
+from harness.vm.kernels.fetch import fetch, find_fetched, find_kernel, load_kernels
 
 _say = saying("kernels")
 

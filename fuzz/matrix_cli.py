@@ -38,7 +38,7 @@ from harness.findings.known_divergences import Catalogue
 from harness.findings.regressions import Regression, load_regressions
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET
-from harness.vm.kernels import load_kernels
+from harness.vm.kernels.fetch import load_kernels
 from harness.vm.qemu_versions import present
 
 _say = saying("matrix")

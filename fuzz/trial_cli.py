@@ -21,7 +21,7 @@ from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
 from harness.vm.coverage import prepare_coverage
 from harness.vm.edges import Edge
-from harness.vm.text import KvmText
+from harness.vm.kernels.kvm_functions import KvmText
 
 OK = 0
 NAME = "coverage"

@@ -17,8 +17,8 @@ from harness.vm.debian.apt_sources import Source
 from harness.vm.debian.changelog import notes, upstream
 from harness.vm.debian.kernel_archive import Kernel, Kernels, assemble, recall, remember, source_version, suite_sources
 from harness.vm.debian.versions import linux_version, version_key
-from harness.vm.kernel import SUFFIX, find_headers, find_image, make_relocatable, wrap_tools
-from harness.vm.kernels import donors
+from harness.vm.kernels.fetch import donors
+from harness.vm.kernels.files import SUFFIX, find_headers, find_image, make_relocatable, wrap_tools
 
 ORDERED = (
     *("6.1.164-1", "6.1.170-2", "6.1.192-1", "6.12.74-2~bpo12+1", "6.12.74-2", "6.12.90-1~bpo12+1", "6.12.90-1"),

@@ -9,8 +9,8 @@ from typing import cast
 import pytest
 
 from harness.errors import SetupError
-from harness.vm.btf import Btf
-from harness.vm.layout_header import SLOTS, SYNC_CALL, render_borrowed
+from harness.vm.kernels.btf import Btf
+from harness.vm.kernels.vcpu_layout import SLOTS, SYNC_CALL, render_borrowed
 
 
 class FakeBtf:

@@ -12,8 +12,8 @@ from harness.errors import InputError
 from harness.reach import Covered, files
 from harness.report.reached import spans
 from harness.vm.build.prepare import CROSS
-from harness.vm.elf import LineRow, read_lines
-from harness.vm.symbols import LOAD_OFFSET
+from harness.vm.kernels.dwarf import LineRow, read_lines
+from harness.vm.kernels.kallsyms import LOAD_OFFSET
 
 SOURCE = """\
 __attribute__((section(".head.text"))) void head(void) {}

@@ -19,7 +19,7 @@ from harness.reach import Covered, decision_text, decisions, functions, handlers
 from harness.report.reached import ReachReport, page, text, to_json
 from harness.report.trial import markdown, svg, value_at, wins
 from harness.vm.config import PROJECT
-from harness.vm.text import EL1, EL2, Function, KvmText
+from harness.vm.kernels.kvm_functions import EL1, EL2, Function, KvmText
 
 HVC, SMC, WATCH = 0x1000, 0x1040, 0x1080
 TEXT = KvmText(

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import SetupError
-from harness.vm.symbols import LOAD_OFFSET, Symbols
-from harness.vm.text import EL1, EL2, GENERIC, from_lines, kvm_text
+from harness.vm.kernels.kallsyms import LOAD_OFFSET, Symbols
+from harness.vm.kernels.kvm_functions import EL1, EL2, GENERIC, from_lines, kvm_text
 
 BASE = 0xFFFF_8000_0800_0000
 ROWS = (

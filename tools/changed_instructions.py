@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from harness.vm.build.prepare import prepare  # noqa: E402
 from harness.vm.config import DEFAULT_TARGET, load_config  # noqa: E402
-from harness.vm.symbols import read_symbols  # noqa: E402
+from harness.vm.kernels.kallsyms import read_symbols  # noqa: E402
 from tests.vm.changed import document, page, search_all  # noqa: E402
 from tests.vm.changes import CHANGES  # noqa: E402
 

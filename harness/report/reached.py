@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from harness.handlers import Reason
 from harness.reach import Decision, DecisionReach, FileReach, FunctionReach, HandlerReach, Matrix, decision_text
 from harness.report.markup import Content, Markup, details, document, el, put, table
-from harness.vm.text import EL1, EL2, GENERIC
+from harness.vm.kernels.kvm_functions import EL1, EL2, GENERIC
 
 PARTS = (EL1, EL2, GENERIC)
 

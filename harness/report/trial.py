@@ -215,7 +215,7 @@ def _cost(data: Mapping[str, Any]) -> Iterator[str]:
         "## What is counted",
         "",
         "Blocks are QEMU's, known by where they lie in RAM: at EL2 the same code has another address in every boot.",
-        "The text of KVM is what lies between the symbols that bound its objects (`harness/vm/text.py`); what it calls",
+        "The text of KVM is what lies between the symbols that bound its objects (`harness/vm/kernels/kvm_functions.py`); what it calls",
         "elsewhere in the kernel is not seen. Counting begins behind what the agent does to begin a scenario, so that",
         "neither the boot nor the scenario before it counts. A tick of the host's clock adds a few edges to any",
         "scenario of a campaign. `shadowfuzz coverage` and `shadowfuzz cmin` use deterministic machines, run each",

@@ -12,14 +12,14 @@ from harness.vm import edges
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.cache import Cache, default_root, hash_inputs
 from harness.vm.edges import EdgeMap
+from harness.vm.kernels.kallsyms import read_symbols
+from harness.vm.kernels.kvm_functions import BEGIN, KvmText, from_lines, kvm_text
 from harness.vm.plugins import Plugin, compile_plugin
-from harness.vm.symbols import read_symbols
-from harness.vm.text import BEGIN, KvmText, from_lines, kvm_text
 from harness.vm.tools import Progress, quiet
 
 TEXT = "kvm-text"
 TEXT_RECIPE = "1"
-"""Part of the symbols' key: to be raised when harness/vm/text.py makes something else of the same symbols."""
+"""Part of the symbols' key: to be raised when harness/vm/kernels/kvm_functions.py makes something else of the same symbols."""
 ROOM = 16 << 20
 
 

@@ -19,12 +19,12 @@ from pathlib import Path
 from harness.errors import AgentProtocolError, SetupError
 from harness.protocol import Word
 from harness.trace.events import ENTRY, EXIT, ContextLayout, Event, Hyp
-from harness.vm.btf import read_btf
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.cache import Cache, default_root, hash_inputs
+from harness.vm.kernels.btf import read_btf
+from harness.vm.kernels.kallsyms import LOAD_OFFSET, Symbols, read_symbols
+from harness.vm.kernels.kvm_functions import BEGIN
 from harness.vm.plugins import Plugin, Words, compile_plugin, struct_members
-from harness.vm.symbols import LOAD_OFFSET, Symbols, read_symbols
-from harness.vm.text import BEGIN
 from harness.vm.tools import Progress, quiet
 
 MAGIC = 0x3150_5948_5A46_4853  # "SHFZHYP1"

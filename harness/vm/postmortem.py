@@ -16,9 +16,9 @@ from pathlib import Path
 from harness.errors import SetupError, TargetError
 from harness.vm.crash import Dump, Remains, panic_address
 from harness.vm.gdbstub import GdbError, GdbStub
+from harness.vm.kernels.kallsyms import Symbols, read_symbols
 from harness.vm.qemu import Qemu
 from harness.vm.qemu_command import MIB, RAM_BASE
-from harness.vm.symbols import Symbols, read_symbols
 
 PATIENCE = 3.0
 """Seconds that QEMU has for one answer."""

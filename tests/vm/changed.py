@@ -21,7 +21,7 @@ from harness.scenario.scenario import Scenario
 from harness.vm.build.prepare import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.executor import Executor
-from harness.vm.symbols import Symbols
+from harness.vm.kernels.kallsyms import Symbols
 from harness.vm.target import boot
 from tests.vm.changes import CHANGES, Change, changed_image
 from tests.vm.running import CATALOGUE, REGRESSIONS, SEEDS, findings

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import SetupError
-from harness.vm.symbols import Symbols, read_symbols
+from harness.vm.kernels.kallsyms import Symbols, read_symbols
 
 NOP = 0xD503_201F
 

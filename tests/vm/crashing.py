@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.scenario.scenario import Scenario, parse
-from harness.vm.symbols import read_symbols
+from harness.vm.kernels.kallsyms import read_symbols
 
 BRK = 0xD420_0000
 UNDEFINED = 0

@@ -17,7 +17,7 @@ from harness.errors import SetupError
 from harness.findings.regressions import load_regressions
 from harness.vm.build.prepare import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config
-from harness.vm.symbols import Symbols, read_symbols
+from harness.vm.kernels.kallsyms import Symbols, read_symbols
 from tests.vm.changed import page, read
 from tests.vm.changes import CHANGES, Change, apply_change, changed_image
 from tests.vm.running import CORPUS, REGRESSIONS, SEEDS, findings, run_all, two_at_a_time

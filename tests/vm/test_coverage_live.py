@@ -20,8 +20,8 @@ from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
 from harness.vm.coverage import prepare_coverage
 from harness.vm.edges import Reached
+from harness.vm.kernels.kvm_functions import EL1, EL2
 from harness.vm.target import boot
-from harness.vm.text import EL1, EL2
 
 HEAD = "shadowfuzz-scenario 1\nabout Made up for a test.\n"
 HVC = parse(f"{HEAD}reg x0 0x84000000\nhvc 0x0\n".encode())

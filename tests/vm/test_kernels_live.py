@@ -21,7 +21,7 @@ from harness.vm.build.prepare import find_prepared, prepare
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import load_config
 from harness.vm.debian.kernel_archive import Kernel
-from harness.vm.kernels import donors, load_kernels
+from harness.vm.kernels.fetch import donors, load_kernels
 from tests.kept import filled
 from tests.vm.running import SEEDS, run_all
 

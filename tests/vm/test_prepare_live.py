@@ -15,7 +15,7 @@ from harness.vm.build.initramfs import read_cpio
 from harness.vm.build.prepare import find_prepared, prepare, read_image
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
-from harness.vm.elf import read_layout
+from harness.vm.kernels.dwarf import read_layout
 from harness.vm.target import layout_of
 
 

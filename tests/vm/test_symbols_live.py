@@ -11,9 +11,9 @@ import pytest
 from harness.errors import SetupError, VmLost
 from harness.vm.build.prepare import prepare
 from harness.vm.config import list_configs, load_config
+from harness.vm.kernels.kallsyms import LOAD_OFFSET, read_symbols
 from harness.vm.qemu import Qemu
 from harness.vm.qemu_command import RAM_BASE
-from harness.vm.symbols import LOAD_OFFSET, read_symbols
 from harness.vm.target import machine_of
 
 

@@ -26,8 +26,8 @@ from harness.scenario.scenario import parse
 from harness.trace.events import EXIT, USER, ContextLayout, Host, Switch, Trace
 from harness.vm.build.prepare import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, prepare
 from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
-from harness.vm.elf import read_layout
 from harness.vm.executor import ROUND_BUDGET, Executor
+from harness.vm.kernels.dwarf import read_layout
 from harness.vm.qemu import Qemu
 from harness.vm.qemu_command import Machine
 from harness.vm.target import machine_of
@@ -42,7 +42,7 @@ OWNER = f"""
 from harness.scenario.scenario import parse
 from harness.vm.build.prepare import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config
-from harness.vm.elf import read_layout
+from harness.vm.kernels.dwarf import read_layout
 from harness.vm.executor import Executor
 from harness.vm.qemu import Qemu
 from harness.vm.target import machine_of

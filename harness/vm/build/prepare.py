@@ -17,20 +17,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import InputError, SetupError
-from harness.vm import layout_header
-from harness.vm.btf import read_btf
 from harness.vm.build import protocol_header
 from harness.vm.build.initramfs import build_initramfs
 from harness.vm.cache import Cache, Entry, default_root, hash_inputs
 from harness.vm.config import MachineConfig
 from harness.vm.debian.apt import Archive, Package, open_archive, unpack
 from harness.vm.debian.kernel_archive import recall
-from harness.vm.elf import read_layout
-from harness.vm.kernel import IMAGE_MAGIC as IMAGE_MAGIC
-from harness.vm.kernel import IMAGE_MAGIC_OFFSET as IMAGE_MAGIC_OFFSET
-from harness.vm.kernel import ImageFacts, find_headers, find_image, make_relocatable
-from harness.vm.kernel import read_image as read_image
-from harness.vm.kernels import STATE, Fetched, borrow, fetch, find_fetched, find_kernel
+from harness.vm.kernels import vcpu_layout
+from harness.vm.kernels.btf import read_btf
+from harness.vm.kernels.dwarf import read_layout
+from harness.vm.kernels.fetch import STATE, Fetched, borrow, fetch, find_fetched, find_kernel
+from harness.vm.kernels.files import IMAGE_MAGIC as IMAGE_MAGIC
+from harness.vm.kernels.files import IMAGE_MAGIC_OFFSET as IMAGE_MAGIC_OFFSET
+from harness.vm.kernels.files import ImageFacts, find_headers, find_image, make_relocatable
+from harness.vm.kernels.files import read_image as read_image
 from harness.vm.qemu_versions import QEMU, Emulator, find, obtain
 from harness.vm.tools import Progress, quiet, require_tool, run_tool
 
@@ -237,7 +237,7 @@ def _guest_key_parts(sources: Path) -> tuple[str | bytes, ...]:
     compiler = Path(require_tool(f"{CROSS}gcc", COMPILER_PACKAGE)).resolve()
     state = compiler.stat()  # a new compiler is another file; asking it for its version would take longer
     parts: list[str | bytes] = [GUEST_RECIPE, f"{compiler} {state.st_size} {state.st_mtime_ns}"]
-    parts += [KBUILD, *AGENT_FLAGS, protocol_header.render(), layout_header.render_own()]
+    parts += [KBUILD, *AGENT_FLAGS, protocol_header.render(), vcpu_layout.render_own()]
     try:
         for path in sorted(path for path in sources.iterdir() if path.suffix in (".c", ".h")):
             parts += [path.name, path.read_bytes()]
@@ -262,13 +262,13 @@ def _build_guest(kernel_entry: Entry, sources: Path, work: Path, progress: Progr
     if borrowed:
         progress(f"no headers in the archive: those of {kernel_entry.facts['borrowed']}, layouts from its own BTF")
         btf = read_btf(Path(str(kernel_entry.facts["image"])))
-        (build / "layout.h").write_text(layout_header.render_borrowed(btf, str(release)))
+        (build / "layout.h").write_text(vcpu_layout.render_borrowed(btf, str(release)))
     else:
-        (build / "layout.h").write_text(layout_header.render_own())
+        (build / "layout.h").write_text(vcpu_layout.render_own())
     (build / "Kbuild").write_text(KBUILD)
     build_module(kernel_entry.path / str(kernel_entry.facts["headers"]), build, progress)
     (build / "probe.ko").rename(work / "probe.ko")
-    layout = layout_header.read_btf_layout(btf, str(release)) if btf is not None else read_layout(work / "probe.ko")
+    layout = vcpu_layout.read_btf_layout(btf, str(release)) if btf is not None else read_layout(work / "probe.ko")
     # Here, because reading DWARF takes longer than half a boot.
     (work / LAYOUT).write_text(json.dumps(layout.to_json()))
     strip = [f"{CROSS}strip", "--strip-debug", "-o", str(build / "stripped.ko"), str(work / "probe.ko")]

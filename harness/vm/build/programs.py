@@ -13,7 +13,7 @@ from harness.vm.build import protocol_header
 from harness.vm.build.initramfs import character_device, directory, file, write_cpio
 from harness.vm.build.prepare import COMPILER_PACKAGE, CROSS, GUEST_SOURCES, PreparedTarget
 from harness.vm.cache import Cache, default_root, hash_inputs
-from harness.vm.elf import why_not_static_arm64
+from harness.vm.kernels.dwarf import why_not_static_arm64
 from harness.vm.tools import Progress, quiet, require_tool, run_tool
 
 SOURCES = Path(__file__).resolve().parent / "recorded"

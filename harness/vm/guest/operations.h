@@ -22,7 +22,7 @@ static int op_begin(const struct sf_op *op)
 	    start(&contexts[op->b]) || (other != op->b && start(&contexts[other])))
 		error = error ? error : errno ? errno : EIO;
 
-	/* Whoever watches KVM's code takes this call for the begin of the scenario (harness/vm/text.py, BEGIN). */
+	/* Whoever watches KVM's code takes this call for the begin of the scenario (harness/vm/kernels/kvm_functions.py, BEGIN). */
 	ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_ARM_EL1_32BIT);
 	/* Not make_current(): what the last scenario left in the control words is nobody's. */
 	m = &contexts[op->b];

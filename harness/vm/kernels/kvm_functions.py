@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from harness.errors import SetupError
-from harness.vm.symbols import LOAD_OFFSET, Symbols
+from harness.vm.kernels.kallsyms import LOAD_OFFSET, Symbols
 
 GENERIC, EL1, EL2 = "virt/kvm", "arch/arm64/kvm EL1", "arch/arm64/kvm EL2"
 """Parts of KVM: shared by all architectures; this one's at the host's level; what nVHE runs at EL2."""

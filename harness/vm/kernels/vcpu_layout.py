@@ -13,8 +13,8 @@ from harness.arch import registers
 from harness.arch.registers import Group
 from harness.errors import SetupError
 from harness.trace.events import ContextLayout
-from harness.vm.btf import Btf
 from harness.vm.debian.versions import linux_version
+from harness.vm.kernels.btf import Btf
 
 PLACES: Mapping[str, tuple[str, str]] = {
     # Macro, (type, member of struct kvm_vcpu).
@@ -51,7 +51,7 @@ FRAME_OFFSETS: tuple[str, ...] = (
 
 def _common(slots: Iterator[str]) -> Iterator[str]:
     yield "/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */"
-    yield "/* Generated from harness/vm/layout_header.py: do not edit. */"
+    yield "/* Generated from harness/vm/kernels/vcpu_layout.py: do not edit. */"
     yield from slots
 
 

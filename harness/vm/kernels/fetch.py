@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import InputError, SetupError
-from harness.vm.btf import read_btf
 from harness.vm.cache import Cache, Entry, hash_inputs
 from harness.vm.debian.apt import Archive, Package, open_archive, release_codename, unpack
 from harness.vm.debian.kernel_archive import RELEASES, Kernel, Kernels, read_lists, recall, remember, suite_sources
 from harness.vm.debian.versions import version_key
-from harness.vm.kernel import (
+from harness.vm.kernels.btf import read_btf
+from harness.vm.kernels.files import (
     find_changelog,
     find_headers,
     find_image,
@@ -30,7 +30,7 @@ from harness.vm.kernel import (
     read_image,
     wrap_tools,
 )
-from harness.vm.layout_header import why_not
+from harness.vm.kernels.vcpu_layout import why_not
 from harness.vm.tools import Progress, quiet
 
 STATE = "apt-suites"
