@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness.errors import SetupError
 from harness.vm.build.prepare import PreparedTarget
-from harness.vm.coverage import prepare_coverage
-from harness.vm.edges import Edge, read_edges
+from harness.vm.plugins.edges import Edge, read_edges
+from harness.vm.plugins.kvm_coverage import prepare_coverage
 
 MODEL, KVM, BOTH = "model", "kvm", "both"
 MODES: tuple[str, ...] = (MODEL, KVM, BOTH)

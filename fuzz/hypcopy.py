@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from harness.errors import InputError, SetupError
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.config import MachineConfig, Mode
-from harness.vm.hypcopy import HypCopy
+from harness.vm.plugins.hyp_copy import HypCopy
 from harness.vm.target import hyp_copy_of
 
 

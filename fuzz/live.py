@@ -35,8 +35,8 @@ from fuzz.worker import GiveUp, Services, Worker
 from harness.errors import SetupError, ShadowfuzzError
 from harness.vm.cache import Cache, default_root
 from harness.vm.clone import Clones
-from harness.vm.coverage import prepare_coverage
-from harness.vm.edges import EDGES
+from harness.vm.plugins.edges import EDGES
+from harness.vm.plugins.kvm_coverage import prepare_coverage
 
 MAX_INPUT_BYTES = 10240
 """Room for 200 steps and every register."""

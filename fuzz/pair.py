@@ -25,10 +25,10 @@ from harness.trace.events import Trace
 from harness.vm.build.prepare import PreparedTarget, prepare
 from harness.vm.clone import Clones
 from harness.vm.config import MachineConfig, load_config
-from harness.vm.edges import EdgeMap
 from harness.vm.executor import Executor
-from harness.vm.hypcopy import HypCopy
-from harness.vm.plugins import Plugin
+from harness.vm.plugins.edges import EdgeMap
+from harness.vm.plugins.hyp_copy import HypCopy
+from harness.vm.plugins.plugin import Plugin
 from harness.vm.postmortem import PostMortem
 from harness.vm.target import boot
 from harness.vm.tools import Progress, quiet

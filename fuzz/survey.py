@@ -20,9 +20,9 @@ from harness.reach import Covered, Decision, Goal
 from harness.scenario.scenario import Scenario
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
-from harness.vm.coverage import Coverage, prepare_coverage
-from harness.vm.edges import EdgeMap
-from harness.vm.plugins import Plugin
+from harness.vm.plugins.edges import EdgeMap
+from harness.vm.plugins.kvm_coverage import Coverage, prepare_coverage
+from harness.vm.plugins.plugin import Plugin
 from harness.vm.target import boot
 
 PATHS = CORPUS / "lemmas" / "paths.json"

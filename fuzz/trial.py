@@ -26,9 +26,9 @@ from harness.errors import TargetError
 from harness.scenario.scenario import Scenario
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.config import MachineConfig
-from harness.vm.coverage import Coverage
-from harness.vm.edges import Edge
 from harness.vm.executor import Executor
+from harness.vm.plugins.edges import Edge
+from harness.vm.plugins.kvm_coverage import Coverage
 from harness.vm.target import boot
 
 

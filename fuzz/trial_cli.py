@@ -19,9 +19,9 @@ from harness.reach import blocks_of
 from harness.report.trial import markdown, svg
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
-from harness.vm.coverage import prepare_coverage
-from harness.vm.edges import Edge
 from harness.vm.kernels.kvm_functions import KvmText
+from harness.vm.plugins.edges import Edge
+from harness.vm.plugins.kvm_coverage import prepare_coverage
 
 OK = 0
 NAME = "coverage"

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from harness.handlers import HANDLERS, NEVER_ENTERED, NEVER_TAKEN, Handler, Reason, reason
-from harness.vm.edges import Edge
 from harness.vm.kernels.dwarf import LineRow
 from harness.vm.kernels.kallsyms import LOAD_OFFSET
 from harness.vm.kernels.kvm_functions import EL2, Function, KvmText
+from harness.vm.plugins.edges import Edge
 
 INSTRUCTION = 4
 

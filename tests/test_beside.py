@@ -20,7 +20,7 @@ from harness.relations.hyp_copy import compare_beside, copies, held, options
 from harness.scenario.scenario import parse
 from harness.trace.events import ContextLayout, Hyp, Switch, Trace
 from harness.trace.tracefile import format_trace, parse_trace
-from harness.vm.hypcopy import ENTER, HEAD, LEAVE, RECORDS_AT, HypMap, Places
+from harness.vm.plugins.hyp_copy import ENTER, HEAD, LEAVE, RECORDS_AT, HypMap, Places
 from tests.rounds import S
 from tests.traces import but, entry, esr, trap
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.vm import edges
-from harness.vm.edges import EdgeMap, Reached, decode, read_edges
+from harness.vm.plugins import edges
+from harness.vm.plugins.edges import EdgeMap, Reached, decode, read_edges
 
 
 def a_map(rows: dict[int, tuple[int, int, int]], blocks: dict[int, int]) -> bytes:

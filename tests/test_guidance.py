@@ -12,8 +12,8 @@ import pytest
 from fuzz.guidance import BOTH, KVM, MODEL, choose, edges_in
 from fuzz.launch import Launcher
 from harness.errors import SetupError
-from harness.vm import edges
 from harness.vm.build.prepare import PreparedTarget
+from harness.vm.plugins import edges
 
 
 def target(directory: Path, qemu: str) -> PreparedTarget:

@@ -19,7 +19,7 @@ from harness.scenario.steps import KINDS, Side
 from harness.trace import events as trace
 from harness.trace.events import ContextLayout, Trace
 from harness.vm.fetch_storm import Rescue
-from harness.vm.hypcopy import HypMap
+from harness.vm.plugins.hyp_copy import HypMap
 from harness.vm.qemu import Qemu
 
 Op = tuple[int, int, int, int]  # operation, step, a, b: one protocol.OP_FORMAT

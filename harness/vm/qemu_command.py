@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.vm.plugins import Map, Plugin
+from harness.vm.plugins.plugin import Map, Plugin
 from harness.vm.qemu_versions import QEMU
 
 RAM_BASE = 0x4000_0000

@@ -16,8 +16,8 @@ from harness.vm.config import MachineConfig, Mode
 from harness.vm.crash import Remains
 from harness.vm.debian.versions import linux_version
 from harness.vm.executor import Executor
-from harness.vm.hypcopy import HypCopy, prepare_hyp
-from harness.vm.plugins import Map, Plugin
+from harness.vm.plugins.hyp_copy import HypCopy, prepare_hyp
+from harness.vm.plugins.plugin import Map, Plugin
 from harness.vm.qemu import Qemu
 from harness.vm.qemu_command import MIB, Machine
 from harness.vm.template import Template
@@ -97,7 +97,7 @@ def boot(
 
     ``timeout`` in seconds bounds each scenario.  VmLost, AgentProtocolError: see :mod:`harness.vm.executor`; with
     ``post_mortem``, a machine that is lost is looked at before its end.  ``plugin`` watches what KVM executes
-    (:mod:`harness.vm.coverage`), ``hyp_copy`` what its hypervisor has beside the host (:mod:`harness.vm.hypcopy`).
+    (:mod:`harness.vm.plugins.kvm_coverage`), ``hyp_copy`` what its hypervisor has beside the host (:mod:`harness.vm.plugins.hyp_copy`).
     A ``deterministic`` machine does the same after the same scenarios.
     With ``clones`` it is a clone where that can be; without, a cold boot.
     """

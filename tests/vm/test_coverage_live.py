@@ -18,9 +18,9 @@ from fuzz.launch import Launcher
 from harness.scenario.scenario import format_scenario, parse
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
-from harness.vm.coverage import prepare_coverage
-from harness.vm.edges import Reached
 from harness.vm.kernels.kvm_functions import EL1, EL2
+from harness.vm.plugins.edges import Reached
+from harness.vm.plugins.kvm_coverage import prepare_coverage
 from harness.vm.target import boot
 
 HEAD = "shadowfuzz-scenario 1\nabout Made up for a test.\n"

@@ -14,7 +14,7 @@ from harness.vm.build.prepare import prepare
 from harness.vm.cache import Cache
 from harness.vm.clone import Clones
 from harness.vm.config import DEFAULT_TARGET, load_config
-from harness.vm.coverage import prepare_coverage
+from harness.vm.plugins.kvm_coverage import prepare_coverage
 from harness.vm.target import boot
 from tests.vm.runaways import RUNAWAYS
 from tests.vm.running import REGRESSIONS, SEEDS, check_all, findings, two_at_a_time

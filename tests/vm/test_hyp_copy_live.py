@@ -13,7 +13,7 @@ from harness.findings.check import Checked, check
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
 from harness.vm.executor import Executor
-from harness.vm.hypcopy import find_places
+from harness.vm.plugins.hyp_copy import find_places
 from harness.vm.target import boot, hyp_copy_of
 from tests.vm.running import CATALOGUE, REGRESSIONS, SEEDS, findings
 

@@ -2,7 +2,7 @@
 """The file into which a plugin copies the hypervisor's own vCPU: its layout as rows, and its decoding.
 
 In protected mode (pKVM) what runs is a copy of the vCPU in memory that the host's kernel cannot read, since 6.3.  QEMU
-can.  The plugin begins anew with each scenario, as the one that counts edges does (:mod:`harness.vm.edges`).
+can.  The plugin begins anew with each scenario, as the one that counts edges does (:mod:`harness.vm.plugins.edges`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness.vm.cache import Cache, default_root, hash_inputs
 from harness.vm.kernels.btf import read_btf
 from harness.vm.kernels.kallsyms import LOAD_OFFSET, Symbols, read_symbols
 from harness.vm.kernels.kvm_functions import BEGIN
-from harness.vm.plugins import Plugin, Words, compile_plugin, struct_members
+from harness.vm.plugins.plugin import Plugin, Words, compile_plugin, struct_members
 from harness.vm.tools import Progress, quiet
 
 MAGIC = 0x3150_5948_5A46_4853  # "SHFZHYP1"
@@ -64,7 +64,7 @@ _LEAVES_AT = 8 * len(WORDS)
 def render() -> str:
     """Return the text of ``hypcopy.h`` for the plugin."""
     return f"""\
-/* Generated from harness/vm/hypcopy.py: do not edit. */
+/* Generated from harness/vm/plugins/hyp_copy.py: do not edit. */
 #define SF_HYP_MAGIC {MAGIC:#x}u
 #define SF_HYP_SIZE {SIZE}
 #define SF_HYP_LEAVES {LEAVES}

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.vm import edges
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.cache import Cache, default_root, hash_inputs
-from harness.vm.edges import EdgeMap
 from harness.vm.kernels.kallsyms import read_symbols
 from harness.vm.kernels.kvm_functions import BEGIN, KvmText, from_lines, kvm_text
-from harness.vm.plugins import Plugin, compile_plugin
+from harness.vm.plugins import edges
+from harness.vm.plugins.edges import EdgeMap
+from harness.vm.plugins.plugin import Plugin, compile_plugin
 from harness.vm.tools import Progress, quiet
 
 TEXT = "kvm-text"

@@ -6,7 +6,7 @@
  * another address in every boot.  What lies outside the chosen text is not seen, so that a function which calls
  * something else goes on behind the call as if nothing had been in between.
  *
- * edges.h has the file's layout; harness/vm/edges.py renders it, creates the file and reads it.
+ * edges.h has the file's layout; harness/vm/plugins/edges.py renders it, creates the file and reads it.
  */
 #include <string.h>
 

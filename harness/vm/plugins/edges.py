@@ -18,7 +18,7 @@ from pathlib import Path
 
 from harness.errors import SetupError
 from harness.protocol import Word
-from harness.vm.plugins import Words, struct_members
+from harness.vm.plugins.plugin import Words, struct_members
 
 MAGIC = 0x3147_4445_5A46_4853  # "SHFZEDG1"
 EDGE_BITS, BLOCK_BITS, EDGE_TRIES = 14, 14, 64
@@ -51,7 +51,7 @@ SIZE = _BLOCKS_AT + 8 * BLOCKS
 def render() -> str:
     """Return the text of ``edges.h`` for the plugin."""
     return f"""\
-/* Generated from harness/vm/edges.py: do not edit. */
+/* Generated from harness/vm/plugins/edges.py: do not edit. */
 #define SF_EDGES_MAGIC {MAGIC:#x}u
 #define SF_EDGE_BITS {EDGE_BITS}
 #define SF_EDGE_TRIES {EDGE_TRIES}

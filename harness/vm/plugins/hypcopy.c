@@ -4,7 +4,7 @@
  * that count: when it is about to be loaded into the CPU, and when it has just been saved from there.
  *
  * Both moments are blocks of the kernel's EL2 text.  Which vCPU is loaded, a variable of EL2's says.
- * hypcopy.h has the file's layout; harness/vm/hypcopy.py renders it, creates the file and reads it.
+ * hypcopy.h has the file's layout; harness/vm/plugins/hyp_copy.py renders it, creates the file and reads it.
  */
 #include <string.h>
 
