@@ -15,8 +15,8 @@ from fuzz.coverage_cli import subject_of
 from fuzz.distil import distil, together
 from fuzz.progress import say
 from fuzz.survey import Survey, open_watched, survey
+from harness.coverage.kvm_code import Covered
 from harness.errors import InputError
-from harness.reach import Covered
 from harness.scenario.simplify import order
 
 OK, FAILED = 0, 3

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence, Set
 from typing import Any, TypeVar
 
-from harness.reach import Covered
+from harness.coverage.kvm_code import Covered
 
 T = TypeVar("T")
 

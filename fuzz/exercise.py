@@ -13,11 +13,11 @@ from fuzz.machines import MACHINES, MAX_LOSSES, run_to_end
 from fuzz.mutate import mutate
 from fuzz.project import KNOWN_DIR
 from harness.arch.cpu_models import cpu_model
+from harness.coverage.exercised_rules import rules_of
+from harness.coverage.exercised_steps import Exercise
 from harness.errors import TargetError
-from harness.exercise import Exercise
 from harness.findings.check import Compared, check
 from harness.findings.known_divergences import Catalogue
-from harness.ruled import rules_of
 from harness.scenario.scenario import Scenario
 from harness.trace.events import EXIT
 from harness.vm.build.prepare import prepare

@@ -12,11 +12,11 @@ from fuzz.lab import Lab
 from fuzz.machines import MAX_LOSSES
 from fuzz.project import CORPUS, KNOWN_DIR
 from harness.arch.cpu_models import cpu_model
+from harness.coverage.kvm_code import Covered, Decision, Goal
 from harness.errors import TargetError
 from harness.findings.finding import Subject
 from harness.findings.known_divergences import Catalogue
 from harness.lemma.path_states import load_paths, outcome
-from harness.reach import Covered, Decision, Goal
 from harness.scenario.scenario import Scenario
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config

@@ -13,9 +13,9 @@ from pathlib import Path
 from fuzz.arguments import MAX_SEED, Subparsers, add_number, add_subject
 from fuzz.progress import say
 from fuzz.trial import CampaignRun, TrialPlan, exclusive, measure_cost, run_trial
+from harness.coverage.kvm_code import blocks_of
 from harness.errors import InputError
 from harness.jsonfile import reading
-from harness.reach import blocks_of
 from harness.report.trial import markdown, svg
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config

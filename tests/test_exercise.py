@@ -13,11 +13,11 @@ import pytest
 
 from fuzz import reach_cli
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
+from harness.coverage.exercised_steps import BEGIN, NO_EXIT, Exercise, Place
+from harness.coverage.reachable_exits import MEETS, NOT_REACHED, classes_of, possible
 from harness.errors import InputError
-from harness.exercise import BEGIN, NO_EXIT, Exercise, Place
 from harness.findings.check import Compared
 from harness.layout import CODE, VECTORS
-from harness.places import MEETS, NOT_REACHED, classes_of, possible
 from harness.report import exercised
 from harness.scenario.scenario import parse
 from harness.scenario.steps import KINDS, STEP_KINDS

@@ -85,7 +85,7 @@ ROWS: tuple[str, ...] = (
         "harness.distil",
     ),
     *("harness.lemma", "harness.lemma.*"),
-    "harness.handlers",
+    "harness.coverage.kvm_handlers",
     *("harness.report", "harness.report.esr", "harness.report.rounds", "harness.report.result"),
     *("harness.report.terminal", "harness.report.traceview", "harness.report.jsonout", "harness.report.docs"),
     "harness.report.pairs",
@@ -126,9 +126,9 @@ ROWS: tuple[str, ...] = (
     *("harness.vm.gdbstub", "harness.vm.postmortem", "harness.vm.fetch_storm"),
     *("harness.vm.executor", "harness.vm.target", "harness.vm.plugins.kvm_coverage"),
     *("harness.vm.build.programs", "harness.vm.recorder"),
-    *("harness.reach", "harness.report.reached", "harness.report.trial"),
-    *("harness.exercise", "harness.places", "harness.report.exercised"),
-    *("harness.relations.contract_rules", "harness.ruled", "harness.report.contract"),
+    *("harness.coverage.kvm_code", "harness.report.reached", "harness.report.trial"),
+    *("harness.coverage.exercised_steps", "harness.coverage.reachable_exits", "harness.report.exercised"),
+    *("harness.relations.contract_rules", "harness.coverage.exercised_rules", "harness.report.contract"),
 )
 """Every module of ``harness``, each below all that it imports.  A package's own row is its ``__init__``; a row with a
 star is a room whose modules may import each other, though not in a circle.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.coverage.kvm_code import Covered, files
 from harness.errors import InputError
-from harness.reach import Covered, files
 from harness.report.reached import spans
 from harness.vm.build.prepare import CROSS
 from harness.vm.kernels.dwarf import LineRow, read_lines

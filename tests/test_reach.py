@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from fuzz.cli import main
 from fuzz.distil import distil
 from fuzz.survey import always, possible_decisions, some
-from harness.handlers import NOT_SAID
-from harness.reach import Covered, decision_text, decisions, functions, handlers, matrix
+from harness.coverage.kvm_code import Covered, decision_text, decisions, functions, handlers, matrix
+from harness.coverage.kvm_handlers import NOT_SAID
 from harness.report.reached import ReachReport, page, text, to_json
 from harness.report.trial import markdown, svg, value_at, wins
 from harness.vm.config import PROJECT

@@ -13,12 +13,12 @@ import pytest
 
 from fuzz import reach_cli
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
+from harness.coverage.exercised_rules import rules_of
 from harness.errors import InputError
 from harness.findings.check import Compared
 from harness.layout import CODE
 from harness.relations.contract_rules import ABSENT, RULES, why_absent
 from harness.report.contract import Exercised, contract_page
-from harness.ruled import rules_of
 from harness.scenario.scenario import parse
 from harness.trace.events import Trace
 from harness.vm.config import list_configs

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from harness.coverage.kvm_handlers import NEVER_TAKEN
 from harness.findings.known_divergences import Known
-from harness.handlers import NEVER_TAKEN
 from harness.report.story import Story
 
 TAKEN, NOT_TAKEN = "=yes", "=no"

@@ -83,7 +83,7 @@ def contract_page(exercised: Exercised) -> str:
             "",
             "Every rule of relation `host.*`, with its source, and on each target the number of seeds and kept",
             "regressions in which it applied and was compared with nothing left out (`harness/relations/contract_rules.py`,",
-            "`harness/ruled.py`). An access to a system register that does not trap counts where the run around it",
+            "`harness/coverage/exercised_rules.py`). An access to a system register that does not trap counts where the run around it",
             "was compared. A `-` is a rule that cannot be exercised there, with the reason in the second table;",
             "mutants and forged exits do not count. `none` is a gap.",
             "",

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.exercise import FORGE, NO_EXIT, Place
-from harness.places import NOT_SAID, classes_of, possible, why_not
+from harness.coverage.exercised_steps import FORGE, NO_EXIT, Place
+from harness.coverage.reachable_exits import NOT_SAID, classes_of, possible, why_not
 from harness.report.docs import table
 from harness.scenario.steps import STEP_KINDS
 
@@ -204,7 +204,7 @@ def page(reach: Reach) -> str:
             "Every step of a scenario by the class of the exit that it met (a host step: the exit in whose turn it",
             "was done), over seeds, regressions and mutants of them, on each target. A cell names the relations that",
             f"judged the place at least once with nothing left out: {letters}. A `-` stands for a relation that",
-            "always left something out, `not reached` for what the rows of `harness/places.py` call possible and",
+            "always left something out, `not reached` for what the rows of `harness/coverage/reachable_exits.py` call possible and",
             "nothing did, an empty cell for what cannot be. `switch` is the run up to the exit, for host steps the",
             "run after it; a step that was executed without an exit is judged by `switch` alone. (begin) is a vCPU's",
             "first entry, (elsewhere) an exit from code that is no step's, such as the guest's vectors.",

@@ -7,8 +7,16 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.handlers import Reason
-from harness.reach import Decision, DecisionReach, FileReach, FunctionReach, HandlerReach, Matrix, decision_text
+from harness.coverage.kvm_code import (
+    Decision,
+    DecisionReach,
+    FileReach,
+    FunctionReach,
+    HandlerReach,
+    Matrix,
+    decision_text,
+)
+from harness.coverage.kvm_handlers import Reason
 from harness.report.markup import Content, Markup, details, document, el, put, table
 from harness.vm.kernels.kvm_functions import EL1, EL2, GENERIC
 

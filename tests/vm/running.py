@@ -12,7 +12,7 @@ from typing import TypeVar
 from fuzz.hypcopy import choose_copy
 from fuzz.machines import run_to_end
 from harness.arch.cpu_models import cpu_model
-from harness.exercise import Exercise
+from harness.coverage.exercised_steps import Exercise
 from harness.findings.check import Checked, Compared, check, signature
 from harness.findings.known_divergences import Catalogue
 from harness.scenario.code_layout import needs_protected

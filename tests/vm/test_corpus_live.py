@@ -14,11 +14,11 @@ from functools import partial
 
 import pytest
 
-from harness.exercise import Exercise
+from harness.coverage.exercised_steps import Exercise
+from harness.coverage.reachable_exits import DEBUG_EXITS, GUEST_EXITS, possible, why_not
 from harness.findings.check import Checked, signature
 from harness.findings.finding import difference, signature_text
 from harness.findings.regressions import Regression, load_regressions
-from harness.places import DEBUG_EXITS, GUEST_EXITS, possible, why_not
 from harness.relations.save_restore import Divergence
 from harness.scenario.steps import STEP_KINDS
 from harness.vm.config import DEFAULT_TARGET, list_configs
@@ -150,7 +150,7 @@ def test_every_known_entry_is_used(corpus: Mapping[str, Results]) -> None:
 def test_each_step_is_exercised_and_judged(
     corpus: Mapping[str, Results], exercised: Mapping[str, Exercise], target: str
 ) -> None:
-    """Every kind of step, in each place that a row of harness/places.py calls possible, but for those with a reason."""
+    """Every kind of step, in each place that a row of harness/coverage/reachable_exits.py calls possible, but for those with a reason."""
     found = exercised[target]
     assert {kind.keyword for kind in STEP_KINDS} <= {place.step for place in found.reached}
     assert {p for p in possible() if p not in found.reached and why_not(p, target) is None} == set()

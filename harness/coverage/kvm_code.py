@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from harness.handlers import HANDLERS, NEVER_ENTERED, NEVER_TAKEN, Handler, Reason, reason
+from harness.coverage.kvm_handlers import HANDLERS, NEVER_ENTERED, NEVER_TAKEN, Handler, Reason, reason
 from harness.vm.kernels.dwarf import LineRow
 from harness.vm.kernels.kallsyms import LOAD_OFFSET
 from harness.vm.kernels.kvm_functions import EL2, Function, KvmText

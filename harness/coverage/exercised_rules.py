@@ -9,7 +9,7 @@ from harness.arch import exceptions, exits, sysregs
 from harness.arch.exits import DABT
 from harness.arch.registers import INDEX
 from harness.arch.sysregs import Owed
-from harness.exercise import executed, is_whole
+from harness.coverage.exercised_steps import executed, is_whole
 from harness.findings.check import Compared
 from harness.gic.registers import place
 from harness.guest.debug_stops import STOPS

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from harness.arch.exits import EXCEPTION_CLASSES, EXIT_CODES
-from harness.exercise import FORGE, NO_EXIT, OTHER_CLASS, OTHER_CODE, Place
+from harness.coverage.exercised_steps import FORGE, NO_EXIT, OTHER_CLASS, OTHER_CODE, Place
 from harness.scenario.steps import STEP_KINDS, StepKind
 
 GUEST_EXITS: tuple[str, ...] = ("WFX", "HVC64", "SMC64", "SYS64", "IABT_LOW", "DABT_LOW")
