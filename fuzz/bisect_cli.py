@@ -21,7 +21,7 @@ from harness.errors import InputError, SetupError
 from harness.findings.known_divergences import Catalogue
 from harness.findings.release_history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, Asked, history_text
 from harness.relations import hyp_copy
-from harness.report.story import Story
+from harness.report.finding_data import Story
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.debian.changelog import notes, read_changelog, upstream

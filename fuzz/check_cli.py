@@ -20,7 +20,7 @@ from harness.errors import InputError
 from harness.findings.check_recording import Tally, check_records
 from harness.findings.known_divergences import Catalogue
 from harness.model import LEVEL_NAMES
-from harness.report.recorded import Report, as_json, text
+from harness.report.recording import Report, as_json, text
 from harness.trace.recorded_rounds import excerpt
 from harness.trace.recording import Reader, Recorded, rewrite
 

@@ -15,7 +15,7 @@ from fuzz.project import SEEDS
 from fuzz.survey import Watched, open_watched, possible_decisions, survey
 from harness.coverage.kvm_code import decisions, files, functions, handlers, matrix
 from harness.errors import InputError
-from harness.report.reached import ReachReport, page, text, to_json
+from harness.report.kvm_coverage import ReachReport, page, text, to_json
 from harness.vm.config import Mode, load_config
 from harness.vm.kernels.dwarf import LineRow, read_lines
 from harness.vm.kernels.kallsyms import LOAD_OFFSET

@@ -10,7 +10,7 @@ from fuzz.elsewhere import Asked, Journey, measure, shown, to_text
 from fuzz.library import story_of
 from fuzz.store import ELSEWHERE, FINDINGS, Store
 from harness.findings.finding import Subject
-from harness.report.story import Story
+from harness.report.finding_data import Story
 from harness.vm.qemu_versions import Emulator
 
 

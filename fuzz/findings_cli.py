@@ -18,11 +18,11 @@ from harness.errors import InputError
 from harness.findings.regressions import NEW, likeness, new_text
 from harness.findings.release_history import sentences
 from harness.findings.verdict import rate_text, together, verdict_lines
-from harness.report import crashview, formats, terminal
-from harness.report.reading import in_words
-from harness.report.story import Group, Story, groups, replay_command
+from harness.report import crash, exchange_formats, terminal
+from harness.report.finding_data import Group, Story, groups, replay_command
+from harness.report.glossary import in_words
 from harness.report.terminal import Style, printable
-from harness.report.traceview import trace_lines
+from harness.report.trace_text import trace_lines
 from harness.scenario.scenario import format_scenario
 
 EPILOG = """\
@@ -89,9 +89,9 @@ def run_findings(args: argparse.Namespace) -> int:
 def machine(found: Sequence[Story], form: str) -> str:
     """Return findings in a format for machines."""
     if form == "junit":
-        return formats.junit(found)
+        return exchange_formats.junit(found)
     version = importlib.metadata.version("shadowfuzz")
-    data = formats.sarif(found, version) if form == "sarif" else formats.findings_json(found)
+    data = exchange_formats.sarif(found, version) if form == "sarif" else exchange_formats.findings_json(found)
     return json.dumps(data, indent=1) + "\n"
 
 
@@ -142,7 +142,7 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
         yield from (f"  {line}" for line in verdict_lines(story.verdict, story.evidence))
         yield f"  reproduced {rate_text(together(story.evidence.stages))}"
     if story.crash is not None:
-        yield from (f"  {name:13} {printable(words)}" for name, words in crashview.facts(story.crash))
+        yield from (f"  {name:13} {printable(words)}" for name, words in crash.facts(story.crash))
     yield from (f"  releases  {sentence}" for sentence in sentences(kept.history))
     yield f"  replay    {replay_command(kept, out, story.crash)}"
     if kept.scenario is not None:
@@ -159,7 +159,7 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
         yield from (f"    {d.register} at {d.exit_class}: {d.expected} and {d.observed}" for d in finding.divergences)
     if story.crash is not None and story.crash.remains.registers:
         yield style.paint("bold", "registers")
-        yield from (f"    {line}" for line in crashview.register_lines(story.crash))
+        yield from (f"    {line}" for line in crash.register_lines(story.crash))
     for name, text in kept.texts.items():
         yield style.paint("bold", name)
         yield from (f"    | {printable(line)}" for line in text.splitlines())

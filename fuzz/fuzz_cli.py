@@ -43,7 +43,7 @@ from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.summary import Asked, summarise, text
 from harness.errors import InputError
 from harness.findings.regressions import load_regressions
-from harness.report.book import Sample
+from harness.report.campaign_data import Sample
 from harness.vm.cache import Cache, default_root
 from harness.vm.qemu_versions import present
 from harness.vm.target import has_protected_vms

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from fuzz.database import Database
 from harness.errors import InputError
-from harness.report.book import Run, Sample
+from harness.report.campaign_data import Run, Sample
 
 SAMPLE_SECONDS = 5
 """How often a campaign notes how it stands."""

@@ -18,7 +18,7 @@ from harness.findings.intended_changes import load_changes
 from harness.findings.known_divergences import Catalogue
 from harness.findings.regressions import like, load_regressions
 from harness.findings.release_history import HISTORY, read_history
-from harness.report.story import Kept, Story, tell
+from harness.report.finding_data import Kept, Story, tell
 from harness.scenario.scenario import Scenario, parse
 from harness.trace.events import Trace
 from harness.trace.tracefile import parse_trace

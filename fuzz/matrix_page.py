@@ -9,8 +9,8 @@ from itertools import groupby
 from fuzz.matrix import CANNOT, LOST, VERDICTS
 from fuzz.matrix_view import SYMBOLS, Table, series, span, spans
 from harness.findings.regressions import Regression
-from harness.report.markup import Content, Markup, details, document, el, join, put, table
-from harness.report.style import CSS
+from harness.report.html_markup import Content, Markup, details, document, el, join, put, table
+from harness.report.html_style import CSS
 
 CELLS_CSS = """
 .cells table{width:auto;min-width:0;border-collapse:separate;border-spacing:0}

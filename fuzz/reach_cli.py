@@ -18,8 +18,8 @@ from fuzz.project import SEEDS
 from harness.errors import InputError
 from harness.jsonfile import reading
 from harness.model import LEVEL_NAMES
-from harness.report.contract import Exercised, contract_page, contract_text
-from harness.report.exercised import Reach, page, text, unsaid
+from harness.report.contract_page import Exercised, contract_page, contract_text
+from harness.report.step_coverage import Reach, page, text, unsaid
 from harness.vm.config import DEFAULT_TARGET, list_configs
 
 _say = saying("reach")

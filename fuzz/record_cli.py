@@ -15,7 +15,7 @@ from fuzz.arguments import TARGET_HELP, Subparsers, add_number
 from fuzz.campaign import until_signal
 from fuzz.progress import say, saying
 from harness.errors import InputError, VmLost
-from harness.report.recorded import end_text
+from harness.report.recording import end_text
 from harness.report.terminal import printable
 from harness.vm.build.prepare import prepare
 from harness.vm.build.programs import GUEST_LINE, build_programs, linux_guest, read_program

@@ -27,11 +27,11 @@ from harness.errors import InputError, TargetError, VmLost
 from harness.findings.check import check
 from harness.findings.known_divergences import Catalogue
 from harness.report import terminal
-from harness.report.jsonout import document
-from harness.report.result import Job, Lost, Ran, TargetResult, exit_status
-from harness.report.rounds import sites
+from harness.report.replay_json import document
+from harness.report.replay_result import Job, Lost, Ran, TargetResult, exit_status
+from harness.report.sites import sites
 from harness.report.terminal import Style
-from harness.report.traceview import trace_lines
+from harness.report.trace_text import trace_lines
 from harness.scenario.scenario import Scenario, load
 from harness.trace.events import Trace
 from harness.vm.build.prepare import PreparedTarget, prepare, read_image
@@ -43,7 +43,7 @@ examples:
   shadowfuzz replay corpus/seeds/mmio_load_signed_byte_x.scn
       one scenario on the default target
   shadowfuzz replay corpus/seeds --all-targets --json > replay.json
-      every seed on every target, as one JSON object (keys: harness/report/jsonout.py)
+      every seed on every target, as one JSON object (keys: harness/report/replay_json.py)
   shadowfuzz replay finding.scn --repeat 20 --kernel ./Image
       twenty times, each in a fresh VM, on a kernel image of your own
   shadowfuzz replay corpus/seeds/protected_vm.scn --target kvm-7.3-protected

@@ -25,9 +25,9 @@ from fuzz.stats import merge, read_stats
 from fuzz.survey import possible_decisions
 from harness.errors import InputError
 from harness.findings.known_divergences import Catalogue
-from harness.report.book import Book, branches, known_hits
-from harness.report.html import page
-from harness.report.markup import POLICY, el
+from harness.report.campaign_data import Book, branches, known_hits
+from harness.report.html_markup import POLICY, el
+from harness.report.html_report import page
 
 LOOPBACK = "127.0.0.1"
 

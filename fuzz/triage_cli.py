@@ -21,7 +21,7 @@ from fuzz.store import FINDINGS, FRESH_QEMU, Store
 from harness.errors import InputError
 from harness.findings.check import signature
 from harness.findings.finding import MAX_DIVERGENCES, Tries, difference, signature_text
-from harness.report.story import Kept
+from harness.report.finding_data import Kept
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import load_config
 from harness.vm.qemu_versions import present

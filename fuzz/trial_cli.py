@@ -16,7 +16,7 @@ from fuzz.trial import CampaignRun, TrialPlan, exclusive, measure_cost, run_tria
 from harness.coverage.kvm_code import blocks_of
 from harness.errors import InputError
 from harness.jsonfile import reading
-from harness.report.trial import markdown, svg
+from harness.report.guidance_trial import markdown, svg
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
 from harness.vm.kernels.kvm_functions import KvmText
@@ -90,7 +90,7 @@ COST_TURNS = 3
 
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
-    """Run everything and return the plain data that :mod:`harness.report.trial` shows."""
+    """Run everything and return the plain data that :mod:`harness.report.guidance_trial` shows."""
     if args.kernel is not None:
         raise InputError("--kernel", None, "a trial runs a target's own kernel")
     config = load_config(args.target)

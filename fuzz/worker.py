@@ -23,7 +23,7 @@ from harness.errors import InputError, SetupError, TargetError, VmLost
 from harness.findings.check import Checked
 from harness.findings.finding import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
 from harness.relations.save_restore import Divergence
-from harness.report.book import NOT_TAKEN, TAKEN
+from harness.report.campaign_data import NOT_TAKEN, TAKEN
 from harness.scenario.scenario import Scenario, format_scenario, parse
 from harness.scenario.simplify import simplicity
 from harness.vm.crash import CRASH, EARLIER, End, Remains, Report, end_of, from_text, to_text

@@ -14,7 +14,7 @@ from harness.arch.cpu_models import cpu_model
 from harness.findings.check import check, signature
 from harness.findings.finding import Finding, Signature, Subject, Tries, difference
 from harness.findings.known_divergences import Catalogue
-from harness.report.book import Sample
+from harness.report.campaign_data import Sample
 from harness.scenario.scenario import format_scenario, load
 from harness.trace.tracefile import load_trace
 from harness.vm.crash import Again, Dump, Remains, Report, to_text

@@ -16,7 +16,7 @@ import pytest
 
 from fuzz.cli import build_parser
 from fuzz.reach_cli import read
-from harness.report import docs, exercised
+from harness.report import readme_tables, step_coverage
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -25,13 +25,15 @@ README = ROOT / "README.md"
 def commands() -> str:
     """Every command, as `shadowfuzz --help` lists it."""
     (group,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
-    return docs.table(("command", "what it does"), ((f"`{c.dest}`", str(c.help)) for c in group._choices_actions))
+    return readme_tables.table(
+        ("command", "what it does"), ((f"`{c.dest}`", str(c.help)) for c in group._choices_actions)
+    )
 
 
 def test_generated_tables_are_current() -> None:
     text = README.read_text(encoding="utf-8")
-    made = {**docs.blocks(ROOT), "commands": commands()}
-    wanted = docs.render(text, made)
+    made = {**readme_tables.blocks(ROOT), "commands": commands()}
+    wanted = readme_tables.render(text, made)
     if os.environ.get("UPDATE_DOCS"):
         README.write_text(wanted, encoding="utf-8")
     assert text == wanted, "run UPDATE_DOCS=1 pytest tests/test_docs.py"
@@ -41,7 +43,7 @@ def test_generated_tables_are_current() -> None:
 def test_the_page_of_what_is_reached_is_current() -> None:
     path, wanted = (
         ROOT / "docs" / "reach.md",
-        exercised.page(exercised.Reach.from_json(read(ROOT / "corpus/reach.json"))),
+        step_coverage.page(step_coverage.Reach.from_json(read(ROOT / "corpus/reach.json"))),
     )
     if os.environ.get("UPDATE_DOCS"):
         path.write_text(wanted, encoding="utf-8")

@@ -18,7 +18,7 @@ from harness.coverage.reachable_exits import MEETS, NOT_REACHED, classes_of, pos
 from harness.errors import InputError
 from harness.findings.check import Compared
 from harness.layout import CODE, VECTORS
-from harness.report import exercised
+from harness.report import step_coverage
 from harness.scenario.scenario import parse
 from harness.scenario.steps import KINDS, STEP_KINDS
 from harness.trace.events import Event, Trace
@@ -86,13 +86,13 @@ def kept() -> dict[str, Any]:
 
 def test_what_is_not_reached_has_a_reason_with_a_source(kept: dict[str, Any]) -> None:
     """Of the steps that were there when it was measured: `shadowfuzz reach --keep` measures again."""
-    reach = exercised.Reach.from_json(kept)
+    reach = step_coverage.Reach.from_json(kept)
     measured = {place.step for cells in reach.cells.values() for place in cells}
-    assert [line for line in exercised.unsaid(reach) if line.split()[0] in measured] == []
+    assert [line for line in step_coverage.unsaid(reach) if line.split()[0] in measured] == []
 
 
 def test_each_reason_is_needed(kept: dict[str, Any]) -> None:
-    reach = exercised.Reach.from_json(kept)
+    reach = step_coverage.Reach.from_json(kept)
     missing = {(place, target) for place, target, _, _ in reach.missing()}
     for row in NOT_REACHED:
         patterns = row.steps, row.classes, row.targets
@@ -101,20 +101,20 @@ def test_each_reason_is_needed(kept: dict[str, Any]) -> None:
 
 def test_a_step_without_a_row_must_be_reached(kept: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     new = replace(KINDS["hvc"], keyword="new")
-    monkeypatch.setattr(exercised, "STEP_KINDS", (*STEP_KINDS, new))
-    reach = exercised.Reach.from_json(kept)
-    assert any(line.startswith("new at any") for line in exercised.unsaid(reach))
-    assert "`new`" in exercised.page(reach)
+    monkeypatch.setattr(step_coverage, "STEP_KINDS", (*STEP_KINDS, new))
+    reach = step_coverage.Reach.from_json(kept)
+    assert any(line.startswith("new at any") for line in step_coverage.unsaid(reach))
+    assert "`new`" in step_coverage.page(reach)
 
 
 def test_a_place_that_is_lost_is_shown(kept: dict[str, Any]) -> None:
     document = json.loads(json.dumps(kept))
     one = document["targets"]["kvm-vhe"]
     one["places"] = [row for row in one["places"] if (row["step"], row["exit"]) != ("smc", "SMC64")]
-    reach = exercised.Reach.from_json(document)
-    before = exercised.unsaid(exercised.Reach.from_json(kept))
-    assert [line for line in exercised.unsaid(reach) if line not in before] == ["smc at SMC64 on kvm-vhe"]
-    assert "not reached on kvm-vhe" in exercised.page(reach)
+    reach = step_coverage.Reach.from_json(document)
+    before = step_coverage.unsaid(step_coverage.Reach.from_json(kept))
+    assert [line for line in step_coverage.unsaid(reach) if line not in before] == ["smc at SMC64 on kvm-vhe"]
+    assert "not reached on kvm-vhe" in step_coverage.page(reach)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"format": 1, "targets": {"a": {"places": [{}]}}}', '{"format": 7}'])

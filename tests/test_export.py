@@ -15,7 +15,7 @@ from fuzz.cli import main
 from fuzz.library import find, stories
 from harness.report import export
 from harness.report.export import NOT_IN_C, c_program, reproducer, why_no_program
-from harness.report.story import Story
+from harness.report.finding_data import Story
 from harness.scenario.scenario import Step, load, parse
 from harness.scenario.steps import STEP_KINDS, Side
 from tests.kept import CRASHED, filled

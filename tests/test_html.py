@@ -22,9 +22,9 @@ from fuzz.history import History
 from fuzz.report_cli import LOOPBACK, book_of, make_server
 from fuzz.stats import StatsWriter
 from harness.relations import save_restore
-from harness.report.html import page
-from harness.report.markup import Line, Markup, el, plot, put
-from harness.report.reading import RELATIONS
+from harness.report.glossary import RELATIONS
+from harness.report.html_markup import Line, Markup, el, plot, put
+from harness.report.html_report import page
 from tests.kept import filled
 
 NO_END = {"meta", "line", "polyline"}

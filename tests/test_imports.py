@@ -86,13 +86,18 @@ ROWS: tuple[str, ...] = (
     ),
     *("harness.lemma", "harness.lemma.*"),
     "harness.coverage.kvm_handlers",
-    *("harness.report", "harness.report.esr", "harness.report.rounds", "harness.report.result"),
-    *("harness.report.terminal", "harness.report.traceview", "harness.report.jsonout", "harness.report.docs"),
-    "harness.report.pairs",
-    *("harness.report.crashview", "harness.report.reading"),
-    *("harness.report.story", "harness.report.formats", "harness.report.book"),
-    "harness.report.recorded",
-    *("harness.report.style", "harness.report.markup", "harness.report.html", "harness.report.export"),
+    *("harness.report", "harness.report.esr", "harness.report.sites", "harness.report.replay_result"),
+    *(
+        "harness.report.terminal",
+        "harness.report.trace_text",
+        "harness.report.replay_json",
+        "harness.report.readme_tables",
+    ),
+    "harness.report.release_pairs",
+    *("harness.report.crash", "harness.report.glossary"),
+    *("harness.report.finding_data", "harness.report.exchange_formats", "harness.report.campaign_data"),
+    "harness.report.recording",
+    *("harness.report.html_style", "harness.report.html_markup", "harness.report.html_report", "harness.report.export"),
     *("harness.vm", "harness.vm.config", "harness.vm.tools", "harness.vm.cache", "harness.vm.debian.apt_sources"),
     *(
         "harness.vm.debian.versions",
@@ -126,9 +131,9 @@ ROWS: tuple[str, ...] = (
     *("harness.vm.gdbstub", "harness.vm.postmortem", "harness.vm.fetch_storm"),
     *("harness.vm.executor", "harness.vm.target", "harness.vm.plugins.kvm_coverage"),
     *("harness.vm.build.programs", "harness.vm.recorder"),
-    *("harness.coverage.kvm_code", "harness.report.reached", "harness.report.trial"),
-    *("harness.coverage.exercised_steps", "harness.coverage.reachable_exits", "harness.report.exercised"),
-    *("harness.relations.contract_rules", "harness.coverage.exercised_rules", "harness.report.contract"),
+    *("harness.coverage.kvm_code", "harness.report.kvm_coverage", "harness.report.guidance_trial"),
+    *("harness.coverage.exercised_steps", "harness.coverage.reachable_exits", "harness.report.step_coverage"),
+    *("harness.relations.contract_rules", "harness.coverage.exercised_rules", "harness.report.contract_page"),
 )
 """Every module of ``harness``, each below all that it imports.  A package's own row is its ``__init__``; a row with a
 star is a room whose modules may import each other, though not in a circle.

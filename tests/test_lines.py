@@ -10,7 +10,7 @@ import pytest
 
 from harness.coverage.kvm_code import Covered, files
 from harness.errors import InputError
-from harness.report.reached import spans
+from harness.report.kvm_coverage import spans
 from harness.vm.build.prepare import CROSS
 from harness.vm.kernels.dwarf import LineRow, read_lines
 from harness.vm.kernels.kallsyms import LOAD_OFFSET

@@ -34,8 +34,8 @@ from harness.relations.gic_list_registers import (
     written,
 )
 from harness.relations.save_restore import Divergence, Unchecked
-from harness.report.rounds import sites
-from harness.report.traceview import trace_lines
+from harness.report.sites import sites
+from harness.report.trace_text import trace_lines
 from harness.scenario.code_layout import base_of
 from harness.trace.events import Lists, Trace, decode, decode_lists, decode_vectors
 from harness.trace.tracefile import format_trace, parse_trace

@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import InputError
 from harness.findings.intended_changes import load_changes
-from harness.report.pairs import RUNS, kept, page, read_runs
+from harness.report.release_pairs import RUNS, kept, page, read_runs
 from harness.vm.config import PROJECT
 
 PAGE = PROJECT / "docs" / "against.md"

@@ -22,7 +22,7 @@ from harness.relations import contract
 from harness.relations.donated_memory import compare_writes
 from harness.relations.host import owed
 from harness.relations.save_restore import Divergence, beyond_judgement, compare_round
-from harness.report.rounds import place_of
+from harness.report.sites import place_of
 from harness.scenario.code_layout import Code, base_of, code_of, needs_protected
 from harness.scenario.memory_slots import DEFAULT, Slot, protected_may_succeed, regions
 from harness.scenario.scenario import Step, parse

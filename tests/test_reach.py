@@ -16,8 +16,8 @@ from fuzz.distil import distil
 from fuzz.survey import always, possible_decisions, some
 from harness.coverage.kvm_code import Covered, decision_text, decisions, functions, handlers, matrix
 from harness.coverage.kvm_handlers import NOT_SAID
-from harness.report.reached import ReachReport, page, text, to_json
-from harness.report.trial import markdown, svg, value_at, wins
+from harness.report.guidance_trial import markdown, svg, value_at, wins
+from harness.report.kvm_coverage import ReachReport, page, text, to_json
 from harness.vm.config import PROJECT
 from harness.vm.kernels.kvm_functions import EL1, EL2, Function, KvmText
 

@@ -27,11 +27,11 @@ from harness.findings.check import check
 from harness.findings.known_divergences import Catalogue
 from harness.report import terminal
 from harness.report.esr import ISS_FIELDS, decode, fault_name
-from harness.report.jsonout import document
-from harness.report.result import Job, Lost, Ran, TargetResult, clusters, exit_status
-from harness.report.rounds import host_sentence, sites, user_sentence
+from harness.report.replay_json import document
+from harness.report.replay_result import Job, Lost, Ran, TargetResult, clusters, exit_status
+from harness.report.sites import host_sentence, sites, user_sentence
 from harness.report.terminal import Style
-from harness.report.traceview import trace_lines
+from harness.report.trace_text import trace_lines
 from harness.scenario.scenario import load
 from harness.trace.events import ENTRY, EXIT, HOST, USER, Host, Switch, Trace
 from harness.trace.tracefile import format_trace, load_trace, parse_trace, trace_from_json, trace_to_json

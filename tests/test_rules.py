@@ -18,7 +18,7 @@ from harness.errors import InputError
 from harness.findings.check import Compared
 from harness.layout import CODE
 from harness.relations.contract_rules import ABSENT, RULES, why_absent
-from harness.report.contract import Exercised, contract_page
+from harness.report.contract_page import Exercised, contract_page
 from harness.scenario.scenario import parse
 from harness.trace.events import Trace
 from harness.vm.config import list_configs

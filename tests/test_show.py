@@ -17,7 +17,7 @@ from fuzz.findings_cli import overview, show
 from fuzz.history import History
 from fuzz.library import find, stories
 from harness.errors import InputError
-from harness.report.story import groups
+from harness.report.finding_data import groups
 from harness.report.terminal import Style
 from tests.kept import CRASHED, OLD_CRASH, filled
 

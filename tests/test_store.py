@@ -30,7 +30,7 @@ from fuzz.history import History
 from fuzz.store import FINDINGS, FLAKY, TRACE, Store
 from harness.errors import InputError
 from harness.findings.finding import Tries
-from harness.report.book import Sample
+from harness.report.campaign_data import Sample
 from harness.scenario.scenario import Scenario, Step, format_scenario
 from tests.test_findings import finding
 from tests.test_worker import DIVERGENCE, TEXT, bench, checked

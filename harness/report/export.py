@@ -14,9 +14,9 @@ from harness.findings.verdict import verdict_lines
 from harness.layout import CODE, DATA, VECTORS
 from harness.relations import hyp_copy
 from harness.relations.save_restore import Divergence
-from harness.report import crashview
-from harness.report.rounds import Site
-from harness.report.story import Story
+from harness.report import crash
+from harness.report.finding_data import Story
+from harness.report.sites import Site
 from harness.report.terminal import printable, shown
 from harness.scenario.code_layout import host_arguments, shaping
 from harness.scenario.scenario import Scenario, Step, format_scenario, format_step, instruction
@@ -49,7 +49,7 @@ def reproducer(story: Story) -> str | None:
         f"kernel sha256 {subject.kernel_sha256}",
         f"seen {kept.count} times, first {finding.first_seen}, last {kept.last_seen}; {likeness(story.like)}",
         *(verdict_lines(story.verdict, story.evidence) if story.evidence else (story.verdict.why,)),
-        *([] if story.crash is None else (f"{name}: {words}" for name, words in crashview.facts(story.crash))),
+        *([] if story.crash is None else (f"{name}: {words}" for name, words in crash.facts(story.crash))),
         f"replay: {replay}",
     ]
     header, rest = format_scenario(kept.scenario).split("\n", 1)
@@ -69,7 +69,7 @@ def crash_text(story: Story) -> str | None:
     if story.crash is None:
         return None
     console = "\n".join(printable(line) for line in story.kept.texts.get("console.txt", "").splitlines())
-    return crashview.text(f"{story.id}: {printable(story.title)}", story.crash, console)
+    return crash.text(f"{story.id}: {printable(story.title)}", story.crash, console)
 
 
 def c_program(story: Story, name: str) -> str | None:

@@ -13,8 +13,8 @@ from harness.findings.check import Judged, signature
 from harness.relations.gic_list_registers import describe
 from harness.relations.save_restore import Divergence
 from harness.report.esr import Syndrome
-from harness.report.result import Cluster, Lost, Ran, TargetResult, clusters, known_counts
-from harness.report.rounds import Row, Site
+from harness.report.replay_result import Cluster, Lost, Ran, TargetResult, clusters, known_counts
+from harness.report.sites import Row, Site
 from harness.trace.rounds import Action
 
 MIN_WIDTH = 80

@@ -16,7 +16,7 @@ from fuzz.mutate import mutate
 from harness.arch.cpu_models import cpu_model
 from harness.errors import TargetError
 from harness.findings.check import Checked, check
-from harness.report.docs import table
+from harness.report.readme_tables import table
 from harness.scenario.scenario import Scenario
 from harness.vm.build.prepare import prepare
 from harness.vm.config import DEFAULT_TARGET, load_config

@@ -18,7 +18,7 @@ from fuzz.store import FINDINGS, OTHER_TRACE, TRACE, Store
 from fuzz.triage_cli import triage
 from harness.findings.finding import Finding, Tries, signature_text
 from harness.findings.intended_changes import load_changes
-from harness.report.html import page
+from harness.report.html_report import page
 from harness.scenario.scenario import load
 from harness.vm.config import PROJECT
 

@@ -8,7 +8,7 @@ from fuzz.machines import run_to_end
 from harness.arch.cpu_models import cpu_model
 from harness.coverage.exercised_rules import rules_of
 from harness.findings.check import Compared, check
-from harness.report.contract import Exercised
+from harness.report.contract_page import Exercised
 from harness.scenario.scenario import load
 from harness.vm.config import DEFAULT_TARGET, load_config
 from tests.vm.running import CATALOGUE, CORPUS, booted

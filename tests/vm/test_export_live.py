@@ -13,7 +13,7 @@ from fuzz.lab import Lab, open_lab, signatures
 from harness.findings.check import signature
 from harness.findings.finding import Finding, Tries, difference, signature_text
 from harness.report.export import c_program, reproducer
-from harness.report.story import Kept, Story, tell
+from harness.report.finding_data import Kept, Story, tell
 from harness.scenario.scenario import format_scenario, load, parse
 from harness.vm.build.initramfs import character_device, directory, file, write_cpio
 from harness.vm.build.prepare import prepare

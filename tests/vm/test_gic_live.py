@@ -15,7 +15,7 @@ from harness.gic.registers import SPURIOUS
 from harness.layout import CONTEXTS, GIC_MACHINE, VECTORS
 from harness.relations.gic import OP_GIC_LINE
 from harness.relations.gic_list_registers import ACTIVE, PENDING, STATE, view
-from harness.report.rounds import sites
+from harness.report.sites import sites
 from harness.scenario.code_layout import base_of
 from harness.scenario.scenario import Scenario, Step
 from harness.trace.events import EXIT, USER, Host, Switch, Trace

@@ -16,7 +16,7 @@ from fuzz.library import find
 from fuzz.report_cli import book_of
 from fuzz.store import FINDINGS, Store
 from harness.findings.release_history import SHOWS, SHOWS_NOT, sentences
-from harness.report.html import page
+from harness.report.html_report import page
 from harness.vm.build.prepare import find_prepared, prepare
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import load_config

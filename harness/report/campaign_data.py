@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.coverage.kvm_handlers import NEVER_TAKEN
 from harness.findings.known_divergences import Known
-from harness.report.story import Story
+from harness.report.finding_data import Story
 
 TAKEN, NOT_TAKEN = "=yes", "=no"
 """What a branch's name ends with in the counts of a campaign."""

@@ -16,9 +16,9 @@ from xml.etree import ElementTree
 from harness.findings.finding import signature_text
 from harness.findings.regressions import likeness
 from harness.findings.verdict import elsewhere_text, rate_text, together
-from harness.report.crashview import again_text, facts
-from harness.report.jsonout import site_json
-from harness.report.story import Story, replay_command
+from harness.report.crash import again_text, facts
+from harness.report.finding_data import Story, replay_command
+from harness.report.replay_json import site_json
 from harness.report.terminal import printable
 from harness.scenario.scenario import format_scenario
 from harness.vm.crash import Report

@@ -11,7 +11,7 @@ from typing import Any
 from harness.errors import InputError
 from harness.findings.compare_releases import NEVER_COMPARED, NEVER_THE_SAME, RELATION
 from harness.findings.intended_changes import RULES, Intended
-from harness.report.docs import table
+from harness.report.readme_tables import table
 
 RUNS = Path("corpus") / "against"
 """Where the summaries of runs are kept (``shadowfuzz fuzz --against ... --json``, through :func:`kept`)."""

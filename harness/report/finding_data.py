@@ -18,8 +18,8 @@ from harness.findings.release_history import Asked
 from harness.findings.verdict import STAGES, Elsewhere, Evidence, Stage, Verdict, classify, evidence, first_of
 from harness.relations import hyp_copy
 from harness.relations.save_restore import Divergence
-from harness.report.result import Job, Ran
-from harness.report.rounds import sites
+from harness.report.replay_result import Job, Ran
+from harness.report.sites import sites
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 from harness.vm.crash import CRASH, EARLIER, ENDS, Report, from_text

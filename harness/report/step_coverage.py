@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.coverage.exercised_steps import FORGE, NO_EXIT, Place
 from harness.coverage.reachable_exits import NOT_SAID, classes_of, possible, why_not
-from harness.report.docs import table
+from harness.report.readme_tables import table
 from harness.scenario.steps import STEP_KINDS
 
 RELATIONS: Mapping[str, str] = {"save": "s", "restore": "r", "host": "h", "switch": "w", "reveal": "v", "isolate": "i"}

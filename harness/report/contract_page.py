@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.relations.contract_rules import BY_NAME, RULES, Absent, why_absent
-from harness.report.docs import table
-from harness.report.exercised import COMMAND
+from harness.report.readme_tables import table
+from harness.report.step_coverage import COMMAND
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,14 @@ from harness.findings.regressions import NEW, likeness
 from harness.findings.release_history import sentences
 from harness.findings.verdict import elsewhere_text, not_measured, rate_text, together
 from harness.layout import CODE
-from harness.report.book import Book, Branch, Run
-from harness.report.crashview import facts, register_lines
-from harness.report.markup import Content, Line, Markup, details, document, el, join, plot, put, table, when
-from harness.report.reading import ABOUT, LIKE, RELATIONS, VERDICTS, in_words
-from harness.report.rounds import Place, Row, Site
-from harness.report.story import Group, Story, cluster_name, groups, replay_command
+from harness.report.campaign_data import Book, Branch, Run
+from harness.report.crash import facts, register_lines
+from harness.report.finding_data import Group, Story, cluster_name, groups, replay_command
+from harness.report.glossary import ABOUT, LIKE, RELATIONS, VERDICTS, in_words
+from harness.report.html_markup import Content, Line, Markup, details, document, el, join, plot, put, table, when
+from harness.report.sites import Place, Row, Site
 from harness.report.terminal import bit_ranges, both_shown, decisions, exit_text, outcome_text
-from harness.report.traceview import trace_lines
+from harness.report.trace_text import trace_lines
 from harness.scenario.scenario import format_scenario, format_step, instruction
 from harness.scenario.steps import KINDS, Side
 from harness.vm.crash import EARLIER

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.findings.check import Checked, signature
-from harness.report.rounds import Site
+from harness.report.sites import Site
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 

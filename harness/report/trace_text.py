@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from harness.arch import exits
 from harness.relations.gic_list_registers import describe, view
-from harness.report.rounds import host_sentence, pending_names, user_sentence
+from harness.report.sites import host_sentence, pending_names, user_sentence
 from harness.trace.events import ENTRY, EXIT, USER, Host, Lists, Switch, Trace
 from harness.trace.tracefile import NO_VALUES, changed
 

@@ -26,8 +26,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.findings.check import Judged, signature
-from harness.report.result import Lost, Ran, TargetResult, clusters, exit_status, known_counts
-from harness.report.rounds import Site
+from harness.report.replay_result import Lost, Ran, TargetResult, clusters, exit_status, known_counts
+from harness.report.sites import Site
 from harness.trace.tracefile import trace_to_json
 
 Json = Mapping[str, object]

@@ -17,7 +17,7 @@ from harness.coverage.kvm_code import (
     decision_text,
 )
 from harness.coverage.kvm_handlers import Reason
-from harness.report.markup import Content, Markup, details, document, el, put, table
+from harness.report.html_markup import Content, Markup, details, document, el, put, table
 from harness.vm.kernels.kvm_functions import EL1, EL2, GENERIC
 
 PARTS = (EL1, EL2, GENERIC)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 
-from harness.report.style import CSS
+from harness.report.html_style import CSS
 from harness.report.terminal import printable
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
