@@ -51,7 +51,7 @@ class Followed(NamedTuple):
     path: Walk
     debugger: Debugger | None = None
     walk_level: int | None = None
-    el2_refusals: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 def free_bits(index: int, path: Walk, stepped: bool, cpu: Cpu) -> tuple[int, str]:
