@@ -14,8 +14,8 @@ from fuzz.arguments import Subparsers, add_campaign, add_deterministic, add_numb
 from fuzz.bisect import Change, Outcome, Search, anchors, confidence, search
 from fuzz.library import find, open_database
 from fuzz.matrix import CLEAN, DIVERGES, Case, Cell, Work, load_cases, make_case, run_all
+from fuzz.paths import KNOWN_DIR
 from fuzz.progress import saying
-from fuzz.project import KNOWN_DIR
 from fuzz.store import FINDINGS, FLAKY, Store
 from harness.errors import InputError, SetupError
 from harness.findings.known_divergences import Catalogue

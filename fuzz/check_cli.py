@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fuzz.arguments import Subparsers
+from fuzz.paths import KNOWN_DIR
 from fuzz.progress import saying
-from fuzz.project import KNOWN_DIR
 from fuzz.replay_cli import style_of
 from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError

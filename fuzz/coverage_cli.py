@@ -10,8 +10,8 @@ from pathlib import Path
 
 from fuzz.arguments import Subparsers, add_number, add_paths, add_subject
 from fuzz.corpus import read_corpus
+from fuzz.paths import SEEDS
 from fuzz.progress import say
-from fuzz.project import SEEDS
 from fuzz.survey import Watched, open_watched, possible_decisions, survey
 from harness.coverage.kvm_code import decisions, files, functions, handlers, matrix
 from harness.errors import InputError

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fuzz.lab import Lab
 from fuzz.machines import MACHINES
-from fuzz.project import KNOWN_DIR
+from fuzz.paths import KNOWN_DIR
 from harness.arch.cpu_models import CPUS, cpu_model
 from harness.errors import ShadowfuzzError, VmLost
 from harness.findings.check import Checked, check, signature

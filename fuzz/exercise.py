@@ -11,7 +11,7 @@ from typing import Any
 
 from fuzz.machines import MACHINES, MAX_LOSSES, run_to_end
 from fuzz.mutate import mutate
-from fuzz.project import KNOWN_DIR
+from fuzz.paths import KNOWN_DIR
 from harness.arch.cpu_models import cpu_model
 from harness.coverage.exercised_rules import rules_of
 from harness.coverage.exercised_steps import Exercise

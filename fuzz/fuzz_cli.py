@@ -36,8 +36,8 @@ from fuzz.guidance import MODES, choose
 from fuzz.history import SAMPLE_SECONDS, History
 from fuzz.launch import Launcher
 from fuzz.pair import open_bench
+from fuzz.paths import CRASHES, KEPT, SEEDS
 from fuzz.progress import saying
-from fuzz.project import CRASHES, KEPT, SEEDS
 from fuzz.standing import News, status_line
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.summary import Asked, summarise, text

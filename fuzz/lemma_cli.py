@@ -13,8 +13,8 @@ from typing import Any
 
 from fuzz.arguments import MAX_SEED, Subparsers, add_number, seconds
 from fuzz.lemma import Campaign, run_campaign
+from fuzz.paths import CORPUS
 from fuzz.progress import saying
-from fuzz.project import CORPUS
 from harness.errors import InputError
 from harness.jsonfile import reading
 from harness.lemma.campaign_recall import missing, store_trial

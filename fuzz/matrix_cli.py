@@ -31,8 +31,8 @@ from fuzz.matrix import (
 )
 from fuzz.matrix_page import page
 from fuzz.matrix_view import Table, markdown
+from fuzz.paths import CORPUS, KEPT, KNOWN_DIR
 from fuzz.progress import saying
-from fuzz.project import CORPUS, KEPT, KNOWN_DIR
 from harness.errors import InputError
 from harness.findings.known_divergences import Catalogue
 from harness.findings.regressions import Regression, load_regressions

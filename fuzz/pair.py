@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fuzz.hypcopy import check_option, choose_copy
 from fuzz.machines import Runs
-from fuzz.project import KNOWN_DIR
+from fuzz.paths import KNOWN_DIR
 from fuzz.seen import Seen, Watch
 from harness.arch.cpu_models import Cpu, cpu_model
 from harness.errors import InputError

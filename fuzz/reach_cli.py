@@ -13,8 +13,8 @@ from typing import Any
 from fuzz.arguments import MAX_SEED, Subparsers, add_number, add_paths
 from fuzz.corpus import read_corpus
 from fuzz.exercise import Work, measure_all
+from fuzz.paths import SEEDS
 from fuzz.progress import saying
-from fuzz.project import SEEDS
 from harness.errors import InputError
 from harness.jsonfile import reading
 from harness.model import LEVEL_NAMES

@@ -20,7 +20,7 @@ from fuzz.campaign import RUN
 from fuzz.database import Database
 from fuzz.history import History
 from fuzz.library import open_database, stories
-from fuzz.project import KNOWN_DIR
+from fuzz.paths import KNOWN_DIR
 from fuzz.stats import merge, read_stats
 from fuzz.survey import possible_decisions
 from harness.errors import InputError

@@ -10,7 +10,7 @@ from pathlib import Path
 from fuzz.features import features
 from fuzz.lab import Lab
 from fuzz.machines import MAX_LOSSES
-from fuzz.project import CORPUS, KNOWN_DIR
+from fuzz.paths import CORPUS, KNOWN_DIR
 from harness.arch.cpu_models import cpu_model
 from harness.coverage.kvm_code import Covered, Decision, Goal
 from harness.errors import TargetError

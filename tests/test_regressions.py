@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.project import KEPT
+from fuzz.paths import KEPT
 from harness.errors import InputError
 from harness.findings.finding import Difference, Finding, Subject, Tries
 from harness.findings.regressions import Regression, like, likeness, load_regressions, new_text

@@ -13,7 +13,7 @@ import pytest
 from fuzz.database import Database, default_url
 from fuzz.dumps import DUMPS, Dumps
 from fuzz.pair import open_bench
-from fuzz.project import CRASHES
+from fuzz.paths import CRASHES
 from fuzz.stats import StatsWriter
 from fuzz.store import FINDINGS, FLAKY, Store
 from fuzz.worker import Services, Worker
