@@ -26,7 +26,7 @@ from fuzz.bench_machines import machines
 from fuzz.bench_parts import Point, lengths, relations, stages
 from fuzz.database import Database
 from fuzz.dumps import Dumps
-from fuzz.mutate import custom_mutator, generate
+from fuzz.generate.mutator import custom_mutator, generate
 from fuzz.pace import collect_rarely
 from fuzz.pair import Bench, Side, open_bench
 from fuzz.seen import Watch

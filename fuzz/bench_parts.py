@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fuzz.features import features
-from fuzz.mutate import custom_mutator, generate
+from fuzz.generate.mutator import custom_mutator, generate
 from fuzz.pair import Side
 from harness.findings.check import check, follow_runs
 from harness.model.memoised_replay import shortcut

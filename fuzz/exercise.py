@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fuzz.generate.mutator import mutate
 from fuzz.machines import MACHINES, MAX_LOSSES, run_to_end
-from fuzz.mutate import mutate
 from fuzz.paths import KNOWN_DIR
 from harness.arch.cpu_models import cpu_model
 from harness.coverage.exercised_rules import rules_of

@@ -25,8 +25,8 @@ from fuzz.arguments import add_hyp_copy
 from fuzz.counters import Counters
 from fuzz.database import Database
 from fuzz.dumps import DUMPS, Dumps
+from fuzz.generate.mutator import custom_crossover, custom_mutator
 from fuzz.guidance import BOTH, KVM, MODEL, MODES
-from fuzz.mutate import custom_crossover, custom_mutator
 from fuzz.pace import collect_rarely
 from fuzz.pair import open_bench
 from fuzz.stats import COVERAGE_SIZE, StatsWriter

@@ -8,8 +8,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz import interrupts
-from fuzz.mutate import generate
+from fuzz.generate import gic
+from fuzz.generate.mutator import generate
 from harness.gic.registers import place
 from harness.layout import GICD, GICR
 from harness.relations.gic import uses_gic
@@ -25,19 +25,19 @@ def test_steps_are_valid_and_stay_in_the_vm_with_a_gic(seed: int) -> None:
     rng = Random(seed)
     steps = [Step("hvc", (0,))]
     while len(steps) < 100:
-        steps += interrupts.interrupts(rng, steps)
+        steps += gic.interrupts(rng, steps)
     scenario = Scenario("Interrupts.", (), tuple(steps))
     assert parse(format_scenario(scenario)) == scenario
-    assert {step.args[0] for step in steps if step.kind == "vcpu"} <= {*interrupts.VCPUS, "0.0"}
+    assert {step.args[0] for step in steps if step.kind == "vcpu"} <= {*gic.VCPUS, "0.0"}
 
 
 @given(SEEDS)
 def test_what_is_set_up_is_all_that_a_prediction_wants(seed: int) -> None:
     """Each store that lets an SPI through is one that the GIC takes, by its size and address."""
-    held: dict[object, int] = {interrupts.DISTRIBUTOR: GICD.base, interrupts.SGI_PAGE: GICR.base + 0x1_0000}
+    held: dict[object, int] = {gic.DISTRIBUTOR: GICD.base, gic.SGI_PAGE: GICR.base + 0x1_0000}
     rng = Random(seed)
     stores = []
-    for step in (*interrupts.shared(rng), *interrupts.private(rng)):
+    for step in (*gic.shared(rng), *gic.private(rng)):
         if KINDS[step.kind].forms:
             target, base, offset = step.args
             size = 1 if step.kind == "strb" else 4 if str(target)[0] == "w" else 8

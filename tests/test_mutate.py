@@ -16,8 +16,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuzz import idioms, tables, values
-from fuzz.mutate import MAX_LENGTH, MIN_STEPS, MOVES, crossover, custom_crossover, custom_mutator, generate, mutate
+from fuzz.generate import idioms, stage1_tables, values
+from fuzz.generate.mutator import (
+    MAX_LENGTH,
+    MIN_STEPS,
+    MOVES,
+    crossover,
+    custom_crossover,
+    custom_mutator,
+    generate,
+    mutate,
+)
 from harness.arch.a64 import ACCESS_FORMS
 from harness.arch.cpu_models import cpu_model
 from harness.arch.exits import SMCCC_FUNCTIONS
@@ -198,8 +207,8 @@ def test_tables_of_both_granules_lead_somewhere() -> None:
     ends: dict[bool, set[type]] = {False: set(), True: set()}
     for seed in range(400):
         rng = Random(seed)
-        steps = tables.turn_on(rng)
-        entries, virtual = tables.shape(rng, steps)
+        steps = stage1_tables.turn_on(rng)
+        entries, virtual = stage1_tables.shape(rng, steps)
         memory = Memory()
         registers = dict.fromkeys(NAMES, 0) | {"pstate": 0x3C5}
         for step in (*steps, *entries):
@@ -208,13 +217,15 @@ def test_tables_of_both_granules_lead_somewhere() -> None:
             else:
                 registers[str(step.args[0])] = int(step.args[1])
         state = tuple(registers[name] for name in NAMES)
-        ends[tables.is_large(steps)].add(type(translate(state, memory, virtual, Use.READ, cpu_model("cortex-a72"))))
+        ends[stage1_tables.is_large(steps)].add(
+            type(translate(state, memory, virtual, Use.READ, cpu_model("cortex-a72")))
+        )
     assert all({Mapped, Refused, Outside} <= found for found in ends.values()), ends
 
 
 @pytest.mark.parametrize("lost", ["ttbr0_el1", "tcr_el1"])
 def test_translation_mostly_stays_off_where_half_of_its_set_up_is_gone(lost: str) -> None:
-    whole = tables.turn_on(Random(1))
+    whole = stage1_tables.turn_on(Random(1))
     assert _left_on(whole) == 100
     assert 0 < _left_on([step for step in whole if step.args[0] != lost]) < 30
     assert 0 < _left_on([*whole, Step("reset", ()), whole[-1]]) < 30
@@ -223,8 +234,8 @@ def test_translation_mostly_stays_off_where_half_of_its_set_up_is_gone(lost: str
 def test_what_translation_needs_mostly_stays_while_it_is_on() -> None:
     kept = 0
     for seed in range(100):
-        steps = [*tables.turn_on(Random(1)), Step("set", ("tcr_el1", 0x880))]
-        tables.tame(Random(seed), steps)
+        steps = [*stage1_tables.turn_on(Random(1)), Step("set", ("tcr_el1", 0x880))]
+        stage1_tables.tame(Random(seed), steps)
         kept += steps[-1].args[1] == 0x880
     assert 0 < kept < 30
 
@@ -234,7 +245,7 @@ def _left_on(steps: list[Step]) -> int:
     count = 0
     for seed in range(100):
         tamed = list(steps)
-        tables.tame(Random(seed), tamed)
+        stage1_tables.tame(Random(seed), tamed)
         (*_, last) = (step.args[1] for step in tamed if step.args[:1] == ("sctlr_el1",))
         count += int(last) & 1
     return count

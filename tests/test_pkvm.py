@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from fuzz.idioms import other_vcpu
+from fuzz.generate.idioms import other_vcpu
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX, MASK64

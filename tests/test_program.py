@@ -8,7 +8,7 @@ from itertools import groupby
 
 import pytest
 
-from fuzz.mutate import generate
+from fuzz.generate.mutator import generate
 from harness import protocol
 from harness.scenario.scenario import Scenario, parse
 from harness.vm.executor import compile_scenario

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.mutate import mutate
+from fuzz.generate.mutator import mutate
 from harness.minimiser import Minimiser
 from harness.scenario.scenario import Scenario, format_scenario, load, parse
 from harness.scenario.simplify import PASSES, order, simplicity, weight

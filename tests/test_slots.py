@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz import memories
+from fuzz.generate import memory_slots as memories
 from harness.guest.memory import Memory
 from harness.layout import CODE, DATA, PAIR, REGIONS, VECTORS
 from harness.protocol import OPS

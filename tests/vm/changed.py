@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fuzz.mutate import mutate
+from fuzz.generate.mutator import mutate
 from harness.arch.cpu_models import cpu_model
 from harness.errors import TargetError
 from harness.findings.check import Checked, check

@@ -6,11 +6,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-from fuzz import memories, tables
-from fuzz.apart import left_behind
-from fuzz.draw import IMMEDIATES, WITHOUT_GIC, access, any_step, base_register, choose, operands
-from fuzz.interrupts import interrupts
-from fuzz.values import DATA_REGIONS, Weights, address, address_in, bits, fetch_address, function, mpidr, register_value
+from fuzz.generate import memory_slots, stage1_tables
+from fuzz.generate.gic import interrupts
+from fuzz.generate.steps import IMMEDIATES, WITHOUT_GIC, access, any_step, base_register, choose, operands
+from fuzz.generate.unswitched import left_behind
+from fuzz.generate.values import (
+    DATA_REGIONS,
+    Weights,
+    address,
+    address_in,
+    bits,
+    fetch_address,
+    function,
+    mpidr,
+    register_value,
+)
 from harness.arch.a64 import ACCESS_FORMS, AccessForm
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, SMCCC_FUNCTIONS
 from harness.arch.registers import MASK64
@@ -301,12 +311,12 @@ def translated(rng: Random, before: Sequence[Step]) -> list[Step]:
     is_on = any(step.kind == "write" for step in before[-LOOK_BACK:])
     choice = rng.random()
     if choice < 0.1:
-        return tables.turn_off()
-    steps = [] if is_on and rng.random() < 0.8 else tables.turn_on(rng)
+        return stage1_tables.turn_off()
+    steps = [] if is_on and rng.random() < 0.8 else stage1_tables.turn_on(rng)
     for _ in range(REPEATS.pick(rng)):
-        entries, virtual = tables.shape(rng, [*before, *steps])
+        entries, virtual = stage1_tables.shape(rng, [*before, *steps])
         form = ACCESS_FORMS[int(rng.random() * len(ACCESS_FORMS))]
-        where = virtual + tables.inside(rng, form.size)
+        where = virtual + stage1_tables.inside(rng, form.size)
         if rng.random() < 0.2:
             base = base_register(rng)
             steps += [*entries, Step("set", (base, where & -4)), Step("br", (base,))]
@@ -319,14 +329,14 @@ def translated(rng: Random, before: Sequence[Step]) -> list[Step]:
 
 def reshaped(rng: Random, before: Sequence[Step]) -> list[Step]:
     """Change memory slots, then load and store where they are; mostly all is put back as it was."""
-    changes, base = memories.change(rng)
+    changes, base = memory_slots.change(rng)
     steps = [operands(rng, TRAPS.pick(rng)), *changes]
     for _ in range(REPEATS.pick(rng)):
         form = ACCESS_FORMS[int(rng.random() * len(ACCESS_FORMS))]
         steps += _point(rng, form, base + (rng.getrandbits(13) & -form.size))
         if not form.is_store and rng.random() < 0.3:
             steps.append(Step("complete", (bits(rng),)))
-    back = [Step("drop_slot", (1,)), slot_step(memories.WHOLE)]
+    back = [Step("drop_slot", (1,)), slot_step(memory_slots.WHOLE)]
     return [*steps, *back] if rng.random() < 0.7 else steps
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from random import Random
 
-from fuzz.values import TABLE, Weights, bits
+from fuzz.generate.values import TABLE, Weights, bits
 from harness.layout import DATA
 from harness.scenario.memory_slots import DEFAULT, IPA_LIMIT, KINDS, PAGE, Slot
 from harness.scenario.scenario import Step, slot_step

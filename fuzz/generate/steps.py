@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from fuzz import memories
-from fuzz.interrupts import VCPUS
-from fuzz.values import Weights, bits, register_value
+from fuzz.generate import memory_slots
+from fuzz.generate.gic import VCPUS
+from fuzz.generate.values import Weights, bits, register_value
 from harness.arch.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, AccessForm
 from harness.arch.sysregs import READABLE, SYSREGS, WRITABLE, Owed
 from harness.layout import CONTEXT_NAMES, PROTECTED_NAMES
@@ -80,7 +80,7 @@ def operands(rng: Random, kind: str) -> Step:
         case "br":
             return Step(kind, (base_register(rng),))
         case "slot":
-            return slot_step(memories.slot(rng, 1 + int(rng.random() * 4)))
+            return slot_step(memory_slots.slot(rng, 1 + int(rng.random() * 4)))
         case "set":
             name = choose(rng, SET_NAMES)
             return Step(kind, (name, register_value(rng, name)))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from fuzz.values import register_value
+from fuzz.generate.values import register_value
 from harness.arch.sysregs import KEEPERS
 from harness.layout import CONTEXTS, GIC_MACHINE, NISV_MACHINE
 from harness.scenario.scenario import Step

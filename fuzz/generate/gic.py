@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from fuzz.values import Weights
+from fuzz.generate.values import Weights
 from harness.arch import exceptions
 from harness.gic.registers import BANK_BY_NAME, FRAME, PRIVATE, REDISTRIBUTOR, SGIS
 from harness.layout import CONTEXTS, GIC_INTERRUPTS, GIC_MACHINE, GICD, GICR

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from fuzz import memories
-from fuzz.draw import EVERYWHERE, operands
-from fuzz.idioms import IDIOMS
-from fuzz.tables import tame
-from fuzz.values import BOUNDARIES, Weights, bits, register_value
+from fuzz.generate import memory_slots
+from fuzz.generate.idioms import IDIOMS
+from fuzz.generate.stage1_tables import tame
+from fuzz.generate.steps import EVERYWHERE, operands
+from fuzz.generate.values import BOUNDARIES, Weights, bits, register_value
 from harness.arch.a64 import FORM
 from harness.arch.registers import MASK64
 from harness.errors import InputError
@@ -166,9 +166,9 @@ def _memory(rng: Random, like: Scenario | None) -> tuple[tuple[Slot, ...], tuple
     """Return the slots and words that a scenario starts with: those of another one or, now and then, others."""
     slots, boot = (like.slots, like.boot) if like is not None else ((), ())
     if rng.random() < RESHAPED:
-        slots = memories.shape(rng) if rng.random() < 0.8 else ()
+        slots = memory_slots.shape(rng) if rng.random() < 0.8 else ()
     if rng.random() < RESHAPED:
-        boot = memories.boot(rng) if rng.random() < 0.8 else ()
+        boot = memory_slots.boot(rng) if rng.random() < 0.8 else ()
     return slots, boot
 
 

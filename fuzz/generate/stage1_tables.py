@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from fuzz.values import SCTLR_RESET, TABLE, TCR_39_BITS, Weights
+from fuzz.generate.values import SCTLR_RESET, TABLE, TCR_39_BITS, Weights
 from harness.scenario.scenario import Step
 
 MAIR = 0x0044_FF44_04BB_44FF
