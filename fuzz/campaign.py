@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from fuzz.stats import Stats, merge, read_stats
-from fuzz.store import FINDINGS, FLAKY
+from fuzz.store.findings import FINDINGS, FLAKY
 from harness.errors import InputError, SetupError
 from harness.scenario.code_layout import needs_protected
 from harness.scenario.scenario import load

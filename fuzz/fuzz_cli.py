@@ -29,17 +29,17 @@ from fuzz.arguments import (
     seconds,
 )
 from fuzz.campaign import Plan, Progress, campaign_directory, run_campaign, until_signal
-from fuzz.database import Database, default_url
 from fuzz.elsewhere import Journey
 from fuzz.emulators import measure_kept
 from fuzz.guidance import MODES, choose
-from fuzz.history import SAMPLE_SECONDS, History
 from fuzz.launch import Launcher
 from fuzz.pair import open_bench
 from fuzz.paths import CRASHES, KEPT, SEEDS
 from fuzz.progress import saying
 from fuzz.standing import News, status_line
-from fuzz.store import FINDINGS, FLAKY, Store
+from fuzz.store.database import Database, default_url
+from fuzz.store.findings import FINDINGS, FLAKY, Store
+from fuzz.store.runs import SAMPLE_SECONDS, History
 from fuzz.summary import Asked, summarise, text
 from harness.errors import InputError
 from harness.findings.regressions import load_regressions

@@ -13,7 +13,7 @@ from typing import Self
 
 from fuzz.machines import MAX_LOSSES, Boot, Runs
 from fuzz.pair import Bench, Side, open_bench
-from fuzz.store import OTHER_TRACE, TRACE
+from fuzz.store.findings import OTHER_TRACE, TRACE
 from harness.arch.cpu_models import Cpu
 from harness.errors import TargetError
 from harness.findings.check import Checked, check, signature

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from fuzz.arguments import Subparsers, add_number
 from fuzz.campaign import RUN
-from fuzz.database import Database
-from fuzz.history import History
-from fuzz.library import open_database, stories
 from fuzz.paths import KNOWN_DIR
 from fuzz.stats import merge, read_stats
+from fuzz.store.database import Database
+from fuzz.store.kept_findings import open_database, stories
+from fuzz.store.runs import History
 from fuzz.survey import possible_decisions
 from harness.errors import InputError
 from harness.findings.known_divergences import Catalogue

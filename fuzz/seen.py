@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from fuzz.store import OTHER_TRACE, TRACE
+from fuzz.store.findings import OTHER_TRACE, TRACE
 from harness.findings.check import Checked, signature
 from harness.findings.finding import Signature, Subject
 from harness.relations.save_restore import Divergence

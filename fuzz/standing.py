@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from fuzz.campaign import Progress
-from fuzz.store import Store
+from fuzz.store.findings import Store
 from harness.errors import InputError
 from harness.findings.regressions import NEW, Regression, like
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fuzz.campaign import CORPUS, RUN, Outcome
-from fuzz.database import Database
-from fuzz.dumps import DUMPS
 from fuzz.guidance import MODEL, edges_in
 from fuzz.stats import Stats
-from fuzz.store import FINDINGS, FLAKY, SCENARIO, Store
+from fuzz.store.database import Database
+from fuzz.store.dumps import DUMPS
+from fuzz.store.findings import FINDINGS, FLAKY, SCENARIO, Store
 from harness.errors import InputError
 from harness.findings.finding import Finding, Subject
 from harness.findings.regressions import NEW, Regression, like, likeness, new_text

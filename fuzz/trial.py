@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Protocol
 
 from fuzz.campaign import CORPUS, RUN, Plan, Progress, campaign_directory, run_campaign, until_signal
-from fuzz.database import default_url
 from fuzz.generate.mutator import generate
 from fuzz.guidance import MODES, edges_in
 from fuzz.launch import Launcher
+from fuzz.store.database import default_url
 from harness.errors import TargetError
 from harness.scenario.scenario import Scenario
 from harness.vm.build.prepare import PreparedTarget

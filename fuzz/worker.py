@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
-from fuzz.dumps import Dumps
 from fuzz.features import features
 from fuzz.machines import MAX_LOSSES, Runs
 from fuzz.reproduce import Interrupted, Reproducer
 from fuzz.seen import Key, Seen, Watch, clusters_of, texts_of, told
 from fuzz.stats import StatsWriter
-from fuzz.store import CONSOLE, Store
+from fuzz.store.dumps import Dumps
+from fuzz.store.findings import CONSOLE, Store
 from harness.errors import InputError, SetupError, TargetError, VmLost
 from harness.findings.check import Checked
 from harness.findings.finding import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id

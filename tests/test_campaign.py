@@ -19,11 +19,11 @@ import pytest
 
 from fuzz import campaign, summary
 from fuzz.campaign import Launch, Outcome, Plan, Progress, campaign_directory, run_campaign
-from fuzz.database import Database, default_url
 from fuzz.fuzz_cli import add_parser
 from fuzz.standing import News, status_line
 from fuzz.stats import COVERAGE_SIZE, EMPTY, SLOTS, StatsWriter, merge, read_stats
-from fuzz.store import FINDINGS, Store
+from fuzz.store.database import Database, default_url
+from fuzz.store.findings import FINDINGS, Store
 from fuzz.summary import Asked, summarise
 from harness.errors import InputError, VmLost
 from harness.findings.regressions import Regression

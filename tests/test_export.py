@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.cli import main
-from fuzz.library import find, stories
+from fuzz.store.kept_findings import find, stories
 from harness.report import export
 from harness.report.export import NOT_IN_C, c_program, reproducer, why_no_program
 from harness.report.finding_data import Story

@@ -17,10 +17,10 @@ import pytest
 
 from fuzz.campaign import RUN
 from fuzz.cli import main
-from fuzz.database import Database
-from fuzz.history import History
 from fuzz.report_cli import LOOPBACK, book_of, make_server
 from fuzz.stats import StatsWriter
+from fuzz.store.database import Database
+from fuzz.store.runs import History
 from harness.relations import save_restore
 from harness.report.glossary import RELATIONS
 from harness.report.html_markup import Line, Markup, el, plot, put

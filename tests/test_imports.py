@@ -145,7 +145,7 @@ USERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("elftools", ("harness.vm.kernels.dwarf",)),
     ("qemu", ("harness.vm.qemu",)),
     ("z3", ("harness.lemma.*",)),
-    ("sqlalchemy", ("fuzz.database",)),
+    ("sqlalchemy", ("fuzz.store.database",)),
     ("atheris", ("fuzz.live", "fuzz.lemma*", "fuzz.counters")),
     ("asyncio", ("harness.vm.qemu",)),
 )

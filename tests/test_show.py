@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 import pytest
 
 from fuzz.cli import main
-from fuzz.database import Database, default_url
 from fuzz.findings_cli import overview, show
-from fuzz.history import History
-from fuzz.library import find, stories
+from fuzz.store.database import Database, default_url
+from fuzz.store.kept_findings import find, stories
+from fuzz.store.runs import History
 from harness.errors import InputError
 from harness.report.finding_data import groups
 from harness.report.terminal import Style

@@ -24,10 +24,10 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import database
-from fuzz.database import MIGRATIONS, Database, StoreError, default_url
-from fuzz.history import History
-from fuzz.store import FINDINGS, FLAKY, TRACE, Store
+from fuzz.store import database
+from fuzz.store.database import MIGRATIONS, Database, StoreError, default_url
+from fuzz.store.findings import FINDINGS, FLAKY, TRACE, Store
+from fuzz.store.runs import History
 from harness.errors import InputError
 from harness.findings.finding import Tries
 from harness.report.campaign_data import Sample

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 from fuzz.confirm_cli import stages_of
-from fuzz.database import Database, default_url
 from fuzz.lab import Lab, signatures
-from fuzz.library import story_of
 from fuzz.machines import MAX_LOSSES
 from fuzz.minimise_cli import minimise_on
-from fuzz.store import FINDINGS, Store
+from fuzz.store.database import Database, default_url
+from fuzz.store.findings import FINDINGS, Store
+from fuzz.store.kept_findings import story_of
 from fuzz.triage_cli import triage
 from harness.arch.cpu_models import cpu_model
 from harness.errors import VmLost
@@ -201,7 +201,7 @@ def test_a_lost_machine_shows_nothing_and_is_booted_again(monkeypatch: pytest.Mo
 
 def test_triage_keeps_the_simplest_with_its_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cpu = "cortex-a72"
-    monkeypatch.setattr("fuzz.library.load_config", lambda name: SimpleNamespace(cpu=cpu))
+    monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu=cpu))
     database = Database(default_url(tmp_path))
     store = Store(database, FINDINGS)
     large = Scenario("Large.", (("x0", 1),), (Step("hvc", (3,)), Step("wfi"), Step("reset")))
@@ -225,7 +225,7 @@ def test_triage_keeps_the_simplest_with_its_rate(monkeypatch: pytest.MonkeyPatch
 
 
 def test_triage_begins_with_what_is_new(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("fuzz.library.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
+    monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
     subject = replace(SUBJECT, target="kvm-nvhe")
     store = Store(Database(default_url(tmp_path)), FINDINGS)
     kept, new = ("host", "spsr_el1", "RESET", ""), [("host", f"new{i}", "RESET", "") for i in range(8)]
@@ -238,7 +238,7 @@ def test_triage_begins_with_what_is_new(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_triage_leaves_what_does_not_come_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("fuzz.library.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
+    monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
     store = Store(Database(default_url(tmp_path)), FINDINGS)
     finding = Finding("divergence", KEY, SUBJECT, (), 0, Tries(1, 1), Tries(1, 1), "2026")
     store.add(finding, SCENARIO)

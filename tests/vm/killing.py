@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fuzz.campaign import CORPUS, RUN
-from fuzz.database import FILE, Database, default_url
 from fuzz.stats import read_stats
-from fuzz.store import FINDINGS, FLAKY, TRACE, Store
+from fuzz.store.database import FILE, Database, default_url
+from fuzz.store.findings import FINDINGS, FLAKY, TRACE, Store
 from harness.vm.crash import CRASH
 
 COMMAND = (sys.executable, "-c", "import sys; from fuzz.cli import main; sys.exit(main())", "fuzz", "--jobs", "2")

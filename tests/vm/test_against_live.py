@@ -10,11 +10,11 @@ import pytest
 
 from fuzz.cli import main
 from fuzz.confirm_cli import stages_of
-from fuzz.database import Database, default_url
 from fuzz.lab import open_lab, signatures
-from fuzz.library import find
 from fuzz.report_cli import book_of
-from fuzz.store import FINDINGS, OTHER_TRACE, TRACE, Store
+from fuzz.store.database import Database, default_url
+from fuzz.store.findings import FINDINGS, OTHER_TRACE, TRACE, Store
+from fuzz.store.kept_findings import find
 from fuzz.triage_cli import triage
 from harness.findings.finding import Finding, Tries, signature_text
 from harness.findings.intended_changes import load_changes
@@ -55,7 +55,7 @@ def test_what_no_row_explains_is_a_finding_of_the_pair(tmp_path: Path, monkeypat
         database = Database(default_url(tmp_path))
         Store(database, FINDINGS).add(finding, scenario, lab.texts(trace))
         assert triage(database, lab, 2, print) == 1
-    monkeypatch.setattr("fuzz.library.load_changes", lambda _: rows)
+    monkeypatch.setattr("fuzz.store.kept_findings.load_changes", lambda _: rows)
     story = find(database, finding.id)
     assert (story.verdict.name, story.kept.finding.fresh_vm) == ("unexplained", Tries(2, 2))
     assert story.kept.scenario is not None and len(story.kept.scenario.steps) <= len(scenario.steps)

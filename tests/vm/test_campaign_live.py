@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.database import Database, default_url
-from fuzz.store import FINDINGS, Store
+from fuzz.store.database import Database, default_url
+from fuzz.store.findings import FINDINGS, Store
 from harness.scenario.scenario import load
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config

@@ -12,9 +12,9 @@ import pytest
 
 from fuzz.campaign import Plan, campaign_directory, run_campaign
 from fuzz.cli import main
-from fuzz.database import default_url
 from fuzz.guidance import KVM, edges_in
 from fuzz.launch import Launcher
+from fuzz.store.database import default_url
 from harness.scenario.scenario import format_scenario, parse
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config

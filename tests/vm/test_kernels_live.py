@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fuzz.cli import main
-from fuzz.library import find
 from fuzz.report_cli import book_of
-from fuzz.store import FINDINGS, Store
+from fuzz.store.findings import FINDINGS, Store
+from fuzz.store.kept_findings import find
 from harness.findings.release_history import SHOWS, SHOWS_NOT, sentences
 from harness.report.html_report import page
 from harness.vm.build.prepare import find_prepared, prepare

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuzz.database import Access, Database
+from fuzz.store.database import Access, Database
 from harness.errors import InputError
 from harness.findings.finding import Finding, from_json, to_json
 from harness.scenario.scenario import Scenario, format_scenario

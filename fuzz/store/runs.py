@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from fuzz.database import Database
+from fuzz.store.database import Database
 from harness.errors import InputError
 from harness.report.campaign_data import Run, Sample
 
