@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from fuzz.arguments import Subparsers, add_number, add_paths
 from fuzz.corpus import find_scenarios
-from fuzz.pair import Bench, open_bench
 from fuzz.progress import saying
+from fuzz.targets.targets import Bench, open_bench
 from harness.errors import InputError
 from harness.findings.check import Checked, Judged, signature
 from harness.findings.compare_releases import RELATION

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from fuzz.pair import Side
+from fuzz.targets.targets import Side
 from harness.scenario.scenario import Scenario
 from harness.vm.cache import Cache
 from harness.vm.clone import Clones

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from fuzz.features import features
 from fuzz.generate.mutator import custom_mutator, generate
-from fuzz.pair import Side
+from fuzz.targets.targets import Side
 from harness.findings.check import check, follow_runs
 from harness.model.memoised_replay import shortcut
 from harness.relations import save_restore

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 
 from fuzz.arguments import Subparsers, add_finding, add_number
 from fuzz.elsewhere import Asked, Journey, asked_of, measure, places
-from fuzz.lab import Lab, open_lab, signatures
 from fuzz.minimise_cli import choose
 from fuzz.progress import saying
+from fuzz.targets.session import Lab, open_lab, signatures
 from harness.findings.finding import Signature, Tries, signature_text
 from harness.findings.verdict import (
     STAGES,

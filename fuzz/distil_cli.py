@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzz.arguments import TARGET_HELP, Subparsers
-from fuzz.lab import Lab, open_lab, signatures
 from fuzz.progress import saying
+from fuzz.targets.session import Lab, open_lab, signatures
 from harness.distil import Distilled, Seed, distil
 from harness.errors import InputError
 from harness.findings.finding import signature_text

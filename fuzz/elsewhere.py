@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fuzz.lab import Lab
-from fuzz.machines import MACHINES
 from fuzz.paths import KNOWN_DIR
+from fuzz.targets.runner import MACHINES
+from fuzz.targets.session import Lab
 from harness.arch.cpu_models import CPUS, cpu_model
 from harness.errors import ShadowfuzzError, VmLost
 from harness.findings.check import Checked, check, signature

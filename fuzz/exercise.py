@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fuzz.generate.mutator import mutate
-from fuzz.machines import MACHINES, MAX_LOSSES, run_to_end
 from fuzz.paths import KNOWN_DIR
+from fuzz.targets.runner import MACHINES, MAX_LOSSES, run_to_end
 from harness.arch.cpu_models import cpu_model
 from harness.coverage.exercised_rules import rules_of
 from harness.coverage.exercised_steps import Exercise

@@ -33,7 +33,6 @@ from fuzz.elsewhere import Journey
 from fuzz.emulators import measure_kept
 from fuzz.guidance import MODES, choose
 from fuzz.launch import Launcher
-from fuzz.pair import open_bench
 from fuzz.paths import CRASHES, KEPT, SEEDS
 from fuzz.progress import saying
 from fuzz.standing import News, status_line
@@ -41,6 +40,7 @@ from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.store.runs import SAMPLE_SECONDS, History
 from fuzz.summary import Asked, summarise, text
+from fuzz.targets.targets import open_bench
 from harness.errors import InputError
 from harness.findings.regressions import load_regressions
 from harness.report.campaign_data import Sample

@@ -26,11 +26,11 @@ from fuzz.counters import Counters
 from fuzz.generate.mutator import custom_crossover, custom_mutator
 from fuzz.guidance import BOTH, KVM, MODEL, MODES
 from fuzz.pace import collect_rarely
-from fuzz.pair import open_bench
 from fuzz.stats import COVERAGE_SIZE, StatsWriter
 from fuzz.store.database import Database
 from fuzz.store.dumps import DUMPS, Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
+from fuzz.targets.targets import open_bench
 from fuzz.worker import GiveUp, Services, Worker
 from harness.errors import SetupError, ShadowfuzzError
 from harness.vm.cache import Cache, default_root

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from fuzz.machines import MACHINES, Boot
+from fuzz.targets.runner import MACHINES, Boot
 from harness.arch.cpu_models import CPUS, cpu_model
 from harness.errors import ShadowfuzzError, TargetError, VmLost
 from harness.findings.check import Checked, check, signature

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fuzz.arguments import Subparsers, add_finding
-from fuzz.lab import WELL, Lab, open_lab, signatures
 from fuzz.progress import saying
+from fuzz.targets.session import WELL, Lab, open_lab, signatures
 from harness.errors import InputError
 from harness.findings.finding import Signature, signature_text
 from harness.minimiser import Minimiser

@@ -18,10 +18,10 @@ from typing import TextIO
 
 from fuzz.arguments import Subparsers, add_deterministic, add_hyp_copy, add_number, add_paths, add_subject
 from fuzz.corpus import find_scenarios
-from fuzz.hypcopy import check_option, choose_copy
-from fuzz.machines import Boot, Runs
 from fuzz.paths import KNOWN_DIR
 from fuzz.progress import saying
+from fuzz.targets.hyp_copy_option import check_option, choose_copy
+from fuzz.targets.runner import Boot, Runs
 from harness.arch.cpu_models import Cpu, cpu_model
 from harness.errors import InputError, TargetError, VmLost
 from harness.findings.check import check

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fuzz.machines import Boot
+from fuzz.targets.runner import Boot
 from harness.errors import TargetError
 from harness.scenario.scenario import Scenario
 from harness.vm.crash import Again

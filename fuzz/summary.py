@@ -80,7 +80,7 @@ class Summary:
     empty if there was none; counts are then those of both.  ``coverage`` counts features of the model's replay,
     ``kvm_edges`` edges between blocks of KVM's own code (None: not counted).  ``clusters`` of divergences, and how many
     of them are new (:class:`Cluster`).  ``run_again``: a sample of scenarios that were run twice, ``unstable`` those of
-    them that showed something else (:func:`fuzz.seen.told`).
+    them that showed something else (:func:`fuzz.targets.observation.told`).
     """
 
     target: str

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fuzz.features import features
-from fuzz.lab import Lab
-from fuzz.machines import MAX_LOSSES
 from fuzz.paths import CORPUS, KNOWN_DIR
+from fuzz.targets.runner import MAX_LOSSES
+from fuzz.targets.session import Lab
 from harness.arch.cpu_models import cpu_model
 from harness.coverage.kvm_code import Covered, Decision, Goal
 from harness.errors import TargetError

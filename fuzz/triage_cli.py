@@ -12,12 +12,12 @@ from fuzz.arguments import Subparsers, add_against, add_campaign, add_cold, add_
 from fuzz.confirm_cli import stages_of
 from fuzz.elsewhere import Journey
 from fuzz.emulators import measure_kept
-from fuzz.lab import Lab, open_lab
 from fuzz.minimise_cli import minimise_on
 from fuzz.progress import saying
 from fuzz.store.database import Database
 from fuzz.store.findings import FINDINGS, FRESH_QEMU, Store
 from fuzz.store.kept_findings import open_database, story_of
+from fuzz.targets.session import Lab, open_lab
 from harness.errors import InputError
 from harness.findings.check import signature
 from harness.findings.finding import MAX_DIVERGENCES, Tries, difference, signature_text

@@ -13,12 +13,12 @@ from functools import partial
 from itertools import chain
 
 from fuzz.features import features
-from fuzz.machines import MAX_LOSSES, Runs
 from fuzz.reproduce import Interrupted, Reproducer
-from fuzz.seen import Key, Seen, Watch, clusters_of, texts_of, told
 from fuzz.stats import StatsWriter
 from fuzz.store.dumps import Dumps
 from fuzz.store.findings import CONSOLE, Store
+from fuzz.targets.observation import Key, Seen, Watch, clusters_of, texts_of, told
+from fuzz.targets.runner import MAX_LOSSES, Runs
 from harness.errors import InputError, SetupError, TargetError, VmLost
 from harness.findings.check import Checked
 from harness.findings.finding import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from fuzz.lab import signatures
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, TRACE, Store
 from fuzz.store.runs import History
+from fuzz.targets.session import signatures
 from harness.arch.cpu_models import cpu_model
 from harness.findings.check import check, signature
 from harness.findings.finding import Finding, Signature, Subject, Tries, difference

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from fuzz.cli import build_parser
-from fuzz.hypcopy import check_option, choose_copy
 from fuzz.launch import Launcher
 from fuzz.live import _parser
-from fuzz.pair import open_bench
+from fuzz.targets.hyp_copy_option import check_option, choose_copy
+from fuzz.targets.targets import open_bench
 from harness.errors import InputError, SetupError
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.config import load_config

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from fuzz.bisect import Outcome, anchors, confidence, search
 from fuzz.cli import build_parser
-from fuzz.machines import Runs
 from fuzz.matrix import (
     CANNOT,
     CLEAN,
@@ -35,6 +34,7 @@ from fuzz.matrix import (
 from fuzz.matrix_cli import command_of
 from fuzz.matrix_page import page
 from fuzz.matrix_view import Table, markdown
+from fuzz.targets.runner import Runs
 from harness.errors import InputError, VmLost
 from harness.findings.known_divergences import Catalogue
 from harness.findings.regressions import Regression

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 from fuzz.confirm_cli import stages_of
-from fuzz.lab import Lab, signatures
-from fuzz.machines import MAX_LOSSES
 from fuzz.minimise_cli import minimise_on
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import story_of
+from fuzz.targets.runner import MAX_LOSSES
+from fuzz.targets.session import Lab, signatures
 from fuzz.triage_cli import triage
 from harness.arch.cpu_models import cpu_model
 from harness.errors import VmLost
@@ -169,7 +169,7 @@ KEY = signature(DIVERGENCE)
 
 
 def lab(fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch, subject: Subject = SUBJECT) -> Lab:
-    monkeypatch.setattr("fuzz.lab.check", lambda scenario, trace, *_: fake.check(scenario, trace))
+    monkeypatch.setattr("fuzz.targets.session.check", lambda scenario, trace, *_: fake.check(scenario, trace))
     return Lab(fake.boot, subject, cpu_model("cortex-a72"), Catalogue("spec", ()))
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from fuzz.confirm_cli import stages_of
-from fuzz.lab import open_lab, signatures
+from fuzz.targets.session import open_lab, signatures
 from harness.findings.regressions import load_regressions
 from harness.findings.verdict import classify, evidence, first_of
 from harness.scenario.scenario import load

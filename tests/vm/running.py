@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from fuzz.hypcopy import choose_copy
-from fuzz.machines import run_to_end
+from fuzz.targets.hyp_copy_option import choose_copy
+from fuzz.targets.runner import run_to_end
 from harness.arch.cpu_models import cpu_model
 from harness.coverage.exercised_steps import Exercise
 from harness.findings.check import Checked, Compared, check, signature

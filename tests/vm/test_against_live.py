@@ -10,11 +10,11 @@ import pytest
 
 from fuzz.cli import main
 from fuzz.confirm_cli import stages_of
-from fuzz.lab import open_lab, signatures
 from fuzz.report_cli import book_of
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, OTHER_TRACE, TRACE, Store
 from fuzz.store.kept_findings import find
+from fuzz.targets.session import open_lab, signatures
 from fuzz.triage_cli import triage
 from harness.findings.finding import Finding, Tries, signature_text
 from harness.findings.intended_changes import load_changes
@@ -41,7 +41,7 @@ def test_a_campaign_on_two_targets(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_what_no_row_explains_is_a_finding_of_the_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = PROJECT / "corpus" / "known"
     rows = tuple(row for row in load_changes(known) if row.id != "injected-esr-not-sign-extended")
-    monkeypatch.setattr("fuzz.pair.load_changes", lambda _: rows)
+    monkeypatch.setattr("fuzz.targets.targets.load_changes", lambda _: rows)
     scenario = load(SCENARIO)
     with open_lab(ONE, "spec", None, print, OTHER) as lab:
         trace, checked = lab.observe(scenario)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from fuzz import reach_cli
-from fuzz.machines import run_to_end
+from fuzz.targets.runner import run_to_end
 from harness.arch.cpu_models import cpu_model
 from harness.coverage.exercised_rules import rules_of
 from harness.findings.check import Compared, check

@@ -11,7 +11,7 @@ import pytest
 from fuzz import elsewhere
 from fuzz.confirm_cli import stages_of
 from fuzz.elsewhere import Journey, asked_of, measure
-from fuzz.lab import open_lab, signatures
+from fuzz.targets.session import open_lab, signatures
 from harness.arch import exceptions
 from harness.arch.cpu_models import Cpu, cpu_model
 from harness.findings.finding import Tries

@@ -16,7 +16,6 @@ from fuzz.campaign import RUN, Outcome, campaign_directory
 from fuzz.cli import main
 from fuzz.confirm_cli import stages_of
 from fuzz.guidance import BOTH
-from fuzz.lab import Lab, open_lab, signatures
 from fuzz.launch import Launcher
 from fuzz.live import Guides, _parser, services
 from fuzz.minimise_cli import minimise_on
@@ -24,6 +23,7 @@ from fuzz.stats import StatsWriter, read_stats
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.summary import Asked, summarise
+from fuzz.targets.session import Lab, open_lab, signatures
 from fuzz.worker import Worker
 from harness.scenario.scenario import format_scenario
 from harness.trace.events import Trace

@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuzz.hypcopy import check_option, choose_copy
-from fuzz.machines import Runs
 from fuzz.paths import KNOWN_DIR
-from fuzz.seen import Seen, Watch
+from fuzz.targets.hyp_copy_option import check_option, choose_copy
+from fuzz.targets.observation import Seen, Watch
+from fuzz.targets.runner import Runs
 from harness.arch.cpu_models import Cpu, cpu_model
 from harness.errors import InputError
 from harness.findings import compare_releases

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fuzz.machines import MAX_LOSSES, Boot, Runs
-from fuzz.pair import Bench, Side, open_bench
 from fuzz.store.findings import OTHER_TRACE, TRACE
+from fuzz.targets.runner import MAX_LOSSES, Boot, Runs
+from fuzz.targets.targets import Bench, Side, open_bench
 from harness.arch.cpu_models import Cpu
 from harness.errors import TargetError
 from harness.findings.check import Checked, check, signature
