@@ -24,15 +24,15 @@ from threading import BrokenBarrierError
 
 from fuzz.bench_machines import machines
 from fuzz.bench_parts import Point, lengths, relations, stages
+from fuzz.campaign.counters_file import StatsWriter
+from fuzz.campaign.gc_tuning import collect_rarely
+from fuzz.campaign.worker import Services, Worker
 from fuzz.generate.mutator import custom_mutator, generate
-from fuzz.pace import collect_rarely
-from fuzz.stats import StatsWriter
 from fuzz.store.database import Database
 from fuzz.store.dumps import Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.targets.observation import Watch
 from fuzz.targets.targets import Bench, Side, open_bench
-from fuzz.worker import Services, Worker
 from harness.errors import ShadowfuzzError, TargetError
 from harness.scenario.scenario import Scenario, format_scenario
 from harness.vm.executor import Executor

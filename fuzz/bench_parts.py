@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from fuzz.features import features
+from fuzz.campaign.features import features
 from fuzz.generate.mutator import custom_mutator, generate
 from fuzz.targets.targets import Side
 from harness.findings.check import check, follow_runs

@@ -28,18 +28,18 @@ from fuzz.arguments import (
     add_subject,
     seconds,
 )
-from fuzz.campaign import Plan, Progress, campaign_directory, run_campaign, until_signal
+from fuzz.campaign.guidance import MODES, choose
+from fuzz.campaign.parent import Plan, Progress, campaign_directory, run_campaign, until_signal
+from fuzz.campaign.status_line import News, status_line
+from fuzz.campaign.summary import Asked, summarise, text
+from fuzz.campaign.worker_command import Launcher
 from fuzz.elsewhere import Journey
 from fuzz.emulators import measure_kept
-from fuzz.guidance import MODES, choose
-from fuzz.launch import Launcher
 from fuzz.paths import CRASHES, KEPT, SEEDS
 from fuzz.progress import saying
-from fuzz.standing import News, status_line
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.store.runs import SAMPLE_SECONDS, History
-from fuzz.summary import Asked, summarise, text
 from fuzz.targets.targets import open_bench
 from harness.errors import InputError
 from harness.findings.regressions import load_regressions
@@ -59,7 +59,7 @@ examples:
   shadowfuzz fuzz --seconds 60 --jobs 2
       a minute on the default target; each worker has a VM of its own and wants a core
   shadowfuzz fuzz --target kvm-vhe --out out/vhe --json > summary.json
-      another target, the summary as one JSON object (its keys: fuzz/summary.py)
+      another target, the summary as one JSON object (its keys: fuzz/campaign/summary.py)
   shadowfuzz fuzz --deterministic --seed 1 --out out/new
       from an empty directory: the same scenarios and the same exits in the same order, whenever it is run
   shadowfuzz fuzz --kernel ./Image --level kernel

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzz.arguments import MAX_SEED, Subparsers, add_number, seconds
-from fuzz.lemma import Campaign, run_campaign
+from fuzz.campaign.lemma_campaign import Campaign, run_campaign
 from fuzz.paths import CORPUS
 from fuzz.progress import saying
 from harness.errors import InputError

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fuzz.arguments import TARGET_HELP, Subparsers, add_number
-from fuzz.campaign import until_signal
+from fuzz.campaign.parent import until_signal
 from fuzz.progress import say, saying
 from harness.errors import InputError, VmLost
 from harness.report.recording import end_text

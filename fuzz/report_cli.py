@@ -16,9 +16,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 from fuzz.arguments import Subparsers, add_number
-from fuzz.campaign import RUN
+from fuzz.campaign.counters_file import merge, read_stats
+from fuzz.campaign.parent import RUN
 from fuzz.paths import KNOWN_DIR
-from fuzz.stats import merge, read_stats
 from fuzz.store.database import Database
 from fuzz.store.kept_findings import open_database, stories
 from fuzz.store.runs import History

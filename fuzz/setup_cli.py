@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fuzz.arguments import Subparsers
-from fuzz.guidance import choose
+from fuzz.campaign.guidance import choose
 from fuzz.progress import saying
 from harness.errors import InputError, SetupError
 from harness.vm import qemu_versions

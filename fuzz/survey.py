@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fuzz.features import features
+from fuzz.campaign.features import features
 from fuzz.paths import CORPUS, KNOWN_DIR
 from fuzz.targets.runner import MAX_LOSSES
 from fuzz.targets.session import Lab

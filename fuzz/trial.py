@@ -17,10 +17,10 @@ from itertools import product
 from pathlib import Path
 from typing import Protocol
 
-from fuzz.campaign import CORPUS, RUN, Plan, Progress, campaign_directory, run_campaign, until_signal
+from fuzz.campaign.guidance import MODES, edges_in
+from fuzz.campaign.parent import CORPUS, RUN, Plan, Progress, campaign_directory, run_campaign, until_signal
+from fuzz.campaign.worker_command import Launcher
 from fuzz.generate.mutator import generate
-from fuzz.guidance import MODES, edges_in
-from fuzz.launch import Launcher
 from fuzz.store.database import default_url
 from harness.errors import TargetError
 from harness.scenario.scenario import Scenario

@@ -17,14 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import campaign, summary
-from fuzz.campaign import Launch, Outcome, Plan, Progress, campaign_directory, run_campaign
+from fuzz.campaign import parent as campaign
+from fuzz.campaign import summary
+from fuzz.campaign.counters_file import COVERAGE_SIZE, EMPTY, SLOTS, StatsWriter, merge, read_stats
+from fuzz.campaign.parent import Launch, Outcome, Plan, Progress, campaign_directory, run_campaign
+from fuzz.campaign.status_line import News, status_line
+from fuzz.campaign.summary import Asked, summarise
 from fuzz.fuzz_cli import add_parser
-from fuzz.standing import News, status_line
-from fuzz.stats import COVERAGE_SIZE, EMPTY, SLOTS, StatsWriter, merge, read_stats
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
-from fuzz.summary import Asked, summarise
 from harness.errors import InputError, VmLost
 from harness.findings.regressions import Regression
 from harness.relations.save_restore import Divergence
@@ -51,7 +52,7 @@ def test_counters_outlive_a_killed_process(tmp_path: Path) -> None:
     program = f"""
         import os, signal
         from pathlib import Path
-        from fuzz.stats import StatsWriter
+        from fuzz.campaign.counters_file import StatsWriter
         stats = StatsWriter(Path({str(tmp_path / "s")!r}))
         for i in range(1234):
             stats.add("count", "scenarios")
@@ -91,7 +92,7 @@ def test_merge_adds_counts_and_takes_the_first_time(tmp_path: Path) -> None:
 FAKE_WORKER = """
 import sys, time
 from pathlib import Path
-from fuzz.stats import StatsWriter
+from fuzz.campaign.counters_file import StatsWriter
 stats = StatsWriter(Path(sys.argv[1]))
 stats.put("time", "ready", time.monotonic_ns())
 stats.add("count", "scenarios", 10)
@@ -176,7 +177,7 @@ def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
     program = f"""
         from pathlib import Path
         import sys
-        from fuzz.campaign import Plan, campaign_directory, run_campaign
+        from fuzz.campaign.parent import Plan, campaign_directory, run_campaign
         out = Path({str(tmp_path)!r})
         worker = [sys.executable, "-c", "import time; time.sleep(1000)", {marker!r}]
         with campaign_directory(out, []):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.guidance import BOTH, KVM, MODEL, choose, edges_in
-from fuzz.launch import Launcher
+from fuzz.campaign.guidance import BOTH, KVM, MODEL, choose, edges_in
+from fuzz.campaign.worker_command import Launcher
 from harness.errors import SetupError
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.plugins import edges

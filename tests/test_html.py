@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.campaign import RUN
+from fuzz.campaign.counters_file import StatsWriter
+from fuzz.campaign.parent import RUN
 from fuzz.cli import main
 from fuzz.report_cli import LOOPBACK, book_of, make_server
-from fuzz.stats import StatsWriter
 from fuzz.store.database import Database
 from fuzz.store.runs import History
 from harness.relations import save_restore

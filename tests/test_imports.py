@@ -146,7 +146,7 @@ USERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("qemu", ("harness.vm.qemu",)),
     ("z3", ("harness.lemma.*",)),
     ("sqlalchemy", ("fuzz.store.database",)),
-    ("atheris", ("fuzz.live", "fuzz.lemma*", "fuzz.counters")),
+    ("atheris", ("fuzz.campaign.worker_process", "fuzz.campaign.lemma_campaign*", "fuzz.campaign.libfuzzer_counters")),
     ("asyncio", ("harness.vm.qemu",)),
 )
 

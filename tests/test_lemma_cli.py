@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fuzz import lemma_cli
-from fuzz.counters import Counters, key_index
+from fuzz.campaign.libfuzzer_counters import Counters, key_index
 from fuzz.lemma_cli import add_parser
 from harness.errors import InputError, ShadowfuzzError
 from harness.lemma.change_detection import notice
@@ -129,7 +129,7 @@ def test_libfuzzer_reads_our_counters(tmp_path: Path) -> None:
     code = """
 import sys
 from fuzz import lemma_cli
-from fuzz.counters import Counters
+from fuzz.campaign.libfuzzer_counters import Counters
 counters = Counters(64)
 counters.attach()
 import atheris

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.features import features
-from fuzz.stats import StatsWriter, read_stats
+from fuzz.campaign.counters_file import StatsWriter, read_stats
+from fuzz.campaign.features import features
+from fuzz.campaign.worker import MAX_INTERNAL, SAMPLED, GiveUp, Services, Worker
 from fuzz.store.database import Database, StoreError, default_url
 from fuzz.store.dumps import DUMPS, Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.targets.observation import Seen, Watch
 from fuzz.targets.runner import MAX_LOSSES
-from fuzz.worker import MAX_INTERNAL, SAMPLED, GiveUp, Services, Worker
 from harness.arch.registers import STATE
 from harness.errors import AgentProtocolError, SetupError, VmLost
 from harness.findings.check import Checked, Judged

@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fuzz.campaign import CORPUS, RUN
-from fuzz.stats import read_stats
+from fuzz.campaign.counters_file import read_stats
+from fuzz.campaign.parent import CORPUS, RUN
 from fuzz.store.database import FILE, Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, TRACE, Store
 from harness.vm.crash import CRASH
@@ -143,7 +143,7 @@ def victims(pid: int) -> dict[str, list[int]]:
     for child, line in descendants(pid):
         if line.startswith("qemu-system"):
             found[QEMU].append(child)
-        elif " fuzz.live " in line:
+        elif " fuzz.campaign.worker_process " in line:
             found[WORKER].append(child)
     return found
 

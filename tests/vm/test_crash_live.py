@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from fuzz.campaign.counters_file import StatsWriter
+from fuzz.campaign.worker import Services, Worker
 from fuzz.paths import CRASHES
-from fuzz.stats import StatsWriter
 from fuzz.store.database import Database, default_url
 from fuzz.store.dumps import DUMPS, Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.targets.targets import open_bench
-from fuzz.worker import Services, Worker
 from harness.errors import VmLost
 from harness.findings.regressions import Regression, crash_text, load_regressions
 from harness.scenario.scenario import format_scenario, load

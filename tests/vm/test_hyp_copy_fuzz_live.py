@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.campaign import RUN, Outcome, campaign_directory
+from fuzz.campaign.counters_file import StatsWriter, read_stats
+from fuzz.campaign.guidance import BOTH
+from fuzz.campaign.parent import RUN, Outcome, campaign_directory
+from fuzz.campaign.summary import Asked, summarise
+from fuzz.campaign.worker import Worker
+from fuzz.campaign.worker_command import Launcher
+from fuzz.campaign.worker_process import Guides, _parser, services
 from fuzz.cli import main
 from fuzz.confirm_cli import stages_of
-from fuzz.guidance import BOTH
-from fuzz.launch import Launcher
-from fuzz.live import Guides, _parser, services
 from fuzz.minimise_cli import minimise_on
-from fuzz.stats import StatsWriter, read_stats
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
-from fuzz.summary import Asked, summarise
 from fuzz.targets.session import Lab, open_lab, signatures
-from fuzz.worker import Worker
 from harness.scenario.scenario import format_scenario
 from harness.trace.events import Trace
 from harness.vm.build.prepare import prepare

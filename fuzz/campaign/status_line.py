@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-from fuzz.campaign import Progress
+from fuzz.campaign.parent import Progress
 from fuzz.store.findings import Store
 from harness.errors import InputError
 from harness.findings.regressions import NEW, Regression, like

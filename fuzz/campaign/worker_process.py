@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker process of the live campaign, ``python -m fuzz.live``: atheris drives :mod:`fuzz.worker`.
+"""A worker process of the live campaign, ``python -m fuzz.campaign.worker_process``: atheris drives :mod:`fuzz.campaign.worker`.
 
 ``Fuzz()`` never returns, and a signal may end the process between any two lines: what must not be lost is in mapped
-files (:mod:`fuzz.stats`) or on disk, and QEMU dies with this process.
+files (:mod:`fuzz.campaign.counters_file`) or on disk, and QEMU dies with this process.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from types import FrameType
 import atheris
 
 from fuzz.arguments import add_hyp_copy
-from fuzz.counters import Counters
+from fuzz.campaign.counters_file import COVERAGE_SIZE, StatsWriter
+from fuzz.campaign.gc_tuning import collect_rarely
+from fuzz.campaign.guidance import BOTH, KVM, MODEL, MODES
+from fuzz.campaign.libfuzzer_counters import Counters
+from fuzz.campaign.worker import GiveUp, Services, Worker
 from fuzz.generate.mutator import custom_crossover, custom_mutator
-from fuzz.guidance import BOTH, KVM, MODEL, MODES
-from fuzz.pace import collect_rarely
-from fuzz.stats import COVERAGE_SIZE, StatsWriter
 from fuzz.store.database import Database
 from fuzz.store.dumps import DUMPS, Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.targets.targets import open_bench
-from fuzz.worker import GiveUp, Services, Worker
 from harness.errors import SetupError, ShadowfuzzError
 from harness.vm.cache import Cache, default_root
 from harness.vm.clone import Clones
@@ -45,7 +45,9 @@ EXIT_GAVE_UP = 3
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fuzz.live", description="One worker; `shadowfuzz fuzz` starts them.")
+    parser = argparse.ArgumentParser(
+        prog="fuzz.campaign.worker_process", description="One worker; `shadowfuzz fuzz` starts them."
+    )
     parser.add_argument("--target", required=True)
     parser.add_argument("--against")
     parser.add_argument("--kernel", type=Path)
@@ -124,7 +126,7 @@ def libfuzzer_arguments(args: argparse.Namespace) -> list[str]:
     """Return the argv for libFuzzer."""
     return [
         # The modes that start children run this through a shell.
-        f"{sys.executable} -m fuzz.live",
+        f"{sys.executable} -m fuzz.campaign.worker_process",
         f"-seed={args.seed % (1 << 32) or 1}",  # 0 would mean: any
         f"-max_len={MAX_INPUT_BYTES}",
         "-len_control=0",  # the mutator knows how long a scenario should be

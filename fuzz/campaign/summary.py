@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from fuzz.campaign import CORPUS, RUN, Outcome
-from fuzz.guidance import MODEL, edges_in
-from fuzz.stats import Stats
+from fuzz.campaign.counters_file import Stats
+from fuzz.campaign.guidance import MODEL, edges_in
+from fuzz.campaign.parent import CORPUS, RUN, Outcome
 from fuzz.store.database import Database
 from fuzz.store.dumps import DUMPS
 from fuzz.store.findings import FINDINGS, FLAKY, SCENARIO, Store
@@ -29,7 +29,7 @@ class Asked:
     """How the campaign was called: what a summary needs to be repeated.
 
     ``subjects`` are what was tested, one or two, ``targets`` their names as they were given; ``store`` is the
-    database's URL, ``guide`` what guides the search (:mod:`fuzz.guidance`).  ``accept_kept``: what is like a kept
+    database's URL, ``guide`` what guides the search (:mod:`fuzz.campaign.guidance`).  ``accept_kept``: what is like a kept
     regression does not make its exit status 1.
     """
 

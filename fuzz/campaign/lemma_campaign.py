@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fuzz.counters import Counters, key_index
+from fuzz.campaign.libfuzzer_counters import Counters, key_index
 from harness.errors import ShadowfuzzError
 from harness.lemma.case import Case, case_of
 from harness.lemma.compare_levels import EQUAL, INCONCLUSIVE, VACUOUS, Difference, Question, ask
@@ -237,7 +237,7 @@ def _workers(
             job = {"questions": [_question_json(q) for q in questions], "seed": seed * 1000 + i + 1}
             job |= {"seconds": seconds, "out": str(out), "parent": os.getpid()}
             with out.with_suffix(".log").open("wb") as log:
-                arguments = [sys.executable, "-m", "fuzz.lemma", json.dumps(job)]
+                arguments = [sys.executable, "-m", "fuzz.campaign.lemma_campaign", json.dumps(job)]
                 processes.append(
                     subprocess.Popen(arguments, stdout=log, stderr=log, cwd=out.parent, env=_environment())
                 )

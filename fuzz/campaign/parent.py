@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from fuzz.stats import Stats, merge, read_stats
+from fuzz.campaign.counters_file import Stats, merge, read_stats
 from fuzz.store.findings import FINDINGS, FLAKY
 from harness.errors import InputError, SetupError
 from harness.scenario.code_layout import needs_protected
@@ -33,7 +33,7 @@ SHORT_LIFE_SECONDS = 10.0
 MAX_SHORT_LIVES = 5
 """So many deaths in a row of workers that lived shorter than that are a crash loop."""
 GAVE_UP = 3
-"""The exit status of a worker that knows that another one would fare no better (fuzz.live)."""
+"""The exit status of a worker that knows that another one would fare no better (fuzz.campaign.worker_process)."""
 
 
 @dataclass(frozen=True, slots=True)

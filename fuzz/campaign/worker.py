@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
-from fuzz.features import features
-from fuzz.reproduce import Interrupted, Reproducer
-from fuzz.stats import StatsWriter
+from fuzz.campaign.counters_file import StatsWriter
+from fuzz.campaign.features import features
+from fuzz.campaign.reproduce_crash import Interrupted, Reproducer
 from fuzz.store.dumps import Dumps
 from fuzz.store.findings import CONSOLE, Store
 from fuzz.targets.observation import Key, Seen, Watch, clusters_of, texts_of, told

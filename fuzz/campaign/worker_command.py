@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line of a campaign's worker: the one place that knows the arguments of :mod:`fuzz.live`."""
+"""The command line of a campaign's worker: the one place that knows the arguments of :mod:`fuzz.campaign.worker_process`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuzz.guidance import MODEL, SUFFIX
+from fuzz.campaign.guidance import MODEL, SUFFIX
 
 
 @dataclass(frozen=True, slots=True)
 class Launcher:
     """What all workers of a campaign have in common; called, it gives the command line of one of them.
 
-    ``coverage`` is what guides them (:data:`fuzz.guidance.MODES`); with ``watched``, the hypervisor's edges are counted
+    ``coverage`` is what guides them (:data:`fuzz.campaign.guidance.MODES`); with ``watched``, the hypervisor's edges are counted
     even if they guide nobody.
     """
 
@@ -36,7 +36,7 @@ class Launcher:
         """Return the command line of a worker whose statistics go to the file ``stats``."""
         # Workers differ, and so do lives of one worker: else it would run into the same death again.
         own_seed = (self.seed + 1009 * index + 65537 * incarnation) % (1 << 32)
-        argv = [sys.executable, "-m", "fuzz.live", "--target", self.target, "--level", self.level]
+        argv = [sys.executable, "-m", "fuzz.campaign.worker_process", "--target", self.target, "--level", self.level]
         argv += ["--seed", str(own_seed), "--out", str(self.out), "--stats", str(stats), "--parent", str(os.getpid())]
         argv += ["--store", self.store, "--coverage", self.coverage]
         argv += ("--cold",) if self.cold else ()

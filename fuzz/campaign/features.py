@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from fuzz.counters import key_index
-from fuzz.stats import COVERAGE_SIZE
+from fuzz.campaign.counters_file import COVERAGE_SIZE
+from fuzz.campaign.libfuzzer_counters import key_index
 from harness.arch import exits
 from harness.findings.check import Checked
 from harness.trace.events import ENTRY, EXIT, USER, Switch, Trace
