@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fuzz.arguments import Subparsers, add_number, add_paths
-from fuzz.corpus import find_scenarios
+from fuzz.corpus.files import find_scenarios
 from fuzz.progress import saying
 from fuzz.targets.targets import Bench, open_bench
 from harness.errors import InputError

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzz.arguments import TARGET_HELP, Subparsers
+from fuzz.corpus.extract_seeds import Distilled, Seed, distil
 from fuzz.progress import saying
 from fuzz.targets.session import Lab, open_lab, signatures
-from harness.distil import Distilled, Seed, distil
 from harness.errors import InputError
 from harness.findings.finding import signature_text
 from harness.report.terminal import printable

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fuzz.arguments import Subparsers, add_deterministic, add_number, add_paths
-from fuzz.corpus import find_scenarios
+from fuzz.corpus.files import find_scenarios
 from fuzz.emulator_view import EmulatorTable, read_explained
 from fuzz.emulator_view import markdown as markdown_emulators
 from fuzz.matrix import (

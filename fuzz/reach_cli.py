@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fuzz.arguments import MAX_SEED, Subparsers, add_number, add_paths
-from fuzz.corpus import read_corpus
-from fuzz.exercise import Work, measure_all
+from fuzz.corpus.exercise import Work, measure_all
+from fuzz.corpus.files import read_corpus
 from fuzz.paths import SEEDS
 from fuzz.progress import saying
 from harness.errors import InputError

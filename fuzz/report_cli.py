@@ -18,11 +18,11 @@ from pathlib import Path
 from fuzz.arguments import Subparsers, add_number
 from fuzz.campaign.counters_file import merge, read_stats
 from fuzz.campaign.parent import RUN
+from fuzz.corpus.coverage_survey import possible_decisions
 from fuzz.paths import KNOWN_DIR
 from fuzz.store.database import Database
 from fuzz.store.kept_findings import open_database, stories
 from fuzz.store.runs import History
-from fuzz.survey import possible_decisions
 from harness.errors import InputError
 from harness.findings.known_divergences import Catalogue
 from harness.report.campaign_data import Book, branches, known_hits

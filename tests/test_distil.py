@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from fuzz.check_cli import check_file
 from fuzz.cli import main
+from fuzz.corpus.extract_seeds import KEPT, Distilled, distil
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX
-from harness.distil import KEPT, Distilled, distil
 from harness.findings.check_recording import Tally, check_records
 from harness.findings.known_divergences import Catalogue
 from harness.model import LEVEL_NAMES

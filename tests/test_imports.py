@@ -82,7 +82,7 @@ ROWS: tuple[str, ...] = (
         "harness.trace.ring",
         "harness.trace.recorded_rounds",
         "harness.findings.check_recording",
-        "harness.distil",
+        "fuzz.corpus.extract_seeds",
     ),
     *("harness.lemma", "harness.lemma.*"),
     "harness.coverage.kvm_handlers",

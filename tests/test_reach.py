@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.cli import main
-from fuzz.distil import distil
-from fuzz.survey import always, possible_decisions, some
+from fuzz.corpus.coverage_survey import always, possible_decisions, some
+from fuzz.corpus.minimise import distil
 from harness.coverage.kvm_code import Covered, decision_text, decisions, functions, handlers, matrix
 from harness.coverage.kvm_handlers import NOT_SAID
 from harness.report.guidance_trial import markdown, svg, value_at, wins
