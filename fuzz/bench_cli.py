@@ -9,9 +9,9 @@ import secrets
 from pathlib import Path
 
 from fuzz.arguments import MAX_SEED, TARGET_HELP, Subparsers, add_number
-from fuzz.bench import MODES, Plan, run_bench
-from fuzz.bench_plot import render
-from fuzz.bench_view import facts, panels, text
+from fuzz.bench.benchmark import MODES, Plan, run_bench
+from fuzz.bench.svg import render
+from fuzz.bench.tables import facts, panels, text
 from fuzz.progress import say
 from harness.errors import InputError
 from harness.model import LEVEL_NAMES

@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fuzz.bench import Result, Sample
-from fuzz.bench_parts import Point
-from fuzz.bench_plot import Bars, Lines, render
-from fuzz.bench_view import breakdown, by_workers, facts, panels, text
+from fuzz.bench.benchmark import Result, Sample
+from fuzz.bench.stages import Point
+from fuzz.bench.svg import Bars, Lines, render
+from fuzz.bench.tables import breakdown, by_workers, facts, panels, text
 
 NAMED = {"target": "t", "kernel_release": "r", "level": "spec", "jobs": 2, "seed": 1}
 

@@ -22,8 +22,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from threading import BrokenBarrierError
 
-from fuzz.bench_machines import machines
-from fuzz.bench_parts import Point, lengths, relations, stages
+from fuzz.bench.machines import machines
+from fuzz.bench.stages import Point, lengths, relations, stages
 from fuzz.campaign.counters_file import StatsWriter
 from fuzz.campaign.gc_tuning import collect_rarely
 from fuzz.campaign.worker import Services, Worker
@@ -81,7 +81,7 @@ class Result:
 
     ``start_s`` is boot to ready; ``first_exit_s`` from the start of the process to its first checked exit; memory is
     resident MiB of a worker and of its QEMU.  ``stages``, ``relations``: microseconds an exit, by name; ``lengths``:
-    by steps of a scenario; ``machines``: :func:`fuzz.bench_machines.machines`.
+    by steps of a scenario; ``machines``: :func:`fuzz.bench.machines.machines`.
     """
 
     samples: tuple[Sample, ...]

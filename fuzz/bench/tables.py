@@ -6,15 +6,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from fuzz.bench import MODES, Result
-from fuzz.bench_plot import Bars, Lines, Panel
+from fuzz.bench.benchmark import MODES, Result
+from fuzz.bench.svg import Bars, Lines, Panel
 
 
 def breakdown(result: Result) -> dict[str, float]:
     """Return CPU microseconds of a checked exit, by part.
 
     ``guest``: QEMU, bare.  ``record``: what QEMU takes more where it records.  ``transport``: ours to write a request
-    and to wait.  Then the parts that :func:`fuzz.bench_parts.stages` measures alone; ``rest`` is what a campaign's
+    and to wait.  Then the parts that :func:`fuzz.bench.stages.stages` measures alone; ``rest`` is what a campaign's
     worker takes more than all of these: counting, keeping, confirming, and caches that are colder.
     """
     guest, (our_recorded, recorded), (our_checked, _) = result.us("raw")[1], result.us("recorded"), result.us("checked")
