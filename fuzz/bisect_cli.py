@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fuzz.arguments import Subparsers, add_campaign, add_deterministic, add_number
-from fuzz.bisect import Change, Outcome, Search, anchors, confidence, search
-from fuzz.matrix import CLEAN, DIVERGES, Case, Cell, Work, load_cases, make_case, run_all
 from fuzz.paths import KNOWN_DIR
 from fuzz.progress import saying
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.store.kept_findings import find, open_database
+from fuzz.triage.bisect import Change, Outcome, Search, anchors, confidence, search
+from fuzz.triage.matrix import CLEAN, DIVERGES, Case, Cell, Work, load_cases, make_case, run_all
 from harness.errors import InputError, SetupError
 from harness.findings.known_divergences import Catalogue
 from harness.findings.release_history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, Asked, history_text

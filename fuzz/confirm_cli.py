@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from fuzz.arguments import Subparsers, add_finding, add_number
-from fuzz.elsewhere import Asked, Journey, asked_of, measure, places
 from fuzz.minimise_cli import choose
 from fuzz.progress import saying
 from fuzz.targets.session import Lab, open_lab, signatures
+from fuzz.triage.other_emulators import Asked, Journey, asked_of, measure, places
 from harness.findings.finding import Signature, Tries, signature_text
 from harness.findings.verdict import (
     STAGES,

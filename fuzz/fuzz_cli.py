@@ -33,14 +33,14 @@ from fuzz.campaign.parent import Plan, Progress, campaign_directory, run_campaig
 from fuzz.campaign.status_line import News, status_line
 from fuzz.campaign.summary import Asked, summarise, text
 from fuzz.campaign.worker_command import Launcher
-from fuzz.elsewhere import Journey
-from fuzz.emulators import measure_kept
 from fuzz.paths import CRASHES, KEPT, SEEDS
 from fuzz.progress import saying
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.store.runs import SAMPLE_SECONDS, History
 from fuzz.targets.targets import open_bench
+from fuzz.triage.kept_on_emulators import measure_kept
+from fuzz.triage.other_emulators import Journey
 from harness.errors import InputError
 from harness.findings.regressions import load_regressions
 from harness.report.campaign_data import Sample

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from fuzz.arguments import Subparsers, add_deterministic, add_number, add_paths
 from fuzz.corpus.files import find_scenarios
-from fuzz.emulator_view import EmulatorTable, read_explained
-from fuzz.emulator_view import markdown as markdown_emulators
-from fuzz.matrix import (
+from fuzz.paths import CORPUS, KEPT, KNOWN_DIR
+from fuzz.progress import saying
+from fuzz.triage.emulator_matrix import EmulatorTable, read_explained
+from fuzz.triage.emulator_matrix import markdown as markdown_emulators
+from fuzz.triage.matrix import (
     CANNOT,
     DIVERGES,
     LOST,
@@ -29,10 +31,8 @@ from fuzz.matrix import (
     run_all,
     write_results,
 )
-from fuzz.matrix_page import page
-from fuzz.matrix_view import Table, markdown
-from fuzz.paths import CORPUS, KEPT, KNOWN_DIR
-from fuzz.progress import saying
+from fuzz.triage.matrix_html import page
+from fuzz.triage.matrix_text import Table, markdown
 from harness.errors import InputError
 from harness.findings.known_divergences import Catalogue
 from harness.findings.regressions import Regression, load_regressions

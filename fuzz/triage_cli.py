@@ -10,14 +10,14 @@ from dataclasses import replace
 
 from fuzz.arguments import Subparsers, add_against, add_campaign, add_cold, add_hyp_copy, add_number, add_subject
 from fuzz.confirm_cli import stages_of
-from fuzz.elsewhere import Journey
-from fuzz.emulators import measure_kept
 from fuzz.minimise_cli import minimise_on
 from fuzz.progress import saying
 from fuzz.store.database import Database
 from fuzz.store.findings import FINDINGS, FRESH_QEMU, Store
 from fuzz.store.kept_findings import open_database, story_of
 from fuzz.targets.session import Lab, open_lab
+from fuzz.triage.kept_on_emulators import measure_kept
+from fuzz.triage.other_emulators import Journey
 from harness.errors import InputError
 from harness.findings.check import signature
 from harness.findings.finding import MAX_DIVERGENCES, Tries, difference, signature_text

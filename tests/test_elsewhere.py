@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import elsewhere
 from fuzz.bisect_cli import split_target, target_name
-from fuzz.elsewhere import Asked, compare, from_text, places, shown, to_text
-from fuzz.emulator_view import EmulatorTable, Explained, read_explained
-from fuzz.matrix import CLEAN, DIVERGES, Cell, emulations, match_targets
+from fuzz.triage import other_emulators
+from fuzz.triage.emulator_matrix import EmulatorTable, Explained, read_explained
+from fuzz.triage.matrix import CLEAN, DIVERGES, Cell, emulations, match_targets
+from fuzz.triage.other_emulators import Asked, compare, from_text, places, shown, to_text
 from harness.errors import InputError
 from harness.findings.check import signature
 from harness.findings.finding import Tries
@@ -55,11 +55,11 @@ def test_a_place_that_does_not_come_up_is_not_measured(monkeypatch: pytest.Monke
     def gone(*_: object, **__: object) -> None:
         raise InputError("target", None, "is gone")
 
-    monkeypatch.setattr(elsewhere, "prepare", gone)
+    monkeypatch.setattr(other_emulators, "prepare", gone)
     asked = [Asked(SCENARIO, KEY, frozenset())] * 2
     said: list[str] = []
-    journey = elsewhere.Journey(load_config("kvm-vhe"), None, "spec")
-    rows = elsewhere.measure(journey, asked, HERE, said.append)
+    journey = other_emulators.Journey(load_config("kvm-vhe"), None, "spec")
+    rows = other_emulators.measure(journey, asked, HERE, said.append)
     assert len(rows) == 2 and len(said) == 3
     assert all(place.same == Tries(0, 0) and "is gone" in place.why for row in rows for place in row)
 

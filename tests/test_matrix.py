@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz.bisect import Outcome, anchors, confidence, search
 from fuzz.cli import build_parser
-from fuzz.matrix import (
+from fuzz.matrix_cli import command_of
+from fuzz.targets.runner import Runs
+from fuzz.triage.bisect import Outcome, anchors, confidence, search
+from fuzz.triage.matrix import (
     CANNOT,
     CLEAN,
     DIVERGES,
@@ -31,10 +33,8 @@ from fuzz.matrix import (
     run_cases,
     write_results,
 )
-from fuzz.matrix_cli import command_of
-from fuzz.matrix_page import page
-from fuzz.matrix_view import Table, markdown
-from fuzz.targets.runner import Runs
+from fuzz.triage.matrix_html import page
+from fuzz.triage.matrix_text import Table, markdown
 from harness.errors import InputError, VmLost
 from harness.findings.known_divergences import Catalogue
 from harness.findings.regressions import Regression

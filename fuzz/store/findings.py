@@ -36,7 +36,7 @@ CONSOLE = "console.txt"
 FRESH_QEMU = "fresh_qemu"
 """The text that says how often a finding came back in a fresh QEMU: hits and runs, if that was tried."""
 ELSEWHERE = "elsewhere"
-"""The text that says what other emulators showed of a finding (fuzz.elsewhere), if any was tried."""
+"""The text that says what other emulators showed of a finding (fuzz.triage.other_emulators), if any was tried."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from fuzz import elsewhere
 from fuzz.confirm_cli import stages_of
-from fuzz.elsewhere import Journey, asked_of, measure
 from fuzz.targets.session import open_lab, signatures
+from fuzz.triage import other_emulators
+from fuzz.triage.other_emulators import Journey, asked_of, measure
 from harness.arch import exceptions
 from harness.arch.cpu_models import Cpu, cpu_model
 from harness.findings.finding import Tries
@@ -61,8 +61,8 @@ def test_the_verdict_emulator_is_measured(other: Emulator, monkeypatch: pytest.M
         cpu = cpu_model(name)
         return replace(cpu, masks={index: mask for index, mask in cpu.masks.items() if index != exceptions.PSTATE})
 
-    monkeypatch.setattr(elsewhere, "cpu_model", forgetful)
-    monkeypatch.setattr(elsewhere, "places", lambda *_: ("cortex-a57", "neoverse-n1", other.name))
+    monkeypatch.setattr(other_emulators, "cpu_model", forgetful)
+    monkeypatch.setattr(other_emulators, "places", lambda *_: ("cortex-a57", "neoverse-n1", other.name))
     config = load_config(DEFAULT_TARGET)
     with open_lab(DEFAULT_TARGET, "spec", None, lambda line: None) as lab:
         lab.cpu = forgetful(config.cpu)

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from textwrap import TextWrapper
 
-from fuzz.matrix import CLEAN, DIVERGES, Cell
+from fuzz.triage.matrix import CLEAN, DIVERGES, Cell
 from harness.errors import InputError
 from harness.vm.config import load_config
 

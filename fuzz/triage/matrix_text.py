@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
-from fuzz.matrix import CANNOT, CLEAN, DIVERGES, LOST, Cell
+from fuzz.triage.matrix import CANNOT, CLEAN, DIVERGES, LOST, Cell
 from harness.findings.regressions import Regression
 from harness.vm.debian.versions import linux_version, version_key
 

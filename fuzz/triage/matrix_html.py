@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from fuzz.matrix import CANNOT, LOST, VERDICTS
-from fuzz.matrix_view import SYMBOLS, Table, series, span, spans
+from fuzz.triage.matrix import CANNOT, LOST, VERDICTS
+from fuzz.triage.matrix_text import SYMBOLS, Table, series, span, spans
 from harness.findings.regressions import Regression
 from harness.report.html_markup import Content, Markup, details, document, el, join, put, table
 from harness.report.html_style import CSS
