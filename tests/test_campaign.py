@@ -23,7 +23,7 @@ from fuzz.campaign.counters_file import COVERAGE_SIZE, EMPTY, SLOTS, StatsWriter
 from fuzz.campaign.parent import Launch, Outcome, Plan, Progress, campaign_directory, run_campaign
 from fuzz.campaign.status_line import News, status_line
 from fuzz.campaign.summary import Asked, summarise
-from fuzz.fuzz_cli import add_parser
+from fuzz.cli.fuzz import add_parser
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from harness.errors import InputError, VmLost

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-import fuzz.replay_cli as replay_cli
-from fuzz.cli import BROKEN_PIPE, FAILED, INTERRUPTED, USAGE, build_parser, main
+import fuzz.cli.replay as replay_cli
+from fuzz.cli.main import BROKEN_PIPE, FAILED, INTERRUPTED, USAGE, build_parser, main
 from harness.errors import AgentProtocolError, InputError, SetupError, TargetError, VmLost
 from harness.scenario.scenario import HEADER, Scenario
 from harness.trace.events import Trace
@@ -209,13 +209,13 @@ def test_errors_become_a_line_and_a_status(
 
     monkeypatch.setattr(replay_cli, "make_plan", raising)
     # The handler points stdout elsewhere where stdout itself is broken; not this process's.
-    monkeypatch.setattr("fuzz.cli._drop_stdout", lambda: None)
+    monkeypatch.setattr("fuzz.cli.main._drop_stdout", lambda: None)
     assert main(["replay", str(GOLDEN / "mixture.scn")]) == status
     assert capsys.readouterr().err == said
 
 
 def command(*argv: str, stdout: int) -> tuple[int, str]:
-    program = [sys.executable, "-c", "import sys; from fuzz.cli import main; sys.exit(main())", *argv]
+    program = [sys.executable, "-c", "import sys; from fuzz.cli.main import main; sys.exit(main())", *argv]
     done = subprocess.run(program, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     return done.returncode, done.stderr
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuzz.check_cli import check_file
-from fuzz.cli import main
+from fuzz.cli.check import check_file
+from fuzz.cli.main import main
 from fuzz.corpus.extract_seeds import KEPT, Distilled, distil
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli import build_parser
-from fuzz.reach_cli import read
+from fuzz.cli.main import build_parser
+from fuzz.cli.reach import read
 from harness.report import readme_tables, step_coverage
 
 ROOT = Path(__file__).resolve().parent.parent

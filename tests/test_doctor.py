@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.setup_cli import REQUIREMENTS, add_parsers
+from fuzz.cli.setup import REQUIREMENTS, add_parsers
 from harness.errors import InputError
 from harness.vm.build.doctor import (
     Requirement,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.bisect_cli import split_target, target_name
+from fuzz.cli.bisect import split_target, target_name
 from fuzz.triage import other_emulators
 from fuzz.triage.emulator_matrix import EmulatorTable, Explained, read_explained
 from fuzz.triage.matrix import CLEAN, DIVERGES, Cell, emulations, match_targets

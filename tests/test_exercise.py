@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fuzz import reach_cli
+from fuzz.cli import reach as reach_cli
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.coverage.exercised_steps import BEGIN, NO_EXIT, Exercise, Place
 from harness.coverage.reachable_exits import MEETS, NOT_REACHED, classes_of, possible

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli import main
+from fuzz.cli.main import main
 from fuzz.store.kept_findings import find, stories
 from harness.report import export
 from harness.report.export import NOT_IN_C, c_program, reproducer, why_no_program

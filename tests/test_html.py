@@ -17,8 +17,8 @@ import pytest
 
 from fuzz.campaign.counters_file import StatsWriter
 from fuzz.campaign.parent import RUN
-from fuzz.cli import main
-from fuzz.report_cli import LOOPBACK, book_of, make_server
+from fuzz.cli.main import main
+from fuzz.cli.report import LOOPBACK, book_of, make_server
 from fuzz.store.database import Database
 from fuzz.store.runs import History
 from harness.relations import save_restore

@@ -9,7 +9,7 @@ import pytest
 
 from fuzz.campaign.worker_command import Launcher
 from fuzz.campaign.worker_process import _parser
-from fuzz.cli import build_parser
+from fuzz.cli.main import build_parser
 from fuzz.targets.hyp_copy_option import check_option, choose_copy
 from fuzz.targets.targets import open_bench
 from harness.errors import InputError, SetupError

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from fuzz import lemma_cli
 from fuzz.campaign.libfuzzer_counters import Counters, key_index
-from fuzz.lemma_cli import add_parser
+from fuzz.cli import lemma as lemma_cli
+from fuzz.cli.lemma import add_parser
 from harness.errors import InputError, ShadowfuzzError
 from harness.lemma.change_detection import notice
 from harness.lemma.mutants import MODULES, check, mutants, sample, summary

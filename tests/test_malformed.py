@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli import main
+from fuzz.cli.main import main
 from tests.kept import filled
 
 Capture = pytest.CaptureFixture[str]

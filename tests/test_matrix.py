@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz.cli import build_parser
-from fuzz.matrix_cli import command_of
+from fuzz.cli.main import build_parser
+from fuzz.cli.matrix import command_of
 from fuzz.targets.runner import Runs
 from fuzz.triage.bisect import Outcome, anchors, confidence, search
 from fuzz.triage.matrix import (

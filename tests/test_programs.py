@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli import main
+from fuzz.cli.main import main
 from harness.errors import InputError, SetupError
 from harness.vm.build.initramfs import read_cpio
 from harness.vm.build.prepare import PreparedTarget

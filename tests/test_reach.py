@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz.cli import main
+from fuzz.cli.main import main
 from fuzz.corpus.coverage_survey import always, possible_decisions, some
 from fuzz.corpus.minimise import distil
 from harness.coverage.kvm_code import Covered, decision_text, decisions, functions, handlers, matrix

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fuzz import reach_cli
+from fuzz.cli import reach
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.coverage.exercised_rules import rules_of
 from harness.errors import InputError
@@ -30,7 +30,7 @@ HVC = EC_BY_NAME["HVC64"] << EC_SHIFT | IL_BIT
 
 @pytest.fixture(scope="module")
 def kept() -> dict[str, Any]:
-    return reach_cli.read(CORPUS / "reach.json")
+    return reach.read(CORPUS / "reach.json")
 
 
 def test_every_rule_has_a_scenario_or_a_reason_on_every_target(kept: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ def test_a_rule_that_nobody_wrote_is_one_clear_error(kept: dict[str, Any], tmp_p
     path = tmp_path / "reach.json"
     path.write_text(json.dumps(document))
     with pytest.raises(InputError, match="not what `shadowfuzz reach --keep` writes"):
-        reach_cli.read(path)
+        reach.read(path)
 
 
 def test_rules_have_one_name_and_a_source() -> None:

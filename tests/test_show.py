@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fuzz.cli import main
-from fuzz.findings_cli import overview, show
+from fuzz.cli.findings import overview, show
+from fuzz.cli.main import main
 from fuzz.store.database import Database, default_url
 from fuzz.store.kept_findings import find, stories
 from fuzz.store.runs import History

@@ -10,14 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from fuzz.confirm_cli import stages_of
-from fuzz.minimise_cli import minimise_on
+from fuzz.cli.confirm import stages_of
+from fuzz.cli.minimise import minimise_on
+from fuzz.cli.triage import triage
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import story_of
 from fuzz.targets.runner import MAX_LOSSES
 from fuzz.targets.session import Lab, signatures
-from fuzz.triage_cli import triage
 from harness.arch.cpu_models import cpu_model
 from harness.errors import VmLost
 from harness.findings.check import check, signature

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli import build_parser
+from fuzz.cli.main import build_parser
 from harness.vm.config import list_configs
 
 ROOT = Path(__file__).parents[1]

@@ -21,12 +21,12 @@ from types import FrameType
 
 import atheris
 
-from fuzz.arguments import add_hyp_copy
 from fuzz.campaign.counters_file import COVERAGE_SIZE, StatsWriter
 from fuzz.campaign.gc_tuning import collect_rarely
 from fuzz.campaign.guidance import BOTH, KVM, MODEL, MODES
 from fuzz.campaign.libfuzzer_counters import Counters
 from fuzz.campaign.worker import GiveUp, Services, Worker
+from fuzz.cli.options import add_hyp_copy
 from fuzz.generate.mutator import custom_crossover, custom_mutator
 from fuzz.store.database import Database
 from fuzz.store.dumps import DUMPS, Dumps

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fuzz.minimise_cli import choose, minimise_on
+from fuzz.cli.minimise import choose, minimise_on
 from fuzz.targets.session import Lab, open_lab, signatures
 from harness.scenario.scenario import format_scenario, load
 from harness.vm.config import PROJECT

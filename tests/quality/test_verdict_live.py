@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from fuzz.confirm_cli import stages_of
+from fuzz.cli.confirm import stages_of
 from fuzz.targets.session import open_lab, signatures
 from harness.findings.regressions import load_regressions
 from harness.findings.verdict import classify, evidence, first_of

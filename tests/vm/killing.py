@@ -30,7 +30,7 @@ from fuzz.store.database import FILE, Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, TRACE, Store
 from harness.vm.crash import CRASH
 
-COMMAND = (sys.executable, "-c", "import sys; from fuzz.cli import main; sys.exit(main())", "fuzz", "--jobs", "2")
+COMMAND = (sys.executable, "-c", "import sys; from fuzz.cli.main import main; sys.exit(main())", "fuzz", "--jobs", "2")
 COUNTED = ("unexplained", "flaky", "crashes", "internal")
 """The groups of a worker's statistics that name findings."""
 GAVE_UP = 3

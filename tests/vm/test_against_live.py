@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli import main
-from fuzz.confirm_cli import stages_of
-from fuzz.report_cli import book_of
+from fuzz.cli.confirm import stages_of
+from fuzz.cli.main import main
+from fuzz.cli.report import book_of
+from fuzz.cli.triage import triage
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, OTHER_TRACE, TRACE, Store
 from fuzz.store.kept_findings import find
 from fuzz.targets.session import open_lab, signatures
-from fuzz.triage_cli import triage
 from harness.findings.finding import Finding, Tries, signature_text
 from harness.findings.intended_changes import load_changes
 from harness.report.html_report import page

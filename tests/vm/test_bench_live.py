@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli import main
+from fuzz.cli.main import main
 from harness.vm.config import CONFIG_DIR, DEFAULT_TARGET
 
 

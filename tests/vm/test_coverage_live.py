@@ -13,7 +13,7 @@ import pytest
 from fuzz.campaign.guidance import KVM, edges_in
 from fuzz.campaign.parent import Plan, campaign_directory, run_campaign
 from fuzz.campaign.worker_command import Launcher
-from fuzz.cli import main
+from fuzz.cli.main import main
 from fuzz.store.database import default_url
 from harness.scenario.scenario import format_scenario, parse
 from harness.vm.build.prepare import prepare

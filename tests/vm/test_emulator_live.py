@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from fuzz.confirm_cli import stages_of
+from fuzz.cli.confirm import stages_of
 from fuzz.targets.session import open_lab, signatures
 from fuzz.triage import other_emulators
 from fuzz.triage.other_emulators import Journey, asked_of, measure

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli import main
-from fuzz.report_cli import book_of
+from fuzz.cli.main import main
+from fuzz.cli.report import book_of
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import find
 from harness.findings.release_history import SHOWS, SHOWS_NOT, sentences

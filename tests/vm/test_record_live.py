@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli import main
+from fuzz.cli.main import main
 from harness.arch.exits import FSC_ACCESS, FSC_TYPE, exit_class
 from harness.findings.check_recording import DEBUGGED, FOREIGN, NO_VECTORS
 from harness.trace.events import EXIT, USER, Switch
@@ -287,7 +287,18 @@ def test_a_target_that_is_lost_leaves_what_was_recorded(tmp_path: Path, capsys: 
 @pytest.mark.timeout(120)
 def test_a_recording_that_is_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     binary, out = compile_program(tmp_path), tmp_path / "interrupted.trace"
-    argv = [sys.executable, "-m", "fuzz.cli", "record", "--out", out, "--file", tmp_path / "data", binary, "100000000"]
+    argv = [
+        sys.executable,
+        "-m",
+        "fuzz.cli.main",
+        "record",
+        "--out",
+        out,
+        "--file",
+        tmp_path / "data",
+        binary,
+        "100000000",
+    ]
     with subprocess.Popen(argv, cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert any("exits a second" in line and "DABT_LOW" in line for line in process.stderr), "no progress"

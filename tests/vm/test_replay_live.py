@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fuzz.cli import main
+from fuzz.cli.main import main
 from harness.trace.tracefile import trace_from_json
 
 CORPUS = Path(__file__).parents[2] / "corpus"

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from fuzz.arguments import Subparsers, add_deterministic, add_hyp_copy, add_number, add_paths, add_subject
+from fuzz.cli.options import Subparsers, add_deterministic, add_hyp_copy, add_number, add_paths, add_subject
+from fuzz.cli.progress import saying
 from fuzz.corpus.files import find_scenarios
 from fuzz.paths import KNOWN_DIR
-from fuzz.progress import saying
 from fuzz.targets.hyp_copy_option import check_option, choose_copy
 from fuzz.targets.runner import Boot, Runs
 from harness.arch.cpu_models import Cpu, cpu_model

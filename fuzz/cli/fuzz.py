@@ -16,7 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from fuzz.arguments import (
+from fuzz.campaign.guidance import MODES, choose
+from fuzz.campaign.parent import Plan, Progress, campaign_directory, run_campaign, until_signal
+from fuzz.campaign.status_line import News, status_line
+from fuzz.campaign.summary import Asked, summarise, text
+from fuzz.campaign.worker_command import Launcher
+from fuzz.cli.options import (
     MAX_SEED,
     Subparsers,
     add_against,
@@ -28,13 +33,8 @@ from fuzz.arguments import (
     add_subject,
     seconds,
 )
-from fuzz.campaign.guidance import MODES, choose
-from fuzz.campaign.parent import Plan, Progress, campaign_directory, run_campaign, until_signal
-from fuzz.campaign.status_line import News, status_line
-from fuzz.campaign.summary import Asked, summarise, text
-from fuzz.campaign.worker_command import Launcher
+from fuzz.cli.progress import saying
 from fuzz.paths import CRASHES, KEPT, SEEDS
-from fuzz.progress import saying
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.store.runs import SAMPLE_SECONDS, History

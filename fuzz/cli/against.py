@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fuzz.arguments import Subparsers, add_number, add_paths
+from fuzz.cli.options import Subparsers, add_number, add_paths
+from fuzz.cli.progress import saying
 from fuzz.corpus.files import find_scenarios
-from fuzz.progress import saying
 from fuzz.targets.targets import Bench, open_bench
 from harness.errors import InputError
 from harness.findings.check import Checked, Judged, signature

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fuzz.arguments import Subparsers, add_campaign, add_deterministic, add_number
+from fuzz.cli.options import Subparsers, add_campaign, add_deterministic, add_number
+from fuzz.cli.progress import saying
 from fuzz.paths import KNOWN_DIR
-from fuzz.progress import saying
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.store.kept_findings import find, open_database
 from fuzz.triage.bisect import Change, Outcome, Search, anchors, confidence, search

@@ -12,9 +12,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from fuzz.arguments import Subparsers
 from fuzz.campaign.guidance import choose
-from fuzz.progress import saying
+from fuzz.cli.options import Subparsers
+from fuzz.cli.progress import saying
 from harness.errors import InputError, SetupError
 from harness.vm import qemu_versions
 from harness.vm.build.doctor import (

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from fuzz.arguments import TARGET_HELP, Subparsers, add_number
 from fuzz.campaign.parent import until_signal
-from fuzz.progress import say, saying
+from fuzz.cli.options import TARGET_HELP, Subparsers, add_number
+from fuzz.cli.progress import say, saying
 from harness.errors import InputError, VmLost
 from harness.report.recording import end_text
 from harness.report.terminal import printable

@@ -10,9 +10,9 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuzz.arguments import MAX_SEED, Subparsers, add_number, add_subject
 from fuzz.bench.guidance_trial import CampaignRun, TrialPlan, exclusive, measure_cost, run_trial
-from fuzz.progress import say
+from fuzz.cli.options import MAX_SEED, Subparsers, add_number, add_subject
+from fuzz.cli.progress import say
 from harness.coverage.kvm_code import blocks_of
 from harness.errors import InputError
 from harness.jsonfile import reading

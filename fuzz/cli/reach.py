@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fuzz.arguments import MAX_SEED, Subparsers, add_number, add_paths
+from fuzz.cli.options import MAX_SEED, Subparsers, add_number, add_paths
+from fuzz.cli.progress import saying
 from fuzz.corpus.exercise import Work, measure_all
 from fuzz.corpus.files import read_corpus
 from fuzz.paths import SEEDS
-from fuzz.progress import saying
 from harness.errors import InputError
 from harness.jsonfile import reading
 from harness.model import LEVEL_NAMES

@@ -9,12 +9,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuzz.arguments import Subparsers, add_number, add_subject
+from fuzz.cli.coverage import subject_of
+from fuzz.cli.options import Subparsers, add_number, add_subject
+from fuzz.cli.progress import say
 from fuzz.corpus.coverage_survey import Survey, open_watched, survey
 from fuzz.corpus.files import Corpus, read_corpus
 from fuzz.corpus.minimise import distil, together
-from fuzz.coverage_cli import subject_of
-from fuzz.progress import say
 from harness.coverage.kvm_code import Covered
 from harness.errors import InputError
 from harness.scenario.simplify import order

@@ -8,11 +8,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from fuzz.arguments import Subparsers, add_number, add_paths, add_subject
+from fuzz.cli.options import Subparsers, add_number, add_paths, add_subject
+from fuzz.cli.progress import say
 from fuzz.corpus.coverage_survey import Watched, open_watched, possible_decisions, survey
 from fuzz.corpus.files import read_corpus
 from fuzz.paths import SEEDS
-from fuzz.progress import say
 from harness.coverage.kvm_code import decisions, files, functions, handlers, matrix
 from harness.errors import InputError
 from harness.report.kvm_coverage import ReachReport, page, text, to_json

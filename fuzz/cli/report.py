@@ -15,9 +15,9 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-from fuzz.arguments import Subparsers, add_number
 from fuzz.campaign.counters_file import merge, read_stats
 from fuzz.campaign.parent import RUN
+from fuzz.cli.options import Subparsers, add_number
 from fuzz.corpus.coverage_survey import possible_decisions
 from fuzz.paths import KNOWN_DIR
 from fuzz.store.database import Database

@@ -12,29 +12,29 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from fuzz import (
-    against_cli,
-    bench_cli,
-    bisect_cli,
-    check_cli,
-    cmin_cli,
-    confirm_cli,
-    coverage_cli,
-    distil_cli,
-    export_cli,
-    findings_cli,
-    fuzz_cli,
-    kernels_cli,
-    lemma_cli,
-    matrix_cli,
-    minimise_cli,
-    reach_cli,
-    record_cli,
-    replay_cli,
-    report_cli,
-    setup_cli,
-    triage_cli,
-    trial_cli,
+from fuzz.cli import (
+    against,
+    bench,
+    bisect,
+    check,
+    cmin,
+    confirm,
+    coverage,
+    distil,
+    export,
+    findings,
+    fuzz,
+    kernels,
+    lemma,
+    matrix,
+    minimise,
+    reach,
+    record,
+    replay,
+    report,
+    setup,
+    triage,
+    trial,
 )
 from harness.errors import InputError, ShadowfuzzError, VmLost
 
@@ -136,29 +136,29 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"shadowfuzz {importlib.metadata.version('shadowfuzz')}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    setup_cli.add_parsers(subparsers)
-    report_cli.add_parsers(subparsers)
+    setup.add_parsers(subparsers)
+    report.add_parsers(subparsers)
     commands = (
-        replay_cli,
-        fuzz_cli,
-        minimise_cli,
-        confirm_cli,
-        triage_cli,
-        findings_cli,
-        export_cli,
-        lemma_cli,
-        bench_cli,
-        coverage_cli,
-        reach_cli,
-        cmin_cli,
-        trial_cli,
-        kernels_cli,
-        matrix_cli,
-        bisect_cli,
-        against_cli,
-        record_cli,
-        check_cli,
-        distil_cli,
+        replay,
+        fuzz,
+        minimise,
+        confirm,
+        triage,
+        findings,
+        export,
+        lemma,
+        bench,
+        coverage,
+        reach,
+        cmin,
+        trial,
+        kernels,
+        matrix,
+        bisect,
+        against,
+        record,
+        check,
+        distil,
     )
     for command in commands:
         command.add_parser(subparsers)

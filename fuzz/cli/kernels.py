@@ -9,8 +9,8 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from fuzz.arguments import Subparsers
-from fuzz.progress import saying
+from fuzz.cli.options import Subparsers
+from fuzz.cli.progress import saying
 from harness.errors import SetupError
 from harness.vm.cache import Cache, default_root
 from harness.vm.debian.kernel_archive import FEATURES, Kernel, Kernels

@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-from fuzz.arguments import Subparsers, add_campaign
-from fuzz.replay_cli import style_of
-from fuzz.report_cli import write_report
+from fuzz.cli.options import Subparsers, add_campaign
+from fuzz.cli.replay import style_of
+from fuzz.cli.report import write_report
 from fuzz.store.kept_findings import find, open_database, stories
 from harness.errors import InputError
 from harness.findings.regressions import NEW, likeness, new_text

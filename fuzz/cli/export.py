@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fuzz.arguments import Subparsers, add_campaign
+from fuzz.cli.options import Subparsers, add_campaign
 from fuzz.store.kept_findings import find, open_database
 from harness.errors import InputError
 from harness.report.export import c_program, crash_text, earlier, reproducer, why_no_program

@@ -8,11 +8,11 @@ import json
 import secrets
 from pathlib import Path
 
-from fuzz.arguments import MAX_SEED, TARGET_HELP, Subparsers, add_number
 from fuzz.bench.benchmark import MODES, Plan, run_bench
 from fuzz.bench.svg import render
 from fuzz.bench.tables import facts, panels, text
-from fuzz.progress import say
+from fuzz.cli.options import MAX_SEED, TARGET_HELP, Subparsers, add_number
+from fuzz.cli.progress import say
 from harness.errors import InputError
 from harness.model import LEVEL_NAMES
 from harness.vm.build.prepare import prepare

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fuzz.arguments import Subparsers, add_deterministic, add_number, add_paths
+from fuzz.cli.options import Subparsers, add_deterministic, add_number, add_paths
+from fuzz.cli.progress import saying
 from fuzz.corpus.files import find_scenarios
 from fuzz.paths import CORPUS, KEPT, KNOWN_DIR
-from fuzz.progress import saying
 from fuzz.triage.emulator_matrix import EmulatorTable, read_explained
 from fuzz.triage.emulator_matrix import markdown as markdown_emulators
 from fuzz.triage.matrix import (

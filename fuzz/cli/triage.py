@@ -8,10 +8,10 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
-from fuzz.arguments import Subparsers, add_against, add_campaign, add_cold, add_hyp_copy, add_number, add_subject
-from fuzz.confirm_cli import stages_of
-from fuzz.minimise_cli import minimise_on
-from fuzz.progress import saying
+from fuzz.cli.confirm import stages_of
+from fuzz.cli.minimise import minimise_on
+from fuzz.cli.options import Subparsers, add_against, add_campaign, add_cold, add_hyp_copy, add_number, add_subject
+from fuzz.cli.progress import saying
 from fuzz.store.database import Database
 from fuzz.store.findings import FINDINGS, FRESH_QEMU, Store
 from fuzz.store.kept_findings import open_database, story_of

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuzz.arguments import TARGET_HELP, Subparsers
+from fuzz.cli.options import TARGET_HELP, Subparsers
+from fuzz.cli.progress import saying
 from fuzz.corpus.extract_seeds import Distilled, Seed, distil
-from fuzz.progress import saying
 from fuzz.targets.session import Lab, open_lab, signatures
 from harness.errors import InputError
 from harness.findings.finding import signature_text

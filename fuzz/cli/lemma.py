@@ -11,10 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fuzz.arguments import MAX_SEED, Subparsers, add_number, seconds
 from fuzz.campaign.lemma_campaign import Campaign, run_campaign
+from fuzz.cli.options import MAX_SEED, Subparsers, add_number, seconds
+from fuzz.cli.progress import saying
 from fuzz.paths import CORPUS
-from fuzz.progress import saying
 from harness.errors import InputError
 from harness.jsonfile import reading
 from harness.lemma.campaign_recall import missing, store_trial

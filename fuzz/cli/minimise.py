@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fuzz.arguments import Subparsers, add_finding
-from fuzz.progress import saying
+from fuzz.cli.options import Subparsers, add_finding
+from fuzz.cli.progress import saying
 from fuzz.targets.session import WELL, Lab, open_lab, signatures
 from harness.errors import InputError
 from harness.findings.finding import Signature, signature_text

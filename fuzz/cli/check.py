@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from fuzz.arguments import Subparsers
+from fuzz.cli.options import Subparsers
+from fuzz.cli.progress import saying
+from fuzz.cli.replay import style_of
 from fuzz.paths import KNOWN_DIR
-from fuzz.progress import saying
-from fuzz.replay_cli import style_of
 from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError
 from harness.findings.check_recording import Tally, check_records

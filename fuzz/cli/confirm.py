@@ -9,9 +9,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from fuzz.arguments import Subparsers, add_finding, add_number
-from fuzz.minimise_cli import choose
-from fuzz.progress import saying
+from fuzz.cli.minimise import choose
+from fuzz.cli.options import Subparsers, add_finding, add_number
+from fuzz.cli.progress import saying
 from fuzz.targets.session import Lab, open_lab, signatures
 from fuzz.triage.other_emulators import Asked, Journey, asked_of, measure, places
 from harness.findings.finding import Signature, Tries, signature_text
