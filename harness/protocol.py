@@ -123,11 +123,13 @@ MARK_CALL = 16
 DEBUG: Mapping[str, int] = MappingProxyType({"debugged": 32, "stepped": 64})
 """Marks of an entry, exit or user record of a vCPU that userspace debugs, and of one that it steps."""
 MARK_STEP_BEGINS = 128
-"""Mark that the host's reading of an entry adds (harness/trace/debug_state.py): KVM had PSTATE.SS set for userspace's step."""
+"""Mark that the host's reading of an entry adds (harness/trace/debug_state.py): KVM had PSTATE.SS set for userspace's
+step."""
 DEBUG_WAYS: Mapping[str, int] = MappingProxyType({"off": 0, "step": 1, "brk": 2, "step_brk": 3})
 """Arguments of a ``debug`` step: KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_SW_BP, both, or no debugging at all."""
 BREAKPOINTS = 4
-"""Breakpoints, and as many watchpoints, that a scenario may set: every CPU model of harness/arch/cpu_models.py has so many."""
+"""Breakpoints, and as many watchpoints, that a scenario may set: every CPU model of harness/arch/cpu_models.py has so
+many."""
 
 STATUS: Mapping[str, int] = MappingProxyType({"ok": 0, "ioctl": 1, "stuck": 2, "bad_op": 3, "runaway": 4, "absent": 5})
 """How a request ended; ``stuck``: KVM_RUN comes back without having run the guest; ``runaway``: that runs, but does

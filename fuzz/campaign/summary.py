@@ -29,8 +29,8 @@ class Asked:
     """How the campaign was called: what a summary needs to be repeated.
 
     ``subjects`` are what was tested, one or two, ``targets`` their names as they were given; ``store`` is the
-    database's URL, ``guide`` what guides the search (:mod:`fuzz.campaign.guidance`).  ``accept_kept``: what is like a kept
-    regression does not make its exit status 1.
+    database's URL, ``guide`` what guides the search (:mod:`fuzz.campaign.guidance`).  ``accept_kept``: what is like a
+    kept regression does not make its exit status 1.
     """
 
     subjects: tuple[Subject, ...]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line of a campaign's worker: the one place that knows the arguments of :mod:`fuzz.campaign.worker_process`."""
+"""The command line of a campaign's worker: the one place that knows the arguments of
+:mod:`fuzz.campaign.worker_process`."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from fuzz.campaign.guidance import MODEL, SUFFIX
 class Launcher:
     """What all workers of a campaign have in common; called, it gives the command line of one of them.
 
-    ``coverage`` is what guides them (:data:`fuzz.campaign.guidance.MODES`); with ``watched``, the hypervisor's edges are counted
-    even if they guide nobody.
+    ``coverage`` is what guides them (:data:`fuzz.campaign.guidance.MODES`); with ``watched``, the hypervisor's edges
+    are counted even if they guide nobody.
     """
 
     target: str

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker process of the live campaign, ``python -m fuzz.campaign.worker_process``: atheris drives :mod:`fuzz.campaign.worker`.
+"""A worker process of the live campaign, ``python -m fuzz.campaign.worker_process``: atheris drives
+:mod:`fuzz.campaign.worker`.
 
 ``Fuzz()`` never returns, and a signal may end the process between any two lines: what must not be lost is in mapped
 files (:mod:`fuzz.campaign.counters_file`) or on disk, and QEMU dies with this process.

@@ -31,8 +31,8 @@ examples:
       another of its divergences; signatures are written as `shadowfuzz replay` sums them up
 
 Every try runs on the real target in a fresh KVM VM, a success twice; simpler means: fewer steps, fewer initial
-registers, simpler steps, lighter numbers, lower register names, in this order (harness/scenario/simplify.py).  The result is a
-fixed point: no pass makes it any simpler.  It is run once more in a fresh QEMU.
+registers, simpler steps, lighter numbers, lower register names, in this order (harness/scenario/simplify.py).  The
+result is a fixed point: no pass makes it any simpler.  It is run once more in a fresh QEMU.
 
 exit status: 0 done, 1 the result did not come back in a fresh QEMU, 2 bad usage or nothing to minimise, 3 the target
 was lost

@@ -29,9 +29,10 @@ FORMAT = 1
 
 _HELP = """\
 Run scenarios and mutants of them, and show for every step of a scenario which exits it met and which relations judged
-what came of it (steps x exit classes x relations x targets).  What a step can meet is rows of harness/coverage/reachable_exits.py; what
-it never met is listed with its reason, and so is what was met and never judged as a whole.  The same runs are counted
-by rules of the host's contract (harness/relations/contract_rules.py), of the given scenarios alone, not of their mutants.
+what came of it (steps x exit classes x relations x targets).  What a step can meet is rows of
+harness/coverage/reachable_exits.py; what it never met is listed with its reason, and so is what was met and never
+judged as a whole.  The same runs are counted by rules of the host's contract (harness/relations/contract_rules.py), of
+the given scenarios alone, not of their mutants.
 
 examples:
   shadowfuzz reach                          seeds, regressions and 300 mutants on the default target

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps in which one VM writes what KVM may not switch, between two reads of another one (:mod:`harness.relations.isolate_unswitched`)."""
+"""Steps in which one VM writes what KVM may not switch, between two reads of another one
+(:mod:`harness.relations.isolate_unswitched`)."""
 
 from __future__ import annotations
 

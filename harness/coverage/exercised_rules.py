@@ -45,7 +45,8 @@ _READ = "read from "
 
 
 def rules_of(scenario: Scenario, trace: Trace, compared: Iterable[Compared]) -> frozenset[str]:
-    """Return the rules, by their names in :data:`harness.relations.contract_rules.RULES`; ``compared`` as in ``Exercise.add``."""
+    """Return the rules, by their names in :data:`harness.relations.contract_rules.RULES`; ``compared`` as in
+    ``Exercise.add``."""
     left_out: dict[tuple[str, int], list[str]] = {}
     for one in compared:
         reasons = left_out.setdefault((one.relation, one.event), [])

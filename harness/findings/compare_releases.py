@@ -2,12 +2,12 @@
 """Release against release: where two targets' recorded traces of one scenario differ; relation ``against``.
 
 No model has a say here.  Compared are exits, what KVM then hands to the guest, and what userspace is told, record by
-record; interrupts come when they like and are left out.  A difference that a row of :mod:`harness.findings.intended_changes` explains
-is *carried*: for as long as both sides only keep their values it says nothing new.  What follows from a carried value
-cannot be told from what does not, so the comparison ends at the first other difference behind one, unless only
-registers are carried that nothing reads.  The same holds behind an intended exit that one run has and the other has
-not: host steps are done at exits.  The first difference that nothing explains ends it as well: from there on
-the two runs are no longer the same run.
+record; interrupts come when they like and are left out.  A difference that a row of
+:mod:`harness.findings.intended_changes` explains is *carried*: for as long as both sides only keep their values it says
+nothing new.  What follows from a carried value cannot be told from what does not, so the comparison ends at the first
+other difference behind one, unless only registers are carried that nothing reads.  The same holds behind an intended
+exit that one run has and the other has not: host steps are done at exits.  The first difference that nothing explains
+ends it as well: from there on the two runs are no longer the same run.
 """
 
 from __future__ import annotations

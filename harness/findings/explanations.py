@@ -107,7 +107,8 @@ def _load_completed(case: Case, index: int, expected: int, observed: int) -> boo
     exit_, entry = case.round.exit, case.round.entry
     if exit_ is None or exits.DABT["WNR"].get(exit_.esr) or index != exits.DABT["SRT"].get(exit_.esr):
         return False
-    # In the byte order of the access, or that which userspace has set meanwhile: nobody says which (harness.relations.host).
+    # In the byte order of the access, or that which userspace has set meanwhile: nobody says which
+    # (harness.relations.host).
     return observed in (contract.mmio_data(exit_, entry.mmio_data, at) for at in (exit_.values, entry.values))
 
 

@@ -2,8 +2,8 @@
 """The catalogue of known divergences: data that explains one exact difference each, and hides no neighbour.
 
 An entry (``corpus/known/*.toml``) says where it applies (levels, exit classes, helpers, outcomes, registers) and
-names the rule that the *value* must obey: :data:`harness.findings.explanations.RULES`.  A divergence that no entry explains to the
-bit is unexplained.
+names the rule that the *value* must obey: :data:`harness.findings.explanations.RULES`.  A divergence that no entry
+explains to the bit is unexplained.
 """
 
 from __future__ import annotations

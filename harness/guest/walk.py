@@ -58,8 +58,8 @@ class Walk(NamedTuple):
     not get to that trap; ``why`` then says what it does instead, and ``certain`` whether that is the architecture's
     word or only the end of what this module follows.  ``stored``: the words of RAM that it has changed, by
     their addresses in the default layout, None where nobody knows what is there.
-    ``vectors``: as :class:`harness.guest.execute.Next` has them.  ``hcr``: the virtual interrupts that are still pending.
-    ``stopped``: up to where it was followed.
+    ``vectors``: as :class:`harness.guest.execute.Next` has them.  ``hcr``: the virtual interrupts that are still
+    pending. ``stopped``: up to where it was followed.
     """
 
     state: State | None

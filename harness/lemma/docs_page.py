@@ -159,7 +159,8 @@ def _mutants(directory: Path) -> str:
             f"{report['mutants']} of {report['all']} possible ways: a number plus one, another comparison or operator, "
             f"a statement left out, two names of a table swapped. The stored states run again and a short random "
             f"search noticed {report['killed']} of them, **{report['rate']:.1%}**, the slowest after "
-            f"{report['slowest_kill_s']} s. The survivors, each reviewed by hand (`harness/lemma/surviving_mutants.py`):\n"
+            f"{report['slowest_kill_s']} s. "
+            "The survivors, each reviewed by hand (`harness/lemma/surviving_mutants.py`):\n"
         )
         lines += ["| survivor | review | why |", "|---|---|---|"]
         for text in report["survivors"]:

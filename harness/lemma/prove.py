@@ -210,7 +210,8 @@ def _unequal(u: Any, v: Any) -> Any:
 
 
 def _fields(a: SymState, b: SymState, question: Question) -> Iterator[tuple[str, Any, Any]]:
-    """Every field that either side can touch, by the names that :func:`~harness.lemma.compare_levels.differing` gives."""
+    """Every field that either side can touch, by the names that :func:`~harness.lemma.compare_levels.differing`
+    gives."""
     key = a.own_key
     for k in sorted({*a.shadow_ctxts, *b.shadow_ctxts}):
         left, right = a.ctxt(k), b.ctxt(k)

@@ -325,7 +325,8 @@ def interrupts_owed(round_: Round) -> tuple[int, int]:
 
 
 def _step_waits(round_: Round, pstate: int) -> bool:
-    """As :func:`harness.relations.contract.step_waits`, where userspace may have begun to step it behind the exit only."""
+    """As :func:`harness.relations.contract.step_waits`, where userspace may have begun to step it behind the exit
+    only."""
     exit_, wrote = round_.exit, round_.host_wrote.get(exceptions.PSTATE, 0)
     if exit_ is None or round_.reset:
         return False

@@ -30,7 +30,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One campaign; ``summary`` is :class:`fuzz.campaign.summary.Summary` as JSON, None if it was killed before its end.
+    """One campaign; ``summary`` is :class:`fuzz.campaign.summary.Summary` as JSON, None if it was killed before its
+    end.
 
     ``live`` has tables of the summary as far as they are known of a campaign that runs, or was killed.
     """

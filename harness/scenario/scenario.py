@@ -12,11 +12,12 @@
     complete 0x80
 
 The header, the sentence that says what the scenario is for, then how the guest starts: memory slots (``memory``, with
-the operands of the step ``slot``; without such a line :data:`harness.scenario.memory_slots.DEFAULT`), words of its memory (``boot``,
-all else is zero) and registers (``reg``, others hold reset values).  Then steps (:mod:`harness.scenario.steps`).
-Guest steps are instructions, laid out back to back from ``CODE.base``; host steps take place at the exit of the
-guest step before them.  Numbers are hexadecimal or decimal, unsigned, at most 64 bits.  Blank lines and lines that
-begin with ``#`` are accepted and dropped; ``format_scenario(parse(text)) == text`` for text without them that
+the operands of the step ``slot``; without such a line :data:`harness.scenario.memory_slots.DEFAULT`), words of its
+memory (``boot``, all else is zero) and registers (``reg``, others hold reset values).  Then steps
+(:mod:`harness.scenario.steps`). Guest steps are instructions, laid out back to back from ``CODE.base``; host steps take
+place at the exit of the guest step before them.  Numbers are hexadecimal or decimal, unsigned, at most 64 bits.  Blank
+lines and lines that begin with ``#`` are accepted and dropped; ``format_scenario(parse(text)) == text`` for text
+without them that
 :func:`format_scenario` could have written, and ``parse(format_scenario(s)) == s`` always.
 """
 

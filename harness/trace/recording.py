@@ -10,8 +10,8 @@ A gzip stream of text, one record a line (format 1, :mod:`harness.trace.tracefil
     kind   = "N" (entry) | "E" (exit) | "U" (return to userspace)
     end    = "end " json
 
-``name`` is a field of :class:`~harness.trace.events.Switch` or a register of ``registers.STATE``.  What a line does not name
-is as in the line before of the same vCPU (zero in its first).  ``call`` is a row of ``protocol.API`` with its four
+``name`` is a field of :class:`~harness.trace.events.Switch` or a register of ``registers.STATE``.  What a line does not
+name is as in the line before of the same vCPU (zero in its first).  ``call`` is a row of ``protocol.API`` with its four
 arguments and its errno.  ``end`` says how the program ended, and what is missing; a file without it was cut short.
 """
 

@@ -308,7 +308,8 @@ class _Turn:
 def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
     """Cut a trace into the turns of the host, each of one vCPU, in the order in which they end.
 
-    Its records have the guest's own registers (:func:`harness.trace.debug_state.guests_own`); those of :func:`runs`, too.
+    Its records have the guest's own registers (:func:`harness.trace.debug_state.guests_own`); those of :func:`runs`,
+    too.
     """
     turns: dict[int, _Turn] = {}
     shapes = Shapes()

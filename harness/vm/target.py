@@ -97,8 +97,8 @@ def boot(
 
     ``timeout`` in seconds bounds each scenario.  VmLost, AgentProtocolError: see :mod:`harness.vm.executor`; with
     ``post_mortem``, a machine that is lost is looked at before its end.  ``plugin`` watches what KVM executes
-    (:mod:`harness.vm.plugins.kvm_coverage`), ``hyp_copy`` what its hypervisor has beside the host (:mod:`harness.vm.plugins.hyp_copy`).
-    A ``deterministic`` machine does the same after the same scenarios.
+    (:mod:`harness.vm.plugins.kvm_coverage`), ``hyp_copy`` what its hypervisor has beside the host
+    (:mod:`harness.vm.plugins.hyp_copy`). A ``deterministic`` machine does the same after the same scenarios.
     With ``clones`` it is a clone where that can be; without, a cold boot.
     """
     layout, machine = layout_of(prepared), machine_of(config, prepared, deterministic=deterministic)

@@ -150,7 +150,8 @@ def test_every_known_entry_is_used(corpus: Mapping[str, Results]) -> None:
 def test_each_step_is_exercised_and_judged(
     corpus: Mapping[str, Results], exercised: Mapping[str, Exercise], target: str
 ) -> None:
-    """Every kind of step, in each place that a row of harness/coverage/reachable_exits.py calls possible, but for those with a reason."""
+    """Every kind of step, in each place that a row of harness/coverage/reachable_exits.py calls possible, but for those
+    with a reason."""
     found = exercised[target]
     assert {kind.keyword for kind in STEP_KINDS} <= {place.step for place in found.reached}
     assert {p for p in possible() if p not in found.reached and why_not(p, target) is None} == set()

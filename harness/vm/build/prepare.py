@@ -34,7 +34,7 @@ from harness.vm.kernels.files import read_image as read_image
 from harness.vm.qemu_versions import QEMU, Emulator, find, obtain
 from harness.vm.tools import Progress, quiet, require_tool, run_tool
 
-GUEST_SOURCES = Path(__file__).resolve().parent / "guest"
+GUEST_SOURCES = Path(__file__).resolve().parents[1] / "guest"
 CROSS = "aarch64-linux-gnu-"
 COMPILER_PACKAGE = "gcc-aarch64-linux-gnu"
 

@@ -16,7 +16,7 @@ from harness.vm.cache import Cache, default_root, hash_inputs
 from harness.vm.kernels.dwarf import why_not_static_arm64
 from harness.vm.tools import Progress, quiet, require_tool, run_tool
 
-SOURCES = Path(__file__).resolve().parent / "recorded"
+SOURCES = Path(__file__).resolve().parents[1] / "recorded"
 RECIPE = "1"
 FLAGS = ("-static", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread")
 NAMES = ("recorder", "linuxguest", "guestinit")

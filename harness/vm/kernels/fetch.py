@@ -2,8 +2,8 @@
 """Kernels of the whole archive in the cache: the list of them, each one's image, and headers that build here.
 
 Three kinds of entry: ``image`` (Image and changelog), ``headers`` (headers with build tools that run on this
-machine), and what :mod:`harness.vm.build.prepare` compiles.  Debs stay until their entry is complete, so that a killed download
-goes on where it stopped.
+machine), and what :mod:`harness.vm.build.prepare` compiles.  Debs stay until their entry is complete, so that a killed
+download goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ from harness.vm.tools import Progress, quiet
 
 TEXT = "kvm-text"
 TEXT_RECIPE = "1"
-"""Part of the symbols' key: to be raised when harness/vm/kernels/kvm_functions.py makes something else of the same symbols."""
+"""Part of the symbols' key: to be raised when harness/vm/kernels/kvm_functions.py makes something else of the same
+symbols."""
 ROOM = 16 << 20
 
 

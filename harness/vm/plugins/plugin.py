@@ -17,7 +17,7 @@ from harness.protocol import Word
 from harness.vm.cache import Cache, default_root, hash_inputs
 from harness.vm.tools import Progress, quiet, require_tool, run_tool
 
-SOURCES = Path(__file__).resolve().parent / "plugin"
+SOURCES = Path(__file__).resolve().parent
 SHARED = "qemu_plugin.h"
 HOST_FLAGS = ("-shared", "-fPIC", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
 ROOM = 16 << 20
