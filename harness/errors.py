@@ -15,7 +15,8 @@ A divergence is a *value*, never an exception: see :mod:`harness.relations.save_
 
 from __future__ import annotations
 
-from harness.vm.crash import Remains
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 class ShadowfuzzError(Exception):
@@ -48,3 +49,29 @@ class VmLost(TargetError):
 
 class AgentProtocolError(TargetError):
     """Shared memory held a value that the protocol does not allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """The memory of a lost machine in a file: bytes of RAM, bytes that the file has, seconds that it took."""
+
+    path: str
+    ram_bytes: int
+    file_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What was taken from a lost machine before it was ended.
+
+    ``places`` are addresses as ``symbol+0x10``, by the register that held them, or ``console`` for the one that the
+    kernel's last words name; ``samples`` say of a machine that still ran how often it was seen where; ``missing`` says
+    what could not be taken, and why.
+    """
+
+    registers: Mapping[str, int] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+    samples: Mapping[str, int] = field(default_factory=dict)
+    dump: Dump | None = None
+    missing: tuple[str, ...] = ()

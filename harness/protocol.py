@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from harness import protocol
 from harness.layout import CONTEXTS
 
 MAGIC = 0x315A_4657_4F44_4853  # "SHDOWFZ1"
@@ -225,3 +226,15 @@ API: Mapping[str, tuple[int, str]] = MappingProxyType(
     }
 )
 EVENT: Mapping[str, int] = MappingProxyType({"serror": 1, "external_abort": 2})
+
+
+OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT = (protocol.OPS[name][0] for name in ("debug", "breakpoint", "watchpoint"))
+DEBUG_OPS = frozenset({OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT})
+
+
+OP_GIC_LINE = protocol.OPS["gic_line"][0]
+
+
+OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE, OP_MP_STATE = (
+    protocol.OPS[name][0] for name in ("set", "reset", "abort", "serror", "irq_line", "finish", "write", "mp_state")
+)

@@ -11,13 +11,14 @@ from fuzz.store.findings import FINDINGS, FLAKY, TRACE, Store
 from fuzz.store.runs import History
 from fuzz.targets.session import signatures
 from harness.arch.cpu_models import cpu_model
+from harness.errors import Dump, Remains
 from harness.findings.check import check, signature
 from harness.findings.finding import Finding, Signature, Subject, Tries, difference
 from harness.findings.known_divergences import Catalogue
 from harness.report.campaign_data import Sample
 from harness.scenario.scenario import format_scenario, load
 from harness.trace.tracefile import load_trace
-from harness.vm.crash import Again, Dump, Remains, Report, to_text
+from harness.vm.crash import Again, Report, to_text
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"

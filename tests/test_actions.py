@@ -10,11 +10,12 @@ from harness.arch import exceptions
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX
+from harness.arch.reset_values import RESET_VALUES
 from harness.guest.predict_run import RACE, follow
 from harness.layout import CODE, GICD, PROTECTED, VECTORS
 from harness.model.replay import predict
 from harness.protocol import FLAGS_VCPU_SHIFT
-from harness.relations.contract import NOT_SUPPORTED, RESET_VALUES
+from harness.relations.contract import NOT_SUPPORTED
 from harness.relations.host import compare_owed
 from harness.relations.save_restore import Divergence, Unchecked, beyond_judgement, compare_others, compare_reveal
 from harness.trace.environment import WORLDS

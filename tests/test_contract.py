@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.arch import exceptions, reset_values
 from harness.arch.exits import SMCCC_FUNCTIONS
 from harness.arch.registers import INDEX, NAMES
 from harness.relations import contract
@@ -156,7 +157,7 @@ def test_big_endian_mmio_data(size: int, signed: bool, owed: int, pstate: int, e
 @pytest.mark.parametrize("sctlr", [0, 3 << 24])
 def test_the_byte_order_of_aarch32_state_is_its_own(sctlr: int) -> None:
     little, big = (state(pstate=pstate, sctlr_el1=sctlr) for pstate in (0x30, 0x230))
-    assert (contract.is_big_endian(little), contract.is_big_endian(big)) == (False, True)
+    assert (exceptions.is_big_endian(little), exceptions.is_big_endian(big)) == (False, True)
 
 
 def test_no_syndrome_no_data() -> None:
@@ -204,7 +205,7 @@ def test_undefined_instruction() -> None:
 
 def test_reset_values() -> None:
     """KVM API KVM_ARM_VCPU_INIT and kvm.md, host actions."""
-    owed = dict(contract.RESET_VALUES)
+    owed = dict(reset_values.RESET_VALUES)
     zero = [*(f"x{i}" for i in range(31)), "sp_el0", "pc"]
     zero += ["cpacr_el1", "tcr_el1", "vbar_el1", "contextidr_el1", "cntkctl_el1", "mdscr_el1"]
     assert {owed[name] for name in zero} == {0}
@@ -215,6 +216,6 @@ def test_reset_values() -> None:
     assert {"ttbr0_el1", "ttbr1_el1", "esr_el1", "far_el1", "mair_el1", "tpidr_el1", "par_el1"} <= unknown
     banked = {"sp_el1", "elr_el1", "spsr_el1"}
     assert {owed[name] for name in banked} <= {0, 0x1DE7_EC7E_DBAD_C0DE}, "UNKNOWN, but nothing of before"
-    assert {"actlr_el1", "amair_el1"} == contract.HOST_RESET
-    assert set(owed) | contract.HOST_RESET == set(NAMES), "every register has a row"
-    assert {NAMES[i]: value for i, value in contract.RESET_BY_INDEX.items()} == owed
+    assert {"actlr_el1", "amair_el1"} == reset_values.HOST_RESET
+    assert set(owed) | reset_values.HOST_RESET == set(NAMES), "every register has a row"
+    assert {NAMES[i]: value for i, value in reset_values.RESET_BY_INDEX.items()} == owed

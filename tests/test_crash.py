@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.vm.crash import Again, Dump, Remains, Report, end_of, from_text, panic_address, to_text
+from harness.errors import Dump, Remains
+from harness.vm.crash import Again, Report, end_of, from_text, panic_address, to_text
 
 OOPS = """\
 [    2.0] Internal error: BRK handler: 00000000f2000000 [#1] SMP

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import pytest
 
 from harness import protocol
-from harness.arch import exceptions
+from harness.arch import exceptions, reset_values
 from harness.arch.cpu_models import cpu_model
 from harness.arch.exceptions import State
 from harness.arch.registers import BY_NAME, NAMES
@@ -42,7 +42,7 @@ READ_PMCR = esr("SYS64", 3 << 20 | 3 << 14 | 9 << 10 | 12 << 1 | 2 << 5 | 1)  # 
 
 def reset_state(vcpu: int = 0, **values: int) -> State:
     """A vCPU as KVM_ARM_VCPU_INIT leaves it, with registers that userspace wrote."""
-    first = dict.fromkeys(NAMES, 0) | dict(contract.RESET_VALUES) | {"mpidr_el1": 1 << 31 | vcpu}
+    first = dict.fromkeys(NAMES, 0) | dict(reset_values.RESET_VALUES) | {"mpidr_el1": 1 << 31 | vcpu}
     return tuple({**first, **values}[name] for name in NAMES)
 
 

@@ -17,7 +17,7 @@ from harness.guest.instruction_fetch import is_call
 from harness.guest.walk import walk
 from harness.layout import CODE, DATA, MMIO, PROTECTED
 from harness.model.replay import predict
-from harness.protocol import FLAGS_VCPU_SHIFT, FORGE
+from harness.protocol import FLAGS_VCPU_SHIFT, FORGE, OP_WRITE
 from harness.relations import contract
 from harness.relations.donated_memory import compare_writes
 from harness.relations.host import owed
@@ -28,7 +28,7 @@ from harness.scenario.memory_slots import DEFAULT, Slot, protected_may_succeed, 
 from harness.scenario.scenario import Step, parse
 from harness.trace.environment import WORLDS
 from harness.trace.events import HOST, Host, Switch
-from harness.trace.rounds import OP_WRITE, Round, rounds
+from harness.trace.rounds import Round, rounds
 from tests.rounds import S
 from tests.traces import but, entry, esr, irq, state, trap, user
 

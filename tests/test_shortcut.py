@@ -11,8 +11,9 @@ from harness.arch import exits
 from harness.arch.registers import INDEX, NAMES, STATE
 from harness.model.memoised_replay import AUDIT, Shortcut, Traced
 from harness.model.replay import predict
+from harness.protocol import OP_RESET, OP_SET
 from harness.trace.events import ENTRY, EXIT, HOST, USER, Host, Switch
-from harness.trace.rounds import OP_RESET, OP_SET, Round, rounds
+from harness.trace.rounds import Round, rounds
 from tests.rounds import GOOD
 from tests.traces import EXCEPTION, SKIP, but, entry, esr, host_reset, load_esr, state, trap, turn
 

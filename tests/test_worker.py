@@ -23,13 +23,13 @@ from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.targets.observation import Seen, Watch
 from fuzz.targets.runner import MAX_LOSSES
 from harness.arch.registers import STATE
-from harness.errors import AgentProtocolError, SetupError, VmLost
+from harness.errors import AgentProtocolError, Dump, Remains, SetupError, VmLost
 from harness.findings.check import Checked, Judged
 from harness.findings.finding import Subject
 from harness.relations.save_restore import Divergence
 from harness.scenario.scenario import Scenario, Step, format_scenario
 from harness.trace.events import ENTRY, EXIT, Switch, Trace
-from harness.vm.crash import Again, Dump, Remains, from_text
+from harness.vm.crash import Again, from_text
 
 SUBJECT = Subject("fake", "6.1.0", "00" * 32, "spec")
 SCENARIO = Scenario("A call.", (), (Step("hvc", (0,)),))

@@ -19,14 +19,14 @@ from fuzz.store.dumps import Dumps
 from fuzz.store.findings import CONSOLE, Store
 from fuzz.targets.observation import Key, Seen, Watch, clusters_of, texts_of, told
 from fuzz.targets.runner import MAX_LOSSES, Runs
-from harness.errors import InputError, SetupError, TargetError, VmLost
+from harness.errors import InputError, Remains, SetupError, TargetError, VmLost
 from harness.findings.check import Checked
 from harness.findings.finding import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
 from harness.relations.save_restore import Divergence
 from harness.report.campaign_data import NOT_TAKEN, TAKEN
 from harness.scenario.scenario import Scenario, format_scenario, parse
 from harness.scenario.simplify import simplicity
-from harness.vm.crash import CRASH, EARLIER, End, Remains, Report, end_of, from_text, to_text
+from harness.vm.crash import CRASH, EARLIER, End, Report, end_of, from_text, to_text
 
 FIRST_BOOTS = 2
 """So often a worker tries to boot before there was anything to lose."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.vm.crash import Dump
+from harness.errors import Dump
 
 DUMPS = "dumps"
 KEPT = 3

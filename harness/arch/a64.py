@@ -14,7 +14,9 @@ from types import MappingProxyType
 
 import capstone
 
+from harness.arch import a64
 from harness.arch.registers import Encoding
+from harness.layout import TRAP_REGISTER
 
 ZERO = 31
 """Register number of wzr and xzr (and of sp where a base register is meant)."""
@@ -278,3 +280,6 @@ def disassemble(word: int, pc: int = 0) -> str:
     for _, _, mnemonic, operands in _disassembler().disasm_lite(word.to_bytes(4, "little"), pc):
         return f"{mnemonic} {operands}".strip()
     return f".word {word:#010x}"
+
+
+TRAP = a64.encode("mrs", "xzr", TRAP_REGISTER)

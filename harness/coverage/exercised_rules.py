@@ -14,11 +14,11 @@ from harness.findings.check import Compared
 from harness.gic.registers import place
 from harness.guest.debug_stops import STOPS
 from harness.layout import GICD
-from harness.protocol import LINES
+from harness.protocol import LINES, OP_ABORT, OP_FINISH, OP_GIC_LINE, OP_IRQ_LINE, OP_RESET, OP_SERROR
 from harness.relations import contract, guest_debug
 from harness.relations.contract_rules import RULES, SIZES, register_rule
 from harness.relations.donated_memory import guests_own_writes
-from harness.relations.gic import OP_GIC_LINE, PPI, SOME_UNKNOWN, line_fails
+from harness.relations.gic import PPI, SOME_UNKNOWN, line_fails
 from harness.relations.gic_list_registers import STATE, view
 from harness.relations.host import interrupts_owed, is_mmio, serror_at_once
 from harness.relations.mmio import told_of
@@ -26,17 +26,7 @@ from harness.scenario import memory_slots
 from harness.scenario.code_layout import placed
 from harness.scenario.scenario import Scenario, Step
 from harness.trace.events import ENTRY, USER, Event, Host, Switch, Trace
-from harness.trace.rounds import (
-    IN_KERNEL,
-    OP_ABORT,
-    OP_FINISH,
-    OP_IRQ_LINE,
-    OP_RESET,
-    OP_SERROR,
-    Round,
-    rounds,
-    runs,
-)
+from harness.trace.rounds import IN_KERNEL, Round, rounds, runs
 from harness.trace.slot_timeline import OPS, Shapes
 
 _RESET = tuple(rule.name.removeprefix("reset.") for rule in RULES if rule.name.startswith("reset."))
@@ -192,7 +182,7 @@ def _mmio(round_: Round, exit_: Switch, *, read_only: bool) -> Iterator[str]:
     """Yield the rules of an MMIO access of which userspace was told."""
     log_size, target = DABT["SAS"].get(exit_.esr), DABT["SRT"].get(exit_.esr)
     is_store, size = DABT["WNR"].get(exit_.esr), SIZES[log_size]
-    if log_size and contract.is_big_endian(exit_.values):
+    if log_size and exceptions.is_big_endian(exit_.values):
         yield f"mmio.{'store' if is_store else 'load'}.big_endian"
     if is_store:
         yield f"mmio.store.{size}"

@@ -8,13 +8,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from harness import protocol
 from harness.arch.cpu_models import Cpu
 from harness.findings.intended_changes import Intended
 from harness.findings.known_divergences import Catalogue, Known
-from harness.guest.debugger import DEBUG_OPS, Debugger
+from harness.guest.debugger import Debugger
 from harness.guest.memory import Memory
 from harness.guest.predict_run import Followed, follow
 from harness.model.memoised_replay import shortcut
+from harness.protocol import DEBUG_OPS
 from harness.relations import save_restore
 from harness.relations.debug_registers import compare_points
 from harness.relations.donated_memory import compare_writes
@@ -179,7 +181,7 @@ def follow_runs(
                 watch.see(at, event)
             if not isinstance(event, Host) or event.error:
                 continue
-            if event.op == rounds.OP_WRITE:
+            if event.op == protocol.OP_WRITE:
                 memories[shapes.world(event.context).protected].write(event.a, event.b)
             elif event.op in DEBUG_OPS:
                 debuggers[event.context] = debuggers.get(event.context, Debugger()).after(event)

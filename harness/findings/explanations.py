@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from harness.arch import exceptions, exits
+from harness.arch import exceptions, exits, reset_values
 from harness.arch.exceptions import State
 from harness.arch.registers import BY_ONE_REG, INDEX, MASK64
 from harness.arch.sysregs import Owed
-from harness.protocol import PENDING
+from harness.protocol import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET, PENDING
 from harness.relations import contract
 from harness.relations.host import owed, serror_at_once
 from harness.relations.save_restore import ALL_GPRS, Prediction
 from harness.trace.events import Switch
-from harness.trace.rounds import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET, Round, was_aarch32
+from harness.trace.rounds import Round, was_aarch32
 
 NAMED = "named"
 """A rule of names: the entry's helpers and outcomes are the two values."""
@@ -190,11 +190,11 @@ def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:
         return True
     if index in case.round.host_wrote:
         return False
-    if index in contract.HOST_RESET_INDEX:
+    if index in reset_values.HOST_RESET_INDEX:
         return True
     if index == _MPIDR:
         return observed == case.round.world.mpidr
-    owed = contract.RESET_BY_INDEX.get(index)
+    owed = reset_values.RESET_BY_INDEX.get(index)
     return owed is not None and case.same(index, owed, observed)
 
 

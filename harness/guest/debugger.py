@@ -11,24 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from harness import protocol
+from harness.arch.debug_registers import BRK, STEP
+from harness.protocol import OP_BREAKPOINT, OP_DEBUG
 from harness.trace.events import Host
-
-OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT = (protocol.OPS[name][0] for name in ("debug", "breakpoint", "watchpoint"))
-DEBUG_OPS = frozenset({OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT})
-_STEP, _BRK = protocol.DEBUG_WAYS["step"], protocol.DEBUG_WAYS["brk"]
-_ENABLED, _WHOLE_WORD = 1, 0xF << 5
-
-
-def breakpoint_control(levels: int) -> int:
-    """Return DBGBCR of a breakpoint on one instruction at ``levels`` (PMC); 0 where there is none."""
-    return _WHOLE_WORD | levels << 1 | _ENABLED if levels else 0
-
-
-def watchpoint_control(length: int, accesses: int) -> int:
-    """Return DBGWCR of a watchpoint on the first ``length`` bytes of a doubleword; ``accesses``: LSC, 0 for none."""
-    return ((1 << length) - 1) << 5 | accesses << 3 | 0b11 << 1 | _ENABLED if accesses else 0
-
 
 Points = Mapping[int, tuple[int, int]]
 """Number of a breakpoint or watchpoint, to its address and control."""
@@ -49,7 +34,7 @@ class Debugger:
         if host.op == OP_DEBUG:
             if not host.a:
                 return Debugger()
-            return replace(self, steps=bool(host.a & _STEP), takes_brk=bool(host.a & _BRK))
+            return replace(self, steps=bool(host.a & STEP), takes_brk=bool(host.a & BRK))
         point = {host.b >> 32: (host.a, host.b & 0xFFFF_FFFF)}
         if host.op == OP_BREAKPOINT:
             return replace(self, breakpoints=_set(self.breakpoints, point))

@@ -15,15 +15,12 @@ from harness.arch.exits import DABT, EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.arch.registers import MASK64
 from harness.guest.execute import CONDITION_ALWAYS, WNR, Access, execute
 from harness.guest.memory import Memory
-from harness.layout import TRAP_REGISTER
 
 FSC_LEVEL = 0x3
 """Low bits of a fault status: the level of the walk, which depends on what is mapped around the address."""
 HPFAR_SHIFT = 8
 IPA_MASK = 0xFFFF_FFFF_F000
 """HPFAR_EL2 holds bits 47:12 of the IPA at 39:4."""
-
-TRAP = a64.encode("mrs", "xzr", TRAP_REGISTER)
 
 
 class Fault(NamedTuple):

@@ -13,6 +13,7 @@ from operator import itemgetter
 
 from harness.arch import exceptions, exits, registers
 from harness.arch.registers import MASK64, NAMES, STATE
+from harness.arch.reset_values import RESET_BY_INDEX
 from harness.model import CODE as LEVEL_CODE
 from harness.model.constants import INVALID64, MAX_MMIO_ADDR, PENDING_FSC_FAULT, SHADOW_SYS_REGS_SIZE, VERIFIED, ctxt_id
 from harness.model.state import (
@@ -26,7 +27,6 @@ from harness.model.state import (
     VmInfo,
     blank_context,
 )
-from harness.relations import contract
 from harness.relations.save_restore import Prediction
 from harness.trace.environment import SCENARIO, World
 from harness.trace.events import Switch
@@ -75,7 +75,7 @@ def reset_values(round_: Round) -> RegDesc:
     entry = round_.entry.values
     return RegDesc(
         tuple(
-            (r.shadow - 46, contract.RESET_BY_INDEX.get(i, entry[i]))
+            (r.shadow - 46, RESET_BY_INDEX.get(i, entry[i]))
             for i, r in enumerate(STATE)
             if r.shadow is not None and 46 < r.shadow <= 46 + SHADOW_SYS_REGS_SIZE
         )

@@ -14,12 +14,9 @@ from types import MappingProxyType
 from typing import Literal
 
 from harness.arch import exceptions, exits, sysregs
-from harness.arch.exceptions import State
-from harness.arch.registers import INDEX, MASK64
+from harness.arch.exceptions import State, is_big_endian
+from harness.arch.registers import MASK64
 from harness.trace.events import Switch
-
-UNKNOWN_RESET = 0x1DE7_EC7E_DBAD_C0DE
-"""What KVM puts into registers whose reset value the architecture leaves UNKNOWN (sys_regs.c, reset_unknown)."""
 
 VENDOR_UID: tuple[int, int, int, int] = (0xB66F_B428, 0xE911_C52E, 0x564B_CAA9, 0x743A_004D)
 """KVM's vendor UID (include/linux/arm-smccc.h, ARM_SMCCC_VENDOR_HYP_UID_KVM_REG_0..3)."""
@@ -180,17 +177,6 @@ def _reset_type_known(reset_type: int) -> bool:
     return reset_type == 0 or reset_type >> 31 == 1
 
 
-def is_big_endian(values: Sequence[int]) -> bool:
-    """Whether the guest's data accesses are big-endian: SCTLR_EL1.EE at EL1, E0E at EL0 (Arm ARM D17.2.118).
-
-    In AArch32 state PSTATE.E tells (Arm ARM E2.8.3).
-    """
-    if values[exceptions.PSTATE] & exceptions.AARCH32:
-        return bool(values[exceptions.PSTATE] & exceptions.AARCH32_E)
-    at_el0 = values[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T
-    return bool(values[exceptions.SCTLR] & (exceptions.SCTLR_E0E if at_el0 else exceptions.SCTLR_EE))
-
-
 def mmio_data(exit_: Switch, data: int, at: Sequence[int] = ()) -> int | None:
     """Return what a load that trapped as MMIO owes its register for ``data``; None without a valid syndrome.
 
@@ -274,33 +260,6 @@ def step_waits(stepped: bool, before: int, pstate: int) -> bool:
     the bit aside and gives it back as it was (kvm_vcpu_load_debug, kvm_vcpu_put_debug).
     """
     return stepped and bool(before & pstate & exceptions.SS)
-
-
-_RESET_TO_ZERO = (
-    *("cpacr_el1", "tcr_el1", "vbar_el1", "contextidr_el1"),
-    *("cntkctl_el1", "mdscr_el1", "mdccint_el1"),
-)
-_RESET_UNKNOWN = (
-    *("csselr_el1", "ttbr0_el1", "ttbr1_el1", "esr_el1", "afsr0_el1", "afsr1_el1", "far_el1", "mair_el1"),
-    *("tpidr_el0", "tpidrro_el0", "tpidr_el1", "par_el1"),
-)
-
-# KVM API 4.82 KVM_ARM_VCPU_INIT: general registers and PC 0, PSTATE EL1h with DAIF set; system registers by Arm ARM.
-RESET_VALUES: Mapping[str, int] = MappingProxyType(
-    {f"x{i}": 0 for i in range(31)}
-    | {"sp_el0": 0, "pc": 0, "pstate": exceptions.EL1H | exceptions.DAIF, "sp_el1": 0, "elr_el1": 0, "spsr_el1": 0}
-    | {"mpidr_el1": 0x8000_0000, "sctlr_el1": 0x00C5_0078}
-    | dict.fromkeys(_RESET_TO_ZERO, 0)
-    | dict.fromkeys(_RESET_UNKNOWN, UNKNOWN_RESET)
-)
-NOTHING_LEFT: frozenset[int] = frozenset({0, UNKNOWN_RESET})
-"""What a register may hold after a reset that leaves it UNKNOWN: nothing of what was there before."""
-
-HOST_RESET: frozenset[str] = frozenset({"actlr_el1", "amair_el1"})
-"""Registers that a reset takes from the host CPU: any value will do."""
-
-RESET_BY_INDEX: Mapping[int, int] = MappingProxyType({INDEX[name]: value for name, value in RESET_VALUES.items()})
-HOST_RESET_INDEX: frozenset[int] = frozenset(INDEX[name] for name in HOST_RESET)
 
 
 @dataclass(frozen=True, slots=True)

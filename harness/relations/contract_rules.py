@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
-from harness.arch import exits, sysregs
+from harness.arch import exits, reset_values, sysregs
 from harness.arch.registers import STATE
 from harness.gic.registers import BANKS
-from harness.relations import contract
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +69,11 @@ def _registers() -> tuple[Rule, ...]:
 
 def _resets() -> tuple[Rule, ...]:
     api, unknown = "KVM API 4.82; Arm ARM D19", "KVM API 4.82; Arm ARM: UNKNOWN, but nothing of before (reset_unknown)"
-    values = tuple(Rule(f"reset.{name}", f"{value:#x}", api) for name, value in contract.RESET_VALUES.items())
+    values = tuple(Rule(f"reset.{name}", f"{value:#x}", api) for name, value in reset_values.RESET_VALUES.items())
     kept = tuple(Rule(f"reset.{r.name}", "0 or UNKNOWN, nothing that was there", unknown) for r in STATE
-                 if r.kept_by_reset and r.name not in contract.RESET_VALUES)  # fmt: skip
+                 if r.kept_by_reset and r.name not in reset_values.RESET_VALUES)  # fmt: skip
     host = tuple(
-        Rule(f"reset.{name}", "that of the host's CPU: any value", api) for name in sorted(contract.HOST_RESET)
+        Rule(f"reset.{name}", "that of the host's CPU: any value", api) for name in sorted(reset_values.HOST_RESET)
     )
     return (*values, *kept, *host)
 

@@ -15,12 +15,11 @@ from collections.abc import Collection, Iterator, Mapping
 from harness import protocol
 from harness.arch import a64, sysregs
 from harness.guest.debug_stops import class_of
-from harness.guest.debugger import DEBUG_OPS
+from harness.protocol import DEBUG_OPS, OP_RESET
 from harness.relations.contract import system_access
 from harness.relations.save_restore import Divergence, Unchecked
 from harness.scenario.scenario import Scenario
 from harness.trace.events import ENTRY, Host, Switch, Trace
-from harness.trace.rounds import OP_RESET
 
 NAMES: tuple[str, ...] = tuple(word.name for word in protocol.DEBUG_WORDS)
 TDE = 1 << 8

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from harness.arch import exceptions
 from harness.arch.exits import EXIT_WITH_SERROR_BIT
 from harness.guest import pkvm_calls
+from harness.protocol import OP_WRITE
 from harness.relations.save_restore import Divergence
 from harness.trace.environment import World
 from harness.trace.events import ENTRY, EXIT, Event, Host, Switch
-from harness.trace.rounds import OP_WRITE
 from harness.trace.slot_timeline import Shapes
 
 ABORTS = ("DABT_LOW", "IABT_LOW")

@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterator, Mapping
 
 from harness.guest.predict_run import Followed
 from harness.guest.walk import Walk
+from harness.protocol import OP_RESET
 from harness.relations.save_restore import Divergence, Unchecked
 from harness.trace.events import ENTRY, USER, VECTORS_SIZE, Switch, Trace
-from harness.trace.rounds import OP_RESET
 
 NAMES: tuple[str, ...] = (*(f"v{i}" for i in range(32)), "fpsr", "fpcr")
 _PLACES: tuple[tuple[int, int], ...] = (*((16 * i, 16) for i in range(32)), (512, 4), (516, 4))

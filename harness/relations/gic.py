@@ -15,17 +15,17 @@ from harness.gic.distributor import Gic
 from harness.gic.registers import PRIVATE, SGIS
 from harness.guest.debug_stops import class_of
 from harness.layout import CONTEXTS, GIC_INTERRUPTS, GIC_MACHINE
+from harness.protocol import OP_GIC_LINE, OP_RESET
 from harness.relations import contract, gic_list_registers
 from harness.relations.mmio import WRITE, owed
 from harness.relations.save_restore import Divergence, Unchecked
 from harness.scenario.scenario import Scenario
 from harness.trace.environment import WORLDS
 from harness.trace.events import ENTRY, EXIT, Event, Host, Lists, Switch
-from harness.trace.rounds import IN_KERNEL, OP_RESET, Round
+from harness.trace.rounds import IN_KERNEL, Round
 
 SOME_UNKNOWN = "bits of a register of the GIC that nobody knows"
 ALL_UNKNOWN = "a register of the GIC of which nobody knows anything"
-OP_GIC_LINE = protocol.OPS["gic_line"][0]
 SPI, PPI = protocol.GIC_LINES["spi"], protocol.GIC_LINES["ppi"]
 FREE_PPIS = range(SGIS, 20)
 """PPIs of which it is certain that userspace has them: KVM's own timers have some of the others, which userspace may

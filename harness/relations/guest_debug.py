@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 
 from harness import protocol
 from harness.guest.debug_stops import STOPS, class_of
-from harness.guest.debugger import DEBUG_OPS
+from harness.protocol import DEBUG_OPS, OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR
 from harness.relations.save_restore import Divergence
 from harness.trace.events import Switch
-from harness.trace.rounds import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, Round
+from harness.trace.rounds import Round
 
 EXIT_DEBUG = 4
 _MAY_BEGIN_ANEW = DEBUG_OPS | {OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR}

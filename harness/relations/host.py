@@ -11,30 +11,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from harness import protocol
-from harness.arch import exceptions, exits
+from harness.arch import exceptions, exits, reset_values
 from harness.arch.exceptions import State
 from harness.arch.exits import DABT, FSC_EXTABT, FSC_TRANSLATION, IL_BIT
 from harness.arch.registers import BY_ONE_REG, INDEX, NAMES, STATE
 from harness.arch.sysregs import TIMERS, Owed
 from harness.guest.debug_stops import STOPS
 from harness.guest.predict_run import STEP_SHOWS
+from harness.protocol import OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET
 from harness.relations import contract
 from harness.relations.save_restore import Divergence, Unchecked, different
 from harness.trace.environment import PSCI_0_2, SCENARIO, World
 from harness.trace.events import Switch
-from harness.trace.rounds import (
-    ASKED_FOR,
-    EXCEPTION,
-    EXIT_MMIO,
-    OP_ABORT,
-    OP_FINISH,
-    OP_IRQ_LINE,
-    OP_RESET,
-    OP_SERROR,
-    OP_SET,
-    Round,
-    took_serror,
-)
+from harness.trace.rounds import ASKED_FOR, EXCEPTION, EXIT_MMIO, Round, took_serror
 
 STEP_WAITS = "the guest's own PSTATE.SS while userspace steps it"
 _MPIDR = INDEX["mpidr_el1"]
@@ -190,14 +179,14 @@ def _narrow(turn: _Turn) -> None:
 
 
 def _reset(turn: _Turn, world: World) -> None:
-    for index, value in contract.RESET_BY_INDEX.items():
+    for index, value in reset_values.RESET_BY_INDEX.items():
         turn.put(index, value)
     turn.put(_MPIDR, world.mpidr)
-    for index in contract.HOST_RESET_INDEX:
+    for index in reset_values.HOST_RESET_INDEX:
         turn.allowed[index] = None
     for index in _KEPT:
         turn.put(index, 0)
-        turn.allowed[index] = contract.NOTHING_LEFT
+        turn.allowed[index] = reset_values.NOTHING_LEFT
 
 
 def _complete(turn: _Turn, exit_: Switch, data: int) -> None:

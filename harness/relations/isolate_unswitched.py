@@ -17,10 +17,10 @@ from harness.guest.instruction_fetch import word_at
 from harness.guest.predict_run import Followed
 from harness.guest.stage1 import is_on
 from harness.layout import CONTEXTS, GIC_MACHINE, PROTECTED_MACHINE
+from harness.protocol import OP_RESET
 from harness.relations.save_restore import Divergence
 from harness.scenario.code_layout import Code
 from harness.trace.events import Host, Trace
-from harness.trace.rounds import OP_RESET
 
 PLAIN = frozenset({"mrs", "msr", "mov", "movz", "movk"})
 """Instructions that go on to the next one, if they do not trap."""

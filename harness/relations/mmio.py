@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from harness.arch import exceptions
 from harness.arch.exits import DABT
-from harness.relations import contract
 from harness.relations.save_restore import Divergence
 from harness.trace.events import Switch
 from harness.trace.rounds import EXIT_MMIO, Round
@@ -27,7 +27,7 @@ def owed(exit_: Switch) -> tuple[int, int, int | None]:
         return address, size, None
     register = DABT["SRT"].get(exit_.esr)
     value = 0 if register == 31 else exit_.values[register] & ((1 << 8 * size) - 1)
-    if contract.is_big_endian(exit_.values):
+    if exceptions.is_big_endian(exit_.values):
         value = int.from_bytes(value.to_bytes(size, "little"), "big")
     return address, size | WRITE, value
 

@@ -24,9 +24,10 @@ from harness.guest.memory import Memory, Run
 from harness.guest.predict_run import Followed, free_bits
 from harness.guest.stage1 import is_on
 from harness.guest.walk import FROM_UNKNOWN
+from harness.protocol import OP_ABORT, OP_FINISH, OP_SERROR
 from harness.trace.environment import IPA_BITS
 from harness.trace.events import Switch
-from harness.trace.rounds import EXCEPTION, EXIT_MMIO, IN_KERNEL, OP_ABORT, OP_FINISH, OP_SERROR, Round, was_aarch32
+from harness.trace.rounds import EXCEPTION, EXIT_MMIO, IN_KERNEL, Round, was_aarch32
 
 _POSITIONS = range(len(NAMES))
 

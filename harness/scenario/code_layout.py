@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from harness import protocol
-from harness.arch import a64
+from harness.arch import a64, debug_registers
+from harness.arch.a64 import TRAP
 from harness.arch.registers import BY_NAME
-from harness.guest import debugger
-from harness.guest.syndrome import TRAP
 from harness.layout import ALONE, CODE, CONTEXTS, PAIR, PROTECTED_MACHINE, PROTECTED_NAMES, WINDOW_SIZE
 from harness.layout import PROTECTED_TRAP_REGISTER as PROTECTED_TRAP
 from harness.scenario import memory_slots
@@ -150,9 +149,9 @@ def host_arguments(step: Step) -> tuple[int, int]:
         case "debug", (str(name),):
             return protocol.DEBUG_WAYS[name], 0
         case "breakpoint", (int(number), int(address), str(name)):
-            return address, number << 32 | debugger.breakpoint_control(BREAKS_AT[name])
+            return address, number << 32 | debug_registers.breakpoint_control(BREAKS_AT[name])
         case "watchpoint", (int(number), int(address), int(length), str(name)):
-            return address, number << 32 | debugger.watchpoint_control(length, WATCHES[name])
+            return address, number << 32 | debug_registers.watchpoint_control(length, WATCHES[name])
         case "forge", (str(name), int(value)):
             return protocol.FORGE[name], value
     return 0, 0

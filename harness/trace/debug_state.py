@@ -15,7 +15,7 @@ from __future__ import annotations
 from harness import protocol
 from harness.arch import exceptions, exits
 from harness.arch.registers import BY_NAME
-from harness.guest.debugger import DEBUG_OPS
+from harness.protocol import DEBUG_OPS
 from harness.relations.contract import SUCCESS, CalledOn
 from harness.trace import psci
 from harness.trace.events import ENTRY, EXIT, USER, Event, Host, Switch

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from harness import protocol
 from harness.arch.registers import BY_NAME
 from harness.layout import Region
+from harness.protocol import OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET
 from harness.relations import contract
 from harness.trace.environment import IPA_BITS, SCENARIO, World
 from harness.trace.events import ENTRY, EXIT, HOST, Host, Switch
 from harness.trace.recording import Api, Recorded
-from harness.trace.rounds import EXIT_INTR, OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET, Round
+from harness.trace.rounds import EXIT_INTR, Round
 
 READ_ONLY = 2
 """KVM_MEM_READONLY (KVM API 4.35)."""

@@ -13,9 +13,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from harness import protocol
-from harness.arch import exceptions, exits
+from harness.arch import exceptions, exits, reset_values
 from harness.arch.exceptions import State
 from harness.arch.registers import BY_NAME, BY_ONE_REG, MASK64
+from harness.protocol import OP_ABORT, OP_FINISH, OP_MP_STATE, OP_RESET, OP_SERROR, OP_SET
 from harness.relations import contract
 from harness.scenario.steps import MP_STATES
 from harness.trace import psci
@@ -25,9 +26,6 @@ from harness.trace.events import ENTRY, EXIT, HOST, USER, Event, Host, Switch
 from harness.trace.slot_timeline import Shapes
 
 INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
-OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE, OP_MP_STATE = (
-    protocol.OPS[name][0] for name in ("set", "reset", "abort", "serror", "irq_line", "finish", "write", "mp_state")
-)
 EXIT_INTR, EXIT_MMIO, EXIT_SYSTEM_EVENT = 10, 6, 24
 PC_ID, PSTATE_ID, VBAR_ID, ELR_ID = (BY_NAME[name].one_reg for name in ("pc", "pstate", "vbar_el1", "elr_el1"))
 NOTHING: Mapping[int, int] = MappingProxyType({})
@@ -366,7 +364,7 @@ def _call_on(turns: dict[int, _Turn], caller: _Turn, after: Switch) -> None:
     written = [("pc", how.entry_point), ("x0", how.context_id)]
     # It starts in the caller's byte order (DEN 0022 6.4; kvm_psci_vcpu_on in arch/arm64/kvm/psci.c).
     if exit_.values[exceptions.SCTLR] & exceptions.SCTLR_EE:
-        written.append(("sctlr_el1", contract.RESET_VALUES["sctlr_el1"] | exceptions.SCTLR_EE))
+        written.append(("sctlr_el1", reset_values.RESET_VALUES["sctlr_el1"] | exceptions.SCTLR_EE))
     for name, value in written:
         started.note(Host(HOST, after.step, OP_SET, BY_NAME[name].one_reg, value, 0, False, number))
 

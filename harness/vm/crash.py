@@ -6,39 +6,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
+
+from harness.errors import Dump, Remains
 
 VERSION = 1
 CRASH, EARLIER = "crash.json", "earlier-"
 """What a finding's texts are called: a :class:`Report`, and what the scenarios that ran before begin with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dump:
-    """The memory of a lost machine in a file: bytes of RAM, bytes that the file has, seconds that it took."""
-
-    path: str
-    ram_bytes: int
-    file_bytes: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Remains:
-    """What was taken from a lost machine before it was ended.
-
-    ``places`` are addresses as ``symbol+0x10``, by the register that held them, or ``console`` for the one that the
-    kernel's last words name; ``samples`` say of a machine that still ran how often it was seen where; ``missing`` says
-    what could not be taken, and why.
-    """
-
-    registers: Mapping[str, int] = field(default_factory=dict)
-    places: Mapping[str, str] = field(default_factory=dict)
-    samples: Mapping[str, int] = field(default_factory=dict)
-    dump: Dump | None = None
-    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

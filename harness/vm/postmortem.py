@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from harness.errors import SetupError, TargetError
-from harness.vm.crash import Dump, Remains, panic_address
+from harness.errors import Dump, Remains, SetupError, TargetError
+from harness.vm.crash import panic_address
 from harness.vm.gdbstub import GdbError, GdbStub
 from harness.vm.kernels.kallsyms import Symbols, read_symbols
 from harness.vm.qemu import Qemu

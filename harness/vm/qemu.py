@@ -23,8 +23,7 @@ from typing import Any, Self, TypeVar
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from harness import protocol
-from harness.errors import SetupError, VmLost
-from harness.vm.crash import Remains
+from harness.errors import Remains, SetupError, VmLost
 from harness.vm.plugins.plugin import Map, Plugin
 from harness.vm.qemu_command import MIB, RING, Files, Machine, command_line
 from harness.vm.template import MAILBOX, RAM, STATE, Template, copy_with_holes

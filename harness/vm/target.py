@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
 
-from harness.errors import SetupError
+from harness.errors import Remains, SetupError
 from harness.trace.events import ContextLayout
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.clone import Clones, started
 from harness.vm.config import MachineConfig, Mode
-from harness.vm.crash import Remains
 from harness.vm.debian.versions import linux_version
 from harness.vm.executor import Executor
 from harness.vm.plugins.hyp_copy import HypCopy, prepare_hyp

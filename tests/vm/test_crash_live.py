@@ -17,12 +17,12 @@ from fuzz.store.database import Database, default_url
 from fuzz.store.dumps import DUMPS, Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.targets.targets import open_bench
-from harness.errors import VmLost
+from harness.errors import Remains, VmLost
 from harness.findings.regressions import Regression, crash_text, load_regressions
 from harness.scenario.scenario import format_scenario, load
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
-from harness.vm.crash import Again, End, Remains, end_of, from_text
+from harness.vm.crash import Again, End, end_of, from_text
 from harness.vm.postmortem import PostMortem
 from harness.vm.qemu import Qemu
 from harness.vm.target import boot, machine_of

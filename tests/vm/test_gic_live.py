@@ -13,7 +13,7 @@ from harness.arch.cpu_models import cpu_model
 from harness.findings.check import check
 from harness.gic.registers import SPURIOUS
 from harness.layout import CONTEXTS, GIC_MACHINE, VECTORS
-from harness.relations.gic import OP_GIC_LINE
+from harness.protocol import OP_GIC_LINE
 from harness.relations.gic_list_registers import ACTIVE, PENDING, STATE, view
 from harness.report.sites import sites
 from harness.scenario.code_layout import base_of

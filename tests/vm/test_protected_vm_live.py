@@ -9,9 +9,9 @@ import pytest
 
 from harness.arch.cpu_models import cpu_model
 from harness.findings.check import check
+from harness.protocol import OP_WRITE
 from harness.scenario.scenario import Scenario, parse
 from harness.trace.events import EXIT, Host, Switch, Trace
-from harness.trace.rounds import OP_WRITE
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.executor import Executor
 from tests.vm.running import CATALOGUE, SEEDS, booted
