@@ -15,11 +15,11 @@ from harness.guest.predict_run import RACE, follow
 from harness.layout import CODE, GICD, PROTECTED, VECTORS
 from harness.model.replay import predict
 from harness.protocol import FLAGS_VCPU_SHIFT
-from harness.relations.contract import NOT_SUPPORTED
 from harness.relations.host import compare_owed
 from harness.relations.save_restore import Divergence, Unchecked, beyond_judgement, compare_others, compare_reveal
 from harness.trace.environment import WORLDS
 from harness.trace.events import Event, Host
+from harness.trace.psci import NOT_SUPPORTED
 from harness.trace.rounds import ASKED_FOR, EXIT_INTR, EXIT_SYSTEM_EVENT, Round, rounds
 from tests.traces import HOST, but, entry, esr, host_reset, host_set, irq, load_esr, state, trap, turn, user
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.arch.exceptions import apply_pending, exception_pstate, skip, take_exception, vector
+from harness.arch.exceptions import exception_pstate, skip, take_exception, vector
 from harness.arch.registers import INDEX, NAMES
+from harness.trace.pending import apply_pending
 from tests.traces import but, state
 
 VBAR = 0x4001_0000

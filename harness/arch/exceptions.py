@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from harness import protocol
-from harness.arch import exceptions, registers
+from harness.arch import registers
 from harness.arch.registers import MASK64
 
 PC, PSTATE, ELR, SPSR, ESR, FAR, VBAR, SCTLR, TCR, MDSCR = (
@@ -133,24 +132,12 @@ def skip(state: State, wide: bool = True) -> State:
     return tuple(new)
 
 
-def apply_pending(state: State, pending: int, wide: bool = True) -> State:
-    """Return what the guest sees once KVM's pending work (``protocol.PENDING`` bits) is done.
-
-    ESR_EL1 and FAR_EL1 of a pending exception are in the context already.  ``wide`` as in :func:`behind`.
-    """
-    if not pending:
-        return state
-    if pending & protocol.PENDING["exception"]:
-        return take_exception(state, offset=SERROR_OFFSET if pending & protocol.PENDING["serror_el1"] else 0)
-    return skip(state, wide)
-
-
 def is_big_endian(values: Sequence[int]) -> bool:
     """Whether the guest's data accesses are big-endian: SCTLR_EL1.EE at EL1, E0E at EL0 (Arm ARM D17.2.118).
 
     In AArch32 state PSTATE.E tells (Arm ARM E2.8.3).
     """
-    if values[exceptions.PSTATE] & exceptions.AARCH32:
-        return bool(values[exceptions.PSTATE] & exceptions.AARCH32_E)
-    at_el0 = values[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T
-    return bool(values[exceptions.SCTLR] & (exceptions.SCTLR_E0E if at_el0 else exceptions.SCTLR_EE))
+    if values[PSTATE] & AARCH32:
+        return bool(values[PSTATE] & AARCH32_E)
+    at_el0 = values[PSTATE] & MODE == EL0T
+    return bool(values[SCTLR] & (SCTLR_E0E if at_el0 else SCTLR_EE))

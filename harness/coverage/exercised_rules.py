@@ -25,6 +25,7 @@ from harness.relations.mmio import told_of
 from harness.scenario import memory_slots
 from harness.scenario.code_layout import placed
 from harness.scenario.scenario import Scenario, Step
+from harness.trace import psci
 from harness.trace.events import ENTRY, USER, Event, Host, Switch, Trace
 from harness.trace.rounds import IN_KERNEL, Round, rounds, runs
 from harness.trace.slot_timeline import OPS, Shapes
@@ -139,20 +140,20 @@ def _call(exit_: Switch, vcpus: int) -> Iterator[str]:
     name, status = function.name, contract.call_status(exit_, vcpus) or frozenset()
     yield f"call.{name}"
     if name.startswith("PSCI_CPU_ON"):
-        alone = "already_on" if contract.ALREADY_ON in status else "invalid"
+        alone = "already_on" if psci.ALREADY_ON in status else "invalid"
         yield f"call.cpu_on.{alone if vcpus == 1 else 'other'}"
     elif name.startswith("PSCI_AFFINITY_INFO") and vcpus == 1:
-        yield f"call.affinity_info.{'on' if contract.SUCCESS in status else 'invalid'}"
+        yield f"call.affinity_info.{'on' if psci.SUCCESS in status else 'invalid'}"
     elif name.startswith(("PSCI_SYSTEM_RESET2", "PSCI_SYSTEM_OFF2")):
         which = "reset2" if "RESET2" in name else "off2"
-        yield f"call.{which}.{'known' if contract.INTERNAL_FAILURE in status else 'invalid'}"
+        yield f"call.{which}.{'known' if psci.INTERNAL_FAILURE in status else 'invalid'}"
     elif name == "PSCI_FEATURES":
-        if contract.HIBERNATE_OFF in status:
+        if psci.HIBERNATE_OFF in status:
             yield "call.features.off2"
         elif len(status) == 2:
             yield "call.features.may"
         else:
-            yield "call.features.must" if contract.SUCCESS in status else "call.features.none"
+            yield "call.features.must" if psci.SUCCESS in status else "call.features.none"
 
 
 def _abort(round_: Round, exit_: Switch, kind: str) -> Iterator[str]:

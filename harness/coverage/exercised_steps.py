@@ -17,6 +17,7 @@ from harness.layout import CODE
 from harness.protocol import MARK_CALL
 from harness.scenario.code_layout import placed
 from harness.scenario.scenario import Scenario
+from harness.trace import pending
 from harness.trace.events import ENTRY, EXIT, Host, Switch, Trace
 from harness.trace.rounds import rounds, runs
 
@@ -179,13 +180,13 @@ def _step_of(exit_: Switch, kinds: list[str], code: Mapping[int, str]) -> str:
 
 def _stepped(entry: Switch, exit_: Switch, code: Mapping[int, str]) -> str:
     """Return the guest step that a software step ended behind."""
-    first = exceptions.apply_pending(entry.values, entry.pending)[exceptions.PC]
+    first = pending.apply_pending(entry.values, entry.pending)[exceptions.PC]
     return code.get(first - 4 if first == exit_.values[exceptions.PC] else first, ELSEWHERE)
 
 
 def executed(entry: Switch, exit_: Switch, code: Mapping[int, str]) -> list[str]:
     """Return what ``code`` says of each instruction that the guest executed on the way, as far as it is straight."""
-    seen = exceptions.apply_pending(entry.values, entry.pending)
+    seen = pending.apply_pending(entry.values, entry.pending)
     first, last, elr = seen[exceptions.PC], _trapped(exit_), exit_.values[exceptions.ELR]
     if first not in code:
         return []

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from harness.arch import exceptions, exits
+from harness.arch import exits
 from harness.arch.cpu_models import Cpu
 from harness.arch.registers import INDEX
 from harness.findings.check import Judged, judge_round, signature
@@ -22,6 +22,7 @@ from harness.model.memoised_replay import shortcut
 from harness.relations.host import compare_owed
 from harness.relations.mmio import compare_handed, told_of
 from harness.relations.save_restore import Divergence, Prediction, Unchecked, compare_others
+from harness.trace import pending
 from harness.trace.recorded_rounds import Run, Span, Turn, split
 from harness.trace.recording import Recorded
 from harness.trace.rounds import Round
@@ -172,7 +173,7 @@ _KEPT = tuple(INDEX[name] for name, _ in KEPT)
 
 
 def _check_run(run: Run, tally: Tally) -> None:
-    seen = exceptions.apply_pending(run.entry.values, run.entry.pending)
+    seen = pending.apply_pending(run.entry.values, run.entry.pending)
     tally.relations["switch"] += 1
     tally.unchecked[f"switch: {FOREIGN}"] += 1
     tally.unchecked[f"save.reveal: {FOREIGN}"] += 1

@@ -30,6 +30,7 @@ from harness.relations.host import is_mmio
 from harness.relations.save_restore import Divergence
 from harness.scenario.code_layout import code_of
 from harness.scenario.scenario import Scenario
+from harness.trace import pending
 from harness.trace.debug_state import guests_own
 from harness.trace.environment import SCENARIO, World
 from harness.trace.events import ENTRY, EXIT, FORGED, USER, Switch, Trace
@@ -396,4 +397,4 @@ def _rows(a: Switch, b: Switch, label: str) -> Iterator[tuple[str, int, int]]:
 
 def _seen(event: Switch) -> exceptions.State:
     """Return the registers as the guest will see them: releases differ in when they apply what is pending."""
-    return exceptions.apply_pending(event.values, event.pending) if event.kind == ENTRY else event.values
+    return pending.apply_pending(event.values, event.pending) if event.kind == ENTRY else event.values

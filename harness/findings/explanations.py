@@ -16,6 +16,7 @@ from harness.protocol import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET, P
 from harness.relations import contract
 from harness.relations.host import owed, serror_at_once
 from harness.relations.save_restore import ALL_GPRS, Prediction
+from harness.trace import pending
 from harness.trace.events import Switch
 from harness.trace.rounds import Round, was_aarch32
 
@@ -68,7 +69,7 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
         wrote_source = not wrote.keys().isdisjoint(
             (exceptions.PC, exceptions.PSTATE, exceptions.VBAR, exceptions.SCTLR)
         )
-        return wrote_source and exceptions.apply_pending(entry.values, entry.pending)[index] == observed
+        return wrote_source and pending.apply_pending(entry.values, entry.pending)[index] == observed
     lower = index in exceptions.AARCH32_STATE and observed == wrote.get(index, expected) & 0xFFFF_FFFF
     if lower and was_aarch32(case.round):
         return True

@@ -21,6 +21,7 @@ from harness.arch.registers import INDEX, MASK64
 from harness.errors import InputError
 from harness.findings.known_divergences import expand
 from harness.relations import contract
+from harness.trace import psci
 from harness.trace.events import Switch
 
 Release = tuple[int, int, int]
@@ -126,7 +127,7 @@ def _secure_call(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
     if not 0 <= index < 4:
         return False
     owed = contract.call_status(asked) if index == 0 else contract.call_result(asked, index)
-    refused = contract.NOT_SUPPORTED if index == 0 else asked.values[index]
+    refused = psci.NOT_SUPPORTED if index == 0 else asked.values[index]
     return old == refused and (owed is None or new == owed or (isinstance(owed, frozenset) and new in owed))
 
 

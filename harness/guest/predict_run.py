@@ -23,6 +23,7 @@ from harness.guest.stage1_faults import walk_level
 from harness.guest.syndrome import touch
 from harness.guest.walk import MAX_WALK, Walk, comes_back, walk
 from harness.layout import VECTORS
+from harness.trace import pending
 from harness.trace.events import Switch
 
 RUNS_ON = "an interrupt in a guest that runs on by itself"
@@ -122,7 +123,7 @@ def follow(
     the entry is one of :func:`harness.trace.debug_state.guests_own`.
     """
     memory = memory if memory is not None else Memory()
-    seen = exceptions.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
+    seen = pending.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
     observed = exit_.values
     behind = (observed[exceptions.PC] - 4) & MASK64
     trapped, protected = exit_.trapped, as_code(code).protected

@@ -17,6 +17,15 @@ from harness.arch import exceptions, exits, sysregs
 from harness.arch.exceptions import State, is_big_endian
 from harness.arch.registers import MASK64
 from harness.trace.events import Switch
+from harness.trace.psci import (
+    AFFINITY,
+    ALREADY_ON,
+    HIBERNATE_OFF,
+    INTERNAL_FAILURE,
+    INVALID_PARAMETERS,
+    NOT_SUPPORTED,
+    SUCCESS,
+)
 
 VENDOR_UID: tuple[int, int, int, int] = (0xB66F_B428, 0xE911_C52E, 0x564B_CAA9, 0x743A_004D)
 """KVM's vendor UID (include/linux/arm-smccc.h, ARM_SMCCC_VENDOR_HYP_UID_KVM_REG_0..3)."""
@@ -42,12 +51,6 @@ def call_result(exit_: Switch, index: int) -> int | None:
         return exit_.values[index] & (MASK64 if function == _RESET2_64 else 0xFFFF_FFFF)
     return 0
 
-
-# Return codes (Arm DEN 0022 5.2.2, DEN 0028 2.7) as x0 holds them.
-SUCCESS, NOT_SUPPORTED, INVALID_PARAMETERS = 0, MASK64, MASK64 - 1
-ALREADY_ON, INTERNAL_FAILURE = MASK64 - 3, MASK64 - 5
-HIBERNATE_OFF = 1
-"""The type of SYSTEM_OFF2 (DEN 0022F 5.11), and its bit in what PSCI_FEATURES says of that call."""
 
 # x0 of calls whose result does not depend on arguments.
 _STATUS: Mapping[str, frozenset[int]] = MappingProxyType(
@@ -90,38 +93,6 @@ _MAY_KNOW = ("PSCI_MIGRATE_INFO_TYPE", "PSCI_SYSTEM_RESET2_32", "PSCI_SYSTEM_RES
 # OFF, ON_PENDING, INVALID_PARAMETERS).
 _CPU_ON_RESULTS = frozenset({SUCCESS, *(MASK64 + 1 - n for n in (4, 2, 5, 6, 9))})
 _AFFINITY_RESULTS = frozenset({0, 1, 2, INVALID_PARAMETERS})
-AFFINITY = 0xFF_00FF_FFFF
-"""Affinity fields of an MPIDR (DEN 0022 5.1.4, target_cpu); the one vCPU has affinity 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class CalledOn:
-    """What PSCI CPU_ON asks for: the affinity of the vCPU to start, where, and with what in x0."""
-
-    target: int
-    entry_point: int
-    context_id: int
-
-
-def _function(exit_: Switch) -> exits.SmcccFunction | None:
-    if exits.exit_class(exit_.code, exit_.esr) not in exits.CALLS:
-        return None
-    return exits.SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF)
-
-
-def is_call_off(exit_: Switch) -> bool:
-    """Whether a vCPU turns itself off (PSCI CPU_OFF, Arm DEN 0022 5.5)."""
-    function = _function(exit_)
-    return function is not None and function.name == "PSCI_CPU_OFF"
-
-
-def called_on(exit_: Switch) -> CalledOn | None:
-    """Return what an exit asks for by CPU_ON, None of any other exit (Arm DEN 0022 5.4)."""
-    function = _function(exit_)
-    if function is None or not function.name.startswith("PSCI_CPU_ON"):
-        return None
-    width = MASK64 if function.fid >> 30 & 1 else 0xFFFF_FFFF
-    return CalledOn(*(value & width for value in exit_.values[1:4]))
 
 
 def call_status(exit_: Switch, vcpus: int = 1) -> frozenset[int] | None:

@@ -20,6 +20,7 @@ from harness.relations import contract, gic_list_registers
 from harness.relations.mmio import WRITE, owed
 from harness.relations.save_restore import Divergence, Unchecked
 from harness.scenario.scenario import Scenario
+from harness.trace import psci
 from harness.trace.environment import WORLDS
 from harness.trace.events import ENTRY, EXIT, Event, Host, Lists, Switch
 from harness.trace.rounds import IN_KERNEL, Round
@@ -90,7 +91,7 @@ class Watch:
                 self._gic.write(address, length & ~WRITE, value)
         elif kind == "SYS64":
             self._system_register(index, exit_, vcpu)
-        elif (call := contract.called_on(exit_)) is not None and call.target < len(self._vcpu):
+        elif (call := psci.called_on(exit_)) is not None and call.target < len(self._vcpu):
             self._gic.interfaces[call.target].lose("a reset by CPU_ON")
 
     def _system_register(self, index: int, exit_: Switch, vcpu: int) -> None:

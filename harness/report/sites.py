@@ -24,6 +24,7 @@ from harness.report.esr import Syndrome, decode
 from harness.scenario import memory_slots
 from harness.scenario.code_layout import code_of, placed
 from harness.scenario.scenario import Scenario, format_step
+from harness.trace import pending
 from harness.trace import rounds as turns
 from harness.trace.events import ENTRY, EXIT, Host, Switch, Trace
 from harness.trace.rounds import Action, Round
@@ -107,7 +108,7 @@ def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> Place:
     code = code_of(scenario, exit_.context in PROTECTED_VCPUS)
     address = exit_.values[exceptions.PC]
     before = word_at(code, address - 4)
-    if exit_.trapped and is_call(exceptions.apply_pending(entry.values, entry.pending), before, exit_, code.protected):
+    if exit_.trapped and is_call(pending.apply_pending(entry.values, entry.pending), before, exit_, code.protected):
         address -= 4  # a call's return address is behind it
     # Several steps run under one KVM_RUN: the record's step number is that of the last, the address is exact.
     # Another VM may have a step at the same address.
@@ -230,7 +231,7 @@ def _round_site(
     prediction = predict(round_, level)
     before = round_.exit.values if round_.exit else None
     host = round_.entry.values
-    seen = exceptions.apply_pending(host, round_.entry.pending)
+    seen = pending.apply_pending(host, round_.entry.pending)
 
     def values(name: str) -> tuple[int | None, ...] | None:
         index = INDEX.get("spsr_el1" if name == "spsr_0" else name)

@@ -16,9 +16,9 @@ from harness import protocol
 from harness.arch import exceptions, exits
 from harness.arch.registers import BY_NAME
 from harness.protocol import DEBUG_OPS
-from harness.relations.contract import SUCCESS, CalledOn
 from harness.trace import psci
 from harness.trace.events import ENTRY, EXIT, USER, Event, Host, Switch
+from harness.trace.psci import SUCCESS, CalledOn
 
 _RESET, _SET, _ABORT, _SERROR, _FINISH = (
     protocol.OPS[name][0] for name in ("reset", "set", "abort", "serror", "finish")

@@ -11,7 +11,7 @@ from harness import protocol
 from harness.arch.registers import BY_NAME
 from harness.layout import Region
 from harness.protocol import OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET
-from harness.relations import contract
+from harness.trace import psci
 from harness.trace.environment import IPA_BITS, SCENARIO, World
 from harness.trace.events import ENTRY, EXIT, HOST, Host, Switch
 from harness.trace.recording import Api, Recorded
@@ -173,11 +173,11 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
 
 def _calls_another(vm: _Vm, exit_: Switch) -> None:
     """Remember what PSCI CPU_ON asks for: a reset of the vCPU that it names may follow."""
-    call = contract.called_on(exit_)
+    call = psci.called_on(exit_)
     if call is None:
         return
     for number in vm.vcpus:
-        if vm.world(number).mpidr & contract.AFFINITY == call.target:
+        if vm.world(number).mpidr & psci.AFFINITY == call.target:
             vm.called_on[number] = call.entry_point, call.context_id
 
 

@@ -17,9 +17,8 @@ from harness.arch import exceptions, exits, reset_values
 from harness.arch.exceptions import State
 from harness.arch.registers import BY_NAME, BY_ONE_REG, MASK64
 from harness.protocol import OP_ABORT, OP_FINISH, OP_MP_STATE, OP_RESET, OP_SERROR, OP_SET
-from harness.relations import contract
 from harness.scenario.steps import MP_STATES
-from harness.trace import psci
+from harness.trace import pending, psci
 from harness.trace.debug_state import guests_own
 from harness.trace.environment import SCENARIO, World
 from harness.trace.events import ENTRY, EXIT, HOST, USER, Event, Host, Switch
@@ -83,7 +82,7 @@ class Round:
             self.label = "RESET" if self.reset else exit_.exit_class if exit_.forged else self.exit_class
         self.host_wrote = writes_of(hosts) if hosts else NOTHING
         self.action = _action(exit_, self.users, hosts, entry, self.world)
-        self.seen = exceptions.apply_pending(entry.values, entry.pending, self.wide) if entry.pending else entry.values
+        self.seen = pending.apply_pending(entry.values, entry.pending, self.wide) if entry.pending else entry.values
 
     @property
     def wide(self) -> bool:
@@ -242,7 +241,7 @@ def took_serror(exit_: Switch | None, hosts: tuple[Host, ...], entry: Switch) ->
     """
     asked = sum(host.op == OP_SERROR and not host.error for host in hosts)
     if exit_ is None or asked > 1 or exit_.hcr & exceptions.HCR_VSE:
-        esr = exceptions.apply_pending(entry.values, entry.pending)[exceptions.ESR]
+        esr = pending.apply_pending(entry.values, entry.pending)[exceptions.ESR]
         return exits.ec_of(esr) == exits.EC_BY_NAME["SERROR"]
     return not entry.hcr & exceptions.HCR_VSE
 
@@ -316,7 +315,7 @@ def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
         context = event.context
         if event.kind == EXIT and isinstance(event, Switch):
             # What holds at an exit holds for the turn.
-            turns[context] = _Turn(i, event, shapes.world(context), off=contract.is_call_off(event))
+            turns[context] = _Turn(i, event, shapes.world(context), off=psci.is_call_off(event))
             last = context
             continue
         turn = turns.get(context)
@@ -356,7 +355,7 @@ def _call_on(turns: dict[int, _Turn], caller: _Turn, after: Switch) -> None:
         return
     number, how = call
     overwritten = 0 in writes_of(tuple(caller.hosts))
-    answered = after.values[0] == contract.SUCCESS
+    answered = after.values[0] == psci.SUCCESS
     started = turns.setdefault(number, _Turn())
     if not (started.off if overwritten else answered):
         return

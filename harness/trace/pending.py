@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KVM's pending work applied: an exception that waits to be entered, an instruction that waits to be skipped."""
+
+from __future__ import annotations
+
+from harness import protocol
+from harness.arch.exceptions import SERROR_OFFSET, State, skip, take_exception
+
+
+def apply_pending(state: State, pending: int, wide: bool = True) -> State:
+    """Return what the guest sees once KVM's pending work (``protocol.PENDING`` bits) is done.
+
+    ESR_EL1 and FAR_EL1 of a pending exception are in the context already.  ``wide`` as in :func:`behind`.
+    """
+    if not pending:
+        return state
+    if pending & protocol.PENDING["exception"]:
+        return take_exception(state, offset=SERROR_OFFSET if pending & protocol.PENDING["serror_el1"] else 0)
+    return skip(state, wide)
