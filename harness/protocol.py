@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from harness import protocol
 from harness.layout import CONTEXTS
 
 MAGIC = 0x315A_4657_4F44_4853  # "SHDOWFZ1"
@@ -110,6 +109,13 @@ OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
     }
 )
 
+OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE, OP_MP_STATE, OP_GIC_LINE = (
+    OPS[name][0] for name in ("set", "reset", "abort", "serror", "irq_line", "finish", "write", "mp_state", "gic_line")
+)
+OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT = (OPS[name][0] for name in ("debug", "breakpoint", "watchpoint"))
+DEBUG_OPS = frozenset({OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT})
+"""Operations of KVM_SET_GUEST_DEBUG."""
+
 LINES: Mapping[str, int] = MappingProxyType({"irq": 0, "fiq": 1})
 """Interrupt lines of a vCPU without in-kernel GIC (KVM API 4.25 KVM_IRQ_LINE)."""
 
@@ -187,6 +193,7 @@ DEBUG_WORDS: tuple[Word, ...] = (
     Word("mdcr_el2", "vcpu.arch.mdcr_el2"),
     *(Word(f"{name}{i}_el1", "the guest's own") for name in DEBUG_REGISTERS for i in range(BREAKPOINTS)),
 )
+DEBUG_NAMES: tuple[str, ...] = tuple(word.name for word in DEBUG_WORDS)
 DEBUG_SIZE = RECORD_HEADER.size + 8 * len(DEBUG_WORDS)
 
 # What follows an entry, exit or user record of a vCPU with an in-kernel GICv3 (control.lists), from vgic_cpu.vgic_v3.
@@ -226,15 +233,3 @@ API: Mapping[str, tuple[int, str]] = MappingProxyType(
     }
 )
 EVENT: Mapping[str, int] = MappingProxyType({"serror": 1, "external_abort": 2})
-
-
-OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT = (protocol.OPS[name][0] for name in ("debug", "breakpoint", "watchpoint"))
-DEBUG_OPS = frozenset({OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT})
-
-
-OP_GIC_LINE = protocol.OPS["gic_line"][0]
-
-
-OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE, OP_MP_STATE = (
-    protocol.OPS[name][0] for name in ("set", "reset", "abort", "serror", "irq_line", "finish", "write", "mp_state")
-)

@@ -12,7 +12,8 @@ from fuzz.store.runs import History
 from fuzz.targets.session import signatures
 from harness.arch.cpu_models import cpu_model
 from harness.errors import Dump, Remains
-from harness.findings.check import check, signature
+from harness.findings.check import check
+from harness.findings.checked import signature
 from harness.findings.finding import Finding, Signature, Subject, Tries, difference
 from harness.findings.known_divergences import Catalogue
 from harness.report.campaign_data import Sample

@@ -10,7 +10,7 @@ import pytest
 from harness.arch.exits import EXCEPTION_TRAP
 from harness.arch.registers import INDEX, MASK64
 from harness.errors import InputError
-from harness.findings.check import Checked, signature
+from harness.findings.checked import Checked, signature
 from harness.findings.compare_releases import Versions, compare
 from harness.findings.intended_changes import FILE, Changes, between, load_changes, release
 from harness.layout import DATA

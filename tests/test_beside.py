@@ -18,7 +18,8 @@ from harness.layout import PROTECTED
 from harness.protocol import FLAGS_VCPU_SHIFT
 from harness.relations.hyp_copy import compare_beside, copies, held, options
 from harness.scenario.scenario import parse
-from harness.trace.events import ContextLayout, Hyp, Switch, Trace
+from harness.trace.decode import ContextLayout
+from harness.trace.events import Hyp, Switch, Trace
 from harness.trace.tracefile import format_trace, parse_trace
 from harness.vm.plugins.hyp_copy import ENTER, HEAD, LEAVE, RECORDS_AT, HypMap, Places
 from tests.rounds import S

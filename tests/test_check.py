@@ -8,7 +8,8 @@ import pytest
 from harness.arch.cpu_models import cpu_model
 from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
-from harness.findings.check import Checked, check, signature
+from harness.findings.check import check
+from harness.findings.checked import Checked, signature
 from harness.relations.save_restore import Divergence
 from harness.scenario.scenario import parse
 from harness.trace.events import Event, Trace

@@ -17,7 +17,7 @@ from harness.layout import CODE, DATA
 from harness.relations.guest_debug import compare_debugged
 from harness.relations.host import compare_owed
 from harness.relations.save_restore import Divergence, Unchecked, compare_run
-from harness.scenario.code_layout import host_arguments
+from harness.scenario.agent_operations import host_arguments
 from harness.scenario.scenario import parse
 from harness.trace.debug_state import guests_own
 from harness.trace.events import HOST, Event, Host, Switch

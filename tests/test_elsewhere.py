@@ -13,7 +13,7 @@ from fuzz.triage.emulator_matrix import EmulatorTable, Explained, read_explained
 from fuzz.triage.matrix import CLEAN, DIVERGES, Cell, emulations, match_targets
 from fuzz.triage.other_emulators import Asked, compare, from_text, places, shown, to_text
 from harness.errors import InputError
-from harness.findings.check import signature
+from harness.findings.checked import signature
 from harness.findings.finding import Tries
 from harness.findings.verdict import Elsewhere
 from harness.vm.config import PROJECT, load_config

@@ -16,7 +16,7 @@ from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.coverage.exercised_steps import BEGIN, NO_EXIT, Exercise, Place
 from harness.coverage.reachable_exits import MEETS, NOT_REACHED, classes_of, possible
 from harness.errors import InputError
-from harness.findings.check import Compared
+from harness.findings.checked import Compared
 from harness.layout import CODE, VECTORS
 from harness.report import step_coverage
 from harness.scenario.scenario import parse

@@ -23,10 +23,11 @@ from harness.guest.predict_run import RACE, follow
 from harness.guest.walk import walk
 from harness.layout import CODE, CONTEXTS, GIC_MACHINE, GICD, GICR, VECTORS
 from harness.protocol import OP_GIC_LINE, OP_RESET
-from harness.relations.gic import Watch, line_fails, uses_gic
+from harness.relations.gic import Watch, line_fails
 from harness.relations.host import compare_owed
 from harness.relations.save_restore import Divergence, Unchecked
 from harness.scenario.code_layout import base_of
+from harness.scenario.requirements import uses_gic
 from harness.scenario.scenario import parse
 from harness.trace.events import HOST, Event, Host, Switch, Trace
 from harness.trace.rounds import IN_KERNEL, rounds

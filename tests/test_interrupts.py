@@ -12,7 +12,7 @@ from fuzz.generate import gic
 from fuzz.generate.mutator import generate
 from harness.gic.registers import place
 from harness.layout import GICD, GICR
-from harness.relations.gic import uses_gic
+from harness.scenario.requirements import uses_gic
 from harness.scenario.scenario import Scenario, Step, format_scenario, parse
 from harness.scenario.steps import KINDS
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from harness import protocol
 from harness.errors import AgentProtocolError, InputError
-from harness.findings.check import Checked, check
+from harness.findings.check import check
+from harness.findings.checked import Checked
 from harness.gic.cpu_interface import Interface
 from harness.gic.distributor import Gic
 from harness.gic.registers import LIST_REGISTERS
@@ -37,7 +38,8 @@ from harness.relations.save_restore import Divergence, Unchecked
 from harness.report.sites import sites
 from harness.report.trace_text import trace_lines
 from harness.scenario.code_layout import base_of
-from harness.trace.events import Lists, Trace, decode, decode_lists, decode_vectors
+from harness.trace.decode import decode, decode_lists, decode_vectors
+from harness.trace.events import Lists, Trace
 from harness.trace.tracefile import format_trace, parse_trace
 from tests import traces
 from tests.test_gic import CATALOGUE, CPU, MARKS, SCENARIO, VCPU, made, opened, spi

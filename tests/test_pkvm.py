@@ -21,10 +21,12 @@ from harness.protocol import FLAGS_VCPU_SHIFT, FORGE, OP_WRITE
 from harness.relations import contract
 from harness.relations.donated_memory import compare_writes
 from harness.relations.host import owed
+from harness.relations.memory_slots import protected_may_succeed
 from harness.relations.save_restore import Divergence, beyond_judgement, compare_round
 from harness.report.sites import place_of
-from harness.scenario.code_layout import Code, base_of, code_of, needs_protected
-from harness.scenario.memory_slots import DEFAULT, Slot, protected_may_succeed, regions
+from harness.scenario.code_layout import Code, base_of, code_of
+from harness.scenario.memory_slots import DEFAULT, Slot, regions
+from harness.scenario.requirements import needs_protected
 from harness.scenario.scenario import Step, parse
 from harness.trace.environment import WORLDS
 from harness.trace.events import HOST, Host, Switch

@@ -13,10 +13,13 @@ from harness.arch.a64 import encode
 from harness.arch.sysregs import BY_NAME
 from harness.errors import AgentProtocolError, InputError
 from harness.layout import CODE
-from harness.relations.debug_registers import NAMES, TDE, compare_points, wants_points
+from harness.protocol import DEBUG_NAMES
+from harness.relations.debug_registers import TDE, compare_points
 from harness.relations.save_restore import Divergence, Unchecked
+from harness.scenario.requirements import wants_points
 from harness.scenario.scenario import parse
-from harness.trace.events import Event, Points, Trace, decode, decode_points, decode_vectors
+from harness.trace.decode import decode, decode_points, decode_vectors
+from harness.trace.events import Event, Points, Trace
 from harness.trace.tracefile import format_trace, parse_trace
 from tests import traces
 from tests.traces import LAYOUT, entry, esr, host_reset, state, trap
@@ -29,7 +32,7 @@ TRAPPED = esr("SYS64", 2 << 20 | 4 << 17 | 5 << 5)
 
 
 def points(event: int, mdcr: int = 0, **values: int) -> Points:
-    return Points(event, (mdcr, *(values.get(name, 0) for name in NAMES[1:])))
+    return Points(event, (mdcr, *(values.get(name, 0) for name in DEBUG_NAMES[1:])))
 
 
 def found(
@@ -57,7 +60,9 @@ def test_they_go_through_a_record_and_a_file() -> None:
         decode(area[: -LAYOUT.size] + head, LAYOUT)
 
 
-@pytest.mark.parametrize("rows", ["7", "[[2]]", '[[0, "0x1"]]', '[["0", 1]]', "[[9" + ', "0x0"' * len(NAMES) + "]]"])
+@pytest.mark.parametrize(
+    "rows", ["7", "[[2]]", '[[0, "0x1"]]', '[["0", 1]]', "[[9" + ', "0x0"' * len(DEBUG_NAMES) + "]]"]
+)
 def test_a_file_with_others_is_no_trace(rows: str) -> None:
     text = format_trace(Trace((entry(S),), "ok", 0, False)).replace('"vhe"', f'"points": {rows}, "vhe"')
     with pytest.raises(InputError, match="points"):

@@ -15,7 +15,7 @@ from fuzz.cli import reach
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.coverage.exercised_rules import rules_of
 from harness.errors import InputError
-from harness.findings.check import Compared
+from harness.findings.checked import Compared
 from harness.layout import CODE
 from harness.relations.contract_rules import ABSENT, RULES, why_absent
 from harness.report.contract_page import Exercised, contract_page

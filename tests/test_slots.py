@@ -14,10 +14,10 @@ from fuzz.generate import memory_slots as memories
 from harness.guest.memory import Memory
 from harness.layout import CODE, DATA, PAIR, REGIONS, VECTORS
 from harness.protocol import OPS
-from harness.relations.memory_slots import compare_slots
+from harness.relations.memory_slots import compare_slots, may_succeed
 from harness.scenario import memory_slots
-from harness.scenario.code_layout import host_arguments
-from harness.scenario.memory_slots import DEFAULT, PAGE, Slot, changed, collides, gone, may_succeed, pack, unpack
+from harness.scenario.agent_operations import host_arguments
+from harness.scenario.memory_slots import DEFAULT, PAGE, Slot, changed, collides, gone, pack, unpack
 from harness.scenario.scenario import Scenario, Step, format_scenario, parse, slot_step
 from harness.trace.environment import SCENARIO
 from harness.trace.events import HOST, Event, Host

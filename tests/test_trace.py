@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from harness.arch.registers import NAMES
 from harness.errors import AgentProtocolError
-from harness.trace.events import ENTRY, EXIT, HOST, USER, ContextLayout, Event, Host, Switch, decode, status_name
+from harness.trace.decode import ContextLayout, decode
+from harness.trace.events import ENTRY, EXIT, HOST, USER, Event, Host, Switch, status_name
 from tests.traces import LAYOUT, record
 
 U64 = st.integers(0, (1 << 64) - 1)

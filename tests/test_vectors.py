@@ -13,7 +13,8 @@ from harness.layout import CODE
 from harness.relations.fp_simd import ZERO, compare_vectors, value
 from harness.relations.save_restore import Divergence
 from harness.trace import rounds
-from harness.trace.events import VECTORS_SIZE, Event, Trace, Vectors, decode, decode_vectors
+from harness.trace.decode import decode, decode_vectors
+from harness.trace.events import VECTORS_SIZE, Event, Trace, Vectors
 from harness.trace.tracefile import format_trace, parse_trace
 from tests.traces import LAYOUT, but, entry, esr, host_reset, record, state, trap, user
 

@@ -20,7 +20,8 @@ from fuzz.targets.runner import MAX_LOSSES
 from fuzz.targets.session import Lab, signatures
 from harness.arch.cpu_models import cpu_model
 from harness.errors import VmLost
-from harness.findings.check import check, signature
+from harness.findings.check import check
+from harness.findings.checked import signature
 from harness.findings.finding import Finding, Subject, Tries, finding_id
 from harness.findings.known_divergences import Catalogue
 from harness.findings.verdict import (

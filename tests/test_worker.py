@@ -24,7 +24,7 @@ from fuzz.targets.observation import Seen, Watch
 from fuzz.targets.runner import MAX_LOSSES
 from harness.arch.registers import STATE
 from harness.errors import AgentProtocolError, Dump, Remains, SetupError, VmLost
-from harness.findings.check import Checked, Judged
+from harness.findings.checked import Checked, Judged
 from harness.findings.finding import Subject
 from harness.relations.save_restore import Divergence
 from harness.scenario.scenario import Scenario, Step, format_scenario

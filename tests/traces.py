@@ -12,7 +12,8 @@ from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.arch.registers import INDEX, NAMES
 from harness.layout import CODE, VECTORS
 from harness.trace import rounds
-from harness.trace.events import ENTRY, EXIT, HOST, USER, ContextLayout, Event, Host, Switch
+from harness.trace.decode import ContextLayout
+from harness.trace.events import ENTRY, EXIT, HOST, USER, Event, Host, Switch
 from harness.trace.rounds import Round
 
 EL1H = 0x3C5

@@ -17,10 +17,11 @@ from fuzz.targets.targets import Side
 from harness.findings.check import check, follow_runs
 from harness.model.memoised_replay import shortcut
 from harness.relations import save_restore
-from harness.relations.gic import Watch, uses_gic
+from harness.relations.gic import Watch
 from harness.relations.host import compare_owed
 from harness.relations.save_restore import Prediction
 from harness.scenario.code_layout import codes_of
+from harness.scenario.requirements import uses_gic
 from harness.scenario.scenario import Scenario, format_scenario, parse
 from harness.trace import rounds as turns
 from harness.trace.events import EXIT, Trace

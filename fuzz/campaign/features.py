@@ -9,7 +9,7 @@ from functools import lru_cache
 from fuzz.campaign.counters_file import COVERAGE_SIZE
 from fuzz.campaign.libfuzzer_counters import key_index
 from harness.arch import exits
-from harness.findings.check import Checked
+from harness.findings.checked import Checked
 from harness.trace.events import ENTRY, EXIT, USER, Switch, Trace
 
 Path = tuple[tuple[str, bool], ...]

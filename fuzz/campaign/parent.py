@@ -22,7 +22,7 @@ from types import FrameType
 from fuzz.campaign.counters_file import Stats, merge, read_stats
 from fuzz.store.findings import FINDINGS, FLAKY
 from harness.errors import InputError, SetupError
-from harness.scenario.code_layout import needs_protected
+from harness.scenario.requirements import needs_protected
 from harness.scenario.scenario import load
 
 CORPUS, RUN, LOCK = "corpus", "run", "lock"

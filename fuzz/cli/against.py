@@ -14,7 +14,7 @@ from fuzz.cli.progress import saying
 from fuzz.corpus.files import find_scenarios
 from fuzz.targets.targets import Bench, open_bench
 from harness.errors import InputError
-from harness.findings.check import Checked, Judged, signature
+from harness.findings.checked import Checked, Judged, signature
 from harness.findings.compare_releases import RELATION
 from harness.findings.finding import signature_text
 from harness.model import LEVEL_NAMES

@@ -19,7 +19,7 @@ from fuzz.targets.session import Lab, open_lab
 from fuzz.triage.kept_on_emulators import measure_kept
 from fuzz.triage.other_emulators import Journey
 from harness.errors import InputError
-from harness.findings.check import signature
+from harness.findings.checked import signature
 from harness.findings.finding import MAX_DIVERGENCES, Tries, difference, signature_text
 from harness.report.finding_data import Kept
 from harness.vm.cache import Cache, default_root

@@ -16,7 +16,8 @@ from harness.arch.cpu_models import cpu_model
 from harness.coverage.exercised_rules import rules_of
 from harness.coverage.exercised_steps import Exercise
 from harness.errors import TargetError
-from harness.findings.check import Compared, check
+from harness.findings.check import check
+from harness.findings.checked import Compared
 from harness.findings.known_divergences import Catalogue
 from harness.scenario.scenario import Scenario
 from harness.trace.events import EXIT

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from fuzz.store.findings import OTHER_TRACE, TRACE
-from harness.findings.check import Checked, signature
+from harness.findings.checked import Checked, signature
 from harness.findings.finding import Signature, Subject
 from harness.relations.save_restore import Divergence
 from harness.scenario.scenario import Scenario

@@ -16,7 +16,8 @@ from fuzz.targets.runner import MAX_LOSSES, Boot, Runs
 from fuzz.targets.targets import Bench, Side, open_bench
 from harness.arch.cpu_models import Cpu
 from harness.errors import TargetError
-from harness.findings.check import Checked, check, signature
+from harness.findings.check import check
+from harness.findings.checked import Checked, signature
 from harness.findings.finding import Signature, Subject
 from harness.findings.known_divergences import Catalogue
 from harness.scenario.scenario import Scenario

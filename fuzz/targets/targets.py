@@ -15,7 +15,8 @@ from fuzz.targets.runner import Runs
 from harness.arch.cpu_models import Cpu, cpu_model
 from harness.errors import InputError
 from harness.findings import compare_releases
-from harness.findings.check import Checked, check
+from harness.findings.check import check
+from harness.findings.checked import Checked
 from harness.findings.compare_releases import Versions
 from harness.findings.finding import Subject
 from harness.findings.intended_changes import Changes, between, load_changes

@@ -15,7 +15,8 @@ from pathlib import Path
 from fuzz.targets.runner import MACHINES, Boot
 from harness.arch.cpu_models import CPUS, cpu_model
 from harness.errors import ShadowfuzzError, TargetError, VmLost
-from harness.findings.check import Checked, check, signature
+from harness.findings.check import check
+from harness.findings.checked import Checked, signature
 from harness.findings.known_divergences import Catalogue
 from harness.jsonfile import reading
 from harness.scenario.scenario import Scenario, format_scenario, load

@@ -17,7 +17,8 @@ from fuzz.targets.runner import MACHINES
 from fuzz.targets.session import Lab
 from harness.arch.cpu_models import CPUS, cpu_model
 from harness.errors import ShadowfuzzError, VmLost
-from harness.findings.check import Checked, check, signature
+from harness.findings.check import check
+from harness.findings.checked import Checked, signature
 from harness.findings.finding import Signature, Tries
 from harness.findings.known_divergences import Catalogue
 from harness.findings.verdict import Elsewhere

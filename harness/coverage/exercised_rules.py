@@ -10,7 +10,7 @@ from harness.arch.exits import DABT
 from harness.arch.registers import INDEX
 from harness.arch.sysregs import Owed
 from harness.coverage.exercised_steps import executed, is_whole
-from harness.findings.check import Compared
+from harness.findings.checked import Compared
 from harness.gic.registers import place
 from harness.guest.debug_stops import STOPS
 from harness.layout import GICD
@@ -21,6 +21,7 @@ from harness.relations.donated_memory import guests_own_writes
 from harness.relations.gic import PPI, SOME_UNKNOWN, line_fails
 from harness.relations.gic_list_registers import STATE, view
 from harness.relations.host import interrupts_owed, is_mmio, serror_at_once
+from harness.relations.memory_slots import may_succeed
 from harness.relations.mmio import told_of
 from harness.scenario import memory_slots
 from harness.scenario.code_layout import placed
@@ -247,6 +248,6 @@ def _slot(slot: memory_slots.Slot, shapes: Shapes, context: int) -> str:
         return "new"
     if old.size != slot.size:
         return "resized"
-    if memory_slots.may_succeed(slot, there) != frozenset({True}):
+    if may_succeed(slot, there) != frozenset({True}):
         return ""
     return "moved" if old.base != slot.base else "flags" if old.kind != slot.kind else ""

@@ -12,7 +12,7 @@ from harness.arch import exceptions
 from harness.arch.cpu_models import MASKS
 from harness.arch.exits import exit_class
 from harness.arch.registers import MASK64
-from harness.findings.check import Compared
+from harness.findings.checked import Compared
 from harness.layout import CODE
 from harness.protocol import MARK_CALL
 from harness.scenario.code_layout import placed

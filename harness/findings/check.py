@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from harness import protocol
 from harness.arch.cpu_models import Cpu
-from harness.findings.intended_changes import Intended
-from harness.findings.known_divergences import Catalogue, Known
+from harness.findings.checked import Checked, Compared, Judged, Witness
+from harness.findings.known_divergences import Catalogue
 from harness.guest.debugger import Debugger
 from harness.guest.memory import Memory
 from harness.guest.predict_run import Followed, follow
@@ -21,7 +19,7 @@ from harness.relations import save_restore
 from harness.relations.debug_registers import compare_points
 from harness.relations.donated_memory import compare_writes
 from harness.relations.fp_simd import compare_vectors
-from harness.relations.gic import Watch, uses_gic
+from harness.relations.gic import Watch
 from harness.relations.guest_debug import compare_debugged
 from harness.relations.host import compare_owed
 from harness.relations.hyp_copy import RELATIONS, compare_beside, copies, held
@@ -30,66 +28,12 @@ from harness.relations.memory_slots import compare_slots
 from harness.relations.mmio import compare_handed
 from harness.relations.save_restore import Divergence, Prediction, Unchecked
 from harness.scenario.code_layout import Code, codes_of
+from harness.scenario.requirements import uses_gic
 from harness.scenario.scenario import Scenario
 from harness.trace import rounds
 from harness.trace.events import EXIT, Host, Switch, Trace
 from harness.trace.rounds import Round
 from harness.trace.slot_timeline import Shapes
-
-
-class Judged(NamedTuple):
-    """A divergence, and the entry of the catalogue that explains it (None: unexplained)."""
-
-    divergence: Divergence
-    known: Known | Intended | None
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """All that one run of a scenario showed.
-
-    ``exits`` counts the exits by class; ``relations`` the comparisons made, by relation; ``unchecked`` and
-    ``undefined`` what could not be compared, by reason; ``paths`` the model's decisions, round by round.
-    """
-
-    status: str
-    dropped: int
-    exits: Mapping[str, int]
-    relations: Mapping[str, int]
-    judged: tuple[Judged, ...]
-    unchecked: Mapping[str, int]
-    undefined: Mapping[str, int]
-    paths: tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]
-
-    @property
-    def unexplained(self) -> tuple[Divergence, ...]:
-        """The divergences that no entry explains."""
-        return tuple(j.divergence for j in self.judged if j.known is None)
-
-
-_ANY_GPR = ("x", "dirty.x", "entry.x", "exit.x", "user.x")
-
-
-def signature(divergence: Divergence) -> tuple[str, str, str, str]:
-    """Return what makes two divergences members of one cluster: relation, register, exit class, helper.
-
-    General-purpose registers are one class, so that a fault that hits any of them is one cluster.
-    """
-    register = divergence.register
-    if register.startswith(_ANY_GPR):
-        register = register.rstrip("0123456789") + "N"
-    return divergence.relation, register, divergence.exit_class, divergence.helper
-
-
-class Compared(NamedTuple):
-    """A comparison made at an event of the trace; with ``left_out``, what was not compared there, and why."""
-
-    relation: str
-    event: int
-    left_out: str = ""
-
-
-Witness = Callable[[Compared], None]
 
 
 def check(

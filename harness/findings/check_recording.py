@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from harness.arch import exits
 from harness.arch.cpu_models import Cpu
 from harness.arch.registers import INDEX
-from harness.findings.check import Judged, judge_round, signature
+from harness.findings.check import judge_round
+from harness.findings.checked import Judged, signature
 from harness.findings.known_divergences import Catalogue
 from harness.model.memoised_replay import shortcut
 from harness.relations.host import compare_owed
@@ -67,7 +68,7 @@ class Cluster:
 
 @dataclass
 class Tally:
-    """What a recording showed; counts as in :class:`harness.findings.check.Checked`, divergences by cluster."""
+    """What a recording showed; counts as in :class:`harness.findings.checked.Checked`, divergences by cluster."""
 
     exits: Counter[str] = field(default_factory=Counter)
     relations: Counter[str] = field(default_factory=Counter)

@@ -21,7 +21,7 @@ from harness.arch.a64 import system_register
 from harness.arch.exits import FSC_TRANSLATION, FSC_TYPE, SMCCC_BY_FID, exit_class
 from harness.arch.registers import NAMES
 from harness.arch.sysregs import BY_ENCODING, COUNTERS
-from harness.findings.check import Checked, Judged
+from harness.findings.checked import Checked, Judged
 from harness.findings.intended_changes import Changes, Intended, Spot, Value, release
 from harness.layout import CODE
 from harness.relations.contract import system_access

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from harness.arch.registers import INDEX, MASK64
-from harness.findings.check import Checked, signature
+from harness.findings.checked import Checked, signature
 from harness.findings.compare_releases import RELATION
 from harness.findings.finding import Signature, Tries
 from harness.model import LEVEL_NAMES

@@ -12,16 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from harness import protocol
 from harness.arch import a64, sysregs
 from harness.guest.debug_stops import class_of
-from harness.protocol import DEBUG_OPS, OP_RESET
+from harness.protocol import DEBUG_NAMES, OP_RESET
 from harness.relations.contract import system_access
 from harness.relations.save_restore import Divergence, Unchecked
-from harness.scenario.scenario import Scenario
 from harness.trace.events import ENTRY, Host, Switch, Trace
 
-NAMES: tuple[str, ...] = tuple(word.name for word in protocol.DEBUG_WORDS)
 TDE = 1 << 8
 """MDCR_EL2: debug exceptions of EL1 and EL0 go to EL2, and accesses to debug registers trap, whatever TDA says."""
 _KEPT = 0x1_FFFF_FFFF_FFFC
@@ -35,18 +32,6 @@ _ACCESSES = ("SYS64", "EC0x05")
 """Classes of which KVM emulates accesses to debug registers: AArch64's, and AArch32's MCR and MRC (only forged)."""
 
 
-_DEBUG_STEPS = frozenset(kind for kind, (number, _) in protocol.OPS.items() if number in DEBUG_OPS)
-_WRITES = frozenset({"msr", "set"})
-
-
-def wants_points(scenario: Scenario) -> bool:
-    """Whether a scenario has to do with debugging, so that its debug registers are worth recording."""
-    return any(
-        step.kind in _DEBUG_STEPS or (step.kind in _WRITES and (step.args[0] == "mdscr_el1" or step.args[0] in NAMES))
-        for step in scenario.steps
-    )
-
-
 def _written(code: Mapping[int, int]) -> frozenset[str]:
     """Return the debug registers that some instruction of the guest writes."""
     names = set()
@@ -55,7 +40,7 @@ def _written(code: Mapping[int, int]) -> frozenset[str]:
         if plain is not None and plain.mnemonic == "msr":
             row = sysregs.BY_ENCODING.get(a64.system_register(word))
             names |= {row.name} if row is not None else set()
-    return frozenset(names & set(NAMES))
+    return frozenset(names & set(DEBUG_NAMES))
 
 
 def compare_points(
@@ -90,7 +75,7 @@ def compare_points(
         where = class_of(told_by) if told_by is not None else "FIRST", index, event.step
         if wrong:
             yield Divergence(relation, "mdcr_el2", owed, values[0] & TDE, *where)
-        for name, want, got in zip(NAMES[1:], held[1:], values[1:], strict=True):
+        for name, want, got in zip(DEBUG_NAMES[1:], held[1:], values[1:], strict=True):
             if own_write is not None and own_write[0] == name:
                 want = own_write[1]
             if not (want ^ got) & (_KEPT & ~_HALVES if name.startswith("dbgbcr") else _KEPT):

@@ -19,7 +19,6 @@ from harness.protocol import OP_GIC_LINE, OP_RESET
 from harness.relations import contract, gic_list_registers
 from harness.relations.mmio import WRITE, owed
 from harness.relations.save_restore import Divergence, Unchecked
-from harness.scenario.scenario import Scenario
 from harness.trace import psci
 from harness.trace.environment import WORLDS
 from harness.trace.events import ENTRY, EXIT, Event, Host, Lists, Switch
@@ -31,12 +30,6 @@ SPI, PPI = protocol.GIC_LINES["spi"], protocol.GIC_LINES["ppi"]
 FREE_PPIS = range(SGIS, 20)
 """PPIs of which it is certain that userspace has them: KVM's own timers have some of the others, which userspace may
 choose (Documentation/virt/kvm/devices/vcpu.rst, KVM_ARM_VCPU_TIMER_CTRL; 26 to 30 where it does not)."""
-
-
-def uses_gic(scenario: Scenario) -> bool:
-    """Whether a scenario goes to a vCPU of the VM that has a GIC."""
-    names = {context.name for context in CONTEXTS if context.machine == GIC_MACHINE}
-    return any(step.kind == "vcpu" and step.args[0] in names for step in scenario.steps)
 
 
 class Watch:

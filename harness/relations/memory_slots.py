@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness.relations.save_restore import Divergence
 from harness.scenario import memory_slots
+from harness.scenario.memory_slots import KINDS, READ_ONLY, Slot, collides
 from harness.trace.events import ENTRY, EXIT, Event, Host, Switch
 from harness.trace.slot_timeline import OPS, Shapes
 
@@ -43,10 +44,36 @@ def compare_slots(events: Sequence[Event]) -> Iterator[Divergence]:
 def _wrong(host: Host, shapes: Shapes) -> tuple[str, str, int] | None:
     """Return what was owed and what KVM answered, where the two differ; and the step."""
     slot = memory_slots.unpack(host.a, host.b)
-    allowed = memory_slots.may_succeed(slot, shapes.slots(host.context))
+    allowed = may_succeed(slot, shapes.slots(host.context))
     if shapes.world(host.context).protected:
-        allowed = memory_slots.protected_may_succeed(slot, allowed)
+        allowed = protected_may_succeed(slot, allowed)
     if (not host.error) in allowed:
         return None
     answered = errno.errorcode.get(host.error, str(host.error)) if host.error else "taken"
     return ("taken" if True in allowed else "refused"), answered, host.step
+
+
+def may_succeed(slot: Slot, slots: Mapping[int, Slot]) -> frozenset[bool]:
+    """Return whether KVM_SET_USER_MEMORY_REGION owes success: both answers where the API's text leaves it open.
+
+    ``slots`` are there before, by number.  Source: KVM API 4.35, "slots may not overlap", "it may be moved in the guest
+    physical memory space, or its flags may be modified, but it may not be resized", "Deleting a slot is done by passing
+    zero for memory_size"; KVM API 4.2 for the limit of addresses.
+    """
+    old = slots.get(slot.number)
+    if not slot.size:
+        return frozenset({True}) if old is not None else frozenset({True, False})
+    if collides(slot, slots.values()) or (old is not None and old.size != slot.size):
+        return frozenset({False})
+    if old is not None and (old.home != slot.home or (KINDS[old.kind] ^ KINDS[slot.kind]) & READ_ONLY):
+        return frozenset({True, False})  # other memory under a slot, and read-only or not: the text does not say
+    return frozenset({True})
+
+
+def protected_may_succeed(slot: Slot, otherwise: frozenset[bool]) -> frozenset[bool]:
+    """Return the same for a protected VM; ``otherwise`` is what holds for any other one.
+
+    Source: Documentation/virt/kvm/arm/pkvm.rst, "Read-only memslots and dirty logging are not supported", "Memslots
+    cannot be moved or deleted once the pVM has started running".
+    """
+    return frozenset({False}) if KINDS[slot.kind] else otherwise | {False}

@@ -18,7 +18,7 @@ from harness.report import crash
 from harness.report.finding_data import Story
 from harness.report.sites import Site
 from harness.report.terminal import printable, shown
-from harness.scenario.code_layout import host_arguments, shaping
+from harness.scenario.agent_operations import host_arguments, shaping
 from harness.scenario.scenario import Scenario, Step, format_scenario, format_step, instruction
 from harness.scenario.steps import KINDS, Side
 from harness.vm.crash import EARLIER

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from harness.arch.cpu_models import Cpu
-from harness.findings.check import check, signature
+from harness.findings.check import check
+from harness.findings.checked import signature
 from harness.findings.compare_releases import Versions, compare
 from harness.findings.finding import Finding, Signature, Tries, signature_text
 from harness.findings.intended_changes import Intended, between

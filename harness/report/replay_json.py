@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.findings.check import Judged, signature
+from harness.findings.checked import Judged, signature
 from harness.report.replay_result import Lost, Ran, TargetResult, clusters, exit_status, known_counts
 from harness.report.sites import Site
 from harness.trace.tracefile import trace_to_json

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.findings.check import Checked, signature
+from harness.findings.checked import Checked, signature
 from harness.report.sites import Site
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 
 Signature = tuple[str, str, str, str]
-"""Relation, register, exit class, helper: see :func:`harness.findings.check.signature`."""
+"""Relation, register, exit class, helper: see :func:`harness.findings.checked.signature`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from harness import protocol
 from harness.arch import exceptions, exits, registers
 from harness.arch.a64 import disassemble
 from harness.arch.registers import INDEX, NAMES
-from harness.findings.check import Judged
+from harness.findings.checked import Judged
 from harness.guest.instruction_fetch import is_call, word_at
 from harness.layout import CODE, PROTECTED_VCPUS, REGIONS, VECTORS
 from harness.model.replay import predict

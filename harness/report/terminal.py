@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from harness.arch.registers import MASK64
-from harness.findings.check import Judged, signature
+from harness.findings.checked import Judged, signature
 from harness.relations.gic_list_registers import describe
 from harness.relations.save_restore import Divergence
 from harness.report.esr import Syndrome

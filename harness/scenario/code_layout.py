@@ -6,19 +6,16 @@ Each vCPU has a window of CODE, its instructions back to back in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from harness import protocol
-from harness.arch import a64, debug_registers
+from harness.arch import a64
 from harness.arch.a64 import TRAP
-from harness.arch.registers import BY_NAME
-from harness.layout import ALONE, CODE, CONTEXTS, PAIR, PROTECTED_MACHINE, PROTECTED_NAMES, WINDOW_SIZE
+from harness.layout import CODE, CONTEXTS, PROTECTED_MACHINE, WINDOW_SIZE
 from harness.layout import PROTECTED_TRAP_REGISTER as PROTECTED_TRAP
-from harness.scenario import memory_slots
-from harness.scenario.scenario import Scenario, Step, instruction, slot_step
-from harness.scenario.steps import BREAKS_AT, MP_STATES, WATCHES
+from harness.scenario.requirements import context_named, first_context, needs_protected
+from harness.scenario.scenario import Scenario, instruction
 
 FILL: tuple[int, int] = (TRAP, a64.ISB)
 """What CODE behind a scenario and VECTORS hold, word by word in turn.
@@ -49,19 +46,6 @@ class Placed:
     context: int
     address: int
     word: int
-
-
-def first_context(scenario: Scenario) -> int:
-    """Return the vCPU that a scenario starts with: alone in its VM, unless the scenario names the other of a pair."""
-    other = CONTEXTS[PAIR + 1].name
-    return PAIR if Step("vcpu", (other,)) in scenario.steps else ALONE
-
-
-def context_named(first: int, name: str) -> int:
-    """Return the number of the vCPU that a ``vcpu`` step names in a scenario that starts with the vCPU ``first``."""
-    if name == CONTEXTS[first].name:
-        return first
-    return next(i for i, context in enumerate(CONTEXTS) if context.name == name)
 
 
 def base_of(context: int) -> int:
@@ -96,11 +80,6 @@ def ends(scenario: Scenario) -> Mapping[int, int]:
     return found
 
 
-def needs_protected(scenario: Scenario) -> bool:
-    """Whether a scenario has a protected VM, which few targets have: on others it ends with status ``absent``."""
-    return any(Step("vcpu", (name,)) in scenario.steps for name in PROTECTED_NAMES)
-
-
 @lru_cache(maxsize=64)
 def code_of(scenario: Scenario, protected: bool = False) -> Code:
     """Return the guest's code, with the trap behind each vCPU's last step; ``protected``: that of the protected VM."""
@@ -116,42 +95,3 @@ def codes_of(scenario: Scenario) -> Mapping[bool, Code]:
     """Return the code of each RAM that a scenario uses: a protected VM (True) has its own, all others share theirs."""
     kinds = (False, True) if needs_protected(scenario) else (False,)
     return {protected: code_of(scenario, protected) for protected in kinds}
-
-
-def shaping(scenario: Scenario) -> Iterator[Step]:
-    """Yield the host steps that give a new VM the memory slots of a scenario."""
-    if scenario.slots:
-        yield from (Step("drop_slot", (slot.number,)) for slot in memory_slots.DEFAULT)
-        yield from map(slot_step, scenario.slots)
-
-
-def host_arguments(step: Step) -> tuple[int, int]:
-    """Return the arguments of a host step's operation (``protocol.OPS``), also those of the C program that shows it."""
-    match step.kind, step.args:
-        case "set", (str(name), int(value)):
-            return BY_NAME[name].one_reg, value
-        case "complete", (int(value),):
-            return value, 0
-        case "serror", (int(value),):
-            return value, int(value != 0)
-        case "irq_line", (str(name), int(value)):
-            return protocol.LINES[name], value
-        case "gic_line", (str(name), int(number), int(level)):
-            return protocol.GIC_LINES[name] | number, level
-        case "mp_state", (str(name),):
-            return MP_STATES[name], 0
-        case "write", (int(address), int(value)):
-            return address, value
-        case "slot", (int(number), str(kind), int(base), int(size), int(home)):
-            return memory_slots.pack(memory_slots.Slot(number, kind, base, size, home))
-        case "drop_slot", (int(number),):
-            return memory_slots.pack(memory_slots.gone(number))
-        case "debug", (str(name),):
-            return protocol.DEBUG_WAYS[name], 0
-        case "breakpoint", (int(number), int(address), str(name)):
-            return address, number << 32 | debug_registers.breakpoint_control(BREAKS_AT[name])
-        case "watchpoint", (int(number), int(address), int(length), str(name)):
-            return address, number << 32 | debug_registers.watchpoint_control(length, WATCHES[name])
-        case "forge", (str(name), int(value)):
-            return protocol.FORGE[name], value
-    return 0, 0

@@ -75,32 +75,6 @@ def collides(slot: Slot, others: Iterable[Slot]) -> bool:
     return fixed or taken or slot.end > IPA_LIMIT
 
 
-def may_succeed(slot: Slot, slots: Mapping[int, Slot]) -> frozenset[bool]:
-    """Return whether KVM_SET_USER_MEMORY_REGION owes success: both answers where the API's text leaves it open.
-
-    ``slots`` are there before, by number.  Source: KVM API 4.35, "slots may not overlap", "it may be moved in the guest
-    physical memory space, or its flags may be modified, but it may not be resized", "Deleting a slot is done by passing
-    zero for memory_size"; KVM API 4.2 for the limit of addresses.
-    """
-    old = slots.get(slot.number)
-    if not slot.size:
-        return frozenset({True}) if old is not None else frozenset({True, False})
-    if collides(slot, slots.values()) or (old is not None and old.size != slot.size):
-        return frozenset({False})
-    if old is not None and (old.home != slot.home or (KINDS[old.kind] ^ KINDS[slot.kind]) & READ_ONLY):
-        return frozenset({True, False})  # other memory under a slot, and read-only or not: the text does not say
-    return frozenset({True})
-
-
-def protected_may_succeed(slot: Slot, otherwise: frozenset[bool]) -> frozenset[bool]:
-    """Return the same for a protected VM; ``otherwise`` is what holds for any other one.
-
-    Source: Documentation/virt/kvm/arm/pkvm.rst, "Read-only memslots and dirty logging are not supported", "Memslots
-    cannot be moved or deleted once the pVM has started running".
-    """
-    return frozenset({False}) if KINDS[slot.kind] else otherwise | {False}
-
-
 def changed(slots: Mapping[int, Slot], slot: Slot) -> Mapping[int, Slot]:
     """Return the slots after a request that KVM took."""
     rest = {number: other for number, other in slots.items() if number != slot.number}

@@ -11,26 +11,6 @@ from harness.layout import CONTEXTS
 from harness.trace.environment import WORLDS
 from harness.trace.events import Switch
 
-
-def same_machine(context: int) -> tuple[int, ...]:
-    """Return the vCPUs of a vCPU's VM, itself among them; none if no scenario may use it."""
-    if context >= len(CONTEXTS):
-        return ()
-    return tuple(n for n, other in enumerate(CONTEXTS) if other.machine == CONTEXTS[context].machine)
-
-
-def called(exit_: Switch) -> tuple[int, CalledOn] | None:
-    """Return which other vCPU an exit asks PSCI CPU_ON to start, and how; None if there is none (DEN 0022 5.4)."""
-    if exit_.context >= len(WORLDS) or WORLDS[exit_.context].vcpus == 1:
-        return None
-    call = called_on(exit_)
-    if call is None:
-        return None
-    named = (n for n in same_machine(exit_.context) if WORLDS[n].mpidr & AFFINITY == call.target)
-    number = next(named, exit_.context)
-    return None if number == exit_.context else (number, call)
-
-
 # Return codes (Arm DEN 0022 5.2.2, DEN 0028 2.7) as x0 holds them.
 SUCCESS, NOT_SUPPORTED, INVALID_PARAMETERS = 0, MASK64, MASK64 - 1
 ALREADY_ON, INTERNAL_FAILURE = MASK64 - 3, MASK64 - 5
@@ -68,3 +48,22 @@ def called_on(exit_: Switch) -> CalledOn | None:
         return None
     width = MASK64 if function.fid >> 30 & 1 else 0xFFFF_FFFF
     return CalledOn(*(value & width for value in exit_.values[1:4]))
+
+
+def same_machine(context: int) -> tuple[int, ...]:
+    """Return the vCPUs of a vCPU's VM, itself among them; none if no scenario may use it."""
+    if context >= len(CONTEXTS):
+        return ()
+    return tuple(n for n, other in enumerate(CONTEXTS) if other.machine == CONTEXTS[context].machine)
+
+
+def called(exit_: Switch) -> tuple[int, CalledOn] | None:
+    """Return which other vCPU an exit asks PSCI CPU_ON to start, and how; None if there is none (DEN 0022 5.4)."""
+    if exit_.context >= len(WORLDS) or WORLDS[exit_.context].vcpus == 1:
+        return None
+    call = called_on(exit_)
+    if call is None:
+        return None
+    named = (n for n in same_machine(exit_.context) if WORLDS[n].mpidr & AFFINITY == call.target)
+    number = next(named, exit_.context)
+    return None if number == exit_.context else (number, call)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from harness import protocol
 from harness.errors import AgentProtocolError
-from harness.trace.events import ENTRY, EXIT, USER, ContextLayout, Switch
+from harness.trace.decode import ContextLayout
+from harness.trace.events import ENTRY, EXIT, USER, Switch
 from harness.trace.recording import API, CALL_NAMES, Api, Recorded
 
 MARKS = (1 << protocol.FLAGS_VCPU_SHIFT) - 1

@@ -11,13 +11,15 @@ from harness import protocol
 from harness.arch import registers
 from harness.errors import AgentProtocolError
 from harness.layout import CODE, CONTEXTS, PROTECTED_MACHINE, VECTORS
-from harness.relations.debug_registers import wants_points
-from harness.relations.gic import uses_gic
-from harness.scenario.code_layout import codes_of, context_named, ends, first_context, host_arguments, placed, shaping
+from harness.scenario.agent_operations import host_arguments, shaping
+from harness.scenario.code_layout import codes_of, ends, placed
+from harness.scenario.requirements import context_named, first_context, uses_gic, wants_points
 from harness.scenario.scenario import Scenario, Step
 from harness.scenario.steps import KINDS, Side
+from harness.trace import decode
 from harness.trace import events as trace
-from harness.trace.events import ContextLayout, Trace
+from harness.trace.decode import ContextLayout
+from harness.trace.events import Trace
 from harness.vm.fetch_storm import Rescue
 from harness.vm.plugins.hyp_copy import HypMap
 from harness.vm.qemu import Qemu
@@ -199,10 +201,10 @@ class Executor:
     def decode(self, area: bytes) -> Trace:
         """Return the trace that ``area``, recorded by the last request, is.  AgentProtocolError: it makes no sense."""
         status = trace.status_name(self._word("status"))
-        events, vectors = trace.decode(area, self._layout), trace.decode_vectors(area, self._layout)
+        events, vectors = decode.decode(area, self._layout), decode.decode_vectors(area, self._layout)
         dropped = self._word("dropped")
         hyp = () if self._hyp is None else self._hyp.beside(events, self._layout, complete=not dropped)
-        beside = trace.decode_points(area), trace.decode_lists(area)
+        beside = decode.decode_points(area), decode.decode_lists(area)
         return Trace(events, status, dropped, bool(self._word("vhe")), vectors, hyp, *beside)
 
     def run_bare(self, scenario: Scenario, *, fresh_vm: bool, record: bool) -> None:

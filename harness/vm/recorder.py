@@ -16,7 +16,8 @@ from harness import protocol
 from harness.arch import exits
 from harness.errors import AgentProtocolError, SetupError, VmLost
 from harness.trace import ring
-from harness.trace.events import EXIT, ContextLayout, Switch
+from harness.trace.decode import ContextLayout
+from harness.trace.events import EXIT, Switch
 from harness.trace.recording import End, Head, Writer, create
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.build.programs import Program, overlay

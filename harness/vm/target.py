@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
 
 from harness.errors import Remains, SetupError
-from harness.trace.events import ContextLayout
+from harness.trace.decode import ContextLayout
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.clone import Clones, started
 from harness.vm.config import MachineConfig, Mode

@@ -15,7 +15,8 @@ from typing import Any
 from fuzz.generate.mutator import mutate
 from harness.arch.cpu_models import cpu_model
 from harness.errors import TargetError
-from harness.findings.check import Checked, check
+from harness.findings.check import check
+from harness.findings.checked import Checked
 from harness.report.readme_tables import table
 from harness.scenario.scenario import Scenario
 from harness.vm.build.prepare import prepare

@@ -13,9 +13,10 @@ from fuzz.targets.hyp_copy_option import choose_copy
 from fuzz.targets.runner import run_to_end
 from harness.arch.cpu_models import cpu_model
 from harness.coverage.exercised_steps import Exercise
-from harness.findings.check import Checked, Compared, check, signature
+from harness.findings.check import check
+from harness.findings.checked import Checked, Compared, signature
 from harness.findings.known_divergences import Catalogue
-from harness.scenario.code_layout import needs_protected
+from harness.scenario.requirements import needs_protected
 from harness.scenario.scenario import Scenario, load
 from harness.vm.build.prepare import prepare
 from harness.vm.config import PROJECT, load_config

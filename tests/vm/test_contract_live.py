@@ -7,7 +7,8 @@ from fuzz.cli import reach
 from fuzz.targets.runner import run_to_end
 from harness.arch.cpu_models import cpu_model
 from harness.coverage.exercised_rules import rules_of
-from harness.findings.check import Compared, check
+from harness.findings.check import check
+from harness.findings.checked import Compared
 from harness.report.contract_page import Exercised
 from harness.scenario.scenario import load
 from harness.vm.config import DEFAULT_TARGET, load_config

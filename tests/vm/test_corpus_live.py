@@ -16,7 +16,7 @@ import pytest
 
 from harness.coverage.exercised_steps import Exercise
 from harness.coverage.reachable_exits import DEBUG_EXITS, GUEST_EXITS, possible, why_not
-from harness.findings.check import Checked, signature
+from harness.findings.checked import Checked, signature
 from harness.findings.finding import difference, signature_text
 from harness.findings.regressions import Regression, load_regressions
 from harness.relations.save_restore import Divergence

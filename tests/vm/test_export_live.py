@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.targets.session import Lab, open_lab, signatures
-from harness.findings.check import signature
+from harness.findings.checked import signature
 from harness.findings.finding import Finding, Tries, difference, signature_text
 from harness.report.export import c_program, reproducer
 from harness.report.finding_data import Kept, Story, tell

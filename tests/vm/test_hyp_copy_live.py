@@ -9,7 +9,8 @@ import pytest
 
 from harness.arch.cpu_models import cpu_model
 from harness.errors import SetupError
-from harness.findings.check import Checked, check
+from harness.findings.check import check
+from harness.findings.checked import Checked
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
 from harness.vm.executor import Executor

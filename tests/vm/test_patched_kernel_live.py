@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.findings.check import Checked
+from harness.findings.checked import Checked
 from harness.vm.build.prepare import prepare
 from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
 from tests.vm.patching import PATCHES, Patch, apply

@@ -23,7 +23,8 @@ from harness.arch.registers import BY_NAME
 from harness.errors import AgentProtocolError, VmLost
 from harness.layout import CODE, VECTORS
 from harness.scenario.scenario import parse
-from harness.trace.events import EXIT, USER, ContextLayout, Host, Switch, Trace
+from harness.trace.decode import ContextLayout
+from harness.trace.events import EXIT, USER, Host, Switch, Trace
 from harness.vm.build.prepare import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, prepare
 from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
 from harness.vm.executor import ROUND_BUDGET, Executor

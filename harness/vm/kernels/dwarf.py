@@ -17,7 +17,7 @@ from elftools.elf.elffile import ELFFile
 from harness.arch import registers
 from harness.arch.registers import Group
 from harness.errors import InputError, SetupError
-from harness.trace.events import ContextLayout
+from harness.trace.decode import ContextLayout
 
 
 def _resolve(die: DIE) -> DIE:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from harness.arch import registers
 from harness.arch.registers import Group
 from harness.errors import SetupError
-from harness.trace.events import ContextLayout
+from harness.trace.decode import ContextLayout
 from harness.vm.debian.versions import linux_version
 from harness.vm.kernels.btf import Btf
 

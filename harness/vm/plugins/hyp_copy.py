@@ -18,7 +18,8 @@ from pathlib import Path
 
 from harness.errors import AgentProtocolError, SetupError
 from harness.protocol import Word
-from harness.trace.events import ENTRY, EXIT, ContextLayout, Event, Hyp
+from harness.trace.decode import ContextLayout
+from harness.trace.events import ENTRY, EXIT, Event, Hyp
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.cache import Cache, default_root, hash_inputs
 from harness.vm.kernels.btf import read_btf
