@@ -10,8 +10,9 @@ from harness.arch.registers import NAMES
 from harness.findings.known_divergences import Catalogue
 from harness.layout import CODE, DATA
 from harness.model.replay import predict
-from harness.relations.host import compare_owed
-from harness.relations.save_restore import Divergence, compare_round
+from harness.relations.divergence import Divergence
+from harness.relations.host import compare_entry_state
+from harness.relations.save_restore import compare_round
 from harness.trace.rounds import Round
 from harness.vm.config import PROJECT
 from tests.traces import (
@@ -157,7 +158,7 @@ def differences(round_: Round, level: str = "spec") -> dict[str, str | None]:
     for divergence in compare_round(round_, prediction):
         known = explain(divergence)
         judged[divergence.name] = None if known is None else known.id
-    judged |= {d.name: None for d in compare_owed(round_, {}) if isinstance(d, Divergence)}
+    judged |= {d.name: None for d in compare_entry_state(round_, {}) if isinstance(d, Divergence)}
     return judged
 
 

@@ -15,8 +15,10 @@ from harness.guest.predict_run import RACE, follow
 from harness.layout import CODE, GICD, PROTECTED, VECTORS
 from harness.model.replay import predict
 from harness.protocol import FLAGS_VCPU_SHIFT
-from harness.relations.host import compare_owed
-from harness.relations.save_restore import Divergence, Unchecked, beyond_judgement, compare_others, compare_reveal
+from harness.relations.divergence import Divergence, Unchecked
+from harness.relations.host import compare_entry_state
+from harness.relations.isolate import compare_others
+from harness.relations.save_restore import beyond_judgement, compare_reveal
 from harness.trace.environment import WORLDS
 from harness.trace.events import Event, Host
 from harness.trace.psci import NOT_SUPPORTED
@@ -36,7 +38,7 @@ def did(op: str, a: int = 0, b: int = 0, error: int = 0, context: int = 0) -> Ho
 
 
 def differs(round_: Round) -> dict[str, tuple[int | str, int | str]]:
-    found = (d for d in compare_owed(round_, {}) if isinstance(d, Divergence))
+    found = (d for d in compare_entry_state(round_, {}) if isinstance(d, Divergence))
     return {d.name: (d.expected, d.observed) for d in found}
 
 
@@ -184,7 +186,7 @@ def test_what_is_written_while_an_exception_pends() -> None:
         spsr = turn(LOAD, told, did("abort"), host_set("esr_el1", 0x77), entry(but(after, spsr_el1=1), EXCEPTION))
         assert "host.spsr_el1" not in differs(spsr), "entry to the exception writes that"
     unsure = turn(LOAD, told, did("abort"), host_set("pc", AT), entry(pending, EXCEPTION))
-    assert [type(one) for one in compare_owed(unsure, {})] == [Unchecked]
+    assert [type(one) for one in compare_entry_state(unsure, {})] == [Unchecked]
 
 
 @pytest.mark.parametrize("runs", [1, 2])
@@ -368,7 +370,7 @@ def test_an_abort_for_an_address_beyond_the_vms_has_the_virtual_one() -> None:
     wrong = turn(out, entry(but(S, esr_el1=0x9600_0010, far_el1=0x100_0000_0100), EXCEPTION))
     assert differs(wrong) == {"host.far_el1": (0x8_0000_0100, 0x100_0000_0100)}
     taken = turn(out, user(S, 6), entry(but(S, x3=7), SKIP))
-    assert [type(one) for one in compare_owed(taken, {})] == [Unchecked], "a VM with more bits"
+    assert [type(one) for one in compare_entry_state(taken, {})] == [Unchecked], "a VM with more bits"
 
 
 def test_an_access_without_a_syndrome_completes_never() -> None:

@@ -28,7 +28,7 @@ from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from harness.errors import InputError, VmLost
 from harness.findings.regressions import Regression
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
 from tests.test_worker import DIVERGENCE, SUBJECT, TEXT, bench, checked
 
 # ---- counters ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
 from harness.findings.check import check
 from harness.findings.checked import Checked, signature
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
 from harness.scenario.scenario import parse
 from harness.trace.events import Event, Trace
 from tests.rounds import AT, CATALOGUES, WINDOW, after_reset, page

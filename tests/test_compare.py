@@ -12,8 +12,11 @@ from harness.arch.registers import INDEX, NAMES
 from harness.guest.memory import Memory
 from harness.guest.predict_run import follow
 from harness.layout import VECTORS
-from harness.relations.host import owed
-from harness.relations.save_restore import Divergence, Prediction, Unchecked, compare_round, compare_run
+from harness.model.prediction import Prediction
+from harness.relations.divergence import Divergence, Unchecked
+from harness.relations.host import expected_entry_state
+from harness.relations.save_restore import compare_round
+from harness.relations.switch import compare_run
 from harness.trace.events import Switch
 from harness.trace.rounds import Round, rounds, runs
 from tests.rounds import AT, HOLE, WINDOW, S, page
@@ -388,7 +391,7 @@ def test_a_guest_in_aarch32_state_is_not_judged() -> None:
     before = but(S, pstate=0xF0)
     assert set(run(before, but(before, pc=AT + 0x40), syndrome=esr("IABT_LOW"))) == {"unchecked"}
     there = trap(before, esr("IABT_LOW"))
-    assert owed(turn(there, entry(take_exception(before)))) == "a guest in AArch32 state"
+    assert expected_entry_state(turn(there, entry(take_exception(before)))) == "a guest in AArch32 state"
 
 
 def test_a_guest_that_came_back_to_where_it_was_at_another_level() -> None:

@@ -8,7 +8,7 @@ import pytest
 from harness.arch import exceptions, reset_values
 from harness.arch.exits import SMCCC_FUNCTIONS
 from harness.arch.registers import INDEX, NAMES
-from harness.relations import contract
+from harness.relations import contract, mmio
 from harness.trace.events import Switch
 from tests.traces import esr, load_esr, state, trap
 
@@ -132,10 +132,10 @@ POSITIVE = 0x7162_5344_3526_1708
 )
 def test_mmio_data(size: int, signed: bool, wide: bool, owed: int) -> None:
     exit_ = trap(state(), load_esr(3, size, signed=signed, wide=wide))
-    assert contract.mmio_data(exit_, DATA) == owed
-    assert contract.mmio_data(exit_, POSITIVE) == POSITIVE & ((1 << 8 * size) - 1)
-    assert contract.mmio_data(exit_, 0) == 0
-    assert contract.mmio_data(exit_, (1 << 64) - (1 << 8 * size)) == 0, "what is above the width does not count"
+    assert mmio.mmio_data(exit_, DATA) == owed
+    assert mmio.mmio_data(exit_, POSITIVE) == POSITIVE & ((1 << 8 * size) - 1)
+    assert mmio.mmio_data(exit_, 0) == 0
+    assert mmio.mmio_data(exit_, (1 << 64) - (1 << 8 * size)) == 0, "what is above the width does not count"
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ def test_mmio_data(size: int, signed: bool, wide: bool, owed: int) -> None:
 def test_big_endian_mmio_data(size: int, signed: bool, owed: int, pstate: int, endian: int) -> None:
     """The bytes are in the order of memory; SCTLR_EL1.EE is for EL1, E0E for EL0."""
     exit_ = trap(state(pstate=pstate, sctlr_el1=endian), load_esr(3, size, signed=signed))
-    assert contract.mmio_data(exit_, DATA) == owed
+    assert mmio.mmio_data(exit_, DATA) == owed
     other = trap(state(pstate=pstate, sctlr_el1=endian ^ 3 << 24), load_esr(3, size))
-    assert contract.mmio_data(other, DATA) == DATA & ((1 << 8 * size) - 1)
+    assert mmio.mmio_data(other, DATA) == DATA & ((1 << 8 * size) - 1)
 
 
 @pytest.mark.parametrize("sctlr", [0, 3 << 24])
@@ -161,7 +161,7 @@ def test_the_byte_order_of_aarch32_state_is_its_own(sctlr: int) -> None:
 
 
 def test_no_syndrome_no_data() -> None:
-    assert contract.mmio_data(trap(state(), load_esr(3) & ~(1 << 24)), DATA) is None
+    assert mmio.mmio_data(trap(state(), load_esr(3) & ~(1 << 24)), DATA) is None
 
 
 @pytest.mark.parametrize(

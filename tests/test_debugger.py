@@ -14,9 +14,10 @@ from harness.guest.debugger import Debugger
 from harness.guest.memory import Memory
 from harness.guest.predict_run import follow
 from harness.layout import CODE, DATA
+from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.guest_debug import compare_debugged
-from harness.relations.host import compare_owed
-from harness.relations.save_restore import Divergence, Unchecked, compare_run
+from harness.relations.host import compare_entry_state
+from harness.relations.switch import compare_run
 from harness.scenario.agent_operations import host_arguments
 from harness.scenario.scenario import parse
 from harness.trace.debug_state import guests_own
@@ -207,7 +208,7 @@ def test_an_serror_that_is_taken_at_once_after_userspace_moved_pc() -> None:
 
 
 def differs(round_: Round) -> set[str]:
-    found = (*compare_owed(round_, {}), *compare_debugged(round_))
+    found = (*compare_entry_state(round_, {}), *compare_debugged(round_))
     return {d.name for d in found if isinstance(d, Divergence)}
 
 
@@ -281,7 +282,7 @@ def test_a_guests_own_step_waits_while_userspace_steps_it() -> None:
     for behind in (S, held):
         told = user(but(behind, pc=AT + 4), 10, marks=STEPPED)
         done = stepping(user(held, 10, marks=STEPPED), stepped, told, entry(but(S, pc=AT + 4), marks=STEPPED))
-        found = {type(one) for one in compare_owed(done, {})}
+        found = {type(one) for one in compare_entry_state(done, {})}
         assert found == ({Unchecked} if behind == held else set())
     # Userspace may begin to step it behind the access only.
     store = trap(S, load_esr(3, write=True), far=0x900_0000, hpfar=0x900_0000 >> 8)
@@ -289,7 +290,7 @@ def test_a_guests_own_step_waits_while_userspace_steps_it() -> None:
     for waits, marks in ((True, STEPPED), (False, 0)):
         after = entry(but(held, pc=AT + 4), marks=marks)
         (*_, done) = rounds((entry(S), store, user(S, MMIO_EXIT), *later, after, user(held, 10, marks=marks)))
-        found = {type(one) for one in compare_owed(done, {})}
+        found = {type(one) for one in compare_entry_state(done, {})}
         assert found == ({Unchecked} if waits else {Divergence})
     fault = trap(held, load_esr(3), far=0x900_0000, hpfar=0x900_0000 >> 8, marks=STEPPED)
     finished = (asked("debug step"), fault, user(held, MMIO_EXIT, marks=DEBUGGED), asked("finish"))

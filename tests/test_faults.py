@@ -14,7 +14,8 @@ from harness.guest.memory import Memory
 from harness.guest.predict_run import follow
 from harness.guest.walk import Walk, walk
 from harness.layout import CODE, DATA, VECTORS
-from harness.relations.save_restore import Divergence, Unchecked, compare_run
+from harness.relations.divergence import Divergence, Unchecked
+from harness.relations.switch import compare_run
 from tests.traces import but, entry, state, trap
 
 CPU = cpu_model("cortex-a72")

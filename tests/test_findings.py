@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.errors import InputError
 from harness.findings.finding import Finding, Subject, Tries, difference, finding_id, from_json, to_json
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
 
 SUBJECT = Subject("kvm-nvhe", "6.1.0-1-cloud-arm64", "ab" * 32, "spec")
 DIVERGENCE = Divergence("restore", "x3", 0x1234, (1 << 64) - 1, "DABT_LOW", 7, 2, "prep_abort")

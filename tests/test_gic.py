@@ -23,9 +23,9 @@ from harness.guest.predict_run import RACE, follow
 from harness.guest.walk import walk
 from harness.layout import CODE, CONTEXTS, GIC_MACHINE, GICD, GICR, VECTORS
 from harness.protocol import OP_GIC_LINE, OP_RESET
+from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.gic import Watch, line_fails
-from harness.relations.host import compare_owed
-from harness.relations.save_restore import Divergence, Unchecked
+from harness.relations.host import compare_entry_state
 from harness.scenario.code_layout import base_of
 from harness.scenario.requirements import uses_gic
 from harness.scenario.scenario import parse
@@ -368,7 +368,7 @@ def test_kvm_completes_an_access_of_its_own_before_userspace_has_its_turn() -> N
         last = entry(after_it, mmio_addr=GICD.base, mmio_data=0x52, marks=MARKS)
         round_ = list(rounds((*events, written, last)))[-1]
         assert round_.action.outcome == IN_KERNEL
-        assert list(compare_owed(round_, {})) == [], name
+        assert list(compare_entry_state(round_, {})) == [], name
 
 
 def test_a_line_that_is_there_can_be_set_and_another_cannot() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from harness.arch.exceptions import SCTLR_EE
-from harness.relations.mmio import compare_handed
+from harness.relations.mmio import compare_mmio_exit
 from harness.trace.events import Switch
 from tests import traces
 
@@ -18,7 +18,7 @@ def shown(told: dict[str, int], *, esr: int, **registers: int) -> list[tuple[str
     exit_ = traces.trap(before, esr, **DEVICE)
     user: Switch = traces.user(before, traces.MMIO_EXIT, **{"mmio_addr": 0x9000_0010, **told})
     round_ = traces.turn(exit_, user, traces.entry(before, traces.SKIP))
-    return [(d.name, d.expected, d.observed) for d in compare_handed(round_)]
+    return [(d.name, d.expected, d.observed) for d in compare_mmio_exit(round_)]
 
 
 STORE_HALF = traces.load_esr(5, 2, write=True)

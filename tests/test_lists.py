@@ -18,6 +18,7 @@ from harness.gic.cpu_interface import Interface
 from harness.gic.distributor import Gic
 from harness.gic.registers import LIST_REGISTERS
 from harness.layout import GICD
+from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.gic_list_registers import (
     ACTIVE,
     GROUP_1,
@@ -34,7 +35,6 @@ from harness.relations.gic_list_registers import (
     view,
     written,
 )
-from harness.relations.save_restore import Divergence, Unchecked
 from harness.report.sites import sites
 from harness.report.trace_text import trace_lines
 from harness.scenario.code_layout import base_of

@@ -15,7 +15,7 @@ from harness.errors import AgentProtocolError, InputError
 from harness.layout import CODE
 from harness.protocol import DEBUG_NAMES
 from harness.relations.debug_registers import TDE, compare_points
-from harness.relations.save_restore import Divergence, Unchecked
+from harness.relations.divergence import Divergence, Unchecked
 from harness.scenario.requirements import wants_points
 from harness.scenario.scenario import parse
 from harness.trace.decode import decode, decode_points, decode_vectors

@@ -12,7 +12,8 @@ from harness.arch.registers import BY_NAME
 from harness.guest.memory import Memory
 from harness.guest.predict_run import RUNS_ON, follow
 from harness.layout import CODE, VECTORS
-from harness.relations.save_restore import Divergence, compare_run
+from harness.relations.divergence import Divergence
+from harness.relations.switch import compare_run
 from harness.scenario.code_layout import Code
 from tests.traces import but, entry, esr, irq, state, trap
 

@@ -10,8 +10,8 @@ from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.guest.predict_run import follow
 from harness.layout import CODE
+from harness.relations.divergence import Divergence
 from harness.relations.fp_simd import ZERO, compare_vectors, value
-from harness.relations.save_restore import Divergence
 from harness.trace import rounds
 from harness.trace.decode import decode, decode_vectors
 from harness.trace.events import VECTORS_SIZE, Event, Trace, Vectors

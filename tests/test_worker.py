@@ -26,7 +26,7 @@ from harness.arch.registers import STATE
 from harness.errors import AgentProtocolError, Dump, Remains, SetupError, VmLost
 from harness.findings.checked import Checked, Judged
 from harness.findings.finding import Subject
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
 from harness.scenario.scenario import Scenario, Step, format_scenario
 from harness.trace.events import ENTRY, EXIT, Switch, Trace
 from harness.vm.crash import Again, from_text

@@ -16,10 +16,10 @@ from fuzz.generate.mutator import custom_mutator, generate
 from fuzz.targets.targets import Side
 from harness.findings.check import check, follow_runs
 from harness.model.memoised_replay import shortcut
+from harness.model.prediction import Prediction
 from harness.relations import save_restore
 from harness.relations.gic import Watch
-from harness.relations.host import compare_owed
-from harness.relations.save_restore import Prediction
+from harness.relations.host import compare_entry_state
 from harness.scenario.code_layout import codes_of
 from harness.scenario.requirements import uses_gic
 from harness.scenario.scenario import Scenario, format_scenario, parse
@@ -122,7 +122,7 @@ def relations(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict
     def host() -> None:
         for one in recorded:
             for round_ in turns.rounds(one.trace.events):
-                list(compare_owed(round_, {}))
+                list(compare_entry_state(round_, {}))
 
     def model() -> None:
         for one in recorded:

@@ -22,7 +22,7 @@ from fuzz.targets.runner import MAX_LOSSES, Runs
 from harness.errors import InputError, Remains, SetupError, TargetError, VmLost
 from harness.findings.checked import Checked
 from harness.findings.finding import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
 from harness.report.campaign_data import NOT_TAKEN, TAKEN
 from harness.scenario.scenario import Scenario, format_scenario, parse
 from harness.scenario.simplify import simplicity

@@ -18,7 +18,7 @@ from harness.arch.registers import NAMES
 from harness.layout import DATA, MMIO
 from harness.model.replay import predict
 from harness.relations import contract
-from harness.relations.host import is_mmio
+from harness.relations.mmio import is_mmio
 from harness.scenario.scenario import Scenario, Step, format_scenario, parse
 from harness.scenario.steps import KINDS
 from harness.trace.events import EXIT, Switch, Trace

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fuzz.store.findings import OTHER_TRACE, TRACE
 from harness.findings.checked import Checked, signature
 from harness.findings.finding import Signature, Subject
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 from harness.trace.tracefile import format_trace

@@ -20,9 +20,9 @@ from harness.relations.contract_rules import RULES, SIZES, register_rule
 from harness.relations.donated_memory import guests_own_writes
 from harness.relations.gic import PPI, SOME_UNKNOWN, line_fails
 from harness.relations.gic_list_registers import STATE, view
-from harness.relations.host import interrupts_owed, is_mmio, serror_at_once
+from harness.relations.host import expected_virtual_interrupts, serror_at_once
 from harness.relations.memory_slots import may_succeed
-from harness.relations.mmio import told_of
+from harness.relations.mmio import is_mmio, mmio_exit_of
 from harness.scenario import memory_slots
 from harness.scenario.code_layout import placed
 from harness.scenario.scenario import Scenario, Step
@@ -85,12 +85,12 @@ def _userspace(round_: Round) -> Iterator[str]:
     if OP_ABORT in ops and not round_.reset:
         yield "host.abort"
     if OP_SERROR in ops and not round_.reset:
-        pending, certain = interrupts_owed(round_)
+        pending, certain = expected_virtual_interrupts(round_)
         if pending & certain & exceptions.HCR_VSE:
             yield "host.serror.pending"
         elif serror_at_once(round_) and OP_ABORT not in ops:
             yield "host.serror.taken"
-    if OP_FINISH in ops and told_of(round_) is not None and OP_RESET not in ops:
+    if OP_FINISH in ops and mmio_exit_of(round_) is not None and OP_RESET not in ops:
         yield "host.finish"
     for host in done:
         if host.op == OP_IRQ_LINE:
@@ -176,7 +176,7 @@ def _abort(round_: Round, exit_: Switch, kind: str) -> Iterator[str]:
     elif not DABT["ISV"].get(exit_.esr):
         if not DABT["CM"].get(exit_.esr):
             yield f"abort.no_syndrome{'.protected' if world.protected else ''}"
-    elif told_of(round_) is not None and not any(host.op == OP_ABORT for host in round_.hosts):
+    elif mmio_exit_of(round_) is not None and not any(host.op == OP_ABORT for host in round_.hosts):
         yield from _mmio(round_, exit_, read_only=slot is not None)
 
 

@@ -14,19 +14,20 @@ from harness.guest.debugger import Debugger
 from harness.guest.memory import Memory
 from harness.guest.predict_run import Followed, follow
 from harness.model.memoised_replay import shortcut
+from harness.model.prediction import Prediction
 from harness.protocol import DEBUG_OPS
-from harness.relations import save_restore
+from harness.relations import isolate, save_restore, switch
 from harness.relations.debug_registers import compare_points
+from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.donated_memory import compare_writes
 from harness.relations.fp_simd import compare_vectors
 from harness.relations.gic import Watch
 from harness.relations.guest_debug import compare_debugged
-from harness.relations.host import compare_owed
+from harness.relations.host import compare_entry_state
 from harness.relations.hyp_copy import RELATIONS, compare_beside, copies, held
 from harness.relations.isolate_unswitched import compare_apart, reads_any
 from harness.relations.memory_slots import compare_slots
-from harness.relations.mmio import compare_handed
-from harness.relations.save_restore import Divergence, Prediction, Unchecked
+from harness.relations.mmio import compare_mmio_exit
 from harness.scenario.code_layout import Code, codes_of
 from harness.scenario.requirements import uses_gic
 from harness.scenario.scenario import Scenario
@@ -89,9 +90,9 @@ def check(
             relations["isolate"] += 1
             if witness is not None:
                 witness(Compared("isolate", round_.first))
-            judged += (Judged(found, None) for found in save_restore.compare_others(round_))
+            judged += (Judged(found, None) for found in isolate.compare_others(round_))
         at_level = ended.walk_level if ended is not None else None
-        owed = (*compare_owed(round_, lossy, at_level), *compare_handed(round_), *compare_debugged(round_))
+        owed = (*compare_entry_state(round_, lossy, at_level), *compare_mmio_exit(round_), *compare_debugged(round_))
         if watch is not None:
             owed += tuple(watch.compare(round_))
         for found in owed:
@@ -140,7 +141,7 @@ def follow_runs(
         run = follow(index, entry, exit_, code, cpu, memory, gic, debugger)
         if watch is not None:
             watch.left(index, exit_)
-        yield run, tuple(save_restore.compare_run(run, code, cpu, memory))
+        yield run, tuple(switch.compare_run(run, code, cpu, memory))
     if watch is not None:
         for at in range(begin, len(trace.events)):
             watch.see(at, trace.events[at])

@@ -20,9 +20,11 @@ from harness.findings.check import judge_round
 from harness.findings.checked import Judged, signature
 from harness.findings.known_divergences import Catalogue
 from harness.model.memoised_replay import shortcut
-from harness.relations.host import compare_owed
-from harness.relations.mmio import compare_handed, told_of
-from harness.relations.save_restore import Divergence, Prediction, Unchecked, compare_others
+from harness.model.prediction import Prediction
+from harness.relations.divergence import Divergence, Unchecked
+from harness.relations.host import compare_entry_state
+from harness.relations.isolate import compare_others
+from harness.relations.mmio import compare_mmio_exit, mmio_exit_of
 from harness.trace import pending
 from harness.trace.recorded_rounds import Run, Span, Turn, split
 from harness.trace.recording import Recorded
@@ -146,9 +148,9 @@ def _check_turn(
     for changed in _others(turn.round, tally):
         tally.take(Judged(changed, None), turn, prediction)
     checked = True
-    if told_of(turn.round) is not None:
+    if mmio_exit_of(turn.round) is not None:
         tally.relations["host.mmio"] += 1
-    for found in (*compare_owed(turn.round, lossy), *compare_handed(turn.round)):
+    for found in (*compare_entry_state(turn.round, lossy), *compare_mmio_exit(turn.round)):
         if isinstance(found, Unchecked):
             tally.unchecked[f"{found.what}: {found.why}"] += 1
             checked = False

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from harness.findings.intended_changes import Intended
 from harness.findings.known_divergences import Known
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
 
 
 class Judged(NamedTuple):

@@ -25,9 +25,9 @@ from harness.findings.checked import Checked, Judged
 from harness.findings.intended_changes import Changes, Intended, Spot, Value, release
 from harness.layout import CODE
 from harness.relations.contract import system_access
+from harness.relations.divergence import Divergence
 from harness.relations.guest_debug import EXIT_DEBUG
-from harness.relations.host import is_mmio
-from harness.relations.save_restore import Divergence
+from harness.relations.mmio import is_mmio
 from harness.scenario.code_layout import code_of
 from harness.scenario.scenario import Scenario
 from harness.trace import pending

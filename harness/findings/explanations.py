@@ -12,10 +12,11 @@ from harness.arch import exceptions, exits, reset_values
 from harness.arch.exceptions import State
 from harness.arch.registers import BY_ONE_REG, INDEX, MASK64
 from harness.arch.sysregs import Owed
+from harness.model.prediction import Prediction
 from harness.protocol import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET, PENDING
-from harness.relations import contract
-from harness.relations.host import owed, serror_at_once
-from harness.relations.save_restore import ALL_GPRS, Prediction
+from harness.relations import contract, mmio
+from harness.relations.host import expected_entry_state, serror_at_once
+from harness.relations.save_restore import ALL_GPRS
 from harness.trace import pending
 from harness.trace.events import Switch
 from harness.trace.rounds import Round, was_aarch32
@@ -110,7 +111,7 @@ def _load_completed(case: Case, index: int, expected: int, observed: int) -> boo
         return False
     # In the byte order of the access, or that which userspace has set meanwhile: nobody says which
     # (harness.relations.host).
-    return observed in (contract.mmio_data(exit_, entry.mmio_data, at) for at in (exit_.values, entry.values))
+    return observed in (mmio.mmio_data(exit_, entry.mmio_data, at) for at in (exit_.values, entry.values))
 
 
 def _moved_on(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -136,7 +137,7 @@ def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
 
 
 def _asked_for(case: Case, index: int, expected: int, observed: int) -> bool:
-    due = owed(case.round)
+    due = expected_entry_state(case.round)
     if isinstance(due, str):  # of an exception that pends these two are in place already
         is_abort = index in (exceptions.ESR, exceptions.FAR) and _abort_taken(case, index, expected, observed)
         return is_abort or _taken_as_left(case.round, index, observed)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from harness.errors import InputError
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
 
 VERSION = 1
 KINDS = ("divergence", "crash", "internal")

@@ -20,7 +20,7 @@ from harness.arch import exceptions, exits
 from harness.arch.registers import INDEX, MASK64
 from harness.errors import InputError
 from harness.findings.known_divergences import expand
-from harness.relations import contract
+from harness.relations import contract, mmio
 from harness.trace import psci
 from harness.trace.events import Switch
 
@@ -74,7 +74,7 @@ def _load_sign(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
     if not exits.DABT["SSE"].get(exit_.esr) or spot.register != f"x{exits.DABT['SRT'].get(exit_.esr)}":
         return False
     width = 8 << exits.DABT["SAS"].get(exit_.esr)
-    return contract.mmio_data(exit_, entry.mmio_data) == new and old == new & (MASK64 >> (64 - width))
+    return mmio.mmio_data(exit_, entry.mmio_data) == new and old == new & (MASK64 >> (64 - width))
 
 
 _LOAD, _STORE, _FETCH = "load", "store", "fetch"

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 from harness.arch.registers import INDEX
 from harness.errors import InputError
 from harness.findings.explanations import NAMED, RULES, Case, Rule
-from harness.relations.host import is_mmio
-from harness.relations.save_restore import Divergence, Prediction
+from harness.model.prediction import Prediction
+from harness.relations.divergence import Divergence
+from harness.relations.mmio import is_mmio
 from harness.trace.rounds import Round
 
 VERDICTS = ("model", "kvm", "abstraction", "emulator")

@@ -18,8 +18,8 @@ from harness.findings.finding import Signature, Tries
 from harness.model import LEVEL_NAMES
 from harness.model.replay import predict
 from harness.relations import save_restore
-from harness.relations.host import owed
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
+from harness.relations.host import expected_entry_state
 from harness.trace import rounds
 from harness.trace.events import Trace
 from harness.trace.rounds import Round
@@ -262,7 +262,7 @@ def _architecture(checked: Checked, divergence: Divergence, round_: Round | None
     here = divergence.event, divergence.register
     if any(d.relation in WITHOUT_MODEL and (d.event, d.register) == here for d in checked.unexplained):
         return AGAINST
-    return SILENT if round_ is None or isinstance(owed(round_), str) else CONTENT
+    return SILENT if round_ is None or isinstance(expected_entry_state(round_), str) else CONTENT
 
 
 def sides(round_: Round, divergence: Divergence) -> tuple[Side, ...]:

@@ -19,9 +19,9 @@ from typing import Any, cast
 from harness.arch import exits
 from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
+from harness.model.prediction import Prediction
 from harness.model.replay import predict
 from harness.model.state import RData
-from harness.relations.save_restore import Prediction
 from harness.trace.environment import SCENARIO, World
 from harness.trace.events import Switch
 from harness.trace.rounds import Round

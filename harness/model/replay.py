@@ -16,6 +16,7 @@ from harness.arch.registers import MASK64, NAMES, STATE
 from harness.arch.reset_values import RESET_BY_INDEX
 from harness.model import CODE as LEVEL_CODE
 from harness.model.constants import INVALID64, MAX_MMIO_ADDR, PENDING_FSC_FAULT, SHADOW_SYS_REGS_SIZE, VERIFIED, ctxt_id
+from harness.model.prediction import Prediction
 from harness.model.state import (
     BLANK_HOST,
     Context,
@@ -27,7 +28,6 @@ from harness.model.state import (
     VmInfo,
     blank_context,
 )
-from harness.relations.save_restore import Prediction
 from harness.trace.environment import SCENARIO, World
 from harness.trace.events import Switch
 from harness.trace.rounds import Round

@@ -7,14 +7,13 @@ Sources: Arm DEN 0022 (PSCI), Arm DEN 0028 (SMCCC), Arm ARM DDI 0487, the KVM AP
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Literal
 
 from harness.arch import exceptions, exits, sysregs
-from harness.arch.exceptions import State, is_big_endian
+from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
 from harness.trace.events import Switch
 from harness.trace.psci import (
@@ -146,25 +145,6 @@ def _affinity_info(target: int, level: int) -> int:
 def _reset_type_known(reset_type: int) -> bool:
     """SYSTEM_WARM_RESET, or a vendor's own (DEN 0022 5.11: bit 31); any other is INVALID_PARAMETERS."""
     return reset_type == 0 or reset_type >> 31 == 1
-
-
-def mmio_data(exit_: Switch, data: int, at: Sequence[int] = ()) -> int | None:
-    """Return what a load that trapped as MMIO owes its register for ``data``; None without a valid syndrome.
-
-    ``data`` is ``kvm_run.mmio.data`` as a little-endian number; its first bytes are those in memory (KVM API 5,
-    KVM_EXIT_MMIO).  They are read in the guest's byte order and sign- or zero-extended to 32 (upper half zero) or 64
-    bits: Arm ARM C6.2 LDR*, D17.2.37 ISS encoding for a Data Abort.  ``at``: the registers that say which byte order
-    that is (those of the exit).
-    """
-    if not exits.DABT["ISV"].get(exit_.esr):
-        return None
-    size = 1 << exits.DABT["SAS"].get(exit_.esr)
-    bits = 8 * size
-    order: Literal["big", "little"] = "big" if is_big_endian(at or exit_.values) else "little"
-    value = int.from_bytes(data.to_bytes(8, "little")[:size], order)
-    if exits.DABT["SSE"].get(exit_.esr) and value >> (bits - 1):
-        value -= 1 << bits
-    return value & (MASK64 if exits.DABT["SF"].get(exit_.esr) else 0xFFFF_FFFF)
 
 
 _EC_IABT, _EC_DABT = exits.EC_BY_NAME["IABT_LOW"], exits.EC_BY_NAME["DABT_LOW"]

@@ -16,7 +16,7 @@ from harness.arch import a64, sysregs
 from harness.guest.debug_stops import class_of
 from harness.protocol import DEBUG_NAMES, OP_RESET
 from harness.relations.contract import system_access
-from harness.relations.save_restore import Divergence, Unchecked
+from harness.relations.divergence import Divergence, Unchecked
 from harness.trace.events import ENTRY, Host, Switch, Trace
 
 TDE = 1 << 8

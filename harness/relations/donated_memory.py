@@ -13,7 +13,7 @@ from harness.arch import exceptions
 from harness.arch.exits import EXIT_WITH_SERROR_BIT
 from harness.guest import pkvm_calls
 from harness.protocol import OP_WRITE
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
 from harness.trace.environment import World
 from harness.trace.events import ENTRY, EXIT, Event, Host, Switch
 from harness.trace.slot_timeline import Shapes

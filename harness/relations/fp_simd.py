@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from harness.guest.predict_run import Followed
 from harness.guest.walk import Walk
 from harness.protocol import OP_RESET
-from harness.relations.save_restore import Divergence, Unchecked
+from harness.relations.divergence import Divergence, Unchecked
 from harness.trace.events import ENTRY, USER, VECTORS_SIZE, Switch, Trace
 
 NAMES: tuple[str, ...] = (*(f"v{i}" for i in range(32)), "fpsr", "fpcr")

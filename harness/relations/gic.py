@@ -17,8 +17,8 @@ from harness.guest.debug_stops import class_of
 from harness.layout import CONTEXTS, GIC_INTERRUPTS, GIC_MACHINE
 from harness.protocol import OP_GIC_LINE, OP_RESET
 from harness.relations import contract, gic_list_registers
-from harness.relations.mmio import WRITE, owed
-from harness.relations.save_restore import Divergence, Unchecked
+from harness.relations.divergence import Divergence, Unchecked
+from harness.relations.mmio import WRITE, expected_mmio_exit
 from harness.trace import psci
 from harness.trace.environment import WORLDS
 from harness.trace.events import ENTRY, EXIT, Event, Host, Lists, Switch
@@ -77,7 +77,7 @@ class Watch:
         if exit_.forged:
             self._gic.lose("a forged exit")
         elif kind == "DABT_LOW" and _is_access(exit_):
-            address, length, value = owed(exit_)
+            address, length, value = expected_mmio_exit(exit_)
             if value is None:
                 self._reads[index] = self._gic.read(address, length)
             else:

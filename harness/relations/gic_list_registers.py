@@ -16,7 +16,7 @@ from harness.gic.cpu_interface import Interface
 from harness.gic.distributor import Gic, Interrupt
 from harness.gic.registers import IMPLEMENTED_MASK, IMPLEMENTED_PRIORITY, LIST_REGISTERS, PRIVATE, SGIS
 from harness.layout import GIC_INTERRUPTS
-from harness.relations.save_restore import Divergence, Unchecked
+from harness.relations.divergence import Divergence, Unchecked
 
 PENDING, ACTIVE, GROUP_1, HW = 1 << 62, 1 << 63, 1 << 60, 1 << 61
 """ICH_LR<n>_EL2: its State has a bit each for pending and active."""

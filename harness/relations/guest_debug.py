@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from harness import protocol
 from harness.guest.debug_stops import STOPS, class_of
 from harness.protocol import DEBUG_OPS, OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
 from harness.trace.events import Switch
 from harness.trace.rounds import Round
 

@@ -8,7 +8,6 @@ the completion of an MMIO access, which the next ``KVM_RUN`` performs.  No model
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 from harness import protocol
 from harness.arch import exceptions, exits, reset_values
@@ -20,8 +19,10 @@ from harness.guest.debug_stops import STOPS
 from harness.guest.predict_run import STEP_SHOWS
 from harness.protocol import OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET
 from harness.relations import contract
-from harness.relations.save_restore import Divergence, Unchecked, different
-from harness.trace.environment import PSCI_0_2, SCENARIO, World
+from harness.relations.divergence import Divergence, Unchecked, different
+from harness.relations.expected_state import ExpectedState, skip
+from harness.relations.mmio import complete, is_beyond, is_mmio
+from harness.trace.environment import PSCI_0_2, World
 from harness.trace.events import Switch
 from harness.trace.rounds import ASKED_FOR, EXCEPTION, EXIT_MMIO, Round, took_serror
 
@@ -34,36 +35,7 @@ _BEYOND = (FSC_EXTABT, *range(FSC_TRANSLATION + 4))
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
 
-@dataclass
-class _Turn:
-    """The state on its way through a round; ``allowed`` lists other values that are as good, by index.
-
-    ``walk_level``: of the table entry at which a stage-1 walk met no memory, None where nobody knows.
-    """
-
-    values: list[int]
-    walk_level: int | None = None
-    allowed: dict[int, frozenset[int] | None] = field(default_factory=dict)
-
-    def put(self, index: int, value: int) -> None:
-        self.values[index] = value
-        self.allowed.pop(index, None)
-
-    def take(self, after: State) -> None:
-        """Enter an exception."""
-        self.values[:] = after
-        for index in exceptions.EXCEPTION:
-            self.allowed.pop(index, None)
-
-
-def _skip(turn: _Turn) -> None:
-    values = turn.values
-    values[exceptions.PC], values[exceptions.PSTATE] = exceptions.behind(
-        values[exceptions.PC], values[exceptions.PSTATE]
-    )
-
-
-def _call(turn: _Turn, exit_: Switch, world: World) -> None:
+def _call(turn: ExpectedState, exit_: Switch, world: World) -> None:
     for index in (1, 2, 3):
         owed = contract.call_result(exit_, index)
         turn.put(index, owed if owed is not None else exit_.values[index])
@@ -74,14 +46,14 @@ def _call(turn: _Turn, exit_: Switch, world: World) -> None:
     turn.allowed[0] = results
 
 
-def _secure_call(turn: _Turn, exit_: Switch, world: World) -> None:
-    _skip(turn)
+def _secure_call(turn: ExpectedState, exit_: Switch, world: World) -> None:
+    skip(turn)
     for index, allowed in enumerate(contract.secure_call_results(exit_, world.vcpus)):
         turn.put(index, min(allowed) if allowed else exit_.values[index])
         turn.allowed[index] = allowed
 
 
-def _system_register(turn: _Turn, exit_: Switch, injected: bool, gic: bool) -> None:
+def _system_register(turn: ExpectedState, exit_: Switch, injected: bool, gic: bool) -> None:
     access = contract.system_access(exit_.esr, gic)
     owed = access.owed
     untold = exit_.forged and access.row is not None and access.row.name in TIMERS
@@ -90,7 +62,7 @@ def _system_register(turn: _Turn, exit_: Switch, injected: bool, gic: bool) -> N
         if exit_.forged:  # no CPU reports a trap of these with IL clear, and what KVM makes of it is its own affair
             turn.allowed[exceptions.ESR] = frozenset({0, exits.IL_BIT})
         return
-    _skip(turn)
+    skip(turn)
     index = INDEX[access.row.name] if owed is Owed.STATE and access.row is not None else None
     if access.is_read:
         if access.rt != 31:
@@ -101,7 +73,7 @@ def _system_register(turn: _Turn, exit_: Switch, injected: bool, gic: bool) -> N
         turn.put(index, exit_.values[access.rt] if access.rt != 31 else 0)
 
 
-def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
+def _after_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
     """Apply what KVM owes before it runs the guest again or returns; say why if nobody knows."""
     kind = round_.exit_class
     if exit_.values[exceptions.PSTATE] & exceptions.AARCH32:
@@ -117,7 +89,7 @@ def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
             return "a call of a VM whose userspace chose its firmware"
         _secure_call(turn, exit_, round_.world)
     elif kind == "WFX":
-        _skip(turn)
+        skip(turn)
     elif kind == "SYS64":
         if not round_.world.plain and contract.system_access(exit_.esr).owed is Owed.UNDEFINED:
             return "a system register of a feature that the vCPU may have"
@@ -131,10 +103,10 @@ def _after_exit(turn: _Turn, round_: Round, exit_: Switch) -> str:
     return ""
 
 
-def _abort(turn: _Turn, exit_: Switch, kind: str, round_: Round) -> str:
+def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
     world = round_.world
     slot = world.slot(exit_.page)
-    if _is_beyond(exit_, world):
+    if is_beyond(exit_, world):
         if not round_.action.inject or round_.action.outcome == ASKED_FOR:
             return "an address beyond the guest's physical address space"
         # Which fault that is nobody says; an abort it is, with the virtual address in FAR_EL1 (Arm ARM D17.2.40).
@@ -157,19 +129,7 @@ def _abort(turn: _Turn, exit_: Switch, kind: str, round_: Round) -> str:
     return ""
 
 
-def _is_beyond(exit_: Switch, world: World) -> bool:
-    return bool(exit_.page >> world.ipa_bits)
-
-
-def is_mmio(exit_: Switch, world: World = SCENARIO) -> bool:
-    """Whether a data abort is an MMIO access: outside every slot, or a store to a read-only one (KVM API 4.35)."""
-    if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW" or contract.is_walk(exit_):
-        return False
-    slot = world.slot(exit_.page)
-    return slot is None or (slot.read_only and bool(DABT["WNR"].get(exit_.esr)))
-
-
-def _narrow(turn: _Turn) -> None:
+def _narrow(turn: ExpectedState) -> None:
     """Allow what AArch32 state makes of its registers: it sees 32 bits of each, those above may be dropped."""
     for i in exceptions.AARCH32_STATE:
         others = turn.allowed.get(i, frozenset())
@@ -178,7 +138,7 @@ def _narrow(turn: _Turn) -> None:
             turn.allowed[i] = whole | {value & 0xFFFF_FFFF for value in whole}
 
 
-def _reset(turn: _Turn, world: World) -> None:
+def _reset(turn: ExpectedState, world: World) -> None:
     for index, value in reset_values.RESET_BY_INDEX.items():
         turn.put(index, value)
     turn.put(_MPIDR, world.mpidr)
@@ -187,17 +147,6 @@ def _reset(turn: _Turn, world: World) -> None:
     for index in _KEPT:
         turn.put(index, 0)
         turn.allowed[index] = reset_values.NOTHING_LEFT
-
-
-def _complete(turn: _Turn, exit_: Switch, data: int) -> None:
-    target = DABT["SRT"].get(exit_.esr)
-    if not DABT["WNR"].get(exit_.esr) and target != 31:
-        owed, other = contract.mmio_data(exit_, data), contract.mmio_data(exit_, data, turn.values)
-        turn.put(target, owed if owed is not None else turn.values[target])
-        if owed is not None and other is not None and other != owed:
-            # Userspace changed the byte order meanwhile: which one holds is not said.
-            turn.allowed[target] = frozenset({owed, other})
-    _skip(turn)
 
 
 def _ran_after_asking(round_: Round, serror_taken: bool) -> bool:
@@ -216,14 +165,14 @@ def serror_at_once(round_: Round) -> bool:
     return round_.action.inject and took_serror(round_.exit, round_.hosts, round_.entry)
 
 
-def _userspace(turn: _Turn, round_: Round) -> str:
+def _userspace(turn: ExpectedState, round_: Round) -> str:
     """Apply what userspace did, in order, then the completion of the access that it left; say why if nobody knows."""
     exit_ = round_.exit
     # Without a valid syndrome KVM_RUN fails, or userspace is told (KVM API 7.33): nothing is ever completed.
     access = exit_ is not None and round_.exit_class == "DABT_LOW" and bool(DABT["ISV"].get(exit_.esr))
-    access = access and exit_ is not None and is_mmio(exit_, round_.world) and not _is_beyond(exit_, round_.world)
+    access = access and exit_ is not None and is_mmio(exit_, round_.world) and not is_beyond(exit_, round_.world)
     if access and exit_ is not None and round_.in_kernel:
-        _complete(turn, exit_, round_.entry.mmio_data)  # before userspace had its turn
+        complete(turn, exit_, round_.entry.mmio_data)  # before userspace had its turn
         access = False
     told = any(user.code == EXIT_MMIO for user in round_.users)
     excepted = waiting = False
@@ -249,7 +198,7 @@ def _userspace(turn: _Turn, round_: Round) -> str:
                 _narrow(turn)
         elif host.op == OP_FINISH:
             if access and exit_ is not None:
-                _complete(turn, exit_, round_.entry.mmio_data)
+                complete(turn, exit_, round_.entry.mmio_data)
             access = waiting = False
         elif host.op == OP_ABORT and exit_ is not None:
             if waiting and round_.seen[exceptions.ELR] == turn.values[exceptions.ELR]:
@@ -265,7 +214,7 @@ def _userspace(turn: _Turn, round_: Round) -> str:
         elif host.op == OP_SERROR and serror_taken and not turn.values[exceptions.PSTATE] & exceptions.PSTATE_A:
             if access and exit_ is not None and told:
                 # The access is done, only not finished: that comes first (KVM API 5, KVM_EXIT_MMIO).
-                _complete(turn, exit_, round_.entry.mmio_data)
+                complete(turn, exit_, round_.entry.mmio_data)
                 access = waiting = False
             turn.take(exceptions.take_exception(tuple(turn.values), offset=exceptions.SERROR_OFFSET))
             turn.allowed[exceptions.ESR] = None
@@ -273,17 +222,19 @@ def _userspace(turn: _Turn, round_: Round) -> str:
     if access and exit_ is not None:
         if not told:
             return "an MMIO access that did not reach userspace"
-        _complete(turn, exit_, round_.entry.mmio_data)
+        complete(turn, exit_, round_.entry.mmio_data)
     return ""
 
 
-def owed(round_: Round, walk_level: int | None = None) -> tuple[State, Mapping[int, frozenset[int] | None]] | str:
+def expected_entry_state(
+    round_: Round, walk_level: int | None = None
+) -> tuple[State, Mapping[int, frozenset[int] | None]] | str:
     """Return the registers owed at the entry, and per index the other values that will do (None: any).
 
     A text says why nobody can tell.  ``walk_level``: of the table entry at which a stage-1 walk met no memory.
     """
     exit_ = round_.exit
-    turn = _Turn(list((exit_ or round_.entry).values), walk_level)
+    turn = ExpectedState(list((exit_ or round_.entry).values), walk_level)
     if exit_ is None:
         _reset(turn, round_.world)
     else:
@@ -293,7 +244,7 @@ def owed(round_: Round, walk_level: int | None = None) -> tuple[State, Mapping[i
     return _userspace(turn, round_) or (tuple(turn.values), turn.allowed)
 
 
-def interrupts_owed(round_: Round) -> tuple[int, int]:
+def expected_virtual_interrupts(round_: Round) -> tuple[int, int]:
     """Return the virtual interrupts that must be pending in HCR_EL2 at the entry, and which bits are certain.
 
     An SError is pended, and nothing of it is left after a reset; a line stays as it was set last (KVM API 4.25, 4.31).
@@ -323,18 +274,18 @@ def _step_waits(round_: Round, pstate: int) -> bool:
     return contract.step_waits(stepped, exit_.values[exceptions.PSTATE] | wrote, pstate)
 
 
-def compare_owed(
+def compare_entry_state(
     round_: Round, lossy: Mapping[int, int], walk_level: int | None = None
 ) -> Iterator[Divergence | Unchecked]:
     """Yield the divergences of relation ``host.*``.
 
-    ``lossy``: bits that the CPU does not keep, by index; ``walk_level`` as in :func:`owed`.
+    ``lossy``: bits that the CPU does not keep, by index; ``walk_level`` as in :func:`expected_entry_state`.
     """
-    pending, certain = interrupts_owed(round_)
+    pending, certain = expected_virtual_interrupts(round_)
     if (pending ^ round_.entry.hcr) & certain:
         found = round_.entry.hcr & exceptions.HCR_VIRTUAL
         yield Divergence("host", "hcr_el2", pending, found, round_.label, round_.first, round_.entry.step)
-    result = owed(round_, walk_level)
+    result = expected_entry_state(round_, walk_level)
     if isinstance(result, str):
         yield Unchecked("host", result)
         return

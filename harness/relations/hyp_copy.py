@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from harness.arch import exceptions
 from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
-from harness.relations.save_restore import ALL_GPRS, Divergence, different
+from harness.relations.divergence import Divergence, different
+from harness.relations.save_restore import ALL_GPRS
 from harness.trace.environment import SCENARIO, WORLDS
 from harness.trace.events import ENTRY, EXIT, Hyp, Switch, Trace
 

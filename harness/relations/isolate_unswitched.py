@@ -18,7 +18,7 @@ from harness.guest.predict_run import Followed
 from harness.guest.stage1 import is_on
 from harness.layout import CONTEXTS, GIC_MACHINE, PROTECTED_MACHINE
 from harness.protocol import OP_RESET
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
 from harness.scenario.code_layout import Code
 from harness.trace.events import Host, Trace
 

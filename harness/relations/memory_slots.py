@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Mapping, Sequence
 
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
 from harness.scenario import memory_slots
 from harness.scenario.memory_slots import KINDS, READ_ONLY, Slot, collides
 from harness.trace.events import ENTRY, EXIT, Event, Host, Switch

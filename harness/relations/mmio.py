@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
-from harness.arch import exceptions
+from harness.arch import exceptions, exits
+from harness.arch.exceptions import is_big_endian
 from harness.arch.exits import DABT
-from harness.relations.save_restore import Divergence
+from harness.arch.registers import MASK64
+from harness.relations import contract
+from harness.relations.divergence import Divergence
+from harness.relations.expected_state import ExpectedState, skip
+from harness.trace.environment import SCENARIO, World
 from harness.trace.events import Switch
 from harness.trace.rounds import EXIT_MMIO, Round
 
@@ -15,7 +21,7 @@ WRITE = 0x100
 """Mark of a write in the record's ``mmio_len`` (harness/protocol.py)."""
 
 
-def owed(exit_: Switch) -> tuple[int, int, int | None]:
+def expected_mmio_exit(exit_: Switch) -> tuple[int, int, int | None]:
     """Return address, length with mark, and data that ``kvm_run.mmio`` owes for a data abort with a valid syndrome.
 
     Data is None for a read.  Its bytes are those that would be in memory, in the guest's byte order (KVM API 5,
@@ -32,7 +38,7 @@ def owed(exit_: Switch) -> tuple[int, int, int | None]:
     return address, size | WRITE, value
 
 
-def told_of(round_: Round) -> Switch | None:
+def mmio_exit_of(round_: Round) -> Switch | None:
     """Return the return to userspace that tells of the access that the turn began with, None if none does."""
     exit_ = round_.exit
     if exit_ is None or not round_.users or exit_.forged:
@@ -42,14 +48,14 @@ def told_of(round_: Round) -> Switch | None:
     return next((user for user in round_.users if user.code == EXIT_MMIO and not user.error), None)
 
 
-def compare_handed(round_: Round) -> Iterable[Divergence]:
+def compare_mmio_exit(round_: Round) -> Iterable[Divergence]:
     """Return what userspace was told wrongly of the access that the turn began with; relation ``host.mmio_*``."""
-    exit_, told = round_.exit, told_of(round_)
+    exit_, told = round_.exit, mmio_exit_of(round_)
     return () if exit_ is None or told is None else _compare(round_, exit_, told)
 
 
 def _compare(round_: Round, exit_: Switch, told: Switch) -> Iterator[Divergence]:
-    address, length, data = owed(exit_)
+    address, length, data = expected_mmio_exit(exit_)
     where = round_.label, round_.first, round_.entry.step
     if told.mmio_addr != address:
         yield Divergence("host", "mmio_addr", address, told.mmio_addr, *where)
@@ -57,3 +63,45 @@ def _compare(round_: Round, exit_: Switch, told: Switch) -> Iterator[Divergence]
         yield Divergence("host", "mmio_len", length, told.mmio_len, *where)
     elif data is not None and (seen := told.mmio_data & ((1 << 8 * (length & ~WRITE)) - 1)) != data:
         yield Divergence("host", "mmio_data", data, seen, *where)
+
+
+def mmio_data(exit_: Switch, data: int, at: Sequence[int] = ()) -> int | None:
+    """Return what a load that trapped as MMIO owes its register for ``data``; None without a valid syndrome.
+
+    ``data`` is ``kvm_run.mmio.data`` as a little-endian number; its first bytes are those in memory (KVM API 5,
+    KVM_EXIT_MMIO).  They are read in the guest's byte order and sign- or zero-extended to 32 (upper half zero) or 64
+    bits: Arm ARM C6.2 LDR*, D17.2.37 ISS encoding for a Data Abort.  ``at``: the registers that say which byte order
+    that is (those of the exit).
+    """
+    if not exits.DABT["ISV"].get(exit_.esr):
+        return None
+    size = 1 << exits.DABT["SAS"].get(exit_.esr)
+    bits = 8 * size
+    order: Literal["big", "little"] = "big" if is_big_endian(at or exit_.values) else "little"
+    value = int.from_bytes(data.to_bytes(8, "little")[:size], order)
+    if exits.DABT["SSE"].get(exit_.esr) and value >> (bits - 1):
+        value -= 1 << bits
+    return value & (MASK64 if exits.DABT["SF"].get(exit_.esr) else 0xFFFF_FFFF)
+
+
+def is_beyond(exit_: Switch, world: World) -> bool:
+    return bool(exit_.page >> world.ipa_bits)
+
+
+def is_mmio(exit_: Switch, world: World = SCENARIO) -> bool:
+    """Whether a data abort is an MMIO access: outside every slot, or a store to a read-only one (KVM API 4.35)."""
+    if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW" or contract.is_walk(exit_):
+        return False
+    slot = world.slot(exit_.page)
+    return slot is None or (slot.read_only and bool(DABT["WNR"].get(exit_.esr)))
+
+
+def complete(turn: ExpectedState, exit_: Switch, data: int) -> None:
+    target = DABT["SRT"].get(exit_.esr)
+    if not DABT["WNR"].get(exit_.esr) and target != 31:
+        owed, other = mmio_data(exit_, data), mmio_data(exit_, data, turn.values)
+        turn.put(target, owed if owed is not None else turn.values[target])
+        if owed is not None and other is not None and other != owed:
+            # Userspace changed the byte order meanwhile: which one holds is not said.
+            turn.allowed[target] = frozenset({owed, other})
+    skip(turn)

@@ -1,73 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare what was predicted with what was observed: pure, and without any model or VM.
+"""Compare one turn of the host with what a level of the model predicts; relations ``save.*`` and ``restore.*``.
 
-The trace is cut into rounds and runs (:mod:`harness.trace.rounds`).  Each round is compared with a :class:`Prediction`
-(relations ``save.*``, ``restore.*``); each run of the guest, ``N .. E``, with the architecture alone (``switch.*``).
-Every difference is a :class:`Divergence`.
+Pure, and without any model or VM: the :class:`~harness.model.prediction.Prediction` is an argument.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import compress
-from operator import ne
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
 
-from harness.arch import a64, exceptions, exits
-from harness.arch.cpu_models import Cpu
-from harness.arch.exceptions import State
+from harness.arch import exceptions, exits
 from harness.arch.registers import NAMES
-from harness.guest import debug_stops, pkvm_calls, stage1_faults, syndrome
-from harness.guest.execute import Raise, Uncertain, sources
-from harness.guest.instruction_fetch import as_code, fetched
-from harness.guest.memory import Memory, Run
-from harness.guest.predict_run import Followed, free_bits
-from harness.guest.stage1 import is_on
-from harness.guest.walk import FROM_UNKNOWN
-from harness.protocol import OP_ABORT, OP_FINISH, OP_SERROR
+from harness.guest.predict_run import Followed
+from harness.model.prediction import Prediction
+from harness.relations.divergence import Divergence, Unchecked, different
 from harness.trace.environment import IPA_BITS
-from harness.trace.events import Switch
-from harness.trace.rounds import EXCEPTION, EXIT_MMIO, IN_KERNEL, Round, was_aarch32
-
-_POSITIONS = range(len(NAMES))
-
-
-class Prediction(NamedTuple):
-    """What a level of the model says about a round.
-
-    ``helper`` names what save chose (``none``: it had nothing to do; ``first``: there was no exit;
-    ``sysreg``: the deployed code handles it without save; ``panic.restore``:
-    it was restore that panicked); ``dirty`` is the flag word that save
-    left, without the exceptions that KVM itself chose; ``state`` holds the restored registers, None after a panic;
-    ``spsr_0`` the layer's second copy of SPSR_EL1.  ``undefined`` names the precondition that failed: then nothing
-    else is said.  ``revealed``: the general-purpose registers that the layer lets the host see, a bit each.
-    """
-
-    helper: str
-    dirty: int = 0
-    state: State | None = None
-    spsr_0: int = 0
-    undefined: str = ""
-    revealed: int = 0
-    path: tuple[tuple[str, bool], ...] = ()
-
-
-class Divergence(NamedTuple):
-    """One difference: relation with register (``restore.x3``), values, and where in the trace it was seen."""
-
-    relation: str
-    register: str
-    expected: int | str
-    observed: int | str
-    exit_class: str
-    event: int
-    step: int
-    helper: str = ""
-
-    @property
-    def name(self) -> str:
-        """The relation as reports write it."""
-        return f"{self.relation}.{self.register}" if self.register else self.relation
+from harness.trace.rounds import IN_KERNEL, Round
 
 
 def beyond_judgement(round_: Round) -> str:
@@ -91,34 +38,6 @@ _GPRS = range(31)
 _DIRTY = tuple(f"dirty.x{i}" for i in _GPRS)
 
 
-def compare_others(round_: Round) -> Iterator[Divergence]:
-    """Yield what changed in a vCPU while others ran; relation ``isolate.*``.
-
-    Between its return to userspace and its next entry, nothing but its own userspace may touch it: register writes,
-    an MMIO access to be completed, an exception that it asks for, a reset (which ``host.*`` judges).
-    """
-    if not round_.others or not round_.users or round_.reset:
-        return
-    last, entry = round_.users[-1], round_.entry
-    finished = any(host.op in (OP_FINISH, OP_ABORT) for host in round_.hosts)
-    excepted = round_.action.inject and any(host.op == OP_SERROR for host in round_.hosts)
-    load = last.code == EXIT_MMIO and not exits.DABT["WNR"].get(last.esr)
-    loaded = exits.DABT["SRT"].get(last.esr) if load else -1
-    narrowed = exceptions.AARCH32_STATE if was_aarch32(round_) else ()
-    for i in different(last.values, entry.values):
-        if i in round_.host_wrote or i == loaded or (finished and i not in _GPRS):
-            continue
-        if entry.pending & EXCEPTION and i in (exceptions.ESR, exceptions.FAR):
-            continue
-        if excepted and i in exceptions.EXCEPTION:
-            continue
-        if i == exceptions.MDSCR and exceptions.os_locked(last.values[i], entry.values[i]):
-            continue
-        if i in narrowed and entry.values[i] == last.values[i] & 0xFFFF_FFFF:
-            continue
-        yield Divergence("isolate", NAMES[i], last.values[i], entry.values[i], round_.label, round_.first, entry.step)
-
-
 ALLOWED: Mapping[str, frozenset[str]] = {
     # What KVM may do where the verified layer chose that helper (kvm.md, guest steps).
     "none": frozenset({"resume"}),
@@ -134,11 +53,6 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 
 DIRTY_PC_FLAG, PENDING_EXCEPT_INJECT_FLAG = 1 << 32, 7 << 33
 """Flags of the layer's dirty word (model.md 2.1)."""
-
-
-def different(a: State, b: State) -> list[int]:
-    """Return where two tuples of one length differ."""
-    return [] if a == b else list(compress(_POSITIONS, map(ne, a, b)))
 
 
 def _donated_before(round_: Round) -> bool:
@@ -180,64 +94,6 @@ def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]
         yield Divergence("restore", "spsr_0", prediction.spsr_0, seen[exceptions.SPSR], label, first, step, helper)
 
 
-class Unchecked(NamedTuple):
-    """Something that could not be compared, and why; counted and shown."""
-
-    what: str
-    why: str
-
-
-def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory) -> Iterator[Divergence | Unchecked]:
-    """Yield the divergences of one run of the guest; relation ``switch.*``.
-
-    ``memory`` is what its RAM holds at the exit.
-    """
-    exit_, path, observed = run.exit, run.path, run.exit.values
-    where = (exit_.exit_class, run.event, run.entry.step)
-    for name in run.refused:
-        yield Divergence("switch", name, "executed", "refused", *where)
-    if path.state is None:
-        if path.certain:
-            yield Divergence("switch", "pc", path.why, run.target, *where)
-        else:
-            yield Unchecked("switch", path.why)
-        return
-    expected = path.state
-    pending = exit_.hcr & exceptions.HCR_VIRTUAL
-    if pending != path.hcr:
-        # A virtual SError that was taken is no longer pending, any other interrupt still is (Arm ARM D17.2.48).
-        yield Divergence("switch", "hcr_el2", path.hcr, pending, *where)
-    if exit_.forged:
-        yield Unchecked("switch", "fault registers of a forged exit")
-    elif exit_.trapped:
-        word = fetched(expected, code, run.target, memory, cpu)
-        if path.unknown and any(register in path.unknown for register in _deciding(word or 0)):
-            yield Unchecked("switch", FROM_UNKNOWN)
-        elif exit_.exit_class == "DABT_LOW" and as_code(code).protected and pkvm_calls.asks_for_page(expected, word):
-            yield Unchecked("switch", pkvm_calls.PAGE_FIRST)
-        else:
-            found = tuple(_compare_fault(_owed(run, expected, word, code, memory, cpu), exit_, where))
-            if expected[:31] != observed[:31] and _any_divergence(found):
-                # What the guest does with a register that is wrong follows from that, and is no divergence of its own.
-                had = (*observed[:31], *expected[31:])
-                follows = tuple(_compare_fault(_owed(run, had, word, code, memory, cpu), exit_, where))
-                found = found if _any_divergence(follows) else follows
-            yield from found
-    if run.call:
-        expected = (*expected[: exceptions.PC], observed[exceptions.PC], *expected[exceptions.PC + 1 :])
-    for i in different(expected, observed):
-        want, got = expected[i], observed[i]
-        bits, why = free_bits(i, path, run.entry.stepped, cpu)
-        if (want ^ got) & ~bits:
-            yield Divergence("switch", NAMES[i], want, got, *where)
-        else:
-            yield Unchecked("switch", why)
-
-
-def _any_divergence(found: Sequence[Divergence | Unchecked]) -> bool:
-    return any(isinstance(one, Divergence) for one in found)
-
-
 ALL_GPRS = (1 << 31) - 1
 
 
@@ -266,45 +122,3 @@ def compare_reveal(
     if (visible ^ prediction.revealed) & ~unknown:
         where = (round_.label, round_.first, exit_.step, prediction.helper)
         yield Divergence("save", "reveal", prediction.revealed, visible | unknown, *where)
-
-
-def _deciding(word: int) -> frozenset[int]:
-    """Return the registers that decide what an instruction traps with."""
-    access = a64.decode_access(word)
-    return sources(word) if access is None else frozenset({access.rn})
-
-
-def _owed(
-    run: Followed, state: State, word: int | None, code: Mapping[int, int], memory: Memory, cpu: Cpu
-) -> syndrome.Fault | Raise | Uncertain | None:
-    """Return what the instruction ``word`` that trapped in ``state`` owes the fault registers."""
-    seen, exit_ = run.seen, run.exit
-    if run.debugger is not None:
-        first = fetched(seen, code, seen[exceptions.PC], memory, cpu)
-        if (stop := debug_stops.owed(run.debugger, run.entry, first, state, word, exit_)) is not None:
-            return stop
-    if is_on(state) or is_on(seen):
-        return stage1_faults.owed(seen, state, word, exit_, Run.behind(memory, run.path.stored), cpu)
-    is_fetch = exits.ec_of(exit_.esr) == exits.EC_BY_NAME["IABT_LOW"]
-    return syndrome.owed(state, word, memory, is_fetch=is_fetch)
-
-
-def _compare_fault(
-    fault: syndrome.Fault | Raise | Uncertain | None, exit_: Switch, where: tuple[str, int, int]
-) -> Iterator[Divergence | Unchecked]:
-    """Compare the fault registers of a trap with what is owed."""
-    if fault is None:
-        return
-    if isinstance(fault, Uncertain):
-        yield Unchecked("switch", fault.why)
-        return
-    if isinstance(fault, Raise):
-        what = f"a stage-1 fault (status {fault.iss:#04x}), which the guest takes itself"
-        yield Divergence("switch", "pc", what, exit_.values[exceptions.PC], *where)
-        return
-    if (fault.esr ^ exit_.esr) & ~fault.esr_free:
-        yield Divergence("switch", "esr_el2", fault.esr, exit_.esr, *where)
-    if fault.far is not None and fault.far != exit_.far:
-        yield Divergence("switch", "far_el2", fault.far, exit_.far, *where)
-    if fault.hpfar is not None and fault.hpfar != exit_.hpfar:
-        yield Divergence("switch", "hpfar_el2", fault.hpfar, exit_.hpfar, *where)

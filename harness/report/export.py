@@ -13,7 +13,7 @@ from harness.findings.regressions import likeness
 from harness.findings.verdict import verdict_lines
 from harness.layout import CODE, DATA, VECTORS
 from harness.relations import hyp_copy
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
 from harness.report import crash
 from harness.report.finding_data import Story
 from harness.report.sites import Site

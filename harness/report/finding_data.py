@@ -18,7 +18,7 @@ from harness.findings.known_divergences import Catalogue
 from harness.findings.release_history import Asked
 from harness.findings.verdict import STAGES, Elsewhere, Evidence, Stage, Verdict, classify, evidence, first_of
 from harness.relations import hyp_copy
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
 from harness.report.replay_result import Job, Ran
 from harness.report.sites import sites
 from harness.scenario.scenario import Scenario

@@ -18,8 +18,8 @@ from harness.arch.registers import INDEX, NAMES
 from harness.findings.checked import Judged
 from harness.guest.instruction_fetch import is_call, word_at
 from harness.layout import CODE, PROTECTED_VCPUS, REGIONS, VECTORS
+from harness.model.prediction import Prediction
 from harness.model.replay import predict
-from harness.relations.save_restore import Prediction
 from harness.report.esr import Syndrome, decode
 from harness.scenario import memory_slots
 from harness.scenario.code_layout import code_of, placed

@@ -10,8 +10,8 @@ from itertools import groupby
 
 from harness.arch.registers import MASK64
 from harness.findings.checked import Judged, signature
+from harness.relations.divergence import Divergence
 from harness.relations.gic_list_registers import describe
-from harness.relations.save_restore import Divergence
 from harness.report.esr import Syndrome
 from harness.report.replay_result import Cluster, Lost, Ran, TargetResult, clusters, known_counts
 from harness.report.sites import Row, Site

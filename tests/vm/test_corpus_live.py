@@ -19,7 +19,7 @@ from harness.coverage.reachable_exits import DEBUG_EXITS, GUEST_EXITS, possible,
 from harness.findings.checked import Checked, signature
 from harness.findings.finding import difference, signature_text
 from harness.findings.regressions import Regression, load_regressions
-from harness.relations.save_restore import Divergence
+from harness.relations.divergence import Divergence
 from harness.scenario.steps import STEP_KINDS
 from harness.vm.config import DEFAULT_TARGET, list_configs
 from tests.vm.running import (

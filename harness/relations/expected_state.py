@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state that the guest must have at an entry, on its way through a turn of the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.arch import exceptions
+from harness.arch.exceptions import State
+
+
+@dataclass
+class ExpectedState:
+    """The state on its way through a round; ``allowed`` lists other values that are as good, by index.
+
+    ``walk_level``: of the table entry at which a stage-1 walk met no memory, None where nobody knows.
+    """
+
+    values: list[int]
+    walk_level: int | None = None
+    allowed: dict[int, frozenset[int] | None] = field(default_factory=dict)
+
+    def put(self, index: int, value: int) -> None:
+        self.values[index] = value
+        self.allowed.pop(index, None)
+
+    def take(self, after: State) -> None:
+        """Enter an exception."""
+        self.values[:] = after
+        for index in exceptions.EXCEPTION:
+            self.allowed.pop(index, None)
+
+
+def skip(turn: ExpectedState) -> None:
+    values = turn.values
+    values[exceptions.PC], values[exceptions.PSTATE] = exceptions.behind(
+        values[exceptions.PC], values[exceptions.PSTATE]
+    )

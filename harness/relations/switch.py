@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compare a run of the guest, entry to exit, with what its instructions do by the Arm ARM; relation ``switch.*``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from harness.arch import a64, exceptions, exits
+from harness.arch.cpu_models import Cpu
+from harness.arch.exceptions import State
+from harness.arch.registers import NAMES
+from harness.guest import debug_stops, pkvm_calls, stage1_faults, syndrome
+from harness.guest.execute import Raise, Uncertain, sources
+from harness.guest.instruction_fetch import as_code, fetched
+from harness.guest.memory import Memory, Run
+from harness.guest.predict_run import Followed, free_bits
+from harness.guest.stage1 import is_on
+from harness.guest.walk import FROM_UNKNOWN
+from harness.relations.divergence import Divergence, Unchecked, any_divergence, different
+from harness.trace.events import Switch
+
+
+def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory) -> Iterator[Divergence | Unchecked]:
+    """Yield the divergences of one run of the guest; relation ``switch.*``.
+
+    ``memory`` is what its RAM holds at the exit.
+    """
+    exit_, path, observed = run.exit, run.path, run.exit.values
+    where = (exit_.exit_class, run.event, run.entry.step)
+    for name in run.refused:
+        yield Divergence("switch", name, "executed", "refused", *where)
+    if path.state is None:
+        if path.certain:
+            yield Divergence("switch", "pc", path.why, run.target, *where)
+        else:
+            yield Unchecked("switch", path.why)
+        return
+    expected = path.state
+    pending = exit_.hcr & exceptions.HCR_VIRTUAL
+    if pending != path.hcr:
+        # A virtual SError that was taken is no longer pending, any other interrupt still is (Arm ARM D17.2.48).
+        yield Divergence("switch", "hcr_el2", path.hcr, pending, *where)
+    if exit_.forged:
+        yield Unchecked("switch", "fault registers of a forged exit")
+    elif exit_.trapped:
+        word = fetched(expected, code, run.target, memory, cpu)
+        if path.unknown and any(register in path.unknown for register in _deciding(word or 0)):
+            yield Unchecked("switch", FROM_UNKNOWN)
+        elif exit_.exit_class == "DABT_LOW" and as_code(code).protected and pkvm_calls.asks_for_page(expected, word):
+            yield Unchecked("switch", pkvm_calls.PAGE_FIRST)
+        else:
+            found = tuple(_compare_fault(_owed(run, expected, word, code, memory, cpu), exit_, where))
+            if expected[:31] != observed[:31] and any_divergence(found):
+                # What the guest does with a register that is wrong follows from that, and is no divergence of its own.
+                had = (*observed[:31], *expected[31:])
+                follows = tuple(_compare_fault(_owed(run, had, word, code, memory, cpu), exit_, where))
+                found = found if any_divergence(follows) else follows
+            yield from found
+    if run.call:
+        expected = (*expected[: exceptions.PC], observed[exceptions.PC], *expected[exceptions.PC + 1 :])
+    for i in different(expected, observed):
+        want, got = expected[i], observed[i]
+        bits, why = free_bits(i, path, run.entry.stepped, cpu)
+        if (want ^ got) & ~bits:
+            yield Divergence("switch", NAMES[i], want, got, *where)
+        else:
+            yield Unchecked("switch", why)
+
+
+def _deciding(word: int) -> frozenset[int]:
+    """Return the registers that decide what an instruction traps with."""
+    access = a64.decode_access(word)
+    return sources(word) if access is None else frozenset({access.rn})
+
+
+def _owed(
+    run: Followed, state: State, word: int | None, code: Mapping[int, int], memory: Memory, cpu: Cpu
+) -> syndrome.Fault | Raise | Uncertain | None:
+    """Return what the instruction ``word`` that trapped in ``state`` owes the fault registers."""
+    seen, exit_ = run.seen, run.exit
+    if run.debugger is not None:
+        first = fetched(seen, code, seen[exceptions.PC], memory, cpu)
+        if (stop := debug_stops.owed(run.debugger, run.entry, first, state, word, exit_)) is not None:
+            return stop
+    if is_on(state) or is_on(seen):
+        return stage1_faults.owed(seen, state, word, exit_, Run.behind(memory, run.path.stored), cpu)
+    is_fetch = exits.ec_of(exit_.esr) == exits.EC_BY_NAME["IABT_LOW"]
+    return syndrome.owed(state, word, memory, is_fetch=is_fetch)
+
+
+def _compare_fault(
+    fault: syndrome.Fault | Raise | Uncertain | None, exit_: Switch, where: tuple[str, int, int]
+) -> Iterator[Divergence | Unchecked]:
+    """Compare the fault registers of a trap with what is owed."""
+    if fault is None:
+        return
+    if isinstance(fault, Uncertain):
+        yield Unchecked("switch", fault.why)
+        return
+    if isinstance(fault, Raise):
+        what = f"a stage-1 fault (status {fault.iss:#04x}), which the guest takes itself"
+        yield Divergence("switch", "pc", what, exit_.values[exceptions.PC], *where)
+        return
+    if (fault.esr ^ exit_.esr) & ~fault.esr_free:
+        yield Divergence("switch", "esr_el2", fault.esr, exit_.esr, *where)
+    if fault.far is not None and fault.far != exit_.far:
+        yield Divergence("switch", "far_el2", fault.far, exit_.far, *where)
+    if fault.hpfar is not None and fault.hpfar != exit_.hpfar:
+        yield Divergence("switch", "hpfar_el2", fault.hpfar, exit_.hpfar, *where)
