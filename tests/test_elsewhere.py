@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli.bisect import split_target, target_name
+from fuzz.store.emulator_results import from_text, to_text
 from fuzz.triage import other_emulators
+from fuzz.triage.bisect import split_target, target_name
 from fuzz.triage.emulator_matrix import EmulatorTable, Explained, read_explained
 from fuzz.triage.matrix import CLEAN, DIVERGES, Cell, emulations, match_targets
-from fuzz.triage.other_emulators import Asked, compare, from_text, places, shown, to_text
+from fuzz.triage.other_emulators import Asked, compare, places, shown
 from harness.errors import InputError
 from harness.findings.checked import signature
 from harness.findings.finding import Tries

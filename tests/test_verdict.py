@@ -10,14 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from fuzz.cli.confirm import stages_of
-from fuzz.cli.minimise import minimise_on
-from fuzz.cli.triage import triage
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import story_of
 from fuzz.targets.runner import MAX_LOSSES
 from fuzz.targets.session import Lab, signatures
+from fuzz.triage.confirm import stages_of
+from fuzz.triage.minimise import minimise_on
+from fuzz.triage.triage import triage
 from harness.arch.cpu_models import cpu_model
 from harness.errors import VmLost
 from harness.findings.check import check

@@ -7,18 +7,18 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from fuzz.cli.options import Subparsers, add_number, add_paths
 from fuzz.cli.progress import saying
 from fuzz.corpus.files import find_scenarios
 from fuzz.targets.targets import Bench, open_bench
+from fuzz.triage.compare_releases import Compared, compare_all
 from harness.errors import InputError
-from harness.findings.checked import Checked, Judged, signature
+from harness.findings.checked import signature
 from harness.findings.compare_releases import RELATION
 from harness.findings.finding import signature_text
 from harness.model import LEVEL_NAMES
-from harness.scenario.scenario import Scenario, load
+from harness.scenario.scenario import load
 
 _say = saying("against")
 
@@ -33,29 +33,6 @@ No model has a say here.  `shadowfuzz fuzz --target ONE --against OTHER` looks f
 
 exit status: 0 no difference, or only intended ones, 1 another one, 2 bad usage or input, 3 a target was lost
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One scenario on two targets: how often it was run, and what each run's comparison gave."""
-
-    name: str
-    results: tuple[Checked, ...]
-
-    @property
-    def judged(self) -> tuple[Judged, ...]:
-        """The differences of all runs, each once."""
-        return tuple({_same(judged): judged for checked in self.results for judged in checked.judged}.values())
-
-    def seen(self, judged: Judged) -> int:
-        """In how many runs a difference was there."""
-        return sum(_same(judged) in map(_same, checked.judged) for checked in self.results)
-
-
-def _same(judged: Judged) -> tuple[object, ...]:
-    """What makes two differences the same one; where in the trace it is, an interrupt more or less changes."""
-    d = judged.divergence
-    return d.register, d.exit_class, d.helper, d.expected, d.observed
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -88,15 +65,6 @@ def run_against(args: argparse.Namespace) -> int:
     else:
         print("\n".join(lines(bench, found, known=args.known)))
     return 1 if any(judged.known is None for each in found for judged in each.judged) else 0
-
-
-def compare_all(bench: Bench, scenarios: Sequence[tuple[str, Scenario]], repeat: int) -> Iterator[Compared]:
-    """Yield each scenario compared, in fresh VMs.  TargetError: a machine was lost."""
-    with bench.boot() as watch:
-        for name, scenario in scenarios:
-            runs = [watch(scenario, True) for _ in range(repeat)]
-            pairs = (seen.checked for found in runs for seen in found if seen.other is not None)
-            yield Compared(name, tuple(pairs))
 
 
 def lines(bench: Bench, found: Sequence[Compared], *, known: bool) -> Iterator[str]:

@@ -15,7 +15,16 @@ from fuzz.cli.progress import saying
 from fuzz.paths import KNOWN_DIR
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.store.kept_findings import find, open_database
-from fuzz.triage.bisect import Change, Outcome, Search, anchors, confidence, search
+from fuzz.triage.bisect import (
+    Outcome,
+    Search,
+    _changelog,
+    anchors,
+    confidence,
+    search,
+    split_target,
+    target_name,
+)
 from fuzz.triage.matrix import CLEAN, DIVERGES, Case, Cell, Work, load_cases, make_case, run_all
 from harness.errors import InputError, SetupError
 from harness.findings.known_divergences import Catalogue
@@ -24,9 +33,8 @@ from harness.relations import hyp_copy
 from harness.report.finding_data import Story
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET, load_config
-from harness.vm.debian.changelog import notes, read_changelog, upstream
 from harness.vm.debian.kernel_archive import Kernels
-from harness.vm.kernels.fetch import CHANGELOG, find_fetched, load_kernels
+from harness.vm.kernels.fetch import load_kernels
 
 _say = saying("bisect")
 
@@ -140,19 +148,6 @@ def _keep_history(
     Store(open_database(args.out, args.store), shelf).annotate(story.id, HISTORY, history_text(asked))
 
 
-def split_target(name: str) -> tuple[str, str]:
-    """Return a target's name without its kernel, and the kernel: ``CONFIG@KERNEL%CPU`` is ``CONFIG%CPU`` and KERNEL."""
-    base, mark, emulator = name.partition("%")
-    config, _, version = base.partition("@")
-    return f"{config}{mark}{emulator}", version
-
-
-def target_name(config: str, version: str) -> str:
-    """Return the name of a configuration, on whatever emulator, with a kernel."""
-    base, mark, emulator = config.partition("%")
-    return f"{base}@{version}{mark}{emulator}"
-
-
 def _range(args: argparse.Namespace, kernels: Kernels) -> tuple[str, list[str], tuple[str, ...]]:
     """Return the configuration, the kernels between the ends, and those to ask first."""
     versions = [kernel.version for kernel in kernels.kernels]
@@ -189,21 +184,6 @@ def _lines(config: str, found: Search, cells: Mapping[str, Cell], cache: Cache, 
         if change.appears:
             yield f"  appears:    {', '.join(change.appears)}"
         yield from _changelog(change, cache, kernels)
-
-
-def _changelog(change: Change, cache: Cache, kernels: Kernels) -> Iterator[str]:
-    fetched = find_fetched(cache, kernels.find(change.after))
-    if fetched is None or not (fetched.image.path / CHANGELOG).is_file():
-        yield "  (the later package brings no changelog)"
-        return
-    text = read_changelog(fetched.image.path / CHANGELOG)
-    jumps = upstream(text, change.before, change.after)
-    if jumps:
-        yield f"  new upstream releases between them, whose changes Debian does not list: {', '.join(reversed(jumps))}"
-    lines = list(notes(text, change.before, change.after))
-    yield f"  {len(lines)} lines of Debian's changelog between them mention KVM on arm64" + (":" if lines else "")
-    for note in lines:
-        yield f"    {note.version}: {note.text}"
 
 
 def _document(config: str, found: Search, cells: Mapping[str, Cell], seconds: float) -> Mapping[str, object]:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fuzz.cli.options import Subparsers
+from fuzz.cli.output import style_of
 from fuzz.cli.progress import saying
-from fuzz.cli.replay import style_of
 from fuzz.paths import KNOWN_DIR
 from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError

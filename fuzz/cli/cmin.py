@@ -9,8 +9,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuzz.cli.coverage import subject_of
-from fuzz.cli.options import Subparsers, add_number, add_subject
+from fuzz.cli.options import Subparsers, add_number, add_subject, subject_of
 from fuzz.cli.progress import say
 from fuzz.corpus.coverage_survey import Survey, open_watched, survey
 from fuzz.corpus.files import Corpus, read_corpus

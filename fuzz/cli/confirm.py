@@ -7,28 +7,22 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 
-from fuzz.cli.minimise import choose
 from fuzz.cli.options import Subparsers, add_finding, add_number
 from fuzz.cli.progress import saying
-from fuzz.targets.session import Lab, open_lab, signatures
+from fuzz.targets.session import open_lab, signatures
+from fuzz.triage.confirm import Confirmed, as_json, stages_of
+from fuzz.triage.minimise import choose
 from fuzz.triage.other_emulators import Asked, Journey, asked_of, measure, places
-from harness.findings.finding import Signature, Tries, signature_text
+from harness.findings.finding import Signature, signature_text
 from harness.findings.verdict import (
-    STAGES,
     Elsewhere,
-    Evidence,
-    Stage,
-    Verdict,
     classify,
     evidence,
     first_of,
-    rate_text,
-    together,
 )
 from harness.findings.verdict import verdict_lines as lines
-from harness.scenario.scenario import Scenario, load
+from harness.scenario.scenario import load
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import load_config
 from harness.vm.qemu_versions import present
@@ -48,15 +42,6 @@ gets other versions of QEMU; without one, the output says so.
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 the target was lost
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Confirmed:
-    """What is known of one signature of a scenario."""
-
-    signature: Signature
-    evidence: Evidence
-    verdict: Verdict
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -119,32 +104,3 @@ def _elsewhere(
     if len(here) == 1:
         _say(f"{here[0].name} is the only QEMU here; `shadowfuzz setup --emulators` gets others")
     return dict(zip((each.signature for each in asked), measure(journey, asked, here, _say), strict=True))
-
-
-def as_json(found: Confirmed) -> dict[str, object]:
-    """Return plain data for :mod:`json`."""
-    return {
-        "signature": signature_text(found.signature),
-        "verdict": asdict(found.verdict),
-        "rate": rate_text(together(found.evidence.stages)),
-        "evidence": asdict(found.evidence),
-    }
-
-
-def stages_of(
-    lab: Lab, scenario: Scenario, wanted: tuple[Signature, ...], runs: int, boots: int
-) -> dict[Signature, tuple[Stage, ...]]:
-    """Run a scenario in every stage and count, by signature, how often it came back.
-
-    ``runs`` times in one KVM VM and in fresh ones, in ``boots`` fresh QEMUs.  TargetError: the machine was lost.
-    """
-    counts = {key: dict.fromkeys(STAGES, 0) for key in wanted}
-    times = dict(zip(STAGES, (runs, runs, boots), strict=True))
-    for stage in STAGES if wanted else ():
-        for _ in range(times[stage]):
-            if stage == "fresh_qemu":
-                lab.restart()
-            _, checked = lab.observe(scenario, fresh_vm=stage != "repeat")
-            for key in set(signatures(checked)) & set(wanted):
-                counts[key][stage] += 1
-    return {key: tuple(Stage(s, Tries(hits[s], times[s])) for s in STAGES) for key, hits in counts.items()}

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from fuzz.cli.options import Subparsers, add_number, add_paths, add_subject
+from fuzz.cli.options import Subparsers, add_number, add_paths, add_subject, subject_of
 from fuzz.cli.progress import say
 from fuzz.corpus.coverage_survey import Watched, open_watched, possible_decisions, survey
 from fuzz.corpus.files import read_corpus
@@ -102,9 +102,3 @@ def _lines(vmlinux: Path | None, watched: Watched, progress: Callable[[str], Non
     progress(f"reading line numbers from {vmlinux}")
     ranges = [(begin - LOAD_OFFSET, end - LOAD_OFFSET) for begin, end in watched.coverage.text.ranges]
     return read_lines(vmlinux, watched.kernel, ranges)
-
-
-def subject_of(watched: Watched) -> dict[str, str]:
-    """Return what was run, as names and values."""
-    subject = watched.lab.subject
-    return {"target": subject.target, "kernel_release": subject.kernel_release, "level": subject.level}

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from fuzz.cli.options import Subparsers, add_campaign
-from fuzz.cli.replay import style_of
-from fuzz.cli.report import write_report
+from fuzz.cli.output import style_of
 from fuzz.store.kept_findings import find, open_database, stories
+from fuzz.triage.report_page import write_report
 from harness.errors import InputError
 from harness.findings.regressions import NEW, likeness, new_text
 from harness.findings.release_history import sentences

@@ -5,22 +5,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fuzz.cli.options import Subparsers, add_finding
 from fuzz.cli.progress import saying
-from fuzz.targets.session import WELL, Lab, open_lab, signatures
-from harness.errors import InputError
-from harness.findings.finding import Signature, signature_text
-from harness.minimiser import Minimiser
-from harness.scenario.scenario import Scenario, format_scenario, load
-from harness.scenario.simplify import PASSES, order
+from fuzz.targets.session import open_lab, signatures
+from fuzz.triage.minimise import choose, minimise_on
+from harness.findings.finding import signature_text
+from harness.scenario.scenario import format_scenario, load
 
 _say = saying("minimise")
 
-MAX_TRIES = 20_000
 DONE, NOT_CONFIRMED = 0, 1
 
 EPILOG = """\
@@ -37,16 +32,6 @@ result is a fixed point: no pass makes it any simpler.  It is run once more in a
 exit status: 0 done, 1 the result did not come back in a fresh QEMU, 2 bad usage or nothing to minimise, 3 the target
 was lost
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Least:
-    """The end of a minimisation; ``confirmed``: it came back in a fresh QEMU."""
-
-    scenario: Scenario
-    signature: Signature
-    tries: int
-    confirmed: bool
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -83,39 +68,3 @@ def run_minimise(args: argparse.Namespace) -> int:
     _say(f"{before} -> {after}; {least.tries} tries, {seconds:.1f} s")
     _say("came back in a fresh QEMU" if least.confirmed else "did NOT come back in a fresh QEMU")
     return DONE if least.confirmed else NOT_CONFIRMED
-
-
-def choose(found: Sequence[Signature], asked: str | None, where: str) -> Signature:
-    """Return the signature to keep.  InputError: there is none, or not that one."""
-    if not found:
-        raise InputError(where, None, "nothing to minimise: all that it shows is explained")
-    names = {signature_text(signature): signature for signature in found}
-    if asked is None:
-        return found[0]
-    if asked not in names:
-        raise InputError(where, None, f"does not show {asked!r}; it shows {', '.join(names)}")
-    return names[asked]
-
-
-def minimise_on(lab: Lab, scenario: Scenario, wanted: Signature, tries: int = MAX_TRIES) -> Least:
-    """Return the simplest scenario that the passes reach and that shows ``wanted`` on the lab's target.
-
-    InputError: the start does not show it twice in a row.
-    """
-
-    # A guest that exits for ever is what some findings are; from any other, nothing that runs away is a simpler one.
-    _, first = lab.observe(scenario)
-    ends = WELL | {first.status}
-
-    def holds(candidate: Scenario) -> bool:
-        # A success is rare and everything after it builds on it: it has to come twice.
-        return lab.shows(candidate, wanted, ends=ends) and lab.shows(candidate, wanted, ends=ends)
-
-    try:
-        minimiser = Minimiser(scenario, holds, order, tries)
-    except ValueError:
-        raise InputError("scenario", None, f"shows {signature_text(wanted)} only now and then") from None
-    # What the sentence said of the start need not be true of what is left.
-    least = replace(minimiser.run(PASSES), about=f"The least that shows {signature_text(wanted)}.")
-    lab.restart()
-    return Least(least, wanted, minimiser.tries, lab.shows(least, wanted, ends=ends))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from fuzz.corpus.coverage_survey import Watched
 from harness.model import LEVEL_NAMES
 from harness.vm.config import DEFAULT_TARGET, list_configs
 
@@ -137,3 +138,9 @@ def add_finding(parser: argparse.ArgumentParser, *, signature: str) -> None:
     add_deterministic(parser)
     add_hyp_copy(parser)
     parser.add_argument("--signature", metavar="TEXT", help=signature)
+
+
+def subject_of(watched: Watched) -> dict[str, str]:
+    """Return what was run, as names and values."""
+    subject = watched.lab.subject
+    return {"target": subject.target, "kernel_release": subject.kernel_release, "level": subject.level}

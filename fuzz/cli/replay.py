@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from fuzz.cli.options import Subparsers, add_deterministic, add_hyp_copy, add_number, add_paths, add_subject
+from fuzz.cli.output import style_of
 from fuzz.cli.progress import saying
 from fuzz.corpus.files import find_scenarios
 from fuzz.paths import KNOWN_DIR
@@ -141,14 +141,6 @@ def _jobs(scenarios: Sequence[tuple[str, Scenario]], repeat: int) -> tuple[Job, 
         for path, scenario in scenarios
         for n in range(repeat)
     )
-
-
-def style_of(stream: TextIO, environ: Mapping[str, str]) -> Style:
-    """Return the style for a stream: colour on a terminal unless NO_COLOR is set, and its width."""
-    terminal_there = stream.isatty()
-    width = shutil.get_terminal_size((100, 24)).columns
-    colour = terminal_there and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-    return Style(max(width, terminal.MIN_WIDTH), colour)
 
 
 class _Text:

@@ -4,28 +4,15 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import os
 import sys
-import webbrowser
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime
-from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-from fuzz.campaign.counters_file import merge, read_stats
-from fuzz.campaign.parent import RUN
 from fuzz.cli.options import Subparsers, add_number
-from fuzz.corpus.coverage_survey import possible_decisions
-from fuzz.paths import KNOWN_DIR
-from fuzz.store.database import Database
-from fuzz.store.kept_findings import open_database, stories
-from fuzz.store.runs import History
+from fuzz.store.kept_findings import open_database
+from fuzz.triage.report_page import book_of, write_report
 from harness.errors import InputError
-from harness.findings.known_divergences import Catalogue
-from harness.report.campaign_data import Book, branches, known_hits
 from harness.report.html_markup import POLICY, el
 from harness.report.html_report import page
 
@@ -81,43 +68,6 @@ def add_parsers(subparsers: Subparsers) -> None:
 def run_report(args: argparse.Namespace) -> int:
     """Write the report; errors are raised for the caller to show."""
     return write_report(open_database(args.campaign, args.store), args.campaign, args.out, show=args.open)
-
-
-def write_report(database: Database, campaign: Path, out: Path, *, show: bool) -> int:
-    """Write the report to ``out``, whole or not at all; ``show``: in the browser, too."""
-    text = page(book_of(database, campaign))
-    work = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        work.write_text(text, encoding="utf-8")
-        work.replace(out)
-    finally:
-        work.unlink(missing_ok=True)
-    print(f"report: {out}, {len(text.encode()) // 1024} KiB", file=sys.stderr)
-    if show:
-        webbrowser.open(out.absolute().as_uri())
-    return 0
-
-
-def book_of(database: Database, campaign: Path | None = None) -> Book:
-    """Read all that a report tells; ``campaign`` is the directory with the statistics of its last run.
-
-    InputError: the database cannot be read.
-    """
-    runs, found = History(database).runs(), stories(database)
-    if campaign is not None and runs and runs[-1].summary is None:
-        stats = merge(map(read_stats, (campaign / RUN).glob("*.stats")))
-        live = {"branches": stats.group("branches"), "known_by_entry": stats.group("known")}
-        runs = (*runs[:-1], replace(runs[-1], live=live))
-    levels = dict.fromkeys(["spec", *(story.kept.finding.subject.level for story in found)])
-    entries = [e for level in levels for e in Catalogue.load(KNOWN_DIR, level).entries]
-    possible = {decision for level in levels for decision in _possible(level)}
-    made = datetime.now(UTC).isoformat(timespec="seconds")
-    version = importlib.metadata.version("shadowfuzz")
-    return Book(made, version, found, runs, known_hits(entries, runs), branches(runs, possible))
-
-
-_possible = cache(possible_decisions)
-"""Takes half a second, and is always the same."""
 
 
 def run_serve(args: argparse.Namespace) -> int:

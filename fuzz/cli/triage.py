@@ -5,23 +5,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
-from dataclasses import replace
 
-from fuzz.cli.confirm import stages_of
-from fuzz.cli.minimise import minimise_on
 from fuzz.cli.options import Subparsers, add_against, add_campaign, add_cold, add_hyp_copy, add_number, add_subject
 from fuzz.cli.progress import saying
-from fuzz.store.database import Database
-from fuzz.store.findings import FINDINGS, FRESH_QEMU, Store
-from fuzz.store.kept_findings import open_database, story_of
-from fuzz.targets.session import Lab, open_lab
+from fuzz.store.findings import FINDINGS, Store
+from fuzz.store.kept_findings import open_database
+from fuzz.targets.session import open_lab
 from fuzz.triage.kept_on_emulators import measure_kept
 from fuzz.triage.other_emulators import Journey
-from harness.errors import InputError
-from harness.findings.checked import signature
-from harness.findings.finding import MAX_DIVERGENCES, Tries, difference, signature_text
-from harness.report.finding_data import Kept
+from fuzz.triage.triage import triage
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import load_config
 from harness.vm.qemu_versions import present
@@ -72,46 +64,3 @@ def run_triage(args: argparse.Namespace) -> int:
     measure_kept(database, subject, journey, present(Cache(default_root(os.environ))), _say)
     Store(database, FINDINGS).export(args.out / FINDINGS)
     return 0
-
-
-def triage(database: Database, lab: Lab, runs: int, say: Callable[[str], None]) -> int:
-    """Minimise and confirm what was found on the lab's target, new ones first; return how many findings were done.
-
-    Each is kept before the next one begins.  TargetError: the machine was lost too often.
-    """
-    store, done = Store(database, FINDINGS), 0
-    for story in sorted((story_of(store, id_) for id_ in store.ids()), key=lambda story: bool(story.like)):
-        kept = story.kept
-        if kept.finding.kind != "divergence" or kept.finding.subject != lab.subject or kept.finding.other != lab.other:
-            continue
-        if kept.scenario is None or kept.fresh_qemu is not None:
-            continue
-        done += 1
-        say(f"{story.id}: {_one(store, kept, lab, runs)}")
-    return done
-
-
-def _one(store: Store, kept: Kept, lab: Lab, runs: int) -> str:
-    wanted = kept.finding.signature
-    assert kept.scenario is not None
-    try:
-        least = minimise_on(lab, kept.scenario, wanted)
-    except InputError:
-        return f"{signature_text(wanted)} did not come back; left as it is"
-    trace, checked = lab.observe(least.scenario)
-    texts = lab.texts(trace)
-    members = [divergence for divergence in checked.unexplained if signature(divergence) == wanted]
-    if not members:
-        return f"{signature_text(wanted)} did not come back when all was done; left as it is"
-    repeat, fresh, _ = stages_of(lab, least.scenario, (wanted,), runs, 0)[wanted]
-    finding = replace(
-        kept.finding,
-        divergences=tuple(difference(divergence) for divergence in members[:MAX_DIVERGENCES]),
-        divergence_count=len(members),
-        same_vm=repeat.tries,
-        fresh_vm=fresh.tries,
-    )
-    qemu = Tries(int(least.confirmed), 1)
-    store.revise(finding, least.scenario, {**texts, FRESH_QEMU: f"{qemu.hits} {qemu.runs}"})
-    before, after = len(kept.scenario.steps), len(least.scenario.steps)
-    return f"{signature_text(wanted)}: {before} steps -> {after}, {least.tries} tries"

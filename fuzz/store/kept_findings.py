@@ -9,8 +9,8 @@ from pathlib import Path
 
 from fuzz.paths import CRASHES, KEPT, KNOWN_DIR
 from fuzz.store.database import FILE, Database, default_url
+from fuzz.store.emulator_results import from_text
 from fuzz.store.findings import ELSEWHERE, FINDINGS, FLAKY, FRESH_QEMU, OTHER_TRACE, TRACE, Store
-from fuzz.triage.other_emulators import from_text
 from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError
 from harness.findings.finding import Tries

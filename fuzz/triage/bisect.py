@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
+from harness.vm.cache import Cache
+from harness.vm.debian.changelog import notes, read_changelog, upstream
+from harness.vm.debian.kernel_archive import Kernels
 from harness.vm.debian.versions import linux_version
+from harness.vm.kernels.fetch import CHANGELOG, find_fetched
 
 Outcome = tuple[str, ...]
 """Names of what is unexplained; empty: nothing."""
@@ -92,3 +96,31 @@ def _nearest(versions: Sequence[str], version: str, known: Mapping[str, Outcome 
 def confidence(runs: int) -> float:
     """Return how sure `runs` runs without a finding make it absent, if it shows in every second run when present."""
     return float(1 - 0.5**runs)
+
+
+def split_target(name: str) -> tuple[str, str]:
+    """Return a target's name without its kernel, and the kernel: ``CONFIG@KERNEL%CPU`` is ``CONFIG%CPU`` and KERNEL."""
+    base, mark, emulator = name.partition("%")
+    config, _, version = base.partition("@")
+    return f"{config}{mark}{emulator}", version
+
+
+def target_name(config: str, version: str) -> str:
+    """Return the name of a configuration, on whatever emulator, with a kernel."""
+    base, mark, emulator = config.partition("%")
+    return f"{base}@{version}{mark}{emulator}"
+
+
+def _changelog(change: Change, cache: Cache, kernels: Kernels) -> Iterator[str]:
+    fetched = find_fetched(cache, kernels.find(change.after))
+    if fetched is None or not (fetched.image.path / CHANGELOG).is_file():
+        yield "  (the later package brings no changelog)"
+        return
+    text = read_changelog(fetched.image.path / CHANGELOG)
+    jumps = upstream(text, change.before, change.after)
+    if jumps:
+        yield f"  new upstream releases between them, whose changes Debian does not list: {', '.join(reversed(jumps))}"
+    lines = list(notes(text, change.before, change.after))
+    yield f"  {len(lines)} lines of Debian's changelog between them mention KVM on arm64" + (":" if lines else "")
+    for note in lines:
+        yield f"    {note.version}: {note.text}"

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fuzz.store.database import Database
+from fuzz.store.emulator_results import to_text
 from fuzz.store.findings import ELSEWHERE, FINDINGS, Store
 from fuzz.store.kept_findings import story_of
-from fuzz.triage.other_emulators import Asked, Journey, measure, shown, to_text
+from fuzz.triage.other_emulators import Asked, Journey, measure, shown
 from harness.findings.finding import Subject
 from harness.report.finding_data import Story
 from harness.vm.qemu_versions import Emulator

@@ -6,10 +6,9 @@ One boot a place serves all divergences; two machines at a time.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fuzz.paths import KNOWN_DIR
@@ -142,20 +141,3 @@ def compare(name: str, asked: Asked, runs: Sequence[Shown]) -> Elsewhere:
     same = sum(run in asked.shown if exact else bool(run) for run in runs)
     why = "" if runs else "no run ended well"
     return Elsewhere(name, Tries(same, len(runs)), sum(map(bool, runs)) - same, why)
-
-
-def to_text(found: Sequence[Elsewhere]) -> str:
-    """Return what is kept with a finding."""
-    return json.dumps([asdict(place) for place in found])
-
-
-def from_text(text: str) -> tuple[Elsewhere, ...]:
-    """Return what :func:`to_text` wrote; empty for anything else, which is as if nothing had been measured."""
-    try:
-        return tuple(
-            Elsewhere(str(row["name"]), Tries(int(row["same"]["hits"]), int(row["same"]["runs"])), int(row["changed"]),
-                      str(row["why"]), str(row["unlike"]))
-            for row in json.loads(text)
-        )  # fmt: skip
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ()

@@ -14,7 +14,6 @@ from types import MappingProxyType
 
 import capstone
 
-from harness.arch import a64
 from harness.arch.registers import Encoding
 from harness.layout import TRAP_REGISTER
 
@@ -282,4 +281,4 @@ def disassemble(word: int, pc: int = 0) -> str:
     return f".word {word:#010x}"
 
 
-TRAP = a64.encode("mrs", "xzr", TRAP_REGISTER)
+TRAP = encode("mrs", "xzr", TRAP_REGISTER)

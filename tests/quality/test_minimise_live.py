@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fuzz.cli.minimise import choose, minimise_on
 from fuzz.targets.session import Lab, open_lab, signatures
+from fuzz.triage.minimise import choose, minimise_on
 from harness.scenario.scenario import format_scenario, load
 from harness.vm.config import PROJECT
 

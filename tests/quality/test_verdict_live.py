@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from fuzz.cli.confirm import stages_of
 from fuzz.targets.session import open_lab, signatures
+from fuzz.triage.confirm import stages_of
 from harness.findings.regressions import load_regressions
 from harness.findings.verdict import classify, evidence, first_of
 from harness.scenario.scenario import load

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli.confirm import stages_of
 from fuzz.cli.main import main
-from fuzz.cli.report import book_of
-from fuzz.cli.triage import triage
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, OTHER_TRACE, TRACE, Store
 from fuzz.store.kept_findings import find
 from fuzz.targets.session import open_lab, signatures
+from fuzz.triage.confirm import stages_of
+from fuzz.triage.report_page import book_of
+from fuzz.triage.triage import triage
 from harness.findings.finding import Finding, Tries, signature_text
 from harness.findings.intended_changes import load_changes
 from harness.report.html_report import page

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from fuzz.cli.confirm import stages_of
 from fuzz.targets.session import open_lab, signatures
 from fuzz.triage import other_emulators
+from fuzz.triage.confirm import stages_of
 from fuzz.triage.other_emulators import Journey, asked_of, measure
 from harness.arch import exceptions
 from harness.arch.cpu_models import Cpu, cpu_model

@@ -19,12 +19,12 @@ from fuzz.campaign.summary import Asked, summarise
 from fuzz.campaign.worker import Worker
 from fuzz.campaign.worker_command import Launcher
 from fuzz.campaign.worker_process import Guides, _parser, services
-from fuzz.cli.confirm import stages_of
 from fuzz.cli.main import main
-from fuzz.cli.minimise import minimise_on
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.targets.session import Lab, open_lab, signatures
+from fuzz.triage.confirm import stages_of
+from fuzz.triage.minimise import minimise_on
 from harness.scenario.scenario import format_scenario
 from harness.trace.events import Trace
 from harness.vm.build.prepare import prepare

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fuzz.cli.main import main
-from fuzz.cli.report import book_of
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import find
+from fuzz.triage.report_page import book_of
 from harness.findings.release_history import SHOWS, SHOWS_NOT, sentences
 from harness.report.html_report import page
 from harness.vm.build.prepare import find_prepared, prepare

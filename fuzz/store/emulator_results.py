@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What other emulators showed of a finding, as the text that is stored with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from harness.findings.finding import Tries
+from harness.findings.verdict import Elsewhere
+
+
+def to_text(found: Sequence[Elsewhere]) -> str:
+    """Return what is kept with a finding."""
+    return json.dumps([asdict(place) for place in found])
+
+
+def from_text(text: str) -> tuple[Elsewhere, ...]:
+    """Return what :func:`to_text` wrote; empty for anything else, which is as if nothing had been measured."""
+    try:
+        return tuple(
+            Elsewhere(str(row["name"]), Tries(int(row["same"]["hits"]), int(row["same"]["runs"])), int(row["changed"]),
+                      str(row["why"]), str(row["unlike"]))
+            for row in json.loads(text)
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ()

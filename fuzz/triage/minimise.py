@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a scenario as simple as it can be while it still shows a divergence, in real VMs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from fuzz.targets.session import WELL, Lab
+from harness.errors import InputError
+from harness.findings.finding import Signature, signature_text
+from harness.minimiser import Minimiser
+from harness.scenario.scenario import Scenario
+from harness.scenario.simplify import PASSES, order
+
+MAX_TRIES = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Least:
+    """The end of a minimisation; ``confirmed``: it came back in a fresh QEMU."""
+
+    scenario: Scenario
+    signature: Signature
+    tries: int
+    confirmed: bool
+
+
+def choose(found: Sequence[Signature], asked: str | None, where: str) -> Signature:
+    """Return the signature to keep.  InputError: there is none, or not that one."""
+    if not found:
+        raise InputError(where, None, "nothing to minimise: all that it shows is explained")
+    names = {signature_text(signature): signature for signature in found}
+    if asked is None:
+        return found[0]
+    if asked not in names:
+        raise InputError(where, None, f"does not show {asked!r}; it shows {', '.join(names)}")
+    return names[asked]
+
+
+def minimise_on(lab: Lab, scenario: Scenario, wanted: Signature, tries: int = MAX_TRIES) -> Least:
+    """Return the simplest scenario that the passes reach and that shows ``wanted`` on the lab's target.
+
+    InputError: the start does not show it twice in a row.
+    """
+
+    # A guest that exits for ever is what some findings are; from any other, nothing that runs away is a simpler one.
+    _, first = lab.observe(scenario)
+    ends = WELL | {first.status}
+
+    def holds(candidate: Scenario) -> bool:
+        # A success is rare and everything after it builds on it: it has to come twice.
+        return lab.shows(candidate, wanted, ends=ends) and lab.shows(candidate, wanted, ends=ends)
+
+    try:
+        minimiser = Minimiser(scenario, holds, order, tries)
+    except ValueError:
+        raise InputError("scenario", None, f"shows {signature_text(wanted)} only now and then") from None
+    # What the sentence said of the start need not be true of what is left.
+    least = replace(minimiser.run(PASSES), about=f"The least that shows {signature_text(wanted)}.")
+    lab.restart()
+    return Least(least, wanted, minimiser.tries, lab.shows(least, wanted, ends=ends))
