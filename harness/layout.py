@@ -2,7 +2,7 @@
 """Where things are in the test guest's physical address space (IPA), and in the mailbox.
 
 The window below 1 GiB has no memory slot: every access there is MMIO.  1 GiB is also the verified layer's
-``MAX_MMIO_ADDR`` (model.md 2.1), so that model and KVM can agree on what is MMIO.
+``MAX_MMIO_ADDR`` (docs/spec/model.md section 2.1), so that model and KVM can agree on what is MMIO.
 """
 
 from __future__ import annotations

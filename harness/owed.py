@@ -219,7 +219,7 @@ def _ran_after_asking(round_: Round, serror_taken: bool) -> bool:
 
 
 def serror_at_once(round_: Round) -> bool:
-    """Whether an SError that was not masked was taken when userspace asked for it (kvm.md, differences of versions)."""
+    """Whether an SError that was not masked was taken when userspace asked for it (docs/spec/kvm.md section 6)."""
     return round_.action.inject and took_serror(round_.exit, round_.hosts, round_.entry)
 
 

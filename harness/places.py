@@ -57,12 +57,17 @@ MEETS: tuple[Meets, ...] = (
     Meets("mp_state", GUEST_EXITS, "a vCPU may be stopped at any exit", "KVM API 4.39"),
     Meets("write", ("HVC64", "DABT_LOW", "IABT_LOW"), "the host may write RAM at any exit", "KVM API 4.35"),
     Meets("*slot", ("HVC64", "DABT_LOW"), "memory slots may change at any exit", "KVM API 4.35"),
-    Meets("vcpu", ("HVC64", "DABT_LOW", "SYS64"), "another vCPU may go on at any exit", "differential.md section 5"),
+    Meets(
+        "vcpu",
+        ("HVC64", "DABT_LOW", "SYS64"),
+        "another vCPU may go on at any exit",
+        "docs/spec/differential.md section 5",
+    ),
     Meets(
         FORGE,
         (*EXIT_CODES.values(), *(c.name for c in EXCEPTION_CLASSES), OTHER_CLASS, OTHER_CODE),
         "an exit may be made to look like any other",
-        "differential.md section 5",
+        "docs/spec/differential.md section 5",
     ),
 )
 """A step without a row must be reached, by whatever exit it meets.  ``TRAP`` is the code of all exception classes.

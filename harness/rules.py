@@ -111,13 +111,25 @@ _OTHERS: tuple[Rule, ...] = (
     Rule("call.features.may", "SUCCESS or NOT_SUPPORTED for what is optional", _FEATURES),
     Rule("call.features.off2", "the types of SYSTEM_OFF2, or NOT_SUPPORTED", "Arm DEN 0022F 5.11"),
     Rule("call.features.none", "NOT_SUPPORTED for any other", _FEATURES),
-    Rule("smc.call", "refused, or the same as by HVC", "kvm.md; handle_smc in arch/arm64/kvm/handle_exit.c"),
+    Rule(
+        "smc.call",
+        "refused, or the same as by HVC",
+        "docs/spec/kvm.md section 2 SMC; handle_smc in arch/arm64/kvm/handle_exit.c",
+    ),
     Rule("smc.immediate", "NOT_SUPPORTED in x0, the rest untouched", "Arm DEN 0028 2.9; handle_smc"),
     Rule("wfx", "the guest goes on behind it", "Arm ARM C6.2 WFI"),
     Rule("irq", "an interrupt of the host changes nothing", "Arm ARM D1.13"),
     Rule("sysreg.unknown", "emulation or an undefined-instruction exception", "Arm ARM D19"),
-    Rule("abort.fetch", "an external abort for a fetch outside every slot", "kvm.md, EXC; Arm ARM D17.2.37"),
-    Rule("abort.walk", "an external abort at the walk's level", "kvm.md; Arm ARM D17.2.37, FSC 0b0101LL"),
+    Rule(
+        "abort.fetch",
+        "an external abort for a fetch outside every slot",
+        "docs/spec/kvm.md section 1 EXC; Arm ARM D17.2.37",
+    ),
+    Rule(
+        "abort.walk",
+        "an external abort at the walk's level",
+        "docs/spec/kvm.md section 2 S1PTW; Arm ARM D17.2.37, FSC 0b0101LL",
+    ),
     Rule("abort.mapped.fetch", "the fetch of a page of a slot is made again", "KVM API 4.35"),
     Rule("abort.mapped.data", "the access to a page of a slot is made again", "KVM API 4.35"),
     Rule("abort.no_syndrome", "userspace's affair: the guest stays at the instruction", "KVM API 7.33"),
@@ -217,7 +229,7 @@ ABSENT: tuple[Absent, ...] = (
             "host.serror.taken",
             target,
             "its kernel pends every SError in HCR_EL2.VSE (host.serror.pending); only later ones may inject at once",
-            "kvm.md, differences between versions; inject_fault.c, kvm_inject_serror_esr",
+            "docs/spec/kvm.md section 6; inject_fault.c, kvm_inject_serror_esr",
         )
         for target in ("kvm-nvhe", "kvm-6.12-nvhe", "kvm-protected", "kvm-vhe")
     ),

@@ -300,14 +300,14 @@ STEP_KINDS: tuple[StepKind, ...] = (
         Side.HOST,
         (Operand("vcpu", f"one of {', '.join(CONTEXT_NAMES)}", frozenset(CONTEXT_NAMES)),),
         "Go on with another vCPU, VM.vCPU; a new one starts at code of its own, with reset values.",
-        "differential.md section 5, interleaving",
+        "docs/spec/differential.md section 5, interleaving",
     ),
     StepKind(
         "forge",
         Side.HOST,
         (Operand("field", f"one of {', '.join(protocol.FORGE)}", frozenset(protocol.FORGE)), VALUE),
         "KVM's handlers see this exit code, ESR_EL2, FAR_EL2 or HPFAR_EL2 at the exit of the guest step before.",
-        "differential.md section 5",
+        "docs/spec/differential.md section 5",
     ),
 )
 KINDS: Mapping[str, StepKind] = MappingProxyType({k.keyword: k for k in STEP_KINDS})
