@@ -230,7 +230,7 @@ def _from_el0(state: State) -> bool:
 def external_abort(state: State, exit_: Switch) -> State:
     """Return ``state`` after the external data abort that userspace asked for.
 
-    Source: docs/spec/kvm.md section 1 EXC; KVM API 4.31.
+    Source: docs/spec/kvm.md section 1 EXC; KVM API 4.32.
     """
     ec = _EC_DABT + (not _from_el0(state))
     return arch.take_exception(state, ec << exits.EC_SHIFT | _il(exit_) | exits.FSC_EXTABT, exit_.far)

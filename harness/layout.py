@@ -78,7 +78,7 @@ CONTEXTS: tuple[Context, ...] = (
 ALONE, PAIR = 0, 1
 """Numbers of the first two contexts."""
 NISV_MACHINE = 2
-"""The machine with KVM_CAP_ARM_NISV_TO_USER (KVM API 7.33)."""
+"""The machine with KVM_CAP_ARM_NISV_TO_USER (KVM API 5, KVM_EXIT_ARM_NISV)."""
 PROTECTED_MACHINE = 3
 """The machine that is a protected VM: of its memory the host has no more than the guest shares with it, and none of it
 is read-only (Documentation/virt/kvm/arm/pkvm.rst)."""
