@@ -3,7 +3,7 @@
 
 A scenario flows one way, with values in between::
 
-    corpus/*.scn --parse--> Scenario --+--> vm.executor.run --> Trace (N0 E1 N1 E2 ...)   real KVM
+    corpus/*/*.scn -parse-> Scenario --+--> vm.executor.run --> Trace (N0 E1 N1 E2 ...)   real KVM
          ^              mutate (fuzz/) |                          |
          |                             |                          v
          +-------- finding <-- Divergence <-- compare <-- model.replay(trace, level)

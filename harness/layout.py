@@ -2,7 +2,7 @@
 """Where things are in the test guest's physical address space (IPA), and in the mailbox.
 
 The window below 1 GiB has no memory slot: every access there is MMIO.  1 GiB is also the verified layer's
-``MAX_MMIO_ADDR`` (model.md 2.1), so that model and KVM can agree on what is MMIO.
+``MAX_MMIO_ADDR`` (docs/spec/model.md section 2.1), so that model and KVM can agree on what is MMIO.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ CONTEXTS: tuple[Context, ...] = (
 ALONE, PAIR = 0, 1
 """Numbers of the first two contexts."""
 NISV_MACHINE = 2
-"""The machine with KVM_CAP_ARM_NISV_TO_USER (KVM API 7.33)."""
+"""The machine with KVM_CAP_ARM_NISV_TO_USER (KVM API 5, KVM_EXIT_ARM_NISV)."""
 PROTECTED_MACHINE = 3
 """The machine that is a protected VM: of its memory the host has no more than the guest shares with it, and none of it
 is read-only (Documentation/virt/kvm/arm/pkvm.rst)."""

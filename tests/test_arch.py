@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exception entry to EL1 and the skipping of an instruction, field by field (kvm.md, vocabulary; Arm ARM D1.10, C5.2).
+"""Exception entry to EL1 and the skipping of an instruction, field by field.
+
+Sources: docs/spec/kvm.md section 1; Arm ARM D1.10, C5.2.
 
 Numbers are written out here on purpose: a wrong constant in the module must not be right in its test.
 """
@@ -152,5 +154,5 @@ def test_pending_serror() -> None:
 
 
 def test_the_exception_wins_over_the_skip() -> None:
-    """They exclude each other (kvm.md)."""
+    """They exclude each other (docs/spec/kvm.md section 1)."""
     assert apply_pending(BEFORE, EXC | SYNC | SKIP) == take_exception(BEFORE)

@@ -54,7 +54,7 @@ def checked(*trace: Event, level: str = "spec", status: str = "ok", dropped: int
 @pytest.mark.parametrize("level", CATALOGUES)
 def test_a_good_trace(level: str) -> None:
     result = checked(*events(), level=level)
-    # model.md 4: the deployed prep_hvc marks x0 for some functions only, and this is none of them.
+    # docs/spec/model.md section 4: the deployed prep_hvc marks x0 for some functions only, and this is none of them.
     assert _names(result) <= ({"save.dirty.x0", "restore.x0"} if level == "kernel" else set())
     assert dict(result.exits) == {"IRQ": 1, "DABT_LOW": 1, "HVC64": 1, "SYS64": 1}
     assert (result.relations["save"], result.relations["switch"], result.relations["host"]) == (4, 4, 4)
@@ -65,7 +65,7 @@ def test_a_good_trace(level: str) -> None:
 
 
 def test_a_panic_leaves_restore_unchecked() -> None:
-    """A trapped system register is no exit of the proof's (model.md 5)."""
+    """A trapped system register is no exit of the proof's (docs/spec/model.md section 5)."""
     again = (*events()[:-1], entry(but(ANSWERED, pc=LAST + 4)))
     assert dict(checked(*events()).unchecked) == {}
     result = checked(*again)
@@ -74,7 +74,7 @@ def test_a_panic_leaves_restore_unchecked() -> None:
 
 
 def test_what_the_model_leaves_undefined_is_counted_and_not_judged() -> None:
-    """prep_abort relies on is_gfn of HPFAR_EL2 / 16 (model.md 4)."""
+    """prep_abort relies on is_gfn of HPFAR_EL2 / 16 (docs/spec/model.md section 4)."""
     result = checked(entry(START), trap(START, load_esr(3), far=0, hpfar=1 << 63), entry(START))
     assert sum(result.undefined.values()) == 1
     assert (result.relations["save"], result.relations["restore"]) == (1, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The relations of differential.md, section 3, on one turn or one run: what differs is named, by register and value."""
+"""The relations of docs/spec/differential.md section 3, on one turn or run: what differs is named, with values."""
 
 from __future__ import annotations
 
@@ -348,7 +348,7 @@ def test_an_access_through_a_wrong_register_is_no_divergence_of_its_own() -> Non
 
 
 def test_fault_registers_of_an_interrupt_are_the_last_traps() -> None:
-    """kvm.md: fault.esr_el2 is not refreshed on an IRQ exit."""
+    """docs/spec/kvm.md section 1, exit codes: fault.esr_el2 is not refreshed on an IRQ exit."""
     assert run(MMIO, MMIO, code=0, syndrome=0xDEAD, far=1, hpfar=2) == {}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What KVM owes the guest, row by row (kvm.md): results of calls, MMIO data, aborts, reset values."""
+"""What KVM owes the guest, row by row (docs/spec/kvm.md): results of calls, MMIO data, aborts, reset values."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_undefined_instruction() -> None:
 
 
 def test_reset_values() -> None:
-    """KVM API KVM_ARM_VCPU_INIT and kvm.md, host actions."""
+    """KVM API KVM_ARM_VCPU_INIT and docs/spec/kvm.md section 4."""
     owed = dict(reset_values.RESET_VALUES)
     zero = [*(f"x{i}" for i in range(31)), "sp_el0", "pc"]
     zero += ["cpacr_el1", "tcr_el1", "vbar_el1", "contextidr_el1", "cntkctl_el1", "mdscr_el1"]

@@ -337,7 +337,7 @@ relations = ["save"]
 explains = "host_wrote"
 verdict = "model"
 why = "because"
-source = "model.md"
+source = "docs/spec/model.md"
 """
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VCPUOpsAux at every level, against the rows of model.md section 4."""
+"""VCPUOpsAux at every level, against the rows of docs/spec/model.md section 4."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ def test_post_handle_shadow_s2pt_fault(level: str) -> None:
 
 
 def test_halted_post_handle_shadow_s2pt_fault() -> None:
-    # prot_and_map_vm_s2pt relies on is_addr before it looks at halt (section 8)
+    # prot_and_map_vm_s2pt relies on is_addr before it looks at halt (docs/spec/model.md section 8)
     before = state(halt=True)
     assert run("spec", "post_handle_shadow_s2pt_fault", before, 1, 0, 1 << 48).halt
     assert undefined("low", "post_handle_shadow_s2pt_fault", before, 1, 0, 1 << 48) == "is_addr addr"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Primitives, locks and mapping, against model.md sections 2, 3, 7 and 8."""
+"""Primitives, locks and mapping, against docs/spec/model.md sections 2, 3, 7 and 8."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_is_inc_exe() -> None:
         machine.is_inc_exe(state(log={23: [("WAIT_LOCK", 10)]}), 1)
 
 
-# ---- section 8
+# ---- docs/spec/model.md section 8
 
 
 def mapped(**fields: object) -> RData:

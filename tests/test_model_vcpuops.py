@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VCPUOps at every level, against model.md section 5."""
+"""VCPUOps at every level, against docs/spec/model.md section 5."""
 
 from __future__ import annotations
 

@@ -35,10 +35,10 @@ example:
       for each unexplained divergence: 20 times in one KVM VM, 20 times in fresh ones, in 3 fresh QEMUs; then ten times
       on each other -cpu model that has the target's mode, and on each other version of QEMU that is here
 
-verdicts (differential.md section 4): kvm, model, emulator, flaky, unexplained; abstraction is what the catalogue
-explains.  emulator: it goes away, or changes, on another -cpu or another QEMU: there it shows in less than half of the
-runs, and less often than here, both with a confidence of 95 per cent.  `shadowfuzz setup --emulators`
-gets other versions of QEMU; without one, the output says so.
+verdicts (docs/spec/differential.md section 4): kvm, model, emulator, flaky, unexplained; abstraction is what the
+catalogue explains.  emulator: it goes away, or changes, on another -cpu or another QEMU: there it shows in less than
+half of the runs, and less often than here, both with a confidence of 95 per cent.  `shadowfuzz setup --emulators` gets
+other versions of QEMU; without one, the output says so.
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 the target was lost
 """

@@ -28,7 +28,7 @@ NAME = "coverage"
 
 _HELP = """\
 Run campaigns from an empty corpus, guided by the model, by KVM's own code, and by both in turn, and write how many
-edges and decisions each reached over time: coverage.json, coverage.svg and coverage.md in --out.  Findings are lost.
+edges and decisions each reached over time: coverage.{json,svg,md} in --out.  Findings are lost.
 
 examples:
   shadowfuzz coverage-trial --runs 5 --seconds 60 --out docs      a quarter of an hour on a quiet machine

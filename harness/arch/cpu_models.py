@@ -106,7 +106,7 @@ CPUS: Mapping[str, Model] = MappingProxyType(
         "max": Model(
             52,
             True,
-            "no real CPU; QEMU, aarch64_max_initfn: PARANGE 6, FEAT_NMI from 9.1 on",
+            "no real CPU; QEMU target/arm/cpu64.c, aarch64_max_initfn: PARANGE 6, FEAT_NMI from 9.1 on",
             frozenset({BTI, IDST, NMI}),
             ALL_GRANULES,
         ),

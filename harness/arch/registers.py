@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The register table: one row a register, read by the model, the probe, the reports and the docs.
 
-Sources: shadow indices, the seed's ``VCPUOps`` index table (model.md 2.2); encodings, Arm ARM D19
-(``S<op0>_<op1>_C<n>_C<m>_<op2>``); ``sys_regs`` names, ``enum vcpu_sysreg`` in the kernel's
+Sources: shadow indices, the index table of the SeKVM Coq sources (docs/spec/model.md section 2.2); encodings, Arm ARM
+D19 (``S<op0>_<op1>_C<n>_C<m>_<op2>``); ``sys_regs`` names, ``enum vcpu_sysreg`` in the kernel's
 ``arch/arm64/include/asm/kvm_host.h``; where VHE keeps a register, ``__vcpu_read_sys_reg_from_cpu`` in
 ``arch/arm64/include/asm/kvm_host.h`` and ``__sysreg_save_el1_state``.
 """
@@ -41,7 +41,7 @@ class Register:
     """One register of the guest's context.
 
     ``shadow`` is the index of ``get_shadow_ctxt`` (None: the layer has no index for it); ``field`` is the
-    seed's field name; ``core`` is the u64 slot in ``struct kvm_regs`` (None: not a core register);
+    field name of the Coq sources; ``core`` is the u64 slot in ``struct kvm_regs`` (None: not a core register);
     ``sys_reg`` names the slot of ``kvm_cpu_context.sys_regs``; ``encoding`` is (op0, op1, CRn, CRm, op2).
     ``live_before``: kernels from this version on keep it in memory whatever ``vhe`` says.  ``kept_by_reset``:
     UNKNOWN at reset (Arm ARM), and KVM_ARM_VCPU_INIT leaves what was there (kvm_reset_vcpu).
@@ -60,7 +60,7 @@ class Register:
 
     @property
     def field(self) -> str:
-        """The seed's field name of the shadow context."""
+        """The field name of the shadow context in the SeKVM Coq sources."""
         return self.name
 
     @property
@@ -98,7 +98,7 @@ STATE: tuple[Register, ...] = (
     _sys("sp_el1", 34, (3, 4, 4, 1, 0), Vhe.DIRECT, core=34),
     _sys("elr_el1", 35, (3, 0, 4, 0, 1), Vhe.EL12, core=35),
     _sys("spsr_el1", 36, (3, 0, 4, 0, 0), Vhe.EL12, core=36),
-    # The seed's mpidr_el1 is VMPIDR_EL2 on the CPU; KVM derives it from the vCPU id at reset.
+    # The proof's mpidr_el1 is VMPIDR_EL2 on the CPU; KVM derives it from the vCPU id at reset.
     _sys("mpidr_el1", 47, (3, 0, 0, 0, 5), settable=False),
     # Since 6.3 KVM traps CSSELR_EL1 (HCR_EL2.TID2) and keeps it in memory ("KVM: arm64: Mask FEAT_CCIDX").
     _sys("csselr_el1", 48, (3, 2, 0, 0, 0), Vhe.DIRECT, live_before=(6, 3)),
@@ -132,8 +132,8 @@ BY_ONE_REG: Mapping[int, int] = MappingProxyType({r.one_reg: i for i, r in enume
 NAMES: tuple[str, ...] = tuple(r.name for r in STATE)
 SETTABLE: tuple[Register, ...] = tuple(r for r in STATE if r.settable)
 
-# Further indices of get_shadow_ctxt / set_shadow_ctxt that are not guest registers (model.md 2.2).  31, 37..40
-# and everything outside the table read as 0 and ignore writes in the proof levels; so do 34 and 69.
+# Further indices of get_shadow_ctxt / set_shadow_ctxt that are not guest registers (docs/spec/model.md section 2.2).
+# 31, 34, 37..40, 69 and everything outside the table read as 0 and ignore writes in the proof levels.
 SHADOW_ONLY: Mapping[str, int] = MappingProxyType(
     {"far_el2": 41, "hpfar_el2": 42, "hcr_el2": 43, "ec": 44, "dirty": 45, "flags": 46}
     | {"elr_el2": 70, "spsr_0": 71, "esr_el2": 72}

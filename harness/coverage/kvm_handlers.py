@@ -69,40 +69,40 @@ _NESTED = "only for a guest hypervisor: nested virtualisation, which the targets
 _NO_FEATURE = "the targets' CPUs do not have"
 
 NEVER_ENTERED: tuple[Reason, ...] = (
-    Reason("kvm_handle_cp1*", _AARCH32, "handle_exit.c, arm_exit_handlers"),
-    Reason("*kvm_hyp_handle_cp15_32", _AARCH32, "hyp/include/hyp/switch.h"),
-    Reason("handle_svc", _NESTED, "handle_exit.c, handle_svc"),
-    Reason("*handle_eret", _NESTED, "handle_exit.c, kvm_handle_eret"),
+    Reason("kvm_handle_cp1*", _AARCH32, "arch/arm64/kvm/handle_exit.c, arm_exit_handlers"),
+    Reason("*kvm_hyp_handle_cp15_32", _AARCH32, "arch/arm64/kvm/hyp/include/hyp/switch.h"),
+    Reason("handle_svc", _NESTED, "arch/arm64/kvm/handle_exit.c, handle_svc"),
+    Reason("*handle_eret", _NESTED, "arch/arm64/kvm/handle_exit.c, kvm_handle_eret"),
     Reason("handle_sve", f"{_NO_FEATURE} FEAT_SVE", "QEMU target/arm/cpu64.c, cortex-a72 and a76"),
     Reason("*handle_ptrauth", f"{_NO_FEATURE} FEAT_PAuth", "QEMU target/arm/cpu64.c, cortex-a72 and a76"),
-    Reason("handle_other", f"{_NO_FEATURE} FEAT_LS64 and profiling", "handle_exit.c, handle_other"),
-    Reason("kvm_handle_gcs", f"{_NO_FEATURE} FEAT_GCS", "handle_exit.c, kvm_handle_gcs"),
-    Reason("*handle_mops", f"{_NO_FEATURE} FEAT_MOPS", "hyp/include/hyp/switch.h"),
+    Reason("handle_other", f"{_NO_FEATURE} FEAT_LS64 and profiling", "arch/arm64/kvm/handle_exit.c, handle_other"),
+    Reason("kvm_handle_gcs", f"{_NO_FEATURE} FEAT_GCS", "arch/arm64/kvm/handle_exit.c, kvm_handle_gcs"),
+    Reason("*handle_mops", f"{_NO_FEATURE} FEAT_MOPS", "arch/arm64/kvm/hyp/include/hyp/switch.h"),
     Reason(
         "handle_no_fpsimd",
         "only without a floating-point unit: with one, EL2 answers the first use (kvm_hyp_handle_fpsimd)",
-        "handle_exit.c, handle_no_fpsimd",
+        "arch/arm64/kvm/handle_exit.c, handle_no_fpsimd",
     ),
     Reason(
         "kvm_handle_fpasimd",
         "only without a floating-point unit, or for a guest hypervisor: EL2 answers the first use",
-        "handle_exit.c, kvm_handle_fpasimd",
+        "arch/arm64/kvm/handle_exit.c, kvm_handle_fpasimd",
     ),
     Reason(
         "kvm_handle_unknown_ec",
         "no instruction of an A64 guest on these CPUs traps with such a class",
-        "handle_exit.c, arm_exit_handlers",
+        "arch/arm64/kvm/handle_exit.c, arm_exit_handlers",
     ),
     Reason(
         "kvm_handle_guest_serror",
         "needs an SError of the machine while the guest runs: a forged exit replaces what handle_exit gets, behind it",
-        "handle_exit.c, handle_exit_early",
+        "arch/arm64/kvm/handle_exit.c, handle_exit_early",
         todo=True,
     ),
     Reason(
         "*kvm_hyp_handle_fpsimd",
         "needs a guest step that uses a floating-point register",
-        "hyp/include/hyp/switch.h, kvm_hyp_handle_fpsimd",
+        "arch/arm64/kvm/hyp/include/hyp/switch.h, kvm_hyp_handle_fpsimd",
         todo=True,
     ),
 )
@@ -117,7 +117,7 @@ NEVER_TAKEN: tuple[Reason, ...] = (
         "save and restore ask once; the helper asks again only where it is called by itself (the lemma campaign)",
         "harness/model/spec.py",
     ),
-    Reason("*.hvc32=yes", _AARCH32, "asm/esr.h, ESR_ELx_EC_HVC32"),
+    Reason("*.hvc32=yes", _AARCH32, "arch/arm64/include/asm/esr.h, ESR_ELx_EC_HVC32"),
     *(
         Reason(f"{name}*", _NO_TABLES, _REPLAY, todo=True)
         for name in ("assign_pfn_to_vm.", "insert.", "post_handle_shadow_s2pt_fault.", "prot_and_map_vm_s2pt.")

@@ -186,7 +186,7 @@ def _tell(witness: Witness, relation: str, event: int, found: tuple[Divergence |
 
 
 def _tell_model(witness: Witness, round_: Round, prediction: Prediction) -> None:
-    """The comparisons of :func:`compare.compare_round`; the same conditions."""
+    """The comparisons of :func:`~harness.relations.save_restore.compare_round`; the same conditions."""
     if prediction.undefined:
         for relation in ("save", "restore"):
             witness(Compared(relation, round_.first, f"the model is undefined: {prediction.undefined}"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From evidence to a verdict (differential.md section 4): how surely it comes back, who sides with KVM, and so what.
+"""From evidence to a verdict: how surely it comes back, who sides with KVM (docs/spec/differential.md section 4).
 
 Pure: the runs were made by somebody else.  The verdict ``emulator`` rests on runs on other QEMU versions and ``-cpu``
 models; where none were made, every verdict says so.
@@ -129,7 +129,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``name`` is one of differential.md section 4, ``why`` a sentence or two."""
+    """``name`` is one of docs/spec/differential.md section 4, ``why`` a sentence or two."""
 
     name: str
     why: str

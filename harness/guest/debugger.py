@@ -30,7 +30,7 @@ class Debugger:
     watchpoints: Points = field(default_factory=lambda: _NONE)
 
     def after(self, host: Host) -> Debugger:
-        """Return what holds after a host action of :data:`DEBUG_OPS` that KVM took."""
+        """Return what holds after a host action of :data:`~harness.protocol.DEBUG_OPS` that KVM took."""
         if host.op == OP_DEBUG:
             if not host.a:
                 return Debugger()

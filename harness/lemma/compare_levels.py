@@ -13,7 +13,7 @@ from harness.model.state import BLANK, BLANK_INFO, EXHAUSTED, Decision, RData, U
 
 Pair = tuple[str, str]
 PAIRS: tuple[Pair, ...] = tuple((a, b) for a in LEVEL_NAMES for b in LEVEL_NAMES if a != b)
-# The seed's two admitted lemmas and its helpers', the intended refinement, and what is deployed.
+# The two admitted lemmas of VCPUOps and those of its helpers, the intended refinement, and what is deployed.
 MAIN_PAIRS: tuple[Pair, ...] = (("low", "body"), ("spec", "low"), ("spec", "kernel"))
 
 VACUOUS, EQUAL, INCONCLUSIVE = "vacuous", "equal", "inconclusive"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counterexamples as Coq text: the state as a term with the seed's field names, and the statement that it refutes.
+"""Counterexamples as Coq text: the state as a term with the field names of the Coq sources, and the statement refuted.
 
 The text builds on an arbitrary state ``d0`` and overrides what the counterexample needs; everything else of the state
 is at the value of the plain start state, which the text also spells out for the fields that the functions read.

@@ -27,7 +27,8 @@ The levels: `spec` is the closed form that the layer above relies on, `low` the 
 primitives', `body` the code as the proof sees it, `kernel` what the deployed C does. Where the left side of a pair is
 undefined it claims nothing; where it is defined and the right side is not, or differs, that state refutes the claim.
 
-- `low` to `body`: the seed's lemmas. The two of layer VCPUOps end in `admit`; for VCPUOpsAux five have a proof.
+- `low` to `body`: the code lemmas of the SeKVM Coq sources, as `save_shadow_kvm_regs_body_correct`. The two of
+  layer VCPUOps end in `admit`; for VCPUOpsAux five have a proof.
 - `spec` to `low`: the intended refinement, which nobody has stated as a lemma.
 - `spec` to `kernel`: what is proved against what runs. The oracles are laid out from the registers that the host shows.
 """

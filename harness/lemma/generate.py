@@ -32,7 +32,7 @@ Profile = Mapping[str, int]
 MAX_OPS = 12
 HEADER = 7  # bytes before the slots
 
-# Values that lie on a boundary of some row of model.md, for any slot.
+# Values that lie on a boundary of some row of docs/spec/model.md, for any slot.
 COMMON: tuple[int, ...] = (
     *(0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 31, 32, 64, 128, 255, 256, 4095, 4096, 4097, 0x7FFF_FFFF, 0x8000_0000),
     *(INVALID, 1 << 32, (1 << 48) - 1, 1 << 48, 1 << 63, INVALID64 - 3, INVALID64),
@@ -107,7 +107,8 @@ def _dirty(bits: int, more: Profile) -> Profile:
     return {"ctxt.dirty": bits, **more}
 
 
-# A row reaches one branch of the function; the first is the plainest state.  Rows of model.md, sections 4 and 5.
+# A row reaches one branch of the function; the first is the plainest state.
+# Rows of docs/spec/model.md sections 4 and 5.
 PROFILES: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
     {
         "prep_wfx": ({}, {"ctxt.dirty": 4}),
@@ -194,8 +195,8 @@ CONTENTS: tuple[Profile, ...] = (
     *(_COLOURED, _COLOURED, _COLOURED, {**_COLOURED, **_STEERED}, _STEERED, {"ctxt.dirty": 6}, {"ctxt.dirty": 1 << 35}),
     *(_TRAP, _TRAP, {"ctxt.pstate": 5, "ctxt.pc": 0x1000}),
 )
-# Who owns the page (model.md, section 8): owner, count, and the guest page that it is stored under, SAME for the one
-# that is mapped.  Then how full the tables are, with what is in them, and what the walk found.
+# Who owns the page (docs/spec/model.md section 8): owner, count, and the guest page that it is stored under, SAME for
+# the one that is mapped.  Then how full the tables are, with what is in them, and what the walk found.
 SAME = -1
 PAGES: tuple[Profile, ...] = (
     *({},) * 24,

@@ -24,7 +24,7 @@ class Reason:
     why: str
 
 
-_LEVEL3 = "every level other than 2 counts as 3 (model.md, section 8)"
+_LEVEL3 = "every level other than 2 counts as 3 (docs/spec/model.md section 8)"
 _ADDR = "prot_and_map_vm_s2pt, the only caller, relies on is_addr addr (at level 2 on is_gfn of each page too)"
 _VCPU = "is_vcpu bounds the number by 8, so its bits from 4 up are 0, and 0 times anything is 0"
 _DEAD = "a halted core's value is never stored: every write looks at halt, and no branch tells 0 from 1"
@@ -70,7 +70,8 @@ ROWS: tuple[Reason, ...] = (
     Reason(
         "machine_kernel.py:119: 0 becomes 1",
         UNUSED,
-        "the kernel takes the fault's address from HPFAR_EL2 and never calls this primitive (model.md, section 4)",
+        "the kernel takes the fault's address from HPFAR_EL2 and never calls this primitive "
+        "(docs/spec/model.md section 4 post_handle_shadow_s2pt_fault)",
     ),
 )
 REASONS: Mapping[str, Reason] = MappingProxyType({row.mutant: row for row in ROWS})

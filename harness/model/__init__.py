@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reference model: four levels of VCPUOpsAux and VCPUOps over one state (model.md).
+"""The reference model: four levels of VCPUOpsAux and VCPUOps over one state (docs/spec/model.md).
 
 ``evaluate`` is pure: it copies the state, runs one function of one level on the copy, and returns an ``Outcome``.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Level ``body``: the C code as the proof sees it (``*_body``), over the primitives' specifications (sections 4 and 5).
+"""Level ``body``: the C code as the proof sees it (``*_body``; docs/spec/model.md sections 4 and 5).
 
 Arithmetic is modulo 2^64 (2^32 for ids and indices).  A primitive's result that does not fit its C type stops the
 code: :class:`~harness.model.state.Undefined` with a reason that starts with ``stuck:``.
@@ -86,8 +86,8 @@ def _reveal(d: RData, vmid: int, vcpuid: int, last: int) -> None:
 def prep_abort(d: RData, vmid: int, vcpuid: int) -> None:
     """An MMIO read marks its register, anything else in MMIO space skips the instruction and reveals the register.
 
-    Oddities (section 4): the oracle is asked, MMIO or not; the address is modulo 2^64; ``1 << Rd`` is a signed 32-bit
-    shift.
+    Oddities (docs/spec/model.md section 4): the oracle is asked, MMIO or not; the address is modulo 2^64; ``1 << Rd``
+    is a signed 32-bit shift.
     """
     esr = _u64(d, "get_int_esr", machine.get_int_esr(d, vmid, vcpuid))
     rd = (esr // 65536) & 31
@@ -135,8 +135,8 @@ def reset_gp_regs(d: RData, vmid: int, vcpuid: int) -> None:
 def reset_sys_regs(d: RData, vmid: int, vcpuid: int) -> None:
     """``set_shadow_ctxt(i + 47, reset value)`` for ``i`` = 1..24.
 
-    Oddity (section 4): MPIDR at ``i`` = 1 and ACTLR at ``i`` = 4 are the kernel's numbering, so in the proof's table
-    the values land in the next register: MPIDR's in CSSELR_EL1 (48), ACTLR's in CPACR_EL1 (51).
+    Oddity (docs/spec/model.md section 4): MPIDR at ``i`` = 1 and ACTLR at ``i`` = 4 are the kernel's numbering, so in
+    the proof's table the values land in the next register: MPIDR's in CSSELR_EL1 (48), ACTLR's in CPACR_EL1 (51).
     """
     for i in range(1, SHADOW_SYS_REGS_SIZE + 1):
         if d.decide("reset_sys_regs.mpidr", i == KERNEL_MPIDR_EL1):
@@ -175,7 +175,7 @@ def post_handle_shadow_s2pt_fault(d: RData, vmid: int, vcpuid: int, addr: int) -
 def save_shadow_kvm_regs(d: RData) -> None:
     """After an exit: the helper that the exception class asks for, or panic.
 
-    Oddity (section 5): the ESR is read through ``get_shadow_esr``.
+    Oddity (docs/spec/model.md section 5): the ESR is read through ``get_shadow_esr``.
     """
     vmid = _u32(d, "get_cur_vmid", machine.get_cur_vmid(d))
     vcpuid = _u32(d, "get_cur_vcpuid", machine.get_cur_vcpuid(d))
@@ -200,8 +200,8 @@ def save_shadow_kvm_regs(d: RData) -> None:
 def restore_shadow_kvm_regs(d: RData) -> None:
     """Before an entry: reset if ``dirty`` is INVALID64, else what ``dirty`` asks for, then the fault's mapping.
 
-    Oddities (section 5): a VM with ``inc_exe`` is not reset, and the question costs a round of the VM lock (strictly
-    ``is_inc_exe`` is not in the seed's layer interface); the fault address must be at least 4096; PC plus 4 wraps.
+    Oddities (docs/spec/model.md section 5): a VM with ``inc_exe`` is not reset, which costs a round of the VM lock
+    (``is_inc_exe`` is not in the lemma's layer interface); the fault address must be at least 4096; PC plus 4 wraps.
     """
     vmid = _u32(d, "get_cur_vmid", machine.get_cur_vmid(d))
     vcpuid = _u32(d, "get_cur_vcpuid", machine.get_cur_vcpuid(d))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranges, constants and index tables of the model, as rows (model.md 2.1 and 2.2).
+"""Ranges, constants and index tables of the model, as rows (docs/spec/model.md sections 2.1 and 2.2).
 
 Predicates use ``&`` where ``and`` would do, so that the same code also runs on symbolic values.
 """
@@ -59,7 +59,7 @@ KERNEL_BIT_LEVEL3 = 1 << 56
 KERNEL_BIT_LEVEL2 = 1 << 55
 HOSTVISOR = 0
 
-# Lock ids (section 7) and the memory pools of stage-2 tables (section 8).
+# Lock ids (docs/spec/model.md section 7) and the memory pools of stage-2 tables (section 8).
 FLATMEM_ID, S2PAGE_ID, NPT_ID, INFO_ID = 0, 2, 5, 22
 WAIT_BOUND = 10
 POOL_BASE, POOL_SIZE = 65536, 33554432
@@ -119,8 +119,8 @@ def phys_page(pte: int) -> int:
     return pte & PHYS_MASK & PAGE_MASK
 
 
-# Where each field of a context lives in the seed's record (section 2).  Order matters: it is the order of the
-# seed's record for the Coq export, and the order of counterexample tables.
+# Where each field of a context lives in the record of the SeKVM Coq sources (docs/spec/model.md section 2).  Order
+# matters: it is the order of that record for the Coq export, and the order of counterexample tables.
 GPRS: tuple[str, ...] = tuple(f"x{i}" for i in range(31))
 FP: tuple[str, ...] = (*(f"fp_q{i}" for i in range(32)), "fp_fpsr", "fp_fpcr")
 STATES: tuple[str, ...] = ("pc", "pstate", "dirty", "flags", "esr_el1", "spsr_0")
@@ -146,8 +146,8 @@ RECORD_OF: Mapping[str, str] = MappingProxyType(
 )
 CTXT_FIELDS: tuple[str, ...] = (*REGS, *STATES, *TRAP_REGS, *KERNEL_ONLY)
 
-# Index table of get_shadow_ctxt / set_shadow_ctxt in the proof (2.2).  An index that is not here, 31, 34, 37..40
-# and 69 among them, reads as 0 and ignores writes.
+# Index table of get_shadow_ctxt / set_shadow_ctxt in the proof (docs/spec/model.md section 2.2).  An index that is not
+# here, 31, 34, 37..40 and 69 among them, reads as 0 and ignores writes.
 SHADOW_FIELD: Mapping[int, str] = MappingProxyType(
     {i: f"x{i}" for i in range(31)}
     | {32: "pc", 33: "pstate", 35: "elr_el1", 36: "spsr_el1"}
@@ -195,5 +195,5 @@ def ctxt_id(vmid: int, vcpuid: int) -> int:
 
 
 def kernel_ctxt_id(vmid: int, vcpuid: int) -> int:
-    """The kernel's index of a shadow context: vCPUs 4..7 alias the next VM's (section 2)."""
+    """The kernel's index of a shadow context: vCPUs 4..7 alias the next VM's (docs/spec/model.md section 2)."""
     return vmid * 4 + vcpuid

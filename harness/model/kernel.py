@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Level ``kernel``: what the deployed C does, over the deployed C's primitives (model.md sections 4 and 5).
+"""Level ``kernel``: what the deployed C does, over the deployed C's primitives (docs/spec/model.md sections 4 and 5).
 
 Nothing is relied on; ``kernel`` calls ``kernel`` all the way down.
 """
@@ -61,7 +61,7 @@ def prep_wfx(d: RData, vmid: int, vcpuid: int) -> None:
 def prep_hvc(d: RData, vmid: int, vcpuid: int) -> None:
     """Reveal x0 and what the PSCI function takes; SYSTEM_OFF powers the VM off.
 
-    Oddities (section 4): x0 is marked only in the branches of a known function; AFFINITY_INFO has the standard's id.
+    Oddities (docs/spec/model.md section 4): x0 is marked for known functions; AFFINITY_INFO has the standard's id.
     """
     x0 = machine.get_shadow_ctxt(d, vmid, vcpuid, 0)
     machine.set_int_gpr(d, vmid, vcpuid, 0, x0)
@@ -88,8 +88,8 @@ def _reveal(d: RData, vmid: int, vcpuid: int, last: int) -> None:
 def prep_abort(d: RData, vmid: int, vcpuid: int) -> None:
     """An MMIO read marks its register, anything else in MMIO space skips the instruction and reveals the register.
 
-    Oddities (section 4): the dirty bits are ORed, so a read also skips; ``1 << Rd`` is a signed 32-bit shift; register
-    31 is the guest's SP.
+    Oddities (docs/spec/model.md section 4): the dirty bits are ORed, so a read also skips; ``1 << Rd`` is a signed
+    32-bit shift; register 31 is the guest's SP.
     """
     esr = machine.get_int_esr(d, vmid, vcpuid)
     rd = (esr // 65536) & 31
@@ -126,7 +126,7 @@ def reset_gp_regs(d: RData, vmid: int, vcpuid: int) -> None:
 
 
 def reset_sys_regs(d: RData, vmid: int, vcpuid: int) -> None:
-    """``set_shadow_ctxt(i + 47, reset value)`` for ``i`` = 1..25, over the kernel's own numbering (section 4)."""
+    """``set_shadow_ctxt(i + 47, reset value)``, ``i`` = 1..25 of the kernel (docs/spec/model.md section 4)."""
     for i in range(1, KERNEL_SYS_REGS_LAST + 1):
         if d.decide("reset_sys_regs.mpidr", i == KERNEL_MPIDR_EL1):
             value = (1 << 31) | (vcpuid & 15) | ((vcpuid >> 4) & 255) << 8 | ((vcpuid >> 12) & 255) << 16
@@ -140,8 +140,8 @@ def reset_sys_regs(d: RData, vmid: int, vcpuid: int) -> None:
 def update_exception_gp_regs(d: RData, vmid: int, vcpuid: int) -> None:
     """Enter the guest's exception vector, which is 0 here, for an undefined instruction.
 
-    Oddity (sections 2.2 and 4): in the kernel's index table ``V_SPSR_0`` (8) is ``x8`` and ``V_ESR_EL1`` (51) is
-    ACTLR_EL1, so these two are what is written.
+    Oddity (docs/spec/model.md sections 2.2 and 4): in the kernel's index table ``V_SPSR_0`` (8) is ``x8`` and
+    ``V_ESR_EL1`` (51) is ACTLR_EL1, so these two are what is written.
     """
     pstate = machine.get_shadow_ctxt(d, vmid, vcpuid, PSTATE)
     pc = machine.get_shadow_ctxt(d, vmid, vcpuid, PC)
@@ -156,7 +156,7 @@ def update_exception_gp_regs(d: RData, vmid: int, vcpuid: int) -> None:
 def post_handle_shadow_s2pt_fault(d: RData, vmid: int, vcpuid: int, addr: int) -> None:
     """Map the page that the host's walk found, with its level as it is.
 
-    Oddity (section 4): the C has no ``addr`` argument, it takes the address from ``hpfar_el2``; ours is ignored.
+    Oddity (docs/spec/model.md section 4): the C has no ``addr`` argument, it takes the address from ``hpfar_el2``.
     """
     addr = ((machine.get_shadow_ctxt(d, vmid, vcpuid, HPFAR_EL2) & (MASK64 - 0xF)) * 256) & MASK64
     pte = machine.get_int_new_pte(d, vmid, vcpuid)
@@ -194,8 +194,8 @@ def save_shadow_kvm_regs(d: RData) -> None:
 def restore_shadow_kvm_regs(d: RData) -> None:
     """Before an entry: reset if ``dirty`` is INVALID64, else what ``dirty`` asks for, then the fault's mapping.
 
-    Oddities (section 5): a failed image search does not stop the reset; registers are taken only if ``dirty`` is not 0;
-    the mapping is asked for by a bit of ``flags``, which end as 0.
+    Oddities (docs/spec/model.md section 5): a failed image search does not stop the reset; registers are taken only if
+    ``dirty`` is not 0; the mapping is asked for by a bit of ``flags``, which end as 0.
     """
     vmid = machine.get_cur_vmid(d)
     vcpuid = machine.get_cur_vcpuid(d)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rounds of a lock and their event logs, at the levels spec, low and body (model.md section 7).
+"""Rounds of a lock and their event logs, at the levels spec, low and body (docs/spec/model.md section 7).
 
 One CPU and no foreign events.  An ``OPUSH`` event carries what the round wrote to the shared object: with the
 same object before, equal writes are the same new value, and a log stays short.

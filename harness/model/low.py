@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Level ``low``: specifications put together from the primitives' (``*_spec0``) (model.md sections 4 and 5).
+"""Level ``low``: specifications put together from the primitives' (``*_spec0``) (docs/spec/model.md sections 4 and 5).
 
 VCPUOpsAux stands on the primitives of AbstractMachine, VCPUOps on them and on VCPUOpsAux at level ``spec``.
 Numbers are unbounded here.
@@ -93,7 +93,7 @@ def _reveal(d: RData, vmid: int, vcpuid: int, last: int) -> None:
 def prep_abort(d: RData, vmid: int, vcpuid: int) -> None:
     """An MMIO read marks its register, anything else in MMIO space skips the instruction and reveals the register.
 
-    Oddity (section 4): outside MMIO space the result is the state *before* the oracle was asked.
+    Oddity (docs/spec/model.md section 4): outside MMIO space the result is the state *before* the oracle was asked.
     """
     _rely_vm(d, vmid, vcpuid)
     logn = d.data_log.get(vmid, 0)
@@ -120,8 +120,8 @@ def prep_abort(d: RData, vmid: int, vcpuid: int) -> None:
 def sync_dirty_to_shadow(d: RData, vmid: int, vcpuid: int) -> None:
     """Take dirty general registers from the host.
 
-    Oddity (section 4): each round starts again from the state at the loop's start, so only what the last dirty round
-    did survives, its position included.
+    Oddity (docs/spec/model.md section 4): each round starts again from the state at the loop's start, so only what the
+    last dirty round did survives, its position included.
     """
     _rely_vm(d, vmid, vcpuid)
     dirty = machine.get_shadow_dirty_bit(d, vmid, vcpuid)
@@ -156,7 +156,7 @@ def reset_gp_regs(d: RData, vmid: int, vcpuid: int) -> None:
 def reset_sys_regs(d: RData, vmid: int, vcpuid: int) -> None:
     """``set_shadow_ctxt(i, reset value)`` for ``i`` = 1..24.
 
-    Oddity (section 4): the index lacks ``SYSREGS_START``, so ``x1..x24`` are written and the oracle is never asked.
+    Oddity (docs/spec/model.md section 4): no ``SYSREGS_START`` in the index: ``x1..x24`` are written, no oracle asked.
     """
     _rely_vm(d, vmid, vcpuid)
     for i in range(1, SHADOW_SYS_REGS_SIZE + 1):
@@ -204,7 +204,7 @@ def post_handle_shadow_s2pt_fault(d: RData, vmid: int, vcpuid: int, addr: int) -
 def save_shadow_kvm_regs(d: RData) -> None:
     """After an exit: the helper that the exception class asks for, or panic.
 
-    Oddity (section 5): the ESR is read through ``get_shadow_ctxt(72)``.
+    Oddity (docs/spec/model.md section 5): the ESR is read through ``get_shadow_ctxt(72)``.
     """
     vmid = machine.get_cur_vmid(d)
     d.rely("is_vmid vmid", is_vmid(vmid))
@@ -233,7 +233,7 @@ def save_shadow_kvm_regs(d: RData) -> None:
 def restore_shadow_kvm_regs(d: RData) -> None:
     """Before an entry: reset if ``dirty`` is INVALID64, else what ``dirty`` asks for, then the fault's mapping.
 
-    Oddity (section 5): relies on ``is_addr pc`` before it adds 4, which does not wrap.
+    Oddity (docs/spec/model.md section 5): relies on ``is_addr pc`` before it adds 4, which does not wrap.
     """
     vmid = machine.get_cur_vmid(d)
     d.rely("is_vmid vmid", is_vmid(vmid))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The primitives of AbstractMachine as the levels spec, low and body see them (model.md section 3).
+"""The primitives of AbstractMachine as the levels spec, low and body see them (docs/spec/model.md section 3).
 
 Unless a docstring says otherwise: when halted, getters give 0, nothing is taken from an oracle and setters do
 nothing; after that ``is_vmid vmid`` and ``is_vcpu vcpuid`` are relied on.  :mod:`harness.model.machine_kernel` has the
@@ -48,27 +48,27 @@ def get_cur_vcpuid(d: RData) -> int:
 
 
 def read_field(ctxt: Context, index: int) -> int:
-    """``get_shadow_ctxt_specx``: 0 for an index outside the table; there is no bounds check (2.2)."""
+    """``get_shadow_ctxt_specx``: 0 for an index outside the table, no bounds check (docs/spec/model.md section 2.2)."""
     name = SHADOW_FIELD.get(index)
     return 0 if name is None else ctxt[name]
 
 
 def write_field(ctxt: Context, index: int, value: int) -> None:
-    """``set_shadow_ctxt_specx``: an index outside the table changes nothing (2.2)."""
+    """``set_shadow_ctxt_specx``: an index outside the table changes nothing (docs/spec/model.md section 2.2)."""
     name = SHADOW_FIELD.get(index)
     if name is not None:
         ctxt[name] = value
 
 
 def get_shadow_ctxt(d: RData, vmid: int, vcpuid: int, index: int) -> int:
-    """A shadow register by index (2.2)."""
+    """A shadow register by index (docs/spec/model.md section 2.2)."""
     if d.halt:
         return 0
     return read_field(_context(d, vmid, vcpuid), index)
 
 
 def set_shadow_ctxt(d: RData, vmid: int, vcpuid: int, index: int, value: int) -> None:
-    """Write a shadow register by index (2.2)."""
+    """Write a shadow register by index (docs/spec/model.md section 2.2)."""
     if d.halt:
         return
     write_field(_context(d, vmid, vcpuid), index, value)

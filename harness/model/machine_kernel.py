@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The primitives of the deployed C: same names and signatures as :mod:`harness.model.machine` (section 3, last column).
+"""The primitives of the deployed C (docs/spec/model.md section 3): signatures as in :mod:`harness.model.machine`.
 
 Nothing is relied on and nothing halts.  What the proof takes from an oracle is read from the host-visible copy.
 Locks are taken and given back, which leaves no trace: logs belong to the proof levels.
@@ -40,14 +40,14 @@ def get_cur_vcpuid(d: RData) -> int:
 
 
 def get_shadow_ctxt(d: RData, vmid: int, vcpuid: int, index: int) -> int:
-    """A shadow register by index, through the kernel's own table (2.2)."""
+    """A shadow register by index, through the kernel's own table (docs/spec/model.md section 2.2)."""
     if d.halt:
         return 0
     return _context(d, vmid, vcpuid)[KERNEL_FIELD[index]]
 
 
 def set_shadow_ctxt(d: RData, vmid: int, vcpuid: int, index: int, value: int) -> None:
-    """Write a shadow register by index, through the kernel's own table (2.2)."""
+    """Write a shadow register by index, through the kernel's own table (docs/spec/model.md section 2.2)."""
     if d.halt:
         return
     _context(d, vmid, vcpuid)[KERNEL_FIELD[index]] = value & MASK64

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mapping a page at the levels spec, low and body: ``prot_and_map_vm_s2pt`` and what it calls (model.md section 8)."""
+"""Mapping a page at spec, low and body: ``prot_and_map_vm_s2pt`` and what it calls (docs/spec/model.md section 8)."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def assign_pfn_to_vm(d: RData, vmid: int, gfn: int, pfn: int) -> None:
 
 
 def _panic(d: RData) -> None:
-    """A panic inside a memory operation: the locks taken stay held (section 7)."""
+    """A panic inside a memory operation: the locks taken stay held (docs/spec/model.md section 7)."""
     d.halt = True
     d.tstate = 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mapping a page in the deployed C (model.md section 8, last paragraph): no preconditions, no logs, no halting."""
+"""Mapping a page in the deployed C (docs/spec/model.md section 8): no preconditions, no logs, no halting."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replay a recorded round on a level of the model (differential.md section 2).
+"""Replay a recorded round on a level of the model (docs/spec/differential.md section 2).
 
 The record supplies what the proof's own exit path does not copy (PC, PSTATE, ESR_EL1, SPSR_0); the host's values
 become the data oracle.  The core oracle says that KVM made no mapping: the record has no stage-2 tables, and what is
@@ -50,7 +50,7 @@ def _info(world: World) -> VmInfo:
 
 _INFO = _info(SCENARIO)
 
-# The bit of PENDING_EXCEPT_INJECT_FLAG for the class of exception that KVM chose (model.md 2.1).
+# The bit of PENDING_EXCEPT_INJECT_FLAG for the class of exception that KVM chose (docs/spec/model.md section 2.1).
 _DATA_ABORT, _INSTRUCTION_ABORT, _UNDEFINED = 1 << 33, 1 << 34, 1 << 35
 _CLASS_BIT = {
     exits.EC_BY_NAME["DABT_LOW"]: _DATA_ABORT,
@@ -149,7 +149,7 @@ def _revealed(d: RData) -> int:
 
 
 def _save(d: RData, exit_: Switch, level: str) -> str:
-    """Run save, with what level ``kernel`` does around it (model.md section 6); return the helper's name."""
+    """Run save, with what level ``kernel`` does around it (docs/spec/model.md section 6); return the helper's name."""
     if level == "kernel":
         ctxt = d.shadow_ctxts[_ID]
         exit_class = exits.exit_class(exit_.code, exit_.esr)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Level ``spec``: the closed-form specifications (``*_spec``) of VCPUOpsAux and VCPUOps (model.md sections 4 and 5).
+"""Level ``spec``: closed forms (``*_spec``) of VCPUOpsAux and VCPUOps (docs/spec/model.md sections 4 and 5).
 
 Read it side by side with :mod:`~harness.model.low`, :mod:`~harness.model.body` and :mod:`~harness.model.kernel`.
 Numbers are unbounded here.
@@ -69,7 +69,7 @@ def prep_hvc(d: RData, vmid: int, vcpuid: int) -> None:
 def prep_abort(d: RData, vmid: int, vcpuid: int) -> None:
     """An MMIO read marks its register, anything else in MMIO space skips the instruction.
 
-    Oddity (section 4): the host's ESR is looked at, but ``data_log`` is never advanced, MMIO or not.
+    Oddity (docs/spec/model.md section 4): the host's ESR is looked at, but ``data_log`` is never advanced, MMIO or not.
     """
     _rely_vm(d, vmid, vcpuid)
     if d.decide("prep_abort.halt", d.halt):
@@ -90,7 +90,7 @@ def sync_dirty_to_shadow(d: RData, vmid: int, vcpuid: int) -> None:
 def reset_gp_regs(d: RData, vmid: int, vcpuid: int) -> None:
     """First entry: PC from the host must lie in a boot image, else panic.
 
-    Oddity (section 4): relies on ``is_vmid`` where every other helper has ``is_vm``.
+    Oddity (docs/spec/model.md section 4): relies on ``is_vmid`` where every other helper has ``is_vm``.
     """
     d.rely("is_vmid vmid", is_vmid(vmid))
     d.rely("is_vcpu vcpuid", is_vcpu(vcpuid))
@@ -141,7 +141,7 @@ def post_handle_shadow_s2pt_fault(d: RData, vmid: int, vcpuid: int, addr: int) -
 def save_shadow_kvm_regs(d: RData) -> None:
     """After an exit: the helper's specification that the exception class asks for, inlined, or panic.
 
-    Oddity (section 5): relies on ``is_vmid``, never on ``is_vm``.
+    Oddity (docs/spec/model.md section 5): relies on ``is_vmid``, never on ``is_vm``.
     """
     if d.decide("save_shadow_kvm_regs.halt", d.halt):
         return
@@ -168,9 +168,9 @@ def save_shadow_kvm_regs(d: RData) -> None:
 def restore_shadow_kvm_regs(d: RData) -> None:
     """Before an entry: reset if ``dirty`` is INVALID64, else what ``dirty`` asks for, then the fault's mapping.
 
-    Oddities (section 5): relies on ``is_vmid``, never on ``is_vm``; PC, PSTATE and the vector are relied on even when
-    nothing is injected; with ``DIRTY_PC_FLAG`` the state part is built from the state *before* the injection, with the
-    PC of after it plus 4, while the register part keeps the injection; PC plus 4 does not wrap.
+    Oddities (docs/spec/model.md section 5): relies on ``is_vmid``, never on ``is_vm``; PC, PSTATE and the vector are
+    relied on even when nothing is injected; with ``DIRTY_PC_FLAG`` the state part is built from the state *before* the
+    injection, with the PC of after it plus 4, while the register part keeps the injection; PC plus 4 does not wrap.
     """
     if d.decide("restore_shadow_kvm_regs.halt", d.halt):
         return
@@ -274,8 +274,8 @@ def _prep_abort(d: RData, vmid: int, vcpuid: int) -> None:
 def sync_dirty_to_shadow_loop(d: RData, vmid: int, vcpuid: int, dirty: int) -> None:
     """Registers 0..30 whose bit is set in ``dirty`` take a value from the host.
 
-    Oddity (section 4): *every* one of them takes the value at the same oracle position, the one at the start; the
-    position still advances by one for each.
+    Oddity (docs/spec/model.md section 4): *every* one of them takes the value at the same oracle position, the one at
+    the start; the position still advances by one for each.
     """
     ctxt, taken = d.ctxt(ctxt_id(vmid, vcpuid)), 0
     for i in range(31):
@@ -310,8 +310,8 @@ def _reset_gp_regs(d: RData, vmid: int, vcpuid: int) -> None:
 def reset_sys_regs_loop(d: RData, vmid: int, vcpuid: int) -> None:
     """``set_shadow_ctxt(i, reset value)`` for ``i`` = 1..24.
 
-    Oddity (section 4): the index lacks ``SYSREGS_START``, so ``x1..x24`` are written, and neither MPIDR_EL1 (47) nor
-    ACTLR_EL1 (50) is ever reached: the oracle is never asked.
+    Oddity (docs/spec/model.md section 4): the index lacks ``SYSREGS_START``, so ``x1..x24`` are written, and neither
+    MPIDR_EL1 (47) nor ACTLR_EL1 (50) is ever reached: the oracle is never asked.
     """
     ctxt = d.ctxt(ctxt_id(vmid, vcpuid))
     for i in range(1, SHADOW_SYS_REGS_SIZE + 1):

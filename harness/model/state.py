@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``RData``: the part of the machine state that VCPUOpsAux and VCPUOps can see (model.md section 2).
+"""``RData``: the part of the machine state that VCPUOpsAux and VCPUOps can see (docs/spec/model.md section 2).
 
 A working state is mutable and the functions of a level change it in place; :func:`harness.model.evaluate` copies
 first, so that it is pure at the boundary.  Everything but contexts is held in values that are replaced, never
@@ -118,7 +118,7 @@ class RegDesc:
 
 @dataclass(frozen=True, slots=True)
 class ExceptionVector:
-    """``exception_vector(pstate)``: VBAR plus the offset of the mode in ``pstate & 0x1F`` (section 3)."""
+    """``exception_vector(pstate)``: VBAR plus the mode's offset (``pstate & 0x1F``; docs/spec/model.md section 3)."""
 
     vbar: int = 0
 
@@ -128,7 +128,7 @@ class ExceptionVector:
 
 @dataclass(slots=True, eq=False)
 class RData:
-    """The working state; field names are the seed's.
+    """The working state; field names are those of the SeKVM Coq sources.
 
     ``doracle[vmid]`` is a finite sequence, ``data_log[vmid]`` the position in it.  A ``log`` is in order of time.
     ``revealed``, ``host_regs`` (by ``ctxt_id``), ``walk`` (addr, pte, level), ``ram`` (first pfn, end) and

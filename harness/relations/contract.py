@@ -54,7 +54,7 @@ def call_result(exit_: Switch, index: int) -> int | None:
 # x0 of calls whose result does not depend on arguments.
 _STATUS: Mapping[str, frozenset[int]] = MappingProxyType(
     {
-        # KVM_REG_ARM_PSCI_VERSION: 1.1 up to 6.12, 1.3 in 7.x (kvm.md).
+        # KVM_REG_ARM_PSCI_VERSION: 1.1 up to 6.12, 1.3 in 7.x (docs/spec/kvm.md section 3).
         "PSCI_VERSION": frozenset({0x10001, 0x10002, 0x10003}),
         **dict.fromkeys(("PSCI_CPU_SUSPEND32", "PSCI_CPU_SUSPEND64", "PSCI_CPU_OFF"), frozenset({SUCCESS})),
         "PSCI_MIGRATE_INFO_TYPE": frozenset({2}),
@@ -165,16 +165,19 @@ def _from_el0(state: State) -> bool:
 
 
 def external_abort(state: State, exit_: Switch) -> State:
-    """Return ``state`` after the external data abort that userspace asked for (kvm.md, EXC; KVM API 4.31)."""
+    """Return ``state`` after the external data abort that userspace asked for.
+
+    Source: docs/spec/kvm.md section 1 EXC; KVM API 4.32.
+    """
     ec = _EC_DABT + (not _from_el0(state))
     return exceptions.take_exception(state, ec << exits.EC_SHIFT | _il(exit_) | exits.FSC_EXTABT, exit_.far)
 
 
 def abort_state(exit_: Switch) -> State:
-    """Return the state after the external abort that KVM owes for an access it cannot serve (kvm.md, EXC).
+    """Return the state after the external abort that KVM owes for an access it cannot serve.
 
-    ESR_EL1: the class of the abort, from a lower level if the guest was at EL0, IL, and FSC 0x10, or 0x14 for a
-    stage-1 walk, whose level is to be added (:func:`walk_abort_syndromes`).
+    Source: docs/spec/kvm.md section 1 EXC.  ESR_EL1: the class of the abort, from a lower level if the guest was at
+    EL0, IL, and FSC 0x10, or 0x14 for a stage-1 walk, whose level is to be added (:func:`walk_abort_syndromes`).
     """
     data = exits.ec_of(exit_.esr) == _EC_DABT
     ec = _EC_DABT if data else _EC_IABT
@@ -190,9 +193,10 @@ def is_walk(exit_: Switch) -> bool:
 
 
 def walk_abort_syndromes(exit_: Switch, level: int | None = None) -> frozenset[int]:
-    """Return the syndromes that will do for an external abort on a stage-1 walk: one a level (kvm.md, guest steps).
+    """Return the syndromes that will do for an external abort on a stage-1 walk: one a level.
 
-    Arm ARM D17.2.37, FSC 0b0101LL.  Which ``level`` it is, the guest's tables say, where somebody knows them.
+    Source: docs/spec/kvm.md section 2 S1PTW; Arm ARM D17.2.37, FSC 0b0101LL.  Which ``level`` it is, the guest's tables
+    say, where somebody knows them.
     """
     esr = abort_state(exit_)[exceptions.ESR]
     return frozenset(esr | level for level in (range(4) if level is None else (level,)))

@@ -56,7 +56,7 @@ def _calls() -> tuple[Rule, ...]:
 def _registers() -> tuple[Rule, ...]:
     found = []
     for row in sysregs.SYSREGS:
-        source = row.why or "Arm ARM D19, the register's page"
+        source = f"Arm ARM D19, the register's page{row.why and ': '}{row.why}"
         for is_read, owed in ((True, row.read), (False, row.write)):
             if is_read and row.encoding[0] == 1:
                 continue  # SYSL, which no step is
@@ -94,6 +94,7 @@ _MMIO = "KVM API 5, KVM_EXIT_MMIO; Arm ARM D17.2.37"
 SIZES = ("byte", "half", "word", "doubleword")
 """Of an access, by ISS.SAS."""
 _SLOTS, _DEBUG, _LINE = "KVM API 4.35", "KVM API 4.87 and 5, KVM_EXIT_DEBUG", "KVM API 4.25"
+_VGIC = "Documentation/virt/kvm/devices/arm-vgic-v3.rst"
 _PKVM = "Documentation/virt/kvm/arm/pkvm.rst"
 
 _OTHERS: tuple[Rule, ...] = (
@@ -111,17 +112,29 @@ _OTHERS: tuple[Rule, ...] = (
     Rule("call.features.may", "SUCCESS or NOT_SUPPORTED for what is optional", _FEATURES),
     Rule("call.features.off2", "the types of SYSTEM_OFF2, or NOT_SUPPORTED", "Arm DEN 0022F 5.11"),
     Rule("call.features.none", "NOT_SUPPORTED for any other", _FEATURES),
-    Rule("smc.call", "refused, or the same as by HVC", "kvm.md; handle_smc in arch/arm64/kvm/handle_exit.c"),
+    Rule(
+        "smc.call",
+        "refused, or the same as by HVC",
+        "docs/spec/kvm.md section 2 SMC; handle_smc in arch/arm64/kvm/handle_exit.c",
+    ),
     Rule("smc.immediate", "NOT_SUPPORTED in x0, the rest untouched", "Arm DEN 0028 2.9; handle_smc"),
     Rule("wfx", "the guest goes on behind it", "Arm ARM C6.2 WFI"),
     Rule("irq", "an interrupt of the host changes nothing", "Arm ARM D1.13"),
     Rule("sysreg.unknown", "emulation or an undefined-instruction exception", "Arm ARM D19"),
-    Rule("abort.fetch", "an external abort for a fetch outside every slot", "kvm.md, EXC; Arm ARM D17.2.37"),
-    Rule("abort.walk", "an external abort at the walk's level", "kvm.md; Arm ARM D17.2.37, FSC 0b0101LL"),
+    Rule(
+        "abort.fetch",
+        "an external abort for a fetch outside every slot",
+        "docs/spec/kvm.md section 1 EXC; Arm ARM D17.2.37",
+    ),
+    Rule(
+        "abort.walk",
+        "an external abort at the walk's level",
+        "docs/spec/kvm.md section 2 S1PTW; Arm ARM D17.2.37, FSC 0b0101LL",
+    ),
     Rule("abort.mapped.fetch", "the fetch of a page of a slot is made again", "KVM API 4.35"),
     Rule("abort.mapped.data", "the access to a page of a slot is made again", "KVM API 4.35"),
-    Rule("abort.no_syndrome", "userspace's affair: the guest stays at the instruction", "KVM API 7.33"),
-    Rule("abort.no_syndrome.protected", "an external abort in a protected VM", "KVM API 7.33; io_mem_abort"),
+    Rule("abort.no_syndrome", "userspace's affair: the guest stays at the instruction", "KVM API 5, KVM_EXIT_ARM_NISV"),
+    Rule("abort.no_syndrome.protected", "an external abort in a protected VM", "KVM API 5, KVM_EXIT_ARM_NISV"),
     *(Rule(f"mmio.store.{size}", "address, length and data for userspace; PC behind it", _MMIO) for size in SIZES),
     *(Rule(f"mmio.load.{size}", "the data, zero-extended; PC behind it", _MMIO) for size in SIZES),
     *(
@@ -133,9 +146,9 @@ _OTHERS: tuple[Rule, ...] = (
     Rule("mmio.store.big_endian", "the data in the guest's byte order", f"{_MMIO}; D17.2.118, SCTLR_EL1.EE"),
     Rule("mmio.store.read_only", "a store to a read-only slot is MMIO", _SLOTS),
     Rule("host.set", "the register that userspace wrote", "KVM API 4.68"),
-    Rule("host.abort", "an external data abort in place of the access", "KVM API 4.31"),
-    Rule("host.serror.pending", "HCR_EL2.VSE at the entry", "KVM API 4.31"),
-    Rule("host.serror.taken", "an SError that is not masked may be taken at once", "KVM API 4.31"),
+    Rule("host.abort", "an external data abort in place of the access", "KVM API 4.32"),
+    Rule("host.serror.pending", "HCR_EL2.VSE at the entry", "KVM API 4.32"),
+    Rule("host.serror.taken", "an SError that is not masked may be taken at once", "KVM API 4.32"),
     Rule("host.finish", "KVM_RUN completes the access, and runs nothing", "KVM API 5, immediate_exit"),
     Rule("host.line.irq", "HCR_EL2.VI as the line is", _LINE),
     Rule("host.line.fiq", "HCR_EL2.VF as the line is", _LINE),
@@ -155,7 +168,7 @@ _OTHERS: tuple[Rule, ...] = (
     Rule("slot.deleted", "a size of zero deletes it", _SLOTS),
     Rule("slot.protected.flags", "refused: no read-only slots, no dirty logging", _PKVM),
     Rule("protected.write", "the host's write to memory that is the guest's alone is refused", _PKVM),
-    Rule("gic.access", "an access to GICD or GICR never gets to userspace", "arm-vgic-v3.rst"),
+    Rule("gic.access", "an access to GICD or GICR never gets to userspace", _VGIC),
     Rule("gic.line.spi", "the input of an SPI changes", _LINE),
     Rule("gic.line.ppi", "the input of a PPI changes", _LINE),
     Rule("gic.line.none", "refused: there is no such input", _LINE),
@@ -174,7 +187,7 @@ _NOT_THERE = "the CPU takes the exception itself, without a trap, and the row pr
 
 # That nothing of these traps is measured: a row whose rule was exercised all the same fails tests/test_rules.py.
 ABSENT: tuple[Absent, ...] = (
-    Absent("call.SMCCC_ARCH_WORKAROUND_*", "*", "EL2 answers it, without an exit", "el1_hvc_guest in hyp/hyp-entry.S"),
+    Absent("call.SMCCC_ARCH_WORKAROUND_*", "*", "EL2 answers it, without an exit", "arch/arm64/kvm/hyp/hyp-entry.S"),
     *(
         Absent(f"sysreg.*.{name}", "*", _NOT_THERE, "harness/arch/sysregs.py: QEMU 7.2 has no such register")
         for name in ("dbgprcr_el1", "dbgclaim*_el1", "dbgauthstatus_el1")
@@ -195,7 +208,7 @@ ABSENT: tuple[Absent, ...] = (
     ),
     Absent("sysreg.*.icc_sre_el1", "*", _ANSWERED, "Arm IHI 0069, ICC_SRE_EL2.Enable: the one trap of it"),
     *(
-        Absent("sysreg.*.icc_[!s]*", target, _ANSWERED, "hyp/vgic-v3-sr.c of 6.1: no trap bits in ICH_HCR_EL2")
+        Absent("sysreg.*.icc_[!s]*", target, _ANSWERED, "arch/arm64/kvm/hyp/vgic-v3-sr.c of 6.1")
         for target in ("kvm-nvhe", "kvm-protected", "kvm-vhe")
     ),
     Absent(
@@ -220,7 +233,7 @@ ABSENT: tuple[Absent, ...] = (
             "host.serror.taken",
             target,
             "its kernel pends every SError in HCR_EL2.VSE (host.serror.pending); only later ones may inject at once",
-            "kvm.md, differences between versions; inject_fault.c, kvm_inject_serror_esr",
+            "docs/spec/kvm.md section 6; arch/arm64/kvm/inject_fault.c, kvm_inject_serror_esr",
         )
         for target in ("kvm-nvhe", "kvm-6.12-nvhe", "kvm-protected", "kvm-vhe")
     ),

@@ -123,8 +123,8 @@ def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
         return ""
     undecodable = not exit_.esr & (DABT["ISV"].mask | DABT["CM"].mask) and is_mmio(exit_, world)
     if (kind == "IABT_LOW" and slot is None) or (undecodable and world.protected):
-        # Nobody but the guest itself may look at a protected VM's instruction: it is told (KVM API 7.33; io_mem_abort
-        # in arch/arm64/kvm/mmio.c).
+        # Only the guest itself may look at a protected VM's instruction: an abort (KVM API 5, KVM_EXIT_ARM_NISV;
+        # io_mem_abort in arch/arm64/kvm/mmio.c).
         turn.values[:] = contract.abort_state(exit_)
     return ""
 
@@ -161,14 +161,14 @@ def _ran_after_asking(round_: Round, serror_taken: bool) -> bool:
 
 
 def serror_at_once(round_: Round) -> bool:
-    """Whether an SError that was not masked was taken when userspace asked for it (kvm.md, differences of versions)."""
+    """Whether an SError that was not masked was taken when userspace asked for it (docs/spec/kvm.md section 6)."""
     return round_.action.inject and took_serror(round_.exit, round_.hosts, round_.entry)
 
 
 def _userspace(turn: ExpectedState, round_: Round) -> str:
     """Apply what userspace did, in order, then the completion of the access that it left; say why if nobody knows."""
     exit_ = round_.exit
-    # Without a valid syndrome KVM_RUN fails, or userspace is told (KVM API 7.33): nothing is ever completed.
+    # Without a valid syndrome KVM_RUN fails, or exits (KVM API 5, KVM_EXIT_ARM_NISV): nothing is ever completed.
     access = exit_ is not None and round_.exit_class == "DABT_LOW" and bool(DABT["ISV"].get(exit_.esr))
     access = access and exit_ is not None and is_mmio(exit_, round_.world) and not is_beyond(exit_, round_.world)
     if access and exit_ is not None and round_.in_kernel:
@@ -202,7 +202,7 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
             access = waiting = False
         elif host.op == OP_ABORT and exit_ is not None:
             if waiting and round_.seen[exceptions.ELR] == turn.values[exceptions.ELR]:
-                continue  # one may pend for both: what two before a run are, KVM API 4.31 does not say
+                continue  # one may pend for both: what two before a run are, KVM API 4.32 does not say
             turn.take(contract.external_abort(tuple(turn.values), exit_))
             if (
                 exit_.values[exceptions.PSTATE] & exceptions.AARCH32
@@ -247,7 +247,7 @@ def expected_entry_state(
 def expected_virtual_interrupts(round_: Round) -> tuple[int, int]:
     """Return the virtual interrupts that must be pending in HCR_EL2 at the entry, and which bits are certain.
 
-    An SError is pended, and nothing of it is left after a reset; a line stays as it was set last (KVM API 4.25, 4.31).
+    An SError is pended, and nothing of it is left after a reset; a line stays as it was set last (KVM API 4.25, 4.32).
     """
     hcr = round_.exit.hcr if round_.exit is not None else 0
     certain = exceptions.HCR_VIRTUAL

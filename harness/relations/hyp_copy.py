@@ -2,7 +2,7 @@
 """The hypervisor's own copy of a vCPU beside the host's, in protected mode: relations ``flush.*`` and ``sync.*``.
 
 What the host hands over at an entry is flushed into the copy, which is what runs; what it saved at the exit is synced
-out.  No model is asked, and no architecture.  Source: kvm.md, "Where KVM keeps it".
+out.  No model is asked, and no architecture.  Source: docs/spec/kvm.md section 5.
 """
 
 from __future__ import annotations

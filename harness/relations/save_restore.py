@@ -39,7 +39,7 @@ _DIRTY = tuple(f"dirty.x{i}" for i in _GPRS)
 
 
 ALLOWED: Mapping[str, frozenset[str]] = {
-    # What KVM may do where the verified layer chose that helper (kvm.md, guest steps).
+    # What KVM may do where the verified layer chose that helper (docs/spec/kvm.md section 2).
     "none": frozenset({"resume"}),
     "prep_wfx": frozenset({"resume"}),
     "prep_hvc": frozenset({"resume", "user:SYSTEM_EVENT", "user:HYPERCALL"}),
@@ -52,7 +52,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 }
 
 DIRTY_PC_FLAG, PENDING_EXCEPT_INJECT_FLAG = 1 << 32, 7 << 33
-"""Flags of the layer's dirty word (model.md 2.1)."""
+"""Flags of the layer's dirty word (docs/spec/model.md section 2.1)."""
 
 
 def _donated_before(round_: Round) -> bool:
@@ -82,7 +82,8 @@ def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]
         for i in different(before[:31], entry.values[:31]):
             if not dirty >> i & 1:
                 yield Divergence("save", _DIRTY[i], 0, 1, label, first, step, helper)
-        # An exception of KVM's own is no divergence: these layers never ask for one (differential.md 2, step 4).
+        # An exception of KVM's own is no divergence: these layers never ask for one.
+        # Source: docs/spec/differential.md section 2, step 4.
         if dirty & PENDING_EXCEPT_INJECT_FLAG and not done.inject:
             yield Divergence("save", "inject", 1, 0, label, first, step, helper)
         skip = bool(dirty & DIRTY_PC_FLAG) or helper == "sysreg"

@@ -128,9 +128,8 @@ def _access(mnemonic: str) -> StepKind:
     verb = "Store" if forms[0].is_store else "Load"
     sizes = " or ".join(dict.fromkeys(f"{f.size * 8}" for f in forms))
     signed = ", sign-extended" if forms[0].sign_extend else ""
-    return StepKind(
-        mnemonic, Side.GUEST, operands, f"{verb} {sizes} bits{signed}, at base plus offset.", forms[0].source, forms
-    )
+    summary = f"{verb} {sizes} bits{signed}, at base plus offset."
+    return StepKind(mnemonic, Side.GUEST, operands, summary, f"Arm ARM {forms[0].source}", forms)
 
 
 def _operand_of(field: Field) -> Operand:
@@ -209,14 +208,14 @@ STEP_KINDS: tuple[StepKind, ...] = (
         Side.HOST,
         (),
         "An external data abort in the place of the pending access (without one, nothing is done).",
-        "KVM API 4.31 KVM_SET_VCPU_EVENTS",
+        "KVM API 4.32 KVM_SET_VCPU_EVENTS",
     ),
     StepKind(
         "serror",
         Side.HOST,
         (Operand("syndrome", "an ISS of 25 bits; 0: leave it to KVM", limit=0x1FF_FFFF),),
         "A virtual SError; only CPUs with the RAS extension take a syndrome.",
-        "KVM API 4.31 KVM_SET_VCPU_EVENTS",
+        "KVM API 4.32 KVM_SET_VCPU_EVENTS",
     ),
     StepKind(
         "irq_line",
@@ -307,14 +306,14 @@ STEP_KINDS: tuple[StepKind, ...] = (
         Side.HOST,
         (Operand("vcpu", f"one of {', '.join(CONTEXT_NAMES)}", frozenset(CONTEXT_NAMES)),),
         "Go on with another vCPU, VM.vCPU; a new one starts at code of its own, with reset values.",
-        "differential.md section 5, interleaving",
+        "docs/spec/differential.md section 5, interleaving",
     ),
     StepKind(
         "forge",
         Side.HOST,
         (Operand("field", f"one of {', '.join(protocol.FORGE)}", frozenset(protocol.FORGE)), VALUE),
         "KVM's handlers see this exit code, ESR_EL2, FAR_EL2 or HPFAR_EL2 at the exit of the guest step before.",
-        "differential.md section 5",
+        "docs/spec/differential.md section 5",
     ),
 )
 KINDS: Mapping[str, StepKind] = MappingProxyType({k.keyword: k for k in STEP_KINDS})

@@ -332,7 +332,8 @@ def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
                 _call_on(turns, turn, event)
             turn.users.append(event)
             if event.code == EXIT_SYSTEM_EVENT:
-                for number in psci.same_machine(context):  # kvm.md, SYSTEM_OFF and SYSTEM_RESET: all vCPUs are stopped
+                # docs/spec/kvm.md section 3, SYSTEM_OFF and SYSTEM_RESET: all vCPUs are stopped.
+                for number in psci.same_machine(context):
                     turns.setdefault(number, _Turn()).off = True
         elif event.kind == ENTRY:
             first = turn.first if turn.exit is not None else i

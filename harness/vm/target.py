@@ -42,7 +42,10 @@ _PROTECTED_VMS_SINCE = (7, 1)
 
 
 def has_protected_vms(mode: Mode, release: str) -> bool:
-    """Whether a kernel in a mode takes KVM_VM_TYPE_ARM_PROTECTED; up to 7.0 KVM_CREATE_VM refuses it (kvm.md)."""
+    """Whether a kernel in a mode takes KVM_VM_TYPE_ARM_PROTECTED; up to 7.0 KVM_CREATE_VM refuses it.
+
+    Source: docs/spec/kvm.md section 5.
+    """
     return mode is Mode.PROTECTED and linux_version(release) >= _PROTECTED_VMS_SINCE
 
 

@@ -165,7 +165,7 @@ CHANGES: tuple[Change, ...] = (
     _change(
         *("psci-x1", "PSCI", "kvm_psci_0_2_call", (0xA910_7E74, 0xA910_5274)),
         "x1 gets what x0 gets",
-        "kvm.md, SMCCC results: what a call does not define is 0",
+        "docs/spec/kvm.md section 3: what a call does not define is 0",
         "psci_migrate_info",
         "host.xN",
     ),

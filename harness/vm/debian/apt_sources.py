@@ -126,7 +126,7 @@ def debian_sources(sources: Iterable[Source], codename: str) -> tuple[Source, ..
     """Return those that are Debian's own archive for the release `codename`, with the component main only.
 
     Another vendor's archive may be laid out in the same way; what tells it apart here is its key.  Whatever
-    gets past this is caught by the origin that apt itself reads from the signed Release file (packages.py).
+    gets past this is caught by the origin that apt itself reads from the signed Release file (apt.py).
     """
     suites = {codename, f"{codename}-updates", f"{codename}-security", f"{codename}-backports", f"{codename}/updates"}
     found: dict[tuple[str, str], Source] = {}

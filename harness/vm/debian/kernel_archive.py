@@ -78,8 +78,8 @@ class Feature:
 
 
 FEATURES: tuple[Feature, ...] = (
-    Feature("nVHE", (3, 9), "arch/arm64/kvm: the first mode there was"),
-    Feature("VHE", (4, 6), 'commit "arm64: KVM: VHE" series of 4.6; needs an Armv8.1 CPU model'),
+    Feature("nVHE", (3, 9), "arch/arm64/kvm/arm.c: the first mode there was"),
+    Feature("VHE", (4, 6), 'arch/arm64/kvm/hyp/vhe/switch.c; series "arm64: KVM: VHE" of 4.6; an Armv8.1 CPU'),
     Feature("protected", (5, 12), "Documentation/admin-guide/kernel-parameters.txt, kvm-arm.mode=protected"),
     Feature("protected VMs", (7, 1), "Documentation/virt/kvm/arm/pkvm.rst of 7.1: KVM_CREATE_VM type bit 31"),
 )

@@ -84,7 +84,7 @@ static int op_events(const struct sf_op *op)
 
 	if (op->op == SF_OP_ABORT) {
 		events.exception.ext_dabt_pending = 1;
-		if (!m->access) /* asking for one then is a programming error (KVM API 4.31) */
+		if (!m->access) /* asking for one then is a programming error (KVM API 4.32) */
 			error = ENOENT;
 	} else {
 		m->aborted = true;
