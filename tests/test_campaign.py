@@ -276,6 +276,9 @@ def test_summary_tells_what_was_counted(tmp_path: Path) -> None:
     assert "unstable" not in shown and (table["run_again"], table["unstable"]) == (0, 0)
     sampled = summary.text(replace(result, run_again=250, unstable=2))
     assert "unstable           0.8% (2 of 250 scenarios that were run again)\n" in sampled
+    assert table["kvm_off"] == "" and "coverage of KVM" not in shown  # nobody asked for anything but the model
+    blind = summary.text(replace(result, kvm_off="gcc is missing"))
+    assert "\ncoverage of KVM    OFF, the model alone guided: gcc is missing\n" in blind
     line = status_line(Progress(2.0, 58.2, 2, stats))
     assert line.startswith("1 scenarios, 0 checked exits/s, coverage") and line.endswith("0:58 left")
 

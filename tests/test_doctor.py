@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli.setup import REQUIREMENTS, add_parsers
+from fuzz.cli.setup import COMPILERS, REQUIREMENTS, add_parsers
 from harness.errors import InputError
 from harness.vm.build.doctor import (
+    Compiler,
     Requirement,
     TargetState,
+    check_compiler,
     check_distributions,
     check_requirements,
     check_target,
@@ -39,7 +41,9 @@ PREPARED = PreparedTarget(
 
 def test_carried_list_of_packages() -> None:
     rows = parse_requirements(REQUIREMENTS.read_text(), "x")
-    assert {"qemu-system-arm", "gcc-aarch64-linux-gnu", "make", "python3-venv"} <= {row.package for row in rows}
+    packages = {row.package for row in rows}
+    assert {"qemu-system-arm", "gcc-aarch64-linux-gnu", "make", "python3-venv"} <= packages
+    assert {package for compiler in COMPILERS for package in compiler.packages} <= packages
 
 
 def test_rows() -> None:
@@ -55,6 +59,55 @@ def test_requirements() -> None:
     (missing,) = check_requirements([ROW], lambda _: None)
     assert not missing.ok
     assert "apt-get install qemu-system-arm" in missing.fix
+
+
+NO_HEADER = "fatal error: string.h: No such file or directory"
+
+
+@pytest.mark.parametrize("compiler", COMPILERS, ids=lambda compiler: compiler.command)
+def test_compilers_of_this_machine(compiler: Compiler) -> None:
+    check = check_compiler(compiler)
+    assert (check.kind, check.ok, check.fix) == ("compiler", True, ""), check.detail
+    assert check.detail.endswith(f"/{compiler.command} {' '.join(compiler.flags)}")
+
+
+@pytest.mark.parametrize("compiler", COMPILERS, ids=lambda compiler: compiler.command)
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        (f"echo headers.c:1:10: {NO_HEADER}; echo compilation terminated.; exit 1", f"headers.c:1:10: {NO_HEADER}"),
+        ("exit 0", "made nothing"),
+    ],
+)
+def test_compilers_that_do_not_compile(
+    compiler: Compiler, script: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / compiler.command
+    fake.write_text(f"#!/bin/sh\n{script}\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    check = check_compiler(compiler)
+    assert not check.ok
+    assert str(fake) in check.detail and why in check.detail
+    assert check.fix == f"sudo apt-get install --reinstall {' '.join(compiler.packages)}"
+
+
+def test_a_compiler_without_a_header_of_the_sources(tmp_path: Path) -> None:
+    """Headers are looked for as the sources name them; what they have of their own is none of the system's."""
+    source = tmp_path / "plugin.c"
+    source.write_text('#include <string.h>\n#include "own.h"\n#include <sys/nowhere.h>\n')
+    host = COMPILERS[0]
+    check = check_compiler(Compiler(host.command, "it", host.flags, (source,), host.packages))
+    assert not check.ok
+    assert "sys/nowhere.h: No such file" in check.detail
+
+
+def test_a_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for compiler in COMPILERS:
+        check = check_compiler(compiler)
+        assert not check.ok
+        assert f"{compiler.command} is missing: install the Debian package {compiler.packages[0]}" in check.detail
 
 
 def test_distributions() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.campaign.guidance import BOTH, KVM, MODEL, choose, edges_in
+from fuzz.campaign.guidance import BOTH, KVM, MODEL, Guide, choose, edges_in
 from fuzz.campaign.worker_command import Launcher
 from harness.errors import SetupError
 from harness.vm.build.prepare import PreparedTarget
@@ -38,11 +38,30 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return where
 
 
+def make_tool(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
 def test_without_a_compiler_the_model_guides_and_that_is_said(tools: Path) -> None:
     said: list[str] = []
-    assert choose(None, target(tools, "old-qemu"), said.append) == MODEL
-    assert len(said) == 1
-    assert "without coverage of the hypervisor: gcc is missing" in said[0]
+    guide = choose(None, target(tools, "old-qemu"), said.append)
+    assert guide.mode == MODEL
+    assert guide.kvm_off.startswith("gcc is missing: install the Debian package gcc, or run make setup")
+    assert said == [f"WARNING: coverage of KVM is off, the model alone guides: {guide.kvm_off}"]
+
+
+def test_without_a_c_library_the_model_guides_and_that_is_said(tools: Path) -> None:
+    """As gcc does where only its own Debian package was installed."""
+    make_tool(tools / "gcc", "echo edges.c:11:10: fatal error: string.h: No such file or directory; exit 1")
+    make_tool(tools / "new-qemu", "echo '-plugin [file=]<file>'")
+    said: list[str] = []
+    guide = choose(None, target(tools, "new-qemu"), said.append)
+    assert guide.mode == MODEL
+    assert "fatal error: string.h: No such file or directory; run make setup, or sudo apt-get" in guide.kvm_off
+    assert said[-1] == f"WARNING: coverage of KVM is off, the model alone guides: {guide.kvm_off}"
+    with pytest.raises(SetupError, match=r"string\.h"):
+        choose(BOTH, target(tools, "new-qemu"), lambda line: None)
 
 
 @pytest.mark.parametrize("wanted", [KVM, BOTH])
@@ -52,14 +71,15 @@ def test_what_was_asked_for_is_not_dropped_silently(tools: Path, wanted: str) ->
 
 
 def test_a_qemu_without_plugins_is_told_before_anything_boots(tools: Path) -> None:
-    (tools / "gcc").write_text("#!/bin/sh\n")
-    (tools / "gcc").chmod(0o755)
+    make_tool(tools / "gcc", "")
     with pytest.raises(SetupError, match="old-qemu takes no plugins"):
         choose(KVM, target(tools, "old-qemu"), lambda line: None)
 
 
 def test_the_model_alone_needs_nothing(tools: Path) -> None:
-    assert choose(MODEL, target(tools, "no-qemu"), lambda line: None) == MODEL
+    said: list[str] = []
+    assert choose(MODEL, target(tools, "no-qemu"), said.append) == Guide(MODEL)
+    assert said == []
 
 
 def test_edges_of_all_workers_are_counted_once(tmp_path: Path) -> None:

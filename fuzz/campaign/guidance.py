@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import SetupError
@@ -17,21 +18,29 @@ SUFFIX = ".edges"
 """A worker's map of edges has the name of its statistics, with this suffix."""
 
 
-def choose(wanted: str | None, prepared: PreparedTarget, say: Callable[[str], None]) -> str:
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """One of :data:`MODES`; ``kvm_off`` is why the hypervisor's edges are not in it although nobody left them out."""
+
+    mode: str
+    kvm_off: str = ""
+
+
+def choose(wanted: str | None, prepared: PreparedTarget, say: Callable[[str], None]) -> Guide:
     """Return the mode to run in, everything for it built; with nothing ``wanted``, the best that this machine can do.
 
     SetupError: the mode that is wanted needs the plugin, and it cannot be built.
     """
     if wanted == MODEL:
-        return MODEL
+        return Guide(MODEL)
     try:
         prepare_coverage(prepared, progress=say)
     except SetupError as error:
         if wanted is not None:
             raise
-        say(f"guided by the model alone, without coverage of the hypervisor: {error}")
-        return MODEL
-    return wanted or BOTH
+        say(f"WARNING: coverage of KVM is off, the model alone guides: {error}")
+        return Guide(MODEL, str(error))
+    return Guide(wanted or BOTH)
 
 
 def edges_in(run: Path) -> frozenset[Edge]:

@@ -30,7 +30,8 @@ class Asked:
 
     ``subjects`` are what was tested, one or two, ``targets`` their names as they were given; ``store`` is the
     database's URL, ``guide`` what guides the search (:mod:`fuzz.campaign.guidance`).  ``accept_kept``: what is like a
-    kept regression does not make its exit status 1.
+    kept regression does not make its exit status 1.  ``kvm_off``: why KVM's edges do not guide, if nobody asked for
+    that.
     """
 
     subjects: tuple[Subject, ...]
@@ -43,6 +44,7 @@ class Asked:
     store: str
     guide: str = MODEL
     accept_kept: bool = False
+    kvm_off: str = ""
 
     @property
     def subject(self) -> Subject:
@@ -78,8 +80,9 @@ class Summary:
     the model and compared; ``divergences_*`` count registers and flags, not scenarios; ``unchecked`` counts, by reason,
     single comparisons that were masked or impossible.  ``against``: the second target, its kernel and that one's hash,
     empty if there was none; counts are then those of both.  ``coverage`` counts features of the model's replay,
-    ``kvm_edges`` edges between blocks of KVM's own code (None: not counted).  ``clusters`` of divergences, and how many
-    of them are new (:class:`Cluster`).  ``run_again``: a sample of scenarios that were run twice, ``unstable`` those of
+    ``kvm_edges`` edges between blocks of KVM's own code (None: not counted).  ``kvm_off``: why they do not guide
+    although nobody left them out; empty if they do, or are not to.  ``clusters`` of divergences, and how many of them
+    are new (:class:`Cluster`).  ``run_again``: a sample of scenarios that were run twice, ``unstable`` those of
     them that showed something else (:func:`fuzz.targets.observation.told`).
     """
 
@@ -102,6 +105,7 @@ class Summary:
     guide: str
     coverage: int
     kvm_edges: int | None
+    kvm_off: str
     corpus: int
     divergences_known: int
     known_by_entry: Mapping[str, int]
@@ -187,6 +191,7 @@ def summarise(
         guide=asked.guide,
         coverage=stats.coverage,
         kvm_edges=len(edges_in(asked.out / RUN)) if asked.guide != MODEL else None,
+        kvm_off=_one_line(asked.kvm_off),
         corpus=sum(1 for _ in (asked.out / CORPUS).iterdir()),
         divergences_known=stats.total("known"),
         known_by_entry=stats.group("known"),
@@ -296,6 +301,7 @@ def text(summary: Summary) -> str:
         f"{s.seconds:.1f} s of fuzzing" + (f", first checked exit after {first:.1f} s" if first is not None else ""),
         f"scenarios          {s.scenarios}  (invalid inputs {s.invalid_inputs})",
         f"coverage           {s.coverage} of the model{_edges(s.kvm_edges)}  (corpus {s.corpus})",
+        *([f"coverage of KVM    OFF, the model alone guided: {s.kvm_off}"] if s.kvm_off else []),
         f"checked exits/s    {s.checked_exits_per_s:.0f}  ({s.checked_exits} checked of {s.exits})",
         f"exits by class     {_exits(s.exits_by_class)}",
         f"relations checked  {_row(s.relations)}",

@@ -117,7 +117,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--coverage",
         choices=MODES,
-        help="what guides the search: decisions of the model, edges of KVM's own code, or both (both, if gcc is here)",
+        help="what guides the search: decisions of the model, edges of KVM's own code, or both (both, if gcc compiles)",
     )
     add_number(parser, "--seed", None, "of the random numbers (any; the summary names it)", 0, MAX_SEED)
     add_campaign(parser)
@@ -149,8 +149,14 @@ def run_fuzz(args: argparse.Namespace) -> int:
     seed = args.seed if args.seed is not None else secrets.randbits(32)
     url = args.store or default_url(out)
     names = tuple(name for name in (args.target, args.against) if name is not None)
-    coverage = choose(args.coverage, bench.sides[0].prepared, _say)
-    asked = Asked(bench.subjects, names, kernel, seed, jobs, args.out, started, url, coverage, args.accept_kept)
+    guide = choose(args.coverage, bench.sides[0].prepared, _say)
+    coverage = guide.mode
+    asked = Asked(
+        *(bench.subjects, names, kernel, seed, jobs, args.out, started, url),
+        coverage,
+        args.accept_kept,
+        guide.kvm_off,
+    )
     how = {"cold": args.cold, "deterministic": args.deterministic, "hyp_copy": args.hyp_copy}
     launch = Launcher(args.target, args.level, kernel, seed, out, url, coverage, against=args.against, **how)
 

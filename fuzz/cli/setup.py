@@ -19,15 +19,26 @@ from harness.errors import InputError, SetupError
 from harness.vm import qemu_versions
 from harness.vm.build.doctor import (
     Check,
+    Compiler,
     TargetState,
+    check_compiler,
     check_distributions,
     check_requirements,
     check_target,
     parse_requirements,
 )
-from harness.vm.build.prepare import find_prepared, prepare, read_image
+from harness.vm.build.prepare import (
+    AGENT_FLAGS,
+    COMPILER_PACKAGE,
+    CROSS,
+    GUEST_SOURCES,
+    find_prepared,
+    prepare,
+    read_image,
+)
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET, PROJECT, list_configs, load_config
+from harness.vm.plugins.plugin import HOST_FLAGS, HOST_PACKAGES, SOURCES
 
 _say = saying("setup")
 
@@ -45,7 +56,7 @@ exit status: 0 all targets are ready, 2 bad usage or input, 3 something could no
 DOCTOR = """\
 examples:
   shadowfuzz doctor
-      a line for each tool, Python package, target and QEMU, with the command that gets what is missing
+      a line for each tool, compiler, Python package, target and QEMU, with the command that gets what is missing
   shadowfuzz doctor --json
       the same as one JSON object
 
@@ -53,6 +64,16 @@ exit status: 0 nothing is missing, 2 bad usage, 3 something is missing
 """
 
 REQUIREMENTS = PROJECT / "tools" / "debian-packages.txt"
+COMPILERS: tuple[Compiler, ...] = (
+    Compiler("gcc", "plugins", HOST_FLAGS, tuple(sorted(SOURCES.glob("*.[ch]"))), HOST_PACKAGES),
+    Compiler(
+        f"{CROSS}gcc",
+        "the agent",
+        AGENT_FLAGS,
+        (GUEST_SOURCES / "agent.c", *sorted(GUEST_SOURCES.glob("*.h"))),
+        (COMPILER_PACKAGE, "libc6-dev-arm64-cross"),
+    ),
+)
 
 
 def add_parsers(subparsers: Subparsers) -> None:
@@ -80,7 +101,7 @@ def add_parsers(subparsers: Subparsers) -> None:
     doctor = subparsers.add_parser(
         "doctor",
         help="say what is there, what is missing, and how to get it",
-        description="Look for all that this project needs, here and in the cache.  Nothing is fetched or built.",
+        description="Look for all that this project needs, here and in the cache; try compilers.  Nothing is fetched.",
         epilog=DOCTOR,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -119,6 +140,7 @@ def run_doctor(args: argparse.Namespace) -> int:
     states = tuple(_state(name) for name in list_configs())
     checks = (
         *check_requirements(parse_requirements(_read_requirements(), str(REQUIREMENTS)), _find),
+        *(check_compiler(compiler) for compiler in COMPILERS),
         *check_distributions(importlib.metadata.requires("shadowfuzz") or (), _version),
         *(check_target(state) for state in states),
         *_emulators(),

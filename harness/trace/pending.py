@@ -10,7 +10,8 @@ from harness.arch.exceptions import SERROR_OFFSET, State, skip, take_exception
 def apply_pending(state: State, pending: int, wide: bool = True) -> State:
     """Return what the guest sees once KVM's pending work (``protocol.PENDING`` bits) is done.
 
-    ESR_EL1 and FAR_EL1 of a pending exception are in the context already.  ``wide`` as in :func:`~harness.arch.exceptions.behind`.
+    ESR_EL1 and FAR_EL1 of a pending exception are in the context already.  ``wide`` as in
+    :func:`~harness.arch.exceptions.behind`.
     """
     if not pending:
         return state

@@ -72,6 +72,7 @@ def test_a_campaign_survives_a_killed_machine_and_tells_the_truth(tmp_path: Path
     assert SECONDS <= summary["seconds"] < SECONDS + 5
     assert summary["divergences_known"] == sum(summary["known_by_entry"].values()) > 0
     assert summary["coverage"] > 50 and summary["corpus"] > 67
+    assert (summary["guide"], summary["kvm_off"]) == ("both", "") and summary["kvm_edges"] > 500
 
     crashes = [finding for finding in summary["findings"] if finding["kind"] == "crash"]
     assert len(crashes) == 1 and "QEMU ended with status -9" in crashes[0]["what"]
@@ -85,6 +86,20 @@ def test_a_campaign_survives_a_killed_machine_and_tells_the_truth(tmp_path: Path
     unexplained = any(finding["kind"] == "divergence" for finding in summary["findings"])
     assert unexplained == bool(summary["divergences_unexplained"])
     assert campaign.returncode == (1 if unexplained else 3)
+
+
+@pytest.mark.timeout(120)
+def test_without_coverage_of_kvm_a_campaign_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gcc = tmp_path / "gcc"
+    gcc.write_text("#!/bin/sh\necho edges.c:11:10: fatal error: string.h: No such file or directory\nexit 1\n")
+    gcc.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with start(tmp_path / "out", "--seconds", "2", "--json") as campaign:
+        output, errors = campaign.communicate(timeout=60)
+    summary = json.loads(output)
+    assert (summary["guide"], summary["kvm_edges"], summary["failure"]) == ("model", None, "")
+    assert "string.h: No such file or directory; run make setup, or sudo apt-get install" in summary["kvm_off"]
+    assert f"fuzz: WARNING: coverage of KVM is off, the model alone guides: {summary['kvm_off']}\n" in errors
 
 
 @pytest.mark.timeout(120)

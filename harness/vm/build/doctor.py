@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from harness.errors import InputError
+from harness.errors import InputError, SetupError
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.config import MachineConfig
+from harness.vm.tools import require_tool, run_tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,20 @@ class Requirement:
     package: str
     evidence: str
     purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """A compiler by its command: what it makes, with which flags, and the Debian packages that this takes.
+
+    ``sources`` are files that it is to compile; it is tried with the system headers that these include.
+    """
+
+    command: str
+    makes: str
+    flags: tuple[str, ...]
+    sources: tuple[Path, ...]
+    packages: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +84,30 @@ def check_requirements(rows: Iterable[Requirement], find: Callable[[str], str | 
         detail = f"{row.purpose} ({found or row.evidence + ' not found'})"
         checks.append(Check("debian", row.package, found is not None, detail, "" if found else fix))
     return tuple(checks)
+
+
+def check_compiler(row: Compiler) -> Check:
+    """Return whether a compiler compiles and links the least program with all system headers of its sources."""
+    name = f"to compile {row.makes}"
+    try:
+        found = require_tool(row.command, row.packages[0])
+        with tempfile.TemporaryDirectory() as work:
+            source, made = Path(work) / "headers.c", Path(work) / "headers"
+            source.write_text("\n".join((*_system_headers(row.sources), "int main(void) { return 0; }", "")))
+            run_tool([found, *row.flags, "-o", str(made), str(source)], found)
+            if not made.exists():
+                raise SetupError(f"{found} made nothing of a program")
+    except SetupError as error:
+        return Check("compiler", name, False, str(error), f"sudo apt-get install --reinstall {' '.join(row.packages)}")
+    except OSError as error:
+        why = f"cannot be tried: {error.strerror or error}"
+        return Check("compiler", name, False, why, f"make room in {tempfile.gettempdir()}")
+    return Check("compiler", name, True, f"{found} {' '.join(row.flags)}")
+
+
+def _system_headers(sources: Iterable[Path]) -> tuple[str, ...]:
+    lines = [line for path in sources for line in path.read_text().splitlines()]
+    return tuple(dict.fromkeys(line for line in lines if line.startswith("#include <")))
 
 
 def check_distributions(requires: Sequence[str], version: Callable[[str], str | None]) -> tuple[Check, ...]:

@@ -20,6 +20,8 @@ from harness.vm.tools import Progress, quiet, require_tool, run_tool
 SOURCES = Path(__file__).resolve().parent
 SHARED = "qemu_plugin.h"
 HOST_FLAGS = ("-shared", "-fPIC", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
+HOST_PACKAGES = ("gcc", "libc6-dev")
+"""The Debian packages that it takes to compile a plugin."""
 ROOM = 16 << 20
 
 
@@ -93,7 +95,7 @@ def compile_plugin(
 ) -> Path:
     """Return the plugin ``NAME.c``, which includes ``header`` as ``NAME.h``, compiled if it is not in the cache.
 
-    SetupError: no compiler, or a QEMU without plugins.
+    SetupError: no compiler, one without a C library, or a QEMU without plugins.
     """
     where = cache if cache is not None else Cache(default_root(os.environ))
     gcc = require_tool("gcc", "gcc")
@@ -105,12 +107,16 @@ def compile_plugin(
         progress(f"plugin {name}: compiling")
         _, options = run_tool([*qemu, "-help"], "asking QEMU for its options")
         if "-plugin" not in options:
-            raise SetupError(f"{qemu[-1]} takes no plugins: it was built without --enable-plugins")
+            reason = "it was built without --enable-plugins; that of the Debian package qemu-system-arm takes them"
+            raise SetupError(f"{qemu[-1]} takes no plugins: {reason}")
         generated = work / "src"
         generated.mkdir()
         (generated / f"{name}.h").write_text(header)
         argv = [gcc, *HOST_FLAGS, "-I", str(generated), "-o", str(work / f"{name}.so"), str(SOURCES / f"{name}.c")]
-        run_tool(argv, f"compiling the plugin {name}", progress=progress)
+        try:
+            run_tool(argv, f"compiling the plugin {name}", progress=progress)
+        except SetupError as error:
+            raise SetupError(f"{error}; run make setup, or sudo apt-get install {' '.join(HOST_PACKAGES)}") from error
         shutil.rmtree(generated)
         return {}
 
