@@ -11,18 +11,18 @@ from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX
 from harness.arch.reset_values import RESET_VALUES
-from harness.guest.predict_run import RACE, follow
+from harness.guest.predict_run import RACE, predict_run
 from harness.layout import CODE, GICD, PROTECTED, VECTORS
 from harness.model.replay import predict
 from harness.protocol import FLAGS_VCPU_SHIFT
 from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.host import compare_entry_state
-from harness.relations.isolate import compare_others
-from harness.relations.save_restore import beyond_judgement, compare_reveal
+from harness.relations.isolate import compare_isolation
+from harness.relations.save_restore import compare_reveal, why_not_comparable
 from harness.trace.environment import WORLDS
 from harness.trace.events import Event, Host
 from harness.trace.psci import NOT_SUPPORTED
-from harness.trace.rounds import ASKED_FOR, EXIT_INTR, EXIT_SYSTEM_EVENT, Round, rounds
+from harness.trace.rounds import EXIT_INTR, EXIT_SYSTEM_EVENT, USER_INJECTED, Round, rounds
 from tests.traces import HOST, but, entry, esr, host_reset, host_set, irq, load_esr, state, trap, turn, user
 
 AT, MMIO = CODE.base, 0x900_0000
@@ -61,12 +61,12 @@ def test_an_abort_is_taken_from_what_userspace_left() -> None:
     told, wrote = user(S, 6), host_set("pstate", 0x3C4)
     there = exceptions.take_exception(but(S, pstate=0x3C4), 0x9600_0010, MMIO)
     done = turn(LOAD, told, wrote, did("abort"), entry(there))
-    assert done.action.inject and done.action.outcome == ASKED_FOR and not differs(done)
+    assert done.action.inject and done.action.outcome == USER_INJECTED and not differs(done)
     left = (did("reset"), host_set("vbar_el1", VECTORS.base), did("abort"))
     reset = {INDEX[name]: value for name, value in RESET_VALUES.items()} | {INDEX["vbar_el1"]: VECTORS.base}
     after = exceptions.take_exception(tuple(reset.get(i, S[i]) for i in range(len(S))), 0x9600_0010, MMIO)
     done = turn(LOAD, told, *left, entry(after))
-    assert done.action.inject and done.action.outcome == ASKED_FOR and not differs(done)
+    assert done.action.inject and done.action.outcome == USER_INJECTED and not differs(done)
     nothing = turn(LOAD, told, did("reset"), entry(after))
     assert not nothing.action.inject and "host.pc" in differs(nothing), "nobody asked for an exception"
 
@@ -97,13 +97,13 @@ def test_an_serror_behind_an_exception_of_kvms_own() -> None:
     wrote = but(told.values, pstate=0x2C5)
     asked = (host_set("pstate", 0x2C5), did("serror"))
     taken = exceptions.take_exception(wrote, 0xBF00_0000, offset=exceptions.SERROR_OFFSET)
-    for after, hcr, outcome in ((wrote, exceptions.HCR_VSE, "inject"), (taken, 0, ASKED_FOR)):
+    for after, hcr, outcome in ((wrote, exceptions.HCR_VSE, "inject"), (taken, 0, USER_INJECTED)):
         done = turn(out, told, *asked, entry(after, hcr=hcr))
         assert (done.action.outcome, differs(done)) == (outcome, {})
     assert "host.pc" in differs(turn(out, told, *asked, entry(wrote))), "neither"
     # Where another one pends, the syndrome tells.
     done = turn(out._replace(hcr=exceptions.HCR_VSE), told, *asked, entry(taken, hcr=exceptions.HCR_VSE))
-    assert (done.action.outcome, differs(done)) == (ASKED_FOR, {})
+    assert (done.action.outcome, differs(done)) == (USER_INJECTED, {})
 
 
 def test_an_serror_that_is_taken_before_the_first_instruction() -> None:
@@ -113,7 +113,7 @@ def test_an_serror_that_is_taken_before_the_first_instruction() -> None:
     hosts = (host_set("vbar_el1", VECTORS.base), host_set("pstate", exceptions.EL1T), did("serror"))
     taken = exceptions.take_exception(started, 0xBF00_0000, offset=exceptions.SERROR_OFFSET)
     done = turn(*hosts, entry(taken))
-    assert (done.action.outcome, differs(done)) == (ASKED_FOR, {})
+    assert (done.action.outcome, differs(done)) == (USER_INJECTED, {})
     waits = turn(*hosts, entry(started, hcr=exceptions.HCR_VSE))
     assert (waits.action.outcome, differs(waits)) == ("resume", {})
     assert "host.hcr_el2" in differs(turn(*hosts, entry(started))), "lost"
@@ -170,7 +170,7 @@ def test_an_serror_behind_an_access_that_kvm_emulated() -> None:
         did("serror", context=number),
         entry(taken, marks=marks, mmio_addr=GICD.base, mmio_data=0x7),
     )
-    assert done.in_kernel and done.action.outcome == ASKED_FOR
+    assert done.in_kernel and done.action.outcome == USER_INJECTED
     assert not differs(done)
 
 
@@ -206,7 +206,7 @@ def test_two_aborts_before_a_run_are_one_or_two() -> None:
     assert not differs(once), "6.1 keeps one pending"
     twice = turn(LOAD, told, did("abort"), did("abort"), entry(nested))
     assert not differs(twice), "7.3 takes each at once"
-    assert (twice.action.outcome, twice.action.inject) == (ASKED_FOR, True)
+    assert (twice.action.outcome, twice.action.inject) == (USER_INJECTED, True)
     between = turn(LOAD, told, did("abort"), did("finish"), did("abort"), entry(aborted()))
     assert "host.elr_el1" in differs(between), "a run between: the first was taken"
     assert "host.elr_el1" in differs(turn(LOAD, told, did("abort"), entry(nested))), "one is not two"
@@ -220,7 +220,7 @@ def test_an_serror_that_is_taken_at_once_says_nothing_of_the_exit() -> None:
         exceptions.take_exception(unmasked, offset=exceptions.SERROR_OFFSET), x0=NOT_SUPPORTED, esr_el1=0xBF00_0000
     )
     done = turn(exit_, user(but(unmasked, x0=NOT_SUPPORTED), 10), did("serror"), entry(taken))
-    assert done.action.outcome == ASKED_FOR
+    assert done.action.outcome == USER_INJECTED
     assert not differs(done)
     outside = trap(S, esr("IABT_LOW", 5), far=0x5000_0000, hpfar=0x5000_0000 >> 12 << 4)
     given = exceptions.take_exception(S, 0x8600_0010, 0x5000_0000)
@@ -236,7 +236,7 @@ def test_an_serror_that_is_taken_at_once_behind_an_instruction_that_kvm_did() ->
         exceptions.take_exception(but(unmasked, pc=AT + 4), offset=exceptions.SERROR_OFFSET), esr_el1=0xBF00_0000
     )
     done = turn(exit_, told, did("serror"), entry(taken))
-    assert (done.action.outcome, differs(done)) == (ASKED_FOR, {})
+    assert (done.action.outcome, differs(done)) == (USER_INJECTED, {})
     assert "host.elr_el1" in differs(turn(exit_, told, did("serror"), entry(but(taken, elr_el1=AT + 8))))
 
 
@@ -384,10 +384,10 @@ def test_an_access_without_a_syndrome_completes_never() -> None:
 def test_forged_exits_are_marked() -> None:
     forged = turn(trap(S, load_esr(3), marks=FORGED_ESR, **PAGE), user(S, 6), entry(but(S, x3=0), SKIP))
     assert (forged.exit_class, forged.label) == ("DABT_LOW", "forged:DABT_LOW")
-    assert not beyond_judgement(forged)
+    assert not why_not_comparable(forged)
     odd = turn(trap(S, esr("DABT_LOW", 0x10), marks=FORGED_ESR, **PAGE), entry(S))
-    assert beyond_judgement(odd)
-    assert not beyond_judgement(turn(trap(S, esr("DABT_LOW", 0x10), **PAGE), entry(S))), "a real one is judged"
+    assert why_not_comparable(odd)
+    assert not why_not_comparable(turn(trap(S, esr("DABT_LOW", 0x10), **PAGE), entry(S))), "a real one is judged"
 
 
 @pytest.mark.parametrize("bit", [0, 1 << 25])
@@ -407,7 +407,7 @@ def test_what_the_host_sees() -> None:
     called = but(S, x0=0x8400_0000)
     done = turn(trap(called, esr("HVC64"), far=0), entry(called))
     assert done.exit is not None
-    run = follow(0, entry(called), done.exit, {}, cpu_model("cortex-a72"))
+    run = predict_run(0, entry(called), done.exit, {}, cpu_model("cortex-a72"))
     (found,) = compare_reveal(done, run, predict(done, "spec"))
     assert isinstance(found, Divergence)
     assert (found.expected, found.observed) == (1, (1 << 31) - 1)
@@ -420,7 +420,7 @@ def test_what_the_host_sees_of_a_register_that_is_not_the_guests(mark: int, visi
     loaded = entry(but(called, pc=AT), marks=mark)
     _, done = rounds((loaded, trap(but(called, x7=1, pc=AT + 4), esr("HVC64"), far=0, marks=mark), loaded))
     assert done.exit is not None
-    run = follow(0, loaded, done.exit, {AT: encode("hvc", 0)}, cpu_model("cortex-a72"))
+    run = predict_run(0, loaded, done.exit, {AT: encode("hvc", 0)}, cpu_model("cortex-a72"))
     *left_out, found = compare_reveal(done, run, predict(done, "spec"))
     assert isinstance(found, Divergence) and found.observed == visible
     assert len(left_out) == (not mark), "counted"
@@ -431,7 +431,7 @@ def test_what_the_host_sees_after_a_race() -> None:
     before = but(S, pstate=S[INDEX["pstate"]] & ~exceptions.DAIF, x0=1)
     done = turn(irq(but(before, x0=2)), entry(but(before, x0=2)))
     assert done.exit is not None
-    run = follow(0, entry(before, hcr=exceptions.HCR_VI), done.exit, {}, cpu_model("cortex-a72"))
+    run = predict_run(0, entry(before, hcr=exceptions.HCR_VI), done.exit, {}, cpu_model("cortex-a72"))
     assert list(compare_reveal(done, run, predict(done, "spec"))) == [Unchecked("save.reveal", RACE)]
 
 
@@ -466,7 +466,7 @@ def test_each_vcpu_has_rounds_of_its_own() -> None:
     assert again.exit is not None
     assert again.exit.values == other
     assert again.world.vcpu == 1
-    assert [(d.name, d.expected, d.observed) for d in compare_others(again)] == [("isolate.x7", other[7], 2)]
+    assert [(d.name, d.expected, d.observed) for d in compare_isolation(again)] == [("isolate.x7", other[7], 2)]
 
 
 @pytest.mark.parametrize(("pstate", "found"), [(0x10, []), (0x3C0, ["isolate.x7"])])
@@ -477,7 +477,7 @@ def test_what_aarch32_state_drops_no_other_vcpu_has_touched(pstate: int, found: 
         *of(1, entry(S)),
         *of(2, host_set("pstate", pstate), entry(narrow)),
     )
-    assert [d.name for d in compare_others(again)] == found
+    assert [d.name for d in compare_isolation(again)] == found
 
 
 def test_what_userspace_asks_for_no_other_vcpu_has_done() -> None:
@@ -486,7 +486,7 @@ def test_what_userspace_asks_for_no_other_vcpu_has_done() -> None:
     before = (*of(2, entry(unmasked), trap(unmasked, esr("HVC64")), user(unmasked, EXIT_INTR)), *of(1, entry(S)))
     for asked, found in ((of(2, did("serror")), set()), ([], {"pc", "pstate", "elr_el1", "spsr_el1", "esr_el1"})):
         *_, again = two(*before, *asked, *of(2, entry(taken)))
-        assert {d.register for d in compare_others(again)} == found
+        assert {d.register for d in compare_isolation(again)} == found
 
 
 @pytest.mark.parametrize("answer", [0, NOT_SUPPORTED])

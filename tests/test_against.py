@@ -10,7 +10,7 @@ import pytest
 from harness.arch.exits import EXCEPTION_TRAP
 from harness.arch.registers import INDEX, MASK64
 from harness.errors import InputError
-from harness.findings.checked import Checked, signature
+from harness.findings.checked import CheckResult, signature
 from harness.findings.compare_releases import Versions, compare
 from harness.findings.intended_changes import FILE, Changes, between, load_changes, release
 from harness.layout import DATA
@@ -30,11 +30,11 @@ OLD, NEW = "6.1.192-2", "6.12.117-1"
 NOTHING = (0,) * len(INDEX)
 
 
-def differences(one: Trace, other: Trace, versions: Versions = Versions(OLD, OLD)) -> Checked:  # noqa: B008
+def differences(one: Trace, other: Trace, versions: Versions = Versions(OLD, OLD)) -> CheckResult:  # noqa: B008
     return compare(SCENARIO, one, other, between(ROWS, versions.one, versions.other), versions)
 
 
-def unexplained(checked: Checked) -> list[str]:
+def unexplained(checked: CheckResult) -> list[str]:
     return [d.name for d in checked.unexplained]
 
 

@@ -8,9 +8,9 @@ import pytest
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.sysregs import BY_NAME, KEEPERS
-from harness.guest.predict_run import Followed, follow
+from harness.guest.predict_run import PredictedRun, predict_run
 from harness.layout import CODE, CONTEXTS, GIC_MACHINE, NISV_MACHINE
-from harness.relations.isolate_unswitched import compare_apart, reads_any
+from harness.relations.isolate_unswitched import compare_unswitched_registers, reads_any
 from harness.scenario.code_layout import Code
 from harness.trace.events import ENTRY, EXIT, Event, Switch, Trace
 from tests.traces import but, entry, esr, host_reset, state, trap
@@ -33,13 +33,13 @@ def found(code: tuple[int, ...], *parts: tuple[Event, ...]) -> list[tuple[str, o
     """What is found in a trace of such runs, all of one code."""
     events = tuple(event for part in parts for event in part)
     words = Code({AT + 4 * i: word for i, word in enumerate((*code, HVC))})
-    followed: dict[int, Followed] = {}
+    followed: dict[int, PredictedRun] = {}
     for index, event in enumerate(events):
         if isinstance(event, Switch) and event.kind == EXIT:
             before = events[index - 1]
             assert isinstance(before, Switch) and before.kind == ENTRY
-            followed[index] = follow(index, before, event, words, A72)
-    divergences = compare_apart(Trace(events, "ok", 0, False), followed, words)
+            followed[index] = predict_run(index, before, event, words, A72)
+    divergences = compare_unswitched_registers(Trace(events, "ok", 0, False), followed, words)
     return [(d.name, d.expected, d.observed) for d in divergences]
 
 

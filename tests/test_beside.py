@@ -16,7 +16,7 @@ from harness.findings.check import check
 from harness.findings.known_divergences import Catalogue
 from harness.layout import PROTECTED
 from harness.protocol import FLAGS_VCPU_SHIFT
-from harness.relations.hyp_copy import compare_beside, copies, held, options
+from harness.relations.hyp_copy import compare_hyp_copy, host_visible_gprs, hyp_copies, options
 from harness.scenario.scenario import parse
 from harness.trace.decode import ContextLayout
 from harness.trace.events import Hyp, Switch, Trace
@@ -46,7 +46,7 @@ def changed(of: Trace, at: int, **registers: int) -> Trace:
 
 
 def found(of: Trace) -> list[tuple[str, int | str, int | str]]:
-    return [(d.name, d.expected, d.observed) for d in compare_beside(of)]
+    return [(d.name, d.expected, d.observed) for d in compare_hyp_copy(of)]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,7 +70,7 @@ def test_what_the_host_holds_of_a_protected_vcpu_is_what_it_sees() -> None:
     hidden = changed(seen, 1, x2=0xDEAD, x7=0xBEEF)
     exit_ = hidden.events[1]
     assert isinstance(exit_, Switch)
-    assert held(copies(hidden)[1], exit_) == (1 << 31) - 1 & ~(1 << 2 | 1 << 7)
+    assert host_visible_gprs(hyp_copies(hidden)[1], exit_) == (1 << 31) - 1 & ~(1 << 2 | 1 << 7)
     assert found(hidden) == [], "x0..x30 of a protected VM are the affair of save.reveal"
     cpu = cpu_model("cortex-a72")
     for one, explained in ((seen, "protected-vm-hides-no-registers"), (hidden, None)):

@@ -9,7 +9,7 @@ from harness.arch.cpu_models import cpu_model
 from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
 from harness.findings.check import check
-from harness.findings.checked import Checked, signature
+from harness.findings.checked import CheckResult, signature
 from harness.relations.divergence import Divergence
 from harness.scenario.scenario import parse
 from harness.trace.events import Event, Trace
@@ -47,7 +47,7 @@ def events(loaded: State = LOADED, called: State = CALLED, answered: State = ANS
     )
 
 
-def checked(*trace: Event, level: str = "spec", status: str = "ok", dropped: int = 0) -> Checked:
+def checked(*trace: Event, level: str = "spec", status: str = "ok", dropped: int = 0) -> CheckResult:
     return check(SCENARIO, Trace(trace, status, dropped, False), level, CPU, CATALOGUES[level])
 
 
@@ -90,7 +90,7 @@ def test_an_empty_trace() -> None:
     assert (dict(result.exits), dict(result.relations), result.judged, result.paths) == ({}, {}, (), ())
 
 
-def _names(result: Checked) -> set[str]:
+def _names(result: CheckResult) -> set[str]:
     return {divergence.name for divergence in result.unexplained}
 
 

@@ -12,7 +12,7 @@ from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX, MASK64
 from harness.guest.debugger import Debugger
 from harness.guest.memory import Memory
-from harness.guest.predict_run import follow
+from harness.guest.predict_run import predict_run
 from harness.layout import CODE, DATA
 from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.guest_debug import compare_debugged
@@ -20,7 +20,7 @@ from harness.relations.host import compare_entry_state
 from harness.relations.switch import compare_run
 from harness.scenario.agent_operations import host_arguments
 from harness.scenario.scenario import parse
-from harness.trace.debug_state import guests_own
+from harness.trace.debug_state import undo_debug_state
 from harness.trace.events import HOST, Event, Host, Switch
 from harness.trace.rounds import Round, rounds, runs
 from tests.traces import MMIO_EXIT, SKIP, but, entry, esr, host_set, irq, load_esr, state, trap, turn, user
@@ -59,7 +59,7 @@ def ran(found: Debugger, start: Switch, end: Switch, *words: int) -> list[str]:
     first = asked("debug step" if found.steps else "debug brk")
     ((event, entry_, exit_),) = runs((first, start, end))
     code = {AT + 4 * i: word for i, word in enumerate(words)}
-    run = follow(event, entry_, exit_, code, CPU, Memory(), debugger=found)
+    run = predict_run(event, entry_, exit_, code, CPU, Memory(), debugger=found)
     return [d.name for d in compare_run(run, code, CPU, Memory()) if isinstance(d, Divergence)]
 
 
@@ -163,7 +163,7 @@ def test_a_store_that_a_watchpoint_stops_may_have_been_made_in_part() -> None:
     stop = trap(S, esr("WATCHPT_LOW", 0x62), marks=DEBUGGED, far=DATA.base + 8)
     code = {AT: encode("stp", "x4", "x5", "x1", 0)}
     found = debugger("watchpoint 0 0x40020008 8 store")
-    assert follow(1, entry(S, marks=DEBUGGED), stop, code, CPU, memory, debugger=found).path.state == S
+    assert predict_run(1, entry(S, marks=DEBUGGED), stop, code, CPU, memory, debugger=found).path.state == S
     assert (memory.read(DATA.base), memory.read(DATA.base + 16)) == (None, 0)
 
 
@@ -255,10 +255,10 @@ def test_a_record_has_the_guests_own_registers() -> None:
     old = (asked("debug step"), entry(lent, marks=STEPPED), trap(S, STEP_ESR, marks=STEPPED), user(S, EXIT_DEBUG))
     new = (asked("debug step"), entry(ss(S), marks=STEPPED), trap(ss(S), esr("SMC64"), marks=STEPPED))
     for events in (old, new):
-        own = [event for event in guests_own(events) if isinstance(event, Switch)]
+        own = [event for event in undo_debug_state(events) if isinstance(event, Switch)]
         assert {(e.values[exceptions.PSTATE], e.values[exceptions.MDSCR]) for e in own} == {(S[exceptions.PSTATE], 0)}
         assert own[0].marks == STEPPED | protocol.MARK_STEP_BEGINS
-    assert guests_own(old[1:]) == old[1:], "without debugging nothing is touched"
+    assert undo_debug_state(old[1:]) == old[1:], "without debugging nothing is touched"
 
 
 @pytest.mark.parametrize(("between", "left"), [((), True), (("finish",), False), (("abort", "finish"), False)])
@@ -267,11 +267,11 @@ def test_what_a_run_without_a_record_makes_of_the_guests_own_ss(between: tuple[s
     fault = trap(ss(S), load_esr(3), far=0x900_0000, hpfar=0x900_0000 >> 8, marks=STEPPED)
     told = user(ss(S), MMIO_EXIT, marks=DEBUGGED)
     events = (asked("debug step"), fault, told, *map(asked, between), entry(ss(but(S, pc=AT + 4)), marks=STEPPED))
-    own = guests_own(events)[-1]
+    own = undo_debug_state(events)[-1]
     assert isinstance(own, Switch) and bool(own.values[exceptions.PSTATE] & exceptions.SS) == left
     for reason, ended in ((4, True), (MMIO_EXIT, False)):
         nothing = (asked("debug step"), fault, told._replace(code=reason), asked("finish"), events[-1])
-        last = guests_own(nothing)[-1]
+        last = undo_debug_state(nothing)[-1]
         assert isinstance(last, Switch) and bool(last.values[exceptions.PSTATE] & exceptions.SS) == ended
 
 
@@ -295,7 +295,7 @@ def test_a_guests_own_step_waits_while_userspace_steps_it() -> None:
     fault = trap(held, load_esr(3), far=0x900_0000, hpfar=0x900_0000 >> 8, marks=STEPPED)
     finished = (asked("debug step"), fault, user(held, MMIO_EXIT, marks=DEBUGGED), asked("finish"))
     stop = (entry(S, marks=STEPPED), trap(S, STEP_ESR, marks=STEPPED))
-    own = guests_own((*finished, *stop, user(held, EXIT_DEBUG, marks=STEPPED)))[len(finished) :]
+    own = undo_debug_state((*finished, *stop, user(held, EXIT_DEBUG, marks=STEPPED)))[len(finished) :]
     assert {bool(e.values[exceptions.PSTATE] & exceptions.SS) for e in own if isinstance(e, Switch)} == {True}
 
 
@@ -306,7 +306,7 @@ def test_an_exception_that_userspace_asked_for_ends_the_guests_own_step(op: str,
     taken = exceptions.take_exception(held, 0xBF00_0000, offset=offset)
     told = (asked("debug step"), trap(held, load_esr(3), marks=STEPPED), user(held, MMIO_EXIT, marks=STEPPED))
     for after, own in ((ss(taken), 0), (held, exceptions.SS)):
-        last = guests_own((*told, asked(op), entry(after, marks=STEPPED)))[-1]
+        last = undo_debug_state((*told, asked(op), entry(after, marks=STEPPED)))[-1]
         assert isinstance(last, Switch) and last.values[exceptions.PSTATE] & exceptions.SS == own
 
 
@@ -315,7 +315,7 @@ def test_a_vcpu_that_is_called_on_has_no_step_of_its_own(starts: int, answer: in
     """PSCI CPU_ON resets a vCPU whose own PSTATE.SS was put aside; it enters where the call says."""
     off, began = ss(but(S, x0=0x8400_0002)), ss(but(S, pc=AT, x0=7))
     call = but(S, x0=0xC400_0003, x1=1, x2=starts, x3=7)
-    own = guests_own(
+    own = undo_debug_state(
         (
             *(asked("debug step")._replace(context=2), entry(off, marks=2 << 8 | STEPPED)),
             *(trap(off, esr("HVC64"), marks=2 << 8 | STEPPED), user(off, 10, marks=2 << 8 | STEPPED)),
@@ -330,7 +330,7 @@ def test_a_vcpu_that_is_called_on_has_no_step_of_its_own(starts: int, answer: in
 def test_a_call_whose_answer_was_overwritten_may_have_succeeded(starts: int, anew: bool) -> None:
     """The module writes x0 before any record shows it; where the other vCPU enters tells."""
     began, call = ss(but(S, pc=AT, x0=7)), but(S, x0=0xC400_0003, x1=1, x2=starts, x3=7)
-    own = guests_own(
+    own = undo_debug_state(
         (
             *(asked("debug step")._replace(context=2), entry(S, marks=2 << 8 | STEPPED)),
             *(trap(ss(S), esr("HVC64"), marks=2 << 8 | STEPPED), user(ss(S), 10, marks=2 << 8 | STEPPED)),

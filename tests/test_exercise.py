@@ -13,10 +13,10 @@ import pytest
 
 from fuzz.cli import reach as reach_cli
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
-from harness.coverage.exercised_steps import BEGIN, NO_EXIT, Exercise, Place
+from harness.coverage.exercised_steps import BEGIN, NO_EXIT, Exercise, StepAtExit
 from harness.coverage.reachable_exits import MEETS, NOT_REACHED, classes_of, possible
 from harness.errors import InputError
-from harness.findings.checked import Compared
+from harness.findings.checked import Comparison
 from harness.layout import CODE, VECTORS
 from harness.report import step_coverage
 from harness.scenario.scenario import parse
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "corpus" / "reach.json"
 
 
-def exercise(steps: str, events: list[Event], *compared: Compared) -> Exercise:
+def exercise(steps: str, events: list[Event], *compared: Comparison) -> Exercise:
     scenario = parse(f"shadowfuzz-scenario 1\nabout A test.\n{steps}\n")
     found = Exercise()
     found.add(scenario, Trace(tuple(events), "ok", 0, False), compared)
@@ -46,7 +46,12 @@ def test_an_exit_is_counted_for_the_instruction_that_trapped() -> None:
     ]
     found = exercise("hvc 0x0\nmov x1, x2\nldr x3, [x4]", events)
     assert set(found.reached) == {
-        *(Place(BEGIN, NO_EXIT), Place("hvc", "HVC64"), Place("mov", NO_EXIT), Place("ldr", "DABT_LOW")),
+        *(
+            StepAtExit(BEGIN, NO_EXIT),
+            StepAtExit("hvc", "HVC64"),
+            StepAtExit("mov", NO_EXIT),
+            StepAtExit("ldr", "DABT_LOW"),
+        ),
     }
 
 
@@ -54,7 +59,7 @@ def test_an_exception_inside_the_guest_executes_the_step() -> None:
     start = traces.state()
     vector = traces.but(start, pc=VECTORS.base + 0x200, elr_el1=CODE.base + 4)
     found = exercise("mov x1, x2\nudf 0x0", [traces.entry(start), traces.trap(vector, traces.ESR_TRAP_MRS)])
-    assert {Place("mov", NO_EXIT), Place("udf", NO_EXIT)} < set(found.reached)
+    assert {StepAtExit("mov", NO_EXIT), StepAtExit("udf", NO_EXIT)} < set(found.reached)
 
 
 def test_a_host_step_is_judged_at_the_exit_before_it_and_by_the_run_after_it() -> None:
@@ -64,11 +69,11 @@ def test_a_host_step_is_judged_at_the_exit_before_it_and_by_the_run_after_it() -
         *(traces.entry(start), traces.trap(behind, HVC), traces.host_reset()._replace(step=1)),
         *(traces.entry(behind), traces.irq(behind)),
     ]
-    place = Place("reset", "HVC64")
-    compared = (Compared("host", 1), Compared("switch", 1, "before it"), Compared("switch", 4))
+    place = StepAtExit("reset", "HVC64")
+    compared = (Comparison("host", 1), Comparison("switch", 1, "before it"), Comparison("switch", 4))
     found = exercise("hvc 0x0\nreset", events, *compared).judged[place]
     assert {relation: judged.whole for relation, judged in found.items()} == {"host": 1, "switch": 1}
-    left_out = exercise("hvc 0x0\nreset", events, *compared, Compared("switch", 4, "a reason")).judged[place]
+    left_out = exercise("hvc 0x0\nreset", events, *compared, Comparison("switch", 4, "a reason")).judged[place]
     assert (left_out["switch"].whole, dict(left_out["switch"].left_out)) == (0, {"a reason": 1})
 
 

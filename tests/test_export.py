@@ -17,7 +17,7 @@ from harness.report import export
 from harness.report.export import NOT_IN_C, c_program, reproducer, why_no_program
 from harness.report.finding_data import Story
 from harness.scenario.scenario import Step, load, parse
-from harness.scenario.steps import STEP_KINDS, Side
+from harness.scenario.steps import STEP_KINDS, Actor
 from tests.kept import CRASHED, filled
 
 GCC = "aarch64-linux-gnu-gcc"
@@ -62,7 +62,7 @@ def test_a_program_compiles_without_a_warning(told: tuple[Story, ...], tmp_path:
 def test_every_host_step_has_a_form_in_c_or_is_named() -> None:
     template = (Path(export.__file__).parent / "standalone.c").read_text()
     forms = map(str.strip, template.partition("enum what {")[2].partition("}")[0].split(","))
-    host = {kind.keyword for kind in STEP_KINDS if kind.side is Side.HOST}
+    host = {kind.keyword for kind in STEP_KINDS if kind.side is Actor.HOST}
     assert {kind.upper() for kind in host - NOT_IN_C} | {"GUEST"} == set(forms)
     assert host > NOT_IN_C
 

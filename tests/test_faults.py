@@ -11,8 +11,8 @@ from harness.arch.exits import EC_BY_NAME
 from harness.arch.registers import INDEX, NAMES
 from harness.guest.instruction_fetch import fetched
 from harness.guest.memory import Memory
-from harness.guest.predict_run import follow
-from harness.guest.walk import Walk, walk
+from harness.guest.predict_run import predict_run
+from harness.guest.walk import GuestPath, walk
 from harness.layout import CODE, DATA, VECTORS
 from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.switch import compare_run
@@ -42,7 +42,7 @@ def to(address: int) -> tuple[int, ...]:
     return but(BEFORE, x1=address)
 
 
-def changes(before: tuple[int, ...], found: Walk) -> dict[str, int]:
+def changes(before: tuple[int, ...], found: GuestPath) -> dict[str, int]:
     assert found.state is not None, found.why
     return {NAMES[i]: new for i, (old, new) in enumerate(zip(before, found.state, strict=True)) if old != new}
 
@@ -116,7 +116,7 @@ def test_code_at_another_address() -> None:
 def names(before: tuple[int, ...], word: int, syndrome: int, far: int, page: int) -> set[str]:
     at_exit = trap(before, syndrome, far=far, hpfar=page >> 8)
     memory = tables()
-    found = compare_run(follow(0, entry(before), at_exit, code(word), CPU, memory), code(word), CPU, memory)
+    found = compare_run(predict_run(0, entry(before), at_exit, code(word), CPU, memory), code(word), CPU, memory)
     return {d.name if isinstance(d, Divergence) else d.why for d in found}
 
 
@@ -152,7 +152,7 @@ def test_a_trap_in_the_place_of_the_guests_own_fault() -> None:
 def test_tables_that_nobody_knows() -> None:
     memory = tables()
     memory.lose()
-    run = follow(0, entry(BEFORE), trap(BEFORE, DABT), code(LOAD), CPU, memory)
+    run = predict_run(0, entry(BEFORE), trap(BEFORE, DABT), code(LOAD), CPU, memory)
     found = list(compare_run(run, code(LOAD), CPU, memory))
     assert all(isinstance(d, Unchecked) for d in found)
     assert found
@@ -163,5 +163,5 @@ def test_a_trap_behind_a_store_into_the_tables() -> None:
     before, words = to(3 * GIB + 0x2_0008), code(STORE, LOAD)
     memory = tables()
     at_exit = trap(but(before, pc=AT + 4), DABT | 0x1C3_8001, far=2 * GIB, hpfar=0)
-    found = list(compare_run(follow(0, entry(before), at_exit, words, CPU, memory), words, CPU, memory))
+    found = list(compare_run(predict_run(0, entry(before), at_exit, words, CPU, memory), words, CPU, memory))
     assert [d.why if isinstance(d, Unchecked) else d.name for d in found] == ["tables that the guest may have changed"]

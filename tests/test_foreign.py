@@ -27,7 +27,7 @@ from harness.findings.known_divergences import Catalogue
 from harness.relations import contract
 from harness.trace.environment import POWER_OFF, PSCI_0_2
 from harness.trace.events import Switch
-from harness.trace.recorded_rounds import FEATURE_BITMAPS, PROTECTED, PSCI_VERSION, Run, Turn, split
+from harness.trace.recorded_rounds import FEATURE_BITMAPS, PROTECTED, PSCI_VERSION, RecordedRound, Run, split
 from harness.trace.recording import Api, Recorded
 from harness.vm.config import PROJECT
 from tests.traces import SKIP, but, entry, esr, irq, load_esr, trap, user
@@ -216,7 +216,9 @@ def test_the_type_of_a_vm(kind: int, bits: int, protected: bool) -> None:
     beyond = 1 << bits
     exit_ = trap(S, load_esr(3, 4, wide=False), far=beyond, hpfar=beyond >> 12 << 4)
     records = of(0, call("create", kind), *(r.event for r in MACHINE), entry(S), exit_, entry(S))
-    worlds = {(at.round.world.ipa_bits, at.round.world.protected) for at in split(records) if isinstance(at, Turn)}
+    worlds = {
+        (at.round.world.ipa_bits, at.round.world.protected) for at in split(records) if isinstance(at, RecordedRound)
+    }
     assert worlds == {(bits, protected)}
     assert check(records).unchecked["host: an address beyond the guest's physical address space"] == 1
 
@@ -227,7 +229,10 @@ def test_slots_come_and_go() -> None:
     more = MACHINE + of(0, call("slot", 1, 0, UART, 0x1000), entry(S), fault, entry(S))
     gone = MACHINE + of(0, call("slot", 1, 0, UART, 0x1000), call("slot", 1, 0, UART, 0), entry(S))
     failed = MACHINE + of(0, call("slot", 1, 0, UART, 0x1000, error=22), entry(S))
-    worlds = [[at.round.world for at in split(records) if isinstance(at, Turn)][-1] for records in (more, gone, failed)]
+    worlds = [
+        [at.round.world for at in split(records) if isinstance(at, RecordedRound)][-1]
+        for records in (more, gone, failed)
+    ]
     assert [world.slot(UART) is not None for world in worlds] == [True, False, False]
 
 
@@ -321,5 +326,5 @@ def test_vms_are_told_apart() -> None:
     ends = [(at.vm, at.record) for at in split(records) if isinstance(at, Run)]
     assert ends == [(1, 11), (2, 12)]
     destroyed = records + of(0, call("destroy")) + of(0, entry(S))
-    last = [at for at in split(destroyed) if isinstance(at, Turn)][-1]
+    last = [at for at in split(destroyed) if isinstance(at, RecordedRound)][-1]
     assert last.round.exit is None and last.round.world.regions == ()

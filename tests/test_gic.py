@@ -19,12 +19,12 @@ from harness.gic.cpu_interface import below
 from harness.gic.distributor import Gic
 from harness.gic.registers import BANKS, SPURIOUS, place
 from harness.guest.memory import Memory
-from harness.guest.predict_run import RACE, follow
+from harness.guest.predict_run import RACE, predict_run
 from harness.guest.walk import walk
 from harness.layout import CODE, CONTEXTS, GIC_MACHINE, GICD, GICR, VECTORS
 from harness.protocol import OP_GIC_LINE, OP_RESET
 from harness.relations.divergence import Divergence, Unchecked
-from harness.relations.gic import Watch, line_fails
+from harness.relations.gic import GicMonitor, line_fails
 from harness.relations.host import compare_entry_state
 from harness.scenario.code_layout import base_of
 from harness.scenario.requirements import uses_gic
@@ -284,7 +284,7 @@ def test_an_interrupt_of_the_host_leaves_the_interface_alone() -> None:
         (but(before, pc=4), True),
     ):
         interface = made().enter(0)
-        run = follow(1, entry(before), irq(after), {AT: HVC}, CPU, Memory(), interface)
+        run = predict_run(1, entry(before), irq(after), {AT: HVC}, CPU, Memory(), interface)
         assert run.path.why == RACE
         assert bool(interface.lost) == lost
 
@@ -292,7 +292,7 @@ def test_an_interrupt_of_the_host_leaves_the_interface_alone() -> None:
 def test_bits_that_the_cpu_does_not_keep_are_no_sign_of_a_guest_that_ran_on() -> None:
     before = state(csselr_el1=0xFFF0)
     interface = made().enter(0)
-    run = follow(1, entry(before), irq(but(before, csselr_el1=0)), {AT: HVC}, CPU, Memory(), interface)
+    run = predict_run(1, entry(before), irq(but(before, csselr_el1=0)), {AT: HVC}, CPU, Memory(), interface)
     assert run.path.state == before
     assert not interface.lost
 
@@ -324,7 +324,7 @@ def line(number: int, level: int, error: int = 0) -> Host:
 
 
 def watched(events: Iterable[Event]) -> list[Divergence | Unchecked]:
-    events, watch = tuple(events), Watch()
+    events, watch = tuple(events), GicMonitor()
     for index, event in enumerate(events):
         watch.see(index, event)
     return [found for round_ in rounds(events) for found in watch.compare(round_)]
@@ -392,7 +392,7 @@ def test_a_line_that_is_there_can_be_set_and_another_cannot() -> None:
 
 
 def test_a_reset_loses_the_interface_and_a_forged_exit_all() -> None:
-    watch = Watch()
+    watch = GicMonitor()
     reset = Host(HOST, 0, OP_RESET, 0, 0, 0, True, VCPU)
     watch.see(0, reset)
     first, other = watch.enters(VCPU), watch.enters(VCPU + 1)

@@ -15,8 +15,8 @@ from harness.guest.debugger import Debugger
 from harness.guest.instruction_fetch import is_call, word_at
 from harness.guest.memory import Memory
 from harness.guest.mmu import CODE_CHANGED
-from harness.guest.predict_run import follow as follow_run
-from harness.guest.walk import Walk, comes_back, walk
+from harness.guest.predict_run import predict_run as follow_run
+from harness.guest.walk import GuestPath, comes_back, walk
 from harness.layout import CODE, DATA, PROTECTED, VECTORS
 from harness.scenario.code_layout import Code, code_of
 from harness.scenario.scenario import Scenario, Step
@@ -34,12 +34,12 @@ def code(*words: int) -> dict[int, int]:
     return {AT + 4 * i: word for i, word in enumerate(words)}
 
 
-def changes(before: tuple[int, ...], found: Walk) -> dict[str, int]:
+def changes(before: tuple[int, ...], found: GuestPath) -> dict[str, int]:
     assert found.state is not None, found.why
     return {NAMES[i]: new for i, (old, new) in enumerate(zip(before, found.state, strict=True)) if old != new}
 
 
-def unknown(found: Walk) -> dict[str, int]:
+def unknown(found: GuestPath) -> dict[str, int]:
     return {NAMES[i]: bits for i, (bits, _) in found.unknown.items()}
 
 
@@ -48,7 +48,7 @@ RAM = state(x1=DATA.base, sctlr_el1=SPAN)
 
 
 def test_a_trap_at_once_changes_nothing() -> None:
-    assert walk(RAM, code(HVC), AT, CPU) == Walk(RAM)
+    assert walk(RAM, code(HVC), AT, CPU) == GuestPath(RAM)
     illegal = walk(but(RAM, pstate=0x3C5 | exceptions.IL), code(HVC), AT, CPU)
     assert illegal.state is None, "an illegal execution state exception came first, to the same address perhaps"
 
@@ -287,17 +287,17 @@ def test_what_comes_back_without_a_trap() -> None:
     """A vector outside the address size faults into itself: the guest loops until an interrupt comes."""
     loop = 0x100_0000_0000_0000 + VECTORS.base
     back, wfi = encode("br", "x3"), encode("wfi")
-    assert comes_back(Walk(state(pc=loop + 0x200, vbar_el1=loop)), code(HVC), CPU, Memory())
-    assert comes_back(Walk(state(pc=AT + 4, x3=AT + 4)), code(HVC, back), CPU, Memory())
-    assert comes_back(Walk(state(pc=AT, x3=AT)), code(wfi, ISB, back), CPU, Memory())
-    assert comes_back(Walk(state(pc=AT, x3=AT + 8), {3: (1, "unknown")}), code(wfi, back), CPU, Memory())
-    assert not comes_back(Walk(state(pc=AT, x3=AT)), code(wfi, HVC, back), CPU, Memory()), "it traps on its way"
-    assert not comes_back(Walk(state(pc=AT + 4)), code(HVC, ISB), CPU, Memory())
-    assert not comes_back(Walk(RAM), code(HVC), CPU, Memory())
-    assert not comes_back(Walk(state(pc=VECTORS.base)), code(HVC), CPU, Memory())
+    assert comes_back(GuestPath(state(pc=loop + 0x200, vbar_el1=loop)), code(HVC), CPU, Memory())
+    assert comes_back(GuestPath(state(pc=AT + 4, x3=AT + 4)), code(HVC, back), CPU, Memory())
+    assert comes_back(GuestPath(state(pc=AT, x3=AT)), code(wfi, ISB, back), CPU, Memory())
+    assert comes_back(GuestPath(state(pc=AT, x3=AT + 8), {3: (1, "unknown")}), code(wfi, back), CPU, Memory())
+    assert not comes_back(GuestPath(state(pc=AT, x3=AT)), code(wfi, HVC, back), CPU, Memory()), "it traps on its way"
+    assert not comes_back(GuestPath(state(pc=AT + 4)), code(HVC, ISB), CPU, Memory())
+    assert not comes_back(GuestPath(RAM), code(HVC), CPU, Memory())
+    assert not comes_back(GuestPath(state(pc=VECTORS.base)), code(HVC), CPU, Memory())
 
 
-def follow(*words: int, target: int, hcr: int = 0, **values: int) -> Walk:
+def follow(*words: int, target: int, hcr: int = 0, **values: int) -> GuestPath:
     return walk(state(**values), code(*words), target, CPU, hcr)
 
 

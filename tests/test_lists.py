@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness import protocol
 from harness.errors import AgentProtocolError, InputError
 from harness.findings.check import check
-from harness.findings.checked import Checked
+from harness.findings.checked import CheckResult
 from harness.gic.cpu_interface import Interface
 from harness.gic.distributor import Gic
 from harness.gic.registers import LIST_REGISTERS
@@ -296,7 +296,7 @@ def _trace(**words: int) -> Trace:
     return Trace(events, "ok", 0, False, lists=tuple(Lists(i, tuple(values)) for i in range(3)))
 
 
-def _of_lists(checked: Checked) -> list[str]:
+def _of_lists(checked: CheckResult) -> list[str]:
     return [d.name for d in checked.unexplained if "gic" in d.name or "ich" in d.name]
 
 

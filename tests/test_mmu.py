@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX
-from harness.guest.execute import Raise, Trap, Uncertain
+from harness.guest.execute import RaiseException, Trap, Undetermined
 from harness.guest.load_store import PAGE, parts
-from harness.guest.memory import Memory, Run
-from harness.guest.mmu import half_stored, places
-from harness.guest.predict_run import follow
+from harness.guest.memory import Memory, RunMemory
+from harness.guest.mmu import half_stored, locate_access
+from harness.guest.predict_run import predict_run
 from harness.guest.stage1_faults import walk_level
-from harness.guest.walk import Walk, walk
+from harness.guest.walk import GuestPath, walk
 from harness.layout import CODE, DATA, VECTORS
 from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.switch import compare_run
@@ -50,7 +50,7 @@ def code(*words: int) -> dict[int, int]:
 
 
 def find(address: int, size: int = 8, *, store: bool = False, **registers: int) -> object:
-    return places(but(BEFORE, **registers), Run(tables()), BASE + address, size, store, CPU)
+    return locate_access(but(BEFORE, **registers), RunMemory(tables()), BASE + address, size, store, CPU)
 
 
 def test_parts() -> None:
@@ -64,15 +64,15 @@ def test_parts() -> None:
     [
         (3, False, ((RAM + 3, 8),)),
         (PAGE - 3, False, ((RAM + PAGE - 3, 3), (RAM + 4 * PAGE, 5))),
-        (2 * PAGE - 4, False, Raise(0x24, 0x07, BASE + 2 * PAGE)),
-        (2 * PAGE - 4, True, Raise(0x24, 0x47, BASE + 2 * PAGE)),
-        (3 * PAGE - 4, False, Uncertain),  # the first part is a fault, the second a device: either may come first
+        (2 * PAGE - 4, False, RaiseException(0x24, 0x07, BASE + 2 * PAGE)),
+        (2 * PAGE - 4, True, RaiseException(0x24, 0x47, BASE + 2 * PAGE)),
+        (3 * PAGE - 4, False, Undetermined),  # the first part is a fault, the second a device: either may come first
         (3 * PAGE + 1, False, Trap),
         (4 * PAGE - 1, False, Trap),
-        (4 * PAGE + 1, True, Raise(0x24, 0x4F, BASE + 4 * PAGE + 1)),
-        (5 * PAGE - 2, False, Raise(0x24, 0x07, BASE + 5 * PAGE)),
-        (6 * PAGE - 2, False, Uncertain),
-        (7 * PAGE - 2, True, Raise(0x24, 0x47, BASE + 7 * PAGE - 2)),
+        (4 * PAGE + 1, True, RaiseException(0x24, 0x4F, BASE + 4 * PAGE + 1)),
+        (5 * PAGE - 2, False, RaiseException(0x24, 0x07, BASE + 5 * PAGE)),
+        (6 * PAGE - 2, False, Undetermined),
+        (7 * PAGE - 2, True, RaiseException(0x24, 0x47, BASE + 7 * PAGE - 2)),
     ],
 )
 def test_where_unaligned_accesses_are(address: int, store: bool, found: object) -> None:
@@ -83,18 +83,20 @@ def test_where_unaligned_accesses_are(address: int, store: bool, found: object) 
 @pytest.mark.parametrize("address", [3, PAGE - 1, 2 * PAGE + 1, 3 * PAGE + 2, 5 * PAGE + 7])
 def test_alignment_comes_before_everything_where_it_is_checked(address: int) -> None:
     for store, status in ((False, 0x21), (True, 0x61)):
-        assert find(address, store=store, sctlr_el1=M | A) == Raise(0x24, status, BASE + address)
+        assert find(address, store=store, sctlr_el1=M | A) == RaiseException(0x24, status, BASE + address)
         assert find(address & -8, store=store, sctlr_el1=M | A) == find(address & -8, store=store)
 
 
 def test_device_memory_is_another_matter() -> None:
     """The Arm ARM has an alignment fault, QEMU 7.2 has none."""
-    assert isinstance(find(3, mair_el1=0x0004), Uncertain)
+    assert isinstance(find(3, mair_el1=0x0004), Undetermined)
     assert find(0, mair_el1=0x0004) == ((RAM, 8),)
-    assert isinstance(places(state(), Run(tables()), DATA.base + 1, 8, False, CPU), Uncertain), "the MMU is off"
+    assert isinstance(locate_access(state(), RunMemory(tables()), DATA.base + 1, 8, False, CPU), Undetermined), (
+        "the MMU is off"
+    )
 
 
-def follow_word(word: int, address: int, **registers: int) -> Walk:
+def follow_word(word: int, address: int, **registers: int) -> GuestPath:
     before = but(BEFORE, x1=BASE + address, **registers)
     return walk(before, code(word, HVC), AT + 4, CPU, memory=tables())
 
@@ -116,7 +118,7 @@ def test_what_is_stored_across_pages_is_loaded_again(offset: int, value: int) ->
     for address, size in parts(BASE + offset, 8):
         at = PAGES[(address - BASE) // PAGE]
         assert at is not None
-        data = Run(memory).load(at + address % PAGE, size)
+        data = RunMemory(memory).load(at + address % PAGE, size)
         assert data is not None
         seen += data
     assert seen == value.to_bytes(8, "little")
@@ -136,18 +138,18 @@ def test_half_a_store_may_have_been_done_before_the_other_half_faults() -> None:
     assert found.state is not None
     assert found.stored == {at: None}
     device = but(BEFORE, x1=BASE + 4 * PAGE - 1)
-    assert half_stored(but(device, x1=BASE + PAGE - 1), STORE, Run(tables()), CPU) == {
+    assert half_stored(but(device, x1=BASE + PAGE - 1), STORE, RunMemory(tables()), CPU) == {
         RAM + PAGE - 8: None,
         RAM + 4 * PAGE: None,
     }
-    assert half_stored(but(device, x1=BASE + 8), STORE, Run(tables()), CPU) == {}
-    assert half_stored(device, LOAD, Run(tables()), CPU) == {}
+    assert half_stored(but(device, x1=BASE + 8), STORE, RunMemory(tables()), CPU) == {}
+    assert half_stored(device, LOAD, RunMemory(tables()), CPU) == {}
 
 
 def names(address: int, word: int, esr: int, far: int, ipa: int, **registers: int) -> set[str]:
     """What differs where the first instruction of a guest traps."""
     before, memory = but(BEFORE, x1=BASE + address, **registers), tables()
-    run = follow(5, entry(before), trap(before, esr, far=far, hpfar=ipa >> 12 << 4), code(word, HVC), CPU, memory)
+    run = predict_run(5, entry(before), trap(before, esr, far=far, hpfar=ipa >> 12 << 4), code(word, HVC), CPU, memory)
     found = compare_run(run, code(word, HVC), CPU, memory)
     return {
         one.name if isinstance(one, Divergence) else one.why for one in found if isinstance(one, Divergence | Unchecked)

@@ -35,7 +35,7 @@ from harness.guest.memory import Memory
 from harness.guest.stage1 import Mapped, Outside, Refused, Use, translate
 from harness.layout import CODE, DATA, HOLE, MMIO, REGIONS, VECTORS
 from harness.scenario.scenario import Scenario, Step, format_scenario, parse
-from harness.scenario.steps import INITIAL_NAMES, KINDS, SET_NAMES, Side
+from harness.scenario.steps import INITIAL_NAMES, KINDS, SET_NAMES, Actor
 
 SEEDS = st.integers(0, 2**32)
 SHORT = Scenario("One trap.", (), (Step("wfi"),))
@@ -44,7 +44,7 @@ SHORT = Scenario("One trap.", (), (Step("wfi"),))
 def check(scenario: Scenario) -> None:
     assert parse(format_scenario(scenario)) == scenario
     assert MIN_STEPS <= len(scenario.steps) <= MAX_LENGTH
-    assert KINDS[scenario.steps[0].kind].side is Side.GUEST
+    assert KINDS[scenario.steps[0].kind].side is Actor.GUEST
 
 
 def lineage(seed: int, length: int) -> Iterator[Scenario]:
@@ -135,7 +135,7 @@ def test_everything_that_a_scenario_can_hold_is_reached() -> None:
 
 def test_what_makes_a_scenario_worth_running() -> None:
     kinds = Counter(step.kind for seed in range(300) for step in generate(Random(seed)).steps)
-    guest = sum(n for kind, n in kinds.items() if KINDS[kind].side is Side.GUEST)
+    guest = sum(n for kind, n in kinds.items() if KINDS[kind].side is Actor.GUEST)
     assert guest * 2 > kinds.total()  # each guest step is an exit; a host step is none
 
 

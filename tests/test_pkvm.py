@@ -20,10 +20,10 @@ from harness.model.replay import predict
 from harness.protocol import FLAGS_VCPU_SHIFT, FORGE, OP_WRITE
 from harness.relations import contract
 from harness.relations.divergence import Divergence
-from harness.relations.donated_memory import compare_writes
+from harness.relations.donated_memory import compare_donated_memory
 from harness.relations.host import expected_entry_state
 from harness.relations.memory_slots import protected_may_succeed
-from harness.relations.save_restore import beyond_judgement, compare_round
+from harness.relations.save_restore import compare_round, why_not_comparable
 from harness.report.sites import place_of
 from harness.scenario.code_layout import Code, base_of, code_of
 from harness.scenario.memory_slots import DEFAULT, Slot, regions
@@ -97,7 +97,9 @@ def writes(
     on = trap(but(before, pc=AT + after), esr("WFX"), marks=mark)
     host = Host(HOST, 3, OP_WRITE, page, 1, error, True, mark >> FLAGS_VCPU_SHIFT)
     between = [event for n in interrupts for event in _interrupted(but(before, pc=AT + n), mark)]
-    return list(compare_writes((entry(before, marks=mark), fault, entry(before, marks=mark), *between, on, host)))
+    return list(
+        compare_donated_memory((entry(before, marks=mark), fault, entry(before, marks=mark), *between, on, host))
+    )
 
 
 def _interrupted(at: tuple[int, ...], mark: int) -> tuple[Switch, Switch]:
@@ -133,9 +135,9 @@ def test_a_page_is_donated_once() -> None:
 def test_a_forged_abort_on_memory_that_el2_gave_away() -> None:
     where = {"far": DATA.base, "hpfar": DATA.base >> 8, "marks": MARK | FORGE["esr"]}
     (_, forged) = rounds((entry(S, marks=MARK), trap(S, 0x9200_0005, **where), entry(S, marks=MARK)))
-    assert "protected" in beyond_judgement(forged)
+    assert "protected" in why_not_comparable(forged)
     (_, real) = rounds((entry(S, marks=MARK), trap(S, 0x9200_0005, **where | {"marks": MARK}), entry(S, marks=MARK)))
-    assert not beyond_judgement(real)
+    assert not why_not_comparable(real)
 
 
 def test_slots_of_a_protected_vm() -> None:

@@ -14,9 +14,9 @@ from harness.arch.sysregs import BY_NAME
 from harness.errors import AgentProtocolError, InputError
 from harness.layout import CODE
 from harness.protocol import DEBUG_NAMES
-from harness.relations.debug_registers import TDE, compare_points
+from harness.relations.debug_registers import TDE, compare_debug_registers
 from harness.relations.divergence import Divergence, Unchecked
-from harness.scenario.requirements import wants_points
+from harness.scenario.requirements import needs_debug_registers
 from harness.scenario.scenario import parse
 from harness.trace.decode import decode, decode_points, decode_vectors
 from harness.trace.events import Event, Points, Trace
@@ -39,7 +39,7 @@ def found(
     events: tuple[Event, ...], *held: Points, code: tuple[int, ...] = (), restarts: tuple[int, ...] = ()
 ) -> list[str]:
     words = {CODE.base + 4 * i: word for i, word in enumerate(code)}
-    differences = compare_points(Trace(events, "ok", 0, False, points=held), words, restarts)
+    differences = compare_debug_registers(Trace(events, "ok", 0, False, points=held), words, restarts)
     return [d.name if isinstance(d, Divergence) else d.why for d in differences]
 
 
@@ -134,4 +134,4 @@ def test_half_of_a_breakpoints_byte_mask_may_be_a_copy(bits: int, differs: bool)
     [("hvc 0x0", False), ("debug brk", True), ("mrs x1, dbgwvr3_el1", False), ("msr mdscr_el1, x1", True)],
 )
 def test_they_are_recorded_where_somebody_debugs(step: str, wanted: bool) -> None:
-    assert wants_points(parse(f"shadowfuzz-scenario 1\nabout A test.\nhvc 0x0\n{step}\n")) is wanted
+    assert needs_debug_registers(parse(f"shadowfuzz-scenario 1\nabout A test.\nhvc 0x0\n{step}\n")) is wanted

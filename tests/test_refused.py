@@ -10,7 +10,7 @@ from harness.arch.cpu_models import cpu_model
 from harness.arch.exceptions import State, take_exception
 from harness.arch.registers import BY_NAME
 from harness.guest.memory import Memory
-from harness.guest.predict_run import RUNS_ON, follow
+from harness.guest.predict_run import RUNS_ON, predict_run
 from harness.layout import CODE, VECTORS
 from harness.relations.divergence import Divergence
 from harness.relations.switch import compare_run
@@ -32,7 +32,7 @@ DONE = but(BEFORE, x5=0x55, mdscr_el1=0x1000, x8=0x1000, tpidr_el1=0x66, x9=0, p
 def shown(before: State, after: State, protected: bool = True) -> list[str]:
     """The divergences of a run that ends at the guest's vector."""
     code, memory = Code(CODE_OF_IT, protected), Memory()
-    run = follow(0, entry(before), trap(after, esr("SYS64", 0x32_0021)), code, A72, memory)
+    run = predict_run(0, entry(before), trap(after, esr("SYS64", 0x32_0021)), code, A72, memory)
     return [
         d.name for d in compare_run(run, code, A72, memory) if isinstance(d, Divergence) and d.register != "esr_el2"
     ]
@@ -64,7 +64,7 @@ def test_a_guest_that_was_interrupted_on_its_second_way_round_refused_nothing() 
     code, memory = Code(dict(zip(range(AT, AT + 12, 4), words, strict=True)), protected=True), Memory()
     before = but(BEFORE, x20=AT, x6=0, tpidr_el1=0x77)
     seen = but(before, x5=0, tpidr_el1=0, pc=AT + 8)
-    run = follow(0, entry(before), irq(seen), code, A72, memory)
+    run = predict_run(0, entry(before), irq(seen), code, A72, memory)
     assert (run.refused, run.path.why) == ((), RUNS_ON)
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from fuzz.cli import reach
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
-from harness.coverage.exercised_rules import rules_of
+from harness.coverage.exercised_rules import exercised_rules
 from harness.errors import InputError
-from harness.findings.checked import Compared
+from harness.findings.checked import Comparison
 from harness.layout import CODE
 from harness.relations.contract_rules import ABSENT, RULES, why_absent
 from harness.report.contract_page import Exercised, contract_page
@@ -83,7 +83,7 @@ def test_rules_have_one_name_and_a_source() -> None:
     assert why_absent("call.PSCI_VERSION", "kvm-nvhe") is None
 
 
-def _rules(*compared: Compared, steps: str = "hvc 0x0", host: bool = False) -> frozenset[str]:
+def _rules(*compared: Comparison, steps: str = "hvc 0x0", host: bool = False) -> frozenset[str]:
     """A PSCI_VERSION call; with ``host``, its result is overwritten before anybody sees it."""
     start = traces.but(traces.state(), x0=0x8400_0000)
     behind = traces.but(start, pc=CODE.base + 4)
@@ -91,16 +91,16 @@ def _rules(*compared: Compared, steps: str = "hvc 0x0", host: bool = False) -> f
     written = [traces.host_set("x0", 0)] if host else []
     events = (traces.entry(start), traces.trap(behind, HVC), *written, traces.entry(answered), traces.irq(answered))
     scenario = parse(f"shadowfuzz-scenario 1\nabout A test.\n{steps}\n")
-    return rules_of(scenario, Trace(events, "ok", 0, False), compared)
+    return exercised_rules(scenario, Trace(events, "ok", 0, False), compared)
 
 
 def test_a_rule_counts_where_it_was_compared() -> None:
-    assert "call.PSCI_VERSION" in _rules(Compared("host", 1))
+    assert "call.PSCI_VERSION" in _rules(Comparison("host", 1))
     assert "call.PSCI_VERSION" not in _rules()
-    assert "call.PSCI_VERSION" not in _rules(Compared("host", 1), Compared("host", 1, "nobody knows"))
+    assert "call.PSCI_VERSION" not in _rules(Comparison("host", 1), Comparison("host", 1, "nobody knows"))
 
 
 def test_a_result_that_nobody_saw_is_no_exercise() -> None:
-    found = _rules(Compared("host", 1), host=True)
+    found = _rules(Comparison("host", 1), host=True)
     assert "call.PSCI_VERSION" not in found
     assert "host.set" in found

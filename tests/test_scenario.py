@@ -26,7 +26,7 @@ from harness.scenario.scenario import (
     load,
     parse,
 )
-from harness.scenario.steps import INITIAL_NAMES, KINDS, SET_NAMES, STEP_KINDS, Side, StepKind
+from harness.scenario.steps import INITIAL_NAMES, KINDS, SET_NAMES, STEP_KINDS, Actor, StepKind
 
 HEAD = f"{HEADER}\nabout A test.\n"
 VALUES = st.integers(0, 2**64 - 1)
@@ -94,7 +94,7 @@ def test_what_formatting_drops(scenario: Scenario, separator: str) -> None:
 @given(STEPS)
 def test_instruction_is_what_the_line_says(step: Step) -> None:
     word = instruction(step)
-    assert (word is not None) == (KINDS[step.kind].side is Side.GUEST)
+    assert (word is not None) == (KINDS[step.kind].side is Actor.GUEST)
     if word is None:
         return
     access = decode_access(word)

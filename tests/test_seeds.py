@@ -12,7 +12,7 @@ from harness.arch.a64 import ACCESS_FORMS, ZERO
 from harness.arch.exits import SMCCC_FUNCTIONS
 from harness.layout import DATA, HOLE, MMIO, VECTORS
 from harness.scenario.scenario import Scenario, format_scenario, load
-from harness.scenario.steps import KINDS, SET_NAMES, STEP_KINDS, Side
+from harness.scenario.steps import KINDS, SET_NAMES, STEP_KINDS, Actor
 
 CORPUS = Path(__file__).parent.parent / "corpus"
 FILES = sorted(path for folder in ("seeds", "regressions") for path in (CORPUS / folder).glob("*.scn"))
@@ -29,7 +29,7 @@ def test_canonical(path: Path) -> None:
     assert format_scenario(scenario) == path.read_text()
     assert scenario.about.endswith(".")
     assert len(scenario.about.split()) >= 6
-    assert KINDS[scenario.steps[0].kind].side is Side.GUEST, "a host step takes place at an exit"
+    assert KINDS[scenario.steps[0].kind].side is Actor.GUEST, "a host step takes place at an exit"
 
 
 def test_there_are_enough_and_each_says_something_of_its_own(seeds: dict[str, Scenario]) -> None:

@@ -19,10 +19,10 @@ from harness.scenario import memory_slots
 from harness.scenario.agent_operations import host_arguments
 from harness.scenario.memory_slots import DEFAULT, PAGE, Slot, changed, collides, gone, pack, unpack
 from harness.scenario.scenario import Scenario, Step, format_scenario, parse, slot_step
-from harness.trace.environment import SCENARIO
+from harness.trace.environment import SCENARIO_VM
 from harness.trace.events import HOST, Event, Host
 from harness.trace.rounds import rounds
-from harness.trace.slot_timeline import Shapes
+from harness.trace.slot_timeline import SlotTimeline
 from tests.traces import ESR_TRAP_MRS, entry, state, trap
 
 (WHOLE,) = DEFAULT
@@ -117,15 +117,15 @@ def test_the_world_follows_the_trace() -> None:
     events += [at_exit, asked(WHOLE), entry(S), at_exit, entry(S)]
     first, second, third, fourth, fifth = rounds(tuple(events))
     assert first.world is second.world
-    assert first.world == SCENARIO
+    assert first.world == SCENARIO_VM
     for round_ in (third, fourth):
         assert round_.world.slot(DATA.base) is None
         assert round_.world.slot(FAR + DATA.size - 1) is not None
     assert fifth.world.regions is REGIONS
-    shapes = Shapes()
+    shapes = SlotTimeline()
     shapes.apply(asked(moved, context=PAIR))
     assert shapes.world(PAIR).regions == shapes.world(PAIR + 1).regions != REGIONS
-    assert shapes.world(0) == SCENARIO
+    assert shapes.world(0) == SCENARIO_VM
     assert shapes.slots(0) == {1: WHOLE}
     assert shapes.slots(PAIR + 1) == {1: moved}
 

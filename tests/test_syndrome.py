@@ -9,7 +9,7 @@ from harness.arch import a64
 from harness.arch.a64 import ACCESS_FORMS, AccessForm, encode
 from harness.arch.registers import STATE
 from harness.guest.memory import Memory
-from harness.guest.syndrome import Fault, owed, register_access
+from harness.guest.syndrome import Fault, expected_syndrome, register_access
 from harness.layout import CODE, DATA, VECTORS
 from tests.traces import ISB, TRAP_MRS, state
 
@@ -18,7 +18,7 @@ LEVEL, LEVEL_AND_TYPE = 0x3, 0x3F
 
 
 def fault(word: int | None, *, is_fetch: bool = False, **registers: int) -> Fault:
-    found = owed(state(**registers), word, Memory(), is_fetch=is_fetch)
+    found = expected_syndrome(state(**registers), word, Memory(), is_fetch=is_fetch)
     assert found is not None
     return found
 
@@ -85,20 +85,20 @@ def test_stores_to_slots_may_be_permission_faults_and_loads_may_not(base: int) -
 
 def test_an_unaligned_access_promises_nothing() -> None:
     """It may fault on either of two pages, or as alignment."""
-    assert owed(state(x1=MMIO + 1), encode("ldrh", "w3", "x1"), Memory(), is_fetch=False) is None
-    assert owed(state(x1=MMIO + 1), encode("ldrb", "w3", "x1"), Memory(), is_fetch=False) is not None
+    assert expected_syndrome(state(x1=MMIO + 1), encode("ldrh", "w3", "x1"), Memory(), is_fetch=False) is None
+    assert expected_syndrome(state(x1=MMIO + 1), encode("ldrb", "w3", "x1"), Memory(), is_fetch=False) is not None
 
 
 @pytest.mark.parametrize("word", [encode("br", "x1"), encode("eret"), ISB, 0, 0xFFFF_FFFF, None])
 def test_nothing_is_owed_for_what_does_not_trap(word: int | None) -> None:
-    assert owed(state(), word, Memory(), is_fetch=False) is None
+    assert expected_syndrome(state(), word, Memory(), is_fetch=False) is None
 
 
 @pytest.mark.parametrize("form", ACCESS_FORMS, ids=lambda f: f"{f.mnemonic}_{f.targets[0][0]}")
 def test_every_form(form: AccessForm) -> None:
     for rt, target in enumerate(form.targets):
         for rn in (1, 5, 30):
-            found = owed(
+            found = expected_syndrome(
                 state(**{f"x{rn}": MMIO}),
                 encode(form.mnemonic, target, f"x{rn}", 8 * form.size),
                 Memory(),

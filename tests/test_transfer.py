@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from harness.arch.a64 import ACCESS_FORMS, AccessForm, encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import MASK64
-from harness.guest.memory import Memory, Run
+from harness.guest.memory import Memory, RunMemory
 from harness.guest.walk import walk
 from harness.layout import CODE, DATA
 from harness.scenario import memory_slots
@@ -77,7 +77,7 @@ def test_what_nobody_knows_stays_unknown() -> None:
 
 def test_a_run_does_not_change_the_memory_that_it_began_with() -> None:
     memory = Memory()
-    run = Run(memory)
+    run = RunMemory(memory)
     run.store(DATA.base + 4, 8, bytes(range(8)))
     assert run.load(DATA.base, 16) == bytes(4) + bytes(range(8)) + bytes(4)
     assert memory.read(DATA.base) == memory.read(DATA.base + 8) == 0

@@ -34,7 +34,7 @@ from harness.findings.verdict import (
     WITH,
     Elsewhere,
     Evidence,
-    Side,
+    LevelPosition,
     Stage,
     classify,
     evidence,
@@ -70,8 +70,8 @@ SURE = tuple(Stage(name, Tries(10, 10)) for name in STAGES)
 LEVELS = ("spec", "low", "body", "kernel")
 
 
-def stands(*each: str) -> tuple[Side, ...]:
-    return tuple(Side(level, stand, "") for level, stand in zip(LEVELS, each, strict=True))
+def stands(*each: str) -> tuple[LevelPosition, ...]:
+    return tuple(LevelPosition(level, stand, "") for level, stand in zip(LEVELS, each, strict=True))
 
 
 ALL_AGAINST = stands(*[AGAINST] * 4)

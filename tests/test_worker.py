@@ -24,7 +24,7 @@ from fuzz.targets.observation import Seen, Watch
 from fuzz.targets.runner import MAX_LOSSES
 from harness.arch.registers import STATE
 from harness.errors import AgentProtocolError, Dump, Remains, SetupError, VmLost
-from harness.findings.checked import Checked, Judged
+from harness.findings.checked import CheckResult, ExplainedDivergence
 from harness.findings.finding import Subject
 from harness.relations.divergence import Divergence
 from harness.scenario.scenario import Scenario, Step, format_scenario
@@ -44,17 +44,17 @@ def switch(kind: int, esr: int = 0x5A00_0000, code: int = 2) -> Switch:
 
 
 TRACE = Trace((switch(ENTRY), switch(EXIT), switch(ENTRY), switch(EXIT)), "ok", 0, False)
-Answer = Checked | Exception
+Answer = CheckResult | Exception
 
 
-def checked(*divergences: Divergence, status: str = "ok") -> Checked:
+def checked(*divergences: Divergence, status: str = "ok") -> CheckResult:
     """Return what checking a trace of two exits gives."""
-    return Checked(
+    return CheckResult(
         status,
         0,
         {"HVC64": 2},
         {"save": 2, "restore": 2, "switch": 2},
-        tuple(Judged(d, None) for d in divergences),
+        tuple(ExplainedDivergence(d, None) for d in divergences),
         {"switch: masked": 1},
         {},
         (("FIRST", ()), ("HVC64", (("hvc", True),))),
@@ -79,7 +79,7 @@ class FakeExecutor:
             raise self.next
         return TRACE
 
-    def check(self, _scenario: Scenario, _trace: Trace) -> Checked:
+    def check(self, _scenario: Scenario, _trace: Trace) -> CheckResult:
         """Stand in for the check of what was run last."""
         if isinstance(self.next, Exception):
             raise self.next
@@ -182,7 +182,7 @@ def test_fake_divergence_that_comes_back_is_a_finding(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "again", [(checked(), checked(DIVERGENCE)), (checked(DIVERGENCE), checked()), (checked(OTHER), checked(OTHER))]
 )
-def test_fake_divergence_that_does_not_come_back_is_flaky(tmp_path: Path, again: tuple[Checked, ...]) -> None:
+def test_fake_divergence_that_does_not_come_back_is_flaky(tmp_path: Path, again: tuple[CheckResult, ...]) -> None:
     b = bench(tmp_path, checked(DIVERGENCE), *again)
     b.worker.one(TEXT)
     assert b.findings.ids() == () and len(b.flaky.ids()) == 1
@@ -312,7 +312,7 @@ def test_fake_machine_that_runs_what_is_plain_is_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("second", "unstable"), [(checked(DIVERGENCE), 0), (checked(), 1)])
-def test_fake_sample_is_run_again(tmp_path: Path, second: Checked, unstable: int) -> None:
+def test_fake_sample_is_run_again(tmp_path: Path, second: CheckResult, unstable: int) -> None:
     first = [checked(DIVERGENCE)] * (SAMPLED + 2)  # the first one is confirmed
     b = bench(tmp_path, *first, second)
     for _ in range(SAMPLED):

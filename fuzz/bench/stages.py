@@ -18,7 +18,7 @@ from harness.findings.check import check, follow_runs
 from harness.model.memoised_replay import shortcut
 from harness.model.prediction import Prediction
 from harness.relations import save_restore
-from harness.relations.gic import Watch
+from harness.relations.gic import GicMonitor
 from harness.relations.host import compare_entry_state
 from harness.scenario.code_layout import codes_of
 from harness.scenario.requirements import uses_gic
@@ -115,7 +115,7 @@ def relations(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict
 
     def switch() -> None:
         for one in recorded:
-            watch = Watch(one.trace.lists) if uses_gic(one.scenario) else None
+            watch = GicMonitor(one.trace.lists) if uses_gic(one.scenario) else None
             for _ in follow_runs(one.trace, codes_of(one.scenario), side.cpu, watch):
                 pass
 

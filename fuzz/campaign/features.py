@@ -9,7 +9,7 @@ from functools import lru_cache
 from fuzz.campaign.counters_file import COVERAGE_SIZE
 from fuzz.campaign.libfuzzer_counters import key_index
 from harness.arch import exits
-from harness.findings.checked import Checked
+from harness.findings.checked import CheckResult
 from harness.trace.events import ENTRY, EXIT, USER, Switch, Trace
 
 Path = tuple[tuple[str, bool], ...]
@@ -70,7 +70,7 @@ def _turns(trace: Trace) -> Iterator[int]:
             reasons.clear()
 
 
-def features(trace: Trace, checked: Checked) -> set[int]:
+def features(trace: Trace, checked: CheckResult) -> set[int]:
     """Return the counters that a scenario hits, each once: how often says little about a list of steps."""
     found = set(_turns(trace))
     for exit_class, path in checked.paths:

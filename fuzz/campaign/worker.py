@@ -20,7 +20,7 @@ from fuzz.store.findings import CONSOLE, Store
 from fuzz.targets.observation import Key, Seen, Watch, clusters_of, texts_of, told
 from fuzz.targets.runner import MAX_LOSSES, Runs
 from harness.errors import InputError, Remains, SetupError, TargetError, VmLost
-from harness.findings.checked import Checked
+from harness.findings.checked import CheckResult
 from harness.findings.finding import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
 from harness.relations.divergence import Divergence
 from harness.report.campaign_data import NOT_TAKEN, TAKEN
@@ -159,7 +159,7 @@ class Worker:
                 self._stats.add("count", "unstable")
         self._recent.append(scenario)
 
-    def _count(self, checked: Checked) -> None:
+    def _count(self, checked: CheckResult) -> None:
         stats = self._stats
         stats.add_all("exits", checked.exits)
         stats.add_all("relations", checked.relations)

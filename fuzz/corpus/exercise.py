@@ -13,11 +13,11 @@ from fuzz.generate.mutator import mutate
 from fuzz.paths import KNOWN_DIR
 from fuzz.targets.runner import MACHINES, MAX_LOSSES, run_to_end
 from harness.arch.cpu_models import cpu_model
-from harness.coverage.exercised_rules import rules_of
+from harness.coverage.exercised_rules import exercised_rules
 from harness.coverage.exercised_steps import Exercise
 from harness.errors import TargetError
 from harness.findings.check import check
-from harness.findings.checked import Compared
+from harness.findings.checked import Comparison
 from harness.findings.known_divergences import Catalogue
 from harness.scenario.scenario import Scenario
 from harness.trace.events import EXIT
@@ -70,10 +70,10 @@ def measure(work: Work) -> dict[str, Any]:
                 while waiting:
                     name, scenario = waiting.pop()
                     trace = run_to_end(machine, scenario)
-                    compared: list[Compared] = []
+                    compared: list[Comparison] = []
                     check(scenario, trace, work.level, cpu, catalogue, compared.append)
                     exercise.add(scenario, trace, compared)
-                    for rule in rules_of(scenario, trace, compared) if name else ():
+                    for rule in exercised_rules(scenario, trace, compared) if name else ():
                         rules.setdefault(rule, []).append((len(scenario.steps), name))
                     exits += sum(event.kind == EXIT for event in trace.events)
                     in_a_row = 0

@@ -22,7 +22,7 @@ from harness.relations.mmio import is_mmio
 from harness.scenario.scenario import Scenario, Step, format_scenario, parse
 from harness.scenario.steps import KINDS
 from harness.trace.events import EXIT, Switch, Trace
-from harness.trace.recorded_rounds import Span, Turn, split
+from harness.trace.recorded_rounds import RecordedRound, Span, split
 from harness.trace.recording import Recorded
 from harness.trace.rounds import IN_KERNEL, Round
 
@@ -303,9 +303,9 @@ def _draft(round_: Round, exit_: Switch) -> Draft:
     return row.make(round_, exit_)
 
 
-def _turns(records: Iterable[Recorded]) -> Iterator[Turn]:
+def _turns(records: Iterable[Recorded]) -> Iterator[RecordedRound]:
     for at in split(records):
-        if isinstance(at, Turn):
+        if isinstance(at, RecordedRound):
             yield at
 
 

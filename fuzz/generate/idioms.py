@@ -40,7 +40,7 @@ from harness.layout import (
 )
 from harness.scenario.code_layout import base_of
 from harness.scenario.scenario import Step, slot_step
-from harness.scenario.steps import BASE_NAMES, KINDS, SET_NAMES, Side
+from harness.scenario.steps import BASE_NAMES, KINDS, SET_NAMES, Actor
 
 PAGE = 4096
 LOADS: tuple[AccessForm, ...] = tuple(f for f in ACCESS_FORMS if not f.is_store)
@@ -351,7 +351,7 @@ def debugged(rng: Random, before: Sequence[Step]) -> list[Step]:
         return [operands(rng, "hvc"), Step("debug", (way,)), *inside, Step("debug", ("off",))]
     if choice < 0.7:
         # Where the next instructions will be, as long as nothing is put in front of them.
-        slot = sum(KINDS[step.kind].side is Side.GUEST for step in before) + 1 + rng.getrandbits(2)
+        slot = sum(KINDS[step.kind].side is Actor.GUEST for step in before) + 1 + rng.getrandbits(2)
         where = min(CODE.base + 4 * slot, CODE.end - 4)
         point = Step("breakpoint", (rng.getrandbits(1), where, choose(rng, ("el1", "el0", "any"))))
         inside = [operands(rng, choose(rng, ("mov", "movz", "hvc", "mrs"))) for _ in range(5)]

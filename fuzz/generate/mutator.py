@@ -21,7 +21,7 @@ from harness.errors import InputError
 from harness.layout import MAX_STEPS
 from harness.scenario.memory_slots import Slot
 from harness.scenario.scenario import Scenario, Step, format_scenario, parse
-from harness.scenario.steps import INITIAL_NAMES, KINDS, Arg, Side
+from harness.scenario.steps import INITIAL_NAMES, KINDS, Actor, Arg
 
 ABOUT = "Made by the mutator."
 MIN_STEPS, MAX_LENGTH = 60, 200
@@ -179,7 +179,7 @@ def _build(
 
     It starts with the memory of ``like``, mostly.
     """
-    first = next((i for i, step in enumerate(steps) if KINDS[step.kind].side is Side.GUEST), None)
+    first = next((i for i, step in enumerate(steps) if KINDS[step.kind].side is Actor.GUEST), None)
     # A host step takes place at an exit, and there is none before the first guest step.
     steps = [Step("hvc", (0,))] if first is None else steps[first:]
     while len(steps) < length:

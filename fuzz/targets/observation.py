@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from fuzz.store.findings import OTHER_TRACE, TRACE
-from harness.findings.checked import Checked, signature
+from harness.findings.checked import CheckResult, signature
 from harness.findings.finding import Signature, Subject
 from harness.relations.divergence import Divergence
 from harness.scenario.scenario import Scenario
@@ -20,7 +20,7 @@ class Seen:
     """What one comparison made of a scenario's run: of ``subject`` alone, or of it and ``other``, a trace each."""
 
     subject: Subject
-    checked: Checked
+    checked: CheckResult
     traces: tuple[Trace, ...]
     other: Subject | None = None
 

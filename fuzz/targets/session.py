@@ -17,7 +17,7 @@ from fuzz.targets.targets import Bench, Side, open_bench
 from harness.arch.cpu_models import Cpu
 from harness.errors import TargetError
 from harness.findings.check import check
-from harness.findings.checked import Checked, signature
+from harness.findings.checked import CheckResult, signature
 from harness.findings.finding import Signature, Subject
 from harness.findings.known_divergences import Catalogue
 from harness.scenario.scenario import Scenario
@@ -86,7 +86,7 @@ class Lab:
         self._runs = None
         self._machine.close()
 
-    def observe(self, scenario: Scenario, *, fresh_vm: bool = True) -> tuple[Trace, Checked]:
+    def observe(self, scenario: Scenario, *, fresh_vm: bool = True) -> tuple[Trace, CheckResult]:
         """Run and check a scenario.  TargetError: the machine was lost; the next call boots another."""
         try:
             if self._runs is None:
@@ -132,7 +132,7 @@ class Lab:
         return checked.status in ends and wanted in signatures(checked)
 
 
-def signatures(checked: Checked) -> tuple[Signature, ...]:
+def signatures(checked: CheckResult) -> tuple[Signature, ...]:
     """Return the signatures of what is unexplained, each once, in the order of the trace."""
     return tuple(dict.fromkeys(signature(divergence) for divergence in checked.unexplained))
 

@@ -16,7 +16,7 @@ from harness.arch.cpu_models import Cpu, cpu_model
 from harness.errors import InputError
 from harness.findings import compare_releases
 from harness.findings.check import check
-from harness.findings.checked import Checked
+from harness.findings.checked import CheckResult
 from harness.findings.compare_releases import Versions
 from harness.findings.finding import Subject
 from harness.findings.intended_changes import Changes, between, load_changes
@@ -46,7 +46,7 @@ class Side:
     catalogue: Catalogue
     hyp_copy: HypCopy | None = None
 
-    def check(self, scenario: Scenario, trace: Trace) -> Checked:
+    def check(self, scenario: Scenario, trace: Trace) -> CheckResult:
         """Compare a trace with the model and with the architecture."""
         return check(scenario, trace, self.subject.level, self.cpu, self.catalogue)
 
@@ -110,7 +110,7 @@ class Bench:
             seen.append(Seen(one, self.compare(scenario, *traces), traces, other))
         return tuple(seen)
 
-    def compare(self, scenario: Scenario, one: Trace, other: Trace) -> Checked:
+    def compare(self, scenario: Scenario, one: Trace, other: Trace) -> CheckResult:
         """Compare what the two targets recorded."""
         return compare_releases.compare(scenario, one, other, self.changes, self.versions)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fuzz.targets.targets import Bench
-from harness.findings.checked import Checked, Judged
+from harness.findings.checked import CheckResult, ExplainedDivergence
 from harness.scenario.scenario import Scenario
 
 
@@ -16,19 +16,19 @@ class Compared:
     """One scenario on two targets: how often it was run, and what each run's comparison gave."""
 
     name: str
-    results: tuple[Checked, ...]
+    results: tuple[CheckResult, ...]
 
     @property
-    def judged(self) -> tuple[Judged, ...]:
+    def judged(self) -> tuple[ExplainedDivergence, ...]:
         """The differences of all runs, each once."""
         return tuple({_same(judged): judged for checked in self.results for judged in checked.judged}.values())
 
-    def seen(self, judged: Judged) -> int:
+    def seen(self, judged: ExplainedDivergence) -> int:
         """In how many runs a difference was there."""
         return sum(_same(judged) in map(_same, checked.judged) for checked in self.results)
 
 
-def _same(judged: Judged) -> tuple[object, ...]:
+def _same(judged: ExplainedDivergence) -> tuple[object, ...]:
     """What makes two differences the same one; where in the trace it is, an interrupt more or less changes."""
     d = judged.divergence
     return d.register, d.exit_class, d.helper, d.expected, d.observed

@@ -16,7 +16,7 @@ from fuzz.targets.runner import MACHINES, Boot
 from harness.arch.cpu_models import CPUS, cpu_model
 from harness.errors import ShadowfuzzError, TargetError, VmLost
 from harness.findings.check import check
-from harness.findings.checked import Checked, signature
+from harness.findings.checked import CheckResult, signature
 from harness.findings.known_divergences import Catalogue
 from harness.jsonfile import reading
 from harness.scenario.scenario import Scenario, format_scenario, load
@@ -109,7 +109,7 @@ def emulations(config: MachineConfig, here: Sequence[Emulator]) -> Iterator[str]
         yield emulated(config, words, config.name).name
 
 
-def findings(checked: Checked) -> tuple[str, ...]:
+def findings(checked: CheckResult) -> tuple[str, ...]:
     """Return the names of what is unexplained, as ``relation.register``."""
     folded = (signature(divergence)[:2] for divergence in checked.unexplained)
     return tuple(sorted({f"{relation}.{register}" if register else relation for relation, register in folded}))
@@ -162,7 +162,7 @@ def run_cases(work: Work, config: MachineConfig, boot_target: Boot) -> Iterator[
             yield Cell(work.target, case.name, case.key, LOST, why=why)
 
 
-def _cell(work: Work, case: Case, results: Sequence[Checked]) -> Cell:
+def _cell(work: Work, case: Case, results: Sequence[CheckResult]) -> Cell:
     found = [findings(checked) for checked in results]
     bad = next((c for c in results if c.status != "ok"), None)
     if bad is not None:

@@ -17,7 +17,7 @@ from fuzz.targets.session import Lab
 from harness.arch.cpu_models import CPUS, cpu_model
 from harness.errors import ShadowfuzzError, VmLost
 from harness.findings.check import check
-from harness.findings.checked import Checked, signature
+from harness.findings.checked import CheckResult, signature
 from harness.findings.finding import Signature, Tries
 from harness.findings.known_divergences import Catalogue
 from harness.findings.verdict import Elsewhere
@@ -44,7 +44,7 @@ class Asked:
     shown: frozenset[Shown]
 
 
-def shown(checked: Checked, wanted: Signature) -> Shown:
+def shown(checked: CheckResult, wanted: Signature) -> Shown:
     """Return what a run showed of a signature; empty if nothing."""
     found = (d for d in checked.unexplained if signature(d) == wanted)
     return frozenset((d.register, d.step, str(d.expected), str(d.observed)) for d in found)

@@ -105,7 +105,7 @@ def take_exception(state: State, esr: int | None = None, far: int | None = None,
     return tuple(new)
 
 
-def behind(pc: int, pstate: int, wide: bool = True) -> tuple[int, int]:
+def state_after_instruction(pc: int, pstate: int, wide: bool = True) -> tuple[int, int]:
     """Return PC and PSTATE behind an instruction: PC + 4, PSTATE.BTYPE and SS clear (kvm_skip_instr).
 
     In AArch32 state ITSTATE moves on, and behind a T32 instruction that is not ``wide`` (ESR_EL2.IL) PC is 2 more
@@ -126,9 +126,9 @@ def _next_it(pstate: int) -> int:
 
 
 def skip(state: State, wide: bool = True) -> State:
-    """Return the state behind the current instruction; ``wide`` as in :func:`behind`."""
+    """Return the state behind the current instruction; ``wide`` as in :func:`state_after_instruction`."""
     new = list(state)
-    new[PC], new[PSTATE] = behind(state[PC], state[PSTATE], wide)
+    new[PC], new[PSTATE] = state_after_instruction(state[PC], state[PSTATE], wide)
     return tuple(new)
 
 

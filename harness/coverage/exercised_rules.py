@@ -10,14 +10,14 @@ from harness.arch.exits import DABT
 from harness.arch.registers import INDEX
 from harness.arch.sysregs import Owed
 from harness.coverage.exercised_steps import executed, is_whole
-from harness.findings.checked import Compared
+from harness.findings.checked import Comparison
 from harness.gic.registers import place
 from harness.guest.debug_stops import STOPS
 from harness.layout import GICD
 from harness.protocol import LINES, OP_ABORT, OP_FINISH, OP_GIC_LINE, OP_IRQ_LINE, OP_RESET, OP_SERROR
 from harness.relations import contract, guest_debug
 from harness.relations.contract_rules import RULES, SIZES, register_rule
-from harness.relations.donated_memory import guests_own_writes
+from harness.relations.donated_memory import host_writes_to_donated_memory
 from harness.relations.gic import PPI, SOME_UNKNOWN, line_fails
 from harness.relations.gic_list_registers import STATE, view
 from harness.relations.host import expected_virtual_interrupts, serror_at_once
@@ -29,14 +29,14 @@ from harness.scenario.scenario import Scenario, Step
 from harness.trace import psci
 from harness.trace.events import ENTRY, USER, Event, Host, Switch, Trace
 from harness.trace.rounds import IN_KERNEL, Round, rounds, runs
-from harness.trace.slot_timeline import OPS, Shapes
+from harness.trace.slot_timeline import OPS, SlotTimeline
 
 _RESET = tuple(rule.name.removeprefix("reset.") for rule in RULES if rule.name.startswith("reset."))
 _READ = "read from "
 """What a run leaves out that read a register which may hold any value: that is the rule."""
 
 
-def rules_of(scenario: Scenario, trace: Trace, compared: Iterable[Compared]) -> frozenset[str]:
+def exercised_rules(scenario: Scenario, trace: Trace, compared: Iterable[Comparison]) -> frozenset[str]:
     """Return the rules, by their names in :data:`harness.relations.contract_rules.RULES`; ``compared`` as in
     ``Exercise.add``."""
     left_out: dict[tuple[str, int], list[str]] = {}
@@ -49,13 +49,13 @@ def rules_of(scenario: Scenario, trace: Trace, compared: Iterable[Compared]) -> 
         if left_out.get(("host", round_.first)) == []:
             found.update(_turn(round_))
     steps = {step.address: scenario.steps[step.step] for step in placed(scenario)}
-    shapes = Shapes()  # no slot changes whether there is a GIC
+    shapes = SlotTimeline()  # no slot changes whether there is a GIC
     for index, entry, exit_ in runs(trace.events):
         in_run = left_out.get(("switch", index))
         if in_run is not None and all(reason.startswith(_READ) for reason in in_run):
             found.update(_run(entry, exit_, steps, gic=shapes.world(entry.context).gic))
     found.update(_slots(trace.events))
-    if any(True for _ in guests_own_writes(trace.events)):
+    if any(True for _ in host_writes_to_donated_memory(trace.events)):
         found.add("protected.write")
     for shown in trace.lists:
         kind = trace.events[shown.event].kind
@@ -225,7 +225,7 @@ def _run(entry: Switch, exit_: Switch, steps: Mapping[int, Step], *, gic: bool) 
 
 def _slots(events: Iterable[Event]) -> Iterator[str]:
     """Yield the rules of requests for memory slots, each compared by :mod:`harness.relations.memory_slots`."""
-    shapes = Shapes()
+    shapes = SlotTimeline()
     for event in events:
         if isinstance(event, Host):
             if event.op in OPS and (rule := _slot(memory_slots.unpack(event.a, event.b), shapes, event.context)):
@@ -233,7 +233,7 @@ def _slots(events: Iterable[Event]) -> Iterator[str]:
             shapes.apply(event)
 
 
-def _slot(slot: memory_slots.Slot, shapes: Shapes, context: int) -> str:
+def _slot(slot: memory_slots.Slot, shapes: SlotTimeline, context: int) -> str:
     there = shapes.slots(context)
     old = there.get(slot.number)
     if shapes.world(context).protected:

@@ -12,7 +12,7 @@ from harness.arch import exceptions
 from harness.arch.cpu_models import MASKS
 from harness.arch.exits import exit_class
 from harness.arch.registers import MASK64
-from harness.findings.checked import Compared
+from harness.findings.checked import Comparison
 from harness.layout import CODE
 from harness.protocol import MARK_CALL
 from harness.scenario.code_layout import placed
@@ -35,7 +35,7 @@ LEAVES = frozenset({"br", "eret"})
 FORGE, VCPU = "forge", "vcpu"
 
 
-class Place(NamedTuple):
+class StepAtExit(NamedTuple):
     """A cell of the table: a step (its keyword), and the class of the exit that it met."""
 
     step: str
@@ -54,10 +54,10 @@ class Judged:
 class Exercise:
     """Counts of one target: how often each place was reached, and how it was judged, by place and relation."""
 
-    reached: Counter[Place] = field(default_factory=Counter)
-    judged: dict[Place, dict[str, Judged]] = field(default_factory=dict)
+    reached: Counter[StepAtExit] = field(default_factory=Counter)
+    judged: dict[StepAtExit, dict[str, Judged]] = field(default_factory=dict)
 
-    def add(self, scenario: Scenario, trace: Trace, compared: Iterable[Compared]) -> None:
+    def add(self, scenario: Scenario, trace: Trace, compared: Iterable[Comparison]) -> None:
         """Count one run of a scenario; ``compared``: what :func:`harness.findings.check.check` told its witness."""
         by_event: dict[int, dict[str, list[str]]] = {}
         for one in compared:
@@ -89,7 +89,7 @@ class Exercise:
         ]
 
 
-def is_whole(one: Compared) -> bool:
+def is_whole(one: Comparison) -> bool:
     """Whether a comparison left nothing out but bits that a CPU does not keep."""
     return not one.left_out or one.left_out in _NOT_KEPT
 
@@ -104,7 +104,7 @@ Events = tuple[tuple[int, bool], ...]
 """Events of the trace that judge a place: index, and whether it is the run before it that counts."""
 
 
-def _places(scenario: Scenario, trace: Trace) -> Iterator[tuple[Place, Events]]:
+def _places(scenario: Scenario, trace: Trace) -> Iterator[tuple[StepAtExit, Events]]:
     """Yield each place that a run reached, with the events whose comparisons are about it."""
     kinds = [step.kind for step in scenario.steps]
     code = {step.address: kinds[step.step] for step in placed(scenario)}
@@ -116,19 +116,19 @@ def _places(scenario: Scenario, trace: Trace) -> Iterator[tuple[Place, Events]]:
         step = FORGE if event.forged else _step_of(event, kinds, code)
         if class_of(event) == "SOFTSTP_LOW" and index in begun and not event.forged:
             step = _stepped(begun[index], event, code)
-        yield Place(step, class_of(event)), ((index, False), (index, True))
+        yield StepAtExit(step, class_of(event)), ((index, False), (index, True))
         if index in begun:
-            yield from ((Place(kind, NO_EXIT), ((index, True),)) for kind in executed(begun[index], event, code))
+            yield from ((StepAtExit(kind, NO_EXIT), ((index, True),)) for kind in executed(begun[index], event, code))
     for round_ in rounds(trace.events):
         run = ((next_exit[round_.first], True),) if round_.first in next_exit else ()
         events = ((round_.first, False), *run)
         if round_.exit is None:
-            yield Place(BEGIN, NO_EXIT), events
+            yield StepAtExit(BEGIN, NO_EXIT), events
         elif round_.exit.forged:
             continue
         for host in round_.hosts:
             if host.asked and host.step < len(kinds) and not host.error:
-                yield Place(kinds[host.step], "FIRST" if round_.exit is None else class_of(round_.exit)), events
+                yield StepAtExit(kinds[host.step], "FIRST" if round_.exit is None else class_of(round_.exit)), events
     yield from _switched(trace, kinds)
 
 
@@ -148,7 +148,7 @@ def _next_exits(trace: Trace) -> Mapping[int, int]:
     return found
 
 
-def _switched(trace: Trace, kinds: list[str]) -> Iterator[tuple[Place, Events]]:
+def _switched(trace: Trace, kinds: list[str]) -> Iterator[tuple[StepAtExit, Events]]:
     """Yield what a change to another vCPU meets: the exit that the one before stands behind."""
     last: Switch | None = None
     at = 0
@@ -156,7 +156,7 @@ def _switched(trace: Trace, kinds: list[str]) -> Iterator[tuple[Place, Events]]:
         if isinstance(event, Host):
             continue
         if last is not None and event.context != last.context:
-            yield Place(VCPU, class_of(last)), ((at, False),)
+            yield StepAtExit(VCPU, class_of(last)), ((at, False),)
             last = None
         if event.kind == EXIT:
             last, at = event, index

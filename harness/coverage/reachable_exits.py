@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from harness.arch.exits import EXCEPTION_CLASSES, EXIT_CODES
-from harness.coverage.exercised_steps import FORGE, NO_EXIT, OTHER_CLASS, OTHER_CODE, Place
+from harness.coverage.exercised_steps import FORGE, NO_EXIT, OTHER_CLASS, OTHER_CODE, StepAtExit
 from harness.scenario.steps import STEP_KINDS, StepKind
 
 GUEST_EXITS: tuple[str, ...] = ("WFX", "HVC64", "SMC64", "SYS64", "IABT_LOW", "DABT_LOW")
@@ -21,7 +21,7 @@ DEBUG_EXITS: tuple[str, ...] = (STEPPED, "BREAKPT_LOW", "WATCHPT_LOW", "BRK64")
 
 
 @dataclass(frozen=True, slots=True)
-class Meets:
+class ReachableExit:
     """Steps (patterns of keywords) meet these classes."""
 
     steps: str
@@ -30,45 +30,57 @@ class Meets:
     source: str
 
 
-MEETS: tuple[Meets, ...] = (
-    Meets("hvc", ("HVC64", STEPPED, NO_EXIT), "a call; UNDEFINED at EL0, some are answered at EL2", "Arm ARM C6.2 HVC"),
-    Meets("smc", ("SMC64", STEPPED, NO_EXIT), "trapped by HCR_EL2.TSC; at EL0 it is UNDEFINED", "Arm ARM C6.2 SMC"),
-    Meets("wf[ie]", ("WFX", NO_EXIT), "trapped by HCR_EL2.TWI and TWE, unless KVM lets it run", "Arm ARM D17.2.48"),
-    Meets("m[rs][rs]", ("SYS64", STEPPED, NO_EXIT), "trapped or not, by register", "Arm ARM D17.2.48, HCR_EL2"),
-    Meets("ld*", ("DABT_LOW", "WATCHPT_LOW", STEPPED, NO_EXIT), "a fault at stage 2, or data", "Arm ARM D8.2"),
-    Meets("st*", ("DABT_LOW", "WATCHPT_LOW", STEPPED, NO_EXIT), "a fault at stage 2, or data", "Arm ARM D8.2"),
-    Meets("br", ("IABT_LOW", STEPPED, NO_EXIT), "where it goes there is a slot or none", "Arm ARM C6.2 BR"),
-    Meets("eret", ("IABT_LOW", STEPPED, NO_EXIT), "where it goes there is a slot or none", "Arm ARM C6.2 ERET"),
-    Meets("brk", (NO_EXIT, "BRK64"), "the guest's own exception, or userspace's, which debugs it", "KVM API 4.87"),
-    Meets("udf", (STEPPED, NO_EXIT), "an exception inside the guest", "Arm ARM C6.2 UDF"),
-    Meets("mov*", (STEPPED, "BREAKPT_LOW", NO_EXIT), "moves registers", "Arm ARM C6.2 MOV"),
-    Meets(
+MEETS: tuple[ReachableExit, ...] = (
+    ReachableExit(
+        "hvc", ("HVC64", STEPPED, NO_EXIT), "a call; UNDEFINED at EL0, some are answered at EL2", "Arm ARM C6.2 HVC"
+    ),
+    ReachableExit(
+        "smc", ("SMC64", STEPPED, NO_EXIT), "trapped by HCR_EL2.TSC; at EL0 it is UNDEFINED", "Arm ARM C6.2 SMC"
+    ),
+    ReachableExit(
+        "wf[ie]", ("WFX", NO_EXIT), "trapped by HCR_EL2.TWI and TWE, unless KVM lets it run", "Arm ARM D17.2.48"
+    ),
+    ReachableExit("m[rs][rs]", ("SYS64", STEPPED, NO_EXIT), "trapped or not, by register", "Arm ARM D17.2.48, HCR_EL2"),
+    ReachableExit("ld*", ("DABT_LOW", "WATCHPT_LOW", STEPPED, NO_EXIT), "a fault at stage 2, or data", "Arm ARM D8.2"),
+    ReachableExit("st*", ("DABT_LOW", "WATCHPT_LOW", STEPPED, NO_EXIT), "a fault at stage 2, or data", "Arm ARM D8.2"),
+    ReachableExit("br", ("IABT_LOW", STEPPED, NO_EXIT), "where it goes there is a slot or none", "Arm ARM C6.2 BR"),
+    ReachableExit("eret", ("IABT_LOW", STEPPED, NO_EXIT), "where it goes there is a slot or none", "Arm ARM C6.2 ERET"),
+    ReachableExit(
+        "brk", (NO_EXIT, "BRK64"), "the guest's own exception, or userspace's, which debugs it", "KVM API 4.87"
+    ),
+    ReachableExit("udf", (STEPPED, NO_EXIT), "an exception inside the guest", "Arm ARM C6.2 UDF"),
+    ReachableExit("mov*", (STEPPED, "BREAKPT_LOW", NO_EXIT), "moves registers", "Arm ARM C6.2 MOV"),
+    ReachableExit(
         "fmov*",
         (NO_EXIT,),
         "EL2 gives the registers to the guest without the host",
         "arch/arm64/kvm/hyp/include/hyp/switch.h",
     ),
-    Meets("complete", ("DABT_LOW",), "data for a pending MMIO read", "KVM API 5, KVM_EXIT_MMIO"),
-    Meets("abort", ("DABT_LOW",), "takes the place of a pending access", "KVM API 4.32"),
-    Meets("set", (*GUEST_EXITS, *DEBUG_EXITS), "the host may write registers at any exit", "KVM API 4.68"),
-    Meets("reset", (*GUEST_EXITS, *DEBUG_EXITS), "the host may reset at any exit", "KVM API 4.82"),
-    Meets("finish", (*GUEST_EXITS, *DEBUG_EXITS), "KVM_RUN may return at once", "KVM API 5, immediate_exit"),
-    Meets("serror", (*GUEST_EXITS, *DEBUG_EXITS), "an SError may be pended at any exit", "KVM API 4.32"),
-    Meets("debug", (*GUEST_EXITS, *DEBUG_EXITS), "userspace may debug a guest from any exit on", "KVM API 4.87"),
-    Meets("breakpoint", ("HVC64", "BREAKPT_LOW"), "a breakpoint may be set at any exit", "KVM API 4.87"),
-    Meets("watchpoint", ("HVC64", "WATCHPT_LOW"), "a watchpoint may be set at any exit", "KVM API 4.87"),
-    Meets("irq_line", GUEST_EXITS, "a line may change at any exit", "KVM API 4.25"),
-    Meets("gic_line", ("HVC64", "DABT_LOW", "SYS64"), "an input of the GIC may change at any exit", "KVM API 4.25"),
-    Meets("mp_state", GUEST_EXITS, "a vCPU may be stopped at any exit", "KVM API 4.39"),
-    Meets("write", ("HVC64", "DABT_LOW", "IABT_LOW"), "the host may write RAM at any exit", "KVM API 4.35"),
-    Meets("*slot", ("HVC64", "DABT_LOW"), "memory slots may change at any exit", "KVM API 4.35"),
-    Meets(
+    ReachableExit("complete", ("DABT_LOW",), "data for a pending MMIO read", "KVM API 5, KVM_EXIT_MMIO"),
+    ReachableExit("abort", ("DABT_LOW",), "takes the place of a pending access", "KVM API 4.32"),
+    ReachableExit("set", (*GUEST_EXITS, *DEBUG_EXITS), "the host may write registers at any exit", "KVM API 4.68"),
+    ReachableExit("reset", (*GUEST_EXITS, *DEBUG_EXITS), "the host may reset at any exit", "KVM API 4.82"),
+    ReachableExit("finish", (*GUEST_EXITS, *DEBUG_EXITS), "KVM_RUN may return at once", "KVM API 5, immediate_exit"),
+    ReachableExit("serror", (*GUEST_EXITS, *DEBUG_EXITS), "an SError may be pended at any exit", "KVM API 4.32"),
+    ReachableExit(
+        "debug", (*GUEST_EXITS, *DEBUG_EXITS), "userspace may debug a guest from any exit on", "KVM API 4.87"
+    ),
+    ReachableExit("breakpoint", ("HVC64", "BREAKPT_LOW"), "a breakpoint may be set at any exit", "KVM API 4.87"),
+    ReachableExit("watchpoint", ("HVC64", "WATCHPT_LOW"), "a watchpoint may be set at any exit", "KVM API 4.87"),
+    ReachableExit("irq_line", GUEST_EXITS, "a line may change at any exit", "KVM API 4.25"),
+    ReachableExit(
+        "gic_line", ("HVC64", "DABT_LOW", "SYS64"), "an input of the GIC may change at any exit", "KVM API 4.25"
+    ),
+    ReachableExit("mp_state", GUEST_EXITS, "a vCPU may be stopped at any exit", "KVM API 4.39"),
+    ReachableExit("write", ("HVC64", "DABT_LOW", "IABT_LOW"), "the host may write RAM at any exit", "KVM API 4.35"),
+    ReachableExit("*slot", ("HVC64", "DABT_LOW"), "memory slots may change at any exit", "KVM API 4.35"),
+    ReachableExit(
         "vcpu",
         ("HVC64", "DABT_LOW", "SYS64"),
         "another vCPU may go on at any exit",
         "docs/spec/differential.md section 5",
     ),
-    Meets(
+    ReachableExit(
         FORGE,
         (*EXIT_CODES.values(), *(c.name for c in EXCEPTION_CLASSES), OTHER_CLASS, OTHER_CODE),
         "an exit may be made to look like any other",
@@ -82,7 +94,7 @@ Beside these every guest step may meet an interrupt of the host (IRQ) and the fi
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
+class UnreachedReason:
     """Why a place (patterns of step, class and target) is not reached; ``todo``: nothing forbids it."""
 
     steps: str
@@ -93,12 +105,16 @@ class Why:
     todo: bool = False
 
 
-NOT_REACHED: tuple[Why, ...] = (
-    Why(
+NOT_REACHED: tuple[UnreachedReason, ...] = (
+    UnreachedReason(
         "wfe", "WFX", "*", "WFE never waits, and so never traps, in QEMU 7.2", "QEMU target/arm/translate-a64.c, YIELD"
     ),
-    Why("stxr", "DABT_LOW", "*", "without the monitor it stores nothing: no access is made", "Arm ARM B2.9.1"),
-    Why("stxr", "WATCHPT_LOW", "*", "without the monitor it stores nothing: no access is made", "Arm ARM B2.9.1"),
+    UnreachedReason(
+        "stxr", "DABT_LOW", "*", "without the monitor it stores nothing: no access is made", "Arm ARM B2.9.1"
+    ),
+    UnreachedReason(
+        "stxr", "WATCHPT_LOW", "*", "without the monitor it stores nothing: no access is made", "Arm ARM B2.9.1"
+    ),
 )
 NOT_SAID = "no reason is written down: a seed should reach it"
 
@@ -112,13 +128,13 @@ def classes_of(step: StepKind) -> tuple[str, ...]:
     return ()
 
 
-def possible() -> Iterator[Place]:
+def possible() -> Iterator[StepAtExit]:
     """Yield every place that some row says can be reached."""
     for kind in STEP_KINDS:
-        yield from (Place(kind.keyword, name) for name in classes_of(kind))
+        yield from (StepAtExit(kind.keyword, name) for name in classes_of(kind))
 
 
-def why_not(place: Place, target: str) -> Why | None:
+def unreached_reason(place: StepAtExit, target: str) -> UnreachedReason | None:
     """Return why a place is not reached on a target, None if nobody wrote that down."""
     for row in NOT_REACHED:
         if all(map(fnmatchcase, (*place, target), (row.steps, row.classes, row.targets))):

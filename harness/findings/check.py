@@ -8,24 +8,24 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from harness import protocol
 from harness.arch.cpu_models import Cpu
-from harness.findings.checked import Checked, Compared, Judged, Witness
+from harness.findings.checked import CheckResult, Comparison, ComparisonListener, ExplainedDivergence
 from harness.findings.known_divergences import Catalogue
 from harness.guest.debugger import Debugger
 from harness.guest.memory import Memory
-from harness.guest.predict_run import Followed, follow
+from harness.guest.predict_run import PredictedRun, predict_run
 from harness.model.memoised_replay import shortcut
 from harness.model.prediction import Prediction
 from harness.protocol import DEBUG_OPS
 from harness.relations import isolate, save_restore, switch
-from harness.relations.debug_registers import compare_points
+from harness.relations.debug_registers import compare_debug_registers
 from harness.relations.divergence import Divergence, Unchecked
-from harness.relations.donated_memory import compare_writes
+from harness.relations.donated_memory import compare_donated_memory
 from harness.relations.fp_simd import compare_vectors
-from harness.relations.gic import Watch
+from harness.relations.gic import GicMonitor
 from harness.relations.guest_debug import compare_debugged
 from harness.relations.host import compare_entry_state
-from harness.relations.hyp_copy import RELATIONS, compare_beside, copies, held
-from harness.relations.isolate_unswitched import compare_apart, reads_any
+from harness.relations.hyp_copy import RELATIONS, compare_hyp_copy, host_visible_gprs, hyp_copies
+from harness.relations.isolate_unswitched import compare_unswitched_registers, reads_any
 from harness.relations.memory_slots import compare_slots
 from harness.relations.mmio import compare_mmio_exit
 from harness.scenario.code_layout import Code, codes_of
@@ -34,90 +34,97 @@ from harness.scenario.scenario import Scenario
 from harness.trace import rounds
 from harness.trace.events import EXIT, Host, Switch, Trace
 from harness.trace.rounds import Round
-from harness.trace.slot_timeline import Shapes
+from harness.trace.slot_timeline import SlotTimeline
 
 
 def check(
-    scenario: Scenario, trace: Trace, level: str, cpu: Cpu, catalogue: Catalogue, witness: Witness | None = None
-) -> Checked:
+    scenario: Scenario,
+    trace: Trace,
+    level: str,
+    cpu: Cpu,
+    catalogue: Catalogue,
+    witness: ComparisonListener | None = None,
+) -> CheckResult:
     """Compare a trace with ``level`` of the model and with the architecture; ``witness`` is told what was compared."""
     classes: Counter[str] = Counter()
     relations: Counter[str] = Counter()
     unchecked: Counter[str] = Counter()
     undefined: Counter[str] = Counter()
-    judged: list[Judged] = []
+    judged: list[ExplainedDivergence] = []
     paths: list[tuple[str, tuple[tuple[str, bool], ...]]] = []
     classes.update([event.exit_class for event in trace.events if event.kind == EXIT and isinstance(event, Switch)])
     lossy = cpu.lossy if trace.vhe else {}
     codes = codes_of(scenario)
-    watch = Watch(trace.lists) if uses_gic(scenario) else None
-    followed: dict[int, Followed] = {}
+    watch = GicMonitor(trace.lists) if uses_gic(scenario) else None
+    followed: dict[int, PredictedRun] = {}
     switched: dict[int, tuple[Divergence | Unchecked, ...]] = {}
     for run, differs in follow_runs(trace, codes, cpu, watch):
         followed[run.event], switched[run.event] = run, differs
-    predict, hyps, restarts = shortcut(level), copies(trace), set[int]()
+    predict, hyps, restarts = shortcut(level), hyp_copies(trace), set[int]()
     for round_ in rounds.rounds(trace.events):
         prediction = predict(round_)
         if round_.reset and round_.others:
             restarts.add(round_.first)
         paths.append((round_.exit_class, prediction.path))
-        if reason := save_restore.beyond_judgement(round_):
+        if reason := save_restore.why_not_comparable(round_):
             unchecked[f"save, restore, host: {reason}"] += 1
             if witness is not None:
                 for relation in ("save", "restore", "host"):
-                    witness(Compared(relation, round_.first, reason))
+                    witness(Comparison(relation, round_.first, reason))
             continue
         _count(relations, unchecked, undefined, prediction)
         if witness is not None:
-            _tell_model(witness, round_, prediction)
+            _notify_model(witness, round_, prediction)
         seen: list[Divergence] = []
         ended = followed.get(round_.first)
         if ended is not None:
             relations["reveal"] += 1
             beside = hyps.get(round_.first)
-            seen_by_host = None if beside is None else held(beside, ended.exit)
+            seen_by_host = None if beside is None else host_visible_gprs(beside, ended.exit)
             revealed = tuple(save_restore.compare_reveal(round_, ended, prediction, seen_by_host))
             if witness is not None:
-                _tell(witness, "reveal", round_.first, revealed)
+                _notify(witness, "reveal", round_.first, revealed)
             for item in revealed:
                 if isinstance(item, Unchecked):
                     unchecked[f"{item.what}: {item.why}"] += 1
                 else:
                     seen.append(item)
-        judged += judge_round(round_, prediction, catalogue, lossy, seen)
+        judged += explain_round(round_, prediction, catalogue, lossy, seen)
         relations["host"] += 1
         if round_.others:
             relations["isolate"] += 1
             if witness is not None:
-                witness(Compared("isolate", round_.first))
-            judged += (Judged(found, None) for found in isolate.compare_others(round_))
+                witness(Comparison("isolate", round_.first))
+            judged += (ExplainedDivergence(found, None) for found in isolate.compare_isolation(round_))
         at_level = ended.walk_level if ended is not None else None
         owed = (*compare_entry_state(round_, lossy, at_level), *compare_mmio_exit(round_), *compare_debugged(round_))
         if watch is not None:
             owed += tuple(watch.compare(round_))
         for found in owed:
-            _take(found, judged, unchecked)
+            _record(found, judged, unchecked)
         if witness is not None:
-            _tell(witness, "host", round_.first, owed)
+            _notify(witness, "host", round_.first, owed)
     for index, found_there in switched.items():
         relations["switch"] += 1
         for found in found_there:
-            _take(found, judged, unchecked)
+            _record(found, judged, unchecked)
         if witness is not None:
-            _tell(witness, "switch", index, found_there)
+            _notify(witness, "switch", index, found_there)
     for counts, differs_there in _once(trace, codes, followed, watch, restarts):
         relations.update(counts)
         for found in differs_there:
-            _take(found, judged, unchecked)
-    return Checked(trace.status, trace.dropped, classes, relations, tuple(judged), unchecked, undefined, tuple(paths))
+            _record(found, judged, unchecked)
+    return CheckResult(
+        trace.status, trace.dropped, classes, relations, tuple(judged), unchecked, undefined, tuple(paths)
+    )
 
 
 def follow_runs(
-    trace: Trace, codes: Mapping[bool, Code], cpu: Cpu, watch: Watch | None = None
-) -> Iterator[tuple[Followed, tuple[Divergence | Unchecked, ...]]]:
+    trace: Trace, codes: Mapping[bool, Code], cpu: Cpu, watch: GicMonitor | None = None
+) -> Iterator[tuple[PredictedRun, tuple[Divergence | Unchecked, ...]]]:
     """Yield each run of a guest, followed, and what of it differs; memory, slots and debuggers as they are by then."""
     debuggers: dict[int, Debugger] = {}
-    memories, shapes = {protected: Memory(code) for protected, code in codes.items()}, Shapes()
+    memories, shapes = {protected: Memory(code) for protected, code in codes.items()}, SlotTimeline()
     begin = 0
     for index, entry, exit_ in rounds.runs(trace.events):
         for at in range(begin, index):
@@ -138,7 +145,7 @@ def follow_runs(
         memory.regions = world.regions
         gic = None if watch is None else watch.enters(exit_.context)
         debugger = debuggers.get(entry.context) if entry.debugged else None
-        run = follow(index, entry, exit_, code, cpu, memory, gic, debugger)
+        run = predict_run(index, entry, exit_, code, cpu, memory, gic, debugger)
         if watch is not None:
             watch.left(index, exit_)
         yield run, tuple(switch.compare_run(run, code, cpu, memory))
@@ -150,49 +157,49 @@ def follow_runs(
 def _once(
     trace: Trace,
     codes: Mapping[bool, Code],
-    followed: Mapping[int, Followed],
-    watch: Watch | None,
+    followed: Mapping[int, PredictedRun],
+    watch: GicMonitor | None,
     restarts: Collection[int],
 ) -> Iterator[tuple[Mapping[str, int], Iterable[Divergence | Unchecked]]]:
     """Yield what is compared once a trace: how much it counts for each relation, and what differs."""
     yield {}, compare_slots(trace.events)
     if True in codes:
-        yield {}, compare_writes(trace.events)
+        yield {}, compare_donated_memory(trace.events)
     if reads_any(codes[False]):
-        yield {"isolate": 1}, compare_apart(trace, followed, codes[False])
+        yield {"isolate": 1}, compare_unswitched_registers(trace, followed, codes[False])
     if trace.hyp:
-        yield dict.fromkeys(RELATIONS, len(trace.hyp) // 2), compare_beside(trace)
+        yield dict.fromkeys(RELATIONS, len(trace.hyp) // 2), compare_hyp_copy(trace)
     if trace.points:
-        yield {"points": 1}, compare_points(trace, codes[False], restarts)
+        yield {"points": 1}, compare_debug_registers(trace, codes[False], restarts)
     if trace.lists and watch is not None:
         yield {"lists": 1}, watch.found
     if trace.vectors:
         yield {"vectors": 1}, compare_vectors(trace, followed, restarts)
 
 
-def _take(found: Divergence | Unchecked, judged: list[Judged], unchecked: Counter[str]) -> None:
+def _record(found: Divergence | Unchecked, judged: list[ExplainedDivergence], unchecked: Counter[str]) -> None:
     """File what a relation without a model found: no catalogue entry can explain it."""
     if isinstance(found, Unchecked):
         unchecked[f"{found.what}: {found.why}"] += 1
     else:
-        judged.append(Judged(found, None))
+        judged.append(ExplainedDivergence(found, None))
 
 
-def _tell(witness: Witness, relation: str, event: int, found: tuple[Divergence | Unchecked, ...]) -> None:
-    witness(Compared(relation, event))
+def _notify(witness: ComparisonListener, relation: str, event: int, found: tuple[Divergence | Unchecked, ...]) -> None:
+    witness(Comparison(relation, event))
     for one in found:
         if isinstance(one, Unchecked):
-            witness(Compared(relation, event, one.why))
+            witness(Comparison(relation, event, one.why))
 
 
-def _tell_model(witness: Witness, round_: Round, prediction: Prediction) -> None:
+def _notify_model(witness: ComparisonListener, round_: Round, prediction: Prediction) -> None:
     """The comparisons of :func:`~harness.relations.save_restore.compare_round`; the same conditions."""
     if prediction.undefined:
         for relation in ("save", "restore"):
-            witness(Compared(relation, round_.first, f"the model is undefined: {prediction.undefined}"))
+            witness(Comparison(relation, round_.first, f"the model is undefined: {prediction.undefined}"))
         return
-    witness(Compared("save", round_.first))
-    witness(Compared("restore", round_.first, "" if prediction.state is not None else "the model panicked"))
+    witness(Comparison("save", round_.first))
+    witness(Comparison("restore", round_.first, "" if prediction.state is not None else "the model panicked"))
 
 
 def _count(relations: Counter[str], unchecked: Counter[str], undefined: Counter[str], prediction: Prediction) -> None:
@@ -206,16 +213,16 @@ def _count(relations: Counter[str], unchecked: Counter[str], undefined: Counter[
         relations["restore"] += 1
 
 
-def judge_round(
+def explain_round(
     round_: Round,
     prediction: Prediction,
     catalogue: Catalogue,
     lossy: Mapping[int, int],
     seen: Sequence[Divergence] = (),
-) -> list[Judged]:
+) -> list[ExplainedDivergence]:
     """Return the divergences of one turn of the host, and those ``seen`` there, with what explains each."""
     found = (*save_restore.compare_round(round_, prediction), *seen)
     if not found:
         return []
     explain = catalogue.explainer(round_, prediction, lossy)
-    return [Judged(divergence, explain(divergence)) for divergence in found]
+    return [ExplainedDivergence(divergence, explain(divergence)) for divergence in found]

@@ -16,17 +16,17 @@ from dataclasses import dataclass, field
 from harness.arch import exits
 from harness.arch.cpu_models import Cpu
 from harness.arch.registers import INDEX
-from harness.findings.check import judge_round
-from harness.findings.checked import Judged, signature
+from harness.findings.check import explain_round
+from harness.findings.checked import ExplainedDivergence, signature
 from harness.findings.known_divergences import Catalogue
 from harness.model.memoised_replay import shortcut
 from harness.model.prediction import Prediction
 from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.host import compare_entry_state
-from harness.relations.isolate import compare_others
+from harness.relations.isolate import compare_isolation
 from harness.relations.mmio import compare_mmio_exit, mmio_exit_of
 from harness.trace import pending
-from harness.trace.recorded_rounds import Run, Span, Turn, split
+from harness.trace.recorded_rounds import RecordedRound, Run, Span, split
 from harness.trace.recording import Recorded
 from harness.trace.rounds import Round
 
@@ -70,7 +70,7 @@ class Cluster:
 
 @dataclass
 class Tally:
-    """What a recording showed; counts as in :class:`harness.findings.checked.Checked`, divergences by cluster."""
+    """What a recording showed; counts as in :class:`harness.findings.checked.CheckResult`, divergences by cluster."""
 
     exits: Counter[str] = field(default_factory=Counter)
     relations: Counter[str] = field(default_factory=Counter)
@@ -86,7 +86,7 @@ class Tally:
         """How many divergences no entry of the catalogue explains."""
         return sum(cluster.count for cluster in self.clusters.values())
 
-    def take(self, judged: Judged, at: Turn | Run, prediction: Prediction | None) -> None:
+    def take(self, judged: ExplainedDivergence, at: RecordedRound | Run, prediction: Prediction | None) -> None:
         """File a divergence."""
         if judged.known is not None:
             self.known[judged.known.id] += 1
@@ -99,7 +99,7 @@ class Tally:
             self.clusters[key].count += 1
             return
         divergence = judged.divergence._replace(event=at.record)
-        round_, first = (at.round, at.round.first) if isinstance(at, Turn) else (None, at.first)
+        round_, first = (at.round, at.round.first) if isinstance(at, RecordedRound) else (None, at.first)
         self.clusters[key] = Cluster(1, Example(divergence, at.vm, at.vcpu, round_, prediction, first))
 
 
@@ -133,7 +133,7 @@ def check_records(
 
 
 def _check_turn(
-    turn: Turn, prediction: Prediction, catalogue: Catalogue, lossy: Mapping[int, int], tally: Tally
+    turn: RecordedRound, prediction: Prediction, catalogue: Catalogue, lossy: Mapping[int, int], tally: Tally
 ) -> None:
     if prediction.undefined:
         tally.undefined[prediction.undefined] += 1
@@ -143,10 +143,10 @@ def _check_turn(
             tally.unchecked["restore: the model panicked"] += 1
         else:
             tally.relations["restore"] += 1
-    for judged in judge_round(turn.round, prediction, catalogue, lossy):
+    for judged in explain_round(turn.round, prediction, catalogue, lossy):
         tally.take(judged, turn, prediction)
     for changed in _others(turn.round, tally):
-        tally.take(Judged(changed, None), turn, prediction)
+        tally.take(ExplainedDivergence(changed, None), turn, prediction)
     checked = True
     if mmio_exit_of(turn.round) is not None:
         tally.relations["host.mmio"] += 1
@@ -155,7 +155,7 @@ def _check_turn(
             tally.unchecked[f"{found.what}: {found.why}"] += 1
             checked = False
         else:
-            tally.take(Judged(found, None), turn, prediction)
+            tally.take(ExplainedDivergence(found, None), turn, prediction)
     tally.relations["host"] += checked
 
 
@@ -169,7 +169,7 @@ def _others(round_: Round, tally: Tally) -> Iterable[Divergence]:
         tally.unchecked[f"isolate: {WAS_RESET if round_.reset else NEVER_LEFT}"] += 1
         return ()
     tally.relations["isolate"] += 1
-    return compare_others(round_)
+    return compare_isolation(round_)
 
 
 _KEPT = tuple(INDEX[name] for name, _ in KEPT)
@@ -185,4 +185,4 @@ def _check_run(run: Run, tally: Tally) -> None:
             exit_class = exits.exit_class(run.exit.code, run.exit.esr)
             name = KEPT[_KEPT.index(index)][0]
             found = Divergence("switch", name, seen[index], run.exit.values[index], exit_class, run.record, 0)
-            tally.take(Judged(found, None), run, None)
+            tally.take(ExplainedDivergence(found, None), run, None)

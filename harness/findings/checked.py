@@ -12,7 +12,7 @@ from harness.findings.known_divergences import Known
 from harness.relations.divergence import Divergence
 
 
-class Judged(NamedTuple):
+class ExplainedDivergence(NamedTuple):
     """A divergence, and the entry of the catalogue that explains it (None: unexplained)."""
 
     divergence: Divergence
@@ -20,7 +20,7 @@ class Judged(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckResult:
     """All that one run of a scenario showed.
 
     ``exits`` counts the exits by class; ``relations`` the comparisons made, by relation; ``unchecked`` and
@@ -31,7 +31,7 @@ class Checked:
     dropped: int
     exits: Mapping[str, int]
     relations: Mapping[str, int]
-    judged: tuple[Judged, ...]
+    judged: tuple[ExplainedDivergence, ...]
     unchecked: Mapping[str, int]
     undefined: Mapping[str, int]
     paths: tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]
@@ -56,7 +56,7 @@ def signature(divergence: Divergence) -> tuple[str, str, str, str]:
     return divergence.relation, register, divergence.exit_class, divergence.helper
 
 
-class Compared(NamedTuple):
+class Comparison(NamedTuple):
     """A comparison made at an event of the trace; with ``left_out``, what was not compared there, and why."""
 
     relation: str
@@ -64,4 +64,4 @@ class Compared(NamedTuple):
     left_out: str = ""
 
 
-Witness = Callable[[Compared], None]
+ComparisonListener = Callable[[Comparison], None]

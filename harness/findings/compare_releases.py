@@ -21,7 +21,7 @@ from harness.arch.a64 import system_register
 from harness.arch.exits import FSC_TRANSLATION, FSC_TYPE, SMCCC_BY_FID, exit_class
 from harness.arch.registers import NAMES
 from harness.arch.sysregs import BY_ENCODING, COUNTERS
-from harness.findings.checked import Checked, Judged
+from harness.findings.checked import CheckResult, ExplainedDivergence
 from harness.findings.intended_changes import Changes, Intended, Spot, Value, release
 from harness.layout import CODE
 from harness.relations.contract import system_access
@@ -31,10 +31,10 @@ from harness.relations.mmio import is_mmio
 from harness.scenario.code_layout import code_of
 from harness.scenario.scenario import Scenario
 from harness.trace import pending
-from harness.trace.debug_state import guests_own
-from harness.trace.environment import SCENARIO, World
+from harness.trace.debug_state import undo_debug_state
+from harness.trace.environment import SCENARIO_VM, VmEnvironment
 from harness.trace.events import ENTRY, EXIT, FORGED, USER, Switch, Trace
-from harness.trace.slot_timeline import ever
+from harness.trace.slot_timeline import all_slots
 
 RELATION = "against"
 EINTR = 4
@@ -119,19 +119,19 @@ class _Comparison:
     changes: Changes
     swapped: bool
     code: Mapping[int, int]
-    judged: list[Judged] = field(default_factory=list)
+    judged: list[ExplainedDivergence] = field(default_factory=list)
     unchecked: Counter[str] = field(default_factory=Counter)
     compared: int = 0
     guests: dict[int, _Guest] = field(default_factory=dict)
     guest: _Guest = field(default_factory=_Guest)
     shifted: str = ""
     going: bool = True
-    world: World = SCENARIO
+    world: VmEnvironment = SCENARIO_VM
 
     def walk(self, one: Trace, other: Trace) -> None:
         """Go along both traces to their ends, or to the first difference that nothing explains."""
         left, right = list(_switches(one)), list(_switches(other))
-        self.world = ever((*one.events, *other.events))
+        self.world = all_slots((*one.events, *other.events))
         i = j = 0
         while i < len(left) or j < len(right):
             at, a = left[i] if i < len(left) else (-1, None)
@@ -278,7 +278,7 @@ class _Comparison:
             step = (a or b or _NOWHERE).step
             label = f"{FORGED}{self.guest.label}" if self.guest.forged else self.guest.label
             found = Divergence(RELATION, what, here, there, label, at, step, self.guest.call)
-            self.judged.append(Judged(found, known))
+            self.judged.append(ExplainedDivergence(found, known))
         self.going = self.going and known is not None and not what.startswith("run.")
         return known
 
@@ -286,7 +286,7 @@ class _Comparison:
 _NOWHERE = Switch(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ())
 
 
-def compare(scenario: Scenario, one: Trace, other: Trace, changes: Changes, versions: Versions) -> Checked:
+def compare(scenario: Scenario, one: Trace, other: Trace, changes: Changes, versions: Versions) -> CheckResult:
     """Compare two traces of one scenario; ``expected`` of a divergence is the first's value, ``observed`` the other's.
 
     ``event`` indexes the first trace; ``helper`` names the SMCCC function or system register that it is about.
@@ -294,7 +294,7 @@ def compare(scenario: Scenario, one: Trace, other: Trace, changes: Changes, vers
     walk = _Comparison(changes, versions.swapped, code_of(scenario))
     walk.walk(one, other)
     judged, unchecked = tuple(walk.judged), dict(walk.unchecked)
-    return Checked("", 0, {}, {RELATION: walk.compared}, judged, unchecked, {}, ())
+    return CheckResult("", 0, {}, {RELATION: walk.compared}, judged, unchecked, {}, ())
 
 
 def _shown(event: Switch) -> str:
@@ -323,7 +323,7 @@ def _page(event: Switch) -> int | None:
     return event.page
 
 
-def _alone(a: Switch | None, b: Switch | None, world: World) -> Iterator[int]:
+def _alone(a: Switch | None, b: Switch | None, world: VmEnvironment) -> Iterator[int]:
     """Yield 0 or 1, or both, if that one of two exits can be one too many: a fault, or a trapped register."""
     if a is None or b is None or not a.kind == b.kind == EXIT or (a.get("pc"), a.far) == (b.get("pc"), b.far):
         return
@@ -332,7 +332,7 @@ def _alone(a: Switch | None, b: Switch | None, world: World) -> Iterator[int]:
             yield side
 
 
-def _lazy(exit_: Switch, after: Switch, world: World) -> str:
+def _lazy(exit_: Switch, after: Switch, world: VmEnvironment) -> str:
     """Say why an exit may be there or not: KVM maps pages and switches state when they are used."""
     label, page = exit_class(exit_.code, exit_.esr), _page(exit_)
     in_slot = page is not None and world.slot(page) is not None
@@ -364,7 +364,7 @@ def _call(exit_: Switch, label: str) -> str:
 def _switches(trace: Trace) -> Iterator[tuple[int, Switch]]:
     """Yield the records with their places, without interrupts: neither the exit nor the entry after it."""
     after_interrupt: dict[int, bool] = {}
-    for at, event in enumerate(guests_own(trace.events)):
+    for at, event in enumerate(undo_debug_state(trace.events)):
         if not isinstance(event, Switch):
             continue
         if event.kind == EXIT:

@@ -44,7 +44,7 @@ class Case(NamedTuple):
     def behind(self, pc: int) -> frozenset[int]:
         """Where PC is behind the instruction at ``pc``, in the execution state of the exit or in that of the entry."""
         states = self.exit_state[exceptions.PSTATE], self.round.entry.values[exceptions.PSTATE]
-        return frozenset(exceptions.behind(pc, pstate, self.round.wide)[0] for pstate in states)
+        return frozenset(exceptions.state_after_instruction(pc, pstate, self.round.wide)[0] for pstate in states)
 
     @property
     def exit_state(self) -> State:
@@ -82,7 +82,9 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
         if finished or entry.pending & PENDING["increment_pc"]:
             # The completion of an MMIO exit runs after the host's write, and moves on from there.
             state = entry.values[exceptions.PSTATE]
-            moved = exceptions.behind(value, state if index == exceptions.PC else value, case.round.wide)
+            moved = exceptions.state_after_instruction(
+                value, state if index == exceptions.PC else value, case.round.wide
+            )
             return observed == moved[index != exceptions.PC]
     if index == exceptions.MDSCR and (not (value ^ observed) & 0xFFFF_FFFF or exceptions.os_locked(value, observed)):
         return True  # RES0 above; while userspace debugs the guest 6.1 keeps 32 bits (guest_debug_preserved)
@@ -124,7 +126,7 @@ def _moved_less(case: Case, index: int, expected: int, observed: int) -> bool:
 
 
 def _step_ended(case: Case, index: int, expected: int, observed: int) -> bool:
-    return index == exceptions.PSTATE and observed == exceptions.behind(0, expected)[1]
+    return index == exceptions.PSTATE and observed == exceptions.state_after_instruction(0, expected)[1]
 
 
 def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -172,7 +174,7 @@ def _taken_as_left(round_: Round, index: int, observed: int) -> bool:
                 return True
         elif host.op == OP_FINISH and is_access:
             is_access = False
-            state[exceptions.PC], state[exceptions.PSTATE] = exceptions.behind(
+            state[exceptions.PC], state[exceptions.PSTATE] = exceptions.state_after_instruction(
                 state[exceptions.PC], state[exceptions.PSTATE], round_.wide
             )
     return False

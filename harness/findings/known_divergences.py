@@ -26,7 +26,7 @@ from harness.trace.rounds import Round
 VERDICTS = ("model", "kvm", "abstraction", "emulator")
 
 
-class Place(NamedTuple):
+class DivergenceSite(NamedTuple):
     """What an entry's conditions ask of a divergence; ``register`` without the ``dirty.`` of ``save``."""
 
     relation: str
@@ -60,7 +60,7 @@ class Known:
     why: str
     source: str
 
-    def applies(self, at: Place) -> bool:
+    def applies(self, at: DivergenceSite) -> bool:
         """Whether the entry's conditions hold; its rule is another matter."""
         return (
             at.relation in self.relations
@@ -76,7 +76,7 @@ class Known:
 
 
 Where = tuple[str, str, str, bool, bool, bool, bool]
-"""A :class:`Place` behind its register."""
+"""A :class:`DivergenceSite` behind its register."""
 
 
 class _Row(NamedTuple):
@@ -149,7 +149,7 @@ class Catalogue:
     def _row(self, relation: str, register: str, where: Where) -> _Row:
         """Look up the entries whose conditions hold for a divergence."""
         name = register.removeprefix("dirty.")
-        place = Place(relation, name, *where)
+        place = DivergenceSite(relation, name, *where)
         entries = tuple(known for known in self.entries if known.applies(place))
         # save.pc is a flag, not the register of that name.
         flag = relation == "save" and name == register

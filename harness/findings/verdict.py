@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from harness.arch.registers import INDEX, MASK64
-from harness.findings.checked import Checked, signature
+from harness.findings.checked import CheckResult, signature
 from harness.findings.compare_releases import RELATION
 from harness.findings.finding import Signature, Tries
 from harness.model import LEVEL_NAMES
@@ -99,7 +99,7 @@ def rate_text(tries: Tries) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class LevelPosition:
     """Where one level stands on one divergence; ``value`` is what it says, as text, empty if it says nothing."""
 
     level: str
@@ -118,7 +118,7 @@ class Evidence:
 
     relation: str
     stages: tuple[Stage, ...]
-    sides: tuple[Side, ...]
+    sides: tuple[LevelPosition, ...]
     architecture: str
     elsewhere: tuple[Elsewhere, ...] = ()
 
@@ -236,14 +236,14 @@ def classify(evidence: Evidence) -> Verdict:
     return Verdict(rule.verdict, rule.why)
 
 
-def first_of(checked: Checked, wanted: Signature) -> Divergence | None:
+def first_of(checked: CheckResult, wanted: Signature) -> Divergence | None:
     """Return the first unexplained divergence of a signature."""
     return next((d for d in checked.unexplained if signature(d) == wanted), None)
 
 
 def evidence(
     trace: Trace,
-    checked: Checked,
+    checked: CheckResult,
     divergence: Divergence,
     stages: tuple[Stage, ...],
     elsewhere: tuple[Elsewhere, ...] = (),
@@ -258,35 +258,37 @@ def evidence(
     return Evidence(divergence.relation, stages, sides(round_, divergence), architecture, elsewhere)
 
 
-def _architecture(checked: Checked, divergence: Divergence, round_: Round | None) -> str:
+def _architecture(checked: CheckResult, divergence: Divergence, round_: Round | None) -> str:
     here = divergence.event, divergence.register
     if any(d.relation in WITHOUT_MODEL and (d.event, d.register) == here for d in checked.unexplained):
         return AGAINST
     return SILENT if round_ is None or isinstance(expected_entry_state(round_), str) else CONTENT
 
 
-def sides(round_: Round, divergence: Divergence) -> tuple[Side, ...]:
+def sides(round_: Round, divergence: Divergence) -> tuple[LevelPosition, ...]:
     """Return where each level stands."""
     return tuple(_side(round_, divergence, level) for level in LEVEL_NAMES)
 
 
-def _side(round_: Round, divergence: Divergence, level: str) -> Side:
+def _side(round_: Round, divergence: Divergence, level: str) -> LevelPosition:
     prediction = predict(round_, level)
     if prediction.undefined:
-        return Side(level, SILENT, f"undefined: {prediction.undefined}")
+        return LevelPosition(level, SILENT, f"undefined: {prediction.undefined}")
     if divergence.relation == "save":
         found = save_restore.compare_round(round_, prediction)
         same = [d for d in found if (d.relation, d.register) == ("save", divergence.register)]
-        return Side(level, AGAINST if same else WITH, str(same[0].expected) if same else str(divergence.observed))
+        return LevelPosition(
+            level, AGAINST if same else WITH, str(same[0].expected) if same else str(divergence.observed)
+        )
     if prediction.state is None:
-        return Side(level, SILENT, "panics")
+        return LevelPosition(level, SILENT, "panics")
     index = INDEX.get("spsr_el1" if divergence.register == "spsr_0" else divergence.register)
     if index is None:
-        return Side(level, SILENT, "has no such register")
+        return LevelPosition(level, SILENT, "has no such register")
     said = prediction.spsr_0 if divergence.register == "spsr_0" else prediction.state[index]
     if said != round_.seen[index]:
-        return Side(level, AGAINST, hex(said))
-    return Side(level, TAKES if _follows(round_, index, level, said) else WITH, hex(said))
+        return LevelPosition(level, AGAINST, hex(said))
+    return LevelPosition(level, TAKES if _follows(round_, index, level, said) else WITH, hex(said))
 
 
 def _follows(round_: Round, index: int, level: str, said: int) -> bool:

@@ -20,7 +20,7 @@ from harness.gic.registers import (
     LIST_REGISTERS,
     PRIVATE,
     SGIS,
-    Place,
+    RegisterField,
     place,
 )
 from harness.layout import GIC_INTERRUPTS
@@ -187,7 +187,7 @@ class Gic:
         for interface in self.interfaces:
             interface.lose(why)
 
-    def _covered(self, where: Place) -> Iterator[Interrupt]:
+    def _covered(self, where: RegisterField) -> Iterator[Interrupt]:
         """The interrupts of an access; those that are not there, and private ones in the distributor, are none."""
         for intid in range(where.first, where.first + where.number):
             there = range(PRIVATE, GIC_INTERRUPTS) if where.vcpu is None else range(PRIVATE)

@@ -71,7 +71,7 @@ LIST_REGISTERS = 4
 """Interrupts that are certain to be in the virtual CPU interface at once: what QEMU's CPUs have."""
 
 
-class Place(NamedTuple):
+class RegisterField(NamedTuple):
     """What an access to the GIC is about: ``vcpu`` whose redistributor (None: the distributor), and which registers.
 
     ``bank`` is None for GICD_CTLR and for all that has no row (then ``first`` is -1); else ``first`` is the INTID at
@@ -84,21 +84,21 @@ class Place(NamedTuple):
     number: int
 
 
-def place(address: int, size: int) -> Place:
+def place(address: int, size: int) -> RegisterField:
     """Return what an access of ``size`` bytes at a guest physical address inside GICD or GICR is about."""
     if address in GICD:
         vcpu, offset = None, address - GICD.base
         if offset == CTLR:
-            return Place(None, None, 0, 0)
+            return RegisterField(None, None, 0, 0)
     else:
         vcpu, offset = divmod(address - GICR.base, REDISTRIBUTOR)
         offset -= FRAME
         if offset < 0:  # the page of the redistributor itself: GICR_TYPER and its kin
-            return Place(vcpu, None, -1, 0)
+            return RegisterField(vcpu, None, -1, 0)
     for bank in BANKS:
         if bank.offset <= offset < bank.end and (bank.private or vcpu is None):
-            return Place(vcpu, bank, 8 * (offset - bank.offset) // bank.bits, 8 * size // bank.bits)
-    return Place(vcpu, None, -1, 0)
+            return RegisterField(vcpu, bank, 8 * (offset - bank.offset) // bank.bits, 8 * size // bank.bits)
+    return RegisterField(vcpu, None, -1, 0)
 
 
 BANK_BY_NAME: Mapping[str, Bank] = MappingProxyType({bank.name: bank for bank in BANKS})

@@ -41,7 +41,7 @@ def steps_between(entry: Switch, exit_: Switch) -> tuple[int, int]:
     return (0, begins) if kind in ("IRQ", "SERROR", "IABT_LOW") else (0, 0)
 
 
-def owed(
+def expected_debug_stop(
     debugger: Debugger, entry: Switch, stepped: int | None, state: State, word: int | None, exit_: Switch
 ) -> Fault | None:
     """Return what the debugger's stop owes the fault registers where the guest trapped; None: nothing stops it there.

@@ -14,22 +14,22 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from harness.arch import a64, sysregs
-from harness.guest.execute import EC_UNKNOWN, Effect, Next, Raise
+from harness.guest.execute import EC_UNKNOWN, Continue, Effect, RaiseException
 
 UNDEFINED, IGNORED = "undefined", "ignored"
 """How an access is refused: by an undefined-instruction exception, or as RAZ/WI."""
 NONE: Mapping[int, str] = MappingProxyType({})
 Path = TypeVar("Path")
-AT_ONCE = 2
+MAX_REFUSALS = 2
 """Accesses that may be refused in one run: behind the first the guest is at its vector, which mostly ends it."""
 
 
-def effect(word: int, how: str) -> Effect:
+def refused_effect(word: int, how: str) -> Effect:
     """Return what an access that is refused does."""
     if how == UNDEFINED:
-        return Raise(EC_UNKNOWN)
+        return RaiseException(EC_UNKNOWN)
     target = word & 31
-    return Next({target: 0} if a64.mnemonic(word) == "mrs" and target != 31 else {})
+    return Continue({target: 0} if a64.mnemonic(word) == "mrs" and target != 31 else {})
 
 
 def name(word: int, how: str) -> str:
@@ -37,7 +37,7 @@ def name(word: int, how: str) -> str:
     return f"{how}.{sysregs.BY_ENCODING[a64.system_register(word)].name}"
 
 
-def otherwise(
+def find_refusals(
     words: Iterable[int], again: Callable[[Mapping[int, str]], Path], agrees: Callable[[Path], bool]
 ) -> tuple[Mapping[int, str], Path] | None:
     """Return the fewest refusals with which a guest comes to where it was seen, and its path; None: there are none.
@@ -46,7 +46,7 @@ def otherwise(
     """
     accesses = [word for word in dict.fromkeys(words) if _is_access(word)]
     choices = [(word, how) for word in accesses for how in (UNDEFINED, IGNORED)]
-    for count in range(1, AT_ONCE + 1):
+    for count in range(1, MAX_REFUSALS + 1):
         for chosen in combinations(choices, count):
             refused = dict(chosen)
             if len(refused) == count and agrees(path := again(refused)):

@@ -24,7 +24,7 @@ VECTOR_WHY = "copied from a vector register"
 
 
 @dataclass(frozen=True, slots=True)
-class Next:
+class Continue:
     """On to the next instruction, or to ``changes[PC]``; ``unknown``: registers with bits that nobody knows now.
 
     ``reads``: the registers, other than general-purpose ones, that it has copied; ``vectors``: vector registers that
@@ -38,7 +38,7 @@ class Next:
 
 
 @dataclass(frozen=True, slots=True)
-class Raise:
+class RaiseException:
     """An exception to EL1: its class, its ISS, and the address for FAR_EL1 if it has one."""
 
     ec: int
@@ -53,7 +53,7 @@ class Access:
     address: int
     size: int
     is_store: bool
-    then: Next
+    then: Continue
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +64,21 @@ class Trap:
 
 
 @dataclass(frozen=True, slots=True)
-class Uncertain:
+class Undetermined:
     """Nobody knows, and why."""
 
     why: str
 
 
-Effect = Next | Raise | Access | Trap | Uncertain
+Effect = Continue | RaiseException | Access | Trap | Undetermined
 
 
 def _at_el0(state: State) -> bool:
     return state[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T
 
 
-def _put(register: int, value: int) -> Next:
-    return Next({} if register == ZERO else {register: value & MASK64})
+def _put(register: int, value: int) -> Continue:
+    return Continue({} if register == ZERO else {register: value & MASK64})
 
 
 def _get(state: State, register: int) -> int:
@@ -98,15 +98,15 @@ def _movk(state: State, word: int) -> Effect:
 
 
 def _smc(state: State, word: int) -> Effect:
-    return Raise(EC_UNKNOWN) if _at_el0(state) else Trap()
+    return RaiseException(EC_UNKNOWN) if _at_el0(state) else Trap()
 
 
 def _brk(state: State, word: int) -> Effect:
-    return Raise(EC_BRK, word >> 5 & 0xFFFF)
+    return RaiseException(EC_BRK, word >> 5 & 0xFFFF)
 
 
 def _udf(state: State, word: int) -> Effect:
-    return Raise(EC_UNKNOWN)
+    return RaiseException(EC_UNKNOWN)
 
 
 PSTATE_WHY = "bits of SPSR_EL1 that only a newer CPU has in PSTATE, after an exception return"
@@ -114,36 +114,36 @@ PSTATE_WHY = "bits of SPSR_EL1 that only a newer CPU has in PSTATE, after an exc
 
 def _eret(state: State, word: int) -> Effect:
     if _at_el0(state):
-        return Raise(EC_UNKNOWN)
+        return RaiseException(EC_UNKNOWN)
     spsr = state[exceptions.SPSR]
     if spsr & 0x1F not in exceptions.VECTOR_OFFSETS or spsr & (exceptions.IL | exceptions.SS):
-        return Uncertain("an exception return to an illegal or stepping state")
+        return Undetermined("an exception return to an illegal or stepping state")
     if state[exceptions.ELR] >> 55:
-        return Uncertain("an exception return to a tagged address")
+        return Undetermined("an exception return to a tagged address")
     lacking = spsr & ~(exceptions.NZCV | exceptions.DAIF | exceptions.MODE)
     unknown = {exceptions.PSTATE: (lacking, PSTATE_WHY)} if lacking else {}
-    return Next(
+    return Continue(
         {exceptions.PC: state[exceptions.ELR], exceptions.PSTATE: spsr},
         unknown,
         reads=(exceptions.ELR, exceptions.SPSR),
     )
 
 
-def _fp_trap(state: State) -> Raise | None:
+def _fp_trap(state: State) -> RaiseException | None:
     """The exception that CPACR_EL1.FPEN wants for an FP or SIMD instruction (Arm ARM CheckFPAdvSIMDEnabled64)."""
     enabled = state[INDEX["cpacr_el1"]] >> 20 & 3
     if enabled == 3 or (enabled == 1 and not _at_el0(state)):
         return None
-    return Raise(EC_FP, CONDITION_ALWAYS)
+    return RaiseException(EC_FP, CONDITION_ALWAYS)
 
 
 def _fmov_to(state: State, word: int) -> Effect:
-    return _fp_trap(state) or Next(vectors={word & 31: _get(state, word >> 5 & 31)})
+    return _fp_trap(state) or Continue(vectors={word & 31: _get(state, word >> 5 & 31)})
 
 
 def _fmov_from(state: State, word: int) -> Effect:
     target = word & 31
-    return _fp_trap(state) or Next({}, {} if target == ZERO else {target: (MASK64, VECTOR_WHY)})
+    return _fp_trap(state) or Continue({}, {} if target == ZERO else {target: (MASK64, VECTOR_WHY)})
 
 
 def _loaded(*registers: int) -> dict[int, tuple[int, str]]:
@@ -154,11 +154,11 @@ def _pair(state: State, word: int) -> Effect:
     first, base, second = word & 31, word >> 5 & 31, word >> 10 & 31
     is_store = not word >> 22 & 1
     if not is_store and first == second:
-        return Uncertain("a pair loaded into one register is CONSTRAINED UNPREDICTABLE")
+        return Undetermined("a pair loaded into one register is CONSTRAINED UNPREDICTABLE")
     address = state[base] + 8 * (word >> 15 & 0x3F) & MASK64
     if address & 0xFFF > 0xFF0:
-        return Uncertain("a pair across two pages: either may fault")
-    then = Next() if is_store else Next({}, _loaded(first, second))
+        return Undetermined("a pair across two pages: either may fault")
+    then = Continue() if is_store else Continue({}, _loaded(first, second))
     return Access(address, 8, is_store, then)
 
 
@@ -166,16 +166,16 @@ def _write_back(state: State, word: int) -> Effect:
     target, base, offset = word & 31, word >> 5 & 31, word >> 12 & 0xFF
     is_pre, is_store = bool(word >> 11 & 1), not word >> 22 & 1
     if target == base:
-        return Uncertain("write-back to the register transferred is CONSTRAINED UNPREDICTABLE")
+        return Undetermined("write-back to the register transferred is CONSTRAINED UNPREDICTABLE")
     after = state[base] + offset & MASK64
-    then = Next({base: after}, {} if is_store else _loaded(target))
+    then = Continue({base: after}, {} if is_store else _loaded(target))
     return Access(after if is_pre else state[base], 8, is_store, then)
 
 
 def _ldxr(state: State, word: int) -> Effect:
     if state[word >> 5 & 31] % 8:
-        return Raise(EC_DABT, FSC_ALIGNMENT, state[word >> 5 & 31])  # aligned or not at all (Arm ARM B2.2.1)
-    return Access(state[word >> 5 & 31], 8, False, Next({}, _loaded(word & 31)))
+        return RaiseException(EC_DABT, FSC_ALIGNMENT, state[word >> 5 & 31])  # aligned or not at all (Arm ARM B2.2.1)
+    return Access(state[word >> 5 & 31], 8, False, Continue({}, _loaded(word & 31)))
 
 
 _PLAIN_BITS = 40
@@ -185,59 +185,59 @@ _PLAIN_BITS = 40
 def _stxr(state: State, word: int) -> Effect:
     target, base, status = word & 31, word >> 5 & 31, word >> 16 & 31
     if status in (target, base) and status != ZERO:
-        return Uncertain("a status register that is used otherwise is CONSTRAINED UNPREDICTABLE")
+        return Undetermined("a status register that is used otherwise is CONSTRAINED UNPREDICTABLE")
     # Without the monitor it makes no access; one that is not aligned, or not mapped, may fault all the same (B2.9.5).
     plain = not is_on(state) and not state[base] % 8 and not state[base] >> _PLAIN_BITS
-    return Next() if status == ZERO and plain else Uncertain(f"whether x{base} is held exclusively")
+    return Continue() if status == ZERO and plain else Undetermined(f"whether x{base} is held exclusively")
 
 
 def _vector(state: State, word: int) -> Effect:
     is_load = bool(word >> 22 & 1)
-    then = Next(vectors={word & 31: None} if is_load else {})
+    then = Continue(vectors={word & 31: None} if is_load else {})
     return _fp_trap(state) or Access(state[word >> 5 & 31], 16, not is_load, then)
 
 
 def _mrs(state: State, word: int) -> Effect:
     row = sysregs.BY_ENCODING.get(a64.system_register(word))
     if row is None:
-        return Uncertain("an unknown system register")
+        return Undetermined("an unknown system register")
     if _at_el0(state):
         return _from_el0(row)
     target = word & 31
     match row.read:
         case Owed.STATE:
             index = INDEX[row.name]
-            return Next({} if target == ZERO else {target: state[index]}, reads=(index,))
+            return Continue({} if target == ZERO else {target: state[index]}, reads=(index,))
         case Owed.ZERO:
             return _put(target, 0)
         case Owed.ANY:
-            return Next({}, {} if target == ZERO else {target: (MASK64, f"read from {row.name}")})
+            return Continue({}, {} if target == ZERO else {target: (MASK64, f"read from {row.name}")})
         case Owed.UNDEFINED:
-            return Raise(EC_UNKNOWN)
-    return Uncertain(f"whether there is {row.name}")
+            return RaiseException(EC_UNKNOWN)
+    return Undetermined(f"whether there is {row.name}")
 
 
 def _msr(state: State, word: int) -> Effect:
     row = sysregs.BY_ENCODING.get(a64.system_register(word))
     if row is None:
-        return Uncertain("an unknown system register")
+        return Undetermined("an unknown system register")
     if _at_el0(state):
         return _from_el0(row)
     match row.write:
         case Owed.STATE:
-            return Next({INDEX[row.name]: _get(state, word & 31)})
+            return Continue({INDEX[row.name]: _get(state, word & 31)})
         case Owed.ANY | Owed.ZERO:
-            return Next()
+            return Continue()
         case Owed.UNDEFINED:
-            return Raise(EC_UNKNOWN)
-    return Uncertain(f"whether there is {row.name}")
+            return RaiseException(EC_UNKNOWN)
+    return Undetermined(f"whether there is {row.name}")
 
 
 def _from_el0(row: sysregs.SysReg) -> Effect:
     """An access from EL0: UNDEFINED, unless the name says that EL0 has it; then controls in EL1 have a say."""
     if row.encoding[1] == 3:
-        return Uncertain("a system register that EL0 may have")
-    return Raise(EC_UNKNOWN)
+        return Undetermined("a system register that EL0 may have")
+    return RaiseException(EC_UNKNOWN)
 
 
 _EFFECTS: Mapping[str, Callable[[State, int], Effect]] = MappingProxyType(
@@ -254,7 +254,7 @@ def execute(state: State, word: int) -> Effect:
     """Return what ``word``, fetched at the PC of ``state``, does."""
     row = a64.decode_plain(word)
     if row is None or row.mnemonic not in _EFFECTS:
-        return Uncertain(f"nobody knows {a64.disassemble(word, state[exceptions.PC])}")
+        return Undetermined(f"nobody knows {a64.disassemble(word, state[exceptions.PC])}")
     return _EFFECTS[row.mnemonic](state, word)
 
 

@@ -9,7 +9,7 @@ from harness.arch import a64, sysregs
 from harness.arch.exceptions import State
 from harness.arch.sysregs import Owed
 from harness.gic.cpu_interface import TRAPPED, Interface
-from harness.guest.execute import EC_UNKNOWN, Effect, Next, Raise, Trap
+from harness.guest.execute import EC_UNKNOWN, Continue, Effect, RaiseException, Trap
 
 
 def at_interface(gic: Interface, state: State, word: int, unknown: Container[int]) -> Effect | None:
@@ -25,13 +25,13 @@ def at_interface(gic: Interface, state: State, word: int, unknown: Container[int
         return None
     is_read, register = bool(word >> 21 & 1), word & 31
     if row.gic[0 if is_read else 1] is Owed.UNDEFINED:
-        return Raise(EC_UNKNOWN)
+        return RaiseException(EC_UNKNOWN)
     if row.name in TRAPPED:
         return Trap(row.name)
     if not is_read:
         gic.write(row.name, 0 if register == a64.ZERO else None if register in unknown else state[register])
-        return Next()
+        return Continue()
     value, free = gic.read(row.name)
     if register == a64.ZERO:
-        return Next()
-    return Next({register: value}, {register: (free, f"read from {row.name}")} if free else {})
+        return Continue()
+    return Continue({register: value}, {register: (free, f"read from {row.name}")} if free else {})

@@ -34,7 +34,7 @@ def as_code(code: Mapping[int, int]) -> Code:
     return code if isinstance(code, Code) else Code(code)
 
 
-def may_stay_at_el2(state: State) -> bool:
+def may_be_handled_at_el2(state: State) -> bool:
     """Whether KVM may answer the call in ``state`` at EL2, without an exit."""
     function = exits.SMCCC_BY_FID.get(state[0] & 0xFFFF_FFFF)
     return function is not None and function.at_el2
@@ -48,7 +48,7 @@ def fetched(state: State, code: Mapping[int, int], address: int, memory: Memory,
     return word_at(code, found.ipa) if isinstance(found, Mapped) else None
 
 
-def unsure(state: State, address: int, memory: Memory, cpu: Cpu) -> str:
+def why_fetch_unknown(state: State, address: int, memory: Memory, cpu: Cpu) -> str:
     """Return why nobody knows where a fetch from ``address`` goes; nothing where it is known."""
     found = translate(state, memory, address, Use.FETCH, cpu) if is_on(state) else None
     return found.why if isinstance(found, Unsure) else ""
@@ -77,4 +77,4 @@ def may_be_call(state: State, exit_: Switch, protected: bool = False) -> bool:
         or state[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T
     ):
         return False
-    return not (may_stay_at_el2(state) or (protected and pkvm_calls.answers(state)))
+    return not (may_be_handled_at_el2(state) or (protected and pkvm_calls.is_pkvm_call(state)))

@@ -8,8 +8,8 @@ from typing import Literal
 from harness.arch import a64, exceptions
 from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
-from harness.guest.execute import Next
-from harness.guest.memory import Run
+from harness.guest.execute import Continue
+from harness.guest.memory import RunMemory
 
 Places = tuple[tuple[int, int], ...]
 """Where the bytes of an access are: guest physical address and size of each part, each inside one slot."""
@@ -30,27 +30,27 @@ def byte_order(state: State) -> Literal["big", "little"]:
     return "big" if state[exceptions.SCTLR] & (exceptions.SCTLR_E0E if at_el0 else exceptions.SCTLR_EE) else "little"
 
 
-def load(state: State, access: a64.Access, memory: Run, places: Places) -> Next:
+def load(state: State, access: a64.Access, memory: RunMemory, places: Places) -> Continue:
     """Return what a load does; its register is unknown where nobody knows what is in memory."""
     if access.rt == a64.ZERO:
-        return Next()
+        return Continue()
     data = b""
     for at, size in places:
         part = memory.load(at, size)
         if part is None:
-            return Next({}, {access.rt: (MASK64, FROM_RAM)})
+            return Continue({}, {access.rt: (MASK64, FROM_RAM)})
         data += part
     value = int.from_bytes(data, byte_order(state))
     if access.sign_extend and value >> 8 * access.size - 1:
         value -= 1 << 8 * access.size
-    return Next({access.rt: value & (MASK64 if access.sixty_four else 0xFFFF_FFFF)})
+    return Continue({access.rt: value & (MASK64 if access.sixty_four else 0xFFFF_FFFF)})
 
 
-def store(state: State, access: a64.Access, memory: Run, places: Places, *, known: bool) -> Next:
+def store(state: State, access: a64.Access, memory: RunMemory, places: Places, *, known: bool) -> Continue:
     """Store a register; ``known``: somebody knows its value."""
     value = 0 if access.rt == a64.ZERO else state[access.rt]
     data = (value & (1 << 8 * access.size) - 1).to_bytes(access.size, byte_order(state))
     for at, size in places:
         memory.store(at, size, data[:size] if known else None)
         data = data[size:]
-    return Next()
+    return Continue()

@@ -72,7 +72,7 @@ class Memory:
         return None if home is None else self._words.get(home, self._default)
 
 
-class Run(Memory):
+class RunMemory(Memory):
     """The same memory during one run of the guest: its loads see what it stores, ``stored``; its tables must not.
 
     A TLB need not have seen a table that changed since the entry, so that such a word reads as unknown.  Not ``known``:
@@ -85,11 +85,11 @@ class Run(Memory):
         self._words, self._default, self._may_store = memory._words, memory._default, memory._may_store
         self.regions = memory.regions
         self.stored_words: dict[int, int | None] = {}
-        if isinstance(memory, Run):
+        if isinstance(memory, RunMemory):
             self.stored_words.update(memory.stored_words)
 
     @classmethod
-    def behind(cls, memory: Memory, stored: Mapping[int, int | None]) -> Run:
+    def behind(cls, memory: Memory, stored: Mapping[int, int | None]) -> RunMemory:
         """Return the run at its end; ``stored`` are the words that it changed, by address of the default layout."""
         run = cls(memory)
         run.stored_words.update(stored)

@@ -9,9 +9,9 @@ from harness.arch import a64, exceptions, exits
 from harness.arch.cpu_models import Cpu
 from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
-from harness.guest.execute import EC_DABT, FSC_ALIGNMENT, WNR, Effect, Raise, Trap, Uncertain
+from harness.guest.execute import EC_DABT, FSC_ALIGNMENT, WNR, Effect, RaiseException, Trap, Undetermined
 from harness.guest.load_store import Places, parts
-from harness.guest.memory import Run
+from harness.guest.memory import RunMemory
 from harness.guest.stage1 import FSC_ADDRESS_SIZE, Mapped, Refused, Unsure, Use, is_on, translate
 
 EC_IABT = exits.EC_BY_NAME["IABT_LOW"]
@@ -24,27 +24,29 @@ def tag_ignored(state: State, address: int) -> bool:
     return bool(state[exceptions.TCR] >> (38 if address >> 55 & 1 else 37) & 1)
 
 
-def beyond(state: State, address: int, cpu: Cpu) -> bool:
+def exceeds_output_size(state: State, address: int, cpu: Cpu) -> bool:
     """Whether an address is outside the address size with the MMU off (AArch64.S1DisabledOutput)."""
     return (address & (1 << 56) - 1 if tag_ignored(state, address) else address) >> cpu.pa_bits != 0
 
 
-def mapped(state: State, memory: Run, address: int, use: Use, cpu: Cpu) -> Mapped | Effect:
+def mapped(state: State, memory: RunMemory, address: int, use: Use, cpu: Cpu) -> Mapped | Effect:
     """Return where stage 1, which is on, puts an address, or what comes of it instead."""
     if not memory.known:
-        return Uncertain("stage-1 translation is on, and its tables are not known")
+        return Undetermined("stage-1 translation is on, and its tables are not known")
     found = translate(state, memory, address, use, cpu)
     if isinstance(found, Unsure):
-        return Uncertain(found.why)
+        return Undetermined(found.why)
     if isinstance(found, Mapped):
         return found
     if isinstance(found, Refused):
         ec, write = (EC_IABT, 0) if use is Use.FETCH else (EC_DABT, WNR if use is Use.WRITE else 0)
-        return Raise(ec, found.status | write, address)
+        return RaiseException(ec, found.status | write, address)
     return Trap(f"the walk for {address:#x}")
 
 
-def places(state: State, memory: Run, address: int, size: int, is_store: bool, cpu: Cpu) -> Places | Effect:
+def locate_access(
+    state: State, memory: RunMemory, address: int, size: int, is_store: bool, cpu: Cpu
+) -> Places | Effect:
     """Return where the bytes of a load or store are; what of it a store may have written before a fault is unknown.
 
     Source: Arm ARM AArch64.CheckAlignment (SCTLR_EL1.A comes before any translation), B2.2 (an unaligned access is no
@@ -52,12 +54,12 @@ def places(state: State, memory: Run, address: int, size: int, is_store: bool, c
     """
     write, unaligned = WNR if is_store else 0, address % size != 0
     if unaligned and state[exceptions.SCTLR] & exceptions.SCTLR_A:
-        return Raise(EC_DABT, FSC_ALIGNMENT | write, address)
+        return RaiseException(EC_DABT, FSC_ALIGNMENT | write, address)
     if not is_on(state):
         if unaligned:
-            return Uncertain(UNALIGNED_DEVICE)  # the MMU is off: all memory is Device memory for data
-        if beyond(state, address, cpu):
-            return Raise(EC_DABT, FSC_ADDRESS_SIZE | write, address)
+            return Undetermined(UNALIGNED_DEVICE)  # the MMU is off: all memory is Device memory for data
+        if exceeds_output_size(state, address, cpu):
+            return RaiseException(EC_DABT, FSC_ADDRESS_SIZE | write, address)
         return _inside(memory, address, address, size, is_store)
     use = Use.WRITE if is_store else Use.READ
     found = [_part(state, memory, at, length, use, unaligned, cpu) for at, length in parts(address, size)]
@@ -69,29 +71,31 @@ def places(state: State, memory: Run, address: int, size: int, is_store: bool, c
         for at, length in there:
             memory.store(at, length, None)
     if len(effects) > 1 and not all(isinstance(effect, Trap) for effect in effects):
-        return Uncertain("an access across two pages, neither of which is there: either fault may come first")
+        return Undetermined("an access across two pages, neither of which is there: either fault may come first")
     return effects[0]
 
 
-def _part(state: State, memory: Run, address: int, size: int, use: Use, unaligned: bool, cpu: Cpu) -> Places | Effect:
+def _part(
+    state: State, memory: RunMemory, address: int, size: int, use: Use, unaligned: bool, cpu: Cpu
+) -> Places | Effect:
     """The part of an access that is inside one page of the smallest granule."""
     found = mapped(state, memory, address, use, cpu)
     if not isinstance(found, Mapped):
         return found
     if unaligned and found.is_device:
-        return Uncertain(UNALIGNED_DEVICE)
+        return Undetermined(UNALIGNED_DEVICE)
     return _inside(memory, address, found.ipa, size, use is Use.WRITE)
 
 
-def _inside(memory: Run, address: int, at: int, size: int, is_store: bool) -> Places | Effect:
+def _inside(memory: RunMemory, address: int, at: int, size: int, is_store: bool) -> Places | Effect:
     """Return where an access is, or its trap if no memory is there for it; ``at``: its guest physical address."""
     slot = memory.slot(at)
     if slot is None or (is_store and slot.read_only):
         return Trap(f"the access to {address:#x}")
-    return ((at, size),) if slot.home is not None or not is_store else Uncertain(CODE_CHANGED)
+    return ((at, size),) if slot.home is not None or not is_store else Undetermined(CODE_CHANGED)
 
 
-def half_stored(state: State, word: int, memory: Run, cpu: Cpu) -> Mapping[int, int | None]:
+def half_stored(state: State, word: int, memory: RunMemory, cpu: Cpu) -> Mapping[int, int | None]:
     """Return the words of RAM that a store which trapped may have changed: of two pages one can be there already."""
     access = a64.decode_access(word)
     if access is None or not access.is_store:

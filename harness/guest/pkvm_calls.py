@@ -9,7 +9,7 @@ from __future__ import annotations
 from harness.arch import a64, exits
 from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
-from harness.guest.execute import Next
+from harness.guest.execute import Continue
 
 FEATURES, MEMINFO, SHARE, UNSHARE = (
     next(f.fid for f in exits.SMCCC_FUNCTIONS if f.name == f"VENDOR_HYP_KVM_{name}")
@@ -22,24 +22,24 @@ INVALID_PARAMETER = MASK64 - 2
 PAGE_FIRST = "a page that is to be shared and is not there yet: pKVM asks the host for it by a data abort of its own"
 
 
-def answers(state: State) -> bool:
+def is_pkvm_call(state: State) -> bool:
     """Whether the call in ``state`` is one of these."""
     return state[0] & 0xFFFF_FFFF in (FEATURES, MEMINFO, SHARE, UNSHARE)
 
 
-def answer(state: State) -> Next:
+def answer(state: State) -> Continue:
     """Return what such a call does: its result in x0; nobody said what is in x1 to x3 then (Arm DEN 0028 2.6)."""
     function, (address, *reserved) = state[0] & 0xFFFF_FFFF, state[1:4]
     rest = dict.fromkeys((1, 2, 3), (MASK64, "x1 to x3 after a call that returns x0 alone (SMCCC)"))
     if function == FEATURES:
-        return Next({}, {**rest, 0: (MASK64, "which calls there are")})
+        return Continue({}, {**rest, 0: (MASK64, "which calls there are")})
     if function == MEMINFO:
-        return Next({0: INVALID_PARAMETER if address or any(reserved) else GRANULE}, rest)
+        return Continue({0: INVALID_PARAMETER if address or any(reserved) else GRANULE}, rest)
     if any(reserved) or address % GRANULE:
-        return Next({0: INVALID_PARAMETER}, rest)
-    return Next({0: 0}, {**rest, 0: (INVALID_PARAMETER, "whether the page can be shared, or is")})
+        return Continue({0: INVALID_PARAMETER}, rest)
+    return Continue({0: 0}, {**rest, 0: (INVALID_PARAMETER, "whether the page can be shared, or is")})
 
 
-def asks_for_page(state: State, word: int | None) -> bool:
+def may_request_page(state: State, word: int | None) -> bool:
     """Whether an instruction may look like a data abort to the host, because a page that it shares is not there yet."""
     return word is not None and a64.is_hvc(word) and state[0] & 0xFFFF_FFFF == SHARE

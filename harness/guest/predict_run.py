@@ -15,13 +15,20 @@ from harness.gic.cpu_interface import Interface
 from harness.guest import el2_refusals
 from harness.guest.debug_stops import class_of, steps_between
 from harness.guest.debugger import Debugger
-from harness.guest.instruction_fetch import as_code, fetched, is_call, may_be_call, may_stay_at_el2, unsure
-from harness.guest.memory import Memory, Run
+from harness.guest.instruction_fetch import (
+    as_code,
+    fetched,
+    is_call,
+    may_be_call,
+    may_be_handled_at_el2,
+    why_fetch_unknown,
+)
+from harness.guest.memory import Memory, RunMemory
 from harness.guest.mmu import CODE_CHANGED, half_stored
 from harness.guest.stage1 import is_on
 from harness.guest.stage1_faults import walk_level
 from harness.guest.syndrome import touch
-from harness.guest.walk import MAX_WALK, Walk, comes_back, walk
+from harness.guest.walk import MAX_WALK, GuestPath, comes_back, walk
 from harness.layout import VECTORS
 from harness.trace import pending
 from harness.trace.events import Switch
@@ -33,7 +40,7 @@ STEP_SHOWS = "SPSR_EL1.SS of an exception that the guest took while userspace st
 RACE = "which interrupt came first, the guest's or the host's"
 
 
-class Followed(NamedTuple):
+class PredictedRun(NamedTuple):
     """What the guest's code does between ``entry`` and ``exit``, by the architecture.
 
     ``event`` is the exit's place in the trace; ``seen`` the guest's view after the entry; ``call``: an HVC ended
@@ -49,13 +56,13 @@ class Followed(NamedTuple):
     seen: State
     call: bool
     target: int
-    path: Walk
+    path: GuestPath
     debugger: Debugger | None = None
     walk_level: int | None = None
     refused: tuple[str, ...] = ()
 
 
-def free_bits(index: int, path: Walk, stepped: bool, cpu: Cpu) -> tuple[int, str]:
+def undetermined_bits(index: int, path: GuestPath, stepped: bool, cpu: Cpu) -> tuple[int, str]:
     """Return the bits of a register that the CPU does not keep or nobody knows behind a path, and why.
 
     ``stepped``: userspace stepped the guest.
@@ -65,7 +72,7 @@ def free_bits(index: int, path: Walk, stepped: bool, cpu: Cpu) -> tuple[int, str
     return (mask | bits | exceptions.SS, STEP_SHOWS) if stepped and index == exceptions.SPSR else (mask | bits, why)
 
 
-def _agrees(path: Walk, observed: State, call: bool, stepped: bool, cpu: Cpu) -> bool:
+def _agrees(path: GuestPath, observed: State, call: bool, stepped: bool, cpu: Cpu) -> bool:
     """Whether a path leads to the state that was seen, but for bits that are free; ``call``: PC is behind an HVC."""
     if path.state is None:
         return False
@@ -75,29 +82,29 @@ def _agrees(path: Walk, observed: State, call: bool, stepped: bool, cpu: Cpu) ->
         else path.state
     )
     return left == observed or not any(
-        (want ^ got) & ~free_bits(i, path, stepped, cpu)[0]
+        (want ^ got) & ~undetermined_bits(i, path, stepped, cpu)[0]
         for i, (want, got) in enumerate(zip(left, observed, strict=True))
         if want != got
     )
 
 
 def _unless_refused(
-    path: Walk, follows: Callable[..., Walk], agrees: Callable[[Walk], bool], code: Mapping[int, int]
-) -> tuple[Walk, tuple[str, ...]]:
+    path: GuestPath, follows: Callable[..., GuestPath], agrees: Callable[[GuestPath], bool], code: Mapping[int, int]
+) -> tuple[GuestPath, tuple[str, ...]]:
     """Return the path that a protected guest took, and what EL2 refused it there; its plain path if that is no better.
 
     ``follows`` gives the path with some accesses refused.
     """
     if not path.certain or agrees(path):
         return path, ()
-    found = el2_refusals.otherwise(code.values(), lambda refusals: follows(refusals=refusals), agrees)
+    found = el2_refusals.find_refusals(code.values(), lambda refusals: follows(refusals=refusals), agrees)
     if found is None:
         return path, ()
     refusals, otherwise = found
     return otherwise, tuple(el2_refusals.name(word, how) for word, how in refusals.items())
 
 
-def _stopped_store(path: Walk, word: int | None, memory: Memory) -> None:
+def _stopped_store(path: GuestPath, word: int | None, memory: Memory) -> None:
     """Enter that a store which a watchpoint stopped may have been made in part (Arm ARM D2.10, B2.2)."""
     if path.state is None or word is None or is_on(path.state) or (access := touch(path.state, word)) is None:
         memory.lose()
@@ -106,7 +113,7 @@ def _stopped_store(path: Walk, word: int | None, memory: Memory) -> None:
         memory.stored({home: None for home in homes if home is not None})
 
 
-def follow(
+def predict_run(
     event: int,
     entry: Switch,
     exit_: Switch,
@@ -115,12 +122,12 @@ def follow(
     memory: Memory | None = None,
     gic: Interface | None = None,
     debugger: Debugger | None = None,
-) -> Followed:
+) -> PredictedRun:
     """Follow one run of the guest.
 
     ``memory`` is what its RAM holds at the entry (None: nobody knows); what it may have stored is entered there, as
-    what it does to its interrupt controller is in ``gic`` (None: it has none).  ``debugger``: see :class:`Followed`;
-    the entry is one of :func:`harness.trace.debug_state.guests_own`.
+    what it does to its interrupt controller is in ``gic`` (None: it has none).  ``debugger``: see
+    :class:`PredictedRun`; the entry is one of :func:`harness.trace.debug_state.undo_debug_state`.
     """
     memory = memory if memory is not None else Memory()
     seen = pending.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
@@ -128,7 +135,7 @@ def follow(
     behind = (observed[exceptions.PC] - 4) & MASK64
     trapped, protected = exit_.trapped, as_code(code).protected
     call = trapped and may_be_call(seen, exit_, protected)  # most cannot: their code is not looked up
-    why = unsure(observed, behind, memory, cpu) if call else ""
+    why = why_fetch_unknown(observed, behind, memory, cpu) if call else ""
     call = call and is_call(seen, fetched(observed, code, behind, memory, cpu), exit_, protected)
     call = call or (debugger is not None and class_of(exit_) == "HVC64" and not exit_.forged)
     target = behind if call else observed[exceptions.PC]
@@ -136,13 +143,13 @@ def follow(
     is_interrupted = bool(entry.hcr & exceptions.HCR_VIRTUAL and exceptions.unmasked(pstate, entry.hcr))
     refusals: tuple[str, ...] = ()
     if memory.code_changed and protected:
-        path = Walk(None, why=CODE_CHANGED, certain=False)
+        path = GuestPath(None, why=CODE_CHANGED, certain=False)
     elif why:  # was there an HVC?
-        path = Walk(None, why=why, certain=False)
+        path = GuestPath(None, why=why, certain=False)
     elif pstate & exceptions.AARCH32:
-        path = Walk(None, why=IN_AARCH32, certain=False)
+        path = GuestPath(None, why=IN_AARCH32, certain=False)
     elif not trapped and (is_interrupted or (gic is not None and not gic.quiet(pstate))):
-        path = Walk(None, why=RACE, certain=False, stopped=seen[exceptions.PC])
+        path = GuestPath(None, why=RACE, certain=False, stopped=seen[exceptions.PC])
     else:
         # What traps does so in the mode that it runs in: in another one, the guest comes back to this address.
         steps, mode = (0, MAX_WALK), observed[exceptions.PSTATE] & exceptions.MODE if trapped else None
@@ -153,25 +160,25 @@ def follow(
         path = follows()
         if not trapped and path.state is not None and not agrees(path) and comes_back(path, code, cpu, memory):
             # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
-            path = Walk(None, why=RUNS_ON, certain=False)
+            path = GuestPath(None, why=RUNS_ON, certain=False)
         elif protected and gic is None:
             path, refusals = _unless_refused(path, follows, agrees, code)
         memory.stored(path.stored)
         if gic is not None and path.state is not None and not agrees(path):
             gic.lose("the guest did otherwise than it should")  # what it acknowledged, say, and what it did not
-        if call and path.state is not None and path.state[0] != observed[0] and may_stay_at_el2(path.state):
-            path = Walk(None, why=ANSWERED, certain=False)
+        if call and path.state is not None and path.state[0] != observed[0] and may_be_handled_at_el2(path.state):
+            path = GuestPath(None, why=ANSWERED, certain=False)
     if debugger is not None and class_of(exit_) == "WATCHPT_LOW":
         _stopped_store(path, fetched(seen, code, target, memory, cpu), memory)
     level = None
     if path.state is not None and exit_.trapped and is_on(path.state):
-        level = walk_level(seen, path.state, exit_, Run.behind(memory, path.stored), cpu)
+        level = walk_level(seen, path.state, exit_, RunMemory.behind(memory, path.stored), cpu)
         word = fetched(path.state, code, target, memory, cpu)
-        memory.stored(half_stored(path.state, word, Run(memory), cpu) if word is not None else {})
+        memory.stored(half_stored(path.state, word, RunMemory(memory), cpu) if word is not None else {})
     if path.state is None:
         memory.lose()
         # Where it was interrupted right there, it did no more to the interface.
         came_to = observed[exceptions.ELR] if target in VECTORS else target
         if gic is not None and path.stopped != came_to:
             gic.lose("the guest went where nobody could follow it")
-    return Followed(event, entry, exit_, seen, call, target, path, debugger, level, refusals)
+    return PredictedRun(event, entry, exit_, seen, call, target, path, debugger, level, refusals)

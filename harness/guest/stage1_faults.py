@@ -7,7 +7,7 @@ from harness.arch import exceptions, exits
 from harness.arch.cpu_models import Cpu
 from harness.arch.exceptions import State
 from harness.guest import syndrome
-from harness.guest.execute import EC_DABT, FSC_ALIGNMENT, WNR, Raise, Uncertain
+from harness.guest.execute import EC_DABT, FSC_ALIGNMENT, WNR, RaiseException, Undetermined
 from harness.guest.load_store import parts
 from harness.guest.memory import Memory
 from harness.guest.mmu import UNALIGNED_DEVICE
@@ -19,16 +19,16 @@ STALE = "translations that a TLB may still hold: their registers changed since t
 _S1PTW = exits.DABT["S1PTW"]
 
 
-def owed(
+def expected_fault(
     before: State, state: State, word: int | None, exit_: Switch, memory: Memory, cpu: Cpu
-) -> Fault | Raise | Uncertain | None:
+) -> Fault | RaiseException | Undetermined | None:
     """Return what a trap in ``state`` owes; ``before`` is the state at the entry, ``word`` the instruction if known.
 
-    ``memory``: what changed since the entry a table walk need not have seen (:class:`harness.guest.memory.Run`).
+    ``memory``: what changed since the entry a table walk need not have seen (:class:`harness.guest.memory.RunMemory`).
     A Raise is what the guest owes itself instead of the trap; None where nothing is promised.
     """
     if controls(before) != controls(state):
-        return Uncertain(STALE)
+        return Undetermined(STALE)
     ec = exits.ec_of(exit_.esr)
     name = exits.EC_NAMES.get(ec, "")
     is_walk = name in ("IABT_LOW", "DABT_LOW") and bool(_S1PTW.get(exit_.esr))
@@ -37,26 +37,26 @@ def owed(
     if name == "IABT_LOW" or not isinstance(fetch, Mapped):
         found, touch = fetch, syndrome.Touch(pc, False, 0)
     elif name != "DABT_LOW":
-        return syndrome.owed(state, word, memory, is_fetch=False)
+        return syndrome.expected_syndrome(state, word, memory, is_fetch=False)
     else:
         data = None if word is None else syndrome.touch(state, word)
         if data is None:
             return None
         if data.address % data.size and state[exceptions.SCTLR] & exceptions.SCTLR_A:
-            return Raise(EC_DABT, FSC_ALIGNMENT | (WNR if data.is_store else 0), data.address)
+            return RaiseException(EC_DABT, FSC_ALIGNMENT | (WNR if data.is_store else 0), data.address)
         # Which of two pages is touched first is not said: the address tells.
         pieces = [at for at, _ in parts(data.address, data.size)]
         touch = data._replace(address=exit_.far if exit_.far in pieces else pieces[0])
         found = translate(state, memory, touch.address, Use.WRITE if data.is_store else Use.READ, cpu)
         if isinstance(found, Mapped) and found.is_device and data.address % data.size:
-            return Uncertain(UNALIGNED_DEVICE)
+            return Undetermined(UNALIGNED_DEVICE)
     if isinstance(found, Unsure):
-        return Uncertain(found.why)
+        return Undetermined(found.why)
     wanted = "IABT_LOW" if found is fetch else "DABT_LOW"
     if is_walk or isinstance(found, Outside):
         return _of_walk(wanted, touch.address, found, exit_)
     if isinstance(found, Refused):
-        return Raise(exits.EC_BY_NAME[wanted], found.status, touch.address)
+        return RaiseException(exits.EC_BY_NAME[wanted], found.status, touch.address)
     reads = wanted == "DABT_LOW" and not touch.is_store
     return syndrome.abort(wanted, touch.iss, touch.address, found.ipa, memory, reads=reads)
 
@@ -70,11 +70,11 @@ def walk_level(before: State, state: State, exit_: Switch, memory: Memory, cpu: 
     return found.level if isinstance(found, Outside) else None
 
 
-def _of_walk(ec: str, address: int, found: Mapped | Refused | Outside, exit_: Switch) -> Fault | Raise:
+def _of_walk(ec: str, address: int, found: Mapped | Refused | Outside, exit_: Switch) -> Fault | RaiseException:
     """Any entry on the way may be in a page that stage 2 does not map yet; the last one is, if it is in no slot."""
     seen = exit_.page
     entries = [entry for entry in found.tables if entry & ~0xFFF == seen]
     if not found.tables:
         assert isinstance(found, Refused)
-        return Raise(exits.EC_BY_NAME[ec], found.status, address)
+        return RaiseException(exits.EC_BY_NAME[ec], found.status, address)
     return syndrome.walk_abort(ec, address, entries[0] if entries else found.tables[-1])

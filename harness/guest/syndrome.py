@@ -115,7 +115,7 @@ def register_access(word: int) -> Fault:
     return Fault(_esr("SYS64", op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | is_read))
 
 
-def owed(state: State, word: int | None, memory: Memory, *, is_fetch: bool) -> Fault | None:
+def expected_syndrome(state: State, word: int | None, memory: Memory, *, is_fetch: bool) -> Fault | None:
     """Return what the trap of instruction ``word`` (None: nobody knows it) owes in ``state``.
 
     ``is_fetch``: the exit says that it was the fetch that faulted.  None where nothing is promised here.

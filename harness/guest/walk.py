@@ -25,17 +25,17 @@ from harness.guest.execute import (
     EC_DABT,
     EC_UNKNOWN,
     Access,
+    Continue,
     Effect,
-    Next,
-    Raise,
+    RaiseException,
     Trap,
     execute,
     sources,
 )
 from harness.guest.gic_access import at_interface
-from harness.guest.instruction_fetch import as_code, may_stay_at_el2, word_at
+from harness.guest.instruction_fetch import as_code, may_be_handled_at_el2, word_at
 from harness.guest.load_store import Places, load, store
-from harness.guest.memory import Memory, Run
+from harness.guest.memory import Memory, RunMemory
 from harness.guest.stage1 import FSC_ADDRESS_SIZE, Mapped, Use, controls, is_on
 from harness.guest.stage1_faults import STALE
 
@@ -51,14 +51,14 @@ _BR, _BR_MASK = 0xD61F_0000, 0xFFFF_FC1F
 EC_WFX, EC_IABT, EC_PC_ALIGN = (exits.EC_BY_NAME[name] for name in ("WFX", "IABT_LOW", "PC_ALIGN"))
 
 
-class Walk(NamedTuple):
+class GuestPath(NamedTuple):
     """The state in which the guest traps, and the registers whose value there nobody knows.
 
     ``unknown`` maps a register's index to the bits that nobody knows, and why.  ``state`` is None when the code does
     not get to that trap; ``why`` then says what it does instead, and ``certain`` whether that is the architecture's
     word or only the end of what this module follows.  ``stored``: the words of RAM that it has changed, by
     their addresses in the default layout, None where nobody knows what is there.
-    ``vectors``: as :class:`harness.guest.execute.Next` has them.  ``hcr``: the virtual interrupts that are still
+    ``vectors``: as :class:`harness.guest.execute.Continue` has them.  ``hcr``: the virtual interrupts that are still
     pending. ``stopped``: up to where it was followed.
     """
 
@@ -84,7 +84,7 @@ def walk(
     steps: tuple[int, int] = (0, MAX_WALK),
     mode: int | None = None,
     refusals: Mapping[int, str] = el2_refusals.NONE,
-) -> Walk:
+) -> GuestPath:
     """Follow the guest from ``state`` until it traps at address ``target``; ``hcr``: its virtual interrupts.
 
     ``memory`` is what its RAM holds, where its translation tables are (None: nobody knows).  ``gic`` is its interface
@@ -111,14 +111,14 @@ def walk(
         and not least
         and mode in (None, state[exceptions.PSTATE] & exceptions.MODE)
     ):
-        return Walk(state, hcr=hcr)  # the rule; all below are exceptions to it
+        return GuestPath(state, hcr=hcr)  # the rule; all below are exceptions to it
     if not quiet and debugger is not None and debugger.steps:
         return _uncertain(STEPPED)._replace(stopped=state[exceptions.PC])
     machine = _Guest(state, code, cpu, hcr, memory, gic, debugger, refusals)
     if not quiet and (stop := machine.interrupt()) is not None:
         return stop._replace(stopped=state[exceptions.PC])
     may_be_interrupted = hcr != 0 or gic is not None
-    elsewhere: Walk | None = None  # there, but in another mode: it comes back, or the mode is wrong
+    elsewhere: GuestPath | None = None  # there, but in another mode: it comes back, or the mode is wrong
     for done in range(min(most + 1, MAX_WALK)):
         if machine.state[exceptions.PC] == target and done >= least:
             if mode in (None, machine.state[exceptions.PSTATE] & exceptions.MODE):
@@ -128,23 +128,23 @@ def walk(
             at = machine.state[exceptions.PC]
             # A fetch that faults comes after the step exception; QEMU fetches first.
             certain = not is_on(machine.state) and word_at(code, at) is not None
-            return Walk(None, why=f"a step of userspace's ends at {at:#x}", certain=certain, stopped=at)
+            return GuestPath(None, why=f"a step of userspace's ends at {at:#x}", certain=certain, stopped=at)
         stop = machine.step() or (machine.interrupt() if may_be_interrupted else None)
         if stop is not None:
             if stop.certain and elsewhere is not None:
                 return elsewhere
             return stop._replace(stopped=machine.state[exceptions.PC])
-    return Walk(None, why="no trap in sight", certain=False)
+    return GuestPath(None, why="no trap in sight", certain=False)
 
 
-def comes_back(path: Walk, code: Mapping[int, int], cpu: Cpu, memory: Memory) -> bool:
+def comes_back(path: GuestPath, code: Mapping[int, int], cpu: Cpu, memory: Memory) -> bool:
     """Whether a guest at the end of a path may go on from there and be back without any trap.
 
     ``memory``: as it was at the beginning of the path.
     """
     if path.state is None or path.unknown.keys() - {exceptions.PSTATE}:
         return True
-    there = Run.behind(memory, path.stored)
+    there = RunMemory.behind(memory, path.stored)
     again = walk(path.state, code, path.state[exceptions.PC], cpu, path.hcr, there, steps=(1, MAX_WALK))
     return again.state is not None or not again.certain
 
@@ -154,12 +154,12 @@ def _is_tagged(state: State, target: int) -> bool:
     return target >> 56 not in (0, 0xFF) and mmu.tag_ignored(state, target)
 
 
-def _must_trap(what: str) -> Walk:
-    return Walk(None, why=f"{what} must trap")
+def _must_trap(what: str) -> GuestPath:
+    return GuestPath(None, why=f"{what} must trap")
 
 
-def _uncertain(why: str) -> Walk:
-    return Walk(None, why=why, certain=False)
+def _uncertain(why: str) -> GuestPath:
+    return GuestPath(None, why=why, certain=False)
 
 
 class _Guest:
@@ -180,7 +180,7 @@ class _Guest:
         self.state = (*state[: exceptions.PSTATE], state[exceptions.PSTATE] & ~res0, *state[exceptions.PSTATE + 1 :])
         self.unknown: dict[int, tuple[int, str]] = {}
         self._controls = controls(self.state)
-        self.memory = Run(memory)
+        self.memory = RunMemory(memory)
         self._gic = gic
         self.vectors: dict[int, int | None] = {}
         self._code = as_code(code)
@@ -197,12 +197,12 @@ class _Guest:
                 "ALLINT: the CPU model has FEAT_NMI in newer versions of QEMU",
             )
 
-    def arrived(self) -> Walk:
+    def arrived(self) -> GuestPath:
         """Return the walk that ends here."""
         stored = self.memory.stored_words
-        return Walk(self.state, self.unknown, stored=stored, vectors=self.vectors, hcr=self._hcr)
+        return GuestPath(self.state, self.unknown, stored=stored, vectors=self.vectors, hcr=self._hcr)
 
-    def interrupt(self) -> Walk | None:
+    def interrupt(self) -> GuestPath | None:
         """Take the virtual interrupt that is pending and not masked, if there is one."""
         pstate = self.state[exceptions.PSTATE]
         pending = exceptions.unmasked(pstate, self._hcr)
@@ -229,7 +229,7 @@ class _Guest:
             self._take(None, None, offset)
         return None
 
-    def step(self) -> Walk | None:
+    def step(self) -> GuestPath | None:
         """Execute one instruction; a Walk where that cannot be, because it must trap or nobody knows."""
         pc = self.state[exceptions.PC]
         if controls(self.state) != self._controls and (is_on(self.state) or self._controls[0] & exceptions.SCTLR_M):
@@ -243,17 +243,17 @@ class _Guest:
             if not isinstance(found, Mapped):
                 # A PC that is not aligned comes first for the Arm ARM, QEMU fetches first.
                 return self._apply(pc, found) if not pc & 3 else _uncertain("PC neither aligned nor mapped")
-            return self._fetch(pc, found.ipa) if not pc & 3 else self._raise(Raise(EC_PC_ALIGN, 0, pc))
-        beyond = mmu.beyond(self.state, pc, self._cpu)
+            return self._fetch(pc, found.ipa) if not pc & 3 else self._raise(RaiseException(EC_PC_ALIGN, 0, pc))
+        beyond = mmu.exceeds_output_size(self.state, pc, self._cpu)
         if pc & 3:
             if beyond:
                 return _uncertain("PC neither aligned nor inside the address size")  # QEMU fetches first
-            return self._raise(Raise(EC_PC_ALIGN, 0, pc))
+            return self._raise(RaiseException(EC_PC_ALIGN, 0, pc))
         if beyond:
-            return self._raise(Raise(EC_IABT, FSC_ADDRESS_SIZE, pc))
+            return self._raise(RaiseException(EC_IABT, FSC_ADDRESS_SIZE, pc))
         return self._fetch(pc, pc)
 
-    def _fetch(self, pc: int, at: int) -> Walk | None:
+    def _fetch(self, pc: int, at: int) -> GuestPath | None:
         """Execute the instruction at ``pc``, which is at the guest physical address ``at``."""
         if self.memory.home(at) is not None:
             return _uncertain("code in data pages")
@@ -264,7 +264,7 @@ class _Guest:
     def _at_el0(self) -> bool:
         return self.state[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T
 
-    def _execute(self, pc: int, word: int) -> Walk | None:
+    def _execute(self, pc: int, word: int) -> GuestPath | None:
         if self._debugger is not None:
             if self._debugger.breaks_at(pc, self._at_el0):
                 return _must_trap(f"the breakpoint at {pc:#x}")
@@ -276,13 +276,13 @@ class _Guest:
             return self._access(access)
         if a64.is_hvc(word):
             if self._at_el0:
-                return self._raise(Raise(EC_UNKNOWN))  # HVC is UNDEFINED at EL0
+                return self._raise(RaiseException(EC_UNKNOWN))  # HVC is UNDEFINED at EL0
             if 0 in self.unknown:
                 return _uncertain(FROM_UNKNOWN)
-            if self._code.protected and pkvm_calls.answers(self.state):
+            if self._code.protected and pkvm_calls.is_pkvm_call(self.state):
                 known = self.unknown.keys().isdisjoint((1, 2, 3))
                 return self._next(pkvm_calls.answer(self.state)) if known else _uncertain(FROM_UNKNOWN)
-            if not may_stay_at_el2(self.state):
+            if not may_be_handled_at_el2(self.state):
                 return _must_trap(f"the HVC at {pc:#x}")
             self.unknown[1] = MASK64, "x1 after a call that returns x0 alone (SMCCC)"
             return self._advance({0: 0})
@@ -290,13 +290,13 @@ class _Guest:
             if self._at_el0 and IDST in self._features:
                 return _uncertain("a read of an ID register at EL0 on a CPU with FEAT_IDST")
             # A read of an ID register: UNDEFINED at EL0.
-            return self._raise(Raise(EC_UNKNOWN)) if self._at_el0 else _must_trap(f"what is at {pc:#x}")
+            return self._raise(RaiseException(EC_UNKNOWN)) if self._at_el0 else _must_trap(f"what is at {pc:#x}")
         if word == a64.ISB:
             return self._advance({})
         if word == a64.WFI and self._at_el0 and not self.state[exceptions.SCTLR] & exceptions.SCTLR_NTWI:
             if self._debugger is not None and self._debugger.steps:
                 return _uncertain("a stepped WFI that EL1 traps from EL0; QEMU performs it")
-            return self._raise(Raise(EC_WFX, CONDITION_ALWAYS))
+            return self._raise(RaiseException(EC_WFX, CONDITION_ALWAYS))
         if word == a64.WFE and self._at_el0 and not self.state[exceptions.SCTLR] & exceptions.SCTLR_NTWE:
             return _uncertain("a WFE that EL1 traps from EL0; QEMU performs it")
         if word in (a64.WFI, a64.WFE):
@@ -311,7 +311,7 @@ class _Guest:
                 return _uncertain(TAGGED)
             return self._advance({exceptions.PC: target})
         if (how := self._refusals.get(word)) is not None:
-            return self._apply(pc, el2_refusals.effect(word, how))
+            return self._apply(pc, el2_refusals.refused_effect(word, how))
         if self._gic is not None and not self._at_el0:
             effect = at_interface(self._gic, self.state, word, self.unknown)
             if effect is not None:
@@ -325,11 +325,11 @@ class _Guest:
             state = (*state[: exceptions.SPSR], state[exceptions.SPSR] & ~exceptions.SS, *state[exceptions.SPSR + 1 :])
         return self._apply(pc, execute(state, word))
 
-    def _apply(self, pc: int, effect: Effect) -> Walk | None:
+    def _apply(self, pc: int, effect: Effect) -> GuestPath | None:
         match effect:
-            case Next():
+            case Continue():
                 return self._next(effect)
-            case Raise():
+            case RaiseException():
                 return self._raise(effect)
             case Access(address, size, is_store, then):
                 places = self._places(address, size, is_store)
@@ -343,7 +343,7 @@ class _Guest:
             case _:
                 return _uncertain(effect.why)
 
-    def _next(self, effect: Next) -> Walk | None:
+    def _next(self, effect: Continue) -> GuestPath | None:
         if any(index in self.unknown for index in effect.reads):
             return _uncertain(FROM_UNKNOWN)
         stop = self._advance(effect.changes)
@@ -355,7 +355,7 @@ class _Guest:
                 self.unknown.update(dict.fromkeys(effect.changes, (bits, why)))
         return stop
 
-    def _access(self, access: a64.Access) -> Walk | None:
+    def _access(self, access: a64.Access) -> GuestPath | None:
         if access.rn in self.unknown:
             return _uncertain(FROM_UNKNOWN)
         address = (self.state[access.rn] + access.offset) & MASK64
@@ -367,11 +367,11 @@ class _Guest:
         return self._next(load(self.state, access, self.memory, places))
 
     def _places(self, address: int, size: int, is_store: bool) -> Places | Effect:
-        found = mmu.places(self.state, self.memory, address, size, is_store, self._cpu)
+        found = mmu.locate_access(self.state, self.memory, address, size, is_store, self._cpu)
         watched = self._debugger is not None and self._debugger.watched(address, self._size, is_store)
         return Trap(f"the watchpoint on {address:#x}") if watched and isinstance(found, tuple) else found
 
-    def _raise(self, exception: Raise) -> Walk | None:
+    def _raise(self, exception: RaiseException) -> GuestPath | None:
         """Take an exception to EL1 without any hypervisor."""
         if self.state[exceptions.VBAR] & VBAR_RES0:
             return _uncertain("an exception with RES0 bits set in VBAR_EL1")
@@ -401,7 +401,7 @@ class _Guest:
             "flags after an exception inside the guest: QEMU clears them",
         )
 
-    def _advance(self, changes: Mapping[int, int]) -> Walk | None:
+    def _advance(self, changes: Mapping[int, int]) -> GuestPath | None:
         new = list(self.state)
         new[exceptions.PC] = (new[exceptions.PC] + 4) & MASK64
         for index, value in changes.items():

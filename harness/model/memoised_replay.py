@@ -22,7 +22,7 @@ from harness.arch.registers import MASK64
 from harness.model.prediction import Prediction
 from harness.model.replay import predict
 from harness.model.state import RData
-from harness.trace.environment import SCENARIO, World
+from harness.trace.environment import SCENARIO_VM, VmEnvironment
 from harness.trace.events import Switch
 from harness.trace.rounds import Round
 
@@ -149,14 +149,14 @@ class _Tracing(RData):
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class _RoundKey:
     """As much of a :class:`Round` as a replay looks at."""
 
     exit: Switch | None
     entry: Switch
     reset: bool
     action: object
-    world: World
+    world: VmEnvironment
 
 
 Way = Callable[[State, State, Switch | None], Prediction | None]
@@ -181,7 +181,7 @@ def _learn(round_: Round, level: str) -> Way:
         }
         exit_ = exit_._replace(values=_traced("e", exit_.values, asked), **fields)
     entry = entry._replace(values=_traced("n", entry.values, asked))
-    turn = cast(Round, _Turn(exit_, entry, round_.reset, round_.action, round_.world))
+    turn = cast(Round, _RoundKey(exit_, entry, round_.reset, round_.action, round_.world))
     found = predict(turn, level, _Tracing)
     state = "None" if found.state is None else f"({''.join(f'{_expression(v)}, ' for v in found.state)})"
     misfits = " or ".join(f"not ({text})" if holds else f"({text})" for text, holds in asked.items()) or "False"
@@ -197,7 +197,7 @@ class Shortcut:
 
     def __init__(self, level: str) -> None:
         self._level = level
-        self._regions = SCENARIO.regions
+        self._regions = SCENARIO_VM.regions
         self.ways: dict[tuple[int, ...], list[Way]] = {}
         self._by_regions = {self._regions: self.ways}
         self._count = 0

@@ -28,7 +28,7 @@ from harness.model.state import (
     VmInfo,
     blank_context,
 )
-from harness.trace.environment import SCENARIO, World
+from harness.trace.environment import SCENARIO_VM, VmEnvironment
 from harness.trace.events import Switch
 from harness.trace.rounds import Round
 
@@ -40,7 +40,7 @@ _ACTLR, _PC, _PSTATE = registers.INDEX["actlr_el1"], exceptions.PC, exceptions.P
 
 
 @lru_cache(maxsize=64)
-def _info(world: World) -> VmInfo:
+def _info(world: VmEnvironment) -> VmInfo:
     """The whole RAM is one verified boot image, loaded where it is mapped: the host may start a vCPU anywhere in it."""
     slots = [region for region in world.regions if region.slot]
     base = min((slot.base for slot in slots), default=0)
@@ -48,7 +48,7 @@ def _info(world: World) -> VmInfo:
     return VmInfo(vm_state=VERIFIED, vm_next_load_info=1, images=(Image(base, size, base), *(Image(),) * 4))
 
 
-_INFO = _info(SCENARIO)
+_INFO = _info(SCENARIO_VM)
 
 # The bit of PENDING_EXCEPT_INJECT_FLAG for the class of exception that KVM chose (docs/spec/model.md section 2.1).
 _DATA_ABORT, _INSTRUCTION_ABORT, _UNDEFINED = 1 << 33, 1 << 34, 1 << 35
@@ -101,7 +101,7 @@ def _state(round_: Round, exit_: Switch | None, level: str, kind: type[RData]) -
         regs={"actlr_el1": round_.entry.values[_ACTLR]},
         doracle={VMID: (host_esr,)},
         core_doracle={VMID: (0, 0, 0)},
-        vminfos={VMID: _INFO if round_.world.regions is SCENARIO.regions else _info(round_.world)},
+        vminfos={VMID: _INFO if round_.world.regions is SCENARIO_VM.regions else _info(round_.world)},
         exception_vector=ExceptionVector(ctxt["vbar_el1"]),
     )
 

@@ -43,7 +43,7 @@ def _written(code: Mapping[int, int]) -> frozenset[str]:
     return frozenset(names & set(DEBUG_NAMES))
 
 
-def compare_points(
+def compare_debug_registers(
     trace: Trace, code: Mapping[int, int], restarts: Collection[int] = ()
 ) -> Iterator[Divergence | Unchecked]:
     """Yield what became of debug registers that should not have.

@@ -14,9 +14,9 @@ from harness.arch.exits import EXIT_WITH_SERROR_BIT
 from harness.guest import pkvm_calls
 from harness.protocol import OP_WRITE
 from harness.relations.divergence import Divergence
-from harness.trace.environment import World
+from harness.trace.environment import VmEnvironment
 from harness.trace.events import ENTRY, EXIT, Event, Host, Switch
-from harness.trace.slot_timeline import Shapes
+from harness.trace.slot_timeline import SlotTimeline
 
 ABORTS = ("DABT_LOW", "IABT_LOW")
 
@@ -38,7 +38,7 @@ class _Vm:
         # Which pages are shared no exit tells: EL2 answers the call.
         self.shares |= entry.values[0] & 0xFFFF_FFFF in (pkvm_calls.SHARE, pkvm_calls.UNSHARE)
 
-    def left(self, exit_: Switch, index: int, world: World) -> None:
+    def left(self, exit_: Switch, index: int, world: VmEnvironment) -> None:
         pc = exit_.values[exceptions.PC]
         if self.waiting is not None and exit_.trapped:
             if pc == self.waiting[1] + 4:
@@ -51,9 +51,9 @@ class _Vm:
         self.latest, self.at = exit_, index
 
 
-def guests_own_writes(events: Iterable[Event]) -> Iterator[tuple[Host, Switch, int]]:
+def host_writes_to_donated_memory(events: Iterable[Event]) -> Iterator[tuple[Host, Switch, int]]:
     """Yield the host's writes to memory that is the guest's alone, taken or refused; the exit before, and its event."""
-    shapes, vms = Shapes(), dict[int, _Vm]()
+    shapes, vms = SlotTimeline(), dict[int, _Vm]()
     for index, event in enumerate(events):
         world = shapes.world(event.context)
         if world.protected:
@@ -70,8 +70,8 @@ def guests_own_writes(events: Iterable[Event]) -> Iterator[tuple[Host, Switch, i
             shapes.apply(event)
 
 
-def compare_writes(events: Iterable[Event]) -> Iterator[Divergence]:
+def compare_donated_memory(events: Iterable[Event]) -> Iterator[Divergence]:
     """Yield the host's writes that got through to memory which is the guest's alone."""
-    for host, latest, at in guests_own_writes(events):
+    for host, latest, at in host_writes_to_donated_memory(events):
         if not host.error:
             yield Divergence("host", "write", "refused", "taken", latest.exit_class, at, host.step)

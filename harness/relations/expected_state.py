@@ -33,6 +33,6 @@ class ExpectedState:
 
 def skip(turn: ExpectedState) -> None:
     values = turn.values
-    values[exceptions.PC], values[exceptions.PSTATE] = exceptions.behind(
+    values[exceptions.PC], values[exceptions.PSTATE] = exceptions.state_after_instruction(
         values[exceptions.PC], values[exceptions.PSTATE]
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from harness.guest.predict_run import Followed
-from harness.guest.walk import Walk
+from harness.guest.predict_run import PredictedRun
+from harness.guest.walk import GuestPath
 from harness.protocol import OP_RESET
 from harness.relations.divergence import Divergence, Unchecked
 from harness.trace.events import ENTRY, USER, VECTORS_SIZE, Switch, Trace
@@ -37,7 +37,7 @@ class _Vcpu:
     def reset(self) -> None:
         self.last, self.changes, self.unknown = ZERO, {}, ""
 
-    def ran(self, path: Walk) -> None:
+    def ran(self, path: GuestPath) -> None:
         if path.state is None:
             self.unknown = path.why
         if path.vectors:
@@ -57,7 +57,7 @@ class _Vcpu:
 
 
 def compare_vectors(
-    trace: Trace, runs: Mapping[int, Followed], restarts: Collection[int] = ()
+    trace: Trace, runs: Mapping[int, PredictedRun], restarts: Collection[int] = ()
 ) -> Iterator[Divergence | Unchecked]:
     """Yield the divergences of the FP and SIMD registers, and why others could not be compared.
 

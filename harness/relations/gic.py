@@ -32,7 +32,7 @@ FREE_PPIS = range(SGIS, 20)
 choose (Documentation/virt/kvm/devices/vcpu.rst, KVM_ARM_VCPU_TIMER_CTRL; 26 to 30 where it does not)."""
 
 
-class Watch:
+class GicMonitor:
     """Follows the GIC of the one VM that has one, event by event."""
 
     def __init__(self, shown: Iterable[Lists] = ()) -> None:

@@ -22,9 +22,9 @@ from harness.relations import contract
 from harness.relations.divergence import Divergence, Unchecked, different
 from harness.relations.expected_state import ExpectedState, skip
 from harness.relations.mmio import complete, is_beyond, is_mmio
-from harness.trace.environment import PSCI_0_2, World
+from harness.trace.environment import PSCI_0_2, VmEnvironment
 from harness.trace.events import Switch
-from harness.trace.rounds import ASKED_FOR, EXCEPTION, EXIT_MMIO, Round, took_serror
+from harness.trace.rounds import EXCEPTION, EXIT_MMIO, USER_INJECTED, Round, took_serror
 
 STEP_WAITS = "the guest's own PSTATE.SS while userspace steps it"
 _MPIDR = INDEX["mpidr_el1"]
@@ -35,7 +35,7 @@ _BEYOND = (FSC_EXTABT, *range(FSC_TRANSLATION + 4))
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
 
-def _call(turn: ExpectedState, exit_: Switch, world: World) -> None:
+def _call(turn: ExpectedState, exit_: Switch, world: VmEnvironment) -> None:
     for index in (1, 2, 3):
         owed = contract.call_result(exit_, index)
         turn.put(index, owed if owed is not None else exit_.values[index])
@@ -46,7 +46,7 @@ def _call(turn: ExpectedState, exit_: Switch, world: World) -> None:
     turn.allowed[0] = results
 
 
-def _secure_call(turn: ExpectedState, exit_: Switch, world: World) -> None:
+def _secure_call(turn: ExpectedState, exit_: Switch, world: VmEnvironment) -> None:
     skip(turn)
     for index, allowed in enumerate(contract.secure_call_results(exit_, world.vcpus)):
         turn.put(index, min(allowed) if allowed else exit_.values[index])
@@ -107,7 +107,7 @@ def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
     world = round_.world
     slot = world.slot(exit_.page)
     if is_beyond(exit_, world):
-        if not round_.action.inject or round_.action.outcome == ASKED_FOR:
+        if not round_.action.inject or round_.action.outcome == USER_INJECTED:
             return "an address beyond the guest's physical address space"
         # Which fault that is nobody says; an abort it is, with the virtual address in FAR_EL1 (Arm ARM D17.2.40).
         turn.values[:] = contract.abort_state(exit_)
@@ -138,7 +138,7 @@ def _narrow(turn: ExpectedState) -> None:
             turn.allowed[i] = whole | {value & 0xFFFF_FFFF for value in whole}
 
 
-def _reset(turn: ExpectedState, world: World) -> None:
+def _reset(turn: ExpectedState, world: VmEnvironment) -> None:
     for index, value in reset_values.RESET_BY_INDEX.items():
         turn.put(index, value)
     turn.put(_MPIDR, world.mpidr)

@@ -14,7 +14,7 @@ from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
 from harness.relations.divergence import Divergence, different
 from harness.relations.save_restore import ALL_GPRS
-from harness.trace.environment import SCENARIO, WORLDS
+from harness.trace.environment import SCENARIO_VM, WORLDS
 from harness.trace.events import ENTRY, EXIT, Hyp, Switch, Trace
 
 RELATIONS = ("flush", "sync")
@@ -25,23 +25,23 @@ def options(signature: Sequence[str]) -> tuple[str, ...]:
     return ("--hyp-copy",) if signature[0] in RELATIONS else ()
 
 
-def copies(trace: Trace) -> Mapping[int, Hyp]:
+def hyp_copies(trace: Trace) -> Mapping[int, Hyp]:
     """Return the hypervisor's copies by the index of the record that each stands beside."""
     return {copy.event: copy for copy in trace.hyp}
 
 
-def held(hyp: Hyp, exit_: Switch) -> int:
+def host_visible_gprs(hyp: Hyp, exit_: Switch) -> int:
     """Return which of x0..x30 the host's copy at an exit holds with the guest's value, a bit each."""
     hidden = sum(1 << i for i in different(hyp.values[:31], exit_.values[:31]))
     return ALL_GPRS & ~hidden
 
 
-def compare_beside(trace: Trace) -> Iterator[Divergence]:
+def compare_hyp_copy(trace: Trace) -> Iterator[Divergence]:
     """Yield where a copy is not what was flushed into it, or the host's not what was synced out of it.
 
     What a protected VM's host may see of x0..x30 at an exit is the affair of ``save.reveal``.
     """
-    beside = copies(trace)
+    beside = hyp_copies(trace)
     entered: dict[int, tuple[int, Switch]] = {}
     for index, event in enumerate(trace.events):
         if not isinstance(event, Switch):
@@ -51,7 +51,7 @@ def compare_beside(trace: Trace) -> Iterator[Divergence]:
         elif event.kind == EXIT and event.context in entered:
             at, entry = entered.pop(event.context)
             where = (event.exit_class, index, entry.step)
-            world = WORLDS[event.context] if event.context < len(WORLDS) else SCENARIO
+            world = WORLDS[event.context] if event.context < len(WORLDS) else SCENARIO_VM
             into, out = beside.get(at), beside.get(index)
             if into is not None:
                 yield from _differ("flush", entry.values, into.values, where)

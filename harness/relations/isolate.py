@@ -12,7 +12,7 @@ from harness.relations.divergence import Divergence, different
 from harness.trace.rounds import EXCEPTION, EXIT_MMIO, Round, was_aarch32
 
 
-def compare_others(round_: Round) -> Iterator[Divergence]:
+def compare_isolation(round_: Round) -> Iterator[Divergence]:
     """Yield what changed in a vCPU while others ran; relation ``isolate.*``.
 
     Between its return to userspace and its next entry, nothing but its own userspace may touch it: register writes,

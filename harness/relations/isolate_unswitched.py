@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from harness.arch import a64, exceptions, sysregs
 from harness.guest.instruction_fetch import word_at
-from harness.guest.predict_run import Followed
+from harness.guest.predict_run import PredictedRun
 from harness.guest.stage1 import is_on
 from harness.layout import CONTEXTS, GIC_MACHINE, PROTECTED_MACHINE
 from harness.protocol import OP_RESET
@@ -47,7 +47,7 @@ def _keeper(word: int) -> str:
     return row.name if row is not None and row.name in sysregs.KEEPERS else ""
 
 
-def uses(run: Followed, code: Mapping[int, int]) -> tuple[Use, ...] | None:
+def uses(run: PredictedRun, code: Mapping[int, int]) -> tuple[Use, ...] | None:
     """Return what a run did with such registers; None: it did not go straight from its entry to its exit."""
     at, end = run.seen[exceptions.PC], run.target
     if at == end:
@@ -76,7 +76,9 @@ def uses(run: Followed, code: Mapping[int, int]) -> tuple[Use, ...] | None:
     return (*found, *(Use(name, run.exit.values[register]) for register, name in held.items()))
 
 
-def compare_apart(trace: Trace, followed: Mapping[int, Followed], code: Code) -> Iterator[Divergence]:
+def compare_unswitched_registers(
+    trace: Trace, followed: Mapping[int, PredictedRun], code: Code
+) -> Iterator[Divergence]:
     """Yield what a guest reads otherwise than before, though it wrote nothing there, after another VM has run."""
     last: dict[tuple[int, str], tuple[int, int]] = {}  # vCPU and name: what it read, and how often others had run
     runs = dict.fromkeys((context.machine for context in CONTEXTS), 0)

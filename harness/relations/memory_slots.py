@@ -10,7 +10,7 @@ from harness.relations.divergence import Divergence
 from harness.scenario import memory_slots
 from harness.scenario.memory_slots import KINDS, READ_ONLY, Slot, collides
 from harness.trace.events import ENTRY, EXIT, Event, Host, Switch
-from harness.trace.slot_timeline import OPS, Shapes
+from harness.trace.slot_timeline import OPS, SlotTimeline
 
 FIRST = "FIRST"
 
@@ -19,7 +19,7 @@ def compare_slots(events: Sequence[Event]) -> Iterator[Divergence]:
     """Yield the requests that KVM answered wrongly; relation ``host.slot``."""
     if OPS.isdisjoint([event.op for event in events if isinstance(event, Host)]):
         return
-    shapes = Shapes()
+    shapes = SlotTimeline()
     latest: dict[int, tuple[int, Switch]] = {}
     early: dict[int, list[tuple[str, str, int]]] = {}
     for index, event in enumerate(events):
@@ -41,7 +41,7 @@ def compare_slots(events: Sequence[Event]) -> Iterator[Divergence]:
                 yield Divergence("host", "slot", expected, observed, FIRST, index, step)
 
 
-def _wrong(host: Host, shapes: Shapes) -> tuple[str, str, int] | None:
+def _wrong(host: Host, shapes: SlotTimeline) -> tuple[str, str, int] | None:
     """Return what was owed and what KVM answered, where the two differ; and the step."""
     slot = memory_slots.unpack(host.a, host.b)
     allowed = may_succeed(slot, shapes.slots(host.context))

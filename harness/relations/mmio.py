@@ -13,7 +13,7 @@ from harness.arch.registers import MASK64
 from harness.relations import contract
 from harness.relations.divergence import Divergence
 from harness.relations.expected_state import ExpectedState, skip
-from harness.trace.environment import SCENARIO, World
+from harness.trace.environment import SCENARIO_VM, VmEnvironment
 from harness.trace.events import Switch
 from harness.trace.rounds import EXIT_MMIO, Round
 
@@ -84,11 +84,11 @@ def mmio_data(exit_: Switch, data: int, at: Sequence[int] = ()) -> int | None:
     return value & (MASK64 if exits.DABT["SF"].get(exit_.esr) else 0xFFFF_FFFF)
 
 
-def is_beyond(exit_: Switch, world: World) -> bool:
+def is_beyond(exit_: Switch, world: VmEnvironment) -> bool:
     return bool(exit_.page >> world.ipa_bits)
 
 
-def is_mmio(exit_: Switch, world: World = SCENARIO) -> bool:
+def is_mmio(exit_: Switch, world: VmEnvironment = SCENARIO_VM) -> bool:
     """Whether a data abort is an MMIO access: outside every slot, or a store to a read-only one (KVM API 4.35)."""
     if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW" or contract.is_walk(exit_):
         return False

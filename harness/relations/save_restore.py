@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 
 from harness.arch import exceptions, exits
 from harness.arch.registers import NAMES
-from harness.guest.predict_run import Followed
+from harness.guest.predict_run import PredictedRun
 from harness.model.prediction import Prediction
 from harness.relations.divergence import Divergence, Unchecked, different
 from harness.trace.environment import IPA_BITS
 from harness.trace.rounds import IN_KERNEL, Round
 
 
-def beyond_judgement(round_: Round) -> str:
+def why_not_comparable(round_: Round) -> str:
     """Say why nobody can tell what a forged exit owes; nothing where somebody can."""
     exit_ = round_.exit
     if exit_ is None or not exit_.forged or round_.exit_class not in ("IABT_LOW", "DABT_LOW"):
@@ -99,7 +99,7 @@ ALL_GPRS = (1 << 31) - 1
 
 
 def compare_reveal(
-    round_: Round, run: Followed, prediction: Prediction, held: int | None = None
+    round_: Round, run: PredictedRun, prediction: Prediction, held: int | None = None
 ) -> Iterator[Divergence | Unchecked]:
     """Yield what the host sees at an exit beyond, or short of, what the layer reveals; relation ``save.reveal``.
 

@@ -10,17 +10,19 @@ from harness.arch.cpu_models import Cpu
 from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
 from harness.guest import debug_stops, pkvm_calls, stage1_faults, syndrome
-from harness.guest.execute import Raise, Uncertain, sources
+from harness.guest.execute import RaiseException, Undetermined, sources
 from harness.guest.instruction_fetch import as_code, fetched
-from harness.guest.memory import Memory, Run
-from harness.guest.predict_run import Followed, free_bits
+from harness.guest.memory import Memory, RunMemory
+from harness.guest.predict_run import PredictedRun, undetermined_bits
 from harness.guest.stage1 import is_on
 from harness.guest.walk import FROM_UNKNOWN
 from harness.relations.divergence import Divergence, Unchecked, any_divergence, different
 from harness.trace.events import Switch
 
 
-def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory) -> Iterator[Divergence | Unchecked]:
+def compare_run(
+    run: PredictedRun, code: Mapping[int, int], cpu: Cpu, memory: Memory
+) -> Iterator[Divergence | Unchecked]:
     """Yield the divergences of one run of the guest; relation ``switch.*``.
 
     ``memory`` is what its RAM holds at the exit.
@@ -46,7 +48,7 @@ def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory
         word = fetched(expected, code, run.target, memory, cpu)
         if path.unknown and any(register in path.unknown for register in _deciding(word or 0)):
             yield Unchecked("switch", FROM_UNKNOWN)
-        elif exit_.exit_class == "DABT_LOW" and as_code(code).protected and pkvm_calls.asks_for_page(expected, word):
+        elif exit_.exit_class == "DABT_LOW" and as_code(code).protected and pkvm_calls.may_request_page(expected, word):
             yield Unchecked("switch", pkvm_calls.PAGE_FIRST)
         else:
             found = tuple(_compare_fault(_owed(run, expected, word, code, memory, cpu), exit_, where))
@@ -60,7 +62,7 @@ def compare_run(run: Followed, code: Mapping[int, int], cpu: Cpu, memory: Memory
         expected = (*expected[: exceptions.PC], observed[exceptions.PC], *expected[exceptions.PC + 1 :])
     for i in different(expected, observed):
         want, got = expected[i], observed[i]
-        bits, why = free_bits(i, path, run.entry.stepped, cpu)
+        bits, why = undetermined_bits(i, path, run.entry.stepped, cpu)
         if (want ^ got) & ~bits:
             yield Divergence("switch", NAMES[i], want, got, *where)
         else:
@@ -74,30 +76,30 @@ def _deciding(word: int) -> frozenset[int]:
 
 
 def _owed(
-    run: Followed, state: State, word: int | None, code: Mapping[int, int], memory: Memory, cpu: Cpu
-) -> syndrome.Fault | Raise | Uncertain | None:
+    run: PredictedRun, state: State, word: int | None, code: Mapping[int, int], memory: Memory, cpu: Cpu
+) -> syndrome.Fault | RaiseException | Undetermined | None:
     """Return what the instruction ``word`` that trapped in ``state`` owes the fault registers."""
     seen, exit_ = run.seen, run.exit
     if run.debugger is not None:
         first = fetched(seen, code, seen[exceptions.PC], memory, cpu)
-        if (stop := debug_stops.owed(run.debugger, run.entry, first, state, word, exit_)) is not None:
+        if (stop := debug_stops.expected_debug_stop(run.debugger, run.entry, first, state, word, exit_)) is not None:
             return stop
     if is_on(state) or is_on(seen):
-        return stage1_faults.owed(seen, state, word, exit_, Run.behind(memory, run.path.stored), cpu)
+        return stage1_faults.expected_fault(seen, state, word, exit_, RunMemory.behind(memory, run.path.stored), cpu)
     is_fetch = exits.ec_of(exit_.esr) == exits.EC_BY_NAME["IABT_LOW"]
-    return syndrome.owed(state, word, memory, is_fetch=is_fetch)
+    return syndrome.expected_syndrome(state, word, memory, is_fetch=is_fetch)
 
 
 def _compare_fault(
-    fault: syndrome.Fault | Raise | Uncertain | None, exit_: Switch, where: tuple[str, int, int]
+    fault: syndrome.Fault | RaiseException | Undetermined | None, exit_: Switch, where: tuple[str, int, int]
 ) -> Iterator[Divergence | Unchecked]:
     """Compare the fault registers of a trap with what is owed."""
     if fault is None:
         return
-    if isinstance(fault, Uncertain):
+    if isinstance(fault, Undetermined):
         yield Unchecked("switch", fault.why)
         return
-    if isinstance(fault, Raise):
+    if isinstance(fault, RaiseException):
         what = f"a stage-1 fault (status {fault.iss:#04x}), which the guest takes itself"
         yield Divergence("switch", "pc", what, exit_.values[exceptions.PC], *where)
         return

@@ -20,7 +20,7 @@ from harness.report.sites import Site
 from harness.report.terminal import printable, shown
 from harness.scenario.agent_operations import host_arguments, shaping
 from harness.scenario.scenario import Scenario, Step, format_scenario, format_step, instruction
-from harness.scenario.steps import KINDS, Side
+from harness.scenario.steps import KINDS, Actor
 from harness.vm.crash import EARLIER
 
 NOT_IN_C = frozenset({"forge", "vcpu"})
@@ -144,7 +144,7 @@ def _end(scenario: Scenario, story: Story, site: Site) -> int:
     else:  # the guest was elsewhere: the step whose run it was
         assert story.ran is not None
         end = min(story.ran.trace.events[site.event].step + 1, len(scenario.steps))
-    while end < len(scenario.steps) and KINDS[scenario.steps[end].kind].side is Side.HOST:
+    while end < len(scenario.steps) and KINDS[scenario.steps[end].kind].side is Actor.HOST:
         end += 1
     return end
 

@@ -16,11 +16,11 @@ from harness.report.crash import facts, register_lines
 from harness.report.finding_data import Group, Story, cluster_name, groups, replay_command
 from harness.report.glossary import ABOUT, LIKE, RELATIONS, VERDICTS, in_words
 from harness.report.html_markup import Content, Line, Markup, details, document, el, join, plot, put, table, when
-from harness.report.sites import Place, Row, Site
+from harness.report.sites import Row, Site, StepSite
 from harness.report.terminal import bit_ranges, both_shown, decisions, exit_text, outcome_text
 from harness.report.trace_text import trace_lines
 from harness.scenario.scenario import format_scenario, format_step, instruction
-from harness.scenario.steps import KINDS, Side
+from harness.scenario.steps import KINDS, Actor
 from harness.vm.crash import EARLIER
 
 _PARTS = (("overview", "Overview"), ("clusters", "Clusters"), ("findings", "Findings"), ("known", "Known"))
@@ -295,7 +295,7 @@ def _site(site: Site) -> Markup:
     return put(facts, _registers(site)) if site.rows else facts
 
 
-def _step_text(place: Place) -> tuple[Content, ...]:
+def _step_text(place: StepSite) -> tuple[Content, ...]:
     return () if place.text == place.instruction else (" ", place.text)
 
 
@@ -339,7 +339,7 @@ def _scenario(story: Story) -> Iterator[Markup]:
         if word is not None:
             where, what = f"{address:#x}", disassemble(word, address)
             address += 4
-        who = "guest" if KINDS[step.kind].side is Side.GUEST else "host"
+        who = "guest" if KINDS[step.kind].side is Actor.GUEST else "host"
         rows.append((str(i), who, el("code", format_step(step)), el("code", f"{where} {what}".strip())))
     yield table(("step", "who", "what", "instruction"), rows, scenario.about)
     yield details("as a file", el("pre", format_scenario(scenario), tabindex="0"))

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.findings.checked import Judged, signature
+from harness.findings.checked import ExplainedDivergence, signature
 from harness.report.replay_result import Lost, Ran, TargetResult, clusters, exit_status, known_counts
 from harness.report.sites import Site
 from harness.trace.tracefile import trace_to_json
@@ -132,7 +132,7 @@ def site_json(site: Site, level: str) -> Json:
     }
 
 
-def _divergence(judged: Judged) -> Json:
+def _divergence(judged: ExplainedDivergence) -> Json:
     found, known = judged.divergence, judged.known
     return {
         "relation": found.relation,

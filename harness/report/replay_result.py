@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.findings.checked import Checked, signature
+from harness.findings.checked import CheckResult, signature
 from harness.report.sites import Site
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
@@ -35,7 +35,7 @@ class Ran:
 
     job: Job
     trace: Trace
-    checked: Checked
+    checked: CheckResult
     sites: tuple[Site, ...]
 
     @property

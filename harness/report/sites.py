@@ -15,7 +15,7 @@ from harness import protocol
 from harness.arch import exceptions, exits, registers
 from harness.arch.a64 import disassemble
 from harness.arch.registers import INDEX, NAMES
-from harness.findings.checked import Judged
+from harness.findings.checked import ExplainedDivergence
 from harness.guest.instruction_fetch import is_call, word_at
 from harness.layout import CODE, PROTECTED_VCPUS, REGIONS, VECTORS
 from harness.model.prediction import Prediction
@@ -27,7 +27,7 @@ from harness.scenario.scenario import Scenario, format_step
 from harness.trace import pending
 from harness.trace import rounds as turns
 from harness.trace.events import ENTRY, EXIT, Host, Switch, Trace
-from harness.trace.rounds import Action, Round
+from harness.trace.rounds import KvmAction, Round
 
 ROUND_COLUMNS = ("before", "host", "predicted", "observed")
 ROUND_RELATIONS = frozenset({"save", "restore", "host"})
@@ -39,7 +39,7 @@ _MMIO_WRITE = 1 << 8
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StepSite:
     """Where the guest trapped: address, the scenario's step there (None: not in its code), and what is there.
 
     ``text`` is the line of the step; outside the code, which step the agent was at.
@@ -60,7 +60,7 @@ class Row:
 
     register: str
     values: tuple[int | None, ...]
-    judged: tuple[Judged, ...]
+    judged: tuple[ExplainedDivergence, ...]
 
     @property
     def bits(self) -> int:
@@ -79,16 +79,16 @@ class Site:
     """
 
     event: int
-    place: Place | None
+    place: StepSite | None
     exit_class: str
     syndrome: Syndrome | None
     pending: tuple[str, ...]
-    action: Action | None
+    action: KvmAction | None
     prediction: Prediction | None
     host: tuple[str, ...]
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
-    sentences: tuple[Judged, ...]
+    sentences: tuple[ExplainedDivergence, ...]
 
     @property
     def where(self) -> str:
@@ -98,12 +98,12 @@ class Site:
         return f"{self.place.address:#x}" if self.place.step is None else f"step {self.place.step}"
 
     @property
-    def judged(self) -> tuple[Judged, ...]:
+    def judged(self) -> tuple[ExplainedDivergence, ...]:
         """All divergences of the site."""
         return (*self.sentences, *(j for row in self.rows for j in row.judged))
 
 
-def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> Place:
+def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> StepSite:
     """Return where the instruction is that ended the run of the guest from ``entry`` to ``exit_``."""
     code = code_of(scenario, exit_.context in PROTECTED_VCPUS)
     address = exit_.values[exceptions.PC]
@@ -115,15 +115,15 @@ def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> Place:
     index = next((p.step for p in placed(scenario) if p.address == address and address in code), None)
     if index is not None:
         step = scenario.steps[index]
-        return Place(address, index, format_step(step), disassemble(code[address], address))
+        return StepSite(address, index, format_step(step), disassemble(code[address], address))
     at = exit_.step
     text = f"at step {at}: {format_step(scenario.steps[at])}" if at < len(scenario.steps) else ""
     if address in CODE:
-        return Place(address, None, text, "the trap behind the last step")
+        return StepSite(address, None, text, "the trap behind the last step")
     if address in VECTORS:
-        return Place(address, None, text, f"the trap at the EL1 vectors + {address - VECTORS.base:#x}")
+        return StepSite(address, None, text, f"the trap at the EL1 vectors + {address - VECTORS.base:#x}")
     region = next((r for r in REGIONS if address in r), None)
-    return Place(address, None, text, f"no code there, in {region.name}" if region else "no code there")
+    return StepSite(address, None, text, f"no code there, in {region.name}" if region else "no code there")
 
 
 def pending_names(pending: int) -> tuple[str, ...]:
@@ -197,12 +197,12 @@ def host_sentences(round_: Round) -> tuple[str, ...]:
     return tuple(said)
 
 
-def sites(scenario: Scenario, trace: Trace, level: str, judged: Iterable[Judged]) -> tuple[Site, ...]:
+def sites(scenario: Scenario, trace: Trace, level: str, judged: Iterable[ExplainedDivergence]) -> tuple[Site, ...]:
     """Group divergences by the place in the trace where they were seen, in the order of the trace."""
     rounds = {r.first: r for r in turns.rounds(trace.events)}
     runs = {index: (entry, exit_) for index, entry, exit_ in turns.runs(trace.events)}
     # A run of the guest ends with the exit that the next round begins with: it comes first.
-    wanted: dict[tuple[int, bool], list[Judged]] = {}
+    wanted: dict[tuple[int, bool], list[ExplainedDivergence]] = {}
     for item in judged:
         at = item.divergence.event
         if at not in rounds and at not in runs:
@@ -226,7 +226,7 @@ def _begin(trace: Trace, at: int) -> int:
 
 
 def _round_site(
-    scenario: Scenario, round_: Round, run: tuple[Switch, Switch] | None, level: str, items: list[Judged]
+    scenario: Scenario, round_: Round, run: tuple[Switch, Switch] | None, level: str, items: list[ExplainedDivergence]
 ) -> Site:
     prediction = predict(round_, level)
     before = round_.exit.values if round_.exit else None
@@ -257,7 +257,7 @@ def _round_site(
     )
 
 
-def _run_site(scenario: Scenario, event: int, entry: Switch, exit_: Switch, items: list[Judged]) -> Site:
+def _run_site(scenario: Scenario, event: int, entry: Switch, exit_: Switch, items: list[ExplainedDivergence]) -> Site:
     found = {j.divergence.register: j.divergence for j in items}
 
     def values(name: str) -> tuple[int | None, ...] | None:
@@ -274,11 +274,11 @@ def _run_site(scenario: Scenario, event: int, entry: Switch, exit_: Switch, item
 
 
 def _rows(
-    items: list[Judged], values: Callable[[str], tuple[int | None, ...] | None]
-) -> tuple[tuple[Row, ...], tuple[Judged, ...]]:
+    items: list[ExplainedDivergence], values: Callable[[str], tuple[int | None, ...] | None]
+) -> tuple[tuple[Row, ...], tuple[ExplainedDivergence, ...]]:
     """Split divergences into registers, in the order of the register table, and what no register shows."""
-    by_register: dict[str, list[Judged]] = {}
-    sentences: list[Judged] = []
+    by_register: dict[str, list[ExplainedDivergence]] = {}
+    sentences: list[ExplainedDivergence] = []
     for item in items:
         divergence = item.divergence
         name = divergence.register.removeprefix("dirty.")

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.coverage.exercised_steps import FORGE, NO_EXIT, Place
-from harness.coverage.reachable_exits import NOT_SAID, classes_of, possible, why_not
+from harness.coverage.exercised_steps import FORGE, NO_EXIT, StepAtExit
+from harness.coverage.reachable_exits import NOT_SAID, classes_of, possible, unreached_reason
 from harness.report.readme_tables import table
 from harness.scenario.steps import STEP_KINDS
 
@@ -34,7 +34,7 @@ class Reach:
     """What was measured: by target, how it was run, and each place that was reached."""
 
     runs: Mapping[str, Mapping[str, Any]]
-    cells: Mapping[str, Mapping[Place, Cell]]
+    cells: Mapping[str, Mapping[StepAtExit, Cell]]
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Reach:
@@ -42,7 +42,7 @@ class Reach:
         runs, cells = {}, {}
         for target, one in document["targets"].items():
             runs[target] = {name: value for name, value in one.items() if name not in ("places", "rules")}
-            cells[target] = {Place(row["step"], row["exit"]): _cell(row) for row in one["places"]}
+            cells[target] = {StepAtExit(row["step"], row["exit"]): _cell(row) for row in one["places"]}
         return cls(runs, cells)
 
     @property
@@ -56,19 +56,19 @@ class Reach:
         others = {place.step for cells in self.cells.values() for place in cells} - set(known)
         return (*known, *sorted(others))
 
-    def missing(self) -> Iterator[tuple[Place, str, str, str]]:
+    def missing(self) -> Iterator[tuple[StepAtExit, str, str, str]]:
         """Yield each place that can be reached and is not: place, target, why not, source (empty: nobody said why)."""
         for target, cells in self.cells.items():
             reached = {place.step for place in cells}
             for place in possible():
                 if place not in cells:
-                    why = why_not(place, target)
+                    why = unreached_reason(place, target)
                     yield place, target, why.why if why else NOT_SAID, why.source if why else ""
             for kind in STEP_KINDS:
                 if not classes_of(kind) and kind.keyword not in reached:
-                    yield Place(kind.keyword, "any"), target, NOT_SAID, ""
+                    yield StepAtExit(kind.keyword, "any"), target, NOT_SAID, ""
 
-    def left_out(self) -> Iterator[tuple[Place, str, str, str]]:
+    def left_out(self) -> Iterator[tuple[StepAtExit, str, str, str]]:
         """Yield each place that a relation never judged as a whole: place, target, relation, a reason."""
         for target, cells in self.cells.items():
             for place, cell in cells.items():
@@ -87,7 +87,7 @@ def _letters(cell: Cell) -> str:
     return "".join(RELATIONS.get(name, name[0]) if name in cell.judged else "-" for name in names)
 
 
-def _shown(reach: Reach, place: Place, *, can: bool) -> str:
+def _shown(reach: Reach, place: StepAtExit, *, can: bool) -> str:
     """A cell of all targets: letters where they agree, else what most say, with those that say otherwise.
 
     What no row calls possible comes when it likes, and is shown where it came.
@@ -118,7 +118,7 @@ def matrix(reach: Reach) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     rows = []
     for step in reach.steps():
         if step != FORGE:
-            shown = (_shown(reach, p, can=p in can) for p in (Place(step, name) for name in classes))
+            shown = (_shown(reach, p, can=p in can) for p in (StepAtExit(step, name) for name in classes))
             rows.append((f"`{step}`", *shown))
     return ("step", *classes), rows
 
@@ -128,7 +128,7 @@ def forged(reach: Reach) -> list[tuple[str, str]]:
     can = [place for place in possible() if place.step == FORGE]
     seen = {place for cells in reach.cells.values() for place in cells if place.step == FORGE}
     names = list(dict.fromkeys(place.exit_class for place in can)) + sorted(p.exit_class for p in seen - set(can))
-    return [(name, _shown(reach, Place(FORGE, name), can=True)) for name in names]
+    return [(name, _shown(reach, StepAtExit(FORGE, name), can=True)) for name in names]
 
 
 def _grouped(rows: Iterable[tuple[tuple[str, ...], str, str]]) -> list[tuple[tuple[str, ...], str, str]]:

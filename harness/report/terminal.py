@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from harness.arch.registers import MASK64
-from harness.findings.checked import Judged, signature
+from harness.findings.checked import ExplainedDivergence, signature
 from harness.relations.divergence import Divergence
 from harness.relations.gic_list_registers import describe
 from harness.report.esr import Syndrome
 from harness.report.replay_result import Cluster, Lost, Ran, TargetResult, clusters, known_counts
 from harness.report.sites import Row, Site
-from harness.trace.rounds import Action
+from harness.trace.rounds import KvmAction
 
 MIN_WIDTH = 80
 LABEL = 11
@@ -110,7 +110,7 @@ def sites(ran: Ran, level: str, style: Style, *, known: bool = False) -> Iterato
             yield from _field("again at", ", ".join(f"{o.where} (event {o.event})" for o in others), style)
 
 
-def _wanted(judged: Iterable[Judged], known: bool) -> tuple[Judged, ...]:
+def _wanted(judged: Iterable[ExplainedDivergence], known: bool) -> tuple[ExplainedDivergence, ...]:
     return tuple(j for j in judged if known or j.known is None)
 
 
@@ -166,7 +166,7 @@ _OUTCOMES: Mapping[str, str] = {
 }
 
 
-def outcome_text(action: Action) -> str:
+def outcome_text(action: KvmAction) -> str:
     """Say what KVM did."""
     outcome = action.outcome.removeprefix("user:")
     text = _OUTCOMES.get(outcome, f"went to userspace, {outcome}")
@@ -192,11 +192,11 @@ def _decided(label: str, taken: list[bool]) -> str:
     return f"{label}[{yes or 'none'} of 0..{len(taken) - 1}]"
 
 
-def _tag(judged: Judged) -> str:
+def _tag(judged: ExplainedDivergence) -> str:
     return "" if judged.known is None else f" [{judged.known.id}]"
 
 
-def _reasons(judged: Iterable[Judged], style: Style) -> Iterator[str]:
+def _reasons(judged: Iterable[ExplainedDivergence], style: Style) -> Iterator[str]:
     entries = {j.known.id: j.known for j in judged if j.known is not None}
     for entry in entries.values():
         yield from _field("known", f"[{entry.id}] {entry.verdict}: {entry.why} ({entry.source})", style)

@@ -31,7 +31,7 @@ _DEBUG_STEPS = frozenset(kind for kind, (number, _) in protocol.OPS.items() if n
 _WRITES = frozenset({"msr", "set"})
 
 
-def wants_points(scenario: Scenario) -> bool:
+def needs_debug_registers(scenario: Scenario) -> bool:
     """Whether a scenario has to do with debugging, so that its debug registers are worth recording."""
     return any(
         step.kind in _DEBUG_STEPS

@@ -37,7 +37,7 @@ from harness.arch.registers import Encoding
 from harness.errors import InputError
 from harness.layout import MAX_STEPS
 from harness.scenario.memory_slots import Slot, collides
-from harness.scenario.steps import INITIAL, KINDS, SLOT_OPERANDS, VALUE, WORD_ADDRESS, Arg, Operand, Side
+from harness.scenario.steps import INITIAL, KINDS, SLOT_OPERANDS, VALUE, WORD_ADDRESS, Actor, Arg, Operand
 
 HEADER = "shadowfuzz-scenario 1"
 MAX_BYTES = 64 * 1024
@@ -81,7 +81,7 @@ def slot_step(slot: Slot) -> Step:
 @lru_cache(maxsize=1 << 14)
 def instruction(step: Step) -> int | None:
     """Return the A64 word of a guest step, None for a host step."""
-    if KINDS[step.kind].side is not Side.GUEST:
+    if KINDS[step.kind].side is not Actor.GUEST:
         return None
     operands: list[int | str | Encoding] = list(step.args)
     row = PLAIN_BY_NAME.get(step.kind)
@@ -98,7 +98,7 @@ def format_step(step: Step) -> str:
         target, base, offset = args
         return f"{kind} {target}, [{base}, {offset:#x}]" if offset else f"{kind} {target}, [{base}]"
     texts = [hex(arg) if isinstance(arg, int) else arg for arg in args]
-    return f"{kind} {(', ' if KINDS[kind].side is Side.GUEST else ' ').join(texts)}".rstrip()
+    return f"{kind} {(', ' if KINDS[kind].side is Actor.GUEST else ' ').join(texts)}".rstrip()
 
 
 def format_scenario(scenario: Scenario) -> str:
@@ -146,7 +146,7 @@ def _step(line: str) -> Step:
     if kind.forms:
         match = _ACCESS.fullmatch(line)
         words = [word or "0" for word in match.groups()] if match else []
-    elif kind.side is Side.GUEST:
+    elif kind.side is Actor.GUEST:
         words = [word.strip() for word in line[len(keyword) :].split(",") if word.strip()]
     if len(words) != len(kind.operands):
         raise _Reason(f"{_quote(line)}: expected `{kind.syntax}`")

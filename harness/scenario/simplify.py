@@ -17,7 +17,7 @@ from harness.layout import DATA
 from harness.minimiser import Pass
 from harness.scenario import memory_slots
 from harness.scenario.scenario import Scenario, Step, format_step, slot_step
-from harness.scenario.steps import INITIAL_NAMES, KINDS, STEP_KINDS, Arg, Side
+from harness.scenario.steps import INITIAL_NAMES, KINDS, STEP_KINDS, Actor, Arg
 
 T = TypeVar("T")
 Order = tuple[int, int, int, int, int, str]
@@ -262,7 +262,7 @@ class SortRegisters:
         """The scenario in canonical order, if that is another one."""
         yield replace(value, registers=tuple(sorted(value.registers, key=lambda item: INDEX[item[0]])))
         for i, (one, two) in enumerate(zip(value.steps, value.steps[1:], strict=False)):
-            if KINDS[one.kind].side is KINDS[two.kind].side is Side.HOST:
+            if KINDS[one.kind].side is KINDS[two.kind].side is Actor.HOST:
                 yield replace(value, steps=(*value.steps[:i], two, one, *value.steps[i + 2 :]))
 
 

@@ -18,7 +18,7 @@ from harness.scenario import memory_slots
 Arg = int | str
 
 
-class Side(Enum):
+class Actor(Enum):
     """Who does a step."""
 
     GUEST = "guest"
@@ -45,7 +45,7 @@ class StepKind:
     """A row of :data:`STEP_KINDS`; ``forms`` are the encodings of a load or store (empty for any other step)."""
 
     keyword: str
-    side: Side
+    side: Actor
     operands: tuple[Operand, ...]
     summary: str
     source: str
@@ -57,7 +57,7 @@ class StepKind:
         names = [o.name.upper() for o in self.operands]
         if self.forms:
             return f"{self.keyword} {names[0]}, [{names[1]}, {names[2]}]"
-        return " ".join([self.keyword, (", " if self.side is Side.GUEST else " ").join(names)]).strip()
+        return " ".join([self.keyword, (", " if self.side is Actor.GUEST else " ").join(names)]).strip()
 
 
 BASE_NAMES: tuple[str, ...] = X_NAMES[:31]
@@ -129,7 +129,7 @@ def _access(mnemonic: str) -> StepKind:
     sizes = " or ".join(dict.fromkeys(f"{f.size * 8}" for f in forms))
     signed = ", sign-extended" if forms[0].sign_extend else ""
     summary = f"{verb} {sizes} bits{signed}, at base plus offset."
-    return StepKind(mnemonic, Side.GUEST, operands, summary, f"Arm ARM {forms[0].source}", forms)
+    return StepKind(mnemonic, Actor.GUEST, operands, summary, f"Arm ARM {forms[0].source}", forms)
 
 
 def _operand_of(field: Field) -> Operand:
@@ -146,7 +146,7 @@ def _plain(mnemonic: str, summary: str) -> StepKind:
     if row.sysreg is not None:
         names = frozenset(sysregs.WRITABLE if row.sysreg == 0 else sysregs.READABLE)
         operands.insert(row.sysreg, Operand("sysreg", "a system register of harness/arch/sysregs.py", names))
-    return StepKind(mnemonic, Side.GUEST, tuple(operands), summary, f"Arm ARM {row.source}")
+    return StepKind(mnemonic, Actor.GUEST, tuple(operands), summary, f"Arm ARM {row.source}")
 
 
 STEP_KINDS: tuple[StepKind, ...] = (
@@ -176,50 +176,50 @@ STEP_KINDS: tuple[StepKind, ...] = (
     _plain("fmov_from", "Copy the low half of a vector register to a general register."),
     StepKind(
         "set",
-        Side.HOST,
+        Actor.HOST,
         (_SETTABLE, VALUE),
         "The host writes a register of the vCPU.",
         "KVM API 4.68 KVM_SET_ONE_REG",
     ),
     StepKind(
         "complete",
-        Side.HOST,
+        Actor.HOST,
         (VALUE,),
         "Data for the pending MMIO read: the access's low bytes of it (0 when a read has no such step).",
         "KVM API 5 KVM_EXIT_MMIO",
     ),
     StepKind(
         "write",
-        Side.HOST,
+        Actor.HOST,
         (WORD_ADDRESS, VALUE),
         "The host writes a 64-bit word to the guest's RAM, where its translation tables may be; all is zero before.",
         "KVM API 4.35 KVM_SET_USER_MEMORY_REGION: userspace_addr",
     ),
-    StepKind("reset", Side.HOST, (), "The host resets the vCPU.", "KVM API 4.82 KVM_ARM_VCPU_INIT"),
+    StepKind("reset", Actor.HOST, (), "The host resets the vCPU.", "KVM API 4.82 KVM_ARM_VCPU_INIT"),
     StepKind(
         "finish",
-        Side.HOST,
+        Actor.HOST,
         (),
         "KVM_RUN with immediate_exit: a pending access is completed, nothing runs.",
         "KVM API 5 immediate_exit",
     ),
     StepKind(
         "abort",
-        Side.HOST,
+        Actor.HOST,
         (),
         "An external data abort in the place of the pending access (without one, nothing is done).",
         "KVM API 4.32 KVM_SET_VCPU_EVENTS",
     ),
     StepKind(
         "serror",
-        Side.HOST,
+        Actor.HOST,
         (Operand("syndrome", "an ISS of 25 bits; 0: leave it to KVM", limit=0x1FF_FFFF),),
         "A virtual SError; only CPUs with the RAS extension take a syndrome.",
         "KVM API 4.32 KVM_SET_VCPU_EVENTS",
     ),
     StepKind(
         "irq_line",
-        Side.HOST,
+        Actor.HOST,
         (
             Operand("line", f"one of {', '.join(protocol.LINES)}", frozenset(protocol.LINES)),
             Operand("level", "0 or 1", limit=1),
@@ -229,7 +229,7 @@ STEP_KINDS: tuple[StepKind, ...] = (
     ),
     StepKind(
         "gic_line",
-        Side.HOST,
+        Actor.HOST,
         (
             Operand("type", f"one of {', '.join(protocol.GIC_LINES)}", frozenset(protocol.GIC_LINES)),
             Operand("number", "an INTID from 0 to 1023", limit=1023),
@@ -240,14 +240,14 @@ STEP_KINDS: tuple[StepKind, ...] = (
     ),
     StepKind(
         "debug",
-        Side.HOST,
+        Actor.HOST,
         (Operand("way", f"one of {', '.join(protocol.DEBUG_WAYS)}", frozenset(protocol.DEBUG_WAYS)),),
         "Userspace debugs the guest: every instruction is a step, BRK is its breakpoint; or it ends all debugging.",
         _SET_DEBUG,
     ),
     StepKind(
         "breakpoint",
-        Side.HOST,
+        Actor.HOST,
         (
             _NUMBER,
             Operand(
@@ -264,7 +264,7 @@ STEP_KINDS: tuple[StepKind, ...] = (
     ),
     StepKind(
         "watchpoint",
-        Side.HOST,
+        Actor.HOST,
         (
             _NUMBER,
             Operand(
@@ -282,35 +282,35 @@ STEP_KINDS: tuple[StepKind, ...] = (
     ),
     StepKind(
         "mp_state",
-        Side.HOST,
+        Actor.HOST,
         (Operand("state", f"one of {', '.join(MP_STATES)}", frozenset(MP_STATES)),),
         "Stop the vCPU or let it run; the agent makes a stopped one runnable when a guest step is next.",
         "KVM API 4.39 KVM_SET_MP_STATE",
     ),
     StepKind(
         "slot",
-        Side.HOST,
+        Actor.HOST,
         SLOT_OPERANDS,
         "Add a memory slot, move it, or change its kind: rw, ro (read-only), log, ro_log (with a dirty log).",
         "KVM API 4.35 KVM_SET_USER_MEMORY_REGION",
     ),
     StepKind(
         "drop_slot",
-        Side.HOST,
+        Actor.HOST,
         (_SLOT,),
         "Delete a memory slot; slot 1 is there unless `memory` lines say otherwise.",
         "KVM API 4.35 KVM_SET_USER_MEMORY_REGION, memory_size 0",
     ),
     StepKind(
         "vcpu",
-        Side.HOST,
+        Actor.HOST,
         (Operand("vcpu", f"one of {', '.join(CONTEXT_NAMES)}", frozenset(CONTEXT_NAMES)),),
         "Go on with another vCPU, VM.vCPU; a new one starts at code of its own, with reset values.",
         "docs/spec/differential.md section 5, interleaving",
     ),
     StepKind(
         "forge",
-        Side.HOST,
+        Actor.HOST,
         (Operand("field", f"one of {', '.join(protocol.FORGE)}", frozenset(protocol.FORGE)), VALUE),
         "KVM's handlers see this exit code, ESR_EL2, FAR_EL2 or HPFAR_EL2 at the exit of the guest step before.",
         "docs/spec/differential.md section 5",

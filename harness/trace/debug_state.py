@@ -30,7 +30,7 @@ X0_ID, PSTATE_ID = BY_NAME["x0"].one_reg, BY_NAME["pstate"].one_reg
 _DEBUGGED, _STEPPED = protocol.DEBUG["debugged"], protocol.DEBUG["stepped"]
 
 
-def guests_own(events: tuple[Event, ...]) -> tuple[Event, ...]:
+def undo_debug_state(events: tuple[Event, ...]) -> tuple[Event, ...]:
     """Return a trace's events with the guest's own PSTATE.SS and MDSCR_EL1 in the records made while it is debugged.
 
     An entry that has PSTATE.SS set, so that a step begins there, is marked (``protocol.MARK_STEP_BEGINS``).  Without

@@ -15,7 +15,7 @@ POWER_OFF = 1 << 0
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class VmEnvironment:
     """The machine of one vCPU.
 
     ``regions`` are guest physical addresses, with a memory slot or known to have none; ``devices`` are those that KVM
@@ -70,7 +70,7 @@ class World:
         return not self.features & ~(PSCI_0_2 | POWER_OFF)
 
 
-SCENARIO = World()
+SCENARIO_VM = VmEnvironment()
 
 
 def writable(regions: tuple[Region, ...]) -> tuple[Region, ...]:
@@ -78,15 +78,15 @@ def writable(regions: tuple[Region, ...]) -> tuple[Region, ...]:
     return tuple(replace(region, read_only=False) for region in regions)
 
 
-def _world(one: Context) -> World:
+def _world(one: Context) -> VmEnvironment:
     vcpus = sum(other.machine == one.machine for other in CONTEXTS)
     if one.machine == PROTECTED_MACHINE:
-        return World(writable(REGIONS), vcpu=one.vcpu, vcpus=vcpus, protected=True)
+        return VmEnvironment(writable(REGIONS), vcpu=one.vcpu, vcpus=vcpus, protected=True)
     if one.machine == GIC_MACHINE:
-        return World(devices=(GICD, GICR), vcpu=one.vcpu, vcpus=vcpus, gic=True)
-    return World(vcpu=one.vcpu, vcpus=vcpus)
+        return VmEnvironment(devices=(GICD, GICR), vcpu=one.vcpu, vcpus=vcpus, gic=True)
+    return VmEnvironment(vcpu=one.vcpu, vcpus=vcpus)
 
 
-WORLDS: tuple[World, ...] = tuple(map(_world, CONTEXTS))
+WORLDS: tuple[VmEnvironment, ...] = tuple(map(_world, CONTEXTS))
 """What surrounds each vCPU of a scenario, in the order of ``layout.CONTEXTS``."""
-assert WORLDS[0] == SCENARIO
+assert WORLDS[0] == SCENARIO_VM

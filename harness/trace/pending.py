@@ -11,7 +11,7 @@ def apply_pending(state: State, pending: int, wide: bool = True) -> State:
     """Return what the guest sees once KVM's pending work (``protocol.PENDING`` bits) is done.
 
     ESR_EL1 and FAR_EL1 of a pending exception are in the context already.  ``wide`` as in
-    :func:`~harness.arch.exceptions.behind`.
+    :func:`~harness.arch.exceptions.state_after_instruction`.
     """
     if not pending:
         return state

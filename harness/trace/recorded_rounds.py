@@ -12,7 +12,7 @@ from harness.arch.registers import BY_NAME
 from harness.layout import Region
 from harness.protocol import OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET
 from harness.trace import psci
-from harness.trace.environment import IPA_BITS, SCENARIO, World
+from harness.trace.environment import IPA_BITS, SCENARIO_VM, VmEnvironment
 from harness.trace.events import ENTRY, EXIT, HOST, Host, Switch
 from harness.trace.recording import Api, Recorded
 from harness.trace.rounds import EXIT_INTR, Round
@@ -28,7 +28,7 @@ _EVENTS = ((protocol.EVENT["external_abort"], OP_ABORT), (protocol.EVENT["serror
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class RecordedRound:
     """A round of one vCPU, and where its entry is among the records."""
 
     vm: int
@@ -56,7 +56,7 @@ class _Vcpu:
     features: int = 0
     entry: Switch | None = None
     exit: Switch | None = None
-    world: World = SCENARIO
+    world: VmEnvironment = SCENARIO_VM
     version: int = -1
     first: int = 0
     others: bool = False
@@ -84,11 +84,11 @@ class _Vm:
             self.version += 1
         return self.vcpus[number]
 
-    def world(self, number: int) -> World:
+    def world(self, number: int) -> VmEnvironment:
         """Return what surrounds a vCPU now."""
         vcpu = self.vcpus[number]
         if vcpu.version != self.version:
-            vcpu.world = World(
+            vcpu.world = VmEnvironment(
                 self.regions,
                 self.devices,
                 number,
@@ -102,7 +102,7 @@ class _Vm:
         return vcpu.world
 
 
-def split(records: Iterable[Recorded]) -> Iterator[Turn | Run]:
+def split(records: Iterable[Recorded]) -> Iterator[RecordedRound | Run]:
     """Cut a recording into the rounds and runs of each vCPU, in the order in which they end."""
     vms: dict[int, _Vm] = {}
     last: tuple[int, int] | None = None
@@ -120,7 +120,7 @@ def split(records: Iterable[Recorded]) -> Iterator[Turn | Run]:
         if event.kind == ENTRY:
             first, world = (number, vm.world(vcpu_number)) if vcpu.exit is None else (vcpu.first, vcpu.world)
             round_ = Round(first, vcpu.exit, tuple(vcpu.users), tuple(vcpu.hosts), event, world, vcpu.others)
-            yield Turn(vm_number, vcpu_number, number, round_)
+            yield RecordedRound(vm_number, vcpu_number, number, round_)
             vcpu.entry, vcpu.exit, vcpu.first, vcpu.users, vcpu.hosts = event, None, number, [], []
         elif event.kind == EXIT:
             if vcpu.entry is not None:

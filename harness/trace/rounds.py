@@ -19,10 +19,10 @@ from harness.arch.registers import BY_NAME, BY_ONE_REG, MASK64
 from harness.protocol import OP_ABORT, OP_FINISH, OP_MP_STATE, OP_RESET, OP_SERROR, OP_SET
 from harness.scenario.steps import MP_STATES
 from harness.trace import pending, psci
-from harness.trace.debug_state import guests_own
-from harness.trace.environment import SCENARIO, World
+from harness.trace.debug_state import undo_debug_state
+from harness.trace.environment import SCENARIO_VM, VmEnvironment
 from harness.trace.events import ENTRY, EXIT, HOST, USER, Event, Host, Switch
-from harness.trace.slot_timeline import Shapes
+from harness.trace.slot_timeline import SlotTimeline
 
 INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
 EXIT_INTR, EXIT_MMIO, EXIT_SYSTEM_EVENT = 10, 6, 24
@@ -32,12 +32,12 @@ NOTHING: Mapping[int, int] = MappingProxyType({})
 IN_KERNEL = "kernel:MMIO"
 """The outcome of an access to a device that KVM emulates itself."""
 
-ASKED_FOR = "asked"
+USER_INJECTED = "asked"
 """The outcome where the guest took what userspace asked for: an SError at once, more exceptions than one, or one from
 another state than that of the exit."""
 
 
-class Action(NamedTuple):
+class KvmAction(NamedTuple):
     """What KVM did in a round: its outcome, and whether it moved PC on or injected an exception."""
 
     outcome: str
@@ -62,13 +62,13 @@ class Round:
     users: tuple[Switch, ...]
     hosts: tuple[Host, ...]
     entry: Switch
-    world: World = SCENARIO
+    world: VmEnvironment = SCENARIO_VM
     others: bool = False
     exit_class: str = field(init=False)
     label: str = field(init=False)
     reset: bool = field(init=False)
     host_wrote: Mapping[int, int] = field(init=False)
-    action: Action = field(init=False)
+    action: KvmAction = field(init=False)
     seen: State = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,7 +92,7 @@ class Round:
     @property
     def in_kernel(self) -> bool:
         """Whether KVM emulated the access itself, whatever exception userspace asked for behind it."""
-        if self.action.outcome != ASKED_FOR:
+        if self.action.outcome != USER_INJECTED:
             return self.action.outcome == IN_KERNEL
         return self.exit is not None and _in_kernel(self.exit, self.entry, self.world, self.action.skip)
 
@@ -160,7 +160,9 @@ def _rewritten(hosts: tuple[Host, ...]) -> bool:
     return any(op == OP_RESET or (op == OP_SET and a in _DECIDE_ENTRY) for op, a in ops[:first])
 
 
-def _injected(exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch, world: World) -> bool:
+def _injected(
+    exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch, world: VmEnvironment
+) -> bool:
     """Whether KVM gave the guest an exception on its way out to userspace, or when userspace asked for one."""
     before = exit_.values
     vector = exceptions.vector(before[exceptions.VBAR], before[exceptions.PSTATE])
@@ -174,7 +176,7 @@ def _injected(exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...],
         came_from |= {host.b for host in hosts if host.op == OP_SET and host.a in (PC_ID, ELR_ID)}
         came_from |= {pc for _, pc in anew}
         came_from.add(
-            exceptions.behind(before[exceptions.PC], before[exceptions.PSTATE], _wide(exit_))[0]
+            exceptions.state_after_instruction(before[exceptions.PC], before[exceptions.PSTATE], _wide(exit_))[0]
         )  # KVM may have done it before
         if len(asked) > 1:  # each may be taken at the vector of the one before
             nested = exceptions.vector(before[exceptions.VBAR], exceptions.EL1H)
@@ -227,7 +229,7 @@ def _reason(user: Switch) -> str:
     return f"user:{exits.KVM_EXIT_REASONS.get(user.code, user.code)}"
 
 
-def _in_kernel(exit_: Switch, entry: Switch, world: World, moved: bool) -> bool:
+def _in_kernel(exit_: Switch, entry: Switch, world: VmEnvironment, moved: bool) -> bool:
     """Whether KVM emulated the access itself: a device of its own is there, kvm_run shows it, and PC moved on."""
     if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW" or not moved:
         return False
@@ -247,20 +249,23 @@ def took_serror(exit_: Switch | None, hosts: tuple[Host, ...], entry: Switch) ->
 
 
 def _action(
-    exit_: Switch | None, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch, world: World
-) -> Action:
+    exit_: Switch | None, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch, world: VmEnvironment
+) -> KvmAction:
     pending = entry.pending
     inject, moved = bool(pending & EXCEPTION), bool(pending & INCREMENT_PC)
     own = inject  # an exception that KVM gives the guest for this exit, or keeps pending
     if exit_ is None and OP_SERROR in _exceptions(hosts) and took_serror(None, hosts, entry):
-        return Action(ASKED_FOR, moved, True)
+        return KvmAction(USER_INJECTED, moved, True)
     if not users and not world.devices:
-        return Action("inject" if inject else "resume", moved, inject)
+        return KvmAction("inject" if inject else "resume", moved, inject)
     if exit_ is not None and users:
         own = own or _injected(exit_, users, (), entry, world)
         inject = own or (bool(_exceptions(hosts)) and _injected(exit_, users, hosts, entry, world))
         states = exit_.values[exceptions.PSTATE], entry.values[exceptions.PSTATE]
-        behind = {exceptions.behind(exit_.values[exceptions.PC], pstate, _wide(exit_))[0] for pstate in states}
+        behind = {
+            exceptions.state_after_instruction(exit_.values[exceptions.PC], pstate, _wide(exit_))[0]
+            for pstate in states
+        }
         moved = moved or any(u.values[exceptions.PC] in behind for u in users)
         # The KVM_RUN of OP_FINISH leaves no record.
         if any(host.op == OP_FINISH for host in hosts) and any(u.code == EXIT_MMIO for u in users):
@@ -270,23 +275,23 @@ def _action(
         asked = _exceptions(hosts)
         at_once = OP_SERROR in asked and took_serror(exit_, hosts, entry)  # whatever else there was
         single = own and not at_once if OP_ABORT not in asked else asked == (OP_ABORT,) and not _rewritten(hosts)
-        outcome = "inject" if single else ASKED_FOR
+        outcome = "inject" if single else USER_INJECTED
     elif reasons:
         outcome = reasons[0]
     elif world.devices and exit_ is not None and _in_kernel(exit_, entry, world, moved):
         outcome = IN_KERNEL
     else:
         outcome = "resume"
-    return Action(outcome, moved, inject)
+    return KvmAction(outcome, moved, inject)
 
 
 @dataclass(slots=True)
-class _Turn:
+class _RoundBuilder:
     """What a vCPU's host did since the vCPU ran last."""
 
     first: int = 0
     exit: Switch | None = None
-    world: World | None = None
+    world: VmEnvironment | None = None
     users: list[Switch] = field(default_factory=list)
     hosts: list[Host] = field(default_factory=list)
     others: bool = False
@@ -305,22 +310,22 @@ class _Turn:
 def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
     """Cut a trace into the turns of the host, each of one vCPU, in the order in which they end.
 
-    Its records have the guest's own registers (:func:`harness.trace.debug_state.guests_own`); those of :func:`runs`,
-    too.
+    Its records have the guest's own registers (:func:`harness.trace.debug_state.undo_debug_state`); those of
+    :func:`runs`, too.
     """
-    turns: dict[int, _Turn] = {}
-    shapes = Shapes()
+    turns: dict[int, _RoundBuilder] = {}
+    shapes = SlotTimeline()
     last = None
-    for i, event in enumerate(guests_own(events)):
+    for i, event in enumerate(undo_debug_state(events)):
         context = event.context
         if event.kind == EXIT and isinstance(event, Switch):
             # What holds at an exit holds for the turn.
-            turns[context] = _Turn(i, event, shapes.world(context), off=psci.is_call_off(event))
+            turns[context] = _RoundBuilder(i, event, shapes.world(context), off=psci.is_call_off(event))
             last = context
             continue
         turn = turns.get(context)
         if turn is None:
-            turn = turns[context] = _Turn(i)
+            turn = turns[context] = _RoundBuilder(i)
         if context != last:
             turn.others = last is not None
             last = context
@@ -334,7 +339,7 @@ def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
             if event.code == EXIT_SYSTEM_EVENT:
                 # docs/spec/kvm.md section 3, SYSTEM_OFF and SYSTEM_RESET: all vCPUs are stopped.
                 for number in psci.same_machine(context):
-                    turns.setdefault(number, _Turn()).off = True
+                    turns.setdefault(number, _RoundBuilder()).off = True
         elif event.kind == ENTRY:
             first = turn.first if turn.exit is not None else i
             world = turn.world or shapes.world(context)
@@ -344,7 +349,7 @@ def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
                 _call_on(turns, turn, event)
 
 
-def _call_on(turns: dict[int, _Turn], caller: _Turn, after: Switch) -> None:
+def _call_on(turns: dict[int, _RoundBuilder], caller: _RoundBuilder, after: Switch) -> None:
     """A vCPU that PSCI CPU_ON has started is reset, then set to its entry point (Arm DEN 0022 5.4).
 
     ``after`` is the first record behind the exit, which shows what KVM answered; where the host has written x0 before
@@ -357,7 +362,7 @@ def _call_on(turns: dict[int, _Turn], caller: _Turn, after: Switch) -> None:
     number, how = call
     overwritten = 0 in writes_of(tuple(caller.hosts))
     answered = after.values[0] == psci.SUCCESS
-    started = turns.setdefault(number, _Turn())
+    started = turns.setdefault(number, _RoundBuilder())
     if not (started.off if overwritten else answered):
         return
     started.note(Host(HOST, after.step, OP_RESET, 0, 0, 0, False, number))
@@ -372,7 +377,7 @@ def _call_on(turns: dict[int, _Turn], caller: _Turn, after: Switch) -> None:
 def runs(events: tuple[Event, ...]) -> Iterator[tuple[int, Switch, Switch]]:
     """Yield each run of a guest: index of the exit, entry, exit."""
     entries: dict[int, Switch] = {}
-    for i, event in enumerate(guests_own(events)):
+    for i, event in enumerate(undo_debug_state(events)):
         if event.kind == HOST:
             continue
         assert isinstance(event, Switch)

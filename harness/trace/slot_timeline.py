@@ -10,23 +10,23 @@ from harness import protocol
 from harness.layout import CONTEXTS, REGIONS
 from harness.scenario import memory_slots
 from harness.scenario.memory_slots import Slot
-from harness.trace.environment import SCENARIO, WORLDS, World, writable
+from harness.trace.environment import SCENARIO_VM, WORLDS, VmEnvironment, writable
 from harness.trace.events import Event, Host
 
 OPS = frozenset(protocol.OPS[name][0] for name in ("slot", "drop_slot"))
 """Operations that ask KVM to change a memory slot."""
 
 
-class Shapes:
+class SlotTimeline:
     """The worlds of all vCPUs, in the order of ``layout.CONTEXTS``, at one place in a trace."""
 
     def __init__(self) -> None:
         self._slots: dict[int, Mapping[int, Slot]] = {}
         self._worlds = list(WORLDS)
 
-    def world(self, context: int) -> World:
+    def world(self, context: int) -> VmEnvironment:
         """Return what surrounds a vCPU now; that of a lone one for a number that no vCPU has."""
-        return self._worlds[context] if context < len(self._worlds) else SCENARIO
+        return self._worlds[context] if context < len(self._worlds) else SCENARIO_VM
 
     def slots(self, context: int) -> Mapping[int, Slot]:
         """Return the slots of a vCPU's VM, by number; that of its code is not among them."""
@@ -47,14 +47,14 @@ class Shapes:
                 self._worlds[number] = replace(WORLDS[number], regions=there)
 
 
-def ever(events: Iterable[Event]) -> World:
+def all_slots(events: Iterable[Event]) -> VmEnvironment:
     """Return a world with every memory slot that there is at some time; those that can be written to come first."""
-    regions = dict.fromkeys(SCENARIO.regions)
-    shapes = Shapes()
+    regions = dict.fromkeys(SCENARIO_VM.regions)
+    shapes = SlotTimeline()
     for event in events:
         if isinstance(event, Host) and event.op in OPS:
             shapes.apply(event)
             regions |= dict.fromkeys(shapes.world(event.context).regions)
-    if len(regions) == len(SCENARIO.regions):
-        return SCENARIO
-    return replace(SCENARIO, regions=tuple(sorted(regions, key=lambda region: region.read_only)))
+    if len(regions) == len(SCENARIO_VM.regions):
+        return SCENARIO_VM
+    return replace(SCENARIO_VM, regions=tuple(sorted(regions, key=lambda region: region.read_only)))

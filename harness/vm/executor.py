@@ -13,9 +13,9 @@ from harness.errors import AgentProtocolError
 from harness.layout import CODE, CONTEXTS, PROTECTED_MACHINE, VECTORS
 from harness.scenario.agent_operations import host_arguments, shaping
 from harness.scenario.code_layout import codes_of, ends, placed
-from harness.scenario.requirements import context_named, first_context, uses_gic, wants_points
+from harness.scenario.requirements import context_named, first_context, needs_debug_registers, uses_gic
 from harness.scenario.scenario import Scenario, Step
-from harness.scenario.steps import KINDS, Side
+from harness.scenario.steps import KINDS, Actor
 from harness.trace import decode
 from harness.trace import events as trace
 from harness.trace.decode import ContextLayout
@@ -52,7 +52,7 @@ def _forged(scenario: Scenario, index: int) -> Iterator[Op]:
     """What is to be replaced at the exit of a guest step: it must be known before the step runs."""
     for i in range(index + 1, len(scenario.steps)):
         step = scenario.steps[i]
-        if KINDS[step.kind].side is Side.GUEST:
+        if KINDS[step.kind].side is Actor.GUEST:
             return
         if step.kind == "forge":
             yield _host_op(step, i)
@@ -67,7 +67,7 @@ def _writes_behind(steps: Sequence[Step], index: int) -> int:
     end = index + 1
     while end < len(steps) and steps[end].kind == "set" and _is_gpr(str(steps[end].args[0])):
         end += 1
-    more = end < len(steps) and KINDS[steps[end].kind].side is not Side.GUEST
+    more = end < len(steps) and KINDS[steps[end].kind].side is not Actor.GUEST
     return 0 if more else end - index - 1
 
 
@@ -217,7 +217,7 @@ class Executor:
         self._put("record", int(record))
         self._put("irq_budget", IRQ_BUDGET)
         self._put("round_budget", ROUND_BUDGET)
-        self._put("points", int(wants_points(scenario)))
+        self._put("points", int(needs_debug_registers(scenario)))
         self._put("lists", int(uses_gic(scenario)))
         request = self._word("request") + 1
         self._put("request", request)

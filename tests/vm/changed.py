@@ -16,7 +16,7 @@ from fuzz.generate.mutator import mutate
 from harness.arch.cpu_models import cpu_model
 from harness.errors import TargetError
 from harness.findings.check import check
-from harness.findings.checked import Checked
+from harness.findings.checked import CheckResult
 from harness.report.readme_tables import table
 from harness.scenario.scenario import Scenario
 from harness.vm.build.prepare import prepare
@@ -62,7 +62,7 @@ def inputs(seed: int) -> Iterator[tuple[str, Scenario, bool]]:
 
 def _shown(executor: Executor, scenario: Scenario, target: str) -> set[str]:
     trace = executor.run(scenario)
-    checked: Checked = check(scenario, trace, "spec", cpu_model(load_config(target).cpu), CATALOGUE)
+    checked: CheckResult = check(scenario, trace, "spec", cpu_model(load_config(target).cpu), CATALOGUE)
     return findings(checked)
 
 

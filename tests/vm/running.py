@@ -14,7 +14,7 @@ from fuzz.targets.runner import run_to_end
 from harness.arch.cpu_models import cpu_model
 from harness.coverage.exercised_steps import Exercise
 from harness.findings.check import check
-from harness.findings.checked import Checked, Compared, signature
+from harness.findings.checked import CheckResult, Comparison, signature
 from harness.findings.known_divergences import Catalogue
 from harness.scenario.requirements import needs_protected
 from harness.scenario.scenario import Scenario, load
@@ -67,12 +67,12 @@ def check_all(
     *,
     fresh_vm: bool,
     exercise: Exercise | None = None,
-) -> dict[str, Checked]:
+) -> dict[str, CheckResult]:
     """Run and check scenarios on a machine that runs, those that it can run; ``exercise`` counts what they did."""
     cpu = cpu_model(load_config(target).cpu)
     results = {}
     for name, scenario in runnable(target, what).items():
-        trace, compared = run_to_end(executor, scenario, fresh_vm=fresh_vm), list[Compared]()
+        trace, compared = run_to_end(executor, scenario, fresh_vm=fresh_vm), list[Comparison]()
         results[name] = check(scenario, trace, "spec", cpu, CATALOGUE, compared.append)
         if exercise is not None:
             exercise.add(scenario, trace, compared)
@@ -81,13 +81,13 @@ def check_all(
 
 def run_all(
     target: str, what: Mapping[str, Scenario], *, kernel: Path | None = None, exercise: Exercise | None = None
-) -> dict[str, Checked]:
+) -> dict[str, CheckResult]:
     """Boot a target, then run and check scenarios, each in a VM made for it."""
     with booted(target, kernel) as executor:
         return check_all(target, what, executor, fresh_vm=True, exercise=exercise)
 
 
-def findings(checked: Checked) -> set[str]:
+def findings(checked: CheckResult) -> set[str]:
     """The names of what is unexplained, numbers of general-purpose registers folded."""
     folded = (signature(divergence)[:2] for divergence in checked.unexplained)
     return {f"{relation}.{register}" if register else relation for relation, register in folded}

@@ -6,9 +6,9 @@ from __future__ import annotations
 from fuzz.cli import reach
 from fuzz.targets.runner import run_to_end
 from harness.arch.cpu_models import cpu_model
-from harness.coverage.exercised_rules import rules_of
+from harness.coverage.exercised_rules import exercised_rules
 from harness.findings.check import check
-from harness.findings.checked import Compared
+from harness.findings.checked import Comparison
 from harness.report.contract_page import Exercised
 from harness.scenario.scenario import load
 from harness.vm.config import DEFAULT_TARGET, load_config
@@ -27,9 +27,9 @@ def test_the_named_scenarios_exercise_their_rules() -> None:
     missing = {}
     with booted(DEFAULT_TARGET) as executor:
         for one, rules in claimed.items():
-            scenario, compared = load(CORPUS / one), list[Compared]()
+            scenario, compared = load(CORPUS / one), list[Comparison]()
             trace = run_to_end(executor, scenario, fresh_vm=True)
             check(scenario, trace, "spec", cpu, CATALOGUE, compared.append)
-            if lost := rules - BY_CHANCE - rules_of(scenario, trace, compared):
+            if lost := rules - BY_CHANCE - exercised_rules(scenario, trace, compared):
                 missing[one] = lost
     assert missing == {}

@@ -15,8 +15,8 @@ from functools import partial
 import pytest
 
 from harness.coverage.exercised_steps import Exercise
-from harness.coverage.reachable_exits import DEBUG_EXITS, GUEST_EXITS, possible, why_not
-from harness.findings.checked import Checked, signature
+from harness.coverage.reachable_exits import DEBUG_EXITS, GUEST_EXITS, possible, unreached_reason
+from harness.findings.checked import CheckResult, signature
 from harness.findings.finding import difference, signature_text
 from harness.findings.regressions import Regression, load_regressions
 from harness.relations.divergence import Divergence
@@ -35,7 +35,7 @@ from tests.vm.running import (
     two_at_a_time,
 )
 
-Results = Mapping[str, Checked]
+Results = Mapping[str, CheckResult]
 EVERYTHING = {**SEEDS, **REGRESSIONS}
 FINDINGS = load_regressions(CORPUS / "regressions" / "expected.toml")
 
@@ -78,7 +78,7 @@ def _rows(target: str, scenario: str) -> list[Regression]:
     return [row for row in FINDINGS if target in row.targets and scenario in row.scenarios]
 
 
-def _shown(checked: Checked, *, interrupted: bool = False) -> dict[str, list[Divergence]]:
+def _shown(checked: CheckResult, *, interrupted: bool = False) -> dict[str, list[Divergence]]:
     """What is unexplained, by signature; at an interrupt anything may show that shows elsewhere."""
     shown: dict[str, list[Divergence]] = {}
     for divergence in checked.unexplained:
@@ -154,13 +154,13 @@ def test_each_step_is_exercised_and_judged(
     with a reason."""
     found = exercised[target]
     assert {kind.keyword for kind in STEP_KINDS} <= {place.step for place in found.reached}
-    assert {p for p in possible() if p not in found.reached and why_not(p, target) is None} == set()
+    assert {p for p in possible() if p not in found.reached and unreached_reason(p, target) is None} == set()
     for kind in STEP_KINDS:
         judged = {r for p, rs in found.judged.items() if p.step == kind.keyword for r, j in rs.items() if j.whole}
         assert judged, f"{kind.keyword}: no relation ever judged it as a whole"
 
 
-def _judged(checked: Checked) -> frozenset[tuple[object, ...]]:
+def _judged(checked: CheckResult) -> frozenset[tuple[object, ...]]:
     """What was found, wherever in the trace and however often.
 
     An interrupt moves what comes behind it, and what an access traps for may trap once more then.  ``save.reveal`` is

@@ -10,7 +10,7 @@ import pytest
 from harness.arch.cpu_models import cpu_model
 from harness.errors import SetupError
 from harness.findings.check import check
-from harness.findings.checked import Checked
+from harness.findings.checked import CheckResult
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
 from harness.vm.executor import Executor
@@ -34,7 +34,7 @@ def executor() -> Iterator[Executor]:
         yield running
 
 
-def run(executor: Executor, name: str) -> Checked:
+def run(executor: Executor, name: str) -> CheckResult:
     scenario = {**SEEDS, **REGRESSIONS}[name]
     trace = executor.run(scenario)
     assert trace.status == "ok"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.findings.checked import Checked
+from harness.findings.checked import CheckResult
 from harness.vm.build.prepare import prepare
 from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
 from tests.vm.patching import PATCHES, Patch, apply
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
     statuses: frozenset[str]
 
 
-def _blamed(checked: Checked) -> frozenset[str]:
+def _blamed(checked: CheckResult) -> frozenset[str]:
     """What is unexplained at the first exit that has any; what is lost the host cannot see either."""
     first = min((d.event for d in checked.unexplained), default=None)
     return frozenset(d.name for d in checked.unexplained if d.event == first and d.relation != "save.reveal")
