@@ -18,7 +18,7 @@ from harness.relations.host import expected_entry_state
 from harness.relations.save_restore import compare_round
 from harness.relations.switch import compare_run
 from harness.trace.events import Switch
-from harness.trace.rounds import Round, rounds, runs
+from harness.trace.rounds import Round
 from tests.rounds import AT, HOLE, WINDOW, S, page
 from tests.traces import (
     ESR_TRAP_MRS,
@@ -35,6 +35,8 @@ from tests.traces import (
     host_set,
     irq,
     load_esr,
+    rounds,
+    runs,
     trap,
     turn,
     user,

@@ -22,8 +22,23 @@ from harness.scenario.agent_operations import host_arguments
 from harness.scenario.scenario import parse
 from harness.trace.debug_state import undo_debug_state
 from harness.trace.events import HOST, Event, Host, Switch
-from harness.trace.rounds import Round, rounds, runs
-from tests.traces import MMIO_EXIT, SKIP, but, entry, esr, host_set, irq, load_esr, state, trap, turn, user
+from harness.trace.rounds import Round
+from tests.traces import (
+    MMIO_EXIT,
+    SKIP,
+    but,
+    entry,
+    esr,
+    host_set,
+    irq,
+    load_esr,
+    rounds,
+    runs,
+    state,
+    trap,
+    turn,
+    user,
+)
 
 AT = CODE.base
 DEBUGGED = protocol.DEBUG["debugged"]

@@ -21,8 +21,9 @@ from harness.layout import CODE, VECTORS
 from harness.report import step_coverage
 from harness.scenario.scenario import parse
 from harness.scenario.steps import KINDS, STEP_KINDS
-from harness.trace.events import Event, Trace
+from harness.trace.events import Event
 from tests import traces
+from tests.traces import indexed
 
 HVC, DABT = (EC_BY_NAME[name] << EC_SHIFT | IL_BIT for name in ("HVC64", "DABT_LOW"))
 ROOT = Path(__file__).parent.parent
@@ -32,7 +33,7 @@ KEPT = ROOT / "corpus" / "reach.json"
 def exercise(steps: str, events: list[Event], *compared: Comparison) -> Exercise:
     scenario = parse(f"shadowfuzz-scenario 1\nabout A test.\n{steps}\n")
     found = Exercise()
-    found.add(scenario, Trace(tuple(events), "ok", 0, False), compared)
+    found.add(scenario, indexed(events), compared)
     return found
 
 

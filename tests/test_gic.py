@@ -30,9 +30,9 @@ from harness.scenario.code_layout import base_of
 from harness.scenario.requirements import uses_gic
 from harness.scenario.scenario import parse
 from harness.trace.events import HOST, Event, Host, Switch, Trace
-from harness.trace.rounds import IN_KERNEL, rounds
+from harness.trace.rounds import IN_KERNEL
 from harness.vm.config import PROJECT
-from tests.traces import SKIP, but, entry, esr, host_set, irq, load_esr, state, trap, user
+from tests.traces import SKIP, but, entry, esr, host_set, irq, load_esr, rounds, state, trap, user
 
 CPU = cpu_model("cortex-a72")
 AT = CODE.base

@@ -23,7 +23,7 @@ from fuzz.store.database import Database
 from fuzz.store.runs import History
 from fuzz.triage.report_page import book_of
 from harness.relations import save_restore
-from harness.report.glossary import RELATIONS
+from harness.relations.registry import WORDS
 from harness.report.html_markup import Line, Markup, el, plot, put
 from harness.report.html_report import page
 from tests.kept import filled
@@ -115,9 +115,9 @@ def test_it_tells_everything(html: str) -> None:
 def test_every_relation_has_a_sentence() -> None:
     source = "".join(path.read_text() for path in Path(save_restore.__file__).parent.glob("*.py"))
     relations = set(re.findall(r'Divergence\(\s*"(\w+)"', source))
-    assert "isolate" in relations and relations <= set(RELATIONS)
-    for _, sentence in RELATIONS.values():
-        assert "0x1" in sentence.format(exit="WFX", register="x0", expected="0x1", observed="0x2", helper="")
+    assert "isolate" in relations and relations <= set(WORDS)
+    for words in WORDS.values():
+        assert "0x1" in words.sentence.format(exit="WFX", register="x0", expected="0x1", observed="0x2", helper="")
 
 
 def test_hostile_text_stays_text(html: str) -> None:

@@ -31,9 +31,9 @@ from harness.scenario.requirements import needs_protected
 from harness.scenario.scenario import Step, parse
 from harness.trace.environment import WORLDS
 from harness.trace.events import HOST, Host, Switch
-from harness.trace.rounds import Round, rounds
+from harness.trace.rounds import Round
 from tests.rounds import S
-from tests.traces import but, entry, esr, irq, state, trap, user
+from tests.traces import but, entry, esr, indexed, irq, rounds, state, trap, user
 
 AT, HVC = CODE.base, encode("hvc", 0)
 OWN = Code({AT: HVC}, protected=True)
@@ -98,7 +98,9 @@ def writes(
     host = Host(HOST, 3, OP_WRITE, page, 1, error, True, mark >> FLAGS_VCPU_SHIFT)
     between = [event for n in interrupts for event in _interrupted(but(before, pc=AT + n), mark)]
     return list(
-        compare_donated_memory((entry(before, marks=mark), fault, entry(before, marks=mark), *between, on, host))
+        compare_donated_memory(
+            indexed((entry(before, marks=mark), fault, entry(before, marks=mark), *between, on, host))
+        )
     )
 
 

@@ -20,7 +20,6 @@ from harness.layout import CODE
 from harness.relations.contract_rules import ABSENT, RULES, why_absent
 from harness.report.contract_page import Exercised, contract_page
 from harness.scenario.scenario import parse
-from harness.trace.events import Trace
 from harness.vm.config import list_configs
 from tests import traces
 
@@ -91,7 +90,7 @@ def _rules(*compared: Comparison, steps: str = "hvc 0x0", host: bool = False) ->
     written = [traces.host_set("x0", 0)] if host else []
     events = (traces.entry(start), traces.trap(behind, HVC), *written, traces.entry(answered), traces.irq(answered))
     scenario = parse(f"shadowfuzz-scenario 1\nabout A test.\n{steps}\n")
-    return exercised_rules(scenario, Trace(events, "ok", 0, False), compared)
+    return exercised_rules(scenario, traces.indexed(events), compared)
 
 
 def test_a_rule_counts_where_it_was_compared() -> None:

@@ -13,9 +13,9 @@ from harness.model.memoised_replay import AUDIT, Shortcut, Traced
 from harness.model.replay import predict
 from harness.protocol import OP_RESET, OP_SET
 from harness.trace.events import ENTRY, EXIT, HOST, USER, Host, Switch
-from harness.trace.rounds import Round, rounds
+from harness.trace.rounds import Round
 from tests.rounds import GOOD
-from tests.traces import EXCEPTION, SKIP, but, entry, esr, host_reset, load_esr, state, trap, turn
+from tests.traces import EXCEPTION, SKIP, but, entry, esr, host_reset, load_esr, rounds, state, trap, turn
 
 LEVELS = ("spec", "low", "body", "kernel")
 SHORTCUTS = {level: Shortcut(level) for level in LEVELS}

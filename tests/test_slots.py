@@ -21,9 +21,8 @@ from harness.scenario.memory_slots import DEFAULT, PAGE, Slot, changed, collides
 from harness.scenario.scenario import Scenario, Step, format_scenario, parse, slot_step
 from harness.trace.environment import SCENARIO_VM
 from harness.trace.events import HOST, Event, Host
-from harness.trace.rounds import rounds
 from harness.trace.slot_timeline import SlotTimeline
-from tests.traces import ESR_TRAP_MRS, entry, state, trap
+from tests.traces import ESR_TRAP_MRS, entry, indexed, rounds, state, trap
 
 (WHOLE,) = DEFAULT
 FAR = 0x80_0000_0000
@@ -78,8 +77,8 @@ TAKEN, REFUSED, EITHER = frozenset({True}), frozenset({False}), frozenset({True,
 def test_what_kvm_owes(request_: Slot, answer: frozenset[bool]) -> None:
     assert may_succeed(request_, {1: WHOLE}) == answer
     events: list[Event] = [entry(S), trap(S, ESR_TRAP_MRS)]
-    taken = list(compare_slots([*events, asked(request_), entry(S)]))
-    refused = list(compare_slots([*events, asked(request_, errno.EINVAL), entry(S)]))
+    taken = list(compare_slots(indexed([*events, asked(request_), entry(S)])))
+    refused = list(compare_slots(indexed([*events, asked(request_, errno.EINVAL), entry(S)])))
     assert [(d.name, d.expected, d.observed, d.event, d.step) for d in taken] == (
         [("host.slot", "refused", "taken", 1, 7)] if answer == REFUSED else []
     )
@@ -90,7 +89,7 @@ def test_what_kvm_owes(request_: Slot, answer: frozenset[bool]) -> None:
 
 def test_before_the_first_entry() -> None:
     wrong = asked(Slot(2, "rw", FAR, PAGE, DATA.base), errno.EEXIST)
-    (found,) = compare_slots([wrong, entry(S)])
+    (found,) = compare_slots(indexed([wrong, entry(S)]))
     assert (found.exit_class, found.event, found.observed) == ("FIRST", 1, "EEXIST")
 
 
@@ -122,12 +121,12 @@ def test_the_world_follows_the_trace() -> None:
         assert round_.world.slot(DATA.base) is None
         assert round_.world.slot(FAR + DATA.size - 1) is not None
     assert fifth.world.regions is REGIONS
-    shapes = SlotTimeline()
-    shapes.apply(asked(moved, context=PAIR))
-    assert shapes.world(PAIR).regions == shapes.world(PAIR + 1).regions != REGIONS
-    assert shapes.world(0) == SCENARIO_VM
-    assert shapes.slots(0) == {1: WHOLE}
-    assert shapes.slots(PAIR + 1) == {1: moved}
+    timeline = SlotTimeline.of([asked(moved, context=PAIR)])
+    assert timeline.environment(1, PAIR).regions == timeline.environment(1, PAIR + 1).regions != REGIONS
+    assert timeline.environment(0, PAIR).regions == REGIONS, "the change holds after its event only"
+    assert timeline.environment(1, 0) == SCENARIO_VM
+    assert timeline.slots(1, 0) == {1: WHOLE}
+    assert timeline.slots(1, PAIR + 1) == {1: moved}
 
 
 def test_memory_is_where_slots_show_it() -> None:

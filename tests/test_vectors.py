@@ -12,9 +12,9 @@ from harness.guest.predict_run import predict_run
 from harness.layout import CODE
 from harness.relations.divergence import Divergence
 from harness.relations.fp_simd import ZERO, compare_vectors, value
-from harness.trace import rounds
 from harness.trace.decode import decode, decode_vectors
 from harness.trace.events import VECTORS_SIZE, Event, Trace, Vectors
+from harness.trace.rounds import cut_runs
 from harness.trace.tracefile import format_trace, parse_trace
 from tests.traces import LAYOUT, but, entry, esr, host_reset, record, state, trap, user
 
@@ -37,7 +37,7 @@ def found(
     events: tuple[Event, ...], *vectors: Vectors, restarts: Collection[int] = ()
 ) -> list[tuple[str, int | str, int | str]]:
     trace = Trace(events, "ok", 0, False, vectors)
-    runs = {at: predict_run(at, before, after, WORDS, CPU) for at, before, after in rounds.runs(events)}
+    runs = {at: predict_run(at, before, after, WORDS, CPU) for at, before, after in cut_runs(events)}
     differences = (d for d in compare_vectors(trace, runs, restarts) if isinstance(d, Divergence))
     return [(d.name, d.expected, d.observed) for d in differences]
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 
 from harness import protocol
 from harness.arch import registers
@@ -11,10 +12,10 @@ from harness.arch.exceptions import State
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.arch.registers import INDEX, NAMES
 from harness.layout import CODE, VECTORS
-from harness.trace import rounds
 from harness.trace.decode import ContextLayout
-from harness.trace.events import ENTRY, EXIT, HOST, USER, Event, Host, Switch
-from harness.trace.rounds import Round
+from harness.trace.events import ENTRY, EXIT, HOST, USER, Event, Host, Switch, Trace
+from harness.trace.indexed import IndexedTrace, index_trace
+from harness.trace.rounds import GuestRun, Round
 
 EL1H = 0x3C5
 SKIP = protocol.PENDING["increment_pc"]
@@ -77,9 +78,24 @@ def host_reset() -> Host:
     return Host(HOST, 0, protocol.OPS["reset"][0], 0, 0, 0, True)
 
 
+def indexed(events: Iterable[Event]) -> IndexedTrace:
+    """A trace of these events, cut up."""
+    return index_trace(Trace(tuple(events), "ok", 0, False))
+
+
+def rounds(events: Iterable[Event]) -> tuple[Round, ...]:
+    """The turns of the host in ``events``."""
+    return indexed(events).rounds
+
+
+def runs(events: Iterable[Event]) -> tuple[GuestRun, ...]:
+    """The runs of the guests in ``events``."""
+    return indexed(events).runs
+
+
 def turn(*events: Event) -> Round:
     """The one turn of the host in ``events``."""
-    (round_,) = rounds.rounds(events)
+    (round_,) = rounds(events)
     return round_
 
 

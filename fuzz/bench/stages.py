@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from fuzz.campaign.features import features
 from fuzz.generate.mutator import custom_mutator, generate
 from fuzz.targets.targets import Side
-from harness.findings.check import check, follow_runs
+from harness.findings.check import check
 from harness.model.memoised_replay import shortcut
 from harness.model.prediction import Prediction
 from harness.relations import save_restore
+from harness.relations.evidence import predict_runs
 from harness.relations.gic import GicMonitor
 from harness.relations.host import compare_entry_state
 from harness.scenario.code_layout import codes_of
 from harness.scenario.requirements import uses_gic
 from harness.scenario.scenario import Scenario, format_scenario, parse
-from harness.trace import rounds as turns
 from harness.trace.events import EXIT, Trace
+from harness.trace.indexed import index_trace
 from harness.trace.rounds import Round
 from harness.vm.executor import Executor, compile_scenario
 
@@ -83,7 +84,7 @@ def stages(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict[st
     exits, rng = _exits(recorded), random.Random(1)
     texts = [format_scenario(one.scenario).encode() for one in recorded]
     checked = [(one.trace, side.check(one.scenario, one.trace)) for one in recorded]
-    rounds = [round_ for one in recorded for round_ in turns.rounds(one.trace.events)]
+    rounds = [round_ for one in recorded for round_ in index_trace(one.trace).rounds]
     predict = shortcut(side.subject.level)
 
     def mutate() -> None:
@@ -116,17 +117,17 @@ def relations(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict
     def switch() -> None:
         for one in recorded:
             watch = GicMonitor(one.trace.lists) if uses_gic(one.scenario) else None
-            for _ in follow_runs(one.trace, codes_of(one.scenario), side.cpu, watch):
+            for _ in predict_runs(index_trace(one.trace), codes_of(one.scenario), side.cpu, watch):
                 pass
 
     def host() -> None:
         for one in recorded:
-            for round_ in turns.rounds(one.trace.events):
+            for round_ in index_trace(one.trace).rounds:
                 list(compare_entry_state(round_, {}))
 
     def model() -> None:
         for one in recorded:
-            for round_ in turns.rounds(one.trace.events):
+            for round_ in index_trace(one.trace).rounds:
                 _judge(side, round_, predict(round_))
 
     total, found = 0.0, {}

@@ -21,6 +21,7 @@ from harness.findings.checked import Comparison
 from harness.findings.known_divergences import Catalogue
 from harness.scenario.scenario import Scenario
 from harness.trace.events import EXIT
+from harness.trace.indexed import index_trace
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
 from harness.vm.target import boot
@@ -72,8 +73,9 @@ def measure(work: Work) -> dict[str, Any]:
                     trace = run_to_end(machine, scenario)
                     compared: list[Comparison] = []
                     check(scenario, trace, work.level, cpu, catalogue, compared.append)
-                    exercise.add(scenario, trace, compared)
-                    for rule in exercised_rules(scenario, trace, compared) if name else ():
+                    indexed = index_trace(trace)
+                    exercise.add(scenario, indexed, compared)
+                    for rule in exercised_rules(scenario, indexed, compared) if name else ():
                         rules.setdefault(rule, []).append((len(scenario.steps), name))
                     exits += sum(event.kind == EXIT for event in trace.events)
                     in_a_row = 0

@@ -27,16 +27,17 @@ from harness.scenario import memory_slots
 from harness.scenario.code_layout import placed
 from harness.scenario.scenario import Scenario, Step
 from harness.trace import psci
-from harness.trace.events import ENTRY, USER, Event, Host, Switch, Trace
-from harness.trace.rounds import IN_KERNEL, Round, rounds, runs
-from harness.trace.slot_timeline import OPS, SlotTimeline
+from harness.trace.events import ENTRY, USER, Host, Switch
+from harness.trace.indexed import IndexedTrace
+from harness.trace.rounds import IN_KERNEL, Round
+from harness.trace.slot_timeline import OPS
 
 _RESET = tuple(rule.name.removeprefix("reset.") for rule in RULES if rule.name.startswith("reset."))
 _READ = "read from "
 """What a run leaves out that read a register which may hold any value: that is the rule."""
 
 
-def exercised_rules(scenario: Scenario, trace: Trace, compared: Iterable[Comparison]) -> frozenset[str]:
+def exercised_rules(scenario: Scenario, indexed: IndexedTrace, compared: Iterable[Comparison]) -> frozenset[str]:
     """Return the rules, by their names in :data:`harness.relations.contract_rules.RULES`; ``compared`` as in
     ``Exercise.add``."""
     left_out: dict[tuple[str, int], list[str]] = {}
@@ -45,20 +46,19 @@ def exercised_rules(scenario: Scenario, trace: Trace, compared: Iterable[Compari
         if not is_whole(one) and one.left_out != SOME_UNKNOWN:  # the bits that are known were compared
             reasons.append(one.left_out)
     found: set[str] = set()
-    for round_ in rounds(trace.events):
+    for round_ in indexed.rounds:
         if left_out.get(("host", round_.first)) == []:
             found.update(_turn(round_))
     steps = {step.address: scenario.steps[step.step] for step in placed(scenario)}
-    shapes = SlotTimeline()  # no slot changes whether there is a GIC
-    for index, entry, exit_ in runs(trace.events):
+    for index, entry, exit_ in indexed.runs:
         in_run = left_out.get(("switch", index))
         if in_run is not None and all(reason.startswith(_READ) for reason in in_run):
-            found.update(_run(entry, exit_, steps, gic=shapes.world(entry.context).gic))
-    found.update(_slots(trace.events))
-    if any(True for _ in host_writes_to_donated_memory(trace.events)):
+            found.update(_run(entry, exit_, steps, gic=indexed.slots.environment(index, entry.context).gic))
+    found.update(_slots(indexed))
+    if any(True for _ in host_writes_to_donated_memory(indexed)):
         found.add("protected.write")
-    for shown in trace.lists:
-        kind = trace.events[shown.event].kind
+    for shown in indexed.trace.lists:
+        kind = indexed.events[shown.event].kind
         if kind in (ENTRY, USER) and any(lr & STATE for lr in view(shown.values).lr):
             found.add("gic.list.entry" if kind == ENTRY else "gic.list.user")
     return frozenset(found)
@@ -223,20 +223,19 @@ def _run(entry: Switch, exit_: Switch, steps: Mapping[int, Step], *, gic: bool) 
                 yield register_rule(row.name, is_read=keyword == "mrs", gic=own)
 
 
-def _slots(events: Iterable[Event]) -> Iterator[str]:
+def _slots(indexed: IndexedTrace) -> Iterator[str]:
     """Yield the rules of requests for memory slots, each compared by :mod:`harness.relations.memory_slots`."""
-    shapes = SlotTimeline()
-    for event in events:
-        if isinstance(event, Host):
-            if event.op in OPS and (rule := _slot(memory_slots.unpack(event.a, event.b), shapes, event.context)):
+    timeline = indexed.slots
+    for index, event in enumerate(indexed.events):
+        if isinstance(event, Host) and event.op in OPS:
+            there, environment = timeline.slots(index, event.context), timeline.environment(index, event.context)
+            if rule := _slot(memory_slots.unpack(event.a, event.b), there, environment.protected):
                 yield f"slot.{rule}"
-            shapes.apply(event)
 
 
-def _slot(slot: memory_slots.Slot, shapes: SlotTimeline, context: int) -> str:
-    there = shapes.slots(context)
+def _slot(slot: memory_slots.Slot, there: Mapping[int, memory_slots.Slot], protected: bool) -> str:
     old = there.get(slot.number)
-    if shapes.world(context).protected:
+    if protected:
         return "protected.flags" if memory_slots.KINDS[slot.kind] else ""
     if not slot.size:
         return "deleted" if old is not None else ""

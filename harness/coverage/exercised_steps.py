@@ -19,7 +19,7 @@ from harness.scenario.code_layout import placed
 from harness.scenario.scenario import Scenario
 from harness.trace import pending
 from harness.trace.events import ENTRY, EXIT, Host, Switch, Trace
-from harness.trace.rounds import rounds, runs
+from harness.trace.indexed import IndexedTrace
 
 NO_EXIT = "no exit"
 """Column of a guest step that was executed without leaving the guest."""
@@ -57,14 +57,14 @@ class Exercise:
     reached: Counter[StepAtExit] = field(default_factory=Counter)
     judged: dict[StepAtExit, dict[str, Judged]] = field(default_factory=dict)
 
-    def add(self, scenario: Scenario, trace: Trace, compared: Iterable[Comparison]) -> None:
+    def add(self, scenario: Scenario, indexed: IndexedTrace, compared: Iterable[Comparison]) -> None:
         """Count one run of a scenario; ``compared``: what :func:`harness.findings.check.check` told its witness."""
         by_event: dict[int, dict[str, list[str]]] = {}
         for one in compared:
             reasons = by_event.setdefault(one.event, {}).setdefault(one.relation, [])
             if not is_whole(one):
                 reasons.append(one.left_out)
-        for place, events in _places(scenario, trace):
+        for place, events in _places(scenario, indexed):
             self.reached[place] += 1
             relations = self.judged.setdefault(place, {})
             for event, in_run in events:
@@ -104,12 +104,13 @@ Events = tuple[tuple[int, bool], ...]
 """Events of the trace that judge a place: index, and whether it is the run before it that counts."""
 
 
-def _places(scenario: Scenario, trace: Trace) -> Iterator[tuple[StepAtExit, Events]]:
+def _places(scenario: Scenario, indexed: IndexedTrace) -> Iterator[tuple[StepAtExit, Events]]:
     """Yield each place that a run reached, with the events whose comparisons are about it."""
     kinds = [step.kind for step in scenario.steps]
     code = {step.address: kinds[step.step] for step in placed(scenario)}
+    trace = indexed.trace
     next_exit = _next_exits(trace)
-    begun = {index: entry for index, entry, _ in runs(trace.events)}
+    begun = {index: entry for index, entry, _ in indexed.runs}
     for index, event in enumerate(trace.events):
         if event.kind != EXIT or not isinstance(event, Switch):
             continue
@@ -119,7 +120,7 @@ def _places(scenario: Scenario, trace: Trace) -> Iterator[tuple[StepAtExit, Even
         yield StepAtExit(step, class_of(event)), ((index, False), (index, True))
         if index in begun:
             yield from ((StepAtExit(kind, NO_EXIT), ((index, True),)) for kind in executed(begun[index], event, code))
-    for round_ in rounds(trace.events):
+    for round_ in indexed.rounds:
         run = ((next_exit[round_.first], True),) if round_.first in next_exit else ()
         events = ((round_.first, False), *run)
         if round_.exit is None:

@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from harness.arch import exits
 from harness.arch.cpu_models import Cpu
 from harness.arch.registers import INDEX
-from harness.findings.check import explain_round
+from harness.findings.check import explained_by
 from harness.findings.checked import ExplainedDivergence, signature
 from harness.findings.known_divergences import Catalogue
 from harness.model.memoised_replay import shortcut
 from harness.model.prediction import Prediction
 from harness.relations.divergence import Divergence, Unchecked
-from harness.relations.host import compare_entry_state
-from harness.relations.isolate import compare_isolation
-from harness.relations.mmio import compare_mmio_exit, mmio_exit_of
+from harness.relations.evidence import RoundEvidence
+from harness.relations.mmio import mmio_exit_of
+from harness.relations.registry import OF_A_ROUND
 from harness.trace import pending
 from harness.trace.recorded_rounds import RecordedRound, Run, Span, split
 from harness.trace.recording import Recorded
@@ -41,6 +41,7 @@ NO_VECTORS = "FP and SIMD registers are not in a recording"
 NEVER_LEFT = "a vCPU that stayed in the kernel while others ran, which save, restore and host judge"
 DEBUGGED = "a vCPU that userspace debugs (KVM_SET_GUEST_DEBUG)"
 WAS_RESET = "a vCPU that was reset while others ran, which host judges"
+OF_A_RECORDED_ROUND = tuple(relation for relation in OF_A_ROUND if relation.recorded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,39 +138,40 @@ def _check_turn(
 ) -> None:
     if prediction.undefined:
         tally.undefined[prediction.undefined] += 1
-    else:
-        tally.relations["save"] += 1
-        if prediction.state is None:
-            tally.unchecked["restore: the model panicked"] += 1
-        else:
-            tally.relations["restore"] += 1
-    for judged in explain_round(turn.round, prediction, catalogue, lossy):
-        tally.take(judged, turn, prediction)
-    for changed in _others(turn.round, tally):
-        tally.take(ExplainedDivergence(changed, None), turn, prediction)
-    checked = True
+    if turn.round.users:
+        tally.unchecked[f"switch.v*: {NO_VECTORS}"] += len(turn.round.users)
     if mmio_exit_of(turn.round) is not None:
         tally.relations["host.mmio"] += 1
-    for found in (*compare_entry_state(turn.round, lossy), *compare_mmio_exit(turn.round)):
-        if isinstance(found, Unchecked):
-            tally.unchecked[f"{found.what}: {found.why}"] += 1
-            checked = False
-        else:
-            tally.take(ExplainedDivergence(found, None), turn, prediction)
-    tally.relations["host"] += checked
+    at = RoundEvidence(turn.round, prediction, lossy)
+    explain = explained_by(catalogue, at)
+    for relation in OF_A_RECORDED_ROUND:
+        if not relation.applies(at):
+            continue
+        why = relation.unless(at) if relation.unless is not None else ""
+        if relation.name == "isolate":
+            if turn.round.exit is None:
+                continue
+            why = _why_not_isolated(turn.round)
+        if why:
+            tally.unchecked[f"{relation.name}: {why}"] += 1
+            continue
+        whole = True
+        for found in relation.compare(at):
+            if isinstance(found, Unchecked):
+                tally.unchecked[f"{found.what}: {found.why}"] += 1
+                whole = False
+            else:
+                known = explain(found) if relation.by_model else None
+                tally.take(ExplainedDivergence(found, known), turn, prediction)
+        for name in relation.counted:
+            tally.relations[name] += whole
 
 
-def _others(round_: Round, tally: Tally) -> Iterable[Divergence]:
-    """Compare what a turn in which other vCPUs ran left of this one; count that, or why not."""
-    if round_.users:
-        tally.unchecked[f"switch.v*: {NO_VECTORS}"] += len(round_.users)
-    if not round_.others or round_.exit is None:
-        return ()
-    if round_.reset or not round_.users:
-        tally.unchecked[f"isolate: {WAS_RESET if round_.reset else NEVER_LEFT}"] += 1
-        return ()
-    tally.relations["isolate"] += 1
-    return compare_isolation(round_)
+def _why_not_isolated(round_: Round) -> str:
+    """Return why nothing is certain about a turn in which other vCPUs ran; empty: it is."""
+    if round_.reset:
+        return WAS_RESET
+    return "" if round_.users else NEVER_LEFT
 
 
 _KEPT = tuple(INDEX[name] for name, _ in KEPT)

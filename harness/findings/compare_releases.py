@@ -34,7 +34,7 @@ from harness.trace import pending
 from harness.trace.debug_state import undo_debug_state
 from harness.trace.environment import SCENARIO_VM, VmEnvironment
 from harness.trace.events import ENTRY, EXIT, FORGED, USER, Switch, Trace
-from harness.trace.slot_timeline import all_slots
+from harness.trace.slot_timeline import SlotTimeline
 
 RELATION = "against"
 EINTR = 4
@@ -131,7 +131,7 @@ class _Comparison:
     def walk(self, one: Trace, other: Trace) -> None:
         """Go along both traces to their ends, or to the first difference that nothing explains."""
         left, right = list(_switches(one)), list(_switches(other))
-        self.world = all_slots((*one.events, *other.events))
+        self.world = SlotTimeline.of((*one.events, *other.events)).all_slots()
         i = j = 0
         while i < len(left) or j < len(right):
             at, a = left[i] if i < len(left) else (-1, None)

@@ -20,8 +20,8 @@ from harness.model.replay import predict
 from harness.relations import save_restore
 from harness.relations.divergence import Divergence
 from harness.relations.host import expected_entry_state
-from harness.trace import rounds
 from harness.trace.events import Trace
+from harness.trace.indexed import index_trace
 from harness.trace.rounds import Round
 
 Z95 = 1.959963984540054
@@ -249,7 +249,7 @@ def evidence(
     elsewhere: tuple[Elsewhere, ...] = (),
 ) -> Evidence:
     """Gather what a confirmed trace says about one of its divergences: all levels are replayed on its round."""
-    round_ = next((r for r in rounds.rounds(trace.events) if r.first == divergence.event), None)
+    round_ = next((r for r in index_trace(trace).rounds if r.first == divergence.event), None)
     architecture = _architecture(checked, divergence, round_)
     if divergence.relation == RELATION:
         return Evidence(divergence.relation, stages, (), SILENT)
@@ -275,7 +275,7 @@ def _side(round_: Round, divergence: Divergence, level: str) -> LevelPosition:
     if prediction.undefined:
         return LevelPosition(level, SILENT, f"undefined: {prediction.undefined}")
     if divergence.relation == "save":
-        found = save_restore.compare_round(round_, prediction)
+        found = save_restore.compare_save(round_, prediction)
         same = [d for d in found if (d.relation, d.register) == ("save", divergence.register)]
         return LevelPosition(
             level, AGAINST if same else WITH, str(same[0].expected) if same else str(divergence.observed)

@@ -7,7 +7,7 @@ donation procedure", "Accessing pVM memory that has not been shared back will re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from harness.arch import exceptions
 from harness.arch.exits import EXIT_WITH_SERROR_BIT
@@ -15,8 +15,8 @@ from harness.guest import pkvm_calls
 from harness.protocol import OP_WRITE
 from harness.relations.divergence import Divergence
 from harness.trace.environment import VmEnvironment
-from harness.trace.events import ENTRY, EXIT, Event, Host, Switch
-from harness.trace.slot_timeline import SlotTimeline
+from harness.trace.events import ENTRY, EXIT, Host, Switch
+from harness.trace.indexed import IndexedTrace
 
 ABORTS = ("DABT_LOW", "IABT_LOW")
 
@@ -51,11 +51,11 @@ class _Vm:
         self.latest, self.at = exit_, index
 
 
-def host_writes_to_donated_memory(events: Iterable[Event]) -> Iterator[tuple[Host, Switch, int]]:
+def host_writes_to_donated_memory(indexed: IndexedTrace) -> Iterator[tuple[Host, Switch, int]]:
     """Yield the host's writes to memory that is the guest's alone, taken or refused; the exit before, and its event."""
-    shapes, vms = SlotTimeline(), dict[int, _Vm]()
-    for index, event in enumerate(events):
-        world = shapes.world(event.context)
+    vms = dict[int, _Vm]()
+    for index, event in enumerate(indexed.trace.events):
+        world = indexed.slots.environment(index, event.context)
         if world.protected:
             vm = vms.setdefault(event.context, _Vm())
             if isinstance(event, Host):
@@ -66,12 +66,10 @@ def host_writes_to_donated_memory(events: Iterable[Event]) -> Iterator[tuple[Hos
                 vm.entered(event)
             elif event.kind == EXIT:
                 vm.left(event, index, world)
-        if isinstance(event, Host):
-            shapes.apply(event)
 
 
-def compare_donated_memory(events: Iterable[Event]) -> Iterator[Divergence]:
+def compare_donated_memory(indexed: IndexedTrace) -> Iterator[Divergence]:
     """Yield the host's writes that got through to memory which is the guest's alone."""
-    for host, latest, at in host_writes_to_donated_memory(events):
+    for host, latest, at in host_writes_to_donated_memory(indexed):
         if not host.error:
             yield Divergence("host", "write", "refused", "taken", latest.exit_class, at, host.step)

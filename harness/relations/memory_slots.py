@@ -4,31 +4,33 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from harness.relations.divergence import Divergence
 from harness.scenario import memory_slots
 from harness.scenario.memory_slots import KINDS, READ_ONLY, Slot, collides
-from harness.trace.events import ENTRY, EXIT, Event, Host, Switch
+from harness.trace.events import ENTRY, EXIT, Host, Switch
+from harness.trace.indexed import IndexedTrace
 from harness.trace.slot_timeline import OPS, SlotTimeline
 
 FIRST = "FIRST"
 
 
-def compare_slots(events: Sequence[Event]) -> Iterator[Divergence]:
+def asks_for_slots(indexed: IndexedTrace) -> bool:
+    """Whether the host asked for a change of a memory slot, taken or refused."""
+    return not OPS.isdisjoint([event.op for event in indexed.trace.events if isinstance(event, Host)])
+
+
+def compare_slots(indexed: IndexedTrace) -> Iterator[Divergence]:
     """Yield the requests that KVM answered wrongly; relation ``host.slot``."""
-    if OPS.isdisjoint([event.op for event in events if isinstance(event, Host)]):
-        return
-    shapes = SlotTimeline()
     latest: dict[int, tuple[int, Switch]] = {}
     early: dict[int, list[tuple[str, str, int]]] = {}
-    for index, event in enumerate(events):
+    for index, event in enumerate(indexed.trace.events):
         context = event.context
         if isinstance(event, Host):
             if event.op not in OPS:
                 continue
-            wrong = _wrong(event, shapes)
-            shapes.apply(event)
+            wrong = _wrong(index, event, indexed.slots)
             if wrong is not None and context in latest:
                 at, exit_ = latest[context]
                 yield Divergence("host", "slot", *wrong[:2], exit_.exit_class, at, event.step)
@@ -41,11 +43,11 @@ def compare_slots(events: Sequence[Event]) -> Iterator[Divergence]:
                 yield Divergence("host", "slot", expected, observed, FIRST, index, step)
 
 
-def _wrong(host: Host, shapes: SlotTimeline) -> tuple[str, str, int] | None:
+def _wrong(event: int, host: Host, timeline: SlotTimeline) -> tuple[str, str, int] | None:
     """Return what was owed and what KVM answered, where the two differ; and the step."""
     slot = memory_slots.unpack(host.a, host.b)
-    allowed = may_succeed(slot, shapes.slots(host.context))
-    if shapes.world(host.context).protected:
+    allowed = may_succeed(slot, timeline.slots(event, host.context))
+    if timeline.environment(event, host.context).protected:
         allowed = protected_may_succeed(slot, allowed)
     if (not host.error) in allowed:
         return None

@@ -66,16 +66,15 @@ def _donated_before(round_: Round) -> bool:
     return round_.world.shown_twice(round_.exit.page)
 
 
-def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]:
-    """Yield the divergences of one turn of the host; relations ``save.*`` and ``restore.*``."""
+def compare_save(round_: Round, prediction: Prediction) -> Iterator[Divergence]:
+    """Yield what KVM did between an exit and the next entry otherwise than predicted; relation ``save.*``."""
     if prediction.undefined:
         return
-    entry, done, seen = round_.entry, round_.action, round_.seen
-    helper, state, dirty = prediction.helper, prediction.state, prediction.dirty
+    entry, done, helper, dirty = round_.entry, round_.action, prediction.helper, prediction.dirty
     label, first, step = round_.label, round_.first, entry.step
     if done.outcome not in ALLOWED[helper] and not _donated_before(round_):
         yield Divergence("save", "class", helper, done.outcome, label, first, step, helper)
-    if state is None:
+    if prediction.state is None:
         return
     if round_.exit is not None and not round_.reset:
         before = round_.exit.values
@@ -89,10 +88,24 @@ def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]
         skip = bool(dirty & DIRTY_PC_FLAG) or helper == "sysreg"
         if skip != done.skip and not done.inject:
             yield Divergence("save", "pc", int(skip), int(done.skip), label, first, step, helper)
+
+
+def compare_restore(round_: Round, prediction: Prediction) -> Iterator[Divergence]:
+    """Yield the registers that the guest has after the entry otherwise than predicted; relation ``restore.*``."""
+    state, seen = prediction.state, round_.seen
+    if prediction.undefined or state is None:
+        return
+    where = round_.label, round_.first, round_.entry.step, prediction.helper
     for i in different(state, seen):
-        yield Divergence("restore", NAMES[i], state[i], seen[i], label, first, step, helper)
+        yield Divergence("restore", NAMES[i], state[i], seen[i], *where)
     if prediction.spsr_0 != seen[exceptions.SPSR]:
-        yield Divergence("restore", "spsr_0", prediction.spsr_0, seen[exceptions.SPSR], label, first, step, helper)
+        yield Divergence("restore", "spsr_0", prediction.spsr_0, seen[exceptions.SPSR], *where)
+
+
+def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]:
+    """Yield the divergences of relations ``save.*`` and ``restore.*`` in one round."""
+    yield from compare_save(round_, prediction)
+    yield from compare_restore(round_, prediction)
 
 
 ALL_GPRS = (1 << 31) - 1

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from harness.arch.exits import EXCEPTION_CLASSES
 from harness.findings.finding import Finding
+from harness.relations.registry import WORDS
 
 ABOUT = (
     "shadowfuzz runs small guests on real KVM and records the registers at every exit of the guest to KVM and every "
@@ -19,44 +20,6 @@ LIKE = (
     "A finding is new if no regression that the project keeps (corpus/regressions) shows its relation, register class, "
     "exit class and helper on its target. One that is like a kept regression is a finding all the same, and may have "
     "another cause."
-)
-
-RELATIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        # Relation: what it compares, and a sentence about one divergence.
-        "host": (
-            "what the guest has after an entry, with what the architecture, PSCI, SMCCC and KVM's API owe it",
-            "After an exit of class {exit} the guest's {register} is {observed}. "
-            "The architecture, PSCI, SMCCC or KVM's API owes it {expected}.",
-        ),
-        "restore": (
-            "what the guest has after an entry, with what the model of the verified layer predicts",
-            "After an exit of class {exit} the guest's {register} is {observed}. "
-            "The model predicts {expected}{helper}.",
-        ),
-        "switch": (
-            "what an exit finds, with what KVM loaded at the entry before; no model is asked",
-            "At an exit of class {exit} {register} is {observed}. "
-            "What KVM had loaded at the entry leads to {expected}.",
-        ),
-        "save": (
-            "what KVM does between an exit and the next entry, with what the model decides there",
-            "At an exit of class {exit} KVM's {register} is {observed}. The model decides {expected}{helper}.",
-        ),
-        "flush": (
-            "what the hypervisor is about to load, in its own copy of the vCPU, with what the host handed over",
-            "Before the run that ends with an exit of class {exit} the hypervisor's {register} is {observed}. "
-            "The host handed over {expected}.",
-        ),
-        "sync": (
-            "what the host gets at an exit, with what the hypervisor saved, in its own copy of the vCPU",
-            "At an exit of class {exit} the host's {register} is {observed}. The hypervisor saved {expected}.",
-        ),
-        "isolate": (
-            "a vCPU's registers, with what they were when another vCPU was run in between",
-            "Another vCPU ran, and {register} went from {expected} to {observed}.",
-        ),
-    }
 )
 
 VERDICTS: Mapping[str, str] = MappingProxyType(
@@ -86,8 +49,10 @@ def in_words(finding: Finding) -> str:
     if not finding.divergences or finding.other is not None:
         return ""
     first = finding.divergences[0]
-    words = RELATIONS.get(first.relation, ("", ""))[1]
-    return words.format(
+    words = WORDS.get(first.relation)
+    if words is None:
+        return ""
+    return words.sentence.format(
         exit=f"{first.exit_class}{_meaning(first.exit_class)}",
         register=first.register,
         observed=first.observed,

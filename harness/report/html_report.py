@@ -11,10 +11,11 @@ from harness.findings.regressions import NEW, likeness
 from harness.findings.release_history import sentences
 from harness.findings.verdict import elsewhere_text, not_measured, rate_text, together
 from harness.layout import CODE
+from harness.relations.registry import WORDS
 from harness.report.campaign_data import Book, Branch, Run
 from harness.report.crash import facts, register_lines
 from harness.report.finding_data import Group, Story, cluster_name, groups, replay_command
-from harness.report.glossary import ABOUT, LIKE, RELATIONS, VERDICTS, in_words
+from harness.report.glossary import ABOUT, LIKE, VERDICTS, in_words
 from harness.report.html_markup import Content, Line, Markup, details, document, el, join, plot, put, table, when
 from harness.report.sites import Row, Site, StepSite
 from harness.report.terminal import bit_ranges, both_shown, decisions, exit_text, outcome_text
@@ -71,7 +72,7 @@ def _overview(book: Book, some: tuple[Group, ...]) -> Markup:
 
 def _how_to_read() -> Iterator[Markup]:
     yield el("p", ABOUT)
-    relations = ((f"{name}.*", compares) for name, (compares, _) in RELATIONS.items())
+    relations = ((f"{name}.*", words.compares) for name, words in WORDS.items())
     yield table(("relation", "compares"), relations, "What a finding's name begins with", "facts")
     verdicts = ((_badge(name), words) for name, words in VERDICTS.items())
     yield table(("verdict", "means"), verdicts, "Verdicts", "facts")

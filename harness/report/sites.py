@@ -25,8 +25,8 @@ from harness.scenario import memory_slots
 from harness.scenario.code_layout import code_of, placed
 from harness.scenario.scenario import Scenario, format_step
 from harness.trace import pending
-from harness.trace import rounds as turns
 from harness.trace.events import ENTRY, EXIT, Host, Switch, Trace
+from harness.trace.indexed import index_trace
 from harness.trace.rounds import KvmAction, Round
 
 ROUND_COLUMNS = ("before", "host", "predicted", "observed")
@@ -199,8 +199,9 @@ def host_sentences(round_: Round) -> tuple[str, ...]:
 
 def sites(scenario: Scenario, trace: Trace, level: str, judged: Iterable[ExplainedDivergence]) -> tuple[Site, ...]:
     """Group divergences by the place in the trace where they were seen, in the order of the trace."""
-    rounds = {r.first: r for r in turns.rounds(trace.events)}
-    runs = {index: (entry, exit_) for index, entry, exit_ in turns.runs(trace.events)}
+    indexed = index_trace(trace)
+    rounds = {r.first: r for r in indexed.rounds}
+    runs = {index: (entry, exit_) for index, entry, exit_ in indexed.runs}
     # A run of the guest ends with the exit that the next round begins with: it comes first.
     wanted: dict[tuple[int, bool], list[ExplainedDivergence]] = {}
     for item in judged:

@@ -10,10 +10,21 @@ from typing import Any
 
 from harness.coverage.exercised_steps import FORGE, NO_EXIT, StepAtExit
 from harness.coverage.reachable_exits import NOT_SAID, classes_of, possible, unreached_reason
+from harness.relations.registry import OF_A_ROUND, OF_A_RUN
 from harness.report.readme_tables import table
 from harness.scenario.steps import STEP_KINDS
 
-RELATIONS: Mapping[str, str] = {"save": "s", "restore": "r", "host": "h", "switch": "w", "reveal": "v", "isolate": "i"}
+_ORDER = ("save", "restore", "host", "switch", "reveal", "isolate")
+LETTERS: Mapping[str, str] = dict(
+    sorted(
+        (
+            *((relation.name, relation.letter) for relation in OF_A_ROUND if relation.letter),
+            *((relation.name, relation.letter) for relation in OF_A_RUN),
+        ),
+        key=lambda item: _ORDER.index(item[0]),
+    )
+)
+"""The letter of each relation that judges a step, in the order of a cell."""
 """Relations, and the letter that a cell has for each; a new one has its own first letter."""
 _NAMED = re.compile(r"exit class \S+")
 COMMAND = "shadowfuzz reach --all-targets --keep corpus/reach.json --page docs/reach.md --contract docs/contract.md"
@@ -82,9 +93,9 @@ def _cell(row: Mapping[str, Any]) -> Cell:
 
 
 def _letters(cell: Cell) -> str:
-    names = [name for name in RELATIONS if name in cell.judged or name in cell.left_out]
+    names = [name for name in LETTERS if name in cell.judged or name in cell.left_out]
     names += sorted({*cell.judged, *cell.left_out} - set(names))
-    return "".join(RELATIONS.get(name, name[0]) if name in cell.judged else "-" for name in names)
+    return "".join(LETTERS.get(name, name[0]) if name in cell.judged else "-" for name in names)
 
 
 def _shown(reach: Reach, place: StepAtExit, *, can: bool) -> str:
@@ -194,7 +205,7 @@ def text(reach: Reach) -> str:
 def page(reach: Reach) -> str:
     """Return the page ``docs/reach.md``."""
     heads, rows = matrix(reach)
-    letters = ", ".join(f"`{letter}` {name}" for name, letter in RELATIONS.items())
+    letters = ", ".join(f"`{letter}` {name}" for name, letter in LETTERS.items())
     return "\n".join(
         [
             "# What the corpus reaches, and what judges it",

@@ -19,7 +19,6 @@ from harness.arch.registers import BY_NAME, BY_ONE_REG, MASK64
 from harness.protocol import OP_ABORT, OP_FINISH, OP_MP_STATE, OP_RESET, OP_SERROR, OP_SET
 from harness.scenario.steps import MP_STATES
 from harness.trace import pending, psci
-from harness.trace.debug_state import undo_debug_state
 from harness.trace.environment import SCENARIO_VM, VmEnvironment
 from harness.trace.events import ENTRY, EXIT, HOST, USER, Event, Host, Switch
 from harness.trace.slot_timeline import SlotTimeline
@@ -307,20 +306,18 @@ class _RoundBuilder:
             self.off = host.a == MP_STATES["stopped"]
 
 
-def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
+def cut_rounds(events: Iterable[Event], slots: SlotTimeline) -> Iterator[Round]:
     """Cut a trace into the turns of the host, each of one vCPU, in the order in which they end.
 
-    Its records have the guest's own registers (:func:`harness.trace.debug_state.undo_debug_state`); those of
-    :func:`runs`, too.
+    ``events`` hold the guest's own registers (:func:`harness.trace.debug_state.undo_debug_state`).
     """
     turns: dict[int, _RoundBuilder] = {}
-    shapes = SlotTimeline()
     last = None
-    for i, event in enumerate(undo_debug_state(events)):
+    for i, event in enumerate(events):
         context = event.context
         if event.kind == EXIT and isinstance(event, Switch):
             # What holds at an exit holds for the turn.
-            turns[context] = _RoundBuilder(i, event, shapes.world(context), off=psci.is_call_off(event))
+            turns[context] = _RoundBuilder(i, event, slots.environment(i, context), off=psci.is_call_off(event))
             last = context
             continue
         turn = turns.get(context)
@@ -331,7 +328,6 @@ def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
             last = context
         if isinstance(event, Host):
             turn.note(event)
-            shapes.apply(event)
         elif event.kind == USER:
             if not turn.users:
                 _call_on(turns, turn, event)
@@ -342,7 +338,7 @@ def rounds(events: tuple[Event, ...]) -> Iterator[Round]:
                     turns.setdefault(number, _RoundBuilder()).off = True
         elif event.kind == ENTRY:
             first = turn.first if turn.exit is not None else i
-            world = turn.world or shapes.world(context)
+            world = turn.world or slots.environment(i, context)
             yield Round(first, turn.exit, tuple(turn.users), tuple(turn.hosts), event, world, turn.others)
             del turns[context]
             if not turn.users:
@@ -374,14 +370,22 @@ def _call_on(turns: dict[int, _RoundBuilder], caller: _RoundBuilder, after: Swit
         started.note(Host(HOST, after.step, OP_SET, BY_NAME[name].one_reg, value, 0, False, number))
 
 
-def runs(events: tuple[Event, ...]) -> Iterator[tuple[int, Switch, Switch]]:
-    """Yield each run of a guest: index of the exit, entry, exit."""
+class GuestRun(NamedTuple):
+    """One run of a guest: the index of its exit among the events, its entry, its exit."""
+
+    event: int
+    entry: Switch
+    exit: Switch
+
+
+def cut_runs(events: Iterable[Event]) -> Iterator[GuestRun]:
+    """Yield each run of a guest; ``events`` as in :func:`cut_rounds`."""
     entries: dict[int, Switch] = {}
-    for i, event in enumerate(undo_debug_state(events)):
+    for i, event in enumerate(events):
         if event.kind == HOST:
             continue
         assert isinstance(event, Switch)
         if event.kind == ENTRY:
             entries[event.context] = event
         elif event.kind == EXIT and (entry := entries.pop(event.context, None)) is not None:
-            yield i, entry, event
+            yield GuestRun(i, entry, event)

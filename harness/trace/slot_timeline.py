@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What surrounds each vCPU of a scenario as its trace goes on: the host changes memory slots between two runs."""
+"""Memory slots and environment of each vCPU at every event of a scenario's trace.
+
+The host changes memory slots between two runs of a guest.  The changes are replayed once, by :meth:`SlotTimeline.of`;
+after that any event can be asked for, in any order.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from harness import protocol
 from harness.layout import CONTEXTS, REGIONS
@@ -15,46 +20,77 @@ from harness.trace.events import Event, Host
 
 OPS = frozenset(protocol.OPS[name][0] for name in ("slot", "drop_slot"))
 """Operations that ask KVM to change a memory slot."""
+_DEFAULT: Mapping[int, Slot] = {slot.number: slot for slot in memory_slots.DEFAULT}
 
 
-class SlotTimeline:
-    """The worlds of all vCPUs, in the order of ``layout.CONTEXTS``, at one place in a trace."""
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """The slots of each VM that changed any, by ``Context.machine``, and the environment of every vCPU."""
 
-    def __init__(self) -> None:
-        self._slots: dict[int, Mapping[int, Slot]] = {}
-        self._worlds = list(WORLDS)
+    slots: Mapping[int, Mapping[int, Slot]]
+    environments: tuple[VmEnvironment, ...]
 
-    def world(self, context: int) -> VmEnvironment:
-        """Return what surrounds a vCPU now; that of a lone one for a number that no vCPU has."""
-        return self._worlds[context] if context < len(self._worlds) else SCENARIO_VM
-
-    def slots(self, context: int) -> Mapping[int, Slot]:
-        """Return the slots of a vCPU's VM, by number; that of its code is not among them."""
-        machine = CONTEXTS[context].machine if context < len(CONTEXTS) else -1
-        return self._slots.get(machine, {slot.number: slot for slot in memory_slots.DEFAULT})
-
-    def apply(self, host: Host) -> None:
-        """Take what the host did; only a request for a slot that KVM took changes anything."""
-        if host.op not in OPS or host.error or host.context >= len(CONTEXTS):
-            return
-        after = memory_slots.changed(self.slots(host.context), memory_slots.unpack(host.a, host.b))
+    def after(self, host: Host) -> _Shape:
+        """Return what holds after a request for a slot that KVM took."""
         machine = CONTEXTS[host.context].machine
-        self._slots[machine] = after
-        regions = REGIONS if tuple(after.values()) == memory_slots.DEFAULT else memory_slots.regions(after.values())
+        slots = memory_slots.changed(self.slots.get(machine, _DEFAULT), memory_slots.unpack(host.a, host.b))
+        regions = REGIONS if tuple(slots.values()) == memory_slots.DEFAULT else memory_slots.regions(slots.values())
+        environments = list(self.environments)
         for number, one in enumerate(CONTEXTS):
             if one.machine == machine:
                 there = writable(regions) if WORLDS[number].protected else regions
-                self._worlds[number] = replace(WORLDS[number], regions=there)
+                environments[number] = replace(WORLDS[number], regions=there)
+        return _Shape({**self.slots, machine: slots}, tuple(environments))
 
 
-def all_slots(events: Iterable[Event]) -> VmEnvironment:
-    """Return a world with every memory slot that there is at some time; those that can be written to come first."""
-    regions = dict.fromkeys(SCENARIO_VM.regions)
-    shapes = SlotTimeline()
-    for event in events:
-        if isinstance(event, Host) and event.op in OPS:
-            shapes.apply(event)
-            regions |= dict.fromkeys(shapes.world(event.context).regions)
-    if len(regions) == len(SCENARIO_VM.regions):
-        return SCENARIO_VM
-    return replace(SCENARIO_VM, regions=tuple(sorted(regions, key=lambda region: region.read_only)))
+_FIRST = _Shape({}, WORLDS)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotTimeline:
+    """What surrounds each vCPU at every event: ``changes`` are the events that changed a slot, in order.
+
+    ``shapes`` has one more: ``shapes[i]`` holds up to and with the event ``changes[i]``, the last one from then on.
+    """
+
+    changes: tuple[int, ...] = ()
+    shapes: tuple[_Shape, ...] = (_FIRST,)
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> SlotTimeline:
+        """Replay the requests for memory slots; only those that KVM took change anything."""
+        changes: list[int] = []
+        shapes = [_FIRST]
+        for index, event in enumerate(events):
+            if isinstance(event, Host) and event.op in OPS and not event.error and event.context < len(CONTEXTS):
+                changes.append(index)
+                shapes.append(shapes[-1].after(event))
+        return cls(tuple(changes), tuple(shapes)) if changes else NO_CHANGES
+
+    def _shape(self, event: int) -> _Shape:
+        return self.shapes[bisect_left(self.changes, event)] if self.changes else self.shapes[0]
+
+    def environment(self, event: int, context: int) -> VmEnvironment:
+        """Return what surrounds a vCPU when an event happens; that of a lone one for a number that no vCPU has."""
+        environments = self._shape(event).environments
+        return environments[context] if context < len(environments) else SCENARIO_VM
+
+    def slots(self, event: int, context: int) -> Mapping[int, Slot]:
+        """Return the slots of a vCPU's VM when an event happens, by number; the slot of its code is not among them."""
+        machine = CONTEXTS[context].machine if context < len(CONTEXTS) else -1
+        return self._shape(event).slots.get(machine, _DEFAULT)
+
+    def all_slots(self) -> VmEnvironment:
+        """Return an environment with every memory slot that there is at some time; writable ones come first."""
+        regions = dict.fromkeys(SCENARIO_VM.regions)
+        for shape in self.shapes[1:]:
+            for number, environment in enumerate(shape.environments):
+                if environment is not WORLDS[number]:  # its own slots have changed
+                    regions |= dict.fromkeys(environment.regions)
+        if len(regions) == len(SCENARIO_VM.regions):
+            return SCENARIO_VM
+        return replace(SCENARIO_VM, regions=tuple(sorted(regions, key=lambda region: region.read_only)))
+
+
+NO_CHANGES = SlotTimeline()
+"""The timeline of a trace in which no memory slot changes."""

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a relation may look at: one run of a guest, one round of the host, or a whole trace.
+
+Every run is predicted once, and all relations see the same prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from harness import protocol
+from harness.arch.cpu_models import Cpu
+from harness.guest.debugger import Debugger
+from harness.guest.memory import Memory
+from harness.guest.predict_run import PredictedRun, predict_run
+from harness.model.prediction import Prediction
+from harness.protocol import DEBUG_OPS
+from harness.relations.gic import GicMonitor
+from harness.scenario.code_layout import Code
+from harness.trace.events import Host, Hyp
+from harness.trace.indexed import IndexedTrace
+from harness.trace.rounds import Round
+
+
+class RunEvidence(NamedTuple):
+    """One run of a guest: its prediction, the code that it ran, and what its RAM holds at the exit."""
+
+    run: PredictedRun
+    code: Code
+    cpu: Cpu
+    memory: Memory
+
+
+class RoundEvidence(NamedTuple):
+    """One round of the host, the model's prediction of it, and what is known beside it.
+
+    ``lossy`` are the bits that the CPU does not keep, by register index.  ``run`` is the run that the round's exit
+    ended, ``hyp_copy`` the hypervisor's own copy of the vCPU at that exit, ``gic`` the VM's interrupt controller; each
+    is None where there is none, or where it was not recorded.
+    """
+
+    round: Round
+    prediction: Prediction
+    lossy: Mapping[int, int]
+    run: PredictedRun | None = None
+    hyp_copy: Hyp | None = None
+    gic: GicMonitor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEvidence:
+    """A whole trace: its index, the code of each RAM (True: the protected VM's), every run by the index of its exit."""
+
+    indexed: IndexedTrace
+    codes: Mapping[bool, Code]
+    runs: Mapping[int, PredictedRun]
+    gic: GicMonitor | None = None
+
+
+def predict_runs(
+    indexed: IndexedTrace, codes: Mapping[bool, Code], cpu: Cpu, gic: GicMonitor | None = None
+) -> Iterator[RunEvidence]:
+    """Yield each run of a guest, with memory, slots, debugger and GIC as they are by then; ``gic`` sees every event."""
+    events, slots = indexed.trace.events, indexed.slots
+    debuggers: dict[int, Debugger] = {}
+    memories = {protected: Memory(code) for protected, code in codes.items()}
+    begin = 0
+    for index, entry, exit_ in indexed.runs:
+        for at in range(begin, index):
+            event = events[at]
+            if gic is not None:
+                gic.see(at, event)
+            if not isinstance(event, Host) or event.error:
+                continue
+            if event.op == protocol.OP_WRITE:
+                memories[slots.environment(at, event.context).protected].write(event.a, event.b)
+            elif event.op in DEBUG_OPS:
+                debuggers[event.context] = debuggers.get(event.context, Debugger()).after(event)
+        begin = index
+        environment = slots.environment(index, entry.context)
+        code, memory = codes[environment.protected], memories[environment.protected]
+        memory.regions = environment.regions
+        interface = None if gic is None else gic.enters(exit_.context)
+        debugger = debuggers.get(entry.context) if entry.debugged else None
+        run = predict_run(index, entry, exit_, code, cpu, memory, interface, debugger)
+        if gic is not None:
+            gic.left(index, exit_)
+        yield RunEvidence(run, code, cpu, memory)
+    if gic is not None:
+        for at in range(begin, len(events)):
+            gic.see(at, events[at])

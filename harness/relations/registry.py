@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of relations: which module compares what, when it applies, and the words that reports use.
+
+A new relation is a module in this room and a row here.  A row belongs to the table of what it looks at: a run of a
+guest, a round of the host, or a whole trace.  Checks, reports and documents go through these tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType, ModuleType
+from typing import Generic, NamedTuple, TypeVar
+
+from harness.relations import (
+    debug_registers,
+    donated_memory,
+    fp_simd,
+    gic,
+    guest_debug,
+    host,
+    hyp_copy,
+    isolate,
+    isolate_unswitched,
+    memory_slots,
+    mmio,
+    save_restore,
+    switch,
+)
+from harness.relations.divergence import Divergence, Unchecked
+from harness.relations.evidence import RoundEvidence, RunEvidence, TraceEvidence
+
+Found = Iterable[Divergence | Unchecked]
+Evidence = TypeVar("Evidence")
+
+
+class Words(NamedTuple):
+    """How reports speak of a divergence: what is compared with what, and a sentence about one difference."""
+
+    compares: str
+    sentence: str
+
+
+WORDS: Mapping[str, Words] = MappingProxyType(
+    {
+        # By Divergence.relation.
+        "host": Words(
+            "what the guest has after an entry, with what the architecture, PSCI, SMCCC and KVM's API owe it",
+            "After an exit of class {exit} the guest's {register} is {observed}. "
+            "The architecture, PSCI, SMCCC or KVM's API owes it {expected}.",
+        ),
+        "restore": Words(
+            "what the guest has after an entry, with what the model of the verified layer predicts",
+            "After an exit of class {exit} the guest's {register} is {observed}. "
+            "The model predicts {expected}{helper}.",
+        ),
+        "switch": Words(
+            "what an exit finds, with what KVM loaded at the entry before; no model is asked",
+            "At an exit of class {exit} {register} is {observed}. "
+            "What KVM had loaded at the entry leads to {expected}.",
+        ),
+        "save": Words(
+            "what KVM does between an exit and the next entry, with what the model decides there",
+            "At an exit of class {exit} KVM's {register} is {observed}. The model decides {expected}{helper}.",
+        ),
+        "flush": Words(
+            "what the hypervisor is about to load, in its own copy of the vCPU, with what the host handed over",
+            "Before the run that ends with an exit of class {exit} the hypervisor's {register} is {observed}. "
+            "The host handed over {expected}.",
+        ),
+        "sync": Words(
+            "what the host gets at an exit, with what the hypervisor saved, in its own copy of the vCPU",
+            "At an exit of class {exit} the host's {register} is {observed}. The hypervisor saved {expected}.",
+        ),
+        "isolate": Words(
+            "a vCPU's registers, with what they were when another vCPU was run in between",
+            "Another vCPU ran, and {register} went from {expected} to {observed}.",
+        ),
+    }
+)
+
+
+def _always(_: object) -> bool:
+    return True
+
+
+def _once(_: object) -> int:
+    return 1
+
+
+@dataclass(frozen=True, slots=True)
+class Relation(Generic[Evidence]):
+    """One comparison.
+
+    ``name`` is what it is called where something could not be compared; the part before a dot is its family, under
+    which coverage counts it.  ``module`` has the code.  ``shows`` lists its divergences as reports name them.  ``what``
+    says what is compared with what.  ``compare`` yields what differs and what could not be compared; it is called where
+    ``applies`` is true and ``unless`` gives no reason against it.  A comparison is counted ``times`` times under each
+    name of ``counted``.  ``letter`` marks a judged cell of docs/reach.md.  ``by_model``: the model predicts, so that
+    the catalogue of known divergences may explain what differs.  ``recorded``: it holds for a recording of a program.
+    """
+
+    name: str
+    module: ModuleType
+    shows: str
+    what: str
+    compare: Callable[[Evidence], Found]
+    applies: Callable[[Evidence], bool] = _always
+    unless: Callable[[Evidence], str] | None = None
+    counted: tuple[str, ...] = ()
+    times: Callable[[Evidence], int] = _once
+    letter: str = ""
+    by_model: bool = False
+    recorded: bool = False
+
+    @property
+    def family(self) -> str:
+        """The name under which coverage counts it."""
+        return self.name.partition(".")[0]
+
+
+def _reveal(at: RoundEvidence) -> Found:
+    if at.run is None:
+        return ()
+    visible = None if at.hyp_copy is None else hyp_copy.host_visible_gprs(at.hyp_copy, at.run.exit)
+    return save_restore.compare_reveal(at.round, at.run, at.prediction, visible)
+
+
+def _entry_state(at: RoundEvidence) -> Found:
+    return host.compare_entry_state(at.round, at.lossy, at.run.walk_level if at.run is not None else None)
+
+
+OF_A_RUN: tuple[Relation[RunEvidence], ...] = (
+    Relation(
+        "switch",
+        switch,
+        "switch.<reg>",
+        "the registers at an exit, with those that the guest's instructions give by the Arm ARM",
+        lambda at: switch.compare_run(at.run, at.code, at.cpu, at.memory),
+        counted=("switch",),
+        letter="w",
+    ),
+)
+
+OF_A_ROUND: tuple[Relation[RoundEvidence], ...] = (
+    Relation(
+        "save",
+        save_restore,
+        "save.class, save.dirty.<reg>, save.inject, save.pc",
+        "what KVM did between an exit and the next entry, with the helper and the flags that the model chose",
+        lambda at: save_restore.compare_save(at.round, at.prediction),
+        lambda at: not at.prediction.undefined,
+        counted=("save",),
+        letter="s",
+        by_model=True,
+        recorded=True,
+    ),
+    Relation(
+        "restore",
+        save_restore,
+        "restore.<reg>",
+        "the guest's registers after an entry, with those that the model restores",
+        lambda at: save_restore.compare_restore(at.round, at.prediction),
+        lambda at: not at.prediction.undefined,
+        lambda at: "the model panicked" if at.prediction.state is None else "",
+        counted=("restore",),
+        letter="r",
+        by_model=True,
+        recorded=True,
+    ),
+    Relation(
+        "reveal",
+        save_restore,
+        "save.reveal",
+        "the general-purpose registers that the host may see at an exit, with those that the model reveals",
+        _reveal,
+        lambda at: at.run is not None,
+        counted=("reveal",),
+        letter="v",
+        by_model=True,
+    ),
+    Relation(
+        "isolate",
+        isolate,
+        "isolate.<reg>",
+        "a vCPU's registers at an entry, with those before another vCPU ran",
+        lambda at: isolate.compare_isolation(at.round),
+        lambda at: at.round.others,
+        counted=("isolate",),
+        letter="i",
+        recorded=True,
+    ),
+    Relation(
+        "host",
+        host,
+        "host.<reg>, host.hcr_el2",
+        "the guest's registers after an entry, with what the architecture, PSCI, SMCCC and the KVM API require",
+        _entry_state,
+        counted=("host",),
+        letter="h",
+        recorded=True,
+    ),
+    Relation(
+        "host.mmio",
+        mmio,
+        "host.mmio_addr, host.mmio_len, host.mmio_data",
+        "what KVM_EXIT_MMIO reports to userspace, with the access that the guest made",
+        lambda at: mmio.compare_mmio_exit(at.round),
+        recorded=True,
+    ),
+    Relation(
+        "host.debug",
+        guest_debug,
+        "host.step_begins, host.exit_reason, host.debug_hsr, host.debug_far",
+        "what KVM does for a guest that userspace debugs, with KVM_SET_GUEST_DEBUG",
+        lambda at: guest_debug.compare_debugged(at.round),
+    ),
+    Relation(
+        "host.gic",
+        gic,
+        "host.gic, host.gic_read, host.gic_line",
+        "what reads of the GIC return and what KVM_IRQ_LINE answers, with a GICv3",
+        lambda at: () if at.gic is None else at.gic.compare(at.round),
+        lambda at: at.gic is not None,
+    ),
+)
+
+OF_A_TRACE: tuple[Relation[TraceEvidence], ...] = (
+    Relation(
+        "host.slot",
+        memory_slots,
+        "host.slot",
+        "what KVM_SET_USER_MEMORY_REGION answers, with what the KVM API allows",
+        lambda at: memory_slots.compare_slots(at.indexed),
+        lambda at: memory_slots.asks_for_slots(at.indexed),
+    ),
+    Relation(
+        "host.write",
+        donated_memory,
+        "host.write",
+        "the host's writes to memory of a protected VM, with pKVM's rules of donation",
+        lambda at: donated_memory.compare_donated_memory(at.indexed),
+        lambda at: True in at.codes,
+    ),
+    Relation(
+        "isolate.unswitched",
+        isolate_unswitched,
+        "isolate.<reg>",
+        "what a guest reads in a register that KVM does not switch, with what it read before another VM ran",
+        lambda at: isolate_unswitched.compare_unswitched_registers(at.indexed.trace, at.runs, at.codes[False]),
+        lambda at: isolate_unswitched.reads_any(at.codes[False]),
+        counted=("isolate",),
+    ),
+    Relation(
+        "hyp_copy",
+        hyp_copy,
+        "flush.<reg>, sync.<reg>",
+        "the hypervisor's own copy of a vCPU, with what the host handed over and what it gets back",
+        lambda at: hyp_copy.compare_hyp_copy(at.indexed.trace),
+        lambda at: bool(at.indexed.trace.hyp),
+        counted=hyp_copy.RELATIONS,
+        times=lambda at: len(at.indexed.trace.hyp) // 2,
+    ),
+    Relation(
+        "points",
+        debug_registers,
+        "host.mdcr_el2, host.dbg<reg>, switch.dbg<reg>",
+        "the guest's debug registers and MDCR_EL2, with what KVM_SET_GUEST_DEBUG must keep and set",
+        lambda at: debug_registers.compare_debug_registers(at.indexed.trace, at.codes[False], at.indexed.restarts),
+        lambda at: bool(at.indexed.trace.points),
+        counted=("points",),
+    ),
+    Relation(
+        "lists",
+        gic,
+        "host.gic_list, host.ich_hcr_el2, switch.ich_lr<n>_el2, switch.ich_vmcr_el2, switch.ich_ap1r_el2",
+        "list registers, ICH_VMCR_EL2 and active priorities, with a GICv3",
+        lambda at: () if at.gic is None else at.gic.found,
+        lambda at: at.gic is not None and bool(at.indexed.trace.lists),
+        counted=("lists",),
+    ),
+    Relation(
+        "vectors",
+        fp_simd,
+        "switch.v<n>, switch.fpsr, switch.fpcr",
+        "the FP and SIMD registers at a return to userspace, with those that the guest's instructions give",
+        lambda at: fp_simd.compare_vectors(at.indexed.trace, at.runs, at.indexed.restarts),
+        lambda at: bool(at.indexed.trace.vectors),
+        counted=("vectors",),
+    ),
+)

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Index a scenario's trace once: rounds, runs, memory slots at each event, the guest's own registers.
+
+Every relation takes the result, so that nothing is cut up or replayed twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.trace.debug_state import undo_debug_state
+from harness.trace.events import Event, Trace
+from harness.trace.rounds import GuestRun, Round, cut_rounds, cut_runs
+from harness.trace.slot_timeline import SlotTimeline
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedTrace:
+    """A trace, and what follows from its events.
+
+    ``trace`` is as it was recorded.  ``events`` are the same events with the guest's own PSTATE.SS and MDSCR_EL1 while
+    userspace debugs it; ``rounds`` and ``runs`` are cut from them, in the order in which they end.  ``slots`` says what
+    surrounds a vCPU at an event.  ``restarts`` are the exits (``Round.first``) after which another vCPU started this
+    one by PSCI CPU_ON.
+    """
+
+    trace: Trace
+    events: tuple[Event, ...]
+    rounds: tuple[Round, ...]
+    runs: tuple[GuestRun, ...]
+    slots: SlotTimeline
+    restarts: frozenset[int]
+
+
+def index_trace(trace: Trace) -> IndexedTrace:
+    """Index a trace; pure."""
+    slots = SlotTimeline.of(trace.events)
+    events = undo_debug_state(trace.events)
+    rounds = tuple(cut_rounds(events, slots))
+    restarts = frozenset(round_.first for round_ in rounds if round_.reset and round_.others)
+    return IndexedTrace(trace, events, rounds, tuple(cut_runs(events)), slots, restarts)
