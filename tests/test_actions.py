@@ -22,7 +22,8 @@ from harness.relations.save_restore import compare_reveal, why_not_comparable
 from harness.trace.environment import WORLDS
 from harness.trace.events import Event, Host
 from harness.trace.psci import NOT_SUPPORTED
-from harness.trace.rounds import EXIT_INTR, EXIT_SYSTEM_EVENT, USER_INJECTED, Round
+from harness.trace.psci import EXIT_SYSTEM_EVENT
+from harness.trace.rounds import EXIT_INTR, USER_INJECTED, Round
 from tests.traces import HOST, but, entry, esr, host_reset, host_set, irq, load_esr, rounds, state, trap, turn, user
 
 AT, MMIO = CODE.base, 0x900_0000

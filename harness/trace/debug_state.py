@@ -16,9 +16,8 @@ from harness import protocol
 from harness.arch import exceptions, exits
 from harness.arch.registers import BY_NAME
 from harness.protocol import DEBUG_OPS
-from harness.trace import psci
 from harness.trace.events import ENTRY, EXIT, USER, Event, Host, Switch
-from harness.trace.psci import SUCCESS, CalledOn
+from harness.trace.psci import CpuOnCalls
 
 _RESET, _SET, _ABORT, _SERROR, _FINISH = (
     protocol.OPS[name][0] for name in ("reset", "set", "abort", "serror", "finish")
@@ -42,7 +41,7 @@ def undo_debug_state(events: tuple[Event, ...]) -> tuple[Event, ...]:
     ss: dict[int, int] = {}
     entries: dict[int, int] = {}
     waits: dict[int, bool] = {}
-    calls = _Calls()
+    calls = CpuOnCalls()
     asked: set[int] = set()
     for index, event in enumerate(events):
         context = event.context
@@ -53,16 +52,16 @@ def undo_debug_state(events: tuple[Event, ...]) -> tuple[Event, ...]:
             elif event.op in (_ABORT, _SERROR) and not event.error:
                 asked.add(context)
             if event.op == _SET and event.a == X0_ID and not event.error:
-                calls.overwritten(context)
+                calls.on_overwritten(context)
             if event.op in (_RESET, _ABORT) and not event.error:
                 waits[context] = event.op == _ABORT
             elif event.op == _FINISH and waits.pop(context, False):
                 ss[context] = ss.get(context, 0) & _told_next(events, index)
             continue
         waits[context] = event.kind == USER and event.code == _MMIO
-        calls.saw(event)
+        calls.on_switch(event)
         if event.kind == ENTRY:
-            if calls.start(event) or (context in asked and _took_exception(event)):
+            if calls.starts(event) or (context in asked and _took_exception(event)):
                 ss[context] = 0
             asked.discard(context)
         if event.kind == USER or not event.marks & _STEPPED:
@@ -73,35 +72,6 @@ def undo_debug_state(events: tuple[Event, ...]) -> tuple[Event, ...]:
         elif event.kind == EXIT and (at := entries.pop(context, None)) is not None:
             own[at] = _mdscr(own[at], event.values[exceptions.MDSCR])
     return tuple(own)
-
-
-class _Calls:
-    """PSCI CPU_ON between the vCPUs of a trace: which of them were called on, and have not run since."""
-
-    def __init__(self) -> None:
-        self._asking: dict[int, tuple[int, CalledOn]] = {}
-        self._called: dict[int, CalledOn] = {}
-
-    def overwritten(self, context: int) -> None:
-        """Userspace wrote over an answer that no record has shown: the call may have succeeded."""
-        if context in self._asking:
-            number, how = self._asking.pop(context)
-            self._called[number] = how
-
-    def saw(self, event: Switch) -> None:
-        """Follow a record: it may be a call, or show what one gave."""
-        if event.kind == EXIT:
-            if (call := psci.called(event)) is not None:
-                self._asking[event.context] = call
-        elif event.context in self._asking:
-            number, how = self._asking.pop(event.context)
-            if event.values[0] == SUCCESS:
-                self._called[number] = how
-
-    def start(self, entry: Switch) -> bool:
-        """Whether a vCPU enters as a call asked for (Arm DEN 0022 5.4)."""
-        how = self._called.pop(entry.context, None)
-        return how is not None and (entry.values[exceptions.PC], entry.values[0]) == (how.entry_point, how.context_id)
 
 
 def _took_exception(entry: Switch) -> bool:

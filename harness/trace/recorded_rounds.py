@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from harness import protocol
-from harness.arch.registers import BY_NAME
 from harness.layout import Region
 from harness.protocol import OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET
 from harness.trace import psci
 from harness.trace.environment import IPA_BITS, SCENARIO_VM, VmEnvironment
 from harness.trace.events import ENTRY, EXIT, HOST, Host, Switch
+from harness.trace.psci import CalledOn
 from harness.trace.recording import Api, Recorded
 from harness.trace.rounds import EXIT_INTR, Round
 
@@ -72,7 +72,7 @@ class _Vm:
     regions: tuple[Region, ...] = ()  # the same slots; one value for all vCPUs, for others compare it by identity
     devices: tuple[Region, ...] = ()
     vcpus: dict[int, _Vcpu] = field(default_factory=dict)
-    called_on: dict[int, tuple[int, int]] = field(default_factory=dict)  # by PSCI CPU_ON: entry point, context
+    called_on: dict[int, tuple[Switch, CalledOn]] = field(default_factory=dict)  # the exit that asked for PSCI CPU_ON
     firmware: bool = False
     kind: int = 0  # the type that KVM_CREATE_VM was given
     version: int = 0  # grows with every change of what surrounds the vCPUs
@@ -162,10 +162,11 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
         vcpu = vm.vcpu(number)
         vcpu.features = call.a
         vm.version += 1
-        vcpu.hosts.append(Host(HOST, 0, OP_RESET, 0, 0, 0, True))
-        # CPU_ON resets the vCPU that it names, then sets where it starts (DEN 0022 5.4, KVM_REQ_VCPU_RESET).
-        for name, value in zip(("pc", "x0"), vm.called_on.pop(number, ()), strict=False):
-            vcpu.hosts.append(Host(HOST, 0, OP_SET, BY_NAME[name].one_reg, value, 0, True))
+        caller, started_by = vm.called_on.pop(number, (None, None))
+        if caller is None or started_by is None:
+            vcpu.hosts.append(Host(HOST, 0, OP_RESET, 0, 0, 0, True))
+        else:
+            vcpu.hosts += psci.actions_of_cpu_on(caller, started_by, 0, asked=True)
     elif call.name == "events":
         hosts = vm.vcpu(number).hosts
         hosts += [Host(HOST, 0, op, 0, 0, 0, True) for bit, op in _EVENTS if call.a & bit]
@@ -178,7 +179,7 @@ def _calls_another(vm: _Vm, exit_: Switch) -> None:
         return
     for number in vm.vcpus:
         if vm.world(number).mpidr & psci.AFFINITY == call.target:
-            vm.called_on[number] = call.entry_point, call.context_id
+            vm.called_on[number] = exit_, call
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,18 +13,18 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from harness import protocol
-from harness.arch import exceptions, exits, reset_values
+from harness.arch import exceptions, exits
 from harness.arch.exceptions import State
 from harness.arch.registers import BY_NAME, BY_ONE_REG, MASK64
-from harness.protocol import OP_ABORT, OP_FINISH, OP_MP_STATE, OP_RESET, OP_SERROR, OP_SET
-from harness.scenario.steps import MP_STATES
+from harness.protocol import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET
 from harness.trace import pending, psci
 from harness.trace.environment import SCENARIO_VM, VmEnvironment
 from harness.trace.events import ENTRY, EXIT, HOST, USER, Event, Host, Switch
+from harness.trace.psci import PowerState
 from harness.trace.slot_timeline import SlotTimeline
 
 INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
-EXIT_INTR, EXIT_MMIO, EXIT_SYSTEM_EVENT = 10, 6, 24
+EXIT_INTR, EXIT_MMIO = 10, 6
 PC_ID, PSTATE_ID, VBAR_ID, ELR_ID = (BY_NAME[name].one_reg for name in ("pc", "pstate", "vbar_el1", "elr_el1"))
 NOTHING: Mapping[int, int] = MappingProxyType({})
 
@@ -294,16 +294,6 @@ class _RoundBuilder:
     users: list[Switch] = field(default_factory=list)
     hosts: list[Host] = field(default_factory=list)
     others: bool = False
-    off: bool = False
-    """Whether the vCPU is off: by PSCI CPU_OFF or KVM_SET_MP_STATE, or since its VM went down."""
-
-    def note(self, host: Host) -> None:
-        """Add what the host did."""
-        self.hosts.append(host)
-        if host.op == OP_RESET:
-            self.off = False
-        elif host.op == OP_MP_STATE and not host.error:
-            self.off = host.a == MP_STATES["stopped"]
 
 
 def cut_rounds(events: Iterable[Event], slots: SlotTimeline) -> Iterator[Round]:
@@ -312,12 +302,14 @@ def cut_rounds(events: Iterable[Event], slots: SlotTimeline) -> Iterator[Round]:
     ``events`` hold the guest's own registers (:func:`harness.trace.debug_state.undo_debug_state`).
     """
     turns: dict[int, _RoundBuilder] = {}
+    power = PowerState()
     last = None
     for i, event in enumerate(events):
         context = event.context
         if event.kind == EXIT and isinstance(event, Switch):
             # What holds at an exit holds for the turn.
-            turns[context] = _RoundBuilder(i, event, slots.environment(i, context), off=psci.is_call_off(event))
+            turns[context] = _RoundBuilder(i, event, slots.environment(i, context))
+            power.on_switch(event)
             last = context
             continue
         turn = turns.get(context)
@@ -327,47 +319,40 @@ def cut_rounds(events: Iterable[Event], slots: SlotTimeline) -> Iterator[Round]:
             turn.others = last is not None
             last = context
         if isinstance(event, Host):
-            turn.note(event)
+            turn.hosts.append(event)
+            power.on_host(event)
         elif event.kind == USER:
             if not turn.users:
-                _call_on(turns, turn, event)
+                _call_on(turns, turn, event, power)
             turn.users.append(event)
-            if event.code == EXIT_SYSTEM_EVENT:
-                # docs/spec/kvm.md section 3, SYSTEM_OFF and SYSTEM_RESET: all vCPUs are stopped.
-                for number in psci.same_machine(context):
-                    turns.setdefault(number, _RoundBuilder()).off = True
+            power.on_switch(event)
         elif event.kind == ENTRY:
             first = turn.first if turn.exit is not None else i
             world = turn.world or slots.environment(i, context)
             yield Round(first, turn.exit, tuple(turn.users), tuple(turn.hosts), event, world, turn.others)
             del turns[context]
+            power.on_switch(event)
             if not turn.users:
-                _call_on(turns, turn, event)
+                _call_on(turns, turn, event, power)
 
 
-def _call_on(turns: dict[int, _RoundBuilder], caller: _RoundBuilder, after: Switch) -> None:
-    """A vCPU that PSCI CPU_ON has started is reset, then set to its entry point (Arm DEN 0022 5.4).
+def _call_on(turns: dict[int, _RoundBuilder], caller: _RoundBuilder, after: Switch, power: PowerState) -> None:
+    """Note that a vCPU was started by PSCI CPU_ON, if one was.
 
-    ``after`` is the first record behind the exit, which shows what KVM answered; where the host has written x0 before
-    it, CPU_ON is taken to have succeeded if the vCPU that it names is off.
+    ``after`` is the first record after the caller's exit, which shows what KVM answered; where the host has written x0
+    before it, CPU_ON is taken to have succeeded if the vCPU that it names is off.
     """
     exit_ = caller.exit
-    call = psci.called(exit_) if exit_ is not None else None
-    if exit_ is None or call is None:
+    asked = psci.called(exit_) if exit_ is not None else None
+    if exit_ is None or asked is None:
         return
-    number, how = call
+    number, call = asked
     overwritten = 0 in writes_of(tuple(caller.hosts))
-    answered = after.values[0] == psci.SUCCESS
     started = turns.setdefault(number, _RoundBuilder())
-    if not (started.off if overwritten else answered):
-        return
-    started.note(Host(HOST, after.step, OP_RESET, 0, 0, 0, False, number))
-    written = [("pc", how.entry_point), ("x0", how.context_id)]
-    # It starts in the caller's byte order (DEN 0022 6.4; kvm_psci_vcpu_on in arch/arm64/kvm/psci.c).
-    if exit_.values[exceptions.SCTLR] & exceptions.SCTLR_EE:
-        written.append(("sctlr_el1", reset_values.RESET_VALUES["sctlr_el1"] | exceptions.SCTLR_EE))
-    for name, value in written:
-        started.note(Host(HOST, after.step, OP_SET, BY_NAME[name].one_reg, value, 0, False, number))
+    if power.is_off(number) if overwritten else after.values[0] == psci.SUCCESS:
+        for action in psci.actions_of_cpu_on(exit_, call, number, after.step):
+            started.hosts.append(action)
+            power.on_host(action)
 
 
 class GuestRun(NamedTuple):
