@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The house: what lives where, and what may import what.
+"""Record what KVM does, compare it with a model and with the architecture, report what differs.
 
 A scenario flows one way, with values in between::
 
-    corpus/*/*.scn -parse-> Scenario --+--> vm.executor.run --> Trace (N0 E1 N1 E2 ...)   real KVM
-         ^              mutate (fuzz/) |                          |
-         |                             |                          v
-         +-------- finding <-- Divergence <-- compare <-- model.replay(trace, level)
+    scenario --> vm: Executor.run --> Trace (entry, exit, host action, ...)     real KVM
+                                        |
+                     trace: index_trace |  rounds of the host, runs of the guest
+                                        v
+     guest: predict_run   model: predict      what should have happened
+                     \         /
+                   relations: compare --> Divergence --> findings: explain, judge --> report
 
-`Scenario`, `Trace`, `Divergence` and `Finding` are the four nouns.
+Ground files, which every room may import: ``errors``, ``layout`` (the guest's memory map and its vCPUs), ``protocol``
+(what host and agent exchange), ``jsonfile``, ``minimiser``.  A room imports only from rooms above it, in this order::
+
+    arch < {gic, scenario} < trace < {guest, model, vm} < {lemma, relations} < findings < coverage < report
+
+``tests/project/test_imports.py`` enforces it; docs/architecture.md says how to add things.
 """

@@ -21,8 +21,7 @@ from harness.relations.isolate import compare_isolation
 from harness.relations.save_restore import compare_reveal, why_not_comparable
 from harness.trace.environment import WORLDS
 from harness.trace.events import Event, Host
-from harness.trace.psci import NOT_SUPPORTED
-from harness.trace.psci import EXIT_SYSTEM_EVENT
+from harness.trace.psci import EXIT_SYSTEM_EVENT, NOT_SUPPORTED
 from harness.trace.rounds import EXIT_INTR, USER_INJECTED, Round
 from tests.traces import HOST, but, entry, esr, host_reset, host_set, irq, load_esr, rounds, state, trap, turn, user
 

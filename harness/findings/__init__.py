@@ -1,1 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+"""From divergences to findings: check a trace by all relations, explain what is known, judge the rest.
+
+``check`` checks a scenario's trace, ``check_recording`` a recording, ``compare_releases`` two traces of one scenario.
+``known_divergences`` and ``intended_changes`` read the catalogues in corpus/known, ``explanations`` has the rules that
+they name, ``regressions`` reads the kept findings, ``verdict`` gives a finding its verdict.  Imports ``relations`` and
+above.
+"""

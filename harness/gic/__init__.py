@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A GICv3 as the architecture has it (Arm IHI 0069), as far as it is certain what a guest sees of it.
+"""A GICv3 by Arm IHI 0069, as a pure state machine: distributor, redistributors, the CPU interface of each vCPU.
 
-Every fact here has three values: true, false, and None where nobody knows (a register that software has not written
-since the reset, a choice that the architecture leaves to an implementation).  What depends on None is not judged.
+Every fact has three values: true, false, and None where it is unknown (a register that software has not written since
+the reset, a choice that the architecture leaves open).  What depends on None is not compared.  Imports ``arch``; knows
+neither KVM nor traces.  A register of the distributor is a row of ``registers``.
 """

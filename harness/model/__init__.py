@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reference model: four levels of VCPUOpsAux and VCPUOps over one state (docs/spec/model.md).
+"""The model of SeKVM's VCPUOps and VCPUOpsAux at four levels over one state (docs/spec/model.md).
 
-``evaluate`` is pure: it copies the state, runs one function of one level on the copy, and returns an ``Outcome``.
+``spec``, ``low``, ``body`` and ``kernel`` are the levels; a level is never repaired to agree with another one, or with
+KVM.  ``evaluate`` is pure: it copies the state, runs one function of one level on the copy, and returns an ``Outcome``.
+``replay`` applies a level to a recorded round, ``memoised_replay`` does it faster, ``prediction`` is what comes of it.
+Imports ``trace`` and above.
 """
 
 from __future__ import annotations

@@ -104,9 +104,8 @@ class PowerState:
     def on_switch(self, event: Switch) -> None:
         """Follow a record: a vCPU that runs is on, a call may turn it off, a system event stops its whole VM."""
         if event.kind == USER:
-            if (
-                event.code == EXIT_SYSTEM_EVENT
-            ):  # docs/spec/kvm.md section 3: SYSTEM_OFF and SYSTEM_RESET stop all vCPUs
+            # docs/spec/kvm.md section 3: SYSTEM_OFF and SYSTEM_RESET stop all vCPUs.
+            if event.code == EXIT_SYSTEM_EVENT:
                 self._off.update(same_machine(event.context))
         elif event.kind == EXIT and is_call_off(event):
             self._off.add(event.context)
