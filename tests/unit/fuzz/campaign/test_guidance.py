@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from fuzz.campaign.guidance import BOTH, KVM, MODEL, Guide, choose, edges_in
-from fuzz.campaign.worker_command import Launcher
 from harness.errors import SetupError
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.plugins import edges
@@ -90,15 +89,3 @@ def test_edges_of_all_workers_are_counted_once(tmp_path: Path) -> None:
             struct.pack_into("<II", data, edges.COUNTERS_AT + edges.EDGES + 8 * place, 0, block)
         (tmp_path / f"worker-{number}-0.edges").write_bytes(data)
     assert edges_in(tmp_path) == {(0, 0x100), (0, 0x200), (0, 0x300)}
-
-
-@pytest.mark.parametrize(
-    ("coverage", "watched", "counted"), [(MODEL, False, False), (MODEL, True, True), (KVM, False, True)]
-)
-def test_workers_count_edges_where_somebody_wants_them(coverage: str, watched: bool, counted: bool) -> None:
-    launch = Launcher("t", "spec", None, 1, Path("out"), "sqlite://", coverage, watched)
-    argv = launch(0, 0, Path("run/worker-0-0.stats"))
-    assert argv[argv.index("--coverage") + 1] == coverage
-    assert ("--edges" in argv) == counted
-    if counted:
-        assert argv[argv.index("--edges") + 1] == "run/worker-0-0.edges"

@@ -6,19 +6,15 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fuzz.campaign.libfuzzer_counters import Counters, key_index
 from fuzz.cli import lemma as lemma_cli
 from fuzz.cli.lemma import add_parser
 from harness.errors import InputError, ShadowfuzzError
-from harness.lemma.change_detection import notice
-from harness.lemma.mutants import MODULES, check, mutants, sample, summary
 from tests.support.paths import CORPUS, ROOT
 
 LEMMAS = CORPUS / "lemmas"
@@ -114,65 +110,4 @@ def test_a_function_of_another_layer() -> None:
         lemma("--layer", "VCPUOps", "--function", "prep_wfx")
 
 
-def test_counters() -> None:
-    counters = Counters(16)
-    for _ in range(300):
-        counters.hit(17)
-    assert (counters.value(1), counters.value(2)) == (255, 0)
-    assert key_index("a", 1) == key_index("a", 1) != key_index("a", 2)
-    with pytest.raises(ValueError, match="power of two"):
-        Counters(10)
-
-
-def test_libfuzzer_reads_our_counters(tmp_path: Path) -> None:
-    """A target that counts a decision of its own: libFuzzer must keep the inputs that reach it."""
-    code = """
-import sys
-from fuzz.cli import lemma
-from fuzz.campaign.libfuzzer_counters import Counters
-counters = Counters(64)
-counters.attach()
-import atheris
-def target(data):
-    counters.hit(0)
-    for i, wanted in enumerate(b"SHADOW"):
-        if len(data) <= i or data[i] != wanted:
-            return
-        counters.hit(i + 1)
-    print("reached", flush=True)
-    raise SystemExit(0)
-atheris.Setup([sys.argv[0], "-runs=400000", "-seed=1", "-max_len=8"], target)
-atheris.Fuzz()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, timeout=120
-    )
-    assert b"reached" in done.stdout
-
-
 # ---- the mutation test; the whole one is a command
-
-
-def test_the_unchanged_model_is_not_noticed() -> None:
-    assert notice(LEMMAS, 20, 1) is None
-
-
-@pytest.mark.parametrize(
-    "module,what",
-    (
-        ("constants", "32 becomes 33"),  # among others, the bit of DIRTY_PC_FLAG
-        ("spec", "left out: ctxt['far_el2'] = 0"),
-        ("kernel", "BitAnd becomes BitOr"),
-    ),
-)
-def test_a_changed_row_is_noticed(module: str, what: str) -> None:
-    changed = [m for m in mutants() if m.module == module and m.what == what]
-    assert any(check(m, LEMMAS, 20, 1).how is not None for m in changed[:3])
-
-
-def test_most_mutants_of_a_sample_are_noticed() -> None:
-    assert {m.module for m in mutants()} == set(MODULES)
-    results = tuple(check(mutant, LEMMAS, 20, 1) for mutant in sample(16, seed=2))
-    report = summary(results)
-    assert report["rate"] >= 0.6, report["survivors"]
-    assert report["slowest_kill_s"] < 60

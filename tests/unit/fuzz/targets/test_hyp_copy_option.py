@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.campaign.worker_command import Launcher
-from fuzz.campaign.worker_process import _parser
 from fuzz.cli.main import build_parser
 from fuzz.targets.hyp_copy_option import check_option, choose_copy
 from fuzz.targets.targets import open_bench
@@ -31,12 +29,6 @@ def nothing(tmp_path: Path) -> PreparedTarget:
 @pytest.mark.parametrize(("word", "wanted"), [("", None), ("--hyp-copy", True), ("--no-hyp-copy", False)])
 def test_every_command_takes_the_option(command: str, word: str, wanted: bool | None) -> None:
     assert build_parser().parse_args([*command.split(), *word.split()]).hyp_copy is wanted
-
-
-@pytest.mark.parametrize("wanted", [None, True, False])
-def test_a_worker_is_told_what_the_campaign_was(wanted: bool | None) -> None:
-    launch = Launcher("t", "spec", None, 1, Path("out"), "sqlite://", "model", hyp_copy=wanted)
-    assert _parser().parse_args(launch(0, 0, Path("stats"))[3:]).hyp_copy is wanted
 
 
 def test_outside_of_protected_mode_it_is_refused_before_anything_is_built() -> None:

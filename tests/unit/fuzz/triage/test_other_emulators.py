@@ -3,23 +3,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from fuzz.store.emulator_results import from_text, to_text
 from fuzz.triage import other_emulators
-from fuzz.triage.bisect import split_target, target_name
-from fuzz.triage.emulator_matrix import EmulatorTable, Explained, read_explained
-from fuzz.triage.matrix import CLEAN, DIVERGES, Cell, emulations, match_targets
+from fuzz.triage.matrix import emulations, match_targets
 from fuzz.triage.other_emulators import Asked, compare, places, shown
 from harness.errors import InputError
 from harness.findings.checked import signature
 from harness.findings.finding import Tries
 from harness.findings.verdict import Elsewhere
-from harness.vm.config import PROJECT, load_config
+from harness.vm.config import load_config
 from harness.vm.qemu_versions import Emulator
-from tests.unit.fuzz.campaign.test_worker import DIVERGENCE, SCENARIO, checked
+from tests.support.fake_worker import DIVERGENCE, SCENARIO, checked
 
 HERE = (Emulator("7.2.22", ("qemu",)), Emulator("10.0.2", ("other",)))
 KEY = signature(DIVERGENCE)
@@ -43,13 +38,6 @@ def test_the_same_divergence_has_the_same_values() -> None:
     third = frozenset({("x1", 0, "0x1", "0x3")})
     assert compare("max", loose, [one, third, frozenset()]) == Elsewhere("max", Tries(2, 3)), "its values vary anyway"
     assert compare("max", exact, []).why == "no run ended well"
-
-
-def test_what_is_kept_with_a_finding() -> None:
-    found = (Elsewhere("max", Tries(1, 3), 2), Elsewhere("qemu-10.0", Tries(0, 0), why="it is gone", unlike="less"))
-    assert from_text(to_text(found)) == found
-    for damaged in ("", "{", "[1]", '[{"name": "max"}]', "null"):
-        assert from_text(damaged) == ()
 
 
 def test_a_place_that_does_not_come_up_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,46 +66,3 @@ def test_patterns_over_emulators() -> None:
     names = list(emulations(load_config("kvm-nvhe"), HERE))
     assert len(set(names)) == len(names) == 2 + 7 + 14
     assert [load_config(name).name for name in names] == names
-
-
-def cell(target: str, scenario: str, *findings: str) -> Cell:
-    return Cell(target, scenario, "", DIVERGES if findings else CLEAN, findings)
-
-
-def test_a_difference_has_an_explanation_or_says_so() -> None:
-    own, other, qemu = "kvm-vhe%qemu-7.2%cortex-a76", "kvm-vhe%qemu-7.2%max", "kvm-vhe%qemu-10.0%cortex-a76"
-    cells = [cell(target, "same", "host.pc") for target in (own, other, qemu)]
-    cells += [cell(own, "cpu"), cell(other, "cpu", "switch.pstate"), cell(qemu, "cpu")]
-    cells += [cell(own, "qemu", "host.x0"), cell(other, "qemu", "host.x0"), cell(qemu, "qemu")]
-    rows = (Explained(("cpu",), ("*%max",), "it has more of them", "a manual"),)
-    by_place = {(c.target, c.scenario): c for c in cells}
-    table = EmulatorTable(by_place, (other, own, qemu), ["same", "cpu", "qemu"], rows)
-    text = "\n".join(table.lines()).replace("\n    ", " ")
-    assert "kvm-vhe: 1 scenarios clean, 2 diverge on qemu-7.2, cortex-a76" in text
-    assert "cpu: switch.pstate instead of clean: it has more of them (a manual) on kvm-vhe%qemu-7.2%max" in text
-    assert "qemu: clean instead of host.x0: NO EXPLANATION on kvm-vhe%qemu-10.0%cortex-a76" in text
-    assert table.unexplained() == [(qemu, "qemu")]
-    assert [line.split() for line in text.splitlines() if line.startswith("  qemu-")] == [
-        ["qemu-7.2", "1", "."],
-        ["qemu-10.0", "not", "run", "1"],
-    ]
-
-
-def test_the_projects_own_explanations(tmp_path: Path) -> None:
-    rows = read_explained(PROJECT / "corpus" / "emulators.toml")
-    names = {path.stem for path in (PROJECT / "corpus").glob("*/*.scn")}
-    assert rows and all(set(row.scenarios) <= names and row.why and row.source for row in rows)
-    (tmp_path / "wrong.toml").write_text("[[difference]]\nwhy = 1\n")
-    with pytest.raises(InputError, match="no list of differences"):
-        read_explained(tmp_path / "wrong.toml")
-
-
-def test_the_page_of_emulators_explains_every_difference() -> None:
-    text = (PROJECT / "docs" / "emulators.md").read_text()
-    assert "NO EXPLANATION" not in text and "qemu-10.0" in text
-
-
-def test_a_kernel_and_an_emulator_in_one_name() -> None:
-    for name in ("kvm-nvhe@6.12.117", "kvm-nvhe@6.12.117%qemu-10.0", "kvm-vhe@7.3%qemu-10.0%max"):
-        config, version = split_target(name)
-        assert "@" not in config and target_name(config, version) == name == load_config(name).name

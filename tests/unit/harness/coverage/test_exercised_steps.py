@@ -3,30 +3,15 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
-from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any
-
-import pytest
-
-from fuzz.cli import reach as reach_cli
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.coverage.exercised_steps import BEGIN, NO_EXIT, Exercise, StepAtExit
-from harness.coverage.reachable_exits import MEETS, NOT_REACHED, classes_of, possible
-from harness.errors import InputError
 from harness.findings.checked import Comparison
 from harness.layout import CODE, VECTORS
-from harness.report import step_coverage
 from harness.scenario.scenario import parse
-from harness.scenario.steps import KINDS, STEP_KINDS
 from harness.trace.events import Event, Trace
 from tests.support import traces
-from tests.support.paths import CORPUS
 
 HVC, DABT = (EC_BY_NAME[name] << EC_SHIFT | IL_BIT for name in ("HVC64", "DABT_LOW"))
-KEPT = CORPUS / "reach.json"
 
 
 def exercise(steps: str, events: list[Event], *compared: Comparison) -> Exercise:
@@ -75,61 +60,3 @@ def test_a_host_step_is_judged_at_the_exit_before_it_and_by_the_run_after_it() -
     assert {relation: judged.whole for relation, judged in found.items()} == {"host": 1, "switch": 1}
     left_out = exercise("hvc 0x0\nreset", events, *compared, Comparison("switch", 4, "a reason")).judged[place]
     assert (left_out["switch"].whole, dict(left_out["switch"].left_out)) == (0, {"a reason": 1})
-
-
-def test_rows_name_steps_that_there_are() -> None:
-    for row in (*MEETS, *NOT_REACHED):
-        assert any(fnmatchcase(keyword, row.steps) for keyword in KINDS), row.steps
-        assert row.why and row.source
-    assert all(classes_of(kind) for kind in STEP_KINDS if kind.keyword in ("hvc", "ldr_simd", "msr", "forge"))
-
-
-@pytest.fixture(scope="module")
-def kept() -> dict[str, Any]:
-    return reach_cli.read(KEPT)
-
-
-def test_what_is_not_reached_has_a_reason_with_a_source(kept: dict[str, Any]) -> None:
-    """Of the steps that were there when it was measured: `shadowfuzz reach --keep` measures again."""
-    reach = step_coverage.Reach.from_json(kept)
-    measured = {place.step for cells in reach.cells.values() for place in cells}
-    assert [line for line in step_coverage.unsaid(reach) if line.split()[0] in measured] == []
-
-
-def test_each_reason_is_needed(kept: dict[str, Any]) -> None:
-    reach = step_coverage.Reach.from_json(kept)
-    missing = {(place, target) for place, target, _, _ in reach.missing()}
-    for row in NOT_REACHED:
-        patterns = row.steps, row.classes, row.targets
-        assert any(all(map(fnmatchcase, (*place, target), patterns)) for place, target in missing), row
-
-
-def test_a_step_without_a_row_must_be_reached(kept: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    new = replace(KINDS["hvc"], keyword="new")
-    monkeypatch.setattr(step_coverage, "STEP_KINDS", (*STEP_KINDS, new))
-    reach = step_coverage.Reach.from_json(kept)
-    assert any(line.startswith("new at any") for line in step_coverage.unsaid(reach))
-    assert "`new`" in step_coverage.page(reach)
-
-
-def test_a_place_that_is_lost_is_shown(kept: dict[str, Any]) -> None:
-    document = json.loads(json.dumps(kept))
-    one = document["targets"]["kvm-vhe"]
-    one["places"] = [row for row in one["places"] if (row["step"], row["exit"]) != ("smc", "SMC64")]
-    reach = step_coverage.Reach.from_json(document)
-    before = step_coverage.unsaid(step_coverage.Reach.from_json(kept))
-    assert [line for line in step_coverage.unsaid(reach) if line not in before] == ["smc at SMC64 on kvm-vhe"]
-    assert "not reached on kvm-vhe" in step_coverage.page(reach)
-
-
-@pytest.mark.parametrize("text", ["", "{}", '{"format": 1, "targets": {"a": {"places": [{}]}}}', '{"format": 7}'])
-def test_a_file_that_is_something_else_is_one_clear_error(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "reach.json"
-    path.write_text(text)
-    with pytest.raises(InputError, match="not what `shadowfuzz reach --keep` writes"):
-        reach_cli.read(path)
-
-
-def test_possible_places_are_there_once() -> None:
-    places = list(possible())
-    assert len(places) == len(set(places))

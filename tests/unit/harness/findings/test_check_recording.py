@@ -9,10 +9,8 @@ from collections.abc import Iterable
 import pytest
 
 from harness import protocol
-from harness.arch import exceptions, reset_values
+from harness.arch import exceptions
 from harness.arch.cpu_models import cpu_model
-from harness.arch.exceptions import State
-from harness.arch.registers import BY_NAME, NAMES
 from harness.findings.check_recording import (
     ABSENT,
     DEBUGGED,
@@ -30,39 +28,16 @@ from harness.trace.events import Switch
 from harness.trace.recorded_rounds import FEATURE_BITMAPS, PROTECTED, PSCI_VERSION, RecordedRound, Run, split
 from harness.trace.recording import Api, Recorded
 from harness.vm.config import PROJECT
+from tests.support.foreign import GIC, MACHINE, RAM, SIZE, UART, S, call, load, of, reset_state, sets, started
 from tests.support.traces import SKIP, but, entry, esr, irq, load_esr, trap, user
 
 CATALOGUE = Catalogue.load(PROJECT / "corpus" / "known", "spec")
-RAM, SIZE, GIC, UART = 0x4000_0000, 0x800_0000, 0x0800_0000, 0x0900_0000
 PMU = 1 << 3
 HVC = esr("HVC64")
 CPU_ON, CPU_ON32, AFFINITY_INFO = 0xC400_0003, 0x8400_0003, 0xC400_0004
 READ_PMCR = esr("SYS64", 3 << 20 | 3 << 14 | 9 << 10 | 12 << 1 | 2 << 5 | 1)  # mrs x2, pmcr_el0
 
 
-def reset_state(vcpu: int = 0, **values: int) -> State:
-    """A vCPU as KVM_ARM_VCPU_INIT leaves it, with registers that userspace wrote."""
-    first = dict.fromkeys(NAMES, 0) | dict(reset_values.RESET_VALUES) | {"mpidr_el1": 1 << 31 | vcpu}
-    return tuple({**first, **values}[name] for name in NAMES)
-
-
-def call(name: str, *arguments: int, error: int = 0) -> Api:
-    """A call of the API that worked, or failed with an errno."""
-    return Api(name, *(*arguments, 0, 0, 0, 0)[:4], error)
-
-
-def sets(name: str, value: int) -> Api:
-    """KVM_SET_ONE_REG."""
-    return call("set_register", BY_NAME[name].one_reg, value)
-
-
-def of(vcpu: int, *events: Switch | Api, vm: int = 1) -> list[Recorded]:
-    """Records of one vCPU."""
-    return [Recorded(vm, vcpu, event) for event in events]
-
-
-MACHINE = of(0, call("slot", 0, 0, RAM, SIZE), call("device", GIC, 0x10000), call("reset", PSCI_0_2), sets("pc", RAM))
-S = reset_state(pc=RAM)
 PAGE = {"far": UART, "hpfar": UART >> 8}
 
 
@@ -71,11 +46,6 @@ def check(records: Iterable[Recorded]) -> Tally:
     tally = Tally()
     check_records(records, "spec", cpu_model("cortex-a72"), CATALOGUE, vhe=False, tally=tally)
     return tally
-
-
-def started(*events: Switch | Api) -> list[Recorded]:
-    """A vCPU that has been entered, and what follows."""
-    return MACHINE + of(0, entry(S), *events)
 
 
 def found(tally: Tally) -> set[tuple[str, str]]:
@@ -115,16 +85,6 @@ def test_a_register_that_kvm_loses_is_found(name: str, wanted: set[tuple[str, st
 def test_what_no_guest_can_change_is_compared() -> None:
     tally = check(started(irq(but(S, x5=1, mpidr_el1=0x8000_0007))))
     assert found(tally) == {("switch", "mpidr_el1")}
-
-
-def load(target: int, data: int, address: int, *, users: bool, kernel: bool) -> list[Recorded]:
-    """A load that KVM emulates, in the kernel or by userspace."""
-    at = but(S, x2=address)
-    exit_ = trap(at, load_esr(target, 4, wide=False), far=address, hpfar=address >> 12 << 4)
-    done = but(at, **{f"x{target}": data})
-    mmio = {"mmio_addr": address, "mmio_len": 4, "mmio_data": data}
-    via = (user(at, 6, **mmio),) if users else ()
-    return started(exit_, *via, entry(done, SKIP if kernel or users else 0, **mmio))
 
 
 def test_devices_of_the_kernel_and_of_userspace() -> None:

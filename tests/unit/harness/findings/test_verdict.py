@@ -4,25 +4,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from fuzz.store.database import Database, default_url
-from fuzz.store.findings import FINDINGS, Store
-from fuzz.store.kept_findings import story_of
-from fuzz.targets.runner import MAX_LOSSES
-from fuzz.targets.session import Lab, signatures
-from fuzz.triage.confirm import stages_of
-from fuzz.triage.minimise import minimise_on
-from fuzz.triage.triage import triage
+from fuzz.targets.session import signatures
 from harness.arch.cpu_models import cpu_model
-from harness.errors import VmLost
 from harness.findings.check import check
 from harness.findings.checked import signature
-from harness.findings.finding import Finding, Subject, Tries, finding_id
+from harness.findings.finding import Tries
 from harness.findings.known_divergences import Catalogue
 from harness.findings.verdict import (
     AGAINST,
@@ -42,10 +31,9 @@ from harness.findings.verdict import (
     verdict_lines,
     wilson,
 )
-from harness.scenario.scenario import Scenario, Step, load
+from harness.scenario.scenario import load
 from harness.trace.tracefile import trace_from_json
 from tests.support.paths import CORPUS, GOLDEN
-from tests.unit.fuzz.campaign.test_worker import DIVERGENCE, SCENARIO, SUBJECT, FakeExecutor, checked
 
 
 @pytest.mark.parametrize(
@@ -163,100 +151,3 @@ def test_evidence_of_a_recorded_trace() -> None:
 
 
 # ---- the lab, on a fake target -----------------------------------------------------------------------------------
-
-KEY = signature(DIVERGENCE)
-
-
-def lab(fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch, subject: Subject = SUBJECT) -> Lab:
-    monkeypatch.setattr("fuzz.targets.session.check", lambda scenario, trace, *_: fake.check(scenario, trace))
-    return Lab(fake.boot, subject, cpu_model("cortex-a72"), Catalogue("spec", ()))
-
-
-def test_stages_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeExecutor([checked(DIVERGENCE)] * 3 + [checked()] + [checked(DIVERGENCE)] * 4 + [checked()] * 2)
-    with lab(fake, monkeypatch) as it:
-        stages = stages_of(it, SCENARIO, (KEY,), runs=4, boots=2)
-    assert [(s.name, s.tries) for s in stages[KEY]] == [
-        ("repeat", Tries(3, 4)),
-        ("fresh_vm", Tries(4, 4)),
-        ("fresh_qemu", Tries(0, 2)),
-    ]
-    assert fake.fresh == [False] * 4 + [True] * 6
-    assert fake.boots == it.boots == 3
-
-
-def test_a_lost_machine_shows_nothing_and_is_booted_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeExecutor([VmLost("fake", "gone"), checked(DIVERGENCE)])
-    with lab(fake, monkeypatch) as it:
-        assert not it.shows(SCENARIO, KEY)
-        assert it.shows(SCENARIO, KEY)
-        assert fake.boots == 2
-        fake.answers += [VmLost("fake", "gone")] * MAX_LOSSES
-        for _ in range(MAX_LOSSES - 1):
-            assert not it.shows(SCENARIO, KEY)
-        with pytest.raises(VmLost):
-            it.shows(SCENARIO, KEY)
-
-
-def test_triage_keeps_the_simplest_with_its_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    cpu = "cortex-a72"
-    monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu=cpu))
-    database = Database(default_url(tmp_path))
-    store = Store(database, FINDINGS)
-    large = Scenario("Large.", (("x0", 1),), (Step("hvc", (3,)), Step("wfi"), Step("reset")))
-    for subject in (SUBJECT, replace(SUBJECT, target="another")):
-        tries = Tries(1, 1)
-        store.add(Finding("divergence", KEY, subject, (), 0, tries, tries, "2026"), large)
-    fake = FakeExecutor([checked(DIVERGENCE)] * 1000)
-    said: list[str] = []
-    with lab(fake, monkeypatch) as it:
-        assert triage(database, it, 7, said.append) == 1
-        assert triage(database, it, 7, said.append) == 0, "done before"
-    (line,) = said
-    assert "3 steps -> 0" in line
-    entry = store.entry(finding_id("divergence", KEY, SUBJECT))
-    assert (
-        entry.count == 1
-        and entry.scenario == "shadowfuzz-scenario 1\nabout The least that shows restore.xN/HVC64/prep_hvc.\n"
-    )
-    assert (entry.finding.same_vm, entry.finding.fresh_vm) == (Tries(7, 7), Tries(7, 7))
-    assert story_of(store, entry.finding.id).kept.fresh_qemu == Tries(1, 1)
-
-
-def test_triage_begins_with_what_is_new(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
-    subject = replace(SUBJECT, target="kvm-nvhe")
-    store = Store(Database(default_url(tmp_path)), FINDINGS)
-    kept, new = ("host", "spsr_el1", "RESET", ""), [("host", f"new{i}", "RESET", "") for i in range(8)]
-    for key in (kept, *new):
-        store.add(Finding("divergence", key, subject, (), 0, Tries(1, 1), Tries(1, 1), "2026"), SCENARIO)
-    said: list[str] = []
-    with lab(FakeExecutor([]), monkeypatch, subject) as it:
-        assert triage(Database(default_url(tmp_path)), it, 5, said.append) == 9
-    assert [finding_id("divergence", kept, subject) in line for line in said] == [False] * 8 + [True]
-
-
-def test_triage_leaves_what_does_not_come_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
-    store = Store(Database(default_url(tmp_path)), FINDINGS)
-    finding = Finding("divergence", KEY, SUBJECT, (), 0, Tries(1, 1), Tries(1, 1), "2026")
-    store.add(finding, SCENARIO)
-    said: list[str] = []
-    with lab(FakeExecutor([]), monkeypatch) as it:
-        triage(Database(default_url(tmp_path)), it, 7, said.append)
-    assert "did not come back" in said[0] and store.load(finding.id) == finding
-
-
-def test_a_run_that_did_not_end_well_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeExecutor([checked(DIVERGENCE, status="hang")])
-    with lab(fake, monkeypatch) as it:
-        assert not it.shows(SCENARIO, KEY)
-
-
-def test_what_runs_away_is_minimised_to_what_does_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An abort that never comes is a guest that exits for ever; from one that ends, no way leads there."""
-    large = Scenario("Large.", (), (Step("hvc", (3,)), Step("wfi")))
-    for status, steps in (("runaway", 0), ("ok", 2)):
-        fake = FakeExecutor([checked(DIVERGENCE, status=status)] * 3 + [checked(DIVERGENCE, status="runaway")] * 100)
-        with lab(fake, monkeypatch) as it:
-            assert len(minimise_on(it, large, KEY).scenario.steps) == steps

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli.main import main
-from fuzz.store.kept_findings import find, stories
+from fuzz.store.kept_findings import stories
 from harness.report import export
 from harness.report.export import NOT_IN_C, c_program, reproducer, why_no_program
 from harness.report.finding_data import Story
-from harness.scenario.scenario import Step, load, parse
+from harness.scenario.scenario import Step, parse
 from harness.scenario.steps import STEP_KINDS, Actor
-from tests.support.kept import CRASHED, filled
+from tests.support.kept import filled
 
 GCC = "aarch64-linux-gnu-gcc"
 
@@ -74,23 +73,3 @@ def test_a_forged_exit_is_none_for_a_program(tmp_path: Path) -> None:
     forged = replace(scenario, steps=(Step("forge", ("esr", 0)), *scenario.steps))
     other = replace(story, kept=replace(story.kept, scenario=forged))
     assert c_program(other, "x.c") is None and "forge" in why_no_program(other)
-
-
-def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    database = filled(tmp_path / "c")
-    told = stories(database)
-    id_ = next(story.id for story in told if c_program(story, "x.c"))
-    assert main(["export", id_, "--out", str(tmp_path / "c"), "--to", str(tmp_path / "to")]) == 0
-    assert capsys.readouterr().out.split() == [str(tmp_path / "to" / f"{id_}{suffix}") for suffix in (".scn", ".c")]
-    assert load(tmp_path / "to" / f"{id_}.scn") == find(database, id_).kept.scenario
-    assert main(["export", CRASHED.id, "--out", str(tmp_path / "c"), "--to", str(tmp_path / "to")]) == 0
-    printed = capsys.readouterr()
-    assert "no C program" in printed.err
-    suffixes = ("-earlier-02.scn", "-earlier-01.scn", ".scn", ".txt")
-    assert printed.out.split() == [str(tmp_path / "to" / f"{CRASHED.id}{suffix}") for suffix in suffixes]
-    text = (tmp_path / "to" / f"{CRASHED.id}.scn").read_text()
-    assert parse(text) == find(database, CRASHED.id).kept.scenario and "all 3 files in their order" in text
-    told_of = (tmp_path / "to" / f"{CRASHED.id}.txt").read_text()
-    assert "HCR_EL2" in told_of and "Kernel panic" in told_of and "\x1b" not in told_of
-    bare = next(story.id for story in told if story.kept.scenario is None)
-    assert main(["export", bare, "--out", str(tmp_path / "c"), "--to", str(tmp_path / "to")]) == 2

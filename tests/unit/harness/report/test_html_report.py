@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import shutil
 import subprocess
-import threading
 from collections import Counter
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,14 +14,12 @@ import pytest
 
 from fuzz.campaign.counters_file import StatsWriter
 from fuzz.campaign.parent import RUN
-from fuzz.cli.main import main
-from fuzz.cli.report import LOOPBACK, make_server
 from fuzz.store.database import Database
 from fuzz.store.runs import History
 from fuzz.triage.report_page import book_of
 from harness.relations import save_restore
 from harness.report.glossary import RELATIONS
-from harness.report.html_markup import Line, Markup, el, plot, put
+from harness.report.html_markup import Markup, el, put
 from harness.report.html_report import page
 from tests.support.kept import filled
 
@@ -128,10 +123,6 @@ def test_hostile_text_stays_text(html: str) -> None:
     assert el("p", "x", class_='"><script>') == '<p class="&quot;&gt;&lt;script&gt;">x</p>'
 
 
-def test_a_plot_of_nothing() -> None:
-    assert "<svg" in plot(Line("t", "u", ())) and "<svg" in plot(Line("t", "u", ((0.0, 0.0),)))
-
-
 def test_branches_count_exits_and_name_what_was_never_reached(database: Database) -> None:
     rows = {branch.name: branch for branch in book_of(database).branches}
     assert len(rows) > 25, "all decisions of the model, seen or not"
@@ -158,17 +149,6 @@ def test_an_empty_campaign(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'findings.db'}")
     text = page(book_of(database))
     assert "Nothing unexplained." in text
-
-
-def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    filled(tmp_path / "c")
-    out = tmp_path / "report.html"
-    assert main(["report", "--out", str(out), "--campaign", str(tmp_path / "c")]) == 0
-    assert out.read_text().startswith("<!DOCTYPE html>")
-    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
-    assert main(["report", "--out", str(tmp_path / "no" / "x"), "--campaign", str(tmp_path / "c")]) == 3
-    assert main(["report", "--out", str(out), "--campaign", str(tmp_path / "none")]) == 2
-    capsys.readouterr()
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="the Debian package chromium is not installed")
@@ -200,36 +180,3 @@ def test_a_phone_needs_no_scrolling_sideways(html: str, tmp_path: Path) -> None:
 
 
 # ---- serve -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def port(html: str) -> Iterator[int]:
-    """A server that runs."""
-    server = make_server(0, lambda: html)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.mark.parametrize(
-    ("path", "host", "status"),
-    [("/", "127.0.0.1", 200), ("/?x", "localhost", 200), ("/etc/passwd", "localhost", 404), ("/", "evil.example", 403)],
-)
-def test_serve(port: int, html: str, path: str, host: str, status: int) -> None:
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
-    connection.request("GET", path, headers={"Host": f"{host}:{port}"})
-    answer = connection.getresponse()
-    body = answer.read().decode()
-    connection.close()
-    assert answer.status == status and (body == html) == (status == 200)
-    assert "default-src 'none'" in (answer.headers["Content-Security-Policy"] or "")
-
-
-def test_a_port_that_is_taken(port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    filled(tmp_path)
-    for wrong in (port, 70_000):
-        assert main(["serve", "--port", str(wrong), "--campaign", str(tmp_path)]) == 2
-    assert "cannot be used" in capsys.readouterr().err

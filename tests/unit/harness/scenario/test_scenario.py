@@ -219,14 +219,6 @@ def test_errors(text: str | bytes, line: int | None, reason: str) -> None:
     assert caught.value.reason.startswith(reason)
 
 
-def test_every_step_kind_has_a_summary_a_source_and_a_syntax() -> None:
-    for kind in STEP_KINDS:
-        assert kind.summary.endswith(".")
-        assert kind.source
-        assert kind.syntax.split()[0] == kind.keyword
-    assert len(KINDS) == len(STEP_KINDS)
-
-
 def test_the_widest_scenario_fits_into_the_size_limit() -> None:
     widest = max((Step("set", (name, 2**64 - 1)) for name in SET_NAMES), key=lambda step: len(format_step(step)))
     registers = tuple((name, 2**64 - 1) for name in INITIAL_NAMES)

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fuzz.cli.setup import COMPILERS, REQUIREMENTS, add_parsers
+from fuzz.cli.setup import COMPILERS, REQUIREMENTS
 from harness.errors import InputError
 from harness.vm.build.doctor import (
     Compiler,
@@ -23,7 +21,7 @@ from harness.vm.build.doctor import (
     parse_requirements,
 )
 from harness.vm.build.prepare import PreparedTarget
-from harness.vm.config import list_configs, load_config
+from harness.vm.config import load_config
 
 ROW = Requirement("qemu-system-arm", "qemu-system-aarch64", "runs the target")
 PREPARED = PreparedTarget(
@@ -129,35 +127,3 @@ def test_target() -> None:
     assert not damaged.ok
     assert "rm -r /cache/kernel-1" in damaged.fix
     assert check_target(TargetState(config, replace(PREPARED, kernel_sha256="bb"), "bb")).ok
-
-
-def run(*argv: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_parsers(parser.add_subparsers(required=True))
-    args = parser.parse_args(argv)
-    status = args.run(args)
-    assert isinstance(status, int)
-    return status
-
-
-def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """With an empty cache every target is missing, and nothing is made by asking."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert run("doctor", "--json") == 3
-    document = json.loads(capsys.readouterr().out)
-    assert document["ok"] is False
-    assert document["cache"] == str(tmp_path / "shadowfuzz")
-    assert [target["name"] for target in document["targets"]] == list(list_configs())
-    assert all(target["image"] is None for target in document["targets"])
-    assert run("doctor") == 3
-    text = capsys.readouterr().out
-    assert "MISSING  kvm-nvhe" in text
-    assert "get it: shadowfuzz setup --target kvm-nvhe" in text
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_unknown_target_is_known_before_anything_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(InputError, match="no such target"):
-        run("setup", "--target", "kvm-nvhe", "nonsense")
-    assert list(tmp_path.iterdir()) == []

@@ -9,12 +9,9 @@ from pathlib import Path
 import pytest
 
 from fuzz.cli.main import main
-from harness.errors import InputError, SetupError
+from harness.errors import InputError
 from harness.vm.build.initramfs import read_cpio
-from harness.vm.build.prepare import PreparedTarget
-from harness.vm.build.programs import NAMES, Program, build_programs, overlay, read_program
-from harness.vm.config import load_config
-from harness.vm.recorder import record
+from harness.vm.build.programs import NAMES, build_programs, overlay, read_program
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +53,6 @@ def test_a_program_and_its_files_are_packed(built: Path) -> None:
 def test_the_programs_of_the_project_compile() -> None:
     where = build_programs()
     assert all((where / name).read_bytes().startswith(b"\x7fELF") for name in NAMES)
-
-
-def test_a_kernel_with_borrowed_headers_cannot_record(tmp_path: Path) -> None:
-    nowhere = tmp_path / "none"
-    target = PreparedTarget("t", nowhere, "", "6.5.0-1", "p", "1", nowhere, nowhere, nowhere, borrowed="6.6.0-1")
-    with pytest.raises(SetupError, match="cannot record"):
-        record(load_config("kvm-nvhe"), target, Program("p", (), {}), nowhere, tmp_path / "out", seconds=1)
-    assert list(tmp_path.iterdir()) == []
 
 
 USAGE = (

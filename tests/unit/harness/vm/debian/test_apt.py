@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from harness.errors import SetupError
 from harness.vm.build.prepare import resolve_kernel
@@ -17,176 +14,11 @@ from harness.vm.debian.apt import (
     Archive,
     Package,
     fetch_failure,
-    find_sources,
     parse_record,
     passed_options,
-    release_codename,
     render_apt_conf,
 )
-from harness.vm.debian.apt_sources import (
-    Source,
-    debian_sources,
-    parse_deb822,
-    parse_one_line,
-    read_sources,
-    security_sources,
-)
-from harness.vm.tools import quiet, run_tool, says_disk_full, telling_line
-
-MIRROR = "http://mirror.example/debian"
-KEY = (("Signed-By", "/usr/share/keyrings/debian-archive-keyring.gpg"),)
-
-ONE_LINE = f"""\
-# deb {MIRROR} bookworm contrib
-deb {MIRROR} bookworm main contrib non-free-firmware # trailing words
-deb-src {MIRROR} bookworm main
-deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {MIRROR}-security bookworm-security main
-deb http://mirror.example/debian/ bookworm-updates main
-deb [signed-by=/etc/apt/keyrings/vendor.gpg] https://vendor.example/linux/debian bookworm main
-deb https://vendor.example/apt bookworm main
-deb https://vendor.example/debian stable main
-deb https://vendor.example/debian bookworm stable
-deb cdrom:[Debian 12]/ bookworm main
-deb {MIRROR} trixie main
-"""
-
-DEB822 = f"""\
-Types: deb deb-src
-# a comment between fields
-URIs: {MIRROR}
-Suites: bookworm bookworm-updates
-Components: main non-free-firmware
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-
-Types: deb
-URIs: {MIRROR}-security
-Suites: bookworm-security
-Components: main
-Enabled: no
-
-types: deb
-uris: {MIRROR}-security/
-suites: bookworm-security
-components: main
-trusted: yes
-check-valid-until: no
-signed-by:
- -----BEGIN PGP PUBLIC KEY BLOCK-----
- .
- mDMEY
- -----END PGP PUBLIC KEY BLOCK-----
-
-Types: deb-src
-URIs: {MIRROR}
-Suites: bookworm
-Components: main
-
-Types: deb
-URIs: https://vendor.example/debian
-Suites: bookworm
-Components: main
-Signed-By: /usr/share/keyrings/vendor.asc
-"""
-
-
-def test_one_line_format() -> None:
-    found = debian_sources(parse_one_line(ONE_LINE), "bookworm")
-    assert found == (
-        Source(MIRROR, "bookworm", ("main",)),
-        Source(f"{MIRROR}-security", "bookworm-security", ("main",), KEY),
-        Source(f"{MIRROR}/", "bookworm-updates", ("main",)),
-    )
-
-
-def test_deb822_format() -> None:
-    found = debian_sources(parse_deb822(DEB822), "bookworm")
-    assert [(source.uri, source.suite) for source in found] == [
-        (MIRROR, "bookworm"),
-        (MIRROR, "bookworm-updates"),
-        (f"{MIRROR}-security/", "bookworm-security"),
-    ]
-    assert found[0].options == KEY
-    # The key that is written out keeps its lines; that an owner trusts a source blindly is not taken over.
-    key = "\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mDMEY\n -----END PGP PUBLIC KEY BLOCK-----"
-    assert found[2].options == (("Check-Valid-Until", "no"), ("Signed-By", key))
-
-
-def test_stanza_is_read_back() -> None:
-    for source in debian_sources(parse_deb822(DEB822), "bookworm"):
-        assert parse_deb822(source.stanza()) == (source,)
-
-
-def test_mirror_lists_of_cloud_images() -> None:
-    """Debian's own cloud images name their mirrors in a file."""
-    text = "Types: deb\nURIs: mirror+file:///etc/apt/mirrors/debian.list\nSuites: bookworm\nComponents: main\n"
-    assert len(debian_sources(parse_deb822(text), "bookworm")) == 1
-
-
-def test_security_suite_is_offered_once() -> None:
-    main = Source(MIRROR, "bookworm", ("main",), KEY)
-    offer = Source(f"{MIRROR}-security", "bookworm-security", ("main",), KEY)
-    assert security_sources([main], "bookworm") == (offer,)
-    assert security_sources([main, offer], "bookworm") == ()
-    assert security_sources([Source("mirror+file:///x", "bookworm", ("main",))], "bookworm") == ()
-
-
-def etc(tmp_path: Path, **files: str) -> Path:
-    (tmp_path / "apt" / "sources.list.d").mkdir(parents=True)
-    (tmp_path / "os-release").write_text('PRETTY_NAME="Debian 12"\nID=debian\nVERSION_CODENAME=bookworm\n')
-    for name, text in files.items():
-        (tmp_path / "apt" / "sources.list.d" / name.replace("_", ".")).write_text(text)
-    return tmp_path
-
-
-def test_machine_with_both_formats(tmp_path: Path) -> None:
-    machine = etc(
-        tmp_path, a_list=ONE_LINE, b_sources=DEB822, c_disabled=DEB822, d_list="garbage \0 [[ deb\ndeb\ndeb ["
-    )
-    (machine / "apt" / "sources.list").write_text(f"deb {MIRROR} bookworm main\n")
-    (machine / "apt" / "sources.list.d" / "e.list").mkdir()
-    found = find_sources(machine)
-    assert found[0] == Source(MIRROR, "bookworm", ("main",))
-    assert [(source.uri.rstrip("/"), source.suite) for source in found] == [
-        (MIRROR, "bookworm"),
-        (f"{MIRROR}-security", "bookworm-security"),
-        (MIRROR, "bookworm-updates"),
-    ]
-    assert "vendor" not in "".join(source.stanza() for source in found)
-
-
-def test_machine_without_debian(tmp_path: Path) -> None:
-    machine = etc(tmp_path, vendor_list="deb https://vendor.example/apt bookworm main\n")
-    with pytest.raises(SetupError, match="no source of Debian bookworm in") as caught:
-        find_sources(machine)
-    assert "\n" not in str(caught.value)
-    (machine / "os-release").write_text('PRETTY_NAME="Other 1"\nID=other\nVERSION_CODENAME=bookworm\n')
-    with pytest.raises(SetupError, match="this machine runs Other 1; this needs Debian 12"):
-        release_codename(machine)
-    with pytest.raises(SetupError, match="cannot read"):
-        release_codename(machine / "none")
-
-
-@given(st.text(max_size=300))
-def test_no_text_breaks_the_readers(text: str) -> None:
-    for source in (*parse_one_line(text), *parse_deb822(text)):
-        assert source.uri
-    parse_one_line(f"deb {text}")
-    parse_deb822(f"Types: deb\nURIs: {text}\nSuites: bookworm\nComponents: main\n")
-
-
-@given(st.text(st.characters(codec="utf-8"), max_size=60))
-def test_a_source_is_one_stanza(text: str) -> None:
-    """Whatever stands in a source, it cannot add a second one, or an option, to our file."""
-    for source in debian_sources(parse_deb822(f"Types: deb\nURIs: http://x/debian\n{text}"), "bookworm"):
-        assert source.stanza().count("\n\n") == 0
-    for source in parse_one_line(f"deb [signed-by={text}] {MIRROR} bookworm main"):
-        assert len(source.stanza().strip().splitlines()) <= 5
-
-
-def test_unreadable_list_is_skipped(tmp_path: Path) -> None:
-    machine = etc(tmp_path, a_list=ONE_LINE)
-    (machine / "apt" / "sources.list.d" / "gone.list").symlink_to("nowhere")
-    assert len(read_sources(machine / "apt")) > 3
+from harness.vm.tools import quiet
 
 
 def test_apt_configuration() -> None:
@@ -292,52 +124,3 @@ def test_damaged_download_is_not_used(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(SetupError, match="was damaged and is removed: run the command again"):
         archive.download([package])
     assert archive.download([package]) == (deb,)
-
-
-def test_tools_say_what_went_wrong() -> None:
-    lines: list[str] = []
-    status, output = run_tool(["sh", "-c", "echo out; echo err >&2; exit 3"], "x", check=False, progress=lines.append)
-    assert (status, output, lines) == (3, "out\nerr\n", [])
-    with pytest.raises(SetupError, match=r"compiling failed: a\.c:1:1: error: no such thing"):
-        run_tool(
-            ["sh", "-c", "echo a.c: In function; echo 'a.c:1:1: error: no such thing'; echo make: Error 1; exit 2"],
-            "compiling",
-        )
-    with pytest.raises(SetupError, match="x failed: exit status 1"):
-        run_tool(["false"], "x")
-    with pytest.raises(OSError, match="No space left on device"):
-        run_tool(["sh", "-c", "echo 'cc1: error: a.s: No space left on device' >&2; exit 1"], "compiling", check=False)
-    assert says_disk_full("E: You don't have enough free space in /var/cache/apt/archives/.")
-    assert telling_line("") == ""
-
-
-def test_slow_tools_are_reported() -> None:
-    lines: list[str] = []
-    run_tool(["sleep", "2.3"], "sleeping", progress=lines.append)
-    assert lines == ["sleeping (2 s)"]
-
-
-def test_stuck_tool_is_ended_with_its_children(tmp_path: Path) -> None:
-    start = time.monotonic()
-    script = f"sleep 600 & echo $! >{tmp_path}/child; trap '' TERM; wait"
-    with pytest.raises(SetupError, match=r"fetching did not end within 1 s; run the command again"):
-        run_tool(["sh", "-c", script], "fetching", timeout=1)
-    assert time.monotonic() - start < 60
-    child = int((tmp_path / "child").read_text())
-    while alive(child):
-        assert time.monotonic() - start < 60, "the tool's child is still there"
-        time.sleep(0.01)
-
-
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
-    except OSError:
-        return False
-
-
-def test_tools_do_not_see_our_make(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MAKEFLAGS", "ARCH", "CC", "KCFLAGS"):
-        monkeypatch.setenv(name, "--from-outside")
-    _, output = run_tool(["env"], "env")
-    assert "--from-outside" not in output

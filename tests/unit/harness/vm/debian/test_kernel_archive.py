@@ -3,41 +3,15 @@
 
 from __future__ import annotations
 
-import random
-import subprocess
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from harness.errors import InputError, SetupError
+from harness.errors import InputError
 from harness.vm.config import load_config
 from harness.vm.debian.apt import Package
 from harness.vm.debian.apt_sources import Source
-from harness.vm.debian.changelog import notes, upstream
-from harness.vm.debian.kernel_archive import Kernel, Kernels, assemble, recall, remember, source_version, suite_sources
-from harness.vm.debian.versions import linux_version, version_key
-from harness.vm.kernels.fetch import donors
-from harness.vm.kernels.files import SUFFIX, find_headers, find_image, make_relocatable, wrap_tools
-
-ORDERED = (
-    *("6.1.164-1", "6.1.170-2", "6.1.192-1", "6.12.74-2~bpo12+1", "6.12.74-2", "6.12.90-1~bpo12+1", "6.12.90-1"),
-    *("6.12.117-1~deb12u1", "6.12.117-1", "7.2~rc3-1~exp1", "7.2.6-1~bpo13+1", "7.2.13-1", "1:1.0-1"),
-)
-
-
-def test_versions_sort_as_dpkg_sorts_them() -> None:
-    shuffled = random.Random(1).sample(ORDERED, len(ORDERED))
-    assert tuple(sorted(shuffled, key=version_key)) == ORDERED
-    for low, high in pairwise(ORDERED):
-        assert subprocess.run(["dpkg", "--compare-versions", low, "lt", high], check=False).returncode == 0
-
-
-def test_parts_of_versions() -> None:
-    assert linux_version("6.12.117+deb13-cloud-arm64") == (6, 12)
-    assert linux_version("trixie") == (0, 0)
-    assert source_version("6.12.117-1~deb12u1") == source_version("6.12.117-1") == "6.12.117-1"
-    assert source_version("7.3.4-1~bpo13+1") == "7.3.4-1"
+from harness.vm.debian.kernel_archive import Kernel, Kernels, assemble, recall, remember, suite_sources
 
 
 def package(name: str, version: str, architecture: str = "arm64", depends: tuple[str, ...] = ()) -> Package:
@@ -130,15 +104,6 @@ def test_other_suites_are_on_the_same_mirror_with_the_same_key() -> None:
     assert "sid-security" not in suites
 
 
-def test_a_donor_is_the_nearest_with_headers_its_own_series_first() -> None:
-    headers = (package("linux-headers-x", "1"),)
-    rows = [("6.12.94-1", True), ("6.16.3-1", False), ("7.1.3-1", False), ("7.2.6-1", True), ("7.2.9-1", True)]
-    kernels = [Kernel(v, v, ("sid",), (), headers if own else ()) for v, own in rows]
-    assert [k.version for k in donors(kernels[1], kernels)] == ["7.2.6-1", "6.12.94-1"]
-    older = Kernel("6.12.43-1", "6.12.43", ("sid",), (), ())
-    assert donors(older, kernels)[0].version == "6.12.94-1"
-
-
 def test_a_target_is_a_configuration_and_a_kernel() -> None:
     config = load_config("kvm-vhe@6.12.117+deb13")
     assert (config.name, config.cpu) == ("kvm-vhe@6.12.117+deb13", "cortex-a76")
@@ -147,76 +112,3 @@ def test_a_target_is_a_configuration_and_a_kernel() -> None:
     for wrong in ("kvm-vhe@", "kvm-vhe@latest", "none@6.1", "kvm-vhe@6.1@7"):
         with pytest.raises(InputError):
             load_config(wrong)
-
-
-CHANGELOG = """\
-linux-signed-arm64 (7.2.6+1) unstable; urgency=medium
-
-  * New upstream stable update:
-    - [arm64] KVM: arm64: Fix the sign of
-      MMIO loads
-    - KVM: x86: Something else
-    - arm64: dts: nothing of it
-
- -- Somebody <a@example.org>  Mon, 01 Jan 2024 00:00:00 +0000
-
-linux (7.2~rc1-1~exp1) experimental; urgency=medium
-
-  * New upstream release candidate
-
- -- Somebody <a@example.org>  Mon, 01 Jan 2024 00:00:00 +0000
-
-linux (7.1.13-1) unstable; urgency=medium
-
-  * [arm64] KVM: arm64: before it all
-
- -- Somebody <a@example.org>  Mon, 01 Jan 2024 00:00:00 +0000
-"""
-
-
-def test_a_changelog_between_two_versions() -> None:
-    found = [(note.version, note.text) for note in notes(CHANGELOG, "7.1.13-1~bpo13+1", "7.2.6-1~bpo13+1")]
-    assert found == [("7.2.6-1", "[arm64] KVM: arm64: Fix the sign of MMIO loads")]
-    assert upstream(CHANGELOG, "7.1.13-1", "7.2.6-1") == ("7.2~rc1-1~exp1",)
-    assert [note.version for note in notes(CHANGELOG, "7.1.1-1", "7.1.13-1")] == ["7.1.13-1"]
-
-
-def test_tools_run_with_libraries_of_their_own(tmp_path: Path) -> None:
-    """A real program and this machine's own libraries, as if they were another release's."""
-    true = Path("/usr/bin/true")
-    if true.read_bytes()[:4] != b"\x7fELF" or not Path("/lib64/ld-linux-x86-64.so.2").exists():
-        pytest.skip("an amd64 machine")
-    tools, libs = tmp_path / "lib" / "linux-kbuild-9", tmp_path / "libs"
-    (tools / "scripts").mkdir(parents=True)
-    (libs / "lib64").mkdir(parents=True)
-    (tools / "scripts" / "tool").write_bytes(Path("/usr/bin/dirname").read_bytes())
-    (tools / "scripts" / "tool").chmod(0o755)
-    (tools / "scripts" / "script").write_text("#!/bin/sh\n")
-    with pytest.raises(SetupError, match="no loader"):
-        wrap_tools(tools, libs)
-    (libs / "lib64" / "ld-linux-x86-64.so.2").write_bytes(Path("/lib64/ld-linux-x86-64.so.2").read_bytes())
-    (libs / "lib64" / "ld-linux-x86-64.so.2").chmod(0o755)
-    libc = next(Path("/lib/x86_64-linux-gnu").glob("libc.so.6"))
-    (libs / "lib64" / "libc.so.6").write_bytes(libc.read_bytes())
-    assert wrap_tools(tools, libs) == 1
-    moved = tmp_path.rename(tmp_path.with_name(tmp_path.name + "-moved"))
-    tool = moved / "lib" / "linux-kbuild-9" / "scripts" / "tool"
-    assert tool.with_name("tool" + SUFFIX).is_file()
-    assert subprocess.run([tool, "/a/b"], capture_output=True, text=True, check=True).stdout == "/a\n"
-
-
-def test_unpacked_packages(tmp_path: Path) -> None:
-    for find in (find_image, find_headers):
-        with pytest.raises(SetupError):
-            find(tmp_path)
-    headers = tmp_path / "usr" / "src" / "linux-headers-7-cloud-arm64"
-    headers.mkdir(parents=True)
-    (headers / "Module.symvers").touch()
-    (headers / "Makefile").write_text("KBUILD_OUTPUT=/usr/src/linux-headers-7\ninclude /usr/src/common/Makefile\n")
-    assert find_headers(tmp_path) == headers
-    make_relocatable(headers)
-    assert (headers / "Makefile").read_text() == "KBUILD_OUTPUT=../linux-headers-7\ninclude ../common/Makefile\n"
-    image = tmp_path / "usr" / "lib" / "modules" / "7" / "vmlinuz"
-    image.parent.mkdir(parents=True)
-    image.touch()
-    assert find_image(tmp_path) == image

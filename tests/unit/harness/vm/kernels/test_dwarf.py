@@ -10,7 +10,6 @@ import pytest
 
 from harness.coverage.kvm_code import Covered, files
 from harness.errors import InputError
-from harness.report.kvm_coverage import spans
 from harness.vm.build.prepare import CROSS
 from harness.vm.kernels.dwarf import LineRow, read_lines
 from harness.vm.kernels.kallsyms import LOAD_OFFSET
@@ -94,7 +93,3 @@ def test_a_line_is_reached_where_one_of_its_instructions_is() -> None:
     one = Covered("one", frozenset({(0, LOAD_OFFSET + 0x14)}), frozenset(), frozenset())
     (found,) = files(rows, [one], {LOAD_OFFSET + 0x14: 8})
     assert (found.file, found.reached, found.of) == ("arch/arm64/kvm/mmu.c", {7, 8}, {7, 8, 9})
-
-
-def test_lines_in_a_row_are_shown_as_one_span() -> None:
-    assert spans({7, 3, 4, 5, 9}) == "3-5, 7, 9"
