@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What guides a campaign on this machine, and what its workers are told."""
+"""What guides a campaign on this machine."""
 
 from __future__ import annotations
 

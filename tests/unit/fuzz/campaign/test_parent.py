@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A campaign without a VM: counters that outlive their process, a parent of fake workers, its summary."""
+"""A campaign without a VM: a parent of fake workers, and its directory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from fuzz.campaign import parent as campaign
 from fuzz.campaign.parent import Launch, Outcome, Plan, Progress, campaign_directory, run_campaign
 from harness.errors import InputError
 from tests.support.summaries import summary_of
-
-# ---- counters ----------------------------------------------------------------------------------------------------
-
 
 # ---- a parent of fake workers ------------------------------------------------------------------------------------
 
@@ -129,7 +126,7 @@ def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
     assert not alive(marker)
 
 
-# ---- the directory and the summary -------------------------------------------------------------------------------
+# ---- the directory -----------------------------------------------------------------------------------------------
 
 
 def test_a_directory_is_taken_up_again(tmp_path: Path) -> None:

@@ -108,6 +108,3 @@ def test_bad_pairs(arguments: tuple[str, ...]) -> None:
 def test_a_function_of_another_layer() -> None:
     with pytest.raises(InputError, match="is not in layer"):
         lemma("--layer", "VCPUOps", "--function", "prep_wfx")
-
-
-# ---- the mutation test; the whole one is a command

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line without a VM: every kind of bad input is one line and status 2; lost targets are survived."""
+"""The command line without a VM: every kind of bad input is one line and status 2."""
 
 from __future__ import annotations
 
@@ -227,6 +227,3 @@ def test_a_reader_that_went_away() -> None:
         assert command("--help", stdout=writing) == (BROKEN_PIPE, "")
     finally:
         os.close(writing)
-
-
-# Replays on a fake target.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matrix and bisection on fake machines: verdicts, what is kept, what is asked, what is shown."""
+"""A matrix on fake machines: verdicts, what is kept, and what is asked."""
 
 from __future__ import annotations
 

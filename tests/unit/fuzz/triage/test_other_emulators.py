@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Divergences on other emulators: where they are tried, what counts as the same, what a matrix over emulators shows."""
+"""Divergences on other emulators: where they are tried, and what counts as the same."""
 
 from __future__ import annotations
 

@@ -133,26 +133,3 @@ def test_skip_in_aarch32_state(block: int, after: int) -> None:
 
 def test_skip_wraps() -> None:
     assert skip(but(BEFORE, pc=(1 << 64) - 4))[INDEX["pc"]] == 0
-
-
-def test_nothing_pending() -> None:
-    assert apply_pending(BEFORE, 0) == BEFORE
-
-
-def test_pending_skip() -> None:
-    assert apply_pending(BEFORE, SKIP) == skip(BEFORE)
-
-
-def test_pending_exception_has_its_syndrome_in_the_context_already() -> None:
-    after = apply_pending(BEFORE, EXC | SYNC)
-    assert after == take_exception(BEFORE)
-    assert (after[INDEX["esr_el1"]], after[INDEX["far_el1"]]) == (0x11, 0x22)
-
-
-def test_pending_serror() -> None:
-    assert apply_pending(BEFORE, EXC | SERROR)[INDEX["pc"]] == VBAR + 0x380
-
-
-def test_the_exception_wins_over_the_skip() -> None:
-    """They exclude each other (docs/spec/kvm.md section 1)."""
-    assert apply_pending(BEFORE, EXC | SYNC | SKIP) == take_exception(BEFORE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What scenarios exercise: which step an exit is counted for, what counts as judged, and the page that shows it."""
+"""What scenarios exercise: which step an exit is counted for, and what counts as judged."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What scenarios reached, from made-up edges: functions, handlers, decisions; a corpus distilled; the pages."""
+"""What scenarios reached of KVM, from made-up edges: functions, handlers, decisions."""
 
 from __future__ import annotations
 
@@ -84,6 +84,3 @@ def test_the_matrix_counts_scenarios() -> None:
         HVC: {("hvc", True): 1, ("hvc", False): 1},
         SMC: {("hvc", False): 1},
     }
-
-
-# ---- the trial -------------------------------------------------------------------------------------------------------

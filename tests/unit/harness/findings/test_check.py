@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole trace: what is counted, what is judged, and what makes two divergences members of one cluster."""
+"""A whole trace: what is counted and what is judged."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from harness.arch.cpu_models import cpu_model
 from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
 from harness.findings.check import check
-from harness.findings.checked import CheckResult, signature
-from harness.relations.divergence import Divergence
+from harness.findings.checked import CheckResult
 from harness.scenario.scenario import parse
 from harness.trace.events import Event, Trace
 from tests.support.rounds import AT, CATALOGUES, WINDOW, after_reset, page
@@ -140,26 +139,3 @@ def test_nothing_explains_switch_and_host() -> None:
     assert [(j.divergence.name, j.known) for j in result.judged if j.divergence.relation in ("switch", "host")] == [
         ("host.x0", None)
     ]
-
-
-def _divergence(relation: str, register: str, exit_class: str = "WFX", helper: str = "prep_wfx") -> Divergence:
-    return Divergence(relation, register, 0, 1, exit_class, 3, 4, helper)
-
-
-def test_signatures_fold_general_purpose_registers() -> None:
-    assert signature(_divergence("restore", "x7")) == ("restore", "xN", "WFX", "prep_wfx")
-    assert signature(_divergence("restore", "x7")) == signature(_divergence("restore", "x30"))
-    assert signature(_divergence("save", "dirty.x7")) == ("save", "dirty.xN", "WFX", "prep_wfx")
-
-
-@pytest.mark.parametrize("register", ["pc", "elr_el1", "ttbr0_el1", "tpidr_el0", "sp_el0", "sp_el1", "spsr_0", "class"])
-def test_signatures_keep_every_other_register(register: str) -> None:
-    assert signature(_divergence("restore", register))[1] == register
-
-
-def test_signatures_tell_relations_classes_and_helpers_apart() -> None:
-    rows = [
-        *(_divergence("restore", "x1"), _divergence("switch", "x1"), _divergence("save", "dirty.x1")),
-        *(_divergence("restore", "x1", "HVC64"), _divergence("restore", "x1", helper="prep_hvc")),
-    ]
-    assert len({signature(row) for row in rows}) == len(rows)

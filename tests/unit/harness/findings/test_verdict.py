@@ -148,6 +148,3 @@ def test_evidence_of_a_recorded_trace() -> None:
             assert found.architecture == AGAINST
         assert classify(found).name in ("kvm", "model", "unexplained")
     assert first_of(result, ("restore", "no such", "", "")) is None
-
-
-# ---- the lab, on a fake target -----------------------------------------------------------------------------------

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import pytest
 
-from harness import protocol
 from harness.arch import exceptions
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX, MASK64, NAMES
 from harness.gic.cpu_interface import Interface
 from harness.guest.debugger import Debugger
-from harness.guest.instruction_fetch import is_call, word_at
+from harness.guest.instruction_fetch import word_at
 from harness.guest.memory import Memory
 from harness.guest.mmu import CODE_CHANGED
 from harness.guest.predict_run import predict_run as follow_run
@@ -21,7 +20,6 @@ from harness.layout import CODE, DATA, PROTECTED, VECTORS
 from harness.scenario.code_layout import Code, code_of
 from harness.scenario.scenario import Scenario, Step
 from harness.trace.environment import WORLDS
-from harness.trace.events import Switch
 from tests.support.traces import ISB, TRAP_MRS, but, entry, esr, state, trap
 
 CPU = cpu_model("cortex-a72")
@@ -254,33 +252,6 @@ def test_an_access_to_a_tagged_address() -> None:
 def test_a_loop_has_an_end() -> None:
     found = walk(state(x9=AT), code(encode("br", "x9")), AT + 4, CPU)
     assert (found.state, found.certain) == (None, False)
-
-
-def at_exit(pc: int, exit_class: str, marks: int = 0) -> Switch:
-    return trap(but(state(), pc=pc), esr(exit_class), marks=marks)
-
-
-def called(before: tuple[int, ...], words: dict[int, int], exit_: Switch) -> bool:
-    return is_call(before, word_at(words, exit_.get("pc") - 4), exit_)
-
-
-def test_is_call() -> None:
-    """The return address of an HVC is behind it; that of any other trap is the instruction's own."""
-    words = code(HVC, encode("wfi"), HVC)
-    assert called(state(), words, at_exit(AT + 4, "HVC64"))
-    assert not called(state(), words, at_exit(AT, "HVC64")), "nothing before the code"
-    assert not called(state(), words, at_exit(AT + 8, "WFX"))
-    assert not called(but(state(), pc=AT + 4), words, at_exit(AT + 4, "WFX")), "the WFI itself"
-
-
-def test_is_call_does_not_trust_the_syndrome_alone() -> None:
-    """It started at the HVC and is behind it: nothing else can have trapped, whatever ESR_EL2 says."""
-    words = code(HVC, encode("wfi"))
-    assert called(state(), words, at_exit(AT + 4, "SYS64"))
-    assert called(state(pc=AT - 4), words, at_exit(AT + 4, "SYS64", protocol.FORGE["esr"] | protocol.MARK_CALL))
-    assert not called(state(pc=AT - 4), words, at_exit(AT + 4, "HVC64", protocol.FORGE["esr"])), "forged"
-    assert not called(state(pstate=EL0), words, at_exit(AT + 4, "SYS64")), "UNDEFINED at EL0"
-    assert not called(state(x0=WORKAROUND_1), words, at_exit(AT + 4, "SYS64")), "may have been answered at EL2"
 
 
 def test_what_comes_back_without_a_trap() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lemma campaign: comparing, generating, minimising, storing; and every stored cluster on its stored state."""
+"""Clusters: found, stored, merged; and every stored cluster on its stored state."""
 
 from __future__ import annotations
 
@@ -47,12 +47,6 @@ def test_verify_says_what_changed(tmp_path: Path) -> None:
     path.write_text(json.dumps([cluster.to_json() | {"counterexample": {"no such slot": 1}}]))
     with pytest.raises(InputError, match="no such slot"):
         load(path)
-
-
-# ---- one comparison
-
-
-# ---- cases
 
 
 # ---- clusters
@@ -104,12 +98,3 @@ def test_merge_drops_what_another_one_on_fewer_branches_shows() -> None:
 def test_clusters_do_not_depend_on_the_number_of_processes() -> None:
     found = finds(Question(LOW_BODY, "prep_abort"), 1, 400)
     assert find_clusters(found, 2) == find_clusters(found) == find_clusters(reversed(found))
-
-
-# ---- the generator
-
-
-# ---- trials
-
-
-# ---- what a reader sees

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Primitives, locks and mapping, against docs/spec/model.md sections 2, 3, 7 and 8."""
+"""Primitives, against docs/spec/model.md sections 2, 3 and 7."""
 
 from __future__ import annotations
 
@@ -142,6 +142,3 @@ def test_is_inc_exe() -> None:
         machine.is_inc_exe(state(vminfos={1: VmInfo(vm_inc_exe=1 << 32)}), 1)
     with pytest.raises(Undefined, match="balanced"):
         machine.is_inc_exe(state(log={23: [("WAIT_LOCK", 10)]}), 1)
-
-
-# ---- docs/spec/model.md section 8

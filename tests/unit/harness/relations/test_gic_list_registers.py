@@ -42,8 +42,8 @@ from harness.trace.decode import decode, decode_lists, decode_vectors
 from harness.trace.events import Lists, Trace
 from harness.trace.tracefile import format_trace, parse_trace
 from tests.support import traces
+from tests.support.gic import CATALOGUE, CPU, MARKS, SCENARIO, VCPU, made, opened, spi
 from tests.support.traces import LAYOUT, entry, esr, state, trap, user
-from tests.unit.harness.gic.test_distributor import CATALOGUE, CPU, MARKS, SCENARIO, VCPU, made, opened, spi
 
 HERE = Where("HVC64", 1, 2)
 WORDS = len(protocol.LIST_WORDS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report as HTML: well-formed, of one piece, unmoved by hostile text; served to this machine only."""
+"""The report as HTML: well-formed, of one piece, unmoved by hostile text."""
 
 from __future__ import annotations
 
@@ -177,6 +177,3 @@ def test_a_phone_needs_no_scrolling_sideways(html: str, tmp_path: Path) -> None:
     dom = subprocess.run(argv, check=True, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     wide, needed, high = map(int, dom.stdout.partition("<title>")[2].partition("<")[0].split())
     assert 300 < wide <= 390 and needed <= wide and high > 5000
-
-
-# ---- serve -------------------------------------------------------------------------------------------------------

@@ -66,6 +66,3 @@ def test_bit_ranges_name_exactly_the_bits(bits: int) -> None:
         for bit in range(int(low or high), int(high) + 1):
             back |= 1 << bit
     assert back == bits
-
-
-# Traces as text.

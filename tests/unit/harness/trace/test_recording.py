@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gzip
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,11 +14,10 @@ from hypothesis import strategies as st
 from harness import protocol
 from harness.arch.registers import NAMES
 from harness.errors import AgentProtocolError, InputError
-from harness.trace import ring
-from harness.trace.events import ENTRY, EXIT, USER, Event, Switch
+from harness.trace.events import ENTRY, EXIT, USER, Switch
 from harness.trace.recording import Api, End, Head, Reader, Recorded, create
 from harness.trace.tracefile import load_trace
-from tests.support.traces import LAYOUT, entry, record, state, trap
+from tests.support.traces import entry, state, trap
 
 HEAD = Head("kvm-nvhe", "cortex-a72", "6.1.0-1", "ab" * 32, False, "vmm --flag")
 U64 = st.one_of(st.integers(0, 3), st.integers(0, (1 << 64) - 1))
@@ -149,51 +147,3 @@ def test_the_reader_of_format_1_names_the_command(tmp_path: Path) -> None:
     write(tmp_path / "t", [])
     with pytest.raises(InputError, match="shadowfuzz check"):
         load_trace(tmp_path / "t")
-
-
-def in_ring(event: Event, vm: int, vcpu: int) -> bytes:
-    """The bytes that the probe writes for an event of a vCPU."""
-    data = bytearray(record(event, LAYOUT))
-    data[12:16] = struct.pack("<I", vm << 16 | vcpu << 8)
-    return bytes(data)
-
-
-def api(op: int, *arguments: int) -> bytes:
-    """The bytes of a call."""
-    return struct.pack("<IIII6Q", 5, 64, 0, 7 << 16 | 2 << 8, op, *arguments)
-
-
-def test_a_ring_goes_round(tmp_path: Path) -> None:
-    one, two = in_ring(entry(state()), 3, 1), in_ring(trap(state(x5=9), 0x5A00_0000), 3, 1)
-    size = len(one) + len(two) + 24  # a header fits behind the second, a third record does not
-    area = bytearray(size)
-    area[: len(one)], area[len(one) : len(one) + len(two)] = one, two
-    first = tuple(ring.decode(memoryview(area), 0, len(one) + len(two), LAYOUT))
-    assert first == (Recorded(3, 1, entry(state())), Recorded(3, 1, trap(state(x5=9), 0x5A00_0000)))
-    call = api(3, 1, 2, 0x4000_0000, 0x1000, 0)
-    area[: len(call)] = call
-    rest = tuple(ring.decode(memoryview(area), len(one) + len(two), size + len(call), LAYOUT))
-    assert rest == (Recorded(7, 2, Api("slot", 1, 2, 0x4000_0000, 0x1000, 0)),)
-
-
-def test_a_piece_too_short_for_a_header_is_skipped() -> None:
-    call = api(6, 0, 0, 0, 0, 0)
-    area = bytearray(call) + bytearray(8)
-    (again,) = ring.decode(memoryview(area), len(call), len(area) + len(call), LAYOUT)
-    assert again == Recorded(7, 2, Api("destroy", 0, 0, 0, 0, 0))
-
-
-@pytest.mark.parametrize(
-    "area",
-    [
-        struct.pack("<IIII", 9, 64, 0, 0) + bytes(64),
-        struct.pack("<IIII", 4, 56, 0, 0) + bytes(64),
-        struct.pack("<IIII", 5, 16, 0, 0) + bytes(64),
-        api(99, 0, 0, 0, 0, 0),
-        in_ring(entry(state()), 1, 0)[:200],
-    ],
-    ids=["type", "host", "size", "call", "short"],
-)
-def test_a_ring_that_a_guest_wrote(area: bytes) -> None:
-    with pytest.raises(AgentProtocolError):
-        list(ring.decode(memoryview(area), 0, len(area), LAYOUT))

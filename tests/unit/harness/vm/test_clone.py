@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Templates: copies with holes, keys that depend on all that is in one, and what happens when there is no room."""
+"""Templates: keys that depend on all that is in one, and what happens when there is no room."""
 
 from __future__ import annotations
 
@@ -15,22 +15,7 @@ from harness.vm import clone
 from harness.vm.cache import MANIFEST, Cache
 from harness.vm.clone import KEPT, KIND, Clones, template_key
 from harness.vm.qemu_command import Machine
-from harness.vm.template import MAILBOX, RAM, STATE, Template, copy_with_holes
-
-MIB = 1 << 20
-
-
-def test_a_copy_has_the_same_bytes_and_holes_where_there_is_nothing(tmp_path: Path) -> None:
-    source = os.memfd_create("source")
-    os.ftruncate(source, 64 * MIB)
-    for at, data in ((0, b"first"), (5 * MIB - 2, b"over a border"), (20 * MIB, bytes(MIB)), (64 * MIB - 4, b"last")):
-        os.pwrite(source, data, at)
-    with (tmp_path / "copy").open("w+b") as file:
-        written = copy_with_holes(source, file.fileno())
-        file.seek(0)
-        assert file.read() == os.pread(source, 64 * MIB, 0)
-        assert written <= 4 * MIB and os.fstat(file.fileno()).st_blocks * 512 <= 4 * MIB, "zeros take no room"
-    os.close(source)
+from harness.vm.template import MAILBOX, RAM, STATE
 
 
 @pytest.fixture
@@ -112,8 +97,3 @@ def test_no_template_is_no_reason_to_stop(
     assert "no template, so it is booted in full" in lines[-1] and said in lines[-1]
     assert list((tmp_path / "cache" / "building").iterdir()) == [], "nothing of it stays"
     assert not list((tmp_path / "cache").glob(f"{KIND}-*"))
-
-
-def test_a_template_names_its_files(tmp_path: Path) -> None:
-    template = Template(tmp_path)
-    assert {template.ram.name, template.mailbox.name, template.state.name} == {RAM, MAILBOX, STATE}

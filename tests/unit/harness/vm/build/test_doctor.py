@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Doctor's rows: what is there is ok, what is not says how to get it; and the command around them."""
+"""Doctor's rows: what is there is ok, what is not says how to get it."""
 
 from __future__ import annotations
 

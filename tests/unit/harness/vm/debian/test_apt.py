@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which archives a machine's apt sources give us, in both formats; what apt is told, and what its answers mean."""
+"""What apt is told, and what its answers mean."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels of a small fake archive: their order, which name means which, what is remembered, what a changelog says."""
+"""Kernels of a small fake archive: which name means which, and what is remembered."""
 
 from __future__ import annotations
 
