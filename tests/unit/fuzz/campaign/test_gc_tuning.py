@@ -6,15 +6,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from fuzz.campaign.gc_tuning import YOUNG
 from tests.support.paths import ROOT
 
-PROGRAM = """
+PROGRAM = f"""
 import gc
-from fuzz.campaign.gc_tuning import YOUNG, collect_rarely
+from fuzz.campaign.gc_tuning import collect_rarely
 before = gc.get_freeze_count()
 collect_rarely()
 assert before == 0 < gc.get_freeze_count()
-assert gc.isenabled() and gc.get_threshold()[0] == YOUNG
+assert gc.isenabled() and gc.get_threshold()[0] == {YOUNG}
 """
 
 
