@@ -7,9 +7,10 @@ A scenario flows one way, with values in between::
                                         |
                      trace: index_trace |  rounds of the host, runs of the guest
                                         v
-     guest: predict_run   model: predict      what should have happened
-                     \         /
-                   relations: compare --> Divergence --> findings: explain, judge --> report
+      guest: predict_run, model: predict      what should have happened
+                                        |
+                                        v
+                     relations: compare --> Divergence --> findings: explain, judge --> report
 
 Ground files, which every room may import: ``errors``, ``layout`` (the guest's memory map and its vCPUs), ``protocol``
 (what host and agent exchange), ``jsonfile``, ``minimiser``.  A room imports only from rooms above it, in this order::

@@ -185,7 +185,8 @@ _NO_PROTECTED = "the target has no protected VMs: its kernel is not in protected
 _ANSWERED = "the CPU answers without a trap, and the row promises nothing of that: there is nothing to compare"
 _NOT_THERE = "the CPU takes the exception itself, without a trap, and the row promises nothing of that"
 
-# That nothing of these traps is measured: a row whose rule was exercised all the same fails tests/test_rules.py.
+# That nothing of these traps is measured: a row whose rule was exercised all the same fails
+# tests/unit/harness/relations/test_contract_rules.py.
 ABSENT: tuple[Absent, ...] = (
     Absent("call.SMCCC_ARCH_WORKAROUND_*", "*", "EL2 answers it, without an exit", "arch/arm64/kvm/hyp/hyp-entry.S"),
     *(

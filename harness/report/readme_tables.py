@@ -12,8 +12,8 @@ from pathlib import Path
 from harness.findings.regressions import load_regressions
 from harness.scenario.steps import STEP_KINDS
 
-_BLOCK = "<!-- {name}: generated, tests/test_docs.py -->\n{body}\n<!-- end -->"
-_ANY = re.compile(r"<!-- (\w+): generated, tests/test_docs\.py -->\n.*?\n<!-- end -->", re.DOTALL)
+_BLOCK = "<!-- {name}: generated, tests/project/test_docs.py -->\n{body}\n<!-- end -->"
+_ANY = re.compile(r"<!-- (\w+): generated, tests/project/test_docs\.py -->\n.*?\n<!-- end -->", re.DOTALL)
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -61,7 +61,8 @@ def page(intended: Sequence[Intended], runs: Sequence[Mapping[str, Any]]) -> str
 def _lines(intended: Sequence[Intended], runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "# Release against release"
     yield ""
-    yield "Generated from corpus/known/releases.toml and corpus/against by `UPDATE_DOCS=1 pytest tests/test_pairs.py`."
+    yield "Generated from corpus/known/releases.toml and corpus/against by"
+    yield "`UPDATE_DOCS=1 pytest tests/unit/harness/report/test_release_pairs.py`."
     yield ""
     yield from INTRODUCTION
     yield ""

@@ -11,6 +11,7 @@ from harness.findings.check import check
 from harness.findings.checked import Comparison
 from harness.report.contract_page import Exercised
 from harness.scenario.scenario import load
+from harness.trace.indexed import index_trace
 from harness.vm.config import DEFAULT_TARGET, load_config
 from tests.vm.running import CATALOGUE, CORPUS, booted
 
@@ -30,6 +31,6 @@ def test_the_named_scenarios_exercise_their_rules() -> None:
             scenario, compared = load(CORPUS / one), list[Comparison]()
             trace = run_to_end(executor, scenario, fresh_vm=True)
             check(scenario, trace, "spec", cpu, CATALOGUE, compared.append)
-            if lost := rules - BY_CHANCE - exercised_rules(scenario, trace, compared):
+            if lost := rules - BY_CHANCE - exercised_rules(scenario, index_trace(trace), compared):
                 missing[one] = lost
     assert missing == {}

@@ -22,7 +22,7 @@ from harness.vm.cache import Cache, default_root
 from harness.vm.config import load_config
 from harness.vm.debian.kernel_archive import Kernel
 from harness.vm.kernels.fetch import donors, load_kernels
-from tests.kept import filled
+from tests.support.kept import filled
 from tests.vm.running import SEEDS, run_all
 
 THREE = ("every_gpr_distinct", "mmio_load_every_register", "host_writes_every_gpr")

@@ -26,7 +26,7 @@ from harness.vm.build.prepare import prepare
 from harness.vm.build.programs import GUEST_LINE, build_programs, read_program
 from harness.vm.config import PROJECT, load_config
 from harness.vm.recorder import Tick, record
-from tests.traces import MMIO_EXIT
+from tests.support.traces import MMIO_EXIT
 from tests.vm.killing import descendants
 
 QUIET = "console=ttyAMA0 panic=-1 quiet"

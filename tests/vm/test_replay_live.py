@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fuzz.cli.main import main
 from harness.trace.tracefile import trace_from_json
+from tests.support.paths import CORPUS
 
-CORPUS = Path(__file__).parents[2] / "corpus"
 SEEDS = [
     str(CORPUS / "seeds" / f"{name}.scn")
     for name in ("hvc_immediates", "mmio_load_byte", "psci_version", "touch_ram_by_store", "wfi_wfe")

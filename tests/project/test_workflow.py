@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The nightly workflow and the triage page use commands and targets that exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from fuzz.cli.main import build_parser
+from harness.vm.config import list_configs
+from tests.support.paths import ROOT
+
+WORKFLOW = ROOT / ".github" / "workflows" / "nightly.yml"
+TRIAGE = ROOT / "docs" / "triage.md"
+
+
+def test_commands_parse() -> None:
+    nightly = re.findall(r"\.venv/bin/shadowfuzz ([^>|\n]*)", WORKFLOW.read_text())
+    triage = re.findall(r"^ +\$ shadowfuzz (.*)", TRIAGE.read_text(), re.MULTILINE)
+    triage += re.findall(r"`shadowfuzz ([^`]*)`", TRIAGE.read_text())
+    assert len(nightly) >= 4 and len(triage) >= 6
+    for command in (*nightly, *triage):
+        build_parser().parse_args(shlex.split(command))
+
+
+def test_make_targets_and_variables_exist() -> None:
+    (line,) = re.findall(r"run: (make .*)", WORKFLOW.read_text())
+    done = subprocess.run(
+        ["sh", "-c", line.replace("make ", "make -n ", 1)],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "TARGET": "kvm-vhe", "SECONDS_TO_FUZZ": "77"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--seconds 77" in done.stdout and "--target kvm-vhe" in done.stdout and "--jobs 4" in done.stdout
+    variables = set(re.findall(r"(\w+)=", line))
+    assert variables == set(re.findall(r"^(\w+) = ", (ROOT / "Makefile").read_text(), re.MULTILINE)) & variables
+
+
+def test_every_target_is_fuzzed() -> None:
+    (matrix,) = re.findall(r"target: \[(.*)\]", WORKFLOW.read_text())
+    assert sorted(matrix.split(", ")) == sorted(list_configs())
+
+
+def test_ten_steps() -> None:
+    steps = [int(number) for number in re.findall(r"^(\d+)\. \*\*", TRIAGE.read_text(), re.MULTILINE)]
+    assert steps == list(range(1, 11))
+
+
+def test_it_is_yaml() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    workflow = yaml.safe_load(WORKFLOW.read_text())
+    steps = workflow["jobs"]["campaign"]["steps"]
+    assert all(("run" in step) != ("uses" in step) for step in steps)

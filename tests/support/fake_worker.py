@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker of a campaign on a fake executor that plays answers in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from fuzz.campaign.counters_file import StatsWriter, read_stats
+from fuzz.campaign.worker import Services, Worker
+from fuzz.store.database import Database, default_url
+from fuzz.store.dumps import DUMPS, Dumps
+from fuzz.store.findings import FINDINGS, FLAKY, Store
+from fuzz.targets.observation import Seen, Watch
+from harness.arch.registers import STATE
+from harness.errors import AgentProtocolError, VmLost
+from harness.findings.checked import CheckResult, ExplainedDivergence
+from harness.findings.finding import Subject
+from harness.relations.divergence import Divergence
+from harness.scenario.scenario import Scenario, Step, format_scenario
+from harness.trace.events import ENTRY, EXIT, Switch, Trace
+
+SUBJECT = Subject("fake", "6.1.0", "00" * 32, "spec")
+
+SCENARIO = Scenario("A call.", (), (Step("hvc", (0,)),))
+
+TEXT = format_scenario(SCENARIO).encode()
+
+DIVERGENCE = Divergence("restore", "x3", 1, 2, "HVC64", 1, 0, "prep_hvc")
+
+
+def switch(kind: int, esr: int = 0x5A00_0000, code: int = 2) -> Switch:
+    """Return a record of an exit by HVC, or of an entry."""
+    return Switch(kind, 0, code, 0, esr, 0, 0, 0, 0, 0, 0, 0, 0, (0,) * len(STATE))
+
+
+TRACE = Trace((switch(ENTRY), switch(EXIT), switch(ENTRY), switch(EXIT)), "ok", 0, False)
+
+Answer = CheckResult | Exception
+
+
+def checked(*divergences: Divergence, status: str = "ok") -> CheckResult:
+    """Return what checking a trace of two exits gives."""
+    return CheckResult(
+        status,
+        0,
+        {"HVC64": 2},
+        {"save": 2, "restore": 2, "switch": 2},
+        tuple(ExplainedDivergence(d, None) for d in divergences),
+        {"switch: masked": 1},
+        {},
+        (("FIRST", ()), ("HVC64", (("hvc", True),))),
+    )
+
+
+@dataclass
+class FakeExecutor:
+    """Plays answers in order, then clean ones; an exception is raised by the run (VM) or by the check (ours)."""
+
+    answers: list[Answer]
+    fresh: list[bool] = field(default_factory=list)
+    boots: int = 0
+    seen: list[int] = field(default_factory=list)
+    next: Answer = field(default_factory=checked)
+
+    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
+        """Stand in for the executor."""
+        self.fresh.append(fresh_vm)
+        self.next = self.answers.pop(0) if self.answers else checked()
+        if isinstance(self.next, VmLost | AgentProtocolError):
+            raise self.next
+        return TRACE
+
+    def check(self, _scenario: Scenario, _trace: Trace) -> CheckResult:
+        """Stand in for the check of what was run last."""
+        if isinstance(self.next, Exception):
+            raise self.next
+        return self.next
+
+    @contextmanager
+    def boot(self) -> Iterator[FakeExecutor]:
+        """Stand in for the machine."""
+        self.boots += 1
+        yield self
+
+    @contextmanager
+    def watch(self) -> Iterator[Watch]:
+        """Stand in for a machine whose runs are compared with the model."""
+        with self.boot():
+            yield self._seen
+
+    def _seen(self, scenario: Scenario, fresh: bool) -> tuple[Seen, ...]:
+        trace = self.run(scenario, fresh_vm=fresh)
+        return (Seen(SUBJECT, self.check(scenario, trace), (trace,)),)
+
+
+@dataclass
+class Bench:
+    """A worker on a fake executor, and where its results are."""
+
+    worker: Worker
+    executor: FakeExecutor
+    root: Path
+    hits: list[int]
+
+    @property
+    def findings(self) -> Store:
+        return Store(Database(default_url(self.root)), FINDINGS)
+
+    @property
+    def flaky(self) -> Store:
+        return Store(Database(default_url(self.root)), FLAKY)
+
+    def count(self, group: str) -> int:
+        return read_stats(self.root / "stats").total(group)
+
+    def get(self, group: str, name: str) -> int:
+        return read_stats(self.root / "stats").get(group, name)
+
+
+def bench(root: Path, *answers: Answer, again: tuple[Answer, ...] = ()) -> Bench:
+    """Return a worker that has begun; ``again`` are the answers of machines that are there to reproduce a loss."""
+    database = Database(default_url(root))
+    executor, hits, ticks = FakeExecutor(list(answers)), list[int](), count(100)
+    fallen = FakeExecutor(list(again))
+    services = Services(
+        boot=executor.watch,
+        boot_again=lambda _: fallen.boot(),
+        hit=hits.append,
+        ran=lambda: executor.seen.append(len(executor.fresh)),
+        stats=StatsWriter(root / "stats"),
+        findings=Store(database, FINDINGS),
+        flaky=Store(database, FLAKY),
+        dumps=Dumps(root / DUMPS),
+        subjects=(SUBJECT,),
+        now=lambda: "2026-01-01T00:00:00+00:00",
+        ticks=lambda: next(ticks),
+    )
+    worker = Worker(services)
+    worker.begin()
+    return Bench(worker, executor, root, hits)

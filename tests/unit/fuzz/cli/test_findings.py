@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kept findings shown: in the terminal, and in every format for machines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from fuzz.cli.findings import overview, show
+from fuzz.cli.main import main
+from fuzz.store.database import Database, default_url
+from fuzz.store.kept_findings import find, stories
+from fuzz.store.runs import History
+from harness.errors import InputError
+from harness.report.finding_data import groups
+from harness.report.terminal import Style
+from tests.support.kept import CRASHED, OLD_CRASH, filled
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A campaign's directory."""
+    path = tmp_path_factory.mktemp("campaign")
+    filled(path)
+    return path
+
+
+def call(capsys: Capture, *argv: str) -> tuple[int, str]:
+    status = main(["findings", *argv])
+    return status, capsys.readouterr().out
+
+
+def test_list(root: Path, capsys: Capture) -> None:
+    status, out = call(capsys, "--out", str(root))
+    assert status == 1
+    lines = out.splitlines()
+    assert lines[0] == "8 clusters confirmed, 3 of them new"
+    assert lines[1].split()[:4] == ["1x", "new", "crash", "crash:"], "crashes come first"
+    new = [line.split()[1] == "new" for line in lines if "x  " in line[:10]]
+    assert new == [True] * 3 + [False] * 6, "then what is new"
+    assert "kvm-nvhe, Linux 6.1.0-x, like reset-keeps-banked-registers" in out
+    assert "     2x  " in out and "flaky: did not come back" in out
+    assert "\x1b" not in out and "\\x1b" in out
+    assert max(map(len, lines)) < 160
+
+
+def test_only_what_is_new(root: Path, tmp_path: Path, capsys: Capture) -> None:
+    status, out = call(capsys, "--new", "--out", str(root))
+    assert status == 1 and out.startswith("3 clusters confirmed, 3 of them new\n") and "like" not in out
+    (crash, *others) = json.loads(call(capsys, "--new", "--format", "json", "--out", str(root))[1])["findings"]
+    assert crash["kind"] == "crash" and len(others) == 2 and all(f["new"] and f["like"] == [] for f in others)
+    History(Database(default_url(tmp_path))).begin("2026-01-01", {})
+    assert call(capsys, "--new", "--out", str(tmp_path)) == (0, "no new findings\n")
+
+
+def test_a_cluster_is_new_if_it_is_new_on_one_target(root: Path) -> None:
+    database = Database(default_url(root))
+    (one,) = (group for group in groups(stories(database)) if group.name == "host.elr_el1/RESET")
+    (story,) = one.stories
+    elsewhere = replace(story, like=())
+    assert not one.new
+    (both,) = groups((story, elsewhere))
+    assert both.new
+    out = "\n".join(overview((story, elsewhere), Style()))
+    assert "6.1.0-x, new\n" in out and "6.1.0-x, like reset-keeps-banked-registers\n" in out
+
+
+def test_show_has_all_that_is_needed(root: Path, capsys: Capture) -> None:
+    everything = json.loads(call(capsys, "--out", str(root), "--format", "json")[1])["findings"]
+    one = next(f for f in everything if f["sites"] and f["confirmed"] and f["signature"][0] == "restore")
+    status, out = call(capsys, "show", one["id"].partition("-")[2][:10], "--out", str(root), "--trace")
+    assert status == 0
+    assert "  like      esr-el1-sign-extended" in out and "which does not prove the same cause" in out
+    for text in ("verdict ", "repeat ", "level kernel ", "not measured", "shadowfuzz-scenario 1", "what differs"):
+        assert text in out
+    assert f"shadowfuzz replay {root}/findings/{one['id']}/scenario.scn --target kvm-nvhe --level spec" in out
+    assert "predicted    observed" in " ".join(out.split()).replace("predicted observed", "predicted    observed")
+    assert "    0 H" in out, "the trace"
+
+
+def test_a_crash_shows_its_console_and_no_escapes(root: Path, capsys: Capture) -> None:
+    for id_ in (OLD_CRASH.id, CRASHED.id):
+        status, out = call(capsys, "show", id_, "--out", str(root))
+        assert status == 0 and "console.txt" in out and "Kernel panic" in out
+        assert "  new       no kept regression shows this signature on kvm-nvhe\n" in out
+        assert "\x1b" not in out
+
+
+def test_a_crash_shows_all_that_was_taken_and_how_to_bring_it_back(root: Path, capsys: Capture) -> None:
+    _, out = call(capsys, "show", CRASHED.id, "--out", str(root))
+    for text in (
+        "verdict crash: the host kernel oopsed",
+        "how           the host kernel oopsed in kvm_handle_mmio_return+0x0",
+        "pc            0x8000000000000000 psci_sys_reset+0x24",
+        "dumps/crash-0/0001.kdump (13.4 MiB for 512 MiB of RAM, written in 0.6 s)",
+        "missing       no <x>",
+        "the last scenario alone, in fresh machines: 0 of 3",
+        "after the 2 scenarios that ran before it: 2 of 3",
+        "HCR_EL2 0x0000000080000000",
+        "v0 0x80000000000000000000000000000000",
+    ):
+        assert text in out, text
+    place = f"{root}/findings/{CRASHED.id}"
+    assert f"replay --same-vm {place}/earlier-02.scn {place}/earlier-01.scn {place}/scenario.scn --target" in out
+    found = json.loads(call(capsys, "--out", str(root), "--format", "json")[1])["findings"]
+    crash = next(f["crash"] for f in found if f["id"] == CRASHED.id)
+    assert (crash["kind"], crash["again"]["sequence"], crash["remains"]["registers"]["pc"]) == (
+        "oops",
+        [2, 3],
+        hex(1 << 63),
+    )
+    assert "comes back: the last scenario alone" in call(capsys, "--out", str(root), "--format", "junit")[1]
+    assert "comes back: the last scenario alone" in call(capsys, "--out", str(root), "--format", "sarif")[1]
+
+
+def test_json(root: Path, capsys: Capture) -> None:
+    found = json.loads(call(capsys, "--out", str(root), "--format", "json")[1])["findings"]
+    assert {f["kind"] for f in found} == {"crash", "divergence"}
+    assert [f["verdict"] for f in found if not f["confirmed"]] == ["flaky"]
+    assert all(f["why"] for f in found)
+    assert {"kvm", "crash", "unexplained"} <= {f["verdict"] for f in found}
+    likes = {f["cluster"]: f["like"] for f in found if f["confirmed"]}
+    assert likes["host.elr_el1/RESET"] == ["reset-keeps-banked-registers"] and likes["restore.pc/WFX/none"] == []
+    assert all(f["new"] == (not f["like"]) for f in found)
+
+
+def test_junit(root: Path, capsys: Capture) -> None:
+    suite = ElementTree.fromstring(call(capsys, "--out", str(root), "--format", "junit")[1])
+    cases = suite.findall("testcase")
+    assert int(suite.attrib["tests"]) == len(cases)
+    assert int(suite.attrib["failures"]) == len(suite.findall("testcase/failure")) == len(cases) - 1
+    assert int(suite.attrib["skipped"]) == len(suite.findall("testcase/skipped")) == 1
+    types = [case.attrib["type"] for case in suite.findall("testcase/failure")]
+    assert types.count("new") == 3 and types.count("like reset-keeps-banked-registers") == 2
+
+
+def test_sarif(root: Path, capsys: Capture) -> None:
+    log: dict[str, Any] = json.loads(call(capsys, "--out", str(root), "--format", "sarif")[1])
+    (run,) = log["runs"]
+    rules = {rule["id"] for rule in run["tool"]["driver"]["rules"]}
+    assert log["version"] == "2.1.0" and len(run["results"]) > 3
+    for result in run["results"]:
+        assert result["ruleId"] in rules and result["message"]["text"]
+        assert result["level"] in ("error", "warning", "note")
+    assert sum(result["properties"]["new"] for result in run["results"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        (["show"], "`show` takes an id"),
+        (["show", "crash-cea6", "--new"], "only `list` takes it"),
+        (["list", "x"], "`list` and `open` take none"),
+        (["show", "nosuch"], "no such finding"),
+        (["show", "divergence"], "several findings"),
+    ],
+)
+def test_bad_usage(root: Path, argv: list[str], reason: str, capsys: Capture) -> None:
+    assert main(["findings", *argv, "--out", str(root)]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_open(root: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert main(["findings", "open", "--out", str(root)]) == 0
+    assert opened == [(root / "report.html").as_uri()] and (root / "report.html").read_text()
+    capsys.readouterr()
+
+
+def test_a_directory_without_findings(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["findings", "--out", str(tmp_path)]) == 2
+    assert "no campaign's directory" in capsys.readouterr().err
+    assert list(overview((), Style())) == ["no findings"]
+
+
+def test_clusters_do_not_depend_on_the_target(root: Path) -> None:
+    database = filled(root / "again")
+    found = stories(database)
+    assert [g.name for g in groups(found)] == [g.name for g in groups(tuple(reversed(found)))]
+    with pytest.raises(InputError):
+        find(database, "zzz")
+    assert all("\x1b" not in line for story in found for line in show(story, Style(), "out"))

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz kernels`` on an archive of two: the list in both forms, and a kernel that could not be had."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fuzz.cli import kernels
+from fuzz.cli.main import main
+from harness.errors import SetupError
+from harness.vm.cache import Cache
+from harness.vm.debian.kernel_archive import Kernel, Kernels
+
+OLD = Kernel("6.1.1-1", "6.1.0-1", ("bookworm",), (), (), size=3 << 20, listed=False)
+NEW = Kernel("7.3.1-1", "7.3.1+deb14", ("sid", "forky"), (), (), size=5 << 20)
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Kernels((OLD, NEW), {"experimental": "no network"})
+    monkeypatch.setattr(kernels, "load_kernels", lambda *_, **__: known)
+    monkeypatch.setattr(kernels, "find_kernel", lambda _, version, __: known.find(version))
+    monkeypatch.setattr(kernels, "find_fetched", lambda _, kernel: kernel if kernel is OLD else None)
+
+
+def test_the_list(capsys: Capture) -> None:
+    assert main(["kernels", "list"]) == 0
+    _, old, new, total, missing = capsys.readouterr().out.splitlines()
+    assert old.startswith("6.1.1-1 ") and "gone from the archive" in old and old.endswith("(here)")
+    assert "sid, forky" in new and "(here)" not in new and new.endswith(", ".join(kernels.supports(NEW)))
+    assert total == "1 kernels in the archive, 0 with headers; 1 gone; 8 MiB to fetch, 1 here"
+    assert missing == "suite experimental could not be read: no network"
+
+
+def test_the_list_for_machines(capsys: Capture) -> None:
+    assert main(["kernels", "list", "--offline", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["missing_suites"] == {"experimental": "no network"}
+    rows = {row["version"]: (row["listed"], row["fetched"], row["recording"]) for row in document["kernels"]}
+    assert rows == {"6.1.1-1": (False, True, "borrowed"), "7.3.1-1": (True, False, "borrowed")}
+
+
+def test_a_kernel_that_could_not_be_had(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    fetched: list[str] = []
+
+    def fetch(_: Cache, kernel: Kernel, __: object) -> None:
+        fetched.append(kernel.version)
+        if kernel is OLD:
+            raise SetupError("it has left the archive")
+
+    monkeypatch.setattr(kernels, "fetch", fetch)
+    assert main(["kernels", "fetch", "6.1", "7.3", "--json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert document == {"fetched": ["7.3.1-1"], "failed": {"6.1.1-1": "it has left the archive"}}
+    assert main(["kernels", "fetch", "--all"]) == 0 and capsys.readouterr().out == "1 kernels are here\n"
+    assert fetched == ["6.1.1-1", "7.3.1-1", "7.3.1-1"], "all are those that the archive offers"
+    assert main(["kernels", "fetch", "8"]) == 2

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Progress goes to stderr, behind a command's name."""
+
+from __future__ import annotations
+
+import pytest
+
+from fuzz.cli.progress import say, saying
+
+
+def test_lines_are_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    say("one")
+    saying("shadowfuzz")("two")
+    assert capsys.readouterr() == ("", "one\nshadowfuzz: two\n")

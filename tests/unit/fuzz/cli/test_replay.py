@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz replay`` on a fake target: one boot for all, and lost targets are survived."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import fuzz.cli.replay as replay_cli
+from fuzz.cli.main import FAILED, main
+from harness.errors import AgentProtocolError, TargetError, VmLost
+from harness.scenario.scenario import Scenario
+from harness.trace.events import Trace
+from harness.trace.tracefile import load_trace
+from harness.vm.build.prepare import PreparedTarget
+from tests.support.paths import GOLDEN
+
+Capture = pytest.CaptureFixture[str]
+
+
+class FakeTarget:
+    """Answers each scenario with the recorded trace; dies where its script says so."""
+
+    def __init__(self, script: list[TargetError | None]) -> None:
+        self.script = script
+        self.boots = 0
+        self.fresh: list[bool] = []
+
+    @contextmanager
+    def boot(self, *_: object, **__: object) -> Iterator[FakeTarget]:
+        self.boots += 1
+        if not self.script:
+            raise VmLost("fake", "does not boot")
+        yield self
+
+    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
+        self.fresh.append(fresh_vm)
+        error = self.script.pop(0)
+        if error is not None:
+            raise error
+        return load_trace(GOLDEN / "mixture.trace.json")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeTarget]:
+    here = GOLDEN / "mixture.scn"
+    prepared = PreparedTarget("fake", here, "0" * 64, "6.1.0-x", "linux-image", "6.1", here, here, here)
+
+    def make(*script: TargetError | None) -> FakeTarget:
+        target = FakeTarget(list(script))
+        monkeypatch.setattr(replay_cli, "prepare", lambda *_, **__: prepared)
+        monkeypatch.setattr(replay_cli, "boot", target.boot)
+        monkeypatch.setattr(replay_cli, "KNOWN_DIR", GOLDEN / "known")
+        return target
+
+    return make
+
+
+def test_one_boot_for_all_and_unexplained_is_1(fake: Callable[..., FakeTarget], capsys: Capture) -> None:
+    target = fake(None, None, None)
+    assert main(["replay", str(GOLDEN / "mixture.scn"), "--repeat", "3"]) == 1
+    out = capsys.readouterr().out
+    assert target.boots == 1 and target.fresh == [True] * 3
+    assert "mixture.scn #3" in out
+    found = re.search(r"^(\d+) unexplained divergences in", out, re.MULTILINE)
+    assert found is not None
+    assert int(found[1]) > 0
+    assert int(found[1]) % 3 == 0, "three runs of one trace show the same"
+
+
+def test_a_lost_target_is_booted_again_for_the_rest(fake: Callable[..., FakeTarget], capsys: Capture) -> None:
+    target = fake(None, VmLost("fake", "panic", "Oops: 0\nend"), AgentProtocolError("nonsense"), None)
+    assert main(["replay", str(GOLDEN / "mixture.scn"), "--repeat", "4", "--json"]) == FAILED
+    data = json.loads(capsys.readouterr().out)
+    assert target.boots == 3
+    (result,) = data["targets"]
+    assert (result["boots"], result["totals"]["runs"], result["totals"]["lost"]) == (3, 2, 2)
+    assert [lost["reason"] for lost in result["lost"]] == ["panic", "nonsense"]
+    assert [lost["repeat"] for lost in result["lost"]] == [2, 3]
+    assert result["lost"][0]["console_tail"] == "Oops: 0\nend"
+    assert data["exit_status"] == FAILED
+
+
+def test_all_in_one_vm_until_the_machine_is_lost(fake: Callable[..., FakeTarget], capsys: Capture) -> None:
+    target = fake(None, None, VmLost("fake", "panic"), None, None)
+    assert main(["replay", str(GOLDEN / "mixture.scn"), "--repeat", "5", "--same-vm"]) == FAILED
+    assert target.fresh == [True, False, False, True, False]
+    capsys.readouterr()
+
+
+def test_a_target_that_does_not_boot_is_given_up(fake: Callable[..., FakeTarget], capsys: Capture) -> None:
+    target = fake()
+    assert main(["replay", str(GOLDEN / "mixture.scn"), "--repeat", "4"]) == FAILED
+    assert target.boots == 1
+    assert "lost while booting: does not boot" in capsys.readouterr().out
+
+
+def test_trace_and_known_are_shown_when_asked(fake: Callable[..., FakeTarget], capsys: Capture) -> None:
+    fake(None)
+    assert main(["replay", str(GOLDEN / "mixture.scn"), "--trace", "--known", "--target", "kvm-vhe"]) == 1
+    out = capsys.readouterr().out
+    assert "KVM_RUN returned MMIO: write of 0xfeed, 4 bytes at 0x9000020" in out
+    assert "[reset-values]" in out
+    assert "\x1b[" not in out
+
+
+def test_same_names_are_told_apart(tmp_path: Path, fake: Callable[..., FakeTarget], capsys: Capture) -> None:
+    fake(None, None)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same.scn").write_text((GOLDEN / "mixture.scn").read_text())
+    main(["replay", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "a/same.scn" in out
+    assert "b/same.scn" in out
+
+
+def test_a_name_that_is_no_text(tmp_path: Path, fake: Callable[..., FakeTarget], capsys: Capture) -> None:
+    fake(None)
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.scn"))
+    path.write_text((GOLDEN / "mixture.scn").read_text())
+    assert main(["replay", str(path)]) == 1
+    assert "\\udcff.scn" in capsys.readouterr().out

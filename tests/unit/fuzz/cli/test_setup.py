@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``shadowfuzz doctor`` and ``shadowfuzz prepare`` as commands."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from fuzz.cli.setup import add_parsers
+from harness.errors import InputError
+from harness.vm.config import list_configs
+
+
+def run(*argv: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_parsers(parser.add_subparsers(required=True))
+    args = parser.parse_args(argv)
+    status = args.run(args)
+    assert isinstance(status, int)
+    return status
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With an empty cache every target is missing, and nothing is made by asking."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert run("doctor", "--json") == 3
+    document = json.loads(capsys.readouterr().out)
+    assert document["ok"] is False
+    assert document["cache"] == str(tmp_path / "shadowfuzz")
+    assert [target["name"] for target in document["targets"]] == list(list_configs())
+    assert all(target["image"] is None for target in document["targets"])
+    assert run("doctor") == 3
+    text = capsys.readouterr().out
+    assert "MISSING  kvm-nvhe" in text
+    assert "get it: shadowfuzz setup --target kvm-nvhe" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_target_is_known_before_anything_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="no such target"):
+        run("setup", "--target", "kvm-nvhe", "nonsense")
+    assert list(tmp_path.iterdir()) == []

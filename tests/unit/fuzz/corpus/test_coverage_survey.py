@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every run of a scenario reached, and what a model can decide."""
+
+from __future__ import annotations
+
+import pytest
+
+from fuzz.corpus.coverage_survey import always, possible_decisions, some
+from harness.coverage.kvm_code import Covered
+
+HVC, SMC, WATCH = 0x1000, 0x1040, 0x1080
+
+ONE = Covered("one", frozenset({(0, HVC), (HVC, HVC + 4)}), frozenset({("hvc", True)}), frozenset({1}))
+
+
+@pytest.mark.parametrize("level", ["spec", "kernel"])
+def test_the_model_can_decide_more_than_save_and_restore_do(level: str) -> None:
+    found = possible_decisions(level)
+    assert {("prep_hvc.cpu_on", True), ("prep_hvc.cpu_on", False)} <= found
+    assert len(found) > 60
+
+
+def test_only_what_every_run_reached_counts() -> None:
+    again = Covered("one", ONE.edges | {(HVC, SMC)}, ONE.decisions, frozenset({1, 7}))
+    assert always((ONE, again)) == ONE
+    assert some((ONE, again)) - always((ONE, again)).goals == {(HVC, SMC), 7}

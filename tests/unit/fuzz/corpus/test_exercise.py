@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A corpus and mutants of it on a fake machine: what is counted, and how many machines may be lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from fuzz.corpus import exercise
+from fuzz.corpus.exercise import Work, measure, mutants
+from fuzz.targets.runner import MAX_LOSSES
+from harness.errors import VmLost
+from harness.scenario.scenario import format_scenario, parse
+from tests.support.fake_worker import SCENARIO, FakeExecutor, checked
+
+WORK = Work("kvm-nvhe", "spec", (("seeds/a.scn", SCENARIO), ("seeds/b.scn", SCENARIO)), mutants=3, seed=7)
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, lost: int) -> FakeExecutor:
+    """A machine whose first runs lose it."""
+    machine = FakeExecutor([VmLost("fake", "gone")] * lost)
+
+    @contextmanager
+    def boot(*_: object) -> Iterator[FakeExecutor]:
+        with machine.boot() as it:
+            yield it
+
+    monkeypatch.setattr(exercise, "boot", boot)
+    monkeypatch.setattr(exercise, "prepare", lambda _: SimpleNamespace(kernel_release="6.1.0-x"))
+    monkeypatch.setattr(exercise, "check", lambda *_: checked())
+    monkeypatch.setattr(exercise, "exercised_rules", lambda *_: {"a.rule"})
+    return machine
+
+
+def test_mutants_are_scenarios_and_the_same_for_a_seed() -> None:
+    made = list(mutants([SCENARIO], 20, 3))
+    assert made == list(mutants([SCENARIO], 20, 3)) != list(mutants([SCENARIO], 20, 4))
+    assert all(parse(format_scenario(mutant)) == mutant for mutant in made)
+
+
+def test_everything_is_run_and_a_loss_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = fake(monkeypatch, lost=1)
+    counts = measure(WORK)
+    assert (counts["scenarios"], counts["mutants"], counts["lost"], counts["exits"]) == (5, 3, 1, 2 * 4)
+    assert machine.boots == 2 and machine.fresh == [True] * 5
+    assert counts["kernel_release"] == "6.1.0-x"
+    assert counts["rules"] == {"a.rule": {"scenarios": 1, "one": "seeds/b.scn"}}, "a mutant has no name"
+
+
+def test_machines_lost_again_and_again_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = fake(monkeypatch, lost=9)
+    with pytest.raises(VmLost):
+        measure(WORK)
+    assert machine.boots == MAX_LOSSES

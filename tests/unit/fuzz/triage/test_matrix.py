@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A matrix on fake machines: verdicts, what is kept, and what is asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from fuzz.cli.main import build_parser
+from fuzz.cli.matrix import command_of
+from fuzz.targets.runner import Runs
+from fuzz.triage.matrix import (
+    CANNOT,
+    CLEAN,
+    DIVERGES,
+    LOST,
+    Case,
+    Cell,
+    Results,
+    Work,
+    load_cases,
+    make_case,
+    match_targets,
+    read_results,
+    run_cases,
+    write_results,
+)
+from harness.errors import InputError, VmLost
+from harness.findings.known_divergences import Catalogue
+from harness.scenario.scenario import Scenario, load
+from harness.trace.events import Trace
+from harness.trace.tracefile import load_trace
+from harness.vm.config import load_config
+from harness.vm.debian.kernel_archive import Kernel
+from tests.support.paths import GOLDEN
+
+CASE = make_case("mixture", load(GOLDEN / "mixture.scn"))
+NOTHING = Catalogue("spec", ())
+CONFIG = load_config("kvm-nvhe")
+
+
+class FakeMachine:
+    """Answers each run with the next of its traces; None: it is lost."""
+
+    def __init__(self, answers: Sequence[Trace | None]) -> None:
+        self.answers = list(answers)
+        self.boots = 0
+
+    @contextmanager
+    def boot(self) -> Iterator[Runs]:
+        self.boots += 1
+        if not self.answers:
+            raise VmLost("fake", "does not come up", "")
+        yield self
+
+    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
+        answer = self.answers.pop(0)
+        if answer is None:
+            raise VmLost("fake", "went away", "")
+        return answer
+
+    def __call__(self) -> AbstractContextManager[Runs]:
+        return self.boot()
+
+
+TRACE = load_trace(GOLDEN / "mixture.trace.json")
+QUIET = Trace((), "ok", 0, False)
+
+
+def cells(machine: FakeMachine, *names: str, repeat: int = 1) -> list[Cell]:
+    cases = tuple(Case(name, CASE.key, CASE.scenario) for name in names)
+    return list(run_cases(Work("fake", cases, repeat, NOTHING), CONFIG, machine))
+
+
+def test_one_boot_for_all_and_another_after_a_loss() -> None:
+    machine = FakeMachine([TRACE, None, QUIET])
+    found = cells(machine, "a", "b", "c")
+    assert [cell.verdict for cell in found] == [DIVERGES, LOST, CLEAN]
+    assert found[1].why == "went away"
+    assert machine.boots == 2
+
+
+def test_a_target_that_never_boots_cannot_run() -> None:
+    found = cells(FakeMachine([]), "a", "b")
+    assert [cell.verdict for cell in found] == [CANNOT, CANNOT]
+    assert found[0].why == "does not boot: does not come up"
+
+
+def test_repetitions_are_counted() -> None:
+    (cell,) = cells(FakeMachine([QUIET, TRACE, QUIET]), "a", repeat=3)
+    assert (cell.verdict, cell.seen, cell.runs) == (DIVERGES, 1, 3)
+
+
+def test_a_run_that_did_not_end_is_no_verdict() -> None:
+    (cell,) = cells(FakeMachine([Trace((), "stuck", 0, False)]), "a")
+    assert (cell.verdict, cell.why) == (LOST, "the run ended with status stuck")
+
+
+def test_results_are_kept_and_only_what_is_missing_is_run(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "matrix.json"
+    assert read_results(path) == Results({})
+    results = Results({}).with_cells([Cell("t1", "mixture", CASE.key, DIVERGES, ("host.pc",), 1, 1, "", {"why": 2})])
+    write_results(path, results)
+    assert read_results(path) == results
+    assert results.missing(["t1", "t2"], [CASE]) == {"t2": (CASE,)}
+    changed = Case("mixture", "another text", CASE.scenario)
+    assert set(results.missing(["t1", "t2"], [changed])) == {"t1", "t2"}
+    document = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**document, "format": 0}))
+    assert read_results(path) == Results({})
+    for other in ('{"format": 1}', '{"format": 1, "cells": [{}]}', "[]", "notes", "[" * 100_000):
+        path.write_text(other)
+        with pytest.raises(InputError, match="not results of `shadowfuzz matrix`"):
+            read_results(path)
+
+
+def test_the_command_that_a_page_names() -> None:
+    args = build_parser().parse_args(["matrix", "corpus/seeds", "a.scn", "--targets", "kvm-*@*", "--deterministic"])
+    wanted = "shadowfuzz matrix corpus/seeds a.scn --targets 'kvm-*@*' --missing --deterministic --markdown"
+    assert command_of(args, "--markdown") == wanted
+
+
+def test_targets_by_pattern() -> None:
+    kernels = [Kernel(version, version, ("sid",), (), ()) for version in ("6.1.164-1", "6.12.117-1")]
+    assert match_targets(["kvm-nvhe@*"], kernels) == ("kvm-nvhe@6.1.164-1", "kvm-nvhe@6.12.117-1")
+    assert match_targets(["kvm-vhe", "*@6.1.*"], kernels) == (
+        *("kvm-vhe", "kvm-nvhe@6.1.164-1", "kvm-protected@6.1.164-1", "kvm-vhe@6.1.164-1"),
+    )
+
+
+def test_cases_of_files() -> None:
+    assert load_cases([GOLDEN / "mixture.scn"]) == (CASE,)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triage: what is kept of a finding, and what is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fuzz.store.database import Database, default_url
+from fuzz.store.findings import FINDINGS, Store
+from fuzz.store.kept_findings import story_of
+from fuzz.targets.session import Lab
+from fuzz.triage.triage import triage
+from harness.arch.cpu_models import cpu_model
+from harness.findings.checked import signature
+from harness.findings.finding import Finding, Subject, Tries, finding_id
+from harness.findings.known_divergences import Catalogue
+from harness.scenario.scenario import Scenario, Step
+from tests.support.fake_worker import DIVERGENCE, SCENARIO, SUBJECT, FakeExecutor, checked
+
+KEY = signature(DIVERGENCE)
+
+
+def lab(fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch, subject: Subject = SUBJECT) -> Lab:
+    monkeypatch.setattr("fuzz.targets.session.check", lambda scenario, trace, *_: fake.check(scenario, trace))
+    return Lab(fake.boot, subject, cpu_model("cortex-a72"), Catalogue("spec", ()))
+
+
+def test_triage_keeps_the_simplest_with_its_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cpu = "cortex-a72"
+    monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu=cpu))
+    database = Database(default_url(tmp_path))
+    store = Store(database, FINDINGS)
+    large = Scenario("Large.", (("x0", 1),), (Step("hvc", (3,)), Step("wfi"), Step("reset")))
+    for subject in (SUBJECT, replace(SUBJECT, target="another")):
+        tries = Tries(1, 1)
+        store.add(Finding("divergence", KEY, subject, (), 0, tries, tries, "2026"), large)
+    fake = FakeExecutor([checked(DIVERGENCE)] * 1000)
+    said: list[str] = []
+    with lab(fake, monkeypatch) as it:
+        assert triage(database, it, 7, said.append) == 1
+        assert triage(database, it, 7, said.append) == 0, "done before"
+    (line,) = said
+    assert "3 steps -> 0" in line
+    entry = store.entry(finding_id("divergence", KEY, SUBJECT))
+    assert (
+        entry.count == 1
+        and entry.scenario == "shadowfuzz-scenario 1\nabout The least that shows restore.xN/HVC64/prep_hvc.\n"
+    )
+    assert (entry.finding.same_vm, entry.finding.fresh_vm) == (Tries(7, 7), Tries(7, 7))
+    assert story_of(store, entry.finding.id).kept.fresh_qemu == Tries(1, 1)
+
+
+def test_triage_begins_with_what_is_new(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
+    subject = replace(SUBJECT, target="kvm-nvhe")
+    store = Store(Database(default_url(tmp_path)), FINDINGS)
+    kept, new = ("host", "spsr_el1", "RESET", ""), [("host", f"new{i}", "RESET", "") for i in range(8)]
+    for key in (kept, *new):
+        store.add(Finding("divergence", key, subject, (), 0, Tries(1, 1), Tries(1, 1), "2026"), SCENARIO)
+    said: list[str] = []
+    with lab(FakeExecutor([]), monkeypatch, subject) as it:
+        assert triage(Database(default_url(tmp_path)), it, 5, said.append) == 9
+    assert [finding_id("divergence", kept, subject) in line for line in said] == [False] * 8 + [True]
+
+
+def test_triage_leaves_what_does_not_come_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
+    store = Store(Database(default_url(tmp_path)), FINDINGS)
+    finding = Finding("divergence", KEY, SUBJECT, (), 0, Tries(1, 1), Tries(1, 1), "2026")
+    store.add(finding, SCENARIO)
+    said: list[str] = []
+    with lab(FakeExecutor([]), monkeypatch) as it:
+        triage(Database(default_url(tmp_path)), it, 7, said.append)
+    assert "did not come back" in said[0] and store.load(finding.id) == finding

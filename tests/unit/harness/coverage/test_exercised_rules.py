@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a rule of the host's contract counts as exercised."""
+
+from __future__ import annotations
+
+from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
+from harness.coverage.exercised_rules import exercised_rules
+from harness.findings.checked import Comparison
+from harness.layout import CODE
+from harness.scenario.scenario import parse
+from tests.support import traces
+
+HVC = EC_BY_NAME["HVC64"] << EC_SHIFT | IL_BIT
+
+
+def _rules(*compared: Comparison, steps: str = "hvc 0x0", host: bool = False) -> frozenset[str]:
+    """A PSCI_VERSION call; with ``host``, its result is overwritten before anybody sees it."""
+    start = traces.but(traces.state(), x0=0x8400_0000)
+    behind = traces.but(start, pc=CODE.base + 4)
+    answered = traces.but(behind, x0=0 if host else 0x10001, x1=0, x2=0, x3=0)
+    written = [traces.host_set("x0", 0)] if host else []
+    events = (traces.entry(start), traces.trap(behind, HVC), *written, traces.entry(answered), traces.irq(answered))
+    scenario = parse(f"shadowfuzz-scenario 1\nabout A test.\n{steps}\n")
+    return exercised_rules(scenario, traces.indexed(events), compared)
+
+
+def test_a_rule_counts_where_it_was_compared() -> None:
+    assert "call.PSCI_VERSION" in _rules(Comparison("host", 1))
+    assert "call.PSCI_VERSION" not in _rules()
+    assert "call.PSCI_VERSION" not in _rules(Comparison("host", 1), Comparison("host", 1, "nobody knows"))
+
+
+def test_a_result_that_nobody_saw_is_no_exercise() -> None:
+    found = _rules(Comparison("host", 1), host=True)
+    assert "call.PSCI_VERSION" not in found
+    assert "host.set" in found

@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the guest does between two traps, by the Arm ARM: certain where it is certain, and honest where it is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.arch import exceptions
+from harness.arch.a64 import encode
+from harness.arch.cpu_models import cpu_model
+from harness.arch.registers import INDEX, MASK64, NAMES
+from harness.gic.cpu_interface import Interface
+from harness.guest.debugger import Debugger
+from harness.guest.instruction_fetch import word_at
+from harness.guest.memory import Memory
+from harness.guest.mmu import CODE_CHANGED
+from harness.guest.predict_run import predict_run as follow_run
+from harness.guest.walk import GuestPath, comes_back, walk
+from harness.layout import CODE, DATA, PROTECTED, VECTORS
+from harness.scenario.code_layout import Code, code_of
+from harness.scenario.scenario import Scenario, Step
+from harness.trace.environment import WORLDS
+from tests.support.traces import ISB, TRAP_MRS, but, entry, esr, state, trap
+
+CPU = cpu_model("cortex-a72")
+AT = CODE.base
+EL0, SPAN = 0x3C0, 1 << 23
+WORKAROUND_1, WORKAROUND_2, WORKAROUND_3 = 0x8000_8000, 0x8000_7FFF, 0x8000_3FFF
+
+
+def code(*words: int) -> dict[int, int]:
+    return {AT + 4 * i: word for i, word in enumerate(words)}
+
+
+def changes(before: tuple[int, ...], found: GuestPath) -> dict[str, int]:
+    assert found.state is not None, found.why
+    return {NAMES[i]: new for i, (old, new) in enumerate(zip(before, found.state, strict=True)) if old != new}
+
+
+def unknown(found: GuestPath) -> dict[str, int]:
+    return {NAMES[i]: bits for i, (bits, _) in found.unknown.items()}
+
+
+LOAD, STORE, HVC = encode("ldr", "x3", "x1"), encode("str", "x3", "x1"), encode("hvc", 0)
+RAM = state(x1=DATA.base, sctlr_el1=SPAN)
+
+
+def test_a_trap_at_once_changes_nothing() -> None:
+    assert walk(RAM, code(HVC), AT, CPU) == GuestPath(RAM)
+    illegal = walk(but(RAM, pstate=0x3C5 | exceptions.IL), code(HVC), AT, CPU)
+    assert illegal.state is None, "an illegal execution state exception came first, to the same address perhaps"
+
+
+def test_code_of_a_scenario_is_its_guest_steps_back_to_back() -> None:
+    steps = (Step("hvc", (1,)), Step("set", ("x1", 5)), Step("wfi"), Step("reset"), Step("br", ("x2",)))
+    words = (encode("hvc", 1), encode("wfi"), encode("br", "x2"))
+    assert code_of(Scenario("", (), steps)) == code(*words, TRAP_MRS, ISB), "and a trap behind them"
+
+
+def test_the_fill_traps_and_waits_in_turn() -> None:
+    words = code(HVC)
+    assert [word_at(words, AT + 4 * i) for i in range(4)] == [HVC, ISB, TRAP_MRS, ISB]
+    vectors = [word_at(words, VECTORS.base + offset) for offset in (0, 0x200, 0x400, 0x600, 0x204)]
+    assert vectors == [*([TRAP_MRS] * 4), ISB]
+    for address in (CODE.base - 4, VECTORS.end, DATA.base, 0, AT + 5):
+        assert word_at(words, address) is None
+
+
+def test_a_barrier_changes_nothing() -> None:
+    before = state(pc=AT + 4)
+    assert changes(before, walk(before, code(HVC), AT + 8, CPU)) == {"pc": AT + 8}
+
+
+def test_a_load_from_ram_then_a_trap() -> None:
+    found = walk(RAM, code(LOAD, HVC), AT + 4, CPU)
+    assert changes(RAM, found) == {"pc": AT + 4}
+    assert unknown(found) == {"x3": MASK64}, "nobody knows what was there"
+
+
+def test_a_load_into_zr_loads_nothing() -> None:
+    found = walk(RAM, code(encode("ldr", "xzr", "x1"), HVC), AT + 4, CPU)
+    assert changes(RAM, found) == {"pc": AT + 4}
+    assert unknown(found) == {}
+
+
+def test_a_store_to_ram_changes_no_register() -> None:
+    found = walk(RAM, code(STORE, HVC), AT + 4, CPU)
+    assert changes(RAM, found) == {"pc": AT + 4}
+    assert unknown(found) == {}
+
+
+@pytest.mark.parametrize("base", [CODE.base, VECTORS.base])
+def test_code_and_vectors_can_be_read_but_not_written(base: int) -> None:
+    before = state(x1=base)
+    assert walk(before, code(LOAD, HVC), AT + 4, CPU).state is not None
+    stored = walk(before, code(STORE, HVC), AT + 4, CPU)
+    assert (stored.state, stored.certain) == (None, True)
+
+
+@pytest.mark.parametrize("address", [0, 0x900_0000, 0x3FFF_FFF8, 0x4010_0000, 0xFFFF_FFF8, 1 << 32, 1 << 43])
+@pytest.mark.parametrize("word", [LOAD, STORE])
+def test_an_access_outside_slots_must_trap(address: int, word: int) -> None:
+    found = walk(state(x1=address), code(word, HVC), AT + 4, CPU)
+    assert (found.state, found.certain) == (None, True)
+    assert f"{address:#x}" in found.why
+
+
+@pytest.mark.parametrize("word", [HVC, 0])
+def test_what_must_trap_and_did_not(word: int) -> None:
+    """An HVC of no special function; what fills the code behind the scenario."""
+    found = walk(state(), code(word) if word else {}, AT + 4, CPU)
+    assert (found.state, found.certain) == (None, True)
+
+
+def test_wfi_and_wfe_need_not_trap() -> None:
+    before = state()
+    found = walk(before, code(encode("wfi"), encode("wfe"), HVC), AT + 8, CPU)
+    assert changes(before, found) == {"pc": AT + 8}
+    assert unknown(found) == {}
+
+
+@pytest.mark.parametrize("function", [WORKAROUND_1, WORKAROUND_2, WORKAROUND_3, 0x5555_0000_0000_0000 | WORKAROUND_1])
+def test_a_workaround_call_may_be_answered_at_el2(function: int) -> None:
+    before = state(x0=function)
+    found = walk(before, code(HVC, encode("wfi")), AT + 4, CPU)
+    assert changes(before, found) == {"pc": AT + 4, "x0": 0}
+    assert "x0" not in unknown(found)
+    assert set(unknown(found)) <= {"x1", "x2", "x3"}, "SMCCC 1.1 keeps x4 to x17"
+
+
+@pytest.mark.parametrize("function", [0, 0x8400_0000, WORKAROUND_1 + 1])
+def test_any_other_call_may_not(function: int) -> None:
+    found = walk(state(x0=function), code(HVC, encode("wfi")), AT + 4, CPU)
+    assert (found.state, found.certain) == (None, True)
+
+
+def test_a_branch() -> None:
+    before = state(x9=AT + 0x40)
+    assert changes(before, walk(before, code(encode("br", "x9")), AT + 0x40, CPU)) == {"pc": AT + 0x40}
+
+
+def test_a_branch_to_nowhere_traps_there() -> None:
+    before = state(x9=0x5000_0000)
+    assert changes(before, walk(before, code(encode("br", "x9")), 0x5000_0000, CPU)) == {"pc": 0x5000_0000}
+    found = walk(before, code(encode("br", "x9")), 0x5000_0004, CPU)
+    assert (found.state, found.certain) == (None, True), "the fetch at 0x50000000 must trap"
+
+
+def _exception(before: tuple[int, ...], pc: int, syndrome: int, offset: int = 0x200) -> dict[str, int]:
+    """What differs after an exception that the guest takes by itself from the instruction at ``pc``."""
+    wanted = {"elr_el1": pc, "spsr_el1": before[INDEX["pstate"]], "pc": VECTORS.base + offset, "esr_el1": syndrome}
+    return wanted | ({"pstate": 0x3C5} if before[INDEX["pstate"]] != 0x3C5 else {})
+
+
+@pytest.mark.parametrize("low", [1, 2, 3])
+def test_a_misaligned_pc(low: int) -> None:
+    before = state(pc=AT + low, sctlr_el1=SPAN)
+    found = walk(before, code(HVC), VECTORS.base + 0x200, CPU)
+    assert changes(before, found) == _exception(before, AT + low, 0x8A00_0000) | {"far_el1": AT + low}
+
+
+@pytest.mark.parametrize(("name", "bits"), [("cortex-a72", 44), ("cortex-a76", 40)])
+def test_a_fetch_beyond_the_address_size(name: str, bits: int) -> None:
+    """AArch64.S1DisabledOutput: an address size fault at level 0, taken to EL1."""
+    before = state(pc=1 << bits, sctlr_el1=SPAN)
+    found = walk(before, {}, VECTORS.base + 0x200, cpu_model(name))
+    assert changes(before, found) == _exception(before, 1 << bits, 0x8600_0000) | {"far_el1": 1 << bits}
+    inside = walk(state(pc=(1 << bits) - 4), {}, VECTORS.base + 0x200, cpu_model(name))
+    assert (inside.state, inside.certain) == (None, True), "stage 2 has nothing there: it must trap"
+
+
+@pytest.mark.parametrize(("word", "iss"), [(LOAD, 0x00), (STORE, 0x40)])
+@pytest.mark.parametrize("address", [1 << 44, 1 << 63, MASK64 - 7])
+def test_an_access_beyond_the_address_size(word: int, iss: int, address: int) -> None:
+    before = state(x1=address, sctlr_el1=SPAN)
+    found = walk(before, code(word), VECTORS.base + 0x200, CPU)
+    assert changes(before, found) == _exception(before, AT, 0x9600_0000 | iss) | {"far_el1": address}
+
+
+def test_from_el0_the_class_is_the_lower_level_s() -> None:
+    before = state(x1=1 << 44, pstate=EL0, sctlr_el1=SPAN)
+    found = walk(before, code(LOAD), VECTORS.base + 0x400, CPU)
+    assert changes(before, found) == _exception(before, AT, 0x9200_0000, 0x400) | {"far_el1": 1 << 44}
+
+
+@pytest.mark.parametrize("words", [code(HVC), {}], ids=["hvc", "id_register"])
+def test_undefined_at_el0(words: dict[int, int]) -> None:
+    before = state(pstate=EL0, sctlr_el1=SPAN)
+    found = walk(before, words, VECTORS.base + 0x400, CPU)
+    assert changes(before, found) == _exception(before, AT, 0x0200_0000, 0x400)
+
+
+def test_an_alignment_fault_where_the_guest_asks_for_it() -> None:
+    before = state(x1=DATA.base + 1, sctlr_el1=SPAN | 2)
+    found = walk(before, code(LOAD), VECTORS.base + 0x200, CPU)
+    assert changes(before, found) == _exception(before, AT, 0x9600_0021) | {"far_el1": DATA.base + 1}
+    unasked = walk(but(before, sctlr_el1=SPAN), code(LOAD), AT + 4, CPU)
+    assert (unasked.state, unasked.certain) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        code(LOAD, encode("ldr", "x4", "x3"), HVC),
+        code(LOAD, encode("str", "x4", "x3"), HVC),
+        code(LOAD, encode("br", "x3"), HVC),
+        code(encode("ldr", "x0", "x1"), HVC, HVC),
+    ],
+    ids=["load", "store", "branch", "call"],
+)
+def test_what_depends_on_loaded_values_is_uncertain(words: dict[int, int]) -> None:
+    found = walk(RAM, words, AT + 8, CPU)
+    assert (found.state, found.certain) == (None, False)
+
+
+def test_storing_a_loaded_value_is_certain() -> None:
+    found = walk(RAM, code(LOAD, STORE, HVC), AT + 8, CPU)
+    assert changes(RAM, found) == {"pc": AT + 8}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"sctlr_el1": 1}, {"mdscr_el1": 1}, {"pstate": 0x3C5 | 1 << 20}, {"pc": DATA.base}, {"pc": (1 << 44) + 2}],
+    ids=["mmu", "step", "illegal", "data", "misaligned_beyond"],
+)
+def test_what_is_not_followed(fields: dict[str, int]) -> None:
+    assert walk(RAM, code(LOAD, HVC), AT + 4, CPU).state is not None, "but for the field, all is well"
+    found = walk(but(RAM, **fields), code(LOAD, HVC), AT + 4, CPU)
+    assert (found.state, found.certain) == (None, False)
+
+
+@pytest.mark.parametrize("tag", [0x01, 0x02, 0x80, 0xFE])
+def test_a_branch_to_a_tagged_address(tag: int) -> None:
+    """With TCR_EL1.TBI the tag is replaced, with TBID on a later CPU it is not; without TBI it is no address."""
+    before = state(x9=tag << 56 | AT + 0x40, tcr_el1=1 << 37, sctlr_el1=SPAN)
+    found = walk(before, code(encode("br", "x9")), AT + 0x40, CPU)
+    assert (found.state, found.certain) == (None, False)
+    entered = but(before, pc=tag << 56 | AT)
+    assert not walk(entered, code(HVC), AT, CPU).certain, "userspace wrote PC"
+    untagged = but(before, tcr_el1=0)
+    assert walk(untagged, code(encode("br", "x9")), VECTORS.base + 0x200, CPU).state is not None
+
+
+def test_an_access_to_a_tagged_address() -> None:
+    before = state(x1=0x42 << 56 | DATA.base, tcr_el1=1 << 37, sctlr_el1=SPAN)
+    found = walk(before, code(LOAD), VECTORS.base + 0x200, CPU)
+    assert found.state is None or found.state[INDEX["esr_el1"]] != 0x9600_0000, "no address size fault"
+    untagged = walk(but(before, tcr_el1=0), code(LOAD), VECTORS.base + 0x200, CPU)
+    assert untagged.state is not None
+
+
+def test_a_loop_has_an_end() -> None:
+    found = walk(state(x9=AT), code(encode("br", "x9")), AT + 4, CPU)
+    assert (found.state, found.certain) == (None, False)
+
+
+def test_what_comes_back_without_a_trap() -> None:
+    """A vector outside the address size faults into itself: the guest loops until an interrupt comes."""
+    loop = 0x100_0000_0000_0000 + VECTORS.base
+    back, wfi = encode("br", "x3"), encode("wfi")
+    assert comes_back(GuestPath(state(pc=loop + 0x200, vbar_el1=loop)), code(HVC), CPU, Memory())
+    assert comes_back(GuestPath(state(pc=AT + 4, x3=AT + 4)), code(HVC, back), CPU, Memory())
+    assert comes_back(GuestPath(state(pc=AT, x3=AT)), code(wfi, ISB, back), CPU, Memory())
+    assert comes_back(GuestPath(state(pc=AT, x3=AT + 8), {3: (1, "unknown")}), code(wfi, back), CPU, Memory())
+    assert not comes_back(GuestPath(state(pc=AT, x3=AT)), code(wfi, HVC, back), CPU, Memory()), "it traps on its way"
+    assert not comes_back(GuestPath(state(pc=AT + 4)), code(HVC, ISB), CPU, Memory())
+    assert not comes_back(GuestPath(RAM), code(HVC), CPU, Memory())
+    assert not comes_back(GuestPath(state(pc=VECTORS.base)), code(HVC), CPU, Memory())
+
+
+def follow(*words: int, target: int, hcr: int = 0, **values: int) -> GuestPath:
+    return walk(state(**values), code(*words), target, CPU, hcr)
+
+
+def test_moves() -> None:
+    words = encode("mov", "x3", "x4"), encode("movz", "x5", 0x1234), encode("movk", "x4", 0x99)
+    found = follow(*words, target=AT + 12, x4=0xAAAA_BBBB)
+    assert found.state == but(state(x4=0xAAAA_0099), x3=0xAAAA_BBBB, x5=0x1234, pc=AT + 12)
+
+
+def test_an_exception_that_is_the_guests_own() -> None:
+    for word, syndrome in ((encode("brk", 7), 0xF200_0007), (encode("udf", 0), 0x0200_0000)):
+        found = follow(word, target=VECTORS.base + 0x200)
+        assert found.state is not None
+        assert (found.state[INDEX["esr_el1"]], found.state[INDEX["elr_el1"]]) == (syndrome, AT)
+
+
+def test_fp_is_refused_by_cpacr() -> None:
+    """CPACR_EL1.FPEN: 0 and 2 trap both exception levels, 1 traps EL0, 3 none (Arm ARM D17.2.32)."""
+    word = encode("fmov_to", "v0", "x1")
+    for fpen, pstate, trapped in ((0, 5, True), (2, 5, True), (1, 5, False), (1, 0, True), (3, 0, False)):
+        target = VECTORS.base + (0x200 if pstate else 0x400) if trapped else AT + 4
+        found = follow(word, target=target, cpacr_el1=fpen << 20, pstate=pstate)
+        assert found.state is not None, (fpen, pstate)
+        assert not trapped or found.state[INDEX["esr_el1"]] == 0x1FE0_0000
+
+
+def test_a_protected_vm_has_code_of_its_own() -> None:
+    """EL2 emulates its ID registers without an exit, and it may store where its code is."""
+    store = encode("str", "x3", "x1")
+    plain, own = Code({AT: store}), Code({AT: store}, protected=True)
+    assert not walk(state(pc=AT + 8), plain, AT + 12, CPU).state and walk(state(pc=AT + 8), plain, AT + 12, CPU).certain
+    assert word_at(own, AT + 8) != word_at(plain, AT + 8)
+    assert walk(state(pc=AT + 8), own, AT + 12, CPU).certain, "what fills its code traps, too"
+    assert walk(state(), Code({AT: encode("mrs", "x3", (3, 0, 0, 6, 1))}, protected=True), AT + 4, CPU).state
+    memory = Memory()
+    memory.regions = WORLDS[PROTECTED].regions
+    found = walk(state(x1=VECTORS.base), own, AT + 4, CPU, memory=memory)
+    assert (found.state, found.certain, found.why) == (None, False, CODE_CHANGED)
+    assert walk(state(x1=VECTORS.base), plain, AT + 4, CPU, memory=Memory()).certain, "elsewhere it traps"
+
+
+def test_nobody_knows_the_interface_of_a_guest_that_did_otherwise() -> None:
+    """It may have acknowledged what it should not have, or nothing."""
+    code_, before = {AT: encode("mov", "x3", "x4"), AT + 4: HVC}, state()
+    for x3, lost in ((before[4], False), (before[4] + 1, True)):
+        gic = Interface()
+        follow_run(0, entry(before), trap(but(before, x3=x3, pc=AT + 8), esr("HVC64")), code_, CPU, Memory(), gic)
+        assert bool(gic.lost) == lost
+
+
+def test_exception_return() -> None:
+    found = follow(encode("eret"), target=0x9000_0000, elr_el1=0x9000_0000, spsr_el1=0x3C0)
+    assert found.state is not None
+    assert (found.state[INDEX["pstate"]], found.state[INDEX["pc"]]) == (0x3C0, 0x9000_0000)
+    assert not follow(encode("eret"), target=0x9000_0000, elr_el1=0x9000_0000, spsr_el1=0x3C9).certain, "to EL2"
+    # What the CPU lacks of SPSR_EL1 is not in PSTATE, nor in what the next exception saves of that.
+    found = follow(encode("eret"), target=0x9000_0000, elr_el1=0x9000_0000, spsr_el1=1 << 61 | 0x3E0)
+    assert found.unknown[INDEX["pstate"]][0] == 1 << 61 | 0x20
+    code = {AT: encode("eret"), AT + 4: encode("brk", 0)}
+    found = walk(state(pc=AT, elr_el1=AT + 4, spsr_el1=0x20), code, VECTORS.base + 0x400, CPU)
+    assert found.unknown[INDEX["spsr_el1"]][0] & 0x20
+
+
+def test_system_registers_that_need_not_trap() -> None:
+    read, write = encode("mrs", "x3", (3, 0, 13, 0, 1)), encode("msr", (3, 0, 13, 0, 1), "x4")
+    assert follow(read, target=AT + 4, contextidr_el1=0x77).state == but(state(contextidr_el1=0x77), x3=0x77, pc=AT + 4)
+    assert follow(write, target=AT + 4, x4=0x55).state == but(state(x4=0x55), contextidr_el1=0x55, pc=AT + 4)
+    at_el0 = follow(read, target=VECTORS.base + 0x400, pstate=0)
+    assert at_el0.state is not None, "UNDEFINED at EL0"
+    assert INDEX["x3"] in follow(encode("mrs", "x3", (3, 0, 0, 0, 0)), target=AT + 4).unknown
+
+
+def test_accesses_without_a_syndrome() -> None:
+    pair = encode("ldp", "x3", "x4", "x1", 0x10)
+    assert follow(pair, target=AT + 4, x1=0x9000_0000).certain, "must trap"
+    found = follow(pair, target=AT + 4, x1=DATA.base)
+    assert found.state == but(state(x1=DATA.base), pc=AT + 4)
+    assert set(found.unknown) == {3, 4}
+    found = follow(encode("str_pre", "x3", "x1", 0x10), target=AT + 4, x1=DATA.base)
+    assert found.state == but(state(x1=DATA.base), x1=DATA.base + 0x10, pc=AT + 4)
+    assert not follow(encode("ldr_post", "x1", "x1", 8), target=AT + 4, x1=DATA.base).certain
+    assert not follow(encode("ldp", "x3", "x3", "x1", 0), target=AT + 4, x1=DATA.base).certain
+
+
+@pytest.mark.parametrize(("bit", "mask", "offset"), exceptions.VIRTUAL_INTERRUPTS)
+def test_virtual_interrupts(bit: int, mask: int, offset: int) -> None:
+    word, vector = encode("wfi"), VECTORS.base + 0x200 + offset
+    assert follow(word, target=AT, hcr=bit, pstate=0x3C5).state == state(pstate=0x3C5), "masked"
+    found = follow(word, target=vector, hcr=bit, pstate=0x3C5 & ~mask)
+    assert found.state is not None
+    assert found.hcr == (0 if bit == exceptions.HCR_VSE else bit), "an SError is taken once, a line stays as it is"
+    assert follow(word, target=AT, hcr=bit, pstate=0x3C5).hcr == bit
+    assert (found.state[INDEX["elr_el1"]], found.state[INDEX["spsr_el1"]]) == (AT, 0x3C5 & ~mask)
+    assert (INDEX["esr_el1"] in found.unknown) == (bit == exceptions.HCR_VSE)
+    assert follow(word, target=AT, hcr=bit, pstate=0x3C5 & ~mask).state is None, "it does not get to the instruction"
+
+
+def test_two_virtual_interrupts_come_in_any_order() -> None:
+    assert not follow(encode("wfi"), target=AT, hcr=exceptions.HCR_VI | exceptions.HCR_VF, pstate=0x305).certain
+
+
+def test_el1_traps_waits_of_el0() -> None:
+    """SCTLR_EL1.nTWI and nTWE clear (Arm ARM D17.2.118): EL0's WFI is an exception to EL1; QEMU performs a WFE."""
+    wait, vector = encode("wfi"), VECTORS.base + 0x400
+    found = follow(wait, target=vector, pstate=0)
+    assert found.state is not None
+    assert (found.state[INDEX["esr_el1"]], found.state[INDEX["elr_el1"]]) == (0x07E0_0000, AT)
+    assert follow(wait, target=AT + 4, pstate=0, sctlr_el1=1 << 16).state is not None
+    assert not follow(encode("wfe"), target=AT + 4, pstate=0).certain
+    assert follow(encode("wfe"), target=AT + 4, pstate=0, sctlr_el1=1 << 18).state is not None
+    stepping = Debugger(steps=True)
+    assert not walk(state(pstate=0), code(wait), vector, CPU, debugger=stepping, steps=(1, 1)).certain, "QEMU does it"
+
+
+def test_a_step_and_an_interrupt_that_it_unmasks_come_in_any_order() -> None:
+    masked = state(pc=AT, elr_el1=AT + 8, spsr_el1=0x2C5)
+    words = code(encode("eret"), HVC, HVC)
+    for debugger, certain in ((None, True), (Debugger(steps=True), False)):
+        found = walk(masked, words, VECTORS.base + 0x380, CPU, hcr=exceptions.HCR_VSE, debugger=debugger, steps=(1, 1))
+        assert (found.state is not None or found.certain) == certain
+
+
+def test_a_call_where_nobody_knows_what_is_mapped() -> None:
+    """Then it is not known that there was an HVC at all, nor from where the guest came to it."""
+    before = state(pc=AT + 4, sctlr_el1=1, tcr_el1=0x20, ttbr0_el1=DATA.base, mair_el1=0xFF, elr_el1=AT)
+    words, memory = code(HVC, encode("eret")), Memory({AT: STORE})
+    memory.write(DATA.base + 8, 0x4000_0401)
+    came = trap(but(before, pstate=0x3C4), esr("HVC64"))
+    assert follow_run(0, entry(before), came, words, CPU, memory).call
+    memory.lose()
+    run = follow_run(0, entry(before), came, words, CPU, memory)
+    assert (run.path.state, run.path.certain) == (None, False)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report as HTML: well-formed, of one piece, unmoved by hostile text."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from fuzz.campaign.counters_file import StatsWriter
+from fuzz.campaign.parent import RUN
+from fuzz.store.database import Database
+from fuzz.store.runs import History
+from fuzz.triage.report_page import book_of
+from harness.relations import save_restore
+from harness.relations.registry import WORDS
+from harness.report.html_markup import Markup, el, put
+from harness.report.html_report import page
+from tests.support.kept import filled
+
+NO_END = {"meta", "line", "polyline"}
+
+
+class Reader(HTMLParser):
+    """Checks that elements are closed in order; collects ids, links and whatever might load something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: Counter[str] = Counter()
+        self.links: set[str] = set()
+        self.loads: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.ids[given.get("id") or ""] += "id" in given
+        if tag == "a":
+            self.links.add(given.get("href") or "")
+        self.loads += [f"{tag} {name}" for name in given if name in ("src", "srcset", "data") or name.startswith("on")]
+        self.loads += [tag] * (tag in ("script", "link", "iframe", "object", "img", "b:x"))
+        if tag not in NO_END:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in NO_END
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
+    """A database as campaigns leave it."""
+    return filled(tmp_path_factory.mktemp("campaign"))
+
+
+@pytest.fixture(scope="module")
+def html(database: Database) -> str:
+    """The report of it."""
+    return page(book_of(database))
+
+
+def test_it_is_one_well_formed_page(html: str, database: Database) -> None:
+    reader = Reader()
+    reader.feed(html)
+    assert reader.open == [] and reader.loads == []
+    assert all(count <= 1 for name, count in reader.ids.items() if name)
+    assert {link.removeprefix("#") for link in reader.links} <= set(reader.ids), "a link that leads nowhere"
+    assert all(link.startswith("#") for link in reader.links), "nothing outside"
+    assert {story.anchor for story in book_of(database).stories} <= set(reader.ids)
+    assert "url(" not in html and "@import" not in html
+
+
+def test_it_tells_everything(html: str) -> None:
+    reader = Reader()
+    reader.feed(html)
+    text = " ".join(reader.text)
+    for what in (
+        "Verdict and why",
+        "Who sides with KVM",
+        "Registers, side by side",
+        "Trace, step by step",
+        "shadowfuzz replay findings/",
+        "not measured",
+        "host-writes-registers",  # the catalogue, with its hits
+        "decisions seen both ways",
+        "a replayed round begins with an exit",  # why a way was never taken
+        "How the target was lost",
+        "How to read this",
+        "The model predicts",
+        "All 35 registers of the CPU",
+        "3 scenarios that ran before",
+        "flaky, kept apart",
+    ):
+        assert what in text, what
+    assert "<mark>" in html and ">7</td>" in html
+    assert html.count('<span class="badge new">new</span>') == 2 * 3, "in the table of clusters and at each finding"
+    assert "like reset-keeps-banked-registers" in text and "of them new" in text
+
+
+def test_every_relation_has_a_sentence() -> None:
+    source = "".join(path.read_text() for path in Path(save_restore.__file__).parent.glob("*.py"))
+    relations = set(re.findall(r'Divergence\(\s*"(\w+)"', source))
+    assert "isolate" in relations and relations <= set(WORDS)
+    for words in WORDS.values():
+        assert "0x1" in words.sentence.format(exit="WFX", register="x0", expected="0x1", observed="0x2", helper="")
+
+
+def test_hostile_text_stays_text(html: str) -> None:
+    assert "<script" not in html and "<b>died" not in html
+    assert "\x1b" not in html and "\0" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert put("<&>", Markup("<b>")) == "&lt;&amp;&gt;<b>"
+    assert el("p", "x", class_='"><script>') == '<p class="&quot;&gt;&lt;script&gt;">x</p>'
+
+
+def test_branches_count_exits_and_name_what_was_never_reached(database: Database) -> None:
+    rows = {branch.name: branch for branch in book_of(database).branches}
+    assert len(rows) > 25, "all decisions of the model, seen or not"
+    assert (rows["prep_hvc.psci"].yes, rows["prep_hvc.psci"].no, rows["prep_hvc.psci"].why_not) == (3, 1, "")
+    table, cpu_on = rows["insert.room"], rows["prep_hvc.cpu_on"]
+    assert (table.yes, table.no) == (0, 0) and "no stage-2 tables" in table.why_not
+    assert cpu_on.why_not == "not yet, nothing forbids it"
+
+
+def test_a_campaign_that_runs_is_told_by_its_statistics(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'findings.db'}")
+    History(database).begin("2026-01-01", {"target": "kvm-nvhe"})
+    (tmp_path / RUN).mkdir()
+    for worker in range(2):
+        stats = StatsWriter(tmp_path / RUN / f"worker-{worker}-0.stats")
+        stats.add("branches", "prep_hvc.cpu_on=no", 20)
+        stats.add("known", "host-writes-registers", 3)
+    told = book_of(database, tmp_path)
+    assert next(b.no for b in told.branches if b.name == "prep_hvc.cpu_on") == 40
+    assert next(hits for entry, hits in told.known if entry.id == "host-writes-registers") == 6
+
+
+def test_an_empty_campaign(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'findings.db'}")
+    text = page(book_of(database))
+    assert "Nothing unexplained." in text
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="the Debian package chromium is not installed")
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_real_browser_shows_it(html: str, tmp_path: Path, width: int) -> None:
+    report, shot = tmp_path / "r.html", tmp_path / "shot.png"
+    report.write_text(html)
+    argv = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},1500"]
+    argv += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", report.as_uri()]
+    subprocess.run(argv, check=True, timeout=60, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # An empty page of this size is below 10 kB.
+    assert shot.stat().st_size > 40_000
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="the Debian package chromium is not installed")
+def test_a_phone_needs_no_scrolling_sideways(html: str, tmp_path: Path) -> None:
+    """Chromium has no windows below 500 pixels, so a frame stands in for the phone; all that can be unfolded is."""
+    report, phone = tmp_path / "r.html", tmp_path / "phone.html"
+    report.write_text(html.replace("<details>", "<details open>"))
+    script = "onload = () => {const b = document.querySelector('iframe').contentDocument.documentElement;"
+    script += "document.title = `${b.clientWidth} ${b.scrollWidth} ${b.scrollHeight}`}"
+    frame = f"<iframe src='{report.as_uri()}' style='border:0;width:390px;height:800px'></iframe>"
+    phone.write_text(f"<!DOCTYPE html><title>no</title><script>{script}</script>{frame}")
+    argv = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]
+    argv += [f"--user-data-dir={tmp_path / 'profile'}", phone.as_uri()]
+    dom = subprocess.run(argv, check=True, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    wide, needed, high = map(int, dom.stdout.partition("<title>")[2].partition("<")[0].split())
+    assert 300 < wide <= 390 and needed <= wide and high > 5000

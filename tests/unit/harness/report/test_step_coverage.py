@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of what scenarios exercise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuzz.cli import reach as reach_cli
+from harness.errors import InputError
+from harness.report import step_coverage
+from harness.scenario.steps import KINDS, STEP_KINDS
+from tests.support.paths import CORPUS
+
+KEPT = CORPUS / "reach.json"
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Any]:
+    return reach_cli.read(KEPT)
+
+
+def test_a_step_without_a_row_must_be_reached(kept: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    new = replace(KINDS["hvc"], keyword="new")
+    monkeypatch.setattr(step_coverage, "STEP_KINDS", (*STEP_KINDS, new))
+    reach = step_coverage.Reach.from_json(kept)
+    assert any(line.startswith("new at any") for line in step_coverage.unsaid(reach))
+    assert "`new`" in step_coverage.page(reach)
+
+
+def test_a_place_that_is_lost_is_shown(kept: dict[str, Any]) -> None:
+    document = json.loads(json.dumps(kept))
+    one = document["targets"]["kvm-vhe"]
+    one["places"] = [row for row in one["places"] if (row["step"], row["exit"]) != ("smc", "SMC64")]
+    reach = step_coverage.Reach.from_json(document)
+    before = step_coverage.unsaid(step_coverage.Reach.from_json(kept))
+    assert [line for line in step_coverage.unsaid(reach) if line not in before] == ["smc at SMC64 on kvm-vhe"]
+    assert "not reached on kvm-vhe" in step_coverage.page(reach)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"format": 1, "targets": {"a": {"places": [{}]}}}', '{"format": 7}'])
+def test_a_file_that_is_something_else_is_one_clear_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "reach.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="not what `shadowfuzz reach --keep` writes"):
+        reach_cli.read(path)

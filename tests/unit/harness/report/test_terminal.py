@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports against golden files, from a recorded trace.
+
+``UPDATE_GOLDEN=1 pytest tests/unit/harness/report/test_terminal.py`` writes them anew; read the diff before a commit.
+The trace is ``shadowfuzz replay tests/golden/mixture.scn --json --trace``, its ``trace`` put through ``format_trace``.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.report import terminal
+from harness.report.terminal import Style
+from harness.report.trace_text import trace_lines
+from tests.support.reports import compare_with, recorded, run, tampered, text_report
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "known"),
+    [("report.100.txt", 100, False), ("report.80.txt", 80, False), ("report.known.txt", 100, True)],
+)
+def test_the_text_report(name: str, width: int, known: bool) -> None:
+    text = text_report(Style(width), known)
+    compare_with(name, text)
+    too_long = [line for line in text.splitlines() if len(line) > width]
+    assert not too_long
+    assert "\x1b" not in text
+
+
+def test_the_trace_view() -> None:
+    compare_with("report.trace.txt", "\n".join([*trace_lines(recorded()), ""]))
+
+
+def test_colour_marks_the_differing_digits_and_nothing_else_changes() -> None:
+    plain, coloured = text_report(Style(100), True), text_report(Style(100, True), True)
+    assert "\x1b[31m" in coloured
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == plain.replace("\x1b", "")
+
+
+def test_what_a_switch_lost_is_shown_from_entry_to_exit() -> None:
+    site = next(s for s in run(tampered()).sites if s.action is None)
+    (row,) = site.rows
+    assert site.columns == ("entry", "expected", "observed")
+    assert row.register == "x19"
+    assert row.bits == 0xFF00_0000_0000_0001
+    assert row.values[0] == row.values[1]
+
+
+@pytest.mark.parametrize(
+    ("bits", "text"),
+    [(0, ""), (1, "0"), (1 << 63, "63"), ((1 << 64) - 1, "63:0"), (0xF000_0000_0000_0101, "63:60, 8, 0")],
+)
+def test_bit_ranges(bits: int, text: str) -> None:
+    assert terminal.bit_ranges(bits) == text
+
+
+@given(st.integers(0, (1 << 64) - 1))
+def test_bit_ranges_name_exactly_the_bits(bits: int) -> None:
+    back = 0
+    for part in filter(None, terminal.bit_ranges(bits).split(", ")):
+        high, _, low = part.partition(":")
+        for bit in range(int(low or high), int(high) + 1):
+            back |= 1 << bit
+    assert back == bits
