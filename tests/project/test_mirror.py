@@ -56,7 +56,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.model.constants", "unit/harness/model/test_machine.py"),
         Row("harness.model.prediction", "unit/harness/relations/test_save_restore.py"),
         Row("harness.relations.divergence", "unit/harness/findings/test_checked.py"),
-        Row("harness.report.glossary", "unit/harness/report/test_html_report.py"),
+        Row("harness.report.glossary", "unit/harness/report/test_html_report.py", ("harness.report.html_report",)),
         Row("harness.report.html_style", "unit/harness/report/test_html_report.py", ("harness.report.html_markup",)),
         Row("harness.trace.environment", "unit/harness/findings/test_check_recording.py"),
         Row("harness.trace.events", "unit/harness/trace/test_decode.py"),
