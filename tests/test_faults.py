@@ -151,7 +151,7 @@ def test_a_trap_in_the_place_of_the_guests_own_fault() -> None:
 
 def test_tables_that_nobody_knows() -> None:
     memory = tables()
-    memory.lose()
+    memory.mark_unknown()
     run = predict_run(0, entry(BEFORE), trap(BEFORE, DABT), code(LOAD), CPU, memory)
     found = list(compare_run(run, code(LOAD), CPU, memory))
     assert all(isinstance(d, Unchecked) for d in found)

@@ -427,6 +427,6 @@ def test_a_call_where_nobody_knows_what_is_mapped() -> None:
     memory.write(DATA.base + 8, 0x4000_0401)
     came = trap(but(before, pstate=0x3C4), esr("HVC64"))
     assert follow_run(0, entry(before), came, words, CPU, memory).call
-    memory.lose()
+    memory.mark_unknown()
     run = follow_run(0, entry(before), came, words, CPU, memory)
     assert (run.path.state, run.path.certain) == (None, False)

@@ -36,7 +36,7 @@ class Memory:
     def unknown(cls) -> Memory:
         """Return the memory of the default layout, of whose contents nobody knows anything."""
         memory = cls()
-        memory.lose()
+        memory.mark_unknown()
         return memory
 
     def slot(self, ipa: int) -> Region | None:
@@ -59,7 +59,7 @@ class Memory:
         """The guest has changed these words (addresses of the default layout); None: nobody knows to what."""
         self._words.update(words)
 
-    def lose(self) -> None:
+    def mark_unknown(self) -> None:
         """Nobody knows what the guest did: it may have stored anywhere, if its code has a store at all."""
         if self._may_store:
             self._words.clear()

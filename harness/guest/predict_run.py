@@ -107,7 +107,7 @@ def _unless_refused(
 def _stopped_store(path: GuestPath, word: int | None, memory: Memory) -> None:
     """Enter that a store which a watchpoint stopped may have been made in part (Arm ARM D2.10, B2.2)."""
     if path.state is None or word is None or is_on(path.state) or (access := touch(path.state, word)) is None:
-        memory.lose()
+        memory.mark_unknown()
     elif access.is_store:
         homes = (memory.home(access.address + more & -8) for more in (0, 8, 15))
         memory.stored({home: None for home in homes if home is not None})
@@ -165,7 +165,7 @@ def predict_run(
             path, refusals = _unless_refused(path, follows, agrees, code)
         memory.stored(path.stored)
         if gic is not None and path.state is not None and not agrees(path):
-            gic.lose("the guest did otherwise than it should")  # what it acknowledged, say, and what it did not
+            gic.mark_unknown("the guest did otherwise than it should")  # what it acknowledged, say, and what it did not
         if call and path.state is not None and path.state[0] != observed[0] and may_be_handled_at_el2(path.state):
             path = GuestPath(None, why=ANSWERED, certain=False)
     if debugger is not None and class_of(exit_) == "WATCHPT_LOW":
@@ -176,9 +176,9 @@ def predict_run(
         word = fetched(path.state, code, target, memory, cpu)
         memory.stored(half_stored(path.state, word, RunMemory(memory), cpu) if word is not None else {})
     if path.state is None:
-        memory.lose()
+        memory.mark_unknown()
         # Where it was interrupted right there, it did no more to the interface.
         came_to = observed[exceptions.ELR] if target in VECTORS else target
         if gic is not None and path.stopped != came_to:
-            gic.lose("the guest went where nobody could follow it")
+            gic.mark_unknown("the guest went where nobody could follow it")
     return PredictedRun(event, entry, exit_, seen, call, target, path, debugger, level, refusals)
