@@ -10,6 +10,7 @@ from harness import protocol
 from harness.arch.cpu_models import Cpu
 from harness.findings.checked import CheckResult, Comparison, ComparisonListener, ExplainedDivergence
 from harness.findings.known_divergences import Catalogue
+from harness.guest.context import GuestContext
 from harness.guest.debugger import Debugger
 from harness.guest.memory import Memory
 from harness.guest.predict_run import PredictedRun, predict_run
@@ -124,9 +125,11 @@ def follow_runs(
 ) -> Iterator[tuple[PredictedRun, tuple[Divergence | Unchecked, ...]]]:
     """Yield each run of a guest, followed, and what of it differs; memory, slots and debuggers as they are by then."""
     debuggers: dict[int, Debugger] = {}
-    memories, shapes = {protected: Memory(code) for protected, code in codes.items()}, SlotTimeline()
+    contexts = {protected: GuestContext(code, cpu, Memory(code)) for protected, code in codes.items()}
+    shapes = SlotTimeline()
     begin = 0
-    for index, entry, exit_ in rounds.runs(trace.events):
+    for guest_run in rounds.runs(trace.events):
+        index, entry, exit_ = guest_run
         for at in range(begin, index):
             event = trace.events[at]
             if watch is not None:
@@ -134,21 +137,23 @@ def follow_runs(
             if not isinstance(event, Host) or event.error:
                 continue
             if event.op == protocol.OP_WRITE:
-                memories[shapes.world(event.context).protected].write(event.a, event.b)
+                contexts[shapes.world(event.context).protected].memory.write(event.a, event.b)
             elif event.op in DEBUG_OPS:
                 debuggers[event.context] = debuggers.get(event.context, Debugger()).after(event)
             else:
                 shapes.apply(event)
         begin = index
         world = shapes.world(entry.context)
-        code, memory = codes[world.protected], memories[world.protected]
-        memory.regions = world.regions
+        context = contexts[world.protected]
+        context.memory.regions = world.regions
         gic = None if watch is None else watch.enters(exit_.context)
         debugger = debuggers.get(entry.context) if entry.debugged else None
-        run = predict_run(index, entry, exit_, code, cpu, memory, gic, debugger)
+        if gic is not None or debugger is not None:
+            context = GuestContext(context.code, cpu, context.memory, gic, debugger)
+        run = predict_run(guest_run, context)
         if watch is not None:
             watch.left(index, exit_)
-        yield run, tuple(switch.compare_run(run, code, cpu, memory))
+        yield run, tuple(switch.compare_run(run, context))
     if watch is not None:
         for at in range(begin, len(trace.events)):
             watch.see(at, trace.events[at])

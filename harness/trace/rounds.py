@@ -374,8 +374,16 @@ def _call_on(turns: dict[int, _RoundBuilder], caller: _RoundBuilder, after: Swit
         started.note(Host(HOST, after.step, OP_SET, BY_NAME[name].one_reg, value, 0, False, number))
 
 
-def runs(events: tuple[Event, ...]) -> Iterator[tuple[int, Switch, Switch]]:
-    """Yield each run of a guest: index of the exit, entry, exit."""
+class GuestRun(NamedTuple):
+    """One run of a guest: the records of its entry and of its exit; ``event`` is the index of the exit in the trace."""
+
+    event: int
+    entry: Switch
+    exit: Switch
+
+
+def runs(events: tuple[Event, ...]) -> Iterator[GuestRun]:
+    """Yield each run of a guest, in the order of the exits."""
     entries: dict[int, Switch] = {}
     for i, event in enumerate(undo_debug_state(events)):
         if event.kind == HOST:
@@ -384,4 +392,4 @@ def runs(events: tuple[Event, ...]) -> Iterator[tuple[int, Switch, Switch]]:
         if event.kind == ENTRY:
             entries[event.context] = event
         elif event.kind == EXIT and (entry := entries.pop(event.context, None)) is not None:
-            yield i, entry, event
+            yield GuestRun(i, entry, event)
