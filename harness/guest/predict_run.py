@@ -73,10 +73,11 @@ def undetermined_bits(index: int, path: GuestPath, stepped: bool, cpu: Cpu) -> t
     return (mask | bits | exceptions.SS, STEP_SHOWS) if stepped and index == exceptions.SPSR else (mask | bits, why)
 
 
-def _agrees(path: GuestPath, observed: State, call: bool, stepped: bool, cpu: Cpu) -> bool:
+def _agrees(path: GuestPath, run: GuestRun, call: bool, cpu: Cpu) -> bool:
     """Whether a path leads to the state that was seen, but for bits that are free; ``call``: PC is behind an HVC."""
     if path.state is None:
         return False
+    observed, stepped = run.exit.values, run.entry.stepped
     left = (
         (*path.state[: exceptions.PC], observed[exceptions.PC], *path.state[exceptions.PC + 1 :])
         if call
@@ -150,23 +151,24 @@ def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
         steps, mode = (0, MAX_WALK), observed[exceptions.PSTATE] & exceptions.MODE if trapped else None
         if debugger is not None and debugger.steps and not exit_.forged:
             steps = steps_between(entry, exit_)
-        follow = partial(walk, seen, Goal(target, steps, mode), context, entry.hcr)
-        agrees = partial(_agrees, observed=observed, call=call, stepped=entry.stepped, cpu=cpu)
-        path = follow()
-        if not trapped and path.state is not None and not agrees(path) and comes_back(path, context):
+        goal = Goal(target, steps, mode)
+        path = walk(seen, goal, context, entry.hcr)
+        if not trapped and path.state is not None and not _agrees(path, run, call, cpu) and comes_back(path, context):
             # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
             path = GuestPath(None, why=RUNS_ON, certain=False)
         elif protected and gic is None:
+            follow = partial(walk, seen, goal, context, entry.hcr)
+            agrees = partial(_agrees, run=run, call=call, cpu=cpu)
             path, refusals = _unless_refused(path, follow, agrees, code)
         memory.stored(path.stored)
-        if gic is not None and path.state is not None and not agrees(path):
+        if gic is not None and path.state is not None and not _agrees(path, run, call, cpu):
             gic.mark_unknown("the guest did otherwise than it should")  # what it acknowledged, say, and what it did not
         if call and path.state is not None and path.state[0] != observed[0] and may_be_handled_at_el2(path.state):
             path = GuestPath(None, why=ANSWERED, certain=False)
     if debugger is not None and class_of(exit_) == "WATCHPT_LOW":
         _stopped_store(path, fetched(seen, target, context), memory)
     level = None
-    if path.state is not None and exit_.trapped and is_on(path.state):
+    if trapped and path.state is not None and is_on(path.state):
         level = walk_level(seen, path.state, exit_, RunMemory.behind(memory, path.stored), cpu)
         word = fetched(path.state, target, context)
         memory.stored(half_stored(path.state, word, RunMemory(memory), cpu) if word is not None else {})
