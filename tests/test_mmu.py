@@ -14,7 +14,7 @@ from harness.guest.context import GuestContext
 from harness.guest.execute import RaiseException, Trap, Undetermined
 from harness.guest.load_store import PAGE, parts
 from harness.guest.memory import Memory, RunMemory
-from harness.guest.mmu import half_stored, locate_access
+from harness.guest.mmu import DataAccess, half_stored, locate_access
 from harness.guest.predict_run import predict_run
 from harness.guest.stage1_faults import walk_level
 from harness.guest.walk import Goal, GuestPath, walk
@@ -52,7 +52,7 @@ def code(*words: int) -> dict[int, int]:
 
 
 def find(address: int, size: int = 8, *, store: bool = False, **registers: int) -> object:
-    return locate_access(but(BEFORE, **registers), RunMemory(tables()), BASE + address, size, store, CPU)
+    return locate_access(but(BEFORE, **registers), RunMemory(tables()), DataAccess(BASE + address, size, store), CPU)
 
 
 def test_parts() -> None:
@@ -93,9 +93,9 @@ def test_device_memory_is_another_matter() -> None:
     """The Arm ARM has an alignment fault, QEMU 7.2 has none."""
     assert isinstance(find(3, mair_el1=0x0004), Undetermined)
     assert find(0, mair_el1=0x0004) == ((RAM, 8),)
-    assert isinstance(locate_access(state(), RunMemory(tables()), DATA.base + 1, 8, False, CPU), Undetermined), (
-        "the MMU is off"
-    )
+    assert isinstance(
+        locate_access(state(), RunMemory(tables()), DataAccess(DATA.base + 1, 8, False), CPU), Undetermined
+    ), "the MMU is off"
 
 
 def follow_word(word: int, address: int, **registers: int) -> GuestPath:

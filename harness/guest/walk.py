@@ -326,7 +326,7 @@ class _Guest:
             case RaiseException():
                 return self._raise(effect)
             case Access(address, size, is_store, then):
-                places = self._places(address, size, is_store)
+                places = self._places(mmu.DataAccess(address, size, is_store))
                 if not isinstance(places, tuple):
                     return self._apply(pc, places)
                 for at, _ in places if is_store else ():
@@ -353,17 +353,17 @@ class _Guest:
         if access.rn in self.unknown:
             return _uncertain(FROM_UNKNOWN)
         address = (self.state[access.rn] + access.offset) & MASK64
-        places = self._places(address, access.size, access.is_store)
+        places = self._places(mmu.DataAccess(address, access.size, access.is_store))
         if not isinstance(places, tuple):
             return self._apply(self.state[exceptions.PC], places)
         if access.is_store:
             return self._next(store(self.state, access, self.memory, places, known=access.rt not in self.unknown))
         return self._next(load(self.state, access, self.memory, places))
 
-    def _places(self, address: int, size: int, is_store: bool) -> Places | Effect:
-        found = mmu.locate_access(self.state, self.memory, address, size, is_store, self._cpu)
-        watched = self._debugger is not None and self._debugger.watched(address, self._size, is_store)
-        return Trap(f"the watchpoint on {address:#x}") if watched and isinstance(found, tuple) else found
+    def _places(self, access: mmu.DataAccess) -> Places | Effect:
+        found = mmu.locate_access(self.state, self.memory, access, self._cpu)
+        watched = self._debugger is not None and self._debugger.watched(access.address, self._size, access.is_store)
+        return Trap(f"the watchpoint on {access.address:#x}") if watched and isinstance(found, tuple) else found
 
     def _raise(self, exception: RaiseException) -> GuestPath | None:
         """Take an exception to EL1 without any hypervisor."""

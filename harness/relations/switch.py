@@ -15,6 +15,7 @@ from harness.guest.instruction_fetch import as_code, fetched
 from harness.guest.memory import RunMemory
 from harness.guest.predict_run import PredictedRun, undetermined_bits
 from harness.guest.stage1 import is_on
+from harness.guest.syndrome import TrappedInstruction
 from harness.guest.walk import FROM_UNKNOWN
 from harness.relations.divergence import Divergence, Unchecked, any_divergence, different
 from harness.trace.events import Switch
@@ -83,12 +84,14 @@ def _owed(
     """Return what the instruction ``word`` that trapped in ``state`` owes the fault registers."""
     seen, exit_ = run.seen, run.exit
     if run.debugger is not None:
+        trap = TrappedInstruction(state, word, exit_)
         first = fetched(seen, seen[exceptions.PC], context)
-        if (stop := debug_stops.expected_debug_stop(run.debugger, run.entry, first, state, word, exit_)) is not None:
+        if (stop := debug_stops.expected_debug_stop(trap, run.debugger, run.entry, first)) is not None:
             return stop
     if is_on(state) or is_on(seen):
+        trap = TrappedInstruction(state, word, exit_)
         memory = RunMemory.behind(context.memory, run.path.stored)
-        return stage1_faults.expected_fault(seen, state, word, exit_, memory, context.cpu)
+        return stage1_faults.expected_fault(trap, seen, memory, context.cpu)
     is_fetch = exits.ec_of(exit_.esr) == exits.EC_BY_NAME["IABT_LOW"]
     return syndrome.expected_syndrome(state, word, context.memory, is_fetch=is_fetch)
 
