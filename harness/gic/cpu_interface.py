@@ -67,7 +67,7 @@ class Interface:
     lost: str = ""
     late: bool = False
 
-    def lose(self, why: str) -> None:
+    def mark_unknown(self, why: str) -> None:
         """Nobody knows any more what is in the interface."""
         self.lost = self.lost or why
 
@@ -122,7 +122,7 @@ class Interface:
             return SPURIOUS
         ranks = sorted((priority & IMPLEMENTED_PRIORITY, intid) for intid, priority in self.pending.items())
         if not signals or self.maybe or (len(ranks) > 1 and ranks[0][0] == ranks[1][0]):
-            self.lose(self.why if not signals or self.maybe else "two interrupts of one priority")
+            self.mark_unknown(self.why if not signals or self.maybe else "two interrupts of one priority")
             return None
         intid = ranks[0][1]
         self.running.append((intid, self.pending.pop(intid)))
@@ -142,13 +142,13 @@ class Interface:
             case "icc_igrpen1_el1" if self.enabled is not None and not self.lost:
                 return int(self.enabled), 0
         if name == "icc_iar0_el1" and (self.lost or self.may_be_fiq):
-            self.lose("an acknowledge of group 0")
+            self.mark_unknown("an acknowledge of group 0")
         return 0, MASK64
 
     def write(self, name: str, value: int | None) -> None:
         """Write a register; None: nobody knows what."""
         if value is None:
-            self.lose("a register of the interface written with what nobody knows")
+            self.mark_unknown("a register of the interface written with what nobody knows")
             return
         self.late = True
         match name:
@@ -168,17 +168,17 @@ class Interface:
             case "icc_dir_el1":
                 self._deactivate(value & _INTID)
             case _ if name not in NO_EFFECT:
-                self.lose(f"a write to {name}")
+                self.mark_unknown(f"a write to {name}")
 
     def _end(self, intid: int) -> None:
         if intid in _SPECIAL or self.lost:
             return
         if not self.running or self.running[-1][0] != intid:
-            self.lose("the end of an interrupt that is not the running one")
+            self.mark_unknown("the end of an interrupt that is not the running one")
             return
         self.running.pop()
         if self.drops_only is None:
-            self.lose("ICC_CTLR_EL1.EOImode was never written")
+            self.mark_unknown("ICC_CTLR_EL1.EOImode was never written")
         elif self.drops_only:
             self.dropped.append(intid)
         else:
@@ -188,7 +188,7 @@ class Interface:
         if intid in _SPECIAL or self.lost:
             return
         if not self.drops_only or intid not in self.dropped:
-            self.lose("a deactivation of what was not ended before")
+            self.mark_unknown("a deactivation of what was not ended before")
             return
         self.dropped.remove(intid)
         self._inactive(intid)

@@ -65,7 +65,7 @@ class Interrupt:
             self.latch = True if not self.line or self.latch else None
         self.line = level
 
-    def lose(self) -> None:
+    def mark_unknown(self) -> None:
         """Nobody knows its state any more; its configuration stays."""
         self.latch = self.active = None
 
@@ -181,11 +181,11 @@ class Gic:
             )
         return self.irqs[key]
 
-    def lose(self, why: str) -> None:
+    def mark_unknown(self, why: str) -> None:
         """Nobody knows any more what is where."""
         self.lost = self.lost or why
         for interface in self.interfaces:
-            interface.lose(why)
+            interface.mark_unknown(why)
 
     def _covered(self, where: RegisterField) -> Iterator[Interrupt]:
         """The interrupts of an access; those that are not there, and private ones in the distributor, are none."""
@@ -202,17 +202,17 @@ class Gic:
                 if size == 4:
                     self.enabled = bool(value & ENABLE_GROUP_1)
                 else:
-                    self.lose("GICD_CTLR written by another size than a word")
+                    self.mark_unknown("GICD_CTLR written by another size than a word")
             return  # anything else configures nothing that is judged
         if size not in where.bank.sizes or address % size:
-            self.lose("a register of the GIC written by a size that it need not take")
+            self.mark_unknown("a register of the GIC written by a size that it need not take")
             return
         bits = where.bank.bits
         for irq in self._covered(where):
             group = irq.group_1
             _WRITES[where.bank.name](irq, value >> (irq.intid - where.first) * bits & (1 << bits) - 1)
             if irq.group_1 is not group and irq.active is not False:
-                self.lose("another group for an interrupt that may be active")  # which of the two ends it?
+                self.mark_unknown("another group for an interrupt that may be active")  # which of the two ends it?
 
     def read(self, address: int, size: int) -> tuple[int, int]:
         """Return what a load of the guest gives, and which bits of it nobody knows."""
@@ -289,7 +289,7 @@ class Gic:
         if interface.lost:
             for (owner, _), irq in self.irqs.items():
                 if owner in (-1, vcpu) and irq.pending is not False:
-                    irq.lose()
+                    irq.mark_unknown()
                 elif owner in (-1, vcpu) and irq.active is not False:
                     irq.active = None
             return

@@ -12,7 +12,7 @@ from harness.arch import a64, exceptions, exits
 from harness.arch.exceptions import State
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT, IssField
 from harness.guest.debugger import Debugger
-from harness.guest.syndrome import Fault, touch
+from harness.guest.syndrome import Fault, TrappedInstruction, touch
 from harness.trace.events import Switch
 
 DEBUG_FSC = 0x22
@@ -42,13 +42,13 @@ def steps_between(entry: Switch, exit_: Switch) -> tuple[int, int]:
 
 
 def expected_debug_stop(
-    debugger: Debugger, entry: Switch, stepped: int | None, state: State, word: int | None, exit_: Switch
+    trap: TrappedInstruction, debugger: Debugger, entry: Switch, stepped: int | None
 ) -> Fault | None:
-    """Return what the debugger's stop owes the fault registers where the guest trapped; None: nothing stops it there.
+    """Return the fault registers that a debug exception requires where the guest trapped; None: this module has none.
 
-    ``stepped`` is the first instruction after the entry, ``word`` the one that trapped, in ``state``; None where nobody
-    knows them.
+    ``stepped`` is the first instruction after the entry, None where it is unknown.
     """
+    state, word, exit_ = trap
     kind = class_of(exit_)
     begins = entry.marks & protocol.MARK_STEP_BEGINS
     if debugger.steps and (kind == "SOFTSTP_LOW" or (not begins and kind != "IABT_LOW")):

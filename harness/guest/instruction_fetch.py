@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.arch import a64, exceptions, exits
-from harness.arch.cpu_models import Cpu
 from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
 from harness.guest import pkvm_calls
-from harness.guest.memory import Memory
+from harness.guest.context import GuestContext
 from harness.guest.stage1 import Mapped, Unsure, Use, is_on, translate
 from harness.layout import CODE, VECTORS
 from harness.protocol import MARK_CALL
@@ -40,17 +39,17 @@ def may_be_handled_at_el2(state: State) -> bool:
     return function is not None and function.at_el2
 
 
-def fetched(state: State, code: Mapping[int, int], address: int, memory: Memory, cpu: Cpu) -> int | None:
+def fetched(state: State, address: int, context: GuestContext) -> int | None:
     """Return the instruction that a fetch from ``address`` gives, None where nobody knows or there is none of ours."""
     if not is_on(state):
-        return word_at(code, address)
-    found = translate(state, memory, address, Use.FETCH, cpu)
-    return word_at(code, found.ipa) if isinstance(found, Mapped) else None
+        return word_at(context.code, address)
+    found = translate(state, context.memory, address, Use.FETCH, context.cpu)
+    return word_at(context.code, found.ipa) if isinstance(found, Mapped) else None
 
 
-def why_fetch_unknown(state: State, address: int, memory: Memory, cpu: Cpu) -> str:
+def why_fetch_unknown(state: State, address: int, context: GuestContext) -> str:
     """Return why nobody knows where a fetch from ``address`` goes; nothing where it is known."""
-    found = translate(state, memory, address, Use.FETCH, cpu) if is_on(state) else None
+    found = translate(state, context.memory, address, Use.FETCH, context.cpu) if is_on(state) else None
     return found.why if isinstance(found, Unsure) else ""
 
 

@@ -22,12 +22,13 @@ class Memory:
     """The host's RAM by 64-bit words: zero at the start, then what host and guest wrote, unknown where nobody can tell.
 
     Words have the addresses of the default layout; ``regions`` is what the guest finds where; ``code_changed``: the
-    guest may have stored where its code is, if it can.
+    guest may have stored where its code is, if it can.  Not ``known``: nobody knows of any memory at all.
     """
 
     def __init__(self, code: Mapping[int, int] | None = None) -> None:
         self._words: dict[int, int | None] = {}
         self._default: int | None = 0
+        self.known = True
         self.regions = REGIONS
         self.code_changed = False
         self._may_store = code is None or any(map(is_store, code.values()))
@@ -36,7 +37,8 @@ class Memory:
     def unknown(cls) -> Memory:
         """Return the memory of the default layout, of whose contents nobody knows anything."""
         memory = cls()
-        memory.lose()
+        memory.known = False
+        memory.mark_unknown()
         return memory
 
     def slot(self, ipa: int) -> Region | None:
@@ -59,7 +61,7 @@ class Memory:
         """The guest has changed these words (addresses of the default layout); None: nobody knows to what."""
         self._words.update(words)
 
-    def lose(self) -> None:
+    def mark_unknown(self) -> None:
         """Nobody knows what the guest did: it may have stored anywhere, if its code has a store at all."""
         if self._may_store:
             self._words.clear()
@@ -75,13 +77,11 @@ class Memory:
 class RunMemory(Memory):
     """The same memory during one run of the guest: its loads see what it stores, ``stored``; its tables must not.
 
-    A TLB need not have seen a table that changed since the entry, so that such a word reads as unknown.  Not ``known``:
-    nobody knows of any memory at all.
+    A TLB need not have seen a table that changed since the entry, so that such a word reads as unknown.
     """
 
-    def __init__(self, memory: Memory | None) -> None:
-        self.known = memory is not None
-        memory = memory or Memory.unknown()
+    def __init__(self, memory: Memory) -> None:
+        self.known = memory.known
         self._words, self._default, self._may_store = memory._words, memory._default, memory._may_store
         self.regions = memory.regions
         self.stored_words: dict[int, int | None] = {}

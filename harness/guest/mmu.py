@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from harness.arch import a64, exceptions, exits
 from harness.arch.cpu_models import Cpu
@@ -44,14 +45,21 @@ def mapped(state: State, memory: RunMemory, address: int, use: Use, cpu: Cpu) ->
     return Trap(f"the walk for {address:#x}")
 
 
-def locate_access(
-    state: State, memory: RunMemory, address: int, size: int, is_store: bool, cpu: Cpu
-) -> Places | Effect:
+class DataAccess(NamedTuple):
+    """A load or store of ``size`` bytes at a virtual address."""
+
+    address: int
+    size: int
+    is_store: bool
+
+
+def locate_access(state: State, memory: RunMemory, access: DataAccess, cpu: Cpu) -> Places | Effect:
     """Return where the bytes of a load or store are; what of it a store may have written before a fault is unknown.
 
     Source: Arm ARM AArch64.CheckAlignment (SCTLR_EL1.A comes before any translation), B2.2 (an unaligned access is no
     single one: which of two pages is touched first is not said).
     """
+    address, size, is_store = access
     write, unaligned = WNR if is_store else 0, address % size != 0
     if unaligned and state[exceptions.SCTLR] & exceptions.SCTLR_A:
         return RaiseException(EC_DABT, FSC_ALIGNMENT | write, address)
@@ -60,9 +68,9 @@ def locate_access(
             return Undetermined(UNALIGNED_DEVICE)  # the MMU is off: all memory is Device memory for data
         if exceeds_output_size(state, address, cpu):
             return RaiseException(EC_DABT, FSC_ADDRESS_SIZE | write, address)
-        return _inside(memory, address, address, size, is_store)
-    use = Use.WRITE if is_store else Use.READ
-    found = [_part(state, memory, at, length, use, unaligned, cpu) for at, length in parts(address, size)]
+        return _inside(memory, access, address)
+    pieces = [DataAccess(at, length, is_store) for at, length in parts(address, size)]
+    found = [_part(state, memory, piece, unaligned, cpu) for piece in pieces]
     there = tuple(place for one in found if isinstance(one, tuple) for place in one)
     effects = [one for one in found if not isinstance(one, tuple)]
     if not effects:
@@ -75,24 +83,22 @@ def locate_access(
     return effects[0]
 
 
-def _part(
-    state: State, memory: RunMemory, address: int, size: int, use: Use, unaligned: bool, cpu: Cpu
-) -> Places | Effect:
-    """The part of an access that is inside one page of the smallest granule."""
-    found = mapped(state, memory, address, use, cpu)
+def _part(state: State, memory: RunMemory, piece: DataAccess, unaligned: bool, cpu: Cpu) -> Places | Effect:
+    """Locate the part of an access that is inside one page of the smallest granule."""
+    found = mapped(state, memory, piece.address, Use.WRITE if piece.is_store else Use.READ, cpu)
     if not isinstance(found, Mapped):
         return found
     if unaligned and found.is_device:
         return Undetermined(UNALIGNED_DEVICE)
-    return _inside(memory, address, found.ipa, size, use is Use.WRITE)
+    return _inside(memory, piece, found.ipa)
 
 
-def _inside(memory: RunMemory, address: int, at: int, size: int, is_store: bool) -> Places | Effect:
-    """Return where an access is, or its trap if no memory is there for it; ``at``: its guest physical address."""
-    slot = memory.slot(at)
-    if slot is None or (is_store and slot.read_only):
-        return Trap(f"the access to {address:#x}")
-    return ((at, size),) if slot.home is not None or not is_store else Undetermined(CODE_CHANGED)
+def _inside(memory: RunMemory, access: DataAccess, ipa: int) -> Places | Effect:
+    """Return the place of an access at a guest physical address, or its trap if no memory slot takes it."""
+    slot = memory.slot(ipa)
+    if slot is None or (access.is_store and slot.read_only):
+        return Trap(f"the access to {access.address:#x}")
+    return ((ipa, access.size),) if slot.home is not None or not access.is_store else Undetermined(CODE_CHANGED)
 
 
 def half_stored(state: State, word: int, memory: RunMemory, cpu: Cpu) -> Mapping[int, int | None]:

@@ -11,8 +11,8 @@ from harness.arch import exceptions
 from harness.arch.cpu_models import Cpu
 from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
-from harness.gic.cpu_interface import Interface
 from harness.guest import el2_refusals
+from harness.guest.context import GuestContext
 from harness.guest.debug_stops import class_of, steps_between
 from harness.guest.debugger import Debugger
 from harness.guest.instruction_fetch import (
@@ -28,10 +28,11 @@ from harness.guest.mmu import CODE_CHANGED, half_stored
 from harness.guest.stage1 import is_on
 from harness.guest.stage1_faults import walk_level
 from harness.guest.syndrome import touch
-from harness.guest.walk import MAX_WALK, GuestPath, comes_back, walk
+from harness.guest.walk import MAX_WALK, Goal, GuestPath, comes_back, walk
 from harness.layout import VECTORS
 from harness.trace import pending
 from harness.trace.events import Switch
+from harness.trace.rounds import GuestRun
 
 RUNS_ON = "an interrupt in a guest that runs on by itself"
 ANSWERED = "a call that EL2 may have answered, so that the guest came by once more"
@@ -72,10 +73,11 @@ def undetermined_bits(index: int, path: GuestPath, stepped: bool, cpu: Cpu) -> t
     return (mask | bits | exceptions.SS, STEP_SHOWS) if stepped and index == exceptions.SPSR else (mask | bits, why)
 
 
-def _agrees(path: GuestPath, observed: State, call: bool, stepped: bool, cpu: Cpu) -> bool:
+def _agrees(path: GuestPath, run: GuestRun, call: bool, cpu: Cpu) -> bool:
     """Whether a path leads to the state that was seen, but for bits that are free; ``call``: PC is behind an HVC."""
     if path.state is None:
         return False
+    observed, stepped = run.exit.values, run.entry.stepped
     left = (
         (*path.state[: exceptions.PC], observed[exceptions.PC], *path.state[exceptions.PC + 1 :])
         if call
@@ -89,15 +91,18 @@ def _agrees(path: GuestPath, observed: State, call: bool, stepped: bool, cpu: Cp
 
 
 def _unless_refused(
-    path: GuestPath, follows: Callable[..., GuestPath], agrees: Callable[[GuestPath], bool], code: Mapping[int, int]
+    path: GuestPath,
+    follow: Callable[[Mapping[int, str]], GuestPath],
+    agrees: Callable[[GuestPath], bool],
+    code: Mapping[int, int],
 ) -> tuple[GuestPath, tuple[str, ...]]:
     """Return the path that a protected guest took, and what EL2 refused it there; its plain path if that is no better.
 
-    ``follows`` gives the path with some accesses refused.
+    ``follow`` returns the path with some accesses refused.
     """
     if not path.certain or agrees(path):
         return path, ()
-    found = el2_refusals.find_refusals(code.values(), lambda refusals: follows(refusals=refusals), agrees)
+    found = el2_refusals.find_refusals(code.values(), follow, agrees)
     if found is None:
         return path, ()
     refusals, otherwise = found
@@ -107,36 +112,27 @@ def _unless_refused(
 def _stopped_store(path: GuestPath, word: int | None, memory: Memory) -> None:
     """Enter that a store which a watchpoint stopped may have been made in part (Arm ARM D2.10, B2.2)."""
     if path.state is None or word is None or is_on(path.state) or (access := touch(path.state, word)) is None:
-        memory.lose()
+        memory.mark_unknown()
     elif access.is_store:
         homes = (memory.home(access.address + more & -8) for more in (0, 8, 15))
         memory.stored({home: None for home in homes if home is not None})
 
 
-def predict_run(
-    event: int,
-    entry: Switch,
-    exit_: Switch,
-    code: Mapping[int, int],
-    cpu: Cpu,
-    memory: Memory | None = None,
-    gic: Interface | None = None,
-    debugger: Debugger | None = None,
-) -> PredictedRun:
-    """Follow one run of the guest.
+def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
+    """Predict one run of the guest, by executing its code from the entry to where the exit was seen.
 
-    ``memory`` is what its RAM holds at the entry (None: nobody knows); what it may have stored is entered there, as
-    what it does to its interrupt controller is in ``gic`` (None: it has none).  ``debugger``: see
-    :class:`PredictedRun`; the entry is one of :func:`harness.trace.debug_state.undo_debug_state`.
+    What the guest may have stored is entered in ``context.memory``, and what it did to the interface of its GIC in
+    ``context.gic``.  The records are those of :func:`harness.trace.debug_state.undo_debug_state`.
     """
-    memory = memory if memory is not None else Memory()
+    event, entry, exit_ = run
+    code, cpu, memory, gic, debugger = context.code, context.cpu, context.memory, context.gic, context.debugger
     seen = pending.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
     observed = exit_.values
     behind = (observed[exceptions.PC] - 4) & MASK64
     trapped, protected = exit_.trapped, as_code(code).protected
     call = trapped and may_be_call(seen, exit_, protected)  # most cannot: their code is not looked up
-    why = why_fetch_unknown(observed, behind, memory, cpu) if call else ""
-    call = call and is_call(seen, fetched(observed, code, behind, memory, cpu), exit_, protected)
+    why = why_fetch_unknown(observed, behind, context) if call else ""
+    call = call and is_call(seen, fetched(observed, behind, context), exit_, protected)
     call = call or (debugger is not None and class_of(exit_) == "HVC64" and not exit_.forged)
     target = behind if call else observed[exceptions.PC]
     pstate = seen[exceptions.PSTATE]
@@ -155,30 +151,31 @@ def predict_run(
         steps, mode = (0, MAX_WALK), observed[exceptions.PSTATE] & exceptions.MODE if trapped else None
         if debugger is not None and debugger.steps and not exit_.forged:
             steps = steps_between(entry, exit_)
-        follows = partial(walk, seen, code, target, cpu, entry.hcr, memory, gic, debugger, steps, mode)
-        agrees = partial(_agrees, observed=observed, call=call, stepped=entry.stepped, cpu=cpu)
-        path = follows()
-        if not trapped and path.state is not None and not agrees(path) and comes_back(path, code, cpu, memory):
+        goal = Goal(target, steps, mode)
+        path = walk(seen, goal, context, entry.hcr)
+        if not trapped and path.state is not None and not _agrees(path, run, call, cpu) and comes_back(path, context):
             # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
             path = GuestPath(None, why=RUNS_ON, certain=False)
         elif protected and gic is None:
-            path, refusals = _unless_refused(path, follows, agrees, code)
+            follow = partial(walk, seen, goal, context, entry.hcr)
+            agrees = partial(_agrees, run=run, call=call, cpu=cpu)
+            path, refusals = _unless_refused(path, follow, agrees, code)
         memory.stored(path.stored)
-        if gic is not None and path.state is not None and not agrees(path):
-            gic.lose("the guest did otherwise than it should")  # what it acknowledged, say, and what it did not
+        if gic is not None and path.state is not None and not _agrees(path, run, call, cpu):
+            gic.mark_unknown("the guest did otherwise than it should")  # what it acknowledged, say, and what it did not
         if call and path.state is not None and path.state[0] != observed[0] and may_be_handled_at_el2(path.state):
             path = GuestPath(None, why=ANSWERED, certain=False)
     if debugger is not None and class_of(exit_) == "WATCHPT_LOW":
-        _stopped_store(path, fetched(seen, code, target, memory, cpu), memory)
+        _stopped_store(path, fetched(seen, target, context), memory)
     level = None
-    if path.state is not None and exit_.trapped and is_on(path.state):
+    if trapped and path.state is not None and is_on(path.state):
         level = walk_level(seen, path.state, exit_, RunMemory.behind(memory, path.stored), cpu)
-        word = fetched(path.state, code, target, memory, cpu)
+        word = fetched(path.state, target, context)
         memory.stored(half_stored(path.state, word, RunMemory(memory), cpu) if word is not None else {})
     if path.state is None:
-        memory.lose()
+        memory.mark_unknown()
         # Where it was interrupted right there, it did no more to the interface.
         came_to = observed[exceptions.ELR] if target in VECTORS else target
         if gic is not None and path.stopped != came_to:
-            gic.lose("the guest went where nobody could follow it")
+            gic.mark_unknown("the guest went where nobody could follow it")
     return PredictedRun(event, entry, exit_, seen, call, target, path, debugger, level, refusals)

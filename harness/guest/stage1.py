@@ -127,12 +127,25 @@ def translate(state: State, memory: Memory, address: int, use: Use, cpu: Cpu) ->
     if address & (1 << 56) - (1 << bits) != same:
         return Refused(FSC_TRANSLATION)
     table = state[TTBR1 if upper else TTBR0] & _BASE
-    return _walk(state, memory, address & (1 << bits) - 1, bits, granule, use, cpu, table)
+    return _walk(state, memory, _Lookup(address & (1 << bits) - 1, use, table, bits, granule), cpu)
 
 
-def _walk(
-    state: State, memory: Memory, address: int, bits: int, granule: int, use: Use, cpu: Cpu, table: int
-) -> Result:
+class _Lookup(NamedTuple):
+    """A table walk to make: the input address, its use, the base of the first table, and the geometry of the tables.
+
+    ``bits`` is the size of the input address, ``granule`` the bits of address inside a page.
+    """
+
+    address: int
+    use: Use
+    table: int
+    bits: int
+    granule: int
+
+
+def _walk(state: State, memory: Memory, lookup: _Lookup, cpu: Cpu) -> Result:
+    """Walk the tables from the initial lookup level to a block, a page or a fault."""
+    address, use, table, bits, granule = lookup
     stride = granule - 3
     limit = min(cpu.pa_bits, _OUTPUT_BITS[state[exceptions.TCR] >> 32 & 7])
     level = 4 - -(-(bits - granule) // stride)

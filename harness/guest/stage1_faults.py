@@ -12,7 +12,7 @@ from harness.guest.load_store import parts
 from harness.guest.memory import Memory
 from harness.guest.mmu import UNALIGNED_DEVICE
 from harness.guest.stage1 import Mapped, Outside, Refused, Unsure, Use, controls, is_on, translate
-from harness.guest.syndrome import Fault
+from harness.guest.syndrome import Fault, TrappedInstruction
 from harness.trace.events import Switch
 
 STALE = "translations that a TLB may still hold: their registers changed since the entry"
@@ -20,13 +20,14 @@ _S1PTW = exits.DABT["S1PTW"]
 
 
 def expected_fault(
-    before: State, state: State, word: int | None, exit_: Switch, memory: Memory, cpu: Cpu
+    trap: TrappedInstruction, before: State, memory: Memory, cpu: Cpu
 ) -> Fault | RaiseException | Undetermined | None:
-    """Return what a trap in ``state`` owes; ``before`` is the state at the entry, ``word`` the instruction if known.
+    """Return the fault registers that a trap requires; ``before`` is the state at the entry.
 
-    ``memory``: what changed since the entry a table walk need not have seen (:class:`harness.guest.memory.RunMemory`).
-    A Raise is what the guest owes itself instead of the trap; None where nothing is promised.
+    ``memory``: a table walk need not have seen what changed since the entry (:class:`harness.guest.memory.RunMemory`).
+    A RaiseException is what the guest takes itself instead of the trap; None where the architecture requires nothing.
     """
+    state, word, exit_ = trap
     if controls(before) != controls(state):
         return Undetermined(STALE)
     ec = exits.ec_of(exit_.esr)
@@ -57,8 +58,7 @@ def expected_fault(
         return _of_walk(wanted, touch.address, found, exit_)
     if isinstance(found, Refused):
         return RaiseException(exits.EC_BY_NAME[wanted], found.status, touch.address)
-    reads = wanted == "DABT_LOW" and not touch.is_store
-    return syndrome.abort(wanted, touch.iss, touch.address, found.ipa, memory, reads=reads)
+    return syndrome.abort(wanted, touch, found.ipa, memory)
 
 
 def walk_level(before: State, state: State, exit_: Switch, memory: Memory, cpu: Cpu) -> int | None:

@@ -15,6 +15,7 @@ from harness.arch.exits import DABT, EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.arch.registers import MASK64
 from harness.guest.execute import CONDITION_ALWAYS, WNR, Access, execute
 from harness.guest.memory import Memory
+from harness.trace.events import Switch
 
 FSC_LEVEL = 0x3
 """Low bits of a fault status: the level of the walk, which depends on what is mapped around the address."""
@@ -36,13 +37,13 @@ def _esr(ec: str, iss: int) -> int:
     return EC_BY_NAME[ec] << EC_SHIFT | IL_BIT | iss
 
 
-def abort(ec: str, iss: int, address: int, ipa: int, memory: Memory, *, reads: bool) -> Fault:
-    """A stage-2 fault of an access or fetch at ``address``, which stage 1 puts at ``ipa``; ``memory`` has slots."""
+def abort(ec: str, access: Touch, ipa: int, memory: Memory) -> Fault:
+    """Return the stage-2 fault of an access or fetch that stage 1 translates to ``ipa``; ``memory`` has the slots."""
     # KVM maps a page as it is needed: what was read may be neither writable nor executable yet.
     free = FSC_LEVEL
-    if not reads and memory.slot(ipa) is not None:
+    if (ec != "DABT_LOW" or access.is_store) and memory.slot(ipa) is not None:
         free |= exits.FSC_TYPE
-    return Fault(_esr(ec, iss | exits.FSC_TRANSLATION), free, address, (ipa & IPA_MASK) >> HPFAR_SHIFT)
+    return Fault(_esr(ec, access.iss | exits.FSC_TRANSLATION), free, access.address, (ipa & IPA_MASK) >> HPFAR_SHIFT)
 
 
 def walk_abort(ec: str, address: int, entry: int) -> Fault:
@@ -57,7 +58,15 @@ def walk_abort(ec: str, address: int, entry: int) -> Fault:
 
 def fetch_fault(pc: int, memory: Memory) -> Fault:
     """An instruction abort: nothing is mapped at ``pc`` at stage 2, stage 1 is off."""
-    return abort("IABT_LOW", 0, pc, pc, memory, reads=False)
+    return abort("IABT_LOW", Touch(pc, False, 0), pc, memory)
+
+
+class TrappedInstruction(NamedTuple):
+    """An instruction that trapped: the guest's state there, its word (None: unknown) and the record of the exit."""
+
+    state: State
+    word: int | None
+    exit: Switch
 
 
 class Touch(NamedTuple):
@@ -129,7 +138,7 @@ def expected_syndrome(state: State, word: int | None, memory: Memory, *, is_fetc
         return _by_word(word)
     if access.address % access.size:
         return None  # the MMU is off, all memory is Device memory: the Arm ARM has an alignment fault instead
-    return abort("DABT_LOW", access.iss, access.address, access.address, memory, reads=not access.is_store)
+    return abort("DABT_LOW", access, access.address, memory)
 
 
 @lru_cache(maxsize=1 << 12)

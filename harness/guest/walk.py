@@ -13,13 +13,12 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from harness.arch import a64, exceptions, exits
-from harness.arch.cpu_models import BTI, IDST, NMI, VBAR_RES0, Cpu
+from harness.arch.cpu_models import BTI, IDST, NMI, VBAR_RES0
 from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
-from harness.gic.cpu_interface import Interface
 from harness.guest import el2_refusals, mmu, pkvm_calls
+from harness.guest.context import GuestContext
 from harness.guest.debug_stops import access_size, is_brk
-from harness.guest.debugger import Debugger
 from harness.guest.execute import (
     CONDITION_ALWAYS,
     EC_DABT,
@@ -35,7 +34,7 @@ from harness.guest.execute import (
 from harness.guest.gic_access import at_interface
 from harness.guest.instruction_fetch import as_code, may_be_handled_at_el2, word_at
 from harness.guest.load_store import Places, load, store
-from harness.guest.memory import Memory, RunMemory
+from harness.guest.memory import RunMemory
 from harness.guest.stage1 import FSC_ADDRESS_SIZE, Mapped, Use, controls, is_on
 from harness.guest.stage1_faults import STALE
 
@@ -72,32 +71,36 @@ class GuestPath(NamedTuple):
     stopped: int = -1
 
 
+class Goal(NamedTuple):
+    """The instruction at which a guest was seen to trap, or to be interrupted."""
+
+    address: int
+    """The address of the instruction."""
+    steps: tuple[int, int] = (0, MAX_WALK)
+    """The least and the most instructions that the guest executes before it."""
+    mode: int | None = None
+    """PSTATE.M there; None: any."""
+
+
 def walk(
     state: State,
-    code: Mapping[int, int],
-    target: int,
-    cpu: Cpu,
+    goal: Goal,
+    context: GuestContext,
     hcr: int = 0,
-    memory: Memory | None = None,
-    gic: Interface | None = None,
-    debugger: Debugger | None = None,
-    steps: tuple[int, int] = (0, MAX_WALK),
-    mode: int | None = None,
     refusals: Mapping[int, str] = el2_refusals.NONE,
 ) -> GuestPath:
-    """Follow the guest from ``state`` until it traps at address ``target``; ``hcr``: its virtual interrupts.
+    """Execute the guest's code from ``state`` to ``goal``; return the path, or why the code does not lead there.
 
-    ``memory`` is what its RAM holds, where its translation tables are (None: nobody knows).  ``gic`` is its interface
-    to an in-kernel GIC (None: it has none); what the guest does there is entered.  ``debugger`` is how userspace
-    debugs it, if it does, ``steps`` how many instructions it executes before it traps, at least and at most, ``mode``
-    the PSTATE.M in which it traps (None: in any).  ``refusals``: instructions that EL2 does not let it execute, and how
-    (:mod:`harness.guest.el2_refusals`).
+    ``hcr`` has the virtual interrupts that are pending at the start (HCR_EL2).  ``refusals`` maps the system-register
+    accesses that EL2 rejects to how it does (:mod:`harness.guest.el2_refusals`).  What the guest does to the interface
+    of its GIC is entered in ``context.gic``; what it stores is in the path alone.
     """
+    target, (least, most), mode = goal
+    gic, debugger = context.gic, context.debugger
     hcr &= exceptions.HCR_VIRTUAL
     quiet = not (hcr and exceptions.unmasked(state[exceptions.PSTATE], hcr)) and (
         gic is None or gic.quiet(state[exceptions.PSTATE])
     )
-    least, most = steps
     if state[exceptions.PSTATE] & exceptions.IL:
         # The first instruction is not executed, even if it is the one that trapped later.
         return _uncertain(ILLEGAL)._replace(stopped=state[exceptions.PC])
@@ -114,7 +117,7 @@ def walk(
         return GuestPath(state, hcr=hcr)  # the rule; all below are exceptions to it
     if not quiet and debugger is not None and debugger.steps:
         return _uncertain(STEPPED)._replace(stopped=state[exceptions.PC])
-    machine = _Guest(state, code, cpu, hcr, memory, gic, debugger, refusals)
+    machine = _Guest(state, context, hcr, refusals)
     if not quiet and (stop := machine.interrupt()) is not None:
         return stop._replace(stopped=state[exceptions.PC])
     may_be_interrupted = hcr != 0 or gic is not None
@@ -127,7 +130,7 @@ def walk(
         if done == most:
             at = machine.state[exceptions.PC]
             # A fetch that faults comes after the step exception; QEMU fetches first.
-            certain = not is_on(machine.state) and word_at(code, at) is not None
+            certain = not is_on(machine.state) and word_at(context.code, at) is not None
             return GuestPath(None, why=f"a step of userspace's ends at {at:#x}", certain=certain, stopped=at)
         stop = machine.step() or (machine.interrupt() if may_be_interrupted else None)
         if stop is not None:
@@ -137,15 +140,15 @@ def walk(
     return GuestPath(None, why="no trap in sight", certain=False)
 
 
-def comes_back(path: GuestPath, code: Mapping[int, int], cpu: Cpu, memory: Memory) -> bool:
+def comes_back(path: GuestPath, context: GuestContext) -> bool:
     """Whether a guest at the end of a path may go on from there and be back without any trap.
 
-    ``memory``: as it was at the beginning of the path.
+    ``context``: as it was at the beginning of the path.
     """
     if path.state is None or path.unknown.keys() - {exceptions.PSTATE}:
         return True
-    there = RunMemory.behind(memory, path.stored)
-    again = walk(path.state, code, path.state[exceptions.PC], cpu, path.hcr, there, steps=(1, MAX_WALK))
+    there = GuestContext(context.code, context.cpu, RunMemory.behind(context.memory, path.stored))
+    again = walk(path.state, Goal(path.state[exceptions.PC], (1, MAX_WALK)), there, path.hcr)
     return again.state is not None or not again.certain
 
 
@@ -165,29 +168,20 @@ def _uncertain(why: str) -> GuestPath:
 class _Guest:
     """A vCPU between two traps: executes what does not trap."""
 
-    def __init__(
-        self,
-        state: State,
-        code: Mapping[int, int],
-        cpu: Cpu,
-        hcr: int = 0,
-        memory: Memory | None = None,
-        gic: Interface | None = None,
-        debugger: Debugger | None = None,
-        refusals: Mapping[int, str] = el2_refusals.NONE,
-    ) -> None:
+    def __init__(self, state: State, context: GuestContext, hcr: int, refusals: Mapping[int, str]) -> None:
+        cpu = context.cpu
         res0, _ = cpu.mask(exceptions.PSTATE)
         self.state = (*state[: exceptions.PSTATE], state[exceptions.PSTATE] & ~res0, *state[exceptions.PSTATE + 1 :])
         self.unknown: dict[int, tuple[int, str]] = {}
         self._controls = controls(self.state)
-        self.memory = RunMemory(memory)
-        self._gic = gic
+        self.memory = RunMemory(context.memory)
+        self._gic = context.gic
         self.vectors: dict[int, int | None] = {}
-        self._code = as_code(code)
+        self._code = as_code(context.code)
         self._trap = self._code.fill[0]
         self._cpu = cpu
         self._hcr = hcr
-        self._debugger = debugger
+        self._debugger = context.debugger
         self._refusals = refusals
         self._size = 0
         self._features = cpu.features
@@ -332,7 +326,7 @@ class _Guest:
             case RaiseException():
                 return self._raise(effect)
             case Access(address, size, is_store, then):
-                places = self._places(address, size, is_store)
+                places = self._places(mmu.DataAccess(address, size, is_store))
                 if not isinstance(places, tuple):
                     return self._apply(pc, places)
                 for at, _ in places if is_store else ():
@@ -359,17 +353,17 @@ class _Guest:
         if access.rn in self.unknown:
             return _uncertain(FROM_UNKNOWN)
         address = (self.state[access.rn] + access.offset) & MASK64
-        places = self._places(address, access.size, access.is_store)
+        places = self._places(mmu.DataAccess(address, access.size, access.is_store))
         if not isinstance(places, tuple):
             return self._apply(self.state[exceptions.PC], places)
         if access.is_store:
             return self._next(store(self.state, access, self.memory, places, known=access.rt not in self.unknown))
         return self._next(load(self.state, access, self.memory, places))
 
-    def _places(self, address: int, size: int, is_store: bool) -> Places | Effect:
-        found = mmu.locate_access(self.state, self.memory, address, size, is_store, self._cpu)
-        watched = self._debugger is not None and self._debugger.watched(address, self._size, is_store)
-        return Trap(f"the watchpoint on {address:#x}") if watched and isinstance(found, tuple) else found
+    def _places(self, access: mmu.DataAccess) -> Places | Effect:
+        found = mmu.locate_access(self.state, self.memory, access, self._cpu)
+        watched = self._debugger is not None and self._debugger.watched(access.address, self._size, access.is_store)
+        return Trap(f"the watchpoint on {access.address:#x}") if watched and isinstance(found, tuple) else found
 
     def _raise(self, exception: RaiseException) -> GuestPath | None:
         """Take an exception to EL1 without any hypervisor."""

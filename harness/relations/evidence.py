@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from harness import protocol
 from harness.arch.cpu_models import Cpu
+from harness.guest.context import GuestContext
 from harness.guest.debugger import Debugger
 from harness.guest.memory import Memory
 from harness.guest.predict_run import PredictedRun, predict_run
@@ -25,12 +26,10 @@ from harness.trace.rounds import Round
 
 
 class RunEvidence(NamedTuple):
-    """One run of a guest: its prediction, the code that it ran, and what its RAM holds at the exit."""
+    """One run of a guest: its prediction, and what it ran on; the memory is as it is at the exit."""
 
     run: PredictedRun
-    code: Code
-    cpu: Cpu
-    memory: Memory
+    context: GuestContext
 
 
 class RoundEvidence(NamedTuple):
@@ -65,9 +64,10 @@ def predict_runs(
     """Yield each run of a guest, with memory, slots, debugger and GIC as they are by then; ``gic`` sees every event."""
     events, slots = indexed.trace.events, indexed.slots
     debuggers: dict[int, Debugger] = {}
-    memories = {protected: Memory(code) for protected, code in codes.items()}
+    contexts = {protected: GuestContext(code, cpu, Memory(code)) for protected, code in codes.items()}
     begin = 0
-    for index, entry, exit_ in indexed.runs:
+    for guest_run in indexed.runs:
+        index, entry, exit_ = guest_run
         for at in range(begin, index):
             event = events[at]
             if gic is not None:
@@ -75,19 +75,21 @@ def predict_runs(
             if not isinstance(event, Host) or event.error:
                 continue
             if event.op == protocol.OP_WRITE:
-                memories[slots.environment(at, event.context).protected].write(event.a, event.b)
+                contexts[slots.environment(at, event.context).protected].memory.write(event.a, event.b)
             elif event.op in DEBUG_OPS:
                 debuggers[event.context] = debuggers.get(event.context, Debugger()).after(event)
         begin = index
         environment = slots.environment(index, entry.context)
-        code, memory = codes[environment.protected], memories[environment.protected]
-        memory.regions = environment.regions
+        context = contexts[environment.protected]
+        context.memory.regions = environment.regions
         interface = None if gic is None else gic.enters(exit_.context)
         debugger = debuggers.get(entry.context) if entry.debugged else None
-        run = predict_run(index, entry, exit_, code, cpu, memory, interface, debugger)
+        if interface is not None or debugger is not None:
+            context = GuestContext(context.code, cpu, context.memory, interface, debugger)
+        run = predict_run(guest_run, context)
         if gic is not None:
             gic.left(index, exit_)
-        yield RunEvidence(run, code, cpu, memory)
+        yield RunEvidence(run, context)
     if gic is not None:
         for at in range(begin, len(events)):
             gic.see(at, events[at])

@@ -55,7 +55,7 @@ class GicMonitor:
             if event.op == OP_GIC_LINE and not event.error:
                 self._gic.irq(vcpu, event.a & 0xFFFF).set_line(bool(event.b))
             elif event.op == OP_RESET:
-                self._gic.interfaces[vcpu].lose("a reset: what it leaves of the CPU interface, nobody says")
+                self._gic.interfaces[vcpu].mark_unknown("a reset: what it leaves of the CPU interface, nobody says")
         elif event.kind == EXIT:
             self._label[event.context] = class_of(event)
             self._exit(index, event, vcpu)
@@ -75,7 +75,7 @@ class GicMonitor:
     def _exit(self, index: int, exit_: Switch, vcpu: int) -> None:
         kind = exits.exit_class(exit_.code, exit_.esr)
         if exit_.forged:
-            self._gic.lose("a forged exit")
+            self._gic.mark_unknown("a forged exit")
         elif kind == "DABT_LOW" and _is_access(exit_):
             address, length, value = expected_mmio_exit(exit_)
             if value is None:
@@ -85,7 +85,7 @@ class GicMonitor:
         elif kind == "SYS64":
             self._system_register(index, exit_, vcpu)
         elif (call := psci.called_on(exit_)) is not None and call.target < len(self._vcpu):
-            self._gic.interfaces[call.target].lose("a reset by CPU_ON")
+            self._gic.interfaces[call.target].mark_unknown("a reset by CPU_ON")
 
     def _system_register(self, index: int, exit_: Switch, vcpu: int) -> None:
         """A register of the CPU interface whose access trapped: KVM does what the interface would have done."""
@@ -96,7 +96,7 @@ class GicMonitor:
         if name == "icc_sgi1r_el1":
             self._gic.generate(value, vcpu)
         elif name in TRAPPED:
-            self._gic.lose("an SGI of group 0, or of the other security state")
+            self._gic.mark_unknown("an SGI of group 0, or of the other security state")
         elif access.is_read:
             self._reads[index] = self._gic.interfaces[vcpu].read(name)
         else:

@@ -136,7 +136,7 @@ OF_A_RUN: tuple[Relation[RunEvidence], ...] = (
         switch,
         "switch.<reg>",
         "the registers at an exit, with those that the guest's instructions give by the Arm ARM",
-        lambda at: switch.compare_run(at.run, at.code, at.cpu, at.memory),
+        lambda at: switch.compare_run(at.run, at.context),
         counted=("switch",),
         letter="w",
     ),

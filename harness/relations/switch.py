@@ -3,29 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from harness.arch import a64, exceptions, exits
-from harness.arch.cpu_models import Cpu
 from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
 from harness.guest import debug_stops, pkvm_calls, stage1_faults, syndrome
+from harness.guest.context import GuestContext
 from harness.guest.execute import RaiseException, Undetermined, sources
 from harness.guest.instruction_fetch import as_code, fetched
-from harness.guest.memory import Memory, RunMemory
+from harness.guest.memory import RunMemory
 from harness.guest.predict_run import PredictedRun, undetermined_bits
 from harness.guest.stage1 import is_on
+from harness.guest.syndrome import TrappedInstruction
 from harness.guest.walk import FROM_UNKNOWN
 from harness.relations.divergence import Divergence, Unchecked, any_divergence, different
 from harness.trace.events import Switch
 
 
-def compare_run(
-    run: PredictedRun, code: Mapping[int, int], cpu: Cpu, memory: Memory
-) -> Iterator[Divergence | Unchecked]:
+def compare_run(run: PredictedRun, context: GuestContext) -> Iterator[Divergence | Unchecked]:
     """Yield the divergences of one run of the guest; relation ``switch.*``.
 
-    ``memory`` is what its RAM holds at the exit.
+    ``context`` is that of the prediction, its memory as it is at the exit.
     """
     exit_, path, observed = run.exit, run.path, run.exit.values
     where = (exit_.exit_class, run.event, run.entry.step)
@@ -45,24 +44,28 @@ def compare_run(
     if exit_.forged:
         yield Unchecked("switch", "fault registers of a forged exit")
     elif exit_.trapped:
-        word = fetched(expected, code, run.target, memory, cpu)
+        word = fetched(expected, run.target, context)
         if path.unknown and any(register in path.unknown for register in _deciding(word or 0)):
             yield Unchecked("switch", FROM_UNKNOWN)
-        elif exit_.exit_class == "DABT_LOW" and as_code(code).protected and pkvm_calls.may_request_page(expected, word):
+        elif (
+            exit_.exit_class == "DABT_LOW"
+            and as_code(context.code).protected
+            and pkvm_calls.may_request_page(expected, word)
+        ):
             yield Unchecked("switch", pkvm_calls.PAGE_FIRST)
         else:
-            found = tuple(_compare_fault(_owed(run, expected, word, code, memory, cpu), exit_, where))
+            found = tuple(_compare_fault(_owed(run, expected, word, context), exit_, where))
             if expected[:31] != observed[:31] and any_divergence(found):
                 # What the guest does with a register that is wrong follows from that, and is no divergence of its own.
                 had = (*observed[:31], *expected[31:])
-                follows = tuple(_compare_fault(_owed(run, had, word, code, memory, cpu), exit_, where))
+                follows = tuple(_compare_fault(_owed(run, had, word, context), exit_, where))
                 found = found if any_divergence(follows) else follows
             yield from found
     if run.call:
         expected = (*expected[: exceptions.PC], observed[exceptions.PC], *expected[exceptions.PC + 1 :])
     for i in different(expected, observed):
         want, got = expected[i], observed[i]
-        bits, why = undetermined_bits(i, path, run.entry.stepped, cpu)
+        bits, why = undetermined_bits(i, path, run.entry.stepped, context.cpu)
         if (want ^ got) & ~bits:
             yield Divergence("switch", NAMES[i], want, got, *where)
         else:
@@ -76,18 +79,21 @@ def _deciding(word: int) -> frozenset[int]:
 
 
 def _owed(
-    run: PredictedRun, state: State, word: int | None, code: Mapping[int, int], memory: Memory, cpu: Cpu
+    run: PredictedRun, state: State, word: int | None, context: GuestContext
 ) -> syndrome.Fault | RaiseException | Undetermined | None:
     """Return what the instruction ``word`` that trapped in ``state`` owes the fault registers."""
     seen, exit_ = run.seen, run.exit
     if run.debugger is not None:
-        first = fetched(seen, code, seen[exceptions.PC], memory, cpu)
-        if (stop := debug_stops.expected_debug_stop(run.debugger, run.entry, first, state, word, exit_)) is not None:
+        trap = TrappedInstruction(state, word, exit_)
+        first = fetched(seen, seen[exceptions.PC], context)
+        if (stop := debug_stops.expected_debug_stop(trap, run.debugger, run.entry, first)) is not None:
             return stop
     if is_on(state) or is_on(seen):
-        return stage1_faults.expected_fault(seen, state, word, exit_, RunMemory.behind(memory, run.path.stored), cpu)
+        trap = TrappedInstruction(state, word, exit_)
+        memory = RunMemory.behind(context.memory, run.path.stored)
+        return stage1_faults.expected_fault(trap, seen, memory, context.cpu)
     is_fetch = exits.ec_of(exit_.esr) == exits.EC_BY_NAME["IABT_LOW"]
-    return syndrome.expected_syndrome(state, word, memory, is_fetch=is_fetch)
+    return syndrome.expected_syndrome(state, word, context.memory, is_fetch=is_fetch)
 
 
 def _compare_fault(

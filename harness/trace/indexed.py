@@ -20,8 +20,8 @@ class IndexedTrace:
 
     ``trace`` is as it was recorded.  ``events`` are the same events with the guest's own PSTATE.SS and MDSCR_EL1 while
     userspace debugs it; ``rounds`` and ``runs`` are cut from them, in the order in which they end.  ``slots`` says what
-    surrounds a vCPU at an event.  ``restarts`` are the rounds (``Round.first``) in which a vCPU was reset while another one ran: PSCI
-    CPU_ON started it, or it had not run before.
+    surrounds a vCPU at an event.  ``restarts`` are the rounds (``Round.first``) in which a vCPU
+    was reset while another one ran: PSCI CPU_ON started it, or it had not run before.
     """
 
     trace: Trace

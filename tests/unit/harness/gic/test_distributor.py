@@ -12,10 +12,12 @@ from harness.arch.sysregs import BY_NAME
 from harness.gic.cpu_interface import below
 from harness.gic.distributor import Gic
 from harness.gic.registers import BANKS, SPURIOUS, place
+from harness.guest.context import GuestContext
 from harness.guest.memory import Memory
 from harness.guest.predict_run import RACE, predict_run
-from harness.guest.walk import walk
+from harness.guest.walk import Goal, walk
 from harness.layout import GICD, GICR, VECTORS
+from harness.trace.rounds import GuestRun
 from tests.support.gic import AT, CPU, HVC, made, opened, spi
 from tests.support.traces import but, entry, irq, state
 
@@ -188,19 +190,20 @@ def test_what_was_written_reads_back() -> None:
 def test_the_guest_takes_it_when_it_is_unmasked() -> None:
     code = {AT: HVC}
     masked = state(pstate=MASKED)
-    assert walk(masked, code, AT, CPU, gic=made().enter(0)).state == masked
+    assert walk(masked, Goal(AT), GuestContext(code, CPU, gic=made().enter(0))).state == masked
     for pstate, offset in ((UNMASKED, 0x280), (0x340, 0x480)):
         before = state(pstate=pstate)
-        found = walk(before, code, VECTORS.base + offset, CPU, gic=made().enter(0))
+        found = walk(before, Goal(VECTORS.base + offset), GuestContext(code, CPU, gic=made().enter(0)))
         assert found.state == exceptions.take_exception(before, offset=exceptions.IRQ_OFFSET)
-        assert walk(before, code, AT, CPU, gic=made().enter(0)).state is None, "the HVC is not reached"
+        there = walk(before, Goal(AT), GuestContext(code, CPU, gic=made().enter(0)))
+        assert there.state is None, "the HVC is not reached"
 
 
 def test_the_guest_acknowledges_and_ends_it() -> None:
     words = [encode("mrs", "x7", ICC["icc_iar1_el1"]), encode("msr", ICC["icc_eoir1_el1"], "x7"), HVC]
     gic = made(edge=True)
     interface = gic.enter(0)
-    found = walk(state(), {AT + 4 * i: w for i, w in enumerate(words)}, AT + 8, CPU, gic=interface)
+    found = walk(state(), Goal(AT + 8), GuestContext({AT + 4 * i: w for i, w in enumerate(words)}, CPU, gic=interface))
     assert found.state is not None
     assert found.state[7] == 40
     assert (interface.acknowledged, interface.ended) == ({40}, {40})
@@ -212,7 +215,7 @@ def test_what_the_guest_lets_through_itself_comes_in_finite_time() -> None:
     words = {AT: encode("msr", ICC["icc_pmr_el1"], "x1"), AT + 4: HVC}
     gic = made()
     gic.interfaces[0].write("icc_pmr_el1", 0)
-    found = walk(state(x1=0xF0, pstate=UNMASKED), words, AT + 4, CPU, gic=gic.enter(0))
+    found = walk(state(x1=0xF0, pstate=UNMASKED), Goal(AT + 4), GuestContext(words, CPU, gic=gic.enter(0)))
     assert found.state is None
     assert not found.certain
     assert "finite time" in found.why
@@ -220,9 +223,10 @@ def test_what_the_guest_lets_through_itself_comes_in_finite_time() -> None:
 
 def test_what_cannot_be_accessed_so_is_undefined() -> None:
     for word in (encode("mrs", "x1", ICC["icc_eoir1_el1"]), encode("msr", ICC["icc_iar1_el1"], "x1")):
-        found = walk(state(), {AT: word}, VECTORS.base + 0x200, CPU, gic=made().enter(0))
+        found = walk(state(), Goal(VECTORS.base + 0x200), GuestContext({AT: word}, CPU, gic=made().enter(0)))
         assert found.state is not None
-    sends = walk(state(), {AT: encode("msr", ICC["icc_sgi1r_el1"], "x1")}, AT + 4, CPU, gic=made().enter(0))
+    code = {AT: encode("msr", ICC["icc_sgi1r_el1"], "x1")}
+    sends = walk(state(), Goal(AT + 4), GuestContext(code, CPU, gic=made().enter(0)))
     assert (sends.state, sends.certain) == (None, True), "it must trap"
 
 
@@ -235,7 +239,7 @@ def test_an_interrupt_of_the_host_leaves_the_interface_alone() -> None:
         (but(before, pc=4), True),
     ):
         interface = made().enter(0)
-        run = predict_run(1, entry(before), irq(after), {AT: HVC}, CPU, Memory(), interface)
+        run = predict_run(GuestRun(1, entry(before), irq(after)), GuestContext({AT: HVC}, CPU, Memory(), interface))
         assert run.path.why == RACE
         assert bool(interface.lost) == lost
 
@@ -243,6 +247,7 @@ def test_an_interrupt_of_the_host_leaves_the_interface_alone() -> None:
 def test_bits_that_the_cpu_does_not_keep_are_no_sign_of_a_guest_that_ran_on() -> None:
     before = state(csselr_el1=0xFFF0)
     interface = made().enter(0)
-    run = predict_run(1, entry(before), irq(but(before, csselr_el1=0)), {AT: HVC}, CPU, Memory(), interface)
+    context = GuestContext({AT: HVC}, CPU, Memory(), interface)
+    run = predict_run(GuestRun(1, entry(before), irq(but(before, csselr_el1=0))), context)
     assert run.path.state == before
     assert not interface.lost

@@ -10,6 +10,7 @@ from harness.arch import exceptions
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX, MASK64
+from harness.guest.context import GuestContext
 from harness.guest.debugger import Debugger
 from harness.guest.memory import Memory
 from harness.guest.predict_run import predict_run
@@ -22,7 +23,7 @@ from harness.scenario.agent_operations import host_arguments
 from harness.scenario.scenario import parse
 from harness.trace.debug_state import undo_debug_state
 from harness.trace.events import HOST, Event, Host, Switch
-from harness.trace.rounds import Round
+from harness.trace.rounds import GuestRun, Round
 from tests.support.traces import (
     MMIO_EXIT,
     SKIP,
@@ -72,10 +73,11 @@ def ss(values: exceptions.State) -> exceptions.State:
 def ran(found: Debugger, start: Switch, end: Switch, *words: int) -> list[str]:
     """The divergences of a run from entry to exit, with these instructions from the first on."""
     first = asked("debug step" if found.steps else "debug brk")
-    ((event, entry_, exit_),) = runs((first, start, end))
+    (guest_run,) = runs((first, start, end))
     code = {AT + 4 * i: word for i, word in enumerate(words)}
-    run = predict_run(event, entry_, exit_, code, CPU, Memory(), debugger=found)
-    return [d.name for d in compare_run(run, code, CPU, Memory()) if isinstance(d, Divergence)]
+    context = GuestContext(code, CPU, Memory(), debugger=found)
+    run = predict_run(guest_run, context)
+    return [d.name for d in compare_run(run, context) if isinstance(d, Divergence)]
 
 
 def test_what_stays_set_and_what_ends_all() -> None:
@@ -178,7 +180,8 @@ def test_a_store_that_a_watchpoint_stops_may_have_been_made_in_part() -> None:
     stop = trap(S, esr("WATCHPT_LOW", 0x62), marks=DEBUGGED, far=DATA.base + 8)
     code = {AT: encode("stp", "x4", "x5", "x1", 0)}
     found = debugger("watchpoint 0 0x40020008 8 store")
-    assert predict_run(1, entry(S, marks=DEBUGGED), stop, code, CPU, memory, debugger=found).path.state == S
+    context = GuestContext(code, CPU, memory, debugger=found)
+    assert predict_run(GuestRun(1, entry(S, marks=DEBUGGED), stop), context).path.state == S
     assert (memory.read(DATA.base), memory.read(DATA.base + 16)) == (None, 0)
 
 

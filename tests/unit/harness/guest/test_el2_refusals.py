@@ -9,12 +9,14 @@ from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.exceptions import State, take_exception
 from harness.arch.registers import BY_NAME
+from harness.guest.context import GuestContext
 from harness.guest.memory import Memory
 from harness.guest.predict_run import RUNS_ON, predict_run
 from harness.layout import CODE, VECTORS
 from harness.relations.divergence import Divergence
 from harness.relations.switch import compare_run
 from harness.scenario.code_layout import Code
+from harness.trace.rounds import GuestRun
 from tests.support.traces import but, entry, esr, irq, state, trap
 
 AT, A72 = CODE.base, cpu_model("cortex-a72")
@@ -32,10 +34,9 @@ DONE = but(BEFORE, x5=0x55, mdscr_el1=0x1000, x8=0x1000, tpidr_el1=0x66, x9=0, p
 def shown(before: State, after: State, protected: bool = True) -> list[str]:
     """The divergences of a run that ends at the guest's vector."""
     code, memory = Code(CODE_OF_IT, protected), Memory()
-    run = predict_run(0, entry(before), trap(after, esr("SYS64", 0x32_0021)), code, A72, memory)
-    return [
-        d.name for d in compare_run(run, code, A72, memory) if isinstance(d, Divergence) and d.register != "esr_el2"
-    ]
+    context = GuestContext(code, A72, memory)
+    run = predict_run(GuestRun(0, entry(before), trap(after, esr("SYS64", 0x32_0021))), context)
+    return [d.name for d in compare_run(run, context) if isinstance(d, Divergence) and d.register != "esr_el2"]
 
 
 def test_nothing_is_refused() -> None:
@@ -64,7 +65,7 @@ def test_a_guest_that_was_interrupted_on_its_second_way_round_refused_nothing() 
     code, memory = Code(dict(zip(range(AT, AT + 12, 4), words, strict=True)), protected=True), Memory()
     before = but(BEFORE, x20=AT, x6=0, tpidr_el1=0x77)
     seen = but(before, x5=0, tpidr_el1=0, pc=AT + 8)
-    run = predict_run(0, entry(before), irq(seen), code, A72, memory)
+    run = predict_run(GuestRun(0, entry(before), irq(seen)), GuestContext(code, A72, memory))
     assert (run.refused, run.path.why) == ((), RUNS_ON)
 
 

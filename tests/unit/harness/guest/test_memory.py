@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from harness.arch.a64 import ACCESS_FORMS, AccessForm, encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import MASK64
+from harness.guest.context import GuestContext
 from harness.guest.memory import Memory, RunMemory
-from harness.guest.walk import walk
+from harness.guest.walk import Goal, walk
 from harness.layout import CODE, DATA
 from harness.scenario import memory_slots
 from harness.scenario.memory_slots import DEFAULT, PAGE, Slot
@@ -45,7 +46,7 @@ def test_against_bytes(accesses: list[tuple[AccessForm, int, int, bool]], big: b
         offset &= -form.size
         before = state(x1=(FAR if is_far else DATA.base) + offset, x3=value, sctlr_el1=EE if big else 0)
         word = encode(form.mnemonic, form.targets[3], "x1")
-        found = walk(before, {AT: word, AT + 4: HVC}, AT + 4, CPU, memory=memory)
+        found = walk(before, Goal(AT + 4), GuestContext({AT: word, AT + 4: HVC}, CPU, memory))
         memory.stored(found.stored)
         assert found.state is not None
         assert not found.unknown
@@ -65,11 +66,11 @@ def test_what_nobody_knows_stays_unknown() -> None:
     memory = Memory()
     memory.stored({DATA.base: None})
     code = {AT: encode("strb", "w4", "x1"), AT + 4: encode("ldrb", "w3", "x1"), AT + 8: HVC}
-    found = walk(state(x1=DATA.base), code, AT + 8, CPU, memory=memory)
+    found = walk(state(x1=DATA.base), Goal(AT + 8), GuestContext(code, CPU, memory))
     assert 3 in found.unknown, "the other seven bytes are unknown, and words are kept as a whole"
     assert found.stored == {DATA.base: None}
     whole = {AT: encode("str", "x4", "x1"), **{at: word for at, word in code.items() if at > AT}}
-    found = walk(but(state(x1=DATA.base), x4=0xABCD), whole, AT + 8, CPU, memory=memory)
+    found = walk(but(state(x1=DATA.base), x4=0xABCD), Goal(AT + 8), GuestContext(whole, CPU, memory))
     assert found.stored == {DATA.base: 0xABCD}
     assert found.state is not None
     assert found.state[3] == 0xCD

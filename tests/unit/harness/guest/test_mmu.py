@@ -10,16 +10,18 @@ from hypothesis import strategies as st
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX
+from harness.guest.context import GuestContext
 from harness.guest.execute import RaiseException, Trap, Undetermined
 from harness.guest.load_store import PAGE, parts
 from harness.guest.memory import Memory, RunMemory
-from harness.guest.mmu import half_stored, locate_access
+from harness.guest.mmu import DataAccess, half_stored, locate_access
 from harness.guest.predict_run import predict_run
 from harness.guest.stage1_faults import walk_level
-from harness.guest.walk import GuestPath, walk
+from harness.guest.walk import Goal, GuestPath, walk
 from harness.layout import CODE, DATA, VECTORS
 from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.switch import compare_run
+from harness.trace.rounds import GuestRun
 from tests.support.traces import but, entry, state, trap
 
 CPU = cpu_model("cortex-a72")
@@ -50,7 +52,7 @@ def code(*words: int) -> dict[int, int]:
 
 
 def find(address: int, size: int = 8, *, store: bool = False, **registers: int) -> object:
-    return locate_access(but(BEFORE, **registers), RunMemory(tables()), BASE + address, size, store, CPU)
+    return locate_access(but(BEFORE, **registers), RunMemory(tables()), DataAccess(BASE + address, size, store), CPU)
 
 
 def test_parts() -> None:
@@ -91,24 +93,22 @@ def test_device_memory_is_another_matter() -> None:
     """The Arm ARM has an alignment fault, QEMU 7.2 has none."""
     assert isinstance(find(3, mair_el1=0x0004), Undetermined)
     assert find(0, mair_el1=0x0004) == ((RAM, 8),)
-    assert isinstance(locate_access(state(), RunMemory(tables()), DATA.base + 1, 8, False, CPU), Undetermined), (
-        "the MMU is off"
-    )
+    assert isinstance(
+        locate_access(state(), RunMemory(tables()), DataAccess(DATA.base + 1, 8, False), CPU), Undetermined
+    ), "the MMU is off"
 
 
 def follow_word(word: int, address: int, **registers: int) -> GuestPath:
     before = but(BEFORE, x1=BASE + address, **registers)
-    return walk(before, code(word, HVC), AT + 4, CPU, memory=tables())
+    return walk(before, Goal(AT + 4), GuestContext(code(word, HVC), CPU, tables()))
 
 
 @given(st.integers(0, 2 * PAGE - 8), st.integers(0, (1 << 64) - 1))
 def test_what_is_stored_across_pages_is_loaded_again(offset: int, value: int) -> None:
     found = walk(
         but(BEFORE, x1=BASE + offset, x4=value),
-        code(encode("str", "x4", "x1"), LOAD, HVC),
-        AT + 8,
-        CPU,
-        memory=tables(),
+        Goal(AT + 8),
+        GuestContext(code(encode("str", "x4", "x1"), LOAD, HVC), CPU, tables()),
     )
     assert found.state is not None
     assert found.state[3] == value
@@ -126,7 +126,7 @@ def test_what_is_stored_across_pages_is_loaded_again(offset: int, value: int) ->
 
 def test_an_exclusive_access_is_aligned_or_a_fault() -> None:
     before = but(BEFORE, x1=BASE + 4)
-    found = walk(before, code(encode("ldxr", "x3", "x1"), HVC), VECTORS.base + 0x200, CPU, memory=tables())
+    found = walk(before, Goal(VECTORS.base + 0x200), GuestContext(code(encode("ldxr", "x3", "x1"), HVC), CPU, tables()))
     assert found.state is not None
     assert (found.state[INDEX["esr_el1"]], found.state[INDEX["far_el1"]]) == (0x9600_0021, BASE + 4)
 
@@ -134,7 +134,7 @@ def test_an_exclusive_access_is_aligned_or_a_fault() -> None:
 def test_half_a_store_may_have_been_done_before_the_other_half_faults() -> None:
     at = RAM + 5 * PAGE - 8
     before = but(BEFORE, x1=BASE + 2 * PAGE - 4)
-    found = walk(before, code(STORE, HVC), VECTORS.base + 0x200, CPU, memory=tables())
+    found = walk(before, Goal(VECTORS.base + 0x200), GuestContext(code(STORE, HVC), CPU, tables()))
     assert found.state is not None
     assert found.stored == {at: None}
     device = but(BEFORE, x1=BASE + 4 * PAGE - 1)
@@ -149,8 +149,9 @@ def test_half_a_store_may_have_been_done_before_the_other_half_faults() -> None:
 def names(address: int, word: int, esr: int, far: int, ipa: int, **registers: int) -> set[str]:
     """What differs where the first instruction of a guest traps."""
     before, memory = but(BEFORE, x1=BASE + address, **registers), tables()
-    run = predict_run(5, entry(before), trap(before, esr, far=far, hpfar=ipa >> 12 << 4), code(word, HVC), CPU, memory)
-    found = compare_run(run, code(word, HVC), CPU, memory)
+    context = GuestContext(code(word, HVC), CPU, memory)
+    run = predict_run(GuestRun(5, entry(before), trap(before, esr, far=far, hpfar=ipa >> 12 << 4)), context)
+    found = compare_run(run, context)
     return {
         one.name if isinstance(one, Divergence) else one.why for one in found if isinstance(one, Divergence | Unchecked)
     }

@@ -13,8 +13,9 @@ from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX, MASK64
 from harness.guest import pkvm_calls
+from harness.guest.context import GuestContext
 from harness.guest.instruction_fetch import is_call
-from harness.guest.walk import walk
+from harness.guest.walk import Goal, walk
 from harness.layout import CODE, DATA, MMIO, PROTECTED
 from harness.model.replay import predict
 from harness.protocol import FLAGS_VCPU_SHIFT, FORGE, OP_WRITE
@@ -54,11 +55,11 @@ MARK = PROTECTED << FLAGS_VCPU_SHIFT
 )
 def test_calls_that_el2_answers(function: int, arguments: tuple[int, ...], result: int | None, unknown: int) -> None:
     before = state(x0=function, x1=arguments[0], x2=arguments[1], x3=arguments[2])
-    found = walk(before, OWN, AT + 4, CPU)
+    found = walk(before, Goal(AT + 4), GuestContext(OWN, CPU))
     assert found.state is not None and found.unknown.get(0, (0, ""))[0] == unknown
     assert result is None or found.state[0] == result
     assert {1, 2, 3} <= found.unknown.keys()
-    assert walk(before, Code({AT: HVC}), AT + 4, CPU).certain, "in any other VM the host is asked"
+    assert walk(before, Goal(AT + 4), GuestContext(Code({AT: HVC}), CPU)).certain, "in any other VM the host is asked"
     exit_ = trap(but(before, pc=AT + 4), esr("WFX"))
     assert not is_call(before, HVC, exit_, protected=True) and is_call(before, HVC, exit_)
 

@@ -178,7 +178,7 @@ def test_a_word_that_the_guest_may_have_changed() -> None:
     memory.stored({TABLE: None})
     assert isinstance(translate(before, memory, 0, Use.READ, CPU), Unsure)
     assert isinstance(translate(before, memory, GIB, Use.READ, CPU), Refused), "its neighbour is as it was"
-    memory.lose()
+    memory.mark_unknown()
     assert isinstance(translate(before, memory, GIB, Use.READ, CPU), Unsure)
     memory.write(TABLE, BLOCK)
     assert isinstance(translate(before, memory, 0, Use.READ, CPU), Mapped), "the host knows what it wrote"
@@ -186,7 +186,7 @@ def test_a_word_that_the_guest_may_have_changed() -> None:
 
 def test_code_without_a_store_changes_nothing() -> None:
     memory = Memory({0: 0xD400_0002})
-    memory.lose()
+    memory.mark_unknown()
     assert memory.read(TABLE) == 0
 
 

@@ -9,13 +9,15 @@ from harness.arch import a64
 from harness.arch.cpu_models import cpu_model
 from harness.arch.exits import EC_BY_NAME
 from harness.arch.registers import INDEX, NAMES
+from harness.guest.context import GuestContext
 from harness.guest.instruction_fetch import fetched
 from harness.guest.memory import Memory
 from harness.guest.predict_run import predict_run
-from harness.guest.walk import GuestPath, walk
+from harness.guest.walk import Goal, GuestPath, walk
 from harness.layout import CODE, DATA, VECTORS
 from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.switch import compare_run
+from harness.trace.rounds import GuestRun
 from tests.support.traces import but, entry, state, trap
 
 CPU = cpu_model("cortex-a72")
@@ -49,20 +51,22 @@ def changes(before: tuple[int, ...], found: GuestPath) -> dict[str, int]:
 
 def test_a_load_from_ram_goes_on() -> None:
     before = to(3 * GIB + 0x2_1000)
-    assert changes(before, walk(before, code(LOAD, HVC), AT + 4, CPU, memory=tables())) == {"x3": 0, "pc": AT + 4}
+    found = walk(before, Goal(AT + 4), GuestContext(code(LOAD, HVC), CPU, tables()))
+    assert changes(before, found) == {"x3": 0, "pc": AT + 4}
 
 
 def test_a_store_exclusive_may_fault_where_it_is_held() -> None:
     store = a64.encode("stxr", "wzr", "x3", "x1")
-    assert walk(to(0x100), code(store, HVC), AT + 4, CPU, memory=tables()).why == "whether x1 is held exclusively"
+    found = walk(to(0x100), Goal(AT + 4), GuestContext(code(store, HVC), CPU, tables()))
+    assert found.why == "whether x1 is held exclusively"
     off = but(to(DATA.base), sctlr_el1=0x80_0000)
-    assert changes(off, walk(off, code(store, HVC), AT + 4, CPU)) == {"pc": AT + 4}
+    assert changes(off, walk(off, Goal(AT + 4), GuestContext(code(store, HVC), CPU))) == {"pc": AT + 4}
     for odd in (DATA.base + 4, 1 << 44):
-        assert not walk(but(off, x1=odd), code(store, HVC), AT + 4, CPU).certain
+        assert not walk(but(off, x1=odd), Goal(AT + 4), GuestContext(code(store, HVC), CPU)).certain
 
 
 def test_a_device_must_trap() -> None:
-    found = walk(BEFORE, code(LOAD, HVC), AT + 4, CPU, memory=tables())
+    found = walk(BEFORE, Goal(AT + 4), GuestContext(code(LOAD, HVC), CPU, tables()))
     assert (found.state, found.certain) == (None, True)
 
 
@@ -78,7 +82,7 @@ def test_a_device_must_trap() -> None:
 )
 def test_a_stage_1_fault_is_the_guests_own(address: int, word: int, syndrome: int) -> None:
     before = to(address)
-    found = walk(before, code(word, HVC), VECTORS.base + 0x200, CPU, memory=tables())
+    found = walk(before, Goal(VECTORS.base + 0x200), GuestContext(code(word, HVC), CPU, tables()))
     assert changes(before, found) == {
         **{"pc": VECTORS.base + 0x200, "elr_el1": AT, "spsr_el1": before[INDEX["pstate"]]},
         **{"esr_el1": syndrome, "far_el1": address},
@@ -87,7 +91,7 @@ def test_a_stage_1_fault_is_the_guests_own(address: int, word: int, syndrome: in
 
 def test_a_fetch_that_faults_at_stage_1() -> None:
     before = to(7 * GIB)
-    found = walk(before, code(BR, HVC), VECTORS.base + 0x200, CPU, memory=tables())
+    found = walk(before, Goal(VECTORS.base + 0x200), GuestContext(code(BR, HVC), CPU, tables()))
     assert found.state is not None
     assert changes(before, found)["esr_el1"] == 0x8600_0005
     assert found.state[INDEX["elr_el1"]] == 7 * GIB
@@ -95,28 +99,29 @@ def test_a_fetch_that_faults_at_stage_1() -> None:
 
 def test_a_store_is_remembered_and_its_tables_are_not_trusted() -> None:
     before = to(3 * GIB + 0x2_0008)
-    found = walk(before, code(STORE, HVC), AT + 4, CPU, memory=tables())
+    found = walk(before, Goal(AT + 4), GuestContext(code(STORE, HVC), CPU, tables()))
     assert TABLE + 8 in found.stored
-    again = walk(before, code(STORE, LOAD, HVC), AT + 8, CPU, memory=tables())
+    again = walk(before, Goal(AT + 8), GuestContext(code(STORE, LOAD, HVC), CPU, tables()))
     assert (again.state, again.certain) == (None, False), "that was the entry of the code itself"
 
 
 def test_controls_that_change_on_the_way() -> None:
     words = code(a64.encode("msr", (3, 0, 2, 0, 0), "x1"), LOAD, HVC)
-    found = walk(to(3 * GIB), words, AT + 8, CPU, memory=tables())
+    found = walk(to(3 * GIB), Goal(AT + 8), GuestContext(words, CPU, tables()))
     assert (found.state, found.certain) == (None, False)
     assert "TLB" in found.why
 
 
 def test_code_at_another_address() -> None:
-    assert fetched(BEFORE, code(HVC), 3 * GIB, tables(), CPU) == HVC
-    assert fetched(BEFORE, code(HVC), 7 * GIB, tables(), CPU) is None
+    assert fetched(BEFORE, 3 * GIB, GuestContext(code(HVC), CPU, tables())) == HVC
+    assert fetched(BEFORE, 7 * GIB, GuestContext(code(HVC), CPU, tables())) is None
 
 
 def names(before: tuple[int, ...], word: int, syndrome: int, far: int, page: int) -> set[str]:
     at_exit = trap(before, syndrome, far=far, hpfar=page >> 8)
     memory = tables()
-    found = compare_run(predict_run(0, entry(before), at_exit, code(word), CPU, memory), code(word), CPU, memory)
+    context = GuestContext(code(word), CPU, memory)
+    found = compare_run(predict_run(GuestRun(0, entry(before), at_exit), context), context)
     return {d.name if isinstance(d, Divergence) else d.why for d in found}
 
 
@@ -151,9 +156,9 @@ def test_a_trap_in_the_place_of_the_guests_own_fault() -> None:
 
 def test_tables_that_nobody_knows() -> None:
     memory = tables()
-    memory.lose()
-    run = predict_run(0, entry(BEFORE), trap(BEFORE, DABT), code(LOAD), CPU, memory)
-    found = list(compare_run(run, code(LOAD), CPU, memory))
+    memory.mark_unknown()
+    context = GuestContext(code(LOAD), CPU, memory)
+    found = list(compare_run(predict_run(GuestRun(0, entry(BEFORE), trap(BEFORE, DABT)), context), context))
     assert all(isinstance(d, Unchecked) for d in found)
     assert found
 
@@ -163,5 +168,6 @@ def test_a_trap_behind_a_store_into_the_tables() -> None:
     before, words = to(3 * GIB + 0x2_0008), code(STORE, LOAD)
     memory = tables()
     at_exit = trap(but(before, pc=AT + 4), DABT | 0x1C3_8001, far=2 * GIB, hpfar=0)
-    found = list(compare_run(predict_run(0, entry(before), at_exit, words, CPU, memory), words, CPU, memory))
+    context = GuestContext(words, CPU, memory)
+    found = list(compare_run(predict_run(GuestRun(0, entry(before), at_exit), context), context))
     assert [d.why if isinstance(d, Unchecked) else d.name for d in found] == ["tables that the guest may have changed"]

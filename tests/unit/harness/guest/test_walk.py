@@ -10,16 +10,18 @@ from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX, MASK64, NAMES
 from harness.gic.cpu_interface import Interface
+from harness.guest.context import GuestContext
 from harness.guest.debugger import Debugger
 from harness.guest.instruction_fetch import word_at
 from harness.guest.memory import Memory
 from harness.guest.mmu import CODE_CHANGED
 from harness.guest.predict_run import predict_run as follow_run
-from harness.guest.walk import GuestPath, comes_back, walk
+from harness.guest.walk import Goal, GuestPath, comes_back, walk
 from harness.layout import CODE, DATA, PROTECTED, VECTORS
 from harness.scenario.code_layout import Code, code_of
 from harness.scenario.scenario import Scenario, Step
 from harness.trace.environment import WORLDS
+from harness.trace.rounds import GuestRun
 from tests.support.traces import ISB, TRAP_MRS, but, entry, esr, state, trap
 
 CPU = cpu_model("cortex-a72")
@@ -46,8 +48,8 @@ RAM = state(x1=DATA.base, sctlr_el1=SPAN)
 
 
 def test_a_trap_at_once_changes_nothing() -> None:
-    assert walk(RAM, code(HVC), AT, CPU) == GuestPath(RAM)
-    illegal = walk(but(RAM, pstate=0x3C5 | exceptions.IL), code(HVC), AT, CPU)
+    assert walk(RAM, Goal(AT), GuestContext(code(HVC), CPU)) == GuestPath(RAM)
+    illegal = walk(but(RAM, pstate=0x3C5 | exceptions.IL), Goal(AT), GuestContext(code(HVC), CPU))
     assert illegal.state is None, "an illegal execution state exception came first, to the same address perhaps"
 
 
@@ -68,23 +70,23 @@ def test_the_fill_traps_and_waits_in_turn() -> None:
 
 def test_a_barrier_changes_nothing() -> None:
     before = state(pc=AT + 4)
-    assert changes(before, walk(before, code(HVC), AT + 8, CPU)) == {"pc": AT + 8}
+    assert changes(before, walk(before, Goal(AT + 8), GuestContext(code(HVC), CPU))) == {"pc": AT + 8}
 
 
 def test_a_load_from_ram_then_a_trap() -> None:
-    found = walk(RAM, code(LOAD, HVC), AT + 4, CPU)
+    found = walk(RAM, Goal(AT + 4), GuestContext(code(LOAD, HVC), CPU))
     assert changes(RAM, found) == {"pc": AT + 4}
     assert unknown(found) == {"x3": MASK64}, "nobody knows what was there"
 
 
 def test_a_load_into_zr_loads_nothing() -> None:
-    found = walk(RAM, code(encode("ldr", "xzr", "x1"), HVC), AT + 4, CPU)
+    found = walk(RAM, Goal(AT + 4), GuestContext(code(encode("ldr", "xzr", "x1"), HVC), CPU))
     assert changes(RAM, found) == {"pc": AT + 4}
     assert unknown(found) == {}
 
 
 def test_a_store_to_ram_changes_no_register() -> None:
-    found = walk(RAM, code(STORE, HVC), AT + 4, CPU)
+    found = walk(RAM, Goal(AT + 4), GuestContext(code(STORE, HVC), CPU))
     assert changes(RAM, found) == {"pc": AT + 4}
     assert unknown(found) == {}
 
@@ -92,15 +94,15 @@ def test_a_store_to_ram_changes_no_register() -> None:
 @pytest.mark.parametrize("base", [CODE.base, VECTORS.base])
 def test_code_and_vectors_can_be_read_but_not_written(base: int) -> None:
     before = state(x1=base)
-    assert walk(before, code(LOAD, HVC), AT + 4, CPU).state is not None
-    stored = walk(before, code(STORE, HVC), AT + 4, CPU)
+    assert walk(before, Goal(AT + 4), GuestContext(code(LOAD, HVC), CPU)).state is not None
+    stored = walk(before, Goal(AT + 4), GuestContext(code(STORE, HVC), CPU))
     assert (stored.state, stored.certain) == (None, True)
 
 
 @pytest.mark.parametrize("address", [0, 0x900_0000, 0x3FFF_FFF8, 0x4010_0000, 0xFFFF_FFF8, 1 << 32, 1 << 43])
 @pytest.mark.parametrize("word", [LOAD, STORE])
 def test_an_access_outside_slots_must_trap(address: int, word: int) -> None:
-    found = walk(state(x1=address), code(word, HVC), AT + 4, CPU)
+    found = walk(state(x1=address), Goal(AT + 4), GuestContext(code(word, HVC), CPU))
     assert (found.state, found.certain) == (None, True)
     assert f"{address:#x}" in found.why
 
@@ -108,13 +110,13 @@ def test_an_access_outside_slots_must_trap(address: int, word: int) -> None:
 @pytest.mark.parametrize("word", [HVC, 0])
 def test_what_must_trap_and_did_not(word: int) -> None:
     """An HVC of no special function; what fills the code behind the scenario."""
-    found = walk(state(), code(word) if word else {}, AT + 4, CPU)
+    found = walk(state(), Goal(AT + 4), GuestContext(code(word) if word else {}, CPU))
     assert (found.state, found.certain) == (None, True)
 
 
 def test_wfi_and_wfe_need_not_trap() -> None:
     before = state()
-    found = walk(before, code(encode("wfi"), encode("wfe"), HVC), AT + 8, CPU)
+    found = walk(before, Goal(AT + 8), GuestContext(code(encode("wfi"), encode("wfe"), HVC), CPU))
     assert changes(before, found) == {"pc": AT + 8}
     assert unknown(found) == {}
 
@@ -122,7 +124,7 @@ def test_wfi_and_wfe_need_not_trap() -> None:
 @pytest.mark.parametrize("function", [WORKAROUND_1, WORKAROUND_2, WORKAROUND_3, 0x5555_0000_0000_0000 | WORKAROUND_1])
 def test_a_workaround_call_may_be_answered_at_el2(function: int) -> None:
     before = state(x0=function)
-    found = walk(before, code(HVC, encode("wfi")), AT + 4, CPU)
+    found = walk(before, Goal(AT + 4), GuestContext(code(HVC, encode("wfi")), CPU))
     assert changes(before, found) == {"pc": AT + 4, "x0": 0}
     assert "x0" not in unknown(found)
     assert set(unknown(found)) <= {"x1", "x2", "x3"}, "SMCCC 1.1 keeps x4 to x17"
@@ -130,19 +132,21 @@ def test_a_workaround_call_may_be_answered_at_el2(function: int) -> None:
 
 @pytest.mark.parametrize("function", [0, 0x8400_0000, WORKAROUND_1 + 1])
 def test_any_other_call_may_not(function: int) -> None:
-    found = walk(state(x0=function), code(HVC, encode("wfi")), AT + 4, CPU)
+    found = walk(state(x0=function), Goal(AT + 4), GuestContext(code(HVC, encode("wfi")), CPU))
     assert (found.state, found.certain) == (None, True)
 
 
 def test_a_branch() -> None:
     before = state(x9=AT + 0x40)
-    assert changes(before, walk(before, code(encode("br", "x9")), AT + 0x40, CPU)) == {"pc": AT + 0x40}
+    found = walk(before, Goal(AT + 0x40), GuestContext(code(encode("br", "x9")), CPU))
+    assert changes(before, found) == {"pc": AT + 0x40}
 
 
 def test_a_branch_to_nowhere_traps_there() -> None:
     before = state(x9=0x5000_0000)
-    assert changes(before, walk(before, code(encode("br", "x9")), 0x5000_0000, CPU)) == {"pc": 0x5000_0000}
-    found = walk(before, code(encode("br", "x9")), 0x5000_0004, CPU)
+    context = GuestContext(code(encode("br", "x9")), CPU)
+    assert changes(before, walk(before, Goal(0x5000_0000), context)) == {"pc": 0x5000_0000}
+    found = walk(before, Goal(0x5000_0004), context)
     assert (found.state, found.certain) == (None, True), "the fetch at 0x50000000 must trap"
 
 
@@ -155,7 +159,7 @@ def _exception(before: tuple[int, ...], pc: int, syndrome: int, offset: int = 0x
 @pytest.mark.parametrize("low", [1, 2, 3])
 def test_a_misaligned_pc(low: int) -> None:
     before = state(pc=AT + low, sctlr_el1=SPAN)
-    found = walk(before, code(HVC), VECTORS.base + 0x200, CPU)
+    found = walk(before, Goal(VECTORS.base + 0x200), GuestContext(code(HVC), CPU))
     assert changes(before, found) == _exception(before, AT + low, 0x8A00_0000) | {"far_el1": AT + low}
 
 
@@ -163,9 +167,9 @@ def test_a_misaligned_pc(low: int) -> None:
 def test_a_fetch_beyond_the_address_size(name: str, bits: int) -> None:
     """AArch64.S1DisabledOutput: an address size fault at level 0, taken to EL1."""
     before = state(pc=1 << bits, sctlr_el1=SPAN)
-    found = walk(before, {}, VECTORS.base + 0x200, cpu_model(name))
+    found = walk(before, Goal(VECTORS.base + 0x200), GuestContext({}, cpu_model(name)))
     assert changes(before, found) == _exception(before, 1 << bits, 0x8600_0000) | {"far_el1": 1 << bits}
-    inside = walk(state(pc=(1 << bits) - 4), {}, VECTORS.base + 0x200, cpu_model(name))
+    inside = walk(state(pc=(1 << bits) - 4), Goal(VECTORS.base + 0x200), GuestContext({}, cpu_model(name)))
     assert (inside.state, inside.certain) == (None, True), "stage 2 has nothing there: it must trap"
 
 
@@ -173,28 +177,28 @@ def test_a_fetch_beyond_the_address_size(name: str, bits: int) -> None:
 @pytest.mark.parametrize("address", [1 << 44, 1 << 63, MASK64 - 7])
 def test_an_access_beyond_the_address_size(word: int, iss: int, address: int) -> None:
     before = state(x1=address, sctlr_el1=SPAN)
-    found = walk(before, code(word), VECTORS.base + 0x200, CPU)
+    found = walk(before, Goal(VECTORS.base + 0x200), GuestContext(code(word), CPU))
     assert changes(before, found) == _exception(before, AT, 0x9600_0000 | iss) | {"far_el1": address}
 
 
 def test_from_el0_the_class_is_the_lower_level_s() -> None:
     before = state(x1=1 << 44, pstate=EL0, sctlr_el1=SPAN)
-    found = walk(before, code(LOAD), VECTORS.base + 0x400, CPU)
+    found = walk(before, Goal(VECTORS.base + 0x400), GuestContext(code(LOAD), CPU))
     assert changes(before, found) == _exception(before, AT, 0x9200_0000, 0x400) | {"far_el1": 1 << 44}
 
 
 @pytest.mark.parametrize("words", [code(HVC), {}], ids=["hvc", "id_register"])
 def test_undefined_at_el0(words: dict[int, int]) -> None:
     before = state(pstate=EL0, sctlr_el1=SPAN)
-    found = walk(before, words, VECTORS.base + 0x400, CPU)
+    found = walk(before, Goal(VECTORS.base + 0x400), GuestContext(words, CPU))
     assert changes(before, found) == _exception(before, AT, 0x0200_0000, 0x400)
 
 
 def test_an_alignment_fault_where_the_guest_asks_for_it() -> None:
     before = state(x1=DATA.base + 1, sctlr_el1=SPAN | 2)
-    found = walk(before, code(LOAD), VECTORS.base + 0x200, CPU)
+    found = walk(before, Goal(VECTORS.base + 0x200), GuestContext(code(LOAD), CPU))
     assert changes(before, found) == _exception(before, AT, 0x9600_0021) | {"far_el1": DATA.base + 1}
-    unasked = walk(but(before, sctlr_el1=SPAN), code(LOAD), AT + 4, CPU)
+    unasked = walk(but(before, sctlr_el1=SPAN), Goal(AT + 4), GuestContext(code(LOAD), CPU))
     assert (unasked.state, unasked.certain) == (None, False)
 
 
@@ -209,12 +213,12 @@ def test_an_alignment_fault_where_the_guest_asks_for_it() -> None:
     ids=["load", "store", "branch", "call"],
 )
 def test_what_depends_on_loaded_values_is_uncertain(words: dict[int, int]) -> None:
-    found = walk(RAM, words, AT + 8, CPU)
+    found = walk(RAM, Goal(AT + 8), GuestContext(words, CPU))
     assert (found.state, found.certain) == (None, False)
 
 
 def test_storing_a_loaded_value_is_certain() -> None:
-    found = walk(RAM, code(LOAD, STORE, HVC), AT + 8, CPU)
+    found = walk(RAM, Goal(AT + 8), GuestContext(code(LOAD, STORE, HVC), CPU))
     assert changes(RAM, found) == {"pc": AT + 8}
 
 
@@ -224,8 +228,9 @@ def test_storing_a_loaded_value_is_certain() -> None:
     ids=["mmu", "step", "illegal", "data", "misaligned_beyond"],
 )
 def test_what_is_not_followed(fields: dict[str, int]) -> None:
-    assert walk(RAM, code(LOAD, HVC), AT + 4, CPU).state is not None, "but for the field, all is well"
-    found = walk(but(RAM, **fields), code(LOAD, HVC), AT + 4, CPU)
+    context = GuestContext(code(LOAD, HVC), CPU)
+    assert walk(RAM, Goal(AT + 4), context).state is not None, "but for the field, all is well"
+    found = walk(but(RAM, **fields), Goal(AT + 4), context)
     assert (found.state, found.certain) == (None, False)
 
 
@@ -233,24 +238,24 @@ def test_what_is_not_followed(fields: dict[str, int]) -> None:
 def test_a_branch_to_a_tagged_address(tag: int) -> None:
     """With TCR_EL1.TBI the tag is replaced, with TBID on a later CPU it is not; without TBI it is no address."""
     before = state(x9=tag << 56 | AT + 0x40, tcr_el1=1 << 37, sctlr_el1=SPAN)
-    found = walk(before, code(encode("br", "x9")), AT + 0x40, CPU)
+    found = walk(before, Goal(AT + 0x40), GuestContext(code(encode("br", "x9")), CPU))
     assert (found.state, found.certain) == (None, False)
     entered = but(before, pc=tag << 56 | AT)
-    assert not walk(entered, code(HVC), AT, CPU).certain, "userspace wrote PC"
+    assert not walk(entered, Goal(AT), GuestContext(code(HVC), CPU)).certain, "userspace wrote PC"
     untagged = but(before, tcr_el1=0)
-    assert walk(untagged, code(encode("br", "x9")), VECTORS.base + 0x200, CPU).state is not None
+    assert walk(untagged, Goal(VECTORS.base + 0x200), GuestContext(code(encode("br", "x9")), CPU)).state is not None
 
 
 def test_an_access_to_a_tagged_address() -> None:
     before = state(x1=0x42 << 56 | DATA.base, tcr_el1=1 << 37, sctlr_el1=SPAN)
-    found = walk(before, code(LOAD), VECTORS.base + 0x200, CPU)
+    found = walk(before, Goal(VECTORS.base + 0x200), GuestContext(code(LOAD), CPU))
     assert found.state is None or found.state[INDEX["esr_el1"]] != 0x9600_0000, "no address size fault"
-    untagged = walk(but(before, tcr_el1=0), code(LOAD), VECTORS.base + 0x200, CPU)
+    untagged = walk(but(before, tcr_el1=0), Goal(VECTORS.base + 0x200), GuestContext(code(LOAD), CPU))
     assert untagged.state is not None
 
 
 def test_a_loop_has_an_end() -> None:
-    found = walk(state(x9=AT), code(encode("br", "x9")), AT + 4, CPU)
+    found = walk(state(x9=AT), Goal(AT + 4), GuestContext(code(encode("br", "x9")), CPU))
     assert (found.state, found.certain) == (None, False)
 
 
@@ -258,18 +263,22 @@ def test_what_comes_back_without_a_trap() -> None:
     """A vector outside the address size faults into itself: the guest loops until an interrupt comes."""
     loop = 0x100_0000_0000_0000 + VECTORS.base
     back, wfi = encode("br", "x3"), encode("wfi")
-    assert comes_back(GuestPath(state(pc=loop + 0x200, vbar_el1=loop)), code(HVC), CPU, Memory())
-    assert comes_back(GuestPath(state(pc=AT + 4, x3=AT + 4)), code(HVC, back), CPU, Memory())
-    assert comes_back(GuestPath(state(pc=AT, x3=AT)), code(wfi, ISB, back), CPU, Memory())
-    assert comes_back(GuestPath(state(pc=AT, x3=AT + 8), {3: (1, "unknown")}), code(wfi, back), CPU, Memory())
-    assert not comes_back(GuestPath(state(pc=AT, x3=AT)), code(wfi, HVC, back), CPU, Memory()), "it traps on its way"
-    assert not comes_back(GuestPath(state(pc=AT + 4)), code(HVC, ISB), CPU, Memory())
-    assert not comes_back(GuestPath(RAM), code(HVC), CPU, Memory())
-    assert not comes_back(GuestPath(state(pc=VECTORS.base)), code(HVC), CPU, Memory())
+    assert comes_back(GuestPath(state(pc=loop + 0x200, vbar_el1=loop)), GuestContext(code(HVC), CPU, Memory()))
+    assert comes_back(GuestPath(state(pc=AT + 4, x3=AT + 4)), GuestContext(code(HVC, back), CPU, Memory()))
+    assert comes_back(GuestPath(state(pc=AT, x3=AT)), GuestContext(code(wfi, ISB, back), CPU, Memory()))
+    assert comes_back(
+        GuestPath(state(pc=AT, x3=AT + 8), {3: (1, "unknown")}), GuestContext(code(wfi, back), CPU, Memory())
+    )
+    assert not comes_back(GuestPath(state(pc=AT, x3=AT)), GuestContext(code(wfi, HVC, back), CPU, Memory())), (
+        "it traps on its way"
+    )
+    assert not comes_back(GuestPath(state(pc=AT + 4)), GuestContext(code(HVC, ISB), CPU, Memory()))
+    assert not comes_back(GuestPath(RAM), GuestContext(code(HVC), CPU, Memory()))
+    assert not comes_back(GuestPath(state(pc=VECTORS.base)), GuestContext(code(HVC), CPU, Memory()))
 
 
 def follow(*words: int, target: int, hcr: int = 0, **values: int) -> GuestPath:
-    return walk(state(**values), code(*words), target, CPU, hcr)
+    return walk(state(**values), Goal(target), GuestContext(code(*words), CPU), hcr=hcr)
 
 
 def test_moves() -> None:
@@ -299,15 +308,17 @@ def test_a_protected_vm_has_code_of_its_own() -> None:
     """EL2 emulates its ID registers without an exit, and it may store where its code is."""
     store = encode("str", "x3", "x1")
     plain, own = Code({AT: store}), Code({AT: store}, protected=True)
-    assert not walk(state(pc=AT + 8), plain, AT + 12, CPU).state and walk(state(pc=AT + 8), plain, AT + 12, CPU).certain
+    found = walk(state(pc=AT + 8), Goal(AT + 12), GuestContext(plain, CPU))
+    assert not found.state and found.certain
     assert word_at(own, AT + 8) != word_at(plain, AT + 8)
-    assert walk(state(pc=AT + 8), own, AT + 12, CPU).certain, "what fills its code traps, too"
-    assert walk(state(), Code({AT: encode("mrs", "x3", (3, 0, 0, 6, 1))}, protected=True), AT + 4, CPU).state
+    assert walk(state(pc=AT + 8), Goal(AT + 12), GuestContext(own, CPU)).certain, "what fills its code traps, too"
+    reads = Code({AT: encode("mrs", "x3", (3, 0, 0, 6, 1))}, protected=True)
+    assert walk(state(), Goal(AT + 4), GuestContext(reads, CPU)).state
     memory = Memory()
     memory.regions = WORLDS[PROTECTED].regions
-    found = walk(state(x1=VECTORS.base), own, AT + 4, CPU, memory=memory)
+    found = walk(state(x1=VECTORS.base), Goal(AT + 4), GuestContext(own, CPU, memory))
     assert (found.state, found.certain, found.why) == (None, False, CODE_CHANGED)
-    assert walk(state(x1=VECTORS.base), plain, AT + 4, CPU, memory=Memory()).certain, "elsewhere it traps"
+    assert walk(state(x1=VECTORS.base), Goal(AT + 4), GuestContext(plain, CPU, Memory())).certain, "elsewhere it traps"
 
 
 def test_nobody_knows_the_interface_of_a_guest_that_did_otherwise() -> None:
@@ -315,7 +326,10 @@ def test_nobody_knows_the_interface_of_a_guest_that_did_otherwise() -> None:
     code_, before = {AT: encode("mov", "x3", "x4"), AT + 4: HVC}, state()
     for x3, lost in ((before[4], False), (before[4] + 1, True)):
         gic = Interface()
-        follow_run(0, entry(before), trap(but(before, x3=x3, pc=AT + 8), esr("HVC64")), code_, CPU, Memory(), gic)
+        follow_run(
+            GuestRun(0, entry(before), trap(but(before, x3=x3, pc=AT + 8), esr("HVC64"))),
+            GuestContext(code_, CPU, Memory(), gic),
+        )
         assert bool(gic.lost) == lost
 
 
@@ -328,7 +342,7 @@ def test_exception_return() -> None:
     found = follow(encode("eret"), target=0x9000_0000, elr_el1=0x9000_0000, spsr_el1=1 << 61 | 0x3E0)
     assert found.unknown[INDEX["pstate"]][0] == 1 << 61 | 0x20
     code = {AT: encode("eret"), AT + 4: encode("brk", 0)}
-    found = walk(state(pc=AT, elr_el1=AT + 4, spsr_el1=0x20), code, VECTORS.base + 0x400, CPU)
+    found = walk(state(pc=AT, elr_el1=AT + 4, spsr_el1=0x20), Goal(VECTORS.base + 0x400), GuestContext(code, CPU))
     assert found.unknown[INDEX["spsr_el1"]][0] & 0x20
 
 
@@ -380,14 +394,17 @@ def test_el1_traps_waits_of_el0() -> None:
     assert not follow(encode("wfe"), target=AT + 4, pstate=0).certain
     assert follow(encode("wfe"), target=AT + 4, pstate=0, sctlr_el1=1 << 18).state is not None
     stepping = Debugger(steps=True)
-    assert not walk(state(pstate=0), code(wait), vector, CPU, debugger=stepping, steps=(1, 1)).certain, "QEMU does it"
+    assert not walk(state(pstate=0), Goal(vector, (1, 1)), GuestContext(code(wait), CPU, debugger=stepping)).certain, (
+        "QEMU does it"
+    )
 
 
 def test_a_step_and_an_interrupt_that_it_unmasks_come_in_any_order() -> None:
     masked = state(pc=AT, elr_el1=AT + 8, spsr_el1=0x2C5)
     words = code(encode("eret"), HVC, HVC)
     for debugger, certain in ((None, True), (Debugger(steps=True), False)):
-        found = walk(masked, words, VECTORS.base + 0x380, CPU, hcr=exceptions.HCR_VSE, debugger=debugger, steps=(1, 1))
+        context = GuestContext(words, CPU, debugger=debugger)
+        found = walk(masked, Goal(VECTORS.base + 0x380, (1, 1)), context, hcr=exceptions.HCR_VSE)
         assert (found.state is not None or found.certain) == certain
 
 
@@ -397,7 +414,7 @@ def test_a_call_where_nobody_knows_what_is_mapped() -> None:
     words, memory = code(HVC, encode("eret")), Memory({AT: STORE})
     memory.write(DATA.base + 8, 0x4000_0401)
     came = trap(but(before, pstate=0x3C4), esr("HVC64"))
-    assert follow_run(0, entry(before), came, words, CPU, memory).call
-    memory.lose()
-    run = follow_run(0, entry(before), came, words, CPU, memory)
+    assert follow_run(GuestRun(0, entry(before), came), GuestContext(words, CPU, memory)).call
+    memory.mark_unknown()
+    run = follow_run(GuestRun(0, entry(before), came), GuestContext(words, CPU, memory))
     assert (run.path.state, run.path.certain) == (None, False)

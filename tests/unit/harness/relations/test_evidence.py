@@ -20,5 +20,7 @@ def test_a_write_of_the_host_is_there_at_the_next_run() -> None:
     write = Host(HOST, 0, OP_WRITE, DATA.base, 0x55, 0, True)
     refused = write._replace(b=0x66, error=14)
     whole = indexed([entry(S), irq(S), write, refused, entry(S), irq(S)])
-    seen = [(at.run.event, at.memory.read(DATA.base)) for at in predict_runs(whole, CODES, cpu_model("cortex-a72"))]
+    seen = [
+        (at.run.event, at.context.memory.read(DATA.base)) for at in predict_runs(whole, CODES, cpu_model("cortex-a72"))
+    ]
     assert seen == [(1, 0), (5, 0x55)]

@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
+from harness.guest.context import GuestContext
 from harness.guest.predict_run import predict_run
 from harness.layout import CODE
 from harness.relations.divergence import Divergence
@@ -37,7 +38,7 @@ def found(
     events: tuple[Event, ...], *vectors: Vectors, restarts: Collection[int] = ()
 ) -> list[tuple[str, int | str, int | str]]:
     trace = Trace(events, "ok", 0, False, vectors)
-    runs = {at: predict_run(at, before, after, WORDS, CPU) for at, before, after in cut_runs(events)}
+    runs = {run.event: predict_run(run, GuestContext(WORDS, CPU)) for run in cut_runs(events)}
     differences = (d for d in compare_vectors(trace, runs, restarts) if isinstance(d, Divergence))
     return [(d.name, d.expected, d.observed) for d in differences]
 

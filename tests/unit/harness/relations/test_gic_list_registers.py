@@ -188,7 +188,7 @@ def test_what_nobody_knows_is_said() -> None:
     gic.irq(0, 40).group_1 = False
     assert "group 0" in entered(gic, shown(lr(40, more=0)))[0]
     assert entered(gic, shown(lr(40)))[-1] == "host.gic_list", "its group is known"
-    gic.lose("a reason")
+    gic.mark_unknown("a reason")
     assert entered(gic, shown(lr(50))) == ["list registers: a reason"]
     assert "host.gic_list" in entered(gic, shown(lr(50), lr(50)))
 
@@ -228,7 +228,7 @@ def test_a_list_register_is_as_the_guest_left_it(did: str, found: int) -> None:
 @pytest.mark.parametrize("before", ALL)
 def test_where_nobody_followed_the_guest_hardware_still_makes_nothing_pending(before: int) -> None:
     interface = Interface()
-    interface.lose("a reason")
+    interface.mark_unknown("a reason")
     reachable = {0: {0}, PENDING: {PENDING, ACTIVE, 0}, ACTIVE: {ACTIVE, 0}, STATE: set(ALL)}[before]
     for after in ALL:
         found = names(at_exit(shown(lr(40, before)), shown(lr(40, after)), interface, HERE))
@@ -254,7 +254,7 @@ def test_the_control_registers_are_as_the_guest_wrote_them() -> None:
     assert names(at_user(shown(vmcr=right | 1 << 3), None, interface, HERE)) == []
     for bit in (0, 1, 4, 9, 18, 19, 20, *range(27, 32)):
         assert names(at_user(shown(vmcr=right ^ 1 << bit), None, interface, HERE)) == ["switch.ich_vmcr_el2"], bit
-    interface.lose("a reason")
+    interface.mark_unknown("a reason")
     assert names(at_user(shown(), None, interface, HERE)) == ["ICH_VMCR_EL2 and active priorities: a reason"]
 
 

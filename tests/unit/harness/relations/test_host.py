@@ -11,6 +11,8 @@ from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX
 from harness.arch.reset_values import RESET_VALUES
+from harness.guest.context import GuestContext
+from harness.guest.memory import Memory
 from harness.guest.predict_run import RACE, predict_run
 from harness.layout import CODE, GICD, PROTECTED, VECTORS
 from harness.model.replay import predict
@@ -22,7 +24,7 @@ from harness.relations.save_restore import compare_reveal, why_not_comparable
 from harness.trace.environment import WORLDS
 from harness.trace.events import Event, Host
 from harness.trace.psci import EXIT_SYSTEM_EVENT, NOT_SUPPORTED
-from harness.trace.rounds import EXIT_INTR, USER_INJECTED, Round
+from harness.trace.rounds import EXIT_INTR, USER_INJECTED, GuestRun, Round
 from tests.support.traces import (
     HOST,
     but,
@@ -421,7 +423,7 @@ def test_what_the_host_sees() -> None:
     called = but(S, x0=0x8400_0000)
     done = turn(trap(called, esr("HVC64"), far=0), entry(called))
     assert done.exit is not None
-    run = predict_run(0, entry(called), done.exit, {}, cpu_model("cortex-a72"))
+    run = predict_run(GuestRun(0, entry(called), done.exit), GuestContext({}, cpu_model("cortex-a72"), Memory()))
     (found,) = compare_reveal(done, run, predict(done, "spec"))
     assert isinstance(found, Divergence)
     assert (found.expected, found.observed) == (1, (1 << 31) - 1)
@@ -434,7 +436,9 @@ def test_what_the_host_sees_of_a_register_that_is_not_the_guests(mark: int, visi
     loaded = entry(but(called, pc=AT), marks=mark)
     _, done = rounds((loaded, trap(but(called, x7=1, pc=AT + 4), esr("HVC64"), far=0, marks=mark), loaded))
     assert done.exit is not None
-    run = predict_run(0, loaded, done.exit, {AT: encode("hvc", 0)}, cpu_model("cortex-a72"))
+    run = predict_run(
+        GuestRun(0, loaded, done.exit), GuestContext({AT: encode("hvc", 0)}, cpu_model("cortex-a72"), Memory())
+    )
     *left_out, found = compare_reveal(done, run, predict(done, "spec"))
     assert isinstance(found, Divergence) and found.observed == visible
     assert len(left_out) == (not mark), "counted"
@@ -445,7 +449,10 @@ def test_what_the_host_sees_after_a_race() -> None:
     before = but(S, pstate=S[INDEX["pstate"]] & ~exceptions.DAIF, x0=1)
     done = turn(irq(but(before, x0=2)), entry(but(before, x0=2)))
     assert done.exit is not None
-    run = predict_run(0, entry(before, hcr=exceptions.HCR_VI), done.exit, {}, cpu_model("cortex-a72"))
+    run = predict_run(
+        GuestRun(0, entry(before, hcr=exceptions.HCR_VI), done.exit),
+        GuestContext({}, cpu_model("cortex-a72"), Memory()),
+    )
     assert list(compare_reveal(done, run, predict(done, "spec"))) == [Unchecked("save.reveal", RACE)]
 
 

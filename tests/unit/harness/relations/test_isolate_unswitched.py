@@ -8,11 +8,14 @@ import pytest
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
 from harness.arch.sysregs import BY_NAME, KEEPERS
+from harness.guest.context import GuestContext
+from harness.guest.memory import Memory
 from harness.guest.predict_run import PredictedRun, predict_run
 from harness.layout import CODE, CONTEXTS, GIC_MACHINE, NISV_MACHINE
 from harness.relations.isolate_unswitched import compare_unswitched_registers, reads_any
 from harness.scenario.code_layout import Code
 from harness.trace.events import ENTRY, EXIT, Event, Switch, Trace
+from harness.trace.rounds import GuestRun
 from tests.support.traces import but, entry, esr, host_reset, state, trap
 
 AT, A72 = CODE.base, cpu_model("cortex-a72")
@@ -38,7 +41,7 @@ def found(code: tuple[int, ...], *parts: tuple[Event, ...]) -> list[tuple[str, o
         if isinstance(event, Switch) and event.kind == EXIT:
             before = events[index - 1]
             assert isinstance(before, Switch) and before.kind == ENTRY
-            followed[index] = predict_run(index, before, event, words, A72)
+            followed[index] = predict_run(GuestRun(index, before, event), GuestContext(words, A72, Memory()))
     divergences = compare_unswitched_registers(Trace(events, "ok", 0, False), followed, words)
     return [(d.name, d.expected, d.observed) for d in divergences]
 

@@ -9,6 +9,7 @@ from harness.arch import a64, exceptions
 from harness.arch.cpu_models import Cpu, cpu_model
 from harness.arch.exceptions import State, take_exception
 from harness.arch.registers import INDEX, NAMES
+from harness.guest.context import GuestContext
 from harness.guest.memory import Memory
 from harness.guest.predict_run import predict_run
 from harness.layout import VECTORS
@@ -16,6 +17,7 @@ from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.host import expected_entry_state
 from harness.relations.switch import compare_run
 from harness.trace.events import Switch
+from harness.trace.rounds import GuestRun
 from tests.support.rounds import AT, HOLE, WINDOW, S, page
 from tests.support.traces import (
     ESR_TRAP_MRS,
@@ -41,7 +43,8 @@ BEFORE = but(S, x1=WINDOW)
 
 def switched(before: Switch, after: Switch, cpu: Cpu = A72, index: int = 0) -> list[Divergence | Unchecked]:
     memory = Memory()
-    return list(compare_run(predict_run(index, before, after, CODE, cpu, memory), CODE, cpu, memory))
+    context = GuestContext(CODE, cpu, memory)
+    return list(compare_run(predict_run(GuestRun(index, before, after), context), context))
 
 
 def run(before: State, after: State, code: int = 2, syndrome: int = ESR_TRAP_MRS, **fields: int) -> dict[str, object]:
@@ -55,7 +58,7 @@ def test_a_call_that_is_come_by_twice() -> None:
     before = but(S, pc=AT + 4, elr_el1=AT, spsr_el1=0x3C5, x0=0x8000_8000)
     for x0, reasons in ((0, ["ANSWERED"]), (0x8000_8000, [])):
         seen = entry(before)
-        found = predict_run(0, seen, trap(but(before, x0=x0), 0x5A00_0000), code, A72)
+        found = predict_run(GuestRun(0, seen, trap(but(before, x0=x0), 0x5A00_0000)), GuestContext(code, A72, Memory()))
         assert ([] if found.path.state else ["ANSWERED"]) == reasons
 
 
@@ -202,8 +205,9 @@ def test_a_guest_that_came_back_to_where_it_was_at_another_level() -> None:
     trapped = trap(taken, 0x6232_03ED)
 
     def found(exit_: Switch) -> set[str]:
-        ran = predict_run(1, entry(before), exit_, {}, cpu_model("cortex-a72"), Memory())
-        return {d.name for d in compare_run(ran, {}, cpu_model("cortex-a72"), Memory()) if isinstance(d, Divergence)}
+        context = GuestContext({}, cpu_model("cortex-a72"), Memory())
+        ran = predict_run(GuestRun(1, entry(before), exit_), context)
+        return {d.name for d in compare_run(ran, context) if isinstance(d, Divergence)}
 
     assert found(trapped) == set()
     assert found(trapped._replace(values=but(before, pstate=0x3C5))) >= {"switch.elr_el1", "switch.esr_el1"}
