@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's tables, made from the tables that the code reads."""
+"""The tables of the README and of docs/architecture.md, made from the tables that the code reads."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.findings.regressions import load_regressions
+from harness.relations.registry import OF_A_ROUND, OF_A_RUN, OF_A_TRACE, Relation
 from harness.scenario.steps import STEP_KINDS
 
 _BLOCK = "<!-- {name}: generated, tests/project/test_docs.py -->\n{body}\n<!-- end -->"
-_ANY = re.compile(r"<!-- (\w+): generated, tests/project/test_docs\.py -->\n.*?\n<!-- end -->", re.DOTALL)
+_ANY = re.compile(
+    r"<!-- (\w+): generated, tests/project/test_docs\.py -->\n(?:(?!<!-- end -->).)*<!-- end -->", re.DOTALL
+)
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -45,7 +48,17 @@ def findings(*expected: Path) -> str:
     )
 
 
-def house(root: Path) -> str:
+def relations() -> str:
+    """Every row of the registry: its divergences, what is compared, by which module."""
+    rows: list[tuple[str, str, str]] = []
+    for one in (*OF_A_ROUND, *OF_A_RUN, *OF_A_TRACE):
+        assert isinstance(one, Relation)
+        shows = ", ".join(f"`{name}`" for name in one.shows.split(", "))
+        rows.append((shows, one.what, f"`{one.module.__name__.rpartition('.')[2]}`"))
+    return table(("divergence", "what is compared with what", "module"), rows)
+
+
+def modules(root: Path) -> str:
     """Every module: the first sentence of its docstring."""
     rows = []
     for top in ("harness", "fuzz"):
@@ -58,12 +71,13 @@ def house(root: Path) -> str:
 
 
 def blocks(root: Path) -> Mapping[str, str]:
-    """All generated blocks of the README of the checkout at ``root``, by name."""
+    """All generated blocks of the README and the pages in docs of the checkout at ``root``, by name."""
     return {
         "steps": steps(),
         "targets": targets(root / "qemu_configs"),
         "findings": findings(*(root / "corpus" / name / "expected.toml" for name in ("regressions", "crashes"))),
-        "house": house(root),
+        "modules": modules(root),
+        "relations": relations(),
     }
 
 

@@ -30,13 +30,15 @@ def commands() -> str:
 
 
 def test_generated_tables_are_current() -> None:
-    text = README.read_text(encoding="utf-8")
     made = {**readme_tables.blocks(ROOT), "commands": commands()}
-    wanted = readme_tables.render(text, made)
+    pages = README, ROOT / "docs" / "architecture.md", ROOT / "docs" / "modules.md"
+    texts = {page: page.read_text(encoding="utf-8") for page in pages}
+    wanted = {page: readme_tables.render(text, made) for page, text in texts.items()}
     if os.environ.get("UPDATE_DOCS"):
-        README.write_text(wanted, encoding="utf-8")
-    assert text == wanted, "run UPDATE_DOCS=1 pytest tests/project/test_docs.py"
-    assert all(f"<!-- {name}: generated" in text for name in made)
+        for page, text in wanted.items():
+            page.write_text(text, encoding="utf-8")
+    assert texts == wanted, "run UPDATE_DOCS=1 pytest tests/project/test_docs.py"
+    assert all(f"<!-- {name}: generated" in "".join(texts.values()) for name in made)
 
 
 def test_the_page_of_what_is_reached_is_current() -> None:
@@ -74,3 +76,10 @@ def test_nothing_committed_names_a_machine_or_a_registry(pattern: str) -> None:
     command = ["git", "grep", "-nE", pattern, "--", ":!tests/project/test_docs.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout
+
+
+def test_an_empty_block_swallows_nothing() -> None:
+    begin = "<!-- one: generated, tests/project/test_docs.py -->\n"
+    text = f"{begin}<!-- end -->\nkept\n{begin}old\n<!-- end -->\n"
+    made = f"{begin}new\n<!-- end -->\n"
+    assert readme_tables.render(text, {"one": "new"}) == f"{made}kept\n{made}"
