@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the debugger of a guest stops it, and what the fault registers say there, by the Arm ARM.
+"""Predict where a debug exception to EL2 stops a guest that userspace debugs, and the fault registers there.
 
 Sources: D1.13.4 (priority of exceptions), D2.8 to D2.12 (debug exceptions), D17.2.37 (ISS encodings for debug
 exceptions), D17.2.41 (FAR_EL2 of a watchpoint).
@@ -19,20 +19,20 @@ DEBUG_FSC = 0x22
 ISV, EX = IssField("ISV", 24, 1, "EX is valid"), IssField("EX", 6, 1, "the instruction was a load exclusive")
 STOPS = frozenset({"SOFTSTP_LOW", "BREAKPT_LOW", "WATCHPT_LOW", "BRK64"})
 _STRAIGHT = frozenset({"mov", "movz", "movk", "ldp", "stp", "ldr_post", "str_pre", "ldxr", "stxr"})
-"""With the plain loads and stores, the instructions that EL2 does not answer by itself and that go nowhere else."""
+"""With the plain loads and stores, the instructions that EL2 does not emulate and that do not branch."""
 
 
 def class_of(exit_: Switch) -> str:
-    """Return the class of an exit, forged or not."""
+    """Return the class of an exit, whether forged or not."""
     return exits.exit_class(exit_.code, exit_.esr)
 
 
 def steps_between(entry: Switch, exit_: Switch) -> tuple[int, int]:
-    """Return the least and the most instructions that a guest executes between two switches while it is stepped.
+    """Return the least and the most instructions that a stepped guest executes between an entry and the next exit.
 
-    A step ends behind one instruction; a step exception that is pending already comes before any; whatever else traps
-    is the first instruction.  An interrupt comes when it likes; for the Arm ARM a fetch that faults comes after the
-    step exception, QEMU fetches first.
+    A step ends after one instruction.  A step exception that is already pending comes before any instruction.  An
+    interrupt may come before or after the instruction.  Any other trap is that of the first instruction.  By the Arm
+    ARM an instruction abort comes after the step exception; QEMU fetches first.
     """
     begins = int(entry.marks & protocol.MARK_STEP_BEGINS != 0)
     kind = class_of(exit_)
@@ -72,7 +72,7 @@ def expected_debug_stop(
     if kind not in STOPS or (kind != "BREAKPT_LOW" and word is None):
         return None
     if kind == "WATCHPT_LOW" and access is None:
-        return None  # not aligned, or a store exclusive: nobody knows whether that was made
+        return None  # not aligned, or a store exclusive: unknown whether that was made
     return Fault(0)  # nothing stops it here
 
 
@@ -96,7 +96,7 @@ def _fault(ec: str, iss: int) -> Fault:
 
 
 def _step(stepped: int | None, entry: Switch, state: State) -> Fault:
-    """The exception behind a step; where the instruction may have done something else than go on, ISV is free."""
+    """Return the syndrome of a step exception; ISV is free where the instruction need not have been completed."""
     if state[exceptions.PC] != entry.values[exceptions.PC] + 4:
         stepped = None  # it was an exception, say
     plain = a64.decode_plain(stepped) if stepped is not None else None

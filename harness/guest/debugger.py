@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What userspace set with ``KVM_SET_GUEST_DEBUG`` on a vCPU: steps, BRK, breakpoints and watchpoints.
+"""Keep what userspace set with ``KVM_SET_GUEST_DEBUG`` on a vCPU: steps, BRK, breakpoints and watchpoints.
 
 Sources: KVM API 4.87; Arm ARM D2.8 (breakpoint instruction), D2.9 (breakpoints), D2.10 (watchpoints), D2.12 (software
 step), D17.3.2 DBGBCR<n>_EL1, D17.3.11 DBGWCR<n>_EL1.
@@ -22,7 +22,7 @@ _NONE: Points = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Debugger:
-    """How userspace debugs a vCPU: it steps it, takes its BRKs, and the points that it set."""
+    """How userspace debugs a vCPU: whether it steps it and takes its BRKs, and its breakpoints and watchpoints."""
 
     steps: bool = False
     takes_brk: bool = False
@@ -30,7 +30,7 @@ class Debugger:
     watchpoints: Points = field(default_factory=lambda: _NONE)
 
     def after(self, host: Host) -> Debugger:
-        """Return what holds after a host action of :data:`~harness.protocol.DEBUG_OPS` that KVM took."""
+        """Return the debugger after a host action of :data:`~harness.protocol.DEBUG_OPS` that KVM accepted."""
         if host.op == OP_DEBUG:
             if not host.a:
                 return Debugger()

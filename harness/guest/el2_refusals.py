@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What EL2 did not let a guest execute, told from where the guest came to instead.
+"""Infer which system-register accesses EL2 rejected in a protected VM, from where the guest resumed.
 
-The system registers of a protected VM are EL2's affair, and no exit tells of them.  What it refuses shows only in what
-the guest does next: it is at its vector, and all that was to follow is missing.  Where the guest did not do what its
-code says, it may have done what the same code says without some access; then that is what differs, and nothing else.
+EL2 handles the system registers of a protected VM without an exit to the host.  A rejected access shows only in the
+guest's next state: the guest is at its vector, or the effect of the access is missing.  Where the observed state is not
+that of the code, it may be that of the same code with some accesses rejected; the rejection is then the divergence.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from harness.arch import a64, sysregs
 from harness.guest.execute import EC_UNKNOWN, Continue, Effect, RaiseException
 
 UNDEFINED, IGNORED = "undefined", "ignored"
-"""How an access is refused: by an undefined-instruction exception, or as RAZ/WI."""
+"""How EL2 rejects an access: by an exception for an UNDEFINED instruction, or as RAZ/WI."""
 NONE: Mapping[int, str] = MappingProxyType({})
 Path = TypeVar("Path")
 MAX_REFUSALS = 2
-"""Accesses that may be refused in one run: behind the first the guest is at its vector, which mostly ends it."""
+"""Accesses that may be rejected in one run: after the first the guest is at its vector, which mostly ends the run."""
 
 
 def refused_effect(word: int, how: str) -> Effect:
-    """Return what an access that is refused does."""
+    """Return the effect of an access that EL2 rejects."""
     if how == UNDEFINED:
         return RaiseException(EC_UNKNOWN)
     target = word & 31
@@ -33,16 +33,16 @@ def refused_effect(word: int, how: str) -> Effect:
 
 
 def name(word: int, how: str) -> str:
-    """Return what reports call a refusal: ``undefined.actlr_el1``."""
+    """Return the name of a rejected access in reports, such as ``undefined.actlr_el1``."""
     return f"{how}.{sysregs.BY_ENCODING[a64.system_register(word)].name}"
 
 
 def find_refusals(
     words: Iterable[int], again: Callable[[Mapping[int, str]], Path], agrees: Callable[[Path], bool]
 ) -> tuple[Mapping[int, str], Path] | None:
-    """Return the fewest refusals with which a guest comes to where it was seen, and its path; None: there are none.
+    """Return the fewest rejections that lead to the observed state, and the path; None: no rejections do.
 
-    ``words``: what may be in its code; ``again`` follows it with some accesses refused.
+    ``words`` are the instructions of the guest's code.  ``again`` executes it with some accesses rejected.
     """
     accesses = [word for word in dict.fromkeys(words) if _is_access(word)]
     choices = [(word, how) for word in accesses for how in (UNDEFINED, IGNORED)]

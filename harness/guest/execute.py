@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one instruction of ``a64.PLAIN`` does to a vCPU by the Arm ARM, where no hypervisor comes in between."""
+"""Execute one instruction of ``a64.PLAIN`` by the Arm ARM, without a hypervisor."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ VECTOR_WHY = "copied from a vector register"
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """On to the next instruction, or to ``changes[PC]``; ``unknown``: registers with bits that nobody knows now.
+    """Execution continues at the next instruction, or at ``changes[PC]``.
 
-    ``reads``: the registers, other than general-purpose ones, that it has copied; ``vectors``: vector registers that
-    it has written, None where nobody knows with what.
+    ``changes`` maps the registers written to their values, ``unknown`` registers to the bits that are now unknown, and
+    why.  ``reads`` are the registers, other than general-purpose ones, that the instruction copied.  ``vectors`` maps
+    the vector registers written to their values, None where the value is unknown.
     """
 
     changes: Mapping[int, int] = field(default_factory=dict)
@@ -39,7 +40,7 @@ class Continue:
 
 @dataclass(frozen=True, slots=True)
 class RaiseException:
-    """An exception to EL1: its class, its ISS, and the address for FAR_EL1 if it has one."""
+    """The instruction takes an exception to EL1: exception class, ISS, and the address for FAR_EL1 if there is one."""
 
     ec: int
     iss: int = 0
@@ -48,7 +49,7 @@ class RaiseException:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A load or store of ``size`` bytes at ``address`` comes first; if it does not fault, ``then`` follows."""
+    """The instruction loads or stores ``size`` bytes at ``address``; unless that faults, ``then`` is its effect."""
 
     address: int
     size: int
@@ -58,14 +59,14 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Trap:
-    """It must trap to the hypervisor; ``what``: what does, if it is not the instruction itself."""
+    """The instruction must trap to EL2; ``what`` names the cause, if it is not the instruction itself."""
 
     what: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Undetermined:
-    """Nobody knows, and why."""
+    """The architecture does not determine the result, or this project does not model it; ``why`` has the reason."""
 
     why: str
 
@@ -130,7 +131,7 @@ def _eret(state: State, word: int) -> Effect:
 
 
 def _fp_trap(state: State) -> RaiseException | None:
-    """The exception that CPACR_EL1.FPEN wants for an FP or SIMD instruction (Arm ARM CheckFPAdvSIMDEnabled64)."""
+    """Return the exception of CPACR_EL1.FPEN for an FP or SIMD instruction (Arm ARM CheckFPAdvSIMDEnabled64)."""
     enabled = state[INDEX["cpacr_el1"]] >> 20 & 3
     if enabled == 3 or (enabled == 1 and not _at_el0(state)):
         return None
@@ -234,7 +235,7 @@ def _msr(state: State, word: int) -> Effect:
 
 
 def _from_el0(row: sysregs.SysReg) -> Effect:
-    """An access from EL0: UNDEFINED, unless the name says that EL0 has it; then controls in EL1 have a say."""
+    """Return the effect at EL0: UNDEFINED, unless the encoding (op1 3) is one that EL1 may permit at EL0."""
     if row.encoding[1] == 3:
         return Undetermined("a system register that EL0 may have")
     return RaiseException(EC_UNKNOWN)
@@ -251,7 +252,7 @@ _EFFECTS: Mapping[str, Callable[[State, int], Effect]] = MappingProxyType(
 
 
 def execute(state: State, word: int) -> Effect:
-    """Return what ``word``, fetched at the PC of ``state``, does."""
+    """Return the effect of the instruction ``word`` at the PC of ``state``."""
     row = a64.decode_plain(word)
     if row is None or row.mnemonic not in _EFFECTS:
         return Undetermined(f"nobody knows {a64.disassemble(word, state[exceptions.PC])}")
@@ -260,7 +261,7 @@ def execute(state: State, word: int) -> Effect:
 
 @lru_cache(maxsize=1 << 12)
 def sources(word: int) -> frozenset[int]:
-    """Return the general-purpose registers that decide what ``word`` does: where one is unknown, so is its effect."""
+    """Return the general-purpose registers that decide the effect of ``word``: if one is unknown, so is the effect."""
     row = a64.decode_plain(word)
     if row is None:
         return frozenset()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an instruction that names a register of the GIC's CPU interface does to a vCPU that has one."""
+"""Execute an access to a register of the GIC's CPU interface, on a vCPU that has one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from harness.guest.execute import EC_UNKNOWN, Continue, Effect, RaiseException, 
 
 
 def at_interface(gic: Interface, state: State, word: int, unknown: Container[int]) -> Effect | None:
-    """Return the effect of ``word`` at EL1, and enter it in ``gic``; None: it does not name such a register.
+    """Return the effect of ``word`` at EL1, and enter it in ``gic``; None: it accesses no such register.
 
-    ``unknown``: the registers whose value nobody knows.
+    ``unknown`` are the general-purpose registers whose value is unknown.
     """
     plain = a64.decode_plain(word)
     if plain is None or plain.sysreg is None:

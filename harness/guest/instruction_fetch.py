@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which instruction is where, as the guest fetches it, and whether the one that trapped was a call."""
+"""Find the instruction that a guest fetches from an address, and whether the one that trapped was an HVC."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EC_HVC = exits.EC_BY_NAME["HVC64"]
 
 
 def word_at(code: Mapping[int, int], address: int) -> int | None:
-    """Return the instruction at an address, None where there is none of ours."""
+    """Return the instruction at a guest physical address; None: the scenario has no code there."""
     word = code.get(address)
     if word is None and (address in _CODE or address in _VECTORS):
         return as_code(code).fill[address >> 2 & 1]
@@ -29,18 +29,18 @@ def word_at(code: Mapping[int, int], address: int) -> int | None:
 
 
 def as_code(code: Mapping[int, int]) -> Code:
-    """Return code with what it says of its VM; a plain mapping is that of a VM that is not protected."""
+    """Return code as :class:`Code`, which describes its VM, too; a plain mapping is that of a VM without protection."""
     return code if isinstance(code, Code) else Code(code)
 
 
 def may_be_handled_at_el2(state: State) -> bool:
-    """Whether KVM may answer the call in ``state`` at EL2, without an exit."""
+    """Whether KVM may handle the hypercall in ``state`` at EL2, without an exit to the host."""
     function = exits.SMCCC_BY_FID.get(state[0] & 0xFFFF_FFFF)
     return function is not None and function.at_el2
 
 
 def fetched(state: State, address: int, context: GuestContext) -> int | None:
-    """Return the instruction that a fetch from ``address`` gives, None where nobody knows or there is none of ours."""
+    """Return the instruction that the guest fetches from ``address``; None: unknown, or no code of the scenario."""
     if not is_on(state):
         return word_at(context.code, address)
     found = translate(state, context.memory, address, Use.FETCH, context.cpu)
@@ -48,24 +48,24 @@ def fetched(state: State, address: int, context: GuestContext) -> int | None:
 
 
 def why_fetch_unknown(state: State, address: int, context: GuestContext) -> str:
-    """Return why nobody knows where a fetch from ``address`` goes; nothing where it is known."""
+    """Return why the translation of a fetch from ``address`` is unknown; an empty text where it is known."""
     found = translate(state, context.memory, address, Use.FETCH, context.cpu) if is_on(state) else None
     return found.why if isinstance(found, Unsure) else ""
 
 
 def is_call(state: State, word: int | None, exit_: Switch, protected: bool = False) -> bool:
-    """Whether the instruction that trapped was an HVC, whose return address is behind it.
+    """Whether the instruction that trapped was an HVC, whose preferred return address is that of the next instruction.
 
-    ``word`` is the instruction in front of that address.
+    ``word`` is the instruction before the return address.
     """
     return word is not None and a64.is_hvc(word) and may_be_call(state, exit_, protected)
 
 
 def may_be_call(state: State, exit_: Switch, protected: bool = False) -> bool:
-    """Whether an HVC trapped, if there is one in front of the address that the exit would return to.
+    """Whether an HVC trapped, provided that there is one before the return address of the exit.
 
-    Where the guest started at that HVC, only the HVC can have trapped, whatever the syndrome says; unless EL2 may have
-    answered it, which it does more in a ``protected`` VM.
+    Where the guest started at that HVC, only the HVC can have trapped, whatever the syndrome is; unless EL2 may have
+    handled the call, which it does for more calls in a ``protected`` VM.
     """
     if exit_.forged:
         return bool(exit_.marks & MARK_CALL)

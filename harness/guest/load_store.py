@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What loads and stores move between registers and RAM, where nothing stops them."""
+"""Move data between registers and RAM, for loads and stores that do not fault."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harness.guest.execute import Continue
 from harness.guest.memory import RunMemory
 
 Places = tuple[tuple[int, int], ...]
-"""Where the bytes of an access are: guest physical address and size of each part, each inside one slot."""
+"""The places of an access: guest physical address and size of each part, each inside one memory slot."""
 FROM_RAM = "loaded from RAM"
 PAGE = 0x1000
-"""The smallest granule: no byte of it is translated in another way than its first."""
+"""The smallest granule: all its bytes are translated alike."""
 
 
 def parts(address: int, size: int) -> Places:
@@ -31,7 +31,7 @@ def byte_order(state: State) -> Literal["big", "little"]:
 
 
 def load(state: State, access: a64.Access, memory: RunMemory, places: Places) -> Continue:
-    """Return what a load does; its register is unknown where nobody knows what is in memory."""
+    """Return the effect of a load; its register becomes unknown where the contents of memory are."""
     if access.rt == a64.ZERO:
         return Continue()
     data = b""
@@ -47,7 +47,7 @@ def load(state: State, access: a64.Access, memory: RunMemory, places: Places) ->
 
 
 def store(state: State, access: a64.Access, memory: RunMemory, places: Places, *, known: bool) -> Continue:
-    """Store a register; ``known``: somebody knows its value."""
+    """Store a register; ``known``: its value is known."""
     value = 0 if access.rt == a64.ZERO else state[access.rt]
     data = (value & (1 << 8 * access.size) - 1).to_bytes(access.size, byte_order(state))
     for at, size in places:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is in the guest's RAM, as far as the record tells."""
+"""Keep the contents of the guest's RAM, as far as they follow from the trace."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def is_store(word: int) -> bool:
 
 
 class Memory:
-    """The host's RAM by 64-bit words: zero at the start, then what host and guest wrote, unknown where nobody can tell.
+    """RAM by 64-bit words: zero at the start, then what host and guest wrote; a word may be unknown.
 
-    Words have the addresses of the default layout; ``regions`` is what the guest finds where; ``code_changed``: the
-    guest may have stored where its code is, if it can.  Not ``known``: nobody knows of any memory at all.
+    Words have the addresses of the default layout.  ``regions`` are the memory slots as the guest has them.
+    ``code_changed``: the guest may have stored to its code.  ``known`` is False if no word was ever known.
     """
 
     def __init__(self, code: Mapping[int, int] | None = None) -> None:
@@ -35,7 +35,7 @@ class Memory:
 
     @classmethod
     def unknown(cls) -> Memory:
-        """Return the memory of the default layout, of whose contents nobody knows anything."""
+        """Return memory of the default layout whose contents are unknown."""
         memory = cls()
         memory.known = False
         memory.mark_unknown()
@@ -49,35 +49,35 @@ class Memory:
         return None
 
     def home(self, ipa: int) -> int | None:
-        """Return the address in the default layout of what is at a guest physical address, None if it is no RAM."""
+        """Return the address in the default layout for a guest physical address; None: it is no RAM."""
         slot = self.slot(ipa)
         return None if slot is None or slot.home is None else ipa - slot.base + slot.home
 
     def write(self, address: int, value: int) -> None:
-        """The host writes the word at ``address`` (of the default layout), a multiple of 8."""
+        """Enter a write of the host to the word at ``address`` of the default layout, a multiple of 8."""
         self._words[address] = value
 
     def stored(self, words: Mapping[int, int | None]) -> None:
-        """The guest has changed these words (addresses of the default layout); None: nobody knows to what."""
+        """Enter words that the guest changed, by address of the default layout; None: unknown to what."""
         self._words.update(words)
 
     def mark_unknown(self) -> None:
-        """Nobody knows what the guest did: it may have stored anywhere, if its code has a store at all."""
+        """Enter that the guest may have stored anywhere, if its code has a store at all."""
         if self._may_store:
             self._words.clear()
             self._default = None
             self.code_changed = True
 
     def read(self, ipa: int) -> int | None:
-        """Return the word at a guest physical address, a multiple of 8; None: nobody knows, or it is no RAM."""
+        """Return the word at a guest physical address, a multiple of 8; None: unknown, or no RAM."""
         home = self.home(ipa)
         return None if home is None else self._words.get(home, self._default)
 
 
 class RunMemory(Memory):
-    """The same memory during one run of the guest: its loads see what it stores, ``stored``; its tables must not.
+    """Memory during one run of the guest, with the words that the guest changed in ``stored_words``.
 
-    A TLB need not have seen a table that changed since the entry, so that such a word reads as unknown.
+    A load reads the changed words.  A table walk reads them as unknown, because a TLB may hold the entry from before.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -89,18 +89,18 @@ class RunMemory(Memory):
             self.stored_words.update(memory.stored_words)
 
     @classmethod
-    def behind(cls, memory: Memory, stored: Mapping[int, int | None]) -> RunMemory:
-        """Return the run at its end; ``stored`` are the words that it changed, by address of the default layout."""
+    def after(cls, memory: Memory, stored: Mapping[int, int | None]) -> RunMemory:
+        """Return memory at the end of a run that changed the words ``stored``, by address of the default layout."""
         run = cls(memory)
         run.stored_words.update(stored)
         return run
 
     def read(self, ipa: int) -> int | None:
-        """Return the word at a guest physical address as it was at the entry; None: nobody knows, or it was changed."""
+        """Return the word at a guest physical address as it was at the entry; None: unknown, or changed since."""
         return None if self.home(ipa) in self.stored_words else super().read(ipa)
 
     def load(self, ipa: int, size: int) -> bytes | None:
-        """Return what a load of ``size`` bytes inside one slot finds; None: nobody knows."""
+        """Return the bytes that a load inside one slot reads; None: unknown."""
         home, data = self.home(ipa), b""
         if home is None:
             return None
@@ -112,7 +112,7 @@ class RunMemory(Memory):
         return data[home & 7 :][:size]
 
     def store(self, ipa: int, size: int, data: bytes | None) -> None:
-        """Store ``size`` bytes inside one slot; None: nobody knows which."""
+        """Store ``size`` bytes inside one slot; None: unknown bytes."""
         home = self.home(ipa)
         if home is None:
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the bytes of an access are, through stage 1 and the memory slots, or what comes of the access instead."""
+"""Translate a guest access through stage 1 and the memory slots; return its RAM location or the resulting fault."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ UNALIGNED_DEVICE = "emulator: an unaligned access to Device memory, an alignment
 
 
 def tag_ignored(state: State, address: int) -> bool:
-    """TCR_EL1.TBI1 or TBI0, by bit 55 of the address."""
+    """Return TCR_EL1.TBI1 or TBI0, by bit 55 of the address."""
     return bool(state[exceptions.TCR] >> (38 if address >> 55 & 1 else 37) & 1)
 
 
 def exceeds_output_size(state: State, address: int, cpu: Cpu) -> bool:
-    """Whether an address is outside the address size with the MMU off (AArch64.S1DisabledOutput)."""
+    """Whether an address exceeds the output size with stage 1 off (Arm ARM AArch64.S1DisabledOutput)."""
     return (address & (1 << 56) - 1 if tag_ignored(state, address) else address) >> cpu.pa_bits != 0
 
 
 def mapped(state: State, memory: RunMemory, address: int, use: Use, cpu: Cpu) -> Mapped | Effect:
-    """Return where stage 1, which is on, puts an address, or what comes of it instead."""
+    """Translate an address at stage 1, which is on; return its IPA, or the effect of the fault instead."""
     if not memory.known:
         return Undetermined("stage-1 translation is on, and its tables are not known")
     found = translate(state, memory, address, use, cpu)
@@ -54,10 +54,12 @@ class DataAccess(NamedTuple):
 
 
 def locate_access(state: State, memory: RunMemory, access: DataAccess, cpu: Cpu) -> Places | Effect:
-    """Return where the bytes of a load or store are; what of it a store may have written before a fault is unknown.
+    """Return the places of a load or store, or the effect of its fault.
 
-    Source: Arm ARM AArch64.CheckAlignment (SCTLR_EL1.A comes before any translation), B2.2 (an unaligned access is no
-    single one: which of two pages is touched first is not said).
+    What a store may have written before it faults becomes unknown in ``memory``.
+
+    Source: Arm ARM AArch64.CheckAlignment (SCTLR_EL1.A comes before any translation), B2.2 (an unaligned access is not
+    single-copy atomic: the order of its parts is not defined).
     """
     address, size, is_store = access
     write, unaligned = WNR if is_store else 0, address % size != 0
@@ -102,7 +104,7 @@ def _inside(memory: RunMemory, access: DataAccess, ipa: int) -> Places | Effect:
 
 
 def half_stored(state: State, word: int, memory: RunMemory, cpu: Cpu) -> Mapping[int, int | None]:
-    """Return the words of RAM that a store which trapped may have changed: of two pages one can be there already."""
+    """Return the words of RAM that a store which trapped may have changed: one of its two pages may be mapped."""
     access = a64.decode_access(word)
     if access is None or not access.is_store:
         return {}

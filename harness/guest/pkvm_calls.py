@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calls of a protected VM that pKVM answers at EL2, without its host.
+"""Predict the hypercalls of a protected VM that pKVM handles at EL2, without its host.
 
 Source: Documentation/virt/kvm/arm/hypercalls.rst, "Optional; pKVM protected guests only".
 """
@@ -23,12 +23,12 @@ PAGE_FIRST = "a page that is to be shared and is not there yet: pKVM asks the ho
 
 
 def is_pkvm_call(state: State) -> bool:
-    """Whether the call in ``state`` is one of these."""
+    """Whether the hypercall in ``state`` is one of these."""
     return state[0] & 0xFFFF_FFFF in (FEATURES, MEMINFO, SHARE, UNSHARE)
 
 
 def answer(state: State) -> Continue:
-    """Return what such a call does: its result in x0; nobody said what is in x1 to x3 then (Arm DEN 0028 2.6)."""
+    """Return the effect of such a call: its result in x0, and x1 to x3 unknown (Arm DEN 0028 2.6)."""
     function, (address, *reserved) = state[0] & 0xFFFF_FFFF, state[1:4]
     rest = dict.fromkeys((1, 2, 3), (MASK64, "x1 to x3 after a call that returns x0 alone (SMCCC)"))
     if function == FEATURES:
@@ -41,5 +41,5 @@ def answer(state: State) -> Continue:
 
 
 def may_request_page(state: State, word: int | None) -> bool:
-    """Whether an instruction may look like a data abort to the host, because a page that it shares is not there yet."""
+    """Whether an instruction may reach the host as a data abort, because the page that it shares is not mapped yet."""
     return word is not None and a64.is_hvc(word) and state[0] & 0xFFFF_FFFF == SHARE

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run of the guest, from an entry to the next exit, followed once for all relations that need to know of it."""
+"""Predict a run of the guest, from an entry to the next exit, once for all relations."""
 
 from __future__ import annotations
 
@@ -42,29 +42,30 @@ RACE = "which interrupt came first, the guest's or the host's"
 
 
 class PredictedRun(NamedTuple):
-    """What the guest's code does between ``entry`` and ``exit``, by the architecture.
-
-    ``event`` is the exit's place in the trace; ``seen`` the guest's view after the entry; ``call``: an HVC ended
-    the run, whose return address is behind it; ``target``: where the instruction is that ended it; ``path`` how the
-    guest came there, its state None where nobody knows; ``debugger`` how userspace debugs the guest, if it does;
-    ``walk_level``: of the table entry in no memory slot at which a stage-1 walk ended the run.  ``refused``: what EL2
-    did not let the guest execute on that path (:mod:`harness.guest.el2_refusals`).
-    """
+    """What the guest's code does between ``entry`` and ``exit``, by the architecture."""
 
     event: int
+    """The index of the exit in the trace."""
     entry: Switch
     exit: Switch
     seen: State
+    """The guest's state after the entry."""
     call: bool
+    """Whether an HVC ended the run, whose preferred return address is that of the next instruction."""
     target: int
+    """The address of the instruction that ended the run."""
     path: GuestPath
+    """How the guest reached that instruction; its state is None where that is not determined."""
     debugger: Debugger | None = None
+    """How userspace debugs the guest, if it does."""
     walk_level: int | None = None
+    """The level of the table entry in no memory slot at which a stage-1 walk ended the run."""
     refused: tuple[str, ...] = ()
+    """The accesses that EL2 rejected on the path (:mod:`harness.guest.el2_refusals`)."""
 
 
 def undetermined_bits(index: int, path: GuestPath, stepped: bool, cpu: Cpu) -> tuple[int, str]:
-    """Return the bits of a register that the CPU does not keep or nobody knows behind a path, and why.
+    """Return the bits of a register that the CPU does not keep or that are unknown after a path, and why.
 
     ``stepped``: userspace stepped the guest.
     """
@@ -74,7 +75,7 @@ def undetermined_bits(index: int, path: GuestPath, stepped: bool, cpu: Cpu) -> t
 
 
 def _agrees(path: GuestPath, run: GuestRun, call: bool, cpu: Cpu) -> bool:
-    """Whether a path leads to the state that was seen, but for bits that are free; ``call``: PC is behind an HVC."""
+    """Whether a path leads to the observed state, undetermined bits apart; ``call``: its PC is after an HVC."""
     if path.state is None:
         return False
     observed, stepped = run.exit.values, run.entry.stepped
@@ -96,9 +97,10 @@ def _unless_refused(
     agrees: Callable[[GuestPath], bool],
     code: Mapping[int, int],
 ) -> tuple[GuestPath, tuple[str, ...]]:
-    """Return the path that a protected guest took, and what EL2 refused it there; its plain path if that is no better.
+    """Return the path of a protected guest that leads to the observed state, and the accesses that EL2 rejected on it.
 
-    ``follow`` returns the path with some accesses refused.
+    ``path`` is that without rejections; it is returned if no rejections lead to the observed state.  ``follow`` returns
+    the path with some accesses rejected.
     """
     if not path.certain or agrees(path):
         return path, ()
@@ -110,7 +112,7 @@ def _unless_refused(
 
 
 def _stopped_store(path: GuestPath, word: int | None, memory: Memory) -> None:
-    """Enter that a store which a watchpoint stopped may have been made in part (Arm ARM D2.10, B2.2)."""
+    """Enter that a store at which a watchpoint stopped may have been made in part (Arm ARM D2.10, B2.2)."""
     if path.state is None or word is None or is_on(path.state) or (access := touch(path.state, word)) is None:
         memory.mark_unknown()
     elif access.is_store:
@@ -128,13 +130,13 @@ def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
     code, cpu, memory, gic, debugger = context.code, context.cpu, context.memory, context.gic, context.debugger
     seen = pending.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
     observed = exit_.values
-    behind = (observed[exceptions.PC] - 4) & MASK64
+    call_address = (observed[exceptions.PC] - 4) & MASK64
     trapped, protected = exit_.trapped, as_code(code).protected
     call = trapped and may_be_call(seen, exit_, protected)  # most cannot: their code is not looked up
-    why = why_fetch_unknown(observed, behind, context) if call else ""
-    call = call and is_call(seen, fetched(observed, behind, context), exit_, protected)
+    why = why_fetch_unknown(observed, call_address, context) if call else ""
+    call = call and is_call(seen, fetched(observed, call_address, context), exit_, protected)
     call = call or (debugger is not None and class_of(exit_) == "HVC64" and not exit_.forged)
-    target = behind if call else observed[exceptions.PC]
+    target = call_address if call else observed[exceptions.PC]
     pstate = seen[exceptions.PSTATE]
     is_interrupted = bool(entry.hcr & exceptions.HCR_VIRTUAL and exceptions.unmasked(pstate, entry.hcr))
     refusals: tuple[str, ...] = ()
@@ -154,7 +156,7 @@ def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
         goal = Goal(target, steps, mode)
         path = walk(seen, goal, context, entry.hcr)
         if not trapped and path.state is not None and not _agrees(path, run, call, cpu) and comes_back(path, context):
-            # Such as a guest whose vector faults: it takes one exception after the other until the interrupt comes.
+            # For example a guest whose vector faults takes one exception after the other until the interrupt comes.
             path = GuestPath(None, why=RUNS_ON, certain=False)
         elif protected and gic is None:
             follow = partial(walk, seen, goal, context, entry.hcr)
@@ -169,7 +171,7 @@ def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
         _stopped_store(path, fetched(seen, target, context), memory)
     level = None
     if trapped and path.state is not None and is_on(path.state):
-        level = walk_level(seen, path.state, exit_, RunMemory.behind(memory, path.stored), cpu)
+        level = walk_level(seen, path.state, exit_, RunMemory.after(memory, path.stored), cpu)
         word = fetched(path.state, target, context)
         memory.stored(half_stored(path.state, word, RunMemory(memory), cpu) if word is not None else {})
     if path.state is None:

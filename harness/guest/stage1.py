@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage-1 translation of EL1 and EL0 through the tables that a scenario wrote; every granule that the CPU has.
+"""Translate addresses at stage 1 of EL1&0, through the tables that a scenario wrote; all granules of the CPU.
 
 Source: Arm ARM D8.2 (translation process, table walk), D8.3 (descriptors), D8.4 (permissions), D8.15 (order and levels
 of faults), D17.2.139 (TCR_EL1), D17.2.144 (TTBR0_EL1).
 
 An emulator's TLB holds nothing from before the entry: KVM changes HCR_EL2.VM (or the VMID) at every world switch, and
 QEMU then flushes all of EL1's and EL0's translations (target/arm/helper.c, hcr_write and vttbr_write).  What changes
-after the entry, the TLB may or may not have seen; whoever calls :func:`translate` must look out for that.
+after the entry, the TLB may or may not have seen; a caller of :func:`translate` must take care of that.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _WXN, _EPAN = 1 << 19, 1 << 57
 
 
 class Use(Enum):
-    """What an address is translated for."""
+    """The kind of access that an address is translated for."""
 
     FETCH = "fetch"
     READ = "read"
@@ -68,21 +68,21 @@ class Mapped(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A stage-1 fault, which the guest takes itself: ``status`` is its fault status code, level included."""
+    """A stage-1 fault, which EL1 takes: ``status`` is its fault status code, level included."""
 
     status: int
     tables: tuple[int, ...] = ()
 
 
 class Outside(NamedTuple):
-    """The last of ``tables``, an entry of ``level``, is in no memory slot: the walk itself faults at stage 2."""
+    """The last of ``tables``, an entry of ``level``, is in no memory slot: the walk faults at stage 2."""
 
     tables: tuple[int, ...]
     level: int
 
 
 class Unsure(NamedTuple):
-    """Nobody knows, and why."""
+    """The translation is not determined; ``why`` has the reason."""
 
     why: str
 
@@ -102,7 +102,7 @@ def controls(state: State) -> tuple[int, ...]:
 
 
 def translate(state: State, memory: Memory, address: int, use: Use, cpu: Cpu) -> Result:
-    """Translate a virtual address at the exception level of ``state``; an access must be inside one page."""
+    """Translate a virtual address at the Exception level of ``state``; the access must be inside one page."""
     tcr = state[exceptions.TCR]
     upper = address >> 55 & 1
     size = tcr >> (16 if upper else 0) & 0x3F
@@ -190,12 +190,12 @@ def _walk(state: State, memory: Memory, lookup: _Lookup, cpu: Cpu) -> Result:
 
 
 def _is_device(state: State, entry: int) -> bool:
-    """Whether MAIR_EL1 calls the memory behind a block or page Device memory (Arm ARM D17.2.100)."""
+    """Whether MAIR_EL1 gives a block or page Device memory type (Arm ARM D17.2.100)."""
     return not state[MAIR] >> 8 * (entry >> 2 & 7) & 0xF0
 
 
 def _leaf_status(state: State, entry: int, inherited: int, use: Use, cpu: Cpu) -> int | Unsure | None:
-    """Return the fault that a block or page entry gives, without the level; None: none."""
+    """Return the fault status of a block or page entry, without the level; None: no fault."""
     if not entry & _AF:
         return FSC_ACCESS
     if use is Use.FETCH and _is_device(state, entry):

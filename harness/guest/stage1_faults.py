@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the fault registers owe where stage-1 translation is on: the trap of an instruction, its fetch, or a walk."""
+"""Predict the fault registers with stage 1 on: for the trap of an instruction, of its fetch, or of a table walk."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def expected_fault(
             return None
         if data.address % data.size and state[exceptions.SCTLR] & exceptions.SCTLR_A:
             return RaiseException(EC_DABT, FSC_ALIGNMENT | (WNR if data.is_store else 0), data.address)
-        # Which of two pages is touched first is not said: the address tells.
+        # Which of two pages is accessed first is not defined; the address of the fault shows it.
         pieces = [at for at, _ in parts(data.address, data.size)]
         touch = data._replace(address=exit_.far if exit_.far in pieces else pieces[0])
         found = translate(state, memory, touch.address, Use.WRITE if data.is_store else Use.READ, cpu)
@@ -62,7 +62,7 @@ def expected_fault(
 
 
 def walk_level(before: State, state: State, exit_: Switch, memory: Memory, cpu: Cpu) -> int | None:
-    """Return the level of the entry in no memory slot at which the walk of an exit ended; None: nobody knows."""
+    """Return the level of the table entry in no memory slot at which the walk of an exit ended; None: unknown."""
     if not _S1PTW.get(exit_.esr) or exit_.forged or not is_on(state) or controls(before) != controls(state):
         return None
     ec = exits.ec_of(exit_.esr)
@@ -71,7 +71,7 @@ def walk_level(before: State, state: State, exit_: Switch, memory: Memory, cpu: 
 
 
 def _of_walk(ec: str, address: int, found: Mapped | Refused | Outside, exit_: Switch) -> Fault | RaiseException:
-    """Any entry on the way may be in a page that stage 2 does not map yet; the last one is, if it is in no slot."""
+    """Return the fault of a walk: stage 2 may lack the page of any entry, and lacks that of one in no memory slot."""
     seen = exit_.page
     entries = [entry for entry in found.tables if entry & ~0xFFF == seen]
     if not found.tables:

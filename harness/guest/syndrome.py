@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ESR_EL2, FAR_EL2 and HPFAR_EL2 must say of a trap, from the instruction that trapped.
+"""Predict ESR_EL2, FAR_EL2 and HPFAR_EL2 of a trap, from the instruction that trapped.
 
 Source: Arm ARM D17.2.37 (ESR_EL2, ISS encodings), D17.2.41 (FAR_EL2), D17.2.64 (HPFAR_EL2).
 """
@@ -25,7 +25,7 @@ IPA_MASK = 0xFFFF_FFFF_F000
 
 
 class Fault(NamedTuple):
-    """What is owed: ``esr`` up to the bits of ``esr_free``; an address is None where the register is UNKNOWN."""
+    """The expected registers: ``esr`` apart from the bits of ``esr_free``; an address is None where it is UNKNOWN."""
 
     esr: int
     esr_free: int = 0
@@ -47,7 +47,7 @@ def abort(ec: str, access: Touch, ipa: int, memory: Memory) -> Fault:
 
 
 def walk_abort(ec: str, address: int, entry: int) -> Fault:
-    """A stage-2 fault of the walk for ``address``, at the table entry ``entry``; no syndrome is valid.
+    """Return the stage-2 fault of the walk for ``address`` at the table entry ``entry``; ISV is 0.
 
     Source: Arm ARM AArch64.FaultSyndrome, which gives ISS[24:14] to faults that are not ``s2fs1walk`` alone.
     """
@@ -57,7 +57,7 @@ def walk_abort(ec: str, address: int, entry: int) -> Fault:
 
 
 def fetch_fault(pc: int, memory: Memory) -> Fault:
-    """An instruction abort: nothing is mapped at ``pc`` at stage 2, stage 1 is off."""
+    """Return the instruction abort of a fetch from ``pc``, which stage 2 does not map; stage 1 is off."""
     return abort("IABT_LOW", Touch(pc, False, 0), pc, memory)
 
 
@@ -70,7 +70,7 @@ class TrappedInstruction(NamedTuple):
 
 
 class Touch(NamedTuple):
-    """The access of a load or store: where, whether it writes, what ESR_EL2 says of the instruction, and its size."""
+    """The access of a load or store: its address, whether it writes, its instruction syndrome (ISS) and its size."""
 
     address: int
     is_store: bool
@@ -90,7 +90,7 @@ def touch(state: State, word: int) -> Touch | None:
     effect = execute(state, word)
     if not isinstance(effect, Access):
         return None
-    # No syndrome is valid: only WnR says anything.
+    # ISV is 0: of the ISS only WnR is valid.
     return Touch(effect.address, effect.is_store, WNR if effect.is_store else 0, effect.size)
 
 
@@ -108,26 +108,26 @@ def _valid_iss(access: a64.Access) -> int:
 
 
 def call(word: int) -> Fault:
-    """An HVC: the immediate."""
+    """Return the syndrome of an HVC: its immediate."""
     return Fault(_esr("HVC64", word >> 5 & 0xFFFF))
 
 
 def wait(is_wfe: bool) -> Fault:
-    """A WFI or WFE."""
+    """Return the syndrome of a WFI or WFE."""
     return Fault(_esr("WFX", CONDITION_ALWAYS | int(is_wfe)))
 
 
 def register_access(word: int) -> Fault:
-    """An MRS, MSR or SYS."""
+    """Return the syndrome of an MRS, MSR or SYS."""
     op0, op1, crn, crm, op2 = a64.system_register(word)
     is_read, rt = word >> 21 & 1, word & 31
     return Fault(_esr("SYS64", op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | is_read))
 
 
 def expected_syndrome(state: State, word: int | None, memory: Memory, *, is_fetch: bool) -> Fault | None:
-    """Return what the trap of instruction ``word`` (None: nobody knows it) owes in ``state``.
+    """Return the fault registers that the trap of instruction ``word`` (None: unknown) requires in ``state``.
 
-    ``is_fetch``: the exit says that it was the fetch that faulted.  None where nothing is promised here.
+    ``is_fetch``: the exit is an instruction abort.  None where the architecture requires nothing.
     """
     if is_fetch:
         return fetch_fault(state[exceptions.PC], memory)
@@ -143,7 +143,7 @@ def expected_syndrome(state: State, word: int | None, memory: Memory, *, is_fetc
 
 @lru_cache(maxsize=1 << 12)
 def _by_word(word: int) -> Fault | None:
-    """What the trap of an instruction owes that accesses no memory: the word alone says it."""
+    """Return the syndrome of an instruction that accesses no memory: it follows from the word alone."""
     if a64.is_hvc(word):
         return call(word)
     if word in (a64.WFI, a64.WFE):

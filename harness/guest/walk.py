@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What scenario code does between an entry and the next exit, by the Arm ARM.
+"""Execute scenario code from an entry to the next exit, by the Arm ARM.
 
-Scenario code is laid out to trap at once, so nearly every walk has no step.  The rest (a load from RAM that is
-mapped by now, a branch, an exception that the guest takes by itself) is followed here, as far as it is certain; where
-it is not, the walk says why, and the run is counted as unchecked.
+Scenario code is laid out to trap at once, so nearly every walk executes no instruction.  The rest (a load from RAM that
+is mapped by now, a branch, an exception to EL1) is executed here, as far as the architecture determines it.  Where it
+does not, the path has the reason, and the run is counted as unchecked.
 """
 
 from __future__ import annotations
@@ -44,31 +44,31 @@ ILLEGAL = "illegal execution state"
 TAGGED = "a branch to a tagged address"
 FROM_UNKNOWN = "an address or a call from what nobody knows"
 MAX_WALK = 600
-"""Instructions after which a walk gives up; a scenario has fewer."""
+"""The most instructions of a walk; a scenario has fewer."""
 
 _BR, _BR_MASK = 0xD61F_0000, 0xFFFF_FC1F
 EC_WFX, EC_IABT, EC_PC_ALIGN = (exits.EC_BY_NAME[name] for name in ("WFX", "IABT_LOW", "PC_ALIGN"))
 
 
 class GuestPath(NamedTuple):
-    """The state in which the guest traps, and the registers whose value there nobody knows.
-
-    ``unknown`` maps a register's index to the bits that nobody knows, and why.  ``state`` is None when the code does
-    not get to that trap; ``why`` then says what it does instead, and ``certain`` whether that is the architecture's
-    word or only the end of what this module follows.  ``stored``: the words of RAM that it has changed, by
-    their addresses in the default layout, None where nobody knows what is there.
-    ``vectors``: as :class:`harness.guest.execute.Continue` has them.  ``hcr``: the virtual interrupts that are still
-    pending. ``stopped``: up to where it was followed.
-    """
+    """Where the guest's code leads: the state in which it traps at the goal, or why it does not reach the goal."""
 
     state: State | None
+    """The state at the goal; None: the code does not lead there."""
     unknown: Mapping[int, tuple[int, str]] = MappingProxyType({})
+    """The bits of registers that are unknown there, and why, by the register's index."""
     why: str = ""
+    """What the guest does instead of reaching the goal."""
     certain: bool = True
+    """Whether the architecture requires that; otherwise this module cannot determine what comes after."""
     stored: Mapping[int, int | None] = MappingProxyType({})
+    """The words of RAM that the guest changed, by address of the default layout; None: an unknown word."""
     vectors: Mapping[int, int | None] = MappingProxyType({})
+    """The vector registers that the guest wrote, as in :class:`harness.guest.execute.Continue`."""
     hcr: int = 0
+    """The virtual interrupts that are still pending."""
     stopped: int = -1
+    """The address at which a path without a state ends."""
 
 
 class Goal(NamedTuple):
@@ -114,7 +114,7 @@ def walk(
         and not least
         and mode in (None, state[exceptions.PSTATE] & exceptions.MODE)
     ):
-        return GuestPath(state, hcr=hcr)  # the rule; all below are exceptions to it
+        return GuestPath(state, hcr=hcr)  # the usual case
     if not quiet and debugger is not None and debugger.steps:
         return _uncertain(STEPPED)._replace(stopped=state[exceptions.PC])
     machine = _Guest(state, context, hcr, refusals)
@@ -141,19 +141,19 @@ def walk(
 
 
 def comes_back(path: GuestPath, context: GuestContext) -> bool:
-    """Whether a guest at the end of a path may go on from there and be back without any trap.
+    """Whether a guest at the end of a path may execute on and return there without a trap.
 
-    ``context``: as it was at the beginning of the path.
+    ``context`` is that at the beginning of the path.
     """
     if path.state is None or path.unknown.keys() - {exceptions.PSTATE}:
         return True
-    there = GuestContext(context.code, context.cpu, RunMemory.behind(context.memory, path.stored))
+    there = GuestContext(context.code, context.cpu, RunMemory.after(context.memory, path.stored))
     again = walk(path.state, Goal(path.state[exceptions.PC], (1, MAX_WALK)), there, path.hcr)
     return again.state is not None or not again.certain
 
 
 def _is_tagged(state: State, target: int) -> bool:
-    """Whether a branch may replace a tag of its target: unless TBID says that it is data's only, on a CPU with TBID."""
+    """Whether a branch to ``target`` may replace its tag; TCR_EL1.TBID could prevent that on a CPU that has it."""
     return target >> 56 not in (0, 0xFF) and mmu.tag_ignored(state, target)
 
 
@@ -166,7 +166,7 @@ def _uncertain(why: str) -> GuestPath:
 
 
 class _Guest:
-    """A vCPU between two traps: executes what does not trap."""
+    """A vCPU between two traps, which executes instructions that do not trap."""
 
     def __init__(self, state: State, context: GuestContext, hcr: int, refusals: Mapping[int, str]) -> None:
         cpu = context.cpu
@@ -192,7 +192,7 @@ class _Guest:
             )
 
     def arrived(self) -> GuestPath:
-        """Return the walk that ends here."""
+        """Return the path that ends here."""
         stored = self.memory.stored_words
         return GuestPath(self.state, self.unknown, stored=stored, vectors=self.vectors, hcr=self._hcr)
 
@@ -224,7 +224,7 @@ class _Guest:
         return None
 
     def step(self) -> GuestPath | None:
-        """Execute one instruction; a Walk where that cannot be, because it must trap or nobody knows."""
+        """Execute one instruction; return a path if it ends here: the instruction traps, or its effect is unknown."""
         pc = self.state[exceptions.PC]
         if controls(self.state) != self._controls and (is_on(self.state) or self._controls[0] & exceptions.SCTLR_M):
             return _uncertain(STALE)

@@ -90,7 +90,7 @@ def _owed(
             return stop
     if is_on(state) or is_on(seen):
         trap = TrappedInstruction(state, word, exit_)
-        memory = RunMemory.behind(context.memory, run.path.stored)
+        memory = RunMemory.after(context.memory, run.path.stored)
         return stage1_faults.expected_fault(trap, seen, memory, context.cpu)
     is_fetch = exits.ec_of(exit_.esr) == exits.EC_BY_NAME["IABT_LOW"]
     return syndrome.expected_syndrome(state, word, context.memory, is_fetch=is_fetch)
