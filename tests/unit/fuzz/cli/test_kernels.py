@@ -31,7 +31,7 @@ def test_the_list(capsys: Capture) -> None:
     _, old, new, total, missing = capsys.readouterr().out.splitlines()
     assert old.startswith("6.1.1-1 ") and "gone from the archive" in old and old.endswith("(here)")
     assert "sid, forky" in new and "(here)" not in new and new.endswith(", ".join(kernels.supports(NEW)))
-    assert total == "1 kernels in the archive, 0 with headers; 1 gone; 8 MiB to fetch, 1 here"
+    assert total == "1 kernels in the archive, 0 with headers; 1 gone; 5 MiB to fetch, 1 here"
     assert missing == "suite experimental could not be read: no network"
 
 
