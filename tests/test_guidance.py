@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fuzz.campaign.guidance import BOTH, KVM, MODEL, Guide, choose, edges_in
-from fuzz.campaign.worker_command import Launcher
+from fuzz.campaign.worker_job import Launcher, WorkerJob
+from fuzz.targets.options import TargetOptions
 from harness.errors import SetupError
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.plugins import edges
@@ -96,9 +97,7 @@ def test_edges_of_all_workers_are_counted_once(tmp_path: Path) -> None:
     ("coverage", "watched", "counted"), [(MODEL, False, False), (MODEL, True, True), (KVM, False, True)]
 )
 def test_workers_count_edges_where_somebody_wants_them(coverage: str, watched: bool, counted: bool) -> None:
-    launch = Launcher("t", "spec", None, 1, Path("out"), "sqlite://", coverage, watched)
-    argv = launch(0, 0, Path("run/worker-0-0.stats"))
-    assert argv[argv.index("--coverage") + 1] == coverage
-    assert ("--edges" in argv) == counted
-    if counted:
-        assert argv[argv.index("--edges") + 1] == "run/worker-0-0.edges"
+    launch = Launcher(TargetOptions("t", "spec"), 1, Path("out"), "sqlite://", coverage, watched)
+    job = WorkerJob.from_json(launch(0, 0, Path("run/worker-0-0.stats"))[-1])
+    assert job.coverage == coverage
+    assert job.edges == (Path("run/worker-0-0.edges") if counted else None)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.campaign.worker_command import Launcher
-from fuzz.campaign.worker_process import _parser
+from fuzz.campaign.worker_job import Launcher, WorkerJob
 from fuzz.cli.main import build_parser
 from fuzz.targets.hyp_copy_option import check_option, choose_copy
+from fuzz.targets.options import TargetOptions
 from fuzz.targets.targets import open_bench
 from harness.errors import InputError, SetupError
 from harness.vm.build.prepare import PreparedTarget
@@ -35,8 +35,8 @@ def test_every_command_takes_the_option(command: str, word: str, wanted: bool | 
 
 @pytest.mark.parametrize("wanted", [None, True, False])
 def test_a_worker_is_told_what_the_campaign_was(wanted: bool | None) -> None:
-    launch = Launcher("t", "spec", None, 1, Path("out"), "sqlite://", "model", hyp_copy=wanted)
-    assert _parser().parse_args(launch(0, 0, Path("stats"))[3:]).hyp_copy is wanted
+    launch = Launcher(TargetOptions("t", "spec", hyp_copy=wanted), 1, Path("out"), "sqlite://", "model")
+    assert WorkerJob.from_json(launch(0, 0, Path("stats"))[-1]).targets.hyp_copy is wanted
 
 
 def test_outside_of_protected_mode_it_is_refused_before_anything_is_built() -> None:

@@ -19,9 +19,10 @@ from typing import Protocol
 
 from fuzz.campaign.guidance import MODES, edges_in
 from fuzz.campaign.parent import CORPUS, RUN, Plan, Progress, campaign_directory, run_campaign, until_signal
-from fuzz.campaign.worker_command import Launcher
+from fuzz.campaign.worker_job import Launcher
 from fuzz.generate.mutator import generate
 from fuzz.store.database import default_url
+from fuzz.targets.options import TargetOptions
 from harness.errors import TargetError
 from harness.scenario.scenario import Scenario
 from harness.vm.build.prepare import PreparedTarget
@@ -94,7 +95,7 @@ def _campaign(plan: TrialPlan, mode: str, seed: int, stopped: Callable[[], bool]
             if progress.seconds:
                 points.append(_point(progress.seconds, len(edges_in(out / RUN)), progress.stats))
 
-        launch = Launcher(plan.target, plan.level, None, seed, out, default_url(out), mode, watched=True)
+        launch = Launcher(TargetOptions(plan.target, plan.level), seed, out, default_url(out), mode, watched=True)
         with campaign_directory(out, []):
             outcome = run_campaign(Plan(plan.seconds, plan.jobs, out), launch, tick, stopped)
             edges = edges_in(out / RUN)

@@ -8,7 +8,6 @@ files (:mod:`fuzz.campaign.counters_file`) or on disk, and QEMU dies with this p
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import importlib.util
 import os
@@ -17,23 +16,22 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from types import FrameType
 
 import atheris
 
 from fuzz.campaign.counters_file import COVERAGE_SIZE, StatsWriter
 from fuzz.campaign.gc_tuning import collect_rarely
-from fuzz.campaign.guidance import BOTH, KVM, MODEL, MODES
+from fuzz.campaign.guidance import BOTH, KVM, MODEL
 from fuzz.campaign.libfuzzer_counters import Counters
 from fuzz.campaign.worker import GiveUp, Services, Worker
-from fuzz.cli.options import add_hyp_copy
+from fuzz.campaign.worker_job import WorkerJob
 from fuzz.generate.mutator import custom_crossover, custom_mutator
 from fuzz.store.database import Database
 from fuzz.store.dumps import DUMPS, Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.targets.targets import open_bench
-from harness.errors import SetupError, ShadowfuzzError
+from harness.errors import InputError, SetupError, ShadowfuzzError
 from harness.vm.cache import Cache, default_root
 from harness.vm.clone import Clones
 from harness.vm.plugins.edges import EDGES
@@ -41,29 +39,8 @@ from harness.vm.plugins.kvm_coverage import prepare_coverage
 
 MAX_INPUT_BYTES = 10240
 """Room for 200 steps and every register."""
-EXIT_GAVE_UP = 3
-"""The worker said in its statistics (group ``error``) why there is no point in another one."""
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fuzz.campaign.worker_process", description="One worker; `shadowfuzz fuzz` starts them."
-    )
-    parser.add_argument("--target", required=True)
-    parser.add_argument("--against")
-    parser.add_argument("--kernel", type=Path)
-    parser.add_argument("--level", required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--store", required=True)
-    parser.add_argument("--stats", type=Path, required=True)
-    parser.add_argument("--coverage", choices=MODES, default=MODEL, help="what libFuzzer sees")
-    parser.add_argument("--edges", type=Path, help="count the hypervisor's edges in this file")
-    parser.add_argument("--cold", action="store_true")
-    parser.add_argument("--deterministic", action="store_true")
-    add_hyp_copy(parser)
-    parser.add_argument("--parent", type=int, required=True)
-    return parser
+EXIT_USAGE, EXIT_GAVE_UP = 2, 3
+"""The argument is no job; there is no point in another worker, and its statistics (group ``error``) say why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +61,20 @@ def attach(coverage: str) -> Guides:
     return Guides(model, kvm)
 
 
-def services(args: argparse.Namespace, stats: StatsWriter, guides: Guides) -> Services:
-    """Return the real world for a worker.  InputError, SetupError: an argument or the set-up is wrong."""
-    dumps = Dumps(args.out / DUMPS)
-    clones = None if args.cold else Clones(Cache(default_root(os.environ)), lambda line: print(line, flush=True))
+def services(job: WorkerJob, stats: StatsWriter, guides: Guides) -> Services:
+    """Return the real world for a worker.  InputError, SetupError: the job or the set-up is wrong."""
+    dumps, targets = Dumps(job.out / DUMPS), job.targets
+    clones = None if targets.cold else Clones(Cache(default_root(os.environ)), lambda line: print(line, flush=True))
     bench = open_bench(
-        *(args.target, args.level, args.kernel, args.against),
+        *(targets.target, targets.level, targets.kernel, targets.against),
         dump=dumps.place,
         clones=clones,
-        deterministic=args.deterministic,
-        hyp_copy=args.hyp_copy,
+        deterministic=targets.deterministic,
+        hyp_copy=targets.hyp_copy,
     )
-    plugin = None if args.edges is None else prepare_coverage(bench.sides[0].prepared).plugin(args.edges)
+    plugin = None if job.edges is None else prepare_coverage(bench.sides[0].prepared).plugin(job.edges)
     if guides.kvm is not None and plugin is None:
-        raise SetupError("guided by the hypervisor's edges, but they are not counted: --edges is missing")
+        raise SetupError("guided by the hypervisor's edges, but the job names no file to count them in")
 
     def hit(index: int) -> None:
         if guides.model is not None:
@@ -107,7 +84,7 @@ def services(args: argparse.Namespace, stats: StatsWriter, guides: Guides) -> Se
         if guides.kvm is not None and plugin is not None:
             guides.kvm.fill(plugin.map.counters())
 
-    database = Database(args.store)
+    database = Database(job.store)
     return Services(
         boot=lambda: bench.boot(plugin),
         boot_again=bench.boot_again,
@@ -123,25 +100,25 @@ def services(args: argparse.Namespace, stats: StatsWriter, guides: Guides) -> Se
     )
 
 
-def libfuzzer_arguments(args: argparse.Namespace) -> list[str]:
+def libfuzzer_arguments(job: WorkerJob) -> list[str]:
     """Return the argv for libFuzzer."""
     return [
         # The modes that start children run this through a shell.
-        f"{sys.executable} -m fuzz.campaign.worker_process",
-        f"-seed={args.seed % (1 << 32) or 1}",  # 0 would mean: any
+        job.command,
+        f"-seed={job.seed % (1 << 32) or 1}",  # 0 would mean: any
         f"-max_len={MAX_INPUT_BYTES}",
         "-len_control=0",  # the mutator knows how long a scenario should be
         "-reduce_inputs=0",  # a long scenario costs less an exit than a short one
         # What other workers find, and when, is no function of the seed.
-        f"-reload={0 if args.deterministic else 5}",
+        f"-reload={0 if job.targets.deterministic else 5}",
         "-timeout=120",
         "-rss_limit_mb=0",
         "-print_funcs=0",
         "-print_final_stats=0",
         # Ctrl-C is the campaign's; SIGTERM is ours (see stop below).
         *("-handle_int=0", "-handle_term=0"),
-        f"-artifact_prefix={args.stats.parent}/",
-        str(args.out / "corpus"),
+        f"-artifact_prefix={job.stats.parent}/",
+        str(job.out / "corpus"),
     ]
 
 
@@ -191,15 +168,21 @@ class Target:
 
 
 def main(argv: list[str]) -> int:
-    """Fuzz until told to stop; returns only if nothing could be started."""
-    args = _parser().parse_args(argv)
-    if os.getppid() != args.parent:
-        return EXIT_GAVE_UP  # it died before it could be our death signal
-    stats = StatsWriter(args.stats)
-    load_custom_hooks()
-    guides = attach(args.coverage)
+    """Do the job that the one argument describes until asked to stop; returns only if nothing could be started."""
     try:
-        worker = Worker(services(args, stats, guides))
+        if len(argv) != 1:
+            raise InputError("worker", None, f"{len(argv)} arguments, expected one, a job as JSON")
+        job = WorkerJob.from_json(argv[0])
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    if os.getppid() != job.parent:
+        return EXIT_GAVE_UP  # it died before it could be our death signal
+    stats = StatsWriter(job.stats)
+    load_custom_hooks()
+    guides = attach(job.coverage)
+    try:
+        worker = Worker(services(job, stats, guides))
         worker.begin()
     except ShadowfuzzError as error:
         stats.add("error", str(error))
@@ -208,7 +191,7 @@ def main(argv: list[str]) -> int:
     collect_rarely()
     signal.signal(signal.SIGTERM, target.stop)  # until here it simply ends the process, and with it QEMU
     atheris.Setup(
-        libfuzzer_arguments(args),
+        libfuzzer_arguments(job),
         target,
         custom_mutator=custom_mutator,
         custom_crossover=custom_crossover,

@@ -20,7 +20,7 @@ from fuzz.campaign.guidance import MODES, choose
 from fuzz.campaign.parent import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.campaign.status_line import News, status_line
 from fuzz.campaign.summary import Asked, summarise, text
-from fuzz.campaign.worker_command import Launcher
+from fuzz.campaign.worker_job import Launcher
 from fuzz.cli.options import (
     MAX_SEED,
     Subparsers,
@@ -38,6 +38,7 @@ from fuzz.paths import CRASHES, KEPT, SEEDS
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.store.runs import SAMPLE_SECONDS, History
+from fuzz.targets.options import TargetOptions
 from fuzz.targets.targets import open_bench
 from fuzz.triage.kept_on_emulators import measure_kept
 from fuzz.triage.other_emulators import Journey
@@ -157,8 +158,13 @@ def run_fuzz(args: argparse.Namespace) -> int:
         args.accept_kept,
         guide.kvm_off,
     )
-    how = {"cold": args.cold, "deterministic": args.deterministic, "hyp_copy": args.hyp_copy}
-    launch = Launcher(args.target, args.level, kernel, seed, out, url, coverage, against=args.against, **how)
+    targets = TargetOptions(
+        *(args.target, args.level, kernel, args.against),
+        cold=args.cold,
+        deterministic=args.deterministic,
+        hyp_copy=args.hyp_copy,
+    )
+    launch = Launcher(targets, seed, out, url, coverage)
 
     show = _Status(sys.stderr)
     protected = all(has_protected_vms(side.config.mode, side.prepared.kernel_release) for side in bench.sides)

@@ -17,11 +17,12 @@ from fuzz.campaign.guidance import BOTH
 from fuzz.campaign.parent import RUN, Outcome, campaign_directory
 from fuzz.campaign.summary import Asked, summarise
 from fuzz.campaign.worker import Worker
-from fuzz.campaign.worker_command import Launcher
-from fuzz.campaign.worker_process import Guides, _parser, services
+from fuzz.campaign.worker_job import Launcher
+from fuzz.campaign.worker_process import Guides, services
 from fuzz.cli.main import main
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
+from fuzz.targets.options import TargetOptions
 from fuzz.targets.session import Lab, open_lab, signatures
 from fuzz.triage.confirm import stages_of
 from fuzz.triage.minimise import minimise_on
@@ -50,10 +51,9 @@ def machines() -> list[int]:
 def test_a_worker_counts_and_keeps_what_the_copies_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Clones, both plugins in one QEMU, a machine that is lost on the way, a finding, and the line that shows it."""
     url, stats = default_url(tmp_path), tmp_path / RUN / "worker-0-0.stats"
-    launch = Launcher(TARGET, "spec", None, 1, tmp_path, url, BOTH, hyp_copy=None)
-    args = _parser().parse_args(launch(0, 0, stats)[3:])
+    launch = Launcher(TargetOptions(TARGET, "spec", hyp_copy=None), 1, tmp_path, url, BOTH)
     with campaign_directory(tmp_path, []):
-        done = services(args, StatsWriter(stats), Guides(None, None))
+        done = services(launch.job(0, 0, stats), StatsWriter(stats), Guides(None, None))
         worker = Worker(done)
         worker.ending = True  # a loss is not tried again
         worker.begin()
