@@ -21,8 +21,8 @@ from fuzz.campaign import parent as campaign
 from fuzz.campaign import summary
 from fuzz.campaign.counters_file import COVERAGE_SIZE, EMPTY, SLOTS, StatsWriter, merge, read_stats
 from fuzz.campaign.parent import Launch, Outcome, Plan, Progress, campaign_directory, run_campaign
-from fuzz.campaign.status_line import News, status_line
-from fuzz.campaign.summary import Asked, summarise
+from fuzz.campaign.status_line import NewClusterCounter, status_line
+from fuzz.campaign.summary import CampaignOptions, summarise
 from fuzz.cli.fuzz import add_parser
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
@@ -241,7 +241,7 @@ def summary_of(
     url = default_url(out)
     Store(Database(url), FINDINGS).export(out / FINDINGS)
     began = time.monotonic() - 1
-    asked = Asked((SUBJECT,), ("fake",), Path("an image"), 7, 2, out, began, url, accept_kept=accept_kept)
+    asked = CampaignOptions((SUBJECT,), ("fake",), Path("an image"), 7, 2, out, began, url, accept_kept=accept_kept)
     return summarise(asked, outcome, kept)
 
 
@@ -288,7 +288,7 @@ def test_new_clusters_come_first_and_kept_ones_may_be_accepted(tmp_path: Path) -
     kept = [Regression("old-bug", "", "", "kvm", "", ("fake",), ("restore.xN/HVC64/prep_hvc",), ("s",))]
     new = Divergence("host", "pc", 1, 2, "WFX", 1, 0)
     b = bench(tmp_path, *[checked(DIVERGENCE)] * 3, *[checked(new)] * 3)
-    news = News(Store(Database(default_url(tmp_path)), FINDINGS), kept)
+    news = NewClusterCounter(Store(Database(default_url(tmp_path)), FINDINGS), kept)
 
     def outcome() -> Outcome:
         return Outcome(read_stats(tmp_path / "stats"), 1.0, (), "", False)

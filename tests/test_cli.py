@@ -16,6 +16,7 @@ import pytest
 
 import fuzz.cli.replay as replay_cli
 from fuzz.cli.main import BROKEN_PIPE, FAILED, INTERRUPTED, USAGE, build_parser, main
+from fuzz.targets import prepared_side
 from harness.errors import AgentProtocolError, InputError, SetupError, TargetError, VmLost
 from harness.scenario.scenario import HEADER, Scenario
 from harness.trace.events import Trace
@@ -204,7 +205,7 @@ ERRORS: tuple[tuple[BaseException, int, str], ...] = (
 def test_errors_become_a_line_and_a_status(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture, error: BaseException, status: int, said: str
 ) -> None:
-    def raising(*_: object) -> None:
+    def raising(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(replay_cli, "make_plan", raising)
@@ -268,9 +269,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeTarget]:
 
     def make(*script: TargetError | None) -> FakeTarget:
         target = FakeTarget(list(script))
-        monkeypatch.setattr(replay_cli, "prepare", lambda *_, **__: prepared)
-        monkeypatch.setattr(replay_cli, "boot", target.boot)
-        monkeypatch.setattr(replay_cli, "KNOWN_DIR", GOLDEN / "known")
+        monkeypatch.setattr(prepared_side, "prepare", lambda *_, **__: prepared)
+        monkeypatch.setattr(prepared_side, "boot", target.boot)
+        monkeypatch.setattr(prepared_side, "KNOWN_DIR", GOLDEN / "known")
         return target
 
     return make

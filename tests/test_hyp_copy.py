@@ -11,7 +11,7 @@ from fuzz.campaign.worker_job import Launcher, WorkerJob
 from fuzz.cli.main import build_parser
 from fuzz.targets.hyp_copy_option import check_option, choose_copy
 from fuzz.targets.options import TargetOptions
-from fuzz.targets.targets import open_bench
+from fuzz.targets.target_set import open_targets
 from harness.errors import InputError, SetupError
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.config import load_config
@@ -41,7 +41,7 @@ def test_a_worker_is_told_what_the_campaign_was(wanted: bool | None) -> None:
 
 def test_outside_of_protected_mode_it_is_refused_before_anything_is_built() -> None:
     with pytest.raises(InputError, match="--hyp-copy: kvm-nvhe does not run in protected mode"):
-        open_bench("kvm-nvhe", "spec", None, hyp_copy=True)
+        open_targets(TargetOptions("kvm-nvhe", "spec", hyp_copy=True))
     for wanted in (None, False):
         check_option(wanted, [PLAIN, PROTECTED])
 

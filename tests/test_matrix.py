@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from fuzz.cli.main import build_parser
 from fuzz.cli.matrix import command_of
-from fuzz.targets.runner import Runs
+from fuzz.targets.runner import ScenarioRunner
+from fuzz.targets.target_set import TargetSet
 from fuzz.triage.bisect import Outcome, anchors, confidence, search
 from fuzz.triage.matrix import (
     CANNOT,
@@ -35,7 +36,11 @@ from fuzz.triage.matrix import (
 )
 from fuzz.triage.matrix_html import page
 from fuzz.triage.matrix_text import Table, markdown
+from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError, VmLost
+from harness.findings.check import check
+from harness.findings.checked import CheckResult
+from harness.findings.finding import Subject
 from harness.findings.known_divergences import Catalogue
 from harness.findings.regressions import Regression
 from harness.findings.release_history import CANNOT as HISTORY_CANNOT
@@ -58,9 +63,10 @@ class FakeMachine:
     def __init__(self, answers: Sequence[Trace | None]) -> None:
         self.answers = list(answers)
         self.boots = 0
+        self.subject = Subject("fake", "6.1.0", "00" * 32, "spec")
 
     @contextmanager
-    def boot(self) -> Iterator[Runs]:
+    def boot(self) -> Iterator[ScenarioRunner]:
         self.boots += 1
         if not self.answers:
             raise VmLost("fake", "does not come up", "")
@@ -72,8 +78,11 @@ class FakeMachine:
             raise VmLost("fake", "went away", "")
         return answer
 
-    def __call__(self) -> AbstractContextManager[Runs]:
-        return self.boot()
+    def boot_again(self) -> AbstractContextManager[ScenarioRunner]:
+        raise AssertionError("no machine is lost on purpose")
+
+    def check(self, scenario: Scenario, trace: Trace) -> CheckResult:
+        return check(scenario, trace, "spec", cpu_model(CONFIG.cpu), NOTHING)
 
 
 TRACE = load_trace(GOLDEN / "mixture.trace.json")
@@ -82,7 +91,7 @@ QUIET = Trace((), "ok", 0, False)
 
 def cells(machine: FakeMachine, *names: str, repeat: int = 1) -> list[Cell]:
     cases = tuple(Case(name, CASE.key, CASE.scenario) for name in names)
-    return list(run_cases(Work("fake", cases, repeat, NOTHING), CONFIG, machine))
+    return list(run_cases(Work("fake", cases, repeat), TargetSet([machine])))
 
 
 def test_one_boot_for_all_and_another_after_a_loss() -> None:

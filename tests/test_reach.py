@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.cli.main import main
-from fuzz.corpus.coverage_survey import always, possible_decisions, some
-from fuzz.corpus.minimise import distil
+from fuzz.corpus.coverage_survey import possible_decisions, reached_always, reached_sometimes
+from fuzz.corpus.minimise import minimise_corpus
 from harness.coverage.kvm_code import Covered, decision_text, decisions, functions, handlers, matrix
 from harness.coverage.kvm_handlers import NOT_SAID
 from harness.report.guidance_trial import markdown, svg, value_at, wins
@@ -105,8 +105,8 @@ def test_the_matrix_counts_scenarios() -> None:
 
 def test_only_what_every_run_reached_counts() -> None:
     again = Covered("one", ONE.edges | {(HVC, SMC)}, ONE.decisions, frozenset({1, 7}))
-    assert always((ONE, again)) == ONE
-    assert some((ONE, again)) - always((ONE, again)).goals == {(HVC, SMC), 7}
+    assert reached_always((ONE, again)) == ONE
+    assert reached_sometimes((ONE, again)) - reached_always((ONE, again)).goals == {(HVC, SMC), 7}
 
 
 @given(st.lists(st.frozensets(st.integers(0, 12), max_size=6), max_size=12), st.randoms(use_true_random=False))
@@ -114,18 +114,18 @@ def test_a_distilled_corpus_reaches_the_same_with_nothing_superfluous(
     goals: list[frozenset[int]], rng: random.Random
 ) -> None:
     items = list(enumerate(goals))
-    kept = distil(items, lambda item: item[1], lambda item: item[0])
+    kept = minimise_corpus(items, lambda item: item[1], lambda item: item[0])
     reached = frozenset[int]().union(*goals)
     assert frozenset[int]().union(*(own for _, own in kept)) == reached
     for item in kept:
         assert frozenset[int]().union(*(own for other, own in kept if other != item[0])) != reached
     shuffled = items[:]
     rng.shuffle(shuffled)
-    assert distil(shuffled, lambda item: item[1], lambda item: item[0]) == kept
+    assert minimise_corpus(shuffled, lambda item: item[1], lambda item: item[0]) == kept
 
 
 def test_the_simplest_is_kept() -> None:
-    kept = distil([("b", {1, 2}), ("a", {1, 2})], lambda item: item[1], lambda item: item[0])
+    kept = minimise_corpus([("b", {1, 2}), ("a", {1, 2})], lambda item: item[1], lambda item: item[0])
     assert [name for name, _ in kept] == ["a"]
 
 

@@ -13,8 +13,9 @@ import pytest
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import story_of
+from fuzz.targets.observation import signatures
 from fuzz.targets.runner import MAX_LOSSES
-from fuzz.targets.session import Lab, signatures
+from fuzz.targets.target_set import TargetSet
 from fuzz.triage.confirm import stages_of
 from fuzz.triage.minimise import minimise_on
 from fuzz.triage.triage import triage
@@ -164,19 +165,19 @@ def test_evidence_of_a_recorded_trace() -> None:
     assert first_of(result, ("restore", "no such", "", "")) is None
 
 
-# ---- the lab, on a fake target -----------------------------------------------------------------------------------
+# ---- a set of one fake target -----------------------------------------------------------------------------------
 
 KEY = signature(DIVERGENCE)
 
 
-def lab(fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch, subject: Subject = SUBJECT) -> Lab:
-    monkeypatch.setattr("fuzz.targets.session.check", lambda scenario, trace, *_: fake.check(scenario, trace))
-    return Lab(fake.boot, subject, cpu_model("cortex-a72"), Catalogue("spec", ()))
+def targets_of(fake: FakeExecutor, subject: Subject = SUBJECT) -> TargetSet[FakeExecutor]:
+    fake.subject = subject
+    return TargetSet([fake])
 
 
 def test_stages_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeExecutor([checked(DIVERGENCE)] * 3 + [checked()] + [checked(DIVERGENCE)] * 4 + [checked()] * 2)
-    with lab(fake, monkeypatch) as it:
+    with targets_of(fake) as it:
         stages = stages_of(it, SCENARIO, (KEY,), runs=4, boots=2)
     assert [(s.name, s.tries) for s in stages[KEY]] == [
         ("repeat", Tries(3, 4)),
@@ -189,15 +190,15 @@ def test_stages_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_lost_machine_shows_nothing_and_is_booted_again(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeExecutor([VmLost("fake", "gone"), checked(DIVERGENCE)])
-    with lab(fake, monkeypatch) as it:
-        assert not it.shows(SCENARIO, KEY)
-        assert it.shows(SCENARIO, KEY)
+    with targets_of(fake) as it:
+        assert not it.reproduces(SCENARIO, KEY)
+        assert it.reproduces(SCENARIO, KEY)
         assert fake.boots == 2
         fake.answers += [VmLost("fake", "gone")] * MAX_LOSSES
         for _ in range(MAX_LOSSES - 1):
-            assert not it.shows(SCENARIO, KEY)
+            assert not it.reproduces(SCENARIO, KEY)
         with pytest.raises(VmLost):
-            it.shows(SCENARIO, KEY)
+            it.reproduces(SCENARIO, KEY)
 
 
 def test_triage_keeps_the_simplest_with_its_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -211,7 +212,7 @@ def test_triage_keeps_the_simplest_with_its_rate(monkeypatch: pytest.MonkeyPatch
         store.add(Finding("divergence", KEY, subject, (), 0, tries, tries, "2026"), large)
     fake = FakeExecutor([checked(DIVERGENCE)] * 1000)
     said: list[str] = []
-    with lab(fake, monkeypatch) as it:
+    with targets_of(fake) as it:
         assert triage(database, it, 7, said.append) == 1
         assert triage(database, it, 7, said.append) == 0, "done before"
     (line,) = said
@@ -233,7 +234,7 @@ def test_triage_begins_with_what_is_new(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for key in (kept, *new):
         store.add(Finding("divergence", key, subject, (), 0, Tries(1, 1), Tries(1, 1), "2026"), SCENARIO)
     said: list[str] = []
-    with lab(FakeExecutor([]), monkeypatch, subject) as it:
+    with targets_of(FakeExecutor([]), subject) as it:
         assert triage(Database(default_url(tmp_path)), it, 5, said.append) == 9
     assert [finding_id("divergence", kept, subject) in line for line in said] == [False] * 8 + [True]
 
@@ -244,15 +245,15 @@ def test_triage_leaves_what_does_not_come_back(monkeypatch: pytest.MonkeyPatch, 
     finding = Finding("divergence", KEY, SUBJECT, (), 0, Tries(1, 1), Tries(1, 1), "2026")
     store.add(finding, SCENARIO)
     said: list[str] = []
-    with lab(FakeExecutor([]), monkeypatch) as it:
+    with targets_of(FakeExecutor([])) as it:
         triage(Database(default_url(tmp_path)), it, 7, said.append)
     assert "did not come back" in said[0] and store.load(finding.id) == finding
 
 
 def test_a_run_that_did_not_end_well_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeExecutor([checked(DIVERGENCE, status="hang")])
-    with lab(fake, monkeypatch) as it:
-        assert not it.shows(SCENARIO, KEY)
+    with targets_of(fake) as it:
+        assert not it.reproduces(SCENARIO, KEY)
 
 
 def test_what_runs_away_is_minimised_to_what_does_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,5 +261,5 @@ def test_what_runs_away_is_minimised_to_what_does_so_too(monkeypatch: pytest.Mon
     large = Scenario("Large.", (), (Step("hvc", (3,)), Step("wfi")))
     for status, steps in (("runaway", 0), ("ok", 2)):
         fake = FakeExecutor([checked(DIVERGENCE, status=status)] * 3 + [checked(DIVERGENCE, status="runaway")] * 100)
-        with lab(fake, monkeypatch) as it:
+        with targets_of(fake) as it:
             assert len(minimise_on(it, large, KEY).scenario.steps) == steps

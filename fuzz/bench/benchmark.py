@@ -13,8 +13,8 @@ import random
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -25,18 +25,21 @@ from threading import BrokenBarrierError
 from fuzz.bench.machines import machines
 from fuzz.bench.stages import Point, lengths, relations, stages
 from fuzz.campaign.counters_file import StatsWriter
-from fuzz.campaign.gc_tuning import collect_rarely
-from fuzz.campaign.worker import Services, Worker
+from fuzz.campaign.gc_tuning import reduce_gc
+from fuzz.campaign.worker import Worker, WorkerContext
 from fuzz.generate.mutator import custom_mutator, generate
 from fuzz.store.database import Database
 from fuzz.store.dumps import Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
-from fuzz.targets.observation import Watch
-from fuzz.targets.targets import Bench, Side, open_bench
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.prepared_side import PreparedSide
+from fuzz.targets.target_set import TargetSet, open_targets
 from harness.errors import ShadowfuzzError, TargetError
+from harness.findings.checked import CheckResult
+from harness.findings.finding import Subject
 from harness.scenario.scenario import Scenario, format_scenario
+from harness.trace.events import Trace
 from harness.vm.executor import Executor
-from harness.vm.target import boot
 
 MODES: tuple[str, ...] = ("raw", "recorded", "checked")
 SCENARIOS = 200
@@ -179,17 +182,16 @@ def _worker(plan: Plan, number: int, barrier: Barrier, pipe: Connection, born: f
 
 def _measure(plan: Plan, number: int, barrier: Barrier, born: float, place: Path) -> Result:
     rng = random.Random(plan.seed + number)
-    bench = open_bench(plan.target, plan.level, None)
-    side = bench.sides[0]
+    (side,) = open_targets(TargetOptions(plan.target, plan.level, cold=True)).sides
     begin = time.monotonic()
-    with boot(side.config, side.prepared) as executor:
+    with side.boot() as executor:
         started = time.monotonic()
-        campaign = _Campaign(bench, executor, place, rng)
+        campaign = _Campaign(side, executor, place, rng)
         while not campaign.first_exit_s:
             campaign.step(generate(rng))
         first = campaign.first_exit_s
         scenarios = [generate(rng) for _ in range(SCENARIOS)]
-        collect_rarely()
+        reduce_gc()
         warm = time.monotonic() + WARM_UP * plan.seconds
         while time.monotonic() < warm:
             campaign.step(rng.choice(scenarios))
@@ -213,7 +215,7 @@ def _phases(plan: Plan) -> list[tuple[str, int]]:
 
 
 def _parts(
-    plan: Plan, number: int, side: Side, executor: Executor, scenarios: list[Scenario]
+    plan: Plan, number: int, side: PreparedSide, executor: Executor, scenarios: list[Scenario]
 ) -> tuple[dict[str, float], dict[str, float], tuple[Point, ...], Mapping[str, float]]:
     if number:
         return {}, {}, (), {}
@@ -242,21 +244,19 @@ def _phase(
 class _Campaign:
     """What a worker of a campaign is, but for libFuzzer: the mutator is called here."""
 
-    def __init__(self, bench: Bench, executor: Executor, place: Path, rng: random.Random) -> None:
+    def __init__(self, side: PreparedSide, executor: Executor, place: Path, rng: random.Random) -> None:
         self.executor, self._rng = executor, rng
         self._stats = StatsWriter(place / "stats")
         database = Database(f"sqlite:///{place / 'findings.sqlite'}")
         self._worker = Worker(
-            Services(
-                boot=lambda: _machine(bench, executor),
-                boot_again=bench.boot_again,
-                hit=lambda _: None,
-                ran=lambda: None,
+            WorkerContext(
+                targets=TargetSet([_Booted(side, executor)]),
+                count_coverage=lambda _: None,
+                on_run=lambda: None,
                 stats=self._stats,
                 findings=Store(database, FINDINGS),
                 flaky=Store(database, FLAKY),
                 dumps=Dumps(place / "dumps"),
-                subjects=bench.subjects,
                 now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
                 ticks=time.monotonic_ns,
             )
@@ -264,7 +264,7 @@ class _Campaign:
 
     def step(self, scenario: Scenario) -> None:
         """Mutate a scenario, then do all that a campaign does with it."""
-        self._worker.one(custom_mutator(format_scenario(scenario).encode(), MAX_BYTES, self._rng.getrandbits(32)))
+        self._worker.run_input(custom_mutator(format_scenario(scenario).encode(), MAX_BYTES, self._rng.getrandbits(32)))
 
     @property
     def checked_exits(self) -> int:
@@ -277,9 +277,25 @@ class _Campaign:
         return self._stats.get("time", "first_exit") / 1e9
 
 
-@contextmanager
-def _machine(bench: Bench, executor: Executor) -> Iterator[Watch]:
-    yield lambda scenario, fresh: bench.watch([executor], scenario, fresh)
+@dataclass(frozen=True, slots=True)
+class _Booted:
+    """A target whose machine is up already, and stays up when the worker is done with it."""
+
+    side: PreparedSide
+    executor: Executor
+
+    @property
+    def subject(self) -> Subject:
+        return self.side.subject
+
+    def boot(self) -> AbstractContextManager[Executor]:
+        return nullcontext(self.executor)
+
+    def boot_again(self) -> AbstractContextManager[Executor]:
+        return self.side.boot_again()
+
+    def check(self, scenario: Scenario, trace: Trace) -> CheckResult:
+        return self.side.check(scenario, trace)
 
 
 def _sample(mode: str, workers: int, scenarios: list[Scenario], campaign: _Campaign, seconds: float) -> Sample:

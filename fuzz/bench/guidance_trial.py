@@ -23,14 +23,12 @@ from fuzz.campaign.worker_job import Launcher
 from fuzz.generate.mutator import generate
 from fuzz.store.database import default_url
 from fuzz.targets.options import TargetOptions
+from fuzz.targets.prepared_side import MachineOptions, PreparedSide
 from harness.errors import TargetError
 from harness.scenario.scenario import Scenario
-from harness.vm.build.prepare import PreparedTarget
-from harness.vm.config import MachineConfig
 from harness.vm.executor import Executor
 from harness.vm.plugins.edges import Edge
 from harness.vm.plugins.kvm_coverage import Coverage
-from harness.vm.target import boot
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +142,15 @@ class Cost:
         return {"bare": [asdict(rate) for rate in self.bare], "watched": [asdict(rate) for rate in self.watched]}
 
 
-def measure_cost(config: MachineConfig, prepared: PreparedTarget, coverage: Coverage, *, turns: int, seed: int) -> Cost:
+def measure_cost(side: PreparedSide, coverage: Coverage, *, turns: int, seed: int) -> Cost:
     """Run the same scenarios on two machines, one with the plugin and one without, in turns of a second or two.
 
     Both are there all the time, but only one has something to do.
     """
     rng = random.Random(seed)
     scenarios = [generate(rng) for _ in range(SCENARIOS)]
-    with boot(config, prepared) as bare, boot(config, prepared, plugin=coverage.plugin()) as watched:
+    counted = side.made_with(MachineOptions(plugin=coverage.plugin()))
+    with side.boot() as bare, counted.boot() as watched:
         machines = (bare, watched)
         rates = [[_rate(machine, scenarios) for machine in machines] for _ in range(turns + 1)]
     del rates[0]  # QEMU translated what it had not seen yet

@@ -21,19 +21,17 @@ from types import FrameType
 import atheris
 
 from fuzz.campaign.counters_file import COVERAGE_SIZE, StatsWriter
-from fuzz.campaign.gc_tuning import collect_rarely
+from fuzz.campaign.gc_tuning import reduce_gc
 from fuzz.campaign.guidance import BOTH, KVM, MODEL
 from fuzz.campaign.libfuzzer_counters import Counters
-from fuzz.campaign.worker import GiveUp, Services, Worker
+from fuzz.campaign.worker import GiveUp, Worker, WorkerContext
 from fuzz.campaign.worker_job import WorkerJob
 from fuzz.generate.mutator import custom_crossover, custom_mutator
 from fuzz.store.database import Database
 from fuzz.store.dumps import DUMPS, Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
-from fuzz.targets.targets import open_bench
+from fuzz.targets.target_set import open_targets
 from harness.errors import InputError, SetupError, ShadowfuzzError
-from harness.vm.cache import Cache, default_root
-from harness.vm.clone import Clones
 from harness.vm.plugins.edges import EDGES
 from harness.vm.plugins.kvm_coverage import prepare_coverage
 
@@ -61,43 +59,39 @@ def attach(coverage: str) -> Guides:
     return Guides(model, kvm)
 
 
-def services(job: WorkerJob, stats: StatsWriter, guides: Guides) -> Services:
-    """Return the real world for a worker.  InputError, SetupError: the job or the set-up is wrong."""
-    dumps, targets = Dumps(job.out / DUMPS), job.targets
-    clones = None if targets.cold else Clones(Cache(default_root(os.environ)), lambda line: print(line, flush=True))
-    bench = open_bench(
-        *(targets.target, targets.level, targets.kernel, targets.against),
-        dump=dumps.place,
-        clones=clones,
-        deterministic=targets.deterministic,
-        hyp_copy=targets.hyp_copy,
-    )
-    plugin = None if job.edges is None else prepare_coverage(bench.sides[0].prepared).plugin(job.edges)
+def context_of(job: WorkerJob, stats: StatsWriter, guides: Guides) -> WorkerContext:
+    """Return what a worker needs of the real world.  InputError, SetupError: the job or the set-up is wrong."""
+    dumps = Dumps(job.out / DUMPS)
+    targets = open_targets(job.targets, _log)
+    plugin = None if job.edges is None else prepare_coverage(targets.sides[0].prepared).plugin(job.edges)
     if guides.kvm is not None and plugin is None:
         raise SetupError("guided by the hypervisor's edges, but the job names no file to count them in")
 
-    def hit(index: int) -> None:
+    def count_coverage(index: int) -> None:
         if guides.model is not None:
             guides.model.hit(index)
 
-    def ran() -> None:
+    def on_run() -> None:
         if guides.kvm is not None and plugin is not None:
             guides.kvm.fill(plugin.map.counters())
 
     database = Database(job.store)
-    return Services(
-        boot=lambda: bench.boot(plugin),
-        boot_again=bench.boot_again,
-        hit=hit,
-        ran=ran,
+    return WorkerContext(
+        targets=targets.examined(dumps.place).watched_by(plugin),
+        count_coverage=count_coverage,
+        on_run=on_run,
         stats=stats,
         findings=Store(database, FINDINGS),
         flaky=Store(database, FLAKY),
         dumps=dumps,
-        subjects=bench.subjects,
         now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
         ticks=time.monotonic_ns,
     )
+
+
+def _log(line: str) -> None:
+    """Write a line to the worker's log, which its standard output is."""
+    print(line, flush=True)
 
 
 def libfuzzer_arguments(job: WorkerJob) -> list[str]:
@@ -159,7 +153,7 @@ class Target:
         """Run one input."""
         self._busy = True
         try:
-            self._worker.one(data)
+            self._worker.run_input(data)
         except (GiveUp, ShadowfuzzError) as error:
             self.leave(EXIT_GAVE_UP, str(error))
         self._busy = False
@@ -182,13 +176,13 @@ def main(argv: list[str]) -> int:
     load_custom_hooks()
     guides = attach(job.coverage)
     try:
-        worker = Worker(services(job, stats, guides))
+        worker = Worker(context_of(job, stats, guides))
         worker.begin()
     except ShadowfuzzError as error:
         stats.add("error", str(error))
         return EXIT_GAVE_UP
     target = Target(worker, stats)
-    collect_rarely()
+    reduce_gc()
     signal.signal(signal.SIGTERM, target.stop)  # until here it simply ends the process, and with it QEMU
     atheris.Setup(
         libfuzzer_arguments(job),

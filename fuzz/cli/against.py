@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from fuzz.cli.options import Subparsers, add_number, add_paths
-from fuzz.cli.progress import saying
+from fuzz.cli.progress import progress_printer
 from fuzz.corpus.files import find_scenarios
-from fuzz.targets.targets import Bench, open_bench
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import PreparedTargets, open_targets
 from fuzz.triage.compare_releases import Compared, compare_all
 from harness.errors import InputError
 from harness.findings.checked import signature
@@ -20,7 +21,7 @@ from harness.findings.finding import signature_text
 from harness.model import LEVEL_NAMES
 from harness.scenario.scenario import load
 
-_say = saying("against")
+_say = progress_printer("against")
 
 EPILOG = """\
 examples:
@@ -56,20 +57,21 @@ def run_against(args: argparse.Namespace) -> int:
     """Compare and print; errors are raised for the caller to show."""
     scenarios = [(str(path), load(path)) for path in find_scenarios(args.paths)]
     one, other = args.targets
-    bench = open_bench(one, LEVEL_NAMES[0], None, other, _say)
-    if len({subject.target for subject in bench.subjects}) == 1:
+    targets = open_targets(TargetOptions(one, LEVEL_NAMES[0], against=other, cold=True), _say)
+    if len({subject.target for subject in targets.subjects}) == 1:
         raise InputError(other, None, "the same target twice")
-    found = tuple(compare_all(bench, scenarios, args.repeat))
+    with targets:
+        found = tuple(compare_all(targets, scenarios, args.repeat))
     if args.json:
-        print(json.dumps(document(bench, found), indent=1))
+        print(json.dumps(document(targets, found), indent=1))
     else:
-        print("\n".join(lines(bench, found, known=args.known)))
+        print("\n".join(lines(targets, found, known=args.known)))
     return 1 if any(judged.known is None for each in found for judged in each.judged) else 0
 
 
-def lines(bench: Bench, found: Sequence[Compared], *, known: bool) -> Iterator[str]:
+def lines(targets: PreparedTargets, found: Sequence[Compared], *, known: bool) -> Iterator[str]:
     """Yield the report's lines."""
-    one, other = (f"{s.target}, Linux {s.kernel_release}" for s in bench.subjects)
+    one, other = (f"{s.target}, Linux {s.kernel_release}" for s in targets.subjects)
     yield f"{one}\nagainst {other}"
     intended: Counter[str] = Counter()
     unchecked: Counter[str] = Counter()
@@ -95,10 +97,10 @@ def lines(bench: Bench, found: Sequence[Compared], *, known: bool) -> Iterator[s
     yield f"{len(found)} scenarios, {records} records compared, {differ} scenarios differ"
 
 
-def document(bench: Bench, found: Sequence[Compared]) -> dict[str, object]:
+def document(targets: PreparedTargets, found: Sequence[Compared]) -> dict[str, object]:
     """Return plain data for :mod:`json`."""
     return {
-        "targets": [{"target": s.target, "kernel_release": s.kernel_release} for s in bench.subjects],
+        "targets": [{"target": s.target, "kernel_release": s.kernel_release} for s in targets.subjects],
         "scenarios": [
             {
                 "scenario": each.name,

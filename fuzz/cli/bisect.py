@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fuzz.cli.options import Subparsers, add_campaign, add_deterministic, add_number
-from fuzz.cli.progress import saying
-from fuzz.paths import KNOWN_DIR
+from fuzz.cli.progress import progress_printer
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.store.kept_findings import find, open_database
 from fuzz.triage.bisect import (
@@ -27,7 +26,6 @@ from fuzz.triage.bisect import (
 )
 from fuzz.triage.matrix import CLEAN, DIVERGES, Case, Cell, Work, load_cases, make_case, run_all
 from harness.errors import InputError, SetupError
-from harness.findings.known_divergences import Catalogue
 from harness.findings.release_history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, Asked, history_text
 from harness.relations import hyp_copy
 from harness.report.finding_data import Story
@@ -36,7 +34,7 @@ from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.debian.kernel_archive import Kernels
 from harness.vm.kernels.fetch import load_kernels
 
-_say = saying("bisect")
+_say = progress_printer("bisect")
 
 FLAKY_RUNS = 30
 """How often a scenario is run that did not show the same in all of its first runs."""
@@ -81,12 +79,11 @@ def run_bisect(args: argparse.Namespace) -> int:
     cache = Cache(default_root(os.environ))
     kernels = load_kernels(cache, _say)
     config, versions, first = _range(args, kernels)
-    catalogue = Catalogue.load(KNOWN_DIR, "spec")
     cells: dict[str, Cell] = {}
     start = time.monotonic()
 
     def work(version: str, runs: int) -> Work:
-        return Work(target_name(config, version), (case,), runs, catalogue, args.deterministic)
+        return Work(target_name(config, version), (case,), runs, args.deterministic)
 
     def probe(wanted: Sequence[str]) -> Mapping[str, Outcome | None]:
         run_all([work(v, args.repeat) for v in wanted], lambda found: keep(found))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fuzz.cli.options import Subparsers
 from fuzz.cli.output import style_of
-from fuzz.cli.progress import saying
+from fuzz.cli.progress import progress_printer
 from fuzz.paths import KNOWN_DIR
 from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError
@@ -24,7 +24,7 @@ from harness.report.recording import Report, as_json, text
 from harness.trace.recorded_rounds import excerpt
 from harness.trace.recording import Reader, Recorded, rewrite
 
-_say = saying("check")
+_say = progress_printer("check")
 
 PROGRESS_SECONDS = 2.0
 

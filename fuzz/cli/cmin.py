@@ -13,7 +13,7 @@ from fuzz.cli.options import Subparsers, add_number, add_subject, subject_of
 from fuzz.cli.progress import say
 from fuzz.corpus.coverage_survey import Survey, open_watched, survey
 from fuzz.corpus.files import Corpus, read_corpus
-from fuzz.corpus.minimise import distil, together
+from fuzz.corpus.minimise import count_goals, minimise_corpus
 from harness.coverage.kvm_code import Covered
 from harness.errors import InputError
 from harness.scenario.simplify import order
@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     _make_room(args.out)
     corpus = read_corpus([args.directory])
     watched = open_watched(args.target, args.level, args.kernel, say)
-    say(f"{len(corpus.scenarios)} scenarios on {watched.lab.subject.target}, {args.repeat} times each")
-    with watched.lab:
+    say(f"{len(corpus.scenarios)} scenarios on {watched.targets.subject.target}, {args.repeat} times each")
+    with watched.targets:
         named = [(str(path), scenario) for path, scenario in corpus.scenarios]
         found = survey(watched, named, repeat=args.repeat, progress=say)
     kept = choose(corpus, found)
@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
         "lost": dict(found.lost),
         "invalid_files": len(corpus.invalid),
         "noise": len(found.noise),
-        "reached": together(found.covered),
-        "reached_by_kept": together(kept),
+        "reached": count_goals(found.covered),
+        "reached_by_kept": count_goals(kept),
         "out": str(args.out),
     }
     print(json.dumps(facts, indent=1) if args.json else _text(facts))
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 def choose(corpus: Corpus, found: Survey) -> tuple[Covered, ...]:
     """Return what is kept of a corpus that was measured, the simplest first; nothing is kept for noise."""
     scenarios = {str(path): scenario for path, scenario in corpus.scenarios}
-    return distil(
+    return minimise_corpus(
         found.covered, lambda one: one.goals - found.noise, lambda one: (order(scenarios[one.name]), one.name)
     )
 

@@ -7,13 +7,16 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from fuzz.cli.options import Subparsers, add_finding, add_number
-from fuzz.cli.progress import saying
-from fuzz.targets.session import open_lab, signatures
+from fuzz.cli.options import Subparsers, add_finding, add_number, targets_of
+from fuzz.cli.progress import progress_printer
+from fuzz.targets.observation import signatures
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import PreparedTargets, open_targets
 from fuzz.triage.confirm import Confirmed, as_json, stages_of
 from fuzz.triage.minimise import choose
-from fuzz.triage.other_emulators import Asked, Journey, asked_of, measure, places
+from fuzz.triage.other_emulators import EmulatorQuery, EmulatorSweep, measure, places, queries_of
 from harness.findings.finding import Signature, signature_text
 from harness.findings.verdict import (
     Elsewhere,
@@ -24,10 +27,9 @@ from harness.findings.verdict import (
 from harness.findings.verdict import verdict_lines as lines
 from harness.scenario.scenario import load
 from harness.vm.cache import Cache, default_root
-from harness.vm.config import load_config
 from harness.vm.qemu_versions import present
 
-_say = saying("confirm")
+_say = progress_printer("confirm")
 
 EPILOG = """\
 example:
@@ -64,17 +66,17 @@ def add_parser(subparsers: Subparsers) -> None:
 def run_confirm(args: argparse.Namespace) -> int:
     """Confirm and print; errors are raised for the caller to show."""
     scenario = load(args.file)
-    how = {"cold": args.cold, "deterministic": args.deterministic, "hyp_copy": args.hyp_copy}
-    with open_lab(args.target, args.level, args.kernel, _say, args.against, **how) as lab:
-        trace, checked = lab.observe(scenario)
+    with open_targets(targets_of(args), _say) as targets:
+        first = targets.run_and_check(scenario)
+        trace, checked = first.trace, first.checked
         wanted = signatures(checked)
         if args.signature is not None:
             wanted = (choose(wanted, args.signature, str(args.file)),)
-        counts = stages_of(lab, scenario, wanted, args.runs, args.boots)
+        counts = stages_of(targets, scenario, wanted, args.runs, args.boots)
         # Two targets that differ from each other would both have to move.
-        asked = () if args.here or args.against else asked_of(lab, scenario, wanted)
-        lab.restart()  # its core is wanted
-        abroad = _elsewhere(args, asked, hyp_copy=lab.hyp_copy)
+        queries = () if args.here or args.against else queries_of(targets, scenario, wanted)
+        targets.stop()  # its core is wanted
+        abroad = _elsewhere(targets, replace(targets_of(args), hyp_copy=targets.has_hyp_copy), queries)
         found: list[Confirmed] = []
         for key in wanted:
             divergence = first_of(checked, key)
@@ -92,15 +94,14 @@ def run_confirm(args: argparse.Namespace) -> int:
 
 
 def _elsewhere(
-    args: argparse.Namespace, asked: Sequence[Asked], *, hyp_copy: bool
+    targets: PreparedTargets, options: TargetOptions, queries: Sequence[EmulatorQuery]
 ) -> Mapping[Signature, tuple[Elsewhere, ...]]:
     """Return what other emulators show, by signature; empty if nothing is asked."""
-    if not asked:
+    if not queries:
         return {}
     here = present(Cache(default_root(os.environ)))
-    how = {"deterministic": args.deterministic, "hyp_copy": hyp_copy}
-    journey = Journey(load_config(args.target), args.kernel, args.level, **how)
-    _say(f"trying {', '.join(places(journey.config, here))}")
+    sweep = EmulatorSweep(targets.sides[0].config, options)
+    _say(f"trying {', '.join(places(sweep.config, here))}")
     if len(here) == 1:
         _say(f"{here[0].name} is the only QEMU here; `shadowfuzz setup --emulators` gets others")
-    return dict(zip((each.signature for each in asked), measure(journey, asked, here, _say), strict=True))
+    return dict(zip((each.signature for each in queries), measure(sweep, queries, here, _say), strict=True))

@@ -76,8 +76,8 @@ def measure(args: argparse.Namespace, progress: Callable[[str], None]) -> ReachR
     """Return what the scenarios of the arguments reach."""
     corpus = read_corpus(args.paths or SEEDS)
     watched = open_watched(args.target, args.level, args.kernel, progress)
-    progress(f"{len(corpus.scenarios)} scenarios on {watched.lab.subject.target}, {args.repeat} times each")
-    with watched.lab:
+    progress(f"{len(corpus.scenarios)} scenarios on {watched.targets.subject.target}, {args.repeat} times each")
+    with watched.targets:
         named = [(str(path), scenario) for path, scenario in corpus.scenarios]
         found = survey(watched, named, repeat=args.repeat, progress=progress)
     covered, text_of_kvm = found.covered, watched.coverage.text

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzz.cli.options import TARGET_HELP, Subparsers
-from fuzz.cli.progress import saying
-from fuzz.corpus.extract_seeds import Distilled, Seed, distil
-from fuzz.targets.session import Lab, open_lab, signatures
+from fuzz.cli.progress import progress_printer
+from fuzz.corpus.extract_seeds import ExtractedSeeds, Seed, extract_seeds
+from fuzz.targets.observation import signatures
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import Side, TargetSet, open_targets
 from harness.errors import InputError
 from harness.findings.finding import signature_text
 from harness.report.terminal import printable
@@ -22,7 +24,7 @@ from harness.trace.recorded_rounds import excerpt
 from harness.trace.recording import Reader, Recorded, rewrite
 from harness.vm.config import DEFAULT_TARGET
 
-_say = saying("distil")
+_say = progress_printer("distil")
 
 PROGRESS_SECONDS = 2.0
 TRIES = 3
@@ -72,15 +74,15 @@ def add_parser(subparsers: Subparsers) -> None:
 def run_distil(args: argparse.Namespace) -> int:
     """Distil, verify, write, print; errors are raised for the caller to show."""
     reader = Reader(args.trace)
-    result = distil(_watched(reader), reader.head.program)
+    result = extract_seeds(_watched(reader), reader.head.program)
     clashes = [seed.name for seed in result.seeds if _path(args.out, seed).exists()]
     if clashes:
         raise InputError(str(args.out), None, f"{clashes[0]}.scn is there already: expected a directory without it")
     tried: dict[str, Tried] = {}
     if args.verify:
-        with open_lab(args.target, "spec", None, _say) as lab:
+        with open_targets(TargetOptions(args.target, "spec"), _say) as targets:
             for number, seed in enumerate(result.seeds, 1):
-                tried[seed.name] = _try(lab, seed)
+                tried[seed.name] = _try(targets, seed)
                 if not number % 20:
                     _say(f"{number} of {len(result.seeds)} scenarios run")
     if args.excerpt is not None:
@@ -98,12 +100,12 @@ def _path(directory: Path, seed: Seed) -> Path:
     return directory / f"{seed.name}.scn"
 
 
-def _try(lab: Lab, seed: Seed) -> Tried:
+def _try(targets: TargetSet[Side], seed: Seed) -> Tried:
     for _ in range(TRIES):
-        trace, checked = lab.observe(seed.scenario)
-        if seed.shown_by(trace):
+        found = targets.run_and_check(seed.scenario)
+        if shows := seed.shown_by(found.trace):
             break
-    return Tried(seed.shown_by(trace), checked.status, tuple(signature_text(key) for key in signatures(checked)))
+    return Tried(shows, found.checked.status, tuple(signature_text(key) for key in signatures(found.checked)))
 
 
 def _watched(reader: Reader) -> Iterator[Recorded]:
@@ -115,7 +117,7 @@ def _watched(reader: Reader) -> Iterator[Recorded]:
             _say(f"{number} records")
 
 
-def _text(result: Distilled, tried: dict[str, Tried], out: Path, kept: int) -> str:
+def _text(result: ExtractedSeeds, tried: dict[str, Tried], out: Path, kept: int) -> str:
     lines = [f"{'exits':>8}  scenario"]
     for seed in result.seeds:
         lines.append(f"{seed.count:8}  {seed.name}{_remark(tried.get(seed.name))}")
@@ -133,7 +135,7 @@ def _remark(tried: Tried | None) -> str:
     return f"  ({', '.join(tried.unexplained)})" if tried.unexplained else ""
 
 
-def _json(result: Distilled, tried: dict[str, Tried]) -> dict[str, object]:
+def _json(result: ExtractedSeeds, tried: dict[str, Tried]) -> dict[str, object]:
     return {
         "exits": result.exits,
         "scenarios": [_seed_json(seed, tried.get(seed.name)) for seed in result.seeds],

@@ -11,15 +11,15 @@ import shutil
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
 from fuzz.campaign.guidance import MODES, choose
 from fuzz.campaign.parent import Plan, Progress, campaign_directory, run_campaign, until_signal
-from fuzz.campaign.status_line import News, status_line
-from fuzz.campaign.summary import Asked, summarise, text
+from fuzz.campaign.status_line import NewClusterCounter, status_line
+from fuzz.campaign.summary import CampaignOptions, summarise, text
 from fuzz.campaign.worker_job import Launcher
 from fuzz.cli.options import (
     MAX_SEED,
@@ -32,16 +32,16 @@ from fuzz.cli.options import (
     add_number,
     add_subject,
     seconds,
+    targets_of,
 )
-from fuzz.cli.progress import saying
+from fuzz.cli.progress import progress_printer
 from fuzz.paths import CRASHES, KEPT, SEEDS
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.store.runs import SAMPLE_SECONDS, History
-from fuzz.targets.options import TargetOptions
-from fuzz.targets.targets import open_bench
+from fuzz.targets.target_set import open_targets
 from fuzz.triage.kept_on_emulators import measure_kept
-from fuzz.triage.other_emulators import Journey
+from fuzz.triage.other_emulators import EmulatorSweep
 from harness.errors import InputError
 from harness.findings.regressions import load_regressions
 from harness.report.campaign_data import Sample
@@ -49,7 +49,7 @@ from harness.vm.cache import Cache, default_root
 from harness.vm.qemu_versions import present
 from harness.vm.target import has_protected_vms
 
-_say = saying("fuzz")
+_say = progress_printer("fuzz")
 
 MAX_JOBS = 64
 QUIET_SECONDS = 10
@@ -144,34 +144,28 @@ def run_fuzz(args: argparse.Namespace) -> int:
     if args.deterministic and jobs > 1:
         raise InputError("--jobs", None, "a deterministic campaign has one worker: two find things in no set order")
     kept = load_regressions(KEPT, CRASHES)
-    bench = open_bench(args.target, args.level, args.kernel, args.against, _say, hyp_copy=args.hyp_copy)
-    kernel = None if args.kernel is None else args.kernel.resolve()
+    given = targets_of(args)
+    targets = open_targets(given, _say)
+    options = replace(given, kernel=None if args.kernel is None else args.kernel.resolve())
     out = args.out.absolute()
     seed = args.seed if args.seed is not None else secrets.randbits(32)
     url = args.store or default_url(out)
-    names = tuple(name for name in (args.target, args.against) if name is not None)
-    guide = choose(args.coverage, bench.sides[0].prepared, _say)
+    guide = choose(args.coverage, targets.sides[0].prepared, _say)
     coverage = guide.mode
-    asked = Asked(
-        *(bench.subjects, names, kernel, seed, jobs, args.out, started, url),
+    asked = CampaignOptions(
+        *(targets.subjects, options.names, options.kernel, seed, jobs, args.out, started, url),
         coverage,
         args.accept_kept,
         guide.kvm_off,
     )
-    targets = TargetOptions(
-        *(args.target, args.level, kernel, args.against),
-        cold=args.cold,
-        deterministic=args.deterministic,
-        hyp_copy=args.hyp_copy,
-    )
-    launch = Launcher(targets, seed, out, url, coverage)
+    launch = Launcher(options, seed, out, url, coverage)
 
     show = _Status(sys.stderr)
-    protected = all(has_protected_vms(side.config.mode, side.prepared.kernel_release) for side in bench.sides)
+    protected = all(has_protected_vms(side.config.mode, side.prepared.kernel_release) for side in targets.sides)
     with campaign_directory(out, SEEDS, protected=protected):
         database = Database(url)
         told = {**asdict(asked.subject), "against": args.against, "seed": seed, "jobs": asked.jobs, "guide": coverage}
-        diary, news = _Diary(History(database), told), News(Store(database, FINDINGS), kept)
+        diary, news = _Diary(History(database), told), NewClusterCounter(Store(database, FINDINGS), kept)
 
         def tick(progress: Progress) -> None:
             show.tick(status_line(progress, news.count(progress.stats.group("unexplained"))))
@@ -181,11 +175,12 @@ def run_fuzz(args: argparse.Namespace) -> int:
             outcome = run_campaign(Plan(args.seconds, asked.jobs, out), launch, tick, stopped)
         show.clear()
         if args.emulators and not (outcome.interrupted or outcome.failure):
-            beside = bench.sides[0].hyp_copy is not None
-            journey = Journey(bench.sides[0].config, kernel, args.level, hyp_copy=beside)
+            sweep = EmulatorSweep(
+                targets.sides[0].config, replace(options, deterministic=False, hyp_copy=targets.has_hyp_copy)
+            )
             here = present(Cache(default_root(os.environ)))
             with suppress(InputError, OSError):  # a database that cannot be read or written: the summary says so
-                measure_kept(database, asked.subject, journey, here, _say)
+                measure_kept(database, asked.subject, sweep, here, _say)
         summary = summarise(asked, outcome, kept, _export(database, out))
         diary.end(summary.to_json())
     print(json.dumps(summary.to_json(), indent=2) if args.json else text(summary), flush=True)

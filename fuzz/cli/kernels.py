@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from fuzz.cli.options import Subparsers
-from fuzz.cli.progress import saying
+from fuzz.cli.progress import progress_printer
 from harness.errors import SetupError
 from harness.vm.cache import Cache, default_root
 from harness.vm.debian.kernel_archive import FEATURES, Kernel, Kernels
 from harness.vm.kernels.fetch import fetch, find_fetched, find_kernel, load_kernels
 
-_say = saying("kernels")
+_say = progress_printer("kernels")
 
 EPILOG = """\
 examples:

@@ -13,7 +13,7 @@ from typing import Any
 
 from fuzz.campaign.lemma_campaign import Campaign, run_campaign
 from fuzz.cli.options import MAX_SEED, Subparsers, add_number, seconds
-from fuzz.cli.progress import saying
+from fuzz.cli.progress import progress_printer
 from fuzz.paths import CORPUS
 from harness.errors import InputError
 from harness.jsonfile import reading
@@ -31,7 +31,7 @@ from harness.lemma.stability import measure
 from harness.model import FUNCTION, LAYERS, LEVEL_NAMES
 from harness.vm.config import PROJECT
 
-_say = saying("lemma")
+_say = progress_printer("lemma")
 
 LEMMAS = CORPUS / "lemmas"
 MUTANT_CASES = (30, 300)  # for each question; the second for those that survive the first

@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fuzz.cli.options import Subparsers, add_deterministic, add_number, add_paths
-from fuzz.cli.progress import saying
+from fuzz.cli.progress import progress_printer
 from fuzz.corpus.files import find_scenarios
-from fuzz.paths import CORPUS, KEPT, KNOWN_DIR
+from fuzz.paths import CORPUS, KEPT
 from fuzz.triage.emulator_matrix import EmulatorTable, read_explained
 from fuzz.triage.emulator_matrix import markdown as markdown_emulators
 from fuzz.triage.matrix import (
@@ -34,14 +34,13 @@ from fuzz.triage.matrix import (
 from fuzz.triage.matrix_html import page
 from fuzz.triage.matrix_text import Table, markdown
 from harness.errors import InputError
-from harness.findings.known_divergences import Catalogue
 from harness.findings.regressions import Regression, load_regressions
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET
 from harness.vm.kernels.fetch import load_kernels
 from harness.vm.qemu_versions import present
 
-_say = saying("matrix")
+_say = progress_printer("matrix")
 
 DEFAULT, DETERMINISTIC = "matrix.json", "matrix-deterministic.json"
 """Where results are kept in the cache: the two modes do not fill each other's cells."""
@@ -100,8 +99,7 @@ def run_matrix(args: argparse.Namespace) -> int:
     path = Path(args.results) if args.results else cache.root / (DETERMINISTIC if args.deterministic else DEFAULT)
     before = read_results(path)
     wanted = before.missing(targets, cases) if args.missing else dict.fromkeys(targets, cases)
-    catalogue = Catalogue.load(KNOWN_DIR, "spec")
-    work = [Work(t, c, args.repeat, catalogue, args.deterministic) for t, c in wanted.items()]
+    work = [Work(t, c, args.repeat, args.deterministic) for t, c in wanted.items()]
     results = run_cells(work, before, path)
     names = [case.name for case in cases]
     moved, plain = ([t for t in targets if ("%" in t) is wanted] for wanted in (True, False))

@@ -7,14 +7,15 @@ import argparse
 import time
 from pathlib import Path
 
-from fuzz.cli.options import Subparsers, add_finding
-from fuzz.cli.progress import saying
-from fuzz.targets.session import open_lab, signatures
+from fuzz.cli.options import Subparsers, add_finding, targets_of
+from fuzz.cli.progress import progress_printer
+from fuzz.targets.observation import signatures
+from fuzz.targets.target_set import open_targets
 from fuzz.triage.minimise import choose, minimise_on
 from harness.findings.finding import signature_text
 from harness.scenario.scenario import format_scenario, load
 
-_say = saying("minimise")
+_say = progress_printer("minimise")
 
 DONE, NOT_CONFIRMED = 0, 1
 
@@ -52,12 +53,11 @@ def run_minimise(args: argparse.Namespace) -> int:
     """Minimise and print; errors are raised for the caller to show."""
     scenario = load(args.file)
     start = time.monotonic()
-    how = {"cold": args.cold, "deterministic": args.deterministic, "hyp_copy": args.hyp_copy}
-    with open_lab(args.target, args.level, args.kernel, _say, args.against, **how) as lab:
-        _, checked = lab.observe(scenario)
+    with open_targets(targets_of(args), _say) as targets:
+        checked = targets.run_and_check(scenario).checked
         wanted = choose(signatures(checked), args.signature, str(args.file))
         _say(f"keeping {signature_text(wanted)}")
-        least = minimise_on(lab, scenario, wanted)
+        least = minimise_on(targets, scenario, wanted)
     text = format_scenario(least.scenario)
     if args.out is None:
         print(text, end="")

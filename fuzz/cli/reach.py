@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzz.cli.options import MAX_SEED, Subparsers, add_number, add_paths
-from fuzz.cli.progress import saying
+from fuzz.cli.progress import progress_printer
 from fuzz.corpus.exercise import Work, measure_all
 from fuzz.corpus.files import read_corpus
 from fuzz.paths import SEEDS
@@ -22,7 +22,7 @@ from harness.report.contract_page import Exercised, contract_page, contract_text
 from harness.report.step_coverage import Reach, page, text, unsaid
 from harness.vm.config import DEFAULT_TARGET, list_configs
 
-_say = saying("reach")
+_say = progress_printer("reach")
 
 OK, UNREACHED, FAILED = 0, 1, 3
 FORMAT = 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fuzz.campaign.parent import until_signal
 from fuzz.cli.options import TARGET_HELP, Subparsers, add_number
-from fuzz.cli.progress import say, saying
+from fuzz.cli.progress import progress_printer, say
 from harness.errors import InputError, VmLost
 from harness.report.recording import end_text
 from harness.report.terminal import printable
@@ -22,7 +22,7 @@ from harness.vm.build.programs import GUEST_LINE, build_programs, linux_guest, r
 from harness.vm.config import DEFAULT_TARGET, load_config
 from harness.vm.recorder import RING_MIB, Done, Tick, record
 
-_say = saying("record")
+_say = progress_printer("record")
 
 PROGRESS_SECONDS = 2.0
 GUEST_WORDS = "console=ttyAMA0 panic=-1"

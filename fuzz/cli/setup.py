@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fuzz.campaign.guidance import choose
 from fuzz.cli.options import Subparsers
-from fuzz.cli.progress import saying
+from fuzz.cli.progress import progress_printer
 from harness.errors import InputError, SetupError
 from harness.vm import qemu_versions
 from harness.vm.build.doctor import (
@@ -40,7 +40,7 @@ from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET, PROJECT, list_configs, load_config
 from harness.vm.plugins.plugin import HOST_FLAGS, HOST_PACKAGES, SOURCES
 
-_say = saying("setup")
+_say = progress_printer("setup")
 
 SETUP = """\
 examples:

@@ -5,20 +5,29 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 
-from fuzz.cli.options import Subparsers, add_against, add_campaign, add_cold, add_hyp_copy, add_number, add_subject
-from fuzz.cli.progress import saying
+from fuzz.cli.options import (
+    Subparsers,
+    add_against,
+    add_campaign,
+    add_cold,
+    add_hyp_copy,
+    add_number,
+    add_subject,
+    targets_of,
+)
+from fuzz.cli.progress import progress_printer
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import open_database
-from fuzz.targets.session import open_lab
+from fuzz.targets.target_set import open_targets
 from fuzz.triage.kept_on_emulators import measure_kept
-from fuzz.triage.other_emulators import Journey
+from fuzz.triage.other_emulators import EmulatorSweep
 from fuzz.triage.triage import triage
 from harness.vm.cache import Cache, default_root
-from harness.vm.config import load_config
 from harness.vm.qemu_versions import present
 
-_say = saying("triage")
+_say = progress_printer("triage")
 
 EPILOG = """\
 examples:
@@ -56,11 +65,10 @@ def add_parser(subparsers: Subparsers) -> None:
 def run_triage(args: argparse.Namespace) -> int:
     """Do all findings; errors are raised for the caller to show."""
     database = open_database(args.out, args.store)
-    how = {"cold": args.cold, "hyp_copy": args.hyp_copy}
-    with open_lab(args.target, args.level, args.kernel, _say, args.against, **how) as lab:
-        triage(database, lab, args.runs, _say)
-        subject, hyp_copy = lab.subject, lab.hyp_copy
-    journey = Journey(load_config(args.target), args.kernel, args.level, hyp_copy=hyp_copy)
-    measure_kept(database, subject, journey, present(Cache(default_root(os.environ))), _say)
+    options = targets_of(args)
+    with open_targets(options, _say) as targets:
+        triage(database, targets, args.runs, _say)
+    sweep = EmulatorSweep(targets.sides[0].config, replace(options, hyp_copy=targets.has_hyp_copy))
+    measure_kept(database, targets.subject, sweep, present(Cache(default_root(os.environ))), _say)
     Store(database, FINDINGS).export(args.out / FINDINGS)
     return 0

@@ -13,12 +13,12 @@ from pathlib import Path
 from fuzz.bench.guidance_trial import CampaignRun, TrialPlan, exclusive, measure_cost, run_trial
 from fuzz.cli.options import MAX_SEED, Subparsers, add_number, add_subject
 from fuzz.cli.progress import say
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import open_targets
 from harness.coverage.kvm_code import blocks_of
 from harness.errors import InputError
 from harness.jsonfile import reading
 from harness.report.guidance_trial import markdown, svg
-from harness.vm.build.prepare import prepare
-from harness.vm.config import load_config
 from harness.vm.kernels.kvm_functions import KvmText
 from harness.vm.plugins.edges import Edge
 from harness.vm.plugins.kvm_coverage import prepare_coverage
@@ -93,18 +93,17 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
     """Run everything and return the plain data that :mod:`harness.report.guidance_trial` shows."""
     if args.kernel is not None:
         raise InputError("--kernel", None, "a trial runs a target's own kernel")
-    config = load_config(args.target)
-    prepared = prepare(config, progress=say)
-    coverage = prepare_coverage(prepared, progress=say)
+    (side,) = open_targets(TargetOptions(args.target, args.level, cold=True), say).sides
+    coverage = prepare_coverage(side.prepared, progress=say)
     load = round(os.getloadavg()[0], 1)
     seed = args.seed if args.seed is not None else secrets.randbits(32)
     turns = COST_TURNS * args.runs
     say(f"the plugin's cost: the same scenarios {turns} times with it and without")
-    cost = measure_cost(config, prepared, coverage, turns=turns, seed=seed)
+    cost = measure_cost(side, coverage, turns=turns, seed=seed)
     runs = run_trial(TrialPlan(args.target, args.level, args.seconds, args.runs, args.jobs, seed), say)
     return {
-        "target": config.name,
-        "kernel_release": prepared.kernel_release,
+        "target": side.config.name,
+        "kernel_release": side.prepared.kernel_release,
         "level": args.level,
         "seconds": args.seconds,
         "runs": args.runs,

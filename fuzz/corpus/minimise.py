@@ -12,7 +12,9 @@ from harness.coverage.kvm_code import Covered
 T = TypeVar("T")
 
 
-def distil(items: Iterable[T], goals_of: Callable[[T], Set[Hashable]], order: Callable[[T], Any]) -> tuple[T, ...]:
+def minimise_corpus(
+    items: Iterable[T], goals_of: Callable[[T], Set[Hashable]], order: Callable[[T], Any]
+) -> tuple[T, ...]:
     """Return items that reach together all that ``items`` reach, in ``order``.
 
     The simplest come first and are kept if they bring something new; then, from the least simple on, what the others
@@ -32,7 +34,7 @@ def distil(items: Iterable[T], goals_of: Callable[[T], Set[Hashable]], order: Ca
     return tuple(item for item, _ in kept)
 
 
-def together(covered: Sequence[Covered]) -> dict[str, int]:
+def count_goals(covered: Sequence[Covered]) -> dict[str, int]:
     """Return how much scenarios reach together."""
     return {
         "kvm_edges": len(frozenset().union(*(one.edges for one in covered))),

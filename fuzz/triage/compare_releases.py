@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fuzz.targets.targets import Bench
+from fuzz.targets.target_set import Side, TargetSet
 from harness.findings.checked import CheckResult, ExplainedDivergence
 from harness.scenario.scenario import Scenario
 
@@ -34,10 +34,7 @@ def _same(judged: ExplainedDivergence) -> tuple[object, ...]:
     return d.register, d.exit_class, d.helper, d.expected, d.observed
 
 
-def compare_all(bench: Bench, scenarios: Sequence[tuple[str, Scenario]], repeat: int) -> Iterator[Compared]:
-    """Yield each scenario compared, in fresh VMs.  TargetError: a machine was lost."""
-    with bench.boot() as watch:
-        for name, scenario in scenarios:
-            runs = [watch(scenario, True) for _ in range(repeat)]
-            pairs = (seen.checked for found in runs for seen in found if seen.other is not None)
-            yield Compared(name, tuple(pairs))
+def compare_all(targets: TargetSet[Side], scenarios: Sequence[tuple[str, Scenario]], repeat: int) -> Iterator[Compared]:
+    """Yield each scenario compared on two targets, in fresh VMs.  TargetError: a machine was lost."""
+    for name, scenario in scenarios:
+        yield Compared(name, tuple(targets.compare_traces(scenario) for _ in range(repeat)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from fuzz.targets.session import Lab, signatures
+from fuzz.targets.observation import signatures
+from fuzz.targets.target_set import Side, TargetSet
 from harness.findings.finding import Signature, Tries, signature_text
 from harness.findings.verdict import STAGES, Evidence, Stage, Verdict, rate_text, together
 from harness.scenario.scenario import Scenario
@@ -31,7 +32,7 @@ def as_json(found: Confirmed) -> dict[str, object]:
 
 
 def stages_of(
-    lab: Lab, scenario: Scenario, wanted: tuple[Signature, ...], runs: int, boots: int
+    targets: TargetSet[Side], scenario: Scenario, wanted: tuple[Signature, ...], runs: int, boots: int
 ) -> dict[Signature, tuple[Stage, ...]]:
     """Run a scenario in every stage and count, by signature, how often it came back.
 
@@ -42,8 +43,8 @@ def stages_of(
     for stage in STAGES if wanted else ():
         for _ in range(times[stage]):
             if stage == "fresh_qemu":
-                lab.restart()
-            _, checked = lab.observe(scenario, fresh_vm=stage != "repeat")
-            for key in set(signatures(checked)) & set(wanted):
+                targets.stop()
+            found = targets.run_and_check(scenario, fresh_vm=stage != "repeat")
+            for key in set(signatures(found.checked)) & set(wanted):
                 counts[key][stage] += 1
     return {key: tuple(Stage(s, Tries(hits[s], times[s])) for s in STAGES) for key, hits in counts.items()}

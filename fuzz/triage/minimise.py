@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fuzz.targets.session import WELL, Lab
+from fuzz.targets.target_set import WELL, Side, TargetSet
 from harness.errors import InputError
 from harness.findings.finding import Signature, signature_text
 from harness.minimiser import Minimiser
@@ -38,19 +38,18 @@ def choose(found: Sequence[Signature], asked: str | None, where: str) -> Signatu
     return names[asked]
 
 
-def minimise_on(lab: Lab, scenario: Scenario, wanted: Signature, tries: int = MAX_TRIES) -> Least:
-    """Return the simplest scenario that the passes reach and that shows ``wanted`` on the lab's target.
+def minimise_on(targets: TargetSet[Side], scenario: Scenario, wanted: Signature, tries: int = MAX_TRIES) -> Least:
+    """Return the simplest scenario that the passes reach and that shows ``wanted`` on the targets.
 
     InputError: the start does not show it twice in a row.
     """
 
     # A guest that exits for ever is what some findings are; from any other, nothing that runs away is a simpler one.
-    _, first = lab.observe(scenario)
-    ends = WELL | {first.status}
+    ends = WELL | {targets.run_and_check(scenario).checked.status}
 
     def holds(candidate: Scenario) -> bool:
         # A success is rare and everything after it builds on it: it has to come twice.
-        return lab.shows(candidate, wanted, ends=ends) and lab.shows(candidate, wanted, ends=ends)
+        return targets.reproduces(candidate, wanted, ends=ends) and targets.reproduces(candidate, wanted, ends=ends)
 
     try:
         minimiser = Minimiser(scenario, holds, order, tries)
@@ -58,5 +57,5 @@ def minimise_on(lab: Lab, scenario: Scenario, wanted: Signature, tries: int = MA
         raise InputError("scenario", None, f"shows {signature_text(wanted)} only now and then") from None
     # What the sentence said of the start need not be true of what is left.
     least = replace(minimiser.run(PASSES), about=f"The least that shows {signature_text(wanted)}.")
-    lab.restart()
-    return Least(least, wanted, minimiser.tries, lab.shows(least, wanted, ends=ends))
+    targets.stop()
+    return Least(least, wanted, minimiser.tries, targets.reproduces(least, wanted, ends=ends))
