@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli.setup import COMPILERS, REQUIREMENTS, add_parsers
+from fuzz.cli.setup import add_parsers
+from fuzz.targets.doctor import COMPILERS, REQUIREMENTS
 from harness.errors import InputError
 from harness.vm.build.doctor import (
     Compiler,

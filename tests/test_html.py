@@ -18,10 +18,10 @@ import pytest
 from fuzz.campaign.counters_file import StatsWriter
 from fuzz.campaign.parent import RUN
 from fuzz.cli.main import main
-from fuzz.cli.report import LOOPBACK, make_server
 from fuzz.store.database import Database
 from fuzz.store.runs import History
 from fuzz.triage.report_page import book_of
+from fuzz.triage.report_server import LOOPBACK, make_server
 from harness.relations import save_restore
 from harness.report.glossary import RELATIONS
 from harness.report.html_markup import Line, Markup, el, plot, put

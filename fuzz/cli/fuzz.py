@@ -39,14 +39,13 @@ from fuzz.paths import CRASHES, KEPT, SEEDS
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.store.runs import SAMPLE_SECONDS, History
+from fuzz.targets.emulators import emulators_here
 from fuzz.targets.target_set import open_targets
 from fuzz.triage.kept_on_emulators import measure_kept
 from fuzz.triage.other_emulators import EmulatorSweep
 from harness.errors import InputError
 from harness.findings.regressions import load_regressions
 from harness.report.campaign_data import Sample
-from harness.vm.cache import Cache, default_root
-from harness.vm.qemu_versions import present
 from harness.vm.target import has_protected_vms
 
 _say = progress_printer("fuzz")
@@ -178,7 +177,7 @@ def run_fuzz(args: argparse.Namespace) -> int:
             sweep = EmulatorSweep(
                 targets.sides[0].config, replace(options, deterministic=False, hyp_copy=targets.has_hyp_copy)
             )
-            here = present(Cache(default_root(os.environ)))
+            here = emulators_here()
             with suppress(InputError, OSError):  # a database that cannot be read or written: the summary says so
                 measure_kept(database, asked.subject, sweep, here, _say)
         summary = summarise(asked, outcome, kept, _export(database, out))

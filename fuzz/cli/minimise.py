@@ -9,11 +9,8 @@ from pathlib import Path
 
 from fuzz.cli.options import Subparsers, add_finding, targets_of
 from fuzz.cli.progress import progress_printer
-from fuzz.targets.observation import signatures
-from fuzz.targets.target_set import open_targets
-from fuzz.triage.minimise import choose, minimise_on
-from harness.findings.finding import signature_text
-from harness.scenario.scenario import format_scenario, load
+from fuzz.triage.minimise import minimise
+from harness.scenario.scenario import format_scenario
 
 _say = progress_printer("minimise")
 
@@ -51,13 +48,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run_minimise(args: argparse.Namespace) -> int:
     """Minimise and print; errors are raised for the caller to show."""
-    scenario = load(args.file)
     start = time.monotonic()
-    with open_targets(targets_of(args), _say) as targets:
-        checked = targets.run_and_check(scenario).checked
-        wanted = choose(signatures(checked), args.signature, str(args.file))
-        _say(f"keeping {signature_text(wanted)}")
-        least = minimise_on(targets, scenario, wanted)
+    scenario, least = minimise(targets_of(args), args.file, args.signature, _say)
     text = format_scenario(least.scenario)
     if args.out is None:
         print(text, end="")

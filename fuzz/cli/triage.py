@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-from dataclasses import replace
 
 from fuzz.cli.options import (
     Subparsers,
@@ -18,14 +16,8 @@ from fuzz.cli.options import (
     targets_of,
 )
 from fuzz.cli.progress import progress_printer
-from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import open_database
-from fuzz.targets.target_set import open_targets
-from fuzz.triage.kept_on_emulators import measure_kept
-from fuzz.triage.other_emulators import EmulatorSweep
-from fuzz.triage.triage import triage
-from harness.vm.cache import Cache, default_root
-from harness.vm.qemu_versions import present
+from fuzz.triage.triage import triage_campaign
 
 _say = progress_printer("triage")
 
@@ -64,11 +56,5 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run_triage(args: argparse.Namespace) -> int:
     """Do all findings; errors are raised for the caller to show."""
-    database = open_database(args.out, args.store)
-    options = targets_of(args)
-    with open_targets(options, _say) as targets:
-        triage(database, targets, args.runs, _say)
-    sweep = EmulatorSweep(targets.sides[0].config, replace(options, hyp_copy=targets.has_hyp_copy))
-    measure_kept(database, targets.subject, sweep, present(Cache(default_root(os.environ))), _say)
-    Store(database, FINDINGS).export(args.out / FINDINGS)
+    triage_campaign(open_database(args.out, args.store), args.out, targets_of(args), args.runs, _say)
     return 0

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from fuzz.targets.target_set import WELL, Side, TargetSet
+from fuzz.targets.observation import signatures
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import WELL, Side, TargetSet, open_targets
 from harness.errors import InputError
 from harness.findings.finding import Signature, signature_text
 from harness.minimiser import Minimiser
-from harness.scenario.scenario import Scenario
+from harness.scenario.scenario import Scenario, load
 from harness.scenario.simplify import PASSES, order
 
 MAX_TRIES = 20_000
@@ -59,3 +62,19 @@ def minimise_on(targets: TargetSet[Side], scenario: Scenario, wanted: Signature,
     least = replace(minimiser.run(PASSES), about=f"The least that shows {signature_text(wanted)}.")
     targets.stop()
     return Least(least, wanted, minimiser.tries, targets.reproduces(least, wanted, ends=ends))
+
+
+def minimise(
+    options: TargetOptions, file: Path, wanted: str | None, say: Callable[[str], None]
+) -> tuple[Scenario, Least]:
+    """Return the scenario of a file, and the simplest one that shows one of its divergences on targets.
+
+    ``wanted`` is the signature to keep (None: the first of the trace).  InputError, SetupError: a file, a name or the
+    set-up is wrong, or nothing is to be minimised.  TargetError: the machine was lost too often.
+    """
+    scenario = load(file)
+    with open_targets(options, say) as targets:
+        found = signatures(targets.run_and_check(scenario).checked)
+        kept = choose(found, wanted, str(file))
+        say(f"keeping {signature_text(kept)}")
+        return scenario, minimise_on(targets, scenario, kept)

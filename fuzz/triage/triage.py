@@ -5,14 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from fuzz.store.database import Database
 from fuzz.store.findings import FINDINGS, FRESH_QEMU, Store
 from fuzz.store.kept_findings import story_of
+from fuzz.targets.emulators import emulators_here
 from fuzz.targets.observation import texts_of
-from fuzz.targets.target_set import Side, TargetSet
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import Side, TargetSet, open_targets
 from fuzz.triage.confirm import stages_of
+from fuzz.triage.kept_on_emulators import measure_kept
 from fuzz.triage.minimise import minimise_on
+from fuzz.triage.other_emulators import EmulatorSweep
 from harness.errors import InputError
 from harness.findings.checked import signature
 from harness.findings.finding import MAX_DIVERGENCES, Tries, difference, signature_text
@@ -38,6 +43,20 @@ def triage(database: Database, targets: TargetSet[Side], runs: int, say: Callabl
         done += 1
         say(f"{story.id}: {_one(store, kept, targets, runs)}")
     return done
+
+
+def triage_campaign(
+    database: Database, out: Path, options: TargetOptions, runs: int, say: Callable[[str], None]
+) -> None:
+    """Minimise and confirm all that a campaign found on targets, try it on other emulators, write its directories.
+
+    InputError, SetupError: a name or the set-up is wrong.  TargetError: the machine was lost too often.
+    """
+    with open_targets(options, say) as targets:
+        triage(database, targets, runs, say)
+    sweep = EmulatorSweep(targets.sides[0].config, replace(options, hyp_copy=targets.has_hyp_copy))
+    measure_kept(database, targets.subject, sweep, emulators_here(), say)
+    Store(database, FINDINGS).export(out / FINDINGS)
 
 
 def _one(store: Store, kept: Kept, targets: TargetSet[Side], runs: int) -> str:
