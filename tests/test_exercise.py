@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fuzz.cli import reach as reach_cli
+from fuzz.corpus.exercise_counts import read_counts
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.coverage.exercised_steps import BEGIN, NO_EXIT, Exercise, StepAtExit
 from harness.coverage.reachable_exits import MEETS, NOT_REACHED, classes_of, possible
@@ -86,7 +86,7 @@ def test_rows_name_steps_that_there_are() -> None:
 
 @pytest.fixture(scope="module")
 def kept() -> dict[str, Any]:
-    return reach_cli.read(KEPT)
+    return read_counts(KEPT)
 
 
 def test_what_is_not_reached_has_a_reason_with_a_source(kept: dict[str, Any]) -> None:
@@ -127,7 +127,7 @@ def test_a_file_that_is_something_else_is_one_clear_error(tmp_path: Path, text: 
     path = tmp_path / "reach.json"
     path.write_text(text)
     with pytest.raises(InputError, match="not what `shadowfuzz reach --keep` writes"):
-        reach_cli.read(path)
+        read_counts(path)
 
 
 def test_possible_places_are_there_once() -> None:

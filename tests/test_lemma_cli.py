@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from fuzz.campaign import lemma_run
 from fuzz.campaign.libfuzzer_counters import Counters, key_index
-from fuzz.cli import lemma as lemma_cli
 from fuzz.cli.lemma import add_parser
 from harness.errors import InputError, ShadowfuzzError
 from harness.lemma.change_detection import notice
@@ -64,7 +64,7 @@ def test_a_proof_puts_back_a_cluster_that_the_list_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(LEMMAS, tmp_path / "corpus" / "lemmas")
-    monkeypatch.setattr(lemma_cli, "LEMMAS", tmp_path / "corpus" / "lemmas")
+    monkeypatch.setattr(lemma_run, "LEMMAS", tmp_path / "corpus" / "lemmas")
     path = tmp_path / "corpus" / "lemmas" / "low-body.json"
     listed = path.read_text()
     rows = json.loads(listed)
@@ -128,7 +128,7 @@ def test_libfuzzer_reads_our_counters(tmp_path: Path) -> None:
     """A target that counts a decision of its own: libFuzzer must keep the inputs that reach it."""
     code = """
 import sys
-from fuzz.cli import lemma
+from fuzz.campaign import lemma_run
 from fuzz.campaign.libfuzzer_counters import Counters
 counters = Counters(64)
 counters.attach()

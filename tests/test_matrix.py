@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.cli.main import build_parser
-from fuzz.cli.matrix import command_of
+from fuzz.cli.matrix import plan_of
 from fuzz.targets.runner import ScenarioRunner
 from fuzz.targets.target_set import TargetSet
 from fuzz.triage.bisect import Outcome, anchors, confidence, search
@@ -139,7 +139,7 @@ def test_results_are_kept_and_only_what_is_missing_is_run(tmp_path: Path) -> Non
 def test_the_command_that_a_page_names() -> None:
     args = build_parser().parse_args(["matrix", "corpus/seeds", "a.scn", "--targets", "kvm-*@*", "--deterministic"])
     wanted = "shadowfuzz matrix corpus/seeds a.scn --targets 'kvm-*@*' --missing --deterministic --markdown"
-    assert command_of(args, "--markdown") == wanted
+    assert plan_of(args).command("--markdown") == wanted
 
 
 def test_targets_by_pattern() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fuzz.cli import reach
+from fuzz.corpus.exercise_counts import read_counts
 from harness.arch.exits import EC_BY_NAME, EC_SHIFT, IL_BIT
 from harness.coverage.exercised_rules import exercised_rules
 from harness.errors import InputError
@@ -30,7 +30,7 @@ HVC = EC_BY_NAME["HVC64"] << EC_SHIFT | IL_BIT
 
 @pytest.fixture(scope="module")
 def kept() -> dict[str, Any]:
-    return reach.read(CORPUS / "reach.json")
+    return read_counts(CORPUS / "reach.json")
 
 
 def test_every_rule_has_a_scenario_or_a_reason_on_every_target(kept: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ def test_a_rule_that_nobody_wrote_is_one_clear_error(kept: dict[str, Any], tmp_p
     path = tmp_path / "reach.json"
     path.write_text(json.dumps(document))
     with pytest.raises(InputError, match="not what `shadowfuzz reach --keep` writes"):
-        reach.read(path)
+        read_counts(path)
 
 
 def test_rules_have_one_name_and_a_source() -> None:

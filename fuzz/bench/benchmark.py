@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
@@ -124,6 +124,25 @@ def run_bench(plan: Plan) -> Result:
         return _run(plan, Path(place))
 
 
+def run_benches(plan: Plan, runs: int, progress: Callable[[str], None]) -> tuple[dict[str, object], list[Result]]:
+    """Measure so many times, each with other scenarios, all but the first quick; return on what, and the results.
+
+    InputError, SetupError: a name or the set-up is wrong.  TargetError: a machine did not boot or was lost.
+    """
+    (side,) = open_targets(TargetOptions(plan.target, plan.level, cold=True), progress).sides
+    phases = len(MODES) * ((1 if plan.quick else plan.jobs) + runs - 1)
+    progress(f"{phases} phases of {plan.seconds} s, {plan.jobs} workers on {side.config.name}")
+    plans = [replace(plan, seed=plan.seed + run * plan.jobs, quick=plan.quick or run > 0) for run in range(runs)]
+    named: dict[str, object] = {
+        "target": side.config.name,
+        "kernel_release": side.prepared.kernel_release,
+        "level": plan.level,
+        "jobs": plan.jobs,
+        "seed": plan.seed,
+    }
+    return named, [run_bench(each) for each in plans]
+
+
 def _run(plan: Plan, place: Path) -> Result:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(plan.jobs)
@@ -190,7 +209,7 @@ def _measure(plan: Plan, number: int, barrier: Barrier, born: float, place: Path
         while not campaign.first_exit_s:
             campaign.step(generate(rng))
         first = campaign.first_exit_s
-        scenarios = [generate(rng) for _ in range(SCENARIOS)]
+        scenarios = campaign.scenarios = [generate(rng) for _ in range(SCENARIOS)]
         reduce_gc()
         warm = time.monotonic() + WARM_UP * plan.seconds
         while time.monotonic() < warm:
@@ -199,7 +218,7 @@ def _measure(plan: Plan, number: int, barrier: Barrier, born: float, place: Path
         samples = [
             sample
             for mode, workers in _phases(plan)
-            for sample in _phase(mode, workers, number, scenarios, campaign, barrier, plan.seconds)
+            for sample in _phase(mode, workers, number, campaign, barrier, plan.seconds)
         ]
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         qemu_memory = _resident_mib(executor.pid)
@@ -226,17 +245,9 @@ def _parts(
     return found, relations(side, executor, scenarios), points, machines(side, scenarios, plan.seconds)
 
 
-def _phase(
-    mode: str,
-    workers: int,
-    number: int,
-    scenarios: list[Scenario],
-    campaign: _Campaign,
-    barrier: Barrier,
-    seconds: float,
-) -> list[Sample]:
+def _phase(mode: str, workers: int, number: int, campaign: _Campaign, barrier: Barrier, seconds: float) -> list[Sample]:
     barrier.wait()
-    found = [_sample(mode, workers, scenarios, campaign, seconds)] if number < workers else []
+    found = [_sample(mode, workers, campaign, seconds)] if number < workers else []
     barrier.wait()
     return found
 
@@ -246,6 +257,8 @@ class _Campaign:
 
     def __init__(self, side: PreparedSide, executor: Executor, place: Path, rng: random.Random) -> None:
         self.executor, self._rng = executor, rng
+        self.scenarios: list[Scenario] = []
+        """What is run round and round in every mode."""
         self._stats = StatsWriter(place / "stats")
         database = Database(f"sqlite:///{place / 'findings.sqlite'}")
         self._worker = Worker(
@@ -298,14 +311,14 @@ class _Booted:
         return self.side.check(scenario, trace)
 
 
-def _sample(mode: str, workers: int, scenarios: list[Scenario], campaign: _Campaign, seconds: float) -> Sample:
+def _sample(mode: str, workers: int, campaign: _Campaign, seconds: float) -> Sample:
     executor = campaign.executor
     steps: dict[str, Callable[[Scenario], None]] = {
         "raw": lambda scenario: executor.run_bare(scenario, fresh_vm=False, record=False),
         "recorded": lambda scenario: executor.run_bare(scenario, fresh_vm=False, record=True),
         "checked": campaign.step,
     }
-    step = steps[mode]
+    step, scenarios = steps[mode], campaign.scenarios
     exits, count = _exits(mode, campaign), 0
     qemu, cpu, begin = cpu_seconds(executor.pid), time.process_time(), time.monotonic()
     while time.monotonic() - begin < seconds:

@@ -24,11 +24,14 @@ from fuzz.generate.mutator import generate
 from fuzz.store.database import default_url
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.prepared_side import MachineOptions, PreparedSide
+from fuzz.targets.target_set import open_targets
+from harness.coverage.kvm_code import blocks_of
 from harness.errors import TargetError
 from harness.scenario.scenario import Scenario
 from harness.vm.executor import Executor
+from harness.vm.kernels.kvm_functions import KvmText
 from harness.vm.plugins.edges import Edge
-from harness.vm.plugins.kvm_coverage import Coverage
+from harness.vm.plugins.kvm_coverage import Coverage, prepare_coverage
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,8 @@ def _point(seconds: float, edges: int, stats: _Counts) -> Point:
 # ---- the plugin's cost ----------------------------------------------------------------------------------------------
 
 SCENARIOS = 100
+COST_TURNS = 3
+"""For each run of a mode: the cost is measured longer where all is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,3 +186,45 @@ def exclusive(runs: Sequence[CampaignRun]) -> Mapping[str, frozenset[Edge]]:
         mode: edges - frozenset[Edge]().union(*(other for name, other in seen.items() if name != mode))
         for mode, edges in seen.items()
     }
+
+
+def measure_trial(plan: TrialPlan, progress: Callable[[str], None]) -> dict[str, object]:
+    """Run everything and return the plain data that :mod:`harness.report.guidance_trial` shows.
+
+    InputError, SetupError: a name or the set-up is wrong.  TargetError: a campaign ended early.
+    """
+    (side,) = open_targets(TargetOptions(plan.target, plan.level, cold=True), progress).sides
+    coverage = prepare_coverage(side.prepared, progress=progress)
+    load = round(os.getloadavg()[0], 1)
+    turns = COST_TURNS * plan.runs
+    progress(f"the plugin's cost: the same scenarios {turns} times with it and without")
+    cost = measure_cost(side, coverage, turns=turns, seed=plan.seed)
+    runs = run_trial(plan, progress)
+    return {
+        "target": side.config.name,
+        "kernel_release": side.prepared.kernel_release,
+        "level": plan.level,
+        "seconds": plan.seconds,
+        "runs": plan.runs,
+        "jobs": plan.jobs,
+        "seed": plan.seed,
+        "cores": os.cpu_count(),
+        "load": load,
+        "cost": cost.to_json(),
+        "campaigns": [each.to_json() for each in runs],
+        "exclusive": _exclusive(runs, coverage.text),
+    }
+
+
+def _exclusive(runs: Sequence[CampaignRun], text: KvmText) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for mode, edges in exclusive(runs).items():
+        others = [edge for run in runs if run.mode != mode for edge in run.edges]
+        ours = [edge for run in runs if run.mode == mode for edge in run.edges]
+        found[mode] = {"edges": len(edges), "functions": sorted(_functions(ours, text) - _functions(others, text))}
+    return found
+
+
+def _functions(edges: Sequence[Edge], text: KvmText) -> set[str]:
+    functions = (text.find(block) for block in blocks_of(edges))
+    return {function.name for function in functions if function is not None}

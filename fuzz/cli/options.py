@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from fuzz.corpus.coverage_survey import Watched
 from fuzz.targets.options import TargetOptions
 from harness.model import LEVEL_NAMES
 from harness.vm.config import DEFAULT_TARGET, list_configs
@@ -150,9 +149,3 @@ def targets_of(args: argparse.Namespace) -> TargetOptions:
         deterministic=given.get("deterministic", False),
         hyp_copy=given.get("hyp_copy", False),
     )
-
-
-def subject_of(watched: Watched) -> dict[str, str]:
-    """Return what was run, as names and values."""
-    subject = watched.targets.subject
-    return {"target": subject.target, "kernel_release": subject.kernel_release, "level": subject.level}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fuzz.campaign.features import features
+from fuzz.corpus.files import Corpus
 from fuzz.paths import CORPUS
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.runner import MAX_LOSSES
@@ -32,6 +33,12 @@ class Watched:
     coverage: Coverage
     plugin: Plugin[EdgeMap]
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What is run, as names and values."""
+        subject = self.targets.subject
+        return {"target": subject.target, "kernel_release": subject.kernel_release, "level": subject.level}
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
@@ -47,13 +54,21 @@ class Survey:
     noise: frozenset[Goal]
 
 
-def open_watched(target: str, level: str, kernel: Path | None, progress: Callable[[str], None]) -> Watched:
+def open_watched(options: TargetOptions, progress: Callable[[str], None]) -> Watched:
     """Prepare a target and its plugin.  InputError, SetupError: a name is wrong, or something is missing here."""
-    targets = open_targets(TargetOptions(target, level, kernel, cold=True, deterministic=True), progress)
+    targets = open_targets(replace(options, cold=True, deterministic=True), progress)
     prepared = targets.sides[0].prepared
     coverage = prepare_coverage(prepared, progress=progress)
     plugin = coverage.plugin()
     return Watched(targets.watched_by(plugin), prepared.kernel, coverage, plugin)
+
+
+def survey_corpus(watched: Watched, corpus: Corpus, repeat: int, progress: Callable[[str], None]) -> Survey:
+    """Run the scenarios of a corpus, boot for it, and end the machine.  TargetError: as :func:`survey`."""
+    progress(f"{len(corpus.scenarios)} scenarios on {watched.targets.subject.target}, {repeat} times each")
+    with watched.targets:
+        named = [(str(path), scenario) for path, scenario in corpus.scenarios]
+        return survey(watched, named, repeat=repeat, progress=progress)
 
 
 def survey(

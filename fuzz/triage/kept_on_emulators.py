@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from fuzz.store.database import Database
 from fuzz.store.emulator_results import to_text
 from fuzz.store.findings import ELSEWHERE, FINDINGS, Store
 from fuzz.store.kept_findings import story_of
+from fuzz.targets.emulators import emulators_here
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import PreparedTargets
 from fuzz.triage.other_emulators import EmulatorQuery, EmulatorSweep, measure, variant
 from harness.findings.finding import Subject
 from harness.report.finding_data import Story
@@ -40,6 +44,17 @@ def measure_kept(
     for (id_, _), found in zip(new, measure(sweep, [query for _, query in new], here, say), strict=True):
         store.annotate(id_, ELSEWHERE, to_text(found))
     return len(new)
+
+
+def on_emulators(options: TargetOptions, say: Callable[[str], None]) -> Callable[[Database, PreparedTargets], None]:
+    """Return what tries a campaign's confirmed divergences on other emulators; its machines are not deterministic."""
+
+    def measure_all(database: Database, targets: PreparedTargets) -> None:
+        how = replace(options, deterministic=False, hyp_copy=targets.has_hyp_copy)
+        sweep = EmulatorSweep(targets.sides[0].config, how)
+        measure_kept(database, targets.subject, sweep, emulators_here(), say)
+
+    return measure_all
 
 
 def _query(story: Story) -> EmulatorQuery | None:

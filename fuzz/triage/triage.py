@@ -10,14 +10,12 @@ from pathlib import Path
 from fuzz.store.database import Database
 from fuzz.store.findings import FINDINGS, FRESH_QEMU, Store
 from fuzz.store.kept_findings import story_of
-from fuzz.targets.emulators import emulators_here
 from fuzz.targets.observation import texts_of
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import Side, TargetSet, open_targets
 from fuzz.triage.confirm import stages_of
-from fuzz.triage.kept_on_emulators import measure_kept
+from fuzz.triage.kept_on_emulators import on_emulators
 from fuzz.triage.minimise import minimise_on
-from fuzz.triage.other_emulators import EmulatorSweep
 from harness.errors import InputError
 from harness.findings.checked import signature
 from harness.findings.finding import MAX_DIVERGENCES, Tries, difference, signature_text
@@ -54,8 +52,7 @@ def triage_campaign(
     """
     with open_targets(options, say) as targets:
         triage(database, targets, runs, say)
-    sweep = EmulatorSweep(targets.sides[0].config, replace(options, hyp_copy=targets.has_hyp_copy))
-    measure_kept(database, targets.subject, sweep, emulators_here(), say)
+    on_emulators(options, say)(database, targets)
     Store(database, FINDINGS).export(out / FINDINGS)
 
 
