@@ -13,9 +13,9 @@ import random
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
@@ -25,18 +25,21 @@ from threading import BrokenBarrierError
 from fuzz.bench.machines import machines
 from fuzz.bench.stages import Point, lengths, relations, stages
 from fuzz.campaign.counters_file import StatsWriter
-from fuzz.campaign.gc_tuning import collect_rarely
-from fuzz.campaign.worker import Services, Worker
+from fuzz.campaign.gc_tuning import reduce_gc
+from fuzz.campaign.worker import Worker, WorkerContext
 from fuzz.generate.mutator import custom_mutator, generate
 from fuzz.store.database import Database
 from fuzz.store.dumps import Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
-from fuzz.targets.observation import Watch
-from fuzz.targets.targets import Bench, Side, open_bench
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.prepared_side import PreparedSide
+from fuzz.targets.target_set import TargetSet, open_targets
 from harness.errors import ShadowfuzzError, TargetError
+from harness.findings.checked import CheckResult
+from harness.findings.finding import Subject
 from harness.scenario.scenario import Scenario, format_scenario
+from harness.trace.events import Trace
 from harness.vm.executor import Executor
-from harness.vm.target import boot
 
 MODES: tuple[str, ...] = ("raw", "recorded", "checked")
 SCENARIOS = 200
@@ -121,6 +124,25 @@ def run_bench(plan: Plan) -> Result:
         return _run(plan, Path(place))
 
 
+def run_benches(plan: Plan, runs: int, progress: Callable[[str], None]) -> tuple[dict[str, object], list[Result]]:
+    """Measure so many times, each with other scenarios, all but the first quick; return on what, and the results.
+
+    InputError, SetupError: a name or the set-up is wrong.  TargetError: a machine did not boot or was lost.
+    """
+    (side,) = open_targets(TargetOptions(plan.target, plan.level, cold=True), progress).sides
+    phases = len(MODES) * ((1 if plan.quick else plan.jobs) + runs - 1)
+    progress(f"{phases} phases of {plan.seconds} s, {plan.jobs} workers on {side.config.name}")
+    plans = [replace(plan, seed=plan.seed + run * plan.jobs, quick=plan.quick or run > 0) for run in range(runs)]
+    named: dict[str, object] = {
+        "target": side.config.name,
+        "kernel_release": side.prepared.kernel_release,
+        "level": plan.level,
+        "jobs": plan.jobs,
+        "seed": plan.seed,
+    }
+    return named, [run_bench(each) for each in plans]
+
+
 def _run(plan: Plan, place: Path) -> Result:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(plan.jobs)
@@ -179,17 +201,16 @@ def _worker(plan: Plan, number: int, barrier: Barrier, pipe: Connection, born: f
 
 def _measure(plan: Plan, number: int, barrier: Barrier, born: float, place: Path) -> Result:
     rng = random.Random(plan.seed + number)
-    bench = open_bench(plan.target, plan.level, None)
-    side = bench.sides[0]
+    (side,) = open_targets(TargetOptions(plan.target, plan.level, cold=True)).sides
     begin = time.monotonic()
-    with boot(side.config, side.prepared) as executor:
+    with side.boot() as executor:
         started = time.monotonic()
-        campaign = _Campaign(bench, executor, place, rng)
+        campaign = _Campaign(side, executor, place, rng)
         while not campaign.first_exit_s:
             campaign.step(generate(rng))
         first = campaign.first_exit_s
-        scenarios = [generate(rng) for _ in range(SCENARIOS)]
-        collect_rarely()
+        scenarios = campaign.scenarios = [generate(rng) for _ in range(SCENARIOS)]
+        reduce_gc()
         warm = time.monotonic() + WARM_UP * plan.seconds
         while time.monotonic() < warm:
             campaign.step(rng.choice(scenarios))
@@ -197,7 +218,7 @@ def _measure(plan: Plan, number: int, barrier: Barrier, born: float, place: Path
         samples = [
             sample
             for mode, workers in _phases(plan)
-            for sample in _phase(mode, workers, number, scenarios, campaign, barrier, plan.seconds)
+            for sample in _phase(mode, workers, number, campaign, barrier, plan.seconds)
         ]
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         qemu_memory = _resident_mib(executor.pid)
@@ -213,7 +234,7 @@ def _phases(plan: Plan) -> list[tuple[str, int]]:
 
 
 def _parts(
-    plan: Plan, number: int, side: Side, executor: Executor, scenarios: list[Scenario]
+    plan: Plan, number: int, side: PreparedSide, executor: Executor, scenarios: list[Scenario]
 ) -> tuple[dict[str, float], dict[str, float], tuple[Point, ...], Mapping[str, float]]:
     if number:
         return {}, {}, (), {}
@@ -224,17 +245,9 @@ def _parts(
     return found, relations(side, executor, scenarios), points, machines(side, scenarios, plan.seconds)
 
 
-def _phase(
-    mode: str,
-    workers: int,
-    number: int,
-    scenarios: list[Scenario],
-    campaign: _Campaign,
-    barrier: Barrier,
-    seconds: float,
-) -> list[Sample]:
+def _phase(mode: str, workers: int, number: int, campaign: _Campaign, barrier: Barrier, seconds: float) -> list[Sample]:
     barrier.wait()
-    found = [_sample(mode, workers, scenarios, campaign, seconds)] if number < workers else []
+    found = [_sample(mode, workers, campaign, seconds)] if number < workers else []
     barrier.wait()
     return found
 
@@ -242,21 +255,21 @@ def _phase(
 class _Campaign:
     """What a worker of a campaign is, but for libFuzzer: the mutator is called here."""
 
-    def __init__(self, bench: Bench, executor: Executor, place: Path, rng: random.Random) -> None:
+    def __init__(self, side: PreparedSide, executor: Executor, place: Path, rng: random.Random) -> None:
         self.executor, self._rng = executor, rng
+        self.scenarios: list[Scenario] = []
+        """What is run round and round in every mode."""
         self._stats = StatsWriter(place / "stats")
         database = Database(f"sqlite:///{place / 'findings.sqlite'}")
         self._worker = Worker(
-            Services(
-                boot=lambda: _machine(bench, executor),
-                boot_again=bench.boot_again,
-                hit=lambda _: None,
-                ran=lambda: None,
+            WorkerContext(
+                targets=TargetSet([_Booted(side, executor)]),
+                count_coverage=lambda _: None,
+                on_run=lambda: None,
                 stats=self._stats,
                 findings=Store(database, FINDINGS),
                 flaky=Store(database, FLAKY),
                 dumps=Dumps(place / "dumps"),
-                subjects=bench.subjects,
                 now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
                 ticks=time.monotonic_ns,
             )
@@ -264,7 +277,7 @@ class _Campaign:
 
     def step(self, scenario: Scenario) -> None:
         """Mutate a scenario, then do all that a campaign does with it."""
-        self._worker.one(custom_mutator(format_scenario(scenario).encode(), MAX_BYTES, self._rng.getrandbits(32)))
+        self._worker.run_input(custom_mutator(format_scenario(scenario).encode(), MAX_BYTES, self._rng.getrandbits(32)))
 
     @property
     def checked_exits(self) -> int:
@@ -277,19 +290,35 @@ class _Campaign:
         return self._stats.get("time", "first_exit") / 1e9
 
 
-@contextmanager
-def _machine(bench: Bench, executor: Executor) -> Iterator[Watch]:
-    yield lambda scenario, fresh: bench.watch([executor], scenario, fresh)
+@dataclass(frozen=True, slots=True)
+class _Booted:
+    """A target whose machine is up already, and stays up when the worker is done with it."""
+
+    side: PreparedSide
+    executor: Executor
+
+    @property
+    def subject(self) -> Subject:
+        return self.side.subject
+
+    def boot(self) -> AbstractContextManager[Executor]:
+        return nullcontext(self.executor)
+
+    def boot_again(self) -> AbstractContextManager[Executor]:
+        return self.side.boot_again()
+
+    def check(self, scenario: Scenario, trace: Trace) -> CheckResult:
+        return self.side.check(scenario, trace)
 
 
-def _sample(mode: str, workers: int, scenarios: list[Scenario], campaign: _Campaign, seconds: float) -> Sample:
+def _sample(mode: str, workers: int, campaign: _Campaign, seconds: float) -> Sample:
     executor = campaign.executor
     steps: dict[str, Callable[[Scenario], None]] = {
         "raw": lambda scenario: executor.run_bare(scenario, fresh_vm=False, record=False),
         "recorded": lambda scenario: executor.run_bare(scenario, fresh_vm=False, record=True),
         "checked": campaign.step,
     }
-    step = steps[mode]
+    step, scenarios = steps[mode], campaign.scenarios
     exits, count = _exits(mode, campaign), 0
     qemu, cpu, begin = cpu_seconds(executor.pid), time.process_time(), time.monotonic()
     while time.monotonic() - begin < seconds:

@@ -19,17 +19,19 @@ from typing import Protocol
 
 from fuzz.campaign.guidance import MODES, edges_in
 from fuzz.campaign.parent import CORPUS, RUN, Plan, Progress, campaign_directory, run_campaign, until_signal
-from fuzz.campaign.worker_command import Launcher
+from fuzz.campaign.worker_job import Launcher
 from fuzz.generate.mutator import generate
 from fuzz.store.database import default_url
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.prepared_side import MachineOptions, PreparedSide
+from fuzz.targets.target_set import open_targets
+from harness.coverage.kvm_code import blocks_of
 from harness.errors import TargetError
 from harness.scenario.scenario import Scenario
-from harness.vm.build.prepare import PreparedTarget
-from harness.vm.config import MachineConfig
 from harness.vm.executor import Executor
+from harness.vm.kernels.kvm_functions import KvmText
 from harness.vm.plugins.edges import Edge
-from harness.vm.plugins.kvm_coverage import Coverage
-from harness.vm.target import boot
+from harness.vm.plugins.kvm_coverage import Coverage, prepare_coverage
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def _campaign(plan: TrialPlan, mode: str, seed: int, stopped: Callable[[], bool]
             if progress.seconds:
                 points.append(_point(progress.seconds, len(edges_in(out / RUN)), progress.stats))
 
-        launch = Launcher(plan.target, plan.level, None, seed, out, default_url(out), mode, watched=True)
+        launch = Launcher(TargetOptions(plan.target, plan.level), seed, out, default_url(out), mode, watched=True)
         with campaign_directory(out, []):
             outcome = run_campaign(Plan(plan.seconds, plan.jobs, out), launch, tick, stopped)
             edges = edges_in(out / RUN)
@@ -121,6 +123,8 @@ def _point(seconds: float, edges: int, stats: _Counts) -> Point:
 # ---- the plugin's cost ----------------------------------------------------------------------------------------------
 
 SCENARIOS = 100
+COST_TURNS = 3
+"""For each run of a mode: the cost is measured longer where all is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +147,15 @@ class Cost:
         return {"bare": [asdict(rate) for rate in self.bare], "watched": [asdict(rate) for rate in self.watched]}
 
 
-def measure_cost(config: MachineConfig, prepared: PreparedTarget, coverage: Coverage, *, turns: int, seed: int) -> Cost:
+def measure_cost(side: PreparedSide, coverage: Coverage, *, turns: int, seed: int) -> Cost:
     """Run the same scenarios on two machines, one with the plugin and one without, in turns of a second or two.
 
     Both are there all the time, but only one has something to do.
     """
     rng = random.Random(seed)
     scenarios = [generate(rng) for _ in range(SCENARIOS)]
-    with boot(config, prepared) as bare, boot(config, prepared, plugin=coverage.plugin()) as watched:
+    counted = side.made_with(MachineOptions(plugin=coverage.plugin()))
+    with side.boot() as bare, counted.boot() as watched:
         machines = (bare, watched)
         rates = [[_rate(machine, scenarios) for machine in machines] for _ in range(turns + 1)]
     del rates[0]  # QEMU translated what it had not seen yet
@@ -181,3 +186,45 @@ def exclusive(runs: Sequence[CampaignRun]) -> Mapping[str, frozenset[Edge]]:
         mode: edges - frozenset[Edge]().union(*(other for name, other in seen.items() if name != mode))
         for mode, edges in seen.items()
     }
+
+
+def measure_trial(plan: TrialPlan, progress: Callable[[str], None]) -> dict[str, object]:
+    """Run everything and return the plain data that :mod:`harness.report.guidance_trial` shows.
+
+    InputError, SetupError: a name or the set-up is wrong.  TargetError: a campaign ended early.
+    """
+    (side,) = open_targets(TargetOptions(plan.target, plan.level, cold=True), progress).sides
+    coverage = prepare_coverage(side.prepared, progress=progress)
+    load = round(os.getloadavg()[0], 1)
+    turns = COST_TURNS * plan.runs
+    progress(f"the plugin's cost: the same scenarios {turns} times with it and without")
+    cost = measure_cost(side, coverage, turns=turns, seed=plan.seed)
+    runs = run_trial(plan, progress)
+    return {
+        "target": side.config.name,
+        "kernel_release": side.prepared.kernel_release,
+        "level": plan.level,
+        "seconds": plan.seconds,
+        "runs": plan.runs,
+        "jobs": plan.jobs,
+        "seed": plan.seed,
+        "cores": os.cpu_count(),
+        "load": load,
+        "cost": cost.to_json(),
+        "campaigns": [each.to_json() for each in runs],
+        "exclusive": _exclusive(runs, coverage.text),
+    }
+
+
+def _exclusive(runs: Sequence[CampaignRun], text: KvmText) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for mode, edges in exclusive(runs).items():
+        others = [edge for run in runs if run.mode != mode for edge in run.edges]
+        ours = [edge for run in runs if run.mode == mode for edge in run.edges]
+        found[mode] = {"edges": len(edges), "functions": sorted(_functions(ours, text) - _functions(others, text))}
+    return found
+
+
+def _functions(edges: Sequence[Edge], text: KvmText) -> set[str]:
+    functions = (text.find(block) for block in blocks_of(edges))
+    return {function.name for function in functions if function is not None}

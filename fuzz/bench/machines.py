@@ -10,17 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from fuzz.targets.targets import Side
+from fuzz.targets.prepared_side import MachineOptions, PreparedSide
 from harness.scenario.scenario import Scenario
 from harness.vm.cache import Cache
 from harness.vm.clone import Clones
 from harness.vm.executor import Executor
-from harness.vm.target import boot, machine_of
+from harness.vm.target import machine_of
 
 BOOTS, CLONES = 3, 5
 
 
-def machines(side: Side, scenarios: Sequence[Scenario], seconds: float) -> Mapping[str, float]:
+def machines(side: PreparedSide, scenarios: Sequence[Scenario], seconds: float) -> Mapping[str, float]:
     """Measure; times in seconds, medians, memory in MiB, rates in recorded exits a second.
 
     A template is made in an empty cache, so that nothing is taken from one that is there.  The two rates are taken
@@ -28,7 +28,7 @@ def machines(side: Side, scenarios: Sequence[Scenario], seconds: float) -> Mappi
     """
 
     def start(clones: Clones | None = None, *, deterministic: bool = False) -> AbstractContextManager[Executor]:
-        return boot(side.config, side.prepared, clones=clones, deterministic=deterministic)
+        return side.made_with(MachineOptions(clones, deterministic)).boot()
 
     with tempfile.TemporaryDirectory(prefix="shadowfuzz-bench-") as place:
         clones = Clones(Cache(Path(place)))

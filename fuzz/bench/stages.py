@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from fuzz.campaign.features import features
 from fuzz.generate.mutator import custom_mutator, generate
-from fuzz.targets.targets import Side
-from harness.findings.check import check
+from fuzz.targets.prepared_side import PreparedSide
 from harness.model.memoised_replay import shortcut
 from harness.model.prediction import Prediction
 from harness.relations import save_restore
@@ -78,7 +77,7 @@ def _us(work: Callable[[], object], exits: int) -> float:
     return 1e6 * best / max(1, exits)
 
 
-def stages(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
+def stages(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
     """Return CPU microseconds an exit of each part of our own work, in the order in which they are done."""
     recorded = _record(executor, scenarios[:SAMPLE])
     exits, rng = _exits(recorded), random.Random(1)
@@ -105,7 +104,7 @@ def stages(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict[st
     return {name: found[name] for name in ("mutate", "compile", "decode", "model", "compare", "features")}
 
 
-def relations(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
+def relations(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
     """Return CPU microseconds an exit of comparing with one relation more each time, decoding included."""
     recorded = _record(executor, scenarios[:SAMPLE])
     exits, predict = _exits(recorded), shortcut(side.subject.level)
@@ -137,7 +136,7 @@ def relations(side: Side, executor: Executor, scenarios: list[Scenario]) -> dict
     return found
 
 
-def _judge(side: Side, round_: Round, prediction: Prediction) -> None:
+def _judge(side: PreparedSide, round_: Round, prediction: Prediction) -> None:
     divergences = list(save_restore.compare_round(round_, prediction))
     if divergences:
         explain = side.catalogue.explainer(round_, prediction, {})
@@ -145,15 +144,14 @@ def _judge(side: Side, round_: Round, prediction: Prediction) -> None:
             explain(divergence)
 
 
-def lengths(side: Side, executor: Executor, seed: int, seconds: float) -> tuple[Point, ...]:
+def lengths(side: PreparedSide, executor: Executor, seed: int, seconds: float) -> tuple[Point, ...]:
     """Measure scenarios of each of LENGTHS, bare and checked, for ``seconds`` each."""
     rng = random.Random(seed)
     steps = [step for _ in range(EACH_LENGTH * 4) for step in generate(rng).steps]
     registers = generate(rng).registers
 
     def checked(scenario: Scenario) -> None:
-        trace = executor.run(scenario, fresh_vm=False)
-        check(scenario, trace, side.subject.level, side.cpu, side.catalogue)
+        side.check(scenario, executor.run(scenario, fresh_vm=False))
 
     points: list[Point] = []
     for length in LENGTHS:

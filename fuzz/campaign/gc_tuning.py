@@ -9,7 +9,7 @@ YOUNG = 50_000
 """Values more than before that make Python look for cycles; ours are in none, so every look is for nothing."""
 
 
-def collect_rarely() -> None:
+def reduce_gc() -> None:
     """Leave what there is now out of all garbage collections, and make those rare."""
     gc.collect()
     gc.freeze()

@@ -61,7 +61,7 @@ class Target:
 
     questions: tuple[Question, ...]
     counters: Counters
-    send: Callable[[dict[str, Any]], None]
+    send: Callable[[dict[str, Any]], object]
     clock: Callable[[], float] = time.monotonic
     statistics: Statistics = field(default_factory=Statistics)
     _edges: dict[tuple[str, tuple[Decision, ...]], tuple[int, ...]] = field(default_factory=dict)
@@ -138,7 +138,7 @@ def work(questions: tuple[Question, ...], seed: int, seconds: float, out: Path) 
     counters = Counters(COUNTERS)
     counters.attach()
     with out.open("a", buffering=1) as lines:
-        target = Target(questions, counters, lambda row: print(json.dumps(row), file=lines))
+        target = Target(questions, counters, lambda row: lines.write(f"{json.dumps(row)}\n"))
         # -max_total_time leaves from C; the target sends its statistics as it goes.
         options = [f"-seed={seed}", f"-max_len={1 + HEADER + 4 * MAX_OPS}", "-len_control=0", "-print_final_stats=0"]
         options += [

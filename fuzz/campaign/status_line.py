@@ -12,7 +12,7 @@ from harness.errors import InputError
 from harness.findings.regressions import NEW, Regression, like
 
 
-class News:
+class NewClusterCounter:
     """Which clusters are like no kept regression; the store is asked once about each."""
 
     def __init__(self, store: Store, kept: Sequence[Regression]) -> None:

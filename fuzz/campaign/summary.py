@@ -25,7 +25,7 @@ OK, DIVERGENT, FAILED = 0, 1, 3
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CampaignOptions:
     """How the campaign was called: what a summary needs to be repeated.
 
     ``subjects`` are what was tested, one or two, ``targets`` their names as they were given; ``store`` is the
@@ -83,7 +83,7 @@ class Summary:
     ``kvm_edges`` edges between blocks of KVM's own code (None: not counted).  ``kvm_off``: why they do not guide
     although nobody left them out; empty if they do, or are not to.  ``clusters`` of divergences, and how many of them
     are new (:class:`Cluster`).  ``run_again``: a sample of scenarios that were run twice, ``unstable`` those of
-    them that showed something else (:func:`fuzz.targets.observation.told`).
+    them that showed something else (:func:`fuzz.targets.observation.stability_key`).
     """
 
     target: str
@@ -158,7 +158,7 @@ class Summary:
 
 
 def summarise(
-    asked: Asked,
+    asked: CampaignOptions,
     outcome: Outcome,
     kept: Iterable[Regression] = (),
     unwritten: Mapping[str, int] = MappingProxyType({}),
@@ -225,7 +225,7 @@ def summarise(
     )
 
 
-def _clusters(asked: Asked, stats: Stats, kept: Sequence[Regression]) -> tuple[Cluster, ...]:
+def _clusters(asked: CampaignOptions, stats: Stats, kept: Sequence[Regression]) -> tuple[Cluster, ...]:
     """Return all clusters, new ones first."""
     store = Store(Database(asked.store), FINDINGS)
     found: list[Cluster] = []
@@ -280,7 +280,7 @@ def _one_line(words: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
-def _replay(asked: Asked, finding: Finding, scenario: Path) -> str:
+def _replay(asked: CampaignOptions, finding: Finding, scenario: Path) -> str:
     if finding.other is not None:
         return shlex.join(["shadowfuzz", "against", *asked.targets, str(scenario)])
     first = finding.subject == asked.subject

@@ -7,7 +7,6 @@ import re
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -17,8 +16,9 @@ from fuzz.campaign.features import features
 from fuzz.campaign.reproduce_crash import Interrupted, Reproducer
 from fuzz.store.dumps import Dumps
 from fuzz.store.findings import CONSOLE, Store
-from fuzz.targets.observation import Key, Seen, Watch, clusters_of, texts_of, told
-from fuzz.targets.runner import MAX_LOSSES, Runs
+from fuzz.targets.observation import Key, Observation, clusters_of, stability_key, texts_of
+from fuzz.targets.runner import MAX_LOSSES
+from fuzz.targets.target_set import Side, TargetSet
 from harness.errors import InputError, Remains, SetupError, TargetError, VmLost
 from harness.findings.checked import CheckResult
 from harness.findings.finding import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
@@ -47,24 +47,22 @@ class GiveUp(Exception):
 
 
 @dataclass(frozen=True)
-class Services:
+class WorkerContext:
     """What a worker needs of the world.
 
-    ``boot`` gives what runs scenarios on booted machines and compares, ``boot_again`` a machine to lose on purpose;
-    ``hit`` takes a coverage counter; ``ran`` is told when an input has been run, before it is confirmed; ``findings``
-    and ``flaky`` keep what was found, ``dumps`` the memory of lost machines; ``subjects`` are what is tested, one or
-    two; ``now`` is the date as ISO 8601, ``ticks`` a clock in nanoseconds that all processes share.
+    ``targets`` run and check scenarios.  ``count_coverage`` takes the index of a coverage counter.  ``on_run`` is
+    called when an input has been run, before it is confirmed.  ``findings`` and ``flaky`` keep what was found,
+    ``dumps`` the memory of lost machines.  ``now`` is the date as ISO 8601, ``ticks`` a clock in nanoseconds that all
+    processes share.
     """
 
-    boot: Callable[[], AbstractContextManager[Watch]]
-    boot_again: Callable[[Subject], AbstractContextManager[Runs]]
-    hit: Callable[[int], None]
-    ran: Callable[[], None]
+    targets: TargetSet[Side]
+    count_coverage: Callable[[int], None]
+    on_run: Callable[[], None]
     stats: StatsWriter
     findings: Store
     flaky: Store
     dumps: Dumps
-    subjects: tuple[Subject, ...]
     now: Callable[[], str]
     ticks: Callable[[], int]
 
@@ -75,11 +73,10 @@ PLAINEST = parse(b"shadowfuzz-scenario 1\nabout The plainest.\nhvc 0x0\n")
 class Worker:
     """One machine, and the scenarios that it is given."""
 
-    def __init__(self, services: Services) -> None:
-        self._with = services
-        self._stats = services.stats
-        self._machine = ExitStack()
-        self._watch: Watch | None = None
+    def __init__(self, context: WorkerContext) -> None:
+        self._with = context
+        self._targets = context.targets
+        self._stats = context.stats
         self._losses = 0
         self._internal = 0
         self.ending = False
@@ -90,7 +87,7 @@ class Worker:
         self._more: Counter[str] = Counter()
         self._next_bump = 0
         # What is kept, with how simple its scenario is: a simpler one is worth being confirmed, too.
-        self._confirmed = services.findings.simplicities()
+        self._confirmed = context.findings.simplicities()
 
     def begin(self) -> None:
         """Boot for the first time.  TargetError: the machine does not come up; a finding has its console."""
@@ -106,17 +103,16 @@ class Worker:
 
     def _start(self) -> None:
         self._recent.clear()
-        self._watch = self._machine.enter_context(self._with.boot())
+        self._targets.start()
         if not self._stats.get("time", "ready"):
             self._stats.put("time", "ready", self._with.ticks())
 
     def close(self) -> None:
         """End the machine."""
         self._bump()
-        self._watch = None
-        self._machine.close()
+        self._targets.stop()
 
-    def one(self, data: bytes) -> None:
+    def run_input(self, data: bytes) -> None:
         """Do all that is to be done with one input.  GiveUp, SetupError: there is no point in going on."""
         try:
             scenario = parse(data)
@@ -124,7 +120,7 @@ class Worker:
             self._stats.add("count", "invalid")
             return
         try:
-            if self._watch is None:
+            if not self._targets.running:
                 self._start()
             self._scenario(scenario)
             self._losses = 0
@@ -135,19 +131,15 @@ class Worker:
         except Exception as error:  # a fault of ours is a finding too: it must not end the campaign
             self._failed(scenario, error)
 
-    def _run(self, scenario: Scenario, *, fresh_vm: bool) -> tuple[Seen, ...]:
-        assert self._watch is not None
-        return self._watch(scenario, fresh_vm)
-
     def _scenario(self, scenario: Scenario) -> None:
-        found = self._run(scenario, fresh_vm=False)
-        self._with.ran()
+        found = self._targets.run_and_check_each(scenario, fresh_vm=False)
+        self._with.on_run()
         self._stats.add("count", "scenarios")
         for seen in found:
             if seen.other is None:
                 self._stats.add("status", seen.checked.status)
                 for index in features(seen.traces[0], seen.checked):
-                    self._with.hit(index)
+                    self._with.count_coverage(index)
                     self._stats.saw(index)
             self._count(seen.checked)
         clusters = clusters_of(found)
@@ -155,7 +147,8 @@ class Worker:
             self._unexplained(scenario, found, clusters)
         if self._stats.get("count", "scenarios") % SAMPLED == 0:
             self._stats.add("count", "again")
-            if told(self._run(scenario, fresh_vm=False)) != told(found):
+            again = self._targets.run_and_check_each(scenario, fresh_vm=False)
+            if stability_key(again) != stability_key(found):
                 self._stats.add("count", "unstable")
         self._recent.append(scenario)
 
@@ -182,7 +175,7 @@ class Worker:
     # ---- divergences that nothing explains ---------------------------------------------------------------------
 
     def _unexplained(
-        self, scenario: Scenario, found: tuple[Seen, ...], clusters: Mapping[Key, list[Divergence]]
+        self, scenario: Scenario, found: tuple[Observation, ...], clusters: Mapping[Key, list[Divergence]]
     ) -> None:
         ids = {key: self._id(key) for key in clusters}
         weight = simplicity(scenario)
@@ -193,8 +186,8 @@ class Worker:
         if new:
             self._stats.add("count", "confirmations")
             try:
-                same = set(clusters_of(self._run(scenario, fresh_vm=False)))
-                fresh = set(clusters_of(self._run(scenario, fresh_vm=True)))
+                same = set(clusters_of(self._targets.run_and_check_each(scenario, fresh_vm=False)))
+                fresh = set(clusters_of(self._targets.run_and_check_each(scenario, fresh_vm=True)))
             except TargetError:
                 # Not confirmed, not forgotten: kept as flaky, and the caller sees to the machine.
                 for key, members in clusters.items():
@@ -271,7 +264,7 @@ class Worker:
         end, reason = _end(error), str(error)
         console, config = (error.console_tail, error.config) if isinstance(error, VmLost) else ("", "")
         self._stats.add("lost", f"{end.kind}: {re.sub(r'0x[0-9a-fA-F]+|[0-9]+', 'N', reason)}")
-        subject = next((s for s in self._with.subjects if s.target == config), self._with.subjects[0])
+        subject = next((s for s in self._targets.subjects if s.target == config), self._targets.subjects[0])
         finding = self._plain("crash", end.signature, subject, end.sentence)
         report = Report(end.kind, end.words, end.place, reason, self._remains(error, finding.id))
         self._stats.add("crashes", finding.id)
@@ -295,7 +288,7 @@ class Worker:
         """
         try:
             self._start()
-            self._run(PLAINEST, fresh_vm=True)
+            self._targets.run_and_check_each(PLAINEST, fresh_vm=True)
         except TargetError:
             self.close()
             return False
@@ -335,7 +328,7 @@ class Worker:
             return _end(error).signature == finding.signature
 
         try:
-            boot = partial(self._with.boot_again, finding.subject)
+            boot = partial(self._targets.boot_again, finding.subject)
             again = Reproducer(boot, same, lambda: self.ending).find(earlier, scenario)
         except Interrupted:
             return
@@ -352,7 +345,7 @@ class Worker:
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = "".join(traceback.format_exception(error))
         signature_ = (type(error).__name__, f"{where.filename.rpartition('/')[2]}:{where.name}")
-        finding = self._plain("internal", signature_, self._with.subjects[0], str(error))
+        finding = self._plain("internal", signature_, self._targets.subjects[0], str(error))
         self._store(self._with.findings, finding, scenario, {"traceback.txt": text})
         self._stats.add("internal", finding.id)
         self._internal += 1

@@ -8,7 +8,6 @@ files (:mod:`fuzz.campaign.counters_file`) or on disk, and QEMU dies with this p
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import importlib.util
 import os
@@ -17,53 +16,29 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from types import FrameType
 
 import atheris
 
 from fuzz.campaign.counters_file import COVERAGE_SIZE, StatsWriter
-from fuzz.campaign.gc_tuning import collect_rarely
-from fuzz.campaign.guidance import BOTH, KVM, MODEL, MODES
+from fuzz.campaign.gc_tuning import reduce_gc
+from fuzz.campaign.guidance import BOTH, KVM, MODEL
 from fuzz.campaign.libfuzzer_counters import Counters
-from fuzz.campaign.worker import GiveUp, Services, Worker
-from fuzz.cli.options import add_hyp_copy
+from fuzz.campaign.worker import GiveUp, Worker, WorkerContext
+from fuzz.campaign.worker_job import WorkerJob
 from fuzz.generate.mutator import custom_crossover, custom_mutator
 from fuzz.store.database import Database
 from fuzz.store.dumps import DUMPS, Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
-from fuzz.targets.targets import open_bench
-from harness.errors import SetupError, ShadowfuzzError
-from harness.vm.cache import Cache, default_root
-from harness.vm.clone import Clones
+from fuzz.targets.target_set import open_targets
+from harness.errors import InputError, SetupError, ShadowfuzzError
 from harness.vm.plugins.edges import EDGES
 from harness.vm.plugins.kvm_coverage import prepare_coverage
 
 MAX_INPUT_BYTES = 10240
 """Room for 200 steps and every register."""
-EXIT_GAVE_UP = 3
-"""The worker said in its statistics (group ``error``) why there is no point in another one."""
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fuzz.campaign.worker_process", description="One worker; `shadowfuzz fuzz` starts them."
-    )
-    parser.add_argument("--target", required=True)
-    parser.add_argument("--against")
-    parser.add_argument("--kernel", type=Path)
-    parser.add_argument("--level", required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--store", required=True)
-    parser.add_argument("--stats", type=Path, required=True)
-    parser.add_argument("--coverage", choices=MODES, default=MODEL, help="what libFuzzer sees")
-    parser.add_argument("--edges", type=Path, help="count the hypervisor's edges in this file")
-    parser.add_argument("--cold", action="store_true")
-    parser.add_argument("--deterministic", action="store_true")
-    add_hyp_copy(parser)
-    parser.add_argument("--parent", type=int, required=True)
-    return parser
+EXIT_USAGE, EXIT_GAVE_UP = 2, 3
+"""The argument is no job; there is no point in another worker, and its statistics (group ``error``) say why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,64 +59,60 @@ def attach(coverage: str) -> Guides:
     return Guides(model, kvm)
 
 
-def services(args: argparse.Namespace, stats: StatsWriter, guides: Guides) -> Services:
-    """Return the real world for a worker.  InputError, SetupError: an argument or the set-up is wrong."""
-    dumps = Dumps(args.out / DUMPS)
-    clones = None if args.cold else Clones(Cache(default_root(os.environ)), lambda line: print(line, flush=True))
-    bench = open_bench(
-        *(args.target, args.level, args.kernel, args.against),
-        dump=dumps.place,
-        clones=clones,
-        deterministic=args.deterministic,
-        hyp_copy=args.hyp_copy,
-    )
-    plugin = None if args.edges is None else prepare_coverage(bench.sides[0].prepared).plugin(args.edges)
+def context_of(job: WorkerJob, stats: StatsWriter, guides: Guides) -> WorkerContext:
+    """Return what a worker needs of the real world.  InputError, SetupError: the job or the set-up is wrong."""
+    dumps = Dumps(job.out / DUMPS)
+    targets = open_targets(job.targets, _log)
+    plugin = None if job.edges is None else prepare_coverage(targets.sides[0].prepared).plugin(job.edges)
     if guides.kvm is not None and plugin is None:
-        raise SetupError("guided by the hypervisor's edges, but they are not counted: --edges is missing")
+        raise SetupError("guided by the hypervisor's edges, but the job names no file to count them in")
 
-    def hit(index: int) -> None:
+    def count_coverage(index: int) -> None:
         if guides.model is not None:
             guides.model.hit(index)
 
-    def ran() -> None:
+    def on_run() -> None:
         if guides.kvm is not None and plugin is not None:
             guides.kvm.fill(plugin.map.counters())
 
-    database = Database(args.store)
-    return Services(
-        boot=lambda: bench.boot(plugin),
-        boot_again=bench.boot_again,
-        hit=hit,
-        ran=ran,
+    database = Database(job.store)
+    return WorkerContext(
+        targets=targets.examined(dumps.place).watched_by(plugin),
+        count_coverage=count_coverage,
+        on_run=on_run,
         stats=stats,
         findings=Store(database, FINDINGS),
         flaky=Store(database, FLAKY),
         dumps=dumps,
-        subjects=bench.subjects,
         now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
         ticks=time.monotonic_ns,
     )
 
 
-def libfuzzer_arguments(args: argparse.Namespace) -> list[str]:
+def _log(line: str) -> None:
+    """Write a line to the worker's log, which its standard output is."""
+    print(line, flush=True)
+
+
+def libfuzzer_arguments(job: WorkerJob) -> list[str]:
     """Return the argv for libFuzzer."""
     return [
         # The modes that start children run this through a shell.
-        f"{sys.executable} -m fuzz.campaign.worker_process",
-        f"-seed={args.seed % (1 << 32) or 1}",  # 0 would mean: any
+        job.command,
+        f"-seed={job.seed % (1 << 32) or 1}",  # 0 would mean: any
         f"-max_len={MAX_INPUT_BYTES}",
         "-len_control=0",  # the mutator knows how long a scenario should be
         "-reduce_inputs=0",  # a long scenario costs less an exit than a short one
         # What other workers find, and when, is no function of the seed.
-        f"-reload={0 if args.deterministic else 5}",
+        f"-reload={0 if job.targets.deterministic else 5}",
         "-timeout=120",
         "-rss_limit_mb=0",
         "-print_funcs=0",
         "-print_final_stats=0",
         # Ctrl-C is the campaign's; SIGTERM is ours (see stop below).
         *("-handle_int=0", "-handle_term=0"),
-        f"-artifact_prefix={args.stats.parent}/",
-        str(args.out / "corpus"),
+        f"-artifact_prefix={job.stats.parent}/",
+        str(job.out / "corpus"),
     ]
 
 
@@ -182,7 +153,7 @@ class Target:
         """Run one input."""
         self._busy = True
         try:
-            self._worker.one(data)
+            self._worker.run_input(data)
         except (GiveUp, ShadowfuzzError) as error:
             self.leave(EXIT_GAVE_UP, str(error))
         self._busy = False
@@ -191,24 +162,30 @@ class Target:
 
 
 def main(argv: list[str]) -> int:
-    """Fuzz until told to stop; returns only if nothing could be started."""
-    args = _parser().parse_args(argv)
-    if os.getppid() != args.parent:
-        return EXIT_GAVE_UP  # it died before it could be our death signal
-    stats = StatsWriter(args.stats)
-    load_custom_hooks()
-    guides = attach(args.coverage)
+    """Do the job that the one argument describes until asked to stop; returns only if nothing could be started."""
     try:
-        worker = Worker(services(args, stats, guides))
+        if len(argv) != 1:
+            raise InputError("worker", None, f"{len(argv)} arguments, expected one, a job as JSON")
+        job = WorkerJob.from_json(argv[0])
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    if os.getppid() != job.parent:
+        return EXIT_GAVE_UP  # it died before it could be our death signal
+    stats = StatsWriter(job.stats)
+    load_custom_hooks()
+    guides = attach(job.coverage)
+    try:
+        worker = Worker(context_of(job, stats, guides))
         worker.begin()
     except ShadowfuzzError as error:
         stats.add("error", str(error))
         return EXIT_GAVE_UP
     target = Target(worker, stats)
-    collect_rarely()
+    reduce_gc()
     signal.signal(signal.SIGTERM, target.stop)  # until here it simply ends the process, and with it QEMU
     atheris.Setup(
-        libfuzzer_arguments(args),
+        libfuzzer_arguments(job),
         target,
         custom_mutator=custom_mutator,
         custom_crossover=custom_crossover,

@@ -5,22 +5,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
 
 from fuzz.cli.options import Subparsers, add_number, add_paths
-from fuzz.cli.progress import saying
+from fuzz.cli.progress import progress_printer
 from fuzz.corpus.files import find_scenarios
-from fuzz.targets.targets import Bench, open_bench
-from fuzz.triage.compare_releases import Compared, compare_all
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import open_targets
+from fuzz.triage.compare_releases import compare_all, comparison_json, comparison_lines
 from harness.errors import InputError
-from harness.findings.checked import signature
-from harness.findings.compare_releases import RELATION
-from harness.findings.finding import signature_text
 from harness.model import LEVEL_NAMES
 from harness.scenario.scenario import load
 
-_say = saying("against")
+_say = progress_printer("against")
 
 EPILOG = """\
 examples:
@@ -56,66 +52,13 @@ def run_against(args: argparse.Namespace) -> int:
     """Compare and print; errors are raised for the caller to show."""
     scenarios = [(str(path), load(path)) for path in find_scenarios(args.paths)]
     one, other = args.targets
-    bench = open_bench(one, LEVEL_NAMES[0], None, other, _say)
-    if len({subject.target for subject in bench.subjects}) == 1:
+    targets = open_targets(TargetOptions(one, LEVEL_NAMES[0], against=other, cold=True), _say)
+    if len({subject.target for subject in targets.subjects}) == 1:
         raise InputError(other, None, "the same target twice")
-    found = tuple(compare_all(bench, scenarios, args.repeat))
+    with targets:
+        found = tuple(compare_all(targets, scenarios, args.repeat))
     if args.json:
-        print(json.dumps(document(bench, found), indent=1))
+        print(json.dumps(comparison_json(targets.subjects, found), indent=1))
     else:
-        print("\n".join(lines(bench, found, known=args.known)))
+        print("\n".join(comparison_lines(targets.subjects, found, known=args.known)))
     return 1 if any(judged.known is None for each in found for judged in each.judged) else 0
-
-
-def lines(bench: Bench, found: Sequence[Compared], *, known: bool) -> Iterator[str]:
-    """Yield the report's lines."""
-    one, other = (f"{s.target}, Linux {s.kernel_release}" for s in bench.subjects)
-    yield f"{one}\nagainst {other}"
-    intended: Counter[str] = Counter()
-    unchecked: Counter[str] = Counter()
-    for each in found:
-        for checked in each.results[:1]:
-            unchecked.update(checked.unchecked)
-        for judged in each.judged:
-            d = judged.divergence
-            if judged.known is not None:
-                intended[judged.known.id] += 1
-            if judged.known is None or known:
-                part = f", {each.seen(judged)} of {len(each.results)} runs" if len(each.results) > 1 else ""
-                why = f"; {judged.known.id}" if judged.known is not None else ""
-                values = " and ".join(v if isinstance(v, str) else hex(v) for v in (d.expected, d.observed))
-                where = f"step {d.step}" if d.step < 1 << 31 else "no step"
-                yield f"{each.name}: {d.name} at {d.exit_class} ({where}): {values}{part}{why}"
-    for id_, count in intended.most_common():
-        yield f"{count:6}x intended: {id_}"
-    for why, count in unchecked.most_common():
-        yield f"{count:6}x unchecked: {why}"
-    records = sum(checked.relations[RELATION] for each in found for checked in each.results[:1])
-    differ = sum(any(j.known is None for j in each.judged) for each in found)
-    yield f"{len(found)} scenarios, {records} records compared, {differ} scenarios differ"
-
-
-def document(bench: Bench, found: Sequence[Compared]) -> dict[str, object]:
-    """Return plain data for :mod:`json`."""
-    return {
-        "targets": [{"target": s.target, "kernel_release": s.kernel_release} for s in bench.subjects],
-        "scenarios": [
-            {
-                "scenario": each.name,
-                "runs": len(each.results),
-                "unchecked": dict(each.results[0].unchecked),
-                "differences": [
-                    {
-                        "name": judged.divergence.name,
-                        "signature": signature_text(signature(judged.divergence)),
-                        "step": judged.divergence.step,
-                        "values": [judged.divergence.expected, judged.divergence.observed],
-                        "seen": each.seen(judged),
-                        "known": None if judged.known is None else judged.known.id,
-                    }
-                    for judged in each.judged
-                ],
-            }
-            for each in found
-        ],
-    }

@@ -8,15 +8,15 @@ import json
 import secrets
 from pathlib import Path
 
-from fuzz.bench.benchmark import MODES, Plan, run_bench
+from fuzz.bench.benchmark import Plan, run_benches
 from fuzz.bench.svg import render
 from fuzz.bench.tables import facts, panels, text
 from fuzz.cli.options import MAX_SEED, TARGET_HELP, Subparsers, add_number
+from fuzz.cli.output import write_text
 from fuzz.cli.progress import say
 from harness.errors import InputError
 from harness.model import LEVEL_NAMES
-from harness.vm.build.prepare import prepare
-from harness.vm.config import DEFAULT_TARGET, load_config
+from harness.vm.config import DEFAULT_TARGET
 
 QUICK_SECONDS, SECONDS = 2, 10
 
@@ -67,31 +67,14 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; errors are raised for the caller to show."""
-    config = load_config(args.target)
     seed = args.seed if args.seed is not None else secrets.randbits(32)
     seconds = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)
     if args.plot is not None and args.quick:
         raise InputError("--plot", None, "a quick benchmark measures too little for a picture")
-
-    prepared = prepare(config, progress=say)
-    phases = len(MODES) * ((1 if args.quick else args.jobs) + args.runs - 1)
-    say(f"{phases} phases of {seconds} s, {args.jobs} workers on {config.name}")
-    results = [
-        run_bench(Plan(args.target, args.level, args.jobs, seconds, seed + run * args.jobs, args.quick or run > 0))
-        for run in range(args.runs)
-    ]
-    named = {
-        "target": config.name,
-        "kernel_release": prepared.kernel_release,
-        "level": args.level,
-        "jobs": args.jobs,
-        "seed": seed,
-    }
+    plan = Plan(args.target, args.level, args.jobs, seconds, seed, args.quick)
+    named, results = run_benches(plan, args.runs, say)
     if args.plot is not None:
         title = "shadowfuzz bench: {target}, Linux {kernel_release}, {jobs} workers, seed {seed}".format(**named)
-        try:
-            args.plot.write_text(render(title, panels(results[0])))
-        except OSError as error:
-            raise InputError(str(args.plot), None, f"cannot be written: {error.strerror}") from error
+        write_text(args.plot, render(title, panels(results[0])))
     print(json.dumps(named | facts(results), indent=2) if args.json else text(named, results))
     return 0

@@ -7,26 +7,17 @@ import argparse
 import json
 import os
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from fuzz.cli.options import Subparsers
 from fuzz.cli.output import style_of
-from fuzz.cli.progress import saying
-from fuzz.paths import KNOWN_DIR
-from harness.arch.cpu_models import cpu_model
+from fuzz.cli.progress import progress_printer
+from fuzz.triage.check_recording import check_file, write_excerpt
 from harness.errors import InputError
-from harness.findings.check_recording import Tally, check_records
-from harness.findings.known_divergences import Catalogue
 from harness.model import LEVEL_NAMES
 from harness.report.recording import Report, as_json, text
-from harness.trace.recorded_rounds import excerpt
-from harness.trace.recording import Reader, Recorded, rewrite
 
-_say = saying("check")
-
-PROGRESS_SECONDS = 2.0
+_say = progress_printer("check")
 
 EPILOG = """\
 examples:
@@ -67,38 +58,16 @@ def run_check(args: argparse.Namespace) -> int:
     """Check and print; errors are raised for the caller to show."""
     if args.excerpt is not None and len(args.traces) != 1:
         raise InputError("--excerpt", None, "expected one TRACE with it")
-    catalogue = Catalogue.load(KNOWN_DIR, args.level)
     style = style_of(sys.stdout, os.environ)
     reports: list[Report] = []
     for path in args.traces:
-        reports.append(check_file(path, args.level, catalogue))
+        reports.append(check_file(path, args.level, _say))
         if not args.json:
             print(text(reports[-1], style), flush=True)
     if args.excerpt is not None:
-        reader, clusters = Reader(args.traces[0]), reports[0].tally.clusters.values()
-        rewrite(args.excerpt, reader, excerpt(reader, [cluster.example.span for cluster in clusters]))
+        write_excerpt(reports[0], args.excerpt)
     if args.json:
         print(json.dumps({"recordings": [as_json(report) for report in reports]}, indent=1))
     if any(report.tally.unexplained for report in reports):
         return 1
     return 3 if any(report.end.dropped for report in reports) else 0
-
-
-def check_file(path: Path, level: str, catalogue: Catalogue) -> Report:
-    """Check one recording, with progress on stderr.  InputError: it is none; SetupError: of an unknown CPU model."""
-    start = time.monotonic()
-    reader, tally = Reader(path), Tally()
-    records = _watched(reader, tally, path)
-    cpu, vhe = cpu_model(reader.head.cpu), reader.head.vhe
-    check_records(records, level, cpu, catalogue, vhe=vhe, tally=tally, absent=reader.absent)
-    assert reader.end is not None  # or Reader had raised
-    return Report(str(path), path.stat().st_size, reader.head, reader.end, level, tally, time.monotonic() - start)
-
-
-def _watched(reader: Reader, tally: Tally, path: Path) -> Iterator[Recorded]:
-    shown = time.monotonic()
-    for number, recorded in enumerate(reader, 1):
-        yield recorded
-        if not number % 1024 and time.monotonic() - shown > PROGRESS_SECONDS:
-            shown = time.monotonic()
-            _say(f"{path}: {number} records, {tally.exits.total()} exits, {tally.unexplained} unexplained")

@@ -5,18 +5,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
-from fuzz.cli.options import Subparsers, add_number, add_subject, subject_of
+from fuzz.cli.options import Subparsers, add_number, add_subject, targets_of
 from fuzz.cli.progress import say
-from fuzz.corpus.coverage_survey import Survey, open_watched, survey
-from fuzz.corpus.files import Corpus, read_corpus
-from fuzz.corpus.minimise import distil, together
-from harness.coverage.kvm_code import Covered
-from harness.errors import InputError
-from harness.scenario.simplify import order
+from fuzz.corpus.minimise import minimise_directory
 
 OK, FAILED = 0, 3
 
@@ -50,66 +43,6 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, choose, copy; errors are raised for the caller to show."""
-    if not args.directory.is_dir():
-        raise InputError(str(args.directory), None, "expected a directory with scenarios")
-    _make_room(args.out)
-    corpus = read_corpus([args.directory])
-    watched = open_watched(args.target, args.level, args.kernel, say)
-    say(f"{len(corpus.scenarios)} scenarios on {watched.lab.subject.target}, {args.repeat} times each")
-    with watched.lab:
-        named = [(str(path), scenario) for path, scenario in corpus.scenarios]
-        found = survey(watched, named, repeat=args.repeat, progress=say)
-    kept = choose(corpus, found)
-    # Nobody knows what a scenario would have reached at which the machine was lost.
-    names = [one.name for one in kept] + sorted(found.lost)
-    _copy(names, args.out)
-    facts: dict[str, object] = {
-        **subject_of(watched),
-        "scenarios": len(corpus.scenarios),
-        "kept": len(kept),
-        "lost": dict(found.lost),
-        "invalid_files": len(corpus.invalid),
-        "noise": len(found.noise),
-        "reached": together(found.covered),
-        "reached_by_kept": together(kept),
-        "out": str(args.out),
-    }
-    print(json.dumps(facts, indent=1) if args.json else _text(facts))
+    found = minimise_directory(args.directory, args.out, targets_of(args), args.repeat, say)
+    print(json.dumps(found.to_json(), indent=1) if args.json else found.text())
     return FAILED if found.lost else OK
-
-
-def choose(corpus: Corpus, found: Survey) -> tuple[Covered, ...]:
-    """Return what is kept of a corpus that was measured, the simplest first; nothing is kept for noise."""
-    scenarios = {str(path): scenario for path, scenario in corpus.scenarios}
-    return distil(
-        found.covered, lambda one: one.goals - found.noise, lambda one: (order(scenarios[one.name]), one.name)
-    )
-
-
-def _make_room(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
-            raise InputError(str(out), None, "is not empty: expected a directory that is new or empty")
-    except OSError as error:
-        raise InputError(str(out), None, f"cannot be written to: {error.strerror}") from error
-
-
-def _copy(names: Sequence[str], out: Path) -> None:
-    """Copy files; two of one name get a number."""
-    for name in names:
-        source = Path(name)
-        place, number = out / source.name, 2
-        while place.exists():
-            place, number = out / f"{source.stem}-{number}{source.suffix}", number + 1
-        shutil.copyfile(source, place)
-
-
-def _text(facts: dict[str, object]) -> str:
-    reached, kept = facts["reached"], facts["reached_by_kept"]
-    assert isinstance(reached, dict) and isinstance(kept, dict) and isinstance(facts["lost"], dict)
-    lines = [f"{facts['kept']} of {facts['scenarios']} scenarios kept in {facts['out']}"]
-    lines += [f"{name}: {kept[name]} of {count}" for name, count in reached.items()]
-    lines.append(f"noise, for which nothing was kept: {facts['noise']}")
-    lines += [f"machine lost at {name} (copied, too): {why}" for name, why in facts["lost"].items()]
-    return "\n".join(lines)

@@ -5,29 +5,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-from collections.abc import Mapping, Sequence
 
-from fuzz.cli.options import Subparsers, add_finding, add_number
-from fuzz.cli.progress import saying
-from fuzz.targets.session import open_lab, signatures
-from fuzz.triage.confirm import Confirmed, as_json, stages_of
-from fuzz.triage.minimise import choose
-from fuzz.triage.other_emulators import Asked, Journey, asked_of, measure, places
-from harness.findings.finding import Signature, signature_text
-from harness.findings.verdict import (
-    Elsewhere,
-    classify,
-    evidence,
-    first_of,
-)
-from harness.findings.verdict import verdict_lines as lines
-from harness.scenario.scenario import load
-from harness.vm.cache import Cache, default_root
-from harness.vm.config import load_config
-from harness.vm.qemu_versions import present
+from fuzz.cli.options import Subparsers, add_finding, add_number, targets_of
+from fuzz.cli.progress import progress_printer
+from fuzz.triage.confirm import ConfirmPlan, as_json, confirm
+from harness.findings.finding import signature_text
+from harness.findings.verdict import verdict_lines
 
-_say = saying("confirm")
+_say = progress_printer("confirm")
 
 EPILOG = """\
 example:
@@ -63,44 +48,13 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run_confirm(args: argparse.Namespace) -> int:
     """Confirm and print; errors are raised for the caller to show."""
-    scenario = load(args.file)
-    how = {"cold": args.cold, "deterministic": args.deterministic, "hyp_copy": args.hyp_copy}
-    with open_lab(args.target, args.level, args.kernel, _say, args.against, **how) as lab:
-        trace, checked = lab.observe(scenario)
-        wanted = signatures(checked)
-        if args.signature is not None:
-            wanted = (choose(wanted, args.signature, str(args.file)),)
-        counts = stages_of(lab, scenario, wanted, args.runs, args.boots)
-        # Two targets that differ from each other would both have to move.
-        asked = () if args.here or args.against else asked_of(lab, scenario, wanted)
-        lab.restart()  # its core is wanted
-        abroad = _elsewhere(args, asked, hyp_copy=lab.hyp_copy)
-        found: list[Confirmed] = []
-        for key in wanted:
-            divergence = first_of(checked, key)
-            assert divergence is not None
-            known = evidence(trace, checked, divergence, counts[key], abroad.get(key, ()))
-            found.append(Confirmed(key, known, classify(known)))
+    plan = ConfirmPlan(args.runs, args.boots, emulators=not args.here)
+    found = confirm(targets_of(args), args.file, args.signature, plan, _say)
     if args.json:
         print(json.dumps({"file": str(args.file), "findings": [as_json(each) for each in found]}, indent=1))
     else:
         for each in found:
-            print("\n    ".join((signature_text(each.signature), *lines(each.verdict, each.evidence))))
+            print("\n    ".join((signature_text(each.signature), *verdict_lines(each.verdict, each.evidence))))
         if not found:
             print("nothing unexplained")
     return 1 if found else 0
-
-
-def _elsewhere(
-    args: argparse.Namespace, asked: Sequence[Asked], *, hyp_copy: bool
-) -> Mapping[Signature, tuple[Elsewhere, ...]]:
-    """Return what other emulators show, by signature; empty if nothing is asked."""
-    if not asked:
-        return {}
-    here = present(Cache(default_root(os.environ)))
-    how = {"deterministic": args.deterministic, "hyp_copy": hyp_copy}
-    journey = Journey(load_config(args.target), args.kernel, args.level, **how)
-    _say(f"trying {', '.join(places(journey.config, here))}")
-    if len(here) == 1:
-        _say(f"{here[0].name} is the only QEMU here; `shadowfuzz setup --emulators` gets others")
-    return dict(zip((each.signature for each in asked), measure(journey, asked, here, _say), strict=True))

@@ -5,20 +5,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-from fuzz.cli.options import Subparsers, add_number, add_paths, add_subject, subject_of
+from fuzz.cli.options import Subparsers, add_number, add_paths, add_subject, targets_of
+from fuzz.cli.output import write_text
 from fuzz.cli.progress import say
-from fuzz.corpus.coverage_survey import Watched, open_watched, possible_decisions, survey
-from fuzz.corpus.files import read_corpus
+from fuzz.corpus.coverage_report import measure_coverage
 from fuzz.paths import SEEDS
-from harness.coverage.kvm_code import decisions, files, functions, handlers, matrix
-from harness.errors import InputError
-from harness.report.kvm_coverage import ReachReport, page, text, to_json
-from harness.vm.config import Mode, load_config
-from harness.vm.kernels.dwarf import LineRow, read_lines
-from harness.vm.kernels.kallsyms import LOAD_OFFSET
+from harness.report.kvm_coverage import page, text, to_json
 
 OK, FAILED = 0, 3
 
@@ -61,44 +55,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and show; errors are raised for the caller to show."""
-    report = measure(args, say)
+    report = measure_coverage(args.paths or SEEDS, targets_of(args), args.repeat, args.vmlinux, say)
     if args.html is not None:
-        try:
-            args.html.write_text(page(report))
-        except OSError as error:
-            raise InputError(str(args.html), None, f"cannot be written: {error.strerror}") from error
+        write_text(args.html, page(report))
         say(f"wrote {args.html}")
     print(json.dumps(to_json(report), indent=1) if args.json else text(report, every_function=args.functions))
     return FAILED if report.lost else OK
-
-
-def measure(args: argparse.Namespace, progress: Callable[[str], None]) -> ReachReport:
-    """Return what the scenarios of the arguments reach."""
-    corpus = read_corpus(args.paths or SEEDS)
-    watched = open_watched(args.target, args.level, args.kernel, progress)
-    progress(f"{len(corpus.scenarios)} scenarios on {watched.lab.subject.target}, {args.repeat} times each")
-    with watched.lab:
-        named = [(str(path), scenario) for path, scenario in corpus.scenarios]
-        found = survey(watched, named, repeat=args.repeat, progress=progress)
-    covered, text_of_kvm = found.covered, watched.coverage.text
-    rows = _lines(args.vmlinux, watched, progress)
-    return ReachReport(
-        subject=subject_of(watched),
-        scenarios=len(covered),
-        lost=found.lost,
-        invalid=len(corpus.invalid),
-        edges=len(frozenset().union(*(one.edges for one in covered))),
-        functions=functions(text_of_kvm, covered, found.sizes),
-        handlers=handlers(text_of_kvm, covered, vhe=load_config(args.target).mode is Mode.VHE),
-        decisions=decisions(possible_decisions(args.level), covered),
-        matrix=matrix(text_of_kvm, covered),
-        files=files(rows, covered, found.sizes),
-    )
-
-
-def _lines(vmlinux: Path | None, watched: Watched, progress: Callable[[str], None]) -> tuple[LineRow, ...]:
-    if vmlinux is None:
-        return ()
-    progress(f"reading line numbers from {vmlinux}")
-    ranges = [(begin - LOAD_OFFSET, end - LOAD_OFFSET) for begin, end in watched.coverage.text.ranges]
-    return read_lines(vmlinux, watched.kernel, ranges)

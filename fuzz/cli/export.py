@@ -9,8 +9,8 @@ from pathlib import Path
 
 from fuzz.cli.options import Subparsers, add_campaign
 from fuzz.store.kept_findings import find, open_database
-from harness.errors import InputError
-from harness.report.export import c_program, crash_text, earlier, reproducer, why_no_program
+from fuzz.triage.export import export_finding
+from harness.report.export import why_no_program
 
 EPILOG = """\
 example:
@@ -45,15 +45,8 @@ def add_parser(subparsers: Subparsers) -> None:
 def run_export(args: argparse.Namespace) -> int:
     """Write the files; errors are raised for the caller to show."""
     story = find(open_database(args.out, args.store), args.id)
-    text = reproducer(story)
-    if text is None:
-        raise InputError(story.id, None, "there is no scenario to hand over: the target was lost while it booted")
-    args.to.mkdir(parents=True, exist_ok=True)
-    program = c_program(story, f"{story.id}.c")
-    for suffix, content in (*earlier(story).items(), (".scn", text), (".c", program), (".txt", crash_text(story))):
-        if content is not None:
-            (args.to / f"{story.id}{suffix}").write_text(content, encoding="utf-8")
-            print(args.to / f"{story.id}{suffix}")
-    if program is None:
+    paths = export_finding(story, args.to)
+    print("\n".join(map(str, paths)))
+    if not any(path.suffix == ".c" for path in paths):
         print(f"export: no C program: {why_no_program(story)}", file=sys.stderr)
     return 0

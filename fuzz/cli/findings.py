@@ -4,26 +4,15 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
 
 from fuzz.cli.options import Subparsers, add_campaign
-from fuzz.cli.output import style_of
+from fuzz.cli.output import announce_page, style_of
 from fuzz.store.kept_findings import find, open_database, stories
+from fuzz.triage.findings_text import for_machines, overview, show
 from fuzz.triage.report_page import write_report
 from harness.errors import InputError
-from harness.findings.regressions import NEW, likeness, new_text
-from harness.findings.release_history import sentences
-from harness.findings.verdict import rate_text, together, verdict_lines
-from harness.report import crash, exchange_formats, terminal
-from harness.report.finding_data import Group, Story, groups, replay_command
-from harness.report.glossary import in_words
-from harness.report.terminal import Style, printable
-from harness.report.trace_text import trace_lines
-from harness.scenario.scenario import format_scenario
 
 EPILOG = """\
 examples:
@@ -72,94 +61,17 @@ def run_findings(args: argparse.Namespace) -> int:
         raise InputError("--new", None, "only `list` takes it")
     database = open_database(args.out, args.store)
     if args.action == "open":
-        return write_report(database, args.out, args.out / "report.html", show=True)
+        out = args.out / "report.html"
+        announce_page(out, write_report(database, args.out, out), show=True)
+        return 0
     found = (find(database, args.id),) if args.id else stories(database)
     if args.new:
         found = tuple(story for story in found if not story.like)
     style = style_of(sys.stdout, os.environ)
     if args.format != "text":
-        print(machine(found, args.format), end="")
+        print(for_machines(found, args.format), end="")
     elif args.id:
         print("\n".join(show(found[0], style, str(args.out), trace=args.trace)))
     else:
         print("\n".join(overview(found, style, "new findings" if args.new else "findings")))
     return 0 if args.id or not any(story.kept.confirmed for story in found) else 1
-
-
-def machine(found: Sequence[Story], form: str) -> str:
-    """Return findings in a format for machines."""
-    if form == "junit":
-        return exchange_formats.junit(found)
-    version = importlib.metadata.version("shadowfuzz")
-    data = exchange_formats.sarif(found, version) if form == "sarif" else exchange_formats.findings_json(found)
-    return json.dumps(data, indent=1) + "\n"
-
-
-def overview(found: Sequence[Story], style: Style, what: str = "findings") -> Iterator[str]:
-    """Yield a line for each cluster, then one for each of its findings; ``what`` they are called if there are none."""
-    confirmed = groups(story for story in found if story.kept.confirmed)
-    flaky = groups(story for story in found if not story.kept.confirmed)
-    if not found:
-        yield f"no {what}"
-    for title, some in (("confirmed", confirmed), ("flaky: did not come back when run again", flaky)):
-        if some:
-            many = f"{len(some)} {'cluster' if len(some) == 1 else 'clusters'} "
-            news = f", {new_text(sum(group.new for group in some))}"
-            yield style.paint("bold", f"{many}{title}{news}" if some is confirmed else title)
-        for group in some:
-            yield from _group(group, style)
-
-
-def _group(group: Group, style: Style) -> Iterator[str]:
-    verdicts = ", ".join(dict.fromkeys(story.verdict.name for story in group.stories))
-    head = f"{group.count:6}x  {NEW if group.new else '':3}  {verdicts:12} {printable(group.name)}"
-    yield style.paint("red" if verdicts in ("kvm", "crash") else "yellow", head)
-    for story in group.stories:
-        kernel = story.kept.finding.subject
-        where = f"{kernel.target}, Linux {kernel.kernel_release}"
-        yield style.paint("dim", f"         {story.id}  {where}, {likeness(story.like)}")
-        yield f"         {printable(story.title)}"
-
-
-def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterator[str]:
-    """Yield one finding in full."""
-    kept, finding = story.kept, story.kept.finding
-    subject = finding.subject
-    yield style.paint("bold", f"{story.id}: {printable(story.title)}")
-    if words := in_words(finding):
-        yield f"  {printable(words)}"
-    yield f"  seen on   {subject.target}, Linux {subject.kernel_release}, level {subject.level}"
-    if finding.other is not None:
-        yield f"  against   {finding.other.target}, Linux {finding.other.kernel_release}"
-    yield f"  seen      {kept.count} times, first {finding.first_seen}, last {kept.last_seen}"
-    if story.like:
-        yield f"  like      {', '.join(story.like)}: the same signature, which does not prove the same cause"
-    else:
-        yield f"  new       no kept regression shows this signature on {finding.where}"
-    if story.evidence is None:
-        yield f"  verdict {story.verdict.name}: {story.verdict.why}"
-    else:
-        yield from (f"  {line}" for line in verdict_lines(story.verdict, story.evidence))
-        yield f"  reproduced {rate_text(together(story.evidence.stages))}"
-    if story.crash is not None:
-        yield from (f"  {name:13} {printable(words)}" for name, words in crash.facts(story.crash))
-    yield from (f"  releases  {sentence}" for sentence in sentences(kept.history))
-    yield f"  replay    {replay_command(kept, out, story.crash)}"
-    if kept.scenario is not None:
-        yield style.paint("bold", "scenario")
-        yield from (f"    {line}" for line in format_scenario(kept.scenario).splitlines())
-    if story.ran is not None:
-        yield style.paint("bold", "what differs")
-        yield from terminal.sites(story.ran, subject.level, style)
-        if trace:
-            yield style.paint("bold", "trace")
-            yield from trace_lines(story.ran.trace)
-    if finding.other is not None:
-        yield style.paint("bold", "what differs, on the one and on the other")
-        yield from (f"    {d.register} at {d.exit_class}: {d.expected} and {d.observed}" for d in finding.divergences)
-    if story.crash is not None and story.crash.remains.registers:
-        yield style.paint("bold", "registers")
-        yield from (f"    {line}" for line in crash.register_lines(story.crash))
-    for name, text in kept.texts.items():
-        yield style.paint("bold", name)
-        yield from (f"    | {printable(line)}" for line in text.splitlines())

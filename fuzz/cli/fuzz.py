@@ -5,22 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import secrets
 import shutil
 import sys
-import time
-from contextlib import suppress
-from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TextIO
 
-from fuzz.campaign.guidance import MODES, choose
-from fuzz.campaign.parent import Plan, Progress, campaign_directory, run_campaign, until_signal
-from fuzz.campaign.status_line import News, status_line
-from fuzz.campaign.summary import Asked, summarise, text
-from fuzz.campaign.worker_command import Launcher
+from fuzz.campaign.guidance import MODES
+from fuzz.campaign.live_campaign import MAX_JOBS, LivePlan, default_jobs, run_live_campaign
+from fuzz.campaign.summary import text
 from fuzz.cli.options import (
     MAX_SEED,
     Subparsers,
@@ -32,25 +23,13 @@ from fuzz.cli.options import (
     add_number,
     add_subject,
     seconds,
+    targets_of,
 )
-from fuzz.cli.progress import saying
-from fuzz.paths import CRASHES, KEPT, SEEDS
-from fuzz.store.database import Database, default_url
-from fuzz.store.findings import FINDINGS, FLAKY, Store
-from fuzz.store.runs import SAMPLE_SECONDS, History
-from fuzz.targets.targets import open_bench
-from fuzz.triage.kept_on_emulators import measure_kept
-from fuzz.triage.other_emulators import Journey
-from harness.errors import InputError
-from harness.findings.regressions import load_regressions
-from harness.report.campaign_data import Sample
-from harness.vm.cache import Cache, default_root
-from harness.vm.qemu_versions import present
-from harness.vm.target import has_protected_vms
+from fuzz.cli.progress import progress_printer
+from fuzz.triage.kept_on_emulators import on_emulators
 
-_say = saying("fuzz")
+_say = progress_printer("fuzz")
 
-MAX_JOBS = 64
 QUIET_SECONDS = 10
 """How often a status line is written to what is no terminal."""
 
@@ -131,95 +110,15 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run_fuzz)
 
 
-def default_jobs() -> int:
-    """Return how many workers a campaign has if nobody says: one a core."""
-    return min(MAX_JOBS, os.cpu_count() or 1)
-
-
 def run_fuzz(args: argparse.Namespace) -> int:
     """Run a campaign and print its summary; errors are raised for the caller to show."""
-    started = time.monotonic()
-    jobs = args.jobs or (1 if args.deterministic else default_jobs())
-    if args.deterministic and jobs > 1:
-        raise InputError("--jobs", None, "a deterministic campaign has one worker: two find things in no set order")
-    kept = load_regressions(KEPT, CRASHES)
-    bench = open_bench(args.target, args.level, args.kernel, args.against, _say, hyp_copy=args.hyp_copy)
-    kernel = None if args.kernel is None else args.kernel.resolve()
-    out = args.out.absolute()
-    seed = args.seed if args.seed is not None else secrets.randbits(32)
-    url = args.store or default_url(out)
-    names = tuple(name for name in (args.target, args.against) if name is not None)
-    guide = choose(args.coverage, bench.sides[0].prepared, _say)
-    coverage = guide.mode
-    asked = Asked(
-        *(bench.subjects, names, kernel, seed, jobs, args.out, started, url),
-        coverage,
-        args.accept_kept,
-        guide.kvm_off,
+    plan = LivePlan(
+        *(targets_of(args), args.seconds, args.out, args.jobs, args.seed, args.store, args.coverage, args.accept_kept)
     )
-    how = {"cold": args.cold, "deterministic": args.deterministic, "hyp_copy": args.hyp_copy}
-    launch = Launcher(args.target, args.level, kernel, seed, out, url, coverage, against=args.against, **how)
-
-    show = _Status(sys.stderr)
-    protected = all(has_protected_vms(side.config.mode, side.prepared.kernel_release) for side in bench.sides)
-    with campaign_directory(out, SEEDS, protected=protected):
-        database = Database(url)
-        told = {**asdict(asked.subject), "against": args.against, "seed": seed, "jobs": asked.jobs, "guide": coverage}
-        diary, news = _Diary(History(database), told), News(Store(database, FINDINGS), kept)
-
-        def tick(progress: Progress) -> None:
-            show.tick(status_line(progress, news.count(progress.stats.group("unexplained"))))
-            diary.tick(progress)
-
-        with until_signal() as stopped:
-            outcome = run_campaign(Plan(args.seconds, asked.jobs, out), launch, tick, stopped)
-        show.clear()
-        if args.emulators and not (outcome.interrupted or outcome.failure):
-            beside = bench.sides[0].hyp_copy is not None
-            journey = Journey(bench.sides[0].config, kernel, args.level, hyp_copy=beside)
-            here = present(Cache(default_root(os.environ)))
-            with suppress(InputError, OSError):  # a database that cannot be read or written: the summary says so
-                measure_kept(database, asked.subject, journey, here, _say)
-        summary = summarise(asked, outcome, kept, _export(database, out))
-        diary.end(summary.to_json())
+    afterwards = on_emulators(plan.targets, _say) if args.emulators else None
+    summary = run_live_campaign(plan, _Status(sys.stderr), _say, afterwards)
     print(json.dumps(summary.to_json(), indent=2) if args.json else text(summary), flush=True)
     return summary.exit_status
-
-
-def _export(database: Database, out: Path) -> dict[str, int]:
-    """Write the directories; return why they could not be written, if so: the database has all that is in them."""
-    failed: dict[str, int] = {}
-    for shelf in (FINDINGS, FLAKY):
-        try:
-            Store(database, shelf).export(out / shelf)
-        except OSError as error:
-            failed[f"{out / shelf}: {error.strerror or error}"] = 1
-    return failed
-
-
-class _Diary:
-    """The run in the database; that it cannot be written is no reason to stop."""
-
-    def __init__(self, history: History, asked: dict[str, object]) -> None:
-        self._history = history
-        self._run = history.begin(datetime.now(UTC).isoformat(timespec="seconds"), asked)
-        self._next = 0.0
-
-    def tick(self, progress: Progress) -> None:
-        """Note how the campaign stands, now and then."""
-        if progress.seconds < self._next or not progress.seconds:
-            return
-        self._next = progress.seconds + SAMPLE_SECONDS
-        stats = progress.stats
-        scenarios, checked = stats.get("count", "scenarios"), stats.get("count", "checked_exits")
-        sample = Sample(int(progress.seconds), scenarios, checked, stats.coverage, len(stats.group("unexplained")))
-        with suppress(OSError):
-            self._history.sample(self._run, sample)
-
-    def end(self, summary: dict[str, object]) -> None:
-        """Note how it ended."""
-        with suppress(OSError):
-            self._history.end(self._run, summary)
 
 
 class _Status:

@@ -6,17 +6,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
 
 from fuzz.cli.options import Subparsers
-from fuzz.cli.progress import saying
-from harness.errors import SetupError
+from fuzz.cli.progress import progress_printer
+from fuzz.targets.kernels import fetch_all, kernel_row, table_lines
 from harness.vm.cache import Cache, default_root
-from harness.vm.debian.kernel_archive import FEATURES, Kernel, Kernels
-from harness.vm.kernels.fetch import fetch, find_fetched, find_kernel, load_kernels
+from harness.vm.kernels.fetch import find_kernel, load_kernels
 
-_say = saying("kernels")
+_say = progress_printer("kernels")
 
 EPILOG = """\
 examples:
@@ -60,49 +57,12 @@ def run_list(args: argparse.Namespace) -> int:
     """Print the kernels; the archive is asked first."""
     cache = Cache(default_root(os.environ))
     kernels = load_kernels(cache, _say, refresh=not args.offline)
-    rows = [_row(cache, kernel) for kernel in kernels.kernels]
+    rows = [kernel_row(cache, kernel) for kernel in kernels.kernels]
     if args.json:
         print(json.dumps({"kernels": rows, "missing_suites": dict(kernels.missing)}, indent=1))
     else:
-        print("\n".join(_table(rows, kernels)))
+        print("\n".join(table_lines(rows, kernels)))
     return 0
-
-
-def supports(kernel: Kernel) -> tuple[str, ...]:
-    """Return the names of the features that a kernel has."""
-    return tuple(feature.name for feature in FEATURES if kernel.linux >= feature.since)
-
-
-def _row(cache: Cache, kernel: Kernel) -> dict[str, object]:
-    return {
-        "version": kernel.version,
-        "release": kernel.uname,
-        "suites": list(kernel.suites),
-        "bytes": kernel.size,
-        "recording": "own headers" if kernel.headers else "borrowed",
-        "supports": list(supports(kernel)),
-        "listed": kernel.listed,
-        "fetched": find_fetched(cache, kernel) is not None,
-    }
-
-
-def _table(rows: Sequence[Mapping[str, object]], kernels: Kernels) -> Iterator[str]:
-    yield f"{'package version':21} {'release':31} {'suites':26} {'MiB':>4} {'recording':11} supports"
-    for kernel, row in zip(kernels.kernels, rows, strict=True):
-        where = ", ".join(kernel.suites) if kernel.listed else "gone from the archive"
-        here = "" if not row["fetched"] else "  (here)"
-        yield (
-            f"{kernel.version:21} {kernel.uname:31} {where:26} {kernel.size / (1 << 20):4.0f} "
-            f"{row['recording']!s:11} {', '.join(supports(kernel))}{here}"
-        )
-    listed = [kernel for kernel in kernels.kernels if kernel.listed]
-    own = sum(bool(kernel.headers) for kernel in listed)
-    yield (
-        f"{len(listed)} kernels in the archive, {own} with headers; {len(kernels.kernels) - len(listed)} gone; "
-        f"{sum(kernel.size for kernel in listed) >> 20} MiB to fetch, {sum(bool(row['fetched']) for row in rows)} here"
-    )
-    for suite, why in kernels.missing.items():
-        yield f"suite {suite} could not be read: {why}"
 
 
 def run_fetch(args: argparse.Namespace) -> int:
@@ -112,19 +72,7 @@ def run_fetch(args: argparse.Namespace) -> int:
         wanted = [kernel for kernel in load_kernels(cache, _say, refresh=True).kernels if kernel.listed]
     else:
         wanted = [find_kernel(cache, version, _say) for version in args.versions]
-    failed: dict[str, str] = {}
-    start, total = time.monotonic(), sum(kernel.size for kernel in wanted)
-    done = 0
-    for number, kernel in enumerate(wanted, start=1):
-        try:
-            fetch(cache, kernel, _say)
-        except SetupError as error:
-            failed[kernel.version] = str(error)
-        done += kernel.size
-        _say(
-            f"{number} of {len(wanted)}: {kernel.version} {failed.get(kernel.version, 'is here')}; "
-            f"{done >> 20} of {total >> 20} MiB, {time.monotonic() - start:.0f} s"
-        )
+    failed = fetch_all(cache, wanted, _say)
     if args.json:
         fetched = [kernel.version for kernel in wanted if kernel.version not in failed]
         print(json.dumps({"fetched": fetched, "failed": failed}, indent=1))

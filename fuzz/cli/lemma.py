@@ -5,40 +5,37 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fuzz.campaign.lemma_campaign import Campaign, run_campaign
+from fuzz.campaign.lemma_campaign import Campaign
+from fuzz.campaign.lemma_run import (
+    LemmaPlan,
+    clusters_text,
+    compare_with_stored,
+    find_differences,
+    joined,
+    measure_stability,
+    pairs_of,
+    prove_pair,
+    questions_of,
+    report_of,
+    stored_clusters,
+    try_mutants,
+    write_page,
+    write_paths,
+)
 from fuzz.cli.options import MAX_SEED, Subparsers, add_number, seconds
-from fuzz.cli.progress import saying
-from fuzz.paths import CORPUS
-from harness.errors import InputError
-from harness.jsonfile import reading
-from harness.lemma.campaign_recall import missing, store_trial
-from harness.lemma.case import STORED
-from harness.lemma.change_detection import load_goals, store_goals
-from harness.lemma.clusters import Cluster, find_clusters, load, merge, store, store_path, verify
-from harness.lemma.compare_levels import MAIN_PAIRS, PAIRS, Pair, Question, questions
+from fuzz.cli.progress import progress_printer
+from harness.lemma.clusters import verify
+from harness.lemma.compare_levels import questions
 from harness.lemma.coq import export
-from harness.lemma.docs_page import render
-from harness.lemma.mutants import Mutant, Result, check, mutants, sample, summary
-from harness.lemma.path_states import collect, store_paths
-from harness.lemma.prove import Proof, prove
-from harness.lemma.stability import measure
 from harness.model import FUNCTION, LAYERS, LEVEL_NAMES
-from harness.vm.config import PROJECT
 
-_say = saying("lemma")
+_say = progress_printer("lemma")
 
-LEMMAS = CORPUS / "lemmas"
-MUTANT_CASES = (30, 300)  # for each question; the second for those that survive the first
-PATH_TRIES = 4000  # random states of each function
-STABILITY_TRIES = 1000  # random cases for each question
-PAGE = PROJECT / "docs" / "lemmas.md"
-
+OK = 0
 
 _HELP = """\
 Run the functions of two levels of the model on the same states and oracles, and tell where they differ: a campaign
@@ -101,188 +98,62 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand: 0 done, 1 a stored cluster is wrong or was missed; raises ``InputError`` if asked badly."""
+    keep = args.store and not args.expect_stored
+    plan = LemmaPlan(args.seconds, args.jobs, args.seed, args.stored, keep)
     if args.page:
-        PAGE.write_text(render(LEMMAS))
-        _say(f"wrote {PAGE}")
-        return 0
+        _say(f"wrote {write_page()}")
+        return OK
     if args.paths:
-        _say(f"trying {PATH_TRIES} random states of each function")
-        rows = collect(PATH_TRIES, args.seed)
-        store_paths(LEMMAS / "paths.json", rows)
-        _say(f"wrote {len(rows)} states")
-        return 0
+        _say(f"wrote {write_paths(args.seed, _say)} states")
+        return OK
     if args.mutants is not None:
-        return _mutants(args)
+        print(json.dumps(try_mutants(args.mutants, replace(plan, keep=args.store), _say), indent=1))
+        return OK
     if args.stability is not None:
-        return _stability(args)
-    asked = [(pair, questions((pair,), args.layer, args.function, not args.no_logs)) for pair in _pairs(args.pair)]
-    if not all(qs for _, qs in asked):
-        raise InputError("--function", None, f"{args.function} is not in layer {args.layer}")
+        pairs = pairs_of(args.pair)
+        _say(f"minimising {args.stability} starts of every goal")
+        chosen = questions(pairs, args.layer, args.function)
+        print(json.dumps(measure_stability(pairs, chosen, args.stability, replace(plan, keep=args.store)), indent=1))
+        return OK
+    return _ask(args, plan)
+
+
+def _ask(args: argparse.Namespace, plan: LemmaPlan) -> int:
+    """Search, take what is stored, or prove, pair by pair; print each as it comes."""
     results: list[dict[str, Any]] = []
-    status = 0
-    for pair, chosen in asked:
+    status = OK
+    asked = questions_of(pairs_of(args.pair), args.layer, args.function, logs=not args.no_logs)
+    for number, (pair, chosen) in enumerate(asked):
         if args.prove:
-            results.append(_prove(pair, chosen, args))
+            results.append(prove_pair(pair, chosen, keep=args.store, progress=_quiet if args.json else _print))
             continue
-        campaign, clusters = _clusters(pair, chosen, args)
+        if args.stored:
+            campaign, clusters = Campaign(), stored_clusters(pair, chosen, needed="all" not in args.pair)
+        else:
+            campaign, clusters = find_differences(pair, chosen, plan, _say)
         wrong = {c.key: text for c in clusters if (text := verify(c)) is not None}
-        status |= bool(wrong)
-        results.append(_report(pair, campaign, clusters))
+        results.append(report_of(pair, campaign, clusters))
         if not args.json:
-            _print_clusters(results[-1], clusters)
+            print(clusters_text(results[-1], clusters))
         if args.expect_stored:
-            trial = missing(LEMMAS, pair, args.seed, results[-1], clusters, chosen)
+            trial = compare_with_stored(results[-1], clusters, chosen, replace(plan, keep=args.store))
             results[-1]["missed"] = list(trial.missed)
             status |= bool(trial.missed)
             _say(trial.text())
-            if args.store:
-                store_trial(LEMMAS, trial)
         for text in wrong.values():
             _say(f"{':'.join(pair)}: a stored cluster does not verify: {text}")
+        status |= bool(wrong)
         if args.coq:
-            with args.coq.open("w" if pair == asked[0][0] else "a") as out:
+            with args.coq.open("a" if number else "w") as out:
                 out.write(export(clusters))
     if args.json:
-        print(json.dumps(_join(results, args.prove), indent=1))
+        print(json.dumps(joined(results, args.prove), indent=1))
     return status
 
 
-def _pairs(names: list[str]) -> tuple[Pair, ...]:
-    if "all" in names:
-        return PAIRS
-    pairs: list[Pair] = []
-    for name in names:
-        left, _, right = name.partition(":")
-        if left == right or left not in LEVEL_NAMES or right not in LEVEL_NAMES:
-            raise InputError("--pair", None, f"{name!r} is not LEFT:RIGHT of two out of {', '.join(LEVEL_NAMES)}")
-        pairs.append((left, right))
-    return tuple(pairs) or MAIN_PAIRS
+def _print(line: str) -> None:
+    print(line, flush=True)
 
 
-def _clusters(
-    pair: Pair, chosen: tuple[Question, ...], args: argparse.Namespace
-) -> tuple[Campaign, tuple[Cluster, ...]]:
-    if args.stored:
-        path = store_path(LEMMAS, pair)
-        if not path.exists() and "all" not in args.pair:
-            raise InputError("--stored", None, f"nothing is stored of {':'.join(pair)}: there is no {path}")
-        return Campaign(), tuple(c for c in load(path) if c.question in chosen) if path.exists() else ()
-    _say(f"{':'.join(pair)}: {args.seconds:.0f} s, {args.jobs} workers")
-    with tempfile.TemporaryDirectory(prefix="shadowfuzz-lemma-") as directory:
-        campaign = run_campaign(chosen, args.seconds, args.jobs, args.seed, Path(directory))
-    _say(f"{':'.join(pair)}: minimising {len(campaign.finds)} cases")
-    clusters = find_clusters(((q, goal, case) for (q, goal, _), case in campaign.finds.items()), args.jobs)
-    if args.store and not args.expect_stored:
-        path = store_path(LEMMAS, pair)
-        store(LEMMAS, pair, merge((*(load(path) if path.exists() else ()), *clusters)))
-        known = load_goals(LEMMAS, pair) | {(question.function, goal) for question, goal, _ in campaign.finds}
-        store_goals(LEMMAS, pair, known)
-    return campaign, clusters
-
-
-def _report(pair: Pair, campaign: Campaign, clusters: tuple[Cluster, ...]) -> dict[str, Any]:
-    return {
-        "pair": ":".join(pair),
-        "comparisons": campaign.statistics.comparisons,
-        "comparisons_per_s": round(campaign.comparisons_per_s),
-        "comparisons_per_cpu_s": round(campaign.comparisons_per_cpu_s),
-        "workers": campaign.workers,
-        "seconds": campaign.seconds,
-        "defined_share": round(campaign.statistics.defined_share, 4),
-        "inconclusive": campaign.statistics.inconclusive,
-        "clusters": [c.to_json() for c in clusters],
-    }
-
-
-def _join(results: list[dict[str, Any]], proofs: bool) -> dict[str, Any]:
-    """One object for all pairs: a campaign's numbers are the means over its comparisons, and the lowest rate."""
-    if proofs:
-        return {"proofs": [row for result in results for row in result["proofs"]]}
-    total = sum(r["comparisons"] for r in results)
-    share = sum(r["defined_share"] * r["comparisons"] for r in results) / total if total else 0.0
-    return {
-        "comparisons": total,
-        "comparisons_per_s": min(r["comparisons_per_s"] for r in results),
-        "comparisons_per_cpu_s": min(r["comparisons_per_cpu_s"] for r in results),
-        "defined_share": round(share, 4),
-        "clusters": [c for r in results for c in r["clusters"]],
-        "pairs": [{k: v for k, v in r.items() if k != "clusters"} for r in results],
-    }
-
-
-def _print_clusters(report: dict[str, Any], clusters: tuple[Cluster, ...]) -> None:
-    print(
-        f"{report['pair']}: {report['comparisons']} comparisons, {report['comparisons_per_s']}/s and worker, "
-        f"{report['defined_share']:.1%} defined on the left, {len(clusters)} clusters"
-    )
-    for c in clusters:
-        what = f"undefined on the right: {c.undefined}" if c.undefined else f"differ: {', '.join(c.fields)}"
-        start = ", ".join(f"{name} = {value:#x}" for name, value in c.case) or "the default state"
-        print(f"  {c.question.layer}.{c.question.function}: {what}\n    in   {start}")
-        rights = dict(c.right)
-        for name, value in c.left[:8]:
-            print(f"    out  {name}: {value} | {rights[name]}")
-
-
-def _mutants(args: argparse.Namespace) -> int:
-    """Print the kill rate and the survivors; a mutant has to be noticed within a minute."""
-    chosen = mutants() if args.mutants == 0 else sample(args.mutants, args.seed)
-    results: list[Result] = []
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for result in pool.map(_check_mutant, chosen):
-            results.append(result)
-            if not len(results) % 20:
-                _say(f"{len(results)} of {len(chosen)} mutants")
-    report = {"all": len(mutants()), **summary(tuple(results))}
-    if args.store:
-        (LEMMAS / "mutants.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
-    return 0
-
-
-def _stability(args: argparse.Namespace) -> int:
-    """Print how often minimisation ends at the same least case."""
-    _say(f"minimising {args.stability} starts of every goal")
-    found = measure(questions(_pairs(args.pair), args.layer, args.function), args.stability, STABILITY_TRIES, args.seed)
-    report = asdict(found) | {"share": round(found.share, 4), "starts": args.stability}
-    report["pairs"] = [":".join(pair) for pair in _pairs(args.pair)]
-    if args.store:
-        (LEMMAS / "stability.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
-    return 0
-
-
-def _check_mutant(mutant: Mutant) -> Result:
-    quick = check(mutant, LEMMAS, MUTANT_CASES[0], 1)
-    return quick if quick.how is not None else check(mutant, LEMMAS, MUTANT_CASES[1], 2)
-
-
-def _prove(pair: Pair, chosen: tuple[Question, ...], args: argparse.Namespace) -> dict[str, Any]:
-    path = store_path(LEMMAS, pair)
-    stored = load(path) if path.exists() else ()
-    proofs: list[Proof] = []
-    for question in chosen:
-        known = tuple(c for c in stored if c.question == question)
-        proof = prove(question, known)
-        if args.store and proof.new:
-            # the next counterexamples: they become listed clusters, and what is left is what the run showed equal
-            stored = merge((*stored, *proof.new.values()))
-            store(LEMMAS, pair, stored)
-            mine = [c for c in stored if c.question == question]
-            proof.known, proof.by_proof = len(mine), len({c.key for c in mine} - {c.key for c in known})
-            proof.new.clear()
-        proofs.append(proof)
-        if not args.json:
-            print(f"{':'.join(pair)} {question.layer}.{question.function}: {proof.verdict()}", flush=True)
-    if args.store:
-        file = LEMMAS / "proofs" / path.name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        old: dict[str, Any] = {}
-        if file.exists():
-            with reading(file, STORED) as rows:
-                old = {row["function"]: row for row in rows}
-        old |= {p.question.function: p.to_json() for p in proofs}
-        order = {name: i for i, name in enumerate(FUNCTION)}
-        lines = [json.dumps(old[name]) for name in sorted(old, key=order.__getitem__)]
-        file.write_text("[\n" + ",\n".join(lines) + "\n]\n")
-    return {"proofs": [p.to_json() for p in proofs]}
+def _quiet(line: str) -> None:
+    """Print nothing."""

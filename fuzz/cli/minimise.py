@@ -7,14 +7,12 @@ import argparse
 import time
 from pathlib import Path
 
-from fuzz.cli.options import Subparsers, add_finding
-from fuzz.cli.progress import saying
-from fuzz.targets.session import open_lab, signatures
-from fuzz.triage.minimise import choose, minimise_on
-from harness.findings.finding import signature_text
-from harness.scenario.scenario import format_scenario, load
+from fuzz.cli.options import Subparsers, add_finding, targets_of
+from fuzz.cli.progress import progress_printer
+from fuzz.triage.minimise import minimise
+from harness.scenario.scenario import format_scenario
 
-_say = saying("minimise")
+_say = progress_printer("minimise")
 
 DONE, NOT_CONFIRMED = 0, 1
 
@@ -50,14 +48,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run_minimise(args: argparse.Namespace) -> int:
     """Minimise and print; errors are raised for the caller to show."""
-    scenario = load(args.file)
     start = time.monotonic()
-    how = {"cold": args.cold, "deterministic": args.deterministic, "hyp_copy": args.hyp_copy}
-    with open_lab(args.target, args.level, args.kernel, _say, args.against, **how) as lab:
-        _, checked = lab.observe(scenario)
-        wanted = choose(signatures(checked), args.signature, str(args.file))
-        _say(f"keeping {signature_text(wanted)}")
-        least = minimise_on(lab, scenario, wanted)
+    scenario, least = minimise(targets_of(args), args.file, args.signature, _say)
     text = format_scenario(least.scenario)
     if args.out is None:
         print(text, end="")

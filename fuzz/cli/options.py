@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from fuzz.corpus.coverage_survey import Watched
+from fuzz.targets.options import TargetOptions
 from harness.model import LEVEL_NAMES
 from harness.vm.config import DEFAULT_TARGET, list_configs
 
@@ -140,7 +140,12 @@ def add_finding(parser: argparse.ArgumentParser, *, signature: str) -> None:
     parser.add_argument("--signature", metavar="TEXT", help=signature)
 
 
-def subject_of(watched: Watched) -> dict[str, str]:
-    """Return what was run, as names and values."""
-    subject = watched.lab.subject
-    return {"target": subject.target, "kernel_release": subject.kernel_release, "level": subject.level}
+def targets_of(args: argparse.Namespace) -> TargetOptions:
+    """Return what a command's options say of its targets; an option that the command does not have is off."""
+    given = vars(args)
+    return TargetOptions(
+        *(args.target, args.level, args.kernel, given.get("against")),
+        cold=given.get("cold", False),
+        deterministic=given.get("deterministic", False),
+        hyp_copy=given.get("hyp_copy", False),
+    )

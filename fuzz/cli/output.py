@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
+import webbrowser
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TextIO
 
+from harness.errors import InputError
 from harness.report import terminal
 from harness.report.terminal import Style
 
@@ -17,3 +22,30 @@ def style_of(stream: TextIO, environ: Mapping[str, str]) -> Style:
     width = shutil.get_terminal_size((100, 24)).columns
     colour = terminal_there and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
     return Style(max(width, terminal.MIN_WIDTH), colour)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that an option names.  InputError: it cannot be written."""
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise InputError(str(path), None, f"cannot be written: {error.strerror}") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that an option names, whole or not at all.  InputError: it cannot be written."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(str(path), None, f"cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def announce_page(path: Path, size: int, *, show: bool) -> None:
+    """Report on stderr that a page was written; ``show``: open it in the browser, too."""
+    print(f"report: {path}, {size // 1024} KiB", file=sys.stderr)
+    if show:
+        webbrowser.open(path.absolute().as_uri())

@@ -12,6 +12,6 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def saying(who: str) -> Callable[[str], None]:
+def progress_printer(who: str) -> Callable[[str], None]:
     """Return what shows lines behind a command's name."""
     return lambda line: say(f"{who}: {line}")

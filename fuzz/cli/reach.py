@@ -5,27 +5,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fuzz.cli.options import MAX_SEED, Subparsers, add_number, add_paths
-from fuzz.cli.progress import saying
-from fuzz.corpus.exercise import Work, measure_all
-from fuzz.corpus.files import read_corpus
+from fuzz.cli.output import write_text
+from fuzz.cli.progress import progress_printer
+from fuzz.corpus.exercise_counts import ExercisePlan, counts_text, measure_targets, read_counts
 from fuzz.paths import SEEDS
-from harness.errors import InputError
-from harness.jsonfile import reading
 from harness.model import LEVEL_NAMES
 from harness.report.contract_page import Exercised, contract_page, contract_text
 from harness.report.step_coverage import Reach, page, text, unsaid
 from harness.vm.config import DEFAULT_TARGET, list_configs
 
-_say = saying("reach")
+_say = progress_printer("reach")
 
 OK, UNREACHED, FAILED = 0, 1, 3
-FORMAT = 1
 
 _HELP = """\
 Run scenarios and mutants of them, and show for every step of a scenario which exits it met and which relations judged
@@ -76,16 +70,13 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and show; errors are raised for the caller to show."""
-    document = read(args.show) if args.show is not None else measured(args)
+    document = read_counts(args.show) if args.show is not None else measure_targets(_plan(args), _say)
     reach = Reach.from_json(document)
     rules = Exercised.from_json(document)
-    made_by = (args.keep, written(document)), (args.page, page(reach)), (args.contract, contract_page(rules))
+    made_by = (args.keep, counts_text(document)), (args.page, page(reach)), (args.contract, contract_page(rules))
     for path, made in made_by:
         if path is not None:
-            try:
-                path.write_text(made)
-            except OSError as error:
-                raise InputError(str(path), None, f"cannot be written: {error.strerror}") from error
+            write_text(path, made)
             _say(f"wrote {path}")
     print(json.dumps(document, indent=1) if args.json else f"{text(reach)}\n\n{contract_text(rules)}")
     if any(one["lost"] for one in document["targets"].values()):
@@ -93,40 +84,6 @@ def run(args: argparse.Namespace) -> int:
     return UNREACHED if unsaid(reach) or any(rules.unsaid()) else OK
 
 
-def written(document: Mapping[str, Any]) -> str:
-    """Return what ``--keep`` writes: a line for each place, so that a new measurement is a small difference."""
-    separator, parts = ",\n", []
-    for target, one in document["targets"].items():
-        head = json.dumps({name: value for name, value in one.items() if name not in ("places", "rules")})[:-1]
-        places = ",\n".join(json.dumps(row) for row in one["places"])
-        rules = ",\n".join(f"{json.dumps(rule)}: {json.dumps(row)}" for rule, row in one["rules"].items())
-        parts.append(f'{json.dumps(target)}: {head}, "rules": {{\n{rules}\n}}, "places": [\n{places}\n]}}')
-    return f'{{"format": {FORMAT}, "targets": {{\n{separator.join(parts)}\n}}}}\n'
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Return what ``--keep`` wrote.  InputError: it cannot be read, or is something else."""
-    with reading(path, "what `shadowfuzz reach --keep` writes") as document:
-        if document["format"] != FORMAT:
-            raise ValueError(f"format {document['format']}, expected {FORMAT}")
-        text(Reach.from_json(document))
-        contract_text(Exercised.from_json(document))
-        kept: dict[str, Any] = {"format": FORMAT, "targets": {**document["targets"]}}
-    return kept
-
-
-def measured(args: argparse.Namespace) -> dict[str, Any]:
-    """Run everything on every target of the arguments, and return the counts."""
-    corpus = read_corpus(args.paths or SEEDS)
-    scenarios = tuple((f"{path.parent.name}/{path.name}", scenario) for path, scenario in corpus.scenarios)
+def _plan(args: argparse.Namespace) -> ExercisePlan:
     targets = list_configs() if args.all_targets else tuple(dict.fromkeys(args.target or [DEFAULT_TARGET]))
-    _say(f"{len(scenarios)} scenarios and {args.mutants} mutants on {', '.join(targets)}")
-    found: dict[str, Any] = {}
-    started = time.monotonic()
-
-    def done(target: str, counts: dict[str, Any]) -> None:
-        found[target] = counts
-        _say(f"{target}: {counts['exits']} exits, {time.monotonic() - started:.0f} s")
-
-    measure_all([Work(target, args.level, scenarios, args.mutants, args.seed) for target in targets], done)
-    return {"format": FORMAT, "targets": found}
+    return ExercisePlan(tuple(args.paths or SEEDS), targets, args.level, args.mutants, args.seed)

@@ -5,29 +5,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from fuzz.campaign.parent import until_signal
 from fuzz.cli.options import TARGET_HELP, Subparsers, add_number
-from fuzz.cli.progress import say, saying
-from harness.errors import InputError, VmLost
-from harness.report.recording import end_text
-from harness.report.terminal import printable
-from harness.vm.build.prepare import prepare
-from harness.vm.build.programs import GUEST_LINE, build_programs, linux_guest, read_program
-from harness.vm.config import DEFAULT_TARGET, load_config
-from harness.vm.recorder import RING_MIB, Done, Tick, record
+from fuzz.cli.progress import progress_printer, say
+from fuzz.targets.record_program import (
+    LinuxGuest,
+    RecordOptions,
+    check_guest,
+    named_files,
+    record_program,
+    recording_json,
+    recording_text,
+)
+from harness.errors import InputError
+from harness.vm.config import DEFAULT_TARGET
+from harness.vm.recorder import RING_MIB
 
-_say = saying("record")
+_say = progress_printer("record")
 
-PROGRESS_SECONDS = 2.0
 GUEST_WORDS = "console=ttyAMA0 panic=-1"
 GUEST_MIB = 256
 """RAM of the Linux guest.  Half of it is enough up to 6.12; 7.3 runs out of memory before user space."""
+
 
 EPILOG = """\
 examples:
@@ -80,98 +81,24 @@ def run_record(args: argparse.Namespace) -> int:
         raise InputError("record", None, "expected either --linux or a program")
     if not args.out.parent.is_dir():
         raise InputError(str(args.out), None, "its directory does not exist")
-    config = load_config(args.target)
-    program = None if args.linux else read_program(Path(args.program[0]), tuple(args.program[1:]), _files(args.file))
-    prepared = prepare(config, progress=_say)
-    built = build_programs(_say)
-    if program is None:
-        program = linux_guest(prepared, built, cpus=args.cpus, memory_mib=args.memory, words=args.words)
-    _say(f"{config.name}: booting, then {printable(program.title)}")
-    progress = _Progress()
+    options = RecordOptions(
+        *(args.target, args.out, args.seconds, args.ring),
+        program=tuple(args.program),
+        files={} if args.linux else named_files(args.file),
+        guest=LinuxGuest(args.cpus, args.memory, args.words) if args.linux else None,
+    )
     with until_signal() as stopped:
-        done = record(
-            config,
-            prepared,
-            program,
-            built,
-            args.out,
-            seconds=args.seconds,
-            ring_mib=args.ring,
-            tick=progress.tick,
-            stopped=stopped,
-        )
+        done = record_program(options, stopped, _say, lambda line: say(f"  | {line}"))
         interrupted = stopped()
-    progress.end()
     size = args.out.stat().st_size
-    print(json.dumps(_json(args.out, size, done), indent=1) if args.json else _text(args.out, size, done))
+    print(
+        json.dumps(recording_json(args.out, size, done), indent=1)
+        if args.json
+        else recording_text(args.out, size, done)
+    )
     if done.lost is not None:
         raise done.lost
     if interrupted:
         raise KeyboardInterrupt
-    if args.linux and done.end.status == "exited" and GUEST_LINE not in done.console:
-        raise VmLost(config.name, "the Linux guest ended before user space", done.console)
+    check_guest(options, done)
     return 3 if done.end.dropped else 0
-
-
-def _files(items: list[str]) -> Mapping[str, Path]:
-    files: dict[str, Path] = {}
-    for item in items:
-        name, equals, path = item.partition("=")
-        where = Path(path if equals else item)
-        name = name if equals else where.name
-        if not name or "/" in name or name in files:
-            raise InputError(item, None, "expected NAME=PATH or PATH, each name once and without a slash")
-        files[name] = where
-    return files
-
-
-class _Progress:
-    """Shows what the machine prints as it comes, and now and then how far the recording is."""
-
-    def __init__(self) -> None:
-        self._begin = self._shown = time.monotonic()
-        self._before: Mapping[str, int] = {}
-        self._rest = ""
-
-    def tick(self, tick: Tick) -> None:
-        """Show what is new; a line that is not finished waits."""
-        *lines, self._rest = (self._rest + tick.printed.replace("\r", "")).split("\n")
-        for line in lines:
-            say(f"  | {printable(line)}")
-        now = time.monotonic()
-        if now - self._shown > PROGRESS_SECONDS:
-            new = Counter(tick.exits) - Counter(self._before)
-            rate = f"{new.total() / (now - self._shown):.0f} exits a second"
-            often = ", ".join(f"{name} {100 * count // new.total()} %" for name, count in new.most_common(3))
-            total = sum(tick.exits.values())
-            _say(f"{now - self._begin:.0f} s, {total} exits, now {rate}{f' ({often})' if often else ''}")
-            self._shown, self._before = now, dict(tick.exits)
-
-    def end(self) -> None:
-        """Show the line that was never finished."""
-        if self._rest:
-            say(f"  | {printable(self._rest)}")
-
-
-def _text(out: Path, size: int, done: Done) -> str:
-    end = done.end
-    each = f", {size / end.exits:.1f} an exit" if end.exits else ""
-    lines = [
-        f"{out}: {end.records} records, {end.exits} exits, {size} bytes{each}, {done.seconds:.1f} s",
-        f"the program {end_text(end)}",
-    ]
-    if end.dropped:
-        lines.append(f"{end.dropped} records are missing: they could not be told apart or read")
-    if end.waits:
-        lines.append(f"the target waited {end.waits} times for room (--ring)")
-    return "\n".join(lines)
-
-
-def _json(out: Path, size: int, done: Done) -> dict[str, object]:
-    return {
-        "file": str(out),
-        "bytes": size,
-        "seconds": round(done.seconds, 3),
-        "end": asdict(done.end),
-        "console": done.console.splitlines(),
-    }

@@ -4,21 +4,22 @@
 from __future__ import annotations
 
 import argparse
-import os
 
-from fuzz.cli.options import Subparsers, add_against, add_campaign, add_cold, add_hyp_copy, add_number, add_subject
-from fuzz.cli.progress import saying
-from fuzz.store.findings import FINDINGS, Store
+from fuzz.cli.options import (
+    Subparsers,
+    add_against,
+    add_campaign,
+    add_cold,
+    add_hyp_copy,
+    add_number,
+    add_subject,
+    targets_of,
+)
+from fuzz.cli.progress import progress_printer
 from fuzz.store.kept_findings import open_database
-from fuzz.targets.session import open_lab
-from fuzz.triage.kept_on_emulators import measure_kept
-from fuzz.triage.other_emulators import Journey
-from fuzz.triage.triage import triage
-from harness.vm.cache import Cache, default_root
-from harness.vm.config import load_config
-from harness.vm.qemu_versions import present
+from fuzz.triage.triage import triage_campaign
 
-_say = saying("triage")
+_say = progress_printer("triage")
 
 EPILOG = """\
 examples:
@@ -55,12 +56,5 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run_triage(args: argparse.Namespace) -> int:
     """Do all findings; errors are raised for the caller to show."""
-    database = open_database(args.out, args.store)
-    how = {"cold": args.cold, "hyp_copy": args.hyp_copy}
-    with open_lab(args.target, args.level, args.kernel, _say, args.against, **how) as lab:
-        triage(database, lab, args.runs, _say)
-        subject, hyp_copy = lab.subject, lab.hyp_copy
-    journey = Journey(load_config(args.target), args.kernel, args.level, hyp_copy=hyp_copy)
-    measure_kept(database, subject, journey, present(Cache(default_root(os.environ))), _say)
-    Store(database, FINDINGS).export(args.out / FINDINGS)
+    triage_campaign(open_database(args.out, args.store), args.out, targets_of(args), args.runs, _say)
     return 0

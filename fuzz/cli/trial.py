@@ -5,23 +5,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 
-from fuzz.bench.guidance_trial import CampaignRun, TrialPlan, exclusive, measure_cost, run_trial
+from fuzz.bench.guidance_trial import TrialPlan, measure_trial
 from fuzz.cli.options import MAX_SEED, Subparsers, add_number, add_subject
+from fuzz.cli.output import write_text
 from fuzz.cli.progress import say
-from harness.coverage.kvm_code import blocks_of
 from harness.errors import InputError
 from harness.jsonfile import reading
 from harness.report.guidance_trial import markdown, svg
-from harness.vm.build.prepare import prepare
-from harness.vm.config import load_config
-from harness.vm.kernels.kvm_functions import KvmText
-from harness.vm.plugins.edges import Edge
-from harness.vm.plugins.kvm_coverage import prepare_coverage
 
 OK = 0
 NAME = "coverage"
@@ -66,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         with reading(out / f"{NAME}.json", "what `shadowfuzz coverage-trial` measures") as data:
             plot, page = svg(data), markdown(data)
     else:
-        out, data = args.out, measure(args)
+        out, data = args.out, measure_trial(_plan(args), say)
         _write(out / f"{NAME}.json", json.dumps(data, indent=1) + "\n")
         plot, page = svg(data), markdown(data)
     _write(out / f"{NAME}.svg", plot)
@@ -76,57 +69,17 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
+def _plan(args: argparse.Namespace) -> TrialPlan:
+    if args.kernel is not None:
+        raise InputError("--kernel", None, "a trial runs a target's own kernel")
+    seed = args.seed if args.seed is not None else secrets.randbits(32)
+    return TrialPlan(args.target, args.level, args.seconds, args.runs, args.jobs, seed)
+
+
 def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
     except OSError as error:
         raise InputError(str(path), None, f"cannot be written: {error.strerror}") from error
+    write_text(path, text)
     say(f"wrote {path}")
-
-
-COST_TURNS = 3
-"""For each run of a mode: the cost is measured longer where all is."""
-
-
-def measure(args: argparse.Namespace) -> dict[str, object]:
-    """Run everything and return the plain data that :mod:`harness.report.guidance_trial` shows."""
-    if args.kernel is not None:
-        raise InputError("--kernel", None, "a trial runs a target's own kernel")
-    config = load_config(args.target)
-    prepared = prepare(config, progress=say)
-    coverage = prepare_coverage(prepared, progress=say)
-    load = round(os.getloadavg()[0], 1)
-    seed = args.seed if args.seed is not None else secrets.randbits(32)
-    turns = COST_TURNS * args.runs
-    say(f"the plugin's cost: the same scenarios {turns} times with it and without")
-    cost = measure_cost(config, prepared, coverage, turns=turns, seed=seed)
-    runs = run_trial(TrialPlan(args.target, args.level, args.seconds, args.runs, args.jobs, seed), say)
-    return {
-        "target": config.name,
-        "kernel_release": prepared.kernel_release,
-        "level": args.level,
-        "seconds": args.seconds,
-        "runs": args.runs,
-        "jobs": args.jobs,
-        "seed": seed,
-        "cores": os.cpu_count(),
-        "load": load,
-        "cost": cost.to_json(),
-        "campaigns": [each.to_json() for each in runs],
-        "exclusive": _exclusive(runs, coverage.text),
-    }
-
-
-def _exclusive(runs: Sequence[CampaignRun], text: KvmText) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for mode, edges in exclusive(runs).items():
-        others = [edge for run in runs if run.mode != mode for edge in run.edges]
-        ours = [edge for run in runs if run.mode == mode for edge in run.edges]
-        found[mode] = {"edges": len(edges), "functions": sorted(_functions(ours, text) - _functions(others, text))}
-    return found
-
-
-def _functions(edges: Sequence[Edge], text: KvmText) -> set[str]:
-    functions = (text.find(block) for block in blocks_of(edges))
-    return {function.name for function in functions if function is not None}

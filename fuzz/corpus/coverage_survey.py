@@ -8,34 +8,36 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fuzz.campaign.features import features
-from fuzz.paths import CORPUS, KNOWN_DIR
+from fuzz.corpus.files import Corpus
+from fuzz.paths import CORPUS
+from fuzz.targets.options import TargetOptions
 from fuzz.targets.runner import MAX_LOSSES
-from fuzz.targets.session import Lab
-from harness.arch.cpu_models import cpu_model
+from fuzz.targets.target_set import PreparedTargets, open_targets
 from harness.coverage.kvm_code import Covered, Decision, Goal
 from harness.errors import TargetError
-from harness.findings.finding import Subject
-from harness.findings.known_divergences import Catalogue
 from harness.lemma.path_states import load_paths, outcome
 from harness.scenario.scenario import Scenario
-from harness.vm.build.prepare import prepare
-from harness.vm.config import load_config
 from harness.vm.plugins.edges import EdgeMap
 from harness.vm.plugins.kvm_coverage import Coverage, prepare_coverage
 from harness.vm.plugins.plugin import Plugin
-from harness.vm.target import boot
 
 PATHS = CORPUS / "lemmas" / "paths.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A target that runs scenarios (``lab`` is the context manager), its image, and the plugin that watches it."""
+    """A target that runs scenarios (``targets``, a context manager), its image, and the plugin that watches it."""
 
-    lab: Lab
+    targets: PreparedTargets
     kernel: Path
     coverage: Coverage
     plugin: Plugin[EdgeMap]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What is run, as names and values."""
+        subject = self.targets.subject
+        return {"target": subject.target, "kernel_release": subject.kernel_release, "level": subject.level}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +54,21 @@ class Survey:
     noise: frozenset[Goal]
 
 
-def open_watched(target: str, level: str, kernel: Path | None, progress: Callable[[str], None]) -> Watched:
+def open_watched(options: TargetOptions, progress: Callable[[str], None]) -> Watched:
     """Prepare a target and its plugin.  InputError, SetupError: a name is wrong, or something is missing here."""
-    config = load_config(target)
-    cpu, catalogue = cpu_model(config.cpu), Catalogue.load(KNOWN_DIR, level)
-    prepared = prepare(config, kernel=kernel, progress=progress)
+    targets = open_targets(replace(options, cold=True, deterministic=True), progress)
+    prepared = targets.sides[0].prepared
     coverage = prepare_coverage(prepared, progress=progress)
     plugin = coverage.plugin()
-    subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, level)
-    lab = Lab(lambda: boot(config, prepared, plugin=plugin, deterministic=True), subject, cpu, catalogue)
-    return Watched(lab, prepared.kernel, coverage, plugin)
+    return Watched(targets.watched_by(plugin), prepared.kernel, coverage, plugin)
+
+
+def survey_corpus(watched: Watched, corpus: Corpus, repeat: int, progress: Callable[[str], None]) -> Survey:
+    """Run the scenarios of a corpus, boot for it, and end the machine.  TargetError: as :func:`survey`."""
+    progress(f"{len(corpus.scenarios)} scenarios on {watched.targets.subject.target}, {repeat} times each")
+    with watched.targets:
+        named = [(str(path), scenario) for path, scenario in corpus.scenarios]
+        return survey(watched, named, repeat=repeat, progress=progress)
 
 
 def survey(
@@ -90,19 +97,19 @@ def survey(
                 if losses >= MAX_LOSSES:
                     raise
     whole = [runs[name] for name, _ in scenarios if name not in lost]
-    noise = frozenset[Goal]().union(*(some(each) - always(each).goals for each in whole))
-    return Survey(tuple(map(always, whole)), lost, watched.plugin.map.reached().blocks, noise)
+    noise = frozenset[Goal]().union(*(reached_sometimes(each) - reached_always(each).goals for each in whole))
+    return Survey(tuple(map(reached_always, whole)), lost, watched.plugin.map.reached().blocks, noise)
 
 
 def _run(watched: Watched, name: str, scenario: Scenario) -> Covered:
-    trace, checked = watched.lab.observe(scenario)
-    reached = watched.plugin.map.reached()
+    found = watched.targets.run_and_check(scenario)
+    checked, reached = found.checked, watched.plugin.map.reached()
     taken = frozenset(decision for _, path in checked.paths for decision in path)
     forged = any(step.kind == "forge" for step in scenario.steps)
-    return Covered(name, frozenset(reached.edges), taken, frozenset(features(trace, checked)), forged)
+    return Covered(name, frozenset(reached.edges), taken, frozenset(features(found.trace, checked)), forged)
 
 
-def always(runs: Sequence[Covered]) -> Covered:
+def reached_always(runs: Sequence[Covered]) -> Covered:
     """Return what all runs of one scenario reached."""
     return replace(
         runs[0],
@@ -112,7 +119,7 @@ def always(runs: Sequence[Covered]) -> Covered:
     )
 
 
-def some(runs: Sequence[Covered]) -> frozenset[Goal]:
+def reached_sometimes(runs: Sequence[Covered]) -> frozenset[Goal]:
     """Return what any run of one scenario reached."""
     return frozenset[Goal]().union(*(run.goals for run in runs))
 

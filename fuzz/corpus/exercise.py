@@ -10,21 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from fuzz.generate.mutator import mutate
-from fuzz.paths import KNOWN_DIR
+from fuzz.targets.options import TargetOptions
 from fuzz.targets.runner import MACHINES, MAX_LOSSES, run_to_end
-from harness.arch.cpu_models import cpu_model
+from fuzz.targets.target_set import open_targets
 from harness.coverage.exercised_rules import exercised_rules
 from harness.coverage.exercised_steps import Exercise
 from harness.errors import TargetError
-from harness.findings.check import check
 from harness.findings.checked import Comparison
-from harness.findings.known_divergences import Catalogue
 from harness.scenario.scenario import Scenario
 from harness.trace.events import EXIT
 from harness.trace.indexed import index_trace
-from harness.vm.build.prepare import prepare
-from harness.vm.config import load_config
-from harness.vm.target import boot
 
 ROUNDS = 3
 """Mutations, one after the other, that make a mutant."""
@@ -57,34 +52,34 @@ def measure(work: Work) -> dict[str, Any]:
     SetupError, InputError: the target's name is wrong, or something is missing here.  TargetError: machines were lost
     again and again; a single loss is counted.
     """
-    config = load_config(work.target)
-    prepared = prepare(config)
-    cpu, catalogue = cpu_model(config.cpu), Catalogue.load(KNOWN_DIR, work.level)
+    targets = open_targets(TargetOptions(work.target, work.level, cold=True))
+    (side,) = targets.sides
     scenarios = [scenario for _, scenario in work.scenarios]
     made = [*work.scenarios, *(("", mutant) for mutant in mutants(scenarios, work.mutants, work.seed))]
     exercise, exits, lost, in_a_row = Exercise(), 0, 0, 0
     rules: dict[str, list[tuple[int, str]]] = {}
     waiting = list(reversed(made))
-    while waiting:
-        try:
-            with boot(config, prepared) as machine:
-                while waiting:
-                    name, scenario = waiting.pop()
-                    trace = run_to_end(machine, scenario)
-                    compared: list[Comparison] = []
-                    check(scenario, trace, work.level, cpu, catalogue, compared.append)
-                    indexed = index_trace(trace)
-                    exercise.add(scenario, indexed, compared)
-                    for rule in exercised_rules(scenario, indexed, compared) if name else ():
-                        rules.setdefault(rule, []).append((len(scenario.steps), name))
-                    exits += sum(event.kind == EXIT for event in trace.events)
-                    in_a_row = 0
-        except TargetError:
-            lost, in_a_row = lost + 1, in_a_row + 1
-            if in_a_row >= MAX_LOSSES:
-                raise
+    with targets:
+        while waiting:
+            try:
+                targets.start()
+                name, scenario = waiting.pop()
+                trace = run_to_end(targets, scenario)
+            except TargetError:
+                lost, in_a_row = lost + 1, in_a_row + 1
+                if in_a_row >= MAX_LOSSES:
+                    raise
+                continue
+            compared: list[Comparison] = []
+            side.check(scenario, trace, compared.append)
+            indexed = index_trace(trace)
+            exercise.add(scenario, indexed, compared)
+            for rule in exercised_rules(scenario, indexed, compared) if name else ():
+                rules.setdefault(rule, []).append((len(scenario.steps), name))
+            exits += sum(event.kind == EXIT for event in trace.events)
+            in_a_row = 0
     return {
-        "kernel_release": prepared.kernel_release,
+        "kernel_release": targets.subject.kernel_release,
         "level": work.level,
         "scenarios": len(made),
         "mutants": work.mutants,

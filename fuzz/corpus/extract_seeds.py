@@ -94,7 +94,7 @@ KEPT = 3
 
 
 @dataclass
-class Distilled:
+class ExtractedSeeds:
     """What came of a recording.
 
     Seeds are in the order of their first exits; ``spans`` are the first :data:`KEPT` turns of each kind, those that no
@@ -249,12 +249,12 @@ ASYNCHRONOUS: Mapping[str, str] = {
 }
 
 
-def distil(records: Iterable[Recorded], program: str) -> Distilled:
+def extract_seeds(records: Iterable[Recorded], program: str) -> ExtractedSeeds:
     """Return the seeds of a recording of ``program``.
 
     Each seed is a valid scenario: :func:`harness.scenario.scenario.parse` takes its text.
     """
-    result = Distilled()
+    result = ExtractedSeeds()
     counts: Counter[tuple[object, ...]] = Counter()
     firsts: dict[tuple[object, ...], tuple[Draft, Switch, int]] = {}
     spans: list[Span] = []

@@ -3,16 +3,26 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
+from fuzz.corpus.coverage_survey import Survey, open_watched, survey_corpus
+from fuzz.corpus.files import Corpus, read_corpus
+from fuzz.targets.options import TargetOptions
 from harness.coverage.kvm_code import Covered
+from harness.errors import InputError
+from harness.scenario.simplify import order as simplest_first
 
 T = TypeVar("T")
 
 
-def distil(items: Iterable[T], goals_of: Callable[[T], Set[Hashable]], order: Callable[[T], Any]) -> tuple[T, ...]:
+def minimise_corpus(
+    items: Iterable[T], goals_of: Callable[[T], Set[Hashable]], order: Callable[[T], Any]
+) -> tuple[T, ...]:
     """Return items that reach together all that ``items`` reach, in ``order``.
 
     The simplest come first and are kept if they bring something new; then, from the least simple on, what the others
@@ -32,10 +42,96 @@ def distil(items: Iterable[T], goals_of: Callable[[T], Set[Hashable]], order: Ca
     return tuple(item for item, _ in kept)
 
 
-def together(covered: Sequence[Covered]) -> dict[str, int]:
+def count_goals(covered: Sequence[Covered]) -> dict[str, int]:
     """Return how much scenarios reach together."""
     return {
         "kvm_edges": len(frozenset().union(*(one.edges for one in covered))),
         "model_decisions": len(frozenset().union(*(one.decisions for one in covered))),
         "features": len(frozenset().union(*(one.features for one in covered))),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class MinimisedCorpus:
+    """What was kept of a corpus, and what all of it reached."""
+
+    subject: Mapping[str, str]
+    corpus: Corpus
+    found: Survey
+    kept: tuple[Covered, ...]
+    out: Path
+
+    @property
+    def lost(self) -> Mapping[str, str]:
+        """Scenarios at which the machine was lost, each with why."""
+        return self.found.lost
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain data for :mod:`json`."""
+        return {
+            **self.subject,
+            "scenarios": len(self.corpus.scenarios),
+            "kept": len(self.kept),
+            "lost": dict(self.lost),
+            "invalid_files": len(self.corpus.invalid),
+            "noise": len(self.found.noise),
+            "reached": count_goals(self.found.covered),
+            "reached_by_kept": count_goals(self.kept),
+            "out": str(self.out),
+        }
+
+    def text(self) -> str:
+        """Return lines for people."""
+        reached, kept = count_goals(self.found.covered), count_goals(self.kept)
+        lines = [f"{len(self.kept)} of {len(self.corpus.scenarios)} scenarios kept in {self.out}"]
+        lines += [f"{name}: {kept[name]} of {count}" for name, count in reached.items()]
+        lines.append(f"noise, for which nothing was kept: {len(self.found.noise)}")
+        lines += [f"machine lost at {name} (copied, too): {why}" for name, why in self.lost.items()]
+        return "\n".join(lines)
+
+
+def minimise_directory(
+    directory: Path, out: Path, options: TargetOptions, repeat: int, progress: Callable[[str], None]
+) -> MinimisedCorpus:
+    """Copy to ``out`` the simplest scenarios of a directory that reach together all that it reaches on a target.
+
+    Each is run ``repeat`` times.  InputError, SetupError: a directory, a name or the set-up is wrong.  TargetError:
+    the machine was lost again and again.
+    """
+    if not directory.is_dir():
+        raise InputError(str(directory), None, "expected a directory with scenarios")
+    _make_room(out)
+    corpus = read_corpus([directory])
+    watched = open_watched(options, progress)
+    found = survey_corpus(watched, corpus, repeat, progress)
+    kept = choose(corpus, found)
+    # What a scenario would have reached at which the machine was lost is unknown: it is kept.
+    _copy([one.name for one in kept] + sorted(found.lost), out)
+    return MinimisedCorpus(watched.facts, corpus, found, kept, out)
+
+
+def choose(corpus: Corpus, found: Survey) -> tuple[Covered, ...]:
+    """Return what is kept of a corpus that was measured, the simplest first; nothing is kept for noise."""
+    scenarios = {str(path): scenario for path, scenario in corpus.scenarios}
+    return minimise_corpus(
+        found.covered, lambda one: one.goals - found.noise, lambda one: (simplest_first(scenarios[one.name]), one.name)
+    )
+
+
+def _make_room(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise InputError(str(out), None, "is not empty: expected a directory that is new or empty")
+    except OSError as error:
+        raise InputError(str(out), None, f"cannot be written to: {error.strerror}") from error
+
+
+def _copy(names: Sequence[str], out: Path) -> None:
+    """Copy files; two of one name get a number."""
+    for name in names:
+        source = Path(name)
+        place, number = out / source.name, 2
+        while place.exists():
+            place, number = out / f"{source.stem}-{number}{source.suffix}", number + 1
+        shutil.copyfile(source, place)

@@ -1,60 +1,68 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one run of a scenario showed, on one target or two: its clusters, its texts, and what a second run must show."""
+"""What a run of a scenario showed on one target or two: its traces, what checking them gave, and its clusters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from fuzz.store.findings import OTHER_TRACE, TRACE
 from harness.findings.checked import CheckResult, signature
 from harness.findings.finding import Signature, Subject
 from harness.relations.divergence import Divergence
-from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 from harness.trace.tracefile import format_trace
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What one comparison made of a scenario's run: of ``subject`` alone, or of it and ``other``, a trace each."""
+class Observation:
+    """What checking a run gave: of ``subject`` alone, or of it and ``other``; a trace of each."""
 
     subject: Subject
     checked: CheckResult
     traces: tuple[Trace, ...]
     other: Subject | None = None
 
+    @property
+    def trace(self) -> Trace:
+        """The trace of ``subject``."""
+        return self.traces[0]
 
-Watch = Callable[[Scenario, bool], tuple[Seen, ...]]
-"""Runs a scenario, in a fresh VM or not, and compares: on one target, or on two and then with each other."""
+
 Key = tuple[Subject, Subject | None, Signature]
 """Names a cluster: what was tested, alone or against what, and the signature."""
 
 
-def clusters_of(found: tuple[Seen, ...]) -> dict[Key, list[Divergence]]:
+def signatures(checked: CheckResult) -> tuple[Signature, ...]:
+    """Return the signatures of what is unexplained, each once, in the order of the trace."""
+    return tuple(dict.fromkeys(signature(divergence) for divergence in checked.unexplained))
+
+
+def clusters_of(found: Sequence[Observation]) -> dict[Key, list[Divergence]]:
     """Return what is unexplained, by cluster."""
     clusters: dict[Key, list[Divergence]] = {}
-    for seen in found:
-        for divergence in seen.checked.unexplained:
-            clusters.setdefault((seen.subject, seen.other, signature(divergence)), []).append(divergence)
+    for each in found:
+        for divergence in each.checked.unexplained:
+            clusters.setdefault((each.subject, each.other, signature(divergence)), []).append(divergence)
     return clusters
 
 
-def texts_of(seen: Seen) -> dict[str, str]:
+def texts_of(observation: Observation) -> dict[str, str]:
     """Return what a finding keeps of a run, by name."""
-    return {name: format_trace(trace) for name, trace in zip((TRACE, OTHER_TRACE), seen.traces, strict=False)}
+    return {name: format_trace(trace) for name, trace in zip((TRACE, OTHER_TRACE), observation.traces, strict=False)}
 
 
-def told(found: tuple[Seen, ...]) -> Hashable:
-    """Return what a stable scenario shows again: how it ended, its clusters, and the known entries of its divergences.
+def stability_key(found: Sequence[Observation]) -> Hashable:
+    """Return the parts of a result that are identical when a stable scenario is run again.
 
-    What shows at an interrupt of the host's, which comes when it likes, is left out.
+    These are how it ended, its clusters, and the known entries of its divergences.  What shows at an interrupt of the
+    host is left out: it may come at any time.
     """
     return tuple(
         (
-            seen.checked.status,
-            frozenset(signature(d) for d in seen.checked.unexplained if d.exit_class != "IRQ"),
-            frozenset(j.known.id for j in seen.checked.judged if j.known and j.divergence.exit_class != "IRQ"),
+            each.checked.status,
+            frozenset(signature(d) for d in each.checked.unexplained if d.exit_class != "IRQ"),
+            frozenset(j.known.id for j in each.checked.judged if j.known and j.divergence.exit_class != "IRQ"),
         )
-        for seen in found
+        for each in found
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a booted machine does, how many run at a time, and when it is given up."""
+"""Run scenarios on one machine: what a machine does, how many run at a time, and how many may be lost."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 
 MACHINES = 2
-"""At a time, where each runs scenarios of its own and nobody asked for a number."""
+"""Machines at a time, where each runs scenarios of its own and no number was given."""
 MAX_LOSSES = 5
-"""So many machines lost in a row (none of them finished a scenario), and there is no point in another one."""
+"""After so many lost machines in a row, none of which finished a scenario, no other one is booted."""
 TRIES = 4
-"""For a scenario whose guest does not get on between two ticks of the host's clock."""
+"""Runs of a scenario in which timer interrupts of the host prevent that the guest gets on."""
 
 
-class Runs(Protocol):
-    """What a booted machine does."""
+class ScenarioRunner(Protocol):
+    """A booted machine that runs scenarios."""
 
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
         """Run a scenario and return its trace."""
         ...
 
 
-Boot = Callable[[], AbstractContextManager[Runs]]
+Boot = Callable[[], AbstractContextManager[ScenarioRunner]]
 
 
-def run_to_end(machine: Runs, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
-    """Run a scenario to its end: on a machine short of cores the clock may tick too often for a slow guest."""
+def run_to_end(machine: ScenarioRunner, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
+    """Run a scenario, again if it runs away: on a busy machine timer interrupts may come too fast for a slow guest."""
     for _ in range(TRIES - 1):
         trace = machine.run(scenario, fresh_vm=fresh_vm)
         if trace.status != "runaway":

@@ -111,7 +111,8 @@ def target_name(config: str, version: str) -> str:
     return f"{base}@{version}{mark}{emulator}"
 
 
-def _changelog(change: Change, cache: Cache, kernels: Kernels) -> Iterator[str]:
+def changelog_lines(change: Change, cache: Cache, kernels: Kernels) -> Iterator[str]:
+    """Yield what the later kernel's changelog says of a change."""
     fetched = find_fetched(cache, kernels.find(change.after))
     if fetched is None or not (fetched.image.path / CHANGELOG).is_file():
         yield "  (the later package brings no changelog)"

@@ -3,12 +3,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
-from fuzz.targets.session import Lab, signatures
+from fuzz.targets.emulators import emulators_here
+from fuzz.targets.observation import Observation, signatures
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import Side, TargetSet, open_targets
+from fuzz.triage.minimise import choose
+from fuzz.triage.other_emulators import EmulatorQuery, EmulatorSweep, measure, places, queries_of
 from harness.findings.finding import Signature, Tries, signature_text
-from harness.findings.verdict import STAGES, Evidence, Stage, Verdict, rate_text, together
-from harness.scenario.scenario import Scenario
+from harness.findings.verdict import (
+    STAGES,
+    Elsewhere,
+    Evidence,
+    Stage,
+    Verdict,
+    classify,
+    evidence,
+    first_of,
+    rate_text,
+    together,
+)
+from harness.scenario.scenario import Scenario, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +49,7 @@ def as_json(found: Confirmed) -> dict[str, object]:
 
 
 def stages_of(
-    lab: Lab, scenario: Scenario, wanted: tuple[Signature, ...], runs: int, boots: int
+    targets: TargetSet[Side], scenario: Scenario, wanted: tuple[Signature, ...], runs: int, boots: int
 ) -> dict[Signature, tuple[Stage, ...]]:
     """Run a scenario in every stage and count, by signature, how often it came back.
 
@@ -42,8 +60,60 @@ def stages_of(
     for stage in STAGES if wanted else ():
         for _ in range(times[stage]):
             if stage == "fresh_qemu":
-                lab.restart()
-            _, checked = lab.observe(scenario, fresh_vm=stage != "repeat")
-            for key in set(signatures(checked)) & set(wanted):
+                targets.stop()
+            found = targets.run_and_check(scenario, fresh_vm=stage != "repeat")
+            for key in set(signatures(found.checked)) & set(wanted):
                 counts[key][stage] += 1
     return {key: tuple(Stage(s, Tries(hits[s], times[s])) for s in STAGES) for key, hits in counts.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmPlan:
+    """What to measure: runs in one KVM VM and in fresh ones, fresh QEMUs, and whether to try other emulators."""
+
+    runs: int
+    boots: int
+    emulators: bool
+
+
+def confirm(
+    options: TargetOptions, file: Path, wanted: str | None, plan: ConfirmPlan, say: Callable[[str], None]
+) -> tuple[Confirmed, ...]:
+    """Classify the divergences that a file's scenario shows, or the one whose signature is ``wanted``.
+
+    InputError, SetupError: a file, a name or the set-up is wrong.  TargetError: the machine was lost.
+    """
+    scenario = load(file)
+    with open_targets(options, say) as targets:
+        first = targets.run_and_check(scenario)
+        keys = signatures(first.checked)
+        if wanted is not None:
+            keys = (choose(keys, wanted, str(file)),)
+        counts = stages_of(targets, scenario, keys, plan.runs, plan.boots)
+        # Two targets that differ from each other would both have to move.
+        asked = plan.emulators and options.against is None
+        queries = queries_of(targets, scenario, keys) if asked else ()
+    abroad: Mapping[Signature, tuple[Elsewhere, ...]] = {}
+    if queries:  # the machine has ended: its core is wanted
+        sweep = EmulatorSweep(targets.sides[0].config, replace(options, hyp_copy=targets.has_hyp_copy))
+        abroad = _on_emulators(sweep, queries, say)
+    return tuple(_confirmed(key, first, counts[key], abroad.get(key, ())) for key in keys)
+
+
+def _on_emulators(
+    sweep: EmulatorSweep, queries: Sequence[EmulatorQuery], say: Callable[[str], None]
+) -> Mapping[Signature, tuple[Elsewhere, ...]]:
+    here = emulators_here()
+    say(f"trying {', '.join(places(sweep.config, here))}")
+    if len(here) == 1:
+        say(f"{here[0].name} is the only QEMU here; `shadowfuzz setup --emulators` gets others")
+    return dict(zip((each.signature for each in queries), measure(sweep, queries, here, say), strict=True))
+
+
+def _confirmed(
+    key: Signature, first: Observation, stages: tuple[Stage, ...], abroad: tuple[Elsewhere, ...]
+) -> Confirmed:
+    divergence = first_of(first.checked, key)
+    assert divergence is not None
+    known = evidence(first.trace, first.checked, divergence, stages, abroad)
+    return Confirmed(key, known, classify(known))

@@ -4,19 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from fuzz.store.database import Database
 from fuzz.store.emulator_results import to_text
 from fuzz.store.findings import ELSEWHERE, FINDINGS, Store
 from fuzz.store.kept_findings import story_of
-from fuzz.triage.other_emulators import Asked, Journey, measure, shown
+from fuzz.targets.emulators import emulators_here
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import PreparedTargets
+from fuzz.triage.other_emulators import EmulatorQuery, EmulatorSweep, measure, variant
 from harness.findings.finding import Subject
 from harness.report.finding_data import Story
 from harness.vm.qemu_versions import Emulator
 
 
 def measure_kept(
-    database: Database, subject: Subject, journey: Journey, here: Sequence[Emulator], say: Callable[[str], None]
+    database: Database, subject: Subject, sweep: EmulatorSweep, here: Sequence[Emulator], say: Callable[[str], None]
 ) -> int:
     """Try a subject's confirmed divergences elsewhere and keep what was seen with each; return how many were tried.
 
@@ -25,11 +29,11 @@ def measure_kept(
     """
     store = Store(database, FINDINGS)
     new = [
-        (id_, asked)
+        (id_, query)
         for id_ in store.ids()
         if (story := story_of(store, id_)).kept.finding.subject == subject
         and story.kept.elsewhere is None
-        and (asked := _asked(story)) is not None
+        and (query := _query(story)) is not None
     ]
     if not new:
         return 0
@@ -37,14 +41,25 @@ def measure_kept(
         say(f"{len(new)} divergences not tried on another QEMU: there is none here (shadowfuzz setup --emulators)")
         return 0
     say(f"trying {len(new)} divergences on other -cpu models and versions of QEMU")
-    for (id_, _), found in zip(new, measure(journey, [asked for _, asked in new], here, say), strict=True):
+    for (id_, _), found in zip(new, measure(sweep, [query for _, query in new], here, say), strict=True):
         store.annotate(id_, ELSEWHERE, to_text(found))
     return len(new)
 
 
-def _asked(story: Story) -> Asked | None:
+def on_emulators(options: TargetOptions, say: Callable[[str], None]) -> Callable[[Database, PreparedTargets], None]:
+    """Return what tries a campaign's confirmed divergences on other emulators; its machines are not deterministic."""
+
+    def measure_all(database: Database, targets: PreparedTargets) -> None:
+        how = replace(options, deterministic=False, hyp_copy=targets.has_hyp_copy)
+        sweep = EmulatorSweep(targets.sides[0].config, how)
+        measure_kept(database, targets.subject, sweep, emulators_here(), say)
+
+    return measure_all
+
+
+def _query(story: Story) -> EmulatorQuery | None:
     """Return what to look for: the scenario, and what the recorded trace shows of its divergence."""
     if story.kept.scenario is None or story.ran is None:
         return None
     key = story.kept.finding.signature
-    return Asked(story.kept.scenario, key, frozenset({shown(story.ran.checked, key)}))
+    return EmulatorQuery(story.kept.scenario, key, frozenset({variant(story.ran.checked, key)}))

@@ -12,25 +12,25 @@ from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from fuzz.targets.runner import MACHINES, Boot
-from harness.arch.cpu_models import CPUS, cpu_model
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.runner import MACHINES
+from fuzz.targets.target_set import Side, TargetSet, open_targets
+from harness.arch.cpu_models import CPUS
 from harness.errors import ShadowfuzzError, TargetError, VmLost
-from harness.findings.check import check
 from harness.findings.checked import CheckResult, signature
-from harness.findings.known_divergences import Catalogue
 from harness.jsonfile import reading
 from harness.scenario.scenario import Scenario, format_scenario, load
-from harness.vm.build.prepare import prepare
 from harness.vm.config import MachineConfig, Mode, emulated, list_configs, load_config
 from harness.vm.debian.kernel_archive import Kernel
 from harness.vm.qemu_versions import Emulator
-from harness.vm.target import boot
 
 CLEAN, DIVERGES, LOST, CANNOT = "clean", "diverges", "lost", "cannot"
 VERDICTS = (CLEAN, DIVERGES, LOST, CANNOT)
 """Of a cell: nothing unexplained, something, the machine was lost, the target cannot run here at all."""
 
 FORMAT = 1
+LEVEL = "spec"
+"""The level of the model that every cell is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,44 +122,41 @@ class Work:
     target: str
     cases: tuple[Case, ...]
     repeat: int
-    catalogue: Catalogue
     deterministic: bool = False
 
 
 def run_work(work: Work) -> tuple[Cell, ...]:
     """Prepare and boot a target, run its cases, return their cells; a target that cannot run is a verdict."""
+    options = TargetOptions(work.target, LEVEL, cold=True, deterministic=work.deterministic)
     try:
-        config = load_config(work.target)
-        prepared = prepare(config)
+        targets = open_targets(options)
     except ShadowfuzzError as error:
         return tuple(Cell(work.target, c.name, c.key, CANNOT, why=str(error)) for c in work.cases)
-    return tuple(run_cases(work, config, lambda: boot(config, prepared, deterministic=work.deterministic)))
+    with targets:
+        return tuple(run_cases(work, targets))
 
 
-def run_cases(work: Work, config: MachineConfig, boot_target: Boot) -> Iterator[Cell]:
+def run_cases(work: Work, targets: TargetSet[Side]) -> Iterator[Cell]:
     """Yield the cell of each case: one boot for as long as it lives; a target that never boots cannot run."""
-    cpu = cpu_model(config.cpu)
-    waiting = list(reversed(work.cases))
     booted = False
-    while waiting:
-        case: Case | None = None
+    for number, case in enumerate(work.cases):
         try:
-            with boot_target() as machine:
-                booted = True
-                while waiting:
-                    case = waiting.pop()
-                    runs = [machine.run(case.scenario, fresh_vm=True) for _ in range(work.repeat)]
-                    level = work.catalogue.level
-                    results = [check(case.scenario, trace, level, cpu, work.catalogue) for trace in runs]
-                    yield _cell(work, case, results)
+            targets.start()
         except TargetError as error:
-            why = error.reason if isinstance(error, VmLost) else str(error)
-            if case is None:
-                for rest in reversed(waiting):
-                    verdict = LOST if booted else CANNOT
-                    yield Cell(work.target, rest.name, rest.key, verdict, why=f"does not boot: {why}")
-                return
-            yield Cell(work.target, case.name, case.key, LOST, why=why)
+            verdict, why = LOST if booted else CANNOT, f"does not boot: {_why(error)}"
+            yield from (Cell(work.target, rest.name, rest.key, verdict, why=why) for rest in work.cases[number:])
+            return
+        booted = True
+        try:
+            results = [targets.run_and_check(case.scenario).checked for _ in range(work.repeat)]
+        except TargetError as error:
+            yield Cell(work.target, case.name, case.key, LOST, why=_why(error))
+        else:
+            yield _cell(work, case, results)
+
+
+def _why(error: TargetError) -> str:
+    return error.reason if isinstance(error, VmLost) else str(error)
 
 
 def _cell(work: Work, case: Case, results: Sequence[CheckResult]) -> Cell:

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from fuzz.targets.session import WELL, Lab
+from fuzz.targets.observation import signatures
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import WELL, Side, TargetSet, open_targets
 from harness.errors import InputError
 from harness.findings.finding import Signature, signature_text
 from harness.minimiser import Minimiser
-from harness.scenario.scenario import Scenario
+from harness.scenario.scenario import Scenario, load
 from harness.scenario.simplify import PASSES, order
 
 MAX_TRIES = 20_000
@@ -38,19 +41,18 @@ def choose(found: Sequence[Signature], asked: str | None, where: str) -> Signatu
     return names[asked]
 
 
-def minimise_on(lab: Lab, scenario: Scenario, wanted: Signature, tries: int = MAX_TRIES) -> Least:
-    """Return the simplest scenario that the passes reach and that shows ``wanted`` on the lab's target.
+def minimise_on(targets: TargetSet[Side], scenario: Scenario, wanted: Signature, tries: int = MAX_TRIES) -> Least:
+    """Return the simplest scenario that the passes reach and that shows ``wanted`` on the targets.
 
     InputError: the start does not show it twice in a row.
     """
 
     # A guest that exits for ever is what some findings are; from any other, nothing that runs away is a simpler one.
-    _, first = lab.observe(scenario)
-    ends = WELL | {first.status}
+    ends = WELL | {targets.run_and_check(scenario).checked.status}
 
     def holds(candidate: Scenario) -> bool:
         # A success is rare and everything after it builds on it: it has to come twice.
-        return lab.shows(candidate, wanted, ends=ends) and lab.shows(candidate, wanted, ends=ends)
+        return targets.reproduces(candidate, wanted, ends=ends) and targets.reproduces(candidate, wanted, ends=ends)
 
     try:
         minimiser = Minimiser(scenario, holds, order, tries)
@@ -58,5 +60,21 @@ def minimise_on(lab: Lab, scenario: Scenario, wanted: Signature, tries: int = MA
         raise InputError("scenario", None, f"shows {signature_text(wanted)} only now and then") from None
     # What the sentence said of the start need not be true of what is left.
     least = replace(minimiser.run(PASSES), about=f"The least that shows {signature_text(wanted)}.")
-    lab.restart()
-    return Least(least, wanted, minimiser.tries, lab.shows(least, wanted, ends=ends))
+    targets.stop()
+    return Least(least, wanted, minimiser.tries, targets.reproduces(least, wanted, ends=ends))
+
+
+def minimise(
+    options: TargetOptions, file: Path, wanted: str | None, say: Callable[[str], None]
+) -> tuple[Scenario, Least]:
+    """Return the scenario of a file, and the simplest one that shows one of its divergences on targets.
+
+    ``wanted`` is the signature to keep (None: the first of the trace).  InputError, SetupError: a file, a name or the
+    set-up is wrong, or nothing is to be minimised.  TargetError: the machine was lost too often.
+    """
+    scenario = load(file)
+    with open_targets(options, say) as targets:
+        found = signatures(targets.run_and_check(scenario).checked)
+        kept = choose(found, wanted, str(file))
+        say(f"keeping {signature_text(kept)}")
+        return scenario, minimise_on(targets, scenario, kept)

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import sys
-import webbrowser
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -24,8 +22,8 @@ from harness.report.campaign_data import Book, branches, known_hits
 from harness.report.html_report import page
 
 
-def write_report(database: Database, campaign: Path, out: Path, *, show: bool) -> int:
-    """Write the report to ``out``, whole or not at all; ``show``: in the browser, too."""
+def write_report(database: Database, campaign: Path, out: Path) -> int:
+    """Write the report to ``out``, whole or not at all; return its size in bytes."""
     text = page(book_of(database, campaign))
     work = out.with_name(f".{out.name}.{os.getpid()}")
     try:
@@ -33,10 +31,7 @@ def write_report(database: Database, campaign: Path, out: Path, *, show: bool) -
         work.replace(out)
     finally:
         work.unlink(missing_ok=True)
-    print(f"report: {out}, {len(text.encode()) // 1024} KiB", file=sys.stderr)
-    if show:
-        webbrowser.open(out.absolute().as_uri())
-    return 0
+    return len(text.encode())
 
 
 def book_of(database: Database, campaign: Path | None = None) -> Book:

@@ -14,7 +14,7 @@ import subprocess
 import pytest
 
 from fuzz.cli.main import build_parser
-from fuzz.cli.reach import read
+from fuzz.corpus.exercise_counts import read_counts
 from harness.report import readme_tables, step_coverage
 from tests.support.paths import ROOT
 
@@ -44,7 +44,7 @@ def test_generated_tables_are_current() -> None:
 def test_the_page_of_what_is_reached_is_current() -> None:
     path, wanted = (
         ROOT / "docs" / "reach.md",
-        step_coverage.page(step_coverage.Reach.from_json(read(ROOT / "corpus/reach.json"))),
+        step_coverage.page(step_coverage.Reach.from_json(read_counts(ROOT / "corpus/reach.json"))),
     )
     if os.environ.get("UPDATE_DOCS"):
         path.write_text(wanted, encoding="utf-8")

@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
 from fuzz.campaign.counters_file import StatsWriter, read_stats
-from fuzz.campaign.worker import Services, Worker
+from fuzz.campaign.worker import Worker, WorkerContext
 from fuzz.store.database import Database, default_url
 from fuzz.store.dumps import DUMPS, Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
-from fuzz.targets.observation import Seen, Watch
+from fuzz.targets.target_set import TargetSet
 from harness.arch.registers import STATE
 from harness.errors import AgentProtocolError, VmLost
 from harness.findings.checked import CheckResult, ExplainedDivergence
@@ -65,6 +65,9 @@ class FakeExecutor:
     boots: int = 0
     seen: list[int] = field(default_factory=list)
     next: Answer = field(default_factory=checked)
+    subject: Subject = SUBJECT
+    fallen: FakeExecutor | None = None
+    """What stands in for a machine that is there to reproduce a loss."""
 
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
         """Stand in for the executor."""
@@ -74,7 +77,7 @@ class FakeExecutor:
             raise self.next
         return TRACE
 
-    def check(self, _scenario: Scenario, _trace: Trace) -> CheckResult:
+    def check(self, _scenario: Scenario, _trace: Trace, *_: object) -> CheckResult:
         """Stand in for the check of what was run last."""
         if isinstance(self.next, Exception):
             raise self.next
@@ -86,15 +89,10 @@ class FakeExecutor:
         self.boots += 1
         yield self
 
-    @contextmanager
-    def watch(self) -> Iterator[Watch]:
-        """Stand in for a machine whose runs are compared with the model."""
-        with self.boot():
-            yield self._seen
-
-    def _seen(self, scenario: Scenario, fresh: bool) -> tuple[Seen, ...]:
-        trace = self.run(scenario, fresh_vm=fresh)
-        return (Seen(SUBJECT, self.check(scenario, trace), (trace,)),)
+    def boot_again(self) -> AbstractContextManager[FakeExecutor]:
+        """Stand in for the machine that is to be lost once more."""
+        assert self.fallen is not None
+        return self.fallen.boot()
 
 
 @dataclass
@@ -125,20 +123,18 @@ def bench(root: Path, *answers: Answer, again: tuple[Answer, ...] = ()) -> Bench
     """Return a worker that has begun; ``again`` are the answers of machines that are there to reproduce a loss."""
     database = Database(default_url(root))
     executor, hits, ticks = FakeExecutor(list(answers)), list[int](), count(100)
-    fallen = FakeExecutor(list(again))
-    services = Services(
-        boot=executor.watch,
-        boot_again=lambda _: fallen.boot(),
-        hit=hits.append,
-        ran=lambda: executor.seen.append(len(executor.fresh)),
+    executor.fallen = FakeExecutor(list(again))
+    context = WorkerContext(
+        targets=TargetSet([executor]),
+        count_coverage=hits.append,
+        on_run=lambda: executor.seen.append(len(executor.fresh)),
         stats=StatsWriter(root / "stats"),
         findings=Store(database, FINDINGS),
         flaky=Store(database, FLAKY),
         dumps=Dumps(root / DUMPS),
-        subjects=(SUBJECT,),
         now=lambda: "2026-01-01T00:00:00+00:00",
         ticks=lambda: next(ticks),
     )
-    worker = Worker(services)
+    worker = Worker(context)
     worker.begin()
     return Bench(worker, executor, root, hits)

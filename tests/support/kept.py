@@ -9,7 +9,7 @@ from pathlib import Path
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, TRACE, Store
 from fuzz.store.runs import History
-from fuzz.targets.session import signatures
+from fuzz.targets.observation import signatures
 from harness.arch.cpu_models import cpu_model
 from harness.errors import Dump, Remains
 from harness.findings.check import check

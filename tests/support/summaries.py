@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fuzz.campaign import summary
 from fuzz.campaign.parent import Outcome
-from fuzz.campaign.summary import Asked, summarise
+from fuzz.campaign.summary import CampaignOptions, summarise
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from harness.findings.regressions import Regression
@@ -24,5 +24,5 @@ def summary_of(
     url = default_url(out)
     Store(Database(url), FINDINGS).export(out / FINDINGS)
     began = time.monotonic() - 1
-    asked = Asked((SUBJECT,), ("fake",), Path("an image"), 7, 2, out, began, url, accept_kept=accept_kept)
+    asked = CampaignOptions((SUBJECT,), ("fake",), Path("an image"), 7, 2, out, began, url, accept_kept=accept_kept)
     return summarise(asked, outcome, kept)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two releases side by side: a campaign, and a difference that no row explains, from the lab to the report."""
+"""Two releases side by side: a campaign, and a difference that no row explains, from the run to the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from fuzz.cli.main import main
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, OTHER_TRACE, TRACE, Store
 from fuzz.store.kept_findings import find
-from fuzz.targets.session import open_lab, signatures
+from fuzz.targets.observation import signatures, texts_of
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import open_targets
 from fuzz.triage.confirm import stages_of
 from fuzz.triage.report_page import book_of
 from fuzz.triage.triage import triage
@@ -41,20 +43,20 @@ def test_a_campaign_on_two_targets(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_what_no_row_explains_is_a_finding_of_the_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = PROJECT / "corpus" / "known"
     rows = tuple(row for row in load_changes(known) if row.id != "injected-esr-not-sign-extended")
-    monkeypatch.setattr("fuzz.targets.targets.load_changes", lambda _: rows)
+    monkeypatch.setattr("fuzz.targets.target_set.load_changes", lambda _: rows)
     scenario = load(SCENARIO)
-    with open_lab(ONE, "spec", None, print, OTHER) as lab:
-        trace, checked = lab.observe(scenario)
-        names = {signature_text(key): key for key in signatures(checked)}
+    with open_targets(TargetOptions(ONE, "spec", against=OTHER), print) as targets:
+        seen = targets.run_and_check(scenario)
+        names = {signature_text(key): key for key in signatures(seen.checked)}
         key = names[SIGNATURE]
-        assert set(lab.texts(trace)) == {TRACE, OTHER_TRACE}
-        (repeat, _, _) = stages_of(lab, scenario, (key,), 2, 0)[key]
+        assert set(texts_of(seen)) == {TRACE, OTHER_TRACE}
+        (repeat, _, _) = stages_of(targets, scenario, (key,), 2, 0)[key]
         assert repeat.tries == Tries(2, 2)
         never = Tries(0, 0)
-        finding = Finding("divergence", key, lab.subject, (), 1, never, never, "2026-01-01", other=lab.other)
+        finding = Finding("divergence", key, targets.subject, (), 1, never, never, "2026-01-01", other=targets.other)
         database = Database(default_url(tmp_path))
-        Store(database, FINDINGS).add(finding, scenario, lab.texts(trace))
-        assert triage(database, lab, 2, print) == 1
+        Store(database, FINDINGS).add(finding, scenario, texts_of(seen))
+        assert triage(database, targets, 2, print) == 1
     monkeypatch.setattr("fuzz.store.kept_findings.load_changes", lambda _: rows)
     story = find(database, finding.id)
     assert (story.verdict.name, story.kept.finding.fresh_vm) == ("unexplained", Tries(2, 2))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from fuzz.cli import reach
+from fuzz.corpus.exercise_counts import read_counts
 from fuzz.targets.runner import run_to_end
 from harness.arch.cpu_models import cpu_model
 from harness.coverage.exercised_rules import exercised_rules
@@ -20,7 +20,7 @@ BY_CHANCE = frozenset({"irq"})
 
 
 def test_the_named_scenarios_exercise_their_rules() -> None:
-    kept = Exercised.from_json(reach.read(CORPUS / "reach.json")).targets[DEFAULT_TARGET]
+    kept = Exercised.from_json(read_counts(CORPUS / "reach.json")).targets[DEFAULT_TARGET]
     claimed: dict[str, set[str]] = {}
     for rule, (_, one) in kept.items():
         claimed.setdefault(one, set()).add(rule)

@@ -12,9 +12,10 @@ import pytest
 
 from fuzz.campaign.guidance import KVM, edges_in
 from fuzz.campaign.parent import Plan, campaign_directory, run_campaign
-from fuzz.campaign.worker_command import Launcher
+from fuzz.campaign.worker_job import Launcher
 from fuzz.cli.main import main
 from fuzz.store.database import default_url
+from fuzz.targets.options import TargetOptions
 from harness.scenario.scenario import format_scenario, parse
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
@@ -92,7 +93,7 @@ def test_a_corpus_is_measured_and_distilled(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_a_campaign_is_guided_by_what_kvm_executes(tmp_path: Path) -> None:
-    launch = Launcher("kvm-nvhe", "spec", None, 5, tmp_path, default_url(tmp_path), KVM)
+    launch = Launcher(TargetOptions("kvm-nvhe", "spec"), 5, tmp_path, default_url(tmp_path), KVM)
     with campaign_directory(tmp_path, []):
         outcome = run_campaign(Plan(4.0, 1, tmp_path), launch, lambda progress: None)
         seen = edges_in(tmp_path / "run")

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from fuzz.campaign.counters_file import StatsWriter
-from fuzz.campaign.worker import Services, Worker
+from fuzz.campaign.worker import Worker, WorkerContext
 from fuzz.paths import CRASHES
 from fuzz.store.database import Database, default_url
 from fuzz.store.dumps import DUMPS, Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
-from fuzz.targets.targets import open_bench
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import open_targets
 from harness.errors import Remains, VmLost
 from harness.findings.regressions import Regression, crash_text, load_regressions
 from harness.scenario.scenario import format_scenario, load
@@ -103,20 +104,18 @@ def test_an_emulator_that_dies(how: str, kind: str, says: str, tmp_path: Path) -
 def test_a_worker_keeps_all_of_a_crash_and_goes_on(tmp_path: Path) -> None:
     kernel = crashing(prepare(load_config("kvm-nvhe")).kernel, EL1, BRK, tmp_path)
     dumps = Dumps(tmp_path / DUMPS)
-    bench = open_bench("kvm-nvhe", "spec", kernel, dump=dumps.place)
+    targets = open_targets(TargetOptions("kvm-nvhe", "spec", kernel, cold=True))
     database = Database(default_url(tmp_path))
     findings, stats = Store(database, FINDINGS), StatsWriter(tmp_path / "stats")
     worker = Worker(
-        Services(
-            boot=bench.boot,
-            boot_again=bench.boot_again,
-            hit=lambda index: None,
-            ran=lambda: None,
+        WorkerContext(
+            targets=targets.examined(dumps.place),
+            count_coverage=lambda index: None,
+            on_run=lambda: None,
             stats=stats,
             findings=findings,
             flaky=Store(database, FLAKY),
             dumps=dumps,
-            subjects=bench.subjects,
             now=lambda: "2026-01-01T00:00:00+00:00",
             ticks=time.monotonic_ns,
         )
@@ -124,7 +123,7 @@ def test_a_worker_keeps_all_of_a_crash_and_goes_on(tmp_path: Path) -> None:
     worker.begin()
     try:
         for scenario in (HARMLESS, HARMLESS, load_of(3), load_of(4), HARMLESS):
-            worker.one(format_scenario(scenario).encode())
+            worker.run_input(format_scenario(scenario).encode())
     finally:
         worker.close()
     (id_,) = (id_ for id_ in findings.ids() if id_.startswith("crash"))

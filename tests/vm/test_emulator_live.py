@@ -8,10 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from fuzz.targets.session import open_lab, signatures
+from fuzz.targets import prepared_side
+from fuzz.targets.observation import signatures
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import open_targets
 from fuzz.triage import other_emulators
 from fuzz.triage.confirm import stages_of
-from fuzz.triage.other_emulators import Journey, asked_of, measure
+from fuzz.triage.other_emulators import EmulatorSweep, measure, queries_of
 from harness.arch import exceptions
 from harness.arch.cpu_models import Cpu, cpu_model
 from harness.findings.finding import Tries
@@ -61,16 +64,17 @@ def test_the_verdict_emulator_is_measured(other: Emulator, monkeypatch: pytest.M
         cpu = cpu_model(name)
         return replace(cpu, masks={index: mask for index, mask in cpu.masks.items() if index != exceptions.PSTATE})
 
-    monkeypatch.setattr(other_emulators, "cpu_model", forgetful)
+    monkeypatch.setattr(prepared_side, "cpu_model", forgetful)
     monkeypatch.setattr(other_emulators, "places", lambda *_: ("cortex-a57", "neoverse-n1", other.name))
     config = load_config(DEFAULT_TARGET)
-    with open_lab(DEFAULT_TARGET, "spec", None, lambda line: None) as lab:
-        lab.cpu = forgetful(config.cpu)
-        trace, checked = lab.observe(PAN)
+    options = TargetOptions(DEFAULT_TARGET, "spec")
+    with open_targets(options) as targets:
+        seen = targets.run_and_check(PAN)
+        trace, checked = seen.trace, seen.checked
         (key,) = (found for found in signatures(checked) if found[:2] == ("switch", "pstate"))
-        stages = stages_of(lab, PAN, (key,), 5, 3)[key]
-        asked = asked_of(lab, PAN, (key,))
-    (places,) = measure(Journey(config, None, "spec"), asked, (), lambda line: None)
+        stages = stages_of(targets, PAN, (key,), 5, 3)[key]
+        queries = queries_of(targets, PAN, (key,))
+    (places,) = measure(EmulatorSweep(config, options), queries, (), lambda line: None)
     same = {place.name: place.same for place in places}
     assert (same["neoverse-n1"], {tries.runs for tries in same.values()}) == (Tries(0, 10), {10})
     # On a machine that does other things too, an interrupt may end a run early.

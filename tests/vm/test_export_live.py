@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.targets.session import Lab, open_lab, signatures
+from fuzz.targets.observation import signatures
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import PreparedTargets, open_targets
 from harness.findings.checked import signature
 from harness.findings.finding import Finding, Tries, difference, signature_text
 from harness.report.export import c_program, reproducer
@@ -37,20 +39,21 @@ CASES = (
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def targets() -> Iterator[PreparedTargets]:
     """The target, to record on."""
-    with open_lab(TARGET, "spec", None, lambda line: None) as lab:
-        yield lab
+    with open_targets(TargetOptions(TARGET, "spec")) as targets:
+        yield targets
 
 
-def story(lab: Lab, name: str, wanted: str) -> Story:
+def story(targets: PreparedTargets, name: str, wanted: str) -> Story:
     """Record a regression and tell the story of one of its divergences."""
     scenario = load(PROJECT / "corpus" / "regressions" / f"{name}.scn")
-    trace, checked = lab.observe(scenario)
+    seen = targets.run_and_check(scenario)
+    trace, checked, side = seen.trace, seen.checked, targets.sides[0]
     (key,) = (key for key in signatures(checked) if signature_text(key) == wanted)
     members = tuple(difference(d) for d in checked.unexplained if signature(d) == key)
-    finding = Finding("divergence", key, lab.subject, members, len(members), NEVER, NEVER, "2026-01-01")
-    return tell(Kept(finding, True, 1, "2026-01-01", scenario, trace, {}), lab.cpu, lab.catalogue)
+    finding = Finding("divergence", key, targets.subject, members, len(members), NEVER, NEVER, "2026-01-01")
+    return tell(Kept(finding, True, 1, "2026-01-01", scenario, trace, {}), side.cpu, side.catalogue)
 
 
 def run_as_init(program: str, work: Path) -> str:
@@ -73,8 +76,8 @@ def run_as_init(program: str, work: Path) -> str:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("name", "wanted"), CASES, ids=["-".join(case) for case in CASES])
-def test_the_program_shows_the_divergence(lab: Lab, name: str, wanted: str, tmp_path: Path) -> None:
-    told = story(lab, name, wanted)
+def test_the_program_shows_the_divergence(targets: PreparedTargets, name: str, wanted: str, tmp_path: Path) -> None:
+    told = story(targets, name, wanted)
     program = c_program(told, "repro.c")
     assert program is not None
     out = run_as_init(program, tmp_path)
@@ -84,8 +87,8 @@ def test_the_program_shows_the_divergence(lab: Lab, name: str, wanted: str, tmp_
 
 
 @pytest.mark.timeout(180)
-def test_a_program_without_divergence_says_so(lab: Lab, tmp_path: Path) -> None:
-    program = c_program(story(lab, *CASES[0]), "repro.c")
+def test_a_program_without_divergence_says_so(targets: PreparedTargets, tmp_path: Path) -> None:
+    program = c_program(story(targets, *CASES[0]), "repro.c")
     assert program is not None
     out = run_as_init(
         program.replace("complete 0x80", "complete 0x7f")
@@ -97,11 +100,11 @@ def test_a_program_without_divergence_says_so(lab: Lab, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_the_reproducer_is_a_scenario_that_says_all(lab: Lab) -> None:
-    told = story(lab, *CASES[0])
+def test_the_reproducer_is_a_scenario_that_says_all(targets: PreparedTargets) -> None:
+    told = story(targets, *CASES[0])
     text = reproducer(told)
     assert text is not None and told.kept.scenario is not None
     assert parse(text) == told.kept.scenario
-    for what in (told.id, told.title, lab.subject.kernel_sha256, "verdict kvm", "shadowfuzz replay"):
+    for what in (told.id, told.title, targets.subject.kernel_sha256, "verdict kvm", "shadowfuzz replay"):
         assert what in text
     assert text.endswith(format_scenario(told.kept.scenario).split("\n", 1)[1])

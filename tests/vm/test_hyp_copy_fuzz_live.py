@@ -15,14 +15,16 @@ import pytest
 from fuzz.campaign.counters_file import StatsWriter, read_stats
 from fuzz.campaign.guidance import BOTH
 from fuzz.campaign.parent import RUN, Outcome, campaign_directory
-from fuzz.campaign.summary import Asked, summarise
+from fuzz.campaign.summary import CampaignOptions, summarise
 from fuzz.campaign.worker import Worker
-from fuzz.campaign.worker_command import Launcher
-from fuzz.campaign.worker_process import Guides, _parser, services
+from fuzz.campaign.worker_job import Launcher
+from fuzz.campaign.worker_process import Guides, context_of
 from fuzz.cli.main import main
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
-from fuzz.targets.session import Lab, open_lab, signatures
+from fuzz.targets.observation import signatures
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import PreparedTargets, open_targets
 from fuzz.triage.confirm import stages_of
 from fuzz.triage.minimise import minimise_on
 from harness.scenario.scenario import format_scenario
@@ -50,22 +52,21 @@ def machines() -> list[int]:
 def test_a_worker_counts_and_keeps_what_the_copies_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Clones, both plugins in one QEMU, a machine that is lost on the way, a finding, and the line that shows it."""
     url, stats = default_url(tmp_path), tmp_path / RUN / "worker-0-0.stats"
-    launch = Launcher(TARGET, "spec", None, 1, tmp_path, url, BOTH, hyp_copy=None)
-    args = _parser().parse_args(launch(0, 0, stats)[3:])
+    launch = Launcher(TargetOptions(TARGET, "spec", hyp_copy=None), 1, tmp_path, url, BOTH)
     with campaign_directory(tmp_path, []):
-        done = services(args, StatsWriter(stats), Guides(None, None))
+        done = context_of(launch.job(0, 0, stats), StatsWriter(stats), Guides(None, None))
         worker = Worker(done)
         worker.ending = True  # a loss is not tried again
         worker.begin()
         for name in SOME:
-            worker.one(format_scenario(SEEDS[name]).encode())
+            worker.run_input(format_scenario(SEEDS[name]).encode())
         before = read_stats(stats).group("relations")
         assert before["flush"] == before["sync"] == before["switch"] > len(SOME)
         (machine,) = machines()
         os.kill(machine, signal.SIGKILL)
         for name in (SOME[0], *SOME):
-            worker.one(format_scenario(SEEDS[name]).encode())
-        worker.one(format_scenario(REGRESSIONS[LOSES]).encode())
+            worker.run_input(format_scenario(SEEDS[name]).encode())
+        worker.run_input(format_scenario(REGRESSIONS[LOSES]).encode())
         worker.close()
         counted = read_stats(stats)
     relations = counted.group("relations")
@@ -73,7 +74,7 @@ def test_a_worker_counts_and_keeps_what_the_copies_show(tmp_path: Path, capsys: 
     assert relations["flush"] == relations["sync"] == relations["switch"] > 2 * before["flush"]
     store = Store(Database(url), FINDINGS)
     store.export(tmp_path / FINDINGS)
-    asked = Asked(done.subjects, (TARGET,), None, 1, 1, tmp_path, 0.0, url, BOTH)
+    asked = CampaignOptions(done.targets.subjects, (TARGET,), None, 1, 1, tmp_path, 0.0, url, BOTH)
     summary = summarise(asked, Outcome(counted, 1.0, (), "", False))
     assert (summary.kvm_edges or 0) > 500
     found, *_ = [finding for finding in summary.findings if finding.what.startswith(LOST)]
@@ -87,19 +88,19 @@ def test_a_worker_counts_and_keeps_what_the_copies_show(tmp_path: Path, capsys: 
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with open_lab(TARGET, "spec", None, lambda line: None, hyp_copy=None) as lab:
-        yield lab
+def targets() -> Iterator[PreparedTargets]:
+    with open_targets(TargetOptions(TARGET, "spec", hyp_copy=None)) as targets:
+        yield targets
 
 
 @pytest.mark.timeout(120)
-def test_confirm_and_minimise_keep_it(lab: Lab) -> None:
+def test_confirm_and_minimise_keep_it(targets: PreparedTargets) -> None:
     scenario = REGRESSIONS[LOSES]
-    _, checked = lab.observe(scenario)
+    checked = targets.run_and_check(scenario).checked
     wanted, *_ = [key for key in signatures(checked) if ".".join(key[:2]) == LOST]
-    counted = stages_of(lab, scenario, (wanted,), 2, 1)[wanted]
+    counted = stages_of(targets, scenario, (wanted,), 2, 1)[wanted]
     assert [(s.tries.hits, s.tries.runs) for s in counted] == [(2, 2), (2, 2), (1, 1)]
-    least = minimise_on(lab, scenario, wanted)
+    least = minimise_on(targets, scenario, wanted)
     assert least.confirmed and len(least.scenario.steps) < len(scenario.steps)
     assert any(step.kind == "vcpu" for step in least.scenario.steps), "it is of protected VMs alone"
 

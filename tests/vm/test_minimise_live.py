@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from fuzz.targets.session import Lab, open_lab, signatures
+from fuzz.targets.observation import signatures
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import PreparedTargets, open_targets
 from fuzz.triage.minimise import choose, minimise_on
 from harness.scenario.scenario import format_scenario, load
 from harness.vm.config import PROJECT
@@ -26,17 +28,17 @@ LEAST: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with open_lab("kvm-nvhe", "spec", None, lambda line: None) as lab:
-        yield lab
+def targets() -> Iterator[PreparedTargets]:
+    with open_targets(TargetOptions("kvm-nvhe", "spec")) as targets:
+        yield targets
 
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("name", "wanted", "lines"), LEAST, ids=[name for name, _, _ in LEAST])
-def test_a_finding_ends_at(lab: Lab, name: str, wanted: str, lines: tuple[str, ...]) -> None:
+def test_a_finding_ends_at(targets: PreparedTargets, name: str, wanted: str, lines: tuple[str, ...]) -> None:
     scenario = load(PROJECT / "corpus" / "regressions" / f"{name}.scn")
-    _, checked = lab.observe(scenario)
-    least = minimise_on(lab, scenario, choose(signatures(checked), wanted, name))
+    checked = targets.run_and_check(scenario).checked
+    least = minimise_on(targets, scenario, choose(signatures(checked), wanted, name))
     assert tuple(format_scenario(least.scenario).splitlines()[2:]) == lines
     assert least.confirmed
     assert least.tries < 1000

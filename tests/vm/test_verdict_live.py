@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from fuzz.targets.session import open_lab, signatures
+from fuzz.targets.observation import signatures
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import open_targets
 from fuzz.triage.confirm import stages_of
 from harness.findings.regressions import load_regressions
 from harness.findings.verdict import classify, evidence, first_of
@@ -31,11 +33,12 @@ def test_verdicts_of_the_findings() -> None:
         if TARGET in row.targets
     }
     assert len(wanted) >= 4
-    with open_lab(TARGET, "spec", None, lambda line: None) as lab:
+    with open_targets(TargetOptions(TARGET, "spec")) as targets:
         for name, verdict in wanted.items():
             scenario = load(REGRESSIONS / f"{name}.scn")
-            trace, checked = lab.observe(scenario)
-            stages = stages_of(lab, scenario, signatures(checked), runs=3, boots=1)
+            seen = targets.run_and_check(scenario)
+            trace, checked = seen.trace, seen.checked
+            stages = stages_of(targets, scenario, signatures(checked), runs=3, boots=1)
             assert stages, name
             for key, counted in stages.items():
                 divergence = first_of(checked, key)

@@ -12,7 +12,7 @@ from fuzz.bench.guidance_trial import CampaignRun, TrialPlan, exclusive, run_tri
 from fuzz.campaign.counters_file import EMPTY
 from fuzz.campaign.guidance import MODES
 from fuzz.campaign.parent import CORPUS, Outcome, Plan, Progress
-from fuzz.campaign.worker_command import Launcher
+from fuzz.campaign.worker_job import Launcher
 from harness.errors import TargetError
 
 PLAN = TrialPlan("kvm-nvhe", "spec", seconds=3.0, runs=2, jobs=1, seed=5)

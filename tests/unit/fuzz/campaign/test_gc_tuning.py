@@ -11,9 +11,9 @@ from tests.support.paths import ROOT
 
 PROGRAM = f"""
 import gc
-from fuzz.campaign.gc_tuning import collect_rarely
+from fuzz.campaign.gc_tuning import reduce_gc
 before = gc.get_freeze_count()
-collect_rarely()
+reduce_gc()
 assert before == 0 < gc.get_freeze_count()
 assert gc.isenabled() and gc.get_threshold()[0] == {YOUNG}
 """

@@ -27,7 +27,7 @@ def test_libfuzzer_reads_our_counters(tmp_path: Path) -> None:
     """A target that counts a decision of its own: libFuzzer must keep the inputs that reach it."""
     code = """
 import sys
-from fuzz.cli import lemma
+from fuzz.campaign import lemma_run
 from fuzz.campaign.libfuzzer_counters import Counters
 counters = Counters(64)
 counters.attach()

@@ -12,7 +12,7 @@ import pytest
 from fuzz.campaign import summary
 from fuzz.campaign.counters_file import EMPTY, read_stats
 from fuzz.campaign.parent import Outcome, Progress
-from fuzz.campaign.status_line import News, status_line
+from fuzz.campaign.status_line import NewClusterCounter, status_line
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from harness.errors import VmLost
@@ -25,7 +25,7 @@ from tests.support.summaries import summary_of
 @pytest.mark.parametrize(("accept", "new", "status"), [(True, False, 0), (True, True, 3), (False, False, 3)])
 def test_machines_that_ended_as_kept_ones_do(tmp_path: Path, accept: bool, new: bool, status: int) -> None:
     b = bench(tmp_path, checked())
-    b.worker.one(TEXT)
+    b.worker.run_input(TEXT)
     result = summary_of(tmp_path, Outcome(read_stats(tmp_path / "stats"), 0.5, (), "", False))
     crash = summary.Cluster("crash-1", "crash", "oops", () if new else ("a",), new, 1, 1, "", "")
     assert replace(result, lost_vms=1, findings=(crash,), accept_kept=accept).exit_status == status
@@ -33,7 +33,7 @@ def test_machines_that_ended_as_kept_ones_do(tmp_path: Path, accept: bool, new: 
 
 def test_summary_tells_what_was_counted(tmp_path: Path) -> None:
     b = bench(tmp_path, *[checked(DIVERGENCE)] * 3)
-    b.worker.one(TEXT)
+    b.worker.run_input(TEXT)
     stats = read_stats(tmp_path / "stats")
     result = summary_of(tmp_path, Outcome(stats, 0.5, (), "", False))
     table = json.loads(json.dumps(result.to_json()))
@@ -65,19 +65,19 @@ def test_new_clusters_come_first_and_kept_ones_may_be_accepted(tmp_path: Path) -
     kept = [Regression("old-bug", "", "", "kvm", "", ("fake",), ("restore.xN/HVC64/prep_hvc",), ("s",))]
     new = Divergence("host", "pc", 1, 2, "WFX", 1, 0)
     b = bench(tmp_path, *[checked(DIVERGENCE)] * 3, *[checked(new)] * 3)
-    news = News(Store(Database(default_url(tmp_path)), FINDINGS), kept)
+    news = NewClusterCounter(Store(Database(default_url(tmp_path)), FINDINGS), kept)
 
     def outcome() -> Outcome:
         return Outcome(read_stats(tmp_path / "stats"), 1.0, (), "", False)
 
-    b.worker.one(TEXT)
+    b.worker.run_input(TEXT)
     result = summary_of(tmp_path, outcome(), kept)
     assert (result.clusters, result.clusters_new, result.exit_status) == (1, 0, 1)
     assert "unexplained        1 divergences in 1 clusters, none of them new" in summary.text(result)
     assert summary_of(tmp_path, outcome(), kept, accept_kept=True).exit_status == 0
     assert news.count(outcome().stats.group("unexplained")) == 0
 
-    b.worker.one(TEXT)
+    b.worker.run_input(TEXT)
     result = summary_of(tmp_path, outcome(), kept, accept_kept=True)
     assert result.exit_status == 1
     assert [(cluster.like, cluster.new) for cluster in result.findings] == [((), True), (("old-bug",), False)]
@@ -98,5 +98,5 @@ def test_summary_of_nothing(tmp_path: Path) -> None:
 
 def test_lost_machine_without_divergence_is_status_3(tmp_path: Path) -> None:
     b = bench(tmp_path, VmLost("fake", "gone"))
-    b.worker.one(TEXT)
+    b.worker.run_input(TEXT)
     assert summary_of(tmp_path, Outcome(read_stats(tmp_path / "stats"), 1.0, (), "", False)).exit_status == 3

@@ -13,7 +13,6 @@ from fuzz.campaign.counters_file import read_stats
 from fuzz.campaign.worker import MAX_INTERNAL, SAMPLED, GiveUp
 from fuzz.store.database import StoreError
 from fuzz.store.findings import Store
-from fuzz.targets.observation import Watch
 from fuzz.targets.runner import MAX_LOSSES
 from harness.errors import AgentProtocolError, Remains, SetupError, VmLost
 from harness.findings.checked import CheckResult
@@ -26,8 +25,8 @@ OTHER = Divergence("restore", "pc", 1, 2, "HVC64", 1, 0, "prep_hvc")
 
 def test_fake_clean_scenario_is_counted(tmp_path: Path) -> None:
     b = bench(tmp_path)
-    b.worker.one(TEXT)
-    b.worker.one(b"no scenario")
+    b.worker.run_input(TEXT)
+    b.worker.run_input(b"no scenario")
     stats = read_stats(tmp_path / "stats")
     assert stats.group("exits") == {"HVC64": 2}
     assert stats.group("count") == {"checked_exits": 1, "invalid": 1, "scenarios": 1}
@@ -40,10 +39,10 @@ def test_fake_clean_scenario_is_counted(tmp_path: Path) -> None:
 
 def test_fake_divergence_that_comes_back_is_a_finding(tmp_path: Path) -> None:
     b = bench(tmp_path, *[checked(DIVERGENCE)] * 3, checked(DIVERGENCE, DIVERGENCE))
-    b.worker.one(TEXT)
+    b.worker.run_input(TEXT)
     assert b.executor.fresh == [False, False, True]
     assert b.executor.seen == [1]  # what confirmation covers is no merit of the input
-    b.worker.one(TEXT)  # a later member is not run again
+    b.worker.run_input(TEXT)  # a later member is not run again
     assert len(b.executor.fresh) == 4
     (id_,) = b.findings.ids()
     kept = b.findings.load(id_)
@@ -59,15 +58,15 @@ def test_fake_divergence_that_comes_back_is_a_finding(tmp_path: Path) -> None:
 )
 def test_fake_divergence_that_does_not_come_back_is_flaky(tmp_path: Path, again: tuple[CheckResult, ...]) -> None:
     b = bench(tmp_path, checked(DIVERGENCE), *again)
-    b.worker.one(TEXT)
+    b.worker.run_input(TEXT)
     assert b.findings.ids() == () and len(b.flaky.ids()) == 1
     assert (b.count("unexplained"), b.count("flaky")) == (0, 1)
 
 
 def test_fake_cluster_of_an_earlier_campaign_is_known(tmp_path: Path) -> None:
-    bench(tmp_path, *[checked(DIVERGENCE)] * 3).worker.one(TEXT)
+    bench(tmp_path, *[checked(DIVERGENCE)] * 3).worker.run_input(TEXT)
     b = bench(tmp_path, checked(DIVERGENCE))
-    b.worker.one(TEXT)
+    b.worker.run_input(TEXT)
     assert b.executor.fresh == [False]
     assert [b.findings.count(id_) for id_ in b.findings.ids()] == [2]
 
@@ -75,7 +74,7 @@ def test_fake_cluster_of_an_earlier_campaign_is_known(tmp_path: Path) -> None:
 def test_fake_members_of_a_cluster_are_written_now_and_then_and_at_the_end(tmp_path: Path) -> None:
     b = bench(tmp_path, *[checked(DIVERGENCE)] * 6)
     for _ in range(4):  # the first is confirmed: two runs more
-        b.worker.one(TEXT)
+        b.worker.run_input(TEXT)
     (id_,) = b.findings.ids()
     assert (b.findings.count(id_), b.count("unexplained")) == (2, 4)
     b.worker.close()
@@ -86,7 +85,7 @@ def test_fake_lost_machine_is_a_crash_and_is_booted_again(tmp_path: Path) -> Non
     lost = VmLost("fake", "QEMU ended with status -9", "Kernel panic - not syncing: at 0xffff0000\n")
     b = bench(tmp_path, checked(), lost)
     for _ in range(3):
-        b.worker.one(TEXT)
+        b.worker.run_input(TEXT)
     assert (b.executor.boots, b.get("count", "scenarios"), b.count("lost")) == (2, 2, 1)
     (id_,) = b.findings.ids()
     texts = b.findings.texts(id_)
@@ -113,7 +112,7 @@ def test_fake_loss_is_tried_again_in_fresh_machines(
 ) -> None:
     b = bench(tmp_path, checked(), checked(), LOST, LOST, again=answers)
     for _ in range(4):
-        b.worker.one(TEXT)
+        b.worker.run_input(TEXT)
     (id_,) = b.findings.ids()
     texts = b.findings.texts(id_)
     report = from_text(texts["crash.json"])
@@ -126,7 +125,7 @@ def test_fake_loss_is_tried_again_in_fresh_machines(
 def test_fake_loss_that_does_not_come_back_is_tried_with_another_member(tmp_path: Path) -> None:
     b = bench(tmp_path, LOST, LOST, LOST)
     for expected in (None, Again((0, 3), (0, 0), 0), Again((0, 3), (0, 0), 0)):
-        b.worker.one(TEXT)
+        b.worker.run_input(TEXT)
         (id_,) = b.findings.ids()
         assert from_text(b.findings.texts(id_)["crash.json"]).again == expected
     assert (b.findings.count(id_), b.get("reproduced", "no")) == (3, 2)
@@ -135,14 +134,14 @@ def test_fake_loss_that_does_not_come_back_is_tried_with_another_member(tmp_path
 def test_fake_end_of_the_campaign_ends_the_tries(tmp_path: Path) -> None:
     b = bench(tmp_path, LOST)
     b.worker.ending = True
-    b.worker.one(TEXT)
+    b.worker.run_input(TEXT)
     (id_,) = b.findings.ids()
     assert from_text(b.findings.texts(id_)["crash.json"]).again is None
 
 
 def test_fake_machine_lost_while_confirming(tmp_path: Path) -> None:
     b = bench(tmp_path, checked(DIVERGENCE), AgentProtocolError("status 0x77"))
-    b.worker.one(TEXT)
+    b.worker.run_input(TEXT)
     assert [id_.partition("-")[0] for id_ in b.findings.ids()] == ["crash"]
     assert (b.count("flaky"), b.count("lost"), b.get("count", "scenarios")) == (1, 1, 1)
 
@@ -151,9 +150,9 @@ def test_fake_losses_in_a_row_end_the_worker(tmp_path: Path) -> None:
     lost = [VmLost("fake", "hangs")] * (MAX_LOSSES - 1)
     b = bench(tmp_path, *lost, checked(), *lost, VmLost("fake", "hangs"), VmLost("fake", "hangs"))
     for _ in range(2 * MAX_LOSSES - 1):
-        b.worker.one(TEXT)
+        b.worker.run_input(TEXT)
     with pytest.raises(GiveUp, match="lost 5 times in a row, the last time: fake: hangs"):
-        b.worker.one(TEXT)
+        b.worker.run_input(TEXT)
     assert b.count("lost") == 2 * MAX_LOSSES - 1
 
 
@@ -162,7 +161,7 @@ def test_fake_machine_that_runs_what_is_plain_is_well(tmp_path: Path) -> None:
     lost = [VmLost("fake", "hangs")] * MAX_LOSSES
     b = bench(tmp_path, *lost, checked(), *lost, checked(), checked())
     for _ in range(2 * MAX_LOSSES + 1):
-        b.worker.one(TEXT)
+        b.worker.run_input(TEXT)
     assert (b.count("lost"), b.get("count", "scenarios")) == (2 * MAX_LOSSES, 1), "what is asked of it counts as none"
 
 
@@ -171,18 +170,18 @@ def test_fake_sample_is_run_again(tmp_path: Path, second: CheckResult, unstable:
     first = [checked(DIVERGENCE)] * (SAMPLED + 2)  # the first one is confirmed
     b = bench(tmp_path, *first, second)
     for _ in range(SAMPLED):
-        b.worker.one(TEXT)
+        b.worker.run_input(TEXT)
     assert (b.get("count", "again"), b.get("count", "unstable")) == (1, unstable)
 
 
 def test_fake_failure_of_our_own_is_a_finding(tmp_path: Path) -> None:
     b = bench(tmp_path, *[KeyError("x99")] * MAX_INTERNAL)
     for _ in range(MAX_INTERNAL - 1):
-        b.worker.one(TEXT)
+        b.worker.run_input(TEXT)
     (id_,) = b.findings.ids()
     assert id_.startswith("internal-") and "KeyError" in b.findings.texts(id_)["traceback.txt"]
     with pytest.raises(GiveUp, match="shadowfuzz itself failed"):
-        b.worker.one(TEXT)
+        b.worker.run_input(TEXT)
     assert b.count("internal") == MAX_INTERNAL
 
 
@@ -194,24 +193,24 @@ def test_fake_findings_that_cannot_be_written_are_said_to_be(tmp_path: Path) -> 
             raise StoreError("database or disk is full")
 
         patch.setattr(Store, "add", full)
-        b.worker.one(TEXT)
+        b.worker.run_input(TEXT)
     assert (b.count("unexplained"), b.count("unwritten")) == (1, 1)
-    b.worker.one(TEXT)  # there is room again
+    b.worker.run_input(TEXT)  # there is room again
     assert len(b.findings.ids()) == 1 and b.get("count", "scenarios") == 2
 
 
 def test_setup_error_ends_the_worker(tmp_path: Path) -> None:
     b = bench(tmp_path, VmLost("fake", "gone"))
-    b.worker.one(TEXT)
+    b.worker.run_input(TEXT)
 
     @contextmanager
     def boot() -> Iterator[FakeExecutor]:
         raise SetupError("QEMU is not installed")
         yield b.executor
 
-    object.__setattr__(b.worker._with, "boot", boot)
+    b.executor.boot = boot  # type: ignore[method-assign]
     with pytest.raises(SetupError):
-        b.worker.one(TEXT)
+        b.worker.run_input(TEXT)
 
 
 @pytest.mark.parametrize("losses", [1, 2])
@@ -220,18 +219,17 @@ def test_fake_first_boot_is_tried_twice(tmp_path: Path, losses: int) -> None:
     boots = iter([VmLost("fake", "QEMU ended with status -9")] * losses)
 
     @contextmanager
-    def boot() -> Iterator[Watch]:
+    def boot() -> Iterator[FakeExecutor]:
         for lost in boots:
             raise lost
-        with b.executor.watch() as watch:
-            yield watch
+        yield b.executor
 
     b.worker.close()
-    object.__setattr__(b.worker._with, "boot", boot)
+    b.executor.boot = boot  # type: ignore[method-assign]
     if losses == 2:
         with pytest.raises(VmLost):
             b.worker.begin()
     else:
         b.worker.begin()
-        b.worker.one(TEXT)
+        b.worker.run_input(TEXT)
     assert (b.count("lost"), b.get("count", "scenarios")) == (losses, 2 - losses)

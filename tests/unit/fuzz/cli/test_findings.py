@@ -11,11 +11,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fuzz.cli.findings import overview, show
 from fuzz.cli.main import main
 from fuzz.store.database import Database, default_url
 from fuzz.store.kept_findings import find, stories
 from fuzz.store.runs import History
+from fuzz.triage.findings_text import overview, show
 from harness.errors import InputError
 from harness.report.finding_data import groups
 from harness.report.terminal import Style

@@ -9,6 +9,7 @@ import pytest
 
 from fuzz.cli import kernels
 from fuzz.cli.main import main
+from fuzz.targets import kernels as archive_kernels
 from harness.errors import SetupError
 from harness.vm.cache import Cache
 from harness.vm.debian.kernel_archive import Kernel, Kernels
@@ -23,14 +24,14 @@ def archive(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Kernels((OLD, NEW), {"experimental": "no network"})
     monkeypatch.setattr(kernels, "load_kernels", lambda *_, **__: known)
     monkeypatch.setattr(kernels, "find_kernel", lambda _, version, __: known.find(version))
-    monkeypatch.setattr(kernels, "find_fetched", lambda _, kernel: kernel if kernel is OLD else None)
+    monkeypatch.setattr(archive_kernels, "find_fetched", lambda _, kernel: kernel if kernel is OLD else None)
 
 
 def test_the_list(capsys: Capture) -> None:
     assert main(["kernels", "list"]) == 0
     _, old, new, total, missing = capsys.readouterr().out.splitlines()
     assert old.startswith("6.1.1-1 ") and "gone from the archive" in old and old.endswith("(here)")
-    assert "sid, forky" in new and "(here)" not in new and new.endswith(", ".join(kernels.supports(NEW)))
+    assert "sid, forky" in new and "(here)" not in new and new.endswith(", ".join(archive_kernels.supports(NEW)))
     assert total == "1 kernels in the archive, 0 with headers; 1 gone; 5 MiB to fetch, 1 here"
     assert missing == "suite experimental could not be read: no network"
 
@@ -51,7 +52,7 @@ def test_a_kernel_that_could_not_be_had(monkeypatch: pytest.MonkeyPatch, capsys:
         if kernel is OLD:
             raise SetupError("it has left the archive")
 
-    monkeypatch.setattr(kernels, "fetch", fetch)
+    monkeypatch.setattr(archive_kernels, "fetch", fetch)
     assert main(["kernels", "fetch", "6.1", "7.3", "--json"]) == 3
     document = json.loads(capsys.readouterr().out)
     assert document == {"fetched": ["7.3.1-1"], "failed": {"6.1.1-1": "it has left the archive"}}

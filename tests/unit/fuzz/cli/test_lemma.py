@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fuzz.cli import lemma as lemma_cli
+from fuzz.campaign import lemma_run
 from fuzz.cli.lemma import add_parser
 from harness.errors import InputError, ShadowfuzzError
 from tests.support.paths import CORPUS, ROOT
@@ -60,7 +60,7 @@ def test_a_proof_puts_back_a_cluster_that_the_list_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(LEMMAS, tmp_path / "corpus" / "lemmas")
-    monkeypatch.setattr(lemma_cli, "LEMMAS", tmp_path / "corpus" / "lemmas")
+    monkeypatch.setattr(lemma_run, "LEMMAS", tmp_path / "corpus" / "lemmas")
     path = tmp_path / "corpus" / "lemmas" / "low-body.json"
     listed = path.read_text()
     rows = json.loads(listed)

@@ -198,7 +198,7 @@ ERRORS: tuple[tuple[BaseException, int, str], ...] = (
 def test_errors_become_a_line_and_a_status(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture, error: BaseException, status: int, said: str
 ) -> None:
-    def raising(*_: object) -> None:
+    def raising(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(replay_cli, "make_plan", raising)

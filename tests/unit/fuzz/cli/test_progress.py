@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from fuzz.cli.progress import say, saying
+from fuzz.cli.progress import progress_printer, say
 
 
 def test_lines_are_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     say("one")
-    saying("shadowfuzz")("two")
+    progress_printer("shadowfuzz")("two")
     assert capsys.readouterr() == ("", "one\nshadowfuzz: two\n")

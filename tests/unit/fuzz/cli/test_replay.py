@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import fuzz.cli.replay as replay_cli
 from fuzz.cli.main import FAILED, main
+from fuzz.targets import prepared_side
 from harness.errors import AgentProtocolError, TargetError, VmLost
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
@@ -54,9 +54,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeTarget]:
 
     def make(*script: TargetError | None) -> FakeTarget:
         target = FakeTarget(list(script))
-        monkeypatch.setattr(replay_cli, "prepare", lambda *_, **__: prepared)
-        monkeypatch.setattr(replay_cli, "boot", target.boot)
-        monkeypatch.setattr(replay_cli, "KNOWN_DIR", GOLDEN / "known")
+        monkeypatch.setattr(prepared_side, "prepare", lambda *_, **__: prepared)
+        monkeypatch.setattr(prepared_side, "boot", target.boot)
+        monkeypatch.setattr(prepared_side, "KNOWN_DIR", GOLDEN / "known")
         return target
 
     return make

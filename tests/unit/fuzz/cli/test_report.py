@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fuzz.cli.main import main
-from fuzz.cli.report import LOOPBACK, make_server
 from fuzz.store.database import Database
 from fuzz.triage.report_page import book_of
+from fuzz.triage.report_server import LOOPBACK, make_server
 from harness.report.html_report import page
 from tests.support.kept import filled
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from fuzz.corpus.coverage_survey import always, possible_decisions, some
+from fuzz.corpus.coverage_survey import possible_decisions, reached_always, reached_sometimes
 from harness.coverage.kvm_code import Covered
 
 HVC, SMC, WATCH = 0x1000, 0x1040, 0x1080
@@ -22,5 +22,5 @@ def test_the_model_can_decide_more_than_save_and_restore_do(level: str) -> None:
 
 def test_only_what_every_run_reached_counts() -> None:
     again = Covered("one", ONE.edges | {(HVC, SMC)}, ONE.decisions, frozenset({1, 7}))
-    assert always((ONE, again)) == ONE
-    assert some((ONE, again)) - always((ONE, again)).goals == {(HVC, SMC), 7}
+    assert reached_always((ONE, again)) == ONE
+    assert reached_sometimes((ONE, again)) - reached_always((ONE, again)).goals == {(HVC, SMC), 7}

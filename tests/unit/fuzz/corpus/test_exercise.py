@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
-
 import pytest
 
 from fuzz.corpus import exercise
 from fuzz.corpus.exercise import Work, measure, mutants
 from fuzz.targets.runner import MAX_LOSSES
+from fuzz.targets.target_set import TargetSet
 from harness.errors import VmLost
 from harness.scenario.scenario import format_scenario, parse
-from tests.support.fake_worker import SCENARIO, FakeExecutor, checked
+from tests.support.fake_worker import SCENARIO, SUBJECT, FakeExecutor
 
 WORK = Work("kvm-nvhe", "spec", (("seeds/a.scn", SCENARIO), ("seeds/b.scn", SCENARIO)), mutants=3, seed=7)
 
@@ -22,15 +19,7 @@ WORK = Work("kvm-nvhe", "spec", (("seeds/a.scn", SCENARIO), ("seeds/b.scn", SCEN
 def fake(monkeypatch: pytest.MonkeyPatch, lost: int) -> FakeExecutor:
     """A machine whose first runs lose it."""
     machine = FakeExecutor([VmLost("fake", "gone")] * lost)
-
-    @contextmanager
-    def boot(*_: object) -> Iterator[FakeExecutor]:
-        with machine.boot() as it:
-            yield it
-
-    monkeypatch.setattr(exercise, "boot", boot)
-    monkeypatch.setattr(exercise, "prepare", lambda _: SimpleNamespace(kernel_release="6.1.0-x"))
-    monkeypatch.setattr(exercise, "check", lambda *_: checked())
+    monkeypatch.setattr(exercise, "open_targets", lambda _: TargetSet([machine]))
     monkeypatch.setattr(exercise, "exercised_rules", lambda *_: {"a.rule"})
     return machine
 
@@ -46,7 +35,7 @@ def test_everything_is_run_and_a_loss_is_counted(monkeypatch: pytest.MonkeyPatch
     counts = measure(WORK)
     assert (counts["scenarios"], counts["mutants"], counts["lost"], counts["exits"]) == (5, 3, 1, 2 * 4)
     assert machine.boots == 2 and machine.fresh == [True] * 5
-    assert counts["kernel_release"] == "6.1.0-x"
+    assert counts["kernel_release"] == SUBJECT.kernel_release
     assert counts["rules"] == {"a.rule": {"scenarios": 1, "one": "seeds/b.scn"}}, "a mutant has no name"
 
 

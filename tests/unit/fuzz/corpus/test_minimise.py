@@ -8,7 +8,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz.corpus.minimise import distil
+from fuzz.corpus.minimise import minimise_corpus
 
 
 @given(st.lists(st.frozensets(st.integers(0, 12), max_size=6), max_size=12), st.randoms(use_true_random=False))
@@ -16,16 +16,16 @@ def test_a_distilled_corpus_reaches_the_same_with_nothing_superfluous(
     goals: list[frozenset[int]], rng: random.Random
 ) -> None:
     items = list(enumerate(goals))
-    kept = distil(items, lambda item: item[1], lambda item: item[0])
+    kept = minimise_corpus(items, lambda item: item[1], lambda item: item[0])
     reached = frozenset[int]().union(*goals)
     assert frozenset[int]().union(*(own for _, own in kept)) == reached
     for item in kept:
         assert frozenset[int]().union(*(own for other, own in kept if other != item[0])) != reached
     shuffled = items[:]
     rng.shuffle(shuffled)
-    assert distil(shuffled, lambda item: item[1], lambda item: item[0]) == kept
+    assert minimise_corpus(shuffled, lambda item: item[1], lambda item: item[0]) == kept
 
 
 def test_the_simplest_is_kept() -> None:
-    kept = distil([("b", {1, 2}), ("a", {1, 2})], lambda item: item[1], lambda item: item[0])
+    kept = minimise_corpus([("b", {1, 2}), ("a", {1, 2})], lambda item: item[1], lambda item: item[0])
     assert [name for name, _ in kept] == ["a"]

@@ -164,7 +164,7 @@ def _work(root: Path, first: int, said: Connection) -> None:
     b = bench(root)
     for i in range(first, first + 100_000):
         b.executor.answers[:] = [checked(DIVERGENCE._replace(register=f"r{i}"))] * 3
-        b.worker.one(TEXT)
+        b.worker.run_input(TEXT)
         said.send(i)
 
 

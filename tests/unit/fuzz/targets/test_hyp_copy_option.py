@@ -9,7 +9,8 @@ import pytest
 
 from fuzz.cli.main import build_parser
 from fuzz.targets.hyp_copy_option import check_option, choose_copy
-from fuzz.targets.targets import open_bench
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import open_targets
 from harness.errors import InputError, SetupError
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.config import load_config
@@ -33,7 +34,7 @@ def test_every_command_takes_the_option(command: str, word: str, wanted: bool | 
 
 def test_outside_of_protected_mode_it_is_refused_before_anything_is_built() -> None:
     with pytest.raises(InputError, match="--hyp-copy: kvm-nvhe does not run in protected mode"):
-        open_bench("kvm-nvhe", "spec", None, hyp_copy=True)
+        open_targets(TargetOptions("kvm-nvhe", "spec", hyp_copy=True))
     for wanted in (None, False):
         check_option(wanted, [PLAIN, PROTECTED])
 

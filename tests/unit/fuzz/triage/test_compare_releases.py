@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from fuzz.targets.observation import Seen, Watch
 from fuzz.triage.compare_releases import compare_all
+from harness.findings.checked import CheckResult
 from harness.scenario.scenario import Scenario
-from tests.support.fake_worker import DIVERGENCE, SCENARIO, SUBJECT, TRACE, checked
+from tests.support.fake_worker import DIVERGENCE, SCENARIO, checked
 
 OTHER = DIVERGENCE._replace(register="x4")
 LATER = DIVERGENCE._replace(event=9)
@@ -20,19 +18,14 @@ LATER = DIVERGENCE._replace(event=9)
 
 def test_what_differs_in_any_run_counts_once() -> None:
     answers = [checked(DIVERGENCE), checked(), checked(LATER, OTHER)]
-    fresh: list[bool] = []
+    asked: list[Scenario] = []
 
-    def watch(_: Scenario, fresh_vm: bool) -> tuple[Seen, ...]:
-        fresh.append(fresh_vm)
-        alone = Seen(SUBJECT, checked(DIVERGENCE._replace(register="x5")), (TRACE,))
-        return alone, Seen(SUBJECT, answers[len(fresh) - 1], (TRACE, TRACE), SUBJECT)
+    def compare_traces(scenario: Scenario) -> CheckResult:
+        asked.append(scenario)
+        return answers[len(asked) - 1]
 
-    @contextmanager
-    def boot() -> Iterator[Watch]:
-        yield watch
-
-    bench: Any = SimpleNamespace(boot=boot)
-    (compared,) = compare_all(bench, [("a.scn", SCENARIO)], repeat=3)
-    assert (compared.name, fresh) == ("a.scn", [True] * 3)
-    assert [judged.divergence.register for judged in compared.judged] == ["x3", "x4"], "x5 is of one target alone"
+    targets: Any = SimpleNamespace(compare_traces=compare_traces)
+    (compared,) = compare_all(targets, [("a.scn", SCENARIO)], repeat=3)
+    assert (compared.name, asked) == ("a.scn", [SCENARIO] * 3)
+    assert [judged.divergence.register for judged in compared.judged] == ["x3", "x4"]
     assert [compared.seen(judged) for judged in compared.judged] == [2, 1]

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from fuzz.cli.main import build_parser
-from fuzz.cli.matrix import command_of
-from fuzz.targets.runner import Runs
+from fuzz.cli.matrix import plan_of
+from fuzz.targets.runner import ScenarioRunner
+from fuzz.targets.target_set import TargetSet
 from fuzz.triage.matrix import (
     CANNOT,
     CLEAN,
@@ -29,7 +30,11 @@ from fuzz.triage.matrix import (
     run_cases,
     write_results,
 )
+from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError, VmLost
+from harness.findings.check import check
+from harness.findings.checked import CheckResult
+from harness.findings.finding import Subject
 from harness.findings.known_divergences import Catalogue
 from harness.scenario.scenario import Scenario, load
 from harness.trace.events import Trace
@@ -49,9 +54,10 @@ class FakeMachine:
     def __init__(self, answers: Sequence[Trace | None]) -> None:
         self.answers = list(answers)
         self.boots = 0
+        self.subject = Subject("fake", "6.1.0", "00" * 32, "spec")
 
     @contextmanager
-    def boot(self) -> Iterator[Runs]:
+    def boot(self) -> Iterator[ScenarioRunner]:
         self.boots += 1
         if not self.answers:
             raise VmLost("fake", "does not come up", "")
@@ -63,8 +69,11 @@ class FakeMachine:
             raise VmLost("fake", "went away", "")
         return answer
 
-    def __call__(self) -> AbstractContextManager[Runs]:
-        return self.boot()
+    def boot_again(self) -> AbstractContextManager[ScenarioRunner]:
+        raise AssertionError("no machine is lost on purpose")
+
+    def check(self, scenario: Scenario, trace: Trace) -> CheckResult:
+        return check(scenario, trace, "spec", cpu_model(CONFIG.cpu), NOTHING)
 
 
 TRACE = load_trace(GOLDEN / "mixture.trace.json")
@@ -73,7 +82,7 @@ QUIET = Trace((), "ok", 0, False)
 
 def cells(machine: FakeMachine, *names: str, repeat: int = 1) -> list[Cell]:
     cases = tuple(Case(name, CASE.key, CASE.scenario) for name in names)
-    return list(run_cases(Work("fake", cases, repeat, NOTHING), CONFIG, machine))
+    return list(run_cases(Work("fake", cases, repeat), TargetSet([machine])))
 
 
 def test_one_boot_for_all_and_another_after_a_loss() -> None:
@@ -121,7 +130,7 @@ def test_results_are_kept_and_only_what_is_missing_is_run(tmp_path: Path) -> Non
 def test_the_command_that_a_page_names() -> None:
     args = build_parser().parse_args(["matrix", "corpus/seeds", "a.scn", "--targets", "kvm-*@*", "--deterministic"])
     wanted = "shadowfuzz matrix corpus/seeds a.scn --targets 'kvm-*@*' --missing --deterministic --markdown"
-    assert command_of(args, "--markdown") == wanted
+    assert plan_of(args).command("--markdown") == wanted
 
 
 def test_targets_by_pattern() -> None:

@@ -5,21 +5,19 @@ from __future__ import annotations
 
 import pytest
 
-from fuzz.targets.session import Lab
+from fuzz.targets.target_set import TargetSet
 from fuzz.triage.minimise import minimise_on
-from harness.arch.cpu_models import cpu_model
 from harness.findings.checked import signature
 from harness.findings.finding import Subject
-from harness.findings.known_divergences import Catalogue
 from harness.scenario.scenario import Scenario, Step
 from tests.support.fake_worker import DIVERGENCE, SUBJECT, FakeExecutor, checked
 
 KEY = signature(DIVERGENCE)
 
 
-def lab(fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch, subject: Subject = SUBJECT) -> Lab:
-    monkeypatch.setattr("fuzz.targets.session.check", lambda scenario, trace, *_: fake.check(scenario, trace))
-    return Lab(fake.boot, subject, cpu_model("cortex-a72"), Catalogue("spec", ()))
+def targets_of(fake: FakeExecutor, subject: Subject = SUBJECT) -> TargetSet[FakeExecutor]:
+    fake.subject = subject
+    return TargetSet([fake])
 
 
 def test_what_runs_away_is_minimised_to_what_does_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,5 +25,5 @@ def test_what_runs_away_is_minimised_to_what_does_so_too(monkeypatch: pytest.Mon
     large = Scenario("Large.", (), (Step("hvc", (3,)), Step("wfi")))
     for status, steps in (("runaway", 0), ("ok", 2)):
         fake = FakeExecutor([checked(DIVERGENCE, status=status)] * 3 + [checked(DIVERGENCE, status="runaway")] * 100)
-        with lab(fake, monkeypatch) as it:
+        with targets_of(fake) as it:
             assert len(minimise_on(it, large, KEY).scenario.steps) == steps

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from fuzz.targets.options import TargetOptions
 from fuzz.triage import other_emulators
 from fuzz.triage.matrix import emulations, match_targets
-from fuzz.triage.other_emulators import Asked, compare, places, shown
+from fuzz.triage.other_emulators import EmulatorQuery, compare, places, variant
 from harness.errors import InputError
 from harness.findings.checked import signature
 from harness.findings.finding import Tries
@@ -29,12 +30,12 @@ def test_places_are_the_other_cpus_of_the_mode_and_the_other_qemus() -> None:
 
 
 def test_the_same_divergence_has_the_same_values() -> None:
-    one = shown(checked(DIVERGENCE), KEY)
+    one = variant(checked(DIVERGENCE), KEY)
     other = frozenset({("x1", 0, "0x1", "0x2")})
-    assert len(one) == 1 and shown(checked(), KEY) == frozenset()
-    exact = Asked(SCENARIO, KEY, frozenset({one}))
+    assert len(one) == 1 and variant(checked(), KEY) == frozenset()
+    exact = EmulatorQuery(SCENARIO, KEY, frozenset({one}))
     assert compare("max", exact, [one, other, frozenset()]) == Elsewhere("max", Tries(1, 3), changed=1)
-    loose = Asked(SCENARIO, KEY, frozenset({one, other}))
+    loose = EmulatorQuery(SCENARIO, KEY, frozenset({one, other}))
     third = frozenset({("x1", 0, "0x1", "0x3")})
     assert compare("max", loose, [one, third, frozenset()]) == Elsewhere("max", Tries(2, 3)), "its values vary anyway"
     assert compare("max", exact, []).why == "no run ended well"
@@ -44,11 +45,11 @@ def test_a_place_that_does_not_come_up_is_not_measured(monkeypatch: pytest.Monke
     def gone(*_: object, **__: object) -> None:
         raise InputError("target", None, "is gone")
 
-    monkeypatch.setattr(other_emulators, "prepare", gone)
-    asked = [Asked(SCENARIO, KEY, frozenset())] * 2
+    monkeypatch.setattr(other_emulators, "prepare_side", gone)
+    asked = [EmulatorQuery(SCENARIO, KEY, frozenset())] * 2
     said: list[str] = []
-    journey = other_emulators.Journey(load_config("kvm-vhe"), None, "spec")
-    rows = other_emulators.measure(journey, asked, HERE, said.append)
+    sweep = other_emulators.EmulatorSweep(load_config("kvm-vhe"), TargetOptions("kvm-vhe", "spec"))
+    rows = other_emulators.measure(sweep, asked, HERE, said.append)
     assert len(rows) == 2 and len(said) == 3
     assert all(place.same == Tries(0, 0) and "is gone" in place.why for row in rows for place in row)
 

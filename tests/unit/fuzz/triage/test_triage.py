@@ -12,21 +12,19 @@ import pytest
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import story_of
-from fuzz.targets.session import Lab
+from fuzz.targets.target_set import TargetSet
 from fuzz.triage.triage import triage
-from harness.arch.cpu_models import cpu_model
 from harness.findings.checked import signature
 from harness.findings.finding import Finding, Subject, Tries, finding_id
-from harness.findings.known_divergences import Catalogue
 from harness.scenario.scenario import Scenario, Step
 from tests.support.fake_worker import DIVERGENCE, SCENARIO, SUBJECT, FakeExecutor, checked
 
 KEY = signature(DIVERGENCE)
 
 
-def lab(fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch, subject: Subject = SUBJECT) -> Lab:
-    monkeypatch.setattr("fuzz.targets.session.check", lambda scenario, trace, *_: fake.check(scenario, trace))
-    return Lab(fake.boot, subject, cpu_model("cortex-a72"), Catalogue("spec", ()))
+def targets_of(fake: FakeExecutor, subject: Subject = SUBJECT) -> TargetSet[FakeExecutor]:
+    fake.subject = subject
+    return TargetSet([fake])
 
 
 def test_triage_keeps_the_simplest_with_its_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -40,7 +38,7 @@ def test_triage_keeps_the_simplest_with_its_rate(monkeypatch: pytest.MonkeyPatch
         store.add(Finding("divergence", KEY, subject, (), 0, tries, tries, "2026"), large)
     fake = FakeExecutor([checked(DIVERGENCE)] * 1000)
     said: list[str] = []
-    with lab(fake, monkeypatch) as it:
+    with targets_of(fake) as it:
         assert triage(database, it, 7, said.append) == 1
         assert triage(database, it, 7, said.append) == 0, "done before"
     (line,) = said
@@ -62,7 +60,7 @@ def test_triage_begins_with_what_is_new(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for key in (kept, *new):
         store.add(Finding("divergence", key, subject, (), 0, Tries(1, 1), Tries(1, 1), "2026"), SCENARIO)
     said: list[str] = []
-    with lab(FakeExecutor([]), monkeypatch, subject) as it:
+    with targets_of(FakeExecutor([]), subject) as it:
         assert triage(Database(default_url(tmp_path)), it, 5, said.append) == 9
     assert [finding_id("divergence", kept, subject) in line for line in said] == [False] * 8 + [True]
 
@@ -73,6 +71,6 @@ def test_triage_leaves_what_does_not_come_back(monkeypatch: pytest.MonkeyPatch, 
     finding = Finding("divergence", KEY, SUBJECT, (), 0, Tries(1, 1), Tries(1, 1), "2026")
     store.add(finding, SCENARIO)
     said: list[str] = []
-    with lab(FakeExecutor([]), monkeypatch) as it:
+    with targets_of(FakeExecutor([])) as it:
         triage(Database(default_url(tmp_path)), it, 7, said.append)
     assert "did not come back" in said[0] and store.load(finding.id) == finding

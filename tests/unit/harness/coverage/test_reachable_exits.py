@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fuzz.cli import reach as reach_cli
+from fuzz.corpus.exercise_counts import read_counts
 from harness.coverage.reachable_exits import MEETS, NOT_REACHED, classes_of, possible
 from harness.report import step_coverage
 from harness.scenario.steps import KINDS, STEP_KINDS
@@ -26,7 +26,7 @@ def test_rows_name_steps_that_there_are() -> None:
 
 @pytest.fixture(scope="module")
 def kept() -> dict[str, Any]:
-    return reach_cli.read(KEPT)
+    return read_counts(KEPT)
 
 
 def test_what_is_not_reached_has_a_reason_with_a_source(kept: dict[str, Any]) -> None:

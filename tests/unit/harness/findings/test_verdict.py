@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from fuzz.targets.session import signatures
+from fuzz.targets.observation import signatures
 from harness.arch.cpu_models import cpu_model
 from harness.findings.check import check
 from harness.findings.checked import signature

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fuzz.cli import reach
+from fuzz.corpus.exercise_counts import read_counts
 from harness.errors import InputError
 from harness.relations.contract_rules import ABSENT, RULES, why_absent
 from harness.report.contract_page import Exercised, contract_page
@@ -21,7 +21,7 @@ from tests.support.paths import CORPUS
 
 @pytest.fixture(scope="module")
 def kept() -> dict[str, Any]:
-    return reach.read(CORPUS / "reach.json")
+    return read_counts(CORPUS / "reach.json")
 
 
 def test_every_rule_has_a_scenario_or_a_reason_on_every_target(kept: dict[str, Any]) -> None:
@@ -65,7 +65,7 @@ def test_a_rule_that_nobody_wrote_is_one_clear_error(kept: dict[str, Any], tmp_p
     path = tmp_path / "reach.json"
     path.write_text(json.dumps(document))
     with pytest.raises(InputError, match="not what `shadowfuzz reach --keep` writes"):
-        reach.read(path)
+        read_counts(path)
 
 
 def test_rules_have_one_name_and_a_source() -> None:

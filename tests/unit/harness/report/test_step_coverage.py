@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fuzz.cli import reach as reach_cli
+from fuzz.corpus.exercise_counts import read_counts
 from harness.errors import InputError
 from harness.report import step_coverage
 from harness.scenario.steps import KINDS, STEP_KINDS
@@ -21,7 +21,7 @@ KEPT = CORPUS / "reach.json"
 
 @pytest.fixture(scope="module")
 def kept() -> dict[str, Any]:
-    return reach_cli.read(KEPT)
+    return read_counts(KEPT)
 
 
 def test_a_step_without_a_row_must_be_reached(kept: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,4 +47,4 @@ def test_a_file_that_is_something_else_is_one_clear_error(tmp_path: Path, text: 
     path = tmp_path / "reach.json"
     path.write_text(text)
     with pytest.raises(InputError, match="not what `shadowfuzz reach --keep` writes"):
-        reach_cli.read(path)
+        read_counts(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli.setup import COMPILERS, REQUIREMENTS
+from fuzz.targets.doctor import COMPILERS, REQUIREMENTS
 from harness.errors import InputError
 from harness.vm.build.doctor import (
     Compiler,

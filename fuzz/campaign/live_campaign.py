@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A campaign against real KVM from beginning to end: prepare, run the workers, note how it goes, sum up."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from fuzz.campaign.guidance import choose
+from fuzz.campaign.parent import Plan, Progress, campaign_directory, run_campaign, until_signal
+from fuzz.campaign.status_line import NewClusterCounter, status_line
+from fuzz.campaign.summary import CampaignOptions, Summary, summarise
+from fuzz.campaign.worker_job import Launcher
+from fuzz.paths import CRASHES, KEPT, SEEDS
+from fuzz.store.database import Database, default_url
+from fuzz.store.findings import FINDINGS, FLAKY, Store
+from fuzz.store.runs import SAMPLE_SECONDS, History
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import PreparedTargets, open_targets
+from harness.errors import InputError
+from harness.findings.regressions import load_regressions
+from harness.report.campaign_data import Sample
+from harness.vm.target import has_protected_vms
+
+MAX_JOBS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LivePlan:
+    """What a campaign is asked to do; None: the best that this machine can do, or anything.
+
+    ``seconds`` count from the first worker that is ready.  ``out`` is the campaign's directory and ``store`` the URL of
+    its database (None: in that directory).  ``coverage`` guides it (:data:`fuzz.campaign.guidance.MODES`).
+    """
+
+    targets: TargetOptions
+    seconds: float
+    out: Path
+    jobs: int | None = None
+    seed: int | None = None
+    store: str | None = None
+    coverage: str | None = None
+    accept_kept: bool = False
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are.  InputError: several, and they are to be deterministic."""
+        jobs = self.jobs or (1 if self.targets.deterministic else default_jobs())
+        if self.targets.deterministic and jobs > 1:
+            raise InputError("--jobs", None, "a deterministic campaign has one worker: two find things in no set order")
+        return jobs
+
+
+def default_jobs() -> int:
+    """Return how many workers a campaign has by default: one a core."""
+    return min(MAX_JOBS, os.cpu_count() or 1)
+
+
+class Display(Protocol):
+    """Shows how a campaign stands."""
+
+    def tick(self, line: str) -> None:
+        """Show a line; called about once a second."""
+        ...
+
+    def clear(self) -> None:
+        """Show nothing more."""
+        ...
+
+
+Afterwards = Callable[[Database, PreparedTargets], None]
+"""What is done with the findings at the end, before the summary."""
+
+
+def run_live_campaign(
+    plan: LivePlan, display: Display, progress: Callable[[str], None], afterwards: Afterwards | None = None
+) -> Summary:
+    """Run a campaign.  InputError, SetupError: a name or the set-up is wrong; nothing was run.
+
+    ``afterwards`` is called unless the campaign was interrupted or failed; what it cannot write is no reason to fail.
+    """
+    started, jobs = time.monotonic(), plan.workers
+    kept = load_regressions(KEPT, CRASHES)
+    targets = open_targets(plan.targets, progress)
+    kernel = plan.targets.kernel
+    options = replace(plan.targets, kernel=None if kernel is None else kernel.resolve())
+    out = plan.out.absolute()
+    seed = plan.seed if plan.seed is not None else secrets.randbits(32)
+    url = plan.store or default_url(out)
+    guide = choose(plan.coverage, targets.sides[0].prepared, progress)
+    asked = CampaignOptions(
+        *(targets.subjects, options.names, options.kernel, seed, jobs, plan.out, started, url),
+        *(guide.mode, plan.accept_kept, guide.kvm_off),
+    )
+    launch = Launcher(options, seed, out, url, guide.mode)
+    protected = all(has_protected_vms(side.config.mode, side.prepared.kernel_release) for side in targets.sides)
+    with campaign_directory(out, SEEDS, protected=protected):
+        database = Database(url)
+        known = {"against": options.against, "seed": seed, "jobs": jobs, "guide": guide.mode}
+        diary = _Diary(History(database), {**asdict(asked.subject), **known})
+        new = NewClusterCounter(Store(database, FINDINGS), kept)
+
+        def tick(now: Progress) -> None:
+            display.tick(status_line(now, new.count(now.stats.group("unexplained"))))
+            diary.tick(now)
+
+        with until_signal() as stopped:
+            outcome = run_campaign(Plan(plan.seconds, jobs, out), launch, tick, stopped)
+        display.clear()
+        if afterwards is not None and not (outcome.interrupted or outcome.failure):
+            with suppress(InputError, OSError):  # a database that cannot be read or written: the summary says so
+                afterwards(database, targets)
+        summary = summarise(asked, outcome, kept, _export(database, out))
+        diary.end(summary.to_json())
+    return summary
+
+
+def _export(database: Database, out: Path) -> dict[str, int]:
+    """Write the directories; return why they could not be written, if so: the database has all that is in them."""
+    failed: dict[str, int] = {}
+    for shelf in (FINDINGS, FLAKY):
+        try:
+            Store(database, shelf).export(out / shelf)
+        except OSError as error:
+            failed[f"{out / shelf}: {error.strerror or error}"] = 1
+    return failed
+
+
+class _Diary:
+    """The run in the database; that it cannot be written is no reason to stop."""
+
+    def __init__(self, history: History, asked: dict[str, object]) -> None:
+        self._history = history
+        self._run = history.begin(datetime.now(UTC).isoformat(timespec="seconds"), asked)
+        self._next = 0.0
+
+    def tick(self, progress: Progress) -> None:
+        """Note how the campaign stands, now and then."""
+        if progress.seconds < self._next or not progress.seconds:
+            return
+        self._next = progress.seconds + SAMPLE_SECONDS
+        stats = progress.stats
+        scenarios, checked = stats.get("count", "scenarios"), stats.get("count", "checked_exits")
+        sample = Sample(int(progress.seconds), scenarios, checked, stats.coverage, len(stats.group("unexplained")))
+        with suppress(OSError):
+            self._history.sample(self._run, sample)
+
+    def end(self, summary: dict[str, object]) -> None:
+        """Note how it ended."""
+        with suppress(OSError):
+            self._history.end(self._run, summary)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The job of one worker process as one value, its JSON text, and the command line that starts the worker with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fuzz.campaign.guidance import MODEL, MODES, SUFFIX
+from fuzz.targets.options import TargetOptions
+from harness.errors import InputError
+
+MODULE = "fuzz.campaign.worker_process"
+"""What ``python -m`` runs as a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerJob:
+    """What one worker does.
+
+    ``out`` is the campaign's directory and ``store`` the URL of its database.  ``stats`` is the file for the worker's
+    counters, ``edges`` the one for the hypervisor's edges (None: they are not counted).  ``coverage`` says what
+    libFuzzer sees (:data:`fuzz.campaign.guidance.MODES`).  A worker whose parent is not the process ``parent`` ends.
+    """
+
+    targets: TargetOptions
+    seed: int
+    out: Path
+    store: str
+    stats: Path
+    parent: int
+    coverage: str = MODEL
+    edges: Path | None = None
+
+    def to_json(self) -> str:
+        """Return the job as text that :meth:`from_json` reads."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> WorkerJob:
+        """Read a job.  InputError: the text is not what :meth:`to_json` writes."""
+        try:
+            row = _fields(json.loads(text), _JOB)
+            targets = _fields(row["targets"], _TARGETS)
+            if row["coverage"] not in MODES:
+                raise ValueError(f"coverage is {row['coverage']!r}, expected one of {', '.join(MODES)}")
+        except (ValueError, RecursionError) as error:
+            raise InputError("worker job", None, f"not what WorkerJob.to_json writes: {str(error)[:200]}") from error
+        paths = {name: None if row[name] is None else Path(row[name]) for name in ("out", "stats", "edges")}
+        kernel = None if targets["kernel"] is None else Path(targets["kernel"])
+        return cls(**{**row, **paths, "targets": TargetOptions(**{**targets, "kernel": kernel})})
+
+    @property
+    def argv(self) -> list[str]:
+        """The command line of a worker that does this job."""
+        return [sys.executable, "-m", MODULE, self.to_json()]
+
+    @property
+    def command(self) -> str:
+        """The command line as text for a shell."""
+        return shlex.join(self.argv)
+
+
+_JOB: Mapping[str, tuple[type, ...]] = {
+    "targets": (dict,),
+    "seed": (int,),
+    "out": (str,),
+    "store": (str,),
+    "stats": (str,),
+    "parent": (int,),
+    "coverage": (str,),
+    "edges": (str, type(None)),
+}
+_TARGETS: Mapping[str, tuple[type, ...]] = {
+    "target": (str,),
+    "level": (str,),
+    "kernel": (str, type(None)),
+    "against": (str, type(None)),
+    "cold": (bool,),
+    "deterministic": (bool,),
+    "hyp_copy": (bool, type(None)),
+}
+
+
+def _fields(row: object, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """Return an object's fields.  ValueError: a field is missing, unknown, or of another type."""
+    if not isinstance(row, dict):
+        raise ValueError(f"expected an object with {', '.join(kinds)}")
+    if odd := sorted(set(row) ^ set(kinds)):
+        raise ValueError(f"{odd[0]} is {'unknown' if odd[0] in row else 'missing'}")
+    for name, types in kinds.items():
+        if type(row[name]) not in types:
+            expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
+            raise ValueError(f"{name} is {row[name]!r}, expected {expected}")
+    return row
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """What all workers of a campaign have in common; called, it gives the command line of one of them.
+
+    With ``watched``, the hypervisor's edges are counted even if they do not guide.
+    """
+
+    targets: TargetOptions
+    seed: int
+    out: Path
+    store: str
+    coverage: str
+    watched: bool = False
+
+    def __call__(self, index: int, incarnation: int, stats: Path) -> list[str]:
+        """Return the command line of a worker whose statistics go to the file ``stats``."""
+        return self.job(index, incarnation, stats).argv
+
+    def job(self, index: int, incarnation: int, stats: Path) -> WorkerJob:
+        """Return the job of a worker."""
+        # Workers differ, and so do lives of one worker: else it would run into the same death again.
+        seed = (self.seed + 1009 * index + 65537 * incarnation) % (1 << 32)
+        counted = self.watched or self.coverage != MODEL
+        edges = stats.with_suffix(SUFFIX) if counted else None
+        return WorkerJob(self.targets, seed, self.out, self.store, stats, os.getpid(), self.coverage, edges)

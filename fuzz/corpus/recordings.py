@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read a recording from beginning to end, and report now and then how far that is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from harness.trace.recording import Reader, Recorded
+
+PROGRESS_SECONDS = 2.0
+
+
+def read_with_progress(
+    reader: Reader, progress: Callable[[str], None], describe: Callable[[int], str] = lambda count: f"{count} records"
+) -> Iterator[Recorded]:
+    """Yield all records; ``progress`` gets what ``describe`` makes of their number, every few seconds."""
+    shown = time.monotonic()
+    for number, recorded in enumerate(reader, 1):
+        yield recorded
+        if not number % 1024 and time.monotonic() - shown > PROGRESS_SECONDS:
+            shown = time.monotonic()
+            progress(describe(number))

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this machine has of all that targets need: checks, as a table and as JSON."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.errors import InputError, SetupError
+from harness.vm import qemu_versions
+from harness.vm.build.doctor import (
+    Check,
+    Compiler,
+    TargetState,
+    check_compiler,
+    check_distributions,
+    check_requirements,
+    check_target,
+    parse_requirements,
+)
+from harness.vm.build.prepare import AGENT_FLAGS, COMPILER_PACKAGE, CROSS, GUEST_SOURCES, find_prepared, read_image
+from harness.vm.cache import Cache, default_root
+from harness.vm.config import PROJECT, list_configs, load_config
+from harness.vm.plugins.plugin import HOST_FLAGS, HOST_PACKAGES, SOURCES
+
+REQUIREMENTS = PROJECT / "tools" / "debian-packages.txt"
+COMPILERS: tuple[Compiler, ...] = (
+    Compiler("gcc", "plugins", HOST_FLAGS, tuple(sorted(SOURCES.glob("*.[ch]"))), HOST_PACKAGES),
+    Compiler(
+        f"{CROSS}gcc",
+        "the agent",
+        AGENT_FLAGS,
+        (GUEST_SOURCES / "agent.c", *sorted(GUEST_SOURCES.glob("*.h"))),
+        (COMPILER_PACKAGE, "libc6-dev-arm64-cross"),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was looked for, and how each target is."""
+
+    checks: tuple[Check, ...]
+    states: tuple[TargetState, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is missing."""
+        return all(check.ok for check in self.checks)
+
+
+def diagnose() -> Diagnosis:
+    """Look for all that this project needs, here and in the cache; try compilers.  Nothing is fetched."""
+    states = tuple(_state(name) for name in list_configs())
+    checks = (
+        *check_requirements(parse_requirements(_read_requirements(), str(REQUIREMENTS)), _find),
+        *(check_compiler(compiler) for compiler in COMPILERS),
+        *check_distributions(importlib.metadata.requires("shadowfuzz") or (), _version),
+        *(check_target(state) for state in states),
+        *_emulators(),
+    )
+    return Diagnosis(checks, states)
+
+
+def _emulators() -> tuple[Check, ...]:
+    """Return a check a QEMU that is here; none if there is not even the machine's own, which is a row of its own."""
+    try:
+        here = qemu_versions.present(Cache(default_root(os.environ)))
+    except SetupError:
+        return ()
+    rows = [Check("emulator", e.name, True, f"{e.version} {e.package or '(of this machine)'}") for e in here]
+    if len(rows) == 1:
+        why = "another QEMU is not here, so the verdict emulator rests on -cpu alone (shadowfuzz setup --emulators)"
+        rows.append(Check("emulator", "qemu-*", True, why))
+    return tuple(rows)
+
+
+def _state(name: str) -> TargetState:
+    config = load_config(name)
+    prepared = find_prepared(config)
+    if prepared is None:
+        return TargetState(config, None)
+    try:
+        return TargetState(config, prepared, read_image(prepared.kernel).sha256)
+    except InputError:  # it is in our cache, so it is not the user's input that is wrong but the cache
+        return TargetState(config, prepared, "of no kernel image")
+
+
+def _read_requirements() -> str:
+    try:
+        return REQUIREMENTS.read_text()
+    except OSError as error:
+        raise InputError(str(REQUIREMENTS), None, f"cannot read it: {error.strerror}") from error
+
+
+def _find(evidence: str) -> str | None:
+    if not evidence.startswith("/"):
+        return shutil.which(evidence)
+    return evidence if Path(evidence).exists() else None
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def diagnosis_text(found: Diagnosis) -> str:
+    """Return a line for each check, with the command that gets what is missing."""
+    checks = found.checks
+    width = max(len(check.name) for check in checks)
+    lines: list[str] = []
+    for check in checks:
+        lines.append(f"{'ok     ' if check.ok else 'MISSING'}  {check.name:{width}}  {check.detail}")
+        if not check.ok:
+            lines.append(f"{'':{width + 9}}  get it: {check.fix}")
+    missing = sum(not check.ok for check in checks)
+    lines.append("everything is there" if missing == 0 else f"{missing} missing")
+    return "\n".join(lines)
+
+
+def diagnosis_json(found: Diagnosis) -> str:
+    """Return one JSON object."""
+    targets = [
+        {
+            "name": state.config.name,
+            "summary": state.config.summary,
+            "ready": check_target(state).ok,
+            "image": None if state.prepared is None else asdict(state.prepared),
+        }
+        for state in found.states
+    ]
+    document = {
+        "ok": found.ok,
+        "cache": str(default_root(os.environ)),
+        "checks": [asdict(check) for check in found.checks],
+        "targets": targets,
+    }
+    return json.dumps(document, indent=2, default=str)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernels of Debian's archive that can be targets: which there are, what they support, and fetching them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from harness.errors import SetupError
+from harness.vm.cache import Cache
+from harness.vm.debian.kernel_archive import FEATURES, Kernel, Kernels
+from harness.vm.kernels.fetch import fetch, find_fetched
+
+
+def supports(kernel: Kernel) -> tuple[str, ...]:
+    """Return the names of the features that a kernel has."""
+    return tuple(feature.name for feature in FEATURES if kernel.linux >= feature.since)
+
+
+def kernel_row(cache: Cache, kernel: Kernel) -> dict[str, object]:
+    """Return what is known of a kernel as plain data, and whether it is here."""
+    return {
+        "version": kernel.version,
+        "release": kernel.uname,
+        "suites": list(kernel.suites),
+        "bytes": kernel.size,
+        "recording": "own headers" if kernel.headers else "borrowed",
+        "supports": list(supports(kernel)),
+        "listed": kernel.listed,
+        "fetched": find_fetched(cache, kernel) is not None,
+    }
+
+
+def table_lines(rows: Sequence[Mapping[str, object]], kernels: Kernels) -> Iterator[str]:
+    """Yield a line for each kernel, then the totals, then what could not be read."""
+    yield f"{'package version':21} {'release':31} {'suites':26} {'MiB':>4} {'recording':11} supports"
+    for kernel, row in zip(kernels.kernels, rows, strict=True):
+        where = ", ".join(kernel.suites) if kernel.listed else "gone from the archive"
+        here = "" if not row["fetched"] else "  (here)"
+        yield (
+            f"{kernel.version:21} {kernel.uname:31} {where:26} {kernel.size / (1 << 20):4.0f} "
+            f"{row['recording']!s:11} {', '.join(supports(kernel))}{here}"
+        )
+    listed = [kernel for kernel in kernels.kernels if kernel.listed]
+    own = sum(bool(kernel.headers) for kernel in listed)
+    yield (
+        f"{len(listed)} kernels in the archive, {own} with headers; {len(kernels.kernels) - len(listed)} gone; "
+        f"{sum(kernel.size for kernel in listed) >> 20} MiB to fetch, {sum(bool(row['fetched']) for row in rows)} here"
+    )
+    for suite, why in kernels.missing.items():
+        yield f"suite {suite} could not be read: {why}"
+
+
+def fetch_all(cache: Cache, wanted: Sequence[Kernel], progress: Callable[[str], None]) -> dict[str, str]:
+    """Fetch kernels with their headers; return why some could not be had, by version."""
+    failed: dict[str, str] = {}
+    start, total, done = time.monotonic(), sum(kernel.size for kernel in wanted), 0
+    for number, kernel in enumerate(wanted, start=1):
+        try:
+            fetch(cache, kernel, progress)
+        except SetupError as error:
+            failed[kernel.version] = str(error)
+        done += kernel.size
+        progress(
+            f"{number} of {len(wanted)}: {kernel.version} {failed.get(kernel.version, 'is here')}; "
+            f"{done >> 20} of {total >> 20} MiB, {time.monotonic() - start:.0f} s"
+        )
+    return failed

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One prepared target: boot a machine of it, and check the traces that the machine records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fuzz.paths import KNOWN_DIR
+from fuzz.targets.hyp_copy_option import choose_copy
+from fuzz.targets.options import TargetOptions
+from harness.arch.cpu_models import Cpu, cpu_model
+from harness.findings.check import check
+from harness.findings.checked import CheckResult, ComparisonListener
+from harness.findings.finding import Subject
+from harness.findings.known_divergences import Catalogue
+from harness.scenario.scenario import Scenario
+from harness.trace.events import Trace
+from harness.vm.build.prepare import PreparedTarget, prepare
+from harness.vm.cache import Cache, default_root
+from harness.vm.clone import Clones
+from harness.vm.config import MachineConfig
+from harness.vm.executor import Executor
+from harness.vm.plugins.edges import EdgeMap
+from harness.vm.plugins.hyp_copy import HypCopy
+from harness.vm.plugins.plugin import Plugin
+from harness.vm.postmortem import PostMortem
+from harness.vm.target import boot
+from harness.vm.tools import Progress, quiet
+
+
+@dataclass(frozen=True, slots=True)
+class MachineOptions:
+    """How machines are made.
+
+    With ``clones``, they are clones of a template.  ``deterministic`` ones do the same after the same scenarios.
+    ``plugin`` notes which of KVM's code is executed.  With ``examine``, a machine that is lost is examined, and
+    ``dump`` names a file for its memory (None: it is not kept).
+    """
+
+    clones: Clones | None = None
+    deterministic: bool = False
+    plugin: Plugin[EdgeMap] | None = None
+    examine: bool = False
+    dump: Callable[[], Path] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSide:
+    """One prepared target, and what its traces are checked with.
+
+    ``hyp_copy`` shows the vCPUs of the target's own hypervisor; None: they are not compared.
+    """
+
+    config: MachineConfig
+    prepared: PreparedTarget
+    subject: Subject
+    cpu: Cpu
+    catalogue: Catalogue
+    hyp_copy: HypCopy | None = None
+    machines: MachineOptions = field(default_factory=MachineOptions)
+
+    def boot(self) -> AbstractContextManager[Executor]:
+        """Boot a machine; it ends with the block.  VmLost, AgentProtocolError: it is gone."""
+        how = self.machines
+        return boot(
+            *(self.config, self.prepared),
+            post_mortem=PostMortem(self.prepared.kernel, how.dump) if how.examine else None,
+            plugin=how.plugin,
+            hyp_copy=self.hyp_copy,
+            clones=how.clones,
+            deterministic=how.deterministic,
+        )
+
+    def boot_again(self) -> AbstractContextManager[Executor]:
+        """Boot a machine to lose it once more: it is not watched, and its memory is not kept."""
+        return self.made_with(replace(self.machines, dump=None, plugin=None)).boot()
+
+    def made_with(self, machines: MachineOptions) -> PreparedSide:
+        """Return the same target with machines that are made in another way."""
+        return replace(self, machines=machines)
+
+    def check(self, scenario: Scenario, trace: Trace, listener: ComparisonListener | None = None) -> CheckResult:
+        """Compare a trace with the model and with the architecture; ``listener`` gets each comparison."""
+        return check(scenario, trace, self.subject.level, self.cpu, self.catalogue, listener)
+
+
+def prepare_side(config: MachineConfig, options: TargetOptions, progress: Progress = quiet) -> PreparedSide:
+    """Prepare one target; ``options`` but for its names count.  InputError, SetupError: a value or set-up is wrong."""
+    cpu, catalogue = cpu_model(config.cpu), Catalogue.load(KNOWN_DIR, options.level)
+    prepared = prepare(config, kernel=options.kernel, progress=progress)
+    subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, options.level)
+    hyp_copy = choose_copy(options.hyp_copy, config, prepared, progress)
+    clones = None if options.cold else Clones(Cache(default_root(os.environ)), progress)
+    return PreparedSide(
+        *(config, prepared, subject, cpu, catalogue, hyp_copy), MachineOptions(clones, options.deterministic)
+    )

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record a program, or a Linux guest, in a target: which one, how the recording goes on, and how it went."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from harness.errors import InputError, VmLost
+from harness.report.recording import end_text
+from harness.report.terminal import printable
+from harness.vm.build.prepare import prepare
+from harness.vm.build.programs import GUEST_LINE, build_programs, linux_guest, read_program
+from harness.vm.config import load_config
+from harness.vm.recorder import Done, Tick, record
+
+PROGRESS_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class LinuxGuest:
+    """A Linux guest to record: the target's own kernel, with so many vCPUs, so much RAM, and a command line."""
+
+    cpus: int
+    memory_mib: int
+    cmdline: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordOptions:
+    """What to record on which target.
+
+    ``program`` is a file and its arguments, ``files`` what it finds in its directory, by name.  With ``guest``, a
+    Linux guest takes their place.  ``seconds`` end the recording, ``ring_mib`` is room for records.
+    """
+
+    target: str
+    out: Path
+    seconds: int
+    ring_mib: int
+    program: tuple[str, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+    guest: LinuxGuest | None = None
+
+
+def named_files(items: Sequence[str]) -> Mapping[str, Path]:
+    """Return files by their names in the program's directory, from NAME=PATH or PATH.  InputError: none of both."""
+    files: dict[str, Path] = {}
+    for item in items:
+        name, equals, path = item.partition("=")
+        where = Path(path if equals else item)
+        name = name if equals else where.name
+        if not name or "/" in name or name in files:
+            raise InputError(item, None, "expected NAME=PATH or PATH, each name once and without a slash")
+        files[name] = where
+    return files
+
+
+def record_program(
+    options: RecordOptions, stopped: Callable[[], bool], progress: Callable[[str], None], show: Callable[[str], None]
+) -> Done:
+    """Record to ``options.out`` until the end, or until ``stopped`` says so.
+
+    ``progress`` takes a line on how far it is, ``show`` a line that the machine printed.  InputError, SetupError: a
+    name or the set-up is wrong.  A lost machine is in the result.
+    """
+    config = load_config(options.target)
+    guest = options.guest
+    program = None
+    if guest is None:
+        program = read_program(Path(options.program[0]), options.program[1:], options.files)
+    prepared = prepare(config, progress=progress)
+    built = build_programs(progress)
+    if program is None:
+        assert guest is not None
+        program = linux_guest(prepared, built, cpus=guest.cpus, memory_mib=guest.memory_mib, words=guest.cmdline)
+    progress(f"{config.name}: booting, then {printable(program.title)}")
+    watch = _Progress(progress, show)
+    done = record(
+        *(config, prepared, program, built, options.out),
+        seconds=options.seconds,
+        ring_mib=options.ring_mib,
+        tick=watch.tick,
+        stopped=stopped,
+    )
+    watch.end()
+    return done
+
+
+def check_guest(options: RecordOptions, done: Done) -> None:
+    """Check that a Linux guest came to user space, where its console says so.  VmLost: it did not."""
+    if options.guest is not None and done.end.status == "exited" and GUEST_LINE not in done.console:
+        name = load_config(options.target).name
+        raise VmLost(name, "the Linux guest ended before user space", done.console)
+
+
+class _Progress:
+    """Shows what the machine prints as it comes, and now and then how far the recording is."""
+
+    def __init__(self, progress: Callable[[str], None], show: Callable[[str], None]) -> None:
+        self._progress, self._show = progress, show
+        self._begin = self._shown = time.monotonic()
+        self._before: Mapping[str, int] = {}
+        self._rest = ""
+
+    def tick(self, tick: Tick) -> None:
+        """Show what is new; a line that is not finished waits."""
+        *lines, self._rest = (self._rest + tick.printed.replace("\r", "")).split("\n")
+        for line in lines:
+            self._show(printable(line))
+        now = time.monotonic()
+        if now - self._shown > PROGRESS_SECONDS:
+            new = Counter(tick.exits) - Counter(self._before)
+            rate = f"{new.total() / (now - self._shown):.0f} exits a second"
+            often = ", ".join(f"{name} {100 * count // new.total()} %" for name, count in new.most_common(3))
+            total = sum(tick.exits.values())
+            self._progress(f"{now - self._begin:.0f} s, {total} exits, now {rate}{f' ({often})' if often else ''}")
+            self._shown, self._before = now, dict(tick.exits)
+
+    def end(self) -> None:
+        """Show the line that was never finished."""
+        if self._rest:
+            self._show(printable(self._rest))
+
+
+def recording_text(out: Path, size: int, done: Done) -> str:
+    """Return for people how a recording went; ``size`` is that of its file in bytes."""
+    end = done.end
+    each = f", {size / end.exits:.1f} an exit" if end.exits else ""
+    lines = [
+        f"{out}: {end.records} records, {end.exits} exits, {size} bytes{each}, {done.seconds:.1f} s",
+        f"the program {end_text(end)}",
+    ]
+    if end.dropped:
+        lines.append(f"{end.dropped} records are missing: they could not be told apart or read")
+    if end.waits:
+        lines.append(f"the target waited {end.waits} times for room (--ring)")
+    return "\n".join(lines)
+
+
+def recording_json(out: Path, size: int, done: Done) -> dict[str, object]:
+    """Return how a recording went as plain data for :mod:`json`."""
+    return {
+        "file": str(out),
+        "bytes": size,
+        "seconds": round(done.seconds, 3),
+        "end": asdict(done.end),
+        "console": done.console.splitlines(),
+    }

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One target, or two that are compared with each other, too: boot them, run a scenario on each, check the traces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, Protocol, Self, TypeVar
+
+from fuzz.paths import KNOWN_DIR
+from fuzz.targets.hyp_copy_option import check_option
+from fuzz.targets.observation import Observation, signatures
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.prepared_side import PreparedSide, prepare_side
+from fuzz.targets.runner import MAX_LOSSES, ScenarioRunner
+from harness.errors import InputError, TargetError
+from harness.findings import compare_releases
+from harness.findings.checked import CheckResult
+from harness.findings.compare_releases import Versions
+from harness.findings.finding import Signature, Subject
+from harness.findings.intended_changes import between, load_changes
+from harness.scenario.scenario import Scenario
+from harness.trace.events import Trace
+from harness.vm.config import load_config
+from harness.vm.plugins.edges import EdgeMap
+from harness.vm.plugins.plugin import Plugin
+from harness.vm.tools import Progress, quiet
+
+WELL = frozenset({"ok"})
+"""The statuses of traces that ended as they should."""
+
+
+class Side(Protocol):
+    """What a set needs of each of its targets; :class:`fuzz.targets.prepared_side.PreparedSide` is a real one."""
+
+    @property
+    def subject(self) -> Subject:
+        """What is tested."""
+        ...
+
+    def boot(self) -> AbstractContextManager[ScenarioRunner]:
+        """Boot a machine; it ends with the block.  TargetError: it is gone."""
+        ...
+
+    def boot_again(self) -> AbstractContextManager[ScenarioRunner]:
+        """Boot a machine to lose it once more."""
+        ...
+
+    def check(self, scenario: Scenario, trace: Trace, /) -> CheckResult:
+        """Compare a trace with the model and with the architecture."""
+        ...
+
+
+S_co = TypeVar("S_co", bound=Side, covariant=True)
+Compare = Callable[[Scenario, Trace, Trace], CheckResult]
+"""Compares the traces of two targets with each other."""
+
+
+class TargetSet(Generic[S_co]):
+    """One target or two, with their machines; a context manager, the machines end with it.
+
+    The machines are booted when they are first needed, and again after a loss.  Every run is made on all of them.
+    ``compare`` is given if there are two.
+    """
+
+    def __init__(self, sides: Sequence[S_co], compare: Compare | None = None) -> None:
+        self.sides = tuple(sides)
+        self._compare = compare
+        self._machines = ExitStack()
+        self._running: tuple[ScenarioRunner, ...] = ()
+        self._losses = 0
+        self.boots = 0
+        """How often the machines were booted."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """What is tested, one or two."""
+        return tuple(side.subject for side in self.sides)
+
+    @property
+    def subject(self) -> Subject:
+        """What is tested; of two, the first."""
+        return self.sides[0].subject
+
+    @property
+    def other(self) -> Subject | None:
+        """The second target, if there is one."""
+        return self.sides[1].subject if len(self.sides) > 1 else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the machines are up."""
+        return bool(self._running)
+
+    # ---- machines
+
+    def start(self) -> None:
+        """Boot the machines, unless they are up.  TargetError: one does not come up."""
+        if self._running:
+            return
+        self.boots += 1
+        try:
+            self._running = tuple([self._machines.enter_context(side.boot()) for side in self.sides])
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the machines; the next run boots others."""
+        self._running = ()
+        self._machines.close()
+
+    def boot_again(self, subject: Subject) -> AbstractContextManager[ScenarioRunner]:
+        """Boot one more machine of a target, to lose it once more."""
+        return next(side for side in self.sides if side.subject == subject).boot_again()
+
+    # ---- runs
+
+    def run_on_all(self, scenario: Scenario, *, fresh_vm: bool = True) -> tuple[Trace, ...]:
+        """Run a scenario on every target.  TargetError: a machine was lost; the next call boots others."""
+        self.start()
+        try:
+            return tuple([machine.run(scenario, fresh_vm=fresh_vm) for machine in self._running])
+        except TargetError:
+            self.stop()
+            raise
+
+    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
+        """Run a scenario and return the first target's trace.  TargetError: as :meth:`run_on_all`."""
+        return self.run_on_all(scenario, fresh_vm=fresh_vm)[0]
+
+    def run_and_check(self, scenario: Scenario, *, fresh_vm: bool = True) -> Observation:
+        """Run a scenario; compare the first target's trace with the model, and the two traces with each other.
+
+        What both comparisons found is in one result.  TargetError: as :meth:`run_on_all`.
+        """
+        traces = self.run_on_all(scenario, fresh_vm=fresh_vm)
+        checked = self.sides[0].check(scenario, traces[0])
+        if self._compare is not None:
+            beside = self._compare(scenario, *traces)
+            judged, unchecked = checked.judged + beside.judged, {**checked.unchecked, **beside.unchecked}
+            checked = replace(checked, judged=judged, unchecked=unchecked)
+        return Observation(self.subject, checked, traces, self.other)
+
+    def run_and_check_each(self, scenario: Scenario, *, fresh_vm: bool = True) -> tuple[Observation, ...]:
+        """Run a scenario; return a result for each target alone, then, if there are two, one for their comparison.
+
+        TargetError: as :meth:`run_on_all`.
+        """
+        traces = self.run_on_all(scenario, fresh_vm=fresh_vm)
+        found = [Observation(s.subject, s.check(scenario, t), (t,)) for s, t in zip(self.sides, traces, strict=True)]
+        if self._compare is not None:
+            found.append(Observation(self.subject, self._compare(scenario, *traces), traces, self.other))
+        return tuple(found)
+
+    def compare_traces(self, scenario: Scenario, *, fresh_vm: bool = True) -> CheckResult:
+        """Run a scenario on two targets; compare their traces with each other and with nothing else.
+
+        TargetError: as :meth:`run_on_all`.
+        """
+        assert self._compare is not None, "there are two targets"
+        return self._compare(scenario, *self.run_on_all(scenario, fresh_vm=fresh_vm))
+
+    def reproduces(
+        self, scenario: Scenario, wanted: Signature, *, fresh_vm: bool = True, ends: frozenset[str] = WELL
+    ) -> bool:
+        """Whether a scenario shows a signature and ends as one of ``ends``, statuses of a trace.
+
+        A lost machine shows nothing, MAX_LOSSES of them in a row raise TargetError.
+        """
+        try:
+            checked = self.run_and_check(scenario, fresh_vm=fresh_vm).checked
+        except TargetError:
+            self._losses += 1
+            if self._losses >= MAX_LOSSES:
+                raise
+            return False
+        self._losses = 0
+        return checked.status in ends and wanted in signatures(checked)
+
+
+class PreparedTargets(TargetSet[PreparedSide]):
+    """A set of real targets."""
+
+    def __init__(self, sides: Sequence[PreparedSide], compare: Compare | None = None) -> None:
+        super().__init__(sides, compare)
+
+    @property
+    def has_hyp_copy(self) -> bool:
+        """Whether the first target's traces have the vCPUs of its own hypervisor, too."""
+        return self.sides[0].hyp_copy is not None
+
+    def watched_by(self, plugin: Plugin[EdgeMap] | None) -> PreparedTargets:
+        """Return the same targets, none of them booted, with a plugin that watches the first target's KVM."""
+        first, *rest = self.sides
+        return PreparedTargets([first.made_with(replace(first.machines, plugin=plugin)), *rest], self._compare)
+
+    def examined(self, dump: Callable[[], Path] | None = None) -> PreparedTargets:
+        """Return the same targets, none of them booted, whose machines are examined when they are lost.
+
+        ``dump`` names a file for the memory of a lost machine; None: it is not kept.
+        """
+        how = [replace(side.machines, examine=True, dump=dump) for side in self.sides]
+        sides = [side.made_with(machines) for side, machines in zip(self.sides, how, strict=True)]
+        return PreparedTargets(sides, self._compare)
+
+
+def open_targets(options: TargetOptions, progress: Progress = quiet) -> PreparedTargets:
+    """Prepare a target, or two; nothing is booted yet.
+
+    InputError, SetupError: a name or the set-up is wrong, or the two have another mode or CPU.
+    """
+    rows = load_changes(KNOWN_DIR)
+    configs = [load_config(name) for name in options.names]
+    first, last = configs[0], configs[-1]
+    if (first.mode, first.cpu) != (last.mode, last.cpu):
+        raise InputError(last.name, None, f"another mode or CPU than {first.name}: everything would differ")
+    check_option(options.hyp_copy, configs)
+    sides = [prepare_side(first, options, progress)]
+    if options.against is None:
+        return PreparedTargets(sides)
+    sides.append(prepare_side(last, replace(options, kernel=None), progress))
+    versions = Versions(*(side.prepared.package_version for side in sides))
+    changes = between(rows, versions.one, versions.other)
+
+    def compare(scenario: Scenario, one: Trace, other: Trace) -> CheckResult:
+        return compare_releases.compare(scenario, one, other, changes, versions)
+
+    return PreparedTargets(sides, compare)

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bisect a scenario over kernels: choose the kernels, run them as the search asks, and describe what changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fuzz.store.database import Database
+from fuzz.store.findings import FINDINGS, FLAKY, Store
+from fuzz.store.kept_findings import find
+from fuzz.triage.bisect import (
+    Outcome,
+    Search,
+    anchors,
+    changelog_lines,
+    confidence,
+    search,
+    split_target,
+    target_name,
+)
+from fuzz.triage.matrix import CLEAN, DIVERGES, Case, Cell, Work, load_cases, make_case, run_all
+from harness.errors import InputError, SetupError
+from harness.findings.release_history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, Asked, history_text
+from harness.relations import hyp_copy
+from harness.report.finding_data import Story
+from harness.vm.cache import Cache, default_root
+from harness.vm.config import DEFAULT_TARGET, load_config
+from harness.vm.debian.kernel_archive import Kernels
+from harness.vm.kernels.fetch import load_kernels
+
+FLAKY_RUNS = 30
+"""How often a scenario is run that did not show the same in all of its first runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class BisectPlan:
+    """Where to search, and how: between the targets ``good`` and ``bad``, or over all kernels of ``config``.
+
+    None of them: over all kernels of the default configuration.  ``repeat`` runs each kernel, more where the first
+    runs do not agree.
+    """
+
+    config: str | None = None
+    good: str | None = None
+    bad: str | None = None
+    repeat: int = 5
+    deterministic: bool = False
+
+
+def case_of_file(path: Path) -> Case:
+    """Return the scenario of a file.  InputError: it is none."""
+    return load_cases([path])[0]
+
+
+def case_of_story(story: Story) -> Case:
+    """Return the scenario of a kept finding.  InputError: it cannot be searched for over kernels."""
+    finding, scenario = story.kept.finding, story.kept.scenario
+    if scenario is None or finding.kind != "divergence" or finding.other is not None:
+        raise InputError(story.id, None, "expected a divergence of one target, with its scenario")
+    if hyp_copy.options(finding.signature):
+        raise InputError(story.id, None, "kernels are asked without their hypervisor's own copies: none would show it")
+    return make_case(story.id, scenario)
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """A configuration, the kernels between two ends, in order, and those to run first."""
+
+    config: str
+    versions: list[str]
+    first: tuple[str, ...]
+
+
+def _range(plan: BisectPlan, kernels: Kernels) -> _Range:
+    versions = [kernel.version for kernel in kernels.kernels]
+    if bool(plan.good) != bool(plan.bad):
+        raise InputError("--good, --bad", None, "give both ends or none")
+    if not plan.good or not plan.bad:
+        config = plan.config or DEFAULT_TARGET
+        load_config(config)
+        return _Range(config, versions, anchors(versions))
+    if plan.config:
+        raise InputError("--target", None, "the ends name the configuration")
+    names = [split_target(end) for end in (plan.good, plan.bad)]
+    if names[0][0] != names[1][0] or not all(version for _, version in names):
+        raise InputError(f"{plan.good}, {plan.bad}", None, "expected two kernels of one configuration: CONFIG@VERSION")
+    load_config(names[0][0])
+    ends = sorted(versions.index(kernels.find(version).version) for _, version in names)
+    between = versions[ends[0] : ends[1] + 1]
+    return _Range(names[0][0], between, (between[0], between[-1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Bisection:
+    """A finished search: the cells of the kernels that were run, by version, and how long it took."""
+
+    plan: BisectPlan
+    config: str
+    kernels: Kernels
+    asked_of: int
+    found: Search
+    cells: Mapping[str, Cell]
+    seconds: float
+
+    def lines(self) -> Iterator[str]:
+        """Yield a line for each kernel that was run, then each change with its changelog, then how sure it is."""
+        cache = Cache(default_root(os.environ))
+        for version, outcome in self.found.probed.items():
+            cell = self.cells[version]
+            shown = f"cannot run: {cell.why}" if outcome is None else ", ".join(outcome) or "nothing"
+            part = f" ({cell.seen} of {cell.runs} runs)" if 0 < cell.seen < cell.runs else ""
+            yield f"{target_name(self.config, version):34}  {shown}{part}"
+        if not self.found.changes:
+            yield "no change between the kernels that were asked"
+        for change in self.found.changes:
+            yield ""
+            yield f"between {change.before} and {change.after}"
+            if change.disappears:
+                yield f"  disappears: {', '.join(change.disappears)}"
+            if change.appears:
+                yield f"  appears:    {', '.join(change.appears)}"
+            yield from changelog_lines(change, cache, self.kernels)
+        repeat = self.plan.repeat
+        yield (
+            f"{len(self.found.probed)} of {self.asked_of} kernels asked, {self.seconds:.0f} s; {repeat} runs each: "
+            f"a finding that shows in every second run is seen with {confidence(repeat):.1%}"
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain data for :mod:`json`."""
+        return {
+            "config": self.config,
+            "seconds": round(self.seconds, 1),
+            "probed": {
+                version: {
+                    "findings": outcome,
+                    "seen": self.cells[version].seen,
+                    "runs": self.cells[version].runs,
+                    "why": self.cells[version].why,
+                }
+                for version, outcome in self.found.probed.items()
+            },
+            "changes": [
+                {"before": c.before, "after": c.after, "appears": c.appears, "disappears": c.disappears}
+                for c in self.found.changes
+            ],
+        }
+
+    def history(self, story: Story) -> str:
+        """Return which kernels show a finding, as text that is kept with it."""
+        name = ".".join(filter(None, story.kept.finding.signature[:2]))
+        asked: list[Asked] = []
+        for version, outcome in self.found.probed.items():
+            answer = CANNOT if outcome is None else SHOWS if name in outcome else SHOWS_NOT
+            asked.append(Asked(self.config, version, answer, self.cells[version].seen, self.cells[version].runs))
+        return history_text(asked)
+
+
+@dataclass
+class _Prober:
+    """Runs kernels for a search, and keeps the last cell of each."""
+
+    case: Case
+    config: str
+    plan: BisectPlan
+    progress: Callable[[str], None]
+    cells: dict[str, Cell] = field(default_factory=dict)
+
+    def __call__(self, wanted: Sequence[str]) -> Mapping[str, Outcome | None]:
+        self._run(wanted, self.plan.repeat)
+        again = [version for version in wanted if 0 < self.cells[version].seen < self.cells[version].runs]
+        if again:
+            self._run(again, FLAKY_RUNS)
+        cells = {version: self.cells[version] for version in wanted}
+        return {v: cell.findings if cell.verdict in (CLEAN, DIVERGES) else None for v, cell in cells.items()}
+
+    def _run(self, versions: Sequence[str], runs: int) -> None:
+        names = [target_name(self.config, version) for version in versions]
+        run_all([Work(name, (self.case,), runs, self.plan.deterministic) for name in names], self._keep)
+
+    def _keep(self, found: Sequence[Cell]) -> None:
+        for cell in found:
+            self.cells[split_target(cell.target)[1]] = cell
+            shown = ", ".join(cell.findings) or cell.why or "nothing"
+            self.progress(f"{len(self.cells)}: {cell.target}: {shown} ({cell.seen} of {cell.runs} runs)")
+
+
+def bisect(case: Case, plan: BisectPlan, progress: Callable[[str], None]) -> Bisection:
+    """Search for the changes of what a scenario shows.  InputError: a name is wrong; SetupError: no kernel can run."""
+    kernels = load_kernels(Cache(default_root(os.environ)), progress)
+    where = _range(plan, kernels)
+    prober = _Prober(case, where.config, plan, progress)
+    start = time.monotonic()
+    found = search(where.versions, where.first, prober)
+    seconds = time.monotonic() - start
+    if all(outcome is None for outcome in found.probed.values()):
+        raise SetupError(f"no kernel could run: {next(iter(prober.cells.values())).why}")
+    return Bisection(plan, where.config, kernels, len(where.versions), found, prober.cells, seconds)
+
+
+def find_story(database: Database, id_: str) -> tuple[Case, Story]:
+    """Return a kept finding and its scenario.  InputError: there is none, or it cannot be searched for."""
+    story = find(database, id_)
+    return case_of_story(story), story
+
+
+def keep_history(database: Database, story: Story, found: Bisection) -> None:
+    """Put with a finding which kernels show it."""
+    shelf = FINDINGS if story.kept.confirmed else FLAKY
+    Store(database, shelf).annotate(story.id, HISTORY, found.history(story))

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a matrix: choose scenarios and targets, run the cells, keep them, and show them in each of its forms."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fuzz.corpus.files import find_scenarios
+from fuzz.paths import CORPUS, KEPT
+from fuzz.targets.emulators import emulators_here
+from fuzz.triage.emulator_matrix import EmulatorTable, read_explained
+from fuzz.triage.emulator_matrix import markdown as markdown_emulators
+from fuzz.triage.matrix import (
+    CANNOT,
+    DIVERGES,
+    Case,
+    Cell,
+    Results,
+    Work,
+    load_cases,
+    match_targets,
+    read_results,
+    run_all,
+    write_results,
+)
+from fuzz.triage.matrix_html import page
+from fuzz.triage.matrix_text import Table, markdown
+from harness.errors import InputError
+from harness.findings.regressions import Regression, load_regressions
+from harness.vm.cache import Cache, default_root
+from harness.vm.kernels.fetch import load_kernels
+
+DEFAULT, DETERMINISTIC = "matrix.json", "matrix-deterministic.json"
+"""Where results are kept in the cache: the two modes do not fill each other's cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixPlan:
+    """What to run: the scenarios of files and directories on the targets that patterns match.
+
+    Each is run ``repeat`` times; with ``missing``, only what the results do not have yet.  ``results`` is the file that
+    keeps them; None: one in the cache.
+    """
+
+    paths: tuple[Path, ...]
+    patterns: tuple[str, ...]
+    repeat: int = 1
+    missing: bool = False
+    deterministic: bool = False
+    results: Path | None = None
+
+    def command(self, form: str) -> str:
+        """Return the command that makes a page again, for the page to name."""
+        globs = (f"'{glob}'" for glob in self.patterns)
+        mode = ["--missing", *(["--deterministic"] if self.deterministic else [])]
+        return f"shadowfuzz matrix {' '.join([*map(str, self.paths), '--targets', *globs, *mode, form])}"
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A matrix that was run: its targets, its cases, and all results that are kept."""
+
+    plan: MatrixPlan
+    targets: tuple[str, ...]
+    cases: tuple[Case, ...]
+    results: Results
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells that are there, by target and case."""
+        keys = [(target, case.name) for target in self.targets for case in self.cases]
+        return [self.results.cells[key] for key in keys if key in self.results.cells]
+
+    @property
+    def _plain(self) -> list[str]:
+        return [target for target in self.targets if "%" not in target]
+
+    @property
+    def _moved(self) -> list[str]:
+        """The targets on another QEMU or CPU model."""
+        return [target for target in self.targets if "%" in target]
+
+    @property
+    def _table(self) -> Table:
+        return Table(self.results.cells, self._plain, [case.name for case in self.cases])
+
+    @property
+    def _emulators(self) -> EmulatorTable:
+        explained = read_explained(CORPUS / "emulators.toml")
+        return EmulatorTable(self.results.cells, self._moved, [case.name for case in self.cases], explained)
+
+    def text(self) -> str:
+        """Return the tables for a terminal."""
+        plain = self._table.lines() if self._plain else ()
+        return "\n".join([*plain, *(self._emulators.lines() if self._moved else ())])
+
+    def markdown(self) -> str:
+        """Return a page for the documents."""
+        command = self.plan.command("--markdown")
+        if self._moved:
+            return markdown_emulators(self._emulators, command)
+        return markdown(self._table, command, _findings(self.cases))
+
+    def html(self, name: Path) -> str:
+        """Return a page that needs nothing else; ``name`` is the file that it is for."""
+        lines = list(self._emulators.lines()) if self._moved else []
+        return page(self._table, self.plan.command(f"--html {name}"), _findings(self.cases), lines)
+
+
+def run_matrix(plan: MatrixPlan, progress: Callable[[str], None]) -> Matrix:
+    """Run what is to be run, and keep it.  InputError: a file or a pattern is wrong; nothing was run."""
+    cases = load_cases(find_scenarios(plan.paths))
+    twice = [case.name for case in cases if sum(case.name == other.name for other in cases) > 1]
+    if twice:
+        raise InputError(twice[0], None, "two scenarios of this name; their cells could not be told apart")
+    cache = Cache(default_root(os.environ))
+    here = emulators_here() if any("%" in pattern for pattern in plan.patterns) else ()
+    targets = match_targets(plan.patterns, load_kernels(cache, progress).kernels, here)
+    if not targets:
+        raise InputError(" ".join(plan.patterns), None, "matches no target (shadowfuzz kernels list)")
+    path = plan.results or cache.root / (DETERMINISTIC if plan.deterministic else DEFAULT)
+    before = read_results(path)
+    wanted = before.missing(targets, cases) if plan.missing else dict.fromkeys(targets, cases)
+    work = [Work(target, some, plan.repeat, plan.deterministic) for target, some in wanted.items()]
+    return Matrix(plan, targets, cases, _run_cells(work, before, path, progress))
+
+
+def _run_cells(work: Sequence[Work], before: Results, path: Path, progress: Callable[[str], None]) -> Results:
+    """Run, keep after each target, and report how far it is."""
+    results, start, ended = before, time.monotonic(), 0
+
+    def done(cells: Sequence[Cell]) -> None:
+        nonlocal results, ended
+        results = results.with_cells(cells)
+        write_results(path, results)
+        ended += 1
+        bad = sum(cell.verdict == DIVERGES for cell in cells)
+        cannot = next((cell.why for cell in cells if cell.verdict == CANNOT), "")
+        progress(
+            f"{ended} of {len(work)} targets, {time.monotonic() - start:.0f} s: {cells[0].target}, "
+            + (cannot or f"{len(cells)} scenarios, {bad} diverge")
+        )
+
+    if work:
+        run_all(work, done)
+    return results
+
+
+def _findings(cases: Sequence[Case]) -> tuple[Regression, ...]:
+    """Return the corpus' findings that have a scenario among the cases."""
+    names = {case.name for case in cases}
+    found = load_regressions(KEPT)
+    return tuple(finding for finding in found if not names.isdisjoint(finding.scenarios))
