@@ -138,7 +138,6 @@ def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
     call = call or (debugger is not None and class_of(exit_) == "HVC64" and not exit_.forged)
     target = call_address if call else observed[exceptions.PC]
     pstate = seen[exceptions.PSTATE]
-    is_interrupted = bool(entry.hcr & exceptions.HCR_VIRTUAL and exceptions.unmasked(pstate, entry.hcr))
     refusals: tuple[str, ...] = ()
     if memory.code_changed and protected:
         path = GuestPath(None, why=CODE_CHANGED, certain=False)
@@ -146,7 +145,10 @@ def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
         path = GuestPath(None, why=why, certain=False)
     elif pstate & exceptions.AARCH32:
         path = GuestPath(None, why=IN_AARCH32, certain=False)
-    elif not trapped and (is_interrupted or (gic is not None and not gic.quiet(pstate))):
+    elif not trapped and (
+        (entry.hcr & exceptions.HCR_VIRTUAL and exceptions.unmasked(pstate, entry.hcr))
+        or (gic is not None and not gic.quiet(pstate))
+    ):
         path = GuestPath(None, why=RACE, certain=False, stopped=seen[exceptions.PC])
     else:
         # What traps does so in the mode that it runs in: in another one, the guest comes back to this address.
