@@ -25,7 +25,7 @@ from harness.findings.check import check
 from harness.findings.checked import CheckResult
 from harness.findings.finding import Tries, signature_text
 from harness.findings.known_divergences import Catalogue
-from harness.findings.verdict import Elsewhere
+from harness.findings.verdict import EmulatorResult
 from harness.scenario.scenario import Scenario, load
 from harness.trace.events import Trace
 from harness.trace.tracefile import load_trace
@@ -108,7 +108,7 @@ def test_other_emulators_are_tried_when_the_machine_has_ended(
 
     def measure(sweep: Any, queries: Any, here: Any, say: Callable[[str], None]) -> Any:
         asked.append((sweep, len(queries)))
-        return tuple((Elsewhere("max", Tries(0, 10)),) for _ in queries)
+        return tuple((EmulatorResult("max", Tries(0, 10)),) for _ in queries)
 
     monkeypatch.setattr(confirming, "measure", measure)
     monkeypatch.setattr(confirming, "places", lambda config, here: ("max",))

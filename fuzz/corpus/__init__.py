@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Work on corpora: read, survey and minimise them, count what they exercise, and extract seeds of recordings."""
