@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the project keeps what commands read if nobody says otherwise."""
+"""Where the project keeps what commands read by default."""
 
 from __future__ import annotations
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure speed: exits a second bare and checked, stage by stage, and draw it."""
+"""Measure: exits a second, what a machine costs, and whether guidance by the code of KVM finds more."""

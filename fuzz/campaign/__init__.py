@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A campaign: the parent starts workers, each a process in which atheris drives one target.
+"""Run a campaign: a parent with worker processes, what guides them, what they count, and the summary.
 
-``worker_process`` is that process, ``worker`` what it does with one input, ``guidance`` what coverage guides it,
-``summary`` what the parent reports at the end.  ``lemma_campaign`` is the campaign of levels of the model, without VM.
+A worker gets its job as one value (:class:`fuzz.campaign.worker_job.WorkerJob`).  Nothing here knows the options of a
+command, and nothing here prints.
 """

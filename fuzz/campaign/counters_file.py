@@ -98,7 +98,7 @@ class Stats:
     seen: bytes
 
     def get(self, group: str, name: str) -> int:
-        """Return a word, 0 if nobody counted."""
+        """Return a word, 0 if it was not counted."""
         return self.words.get((group, name), 0)
 
     def group(self, group: str) -> dict[str, int]:

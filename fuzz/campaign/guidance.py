@@ -20,7 +20,7 @@ SUFFIX = ".edges"
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """One of :data:`MODES`; ``kvm_off`` is why the hypervisor's edges are not in it although nobody left them out."""
+    """One of :data:`MODES`; ``kvm_off`` is why the hypervisor's edges are not in it although they were not left out."""
 
     mode: str
     kvm_off: str = ""

@@ -76,7 +76,7 @@ Launch = Callable[[int, int, Path], Sequence[str]]
 
 @contextmanager
 def campaign_directory(out: Path, seeds: Sequence[Path], *, protected: bool = False) -> Iterator[None]:
-    """Make ``out`` ready, or take it up again; nobody else may use it meanwhile.
+    """Make ``out`` ready, or take it up again; no other campaign may use it meanwhile.
 
     ``seeds`` are directories whose scenarios are in the corpus from the start, those that need a protected VM only if
     the target is ``protected``.  InputError: ``out`` cannot be used.

@@ -30,8 +30,8 @@ class CampaignOptions:
 
     ``subjects`` are what was tested, one or two, ``targets`` their names as they were given; ``store`` is the
     database's URL, ``guide`` what guides the search (:mod:`fuzz.campaign.guidance`).  ``accept_kept``: what is like a
-    kept regression does not make its exit status 1.  ``kvm_off``: why KVM's edges do not guide, if nobody asked for
-    that.
+    kept regression does not make its exit status 1.  ``kvm_off``: why KVM's edges do not guide, if that was not
+    asked for.
     """
 
     subjects: tuple[Subject, ...]
@@ -81,7 +81,7 @@ class Summary:
     single comparisons that were masked or impossible.  ``against``: the second target, its kernel and that one's hash,
     empty if there was none; counts are then those of both.  ``coverage`` counts features of the model's replay,
     ``kvm_edges`` edges between blocks of KVM's own code (None: not counted).  ``kvm_off``: why they do not guide
-    although nobody left them out; empty if they do, or are not to.  ``clusters`` of divergences, and how many of them
+    although they were not left out; empty if they do, or are not to.  ``clusters`` of divergences, and how many of them
     are new (:class:`Cluster`).  ``run_again``: a sample of scenarios that were run twice, ``unstable`` those of
     them that showed something else (:func:`fuzz.targets.observation.stability_key`).
     """

@@ -335,7 +335,7 @@ class Worker:
         self._stats.add("reproduced", "yes" if again.hits else "no")
         if not again.hits and self._tries[finding.id] < MAX_TRIES:
             return  # another member may
-        # Told by the member that was tried, whichever is simplest: of this one it is known.
+        # The finding is described by the member that was tried, even if another is simpler: of this one it is known.
         try:
             self._with.findings.revise(finding, scenario, _left(replace(report, again=again), console, earlier))
         except OSError as full:

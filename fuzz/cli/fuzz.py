@@ -148,4 +148,4 @@ class _Status:
             self._stream.write(what)
             self._stream.flush()
         except OSError:
-            self._terminal, self._ticks = False, -(1 << 62)  # nobody reads it: no reason to stop
+            self._terminal, self._ticks = False, -(1 << 62)  # not read any more: no reason to stop

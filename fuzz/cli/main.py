@@ -167,7 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _fail(message: str, status: int, tail: str = "") -> int:
     lines = [f"shadowfuzz: {one_line(message)}", *(f"    {one_line(line)}" for line in tail.splitlines())]
-    with contextlib.suppress(OSError):  # else nobody can be told
+    with contextlib.suppress(OSError):  # else the error cannot be shown
         print("\n".join(lines), file=sys.stderr, flush=True)
     return status
 

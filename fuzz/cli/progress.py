@@ -13,5 +13,5 @@ def say(line: str) -> None:
 
 
 def progress_printer(who: str) -> Callable[[str], None]:
-    """Return what shows lines behind a command's name."""
+    """Return a function that shows lines after a command's name."""
     return lambda line: say(f"{who}: {line}")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeds and kept scenarios: read them, extract them from recordings, measure and minimise what they cover."""
+"""Work on corpora: read, survey and minimise them, count what they exercise, and extract seeds of recordings."""

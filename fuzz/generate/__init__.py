@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make scenarios: the mutator that atheris calls, and idioms, step by step.  Pure, given a random generator.
+"""Make scenarios: mutate and generate valid ones, a function of the random numbers that are passed in.
 
-A new idiom (steps that only make sense together) is a function and a row of ``idioms``.
+A new kind of step is a row of ``harness.scenario.steps`` and a weight in :mod:`fuzz.generate.steps`.
 """

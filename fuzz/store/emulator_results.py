@@ -8,21 +8,26 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from harness.findings.finding import Tries
-from harness.findings.verdict import Elsewhere
+from harness.findings.verdict import EmulatorResult
 
 
-def to_text(found: Sequence[Elsewhere]) -> str:
+def to_text(found: Sequence[EmulatorResult]) -> str:
     """Return what is kept with a finding."""
     return json.dumps([asdict(place) for place in found])
 
 
-def from_text(text: str) -> tuple[Elsewhere, ...]:
+def from_text(text: str) -> tuple[EmulatorResult, ...]:
     """Return what :func:`to_text` wrote; empty for anything else, which is as if nothing had been measured."""
     try:
         return tuple(
-            Elsewhere(str(row["name"]), Tries(int(row["same"]["hits"]), int(row["same"]["runs"])), int(row["changed"]),
-                      str(row["why"]), str(row["unlike"]))
+            EmulatorResult(
+                name=str(row["name"]),
+                same=Tries(int(row["same"]["hits"]), int(row["same"]["runs"])),
+                changed=int(row["changed"]),
+                why=str(row["why"]),
+                unlike=str(row["unlike"]),
+            )
             for row in json.loads(text)
-        )  # fmt: skip
+        )
     except (ValueError, KeyError, TypeError, RecursionError):
         return ()

@@ -73,13 +73,13 @@ class Store:
         weight = 0 if scenario is None else simplicity(scenario)
         with self._database.access(write=True, durable=True) as access:
             key = {"shelf": self.shelf, "id": finding.id}
-            told = {"document": to_json(finding), "scenario": text, "simplicity": weight}
+            values = {"document": to_json(finding), "scenario": text, "simplicity": weight}
             # First the row, whoever makes it: from here on it is locked, for others that add to the same cluster.
             new = access.run(
                 "INSERT INTO findings (shelf, id, kind, document, scenario, simplicity, count, first_seen, last_seen) "
                 "VALUES (:shelf, :id, :kind, :document, :scenario, :simplicity, 0, :now, :now) ON CONFLICT DO NOTHING",
                 **key,
-                **told,
+                **values,
                 **{"kind": finding.kind, "now": finding.first_seen},
             ).rowcount
             self._bump(access, finding.id, finding.first_seen)
@@ -91,7 +91,7 @@ class Store:
                     "UPDATE findings SET document = :document, scenario = :scenario, simplicity = :simplicity "
                     "WHERE shelf = :shelf AND id = :id",
                     **key,
-                    **told,
+                    **values,
                 )
                 access.run("DELETE FROM texts WHERE shelf = :shelf AND id = :id", **key)
             self._attach(access, finding.id, extra or {})

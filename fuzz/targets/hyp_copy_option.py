@@ -24,7 +24,7 @@ def choose_copy(
 ) -> HypCopy | None:
     """Return what shows the copies, None if they are not to be seen; nothing ``wanted``: where the target has any.
 
-    SetupError: they are wanted, and cannot be seen.  Where nobody said so, ``say`` gets the reason instead.
+    SetupError: they are wanted, and cannot be seen.  Where that is the default only, ``say`` gets the reason instead.
     """
     if wanted is False or (wanted is None and config.mode is not Mode.PROTECTED):
         return None

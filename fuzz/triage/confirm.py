@@ -16,7 +16,7 @@ from fuzz.triage.other_emulators import EmulatorQuery, EmulatorSweep, measure, p
 from harness.findings.finding import Signature, Tries, signature_text
 from harness.findings.verdict import (
     STAGES,
-    Elsewhere,
+    EmulatorResult,
     Evidence,
     Stage,
     Verdict,
@@ -93,7 +93,7 @@ def confirm(
         # Two targets that differ from each other would both have to move.
         asked = plan.emulators and options.against is None
         queries = queries_of(targets, scenario, keys) if asked else ()
-    abroad: Mapping[Signature, tuple[Elsewhere, ...]] = {}
+    abroad: Mapping[Signature, tuple[EmulatorResult, ...]] = {}
     if queries:  # the machine has ended: its core is wanted
         sweep = EmulatorSweep(targets.sides[0].config, replace(options, hyp_copy=targets.has_hyp_copy))
         abroad = _on_emulators(sweep, queries, say)
@@ -102,7 +102,7 @@ def confirm(
 
 def _on_emulators(
     sweep: EmulatorSweep, queries: Sequence[EmulatorQuery], say: Callable[[str], None]
-) -> Mapping[Signature, tuple[Elsewhere, ...]]:
+) -> Mapping[Signature, tuple[EmulatorResult, ...]]:
     here = emulators_here()
     say(f"trying {', '.join(places(sweep.config, here))}")
     if len(here) == 1:
@@ -111,7 +111,7 @@ def _on_emulators(
 
 
 def _confirmed(
-    key: Signature, first: Observation, stages: tuple[Stage, ...], abroad: tuple[Elsewhere, ...]
+    key: Signature, first: Observation, stages: tuple[Stage, ...], abroad: tuple[EmulatorResult, ...]
 ) -> Confirmed:
     divergence = first_of(first.checked, key)
     assert divergence is not None

@@ -30,8 +30,8 @@ _WORDS = dict(zip(VERDICTS, ("nothing unexplained", "", "the machine was lost", 
 def page(matrix: Table, command: str, findings: Sequence[Regression], more: Sequence[str] = ()) -> str:
     """Return the page; ``more`` are lines of text about targets that the tables do not hold."""
     nav = el("nav", *(el("a", title, href=f"#{name}") for name, title in _NAV), aria_label="Parts of the page")
-    told = put("made by ", el("code", command), "; one sign a kernel, in version order; point at one for its name")
-    header = el("header", el("h1", "Which kernel shows what"), el("p", told, class_="dim"))
+    made_by = put("made by ", el("code", command), "; one sign a kernel, in version order; point at one for its name")
+    header = el("header", el("h1", "Which kernel shows what"), el("p", made_by, class_="dim"))
     others = details("Other machines", el("pre", "\n".join(more), tabindex="0")) if more else Markup("")
     tables = join(_config(matrix, config, targets) for config, targets in matrix.configs())
     body = el(

@@ -18,7 +18,7 @@ from harness.arch.cpu_models import CPUS
 from harness.errors import ShadowfuzzError, VmLost
 from harness.findings.checked import CheckResult, signature
 from harness.findings.finding import Signature, Tries
-from harness.findings.verdict import Elsewhere
+from harness.findings.verdict import EmulatorResult
 from harness.relations import hyp_copy as beside
 from harness.scenario.scenario import Scenario
 from harness.vm.config import MachineConfig, Mode, emulated
@@ -79,14 +79,14 @@ class EmulatorSweep:
 
 def measure(
     sweep: EmulatorSweep, queries: Sequence[EmulatorQuery], here: Sequence[Emulator], say: Callable[[str], None]
-) -> tuple[tuple[Elsewhere, ...], ...]:
+) -> tuple[tuple[EmulatorResult, ...], ...]:
     """Run each scenario on every other emulator; return for each divergence what each emulator showed.
 
     An emulator where the machine does not come up, or is lost, is not measured, and says why.
     """
     names = places(sweep.config, here)
 
-    def at(name: str) -> tuple[Elsewhere, ...]:
+    def at(name: str) -> tuple[EmulatorResult, ...]:
         found = _at(sweep, name, queries)
         say(f"{name}: {sum(place.same.hits == place.same.runs > 0 for place in found)} of {len(found)} as before")
         return found
@@ -97,8 +97,8 @@ def measure(
     return tuple(tuple(row[i] for row in rows) for i in range(len(queries)))
 
 
-def _at(sweep: EmulatorSweep, name: str, queries: Sequence[EmulatorQuery]) -> tuple[Elsewhere, ...]:
-    done: list[Elsewhere] = []
+def _at(sweep: EmulatorSweep, name: str, queries: Sequence[EmulatorQuery]) -> tuple[EmulatorResult, ...]:
+    done: list[EmulatorResult] = []
     needed = bool(sweep.options.hyp_copy) or any(each.signature[0] in beside.RELATIONS for each in queries)
     try:
         config = emulated(sweep.config, [name], sweep.config.name)
@@ -112,7 +112,7 @@ def _at(sweep: EmulatorSweep, name: str, queries: Sequence[EmulatorQuery]) -> tu
                 done.append(replace(compare(name, each, runs), unlike=lacks))
     except ShadowfuzzError as error:
         why = error.reason if isinstance(error, VmLost) else str(error)
-        done += [Elsewhere(name, Tries(0, 0), why=why)] * (len(queries) - len(done))
+        done += [EmulatorResult(name, Tries(0, 0), why=why)] * (len(queries) - len(done))
     return tuple(done)
 
 
@@ -122,7 +122,7 @@ def why_not_comparable(config: MachineConfig, own: MachineConfig) -> str:
     return f"{bits} address bits, not {wanted}" if bits < wanted else ""
 
 
-def compare(name: str, query: EmulatorQuery, runs: Sequence[Variant]) -> Elsewhere:
+def compare(name: str, query: EmulatorQuery, runs: Sequence[Variant]) -> EmulatorResult:
     """Return what runs at a place say of a divergence.
 
     Values count only if they were the same in every run on its own target: else any of the signature is the same.
@@ -130,4 +130,4 @@ def compare(name: str, query: EmulatorQuery, runs: Sequence[Variant]) -> Elsewhe
     exact = len(query.variants) == 1
     same = sum(run in query.variants if exact else bool(run) for run in runs)
     why = "" if runs else "no run ended well"
-    return Elsewhere(name, Tries(same, len(runs)), sum(map(bool, runs)) - same, why)
+    return EmulatorResult(name, Tries(same, len(runs)), sum(map(bool, runs)) - same, why)

@@ -51,7 +51,7 @@ STAGES = ("repeat", "fresh_vm", "fresh_qemu")
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class EmulatorResult:
     """The same scenario on the same kernel under another QEMU (``qemu-10.0``) or ``-cpu`` model (``cortex-a57``).
 
     ``same`` is how often the very divergence came, ``changed`` how often one of its signature with other values;
@@ -120,7 +120,7 @@ class Evidence:
     stages: tuple[Stage, ...]
     sides: tuple[LevelPosition, ...]
     architecture: str
-    elsewhere: tuple[Elsewhere, ...] = ()
+    elsewhere: tuple[EmulatorResult, ...] = ()
 
     def levels(self, *stands: str) -> tuple[str, ...]:
         """Return the levels that stand there."""
@@ -144,7 +144,7 @@ def _rarely(e: Evidence) -> bool:
     return bool(tries.runs) and wilson(tries)[1] < 0.5
 
 
-def differs(place: Elsewhere, stages: tuple[Stage, ...]) -> bool:
+def differs(place: EmulatorResult, stages: tuple[Stage, ...]) -> bool:
     """Whether a divergence goes away or changes there: it shows in less than half of the runs, and less than here.
 
     Both with a confidence of 95 per cent.
@@ -246,7 +246,7 @@ def evidence(
     checked: CheckResult,
     divergence: Divergence,
     stages: tuple[Stage, ...],
-    elsewhere: tuple[Elsewhere, ...] = (),
+    elsewhere: tuple[EmulatorResult, ...] = (),
 ) -> Evidence:
     """Gather what a confirmed trace says about one of its divergences: all levels are replayed on its round."""
     round_ = next((r for r in index_trace(trace).rounds if r.first == divergence.event), None)
@@ -311,7 +311,7 @@ def verdict_lines(verdict: Verdict, evidence: Evidence) -> tuple[str, ...]:
     )
 
 
-def elsewhere_text(place: Elsewhere) -> str:
+def elsewhere_text(place: EmulatorResult) -> str:
     """Return what another emulator showed: the rate of the same divergence, and what became of the rest."""
     if place.why:
         return f"not measured: {place.why}"

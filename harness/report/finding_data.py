@@ -16,7 +16,7 @@ from harness.findings.finding import Finding, Signature, Tries, signature_text
 from harness.findings.intended_changes import Intended, between
 from harness.findings.known_divergences import Catalogue
 from harness.findings.release_history import Asked
-from harness.findings.verdict import STAGES, Elsewhere, Evidence, Stage, Verdict, classify, evidence, first_of
+from harness.findings.verdict import STAGES, EmulatorResult, Evidence, Stage, Verdict, classify, evidence, first_of
 from harness.relations import hyp_copy
 from harness.relations.divergence import Divergence
 from harness.report.replay_result import Job, Ran
@@ -45,7 +45,7 @@ class Kept:
     texts: Mapping[str, str]
     fresh_qemu: Tries | None = None
     other_trace: Trace | None = None
-    elsewhere: tuple[Elsewhere, ...] | None = None
+    elsewhere: tuple[EmulatorResult, ...] | None = None
     history: tuple[Asked, ...] = ()
 
 

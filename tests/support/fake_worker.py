@@ -30,6 +30,7 @@ SCENARIO = Scenario("A call.", (), (Step("hvc", (0,)),))
 TEXT = format_scenario(SCENARIO).encode()
 
 DIVERGENCE = Divergence("restore", "x3", 1, 2, "HVC64", 1, 0, "prep_hvc")
+OTHER = Divergence("restore", "pc", 1, 2, "HVC64", 1, 0, "prep_hvc")
 
 
 def switch(kind: int, esr: int = 0x5A00_0000, code: int = 2) -> Switch:

@@ -16,11 +16,8 @@ from fuzz.store.findings import Store
 from fuzz.targets.runner import MAX_LOSSES
 from harness.errors import AgentProtocolError, Remains, SetupError, VmLost
 from harness.findings.checked import CheckResult
-from harness.relations.divergence import Divergence
 from harness.vm.crash import Again, from_text
-from tests.support.fake_worker import DIVERGENCE, TEXT, Answer, FakeExecutor, bench, checked
-
-OTHER = Divergence("restore", "pc", 1, 2, "HVC64", 1, 0, "prep_hvc")
+from tests.support.fake_worker import DIVERGENCE, OTHER, TEXT, Answer, FakeExecutor, bench, checked
 
 
 def test_fake_clean_scenario_is_counted(tmp_path: Path) -> None:

@@ -1,17 +1,150 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Confirmation: stages are counted, and a lost machine shows nothing."""
+"""Confirming and minimising a file on a fake target that always records the same trace; a campaign's plan."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from fuzz.targets.observation import signatures
+from fuzz.targets.options import TargetOptions
 from fuzz.targets.runner import MAX_LOSSES
 from fuzz.targets.target_set import TargetSet
-from fuzz.triage.confirm import stages_of
-from harness.errors import VmLost
-from harness.findings.checked import signature
-from harness.findings.finding import Subject, Tries
+from fuzz.triage import confirm as confirming
+from fuzz.triage import minimise as minimising
+from fuzz.triage.confirm import ConfirmPlan, as_json, confirm, stages_of
+from fuzz.triage.minimise import minimise
+from harness.arch.cpu_models import cpu_model
+from harness.errors import InputError, VmLost
+from harness.findings.check import check
+from harness.findings.checked import CheckResult, signature
+from harness.findings.finding import Subject, Tries, signature_text
+from harness.findings.known_divergences import Catalogue
+from harness.findings.verdict import EmulatorResult
+from harness.scenario.scenario import Scenario, load
+from harness.trace.events import Trace
+from harness.trace.tracefile import load_trace
 from tests.support.fake_worker import DIVERGENCE, SCENARIO, SUBJECT, FakeExecutor, checked
+from tests.support.paths import GOLDEN
+
+GOLDEN = GOLDEN
+FILE = GOLDEN / "mixture.scn"
+TRACE = load_trace(GOLDEN / "mixture.trace.json")
+OPTIONS = TargetOptions("fake", "spec")
+ONCE = ConfirmPlan(runs=2, boots=1, emulators=False)
+
+
+class Recorded:
+    """A target that records the same trace, whatever it runs."""
+
+    def __init__(self, trace: Trace = TRACE) -> None:
+        self.subject, self.trace = SUBJECT, trace
+        self.config, self.boots, self.runs = SimpleNamespace(name="fake"), 0, 0
+
+    @contextmanager
+    def boot(self) -> Iterator[Recorded]:
+        self.boots += 1
+        yield self
+
+    def boot_again(self) -> Any:
+        raise AssertionError("no machine is lost on purpose")
+
+    def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
+        self.runs += 1
+        return self.trace
+
+    def check(self, scenario: Scenario, trace: Trace) -> CheckResult:
+        return check(scenario, trace, "spec", cpu_model("cortex-a72"), Catalogue("spec", ()))
+
+
+class Targets(TargetSet[Recorded]):
+    """A set that says whether it has the hypervisor's own vCPUs."""
+
+    has_hyp_copy = True
+
+
+@pytest.fixture
+def target(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    one = Recorded()
+    for module in (confirming, minimising):
+        monkeypatch.setattr(module, "open_targets", lambda options, say: Targets([one]))
+    return one
+
+
+def ignore(line: str) -> None:
+    pass
+
+
+def keys(target: Recorded) -> tuple[Any, ...]:
+    with TargetSet([target]) as targets:
+        return signatures(targets.run_and_check(load(FILE)).checked)
+
+
+def test_every_divergence_is_classified(target: Recorded) -> None:
+    wanted = keys(target)
+    found = confirm(OPTIONS, FILE, None, ONCE, ignore)
+    assert tuple(each.signature for each in found) == wanted and len(wanted) > 1
+    counted = {tuple(stage.tries for stage in each.evidence.stages) for each in found}
+    assert counted == {(Tries(2, 2), Tries(2, 2), Tries(1, 1))}
+    assert as_json(found[0])["signature"] == signature_text(wanted[0])
+
+
+def test_one_divergence_may_be_asked_for(target: Recorded) -> None:
+    last = keys(target)[-1]
+    (found,) = confirm(OPTIONS, FILE, signature_text(last), ONCE, ignore)
+    assert found.signature == last
+    with pytest.raises(InputError, match="does not show 'nonsense'"):
+        confirm(OPTIONS, FILE, "nonsense", ONCE, ignore)
+
+
+def test_other_emulators_are_tried_when_the_machine_has_ended(
+    target: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def measure(sweep: Any, queries: Any, here: Any, say: Callable[[str], None]) -> Any:
+        asked.append((sweep, len(queries)))
+        return tuple((EmulatorResult("max", Tries(0, 10)),) for _ in queries)
+
+    monkeypatch.setattr(confirming, "measure", measure)
+    monkeypatch.setattr(confirming, "places", lambda config, here: ("max",))
+    monkeypatch.setattr(confirming, "emulators_here", lambda: [SimpleNamespace(name="qemu-7.2")])
+    said: list[str] = []
+    found = confirm(OPTIONS, FILE, None, ConfirmPlan(1, 0, emulators=True), said.append)
+    ((sweep, count),) = asked
+    assert sweep.config is target.config and sweep.options.hyp_copy and count == len(found)
+    assert [place.name for place in found[0].evidence.elsewhere] == ["max"]
+    assert said[0] == "trying max" and "the only QEMU here" in said[1]
+
+
+def test_two_targets_are_not_moved_to_other_emulators(target: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(confirming, "measure", never)
+    pair = TargetOptions("fake", "spec", against="other")
+    assert confirm(pair, FILE, None, ConfirmPlan(1, 0, emulators=True), ignore)
+
+
+def test_nothing_unexplained_is_nothing(target: Recorded) -> None:
+    target.trace = Trace((), "ok", 0, False)
+    assert confirm(OPTIONS, FILE, None, ONCE, ignore) == ()
+    with pytest.raises(InputError, match="nothing to minimise"):
+        minimise(OPTIONS, FILE, None, ignore)
+
+
+def test_a_file_is_minimised_for_its_first_divergence(target: Recorded) -> None:
+    said: list[str] = []
+    wanted = keys(target)[0]
+    before, least = minimise(OPTIONS, FILE, None, said.append)
+    assert said == [f"keeping {signature_text(wanted)}"]
+    assert len(before.steps) > 0 == len(least.scenario.steps), "every scenario shows it"
+    assert least.confirmed and least.signature == wanted
+
 
 KEY = signature(DIVERGENCE)
 

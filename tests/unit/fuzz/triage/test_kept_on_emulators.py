@@ -14,14 +14,14 @@ from fuzz.targets.options import TargetOptions
 from fuzz.triage import kept_on_emulators
 from fuzz.triage.other_emulators import EmulatorQuery, EmulatorSweep
 from harness.findings.finding import Tries
-from harness.findings.verdict import Elsewhere
+from harness.findings.verdict import EmulatorResult
 from harness.vm.config import load_config
 from harness.vm.qemu_versions import Emulator
 from tests.support.kept import SUBJECT, filled
 
 HERE = (Emulator("7.2.22", ("qemu",)), Emulator("10.0.2", ("other",)))
 SWEEP = EmulatorSweep(load_config("kvm-nvhe"), TargetOptions("kvm-nvhe", "spec"))
-FOUND = (Elsewhere("max", Tries(2, 2)),)
+FOUND = (EmulatorResult("max", Tries(2, 2)),)
 
 
 def test_each_confirmed_divergence_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +29,7 @@ def test_each_confirmed_divergence_is_tried_once(tmp_path: Path, monkeypatch: py
 
     def measure(
         _: EmulatorSweep, asked: Sequence[EmulatorQuery], here: Sequence[Emulator], __: Callable[[str], None]
-    ) -> list[tuple[Elsewhere, ...]]:
+    ) -> list[tuple[EmulatorResult, ...]]:
         assert tuple(here) == HERE
         tried.extend(asked)
         return [FOUND] * len(asked)

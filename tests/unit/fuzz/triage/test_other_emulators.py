@@ -12,7 +12,7 @@ from fuzz.triage.other_emulators import EmulatorQuery, compare, places, variant
 from harness.errors import InputError
 from harness.findings.checked import signature
 from harness.findings.finding import Tries
-from harness.findings.verdict import Elsewhere
+from harness.findings.verdict import EmulatorResult
 from harness.vm.config import load_config
 from harness.vm.qemu_versions import Emulator
 from tests.support.fake_worker import DIVERGENCE, SCENARIO, checked
@@ -34,10 +34,12 @@ def test_the_same_divergence_has_the_same_values() -> None:
     other = frozenset({("x1", 0, "0x1", "0x2")})
     assert len(one) == 1 and variant(checked(), KEY) == frozenset()
     exact = EmulatorQuery(SCENARIO, KEY, frozenset({one}))
-    assert compare("max", exact, [one, other, frozenset()]) == Elsewhere("max", Tries(1, 3), changed=1)
+    assert compare("max", exact, [one, other, frozenset()]) == EmulatorResult("max", Tries(1, 3), changed=1)
     loose = EmulatorQuery(SCENARIO, KEY, frozenset({one, other}))
     third = frozenset({("x1", 0, "0x1", "0x3")})
-    assert compare("max", loose, [one, third, frozenset()]) == Elsewhere("max", Tries(2, 3)), "its values vary anyway"
+    assert compare("max", loose, [one, third, frozenset()]) == EmulatorResult("max", Tries(2, 3)), (
+        "its values vary anyway"
+    )
     assert compare("max", exact, []).why == "no run ended well"
 
 

@@ -21,7 +21,7 @@ from harness.findings.verdict import (
     STAGES,
     TAKES,
     WITH,
-    Elsewhere,
+    EmulatorResult,
     Evidence,
     LevelPosition,
     Stage,
@@ -99,17 +99,17 @@ ALL, NONE = Tries(10, 10), Tries(0, 10)
 @pytest.mark.parametrize(
     ("verdict", "why", "places"),
     [
-        ("emulator", "another version of QEMU", (Elsewhere("cortex-a57", ALL), Elsewhere("qemu-10.0", NONE))),
-        ("emulator", "another version of QEMU", (Elsewhere("qemu-10.0", NONE, changed=10),)),
-        ("emulator", "another -cpu", (Elsewhere("cortex-a57", NONE), Elsewhere("qemu-10.0", ALL))),
-        ("kvm", "all levels", (Elsewhere("cortex-a57", ALL), Elsewhere("qemu-10.0", ALL))),
+        ("emulator", "another version of QEMU", (EmulatorResult("cortex-a57", ALL), EmulatorResult("qemu-10.0", NONE))),
+        ("emulator", "another version of QEMU", (EmulatorResult("qemu-10.0", NONE, changed=10),)),
+        ("emulator", "another -cpu", (EmulatorResult("cortex-a57", NONE), EmulatorResult("qemu-10.0", ALL))),
+        ("kvm", "all levels", (EmulatorResult("cortex-a57", ALL), EmulatorResult("qemu-10.0", ALL))),
         # What cannot be told from chance, what did not run, and a CPU that differs by what it is, say nothing.
-        ("kvm", "all levels", (Elsewhere("qemu-10.0", Tries(0, 1)), Elsewhere("max", Tries(6, 10)))),
-        ("kvm", "all levels", (Elsewhere("qemu-10.0", Tries(0, 0), why="lost"),)),
-        ("kvm", "all levels", (Elsewhere("cortex-a53", NONE, unlike="40 address bits, not 44"),)),
+        ("kvm", "all levels", (EmulatorResult("qemu-10.0", Tries(0, 1)), EmulatorResult("max", Tries(6, 10)))),
+        ("kvm", "all levels", (EmulatorResult("qemu-10.0", Tries(0, 0), why="lost"),)),
+        ("kvm", "all levels", (EmulatorResult("cortex-a53", NONE, unlike="40 address bits, not 44"),)),
     ],
 )
-def test_the_verdict_emulator_is_measured(verdict: str, why: str, places: tuple[Elsewhere, ...]) -> None:
+def test_the_verdict_emulator_is_measured(verdict: str, why: str, places: tuple[EmulatorResult, ...]) -> None:
     found = Evidence("restore", SURE, ALL_AGAINST, AGAINST, places)
     result = classify(found)
     assert result.name == verdict and why in result.why
@@ -121,7 +121,9 @@ def test_the_verdict_emulator_is_measured(verdict: str, why: str, places: tuple[
 
 
 def test_a_flaky_divergence_is_not_the_emulators() -> None:
-    found = Evidence("host", (Stage("repeat", Tries(1, 20)),), ALL_AGAINST, AGAINST, (Elsewhere("qemu-10.0", NONE),))
+    found = Evidence(
+        "host", (Stage("repeat", Tries(1, 20)),), ALL_AGAINST, AGAINST, (EmulatorResult("qemu-10.0", NONE),)
+    )
     assert classify(found).name == "flaky"
 
 

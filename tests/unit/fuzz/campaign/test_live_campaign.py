@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many workers a campaign has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fuzz.campaign.live_campaign import MAX_JOBS, LivePlan, default_jobs
+from fuzz.targets.options import TargetOptions
+from harness.errors import InputError
+
+
+@pytest.mark.parametrize(("jobs", "deterministic", "workers"), [(3, False, 3), (None, True, 1), (1, True, 1)])
+def test_a_campaign_has_as_many_workers_as_it_may(jobs: int | None, deterministic: bool, workers: int) -> None:
+    options = TargetOptions("t", "spec", deterministic=deterministic)
+    assert LivePlan(options, 1.0, Path("out"), jobs).workers == workers
+    assert 1 <= default_jobs() <= MAX_JOBS
+
+
+def test_a_deterministic_campaign_has_one_worker() -> None:
+    with pytest.raises(InputError, match="--jobs: a deterministic campaign has one worker"):
+        _ = LivePlan(TargetOptions("t", "spec", deterministic=True), 1.0, Path("out"), 2).workers
