@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fuzz.paths import KNOWN_DIR
+from fuzz.paths import KEPT, KNOWN_DIR
 from fuzz.targets.hyp_copy_option import choose_copy
 from fuzz.targets.options import TargetOptions
 from harness.arch.cpu_models import Cpu, cpu_model
@@ -17,6 +17,8 @@ from harness.findings.check import check
 from harness.findings.checked import CheckResult, ComparisonListener
 from harness.findings.finding import Subject
 from harness.findings.known_divergences import Catalogue
+from harness.findings.regressions import errata_of, load_regressions
+from harness.relations.errata import NONE
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 from harness.vm.build.prepare import PreparedTarget, prepare
@@ -52,7 +54,8 @@ class MachineOptions:
 class PreparedSide:
     """One prepared target, and what its traces are checked with.
 
-    ``hyp_copy`` shows the vCPUs of the target's own hypervisor; None: they are not compared.
+    ``hyp_copy`` shows the vCPUs of the target's own hypervisor; None: they are not compared.  ``errata`` are those of
+    the kept findings of this target that have a rule.
     """
 
     config: MachineConfig
@@ -61,6 +64,7 @@ class PreparedSide:
     cpu: Cpu
     catalogue: Catalogue
     hyp_copy: HypCopy | None = None
+    errata: frozenset[str] = NONE
     machines: MachineOptions = field(default_factory=MachineOptions)
 
     def boot(self) -> AbstractContextManager[Executor]:
@@ -85,7 +89,7 @@ class PreparedSide:
 
     def check(self, scenario: Scenario, trace: Trace, listener: ComparisonListener | None = None) -> CheckResult:
         """Compare a trace with the model and with the architecture; ``listener`` gets each comparison."""
-        return check(scenario, trace, self.subject.level, self.cpu, self.catalogue, listener)
+        return check(scenario, trace, self.subject.level, self.cpu, self.catalogue, listener, self.errata)
 
 
 def prepare_side(config: MachineConfig, options: TargetOptions, progress: Progress = quiet) -> PreparedSide:
@@ -96,5 +100,7 @@ def prepare_side(config: MachineConfig, options: TargetOptions, progress: Progre
     hyp_copy = choose_copy(options.hyp_copy, config, prepared, progress)
     clones = None if options.cold else Clones(Cache(default_root(os.environ)), progress)
     return PreparedSide(
-        *(config, prepared, subject, cpu, catalogue, hyp_copy), MachineOptions(clones, options.deterministic)
+        *(config, prepared, subject, cpu, catalogue, hyp_copy),
+        errata=errata_of(load_regressions(KEPT), config.name),
+        machines=MachineOptions(clones, options.deterministic),
     )

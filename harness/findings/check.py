@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.arch.cpu_models import Cpu
+from harness.findings.attribution import attribute, with_causes
 from harness.findings.checked import CheckResult, Comparison, ComparisonListener, ExplainedDivergence
 from harness.findings.known_divergences import Catalogue, Known
 from harness.guest.predict_run import PredictedRun
 from harness.model.memoised_replay import shortcut
 from harness.relations.divergence import Divergence, Unchecked
+from harness.relations.errata import NONE
 from harness.relations.evidence import RoundEvidence, RunEvidence, TraceEvidence, predict_runs
 from harness.relations.gic import GicMonitor
 from harness.relations.hyp_copy import hyp_copies
@@ -80,6 +82,20 @@ class _Tally:
             return
         self.take(relation, tuple(relation.compare(evidence)), relation.times(evidence), event, explain)
 
+    def attribute(self, begin: int, at: RoundEvidence, errata: frozenset[str]) -> None:
+        """Give what was found from ``begin`` on, all of one round, its causes among the errata."""
+        found = [judged.divergence for judged in self.judged[begin:] if judged.known is None]
+        if not any(one.relation == "host" for one in found):
+            return
+        known = attribute(at.round, at.lossy, at.run.walk_level if at.run is not None else None, errata)
+        if known is None:
+            return
+        caused = with_causes(found, at.round, known)
+        self.judged[begin:] = [
+            judged if judged.known is not None else ExplainedDivergence(next(caused), None)
+            for judged in self.judged[begin:]
+        ]
+
     def take(
         self,
         relation: Relation[Evidence],
@@ -109,8 +125,12 @@ def check(
     cpu: Cpu,
     catalogue: Catalogue,
     listener: ComparisonListener | None = None,
+    errata: frozenset[str] = NONE,
 ) -> CheckResult:
-    """Compare a trace with ``level`` of the model and with the architecture; ``listener`` gets each comparison."""
+    """Compare a trace with ``level`` of the model and with the architecture; ``listener`` gets each comparison.
+
+    ``errata`` are those of the target's kernel that have a rule: what they predict has them as its cause.
+    """
     indexed, codes = index_trace(trace), codes_of(scenario)
     gic = GicMonitor(trace.lists) if uses_gic(scenario) else None
     lossy = cpu.lossy if trace.vhe else {}
@@ -135,8 +155,11 @@ def check(
         run, copy = runs.get(round_.first), copies.get(round_.first)
         evidence = RoundEvidence(round_, prediction, lossy, run, copy, gic)
         explain = explained_by(catalogue, evidence)
+        begin = len(tally.judged)
         for of_round in OF_A_ROUND:
             tally.compare(of_round, evidence, round_.first, explain if of_round.by_model else unexplained)
+        if errata:
+            tally.attribute(begin, evidence, errata)
     for of_run, event, found in of_runs:
         tally.take(of_run, found, 1, event)
     whole = TraceEvidence(indexed, codes, runs, gic)

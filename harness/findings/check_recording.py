@@ -78,7 +78,7 @@ class Tally:
     known: Counter[str] = field(default_factory=Counter)
     unchecked: Counter[str] = field(default_factory=Counter)
     undefined: Counter[str] = field(default_factory=Counter)
-    clusters: dict[tuple[str, str, str, str], Cluster] = field(default_factory=dict)
+    clusters: dict[tuple[str, ...], Cluster] = field(default_factory=dict)
     vcpus: set[tuple[int, int]] = field(default_factory=set)
     absent: frozenset[str] = frozenset()
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.findings.finding import Difference, Finding, signature_text
+from harness.relations.errata import RULES
 
 NEW = "new"
 ANY = "*"
@@ -85,6 +86,15 @@ def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
     target = re.split("[@%]", finding.subject.target)[0]
     text = crash_text(finding.signature) if finding.kind == "crash" else signature_text(finding.signature)
     return tuple(row.id for row in kept if target in row.targets and row.shows(text, finding.divergences))
+
+
+def errata_of(kept: Iterable[Regression], target: str) -> frozenset[str]:
+    """Return the kept findings of a target that have a rule in :mod:`harness.relations.errata`.
+
+    A target with another kernel or emulator (``CONFIG@KERNEL%CPU``) is taken for its configuration.
+    """
+    name = re.split("[@%]", target)[0]
+    return frozenset(row.id for row in kept if name in row.targets and row.id in RULES)
 
 
 def crash_text(signature: Sequence[str]) -> str:

@@ -14,8 +14,16 @@ from harness.arch.registers import NAMES
 _POSITIONS = range(len(NAMES))
 
 
+ANOTHER_CAUSE = "another cause"
+"""A divergence that an erratum of the target might cause by its place, and that no set of errata predicts."""
+
+
 class Divergence(NamedTuple):
-    """One difference: relation with register (``restore.x3``), values, and where in the trace it was seen."""
+    """One difference: relation with register (``restore.x3``), values, and where in the trace it was seen.
+
+    ``cause`` names the errata that predict it bit for bit (:mod:`harness.findings.attribution`), or is
+    :data:`ANOTHER_CAUSE`; empty: not determined.
+    """
 
     relation: str
     register: str
@@ -25,6 +33,7 @@ class Divergence(NamedTuple):
     event: int
     step: int
     helper: str = ""
+    cause: str = ""
 
     @property
     def name(self) -> str:

@@ -7,17 +7,20 @@ from dataclasses import dataclass, field
 
 from harness.arch import exceptions
 from harness.arch.exceptions import State
+from harness.relations.errata import NONE
 
 
 @dataclass
 class ExpectedState:
     """The state on its way through a round; ``allowed`` lists other values that are as good, by index.
 
-    ``walk_level``: of the table entry at which a stage-1 walk met no memory, None where nobody knows.
+    ``walk_level``: of the table entry at which a stage-1 walk met no memory, None where nobody knows.  ``errata``: the
+    rules of :mod:`harness.relations.errata` that are switched on.
     """
 
     values: list[int]
     walk_level: int | None = None
+    errata: frozenset[str] = NONE
     allowed: dict[int, frozenset[int] | None] = field(default_factory=dict)
 
     def put(self, index: int, value: int) -> None:

@@ -20,6 +20,17 @@ from harness.guest.predict_run import STEP_SHOWS
 from harness.protocol import OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET
 from harness.relations import contract
 from harness.relations.divergence import Divergence, Unchecked, different
+from harness.relations.errata import (
+    ABORTED_COMPLETES,
+    CPU_ON_KEEPS_SERROR,
+    NO_VIRTUAL_ADDRESS,
+    NO_WALK_ABORT,
+    NONE,
+    RESET_COMPLETES,
+    RESET_KEEPS_BANKED,
+    RESET_KEEPS_SERROR,
+    SIGN_EXTENDED,
+)
 from harness.relations.expected_state import ExpectedState, skip
 from harness.relations.mmio import complete, is_beyond, is_mmio
 from harness.trace.environment import PSCI_0_2, VmEnvironment
@@ -33,6 +44,7 @@ _DECIDES_EXCEPTION = frozenset({*exceptions.EXCEPTION, exceptions.VBAR, exceptio
 _BEYOND = (FSC_EXTABT, *range(FSC_TRANSLATION + 4))
 """Statuses that an abort for an address that a VM has not may have: external, address size, translation (D17.2.37)."""
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
+_UPPER_HALF = 0xFFFF_FFFF << 32
 
 
 def _call(turn: ExpectedState, exit_: Switch, world: VmEnvironment) -> None:
@@ -115,18 +127,35 @@ def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
         turn.allowed[exceptions.ESR] = frozenset(
             syndrome | status | wnr for status in _BEYOND for wnr in (0, DABT["WNR"].mask)
         )
+        if NO_VIRTUAL_ADDRESS in turn.errata:
+            turn.put(exceptions.FAR, exit_.address)
+        _sign_extend(turn)
         return ""
     if contract.is_walk(exit_) and slot is None:
         turn.values[:] = contract.abort_state(exit_)
         allowed = contract.walk_abort_syndromes(exit_, turn.walk_level)
         turn.values[exceptions.ESR], turn.allowed[exceptions.ESR] = min(allowed), allowed
+        if NO_WALK_ABORT in turn.errata:
+            turn.put(exceptions.ESR, min(allowed) & ~DABT["FSC"].mask | FSC_EXTABT)
+        _sign_extend(turn)
         return ""
     undecodable = not exit_.esr & (DABT["ISV"].mask | DABT["CM"].mask) and is_mmio(exit_, world)
     if (kind == "IABT_LOW" and slot is None) or (undecodable and world.protected):
         # Only the guest itself may look at a protected VM's instruction: an abort (KVM API 5, KVM_EXIT_ARM_NISV;
         # io_mem_abort in arch/arm64/kvm/mmio.c).
         turn.values[:] = contract.abort_state(exit_)
+        _sign_extend(turn)
     return ""
+
+
+def _sign_extend(turn: ExpectedState) -> None:
+    """Make ESR_EL1 of an injected abort what a kernel makes that shifts its class as an int."""
+    if SIGN_EXTENDED not in turn.errata:
+        return
+    others = turn.allowed.get(exceptions.ESR, frozenset())
+    turn.values[exceptions.ESR] |= _UPPER_HALF
+    if others is not None:
+        turn.allowed[exceptions.ESR] = frozenset(value | _UPPER_HALF for value in others)
 
 
 def _narrow(turn: ExpectedState) -> None:
@@ -138,13 +167,14 @@ def _narrow(turn: ExpectedState) -> None:
             turn.allowed[i] = whole | {value & 0xFFFF_FFFF for value in whole}
 
 
-def _reset(turn: ExpectedState, world: VmEnvironment) -> None:
+def _reset(turn: ExpectedState, world: VmEnvironment, keeps_banked: bool = False) -> None:
     for index, value in reset_values.RESET_BY_INDEX.items():
-        turn.put(index, value)
+        if not (keeps_banked and index in _KEPT):
+            turn.put(index, value)
     turn.put(_MPIDR, world.mpidr)
     for index in reset_values.HOST_RESET_INDEX:
         turn.allowed[index] = None
-    for index in _KEPT:
+    for index in _KEPT if not keeps_banked else ():
         turn.put(index, 0)
         turn.allowed[index] = reset_values.NOTHING_LEFT
 
@@ -175,14 +205,15 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
         complete(turn, exit_, round_.entry.mmio_data)  # before userspace had its turn
         access = False
     told = any(user.code == EXIT_MMIO for user in round_.users)
-    excepted = waiting = False
+    excepted = waiting = aborted = False
     serror_taken = serror_at_once(round_)
     # An exception that neither pends at the entry nor went with a run before it was taken at once, before the writes.
     at_once = not round_.entry.pending & EXCEPTION and not _ran_after_asking(round_, serror_taken)
     for host in round_.hosts:
         if host.op == OP_RESET:
-            _reset(turn, round_.world)
-            access = excepted = waiting = False
+            _reset(turn, round_.world, RESET_KEEPS_BANKED in turn.errata)
+            access = access and host.asked and RESET_COMPLETES in turn.errata
+            excepted = waiting = False
         elif host.error:
             continue
         elif host.op == OP_SET and (index := BY_ONE_REG.get(host.a)) is not None:
@@ -197,9 +228,9 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
             if turn.values[exceptions.PSTATE] & exceptions.AARCH32:
                 _narrow(turn)
         elif host.op == OP_FINISH:
-            if access and exit_ is not None:
+            if exit_ is not None and (access or (aborted and ABORTED_COMPLETES in turn.errata)):
                 complete(turn, exit_, round_.entry.mmio_data)
-            access = waiting = False
+            access = waiting = aborted = False
         elif host.op == OP_ABORT and exit_ is not None:
             if waiting and round_.seen[exceptions.ELR] == turn.values[exceptions.ELR]:
                 continue  # one may pend for both: what two before a run are, KVM API 4.32 does not say
@@ -210,6 +241,8 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
                 turn.allowed[exceptions.ESR] = frozenset(
                     {turn.values[exceptions.ESR], turn.values[exceptions.ESR] | IL_BIT}
                 )
+            _sign_extend(turn)
+            aborted = aborted or access
             access, excepted, waiting = False, True, True
         elif host.op == OP_SERROR and serror_taken and not turn.values[exceptions.PSTATE] & exceptions.PSTATE_A:
             if access and exit_ is not None and told:
@@ -227,14 +260,14 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
 
 
 def expected_entry_state(
-    round_: Round, walk_level: int | None = None
+    round_: Round, walk_level: int | None = None, errata: frozenset[str] = NONE
 ) -> tuple[State, Mapping[int, frozenset[int] | None]] | str:
     """Return the registers owed at the entry, and per index the other values that will do (None: any).
 
     A text says why nobody can tell.  ``walk_level``: of the table entry at which a stage-1 walk met no memory.
     """
     exit_ = round_.exit
-    turn = ExpectedState(list((exit_ or round_.entry).values), walk_level)
+    turn = ExpectedState(list((exit_ or round_.entry).values), walk_level, errata)
     if exit_ is None:
         _reset(turn, round_.world)
     else:
@@ -244,7 +277,7 @@ def expected_entry_state(
     return _userspace(turn, round_) or (tuple(turn.values), turn.allowed)
 
 
-def expected_virtual_interrupts(round_: Round) -> tuple[int, int]:
+def expected_virtual_interrupts(round_: Round, errata: frozenset[str] = NONE) -> tuple[int, int]:
     """Return the virtual interrupts that must be pending in HCR_EL2 at the entry, and which bits are certain.
 
     An SError is pended, and nothing of it is left after a reset; a line stays as it was set last (KVM API 4.25, 4.32).
@@ -253,7 +286,8 @@ def expected_virtual_interrupts(round_: Round) -> tuple[int, int]:
     certain = exceptions.HCR_VIRTUAL
     for host in round_.hosts:
         if host.op == OP_RESET:
-            hcr, certain = 0, exceptions.HCR_VSE
+            keeps = (RESET_KEEPS_SERROR if host.asked else CPU_ON_KEEPS_SERROR) in errata
+            hcr, certain = hcr & exceptions.HCR_VSE if keeps else 0, exceptions.HCR_VSE
         elif host.op == OP_SERROR and not host.error:
             hcr |= exceptions.HCR_VSE
             if round_.action.inject:
@@ -275,17 +309,18 @@ def _step_waits(round_: Round, pstate: int) -> bool:
 
 
 def compare_entry_state(
-    round_: Round, lossy: Mapping[int, int], walk_level: int | None = None
+    round_: Round, lossy: Mapping[int, int], walk_level: int | None = None, errata: frozenset[str] = NONE
 ) -> Iterator[Divergence | Unchecked]:
     """Yield the divergences of relation ``host.*``.
 
-    ``lossy``: bits that the CPU does not keep, by index; ``walk_level`` as in :func:`expected_entry_state`.
+    ``lossy``: bits that the CPU does not keep, by index; ``walk_level`` and ``errata`` as in
+    :func:`expected_entry_state`.
     """
-    pending, certain = expected_virtual_interrupts(round_)
+    pending, certain = expected_virtual_interrupts(round_, errata)
     if (pending ^ round_.entry.hcr) & certain:
         found = round_.entry.hcr & exceptions.HCR_VIRTUAL
         yield Divergence("host", "hcr_el2", pending, found, round_.label, round_.first, round_.entry.step)
-    result = expected_entry_state(round_, walk_level)
+    result = expected_entry_state(round_, walk_level, errata)
     if isinstance(result, str):
         yield Unchecked("host", result)
         return

@@ -12,6 +12,7 @@ from harness.arch.exits import DABT
 from harness.arch.registers import MASK64
 from harness.relations import contract
 from harness.relations.divergence import Divergence
+from harness.relations.errata import LOSES_SIGN
 from harness.relations.expected_state import ExpectedState, skip
 from harness.trace.environment import SCENARIO_VM, VmEnvironment
 from harness.trace.events import Switch
@@ -98,6 +99,8 @@ def is_mmio(exit_: Switch, world: VmEnvironment = SCENARIO_VM) -> bool:
 
 def complete(turn: ExpectedState, exit_: Switch, data: int) -> None:
     target = DABT["SRT"].get(exit_.esr)
+    if LOSES_SIGN in turn.errata:
+        exit_ = exit_._replace(esr=exit_.esr & ~DABT["SSE"].mask)
     if not DABT["WNR"].get(exit_.esr) and target != 31:
         owed, other = mmio_data(exit_, data), mmio_data(exit_, data, turn.values)
         turn.put(target, owed if owed is not None else turn.values[target])

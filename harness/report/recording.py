@@ -115,7 +115,7 @@ def as_json(report: Report) -> dict[str, object]:
     }
 
 
-def _cluster_json(key: tuple[str, str, str, str], cluster: Cluster) -> dict[str, object]:
+def _cluster_json(key: tuple[str, ...], cluster: Cluster) -> dict[str, object]:
     found = cluster.example.divergence
     return {
         "signature": signature_text(key),

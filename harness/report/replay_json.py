@@ -14,11 +14,11 @@ Keys::
                          inject}, host[], model{level, helper, dirty, decisions[[name, taken]]}, columns[],
                          registers[], divergences[]
           registers[]    register, values{column: value or null}, differing_bits
-          divergences[]  relation, register, name, expected, observed, signature[4], known (null: unexplained;
-                         else id, verdict, why, source)
+          divergences[]  relation, register, name, expected, observed, signature[], cause (the errata that predict it),
+                         known (null: unexplained; else id, verdict, why, source)
       lost[]             scenario (null: it did not boot), repeat, reason, console_tail
     known[]              id, verdict, counts{target: n}: how often each entry of the catalogue explained something
-    clusters[]           signature[4], counts{target: n}, reproduced[runs, of], first (scenario)
+    clusters[]           signature[], counts{target: n}, reproduced[runs, of], first (scenario)
 """
 
 from __future__ import annotations
@@ -141,6 +141,7 @@ def _divergence(judged: ExplainedDivergence) -> Json:
         "expected": _value(found.expected),
         "observed": _value(found.observed),
         "signature": list(signature(found)),
+        "cause": found.cause,
         "known": None if known is None else {name: getattr(known, name) for name in ("id", "verdict", "why", "source")},
     }
 

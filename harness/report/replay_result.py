@@ -12,7 +12,7 @@ from harness.report.sites import Site
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 
-Signature = tuple[str, str, str, str]
+Signature = tuple[str, ...]
 """Relation, register, exit class, helper: see :func:`harness.findings.checked.signature`."""
 
 
@@ -99,6 +99,10 @@ class TargetResult:
     def relations(self) -> Counter[str]:
         """Comparisons by relation."""
         return _sum(r.checked.relations for r in self.ran)
+
+    def causes(self) -> Counter[str]:
+        """The unexplained divergences whose cause was determined, by cause."""
+        return Counter(d.cause for ran in self.ran for d in ran.checked.unexplained if d.cause)
 
     def not_compared(self) -> Counter[str]:
         """What could not be compared, by reason."""

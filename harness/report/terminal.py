@@ -325,6 +325,8 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
         yield from _field("exits", _counts(result.exits_by_class()) or "none", style)
         yield from _field("compared", _counts(result.relations()) or "nothing", style)
         yield from _field("divergent", f"{t['known']} known, {t['unexplained']} unexplained", style)
+        if causes := result.causes():
+            yield from _field("causes", _counts(causes), style)
         for why, count in sorted(result.not_compared().items(), key=lambda item: (-item[1], item[0])):
             yield from _field("unchecked", f"{count}x {why}", style)
     entries = known_counts(results) if known else {}

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attribute divergences to errata: by switching rules on, and looking whether what was observed is then predicted.
+
+A divergence belongs to an erratum only if the contract with that rule predicts the observed value, bit for bit, and
+nothing else of the round gets worse.  Of several sets of rules the smallest counts.  What no set predicts, although
+an erratum of the target might have caused it by its register and exit class, has another cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+from harness.relations.divergence import ANOTHER_CAUSE, Divergence, Unchecked
+from harness.relations.errata import NONE, may_cause
+from harness.relations.host import compare_entry_state
+from harness.trace.rounds import Round
+
+MAX_ERRATA = 3
+"""So many errata at the most are tried together on one round."""
+
+
+class Attribution(NamedTuple):
+    """The errata that predict a round, and the registers of ``host.*`` that only they predict.
+
+    ``other`` are the registers that an erratum might have changed, and that no set of errata predicts.
+    """
+
+    errata: frozenset[str]
+    registers: frozenset[str]
+    other: frozenset[str]
+
+
+def attribute(
+    round_: Round, lossy: Mapping[int, int], walk_level: int | None, errata: Iterable[str]
+) -> Attribution | None:
+    """Return what the errata explain of a round; None where the contract determines nothing, or is met."""
+    base = _differing(round_, lossy, walk_level, NONE)
+    names = tuple(sorted(errata))
+    claimed = frozenset(r for r in base or () if may_cause(frozenset(names), r, round_.label))
+    if base is None or not claimed:
+        return None
+    # Only rules that may have caused some of it are worth trying.
+    names = tuple(name for name in names if any(may_cause(frozenset({name}), r, round_.label) for r in base))
+    best, left = NONE, base
+    for size in range(1, min(MAX_ERRATA, len(names)) + 1):
+        for chosen in combinations(names, size):
+            remaining = _differing(round_, lossy, walk_level, frozenset(chosen))
+            if remaining is not None and remaining < left:
+                best, left = frozenset(chosen), remaining
+        if not left & claimed:
+            break
+    return Attribution(best, base - left, left & claimed)
+
+
+def _differing(
+    round_: Round, lossy: Mapping[int, int], walk_level: int | None, errata: frozenset[str]
+) -> frozenset[str] | None:
+    """Return the registers that differ from the contract with some rules; None where it does not say."""
+    found = tuple(compare_entry_state(round_, lossy, walk_level, errata))
+    differing = frozenset(one.register for one in found if isinstance(one, Divergence))
+    return differing if differing or not any(isinstance(one, Unchecked) for one in found) else None
+
+
+def with_causes(found: Sequence[Divergence], round_: Round, known: Attribution) -> Iterator[Divergence]:
+    """Yield the divergences of one round with their causes.
+
+    A divergence of ``restore.*`` has the cause of the one of ``host.*`` in the same register: the errata predict what
+    was observed there.  Where the contract is met its cause is not determined.
+    """
+    cause = ", ".join(sorted(known.errata))
+    for one in found:
+        register = "spsr_el1" if one.register == "spsr_0" else one.register
+        if one.relation not in ("host", "restore") or one.event != round_.first:
+            yield one
+        elif register in known.registers:
+            yield one._replace(cause=cause)
+        else:
+            yield one._replace(cause=ANOTHER_CAUSE) if register in known.other else one
