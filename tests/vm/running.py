@@ -75,7 +75,7 @@ def check_all(
         trace, compared = run_to_end(executor, scenario, fresh_vm=fresh_vm), list[Comparison]()
         results[name] = check(scenario, trace, "spec", cpu, CATALOGUE, compared.append)
         if exercise is not None:
-            exercise.add(scenario, trace, compared)
+            exercise.add(scenario, index_trace(trace), compared)
     return results
 
 
