@@ -18,6 +18,7 @@ from harness.findings.checked import CheckResult, Comparison, signature
 from harness.findings.known_divergences import Catalogue
 from harness.scenario.requirements import needs_protected
 from harness.scenario.scenario import Scenario, load
+from harness.trace.indexed import index_trace
 from harness.vm.build.prepare import prepare
 from harness.vm.config import PROJECT, load_config
 from harness.vm.executor import Executor
