@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from fuzz.paths import KEPT
 from fuzz.targets.hyp_copy_option import choose_copy
 from fuzz.targets.runner import run_to_end
 from harness.arch.cpu_models import cpu_model
@@ -16,6 +17,7 @@ from harness.coverage.exercised_steps import Exercise
 from harness.findings.check import check
 from harness.findings.checked import CheckResult, Comparison, signature
 from harness.findings.known_divergences import Catalogue
+from harness.findings.regressions import errata_of, load_regressions
 from harness.scenario.requirements import needs_protected
 from harness.scenario.scenario import Scenario, load
 from harness.trace.indexed import index_trace
@@ -70,11 +72,11 @@ def check_all(
     exercise: Exercise | None = None,
 ) -> dict[str, CheckResult]:
     """Run and check scenarios on a machine that runs, those that it can run; ``exercise`` counts what they did."""
-    cpu = cpu_model(load_config(target).cpu)
+    cpu, errata = cpu_model(load_config(target).cpu), errata_of(load_regressions(KEPT), target)
     results = {}
     for name, scenario in runnable(target, what).items():
         trace, compared = run_to_end(executor, scenario, fresh_vm=fresh_vm), list[Comparison]()
-        results[name] = check(scenario, trace, "spec", cpu, CATALOGUE, compared.append)
+        results[name] = check(scenario, trace, "spec", cpu, CATALOGUE, compared.append, errata)
         if exercise is not None:
             exercise.add(scenario, index_trace(trace), compared)
     return results
