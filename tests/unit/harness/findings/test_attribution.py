@@ -3,11 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.arch import exceptions
+from harness.arch.cpu_models import cpu_model
 from harness.findings.attribution import Attribution, attribute, with_causes
+from harness.findings.check import check
 from harness.findings.checked import signature
+from harness.findings.finding import Finding, Subject, Tries, difference
+from harness.findings.known_divergences import Catalogue
+from harness.findings.regressions import errata_of, like, load_regressions
 from harness.relations.divergence import ANOTHER_CAUSE, Divergence
 from harness.relations.errata import (
     ABORTED_COMPLETES,
@@ -18,7 +25,10 @@ from harness.relations.errata import (
     SIGN_EXTENDED,
 )
 from harness.relations.host import compare_entry_state
+from harness.scenario.scenario import load
 from harness.trace.rounds import Round
+from harness.trace.tracefile import load_trace
+from tests.support.paths import CORPUS, GOLDEN
 from tests.support.rounds import AT, NOWHERE, WINDOW, S, after_reset, page
 from tests.support.traces import MMIO_EXIT, but, entry, esr, host_reset, load_esr, trap, turn, user
 
@@ -91,3 +101,23 @@ def test_several_errata_at_once_are_the_smallest_set() -> None:
     known = attribute(round_, {}, None, ALL)
     assert known is not None and known.errata == {RESET_COMPLETES, RESET_KEEPS_BANKED} and not known.other
     assert ABORTED_COMPLETES not in known.errata
+
+
+@pytest.mark.parametrize("name", ["abort_stopped_then_on", "mmio_stopped_then_on"])
+def test_a_bug_with_the_signature_of_a_kept_finding_shows(name: str) -> None:
+    """Recorded on Linux 6.1.164: CPU_ON keeps a pending PC update (fixed in 6.1.170, "Discard PC update state on vcpu
+    reset").  Its signature is that of ``reset-completes-pending-mmio``."""
+    folder = GOLDEN / "causes"
+    scenario, trace = load(folder / f"{name}.scn"), load_trace(folder / f"{name}.6.1.164.trace.json")
+    kept = load_regressions(CORPUS / "regressions" / "expected.toml")
+    errata = errata_of(kept, "kvm-nvhe@6.1.164")
+    catalogue = Catalogue.load(CORPUS / "known", "spec")
+    checked = check(scenario, trace, "spec", cpu_model("cortex-a72"), catalogue, errata=errata)
+    other = [one for one in checked.unexplained if one.cause == ANOTHER_CAUSE]
+    assert [one.name for one in other] == ["host.pc"] and other[0].expected == 0x4000_4000
+    subject = Subject("kvm-nvhe@6.1.164", "6.1.0-44-cloud-arm64", "0" * 64, "spec")
+    new = Finding("divergence", signature(other[0]), subject, (difference(other[0]),), 1, Tries(2, 2), Tries(2, 2), "")
+    assert like(kept, new) == ()
+    hidden = replace(new, signature=signature(other[0]._replace(cause="")))
+    assert like(kept, hidden) == ("reset-completes-pending-mmio", "aborted-access-completes"), "by signature alone"
+    assert {one.cause for one in checked.unexplained} <= {"", ANOTHER_CAUSE, *errata}
