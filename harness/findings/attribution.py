@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
+from harness.arch.registers import NAMES
 from harness.relations.divergence import ANOTHER_CAUSE, Divergence, Unchecked
 from harness.relations.errata import NONE, may_cause
 from harness.relations.host import compare_entry_state
@@ -19,6 +20,10 @@ from harness.trace.rounds import Round
 
 MAX_ERRATA = 3
 """So many errata at the most are tried together on one round."""
+
+
+_OF_THE_STATE = frozenset({*NAMES, "hcr_el2"})
+"""What :func:`harness.relations.host.compare_entry_state` compares."""
 
 
 class Attribution(NamedTuple):
@@ -33,24 +38,26 @@ class Attribution(NamedTuple):
 
 
 def attribute(
-    round_: Round, lossy: Mapping[int, int], walk_level: int | None, errata: Iterable[str]
+    differing: Iterable[str], round_: Round, lossy: Mapping[int, int], walk_level: int | None, errata: Iterable[str]
 ) -> Attribution | None:
-    """Return what the errata explain of a round; None where the contract determines nothing, or is met."""
-    base = _differing(round_, lossy, walk_level, NONE)
-    names = tuple(sorted(errata))
-    claimed = frozenset(r for r in base or () if may_cause(frozenset(names), r, round_.label))
-    if base is None or not claimed:
-        return None
+    """Return what the errata explain of a round in which these registers of ``host.*`` differ from the contract.
+
+    None: no erratum of the target may have caused any of it.
+    """
+    base = frozenset(differing) & _OF_THE_STATE
     # Only rules that may have caused some of it are worth trying.
-    names = tuple(name for name in names if any(may_cause(frozenset({name}), r, round_.label) for r in base))
+    names = sorted(name for name in errata if any(may_cause(frozenset({name}), r, round_.label) for r in base))
+    claimed = frozenset(r for r in base if may_cause(frozenset(names), r, round_.label))
+    if not claimed:
+        return None
     best, left = NONE, base
     for size in range(1, min(MAX_ERRATA, len(names)) + 1):
         for chosen in combinations(names, size):
             remaining = _differing(round_, lossy, walk_level, frozenset(chosen))
             if remaining is not None and remaining < left:
                 best, left = frozenset(chosen), remaining
-        if not left & claimed:
-            break
+                if not left & claimed:
+                    return Attribution(best, base - left, NONE)
     return Attribution(best, base - left, left & claimed)
 
 

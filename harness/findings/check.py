@@ -85,9 +85,10 @@ class _Tally:
     def attribute(self, begin: int, at: RoundEvidence, errata: frozenset[str]) -> None:
         """Give what was found from ``begin`` on, all of one round, its causes among the errata."""
         found = [judged.divergence for judged in self.judged[begin:] if judged.known is None]
-        if not any(one.relation == "host" for one in found):
+        differing = [one.register for one in found if one.relation == "host"]
+        if not differing:
             return
-        known = attribute(at.round, at.lossy, at.run.walk_level if at.run is not None else None, errata)
+        known = attribute(differing, at.round, at.lossy, at.run.walk_level if at.run is not None else None, errata)
         if known is None:
             return
         caused = with_causes(found, at.round, known)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -47,9 +48,13 @@ def found(round_: Round) -> list[Divergence]:
     return [one for one in compare_entry_state(round_, {}) if isinstance(one, Divergence)]
 
 
+def causes(round_: Round, errata: Iterable[str]) -> Attribution | None:
+    return attribute([one.register for one in found(round_)], round_, {}, None, errata)
+
+
 def test_what_the_rule_predicts_is_the_erratums() -> None:
     round_ = aborted(0xFFFF_FFFF_0000_0000 | ABORT)
-    known = attribute(round_, {}, None, ALL)
+    known = causes(round_, ALL)
     assert known == Attribution(frozenset({SIGN_EXTENDED}), frozenset({"esr_el1"}), frozenset())
     (caused,) = with_causes(found(round_), round_, known)
     assert caused.cause == SIGN_EXTENDED and len(signature(caused)) == 4
@@ -59,7 +64,7 @@ def test_what_the_rule_predicts_is_the_erratums() -> None:
 def test_one_bit_more_is_another_cause(bit: int) -> None:
     """The same register at the same exit class: the signature of the erratum, and not its doing."""
     round_ = aborted((0xFFFF_FFFF_0000_0000 | ABORT) ^ 1 << bit)
-    known = attribute(round_, {}, None, ALL)
+    known = causes(round_, ALL)
     assert known is not None and known.errata == frozenset() and known.other == {"esr_el1"}
     (caused,) = with_causes(found(round_), round_, known)
     assert caused.cause == ANOTHER_CAUSE and signature(caused)[-1] == ANOTHER_CAUSE
@@ -67,12 +72,12 @@ def test_one_bit_more_is_another_cause(bit: int) -> None:
 
 def test_a_rule_that_is_switched_off_explains_nothing() -> None:
     round_ = aborted(0xFFFF_FFFF_0000_0000 | ABORT)
-    assert attribute(round_, {}, None, ALL - {SIGN_EXTENDED}) is not None
-    assert attribute(round_, {}, None, ()) is None, "the target has no errata: nothing is claimed"
+    assert causes(round_, ALL - {SIGN_EXTENDED}) is not None
+    assert causes(round_, ()) is None, "the target has no errata: nothing is claimed"
 
 
 def test_what_keeps_the_contract_needs_no_cause() -> None:
-    assert attribute(aborted(ABORT), {}, None, ALL) is None
+    assert causes(aborted(ABORT), ALL) is None
 
 
 def completed(value: int, data: int) -> Round:
@@ -86,7 +91,7 @@ def completed(value: int, data: int) -> Round:
 @pytest.mark.parametrize(("value", "cause"), [(0x80, LOSES_SIGN), (0x81, ANOTHER_CAUSE), (0, ANOTHER_CAUSE)])
 def test_a_load_without_its_sign(value: int, cause: str) -> None:
     round_ = completed(value, 0x80)
-    known = attribute(round_, {}, None, ALL)
+    known = causes(round_, ALL)
     assert known is not None
     assert {one.cause for one in with_causes(found(round_), round_, known)} == {cause}
 
@@ -98,7 +103,7 @@ def test_several_errata_at_once_are_the_smallest_set() -> None:
     told = user(before, MMIO_EXIT, mmio_addr=WINDOW, mmio_len=1)
     after = but(after_reset(x3=7, pc=4), sp_el1=0x55, elr_el1=before[exceptions.ELR], spsr_el1=before[exceptions.SPSR])
     round_ = turn(exit_, told, host_reset(), entry(after, mmio_data=7))
-    known = attribute(round_, {}, None, ALL)
+    known = causes(round_, ALL)
     assert known is not None and known.errata == {RESET_COMPLETES, RESET_KEEPS_BANKED} and not known.other
     assert ABORTED_COMPLETES not in known.errata
 
