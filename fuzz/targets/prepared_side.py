@@ -18,7 +18,7 @@ from harness.findings.checked import CheckResult, ComparisonListener
 from harness.findings.finding import Subject
 from harness.findings.known_divergences import Catalogue
 from harness.findings.regressions import errata_of, load_regressions
-from harness.relations.errata import NONE
+from harness.relations.errata import NO_ERRATA, TargetErrata
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 from harness.vm.build.prepare import PreparedTarget, prepare
@@ -54,8 +54,8 @@ class MachineOptions:
 class PreparedSide:
     """One prepared target, and what its traces are checked with.
 
-    ``hyp_copy`` shows the vCPUs of the target's own hypervisor; None: they are not compared.  ``errata`` are those of
-    the kept findings of this target that have a rule.
+    ``hyp_copy`` shows the vCPUs of the target's own hypervisor; None: they are not compared.  ``errata`` are the kept
+    findings of this target.
     """
 
     config: MachineConfig
@@ -64,7 +64,7 @@ class PreparedSide:
     cpu: Cpu
     catalogue: Catalogue
     hyp_copy: HypCopy | None = None
-    errata: frozenset[str] = NONE
+    errata: TargetErrata = NO_ERRATA
     machines: MachineOptions = field(default_factory=MachineOptions)
 
     def boot(self) -> AbstractContextManager[Executor]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from harness.arch.registers import NAMES
 from harness.relations.divergence import ANOTHER_CAUSE, Divergence, Unchecked
-from harness.relations.errata import NONE, may_cause
+from harness.relations.errata import NONE, TargetErrata, may_cause
 from harness.relations.host import compare_entry_state
 from harness.trace.rounds import Round
 
@@ -38,7 +38,7 @@ class Attribution(NamedTuple):
 
 
 def attribute(
-    differing: Iterable[str], round_: Round, lossy: Mapping[int, int], walk_level: int | None, errata: Iterable[str]
+    differing: Iterable[str], round_: Round, lossy: Mapping[int, int], walk_level: int | None, errata: TargetErrata
 ) -> Attribution | None:
     """Return what the errata explain of a round in which these registers of ``host.*`` differ from the contract.
 
@@ -46,7 +46,7 @@ def attribute(
     """
     base = frozenset(differing) & _OF_THE_STATE
     # Only rules that may have caused some of it are worth trying.
-    names = sorted(name for name in errata if any(may_cause(frozenset({name}), r, round_.label) for r in base))
+    names = sorted(name for name in errata.rules if any(may_cause(frozenset({name}), r, round_.label) for r in base))
     claimed = frozenset(r for r in base if may_cause(frozenset(names), r, round_.label))
     if not claimed:
         return None
@@ -58,7 +58,8 @@ def attribute(
                 best, left = frozenset(chosen), remaining
                 if not left & claimed:
                     return Attribution(best, base - left, NONE)
-    return Attribution(best, base - left, left & claimed)
+    other = frozenset(r for r in left & claimed if not errata.is_undecided(r, round_.label))
+    return Attribution(best, base - left, other)
 
 
 def _differing(

@@ -14,7 +14,7 @@ from harness.findings.known_divergences import Catalogue, Known
 from harness.guest.predict_run import PredictedRun
 from harness.model.memoised_replay import shortcut
 from harness.relations.divergence import Divergence, Unchecked
-from harness.relations.errata import NONE
+from harness.relations.errata import NO_ERRATA, TargetErrata
 from harness.relations.evidence import RoundEvidence, RunEvidence, TraceEvidence, predict_runs
 from harness.relations.gic import GicMonitor
 from harness.relations.hyp_copy import hyp_copies
@@ -82,7 +82,7 @@ class _Tally:
             return
         self.take(relation, tuple(relation.compare(evidence)), relation.times(evidence), event, explain)
 
-    def attribute(self, begin: int, at: RoundEvidence, errata: frozenset[str]) -> None:
+    def attribute(self, begin: int, at: RoundEvidence, errata: TargetErrata) -> None:
         """Give what was found from ``begin`` on, all of one round, its causes among the errata."""
         found = [judged.divergence for judged in self.judged[begin:] if judged.known is None]
         differing = [one.register for one in found if one.relation == "host"]
@@ -126,11 +126,11 @@ def check(
     cpu: Cpu,
     catalogue: Catalogue,
     listener: ComparisonListener | None = None,
-    errata: frozenset[str] = NONE,
+    errata: TargetErrata = NO_ERRATA,
 ) -> CheckResult:
     """Compare a trace with ``level`` of the model and with the architecture; ``listener`` gets each comparison.
 
-    ``errata`` are those of the target's kernel that have a rule: what they predict has them as its cause.
+    ``errata`` are those of the target's kernel: what their rules predict has them as its cause.
     """
     indexed, codes = index_trace(trace), codes_of(scenario)
     gic = GicMonitor(trace.lists) if uses_gic(scenario) else None
@@ -159,7 +159,7 @@ def check(
         begin = len(tally.judged)
         for of_round in OF_A_ROUND:
             tally.compare(of_round, evidence, round_.first, explain if of_round.by_model else unexplained)
-        if errata:
+        if errata.rules:
             tally.attribute(begin, evidence, errata)
     for of_run, event, found in of_runs:
         tally.take(of_run, found, 1, event)

@@ -17,9 +17,10 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.findings.finding import Difference, Finding, signature_text
-from harness.relations.errata import RULES
+from harness.relations.errata import RULES, TargetErrata
 
 NEW = "new"
+_GPRS = tuple(f"x{i}" for i in range(31))
 ANY = "*"
 """In the place of a signature's exit class or helper: the cause has nothing to do with it."""
 
@@ -88,13 +89,21 @@ def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
     return tuple(row.id for row in kept if target in row.targets and row.shows(text, finding.divergences))
 
 
-def errata_of(kept: Iterable[Regression], target: str) -> frozenset[str]:
-    """Return the kept findings of a target that have a rule in :mod:`harness.relations.errata`.
+def errata_of(kept: Iterable[Regression], target: str) -> TargetErrata:
+    """Return the kept findings of a target, those with a rule in :mod:`harness.relations.errata` and the others.
 
     A target with another kernel or emulator (``CONFIG@KERNEL%CPU``) is taken for its configuration.
     """
     name = re.split("[@%]", target)[0]
-    return frozenset(row.id for row in kept if name in row.targets and row.id in RULES)
+    here = [row for row in kept if name in row.targets]
+    shown = (text.partition("/") for row in here if row.id not in RULES for text in row.signatures)
+    unruled = (
+        (register, exit_class)
+        for place, _, exit_class in shown
+        if place.startswith("host.")
+        for register in (_GPRS if place == "host.xN" else (place.removeprefix("host."),))
+    )
+    return TargetErrata(frozenset(row.id for row in here if row.id in RULES), frozenset(unruled))
 
 
 def crash_text(signature: Sequence[str]) -> str:

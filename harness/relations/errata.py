@@ -95,6 +95,24 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 NONE: frozenset[str] = frozenset()
 
 
+class TargetErrata(NamedTuple):
+    """The kept findings of one target: ``rules`` are those that have one.
+
+    ``unruled`` are the divergences ``host.<register>/<class>`` (``*``: any class) of the others: whether such a one has
+    another cause cannot be said.
+    """
+
+    rules: frozenset[str] = NONE
+    unruled: frozenset[tuple[str, str]] = frozenset()
+
+    def is_undecided(self, register: str, exit_class: str) -> bool:
+        """Whether a kept finding without a rule shows such a divergence."""
+        return bool({(register, exit_class), (register, "*")} & self.unruled)
+
+
+NO_ERRATA = TargetErrata()
+
+
 def may_cause(errata: frozenset[str], register: str, exit_class: str) -> bool:
     """Whether one of the errata may be the cause of a divergence ``host.<register>`` at an exit of a class."""
     rules = (RULES[name] for name in errata)

@@ -24,6 +24,7 @@ from harness.relations.errata import (
     RESET_KEEPS_BANKED,
     RULES,
     SIGN_EXTENDED,
+    TargetErrata,
 )
 from harness.relations.host import compare_entry_state
 from harness.scenario.scenario import load
@@ -49,7 +50,7 @@ def found(round_: Round) -> list[Divergence]:
 
 
 def causes(round_: Round, errata: Iterable[str]) -> Attribution | None:
-    return attribute([one.register for one in found(round_)], round_, {}, None, errata)
+    return attribute([one.register for one in found(round_)], round_, {}, None, TargetErrata(frozenset(errata)))
 
 
 def test_what_the_rule_predicts_is_the_erratums() -> None:
@@ -125,4 +126,4 @@ def test_a_bug_with_the_signature_of_a_kept_finding_shows(name: str) -> None:
     assert like(kept, new) == ()
     hidden = replace(new, signature=signature(other[0]._replace(cause="")))
     assert like(kept, hidden) == ("reset-completes-pending-mmio", "aborted-access-completes"), "by signature alone"
-    assert {one.cause for one in checked.unexplained} <= {"", ANOTHER_CAUSE, *errata}
+    assert {one.cause for one in checked.unexplained} <= {"", ANOTHER_CAUSE, *errata.rules}
