@@ -28,7 +28,8 @@ examples:
       all of it as a page in the browser (`shadowfuzz report` writes the file only)
 
 An id may be shortened, with or without its kind.  `like A`: the kept regression A shows the same relation, register
-class, exit class and helper on this target; the cause may be another one all the same.
+class, exit class and helper on this target.  `another cause`: by its place it might be one of those, and no rule of
+theirs (harness/relations/errata.py) predicts it.
 
 exit status: 0 no findings (list), shown or opened, 1 there are confirmed findings (list; with --new: new ones), 2 bad
 usage or input

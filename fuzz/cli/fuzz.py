@@ -63,8 +63,9 @@ a finding if it comes back both times.  `shadowfuzz replay` shows it side by sid
 --emulators all new ones are tried on other -cpu models and versions of QEMU at the end, if another QEMU is here
 (`shadowfuzz setup --emulators`); that takes some seconds a model.  `shadowfuzz triage` does it, too.
 A cluster is called new, or like a kept regression (corpus/regressions/expected.toml): one that shows the same relation,
-register class, exit class and helper on this target (corpus/crashes: ended it in this function).  The cause may be
-another one; both are findings.
+register class, exit class and helper on this target (corpus/crashes: ended it in this function).  Where the kept one
+has a rule (harness/relations/errata.py), what the rule does not predict bit for bit is a cluster of its own, "another
+cause", and new; elsewhere the cause may be another one all the same.  All are findings.
 Ctrl-C ends a campaign early, in order and with its summary.  A machine that is lost is a finding of kind crash,
 with its registers and memory; its last scenarios are tried in fresh machines, and the campaign goes on.  A worker gives
 up (and the campaign ends) when machines are lost five times in a row and do not even run the plainest scenario.

@@ -18,8 +18,9 @@ ABOUT = (
 
 LIKE = (
     "A finding is new if no regression that the project keeps (corpus/regressions) shows its relation, register class, "
-    "exit class and helper on its target. One that is like a kept regression is a finding all the same, and may have "
-    "another cause."
+    "exit class and helper on its target. One that is like a kept regression is a finding all the same. Where that "
+    "regression has a rule, what the rule does not predict bit for bit is a cluster of its own, called another cause; "
+    "elsewhere it may have another cause all the same."
 )
 
 VERDICTS: Mapping[str, str] = MappingProxyType(

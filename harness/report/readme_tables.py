@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.findings.regressions import load_regressions
+from harness.relations.errata import RULES
 from harness.relations.registry import OF_A_ROUND, OF_A_RUN, OF_A_TRACE, Relation
 from harness.scenario.steps import STEP_KINDS
 
@@ -58,6 +59,15 @@ def relations() -> str:
     return table(("divergence", "what is compared with what", "module"), rows)
 
 
+def errata(*expected: Path) -> str:
+    """Every kept finding: where and how a kernel with it departs from the contract, or that it has no rule."""
+    rows = []
+    for row in load_regressions(*expected):
+        rule = RULES.get(row.id)
+        rows.append((f"`{row.id}`", rule.point if rule else "", rule.does if rule else "no rule: it explains nothing"))
+    return table(("kept finding", "where", "what the kernel does"), rows)
+
+
 def modules(root: Path) -> str:
     """Every module: the first sentence of its docstring."""
     rows = []
@@ -77,6 +87,7 @@ def blocks(root: Path) -> Mapping[str, str]:
         "targets": targets(root / "qemu_configs"),
         "findings": findings(*(root / "corpus" / name / "expected.toml" for name in ("regressions", "crashes"))),
         "modules": modules(root),
+        "errata": errata(root / "corpus" / "regressions" / "expected.toml"),
         "relations": relations(),
     }
 
