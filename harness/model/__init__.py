@@ -4,7 +4,7 @@
 ``spec``, ``low``, ``body`` and ``kernel`` are the levels; a level is never repaired to agree with another one, or with
 KVM.  ``evaluate`` is pure: it copies the state, runs one function of one level on the copy, and returns an ``Outcome``.
 ``replay`` applies a level to a recorded round, ``memoised_replay`` does it faster, ``prediction`` is what comes of it.
-Imports ``trace`` and above.
+Imports ``trace`` and rooms before it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What KVM owes userspace when a guest's MMIO access becomes its affair: address, length, direction, data to write."""
+"""An MMIO access: what KVM_EXIT_MMIO must report of it, and what completing it must leave in the guest's registers."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def errata(*expected: Path) -> str:
     rows = []
     for row in load_regressions(*expected):
         rule = RULES.get(row.id)
-        rows.append((f"`{row.id}`", rule.point if rule else "", rule.does if rule else "no rule: it explains nothing"))
+        rows.append((f"`{row.id}`", rule.point if rule else "", rule.does if rule else "no rule yet"))
     return table(("kept finding", "where", "what the kernel does"), rows)
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compile what a target boots: agent, recording module, initramfs; check what a machine has for that (doctor)."""
+"""Fetch a target's kernel package and compile what it boots; check what a machine has for that (doctor)."""

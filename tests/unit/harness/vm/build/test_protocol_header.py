@@ -12,6 +12,7 @@ from harness import layout, protocol
 from harness.arch import registers
 from harness.arch.exits import SMCCC_FUNCTIONS
 from harness.vm.build import protocol_header
+from harness.vm.build.prepare import GUEST_SOURCES
 from tests.support.traces import ISB, TRAP_MRS
 
 STRUCTS = {
@@ -125,3 +126,8 @@ def test_registers_that_vhe_keeps_in_the_cpu_are_read_by_their_el12_names() -> N
         assert row in text
     assert "X(MPIDR_EL1" not in text
     assert "X(CSSELR_EL1, 3, 2, 0, 0, 0, KERNEL_VERSION(6, 3, 0))" in text
+
+
+def test_the_agent_carries_out_every_operation() -> None:
+    agent = (GUEST_SOURCES / "agent.c").read_text()
+    assert [name for name in protocol.OPS if f"case SF_OP_{name.upper()}:" not in agent] == []
