@@ -184,12 +184,13 @@ static int on_set_reg(struct kretprobe_instance *instance, struct pt_regs *regs)
 static int on_reset(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
 	struct kvm_vcpu *vcpu = (void *)regs->regs[0];
-	u64 features = 0;
+	/* Set by kvm_psci_vcpu_on() (arch/arm64/kvm/psci.c), and cleared by the function that is about to run. */
+	u64 features = 0, by = vcpu->arch.reset_state.reset ? SF_RESET_BY_CPU_ON : SF_RESET_BY_INIT;
 	int i;
 
 	for (i = 0; i <= KVM_ARM_VCPU_PTRAUTH_GENERIC; i++)
 		features |= vcpu_has_feature(vcpu, i) ? BIT_ULL(i) : 0;
-	*(struct call *)instance->data = (struct call){ identity(vcpu), SF_API_RESET, features };
+	*(struct call *)instance->data = (struct call){ identity(vcpu), SF_API_RESET, features, by };
 	return 0;
 }
 
