@@ -274,8 +274,10 @@ static int on_return(struct kretprobe_instance *instance, struct pt_regs *regs)
 	struct call *call = (struct call *)instance->data;
 	long result = (int)regs_return_value(regs);
 
-	if (call->op == SF_API_RESET || call->op == SF_API_SLOT || call->op == SF_API_DESTROY)
-		result = 0; /* they return nothing; the first of them since 6.7 */
+	/* They return nothing; the first of them since 6.7, before it may refuse. */
+	if ((call->op == SF_API_RESET && SF_LINUX_VERSION >= KERNEL_VERSION(6, 7, 0)) || call->op == SF_API_SLOT ||
+	    call->op == SF_API_DESTROY)
+		result = 0;
 	record_api(call->flags, call->op, call->a, call->b, call->c, call->d, result < 0 ? -result : 0);
 	return 0;
 }
