@@ -66,7 +66,7 @@ def compare_vectors(
     """Yield the divergences of the FP and SIMD registers, and why others could not be compared.
 
     ``runs``: what the guest did, by the index of the exit that ended it; ``restarts``: the exits behind which another
-    vCPU started this one anew (PSCI CPU_ON); ``unproven``: those behind which it may have, and why nobody can tell.
+    vCPU started this one anew (PSCI CPU_ON); ``unproven``: those after which it may have, with the reason.
     """
     found = {vectors.event: vectors.data for vectors in trace.vectors}
     vcpus: dict[int, _Vcpu] = {}

@@ -25,7 +25,7 @@ PROTECTED, IPA_SIZE = 1 << 31, 0xFF
 PSCI_VERSION, PSCI_1_1 = 0x6030_0000_0014_0000, 0x10001
 FEATURE_BITMAPS = 0x6030_0000_0016_0000
 """KVM_REG_ARM_PSCI_VERSION, and the first of KVM_REG_ARM_{STD,STD_HYP,VENDOR_HYP}_BMAP (uapi/asm/kvm.h)."""
-BEFORE_ANSWER = "a vCPU that was reset behind a CPU_ON that names it, whose answer is not in the recording"
+BEFORE_ANSWER = "a vCPU that was reset after a CPU_ON that names it, whose answer is not in the recording"
 CALL_NOT_RECORDED = "a vCPU that was reset for a CPU_ON whose call is not in the recording"
 _EVENTS = ((protocol.EVENT["external_abort"], OP_ABORT), (protocol.EVENT["serror"], OP_SERROR))
 
@@ -179,7 +179,7 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
 def _reset(vm: _Vm, number: int, by: int) -> None:
     """File that KVM has reset a vCPU, and what for (``protocol.RESET_BY``).
 
-    The answer to a CPU_ON may be recorded behind the reset: the vCPU that it names may run first.
+    The answer to a CPU_ON may be recorded after the reset: the vCPU that it names may run first.
     """
     vcpu = vm.vcpu(number)
     vcpu.unproven = ""
@@ -212,7 +212,7 @@ def _calls_another(vm: _Vm, caller: int, exit_: Switch) -> None:
 
 
 def _answers(vm: _Vm, caller: int, after: Switch) -> None:
-    """Take the answer to a CPU_ON from the first record behind its exit: userspace had no turn before."""
+    """Take the answer to a CPU_ON from the first record after its exit: userspace had no turn before."""
     number, exit_, call = vm.asking.pop(caller, (0, None, None))
     if exit_ is not None and call is not None and after.values[0] == psci.SUCCESS:
         vm.called_on[number] = exit_, call

@@ -346,7 +346,7 @@ def cut_rounds(events: Iterable[Event], slots: SlotTimeline) -> Iterator[Round]:
 def _call_on(turns: dict[int, _RoundBuilder], caller: _RoundBuilder, after: Event) -> None:
     """Note what PSCI CPU_ON did to another vCPU, if the caller's exit asked for it.
 
-    ``after`` is the first record behind that exit that shows x0, where KVM answers: a switch, or what the module kept
+    ``after`` is the first record after that exit that shows x0, where KVM answers: a switch, or what the module kept
     before it wrote there (``OP_HELD``).  Without the latter a write of the host's hides the answer.
     """
     exit_ = caller.exit

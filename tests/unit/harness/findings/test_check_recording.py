@@ -235,7 +235,7 @@ REFUSED = (1 << 64) - 4
 @pytest.mark.parametrize("answered_first", [True, False])
 @pytest.mark.parametrize("by", [0, BY_INIT, BY_CPU_ON])
 def test_a_reset_is_what_the_record_says_or_the_answer_proves(answer: int, answered_first: bool, by: int) -> None:
-    """A CPU_ON that was refused starts nothing: a reset behind it is userspace's own."""
+    """A CPU_ON that was refused starts nothing: a reset after it is userspace's own."""
     asks = but(S, pc=RAM + 4, x0=CPU_ON, x1=1, x2=RAM + 0x2000, x3=7)
     answered = of(0, entry(but(asks, x0=answer, x1=0, x2=0, x3=0), 0), irq(but(asks, x0=answer, x1=0, x2=0, x3=0)))
     reset = of(1, call("reset", PSCI_0_2 | POWER_OFF, by))
