@@ -105,12 +105,13 @@ OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
             "KVM_SET_USER_MEMORY_REGION in the current VM: a and b as harness/scenario/memory_slots.py packs them",
         ),
         "drop_slot": (21, "the same, for a slot that is to go"),
+        "held": (23, "a record only: register a held b when the probe came to write over it, before any other record"),
         "gic_line": (30, "KVM_IRQ_LINE, in-kernel GIC: type and number a (GIC_LINES), level b; a PPI of this vCPU"),
     }
 )
 
-OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE, OP_MP_STATE, OP_GIC_LINE = (
-    OPS[name][0] for name in ("set", "reset", "abort", "serror", "irq_line", "finish", "write", "mp_state", "gic_line")
+OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE, OP_GIC_LINE, OP_HELD = (
+    OPS[name][0] for name in ("set", "reset", "abort", "serror", "irq_line", "finish", "write", "gic_line", "held")
 )
 OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT = (OPS[name][0] for name in ("debug", "breakpoint", "watchpoint"))
 DEBUG_OPS = frozenset({OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT})
@@ -223,7 +224,10 @@ API_SIZE = RECORD_HEADER.size + 8 * len(API_WORDS)
 API: Mapping[str, tuple[int, str]] = MappingProxyType(
     {
         "set_register": (1, "KVM_SET_ONE_REG: id a, value b (its low 64 bits)"),
-        "reset": (2, "a vCPU was reset, by KVM_ARM_VCPU_INIT or by PSCI CPU_ON: features a"),
+        "reset": (
+            2,
+            "a vCPU was reset, by KVM_ARM_VCPU_INIT or by PSCI CPU_ON: features a, which of the two b (RESET_BY)",
+        ),
         "slot": (3, "KVM_SET_USER_MEMORY_REGION: slot a, flags b, guest address c, size d (0: removed)"),
         "device": (4, "KVM emulates a device in the kernel: guest address a, size b"),
         "events": (5, "KVM_SET_VCPU_EVENTS: EVENT bits a"),
@@ -232,4 +236,7 @@ API: Mapping[str, tuple[int, str]] = MappingProxyType(
         "create": (8, "KVM_CREATE_VM: type a"),
     }
 )
+RESET_BY: Mapping[str, int] = MappingProxyType({"unsaid": 0, "init": 1, "cpu_on": 2})
+"""What a vCPU was reset for: KVM has a CPU_ON waiting for it (vcpu.arch.reset_state), or not; older recordings do not
+say."""
 EVENT: Mapping[str, int] = MappingProxyType({"serror": 1, "external_abort": 2})

@@ -28,6 +28,8 @@ from harness.trace.indexed import index_trace
 
 NEED_A_ROUND = ("save", "restore", "host")
 """Families that cannot judge a round whose exit was forged to what no CPU reports."""
+OF_ROUNDS = tuple(dict.fromkeys(relation.family for relation in OF_A_ROUND))
+"""Families that look at rounds: none can judge one of which the trace does not prove whether it begins with a reset."""
 OF_THE_MODEL = ("save", "restore")
 """Families that compare nothing where the model is undefined."""
 
@@ -146,6 +148,10 @@ def check(
     for round_ in indexed.rounds:
         prediction = predict(round_)
         paths.append((round_.exit_class, prediction.path))
+        if round_.unproven:
+            tally.unchecked[f"{', '.join(OF_ROUNDS)}: {round_.unproven}"] += 1
+            tally.notify(OF_ROUNDS, round_.first, round_.unproven)
+            continue
         if reason := why_not_comparable(round_):
             tally.unchecked[f"{', '.join(NEED_A_ROUND)}: {reason}"] += 1
             tally.notify(NEED_A_ROUND, round_.first, reason)

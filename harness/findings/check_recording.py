@@ -129,6 +129,8 @@ def check_records(
             _check_run(at, tally)
         elif at.round.entry.debugged or (at.round.exit is not None and at.round.exit.debugged):
             tally.unchecked[f"save, restore, host, isolate: {DEBUGGED}"] += 1
+        elif at.round.unproven:
+            tally.unchecked[f"save, restore, host, isolate: {at.round.unproven}"] += 1
         else:
             _check_turn(at, predict(at.round), catalogue, lossy, tally)
 

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from harness.arch import exceptions
 from harness.arch.exits import EXIT_WITH_SERROR_BIT
 from harness.guest import pkvm_calls
-from harness.protocol import OP_WRITE
+from harness.protocol import OP_RESET, OP_SET, OP_WRITE
 from harness.relations.divergence import Divergence
 from harness.trace.environment import VmEnvironment
 from harness.trace.events import ENTRY, EXIT, Host, Switch
 from harness.trace.indexed import IndexedTrace
+from harness.trace.rounds import PC_ID
 
 ABORTS = ("DABT_LOW", "IABT_LOW")
 
@@ -37,6 +38,11 @@ class _Vm:
             self.waiting = None  # it does something else
         # Which pages are shared no exit tells: EL2 answers the call.
         self.shares |= entry.values[0] & 0xFFFF_FFFF in (pkvm_calls.SHARE, pkvm_calls.UNSHARE)
+
+    def moved(self, host: Host) -> None:
+        """Userspace moved the guest on, or reset it: that it got on no longer says that it made the access."""
+        if host.op == OP_RESET or (host.op == OP_SET and host.a == PC_ID and not host.error):
+            self.waiting = None
 
     def left(self, exit_: Switch, index: int, world: VmEnvironment) -> None:
         pc = exit_.values[exceptions.PC]
@@ -59,6 +65,7 @@ def host_writes_to_donated_memory(indexed: IndexedTrace) -> Iterator[tuple[Host,
         if world.protected:
             vm = vms.setdefault(event.context, _Vm())
             if isinstance(event, Host):
+                vm.moved(event)
                 mine = event.op == OP_WRITE and event.a & -pkvm_calls.GRANULE in vm.touched
                 if mine and not vm.shares and vm.latest is not None:
                     yield event, vm.latest, vm.at

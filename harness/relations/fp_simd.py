@@ -8,6 +8,7 @@ half of a register and clears the other (Arm ARM C7.2 FMOV (general)), an interr
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 
 from harness.guest.predict_run import PredictedRun
 from harness.guest.walk import GuestPath
@@ -57,23 +58,26 @@ class _Vcpu:
 
 
 def compare_vectors(
-    trace: Trace, runs: Mapping[int, PredictedRun], restarts: Collection[int] = ()
+    trace: Trace,
+    runs: Mapping[int, PredictedRun],
+    restarts: Collection[int] = (),
+    unproven: Mapping[int, str] = MappingProxyType({}),
 ) -> Iterator[Divergence | Unchecked]:
     """Yield the divergences of the FP and SIMD registers, and why others could not be compared.
 
     ``runs``: what the guest did, by the index of the exit that ended it; ``restarts``: the exits behind which another
-    vCPU started this one anew (PSCI CPU_ON).
+    vCPU started this one anew (PSCI CPU_ON); ``unproven``: those after which it may have, with the reason.
     """
     found = {vectors.event: vectors.data for vectors in trace.vectors}
     vcpus: dict[int, _Vcpu] = {}
     latest: dict[int, bytes] = {}
-    restarted: set[int] = set()
+    restarted: dict[int, str] = {}
     for index, event in enumerate(trace.events):
         context = event.context
         if event.kind == ENTRY:
             if context in restarted:
-                restarted.discard(context)
                 vcpus[context].reset()
+                vcpus[context].unknown = restarted.pop(context)
             continue
         vcpu = vcpus.get(context)
         if vcpu is None:
@@ -86,5 +90,5 @@ def compare_vectors(
             yield from vcpu.compare(data, event, index)
         elif (run := runs.get(index)) is not None:
             vcpu.ran(run.path)
-            if index in restarts:
-                restarted.add(context)
+            if index in restarts or index in unproven:
+                restarted[context] = unproven.get(index, "")

@@ -29,6 +29,7 @@ from harness.relations import (
 )
 from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.evidence import RoundEvidence, RunEvidence, TraceEvidence
+from harness.trace.indexed import IndexedTrace
 
 Found = Iterable[Divergence | Unchecked]
 Evidence = TypeVar("Evidence")
@@ -128,6 +129,10 @@ def _reveal(at: RoundEvidence) -> Found:
 
 def _entry_state(at: RoundEvidence) -> Found:
     return host.compare_entry_state(at.round, at.lossy, at.run.walk_level if at.run is not None else None)
+
+
+def _anew(indexed: IndexedTrace) -> frozenset[int]:
+    return indexed.restarts | indexed.unproven.keys()
 
 
 OF_A_RUN: tuple[Relation[RunEvidence], ...] = (
@@ -266,7 +271,7 @@ OF_A_TRACE: tuple[Relation[TraceEvidence], ...] = (
         debug_registers,
         "host.mdcr_el2, host.dbg<reg>, switch.dbg<reg>",
         "the guest's debug registers and MDCR_EL2, with what KVM_SET_GUEST_DEBUG must keep and set",
-        lambda at: debug_registers.compare_debug_registers(at.indexed.trace, at.codes[False], at.indexed.restarts),
+        lambda at: debug_registers.compare_debug_registers(at.indexed.trace, at.codes[False], _anew(at.indexed)),
         lambda at: bool(at.indexed.trace.points),
         counted=("points",),
     ),
@@ -284,7 +289,7 @@ OF_A_TRACE: tuple[Relation[TraceEvidence], ...] = (
         fp_simd,
         "switch.v<n>, switch.fpsr, switch.fpcr",
         "the FP and SIMD registers at a return to userspace, with those that the guest's instructions give",
-        lambda at: fp_simd.compare_vectors(at.indexed.trace, at.runs, at.indexed.restarts),
+        lambda at: fp_simd.compare_vectors(at.indexed.trace, at.runs, at.indexed.restarts, at.indexed.unproven),
         lambda at: bool(at.indexed.trace.vectors),
         counted=("vectors",),
     ),

@@ -25,7 +25,7 @@ _RESET, _SET, _ABORT, _SERROR, _FINISH = (
 _MMIO = next(number for number, name in exits.KVM_EXIT_REASONS.items() if name == "MMIO")
 _LEVELS = exceptions.VECTOR_AARCH32
 """The bits of a vector's offset that tell where the exception came from."""
-X0_ID, PSTATE_ID = BY_NAME["x0"].one_reg, BY_NAME["pstate"].one_reg
+PSTATE_ID = BY_NAME["pstate"].one_reg
 _DEBUGGED, _STEPPED = protocol.DEBUG["debugged"], protocol.DEBUG["stepped"]
 
 
@@ -51,8 +51,7 @@ def undo_debug_state(events: tuple[Event, ...]) -> tuple[Event, ...]:
                 asked.discard(context)
             elif event.op in (_ABORT, _SERROR) and not event.error:
                 asked.add(context)
-            if event.op == _SET and event.a == X0_ID and not event.error:
-                calls.on_overwritten(context)
+            calls.on_host(event)
             if event.op in (_RESET, _ABORT) and not event.error:
                 waits[context] = event.op == _ABORT
             elif event.op == _FINISH and waits.pop(context, False):

@@ -6,6 +6,7 @@ Every relation takes the result, so that nothing is cut up or replayed twice.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.trace.debug_state import undo_debug_state
@@ -21,7 +22,8 @@ class IndexedTrace:
     ``trace`` is as it was recorded.  ``events`` are the same events with the guest's own PSTATE.SS and MDSCR_EL1 while
     userspace debugs it; ``rounds`` and ``runs`` are cut from them, in the order in which they end.  ``slots`` says what
     surrounds a vCPU at an event.  ``restarts`` are the rounds (``Round.first``) in which a vCPU
-    was reset while another one ran: PSCI CPU_ON started it, or it had not run before.
+    was reset while another one ran: PSCI CPU_ON started it, or it had not run before.  ``unproven`` are those in which
+    it may have been (``Round.unproven``), with the reason.
     """
 
     trace: Trace
@@ -30,6 +32,7 @@ class IndexedTrace:
     runs: tuple[GuestRun, ...]
     slots: SlotTimeline
     restarts: frozenset[int]
+    unproven: Mapping[int, str]
 
 
 def index_trace(trace: Trace) -> IndexedTrace:
@@ -38,4 +41,5 @@ def index_trace(trace: Trace) -> IndexedTrace:
     events = undo_debug_state(trace.events)
     rounds = tuple(cut_rounds(events, slots))
     restarts = frozenset(round_.first for round_ in rounds if round_.reset and round_.others)
-    return IndexedTrace(trace, events, rounds, tuple(cut_runs(events)), slots, restarts)
+    unproven = {round_.first: round_.unproven for round_ in rounds if round_.unproven}
+    return IndexedTrace(trace, events, rounds, tuple(cut_runs(events)), slots, restarts, unproven)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PSCI power state along a trace: which vCPUs are off, whom a CPU_ON names, and what it does to that vCPU.
+"""PSCI along a trace: whom a CPU_ON names, what it answered, and what it does to that vCPU.
 
-Sources: Arm DEN 0022 5.4 (CPU_ON), 5.5 (CPU_OFF), 6.4 (initial core state); docs/spec/kvm.md section 3.
+Sources: Arm DEN 0022 5.4 (CPU_ON), 6.4 (initial core state); docs/spec/kvm.md section 3.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from harness.arch import exceptions, exits
 from harness.arch.registers import BY_NAME, MASK64
 from harness.arch.reset_values import RESET_VALUES
 from harness.layout import CONTEXTS
-from harness.protocol import OP_MP_STATE, OP_RESET, OP_SET
-from harness.scenario.steps import MP_STATES
+from harness.protocol import OP_HELD, OP_RESET, OP_SET
 from harness.trace.environment import WORLDS
-from harness.trace.events import EXIT, HOST, USER, Host, Switch
+from harness.trace.events import EXIT, HOST, Host, Switch
 
 # Return codes (Arm DEN 0022 5.2.2, DEN 0028 2.7) as x0 holds them.
 SUCCESS, NOT_SUPPORTED, INVALID_PARAMETERS = 0, MASK64, MASK64 - 1
 ALREADY_ON, INTERNAL_FAILURE = MASK64 - 3, MASK64 - 5
 HIBERNATE_OFF = 1
 """The type of SYSTEM_OFF2 (DEN 0022F 5.11), and its bit in what PSCI_FEATURES says of that call."""
-EXIT_SYSTEM_EVENT = 24
-"""KVM_EXIT_SYSTEM_EVENT (KVM API 5)."""
 AFFINITY = 0xFF_00FF_FFFF
 """Affinity fields of an MPIDR (DEN 0022 5.1.4, target_cpu); the one vCPU has affinity 0."""
+X0_ID = BY_NAME["x0"].one_reg
+OVERWRITTEN = "a vCPU that PSCI CPU_ON may have reset: the answer was overwritten before any record"
+"""Why the next round of the vCPU that a CPU_ON names is not compared, in traces from before ``held`` was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,6 @@ def _function(exit_: Switch) -> exits.SmcccFunction | None:
     if exits.exit_class(exit_.code, exit_.esr) not in exits.CALLS:
         return None
     return exits.SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF)
-
-
-def is_call_off(exit_: Switch) -> bool:
-    """Whether a vCPU turns itself off (PSCI CPU_OFF, Arm DEN 0022 5.5)."""
-    function = _function(exit_)
-    return function is not None and function.name == "PSCI_CPU_OFF"
 
 
 def called_on(exit_: Switch) -> CalledOn | None:
@@ -91,35 +85,6 @@ def actions_of_cpu_on(
     return (Host(HOST, step, OP_RESET, 0, 0, 0, asked, number), *writes)
 
 
-class PowerState:
-    """Which vCPUs of a scenario are off: by PSCI CPU_OFF or KVM_SET_MP_STATE, or since their VM went down."""
-
-    def __init__(self) -> None:
-        self._off: set[int] = set()
-
-    def is_off(self, context: int) -> bool:
-        """Whether a vCPU is off."""
-        return context in self._off
-
-    def on_switch(self, event: Switch) -> None:
-        """Follow a record: a vCPU that runs is on, a call may turn it off, a system event stops its whole VM."""
-        if event.kind == USER:
-            # docs/spec/kvm.md section 3: SYSTEM_OFF and SYSTEM_RESET stop all vCPUs.
-            if event.code == EXIT_SYSTEM_EVENT:
-                self._off.update(same_machine(event.context))
-        elif event.kind == EXIT and is_call_off(event):
-            self._off.add(event.context)
-        else:
-            self._off.discard(event.context)
-
-    def on_host(self, host: Host) -> None:
-        """Follow a host action: a reset turns a vCPU on, KVM_SET_MP_STATE either way."""
-        if host.op == OP_RESET:
-            self._off.discard(host.context)
-        elif host.op == OP_MP_STATE and not host.error:
-            (self._off.add if host.a == MP_STATES["stopped"] else self._off.discard)(host.context)
-
-
 class CpuOnCalls:
     """The vCPUs that another one asked PSCI CPU_ON to start, and that have not run since."""
 
@@ -127,11 +92,14 @@ class CpuOnCalls:
         self._asking: dict[int, tuple[int, CalledOn]] = {}
         self._called: dict[int, CalledOn] = {}
 
-    def on_overwritten(self, context: int) -> None:
-        """Userspace wrote over an answer that no record has shown: the call may have succeeded."""
-        if context in self._asking:
-            number, call = self._asking.pop(context)
-            self._called[number] = call
+    def on_host(self, host: Host) -> None:
+        """Follow a host action: the module may have kept an answer; one that is gone may have been any."""
+        if host.context not in self._asking or host.a != X0_ID or host.error:
+            return
+        if host.op == OP_HELD:
+            self._answered(host.context, host.b)
+        elif host.op == OP_SET:
+            self._answered(host.context, SUCCESS)
 
     def on_switch(self, event: Switch) -> None:
         """Follow a record: it may be a call, or show what one returned."""
@@ -139,9 +107,12 @@ class CpuOnCalls:
             if (asked := called(event)) is not None:
                 self._asking[event.context] = asked
         elif event.context in self._asking:
-            number, call = self._asking.pop(event.context)
-            if event.values[0] == SUCCESS:
-                self._called[number] = call
+            self._answered(event.context, event.values[0])
+
+    def _answered(self, context: int, answer: int) -> None:
+        number, call = self._asking.pop(context)
+        if answer == SUCCESS:
+            self._called[number] = call
 
     def starts(self, entry: Switch) -> bool:
         """Whether a vCPU enters as a call asked for; the call is done then."""

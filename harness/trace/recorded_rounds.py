@@ -14,6 +14,7 @@ from harness.trace import psci
 from harness.trace.environment import IPA_BITS, SCENARIO_VM, VmEnvironment
 from harness.trace.events import ENTRY, EXIT, HOST, Host, Switch
 from harness.trace.psci import CalledOn
+from harness.trace.recorded_resets import name_resets
 from harness.trace.recording import Api, Recorded
 from harness.trace.rounds import EXIT_INTR, Round
 
@@ -24,6 +25,8 @@ PROTECTED, IPA_SIZE = 1 << 31, 0xFF
 PSCI_VERSION, PSCI_1_1 = 0x6030_0000_0014_0000, 0x10001
 FEATURE_BITMAPS = 0x6030_0000_0016_0000
 """KVM_REG_ARM_PSCI_VERSION, and the first of KVM_REG_ARM_{STD,STD_HYP,VENDOR_HYP}_BMAP (uapi/asm/kvm.h)."""
+BEFORE_ANSWER = "a vCPU that was reset after a CPU_ON that names it, whose answer is not in the recording"
+CALL_NOT_RECORDED = "a vCPU that was reset for a CPU_ON whose call is not in the recording"
 _EVENTS = ((protocol.EVENT["external_abort"], OP_ABORT), (protocol.EVENT["serror"], OP_SERROR))
 
 
@@ -62,6 +65,7 @@ class _Vcpu:
     others: bool = False
     users: list[Switch] = field(default_factory=list)
     hosts: list[Host] = field(default_factory=list)
+    unproven: str = ""
 
 
 @dataclass
@@ -72,7 +76,8 @@ class _Vm:
     regions: tuple[Region, ...] = ()  # the same slots; one value for all vCPUs, for others compare it by identity
     devices: tuple[Region, ...] = ()
     vcpus: dict[int, _Vcpu] = field(default_factory=dict)
-    called_on: dict[int, tuple[Switch, CalledOn]] = field(default_factory=dict)  # the exit that asked for PSCI CPU_ON
+    asking: dict[int, tuple[int, Switch, CalledOn]] = field(default_factory=dict)  # by caller: CPU_ON without an answer
+    called_on: dict[int, tuple[Switch, CalledOn]] = field(default_factory=dict)  # the exit, of a CPU_ON that succeeded
     firmware: bool = False
     kind: int = 0  # the type that KVM_CREATE_VM was given
     version: int = 0  # grows with every change of what surrounds the vCPUs
@@ -106,7 +111,7 @@ def split(records: Iterable[Recorded]) -> Iterator[RecordedRound | Run]:
     """Cut a recording into the rounds and runs of each vCPU, in the order in which they end."""
     vms: dict[int, _Vm] = {}
     last: tuple[int, int] | None = None
-    for number, (vm_number, vcpu_number, event) in enumerate(records, 1):
+    for number, (vm_number, vcpu_number, event) in enumerate(name_resets(records), 1):
         vm = vms.setdefault(vm_number, _Vm())
         if isinstance(event, Api):
             if event.name == "destroy":
@@ -117,17 +122,21 @@ def split(records: Iterable[Recorded]) -> Iterator[RecordedRound | Run]:
         vcpu = vm.vcpu(vcpu_number)
         if last != (vm_number, vcpu_number):
             vcpu.others, last = last is not None, (vm_number, vcpu_number)
+        if event.kind != EXIT:
+            _answers(vm, vcpu_number, event)
         if event.kind == ENTRY:
             first, world = (number, vm.world(vcpu_number)) if vcpu.exit is None else (vcpu.first, vcpu.world)
-            round_ = Round(first, vcpu.exit, tuple(vcpu.users), tuple(vcpu.hosts), event, world, vcpu.others)
+            users, hosts = tuple(vcpu.users), tuple(vcpu.hosts)
+            round_ = Round(first, vcpu.exit, users, hosts, event, world, vcpu.others, vcpu.unproven)
             yield RecordedRound(vm_number, vcpu_number, number, round_)
             vcpu.entry, vcpu.exit, vcpu.first, vcpu.users, vcpu.hosts = event, None, number, [], []
+            vcpu.unproven = ""
         elif event.kind == EXIT:
             if vcpu.entry is not None:
                 yield Run(vm_number, vcpu_number, vcpu.first, number, vcpu.entry, event)
             vm.world(vcpu_number)  # what holds for the turn is what holds at its exit
             vcpu.entry, vcpu.exit, vcpu.first, vcpu.others = None, event, number, False
-            _calls_another(vm, event)
+            _calls_another(vm, vcpu_number, event)
         elif vcpu.exit is not None:
             if vcpu.users:
                 # A KVM_RUN that ran no guest, for a signal was there: it completed the access that was pending, and
@@ -159,27 +168,54 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
         vm.devices += (Region("device", call.a, call.b or 8, False, ""),)
         vm.version += 1
     elif call.name == "reset":
-        vcpu = vm.vcpu(number)
-        vcpu.features = call.a
+        vm.vcpu(number).features = call.a
         vm.version += 1
-        caller, started_by = vm.called_on.pop(number, (None, None))
-        if caller is None or started_by is None:
-            vcpu.hosts.append(Host(HOST, 0, OP_RESET, 0, 0, 0, True))
-        else:
-            vcpu.hosts += psci.actions_of_cpu_on(caller, started_by, 0, asked=True)
+        _reset(vm, number, call.b)
     elif call.name == "events":
         hosts = vm.vcpu(number).hosts
         hosts += [Host(HOST, 0, op, 0, 0, 0, True) for bit, op in _EVENTS if call.a & bit]
 
 
-def _calls_another(vm: _Vm, exit_: Switch) -> None:
+def _reset(vm: _Vm, number: int, by: int) -> None:
+    """File that KVM has reset a vCPU, and what for (``protocol.RESET_BY``).
+
+    The answer to a CPU_ON may be recorded after the reset: the vCPU that it names may run first.
+    """
+    vcpu = vm.vcpu(number)
+    vcpu.unproven = ""
+    asking = next((caller for caller, (named, _, _) in vm.asking.items() if named == number), None)
+    if by == protocol.RESET_BY["init"]:
+        vcpu.hosts.append(Host(HOST, 0, OP_RESET, 0, 0, 0, True))
+    elif (answered := vm.called_on.pop(number, None)) is not None:
+        vcpu.hosts += psci.actions_of_cpu_on(*answered, 0, asked=True)
+    elif by == protocol.RESET_BY["cpu_on"] and asking is not None:
+        _, caller, call = vm.asking.pop(asking)
+        vcpu.hosts += psci.actions_of_cpu_on(caller, call, 0, asked=True)
+    else:
+        vcpu.hosts.append(Host(HOST, 0, OP_RESET, 0, 0, 0, True))
+        if asking is not None:
+            vm.asking.pop(asking)
+            vcpu.unproven = BEFORE_ANSWER
+        elif by == protocol.RESET_BY["cpu_on"]:
+            vcpu.unproven = CALL_NOT_RECORDED
+
+
+def _calls_another(vm: _Vm, caller: int, exit_: Switch) -> None:
     """Remember what PSCI CPU_ON asks for: a reset of the vCPU that it names may follow."""
     call = psci.called_on(exit_)
     if call is None:
+        vm.asking.pop(caller, None)
         return
     for number in vm.vcpus:
         if vm.world(number).mpidr & psci.AFFINITY == call.target:
-            vm.called_on[number] = exit_, call
+            vm.asking[caller] = number, exit_, call
+
+
+def _answers(vm: _Vm, caller: int, after: Switch) -> None:
+    """Take the answer to a CPU_ON from the first record after its exit: userspace had no turn before."""
+    number, exit_, call = vm.asking.pop(caller, (0, None, None))
+    if exit_ is not None and call is not None and after.values[0] == psci.SUCCESS:
+        vm.called_on[number] = exit_, call
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,10 @@ from harness import protocol
 from harness.arch import exceptions, exits
 from harness.arch.exceptions import State
 from harness.arch.registers import BY_NAME, BY_ONE_REG, MASK64
-from harness.protocol import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET
+from harness.protocol import OP_ABORT, OP_FINISH, OP_HELD, OP_RESET, OP_SERROR, OP_SET
 from harness.trace import pending, psci
 from harness.trace.environment import SCENARIO_VM, VmEnvironment
 from harness.trace.events import ENTRY, EXIT, HOST, USER, Event, Host, Switch
-from harness.trace.psci import PowerState
 from harness.trace.slot_timeline import SlotTimeline
 
 INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
@@ -54,6 +53,8 @@ class Round:
     reset on the way: what the exit was matters little then), ``reset`` (the vCPU was reset in this turn, as it
     was before its first entry), ``host_wrote`` (the register writes that KVM took since the last reset, index in
     ``registers.STATE`` to value), ``action`` (what KVM did), ``seen`` (the guest's view after the entry).
+    ``unproven`` says why the trace does not prove whether the vCPU was reset, or to what: then nothing of the round can
+    be compared.
     """
 
     first: int
@@ -63,6 +64,7 @@ class Round:
     entry: Switch
     world: VmEnvironment = SCENARIO_VM
     others: bool = False
+    unproven: str = ""
     exit_class: str = field(init=False)
     label: str = field(init=False)
     reset: bool = field(init=False)
@@ -294,6 +296,14 @@ class _RoundBuilder:
     users: list[Switch] = field(default_factory=list)
     hosts: list[Host] = field(default_factory=list)
     others: bool = False
+    answered: bool = False
+    unproven: str = ""
+
+    def act(self, host: Host) -> None:
+        """Append a host action; where a reset ends, what was before no longer matters."""
+        self.hosts.append(host)
+        if host.op == OP_RESET:
+            self.unproven = ""
 
 
 def cut_rounds(events: Iterable[Event], slots: SlotTimeline) -> Iterator[Round]:
@@ -302,14 +312,12 @@ def cut_rounds(events: Iterable[Event], slots: SlotTimeline) -> Iterator[Round]:
     ``events`` hold the guest's own registers (:func:`harness.trace.debug_state.undo_debug_state`).
     """
     turns: dict[int, _RoundBuilder] = {}
-    power = PowerState()
     last = None
     for i, event in enumerate(events):
         context = event.context
         if event.kind == EXIT and isinstance(event, Switch):
             # What holds at an exit holds for the turn.
             turns[context] = _RoundBuilder(i, event, slots.environment(i, context))
-            power.on_switch(event)
             last = context
             continue
         turn = turns.get(context)
@@ -319,40 +327,42 @@ def cut_rounds(events: Iterable[Event], slots: SlotTimeline) -> Iterator[Round]:
             turn.others = last is not None
             last = context
         if isinstance(event, Host):
-            turn.hosts.append(event)
-            power.on_host(event)
+            if event.op != OP_HELD:
+                turn.act(event)
+            elif event.a == psci.X0_ID:
+                _call_on(turns, turn, event)
         elif event.kind == USER:
-            if not turn.users:
-                _call_on(turns, turn, event, power)
+            _call_on(turns, turn, event)
             turn.users.append(event)
-            power.on_switch(event)
         elif event.kind == ENTRY:
             first = turn.first if turn.exit is not None else i
             world = turn.world or slots.environment(i, context)
-            yield Round(first, turn.exit, tuple(turn.users), tuple(turn.hosts), event, world, turn.others)
+            hosts = tuple(turn.hosts)
+            yield Round(first, turn.exit, tuple(turn.users), hosts, event, world, turn.others, turn.unproven)
             del turns[context]
-            power.on_switch(event)
-            if not turn.users:
-                _call_on(turns, turn, event, power)
+            _call_on(turns, turn, event)
 
 
-def _call_on(turns: dict[int, _RoundBuilder], caller: _RoundBuilder, after: Switch, power: PowerState) -> None:
-    """Note that a vCPU was started by PSCI CPU_ON, if one was.
+def _call_on(turns: dict[int, _RoundBuilder], caller: _RoundBuilder, after: Event) -> None:
+    """Note what PSCI CPU_ON did to another vCPU, if the caller's exit asked for it.
 
-    ``after`` is the first record after the caller's exit, which shows what KVM answered; where the host has written x0
-    before it, CPU_ON is taken to have succeeded if the vCPU that it names is off.
+    ``after`` is the first record after that exit that shows x0, where KVM answers: a switch, or what the module kept
+    before it wrote there (``OP_HELD``).  Without the latter a write of the host's hides the answer.
     """
     exit_ = caller.exit
-    asked = psci.called(exit_) if exit_ is not None else None
-    if exit_ is None or asked is None:
+    if caller.answered or exit_ is None:
+        return
+    caller.answered = True
+    asked = psci.called(exit_)
+    if asked is None:
         return
     number, call = asked
-    overwritten = 0 in writes_of(tuple(caller.hosts))
-    started = turns.setdefault(number, _RoundBuilder())
-    if power.is_off(number) if overwritten else after.values[0] == psci.SUCCESS:
+    if isinstance(after, Switch) and 0 in writes_of(caller.hosts):
+        turns.setdefault(number, _RoundBuilder()).unproven = psci.OVERWRITTEN
+    elif (after.values[0] if isinstance(after, Switch) else after.b) == psci.SUCCESS:
+        named = turns.setdefault(number, _RoundBuilder())
         for action in psci.actions_of_cpu_on(exit_, call, number, after.step):
-            started.hosts.append(action)
-            power.on_host(action)
+            named.act(action)
 
 
 class GuestRun(NamedTuple):

@@ -120,6 +120,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.scenario.code_layout", "unit/harness/guest/test_walk.py"),
         Row("harness.scenario.requirements", "unit/harness/relations/test_gic.py"),
         Row("harness.trace.recorded_rounds", "unit/harness/findings/test_check_recording.py"),
+        Row("harness.trace.recorded_resets", "unit/harness/findings/test_check_recording.py"),
         Row("harness.vm.kernels.btf", "unit/harness/vm/kernels/test_vcpu_layout.py"),
         Row("harness.vm.kernels.kallsyms", "unit/harness/vm/kernels/test_kvm_functions.py"),
         Row("harness.vm.plugins.hyp_copy", "unit/harness/relations/test_hyp_copy.py"),

@@ -116,6 +116,7 @@ def render() -> str:
         f"#define SF_FLAGS_VM_SHIFT {protocol.FLAGS_VM_SHIFT}",
         *_enum("API", ((name, number) for name, (number, _) in protocol.API.items())),
         *_enum("EVENT", protocol.EVENT.items()),
+        *_enum("RESET_BY", protocol.RESET_BY.items()),
         *_enum("PENDING", protocol.PENDING.items()),
         *_struct("sf_control", protocol.CONTROL),
         *_struct("sf_op", (protocol.Word("a", ""), protocol.Word("b", "")), "\tsf_u32 op;\n\tsf_u32 step;"),

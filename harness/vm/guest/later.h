@@ -22,13 +22,13 @@ static void check_later(u64 pc)
 		due = pc;
 }
 
-static void record_write(struct kvm_vcpu *vcpu, const struct sf_op *op)
+static void record_host(struct kvm_vcpu *vcpu, u32 step, u64 op, u64 a, u64 b, u64 why)
 {
 	struct sf_host *out = control->record ? reserve(sizeof(*out)) : NULL;
 
 	if (!out)
 		return;
-	*out = (struct sf_host){ SF_RECORD_HOST, sizeof(*out), op->step, identity(vcpu), SF_OP_SET, op->a, op->b, 0, 1 };
+	*out = (struct sf_host){ SF_RECORD_HOST, sizeof(*out), step, identity(vcpu), op, a, b, 0, why };
 	commit(sizeof(*out));
 }
 
@@ -38,17 +38,21 @@ static void write_one(struct kvm_vcpu *vcpu, const struct sf_op *op)
 
 	if (number < 31)
 		SF_REGS(vcpu)->regs[number] = op->b;
-	record_write(vcpu, op);
+	record_host(vcpu, op->step, SF_OP_SET, op->a, op->b, 1);
 }
 
-static void write_later(struct kvm_vcpu *vcpu)
+/* `shown`: a record of the same moment has the registers.  Else x0, which may be what KVM answered to a call. */
+static void write_later(struct kvm_vcpu *vcpu, bool shown)
 {
 	u64 i, end;
 
 	while (due && is_waiting() && due >= program[control->later].a) {
 		end = min(control->later_end, control->later + 1 + program[control->later].b);
-		for (i = control->later + 1; i < end; i++)
+		for (i = control->later + 1; i < end; i++) {
+			if (!shown && program[i].a == SF_ONE_REG_X0)
+				record_host(vcpu, program[i].step, SF_OP_HELD, SF_ONE_REG_X0, SF_REGS(vcpu)->regs[0], 0);
 			write_one(vcpu, &program[i]);
+		}
 		control->later = end;
 	}
 	due = 0;

@@ -265,7 +265,7 @@ static void on_entry(void *data, unsigned long pc)
 	if (!vcpu)
 		return;
 	current_vcpu = vcpu;
-	write_later(vcpu);
+	write_later(vcpu, false);
 	if (control->record) {
 		record(vcpu, SF_RECORD_ENTRY, 0, 0, 0);
 		record_points(vcpu);
@@ -336,7 +336,7 @@ static void on_userspace_exit(void *data, u32 reason, int error)
 		record_lists(current_vcpu);
 	}
 	if (current_vcpu)
-		write_later(current_vcpu);
+		write_later(current_vcpu, true);
 	current_vcpu = NULL;
 	let_go();
 }

@@ -184,12 +184,13 @@ static int on_set_reg(struct kretprobe_instance *instance, struct pt_regs *regs)
 static int on_reset(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
 	struct kvm_vcpu *vcpu = (void *)regs->regs[0];
-	u64 features = 0;
+	/* Set by kvm_psci_vcpu_on() (arch/arm64/kvm/psci.c), and cleared by the function that is about to run. */
+	u64 features = 0, by = vcpu->arch.reset_state.reset ? SF_RESET_BY_CPU_ON : SF_RESET_BY_INIT;
 	int i;
 
 	for (i = 0; i <= KVM_ARM_VCPU_PTRAUTH_GENERIC; i++)
 		features |= vcpu_has_feature(vcpu, i) ? BIT_ULL(i) : 0;
-	*(struct call *)instance->data = (struct call){ identity(vcpu), SF_API_RESET, features };
+	*(struct call *)instance->data = (struct call){ identity(vcpu), SF_API_RESET, features, by };
 	return 0;
 }
 
@@ -273,8 +274,10 @@ static int on_return(struct kretprobe_instance *instance, struct pt_regs *regs)
 	struct call *call = (struct call *)instance->data;
 	long result = (int)regs_return_value(regs);
 
-	if (call->op == SF_API_RESET || call->op == SF_API_SLOT || call->op == SF_API_DESTROY)
-		result = 0; /* they return nothing; the first of them since 6.7 */
+	/* They return nothing; the first of them since 6.7, before it may refuse. */
+	if ((call->op == SF_API_RESET && SF_LINUX_VERSION >= KERNEL_VERSION(6, 7, 0)) || call->op == SF_API_SLOT ||
+	    call->op == SF_API_DESTROY)
+		result = 0;
 	record_api(call->flags, call->op, call->a, call->b, call->c, call->d, result < 0 ? -result : 0);
 	return 0;
 }

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import pytest
 
+from harness import protocol
 from harness.arch.cpu_models import cpu_model
 from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
-from harness.findings.check import check
-from harness.findings.checked import CheckResult
+from harness.findings.check import OF_ROUNDS, check
+from harness.findings.checked import CheckResult, Comparison
+from harness.layout import PAIR
 from harness.scenario.scenario import parse
 from harness.trace.events import Event, Trace
+from harness.trace.psci import OVERWRITTEN
 from tests.support.rounds import AT, CATALOGUES, WINDOW, after_reset, page
 from tests.support.traces import (
     ESR_TRAP_MRS,
@@ -139,3 +142,25 @@ def test_nothing_explains_switch_and_host() -> None:
     assert [(j.divergence.name, j.known) for j in result.judged if j.divergence.relation in ("switch", "host")] == [
         ("host.x0", None)
     ]
+
+
+def test_a_turn_of_which_nothing_proves_whether_the_vcpu_was_reset_is_unchecked() -> None:
+    """CPU_ON may have started it; neither outcome may show a divergence, and no relation of a round says anything."""
+    first, second = (context << protocol.FLAGS_VCPU_SHIFT for context in (PAIR, PAIR + 1))
+    asks = but(START, x0=0xC400_0003, x1=1, x2=AT + 0x4000, x3=7)
+    sleeps = (entry(START, marks=second), trap(START, 0x5A00_0000, marks=second))
+    calls = (entry(asks, marks=first), trap(asks, 0x5A00_0000, marks=first))
+    hides = (host_set("x0", 5)._replace(context=PAIR), entry(but(asks, x0=5, x1=0, x2=0, x3=0), marks=first))
+    shows = (entry(but(asks, x0=0, x1=0, x2=0, x3=0), marks=first),)
+    woken = entry(but(START, x9=0xBAD), marks=second)
+    what = f"{', '.join(OF_ROUNDS)}: {OVERWRITTEN}"
+    seen: list[Comparison] = []
+    trace = Trace((*sleeps, *calls, *hides, woken), "ok", 0, False)
+    result = check(SCENARIO, trace, "spec", CPU, CATALOGUES["spec"], seen.append)
+    assert result.unchecked[what] == 1
+    assert not [one for one in result.judged if one.divergence.event == 1 and one.divergence.relation != "switch"]
+    skipped = {one.relation for one in seen if one.event == 1 and one.left_out == OVERWRITTEN}
+    assert skipped == set(OF_ROUNDS) >= {"save", "restore", "reveal", "isolate", "host"}
+    proven = check(SCENARIO, Trace((*sleeps, *calls, *shows, woken), "ok", 0, False), "spec", CPU, CATALOGUES["spec"])
+    assert what not in proven.unchecked
+    assert {d.divergence.name for d in proven.judged if d.divergence.event == 1} >= {"host.pc", "host.x9"}

@@ -23,9 +23,20 @@ from harness.findings.check_recording import (
 )
 from harness.findings.known_divergences import Catalogue
 from harness.relations import contract
+from harness.trace import recorded_resets
 from harness.trace.environment import POWER_OFF, PSCI_0_2
 from harness.trace.events import Switch
-from harness.trace.recorded_rounds import FEATURE_BITMAPS, PROTECTED, PSCI_VERSION, RecordedRound, Run, split
+from harness.trace.recorded_resets import name_resets
+from harness.trace.recorded_rounds import (
+    BEFORE_ANSWER,
+    CALL_NOT_RECORDED,
+    FEATURE_BITMAPS,
+    PROTECTED,
+    PSCI_VERSION,
+    RecordedRound,
+    Run,
+    split,
+)
 from harness.trace.recording import Api, Recorded
 from harness.vm.config import PROJECT
 from tests.support.foreign import GIC, MACHINE, RAM, SIZE, UART, S, call, load, of, reset_state, sets, started
@@ -211,7 +222,53 @@ def test_a_vcpu_that_another_starts(function: int, kept: int) -> None:
     tally = check(answered)
     assert not tally.clusters and tally.vcpus == {(1, 0), (1, 1)}
     wrong = second(trap(asks, HVC)) + of(1, call("reset", PSCI_0_2), entry(but(first, x0=1)))
-    assert ("host", "xN") in found(check(wrong))
+    answer = of(0, entry(but(asks, x0=0, x1=0, x2=0, x3=0)))
+    assert ("host", "xN") in found(check(wrong + answer))
+    assert not check(wrong).clusters and check(wrong).unchecked[f"save, restore, host, isolate: {BEFORE_ANSWER}"] == 1
+
+
+BY_INIT, BY_CPU_ON = (protocol.RESET_BY[name] for name in ("init", "cpu_on"))
+REFUSED = (1 << 64) - 4
+
+
+@pytest.mark.parametrize("answer", [0, REFUSED])
+@pytest.mark.parametrize("answered_first", [True, False])
+@pytest.mark.parametrize("by", [0, BY_INIT, BY_CPU_ON])
+def test_a_reset_is_what_the_record_says_or_the_answer_proves(answer: int, answered_first: bool, by: int) -> None:
+    """A CPU_ON that was refused starts nothing: a reset after it is userspace's own."""
+    asks = but(S, pc=RAM + 4, x0=CPU_ON, x1=1, x2=RAM + 0x2000, x3=7)
+    answered = of(0, entry(but(asks, x0=answer, x1=0, x2=0, x3=0), 0), irq(but(asks, x0=answer, x1=0, x2=0, x3=0)))
+    reset = of(1, call("reset", PSCI_0_2 | POWER_OFF, by))
+    between = answered + reset if answered_first else reset + answered[:1]
+    records = second(trap(asks, HVC)) + between
+    started, plain = reset_state(1, pc=RAM + 0x2000, x0=7), reset_state(1)
+    by_call = by == BY_CPU_ON or (by == 0 and answer == 0)
+    no_call = by == BY_CPU_ON and answered_first and answer == REFUSED
+    for state, right in ((started, by_call), (plain, not by_call)):
+        tally = check(records + of(1, entry(state)))
+        assert bool(tally.clusters) is not (right or no_call)
+        assert tally.unchecked[f"save, restore, host, isolate: {CALL_NOT_RECORDED}"] == no_call
+
+
+def test_a_later_reset_is_not_taken_for_that_of_a_call_long_done() -> None:
+    asks = but(S, pc=RAM + 4, x0=CPU_ON, x1=1, x2=RAM + 0x2000, x3=7)
+    done = but(asks, x0=0, x1=0, x2=0, x3=0)
+    started = reset_state(1, pc=RAM + 0x2000, x0=7)
+    records = second(trap(asks, HVC)) + of(1, call("reset", PSCI_0_2), entry(started), irq(started))
+    records += of(0, entry(done)) + of(1, call("reset", PSCI_0_2), entry(reset_state(1)))
+    assert not check(records).clusters
+
+
+def test_records_are_held_back_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    asks = but(S, pc=RAM + 4, x0=CPU_ON, x1=1)
+    records = second(trap(asks, HVC)) + of(1, call("reset", PSCI_0_2), entry(S), irq(S)) + of(0, entry(but(asks, x0=0)))
+    named = list(name_resets(records))
+    assert [r for r in named if r.event != call("reset", PSCI_0_2, BY_CPU_ON)] == [
+        r for r in records if r != Recorded(1, 1, call("reset", PSCI_0_2))
+    ]
+    assert Recorded(1, 1, call("reset", PSCI_0_2, BY_CPU_ON)) in named
+    monkeypatch.setattr(recorded_resets, "MOST_HELD", 2)
+    assert list(name_resets(records)) == records
 
 
 def test_each_vcpu_has_its_own_number() -> None:

@@ -360,6 +360,23 @@ def test_a_call_whose_answer_was_overwritten_may_have_succeeded(starts: int, ane
     assert isinstance(own[-1], Switch) and bool(own[-1].values[exceptions.PSTATE] & exceptions.SS) != anew
 
 
+@pytest.mark.parametrize(("answer", "anew"), [(0, True), (-4, False)])
+def test_an_answer_that_the_module_kept_says_whether_the_call_succeeded(answer: int, anew: bool) -> None:
+    """It would enter at the same place either way."""
+    began, call = ss(but(S, pc=AT, x0=7)), but(S, x0=0xC400_0003, x1=1, x2=AT, x3=7)
+    kept = host_set("x0", answer % (1 << 64))._replace(op=protocol.OP_HELD, asked=False, context=1)
+    own = undo_debug_state(
+        (
+            *(asked("debug step")._replace(context=2), entry(S, marks=2 << 8 | STEPPED)),
+            *(trap(ss(S), esr("HVC64"), marks=2 << 8 | STEPPED), user(ss(S), 10, marks=2 << 8 | STEPPED)),
+            *(entry(S, marks=1 << 8), trap(call, esr("HVC64"), marks=1 << 8), kept),
+            *(host_set("x0", 0x55)._replace(context=1), entry(but(call, x0=0x55), marks=1 << 8)),
+            entry(began, marks=2 << 8 | STEPPED),
+        )
+    )
+    assert isinstance(own[-1], Switch) and bool(own[-1].values[exceptions.PSTATE] & exceptions.SS) != anew
+
+
 def _gave(call: tuple[int, ...], answer: int) -> Switch:
     return user(but(call, x0=answer % (1 << 64)), 10, marks=1 << 8)
 

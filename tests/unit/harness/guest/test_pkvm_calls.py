@@ -34,7 +34,7 @@ from harness.trace.environment import WORLDS
 from harness.trace.events import HOST, Host, Switch
 from harness.trace.rounds import Round
 from tests.support.rounds import S
-from tests.support.traces import but, entry, esr, indexed, irq, rounds, state, trap, user
+from tests.support.traces import but, entry, esr, host_reset, host_set, indexed, irq, rounds, state, trap, user
 
 AT, HVC = CODE.base, encode("hvc", 0)
 OWN = Code({AT: HVC}, protected=True)
@@ -91,6 +91,7 @@ def writes(
     after: int = 4,
     error: int = 0,
     interrupts: tuple[int, ...] = (),
+    moved: tuple[Host, ...] = (),
 ) -> list[Divergence]:
     """The guest stores to DATA and gets on by ``after`` bytes past ``interrupts``, then its host writes to ``page``."""
     before = but(S, pc=AT, x0=x0)
@@ -100,7 +101,7 @@ def writes(
     between = [event for n in interrupts for event in _interrupted(but(before, pc=AT + n), mark)]
     return list(
         compare_donated_memory(
-            indexed((entry(before, marks=mark), fault, entry(before, marks=mark), *between, on, host))
+            indexed((entry(before, marks=mark), fault, *moved, entry(before, marks=mark), *between, on, host))
         )
     )
 
@@ -119,6 +120,10 @@ def test_what_a_protected_vm_touched_refuses_its_host() -> None:
     assert writes(after=0) == [], "it may not have got the page yet"
     assert writes(x0=pkvm_calls.SHARE) == [], "it may be shared"
     assert len(writes(interrupts=(0, 4))) == 1, "interrupts change nothing"
+    for done in (host_set("pc", AT + 4), host_reset()):
+        assert writes(moved=(done._replace(context=PROTECTED),)) == [], "it got on without the access"
+    for nothing in (host_set("pc", AT + 4, error=22), host_set("x1", AT + 4)):
+        assert len(writes(moved=(nothing._replace(context=PROTECTED),))) == 1, "it did not move"
     assert writes(interrupts=(8,)) == [], "something else was done meanwhile"
 
 

@@ -11,7 +11,7 @@ from harness.arch.cpu_models import cpu_model
 from harness.guest.context import GuestContext
 from harness.guest.predict_run import predict_run
 from harness.layout import CODE
-from harness.relations.divergence import Divergence
+from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.fp_simd import ZERO, compare_vectors, value
 from harness.trace.decode import decode, decode_vectors
 from harness.trace.events import VECTORS_SIZE, Event, Trace, Vectors
@@ -64,6 +64,19 @@ def test_a_vcpu_that_another_starts_anew_has_none_of_them() -> None:
     assert found(events, written, Vectors(5, 0, ZERO)) == [("switch.v3", 0x1234, 0)]
     assert found(events, written, Vectors(5, 0, ZERO), restarts={1}) == []
     assert found(events, written, restarts={1}) == [("switch.v3", 0, 0x1234)], "kept"
+
+
+def test_where_nothing_proves_that_a_vcpu_was_reset_they_are_unchecked() -> None:
+    """Either outcome of the CPU_ON is possible; what is seen there is where the comparison goes on."""
+    events = (*RUN, entry(but(S, pc=AT + 4)), TRAPPED, user(S, 10), entry(but(S, pc=AT + 4)), TRAPPED, user(S, 10))
+    runs = {run.event: predict_run(run, GuestContext(WORDS, CPU)) for run in cut_runs(events)}
+    for kept in (ZERO, memory(v3=0x1234)):
+        shown = (Vectors(2, 0, memory(v3=0x1234)), Vectors(5, 0, kept), Vectors(8, 0, memory(v3=1)))
+        result = list(compare_vectors(Trace(events, "ok", 0, False, shown), runs, unproven={1: "who knows"}))
+        assert result[0] == Unchecked("switch", "vector registers: who knows")
+        assert [(d.name, d.expected) for d in result[1:] if isinstance(d, Divergence)] == [
+            ("switch.v3", value(kept, 3))
+        ]
 
 
 def test_they_come_from_the_record_and_survive_a_file() -> None:

@@ -9,7 +9,7 @@ from harness import protocol
 from harness.arch import exceptions
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
-from harness.arch.registers import INDEX
+from harness.arch.registers import BY_NAME, INDEX
 from harness.arch.reset_values import RESET_VALUES
 from harness.guest.context import GuestContext
 from harness.guest.memory import Memory
@@ -23,7 +23,7 @@ from harness.relations.isolate import compare_isolation
 from harness.relations.save_restore import compare_reveal, why_not_comparable
 from harness.trace.environment import WORLDS
 from harness.trace.events import Event, Host
-from harness.trace.psci import EXIT_SYSTEM_EVENT, NOT_SUPPORTED
+from harness.trace.psci import NOT_SUPPORTED, OVERWRITTEN
 from harness.trace.rounds import EXIT_INTR, USER_INJECTED, GuestRun, Round
 from tests.support.traces import (
     HOST,
@@ -530,37 +530,42 @@ def test_a_vcpu_that_is_called_on_starts_anew(answer: int) -> None:
         assert INDEX["pc"] in woken.host_wrote
 
 
-def _mp_state(state: int) -> Host:
-    return Host(HOST, 0, protocol.OPS["mp_state"][0], state, 0, 0, True, 2)
+@pytest.mark.parametrize("function", [0x8400_0002, 0x8400_0000])
+@pytest.mark.parametrize("answer", [0, -4, NOT_SUPPORTED, None])
+def test_a_call_of_which_the_host_overwrote_the_result(function: int, answer: int | None) -> None:
+    """The module writes x0 before any other record shows what CPU_ON gave, and keeps what was there.
 
-
-@pytest.mark.parametrize(
-    ("function", "host", "event", "off"),
-    [
-        (0x8400_0002, (), EXIT_INTR, True),
-        (0x8400_0000, (), EXIT_INTR, False),
-        (0x8400_0000, (_mp_state(5),), EXIT_INTR, True),
-        (0x8400_0002, (_mp_state(0),), EXIT_INTR, False),
-        (0x8400_0000, (), EXIT_SYSTEM_EVENT, True),
-    ],
-)
-def test_a_call_of_which_the_host_overwrote_the_result(
-    function: int, host: tuple[Host, ...], event: int, off: bool
-) -> None:
-    """Userspace writes x0 before anybody can see what CPU_ON gave: it worked if the other one was off.
-
-    It turned itself off, userspace stopped it, or the whole VM went down by SYSTEM_OFF or SYSTEM_RESET.
+    Whether the other vCPU had turned itself off does not matter: the call may be refused all the same, and it may be
+    off without a record that says so.  A trace from before the answer was kept proves neither outcome.
     """
     caller = but(S, x0=0xC400_0003, x1=1, x2=AT + 0x4000, x3=0x77)
-    asleep = but(S, x0=function)
-    written = host_set("x0", 5)._replace(context=1)
+    asleep = but(S, x0=function, x5=0x99)
+    x0 = BY_NAME["x0"].one_reg
+    kept = [] if answer is None else [Host(HOST, 0, protocol.OP_HELD, x0, answer % (1 << 64), 0, False, 1)]
     events = (
         *of(2, entry(asleep), trap(asleep, esr("HVC64")), user(asleep, EXIT_INTR)),
-        *host,
-        *of(1, entry(S), trap(S, esr("HVC64")), user(S, event)),
+        *of(1, entry(S), trap(S, esr("HVC64")), user(S, EXIT_INTR)),
         *of(1, entry(caller), trap(caller, esr("HVC64"))),
-        written,
-        *of(1, entry(but(caller, x0=5))),
-        *of(2, entry(asleep)),
+        *(*kept, host_set("x0", 0)._replace(context=1)),
+        *of(1, entry(but(caller, x0=0))),
+        *of(2, entry(asleep), trap(asleep, esr("HVC64")), user(asleep, EXIT_INTR), entry(asleep)),
     )
-    assert two(*events)[-1].reset is off
+    *_, woken, later = two(*events)
+    assert woken.reset is (answer == 0) and bool(woken.hosts) is (answer == 0)
+    assert woken.unproven == (OVERWRITTEN if answer is None else "")
+    assert (later.unproven, later.reset) == ("", False), "what was not known is seen at the entry"
+    asked_for = [r for r in rounds(events) if r.entry.context == 1][-1]
+    assert [h.op for h in asked_for.hosts] == [protocol.OP_SET], "a record of what was there is no action"
+    if answer == 0:
+        assert differs(woken)["host.pc"] == (AT + 0x4000, AT)
+
+
+def test_a_reset_by_userspace_ends_what_a_call_left_open() -> None:
+    """Whatever CPU_ON did before, KVM_ARM_VCPU_INIT resets the vCPU."""
+    caller = but(S, x0=0xC400_0003, x1=1, x2=AT + 0x4000, x3=0x77)
+    call = of(1, entry(caller), trap(caller, esr("HVC64")), host_set("x0", 5), entry(but(caller, x0=5)))
+    before = of(2, entry(S), trap(S, esr("HVC64")), user(S, EXIT_INTR))
+    *_, last = two(*before, *call, *of(2, host_reset(), entry(S)))
+    assert (last.unproven, last.reset) == ("", True)
+    *_, last = two(*before, *of(2, host_reset()), *call, *of(2, entry(S)))
+    assert (last.unproven, last.reset) == (OVERWRITTEN, True)

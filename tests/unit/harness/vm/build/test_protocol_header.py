@@ -66,6 +66,7 @@ MACROS = {
     **{f"SF_RECORD_TO_{name.upper()}": number for name, number in protocol.RECORD_TO.items()},
     **{f"SF_API_{name.upper()}": number for name, (number, _) in protocol.API.items()},
     **{f"SF_EVENT_{name.upper()}": number for name, number in protocol.EVENT.items()},
+    **{f"SF_RESET_BY_{name.upper()}": number for name, number in protocol.RESET_BY.items()},
     "SF_FLAGS_VCPU_SHIFT": protocol.FLAGS_VCPU_SHIFT,
     "SF_FLAGS_VM_SHIFT": protocol.FLAGS_VM_SHIFT,
     **{f"SF_PENDING_{name.upper()}": number for name, number in protocol.PENDING.items()},
