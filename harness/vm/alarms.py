@@ -65,7 +65,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("kasan", r"BUG: K(?:ASAN|FENCE|CSAN|MSAN): ", "memory was used wrongly", "mm/kasan/report.c, mm/kfence"),
     Kind("ubsan", r"UBSAN: ", "undefined behaviour", "lib/ubsan.c"),
     Kind("refcount", r"refcount_t: ", "a reference count is wrong", "lib/refcount.c"),
-    Kind("list", r"list_(?:add|del) corruption|list_add double add", "a list is corrupt", "lib"),
+    Kind("list", r"list_(?:add|del) corruption|list_add double add", "a list is corrupt", "lib/list_debug.c"),
     Kind(
         "stall",
         r"INFO: rcu\S* .*stall|BUG: (?:soft|workqueue) lockup|INFO: task .* blocked for more",

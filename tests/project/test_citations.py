@@ -177,7 +177,7 @@ def test_a_wrong_link_or_section_is_found() -> None:
 
 # ---- sources: what each must name, by a small grammar
 
-_KERNEL_FILE = r"(?:arch|include|Documentation|kernel|scripts|virt)/[\w/.-]+\.(?:c|h|S|rst|txt)"
+_KERNEL_FILE = r"(?:arch|include|Documentation|kernel|lib|mm|scripts|virt)/[\w/.-]+\.(?:c|h|S|rst|txt)"
 _KINDS: Mapping[str, str] = {
     "Arm ARM": r"Arm ARM,? (?:[A-K]\d{1,2}(?:\.\d+)*|AArch(?:32|64)\.\w+|glossary)",
     "GIC architecture": r"(?:Arm )?IHI 0069,? (?:GIC[DR]|IC[CH]|the|its)",
