@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from harness.relations import (
     debug_registers,
@@ -294,3 +294,6 @@ OF_A_TRACE: tuple[Relation[TraceEvidence], ...] = (
         counted=("vectors",),
     ),
 )
+
+ALL: tuple[Relation[Any], ...] = (*OF_A_ROUND, *OF_A_RUN, *OF_A_TRACE)
+"""Every row, for who only reads names and words."""

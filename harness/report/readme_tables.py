@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.findings.regressions import load_regressions
 from harness.relations.errata import RULES
-from harness.relations.registry import OF_A_ROUND, OF_A_RUN, OF_A_TRACE, Relation
+from harness.relations.registry import ALL
 from harness.scenario.steps import STEP_KINDS
 
 _BLOCK = "<!-- {name}: generated, tests/project/test_docs.py -->\n{body}\n<!-- end -->"
@@ -52,8 +52,7 @@ def findings(*expected: Path) -> str:
 def relations() -> str:
     """Every row of the registry: its divergences, what is compared, by which module."""
     rows: list[tuple[str, str, str]] = []
-    for one in (*OF_A_ROUND, *OF_A_RUN, *OF_A_TRACE):
-        assert isinstance(one, Relation)
+    for one in ALL:
         shows = ", ".join(f"`{name}`" for name in one.shows.split(", "))
         rows.append((shows, one.what, f"`{one.module.__name__.rpartition('.')[2]}`"))
     return table(("divergence", "what is compared with what", "module"), rows)

@@ -10,17 +10,14 @@ from typing import Any
 
 from harness.coverage.exercised_steps import FORGE, NO_EXIT, StepAtExit
 from harness.coverage.reachable_exits import NOT_SAID, classes_of, possible, unreached_reason
-from harness.relations.registry import OF_A_ROUND, OF_A_RUN
+from harness.relations.registry import ALL
 from harness.report.readme_tables import table
 from harness.scenario.steps import STEP_KINDS
 
 _ORDER = ("save", "restore", "host", "switch", "reveal", "isolate")
 LETTERS: Mapping[str, str] = dict(
     sorted(
-        (
-            *((relation.name, relation.letter) for relation in OF_A_ROUND if relation.letter),
-            *((relation.name, relation.letter) for relation in OF_A_RUN),
-        ),
+        ((relation.name, relation.letter) for relation in ALL if relation.letter),
         key=lambda item: _ORDER.index(item[0]),
     )
 )

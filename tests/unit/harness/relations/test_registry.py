@@ -15,19 +15,18 @@ from harness.findings import check as checking
 from harness.findings.known_divergences import Catalogue
 from harness.relations import host, registry
 from harness.relations.divergence import Divergence, Unchecked
-from harness.relations.registry import OF_A_ROUND, OF_A_RUN, OF_A_TRACE, WORDS, Relation
+from harness.relations.registry import ALL, OF_A_ROUND, OF_A_TRACE, WORDS, Relation
 from harness.scenario.scenario import parse
 from harness.trace.events import Trace
 from tests.support.traces import entry, irq, state
 
 ROOM = Path(relations.__file__).parent
-ALL = (*OF_A_RUN, *OF_A_ROUND, *OF_A_TRACE)
 SCENARIO = parse("shadowfuzz-scenario 1\nabout A test.\nhvc 0x0\n")
 EXPLAINS_NOTHING = Catalogue("spec", ())
 
 
 def test_every_module_that_compares_has_a_row() -> None:
-    listed = {Path(str(relation.module.__file__)).name for relation in ALL}  # type: ignore[attr-defined]
+    listed = {Path(str(relation.module.__file__)).name for relation in ALL}
     for path in ROOM.glob("*.py"):
         names = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
         if any(name.startswith("compare_") for name in names):
@@ -39,13 +38,13 @@ def test_every_relation_has_words() -> None:
     shown = set(re.findall(r'Divergence\(\s*"(\w+)"', source))
     assert "isolate" in shown and shown <= set(WORDS)
     for relation in ALL:
-        names = re.findall(r"(?:^|, )(\w+)\.", relation.shows)  # type: ignore[attr-defined]
+        names = re.findall(r"(?:^|, )(\w+)\.", relation.shows)
         assert names and set(names) <= set(WORDS), relation
 
 
 def test_names_and_letters_are_used_once() -> None:
-    names = [relation.name for relation in ALL]  # type: ignore[attr-defined]
-    letters = [relation.letter for relation in ALL if relation.letter]  # type: ignore[attr-defined]
+    names = [relation.name for relation in ALL]
+    letters = [relation.letter for relation in ALL if relation.letter]
     assert len(set(names)) == len(names) and len(set(letters)) == len(letters)
 
 
