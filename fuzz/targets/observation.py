@@ -12,16 +12,21 @@ from harness.findings.finding import Signature, Subject
 from harness.relations.divergence import Divergence
 from harness.trace.events import Trace
 from harness.trace.tracefile import format_trace
+from harness.vm.alarms import Alarm
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What checking a run gave: of ``subject`` alone, or of it and ``other``; a trace of each."""
+    """What checking a run gave: of ``subject`` alone, or of it and ``other``; a trace of each.
+
+    ``alarms`` are what the kernel of ``subject`` complained of while it ran.
+    """
 
     subject: Subject
     checked: CheckResult
     traces: tuple[Trace, ...]
     other: Subject | None = None
+    alarms: tuple[Alarm, ...] = ()
 
     @property
     def trace(self) -> Trace:

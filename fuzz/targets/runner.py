@@ -9,6 +9,7 @@ from typing import Protocol
 
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
+from harness.vm.alarms import Alarm
 
 MACHINES = 2
 """Machines at a time, where each runs scenarios of its own and no number was given."""
@@ -23,6 +24,10 @@ class ScenarioRunner(Protocol):
 
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
         """Run a scenario and return its trace."""
+        ...
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Return what the target's kernel complained of since this was asked the last time."""
         ...
 
 

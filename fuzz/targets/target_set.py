@@ -24,6 +24,7 @@ from harness.findings.finding import Signature, Subject
 from harness.findings.intended_changes import between, load_changes
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
+from harness.vm.alarms import Alarm
 from harness.vm.config import load_config
 from harness.vm.plugins.edges import EdgeMap
 from harness.vm.plugins.plugin import Plugin
@@ -72,6 +73,7 @@ class TargetSet(Generic[S_co]):
         self._machines = ExitStack()
         self._running: tuple[ScenarioRunner, ...] = ()
         self._losses = 0
+        self._alarms: tuple[tuple[Alarm, ...], ...] = ()
         self.boots = 0
         """How often the machines were booted."""
 
@@ -128,8 +130,11 @@ class TargetSet(Generic[S_co]):
     def run_on_all(self, scenario: Scenario, *, fresh_vm: bool = True) -> tuple[Trace, ...]:
         """Run a scenario on every target.  TargetError: a machine was lost; the next call boots others."""
         self.start()
+        self._alarms = ()
         try:
-            return tuple([machine.run(scenario, fresh_vm=fresh_vm) for machine in self._running])
+            traces = tuple([machine.run(scenario, fresh_vm=fresh_vm) for machine in self._running])
+            self._alarms = tuple([machine.alarms() for machine in self._running])
+            return traces
         except TargetError:
             self.stop()
             raise
@@ -137,6 +142,10 @@ class TargetSet(Generic[S_co]):
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
         """Run a scenario and return the first target's trace.  TargetError: as :meth:`run_on_all`."""
         return self.run_on_all(scenario, fresh_vm=fresh_vm)[0]
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Return what the first target's kernel complained of in the last run."""
+        return self._alarms[0] if self._alarms else ()
 
     def run_and_check(self, scenario: Scenario, *, fresh_vm: bool = True) -> Observation:
         """Run a scenario; compare the first target's trace with the model, and the two traces with each other.
@@ -149,7 +158,7 @@ class TargetSet(Generic[S_co]):
             beside = self._compare(scenario, *traces)
             judged, unchecked = checked.judged + beside.judged, {**checked.unchecked, **beside.unchecked}
             checked = replace(checked, judged=judged, unchecked=unchecked)
-        return Observation(self.subject, checked, traces, self.other)
+        return Observation(self.subject, checked, traces, self.other, self.alarms())
 
     def run_and_check_each(self, scenario: Scenario, *, fresh_vm: bool = True) -> tuple[Observation, ...]:
         """Run a scenario; return a result for each target alone, then, if there are two, one for their comparison.
@@ -157,7 +166,8 @@ class TargetSet(Generic[S_co]):
         TargetError: as :meth:`run_on_all`.
         """
         traces = self.run_on_all(scenario, fresh_vm=fresh_vm)
-        found = [Observation(s.subject, s.check(scenario, t), (t,)) for s, t in zip(self.sides, traces, strict=True)]
+        each = zip(self.sides, traces, self._alarms, strict=True)
+        found = [Observation(s.subject, s.check(scenario, t), (t,), None, alarms) for s, t, alarms in each]
         if self._compare is not None:
             found.append(Observation(self.subject, self._compare(scenario, *traces), traces, self.other))
         return tuple(found)

@@ -20,6 +20,7 @@ from harness.trace import decode
 from harness.trace import events as trace
 from harness.trace.decode import ContextLayout
 from harness.trace.events import Trace
+from harness.vm.alarms import Alarm, find_alarms, has_hint
 from harness.vm.fetch_storm import Rescue
 from harness.vm.plugins.hyp_copy import HypMap
 from harness.vm.qemu import Qemu
@@ -40,6 +41,8 @@ _BEGIN, _CODE, _SET, _RUN, _VCPU, _LATER = (
 )
 CHECK_SECONDS = 0.1
 """How often a long wait makes sure that QEMU lives."""
+SETTLE_SECONDS, SETTLE_PATIENCE = 0.03, 1.0
+"""A console that has an alarm on it is read when nothing was added for so long, at the latest after that."""
 LEAVES = frozenset({"br", "eret"})
 """Steps that leave the code without a trap of their own: the agent must know which one it was."""
 
@@ -152,6 +155,7 @@ class Executor:
         self._qemu = qemu
         self._layout = layout
         self._timeout = timeout
+        self._seen = self._read = qemu.console_size()  # the kernel boots before there is anything to run
         size = self._word("context_size")
         if size != layout.size:
             raise AgentProtocolError(f"the probe's context has {size} bytes, the layout {layout.size}")
@@ -232,6 +236,27 @@ class Executor:
         finally:
             for plugin in self._qemu.plugins:
                 plugin.map.disarm()
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Return what the target's kernel complained of since this was asked the last time, or since it is up.
+
+        What it prints late, after the reply to a scenario, is the next one's.
+        """
+        if self._qemu.console_size() == self._seen:
+            return ()
+        if has_hint(self._qemu.console_from(self._read)):
+            self._settle()
+        text = self._qemu.console_from(self._read)
+        self._seen = self._read + len(text)
+        whole = text[: text.rfind(b"\n") + 1]  # the rest of a line comes later
+        self._read += len(whole)
+        return find_alarms(whole)
+
+    def _settle(self) -> None:
+        """Wait until the console does not grow."""
+        deadline, size = time.monotonic() + SETTLE_PATIENCE, -1
+        while size != (size := self._qemu.console_size()) and time.monotonic() < deadline:
+            time.sleep(SETTLE_SECONDS)
 
     def _wait(self, request: int) -> None:
         deadline = time.monotonic() + self._timeout

@@ -287,6 +287,14 @@ class Qemu:
         size = os.fstat(self._console).st_size
         return os.pread(self._console, size, 0).decode(errors="replace")
 
+    def console_size(self) -> int:
+        """Return how many bytes the machine printed so far: cheap, where :meth:`console_from` need not be asked."""
+        return 0 if self._console < 0 else os.fstat(self._console).st_size
+
+    def console_from(self, offset: int) -> bytes:
+        """Return what the machine printed, but for the first ``offset`` bytes."""
+        return os.pread(self._console, max(0, self.console_size() - offset), offset) if self._console >= 0 else b""
+
     def execute(self, command: str, arguments: dict[str, object] | None = None, *, timeout: float = 10.0) -> object:
         """Run a QMP command and return its result.  VmLost: QEMU is gone or does not answer."""
         try:

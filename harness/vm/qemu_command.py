@@ -88,7 +88,8 @@ def command_line(machine: Machine, files: Files, plugins: Sequence[Plugin[Map]] 
         "damon_stat.enabled=N "
         # nokaslr: addresses in reports mean something.  Every oops is a panic, every panic a reset at once, and with
         # -no-reboot -no-shutdown a reset stops the machine: there it is, to be looked at.
-        f"console=ttyAMA0 loglevel=4 nokaslr oops=panic panic=-1 mem={machine.linux_mib}M "
+        # loglevel: warnings are below 5, and what harness/vm/alarms.py looks for is a warning; they have their time.
+        f"console=ttyAMA0 loglevel=5 printk.time=1 nokaslr oops=panic panic=-1 mem={machine.linux_mib}M "
         f"SF_BASE={machine.mailbox_base:#x} SF_SIZE={machine.shared_mib * MIB:#x} {machine.cmdline}"
         f"{' SF_BRAKE=1' if machine.deterministic else ''}"
     )

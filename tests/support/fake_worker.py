@@ -22,6 +22,7 @@ from harness.findings.finding import Subject
 from harness.relations.divergence import Divergence
 from harness.scenario.scenario import Scenario, Step, format_scenario
 from harness.trace.events import ENTRY, EXIT, Switch, Trace
+from harness.vm.alarms import Alarm
 
 SUBJECT = Subject("fake", "6.1.0", "00" * 32, "spec")
 
@@ -69,6 +70,8 @@ class FakeExecutor:
     subject: Subject = SUBJECT
     fallen: FakeExecutor | None = None
     """What stands in for a machine that is there to reproduce a loss."""
+    complaints: list[tuple[Alarm, ...]] = field(default_factory=list)
+    """What the kernel complains of, run by run, then of nothing."""
 
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
         """Stand in for the executor."""
@@ -77,6 +80,10 @@ class FakeExecutor:
         if isinstance(self.next, VmLost | AgentProtocolError):
             raise self.next
         return TRACE
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Stand in for the console."""
+        return self.complaints.pop(0) if self.complaints else ()
 
     def check(self, _scenario: Scenario, _trace: Trace, *_: object) -> CheckResult:
         """Stand in for the check of what was run last."""

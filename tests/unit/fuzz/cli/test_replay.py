@@ -18,6 +18,7 @@ from harness.errors import AgentProtocolError, TargetError, VmLost
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 from harness.trace.tracefile import load_trace
+from harness.vm.alarms import Alarm
 from harness.vm.build.prepare import PreparedTarget
 from tests.support.paths import GOLDEN
 
@@ -31,6 +32,7 @@ class FakeTarget:
         self.script = script
         self.boots = 0
         self.fresh: list[bool] = []
+        self.complaints: list[tuple[Alarm, ...]] = []
 
     @contextmanager
     def boot(self, *_: object, **__: object) -> Iterator[FakeTarget]:
@@ -45,6 +47,9 @@ class FakeTarget:
         if error is not None:
             raise error
         return load_trace(GOLDEN / "mixture.trace.json")
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        return self.complaints.pop(0) if self.complaints else ()
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from harness.findings.verdict import EmulatorResult
 from harness.scenario.scenario import Scenario, load
 from harness.trace.events import Trace
 from harness.trace.tracefile import load_trace
+from harness.vm.alarms import Alarm
 from tests.support.fake_worker import DIVERGENCE, SCENARIO, SUBJECT, FakeExecutor, checked
 from tests.support.paths import GOLDEN
 
@@ -56,6 +57,9 @@ class Recorded:
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
         self.runs += 1
         return self.trace
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        return ()
 
     def check(self, scenario: Scenario, trace: Trace) -> CheckResult:
         return check(scenario, trace, "spec", cpu_model("cortex-a72"), Catalogue("spec", ()))

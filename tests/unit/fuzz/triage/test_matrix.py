@@ -39,6 +39,7 @@ from harness.findings.known_divergences import Catalogue
 from harness.scenario.scenario import Scenario, load
 from harness.trace.events import Trace
 from harness.trace.tracefile import load_trace
+from harness.vm.alarms import Alarm
 from harness.vm.config import load_config
 from harness.vm.debian.kernel_archive import Kernel
 from tests.support.paths import GOLDEN
@@ -68,6 +69,9 @@ class FakeMachine:
         if answer is None:
             raise VmLost("fake", "went away", "")
         return answer
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        return ()
 
     def boot_again(self) -> AbstractContextManager[ScenarioRunner]:
         raise AssertionError("no machine is lost on purpose")
