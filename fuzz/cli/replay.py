@@ -40,7 +40,9 @@ the table of a divergence: "before" is a register at the exit, "host" what KVM a
 "predicted" what the model says the guest sees next, "observed" what the guest really sees; ^ marks digits that
 differ.  Relation switch has "entry", "expected" and "observed": what went into the guest and what came out.
 
-exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 a target was lost
+an alarm is what the target's own kernel complained of in its log while the scenario ran; a WARN_ONCE shows once a boot
+
+exit status: 0 nothing unexplained, 1 an unexplained divergence or an alarm, 2 bad usage or input, 3 a target was lost
 """
 
 
@@ -106,6 +108,8 @@ class _Text(ReplayListener):
             return
         self._print(terminal.status_line(item, self.style))
         for line in terminal.sites(item, self._level, self.style, known=self._known):
+            self._print(line)
+        for line in terminal.alarm_lines(item.alarms, self.style):
             self._print(line)
         if self._trace:
             self._print("\n".join(trace_lines(item.trace)))

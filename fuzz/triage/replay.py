@@ -137,4 +137,5 @@ def _lost(job: Job | None, error: TargetError) -> Lost:
 def _ran(job: Job, found: Observation) -> Ran:
     """Find the divergent sites of a run."""
     level = found.subject.level
-    return Ran(job, found.trace, found.checked, sites(job.scenario, found.trace, level, found.checked.judged))
+    there = sites(job.scenario, found.trace, level, found.checked.judged)
+    return Ran(job, found.trace, found.checked, there, found.alarms)

@@ -5,10 +5,11 @@ Keys::
 
     level                the level of the model
     exit_status          what the process returns
-    targets[]            target, kernel, boots, seconds, totals{runs, exits, known, unexplained, not_compared, lost},
-                         exits{class: n}, compared{relation: n}, not_compared{reason: n}, runs[], lost[]
+    targets[]            target, kernel, boots, seconds, exits{class: n},
+                         totals{runs, exits, known, unexplained, not_compared, lost, alarms},
+                         compared{relation: n}, not_compared{reason: n}, runs[], lost[]
       runs[]             scenario, repeat, about, steps, status, dropped, exits{}, compared{}, not_compared{},
-                         known, unexplained, sites[], and with --trace the trace (harness/trace/tracefile.py)
+                         known, unexplained, sites[], alarms[], and with --trace the trace (harness/trace/tracefile.py)
         sites[]          event, step, address, text, instruction (of the trap; null before the first entry),
                          exit_class, syndrome{esr, far, hpfar, ipa, fields{}, note}, pending[], kvm{outcome, skip,
                          inject}, host[], model{level, helper, dirty, decisions[[name, taken]]}, columns[],
@@ -16,6 +17,7 @@ Keys::
           registers[]    register, values{column: value or null}, differing_bits
           divergences[]  relation, register, name, expected, observed, signature[4], known (null: unexplained;
                          else id, verdict, why, source)
+        alarms[]         kind (harness/vm/alarms.py), function (may be empty), words, splat, signature[2]
       lost[]             scenario (null: it did not boot), repeat, reason, console_tail
     known[]              id, verdict, counts{target: n}: how often each entry of the catalogue explained something
     clusters[]           signature[4], counts{target: n}, reproduced[runs, of], first (scenario)
@@ -24,11 +26,13 @@ Keys::
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from harness.findings.checked import ExplainedDivergence, signature
 from harness.report.replay_result import Lost, Ran, TargetResult, clusters, exit_status, known_counts
 from harness.report.sites import Site
 from harness.trace.tracefile import trace_to_json
+from harness.vm.alarms import Alarm
 
 Json = Mapping[str, object]
 
@@ -85,10 +89,16 @@ def _run(ran: Ran, level: str, traces: bool) -> Json:
         "known": ran.known,
         "unexplained": ran.unexplained,
         "sites": [site_json(site, level) for site in ran.sites],
+        "alarms": [alarm_json(alarm) for alarm in ran.alarms],
     }
     if traces:
         run["trace"] = trace_to_json(ran.trace)
     return run
+
+
+def alarm_json(alarm: Alarm) -> dict[str, object]:
+    """Return one complaint of a kernel."""
+    return {**asdict(alarm), "signature": list(alarm.signature)}
 
 
 def site_json(site: Site, level: str) -> Json:

@@ -11,6 +11,7 @@ from harness.findings.checked import CheckResult, signature
 from harness.report.sites import Site
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
+from harness.vm.alarms import Alarm
 
 Signature = tuple[str, str, str, str]
 """Relation, register, exit class, helper: see :func:`harness.findings.checked.signature`."""
@@ -31,12 +32,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A job that came back: its trace, what the check made of it, and its divergent sites."""
+    """A job that came back: its trace, what the check made of it, its divergent sites, and the kernel's alarms."""
 
     job: Job
     trace: Trace
     checked: CheckResult
     sites: tuple[Site, ...]
+    alarms: tuple[Alarm, ...] = ()
 
     @property
     def exits(self) -> int:
@@ -82,7 +84,7 @@ class TargetResult:
 
     @property
     def totals(self) -> Mapping[str, int]:
-        """Sums over the runs: ``runs``, ``exits``, ``known``, ``unexplained``, ``not_compared``, ``lost``."""
+        """Sums: ``runs``, ``exits``, ``known``, ``unexplained``, ``not_compared``, ``lost``, ``alarms``."""
         return {
             "runs": len(self.ran),
             "exits": sum(r.exits for r in self.ran),
@@ -90,6 +92,7 @@ class TargetResult:
             "unexplained": sum(r.unexplained for r in self.ran),
             "not_compared": sum(sum(r.not_compared.values()) for r in self.ran),
             "lost": len(self.lost),
+            "alarms": sum(len(r.alarms) for r in self.ran),
         }
 
     def exits_by_class(self) -> Counter[str]:
@@ -163,8 +166,8 @@ def _runs(results: Iterable[TargetResult]) -> Iterator[tuple[str, Ran]]:
 
 
 def exit_status(results: Iterable[TargetResult]) -> int:
-    """Return 3 if a target was lost, 1 if a divergence is unexplained, else 0."""
+    """Return 3 if a target was lost, 1 if a divergence is unexplained or a kernel complained, else 0."""
     all_results = tuple(results)
     if any(result.lost for result in all_results):
         return 3
-    return 1 if any(result.totals["unexplained"] for result in all_results) else 0
+    return 1 if any(result.totals["unexplained"] or result.totals["alarms"] for result in all_results) else 0

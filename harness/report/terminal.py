@@ -16,6 +16,7 @@ from harness.report.esr import Syndrome
 from harness.report.replay_result import Cluster, Lost, Ran, TargetResult, clusters, known_counts
 from harness.report.sites import Row, Site
 from harness.trace.rounds import KvmAction
+from harness.vm.alarms import Alarm, once_each
 
 MIN_WIDTH = 80
 LABEL = 11
@@ -89,10 +90,18 @@ def status_line(ran: Ran, style: Style) -> str:
     values = (len(job.scenario.steps), ran.exits, ran.known, ran.unexplained, sum(ran.not_compared.values()))
     numbers = " ".join(f"{value:{len(head)}}" for value, head in zip(values, _NUMBERS, strict=True))
     line = f"{label:{_NAME}} {numbers}"
-    line = style.paint("red", line) if ran.unexplained else line
+    line = style.paint("red", line) if ran.unexplained or ran.alarms else line
     notes = [] if ran.checked.status == "ok" else [f"the agent gave up: {ran.checked.status}"]
     notes += [f"{ran.checked.dropped} records found no room"] if ran.checked.dropped else []
     return "\n".join([line, *(style.paint("yellow", f"    {note}") for note in notes)])
+
+
+def alarm_lines(alarms: Iterable[Alarm], style: Style) -> Iterator[str]:
+    """Yield what a kernel complained of: each alarm once, and how often it came, with all that it printed."""
+    for alarm, count in once_each(alarms).values():
+        often = f" ({count} times)" if count > 1 else ""
+        yield from _field("alarm", f"{alarm.sentence}{often}", style, "red")
+        yield from (f"    | {printable(line)}" for line in alarm.splat.split("\n"))
 
 
 def sites(ran: Ran, level: str, style: Style, *, known: bool = False) -> Iterator[str]:
@@ -342,8 +351,10 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
     verdict = "nothing unexplained" + (" in what ran" if lost else "")
     if found:
         verdict = f"{_many(unexplained, 'unexplained divergence')} in {_many(len(found), 'cluster')}"
+    alarms = sum(r.totals["alarms"] for r in results)
+    verdict += f"; the kernel complained {_many(alarms, 'time')}" if alarms else ""
     verdict += f", level {level}" + (f"; a target was lost {_many(lost, 'time')}" if lost else "")
-    yield style.paint("red" if unexplained or lost else "green", verdict)
+    yield style.paint("red" if unexplained or lost or alarms else "green", verdict)
 
 
 def _cluster(cluster: Cluster) -> str:
