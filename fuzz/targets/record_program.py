@@ -11,7 +11,9 @@ from pathlib import Path
 
 from harness.errors import InputError, VmLost
 from harness.report.recording import end_text
+from harness.report.replay_json import alarm_json
 from harness.report.terminal import printable
+from harness.vm.alarms import once_each
 from harness.vm.build.prepare import prepare
 from harness.vm.build.programs import GUEST_LINE, build_programs, linux_guest, read_program
 from harness.vm.config import load_config
@@ -138,6 +140,8 @@ def recording_text(out: Path, size: int, done: Done) -> str:
         lines.append(f"{end.dropped} records are missing: they could not be told apart or read")
     if end.waits:
         lines.append(f"the target waited {end.waits} times for room (--ring)")
+    for alarm, count in once_each(done.alarms).values():
+        lines.append(f"alarm of the kernel{f', {count} times' if count > 1 else ''}: {printable(alarm.sentence)}")
     return "\n".join(lines)
 
 
@@ -149,4 +153,5 @@ def recording_json(out: Path, size: int, done: Done) -> dict[str, object]:
         "seconds": round(done.seconds, 3),
         "end": asdict(done.end),
         "console": done.console.splitlines(),
+        "alarms": [alarm_json(alarm) for alarm in done.alarms],
     }

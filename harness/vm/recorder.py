@@ -19,6 +19,7 @@ from harness.trace import ring
 from harness.trace.decode import ContextLayout
 from harness.trace.events import EXIT, Switch
 from harness.trace.recording import End, Head, Writer, create
+from harness.vm.alarms import Alarm, find_alarms
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.build.programs import Program, overlay
 from harness.vm.config import MachineConfig
@@ -52,13 +53,15 @@ class Tick:
 class Done:
     """A finished recording: its last line, all that the machine printed, seconds from boot to end.
 
-    ``lost`` is how the target was lost, if it was: then the recording holds what came before.
+    ``lost`` is how the target was lost, if it was: then the recording holds what came before.  ``alarms`` are what the
+    target's kernel complained of while the program ran; a Linux guest prints to the same console, so they may be its.
     """
 
     end: End
     console: str
     seconds: float
     lost: VmLost | None = None
+    alarms: tuple[Alarm, ...] = ()
 
 
 def record(
@@ -96,10 +99,12 @@ def record(
         )
         with Qemu(machine) as qemu:
             initrd.unlink()  # QEMU has read it
+            booted = qemu.console_size()
             session = _Session(qemu, layout, tick, lambda: stopped() or time.monotonic() > start + seconds)
             with create(out, _head(prepared, machine, program, session.vhe)) as writer:
                 end = session.run(writer)
-            return Done(end, qemu.console(), time.monotonic() - start, session.lost)
+            alarms = find_alarms(qemu.console_from(booted))
+            return Done(end, qemu.console(), time.monotonic() - start, session.lost, alarms)
 
 
 def _head(prepared: PreparedTarget, machine: Machine, program: Program, vhe: bool) -> Head:
