@@ -45,7 +45,7 @@ def overview(found: Sequence[Story], style: Style, what: str = "findings") -> It
 def _group(group: Group, style: Style) -> Iterator[str]:
     verdicts = ", ".join(dict.fromkeys(story.verdict.name for story in group.stories))
     head = f"{group.count:6}x  {NEW if group.new else '':3}  {verdicts:12} {printable(group.name)}"
-    yield style.paint("red" if verdicts in ("kvm", "crash") else "yellow", head)
+    yield style.paint("red" if verdicts in ("kvm", "crash", "alarm") else "yellow", head)
     for story in group.stories:
         kernel = story.kept.finding.subject
         where = f"{kernel.target}, Linux {kernel.kernel_release}"

@@ -14,12 +14,13 @@ from harness.errors import InputError
 from harness.relations.divergence import Divergence
 
 VERSION = 1
-KINDS = ("divergence", "crash", "internal")
-"""What a finding may be: KVM and model differ; the machine was lost; shadowfuzz itself failed."""
+KINDS = ("divergence", "crash", "internal", "alarm")
+"""What a finding may be: KVM and model differ; the machine was lost; shadowfuzz itself failed; the target's kernel
+complained in its log."""
 MAX_JSON_BYTES = 1 << 20
 MAX_DIVERGENCES = 64
 """A finding shows at most so many of its divergences; ``divergence_count`` says how many there were."""
-ID = re.compile(r"(?:divergence|crash|internal)-[0-9a-f]{12}")
+ID = re.compile(r"(?:divergence|crash|internal|alarm)-[0-9a-f]{12}")
 
 Signature = tuple[str, ...]
 

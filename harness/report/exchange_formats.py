@@ -24,7 +24,7 @@ from harness.scenario.scenario import format_scenario
 from harness.vm.crash import Report
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-_LEVEL: Mapping[str, str] = {"kvm": "error", "crash": "error", "internal": "error", "flaky": "note"}
+_LEVEL: Mapping[str, str] = {"kvm": "error", "crash": "error", "alarm": "error", "internal": "error", "flaky": "note"}
 
 
 def story_json(story: Story) -> Mapping[str, object]:

@@ -16,7 +16,17 @@ from harness.findings.finding import Finding, Signature, Tries, signature_text
 from harness.findings.intended_changes import Intended, between
 from harness.findings.known_divergences import Catalogue
 from harness.findings.release_history import Asked
-from harness.findings.verdict import STAGES, EmulatorResult, Evidence, Stage, Verdict, classify, evidence, first_of
+from harness.findings.verdict import (
+    STAGES,
+    EmulatorResult,
+    Evidence,
+    Stage,
+    Verdict,
+    classify,
+    evidence,
+    first_of,
+    rate_text,
+)
 from harness.relations import hyp_copy
 from harness.relations.divergence import Divergence
 from harness.report.replay_result import Job, Ran
@@ -85,6 +95,7 @@ _NOT_JUDGED = "nothing that it was running then can be judged"
 _NO_TRACE: Mapping[str, Verdict] = {
     "crash": Verdict("crash", f"the target was lost: {_NOT_JUDGED}"),
     "internal": Verdict("internal", "shadowfuzz itself failed"),
+    "alarm": Verdict("alarm", "the target's kernel complained in its log"),
     "divergence": Verdict("unexplained", "its trace was not kept"),
 }
 
@@ -97,6 +108,8 @@ def tell(kept: Kept, cpu: Cpu, catalogue: Catalogue, changes: tuple[Intended, ..
     finding = kept.finding
     if finding.kind == "crash":
         return _crash(kept)
+    if finding.kind == "alarm":
+        return Story(kept, Verdict("alarm", _alarm_text(kept)), None, None, None)
     plain = Story(kept, _NO_TRACE[finding.kind], None, None, None)
     if kept.scenario is None or kept.trace is None:
         return plain
@@ -131,6 +144,20 @@ def _crash(kept: Kept) -> Story:
     texts = {name: text for name, text in kept.texts.items() if name != CRASH}
     why = f"{ENDS.get(report.kind, 'the target was lost')}: {_NOT_JUDGED}"
     return Story(replace(kept, texts=texts), Verdict("crash", why), None, None, None, report)
+
+
+def _alarm_text(kept: Kept) -> str:
+    """Say that a kernel complained, and how often it does in fresh machines."""
+    why, before = _NO_TRACE["alarm"].why, _before(kept)
+    if kept.fresh_qemu is None:
+        return f"{why}; it was not tried in fresh machines"
+    how = f"after {before} of the scenarios that ran before it" if before else "alone"
+    return f"{why}; the scenario {how}, in fresh machines: {rate_text(kept.fresh_qemu)}"
+
+
+def _before(kept: Kept) -> int:
+    """Return how many scenarios were kept that ran before."""
+    return sum(name.startswith(EARLIER) for name in kept.texts)
 
 
 def cluster_name(finding: Finding) -> str:
@@ -181,7 +208,7 @@ def groups(stories: Iterable[Story]) -> tuple[Group, ...]:
 def replay_command(kept: Kept, out: str = "", crash: Report | None = None) -> str:
     """Return the command that shows a finding again; ``out`` is the campaign's directory (empty: the current one).
 
-    A ``crash`` may want the scenarios before it.
+    A ``crash`` may want the scenarios before it, and so may an alarm.
     """
     subject, other = kept.finding.subject, kept.finding.other
     shelf = "findings" if kept.confirmed else "flaky"
@@ -190,6 +217,7 @@ def replay_command(kept: Kept, out: str = "", crash: Report | None = None) -> st
         return shlex.join(["shadowfuzz", "against", subject.target, other.target, f"{out}/{file}" if out else file])
     place = PurePath(out) / file
     before = 0 if crash is None or crash.again is None else crash.again.before
+    before = _before(kept) if kept.finding.kind == "alarm" else before
     earlier = [str(place.with_name(f"{EARLIER}{number:02}.scn")) for number in range(before, 0, -1)]
     words = ["shadowfuzz", "replay", *(["--same-vm"] if earlier else []), *earlier, str(place)]
     words += hyp_copy.options(kept.finding.signature)

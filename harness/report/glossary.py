@@ -31,6 +31,7 @@ VERDICTS: Mapping[str, str] = MappingProxyType(
         "unexplained": "Nothing on record explains it: somebody has to look.",
         "flaky": "It did not come back often enough when the same scenario was run again.",
         "crash": "The target was lost: a panic, a hang, or QEMU itself died.",
+        "alarm": "The target's own kernel complained in its log: a WARN, its lock checker, a stall, a taint.",
         "internal": "shadowfuzz itself failed; the finding has the traceback.",
     }
 )

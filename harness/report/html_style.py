@@ -33,7 +33,7 @@ th{color:var(--dim);font-weight:600;white-space:nowrap}
 .facts td:first-child,.num td:nth-child(-n+2){white-space:nowrap}.facts td:last-child{overflow-wrap:anywhere}
 mark{background:var(--hit);color:inherit;font-weight:700}
 .badge{font-weight:700;white-space:nowrap}
-.kvm,.crash,.internal,.never,.new{color:var(--bad)}.unexplained,.flaky,.model,.emulator{color:var(--warn)}.abstraction{color:var(--ok)}
+.kvm,.crash,.alarm,.internal,.never,.new{color:var(--bad)}.unexplained,.flaky,.model,.emulator{color:var(--warn)}.abstraction{color:var(--ok)}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:.6rem;padding:0;list-style:none}
 .tiles li{background:var(--soft);border:1px solid var(--line);padding:.5rem .7rem}
 .tiles b{display:block;font-size:1.35rem}

@@ -13,12 +13,15 @@ import pytest
 
 from fuzz.cli.main import main
 from fuzz.store.database import Database, default_url
+from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import find, stories
 from fuzz.store.runs import History
 from fuzz.triage.findings_text import overview, show
 from harness.errors import InputError
+from harness.findings.finding import Finding, Tries
 from harness.report.finding_data import groups
 from harness.report.terminal import Style
+from harness.scenario.scenario import format_scenario, parse
 from tests.support.kept import CRASHED, OLD_CRASH, filled
 
 Capture = pytest.CaptureFixture[str]
@@ -188,3 +191,26 @@ def test_clusters_do_not_depend_on_the_target(root: Path) -> None:
     with pytest.raises(InputError):
         find(database, "zzz")
     assert all("\x1b" not in line for story in found for line in show(story, Style(), "out"))
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_an_alarm_has_its_rate_its_splat_and_how_to_see_it_again(tmp_path: Path, capsys: Capture, before: int) -> None:
+    never = Tries(0, 0)
+    alarm = Finding("alarm", ("warn", "kvm_put_kvm"), OLD_CRASH.subject, (), 0, never, never, "2026-01-01", "a WARN")
+    scenario = parse(b"shadowfuzz-scenario 1\nabout A call.\nhvc 0x0\n")
+    earlier = {f"earlier-{n:02}.scn": format_scenario(scenario) for n in range(1, before + 1)}
+    store = Store(Database(default_url(tmp_path)), FINDINGS)
+    store.add(alarm, scenario, {"console.txt": "WARNING: a.c:1\nCall trace:", "fresh_qemu": "2 3", **earlier})
+    status, out = call(capsys, "--out", str(tmp_path))
+    assert status == 1 and "alarm: warn, kvm_put_kvm" in out
+    status, out = call(capsys, "show", alarm.id[:9], "--out", str(tmp_path))
+    said = " ".join(out.split())
+    assert status == 0 and "in fresh machines: 2 of 3 (95 %:" in said and "Call trace:" in out
+    assert (f"after {before} of the scenarios that ran before it" in said) is bool(before)
+    assert ("replay --same-vm" in said and "earlier-02.scn" in said) is bool(before)
+    found = json.loads(call(capsys, "--format", "json", "--out", str(tmp_path))[1])["findings"]
+    assert [(each["kind"], each["verdict"]) for each in found] == [("alarm", "alarm")]
+    for form in ("sarif", "junit"):
+        assert "kvm_put_kvm" in call(capsys, "--format", form, "--out", str(tmp_path))[1]
+    assert main(["report", "--campaign", str(tmp_path), "--out", str(tmp_path / "report.html")]) == 0
+    assert "2 of 3 (95 %:" in (tmp_path / "report.html").read_text()
