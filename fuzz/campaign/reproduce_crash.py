@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Try a lost machine's last scenarios in fresh machines: the last one alone, then with those that ran before it."""
+"""Try the last scenarios before a loss or an alarm in fresh machines: the last one, then with those before it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fuzz.targets.runner import Boot
+from fuzz.targets.runner import Boot, ScenarioRunner
 from harness.errors import TargetError
 from harness.scenario.scenario import Scenario
 from harness.vm.crash import Again
@@ -19,15 +19,19 @@ class Interrupted(Exception):
 
 
 class Reproducer:
-    """Tries scenarios for one loss; ``same`` tells whether an error is the one that is looked for."""
+    """Tries scenarios for one loss or alarm.
+
+    ``same`` tells whether an error is the one that is looked for, ``shown`` whether a machine that ran them shows it.
+    """
 
     def __init__(
         self,
         boot: Boot,
         same: Callable[[TargetError], bool],
         ending: Callable[[], bool],
+        shown: Callable[[ScenarioRunner], bool] = lambda _: False,
     ) -> None:
-        self._boot, self._same, self._ending = boot, same, ending
+        self._boot, self._same, self._ending, self._shown = boot, same, ending, shown
 
     def find(self, earlier: Sequence[Scenario], last: Scenario) -> Again:
         """Return how often it came back; ``earlier`` scenarios are in the order in which they ran.
@@ -57,6 +61,6 @@ class Reproducer:
             with self._boot() as machine:
                 for i, scenario in enumerate(sequence):
                     machine.run(scenario, fresh_vm=i == 0)
+                return self._shown(machine)
         except TargetError as error:
             return self._same(error)
-        return False

@@ -139,12 +139,14 @@ class Summary:
 
     @property
     def exit_status(self) -> int:
-        """0 nothing unexplained, 1 an unexplained divergence, 3 the target was lost or something of ours failed.
+        """0 nothing unexplained, 1 a divergence or an alarm, 3 the target was lost or something of ours failed.
 
-        With ``accept_kept`` 1 is for new clusters only, and 3 for machines that were lost in new ways.
+        With ``accept_kept`` 1 is for new clusters and alarms only, and 3 for machines that were lost in new ways.
         """
         if self.failure:
             return FAILED
+        if any(cluster.kind == "alarm" for cluster in self.findings):
+            return DIVERGENT
         if self.clusters_new or (self.divergences_unexplained and not self.accept_kept):
             return DIVERGENT
         crashes = [cluster for cluster in self.findings if cluster.kind == "crash"]
@@ -229,7 +231,7 @@ def _clusters(asked: CampaignOptions, stats: Stats, kept: Sequence[Regression]) 
     """Return all clusters, new ones first."""
     store = Store(Database(asked.store), FINDINGS)
     found: list[Cluster] = []
-    for group in ("unexplained", "crashes", "internal"):
+    for group in ("unexplained", "alarms", "crashes", "internal"):
         for id_, members in stats.group(group).items():
             place = asked.out / FINDINGS / id_
             finding = _load(store, id_)

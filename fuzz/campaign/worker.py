@@ -15,9 +15,9 @@ from fuzz.campaign.counters_file import StatsWriter
 from fuzz.campaign.features import features
 from fuzz.campaign.reproduce_crash import Interrupted, Reproducer
 from fuzz.store.dumps import Dumps
-from fuzz.store.findings import CONSOLE, Store
+from fuzz.store.findings import CONSOLE, FRESH_QEMU, Store
 from fuzz.targets.observation import Key, Observation, clusters_of, stability_key, texts_of
-from fuzz.targets.runner import MAX_LOSSES
+from fuzz.targets.runner import MAX_LOSSES, ScenarioRunner
 from fuzz.targets.target_set import Side, TargetSet
 from harness.errors import InputError, Remains, SetupError, TargetError, VmLost
 from harness.findings.checked import CheckResult
@@ -26,7 +26,8 @@ from harness.relations.divergence import Divergence
 from harness.report.campaign_data import NOT_TAKEN, TAKEN
 from harness.scenario.scenario import Scenario, format_scenario, parse
 from harness.scenario.simplify import simplicity
-from harness.vm.crash import CRASH, EARLIER, End, Report, end_of, from_text, to_text
+from harness.vm.alarms import Alarm, once_each
+from harness.vm.crash import CRASH, EARLIER, Again, End, Report, end_of, from_text, to_text
 
 FIRST_BOOTS = 2
 """So often a worker tries to boot before there was anything to lose."""
@@ -39,7 +40,7 @@ REMEMBERED = 16
 BUMP_NS = 1_000_000_000
 """So long the members of known clusters are counted in memory; a worker that is killed loses what it holds there."""
 MAX_TRIES = 2
-"""So often a worker tries to reproduce one crash."""
+"""So often a worker tries to reproduce one crash, or one alarm."""
 
 
 class GiveUp(Exception):
@@ -85,6 +86,7 @@ class Worker:
         self._tries: Counter[str] = Counter()
         self._ids: dict[Key, str] = {}
         self._more: Counter[str] = Counter()
+        self._alarms: list[tuple[Subject, Alarm]] = []
         self._next_bump = 0
         # What is kept, with how simple its scenario is: a simpler one is worth being confirmed, too.
         self._confirmed = context.findings.simplicities()
@@ -131,8 +133,15 @@ class Worker:
         except Exception as error:  # a fault of ours is a finding too: it must not end the campaign
             self._failed(scenario, error)
 
+    def _run(self, scenario: Scenario, *, fresh_vm: bool) -> tuple[Observation, ...]:
+        """Run and check a scenario, and note what kernels complained of."""
+        found = self._targets.run_and_check_each(scenario, fresh_vm=fresh_vm)
+        self._alarms += [(seen.subject, alarm) for seen in found for alarm in seen.alarms]
+        return found
+
     def _scenario(self, scenario: Scenario) -> None:
-        found = self._targets.run_and_check_each(scenario, fresh_vm=False)
+        self._alarms.clear()
+        found = self._run(scenario, fresh_vm=False)
         self._with.on_run()
         self._stats.add("count", "scenarios")
         for seen in found:
@@ -147,9 +156,11 @@ class Worker:
             self._unexplained(scenario, found, clusters)
         if self._stats.get("count", "scenarios") % SAMPLED == 0:
             self._stats.add("count", "again")
-            again = self._targets.run_and_check_each(scenario, fresh_vm=False)
+            again = self._run(scenario, fresh_vm=False)
             if stability_key(again) != stability_key(found):
                 self._stats.add("count", "unstable")
+        if self._alarms:
+            self._complaints(scenario)
         self._recent.append(scenario)
 
     def _count(self, checked: CheckResult) -> None:
@@ -186,8 +197,8 @@ class Worker:
         if new:
             self._stats.add("count", "confirmations")
             try:
-                same = set(clusters_of(self._targets.run_and_check_each(scenario, fresh_vm=False)))
-                fresh = set(clusters_of(self._targets.run_and_check_each(scenario, fresh_vm=True)))
+                same = set(clusters_of(self._run(scenario, fresh_vm=False)))
+                fresh = set(clusters_of(self._run(scenario, fresh_vm=True)))
             except TargetError:
                 # Not confirmed, not forgotten: kept as flaky, and the caller sees to the machine.
                 for key, members in clusters.items():
@@ -257,6 +268,53 @@ class Worker:
             self._stats.put("missing", f"{finding.id} {' '.join(finding.signature)}", 1)
             return False
         return True
+
+    # ---- what kernels complain of -------------------------------------------------------------------------------
+
+    def _complaints(self, scenario: Scenario) -> None:
+        """Keep what kernels complained of while a scenario ran: as flaky, if fresh machines do not do it again."""
+        for subject in dict.fromkeys(subject for subject, _ in self._alarms):
+            of_one = once_each(alarm for whose, alarm in self._alarms if whose == subject)
+            for signature, (alarm, count) in of_one.items():
+                self._alarm(scenario, self._plain("alarm", signature, subject, alarm.sentence), alarm, count)
+
+    def _alarm(self, scenario: Scenario, finding: Finding, alarm: Alarm, count: int) -> None:
+        id_ = finding.id
+        if id_ in self._confirmed:
+            self._stats.add("alarms", id_, count)
+            self._more[id_] += 1
+            return
+        again = self._rate_of(finding, scenario)
+        confirmed = again is not None and again.hits > 0
+        self._stats.add("alarms" if confirmed else "flaky", id_, count)
+        if again is None and self._tries[id_]:  # it is among the flaky ones
+            return
+        texts = {CONSOLE: alarm.splat} | _earlier(
+            tuple(self._recent)[-again.before :] if again and again.before else ()
+        )
+        if again is not None:
+            hits, runs = again.sequence if again.before else again.alone
+            texts[FRESH_QEMU] = f"{hits} {runs}"
+        kept = self._store(self._with.findings if confirmed else self._with.flaky, finding, scenario, texts)
+        if confirmed and kept:
+            self._confirmed[id_] = simplicity(scenario)
+
+    def _rate_of(self, finding: Finding, scenario: Scenario) -> Again | None:
+        """Return how often fresh machines show an alarm; None: that was tried often enough, or there is no time."""
+        if self.ending or self._tries[finding.id] >= MAX_TRIES:
+            return None
+
+        def shown(machine: ScenarioRunner) -> bool:
+            return any(alarm.signature == finding.signature for alarm in machine.alarms())
+
+        boot = partial(self._targets.boot_again, finding.subject)
+        try:
+            again = Reproducer(boot, lambda _: False, lambda: self.ending, shown).find(tuple(self._recent), scenario)
+        except Interrupted:
+            return None
+        self._tries[finding.id] += 1
+        self._stats.add("reproduced", "yes" if again.hits else "no")
+        return again
 
     # ---- what is no divergence -----------------------------------------------------------------------------------
 
@@ -359,9 +417,13 @@ class Worker:
 
 def _left(report: Report, console: str, earlier: Iterable[Scenario]) -> dict[str, str]:
     """Return the texts of a crash; ``earlier`` are in the order in which they ran, numbered from the last one."""
-    ran = enumerate(reversed(tuple(earlier)), 1)
-    scenarios = {f"{EARLIER}{i:02}.scn": format_scenario(scenario) for i, scenario in ran}
-    return {CONSOLE: console, CRASH: to_text(report), **scenarios}
+    return {CONSOLE: console, CRASH: to_text(report), **_earlier(earlier)}
+
+
+def _earlier(scenarios: Iterable[Scenario]) -> dict[str, str]:
+    """Return the texts of scenarios that ran before, given in that order; the last one is the first."""
+    ran = enumerate(reversed(tuple(scenarios)), 1)
+    return {f"{EARLIER}{i:02}.scn": format_scenario(scenario) for i, scenario in ran}
 
 
 def _end(error: TargetError) -> End:

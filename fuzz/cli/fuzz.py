@@ -53,8 +53,8 @@ what is in --out afterwards (call again with the same directory to go on from th
   corpus/                 scenarios that reached something new, readable
   findings.db             findings and runs, written before the campaign goes on; `shadowfuzz findings` reads it
   findings/<kind>-<id>/   written from it at the end: scenario.scn, finding.json, count, trace.json for each cluster;
-                          kind is divergence, crash or internal
-  flaky/                  likewise, divergences that did not come back when the scenario was run again
+                          kind is divergence, crash, alarm or internal
+  flaky/                  likewise, divergences and alarms that did not come back when the scenario was run again
   dumps/<kind>-<id>/      memory of lost machines: the newest three of each crash, 1 GiB in all
   run/                    the workers' logs and counters of the last campaign
 
@@ -62,6 +62,8 @@ a divergence that the catalogue (corpus/known) does not explain is run again in 
 a finding if it comes back both times.  `shadowfuzz replay` shows it side by side; the summary has the command.  With
 --emulators all new ones are tried on other -cpu models and versions of QEMU at the end, if another QEMU is here
 (`shadowfuzz setup --emulators`); that takes some seconds a model.  `shadowfuzz triage` does it, too.
+An alarm is what the target's own kernel complained of (a WARN, its lock checker, a stall, a taint): it is a finding if
+fresh machines do it again, after the scenario alone or after those that ran before it, and flaky if they do not.
 A cluster is called new, or like a kept regression (corpus/regressions/expected.toml): one that shows the same relation,
 register class, exit class and helper on this target (corpus/crashes: ended it in this function).  The cause may be
 another one; both are findings.
@@ -69,9 +71,9 @@ Ctrl-C ends a campaign early, in order and with its summary.  A machine that is 
 with its registers and memory; its last scenarios are tried in fresh machines, and the campaign goes on.  A worker gives
 up (and the campaign ends) when machines are lost five times in a row and do not even run the plainest scenario.
 
-exit status: 0 nothing unexplained, 1 an unexplained divergence (with --accept-kept only if it is new), 2 bad usage or
-input, 3 the target was lost (even if it came back; with --accept-kept only in a new way), something is missing here, or
-a finding could not be written
+exit status: 0 nothing unexplained, 1 an alarm, or an unexplained divergence (with --accept-kept only if it is new), 2
+bad usage or input, 3 the target was lost (even if it came back; with --accept-kept only in a new way), something is
+missing here, or a finding could not be written
 """
 
 

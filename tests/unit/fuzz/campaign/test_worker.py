@@ -16,6 +16,7 @@ from fuzz.store.findings import Store
 from fuzz.targets.runner import MAX_LOSSES
 from harness.errors import AgentProtocolError, Remains, SetupError, VmLost
 from harness.findings.checked import CheckResult
+from harness.vm.alarms import Alarm
 from harness.vm.crash import Again, from_text
 from tests.support.fake_worker import DIVERGENCE, OTHER, TEXT, Answer, FakeExecutor, bench, checked
 
@@ -134,6 +135,62 @@ def test_fake_end_of_the_campaign_ends_the_tries(tmp_path: Path) -> None:
     b.worker.run_input(TEXT)
     (id_,) = b.findings.ids()
     assert from_text(b.findings.texts(id_)["crash.json"]).again is None
+
+
+WARN = Alarm("warn", "kvm_put_kvm", "WARNING: CPU: 0 PID: 7 at a.c:1 kvm_put_kvm+0x1/0x2", "WARNING\nCall trace:")
+ELSEWHERE = Alarm("warn", "kvm_get_kvm", "WARNING: CPU: 0 PID: 7 at a.c:1 kvm_get_kvm+0x1/0x2", "WARNING")
+
+
+@pytest.mark.parametrize(
+    ("shown", "rate", "before"),
+    [
+        ([(WARN,), (ELSEWHERE, WARN), ()], "2 3", 0),  # another one is not this one
+        # Two ran before it: all three bring it back; so do the last two, three times.
+        ([(), (), (), (WARN,), (WARN,), (WARN,), (WARN,), (WARN,)], "3 3", 1),
+    ],
+)
+def test_fake_alarm_that_fresh_machines_show_is_a_finding(
+    tmp_path: Path, shown: list[tuple[Alarm, ...]], rate: str, before: int
+) -> None:
+    b = bench(tmp_path)
+    b.executor.complaints = [(), (), (WARN, WARN), (WARN,)]
+    assert b.executor.fallen is not None
+    b.executor.fallen.complaints = shown
+    for _ in range(4):
+        b.worker.run_input(TEXT)
+    b.worker.close()
+    (id_,) = b.findings.ids()
+    finding, texts = b.findings.load(id_), b.findings.texts(id_)
+    assert (finding.kind, finding.signature, finding.detail) == ("alarm", ("warn", "kvm_put_kvm"), WARN.sentence)
+    assert id_.startswith("alarm-") and finding.id == id_ and b.findings.entry(id_).scenario == TEXT.decode()
+    assert (texts["console.txt"], texts["fresh_qemu"]) == (WARN.splat, rate)
+    assert sum(name.startswith("earlier") for name in texts) == before
+    assert (b.findings.count(id_), b.count("alarms"), b.flaky.ids()) == (2, 3, ())
+    assert b.executor.boots == 1, "the machine that ran it goes on"
+
+
+def test_fake_alarm_that_no_fresh_machine_shows_is_flaky(tmp_path: Path) -> None:
+    b = bench(tmp_path)
+    b.executor.complaints = [(WARN,)] * 4
+    for _ in range(4):
+        b.worker.run_input(TEXT)
+    (id_,) = b.flaky.ids()
+    assert (b.findings.ids(), b.count("alarms"), b.get("flaky", id_)) == ((), 0, 4)
+    assert b.flaky.texts(id_)["fresh_qemu"] == "0 3" and b.executor.fallen is not None
+    assert b.executor.fallen.boots == 3 + 4, "two of them were tried: alone, and the second after the first, too"
+    b.executor.complaints = [(ELSEWHERE,)]
+    b.worker.ending = True
+    b.worker.run_input(TEXT)
+    assert len(b.flaky.ids()) == 2 and b.executor.fallen.boots == 7
+
+
+def test_fake_alarm_while_a_divergence_is_confirmed(tmp_path: Path) -> None:
+    b = bench(tmp_path, checked(DIVERGENCE), checked(DIVERGENCE), checked(DIVERGENCE))
+    b.executor.complaints = [(), (), (WARN,)]
+    assert b.executor.fallen is not None
+    b.executor.fallen.complaints = [(WARN,)] * 3
+    b.worker.run_input(TEXT)
+    assert sorted(id_.partition("-")[0] for id_ in b.findings.ids()) == ["alarm", "divergence"]
 
 
 def test_fake_machine_lost_while_confirming(tmp_path: Path) -> None:
