@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from harness.trace.events import Trace
 from harness.trace.tracefile import load_trace
 from harness.vm.alarms import Alarm
 from harness.vm.build.prepare import PreparedTarget
+from tests.support.fake_worker import checked
 from tests.support.paths import GOLDEN
 
 Capture = pytest.CaptureFixture[str]
@@ -77,6 +79,34 @@ def test_one_boot_for_all_and_unexplained_is_1(fake: Callable[..., FakeTarget], 
     assert found is not None
     assert int(found[1]) > 0
     assert int(found[1]) % 3 == 0, "three runs of one trace show the same"
+
+
+WARN = Alarm("warn", "kvm_put_kvm", "WARNING: a.c:1 at kvm_put_kvm+0x1/0x2, CPU#0: x/7", "WARNING: a.c\nCall trace:")
+
+
+def test_alarms_are_below_their_scenario_and_in_the_status(
+    fake: Callable[..., FakeTarget], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ["replay", str(GOLDEN / "mixture.scn"), "--repeat", "2"]
+    monkeypatch.setattr(prepared_side, "check", lambda *_: checked())
+    fake(None, None)
+    assert main(argv) == 0
+    assert "complained" not in capsys.readouterr().out
+    fake(None, None).complaints = [(), (WARN, WARN)]
+    assert main(argv) == 1
+    out = capsys.readouterr().out
+    assert (
+        out.index("mixture.scn #2") < out.index("alarm       a WARN fired in kvm_put_kvm") < out.index("| Call trace:")
+    )
+    assert "the kernel complained 2 times" in out and out.count("| Call trace:") == 1
+    fake(None, None).complaints = [(), (WARN,)]
+    assert main([*argv, "--json"]) == 1
+    data = json.loads(capsys.readouterr().out)
+    (result,) = data["targets"]
+    assert (data["exit_status"], result["totals"]["alarms"]) == (1, 1)
+    quiet, loud = (run["alarms"] for run in result["runs"])
+    assert quiet == []
+    assert loud == [{**asdict(WARN), "signature": ["warn", "kvm_put_kvm"]}]
 
 
 def test_a_lost_target_is_booted_again_for_the_rest(fake: Callable[..., FakeTarget], capsys: Capture) -> None:

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real complaints of real kernels: a WARN of KVM that a recorded program meets, and a taint that a scenario causes.
+
+No stock target is known on which a scenario meets a WARN.  So the path of scenarios is tried with a line of the log
+that KVM prints once a boot, when the first protected VM is made: "tainting kernel".  It is meant to be there, so that
+:data:`harness.vm.alarms.INTENDED` has it; these tests take that row away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from fuzz.campaign.counters_file import StatsWriter
+from fuzz.campaign.worker import Worker, WorkerContext
+from fuzz.cli.main import main
+from fuzz.store.database import Database, default_url
+from fuzz.store.dumps import DUMPS, Dumps
+from fuzz.store.findings import FINDINGS, FLAKY, Store
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import open_targets
+from harness.vm import alarms
+from harness.vm.cache import Cache, default_root
+from harness.vm.config import PROJECT
+from harness.vm.kernels.fetch import load_kernels
+
+PROTECTED = "kvm-7.3-protected"
+WARNS = "7.2.6"
+"""A kernel that WARNs in protected mode of an ioctl that no VM has; 7.2.9 and later do not."""
+SEED = PROJECT / "corpus" / "seeds" / "protected_vm.scn"
+WORDS = "kvm: protected VMs are experimental and for development only, tainting kernel"
+
+PROGRAM = r"""
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+
+int main(void)
+{
+	int vm = ioctl(open("/dev/kvm", O_RDWR), KVM_CREATE_VM, 0);
+
+	/* A program may print what it likes: it is no line of the kernel's. */
+	printf("WARNING: a.c:1 at made_up+0x1/0x2, CPU#0: x/1\n");
+	return vm < 0 || ioctl(vm, _IO(KVMIO, 0xf7)) != -1;
+}
+"""
+
+
+def listed(version: str) -> bool:
+    kernels = load_kernels(Cache(default_root(os.environ))).kernels
+    return any(kernel.version.partition("-")[0] == version for kernel in kernels)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("target", "warns"), [(f"kvm-protected@{WARNS}", True), (PROTECTED, False)])
+def test_a_program_that_makes_kvm_warn(
+    target: str, warns: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if warns and not listed(WARNS):
+        pytest.skip(f"Linux {WARNS} is not in the archive any more")
+    (tmp_path / "unknown.c").write_text(PROGRAM)
+    binary, out = tmp_path / "unknown", tmp_path / "unknown.trace"
+    subprocess.run(["aarch64-linux-gnu-gcc", "-static", "-O2", "-o", binary, tmp_path / "unknown.c"], check=True)
+    assert main(["record", "--json", "--target", target, "--out", str(out), str(binary)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["end"]["status"], result["end"]["code"]) == ("exited", 0)
+    assert any("made_up" in line for line in result["console"])
+    assert [alarm["signature"] for alarm in result["alarms"]] == [["warn", "kvm_arch_vm_ioctl"]] * warns
+    for alarm in result["alarms"]:
+        assert "__arm64_sys_ioctl+" in alarm["splat"] and alarm["splat"].endswith("]---")
+
+
+@pytest.mark.timeout(180)
+def test_replay_shows_the_alarm_where_it_is_and_the_intended_one_nowhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ["replay", str(SEED), "--target", PROTECTED, "--no-hyp-copy", "--json", "--repeat", "2"]
+    assert main(argv) == 0
+    quiet = json.loads(capsys.readouterr().out)["targets"][0]
+    assert quiet["totals"]["alarms"] == 0
+    monkeypatch.setattr(alarms, "INTENDED", ())
+    assert main(argv) == 1
+    loud = json.loads(capsys.readouterr().out)["targets"][0]
+    first, second = (run["alarms"] for run in loud["runs"])
+    assert [alarm["words"] for alarm in first] == [WORDS] and second == [], "once a boot"
+    assert loud["totals"]["unexplained"] == 0
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_confirms_an_alarm_in_fresh_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alarms, "INTENDED", ())
+    database = Database(default_url(tmp_path))
+    findings, flaky, stats = Store(database, FINDINGS), Store(database, FLAKY), StatsWriter(tmp_path / "stats")
+    worker = Worker(
+        WorkerContext(
+            targets=open_targets(TargetOptions(PROTECTED, "spec")),
+            count_coverage=lambda index: None,
+            on_run=lambda: None,
+            stats=stats,
+            findings=findings,
+            flaky=flaky,
+            dumps=Dumps(tmp_path / DUMPS),
+            now=lambda: "2026-01-01T00:00:00+00:00",
+            ticks=time.monotonic_ns,
+        )
+    )
+    worker.begin()
+    try:
+        for _ in range(3):
+            worker.run_input(SEED.read_bytes())
+    finally:
+        worker.close()
+    (id_,) = findings.ids()
+    finding, texts = findings.load(id_), findings.texts(id_)
+    assert (finding.kind, finding.signature) == ("alarm", ("taint", WORDS))
+    assert (texts["fresh_qemu"], texts["console.txt"], flaky.ids()) == ("3 3", WORDS, ())
+    assert [stats.get("count", "scenarios"), stats.get("alarms", id_)] == [3, 1]
