@@ -62,10 +62,20 @@ KINDS: tuple[Kind, ...] = (
         "the lock checker complained",
         "kernel/locking/lockdep.c",
     ),
-    Kind("kasan", r"BUG: K(?:ASAN|FENCE|CSAN|MSAN): ", "memory was used wrongly", "mm/kasan/report.c, mm/kfence"),
-    Kind("ubsan", r"UBSAN: ", "undefined behaviour", "lib/ubsan.c"),
-    Kind("refcount", r"refcount_t: ", "a reference count is wrong", "lib/refcount.c"),
-    Kind("list", r"list_(?:add|del) corruption|list_add double add", "a list is corrupt", "lib/list_debug.c"),
+    Kind(
+        "kasan",
+        r"BUG: K(?:ASAN|FENCE|CSAN|MSAN): ",
+        "memory was used wrongly",
+        "Documentation/dev-tools/kasan.rst, kfence.rst",
+    ),
+    Kind("ubsan", r"UBSAN: ", "undefined behaviour", "Documentation/dev-tools/ubsan.rst, lib/ubsan.c"),
+    Kind("refcount", r"refcount_t: ", "a reference count is wrong", "include/linux/refcount.h, lib/refcount.c"),
+    Kind(
+        "list",
+        r"list_(?:add|del) corruption|list_add double add",
+        "a list is corrupt",
+        "include/linux/list.h, lib/list_debug.c",
+    ),
     Kind(
         "stall",
         r"INFO: rcu\S* .*stall|BUG: (?:soft|workqueue) lockup|INFO: task .* blocked for more",
@@ -80,7 +90,7 @@ KINDS: tuple[Kind, ...] = (
         "kernel/sched/core.c, lib/smp_processor_id.c",
     ),
     Kind("warn", r"WARNING: .*\bat\b", "a WARN fired", "kernel/panic.c __warn"),
-    Kind("bug", r"BUG: ", "the kernel found a fault of its own", "mm/memory.c, mm/page_alloc.c"),
+    Kind("bug", r"BUG: ", "the kernel found a fault of its own", "Documentation/admin-guide/bug-hunting.rst"),
     Kind(
         "taint", r"taint(?:s|ing) kernel|due to kernel taint", "the kernel is tainted", "kernel/panic.c, module/main.c"
     ),
