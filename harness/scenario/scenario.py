@@ -49,7 +49,7 @@ MAX_BOOT = 512
 
 
 class Step(NamedTuple):
-    """One step: the keyword of its :class:`~harness.steps.StepKind`, and operands (registers by name, numbers as int).
+    """One step: the keyword of its :class:`~harness.scenario.steps.StepKind`, and operands (registers by name, numbers as int).
 
     A load or store has three: target, base, offset in bytes.
     """
