@@ -49,9 +49,9 @@ MAX_BOOT = 512
 
 
 class Step(NamedTuple):
-    """One step: the keyword of its :class:`~harness.scenario.steps.StepKind`, and operands (registers by name, numbers as int).
+    """One step: the keyword of its :class:`~harness.scenario.steps.StepKind`, and its operands.
 
-    A load or store has three: target, base, offset in bytes.
+    Registers are operands by name, numbers as int.  A load or store has three: target, base, offset in bytes.
     """
 
     kind: str
