@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from harness.arch.cpu_models import Cpu
@@ -69,20 +69,48 @@ class _Tally:
 
     def compare(
         self,
-        relation: Relation[Evidence],
+        relations: Iterable[Relation[Evidence]],
         evidence: Evidence,
         event: int | None,
         explain: Callable[[Divergence], Known | None] = unexplained,
     ) -> None:
-        """Compare by one row of the registry; ``event`` is where, None for a whole trace."""
-        if not relation.applies(evidence):
-            return
-        if relation.unless is not None and (why := relation.unless(evidence)):
-            self.unchecked[f"{relation.name}: {why}"] += 1
-            if event is not None:
-                self.notify((relation.family,), event, why)
-            return
-        self.take(relation, tuple(relation.compare(evidence)), relation.times(evidence), event, explain)
+        """Compare by rows of the registry; ``event`` is where, None for a whole trace.
+
+        ``explain`` looks up what a row that the model predicts for has found.
+        """
+        for relation in relations:  # several an exit
+            if relation.applies is not None and not relation.applies(evidence):
+                continue
+            if relation.unless is not None and (why := relation.unless(evidence)):
+                self.unchecked[f"{relation.name}: {why}"] += 1
+                if event is not None:
+                    self.notify((relation.family,), event, why)
+                continue
+            found = tuple(relation.compare(evidence))
+            times = 1 if relation.times is None else relation.times(evidence)
+            self.take(relation, found, times, event, explain if relation.by_model else unexplained)
+
+    def take(
+        self,
+        relation: Relation[Evidence],
+        found: tuple[Divergence | Unchecked, ...],
+        times: int,
+        event: int | None,
+        explain: Callable[[Divergence], Known | None] = unexplained,
+    ) -> None:
+        """File what a comparison has found."""
+        for name in relation.counted:
+            self.relations[name] += times
+        listens = event is not None and self.listener is not None
+        if listens and relation.counted and event is not None:
+            self.notify((relation.family,), event)
+        for one in found:
+            if isinstance(one, Divergence):
+                self.judged.append(ExplainedDivergence(one, explain(one)))
+                continue
+            self.unchecked[f"{one.what}: {one.why}"] += 1
+            if listens and event is not None:
+                self.notify((relation.family,), event, one.why)
 
     def attribute(self, begin: int, at: RoundEvidence, errata: TargetErrata) -> None:
         """Give what was found from ``begin`` on, all of one round, its causes among the errata."""
@@ -98,27 +126,6 @@ class _Tally:
             judged if judged.known is not None else ExplainedDivergence(next(caused), None)
             for judged in self.judged[begin:]
         ]
-
-    def take(
-        self,
-        relation: Relation[Evidence],
-        found: tuple[Divergence | Unchecked, ...],
-        times: int,
-        event: int | None,
-        explain: Callable[[Divergence], Known | None] = unexplained,
-    ) -> None:
-        """File what a comparison has found."""
-        for name in relation.counted:
-            self.relations[name] += times
-        if event is not None and relation.counted:
-            self.notify((relation.family,), event)
-        for one in found:
-            if isinstance(one, Divergence):
-                self.judged.append(ExplainedDivergence(one, explain(one)))
-                continue
-            self.unchecked[f"{one.what}: {one.why}"] += 1
-            if event is not None:
-                self.notify((relation.family,), event, one.why)
 
 
 def check(
@@ -136,6 +143,7 @@ def check(
     """
     indexed, codes = index_trace(trace), codes_of(scenario)
     gic = GicMonitor(trace.lists) if uses_gic(scenario) else None
+    rows = [row for row in OF_A_ROUND if gic is not None or not row.needs_gic]
     lossy = cpu.lossy if trace.vhe else {}
     runs: dict[int, PredictedRun] = {}
     # Compared while the guest's memory is as it was at that exit.
@@ -163,15 +171,13 @@ def check(
         evidence = RoundEvidence(round_, prediction, lossy, run, copy, gic)
         explain = explained_by(catalogue, evidence)
         begin = len(tally.judged)
-        for of_round in OF_A_ROUND:
-            tally.compare(of_round, evidence, round_.first, explain if of_round.by_model else unexplained)
+        tally.compare(rows, evidence, round_.first, explain)
         if errata.rules:
             tally.attribute(begin, evidence, errata)
     for of_run, event, found in of_runs:
         tally.take(of_run, found, 1, event)
     whole = TraceEvidence(indexed, codes, runs, gic)
-    for of_trace in OF_A_TRACE:
-        tally.compare(of_trace, whole, None)
+    tally.compare(OF_A_TRACE, whole, None)
     return CheckResult(
         trace.status,
         trace.dropped,

@@ -147,7 +147,7 @@ def _check_turn(
     at = RoundEvidence(turn.round, prediction, lossy)
     explain = explained_by(catalogue, at)
     for relation in OF_A_RECORDED_ROUND:
-        if not relation.applies(at):
+        if relation.applies is not None and not relation.applies(at):
             continue
         why = relation.unless(at) if relation.unless is not None else ""
         if relation.name == "isolate":

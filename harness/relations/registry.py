@@ -81,14 +81,6 @@ WORDS: Mapping[str, Words] = MappingProxyType(
 )
 
 
-def _always(_: object) -> bool:
-    return True
-
-
-def _once(_: object) -> int:
-    return 1
-
-
 @dataclass(frozen=True, slots=True)
 class Relation(Generic[Evidence]):
     """One comparison.
@@ -96,9 +88,10 @@ class Relation(Generic[Evidence]):
     ``name`` is what it is called where something could not be compared; the part before a dot is its family, under
     which coverage counts it.  ``module`` has the code.  ``shows`` lists its divergences as reports name them.  ``what``
     says what is compared with what.  ``compare`` yields what differs and what could not be compared; it is called where
-    ``applies`` is true and ``unless`` gives no reason against it.  A comparison is counted ``times`` times under each
-    name of ``counted``.  ``letter`` marks a judged cell of docs/reach.md.  ``by_model``: the model predicts, so that
-    the catalogue of known divergences may explain what differs.  ``recorded``: it holds for a recording of a program.
+    ``applies`` is true (None: everywhere) and ``unless`` gives no reason against it.  A comparison is counted ``times``
+    times (None: once) under each name of ``counted``.  ``letter`` marks a judged cell of docs/reach.md.  ``by_model``:
+    the model predicts, so that the catalogue of known divergences may explain what differs.  ``recorded``: it holds for
+    a recording of a program.  ``needs_gic``: it compares nothing without an in-kernel GIC.
     """
 
     name: str
@@ -106,13 +99,14 @@ class Relation(Generic[Evidence]):
     shows: str
     what: str
     compare: Callable[[Evidence], Found]
-    applies: Callable[[Evidence], bool] = _always
+    applies: Callable[[Evidence], bool] | None = None
     unless: Callable[[Evidence], str] | None = None
     counted: tuple[str, ...] = ()
-    times: Callable[[Evidence], int] = _once
+    times: Callable[[Evidence], int] | None = None
     letter: str = ""
     by_model: bool = False
     recorded: bool = False
+    needs_gic: bool = False
 
     @property
     def family(self) -> str:
@@ -226,7 +220,7 @@ OF_A_ROUND: tuple[Relation[RoundEvidence], ...] = (
         "host.gic, host.gic_read, host.gic_line",
         "what reads of the GIC return and what KVM_IRQ_LINE answers, with a GICv3",
         lambda at: () if at.gic is None else at.gic.compare(at.round),
-        lambda at: at.gic is not None,
+        needs_gic=True,
     ),
 )
 
