@@ -13,9 +13,10 @@ from itertools import combinations
 from typing import NamedTuple
 
 from harness.arch.registers import NAMES
+from harness.protocol import OP_ABORT, OP_RESET, OP_SERROR
 from harness.relations.divergence import ANOTHER_CAUSE, Divergence, Unchecked
 from harness.relations.errata import NONE, TargetErrata, may_cause
-from harness.relations.host import compare_entry_state
+from harness.relations.host import PARTIAL, compare_entry_state
 from harness.trace.rounds import Round
 
 MAX_ERRATA = 3
@@ -58,8 +59,16 @@ def attribute(
                 best, left = frozenset(chosen), remaining
                 if not left & claimed:
                     return Attribution(best, base - left, NONE)
-    other = frozenset(r for r in left & claimed if not errata.is_undecided(r, round_.label))
+    undecided = _loses_an_exception(round_)
+    other = frozenset(r for r in left & claimed if not undecided and not errata.is_undecided(r, round_.label))
     return Attribution(best, base - left, other)
+
+
+def _loses_an_exception(round_: Round) -> bool:
+    """Whether userspace asked for an exception before KVM_ARM_VCPU_INIT: what was done of it no record shows."""
+    hosts = round_.hosts
+    asked = next((i for i, host in enumerate(hosts) if host.op in (OP_ABORT, OP_SERROR)), len(hosts))
+    return any(host.op == OP_RESET and host.asked for host in hosts[asked:])
 
 
 def _differing(
@@ -68,7 +77,11 @@ def _differing(
     """Return the registers that differ from the contract with some rules; None where it does not say."""
     found = tuple(compare_entry_state(round_, lossy, walk_level, errata))
     differing = frozenset(one.register for one in found if isinstance(one, Divergence))
-    return differing if differing or not any(isinstance(one, Unchecked) for one in found) else None
+    return (
+        differing
+        if differing or not any(isinstance(one, Unchecked) and one.why not in PARTIAL for one in found)
+        else None
+    )
 
 
 def with_causes(found: Sequence[Divergence], round_: Round, known: Attribution) -> Iterator[Divergence]:
