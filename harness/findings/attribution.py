@@ -21,8 +21,6 @@ from harness.trace.rounds import Round
 
 MAX_ERRATA = 3
 """So many errata at the most are tried together on one round."""
-
-
 _OF_THE_STATE = frozenset({*NAMES, "hcr_el2"})
 """What :func:`harness.relations.host.compare_entry_state` compares."""
 

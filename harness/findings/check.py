@@ -101,15 +101,14 @@ class _Tally:
         """File what a comparison has found."""
         for name in relation.counted:
             self.relations[name] += times
-        listens = event is not None and self.listener is not None
-        if listens and relation.counted and event is not None:
+        if event is not None and relation.counted:
             self.notify((relation.family,), event)
         for one in found:
             if isinstance(one, Divergence):
                 self.judged.append(ExplainedDivergence(one, explain(one)))
                 continue
             self.unchecked[f"{one.what}: {one.why}"] += 1
-            if listens and event is not None:
+            if event is not None:
                 self.notify((relation.family,), event, one.why)
 
     def attribute(self, begin: int, at: RoundEvidence, errata: TargetErrata) -> None:
@@ -118,7 +117,7 @@ class _Tally:
         differing = [one.register for one in found if one.relation == "host"]
         if not differing:
             return
-        known = attribute(differing, at.round, at.lossy, at.run.walk_level if at.run is not None else None, errata)
+        known = attribute(differing, at.round, at.lossy, at.walk_level, errata)
         if known is None:
             return
         caused = with_causes(found, at.round, known)

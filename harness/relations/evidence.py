@@ -47,6 +47,11 @@ class RoundEvidence(NamedTuple):
     hyp_copy: Hyp | None = None
     gic: GicMonitor | None = None
 
+    @property
+    def walk_level(self) -> int | None:
+        """The level of the table entry at which a stage-1 walk ended the run; None: none did, or it is unknown."""
+        return None if self.run is None else self.run.walk_level
+
 
 @dataclass(frozen=True, slots=True)
 class TraceEvidence:

@@ -121,10 +121,6 @@ def _reveal(at: RoundEvidence) -> Found:
     return save_restore.compare_reveal(at.round, at.run, at.prediction, visible)
 
 
-def _entry_state(at: RoundEvidence) -> Found:
-    return host.compare_entry_state(at.round, at.lossy, at.run.walk_level if at.run is not None else None)
-
-
 def _anew(indexed: IndexedTrace) -> frozenset[int]:
     return indexed.restarts | indexed.unproven.keys()
 
@@ -194,7 +190,7 @@ OF_A_ROUND: tuple[Relation[RoundEvidence], ...] = (
         host,
         "host.<reg>, host.hcr_el2",
         "the guest's registers after an entry, with what the architecture, PSCI, SMCCC and the KVM API require",
-        _entry_state,
+        lambda at: host.compare_entry_state(at.round, at.lossy, at.walk_level),
         counted=("host",),
         letter="h",
         recorded=True,
