@@ -16,7 +16,7 @@ from harness.errors import InputError
 from harness.findings.finding import Tries
 from harness.findings.intended_changes import load_changes
 from harness.findings.known_divergences import Catalogue
-from harness.findings.regressions import like, load_regressions
+from harness.findings.regressions import errata_of, like, load_regressions
 from harness.findings.release_history import HISTORY, read_history
 from harness.report.finding_data import Kept, Story, tell
 from harness.scenario.scenario import Scenario, parse
@@ -81,8 +81,10 @@ def story_of(store: Store, id_: str) -> Story:
         history=history,
     )
     catalogue, changes = Catalogue.load(KNOWN_DIR, subject.level), load_changes(KNOWN_DIR)
-    story = tell(kept, cpu_model(load_config(subject.target).cpu), catalogue, changes)
-    return replace(story, like=like(load_regressions(KEPT, CRASHES), entry.finding))
+    known = load_regressions(KEPT, CRASHES)
+    errata = errata_of(known, subject.target)
+    story = tell(kept, cpu_model(load_config(subject.target).cpu), catalogue, changes, errata)
+    return replace(story, like=like(known, entry.finding))
 
 
 def _tries(words: list[str]) -> Tries | None:

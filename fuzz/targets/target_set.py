@@ -20,7 +20,7 @@ from harness.errors import InputError, TargetError
 from harness.findings import compare_releases
 from harness.findings.checked import CheckResult
 from harness.findings.compare_releases import Versions
-from harness.findings.finding import Signature, Subject
+from harness.findings.finding import Signature, Subject, is_member
 from harness.findings.intended_changes import between, load_changes
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
@@ -195,7 +195,7 @@ class TargetSet(Generic[S_co]):
                 raise
             return False
         self._losses = 0
-        return checked.status in ends and wanted in signatures(checked)
+        return checked.status in ends and any(is_member(found, wanted) for found in signatures(checked))
 
 
 class PreparedTargets(TargetSet[PreparedSide]):

@@ -13,7 +13,7 @@ from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import Side, TargetSet, open_targets
 from fuzz.triage.minimise import choose
 from fuzz.triage.other_emulators import EmulatorQuery, EmulatorSweep, measure, places, queries_of
-from harness.findings.finding import Signature, Tries, signature_text
+from harness.findings.finding import Signature, Tries, is_member, signature_text
 from harness.findings.verdict import (
     STAGES,
     EmulatorResult,
@@ -62,8 +62,9 @@ def stages_of(
             if stage == "fresh_qemu":
                 targets.stop()
             found = targets.run_and_check(scenario, fresh_vm=stage != "repeat")
-            for key in set(signatures(found.checked)) & set(wanted):
-                counts[key][stage] += 1
+            shown = signatures(found.checked)
+            for key in wanted:
+                counts[key][stage] += any(is_member(each, key) for each in shown)
     return {key: tuple(Stage(s, Tries(hits[s], times[s])) for s in STAGES) for key, hits in counts.items()}
 
 

@@ -11,7 +11,7 @@ from fuzz.targets.observation import signatures
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import WELL, Side, TargetSet, open_targets
 from harness.errors import InputError
-from harness.findings.finding import Signature, signature_text
+from harness.findings.finding import Signature, place_text, signature_text
 from harness.minimiser import Minimiser
 from harness.scenario.scenario import Scenario, load
 from harness.scenario.simplify import PASSES, order
@@ -33,11 +33,11 @@ def choose(found: Sequence[Signature], asked: str | None, where: str) -> Signatu
     """Return the signature to keep.  InputError: there is none, or not that one."""
     if not found:
         raise InputError(where, None, "nothing to minimise: all that it shows is explained")
-    names = {signature_text(signature): signature for signature in found}
+    names = {text(signature): signature for text in (place_text, signature_text) for signature in reversed(found)}
     if asked is None:
         return found[0]
     if asked not in names:
-        raise InputError(where, None, f"does not show {asked!r}; it shows {', '.join(names)}")
+        raise InputError(where, None, f"does not show {asked!r}; it shows {', '.join(map(signature_text, found))}")
     return names[asked]
 
 

@@ -17,7 +17,7 @@ from fuzz.targets.target_set import Side, TargetSet
 from harness.arch.cpu_models import CPUS
 from harness.errors import ShadowfuzzError, VmLost
 from harness.findings.checked import CheckResult, signature
-from harness.findings.finding import Signature, Tries
+from harness.findings.finding import Signature, Tries, is_member
 from harness.findings.verdict import EmulatorResult
 from harness.relations import hyp_copy as beside
 from harness.scenario.scenario import Scenario
@@ -42,7 +42,7 @@ class EmulatorQuery:
 
 def variant(checked: CheckResult, wanted: Signature) -> Variant:
     """Return what a run showed of a signature; empty if nothing."""
-    found = (d for d in checked.unexplained if signature(d) == wanted)
+    found = (d for d in checked.unexplained if is_member(signature(d), wanted))
     return frozenset((d.register, d.step, str(d.expected), str(d.observed)) for d in found)
 
 

@@ -18,7 +18,7 @@ from fuzz.triage.kept_on_emulators import on_emulators
 from fuzz.triage.minimise import minimise_on
 from harness.errors import InputError
 from harness.findings.checked import signature
-from harness.findings.finding import MAX_DIVERGENCES, Tries, difference, signature_text
+from harness.findings.finding import MAX_DIVERGENCES, Tries, difference, is_member, signature_text
 from harness.report.finding_data import Kept
 
 
@@ -64,7 +64,7 @@ def _one(store: Store, kept: Kept, targets: TargetSet[Side], runs: int) -> str:
     except InputError:
         return f"{signature_text(wanted)} did not come back; left as it is"
     found = targets.run_and_check(least.scenario)
-    members = [divergence for divergence in found.checked.unexplained if signature(divergence) == wanted]
+    members = [divergence for divergence in found.checked.unexplained if is_member(signature(divergence), wanted)]
     if not members:
         return f"{signature_text(wanted)} did not come back when all was done; left as it is"
     repeat, fresh, _ = stages_of(targets, least.scenario, (wanted,), runs, 0)[wanted]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from harness.arch.registers import NAMES
 from harness.protocol import OP_ABORT, OP_RESET, OP_SERROR
-from harness.relations.divergence import ANOTHER_CAUSE, Divergence, Unchecked
+from harness.relations.divergence import ANOTHER_CAUSE, Divergence, Unchecked, joined
 from harness.relations.errata import NONE, TargetErrata, may_cause
 from harness.relations.host import PARTIAL, compare_entry_state
 from harness.trace.rounds import Round
@@ -88,7 +88,7 @@ def with_causes(found: Sequence[Divergence], round_: Round, known: Attribution) 
     A divergence of ``restore.*`` has the cause of the one of ``host.*`` in the same register: the errata predict what
     was observed there.  Where the contract is met its cause is not determined.
     """
-    cause = ", ".join(sorted(known.errata))
+    cause = joined(known.errata)
     for one in found:
         register = "spsr_el1" if one.register == "spsr_0" else one.register
         if one.relation not in ("host", "restore") or one.event != round_.first:

@@ -23,6 +23,9 @@ MAX_DIVERGENCES = 64
 ID = re.compile(r"(?:divergence|crash|internal|alarm)-[0-9a-f]{12}")
 
 Signature = tuple[str, ...]
+"""Of a divergence: relation, register, exit class, helper, and its cause if that is determined."""
+_PLACE = 4
+"""So many parts of a divergence's signature say where it shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +112,29 @@ def finding_id(kind: str, signature: Signature, subject: Subject, other: Subject
     return f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
-def signature_text(signature: Signature) -> str:
-    """Return a signature as people write it: ``relation.register/exit class/helper``, empty parts left out."""
-    name, rest = ".".join(filter(None, signature[:2])), filter(None, signature[2:])
+def place_text(signature: Signature) -> str:
+    """Return where a divergence shows: ``relation.register/exit class/helper``, empty parts left out."""
+    name, rest = ".".join(filter(None, signature[:2])), filter(None, signature[2:_PLACE])
     return "/".join((name, *rest))
+
+
+def signature_text(signature: Signature) -> str:
+    """Return a signature as people write it: :func:`place_text`, and in brackets the cause, if it is determined."""
+    cause = cause_of(signature)
+    return f"{place_text(signature)} ({cause})" if cause else place_text(signature)
+
+
+def cause_of(signature: Signature) -> str:
+    """Return the cause in a divergence's signature (:class:`harness.relations.divergence.Divergence`), or nothing."""
+    return signature[_PLACE] if len(signature) > _PLACE else ""
+
+
+def is_member(found: Signature, wanted: Signature) -> bool:
+    """Whether a divergence of signature ``found`` belongs to the cluster ``wanted``.
+
+    A cluster without a cause may be older than the rules that determine causes: it has members of any cause.
+    """
+    return found == wanted or (not cause_of(wanted) and found[:_PLACE] == wanted)
 
 
 def difference(divergence: Divergence) -> Difference:

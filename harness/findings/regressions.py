@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
-from harness.findings.finding import Difference, Finding, signature_text
+from harness.findings.finding import Difference, Finding, cause_of, place_text
+from harness.relations.divergence import ANOTHER_CAUSE, causes
 from harness.relations.errata import RULES, TargetErrata
 
 NEW = "new"
@@ -76,16 +77,18 @@ def _has(pattern: str, text: str) -> bool:
 
 
 def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
-    """Return the names of those that show the finding's signature on its target; none: it is new.
+    """Return the names of those that are the finding's cause, or show its signature on its target; none: it is new.
 
-    Of a lost machine it is how it ended, and the function it was in.  That says nothing of the cause.  A target with
-    another kernel or emulator (``CONFIG@KERNEL%CPU``) is taken for its configuration; what two targets do differently
-    is like nothing that is kept.
+    Where the cause is not determined the signature is asked: that says nothing of the cause.  Of a lost machine it is
+    how it ended, and the function it was in.  A target with another kernel or emulator (``CONFIG@KERNEL%CPU``) is taken
+    for its configuration; what two targets do differently is like nothing that is kept.
     """
     if finding.kind not in ("divergence", "crash") or finding.other is not None:
         return ()
+    if finding.kind == "divergence" and (cause := cause_of(finding.signature)):
+        return () if cause == ANOTHER_CAUSE else causes(cause)
     target = re.split("[@%]", finding.subject.target)[0]
-    text = crash_text(finding.signature) if finding.kind == "crash" else signature_text(finding.signature)
+    text = crash_text(finding.signature) if finding.kind == "crash" else place_text(finding.signature)
     return tuple(row.id for row in kept if target in row.targets and row.shows(text, finding.divergences))
 
 

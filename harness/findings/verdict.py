@@ -14,7 +14,7 @@ from math import sqrt
 from harness.arch.registers import INDEX, MASK64
 from harness.findings.checked import CheckResult, signature
 from harness.findings.compare_releases import RELATION
-from harness.findings.finding import Signature, Tries
+from harness.findings.finding import Signature, Tries, is_member
 from harness.model import LEVEL_NAMES
 from harness.model.replay import predict
 from harness.relations import save_restore
@@ -238,7 +238,7 @@ def classify(evidence: Evidence) -> Verdict:
 
 def first_of(checked: CheckResult, wanted: Signature) -> Divergence | None:
     """Return the first unexplained divergence of a signature."""
-    return next((d for d in checked.unexplained if signature(d) == wanted), None)
+    return next((d for d in checked.unexplained if is_member(signature(d), wanted)), None)
 
 
 def evidence(

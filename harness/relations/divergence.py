@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import compress
 from operator import ne
 from typing import NamedTuple
@@ -18,11 +18,21 @@ ANOTHER_CAUSE = "another cause"
 """A divergence that an erratum of the target might cause by its place, and that no set of errata predicts."""
 
 
+def joined(errata: Iterable[str]) -> str:
+    """Return the cause that these errata are together."""
+    return ", ".join(sorted(errata))
+
+
+def causes(cause: str) -> tuple[str, ...]:
+    """Return the errata of a cause."""
+    return tuple(filter(None, cause.split(", ")))
+
+
 class Divergence(NamedTuple):
     """One difference: relation with register (``restore.x3``), values, and where in the trace it was seen.
 
     ``cause`` names the errata that predict it bit for bit (:mod:`harness.findings.attribution`), or is
-    :data:`ANOTHER_CAUSE`; empty: not determined.
+    :data:`ANOTHER_CAUSE`; empty: not determined (:func:`joined`, :func:`causes`).
     """
 
     relation: str

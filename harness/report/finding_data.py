@@ -12,7 +12,7 @@ from harness.arch.cpu_models import Cpu
 from harness.findings.check import check
 from harness.findings.checked import signature
 from harness.findings.compare_releases import Versions, compare
-from harness.findings.finding import Finding, Signature, Tries, signature_text
+from harness.findings.finding import Finding, Signature, Tries, is_member, signature_text
 from harness.findings.intended_changes import Intended, between
 from harness.findings.known_divergences import Catalogue
 from harness.findings.release_history import Asked
@@ -29,6 +29,7 @@ from harness.findings.verdict import (
 )
 from harness.relations import hyp_copy
 from harness.relations.divergence import Divergence
+from harness.relations.errata import NO_ERRATA, TargetErrata
 from harness.report.replay_result import Job, Ran
 from harness.report.sites import sites
 from harness.scenario.scenario import Scenario
@@ -100,10 +101,13 @@ _NO_TRACE: Mapping[str, Verdict] = {
 }
 
 
-def tell(kept: Kept, cpu: Cpu, catalogue: Catalogue, changes: tuple[Intended, ...] = ()) -> Story:
+def tell(
+    kept: Kept, cpu: Cpu, catalogue: Catalogue, changes: tuple[Intended, ...] = (), errata: TargetErrata = NO_ERRATA
+) -> Story:
     """Return the story of a finding: its trace is checked again, its sites found, its verdict given.
 
-    Where two targets were compared their traces are, with the intended ``changes``; there are no sites then.
+    ``errata`` are the target's.  Where two targets were compared their traces are, with the intended ``changes``; there
+    are no sites then.
     """
     finding = kept.finding
     if finding.kind == "crash":
@@ -114,7 +118,7 @@ def tell(kept: Kept, cpu: Cpu, catalogue: Catalogue, changes: tuple[Intended, ..
     if kept.scenario is None or kept.trace is None:
         return plain
     if finding.other is None:
-        checked = check(kept.scenario, kept.trace, finding.subject.level, cpu, catalogue)
+        checked = check(kept.scenario, kept.trace, finding.subject.level, cpu, catalogue, errata=errata)
     elif kept.other_trace is not None:
         versions = Versions(finding.subject.kernel_release, finding.other.kernel_release)
         meant = between(changes, versions.one, versions.other)
@@ -130,7 +134,7 @@ def tell(kept: Kept, cpu: Cpu, catalogue: Catalogue, changes: tuple[Intended, ..
     known = evidence(kept.trace, checked, divergence, tuple(s for s in stages if s.tries.runs), kept.elsewhere or ())
     if finding.other is not None:
         return Story(kept, classify(known), known, None, divergence)
-    ours = [j for j in checked.judged if j.known is None and signature(j.divergence) == finding.signature]
+    ours = [j for j in checked.judged if j.known is None and is_member(signature(j.divergence), finding.signature)]
     found = sites(kept.scenario, kept.trace, finding.subject.level, ours)
     job = Job(f"{finding.id}/scenario.scn", finding.id, kept.scenario, 1)
     return Story(kept, classify(known), known, Ran(job, kept.trace, checked, found), divergence)

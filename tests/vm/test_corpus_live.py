@@ -17,9 +17,9 @@ import pytest
 from harness.coverage.exercised_steps import Exercise
 from harness.coverage.reachable_exits import DEBUG_EXITS, GUEST_EXITS, possible, unreached_reason
 from harness.findings.checked import CheckResult, signature
-from harness.findings.finding import difference, signature_text
+from harness.findings.finding import difference, place_text
 from harness.findings.regressions import Regression, load_regressions
-from harness.relations.divergence import Divergence
+from harness.relations.divergence import Divergence, causes
 from harness.scenario.steps import STEP_KINDS
 from harness.vm.config import DEFAULT_TARGET, list_configs
 from tests.vm.running import (
@@ -83,7 +83,7 @@ def _shown(checked: CheckResult, *, interrupted: bool = False) -> dict[str, list
     shown: dict[str, list[Divergence]] = {}
     for divergence in checked.unexplained:
         if interrupted or divergence.exit_class != "IRQ":
-            shown.setdefault(signature_text(signature(divergence)), []).append(divergence)
+            shown.setdefault(place_text(signature(divergence)), []).append(divergence)
     return shown
 
 
@@ -117,6 +117,7 @@ def test_regressions_show_their_findings_and_nothing_else(corpus: Mapping[str, R
         assert findings(checked) <= {divergence for row in rows for divergence in row.divergences}, name
         for text, members in shown.items():
             assert all(any(row.shows(text, [difference(d)]) for row in rows) for d in members), (name, text)
+            assert {cause for d in members for cause in causes(d.cause)} <= {row.id for row in rows}, (name, text)
         for row in rows:
             everywhere = _shown(checked, interrupted=True)
             assert any(row.matching(text) for text in everywhere), f"{name} does not show {row.id}"
