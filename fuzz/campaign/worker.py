@@ -10,18 +10,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
+from typing import NamedTuple
 
 from fuzz.campaign.counters_file import StatsWriter
 from fuzz.campaign.features import features
 from fuzz.campaign.reproduce_crash import Interrupted, Reproducer
 from fuzz.store.dumps import Dumps
 from fuzz.store.findings import CONSOLE, FRESH_QEMU, Store
-from fuzz.targets.observation import Key, Observation, clusters_of, stability_key, texts_of
+from fuzz.targets.observation import Key, Observation, clusters_of, leaders_of, stability_key, texts_of
 from fuzz.targets.runner import MAX_LOSSES, ScenarioRunner
 from fuzz.targets.target_set import Side, TargetSet
 from harness.errors import InputError, Remains, SetupError, TargetError, VmLost
 from harness.findings.checked import CheckResult
 from harness.findings.finding import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
+from harness.findings.problems import MAX_EXAMPLES
 from harness.relations.divergence import Divergence
 from harness.report.campaign_data import NOT_TAKEN, TAKEN
 from harness.scenario.scenario import Scenario, format_scenario, parse
@@ -68,6 +70,18 @@ class WorkerContext:
     ticks: Callable[[], int]
 
 
+class _Shown(NamedTuple):
+    """A cluster that a scenario shows: its id, its members there, and the id of the cluster that is shown first.
+
+    ``leader`` is empty where an erratum explains the cluster.
+    """
+
+    key: Key
+    id: str
+    members: list[Divergence]
+    leader: str
+
+
 PLAINEST = parse(b"shadowfuzz-scenario 1\nabout The plainest.\nhvc 0x0\n")
 
 
@@ -90,6 +104,7 @@ class Worker:
         self._next_bump = 0
         # What is kept, with how simple its scenario is: a simpler one is worth being confirmed, too.
         self._confirmed = context.findings.simplicities()
+        self._leaders = {id_: {one.leader for one in found} for id_, found in context.findings.examples().items()}
 
     def begin(self) -> None:
         """Boot for the first time.  TargetError: the machine does not come up; a finding has its console."""
@@ -188,51 +203,59 @@ class Worker:
     def _unexplained(
         self, scenario: Scenario, found: tuple[Observation, ...], clusters: Mapping[Key, list[Divergence]]
     ) -> None:
-        ids = {key: self._id(key) for key in clusters}
-        weight = simplicity(scenario)
-        new = {key for key in clusters if self._confirmed.get(ids[key], weight + 1) > weight}
+        weight, leaders = simplicity(scenario), leaders_of(clusters)
+        shown = [
+            _Shown(key, self._id(key), members, self._id(leaders[key]) if key in leaders else "")
+            for key, members in clusters.items()
+        ]
+        new = [one for one in shown if self._leads_otherwise(one) or self._is_simpler(one, weight)]
         texts = {(s.subject, s.other): texts_of(s) for s in found} if new else {}
         same: set[Key] = set()
         fresh: set[Key] = set()
-        if new:
-            self._stats.add("count", "confirmations")
-            try:
+        try:
+            if new:
+                self._stats.add("count", "confirmations")
                 same = set(clusters_of(self._run(scenario, fresh_vm=False)))
                 fresh = set(clusters_of(self._run(scenario, fresh_vm=True)))
-            except TargetError:
-                # Not confirmed, not forgotten: kept as flaky, and the caller sees to the machine.
-                for key, members in clusters.items():
-                    if key in new:
-                        tries = (Tries(int(key in same), 1), Tries(0, 0))
-                        self._keep(scenario, key, members, tries, texts[key[:2]], confirmed=False)
-                    else:
-                        self._known(ids[key], len(members))
-                raise
-        for key, members in clusters.items():
-            if key in new:
-                tries = (Tries(int(key in same), 1), Tries(int(key in fresh), 1))
-                self._keep(scenario, key, members, tries, texts[key[:2]], confirmed=key in same and key in fresh)
-            else:
-                self._known(ids[key], len(members))
+        except TargetError:
+            # Not confirmed, not forgotten: kept as flaky, and the caller sees to the machine.
+            for one in new:
+                self._keep(scenario, one, (Tries(int(one.key in same), 1), Tries(0, 0)), texts[one.key[:2]])
+            raise
+        else:
+            for one in new:
+                tries = Tries(int(one.key in same), 1), Tries(int(one.key in fresh), 1)
+                self._keep(scenario, one, tries, texts[one.key[:2]])
+        finally:
+            for one in shown:
+                if one not in new:
+                    self._known(one.id, len(one.members))
 
-    def _keep(
-        self,
-        scenario: Scenario,
-        key: Key,
-        members: list[Divergence],
-        tries: tuple[Tries, Tries],
-        extra: Mapping[str, str],
-        *,
-        confirmed: bool,
-    ) -> None:
-        subject, other, name = key
-        shown = tuple(difference(d) for d in members[:MAX_DIVERGENCES])
-        finding = Finding("divergence", name, subject, shown, len(members), *tries, self._with.now(), other=other)
-        self._stats.add("unexplained" if confirmed else "flaky", finding.id, len(members))
+    def _is_simpler(self, shown: _Shown, weight: int) -> bool:
+        """Whether a cluster is new, or is shown by a simpler scenario than the one that is kept."""
+        return self._confirmed.get(shown.id, weight + 1) > weight
+
+    def _leads_otherwise(self, shown: _Shown) -> bool:
+        """Whether no scenario is kept in which a cluster follows this leader; it is asked for once."""
+        leaders = self._leaders.setdefault(shown.id, set())
+        if not shown.leader or shown.leader in leaders or len(leaders) >= MAX_EXAMPLES:
+            return False
+        leaders.add(shown.leader)
+        return True
+
+    def _keep(self, scenario: Scenario, shown: _Shown, tries: tuple[Tries, Tries], extra: Mapping[str, str]) -> None:
+        """Store a cluster: as confirmed if it came back whenever it was tried, which were two times."""
+        subject, other, name = shown.key
+        values = tuple(difference(d) for d in shown.members[:MAX_DIVERGENCES])
+        count, now = len(shown.members), self._with.now()
+        finding = Finding("divergence", name, subject, values, count, *tries, now, other=other)
+        confirmed = all(each.hits for each in tries)
+        self._stats.add("unexplained" if confirmed else "flaky", finding.id, count)
         if not confirmed:
             self._store(self._with.flaky, finding, scenario, extra)
-        elif self._store(self._with.findings, finding, scenario, extra):
-            self._confirmed[finding.id] = simplicity(scenario)
+        elif self._store(self._with.findings, finding, scenario, extra, shown.leader):
+            weight = simplicity(scenario)
+            self._confirmed[finding.id] = min(weight, self._confirmed.get(finding.id, weight))
 
     def _id(self, key: Key) -> str:
         found = self._ids.get(key)
@@ -259,9 +282,11 @@ class Worker:
             self._stats.add("unwritten", f"{error.strerror or error}")
         self._more.clear()
 
-    def _store(self, store: Store, finding: Finding, scenario: Scenario | None, extra: Mapping[str, str]) -> bool:
+    def _store(
+        self, store: Store, finding: Finding, scenario: Scenario | None, extra: Mapping[str, str], leader: str = ""
+    ) -> bool:
         try:
-            store.add(finding, scenario, extra)
+            store.add(finding, scenario, extra, leader)
         except OSError as error:
             # The campaign goes on counting; the summary says that this could not be kept.
             self._stats.add("unwritten", f"{error.strerror or error}")

@@ -47,6 +47,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
              run TEXT NOT NULL, second BIGINT NOT NULL, scenarios BIGINT NOT NULL, checked_exits BIGINT NOT NULL,
              coverage BIGINT NOT NULL, clusters BIGINT NOT NULL, PRIMARY KEY (run, second))""",
     ),
+    # 3: scenarios of a finding that differ in what they show first; what people say of findings.
+    (
+        """CREATE TABLE examples (
+             shelf TEXT NOT NULL, id TEXT NOT NULL, leader TEXT NOT NULL, example TEXT NOT NULL,
+             simplicity BIGINT NOT NULL, PRIMARY KEY (shelf, id, leader))""",
+        """CREATE TABLE marks (
+             id TEXT NOT NULL PRIMARY KEY, status TEXT NOT NULL, assignee TEXT NOT NULL, note TEXT NOT NULL,
+             changed TEXT NOT NULL)""",
+    ),
 )
 """Each takes the schema one version further; what was released is never changed, only added to."""
 _COLUMNS: Mapping[str, tuple[type, bool]] = {

@@ -25,6 +25,7 @@ from pathlib import Path
 from fuzz.store.database import Access, Database
 from harness.errors import InputError
 from harness.findings.finding import Finding, from_json, to_json
+from harness.findings.problems import Example
 from harness.scenario.scenario import Scenario, format_scenario
 from harness.scenario.simplify import simplicity
 
@@ -64,10 +65,17 @@ class Store:
     def __contains__(self, id_: str) -> bool:
         return id_ in self.ids()
 
-    def add(self, finding: Finding, scenario: Scenario | None, extra: Mapping[str, str] | None = None) -> bool:
+    def add(
+        self,
+        finding: Finding,
+        scenario: Scenario | None,
+        extra: Mapping[str, str] | None = None,
+        leader: str = "",
+    ) -> bool:
         """Keep a finding and return True; if its cluster is there already, count one more and return False.
 
-        A simpler scenario takes the place of the one that is there, with its texts and tries.
+        A simpler scenario takes the place of the one that is there, with its texts and tries.  ``leader`` is the
+        cluster that the scenario shows first: a scenario of each is kept (:mod:`harness.findings.problems`).
         """
         text = None if scenario is None else format_scenario(scenario)
         weight = 0 if scenario is None else simplicity(scenario)
@@ -83,6 +91,8 @@ class Store:
                 **{"kind": finding.kind, "now": finding.first_seen},
             ).rowcount
             self._bump(access, finding.id, finding.first_seen)
+            if leader and text is not None:
+                self._exemplify(access, finding.id, Example(leader, text, weight))
             if not new:
                 here = access.rows("SELECT simplicity FROM findings WHERE shelf = :shelf AND id = :id", **key)
                 if here and weight >= here[0]["simplicity"]:
@@ -97,17 +107,42 @@ class Store:
             self._attach(access, finding.id, extra or {})
         return bool(new)
 
-    def revise(self, finding: Finding, scenario: Scenario, extra: Mapping[str, str]) -> None:
-        """Tell a finding that is there by another scenario and with other texts, whatever was known of it before."""
+    def _exemplify(self, access: Access, id_: str, example: Example) -> None:
+        access.run(
+            "INSERT INTO examples (shelf, id, leader, example, simplicity) "
+            "VALUES (:shelf, :id, :leader, :scenario, :simplicity) ON CONFLICT (shelf, id, leader) DO UPDATE "
+            "SET example = excluded.example, simplicity = excluded.simplicity "
+            "WHERE excluded.simplicity < examples.simplicity",
+            **{"shelf": self.shelf, "id": id_, **example._asdict()},
+        )
+
+    def examples(self) -> dict[str, tuple[Example, ...]]:
+        """Return the scenarios of each finding that differ in what they show first; findings without any are left
+        out."""
+        with self._database.access() as access:
+            sql = "SELECT id, leader, example, simplicity FROM examples WHERE shelf = :shelf ORDER BY id, leader"
+            found: dict[str, tuple[Example, ...]] = {}
+            for row in access.rows(sql, shelf=self.shelf):
+                example = Example(row["leader"], row["example"], int(row["simplicity"]))
+                found[row["id"]] = (*found.get(row["id"], ()), example)
+        return found
+
+    def revise(self, finding: Finding, scenario: Scenario, extra: Mapping[str, str], leader: str = "") -> None:
+        """Describe a finding that is there by another scenario and other texts, whatever was known of it before.
+
+        ``leader``: as in :meth:`add`.
+        """
+        text, weight = format_scenario(scenario), simplicity(scenario)
         key = {"shelf": self.shelf, "id": finding.id}
         with self._database.access(write=True, durable=True) as access:
             access.run(
                 "UPDATE findings SET document = :document, scenario = :scenario, simplicity = :simplicity "
                 "WHERE shelf = :shelf AND id = :id",
                 **key,
-                **{"document": to_json(finding), "scenario": format_scenario(scenario)},
-                **{"simplicity": simplicity(scenario)},
+                **{"document": to_json(finding), "scenario": text, "simplicity": weight},
             )
+            if leader:
+                self._exemplify(access, finding.id, Example(leader, text, weight))
             access.run("DELETE FROM texts WHERE shelf = :shelf AND id = :id", **key)
             self._attach(access, finding.id, extra)
 

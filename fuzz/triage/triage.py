@@ -10,7 +10,7 @@ from pathlib import Path
 from fuzz.store.database import Database
 from fuzz.store.findings import FINDINGS, FRESH_QEMU, Store
 from fuzz.store.kept_findings import story_of
-from fuzz.targets.observation import texts_of
+from fuzz.targets.observation import Observation, clusters_of, leaders_of, texts_of
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import Side, TargetSet, open_targets
 from fuzz.triage.confirm import stages_of
@@ -18,7 +18,7 @@ from fuzz.triage.kept_on_emulators import on_emulators
 from fuzz.triage.minimise import minimise_on
 from harness.errors import InputError
 from harness.findings.checked import signature
-from harness.findings.finding import MAX_DIVERGENCES, Tries, difference, is_member, signature_text
+from harness.findings.finding import MAX_DIVERGENCES, Finding, Tries, difference, finding_id, is_member, signature_text
 from harness.report.finding_data import Kept
 
 
@@ -76,6 +76,14 @@ def _one(store: Store, kept: Kept, targets: TargetSet[Side], runs: int) -> str:
         fresh_vm=fresh.tries,
     )
     qemu = Tries(int(least.confirmed), 1)
-    store.revise(finding, least.scenario, {**texts_of(found), FRESH_QEMU: f"{qemu.hits} {qemu.runs}"})
+    texts = {**texts_of(found), FRESH_QEMU: f"{qemu.hits} {qemu.runs}"}
+    store.revise(finding, least.scenario, texts, _leader(found, kept.finding))
     before, after = len(kept.scenario.steps), len(least.scenario.steps)
     return f"{signature_text(wanted)}: {before} steps -> {after}, {least.tries} tries"
+
+
+def _leader(found: Observation, finding: Finding) -> str:
+    """Return the id of the cluster that a run which shows a finding shows first; empty if an erratum explains it."""
+    key = found.subject, found.other, finding.signature
+    leader = leaders_of(clusters_of((found,))).get(key)
+    return "" if leader is None else finding_id("divergence", leader[2], *leader[:2])

@@ -287,3 +287,24 @@ def test_fake_first_boot_is_tried_twice(tmp_path: Path, losses: int) -> None:
         b.worker.begin()
         b.worker.run_input(TEXT)
     assert (b.count("lost"), b.get("count", "scenarios")) == (losses, 2 - losses)
+
+
+def test_fake_scenarios_that_differ_in_what_they_show_first_are_kept(tmp_path: Path) -> None:
+    late = OTHER._replace(event=3)
+    alone, both = checked(late), checked(DIVERGENCE, late)
+    b = bench(tmp_path, *[alone] * 3, *[both] * 3, *[both])
+    for _ in range(3):
+        b.worker.run_input(TEXT)
+    ids = {name: id_ for id_ in b.findings.ids() for name in b.findings.load(id_).signature[1:2]}
+    leaders = {id_: {one.leader for one in found} for id_, found in b.findings.examples().items()}
+    assert leaders == {ids["pc"]: {ids["pc"], ids["xN"]}, ids["xN"]: {ids["xN"]}}
+    assert b.get("count", "confirmations") == 2, "the third shows nothing else"
+
+
+def test_fake_divergence_with_a_cause_leads_nothing(tmp_path: Path) -> None:
+    known = DIVERGENCE._replace(cause="an-erratum")
+    b = bench(tmp_path, *[checked(known, OTHER._replace(event=3))] * 3)
+    b.worker.run_input(TEXT)
+    (examples,) = b.findings.examples().values()
+    assert b.findings.load(examples[0].leader).signature[1] == "pc"
+    assert {b.findings.load(id_).signature[4:] for id_ in b.findings.ids()} == {(), ("an-erratum",)}

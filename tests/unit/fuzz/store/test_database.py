@@ -91,7 +91,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     server = request.getfixturevalue("postgres")
     yield server
     with Database(server).access(write=True) as access:
-        access.run("DROP TABLE findings, texts, runs, samples, schema_version")
+        access.run("DROP TABLE findings, texts, runs, samples, examples, marks, schema_version")
 
 
 def test_add_bump_and_a_simpler_representative(url: str) -> None:

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Group the clusters that no erratum explains into problems: those that one cause probably shows as.  Pure.
+
+The first divergence of a scenario may cause all that follow it.  So a cluster belongs to the problem of the cluster
+that leads the simplest scenario that shows it, and clusters that share their simplest scenario are one problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+MAX_EXAMPLES = 4
+"""So many scenarios of a cluster are kept, each with another leader."""
+
+
+class Example(NamedTuple):
+    """A scenario that shows a cluster, the id of the cluster that it shows first, and how simple it is (less: more)."""
+
+    leader: str
+    scenario: str
+    simplicity: int
+
+
+class Problem(NamedTuple):
+    """Clusters, by id; ``id`` is the one that leads them, and the first."""
+
+    id: str
+    clusters: tuple[str, ...]
+
+
+def group_problems(examples: Mapping[str, Sequence[Example]]) -> tuple[Problem, ...]:
+    """Return problems of clusters, in the order of the clusters; one without example is a problem by itself."""
+    simplest = {id_: min(found, key=lambda one: one.simplicity) for id_, found in examples.items() if found}
+    first_of: dict[str, str] = {}  # by the steps of a scenario
+    above = {id_: id_ for id_ in examples}
+
+    def top(id_: str) -> str:
+        while above[id_] != id_:
+            id_ = above[id_]
+        return id_
+
+    for id_, example in simplest.items():
+        for other in (first_of.setdefault(_steps(example.scenario), id_), example.leader):
+            if other in above:
+                above[top(id_)] = top(other)
+    members: dict[str, list[str]] = {}
+    for id_ in examples:
+        members.setdefault(top(id_), []).append(id_)
+
+    def rank(id_: str) -> tuple[bool, int, str]:
+        example = simplest.get(id_)
+        return (True, 0, id_) if example is None else (example.leader != id_, example.simplicity, id_)
+
+    return tuple(_problem(min(ids, key=rank), ids) for ids in members.values())
+
+
+def _problem(leader: str, ids: Sequence[str]) -> Problem:
+    return Problem(leader, (leader, *(id_ for id_ in ids if id_ != leader)))
+
+
+def _steps(scenario: str) -> str:
+    """Return a scenario's text but for its sentence, which says what it was kept for."""
+    return "\n".join(line for line in scenario.splitlines() if not line.startswith("about "))
