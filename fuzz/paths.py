@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from harness.vm.config import PROJECT
 
 CORPUS = PROJECT / "corpus"
@@ -15,3 +17,5 @@ CRASHES = CORPUS / "crashes" / "expected.toml"
 """Those that end the machine."""
 SEEDS = (CORPUS / "seeds", REGRESSIONS)
 """The scenarios that a campaign starts from."""
+DEFAULT_OUT = Path("out/campaign")
+"""The directory of a campaign that names none."""

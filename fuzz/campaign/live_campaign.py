@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from fuzz.campaign.campaign_results import CampaignOptions
 from fuzz.campaign.guidance import choose
 from fuzz.campaign.parent import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.campaign.status_line import NewClusterCounter, status_line
-from fuzz.campaign.summary import CampaignOptions, Summary, summarise
+from fuzz.campaign.summary import Summary, summarise
 from fuzz.campaign.worker_job import Launcher
 from fuzz.paths import CRASHES, KEPT, SEEDS
 from fuzz.store.database import Database, default_url
@@ -38,6 +39,7 @@ class LivePlan:
 
     ``seconds`` count from the first worker that is ready.  ``out`` is the campaign's directory and ``store`` the URL of
     its database (None: in that directory).  ``coverage`` guides it (:data:`fuzz.campaign.guidance.MODES`).
+    ``program`` is how this program was called.
     """
 
     targets: TargetOptions
@@ -48,6 +50,7 @@ class LivePlan:
     store: str | None = None
     coverage: str | None = None
     accept_kept: bool = False
+    program: str = "shadowfuzz"
 
     @property
     def workers(self) -> int:
@@ -97,7 +100,7 @@ def run_live_campaign(
     guide = choose(plan.coverage, targets.sides[0].prepared, progress)
     asked = CampaignOptions(
         *(targets.subjects, options.names, options.kernel, seed, jobs, plan.out, started, url),
-        *(guide.mode, plan.accept_kept, guide.kvm_off),
+        *(guide.mode, plan.accept_kept, guide.kvm_off, plan.program),
     )
     launch = Launcher(options, seed, out, url, guide.mode)
     protected = all(has_protected_vms(side.config.mode, side.prepared.kernel_release) for side in targets.sides)

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from fuzz.campaign.guidance import MODES
 from fuzz.campaign.live_campaign import MAX_JOBS, LivePlan, default_jobs, run_live_campaign
-from fuzz.campaign.summary import text
+from fuzz.campaign.summary_text import SUMMARY, all_counts, screen
 from fuzz.cli.options import (
     MAX_SEED,
     Subparsers,
@@ -25,8 +25,10 @@ from fuzz.cli.options import (
     seconds,
     targets_of,
 )
+from fuzz.cli.output import program, write_whole
 from fuzz.cli.progress import progress_printer
 from fuzz.triage.kept_on_emulators import on_emulators
+from harness.errors import InputError
 
 _say = progress_printer("fuzz")
 
@@ -110,17 +112,27 @@ def add_parser(subparsers: Subparsers) -> None:
         "--accept-kept", action="store_true", help="exit status 1 only for what is new: like no kept regression"
     )
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
+    parser.add_argument("-v", "--verbose", action="store_true", help="every count and every cluster, not one screen")
     parser.set_defaults(run=run_fuzz)
 
 
 def run_fuzz(args: argparse.Namespace) -> int:
     """Run a campaign and print its summary; errors are raised for the caller to show."""
     plan = LivePlan(
-        *(targets_of(args), args.seconds, args.out, args.jobs, args.seed, args.store, args.coverage, args.accept_kept)
+        *(targets_of(args), args.seconds, args.out, args.jobs, args.seed, args.store, args.coverage, args.accept_kept),
+        program=program(),
     )
     afterwards = on_emulators(plan.targets, _say) if args.emulators else None
     summary = run_live_campaign(plan, _Status(sys.stderr), _say, afterwards)
-    print(json.dumps(summary.to_json(), indent=2) if args.json else text(summary), flush=True)
+    document = json.dumps(summary.to_json(), indent=2)
+    try:
+        write_whole(args.out / SUMMARY, f"{document}\n")
+    except InputError as error:
+        _say(str(error))  # what was found is in the database, and is shown
+    if args.json:
+        print(document, flush=True)
+    else:
+        print(all_counts(summary) if args.verbose else screen(summary), flush=True)
     return summary.exit_status
 
 

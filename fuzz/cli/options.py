@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from fuzz.paths import DEFAULT_OUT
 from fuzz.targets.options import TargetOptions
 from harness.model import LEVEL_NAMES
 from harness.vm.config import DEFAULT_TARGET, list_configs
@@ -89,7 +90,7 @@ def add_campaign(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("out/campaign"),
+        default=DEFAULT_OUT,
         metavar="DIR",
         help="a campaign's directory (default: out/campaign)",
     )

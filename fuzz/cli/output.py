@@ -24,6 +24,18 @@ def style_of(stream: TextIO, environ: Mapping[str, str]) -> Style:
     return Style(max(width, terminal.MIN_WIDTH), colour)
 
 
+def program() -> str:
+    """Return how this program is called from here: its name if the path has it, else where it is."""
+    called = Path(sys.argv[0])
+    found = shutil.which(called.name)
+    if found is not None and called.exists() and Path(found).samefile(called):
+        return called.name
+    if not called.is_file() or called.suffix:
+        return "shadowfuzz"  # not called as a command
+    here = Path.cwd()
+    return str(called.relative_to(here) if called.is_relative_to(here) else called)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file that an option names.  InputError: it cannot be written."""
     try:

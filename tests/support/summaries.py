@@ -7,18 +7,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuzz.campaign import summary
+from fuzz.campaign.campaign_results import CampaignOptions
 from fuzz.campaign.parent import Outcome
-from fuzz.campaign.summary import CampaignOptions, summarise
+from fuzz.campaign.summary import Summary, summarise
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from harness.findings.regressions import Regression
 from tests.support.fake_worker import SUBJECT
 
 
-def summary_of(
-    out: Path, outcome: Outcome, kept: Sequence[Regression] = (), *, accept_kept: bool = False
-) -> summary.Summary:
+def summary_of(out: Path, outcome: Outcome, kept: Sequence[Regression] = (), *, accept_kept: bool = False) -> Summary:
     """Return the summary of a campaign that began a second ago."""
     (out / "corpus").mkdir(exist_ok=True)
     url = default_url(out)

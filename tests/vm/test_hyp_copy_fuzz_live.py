@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from fuzz.campaign.campaign_results import CampaignOptions
 from fuzz.campaign.counters_file import StatsWriter, read_stats
 from fuzz.campaign.guidance import BOTH
 from fuzz.campaign.parent import RUN, Outcome, campaign_directory
-from fuzz.campaign.summary import CampaignOptions, summarise
+from fuzz.campaign.summary import summarise
 from fuzz.campaign.worker import Worker
 from fuzz.campaign.worker_job import Launcher
 from fuzz.campaign.worker_process import Guides, context_of

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.campaign import summary
+from fuzz.campaign.campaign_results import Cluster
 from fuzz.campaign.counters_file import EMPTY, read_stats
 from fuzz.campaign.parent import Outcome, Progress
 from fuzz.campaign.status_line import NewClusterCounter, status_line
+from fuzz.campaign.summary_text import all_counts
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from harness.errors import VmLost
@@ -27,7 +28,7 @@ def test_machines_that_ended_as_kept_ones_do(tmp_path: Path, accept: bool, new: 
     b = bench(tmp_path, checked())
     b.worker.run_input(TEXT)
     result = summary_of(tmp_path, Outcome(read_stats(tmp_path / "stats"), 0.5, (), "", False))
-    crash = summary.Cluster("crash-1", "crash", "oops", () if new else ("a",), new, 1, 1, "", "")
+    crash = Cluster("crash-1", "crash", "oops", () if new else ("a",), new, 1, 1, "", "")
     assert replace(result, lost_vms=1, findings=(crash,), accept_kept=accept).exit_status == status
 
 
@@ -44,17 +45,15 @@ def test_summary_tells_what_was_counted(tmp_path: Path) -> None:
     where = tmp_path / "findings" / cluster["id"] / "scenario.scn"
     assert cluster["where"] == str(where.parent)
     assert cluster["replay"] == f"shadowfuzz replay {where} --target fake --kernel 'an image' --level spec"
-    shown = summary.text(result)
+    shown = all_counts(result)
     assert cluster["replay"] in shown and "restore.x3 at HVC64, model: prep_hvc: expected 0x1, observed 0x2" in shown
     forged = {"HVC64": 2, "forged:WFX": 3, "forged:CODE7": 1}
-    assert "exits by class     HVC64 2, forged 4 (of 2 classes)\n" in summary.text(
-        replace(result, exits_by_class=forged)
-    )
+    assert "exits by class     HVC64 2, forged 4 (of 2 classes)\n" in all_counts(replace(result, exits_by_class=forged))
     assert "unstable" not in shown and (table["run_again"], table["unstable"]) == (0, 0)
-    sampled = summary.text(replace(result, run_again=250, unstable=2))
+    sampled = all_counts(replace(result, run_again=250, unstable=2))
     assert "unstable           0.8% (2 of 250 scenarios that were run again)\n" in sampled
     assert table["kvm_off"] == "" and "coverage of KVM" not in shown  # nobody asked for anything but the model
-    blind = summary.text(replace(result, kvm_off="gcc is missing"))
+    blind = all_counts(replace(result, kvm_off="gcc is missing"))
     assert "\ncoverage of KVM    OFF, the model alone guided: gcc is missing\n" in blind
     line = status_line(Progress(2.0, 58.2, 2, stats))
     assert line.startswith("1 scenarios, 0 checked exits/s, coverage") and line.endswith("0:58 left")
@@ -73,7 +72,7 @@ def test_new_clusters_come_first_and_kept_ones_may_be_accepted(tmp_path: Path) -
     b.worker.run_input(TEXT)
     result = summary_of(tmp_path, outcome(), kept)
     assert (result.clusters, result.clusters_new, result.exit_status) == (1, 0, 1)
-    assert "unexplained        1 divergences in 1 clusters, none of them new" in summary.text(result)
+    assert "unexplained        1 divergences in 1 clusters, none of them new" in all_counts(result)
     assert summary_of(tmp_path, outcome(), kept, accept_kept=True).exit_status == 0
     assert news.count(outcome().stats.group("unexplained")) == 0
 
@@ -82,9 +81,9 @@ def test_new_clusters_come_first_and_kept_ones_may_be_accepted(tmp_path: Path) -
     assert result.exit_status == 1
     assert [(cluster.like, cluster.new) for cluster in result.findings] == [((), True), (("old-bug",), False)]
     first, second = (f"  {cluster.id}" for cluster in result.findings)
-    assert f"2 divergences in 2 clusters, 1 of them new\n{first}, new: host.pc at WFX" in summary.text(result)
-    assert f"\n{second}: restore.x3 at HVC64" in summary.text(result)
-    assert "    1 times, like old-bug; shadowfuzz replay " in summary.text(result)
+    assert f"2 divergences in 2 clusters, 1 of them new\n{first}, new: host.pc at WFX" in all_counts(result)
+    assert f"\n{second}: restore.x3 at HVC64" in all_counts(result)
+    assert "    1 times, like old-bug; shadowfuzz replay " in all_counts(result)
     count = news.count([*outcome().stats.group("unexplained"), "divergence-000000000000"])
     assert "unexplained 2 in 2 clusters (1 new), " in status_line(Progress(1.0, 1.0, 1, outcome().stats), count)
 
@@ -92,7 +91,7 @@ def test_new_clusters_come_first_and_kept_ones_may_be_accepted(tmp_path: Path) -
 def test_summary_of_nothing(tmp_path: Path) -> None:
     result = summary_of(tmp_path, Outcome(EMPTY, 0.0, (), "", True))
     assert (result.exit_status, result.checked_exits_per_s, result.seconds_to_first_checked_exit) == (0, 0.0, None)
-    assert "stopped before its time, as asked" in summary.text(result)
+    assert "stopped before its time, as asked" in all_counts(result)
     assert status_line(Progress(0.0, 60.0, 2, EMPTY)) == "2 workers booting"
 
 

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The summary of a campaign for people: one screen, or every count."""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from fuzz.campaign.summary import Summary
+from fuzz.paths import DEFAULT_OUT
+from fuzz.store.dumps import DUMPS
+from fuzz.store.findings import FLAKY
+from harness.findings.regressions import NEW, likeness, new_text
+from harness.trace.events import FORGED
+
+SUMMARY = "summary.json"
+"""The file in the campaign's directory that has every count."""
+WIDTH = 100
+"""Columns of the screen."""
+MAX_PROBLEMS, MAX_ERRATA = 3, 9
+"""So many of each are on the screen: with all else they are at most 30 lines."""
+_LABEL = 9
+
+
+def screen(summary: Summary) -> str:
+    """Return a summary of at most 30 lines of 100 columns: what is new, what came back, and whether to trust it.
+
+    A command may be longer than that: it is one line, to be copied.
+    """
+    s = summary
+    lines = [
+        *_fit(
+            f"{s.program.rpartition('/')[2]} fuzz: {s.target}, Linux {s.kernel_release}, level {s.level}, "
+            f"{s.jobs} workers, seed {s.seed}, {s.seconds:.0f} s"
+            + (f"; against {s.against[0]}, Linux {s.against[1]}" if s.against else "")
+        ),
+        *_new(s),
+        *_known(s),
+        *_health(s),
+        *_reach(s),
+        *_next(s),
+    ]
+    return "\n".join(lines)
+
+
+def _new(s: Summary) -> Iterator[str]:
+    if not s.problems:
+        yield _row("NEW", "nothing")
+        return
+    clusters = sum(len(problem.clusters) for problem in s.problems)
+    yield _row("NEW", f"{_many(len(s.problems), 'problem')} to look at, {_many(clusters, 'cluster')}")
+    for number, problem in enumerate(s.problems[:MAX_PROBLEMS], 1):
+        more = len(problem.clusters) - 1
+        also = f" and {_many(more, 'cluster')} more" if more else ""
+        back = f", came back {problem.hits} of {problem.runs}" if problem.runs else ""
+        seen = f"{also}; seen {_times(problem.members)}{back}"
+        what = textwrap.shorten(problem.words or problem.what, WIDTH - 6 - len(seen), placeholder=" ...")
+        yield f"  N{number}  {what}{seen}"
+        yield f"      {problem.show}"
+    if len(s.problems) > MAX_PROBLEMS:
+        yield f"      and {len(s.problems) - MAX_PROBLEMS} more: {s.program} findings --new{_out(s)}"
+
+
+def _known(s: Summary) -> Iterator[str]:
+    if not s.errata:
+        yield _row("KNOWN", "no erratum of this kernel came back")
+        return
+    clusters = sum(not cluster.new for cluster in s.findings)
+    yield _row(
+        "KNOWN", f"{_many(len(s.errata), 'erratum', 'errata')} of this kernel came back, {_many(clusters, 'cluster')}"
+    )
+    shown = s.errata[:MAX_ERRATA]
+    width = max(len(row.id) for row in shown)
+    for row in shown:
+        mark = "~" if row.by_signature else " "
+        words = textwrap.shorten(row.what, max(12, WIDTH - width - 16), placeholder=" ...")
+        yield f"  {row.id:{width}} {row.members:9}{mark}  {words}"
+    rest = [f"and {len(s.errata) - MAX_ERRATA} more"] if len(s.errata) > MAX_ERRATA else []
+    if any(row.by_signature for row in s.errata):
+        rest.append("~ by signature: the cause is not determined")
+    if rest:
+        yield f"  {'; '.join(rest)}"
+
+
+def _health(s: Summary) -> Iterator[str]:
+    alarms = sum(cluster.kind == "alarm" for cluster in s.findings)
+    parts = [
+        f"flaky {len(s.flaky_by_cluster)}",
+        f"unstable {s.unstable} of {s.run_again}",
+        f"lost machines {s.lost_vms}",
+        f"kernel alarms {alarms}",
+        f"invalid inputs {s.invalid_inputs}",
+        f"runaway {s.statuses.get('runaway', 0)} of {s.scenarios} scenarios",
+    ]
+    yield _row("HEALTH", "   ".join(parts))
+    troubles = [
+        *([f"{len(s.worker_deaths)} dead workers"] if s.worker_deaths else []),
+        *([f"{s.internal_errors} failures of shadowfuzz itself"] if s.internal_errors else []),
+        *([f"records dropped {s.dropped_records}"] if s.dropped_records else []),
+        *(f"not written, {_times(count)}: {why}" for why, count in s.findings_unwritten.items()),
+        *(["stopped before its time, as asked"] if s.interrupted else []),
+        *([f"stopped before its time: {s.failure}"] if s.failure else []),
+        *([f"coverage of KVM is OFF, the model alone guided: {s.kvm_off}"] if s.kvm_off else []),
+    ]
+    if troubles:
+        yield from _fit(f"{'':{_LABEL}}{'; '.join(troubles)}", 3)
+
+
+def _reach(s: Summary) -> Iterator[str]:
+    first = s.seconds_to_first_checked_exit
+    share = f" ({s.checked_exits / s.exits:.0%})" if s.exits else ""
+    rate = f", {_number(round(s.checked_exits_per_s))} a second"
+    when = f"; the first after {first:.1f} s" if first is not None else ""
+    yield _row("CHECKED", f"{_number(s.checked_exits)} of {_number(s.exits)} exits{share}{rate}{when}")
+    edges = "" if s.kvm_edges is None else f", {_number(s.kvm_edges)} edges of KVM"
+    yield _row("COVERED", f"{_number(s.coverage)} features of the model{edges}; corpus {_number(s.corpus)}")
+    entries = _many(len(s.known_by_entry), "catalogue entry", "catalogue entries")
+    explained = f"{_number(s.divergences_known)} differences explained by {entries}"
+    impossible = sum(s.unchecked.values())
+    yield _row("ASIDE", f"{explained}; {_number(impossible)} comparisons impossible{_most(s.unchecked, impossible)}")
+
+
+def _most(reasons: Mapping[str, int], total: int) -> str:
+    """Say what most of some counts are."""
+    if not total:
+        return ""
+    name, count = max(reasons.items(), key=lambda one: one[1])
+    return f', {count / total:.0%} "{textwrap.shorten(name, 40, placeholder=" ...")}"'
+
+
+def _next(s: Summary) -> Iterator[str]:
+    steps = []
+    if s.problems:
+        new = f"{s.program} triage --new --target {s.target}{_out(s)}"
+        steps.append((new, "make what is new small, and measure it"))
+    if s.findings:
+        steps.append((f"{s.program} findings{_out(s)}", "what was found, with its commands"))
+        steps.append((f"{s.program} report{_out(s)} --open", "the same as a page"))
+    steps.append((str(Path(s.out) / SUMMARY), "every count; --verbose prints them"))
+    width = max(len(command) for command, _ in steps)
+    for number, (command, what) in enumerate(steps):
+        yield f"{'' if number else 'NEXT':{_LABEL}}{command:{width}}  {what}"
+
+
+def _out(s: Summary) -> str:
+    return "" if Path(s.out) == DEFAULT_OUT else f" --out {shlex.quote(s.out)}"
+
+
+def _row(label: str, words: str) -> str:
+    return f"{label:{_LABEL}}{words}"
+
+
+def _fit(words: str, lines: int = 2) -> Sequence[str]:
+    """Break what is too long for the screen."""
+    return textwrap.wrap(words, WIDTH, subsequent_indent=" " * _LABEL, max_lines=lines, placeholder=" ...")
+
+
+def _many(count: int, one: str, many: str = "") -> str:
+    return f"{_number(count)} {one if count == 1 else many or f'{one}s'}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{_number(count)} times"
+
+
+def _number(count: int) -> str:
+    return f"{count:,}".replace(",", " ")
+
+
+def all_counts(summary: Summary) -> str:
+    """Return every count of a campaign, and every cluster with the command that shows it."""
+    s = summary
+    first = s.seconds_to_first_checked_exit
+    lines = [
+        f"target {s.target}, Linux {s.kernel_release}, level {s.level}, {s.jobs} workers, seed {s.seed}",
+        *([f"against {s.against[0]}, Linux {s.against[1]}"] if s.against else []),
+        f"{s.seconds:.1f} s of fuzzing" + (f", first checked exit after {first:.1f} s" if first is not None else ""),
+        f"scenarios          {s.scenarios}  (invalid inputs {s.invalid_inputs})",
+        f"coverage           {s.coverage} of the model{_edges(s.kvm_edges)}  (corpus {s.corpus})",
+        *([f"coverage of KVM    OFF, the model alone guided: {s.kvm_off}"] if s.kvm_off else []),
+        f"checked exits/s    {s.checked_exits_per_s:.0f}  ({s.checked_exits} checked of {s.exits})",
+        f"exits by class     {_exits(s.exits_by_class)}",
+        f"relations checked  {_counts(s.relations)}",
+        f"scenarios ended    {_counts(s.statuses)}"
+        + (f", records dropped {s.dropped_records}" * bool(s.dropped_records)),
+        *_table(f"known divergences  {s.divergences_known}", s.known_by_entry),
+        *_table(f"not compared       {sum(s.unchecked.values())}", s.unchecked),
+        *_table(f"model undefined    {sum(s.undefined.values())}", s.undefined),
+        *_table(f"flaky              {s.divergences_flaky}  (in {Path(s.out) / FLAKY})", s.flaky_by_cluster),
+        *([f"unstable           {_unstable(s)}"] if s.run_again else []),
+        *_table(f"lost VMs           {s.lost_vms}", s.lost_by_reason),
+        *([f"memory dumps       {_counts(s.memory_dumps)}  (in {Path(s.out) / DUMPS})"] if s.memory_dumps else []),
+        *([f"brought back       {_counts(s.losses_reproduced)}"] if s.losses_reproduced else []),
+    ]
+    if s.worker_deaths:
+        lines.append(f"dead workers       {len(s.worker_deaths)}")
+        lines += [f"    {why}" for why in dict.fromkeys(s.worker_deaths)]
+    if s.overflow:
+        lines.append(f"counted under no name: {s.overflow} (too many different reasons)")
+    news = f", {new_text(s.clusters_new)}" if s.clusters else ""
+    lines.append(f"unexplained        {s.divergences_unexplained} divergences in {s.clusters} clusters{news}")
+    for cluster in s.findings:
+        lines.append(f"  {cluster.id}{f', {NEW}' if cluster.new else ''}: {cluster.what}")
+        named = "" if cluster.new else f", {likeness(cluster.like)}"
+        lines.append(f"    {cluster.members} times{named}; {cluster.replay or cluster.where}")
+    for why, count in s.findings_unwritten.items():
+        lines.append(f"findings could not be written, {count} times: {why}")
+    if s.interrupted:
+        lines.append("stopped before its time, as asked")
+    if s.failure:
+        lines.append(f"stopped before its time: {s.failure}")
+    return "\n".join(lines)
+
+
+def _unstable(s: Summary) -> str:
+    return f"{s.unstable / s.run_again:.1%} ({s.unstable} of {s.run_again} scenarios that were run again)"
+
+
+def _edges(count: int | None) -> str:
+    return "" if count is None else f", {count} edges of KVM"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+
+
+def _exits(by_class: Mapping[str, int]) -> str:
+    """Write exits by class, the forged ones, of which there are too many kinds to read, in sum."""
+    forged = {name: count for name, count in by_class.items() if name.startswith(FORGED)}
+    text = _counts({name: count for name, count in by_class.items() if name not in forged})
+    return f"{text}, forged {sum(forged.values())} (of {len(forged)} classes)" if forged else text
+
+
+def _table(title: str, counts: Mapping[str, int]) -> list[str]:
+    if not counts:
+        return [title.partition("  (in")[0]]
+    width = max(len(str(count)) for count in counts.values())
+    return [title, *(f"    {count:{width}}  {name}" for name, count in counts.items())]
