@@ -18,7 +18,6 @@ from harness.findings.finding import Finding, Subject, cause_of
 from harness.findings.problems import group_problems
 from harness.findings.regressions import Regression, like
 from harness.relations import hyp_copy
-from harness.relations.errata import RULES
 from harness.report.glossary import in_words
 
 
@@ -183,7 +182,7 @@ def _problem(asked: CampaignOptions, clusters: Sequence[Cluster], finding: Findi
 
 def _errata(clusters: Iterable[Cluster], kept: Sequence[Regression]) -> tuple[ErratumSeen, ...]:
     """Return the errata of clusters, those with the most divergences first; a cluster may be of several."""
-    summaries = {row.id: row.summary for row in kept}
+    words = {row.id: row.does for row in kept}
     found: dict[str, list[Cluster]] = {}
     for cluster in clusters:
         for name in cluster.like:
@@ -191,7 +190,7 @@ def _errata(clusters: Iterable[Cluster], kept: Sequence[Regression]) -> tuple[Er
     seen = [
         ErratumSeen(
             name,
-            RULES[name].does if name in RULES else summaries.get(name, ""),
+            words.get(name, ""),
             len(members),
             sum(not cluster.by_cause for cluster in members),
             sum(cluster.members for cluster in members),

@@ -35,16 +35,17 @@ def status_line(progress: Progress, new: int = 0) -> str:
         return f"{progress.alive} workers booting"
     checked = stats.get("count", "checked_exits")
     lost, flaky = stats.total("lost"), len(stats.group("flaky"))
-    clusters = stats.group("unexplained")
+    clusters = len(stats.group("unexplained"))
     minutes, seconds = divmod(round(progress.left), 60)
+    # What matters most comes first: a narrow terminal cuts the end off.
     parts = [
-        f"{stats.get('count', 'scenarios')} scenarios",
+        f"{minutes}:{seconds:02d} left",
+        f"{new} {NEW}",
+        f"{clusters} clusters",
         f"{checked / progress.seconds:.0f} checked exits/s",
         f"coverage {stats.coverage}",
-        f"known {stats.total('known')}",
-        f"unexplained {sum(clusters.values())} in {len(clusters)} clusters" + (f" ({new} {NEW})" if new else ""),
+        f"{stats.get('count', 'scenarios')} scenarios",
+        *([f"lost machines {lost}"] if lost else []),
         *([f"flaky {flaky}"] if flaky else []),
-        *([f"lost VMs {lost}"] if lost else []),
-        f"{minutes}:{seconds:02d} left",
     ]
     return ", ".join(parts)

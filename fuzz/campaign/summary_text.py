@@ -119,15 +119,18 @@ def _reach(s: Summary) -> Iterator[str]:
     entries = _many(len(s.known_by_entry), "catalogue entry", "catalogue entries")
     explained = f"{_number(s.divergences_known)} differences explained by {entries}"
     impossible = sum(s.unchecked.values())
-    yield _row("ASIDE", f"{explained}; {_number(impossible)} comparisons impossible{_most(s.unchecked, impossible)}")
+    aside = f"{explained}; {_number(impossible)} comparisons impossible"
+    yield _row("ASIDE", f"{aside}{_most(s.unchecked, impossible, WIDTH - _LABEL - len(aside))}")
 
 
-def _most(reasons: Mapping[str, int], total: int) -> str:
-    """Say what most of some counts are."""
+def _most(reasons: Mapping[str, int], total: int, room: int) -> str:
+    """Say in so many columns what most of some counts are, if that fits."""
     if not total:
         return ""
     name, count = max(reasons.items(), key=lambda one: one[1])
-    return f', {count / total:.0%} "{textwrap.shorten(name, 40, placeholder=" ...")}"'
+    words = f', {count / total:.0%} "'
+    short = textwrap.shorten(name, max(0, room - len(words) - 1), placeholder=" ...")
+    return f'{words}{short}"' if len(short) > len(" ...") else ""
 
 
 def _next(s: Summary) -> Iterator[str]:
@@ -141,7 +144,8 @@ def _next(s: Summary) -> Iterator[str]:
     steps.append((str(Path(s.out) / SUMMARY), "every count; --verbose prints them"))
     width = max(len(command) for command, _ in steps)
     for number, (command, what) in enumerate(steps):
-        yield f"{'' if number else 'NEXT':{_LABEL}}{command:{width}}  {what}"
+        line = f"{'' if number else 'NEXT':{_LABEL}}{command:{width}}  {what}"
+        yield line if len(line) <= WIDTH else line[: _LABEL + len(command)]
 
 
 def _out(s: Summary) -> str:

@@ -6,33 +6,47 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
 from fuzz.cli.options import Subparsers, add_campaign
 from fuzz.cli.output import announce_page, style_of
-from fuzz.store.kept_findings import find, open_database, stories
+from fuzz.paths import CRASHES, DEFAULT_OUT, KEPT
+from fuzz.store.database import Database
+from fuzz.store.kept_findings import all_examples, find, open_database, stories
+from fuzz.store.marks import MAX_NOTE, STATUSES, Mark, Marks
 from fuzz.triage.findings_text import for_machines, overview, show
+from fuzz.triage.problems_text import errata_text, out_option, problems_text
 from fuzz.triage.report_page import write_report
 from harness.errors import InputError
+from harness.findings.regressions import load_regressions
+from harness.report.finding_data import Story
+from harness.report.problem_data import errata_of, problems_of
+from harness.report.terminal import printable
 
 EPILOG = """\
 examples:
   shadowfuzz findings
-      the clusters of out/campaign: how often, new or not, verdict, where, what
+      the problems of out/campaign (what is new, grouped by its probable cause), and the errata that came back
   shadowfuzz findings --new
-      only those that are like no kept regression (corpus/regressions/expected.toml) on their target: a night's news
+      only the problems: a night's news
   shadowfuzz findings show d47d8f
       one finding in full: its scenario, what differs side by side, the verdict and what it rests on
+  shadowfuzz findings set d47d8f --status reported --assignee ada --note "lore.kernel.org/..."
+      what you know of it; the list shows it, and --status reported lists those
+  shadowfuzz findings --clusters
+      every cluster: relation, register, exit class, helper, cause
   shadowfuzz findings list --out out/vhe --format sarif > findings.sarif
       for machines: json, junit, sarif
   shadowfuzz findings open
       all of it as a page in the browser (`shadowfuzz report` writes the file only)
 
-An id may be shortened, with or without its kind.  `like A`: the kept regression A shows the same relation, register
-class, exit class and helper on this target.  `another cause`: by its place it might be one of those, and no rule of
-theirs (harness/relations/errata.py) predicts it.
+An id may be shortened, with or without its kind.  A problem is new: no erratum of the target predicts what was observed
+(docs/errata.md), and no kept finding without a rule shows its signature there.  An erratum came back: its rule predicts
+what was observed, bit for bit; or (~) a kept finding shows the same relation, register class, exit class and helper.
 
-exit status: 0 no findings (list), shown or opened, 1 there are confirmed findings (list; with --new: new ones), 2 bad
-usage or input
+exit status: 0 no findings (list), shown, set or opened, 1 there are confirmed findings (list; with --new: new ones), 2
+bad usage or input
 """
 
 
@@ -41,38 +55,89 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "findings",
         help="list and show what campaigns found",
-        description="List the findings of a campaign's directory or database, or show one of them.",
+        description="List the problems and errata of a campaign's directory or database, or show one finding.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("action", nargs="?", choices=("list", "show", "open"), default="list", help="(list)")
-    parser.add_argument("id", nargs="?", metavar="ID", help="which one to show")
+    parser.add_argument("action", nargs="?", choices=("list", "show", "set", "open"), default="list", help="(list)")
+    parser.add_argument("id", nargs="?", metavar="ID", help="which one to show, or to set")
     add_campaign(parser)
     parser.add_argument("--format", choices=("text", "json", "junit", "sarif"), default="text", help="(text)")
-    parser.add_argument("--new", action="store_true", help="list: only what is like no kept regression")
+    parser.add_argument("--new", action="store_true", help="list: only what no erratum of the target explains")
+    parser.add_argument("--clusters", action="store_true", help="list: every cluster by itself")
+    parser.add_argument("--status", choices=STATUSES, help="set: what becomes of it; list: only problems with it")
+    parser.add_argument("--assignee", metavar="NAME", help="set: who looks at it; list: only theirs")
+    parser.add_argument("--note", metavar="TEXT", help="set: what is to be remembered")
     parser.add_argument("--trace", action="store_true", help="show: print each recorded event as well")
     parser.set_defaults(run=run_findings)
 
 
 def run_findings(args: argparse.Namespace) -> int:
-    """List or show; errors are raised for the caller to show."""
-    if (args.action == "show") != (args.id is not None):
-        raise InputError("findings", None, "`show` takes an id, `list` and `open` take none")
-    if args.new and args.action != "list":
-        raise InputError("--new", None, "only `list` takes it")
+    """List, show or set; errors are raised for the caller to show."""
+    if (args.action in ("show", "set")) != (args.id is not None):
+        raise InputError("findings", None, "`show` and `set` take an id, `list` and `open` take none")
+    if args.action != "list" and (args.new or args.clusters):
+        raise InputError("--new" if args.new else "--clusters", None, "only `list` takes it")
     database = open_database(args.out, args.store)
     if args.action == "open":
         out = args.out / "report.html"
         announce_page(out, write_report(database, args.out, out), show=True)
         return 0
-    found = (find(database, args.id),) if args.id else stories(database)
+    if args.action == "set":
+        return _set(args, database)
+    style, marks = style_of(sys.stdout, os.environ), Marks(database).all()
+    if args.action == "show":
+        story = find(database, args.id)
+        if args.format != "text":
+            print(for_machines((story,), args.format), end="")
+        else:
+            print("\n".join((*show(story, style, str(args.out), trace=args.trace), *_said(marks.get(story.id)))))
+        return 0
+    found = stories(database)
     if args.new:
         found = tuple(story for story in found if not story.like)
-    style = style_of(sys.stdout, os.environ)
     if args.format != "text":
         print(for_machines(found, args.format), end="")
-    elif args.id:
-        print("\n".join(show(found[0], style, str(args.out), trace=args.trace)))
-    else:
+    elif args.clusters or not found:
         print("\n".join(overview(found, style, "new findings" if args.new else "findings")))
-    return 0 if args.id or not any(story.kept.confirmed for story in found) else 1
+    else:
+        print("\n".join(_list(args, database, found, marks)))
+    return 1 if any(story.kept.confirmed for story in found) else 0
+
+
+def _list(
+    args: argparse.Namespace, database: Database, found: Sequence[Story], marks: Mapping[str, Mark]
+) -> Iterator[str]:
+    style = style_of(sys.stdout, os.environ)
+    problems = [
+        problem
+        for problem in problems_of(found, all_examples(database))
+        if args.status in (None, marks.get(problem.id, Mark()).status)
+        and args.assignee in (None, marks.get(problem.id, Mark()).assignee)
+    ]
+    yield from problems_text(problems, marks, style, out_option(str(args.out), str(DEFAULT_OUT)))
+    words = {row.id: row.does for row in load_regressions(KEPT, CRASHES)}
+    yield from errata_text(errata_of(found), words, style)
+    flaky = sum(not story.kept.confirmed for story in found)
+    if flaky:
+        yield f"{flaky} flaky: did not come back when run again (--clusters lists them)"
+
+
+def _set(args: argparse.Namespace, database: Database) -> int:
+    """Change what is said of a finding, and print it."""
+    if args.status is None and args.assignee is None and args.note is None:
+        raise InputError("findings set", None, "nothing to set: expected --status, --assignee or --note")
+    if args.note is not None and len(args.note) > MAX_NOTE:
+        raise InputError("--note", None, f"{len(args.note)} characters, expected at most {MAX_NOTE}")
+    id_ = find(database, args.id).id
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    mark = Marks(database).set(id_, now, status=args.status, assignee=args.assignee, note=args.note)
+    print("\n".join((id_, *_said(mark))))
+    return 0
+
+
+def _said(mark: Mark | None) -> Iterator[str]:
+    if mark is not None:
+        for name in ("status", "assignee", "note", "changed"):
+            if said := getattr(mark, name):
+                yield f"  {name:9} {printable(said)}"

@@ -17,7 +17,7 @@ from fuzz.cli.options import (
 )
 from fuzz.cli.progress import progress_printer
 from fuzz.store.kept_findings import open_database
-from fuzz.triage.triage import triage_campaign
+from fuzz.triage.triage import TriagePlan, triage_campaign
 
 _say = progress_printer("triage")
 
@@ -26,6 +26,8 @@ examples:
   shadowfuzz triage --out out/campaign
       what a campaign found on its target, made ready to be read: about ten seconds a finding, then some seconds for
       each other -cpu model and version of QEMU (only if there is one: `shadowfuzz setup --emulators`)
+  shadowfuzz triage --new
+      only what is new, no erratum of the target explaining it
   shadowfuzz triage --target kvm-nvhe --against kvm-nvhe@6.12.117 --out out/against
       what a campaign found between two targets (what it found on each of them: without --against)
 
@@ -51,10 +53,12 @@ def add_parser(subparsers: Subparsers) -> None:
     add_against(parser)
     add_hyp_copy(parser)
     add_number(parser, "--runs", 10, "runs in one VM, and in fresh ones", most=10_000)
+    parser.add_argument("--new", action="store_true", help="leave what an erratum explains as it is")
     parser.set_defaults(run=run_triage)
 
 
 def run_triage(args: argparse.Namespace) -> int:
     """Do all findings; errors are raised for the caller to show."""
-    triage_campaign(open_database(args.out, args.store), args.out, targets_of(args), args.runs, _say)
+    plan = TriagePlan(args.runs, args.new)
+    triage_campaign(open_database(args.out, args.store), args.out, targets_of(args), plan, _say)
     return 0

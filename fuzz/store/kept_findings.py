@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from harness.errors import InputError
 from harness.findings.finding import Tries
 from harness.findings.intended_changes import load_changes
 from harness.findings.known_divergences import Catalogue
+from harness.findings.problems import Example
 from harness.findings.regressions import errata_of, like, load_regressions
 from harness.findings.release_history import HISTORY, read_history
 from harness.report.finding_data import Kept, Story, tell
@@ -37,6 +39,11 @@ def stories(database: Database) -> tuple[Story, ...]:
     return tuple(
         story_of(Store(database, shelf), id_) for shelf in (FINDINGS, FLAKY) for id_ in Store(database, shelf).ids()
     )
+
+
+def all_examples(database: Database) -> Mapping[str, tuple[Example, ...]]:
+    """Return the scenarios of each confirmed finding that differ in what they show first."""
+    return Store(database, FINDINGS).examples()
 
 
 def find(database: Database, id_: str) -> Story:

@@ -13,6 +13,7 @@ from harness.findings.verdict import rate_text, together, verdict_lines
 from harness.report import crash, exchange_formats, terminal
 from harness.report.finding_data import Group, Story, groups, replay_command
 from harness.report.glossary import in_words
+from harness.report.problem_data import is_by_cause
 from harness.report.terminal import Style, printable
 from harness.report.trace_text import trace_lines
 from harness.scenario.scenario import format_scenario
@@ -64,10 +65,12 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
     if finding.other is not None:
         yield f"  against   {finding.other.target}, Linux {finding.other.kernel_release}"
     yield f"  seen      {kept.count} times, first {finding.first_seen}, last {kept.last_seen}"
-    if story.like:
+    if story.like and is_by_cause(story):
+        yield f"  cause     {', '.join(story.like)}: predicted bit for bit with its rule (docs/errata.md)"
+    elif story.like:
         yield f"  like      {', '.join(story.like)}: the same signature, which does not prove the same cause"
     else:
-        yield f"  new       no kept regression shows this signature on {finding.where}"
+        yield f"  new       no erratum of {finding.where} explains it"
     if story.evidence is None:
         yield f"  verdict {story.verdict.name}: {story.verdict.why}"
     else:

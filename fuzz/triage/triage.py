@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fuzz.store.database import Database
@@ -19,39 +19,47 @@ from fuzz.triage.minimise import minimise_on
 from harness.errors import InputError
 from harness.findings.checked import signature
 from harness.findings.finding import MAX_DIVERGENCES, Finding, Tries, difference, finding_id, is_member, signature_text
-from harness.report.finding_data import Kept
+from harness.report.finding_data import Kept, Story
 
 
-def triage(database: Database, targets: TargetSet[Side], runs: int, say: Callable[[str], None]) -> int:
+@dataclass(frozen=True, slots=True)
+class TriagePlan:
+    """``runs`` in one VM, and in fresh ones; ``only_new``: leave what an erratum explains as it is."""
+
+    runs: int
+    only_new: bool = False
+
+
+def triage(database: Database, targets: TargetSet[Side], plan: TriagePlan, say: Callable[[str], None]) -> int:
     """Minimise and confirm what was found on the targets, new ones first; return how many findings were done.
 
     Each is kept before the next one begins.  TargetError: the machine was lost too often.
     """
-    store, done = Store(database, FINDINGS), 0
-    for story in sorted((story_of(store, id_) for id_ in store.ids()), key=lambda story: bool(story.like)):
-        kept = story.kept
-        if (
-            kept.finding.kind != "divergence"
-            or kept.finding.subject != targets.subject
-            or kept.finding.other != targets.other
-        ):
-            continue
-        if kept.scenario is None or kept.fresh_qemu is not None:
-            continue
-        done += 1
-        say(f"{story.id}: {_one(store, kept, targets, runs)}")
-    return done
+    store = Store(database, FINDINGS)
+    waiting = [story for id_ in store.ids() if _waits(story := story_of(store, id_), targets, plan)]
+    for number, story in enumerate(sorted(waiting, key=lambda story: bool(story.like)), 1):
+        say(f"{number} of {len(waiting)}: {story.id}: {_one(store, story.kept, targets, plan.runs)}")
+    return len(waiting)
+
+
+def _waits(story: Story, targets: TargetSet[Side], plan: TriagePlan) -> bool:
+    """Whether a finding is to be done: it is of these targets, and was not done since it has its scenario."""
+    kept = story.kept
+    if kept.finding.kind != "divergence" or (plan.only_new and story.like):
+        return False
+    here = (kept.finding.subject, kept.finding.other) == (targets.subject, targets.other)
+    return here and kept.scenario is not None and kept.fresh_qemu is None
 
 
 def triage_campaign(
-    database: Database, out: Path, options: TargetOptions, runs: int, say: Callable[[str], None]
+    database: Database, out: Path, options: TargetOptions, plan: TriagePlan, say: Callable[[str], None]
 ) -> None:
     """Minimise and confirm all that a campaign found on targets, try it on other emulators, write its directories.
 
     InputError, SetupError: a name or the set-up is wrong.  TargetError: the machine was lost too often.
     """
     with open_targets(options, say) as targets:
-        triage(database, targets, runs, say)
+        triage(database, targets, plan, say)
     on_emulators(options, say)(database, targets)
     Store(database, FINDINGS).export(out / FINDINGS)
 

@@ -54,6 +54,11 @@ class Regression:
         """Relations with their registers, without exit class and helper."""
         return tuple(dict.fromkeys(each.partition("/")[0] for each in self.signatures))
 
+    @property
+    def does(self) -> str:
+        """What a kernel with it does, in a few words if it has a rule."""
+        return RULES[self.id].does if self.id in RULES else self.summary
+
     def matching(self, text: str) -> str | None:
         """Return which of its signatures a signature's text has; None: it has none of them."""
         return next((each for each in self.signatures if _has(each, text)), None)

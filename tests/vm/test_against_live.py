@@ -17,7 +17,7 @@ from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import open_targets
 from fuzz.triage.confirm import stages_of
 from fuzz.triage.report_page import book_of
-from fuzz.triage.triage import triage
+from fuzz.triage.triage import TriagePlan, triage
 from harness.findings.finding import Finding, Tries, signature_text
 from harness.findings.intended_changes import load_changes
 from harness.report.html_report import page
@@ -56,7 +56,7 @@ def test_what_no_row_explains_is_a_finding_of_the_pair(tmp_path: Path, monkeypat
         finding = Finding("divergence", key, targets.subject, (), 1, never, never, "2026-01-01", other=targets.other)
         database = Database(default_url(tmp_path))
         Store(database, FINDINGS).add(finding, scenario, texts_of(seen))
-        assert triage(database, targets, 2, print) == 1
+        assert triage(database, targets, TriagePlan(2), print) == 1
     monkeypatch.setattr("fuzz.store.kept_findings.load_changes", lambda _: rows)
     story = find(database, finding.id)
     assert (story.verdict.name, story.kept.finding.fresh_vm) == ("unexplained", Tries(2, 2))

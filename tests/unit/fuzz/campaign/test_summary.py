@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.campaign.campaign_results import Cluster
+from fuzz.campaign.campaign_results import Cluster, ErratumSeen, ProblemSeen
 from fuzz.campaign.counters_file import EMPTY, read_stats
 from fuzz.campaign.parent import Outcome, Progress
 from fuzz.campaign.status_line import NewClusterCounter, status_line
-from fuzz.campaign.summary_text import all_counts
+from fuzz.campaign.summary_text import all_counts, screen
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from harness.errors import VmLost
@@ -56,7 +56,7 @@ def test_summary_tells_what_was_counted(tmp_path: Path) -> None:
     blind = all_counts(replace(result, kvm_off="gcc is missing"))
     assert "\ncoverage of KVM    OFF, the model alone guided: gcc is missing\n" in blind
     line = status_line(Progress(2.0, 58.2, 2, stats))
-    assert line.startswith("1 scenarios, 0 checked exits/s, coverage") and line.endswith("0:58 left")
+    assert line.startswith("0:58 left, 0 new, 1 clusters, 0 checked exits/s, coverage") and len(line) < 80
 
 
 def test_new_clusters_come_first_and_kept_ones_may_be_accepted(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_new_clusters_come_first_and_kept_ones_may_be_accepted(tmp_path: Path) -
     assert f"\n{second}: restore.x3 at HVC64" in all_counts(result)
     assert "    1 times, like old-bug; shadowfuzz replay " in all_counts(result)
     count = news.count([*outcome().stats.group("unexplained"), "divergence-000000000000"])
-    assert "unexplained 2 in 2 clusters (1 new), " in status_line(Progress(1.0, 1.0, 1, outcome().stats), count)
+    assert "1 new, 2 clusters, " in status_line(Progress(1.0, 1.0, 1, outcome().stats), count)
 
 
 def test_summary_of_nothing(tmp_path: Path) -> None:
@@ -99,3 +99,47 @@ def test_lost_machine_without_divergence_is_status_3(tmp_path: Path) -> None:
     b = bench(tmp_path, VmLost("fake", "gone"))
     b.worker.run_input(TEXT)
     assert summary_of(tmp_path, Outcome(read_stats(tmp_path / "stats"), 1.0, (), "", False)).exit_status == 3
+
+
+def test_everything_important_fits_on_one_screen(tmp_path: Path) -> None:
+    """With more problems and errata than fit, and long names; commands may be longer than a line."""
+    plain = summary_of(tmp_path, Outcome(EMPTY, 60.0, (), "", False))
+    problem = ProblemSeen("divergence-0", "divergence", "what", "words " * 40, ("a", "b"), 1200, 2, 2, "", "x show")
+    erratum = ErratumSeen("a-name-of-an-erratum-that-is-rather-long-indeed", "what it does " * 9, 3, 1, 123456)
+    full = replace(
+        plain,
+        problems=(problem,) * 9,
+        errata=(erratum,) * 20,
+        findings=(Cluster("a", "divergence", "", ("e",), False, 1, 1, "", ""),) * 3,
+        worker_deaths=("why " * 50,) * 3,
+        failure="because " * 50,
+        unchecked={"a reason " * 20: 5, "another": 4},
+        kvm_edges=5543,
+    )
+    for each in (plain, full):
+        lines = screen(each).splitlines()
+        assert len(lines) <= 30
+        assert all(len(line) <= 100 for line in lines if "shadowfuzz " not in line and str(tmp_path) not in line)
+    shown = screen(full)
+    assert "NEW      9 problems to look at, 18 clusters\n  N1  words words" in shown
+    assert "and 1 cluster more; seen 1 200 times, came back 2 of 2\n      x show\n" in shown
+    assert "and 6 more: shadowfuzz findings --new --out" in shown and "and 11 more; ~ by signature" in shown
+    assert "3 dead workers" in shown and "shadowfuzz triage --new --target fake --out " in shown
+    assert screen(plain).splitlines()[1:3] == ["NEW      nothing", "KNOWN    no erratum of this kernel came back"]
+
+
+def test_problems_are_what_is_new_and_errata_what_is_known_by_cause(tmp_path: Path) -> None:
+    kept = [Regression("old-bug", "It does.", "", "kvm", "", ("fake",), ("restore.xN/HVC64/prep_hvc",), ("s",))]
+    caused = DIVERGENCE._replace(cause="old-bug")
+    first, then = Divergence("host", "pc", 1, 2, "WFX", 4, 0), Divergence("host", "x1", 1, 2, "HVC64", 9, 0)
+    b = bench(tmp_path, *[checked(caused, then, first)] * 3, *[checked(DIVERGENCE)] * 3)
+    b.worker.run_input(TEXT)
+    b.worker.run_input(TEXT)
+    result = summary_of(tmp_path, Outcome(read_stats(tmp_path / "stats"), 1.0, (), "", False), kept)
+    (problem,) = result.problems
+    assert (problem.what, len(problem.clusters)) == ("host.pc at WFX: expected 0x1, observed 0x2", 2)
+    assert (problem.hits, problem.runs, problem.members) == (2, 2, 2)
+    assert problem.show == f"shadowfuzz findings show {problem.id} --out {tmp_path}"
+    assert result.errata == (ErratumSeen("old-bug", "It does.", 2, 1, 2),)
+    table = json.loads(json.dumps(result.to_json()))
+    assert table["version"] == 2 and table["problems"][0]["id"] == problem.id and table["errata"][0]["clusters"] == 2

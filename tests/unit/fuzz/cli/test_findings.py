@@ -41,7 +41,7 @@ def call(capsys: Capture, *argv: str) -> tuple[int, str]:
 
 
 def test_list(root: Path, capsys: Capture) -> None:
-    status, out = call(capsys, "--out", str(root))
+    status, out = call(capsys, "--clusters", "--out", str(root))
     assert status == 1
     lines = out.splitlines()
     assert lines[0] == "8 clusters confirmed, 3 of them new"
@@ -54,8 +54,38 @@ def test_list(root: Path, capsys: Capture) -> None:
     assert max(map(len, lines)) < 160
 
 
+def test_problems_come_before_errata_and_flaky_ones_are_counted(root: Path, capsys: Capture) -> None:
+    status, out = call(capsys, "--out", str(root))
+    assert status == 1
+    lines = out.splitlines()
+    assert lines[0] == "3 problems that no erratum explains"
+    assert "crash" in lines[1] and ", verdict crash" in lines[1], "lost machines come first"
+    shown = [line.split() for line in lines if line.startswith("      shadowfuzz findings show ")]
+    for words in shown:  # as printed
+        assert call(capsys, *words[2:])[0] == 0
+    assert "errata that came back" in out and "  reset-keeps-banked-registers" in out
+    assert lines[-1] == "1 flaky: did not come back when run again (--clusters lists them)"
+
+
+def test_what_people_say_of_a_finding(tmp_path: Path, capsys: Capture) -> None:
+    filled(tmp_path)
+    out = ("--out", str(tmp_path))
+    assert call(capsys, "set", CRASHED.id, *out)[0] == 2, "nothing to set"
+    given = ("--status", "reported", "--assignee", "ada", "--note", "see \x1b")
+    status, said = call(capsys, "set", CRASHED.id, *given, *out)
+    assert status == 0 and said.splitlines()[:2] == [CRASHED.id, "  status    reported"] and "\x1b" not in said
+    assert call(capsys, "set", CRASHED.id, "--note", "fixed in 6.2", *out)[0] == 0
+    shown = call(capsys, "show", CRASHED.id, *out)[1]
+    assert "  status    reported\n  assignee  ada\n  note      fixed in 6.2\n" in shown
+    listed = call(capsys, "--status", "reported", *out)[1]
+    assert listed.startswith("1 problem that") and f"  {CRASHED.id}  reported, ada, verdict crash" in listed
+    assert call(capsys, "--assignee", "bob", *out)[1].startswith("no problem")
+    assert call(capsys, "set", CRASHED.id, "--note", "x" * 5000, *out)[0] == 2
+    assert call(capsys, "set", *out)[0] == 2 and call(capsys, "show", "--clusters", *out)[0] == 2
+
+
 def test_only_what_is_new(root: Path, tmp_path: Path, capsys: Capture) -> None:
-    status, out = call(capsys, "--new", "--out", str(root))
+    status, out = call(capsys, "--new", "--clusters", "--out", str(root))
     assert status == 1 and out.startswith("3 clusters confirmed, 3 of them new\n") and "like" not in out
     (crash, *others) = json.loads(call(capsys, "--new", "--format", "json", "--out", str(root))[1])["findings"]
     assert crash["kind"] == "crash" and len(others) == 2 and all(f["new"] and f["like"] == [] for f in others)
@@ -92,7 +122,7 @@ def test_a_crash_shows_its_console_and_no_escapes(root: Path, capsys: Capture) -
     for id_ in (OLD_CRASH.id, CRASHED.id):
         status, out = call(capsys, "show", id_, "--out", str(root))
         assert status == 0 and "console.txt" in out and "Kernel panic" in out
-        assert "  new       no kept regression shows this signature on kvm-nvhe\n" in out
+        assert "  new       no erratum of kvm-nvhe explains it\n" in out
         assert "\x1b" not in out
 
 
@@ -158,7 +188,7 @@ def test_sarif(root: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        (["show"], "`show` takes an id"),
+        (["show"], "`show` and `set` take an id"),
         (["show", "crash-cea6", "--new"], "only `list` takes it"),
         (["list", "x"], "`list` and `open` take none"),
         (["show", "nosuch"], "no such finding"),
@@ -202,7 +232,7 @@ def test_an_alarm_has_its_rate_its_splat_and_how_to_see_it_again(tmp_path: Path,
     store = Store(Database(default_url(tmp_path)), FINDINGS)
     store.add(alarm, scenario, {"console.txt": "WARNING: a.c:1\nCall trace:", "fresh_qemu": "2 3", **earlier})
     status, out = call(capsys, "--out", str(tmp_path))
-    assert status == 1 and "alarm: warn, kvm_put_kvm" in out
+    assert status == 1 and f"  {alarm.id}  new, verdict alarm\n      a WARN\n" in out
     status, out = call(capsys, "show", alarm.id[:9], "--out", str(tmp_path))
     said = " ".join(out.split())
     assert status == 0 and "in fresh machines: 2 of 3 (95 %:" in said and "Call trace:" in out

@@ -13,7 +13,7 @@ from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import story_of
 from fuzz.targets.target_set import TargetSet
-from fuzz.triage.triage import triage
+from fuzz.triage.triage import TriagePlan, triage
 from harness.findings.checked import signature
 from harness.findings.finding import Finding, Subject, Tries, finding_id
 from harness.scenario.scenario import Scenario, Step
@@ -39,8 +39,8 @@ def test_triage_keeps_the_simplest_with_its_rate(monkeypatch: pytest.MonkeyPatch
     fake = FakeExecutor([checked(DIVERGENCE)] * 1000)
     said: list[str] = []
     with targets_of(fake) as it:
-        assert triage(database, it, 7, said.append) == 1
-        assert triage(database, it, 7, said.append) == 0, "done before"
+        assert triage(database, it, TriagePlan(7), said.append) == 1
+        assert triage(database, it, TriagePlan(7), said.append) == 0, "done before"
     (line,) = said
     assert "3 steps -> 0" in line
     entry = store.entry(finding_id("divergence", KEY, SUBJECT))
@@ -61,7 +61,7 @@ def test_triage_begins_with_what_is_new(monkeypatch: pytest.MonkeyPatch, tmp_pat
         store.add(Finding("divergence", key, subject, (), 0, Tries(1, 1), Tries(1, 1), "2026"), SCENARIO)
     said: list[str] = []
     with targets_of(FakeExecutor([]), subject) as it:
-        assert triage(Database(default_url(tmp_path)), it, 5, said.append) == 9
+        assert triage(Database(default_url(tmp_path)), it, TriagePlan(5), said.append) == 9
     assert [finding_id("divergence", kept, subject) in line for line in said] == [False] * 8 + [True]
 
 
@@ -72,5 +72,5 @@ def test_triage_leaves_what_does_not_come_back(monkeypatch: pytest.MonkeyPatch, 
     store.add(finding, SCENARIO)
     said: list[str] = []
     with targets_of(FakeExecutor([])) as it:
-        triage(Database(default_url(tmp_path)), it, 7, said.append)
+        triage(Database(default_url(tmp_path)), it, TriagePlan(7), said.append)
     assert "did not come back" in said[0] and store.load(finding.id) == finding

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people say of findings: a status, who looks at it, a note."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+from fuzz.store.database import Database
+
+STATUSES = ("new", "confirmed", "reported", "fixed", "wont-fix", "tools-mistake")
+MAX_NOTE = 4000
+"""So many characters of a note are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What is said of one finding; ``changed`` is ISO 8601, UTC, empty if nothing was ever said."""
+
+    status: str = "new"
+    assignee: str = ""
+    note: str = ""
+    changed: str = ""
+
+
+class Marks:
+    """All marks of a database.  StoreError: it cannot be written.  InputError: it cannot be read."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def all(self) -> dict[str, Mark]:
+        """Return what is said, by the finding's id."""
+        with self._database.access() as access:
+            rows = access.rows("SELECT id, status, assignee, note, changed FROM marks ORDER BY id")
+        return {row["id"]: Mark(row["status"], row["assignee"], row["note"], row["changed"]) for row in rows}
+
+    def set(self, id_: str, now: str, **changes: str | None) -> Mark:
+        """Change some of a finding's mark at ``now`` (ISO 8601), leave what is None, and return all of it."""
+        mark = replace(
+            self.all().get(id_, Mark()),
+            changed=now,
+            **{name: text for name, text in changes.items() if text is not None},
+        )
+        with self._database.access(write=True, durable=True) as access:
+            access.run(
+                "INSERT INTO marks (id, status, assignee, note, changed) "
+                "VALUES (:id, :status, :assignee, :note, :changed) ON CONFLICT (id) DO UPDATE SET "
+                "status = excluded.status, assignee = excluded.assignee, note = excluded.note, "
+                "changed = excluded.changed",
+                id=id_,
+                **asdict(mark),
+            )
+        return mark

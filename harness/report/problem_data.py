@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kept findings as problems and errata: what is new, grouped by its probable cause, and what is known by its cause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.findings.finding import cause_of
+from harness.findings.problems import Example, group_problems
+from harness.report.finding_data import Story
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemStory:
+    """New findings that probably have one cause; the first of ``stories`` leads them."""
+
+    stories: tuple[Story, ...]
+
+    @property
+    def id(self) -> str:
+        """The id of the finding that leads it."""
+        return self.stories[0].id
+
+    @property
+    def count(self) -> int:
+        """Scenarios that showed its first finding."""
+        return self.stories[0].kept.count
+
+    @property
+    def first_seen(self) -> str:
+        """When it was seen first, ISO 8601."""
+        return min(story.kept.finding.first_seen for story in self.stories)
+
+    @property
+    def last_seen(self) -> str:
+        """When it was seen last, ISO 8601."""
+        return max(story.kept.last_seen for story in self.stories)
+
+
+@dataclass(frozen=True, slots=True)
+class ErratumStory:
+    """Findings that an erratum explains; ``by_signature``: so many of them have only its signature."""
+
+    id: str
+    stories: tuple[Story, ...]
+
+    @property
+    def count(self) -> int:
+        """Scenarios that showed one of its findings, at least."""
+        return max(story.kept.count for story in self.stories)
+
+    @property
+    def by_signature(self) -> int:
+        """How many of its findings have its signature alone: their cause is not determined."""
+        return sum(not is_by_cause(story) for story in self.stories)
+
+    @property
+    def last_seen(self) -> str:
+        """When it was seen last, ISO 8601."""
+        return max(story.kept.last_seen for story in self.stories)
+
+
+def is_by_cause(story: Story) -> bool:
+    """Whether the cause of a finding is determined, by a rule that predicts it bit for bit."""
+    return story.kept.finding.kind == "divergence" and bool(cause_of(story.kept.finding.signature))
+
+
+def problems_of(stories: Iterable[Story], examples: Mapping[str, Sequence[Example]]) -> tuple[ProblemStory, ...]:
+    """Return what is new and confirmed as problems: lost machines first, then the most frequent first."""
+    new = {story.id: story for story in stories if story.kept.confirmed and not story.like}
+    grouped = group_problems({id_: examples.get(id_, ()) for id_ in new})
+    found = (ProblemStory(tuple(new[id_] for id_ in problem.clusters)) for problem in grouped)
+    return tuple(sorted(found, key=lambda p: (p.stories[0].kept.finding.kind != "crash", -p.count, p.id)))
+
+
+def errata_of(stories: Iterable[Story]) -> tuple[ErratumStory, ...]:
+    """Return the errata of confirmed findings, the most frequent first; a finding may be of several."""
+    found: dict[str, list[Story]] = {}
+    for story in stories:
+        for name in story.like if story.kept.confirmed else ():
+            found.setdefault(name, []).append(story)
+    errata = (ErratumStory(name, tuple(members)) for name, members in found.items())
+    return tuple(sorted(errata, key=lambda each: (-each.count, each.id)))
