@@ -19,7 +19,7 @@ SUMMARY = "summary.json"
 """The file in the campaign's directory that has every count."""
 WIDTH = 100
 """Columns of the screen."""
-MAX_PROBLEMS, MAX_ERRATA = 3, 9
+MAX_PROBLEMS, MAX_ERRATA = 3, 8
 """So many of each are on the screen: with all else they are at most 30 lines."""
 _LABEL = 9
 
@@ -90,11 +90,11 @@ def _health(s: Summary) -> Iterator[str]:
         f"flaky {len(s.flaky_by_cluster)}",
         f"unstable {s.unstable} of {s.run_again}",
         f"lost machines {s.lost_vms}",
-        f"kernel alarms {alarms}",
-        f"invalid inputs {s.invalid_inputs}",
-        f"runaway {s.statuses.get('runaway', 0)} of {s.scenarios} scenarios",
+        f"alarms {alarms}",
+        f"invalid {s.invalid_inputs}",
+        f"runaway {s.statuses.get('runaway', 0)} of {_number(s.scenarios)} scenarios",
     ]
-    yield _row("HEALTH", "   ".join(parts))
+    yield _row("HEALTH", ", ".join(parts))
     troubles = [
         *([f"{len(s.worker_deaths)} dead workers"] if s.worker_deaths else []),
         *([f"{s.internal_errors} failures of shadowfuzz itself"] if s.internal_errors else []),

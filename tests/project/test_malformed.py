@@ -85,6 +85,8 @@ def test_files(name: str, tmp_path: Path, capsys: Capture) -> None:
 VALUES: tuple[object, ...] = ("x", "[]", "[" * 100_000, b"\xff", 5)
 READ_BY = {
     "findings": (("findings", "show", "crash-cea6", "--out"), ("findings", "--format", "sarif", "--out")),
+    "examples": (("findings", "--out"),),
+    "marks": (("findings", "--out"),),
     "texts": (("export", "crash-cea6", "--to", "OUT", "--out"),),
     "runs": (("report", "--out", "OUT", "--campaign"),),
     "samples": (("report", "--out", "OUT", "--campaign"),),

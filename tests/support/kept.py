@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, TRACE, Store
+from fuzz.store.marks import Marks
 from fuzz.store.runs import History
 from fuzz.targets.observation import signatures
 from harness.arch.cpu_models import cpu_model
@@ -60,7 +61,8 @@ def filled(root: Path) -> Database:
 
     keys = signatures(checked)
     for key in keys:
-        store.add(finding(key, 1), scenario, text)
+        store.add(finding(key, 1), scenario, text, finding(keys[0], 1).id)
+    Marks(database).set(CRASHED.id, WHEN, note="to be looked at")
     store.bump({finding(keys[0], 1).id: 1}, "2026-01-03")
     flaky.add(finding(keys[-1], 0), scenario, text)
     store.add(OLD_CRASH, scenario, {"console.txt": CONSOLE})

@@ -123,7 +123,7 @@ def test_everything_important_fits_on_one_screen(tmp_path: Path) -> None:
     shown = screen(full)
     assert "NEW      9 problems to look at, 18 clusters\n  N1  words words" in shown
     assert "and 1 cluster more; seen 1 200 times, came back 2 of 2\n      x show\n" in shown
-    assert "and 6 more: shadowfuzz findings --new --out" in shown and "and 11 more; ~ by signature" in shown
+    assert "and 6 more: shadowfuzz findings --new --out" in shown and "and 12 more; ~ by signature" in shown
     assert "3 dead workers" in shown and "shadowfuzz triage --new --target fake --out " in shown
     assert screen(plain).splitlines()[1:3] == ["NEW      nothing", "KNOWN    no erratum of this kernel came back"]
 
