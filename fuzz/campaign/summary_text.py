@@ -140,7 +140,7 @@ def _next(s: Summary) -> Iterator[str]:
         steps.append((new, "make what is new small, and measure it"))
     if s.findings:
         steps.append((f"{s.program} findings{_out(s)}", "what was found, with its commands"))
-        steps.append((f"{s.program} report{_out(s)} --open", "the same as a page"))
+        steps.append((f"{s.program} findings open{_out(s)}", "the same as a page"))
     steps.append((str(Path(s.out) / SUMMARY), "every count; --verbose prints them"))
     width = max(len(command) for command, _ in steps)
     for number, (command, what) in enumerate(steps):

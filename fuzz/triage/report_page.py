@@ -13,13 +13,15 @@ from pathlib import Path
 from fuzz.campaign.counters_file import merge, read_stats
 from fuzz.campaign.parent import RUN
 from fuzz.corpus.coverage_survey import possible_decisions
-from fuzz.paths import KNOWN_DIR
+from fuzz.paths import CRASHES, KEPT, KNOWN_DIR
 from fuzz.store.database import Database
-from fuzz.store.kept_findings import stories
+from fuzz.store.kept_findings import all_examples, stories
 from fuzz.store.runs import History
 from harness.findings.known_divergences import Catalogue
+from harness.findings.regressions import load_regressions
 from harness.report.campaign_data import Book, branches, known_hits
 from harness.report.html_report import page
+from harness.report.problem_data import errata_of, problems_of
 
 
 def write_report(database: Database, campaign: Path, out: Path) -> int:
@@ -49,7 +51,12 @@ def book_of(database: Database, campaign: Path | None = None) -> Book:
     possible = {decision for level in levels for decision in _possible(level)}
     made = datetime.now(UTC).isoformat(timespec="seconds")
     version = importlib.metadata.version("shadowfuzz")
-    return Book(made, version, found, runs, known_hits(entries, runs), branches(runs, possible))
+    return Book(
+        *(made, version, found, runs, known_hits(entries, runs), branches(runs, possible)),
+        problems=problems_of(found, all_examples(database)),
+        errata=errata_of(found),
+        errata_words={row.id: row.does for row in load_regressions(KEPT, CRASHES)},
+    )
 
 
 _possible = cache(possible_decisions)

@@ -12,6 +12,7 @@ from typing import Any
 from harness.coverage.kvm_handlers import NEVER_TAKEN
 from harness.findings.known_divergences import Known
 from harness.report.finding_data import Story
+from harness.report.problem_data import ErratumStory, ProblemStory
 
 TAKEN, NOT_TAKEN = "=yes", "=no"
 """What a branch's name ends with in the counts of a campaign."""
@@ -76,7 +77,10 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """What a report tells; ``made`` is when, ISO 8601; ``known`` the catalogue's entries with how often each helped."""
+    """What a report tells; ``made`` is when, ISO 8601; ``known`` the catalogue's entries with how often each helped.
+
+    ``problems`` and ``errata`` are the confirmed ones of ``stories``; ``errata_words`` say what an erratum does, by id.
+    """
 
     made: str
     version: str
@@ -84,6 +88,9 @@ class Book:
     runs: tuple[Run, ...]
     known: tuple[tuple[Known, int], ...]
     branches: tuple[Branch, ...]
+    problems: tuple[ProblemStory, ...] = ()
+    errata: tuple[ErratumStory, ...] = ()
+    errata_words: Mapping[str, str] = field(default_factory=dict)
 
 
 def known_hits(entries: Iterable[Known], runs: Iterable[Run]) -> tuple[tuple[Known, int], ...]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 
+from harness.report.html_script import HASH, SCRIPT
 from harness.report.html_style import CSS
 from harness.report.terminal import printable
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+POLICY = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{HASH}'"
 
 
 class Markup(str):
@@ -52,12 +53,13 @@ def document(title: str, *body: Markup, css: str = CSS) -> str:
     head = (
         el("meta", charset="utf-8"),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        # Nothing may be loaded or run, whatever a kernel wrote to its console.
+        # Nothing may be loaded, and nothing run but our own script, whatever a kernel wrote to its console.
         el("meta", http_equiv="Content-Security-Policy", content=POLICY),
         el("title", title),
         el("style", Markup(css)),
     )
-    return "<!DOCTYPE html>\n" + el("html", el("head", join(head)), el("body", *body), lang="en") + "\n"
+    script = el("script", Markup(SCRIPT))
+    return "<!DOCTYPE html>\n" + el("html", el("head", join(head)), el("body", *body, script), lang="en") + "\n"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Content]], caption: str, class_: str = "") -> Markup:

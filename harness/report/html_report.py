@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from harness.arch.a64 import disassemble
@@ -12,11 +12,14 @@ from harness.findings.release_history import sentences
 from harness.findings.verdict import elsewhere_text, not_measured, rate_text, together
 from harness.layout import CODE
 from harness.relations.registry import WORDS
+from harness.report import html_problems
 from harness.report.campaign_data import Book, Branch, Run
 from harness.report.crash import facts, register_lines
 from harness.report.finding_data import Group, Story, cluster_name, groups, replay_command
 from harness.report.glossary import ABOUT, LIKE, VERDICTS, in_words
 from harness.report.html_markup import Content, Line, Markup, details, document, el, join, plot, put, table, when
+from harness.report.html_problems import lead
+from harness.report.problem_data import is_by_cause
 from harness.report.sites import Row, Site, StepSite
 from harness.report.terminal import bit_ranges, both_shown, decisions, exit_text, outcome_text
 from harness.report.trace_text import trace_lines
@@ -24,23 +27,51 @@ from harness.scenario.scenario import format_scenario, format_step, instruction
 from harness.scenario.steps import KINDS, Actor
 from harness.vm.crash import EARLIER
 
-_PARTS = (("overview", "Overview"), ("clusters", "Clusters"), ("findings", "Findings"), ("known", "Known"))
-_NAV = (*_PARTS, ("branches", "Branches"))
+_NAV = (
+    ("problems", "Problems"),
+    ("errata", "Errata"),
+    ("overview", "Overview"),
+    ("clusters", "Clusters"),
+    ("findings", "Findings"),
+    ("known", "Known"),
+    ("branches", "Branches"),
+)
 
 
 def page(book: Book) -> str:
-    """Return the whole report."""
+    """Return the whole report.
+
+    Of the findings that one erratum explains only one is shown in full: the others differ in where it shows.
+    """
     some = groups(book.stories)
+    leads = {lead(erratum).anchor for erratum in book.errata}
+    alike = {
+        story.anchor: lead(erratum)
+        for erratum in book.errata
+        for story in erratum.stories
+        if is_by_cause(story) and story.anchor not in leads
+    }
     nav = el("nav", *(el("a", title, href=f"#{name}") for name, title in _NAV), aria_label="Parts of the report")
     body = el(
-        "main", _header(book), _overview(book, some), _clusters(some), _findings(some), _known(book), _branches(book)
+        "main",
+        _header(book),
+        html_problems.problems(book),
+        html_problems.errata(book),
+        _overview(book, some),
+        _clusters(some, alike),
+        _findings(some, alike),
+        _known(book),
+        _branches(book),
     )
     return document("shadowfuzz: findings", nav, body)
 
 
 def _header(book: Book) -> Markup:
     made = f"made {when(book.made)} by shadowfuzz {book.version}"
-    return el("header", el("h1", "shadowfuzz: what real KVM does that it should not"), el("p", made, class_="dim"))
+    box = Markup('<input id="search" type="search" placeholder="Search" aria-label="Search all rows and findings">')
+    found = el("p", id="found", role="status", class_="dim")
+    title = el("h1", "shadowfuzz: what real KVM does that it should not")
+    return el("header", title, el("p", made, class_="dim"), box, found)
 
 
 # ---- overview --------------------------------------------------------------------------------------------------------
@@ -141,12 +172,12 @@ def _likes(group: Group) -> Markup:
     return put(first, *(put(" ", other) for other in others))
 
 
-def _clusters(some: tuple[Group, ...]) -> Markup:
+def _clusters(some: tuple[Group, ...], alike: Mapping[str, Story]) -> Markup:
     rows = (
         (
             put(*(_badge(v) for v in dict.fromkeys(s.verdict.name for s in group.stories))),
             f"{group.count:,}x",
-            el("a", group.name, href=f"#{group.stories[0].anchor}"),
+            el("a", group.name, href=f"#{alike.get(group.stories[0].anchor, group.stories[0]).anchor}"),
             _likes(group),
             ", ".join(group.targets),
             group.stories[0].title,
@@ -158,7 +189,7 @@ def _clusters(some: tuple[Group, ...]) -> Markup:
         "then by frequency."
     )
     heads = ("verdict", "seen", "cluster", "new?", "targets", "the simplest that shows it")
-    return _listed("Clusters", told, table(heads, rows, "Clusters", "stack num"))
+    return _listed("Clusters", told, table(heads, rows, "Clusters", "stack num sort"))
 
 
 def _listed(title: str, told: str, rows: Markup) -> Markup:
@@ -166,9 +197,11 @@ def _listed(title: str, told: str, rows: Markup) -> Markup:
     return el("section", el("h2", title), el("p", told, class_="dim"), rows, id=title.lower())
 
 
-def _findings(some: tuple[Group, ...]) -> Markup:
-    parts = (_finding(story) for group in some for story in group.stories)
-    return el("section", el("h2", "Findings"), join(parts) or el("p", "None."), id="findings")
+def _findings(some: tuple[Group, ...], alike: Mapping[str, Story]) -> Markup:
+    shown = [story for group in some for story in group.stories if story.anchor not in alike]
+    told = "One finding of each erratum, and all others. `shadowfuzz findings show ID` shows those that are left out."
+    parts = join(map(_finding, shown)) or el("p", "None.")
+    return el("section", el("h2", "Findings"), el("p", told, class_="dim"), parts, id="findings")
 
 
 def _finding(story: Story) -> Markup:

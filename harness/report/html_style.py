@@ -43,6 +43,8 @@ svg text{font-size:11px;fill:var(--dim)}.axis{stroke:var(--line)}.line{fill:none
 details{margin:.5rem 0}summary{cursor:pointer;padding:.2rem 0}
 .finding{border-top:2px solid var(--line);padding-top:.4rem}
 .command{white-space:pre-wrap;overflow-wrap:anywhere}
+#search{font:inherit;width:100%;max-width:30rem;padding:.3rem .5rem;display:none}.script #search{display:block}
+.script .sort th{cursor:pointer}[hidden]{display:none!important}
 @media (max-width:44rem){nav{font-size:.85rem;padding:.4rem .8rem}nav a{margin-right:.6rem}
 .stack thead{display:none}.stack tr{display:block;border-bottom:1px solid var(--line);padding:.4rem 0}
 .stack td{display:block;border:0;padding:.05rem 0;overflow-wrap:anywhere}.stack td:empty{display:none}
