@@ -78,21 +78,28 @@ def findings_json(stories: Sequence[Story]) -> Mapping[str, object]:
 
 
 def junit(stories: Sequence[Story]) -> str:
-    """Return findings as JUnit XML: a failed test case each; a flaky one is skipped, with its reason."""
-    skipped = sum(not story.kept.confirmed for story in stories)
+    """Return findings as JUnit XML: a failed test case for each new one; what is known or flaky is skipped."""
+    skipped = sum(_is_skipped(story) for story in stories)
     attributes = {"name": "shadowfuzz", "tests": str(len(stories)), "skipped": str(skipped)}
     suite = ElementTree.Element("testsuite", attributes | {"failures": str(len(stories) - skipped), "errors": "0"})
     for story in stories:
         finding = story.kept.finding
         name = f"{story.id} {signature_text(finding.signature)}"
         case = ElementTree.SubElement(suite, "testcase", {"classname": finding.where, "name": _xml(name)})
-        tag = "failure" if story.kept.confirmed else "skipped"
-        kind = {"type": likeness(story.like)} if story.kept.confirmed else {}  # a skipped case has no type
-        what = ElementTree.SubElement(case, tag, {"message": _xml(story.title), **kind})
+        if _is_skipped(story):  # such a case has no type
+            why = likeness(story.like) if story.kept.confirmed else "flaky"
+            what = ElementTree.SubElement(case, "skipped", {"message": _xml(f"{why}: {story.title}")})
+        else:
+            what = ElementTree.SubElement(case, "failure", {"message": _xml(story.title), "type": likeness(story.like)})
         command = replay_command(story.kept, "", story.crash)
         what.text = _xml(f"{story.verdict.name}: {story.verdict.why}\n{_said(story)}{command}\n")
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _is_skipped(story: Story) -> bool:
+    """Whether a finding is no news: it did not come back, or an erratum or a kept finding explains it."""
+    return not story.kept.confirmed or bool(story.like)
 
 
 def _xml(text: str) -> str:

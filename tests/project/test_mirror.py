@@ -147,6 +147,8 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.report.crash", "unit/harness/report/test_export.py", ("harness.report.export",)),
         Row("harness.report.exchange_formats", "unit/fuzz/cli/test_findings.py", ("fuzz.triage.findings_text",)),
         Row("harness.report.finding_data", "unit/fuzz/cli/test_findings.py"),
+        Row("harness.report.html_problems", "unit/harness/report/test_html_report.py", ("harness.report.html_report",)),
+        Row("harness.report.html_script", "unit/harness/report/test_html_report.py"),
         Row("harness.report.readme_tables", "project/test_docs.py"),
         Row("harness.report.recording", "unit/fuzz/corpus/test_extract_seeds.py", ("fuzz.triage.check_recording",)),
         Row("harness.report.trace_text", "unit/harness/report/test_terminal.py"),
