@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from harness.arch.cpu_models import Cpu
-from harness.findings.attribution import attribute, with_causes
+from harness.findings.attribution import by_catalogue, of_a_round, of_a_trace, with_causes
+from harness.findings.check_again import Again
 from harness.findings.checked import CheckResult, Comparison, ComparisonListener, ExplainedDivergence
 from harness.findings.known_divergences import Catalogue, Known
 from harness.guest.predict_run import PredictedRun
@@ -111,20 +113,28 @@ class _Tally:
             if event is not None:
                 self.notify((relation.family,), event, one.why)
 
-    def attribute(self, begin: int, at: RoundEvidence, errata: TargetErrata) -> None:
-        """Give what was found from ``begin`` on, all of one round, its causes among the errata."""
-        found = [judged.divergence for judged in self.judged[begin:] if judged.known is None]
-        differing = [one.register for one in found if one.relation == "host"]
-        if not differing:
-            return
-        known = attribute(differing, at.round, at.lossy, at.walk_level, errata)
-        if known is None:
-            return
-        caused = with_causes(found, at.round, known)
+    def unexplained(self, begin: int) -> list[Divergence]:
+        """Return what no entry of the catalogue explains, of what was found from ``begin`` on."""
+        return [judged.divergence for judged in self.judged[begin:] if judged.known is None]
+
+    def replace_unexplained(self, begin: int, others: Iterable[Divergence]) -> None:
+        """Put ``others`` in the place of what :meth:`unexplained` returned."""
+        each = iter(others)
         self.judged[begin:] = [
-            judged if judged.known is not None else ExplainedDivergence(next(caused), None)
+            judged if judged.known is not None else ExplainedDivergence(next(each), None)
             for judged in self.judged[begin:]
         ]
+
+    def attribute(self, begin: int, at: RoundEvidence, errata: TargetErrata, catalogue: Catalogue) -> None:
+        """Give what was found from ``begin`` on, all of one round, its causes among the errata."""
+        found: Iterable[Divergence] = self.unexplained(begin)
+        if not found:
+            return
+        known = of_a_round(tuple(found), at, errata)
+        if known is not None:
+            found = with_causes(found, at.round.first, known)
+        look_up = partial(catalogue.explainer, at.round, at.prediction, at.lossy)
+        self.replace_unexplained(begin, by_catalogue(found, look_up, errata))
 
 
 def check(
@@ -167,16 +177,19 @@ def check(
             tally.undefined[prediction.undefined] += 1
             tally.notify(OF_THE_MODEL, round_.first, f"the model is undefined: {prediction.undefined}")
         run, copy = runs.get(round_.first), copies.get(round_.first)
-        evidence = RoundEvidence(round_, prediction, lossy, run, copy, gic)
+        evidence = RoundEvidence(round_, prediction, lossy, run, copy, gic, trace.events)
         explain = explained_by(catalogue, evidence)
         begin = len(tally.judged)
         tally.compare(rows, evidence, round_.first, explain)
         if errata.rules:
-            tally.attribute(begin, evidence, errata)
+            tally.attribute(begin, evidence, errata, catalogue)
+    begin = len(tally.judged)
     for of_run, event, found in of_runs:
         tally.take(of_run, found, 1, event)
-    whole = TraceEvidence(indexed, codes, runs, gic)
+    whole = TraceEvidence(indexed, codes, runs, gic, cpu)
     tally.compare(OF_A_TRACE, whole, None)
+    if errata.rules and (unexplained_here := tally.unexplained(begin)):
+        tally.replace_unexplained(begin, of_a_trace(unexplained_here, Again(whole), errata))
     return CheckResult(
         trace.status,
         trace.dropped,

@@ -17,10 +17,9 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.findings.finding import Difference, Finding, signature_text
-from harness.relations.errata import RULES, TargetErrata
+from harness.relations.errata import SHARED, TargetErrata, rule_of
 
 NEW = "new"
-_GPRS = tuple(f"x{i}" for i in range(31))
 ANY = "*"
 """In the place of a signature's exit class or helper: the cause has nothing to do with it."""
 
@@ -96,14 +95,9 @@ def errata_of(kept: Iterable[Regression], target: str) -> TargetErrata:
     """
     name = re.split("[@%]", target)[0]
     here = [row for row in kept if name in row.targets]
-    shown = (text.partition("/") for row in here if row.id not in RULES for text in row.signatures)
-    unruled = (
-        (register, exit_class)
-        for place, _, exit_class in shown
-        if place.startswith("host.")
-        for register in (_GPRS if place == "host.xN" else (place.removeprefix("host."),))
-    )
-    return TargetErrata(frozenset(row.id for row in here if row.id in RULES), frozenset(unruled))
+    ruled = frozenset(SHARED.get(row.id, row.id) for row in here if rule_of(row.id) is not None)
+    shown = (text.split("/") for row in here if rule_of(row.id) is None for text in row.signatures)
+    return TargetErrata(ruled, frozenset((name, rest[0]) for name, *rest in shown if rest))
 
 
 def crash_text(signature: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.findings.regressions import load_regressions
-from harness.relations.errata import RULES
+from harness.relations.errata import rule_of
 from harness.relations.registry import ALL
 from harness.scenario.steps import STEP_KINDS
 
@@ -62,7 +62,7 @@ def errata(*expected: Path) -> str:
     """Every kept finding: where and how a kernel with it departs from the contract, or that it has no rule."""
     rows = []
     for row in load_regressions(*expected):
-        rule = RULES.get(row.id)
+        rule = rule_of(row.id)
         rows.append((f"`{row.id}`", rule.point if rule else "", rule.does if rule else "no rule yet"))
     return table(("kept finding", "where", "what the kernel does"), rows)
 
