@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from harness.relations.divergence import ANOTHER_CAUSE, Divergence, Unchecked
+from harness.relations.divergence import ANOTHER_CAUSE, SEEN_AGAIN, Divergence, Unchecked
 from harness.relations.errata import NONE, RULES, TargetErrata, may_cause
 from harness.relations.evidence import RoundEvidence
 from harness.relations.host import PARTIAL
@@ -20,6 +20,8 @@ from harness.relations.registry import OF_A_ROUND
 
 MAX_ERRATA = 3
 """So many errata at the most are tried together on one round or run."""
+MAX_WITH_OTHERS = 2
+"""So many, where one of them is recorded for other releases only."""
 Again = Callable[[frozenset[str]], frozenset[str] | None]
 """Compares once more with some rules switched on: the names that still differ, None where nothing was predicted."""
 _BY_RULE = tuple(row for row in OF_A_ROUND if row.by_rule)
@@ -30,12 +32,20 @@ _DONE = frozenset({"pc", "inject"})
 class Attribution(NamedTuple):
     """The errata that predict a round or a run, and the names of the divergences that only they predict.
 
-    ``other`` are the names that an erratum might have caused, and that no set of errata predicts.
+    ``other`` are the names that an erratum might have caused, and that no set of errata predicts.  ``again``: one of
+    the errata is recorded for other releases only.
     """
 
     errata: frozenset[str]
     explained: frozenset[str]
     other: frozenset[str]
+    again: bool = False
+
+    @property
+    def cause(self) -> str:
+        """What the explained divergences have as their cause."""
+        errata = ", ".join(sorted(self.errata))
+        return f"{errata} ({SEEN_AGAIN})" if self.again else errata
 
 
 def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) -> Attribution | None:
@@ -44,21 +54,35 @@ def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) 
     None: no erratum of the target may have caused any of it.
     """
     base = frozenset(differing)
-    # Only rules that may have caused some of it are worth trying.
-    names = sorted(one for one in errata.rules if any(may_cause(frozenset({one}), *each) for each in differing.items()))
-    claimed = frozenset(name for name in base if may_cause(frozenset(names), name, differing[name]))
+    best, left = NONE, base
+    claimed = _claimed(errata.rules, differing)
+    for chosen in _sets(errata.rules, differing, MAX_ERRATA) if claimed else ():
+        remaining = again(chosen)
+        if remaining is not None and remaining < left:
+            best, left = chosen, remaining
+            if not left & claimed:
+                return Attribution(best, base - left, NONE)
+    # One that is recorded for other releases counts only if nothing is left where it may show.
+    for chosen in _sets(errata.rules | errata.elsewhere, differing, MAX_WITH_OTHERS) if errata.elsewhere else ():
+        remaining = None if chosen <= errata.rules else again(chosen)
+        if remaining is None or not remaining < left or remaining & _claimed(errata.rules | chosen, differing):
+            continue
+        return Attribution(chosen, base - remaining, NONE, again=True)
     if not claimed:
         return None
-    best, left = NONE, base
-    for size in range(1, min(MAX_ERRATA, len(names)) + 1):
-        for chosen in combinations(names, size):
-            remaining = again(frozenset(chosen))
-            if remaining is not None and remaining < left:
-                best, left = frozenset(chosen), remaining
-                if not left & claimed:
-                    return Attribution(best, base - left, NONE)
     other = frozenset(name for name in left & claimed if not errata.is_undecided(name, differing[name]))
     return Attribution(best, base - left, other)
+
+
+def _claimed(rules: frozenset[str], differing: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(name for name, exit_class in differing.items() if may_cause(rules, name, exit_class))
+
+
+def _sets(rules: frozenset[str], differing: Mapping[str, str], most: int) -> Iterator[frozenset[str]]:
+    """Yield the sets of rules that may have caused some of it, up to ``most`` rules, the smallest ones first."""
+    names = sorted(one for one in rules if _claimed(frozenset({one}), differing))
+    for size in range(1, most + 1):
+        yield from map(frozenset, combinations(names, size))
 
 
 def of_a_round(found: Sequence[Divergence], at: RoundEvidence, errata: TargetErrata) -> Attribution | None:
@@ -77,12 +101,11 @@ def of_a_round(found: Sequence[Divergence], at: RoundEvidence, errata: TargetErr
 
 def with_causes(found: Iterable[Divergence], event: int, known: Attribution) -> Iterator[Divergence]:
     """Yield divergences, those at an event with their causes."""
-    cause = ", ".join(sorted(known.errata))
     for one in found:
         if one.event != event:
             yield one
         elif _follows(one, known):
-            yield one._replace(cause=cause)
+            yield one._replace(cause=known.cause)
         else:
             yield one._replace(cause=ANOTHER_CAUSE) if _as_contract(one) in known.other else one
 
@@ -125,8 +148,7 @@ def by_catalogue(
         if one.cause or one.relation not in ("save", "restore"):
             yield one
             continue
-        names = sorted(each for each in errata.rules if may_cause(frozenset({each}), name, one.exit_class))
-        sets = (frozenset(chosen) for size in range(1, MAX_ERRATA + 1) for chosen in combinations(names, size))
+        sets = _sets(errata.rules, {name: one.exit_class}, MAX_ERRATA)
         chosen = next((each for each in sets if explainer(each)(one) is not None), NONE)
         yield one._replace(cause=", ".join(sorted(chosen)))
 

@@ -154,6 +154,7 @@ def check(
     gic = GicMonitor(trace.lists) if uses_gic(scenario) else None
     rows = [row for row in OF_A_ROUND if gic is not None or not row.needs_gic]
     lossy = cpu.lossy if trace.vhe else {}
+    attributes = errata != NO_ERRATA
     runs: dict[int, PredictedRun] = {}
     # Compared while the guest's memory is as it was at that exit.
     of_runs: list[tuple[Relation[RunEvidence], int, tuple[Divergence | Unchecked, ...]]] = []
@@ -181,14 +182,14 @@ def check(
         explain = explained_by(catalogue, evidence)
         begin = len(tally.judged)
         tally.compare(rows, evidence, round_.first, explain)
-        if errata.rules:
+        if attributes:
             tally.attribute(begin, evidence, errata, catalogue)
     begin = len(tally.judged)
     for of_run, event, found in of_runs:
         tally.take(of_run, found, 1, event)
     whole = TraceEvidence(indexed, codes, runs, gic, cpu)
     tally.compare(OF_A_TRACE, whole, None)
-    if errata.rules and (unexplained_here := tally.unexplained(begin)):
+    if attributes and (unexplained_here := tally.unexplained(begin)):
         tally.replace_unexplained(begin, of_a_trace(unexplained_here, Again(whole), errata))
     return CheckResult(
         trace.status,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from harness.findings.intended_changes import Intended
 from harness.findings.known_divergences import Known
-from harness.relations.divergence import ANOTHER_CAUSE, Divergence
+from harness.relations.divergence import Divergence, is_new
 
 
 class ExplainedDivergence(NamedTuple):
@@ -49,13 +49,13 @@ def signature(divergence: Divergence) -> tuple[str, ...]:
     """Return what makes two divergences members of one cluster: relation, register, exit class, helper.
 
     General-purpose registers are one class, so that a fault that hits any of them is one cluster.  What no erratum of
-    the target predicts, though it is where one shows, has a cluster of its own: that it has another cause comes last.
+    the target predicts, though it is where one shows, has a cluster of its own: a cause that is new comes last.
     """
     register = divergence.register
     if register.startswith(_ANY_GPR):
         register = register.rstrip("0123456789") + "N"
     plain = divergence.relation, register, divergence.exit_class, divergence.helper
-    return (*plain, ANOTHER_CAUSE) if divergence.cause == ANOTHER_CAUSE else plain
+    return (*plain, divergence.cause) if is_new(divergence.cause) else plain
 
 
 class Comparison(NamedTuple):

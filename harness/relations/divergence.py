@@ -16,13 +16,20 @@ _POSITIONS = range(len(NAMES))
 
 ANOTHER_CAUSE = "another cause"
 """A divergence that an erratum of the target might cause by its place, and that no set of errata predicts."""
+SEEN_AGAIN = "seen on a release where it was thought fixed"
+"""Follows the errata of a cause, one of which is recorded for other releases than the target's."""
+
+
+def is_new(cause: str) -> bool:
+    """Whether a cause is none that is recorded for the target."""
+    return cause == ANOTHER_CAUSE or cause.endswith(f"({SEEN_AGAIN})")
 
 
 class Divergence(NamedTuple):
     """One difference: relation with register (``restore.x3``), values, and where in the trace it was seen.
 
-    ``cause`` names the errata that predict it bit for bit (:mod:`harness.findings.attribution`), or is
-    :data:`ANOTHER_CAUSE`; empty: not determined.
+    ``cause`` names the errata that predict it bit for bit (:mod:`harness.findings.attribution`), with
+    :data:`SEEN_AGAIN` if they are not all the target's, or is :data:`ANOTHER_CAUSE`; empty: not determined.
     """
 
     relation: str

@@ -206,11 +206,13 @@ class TargetErrata(NamedTuple):
     """The kept findings of one target: ``rules`` are those that have one.
 
     ``unruled`` are the divergences (name with ``xN`` for any general-purpose register, exit class or ``*``) of the
-    others: whether such a one has another cause cannot be said.
+    others: whether such a one has another cause cannot be said.  ``elsewhere`` are the rules of kept findings that are
+    recorded for other targets or releases only.
     """
 
     rules: frozenset[str] = NONE
     unruled: frozenset[tuple[str, str]] = frozenset()
+    elsewhere: frozenset[str] = NONE
 
     def is_undecided(self, name: str, exit_class: str) -> bool:
         """Whether a kept finding without a rule shows such a divergence."""

@@ -21,7 +21,7 @@ from harness.guest.el2_errata import DROPS_LINES, DROPS_SERROR, PVM_DROPS_LINES,
 from harness.layout import DATA
 from harness.model.prediction import Prediction
 from harness.protocol import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR
-from harness.relations.divergence import ANOTHER_CAUSE, Divergence
+from harness.relations.divergence import ANOTHER_CAUSE, SEEN_AGAIN, Divergence
 from harness.relations.errata import (
     ABORTED_COMPLETES,
     CPU_ON_KEEPS_SERROR,
@@ -303,3 +303,27 @@ def test_what_the_tool_once_took_for_a_finding_is_none(name: str) -> None:
     scenario, trace = load(folder / f"{name}.scn"), load_trace(folder / f"{name}.7.3.4.trace.json")
     checked = check(scenario, trace, "spec", cpu_model("cortex-a72"), Catalogue.load(CORPUS / "known", "spec"))
     assert checked.unexplained == ()
+
+
+def test_an_erratum_of_another_release_is_named_and_is_new() -> None:
+    """It counts only where the target's own errata do not predict what was observed, and it does so in full."""
+    elsewhere = TargetErrata(ALL - {SIGN_EXTENDED}, frozenset(), frozenset({SIGN_EXTENDED}))
+    for syndrome, cause in (
+        (0xFFFF_FFFF_0000_0000 | ABORT, f"{SIGN_EXTENDED} ({SEEN_AGAIN})"),
+        (0xFFFF_FFFF_0000_0000 | ABORT ^ 1, ANOTHER_CAUSE),
+    ):
+        round_ = aborted(syndrome)
+        known = of_a_round(found(round_), RoundEvidence(round_, NO_MODEL, {}), elsewhere)
+        assert known is not None
+        (caused,) = with_causes(found(round_), round_.first, known)
+        assert caused.cause == cause and signature(caused)[-1] == cause, "a cluster of its own, like nothing kept"
+    walk = as_the_rule_has_it(NO_WALK_ABORT)
+    own = of_a_round(found(walk), RoundEvidence(walk, NO_MODEL, {}), elsewhere)
+    assert own is not None and own.errata == {NO_WALK_ABORT} and not own.again
+
+
+def test_a_rule_of_another_release_claims_nothing() -> None:
+    """What it does not predict is not said to have another cause: the target was not said to have it."""
+    round_ = aborted(ABORT ^ 1)
+    elsewhere = TargetErrata(elsewhere=frozenset({SIGN_EXTENDED}))
+    assert of_a_round(found(round_), RoundEvidence(round_, NO_MODEL, {}), elsewhere) is None
