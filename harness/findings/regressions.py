@@ -175,7 +175,7 @@ _KEYS = (*_TEXTS, *_LISTS, *_OPTIONAL)
 
 def _releases(value: object, where: str) -> Mapping[str, tuple[str, ...]]:
     """Return the spans of each mode; InputError: they are none."""
-    modes = value.items() if isinstance(value, dict) else [("", None)]
+    modes: Iterable[tuple[str, Any]] = value.items() if isinstance(value, dict) else [("", None)]
     if all(isinstance(spans, list) and all(_SPAN.fullmatch(str(span)) for span in spans) for _, spans in modes):
         return {mode: tuple(spans) for mode, spans in modes}
     raise InputError(where, None, 'releases: expected lists such as ["6.1.164 to 7.1.13"], by mode')
