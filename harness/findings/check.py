@@ -15,6 +15,7 @@ from harness.findings.checked import CheckResult, Comparison, ComparisonListener
 from harness.findings.known_divergences import Catalogue, Known
 from harness.guest.predict_run import PredictedRun
 from harness.model.memoised_replay import shortcut
+from harness.relations.basis import basis_of
 from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.errata import NO_ERRATA, TargetErrata
 from harness.relations.evidence import RoundEvidence, RunEvidence, TraceEvidence, predict_runs
@@ -27,6 +28,7 @@ from harness.scenario.requirements import uses_gic
 from harness.scenario.scenario import Scenario
 from harness.trace.events import EXIT, Switch, Trace
 from harness.trace.indexed import index_trace
+from harness.trace.rounds import Round
 
 NEED_A_ROUND = ("save", "restore", "host")
 """Families that cannot judge a round whose exit was forged to what no CPU reports."""
@@ -34,6 +36,7 @@ OF_ROUNDS = tuple(dict.fromkeys(relation.family for relation in OF_A_ROUND))
 """Families that look at rounds: none can judge one of which the trace does not prove whether it begins with a reset."""
 OF_THE_MODEL = ("save", "restore")
 """Families that compare nothing where the model is undefined."""
+_Found = tuple[Divergence | Unchecked, ...]
 
 
 def unexplained(_: Divergence) -> None:
@@ -51,6 +54,10 @@ def explained_by(catalogue: Catalogue, at: RoundEvidence) -> Callable[[Divergenc
         return explain(divergence)
 
     return look_up
+
+
+def _with_basis(found: Iterable[Divergence | Unchecked], round_: Round | None = None) -> _Found:
+    return tuple(one._replace(basis=basis_of(one, round_)) if isinstance(one, Divergence) else one for one in found)
 
 
 @dataclass
@@ -89,6 +96,8 @@ class _Tally:
                     self.notify((relation.family,), event, why)
                 continue
             found = tuple(relation.compare(evidence))
+            if found and not relation.by_model:
+                found = _with_basis(found, evidence.round if isinstance(evidence, RoundEvidence) else None)
             times = 1 if relation.times is None else relation.times(evidence)
             self.take(relation, found, times, event, explain if relation.by_model else unexplained)
 
@@ -186,7 +195,7 @@ def check(
             tally.attribute(begin, evidence, errata, catalogue)
     begin = len(tally.judged)
     for of_run, event, found in of_runs:
-        tally.take(of_run, found, 1, event)
+        tally.take(of_run, _with_basis(found), 1, event)
     whole = TraceEvidence(indexed, codes, runs, gic, cpu)
     tally.compare(OF_A_TRACE, whole, None)
     if attributes and (unexplained_here := tally.unexplained(begin)):

@@ -29,7 +29,8 @@ class Divergence(NamedTuple):
     """One difference: relation with register (``restore.x3``), values, and where in the trace it was seen.
 
     ``cause`` names the errata that predict it bit for bit (:mod:`harness.findings.attribution`), with
-    :data:`SEEN_AGAIN` if they are not all the target's, or is :data:`ANOTHER_CAUSE`; empty: not determined.
+    :data:`SEEN_AGAIN` if they are not all the target's, or is :data:`ANOTHER_CAUSE`; empty: not determined.  ``basis``
+    says what it breaks (:mod:`harness.relations.basis`).
     """
 
     relation: str
@@ -41,6 +42,7 @@ class Divergence(NamedTuple):
     step: int
     helper: str = ""
     cause: str = ""
+    basis: str = ""
 
     @property
     def name(self) -> str:
