@@ -1,99 +1,174 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attribute divergences to errata: by switching rules on, and looking whether what was observed is then predicted.
 
-A divergence belongs to an erratum only if the contract with that rule predicts the observed value, bit for bit, and
-nothing else of the round gets worse.  Of several sets of rules the smallest counts.  What no set predicts, although
-an erratum of the target might have caused it by its register and exit class, has another cause.
+A divergence belongs to an erratum only if its relation with that rule predicts the observed value, bit for bit, and
+nothing else of the round, or of the run, gets worse.  Of several sets of rules the smallest counts.  What no set
+predicts, although an erratum of the target might have caused it by its name and exit class, has another cause.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from harness.arch.registers import NAMES
-from harness.protocol import OP_ABORT, OP_RESET, OP_SERROR
-from harness.relations.divergence import ANOTHER_CAUSE, Divergence, Unchecked, joined
-from harness.relations.errata import NONE, TargetErrata, may_cause
-from harness.relations.host import PARTIAL, compare_entry_state
-from harness.trace.rounds import Round
+from harness.relations.divergence import ANOTHER_CAUSE, SEEN_AGAIN, Divergence, Unchecked, joined
+from harness.relations.errata import NONE, RULES, TargetErrata, may_cause
+from harness.relations.evidence import RoundEvidence
+from harness.relations.host import PARTIAL
+from harness.relations.registry import OF_A_ROUND
 
 MAX_ERRATA = 3
-"""So many errata at the most are tried together on one round."""
-_OF_THE_STATE = frozenset({*NAMES, "hcr_el2"})
-"""What :func:`harness.relations.host.compare_entry_state` compares."""
+"""So many errata at the most are tried together on one round or run."""
+MAX_WITH_OTHERS = 2
+"""So many, where one of them is recorded for other releases only."""
+Again = Callable[[frozenset[str]], frozenset[str] | None]
+"""Compares once more with some rules switched on: the names that still differ, None where nothing was predicted."""
+_BY_RULE = tuple(row for row in OF_A_ROUND if row.by_rule)
+_DONE = frozenset({"pc", "inject"})
+"""What ``save.*`` shows of a flag of KVM's: 0 where the guest goes on as it was."""
 
 
 class Attribution(NamedTuple):
-    """The errata that predict a round, and the registers of ``host.*`` that only they predict.
+    """The errata that predict a round or a run, and the names of the divergences that only they predict.
 
-    ``other`` are the registers that an erratum might have changed, and that no set of errata predicts.
+    ``other`` are the names that an erratum might have caused, and that no set of errata predicts.  ``again``: one of
+    the errata is recorded for other releases only.
     """
 
     errata: frozenset[str]
-    registers: frozenset[str]
+    explained: frozenset[str]
     other: frozenset[str]
+    again: bool = False
+
+    @property
+    def cause(self) -> str:
+        """What the explained divergences have as their cause."""
+        errata = joined(self.errata)
+        return f"{errata} ({SEEN_AGAIN})" if self.again else errata
 
 
-def attribute(
-    differing: Iterable[str], round_: Round, lossy: Mapping[int, int], walk_level: int | None, errata: TargetErrata
-) -> Attribution | None:
-    """Return what the errata explain of a round in which these registers of ``host.*`` differ from the contract.
+def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) -> Attribution | None:
+    """Return what the errata explain of what differs at one event: names of divergences, each with its exit class.
 
     None: no erratum of the target may have caused any of it.
     """
-    base = frozenset(differing) & _OF_THE_STATE
-    # Only rules that may have caused some of it are worth trying.
-    names = sorted(name for name in errata.rules if any(may_cause(frozenset({name}), r, round_.label) for r in base))
-    claimed = frozenset(r for r in base if may_cause(frozenset(names), r, round_.label))
+    base = frozenset(differing)
+    best, left = NONE, base
+    claimed = _claimed(errata.rules, differing)
+    for chosen in _sets(errata.rules, differing, MAX_ERRATA) if claimed else ():
+        remaining = again(chosen)
+        if remaining is not None and remaining < left:
+            best, left = chosen, remaining
+            if not left & claimed:
+                return Attribution(best, base - left, NONE)
+    # One that is recorded for other releases counts only if nothing is left where it may show.
+    for chosen in _sets(errata.rules | errata.elsewhere, differing, MAX_WITH_OTHERS) if errata.elsewhere else ():
+        remaining = None if chosen <= errata.rules else again(chosen)
+        if remaining is None or not remaining < left or remaining & _claimed(errata.rules | chosen, differing):
+            continue
+        return Attribution(chosen, base - remaining, NONE, again=True)
     if not claimed:
         return None
-    best, left = NONE, base
-    for size in range(1, min(MAX_ERRATA, len(names)) + 1):
-        for chosen in combinations(names, size):
-            remaining = _differing(round_, lossy, walk_level, frozenset(chosen))
-            if remaining is not None and remaining < left:
-                best, left = frozenset(chosen), remaining
-                if not left & claimed:
-                    return Attribution(best, base - left, NONE)
-    undecided = _loses_an_exception(round_)
-    other = frozenset(r for r in left & claimed if not undecided and not errata.is_undecided(r, round_.label))
+    other = frozenset(name for name in left & claimed if not errata.is_undecided(name, differing[name]))
     return Attribution(best, base - left, other)
 
 
-def _loses_an_exception(round_: Round) -> bool:
-    """Whether userspace asked for an exception before KVM_ARM_VCPU_INIT: what was done of it no record shows."""
-    hosts = round_.hosts
-    asked = next((i for i, host in enumerate(hosts) if host.op in (OP_ABORT, OP_SERROR)), len(hosts))
-    return any(host.op == OP_RESET and host.asked for host in hosts[asked:])
+def _claimed(rules: frozenset[str], differing: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(name for name, exit_class in differing.items() if may_cause(rules, name, exit_class))
 
 
-def _differing(
-    round_: Round, lossy: Mapping[int, int], walk_level: int | None, errata: frozenset[str]
-) -> frozenset[str] | None:
-    """Return the registers that differ from the contract with some rules; None where it does not say."""
-    found = tuple(compare_entry_state(round_, lossy, walk_level, errata))
-    differing = frozenset(one.register for one in found if isinstance(one, Divergence))
-    return (
-        differing
-        if differing or not any(isinstance(one, Unchecked) and one.why not in PARTIAL for one in found)
-        else None
-    )
+def _sets(rules: frozenset[str], differing: Mapping[str, str], most: int) -> Iterator[frozenset[str]]:
+    """Yield the sets of rules that may have caused some of it, up to ``most`` rules, the smallest ones first."""
+    names = sorted(one for one in rules if _claimed(frozenset({one}), differing))
+    for size in range(1, most + 1):
+        yield from map(frozenset, combinations(names, size))
 
 
-def with_causes(found: Sequence[Divergence], round_: Round, known: Attribution) -> Iterator[Divergence]:
-    """Yield the divergences of one round with their causes.
+def of_a_round(found: Sequence[Divergence], at: RoundEvidence, errata: TargetErrata) -> Attribution | None:
+    """Return what the errata explain of what was found in one round, by the relations that predict with rules."""
 
-    A divergence of ``restore.*`` has the cause of the one of ``host.*`` in the same register: the errata predict what
-    was observed there.  Where the contract is met its cause is not determined.
-    """
-    cause = joined(known.errata)
+    def again(chosen: frozenset[str]) -> frozenset[str] | None:
+        evidence = at._replace(errata=chosen)
+        compared = [one for row in _BY_RULE for one in row.compare(evidence)]
+        differing = frozenset(one.name for one in compared if isinstance(one, Divergence))
+        unknown = any(isinstance(one, Unchecked) and one.why not in PARTIAL for one in compared)
+        return differing if differing or not unknown else None
+
+    by_rule = again(NONE) or NONE
+    return attribute({one.name: one.exit_class for one in found if one.name in by_rule}, again, errata)
+
+
+def with_causes(found: Iterable[Divergence], event: int, known: Attribution) -> Iterator[Divergence]:
+    """Yield divergences, those at an event with their causes."""
     for one in found:
-        register = "spsr_el1" if one.register == "spsr_0" else one.register
-        if one.relation not in ("host", "restore") or one.event != round_.first:
+        if one.event != event:
             yield one
-        elif register in known.registers:
-            yield one._replace(cause=cause)
+        elif _follows(one, known):
+            yield one._replace(cause=known.cause)
         else:
-            yield one._replace(cause=ANOTHER_CAUSE) if register in known.other else one
+            yield one._replace(cause=ANOTHER_CAUSE) if _as_contract(one) in known.other else one
+
+
+def _as_contract(one: Divergence) -> str:
+    """Return the name under which the contract compares what a divergence of the model's is about."""
+    if one.relation == "restore":
+        return f"host.{'spsr_el1' if one.register == 'spsr_0' else one.register}"
+    if one.relation == "save" and one.register.startswith("dirty."):
+        return f"host.{one.register.removeprefix('dirty.')}"
+    return one.name
+
+
+def _follows(one: Divergence, known: Attribution) -> bool:
+    """Whether the errata predict a divergence; the model's have the cause of the contract's in the same register.
+
+    Where the contract is met their cause is not determined.
+    """
+    if _as_contract(one) in known.explained:
+        return True
+    outcomes = {RULES[name].outcome for name in known.errata} - {""}
+    if one.relation != "save" or not outcomes:
+        return False
+    if one.register == "class":
+        return one.observed in outcomes
+    return one.register in _DONE and one.observed == 0 and outcomes == {"resume"}
+
+
+def by_catalogue(
+    found: Iterable[Divergence],
+    explainer: Callable[[frozenset[str]], Callable[[Divergence], object]],
+    errata: TargetErrata,
+) -> Iterator[Divergence]:
+    """Yield divergences, the model's with the smallest set of errata with which the catalogue explains them.
+
+    ``explainer`` returns the catalogue's look-up in the round with some rules switched on.
+    """
+    for one in found:
+        name = _as_contract(one)
+        if one.cause or one.relation not in ("save", "restore"):
+            yield one
+            continue
+        sets = _sets(errata.rules, {name: one.exit_class}, MAX_ERRATA)
+        chosen = next((each for each in sets if explainer(each)(one) is not None), NONE)
+        yield one._replace(cause=joined(chosen))
+
+
+Everywhere = Callable[[frozenset[str]], Mapping[int, frozenset[str] | None]]
+"""Compares a whole trace once more with some rules switched on: what :data:`Again` returns, by event."""
+
+
+def of_a_trace(found: Sequence[Divergence], again: Everywhere, errata: TargetErrata) -> tuple[Divergence, ...]:
+    """Return what the relations of runs and of whole traces found, with its causes among the errata."""
+    events: dict[int, dict[str, str]] = {}
+    for one in found:
+        events.setdefault(one.event, {})[one.name] = one.exit_class
+    caused = tuple(found)
+    for event, differing in events.items():
+
+        def here(chosen: frozenset[str], event: int = event) -> frozenset[str] | None:
+            return again(chosen).get(event, NONE)
+
+        known = attribute(differing, here, errata)
+        if known is not None:
+            caused = tuple(with_causes(caused, event, known))
+    return caused

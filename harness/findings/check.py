@@ -6,13 +6,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from harness.arch.cpu_models import Cpu
-from harness.findings.attribution import attribute, with_causes
+from harness.findings.attribution import by_catalogue, of_a_round, of_a_trace, with_causes
+from harness.findings.check_again import Again
 from harness.findings.checked import CheckResult, Comparison, ComparisonListener, ExplainedDivergence
 from harness.findings.known_divergences import Catalogue, Known
 from harness.guest.predict_run import PredictedRun
 from harness.model.memoised_replay import shortcut
+from harness.relations.basis import basis_of
 from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.errata import NO_ERRATA, TargetErrata
 from harness.relations.evidence import RoundEvidence, RunEvidence, TraceEvidence, predict_runs
@@ -25,6 +28,7 @@ from harness.scenario.requirements import uses_gic
 from harness.scenario.scenario import Scenario
 from harness.trace.events import EXIT, Switch, Trace
 from harness.trace.indexed import index_trace
+from harness.trace.rounds import Round
 
 NEED_A_ROUND = ("save", "restore", "host")
 """Families that cannot judge a round whose exit was forged to what no CPU reports."""
@@ -32,6 +36,7 @@ OF_ROUNDS = tuple(dict.fromkeys(relation.family for relation in OF_A_ROUND))
 """Families that look at rounds: none can judge one of which the trace does not prove whether it begins with a reset."""
 OF_THE_MODEL = ("save", "restore")
 """Families that compare nothing where the model is undefined."""
+_Found = tuple[Divergence | Unchecked, ...]
 
 
 def unexplained(_: Divergence) -> None:
@@ -49,6 +54,10 @@ def explained_by(catalogue: Catalogue, at: RoundEvidence) -> Callable[[Divergenc
         return explain(divergence)
 
     return look_up
+
+
+def _with_basis(found: Iterable[Divergence | Unchecked], round_: Round | None = None) -> _Found:
+    return tuple(one._replace(basis=basis_of(one, round_)) if isinstance(one, Divergence) else one for one in found)
 
 
 @dataclass
@@ -87,6 +96,8 @@ class _Tally:
                     self.notify((relation.family,), event, why)
                 continue
             found = tuple(relation.compare(evidence))
+            if found and not relation.by_model:
+                found = _with_basis(found, evidence.round if isinstance(evidence, RoundEvidence) else None)
             times = 1 if relation.times is None else relation.times(evidence)
             self.take(relation, found, times, event, explain if relation.by_model else unexplained)
 
@@ -111,20 +122,28 @@ class _Tally:
             if event is not None:
                 self.notify((relation.family,), event, one.why)
 
-    def attribute(self, begin: int, at: RoundEvidence, errata: TargetErrata) -> None:
-        """Give what was found from ``begin`` on, all of one round, its causes among the errata."""
-        found = [judged.divergence for judged in self.judged[begin:] if judged.known is None]
-        differing = [one.register for one in found if one.relation == "host"]
-        if not differing:
-            return
-        known = attribute(differing, at.round, at.lossy, at.walk_level, errata)
-        if known is None:
-            return
-        caused = with_causes(found, at.round, known)
+    def unexplained(self, begin: int) -> list[Divergence]:
+        """Return what no entry of the catalogue explains, of what was found from ``begin`` on."""
+        return [judged.divergence for judged in self.judged[begin:] if judged.known is None]
+
+    def replace_unexplained(self, begin: int, others: Iterable[Divergence]) -> None:
+        """Put ``others`` in the place of what :meth:`unexplained` returned."""
+        each = iter(others)
         self.judged[begin:] = [
-            judged if judged.known is not None else ExplainedDivergence(next(caused), None)
+            judged if judged.known is not None else ExplainedDivergence(next(each), None)
             for judged in self.judged[begin:]
         ]
+
+    def attribute(self, begin: int, at: RoundEvidence, errata: TargetErrata, catalogue: Catalogue) -> None:
+        """Give what was found from ``begin`` on, all of one round, its causes among the errata."""
+        found: Iterable[Divergence] = self.unexplained(begin)
+        if not found:
+            return
+        known = of_a_round(tuple(found), at, errata)
+        if known is not None:
+            found = with_causes(found, at.round.first, known)
+        look_up = partial(catalogue.explainer, at.round, at.prediction, at.lossy)
+        self.replace_unexplained(begin, by_catalogue(found, look_up, errata))
 
 
 def check(
@@ -144,6 +163,7 @@ def check(
     gic = GicMonitor(trace.lists) if uses_gic(scenario) else None
     rows = [row for row in OF_A_ROUND if gic is not None or not row.needs_gic]
     lossy = cpu.lossy if trace.vhe else {}
+    attributes = errata != NO_ERRATA
     runs: dict[int, PredictedRun] = {}
     # Compared while the guest's memory is as it was at that exit.
     of_runs: list[tuple[Relation[RunEvidence], int, tuple[Divergence | Unchecked, ...]]] = []
@@ -167,16 +187,19 @@ def check(
             tally.undefined[prediction.undefined] += 1
             tally.notify(OF_THE_MODEL, round_.first, f"the model is undefined: {prediction.undefined}")
         run, copy = runs.get(round_.first), copies.get(round_.first)
-        evidence = RoundEvidence(round_, prediction, lossy, run, copy, gic)
+        evidence = RoundEvidence(round_, prediction, lossy, run, copy, gic, trace.events)
         explain = explained_by(catalogue, evidence)
         begin = len(tally.judged)
         tally.compare(rows, evidence, round_.first, explain)
-        if errata.rules:
-            tally.attribute(begin, evidence, errata)
+        if attributes:
+            tally.attribute(begin, evidence, errata, catalogue)
+    begin = len(tally.judged)
     for of_run, event, found in of_runs:
-        tally.take(of_run, found, 1, event)
-    whole = TraceEvidence(indexed, codes, runs, gic)
+        tally.take(of_run, _with_basis(found), 1, event)
+    whole = TraceEvidence(indexed, codes, runs, gic, cpu)
     tally.compare(OF_A_TRACE, whole, None)
+    if attributes and (unexplained_here := tally.unexplained(begin)):
+        tally.replace_unexplained(begin, of_a_trace(unexplained_here, Again(whole), errata))
     return CheckResult(
         trace.status,
         trace.dropped,

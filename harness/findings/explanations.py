@@ -15,7 +15,8 @@ from harness.arch.sysregs import Owed
 from harness.model.prediction import Prediction
 from harness.protocol import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET, PENDING
 from harness.relations import contract, mmio
-from harness.relations.host import expected_entry_state, serror_at_once
+from harness.relations.errata import NONE
+from harness.relations.host import expected_entry_state, serror_at_once, sign_extended
 from harness.relations.save_restore import ALL_GPRS
 from harness.trace import pending
 from harness.trace.events import Switch
@@ -30,12 +31,13 @@ class Case(NamedTuple):
     """What a rule may look at: the round, what KVM did, what the host wrote, what was predicted.
 
     ``lossy`` holds, by index, the bits of registers that were in the CPU when they were recorded, and that the CPU
-    does not keep.
+    does not keep.  ``errata``: the rules of :mod:`harness.relations.errata` that are switched on.
     """
 
     round: Round
     prediction: Prediction
     lossy: Mapping[int, int]
+    errata: frozenset[str] = NONE
 
     def same(self, index: int, owed: int, observed: int) -> bool:
         """Whether ``observed`` is ``owed``, as far as the CPU can hold it."""
@@ -133,28 +135,32 @@ def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
     exit_ = case.round.exit
     if exit_ is None or not case.round.action.inject:
         return False
-    if index == exceptions.ESR and contract.is_walk(exit_):
-        return observed in contract.walk_abort_syndromes(exit_)
+    if index == exceptions.ESR:
+        owed = contract.walk_abort_syndromes(exit_) if contract.is_walk(exit_) else {contract.abort_state(exit_)[index]}
+        return any(_same(exit_, index, sign_extended(each, case.errata), observed) for each in owed)
     return _same(exit_, index, contract.abort_state(exit_)[index], observed)
 
 
 def _asked_for(case: Case, index: int, expected: int, observed: int) -> bool:
-    due = expected_entry_state(case.round)
+    due = expected_entry_state(case.round, None, case.errata)
     if isinstance(due, str):  # of an exception that pends these two are in place already
         is_abort = index in (exceptions.ESR, exceptions.FAR) and _abort_taken(case, index, expected, observed)
-        return is_abort or _taken_as_left(case.round, index, observed)
+        return is_abort or _taken_as_left(case, index, observed)
     values, allowed = due
     others = allowed.get(index, frozenset({values[index]}))
     return others is None or observed in others
 
 
-def _taken_as_left(round_: Round, index: int, observed: int) -> bool:
+def _taken_as_left(case: Case, index: int, observed: int) -> bool:
     """Whether a register is that of an exception from the state that the host left, where no more is known.
 
     One that userspace asked for after another may be taken from its vector.
     """
+    round_ = case.round
     exit_, state = round_.exit, list((round_.exit or round_.entry).values)
-    at_once, is_access = serror_at_once(round_), round_.exit_class == "DABT_LOW"
+    # Without a valid syndrome nothing is ever completed (KVM API 5, KVM_EXIT_ARM_NISV).
+    is_access = exit_ is not None and round_.exit_class == "DABT_LOW" and bool(exits.DABT["ISV"].get(exit_.esr))
+    at_once = serror_at_once(round_)
     for host in round_.hosts if round_.action.inject else ():
         if host.error or host.op == OP_RESET:
             continue
@@ -162,6 +168,7 @@ def _taken_as_left(round_: Round, index: int, observed: int) -> bool:
             state[written] = host.b
         elif host.op == OP_ABORT and exit_ is not None:
             state[:] = contract.external_abort(tuple(state), exit_)
+            state[exceptions.ESR] = sign_extended(state[exceptions.ESR], case.errata)
             if _same(exit_, index, state[index], observed):
                 return True
         elif host.op == OP_SERROR and at_once:

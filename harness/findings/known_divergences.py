@@ -20,6 +20,7 @@ from harness.errors import InputError
 from harness.findings.explanations import NAMED, RULES, Case, Rule
 from harness.model.prediction import Prediction
 from harness.relations.divergence import Divergence
+from harness.relations.errata import NONE
 from harness.relations.mmio import is_mmio
 from harness.trace.rounds import Round
 
@@ -180,10 +181,10 @@ class Catalogue:
         return cls(level, tuple(e for e in entries if not e.levels or level in e.levels))
 
     def explainer(
-        self, round_: Round, prediction: Prediction, lossy: Mapping[int, int]
+        self, round_: Round, prediction: Prediction, lossy: Mapping[int, int], errata: frozenset[str] = NONE
     ) -> Callable[[Divergence], Known | None]:
-        """Return the function that finds the entry for a divergence of this round; ``lossy``: see :class:`Case`."""
-        case = Case(round_, prediction, lossy)
+        """Return what finds the entry for a divergence of this round; ``lossy`` and ``errata`` as in :class:`Case`."""
+        case = Case(round_, prediction, lossy, errata)
         entry_values = round_.entry.values
         exit_, kind = round_.exit, round_.exit_class
         mmio = exit_ is not None and kind == "DABT_LOW" and is_mmio(exit_, round_.world)

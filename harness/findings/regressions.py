@@ -17,11 +17,10 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.findings.finding import Difference, Finding, cause_of, place_text
-from harness.relations.divergence import ANOTHER_CAUSE, causes
-from harness.relations.errata import RULES, TargetErrata
+from harness.relations.divergence import causes, is_new
+from harness.relations.errata import SHARED, TargetErrata, rule_of
 
 NEW = "new"
-_GPRS = tuple(f"x{i}" for i in range(31))
 ANY = "*"
 """In the place of a signature's exit class or helper: the cause has nothing to do with it."""
 
@@ -33,7 +32,8 @@ class Regression:
     In the place of a signature's exit class or helper ``*`` is any of them: the cause has nothing to do with it.
     ``ones``: bits that are set in every value observed.  ``where``: for some of the signatures, what reports say of
     each of its divergences, ``expected 0x1, observed 0x0``, as a pattern of the shell's.  ``elsewhere`` says where it
-    is if it is on none of the project's own targets, ``ends`` how its scenarios end.
+    is if it is on none of the project's own targets, ``ends`` how its scenarios end.  ``releases``: by mode (``nvhe``),
+    the kernels that were measured to show it, each ``6.1.164 to 7.1.13``, first and last in the order of versions.
     """
 
     id: str
@@ -48,6 +48,18 @@ class Regression:
     ends: str = "ok"
     ones: int = 0
     where: Mapping[str, str] = field(default_factory=dict)
+    releases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def is_on(self, target: str) -> bool:
+        """Whether a target has it: a configuration, with another kernel or emulator ``CONFIG@KERNEL%CPU``.
+
+        With a kernel of its own the measured ``releases`` of its mode count, if there are any.
+        """
+        configuration, _, kernel = target.partition("%")[0].partition("@")
+        spans = self.releases.get(configuration.rpartition("-")[2])
+        if not kernel or spans is None:
+            return configuration in self.targets
+        return any(_is_within(kernel, span) for span in spans)
 
     @property
     def divergences(self) -> tuple[str, ...]:
@@ -57,7 +69,8 @@ class Regression:
     @property
     def does(self) -> str:
         """What a kernel with it does, in a few words if it has a rule."""
-        return RULES[self.id].does if self.id in RULES else self.summary
+        rule = rule_of(self.id)
+        return self.summary if rule is None else rule.does
 
     def matching(self, text: str) -> str | None:
         """Return which of its signatures a signature's text has; None: it has none of them."""
@@ -91,27 +104,32 @@ def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
     if finding.kind not in ("divergence", "crash") or finding.other is not None:
         return ()
     if finding.kind == "divergence" and (cause := cause_of(finding.signature)):
-        return () if cause == ANOTHER_CAUSE else causes(cause)
-    target = re.split("[@%]", finding.subject.target)[0]
+        return () if is_new(cause) else causes(cause)
     text = crash_text(finding.signature) if finding.kind == "crash" else place_text(finding.signature)
-    return tuple(row.id for row in kept if target in row.targets and row.shows(text, finding.divergences))
+    return tuple(row.id for row in kept if row.is_on(finding.subject.target) and row.shows(text, finding.divergences))
 
 
 def errata_of(kept: Iterable[Regression], target: str) -> TargetErrata:
-    """Return the kept findings of a target, those with a rule in :mod:`harness.relations.errata` and the others.
+    """Return the kept findings of a target, those with a rule in :mod:`harness.relations.errata` and the others."""
+    rows = tuple(kept)
+    here = [row for row in rows if row.is_on(target)]
+    every = frozenset(SHARED.get(row.id, row.id) for row in rows if rule_of(row.id) is not None)
+    ruled = frozenset(SHARED.get(row.id, row.id) for row in here if rule_of(row.id) is not None)
+    shown = (text.split("/") for row in here if rule_of(row.id) is None for text in row.signatures)
+    return TargetErrata(ruled, frozenset((name, rest[0]) for name, *rest in shown if rest), every - ruled)
 
-    A target with another kernel or emulator (``CONFIG@KERNEL%CPU``) is taken for its configuration.
-    """
-    name = re.split("[@%]", target)[0]
-    here = [row for row in kept if name in row.targets]
-    shown = (text.partition("/") for row in here if row.id not in RULES for text in row.signatures)
-    unruled = (
-        (register, exit_class)
-        for place, _, exit_class in shown
-        if place.startswith("host.")
-        for register in (_GPRS if place == "host.xN" else (place.removeprefix("host."),))
-    )
-    return TargetErrata(frozenset(row.id for row in here if row.id in RULES), frozenset(unruled))
+
+_SPAN = re.compile(r"(\d+\.\d+\.\d+) to (\d+\.\d+\.\d+)")
+
+
+def _is_within(kernel: str, span: str) -> bool:
+    """Whether a kernel's version is in a span.  Of one without a third number (``6.1.0-44``, ``7.3``) two count."""
+    ends = _SPAN.fullmatch(span)
+    assert ends is not None
+    numbers = tuple(int(number) for number in re.findall(r"\d+", kernel)[:3])
+    least = numbers[:2] if len(numbers) < 3 or not numbers[2] else numbers
+    first, last = (tuple(map(int, end.split(".")))[: len(least)] for end in ends.groups())
+    return first <= least <= last
 
 
 def crash_text(signature: Sequence[str]) -> str:
@@ -159,9 +177,17 @@ def _load(path: Path) -> tuple[Regression, ...]:
 
 
 _TEXTS, _LISTS = ("id", "summary", "why", "verdict", "source"), ("targets", "signatures", "scenarios")
-_OPTIONAL = ("elsewhere", "ends", "ones", "where")
+_OPTIONAL = ("elsewhere", "ends", "ones", "where", "releases")
 _SIGNATURE = re.compile(r"[^/*]+(/(\*|[^/*]+)){0,2}")
 _KEYS = (*_TEXTS, *_LISTS, *_OPTIONAL)
+
+
+def _releases(value: object, where: str) -> Mapping[str, tuple[str, ...]]:
+    """Return the spans of each mode; InputError: they are none."""
+    modes: Iterable[tuple[str, Any]] = value.items() if isinstance(value, dict) else [("", None)]
+    if all(isinstance(spans, list) and all(_SPAN.fullmatch(str(span)) for span in spans) for _, spans in modes):
+        return {mode: tuple(spans) for mode, spans in modes}
+    raise InputError(where, None, 'releases: expected lists such as ["6.1.164 to 7.1.13"], by mode')
 
 
 def _regression(row: object, where: str) -> Regression:
@@ -179,6 +205,8 @@ def _regression(row: object, where: str) -> Regression:
         if name == "where":
             if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
                 raise InputError(where, None, "where: expected a table of texts")
+        elif name == "releases":
+            value = _releases(value, where)
         elif name not in _LISTS and not isinstance(value, str):
             raise InputError(where, None, f"{name}: expected text")
         values[name] = tuple(value) if name in _LISTS else value

@@ -18,6 +18,7 @@ from harness.findings.finding import Signature, Tries, is_member
 from harness.model import LEVEL_NAMES
 from harness.model.replay import predict
 from harness.relations import save_restore
+from harness.relations.basis import CONVENTION
 from harness.relations.divergence import Divergence
 from harness.relations.host import expected_entry_state
 from harness.trace.events import Trace
@@ -113,7 +114,7 @@ class Evidence:
 
     ``architecture``: AGAINST if a relation without a model (``host``, ``switch``) differs at the same place too,
     CONTENT if it was compared and does not, SILENT if nobody knows what is owed there.  ``elsewhere``: what other
-    emulators showed, empty if none was tried.
+    emulators showed, empty if none was tried.  ``basis``: what it breaks (:mod:`harness.relations.basis`).
     """
 
     relation: str
@@ -121,6 +122,7 @@ class Evidence:
     sides: tuple[LevelPosition, ...]
     architecture: str
     elsewhere: tuple[EmulatorResult, ...] = ()
+    basis: str = ""
 
     def levels(self, *stands: str) -> tuple[str, ...]:
         """Return the levels that stand there."""
@@ -191,6 +193,11 @@ RULES: tuple[Rule, ...] = (
         "it goes away or changes on another -cpu: it depends on the CPU model, or on how QEMU emulates that one",
     ),
     Rule(
+        "convention",
+        lambda e: e.basis == CONVENTION,
+        "KVM does otherwise than Linux does by convention; neither the architecture nor the KVM API is broken",
+    ),
+    Rule(
         "kvm",
         lambda e: e.architecture == AGAINST and e.relation in RUNS,
         "KVM's own world switch changed what the guest has, against the architecture; no model is asked there",
@@ -254,8 +261,11 @@ def evidence(
     if divergence.relation == RELATION:
         return Evidence(divergence.relation, stages, (), SILENT)
     if divergence.relation in RUNS or round_ is None:
-        return Evidence(divergence.relation, stages, (), architecture, elsewhere)
-    return Evidence(divergence.relation, stages, sides(round_, divergence), architecture, elsewhere)
+        return Evidence(divergence.relation, stages, (), architecture, elsewhere, divergence.basis)
+    here = divergence.event, divergence.register
+    bases = (d.basis for d in checked.unexplained if (d.event, d.register) == here and d.basis)
+    basis = divergence.basis or next(bases, "")  # the model's is about what the contract's breaks
+    return Evidence(divergence.relation, stages, sides(round_, divergence), architecture, elsewhere, basis)
 
 
 def _architecture(checked: CheckResult, divergence: Divergence, round_: Round | None) -> str:

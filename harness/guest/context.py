@@ -29,3 +29,5 @@ class GuestContext:
     """The vCPU's interface to an in-kernel GIC; None: the VM has none."""
     debugger: Debugger | None = None
     """What userspace set with KVM_SET_GUEST_DEBUG; None: it does not debug the vCPU."""
+    errata: frozenset[str] = frozenset()
+    """The rules of :mod:`harness.guest.el2_errata` that are switched on."""

@@ -11,7 +11,7 @@ from harness.arch import exceptions
 from harness.arch.cpu_models import Cpu
 from harness.arch.exceptions import State
 from harness.arch.registers import MASK64
-from harness.guest import el2_refusals
+from harness.guest import el2_errata, el2_refusals
 from harness.guest.context import GuestContext
 from harness.guest.debug_stops import class_of, steps_between
 from harness.guest.debugger import Debugger
@@ -96,15 +96,17 @@ def _unless_refused(
     follow: Callable[[Mapping[int, str]], GuestPath],
     agrees: Callable[[GuestPath], bool],
     code: Mapping[int, int],
+    known: Mapping[int, str],
 ) -> tuple[GuestPath, tuple[str, ...]]:
     """Return the path of a protected guest that leads to the observed state, and the accesses that EL2 rejected on it.
 
-    ``path`` is that without rejections; it is returned if no rejections lead to the observed state.  ``follow`` returns
-    the path with some accesses rejected.
+    ``path`` is that with those ``known`` beforehand; it is returned if no rejections lead to the observed state.
+    ``follow`` returns the path with some accesses rejected.
     """
     if not path.certain or agrees(path):
         return path, ()
-    found = el2_refusals.find_refusals(code.values(), follow, agrees)
+    others = (word for word in code.values() if word not in known)
+    found = el2_refusals.find_refusals(others, lambda some: follow({**known, **some}), agrees)
     if found is None:
         return path, ()
     refusals, otherwise = found
@@ -138,6 +140,7 @@ def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
     call = call or (debugger is not None and class_of(exit_) == "HVC64" and not exit_.forged)
     target = call_address if call else observed[exceptions.PC]
     pstate = seen[exceptions.PSTATE]
+    hcr = el2_errata.loaded(entry.hcr, protected, context.errata)
     refusals: tuple[str, ...] = ()
     if memory.code_changed and protected:
         path = GuestPath(None, why=CODE_CHANGED, certain=False)
@@ -146,7 +149,7 @@ def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
     elif pstate & exceptions.AARCH32:
         path = GuestPath(None, why=IN_AARCH32, certain=False)
     elif not trapped and (
-        (entry.hcr & exceptions.HCR_VIRTUAL and exceptions.unmasked(pstate, entry.hcr))
+        (hcr & exceptions.HCR_VIRTUAL and exceptions.unmasked(pstate, hcr))
         or (gic is not None and not gic.quiet(pstate))
     ):
         path = GuestPath(None, why=RACE, certain=False, stopped=seen[exceptions.PC])
@@ -156,14 +159,15 @@ def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
         if debugger is not None and debugger.steps and not exit_.forged:
             steps = steps_between(entry, exit_)
         goal = Goal(target, steps, mode)
-        path = walk(seen, goal, context, entry.hcr)
+        known = el2_errata.rejected(code.values(), context.errata) if protected else el2_refusals.NONE
+        path = walk(seen, goal, context, hcr, known)
         if not trapped and path.state is not None and not _agrees(path, run, call, cpu) and comes_back(path, context):
             # For example a guest whose vector faults takes one exception after the other until the interrupt comes.
             path = GuestPath(None, why=RUNS_ON, certain=False)
         elif protected and gic is None:
-            follow = partial(walk, seen, goal, context, entry.hcr)
+            follow = partial(walk, seen, goal, context, hcr)
             agrees = partial(_agrees, run=run, call=call, cpu=cpu)
-            path, refusals = _unless_refused(path, follow, agrees, code)
+            path, refusals = _unless_refused(path, follow, agrees, code, known)
         memory.stored(path.stored)
         if gic is not None and path.state is not None and not _agrees(path, run, call, cpu):
             gic.mark_unknown("the guest did otherwise than it should")  # what it acknowledged, say, and what it did not

@@ -101,6 +101,16 @@ def controls(state: State) -> tuple[int, ...]:
     return found
 
 
+def first_table(state: State, address: int) -> tuple[int, int | None]:
+    """Return where the first table of a walk for a virtual address begins, and the bits of address inside a page.
+
+    The latter are None for a reserved granule (Arm ARM D17.2.144 TTBR0_EL1, D17.2.139 TCR_EL1).
+    """
+    upper = address >> 55 & 1
+    granule = _GRANULES[upper][state[exceptions.TCR] >> (30 if upper else 14) & 3]
+    return state[TTBR1 if upper else TTBR0] & _BASE, granule
+
+
 def translate(state: State, memory: Memory, address: int, use: Use, cpu: Cpu) -> Result:
     """Translate a virtual address at the Exception level of ``state``; the access must be inside one page."""
     tcr = state[exceptions.TCR]

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from harness.arch import exits, reset_values, sysregs
 from harness.arch.registers import STATE
 from harness.gic.registers import BANKS
+from harness.relations.basis import API, ARCHITECTURE, CONVENTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,13 @@ class Rule:
     name: str
     owed: str
     source: str
+
+    @property
+    def basis(self) -> str:
+        """What it is, by its source: one of :data:`harness.relations.basis.BASES`."""
+        if "reset_unknown" in self.source:
+            return CONVENTION
+        return ARCHITECTURE if self.source.startswith(("Arm ARM", "Arm IHI")) else API
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,10 @@ def _registers() -> tuple[Rule, ...]:
 
 def _resets() -> tuple[Rule, ...]:
     api, unknown = "KVM API 4.82; Arm ARM D19", "KVM API 4.82; Arm ARM: UNKNOWN, but nothing of before (reset_unknown)"
-    values = tuple(Rule(f"reset.{name}", f"{value:#x}", api) for name, value in reset_values.RESET_VALUES.items())
+    values = tuple(
+        Rule(f"reset.{name}", f"{value:#x}", unknown if value == reset_values.UNKNOWN_RESET else api)
+        for name, value in reset_values.RESET_VALUES.items()
+    )
     kept = tuple(Rule(f"reset.{r.name}", "0 or UNKNOWN, nothing that was there", unknown) for r in STATE
                  if r.kept_by_reset and r.name not in reset_values.RESET_VALUES)  # fmt: skip
     host = tuple(

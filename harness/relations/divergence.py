@@ -16,6 +16,13 @@ _POSITIONS = range(len(NAMES))
 
 ANOTHER_CAUSE = "another cause"
 """A divergence that an erratum of the target might cause by its place, and that no set of errata predicts."""
+SEEN_AGAIN = "seen on a release where it was thought fixed"
+"""Follows the errata of a cause, one of which is recorded for other releases than the target's."""
+
+
+def is_new(cause: str) -> bool:
+    """Whether a cause is none that is recorded for the target."""
+    return cause == ANOTHER_CAUSE or cause.endswith(f"({SEEN_AGAIN})")
 
 
 def joined(errata: Iterable[str]) -> str:
@@ -25,14 +32,15 @@ def joined(errata: Iterable[str]) -> str:
 
 def causes(cause: str) -> tuple[str, ...]:
     """Return the errata of a cause."""
-    return tuple(filter(None, cause.split(", ")))
+    return () if cause == ANOTHER_CAUSE else tuple(filter(None, cause.removesuffix(f" ({SEEN_AGAIN})").split(", ")))
 
 
 class Divergence(NamedTuple):
     """One difference: relation with register (``restore.x3``), values, and where in the trace it was seen.
 
-    ``cause`` names the errata that predict it bit for bit (:mod:`harness.findings.attribution`), or is
-    :data:`ANOTHER_CAUSE`; empty: not determined (:func:`joined`, :func:`causes`).
+    ``cause`` names the errata that predict it bit for bit (:mod:`harness.findings.attribution`), with
+    :data:`SEEN_AGAIN` if they are not all the target's, or is :data:`ANOTHER_CAUSE`; empty: not determined
+    (:func:`joined`, :func:`causes`).  ``basis`` says what it breaks (:mod:`harness.relations.basis`).
     """
 
     relation: str
@@ -44,6 +52,7 @@ class Divergence(NamedTuple):
     step: int
     helper: str = ""
     cause: str = ""
+    basis: str = ""
 
     @property
     def name(self) -> str:

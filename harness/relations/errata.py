@@ -1,29 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a kernel with an erratum does where the contract says otherwise: rules at named points of relation ``host.*``.
+"""What a kernel with an erratum does where the contract says otherwise: rules at named points.
 
-An erratum is a kept finding of a stock kernel (``corpus/regressions/expected.toml``) that has a rule here.  With a rule
-switched on, :func:`harness.relations.host.expected_entry_state` predicts what such a kernel does, so that what follows
-from it is predicted, too.  A kept finding without a row here explains nothing.
+An erratum is a kept finding of a stock kernel (``corpus/regressions/expected.toml``) that has a rule here.  With rules
+switched on a relation predicts what such a kernel does, so that what follows from it is predicted, too:
+:func:`harness.relations.host.expected_entry_state`, :mod:`harness.relations.guest_debug`,
+:mod:`harness.relations.memory_slots`, :mod:`harness.guest.el2_errata`.  A kept finding without a row here explains
+nothing.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from harness.guest.el2_errata import DROPS_LINES, DROPS_SERROR, PVM_DROPS_LINES, PVM_REJECTS, SERROR_AGAIN
+
 SIGN_EXTENDED = "esr-el1-sign-extended"
 NO_VIRTUAL_ADDRESS = "abort-beyond-ipa-space-has-no-virtual-address"
 NO_WALK_ABORT = "walk-abort-is-no-walk-abort"
+SMALL_TABLE = "small-table-walk-abort-never-comes"
+PVM_WALK = "protected-vm-walk-abort-never-comes"
 LOSES_SIGN = "mmio-load-loses-sign"
 RESET_COMPLETES = "reset-completes-pending-mmio"
 RESET_KEEPS_BANKED = "reset-keeps-banked-registers"
 RESET_KEEPS_SERROR = "reset-keeps-pending-serror"
+RESET_KEEPS_ABORT = "reset-keeps-pending-abort"
 CPU_ON_KEEPS_SERROR = "cpu-on-keeps-pending-serror"
 ABORTED_COMPLETES = "aborted-access-completes"
+SERROR_UNDOES = "serror-undoes-access"
+IGNORES_SIZE = "protected-mode-ignores-address-size"
+STEP_OUTLIVES = "step-pending-outlives-stepping"
 
-_GPRS = frozenset(f"x{i}" for i in range(31))
+SHARED: Mapping[str, str] = MappingProxyType(
+    {
+        "esr-el1-sign-extended-above-40-bits": SIGN_EXTENDED,
+        "protected-vm-walk-abort-of-a-fetch-never-comes": PVM_WALK,
+    }
+)
+"""Kept findings that are another one's rule in another place, and whose it is."""
+
+_GPRS = frozenset(f"host.x{i}" for i in range(31))
+_STATE = frozenset({"host.pc", "host.pstate"})
+_EXCEPTION = _STATE | {f"host.{name}_el1" for name in ("elr", "esr", "far", "spsr")}
 _RESET = frozenset({"RESET"})
+_FIRST_OR_RESET = _RESET | {"FIRST"}
 _ABORTS = frozenset({"DABT_LOW", "IABT_LOW"})
 _DATA_ABORTS = frozenset({"DABT_LOW", "forged:DABT_LOW"})
 
@@ -31,35 +53,50 @@ _DATA_ABORTS = frozenset({"DABT_LOW", "forged:DABT_LOW"})
 class Rule(NamedTuple):
     """Where a rule applies, and what the kernel does there.
 
-    The erratum may cause a divergence ``host.<register>/<class>``, with any of ``registers`` and of ``classes`` (None:
-    of all).
+    The erratum may cause a divergence with any name of ``shows`` at any exit class of ``classes`` (None: at all).
+    ``outcome`` is how the round ends for it, as ``save.class`` says it; empty: as the contract requires.
     """
 
-    registers: frozenset[str]
+    shows: frozenset[str]
     classes: frozenset[str] | None
     point: str
     does: str
+    outcome: str = ""
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         SIGN_EXTENDED: Rule(
-            frozenset({"esr_el1"}),
+            frozenset({"host.esr_el1"}),
             None,
             "an abort is injected (abort_state, external_abort)",
             "ESR_EL1 bits 63:32 are copies of bit 31",
         ),
         NO_VIRTUAL_ADDRESS: Rule(
-            frozenset({"far_el1"}),
+            frozenset({"host.far_el1"}),
             _ABORTS,
             "an abort for an address beyond the VM's physical address space is injected",
             "FAR_EL1 is the guest physical address",
         ),
         NO_WALK_ABORT: Rule(
-            frozenset({"esr_el1"}),
+            frozenset({"host.esr_el1"}),
             _ABORTS,
             "an abort for a stage-1 walk outside every memory slot is injected",
             "ESR_EL1.FSC is 0x10",
+        ),
+        SMALL_TABLE: Rule(
+            _EXCEPTION,
+            _ABORTS,
+            "an abort for a stage-1 walk in a first table that begins inside a granule is due",
+            "nothing is injected: the guest goes on as it was, and walks again",
+            "resume",
+        ),
+        PVM_WALK: Rule(
+            _EXCEPTION,
+            _ABORTS,
+            "an abort for a stage-1 walk of a protected VM that read one of its tables is due",
+            "nothing is injected: the guest goes on as it was, and walks again",
+            "resume",
         ),
         LOSES_SIGN: Rule(
             _GPRS,
@@ -68,26 +105,88 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "the data is zero-extended, whatever ESR_EL2.SSE says",
         ),
         RESET_COMPLETES: Rule(
-            _GPRS | {"pc", "pstate"},
+            _GPRS | _STATE,
             _RESET,
             "KVM_ARM_VCPU_INIT while an MMIO access is pending",
             "the next KVM_RUN completes the access in the reset state",
         ),
         RESET_KEEPS_BANKED: Rule(
-            frozenset({"sp_el1", "elr_el1", "spsr_el1"}),
-            _RESET,
+            frozenset({"host.sp_el1", "host.elr_el1", "host.spsr_el1"}),
+            _FIRST_OR_RESET,
             "a reset",
             "SP_EL1, ELR_EL1 and SPSR_EL1 keep their values",
         ),
-        RESET_KEEPS_SERROR: Rule(frozenset({"hcr_el2"}), _RESET, "KVM_ARM_VCPU_INIT", "HCR_EL2.VSE keeps its value"),
+        RESET_KEEPS_SERROR: Rule(
+            frozenset({"host.hcr_el2"}), _RESET, "KVM_ARM_VCPU_INIT", "HCR_EL2.VSE keeps its value"
+        ),
+        RESET_KEEPS_ABORT: Rule(
+            _EXCEPTION,
+            _RESET,
+            "KVM_ARM_VCPU_INIT while an external abort is pending",
+            "the next KVM_RUN enters the exception in the reset state; ESR_EL1 and FAR_EL1 are those of the reset",
+        ),
         CPU_ON_KEEPS_SERROR: Rule(
-            frozenset({"hcr_el2"}), _RESET, "a reset by PSCI CPU_ON", "HCR_EL2.VSE keeps its value"
+            frozenset({"host.hcr_el2"}), _RESET, "a reset by PSCI CPU_ON", "HCR_EL2.VSE keeps its value"
         ),
         ABORTED_COMPLETES: Rule(
-            _GPRS | {"pc"},
+            _GPRS | {"host.pc"},
             _DATA_ABORTS | _RESET,
             "an external abort in place of an MMIO access, then KVM_RUN with immediate_exit",
             "the access is completed after the exception is entered",
+        ),
+        SERROR_UNDOES: Rule(
+            _GPRS | {"host.elr_el1"},
+            _DATA_ABORTS,
+            "an SError that is not masked, while an MMIO access is pending",
+            "the access is not completed, as for an external abort",
+        ),
+        IGNORES_SIZE: Rule(
+            frozenset({"host.slot"}),
+            None,
+            "KVM_SET_USER_MEMORY_REGION in protected mode",
+            "the VM's physical address space is as large as that of the CPU",
+        ),
+        STEP_OUTLIVES: Rule(
+            frozenset({"host.step_begins"}),
+            None,
+            "userspace steps a vCPU again, whose last step had left its exception pending, without ending debugging",
+            "that exception is pending still: no step begins",
+        ),
+        DROPS_LINES: Rule(
+            frozenset({"flush.hcr_el2", "switch.hcr_el2", "switch.pc"}),
+            None,
+            "protected mode: EL2 loads a vCPU",
+            "HCR_EL2.VI and VF are clear, at the exit in the host's copy, too",
+        ),
+        DROPS_SERROR: Rule(
+            frozenset({"flush.hcr_el2", "switch.hcr_el2", "switch.pc"}),
+            None,
+            "protected mode: EL2 loads a vCPU",
+            "HCR_EL2.VSE is clear, at the exit in the host's copy, too",
+        ),
+        SERROR_AGAIN: Rule(
+            frozenset({"sync.hcr_el2", "switch.hcr_el2"}),
+            None,
+            "protected mode: the host gets a vCPU back",
+            "HCR_EL2.VSE in the host's copy is as it was at the entry",
+        ),
+        PVM_DROPS_LINES: Rule(
+            frozenset({"flush.hcr_el2", "switch.hcr_el2", "switch.pc"}),
+            None,
+            "EL2 loads a protected VM's vCPU",
+            "HCR_EL2.VI and VF are clear; in the host's copy they stay",
+        ),
+        PVM_REJECTS: Rule(
+            frozenset(
+                {
+                    "switch.ignored.mdscr_el1",
+                    *(f"switch.undefined.{name}_el1" for name in ("actlr", "dbgbvr1", "dbgwvr3", "mdccint", "mdrar")),
+                    *(f"switch.undefined.{name}" for name in ("dc_isw", "dc_csw", "dc_cisw", "mdccsr_el0")),
+                }
+            ),
+            None,
+            "a protected VM accesses a register that traps and is not in pvm_sys_reg_descs, or MDSCR_EL1",
+            "EL2 gives it an undefined-instruction exception; of MDSCR_EL1 reads are 0 and writes ignored",
         ),
     }
 )
@@ -95,25 +194,36 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 NONE: frozenset[str] = frozenset()
 
 
+def rule_of(finding: str) -> Rule | None:
+    """Return the rule of a kept finding, None if it has none."""
+    return RULES.get(SHARED.get(finding, finding))
+
+
+_ANY_GPR = re.compile(r"(?<=\.)x\d+$")
+
+
 class TargetErrata(NamedTuple):
     """The kept findings of one target: ``rules`` are those that have one.
 
-    ``unruled`` are the divergences ``host.<register>/<class>`` (``*``: any class) of the others: whether such a one has
-    another cause cannot be said.
+    ``unruled`` are the divergences (name with ``xN`` for any general-purpose register, exit class or ``*``) of the
+    others: whether such a one has another cause cannot be said.  ``elsewhere`` are the rules of kept findings that are
+    recorded for other targets or releases only.
     """
 
     rules: frozenset[str] = NONE
     unruled: frozenset[tuple[str, str]] = frozenset()
+    elsewhere: frozenset[str] = NONE
 
-    def is_undecided(self, register: str, exit_class: str) -> bool:
+    def is_undecided(self, name: str, exit_class: str) -> bool:
         """Whether a kept finding without a rule shows such a divergence."""
-        return bool({(register, exit_class), (register, "*")} & self.unruled)
+        name = _ANY_GPR.sub("xN", name)
+        return bool({(name, exit_class), (name, "*")} & self.unruled)
 
 
 NO_ERRATA = TargetErrata()
 
 
-def may_cause(errata: frozenset[str], register: str, exit_class: str) -> bool:
-    """Whether one of the errata may be the cause of a divergence ``host.<register>`` at an exit of a class."""
-    rules = (RULES[name] for name in errata)
-    return any(register in r.registers and (r.classes is None or exit_class in r.classes) for r in rules)
+def may_cause(errata: frozenset[str], name: str, exit_class: str) -> bool:
+    """Whether one of the errata may be the cause of a divergence of that name (``host.pc``) at an exit of a class."""
+    rules = (RULES[each] for each in errata)
+    return any(name in r.shows and (r.classes is None or exit_class in r.classes) for r in rules)

@@ -18,9 +18,11 @@ from harness.guest.memory import Memory
 from harness.guest.predict_run import PredictedRun, predict_run
 from harness.model.prediction import Prediction
 from harness.protocol import DEBUG_OPS
+from harness.relations.errata import IGNORES_SIZE, NONE
 from harness.relations.gic import GicMonitor
 from harness.scenario.code_layout import Code
-from harness.trace.events import Host, Hyp
+from harness.trace.environment import IPA_BITS
+from harness.trace.events import Event, Host, Hyp
 from harness.trace.indexed import IndexedTrace
 from harness.trace.rounds import Round
 
@@ -37,7 +39,8 @@ class RoundEvidence(NamedTuple):
 
     ``lossy`` are the bits that the CPU does not keep, by register index.  ``run`` is the run that the round's exit
     ended, ``hyp_copy`` the hypervisor's own copy of the vCPU at that exit, ``gic`` the VM's interrupt controller; each
-    is None where there is none, or where it was not recorded.
+    is None where there is none, or where it was not recorded.  ``events`` are those of the trace as they were recorded,
+    ``errata`` the rules of :mod:`harness.relations.errata` that are switched on.
     """
 
     round: Round
@@ -46,6 +49,8 @@ class RoundEvidence(NamedTuple):
     run: PredictedRun | None = None
     hyp_copy: Hyp | None = None
     gic: GicMonitor | None = None
+    events: tuple[Event, ...] = ()
+    errata: frozenset[str] = NONE
 
     @property
     def walk_level(self) -> int | None:
@@ -55,21 +60,38 @@ class RoundEvidence(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TraceEvidence:
-    """A whole trace: its index, the code of each RAM (True: the protected VM's), every run by the index of its exit."""
+    """A whole trace: its index, the code of each RAM (True: the protected VM's), every run by the index of its exit.
+
+    ``cpu`` is the target's (None: unknown), ``errata`` are the rules that are switched on.
+    """
 
     indexed: IndexedTrace
     codes: Mapping[bool, Code]
     runs: Mapping[int, PredictedRun]
     gic: GicMonitor | None = None
+    cpu: Cpu | None = None
+    errata: frozenset[str] = NONE
+
+    @property
+    def ipa_bits(self) -> int:
+        """The size of each VM's physical address space."""
+        return self.cpu.pa_bits if self.cpu is not None and IGNORES_SIZE in self.errata else IPA_BITS
 
 
 def predict_runs(
-    indexed: IndexedTrace, codes: Mapping[bool, Code], cpu: Cpu, gic: GicMonitor | None = None
+    indexed: IndexedTrace,
+    codes: Mapping[bool, Code],
+    cpu: Cpu,
+    gic: GicMonitor | None = None,
+    errata: frozenset[str] = NONE,
 ) -> Iterator[RunEvidence]:
-    """Yield each run of a guest, with memory, slots, debugger and GIC as they are by then; ``gic`` sees every event."""
+    """Yield each run of a guest, with memory, slots, debugger and GIC as they are by then; ``gic`` sees every event.
+
+    ``errata``: the rules of :mod:`harness.guest.el2_errata` that are switched on.
+    """
     events, slots = indexed.trace.events, indexed.slots
     debuggers: dict[int, Debugger] = {}
-    contexts = {protected: GuestContext(code, cpu, Memory(code)) for protected, code in codes.items()}
+    contexts = {protected: GuestContext(code, cpu, Memory(code), errata=errata) for protected, code in codes.items()}
     begin = 0
     for guest_run in indexed.runs:
         index, entry, exit_ = guest_run
@@ -90,7 +112,7 @@ def predict_runs(
         interface = None if gic is None else gic.enters(exit_.context)
         debugger = debuggers.get(entry.context) if entry.debugged else None
         if interface is not None or debugger is not None:
-            context = GuestContext(context.code, cpu, context.memory, interface, debugger)
+            context = GuestContext(context.code, cpu, context.memory, interface, debugger, errata)
         run = predict_run(guest_run, context)
         if gic is not None:
             gic.left(index, exit_)

@@ -7,13 +7,15 @@ watchpoints); Arm ARM D2.12 (software step: one instruction, then the exception)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from harness import protocol
+from harness.arch import exceptions
 from harness.guest.debug_stops import STOPS, class_of
-from harness.protocol import DEBUG_OPS, OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR
+from harness.protocol import DEBUG_OPS, OP_ABORT, OP_DEBUG, OP_FINISH, OP_RESET, OP_SERROR
 from harness.relations.divergence import Divergence
-from harness.trace.events import Switch
+from harness.relations.errata import NONE, STEP_OUTLIVES
+from harness.trace.events import EXIT, Event, Host, Switch
 from harness.trace.rounds import Round
 
 EXIT_DEBUG = 4
@@ -38,15 +40,39 @@ def begins(round_: Round) -> bool | None:
     return False if kind == "HVC64" else None
 
 
-def compare_debugged(round_: Round) -> Iterable[Divergence]:
-    """Return what a turn of the host of a debugged guest owes and has not."""
+def left_pending(round_: Round, events: Sequence[Event]) -> bool:
+    """Whether the exception of a vCPU's last step pended when userspace ended stepping, and no debugging was ended.
+
+    ``events`` are those of the trace as they were recorded.  Source: kvm_arm_clear_debug in arch/arm64/kvm/debug.c of
+    6.1, kvm_vcpu_put_debug there in 7.3, and kvm_arch_vcpu_ioctl_set_guest_debug in guest.c.
+    """
+    pends, context = False, round_.entry.context
+    for event in (*events[: round_.first], *round_.hosts):
+        if event.context != context:
+            continue
+        if isinstance(event, Host):
+            pends = pends and not (event.op == OP_DEBUG and not event.a and not event.error)
+        elif event.kind == EXIT and event.stepped:
+            pends = not event.values[exceptions.PSTATE] & exceptions.SS and class_of(event) != "SOFTSTP_LOW"
+    return pends
+
+
+def compare_debugged(
+    round_: Round, events: Sequence[Event] = (), errata: frozenset[str] = NONE
+) -> Iterable[Divergence]:
+    """Return what a turn of the host of a debugged guest owes and has not; ``events``: :func:`left_pending`."""
     exit_, entry = round_.exit, round_.entry
-    return () if exit_ is None or not (exit_.debugged or entry.debugged) else _compare(round_, exit_, entry)
+    if exit_ is None or not (exit_.debugged or entry.debugged):
+        return ()
+    step = begins(round_)
+    if step and STEP_OUTLIVES in errata and not exit_.stepped:
+        step = not left_pending(round_, events)
+    return _compare(round_, exit_, entry, step)
 
 
-def _compare(round_: Round, exit_: Switch, entry: Switch) -> Iterator[Divergence]:
+def _compare(round_: Round, exit_: Switch, entry: Switch, step: bool | None) -> Iterator[Divergence]:
     where = round_.label, round_.first, entry.step
-    step, found = begins(round_), entry.marks & protocol.MARK_STEP_BEGINS != 0
+    found = entry.marks & protocol.MARK_STEP_BEGINS != 0
     if step is not None and step != found:
         yield Divergence("host", "step_begins", int(step), int(found), *where)
     if not exit_.debugged or exit_.forged or class_of(exit_) not in STOPS:

@@ -17,6 +17,7 @@ from harness.arch.registers import BY_ONE_REG, INDEX, NAMES, STATE
 from harness.arch.sysregs import TIMERS, Owed
 from harness.guest.debug_stops import STOPS
 from harness.guest.predict_run import STEP_SHOWS
+from harness.guest.stage1 import first_table
 from harness.protocol import OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET
 from harness.relations import contract
 from harness.relations.divergence import Divergence, Unchecked, different
@@ -26,10 +27,14 @@ from harness.relations.errata import (
     NO_VIRTUAL_ADDRESS,
     NO_WALK_ABORT,
     NONE,
+    PVM_WALK,
     RESET_COMPLETES,
+    RESET_KEEPS_ABORT,
     RESET_KEEPS_BANKED,
     RESET_KEEPS_SERROR,
+    SERROR_UNDOES,
     SIGN_EXTENDED,
+    SMALL_TABLE,
 )
 from harness.relations.expected_state import ExpectedState, skip
 from harness.relations.mmio import complete, is_beyond, is_mmio
@@ -135,6 +140,8 @@ def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
         _sign_extend(turn)
         return ""
     if contract.is_walk(exit_) and slot is None:
+        if _walk_abort_never_comes(exit_, world, turn.errata):
+            return ""
         turn.values[:] = contract.abort_state(exit_)
         allowed = contract.walk_abort_syndromes(exit_, turn.walk_level)
         turn.values[exceptions.ESR], turn.allowed[exceptions.ESR] = min(allowed), allowed
@@ -151,14 +158,34 @@ def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
     return ""
 
 
+def _walk_abort_never_comes(exit_: Switch, world: VmEnvironment, errata: frozenset[str]) -> bool:
+    """Whether a kernel does not find the level of a stage-1 walk, and injects nothing.
+
+    It looks for the granule of the entry that faulted among the tables, each by the address at which it begins.
+    Source: match_s1_desc, walk_s1 and inject_abt64 in arch/arm64/kvm of 7.3.4.
+    """
+    if errata.isdisjoint((SMALL_TABLE, PVM_WALK)):
+        return False
+    begins, granule = first_table(exit_.values, exit_.far)
+    if granule is None:
+        return False
+    if begins >> granule != exit_.page >> granule:
+        return world.protected and PVM_WALK in errata  # the first table cannot be read
+    return SMALL_TABLE in errata and bool(begins & (1 << granule) - 1)
+
+
+def sign_extended(esr: int, errata: frozenset[str]) -> int:
+    """Return ESR_EL1 of an injected abort as a kernel makes it that shifts its class as an int, if that is on."""
+    return esr | _UPPER_HALF if SIGN_EXTENDED in errata else esr
+
+
 def _sign_extend(turn: ExpectedState) -> None:
-    """Make ESR_EL1 of an injected abort what a kernel makes that shifts its class as an int."""
     if SIGN_EXTENDED not in turn.errata:
         return
     others = turn.allowed.get(exceptions.ESR, frozenset())
-    turn.values[exceptions.ESR] |= _UPPER_HALF
+    turn.values[exceptions.ESR] = sign_extended(turn.values[exceptions.ESR], turn.errata)
     if others is not None:
-        turn.allowed[exceptions.ESR] = frozenset(value | _UPPER_HALF for value in others)
+        turn.allowed[exceptions.ESR] = frozenset(sign_extended(value, turn.errata) for value in others)
 
 
 def _narrow(turn: ExpectedState) -> None:
@@ -223,7 +250,7 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
         complete(turn, exit_, round_.entry.mmio_data)  # before userspace had its turn
         access = False
     told = any(user.code == EXIT_MMIO for user in round_.users)
-    excepted = waiting = aborted = False
+    excepted = waiting = aborted = kept = False
     serror_taken = serror_at_once(round_)
     # An exception that neither pends at the entry nor went with a run before it was taken at once, before the writes.
     at_once = not round_.entry.pending & EXCEPTION and not _ran_after_asking(round_, serror_taken)
@@ -232,8 +259,10 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
             if RESET_KEEPS_BANKED in turn.errata and round_.users and not excepted:
                 _as_userspace_saw_them(turn, round_)
             _reset(turn, round_.world, RESET_KEEPS_BANKED in turn.errata)
-            access = access and host.asked and RESET_COMPLETES in turn.errata
-            excepted = waiting = False
+            kept = host.asked and (waiting or kept) and RESET_KEEPS_ABORT in turn.errata
+            # What is left over of the access is completed once no exception pends.
+            access = host.asked and (access or (aborted and kept)) and RESET_COMPLETES in turn.errata
+            excepted = waiting = aborted = False
         elif host.error:
             continue
         elif host.op == OP_SET and (index := BY_ONE_REG.get(host.a)) is not None:
@@ -247,6 +276,9 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
                 turn.allowed[index] = None if before is None else before | {host.b}
             if turn.values[exceptions.PSTATE] & exceptions.AARCH32:
                 _narrow(turn)
+        elif host.op == OP_FINISH and kept:
+            turn.take(exceptions.take_exception(tuple(turn.values)))
+            kept = False
         elif host.op == OP_FINISH:
             if exit_ is not None and (access or (aborted and ABORTED_COMPLETES in turn.errata)):
                 complete(turn, exit_, round_.entry.mmio_data)
@@ -267,11 +299,15 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
         elif host.op == OP_SERROR and serror_taken and not turn.values[exceptions.PSTATE] & exceptions.PSTATE_A:
             if access and exit_ is not None and told:
                 # The access is done, only not finished: that comes first (KVM API 5, KVM_EXIT_MMIO).
-                complete(turn, exit_, round_.entry.mmio_data)
+                if SERROR_UNDOES not in turn.errata:
+                    complete(turn, exit_, round_.entry.mmio_data)
                 access = waiting = False
             turn.take(exceptions.take_exception(tuple(turn.values), offset=exceptions.SERROR_OFFSET))
             turn.allowed[exceptions.ESR] = None
             excepted = True
+    if kept:  # one that pends comes before what is left of the access
+        turn.take(exceptions.take_exception(tuple(turn.values)))
+        access = False
     if access and exit_ is not None:
         if not told:
             return "an MMIO access that did not reach userspace"

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from harness.arch import exceptions
 from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
+from harness.guest import el2_errata
 from harness.relations.divergence import Divergence, different
+from harness.relations.errata import NONE
 from harness.relations.save_restore import ALL_GPRS
 from harness.trace.environment import SCENARIO_VM, WORLDS
 from harness.trace.events import ENTRY, EXIT, Hyp, Switch, Trace
@@ -36,10 +38,11 @@ def host_visible_gprs(hyp: Hyp, exit_: Switch) -> int:
     return ALL_GPRS & ~hidden
 
 
-def compare_hyp_copy(trace: Trace) -> Iterator[Divergence]:
+def compare_hyp_copy(trace: Trace, errata: frozenset[str] = NONE) -> Iterator[Divergence]:
     """Yield where a copy is not what was flushed into it, or the host's not what was synced out of it.
 
-    What a protected VM's host may see of x0..x30 at an exit is the affair of ``save.reveal``.
+    What a protected VM's host may see of x0..x30 at an exit is the affair of ``save.reveal``.  ``errata``: the rules of
+    :mod:`harness.guest.el2_errata` that are switched on.
     """
     beside = hyp_copies(trace)
     entered: dict[int, tuple[int, Switch]] = {}
@@ -55,11 +58,13 @@ def compare_hyp_copy(trace: Trace) -> Iterator[Divergence]:
             into, out = beside.get(at), beside.get(index)
             if into is not None:
                 yield from _differ("flush", entry.values, into.values, where)
-                yield from _interrupts("flush", entry.hcr, into.hcr, exceptions.HCR_VIRTUAL, where)
+                due = el2_errata.loaded(entry.hcr, world.protected, errata)
+                yield from _interrupts("flush", due, into.hcr, exceptions.HCR_VIRTUAL, where)
             if out is not None:
                 yield from _differ("sync", out.values, event.values, where, 31 if world.protected else 0)
                 # The CPU clears VSE; the lines are the host's to change.
-                yield from _interrupts("sync", out.hcr, event.hcr, exceptions.HCR_VSE, where)
+                due = el2_errata.returned(out.hcr, entry.hcr, world.protected, errata)
+                yield from _interrupts("sync", due, event.hcr, exceptions.HCR_VSE, where)
 
 
 def _differ(

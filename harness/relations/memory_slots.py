@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from harness.relations.divergence import Divergence
 from harness.scenario import memory_slots
 from harness.scenario.memory_slots import KINDS, READ_ONLY, Slot, collides
+from harness.trace.environment import IPA_BITS
 from harness.trace.events import ENTRY, EXIT, Host, Switch
 from harness.trace.indexed import IndexedTrace
 from harness.trace.slot_timeline import OPS, SlotTimeline
@@ -21,8 +22,11 @@ def asks_for_slots(indexed: IndexedTrace) -> bool:
     return not OPS.isdisjoint([event.op for event in indexed.trace.events if isinstance(event, Host)])
 
 
-def compare_slots(indexed: IndexedTrace) -> Iterator[Divergence]:
-    """Yield the requests that KVM answered wrongly; relation ``host.slot``."""
+def compare_slots(indexed: IndexedTrace, ipa_bits: int = IPA_BITS) -> Iterator[Divergence]:
+    """Yield the requests that KVM answered wrongly; relation ``host.slot``.
+
+    ``ipa_bits`` is the size of each VM's physical address space.
+    """
     latest: dict[int, tuple[int, Switch]] = {}
     early: dict[int, list[tuple[str, str, int]]] = {}
     for index, event in enumerate(indexed.trace.events):
@@ -30,7 +34,7 @@ def compare_slots(indexed: IndexedTrace) -> Iterator[Divergence]:
         if isinstance(event, Host):
             if event.op not in OPS:
                 continue
-            wrong = _wrong(index, event, indexed.slots)
+            wrong = _wrong(index, event, indexed.slots, ipa_bits)
             if wrong is not None and context in latest:
                 at, exit_ = latest[context]
                 yield Divergence("host", "slot", *wrong[:2], exit_.exit_class, at, event.step)
@@ -43,10 +47,10 @@ def compare_slots(indexed: IndexedTrace) -> Iterator[Divergence]:
                 yield Divergence("host", "slot", expected, observed, FIRST, index, step)
 
 
-def _wrong(event: int, host: Host, timeline: SlotTimeline) -> tuple[str, str, int] | None:
+def _wrong(event: int, host: Host, timeline: SlotTimeline, ipa_bits: int) -> tuple[str, str, int] | None:
     """Return what was owed and what KVM answered, where the two differ; and the step."""
     slot = memory_slots.unpack(host.a, host.b)
-    allowed = may_succeed(slot, timeline.slots(event, host.context))
+    allowed = may_succeed(slot, timeline.slots(event, host.context), ipa_bits)
     if timeline.environment(event, host.context).protected:
         allowed = protected_may_succeed(slot, allowed)
     if (not host.error) in allowed:
@@ -55,7 +59,7 @@ def _wrong(event: int, host: Host, timeline: SlotTimeline) -> tuple[str, str, in
     return ("taken" if True in allowed else "refused"), answered, host.step
 
 
-def may_succeed(slot: Slot, slots: Mapping[int, Slot]) -> frozenset[bool]:
+def may_succeed(slot: Slot, slots: Mapping[int, Slot], ipa_bits: int = IPA_BITS) -> frozenset[bool]:
     """Return whether KVM_SET_USER_MEMORY_REGION owes success: both answers where the API's text leaves it open.
 
     ``slots`` are there before, by number.  Source: KVM API 4.35, "slots may not overlap", "it may be moved in the guest
@@ -65,7 +69,7 @@ def may_succeed(slot: Slot, slots: Mapping[int, Slot]) -> frozenset[bool]:
     old = slots.get(slot.number)
     if not slot.size:
         return frozenset({True}) if old is not None else frozenset({True, False})
-    if collides(slot, slots.values()) or (old is not None and old.size != slot.size):
+    if collides(slot, slots.values(), 1 << ipa_bits) or (old is not None and old.size != slot.size):
         return frozenset({False})
     if old is not None and (old.home != slot.home or (KINDS[old.kind] ^ KINDS[slot.kind]) & READ_ONLY):
         return frozenset({True, False})  # other memory under a slot, and read-only or not: the text does not say

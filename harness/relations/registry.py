@@ -91,7 +91,8 @@ class Relation(Generic[Evidence]):
     ``applies`` is true (None: everywhere) and ``unless`` gives no reason against it.  A comparison is counted ``times``
     times (None: once) under each name of ``counted``.  ``letter`` marks a judged cell of docs/reach.md.  ``by_model``:
     the model predicts, so that the catalogue of known divergences may explain what differs.  ``recorded``: it holds for
-    a recording of a program.  ``needs_gic``: it compares nothing without an in-kernel GIC.
+    a recording of a program.  ``needs_gic``: it compares nothing without an in-kernel GIC.  ``by_rule``: with errata
+    switched on in its evidence it predicts what a kernel with them does.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Relation(Generic[Evidence]):
     by_model: bool = False
     recorded: bool = False
     needs_gic: bool = False
+    by_rule: bool = False
 
     @property
     def family(self) -> str:
@@ -134,6 +136,7 @@ OF_A_RUN: tuple[Relation[RunEvidence], ...] = (
         lambda at: switch.compare_run(at.run, at.context),
         counted=("switch",),
         letter="w",
+        by_rule=True,
     ),
 )
 
@@ -190,10 +193,11 @@ OF_A_ROUND: tuple[Relation[RoundEvidence], ...] = (
         host,
         "host.<reg>, host.hcr_el2",
         "the guest's registers after an entry, with what the architecture, PSCI, SMCCC and the KVM API require",
-        lambda at: host.compare_entry_state(at.round, at.lossy, at.walk_level),
+        lambda at: host.compare_entry_state(at.round, at.lossy, at.walk_level, at.errata),
         counted=("host",),
         letter="h",
         recorded=True,
+        by_rule=True,
     ),
     Relation(
         "host.mmio",
@@ -208,7 +212,8 @@ OF_A_ROUND: tuple[Relation[RoundEvidence], ...] = (
         guest_debug,
         "host.step_begins, host.exit_reason, host.debug_hsr, host.debug_far",
         "what KVM does for a guest that userspace debugs, with KVM_SET_GUEST_DEBUG",
-        lambda at: guest_debug.compare_debugged(at.round),
+        lambda at: guest_debug.compare_debugged(at.round, at.events, at.errata),
+        by_rule=True,
     ),
     Relation(
         "host.gic",
@@ -226,8 +231,9 @@ OF_A_TRACE: tuple[Relation[TraceEvidence], ...] = (
         memory_slots,
         "host.slot",
         "what KVM_SET_USER_MEMORY_REGION answers, with what the KVM API allows",
-        lambda at: memory_slots.compare_slots(at.indexed),
+        lambda at: memory_slots.compare_slots(at.indexed, at.ipa_bits),
         lambda at: memory_slots.asks_for_slots(at.indexed),
+        by_rule=True,
     ),
     Relation(
         "host.write",
@@ -251,10 +257,11 @@ OF_A_TRACE: tuple[Relation[TraceEvidence], ...] = (
         hyp_copy,
         "flush.<reg>, sync.<reg>",
         "the hypervisor's own copy of a vCPU, with what the host handed over and what it gets back",
-        lambda at: hyp_copy.compare_hyp_copy(at.indexed.trace),
+        lambda at: hyp_copy.compare_hyp_copy(at.indexed.trace, at.errata),
         lambda at: bool(at.indexed.trace.hyp),
         counted=hyp_copy.RELATIONS,
         times=lambda at: len(at.indexed.trace.hyp) // 2,
+        by_rule=True,
     ),
     Relation(
         "points",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from harness.arch import a64, exceptions, exits
 from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
-from harness.guest import debug_stops, pkvm_calls, stage1_faults, syndrome
+from harness.guest import debug_stops, el2_errata, pkvm_calls, stage1_faults, syndrome
 from harness.guest.context import GuestContext
 from harness.guest.execute import RaiseException, Undetermined, sources
 from harness.guest.instruction_fetch import as_code, fetched
@@ -38,9 +38,10 @@ def compare_run(run: PredictedRun, context: GuestContext) -> Iterator[Divergence
         return
     expected = path.state
     pending = exit_.hcr & exceptions.HCR_VIRTUAL
-    if pending != path.hcr:
+    left = el2_errata.returned(path.hcr, run.entry.hcr, as_code(context.code).protected, context.errata)
+    if pending != left:
         # A virtual SError that was taken is no longer pending, any other interrupt still is (Arm ARM D17.2.48).
-        yield Divergence("switch", "hcr_el2", path.hcr, pending, *where)
+        yield Divergence("switch", "hcr_el2", left, pending, *where)
     if exit_.forged:
         yield Unchecked("switch", "fault registers of a forged exit")
     elif exit_.trapped:

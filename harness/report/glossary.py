@@ -26,6 +26,7 @@ LIKE = (
 VERDICTS: Mapping[str, str] = MappingProxyType(
     {
         "kvm": "KVM does what the architecture, PSCI, SMCCC or its own interface forbids.",
+        "convention": "KVM leaves a convention of Linux; neither the architecture nor its own interface is broken.",
         "model": "A level of the proof is wrong about KVM, or about the deployed code.",
         "abstraction": "The model speaks of less than KVM does; explained to the bit, and no finding.",
         "emulator": "QEMU's doing: it goes away with another version or CPU model.",

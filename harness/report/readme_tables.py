@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.findings.regressions import load_regressions
-from harness.relations.errata import RULES
+from harness.relations.errata import rule_of
 from harness.relations.registry import ALL
 from harness.scenario.steps import STEP_KINDS
 
@@ -59,12 +59,15 @@ def relations() -> str:
 
 
 def errata(*expected: Path) -> str:
-    """Every kept finding: where and how a kernel with it departs from the contract, or that it has no rule."""
+    """Every kept finding: where and how which kernels depart from the contract, or that it has no rule."""
     rows = []
     for row in load_regressions(*expected):
-        rule = RULES.get(row.id)
-        rows.append((f"`{row.id}`", rule.point if rule else "", rule.does if rule else "no rule yet"))
-    return table(("kept finding", "where", "what the kernel does"), rows)
+        rule = rule_of(row.id)
+        kernels = "; ".join(f"{mode} {', '.join(spans)}" for mode, spans in row.releases.items())
+        rows.append(
+            (f"`{row.id}`", rule.point if rule else "", rule.does if rule else "no rule yet", kernels or "not measured")
+        )
+    return table(("kept finding", "where", "what the kernel does", "kernels"), rows)
 
 
 def modules(root: Path) -> str:

@@ -16,6 +16,7 @@ Keys::
                          registers[], divergences[]
           registers[]    register, values{column: value or null}, differing_bits
           divergences[]  relation, register, name, expected, observed, signature[], cause (the errata that predict it),
+                         basis (harness/relations/basis.py: what it breaks; empty: the model's prediction),
                          known (null: unexplained; else id, verdict, why, source)
         alarms[]         kind (harness/vm/alarms.py), function (may be empty), words, splat, signature[2]
       lost[]             scenario (null: it did not boot), repeat, reason, console_tail
@@ -152,6 +153,7 @@ def _divergence(judged: ExplainedDivergence) -> Json:
         "observed": _value(found.observed),
         "signature": list(signature(found)),
         "cause": found.cause,
+        "basis": found.basis,
         "known": None if known is None else {name: getattr(known, name) for name in ("id", "verdict", "why", "source")},
     }
 

@@ -158,7 +158,7 @@ def _site(where: Site, level: str, style: Style, known: bool) -> Iterator[str]:
         yield from _field(f"model {level}", f"{where.prediction.helper}; {decisions(where.prediction.path)}", style)
     for judged in _wanted(where.sentences, known):
         found = judged.divergence
-        text = f"{found.name}: {both_shown(found)}"
+        text = f"{found.name}: {both_shown(found)}" + (f" ({found.basis})" if found.basis else "")
         yield from _field("divergence", text + _tag(judged), style, "yellow" if judged.known else "red")
     rows = tuple(row for row in where.rows if _wanted(row.judged, known))
     if rows:

@@ -68,11 +68,14 @@ def gone(number: int) -> Slot:
     return Slot(number, "rw", 0, 0, DATA.base)
 
 
-def collides(slot: Slot, others: Iterable[Slot]) -> bool:
-    """Whether a slot lies outside the guest's physical address space, or where another one, or its code, is."""
+def collides(slot: Slot, others: Iterable[Slot], limit: int = IPA_LIMIT) -> bool:
+    """Whether a slot lies outside the guest's physical address space, or where another one, or its code, is.
+
+    ``limit``: the first address beyond that address space.
+    """
     fixed = any(slot.base < region.end and region.base < slot.end for region in (CODE, VECTORS))
     taken = any(slot.base < other.end and other.base < slot.end for other in others if other.number != slot.number)
-    return fixed or taken or slot.end > IPA_LIMIT
+    return fixed or taken or slot.end > limit
 
 
 def changed(slots: Mapping[int, Slot], slot: Slot) -> Mapping[int, Slot]:

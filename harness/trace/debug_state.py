@@ -12,6 +12,8 @@ Source: arch/arm64/kvm/debug.c of 6.1, 6.12 and 7.3; Arm ARM D2.12.
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from harness import protocol
 from harness.arch import exceptions, exits
 from harness.arch.registers import BY_NAME
@@ -43,6 +45,7 @@ def undo_debug_state(events: tuple[Event, ...]) -> tuple[Event, ...]:
     waits: dict[int, bool] = {}
     calls = CpuOnCalls()
     asked: set[int] = set()
+    latest: dict[int, Switch] = {}
     for index, event in enumerate(events):
         context = event.context
         if isinstance(event, Host):
@@ -60,11 +63,12 @@ def undo_debug_state(events: tuple[Event, ...]) -> tuple[Event, ...]:
         waits[context] = event.kind == USER and event.code == _MMIO
         calls.on_switch(event)
         if event.kind == ENTRY:
-            if calls.starts(event) or (context in asked and _took_exception(event)):
+            if calls.starts(event) or (context in asked and _took_exception(event, latest.get(context))):
                 ss[context] = 0
             asked.discard(context)
         if event.kind == USER or not event.marks & _STEPPED:
             ss[context] = event.values[exceptions.PSTATE] & exceptions.SS
+        latest[context] = event
         own[index] = _own(event, ss.get(context, 0))
         if event.kind == ENTRY:
             entries[context] = index
@@ -73,8 +77,16 @@ def undo_debug_state(events: tuple[Event, ...]) -> tuple[Event, ...]:
     return tuple(own)
 
 
-def _took_exception(entry: Switch) -> bool:
-    """Whether a vCPU enters at its first instruction behind an external abort or an SError (Arm ARM D1.10.2)."""
+_ENTERED = itemgetter(exceptions.PC, exceptions.ELR, exceptions.SPSR, exceptions.ESR)
+
+
+def _took_exception(entry: Switch, before: Switch | None) -> bool:
+    """Whether a vCPU enters at its first instruction behind an external abort or an SError (Arm ARM D1.10.2).
+
+    Where it was there already, in the record ``before``, it took another exception earlier; an SError may be masked.
+    """
+    if before is not None and _ENTERED(before.values) == _ENTERED(entry.values):
+        return False
     offset = entry.values[exceptions.PC] - entry.values[exceptions.VBAR]
     return not entry.pending & protocol.PENDING["exception"] and offset & ~_LEVELS in (0, exceptions.SERROR_OFFSET)
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -11,38 +11,53 @@ import pytest
 from harness.arch import exceptions
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX
-from harness.findings.attribution import Attribution, attribute, with_causes
+from harness.findings.attribution import Attribution, of_a_round, of_a_trace, with_causes
 from harness.findings.check import check
 from harness.findings.checked import signature
 from harness.findings.finding import Finding, Subject, Tries, difference
 from harness.findings.known_divergences import Catalogue
 from harness.findings.regressions import errata_of, like, load_regressions
-from harness.protocol import OP_ABORT, OP_FINISH, OP_RESET
-from harness.relations.divergence import ANOTHER_CAUSE, Divergence
+from harness.guest.el2_errata import DROPS_LINES, DROPS_SERROR, PVM_DROPS_LINES, PVM_REJECTS, SERROR_AGAIN
+from harness.layout import DATA
+from harness.model.prediction import Prediction
+from harness.protocol import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR
+from harness.relations.divergence import ANOTHER_CAUSE, SEEN_AGAIN, Divergence
 from harness.relations.errata import (
     ABORTED_COMPLETES,
     CPU_ON_KEEPS_SERROR,
+    IGNORES_SIZE,
     LOSES_SIGN,
     NO_VIRTUAL_ADDRESS,
     NO_WALK_ABORT,
+    PVM_WALK,
     RESET_COMPLETES,
+    RESET_KEEPS_ABORT,
     RESET_KEEPS_BANKED,
     RESET_KEEPS_SERROR,
     RULES,
+    SERROR_UNDOES,
     SIGN_EXTENDED,
+    SMALL_TABLE,
+    STEP_OUTLIVES,
     TargetErrata,
 )
+from harness.relations.evidence import RoundEvidence
 from harness.relations.host import compare_entry_state, expected_entry_state, expected_virtual_interrupts
 from harness.scenario.scenario import load
+from harness.trace.environment import WORLDS
 from harness.trace.events import HOST, Event, Host, Switch
 from harness.trace.rounds import Round
 from harness.trace.tracefile import load_trace
+from harness.vm.config import load_config
 from tests.support.paths import CORPUS, GOLDEN
 from tests.support.rounds import AT, NOWHERE, WINDOW, S, after_reset, page
-from tests.support.traces import EXCEPTION, MMIO_EXIT, but, entry, esr, host_reset, load_esr, trap, turn, user
+from tests.support.traces import EXCEPTION, MMIO_EXIT, but, entry, esr, host_reset, host_set, load_esr, trap, turn, user
 
 ALL = frozenset(RULES)
 ABORT = 0x8600_0010  # instruction abort from EL1, external
+
+
+NO_MODEL = Prediction("none", undefined="not asked")
 
 
 def aborted(syndrome: int) -> Round:
@@ -57,14 +72,14 @@ def found(round_: Round) -> list[Divergence]:
 
 
 def causes(round_: Round, errata: Iterable[str]) -> Attribution | None:
-    return attribute([one.register for one in found(round_)], round_, {}, None, TargetErrata(frozenset(errata)))
+    return of_a_round(found(round_), RoundEvidence(round_, NO_MODEL, {}), TargetErrata(frozenset(errata)))
 
 
 def test_what_the_rule_predicts_is_the_erratums() -> None:
     round_ = aborted(0xFFFF_FFFF_0000_0000 | ABORT)
     known = causes(round_, ALL)
-    assert known == Attribution(frozenset({SIGN_EXTENDED}), frozenset({"esr_el1"}), frozenset())
-    (caused,) = with_causes(found(round_), round_, known)
+    assert known == Attribution(frozenset({SIGN_EXTENDED}), frozenset({"host.esr_el1"}), frozenset())
+    (caused,) = with_causes(found(round_), round_.first, known)
     assert caused.cause == SIGN_EXTENDED and signature(caused)[4:] == (SIGN_EXTENDED,)
 
 
@@ -73,8 +88,8 @@ def test_one_bit_more_is_another_cause(bit: int) -> None:
     """The same register at the same exit class: the signature of the erratum, and not its doing."""
     round_ = aborted((0xFFFF_FFFF_0000_0000 | ABORT) ^ 1 << bit)
     known = causes(round_, ALL)
-    assert known is not None and known.errata == frozenset() and known.other == {"esr_el1"}
-    (caused,) = with_causes(found(round_), round_, known)
+    assert known is not None and known.errata == frozenset() and known.other == {"host.esr_el1"}
+    (caused,) = with_causes(found(round_), round_.first, known)
     assert caused.cause == ANOTHER_CAUSE and signature(caused)[-1] == ANOTHER_CAUSE
 
 
@@ -101,7 +116,7 @@ def test_a_load_without_its_sign(value: int, cause: str) -> None:
     round_ = completed(value, 0x80)
     known = causes(round_, ALL)
     assert known is not None
-    assert {one.cause for one in with_causes(found(round_), round_, known)} == {cause}
+    assert {one.cause for one in with_causes(found(round_), round_.first, known)} == {cause}
 
 
 def test_several_errata_at_once_are_the_smallest_set() -> None:
@@ -132,7 +147,7 @@ def test_a_bug_with_the_signature_of_a_kept_finding_shows(name: str) -> None:
     new = Finding("divergence", signature(other[0]), subject, (difference(other[0]),), 1, Tries(2, 2), Tries(2, 2), "")
     assert like(kept, new) == ()
     hidden = replace(new, signature=signature(other[0]._replace(cause="")))
-    assert like(kept, hidden) == ("reset-completes-pending-mmio", "aborted-access-completes"), "by signature alone"
+    assert "reset-completes-pending-mmio" in like(kept, hidden), "by signature alone"
     assert {one.cause for one in checked.unexplained} <= {"", ANOTHER_CAUSE, *errata.rules}
 
 
@@ -147,6 +162,17 @@ STARTED = Host(HOST, 0, OP_RESET, 0, 0, 0, False)
 """What CPU_ON of another vCPU does."""
 LOAD = trap(but(S, pc=AT, sp_el1=0x55), load_esr(3, 1, signed=True), **page(WINDOW))
 TOLD = user(LOAD.values, MMIO_EXIT, **MMIO_TOLD)
+SERROR_ASKED = Host(HOST, 0, OP_SERROR, 0, 0, 0, True)
+UNMASKED = trap(but(S, pc=AT, pstate=exceptions.EL1H), load_esr(3, 1), **page(WINDOW))
+PROTECTED = next(number for number, world in enumerate(WORLDS) if world.protected)
+
+
+def _walk(table: int, context: int = 0) -> Switch:
+    """A load whose walk begins with a table at ``table`` and needs one at NOWHERE."""
+    before = but(S, pc=AT, sctlr_el1=0xC5_0079, ttbr0_el1=table, tcr_el1=0x2_0080_0020)
+    return trap(before, load_esr(3, 8) & ~(1 << 24) | WALK, **page(NOWHERE), marks=context << 8)
+
+
 SITUATIONS: dict[str, tuple[tuple[Event, ...], bool]] = {
     # A turn of the host up to its entry, and whether the exception pends there.
     SIGN_EXTENDED: ((trap(but(S, pc=NOWHERE), esr("IABT_LOW", 6), **page(NOWHERE)),), True),
@@ -158,6 +184,20 @@ SITUATIONS: dict[str, tuple[tuple[Event, ...], bool]] = {
     RESET_KEEPS_SERROR: ((trap(but(S, pc=AT), esr("HVC64"), **VSE), host_reset()), False),
     CPU_ON_KEEPS_SERROR: ((trap(but(S, pc=AT), esr("HVC64"), **VSE), STARTED), False),
     ABORTED_COMPLETES: ((LOAD, TOLD, ABORT_ASKED, FINISH), False),
+    SMALL_TABLE: ((_walk(NOWHERE + 0x40),), False),
+    PVM_WALK: ((_walk(DATA.base, context=PROTECTED),), False),
+    RESET_KEEPS_ABORT: ((LOAD, TOLD, ABORT_ASKED, host_reset(), host_set("vbar_el1", 0x4001_0000)), False),
+    SERROR_UNDOES: ((UNMASKED, user(UNMASKED.values, MMIO_EXIT, **MMIO_TOLD), SERROR_ASKED), False),
+}
+RECORDED: dict[str, tuple[str, str, str]] = {
+    # What shows elsewhere: configuration, scenario of corpus/regressions, kernel that it was recorded on.
+    STEP_OUTLIVES: ("kvm-nvhe", "debug_step_after_pending", "6.1.192"),
+    IGNORES_SIZE: ("kvm-7.3-protected", "slot_beyond_ipa_space", "7.3.4"),
+    DROPS_LINES: ("kvm-protected", "interrupt_lines", "6.19.11"),
+    DROPS_SERROR: ("kvm-protected", "serror_comes_once", "6.19.11"),
+    SERROR_AGAIN: ("kvm-7.3-protected", "serror_comes_once", "7.3.4"),
+    PVM_DROPS_LINES: ("kvm-7.3-protected", "protected_vm_interrupt_lines", "7.3.4"),
+    PVM_REJECTS: ("kvm-7.3-protected", "protected_vm_undefined_registers", "7.3.4"),
 }
 
 
@@ -166,12 +206,16 @@ def as_the_rule_has_it(name: str, wrong: tuple[str, int] | None = None) -> Round
     events, pends = SITUATIONS[name]
     first = events[0]
     assert isinstance(first, Switch)
-    data = {"mmio_data": 0x80}
-    before = turn(*events, entry(first.values, EXCEPTION if pends else 0, **data))
+    data = {"mmio_data": 0x80, "marks": first.marks}
+    after = first.values
+    if name == SERROR_UNDOES:  # whether KVM enters it at once, the entry shows
+        after = exceptions.take_exception(after, 0xBF00_0000, offset=exceptions.SERROR_OFFSET)
+    before = turn(*events, entry(after, EXCEPTION if pends else 0, **data))
     predicted = expected_entry_state(before, None, frozenset({name}))
     assert not isinstance(predicted, str), predicted
     values = list(predicted[0])
-    hcr = expected_virtual_interrupts(before, frozenset({name}))[0]
+    interrupts, certain = expected_virtual_interrupts(before, frozenset({name}))
+    hcr = interrupts & certain
     if wrong is not None:
         values[INDEX[wrong[0]]] ^= wrong[1]
     if not pends:
@@ -182,10 +226,10 @@ def as_the_rule_has_it(name: str, wrong: tuple[str, int] | None = None) -> Round
 
 
 def test_every_rule_has_a_situation() -> None:
-    assert set(SITUATIONS) == set(RULES)
+    assert set(SITUATIONS) | set(RECORDED) == set(RULES)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", SITUATIONS)
 def test_each_rule_explains_what_it_predicts(name: str) -> None:
     known = causes(as_the_rule_has_it(name), ALL)
     assert known is not None and known.errata == {name} and not known.other
@@ -193,16 +237,93 @@ def test_each_rule_explains_what_it_predicts(name: str) -> None:
     assert without is None or name not in without.errata, "switched off it explains nothing"
 
 
-@pytest.mark.parametrize("name", [name for name in RULES if RULES[name].registers != {"hcr_el2"}])
+@pytest.mark.parametrize("name", [name for name in SITUATIONS if RULES[name].shows != {"host.hcr_el2"}])
 def test_each_rule_explains_nothing_that_is_wrong_in_one_bit(name: str) -> None:
     """In each register that the rule changed; HCR_EL2 has one bit, and without it the contract is met."""
     right = causes(as_the_rule_has_it(name), ALL)
     assert right is not None
-    for register in right.registers:
+    for register in (name.removeprefix("host.") for name in right.explained):
         for bit in range(64):
             if register == "pstate" and bit not in (0, 2, 6, 28):  # a mode that no guest has
                 continue
             wrong = as_the_rule_has_it(name, (register, 1 << bit))
             found_here = causes(wrong, frozenset({name}))
             differs = register in {one.register for one in found(wrong)}  # the bit may be what the rule changed
-            assert found_here is None or not differs or register in found_here.other, (register, bit)
+            assert found_here is None or not differs or f"host.{register}" in found_here.other, (register, bit)
+
+
+def recorded(name: str, errata: Iterable[str], changed: Mapping[int, Event] | None = None) -> list[Divergence]:
+    """What a recorded trace shows on a target with some errata; ``changed``: other events in the place of some."""
+    target, scenario, kernel = RECORDED[name]
+    trace = load_trace(GOLDEN / "causes" / f"{scenario}.{kernel}.trace.json")
+    events = tuple((changed or {}).get(index, event) for index, event in enumerate(trace.events))
+    cpu, catalogue = cpu_model(load_config(target).cpu), Catalogue.load(CORPUS / "known", "spec")
+    checked = check(
+        *(load(CORPUS / "regressions" / f"{scenario}.scn"), replace(trace, events=events), "spec", cpu, catalogue),
+        errata=TargetErrata(frozenset(errata)),
+    )
+    return list(checked.unexplained)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_each_rule_explains_what_a_kernel_with_it_did(name: str) -> None:
+    others = ALL - set(RECORDED)
+    shown = recorded(name, {*others, name})
+    assert shown and {one.cause for one in shown} == {name}
+    without = recorded(name, others)
+    assert len(without) == len(shown) and not any(one.cause for one in without), "no other rule may cause it"
+
+
+@pytest.mark.parametrize("name", [DROPS_LINES, DROPS_SERROR, SERROR_AGAIN, PVM_REJECTS])
+def test_what_a_kernel_did_otherwise_has_another_cause(name: str) -> None:
+    """HCR_EL2.VF pends at an exit, or ELR_EL1 is wrong in one bit, where nothing but the erratum shows."""
+    _, scenario, kernel = RECORDED[name]
+    events = load_trace(GOLDEN / "causes" / f"{scenario}.{kernel}.trace.json").events
+    first = next(one for one in recorded(name, {name}) if one.relation == "switch")
+    exit_ = events[first.event]
+    assert isinstance(exit_, Switch)
+    if name == PVM_REJECTS:
+        other = exit_._replace(values=but(exit_.values, elr_el1=exit_.values[exceptions.ELR] ^ 4))
+    else:
+        other = exit_._replace(hcr=exit_.hcr ^ exceptions.HCR_VF)
+    here = [one for one in recorded(name, {name}, {first.event: other}) if one.event == first.event]
+    assert [one for one in here if one.relation == "switch" and one.cause != name]
+
+
+def test_what_is_not_determined_with_a_rule_is_not_predicted_by_it() -> None:
+    one = Divergence("switch", "pc", "a trap", 0, "HVC64", 3, 0)
+    assert of_a_trace([one], lambda chosen: {3: None}, TargetErrata(frozenset({DROPS_LINES})))[0].cause == ANOTHER_CAUSE
+    assert of_a_trace([one], lambda chosen: {}, TargetErrata(frozenset({DROPS_LINES})))[0].cause == DROPS_LINES
+
+
+@pytest.mark.parametrize("name", ["serror_finish_aarch32_el0", "serror_while_stepped_with_own_ss"])
+def test_what_the_tool_once_took_for_a_finding_is_none(name: str) -> None:
+    """Recorded on Linux 7.3.4: KVM keeps the contract, and the checker was wrong about what userspace had asked for."""
+    folder = GOLDEN / "causes"
+    scenario, trace = load(folder / f"{name}.scn"), load_trace(folder / f"{name}.7.3.4.trace.json")
+    checked = check(scenario, trace, "spec", cpu_model("cortex-a72"), Catalogue.load(CORPUS / "known", "spec"))
+    assert checked.unexplained == ()
+
+
+def test_an_erratum_of_another_release_is_named_and_is_new() -> None:
+    """It counts only where the target's own errata do not predict what was observed, and it does so in full."""
+    elsewhere = TargetErrata(ALL - {SIGN_EXTENDED}, frozenset(), frozenset({SIGN_EXTENDED}))
+    for syndrome, cause in (
+        (0xFFFF_FFFF_0000_0000 | ABORT, f"{SIGN_EXTENDED} ({SEEN_AGAIN})"),
+        (0xFFFF_FFFF_0000_0000 | ABORT ^ 1, ANOTHER_CAUSE),
+    ):
+        round_ = aborted(syndrome)
+        known = of_a_round(found(round_), RoundEvidence(round_, NO_MODEL, {}), elsewhere)
+        assert known is not None
+        (caused,) = with_causes(found(round_), round_.first, known)
+        assert caused.cause == cause and signature(caused)[-1] == cause, "a cluster of its own, like nothing kept"
+    walk = as_the_rule_has_it(NO_WALK_ABORT)
+    own = of_a_round(found(walk), RoundEvidence(walk, NO_MODEL, {}), elsewhere)
+    assert own is not None and own.errata == {NO_WALK_ABORT} and not own.again
+
+
+def test_a_rule_of_another_release_claims_nothing() -> None:
+    """What it does not predict is not said to have another cause: the target was not said to have it."""
+    round_ = aborted(ABORT ^ 1)
+    elsewhere = TargetErrata(elsewhere=frozenset({SIGN_EXTENDED}))
+    assert of_a_round(found(round_), RoundEvidence(round_, NO_MODEL, {}), elsewhere) is None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,3 +159,32 @@ def test_a_file_that_is_none(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_regressions(path)
     assert reason in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "here"),
+    [
+        ("kvm-nvhe", True),
+        ("kvm-7.3-nvhe", False),
+        ("kvm-nvhe@6.1.164", True),
+        ("kvm-nvhe@6.1.0-44-cloud-arm64", True),  # Debian's name of a 6.1 does not say which
+        ("kvm-7.3-nvhe@6.17.13-1~bpo13+1%cortex-a57", True),
+        ("kvm-nvhe@6.18.5+deb13-cloud-arm64", False),
+        ("kvm-nvhe@7.0.4", True),
+        ("kvm-nvhe@7.3", False),
+        ("kvm-protected@6.1.164", False),
+        ("kvm-vhe@6.18.5", False),
+    ],
+)
+def test_a_target_with_another_kernel_has_what_was_measured_there(target: str, here: bool) -> None:
+    """Of a mode that was not measured it has what its configuration has."""
+    spans = {"nvhe": ("6.1.164 to 6.17.13", "7.0.4 to 7.1.13"), "protected": ("7.2.6 to 7.2.13",)}
+    assert replace(ROW, releases=spans).is_on(target) == here
+
+
+@pytest.mark.parametrize("releases", ['["6.1.164"]', "{ nvhe = 1 }", '{ nvhe = ["6.1"] }', '{ nvhe = ["7.3.4 to"] }'])
+def test_releases_that_are_none(tmp_path: Path, releases: str) -> None:
+    text = KEPT.read_text(encoding="utf-8")
+    (tmp_path / "expected.toml").write_text(re.sub("releases = .*", f"releases = {releases}", text, count=1))
+    with pytest.raises(InputError, match="releases"):
+        load_regressions(tmp_path / "expected.toml")

@@ -31,6 +31,7 @@ from harness.findings.verdict import (
     verdict_lines,
     wilson,
 )
+from harness.relations.basis import API, CONVENTION
 from harness.scenario.scenario import load
 from harness.trace.tracefile import trace_from_json
 from tests.support.paths import CORPUS, GOLDEN
@@ -74,6 +75,13 @@ ALL_AGAINST = stands(*[AGAINST] * 4)
         ("flaky", "less than half", Evidence("host", (Stage("repeat", Tries(1, 20)),), ALL_AGAINST, AGAINST)),
         ("unexplained", "not confirmed", Evidence("host", (), ALL_AGAINST, AGAINST)),
         ("unexplained", "not confirmed", Evidence("host", (Stage("repeat", Tries(0, 0)),), ALL_AGAINST, AGAINST)),
+        ("convention", "by convention", Evidence("host", SURE, ALL_AGAINST, AGAINST, (), CONVENTION)),
+        ("kvm", "all levels", Evidence("host", SURE, ALL_AGAINST, AGAINST, (), API)),
+        (
+            "flaky",
+            "never came back",
+            Evidence("host", (Stage("repeat", Tries(0, 3)),), ALL_AGAINST, AGAINST, (), CONVENTION),
+        ),
         ("kvm", "world switch", Evidence("switch", SURE, (), AGAINST)),
         ("kvm", "all levels", Evidence("restore", SURE, ALL_AGAINST, AGAINST)),
         ("kvm", "no level takes", Evidence("host", SURE, stands(TAKES, TAKES, TAKES, TAKES), AGAINST)),

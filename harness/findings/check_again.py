@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compare the runs of a trace, and the trace as a whole, once more with rules of errata switched on.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from harness.guest.predict_run import PredictedRun
+from harness.relations.divergence import Divergence
+from harness.relations.errata import NONE
+from harness.relations.evidence import TraceEvidence, predict_runs
+from harness.relations.gic import GicMonitor
+from harness.relations.registry import OF_A_RUN, OF_A_TRACE
+
+_OF_A_RUN = tuple(row for row in OF_A_RUN if row.by_rule)
+_OF_A_TRACE = tuple(row for row in OF_A_TRACE if row.by_rule)
+Found = Mapping[int, frozenset[str] | None]
+"""The names of the divergences at an event; None: the run that it ends is not determined."""
+
+
+class Again:
+    """Compares a trace with some rules switched on; what was compared is kept, by the rules.
+
+    Each run is predicted anew from the first one on: what the guest's memory holds follows from the rules, too.
+    """
+
+    def __init__(self, whole: TraceEvidence) -> None:
+        self._whole = whole
+        self._found: dict[frozenset[str], Found] = {}
+
+    def __call__(self, errata: frozenset[str]) -> Found:
+        """Return what still differs, by event."""
+        if errata not in self._found:
+            self._found[errata] = self._compare(errata)
+        return self._found[errata]
+
+    def _compare(self, errata: frozenset[str]) -> Found:
+        whole = self._whole
+        assert whole.cpu is not None
+        found: dict[int, frozenset[str] | None] = {}
+        runs: dict[int, PredictedRun] = {}
+        gic = GicMonitor(whole.indexed.trace.lists) if whole.gic is not None else None
+        for at in predict_runs(whole.indexed, whole.codes, whole.cpu, gic, errata):
+            runs[at.run.event] = at.run
+            names = frozenset(one.name for row in _OF_A_RUN for one in row.compare(at) if isinstance(one, Divergence))
+            if names or at.run.path.state is None:
+                found[at.run.event] = names or None
+        with_rules = replace(whole, runs=runs, gic=gic, errata=errata)
+        for row in _OF_A_TRACE:
+            if row.applies is not None and not row.applies(with_rules):
+                continue
+            for one in row.compare(with_rules):
+                if isinstance(one, Divergence):
+                    found[one.event] = (found.get(one.event) or NONE) | {one.name}
+        return found

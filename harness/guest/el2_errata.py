@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What EL2 of a kernel with an erratum does to a run of the guest: interrupts that it drops, registers that it rejects.
+
+In protected mode the hypervisor runs a copy of its own of each vCPU.  The rules here are errata of that copy; the other
+ones are in :mod:`harness.relations.errata`, which also says which finding each belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from harness.arch import a64, exceptions, sysregs
+from harness.guest.el2_refusals import IGNORED, NONE, UNDEFINED
+
+DROPS_LINES = "protected-mode-drops-interrupt-lines"
+DROPS_SERROR = "protected-mode-drops-serror"
+SERROR_AGAIN = "protected-mode-serror-comes-again"
+PVM_DROPS_LINES = "protected-vm-drops-interrupt-lines"
+PVM_REJECTS = "protected-vm-undefined-registers"
+
+_LINES = exceptions.HCR_VI | exceptions.HCR_VF
+_REJECTED: Mapping[str, str] = {
+    # What every EL1 has, traps in a protected VM, and is in no row of pvm_sys_reg_descs, or there as RAZ_WI
+    # (arch/arm64/kvm/hyp/nvhe/sys_regs.c of 7.3.4).
+    **dict.fromkeys(("actlr_el1", "mdccint_el1", "mdccsr_el0", "mdrar_el1", "dbgbvr1_el1", "dbgwvr3_el1"), UNDEFINED),
+    **dict.fromkeys(("dc_isw", "dc_csw", "dc_cisw"), UNDEFINED),
+    "mdscr_el1": IGNORED,
+}
+
+
+def loaded(hcr: int, protected: bool, errata: frozenset[str]) -> int:
+    """Return the virtual interrupts that EL2 loads at an entry; ``hcr`` are those in the host's HCR_EL2.
+
+    Source: flush_hyp_vcpu and PKVM_HCR_EL2_HOST_PVM in arch/arm64/kvm/hyp/nvhe of 7.3.4.
+    """
+    if not errata or not hcr & exceptions.HCR_VIRTUAL:
+        return hcr
+    if DROPS_LINES in errata or (protected and PVM_DROPS_LINES in errata):
+        hcr &= ~_LINES
+    return hcr & ~exceptions.HCR_VSE if DROPS_SERROR in errata else hcr
+
+
+def returned(left: int, hcr: int, protected: bool, errata: frozenset[str]) -> int:
+    """Return the virtual interrupts in the host's HCR_EL2 after an exit.
+
+    ``left`` are those that still pend in the HCR_EL2 with which the guest ran, ``hcr`` those that the host had handed
+    over.  Source: sync_hyp_vcpu in arch/arm64/kvm/hyp/nvhe/hyp-main.c of 7.3.4, which gives nothing back.
+    """
+    if not errata or not hcr & exceptions.HCR_VIRTUAL:
+        return left
+    if protected and PVM_DROPS_LINES in errata:
+        left |= hcr & _LINES
+    return left | hcr & exceptions.HCR_VSE if SERROR_AGAIN in errata else left
+
+
+def rejected(words: Iterable[int], errata: frozenset[str]) -> Mapping[int, str]:
+    """Return those instructions of a protected VM's code that EL2 rejects, and how."""
+    if PVM_REJECTS not in errata:
+        return NONE
+    accesses = [word for word in words if a64.mnemonic(word) in ("mrs", "msr")]
+    rows = ((word, sysregs.BY_ENCODING.get(a64.system_register(word))) for word in accesses)
+    return {word: _REJECTED[row.name] for word, row in rows if row is not None and row.name in _REJECTED}

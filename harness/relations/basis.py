@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a divergence breaks: a requirement of the architecture, a promise of the KVM API, or a convention of Linux."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from harness.arch import reset_values
+from harness.arch.registers import BY_ONE_REG, INDEX, STATE
+from harness.protocol import OP_RESET, OP_SET
+from harness.relations.divergence import Divergence
+from harness.trace.rounds import EXIT_MMIO, Round
+
+ARCHITECTURE = "requirement of the architecture"
+"""Arm ARM, GIC (IHI 0069)."""
+API = "promise of the KVM API"
+"""With PSCI (DEN 0022), SMCCC (DEN 0028) and the documents in Documentation/virt/kvm."""
+CONVENTION = "convention of Linux"
+"""What another kernel may do otherwise without breaking either."""
+BASES: tuple[str, ...] = (ARCHITECTURE, API, CONVENTION)
+
+_BY_NAME: tuple[tuple[str, str], ...] = (
+    # Divergences that no register of a round decides; the first pattern that fits.
+    ("switch.*", ARCHITECTURE),
+    ("isolate.*", ARCHITECTURE),
+    ("host.gic_line", API),
+    ("host.gic*", ARCHITECTURE),
+    ("host.ich_*", ARCHITECTURE),
+    ("host.mmio_*", API),
+    ("host.debug_*", API),
+    ("host.dbg*", API),
+    *((f"host.{name}", API) for name in ("step_begins", "exit_reason", "mdcr_el2", "slot", "write", "hcr_el2")),
+)
+_CALLS = frozenset({"HVC64", "HVC32", "SMC64", "SMC32"})
+_UNKNOWN = frozenset(
+    row.name
+    for row in STATE
+    if row.kept_by_reset or reset_values.RESET_VALUES.get(row.name) == reset_values.UNKNOWN_RESET
+)
+"""Registers that the architecture leaves UNKNOWN after a reset; KVM's value is its own (sys_regs.c, reset_unknown)."""
+
+
+def basis_of(divergence: Divergence, round_: Round | None = None) -> str:
+    """Return which of :data:`BASES` a divergence breaks, empty for one from the model or from another target.
+
+    ``round_`` is that of a divergence of ``host.<register>``.
+    """
+    known = next((basis for name, basis in _BY_NAME if fnmatchcase(divergence.name, name)), "")
+    if known or divergence.relation != "host" or round_ is None:
+        return known
+    if round_.reset:
+        return _of_a_reset(divergence, round_)
+    written = INDEX.get(divergence.register) in round_.host_wrote
+    told = any(user.code == EXIT_MMIO for user in round_.users)
+    return API if written or told or round_.exit_class in _CALLS else ARCHITECTURE
+
+
+def _of_a_reset(divergence: Divergence, round_: Round) -> str:
+    """A reset vCPU holds reset values and nothing of before (KVM API 4.82); an UNKNOWN value is KVM's to choose."""
+    index = INDEX.get(divergence.register)
+    if index is None or divergence.register not in _UNKNOWN or index in round_.host_wrote:
+        return API
+    before = {switch.values[index] for switch in (*round_.users, round_.exit) if switch is not None}
+    for host in round_.hosts:
+        if host.op == OP_RESET:
+            break
+        if host.op == OP_SET and BY_ONE_REG.get(host.a) == index:
+            before.add(host.b)
+    return API if divergence.observed in before else CONVENTION
