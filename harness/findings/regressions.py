@@ -18,6 +18,7 @@ from typing import Any
 from harness.errors import InputError
 from harness.findings.finding import Difference, Finding, signature_text
 from harness.relations.errata import RULES, TargetErrata
+from harness.relations.gic_errata import GIC_RULES
 
 NEW = "new"
 _GPRS = tuple(f"x{i}" for i in range(31))
@@ -90,20 +91,23 @@ def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
 
 
 def errata_of(kept: Iterable[Regression], target: str) -> TargetErrata:
-    """Return the kept findings of a target, those with a rule in :mod:`harness.relations.errata` and the others.
+    """Return the kept findings of a target, those with a rule and the others.
+
+    The rules are in :mod:`harness.relations.errata` and :mod:`harness.relations.gic_errata`.
 
     A target with another kernel or emulator (``CONFIG@KERNEL%CPU``) is taken for its configuration.
     """
     name = re.split("[@%]", target)[0]
     here = [row for row in kept if name in row.targets]
-    shown = (text.partition("/") for row in here if row.id not in RULES for text in row.signatures)
+    shown = (text.partition("/") for row in here if row.id not in (*RULES, *GIC_RULES) for text in row.signatures)
     unruled = (
         (register, exit_class)
         for place, _, exit_class in shown
         if place.startswith("host.")
         for register in (_GPRS if place == "host.xN" else (place.removeprefix("host."),))
     )
-    return TargetErrata(frozenset(row.id for row in here if row.id in RULES), frozenset(unruled))
+    ids = frozenset(row.id for row in here)
+    return TargetErrata(ids & RULES.keys(), frozenset(unruled), ids & GIC_RULES.keys())
 
 
 def crash_text(signature: Sequence[str]) -> str:

@@ -41,7 +41,9 @@ class Interface:
     ``pending``: INTIDs that are certain to be presented, with their priority; ``waiting``: those of a lower one that no
     list register may be left for (IHI 0069, ICH_HCR_EL2.UIE: in finite time); ``maybe``: why there may be others;
     ``may_be_fiq``: some of these may be of group 0, which ``enabled_0`` lets through (``enabled``: group 1).
-    ``again``: INTIDs that are pending once more when they are deactivated.  ``running`` are the INTIDs whose
+    ``again``: INTIDs that are pending once more when they are deactivated; ``doubled``: those, with their priority,
+    whose list register has both states, so that the interface signals them at once (a departure of the GIC's).
+    ``running`` are the INTIDs whose
     priority was not dropped, ``dropped`` those that are only active; ``acknowledged`` and ``ended`` what the guest did
     since the entry.  ``lost``: why nobody knows any of this.  ``late``: the guest wrote to the interface, and what it
     let through takes effect in finite time.  ``point`` is what ICC_BPR1_EL1 keeps, which ``shares_point`` (CBPR) hides;
@@ -53,6 +55,7 @@ class Interface:
     maybe: str = ""
     may_be_fiq: bool = False
     again: frozenset[int] = frozenset()
+    doubled: dict[int, int] = field(default_factory=dict)
     mask: int | None = None
     enabled: bool | None = False
     enabled_0: bool = False
@@ -150,7 +153,7 @@ class Interface:
         if value is None:
             self.mark_unknown("a register of the interface written with what nobody knows")
             return
-        self.late = True
+        late, self.late = self.late, True
         match name:
             case "icc_pmr_el1":
                 self.mask = value & 0xFF
@@ -164,13 +167,13 @@ class Interface:
                 kept = self.shares_point is False and value & 7 >= SMALLEST_POINT and not value & SIGN
                 self.point, self.settled = value & 7 if kept else None, kept
             case "icc_eoir1_el1":
-                self._end(value & _INTID)
+                self._end(value & _INTID, late)
             case "icc_dir_el1":
-                self._deactivate(value & _INTID)
+                self._deactivate(value & _INTID, late)
             case _ if name not in NO_EFFECT:
                 self.mark_unknown(f"a write to {name}")
 
-    def _end(self, intid: int) -> None:
+    def _end(self, intid: int, late: bool) -> None:
         if intid in _SPECIAL or self.lost:
             return
         if not self.running or self.running[-1][0] != intid:
@@ -182,18 +185,21 @@ class Interface:
         elif self.drops_only:
             self.dropped.append(intid)
         else:
-            self._inactive(intid)
+            self._inactive(intid, late)
 
-    def _deactivate(self, intid: int) -> None:
+    def _deactivate(self, intid: int, late: bool) -> None:
         if intid in _SPECIAL or self.lost:
             return
         if not self.drops_only or intid not in self.dropped:
             self.mark_unknown("a deactivation of what was not ended before")
             return
         self.dropped.remove(intid)
-        self._inactive(intid)
+        self._inactive(intid, late)
 
-    def _inactive(self, intid: int) -> None:
+    def _inactive(self, intid: int, late: bool) -> None:
         self.ended.add(intid)
-        if intid in self.again:
+        if intid in self.doubled:
+            self.late = late or bool(self.pending)
+            self.pending[intid] = self.doubled.pop(intid)
+        elif intid in self.again:
             self.maybe = self.maybe or "an interrupt that is asserted again, which takes effect in finite time"

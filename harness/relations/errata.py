@@ -96,7 +96,7 @@ NONE: frozenset[str] = frozenset()
 
 
 class TargetErrata(NamedTuple):
-    """The kept findings of one target: ``rules`` are those that have one.
+    """The kept findings of one target: ``rules`` are those that have one, ``gic`` those with one about the GIC.
 
     ``unruled`` are the divergences ``host.<register>/<class>`` (``*``: any class) of the others: whether such a one has
     another cause cannot be said.
@@ -104,6 +104,7 @@ class TargetErrata(NamedTuple):
 
     rules: frozenset[str] = NONE
     unruled: frozenset[tuple[str, str]] = frozenset()
+    gic: frozenset[str] = NONE
 
     def is_undecided(self, register: str, exit_class: str) -> bool:
         """Whether a kept finding without a rule shows such a divergence."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from harness import protocol
 from harness.arch.cpu_models import Cpu
+from harness.gic.departures import NONE
 from harness.guest.context import GuestContext
 from harness.guest.debugger import Debugger
 from harness.guest.memory import Memory
@@ -55,12 +56,16 @@ class RoundEvidence(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TraceEvidence:
-    """A whole trace: its index, the code of each RAM (True: the protected VM's), every run by the index of its exit."""
+    """A whole trace: its index, the code of each RAM (True: the protected VM's), every run by the index of its exit.
+
+    ``departures``: what the kernel's GIC does otherwise than IHI 0069 has it (:mod:`harness.gic.departures`).
+    """
 
     indexed: IndexedTrace
     codes: Mapping[bool, Code]
     runs: Mapping[int, PredictedRun]
     gic: GicMonitor | None = None
+    departures: frozenset[str] = NONE
 
 
 def predict_runs(

@@ -91,7 +91,8 @@ class Relation(Generic[Evidence]):
     ``applies`` is true (None: everywhere) and ``unless`` gives no reason against it.  A comparison is counted ``times``
     times (None: once) under each name of ``counted``.  ``letter`` marks a judged cell of docs/reach.md.  ``by_model``:
     the model predicts, so that the catalogue of known divergences may explain what differs.  ``recorded``: it holds for
-    a recording of a program.  ``needs_gic``: it compares nothing without an in-kernel GIC.
+    a recording of a program.  ``needs_gic``: it compares nothing without an in-kernel GIC.  ``of_gic``: what it expects
+    depends on what the GIC does.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Relation(Generic[Evidence]):
     by_model: bool = False
     recorded: bool = False
     needs_gic: bool = False
+    of_gic: bool = False
 
     @property
     def family(self) -> str:
@@ -134,6 +136,7 @@ OF_A_RUN: tuple[Relation[RunEvidence], ...] = (
         lambda at: switch.compare_run(at.run, at.context),
         counted=("switch",),
         letter="w",
+        of_gic=True,
     ),
 )
 
@@ -217,6 +220,7 @@ OF_A_ROUND: tuple[Relation[RoundEvidence], ...] = (
         "what reads of the GIC return and what KVM_IRQ_LINE answers, with a GICv3",
         lambda at: () if at.gic is None else at.gic.compare(at.round),
         needs_gic=True,
+        of_gic=True,
     ),
 )
 
@@ -242,9 +246,12 @@ OF_A_TRACE: tuple[Relation[TraceEvidence], ...] = (
         isolate_unswitched,
         "isolate.<reg>",
         "what a guest reads in a register that KVM does not switch, with what it read before another VM ran",
-        lambda at: isolate_unswitched.compare_unswitched_registers(at.indexed.trace, at.runs, at.codes[False]),
+        lambda at: isolate_unswitched.compare_unswitched_registers(
+            at.indexed.trace, at.runs, at.codes[False], at.departures
+        ),
         lambda at: isolate_unswitched.reads_any(at.codes[False]),
         counted=("isolate",),
+        of_gic=True,
     ),
     Relation(
         "hyp_copy",
@@ -273,6 +280,7 @@ OF_A_TRACE: tuple[Relation[TraceEvidence], ...] = (
         lambda at: () if at.gic is None else at.gic.found,
         lambda at: at.gic is not None and bool(at.indexed.trace.lists),
         counted=("lists",),
+        of_gic=True,
     ),
     Relation(
         "vectors",
@@ -282,6 +290,7 @@ OF_A_TRACE: tuple[Relation[TraceEvidence], ...] = (
         lambda at: fp_simd.compare_vectors(at.indexed.trace, at.runs, at.indexed.restarts, at.indexed.unproven),
         lambda at: bool(at.indexed.trace.vectors),
         counted=("vectors",),
+        of_gic=True,
     ),
 )
 
