@@ -8,7 +8,8 @@ cause; what differs from its prediction has another cause, also where the contra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from itertools import combinations
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from harness.relations.divergence import ANOTHER_CAUSE, Divergence, Unchecked
 from harness.relations.evidence import RoundEvidence, TraceEvidence, predict_runs
 from harness.relations.gic import GicMonitor
 from harness.relations.gic_errata import may_show
-from harness.relations.gic_list_registers import INTID
+from harness.relations.gic_list_registers import INTID, PENDING
 from harness.relations.registry import OF_A_ROUND, OF_A_RUN, OF_A_TRACE
 from harness.scenario.code_layout import Code
 from harness.trace.indexed import IndexedTrace
@@ -32,7 +33,6 @@ _OF_TRACES = tuple(row for row in OF_A_TRACE if row.of_gic)
 NEVER = 1 << 62
 """After the last event."""
 _Key = tuple[str, str, int, int]
-_Claims = Callable[[Divergence], bool]
 
 
 class Scene(NamedTuple):
@@ -85,76 +85,88 @@ def outcome(scene: Scene, rules: frozenset[str]) -> Outcome:
     return Outcome(divergences, frozenset(one for one in found if isinstance(one, Unchecked)), runs)
 
 
-def _predicts(with_rules: Outcome, base: Outcome, one: Divergence) -> bool | None:
-    """Whether rules predict what was observed where the contract does not; None: they leave it open."""
-    if _key(one) in with_rules.divergences:
-        return False
-    run = with_rules.runs.get(one.event)
-    if run is not None and one.relation == "switch" and one.register in INDEX:
-        return True if run.path.state is not None and INDEX[one.register] not in run.path.unknown else None
-    left_out = with_rules.unchecked - base.unchecked
-    return None if any(u.event == one.event and u.what in (one.relation, one.name) for u in left_out) else True
+class _Counterfactuals:
+    """What a trace shows with each set of the rules ``names``; every set is tried once."""
 
+    def __init__(self, scene: Scene, names: frozenset[str]) -> None:
+        self._names = names
+        self._events = scene.indexed.trace.events
+        self.of = cache(partial(outcome, scene))
+        self.base = self.of(NONE)
 
-class _Trial(NamedTuple):
-    """A set of rules, what is found with it, and up to which event it predicts all that may be a rule's doing."""
+    def claims(self, one: Divergence) -> bool:
+        """Whether a divergence may be the doing of one of the rules."""
+        return may_show(self._names, one, self._events[one.event].context)
 
-    rules: frozenset[str]
-    outcome: Outcome
-    until: int
+    def predict(self, rules: frozenset[str], one: Divergence) -> bool | None:
+        """Whether rules predict what was observed where the contract does not; None: they leave it open."""
+        found = self.of(rules)
+        if _key(one) in found.divergences:
+            return False
+        run = found.runs.get(one.event)
+        if run is not None and one.relation == "switch" and one.register in INDEX:
+            return True if run.path.state is not None and INDEX[one.register] not in run.path.unknown else None
+        # What is shown does not depend on what else is.
+        shown = one.register == "gic_list" and isinstance(one.observed, int) and one.observed & PENDING
+        about = (one.relation,) if shown else (one.relation, one.name)
+        left_out = found.unchecked - self.base.unchecked
+        return None if any(u.event == one.event and u.what in about for u in left_out) else True
 
+    def _until(self, rules: frozenset[str]) -> tuple[int, int]:
+        """Return the first event where rules do not predict what may be their doing, and that where they are wrong."""
+        wrong = min((one.event for one in self.of(rules).divergences.values() if self.claims(one)), default=NEVER)
+        claimed = filter(self.claims, self.base.divergences.values())
+        left_open = (one.event for one in claimed if self.predict(rules, one) is None)
+        return min((wrong, *left_open)), wrong
 
-def _try(rules: frozenset[str], again: Callable[[frozenset[str]], Outcome], base: Outcome, claims: _Claims) -> _Trial:
-    found = again(rules)
-    wrong = [one.event for one in found.divergences.values() if claims(one)]
-    wrong += [one.event for one in base.divergences.values() if claims(one) and _predicts(found, base, one) is None]
-    return _Trial(rules, found, min(wrong, default=NEVER))
+    def best(self) -> frozenset[str]:
+        """Return the smallest set of rules with which the prediction holds furthest; none, if it is no better so."""
+        best, until = NONE, self._until(NONE)
+        for size in range(1, len(self._names) + 1):
+            for chosen in combinations(sorted(self._names), size):
+                if until[0] == NEVER:
+                    return best
+                if (found := self._until(frozenset(chosen))) > until:
+                    best, until = frozenset(chosen), found
+        return best
 
-
-def _best(names: frozenset[str], again: Callable[[frozenset[str]], Outcome], base: Outcome, claims: _Claims) -> _Trial:
-    """Return the smallest set of rules with which the prediction holds furthest; none, if it is no better with any."""
-    best = _Trial(NONE, base, min(one.event for one in base.divergences.values() if claims(one)))
-    for size in range(1, len(names) + 1):
-        for chosen in combinations(sorted(names), size):
-            trial = _try(frozenset(chosen), again, base, claims)
-            if trial.until > best.until:
-                best = trial
-            if best.until == NEVER:
-                return best
-    return best
+    def cause(self, one: Divergence, rules: frozenset[str]) -> str:
+        """Return which of the rules a divergence needs to be predicted; nothing where they leave it open."""
+        if not self.predict(rules, one):
+            return ""
+        needed = frozenset(name for name in rules if not self.predict(rules - {name}, one))
+        return ", ".join(sorted(needed or rules))
 
 
 def attribute_gic(
     judged: Sequence[ExplainedDivergence], scene: Scene, names: frozenset[str]
 ) -> list[ExplainedDivergence]:
-    """Return all that a check has found, with the causes among the errata ``names`` of the target's GIC."""
+    """Return all that a check has found, with the causes among the errata ``names`` of the target's GIC.
+
+    What is found with the rules alone comes last.
+    """
     events = scene.indexed.trace.events
-
-    def claims(one: Divergence) -> bool:
-        return may_show(names, one, events[one.event].context)
-
-    if not any(claims(one.divergence) for one in judged if one.known is None):
+    if not any(
+        one.known is None and may_show(names, one.divergence, events[one.divergence.event].context) for one in judged
+    ):
         return list(judged)
-    base = outcome(scene, NONE)
-    if not any(claims(one) for one in base.divergences.values()):
-        return list(judged)
-    best = _best(names, lambda rules: outcome(scene, rules), base, claims)
-    caused = [
-        one if one.known is not None else ExplainedDivergence(_with_cause(one.divergence, base, best, claims), None)
-        for one in judged
-    ]
-    more = best.outcome.divergences.keys() - base.divergences.keys()
-    return caused + [
-        ExplainedDivergence(one._replace(cause=ANOTHER_CAUSE) if claims(one) else one, None)
-        for key, one in best.outcome.divergences.items()
-        if key in more
-    ]
+    trials = _Counterfactuals(scene, names)
+    base = trials.base.divergences
+    rules = trials.best() if any(map(trials.claims, base.values())) else NONE
+    left = trials.of(rules).divergences
 
+    def caused(one: ExplainedDivergence) -> ExplainedDivergence:
+        key, found = _key(one.divergence), one.divergence
+        if one.known is not None or key not in base or not trials.claims(found):
+            return one
+        return one._replace(
+            divergence=left[key]._replace(cause=ANOTHER_CAUSE)
+            if key in left
+            else found._replace(cause=trials.cause(found, rules))
+        )
 
-def _with_cause(one: Divergence, base: Outcome, best: _Trial, claims: _Claims) -> Divergence:
-    """Return what was found without rules with its cause, or what is found in its place with them."""
-    if _key(one) not in base.divergences or not claims(one):
-        return one
-    if (still := best.outcome.divergences.get(_key(one))) is not None:
-        return still._replace(cause=ANOTHER_CAUSE)
-    return one._replace(cause=", ".join(sorted(best.rules))) if _predicts(best.outcome, base, one) else one
+    more = (one for key, one in left.items() if key not in base)
+    return [
+        *map(caused, judged),
+        *(ExplainedDivergence(one._replace(cause=ANOTHER_CAUSE) if trials.claims(one) else one, None) for one in more),
+    ]

@@ -302,11 +302,15 @@ class Gic:
         found = _all(self.ready(irq, vcpu), self.enabled)
         return _all(found, irq.listed) if ENABLE_LOSES in self.departures else found
 
-    def doubled(self, irq: Interrupt, vcpu: int) -> bool | None:
-        """Whether a list register has an interrupt as active and pending that is not forwarded (COMES_AFTER_END)."""
+    def doubled(self, irq: Interrupt, vcpu: int, active: bool | None = None) -> bool | None:
+        """Whether a list register has an interrupt as active and pending that is not forwarded (COMES_AFTER_END).
+
+        ``active``: whether it is active, where that is not known otherwise.
+        """
         if COMES_AFTER_END not in self.departures or self.forwarded(irq, vcpu) is not False:
             return False
-        return _all(irq.active, irq.edge, irq.pending, None if irq.route is None else irq.route == vcpu)
+        active = active if irq.active is None else irq.active
+        return _all(active, irq.edge, irq.pending, None if irq.route is None else irq.route == vcpu)
 
     def enter(self, vcpu: int) -> Interface:
         """Return the interface of a vCPU that is about to run, with what is pending for it now."""

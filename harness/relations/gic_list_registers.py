@@ -101,7 +101,7 @@ def at_entry(now: View, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergenc
         yield Unchecked("host", f"list registers: {why}", where.event)
     else:
         if why := gic.interfaces[vcpu].maybe:
-            yield Unchecked("host", f"what else is in list registers: {why}", where.event)
+            yield Unchecked("host.gic_list", f"what is not in list registers: {why}", where.event)
         yield from _left_out(shown, gic, vcpu, where)
 
 
@@ -118,18 +118,21 @@ def _listed(lr: int, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence |
     wanted = lr & ~(PHYSICAL & ~_EOI)
     if not gic.lost:
         irq = gic.irq(vcpu, intid)
-        if why := _undecided(irq, gic, vcpu):
+        doubled = gic.doubled(irq, vcpu, bool(lr & ACTIVE))
+        if why := _undecided(irq, gic, vcpu, doubled):
             yield Unchecked("host", why, where.event)
         wanted = _as_configured(wanted, irq, gic, vcpu)
+        if doubled is not False:
+            wanted |= PENDING if doubled else lr & PENDING
     if wanted != lr:
         yield Divergence("host", "gic_list", wanted, lr, *where)
 
 
-def _undecided(irq: Interrupt, gic: Gic, vcpu: int) -> str:
+def _undecided(irq: Interrupt, gic: Gic, vcpu: int, doubled: bool | None) -> str:
     """Why not all of a list register is compared; nothing where all is."""
     if irq.group_1 is not True:
         return _GROUP
-    unknown = None in (irq.priority, irq.active, gic.forwarded(irq, vcpu), gic.doubled(irq, vcpu))
+    unknown = None in (irq.priority, irq.active, gic.forwarded(irq, vcpu), doubled)
     return _UNKNOWN if unknown else ""
 
 
@@ -143,9 +146,7 @@ def _as_configured(lr: int, irq: Interrupt, gic: Gic, vcpu: int) -> int:
         lr = lr & ~(0xFF << PRIORITY_SHIFT) | known << PRIORITY_SHIFT
     if irq.active is not None:
         lr = lr & ~ACTIVE | ACTIVE * irq.active
-    if gic.doubled(irq, vcpu):
-        lr |= PENDING
-    elif gic.ready(irq, vcpu) is False or (irq.group_1 and gic.forwarded(irq, vcpu) is False):
+    if gic.ready(irq, vcpu) is False or (irq.group_1 and gic.forwarded(irq, vcpu) is False):
         lr &= ~PENDING
     return lr
 
