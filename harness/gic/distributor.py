@@ -315,7 +315,7 @@ class Gic:
     def enter(self, vcpu: int) -> Interface:
         """Return the interface of a vCPU that is about to run, with what is pending for it now."""
         interface = self.interfaces[vcpu]
-        interface.waiting, interface.doubled = {}, {}
+        interface.waiting, interface.doubled, interface.filled = {}, {}, False
         interface.pending, interface.maybe, interface.may_be_fiq, interface.late = {}, "", False, False
         interface.acknowledged, interface.ended = set(), set()
         again, many, active, surely = set(), 0, 0, 0
@@ -325,7 +325,7 @@ class Gic:
             forwarded = self.forwarded(irq, vcpu)
             many += forwarded is not False or irq.active is not False
             active += irq.active is not False
-            surely += irq.active is True
+            surely += irq.active is True and irq.route == vcpu
             if forwarded is False:
                 if (doubled := self.doubled(irq, vcpu)) and irq.group_1 and irq.priority is not None:
                     interface.doubled[intid] = irq.priority
@@ -347,7 +347,7 @@ class Gic:
                     again.add(intid)
         interface.again = frozenset(again)
         if ACTIVE_FILL_LISTS in self.departures and surely >= LIST_REGISTERS:
-            interface.pending, interface.maybe, interface.may_be_fiq = {}, "", False
+            interface.pending, interface.maybe, interface.may_be_fiq, interface.filled = {}, "", False, True
         elif many > LIST_REGISTERS:
             interface.hold_back(max(1, LIST_REGISTERS - active))
         return interface

@@ -124,6 +124,7 @@ def _listed(lr: int, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence |
         wanted = _as_configured(wanted, irq, gic, vcpu)
         if doubled is not False:
             wanted |= PENDING if doubled else lr & PENDING
+            wanted = _with_priority(wanted, irq) if doubled else wanted
     if wanted != lr:
         yield Divergence("host", "gic_list", wanted, lr, *where)
 
@@ -136,14 +137,18 @@ def _undecided(irq: Interrupt, gic: Gic, vcpu: int, doubled: bool | None) -> str
     return _UNKNOWN if unknown else ""
 
 
+def _with_priority(lr: int, irq: Interrupt) -> int:
+    if irq.priority is None or not (lr >> PRIORITY_SHIFT ^ irq.priority) & IMPLEMENTED_PRIORITY:
+        return lr
+    return lr & ~(0xFF << PRIORITY_SHIFT) | irq.priority << PRIORITY_SHIFT
+
+
 def _as_configured(lr: int, irq: Interrupt, gic: Gic, vcpu: int) -> int:
     """Return a list register as the distributor has the interrupt, what nobody knows left as it is."""
     if irq.group_1 is not None:
         lr = lr & ~GROUP_1 | GROUP_1 * irq.group_1
     # Whether a new priority is that of an active interrupt, too, is IMPLEMENTATION DEFINED (IHI 0069, GICD_IPRIORITYR).
-    known = irq.priority if irq.active is False else None
-    if known is not None and (lr >> PRIORITY_SHIFT ^ known) & IMPLEMENTED_PRIORITY:
-        lr = lr & ~(0xFF << PRIORITY_SHIFT) | known << PRIORITY_SHIFT
+    lr = _with_priority(lr, irq) if irq.active is False else lr
     if irq.active is not None:
         lr = lr & ~ACTIVE | ACTIVE * irq.active
     if gic.ready(irq, vcpu) is False or (irq.group_1 and gic.forwarded(irq, vcpu) is False):
@@ -161,6 +166,9 @@ def _left_out(shown: dict[int, int], gic: Gic, vcpu: int, where: Where) -> Itera
     ranks = [lr >> PRIORITY_SHIFT & IMPLEMENTED_PRIORITY for lr in shown.values() if lr & PENDING]
     lowest = max(ranks, default=0)
     interface = gic.interfaces[vcpu]
+    active = sum(bool(lr & ACTIVE) for lr in shown.values())
+    if interface.filled and active < LIST_REGISTERS:
+        yield Divergence("host", "gic_list", ACTIVE, 0, *where)
     for intid, priority in (*interface.pending.items(), *interface.waiting.items()):
         if shown.get(intid, 0) & PENDING:
             continue
