@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.findings.regressions import load_regressions
 from harness.relations.errata import RULES
+from harness.relations.gic_errata import GIC_RULES
 from harness.relations.registry import ALL
 from harness.scenario.steps import STEP_KINDS
 
@@ -62,7 +63,7 @@ def errata(*expected: Path) -> str:
     """Every kept finding: where and how a kernel with it departs from the contract, or that it has no rule."""
     rows = []
     for row in load_regressions(*expected):
-        rule = RULES.get(row.id)
+        rule = RULES.get(row.id) or GIC_RULES.get(row.id)
         rows.append((f"`{row.id}`", rule.point if rule else "", rule.does if rule else "no rule yet"))
     return table(("kept finding", "where", "what the kernel does"), rows)
 
