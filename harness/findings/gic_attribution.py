@@ -112,22 +112,28 @@ class _Counterfactuals:
         left_out = found.unchecked - self.base.unchecked
         return None if any(u.event == one.event and u.what in about for u in left_out) else True
 
-    def _until(self, rules: frozenset[str]) -> tuple[int, int]:
-        """Return the first event where rules do not predict what may be their doing, and that where they are wrong."""
-        wrong = min((one.event for one in self.of(rules).divergences.values() if self.claims(one)), default=NEVER)
+    def _failures(self, rules: frozenset[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the events at which rules do not predict what may be their doing, and those at which they are wrong.
+
+        Each ends with :data:`NEVER`, so that of two the one is greater with which the prediction holds further.
+        """
+        wrong = [one.event for one in self.of(rules).divergences.values() if self.claims(one)]
         claimed = filter(self.claims, self.base.divergences.values())
-        left_open = (one.event for one in claimed if self.predict(rules, one) is None)
-        return min((wrong, *left_open)), wrong
+        left_open = [one.event for one in claimed if self.predict(rules, one) is None]
+        return (*sorted(wrong + left_open), NEVER), (*sorted(wrong), NEVER)
 
     def best(self) -> frozenset[str]:
-        """Return the smallest set of rules with which the prediction holds furthest; none, if it is no better so."""
-        best, until = NONE, self._until(NONE)
+        """Return the smallest set of rules with which the prediction holds furthest; none, if it is no better so.
+
+        Where none holds it is asked how far it holds after that.
+        """
+        best, failures = NONE, self._failures(NONE)
         for size in range(1, len(self._names) + 1):
             for chosen in combinations(sorted(self._names), size):
-                if until[0] == NEVER:
+                if failures[0] == (NEVER,):
                     return best
-                if (found := self._until(frozenset(chosen))) > until:
-                    best, until = frozenset(chosen), found
+                if (found := self._failures(frozenset(chosen))) > failures:
+                    best, failures = frozenset(chosen), found
         return best
 
     def cause(self, one: Divergence, rules: frozenset[str]) -> str:

@@ -41,13 +41,15 @@ class Interface:
     ``pending``: INTIDs that are certain to be presented, with their priority; ``waiting``: those of a lower one that no
     list register may be left for (IHI 0069, ICH_HCR_EL2.UIE: in finite time); ``maybe``: why there may be others;
     ``may_be_fiq``: some of these may be of group 0, which ``enabled_0`` lets through (``enabled``: group 1).
-    ``again``: INTIDs that are pending once more when they are deactivated; ``doubled``: those, with their priority,
-    whose list register has both states, so that the interface signals them at once; ``filled``: every list register has
-    an active interrupt (departures of the GIC's).  ``running`` are the INTIDs whose priority was not dropped,
-    ``dropped`` those that are only active; ``acknowledged`` and ``ended`` what the guest did since the entry.
-    ``lost``: why nobody knows any of this.  ``late``: the guest wrote to the interface, and what it let through takes
-    effect in finite time.  ``point`` is what ICC_BPR1_EL1 keeps, which ``shares_point`` (CBPR) hides;
+    ``again``: INTIDs that are pending once more when they are deactivated.  ``running`` are the INTIDs whose
+    priority was not dropped, ``dropped`` those that are only active; ``acknowledged`` and ``ended`` what the guest did
+    since the entry.  ``lost``: why nobody knows any of this.  ``late``: the guest wrote to the interface, and what it
+    let through takes effect in finite time.  ``point`` is what ICC_BPR1_EL1 keeps, which ``shares_point`` (CBPR) hides;
     ``settled``: the guest has not written it so that what it keeps is unknown.
+
+    By a departure of the GIC's, each with its priority: ``doubled`` are active INTIDs whose list register is pending,
+    too, so that the interface signals them at once when they are deactivated; ``kept_away`` are pending ones that are
+    not presented because active ones have all list registers.
     """
 
     pending: dict[int, int] = field(default_factory=dict)
@@ -56,7 +58,7 @@ class Interface:
     may_be_fiq: bool = False
     again: frozenset[int] = frozenset()
     doubled: dict[int, int] = field(default_factory=dict)
-    filled: bool = False
+    kept_away: dict[int, int] = field(default_factory=dict)
     mask: int | None = None
     enabled: bool | None = False
     enabled_0: bool = False

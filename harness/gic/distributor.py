@@ -315,7 +315,7 @@ class Gic:
     def enter(self, vcpu: int) -> Interface:
         """Return the interface of a vCPU that is about to run, with what is pending for it now."""
         interface = self.interfaces[vcpu]
-        interface.waiting, interface.doubled, interface.filled = {}, {}, False
+        interface.waiting, interface.doubled, interface.kept_away = {}, {}, {}
         interface.pending, interface.maybe, interface.may_be_fiq, interface.late = {}, "", False, False
         interface.acknowledged, interface.ended = set(), set()
         again, many, active, surely = set(), 0, 0, 0
@@ -347,7 +347,8 @@ class Gic:
                     again.add(intid)
         interface.again = frozenset(again)
         if ACTIVE_FILL_LISTS in self.departures and surely >= LIST_REGISTERS:
-            interface.pending, interface.maybe, interface.may_be_fiq, interface.filled = {}, "", False, True
+            interface.kept_away = interface.pending
+            interface.pending, interface.maybe, interface.may_be_fiq = {}, "", False
         elif many > LIST_REGISTERS:
             interface.hold_back(max(1, LIST_REGISTERS - active))
         return interface

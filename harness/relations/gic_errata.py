@@ -31,8 +31,15 @@ class GicRule(NamedTuple):
     does: str
 
 
-_OF_THE_GIC = ("switch.*", "host.gic_list", "host.gic_read", "host.ich_*")
-"""What a guest does that is interrupted or is not, and what it sees of its GIC."""
+_OF_THE_GIC = (
+    *("host.gic_list", "host.gic_read", "host.ich_*", "switch.ich_*", "switch.x*", "switch.v*"),
+    *(f"switch.{name}" for name in ("pc", "pstate", "elr_el1", "spsr_el1", "esr_el1", "far_el1")),
+    *(f"switch.{name}" for name in ("esr_el2", "far_el2", "hpfar_el2")),
+)
+"""What a guest does that is interrupted or is not, and what it sees of its GIC.
+
+Not HCR_EL2, whose virtual interrupts are none of a GIC's.
+"""
 GIC_RULES: Mapping[str, GicRule] = MappingProxyType(
     {
         ENABLE_LOSES: GicRule(

@@ -166,13 +166,13 @@ def _left_out(shown: dict[int, int], gic: Gic, vcpu: int, where: Where) -> Itera
     ranks = [lr >> PRIORITY_SHIFT & IMPLEMENTED_PRIORITY for lr in shown.values() if lr & PENDING]
     lowest = max(ranks, default=0)
     interface = gic.interfaces[vcpu]
-    active = sum(bool(lr & ACTIVE) for lr in shown.values())
-    if interface.filled and active < LIST_REGISTERS:
-        yield Divergence("host", "gic_list", ACTIVE, 0, *where)
-    for intid, priority in (*interface.pending.items(), *interface.waiting.items()):
+    certain = dict(interface.pending)
+    if sum(bool(lr & ACTIVE) for lr in shown.values()) < LIST_REGISTERS:
+        certain |= interface.kept_away
+    for intid, priority in (*certain.items(), *interface.waiting.items()):
         if shown.get(intid, 0) & PENDING:
             continue
-        none = not ranks and intid in interface.pending
+        none = not ranks and intid in certain
         if len(shown) < LIST_REGISTERS or none or priority & IMPLEMENTED_PRIORITY < lowest:
             wanted = PENDING | GROUP_1 | priority << PRIORITY_SHIFT | intid
             yield Divergence("host", "gic_list", wanted, shown.get(intid, 0), *where)

@@ -177,18 +177,15 @@ def test_the_kernel_that_does_it_right_shows_nothing() -> None:
 
 LR_ENDED = STATE | 1 << 60 | 0x20 << PRIORITY_SHIFT | 50
 """What the trace has at events 57 and 59: a disabled edge, active and pending."""
+LR_LOST = PENDING | 1 << 60 | 0x80 << PRIORITY_SHIFT | 33
+"""What it does not have at event 54: the interrupt that is lost."""
 CHANGED: dict[str, tuple[str, Change, int, str]] = {
     # A change in the effect of an erratum: the trace, the change, the event at which it shows first, and where.
     "another INTID is acknowledged": (ACKNOWLEDGED, register(48, "x7", 34), 48, "switch.x7"),
     "what was not shown is acknowledged": (ACKNOWLEDGED, register(48, "x7", 33), 48, "switch.x7"),
     "lost though its line is raised again": (LOST, raised_again(59, 33), 61, "host.gic_list"),
     "lost while the distributor is enabled": (LOST, words(46, used_lrs=0), 46, "host.gic_list"),
-    "another list register is left over": (
-        LOST,
-        words(54, used_lrs=1, ich_lr0_el2=PENDING | 1 << 60 | 34),
-        54,
-        "host.gic_list",
-    ),
+    "what is shown is not taken": (LOST, words(54, used_lrs=1, ich_lr0_el2=LR_LOST), 55, "switch.pc"),
     "pending and not active": (ENDED, words(57, 58, ich_lr0_el2=LR_ENDED & ~ACTIVE), 57, "host.gic_list"),
     "another priority": (ENDED, words(57, 58, ich_lr0_el2=LR_ENDED ^ 0x60 << PRIORITY_SHIFT), 57, "host.gic_list"),
     "another INTID in the list register": (ENDED, words(57, 58, ich_lr0_el2=LR_ENDED ^ 1), 57, "host.gic_list"),
@@ -243,6 +240,16 @@ def test_a_shared_register_that_is_wrong_in_one_bit(name: str) -> None:
         found = shown(SHARED, register(34, name, last.get(name) ^ 1 << bit, context=0))
         assert ANOTHER_CAUSE in {one.cause for one in found if one.event == 34}, bit
         assert {one.cause for one in found if one.event < 34} == {SHARED_INTERFACE}
+
+
+def test_what_no_rule_explains_does_not_keep_the_rest_from_being_explained() -> None:
+    """An interrupt is lost before the distributor is disabled, too."""
+    found = shown(LOST, words(46, used_lrs=0))
+    assert {(one.event, one.name): one.cause for one in found} == {
+        (46, "host.gic_list"): ANOTHER_CAUSE,
+        (54, "host.gic_list"): ENABLE_LOSES,
+        (55, "switch.pc"): ENABLE_LOSES,
+    }
 
 
 def test_nothing_is_checked_again_where_no_gic_shows_anything(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,7 @@ def test_as_many_active_ones_as_list_registers_keep_all_others_away() -> None:
         assert signalled(gic) == [comes, False]
         interface = gic.enter(0)
         assert interface.acknowledge() == (40 if comes else SPURIOUS)
-        assert interface.filled is not comes
+        assert interface.kept_away == ({} if comes else {40: 0x10})
     gic = filled(ACTIVE_FILL_LISTS)
     gic.enter(0).write("icc_dir_el1", 42)
     assert gic.interfaces[0].signals() is False, "before the next entry"

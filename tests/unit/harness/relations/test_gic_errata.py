@@ -36,7 +36,9 @@ def test_each_signature_may_be_caused_by_the_rule(name: str) -> None:
         assert not may_show((), one, context)
 
 
-@pytest.mark.parametrize("shown", ["host.x3", "restore.pc", "save.reveal", "host.gic_line", "isolate.x3"])
+@pytest.mark.parametrize(
+    "shown", ["host.x3", "restore.pc", "save.reveal", "host.gic_line", "isolate.x3", "switch.hcr_el2"]
+)
 def test_what_no_gic_does_is_not_claimed(shown: str) -> None:
     assert not any(may_show(GIC_RULES, divergence(shown), context) for context in (WITH, WITHOUT))
 
