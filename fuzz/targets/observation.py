@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fuzz.store.findings import OTHER_TRACE, TRACE
 from harness.findings.checked import CheckResult, signature
 from harness.findings.finding import Signature, Subject, cause_of
-from harness.relations.divergence import ANOTHER_CAUSE, Divergence
+from harness.relations.divergence import Divergence, is_new
 from harness.trace.events import Trace
 from harness.trace.tracefile import format_trace
 from harness.vm.alarms import Alarm
@@ -55,7 +55,7 @@ def clusters_of(found: Sequence[Observation]) -> dict[Key, list[Divergence]]:
 def leaders_of(clusters: Mapping[Key, list[Divergence]]) -> dict[Key, Key]:
     """Return for each cluster that no erratum explains which of them shows first on the same targets."""
     leaders: dict[tuple[Subject, Subject | None], tuple[int, Key]] = {}
-    open_ = [key for key in clusters if cause_of(key[2]) in ("", ANOTHER_CAUSE)]
+    open_ = [key for key in clusters if not (cause := cause_of(key[2])) or is_new(cause)]
     for key in open_:
         first = min(divergence.event for divergence in clusters[key]), key
         leaders[key[:2]] = min(leaders.get(key[:2], first), first, key=lambda one: one[0])

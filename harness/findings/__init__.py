@@ -3,6 +3,7 @@
 
 ``check`` checks a scenario's trace, ``check_recording`` a recording, ``compare_releases`` two traces of one scenario.
 ``known_divergences`` and ``intended_changes`` read the catalogues in corpus/known, ``explanations`` has the rules that
-they name, ``regressions`` reads the kept findings, ``attribution`` tells by their rules (``relations.errata``) whether
-one is the cause, ``verdict`` gives a finding its verdict.  Imports ``relations`` and rooms before it.
+they name, ``regressions`` reads the kept findings, ``attribution`` and ``gic_attribution`` tell by their rules
+(``relations.errata``, ``relations.gic_errata``) whether one is the cause, ``verdict`` gives a finding its verdict.
+Imports ``relations`` and rooms before it.
 """

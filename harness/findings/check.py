@@ -12,6 +12,7 @@ from harness.arch.cpu_models import Cpu
 from harness.findings.attribution import by_catalogue, of_a_round, of_a_trace, with_causes
 from harness.findings.check_again import Again
 from harness.findings.checked import CheckResult, Comparison, ComparisonListener, ExplainedDivergence
+from harness.findings.gic_attribution import Scene, attribute_gic
 from harness.findings.known_divergences import Catalogue, Known
 from harness.guest.predict_run import PredictedRun
 from harness.model.memoised_replay import shortcut
@@ -172,6 +173,7 @@ def check(
         of_runs += ((relation, at.run.event, tuple(relation.compare(at))) for relation in OF_A_RUN)
     tally, predict, copies = _Tally(listener), shortcut(level), hyp_copies(trace)
     paths: list[tuple[str, tuple[tuple[str, bool], ...]]] = []
+    compared: list[RoundEvidence] = []
     for round_ in indexed.rounds:
         prediction = predict(round_)
         paths.append((round_.exit_class, prediction.path))
@@ -188,6 +190,8 @@ def check(
             tally.notify(OF_THE_MODEL, round_.first, f"the model is undefined: {prediction.undefined}")
         run, copy = runs.get(round_.first), copies.get(round_.first)
         evidence = RoundEvidence(round_, prediction, lossy, run, copy, gic, trace.events)
+        if gic is not None:
+            compared.append(evidence)
         explain = explained_by(catalogue, evidence)
         begin = len(tally.judged)
         tally.compare(rows, evidence, round_.first, explain)
@@ -200,6 +204,9 @@ def check(
     tally.compare(OF_A_TRACE, whole, None)
     if attributes and (unexplained_here := tally.unexplained(begin)):
         tally.replace_unexplained(begin, of_a_trace(unexplained_here, Again(whole), errata))
+    if errata.gic and tally.judged:
+        scene = Scene(indexed, codes, cpu, None if gic is None else compared)
+        tally.judged = attribute_gic(tally.judged, scene, errata.gic)
     return CheckResult(
         trace.status,
         trace.dropped,

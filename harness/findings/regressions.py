@@ -18,7 +18,8 @@ from typing import Any
 from harness.errors import InputError
 from harness.findings.finding import Difference, Finding, cause_of, place_text
 from harness.relations.divergence import causes, is_new
-from harness.relations.errata import SHARED, TargetErrata, rule_of
+from harness.relations.errata import SHARED, Rule, TargetErrata, rule_of
+from harness.relations.gic_errata import GIC_RULES, GicRule
 
 NEW = "new"
 ANY = "*"
@@ -69,7 +70,7 @@ class Regression:
     @property
     def does(self) -> str:
         """What a kernel with it does, in a few words if it has a rule."""
-        rule = rule_of(self.id)
+        rule = any_rule_of(self.id)
         return self.summary if rule is None else rule.does
 
     def matching(self, text: str) -> str | None:
@@ -110,13 +111,22 @@ def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
 
 
 def errata_of(kept: Iterable[Regression], target: str) -> TargetErrata:
-    """Return the kept findings of a target, those with a rule in :mod:`harness.relations.errata` and the others."""
+    """Return the kept findings of a target, those with a rule and the others.
+
+    The rules are in :mod:`harness.relations.errata` and :mod:`harness.relations.gic_errata`.
+    """
     rows = tuple(kept)
     here = [row for row in rows if row.is_on(target)]
     every = frozenset(SHARED.get(row.id, row.id) for row in rows if rule_of(row.id) is not None)
     ruled = frozenset(SHARED.get(row.id, row.id) for row in here if rule_of(row.id) is not None)
-    shown = (text.split("/") for row in here if rule_of(row.id) is None for text in row.signatures)
-    return TargetErrata(ruled, frozenset((name, rest[0]) for name, *rest in shown if rest), every - ruled)
+    shown = (text.split("/") for row in here if any_rule_of(row.id) is None for text in row.signatures)
+    unruled = frozenset((name, rest[0]) for name, *rest in shown if rest)
+    return TargetErrata(ruled, unruled, every - ruled, frozenset(row.id for row in here) & GIC_RULES.keys())
+
+
+def any_rule_of(finding: str) -> Rule | GicRule | None:
+    """Return the rule of a kept finding, of the GIC or another one, None if it has none."""
+    return rule_of(finding) or GIC_RULES.get(finding)
 
 
 _SPAN = re.compile(r"(\d+\.\d+\.\d+) to (\d+\.\d+\.\d+)")

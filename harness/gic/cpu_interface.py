@@ -46,6 +46,10 @@ class Interface:
     since the entry.  ``lost``: why nobody knows any of this.  ``late``: the guest wrote to the interface, and what it
     let through takes effect in finite time.  ``point`` is what ICC_BPR1_EL1 keeps, which ``shares_point`` (CBPR) hides;
     ``settled``: the guest has not written it so that what it keeps is unknown.
+
+    By a departure of the GIC's, each with its priority: ``doubled`` are active INTIDs whose list register is pending,
+    too, so that the interface signals them at once when they are deactivated; ``kept_away`` are pending ones that are
+    not presented because active ones have all list registers.
     """
 
     pending: dict[int, int] = field(default_factory=dict)
@@ -53,6 +57,8 @@ class Interface:
     maybe: str = ""
     may_be_fiq: bool = False
     again: frozenset[int] = frozenset()
+    doubled: dict[int, int] = field(default_factory=dict)
+    kept_away: dict[int, int] = field(default_factory=dict)
     mask: int | None = None
     enabled: bool | None = False
     enabled_0: bool = False
@@ -150,7 +156,7 @@ class Interface:
         if value is None:
             self.mark_unknown("a register of the interface written with what nobody knows")
             return
-        self.late = True
+        late, self.late = self.late, True
         match name:
             case "icc_pmr_el1":
                 self.mask = value & 0xFF
@@ -164,13 +170,13 @@ class Interface:
                 kept = self.shares_point is False and value & 7 >= SMALLEST_POINT and not value & SIGN
                 self.point, self.settled = value & 7 if kept else None, kept
             case "icc_eoir1_el1":
-                self._end(value & _INTID)
+                self._end(value & _INTID, late)
             case "icc_dir_el1":
-                self._deactivate(value & _INTID)
+                self._deactivate(value & _INTID, late)
             case _ if name not in NO_EFFECT:
                 self.mark_unknown(f"a write to {name}")
 
-    def _end(self, intid: int) -> None:
+    def _end(self, intid: int, late: bool) -> None:
         if intid in _SPECIAL or self.lost:
             return
         if not self.running or self.running[-1][0] != intid:
@@ -182,18 +188,21 @@ class Interface:
         elif self.drops_only:
             self.dropped.append(intid)
         else:
-            self._inactive(intid)
+            self._inactive(intid, late)
 
-    def _deactivate(self, intid: int) -> None:
+    def _deactivate(self, intid: int, late: bool) -> None:
         if intid in _SPECIAL or self.lost:
             return
         if not self.drops_only or intid not in self.dropped:
             self.mark_unknown("a deactivation of what was not ended before")
             return
         self.dropped.remove(intid)
-        self._inactive(intid)
+        self._inactive(intid, late)
 
-    def _inactive(self, intid: int) -> None:
+    def _inactive(self, intid: int, late: bool) -> None:
         self.ended.add(intid)
-        if intid in self.again:
+        if intid in self.doubled:
+            self.late = late or bool(self.pending)
+            self.pending[intid] = self.doubled.pop(intid)
+        elif intid in self.again:
             self.maybe = self.maybe or "an interrupt that is asserted again, which takes effect in finite time"

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from harness.arch.registers import MASK64
 from harness.gic.cpu_interface import Interface
+from harness.gic.departures import ACTIVE_FILL_LISTS, COMES_AFTER_END, ENABLE_LOSES, NONE
 from harness.gic.registers import (
     AFFINITY,
     ANY_PE,
@@ -34,9 +35,17 @@ def _all(*facts: bool | None) -> bool | None:
     return False if False in facts else None if None in facts else True
 
 
+def _any(*facts: bool | None) -> bool | None:
+    """Three-valued or."""
+    return True if True in facts else None if None in facts else False
+
+
 @dataclass
 class Interrupt:
-    """What is known of one interrupt; ``route`` is the vCPU that gets it, ``edge`` how its input is taken."""
+    """What is known of one interrupt; ``route`` is the vCPU that gets it, ``edge`` how its input is taken.
+
+    ``listed``: whether it is on its vCPU's list, where only what is there is presented (``ENABLE_LOSES``).
+    """
 
     intid: int
     route: int | None
@@ -47,6 +56,7 @@ class Interrupt:
     line: bool = False
     latch: bool | None = False
     active: bool | None = False
+    listed: bool | None = False
 
     @property
     def pending(self) -> bool | None:
@@ -157,11 +167,19 @@ def _read(name: str, irq: Interrupt) -> tuple[int, int]:
     return UNKNOWN
 
 
+_LISTING = frozenset({"igroupr", "isenabler", "ispendr", "isactiver"})
+"""Registers of which a write may put an interrupt on a list (Linux, vgic-mmio.c: who calls vgic_queue_irq_unlock)."""
+
+
 @dataclass
 class Gic:
-    """The GIC of one VM with ``vcpus`` vCPUs, whose affinity is their number."""
+    """The GIC of one VM with ``vcpus`` vCPUs, whose affinity is their number.
+
+    ``departures`` are those of :mod:`harness.gic.departures` that are switched on.
+    """
 
     vcpus: int
+    departures: frozenset[str] = NONE
     enabled: bool | None = False
     lost: str = ""
     irqs: dict[tuple[int, int], Interrupt] = field(default_factory=dict)
@@ -210,7 +228,10 @@ class Gic:
         bits = where.bank.bits
         for irq in self._covered(where):
             group = irq.group_1
-            _WRITES[where.bank.name](irq, value >> (irq.intid - where.first) * bits & (1 << bits) - 1)
+            written = value >> (irq.intid - where.first) * bits & (1 << bits) - 1
+            _WRITES[where.bank.name](irq, written)
+            if where.bank.name in _LISTING and (written or where.bank.name == "igroupr"):
+                self._list(irq)
             if irq.group_1 is not group and irq.active is not False:
                 self.mark_unknown("another group for an interrupt that may be active")  # which of the two ends it?
 
@@ -241,6 +262,36 @@ class Gic:
             if vcpu != sender if others else not cluster and value >> vcpu & 1:
                 irq = self.irq(vcpu, value >> 24 & 0xF)
                 irq.latch = True if irq.group_1 else None
+                self._list(irq)
+
+    def set_line(self, vcpu: int, intid: int, level: bool) -> None:
+        """Raise or lower the input of an interrupt (KVM API 4.25)."""
+        irq = self.irq(vcpu, intid)
+        changes = level != irq.line
+        irq.set_line(level)
+        # Linux, vgic.c vgic_validate_injection: an edge is taken where it is 1, a level where it changes.
+        if irq.edge is not None:
+            self._list(irq, level if irq.edge else changes)
+        elif level or changes:
+            self._list(irq, (level and changes) or None)
+
+    def _wanted(self, irq: Interrupt) -> bool | None:
+        """Whether an interrupt has a vCPU whose list it goes to (Linux, vgic.c vgic_target_oracle)."""
+        return _any(irq.active, _all(irq.enabled, irq.pending, self.enabled))
+
+    def _list(self, irq: Interrupt, looks: bool | None = True) -> None:
+        """Put an interrupt on its vCPU's list, if it ``looks`` for one and is wanted."""
+        if ENABLE_LOSES in self.departures:
+            irq.listed = _any(irq.listed, _all(self._wanted(irq), looks))
+
+    def prune(self, vcpu: int) -> None:
+        """A vCPU has exited: what need not be on its list is taken off (Linux, vgic.c vgic_prune_ap_list)."""
+        if ENABLE_LOSES not in self.departures:
+            return
+        for (owner, _), irq in self.irqs.items():
+            if owner in (-1, vcpu) and irq.route in (None, vcpu) and irq.listed is not False:
+                stays = self._wanted(irq)
+                irq.listed = _all(irq.listed, stays if irq.route is not None else stays or None)
 
     def ready(self, irq: Interrupt, vcpu: int) -> bool | None:
         """Whether an interrupt is pending and enabled, and a vCPU's."""
@@ -248,22 +299,38 @@ class Gic:
 
     def forwarded(self, irq: Interrupt, vcpu: int) -> bool | None:
         """Whether an interrupt goes to a vCPU, if it is of group 1."""
-        return _all(self.ready(irq, vcpu), self.enabled)
+        found = _all(self.ready(irq, vcpu), self.enabled)
+        return _all(found, irq.listed) if ENABLE_LOSES in self.departures else found
+
+    def doubled(self, irq: Interrupt, vcpu: int, active: bool | None = None) -> bool | None:
+        """Whether a list register has an interrupt as active and pending that is not forwarded (COMES_AFTER_END).
+
+        ``active``: whether it is active, where that is not known otherwise.
+        """
+        if COMES_AFTER_END not in self.departures or self.forwarded(irq, vcpu) is not False:
+            return False
+        active = active if irq.active is None else irq.active
+        return _all(active, irq.edge, irq.pending, None if irq.route is None else irq.route == vcpu)
 
     def enter(self, vcpu: int) -> Interface:
         """Return the interface of a vCPU that is about to run, with what is pending for it now."""
         interface = self.interfaces[vcpu]
-        interface.waiting = {}
+        interface.waiting, interface.doubled, interface.kept_away = {}, {}, {}
         interface.pending, interface.maybe, interface.may_be_fiq, interface.late = {}, "", False, False
         interface.acknowledged, interface.ended = set(), set()
-        again, many, active = set(), 0, 0
+        again, many, active, surely = set(), 0, 0, 0
         for (owner, intid), irq in self.irqs.items():
             if owner not in (-1, vcpu):
                 continue
             forwarded = self.forwarded(irq, vcpu)
             many += forwarded is not False or irq.active is not False
             active += irq.active is not False
+            surely += irq.active is True and irq.route == vcpu
             if forwarded is False:
+                if (doubled := self.doubled(irq, vcpu)) and irq.group_1 and irq.priority is not None:
+                    interface.doubled[intid] = irq.priority
+                elif doubled is not False:
+                    interface.maybe = interface.maybe or "an interrupt of which something is not known"
                 continue
             if irq.group_1 is not True:
                 if interface.enabled_0:
@@ -279,7 +346,10 @@ class Gic:
                 if irq.edge is not True and irq.line:
                     again.add(intid)
         interface.again = frozenset(again)
-        if many > LIST_REGISTERS:
+        if ACTIVE_FILL_LISTS in self.departures and surely >= LIST_REGISTERS:
+            interface.kept_away = interface.pending
+            interface.pending, interface.maybe, interface.may_be_fiq = {}, "", False
+        elif many > LIST_REGISTERS:
             interface.hold_back(max(1, LIST_REGISTERS - active))
         return interface
 

@@ -66,10 +66,14 @@ def different(a: State, b: State) -> list[int]:
 
 
 class Unchecked(NamedTuple):
-    """Something that could not be compared, and why; counted and shown."""
+    """Something that could not be compared, and why; counted and shown.
+
+    ``event`` is where in the trace, None where the relation that found it does not say.
+    """
 
     what: str
     why: str
+    event: int | None = None
 
 
 def any_divergence(found: Sequence[Divergence | Unchecked]) -> bool:

@@ -203,7 +203,7 @@ _ANY_GPR = re.compile(r"(?<=\.)x\d+$")
 
 
 class TargetErrata(NamedTuple):
-    """The kept findings of one target: ``rules`` are those that have one.
+    """The kept findings of one target: ``rules`` are those that have one, ``gic`` those with one about the GIC.
 
     ``unruled`` are the divergences (name with ``xN`` for any general-purpose register, exit class or ``*``) of the
     others: whether such a one has another cause cannot be said.  ``elsewhere`` are the rules of kept findings that are
@@ -213,6 +213,7 @@ class TargetErrata(NamedTuple):
     rules: frozenset[str] = NONE
     unruled: frozenset[tuple[str, str]] = frozenset()
     elsewhere: frozenset[str] = NONE
+    gic: frozenset[str] = NONE
 
     def is_undecided(self, name: str, exit_class: str) -> bool:
         """Whether a kept finding without a rule shows such a divergence."""

@@ -62,7 +62,8 @@ class RoundEvidence(NamedTuple):
 class TraceEvidence:
     """A whole trace: its index, the code of each RAM (True: the protected VM's), every run by the index of its exit.
 
-    ``cpu`` is the target's (None: unknown), ``errata`` are the rules that are switched on.
+    ``cpu`` is the target's (None: unknown), ``errata`` are the rules that are switched on; ``departures``: what the
+    kernel's GIC does otherwise than IHI 0069 has it (:mod:`harness.gic.departures`).
     """
 
     indexed: IndexedTrace
@@ -71,6 +72,7 @@ class TraceEvidence:
     gic: GicMonitor | None = None
     cpu: Cpu | None = None
     errata: frozenset[str] = NONE
+    departures: frozenset[str] = NONE
 
     @property
     def ipa_bits(self) -> int:

@@ -11,6 +11,7 @@ from harness.arch.exits import DABT
 from harness.arch.registers import MASK64
 from harness.arch.sysregs import Owed
 from harness.gic.cpu_interface import TRAPPED, Interface
+from harness.gic.departures import NONE
 from harness.gic.distributor import Gic
 from harness.gic.registers import PRIVATE, SGIS
 from harness.guest.debug_stops import class_of
@@ -33,11 +34,14 @@ choose (Documentation/virt/kvm/devices/vcpu.rst, KVM_ARM_VCPU_TIMER_CTRL; 26 to 
 
 
 class GicMonitor:
-    """Follows the GIC of the one VM that has one, event by event."""
+    """Follows the GIC of the one VM that has one, event by event.
 
-    def __init__(self, shown: Iterable[Lists] = ()) -> None:
+    ``departures``: what it does otherwise than IHI 0069 has it (:mod:`harness.gic.departures`).
+    """
+
+    def __init__(self, shown: Iterable[Lists] = (), departures: frozenset[str] = NONE) -> None:
         self._vcpu = {i: c.vcpu for i, c in enumerate(CONTEXTS) if c.machine == GIC_MACHINE}
-        self._gic = Gic(len(self._vcpu))
+        self._gic = Gic(len(self._vcpu), departures)
         self._reads: dict[int, tuple[int, int]] = {}
         self._shown = {one.event: gic_list_registers.view(one.values) for one in shown}
         self._loaded: dict[int, gic_list_registers.View] = {}
@@ -53,11 +57,12 @@ class GicMonitor:
             return
         if isinstance(event, Host):
             if event.op == OP_GIC_LINE and not event.error:
-                self._gic.irq(vcpu, event.a & 0xFFFF).set_line(bool(event.b))
+                self._gic.set_line(vcpu, event.a & 0xFFFF, bool(event.b))
             elif event.op == OP_RESET:
                 self._gic.interfaces[vcpu].mark_unknown("a reset: what it leaves of the CPU interface, nobody says")
         elif event.kind == EXIT:
             self._label[event.context] = class_of(event)
+            self._gic.prune(vcpu)
             self._exit(index, event, vcpu)
         elif (now := self._shown.get(index)) is not None:
             where = gic_list_registers.Where(self._label.get(event.context, "FIRST"), index, event.step)
@@ -149,7 +154,7 @@ class GicMonitor:
             where = round_.label, round_.first, round_.entry.step
             yield Divergence("host", "gic_read", value & width, read & width, *where)
         elif unknown & width:
-            yield Unchecked("host", ALL_UNKNOWN if not ~unknown & width else SOME_UNKNOWN)
+            yield Unchecked("host", ALL_UNKNOWN if not ~unknown & width else SOME_UNKNOWN, round_.first)
 
 
 def _is_access(exit_: Switch) -> bool:

@@ -26,7 +26,8 @@ PHYSICAL = HW | 0x1FFF << 32
 _EOI = 1 << 41
 """Without HW, pINTID[9]: a maintenance interrupt when it is ended, which is the hypervisor's own affair."""
 PRIORITY_SHIFT = 48
-_INTID = 0xFFFF_FFFF
+INTID = 0xFFFF_FFFF
+"""ICH_LR<n>_EL2.vINTID."""
 ENABLED = 1
 """ICH_HCR_EL2.En."""
 VMCR_FIELDS: tuple[tuple[str, int, int], ...] = (
@@ -80,14 +81,14 @@ def describe(lr: int) -> str:
     """Return a list register as reports write it."""
     states = [name for name, bit in (("pending", PENDING), ("active", ACTIVE)) if lr & bit] or ["invalid"]
     physical = f", hw {lr >> 32 & 0x1FFF}" if lr & HW else ""
-    return f"{lr & _INTID} {'+'.join(states)}, priority {lr >> 48 & 0xFF:#x}, group {int(bool(lr & GROUP_1))}{physical}"
+    return f"{lr & INTID} {'+'.join(states)}, priority {lr >> 48 & 0xFF:#x}, group {int(bool(lr & GROUP_1))}{physical}"
 
 
 def at_entry(now: View, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence | Unchecked]:
     """Compare what a vCPU is about to be shown with the distributor; ``gic.enter(vcpu)`` was just called."""
     shown: dict[int, int] = {}
     for lr in now.lr[: now.used]:
-        intid = lr & _INTID
+        intid = lr & INTID
         if not lr & STATE:
             continue
         if intid in shown:  # UNPREDICTABLE, ICH_LR<n>_EL2.vINTID
@@ -96,17 +97,19 @@ def at_entry(now: View, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergenc
         yield from _listed(lr, gic, vcpu, where)
     if shown and not now.hcr & ENABLED:
         yield Divergence("host", "ich_hcr_el2", ENABLED, now.hcr, *where)
-    if gic.lost or gic.interfaces[vcpu].lost:
-        yield Unchecked("host", f"list registers: {gic.lost or gic.interfaces[vcpu].lost}")
+    if why := gic.lost or gic.interfaces[vcpu].lost:
+        yield Unchecked("host", f"list registers: {why}", where.event)
     else:
+        if why := gic.interfaces[vcpu].maybe:
+            yield Unchecked("host.gic_list", f"what is not in list registers: {why}", where.event)
         yield from _left_out(shown, gic, vcpu, where)
 
 
 def _listed(lr: int, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence | Unchecked]:
     """Compare one list register that is in use."""
-    intid = lr & _INTID
+    intid = lr & INTID
     if intid in KERNELS_OWN:
-        yield Unchecked("host", _OWN)
+        yield Unchecked("host", _OWN, where.event)
         return
     if intid >= GIC_INTERRUPTS:
         yield Divergence("host", "gic_list", 0, lr, *where)
@@ -115,19 +118,29 @@ def _listed(lr: int, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence |
     wanted = lr & ~(PHYSICAL & ~_EOI)
     if not gic.lost:
         irq = gic.irq(vcpu, intid)
-        if why := _undecided(irq, gic, vcpu):
-            yield Unchecked("host", why)
+        doubled = gic.doubled(irq, vcpu, bool(lr & ACTIVE))
+        if why := _undecided(irq, gic, vcpu, doubled):
+            yield Unchecked("host", why, where.event)
         wanted = _as_configured(wanted, irq, gic, vcpu)
+        if doubled is not False:
+            wanted |= PENDING if doubled else lr & PENDING
+            wanted = _with_priority(wanted, irq) if doubled else wanted
     if wanted != lr:
         yield Divergence("host", "gic_list", wanted, lr, *where)
 
 
-def _undecided(irq: Interrupt, gic: Gic, vcpu: int) -> str:
+def _undecided(irq: Interrupt, gic: Gic, vcpu: int, doubled: bool | None) -> str:
     """Why not all of a list register is compared; nothing where all is."""
     if irq.group_1 is not True:
         return _GROUP
-    unknown = None in (irq.priority, irq.active, gic.forwarded(irq, vcpu))
+    unknown = None in (irq.priority, irq.active, gic.forwarded(irq, vcpu), doubled)
     return _UNKNOWN if unknown else ""
+
+
+def _with_priority(lr: int, irq: Interrupt) -> int:
+    if irq.priority is None or not (lr >> PRIORITY_SHIFT ^ irq.priority) & IMPLEMENTED_PRIORITY:
+        return lr
+    return lr & ~(0xFF << PRIORITY_SHIFT) | irq.priority << PRIORITY_SHIFT
 
 
 def _as_configured(lr: int, irq: Interrupt, gic: Gic, vcpu: int) -> int:
@@ -135,9 +148,7 @@ def _as_configured(lr: int, irq: Interrupt, gic: Gic, vcpu: int) -> int:
     if irq.group_1 is not None:
         lr = lr & ~GROUP_1 | GROUP_1 * irq.group_1
     # Whether a new priority is that of an active interrupt, too, is IMPLEMENTATION DEFINED (IHI 0069, GICD_IPRIORITYR).
-    known = irq.priority if irq.active is False else None
-    if known is not None and (lr >> PRIORITY_SHIFT ^ known) & IMPLEMENTED_PRIORITY:
-        lr = lr & ~(0xFF << PRIORITY_SHIFT) | known << PRIORITY_SHIFT
+    lr = _with_priority(lr, irq) if irq.active is False else lr
     if irq.active is not None:
         lr = lr & ~ACTIVE | ACTIVE * irq.active
     if gic.ready(irq, vcpu) is False or (irq.group_1 and gic.forwarded(irq, vcpu) is False):
@@ -149,14 +160,20 @@ def _left_out(shown: dict[int, int], gic: Gic, vcpu: int, where: Where) -> Itera
     """Yield interrupts that are certain to be pending for the vCPU and that it is not shown.
 
     Where the list registers are full that is one which outranks another that is shown: the guest would acknowledge
-    the wrong one (IHI 0069, interrupt prioritization).
+    the wrong one (IHI 0069, interrupt prioritization); or any, where all that is shown is active: the guest would
+    acknowledge none.
     """
-    lowest = max((lr >> PRIORITY_SHIFT & IMPLEMENTED_PRIORITY for lr in shown.values() if lr & PENDING), default=0)
+    ranks = [lr >> PRIORITY_SHIFT & IMPLEMENTED_PRIORITY for lr in shown.values() if lr & PENDING]
+    lowest = max(ranks, default=0)
     interface = gic.interfaces[vcpu]
-    for intid, priority in (*interface.pending.items(), *interface.waiting.items()):
+    certain = dict(interface.pending)
+    if sum(bool(lr & ACTIVE) for lr in shown.values()) < LIST_REGISTERS:
+        certain |= interface.kept_away
+    for intid, priority in (*certain.items(), *interface.waiting.items()):
         if shown.get(intid, 0) & PENDING:
             continue
-        if len(shown) < LIST_REGISTERS or priority & IMPLEMENTED_PRIORITY < lowest:
+        none = not ranks and intid in certain
+        if len(shown) < LIST_REGISTERS or none or priority & IMPLEMENTED_PRIORITY < lowest:
             wanted = PENDING | GROUP_1 | priority << PRIORITY_SHIFT | intid
             yield Divergence("host", "gic_list", wanted, shown.get(intid, 0), *where)
 
@@ -164,11 +181,11 @@ def _left_out(shown: dict[int, int], gic: Gic, vcpu: int, where: Where) -> Itera
 def at_exit(before: View, after: View, interface: Interface, where: Where) -> Iterator[Divergence | Unchecked]:
     """Compare the list registers that were loaded with what came back; ``interface`` knows what the guest did."""
     for number, (was, now) in enumerate(zip(before.lr[: before.used], after.lr, strict=False)):
-        state, intid = was & STATE, was & _INTID
+        state, intid = was & STATE, was & INTID
         if not state:
             possible: tuple[int, ...] = (0,)
         elif interface.lost or intid in KERNELS_OWN:
-            yield Unchecked("switch", f"list registers: {interface.lost or _OWN}")
+            yield Unchecked("switch", f"list registers: {interface.lost or _OWN}", where.event)
             possible = _reachable(state)
         else:
             possible = (_behind(state, intid, interface),)
@@ -207,12 +224,12 @@ def at_user(now: View, before: View | None, interface: Interface, where: Where) 
     ``before``: the last such record.  What the guest never wrote has any value, and keeps it.
     """
     if interface.lost:
-        yield Unchecked("switch", f"ICH_VMCR_EL2 and active priorities: {interface.lost}")
+        yield Unchecked("switch", f"ICH_VMCR_EL2 and active priorities: {interface.lost}", where.event)
         return
     value, known = written(interface)
     stays = 0 if before is None else _FIELDS & ~known
     if not interface.settled:
-        yield Unchecked("switch", _NOT_KEPT)
+        yield Unchecked("switch", _NOT_KEPT, where.event)
         stays &= ~_POINT
     if before is not None:
         value |= before.vmcr & stays

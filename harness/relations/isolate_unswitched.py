@@ -13,14 +13,18 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from harness.arch import a64, exceptions, sysregs
+from harness.arch.registers import MASK64
+from harness.gic.departures import NONE, SHARED_INTERFACE
 from harness.guest.instruction_fetch import word_at
 from harness.guest.predict_run import PredictedRun
 from harness.guest.stage1 import is_on
 from harness.layout import CONTEXTS, GIC_MACHINE, PROTECTED_MACHINE
 from harness.protocol import OP_RESET
-from harness.relations.divergence import Divergence
+from harness.relations import shared_interface
+from harness.relations.divergence import Divergence, Unchecked
+from harness.relations.gic_list_registers import view
 from harness.scenario.code_layout import Code
-from harness.trace.events import Host, Trace
+from harness.trace.events import USER, Host, Switch, Trace
 
 PLAIN = frozenset({"mrs", "msr", "mov", "movz", "movk"})
 """Instructions that go on to the next one, if they do not trap."""
@@ -28,10 +32,15 @@ WAITS = frozenset({a64.ISB, a64.WFI, a64.WFE})
 
 
 class Use(NamedTuple):
-    """What a run did with such a register; ``value``: what it read, None where it wrote (one may show in another)."""
+    """What a run did with such a register.
+
+    ``value``: what it read, None where it wrote (one may show in another); ``written``: what it wrote, if that is
+    known.
+    """
 
     name: str
     value: int | None
+    written: int | None = None
 
 
 def reads_any(code: Code) -> bool:
@@ -48,7 +57,10 @@ def _keeper(word: int) -> str:
 
 
 def uses(run: PredictedRun, code: Mapping[int, int]) -> tuple[Use, ...] | None:
-    """Return what a run did with such registers; None: it did not go straight from its entry to its exit."""
+    """Return what a run did with such registers, in its order; None: it did not go straight from its entry to its exit.
+
+    A read is left out where the register that it went to was written again.
+    """
     at, end = run.seen[exceptions.PC], run.target
     if at == end:
         return ()
@@ -58,8 +70,9 @@ def uses(run: PredictedRun, code: Mapping[int, int]) -> tuple[Use, ...] | None:
         or not at < end <= at + 4 * len(code)
     ):
         return None
-    held: dict[int, str] = {}
-    found: list[Use] = []
+    held: dict[int, int] = {}  # which of ``found`` is in a general-purpose register
+    changed: set[int] = set()
+    found: list[Use | None] = []
     for address in range(at, end, 4):
         word = word_at(code, address)
         mnemonic = a64.mnemonic(word) if word is not None else ""
@@ -67,19 +80,38 @@ def uses(run: PredictedRun, code: Mapping[int, int]) -> tuple[Use, ...] | None:
             return None
         name, target = _keeper(word), word & 31
         if name and mnemonic == "msr":
-            found.append(Use(name, None))
-            held = {register: kept for register, kept in held.items() if kept != name}
+            found.append(Use(name, None, 0 if target == a64.ZERO else None if target in changed else run.seen[target]))
         elif mnemonic in PLAIN - {"msr"}:
-            held.pop(target, None)
-            if name and target != 31:
-                held[target] = name
-    return (*found, *(Use(name, run.exit.values[register]) for register, name in held.items()))
+            changed.add(target)
+            if target in held:
+                found[held.pop(target)] = None
+            if name and target != a64.ZERO:
+                held[target] = len(found)
+                found.append(Use(name, run.exit.values[target]))
+    return tuple(use for use in found if use is not None)
+
+
+def _last_reads(done: tuple[Use, ...]) -> Iterator[tuple[str, int]]:
+    """Yield what a run read and did not write after."""
+    for position, (name, value, _) in enumerate(done):
+        if value is not None and not any(use.name == name and use.value is None for use in done[position:]):
+            yield name, value
+
+
+def _writes_shared(code: Code) -> bool:
+    """Whether some instruction writes a register of the CPU's own interface."""
+    return any(_keeper(word) in shared_interface.NAMES for word in code.values() if a64.mnemonic(word) == "msr")
 
 
 def compare_unswitched_registers(
-    trace: Trace, followed: Mapping[int, PredictedRun], code: Code
-) -> Iterator[Divergence]:
-    """Yield what a guest reads otherwise than before, though it wrote nothing there, after another VM has run."""
+    trace: Trace, followed: Mapping[int, PredictedRun], code: Code, departures: frozenset[str] = NONE
+) -> Iterator[Divergence | Unchecked]:
+    """Yield what a guest reads otherwise than before, though it wrote nothing there, after another VM has run.
+
+    ``departures`` are those of :mod:`harness.gic.departures` that the kernel has.
+    """
+    if SHARED_INTERFACE in departures:
+        yield from _compare_shared(trace, followed, code)
     last: dict[tuple[int, str], tuple[int, int]] = {}  # vCPU and name: what it read, and how often others had run
     runs = dict.fromkeys((context.machine for context in CONTEXTS), 0)
 
@@ -102,12 +134,44 @@ def compare_unswitched_registers(
             continue
         done = uses(run, code)
         others = sum(runs.values()) - runs[machine]
-        if done is None or any(value is None for _, value in done):
+        if done is None or any(use.value is None for use in done):
             forget(context)
-        for name, value in done or ():
-            if value is None:
+        for name, value in _last_reads(done or ()):
+            if SHARED_INTERFACE in departures and name in shared_interface.NAMES:
                 continue
             before, then = last.get((context, name), (value, others))
             last[context, name] = value, others
             if before != value and then != others:
                 yield Divergence("isolate", name, before, value, run.exit.exit_class, index, run.entry.step)
+
+
+def _compare_shared(trace: Trace, followed: Mapping[int, PredictedRun], code: Code) -> Iterator[Divergence | Unchecked]:
+    """Yield what VMs without a GIC read otherwise than the one interface that they share holds."""
+    interface, writes = shared_interface.SharedInterface(), _writes_shared(code)
+    vmcr = {lists.event: view(lists.values).vmcr for lists in trace.lists}
+    for index, event in enumerate(trace.events):
+        if CONTEXTS[event.context].machine == GIC_MACHINE:
+            if event.kind == USER and index in vmcr:
+                interface.loaded(vmcr[index])
+            elif isinstance(event, Switch):
+                interface.forget()
+            continue
+        run = followed.get(index)
+        if run is None:
+            continue
+        done = uses(run, code)
+        if done is None and writes:
+            interface.forget()
+        for name, value, written in done or ():
+            if name not in shared_interface.NAMES:
+                continue
+            if value is None:
+                interface.write(name, written)
+                continue
+            held, known = interface.read(name)
+            if (held ^ value) & known:
+                wanted = held & known | value & ~known
+                yield Divergence("isolate", name, wanted, value, run.exit.exit_class, index, run.entry.step)
+            elif known != MASK64:
+                yield Unchecked(f"isolate.{name}", "what another VM may have left there", index)
+            interface.observe(name, value)

@@ -92,7 +92,8 @@ class Relation(Generic[Evidence]):
     times (None: once) under each name of ``counted``.  ``letter`` marks a judged cell of docs/reach.md.  ``by_model``:
     the model predicts, so that the catalogue of known divergences may explain what differs.  ``recorded``: it holds for
     a recording of a program.  ``needs_gic``: it compares nothing without an in-kernel GIC.  ``by_rule``: with errata
-    switched on in its evidence it predicts what a kernel with them does.
+    switched on in its evidence it predicts what a kernel with them does.  ``of_gic``: what it expects depends on what
+    the GIC does.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Relation(Generic[Evidence]):
     recorded: bool = False
     needs_gic: bool = False
     by_rule: bool = False
+    of_gic: bool = False
 
     @property
     def family(self) -> str:
@@ -137,6 +139,7 @@ OF_A_RUN: tuple[Relation[RunEvidence], ...] = (
         counted=("switch",),
         letter="w",
         by_rule=True,
+        of_gic=True,
     ),
 )
 
@@ -222,6 +225,7 @@ OF_A_ROUND: tuple[Relation[RoundEvidence], ...] = (
         "what reads of the GIC return and what KVM_IRQ_LINE answers, with a GICv3",
         lambda at: () if at.gic is None else at.gic.compare(at.round),
         needs_gic=True,
+        of_gic=True,
     ),
 )
 
@@ -248,9 +252,12 @@ OF_A_TRACE: tuple[Relation[TraceEvidence], ...] = (
         isolate_unswitched,
         "isolate.<reg>",
         "what a guest reads in a register that KVM does not switch, with what it read before another VM ran",
-        lambda at: isolate_unswitched.compare_unswitched_registers(at.indexed.trace, at.runs, at.codes[False]),
+        lambda at: isolate_unswitched.compare_unswitched_registers(
+            at.indexed.trace, at.runs, at.codes[False], at.departures
+        ),
         lambda at: isolate_unswitched.reads_any(at.codes[False]),
         counted=("isolate",),
+        of_gic=True,
     ),
     Relation(
         "hyp_copy",
@@ -280,6 +287,7 @@ OF_A_TRACE: tuple[Relation[TraceEvidence], ...] = (
         lambda at: () if at.gic is None else at.gic.found,
         lambda at: at.gic is not None and bool(at.indexed.trace.lists),
         counted=("lists",),
+        of_gic=True,
     ),
     Relation(
         "vectors",
@@ -289,6 +297,7 @@ OF_A_TRACE: tuple[Relation[TraceEvidence], ...] = (
         lambda at: fp_simd.compare_vectors(at.indexed.trace, at.runs, at.indexed.restarts, at.indexed.unproven),
         lambda at: bool(at.indexed.trace.vectors),
         counted=("vectors",),
+        of_gic=True,
     ),
 )
 

@@ -9,8 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness.findings.regressions import load_regressions
-from harness.relations.errata import rule_of
+from harness.findings.regressions import any_rule_of, load_regressions
 from harness.relations.registry import ALL
 from harness.scenario.steps import STEP_KINDS
 
@@ -62,7 +61,7 @@ def errata(*expected: Path) -> str:
     """Every kept finding: where and how which kernels depart from the contract, or that it has no rule."""
     rows = []
     for row in load_regressions(*expected):
-        rule = rule_of(row.id)
+        rule = any_rule_of(row.id)
         kernels = "; ".join(f"{mode} {', '.join(spans)}" for mode, spans in row.releases.items())
         rows.append(
             (f"`{row.id}`", rule.point if rule else "", rule.does if rule else "no rule yet", kernels or "not measured")

@@ -15,6 +15,7 @@ from harness.errors import AgentProtocolError, InputError
 from harness.findings.check import check
 from harness.findings.checked import CheckResult
 from harness.gic.cpu_interface import Interface
+from harness.gic.departures import ACTIVE_FILL_LISTS, COMES_AFTER_END
 from harness.gic.distributor import Gic
 from harness.gic.registers import LIST_REGISTERS
 from harness.layout import GICD
@@ -131,6 +132,55 @@ def test_a_full_list_has_those_of_the_highest_priority() -> None:
     assert entered(gic, shown(*best)) == []
     assert entered(gic, shown(*best[1:], lr(40))) == ["host.gic_list"] * 2, "41 and 45 outrank 40"
     assert entered(gic, shown(*best[:-1])) == ["host.gic_list"] * 3, "there is room"
+
+
+def full(*departures: str) -> Gic:
+    """Four SPIs are active, their priority dropped, and 40 is pending."""
+    gic = Gic(2, frozenset(departures))
+    opened(gic)
+    gic.interfaces[0].write("icc_ctlr_el1", 2)
+    for i in range(4, 0, -1):
+        spi(gic, 40 + i, 0x10 * i + 0x10, edge=True)
+        gic.irq(0, 40 + i).latch = True
+        assert gic.enter(0).acknowledge() == 40 + i
+        gic.interfaces[0].write("icc_eoir1_el1", 40 + i)
+        gic.leave(0)
+    spi(gic, 40, 0x10, edge=True)
+    gic.irq(0, 40).latch = True
+    return gic
+
+
+def test_active_ones_do_not_keep_a_pending_one_away() -> None:
+    active = [lr(40 + i, ACTIVE, 0x10 * i + 0x10) for i in range(1, 5)]
+    assert entered(full(), shown(*active)) == ["host.gic_list"]
+    assert entered(full(), shown(*active[:-1], lr(40, priority=0x10))) == []
+    assert entered(full(ACTIVE_FILL_LISTS), shown(*active)) == []
+    assert entered(full(ACTIVE_FILL_LISTS), shown(*active[:-1])) == ["host.gic_list"], "not all are filled"
+
+
+def test_what_may_be_there_is_told() -> None:
+    gic = made(raised=False)
+    gic.irq(0, 40).latch = None
+    assert entered(gic, shown()) == ["what is not in list registers: an interrupt of which something is not known"]
+
+
+def test_an_active_disabled_edge_is_pending_with_that_departure() -> None:
+    for departures, right in (((), ACTIVE), ((COMES_AFTER_END,), STATE)):
+        for known in (True, None):
+            gic = Gic(2, frozenset(departures))
+            opened(gic)
+            spi(gic, 40, edge=True)
+            gic.write(GICD.base + 0x184, 4, 1 << 8)
+            gic.irq(0, 40).latch, gic.irq(0, 40).active = True, known
+            divergences = [
+                state
+                for state in (ACTIVE, STATE)
+                if "host.gic_list" in entered(gic, shown(lr(40, state, more=GROUP_1)))
+            ]
+            assert divergences == [ACTIVE ^ STATE ^ right | ACTIVE], departures
+    assert "host.gic_list" in entered(gic, shown(lr(40, STATE, priority=0x40)))
+    gic.irq(0, 40).edge = None
+    assert "host.gic_list" not in entered(gic, shown(lr(40, STATE)))
 
 
 def test_more_than_there_is_room_for_come_in_their_order() -> None:
