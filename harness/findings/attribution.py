@@ -33,18 +33,18 @@ class Attribution(NamedTuple):
     """The errata that predict a round or a run, and the names of the divergences that only they predict.
 
     ``other`` are the names that an erratum might have caused, and that no set of errata predicts.  ``again``: one of
-    the errata is recorded for other releases only.
+    the errata is recorded for other releases only.  ``fewer``: names that some of the errata alone predict, and which.
     """
 
     errata: frozenset[str]
     explained: frozenset[str]
     other: frozenset[str]
     again: bool = False
+    fewer: tuple[tuple[str, frozenset[str]], ...] = ()
 
-    @property
-    def cause(self) -> str:
-        """What the explained divergences have as their cause."""
-        errata = joined(self.errata)
+    def cause_of(self, name: str) -> str:
+        """Return what an explained divergence has as its cause."""
+        errata = joined(dict(self.fewer).get(name, self.errata))
         return f"{errata} ({SEEN_AGAIN})" if self.again else errata
 
 
@@ -61,7 +61,7 @@ def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) 
         if remaining is not None and remaining < left:
             best, left = chosen, remaining
             if not left & claimed:
-                return Attribution(best, base - left, NONE)
+                return Attribution(best, base - left, NONE, fewer=_fewer(best, base - left, again))
     # One that is recorded for other releases counts only if nothing is left where it may show.
     for chosen in _sets(errata.rules | errata.elsewhere, differing, MAX_WITH_OTHERS) if errata.elsewhere else ():
         remaining = None if chosen <= errata.rules else again(chosen)
@@ -71,7 +71,18 @@ def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) 
     if not claimed:
         return None
     other = frozenset(name for name in left & claimed if not errata.is_undecided(name, differing[name]))
-    return Attribution(best, base - left, other)
+    return Attribution(best, base - left, other, fewer=_fewer(best, base - left, again))
+
+
+def _fewer(best: frozenset[str], explained: frozenset[str], again: Again) -> tuple[tuple[str, frozenset[str]], ...]:
+    """Return which of the names that a set of errata explains fewer of them explain, and the smallest such set."""
+    found: dict[str, frozenset[str]] = {}
+    for size in range(1, len(best)):
+        for chosen in map(frozenset, combinations(sorted(best), size)):
+            remaining = again(chosen)
+            if remaining is not None:
+                found.update((name, chosen) for name in sorted(explained - remaining - found.keys()))
+    return tuple(found.items())
 
 
 def _claimed(rules: frozenset[str], differing: Mapping[str, str]) -> frozenset[str]:
@@ -105,7 +116,7 @@ def with_causes(found: Iterable[Divergence], event: int, known: Attribution) -> 
         if one.event != event:
             yield one
         elif _follows(one, known):
-            yield one._replace(cause=known.cause)
+            yield one._replace(cause=known.cause_of(_as_contract(one)))
         else:
             yield one._replace(cause=ANOTHER_CAUSE) if _as_contract(one) in known.other else one
 

@@ -18,6 +18,7 @@ from harness.arch.registers import INDEX
 from harness.findings.checked import ExplainedDivergence
 from harness.gic.departures import NONE
 from harness.guest.predict_run import PredictedRun
+from harness.relations.basis import basis_of
 from harness.relations.divergence import ANOTHER_CAUSE, Divergence, Unchecked, joined
 from harness.relations.evidence import RoundEvidence, TraceEvidence, predict_runs
 from harness.relations.gic import GicMonitor
@@ -81,7 +82,8 @@ def outcome(scene: Scene, rules: frozenset[str]) -> Outcome:
     for of_trace in _OF_TRACES:
         if of_trace.applies is None or of_trace.applies(whole):
             found += of_trace.compare(whole)
-    divergences = {_key(one): one for one in reversed(found) if isinstance(one, Divergence)}
+    differing = (one._replace(basis=basis_of(one)) for one in reversed(found) if isinstance(one, Divergence))
+    divergences = {_key(one): one for one in differing}
     return Outcome(divergences, frozenset(one for one in found if isinstance(one, Unchecked)), runs)
 
 
