@@ -11,7 +11,7 @@ from harness.scenario.scenario import Scenario, parse
 from harness.vm.alarms import Alarm
 
 ALARM = Alarm("warn", "read_from_write_only", "Unexpected sys_reg read to write-only register", "")
-SCENARIO = parse(b"shadowfuzz-scenario 1\nhvc 0x0\n")
+SCENARIO = parse(b"shadowfuzz-scenario 1\nabout A call.\nhvc 0x0\n")
 
 
 class NoisyMachine:
