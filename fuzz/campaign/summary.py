@@ -83,7 +83,8 @@ class Summary:
     ``kvm_edges`` edges between blocks of KVM's own code (None: not counted).  ``kvm_off``: why they do not guide
     although they were not left out; empty if they do, or are not to.  ``clusters`` of divergences, and how many of them
     are new (:class:`Cluster`).  ``run_again``: a sample of scenarios that were run twice, ``unstable`` those of
-    them that showed something else (:func:`fuzz.targets.observation.stability_key`).
+    them that showed something else (:func:`fuzz.targets.observation.stability_key`).  ``asserted``: complaints of the
+    kernel that are KVM's answer to a forged exit, by function and syndrome.
     """
 
     target: str
@@ -129,6 +130,7 @@ class Summary:
     lost_by_reason: Mapping[str, int]
     memory_dumps: Mapping[str, int]
     losses_reproduced: Mapping[str, int]
+    asserted: Mapping[str, int]
     internal_errors: int
     overflow: int
     worker_deaths: tuple[str, ...]
@@ -217,6 +219,7 @@ def summarise(
         lost_by_reason=stats.group("lost"),
         memory_dumps=stats.group("dumps"),
         losses_reproduced=stats.group("reproduced"),
+        asserted=stats.group("asserted"),
         internal_errors=stats.total("internal"),
         overflow=stats.total("overflow"),
         worker_deaths=outcome.deaths,
@@ -315,6 +318,10 @@ def text(summary: Summary) -> str:
         *([f"unstable           {_unstable(s)}"] if s.run_again else []),
         *_table(f"lost VMs           {s.lost_vms}", s.lost_by_reason),
         *([f"memory dumps       {_row(s.memory_dumps)}  (in {Path(s.out) / DUMPS})"] if s.memory_dumps else []),
+        *(
+            _table(f"asserted           {sum(s.asserted.values())}  of exits that were forged", s.asserted)
+            * bool(s.asserted)
+        ),
         *([f"brought back       {_row(s.losses_reproduced)}"] if s.losses_reproduced else []),
     ]
     if s.worker_deaths:

@@ -20,12 +20,14 @@ from fuzz.targets.observation import Key, Observation, clusters_of, stability_ke
 from fuzz.targets.runner import MAX_LOSSES, ScenarioRunner
 from fuzz.targets.target_set import Side, TargetSet
 from harness.errors import InputError, Remains, SetupError, TargetError, VmLost
+from harness.findings.asserted_alarms import sort_alarms
 from harness.findings.checked import CheckResult
 from harness.findings.finding import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
 from harness.relations.divergence import Divergence
 from harness.report.campaign_data import NOT_TAKEN, TAKEN
 from harness.scenario.scenario import Scenario, format_scenario, parse
 from harness.scenario.simplify import simplicity
+from harness.trace.events import Trace
 from harness.vm.alarms import Alarm, once_each
 from harness.vm.crash import CRASH, EARLIER, Again, End, Report, end_of, from_text, to_text
 
@@ -137,6 +139,8 @@ class Worker:
         """Run and check a scenario, and note what kernels complained of."""
         found = self._targets.run_and_check_each(scenario, fresh_vm=fresh_vm)
         self._alarms += [(seen.subject, alarm) for seen in found for alarm in seen.alarms]
+        for seen in found:
+            self._stats.add_all("asserted", Counter(one.name for one in seen.asserted))
         return found
 
     def _scenario(self, scenario: Scenario) -> None:
@@ -304,8 +308,9 @@ class Worker:
         if self.ending or self._tries[finding.id] >= MAX_TRIES:
             return None
 
-        def shown(machine: ScenarioRunner) -> bool:
-            return any(alarm.signature == finding.signature for alarm in machine.alarms())
+        def shown(machine: ScenarioRunner, trace: Trace) -> bool:
+            found = sort_alarms(machine.alarms(), trace).findings
+            return any(alarm.signature == finding.signature for alarm in found)
 
         boot = partial(self._targets.boot_again, finding.subject)
         try:

@@ -109,7 +109,7 @@ class _Text(ReplayListener):
         self._print(terminal.status_line(item, self.style))
         for line in terminal.sites(item, self._level, self.style, known=self._known):
             self._print(line)
-        for line in terminal.alarm_lines(item.alarms, self.style):
+        for line in (*terminal.alarm_lines(item.alarms, self.style), *terminal.asserted_lines(item, self.style)):
             self._print(line)
         if self._trace:
             self._print("\n".join(trace_lines(item.trace)))

@@ -12,12 +12,13 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from fuzz.paths import KNOWN_DIR
 from fuzz.targets.hyp_copy_option import check_option
-from fuzz.targets.observation import Observation, signatures
+from fuzz.targets.observation import Observation, is_alarm, shown_by
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.prepared_side import PreparedSide, prepare_side
 from fuzz.targets.runner import MAX_LOSSES, ScenarioRunner
 from harness.errors import InputError, TargetError
 from harness.findings import compare_releases
+from harness.findings.asserted_alarms import sort_alarms
 from harness.findings.checked import CheckResult
 from harness.findings.compare_releases import Versions
 from harness.findings.finding import Signature, Subject
@@ -158,7 +159,8 @@ class TargetSet(Generic[S_co]):
             beside = self._compare(scenario, *traces)
             judged, unchecked = checked.judged + beside.judged, {**checked.unchecked, **beside.unchecked}
             checked = replace(checked, judged=judged, unchecked=unchecked)
-        return Observation(self.subject, checked, traces, self.other, self.alarms())
+        alarms = sort_alarms(self.alarms(), traces[0])
+        return Observation(self.subject, checked, traces, self.other, *alarms)
 
     def run_and_check_each(self, scenario: Scenario, *, fresh_vm: bool = True) -> tuple[Observation, ...]:
         """Run a scenario; return a result for each target alone, then, if there are two, one for their comparison.
@@ -167,7 +169,7 @@ class TargetSet(Generic[S_co]):
         """
         traces = self.run_on_all(scenario, fresh_vm=fresh_vm)
         each = zip(self.sides, traces, self._alarms, strict=True)
-        found = [Observation(s.subject, s.check(scenario, t), (t,), None, alarms) for s, t, alarms in each]
+        found = [Observation(s.subject, s.check(scenario, t), (t,), None, *sort_alarms(a, t)) for s, t, a in each]
         if self._compare is not None:
             found.append(Observation(self.subject, self._compare(scenario, *traces), traces, self.other))
         return tuple(found)
@@ -185,17 +187,20 @@ class TargetSet(Generic[S_co]):
     ) -> bool:
         """Whether a scenario shows a signature and ends as one of ``ends``, statuses of a trace.
 
-        A lost machine shows nothing, MAX_LOSSES of them in a row raise TargetError.
+        An alarm is looked for in machines that were just booted: a kernel may complain once a boot (WARN_ONCE).  A lost
+        machine shows nothing, MAX_LOSSES of them in a row raise TargetError.
         """
+        if is_alarm(wanted):
+            self.stop()
         try:
-            checked = self.run_and_check(scenario, fresh_vm=fresh_vm).checked
+            found = self.run_and_check(scenario, fresh_vm=fresh_vm)
         except TargetError:
             self._losses += 1
             if self._losses >= MAX_LOSSES:
                 raise
             return False
         self._losses = 0
-        return checked.status in ends and wanted in signatures(checked)
+        return found.checked.status in ends and wanted in shown_by(found)
 
 
 class PreparedTargets(TargetSet[PreparedSide]):

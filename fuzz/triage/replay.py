@@ -138,4 +138,4 @@ def _ran(job: Job, found: Observation) -> Ran:
     """Find the divergent sites of a run."""
     level = found.subject.level
     there = sites(job.scenario, found.trace, level, found.checked.judged)
-    return Ran(job, found.trace, found.checked, there, found.alarms)
+    return Ran(job, found.trace, found.checked, there, found.alarms, found.asserted)

@@ -6,10 +6,11 @@ Keys::
     level                the level of the model
     exit_status          what the process returns
     targets[]            target, kernel, boots, seconds, exits{class: n},
-                         totals{runs, exits, known, unexplained, not_compared, lost, alarms},
+                         totals{runs, exits, known, unexplained, not_compared, lost, alarms, asserted},
                          compared{relation: n}, not_compared{reason: n}, runs[], lost[]
       runs[]             scenario, repeat, about, steps, status, dropped, exits{}, compared{}, not_compared{},
-                         known, unexplained, sites[], alarms[], and with --trace the trace (harness/trace/tracefile.py)
+                         known, unexplained, sites[], alarms[], asserted[], and with --trace the trace
+                         (harness/trace/tracefile.py)
         sites[]          event, step, address, text, instruction (of the trap; null before the first entry),
                          exit_class, syndrome{esr, far, hpfar, ipa, fields{}, note}, pending[], kvm{outcome, skip,
                          inject}, host[], model{level, helper, dirty, decisions[[name, taken]]}, columns[],
@@ -18,6 +19,8 @@ Keys::
           divergences[]  relation, register, name, expected, observed, signature[], cause (the errata that predict it),
                          known (null: unexplained; else id, verdict, why, source)
         alarms[]         kind (harness/vm/alarms.py), function (may be empty), words, splat, signature[2]
+        asserted[]       as alarms[], of KVM's own answers to exits that were forged, with kind_of_exit
+                         (harness/relations/forged_exits.py) and esr
       lost[]             scenario (null: it did not boot), repeat, reason, console_tail
     known[]              id, verdict, counts{target: n}: how often each entry of the catalogue explained something
     clusters[]           signature[], counts{target: n}, reproduced[runs, of], first (scenario)
@@ -90,6 +93,7 @@ def _run(ran: Ran, level: str, traces: bool) -> Json:
         "unexplained": ran.unexplained,
         "sites": [site_json(site, level) for site in ran.sites],
         "alarms": [alarm_json(alarm) for alarm in ran.alarms],
+        "asserted": [{**alarm_json(one.alarm), "kind_of_exit": one.kind, "esr": hex(one.esr)} for one in ran.asserted],
     }
     if traces:
         run["trace"] = trace_to_json(ran.trace)

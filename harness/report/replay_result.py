@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from harness.findings.asserted_alarms import Asserted
 from harness.findings.checked import CheckResult, signature
 from harness.report.sites import Site
 from harness.scenario.scenario import Scenario
@@ -32,13 +33,17 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A job that came back: its trace, what the check made of it, its divergent sites, and the kernel's alarms."""
+    """A job that came back: its trace, what the check made of it, its divergent sites, and the kernel's alarms.
+
+    ``asserted``: complaints that are KVM's answer to an exit that was forged, and no findings.
+    """
 
     job: Job
     trace: Trace
     checked: CheckResult
     sites: tuple[Site, ...]
     alarms: tuple[Alarm, ...] = ()
+    asserted: tuple[Asserted, ...] = ()
 
     @property
     def exits(self) -> int:
@@ -84,7 +89,8 @@ class TargetResult:
 
     @property
     def totals(self) -> Mapping[str, int]:
-        """Sums: ``runs``, ``exits``, ``known``, ``unexplained``, ``not_compared``, ``lost``, ``alarms``."""
+        """Sums: ``runs``, ``exits``, ``known``, ``unexplained``, ``not_compared``, ``lost``, ``alarms``,
+        ``asserted``."""
         return {
             "runs": len(self.ran),
             "exits": sum(r.exits for r in self.ran),
@@ -93,6 +99,7 @@ class TargetResult:
             "not_compared": sum(sum(r.not_compared.values()) for r in self.ran),
             "lost": len(self.lost),
             "alarms": sum(len(r.alarms) for r in self.ran),
+            "asserted": sum(len(r.asserted) for r in self.ran),
         }
 
     def exits_by_class(self) -> Counter[str]:

@@ -104,6 +104,12 @@ def alarm_lines(alarms: Iterable[Alarm], style: Style) -> Iterator[str]:
         yield from (f"    | {printable(line)}" for line in alarm.splat.split("\n"))
 
 
+def asserted_lines(ran: Ran, style: Style) -> Iterator[str]:
+    """Yield KVM's assertions about exits that were forged, in a line each: they are answers, and no findings."""
+    for one in ran.asserted:
+        yield from _field("asserted", f"{one.name}: as it should; {one.alarm.words}", style)
+
+
 def sites(ran: Ran, level: str, style: Style, *, known: bool = False) -> Iterator[str]:
     """Yield a run's divergent places, in full, and in a line where the same difference comes again.
 
@@ -336,6 +342,8 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
         yield from _field("divergent", f"{t['known']} known, {t['unexplained']} unexplained", style)
         if causes := result.causes():
             yield from _field("causes", _counts(causes), style)
+        if t["asserted"]:
+            yield from _field("asserted", f"{_many(t['asserted'], 'time')} by KVM of exits that were forged", style)
         for why, count in sorted(result.not_compared().items(), key=lambda item: (-item[1], item[0])):
             yield from _field("unchecked", f"{count}x {why}", style)
     entries = known_counts(results) if known else {}

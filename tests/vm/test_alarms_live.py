@@ -19,6 +19,7 @@ import pytest
 from fuzz.campaign.counters_file import StatsWriter
 from fuzz.campaign.worker import Worker, WorkerContext
 from fuzz.cli.main import main
+from fuzz.paths import CRASHES
 from fuzz.store.database import Database, default_url
 from fuzz.store.dumps import DUMPS, Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
@@ -74,6 +75,18 @@ def test_a_program_that_makes_kvm_warn(
     assert [alarm["signature"] for alarm in result["alarms"]] == [["warn", "kvm_arch_vm_ioctl"]] * warns
     for alarm in result["alarms"]:
         assert "__arm64_sys_ioctl+" in alarm["splat"] and alarm["splat"].endswith("]---")
+
+
+@pytest.mark.timeout(180)
+def test_an_assertion_of_kvm_about_a_forged_exit_is_no_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where older kernels have a BUG (corpus/crashes/expected.toml), newer ones have a WARN and inject UNDEFINED."""
+    scenario = CRASHES.with_name("forged_mpidr_read.scn")
+    assert main(["replay", str(scenario), "--target", "kvm-7.3-nvhe", "--json"]) == 0
+    (run,) = json.loads(capsys.readouterr().out)["targets"][0]["runs"]
+    assert (run["unexplained"], run["alarms"]) == (0, [])
+    (asserted,) = run["asserted"]
+    assert (asserted["function"], asserted["kind_of_exit"]) == ("bad_trap", "register-without-accessor")
+    assert asserted["esr"] == "0x623a0081" and asserted["splat"].endswith("]---")
 
 
 @pytest.mark.timeout(180)
