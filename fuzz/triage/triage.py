@@ -8,18 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from fuzz.store.database import Database
-from fuzz.store.findings import FINDINGS, FRESH_QEMU, Store
+from fuzz.store.findings import CONSOLE, FINDINGS, FRESH_QEMU, Store
 from fuzz.store.kept_findings import story_of
 from fuzz.targets.observation import texts_of
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import Side, TargetSet, open_targets
-from fuzz.triage.confirm import stages_of
+from fuzz.triage.confirm import ALARM_BOOTS, stages_of
 from fuzz.triage.kept_on_emulators import on_emulators
-from fuzz.triage.minimise import minimise_on
+from fuzz.triage.minimise import LEAST, minimise_on
 from harness.errors import InputError
 from harness.findings.checked import signature
 from harness.findings.finding import MAX_DIVERGENCES, Tries, difference, signature_text
 from harness.report.finding_data import Kept
+from harness.vm.crash import EARLIER
 
 
 def triage(database: Database, targets: TargetSet[Side], runs: int, say: Callable[[str], None]) -> int:
@@ -31,16 +32,46 @@ def triage(database: Database, targets: TargetSet[Side], runs: int, say: Callabl
     for story in sorted((story_of(store, id_) for id_ in store.ids()), key=lambda story: bool(story.like)):
         kept = story.kept
         if (
-            kept.finding.kind != "divergence"
+            kept.finding.kind not in ("divergence", "alarm")
             or kept.finding.subject != targets.subject
             or kept.finding.other != targets.other
         ):
             continue
-        if kept.scenario is None or kept.fresh_qemu is not None:
+        if kept.scenario is None or _is_done(kept):
             continue
         done += 1
-        say(f"{story.id}: {_one(store, kept, targets, runs)}")
+        one = _alarm if kept.finding.kind == "alarm" else _one
+        say(f"{story.id}: {one(store, kept, targets, runs)}")
     return done
+
+
+def _is_done(kept: Kept) -> bool:
+    """Whether a finding was triaged before; of an alarm the campaign itself has measured the rate."""
+    if kept.finding.kind == "alarm":
+        return kept.scenario is not None and kept.scenario.about.startswith(LEAST)
+    return kept.fresh_qemu is not None
+
+
+def _alarm(store: Store, kept: Kept, targets: TargetSet[Side], runs: int) -> str:
+    """Minimise an alarm and measure its rate, each run in a machine that was just booted."""
+    wanted = kept.finding.signature
+    assert kept.scenario is not None
+    if any(name.startswith(EARLIER) for name in kept.texts):
+        return f"{signature_text(wanted)} wants scenarios that ran before it; left as it is"
+    try:
+        least = minimise_on(targets, kept.scenario, wanted)
+    except InputError:
+        return f"{signature_text(wanted)} did not come back; left as it is"
+    targets.stop()
+    found = targets.run_and_check(least.scenario)
+    alarm = next((alarm for alarm in found.alarms if alarm.signature == wanted), None)
+    if alarm is None:
+        return f"{signature_text(wanted)} did not come back when all was done; left as it is"
+    (stage,) = stages_of(targets, least.scenario, (wanted,), 0, min(runs, ALARM_BOOTS))[wanted]
+    texts = {CONSOLE: alarm.splat, FRESH_QEMU: f"{stage.tries.hits} {stage.tries.runs}"}
+    store.revise(replace(kept.finding, detail=alarm.sentence), least.scenario, texts)
+    before, after = len(kept.scenario.steps), len(least.scenario.steps)
+    return f"{signature_text(wanted)}: {before} steps -> {after}, {least.tries} tries"
 
 
 def triage_campaign(
