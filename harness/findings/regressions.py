@@ -2,21 +2,22 @@
 """The findings of stock kernels that the corpus keeps, and which of them another finding looks like.  Pure but to load.
 
 ``corpus/regressions/expected.toml`` says what each of them shows on which target; tests/vm/test_corpus_live.py runs its
-scenarios there and fails if that is not so.  ``corpus/crashes/expected.toml`` has those that end the machine.
+scenarios there and fails if that is not so.  ``corpus/crashes/expected.toml`` has those that end the machine,
+``corpus/alarms/expected.toml`` those of which its kernel complains.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
-from harness.findings.finding import Difference, Finding, signature_text
+from harness.findings.finding import Difference, Finding, Signature, signature_text
 from harness.relations.errata import RULES, TargetErrata
 
 NEW = "new"
@@ -78,15 +79,16 @@ def _has(pattern: str, text: str) -> bool:
 def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
     """Return the names of those that show the finding's signature on its target; none: it is new.
 
-    Of a lost machine it is how it ended, and the function it was in.  That says nothing of the cause.  A target with
-    another kernel or emulator (``CONFIG@KERNEL%CPU``) is taken for its configuration; what two targets do differently
-    is like nothing that is kept.
+    Of a lost machine it is how it ended, and the function it was in; of an alarm its kind and function.  That says
+    nothing of the cause.  A target with another kernel or emulator (``CONFIG@KERNEL%CPU``) is taken for its
+    configuration, unless a finding is ``elsewhere``; what two targets do differently is like nothing that is kept.
     """
-    if finding.kind not in ("divergence", "crash") or finding.other is not None:
+    if finding.kind not in _TEXTS_OF or finding.other is not None:
         return ()
-    target = re.split("[@%]", finding.subject.target)[0]
-    text = crash_text(finding.signature) if finding.kind == "crash" else signature_text(finding.signature)
-    return tuple(row.id for row in kept if target in row.targets and row.shows(text, finding.divergences))
+    named = finding.subject.target
+    target, text = re.split("[@%]", named)[0], _TEXTS_OF[finding.kind](finding.signature)
+    there = (row for row in kept if target in row.targets or row.elsewhere == named)
+    return tuple(row.id for row in there if row.shows(text, finding.divergences))
 
 
 def errata_of(kept: Iterable[Regression], target: str) -> TargetErrata:
@@ -116,6 +118,19 @@ def _number(difference: Difference) -> int | str:
         return int(difference.observed, 16)
     except ValueError:
         return difference.observed
+
+
+def alarm_text(signature: Sequence[str]) -> str:
+    """Return what alarms are kept by: kind, and function or words."""
+    return "/".join(signature)
+
+
+_TEXTS_OF: Mapping[str, Callable[[Signature], str]] = {
+    "divergence": signature_text,
+    "crash": crash_text,
+    "alarm": alarm_text,
+}
+"""How the text of a signature is made, by the kind of a finding that may be kept."""
 
 
 def likeness(names: Sequence[str]) -> str:
