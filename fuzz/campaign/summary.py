@@ -84,7 +84,8 @@ class Summary:
     although they were not left out; empty if they do, or are not to.  ``clusters`` of divergences, and how many of them
     are new (:class:`Cluster`).  ``run_again``: a sample of scenarios that were run twice, ``unstable`` those of
     them that showed something else (:func:`fuzz.targets.observation.stability_key`).  ``asserted``: complaints of the
-    kernel that are KVM's answer to a forged exit, by function and syndrome.
+    kernel that are KVM's answer to a forged exit, by function and syndrome; ``boot_alarms`` what it complained of while
+    it booted.
     """
 
     target: str
@@ -131,6 +132,7 @@ class Summary:
     memory_dumps: Mapping[str, int]
     losses_reproduced: Mapping[str, int]
     asserted: Mapping[str, int]
+    boot_alarms: tuple[str, ...]
     internal_errors: int
     overflow: int
     worker_deaths: tuple[str, ...]
@@ -220,6 +222,7 @@ def summarise(
         memory_dumps=stats.group("dumps"),
         losses_reproduced=stats.group("reproduced"),
         asserted=stats.group("asserted"),
+        boot_alarms=tuple(map(_one_line, stats.group("boot_alarms"))),
         internal_errors=stats.total("internal"),
         overflow=stats.total("overflow"),
         worker_deaths=outcome.deaths,
@@ -324,6 +327,7 @@ def text(summary: Summary) -> str:
         ),
         *([f"brought back       {_row(s.losses_reproduced)}"] if s.losses_reproduced else []),
     ]
+    lines += [f"alarm at boot      {sentence}" for sentence in s.boot_alarms]
     if s.worker_deaths:
         lines.append(f"dead workers       {len(s.worker_deaths)}")
         lines += [f"    {why}" for why in dict.fromkeys(s.worker_deaths)]

@@ -110,6 +110,8 @@ class Worker:
         self._targets.start()
         if not self._stats.get("time", "ready"):
             self._stats.put("time", "ready", self._with.ticks())
+            for subject, alarms in self._targets.alarms_at_boot.items():  # a property of the target: once a worker
+                self._stats.add_all("boot_alarms", Counter(f"{subject.target}: {one.sentence}" for one in alarms))
 
     def close(self) -> None:
         """End the machine."""

@@ -77,6 +77,8 @@ class TargetSet(Generic[S_co]):
         self._alarms: tuple[tuple[Alarm, ...], ...] = ()
         self.boots = 0
         """How often the machines were booted."""
+        self.alarms_at_boot: dict[Subject, tuple[Alarm, ...]] = {}
+        """What each target's kernel complained of while it booted the last time: it belongs to no scenario."""
 
     def __enter__(self) -> Self:
         return self
@@ -113,6 +115,8 @@ class TargetSet(Generic[S_co]):
         self.boots += 1
         try:
             self._running = tuple([self._machines.enter_context(side.boot()) for side in self.sides])
+            each = zip(self.sides, self._running, strict=True)
+            self.alarms_at_boot = {side.subject: machine.boot_alarms for side, machine in each}
         except BaseException:
             self.stop()
             raise
@@ -143,6 +147,11 @@ class TargetSet(Generic[S_co]):
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
         """Run a scenario and return the first target's trace.  TargetError: as :meth:`run_on_all`."""
         return self.run_on_all(scenario, fresh_vm=fresh_vm)[0]
+
+    @property
+    def boot_alarms(self) -> tuple[Alarm, ...]:
+        """What the first target's kernel complained of while it booted."""
+        return self.alarms_at_boot.get(self.subject, ())
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Return what the first target's kernel complained of in the last run."""

@@ -104,7 +104,8 @@ def _replay_on(
             else:
                 ran.append(item if keep_traces else _without_events(item))
     seconds = time.monotonic() - start
-    return TargetResult(config.name, side.prepared.kernel_release, targets.boots, seconds, tuple(ran), tuple(lost))
+    kernel = side.prepared.kernel_release
+    return TargetResult(config.name, kernel, targets.boots, seconds, tuple(ran), tuple(lost), targets.boot_alarms)
 
 
 def _without_events(item: Ran) -> Ran:

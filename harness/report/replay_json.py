@@ -7,7 +7,7 @@ Keys::
     exit_status          what the process returns
     targets[]            target, kernel, boots, seconds, exits{class: n},
                          totals{runs, exits, known, unexplained, not_compared, lost, alarms, asserted},
-                         compared{relation: n}, not_compared{reason: n}, runs[], lost[]
+                         compared{relation: n}, not_compared{reason: n}, runs[], lost[], boot_alarms[]
       runs[]             scenario, repeat, about, steps, status, dropped, exits{}, compared{}, not_compared{},
                          known, unexplained, sites[], alarms[], asserted[], and with --trace the trace
                          (harness/trace/tracefile.py)
@@ -69,6 +69,7 @@ def _target(result: TargetResult, level: str, traces: bool) -> Json:
         "not_compared": dict(result.not_compared()),
         "runs": [_run(ran, level, traces) for ran in result.ran],
         "lost": [_lost(lost) for lost in result.lost],
+        "boot_alarms": [alarm_json(alarm) for alarm in result.boot_alarms],
     }
 
 

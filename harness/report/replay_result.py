@@ -78,7 +78,10 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class TargetResult:
-    """All that one target did; ``seconds`` of wall clock include its boots."""
+    """All that one target did; ``seconds`` of wall clock include its boots.
+
+    ``boot_alarms``: what its kernel complained of while it booted, which no scenario made.
+    """
 
     target: str
     kernel: str
@@ -86,6 +89,7 @@ class TargetResult:
     seconds: float
     ran: tuple[Ran, ...]
     lost: tuple[Lost, ...]
+    boot_alarms: tuple[Alarm, ...] = ()
 
     @property
     def totals(self) -> Mapping[str, int]:

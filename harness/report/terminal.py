@@ -342,6 +342,8 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
         yield from _field("divergent", f"{t['known']} known, {t['unexplained']} unexplained", style)
         if causes := result.causes():
             yield from _field("causes", _counts(causes), style)
+        for alarm in result.boot_alarms:
+            yield from _field("at boot", alarm.sentence, style, "red")
         if t["asserted"]:
             yield from _field("asserted", f"{_many(t['asserted'], 'time')} by KVM of exits that were forged", style)
         for why, count in sorted(result.not_compared().items(), key=lambda item: (-item[1], item[0])):

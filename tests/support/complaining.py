@@ -43,6 +43,10 @@ class Complaining:
         self._now, self._said = (WARNING,) * shows, self._said or shows
         return TRACE
 
+    @property
+    def boot_alarms(self) -> tuple[Alarm, ...]:
+        return ()
+
     def alarms(self) -> tuple[Alarm, ...]:
         return self._now
 

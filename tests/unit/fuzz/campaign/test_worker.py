@@ -191,6 +191,15 @@ def test_fake_assertion_about_a_forged_exit_is_counted_and_no_finding(
     assert b.get("asserted", "bad_trap at a forged read-of-write-only-register, ESR_EL2 0x62280481") == 2
 
 
+def test_fake_alarm_at_boot_is_the_targets_and_no_finding(tmp_path: Path) -> None:
+    b = bench(tmp_path, early=(WARN,))
+    for _ in range(3):
+        b.worker.run_input(TEXT)
+        b.worker.close()
+    assert b.executor.boots == 3 and b.get("boot_alarms", f"fake: {WARN.sentence}") == 1, "it is counted once"
+    assert b.findings.ids() == b.flaky.ids() == ()
+
+
 def test_fake_alarm_that_no_fresh_machine_shows_is_flaky(tmp_path: Path) -> None:
     b = bench(tmp_path)
     b.executor.complaints = [(WARN,)] * 4

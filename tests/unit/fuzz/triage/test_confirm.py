@@ -60,6 +60,10 @@ class Recorded:
         self.runs += 1
         return self.trace
 
+    @property
+    def boot_alarms(self) -> tuple[Alarm, ...]:
+        return ()
+
     def alarms(self) -> tuple[Alarm, ...]:
         return ()
 

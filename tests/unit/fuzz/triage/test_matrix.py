@@ -72,6 +72,10 @@ class FakeMachine:
             raise VmLost("fake", "went away", "")
         return answer
 
+    @property
+    def boot_alarms(self) -> tuple[Alarm, ...]:
+        return ()
+
     def alarms(self) -> tuple[Alarm, ...]:
         return ()
 
