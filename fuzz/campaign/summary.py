@@ -16,6 +16,7 @@ from fuzz.store.database import Database
 from fuzz.store.dumps import DUMPS
 from fuzz.store.findings import FINDINGS, FLAKY, SCENARIO, Store
 from harness.errors import InputError
+from harness.findings.checked import complete_share
 from harness.findings.finding import Finding, Subject
 from harness.findings.regressions import NEW, Regression, like, likeness, new_text
 from harness.relations import hyp_copy
@@ -76,16 +77,17 @@ class Cluster:
 class Summary:
     """All counts of one campaign; the names are the keys of the JSON form.
 
-    ``seconds`` run from the first worker being ready; ``checked_exits`` are the exits whose host turn was replayed on
-    the model and compared; ``divergences_*`` count registers and flags, not scenarios; ``unchecked`` counts, by reason,
-    single comparisons that were masked or impossible.  ``against``: the second target, its kernel and that one's hash,
-    empty if there was none; counts are then those of both.  ``coverage`` counts features of the model's replay,
-    ``kvm_edges`` edges between blocks of KVM's own code (None: not counted).  ``kvm_off``: why they do not guide
-    although they were not left out; empty if they do, or are not to.  ``clusters`` of divergences, and how many of them
-    are new (:class:`Cluster`).  ``run_again``: a sample of scenarios that were run twice, ``unstable`` those of
-    them that showed something else (:func:`fuzz.targets.observation.stability_key`).  ``asserted``: complaints of the
-    kernel that are KVM's answer to a forged exit, by function and syndrome; ``boot_alarms`` what it complained of while
-    it booted.
+    ``seconds`` run from the first worker being ready; ``checked_exits`` are the exits whose host turn was replayed
+    on the model and compared; ``divergences_*`` count registers and flags, not scenarios; ``unchecked`` counts, by
+    reason, single comparisons that were masked or impossible.  ``complete`` is the share of comparisons of which
+    nothing was left out, ``stood_in`` counts those that another relation made in the place of one that could not.
+    ``against``: the second target, its kernel and that one's hash, empty if there was none; counts are then those
+    of both.  ``coverage`` counts features of the model's replay, ``kvm_edges`` edges between blocks of KVM's own
+    code (None: not counted).  ``kvm_off``: why they do not guide although they were not left out; empty if they do,
+    or are not to.  ``clusters`` of divergences, and how many of them are new (:class:`Cluster`).  ``run_again``: a
+    sample of scenarios that were run twice, ``unstable`` those of them that showed something else
+    (:func:`fuzz.targets.observation.stability_key`).  ``asserted``: complaints of the kernel that are KVM's answer
+    to a forged exit, by function and syndrome; ``boot_alarms`` what it complained of while it booted.
     """
 
     target: str
@@ -121,6 +123,9 @@ class Summary:
     confirmations: int
     run_again: int
     unstable: int
+    complete: float
+    complete_by_relation: Mapping[str, float]
+    stood_in: Mapping[str, int]
     unchecked: Mapping[str, int]
     undefined: Mapping[str, int]
     branches: Mapping[str, int]
@@ -211,6 +216,9 @@ def summarise(
         confirmations=stats.get("count", "confirmations"),
         run_again=stats.get("count", "again"),
         unstable=stats.get("count", "unstable"),
+        complete=round(complete_share(stats.group("attempted"), stats.group("incomplete")), 4),
+        complete_by_relation=_complete_by_relation(stats),
+        stood_in=stats.group("stood_in"),
         unchecked=stats.group("unchecked"),
         undefined=stats.group("undefined"),
         branches=stats.group("branches"),
@@ -231,6 +239,12 @@ def summarise(
         failure=outcome.failure,
         interrupted=outcome.interrupted,
     )
+
+
+def _complete_by_relation(stats: Stats) -> Mapping[str, float]:
+    incomplete = stats.group("incomplete")
+    attempted = stats.group("attempted").items()
+    return {name: round(1 - incomplete.get(name, 0) / count, 4) for name, count in attempted if count}
 
 
 def _clusters(asked: CampaignOptions, stats: Stats, kept: Sequence[Regression]) -> tuple[Cluster, ...]:
@@ -315,6 +329,8 @@ def text(summary: Summary) -> str:
         f"relations checked  {_row(s.relations)}",
         f"scenarios ended    {_row(s.statuses)}" + (f", records dropped {s.dropped_records}" * bool(s.dropped_records)),
         *_table(f"known divergences  {s.divergences_known}", s.known_by_entry),
+        f"complete           {s.complete:.1%} of all comparisons  ({_shares(s.complete_by_relation)})",
+        *(_table(f"stood in           {sum(s.stood_in.values())}", s.stood_in) if s.stood_in else []),
         *_table(f"not compared       {sum(s.unchecked.values())}", s.unchecked),
         *_table(f"model undefined    {sum(s.undefined.values())}", s.undefined),
         *_table(f"flaky              {s.divergences_flaky}  (in {Path(s.out) / FLAKY})", s.flaky_by_cluster),
@@ -354,6 +370,10 @@ def _unstable(s: Summary) -> str:
 
 def _edges(count: int | None) -> str:
     return "" if count is None else f", {count} edges of KVM"
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
 
 
 def _row(counts: Mapping[str, int]) -> str:

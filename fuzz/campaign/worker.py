@@ -175,6 +175,9 @@ class Worker:
         stats.add_all("relations", checked.relations)
         stats.add_all("unchecked", checked.unchecked)
         stats.add_all("undefined", checked.undefined)
+        stats.add_all("attempted", checked.attempted)
+        stats.add_all("incomplete", checked.incomplete)
+        stats.add_all("stood_in", checked.stood_in)
         if checked.dropped:
             stats.add("count", "dropped", checked.dropped)
         stats.add_all("known", Counter([judged.known.id for judged in checked.judged if judged.known is not None]))

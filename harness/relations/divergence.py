@@ -47,10 +47,14 @@ def different(a: State, b: State) -> list[int]:
 
 
 class Unchecked(NamedTuple):
-    """Something that could not be compared, and why; counted and shown."""
+    """Something that could not be compared, and why; counted and shown.
+
+    ``event``: where in the trace; None: where the relation was asked.
+    """
 
     what: str
     why: str
+    event: int | None = None
 
 
 def any_divergence(found: Sequence[Divergence | Unchecked]) -> bool:

@@ -97,7 +97,7 @@ def at_entry(now: View, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergenc
     if shown and not now.hcr & ENABLED:
         yield Divergence("host", "ich_hcr_el2", ENABLED, now.hcr, *where)
     if gic.lost or gic.interfaces[vcpu].lost:
-        yield Unchecked("host", f"list registers: {gic.lost or gic.interfaces[vcpu].lost}")
+        yield Unchecked("host", f"list registers: {gic.lost or gic.interfaces[vcpu].lost}", where.event)
     else:
         yield from _left_out(shown, gic, vcpu, where)
 
@@ -106,7 +106,7 @@ def _listed(lr: int, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence |
     """Compare one list register that is in use."""
     intid = lr & _INTID
     if intid in KERNELS_OWN:
-        yield Unchecked("host", _OWN)
+        yield Unchecked("host", _OWN, where.event)
         return
     if intid >= GIC_INTERRUPTS:
         yield Divergence("host", "gic_list", 0, lr, *where)
@@ -116,7 +116,7 @@ def _listed(lr: int, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence |
     if not gic.lost:
         irq = gic.irq(vcpu, intid)
         if why := _undecided(irq, gic, vcpu):
-            yield Unchecked("host", why)
+            yield Unchecked("host", why, where.event)
         wanted = _as_configured(wanted, irq, gic, vcpu)
     if wanted != lr:
         yield Divergence("host", "gic_list", wanted, lr, *where)
@@ -168,7 +168,7 @@ def at_exit(before: View, after: View, interface: Interface, where: Where) -> It
         if not state:
             possible: tuple[int, ...] = (0,)
         elif interface.lost or intid in KERNELS_OWN:
-            yield Unchecked("switch", f"list registers: {interface.lost or _OWN}")
+            yield Unchecked("switch", f"list registers: {interface.lost or _OWN}", where.event)
             possible = _reachable(state)
         else:
             possible = (_behind(state, intid, interface),)
@@ -207,12 +207,12 @@ def at_user(now: View, before: View | None, interface: Interface, where: Where) 
     ``before``: the last such record.  What the guest never wrote has any value, and keeps it.
     """
     if interface.lost:
-        yield Unchecked("switch", f"ICH_VMCR_EL2 and active priorities: {interface.lost}")
+        yield Unchecked("switch", f"ICH_VMCR_EL2 and active priorities: {interface.lost}", where.event)
         return
     value, known = written(interface)
     stays = 0 if before is None else _FIELDS & ~known
     if not interface.settled:
-        yield Unchecked("switch", _NOT_KEPT)
+        yield Unchecked("switch", _NOT_KEPT, where.event)
         stays &= ~_POINT
     if before is not None:
         value |= before.vmcr & stays

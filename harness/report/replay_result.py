@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.findings.asserted_alarms import Asserted
-from harness.findings.checked import CheckResult, signature
+from harness.findings.checked import CheckResult, complete_share, signature
+from harness.report.left_out import FailedStep, LeftOut
 from harness.report.sites import Site
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
@@ -35,7 +36,8 @@ class Job:
 class Ran:
     """A job that came back: its trace, what the check made of it, its divergent sites, and the kernel's alarms.
 
-    ``asserted``: complaints that are KVM's answer to an exit that was forged, and no findings.
+    ``asserted``: complaints that are KVM's answer to an exit that was forged, and no findings.  ``left_out``: each
+    comparison that was not made, ``failed`` the host steps that failed.
     """
 
     job: Job
@@ -44,6 +46,8 @@ class Ran:
     sites: tuple[Site, ...]
     alarms: tuple[Alarm, ...] = ()
     asserted: tuple[Asserted, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    failed: tuple[FailedStep, ...] = ()
 
     @property
     def exits(self) -> int:
@@ -94,7 +98,7 @@ class TargetResult:
     @property
     def totals(self) -> Mapping[str, int]:
         """Sums: ``runs``, ``exits``, ``known``, ``unexplained``, ``not_compared``, ``lost``, ``alarms``,
-        ``asserted``."""
+        ``asserted``, ``failed`` (host steps)."""
         return {
             "runs": len(self.ran),
             "exits": sum(r.exits for r in self.ran),
@@ -104,6 +108,7 @@ class TargetResult:
             "lost": len(self.lost),
             "alarms": sum(len(r.alarms) for r in self.ran),
             "asserted": sum(len(r.asserted) for r in self.ran),
+            "failed": sum(len(r.failed) for r in self.ran),
         }
 
     def exits_by_class(self) -> Counter[str]:
@@ -117,6 +122,15 @@ class TargetResult:
     def causes(self) -> Counter[str]:
         """The unexplained divergences whose cause was determined, by cause."""
         return Counter(d.cause for ran in self.ran for d in ran.checked.unexplained if d.cause)
+
+    @property
+    def complete_share(self) -> float:
+        """The share of comparisons of which nothing was left out."""
+        return complete_share(_sum(r.checked.attempted for r in self.ran), _sum(r.checked.incomplete for r in self.ran))
+
+    def stood_in(self) -> Counter[str]:
+        """The comparisons that another relation made in the place of one that could not, by reason."""
+        return _sum(r.checked.stood_in for r in self.ran)
 
     def not_compared(self) -> Counter[str]:
         """What could not be compared, by reason."""
