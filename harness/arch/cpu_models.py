@@ -128,13 +128,18 @@ CPUS: Mapping[str, Model] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Cpu:
-    """What a CPU model keeps and can address: ``masks`` by index in ``registers.STATE``."""
+    """What a CPU model keeps and can address: ``masks`` by index in ``registers.STATE``.
+
+    ``aligns_device``: an unaligned access to Device memory is an alignment fault (Arm ARM B2.7.2); the emulator may
+    make the access all the same.
+    """
 
     name: str
     pa_bits: int
     masks: Mapping[int, Mask]
     features: frozenset[str] = frozenset()
     granules: frozenset[int] = frozenset({12, 16})
+    aligns_device: bool = True
 
     @cached_property
     def lossy(self) -> Mapping[int, int]:
