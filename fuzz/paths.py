@@ -15,6 +15,8 @@ KEPT = REGRESSIONS / "expected.toml"
 """What the kept findings show on which target."""
 CRASHES = CORPUS / "crashes" / "expected.toml"
 """Those that end the machine."""
+ALARMS = CORPUS / "alarms" / "expected.toml"
+"""Those of which the target's kernel complained in its log."""
 SEEDS = (CORPUS / "seeds", REGRESSIONS)
 """The scenarios that a campaign starts from."""
 DEFAULT_OUT = Path("out/campaign")

@@ -319,6 +319,7 @@ def _sample(mode: str, workers: int, campaign: _Campaign, seconds: float) -> Sam
         "checked": campaign.step,
     }
     step, scenarios = steps[mode], campaign.scenarios
+    executor.alarms()  # of the phase before: no scenario of this one is to be tried for them
     exits, count = _exits(mode, campaign), 0
     qemu, cpu, begin = cpu_seconds(executor.pid), time.process_time(), time.monotonic()
     while time.monotonic() - begin < seconds:

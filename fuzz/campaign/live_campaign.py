@@ -19,7 +19,7 @@ from fuzz.campaign.parent import Plan, Progress, campaign_directory, run_campaig
 from fuzz.campaign.status_line import NewClusterCounter, status_line
 from fuzz.campaign.summary import Summary, summarise
 from fuzz.campaign.worker_job import Launcher
-from fuzz.paths import CRASHES, KEPT, SEEDS
+from fuzz.paths import ALARMS, CRASHES, KEPT, SEEDS
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.store.runs import SAMPLE_SECONDS, History
@@ -90,7 +90,7 @@ def run_live_campaign(
     ``afterwards`` is called unless the campaign was interrupted or failed; what it cannot write is no reason to fail.
     """
     started, jobs = time.monotonic(), plan.workers
-    kept = load_regressions(KEPT, CRASHES)
+    kept = load_regressions(KEPT, CRASHES, ALARMS)
     targets = open_targets(plan.targets, progress)
     kernel = plan.targets.kernel
     options = replace(plan.targets, kernel=None if kernel is None else kernel.resolve())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from fuzz.targets.runner import Boot, ScenarioRunner
 from harness.errors import TargetError
 from harness.scenario.scenario import Scenario
+from harness.trace.events import Trace
 from harness.vm.crash import Again
 
 RUNS = 3
@@ -21,7 +22,7 @@ class Interrupted(Exception):
 class Reproducer:
     """Tries scenarios for one loss or alarm.
 
-    ``same`` tells whether an error is the one that is looked for, ``shown`` whether a machine that ran them shows it.
+    ``same`` tells whether an error is the one that is looked for, ``shown`` whether a machine shows it after a run.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class Reproducer:
         boot: Boot,
         same: Callable[[TargetError], bool],
         ending: Callable[[], bool],
-        shown: Callable[[ScenarioRunner], bool] = lambda _: False,
+        shown: Callable[[ScenarioRunner, Trace], bool] = lambda _, __: False,
     ) -> None:
         self._boot, self._same, self._ending, self._shown = boot, same, ending, shown
 
@@ -59,8 +60,7 @@ class Reproducer:
             raise Interrupted
         try:
             with self._boot() as machine:
-                for i, scenario in enumerate(sequence):
-                    machine.run(scenario, fresh_vm=i == 0)
-                return self._shown(machine)
+                traces = (machine.run(scenario, fresh_vm=i == 0) for i, scenario in enumerate(sequence))
+                return any(self._shown(machine, trace) for trace in traces)
         except TargetError as error:
             return self._same(error)

@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
 from fuzz.campaign.campaign_results import CampaignOptions, Cluster, ErratumSeen, ProblemSeen, one_line, results_of
+from fuzz.campaign.counters_file import Stats
 from fuzz.campaign.guidance import MODEL, edges_in
 from fuzz.campaign.parent import CORPUS, RUN, Outcome
+from harness.findings.checked import complete_share
 from harness.findings.regressions import Regression
 
 OK, DIVERGENT, FAILED = 0, 1, 3
@@ -21,15 +23,18 @@ VERSION = 2
 class Summary:
     """All counts of one campaign; the names are the keys of the JSON form.
 
-    ``seconds`` run from the first worker being ready; ``checked_exits`` are the exits whose host turn was replayed on
-    the model and compared; ``divergences_*`` count registers and flags, not scenarios; ``unchecked`` counts, by reason,
-    single comparisons that were masked or impossible.  ``against``: the second target, its kernel and that one's hash,
-    empty if there was none; counts are then those of both.  ``coverage`` counts features of the model's replay,
-    ``kvm_edges`` edges between blocks of KVM's own code (None: not counted).  ``kvm_off``: why they do not guide
-    although they were not left out; empty if they do, or are not to.  ``clusters`` of divergences, and how many of them
-    are new; ``problems`` are what is new, ``errata`` what came back (:mod:`fuzz.campaign.campaign_results`).
-    ``run_again``: a sample of scenarios that were run twice, ``unstable`` those of them that showed something else
-    (:func:`fuzz.targets.observation.stability_key`).  ``program``: how this program was called, for commands.
+    ``seconds`` run from the first worker being ready; ``checked_exits`` are the exits whose host turn was replayed
+    on the model and compared; ``divergences_*`` count registers and flags, not scenarios; ``unchecked`` counts, by
+    reason, single comparisons that were masked or impossible.  ``complete`` is the share of comparisons of which
+    nothing was left out, ``stood_in`` counts those that another relation made in the place of one that could not.
+    ``against``: the second target, its kernel and that one's hash, empty if there was none; counts are then those
+    of both.  ``coverage`` counts features of the model's replay, ``kvm_edges`` edges between blocks of KVM's own
+    code (None: not counted).  ``kvm_off``: why they do not guide although they were not left out; empty if they do,
+    or are not to.  ``clusters`` of divergences, and how many of them are new; ``problems`` are what is new, ``errata``
+    what came back (:mod:`fuzz.campaign.campaign_results`).  ``run_again``: a sample of scenarios that were run twice,
+    ``unstable`` those of them that showed something else (:func:`fuzz.targets.observation.stability_key`).
+    ``asserted``: complaints of the kernel that are KVM's answer to a forged exit, by function and syndrome;
+    ``boot_alarms`` what it complained of while it booted.  ``program``: how this program was called, for commands.
     """
 
     target: str
@@ -65,6 +70,9 @@ class Summary:
     confirmations: int
     run_again: int
     unstable: int
+    complete: float
+    complete_by_relation: Mapping[str, float]
+    stood_in: Mapping[str, int]
     unchecked: Mapping[str, int]
     undefined: Mapping[str, int]
     branches: Mapping[str, int]
@@ -75,6 +83,8 @@ class Summary:
     lost_by_reason: Mapping[str, int]
     memory_dumps: Mapping[str, int]
     losses_reproduced: Mapping[str, int]
+    asserted: Mapping[str, int]
+    boot_alarms: tuple[str, ...]
     internal_errors: int
     overflow: int
     worker_deaths: tuple[str, ...]
@@ -156,6 +166,9 @@ def summarise(
         confirmations=stats.get("count", "confirmations"),
         run_again=stats.get("count", "again"),
         unstable=stats.get("count", "unstable"),
+        complete=round(complete_share(stats.group("attempted"), stats.group("incomplete")), 4),
+        complete_by_relation=_complete_by_relation(stats),
+        stood_in=stats.group("stood_in"),
         unchecked=stats.group("unchecked"),
         undefined=stats.group("undefined"),
         branches=stats.group("branches"),
@@ -166,6 +179,8 @@ def summarise(
         lost_by_reason=stats.group("lost"),
         memory_dumps=stats.group("dumps"),
         losses_reproduced=stats.group("reproduced"),
+        asserted=stats.group("asserted"),
+        boot_alarms=tuple(map(one_line, stats.group("boot_alarms"))),
         internal_errors=stats.total("internal"),
         overflow=stats.total("overflow"),
         worker_deaths=outcome.deaths,
@@ -177,3 +192,9 @@ def summarise(
         errata=results.errata,
         program=asked.program,
     )
+
+
+def _complete_by_relation(stats: Stats) -> Mapping[str, float]:
+    incomplete = stats.group("incomplete")
+    attempted = stats.group("attempted").items()
+    return {name: round(1 - incomplete.get(name, 0) / count, 4) for name, count in attempted if count}

@@ -99,6 +99,7 @@ def _health(s: Summary) -> Iterator[str]:
         *([f"{len(s.worker_deaths)} dead workers"] if s.worker_deaths else []),
         *([f"{s.internal_errors} failures of shadowfuzz itself"] if s.internal_errors else []),
         *([f"records dropped {s.dropped_records}"] if s.dropped_records else []),
+        *([f"kernel alarms at boot: {'; '.join(s.boot_alarms)}"] if s.boot_alarms else []),
         *(f"not written, {_times(count)}: {why}" for why, count in s.findings_unwritten.items()),
         *(["stopped before its time, as asked"] if s.interrupted else []),
         *([f"stopped before its time: {s.failure}"] if s.failure else []),
@@ -119,7 +120,7 @@ def _reach(s: Summary) -> Iterator[str]:
     entries = _many(len(s.known_by_entry), "catalogue entry", "catalogue entries")
     explained = f"{_number(s.divergences_known)} differences explained by {entries}"
     impossible = sum(s.unchecked.values())
-    aside = f"{explained}; {_number(impossible)} comparisons impossible"
+    aside = f"{explained}; {s.complete:.1%} of comparisons complete"
     yield _row("ASIDE", f"{aside}{_most(s.unchecked, impossible, WIDTH - _LABEL - len(aside))}")
 
 
@@ -190,14 +191,21 @@ def all_counts(summary: Summary) -> str:
         f"scenarios ended    {_counts(s.statuses)}"
         + (f", records dropped {s.dropped_records}" * bool(s.dropped_records)),
         *_table(f"known divergences  {s.divergences_known}", s.known_by_entry),
+        f"complete           {s.complete:.1%} of all comparisons  ({_shares(s.complete_by_relation)})",
+        *(_table(f"stood in           {sum(s.stood_in.values())}", s.stood_in) if s.stood_in else []),
         *_table(f"not compared       {sum(s.unchecked.values())}", s.unchecked),
         *_table(f"model undefined    {sum(s.undefined.values())}", s.undefined),
         *_table(f"flaky              {s.divergences_flaky}  (in {Path(s.out) / FLAKY})", s.flaky_by_cluster),
         *([f"unstable           {_unstable(s)}"] if s.run_again else []),
         *_table(f"lost VMs           {s.lost_vms}", s.lost_by_reason),
         *([f"memory dumps       {_counts(s.memory_dumps)}  (in {Path(s.out) / DUMPS})"] if s.memory_dumps else []),
+        *(
+            _table(f"asserted           {sum(s.asserted.values())}  of exits that were forged", s.asserted)
+            * bool(s.asserted)
+        ),
         *([f"brought back       {_counts(s.losses_reproduced)}"] if s.losses_reproduced else []),
     ]
+    lines += [f"alarm at boot      {sentence}" for sentence in s.boot_alarms]
     if s.worker_deaths:
         lines.append(f"dead workers       {len(s.worker_deaths)}")
         lines += [f"    {why}" for why in dict.fromkeys(s.worker_deaths)]
@@ -220,6 +228,10 @@ def all_counts(summary: Summary) -> str:
 
 def _unstable(s: Summary) -> str:
     return f"{s.unstable / s.run_again:.1%} ({s.unstable} of {s.run_again} scenarios that were run again)"
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
 
 
 def _edges(count: int | None) -> str:

@@ -21,6 +21,7 @@ from fuzz.targets.observation import Key, Observation, clusters_of, leaders_of, 
 from fuzz.targets.runner import MAX_LOSSES, ScenarioRunner
 from fuzz.targets.target_set import Side, TargetSet
 from harness.errors import InputError, Remains, SetupError, TargetError, VmLost
+from harness.findings.asserted_alarms import sort_alarms
 from harness.findings.checked import CheckResult
 from harness.findings.finding import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
 from harness.findings.problems import MAX_EXAMPLES
@@ -28,6 +29,7 @@ from harness.relations.divergence import Divergence
 from harness.report.campaign_data import NOT_TAKEN, TAKEN
 from harness.scenario.scenario import Scenario, format_scenario, parse
 from harness.scenario.simplify import simplicity
+from harness.trace.events import Trace
 from harness.vm.alarms import Alarm, once_each
 from harness.vm.crash import CRASH, EARLIER, Again, End, Report, end_of, from_text, to_text
 
@@ -123,6 +125,8 @@ class Worker:
         self._targets.start()
         if not self._stats.get("time", "ready"):
             self._stats.put("time", "ready", self._with.ticks())
+            for subject, alarms in self._targets.alarms_at_boot.items():  # a property of the target: once a worker
+                self._stats.add_all("boot_alarms", Counter(f"{subject.target}: {one.sentence}" for one in alarms))
 
     def close(self) -> None:
         """End the machine."""
@@ -152,6 +156,8 @@ class Worker:
         """Run and check a scenario, and note what kernels complained of."""
         found = self._targets.run_and_check_each(scenario, fresh_vm=fresh_vm)
         self._alarms += [(seen.subject, alarm) for seen in found for alarm in seen.alarms]
+        for seen in found:
+            self._stats.add_all("asserted", Counter(one.name for one in seen.asserted))
         return found
 
     def _scenario(self, scenario: Scenario) -> None:
@@ -184,6 +190,9 @@ class Worker:
         stats.add_all("relations", checked.relations)
         stats.add_all("unchecked", checked.unchecked)
         stats.add_all("undefined", checked.undefined)
+        stats.add_all("attempted", checked.attempted)
+        stats.add_all("incomplete", checked.incomplete)
+        stats.add_all("stood_in", checked.stood_in)
         if checked.dropped:
             stats.add("count", "dropped", checked.dropped)
         stats.add_all("known", Counter([judged.known.id for judged in checked.judged if judged.known is not None]))
@@ -329,8 +338,9 @@ class Worker:
         if self.ending or self._tries[finding.id] >= MAX_TRIES:
             return None
 
-        def shown(machine: ScenarioRunner) -> bool:
-            return any(alarm.signature == finding.signature for alarm in machine.alarms())
+        def shown(machine: ScenarioRunner, trace: Trace) -> bool:
+            found = sort_alarms(machine.alarms(), trace).findings
+            return any(alarm.signature == finding.signature for alarm in found)
 
         boot = partial(self._targets.boot_again, finding.subject)
         try:

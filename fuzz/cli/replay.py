@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import TextIO
 
 from fuzz.cli.options import Subparsers, add_deterministic, add_hyp_copy, add_number, add_paths, add_subject
@@ -61,7 +62,12 @@ def add_parser(subparsers: Subparsers) -> None:
     add_hyp_copy(parser)
     add_number(parser, "--repeat", 1, "run each scenario N times", most=999_999)
     parser.add_argument("--same-vm", action="store_true", help="one KVM VM for all, in their order, as in a campaign")
-    parser.add_argument("-v", "--known", action="store_true", help="show known divergences too, each with its reason")
+    parser.add_argument(
+        "-v",
+        "--known",
+        action="store_true",
+        help="show known divergences too, each with its reason, and what was not compared",
+    )
     parser.add_argument("--trace", action="store_true", help="print each recorded event, with what changed")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run_replay)
@@ -109,7 +115,12 @@ class _Text(ReplayListener):
         self._print(terminal.status_line(item, self.style))
         for line in terminal.sites(item, self._level, self.style, known=self._known):
             self._print(line)
-        for line in terminal.alarm_lines(item.alarms, self.style):
+        for line in (*terminal.alarm_lines(item.alarms, self.style), *terminal.asserted_lines(item, self.style)):
+            self._print(line)
+        for line in (*terminal.failed_lines(item, self.style), *self._left_out(item)):
             self._print(line)
         if self._trace:
             self._print("\n".join(trace_lines(item.trace)))
+
+    def _left_out(self, item: Ran) -> Iterator[str]:
+        return terminal.left_out_lines(item, self.style) if self._known else iter(())

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from fuzz.paths import CRASHES, KEPT, KNOWN_DIR
+from fuzz.paths import ALARMS, CRASHES, KEPT, KNOWN_DIR
 from fuzz.store.database import FILE, Database, default_url
 from fuzz.store.emulator_results import from_text
 from fuzz.store.findings import ELSEWHERE, FINDINGS, FLAKY, FRESH_QEMU, OTHER_TRACE, TRACE, Store
@@ -88,7 +88,7 @@ def story_of(store: Store, id_: str) -> Story:
         history=history,
     )
     catalogue, changes = Catalogue.load(KNOWN_DIR, subject.level), load_changes(KNOWN_DIR)
-    known = load_regressions(KEPT, CRASHES)
+    known = load_regressions(KEPT, CRASHES, ALARMS)
     errata = errata_of(known, subject.target)
     story = tell(kept, cpu_model(load_config(subject.target).cpu), catalogue, changes, errata)
     return replace(story, like=like(known, entry.finding))

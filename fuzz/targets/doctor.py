@@ -26,6 +26,7 @@ from harness.vm.build.prepare import AGENT_FLAGS, COMPILER_PACKAGE, CROSS, GUEST
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import PROJECT, list_configs, load_config
 from harness.vm.plugins.plugin import HOST_FLAGS, HOST_PACKAGES, SOURCES
+from harness.vm.target import boot_alarms
 
 REQUIREMENTS = PROJECT / "tools" / "debian-packages.txt"
 COMPILERS: tuple[Compiler, ...] = (
@@ -85,9 +86,14 @@ def _state(name: str) -> TargetState:
     if prepared is None:
         return TargetState(config, None)
     try:
-        return TargetState(config, prepared, read_image(prepared.kernel).sha256)
+        sha256 = read_image(prepared.kernel).sha256
     except InputError:  # it is in our cache, so it is not the user's input that is wrong but the cache
         return TargetState(config, prepared, "of no kernel image")
+    try:
+        alarms = boot_alarms(config, prepared, Cache(default_root(os.environ)))
+    except (OSError, SetupError):  # QEMU, a row of its own, is missing; or the template went away
+        alarms = None
+    return TargetState(config, prepared, sha256, None if alarms is None else tuple(one.sentence for one in alarms))
 
 
 def _read_requirements() -> str:
@@ -132,6 +138,7 @@ def diagnosis_json(found: Diagnosis) -> str:
             "summary": state.config.summary,
             "ready": check_target(state).ok,
             "image": None if state.prepared is None else asdict(state.prepared),
+            "boot_alarms": state.boot_alarms,
         }
         for state in found.states
     ]

@@ -7,19 +7,24 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fuzz.store.findings import OTHER_TRACE, TRACE
+from harness.findings.asserted_alarms import Asserted
 from harness.findings.checked import CheckResult, signature
 from harness.findings.finding import Signature, Subject, cause_of
 from harness.relations.divergence import Divergence, is_new
 from harness.trace.events import Trace
 from harness.trace.tracefile import format_trace
+from harness.vm.alarms import KINDS as ALARMS
 from harness.vm.alarms import Alarm
+
+ALARM_KINDS = frozenset(kind.name for kind in ALARMS)
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
     """What checking a run gave: of ``subject`` alone, or of it and ``other``; a trace of each.
 
-    ``alarms`` are what the kernel of ``subject`` complained of while it ran.
+    ``alarms`` are what the kernel of ``subject`` complained of while it ran, without what was ``asserted``: KVM's
+    own answers to exits that were forged.
     """
 
     subject: Subject
@@ -27,6 +32,7 @@ class Observation:
     traces: tuple[Trace, ...]
     other: Subject | None = None
     alarms: tuple[Alarm, ...] = ()
+    asserted: tuple[Asserted, ...] = ()
 
     @property
     def trace(self) -> Trace:
@@ -41,6 +47,17 @@ Key = tuple[Subject, Subject | None, Signature]
 def signatures(checked: CheckResult) -> tuple[Signature, ...]:
     """Return the signatures of what is unexplained, each once, in the order of the trace."""
     return tuple(dict.fromkeys(signature(divergence) for divergence in checked.unexplained))
+
+
+def shown_by(observation: Observation) -> tuple[Signature, ...]:
+    """Return the signatures of all that a run showed: of what is unexplained, then of alarms."""
+    alarms = (alarm.signature for alarm in observation.alarms)
+    return tuple(dict.fromkeys((*signatures(observation.checked), *alarms)))
+
+
+def is_alarm(signature: Signature) -> bool:
+    """Whether a signature is an alarm's: it has a kind of alarm in the place of a relation."""
+    return len(signature) == 2 and signature[0] in ALARM_KINDS
 
 
 def clusters_of(found: Sequence[Observation]) -> dict[Key, list[Divergence]]:

@@ -22,6 +22,11 @@ TRIES = 4
 class ScenarioRunner(Protocol):
     """A booted machine that runs scenarios."""
 
+    @property
+    def boot_alarms(self) -> tuple[Alarm, ...]:
+        """What the target's kernel complained of while it booted."""
+        ...
+
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
         """Run a scenario and return its trace."""
         ...

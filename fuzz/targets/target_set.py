@@ -12,12 +12,13 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from fuzz.paths import KNOWN_DIR
 from fuzz.targets.hyp_copy_option import check_option
-from fuzz.targets.observation import Observation, signatures
+from fuzz.targets.observation import Observation, is_alarm, shown_by
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.prepared_side import PreparedSide, prepare_side
 from fuzz.targets.runner import MAX_LOSSES, ScenarioRunner
 from harness.errors import InputError, TargetError
 from harness.findings import compare_releases
+from harness.findings.asserted_alarms import sort_alarms
 from harness.findings.checked import CheckResult
 from harness.findings.compare_releases import Versions
 from harness.findings.finding import Signature, Subject, is_member
@@ -76,6 +77,8 @@ class TargetSet(Generic[S_co]):
         self._alarms: tuple[tuple[Alarm, ...], ...] = ()
         self.boots = 0
         """How often the machines were booted."""
+        self.alarms_at_boot: dict[Subject, tuple[Alarm, ...]] = {}
+        """What each target's kernel complained of while it booted the last time: it belongs to no scenario."""
 
     def __enter__(self) -> Self:
         return self
@@ -112,6 +115,8 @@ class TargetSet(Generic[S_co]):
         self.boots += 1
         try:
             self._running = tuple([self._machines.enter_context(side.boot()) for side in self.sides])
+            each = zip(self.sides, self._running, strict=True)
+            self.alarms_at_boot = {side.subject: machine.boot_alarms for side, machine in each}
         except BaseException:
             self.stop()
             raise
@@ -143,6 +148,11 @@ class TargetSet(Generic[S_co]):
         """Run a scenario and return the first target's trace.  TargetError: as :meth:`run_on_all`."""
         return self.run_on_all(scenario, fresh_vm=fresh_vm)[0]
 
+    @property
+    def boot_alarms(self) -> tuple[Alarm, ...]:
+        """What the first target's kernel complained of while it booted."""
+        return self.alarms_at_boot.get(self.subject, ())
+
     def alarms(self) -> tuple[Alarm, ...]:
         """Return what the first target's kernel complained of in the last run."""
         return self._alarms[0] if self._alarms else ()
@@ -158,7 +168,8 @@ class TargetSet(Generic[S_co]):
             beside = self._compare(scenario, *traces)
             judged, unchecked = checked.judged + beside.judged, {**checked.unchecked, **beside.unchecked}
             checked = replace(checked, judged=judged, unchecked=unchecked)
-        return Observation(self.subject, checked, traces, self.other, self.alarms())
+        alarms = sort_alarms(self.alarms(), traces[0])
+        return Observation(self.subject, checked, traces, self.other, *alarms)
 
     def run_and_check_each(self, scenario: Scenario, *, fresh_vm: bool = True) -> tuple[Observation, ...]:
         """Run a scenario; return a result for each target alone, then, if there are two, one for their comparison.
@@ -167,7 +178,7 @@ class TargetSet(Generic[S_co]):
         """
         traces = self.run_on_all(scenario, fresh_vm=fresh_vm)
         each = zip(self.sides, traces, self._alarms, strict=True)
-        found = [Observation(s.subject, s.check(scenario, t), (t,), None, alarms) for s, t, alarms in each]
+        found = [Observation(s.subject, s.check(scenario, t), (t,), None, *sort_alarms(a, t)) for s, t, a in each]
         if self._compare is not None:
             found.append(Observation(self.subject, self._compare(scenario, *traces), traces, self.other))
         return tuple(found)
@@ -185,17 +196,20 @@ class TargetSet(Generic[S_co]):
     ) -> bool:
         """Whether a scenario shows a signature and ends as one of ``ends``, statuses of a trace.
 
-        A lost machine shows nothing, MAX_LOSSES of them in a row raise TargetError.
+        An alarm is looked for in machines that were just booted: a kernel may complain once a boot (WARN_ONCE).  A lost
+        machine shows nothing, MAX_LOSSES of them in a row raise TargetError.
         """
+        if is_alarm(wanted):
+            self.stop()
         try:
-            checked = self.run_and_check(scenario, fresh_vm=fresh_vm).checked
+            found = self.run_and_check(scenario, fresh_vm=fresh_vm)
         except TargetError:
             self._losses += 1
             if self._losses >= MAX_LOSSES:
                 raise
             return False
         self._losses = 0
-        return checked.status in ends and any(is_member(found, wanted) for found in signatures(checked))
+        return found.checked.status in ends and any(is_member(each, wanted) for each in shown_by(found))
 
 
 class PreparedTargets(TargetSet[PreparedSide]):

@@ -29,6 +29,7 @@ from harness.relations import hyp_copy
 from harness.report.finding_data import Story
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import DEFAULT_TARGET, load_config
+from harness.vm.crash import EARLIER
 from harness.vm.debian.kernel_archive import Kernels
 from harness.vm.kernels.fetch import load_kernels
 
@@ -59,8 +60,10 @@ def case_of_file(path: Path) -> Case:
 def case_of_story(story: Story) -> Case:
     """Return the scenario of a kept finding.  InputError: it cannot be searched for over kernels."""
     finding, scenario = story.kept.finding, story.kept.scenario
-    if scenario is None or finding.kind != "divergence" or finding.other is not None:
-        raise InputError(story.id, None, "expected a divergence of one target, with its scenario")
+    if scenario is None or finding.kind not in ("divergence", "alarm") or finding.other is not None:
+        raise InputError(story.id, None, "expected a divergence or an alarm of one target, with its scenario")
+    if any(name.startswith(EARLIER) for name in story.kept.texts):
+        raise InputError(story.id, None, "wants scenarios that ran before it: kernels are asked with one alone")
     if hyp_copy.options(finding.signature):
         raise InputError(story.id, None, "kernels are asked without their hypervisor's own copies: none would show it")
     return make_case(story.id, scenario)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fuzz.targets.emulators import emulators_here
-from fuzz.targets.observation import Observation, signatures
+from fuzz.targets.observation import Observation, is_alarm, shown_by
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import Side, TargetSet, open_targets
 from fuzz.triage.minimise import choose
@@ -20,6 +20,8 @@ from harness.findings.verdict import (
     Evidence,
     Stage,
     Verdict,
+    alarm_evidence,
+    alarm_verdict,
     classify,
     evidence,
     first_of,
@@ -27,6 +29,9 @@ from harness.findings.verdict import (
     together,
 )
 from harness.scenario.scenario import Scenario, load
+
+ALARM_BOOTS = 3
+"""In so many fresh machines an alarm is looked for at least: its rate rests on nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +58,26 @@ def stages_of(
 ) -> dict[Signature, tuple[Stage, ...]]:
     """Run a scenario in every stage and count, by signature, how often it came back.
 
-    ``runs`` times in one KVM VM and in fresh ones, in ``boots`` fresh QEMUs.  TargetError: the machine was lost.
+    ``runs`` times in one KVM VM and in fresh ones, in ``boots`` fresh QEMUs; alarms in fresh QEMUs alone, for a kernel
+    may complain once a boot, and in ALARM_BOOTS at least.  TargetError: the machine was lost.
     """
     counts = {key: dict.fromkeys(STAGES, 0) for key in wanted}
+    if any(map(is_alarm, wanted)):
+        boots = max(boots, ALARM_BOOTS)
     times = dict(zip(STAGES, (runs, runs, boots), strict=True))
-    for stage in STAGES if wanted else ():
+    stages = STAGES if any(not is_alarm(key) for key in wanted) else STAGES[-1:] if wanted else ()
+    for stage in stages:
         for _ in range(times[stage]):
             if stage == "fresh_qemu":
                 targets.stop()
             found = targets.run_and_check(scenario, fresh_vm=stage != "repeat")
-            shown = signatures(found.checked)
+            shown = shown_by(found)
             for key in wanted:
                 counts[key][stage] += any(is_member(each, key) for each in shown)
-    return {key: tuple(Stage(s, Tries(hits[s], times[s])) for s in STAGES) for key, hits in counts.items()}
+    return {
+        key: tuple(Stage(s, Tries(hits[s], times[s])) for s in (STAGES[-1:] if is_alarm(key) else STAGES))
+        for key, hits in counts.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +92,21 @@ class ConfirmPlan:
 def confirm(
     options: TargetOptions, file: Path, wanted: str | None, plan: ConfirmPlan, say: Callable[[str], None]
 ) -> tuple[Confirmed, ...]:
-    """Classify the divergences that a file's scenario shows, or the one whose signature is ``wanted``.
+    """Classify the divergences and alarms that a file's scenario shows, or the one whose signature is ``wanted``.
 
     InputError, SetupError: a file, a name or the set-up is wrong.  TargetError: the machine was lost.
     """
     scenario = load(file)
     with open_targets(options, say) as targets:
         first = targets.run_and_check(scenario)
-        keys = signatures(first.checked)
+        keys = shown_by(first)
         if wanted is not None:
             keys = (choose(keys, wanted, str(file)),)
         counts = stages_of(targets, scenario, keys, plan.runs, plan.boots)
         # Two targets that differ from each other would both have to move.
         asked = plan.emulators and options.against is None
-        queries = queries_of(targets, scenario, keys) if asked else ()
+        divergences = tuple(key for key in keys if not is_alarm(key))
+        queries = queries_of(targets, scenario, divergences) if asked and divergences else ()
     abroad: Mapping[Signature, tuple[EmulatorResult, ...]] = {}
     if queries:  # the machine has ended: its core is wanted
         sweep = EmulatorSweep(targets.sides[0].config, replace(options, hyp_copy=targets.has_hyp_copy))
@@ -114,6 +127,8 @@ def _on_emulators(
 def _confirmed(
     key: Signature, first: Observation, stages: tuple[Stage, ...], abroad: tuple[EmulatorResult, ...]
 ) -> Confirmed:
+    if is_alarm(key):
+        return Confirmed(key, alarm_evidence(stages), alarm_verdict(stages))
     divergence = first_of(first.checked, key)
     assert divergence is not None
     known = evidence(first.trace, first.checked, divergence, stages, abroad)

@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from fuzz.targets.observation import Observation
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.runner import MACHINES
 from fuzz.targets.target_set import Side, TargetSet, open_targets
 from harness.arch.cpu_models import CPUS
 from harness.errors import ShadowfuzzError, TargetError, VmLost
-from harness.findings.checked import CheckResult, signature
+from harness.findings.checked import signature
 from harness.jsonfile import reading
 from harness.scenario.scenario import Scenario, format_scenario, load
 from harness.vm.config import MachineConfig, Mode, emulated, list_configs, load_config
@@ -38,8 +39,8 @@ class Cell:
     """One scenario on one target.
 
     `key` is a hash of the scenario's text; `findings` are names of what is unexplained, general-purpose registers as
-    xN; `seen` and `runs` say in how many runs of how many there was any; `why` explains a verdict that is neither
-    clean nor diverges; `unchecked` counts what could not be compared, by reason.
+    xN, and of alarms (kind, function); `seen` and `runs` say in how many runs of how many there was any; `why` explains
+    a verdict that is neither clean nor diverges; `unchecked` counts what could not be compared, by reason.
     """
 
     target: str
@@ -109,10 +110,11 @@ def emulations(config: MachineConfig, here: Sequence[Emulator]) -> Iterator[str]
         yield emulated(config, words, config.name).name
 
 
-def findings(checked: CheckResult) -> tuple[str, ...]:
-    """Return the names of what is unexplained, as ``relation.register``."""
-    folded = (signature(divergence)[:2] for divergence in checked.unexplained)
-    return tuple(sorted({f"{relation}.{register}" if register else relation for relation, register in folded}))
+def findings(found: Observation) -> tuple[str, ...]:
+    """Return the names of what is unexplained, as ``relation.register``, and of alarms, as ``kind.function``."""
+    folded = {signature(divergence)[:2] for divergence in found.checked.unexplained}
+    folded |= {alarm.signature for alarm in found.alarms}
+    return tuple(sorted(".".join(filter(None, names)) for names in folded))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,24 +150,37 @@ def run_cases(work: Work, targets: TargetSet[Side]) -> Iterator[Cell]:
             return
         booted = True
         try:
-            results = [targets.run_and_check(case.scenario).checked for _ in range(work.repeat)]
+            results = _runs(work, targets, case)
         except TargetError as error:
             yield Cell(work.target, case.name, case.key, LOST, why=_why(error))
         else:
             yield _cell(work, case, results)
 
 
+def _runs(work: Work, targets: TargetSet[Side], case: Case) -> list[Observation]:
+    """Run a case.  Where a kernel complains, it is run in a machine of its own each time: many complain once a boot."""
+    results = [targets.run_and_check(case.scenario) for _ in range(work.repeat)]
+    if not any(each.alarms for each in results):
+        return results
+    results.clear()
+    for _ in range(work.repeat):
+        targets.stop()
+        results.append(targets.run_and_check(case.scenario))
+    targets.stop()  # what this case made it say, the next one must be able to
+    return results
+
+
 def _why(error: TargetError) -> str:
     return error.reason if isinstance(error, VmLost) else str(error)
 
 
-def _cell(work: Work, case: Case, results: Sequence[CheckResult]) -> Cell:
-    found = [findings(checked) for checked in results]
-    bad = next((c for c in results if c.status != "ok"), None)
+def _cell(work: Work, case: Case, results: Sequence[Observation]) -> Cell:
+    found = [findings(each) for each in results]
+    bad = next((each.checked for each in results if each.checked.status != "ok"), None)
     if bad is not None:
         return Cell(work.target, case.name, case.key, LOST, why=f"the run ended with status {bad.status}")
     unchecked: dict[str, int] = {}
-    for checked in results[:1]:
+    for checked in (each.checked for each in results[:1]):
         unchecked |= {**checked.unchecked, **{f"model undefined: {why}": n for why, n in checked.undefined.items()}}
     names = tuple(sorted({name for one in found for name in one}))
     seen = sum(bool(one) for one in found)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make a scenario as simple as it can be while it still shows a divergence, in real VMs."""
+"""Make a scenario as simple as it can be while it still shows a divergence, or an alarm of the kernel, in real VMs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fuzz.targets.observation import signatures
+from fuzz.targets.observation import shown_by
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import WELL, Side, TargetSet, open_targets
 from harness.errors import InputError
@@ -17,6 +17,8 @@ from harness.scenario.scenario import Scenario, load
 from harness.scenario.simplify import PASSES, order
 
 MAX_TRIES = 20_000
+LEAST = "The least that shows"
+"""With what the sentence of a minimised scenario begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def minimise_on(targets: TargetSet[Side], scenario: Scenario, wanted: Signature,
     except ValueError:
         raise InputError("scenario", None, f"shows {signature_text(wanted)} only now and then") from None
     # What the sentence said of the start need not be true of what is left.
-    least = replace(minimiser.run(PASSES), about=f"The least that shows {signature_text(wanted)}.")
+    least = replace(minimiser.run(PASSES), about=f"{LEAST} {signature_text(wanted)}.")
     targets.stop()
     return Least(least, wanted, minimiser.tries, targets.reproduces(least, wanted, ends=ends))
 
@@ -67,14 +69,14 @@ def minimise_on(targets: TargetSet[Side], scenario: Scenario, wanted: Signature,
 def minimise(
     options: TargetOptions, file: Path, wanted: str | None, say: Callable[[str], None]
 ) -> tuple[Scenario, Least]:
-    """Return the scenario of a file, and the simplest one that shows one of its divergences on targets.
+    """Return the scenario of a file, and the simplest one that shows one of its divergences or alarms on targets.
 
-    ``wanted`` is the signature to keep (None: the first of the trace).  InputError, SetupError: a file, a name or the
-    set-up is wrong, or nothing is to be minimised.  TargetError: the machine was lost too often.
+    ``wanted`` is the signature to keep (None: the first of the trace, else the first alarm).  InputError, SetupError: a
+    file, a name or the set-up is wrong, or nothing is to be minimised.  TargetError: the machine was lost too often.
     """
     scenario = load(file)
     with open_targets(options, say) as targets:
-        found = signatures(targets.run_and_check(scenario).checked)
+        found = shown_by(targets.run_and_check(scenario))
         kept = choose(found, wanted, str(file))
         say(f"keeping {signature_text(kept)}")
         return scenario, minimise_on(targets, scenario, kept)

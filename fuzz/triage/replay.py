@@ -17,6 +17,7 @@ from fuzz.targets.prepared_side import prepare_side
 from fuzz.targets.target_set import PreparedTargets, Side, TargetSet
 from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError, TargetError, VmLost
+from harness.report.left_out import failed_steps, left_out
 from harness.report.replay_result import Job, Lost, Ran, TargetResult
 from harness.report.sites import sites
 from harness.scenario.scenario import Scenario, load
@@ -104,7 +105,8 @@ def _replay_on(
             else:
                 ran.append(item if keep_traces else _without_events(item))
     seconds = time.monotonic() - start
-    return TargetResult(config.name, side.prepared.kernel_release, targets.boots, seconds, tuple(ran), tuple(lost))
+    kernel = side.prepared.kernel_release
+    return TargetResult(config.name, kernel, targets.boots, seconds, tuple(ran), tuple(lost), targets.boot_alarms)
 
 
 def _without_events(item: Ran) -> Ran:
@@ -138,4 +140,5 @@ def _ran(job: Job, found: Observation) -> Ran:
     """Find the divergent sites of a run."""
     level = found.subject.level
     there = sites(job.scenario, found.trace, level, found.checked.judged)
-    return Ran(job, found.trace, found.checked, there, found.alarms)
+    gaps, failed = left_out(found.checked.gaps, found.trace), failed_steps(job.scenario, found.trace)
+    return Ran(job, found.trace, found.checked, there, found.alarms, found.asserted, gaps, failed)

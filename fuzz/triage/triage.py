@@ -8,18 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fuzz.store.database import Database
-from fuzz.store.findings import FINDINGS, FRESH_QEMU, Store
+from fuzz.store.findings import CONSOLE, FINDINGS, FRESH_QEMU, Store
 from fuzz.store.kept_findings import story_of
 from fuzz.targets.observation import Observation, clusters_of, leaders_of, texts_of
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import Side, TargetSet, open_targets
-from fuzz.triage.confirm import stages_of
+from fuzz.triage.confirm import ALARM_BOOTS, stages_of
 from fuzz.triage.kept_on_emulators import on_emulators
-from fuzz.triage.minimise import minimise_on
+from fuzz.triage.minimise import LEAST, minimise_on
 from harness.errors import InputError
 from harness.findings.checked import signature
 from harness.findings.finding import MAX_DIVERGENCES, Finding, Tries, difference, finding_id, is_member, signature_text
 from harness.report.finding_data import Kept, Story
+from harness.vm.crash import EARLIER
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +39,47 @@ def triage(database: Database, targets: TargetSet[Side], plan: TriagePlan, say: 
     store = Store(database, FINDINGS)
     waiting = [story for id_ in store.ids() if _waits(story := story_of(store, id_), targets, plan)]
     for number, story in enumerate(sorted(waiting, key=lambda story: bool(story.like)), 1):
-        say(f"{number} of {len(waiting)}: {story.id}: {_one(store, story.kept, targets, plan.runs)}")
+        one = _alarm if story.kept.finding.kind == "alarm" else _one
+        say(f"{number} of {len(waiting)}: {story.id}: {one(store, story.kept, targets, plan.runs)}")
     return len(waiting)
 
 
 def _waits(story: Story, targets: TargetSet[Side], plan: TriagePlan) -> bool:
     """Whether a finding is to be done: it is of these targets, and was not done since it has its scenario."""
     kept = story.kept
-    if kept.finding.kind != "divergence" or (plan.only_new and story.like):
+    if kept.finding.kind not in ("divergence", "alarm") or (plan.only_new and story.like):
         return False
     here = (kept.finding.subject, kept.finding.other) == (targets.subject, targets.other)
-    return here and kept.scenario is not None and kept.fresh_qemu is None
+    return here and kept.scenario is not None and not _is_done(kept)
+
+
+def _is_done(kept: Kept) -> bool:
+    """Whether a finding was triaged before; of an alarm the campaign itself has measured the rate."""
+    if kept.finding.kind == "alarm":
+        return kept.scenario is not None and kept.scenario.about.startswith(LEAST)
+    return kept.fresh_qemu is not None
+
+
+def _alarm(store: Store, kept: Kept, targets: TargetSet[Side], runs: int) -> str:
+    """Minimise an alarm and measure its rate, each run in a machine that was just booted."""
+    wanted = kept.finding.signature
+    assert kept.scenario is not None
+    if any(name.startswith(EARLIER) for name in kept.texts):
+        return f"{signature_text(wanted)} wants scenarios that ran before it; left as it is"
+    try:
+        least = minimise_on(targets, kept.scenario, wanted)
+    except InputError:
+        return f"{signature_text(wanted)} did not come back; left as it is"
+    targets.stop()
+    found = targets.run_and_check(least.scenario)
+    alarm = next((alarm for alarm in found.alarms if alarm.signature == wanted), None)
+    if alarm is None:
+        return f"{signature_text(wanted)} did not come back when all was done; left as it is"
+    (stage,) = stages_of(targets, least.scenario, (wanted,), 0, min(runs, ALARM_BOOTS))[wanted]
+    texts = {CONSOLE: alarm.splat, FRESH_QEMU: f"{stage.tries.hits} {stage.tries.runs}"}
+    store.revise(replace(kept.finding, detail=alarm.sentence), least.scenario, texts)
+    before, after = len(kept.scenario.steps), len(least.scenario.steps)
+    return f"{signature_text(wanted)}: {before} steps -> {after}, {least.tries} tries"
 
 
 def triage_campaign(

@@ -15,13 +15,18 @@ from harness.errors import SetupError
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """``bits`` of ``register`` that need not come back as they were put in on ``cpus`` (all when empty)."""
+    """``bits`` of ``register`` that need not come back as they were put in on ``cpus`` (all when empty).
+
+    ``res0``: each of them is RES0, so that it comes back as it was put in or as 0, and as nothing else (Arm ARM
+    glossary, RES0).
+    """
 
     register: str
     bits: int
     cpus: frozenset[str]
     reason: str
     source: str
+    res0: bool = False
 
 
 V8_0 = frozenset({"cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72"})
@@ -33,19 +38,25 @@ SCTLR_MTE = 0x7F << 37
 _PSTATE = "PSTATE bits that the CPU lacks are RES0; SS is cleared where no step is armed"
 _PSTATE_SOURCE = "Arm ARM C5.2.18 and AArch64.DebugExceptionReturnSS"
 
+_RES0 = (
+    "RES0 on each CPU model of CPUS: Cortex-A35 TRM 100236, A53 TRM DDI 0500, A57 TRM DDI 0488, A72 TRM 100095, "
+    "A76 TRM 100798, Neoverse N1 TRM 100616, the register's page; max: QEMU target/arm/helper.c, ARM_CP_CONST"
+)
+
 MASKS: tuple[Mask, ...] = (
-    Mask("csselr_el1", MASK64 & ~0xF, frozenset(), "RES0 bits of CSSELR_EL1", "Arm ARM D17.2.31; TnD needs MTE"),
-    Mask("afsr0_el1", MASK64, frozenset(), "AFSR0_EL1 is IMPLEMENTATION DEFINED", "Arm ARM D17.2.15; RAZ/WI here"),
-    Mask("afsr1_el1", MASK64, frozenset(), "AFSR1_EL1 is IMPLEMENTATION DEFINED", "Arm ARM D17.2.17; RAZ/WI here"),
-    Mask("amair_el1", MASK64, frozenset(), "AMAIR_EL1 is IMPLEMENTATION DEFINED", "Arm ARM D17.2.24; RAZ/WI here"),
+    Mask("csselr_el1", MASK64 & ~0xF, frozenset(), "RES0 bits of CSSELR_EL1", "Arm ARM D17.2.31; TnD needs MTE", True),
+    Mask("afsr0_el1", MASK64, frozenset(), "AFSR0_EL1 is IMPLEMENTATION DEFINED", f"Arm ARM D17.2.15; {_RES0}", True),
+    Mask("afsr1_el1", MASK64, frozenset(), "AFSR1_EL1 is IMPLEMENTATION DEFINED", f"Arm ARM D17.2.17; {_RES0}", True),
+    Mask("amair_el1", MASK64, frozenset(), "AMAIR_EL1 is IMPLEMENTATION DEFINED", f"Arm ARM D17.2.24; {_RES0}", True),
     Mask(
         "sctlr_el1",
         SCTLR_MTE,
         frozenset(),
         "SCTLR_EL1 bits of the memory tagging extension are RES0 without it",
         "Arm ARM D17.2.118: ITFSB, TCF0, TCF, ATA0, ATA; no target has tag memory (-M virt,mte=on)",
+        True,
     ),
-    Mask("vbar_el1", VBAR_RES0, frozenset(), "RES0 bits of VBAR_EL1", "Arm ARM D17.2.153: [10:0]"),
+    Mask("vbar_el1", VBAR_RES0, frozenset(), "RES0 bits of VBAR_EL1", "Arm ARM D17.2.153: [10:0]", True),
     Mask(
         "mdccint_el1",
         MASK64,
@@ -117,19 +128,34 @@ CPUS: Mapping[str, Model] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Cpu:
-    """What a CPU model keeps and can address: ``masks`` by index in ``registers.STATE``."""
+    """What a CPU model keeps and can address: ``masks`` by index in ``registers.STATE``.
+
+    ``aligns_device``: an unaligned access to Device memory is an alignment fault (Arm ARM B2.7.2); the emulator may
+    make the access all the same.
+    """
 
     name: str
     pa_bits: int
     masks: Mapping[int, Mask]
     features: frozenset[str] = frozenset()
     granules: frozenset[int] = frozenset({12, 16})
+    aligns_device: bool = True
 
     @cached_property
     def lossy(self) -> Mapping[int, int]:
         """The bits that registers lose while VHE keeps them in the CPU, by index."""
         live = (INDEX[r.name] for r in STATE if r.vhe is not Vhe.MEMORY)
         return {index: self.masks[index].bits for index in live if index in self.masks}
+
+    def zeroed(self, index: int, put: int, back: int) -> bool | None:
+        """Whether a register came back with nothing but bits that are RES0 read as 0.
+
+        None: other bits differ, or the bits that the CPU need not keep may come back as anything.
+        """
+        mask = self.masks.get(index)
+        if mask is None or not mask.res0 or (put ^ back) & ~mask.bits:
+            return None
+        return not back & ~put
 
     def mask(self, index: int) -> tuple[int, str]:
         """Return the bits of a register that ``switch.*`` does not compare, and why."""

@@ -11,7 +11,7 @@ from functools import partial
 from harness.arch.cpu_models import Cpu
 from harness.findings.attribution import by_catalogue, of_a_round, of_a_trace, with_causes
 from harness.findings.check_again import Again
-from harness.findings.checked import CheckResult, Comparison, ComparisonListener, ExplainedDivergence
+from harness.findings.checked import CheckResult, Comparison, ComparisonListener, ExplainedDivergence, Gap
 from harness.findings.gic_attribution import Scene, attribute_gic
 from harness.findings.known_divergences import Catalogue, Known
 from harness.guest.predict_run import PredictedRun
@@ -70,12 +70,34 @@ class _Tally:
     unchecked: Counter[str] = field(default_factory=Counter)
     undefined: Counter[str] = field(default_factory=Counter)
     judged: list[ExplainedDivergence] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    attempted: Counter[str] = field(default_factory=Counter)
+    incomplete: Counter[str] = field(default_factory=Counter)
+    stood_in: Counter[str] = field(default_factory=Counter)
 
     def notify(self, families: tuple[str, ...], event: int, skipped_because: str = "") -> None:
         """Pass on that each of ``families`` was compared at an event, or why it was not."""
         if self.listener is not None:
             for family in families:
                 self.listener(Comparison(family, event, skipped_because))
+
+    def skip(self, families: tuple[str, ...], event: int | None, why: str) -> None:
+        """Count that none of ``families`` compares anything at an event."""
+        what = ", ".join(families)
+        self.unchecked[f"{what}: {why}"] += 1
+        self.gaps.append(Gap(what, why, event))
+        self.attempted.update(families)
+        self.incomplete.update(families)
+        if event is not None:
+            self.notify(tuple(dict.fromkeys(family.partition(".")[0] for family in families)), event, why)
+
+    def undefine(self, event: int, why: str) -> None:
+        """Count that the model is undefined at an event."""
+        self.undefined[why] += 1
+        self.gaps.append(Gap(", ".join(OF_THE_MODEL), f"the model is undefined: {why}", event))
+        self.attempted.update(OF_THE_MODEL)
+        self.incomplete.update(OF_THE_MODEL)
+        self.notify(OF_THE_MODEL, event, f"the model is undefined: {why}")
 
     def compare(
         self,
@@ -88,19 +110,27 @@ class _Tally:
 
         ``explain`` looks up what a row that the model predicts for has found.
         """
+        whole: set[str] = set()
+        impossible: list[tuple[Relation[Evidence], str]] = []
         for relation in relations:  # several an exit
             if relation.applies is not None and not relation.applies(evidence):
                 continue
             if relation.unless is not None and (why := relation.unless(evidence)):
-                self.unchecked[f"{relation.name}: {why}"] += 1
-                if event is not None:
-                    self.notify((relation.family,), event, why)
+                impossible.append((relation, why))
                 continue
             found = tuple(relation.compare(evidence))
             if found and not relation.by_model:
                 found = _with_basis(found, evidence.round if isinstance(evidence, RoundEvidence) else None)
             times = 1 if relation.times is None else relation.times(evidence)
-            self.take(relation, found, times, event, explain if relation.by_model else unexplained)
+            if self.take(relation, found, times, event, explain if relation.by_model else unexplained):
+                whole.update(relation.counted)
+        for relation, why in impossible:
+            if relation.stand_in in whole:
+                self.stood_in[f"{relation.name}: {why}, {relation.stand_in} compares the same registers"] += 1
+                if event is not None:
+                    self.notify((relation.family,), event, why)
+            else:
+                self.skip((relation.name,), event, why)
 
     def take(
         self,
@@ -109,19 +139,26 @@ class _Tally:
         times: int,
         event: int | None,
         explain: Callable[[Divergence], Known | None] = unexplained,
-    ) -> None:
-        """File what a comparison has found."""
+    ) -> bool:
+        """Count what a relation found; return whether nothing was left out."""
         for name in relation.counted:
             self.relations[name] += times
+            self.attempted[name] += times
         if event is not None and relation.counted:
             self.notify((relation.family,), event)
+        whole = True
         for one in found:
             if isinstance(one, Divergence):
                 self.judged.append(ExplainedDivergence(one, explain(one)))
                 continue
+            whole = False
             self.unchecked[f"{one.what}: {one.why}"] += 1
+            self.gaps.append(Gap(one.what, one.why, event if one.event is None else one.event))
             if event is not None:
                 self.notify((relation.family,), event, one.why)
+        if not whole:
+            self.incomplete.update(relation.counted)
+        return whole
 
     def unexplained(self, begin: int) -> list[Divergence]:
         """Return what no entry of the catalogue explains, of what was found from ``begin`` on."""
@@ -178,16 +215,13 @@ def check(
         prediction = predict(round_)
         paths.append((round_.exit_class, prediction.path))
         if round_.unproven:
-            tally.unchecked[f"{', '.join(OF_ROUNDS)}: {round_.unproven}"] += 1
-            tally.notify(OF_ROUNDS, round_.first, round_.unproven)
+            tally.skip(OF_ROUNDS, round_.first, round_.unproven)
             continue
         if reason := why_not_comparable(round_):
-            tally.unchecked[f"{', '.join(NEED_A_ROUND)}: {reason}"] += 1
-            tally.notify(NEED_A_ROUND, round_.first, reason)
+            tally.skip(NEED_A_ROUND, round_.first, reason)
             continue
         if prediction.undefined:
-            tally.undefined[prediction.undefined] += 1
-            tally.notify(OF_THE_MODEL, round_.first, f"the model is undefined: {prediction.undefined}")
+            tally.undefine(round_.first, prediction.undefined)
         run, copy = runs.get(round_.first), copies.get(round_.first)
         evidence = RoundEvidence(round_, prediction, lossy, run, copy, gic, trace.events)
         if gic is not None:
@@ -216,4 +250,8 @@ def check(
         tally.unchecked,
         tally.undefined,
         tuple(paths),
+        tuple(tally.gaps),
+        tally.attempted,
+        tally.incomplete,
+        tally.stood_in,
     )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from harness.findings.intended_changes import Intended
@@ -19,12 +19,23 @@ class ExplainedDivergence(NamedTuple):
     known: Known | Intended | None
 
 
+class Gap(NamedTuple):
+    """Something that was not compared: the relation, why, and the event at which it gave up (None: the whole trace)."""
+
+    what: str
+    why: str
+    event: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class CheckResult:
     """All that one run of a scenario showed.
 
     ``exits`` counts the exits by class; ``relations`` the comparisons made, by relation; ``unchecked`` and
-    ``undefined`` what could not be compared, by reason; ``paths`` the model's decisions, round by round.
+    ``undefined`` what could not be compared, by reason; ``paths`` the model's decisions, round by round.  ``gaps`` are
+    what could not be compared, one by one.  ``attempted`` counts the comparisons that each relation had to make,
+    ``incomplete`` those of them of which something was left out.  ``stood_in`` counts, by reason, those that another
+    relation made in the place of one that could not.
     """
 
     status: str
@@ -35,11 +46,26 @@ class CheckResult:
     unchecked: Mapping[str, int]
     undefined: Mapping[str, int]
     paths: tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]
+    gaps: tuple[Gap, ...] = ()
+    attempted: Mapping[str, int] = field(default_factory=dict)
+    incomplete: Mapping[str, int] = field(default_factory=dict)
+    stood_in: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def complete_share(self) -> float:
+        """The share of comparisons of which nothing was left out; 1 if there was none to make."""
+        return complete_share(self.attempted, self.incomplete)
 
     @property
     def unexplained(self) -> tuple[Divergence, ...]:
         """The divergences that no entry explains."""
         return tuple(j.divergence for j in self.judged if j.known is None)
+
+
+def complete_share(attempted: Mapping[str, int], incomplete: Mapping[str, int]) -> float:
+    """Return the share of comparisons of which nothing was left out, from both counts by relation."""
+    total = sum(attempted.values())
+    return 1 - sum(incomplete.values()) / total if total else 1.0
 
 
 _ANY_GPR = ("x", "dirty.x", "entry.x", "exit.x", "user.x")

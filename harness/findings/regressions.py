@@ -2,21 +2,22 @@
 """The findings of stock kernels that the corpus keeps, and which of them another finding looks like.  Pure but to load.
 
 ``corpus/regressions/expected.toml`` says what each of them shows on which target; tests/vm/test_corpus_live.py runs its
-scenarios there and fails if that is not so.  ``corpus/crashes/expected.toml`` has those that end the machine.
+scenarios there and fails if that is not so.  ``corpus/crashes/expected.toml`` has those that end the machine,
+``corpus/alarms/expected.toml`` those of which its kernel complains.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
-from harness.findings.finding import Difference, Finding, cause_of, place_text
+from harness.findings.finding import Difference, Finding, Signature, cause_of, place_text
 from harness.relations.divergence import causes, is_new
 from harness.relations.errata import SHARED, Rule, TargetErrata, rule_of
 from harness.relations.gic_errata import GIC_RULES, GicRule
@@ -56,6 +57,8 @@ class Regression:
 
         With a kernel of its own the measured ``releases`` of its mode count, if there are any.
         """
+        if target == self.elsewhere:
+            return True
         configuration, _, kernel = target.partition("%")[0].partition("@")
         spans = self.releases.get(configuration.rpartition("-")[2])
         if not kernel or spans is None:
@@ -99,14 +102,14 @@ def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
     """Return the names of those that are the finding's cause, or show its signature on its target; none: it is new.
 
     Where the cause is not determined the signature is asked: that says nothing of the cause.  Of a lost machine it is
-    how it ended, and the function it was in.  A target with another kernel or emulator (``CONFIG@KERNEL%CPU``) is taken
-    for its configuration; what two targets do differently is like nothing that is kept.
+    how it ended, and the function it was in; of an alarm its kind and function.  Whether a target has a kept finding
+    says :meth:`Regression.is_on`; what two targets do differently is like nothing that is kept.
     """
-    if finding.kind not in ("divergence", "crash") or finding.other is not None:
+    if finding.kind not in _TEXTS_OF or finding.other is not None:
         return ()
     if finding.kind == "divergence" and (cause := cause_of(finding.signature)):
         return () if is_new(cause) else causes(cause)
-    text = crash_text(finding.signature) if finding.kind == "crash" else place_text(finding.signature)
+    text = _TEXTS_OF[finding.kind](finding.signature)
     return tuple(row.id for row in kept if row.is_on(finding.subject.target) and row.shows(text, finding.divergences))
 
 
@@ -152,6 +155,19 @@ def _number(difference: Difference) -> int | str:
         return int(difference.observed, 16)
     except ValueError:
         return difference.observed
+
+
+def alarm_text(signature: Sequence[str]) -> str:
+    """Return what alarms are kept by: kind, and function or words."""
+    return "/".join(signature)
+
+
+_TEXTS_OF: Mapping[str, Callable[[Signature], str]] = {
+    "divergence": place_text,
+    "crash": crash_text,
+    "alarm": alarm_text,
+}
+"""How the text of a signature is made, by the kind of a finding that may be kept."""
 
 
 def likeness(names: Sequence[str]) -> str:

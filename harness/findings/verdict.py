@@ -243,6 +243,21 @@ def classify(evidence: Evidence) -> Verdict:
     return Verdict(rule.verdict, rule.why)
 
 
+ALARM = "alarm"
+
+
+def alarm_evidence(stages: tuple[Stage, ...]) -> Evidence:
+    """Return what is known of an alarm: how often it came; no level and no rule of the architecture speaks of it."""
+    return Evidence(ALARM, stages, (), SILENT)
+
+
+def alarm_verdict(stages: tuple[Stage, ...]) -> Verdict:
+    """Return the verdict on an alarm of a target's kernel."""
+    if any(stage.tries.hits for stage in stages):
+        return Verdict(ALARM, "the target's kernel complains in its log of what the scenario does")
+    return Verdict("flaky", "the target's kernel complained once, and did not in fresh machines")
+
+
 def first_of(checked: CheckResult, wanted: Signature) -> Divergence | None:
     """Return the first unexplained divergence of a signature."""
     return next((d for d in checked.unexplained if is_member(signature(d), wanted)), None)
@@ -332,6 +347,8 @@ def elsewhere_text(place: EmulatorResult) -> str:
 
 def not_measured(evidence: Evidence) -> tuple[str, ...]:
     """Return a line for what was not tried, without which the verdict ``emulator`` is not ruled out."""
+    if evidence.relation == ALARM:
+        return ()
     ran = [place.is_qemu for place in evidence.elsewhere if place.same.runs]
     names = (("other versions of QEMU", True), ("other -cpu models", False))
     missing = [name for name, kind in names if kind not in ran]

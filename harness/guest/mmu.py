@@ -66,8 +66,9 @@ def locate_access(state: State, memory: RunMemory, access: DataAccess, cpu: Cpu)
     if unaligned and state[exceptions.SCTLR] & exceptions.SCTLR_A:
         return RaiseException(EC_DABT, FSC_ALIGNMENT | write, address)
     if not is_on(state):
-        if unaligned:
-            return Undetermined(UNALIGNED_DEVICE)  # the MMU is off: all memory is Device memory for data
+        # The MMU is off: all memory is Device memory for data.
+        if unaligned and (cpu.aligns_device or len(parts(address, size)) > 1):
+            return Undetermined(UNALIGNED_DEVICE)
         if exceeds_output_size(state, address, cpu):
             return RaiseException(EC_DABT, FSC_ADDRESS_SIZE | write, address)
         return _inside(memory, access, address)
@@ -90,7 +91,7 @@ def _part(state: State, memory: RunMemory, piece: DataAccess, unaligned: bool, c
     found = mapped(state, memory, piece.address, Use.WRITE if piece.is_store else Use.READ, cpu)
     if not isinstance(found, Mapped):
         return found
-    if unaligned and found.is_device:
+    if unaligned and found.is_device and cpu.aligns_device:
         return Undetermined(UNALIGNED_DEVICE)
     return _inside(memory, piece, found.ipa)
 

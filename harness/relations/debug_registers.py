@@ -81,9 +81,9 @@ def compare_debug_registers(
             if not (want ^ got) & (_KEPT & ~_HALVES if name.startswith("dbgbcr") else _KEPT):
                 continue
             if event.kind != ENTRY and not event.debugged and name in written:
-                yield Unchecked(relation, _WHY)
+                yield Unchecked(relation, _WHY, index)
             elif event.kind == ENTRY and before is not None and before.forged and class_of(before) in _ACCESSES:
-                yield Unchecked(relation, _FORGED)
+                yield Unchecked(relation, _FORGED, index)
             else:
                 yield Divergence(relation, name, want, got, *where)
 

@@ -68,7 +68,7 @@ def different(a: State, b: State) -> list[int]:
 class Unchecked(NamedTuple):
     """Something that could not be compared, and why; counted and shown.
 
-    ``event`` is where in the trace, None where the relation that found it does not say.
+    ``event``: where in the trace; None: where the relation was asked.
     """
 
     what: str

@@ -47,7 +47,7 @@ class _Vcpu:
     def compare(self, data: bytes, user: Switch, event: int) -> Iterator[Divergence | Unchecked]:
         """Yield what differs in a user record; from there on all goes on from what was observed."""
         if self.unknown:
-            yield Unchecked("switch", f"vector registers: {self.unknown}")
+            yield Unchecked("switch", f"vector registers: {self.unknown}", event)
         elif data != self.last or self.changes:
             for index, name in enumerate(NAMES):
                 expected = self.changes.get(index, value(self.last, index))

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping
 from harness import protocol
 from harness.arch import exceptions, exits, reset_values
 from harness.arch.exceptions import State
-from harness.arch.exits import DABT, FSC_EXTABT, FSC_TRANSLATION, IL_BIT
+from harness.arch.exits import DABT, EXCEPTION_TRAP, FSC_EXTABT, FSC_TRANSLATION, IL_BIT
 from harness.arch.registers import BY_ONE_REG, INDEX, NAMES, STATE
 from harness.arch.sysregs import TIMERS, Owed
 from harness.guest.debug_stops import STOPS
 from harness.guest.predict_run import STEP_SHOWS
 from harness.guest.stage1 import first_table
 from harness.protocol import OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET
-from harness.relations import contract
+from harness.relations import contract, forged_exits
 from harness.relations.divergence import Divergence, Unchecked, different
 from harness.relations.errata import (
     ABORTED_COMPLETES,
@@ -37,6 +37,7 @@ from harness.relations.errata import (
     SMALL_TABLE,
 )
 from harness.relations.expected_state import ExpectedState, skip
+from harness.relations.forged_exits import Outcome
 from harness.relations.mmio import complete, is_beyond, is_mmio
 from harness.trace.environment import PSCI_0_2, VmEnvironment
 from harness.trace.events import Switch
@@ -78,19 +79,42 @@ def _system_register(turn: ExpectedState, exit_: Switch, injected: bool, gic: bo
     owed = access.owed
     untold = exit_.forged and access.row is not None and access.row.name in TIMERS
     if owed is Owed.UNDEFINED or (injected and (owed is Owed.EITHER or untold)):
-        turn.values[:] = contract.undefined_state(exit_)
-        if exit_.forged:  # no CPU reports a trap of these with IL clear, and what KVM makes of it is its own affair
-            turn.allowed[exceptions.ESR] = frozenset({0, exits.IL_BIT})
+        _undefined(turn, exit_)
         return
-    skip(turn)
     index = INDEX[access.row.name] if owed is Owed.STATE and access.row is not None else None
+    _emulate(turn, exit_, access, index)
+
+
+def _emulate(turn: ExpectedState, exit_: Switch, access: contract.SystemAccess, index: int | None) -> None:
+    """Apply an access to a register of the recorded state, or to one that is not recorded (``index`` None)."""
+    skip(turn)
     if access.is_read:
         if access.rt != 31:
             turn.put(access.rt, 0 if index is None else exit_.values[index])
-            if index is None and owed is not Owed.ZERO:
+            if index is None and access.owed is not Owed.ZERO:
                 turn.allowed[access.rt] = None
     elif index is not None:
         turn.put(index, exit_.values[access.rt] if access.rt != 31 else 0)
+
+
+def _undefined(turn: ExpectedState, exit_: Switch) -> None:
+    turn.values[:] = contract.undefined_state(exit_)
+    if exit_.forged:  # no CPU reports a trap of these with IL clear, and what KVM makes of it is its own affair
+        turn.allowed[exceptions.ESR] = frozenset({0, exits.IL_BIT})
+
+
+def _forged(turn: ExpectedState, round_: Round, exit_: Switch) -> bool:
+    """Apply what KVM requires for an exit that no CPU reports; False: the rules of its class decide."""
+    kind = forged_exits.kind_of(exit_.esr)
+    if kind is None or exit_.code != EXCEPTION_TRAP or kind.outcome is Outcome.ACCESS:
+        return False
+    if round_.action.inject or kind.outcome is Outcome.UNDEFINED:
+        _undefined(turn, exit_)
+    elif kind.outcome is Outcome.UNDEFINED_OR_ACCESS:
+        access = contract.system_access(exit_.esr)
+        assert access.row is not None
+        _emulate(turn, exit_, access, INDEX[access.row.name])
+    return True
 
 
 def _after_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
@@ -98,6 +122,8 @@ def _after_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
     kind = round_.exit_class
     if exit_.values[exceptions.PSTATE] & exceptions.AARCH32:
         return "a guest in AArch32 state"
+    if exit_.forged and round_.world.plain and not round_.world.protected and _forged(turn, round_, exit_):
+        return ""
     if kind in ("HVC64", "HVC32"):  # the latter can only be forged here
         if not round_.world.features & PSCI_0_2:
             return "a call of a vCPU without PSCI 0.2"

@@ -90,7 +90,8 @@ class Relation(Generic[Evidence]):
     says what is compared with what.  ``compare`` yields what differs and what could not be compared; it is called where
     ``applies`` is true (None: everywhere) and ``unless`` gives no reason against it.  A comparison is counted ``times``
     times (None: once) under each name of ``counted``.  ``letter`` marks a judged cell of docs/reach.md.  ``by_model``:
-    the model predicts, so that the catalogue of known divergences may explain what differs.  ``recorded``: it holds for
+    the model predicts, so that the catalogue of known divergences may explain what differs.  ``stand_in``: the family
+    that compares the same registers by the contract, where ``unless`` gives a reason.  ``recorded``: it holds for
     a recording of a program.  ``needs_gic``: it compares nothing without an in-kernel GIC.  ``by_rule``: with errata
     switched on in its evidence it predicts what a kernel with them does.  ``of_gic``: what it expects depends on what
     the GIC does.
@@ -107,6 +108,7 @@ class Relation(Generic[Evidence]):
     times: Callable[[Evidence], int] | None = None
     letter: str = ""
     by_model: bool = False
+    stand_in: str = ""
     recorded: bool = False
     needs_gic: bool = False
     by_rule: bool = False
@@ -167,6 +169,7 @@ OF_A_ROUND: tuple[Relation[RoundEvidence], ...] = (
         counted=("restore",),
         letter="r",
         by_model=True,
+        stand_in="host",
         recorded=True,
     ),
     Relation(

@@ -67,7 +67,10 @@ def compare_run(run: PredictedRun, context: GuestContext) -> Iterator[Divergence
     for i in different(expected, observed):
         want, got = expected[i], observed[i]
         bits, why = undetermined_bits(i, path, run.entry.stepped, context.cpu)
-        if (want ^ got) & ~bits:
+        zeroed = context.cpu.zeroed(i, want, got)
+        if zeroed:  # as it must be
+            continue
+        if (want ^ got) & ~bits or (zeroed is False and i not in path.unknown):
             yield Divergence("switch", NAMES[i], want, got, *where)
         else:
             yield Unchecked("switch", why)

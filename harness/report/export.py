@@ -58,14 +58,24 @@ def reproducer(story: Story) -> str | None:
 
 
 def earlier(story: Story) -> Mapping[str, str]:
-    """Return the scenarios that a crash wants to have run before, by the end of a file's name, in their order."""
+    """Return the scenarios that a crash or an alarm wants to have run before, by the end of a file's name, in their
+    order."""
     again = None if story.crash is None else story.crash.again
-    numbers = range(0 if again is None else again.before, 0, -1)
+    before = 0 if again is None else again.before
+    if story.kept.finding.kind == "alarm":
+        before = sum(name.startswith(EARLIER) for name in story.kept.texts)
+    numbers = range(before, 0, -1)
     return {f"-{EARLIER}{n:02}.scn": story.kept.texts[f"{EARLIER}{n:02}.scn"] for n in numbers}
 
 
 def crash_text(story: Story) -> str | None:
-    """Return how the target was lost, with all registers and its console; None if it was not, or nobody knows."""
+    """Return how the target was lost, with all registers and its console, or what its kernel complained of.
+
+    None: it was not lost, or that is unknown, and there is no complaint.
+    """
+    if story.kept.finding.kind == "alarm":
+        splat = "\n".join(printable(line) for line in story.kept.texts.get("console.txt", "").splitlines())
+        return f"{story.id}: {printable(story.title)}\n{story.verdict.why}\n\n{splat}\n"
     if story.crash is None:
         return None
     console = "\n".join(printable(line) for line in story.kept.texts.get("console.txt", "").splitlines())
@@ -110,6 +120,8 @@ def why_no_program(story: Story) -> str:
     """Say why :func:`c_program` returned None."""
     if story.crash is not None:
         return "the target was lost, there is no register to read back"
+    if story.kept.finding.kind == "alarm":
+        return "the target's kernel complained, there is no register to read back"
     if story.divergence is None:
         return "there is no trace of a divergence"
     if _readable(story.divergence):

@@ -6,10 +6,13 @@ Keys::
     level                the level of the model
     exit_status          what the process returns
     targets[]            target, kernel, boots, seconds, exits{class: n},
-                         totals{runs, exits, known, unexplained, not_compared, lost, alarms},
-                         compared{relation: n}, not_compared{reason: n}, runs[], lost[]
+                         totals{runs, exits, known, unexplained, not_compared, lost, alarms, asserted, failed},
+                         compared{relation: n}, complete (share of comparisons of which nothing was left out),
+                         stood_in{reason: n} (made by another relation), not_compared{reason: n}, runs[], lost[],
+                         boot_alarms[]
       runs[]             scenario, repeat, about, steps, status, dropped, exits{}, compared{}, not_compared{},
-                         known, unexplained, sites[], alarms[], and with --trace the trace (harness/trace/tracefile.py)
+                         known, unexplained, sites[], alarms[], asserted[], left_out[], failed[], and with --trace
+                         the trace (harness/trace/tracefile.py)
         sites[]          event, step, address, text, instruction (of the trap; null before the first entry),
                          exit_class, syndrome{esr, far, hpfar, ipa, fields{}, note}, pending[], kvm{outcome, skip,
                          inject}, host[], model{level, helper, dirty, decisions[[name, taken]]}, columns[],
@@ -19,6 +22,10 @@ Keys::
                          basis (harness/relations/basis.py: what it breaks; empty: the model's prediction),
                          known (null: unexplained; else id, verdict, why, source)
         alarms[]         kind (harness/vm/alarms.py), function (may be empty), words, splat, signature[2]
+        asserted[]       as alarms[], of KVM's own answers to exits that were forged, with kind_of_exit
+                         (harness/relations/forged_exits.py) and esr
+        left_out[]       relation, why, needs (what it would take), event (null: the whole trace), step, exit_class
+        failed[]         step, text, error: host steps that failed
       lost[]             scenario (null: it did not boot), repeat, reason, console_tail
     known[]              id, verdict, counts{target: n}: how often each entry of the catalogue explained something
     clusters[]           signature[], counts{target: n}, reproduced[runs, of], first (scenario)
@@ -30,6 +37,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from harness.findings.checked import ExplainedDivergence, signature
+from harness.report.left_out import LeftOut
 from harness.report.replay_result import Lost, Ran, TargetResult, clusters, exit_status, known_counts
 from harness.report.sites import Site
 from harness.trace.tracefile import trace_to_json
@@ -64,9 +72,12 @@ def _target(result: TargetResult, level: str, traces: bool) -> Json:
         "totals": dict(result.totals),
         "exits": dict(result.exits_by_class()),
         "compared": dict(result.relations()),
+        "complete": round(result.complete_share, 4),
+        "stood_in": dict(result.stood_in()),
         "not_compared": dict(result.not_compared()),
         "runs": [_run(ran, level, traces) for ran in result.ran],
         "lost": [_lost(lost) for lost in result.lost],
+        "boot_alarms": [alarm_json(alarm) for alarm in result.boot_alarms],
     }
 
 
@@ -91,10 +102,17 @@ def _run(ran: Ran, level: str, traces: bool) -> Json:
         "unexplained": ran.unexplained,
         "sites": [site_json(site, level) for site in ran.sites],
         "alarms": [alarm_json(alarm) for alarm in ran.alarms],
+        "asserted": [{**alarm_json(one.alarm), "kind_of_exit": one.kind, "esr": hex(one.esr)} for one in ran.asserted],
     }
+    run["left_out"] = [{"relation": one.what, **_without(one, "what")} for one in ran.left_out]
+    run["failed"] = [one._asdict() for one in ran.failed]
     if traces:
         run["trace"] = trace_to_json(ran.trace)
     return run
+
+
+def _without(one: LeftOut, name: str) -> Json:
+    return {key: value for key, value in one._asdict().items() if key != name}
 
 
 def alarm_json(alarm: Alarm) -> dict[str, object]:

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.findings.checked import CheckResult, signature
+from harness.findings.asserted_alarms import Asserted
+from harness.findings.checked import CheckResult, complete_share, signature
+from harness.report.left_out import FailedStep, LeftOut
 from harness.report.sites import Site
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
@@ -32,13 +34,20 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A job that came back: its trace, what the check made of it, its divergent sites, and the kernel's alarms."""
+    """A job that came back: its trace, what the check made of it, its divergent sites, and the kernel's alarms.
+
+    ``asserted``: complaints that are KVM's answer to an exit that was forged, and no findings.  ``left_out``: each
+    comparison that was not made, ``failed`` the host steps that failed.
+    """
 
     job: Job
     trace: Trace
     checked: CheckResult
     sites: tuple[Site, ...]
     alarms: tuple[Alarm, ...] = ()
+    asserted: tuple[Asserted, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    failed: tuple[FailedStep, ...] = ()
 
     @property
     def exits(self) -> int:
@@ -73,7 +82,10 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class TargetResult:
-    """All that one target did; ``seconds`` of wall clock include its boots."""
+    """All that one target did; ``seconds`` of wall clock include its boots.
+
+    ``boot_alarms``: what its kernel complained of while it booted, which no scenario made.
+    """
 
     target: str
     kernel: str
@@ -81,10 +93,12 @@ class TargetResult:
     seconds: float
     ran: tuple[Ran, ...]
     lost: tuple[Lost, ...]
+    boot_alarms: tuple[Alarm, ...] = ()
 
     @property
     def totals(self) -> Mapping[str, int]:
-        """Sums: ``runs``, ``exits``, ``known``, ``unexplained``, ``not_compared``, ``lost``, ``alarms``."""
+        """Sums: ``runs``, ``exits``, ``known``, ``unexplained``, ``not_compared``, ``lost``, ``alarms``,
+        ``asserted``, ``failed`` (host steps)."""
         return {
             "runs": len(self.ran),
             "exits": sum(r.exits for r in self.ran),
@@ -93,6 +107,8 @@ class TargetResult:
             "not_compared": sum(sum(r.not_compared.values()) for r in self.ran),
             "lost": len(self.lost),
             "alarms": sum(len(r.alarms) for r in self.ran),
+            "asserted": sum(len(r.asserted) for r in self.ran),
+            "failed": sum(len(r.failed) for r in self.ran),
         }
 
     def exits_by_class(self) -> Counter[str]:
@@ -106,6 +122,15 @@ class TargetResult:
     def causes(self) -> Counter[str]:
         """The unexplained divergences whose cause was determined, by cause."""
         return Counter(d.cause for ran in self.ran for d in ran.checked.unexplained if d.cause)
+
+    @property
+    def complete_share(self) -> float:
+        """The share of comparisons of which nothing was left out."""
+        return complete_share(_sum(r.checked.attempted for r in self.ran), _sum(r.checked.incomplete for r in self.ran))
+
+    def stood_in(self) -> Counter[str]:
+        """The comparisons that another relation made in the place of one that could not, by reason."""
+        return _sum(r.checked.stood_in for r in self.ran)
 
     def not_compared(self) -> Counter[str]:
         """What could not be compared, by reason."""

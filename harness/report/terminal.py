@@ -104,6 +104,24 @@ def alarm_lines(alarms: Iterable[Alarm], style: Style) -> Iterator[str]:
         yield from (f"    | {printable(line)}" for line in alarm.splat.split("\n"))
 
 
+def asserted_lines(ran: Ran, style: Style) -> Iterator[str]:
+    """Yield KVM's assertions about exits that were forged, in a line each: they are answers, and no findings."""
+    for one in ran.asserted:
+        yield from _field("asserted", f"{one.name}: as it should; {one.alarm.words}", style)
+
+
+def left_out_lines(ran: Ran, style: Style) -> Iterator[str]:
+    """Yield each comparison that was not made: where, of which relation, why, and what it would take."""
+    for one in ran.left_out:
+        yield from _field("left out", f"{one.place}: {one.what}: {one.why}; needs: {one.needs}", style)
+
+
+def failed_lines(ran: Ran, style: Style) -> Iterator[str]:
+    """Yield each host step that failed."""
+    for one in ran.failed:
+        yield from _field("failed", f"step {one.step}: {printable(one.text)}: {one.error}", style, "yellow")
+
+
 def sites(ran: Ran, level: str, style: Style, *, known: bool = False) -> Iterator[str]:
     """Yield a run's divergent places, in full, and in a line where the same difference comes again.
 
@@ -333,9 +351,18 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
         yield from _field("ran", f"{_many(t['runs'], 'scenario')}, {_many(t['exits'], 'exit')}{lost_here}", style)
         yield from _field("exits", _counts(result.exits_by_class()) or "none", style)
         yield from _field("compared", _counts(result.relations()) or "nothing", style)
+        yield from _field("complete", f"{result.complete_share:.1%} of the comparisons, with nothing left out", style)
+        if t["failed"]:
+            yield from _field("failed", _many(t["failed"], "host step"), style)
         yield from _field("divergent", f"{t['known']} known, {t['unexplained']} unexplained", style)
         if causes := result.causes():
             yield from _field("causes", _counts(causes), style)
+        for alarm in result.boot_alarms:
+            yield from _field("at boot", alarm.sentence, style, "red")
+        if t["asserted"]:
+            yield from _field("asserted", f"{_many(t['asserted'], 'time')} by KVM of exits that were forged", style)
+        for why, count in sorted(result.stood_in().items(), key=lambda item: (-item[1], item[0])):
+            yield from _field("stood in", f"{count}x {why}", style)
         for why, count in sorted(result.not_compared().items(), key=lambda item: (-item[1], item[0])):
             yield from _field("unchecked", f"{count}x {why}", style)
     entries = known_counts(results) if known else {}

@@ -97,6 +97,10 @@ KINDS: tuple[Kind, ...] = (
 )
 INTENDED: tuple[tuple[str, str], ...] = (
     # Lines that would be alarms but say what is meant to be, and where the kernel prints them.
+    (
+        r"^probe: loading out-of-tree module taints kernel",
+        "kernel/module/main.c; the module that records",
+    ),
     (r"kvm: protected VMs are experimental and for development only", "arch/arm64/kvm/arm.c kvm_arch_init_vm, once"),
 )
 _BY_NAME = {kind.name: kind for kind in KINDS}

@@ -20,7 +20,7 @@ from harness.vm.template import Template
 from harness.vm.tools import Progress, quiet, require_tool
 
 KIND = "template"
-RECIPE = "1"
+RECIPE = "2"
 """Part of the key: to be raised when a template is saved or loaded in another way."""
 KEPT = 12
 """So many templates stay: those that were used last."""

@@ -149,7 +149,10 @@ class Executor:
         timeout: float = 10.0,
         by_probe: bool = False,
         hyp: HypMap | None = None,
+        boot_alarms: tuple[Alarm, ...] = (),
     ) -> None:
+        self.boot_alarms = boot_alarms
+        """What the target's kernel complained of while it booted: no scenario made it."""
         self._by_probe = by_probe
         self._hyp = hyp
         self._qemu = qemu

@@ -26,7 +26,7 @@ from harness import protocol
 from harness.errors import Remains, SetupError, VmLost
 from harness.vm.plugins.plugin import Map, Plugin
 from harness.vm.qemu_command import MIB, RING, Files, Machine, command_line
-from harness.vm.template import MAILBOX, RAM, STATE, Template, copy_with_holes
+from harness.vm.template import CONSOLE, MAILBOX, RAM, STATE, Template, copy_with_holes
 
 CONSOLE_TAIL = 12_000
 STATUS_SECONDS, STATUS_PATIENCE = 0.05, 5.0
@@ -172,6 +172,7 @@ class Qemu:
         for source, name in zip(self._memory, (RAM, MAILBOX), strict=True):
             with (directory / name).open("wb") as file:
                 copy_with_holes(source, file.fileno())
+        (directory / CONSOLE).write_text(self.console(), encoding="utf-8")
         self._ignore_shared()
         with (directory / STATE).open("wb") as file:
             self._client.send_fd_scm(file.fileno())
@@ -286,6 +287,10 @@ class Qemu:
             return ""
         size = os.fstat(self._console).st_size
         return os.pread(self._console, size, 0).decode(errors="replace")
+
+    def boot_text(self) -> str:
+        """Return what the machine printed so far, and before it what its template printed while that booted."""
+        return (self.template.console if self.template is not None else "") + self.console()
 
     def console_size(self) -> int:
         """Return how many bytes the machine printed so far: cheap, where :meth:`console_from` need not be asked."""

@@ -10,8 +10,10 @@ from types import MappingProxyType
 
 from harness.errors import Remains, SetupError
 from harness.trace.decode import ContextLayout
+from harness.vm.alarms import Alarm, find_alarms
 from harness.vm.build.prepare import PreparedTarget
-from harness.vm.clone import Clones, started
+from harness.vm.cache import Cache
+from harness.vm.clone import KIND, Clones, started, template_key
 from harness.vm.config import MachineConfig, Mode
 from harness.vm.debian.versions import linux_version
 from harness.vm.executor import Executor
@@ -83,6 +85,12 @@ def layout_of(prepared: PreparedTarget) -> ContextLayout:
         raise SetupError(f"{prepared.layout}: {error}; remove its directory, it will be built again") from error
 
 
+def boot_alarms(config: MachineConfig, prepared: PreparedTarget, cache: Cache) -> tuple[Alarm, ...] | None:
+    """Return what a target's kernel complained of while its template booted; None: there is no template yet."""
+    entry = cache.find(KIND, template_key(machine_of(config, prepared), prepared.kernel_sha256))
+    return None if entry is None else find_alarms(Template(entry.path).console)
+
+
 @contextmanager
 def boot(
     config: MachineConfig,
@@ -116,4 +124,5 @@ def boot(
         qemu = stack.enter_context(started(make, template, clones))
         # In protected mode what the host has in memory need not be what EL2 loads (from 7.3 on).
         by_probe, hyp = config.mode is not Mode.PROTECTED, None if beside is None else beside.map
-        yield Executor(qemu, layout, timeout=timeout, by_probe=by_probe, hyp=hyp)
+        early = find_alarms(qemu.boot_text())
+        yield Executor(qemu, layout, timeout=timeout, by_probe=by_probe, hyp=hyp, boot_alarms=early)

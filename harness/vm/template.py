@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A machine that was saved while its agent waited for work: three files that any number of machines start from."""
+"""A machine that was saved while its agent waited for work: files that any number of machines start from."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-RAM, MAILBOX, STATE = "ram", "mailbox", "state"
-"""The files: Linux's memory and the mailbox, both with holes, and what QEMU keeps of its devices."""
+RAM, MAILBOX, STATE, CONSOLE = "ram", "mailbox", "state", "console"
+"""The files: Linux's memory and the mailbox, both with holes, what QEMU keeps of its devices, and what was printed."""
 CHUNK = 1 << 20
 
 
@@ -32,6 +32,11 @@ class Template:
     def state(self) -> Path:
         """QEMU's migration stream, without any memory."""
         return self.path / STATE
+
+    @property
+    def console(self) -> str:
+        """What the machine printed while it booted."""
+        return (self.path / CONSOLE).read_text(encoding="utf-8")
 
 
 def copy_with_holes(source: int, target: int) -> int:

@@ -166,7 +166,6 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.cli.against", "project/test_malformed.py", ("against", MAIN)),
     ),
     "it needs a machine, and one that is faked would be all there is to it": (
-        Row("fuzz.bench.benchmark", LIVE_BENCH, ("bench", MAIN, "fuzz.cli.bench")),
         Row("fuzz.bench.machines", LIVE_BENCH, ("bench", MAIN, "fuzz.cli.bench", "fuzz.bench.benchmark")),
         Row("fuzz.bench.stages", LIVE_BENCH, ("bench", MAIN, "fuzz.cli.bench", "fuzz.bench.benchmark")),
         Row("fuzz.cli.bench", LIVE_BENCH, ("bench", MAIN)),

@@ -72,6 +72,7 @@ class FakeExecutor:
     """What stands in for a machine that is there to reproduce a loss."""
     complaints: list[tuple[Alarm, ...]] = field(default_factory=list)
     """What the kernel complains of, run by run, then of nothing."""
+    boot_alarms: tuple[Alarm, ...] = ()
 
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
         """Stand in for the executor."""
@@ -127,11 +128,15 @@ class Bench:
         return read_stats(self.root / "stats").get(group, name)
 
 
-def bench(root: Path, *answers: Answer, again: tuple[Answer, ...] = ()) -> Bench:
-    """Return a worker that has begun; ``again`` are the answers of machines that are there to reproduce a loss."""
+def bench(root: Path, *answers: Answer, again: tuple[Answer, ...] = (), early: tuple[Alarm, ...] = ()) -> Bench:
+    """Return a worker that has begun; ``again`` are the answers of machines that are there to reproduce a loss.
+
+    ``early``: what the kernel complains of while it boots.
+    """
+    root.mkdir(exist_ok=True)
     database = Database(default_url(root))
     executor, hits, ticks = FakeExecutor(list(answers)), list[int](), count(100)
-    executor.fallen = FakeExecutor(list(again))
+    executor.fallen, executor.boot_alarms = FakeExecutor(list(again)), early
     context = WorkerContext(
         targets=TargetSet([executor]),
         count_coverage=hits.append,

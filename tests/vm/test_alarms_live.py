@@ -19,11 +19,13 @@ import pytest
 from fuzz.campaign.counters_file import StatsWriter
 from fuzz.campaign.worker import Worker, WorkerContext
 from fuzz.cli.main import main
+from fuzz.paths import ALARMS, CRASHES
 from fuzz.store.database import Database, default_url
 from fuzz.store.dumps import DUMPS, Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import open_targets
+from harness.findings.regressions import alarm_text, load_regressions
 from harness.vm import alarms
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import PROJECT
@@ -34,22 +36,6 @@ WARNS = "7.2.6"
 """A kernel that WARNs in protected mode of an ioctl that no VM has; 7.2.9 and later do not."""
 SEED = PROJECT / "corpus" / "seeds" / "protected_vm.scn"
 WORDS = "kvm: protected VMs are experimental and for development only, tainting kernel"
-
-PROGRAM = r"""
-#include <fcntl.h>
-#include <linux/kvm.h>
-#include <stdio.h>
-#include <sys/ioctl.h>
-
-int main(void)
-{
-	int vm = ioctl(open("/dev/kvm", O_RDWR), KVM_CREATE_VM, 0);
-
-	/* A program may print what it likes: it is no line of the kernel's. */
-	printf("WARNING: a.c:1 at made_up+0x1/0x2, CPU#0: x/1\n");
-	return vm < 0 || ioctl(vm, _IO(KVMIO, 0xf7)) != -1;
-}
-"""
 
 
 def listed(version: str) -> bool:
@@ -64,16 +50,31 @@ def test_a_program_that_makes_kvm_warn(
 ) -> None:
     if warns and not listed(WARNS):
         pytest.skip(f"Linux {WARNS} is not in the archive any more")
-    (tmp_path / "unknown.c").write_text(PROGRAM)
-    binary, out = tmp_path / "unknown", tmp_path / "unknown.trace"
-    subprocess.run(["aarch64-linux-gnu-gcc", "-static", "-O2", "-o", binary, tmp_path / "unknown.c"], check=True)
+    (row,) = load_regressions(ALARMS)
+    (name,) = row.scenarios
+    binary, out = tmp_path / name, tmp_path / f"{name}.trace"
+    source = ALARMS.with_name(f"{name}.c")
+    subprocess.run(["aarch64-linux-gnu-gcc", "-static", "-O2", "-o", binary, source], check=True)
     assert main(["record", "--json", "--target", target, "--out", str(out), str(binary)]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["end"]["status"], result["end"]["code"]) == ("exited", 0)
     assert any("made_up" in line for line in result["console"])
-    assert [alarm["signature"] for alarm in result["alarms"]] == [["warn", "kvm_arch_vm_ioctl"]] * warns
+    assert [row.matching(alarm_text(alarm["signature"])) for alarm in result["alarms"]] == [*row.signatures] * warns
+    assert row.elsewhere == f"kvm-protected@{WARNS}"
     for alarm in result["alarms"]:
         assert "__arm64_sys_ioctl+" in alarm["splat"] and alarm["splat"].endswith("]---")
+
+
+@pytest.mark.timeout(180)
+def test_an_assertion_of_kvm_about_a_forged_exit_is_no_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where older kernels have a BUG (corpus/crashes/expected.toml), newer ones have a WARN and inject UNDEFINED."""
+    scenario = CRASHES.with_name("forged_mpidr_read.scn")
+    assert main(["replay", str(scenario), "--target", "kvm-7.3-nvhe", "--json"]) == 0
+    (run,) = json.loads(capsys.readouterr().out)["targets"][0]["runs"]
+    assert (run["unexplained"], run["alarms"]) == (0, [])
+    (asserted,) = run["asserted"]
+    assert (asserted["function"], asserted["kind_of_exit"]) == ("bad_trap", "register-without-accessor")
+    assert asserted["esr"] == "0x623a0081" and asserted["splat"].endswith("]---")
 
 
 @pytest.mark.timeout(180)

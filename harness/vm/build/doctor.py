@@ -53,12 +53,14 @@ class Check:
 class TargetState:
     """What a target would boot; `prepared` is None if something of it is not in the cache.
 
-    `image_sha256` is that of the image as it is on disk now.
+    `image_sha256` is that of the image as it is on disk now.  `boot_alarms` are what its kernel complains of while it
+    boots; None: it did not boot here yet.
     """
 
     config: MachineConfig
     prepared: PreparedTarget | None
     image_sha256: str = ""
+    boot_alarms: tuple[str, ...] | None = None
 
 
 def parse_requirements(text: str, where: str) -> tuple[Requirement, ...]:
@@ -140,4 +142,6 @@ def check_target(state: TargetState) -> Check:
     if state.image_sha256 != prepared.kernel_sha256:
         fix = f"rm -r {prepared.kernel.parent}, then shadowfuzz setup --target {name}"
         return Check("target", name, False, f"{detail} (damaged: {prepared.kernel_sha256} was fetched)", fix)
+    if state.boot_alarms:
+        detail += f"; its kernel complains at boot: {'; '.join(state.boot_alarms)}"
     return Check("target", name, True, detail)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,12 @@ from fuzz.store.findings import Store
 from fuzz.targets.runner import MAX_LOSSES
 from harness.errors import AgentProtocolError, Remains, SetupError, VmLost
 from harness.findings.checked import CheckResult
+from harness.protocol import FORGE
+from harness.trace.events import EXIT
 from harness.vm.alarms import Alarm
 from harness.vm.crash import Again, from_text
-from tests.support.fake_worker import DIVERGENCE, OTHER, TEXT, Answer, FakeExecutor, bench, checked
+from tests.support import fake_worker
+from tests.support.fake_worker import DIVERGENCE, OTHER, TEXT, Answer, FakeExecutor, bench, checked, switch
 
 
 def test_fake_clean_scenario_is_counted(tmp_path: Path) -> None:
@@ -146,7 +150,7 @@ ELSEWHERE = Alarm("warn", "kvm_get_kvm", "WARNING: CPU: 0 PID: 7 at a.c:1 kvm_ge
     [
         ([(WARN,), (ELSEWHERE, WARN), ()], "2 3", 0),  # another one is not this one
         # Two ran before it: all three bring it back; so do the last two, three times.
-        ([(), (), (), (WARN,), (WARN,), (WARN,), (WARN,), (WARN,)], "3 3", 1),
+        ([(), (), (), (), (), (WARN,), *[(), (WARN,)] * 4], "3 3", 1),
     ],
 )
 def test_fake_alarm_that_fresh_machines_show_is_a_finding(
@@ -167,6 +171,33 @@ def test_fake_alarm_that_fresh_machines_show_is_a_finding(
     assert sum(name.startswith("earlier") for name in texts) == before
     assert (b.findings.count(id_), b.count("alarms"), b.flaky.ids()) == (2, 3, ())
     assert b.executor.boots == 1, "the machine that ran it goes on"
+
+
+def test_fake_assertion_about_a_forged_exit_is_counted_and_no_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asserted = Alarm("warn", "bad_trap", "Unexpected sys_reg read to write-only register", "WARNING")
+    forged = switch(EXIT, 0x6228_0481)._replace(marks=FORGE["esr"])
+    monkeypatch.setattr(fake_worker, "TRACE", replace(fake_worker.TRACE, events=(forged,)))
+    b = bench(tmp_path)
+    b.executor.complaints = [(asserted, WARN), (asserted,)]
+    assert b.executor.fallen is not None
+    b.executor.fallen.complaints = [(asserted,), (asserted,), (asserted, WARN)]
+    for _ in range(2):
+        b.worker.run_input(TEXT)
+    (id_,) = b.findings.ids()
+    assert b.findings.load(id_).signature == WARN.signature and b.flaky.ids() == ()
+    assert b.findings.texts(id_)["fresh_qemu"] == "1 3", "what is asserted there is not taken for it"
+    assert b.get("asserted", "bad_trap at a forged read-of-write-only-register, ESR_EL2 0x62280481") == 2
+
+
+def test_fake_alarm_at_boot_is_the_targets_and_no_finding(tmp_path: Path) -> None:
+    b = bench(tmp_path, early=(WARN,))
+    for _ in range(3):
+        b.worker.run_input(TEXT)
+        b.worker.close()
+    assert b.executor.boots == 3 and b.get("boot_alarms", f"fake: {WARN.sentence}") == 1, "it is counted once"
+    assert b.findings.ids() == b.flaky.ids() == ()
 
 
 def test_fake_alarm_that_no_fresh_machine_shows_is_flaky(tmp_path: Path) -> None:

@@ -50,6 +50,10 @@ class FakeTarget:
             raise error
         return load_trace(GOLDEN / "mixture.trace.json")
 
+    @property
+    def boot_alarms(self) -> tuple[Alarm, ...]:
+        return ()
+
     def alarms(self) -> tuple[Alarm, ...]:
         return self.complaints.pop(0) if self.complaints else ()
 

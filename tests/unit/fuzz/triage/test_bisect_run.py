@@ -4,19 +4,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from fuzz.store.database import Database, default_url
+from fuzz.store.findings import FINDINGS, Store
 from fuzz.triage import bisect_run
 from fuzz.triage.bisect import target_name
-from fuzz.triage.bisect_run import FLAKY_RUNS, Bisection, BisectPlan, bisect
+from fuzz.triage.bisect_run import FLAKY_RUNS, Bisection, BisectPlan, bisect, find_story
 from fuzz.triage.matrix import CANNOT, CLEAN, DIVERGES, Cell, Work, make_case
 from harness.errors import InputError, SetupError
+from harness.findings.finding import Finding, Tries
 from harness.findings.release_history import CANNOT as CANNOT_RUN
 from harness.findings.release_history import SHOWS, SHOWS_NOT, read_history
 from harness.vm.debian.kernel_archive import Kernel, Kernels
-from tests.support.fake_worker import SCENARIO
+from tests.support.fake_worker import SCENARIO, SUBJECT
 
 VERSIONS = ("6.1.1-1", "6.1.2-1", "6.1.3-1", "6.1.4-1")
 KERNELS = Kernels(tuple(Kernel(version, version, ("sid",), (), ()) for version in VERSIONS), {})
@@ -121,3 +126,23 @@ def test_a_findings_history_is_of_its_own_signature(monkeypatch: pytest.MonkeyPa
         "6.1.3-1": (SHOWS_NOT, 0),
         "6.1.4-1": (SHOWS_NOT, 0),
     }
+
+
+def test_an_alarm_is_asked_of_kernels_unless_it_wants_others_before_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = Store(Database(default_url(tmp_path)), FINDINGS)
+    never_tried, subject = Tries(0, 0), replace(SUBJECT, target="kvm-nvhe")
+    for name, texts in (("handle_smc", {}), ("after_others", {"earlier-01.scn": "a scenario"})):
+        finding = Finding("alarm", ("warn", name), subject, (), 0, never_tried, never_tried, "2026", "it said so")
+        store.add(finding, SCENARIO, texts)
+        if texts:
+            with pytest.raises(InputError, match="wants scenarios that ran before it"):
+                find_story(Database(default_url(tmp_path)), finding.id)
+            continue
+        case, story = find_story(Database(default_url(tmp_path)), finding.id)
+        assert case.scenario == SCENARIO
+        found, _, _ = run(monkeypatch, dict.fromkeys(VERSIONS, always), BisectPlan())
+        probed = dict.fromkeys(found.found.probed, ("warn.handle_smc",))
+        shown = replace(found, found=replace(found.found, probed=probed))
+        assert {asked.answer for asked in read_history(shown.history(story))} == {SHOWS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,11 +25,12 @@ from harness.findings.check import check
 from harness.findings.checked import CheckResult, signature
 from harness.findings.finding import Subject, Tries, signature_text
 from harness.findings.known_divergences import Catalogue
-from harness.findings.verdict import EmulatorResult
-from harness.scenario.scenario import Scenario, load
+from harness.findings.verdict import EmulatorResult, Stage, alarm_verdict, verdict_lines
+from harness.scenario.scenario import Scenario, format_scenario, load
 from harness.trace.events import Trace
 from harness.trace.tracefile import load_trace
 from harness.vm.alarms import Alarm
+from tests.support.complaining import LARGE, WARNING, Complaining
 from tests.support.fake_worker import DIVERGENCE, SCENARIO, SUBJECT, FakeExecutor, checked
 from tests.support.paths import GOLDEN
 
@@ -57,6 +59,10 @@ class Recorded:
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
         self.runs += 1
         return self.trace
+
+    @property
+    def boot_alarms(self) -> tuple[Alarm, ...]:
+        return ()
 
     def alarms(self) -> tuple[Alarm, ...]:
         return ()
@@ -188,3 +194,22 @@ def test_a_run_that_did_not_end_well_shows_nothing(monkeypatch: pytest.MonkeyPat
     fake = FakeExecutor([checked(DIVERGENCE, status="hang")])
     with targets_of(fake) as it:
         assert not it.reproduces(SCENARIO, KEY)
+
+
+def test_an_alarm_is_confirmed_in_fresh_machines_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    target = Complaining()
+    file = tmp_path / "large.scn"
+    file.write_text(format_scenario(LARGE))
+    for module in (confirming, minimising):
+        monkeypatch.setattr(module, "open_targets", lambda options, say: Targets([target]))
+    (found,) = confirm(OPTIONS, file, None, ConfirmPlan(5, 1, emulators=True), ignore)
+    assert (found.signature, found.verdict.name) == (WARNING.signature, "alarm")
+    assert found.evidence.stages == (Stage("fresh_qemu", Tries(3, 3)),) and target.boots == 4
+    assert as_json(found)["signature"] == "warn.handle_smc" and as_json(found)["rate"] == "3 of 3 (95 %: 0.44 to 1.00)"
+    assert not any("not measured" in line for line in verdict_lines(found.verdict, found.evidence))
+    _, least = minimise(OPTIONS, file, "warn.handle_smc", ignore)
+    assert len(least.scenario.steps) == 1
+
+
+def test_an_alarm_that_does_not_come_back_is_flaky() -> None:
+    assert alarm_verdict((Stage("fresh_qemu", Tries(0, 3)),)).name == "flaky"

@@ -42,6 +42,8 @@ from harness.trace.tracefile import load_trace
 from harness.vm.alarms import Alarm
 from harness.vm.config import load_config
 from harness.vm.debian.kernel_archive import Kernel
+from tests.support.complaining import LARGE, Complaining
+from tests.support.complaining import QUIET as COMPLAINING_QUIET
 from tests.support.paths import GOLDEN
 
 CASE = make_case("mixture", load(GOLDEN / "mixture.scn"))
@@ -69,6 +71,10 @@ class FakeMachine:
         if answer is None:
             raise VmLost("fake", "went away", "")
         return answer
+
+    @property
+    def boot_alarms(self) -> tuple[Alarm, ...]:
+        return ()
 
     def alarms(self) -> tuple[Alarm, ...]:
         return ()
@@ -147,3 +153,17 @@ def test_targets_by_pattern() -> None:
 
 def test_cases_of_files() -> None:
     assert load_cases([GOLDEN / "mixture.scn"]) == (CASE,)
+
+
+def test_an_alarm_is_a_cell_of_its_own_and_hides_none() -> None:
+    """Each run of it has a machine of its own, and so has the next case that would make the kernel say the same."""
+    target = Complaining()
+    cases = tuple(
+        Case(name, name, scenario) for name, scenario in (("a", LARGE), ("b", COMPLAINING_QUIET), ("c", LARGE))
+    )
+    found = list(run_cases(Work("fake", cases, 2), TargetSet([target])))
+    assert [(cell.verdict, cell.findings, cell.seen, cell.runs) for cell in found] == [
+        (DIVERGES, ("warn.handle_smc",), 2, 2),
+        (CLEAN, (), 0, 2),
+        (DIVERGES, ("warn.handle_smc",), 2, 2),
+    ]

@@ -7,9 +7,11 @@ import pytest
 
 from fuzz.targets.target_set import TargetSet
 from fuzz.triage.minimise import minimise_on
+from harness.errors import InputError
 from harness.findings.checked import signature
 from harness.findings.finding import Subject
 from harness.scenario.scenario import Scenario, Step
+from tests.support.complaining import LARGE, WARNING, Complaining
 from tests.support.fake_worker import DIVERGENCE, SUBJECT, FakeExecutor, checked
 
 KEY = signature(DIVERGENCE)
@@ -27,3 +29,16 @@ def test_what_runs_away_is_minimised_to_what_does_so_too(monkeypatch: pytest.Mon
         fake = FakeExecutor([checked(DIVERGENCE, status=status)] * 3 + [checked(DIVERGENCE, status="runaway")] * 100)
         with targets_of(fake) as it:
             assert len(minimise_on(it, large, KEY).scenario.steps) == steps
+
+
+def test_an_alarm_that_shows_once_a_boot_is_minimised() -> None:
+    target = Complaining()
+    with TargetSet([target]) as it:
+        least = minimise_on(it, LARGE, WARNING.signature)
+    assert [step.kind for step in least.scenario.steps] == ["smc"] and least.confirmed
+    assert least.scenario.about == "The least that shows warn.handle_smc."
+
+
+def test_what_shows_no_such_alarm_is_not_minimised_for_it() -> None:
+    with TargetSet([Complaining()]) as it, pytest.raises(InputError, match="only now and then"):
+        minimise_on(it, LARGE, ("warn", "another"))

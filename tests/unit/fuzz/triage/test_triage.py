@@ -16,7 +16,8 @@ from fuzz.targets.target_set import TargetSet
 from fuzz.triage.triage import TriagePlan, triage
 from harness.findings.checked import signature
 from harness.findings.finding import Finding, Subject, Tries, finding_id
-from harness.scenario.scenario import Scenario, Step
+from harness.scenario.scenario import Scenario, Step, format_scenario
+from tests.support.complaining import LARGE, WARNING, Complaining
 from tests.support.fake_worker import DIVERGENCE, SCENARIO, SUBJECT, FakeExecutor, checked
 
 KEY = signature(DIVERGENCE)
@@ -74,3 +75,37 @@ def test_triage_leaves_what_does_not_come_back(monkeypatch: pytest.MonkeyPatch, 
     with targets_of(FakeExecutor([])) as it:
         triage(Database(default_url(tmp_path)), it, TriagePlan(7), said.append)
     assert "did not come back" in said[0] and store.load(finding.id) == finding
+
+
+def alarm_of(*steps: Step) -> tuple[Finding, Scenario]:
+    never = Tries(0, 0)
+    finding = Finding("alarm", WARNING.signature, SUBJECT, (), 0, never, never, "2026", WARNING.sentence)
+    return finding, replace(LARGE, steps=(*steps, *LARGE.steps))
+
+
+def test_triage_minimises_an_alarm_and_measures_its_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
+    database = Database(default_url(tmp_path))
+    store = Store(database, FINDINGS)
+    finding, scenario = alarm_of()
+    store.add(finding, scenario, {"console.txt": "as it was", "fresh_qemu": "2 3"})
+    said: list[str] = []
+    with TargetSet([Complaining()]) as it:
+        assert triage(database, it, 7, said.append) == 1
+        assert triage(database, it, 7, said.append) == 0, "done before"
+    assert "4 steps -> 1" in said[0]
+    entry, texts = store.entry(finding.id), store.texts(finding.id)
+    assert entry.scenario is not None and entry.scenario.endswith("smc 0x0\n")
+    assert (texts["console.txt"], texts["fresh_qemu"]) == (WARNING.splat, "3 3")
+
+
+def test_triage_says_of_an_alarm_that_wants_others_before_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
+    database = Database(default_url(tmp_path))
+    finding, scenario = alarm_of()
+    Store(database, FINDINGS).add(finding, scenario, {"earlier-01.scn": format_scenario(scenario)})
+    said: list[str] = []
+    target = Complaining()
+    with TargetSet([target]) as it:
+        triage(database, it, 7, said.append)
+    assert "wants scenarios that ran before it" in said[0] and target.boots == 0

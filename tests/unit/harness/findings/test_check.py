@@ -78,13 +78,27 @@ def test_a_good_trace(level: str) -> None:
     assert [name for name, _ in result.paths] == ["FIRST", "IRQ", "DABT_LOW", "HVC64"]
 
 
-def test_a_panic_leaves_restore_unchecked() -> None:
+def test_where_the_model_panics_the_contract_stands_in() -> None:
     """A trapped system register is no exit of the proof's (docs/spec/model.md section 5)."""
     again = (*events()[:-1], entry(but(ANSWERED, pc=LAST + 4)))
     assert dict(checked(*events()).unchecked) == {}
     result = checked(*again)
-    assert dict(result.unchecked) == {"restore: the model panicked": 1}
+    assert dict(result.unchecked) == {} and result.gaps == ()
+    assert dict(result.stood_in) == {"restore: the model panicked, host compares the same registers": 1}
     assert (result.relations["save"], result.relations["restore"]) == (5, 4)
+    assert result.complete_share == 1
+
+
+def test_a_panic_where_the_contract_has_no_rule_leaves_restore_unchecked() -> None:
+    forged = trap(ANSWERED, 0xF200_0000, marks=protocol.FORGE["esr"])
+    at = len(events()) - 2
+    result = checked(*events()[:at], forged, entry(ANSWERED))
+    assert result.unchecked["restore: the model panicked"] == 1 and result.stood_in == {}
+    gaps = {(gap.what, gap.why) for gap in result.gaps if gap.event == at}
+    assert {("restore", "the model panicked"), ("host", "no rule for exit class BRK64")} <= gaps
+    assert 0 < result.complete_share < 1
+    assert result.attempted["restore"] == result.relations["restore"] + 1
+    assert (result.incomplete["restore"], result.incomplete["host"]) == (1, 1)
 
 
 def test_what_the_model_leaves_undefined_is_counted_and_not_judged() -> None:

@@ -49,6 +49,17 @@ def test_the_same_signature_on_the_same_target(found: Finding, names: tuple[str,
     assert likeness(names) == (f"like {' or '.join(names)}" if names else "new")
 
 
+def test_an_alarm_is_like_a_kept_one_where_that_is() -> None:
+    row = replace(ROW, targets=(), elsewhere="kvm-protected@7.2.6", signatures=("warn/kvm_arch_vm_ioctl",))
+    key = ("warn", "kvm_arch_vm_ioctl")
+    alarms = [
+        replace(finding("", target, *key, kind="alarm"), divergences=())
+        for target in ("kvm-protected@7.2.6", "kvm-protected@7.2.9", "kvm-protected")
+    ]
+    assert [like((row,), alarm) for alarm in alarms] == [("a",), (), ()]
+    assert like((row,), replace(alarms[0], signature=("warn", "bad_trap"))) == ()
+
+
 def test_all_values_that_are_kept_have_the_bits() -> None:
     wide = finding("0xffffffff86000010")
     mixed = replace(wide, divergences=(*wide.divergences, *finding("0x2").divergences))

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
+from harness.arch.exceptions import State
 from harness.arch.registers import INDEX
 from harness.guest.context import GuestContext
 from harness.guest.execute import RaiseException, Trap, Undetermined
 from harness.guest.load_store import PAGE, parts
 from harness.guest.memory import Memory, RunMemory
-from harness.guest.mmu import DataAccess, half_stored, locate_access
+from harness.guest.mmu import UNALIGNED_DEVICE, DataAccess, half_stored, locate_access
 from harness.guest.predict_run import predict_run
 from harness.guest.stage1_faults import walk_level
 from harness.guest.walk import Goal, GuestPath, walk
@@ -96,6 +97,30 @@ def test_device_memory_is_another_matter() -> None:
     assert isinstance(
         locate_access(state(), RunMemory(tables()), DataAccess(DATA.base + 1, 8, False), CPU), Undetermined
     ), "the MMU is off"
+
+
+OFF = state(x1=DATA.base + 0x803, x4=0x1122_3344_5566_7788)
+"""A guest whose MMU is off."""
+
+
+def ended(after: State, *words: int, before: State = OFF) -> GuestPath:
+    """The path of a run that ends in an HVC after these instructions, in a state."""
+    there = but(after, pc=AT + 4 * len(words) + 4)
+    context = GuestContext(code(*words, HVC), CPU, Memory())
+    return predict_run(GuestRun(5, entry(before), trap(there, 0x5A00_0000)), context).path
+
+
+def test_an_unaligned_access_to_device_memory_that_was_made_is_proven_by_what_followed() -> None:
+    """Stored, then loaded again: on an emulator without the fault the state shows it; nothing else is taken for it."""
+    words = encode("str", "x4", "x1"), encode("ldr", "x3", "x1")
+    made = ended(but(OFF, x3=OFF[4]), *words)
+    assert made.state is not None and made.state[3] == OFF[4] and made.stored
+    assert ended(but(OFF, x3=OFF[4] ^ 1), *words).why == UNALIGNED_DEVICE, "another value proves nothing"
+    assert ended(but(OFF, x5=1, x3=OFF[4]), *words).why == UNALIGNED_DEVICE
+    across = but(OFF, x1=DATA.base + PAGE - 3)
+    assert ended(but(across, x3=OFF[4]), *words, before=across).why == UNALIGNED_DEVICE, "two pages"
+    aligned = but(OFF, x1=DATA.base + 0x800)
+    assert ended(but(aligned, x3=OFF[4]), *words, before=aligned).state is not None
 
 
 def follow_word(word: int, address: int, **registers: int) -> GuestPath:

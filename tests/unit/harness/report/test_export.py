@@ -11,13 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.store.kept_findings import stories
+from fuzz.store.database import Database, default_url
+from fuzz.store.findings import FINDINGS, Store
+from fuzz.store.kept_findings import stories, story_of
+from fuzz.triage.export import export_finding
+from harness.findings.finding import Finding, Tries
 from harness.report import export
 from harness.report.export import NOT_IN_C, c_program, reproducer, why_no_program
 from harness.report.finding_data import Story
 from harness.scenario.scenario import Step, parse
 from harness.scenario.steps import STEP_KINDS, Actor
-from tests.support.kept import filled
+from tests.support.kept import SUBJECT, WHEN, filled
 
 GCC = "aarch64-linux-gnu-gcc"
 
@@ -73,3 +77,20 @@ def test_a_forged_exit_is_none_for_a_program(tmp_path: Path) -> None:
     forged = replace(scenario, steps=(Step("forge", ("esr", 0)), *scenario.steps))
     other = replace(story, kept=replace(story.kept, scenario=forged))
     assert c_program(other, "x.c") is None and "forge" in why_no_program(other)
+
+
+def test_an_alarm_is_handed_over_with_all_that_the_kernel_printed(tmp_path: Path) -> None:
+    scenario, never = parse(b"shadowfuzz-scenario 1\nabout A call.\nhvc 0x0\n"), Tries(0, 0)
+    finding = Finding("alarm", ("warn", "handle_smc"), SUBJECT, (), 0, never, never, WHEN, "a WARN fired in handle_smc")
+    store = Store(Database(default_url(tmp_path)), FINDINGS)
+    earlier = {"earlier-01.scn": "the last", "earlier-02.scn": "the first"}
+    store.add(finding, scenario, {"console.txt": "WARNING\x1b\nCall trace:", "fresh_qemu": "2 3", **earlier})
+    story = story_of(store, finding.id)
+    paths = export_finding(story, tmp_path / "to")
+    assert [path.name.removeprefix(finding.id) for path in paths] == [
+        *("-earlier-02.scn", "-earlier-01.scn", ".scn", ".txt"),
+    ]
+    text = paths[-1].read_text()
+    assert "a WARN fired in handle_smc" in text and "2 of 3" in text and text.endswith("\nCall trace:\n")
+    assert "\x1b" not in text and "--same-vm" in paths[2].read_text()
+    assert "no register to read back" in why_no_program(story)

@@ -8,15 +8,19 @@ The trace is ``shadowfuzz replay tests/golden/mixture.scn --json --trace``, its 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.findings.asserted_alarms import Asserted
 from harness.report import terminal
+from harness.report.left_out import FailedStep, LeftOut
 from harness.report.terminal import Style
 from harness.report.trace_text import trace_lines
-from tests.support.reports import compare_with, recorded, run, tampered, text_report
+from harness.vm.alarms import Alarm
+from tests.support.reports import LEVEL, compare_with, recorded, results, run, tampered, text_report
 
 
 @pytest.mark.parametrize(
@@ -66,3 +70,26 @@ def test_bit_ranges_name_exactly_the_bits(bits: int) -> None:
         for bit in range(int(low or high), int(high) + 1):
             back |= 1 << bit
     assert back == bits
+
+
+def test_what_was_left_out_what_failed_and_what_was_asserted_have_lines() -> None:
+    alarm = Alarm("warn", "bad_trap", "Unexpected register access", "")
+    gap = LeftOut("switch", "loaded from RAM", "the value", 7, 2, "HVC64")
+    ran = replace(
+        run(recorded()),
+        asserted=(Asserted(alarm, "register-without-accessor", 0x623A_0081),),
+        left_out=(gap, gap._replace(event=None)),
+        failed=(FailedStep(1, "abort", "ENOENT"),),
+    )
+    style = Style(200)
+    (asserted,) = terminal.asserted_lines(ran, style)
+    assert "bad_trap at a forged register-without-accessor, ESR_EL2 0x623a0081" in asserted
+    first, second = terminal.left_out_lines(ran, style)
+    assert first.endswith("event 7, step 2, HVC64: switch: loaded from RAM; needs: the value")
+    assert "in the whole trace" in second
+    (failed,) = terminal.failed_lines(ran, style)
+    assert failed.endswith("step 1: abort: ENOENT")
+    result = replace(results()[0], ran=(ran,), boot_alarms=(alarm,))
+    text = terminal.summary((result,), LEVEL, style)
+    assert "failed      1 host step\n" in text and "asserted    1 time by KVM of exits that were forged\n" in text
+    assert f"at boot     {alarm.sentence}\n" in text

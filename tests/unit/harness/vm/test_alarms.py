@@ -192,6 +192,7 @@ def test_the_same_alarm_in_two_boots_has_one_signature() -> None:
         "WARNING: a.c:1 at f+0x1/0x2, CPU#0: x/1\n",  # without the kernel's time: a program said it
         "[    3.353652] Tainted: [O]=OOT_MODULE, [E]=UNSIGNED_MODULE\n",
         "[    9.000001] kvm: protected VMs are experimental and for development only, tainting kernel\n",  # intended
+        "[    9.000001] probe: loading out-of-tree module taints kernel.\n",  # our own
         "[    3.35] kvm [71]: Unsupported guest CP15 access at: 80000000 [000003c5]\n",
         "[   12.100001] ------------[ cut here ]------------\n[   12.100002] kernel BUG at mm/slub.c:1!\n",
         "[   12.100001] Internal error: Oops: 0000000096000004 [#1]  SMP\n",  # the machine is lost: a crash

@@ -15,7 +15,7 @@ from harness.vm import clone
 from harness.vm.cache import MANIFEST, Cache
 from harness.vm.clone import KEPT, KIND, Clones, template_key
 from harness.vm.qemu_command import Machine
-from harness.vm.template import MAILBOX, RAM, STATE
+from harness.vm.template import CONSOLE, MAILBOX, RAM, STATE
 
 
 @pytest.fixture
@@ -55,8 +55,16 @@ class Saving:
         pass
 
     def save(self, directory: Path) -> None:
-        for name in (RAM, MAILBOX, STATE):
+        for name in (RAM, MAILBOX, STATE, CONSOLE):
             (directory / name).write_text(self.machine.cmdline)
+
+
+def test_what_was_printed_at_boot_is_in_the_template(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clone, "Qemu", Saving)
+    made = Clones(Cache(tmp_path / "cache")).template(machine, "hash")
+    assert made is not None and made.console == machine.cmdline
 
 
 def test_a_template_is_made_once_and_old_ones_go(

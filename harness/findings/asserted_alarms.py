@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which alarms are KVM's answer to what a scenario forged: its assertion that no CPU reports such an exit.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from harness.arch.exits import EXCEPTION_TRAP
+from harness.relations.forged_exits import kind_of
+from harness.trace.events import EXIT, Switch, Trace
+from harness.vm.alarms import Alarm
+
+WARN = "warn"
+"""The kind of alarm (:data:`harness.vm.alarms.KINDS`) that an assertion is."""
+
+
+class Asserted(NamedTuple):
+    """An alarm that a forged exit explains: the row of :mod:`harness.relations.forged_exits`, and ESR_EL2."""
+
+    alarm: Alarm
+    kind: str
+    esr: int
+
+    @property
+    def name(self) -> str:
+        """By what it is counted: the function that asserts, and the syndrome that it was given."""
+        return f"{self.alarm.function} at a forged {self.kind}, ESR_EL2 {self.esr:#x}"
+
+
+class Alarms(NamedTuple):
+    """What a kernel complained of while a scenario ran: findings, and its assertions about exits that were forged."""
+
+    findings: tuple[Alarm, ...] = ()
+    asserted: tuple[Asserted, ...] = ()
+
+
+def sort_alarms(alarms: Iterable[Alarm], trace: Trace) -> Alarms:
+    """Tell an alarm that an exit of the trace explains from those that are findings.
+
+    Only an exit that was forged explains one, and only that assertion of KVM's that its row names.
+    """
+    found = tuple(alarms)
+    if not found:
+        return Alarms()
+    syndromes = _forged(trace)
+    findings: list[Alarm] = []
+    asserted: list[Asserted] = []
+    for alarm in found:
+        why = _explained(alarm, syndromes)
+        if why is None:
+            findings.append(alarm)
+        else:
+            asserted.append(why)
+    return Alarms(tuple(findings), tuple(asserted))
+
+
+def _forged(trace: Trace) -> tuple[int, ...]:
+    """Return ESR_EL2 of each exit that was forged as one of a guest's instructions, once."""
+    exits = (event for event in trace.events if event.kind == EXIT and isinstance(event, Switch))
+    return tuple(dict.fromkeys(event.esr for event in exits if event.forged and event.code == EXCEPTION_TRAP))
+
+
+def _explained(alarm: Alarm, syndromes: Iterable[int]) -> Asserted | None:
+    if alarm.kind != WARN:
+        return None
+    for esr in syndromes:
+        kind = kind_of(esr)
+        if kind is not None and kind.asserts is not None and kind.asserts.has(alarm.function, alarm.words):
+            return Asserted(alarm, kind.name, esr)
+    return None

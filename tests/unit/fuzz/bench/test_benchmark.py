@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a phase of the benchmark leaves to the next one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+from fuzz.bench.benchmark import _Campaign, _sample
+from harness.scenario.scenario import Scenario, parse
+from harness.vm.alarms import Alarm
+
+ALARM = Alarm("warn", "read_from_write_only", "Unexpected sys_reg read to write-only register", "")
+SCENARIO = parse(b"shadowfuzz-scenario 1\nabout A call.\nhvc 0x0\n")
+
+
+class NoisyMachine:
+    """Its kernel complains of every scenario that is not recorded, and of nothing else."""
+
+    pid = os.getpid()
+
+    def __init__(self) -> None:
+        self.exits = 0
+        self.waiting: list[Alarm] = []
+
+    def run_bare(self, scenario: Scenario, *, fresh_vm: bool, record: bool) -> None:
+        self.exits += 1
+        self.waiting += [ALARM] * (not record)
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        found, self.waiting = tuple(self.waiting), []
+        return found
+
+
+class CountingCampaign:
+    def __init__(self) -> None:
+        self.executor = NoisyMachine()
+        self.scenarios = [SCENARIO]
+        self.checked_exits = 0
+        self.seen: list[Alarm] = []
+
+    def step(self, scenario: Scenario) -> None:
+        self.checked_exits += 1
+        self.seen += self.executor.alarms()
+
+
+def test_alarms_of_a_phase_that_is_not_checked_are_no_scenarios_of_the_next() -> None:
+    campaign = CountingCampaign()
+    raw = _sample("raw", 1, cast(_Campaign, cast(Any, campaign)), 0.01)
+    assert raw.exits > 0 and campaign.executor.waiting, "or it shows nothing"
+    checked = _sample("checked", 1, cast(_Campaign, cast(Any, campaign)), 0.01)
+    assert checked.exits > 0 and campaign.seen == []
