@@ -165,6 +165,9 @@ def test_the_end_of_an_active_one_signals_it_though_it_is_disabled(off: bool) ->
         interface.write("icc_eoir1_el1", 40)
         assert (interface.signals(), interface.late) == (comes, not comes), "at once"
         assert interface.acknowledge() == (40 if comes else SPURIOUS)
+        if comes:
+            interface.write("icc_eoir1_el1", 40)
+            assert interface.signals() is False, "it comes once"
 
 
 def test_only_an_edge_that_is_active_and_pending_does_so() -> None:
