@@ -83,6 +83,15 @@ def test_what_was_listed_leaves_its_list_at_an_exit_while_the_distributor_is_dis
     assert signalled(gic) == [False, False]
 
 
+def test_what_another_vcpu_enables_is_lost_as_well() -> None:
+    """The vCPU that has the interrupt has not exited since."""
+    gic = gic_with(ENABLE_LOSES)
+    write(gic, OFF)
+    pulse(gic)
+    gic.write(GICD.base, 4, 2)
+    assert signalled(gic) == [False, False]
+
+
 def test_an_active_one_stays_listed() -> None:
     gic = gic_with(ENABLE_LOSES)
     pulse(gic)
@@ -120,6 +129,13 @@ def test_a_line_that_does_not_change_puts_nothing_back() -> None:
     gic.set_line(0, 40, False)
     gic.set_line(0, 40, True)
     assert signalled(gic) == [True, False]
+    edge = gic_with(ENABLE_LOSES)
+    write(edge, OFF)
+    edge.set_line(0, 40, True)
+    write(edge, ON)
+    edge.irq(0, 40).line = True
+    edge.set_line(0, 40, True)
+    assert edge.irq(0, 40).listed is True, "an edge is one whatever the line was"
     unknown = gic_with(ENABLE_LOSES)
     write(unknown, OFF)
     unknown.irq(0, 40).edge = None
@@ -149,6 +165,9 @@ def test_the_end_of_an_active_one_signals_it_though_it_is_disabled(off: bool) ->
         interface.write("icc_eoir1_el1", 40)
         assert (interface.signals(), interface.late) == (comes, not comes), "at once"
         assert interface.acknowledge() == (40 if comes else SPURIOUS)
+        if comes:
+            interface.write("icc_eoir1_el1", 40)
+            assert interface.signals() is False, "it comes once"
 
 
 def test_only_an_edge_that_is_active_and_pending_does_so() -> None:

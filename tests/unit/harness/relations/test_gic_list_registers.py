@@ -179,7 +179,9 @@ def test_an_active_disabled_edge_is_pending_with_that_departure() -> None:
             ]
             assert divergences == [ACTIVE ^ STATE ^ right | ACTIVE], departures
     assert "host.gic_list" in entered(gic, shown(lr(40, STATE, priority=0x40)))
-    gic.irq(0, 40).edge = None
+    gic.irq(0, 40).active = False
+    assert "host.gic_list" in entered(gic, shown(lr(40))), "only an active one"
+    gic.irq(0, 40).edge, gic.irq(0, 40).active = None, True
     assert "host.gic_list" not in entered(gic, shown(lr(40, STATE)))
 
 

@@ -29,6 +29,8 @@ def test_what_a_vm_with_a_gic_leaves_is_there() -> None:
     assert interface.read("icc_ctlr_el1") == (2, 3), "the read-only bits are the CPU's"
     interface.observe("icc_ctlr_el1", 0x8C02)
     assert interface.read("icc_ctlr_el1") == (0x8C02, MASK64)
+    interface.loaded(VMCR | 1 << 4)
+    assert (interface.read("icc_ctlr_el1")[0] & 3, interface.read("icc_bpr1_el1")[0]) == (3, 3), "CBPR"
     interface.forget()
     assert interface.read("icc_pmr_el1")[1] == MASK64 & ~0xFF
     assert interface.read("icc_ctlr_el1") == (0x8C00, MASK64 & ~3), "they stay"
