@@ -321,7 +321,7 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
                 )
             _sign_extend(turn)
             aborted = aborted or access
-            access, excepted, waiting = False, True, True
+            access, excepted, waiting, kept = False, True, True, False  # one pends at the most
         elif host.op == OP_SERROR and serror_taken and not turn.values[exceptions.PSTATE] & exceptions.PSTATE_A:
             if access and exit_ is not None and told:
                 # The access is done, only not finished: that comes first (KVM API 5, KVM_EXIT_MMIO).

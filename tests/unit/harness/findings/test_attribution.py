@@ -10,6 +10,7 @@ import pytest
 
 from harness.arch import exceptions
 from harness.arch.cpu_models import cpu_model
+from harness.arch.exceptions import State
 from harness.arch.registers import INDEX
 from harness.findings.attribution import Attribution, of_a_round, of_a_trace, with_causes
 from harness.findings.check import check
@@ -327,3 +328,27 @@ def test_a_rule_of_another_release_claims_nothing() -> None:
     round_ = aborted(ABORT ^ 1)
     elsewhere = TargetErrata(elsewhere=frozenset({SIGN_EXTENDED}))
     assert of_a_round(found(round_), RoundEvidence(round_, NO_MODEL, {}), elsewhere) is None
+
+
+BOTH = frozenset({RESET_KEEPS_ABORT, RESET_COMPLETES})
+AT_VECTOR = exceptions.take_exception(but(after_reset(), vbar_el1=0x4001_0000))
+VBAR = host_set("vbar_el1", 0x4001_0000)
+
+
+@pytest.mark.parametrize(
+    ("after", "errata", "state"),
+    [
+        # KVM_RUN with immediate_exit enters the exception, the next one completes what is left of the access.
+        ((host_reset(), VBAR, FINISH), BOTH, but(AT_VECTOR, pc=0x4001_0204, x3=(1 << 64) - 0x80)),
+        ((host_reset(), VBAR, FINISH), {RESET_KEEPS_ABORT}, AT_VECTOR),
+        ((host_reset(), VBAR), BOTH, AT_VECTOR),
+        ((host_reset(), VBAR, host_reset(), VBAR), BOTH, AT_VECTOR),
+        ((FINISH, host_reset(), VBAR), BOTH, but(after_reset(), vbar_el1=0x4001_0000)),
+        ((STARTED, VBAR), BOTH, but(after_reset(), vbar_el1=0x4001_0000)),  # PSCI's reset clears it
+    ],
+)
+def test_an_abort_that_a_reset_leaves_pending(after: tuple[Event, ...], errata: set[str], state: State) -> None:
+    round_ = turn(LOAD, TOLD, ABORT_ASKED, *after, entry(S, mmio_data=0x80))
+    predicted = expected_entry_state(round_, None, frozenset(errata))
+    assert not isinstance(predicted, str)
+    assert predicted[0] == state

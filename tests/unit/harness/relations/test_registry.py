@@ -14,6 +14,7 @@ from harness.arch.cpu_models import cpu_model
 from harness.findings import check as checking
 from harness.findings.known_divergences import Catalogue
 from harness.relations import host, registry
+from harness.relations.basis import API, ARCHITECTURE
 from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.registry import ALL, OF_A_ROUND, OF_A_TRACE, WORDS, Relation
 from harness.scenario.scenario import parse
@@ -67,7 +68,9 @@ def test_a_check_goes_through_the_table(monkeypatch: pytest.MonkeyPatch) -> None
     assert result.relations["new"] == 3, "two rounds and a trace"
     assert result.unchecked["new: why"] == result.unchecked["left: a reason"] == 3
     assert "never" not in result.relations and "x" not in result.relations
-    assert [j.divergence for j in result.judged if j.divergence.register == "new"] == [found] * 3
+    new = [j.divergence for j in result.judged if j.divergence.register == "new"]
+    assert [one._replace(basis="") for one in new] == [found] * 3
+    assert [one.basis for one in new] == [API, ARCHITECTURE, ""], "the first round is a reset, no round has the trace"
     assert [one.left_out for one in heard if one.relation == "new"] == ["", "why"] * 2
 
 
