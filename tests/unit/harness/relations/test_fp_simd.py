@@ -73,7 +73,7 @@ def test_where_nothing_proves_that_a_vcpu_was_reset_they_are_unchecked() -> None
     for kept in (ZERO, memory(v3=0x1234)):
         shown = (Vectors(2, 0, memory(v3=0x1234)), Vectors(5, 0, kept), Vectors(8, 0, memory(v3=1)))
         result = list(compare_vectors(Trace(events, "ok", 0, False, shown), runs, unproven={1: "who knows"}))
-        assert result[0] == Unchecked("switch", "vector registers: who knows")
+        assert result[0] == Unchecked("switch", "vector registers: who knows", 5)
         assert [(d.name, d.expected) for d in result[1:] if isinstance(d, Divergence)] == [
             ("switch.v3", value(kept, 3))
         ]
