@@ -36,6 +36,7 @@ from fuzz.cli import (
     triage,
     trial,
 )
+from fuzz.cli.options import settle_targets
 from harness.errors import InputError, ShadowfuzzError, VmLost
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def _run(argv: Sequence[str] | None) -> int:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse: --help, --version, bad usage
         return stop.code if isinstance(stop.code, int) else OK
+    settle_targets(args)
     status: int = args.run(args)
     return status
 

@@ -7,7 +7,7 @@ import argparse
 import time
 
 from fuzz.campaign.guidance import choose
-from fuzz.cli.options import Subparsers
+from fuzz.cli.options import Subparsers, add_tree
 from fuzz.cli.progress import progress_printer
 from fuzz.targets.doctor import diagnose, diagnosis_json, diagnosis_text
 from fuzz.targets.emulators import fetch_emulators
@@ -56,6 +56,7 @@ def add_parsers(subparsers: Subparsers) -> None:
         help=f"targets or .toml files (default: {DEFAULT_TARGET})",
     )
     which.add_argument("--all-targets", action="store_true", help="every target of the project")
+    add_tree(setup)
     setup.add_argument(
         "--emulators", action="store_true", help="also the other QEMU versions of this Debian release (10 MB each)"
     )

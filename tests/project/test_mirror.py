@@ -136,7 +136,6 @@ ROWS: dict[str, tuple[Row, ...]] = {
     ),
     "a part of what a command prints: the command's output is looked at": (
         Row("fuzz.campaign.lemma_campaign", "unit/fuzz/cli/test_lemma.py", ("lemma", "fuzz.cli.lemma")),
-        Row("fuzz.cli.options", "unit/fuzz/cli/test_fuzz.py", ("fuzz.cli.fuzz",)),
         Row("fuzz.triage.report_page", "unit/harness/report/test_html_report.py"),
         Row("harness.report.campaign_data", "unit/harness/report/test_html_report.py", ("harness.report.html_report",)),
         Row("harness.report.crash", "unit/harness/report/test_export.py", ("harness.report.export",)),

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel of a target as one entry of the cache: from a package, from the whole archive, or from a build directory.
+
+Its facts: ``package`` and ``version``, ``release``, ``sha256`` of the image, ``headers`` (a path from the entry's),
+``packages`` that it was made of; ``image``, where that is not beside the facts; ``borrowed``, whose headers they are;
+``clang`` and ``symbols`` of a build directory.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.errors import SetupError
+from harness.vm.cache import Cache, Entry, hash_inputs
+from harness.vm.config import MachineConfig, list_configs, load_config
+from harness.vm.debian.apt import Archive, Package, open_archive, unpack
+from harness.vm.debian.kernel_archive import recall
+from harness.vm.debian.versions import linux_version
+from harness.vm.kernels.fetch import STATE, Fetched, borrow, fetch, find_fetched, find_kernel
+from harness.vm.kernels.files import find_headers, find_image, make_relocatable, read_image
+from harness.vm.kernels.tree import BuildTree, read_tree
+from harness.vm.tools import Progress, quiet
+
+KERNEL_RECIPE, TREE_RECIPE = "1", "1"
+"""Parts of the entries' keys: to be raised when the code below makes something else of the same packages or files."""
+
+KERNEL_ROOM = 512 << 20
+"""Bytes for one kernel while it is unpacked, with its packages and apt's lists (measured: 340 MiB; 120 to 150 stay)."""
+TREE_ROOM = 512 << 20
+TREES_KEPT = 6
+"""So many images of build directories stay, those that were used last (20 to 60 MB each)."""
+
+
+def kernel_entry(config: MachineConfig, cache: Cache, progress: Progress) -> Entry:
+    """Return the kernel that a target boots, with its headers: fetched or copied as far as it is not in the cache."""
+    if config.kernel_tree is not None:
+        tree = read_tree(config.kernel_tree)
+        return cache.get(
+            *("tree", _tree_key(tree), lambda work: _copy_tree(tree, work, progress), progress, TREE_ROOM),
+            keep=TREES_KEPT,
+        )
+    if config.kernel_version:
+        wanted = find_kernel(cache, config.kernel_version, progress)
+        return _pinned(cache, fetch(cache, wanted, progress), progress)
+    entry = cache.get(
+        "kernel",
+        _kernel_key(config),
+        lambda work: _build_kernel(config, cache, work, progress),
+        progress,
+        KERNEL_ROOM,
+    )
+    check_series(config, str(entry.facts["package"]), str(entry.facts["release"]))
+    return entry
+
+
+def find_kernel_entry(config: MachineConfig, cache: Cache) -> Entry | None:
+    """Return the same if it needs nothing more than the cache.  SetupError: as :func:`read_tree`."""
+    if config.kernel_tree is not None:
+        return cache.find("tree", _tree_key(read_tree(config.kernel_tree)))
+    if not config.kernel_version:
+        return cache.find("kernel", _kernel_key(config))
+    known = recall(cache.root / STATE)
+    found = None if known is None else find_fetched(cache, known.find(config.kernel_version))
+    return None if found is None else _pinned(cache, found)
+
+
+def _pinned(cache: Cache, fetched: Fetched, progress: Progress = quiet) -> Entry:
+    """Return a kernel of the archive as if it were one entry; its image is elsewhere than its headers."""
+    if fetched.headers is None:
+        fetched = borrow(cache, fetched, progress)
+    assert fetched.headers is not None
+    facts = {**fetched.headers.facts, **fetched.image.facts, "image": str(fetched.image.path / "Image")}
+    if fetched.donor is not None:
+        facts["borrowed"] = fetched.donor.version
+    return Entry(fetched.headers.path, facts)
+
+
+def _tree_key(tree: BuildTree) -> str:
+    # The path, because the module is built with the files there; the image, because a struct may change and leave
+    # every header that make compares alone.
+    return hash_inputs([TREE_RECIPE, str(tree.path), tree.release, tree.image_sha256, tree.config_sha256])
+
+
+def _copy_tree(tree: BuildTree, work: Path, progress: Progress) -> Mapping[str, object]:
+    """Keep the image: a build that goes on must not change what machines boot from."""
+    progress(f"{tree.path}: Linux {tree.release}")
+    shutil.copyfile(tree.image, work / "Image")
+    if read_image(work / "Image").sha256 != tree.image_sha256:
+        raise SetupError(f"{tree.path}: its image was replaced while it was read; run the command again")
+    facts: dict[str, object] = {"package": str(tree.path), "version": tree.release, "release": tree.release}
+    facts |= {"sha256": tree.image_sha256, "headers": str(tree.path), "clang": tree.clang, "symbols": tree.symbols}
+    return facts | {"packages": [tree.config_sha256]}
+
+
+def _kernel_key(config: MachineConfig) -> str:
+    return hash_inputs([KERNEL_RECIPE, config.kernel_package, platform.machine()])
+
+
+def _build_kernel(config: MachineConfig, cache: Cache, work: Path, progress: Progress) -> Mapping[str, object]:
+    if re.search(r"[\s:]", str(work)):
+        # Known before 40 MB are fetched: make splits its words there, and Linux' Makefile refuses to start.
+        raise SetupError(f"no kernel module can be built in {cache.root}: set XDG_CACHE_HOME to a path without spaces")
+    progress(f"kernel package {config.kernel_package}: fetching and unpacking")
+    unpacked = work / "unpacked"
+    with cache.lock("apt", progress):
+        archive = open_archive(cache.root / "apt", progress)
+        packages = resolve_kernel(archive, config.kernel_package)
+        check_series(config, packages[0].name, packages[0].name.removeprefix("linux-image-"))
+        debs = archive.download(packages)
+        unpack(debs, unpacked, progress)
+        for path in (cache.root / "apt" / "debs", cache.root / "apt" / "cache"):
+            shutil.rmtree(path)  # 150 MB that nothing needs any more; the lists stay, for the next kernel
+    image, headers = find_image(unpacked), find_headers(unpacked)
+    release = headers.name.removeprefix("linux-headers-")
+    make_relocatable(headers)
+    image.rename(work / "Image")
+    headers.parent.parent.rename(work / "usr")
+    shutil.rmtree(unpacked)  # the package's own modules: KVM and all that the agent needs is built in
+    return {
+        "package": packages[0].name,
+        "version": packages[0].version,
+        "release": release,
+        "sha256": read_image(work / "Image").sha256,
+        "headers": f"usr/src/{headers.name}",
+        "packages": [package.wanted for package in packages],
+    }
+
+
+def check_series(config: MachineConfig, package: str, release: str) -> None:
+    """SetupError: a target's package is of another series here than the target is about."""
+    found = ".".join(map(str, linux_version(release)))
+    if not config.linux or found == config.linux:
+        return
+    plain = re.split("[@%]", config.name)[0]
+    same = next((name for name in list_configs() if _is_alike(config, load_config(name), found)), "")
+    raise SetupError(
+        f"target {config.name} is Linux {config.linux}, but {config.kernel_package} is {package}, Linux {release}, in "
+        f"this machine's archive: use --target {plain}@{config.linux}" + (f", or {same} for {found}" if same else "")
+    )
+
+
+def _is_alike(config: MachineConfig, other: MachineConfig, series: str) -> bool:
+    return (other.mode, other.cpu, other.linux) == (config.mode, config.cpu, series)
+
+
+def resolve_kernel(archive: Archive, name: str) -> tuple[Package, ...]:
+    """Return the kernel package behind `name` (a meta package or the real one), then what a module build needs.
+
+    Headers are of the image's own version; the build tools (linux-kbuild) are those for this machine.
+    """
+    image = archive.show(name)
+    follow = [other for other in image.depends if re.fullmatch(r"linux-image-\d.*", other)]
+    if follow:
+        image = archive.show(follow[0])
+    release = image.name.removeprefix("linux-image-")
+    headers = archive.show(f"linux-headers-{release}")
+    if headers.version != image.version:
+        raise SetupError(f"the archive has {image.name} {image.version} but its headers {headers.version}; try later")
+    common = [archive.show(other) for other in headers.depends if re.fullmatch(r"linux-headers-.*-common.*", other)]
+    tools = [other for other in headers.depends if other.startswith("linux-kbuild-")]
+    return (image, headers, *common, *(archive.show(other, archive.build_architecture) for other in tools))
