@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 from fuzz.campaign.guidance import choose
 from fuzz.cli.options import Subparsers, add_tree
@@ -31,6 +32,8 @@ DOCTOR = """\
 examples:
   shadowfuzz doctor
       a line for each tool, compiler, Python package, target and QEMU, with the command that gets what is missing
+  shadowfuzz doctor --tree ~/linux
+      also each symbol that the configuration of a kernel of your own lacks, and why it is needed
   shadowfuzz doctor --json
       the same as one JSON object
 
@@ -68,6 +71,9 @@ def add_parsers(subparsers: Subparsers) -> None:
         epilog=DOCTOR,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    doctor.add_argument(
+        "--tree", dest="doctored", type=Path, metavar="DIR", help="also what a kernel build directory lacks"
+    )
     doctor.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     doctor.set_defaults(run=run_doctor)
 
@@ -89,6 +95,6 @@ def run_setup(args: argparse.Namespace) -> int:
 
 def run_doctor(args: argparse.Namespace) -> int:
     """Print what is there and what is missing; 0 if nothing is missing, else 3."""
-    found = diagnose()
+    found = diagnose(args.doctored)
     print(diagnosis_json(found) if args.json else diagnosis_text(found))
     return 0 if found.ok else 3

@@ -22,7 +22,8 @@ from harness.vm.debian.kernel_archive import recall
 from harness.vm.debian.versions import linux_version
 from harness.vm.kernels.fetch import STATE, Fetched, borrow, fetch, find_fetched, find_kernel
 from harness.vm.kernels.files import find_headers, find_image, make_relocatable, read_image
-from harness.vm.kernels.tree import BuildTree, read_tree
+from harness.vm.kernels.needed_config import lacks
+from harness.vm.kernels.tree import CONFIG, BuildTree, read_tree
 from harness.vm.tools import Progress, quiet
 
 KERNEL_RECIPE, TREE_RECIPE = "1", "1"
@@ -39,6 +40,7 @@ def kernel_entry(config: MachineConfig, cache: Cache, progress: Progress) -> Ent
     """Return the kernel that a target boots, with its headers: fetched or copied as far as it is not in the cache."""
     if config.kernel_tree is not None:
         tree = read_tree(config.kernel_tree)
+        check_configuration(tree)
         return cache.get(
             *("tree", _tree_key(tree), lambda work: _copy_tree(tree, work, progress), progress, TREE_ROOM),
             keep=TREES_KEPT,
@@ -77,6 +79,14 @@ def _pinned(cache: Cache, fetched: Fetched, progress: Progress = quiet) -> Entry
     if fetched.donor is not None:
         facts["borrowed"] = fetched.donor.version
     return Entry(fetched.headers.path, facts)
+
+
+def check_configuration(tree: BuildTree) -> None:
+    """SetupError: a kernel was built without what a target needs."""
+    found = lacks((tree.path / CONFIG).read_text(errors="replace"))
+    if found:
+        more = f" (and {len(found) - 1} more: shadowfuzz doctor --tree {tree.path})" if len(found) > 1 else ""
+        raise SetupError(f"{tree.path}: {found[0].text}{more}; shadowfuzz kernels config prints what is needed")
 
 
 def _tree_key(tree: BuildTree) -> str:

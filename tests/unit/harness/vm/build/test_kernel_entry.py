@@ -15,7 +15,7 @@ from harness.vm.cache import Cache
 from harness.vm.config import load_config
 from harness.vm.kernels.tree import CONFIG, IMAGE
 from harness.vm.tools import quiet
-from tests.support.fake_tree import FAKE_RELEASE, fake_tree
+from tests.support.fake_tree import FAKE_RELEASE, NAMES, fake_tree
 
 
 def test_build_directory(tmp_path: Path) -> None:
@@ -49,6 +49,15 @@ def test_build_directory_that_is_gone(tmp_path: Path) -> None:
     shutil.rmtree(tree)
     with pytest.raises(InputError, match="no such kernel build directory"):
         kernel_entry(config, Cache(tmp_path / "cache"), quiet)
+
+
+def test_kernel_without_what_a_target_needs(tmp_path: Path) -> None:
+    tree = fake_tree(tmp_path / "fake", config=[name for name in NAMES if name != "DEVMEM"])
+    with pytest.raises(SetupError, match=r"CONFIG_DEVMEM=y is needed to boot: .*; shadowfuzz kernels config prints"):
+        kernel_entry(load_config(str(tree)), Cache(tmp_path / "cache"), quiet)
+    (tree / CONFIG).write_text("")
+    with pytest.raises(SetupError, match=rf"and {len(NAMES) - 1} more: shadowfuzz doctor --tree {tree}"):
+        kernel_entry(load_config(str(tree)), Cache(tmp_path / "cache"), quiet)
 
 
 def test_package_of_another_series() -> None:

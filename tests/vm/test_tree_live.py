@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kernel build directory as a target: it shows what the kernel shows that it is like, or is a set-up error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fuzz.cli.main import main
+from harness.vm.build.prepare import prepare
+from harness.vm.config import load_config
+from tests.vm.trees import debian_tree
+
+LIKE = "kvm-6.12-nvhe"
+KEPT = "corpus/regressions/mmio_load_signed_word.scn"
+
+
+def test_a_build_directory_is_run_like_the_target_of_its_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = debian_tree(LIKE, tmp_path)
+    own, stock = prepare(load_config(str(tree))), prepare(load_config(LIKE))
+    assert (own.kernel_sha256, own.kernel_release) == (stock.kernel_sha256, stock.kernel_release)
+    assert own.module_elf != stock.module_elf, "the module is built with the directory's own headers"
+    assert main(["replay", KEPT, "--tree", str(tree)]) == 1
+    shown = capsys.readouterr().out
+    assert f"{LIKE}@{tree}: Linux {own.kernel_release}" in shown
+    assert "mmio-load-loses-sign" in shown, "the errata of the target that it is like decide the cause"
+
+
+def test_a_module_that_does_not_load_is_no_crash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The headers of 6.1 with the image of 6.12: as after a build that was broken off.
+    tree = debian_tree("kvm-nvhe", tmp_path / "tree", image_of=LIKE)
+    out = tmp_path / "out"
+    for command in (
+        ["replay", KEPT],
+        ["fuzz", "--seconds", "5", "--jobs", "1", "--coverage", "model", "--out", str(out)],
+    ):
+        assert main([*command, "--tree", str(tree)]) == 3
+        error = capsys.readouterr().err
+        assert "the recording module does not load: " in error
+    assert not list(out.rglob("crash-*")), "nothing that was found"
