@@ -9,7 +9,8 @@ import importlib.metadata
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NoReturn
 
 from fuzz.cli import (
@@ -94,8 +95,19 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+BISECT: Mapping[int, int] = MappingProxyType({USAGE: 128, FAILED: 125})
+"""With ``replay --bisect``, what git-bisect(1) understands: it takes 2 and 3 for bad commits."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; nothing is raised for what input, disk or VM can cause."""
+    status = _main(argv)
+    # Not from the parsed arguments: there are none if they are wrong, which must not make a commit bad.
+    bisecting = "--bisect" in (sys.argv[1:] if argv is None else argv)
+    return BISECT.get(status, status) if bisecting else status
+
+
+def _main(argv: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
