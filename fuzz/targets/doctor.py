@@ -107,7 +107,10 @@ def _emulators() -> tuple[Check, ...]:
 
 def _state(name: str) -> TargetState:
     config = load_config(name)
-    prepared = find_prepared(config)
+    try:
+        prepared = find_prepared(config)
+    except SetupError as error:
+        return TargetState(config, None, refused=str(error))
     if prepared is None:
         return TargetState(config, None)
     try:
@@ -126,7 +129,7 @@ def _read_requirements() -> str:
 def _find(evidence: str) -> str | None:
     if not evidence.startswith("/"):
         return shutil.which(evidence)
-    return evidence if Path(evidence).exists() else None
+    return next((str(path) for path in sorted(Path("/").glob(evidence.lstrip("/")))), None)
 
 
 def _version(distribution: str) -> str | None:

@@ -12,12 +12,14 @@ import platform
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from harness.errors import SetupError
 from harness.vm.cache import Cache, Entry, hash_inputs
 from harness.vm.config import MachineConfig, list_configs, load_config
-from harness.vm.debian.apt import Archive, Package, open_archive, unpack
+from harness.vm.debian.apt import Archive, Package, open_archive, release_codename, unpack
 from harness.vm.debian.kernel_archive import recall
 from harness.vm.debian.versions import linux_version
 from harness.vm.kernels.fetch import STATE, Fetched, borrow, fetch, find_fetched, find_kernel
@@ -37,7 +39,10 @@ TREES_KEPT = 6
 
 
 def kernel_entry(config: MachineConfig, cache: Cache, progress: Progress) -> Entry:
-    """Return the kernel that a target boots, with its headers: fetched or copied as far as it is not in the cache."""
+    """Return the kernel that a target boots, with its headers: fetched or copied as far as it is not in the cache.
+
+    InputError, SetupError: there is no such kernel, or it is none for this target.
+    """
     if config.kernel_tree is not None:
         tree = read_tree(config.kernel_tree)
         check_configuration(tree)
@@ -48,6 +53,7 @@ def kernel_entry(config: MachineConfig, cache: Cache, progress: Progress) -> Ent
     if config.kernel_version:
         wanted = find_kernel(cache, config.kernel_version, progress)
         return _pinned(cache, fetch(cache, wanted, progress), progress)
+    check_offer(config, _codename())
     entry = cache.get(
         "kernel",
         _kernel_key(config),
@@ -60,11 +66,15 @@ def kernel_entry(config: MachineConfig, cache: Cache, progress: Progress) -> Ent
 
 
 def find_kernel_entry(config: MachineConfig, cache: Cache) -> Entry | None:
-    """Return the same if it needs nothing more than the cache.  SetupError: as :func:`read_tree`."""
+    """Return the same if it needs nothing more than the cache.  InputError, SetupError: as :func:`kernel_entry`."""
     if config.kernel_tree is not None:
         return cache.find("tree", _tree_key(read_tree(config.kernel_tree)))
     if not config.kernel_version:
-        return cache.find("kernel", _kernel_key(config))
+        check_offer(config, _codename())
+        entry = cache.find("kernel", _kernel_key(config))
+        if entry is not None:
+            check_series(config, str(entry.facts["package"]), str(entry.facts["release"]))
+        return entry
     known = recall(cache.root / STATE)
     found = None if known is None else find_fetched(cache, known.find(config.kernel_version))
     return None if found is None else _pinned(cache, found)
@@ -140,21 +150,44 @@ def _build_kernel(config: MachineConfig, cache: Cache, work: Path, progress: Pro
     }
 
 
+OFFERED: Mapping[tuple[str, str], str] = MappingProxyType(
+    # What a meta package is in a Debian release: packages.debian.org/RELEASE/PACKAGE.
+    {
+        ("linux-image-cloud-arm64", "bookworm"): "6.1",
+        ("linux-image-cloud-arm64", "trixie"): "6.12",
+        ("linux-image-6.12-cloud-arm64", "trixie"): "",
+    }
+)
+"""Package and release to the series; empty: there is no such package."""
+
+
+def _codename() -> str:
+    with suppress(SetupError):  # what is in the cache needs no Debian
+        return release_codename(Path("/etc"))
+    return ""
+
+
+def check_offer(config: MachineConfig, codename: str) -> None:
+    """SetupError: a target's package is known to be another in a Debian release; nothing need be fetched to know."""
+    series = OFFERED.get((config.kernel_package, codename), config.linux)
+    if config.linux and not config.kernel_version and series != config.linux:
+        there = f"is Linux {series}" if series else "is not offered"
+        raise SetupError(f"{config.kernel_package} {there} in Debian {codename}, {_instead(config, series)}")
+
+
 def check_series(config: MachineConfig, package: str, release: str) -> None:
     """SetupError: a target's package is of another series here than the target is about."""
     found = ".".join(map(str, linux_version(release)))
-    if not config.linux or found == config.linux:
-        return
-    plain = re.split("[@%]", config.name)[0]
-    same = next((name for name in list_configs() if _is_alike(config, load_config(name), found)), "")
-    raise SetupError(
-        f"target {config.name} is Linux {config.linux}, but {config.kernel_package} is {package}, Linux {release}, in "
-        f"this machine's archive: use --target {plain}@{config.linux}" + (f", or {same} for {found}" if same else "")
-    )
+    if config.linux and found != config.linux:
+        raise SetupError(f"{config.kernel_package} is {package} here, {_instead(config, found)}")
 
 
-def _is_alike(config: MachineConfig, other: MachineConfig, series: str) -> bool:
-    return (other.mode, other.cpu, other.linux) == (config.mode, config.cpu, series)
+def _instead(config: MachineConfig, series: str) -> str:
+    name = re.split("[@%]", config.name)[0]
+    alike = (config.mode, config.cpu, series)
+    same = [other.name for other in map(load_config, list_configs()) if (other.mode, other.cpu, other.linux) == alike]
+    or_that = f", or {same[0]} for {series}" if same else ""
+    return f"but target {config.name} is Linux {config.linux}: use --target '{name}@{config.linux}.*'{or_that}"
 
 
 def resolve_kernel(archive: Archive, name: str) -> tuple[Package, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError, SetupError
-from harness.vm.build.kernel_entry import check_series, find_kernel_entry, kernel_entry
+from harness.vm.build.kernel_entry import check_offer, check_series, find_kernel_entry, kernel_entry
 from harness.vm.cache import Cache
 from harness.vm.config import load_config
 from harness.vm.kernels.tree import CONFIG, IMAGE
@@ -65,8 +65,21 @@ def test_package_of_another_series() -> None:
     check_series(config, "linux-image-6.1.0-47-cloud-arm64", "6.1.0-47-cloud-arm64")
     with pytest.raises(SetupError) as caught:
         check_series(config, "linux-image-6.12.48+deb13-cloud-arm64", "6.12.48+deb13-cloud-arm64")
-    assert "use --target kvm-nvhe@6.1, or kvm-6.12-nvhe for 6.12" in str(caught.value)
-    assert "target kvm-nvhe is Linux 6.1, but linux-image-cloud-arm64 is linux-image-6.12.48" in str(caught.value)
-    with pytest.raises(SetupError, match=r"use --target kvm-vhe@6\.1$"):
+    assert str(caught.value) == (
+        "linux-image-cloud-arm64 is linux-image-6.12.48+deb13-cloud-arm64 here, but target kvm-nvhe is Linux 6.1: "
+        "use --target 'kvm-nvhe@6.1.*', or kvm-6.12-nvhe for 6.12"
+    )
+    with pytest.raises(SetupError, match=r"use --target 'kvm-vhe@6\.1\.\*'$"):
         check_series(load_config("kvm-vhe%max"), "linux-image-6.12", "6.12.48")
     check_series(replace(config, linux=""), "linux-image-6.12", "6.12.48")
+
+
+@pytest.mark.parametrize("name", ["kvm-nvhe", "kvm-vhe", "kvm-protected", "kvm-6.12-nvhe"])
+def test_what_debian_13_does_not_offer(name: str) -> None:
+    config = load_config(name)
+    check_offer(config, "bookworm")
+    with pytest.raises(SetupError, match=rf"use --target '{name}@{config.linux}\.\*'"):
+        check_offer(config, "trixie")
+    # The targets that it names are of the whole archive, whose suites are asked for on every release.
+    check_offer(load_config(f"{name}@{config.linux}.*"), "trixie")
+    check_offer(load_config("kvm-7.3-nvhe"), "trixie")
