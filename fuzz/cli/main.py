@@ -18,6 +18,7 @@ from fuzz.cli import (
     bench,
     bisect,
     check,
+    ci,
     cmin,
     confirm,
     coverage,
@@ -72,6 +73,7 @@ examples:
   shadowfuzz matrix corpus/regressions      scenarios by releases: which kernel shows what
   shadowfuzz bisect FILE                    between which releases a finding appears or disappears
   shadowfuzz against TARGET TARGET FILE     release against release, without any model
+  shadowfuzz ci --tree DIR                  what a patch of your own changes in behaviour
 
 `shadowfuzz COMMAND --help` says more of each.
 
@@ -170,6 +172,7 @@ def build_parser() -> argparse.ArgumentParser:
         matrix,
         bisect,
         against,
+        ci,
         record,
         check,
         distil,

@@ -209,6 +209,12 @@ def name_on_tree(tree: Path, target: str | None = None) -> str:
     return load_config(f"{base}@{where}{mark}{emulator}").name
 
 
+def like_name(target: str) -> str:
+    """Return the target without its kernel: the one whose kept findings apply, on the same emulator."""
+    base, mark, emulator = target.partition("%") if "%" in target.rpartition("/")[2] else (target, "", "")
+    return f"{base.partition('@')[0]}{mark}{emulator}"
+
+
 def _on_tree(config: MachineConfig, tree: Path) -> MachineConfig:
     """Return a machine with the kernel of a build directory, which need not be there any more."""
     where = Path(os.path.realpath(tree))

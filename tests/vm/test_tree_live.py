@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from fuzz.cli.main import main
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
+from harness.vm.kernels.tree import IMAGE
+from tests.vm.patching import PATCHES, apply
 from tests.vm.trees import debian_tree
 
 LIKE = "kvm-6.12-nvhe"
@@ -42,3 +46,21 @@ def test_a_module_that_does_not_load_is_no_crash(tmp_path: Path, capsys: pytest.
         # A campaign says in its summary why its workers gave up.
         assert "the recording module does not load: " in shown.out + shown.err
     assert not list(out.rglob("crash-*")), "nothing that was found"
+
+
+def test_what_a_patch_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree, report = debian_tree(LIKE, tmp_path), tmp_path / "ci.xml"
+    few = [f"corpus/{name}.scn" for name in ("regressions/mmio_load_signed_word", "seeds/mmio_store_byte_and_half")]
+    argv = ["ci", *few, "--no-campaign", "--junit", str(report), "--tree", str(tree)]
+    assert main(argv) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "no change"
+    assert ElementTree.fromstring(report.read_text()).get("failures") == "0"
+    # KVM moves PC on by 8 behind an access that userspace completes.
+    image, places = apply((tree / IMAGE).read_bytes(), next(patch for patch in PATCHES if patch.jumps))
+    assert places > 0
+    (tree / IMAGE).unlink()
+    (tree / IMAGE).write_bytes(image)
+    assert main(argv) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"^  \w+\.pc/", out, re.MULTILINE), out
+    assert ElementTree.fromstring(report.read_text()).get("failures") == "2"
