@@ -25,9 +25,13 @@ def _agent(words: str) -> re.Pattern[str]:
     return re.compile(rf"shadowfuzz agent: {re.escape(words)}: (.*)")
 
 
+_MODULE = "the recording module does not load"
+_INIT_ENDED = "Attempted to kill init!"
+"""kernel/exit.c do_exit."""
+
 REFUSALS: tuple[Refusal, ...] = (
     # guest/mailbox.h map_mailbox, guest/agent.c main, guest/request.h.
-    Refusal(_agent("loading probe.ko"), "the recording module does not load"),
+    Refusal(_agent("loading probe.ko"), _MODULE),
     Refusal(_agent("/dev/mem"), "the kernel has no /dev/mem", ("DEVMEM",)),
     Refusal(_agent("mapping the mailbox"), "/dev/mem does not give access to the mailbox", ("DEVMEM",)),
     Refusal(_agent("/dev/kvm"), "the kernel has no KVM, or was not started at EL2", ("VIRTUALIZATION", "KVM")),
@@ -51,7 +55,8 @@ REFUSALS: tuple[Refusal, ...] = (
 _LOADING = re.compile(
     # kernel/module/main.c check_modinfo, elf_validity_check, verify_namespace_is_imported, simplify_symbols;
     # kernel/module/version.c check_version; kernel/module/signing.c module_sig_check.
-    r"(?:\bprobe: |\bmodule probe: )(.*)|(Loading of .*module.* is rejected.*)"
+    # A module that is taken may be complained of, too.
+    r"\] (?:module )?probe: (?!loading out-of-tree|module verification failed)(.*)|(Loading of .*module.* is rejected.*)"
 )
 
 
@@ -61,8 +66,14 @@ def refusal(console: str) -> str:
         found = row.pattern.search(console)
         if found is None:
             continue
-        said = [next(filter(None, match.groups())) for match in _LOADING.finditer(console[: found.start()])]
-        reason = said[-1] if said and "module" in row.means else found[1]
+        reason = (_refused_module(console) if row.means == _MODULE else "") or found[1]
         needs = ", ".join(f"CONFIG_{name}" for name in row.symbols)
         return f"{row.means}: {reason.strip()}" + (f" (needs {needs})" if needs else "")
-    return ""
+    # The agent's own line is lost if the kernel's panic comes before a slow serial port has sent it.
+    module = _refused_module(console) if _INIT_ENDED in console else ""
+    return f"{_MODULE}: {module}" if module else ""
+
+
+def _refused_module(console: str) -> str:
+    """Return what the kernel says of the module that it does not take; empty: nothing."""
+    return next((next(filter(None, found.groups())).strip() for found in _LOADING.finditer(console)), "")

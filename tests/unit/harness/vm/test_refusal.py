@@ -11,6 +11,7 @@ from harness.vm.build.prepare import GUEST_SOURCES
 from harness.vm.refusal import REFUSALS, refusal
 
 INIT = "[ 1.9] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100\n"
+OOPS = "[ 2.0] Internal error: BRK handler: 00000000f2000000 [#1] SMP\n"
 AGENT = "shadowfuzz agent: loading probe.ko: "
 
 
@@ -42,7 +43,13 @@ AGENT = "shadowfuzz agent: loading probe.ko: "
             "the kernel does not take an initramfs: VFS: Unable to mount root fs on unknown-block(0,0) "
             "(needs CONFIG_BLK_DEV_INITRD)",
         ),
+        # The agent's line did not come through before the panic.
+        (
+            f"[ 1.2] module probe: .gnu.linkonce.this_module section size must match\n{INIT}",
+            "the recording module does not load: .gnu.linkonce.this_module section size must match",
+        ),
         # These say something of the kernel.
+        ("[ 1.2] probe: loading out-of-tree module taints kernel.\n" + OOPS, ""),
         (INIT, ""),
         (f"shadowfuzz agent: creating a VM: Out of memory\n{INIT}", ""),
         ("[    5.6] kvm [1]: nVHE hyp panic at: [<ffff800080dcf168>] f+0x30/0x30!\n", ""),
