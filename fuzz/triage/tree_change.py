@@ -114,9 +114,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """All that a kernel does otherwise; ``changed`` are traces of scenarios that show neither new nor fixed problems.
+    """All that a kernel does otherwise.
 
-    ``same`` are problems that both have, ``intended`` counts scenarios by what was meant to change.
+    ``fixed`` are of scenarios without new problems, behind which others cannot be seen; ``changed`` are of scenarios
+    with neither.  ``same`` are problems that both have, ``intended`` counts scenarios by what was meant to change.
     """
 
     new: tuple[Group, ...]
@@ -145,7 +146,7 @@ def summarise(shown: Sequence[Shown]) -> Change:
     intended = _groups((each.name, each.intended) for each in shown)
     return Change(
         _groups((each.name, each.new) for each in shown),
-        _groups((each.name, each.fixed) for each in shown),
+        _groups((each.name, each.fixed) for each in shown if not each.new),
         _groups((each.name, each.changed) for each in plain),
         _groups((each.name, each.same) for each in shown),
         {group.signature: len(group.scenarios) for group in intended},

@@ -56,7 +56,8 @@ _LOADING = re.compile(
     # kernel/module/main.c check_modinfo, elf_validity_check, verify_namespace_is_imported, simplify_symbols;
     # kernel/module/version.c check_version; kernel/module/signing.c module_sig_check.
     # A module that is taken may be complained of, too.
-    r"\] (?:module )?probe: (?!loading out-of-tree|module verification failed)(.*)|(Loading of .*module.* is rejected.*)"
+    r"\] (?:module )?probe: (?!loading out-of-tree|module verification failed)(.*)|"
+    r"(Loading of .*module.* is rejected.*)"
 )
 
 

@@ -84,7 +84,7 @@ def test_the_sum() -> None:
     found = summarise(
         [
             Shown("a", new=frozenset({"x"}), changed=frozenset({"c"})),
-            Shown("b", new=frozenset({"x", "y"})),
+            Shown("b", new=frozenset({"x", "y"}), fixed=frozenset({"hidden"})),
             Shown("c", fixed=frozenset({"z"}), intended=frozenset({"i"})),
             Shown("d", changed=frozenset({"c"}), intended=frozenset({"i"})),
             Shown("e", same=frozenset({"s"})),
