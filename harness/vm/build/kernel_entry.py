@@ -18,13 +18,13 @@ from types import MappingProxyType
 
 from harness.errors import SetupError
 from harness.vm.cache import Cache, Entry, hash_inputs
-from harness.vm.config import MachineConfig, list_configs, load_config
+from harness.vm.config import MachineConfig, Mode, list_configs, load_config
 from harness.vm.debian.apt import Archive, Package, open_archive, release_codename, unpack
 from harness.vm.debian.kernel_archive import recall
 from harness.vm.debian.versions import linux_version
 from harness.vm.kernels.fetch import STATE, Fetched, borrow, fetch, find_fetched, find_kernel
 from harness.vm.kernels.files import find_headers, find_image, make_relocatable, read_image
-from harness.vm.kernels.needed_config import lacks
+from harness.vm.kernels.needed_config import ALWAYS, Use, lacks
 from harness.vm.kernels.tree import CONFIG, BuildTree, read_tree
 from harness.vm.tools import Progress, quiet
 
@@ -45,7 +45,7 @@ def kernel_entry(config: MachineConfig, cache: Cache, progress: Progress) -> Ent
     """
     if config.kernel_tree is not None:
         tree = read_tree(config.kernel_tree)
-        check_configuration(tree)
+        check_configuration(tree, config.mode)
         return cache.get(
             *("tree", _tree_key(tree), lambda work: _copy_tree(tree, work, progress), progress, TREE_ROOM),
             keep=TREES_KEPT,
@@ -91,9 +91,10 @@ def _pinned(cache: Cache, fetched: Fetched, progress: Progress = quiet) -> Entry
     return Entry(fetched.headers.path, facts)
 
 
-def check_configuration(tree: BuildTree) -> None:
-    """SetupError: a kernel was built without what a target needs."""
-    found = lacks((tree.path / CONFIG).read_text(errors="replace"))
+def check_configuration(tree: BuildTree, mode: Mode) -> None:
+    """SetupError: a kernel was built without what a target of a mode needs."""
+    uses = (*ALWAYS, Use.PROTECTED) if mode is Mode.PROTECTED else ALWAYS
+    found = lacks((tree.path / CONFIG).read_text(errors="replace"), uses)
     if found:
         more = f" (and {len(found) - 1} more: shadowfuzz doctor --tree {tree.path})" if len(found) > 1 else ""
         raise SetupError(f"{tree.path}: {found[0].text}{more}; shadowfuzz kernels config prints what is needed")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from enum import Enum
 from typing import NamedTuple
 
@@ -14,6 +14,11 @@ class Use(Enum):
 
     BOOT = "to boot"
     RECORD = "to record"
+    PROTECTED = "for protected mode"
+
+
+ALWAYS = (Use.BOOT, Use.RECORD)
+"""What every target needs."""
 
 
 class Symbol(NamedTuple):
@@ -49,6 +54,13 @@ NEEDED: tuple[Symbol, ...] = (
         Use.RECORD,
         "the module hooks kvm_entry, kvm_exit and kvm_userspace_exit",
         "init/Kconfig; selected by kernel/trace/Kconfig TRACING",
+    ),
+    Symbol(
+        "JUMP_LABEL",
+        Use.PROTECTED,
+        "without it EL2 reads static keys from the host's memory, which it has not mapped: it panics at its first call "
+        "(handle_host_hcall, arch/arm64/kvm/hyp/nvhe/hyp-main.c)",
+        "arch/Kconfig",
     ),
 )
 
@@ -138,11 +150,11 @@ class Lack(NamedTuple):
         return f"CONFIG_{self.symbol.name}={self.wanted} is needed {self.symbol.use.value}: {self.symbol.why}"
 
 
-def lacks(config: str) -> tuple[Lack, ...]:
-    """Return what a ``.config`` lacks.  A driver that is a module is lacking: it is not there in time."""
+def lacks(config: str, uses: Container[Use] = tuple(Use)) -> tuple[Lack, ...]:
+    """Return what a ``.config`` lacks for some uses.  A driver that is a module is lacking: it is not there in time."""
     given = symbols_of(config)
-    absent = [Lack(row, "y") for row in NEEDED if given.get(row.name) != "y"]
-    present = [Lack(row, "n") for row in FORBIDDEN if given.get(row.name) == "y"]
+    absent = [Lack(row, "y") for row in NEEDED if row.use in uses and given.get(row.name) != "y"]
+    present = [Lack(row, "n") for row in FORBIDDEN if row.use in uses and given.get(row.name) == "y"]
     return (*absent, *present)
 
 

@@ -55,9 +55,16 @@ def test_kernel_without_what_a_target_needs(tmp_path: Path) -> None:
     tree = fake_tree(tmp_path / "fake", config=[name for name in NAMES if name != "DEVMEM"])
     with pytest.raises(SetupError, match=r"CONFIG_DEVMEM=y is needed to boot: .*; shadowfuzz kernels config prints"):
         kernel_entry(load_config(str(tree)), Cache(tmp_path / "cache"), quiet)
-    (tree / CONFIG).write_text("")
-    with pytest.raises(SetupError, match=rf"and {len(NAMES) - 1} more: shadowfuzz doctor --tree {tree}"):
+    (tree / CONFIG).write_text("CONFIG_JUMP_LABEL=y\n")
+    with pytest.raises(SetupError, match=rf"and {len(NAMES) - 2} more: shadowfuzz doctor --tree {tree}"):
         kernel_entry(load_config(str(tree)), Cache(tmp_path / "cache"), quiet)
+
+
+def test_protected_mode_needs_more(tmp_path: Path) -> None:
+    tree = fake_tree(tmp_path / "fake", config=[name for name in NAMES if name != "JUMP_LABEL"])
+    kernel_entry(load_config(str(tree)), Cache(tmp_path / "cache"), quiet)
+    with pytest.raises(SetupError, match="CONFIG_JUMP_LABEL=y is needed for protected mode: without it EL2"):
+        kernel_entry(load_config(f"kvm-protected@{tree}"), Cache(tmp_path / "cache"), quiet)
 
 
 def test_package_of_another_series() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.vm.kernels.needed_config import EXTRA, FORBIDDEN, NEEDED, Symbol, fragment, lacks, symbols_of
+from harness.vm.kernels.needed_config import ALWAYS, EXTRA, FORBIDDEN, NEEDED, Symbol, Use, fragment, lacks, symbols_of
 
 WHOLE = "\n".join(fragment())
 
@@ -26,6 +26,12 @@ def test_each_symbol_is_missed(row: Symbol) -> None:
 def test_what_must_not_be_set() -> None:
     for row in FORBIDDEN:
         assert [each.wanted for each in lacks(f"{WHOLE}\nCONFIG_{row.name}=y\n")] == ["n"]
+
+
+def test_what_one_mode_needs() -> None:
+    without = WHOLE.replace("CONFIG_JUMP_LABEL=y\n", "")
+    assert lacks(without, ALWAYS) == ()
+    assert [each.symbol.name for each in lacks(without, (Use.PROTECTED,))] == ["JUMP_LABEL"]
 
 
 def test_each_symbol_once() -> None:
