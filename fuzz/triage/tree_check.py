@@ -29,6 +29,8 @@ Named = tuple[str, Scenario]
 MAX_RERUN = 80
 """So many findings of a campaign are run on both, those with a signature that the corpus did not show."""
 PROGRESS_SECONDS = 5.0
+ENOUGH = 60
+"""So many scenarios that differ, and no more are run: each is run twice, and a hang takes long."""
 MAX_LOST = 5
 """So many scenarios of which nothing can be said, and the check ends."""
 
@@ -50,7 +52,8 @@ class Checked:
     """A finished check.
 
     ``corpus`` and ``campaign`` are what scenarios showed; ``scenarios`` is how many the campaign ran, ``seconds`` how
-    long all took.  ``undecided`` are scenarios of which nothing can be said, with why.
+    long all took.  ``undecided`` are scenarios of which nothing can be said, with why.  ``left`` scenarios of the
+    corpus were not run, nor was the campaign, because enough differed.
     """
 
     kernel: Subject
@@ -60,6 +63,7 @@ class Checked:
     scenarios: int
     seconds: float
     undecided: tuple[tuple[str, str], ...]
+    left: int = 0
 
     @property
     def change(self) -> Change:
@@ -92,14 +96,17 @@ def check_tree(plan: CheckPlan, display: Display, progress: Callable[[str], None
     if kernel.target == base.target:
         raise InputError(base.target, None, "the kernel and its base are the same target")
     protected = all(has_protected_vms(side.config.mode, side.prepared.kernel_release) for side in targets.sides)
+    runnable = [(name, s) for name, s in scenarios if protected or not needs_protected(s)]
     run = _Runner(targets, progress)
     with targets:
-        corpus = tuple(run.each((n, s) for n, s in scenarios if protected or not needs_protected(s)))
+        corpus = tuple(run.each(iter(runnable)))
         targets.stop()  # the campaign's machines want the memory
-        summary = None if plan.seconds is None else _campaign(plan, plan.seconds, display, progress)
+        fuzz = plan.seconds is not None and run.differ < ENOUGH
+        summary = _campaign(plan, plan.seconds or 0.0, display, progress) if fuzz else None
         found = () if summary is None else tuple(run.each(_candidates(plan.out, (kernel, base), corpus)))
     seconds, count = time.monotonic() - start, 0 if summary is None else summary.scenarios
-    return Checked(kernel, base, corpus, found, count, seconds, tuple(run.undecided))
+    left = len(runnable) - len(corpus) if run.differ >= ENOUGH else 0
+    return Checked(kernel, base, corpus, found, count, seconds, tuple(run.undecided), left)
 
 
 class _Runner:
@@ -109,11 +116,17 @@ class _Runner:
         self._targets, self._progress = targets, progress
         self._next = time.monotonic() + PROGRESS_SECONDS
         self.undecided: list[tuple[str, str]] = []
+        self.differ = 0
+        """How many scenarios differed so far."""
 
     def each(self, scenarios: Iterator[Named]) -> Iterator[Shown]:
-        """Yield what scenarios show.  TargetError: machines do not boot, or are lost again and again."""
-        differ = 0
+        """Yield what scenarios show, until enough differ.
+
+        TargetError: machines do not boot, or are lost again and again.
+        """
         for number, (name, scenario) in enumerate(scenarios, 1):
+            if self.differ >= ENOUGH:
+                return
             self._targets.start()
             try:
                 shown = show(self._targets, name, scenario)
@@ -122,10 +135,10 @@ class _Runner:
                 if len(self.undecided) > MAX_LOST:
                     raise
                 continue
-            differ += shown.differs
+            self.differ += shown.differs
             if time.monotonic() > self._next:
                 self._next = time.monotonic() + PROGRESS_SECONDS
-                self._progress(f"{number} scenarios, {differ} differ")
+                self._progress(f"{number} scenarios, {self.differ} differ")
             yield shown
 
 

@@ -32,6 +32,8 @@ def report_lines(found: Checked) -> Iterator[str]:
         rows = ", ".join(f"{name} ({count})" for name, count in list(change.intended.items())[:MOST])
         yield f"intended       {rows}{', ...' if len(change.intended) > MOST else ''}"
     yield f"on both        {len(change.same) or 'no'} unexplained signature{'s' * (len(change.same) != 1)}"
+    if found.left:
+        yield f"not run        {found.left} scenarios and the campaign: enough differs"
     for name, why in found.undecided[:MOST]:
         yield f"undecided      {name}: {printable(why)}"
     yield change.text
@@ -57,7 +59,7 @@ def report_json(found: Checked) -> dict[str, object]:
     return {
         "kernel": asdict(found.kernel),
         "base": asdict(found.base),
-        "scenarios": {"corpus": len(found.corpus), "campaign": found.scenarios},
+        "scenarios": {"corpus": len(found.corpus), "campaign": found.scenarios, "left": found.left},
         "seconds": round(found.seconds, 1),
         **{
             part: [{**asdict(group), "kept": found.kept(group.signature)} for group in groups]

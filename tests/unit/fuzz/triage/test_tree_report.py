@@ -45,6 +45,10 @@ def test_one_screen_whatever_is_found() -> None:
     assert lines[-1] == "21 new problems, 1 fixed, 1 other change"
 
 
+def test_what_was_left_out() -> None:
+    assert "not run        200 scenarios and the campaign: enough differs" in report_lines(replace(MUCH, left=200))
+
+
 def test_what_is_a_failure() -> None:
     assert MUCH.exit_status == 1
     assert (
@@ -77,4 +81,4 @@ def test_json() -> None:
     document = report_json(MUCH)
     kept = ("mmio-load-loses-sign", "aborted-access-completes")
     assert document["fixed"] == [{"signature": KEPT, "scenarios": ("b",), "kept": kept}]
-    assert (document["scenarios"], document["exit_status"]) == ({"corpus": 3, "campaign": 1234}, 1)
+    assert (document["scenarios"], document["exit_status"]) == ({"corpus": 3, "campaign": 1234, "left": 0}, 1)
