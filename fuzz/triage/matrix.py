@@ -199,7 +199,10 @@ class Results:
     cells: Mapping[tuple[str, str], Cell]
 
     def missing(self, targets: Iterable[str], cases: Sequence[Case]) -> Mapping[str, tuple[Case, ...]]:
-        """Return what is not there, is of an older text of the scenario, or could not run then, by target."""
+        """Return what is not there, is of an older text of the scenario, or could not run then, by target.
+
+        Of a target that a path names, that is everything.
+        """
         wanted: dict[str, tuple[Case, ...]] = {}
         for target in targets:
             new = tuple(case for case in cases if self._key(target, case.name) != case.key)
@@ -209,7 +212,8 @@ class Results:
 
     def _key(self, target: str, scenario: str) -> str:
         cell = self.cells.get((target, scenario))
-        return "" if cell is None or cell.verdict == CANNOT else cell.key
+        # A build directory may hold another kernel by now.
+        return "" if cell is None or cell.verdict == CANNOT or "/" in target else cell.key
 
     def with_cells(self, cells: Iterable[Cell]) -> Results:
         """Return the results with cells added or replaced."""

@@ -47,7 +47,7 @@ def kernel_entry(config: MachineConfig, cache: Cache, progress: Progress) -> Ent
         tree = read_tree(config.kernel_tree)
         check_configuration(tree, config.mode)
         return cache.get(
-            *("tree", _tree_key(tree), lambda work: _copy_tree(tree, work, progress), progress, TREE_ROOM),
+            *("tree", _tree_key(tree), lambda work: _copy_tree(tree, config.like, work, progress), progress, TREE_ROOM),
             keep=TREES_KEPT,
         )
     if config.kernel_version:
@@ -106,9 +106,9 @@ def _tree_key(tree: BuildTree) -> str:
     return hash_inputs([TREE_RECIPE, str(tree.path), tree.release, tree.image_sha256, tree.config_sha256])
 
 
-def _copy_tree(tree: BuildTree, work: Path, progress: Progress) -> Mapping[str, object]:
+def _copy_tree(tree: BuildTree, like: str, work: Path, progress: Progress) -> Mapping[str, object]:
     """Keep the image: a build that goes on must not change what machines boot from."""
-    progress(f"{tree.path}: Linux {tree.release}")
+    progress(f"{tree.path}: Linux {tree.release}; kept findings and errata are those of {like}")
     shutil.copyfile(tree.image, work / "Image")
     if read_image(work / "Image").sha256 != tree.image_sha256:
         raise SetupError(f"{tree.path}: its image was replaced while it was read; run the command again")
