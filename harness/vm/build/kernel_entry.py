@@ -187,7 +187,8 @@ def _instead(config: MachineConfig, series: str) -> str:
     name = re.split("[@%]", config.name)[0]
     alike = (config.mode, config.cpu, series)
     same = [other.name for other in map(load_config, list_configs()) if (other.mode, other.cpu, other.linux) == alike]
-    or_that = f", or {same[0]} for {series}" if same else ""
+    # Not by its own package, which another Debian release need not offer.
+    or_that = f", or '{same[0]}@{series}.*' for {series}" if same else ""
     return f"but target {config.name} is Linux {config.linux}: use --target '{name}@{config.linux}.*'{or_that}"
 
 

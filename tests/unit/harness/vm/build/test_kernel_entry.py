@@ -74,7 +74,7 @@ def test_package_of_another_series() -> None:
         check_series(config, "linux-image-6.12.48+deb13-cloud-arm64", "6.12.48+deb13-cloud-arm64")
     assert str(caught.value) == (
         "linux-image-cloud-arm64 is linux-image-6.12.48+deb13-cloud-arm64 here, but target kvm-nvhe is Linux 6.1: "
-        "use --target 'kvm-nvhe@6.1.*', or kvm-6.12-nvhe for 6.12"
+        "use --target 'kvm-nvhe@6.1.*', or 'kvm-6.12-nvhe@6.12.*' for 6.12"
     )
     with pytest.raises(SetupError, match=r"use --target 'kvm-vhe@6\.1\.\*'$"):
         check_series(load_config("kvm-vhe%max"), "linux-image-6.12", "6.12.48")
