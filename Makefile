@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Everything from a bare Debian 12 machine; `make help` lists what there is.
+# Everything from a bare Debian 12 or 13 machine; `make help` lists what there is.
 .POSIX:
 .PHONY: help setup campaign test lint clean
 

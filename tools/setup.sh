@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# From a bare Debian 12 machine to a working `shadowfuzz` command in .venv, with the targets that are asked for:
+# From a bare Debian 12 or 13 machine to a working `shadowfuzz` command in .venv, with the targets that are asked for:
 #     tools/setup.sh [argument of `shadowfuzz setup`...]     e.g. tools/setup.sh --all-targets
 # Safe to kill, to run twice, and to run twice at once.  Root is used for Debian packages only.
 set -eu
@@ -74,14 +74,17 @@ install_packages() { # package...
 }
 
 find_python() {
-    # /usr/bin first: another python3.11 in PATH (pyenv, conda) may come without venv or go away.
-    for candidate in /usr/bin/python3.11 python3.11 python3; do
-        if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+    # Those that atheris has wheels for.  /usr/bin first: another one in PATH (pyenv, conda) may come without venv or go
+    # away.
+    for candidate in /usr/bin/python3 /usr/bin/python3.11 /usr/bin/python3.12 /usr/bin/python3.13 \
+        python3.11 python3.12 python3.13 python3; do
+        if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+            2>/dev/null; then
             command -v "$candidate"
             return
         fi
     done
-    die "Python 3.11 with its venv module is missing: install the Debian 12 package python3-venv"
+    die "Python 3.11, 3.12 or 3.13 with its venv module is missing: install the Debian package python3-venv"
 }
 
 make_environment() { # python key
@@ -108,7 +111,7 @@ make_environment() { # python key
 }
 
 [ -r /etc/os-release ] && . /etc/os-release
-[ "${ID:-}" = debian ] || die "this needs Debian 12; this machine runs ${PRETTY_NAME:-an unknown system}"
+[ "${ID:-}" = debian ] || die "this needs Debian 12 or 13; this machine runs ${PRETTY_NAME:-an unknown system}"
 
 # One set-up of a checkout at a time.  The lock goes away with the last process that has the file open, so that
 # it also waits for what a killed set-up left running.

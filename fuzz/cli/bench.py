@@ -11,12 +11,11 @@ from pathlib import Path
 from fuzz.bench.benchmark import Plan, run_benches
 from fuzz.bench.svg import render
 from fuzz.bench.tables import facts, panels, text
-from fuzz.cli.options import MAX_SEED, TARGET_HELP, Subparsers, add_number
+from fuzz.cli.options import MAX_SEED, Subparsers, add_number, add_target
 from fuzz.cli.output import write_text
 from fuzz.cli.progress import say
 from harness.errors import InputError
 from harness.model import LEVEL_NAMES
-from harness.vm.config import DEFAULT_TARGET
 
 QUICK_SECONDS, SECONDS = 2, 10
 
@@ -51,9 +50,7 @@ def add_parser(subparsers: Subparsers) -> None:
         description=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--target", default=DEFAULT_TARGET, metavar="NAME", help=f"{TARGET_HELP} (default: {DEFAULT_TARGET})"
-    )
+    add_target(parser)
     parser.add_argument("--level", choices=LEVEL_NAMES, default="spec", help="the model's level (default: spec)")
     add_number(parser, "--jobs", 2, "workers")
     add_number(parser, "--seconds", None, f"for each mode (default: {SECONDS}, quick {QUICK_SECONDS})")

@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from fuzz.cli.options import TARGET_HELP, Subparsers
+from fuzz.cli.options import Subparsers, add_target
 from fuzz.cli.progress import progress_printer
 from fuzz.corpus.extract_seeds import extract_seeds
 from fuzz.corpus.recorded_seeds import Trials, check_room, seeds_json, seeds_text, try_seeds, write_seeds
@@ -16,7 +16,6 @@ from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import open_targets
 from harness.trace.recorded_rounds import excerpt
 from harness.trace.recording import Reader, rewrite
-from harness.vm.config import DEFAULT_TARGET
 
 _say = progress_printer("distil")
 
@@ -47,7 +46,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write; existing files stay")
     parser.add_argument("--verify", action="store_true", help="run each on the target, write those that show the exit")
     parser.add_argument("--excerpt", type=Path, metavar="FILE", help="write the first turns of each kind, too")
-    parser.add_argument("--target", default=DEFAULT_TARGET, metavar="NAME", help=f"{TARGET_HELP} ({DEFAULT_TARGET})")
+    add_target(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run_distil)
 

@@ -12,6 +12,7 @@ from fuzz.cli.progress import progress_printer
 from fuzz.targets.kernels import fetch_all, kernel_row, table_lines
 from harness.vm.cache import Cache, default_root
 from harness.vm.kernels.fetch import find_kernel, load_kernels
+from harness.vm.kernels.needed_config import fragment
 
 _say = progress_printer("kernels")
 
@@ -23,6 +24,9 @@ examples:
       the newest that begins so, of each
   shadowfuzz replay corpus/seeds --target kvm-nvhe@7.3
       then use it: CONFIG@VERSION names a target wherever one is asked for
+
+  shadowfuzz kernels config > shadowfuzz.config
+      for a kernel of your own: merge it into a .config, or make KCONFIG_ALLCONFIG=shadowfuzz.config allnoconfig
 
 recording: "own headers": the recording module is built with the kernel's own headers; "borrowed": they have left the
 archive, a neighbour's are used, and where KVM keeps things is read from the kernel's own BTF.
@@ -45,6 +49,8 @@ def add_parser(subparsers: Subparsers) -> None:
     listing.add_argument("--offline", action="store_true", help="as it was when last asked")
     listing.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     listing.set_defaults(run=run_list)
+    config = actions.add_parser("config", help="the configuration that a kernel of your own needs, with why")
+    config.set_defaults(run=run_config)
     fetching = actions.add_parser("fetch", help="fetch kernels with their headers")
     which = fetching.add_mutually_exclusive_group(required=True)
     which.add_argument("versions", nargs="*", default=[], metavar="VERSION", help="a version, or its beginning")
@@ -62,6 +68,12 @@ def run_list(args: argparse.Namespace) -> int:
         print(json.dumps({"kernels": rows, "missing_suites": dict(kernels.missing)}, indent=1))
     else:
         print("\n".join(table_lines(rows, kernels)))
+    return 0
+
+
+def run_config(_args: argparse.Namespace) -> int:
+    """Print the fragment."""
+    print("\n".join(fragment()))
     return 0
 
 

@@ -9,7 +9,8 @@ import importlib.metadata
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NoReturn
 
 from fuzz.cli import (
@@ -17,6 +18,7 @@ from fuzz.cli import (
     bench,
     bisect,
     check,
+    ci,
     cmin,
     confirm,
     coverage,
@@ -36,6 +38,7 @@ from fuzz.cli import (
     triage,
     trial,
 )
+from fuzz.cli.options import settle_targets
 from harness.errors import InputError, ShadowfuzzError, VmLost
 
 if TYPE_CHECKING:
@@ -70,6 +73,7 @@ examples:
   shadowfuzz matrix corpus/regressions      scenarios by releases: which kernel shows what
   shadowfuzz bisect FILE                    between which releases a finding appears or disappears
   shadowfuzz against TARGET TARGET FILE     release against release, without any model
+  shadowfuzz ci --tree DIR                  what a patch of your own changes in behaviour
 
 `shadowfuzz COMMAND --help` says more of each.
 
@@ -93,8 +97,19 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+BISECT: Mapping[int, int] = MappingProxyType({USAGE: 128, FAILED: 125})
+"""With ``replay --bisect``, what git-bisect(1) understands: it takes 2 and 3 for bad commits."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; nothing is raised for what input, disk or VM can cause."""
+    status = _main(argv)
+    # Not from the parsed arguments: there are none if they are wrong, which must not make a commit bad.
+    bisecting = "--bisect" in (sys.argv[1:] if argv is None else argv)
+    return BISECT.get(status, status) if bisecting else status
+
+
+def _main(argv: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
@@ -122,6 +137,7 @@ def _run(argv: Sequence[str] | None) -> int:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse: --help, --version, bad usage
         return stop.code if isinstance(stop.code, int) else OK
+    settle_targets(args)
     status: int = args.run(args)
     return status
 
@@ -156,6 +172,7 @@ def build_parser() -> argparse.ArgumentParser:
         matrix,
         bisect,
         against,
+        ci,
         record,
         check,
         distil,

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from fuzz.cli.options import Subparsers, add_deterministic, add_number, add_paths
+from fuzz.cli.options import Subparsers, add_deterministic, add_number, add_paths, add_tree
 from fuzz.cli.output import write_whole
 from fuzz.cli.progress import progress_printer
 from fuzz.triage.matrix import CANNOT, DIVERGES, LOST
@@ -23,6 +23,8 @@ examples:
   shadowfuzz matrix corpus/seeds corpus/regressions --targets 'kvm-*@*' --missing --html matrix.html
   shadowfuzz matrix corpus/seeds corpus/regressions --targets 'kvm-*%qemu-*%*' --deterministic
       every version of QEMU that is here (`shadowfuzz setup --emulators`) with every CPU model
+  shadowfuzz matrix corpus/regressions --targets 'kvm-nvhe@6.12.*' --tree ~/linux
+      a kernel of your own beside those of the archive
 
 exit status: 0 no cell diverges, 1 one does, 2 bad usage or input, 3 a target was lost or cannot run
 """
@@ -42,10 +44,10 @@ def add_parser(subparsers: Subparsers) -> None:
         "--targets",
         nargs="+",
         metavar="GLOB",
-        default=[f"{DEFAULT_TARGET}@*"],
-        help="CONFIG or CONFIG@VERSION, %%qemu-VERSION and %%CPU behind it; * and ? match "
-        f"(default: {DEFAULT_TARGET}@*)",
+        help="CONFIG or CONFIG@VERSION, %%qemu-VERSION and %%CPU behind it; * and ? match; or a kernel build directory,"
+        f" or CONFIG@DIR (default: {DEFAULT_TARGET}@*)",
     )
+    add_tree(parser)
     parser.add_argument("--missing", action="store_true", help="run only what the results do not have yet")
     add_number(parser, "--repeat", 1, "runs a cell", most=100)
     add_deterministic(parser)
@@ -79,4 +81,6 @@ def run(args: argparse.Namespace) -> int:
 def plan_of(args: argparse.Namespace) -> MatrixPlan:
     """Return what the options say is to be run."""
     results = Path(args.results) if args.results else None
-    return MatrixPlan(*(tuple(args.paths), tuple(args.targets), args.repeat, args.missing, args.deterministic, results))
+    trees = tuple(args.target) if args.tree else ()  # of --tree
+    patterns = (*(args.targets or ([] if trees else [f"{DEFAULT_TARGET}@*"])), *trees)
+    return MatrixPlan(*(tuple(args.paths), patterns, args.repeat, args.missing, args.deterministic, results))

@@ -10,15 +10,16 @@ from typing import TypeAlias
 
 from fuzz.paths import DEFAULT_OUT
 from fuzz.targets.options import TargetOptions
+from harness.errors import InputError
 from harness.model import LEVEL_NAMES
-from harness.vm.config import DEFAULT_TARGET, list_configs
+from harness.vm.config import DEFAULT_TARGET, list_configs, name_on_tree
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What each command adds its parser to."""
 
 MAX_SEED = (1 << 32) - 1
 MAX_SECONDS = 10 * 365 * 86400.0
-TARGET_HELP = "CONFIG, CONFIG@KERNEL or a .toml file"
+TARGET_HELP = "CONFIG, CONFIG@KERNEL, CONFIG@DIR, a kernel build directory or a .toml file"
 
 
 def add_subject(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -32,14 +33,46 @@ def add_subject(parser: argparse.ArgumentParser, *, several: bool = False) -> No
             help=f"{TARGET_HELP}; may be given several times (default: {DEFAULT_TARGET})",
         )
         which.add_argument("--all-targets", action="store_true", help=f"all of {', '.join(list_configs())}")
+        add_tree(parser)
     else:
-        parser.add_argument(
-            "--target", default=DEFAULT_TARGET, metavar="NAME", help=f"{TARGET_HELP} (default: {DEFAULT_TARGET})"
-        )
+        add_target(parser)
     parser.add_argument("--kernel", type=Path, metavar="IMAGE", help="boot this arm64 Image of the target's release")
     parser.add_argument(
         "--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help=f"the model's level (default: {LEVEL_NAMES[0]})"
     )
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """Add ``--target`` for one target, and ``--tree``."""
+    parser.add_argument("--target", metavar="NAME", help=f"{TARGET_HELP} (default: {DEFAULT_TARGET})")
+    parser.set_defaults(one_target=True)
+    add_tree(parser)
+
+
+def add_tree(parser: argparse.ArgumentParser) -> None:
+    """Add ``--tree``."""
+    parser.add_argument(
+        "--tree",
+        type=Path,
+        metavar="DIR",
+        help="a kernel build directory (in-tree or O=): boot the kernel built there, as --target, or as the target "
+        "whose version is nearest",
+    )
+
+
+def settle_targets(args: argparse.Namespace) -> None:
+    """Put into ``args.target`` what ``--tree`` and the default make of it.
+
+    InputError, SetupError: it cannot be used as a kernel build directory.
+    """
+    given = vars(args)
+    tree = given.get("tree")
+    if tree is not None and given.get("all_targets"):
+        raise InputError("--tree", None, "with --all-targets; name the targets that it is to be run as")
+    if given.get("one_target"):
+        args.target = args.target or DEFAULT_TARGET if tree is None else name_on_tree(tree, args.target)
+    elif tree is not None:
+        args.target = [name_on_tree(tree, name) for name in given.get("target") or [None]]
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:

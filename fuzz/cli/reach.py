@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from fuzz.cli.options import MAX_SEED, Subparsers, add_number, add_paths
+from fuzz.cli.options import MAX_SEED, Subparsers, add_number, add_paths, add_tree
 from fuzz.cli.output import write_text
 from fuzz.cli.progress import progress_printer
 from fuzz.corpus.exercise_counts import ExercisePlan, counts_text, measure_targets, read_counts
@@ -56,6 +56,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     which.add_argument("--all-targets", action="store_true", help=f"all of {', '.join(list_configs())}")
     which.add_argument("--show", type=Path, metavar="FILE", help="run nothing: show what --keep wrote")
+    add_tree(parser)
     parser.add_argument("--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help="the model's level (%(default)s)")
     add_number(parser, "--mutants", 300, "mutants of the scenarios", 0, 999_999_999)
     add_number(parser, "--seed", 1, "of the mutants' random numbers", 0, MAX_SEED)

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from fuzz.campaign.parent import until_signal
-from fuzz.cli.options import TARGET_HELP, Subparsers, add_number
+from fuzz.cli.options import Subparsers, add_number, add_target
 from fuzz.cli.progress import progress_printer, say
 from fuzz.targets.record_program import (
     LinuxGuest,
@@ -20,7 +20,6 @@ from fuzz.targets.record_program import (
     recording_text,
 )
 from harness.errors import InputError
-from harness.vm.config import DEFAULT_TARGET
 from harness.vm.recorder import RING_MIB
 
 _say = progress_printer("record")
@@ -62,7 +61,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM [ARG...]", help="what to run")
     parser.add_argument("--linux", action="store_true", help="boot the target's kernel as a guest, in place of PROGRAM")
     parser.add_argument("--out", required=True, type=Path, metavar="TRACE", help="the file to write")
-    parser.add_argument("--target", default=DEFAULT_TARGET, metavar="NAME", help=f"{TARGET_HELP} ({DEFAULT_TARGET})")
+    add_target(parser)
     parser.add_argument(
         "--file", action="append", default=[], metavar="[NAME=]PATH", help="a file that PROGRAM finds in its directory"
     )

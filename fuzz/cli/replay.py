@@ -13,8 +13,11 @@ from typing import TextIO
 from fuzz.cli.options import Subparsers, add_deterministic, add_hyp_copy, add_number, add_paths, add_subject
 from fuzz.cli.output import style_of
 from fuzz.cli.progress import progress_printer
+from fuzz.paths import KEPT
 from fuzz.targets.options import TargetOptions
+from fuzz.triage.bisect_verdict import CANNOT_TELL, check_signature, judge
 from fuzz.triage.replay import ReplayListener, make_plan, replay
+from harness.findings.regressions import load_regressions
 from harness.report import terminal
 from harness.report.replay_json import document
 from harness.report.replay_result import Lost, Ran, exit_status
@@ -22,6 +25,8 @@ from harness.report.terminal import Style
 from harness.report.trace_text import trace_lines
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.config import DEFAULT_TARGET, list_configs
+
+LOST = 3
 
 EPILOG = """\
 examples:
@@ -36,12 +41,16 @@ examples:
       without)
   shadowfuzz replay finding.scn --deterministic --trace
       interrupts included, the same trace whenever and wherever this is run
+  git bisect run sh -c 'make -s Image modules || exit 125; shadowfuzz replay FILE --tree . --signature TEXT --bisect'
+      the commit that brought a finding; docs/your-kernel.md has the whole command
 
 the table of a divergence: "before" is a register at the exit, "host" what KVM and userspace left there,
 "predicted" what the model says the guest sees next, "observed" what the guest really sees; ^ marks digits that
 differ.  Relation switch has "entry", "expected" and "observed": what went into the guest and what came out.
 
 an alarm is what the target's own kernel complained of in its log while the scenario ran; a WARN_ONCE shows once a boot
+
+with --bisect and no --signature, bad is what no kept finding (corpus/regressions) of the target is like
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence or an alarm, 2 bad usage or input, 3 a target was lost
 """
@@ -61,6 +70,14 @@ def add_parser(subparsers: Subparsers) -> None:
     add_deterministic(parser)
     add_hyp_copy(parser)
     add_number(parser, "--repeat", 1, "run each scenario N times", most=999_999)
+    parser.add_argument(
+        "--signature", metavar="TEXT", help="status 1 only if a run shows this one, as the summary writes it; * is any"
+    )
+    parser.add_argument(
+        "--bisect",
+        action="store_true",
+        help="the statuses of `git bisect run`: 0 good, 1 bad, 125 cannot tell, 128 a mistake in the command",
+    )
     parser.add_argument("--same-vm", action="store_true", help="one KVM VM for all, in their order, as in a campaign")
     parser.add_argument(
         "-v",
@@ -76,6 +93,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run_replay(args: argparse.Namespace) -> int:
     """Plan, run, print; errors are raised for the caller to show, a lost target becomes status 3."""
     names = list_configs() if args.all_targets else tuple(args.target or (DEFAULT_TARGET,))
+    wanted = None if args.signature is None else check_signature(args.signature)
     how = {"deterministic": args.deterministic, "hyp_copy": args.hyp_copy}
     options = TargetOptions(names[0], args.level, args.kernel, cold=True, **how)
     plan = make_plan(args.paths, names, options, repeat=args.repeat, same_vm=args.same_vm)
@@ -86,7 +104,12 @@ def run_replay(args: argparse.Namespace) -> int:
         output = _Text(sys.stdout, style_of(sys.stdout, os.environ), args)
         results = replay(plan, output, progress_printer("setup"))
         print("\n" + terminal.summary(results, args.level, output.style, known=args.known))
-    return exit_status(results)
+    if not args.bisect and wanted is None:
+        return exit_status(results)
+    found = judge(results, wanted, load_regressions(KEPT))
+    if not args.json:
+        print(found.text)
+    return found.status if args.bisect or found.status != CANNOT_TELL else LOST
 
 
 class _Text(ReplayListener):

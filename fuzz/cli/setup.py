@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 from fuzz.campaign.guidance import choose
-from fuzz.cli.options import Subparsers
+from fuzz.cli.options import Subparsers, add_tree
 from fuzz.cli.progress import progress_printer
 from fuzz.targets.doctor import diagnose, diagnosis_json, diagnosis_text
 from fuzz.targets.emulators import fetch_emulators
@@ -31,6 +32,8 @@ DOCTOR = """\
 examples:
   shadowfuzz doctor
       a line for each tool, compiler, Python package, target and QEMU, with the command that gets what is missing
+  shadowfuzz doctor --tree ~/linux
+      also each symbol that the configuration of a kernel of your own lacks, and why it is needed
   shadowfuzz doctor --json
       the same as one JSON object
 
@@ -56,6 +59,7 @@ def add_parsers(subparsers: Subparsers) -> None:
         help=f"targets or .toml files (default: {DEFAULT_TARGET})",
     )
     which.add_argument("--all-targets", action="store_true", help="every target of the project")
+    add_tree(setup)
     setup.add_argument(
         "--emulators", action="store_true", help="also the other QEMU versions of this Debian release (10 MB each)"
     )
@@ -66,6 +70,9 @@ def add_parsers(subparsers: Subparsers) -> None:
         description="Look for all that this project needs, here and in the cache; try compilers.  Nothing is fetched.",
         epilog=DOCTOR,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    doctor.add_argument(
+        "--tree", dest="doctored", type=Path, metavar="DIR", help="also what a kernel build directory lacks"
     )
     doctor.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     doctor.set_defaults(run=run_doctor)
@@ -88,6 +95,6 @@ def run_setup(args: argparse.Namespace) -> int:
 
 def run_doctor(args: argparse.Namespace) -> int:
     """Print what is there and what is missing; 0 if nothing is missing, else 3."""
-    found = diagnose()
+    found = diagnose(args.doctored)
     print(diagnosis_json(found) if args.json else diagnosis_text(found))
     return 0 if found.ok else 3

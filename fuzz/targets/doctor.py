@@ -24,7 +24,9 @@ from harness.vm.build.doctor import (
 )
 from harness.vm.build.prepare import AGENT_FLAGS, COMPILER_PACKAGE, CROSS, GUEST_SOURCES, find_prepared, read_image
 from harness.vm.cache import Cache, default_root
-from harness.vm.config import PROJECT, list_configs, load_config
+from harness.vm.config import PROJECT, guess_like, list_configs, load_config
+from harness.vm.kernels.needed_config import lacks
+from harness.vm.kernels.tree import CONFIG, make_command, read_tree, tree_path
 from harness.vm.plugins.plugin import HOST_FLAGS, HOST_PACKAGES, SOURCES
 from harness.vm.target import boot_alarms
 
@@ -54,8 +56,12 @@ class Diagnosis:
         return all(check.ok for check in self.checks)
 
 
-def diagnose() -> Diagnosis:
-    """Look for all that this project needs, here and in the cache; try compilers.  Nothing is fetched."""
+def diagnose(tree: Path | None = None) -> Diagnosis:
+    """Look for all that this project needs, here and in the cache; try compilers.  Nothing is fetched.
+
+    With ``tree``, also for what a kernel build directory lacks.  InputError: it is none.
+    """
+    of_tree = () if tree is None else check_tree(tree_path(tree, str(tree)))
     states = tuple(_state(name) for name in list_configs())
     checks = (
         *check_requirements(parse_requirements(_read_requirements(), str(REQUIREMENTS)), _find),
@@ -63,8 +69,28 @@ def diagnose() -> Diagnosis:
         *check_distributions(importlib.metadata.requires("shadowfuzz") or (), _version),
         *(check_target(state) for state in states),
         *_emulators(),
+        *of_tree,
     )
     return Diagnosis(checks, states)
+
+
+def check_tree(path: Path) -> tuple[Check, ...]:
+    """Return a check of a kernel build directory, and one for each symbol that its configuration lacks."""
+    try:
+        tree = read_tree(path)
+        like = guess_like(tree.release)
+    except SetupError as error:
+        return (Check("tree", path.name, False, str(error), make_command(path)),)
+    compiler = "clang" if tree.clang else "gcc"
+    detail = f"{path}: Linux {tree.release}, built with {compiler}, like {like} by its version, sha256 "
+    found = [Check("tree", path.name, True, f"{detail}{tree.image_sha256}")]
+    for lack in lacks((path / CONFIG).read_text(errors="replace")):
+        fix = f"{path}/source/scripts/config" if (path / "source").exists() else f"{path}/scripts/config"
+        verb = "--enable" if lack.wanted == "y" else "--disable"
+        change = f"{fix} --file {path / CONFIG} {verb} {lack.symbol.name} (shadowfuzz kernels config has all)"
+        where = f"{lack.text} ({lack.symbol.source})"
+        found.append(Check("config", f"CONFIG_{lack.symbol.name}", False, where, change))
+    return tuple(found)
 
 
 def _emulators() -> tuple[Check, ...]:
@@ -82,7 +108,10 @@ def _emulators() -> tuple[Check, ...]:
 
 def _state(name: str) -> TargetState:
     config = load_config(name)
-    prepared = find_prepared(config)
+    try:
+        prepared = find_prepared(config)
+    except SetupError as error:
+        return TargetState(config, None, refused=str(error))
     if prepared is None:
         return TargetState(config, None)
     try:
@@ -106,7 +135,7 @@ def _read_requirements() -> str:
 def _find(evidence: str) -> str | None:
     if not evidence.startswith("/"):
         return shutil.which(evidence)
-    return evidence if Path(evidence).exists() else None
+    return next((str(path) for path in sorted(Path("/").glob(evidence.lstrip("/")))), None)
 
 
 def _version(distribution: str) -> str | None:

@@ -88,12 +88,20 @@ def match_targets(patterns: Sequence[str], kernels: Iterable[Kernel], here: Sequ
     """Return the names ``CONFIG@VERSION`` and ``CONFIG`` that a pattern matches, by configuration and version.
 
     A pattern with a ``%`` crosses what its beginning matches with the emulators that are `here` and the CPU models.
+    One with a slash is no pattern but names a target by a path: a kernel build directory, ``CONFIG@DIRECTORY``, a file.
     """
+    paths = tuple(
+        load_config(pattern).name if "@" in pattern or Path(pattern).is_dir() else pattern
+        for pattern in patterns
+        if "/" in pattern
+    )
+    patterns = [pattern for pattern in patterns if "/" not in pattern]
     versions = [kernel.version for kernel in kernels]
     names = [*list_configs(), *(f"{config.name}@{version}" for config in crossed_configs() for version in versions)]
     for base in dict.fromkeys(pattern.partition("%")[0] for pattern in patterns if "%" in pattern):
         names += [moved for name in names if fnmatchcase(name, base) for moved in emulations(load_config(name), here)]
-    return tuple(name for name in dict.fromkeys(names) if any(_matches(name, pattern) for pattern in patterns))
+    matched = (name for name in names if any(_matches(name, pattern) for pattern in patterns))
+    return tuple(dict.fromkeys((*matched, *paths)))
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -206,7 +214,10 @@ class Results:
     cells: Mapping[tuple[str, str], Cell]
 
     def missing(self, targets: Iterable[str], cases: Sequence[Case]) -> Mapping[str, tuple[Case, ...]]:
-        """Return what is not there, is of an older text of the scenario, or could not run then, by target."""
+        """Return what is not there, is of an older text of the scenario, or could not run then, by target.
+
+        Of a target that a path names, that is everything.
+        """
         wanted: dict[str, tuple[Case, ...]] = {}
         for target in targets:
             new = tuple(case for case in cases if self._key(target, case.name) != case.key)
@@ -216,7 +227,8 @@ class Results:
 
     def _key(self, target: str, scenario: str) -> str:
         cell = self.cells.get((target, scenario))
-        return "" if cell is None or cell.verdict == CANNOT else cell.key
+        # A build directory may hold another kernel by now.
+        return "" if cell is None or cell.verdict == CANNOT or "/" in target else cell.key
 
     def with_cells(self, cells: Iterable[Cell]) -> Results:
         """Return the results with cells added or replaced."""

@@ -31,8 +31,8 @@ def split(target: str) -> tuple[str, str]:
 
 
 def order(targets: Iterable[str]) -> list[str]:
-    """Return targets by configuration, then by version."""
-    return sorted(set(targets), key=lambda t: (split(t)[0], version_key(split(t)[1])))
+    """Return targets by configuration, then by version; build directories are the last."""
+    return sorted(set(targets), key=lambda t: (split(t)[0], "/" in split(t)[1], version_key(split(t)[1])))
 
 
 class Table:
@@ -148,6 +148,8 @@ class Table:
 def series(target: str) -> str:
     """Return the stable series of a target's kernel, such as 6.12."""
     version = split(target)[1]
+    if "/" in version:
+        return "tree"
     return ".".join(map(str, linux_version(version))) if version else "packaged"
 
 

@@ -55,13 +55,14 @@ class Regression:
     def is_on(self, target: str) -> bool:
         """Whether a target has it: a configuration, with another kernel or emulator ``CONFIG@KERNEL%CPU``.
 
-        With a kernel of its own the measured ``releases`` of its mode count, if there are any.
+        With a kernel of Debian's the measured ``releases`` of its mode count, if there are any; one that was built in a
+        directory, ``CONFIG@DIR``, is taken for its configuration's.
         """
         if target == self.elsewhere:
             return True
         configuration, _, kernel = target.partition("%")[0].partition("@")
         spans = self.releases.get(configuration.rpartition("-")[2])
-        if not kernel or spans is None:
+        if not kernel[:1].isdigit() or spans is None:
             return configuration in self.targets
         return any(_is_within(kernel, span) for span in spans)
 

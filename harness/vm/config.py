@@ -6,6 +6,7 @@ The keys are rows of :data:`KEYS`; a file that does not fit them gives one sente
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,8 @@ from types import MappingProxyType
 
 from harness.arch.cpu_models import CPUS
 from harness.errors import InputError
+from harness.vm.debian.versions import linux_version
+from harness.vm.kernels.tree import read_release, tree_path
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The checkout that this package is installed from (always editable: ``make setup`` sees to it)."""
@@ -41,7 +44,9 @@ class MachineConfig:
     `machine` are options of QEMU's ``-M virt``; `cmdline` are words added to the kernel command line.
     `kernel_version`, if there is one, is a kernel of the whole archive in place of `kernel_package`: a release or
     package version, or the beginning of one.  `qemu`, if there is one, is the version of QEMU, or the beginning of it,
-    in place of the machine's own.
+    in place of the machine's own.  `linux` is the series that the target is about (empty: any), which its
+    `kernel_package` must be of.  `kernel_tree`, if there is one, is a kernel build directory in place of both.
+    `like` is the project's target whose kept findings apply (empty: its own), the part of its name before the ``@``.
     """
 
     name: str
@@ -55,6 +60,9 @@ class MachineConfig:
     cmdline: tuple[str, ...]
     kernel_version: str = ""
     qemu: str = ""
+    linux: str = ""
+    kernel_tree: Path | None = None
+    like: str = ""
 
     @property
     def machine_argument(self) -> str:
@@ -123,9 +131,12 @@ KEYS: tuple[Key, ...] = (
     Key("shared_mib", "a whole number from 1 to 1024", _mebibytes(1, 1024)),
     # Debian Policy 5.6.7: what a package name may be.
     Key("kernel_package", 'a Debian package such as "linux-image-cloud-arm64"', _text(r"[a-z0-9][a-z0-9+.-]+")),
+    Key("linux", 'a kernel series such as "6.12"', _text(r"\d{1,3}\.\d{1,4}"), True),
     # Printable ASCII without space or quote: one word for the kernel's parser.
     Key("cmdline", "a list of words for the kernel command line", _words(r"[!#-&(-~]{1,256}")),
     Key("kernel_version", 'a kernel of the archive such as "6.12.117" or "7.3.*"', _text(KERNEL_VERSION.pattern), True),
+    Key("kernel_tree", "the path of a kernel build directory", _text(r"[^\x00-\x1f\x7f]{1,4096}"), True),
+    Key("like", "one of the project's targets", _text(r"[a-z0-9][a-z0-9.-]*"), True),
 )
 
 
@@ -138,25 +149,83 @@ def list_configs() -> tuple[str, ...]:
 def load_config(name_or_path: str | Path) -> MachineConfig:
     """Return the machine of a target name, or of a TOML file given by its path.
 
-    A text with a slash in it or ending in ``.toml`` is a path.  ``NAME@VERSION`` is that machine with another kernel of
-    Debian's archive; ``%qemu-VERSION`` and ``%CPU`` behind it are another QEMU and another CPU model.  Raises
-    InputError.
+    A text with a slash in it or ending in ``.toml`` is a path; that of a directory is a kernel build directory, run as
+    the project's target of its version.  ``NAME@VERSION`` is that machine with another kernel of Debian's archive, and
+    ``NAME@DIRECTORY`` with the kernel of a build directory; ``%qemu-VERSION`` and ``%CPU`` behind it are another QEMU
+    and another CPU model.  Raises InputError, and SetupError for a directory in which nothing was built.
     """
     if isinstance(name_or_path, str) and "%" in name_or_path.rpartition("/")[2]:
         place, slash, name = name_or_path.rpartition("/")
         base, *words = name.split("%")
         return emulated(load_config(f"{place}{slash}{base}"), words, name_or_path)
     text, at, version = str(name_or_path).partition("@")
+    if at and isinstance(name_or_path, str) and text in list_configs() and "/" in version:
+        if version.endswith(".toml"):
+            return _load_file(Path(version), text)
+        return _on_tree(load_config(text), Path(version))
     if at and isinstance(name_or_path, str) and "/" not in version:
         if not KERNEL_VERSION.fullmatch(version):
             raise InputError(str(name_or_path), None, "expected a kernel version after the @, such as 6.12.117")
-        return replace(load_config(text), name=f"{text}@{version}", kernel_version=version)
+        return replace(load_config(text), name=f"{text}@{version}", kernel_version=version, linux="")
     text = str(name_or_path)
     is_path = isinstance(name_or_path, Path) or "/" in text or text.endswith(".toml")
     if not is_path and text not in list_configs():
         raise InputError(text, None, f"no such target; there are {', '.join(list_configs())}, or give a .toml file")
-    path = Path(text) if is_path else CONFIG_DIR / f"{text}.toml"
-    return parse_config(path.stem, _read(path), str(path))
+    if isinstance(name_or_path, str) and is_path and _is_directory(text):
+        tree = tree_path(Path(text), text)
+        return _on_tree(load_config(guess_like(read_release(tree))), tree)
+    return _load_file(Path(text) if is_path else CONFIG_DIR / f"{text}.toml")
+
+
+def _is_directory(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except ValueError:  # a NUL in the path
+        return False
+
+
+def guess_like(release: str, mode: Mode = Mode.NVHE) -> str:
+    """Return the project's target of a mode whose kernel is the nearest that is not newer, else the oldest."""
+    rows = [(linux_version(c.linux), c.name) for c in map(load_config, list_configs()) if c.mode is mode and c.linux]
+    if not rows:
+        raise InputError(release, None, f"no target of the project is of mode {mode.value}")
+    older = [row for row in rows if row[0] <= linux_version(release)]
+    return (max(older) if older else min(rows))[1]
+
+
+def name_on_tree(tree: Path, target: str | None = None) -> str:
+    """Return the name of a target with the kernel of a build directory; None: the one that its version suggests.
+
+    InputError: there is no such directory or target, or the target names a kernel itself.  SetupError: nothing was
+    built there.
+    """
+    where = tree_path(tree, str(tree))
+    if target is None:
+        return load_config(str(where)).name
+    base, mark, emulator = target.partition("%")
+    if base not in list_configs():
+        expected = f"with --tree, expected one of {', '.join(list_configs())} (a target file has the key kernel_tree)"
+        raise InputError(target, None, expected)
+    return load_config(f"{base}@{where}{mark}{emulator}").name
+
+
+def like_name(target: str) -> str:
+    """Return the target without its kernel: the one whose kept findings apply, on the same emulator."""
+    base, mark, emulator = target.partition("%") if "%" in target.rpartition("/")[2] else (target, "", "")
+    return f"{base.partition('@')[0]}{mark}{emulator}"
+
+
+def _on_tree(config: MachineConfig, tree: Path) -> MachineConfig:
+    """Return a machine with the kernel of a build directory, which need not be there any more."""
+    where = Path(os.path.realpath(tree))
+    summary = f"the kernel built in {where}, {config.mode.value}; kept findings are those of {config.name}"
+    name = f"{config.name}@{where}"
+    found = replace(config, name=name, summary=summary, kernel_tree=where, like=config.name)
+    return replace(found, kernel_package="", kernel_version="", linux="")
+
+
+def _load_file(path: Path, like: str = "") -> MachineConfig:
+    return parse_config(path.stem, _read(path), str(path), like)
 
 
 def emulated(config: MachineConfig, words: Sequence[str], where: str) -> MachineConfig:
@@ -198,8 +267,12 @@ def _read(path: Path) -> str:
         raise InputError(str(path), line, "not UTF-8 text; expected a TOML file") from error
 
 
-def parse_config(name: str, text: str, where: str) -> MachineConfig:
-    """Return the machine that a configuration's text describes; `where` is for the error's sentence."""
+def parse_config(name: str, text: str, where: str, like: str = "") -> MachineConfig:
+    """Return the machine that a configuration's text describes; `where` is its file, for the error's sentence.
+
+    `like` stands for the key of this name.  A file with ``like`` or ``kernel_tree`` takes what it leaves out from the
+    target that it is like.  SetupError: nothing was built in its kernel build directory.
+    """
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -212,13 +285,38 @@ def parse_config(name: str, text: str, where: str) -> MachineConfig:
         if name_in_file not in known:
             expected = ", ".join(key.name for key in KEYS)
             raise InputError(where, _line_of(name_in_file, text), f"unknown key {name_in_file!r}; expected {expected}")
+    if like or "like" in table or "kernel_tree" in table:
+        return _derived(_values(table, text, where, partly=True), where, like)
     return MachineConfig(name=name, **_values(table, text, where))  # type: ignore[arg-type]  # KEYS checks each type
 
 
-def _values(table: Mapping[str, object], text: str, where: str) -> Mapping[str, object]:
+def _derived(values: Mapping[str, object], where: str, like: str) -> MachineConfig:
+    """Return the machine of a file that has not all keys: the rest is that of the target that it is like."""
+    kernels = [name for name in ("kernel_tree", "kernel_version", "kernel_package") if name in values]
+    if "kernel_tree" in kernels and len(kernels) > 1:
+        raise InputError(where, None, f"expected kernel_tree or {kernels[1]}, not both")
+    given = dict(values)
+    if "kernel_tree" in given:
+        # Like a link's: from the file, not from where a command happens to be run.
+        given["kernel_tree"] = tree_path(Path(where).parent / str(given["kernel_tree"]), where)
+    name = like or str(given.get("like", ""))
+    if not name:
+        mode = given.get("mode", Mode.NVHE)
+        assert isinstance(given["kernel_tree"], Path) and isinstance(mode, Mode)
+        name = guess_like(read_release(given["kernel_tree"]), mode)
+    if name not in list_configs():
+        raise InputError(where, None, f"like is {name!r}; expected one of {', '.join(list_configs())}")
+    base = load_config(name)
+    if kernels:
+        base = replace(base, kernel_package="", kernel_version="", linux="")
+    full = f"{name}@{Path(where).absolute()}"
+    return replace(base, **{**given, "name": full, "like": name})  # type: ignore[arg-type]  # KEYS checks each type
+
+
+def _values(table: Mapping[str, object], text: str, where: str, *, partly: bool = False) -> Mapping[str, object]:
     values: dict[str, object] = {}
     for key in KEYS:
-        if key.name not in table and key.optional:
+        if key.name not in table and (key.optional or partly):
             continue
         if key.name not in table:
             raise InputError(where, None, f"key {key.name!r} is missing; expected {key.expected}")

@@ -26,6 +26,7 @@ from harness import protocol
 from harness.errors import Remains, SetupError, VmLost
 from harness.vm.plugins.plugin import Map, Plugin
 from harness.vm.qemu_command import MIB, RING, Files, Machine, command_line
+from harness.vm.refusal import refusal
 from harness.vm.template import CONSOLE, MAILBOX, RAM, STATE, Template, copy_with_holes
 
 CONSOLE_TAIL = 12_000
@@ -55,7 +56,8 @@ class Qemu:
 
     Entering boots it and waits for the agent, or with ``template`` goes on where that one was saved; leaving kills it.
     VmLost: QEMU or the kernel in it died, or did not answer in time; it carries the end of the console, and what
-    ``post_mortem`` takes from the machine before its end.
+    ``post_mortem`` takes from the machine before its end.  SetupError: QEMU is missing, or the kernel cannot run the
+    agent or load the recording module.
     """
 
     def __init__(
@@ -207,12 +209,26 @@ class Qemu:
         deadline = time.monotonic() + self._boot_timeout
         magic = protocol.MAGIC.to_bytes(8, "little")
         while self.mailbox[:8] != magic:
-            self.check_alive()
+            self._check_booting()
             if time.monotonic() > deadline:
                 raise self.lost(f"the agent was not ready within {self._boot_timeout:g} s")
             time.sleep(0.005)
         if self.machine.deterministic:
             self.await_brake(deadline)
+
+    def _check_booting(self) -> None:
+        """Raise VmLost if the machine ended as it booted; SetupError, if its kernel cannot run the agent."""
+        examine, self._post_mortem = self._post_mortem, None
+        try:
+            self.check_alive()
+        except VmLost as error:
+            why = refusal(self.console())
+            if why:
+                raise SetupError(f"{self.machine.name}: {why}") from error
+            if examine is None:
+                raise
+            raise VmLost(error.config, error.reason, error.console_tail, examine(self)) from error
+        self._post_mortem = examine
 
     def await_brake(self, deadline: float, look: Callable[[], None] = lambda: None) -> None:
         """Wait until a deterministic machine stands still (``deadline``: time.monotonic), and ``look`` now and then.

@@ -108,6 +108,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.corpus.coverage_report", "vm/test_coverage_live.py", ("coverage", MAIN, "fuzz.cli.coverage")),
         Row("fuzz.targets.emulators", "unit/fuzz/triage/test_confirm.py", ("fuzz.triage.confirm",)),
         Row("fuzz.triage.export", "unit/fuzz/cli/test_export.py", ("export", MAIN, "fuzz.cli.export")),
+        Row("fuzz.triage.tree_check", "vm/test_tree_live.py", ("ci", MAIN, "fuzz.cli.ci")),
         Row("fuzz.triage.replay", "unit/fuzz/cli/test_replay.py", ("replay", MAIN, "fuzz.cli.replay")),
         Row("fuzz.triage.report_server", "unit/fuzz/cli/test_report.py"),
         Row("fuzz.campaign.status_line", "unit/fuzz/campaign/test_summary.py"),
@@ -141,7 +142,6 @@ ROWS: dict[str, tuple[Row, ...]] = {
     ),
     "a part of what a command prints: the command's output is looked at": (
         Row("fuzz.campaign.lemma_campaign", "unit/fuzz/cli/test_lemma.py", ("lemma", "fuzz.cli.lemma")),
-        Row("fuzz.cli.options", "unit/fuzz/cli/test_fuzz.py", ("fuzz.cli.fuzz",)),
         Row("fuzz.triage.report_page", "unit/harness/report/test_html_report.py"),
         Row("harness.report.campaign_data", "unit/harness/report/test_html_report.py", ("harness.report.html_report",)),
         Row("harness.report.crash", "unit/harness/report/test_export.py", ("harness.report.export",)),
@@ -170,6 +170,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.bench.stages", LIVE_BENCH, ("bench", MAIN, "fuzz.cli.bench", "fuzz.bench.benchmark")),
         Row("fuzz.cli.bench", LIVE_BENCH, ("bench", MAIN)),
         Row("fuzz.cli.bisect", "vm/test_kernels_live.py", ("bisect", MAIN)),
+        Row("fuzz.cli.ci", "vm/test_tree_live.py", ("ci", MAIN)),
         Row("fuzz.cli.record", "vm/test_record_live.py", ("record", MAIN)),
         Row("harness.vm.plugins.kvm_coverage", LIVE_MAP),
         Row("harness.vm.postmortem", LIVE_CRASH),

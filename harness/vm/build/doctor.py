@@ -17,7 +17,7 @@ from harness.vm.tools import require_tool, run_tool
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A Debian package, the command or the absolute path that shows that it is there, and its purpose."""
+    """A Debian package, the command or the absolute path (a pattern) that shows that it is there, and its purpose."""
 
     package: str
     evidence: str
@@ -54,13 +54,14 @@ class TargetState:
     """What a target would boot; `prepared` is None if something of it is not in the cache.
 
     `image_sha256` is that of the image as it is on disk now.  `boot_alarms` are what its kernel complains of while it
-    boots; None: it did not boot here yet.
+    boots; None: it did not boot here yet.  `refused` is why it can never be there (empty: it can).
     """
 
     config: MachineConfig
     prepared: PreparedTarget | None
     image_sha256: str = ""
     boot_alarms: tuple[str, ...] | None = None
+    refused: str = ""
 
 
 def parse_requirements(text: str, where: str) -> tuple[Requirement, ...]:
@@ -132,6 +133,9 @@ def check_distributions(requires: Sequence[str], version: Callable[[str], str | 
 def check_target(state: TargetState) -> Check:
     """Return whether a target can boot at once, with the kernel image that it would use."""
     name, prepared = state.config.name, state.prepared
+    if state.refused:
+        why, _, fix = state.refused.partition(": use ")
+        return Check("target", name, False, f"{state.config.summary}: {why}", f"use {fix}" if fix else "see above")
     if prepared is None:
         detail = f"{state.config.summary}: {state.config.kernel_package} is not fetched and built yet"
         return Check("target", name, False, detail, f"shadowfuzz setup --target {name}")

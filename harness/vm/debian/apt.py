@@ -154,11 +154,13 @@ def release_codename(etc: Path) -> str:
     try:
         text = (etc / "os-release").read_text(errors="replace")
     except OSError as error:
-        raise SetupError(f"cannot read {etc}/os-release: {error.strerror}; this needs Debian 12") from error
+        raise SetupError(f"cannot read {etc}/os-release: {error.strerror}; this needs Debian 12 or 13") from error
     fields: dict[str, str] = dict(re.findall(r"""^([A-Z_]+)=["']?([^"'\n]*)["']?$""", text, re.MULTILINE))
     codename = fields.get("VERSION_CODENAME", "")
     if fields.get("ID") != "debian" or not re.fullmatch(r"[a-z]+", codename):
-        raise SetupError(f"this machine runs {fields.get('PRETTY_NAME', 'an unknown system')}; this needs Debian 12")
+        raise SetupError(
+            f"this machine runs {fields.get('PRETTY_NAME', 'an unknown system')}; this needs Debian 12 or 13"
+        )
     return codename
 
 

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "protocol.h"
@@ -19,6 +20,7 @@
 static void die(const char *what)
 {
 	fprintf(stderr, "shadowfuzz agent: %s: %s\n", what, strerror(errno));
+	tcdrain(STDERR_FILENO); /* a panic does not wait for what a terminal still holds */
 	_exit(1); /* PID 1: the kernel panics, QEMU leaves */
 }
 

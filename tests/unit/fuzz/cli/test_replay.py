@@ -15,7 +15,8 @@ import pytest
 
 from fuzz.cli.main import FAILED, main
 from fuzz.targets import prepared_side
-from harness.errors import AgentProtocolError, TargetError, VmLost
+from harness.errors import AgentProtocolError, SetupError, TargetError, VmLost
+from harness.relations.divergence import Divergence
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 from harness.trace.tracefile import load_trace
@@ -166,3 +167,43 @@ def test_a_name_that_is_no_text(tmp_path: Path, fake: Callable[..., FakeTarget],
     path.write_text((GOLDEN / "mixture.scn").read_text())
     assert main(["replay", str(path)]) == 1
     assert "\\udcff.scn" in capsys.readouterr().out
+
+
+def test_statuses_of_git_bisect(
+    fake: Callable[..., FakeTarget], capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    argv = ["replay", str(GOLDEN / "mixture.scn"), "--bisect"]
+    asked = [*argv, "--signature", "switch.xN/DABT_LOW"]
+    monkeypatch.setattr(prepared_side, "check", lambda *_: checked(Divergence("switch", "x3", 1, 2, "DABT_LOW", 7, 2)))
+    fake(None)
+    assert main(asked) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "bad: switch.xN/DABT_LOW in 1 of 1 run"
+    fake(VmLost("fake", "panic"))
+    assert main(asked) == 125
+    fake()
+    assert main(asked) == 125, "a kernel that does not boot"
+
+    def refuse(*_: object, **__: object) -> None:
+        raise SetupError("the module does not build")
+
+    monkeypatch.setattr(prepared_side, "prepare", refuse)
+    assert main(asked) == 125
+    # git takes 2 for a bad commit: a mistake in the command must end the search instead.
+    assert main([*argv, "--signature", "nonsense"]) == 128
+    assert main([*argv, "--no-such-option"]) == 128
+    assert main(["replay", str(tmp_path / "none.scn"), "--bisect"]) == 128
+    assert main(["replay", str(tmp_path / "none.scn")]) == 2
+    fake(None)
+    monkeypatch.setattr(prepared_side, "check", lambda *_: checked())
+    assert main(asked) == 0
+
+
+def test_only_one_signature_counts(fake: Callable[..., FakeTarget], monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = ["replay", str(GOLDEN / "mixture.scn"), "--signature"]
+    monkeypatch.setattr(prepared_side, "check", lambda *_: checked(Divergence("switch", "x3", 1, 2, "DABT_LOW", 7, 2)))
+    fake(None)
+    assert main([*argv, "switch.xN/DABT_LOW"]) == 1
+    fake(None)
+    assert main([*argv, "switch.pc"]) == 0
+    fake(VmLost("fake", "panic"))
+    assert main([*argv, "switch.pc"]) == FAILED

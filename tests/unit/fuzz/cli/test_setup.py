@@ -12,6 +12,7 @@ import pytest
 from fuzz.cli.setup import add_parsers
 from harness.errors import InputError
 from harness.vm.config import list_configs
+from tests.support.fake_tree import NAMES, fake_tree
 
 
 def run(*argv: str) -> int:
@@ -44,3 +45,23 @@ def test_unknown_target_is_known_before_anything_is_fetched(tmp_path: Path, monk
     with pytest.raises(InputError, match="no such target"):
         run("setup", "--target", "kvm-nvhe", "nonsense")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_of_a_build_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tree = fake_tree(tmp_path / "linux", config=[name for name in NAMES if name not in ("DEVMEM", "KPROBES")])
+    assert run("doctor", "--tree", str(tree)) == 3
+    lines = capsys.readouterr().out.splitlines()
+    (own,) = [line for line in lines if line.startswith("ok") and str(tree) in line]
+    assert "Linux 6.12.117-fake, built with gcc, like kvm-6.12-nvhe by its version" in own
+    for name, why in (("DEVMEM", "to boot: agent and host share memory"), ("KPROBES", "to record: the module finds")):
+        (at,) = [i for i, line in enumerate(lines) if line.startswith(f"MISSING  CONFIG_{name} ")]
+        assert f"CONFIG_{name}=y is needed {why}" in lines[at]
+        assert f"--enable {name}" in lines[at + 1]
+    (tree / "Module.symvers").unlink()
+    assert run("doctor", "--tree", str(tree)) == 3
+    assert "no Module.symvers or vmlinux.symvers" in capsys.readouterr().out
+    with pytest.raises(InputError, match="cannot use it as a kernel build directory"):
+        run("doctor", "--tree", str(tmp_path / "none"))

@@ -44,6 +44,7 @@ from harness.vm.config import load_config
 from harness.vm.debian.kernel_archive import Kernel
 from tests.support.complaining import LARGE, Complaining
 from tests.support.complaining import QUIET as COMPLAINING_QUIET
+from tests.support.fake_tree import fake_tree
 from tests.support.paths import GOLDEN
 
 CASE = make_case("mixture", load(GOLDEN / "mixture.scn"))
@@ -149,6 +150,18 @@ def test_targets_by_pattern() -> None:
     assert match_targets(["kvm-vhe", "*@6.1.*"], kernels) == (
         *("kvm-vhe", "kvm-nvhe@6.1.164-1", "kvm-protected@6.1.164-1", "kvm-vhe@6.1.164-1"),
     )
+
+
+def test_build_directories_are_targets_like_others(tmp_path: Path) -> None:
+    tree = fake_tree(tmp_path / "linux")
+    kernels = [Kernel("6.12.117-1", "6.12.117-1", ("sid",), (), ())]
+    name = f"kvm-6.12-nvhe@{tree}"
+    assert match_targets(["kvm-nvhe@*", str(tree)], kernels) == ("kvm-nvhe@6.12.117-1", name)
+    assert match_targets([f"kvm-vhe@{tree}%max"], kernels) == (f"kvm-vhe@{tree}%max",)
+    ran = Results({}).with_cells(
+        [Cell(name, CASE.name, CASE.key, "clean"), Cell("kvm-vhe", CASE.name, CASE.key, "clean")]
+    )
+    assert ran.missing([name, "kvm-vhe"], [CASE]) == {name: (CASE,)}, "it may hold another kernel by now"
 
 
 def test_cases_of_files() -> None:

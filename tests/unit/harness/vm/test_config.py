@@ -10,8 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import InputError
-from harness.vm.config import DEFAULT_TARGET, KEYS, MAX_CONFIG_BYTES, Mode, list_configs, load_config, parse_config
+from harness.errors import InputError, SetupError
+from harness.vm.config import (
+    DEFAULT_TARGET,
+    KEYS,
+    MAX_CONFIG_BYTES,
+    Mode,
+    guess_like,
+    list_configs,
+    load_config,
+    name_on_tree,
+    parse_config,
+)
+from tests.support.fake_tree import fake_tree
 
 GOOD = """\
 summary = "a machine"
@@ -138,3 +149,86 @@ def test_any_text_is_an_input_error(text: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_config("x", text, "x.toml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("release", "like"),
+    [
+        ("6.1.0", "kvm-nvhe"),
+        ("5.15.3", "kvm-nvhe"),
+        ("6.6.9", "kvm-nvhe"),
+        ("6.12.117-mine", "kvm-6.12-nvhe"),
+        ("7.0.0-rc1", "kvm-6.12-nvhe"),
+        ("7.3.2", "kvm-7.3-nvhe"),
+        ("8.0.0", "kvm-7.3-nvhe"),
+    ],
+)
+def test_whose_kept_findings_apply(release: str, like: str) -> None:
+    assert guess_like(release) == like
+    assert load_config(guess_like(release, Mode.VHE)).mode is Mode.VHE
+
+
+def test_build_directory_is_part_of_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = fake_tree(tmp_path / "linux")
+    config = load_config(str(tree))
+    assert (config.name, config.like) == (f"kvm-6.12-nvhe@{tree}", "kvm-6.12-nvhe")
+    assert (config.kernel_tree, config.kernel_version, config.kernel_package) == (tree, "", "")
+    assert load_config(config.name) == config and config.mode is Mode.NVHE
+    assert str(tree) in config.summary and "kvm-6.12-nvhe" in config.summary
+    monkeypatch.chdir(tmp_path)
+    assert load_config("./linux") == load_config("kvm-6.12-nvhe@./linux") == config
+    moved = load_config(f"kvm-vhe@{tree}%max")
+    assert (moved.name, moved.cpu, moved.mode, moved.kernel_tree) == (f"kvm-vhe@{tree}%max", "max", Mode.VHE, tree)
+    assert load_config(f"kvm-nvhe@{tmp_path}/gone").kernel_tree == tmp_path / "gone", "its findings can still be read"
+    with pytest.raises(SetupError, match=r"no include/config/kernel\.release"):
+        load_config(str(tmp_path))
+
+
+def test_name_on_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = fake_tree(tmp_path / "linux")
+    monkeypatch.chdir(tree)
+    assert name_on_tree(Path()) == f"kvm-6.12-nvhe@{tree}"
+    assert name_on_tree(tree, "kvm-protected") == f"kvm-protected@{tree}"
+    assert name_on_tree(tree, "kvm-vhe%max") == f"kvm-vhe@{tree}%max"
+    for wrong in ("kvm-nvhe@6.12.117", "mine.toml", "kvm-x"):
+        with pytest.raises(InputError, match="with --tree, expected one of kvm-nvhe, "):
+            name_on_tree(tree, wrong)
+    with pytest.raises(InputError, match="cannot use it as a kernel build directory: No such file"):
+        name_on_tree(tmp_path / "none")
+
+
+def test_file_with_a_build_directory(tmp_path: Path) -> None:
+    tree = fake_tree(tmp_path / "linux")
+    path = tmp_path / "mine.toml"
+    path.write_text('kernel_tree = "linux"\nmemory_mib = 1024\n')
+    config = load_config(str(path))
+    assert (config.name, config.kernel_tree, config.memory_mib) == (f"kvm-6.12-nvhe@{path}", tree, 1024)
+    assert config.cpu == load_config("kvm-6.12-nvhe").cpu, (
+        "what a file leaves out is that of the target that it is like"
+    )
+    assert load_config(config.name) == config, "a finding's target can be named again"
+    path.write_text('kernel_tree = "linux"\nlike = "kvm-vhe"\n')
+    assert (load_config(path).like, load_config(path).mode) == ("kvm-vhe", Mode.VHE)
+    path.write_text('kernel_tree = "linux"\nmode = "protected"\n')
+    assert load_config(path).like == "kvm-protected"
+    path.write_text(GOOD + 'like = "kvm-6.12-nvhe"\n')
+    assert (load_config(path).like, load_config(path).kernel_package) == ("kvm-6.12-nvhe", "linux-image-cloud-arm64")
+    assert load_config(path).linux == "", "a package of the file's own may be of any series"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('kernel_tree = "none"\n', "cannot use it as a kernel build directory: No such file"),
+        ('kernel_tree = "linux"\nkernel_version = "6.1"\n', "expected kernel_tree or kernel_version, not both"),
+        ('kernel_tree = "linux"\nlike = "kvm-x"\n', "like is 'kvm-x'; expected one of kvm-nvhe, "),
+        ("kernel_tree = 5\n", "kernel_tree is 5; expected the path of a kernel build directory"),
+    ],
+)
+def test_wrong_file_with_a_build_directory(tmp_path: Path, text: str, reason: str) -> None:
+    fake_tree(tmp_path / "linux")
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_config(path)
+    assert reason in str(caught.value)

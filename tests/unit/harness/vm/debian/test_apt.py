@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SetupError
-from harness.vm.build.prepare import resolve_kernel
+from harness.vm.build.kernel_entry import resolve_kernel
 from harness.vm.debian.apt import (
     Archive,
     Package,

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Good, bad or cannot tell: what a replay says of one commit, for ``git bisect run``.  Pure.
+
+Source of the statuses: git-bisect(1), "Bisect run".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from harness.errors import InputError
+from harness.findings.checked import CheckResult, signature
+from harness.findings.finding import difference, signature_text
+from harness.findings.regressions import Regression, crash_text
+from harness.relations.registry import ALL
+from harness.report.replay_result import Lost, Ran, TargetResult
+from harness.vm.alarms import KINDS
+from harness.vm.crash import ENDS, end_of
+
+GOOD, BAD, CANNOT_TELL, ABORT = 0, 1, 125, 128
+"""125 leaves a commit out, from 128 on the search ends: a mistake in the command must not decide anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A status of git's, and why."""
+
+    status: int
+    why: str
+
+    @property
+    def text(self) -> str:
+        """It in one line."""
+        return f"{({GOOD: 'good', BAD: 'bad'}).get(self.status, 'cannot tell')}: {self.why}"
+
+
+def check_signature(text: str) -> str:
+    """Return a signature as it is.  InputError: none looks like that, so that nothing would ever show it."""
+    name = text.partition("/")[0]
+    relation, _, register = name.partition(".")
+    known = {row.shows.partition(".")[0] for row in ALL} | {kind.name for kind in KINDS} | set(ENDS)
+    if re.fullmatch(r"x\d+", register):
+        raise InputError("--signature", None, f"{name}: general-purpose registers are one: {relation}.xN")
+    if relation not in known:
+        raise InputError("--signature", None, f"{text[:60]!r}: expected one that `shadowfuzz replay` sums up")
+    return text
+
+
+def judge(results: Sequence[TargetResult], wanted: str | None, kept: Sequence[Regression]) -> Verdict:
+    """Return what runs say of a signature; None: of anything that no kept finding of the target is like.
+
+    ``*`` in the place of a part of the signature is any.  One run that shows it is enough; if none does, all must have
+    ended as they should.
+    """
+    runs = [(result.target, ran) for result in results for ran in result.ran]
+    lost = [item for result in results for item in result.lost]
+    shown = [text for target, ran in runs for text in _shown(target, ran, wanted, kept)]
+    shown += [text for item in lost for text in _ends(item, wanted)]
+    total = len(runs) + len(lost)
+    if shown:
+        return Verdict(BAD, f"{', '.join(dict.fromkeys(shown))} in {_count(len(shown), total)}")
+    if lost:
+        return Verdict(CANNOT_TELL, f"the target was lost: {lost[0].reason}")
+    odd = next((ran.checked.status for _, ran in runs if ran.checked.status != "ok"), "")
+    if odd or not runs:
+        return Verdict(CANNOT_TELL, f"a run ended with status {odd}" if odd else "nothing was run")
+    return Verdict(GOOD, f"{wanted or 'nothing new'} in {_count(0 if wanted else total, total)}")
+
+
+def _count(some: int, total: int) -> str:
+    return f"{some} of {total} run{'s' * (total != 1)}"
+
+
+def _shown(target: str, ran: Ran, wanted: str | None, kept: Sequence[Regression]) -> Iterator[str]:
+    """Yield the signature of a run that is wanted, once; of one that is not, those that are new."""
+    alarms = [signature_text(alarm.signature) for alarm in ran.alarms]
+    if wanted is not None:
+        texts = [*_texts(ran.checked), *alarms]
+        if any(_matches(text, wanted) for text in texts):
+            yield wanted
+        return
+    here = [row for row in kept if re.split("[@%]", target)[0] in row.targets]
+    for divergence in ran.checked.unexplained:
+        text = signature_text(signature(divergence))
+        if not any(row.shows(text, (difference(divergence),)) for row in here):
+            yield text
+            return
+    yield from alarms[:1]
+
+
+def _texts(checked: CheckResult) -> Iterator[str]:
+    return (signature_text(signature(divergence)) for divergence in checked.unexplained)
+
+
+def _ends(item: Lost, wanted: str | None) -> Iterator[str]:
+    """Yield how a machine ended, if that is what is wanted; a machine that did not boot shows nothing."""
+    if wanted is not None and item.job is not None:
+        end = end_of(item.reason, item.console_tail)
+        if _matches(crash_text(end.signature), wanted) or _matches(signature_text(end.signature), wanted):
+            yield wanted
+
+
+def _matches(text: str, wanted: str) -> bool:
+    parts, patterns = text.split("/"), wanted.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a kernel does otherwise than another one, scenario by scenario: new problems, fixed ones, other changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fuzz.targets.observation import Observation, signatures
+from fuzz.targets.runner import TRIES
+from fuzz.targets.target_set import Side, TargetSet
+from harness.errors import TargetError, VmLost
+from harness.findings.finding import Subject, signature_text
+from harness.findings.regressions import crash_text
+from harness.scenario.scenario import Scenario
+from harness.vm.crash import end_of
+
+Names = frozenset[str]
+NONE: Names = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What one scenario shows on a kernel and on its base, as texts of signatures.
+
+    ``new``: unexplained on the kernel and not on the base; ``fixed``: the other way round; ``changed``: what the two
+    traces have otherwise; ``intended``: names of what was meant to change; ``same``: unexplained on both.
+    """
+
+    name: str
+    new: Names = NONE
+    fixed: Names = NONE
+    changed: Names = NONE
+    intended: Names = NONE
+    same: Names = NONE
+
+    @property
+    def differs(self) -> bool:
+        """Whether it shows any change that nobody wrote down."""
+        return bool(self.new or self.fixed or self.changed)
+
+    def confirmed_by(self, other: Shown) -> Shown:
+        """Return what two runs of the scenario have in common."""
+        return Shown(
+            self.name,
+            self.new & other.new,
+            self.fixed & other.fixed,
+            self.changed & other.changed,
+            self.intended & other.intended,
+            self.same | other.same,
+        )
+
+
+def show(targets: TargetSet[Side], name: str, scenario: Scenario) -> Shown:
+    """Return what a scenario shows on two targets; what differs has to come twice, in fresh VMs.
+
+    TargetError: both of them are lost, or one does not boot any more.
+    """
+    once = _show_once(targets, name, scenario)
+    return once.confirmed_by(_show_once(targets, name, scenario)) if once.differs else once
+
+
+def _show_once(targets: TargetSet[Side], name: str, scenario: Scenario) -> Shown:
+    targets.start()
+    for left in reversed(range(TRIES)):
+        try:
+            kernel, base, against = targets.run_and_check_each(scenario)
+        except TargetError as error:
+            return _lost(targets, name, scenario, error)
+        # On a busy machine timer interrupts may come too fast for a slow guest.
+        if not left or all(each.checked.status != "runaway" for each in (kernel, base)):
+            break
+    one, other = _texts(kernel), _texts(base)
+    changed = frozenset(map(signature_text, signatures(against.checked)))
+    intended = frozenset(judged.known.id for judged in against.checked.judged if judged.known is not None)
+    return Shown(name, one - other, other - one, changed, intended, one & other)
+
+
+def _texts(seen: Observation) -> Names:
+    """Return all that is wrong with a run: divergences, alarms, an end before its time."""
+    texts = {signature_text(signature) for signature in signatures(seen.checked)}
+    texts |= {signature_text(alarm.signature) for alarm in seen.alarms}
+    return frozenset(texts | ({f"ends: {seen.checked.status}"} if seen.checked.status != "ok" else set()))
+
+
+def _lost(targets: TargetSet[Side], name: str, scenario: Scenario, error: TargetError) -> Shown:
+    """Run a scenario on each machine alone, since together they do not say what the other one does."""
+    subjects = targets.subjects
+    kernel, base = (_end(targets, subject, scenario) for subject in subjects)
+    if kernel and base and kernel != base:
+        raise error  # nothing can be said of the two
+    return Shown(name, kernel - base, base - kernel, same=kernel & base)
+
+
+def _end(targets: TargetSet[Side], subject: Subject, scenario: Scenario) -> Names:
+    """Return how a scenario ends a fresh machine; nothing: it does not.  TargetError: the machine does not boot."""
+    with targets.boot_again(subject) as machine:
+        try:
+            machine.run(scenario)
+        except VmLost as error:
+            return frozenset({crash_text(end_of(error.reason, error.console_tail, error.remains).signature)})
+        except TargetError as error:
+            return frozenset({crash_text(end_of(str(error), "", protocol=True).signature)})
+    return NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One signature, and the scenarios that show it, in their order."""
+
+    signature: str
+    scenarios: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """All that a kernel does otherwise.
+
+    ``fixed`` are of scenarios without new problems, behind which others cannot be seen; ``changed`` are of scenarios
+    with neither.  ``same`` are problems that both have, ``intended`` counts scenarios by what was meant to change.
+    """
+
+    new: tuple[Group, ...]
+    fixed: tuple[Group, ...]
+    changed: tuple[Group, ...]
+    same: tuple[Group, ...]
+    intended: Mapping[str, int]
+
+    @property
+    def text(self) -> str:
+        """It in a few words."""
+        counts = ((self.new, "new problem"), (self.fixed, "fixed"), (self.changed, "other change"))
+        parts = [
+            f"{len(groups)} {what}{'s' * (len(groups) > 1 and what != 'fixed')}" for groups, what in counts if groups
+        ]
+        return ", ".join(parts) or "no change"
+
+
+def _count(groups: Sequence[Group], what: str) -> str:
+    return f"{len(groups)} {what}{'s' * (len(groups) > 1)}" if groups else ""
+
+
+def summarise(shown: Sequence[Shown]) -> Change:
+    """Return what scenarios showed, by signature, the most frequent first."""
+    plain = [each for each in shown if not each.new and not each.fixed]
+    intended = _groups((each.name, each.intended) for each in shown)
+    return Change(
+        _groups((each.name, each.new) for each in shown),
+        _groups((each.name, each.fixed) for each in shown if not each.new),
+        _groups((each.name, each.changed) for each in plain),
+        _groups((each.name, each.same) for each in shown),
+        {group.signature: len(group.scenarios) for group in intended},
+    )
+
+
+def _groups(found: Iterable[tuple[str, Names]]) -> tuple[Group, ...]:
+    by_signature: dict[str, list[str]] = {}
+    for name, texts in found:
+        for text in sorted(texts):
+            by_signature.setdefault(text, []).append(name)
+    groups = [Group(text, tuple(names)) for text, names in by_signature.items()]
+    return tuple(sorted(groups, key=lambda group: (-len(group.scenarios), group.signature)))

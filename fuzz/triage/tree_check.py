@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check a kernel against its base: all scenarios of the corpus on both, then a campaign whose findings run on both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fuzz.campaign.live_campaign import Display, LivePlan, run_live_campaign
+from fuzz.campaign.summary import Summary
+from fuzz.corpus.files import find_scenarios
+from fuzz.paths import KEPT, SEEDS
+from fuzz.store.kept_findings import open_database, stories
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import PreparedTargets, open_targets
+from fuzz.triage.tree_change import Change, Shown, show, summarise
+from harness.errors import InputError, SetupError, TargetError
+from harness.findings.finding import Subject, signature_text
+from harness.findings.regressions import crash_text, load_regressions
+from harness.report.finding_data import Story
+from harness.scenario.requirements import needs_protected
+from harness.scenario.scenario import Scenario, load
+from harness.vm.target import has_protected_vms
+
+Named = tuple[str, Scenario]
+"""A scenario with its name."""
+MAX_RERUN = 80
+"""So many findings of a campaign are run on both, those with a signature that the corpus did not show."""
+PROGRESS_SECONDS = 5.0
+ENOUGH = 60
+"""So many scenarios that differ, and no more are run: each is run twice, and a hang takes long."""
+MAX_LOST = 5
+"""So many scenarios of which nothing can be said, and the check ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPlan:
+    """What to check: ``targets`` are a kernel and its base; ``seconds`` of a campaign (None: none), kept in ``out``."""
+
+    targets: TargetOptions
+    seconds: float | None
+    out: Path
+    jobs: int | None = None
+    seed: int | None = None
+    paths: tuple[Path, ...] = SEEDS
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A finished check.
+
+    ``corpus`` and ``campaign`` are what scenarios showed; ``scenarios`` is how many the campaign ran, ``seconds`` how
+    long all took.  ``undecided`` are scenarios of which nothing can be said, with why.  ``left`` scenarios of the
+    corpus were not run, nor was the campaign, because enough differed.
+    """
+
+    kernel: Subject
+    base: Subject
+    corpus: tuple[Shown, ...]
+    campaign: tuple[Shown, ...]
+    scenarios: int
+    seconds: float
+    undecided: tuple[tuple[str, str], ...]
+    left: int = 0
+
+    @property
+    def change(self) -> Change:
+        """All of it, by signature."""
+        return summarise((*self.corpus, *self.campaign))
+
+    @property
+    def exit_status(self) -> int:
+        """1 for a new problem or another change, 3 where nothing can be said of a scenario, else 0."""
+        if self.change.new or self.change.changed:
+            return 1
+        return 3 if self.undecided else 0
+
+    def kept(self, signature: str) -> tuple[str, ...]:
+        """Return the kept findings of the base that show a signature."""
+        target = self.base.target.replace("%", "@").partition("@")[0]
+        rows = load_regressions(KEPT)
+        return tuple(row.id for row in rows if target in row.targets and row.matching(signature) is not None)
+
+
+def check_tree(plan: CheckPlan, display: Display, progress: Callable[[str], None]) -> Checked:
+    """Check a kernel against its base.
+
+    InputError, SetupError: a name or the set-up is wrong, or the campaign failed.  TargetError: a kernel does not boot.
+    """
+    start = time.monotonic()
+    scenarios = [(path.stem, load(path)) for path in find_scenarios(plan.paths)]
+    targets = open_targets(plan.targets, progress)
+    kernel, base = targets.subjects
+    if kernel.target == base.target:
+        raise InputError(base.target, None, "the kernel and its base are the same target")
+    protected = all(has_protected_vms(side.config.mode, side.prepared.kernel_release) for side in targets.sides)
+    runnable = [(name, s) for name, s in scenarios if protected or not needs_protected(s)]
+    run = _Runner(targets, progress)
+    with targets:
+        corpus = tuple(run.each(iter(runnable)))
+        targets.stop()  # the campaign's machines want the memory
+        fuzz = plan.seconds is not None and run.differ < ENOUGH
+        summary = _campaign(plan, plan.seconds or 0.0, display, progress) if fuzz else None
+        found = () if summary is None else tuple(run.each(_candidates(plan.out, (kernel, base), corpus)))
+    seconds, count = time.monotonic() - start, 0 if summary is None else summary.scenarios
+    left = len(runnable) - len(corpus) if run.differ >= ENOUGH else 0
+    return Checked(kernel, base, corpus, found, count, seconds, tuple(run.undecided), left)
+
+
+class _Runner:
+    """Runs scenarios on both machines, and reports how far it is."""
+
+    def __init__(self, targets: PreparedTargets, progress: Callable[[str], None]) -> None:
+        self._targets, self._progress = targets, progress
+        self._next = time.monotonic() + PROGRESS_SECONDS
+        self.undecided: list[tuple[str, str]] = []
+        self.differ = 0
+        """How many scenarios differed so far."""
+
+    def each(self, scenarios: Iterator[Named]) -> Iterator[Shown]:
+        """Yield what scenarios show, until enough differ.
+
+        TargetError: machines do not boot, or are lost again and again.
+        """
+        for number, (name, scenario) in enumerate(scenarios, 1):
+            if self.differ >= ENOUGH:
+                return
+            self._targets.start()
+            try:
+                shown = show(self._targets, name, scenario)
+            except TargetError as error:
+                self.undecided.append((name, str(error)))
+                if len(self.undecided) > MAX_LOST:
+                    raise
+                continue
+            self.differ += shown.differs
+            if time.monotonic() > self._next:
+                self._next = time.monotonic() + PROGRESS_SECONDS
+                self._progress(f"{number} scenarios, {self.differ} differ")
+            yield shown
+
+
+def _campaign(plan: CheckPlan, seconds: float, display: Display, progress: Callable[[str], None]) -> Summary:
+    progress(f"a campaign of {seconds:.0f} s on both")
+    options = replace(plan.targets, cold=False)
+    summary = run_live_campaign(LivePlan(options, seconds, plan.out, plan.jobs, plan.seed), display, progress)
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    if summary.failure:
+        raise SetupError(f"the campaign ended early: {summary.failure}")
+    return summary
+
+
+def _candidates(out: Path, subjects: tuple[Subject, Subject], corpus: Sequence[Shown]) -> Iterator[Named]:
+    """Yield the scenarios of a campaign's findings whose signatures the corpus did not show, the kernel's own first."""
+    seen = frozenset(text for each in corpus for text in (*each.new, *each.fixed, *each.changed, *each.same))
+    found = [story for story in stories(open_database(out, None)) if story.kept.confirmed]
+    ours = [story for story in found if story.kept.finding.subject in subjects and _text(story) not in seen]
+    ours.sort(key=lambda story: (story.kept.finding.other is not None, story.kept.finding.subject != subjects[0]))
+    done: set[str] = set()
+    for story in ours:
+        text = _text(story)
+        if story.kept.scenario is not None and text not in done and len(done) < MAX_RERUN:
+            done.add(text)
+            yield story.id, story.kept.scenario
+
+
+def _text(story: Story) -> str:
+    finding = story.kept.finding
+    return crash_text(finding.signature) if finding.kind == "crash" else signature_text(finding.signature)

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel of a target as one entry of the cache: from a package, from the whole archive, or from a build directory.
+
+Its facts: ``package`` and ``version``, ``release``, ``sha256`` of the image, ``headers`` (a path from the entry's),
+``packages`` that it was made of; ``image``, where that is not beside the facts; ``borrowed``, whose headers they are;
+``clang`` and ``symbols`` of a build directory.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+
+from harness.errors import SetupError
+from harness.vm.cache import Cache, Entry, hash_inputs
+from harness.vm.config import MachineConfig, Mode, list_configs, load_config
+from harness.vm.debian.apt import Archive, Package, open_archive, release_codename, unpack
+from harness.vm.debian.kernel_archive import recall
+from harness.vm.debian.versions import linux_version
+from harness.vm.kernels.fetch import STATE, Fetched, borrow, fetch, find_fetched, find_kernel
+from harness.vm.kernels.files import find_headers, find_image, make_relocatable, read_image
+from harness.vm.kernels.needed_config import ALWAYS, Use, lacks
+from harness.vm.kernels.tree import CONFIG, BuildTree, read_tree
+from harness.vm.tools import Progress, quiet
+
+KERNEL_RECIPE, TREE_RECIPE = "1", "1"
+"""Parts of the entries' keys: to be raised when the code below makes something else of the same packages or files."""
+
+KERNEL_ROOM = 512 << 20
+"""Bytes for one kernel while it is unpacked, with its packages and apt's lists (measured: 340 MiB; 120 to 150 stay)."""
+TREE_ROOM = 512 << 20
+TREES_KEPT = 6
+"""So many images of build directories stay, those that were used last (20 to 60 MB each)."""
+
+
+def kernel_entry(config: MachineConfig, cache: Cache, progress: Progress) -> Entry:
+    """Return the kernel that a target boots, with its headers: fetched or copied as far as it is not in the cache.
+
+    InputError, SetupError: there is no such kernel, or it is none for this target.
+    """
+    if config.kernel_tree is not None:
+        tree = read_tree(config.kernel_tree)
+        check_configuration(tree, config.mode)
+        return cache.get(
+            *("tree", _tree_key(tree), lambda work: _copy_tree(tree, config.like, work, progress), progress, TREE_ROOM),
+            keep=TREES_KEPT,
+        )
+    if config.kernel_version:
+        wanted = find_kernel(cache, config.kernel_version, progress)
+        return _pinned(cache, fetch(cache, wanted, progress), progress)
+    check_offer(config, _codename())
+    entry = cache.get(
+        "kernel",
+        _kernel_key(config),
+        lambda work: _build_kernel(config, cache, work, progress),
+        progress,
+        KERNEL_ROOM,
+    )
+    check_series(config, str(entry.facts["package"]), str(entry.facts["release"]))
+    return entry
+
+
+def find_kernel_entry(config: MachineConfig, cache: Cache) -> Entry | None:
+    """Return the same if it needs nothing more than the cache.  InputError, SetupError: as :func:`kernel_entry`."""
+    if config.kernel_tree is not None:
+        return cache.find("tree", _tree_key(read_tree(config.kernel_tree)))
+    if not config.kernel_version:
+        check_offer(config, _codename())
+        entry = cache.find("kernel", _kernel_key(config))
+        if entry is not None:
+            check_series(config, str(entry.facts["package"]), str(entry.facts["release"]))
+        return entry
+    known = recall(cache.root / STATE)
+    found = None if known is None else find_fetched(cache, known.find(config.kernel_version))
+    return None if found is None else _pinned(cache, found)
+
+
+def _pinned(cache: Cache, fetched: Fetched, progress: Progress = quiet) -> Entry:
+    """Return a kernel of the archive as if it were one entry; its image is elsewhere than its headers."""
+    if fetched.headers is None:
+        fetched = borrow(cache, fetched, progress)
+    assert fetched.headers is not None
+    facts = {**fetched.headers.facts, **fetched.image.facts, "image": str(fetched.image.path / "Image")}
+    if fetched.donor is not None:
+        facts["borrowed"] = fetched.donor.version
+    return Entry(fetched.headers.path, facts)
+
+
+def check_configuration(tree: BuildTree, mode: Mode) -> None:
+    """SetupError: a kernel was built without what a target of a mode needs."""
+    uses = (*ALWAYS, Use.PROTECTED) if mode is Mode.PROTECTED else ALWAYS
+    found = lacks((tree.path / CONFIG).read_text(errors="replace"), uses)
+    if found:
+        more = f" (and {len(found) - 1} more: shadowfuzz doctor --tree {tree.path})" if len(found) > 1 else ""
+        raise SetupError(f"{tree.path}: {found[0].text}{more}; shadowfuzz kernels config prints what is needed")
+
+
+def _tree_key(tree: BuildTree) -> str:
+    # The path, because the module is built with the files there; the image, because a struct may change and leave
+    # every header that make compares alone.
+    return hash_inputs([TREE_RECIPE, str(tree.path), tree.release, tree.image_sha256, tree.config_sha256])
+
+
+def _copy_tree(tree: BuildTree, like: str, work: Path, progress: Progress) -> Mapping[str, object]:
+    """Keep the image: a build that goes on must not change what machines boot from."""
+    progress(f"{tree.path}: Linux {tree.release}; kept findings and errata are those of {like}")
+    shutil.copyfile(tree.image, work / "Image")
+    if read_image(work / "Image").sha256 != tree.image_sha256:
+        raise SetupError(f"{tree.path}: its image was replaced while it was read; run the command again")
+    facts: dict[str, object] = {"package": str(tree.path), "version": tree.release, "release": tree.release}
+    facts |= {"sha256": tree.image_sha256, "headers": str(tree.path), "clang": tree.clang, "symbols": tree.symbols}
+    return facts | {"packages": [tree.config_sha256]}
+
+
+def _kernel_key(config: MachineConfig) -> str:
+    return hash_inputs([KERNEL_RECIPE, config.kernel_package, platform.machine()])
+
+
+def _build_kernel(config: MachineConfig, cache: Cache, work: Path, progress: Progress) -> Mapping[str, object]:
+    if re.search(r"[\s:]", str(work)):
+        # Known before 40 MB are fetched: make splits its words there, and Linux' Makefile refuses to start.
+        raise SetupError(f"no kernel module can be built in {cache.root}: set XDG_CACHE_HOME to a path without spaces")
+    progress(f"kernel package {config.kernel_package}: fetching and unpacking")
+    unpacked = work / "unpacked"
+    with cache.lock("apt", progress):
+        archive = open_archive(cache.root / "apt", progress)
+        packages = resolve_kernel(archive, config.kernel_package)
+        check_series(config, packages[0].name, packages[0].name.removeprefix("linux-image-"))
+        debs = archive.download(packages)
+        unpack(debs, unpacked, progress)
+        for path in (cache.root / "apt" / "debs", cache.root / "apt" / "cache"):
+            shutil.rmtree(path)  # 150 MB that nothing needs any more; the lists stay, for the next kernel
+    image, headers = find_image(unpacked), find_headers(unpacked)
+    release = headers.name.removeprefix("linux-headers-")
+    make_relocatable(headers)
+    image.rename(work / "Image")
+    headers.parent.parent.rename(work / "usr")
+    shutil.rmtree(unpacked)  # the package's own modules: KVM and all that the agent needs is built in
+    return {
+        "package": packages[0].name,
+        "version": packages[0].version,
+        "release": release,
+        "sha256": read_image(work / "Image").sha256,
+        "headers": f"usr/src/{headers.name}",
+        "packages": [package.wanted for package in packages],
+    }
+
+
+OFFERED: Mapping[tuple[str, str], str] = MappingProxyType(
+    # What a meta package is in a Debian release: packages.debian.org/RELEASE/PACKAGE.
+    {
+        ("linux-image-cloud-arm64", "bookworm"): "6.1",
+        ("linux-image-cloud-arm64", "trixie"): "6.12",
+        ("linux-image-6.12-cloud-arm64", "trixie"): "",
+    }
+)
+"""Package and release to the series; empty: there is no such package."""
+
+
+def _codename() -> str:
+    with suppress(SetupError):  # what is in the cache needs no Debian
+        return release_codename(Path("/etc"))
+    return ""
+
+
+def check_offer(config: MachineConfig, codename: str) -> None:
+    """SetupError: a target's package is known to be another in a Debian release; nothing need be fetched to know."""
+    series = OFFERED.get((config.kernel_package, codename), config.linux)
+    if config.linux and not config.kernel_version and series != config.linux:
+        there = f"is Linux {series}" if series else "is not offered"
+        raise SetupError(f"{config.kernel_package} {there} in Debian {codename}, {_instead(config, series)}")
+
+
+def check_series(config: MachineConfig, package: str, release: str) -> None:
+    """SetupError: a target's package is of another series here than the target is about."""
+    found = ".".join(map(str, linux_version(release)))
+    if config.linux and found != config.linux:
+        raise SetupError(f"{config.kernel_package} is {package} here, {_instead(config, found)}")
+
+
+def _instead(config: MachineConfig, series: str) -> str:
+    name = re.split("[@%]", config.name)[0]
+    alike = (config.mode, config.cpu, series)
+    same = [other.name for other in map(load_config, list_configs()) if (other.mode, other.cpu, other.linux) == alike]
+    # Not by its own package, which another Debian release need not offer.
+    or_that = f", or '{same[0]}@{series}.*' for {series}" if same else ""
+    return f"but target {config.name} is Linux {config.linux}: use --target '{name}@{config.linux}.*'{or_that}"
+
+
+def resolve_kernel(archive: Archive, name: str) -> tuple[Package, ...]:
+    """Return the kernel package behind `name` (a meta package or the real one), then what a module build needs.
+
+    Headers are of the image's own version; the build tools (linux-kbuild) are those for this machine.
+    """
+    image = archive.show(name)
+    follow = [other for other in image.depends if re.fullmatch(r"linux-image-\d.*", other)]
+    if follow:
+        image = archive.show(follow[0])
+    release = image.name.removeprefix("linux-image-")
+    headers = archive.show(f"linux-headers-{release}")
+    if headers.version != image.version:
+        raise SetupError(f"the archive has {image.name} {image.version} but its headers {headers.version}; try later")
+    common = [archive.show(other) for other in headers.depends if re.fullmatch(r"linux-headers-.*-common.*", other)]
+    tools = [other for other in headers.depends if other.startswith("linux-kbuild-")]
+    return (image, headers, *common, *(archive.show(other, archive.build_architecture) for other in tools))

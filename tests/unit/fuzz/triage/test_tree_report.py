@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A checked kernel in each of its forms: one screen, JSON, JUnit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from xml.etree import ElementTree
+
+from fuzz.triage.tree_change import Shown
+from fuzz.triage.tree_check import Checked
+from fuzz.triage.tree_report import report_json, report_junit, report_lines
+from harness.findings.finding import Subject
+
+KERNEL = Subject("kvm-6.12-nvhe@/home/me/linux", "6.12.117-mine", "ab" * 32, "spec")
+BASE = Subject("kvm-6.12-nvhe", "6.12.117+deb12-cloud-arm64", "cd" * 32, "spec")
+NOTHING = Checked(KERNEL, BASE, (Shown("a"), Shown("b")), (), 0, 12.3, ())
+KEPT = "host.xN/DABT_LOW"
+MUCH = replace(
+    NOTHING,
+    corpus=(
+        Shown("a", new=frozenset(f"host.r{i}/HVC64" for i in range(20))),
+        Shown("b", fixed=frozenset({KEPT}), changed=frozenset({"against.x1/HVC64"})),
+        Shown("c", changed=frozenset({"against.x2/HVC64"}), intended=frozenset({"row"})),
+    ),
+    campaign=(Shown("divergence-1", new=frozenset({"switch.pc"})),),
+    scenarios=1234,
+    undecided=(("odd", "both were lost\x1b"),),
+)
+
+
+def test_nothing_changed() -> None:
+    lines = list(report_lines(NOTHING))
+    assert lines[-1] == "no change"
+    assert lines[0] == "kernel         kvm-6.12-nvhe@/home/me/linux, Linux 6.12.117-mine"
+    assert NOTHING.exit_status == 0
+
+
+def test_one_screen_whatever_is_found() -> None:
+    lines = list(report_lines(MUCH))
+    assert len(lines) <= 24 and not any("\x1b" in line for line in lines)
+    assert "fixed          1" in lines
+    assert "  host.xN/DABT_LOW: 1 scenario, first b; like mmio-load-loses-sign or aborted-access-completes" in lines
+    assert "  and 15 more (--json has all)" in lines
+    assert "intended       row (1)" in lines
+    assert lines[-1] == "21 new problems, 1 fixed, 1 other change"
+
+
+def test_what_was_left_out() -> None:
+    assert "not run        200 scenarios and the campaign: enough differs" in report_lines(replace(MUCH, left=200))
+
+
+def test_what_is_a_failure() -> None:
+    assert MUCH.exit_status == 1
+    assert (
+        replace(NOTHING, corpus=(Shown("b", fixed=frozenset({KEPT}), changed=frozenset({"against.x1"})),)).exit_status
+        == 0
+    )
+    assert replace(NOTHING, corpus=(Shown("c", intended=frozenset({"row"})),)).exit_status == 0
+    assert replace(NOTHING, corpus=(Shown("c", changed=frozenset({"against.x1"})),)).exit_status == 1
+    assert replace(NOTHING, undecided=(("odd", "both were lost"),)).exit_status == 3
+
+
+def test_junit() -> None:
+    suite = ElementTree.fromstring(report_junit(MUCH))
+    assert {name: suite.get(name) for name in ("tests", "failures", "errors")} == {
+        "tests": "5",
+        "failures": "3",
+        "errors": "1",
+    }
+    kinds = {case.get("name"): [child.get("type") or child.tag for child in case] for case in suite}
+    assert kinds == {
+        "a": ["new problem"],
+        "b": ["system-out"],
+        "c": ["other change"],
+        "divergence-1": ["new problem"],
+        "odd": ["error"],
+    }
+
+
+def test_json() -> None:
+    document = report_json(MUCH)
+    kept = ("mmio-load-loses-sign", "aborted-access-completes")
+    assert document["fixed"] == [{"signature": KEPT, "scenarios": ("b",), "kept": kept}]
+    assert (document["scenarios"], document["exit_status"]) == ({"corpus": 3, "campaign": 1234, "left": 0}, 1)

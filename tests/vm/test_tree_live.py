@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kernel build directory as a target: it shows what the kernel shows that it is like, or is a set-up error."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from fuzz.cli.main import main
+from harness.vm.build.prepare import prepare
+from harness.vm.config import load_config
+from harness.vm.kernels.tree import IMAGE
+from tests.vm.patching import PATCHES, apply
+from tests.vm.trees import debian_tree
+
+LIKE = "kvm-6.12-nvhe"
+KEPT = "corpus/regressions/mmio_load_signed_word.scn"
+
+
+def test_a_build_directory_is_run_like_the_target_of_its_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = debian_tree(LIKE, tmp_path)
+    own, stock = prepare(load_config(str(tree))), prepare(load_config(LIKE))
+    assert (own.kernel_sha256, own.kernel_release) == (stock.kernel_sha256, stock.kernel_release)
+    assert own.module_elf != stock.module_elf, "the module is built with the directory's own headers"
+    assert main(["replay", KEPT, "--tree", str(tree)]) == 1
+    shown = capsys.readouterr().out
+    assert f"{LIKE}@{tree}: Linux {own.kernel_release}" in shown
+    assert "mmio-load-loses-sign" in shown, "the errata of the target that it is like decide the cause"
+
+
+def test_a_module_that_does_not_load_is_no_crash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The headers of 6.1 with the image of 6.12: as after a build that was broken off.
+    tree = debian_tree("kvm-nvhe", tmp_path / "tree", image_of=LIKE)
+    out = tmp_path / "out"
+    for command in (
+        ["replay", KEPT],
+        ["fuzz", "--seconds", "5", "--jobs", "1", "--coverage", "model", "--out", str(out)],
+    ):
+        assert main([*command, "--tree", str(tree)]) == 3
+        shown = capsys.readouterr()
+        # A campaign says in its summary why its workers gave up.
+        assert "the recording module does not load: " in shown.out + shown.err
+    assert not list(out.rglob("crash-*")), "nothing that was found"
+
+
+def test_what_a_patch_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree, report = debian_tree(LIKE, tmp_path), tmp_path / "ci.xml"
+    few = [f"corpus/{name}.scn" for name in ("regressions/mmio_load_signed_word", "seeds/mmio_store_byte_and_half")]
+    argv = ["ci", *few, "--no-campaign", "--junit", str(report), "--tree", str(tree)]
+    assert main(argv) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "no change"
+    assert ElementTree.fromstring(report.read_text()).get("failures") == "0"
+    # KVM moves PC on by 8 behind an access that userspace completes.
+    image, places = apply((tree / IMAGE).read_bytes(), next(patch for patch in PATCHES if patch.jumps))
+    assert places > 0
+    (tree / IMAGE).unlink()
+    (tree / IMAGE).write_bytes(image)
+    assert main(argv) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"^  \w+\.pc/", out, re.MULTILINE), out
+    assert ElementTree.fromstring(report.read_text()).get("failures") == "2"
