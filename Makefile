@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Everything from a bare Debian 12 machine; `make help` lists what there is.
 .POSIX:
-.PHONY: help setup campaign test lint clean
+.PHONY: help setup campaign test lint docs clean
 
 SECONDS = 60
 JOBS = 2
@@ -26,6 +26,10 @@ test: lint ## lint, then every test, those in real VMs included
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: setup ## the documents as a site in out/site, every link checked (installs MkDocs into .venv)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
 
 clean: ## remove the Python environment, findings and tools' caches of this checkout (not ~/.cache/shadowfuzz)
 	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis

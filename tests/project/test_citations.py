@@ -22,6 +22,8 @@ import pytest
 from tests.support.paths import ROOT
 
 ME = "tests/project/test_citations.py"
+MENU = "mkdocs.yml"
+"""Names pages by their paths from docs; tests/project/test_docs.py looks them up."""
 TEXTS = frozenset({".py", ".c", ".h", ".toml", ".md", ".sh", ".yml"})
 
 
@@ -45,7 +47,8 @@ def prose_of(name: str) -> str:
 
 def citing() -> list[str]:
     """Every file whose citations are followed: code, catalogue and documents, not what tests compare with."""
-    return sorted(name for name in tracked() if Path(name).suffix in TEXTS and "/golden/" not in name and name != ME)
+    followed = (name for name in tracked() if Path(name).suffix in TEXTS and "/golden/" not in name)
+    return sorted(name for name in followed if name not in (ME, MENU))
 
 
 # ---- pages: links, sections, and names in a section
