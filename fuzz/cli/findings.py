@@ -17,19 +17,19 @@ from harness.errors import InputError
 EPILOG = """\
 examples:
   shadowfuzz findings
-      the clusters of out/campaign: how often, new or not, verdict, where, what
+      list the clusters of out/campaign: count, new or not, verdict, target, divergence
   shadowfuzz findings --new
-      only those that are like no kept regression (corpus/regressions/expected.toml) on their target: a night's news
+      list only those that are like no kept regression (corpus/regressions/expected.toml) on their target
   shadowfuzz findings show d47d8f
-      one finding in full: its scenario, what differs side by side, the verdict and what it rests on
+      show one finding in full: its scenario, what differs side by side, the verdict and its evidence
   shadowfuzz findings list --out out/vhe --format sarif > findings.sarif
-      for machines: json, junit, sarif
+      write a format for machines: json, junit or sarif
   shadowfuzz findings open
-      all of it as a page in the browser (`shadowfuzz report` writes the file only)
+      show everything as a page in the browser (`shadowfuzz report` only writes the file)
 
 An id may be shortened, with or without its kind.  `like A`: the kept regression A shows the same relation, register
-class, exit class and helper on this target.  `another cause`: by its place it might be one of those, and no rule of
-theirs (harness/relations/errata.py) predicts it.
+class, exit class and helper on this target.  `another cause`: the place is that of a kept regression, but no rule of
+harness/relations/errata.py predicts the value.
 
 exit status: 0 no findings (list), shown or opened, 1 there are confirmed findings (list; with --new: new ones), 2 bad
 usage or input
@@ -40,26 +40,28 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``findings``; it sets `run`, which takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "findings",
-        help="list and show what campaigns found",
+        help="list the findings of a campaign, or show one",
         description="List the findings of a campaign's directory or database, or show one of them.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("action", nargs="?", choices=("list", "show", "open"), default="list", help="(list)")
-    parser.add_argument("id", nargs="?", metavar="ID", help="which one to show")
+    parser.add_argument(
+        "action", nargs="?", choices=("list", "show", "open"), default="list", help="what to do (default: list)"
+    )
+    parser.add_argument("id", nargs="?", metavar="ID", help="id of the finding to show (may be shortened)")
     add_campaign(parser)
-    parser.add_argument("--format", choices=("text", "json", "junit", "sarif"), default="text", help="(text)")
-    parser.add_argument("--new", action="store_true", help="list: only what is like no kept regression")
-    parser.add_argument("--trace", action="store_true", help="show: print each recorded event as well")
+    parser.add_argument("--format", choices=("text", "json", "junit", "sarif"), default="text", help="(default: text)")
+    parser.add_argument("--new", action="store_true", help="list only what is like no kept regression")
+    parser.add_argument("--trace", action="store_true", help="with show: print each recorded event, too")
     parser.set_defaults(run=run_findings)
 
 
 def run_findings(args: argparse.Namespace) -> int:
     """List or show; errors are raised for the caller to show."""
     if (args.action == "show") != (args.id is not None):
-        raise InputError("findings", None, "`show` takes an id, `list` and `open` take none")
+        raise InputError("findings", None, "`show` needs an id; `list` and `open` accept none")
     if args.new and args.action != "list":
-        raise InputError("--new", None, "only `list` takes it")
+        raise InputError("--new", None, "only `list` accepts it")
     database = open_database(args.out, args.store)
     if args.action == "open":
         out = args.out / "report.html"

@@ -29,18 +29,18 @@ examples:
   shadowfuzz replay corpus/seeds --all-targets --json > replay.json
       every seed on every target, as one JSON object (keys: harness/report/replay_json.py)
   shadowfuzz replay finding.scn --repeat 20 --kernel ./Image
-      twenty times, each in a fresh VM, on a kernel image of your own
+      run it twenty times, each in a fresh VM, on a kernel image of your own
   shadowfuzz replay corpus/seeds/protected_vm.scn --target kvm-7.3-protected
-      with what pKVM loads and saves, in memory that its host cannot read, beside what the host has (--no-hyp-copy:
-      without)
+      also compare what pKVM loads and saves in memory that its host cannot read (--no-hyp-copy: do not)
   shadowfuzz replay finding.scn --deterministic --trace
-      interrupts included, the same trace whenever and wherever this is run
+      print the same trace in every run, interrupts included
 
 the table of a divergence: "before" is a register at the exit, "host" what KVM and userspace left there,
 "predicted" what the model says the guest sees next, "observed" what the guest really sees; ^ marks digits that
 differ.  Relation switch has "entry", "expected" and "observed": what went into the guest and what came out.
 
-an alarm is what the target's own kernel complained of in its log while the scenario ran; a WARN_ONCE shows once a boot
+an alarm is a problem that the target's own kernel reported in its log while the scenario ran; a WARN_ONCE shows once
+a boot
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence or an alarm, 2 bad usage or input, 3 a target was lost
 """

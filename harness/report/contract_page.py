@@ -92,7 +92,7 @@ def contract_page(exercised: Exercised) -> str:
             "",
             "## Rules",
             "",
-            table(("rule", "owed", "source", *targets), rows),
+            table(("rule", "required", "source", *targets), rows),
             "",
             "## What cannot be exercised, and why",
             "",

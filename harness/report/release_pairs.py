@@ -78,7 +78,7 @@ def _lines(intended: Sequence[Intended], runs: Sequence[Mapping[str, Any]]) -> I
     yield ""
     yield "## What is not compared"
     yield ""
-    yield "Counted in every run, with the reason. Behind a difference that was meant and that the guest may read,"
+    yield "Counted in every run, with the reason. After an intended difference that the guest may read,"
     yield "whatever differs may follow from it; there the comparison of a scenario ends, counted as well."
     yield ""
     yield from (f"- `{name}`: {why}." for name, why in {**NEVER_COMPARED, **NEVER_THE_SAME}.items())

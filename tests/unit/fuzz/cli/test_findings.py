@@ -158,9 +158,9 @@ def test_sarif(root: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        (["show"], "`show` takes an id"),
-        (["show", "crash-cea6", "--new"], "only `list` takes it"),
-        (["list", "x"], "`list` and `open` take none"),
+        (["show"], "`show` needs an id"),
+        (["show", "crash-cea6", "--new"], "only `list` accepts it"),
+        (["list", "x"], "`list` and `open` accept none"),
         (["show", "nosuch"], "no such finding"),
         (["show", "divergence"], "several findings"),
     ],
