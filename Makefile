@@ -27,9 +27,11 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-docs: setup ## the documents as a site in out/site, every link checked (installs MkDocs into .venv)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
-	$(BIN)/mkdocs build --strict --quiet
+docs: ## the documents as a site in out/site, every link checked (installs MkDocs into .venv)
+	@tools/setup.sh --target $(TARGET)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo out/site/index.html
 
 clean: ## remove the Python environment, findings and tools' caches of this checkout (not ~/.cache/shadowfuzz)
 	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis
