@@ -129,10 +129,20 @@ def test_every_page_is_listed() -> None:
     assert [name for name in names if f"docs/{name}" not in index and not name.startswith("spec/")] == []
 
 
-def test_make_targets_of_the_readme_exist() -> None:
-    for name in set(re.findall(r"^    make (\w+)", README.read_text(encoding="utf-8"), re.MULTILINE)):
+def test_make_targets_of_the_pages_exist() -> None:
+    texts = "".join(page.read_text(encoding="utf-8") for page in pages())
+    names = set(re.findall(r"^    make (\w+)", texts, re.MULTILINE))
+    assert names >= {"campaign", "test", "docs"}
+    for name in names:
         done = subprocess.run(["make", "-n", name], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_site_fails_at_a_wrong_link() -> None:
+    """MkDocs 1.6 counts no warnings with --quiet, so that --strict lets them pass."""
+    done = subprocess.run(["make", "-n", "docs"], cwd=ROOT, capture_output=True, text=True, check=True)
+    (build,) = (line for line in done.stdout.splitlines() if "mkdocs build" in line)
+    assert "--strict" in build and "quiet" not in build and " -q" not in build
 
 
 @pytest.mark.parametrize("pattern", [r"deb\.debian|pypi\.org", r"/work/", r"/tmp/v\b"])
