@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Everything from a bare Debian 12 or 13 machine; `make help` lists what there is.
 .POSIX:
-.PHONY: help setup campaign test lint clean
+.PHONY: help setup campaign test lint docs clean
 
 SECONDS = 60
 JOBS = 2
@@ -26,6 +26,13 @@ test: lint ## lint, then every test, those in real VMs included
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: ## the documents as a site in out/site, every link checked (installs MkDocs into .venv)
+	@tools/setup.sh --target $(TARGET)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --editable '.[docs]'
+	@# Not --quiet: MkDocs 1.6 counts no warnings then, and --strict lets them pass.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo out/site/index.html
 
 clean: ## remove the Python environment, findings and tools' caches of this checkout (not ~/.cache/shadowfuzz)
 	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,13 +21,13 @@ _say = progress_printer("against")
 EPILOG = """\
 examples:
   shadowfuzz against kvm-nvhe kvm-nvhe@6.12.117 found.scn
-      one scenario on both, each in a fresh VM: every place where the two traces differ
+      run one scenario on both, each in a fresh VM; print every place where the two traces differ
   shadowfuzz against kvm-nvhe@6.12.117 kvm-nvhe@7.3 corpus/seeds --known
-      all seeds, with what the catalogue (corpus/known/releases.toml) says was meant
+      run all seeds; print also the differences that the catalogue (corpus/known/releases.toml) lists as intended
 
-No model has a say here.  `shadowfuzz fuzz --target ONE --against OTHER` looks for such scenarios.
+No model is used.  `shadowfuzz fuzz --target ONE --against OTHER` searches for such scenarios.
 
-exit status: 0 no difference, or only intended ones, 1 another one, 2 bad usage or input, 3 a target was lost
+exit status: 0 no difference, or only intended ones, 1 another difference, 2 bad usage or input, 3 a target was lost
 """
 
 
@@ -35,7 +35,7 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``against``; it sets `run`, which takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "against",
-        help="release against release: where two targets' traces of a scenario differ",
+        help="compare two releases: where two targets' traces of a scenario differ",
         description="Run scenarios on two targets with the same CPU and mode, and compare what was recorded.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -43,7 +43,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("targets", nargs=2, metavar="TARGET", help="CONFIG, CONFIG@KERNEL or a .toml file")
     add_paths(parser)
     add_number(parser, "--repeat", 1, "runs of each", most=100)
-    parser.add_argument("--known", action="store_true", help="show intended differences one by one, too")
+    parser.add_argument("--known", action="store_true", help="print each intended difference, too")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run_against)
 
@@ -54,7 +54,7 @@ def run_against(args: argparse.Namespace) -> int:
     one, other = args.targets
     targets = open_targets(TargetOptions(one, LEVEL_NAMES[0], against=other, cold=True), _say)
     if len({subject.target for subject in targets.subjects}) == 1:
-        raise InputError(other, None, "the same target twice")
+        raise InputError(other, None, "the two targets are the same")
     with targets:
         found = tuple(compare_all(targets, scenarios, args.repeat))
     if args.json:

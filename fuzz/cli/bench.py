@@ -21,17 +21,17 @@ QUICK_SECONDS, SECONDS = 2, 10
 
 _HELP = """\
 Run the same scenarios three times in one run: bare (raw), with every world switch recorded, and checked as in a
-campaign (mutated, recorded, replayed on the model, compared, counted).  Then show where the time of an exit goes, and
-how it grows with workers, with the length of a scenario and with the relations that are compared.
+campaign (mutated, recorded, replayed on the model, compared, counted).  Then show how the time of an
+exit is spent, and how it depends on the number of workers, the length of a scenario and the relations compared.
 
-Exits of the mode checked are those whose turn was compared, as a campaign counts them.  Ratios hold on any machine,
-rates on a quiet one only.
+In the mode checked, an exit counts if what the host did after it was compared, as in a campaign.  Ratios are valid on
+any machine, rates only on an idle one.
 
 examples:
   shadowfuzz bench                          two workers on the default target, ten seconds a mode
   shadowfuzz bench --quick                  the modes alone, two seconds each
   shadowfuzz bench --runs 3                 the median of three runs, the least and the most
-  shadowfuzz bench --plot bench.svg --json  everything as one JSON object, and as a picture
+  shadowfuzz bench --plot bench.svg --json  print one JSON object, and write a picture
 
 JSON keys: target, kernel_release, level, jobs, seed, raw_exits_per_s, recorded_exits_per_s, checked_exits_per_s,
 recorded_over_raw, checked_over_raw, start_s, first_checked_exit_s, memory_mib, qemu_memory_mib, breakdown_us,
@@ -46,7 +46,7 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``bench``; `run` takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "bench",
-        help="measure exits a second: raw, recorded, checked",
+        help="measure exits per second: raw, recorded, checked",
         description=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     seed = args.seed if args.seed is not None else secrets.randbits(32)
     seconds = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)
     if args.plot is not None and args.quick:
-        raise InputError("--plot", None, "a quick benchmark measures too little for a picture")
+        raise InputError("--plot", None, "--quick does not measure enough for a picture")
     plan = Plan(args.target, args.level, args.jobs, seconds, seed, args.quick)
     named, results = run_benches(plan, args.runs, say)
     if args.plot is not None:

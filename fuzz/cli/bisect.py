@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz bisect``: between which neighbouring kernels a finding appears or disappears."""
+"""``shadowfuzz bisect``: find the neighbouring kernels between which a finding appears or disappears."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ _say = progress_printer("bisect")
 EPILOG = """\
 examples:
   shadowfuzz bisect corpus/regressions/mmio_load_signed_word.scn
-      the first and last kernel of every series, then halving wherever the outcome changes
+      try the first and last kernel of every series, then bisect where the outcome changes
   shadowfuzz bisect finding.scn --good kvm-vhe@7.3 --bad kvm-vhe@6.12.117+deb12
-      between these two only
+      bisect between these two only
   shadowfuzz bisect --finding d47d8f --out out/campaign
-      a campaign's finding; its release history is kept with it, and its page shows it
+      bisect a campaign's finding; its release history is stored with it and shown on its page
 
-exit status: 0 no change between kernels, 1 there is one, 2 bad usage or input, 3 nothing could run
+exit status: 0 no change between kernels, 1 a change was found, 2 bad usage or input, 3 no
+kernel could run the scenario
 """
 
 
@@ -34,8 +35,8 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``bisect``; it sets `run`, which takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "bisect",
-        help="between which neighbouring kernels a finding appears or disappears",
-        description="Run a scenario on few kernels of the archive and find where what it shows changes.",
+        help="find the neighbouring kernels between which a finding appears or disappears",
+        description="Run a scenario on as few kernels of the archive as possible, and find where its result changes.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -22,15 +22,15 @@ _say = progress_printer("check")
 EPILOG = """\
 examples:
   shadowfuzz record --linux --out boot.trace && shadowfuzz check boot.trace
-      a Linux guest's boot, recorded and checked
+      record and check the boot of a Linux guest
   shadowfuzz check boot.trace --excerpt found.trace
-      and keep what shows the unexplained, as a small recording to hand over
+      also write the unexplained part as a small recording
   shadowfuzz check boot.trace --level kernel --json > checked.json
-      against the deployed code's level, as one JSON object
+      compare with the level of the deployed code; print one JSON object
 
-what is compared: save and restore (the model), host (what KVM owes, what it tells userspace of MMIO), isolate (a vCPU
-while others run), and of switch only registers that no guest can change, for the guest's code is not in the recording;
-what could not be compared is counted, with the reason
+what is compared: save and restore (the model), host (what KVM must do, and what it reports to userspace of MMIO),
+isolate (a vCPU while others run), and of switch only registers that no guest can change, because the guest's code is
+not in the recording; what could not be compared is counted, with the reason
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 records are missing
 """
@@ -41,13 +41,16 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "check",
         help="compare recordings of whole programs with the model, offline",
-        description="Replay every turn of the host in a recording on the model, and compare.  No VM is needed.",
+        description="Replay on the model what the host did after each recorded exit, and compare.  No VM is needed.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help="files of `shadowfuzz record`")
     parser.add_argument(
-        "--excerpt", type=Path, metavar="FILE", help="write the first turn of each unexplained cluster of the one TRACE"
+        "--excerpt",
+        type=Path,
+        metavar="FILE",
+        help="write the first round of each unexplained cluster of the one TRACE",
     )
     parser.add_argument("--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help="the model's level (spec)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -57,7 +60,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run_check(args: argparse.Namespace) -> int:
     """Check and print; errors are raised for the caller to show."""
     if args.excerpt is not None and len(args.traces) != 1:
-        raise InputError("--excerpt", None, "expected one TRACE with it")
+        raise InputError("--excerpt", None, "expected exactly one TRACE")
     style = style_of(sys.stdout, os.environ)
     reports: list[Report] = []
     for path in args.traces:

@@ -14,9 +14,9 @@ from fuzz.corpus.minimise import minimise_directory
 OK, FAILED = 0, 3
 
 _HELP = """\
-Run every scenario of a directory on the target, note which edges of KVM's own code and which decisions of the model it
-reaches, and copy to OUT the simplest ones that reach all of it together.  What a scenario reaches in one run and not
-in another is noise: nothing is kept for it.  The machine is deterministic: the same corpus gives the same OUT.
+Run every scenario of a directory on the target, record which edges of KVM's own code and which decisions of the model
+it reaches, and copy to OUT the simplest ones that reach all of it together.  What a scenario reaches in one run but not
+in another is noise and is ignored.  The machine is deterministic: the same corpus gives the same OUT.
 
 example:
   shadowfuzz cmin out/campaign/corpus out/small
@@ -29,12 +29,12 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``cmin``; `run` takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "cmin",
-        help="distil a corpus: fewer, simpler scenarios with the same coverage",
+        help="minimise a corpus: fewer, simpler scenarios with the same coverage",
         description=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="a corpus, such as a campaign's")
-    parser.add_argument("out", type=Path, metavar="OUT", help="where to copy what is kept; new, or empty")
+    parser.add_argument("out", type=Path, metavar="OUT", help="where to copy the result; new, or empty")
     add_subject(parser)
     add_number(parser, "--repeat", 2, "run each N times; what all runs reach counts", most=100)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

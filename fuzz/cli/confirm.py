@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz confirm``: how surely a divergence comes back, which levels side with KVM, and the verdict."""
+"""``shadowfuzz confirm``: measure the rate of a divergence, compare with every level of the model, print a verdict."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ EPILOG = """\
 example:
   shadowfuzz confirm found.scn --runs 20 --boots 3
       for each unexplained divergence: 20 times in one KVM VM, 20 times in fresh ones, in 3 fresh QEMUs; then ten times
-      on each other -cpu model that has the target's mode, and on each other version of QEMU that is here
+      on each other -cpu model that has the target's mode, and on each other installed version of QEMU
 
 verdicts (docs/spec/differential.md section 4): kvm, model, emulator, flaky, unexplained; abstraction is what the
-catalogue explains.  emulator: it goes away, or changes, on another -cpu or another QEMU: there it shows in less than
-half of the runs, and less often than here, both with a confidence of 95 per cent.  `shadowfuzz setup --emulators` gets
-other versions of QEMU; without one, the output says so.
+catalogue explains.  emulator: the divergence disappears or changes on another -cpu or another QEMU: there it shows in
+less than half of the runs, and less often than on the target, both with a confidence of 95 per cent.  `shadowfuzz
+setup --emulators` fetches other versions of QEMU; if none is installed, the output says so.
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 the target was lost
 """
@@ -33,7 +33,7 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``confirm``; it sets `run`, which takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "confirm",
-        help="run a finding again and again, and give a verdict",
+        help="measure the reproduction rate, compare with every model level, print a verdict",
         description="Measure how often each unexplained divergence of a scenario comes back, and classify it.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -41,7 +41,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add_finding(parser, signature="only this one (default: all)")
     add_number(parser, "--runs", 10, "runs in one VM, and in fresh ones")
     add_number(parser, "--boots", 1, "fresh QEMUs")
-    parser.add_argument("--here", action="store_true", help="try no other -cpu model and no other QEMU")
+    parser.add_argument("--here", action="store_true", help="do not re-run on other -cpu models or QEMU versions")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run_confirm)
 

@@ -17,17 +17,17 @@ from harness.report.kvm_coverage import page, text, to_json
 OK, FAILED = 0, 3
 
 _HELP = """\
-Run scenarios in a QEMU whose plugin notes every block of KVM's code (EL1 and EL2) that is executed, and show which
-functions and exit handlers they reach, which decisions the model takes, and what never happens, each with its reason.
+Run scenarios in a QEMU whose plugin records every block of KVM's code (EL1 and EL2) that is executed.  Show which
+functions and exit handlers they reach, which decisions the model takes, and what is never reached, with the reason.
 
 examples:
-  shadowfuzz coverage                            the project's seeds and regressions on the default target
-  shadowfuzz coverage out/campaign/corpus        what a campaign reached
-  shadowfuzz coverage --functions a.scn          each function that one scenario reaches
-  shadowfuzz coverage --html coverage.html       one page, with the matrix of decisions and functions
+  shadowfuzz coverage                            run the project's seeds and regressions on the default target
+  shadowfuzz coverage out/campaign/corpus        show what a campaign reached
+  shadowfuzz coverage --functions a.scn          list each function that one scenario reaches
+  shadowfuzz coverage --html coverage.html       write one page, with the matrix of decisions and functions
 
-A kernel image has symbols but no debug information: what is shown are functions and instructions.  With --vmlinux and
-the vmlinux of Debian's package linux-image-RELEASE-dbg (260 MB), also source files and lines.
+A kernel image has symbols but no debug information: functions and instructions are shown.  With --vmlinux and the
+vmlinux of Debian's package linux-image-RELEASE-dbg (260 MB), source files and lines are shown, too.
 
 exit status: 0 all scenarios ran, 2 bad usage or input, 3 a machine was lost, or something is missing here
 """
@@ -37,7 +37,7 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``coverage``; `run` takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "coverage",
-        help="what a corpus reaches of KVM's code and of the model",
+        help="show what a corpus reaches of KVM's code and of the model",
         description=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

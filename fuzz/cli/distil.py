@@ -24,10 +24,11 @@ examples:
   shadowfuzz distil boot.trace --out seeds
       write seeds/recorded_*.scn, without any VM
   shadowfuzz distil boot.trace --out seeds --verify --excerpt small.trace
-      run each first, and keep only those that show the exit that they were made of; and keep the first turns of each
-      kind of exit as a recording that `shadowfuzz check` takes
+      run each first and write only those that show the exit that they were made from; also write the first rounds of
+      each kind of exit as a recording that `shadowfuzz check` reads
 
-kinds of exits: class, syndrome, the model's decisions, exception level; what no step can reproduce is listed, counted
+kinds of exits: class, syndrome, the model's decisions, exception level; what no step can reproduce is listed with its
+count
 
 exit status: 0 nothing unexplained, 1 --verify saw an unexplained divergence, 2 bad usage or input, 3 target lost
 """
@@ -37,15 +38,17 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``distil``; it sets `run`, which takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "distil",
-        help="make scenarios of a recording",
+        help="make scenarios from a recording",
         description="Write the smallest scenario for each kind of exit that a recording shows.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("trace", type=Path, metavar="TRACE", help="a file of `shadowfuzz record`")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write; existing files stay")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="where to write; existing files are kept"
+    )
     parser.add_argument("--verify", action="store_true", help="run each on the target, write those that show the exit")
-    parser.add_argument("--excerpt", type=Path, metavar="FILE", help="write the first turns of each kind, too")
+    parser.add_argument("--excerpt", type=Path, metavar="FILE", help="write the first rounds of each kind, too")
     add_target(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run_distil)

@@ -15,15 +15,15 @@ from harness.report.export import why_no_program
 EPILOG = """\
 example:
   shadowfuzz export d47d8f --to handover
-      handover/<id>.scn: a scenario that `shadowfuzz replay` takes as it is, with expected and observed values,
+      handover/<id>.scn: a scenario that `shadowfuzz replay` reads, with expected and observed values,
       versions and hashes in comments; handover/<id>.c: a program in the style of KVM's selftests that shows the
       divergence without shadowfuzz (relations host.* and restore.*), compiled with
       aarch64-linux-gnu-gcc -static -O1 -o repro <id>.c
   shadowfuzz export crash-17eb6a --to handover
-      of a crash: the scenario, those that have to run before it (if any), and <id>.txt with how the target was lost,
-      all registers and the console; its memory is in the campaign's directory, below dumps/
+      for a crash: the scenario, the scenarios that must run before it (if any), and <id>.txt with how the target was
+      lost, all registers and the console; its memory is in the campaign's directory, in dumps/
 
-exit status: 0 written, 2 bad usage, or nothing that could be written
+exit status: 0 written, 2 bad usage, or nothing to write
 """
 
 
@@ -31,13 +31,15 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``export``; it sets `run`, which takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "export",
-        help="a finding as files to hand over: a scenario, a C program",
-        description="Write a finding as a self-contained reproducer and as a C program that needs nothing of ours.",
+        help="write a finding as a scenario and a standalone C program",
+        description="Write a finding as a self-contained scenario and as a C program that does not need shadowfuzz.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("id", metavar="ID", help="which finding (may be shortened)")
-    parser.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="where to write (here)")
+    parser.add_argument("id", metavar="ID", help="id of the finding (may be shortened)")
+    parser.add_argument(
+        "--to", type=Path, default=Path(), metavar="DIR", help="where to write (default: the current directory)"
+    )
     add_campaign(parser)
     parser.set_defaults(run=run_export)
 

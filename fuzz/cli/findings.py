@@ -27,19 +27,19 @@ from harness.report.terminal import printable
 EPILOG = """\
 examples:
   shadowfuzz findings
-      the problems of out/campaign (what is new, grouped by its probable cause), and the errata that came back
+      list the problems of out/campaign (what is new, grouped by its probable cause), and the errata that came back
   shadowfuzz findings --new
-      only the problems: a night's news
+      list only the problems
   shadowfuzz findings show d47d8f
-      one finding in full: its scenario, what differs side by side, the verdict and what it rests on
+      show one finding in full: its scenario, what differs side by side, the verdict and its evidence
   shadowfuzz findings set d47d8f --status reported --assignee ada --note "lore.kernel.org/..."
-      what you know of it; the list shows it, and --status reported lists those
+      store what you know of it; the list shows it, and --status reported lists those
   shadowfuzz findings --clusters
-      every cluster: relation, register, exit class, helper, cause
+      list every cluster: relation, register, exit class, helper, cause
   shadowfuzz findings list --out out/vhe --format sarif > findings.sarif
-      for machines: json, junit, sarif
+      write a format for machines: json, junit or sarif
   shadowfuzz findings open
-      all of it as a page in the browser (`shadowfuzz report` writes the file only)
+      show everything as a page in the browser (`shadowfuzz report` only writes the file)
 
 An id may be shortened, with or without its kind.  A problem is new: no erratum of the target predicts what was observed
 (docs/errata.md), and no kept finding without a rule shows its signature there.  An erratum came back: its rule predicts
@@ -54,30 +54,32 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``findings``; it sets `run`, which takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "findings",
-        help="list and show what campaigns found",
+        help="list the findings of a campaign, or show one",
         description="List the problems and errata of a campaign's directory or database, or show one finding.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("action", nargs="?", choices=("list", "show", "set", "open"), default="list", help="(list)")
-    parser.add_argument("id", nargs="?", metavar="ID", help="which one to show, or to set")
+    parser.add_argument(
+        "action", nargs="?", choices=("list", "show", "set", "open"), default="list", help="what to do (default: list)"
+    )
+    parser.add_argument("id", nargs="?", metavar="ID", help="id of the finding to show or set (may be shortened)")
     add_campaign(parser)
-    parser.add_argument("--format", choices=("text", "json", "junit", "sarif"), default="text", help="(text)")
-    parser.add_argument("--new", action="store_true", help="list: only what no erratum of the target explains")
-    parser.add_argument("--clusters", action="store_true", help="list: every cluster by itself")
-    parser.add_argument("--status", choices=STATUSES, help="set: what becomes of it; list: only problems with it")
-    parser.add_argument("--assignee", metavar="NAME", help="set: who looks at it; list: only theirs")
-    parser.add_argument("--note", metavar="TEXT", help="set: what is to be remembered")
-    parser.add_argument("--trace", action="store_true", help="show: print each recorded event as well")
+    parser.add_argument("--format", choices=("text", "json", "junit", "sarif"), default="text", help="(default: text)")
+    parser.add_argument("--new", action="store_true", help="list only what no erratum of the target explains")
+    parser.add_argument("--clusters", action="store_true", help="list every cluster by itself")
+    parser.add_argument("--status", choices=STATUSES, help="with set: its status; with list: only problems with it")
+    parser.add_argument("--assignee", metavar="NAME", help="with set: who looks at it; with list: only theirs")
+    parser.add_argument("--note", metavar="TEXT", help="with set: a note")
+    parser.add_argument("--trace", action="store_true", help="with show: print each recorded event, too")
     parser.set_defaults(run=run_findings)
 
 
 def run_findings(args: argparse.Namespace) -> int:
     """List, show or set; errors are raised for the caller to show."""
     if (args.action in ("show", "set")) != (args.id is not None):
-        raise InputError("findings", None, "`show` and `set` take an id, `list` and `open` take none")
+        raise InputError("findings", None, "`show` and `set` need an id; `list` and `open` accept none")
     if args.action != "list" and (args.new or args.clusters):
-        raise InputError("--new" if args.new else "--clusters", None, "only `list` takes it")
+        raise InputError("--new" if args.new else "--clusters", None, "only `list` accepts it")
     database = open_database(args.out, args.store)
     if args.action == "open":
         out = args.out / "report.html"

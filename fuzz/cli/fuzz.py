@@ -38,18 +38,18 @@ QUIET_SECONDS = 10
 EPILOG = """\
 examples:
   shadowfuzz fuzz --seconds 60 --jobs 2
-      a minute on the default target; each worker has a VM of its own and wants a core
+      a minute on the default target; each worker has a VM of its own and needs a core
   shadowfuzz fuzz --target kvm-vhe --out out/vhe --json > summary.json
       another target, the summary as one JSON object (its keys: fuzz/campaign/summary.py)
   shadowfuzz fuzz --deterministic --seed 1 --out out/new
-      from an empty directory: the same scenarios and the same exits in the same order, whenever it is run
+      from an empty directory: the same scenarios and the same exits in the same order, in every run
   shadowfuzz fuzz --kernel ./Image --level kernel
       a kernel image of your own, compared with the level that is deployed
   shadowfuzz fuzz --target kvm-nvhe --against kvm-nvhe@6.12.117 --out out/against
       release against release: every scenario on both, each compared with the model, and the two with each other;
-      what was meant to change is rows of corpus/known/releases.toml, all else a divergence of relation against
+      intended changes are rows of corpus/known/releases.toml, all else is a divergence of relation against
   shadowfuzz fuzz --seconds 3600 --accept-kept --out out/nightly
-      every night: status 0 as long as nothing is new
+      for a nightly run: status 0 as long as nothing is new
 
 what is in --out afterwards (call again with the same directory to go on from there):
   corpus/                 scenarios that reached something new, readable
@@ -64,15 +64,15 @@ a divergence that the catalogue (corpus/known) does not explain is run again in 
 a finding if it comes back both times.  `shadowfuzz replay` shows it side by side; the summary has the command.  With
 --emulators all new ones are tried on other -cpu models and versions of QEMU at the end, if another QEMU is here
 (`shadowfuzz setup --emulators`); that takes some seconds a model.  `shadowfuzz triage` does it, too.
-An alarm is what the target's own kernel complained of (a WARN, its lock checker, a stall, a taint): it is a finding if
-fresh machines do it again, after the scenario alone or after those that ran before it, and flaky if they do not.
+An alarm is a problem that the target's own kernel reported (a WARN, its lock checker, a stall, a taint).  It is a
+finding if fresh machines show it again, after the scenario alone or after those that ran before it, else it is flaky.
 A cluster is called new, or like a kept regression (corpus/regressions/expected.toml): one that shows the same relation,
 register class, exit class and helper on this target (corpus/crashes: ended it in this function).  Where the kept one
 has a rule (harness/relations/errata.py), what the rule does not predict bit for bit is a cluster of its own, "another
-cause", and new; elsewhere the cause may be another one all the same.  All are findings.
-Ctrl-C ends a campaign early, in order and with its summary.  A machine that is lost is a finding of kind crash,
+cause", and new; elsewhere the cause may still be another one.  All are findings.
+Ctrl-C ends a campaign early, with its summary.  A machine that is lost is a finding of kind crash,
 with its registers and memory; its last scenarios are tried in fresh machines, and the campaign goes on.  A worker gives
-up (and the campaign ends) when machines are lost five times in a row and do not even run the plainest scenario.
+up (and the campaign ends) when machines are lost five times in a row and do not run the simplest scenario either.
 
 exit status: 0 nothing unexplained, 1 an alarm, or an unexplained divergence (with --accept-kept only if it is new), 2
 bad usage or input, 3 the target was lost (even if it came back; with --accept-kept only in a new way), something is
@@ -90,7 +90,11 @@ def add_parser(subparsers: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--seconds", type=seconds, default=60.0, metavar="N", help="fuzz so long once the first VM is up (60)"
+        "--seconds",
+        type=seconds,
+        default=60.0,
+        metavar="N",
+        help="how long to fuzz after the first VM is up (default: 60)",
     )
     add_number(parser, "--jobs", None, f"workers, a VM each (here: {default_jobs()})", most=MAX_JOBS)
     add_subject(parser)
@@ -106,7 +110,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add_number(parser, "--seed", None, "of the random numbers (any; the summary names it)", 0, MAX_SEED)
     add_campaign(parser)
     parser.add_argument(
-        "--emulators", action="store_true", help="at the end, try what was found on other -cpu models and QEMUs"
+        "--emulators", action="store_true", help="at the end, run findings on other -cpu models and QEMU versions"
     )
     parser.add_argument(
         "--accept-kept", action="store_true", help="exit status 1 only for what is new: like no kept regression"

@@ -19,19 +19,20 @@ _say = progress_printer("kernels")
 EPILOG = """\
 examples:
   shadowfuzz kernels list
-      every kernel: version, release, suites, size, how it is recorded, what it supports, whether it is here
+      list every kernel: version, release, suites, size, how it is recorded, what it supports, whether it is cached
   shadowfuzz kernels fetch 7.3 6.12.117+deb13
-      the newest that begins so, of each
+      fetch the newest kernel whose version begins with each of these
   shadowfuzz replay corpus/seeds --target kvm-nvhe@7.3
-      then use it: CONFIG@VERSION names a target wherever one is asked for
+      use it: CONFIG@VERSION is the name of a target
 
   shadowfuzz kernels config > shadowfuzz.config
-      for a kernel of your own: merge it into a .config, or make KCONFIG_ALLCONFIG=shadowfuzz.config allnoconfig
+      write what a kernel of your own needs: merge it into a .config, or make KCONFIG_ALLCONFIG=shadowfuzz.config
+      allnoconfig
 
-recording: "own headers": the recording module is built with the kernel's own headers; "borrowed": they have left the
-archive, a neighbour's are used, and where KVM keeps things is read from the kernel's own BTF.
+recording: "own headers": the recording module is built with the kernel's own headers; "borrowed": the archive
+no longer has them; a neighbour's are used, and the layout of KVM's structures is read from the kernel's own BTF.
 
-exit status: 0 done, 2 bad usage or input, 3 a kernel could not be had
+exit status: 0 done, 2 bad usage or input, 3 a kernel could not be fetched
 """
 
 
@@ -39,14 +40,16 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``kernels``; it sets `run`, which takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "kernels",
-        help="every arm64 cloud kernel of Debian's archive: list, fetch",
+        help="list or fetch the arm64 cloud kernels of Debian's archive",
         description="List the arm64 cloud kernels of Debian's archive, or fetch some of them with their headers.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="what the archive offers now, and what of it is here")
-    listing.add_argument("--offline", action="store_true", help="as it was when last asked")
+    listing = actions.add_parser("list", help="list what the archive offers, and what is in the cache")
+    listing.add_argument(
+        "--offline", action="store_true", help="use the list of the last run; do not access the network"
+    )
     listing.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     listing.set_defaults(run=run_list)
     config = actions.add_parser("config", help="the configuration that a kernel of your own needs, with why")
@@ -54,7 +57,7 @@ def add_parser(subparsers: Subparsers) -> None:
     fetching = actions.add_parser("fetch", help="fetch kernels with their headers")
     which = fetching.add_mutually_exclusive_group(required=True)
     which.add_argument("versions", nargs="*", default=[], metavar="VERSION", help="a version, or its beginning")
-    which.add_argument("--all", action="store_true", help="all that the archive offers")
+    which.add_argument("--all", action="store_true", help="fetch everything that the archive offers")
     fetching.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     fetching.set_defaults(run=run_fetch)
 

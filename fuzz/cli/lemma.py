@@ -38,24 +38,24 @@ _say = progress_printer("lemma")
 OK = 0
 
 _HELP = """\
-Run the functions of two levels of the model on the same states and oracles, and tell where they differ: a campaign
-that looks for such states, then a least one for each kind of difference (a cluster).  No VM is needed.
+Run the functions of two levels of the model on the same states and oracles, and report where they differ: a campaign
+searches for such states, then finds a minimal one for each kind of difference (a cluster).  No VM is needed.
 """
 EPILOG = """\
 examples:
   shadowfuzz lemma --seconds 60
-      the pairs low:body, spec:low and spec:kernel, a minute each
+      run the pairs low:body, spec:low and spec:kernel, a minute each
   shadowfuzz lemma --pair low:body --function prep_abort --seconds 5 --json
-      one function of one pair, as one JSON object
+      run one function of one pair; print one JSON object
   shadowfuzz lemma --stored --coq stored.v
-      the clusters that are kept in corpus/lemmas: run again, and as Coq text
+      run the clusters of corpus/lemmas again, and write them as Coq text
   shadowfuzz lemma --pair low:body --prove
-      all states at once: each function is proved equal, refuted, or left open, with the reason
+      for all states: prove each function equal, refute it, or leave it open, with the reason
 
-docs/lemmas.md says what was found, and how this was tested (--expect-stored, --mutants, --stability).
+docs/lemmas.md has the results, and how the search was tested (--expect-stored, --mutants, --stability).
 
-exit status: 0 done (levels that differ are what is looked for), 1 a kept cluster does not come back, or the campaign
-missed one that it was to find, 2 bad usage or input, 3 a worker failed
+exit status: 0 done (differences are the expected result), 1 a kept cluster is not reproduced, or the campaign missed
+a required one, 2 bad usage or input, 3 a worker failed
 """
 
 
@@ -84,10 +84,12 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--coq", type=Path, metavar="FILE", help="write the counterexamples as Coq text")
     parser.add_argument("--store", action="store_true", help="write what was found to corpus/lemmas, too")
     parser.add_argument(
-        "--expect-stored", action="store_true", help="say which stored clusters the run missed, and fail if it did"
+        "--expect-stored",
+        action="store_true",
+        help="list the stored clusters that the run missed, and fail if there are any",
     )
     instead = parser.add_argument_group("instead of a campaign")
-    instead.add_argument("--stored", action="store_true", help="take the stored clusters")
+    instead.add_argument("--stored", action="store_true", help="run the stored clusters")
     instead.add_argument("--prove", action="store_true", help="run the levels symbolically")
     add_number(instead, "--mutants", None, "check N mutants of the model (0: all)", 0)
     add_number(instead, "--stability", None, "minimise N starts of every goal")

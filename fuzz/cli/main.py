@@ -51,34 +51,34 @@ DESCRIPTION = "Trace-driven differential fuzzer for real KVM on AArch64, against
 EPILOG = """\
 examples:
   shadowfuzz setup --all-targets            fetch kernels, build the recording module and the guest
-  shadowfuzz doctor                         what is there, what is missing, how to get it
+  shadowfuzz doctor                         report what is installed, what is missing, how to get it
   shadowfuzz replay corpus/seeds            run scenario files, show each difference side by side
   shadowfuzz fuzz --seconds 60 --jobs 2     search for scenarios in which KVM and the model differ
-  shadowfuzz minimise FILE                  the simplest scenario that shows the same divergence
-  shadowfuzz confirm FILE                   how surely it comes back, who sides with KVM, the verdict
-  shadowfuzz triage                         minimise and confirm all that a campaign found
-  shadowfuzz findings                       what campaigns found: list, show ID, JSON, JUnit, SARIF
-  shadowfuzz report --out report.html       the same as one HTML page (serve: live, on this machine)
-  shadowfuzz export ID                      a finding to hand over: scenario and standalone C program
-  shadowfuzz lemma --seconds 60             level against level of the model, without any VM
-  shadowfuzz record --linux --out TRACE     every world switch of a Linux guest, or of your own program
-  shadowfuzz check TRACE                    the same recording against the model, without any VM
-  shadowfuzz distil TRACE --out DIR         scenarios of what the recorded program did
-  shadowfuzz bench                          exits a second: bare, recorded, checked
-  shadowfuzz coverage                       what a corpus reaches of KVM's own code and of the model
-  shadowfuzz reach                          which steps, exits and relations a corpus exercises
-  shadowfuzz cmin DIR OUT                   fewer, simpler scenarios with the same coverage
-  shadowfuzz coverage-trial                 does guidance by KVM's own code find more?
-  shadowfuzz kernels list                   every kernel release that can be a target
-  shadowfuzz matrix corpus/regressions      scenarios by releases: which kernel shows what
-  shadowfuzz bisect FILE                    between which releases a finding appears or disappears
-  shadowfuzz against TARGET TARGET FILE     release against release, without any model
-  shadowfuzz ci --tree DIR                  what a patch of your own changes in behaviour
+  shadowfuzz minimise FILE                  write the simplest scenario that shows the same divergence
+  shadowfuzz confirm FILE                   measure the reproduction rate, print a verdict
+  shadowfuzz triage                         minimise and confirm all findings of a campaign
+  shadowfuzz findings                       list findings: list, show ID, JSON, JUnit, SARIF
+  shadowfuzz report --out report.html       write them as one HTML page (serve: live, on this machine)
+  shadowfuzz export ID                      write a finding as a scenario and a standalone C program
+  shadowfuzz lemma --seconds 60             compare the model's levels with each other, without a VM
+  shadowfuzz record --linux --out TRACE     record every world switch of a Linux guest or a program
+  shadowfuzz check TRACE                    compare the recording with the model, without a VM
+  shadowfuzz distil TRACE --out DIR         make scenarios from what the recorded program did
+  shadowfuzz bench                          measure exits per second: raw, recorded, checked
+  shadowfuzz coverage                       show what a corpus reaches of KVM's own code and the model
+  shadowfuzz reach                          count which steps, exits and relations a corpus exercises
+  shadowfuzz cmin DIR OUT                   keep fewer, simpler scenarios with the same coverage
+  shadowfuzz coverage-trial                 compare campaigns with and without guidance by KVM's code
+  shadowfuzz kernels list                   list every kernel release that can be a target
+  shadowfuzz matrix corpus/regressions      run scenarios on many releases, print a table
+  shadowfuzz bisect FILE                    find the releases between which a finding changes
+  shadowfuzz against TARGET TARGET FILE     compare two releases, without any model
+  shadowfuzz ci --tree DIR                  show what a patch of your own changes in behaviour
 
-`shadowfuzz COMMAND --help` says more of each.
+`shadowfuzz COMMAND --help` has the details.
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 something is missing here or
-a target was lost, 130 interrupted, 141 nobody reads the output
+a target was lost, 130 interrupted, 141 standard output was closed
 """
 
 

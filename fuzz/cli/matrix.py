@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz matrix``: scenarios by targets, one verdict a cell."""
+"""``shadowfuzz matrix``: run scenarios on many targets, one verdict per cell."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ examples:
   shadowfuzz matrix corpus/regressions --targets 'kvm-nvhe@6.12.*' 'kvm-nvhe@7.*'
   shadowfuzz matrix corpus/seeds corpus/regressions --targets 'kvm-*@*' --missing --html matrix.html
   shadowfuzz matrix corpus/seeds corpus/regressions --targets 'kvm-*%qemu-*%*' --deterministic
-      every version of QEMU that is here (`shadowfuzz setup --emulators`) with every CPU model
+      every installed version of QEMU (`shadowfuzz setup --emulators`) with every CPU model
   shadowfuzz matrix corpus/regressions --targets 'kvm-nvhe@6.12.*' --tree ~/linux
-      a kernel of your own beside those of the archive
+      a kernel of your own next to those of the archive
 
 exit status: 0 no cell diverges, 1 one does, 2 bad usage or input, 3 a target was lost or cannot run
 """
@@ -34,8 +34,8 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``matrix``; it sets `run`, which takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "matrix",
-        help="scenarios by targets, one verdict a cell",
-        description="Run scenarios on many targets, one boot each, and show which kernel shows what.",
+        help="run scenarios on many targets, one verdict per cell",
+        description="Run scenarios on many targets, one boot each, and print a table of verdicts.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -44,18 +44,18 @@ def add_parser(subparsers: Subparsers) -> None:
         "--targets",
         nargs="+",
         metavar="GLOB",
-        help="CONFIG or CONFIG@VERSION, %%qemu-VERSION and %%CPU behind it; * and ? match; or a kernel build directory,"
+        help="CONFIG or CONFIG@VERSION, %%qemu-VERSION and %%CPU after it; * and ? match; or a kernel build directory,"
         f" or CONFIG@DIR (default: {DEFAULT_TARGET}@*)",
     )
     add_tree(parser)
-    parser.add_argument("--missing", action="store_true", help="run only what the results do not have yet")
+    parser.add_argument("--missing", action="store_true", help="run only cells that have no result yet")
     add_number(parser, "--repeat", 1, "runs a cell", most=100)
     add_deterministic(parser)
     parser.add_argument("--results", metavar="FILE", help="where results are kept (default: in the cache)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    form.add_argument("--html", type=Path, metavar="FILE", help="write one HTML file that needs nothing else")
-    form.add_argument("--markdown", action="store_true", help="print a page for the documents and nothing else")
+    form.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained HTML file")
+    form.add_argument("--markdown", action="store_true", help="print a Markdown page and nothing else")
     parser.set_defaults(run=run)
 
 

@@ -19,13 +19,13 @@ DONE, NOT_CONFIRMED = 0, 1
 EPILOG = """\
 examples:
   shadowfuzz minimise found.scn > least.scn
-      the simplest scenario that still shows the first unexplained divergence of found.scn
+      write the simplest scenario that still shows the first unexplained divergence of found.scn
   shadowfuzz minimise found.scn --signature host.pc/RESET -o least.scn
-      another of its divergences; signatures are written as `shadowfuzz replay` sums them up
+      keep another of its divergences; `shadowfuzz replay` prints the signatures
 
-Every try runs on the real target in a fresh KVM VM, a success twice; simpler means: fewer steps, fewer initial
-registers, simpler steps, lighter numbers, lower register names, in this order (harness/scenario/simplify.py).  The
-result is a fixed point: no pass makes it any simpler.  It is run once more in a fresh QEMU.
+Every try runs on the real target in a fresh KVM VM, a success twice.  Simpler means, in this order: fewer steps, fewer
+initial registers, simpler steps, simpler numbers, lower register names (harness/scenario/simplify.py).  The result is
+a fixed point: no pass makes it simpler.  It is run once more in a fresh QEMU.
 
 exit status: 0 done, 1 the result did not come back in a fresh QEMU, 2 bad usage or nothing to minimise, 3 the target
 was lost
@@ -36,13 +36,15 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``minimise``; it sets `run`, which takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "minimise",
-        help="make the scenario of a finding as simple as it gets",
-        description="Make a scenario simpler for as long as it shows the same divergence on the real target.",
+        help="make the scenario of a finding as simple as possible",
+        description="Simplify a scenario as long as it shows the same divergence on the real target.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_finding(parser, signature="what to keep (default: the first of the trace)")
-    parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="write the scenario there, not to stdout")
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="OUT", help="file for the scenario (default: standard output)"
+    )
     parser.set_defaults(run=run_minimise)
 
 

@@ -133,15 +133,13 @@ def add_campaign(parser: argparse.ArgumentParser) -> None:
 def add_against(parser: argparse.ArgumentParser) -> None:
     """Add the second target of a comparison, ``--against``."""
     parser.add_argument(
-        "--against", metavar="NAME", help="run every scenario there, too, and compare what the two recorded"
+        "--against", metavar="NAME", help="also run every scenario on this target, and compare the two records"
     )
 
 
 def add_cold(parser: argparse.ArgumentParser) -> None:
     """Add ``--cold``."""
-    parser.add_argument(
-        "--cold", action="store_true", help="boot each machine in full, none as a clone of one that was saved"
-    )
+    parser.add_argument("--cold", action="store_true", help="boot each machine in full, not as a clone of a saved one")
 
 
 def add_deterministic(parser: argparse.ArgumentParser) -> None:
@@ -149,7 +147,7 @@ def add_deterministic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deterministic",
         action="store_true",
-        help="machines whose time is the number of instructions: two runs record the same, byte for byte",
+        help="use machines whose time is the number of instructions: two runs record the same bytes",
     )
 
 
@@ -165,7 +163,7 @@ def add_hyp_copy(parser: argparse.ArgumentParser) -> None:
 
 def add_finding(parser: argparse.ArgumentParser, *, signature: str) -> None:
     """Add one scenario, what it is run on, and ``--signature``, whose help is given."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="a scenario that shows something unexplained")
+    parser.add_argument("file", type=Path, metavar="FILE", help="a scenario with an unexplained divergence")
     add_subject(parser)
     add_against(parser)
     add_cold(parser)

@@ -22,21 +22,21 @@ _say = progress_printer("reach")
 OK, UNREACHED, FAILED = 0, 1, 3
 
 _HELP = """\
-Run scenarios and mutants of them, and show for every step of a scenario which exits it met and which relations judged
-what came of it (steps x exit classes x relations x targets).  What a step can meet is rows of
-harness/coverage/reachable_exits.py; what it never met is listed with its reason, and so is what was met and never
-judged as a whole.  The same runs are counted by rules of the host's contract (harness/relations/contract_rules.py), of
-the given scenarios alone, not of their mutants.
+Run scenarios and mutants of them.  Show for every step of a scenario which exits it had and which relations compared
+the result (steps x exit classes x relations x targets).  The exits that a step can have are rows of
+harness/coverage/reachable_exits.py.  An exit that never occurred is listed with its reason, and so is one that occurred
+and was never fully compared.  The same runs are counted by rules of the host's contract
+(harness/relations/contract_rules.py), of the given scenarios only, not of their mutants.
 
 examples:
-  shadowfuzz reach                          seeds, regressions and 300 mutants on the default target
-  shadowfuzz reach --mutants 0 a.scn        what one scenario exercises
+  shadowfuzz reach                          run seeds, regressions and 300 mutants on the default target
+  shadowfuzz reach --mutants 0 a.scn        show what one scenario exercises
   shadowfuzz reach --all-targets --keep corpus/reach.json --page docs/reach.md --contract docs/contract.md
-  shadowfuzz reach --show corpus/reach.json what was measured before, without running anything
+  shadowfuzz reach --show corpus/reach.json show an earlier measurement without running anything
 
 `shadowfuzz coverage` shows what the same scenarios reach of KVM's own code.
 
-exit status: 0 all that is not reached has a reason, 1 something has none, 2 bad usage or input, 3 a machine was lost,
+exit status: 0 every exit that was not reached has a reason, 1 one has none, 2 bad usage or input, 3 a machine was lost,
 or something is missing here
 """
 
@@ -45,7 +45,7 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``reach``; `run` takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "reach",
-        help="steps by exits by relations by targets: what a corpus exercises",
+        help="count what a corpus exercises: steps by exits by relations by targets",
         description=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -32,19 +32,19 @@ GUEST_MIB = 256
 EPILOG = """\
 examples:
   shadowfuzz record --linux --out boot.trace
-      boot the target's own kernel as a guest, to user space and off again
+      boot the target's own kernel as a guest, to user space, and power it off
   shadowfuzz record --linux --cpus 2 --words "console=ttyAMA0 quiet" --target kvm-vhe --out smp.trace
       with two vCPUs, on a VHE host
   aarch64-linux-gnu-gcc -static -o vmm vmm.c && shadowfuzz record --out vmm.trace vmm --flag image
       a program of your own; options of record come before it
   shadowfuzz check boot.trace; shadowfuzz distil boot.trace --out seeds
-      then compare it with the model, or make scenarios of it
+      compare the recording with the model, or make scenarios from it
 
-what the program prints goes to stderr; docs/recording.md has the file format
+The program's output goes to stderr.  docs/recording.md has the file format.
 
-Ctrl-C stops the recording; then, and if the target is lost, TRACE holds what was recorded until then
+Ctrl-C stops the recording.  TRACE then holds what was recorded so far, also if the target is lost.
 
-exit status: 0 recorded (whatever the program's own status was), 2 bad usage or input, 3 something is missing here, the
+exit status: 0 recorded (with any exit status of the program), 2 bad usage or input, 3 something is missing here, the
 target was lost, records were lost, or the Linux guest ended before user space, 130 interrupted
 """
 
@@ -58,8 +58,10 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM [ARG...]", help="what to run")
-    parser.add_argument("--linux", action="store_true", help="boot the target's kernel as a guest, in place of PROGRAM")
+    parser.add_argument(
+        "program", nargs=argparse.REMAINDER, metavar="PROGRAM [ARG...]", help="the program to run, and its arguments"
+    )
+    parser.add_argument("--linux", action="store_true", help="boot the target's kernel as a guest instead of PROGRAM")
     parser.add_argument("--out", required=True, type=Path, metavar="TRACE", help="the file to write")
     add_target(parser)
     parser.add_argument(

@@ -35,20 +35,20 @@ examples:
   shadowfuzz replay corpus/seeds --all-targets --json > replay.json
       every seed on every target, as one JSON object (keys: harness/report/replay_json.py)
   shadowfuzz replay finding.scn --repeat 20 --kernel ./Image
-      twenty times, each in a fresh VM, on a kernel image of your own
+      run it twenty times, each in a fresh VM, on a kernel image of your own
   shadowfuzz replay corpus/seeds/protected_vm.scn --target kvm-7.3-protected
-      with what pKVM loads and saves, in memory that its host cannot read, beside what the host has (--no-hyp-copy:
-      without)
+      also compare what pKVM loads and saves in memory that its host cannot read (--no-hyp-copy: do not)
   shadowfuzz replay finding.scn --deterministic --trace
-      interrupts included, the same trace whenever and wherever this is run
+      print the same trace in every run, interrupts included
   git bisect run sh -c 'make -s Image modules || exit 125; shadowfuzz replay FILE --tree . --signature TEXT --bisect'
-      the commit that brought a finding; docs/your-kernel.md has the whole command
+      find the commit that introduced a finding; docs/your-kernel.md has the whole command
 
 the table of a divergence: "before" is a register at the exit, "host" what KVM and userspace left there,
 "predicted" what the model says the guest sees next, "observed" what the guest really sees; ^ marks digits that
 differ.  Relation switch has "entry", "expected" and "observed": what went into the guest and what came out.
 
-an alarm is what the target's own kernel complained of in its log while the scenario ran; a WARN_ONCE shows once a boot
+an alarm is a problem that the target's own kernel reported in its log while the scenario ran; a WARN_ONCE shows once
+a boot
 
 with --bisect and no --signature, bad is what no kept finding (corpus/regressions) of the target is like
 

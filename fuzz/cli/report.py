@@ -17,9 +17,9 @@ from harness.report.html_report import page
 REPORT = """\
 examples:
   shadowfuzz report --out report.html
-      what out/campaign holds, as one file that needs no server and loads nothing
+      write the findings of out/campaign as one file that needs no server and loads nothing
   shadowfuzz report --out vhe.html --campaign out/vhe --open
-      another campaign's directory, shown in the browser
+      write those of another campaign's directory, and show them in the browser
 
 exit status: 0 written, 2 bad usage or input, 3 it could not be written
 """
@@ -37,7 +37,7 @@ def add_parsers(subparsers: Subparsers) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     report = subparsers.add_parser(
         "report",
-        help="everything that was found, as one HTML file",
+        help="write all findings as one HTML file",
         description="Write the findings and runs of a campaign's directory or database as one page.",
         epilog=REPORT,
         formatter_class=raw,
@@ -47,7 +47,7 @@ def add_parsers(subparsers: Subparsers) -> None:
     report.set_defaults(run=run_report)
     serve = subparsers.add_parser(
         "serve",
-        help="the same page, live, on 127.0.0.1",
+        help="serve the report live on 127.0.0.1",
         description="Serve the page of `shadowfuzz report` to this machine's browser, until Ctrl-C.",
         epilog=SERVE,
         formatter_class=raw,

@@ -31,11 +31,11 @@ exit status: 0 all targets are ready, 2 bad usage or input, 3 something could no
 DOCTOR = """\
 examples:
   shadowfuzz doctor
-      a line for each tool, compiler, Python package, target and QEMU, with the command that gets what is missing
+      print a line for each tool, compiler, Python package, target and QEMU, with the command that gets what is missing
   shadowfuzz doctor --tree ~/linux
-      also each symbol that the configuration of a kernel of your own lacks, and why it is needed
+      also print each symbol that the configuration of a kernel of your own lacks, and why it is needed
   shadowfuzz doctor --json
-      the same as one JSON object
+      print the same as one JSON object
 
 exit status: 0 nothing is missing, 2 bad usage, 3 something is missing
 """
@@ -45,7 +45,7 @@ def add_parsers(subparsers: Subparsers) -> None:
     """Add ``setup`` and ``doctor``; each sets `run`, which takes the arguments and returns the exit status."""
     setup = subparsers.add_parser(
         "setup",
-        help="fetch and build what targets need",
+        help="fetch kernels; build the recording module and the guest image",
         description="Fetch the kernels of targets, build the recording module and the guest's programs for each.",
         epilog=SETUP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -66,8 +66,8 @@ def add_parsers(subparsers: Subparsers) -> None:
     setup.set_defaults(run=run_setup)
     doctor = subparsers.add_parser(
         "doctor",
-        help="say what is there, what is missing, and how to get it",
-        description="Look for all that this project needs, here and in the cache; try compilers.  Nothing is fetched.",
+        help="report what is installed, what is missing, and how to get it",
+        description="Check what the project needs, here and in the cache; try the compilers.  Nothing is fetched.",
         epilog=DOCTOR,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -24,15 +24,15 @@ _say = progress_printer("triage")
 EPILOG = """\
 examples:
   shadowfuzz triage --out out/campaign
-      what a campaign found on its target, made ready to be read: about ten seconds a finding, then some seconds for
-      each other -cpu model and version of QEMU (only if there is one: `shadowfuzz setup --emulators`)
+      process the findings of a campaign: about ten seconds a finding, then some seconds for each other -cpu model and
+      version of QEMU (only if one is installed: `shadowfuzz setup --emulators`)
   shadowfuzz triage --new
-      only what is new, no erratum of the target explaining it
+      process only what is new: no erratum of the target explains it
   shadowfuzz triage --target kvm-nvhe --against kvm-nvhe@6.12.117 --out out/against
-      what a campaign found between two targets (what it found on each of them: without --against)
+      process what a campaign found between two targets (without --against: what it found on each of them)
 
-Findings of other targets, kernels or levels are left as they are, and so are those that were done before and that no
-simpler scenario replaced since.  What is like no kept regression is done first.
+Findings of other targets, kernels or levels are skipped, and so are those that were processed before and that no
+simpler scenario has replaced since.  What is like no kept regression is processed first.
 
 exit status: 0 all done, 2 bad usage or input, 3 the target was lost
 """
@@ -42,7 +42,7 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``triage``; it sets `run`, which takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "triage",
-        help="minimise and confirm all that a campaign found",
+        help="minimise and confirm all findings of a campaign",
         description="Minimise every confirmed divergence, measure its rate, and keep the result with the finding.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -21,10 +21,10 @@ NAME = "coverage"
 
 _HELP = """\
 Run campaigns from an empty corpus, guided by the model, by KVM's own code, and by both in turn, and write how many
-edges and decisions each reached over time: coverage.{json,svg,md} in --out.  Findings are lost.
+edges and decisions each reached over time: coverage.{json,svg,md} in --out.  Findings are discarded.
 
 examples:
-  shadowfuzz coverage-trial --runs 5 --seconds 60 --out docs      a quarter of an hour on a quiet machine
+  shadowfuzz coverage-trial --runs 5 --seconds 60 --out docs      a quarter of an hour on an idle machine
   shadowfuzz coverage-trial --page docs                           plot and page again, from docs/coverage.json
 
 exit status: 0 done, 2 bad usage or input, 3 a campaign ended early, or something is missing here
@@ -35,7 +35,7 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``coverage-trial``; `run` takes the arguments and returns the exit status."""
     parser = subparsers.add_parser(
         "coverage-trial",
-        help="compare what guides a campaign, over several runs; write a page and a plot",
+        help="compare the guides of a campaign over several runs; write a page and a plot",
         description=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -45,9 +45,9 @@ def add_parser(subparsers: Subparsers) -> None:
     add_number(parser, "--jobs", 2, "workers of each campaign")
     add_number(parser, "--seed", None, "of the campaigns' seeds (any; the page names it)", 0, MAX_SEED)
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where to write (default: out)")
-    parser.add_argument("--json", action="store_true", help="print what was measured, too")
+    parser.add_argument("--json", action="store_true", help="print the measurement as JSON, too")
     parser.add_argument(
-        "--page", type=Path, metavar="DIR", help="measure nothing: plot and page from its coverage.json"
+        "--page", type=Path, metavar="DIR", help="do not measure: make plot and page from its coverage.json"
     )
     parser.set_defaults(run=run)
 
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> TrialPlan:
     if args.kernel is not None:
-        raise InputError("--kernel", None, "a trial runs a target's own kernel")
+        raise InputError("--kernel", None, "a trial uses the target's own kernel")
     seed = args.seed if args.seed is not None else secrets.randbits(32)
     return TrialPlan(args.target, args.level, args.seconds, args.runs, args.jobs, seed)
 

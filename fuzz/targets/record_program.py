@@ -137,7 +137,7 @@ def recording_text(out: Path, size: int, done: Done) -> str:
         f"the program {end_text(end)}",
     ]
     if end.dropped:
-        lines.append(f"{end.dropped} records are missing: they could not be told apart or read")
+        lines.append(f"{end.dropped} records are missing: they could not be distinguished or read")
     if end.waits:
         lines.append(f"the target waited {end.waits} times for room (--ring)")
     for alarm, count in once_each(done.alarms).values():

@@ -14,7 +14,7 @@ def export_finding(story: Story, directory: Path) -> tuple[Path, ...]:
     """Write the files; return their paths.  InputError: the finding has no scenario.  OSError: cannot be written."""
     text = reproducer(story)
     if text is None:
-        raise InputError(story.id, None, "there is no scenario to hand over: the target was lost while it booted")
+        raise InputError(story.id, None, "there is no scenario: the target was lost while it booted")
     directory.mkdir(parents=True, exist_ok=True)
     files = {**earlier(story), ".scn": text, ".c": c_program(story, f"{story.id}.c"), ".txt": crash_text(story)}
     paths: list[Path] = []

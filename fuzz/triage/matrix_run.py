@@ -116,7 +116,7 @@ def run_matrix(plan: MatrixPlan, progress: Callable[[str], None]) -> Matrix:
     cases = load_cases(find_scenarios(plan.paths))
     twice = [case.name for case in cases if sum(case.name == other.name for other in cases) > 1]
     if twice:
-        raise InputError(twice[0], None, "two scenarios of this name; their cells could not be told apart")
+        raise InputError(twice[0], None, "two scenarios have this name: their cells could not be distinguished")
     cache = Cache(default_root(os.environ))
     here = emulators_here() if any("%" in pattern for pattern in plan.patterns) else ()
     targets = match_targets(plan.patterns, load_kernels(cache, progress).kernels, here)

@@ -56,7 +56,7 @@ def make_plan(
     configs = tuple(load_config(name) for name in dict.fromkeys(names))
     twice = [name for name, count in Counter(config.name for config in configs).items() if count > 1]
     if twice:
-        raise InputError(twice[0], None, "two targets of this name; their results could not be told apart")
+        raise InputError(twice[0], None, "two targets have this name: their results could not be distinguished")
     if options.kernel is not None:
         read_image(options.kernel)
     check_option(options.hyp_copy, configs)

@@ -46,10 +46,10 @@ _ID = "ID registers are read-only (D19.2); KVM may hide features, so any value w
 _RESERVED = "reserved ID space is RAZ (D18.3.1, op0=3, op1=0, CRn=0, CRm=2..7)"
 _NO_PMU = "the vCPU has no PMU (KVM_ARM_VCPU_PMU_V3 not asked for): ID_AA64DFR0_EL1.PMUVer is 0"
 _IMPDEF = "IMPLEMENTATION DEFINED space: KVM refuses it (HCR_EL2.TIDCP), QEMU 7.2 does not trap what its CPU model has"
-_NO_GIC = "no in-kernel GIC: the CPU interface may be there all the same (ID_AA64PFR0_EL1.GIC); else IHI 0069, its page"
+_NO_GIC = "no in-kernel GIC: the CPU interface may be there anyway (ID_AA64PFR0_EL1.GIC); else IHI 0069, its page"
 _DEBUG = (
     "breakpoints and watchpoints have a record of their own (harness/relations/debug_registers.py), "
-    "which nobody follows through code"
+    "which relation host does not follow through code"
 )
 _NO_REGISTER = "emulator: QEMU 7.2 has no such register, so it is UNDEFINED there before any hypervisor is asked"
 _TIMER = "counters run on"

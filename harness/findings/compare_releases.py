@@ -273,7 +273,7 @@ class _Comparison:
         """File a difference, and note whether the two runs can still be compared; return what explains it."""
         known, reason = self._explain(a, b, what, here, there), self._reason()
         if known is None and reason:
-            self.unchecked[f"{RELATION}: behind {reason}, which it may follow from"] += 1
+            self.unchecked[f"{RELATION}: after {reason}, which it may follow from"] += 1
         else:
             step = (a or b or _NOWHERE).step
             label = f"{FORGED}{self.guest.label}" if self.guest.forged else self.guest.label

@@ -204,7 +204,10 @@ RULES: Mapping[str, tuple[Rule, str]] = MappingProxyType(
         "values": (_values, "exactly the row's values, the older release's first"),
         "sign_extended": (_sign_extended, "the older value is the newer one, sign-extended from 32 to 64 bits"),
         "narrowed": (_narrowed, "the older value is the newer one, of which the older release keeps the row's bits"),
-        "secure_call": (_secure_call, "the older release refuses the SMC, the newer answers as PSCI and SMCCC owe"),
+        "secure_call": (
+            _secure_call,
+            "the older release rejects the SMC, the newer one answers as PSCI and SMCCC require",
+        ),
         "id_field": (_id_field, "what was read from an ID register: the row's values in the row's bits, else the same"),
         "undefined": (_undefined, "the older release injects an undefined-instruction exception, the newer none"),
         "fault_status": (_status, "the row's values, for an abort with the fault status that bits holds"),
@@ -216,7 +219,10 @@ RULES: Mapping[str, tuple[Rule, str]] = MappingProxyType(
             _copied_page,
             "faults on a page that a store made the kernel copy: the older release keeps the copy mapped read-only",
         ),
-        "load_sign": (_load_sign, "the load's register: sign-extended data as owed; the older release's has no sign"),
+        "load_sign": (
+            _load_sign,
+            "the load's register: sign-extended data as required; the older release zero-extends",
+        ),
     }
 )
 

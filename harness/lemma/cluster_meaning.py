@@ -251,7 +251,7 @@ MEANINGS: tuple[Meaning, ...] = (
         "reset_gp_regs",
         "spec:kernel",
         "ctxt",
-        "The kernel clears 864 bytes where the general registers take 328: registers behind them, pending "
+        "The kernel clears 864 bytes where the general registers take 328: registers after them, pending "
         "flags and system registers among them, are lost on a reset.",
     ),
     Meaning(

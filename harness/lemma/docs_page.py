@@ -29,7 +29,7 @@ undefined it claims nothing; where it is defined and the right side is not, or d
 
 - `low` to `body`: the code lemmas of the SeKVM Coq sources, as `save_shadow_kvm_regs_body_correct`. The two of
   layer VCPUOps end in `admit`; for VCPUOpsAux five have a proof.
-- `spec` to `low`: the intended refinement, which nobody has stated as a lemma.
+- `spec` to `low`: the intended refinement, which is not stated as a lemma.
 - `spec` to `kernel`: what is proved against what runs. The oracles are laid out from the registers that the host shows.
 """
 TITLES = {

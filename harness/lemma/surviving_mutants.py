@@ -27,7 +27,7 @@ class Reason:
 _LEVEL3 = "every level other than 2 counts as 3 (docs/spec/model.md section 8)"
 _ADDR = "prot_and_map_vm_s2pt, the only caller, relies on is_addr addr (at level 2 on is_gfn of each page too)"
 _VCPU = "is_vcpu bounds the number by 8, so its bits from 4 up are 0, and 0 times anything is 0"
-_DEAD = "a halted core's value is never stored: every write looks at halt, and no branch tells 0 from 1"
+_DEAD = "a halted core's value is never stored: every write looks at halt, and no branch distinguishes 0 from 1"
 ROWS: tuple[Reason, ...] = (
     Reason("paging.py:64: left out: d.rely('is_gfn gfn', is_gfn(gfn))", SHARED_RELY, _ADDR),
     Reason("paging.py:111: left out: d.rely('is_addr addr', is_addr(addr))", SHARED_RELY, _ADDR),

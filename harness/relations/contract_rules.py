@@ -115,9 +115,9 @@ _OTHERS: tuple[Rule, ...] = (
     Rule("call.cpu_on.other", "a result of CPU_ON, where there are several vCPUs", "Arm DEN 0022 5.4.3"),
     Rule("call.affinity_info.on", "ON for the one vCPU", "Arm DEN 0022 5.7"),
     Rule("call.affinity_info.invalid", "INVALID_PARAMETERS for none", "Arm DEN 0022 5.7"),
-    Rule("call.reset2.known", "INTERNAL_FAILURE once it goes on behind a known reset type", "Arm DEN 0022 5.11"),
+    Rule("call.reset2.known", "INTERNAL_FAILURE if it is resumed after a known reset type", "Arm DEN 0022 5.11"),
     Rule("call.reset2.invalid", "INVALID_PARAMETERS for another reset type", "Arm DEN 0022 5.11"),
-    Rule("call.off2.known", "NOT_SUPPORTED, or INTERNAL_FAILURE behind HIBERNATE_OFF", "Arm DEN 0022F 5.11"),
+    Rule("call.off2.known", "NOT_SUPPORTED, or INTERNAL_FAILURE after HIBERNATE_OFF", "Arm DEN 0022F 5.11"),
     Rule("call.off2.invalid", "NOT_SUPPORTED, or INVALID_PARAMETERS", "Arm DEN 0022F 5.11"),
     Rule("call.features.must", "SUCCESS for what PSCI 1.1 must have", _FEATURES),
     Rule("call.features.may", "SUCCESS or NOT_SUPPORTED for what is optional", _FEATURES),
@@ -129,7 +129,7 @@ _OTHERS: tuple[Rule, ...] = (
         "docs/spec/kvm.md section 2 SMC; handle_smc in arch/arm64/kvm/handle_exit.c",
     ),
     Rule("smc.immediate", "NOT_SUPPORTED in x0, the rest untouched", "Arm DEN 0028 2.9; handle_smc"),
-    Rule("wfx", "the guest goes on behind it", "Arm ARM C6.2 WFI"),
+    Rule("wfx", "the guest continues after it", "Arm ARM C6.2 WFI"),
     Rule("irq", "an interrupt of the host changes nothing", "Arm ARM D1.13"),
     Rule("sysreg.unknown", "emulation or an undefined-instruction exception", "Arm ARM D19"),
     Rule(
@@ -144,10 +144,10 @@ _OTHERS: tuple[Rule, ...] = (
     ),
     Rule("abort.mapped.fetch", "the fetch of a page of a slot is made again", "KVM API 4.35"),
     Rule("abort.mapped.data", "the access to a page of a slot is made again", "KVM API 4.35"),
-    Rule("abort.no_syndrome", "userspace's affair: the guest stays at the instruction", "KVM API 5, KVM_EXIT_ARM_NISV"),
+    Rule("abort.no_syndrome", "left to userspace: the guest stays at the instruction", "KVM API 5, KVM_EXIT_ARM_NISV"),
     Rule("abort.no_syndrome.protected", "an external abort in a protected VM", "KVM API 5, KVM_EXIT_ARM_NISV"),
-    *(Rule(f"mmio.store.{size}", "address, length and data for userspace; PC behind it", _MMIO) for size in SIZES),
-    *(Rule(f"mmio.load.{size}", "the data, zero-extended; PC behind it", _MMIO) for size in SIZES),
+    *(Rule(f"mmio.store.{size}", "address, length and data for userspace; PC after it", _MMIO) for size in SIZES),
+    *(Rule(f"mmio.load.{size}", "the data, zero-extended; PC after it", _MMIO) for size in SIZES),
     *(
         Rule(f"mmio.load.signed_{size}_{width}", f"the data, sign-extended to {width} bits", _MMIO)
         for size, width in (("byte", 32), ("byte", 64), ("half", 32), ("half", 64), ("word", 64))

@@ -95,7 +95,7 @@ def contract_page(exercised: Exercised) -> str:
             "",
             "## Rules",
             "",
-            table(("rule", "owed", "basis", "source", *targets), rows),
+            table(("rule", "required", "basis", "source", *targets), rows),
             "",
             "## What cannot be exercised, and why",
             "",

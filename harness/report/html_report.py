@@ -317,7 +317,7 @@ def _site(site: Site) -> Markup:
     if site.action is not None:
         rows.append(("KVM", outcome_text(site.action)))
     if site.pending:
-        rows.append(("pending", f"{', '.join(site.pending)} (KVM does it on the way in)"))
+        rows.append(("pending", f"{', '.join(site.pending)} (KVM applies it at the entry)"))
     rows += [("host", sentence) for sentence in site.host]
     if site.prediction is not None:
         rows.append(("model", f"{site.prediction.helper}; {decisions(site.prediction.path)}"))

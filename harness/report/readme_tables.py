@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of the README and of docs/architecture.md, made from the tables that the code reads."""
+"""Generate the tables of the README and of the pages in docs from the tables that the code reads."""
 
 from __future__ import annotations
 
@@ -26,8 +26,20 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def steps() -> str:
-    """Every step of a scenario: syntax, who does it, what it does."""
-    return table(("step", "side", "what it does"), ((f"`{k.syntax}`", k.side.value, k.summary) for k in STEP_KINDS))
+    """Every step of a scenario: syntax, who does it, what it does, its operands, its source."""
+    rows = [(f"`{k.syntax}`", k.side.value, k.summary, k.source) for k in STEP_KINDS]
+    users: dict[tuple[str, str], list[str]] = {}
+    for kind in STEP_KINDS:
+        for operand in kind.operands:
+            users.setdefault((operand.name, operand.what), []).append(f"`{kind.keyword}`")
+    legend = [(f"`{name.upper()}`", what, ", ".join(users[name, what])) for name, what in sorted(users)]
+    return "\n\n".join(
+        (
+            table(("step", "side", "what it does", "source"), rows),
+            "What each operand may be:",
+            table(("operand", "what it may be", "steps"), legend),
+        )
+    )
 
 
 def targets(folder: Path) -> str:
@@ -40,11 +52,37 @@ def targets(folder: Path) -> str:
 
 
 def findings(*expected: Path) -> str:
-    """The findings of stock kernels, as each ``expected.toml`` of the corpus has them."""
+    """The findings of stock kernels, a section each, as each ``expected.toml`` of the corpus has them."""
+    sections = []
+    for path in expected:
+        for row in load_regressions(path):
+            scenarios = ", ".join(f"[{name}](../corpus/{path.parent.name}/{name}.scn)" for name in row.scenarios)
+            sections.append(
+                f"### {row.id}\n\n**{row.summary}** {row.why}\n\n"
+                f"- Targets: {', '.join(row.targets) or row.elsewhere}.\n"
+                f"- Verdict: {row.verdict}.\n"
+                f"- Source: {row.source}.\n"
+                f"- Scenarios: {scenarios}."
+            )
+    return "\n\n".join(sections)
+
+
+FIRST_FINDINGS = (
+    "esr-el1-sign-extended",
+    "mmio-load-loses-sign",
+    "reset-completes-pending-mmio",
+    "enable-loses-pending-interrupts",
+    "vms-without-gic-share-cpu-interface",
+)
+"""The findings that the README shows: short, and each of another kind."""
+
+
+def first_findings(expected: Path) -> str:
+    """The summaries of :data:`FIRST_FINDINGS`, each with a link to the rest.  KeyError: one of them is not kept."""
+    rows = {row.id: row for row in load_regressions(expected)}
     return "\n".join(
-        f"- **{row.summary}** {row.why} Seen on {', '.join(row.targets) or row.elsewhere}."
-        f" `{row.id}`, verdict {row.verdict} ({row.source})."
-        for row in load_regressions(*expected)
+        f"- {rows[name].summary} [`{name}`](docs/findings.md#{name}), {', '.join(rows[name].targets)}."
+        for name in FIRST_FINDINGS
     )
 
 
@@ -55,6 +93,12 @@ def relations() -> str:
         shows = ", ".join(f"`{name}`" for name in one.shows.split(", "))
         rows.append((shows, one.what, f"`{one.module.__name__.rpartition('.')[2]}`"))
     return table(("divergence", "what is compared with what", "module"), rows)
+
+
+def relations_in_short() -> str:
+    """The same without the modules."""
+    rows = ((", ".join(f"`{name}`" for name in one.shows.split(", ")), one.what) for one in ALL)
+    return table(("divergence", "what is compared with what"), rows)
 
 
 def errata(*expected: Path) -> str:
@@ -87,9 +131,11 @@ def blocks(root: Path) -> Mapping[str, str]:
         "steps": steps(),
         "targets": targets(root / "qemu_configs"),
         "findings": findings(*(root / "corpus" / name / "expected.toml" for name in ("regressions", "crashes"))),
+        "first_findings": first_findings(root / "corpus" / "regressions" / "expected.toml"),
         "modules": modules(root),
         "errata": errata(root / "corpus" / "regressions" / "expected.toml"),
         "relations": relations(),
+        "relations_in_short": relations_in_short(),
     }
 
 

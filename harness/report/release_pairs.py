@@ -21,8 +21,8 @@ _KEYS = ("target", "kernel_release", "seconds", "jobs", "seed", "scenarios", "lo
 
 INTRODUCTION = (
     "`shadowfuzz fuzz --target ONE --against OTHER` runs every scenario on two targets. What each of them records is",
-    "compared with the model and the architecture as in any campaign; besides, the two traces are compared with",
-    "each other, record by record (relation `against`). No model has a say there. A difference is one of the rows",
+    "compared with the model and the architecture as in any campaign; in addition, the two traces are compared with",
+    "each other, record by record (relation `against`), without a model. A difference is one of the rows",
     "below, to the bit, or a finding of the pair. `shadowfuzz against ONE OTHER FILE` shows one scenario.",
 )
 
@@ -66,7 +66,7 @@ def _lines(intended: Sequence[Intended], runs: Sequence[Mapping[str, Any]]) -> I
     yield ""
     yield from INTRODUCTION
     yield ""
-    yield "## Changes that were meant"
+    yield "## Intended changes"
     yield ""
     heads = ("row", "since", "where", "what", "source")
     yield table(heads, (_row(row) for row in sorted(intended, key=lambda row: row.since))).rstrip()
@@ -78,7 +78,7 @@ def _lines(intended: Sequence[Intended], runs: Sequence[Mapping[str, Any]]) -> I
     yield ""
     yield "## What is not compared"
     yield ""
-    yield "Counted in every run, with the reason. Behind a difference that was meant and that the guest may read,"
+    yield "Counted in every run, with the reason. After an intended difference that the guest may read,"
     yield "whatever differs may follow from it; there the comparison of a scenario ends, counted as well."
     yield ""
     yield from (f"- `{name}`: {why}." for name, why in {**NEVER_COMPARED, **NEVER_THE_SAME}.items())

@@ -156,7 +156,7 @@ def _site(where: Site, level: str, style: Style, known: bool) -> Iterator[str]:
         title = f"{place.address:#x}: {place.instruction}"
     else:
         title = f"step {place.step}: {place.text}"
-    kind = "turn of the host" if where.action else "run of the guest"
+    kind = "round" if where.action else "guest run"
     yield style.paint("bold", f"  {title}") + style.paint("dim", f"   ({kind}, event {where.event})")
     if place is not None:
         if place.step is not None:
@@ -168,7 +168,7 @@ def _site(where: Site, level: str, style: Style, known: bool) -> Iterator[str]:
     if where.action is not None:
         yield from _field("KVM", outcome_text(where.action), style)
     if where.pending:
-        yield from _field("pending", f"{', '.join(where.pending)} (KVM does it on the way in)", style)
+        yield from _field("pending", f"{', '.join(where.pending)} (KVM applies it at the entry)", style)
     for is_set, sentences in groupby(where.host, key=lambda sentence: sentence.startswith("set ")):
         for text in ["; ".join(sentences)] if is_set else sentences:
             yield from _field("host", text, style)
@@ -196,8 +196,8 @@ _OUTCOMES: Mapping[str, str] = {
 def outcome_text(action: KvmAction) -> str:
     """Say what KVM did."""
     outcome = action.outcome.removeprefix("user:")
-    text = _OUTCOMES.get(outcome, f"went to userspace, {outcome}")
-    return f"{text}, moved PC on" if action.skip else text
+    text = _OUTCOMES.get(outcome, f"returned to userspace, {outcome}")
+    return f"{text}, advanced PC" if action.skip else text
 
 
 def decisions(path: tuple[tuple[str, bool], ...]) -> str:

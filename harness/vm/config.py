@@ -237,7 +237,7 @@ def emulated(config: MachineConfig, words: Sequence[str], where: str) -> Machine
     base, *own = config.name.split("%")
     qemus, cpus = _by_kind(words)
     if len(qemus) > 1 or len(cpus) > 1 or not all(QEMU_VERSION.fullmatch(word[5:]) for word in qemus):
-        raise InputError(where, None, "expected %qemu-VERSION, %CPU or both behind the target, such as %qemu-10.0")
+        raise InputError(where, None, "expected %qemu-VERSION, %CPU or both after the target, such as %qemu-10.0")
     if cpus and cpus[0] not in CPUS:
         raise InputError(where, None, f"no CPU model {cpus[0]!r}; there are {', '.join(CPUS)}")
     if cpus and config.mode is Mode.VHE and not CPUS[cpus[0]].vhe:

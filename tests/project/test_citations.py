@@ -22,6 +22,8 @@ import pytest
 from tests.support.paths import ROOT
 
 ME = "tests/project/test_citations.py"
+MENU = "mkdocs.yml"
+"""Names pages by their paths from docs; tests/project/test_docs.py looks them up."""
 TEXTS = frozenset({".py", ".c", ".h", ".toml", ".md", ".sh", ".yml"})
 
 
@@ -45,13 +47,20 @@ def prose_of(name: str) -> str:
 
 def citing() -> list[str]:
     """Every file whose citations are followed: code, catalogue and documents, not what tests compare with."""
-    return sorted(name for name in tracked() if Path(name).suffix in TEXTS and "/golden/" not in name and name != ME)
+    followed = (name for name in tracked() if Path(name).suffix in TEXTS and "/golden/" not in name)
+    return sorted(name for name in followed if name not in (ME, MENU))
 
 
 # ---- pages: links, sections, and names in a section
 
 _HEADING = re.compile(r"^(#+) +(.*?) *$", re.MULTILINE)
-_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_LINK = re.compile(
+    r"\]\((?P<inline>[^)\s]+)(?: +\"[^\"]*\")?\)"
+    r"|^ *\[[^\]]+\]: +(?P<reference>\S+)"
+    r"|(?:href|src)=\"(?P<html>[^\"]+)\"",
+    re.MULTILINE,
+)
+"""Where a link of Markdown leads: in the text, defined below it, or as HTML; images, too."""
 _PAGE = re.compile(
     r"(?<![\w/.-])(docs/[\w/-]+\.md)"
     r"(?:,? sections? (?P<numbers>\d+(?:\.\d+)?(?:(?:, | and )\d+(?:\.\d+)?(?!\.?\d))*)"
@@ -117,7 +126,8 @@ def pages() -> dict[str, str]:
 
 
 def wrong_links(name: str, text: str, known: Mapping[str, str]) -> Iterator[str]:
-    for target in _LINK.findall(text):
+    for found in _LINK.finditer(text):
+        target = found["inline"] or found["reference"] or found["html"]
         if re.match(r"\w+:", target):
             continue
         path, _, label = target.partition("#")
@@ -170,6 +180,8 @@ def test_a_wrong_link_or_section_is_found() -> None:
         "docs/a.md: none.md",
         "docs/a.md: #one-more: no such heading",
     ]
+    for link in ('[x](none.md "title")', "![x](none.md)", "[x]: none.md", '<a href="none.md">x</a>'):
+        assert list(wrong_links("docs/a.md", link, known)) == ["docs/a.md: none.md"], link
     assert anchors(text) >= {"1-one", "11-sub"}
     assert bare_pages("harness/x.py", "see a.md, docs/a.md", known) == ["a.md"]
     assert bare_pages("docs/b.md", "see a.md, [c.md](../c.md)", known) == []

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The map in which the plugin counts edges: one shared file, its layout as rows, its decoding.
 
-An edge is a pair of translation blocks in KVM's text, one executed behind the other; a block is known by the offset of
+An edge is a pair of translation blocks in KVM's text, one executed after the other; a block is known by the offset of
 its first instruction in the machine's RAM, which no boot changes.  The plugin begins to count when a scenario begins
 (the agent runs into the function ``begin_at``, see ``op_begin`` in agent.c) and stops when the host says so, so that a
 map holds what scenarios did, not how the machine booted.

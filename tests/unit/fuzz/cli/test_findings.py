@@ -189,9 +189,9 @@ def test_sarif(root: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        (["show"], "`show` and `set` take an id"),
-        (["show", "crash-cea6", "--new"], "only `list` takes it"),
-        (["list", "x"], "`list` and `open` take none"),
+        (["show"], "`show` and `set` need an id"),
+        (["show", "crash-cea6", "--new"], "only `list` accepts it"),
+        (["list", "x"], "`list` and `open` accept none"),
         (["show", "nosuch"], "no such finding"),
         (["show", "divergence"], "several findings"),
     ],

@@ -168,7 +168,7 @@ def test_two_targets_of_one_name(tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "kvm-nvhe.toml"
     path.write_text(CONFIG)
     said = fail(capsys, "replay", str(GOLDEN / "mixture.scn"), "--target", str(path), "--target", "kvm-nvhe")
-    assert "two targets of this name" in said
+    assert "two targets have this name" in said
 
 
 def test_help_and_version(capsys: Capture) -> None:

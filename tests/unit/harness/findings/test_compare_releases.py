@@ -133,7 +133,7 @@ def test_behind_an_intended_change_that_the_guest_may_read_nothing_is_a_finding(
     later = switch(EXIT, 0x5A00_0000, x0=0x10003, x9=7)
     checked = differences(one, trace(*other.events[:2], later), both)
     assert checked.unexplained == ()
-    assert checked.unchecked == {"against: behind psci-1.3, which it may follow from": 1}
+    assert checked.unchecked == {"against: after psci-1.3, which it may follow from": 1}
 
 
 def test_behind_a_syndrome_that_nobody_reads_it_is() -> None:

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Users read plain words: the README, the documents, the catalogue, help and error messages avoid a short list.
+
+Scanned are the rows of :data:`TEXTS`.  Names of files, code in backticks, fenced blocks and links are not prose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from fuzz.cli.main import build_parser
+from tests.support.paths import ROOT
+
+
+class Banned(NamedTuple):
+    """A word that is not used: a pattern of whole words, and what to write instead."""
+
+    pattern: str
+    instead: str
+
+
+BANNED: tuple[Banned, ...] = (
+    Banned(r"owe[sd]?|owing", "must, expected, required"),
+    Banned(r"nobody|somebody|whoever", "unknown, not determined, the reader"),
+    Banned(r"behind", "after"),
+    Banned(r"tells?|told", "reports, shows"),
+    Banned(r"ours", "the project's"),
+    Banned(r"beside", "next to, in addition to"),
+    Banned(r"mends?|mended", "fixes, fixed"),
+    Banned(r"affairs?", "responsibility"),
+    Banned(r"surely", "how often; a confidence"),
+    Banned(r"sides? with|siding with", "predicts, agrees with"),
+    Banned(r"for ever", "without end"),
+    Banned(r"takes? it for granted", "assumes"),
+    Banned(r"all the same", "still"),
+    Banned(r"(?:that|than) there (?:is|are) not", "that does not exist, unknown"),
+    Banned(r"when(?:ever)? (?:it|they) likes?", "at any time"),
+    Banned(r"comes? of it|came of it", "result, outcome"),
+    Banned(r"gets? on|got on", "makes progress"),
+)
+
+
+class Allowed(NamedTuple):
+    """A use that is legitimate: in which text (its name begins so), the words around it, and why."""
+
+    text: str
+    words: str
+    why: str
+
+
+ALLOWED: tuple[Allowed, ...] = ()
+
+
+def documents() -> Iterator[tuple[str, str]]:
+    """Yield every hand-written or generated page; the modules' first sentences are docstrings, which come later."""
+    pages = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
+    for page in pages:
+        name = page.relative_to(ROOT).as_posix()
+        if name != "docs/reference/modules.md":
+            yield name, page.read_text(encoding="utf-8")
+
+
+def catalogue() -> Iterator[tuple[str, str]]:
+    """Yield what each row of the catalogue and of the kept findings says to people."""
+    for path in sorted((ROOT / "corpus").rglob("*.toml")):
+        for number, row in enumerate(_rows(tomllib.loads(path.read_text(encoding="utf-8")))):
+            named = f"{path.relative_to(ROOT)}: {row.get('id', number)}"
+            yield from ((f"{named}.{key}", row[key]) for key in ("summary", "why") if key in row)
+
+
+def _rows(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for value in document.values():
+        yield from value if isinstance(value, list) else ()
+
+
+def helps() -> Iterator[tuple[str, str]]:
+    """Yield the help of the command and of every one of its commands."""
+    yield from _helps(build_parser())
+
+
+def _helps(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+    yield f"{parser.prog} --help", " ".join(parser.format_help().split())
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for one in action.choices.values():
+                yield from _helps(one)
+
+
+def command_messages() -> Iterator[tuple[str, str]]:
+    """Yield the texts of the files of commands: help, error messages, progress."""
+    for path in sorted((ROOT / "fuzz" / "cli").glob("*.py")):
+        yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+
+
+TEXTS: Mapping[str, Callable[[], Iterator[tuple[str, str]]]] = {
+    "documents": documents,
+    "catalogue": catalogue,
+    "help": helps,
+    "commands": command_messages,
+}
+"""What is scanned; add a function that yields names and texts to scan more (such as the docstrings of a room)."""
+
+_NOT_PROSE = re.compile(r"^ *```.*?^ *```|`[^`\n]+`|\]\([^)]*\)|<!--.*?-->", re.MULTILINE | re.DOTALL)
+_WORDS = tuple((re.compile(rf"\b(?:{one.pattern})\b", re.IGNORECASE), one.instead) for one in BANNED)
+
+
+def prose(text: str) -> str:
+    """The words of a text: without code, targets of links and comments."""
+    return " ".join(_NOT_PROSE.sub(" ", text).split())
+
+
+def wrong_words(name: str, text: str) -> Iterator[str]:
+    """Yield each banned word with what surrounds it, and what to write instead."""
+    words = prose(text)
+    for pattern, instead in _WORDS:
+        for found in pattern.finditer(words):
+            around = words[max(0, found.start() - 40) : found.end() + 40]
+            if not any(name.startswith(one.text) and one.words in around for one in ALLOWED):
+                yield f"{name}: {found[0]!r} (write: {instead}) in {around!r}"
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_words_are_plain(kind: str) -> None:
+    assert [wrong for name, text in TEXTS[kind]() for wrong in wrong_words(name, text)] == []
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_something_is_scanned(kind: str) -> None:
+    texts = list(TEXTS[kind]())
+    assert len(texts) > 20 and sum(len(prose(text)) for _, text in texts) > 10_000
+
+
+def test_every_exception_is_used() -> None:
+    texts = [(name, prose(text)) for scanned in TEXTS.values() for name, text in scanned()]
+    unused = [
+        one for one in ALLOWED if not any(name.startswith(one.text) and one.words in text for name, text in texts)
+    ]
+    assert unused == []
+
+
+def test_a_banned_word_is_found() -> None:
+    text = "The guest is owed it.\n\n```text\nnobody\n```\nSee `behind` and [there](behind.md); Behind\nthe exit."
+    assert [wrong.split("'")[1] for wrong in wrong_words("a", text)] == ["owed", "Behind"]
+    assert list(wrong_words("a", "The storyteller followed; ourselves, hours.")) == []
+
+
+def test_the_list_is_short() -> None:
+    assert len(BANNED) <= 20
+    assert all(Path(ROOT / one.text).exists() or ":" in one.text for one in ALLOWED)
