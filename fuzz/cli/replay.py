@@ -76,7 +76,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--bisect",
         action="store_true",
-        help="the statuses of `git bisect run`: 0 good, 1 bad, 125 cannot tell, 128 a mistake in the command",
+        help="the statuses of `git bisect run`: 0 good, 1 bad, 125 not determined, 128 a mistake in the command",
     )
     parser.add_argument("--same-vm", action="store_true", help="one KVM VM for all, in their order, as in a campaign")
     parser.add_argument(

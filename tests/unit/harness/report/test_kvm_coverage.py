@@ -65,5 +65,5 @@ def test_the_report_says_what_is_never_reached_and_why() -> None:
 def test_the_page_is_markup_that_needs_nothing() -> None:
     shown = page(a_report())
     assert "made &lt;up&gt;" in shown
-    assert "<script" not in shown
+    assert shown.count("<script") == 1, "the own one"
     assert "handle_smc" in shown
