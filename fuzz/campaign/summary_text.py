@@ -21,7 +21,7 @@ WIDTH = 100
 """Columns of the screen."""
 MAX_PROBLEMS, MAX_ERRATA = 3, 8
 """So many of each are on the screen: with all else they are at most 30 lines."""
-_LABEL = 9
+_LABEL, _LEAST = 9, 12
 
 
 def screen(summary: Summary) -> str:
@@ -56,7 +56,7 @@ def _new(s: Summary) -> Iterator[str]:
         also = f" and {_many(more, 'cluster')} more" if more else ""
         back = f", came back {problem.hits} of {problem.runs}" if problem.runs else ""
         seen = f"{also}; seen {_times(problem.members)}{back}"
-        what = textwrap.shorten(problem.words or problem.what, WIDTH - 6 - len(seen), placeholder=" ...")
+        what = _short(problem.words or problem.what, WIDTH - 6 - len(seen))
         yield f"  N{number}  {what}{seen}"
         yield f"      {problem.show}"
     if len(s.problems) > MAX_PROBLEMS:
@@ -75,7 +75,7 @@ def _known(s: Summary) -> Iterator[str]:
     width = max(len(row.id) for row in shown)
     for row in shown:
         mark = "~" if row.by_signature else " "
-        words = textwrap.shorten(row.what, max(12, WIDTH - width - 16), placeholder=" ...")
+        words = _short(row.what, WIDTH - width - 16)
         yield f"  {row.id:{width}} {row.members:9}{mark}  {words}"
     rest = [f"and {len(s.errata) - MAX_ERRATA} more"] if len(s.errata) > MAX_ERRATA else []
     if any(row.by_signature for row in s.errata):
@@ -130,8 +130,8 @@ def _most(reasons: Mapping[str, int], total: int, room: int) -> str:
         return ""
     name, count = max(reasons.items(), key=lambda one: one[1])
     words = f', {count / total:.0%} "'
-    short = textwrap.shorten(name, max(0, room - len(words) - 1), placeholder=" ...")
-    return f'{words}{short}"' if len(short) > len(" ...") else ""
+    left = room - len(words) - 1
+    return f'{words}{_short(name, left)}"' if left >= _LEAST else ""
 
 
 def _next(s: Summary) -> Iterator[str]:
@@ -151,6 +151,11 @@ def _next(s: Summary) -> Iterator[str]:
 
 def _out(s: Summary) -> str:
     return "" if Path(s.out) == DEFAULT_OUT else f" --out {shlex.quote(s.out)}"
+
+
+def _short(words: str, room: int) -> str:
+    """Cut words to so many columns, but not to less than a few."""
+    return textwrap.shorten(words, max(_LEAST, room), placeholder=" ...")
 
 
 def _row(label: str, words: str) -> str:

@@ -131,6 +131,8 @@ def test_everything_important_fits_on_one_screen(tmp_path: Path) -> None:
         lines = screen(each).splitlines()
         assert len(lines) <= 30
         assert all(len(line) <= 100 for line in lines if "shadowfuzz " not in line and str(tmp_path) not in line)
+    for known in (10**room for room in range(0, 60, 3)):  # there is less and less room for the rest of the line
+        assert screen(replace(full, divergences_known=known))
     shown = screen(full)
     assert "NEW      9 problems to look at, 18 clusters\n  N1  words words" in shown
     assert "and 1 cluster more; seen 1 200 times, came back 2 of 2\n      x show\n" in shown
