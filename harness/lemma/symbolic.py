@@ -16,7 +16,7 @@ import z3
 from harness.model.state import RData, Undefined
 
 WIDTH = 80
-INPUT_LIMIT = 1 << 66
+INPUT_BITS = 66
 
 
 def term(value: Any) -> Any:
