@@ -12,6 +12,7 @@ from typing import Any
 from fuzz.campaign.lemma_campaign import Campaign
 from fuzz.campaign.lemma_run import (
     LemmaPlan,
+    answer_pair,
     clusters_text,
     compare_with_stored,
     find_differences,
@@ -28,6 +29,7 @@ from fuzz.campaign.lemma_run import (
 )
 from fuzz.cli.options import MAX_SEED, Subparsers, add_number, seconds
 from fuzz.cli.progress import progress_printer
+from harness.lemma.answers import ANSWER_PAIRS
 from harness.lemma.clusters import verify
 from harness.lemma.compare_levels import questions
 from harness.lemma.coq import export
@@ -51,6 +53,9 @@ examples:
       the clusters that are kept in corpus/lemmas: run again, and as Coq text
   shadowfuzz lemma --pair low:body --prove
       all states at once: each function is proved equal, refuted, or left open, with the reason
+
+  shadowfuzz lemma --pair low:body --function restore_shadow_kvm_regs --answer
+      the causes, and the statement proved outside them
 
 docs/lemmas.md says what was found, and how this was tested (--expect-stored, --mutants, --stability).
 
@@ -89,6 +94,9 @@ def add_parser(subparsers: Subparsers) -> None:
     instead = parser.add_argument_group("instead of a campaign")
     instead.add_argument("--stored", action="store_true", help="take the stored clusters")
     instead.add_argument("--prove", action="store_true", help="run the levels symbolically")
+    instead.add_argument(
+        "--answer", action="store_true", help="say why each claim is false, and prove it under the weakest hypothesis"
+    )
     add_number(instead, "--mutants", None, "check N mutants of the model (0: all)", 0)
     add_number(instead, "--stability", None, "minimise N starts of every goal")
     instead.add_argument("--paths", action="store_true", help="collect and write one state a path of each level")
@@ -122,10 +130,14 @@ def _ask(args: argparse.Namespace, plan: LemmaPlan) -> int:
     """Search, take what is stored, or prove, pair by pair; print each as it comes."""
     results: list[dict[str, Any]] = []
     status = OK
-    asked = questions_of(pairs_of(args.pair), args.layer, args.function, logs=not args.no_logs)
+    pairs = ANSWER_PAIRS if args.answer and not args.pair else pairs_of(args.pair)
+    asked = questions_of(pairs, args.layer, args.function, logs=not args.no_logs)
     for number, (pair, chosen) in enumerate(asked):
         if args.prove:
             results.append(prove_pair(pair, chosen, keep=args.store, progress=_quiet if args.json else _print))
+            continue
+        if args.answer:
+            results.append(answer_pair(pair, chosen, keep=args.store, progress=_quiet if args.json else _print))
             continue
         if args.stored:
             campaign, clusters = Campaign(), stored_clusters(pair, chosen, needed="all" not in args.pair)
@@ -147,7 +159,7 @@ def _ask(args: argparse.Namespace, plan: LemmaPlan) -> int:
             with args.coq.open("a" if number else "w") as out:
                 out.write(export(clusters))
     if args.json:
-        print(json.dumps(joined(results, args.prove), indent=1))
+        print(json.dumps(joined(results), indent=1))
     return status
 
 

@@ -17,9 +17,16 @@ _ENTRY = "not halt and vcpuid < 4 and ctxt.dirty != INVALID64 and "
 _EXIT = "not halt and vcpuid < 4 and ctxt.ec == TRAP and "
 _CLASS = "(ctxt.esr_el2 >> 26) & 63"
 _IS_HVC, _IS_ABORT = f"{_CLASS} in (18, 22) and ", f"{_CLASS} in (32, 36) and "
-_MMIO = "ctxt.hpfar_el2 < 0x400000"
+_MMIO = "(ctxt.hpfar_el2 // 16 * 4096) & INVALID64 < 0x40000000"
 _READ, _WRITE = "host.esr_el2 & 192 == 0", "host.esr_el2 & 192 != 0"
 _RD31 = "(host.esr_el2 >> 16) & 31 == 31"
+# The code's 1 << 31 has every bit above as well, DIRTY_PC_FLAG among them.
+_SAME31 = f"{_RD31} and ctxt.dirty | 0xFFFFFFFF80000000 == 0xFFFFFFFF80000000"
+_LOAD = (
+    "An MMIO load. The kernel ORs the register's bit to DIRTY_PC_FLAG, so that the instruction is skipped too; the "
+    "proof forgets that flag and its guest executes the load again.",
+    "Proof: set_shadow_dirty_bit_spec ORs, as the kernel's does.",
+)
 # What clear_shadow_gp_regs zeroes beyond x0..x30 and does not set afterwards.
 _CLEARED = (
     *("sp_el0", "sp_el1", "elr_el1", "spsr_el1", "far_el2", "hpfar_el2", "hcr_el2", "ec", "dirty", "flags"),
@@ -102,15 +109,9 @@ _EXITS: tuple[Cause, ...] = (
         "SYSTEM_OFF. The proof sets the VM's state to POWEROFF, the kernel clears a flag of its own.",
         "Kernel: set_vm_poweroff sets the state; or a `powered_on` in the proof's VM information.",
     ),
-    *_twice(
-        "MMIO load",
-        "prep_abort",
-        _IS_ABORT,
-        f"{_MMIO} and {_READ}",
-        "An MMIO load. The kernel ORs the register's bit to DIRTY_PC_FLAG, so that the instruction is skipped too; the "
-        "proof forgets that flag and its guest executes the load again.",
-        "Proof: set_shadow_dirty_bit_spec ORs, as the kernel's does.",
-    ),
+    Cause("MMIO load", ALL[:2], ("prep_abort",), f"{_HERE}{_MMIO} and {_READ}", *_LOAD),
+    Cause("MMIO load", ALL[2:], ("prep_abort",), f"{_HERE}{_MMIO} and {_READ} and not ({_SAME31})", *_LOAD),
+    Cause("MMIO load", ALL, (SAVE,), f"{_EXIT}{_IS_ABORT}{_MMIO} and {_READ}", *_LOAD),
     Cause(
         "MMIO store",
         SPEC,

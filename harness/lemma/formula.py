@@ -186,9 +186,7 @@ class _Reader:
             return count
         if name == "vector":  # the exception vector for a PSTATE
             mode = x & 0x1F
-            return self._lookup("vbar") + _pick(
-                mode == 4, 0, _pick(mode == 5, 0x200, _pick(mode == 0, 0x400, 0x600))
-            )
+            return self._lookup("vbar") + _pick(mode == 4, 0, _pick(mode == 5, 0x200, _pick(mode == 0, 0x400, 0x600)))
         if name == "load_info":  # where the last boot image that holds the address has it, 0: none
             found: Any = 0
             for i in range(min(self._lookup("info.vm_next_load_info"), IMAGES)):

@@ -17,7 +17,7 @@ import z3
 from harness.lemma.case import Case
 from harness.lemma.causes import Cause
 from harness.lemma.compare_levels import EQUAL, Difference, Question, ask, fork
-from harness.lemma.formula import negated
+from harness.lemma.formula import Formula, negated
 from harness.lemma.prove import fields_of, same, unequal
 from harness.lemma.symbolic import Explorer, OpenBranch, SymState, Truth, term
 from harness.lemma.symbolic_starts import Start, lookup, repair_starts, start_state
@@ -67,9 +67,32 @@ def repair(question: Question, causes: Sequence[Cause], measure: bool = True) ->
         outside = [negated(c.formula.holds(lookup(start, question))) for c in causes]
         run.explore(outside, lambda run=run: run.agree(result))  # type: ignore[misc]
         _count(result, run, f"{start.name}: ")
+    result.open += [reason for region, reason in gaps(question) if _is_left(question, Formula(region), causes)]
     for cause in causes if measure else ():
         result.regions.append(_region(result, question, cause))
     return result
+
+
+_SEVERAL = "two or more of x0..x30 marked at once: by search only"
+
+
+def gaps(question: Question) -> tuple[tuple[str, str], ...]:
+    """The states of a question that no start covers: a formula, and the reason."""
+    if question.function == "sync_dirty_to_shadow":
+        return (("not halt and registers(ctxt.dirty) >= 2", _SEVERAL),)
+    if question.function == "restore_shadow_kvm_regs" and question.coupled:
+        return (("not halt and ctxt.dirty != INVALID64 and ctxt.ec == TRAP and registers(ctxt.dirty) >= 2", _SEVERAL),)
+    return ()
+
+
+def _is_left(question: Question, region: Formula, causes: Sequence[Cause]) -> bool:
+    """Whether a state of the region is outside every cause."""
+    start, solver = Start(), z3.Solver()
+    for formula, wanted in ((region, True), *((c.formula, False) for c in causes)):
+        holds = formula.holds(lookup(start, question))
+        condition = holds.term if isinstance(holds, Truth) else z3.BoolVal(bool(holds))
+        solver.add(condition if wanted else z3.Not(condition))
+    return bool(solver.check() != z3.unsat)
 
 
 def _region(result: Repair, question: Question, cause: Cause) -> Region:

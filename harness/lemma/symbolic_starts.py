@@ -262,7 +262,10 @@ def _map_box(d: SymState, args: tuple[Any, ...]) -> None:
 
 
 def _kernel_map_box(d: SymState, args: tuple[Any, ...]) -> None:
-    """The kernel's ``prot_and_map_vm_s2pt``: it relies on nothing."""
+    """The kernel's ``prot_and_map_vm_s2pt``: it relies on nothing, and does nothing where ``pte`` is 0."""
+    pte = args[2]
+    if not isinstance(pte, Sym) and pte == 0:
+        d.calls.pop()
 
 
 def _sync_box(d: SymState, args: tuple[Any, ...]) -> None:
