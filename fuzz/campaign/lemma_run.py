@@ -19,6 +19,7 @@ from harness.lemma.answers import ANSWER_PAIRS, Answer, answer, store_answers
 from harness.lemma.campaign_recall import Trial, missing, store_trial
 from harness.lemma.case import STORED
 from harness.lemma.change_detection import load_goals, store_goals
+from harness.lemma.changes import CHANGED_PAIRS, prove_changed, store_changed
 from harness.lemma.clusters import Cluster, find_clusters, load, merge, store, store_path
 from harness.lemma.compare_levels import MAIN_PAIRS, PAIRS, Pair, Question, questions
 from harness.lemma.docs_page import render
@@ -243,6 +244,17 @@ def answer_pair(pair: Pair, chosen: tuple[Question, ...], *, keep: bool, progres
         rows.append(found.to_json())
         progress(answer_text(found))
     return {"answers": rows}
+
+
+def prove_changes(*, keep: bool, progress: Progress) -> list[dict[str, Any]]:
+    """Prove each claim with the proposed changes made and no hypothesis; return one row a claim."""
+    results = []
+    for question in questions(CHANGED_PAIRS):
+        results.append(prove_changed(question))
+        progress(f"{':'.join(question.pair)} {question.function}: {'proved' if results[-1].proved else results[-1]}")
+    if keep:
+        store_changed(LEMMAS, results)
+    return [{"function": r.question.function, "proved": r.proved, "open": r.open} for r in results]
 
 
 def answer_text(found: Answer) -> str:

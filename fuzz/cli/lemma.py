@@ -19,6 +19,7 @@ from fuzz.campaign.lemma_run import (
     joined,
     measure_stability,
     pairs_of,
+    prove_changes,
     prove_pair,
     questions_of,
     report_of,
@@ -97,6 +98,9 @@ def add_parser(subparsers: Subparsers) -> None:
     instead.add_argument(
         "--answer", action="store_true", help="say why each claim is false, and prove it under the weakest hypothesis"
     )
+    instead.add_argument(
+        "--changes", action="store_true", help="prove each claim with the proposed changes made, without a hypothesis"
+    )
     add_number(instead, "--mutants", None, "check N mutants of the model (0: all)", 0)
     add_number(instead, "--stability", None, "minimise N starts of every goal")
     instead.add_argument("--paths", action="store_true", help="collect and write one state a path of each level")
@@ -110,6 +114,9 @@ def run(args: argparse.Namespace) -> int:
     plan = LemmaPlan(args.seconds, args.jobs, args.seed, args.stored, keep)
     if args.page:
         _say(f"wrote {write_page()}")
+        return OK
+    if args.changes:
+        print(json.dumps(prove_changes(keep=args.store, progress=_say), indent=1))
         return OK
     if args.paths:
         _say(f"wrote {write_paths(args.seed, _say)} states")

@@ -91,7 +91,7 @@ _CODE_LEMMAS: tuple[Cause, ...] = (
         "The code writes 48..71, system registers, and it asks the host for ACTLR_EL1, so that `data_log` of the "
         "current VM is one further. It compares with the kernel's numbers of MPIDR_EL1 and ACTLR_EL1 (1 and 4), the "
         "specification with the proof's (47 and 50), which its loop never reaches.",
-        "reset_sys_regs_spec0: set_shadow_ctxt (i + SYSREGS_START), the MPIDR value at i = 1, ACTLR_EL1 at i = 4.",
+        "Both specifications: index i + SYSREGS_START, the MPIDR value at i = 1, ACTLR_EL1 at i = 4.",
     ),
     Cause(
         "fault in the first page",
@@ -100,7 +100,7 @@ _CODE_LEMMAS: tuple[Cause, ...] = (
         "not halt and ctxt.dirty != INVALID64 and 0 < core[0] < 4096",
         "The fault address that the host hands over is 1..4095. The specification maps a page for the guest "
         "(0 < addr), the code does not (4096 <= addr).",
-        "restore_shadow_kvm_regs (C): test addr > 0, or restore_shadow_kvm_regs_spec0: test 4096 <= addr.",
+        "Both specifications: test 4096 <= addr, as the code does.",
     ),
     Cause(
         "resumed VM",
@@ -109,7 +109,7 @@ _CODE_LEMMAS: tuple[Cause, ...] = (
         "not halt and ctxt.dirty == INVALID64 and info.vm_inc_exe != 0 and is_int(info.vm_inc_exe)",
         "The VM is resumed from an encrypted image (`vm_inc_exe` is not 0). The code leaves its registers as they are, "
         "the specification resets them.",
-        "restore_shadow_kvm_regs_spec0: ask is_inc_exe_spec and reset only where it is 0.",
+        "Both specifications: ask is_inc_exe_spec, and reset only where it is 0.",
     ),
     Cause(
         "inc_exe of 2^32 and more",
@@ -139,7 +139,7 @@ _REFINEMENT: tuple[Cause, ...] = (
         "not halt and ctxt.hpfar_el2 < 0x400000",
         "An MMIO access. The closed form looks at the host's ESR and leaves `data_log` where it was; the layered form "
         "has taken the value.",
-        "prep_abort_spec: advance data_log by one where the address is an MMIO address.",
+        "prep_abort_spec: advance data_log by one, as the code does for every abort.",
     ),
     Cause(
         "MMIO store",
@@ -175,7 +175,7 @@ _REFINEMENT: tuple[Cause, ...] = (
         "halt and not is_int64(vector(0))",
         "The core has panicked and the exception vector for PSTATE 0 fits no 64 bits. The layered form relies on "
         "is_int64 of the vector, for get_exception_vector does not look at halt. No VM can see it.",
-        "update_exception_gp_regs_spec0: return d at once if halt d.",
+        "get_exception_vector_spec: 0 if halt d, as every other getter.",
     ),
     Cause(
         "address on a halted core",
@@ -184,7 +184,7 @@ _REFINEMENT: tuple[Cause, ...] = (
         "halt and not is_addr(addr)",
         "The core has panicked and the address is 2^48 or more. The layered form relies on is_addr of it, for "
         "prot_and_map_vm_s2pt does so before it looks at halt. No VM can see it.",
-        "post_handle_shadow_s2pt_fault_spec0: return d at once if halt d.",
+        "post_handle_shadow_s2pt_fault_spec: rely is_addr addr before it looks at halt d.",
     ),
     Cause(
         "no VM",
@@ -214,7 +214,7 @@ _REFINEMENT: tuple[Cause, ...] = (
         "An instruction is skipped and the PC is 2^48 or more, as in every kernel in the upper half of the address "
         "space. The layered form is undefined (rely is_addr pc), so that nothing is proved of the entry of such a "
         "guest; the closed form gives a result.",
-        "restore_shadow_kvm_regs_spec0: rely is_int64 (pc + 4) in place of is_addr pc.",
+        "Both specifications: rely is_int64 pc, and PC plus 4 modulo 2^64, as in the code.",
     ),
     Cause(
         "exception and skip",

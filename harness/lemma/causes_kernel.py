@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from harness.lemma.causes import PROOF_CAUSES, RESTORE, SAVE, Cause
+from harness.lemma.clusters import Cluster
 from harness.lemma.compare_levels import Question
 from harness.model.constants import FP
 
@@ -288,3 +289,15 @@ def causes_of(question: Question) -> tuple[Cause, ...]:
         for c in (*PROOF_CAUSES, *KERNEL_CAUSES)
         if pair in c.pairs and question.function in c.functions and (question.logs or c.part != "logs")
     )
+
+
+def cause_of(cluster: Cluster) -> Cause:
+    """The first cause in whose region the cluster's counterexample lies.
+
+    Raises ``LookupError`` if it lies in none: the table of causes is then not complete.
+    """
+    case = dict(cluster.case)
+    for cause in causes_of(cluster.question):
+        if cause.formula.of_case(case):
+            return cause
+    raise LookupError(f"no cause for {cluster.question} on {case}")

@@ -16,7 +16,7 @@ import z3
 
 from harness.lemma.case import Case
 from harness.lemma.causes import Cause
-from harness.lemma.compare_levels import EQUAL, Difference, Question, ask, fork
+from harness.lemma.compare_levels import EQUAL, Code, Difference, Question, ask, fork
 from harness.lemma.formula import Formula, negated
 from harness.lemma.prove import fields_of, same, unequal
 from harness.lemma.symbolic import Explorer, OpenBranch, SymState, Truth, term
@@ -59,17 +59,32 @@ class _Enough(Exception):
     """One witness settles it."""
 
 
-def repair(question: Question, causes: Sequence[Cause], measure: bool = True) -> Repair:
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is run: which ``starts`` (None: all), and the ``code`` of the levels."""
+
+    starts: tuple[Start, ...] | None = None
+    code: Code = field(default_factory=lambda: CODE)
+
+    def starts_of(self, question: Question) -> tuple[Start, ...]:
+        """The starts of a question."""
+        return tuple(repair_starts(question)) if self.starts is None else self.starts
+
+
+EVERYTHING = Scope()
+
+
+def repair(question: Question, causes: Sequence[Cause], scope: Scope = EVERYTHING, *, measure: bool = True) -> Repair:
     """Prove the statement outside the causes' regions; ``measure``: and say of each region whether it is exact."""
     result = Repair(question)
-    for start in repair_starts(question):
-        run = _Run(question, start)
+    for start in scope.starts_of(question):
+        run = _Run(question, start, scope.code)
         outside = [negated(c.formula.holds(lookup(start, question))) for c in causes]
         run.explore(outside, lambda run=run: run.agree(result))  # type: ignore[misc]
         _count(result, run, f"{start.name}: ")
     result.open += [reason for region, reason in gaps(question) if _is_left(question, Formula(region), causes)]
     for cause in causes if measure else ():
-        result.regions.append(_region(result, question, cause))
+        result.regions.append(_region(result, cause, scope))
     return result
 
 
@@ -95,10 +110,10 @@ def _is_left(question: Question, region: Formula, causes: Sequence[Cause]) -> bo
     return bool(solver.check() != z3.unsat)
 
 
-def _region(result: Repair, question: Question, cause: Cause) -> Region:
-    region = Region(cause.name)
-    for start in repair_starts(question):
-        run = _Run(question, start)
+def _region(result: Repair, cause: Cause, scope: Scope) -> Region:
+    region, question = Region(cause.name), result.question
+    for start in scope.starts_of(question):
+        run = _Run(question, start, scope.code)
         try:
             inside = cause.formula.holds(lookup(start, question))
             run.explore([inside], lambda run=run: run.differ(region))  # type: ignore[misc]
@@ -121,8 +136,8 @@ def _count(result: Repair, run: _Run, where: str) -> None:
 class _Run:
     """One start of one question."""
 
-    def __init__(self, question: Question, start: Start) -> None:
-        self._question, self._start = question, start
+    def __init__(self, question: Question, start: Start, code: Code) -> None:
+        self._question, self._start, self._code = question, start, code
         self.x, self.reason = Explorer(), ""
 
     def explore(self, conditions: Sequence[Any], run: Callable[[], None]) -> None:
@@ -140,7 +155,7 @@ class _Run:
     def _left(self) -> SymState | None:
         left, args = start_state(self._start, self._question, self.x)
         try:
-            CODE[self._question.pair[0], self._question.function](left, *args)
+            self._code[self._question.pair[0], self._question.function](left, *args)
         except Undefined:
             return None  # the left side claims nothing here
         return left
@@ -157,7 +172,7 @@ class _Run:
 
         right.on_violation = violated
         try:
-            CODE[self._question.pair[1], self._question.function](right, *args)
+            self._code[self._question.pair[1], self._question.function](right, *args)
         except Undefined:
             return
         if _names(left) != _names(right):
@@ -183,7 +198,7 @@ class _Run:
         if self.x.solver.check() != z3.sat:
             raise OpenBranch(f"the solver gave up on a witness of {goal}")
         case = self._start.case(self.x.solver.model())
-        if not isinstance(ask(self._question, dict(case))[0], Difference):
+        if not isinstance(ask(self._question, dict(case), self._code)[0], Difference):
             raise OpenBranch(f"a symbolic difference ({goal}) that the run does not show")
         result.outside.setdefault(goal, case)
         if len(result.outside) >= MAX_WITNESSES:
@@ -196,7 +211,7 @@ class _Run:
             return
         right, args = start_state(self._start, self._question, self.x)
         try:
-            CODE[self._question.pair[1], self._question.function](right, *args)
+            self._code[self._question.pair[1], self._question.function](right, *args)
         except Undefined:
             return
         equal = [term(0) == term(0)]
@@ -206,7 +221,7 @@ class _Run:
         if self.x.possible(z3.And(*equal), "a state that agrees"):
             self.x.solver.check(z3.And(*equal))
             case = self._start.case(self.x.solver.model())
-            if ask(self._question, dict(case))[0] != EQUAL:
+            if ask(self._question, dict(case), self._code)[0] != EQUAL:
                 raise OpenBranch("the registers agree, and what a mapping does is not run symbolically")
             region.verdict, region.state = AGREES, case
             raise _Enough
