@@ -15,7 +15,7 @@ from fuzz.campaign.lemma_campaign import Campaign, run_campaign
 from fuzz.paths import CORPUS
 from harness.errors import InputError
 from harness.jsonfile import reading
-from harness.lemma.answers import ANSWER_PAIRS, Answer, answer, store_answers
+from harness.lemma.answers import Answer, answer, store_answers
 from harness.lemma.campaign_recall import Trial, missing, store_trial
 from harness.lemma.case import STORED
 from harness.lemma.change_detection import load_goals, store_goals

@@ -8,6 +8,7 @@ The levels are those of docs/spec/model.md sections 3 to 5, 7 and 8; the rows wh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 
 from harness.lemma.formula import Formula
@@ -42,7 +43,12 @@ class Cause:
     @property
     def formula(self) -> Formula:
         """The region, parsed."""
-        return Formula(self.region)
+        return _parsed(self.region)
+
+
+@cache
+def _parsed(region: str) -> Formula:
+    return Formula(region)
 
 
 _CODE_LEMMAS: tuple[Cause, ...] = (
@@ -60,8 +66,8 @@ _CODE_LEMMAS: tuple[Cause, ...] = (
         LOW_BODY,
         ("prep_abort",),
         "not halt and ctxt.hpfar_el2 < 0x400000 and (data[0] >> 16) & 31 == 31 and data[0] & 192 == 0",
-        "An MMIO load with Rd = 31. The code shifts a signed 32-bit 1, so that `dirty` is 0xFFFF_FFFF_8000_0000 and not "
-        "bit 31: the next entry injects an exception and skips an instruction.",
+        "An MMIO load with Rd = 31. The code shifts a signed 32-bit 1, so that `dirty` is 0xFFFF_FFFF_8000_0000, not "
+        "bit 31 alone: the next entry injects an exception and skips an instruction.",
         "prep_abort (C): write 1UL << Rd.",
     ),
     Cause(
@@ -191,8 +197,8 @@ _REFINEMENT: tuple[Cause, ...] = (
         SPEC_LOW,
         (SAVE,),
         "not halt and not is_vm(vmid) and ctxt.ec == TRAP and (ctxt.esr_el2 >> 26) & 63 in (1, 18, 22, 32, 36)",
-        "VM 0 or 16 exits with WFx, HVC32, HVC64 or an abort. The closed form relies on is_vmid, the layered form meets "
-        "is_vm in the helper that it calls.",
+        "VM 0 or 16 exits with WFx, HVC32, HVC64 or an abort. The closed form relies on is_vmid, the layered form "
+        "meets is_vm in the helper that it calls.",
         "save_shadow_kvm_regs_spec: rely is_vm vmid.",
     ),
     Cause(

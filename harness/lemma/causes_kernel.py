@@ -51,8 +51,10 @@ _VCPUS = (
     Cause(
         "vCPU 4 and up",
         ALL,
-        ("prep_wfx", "prep_hvc", "prep_abort", "sync_dirty_to_shadow", "reset_gp_regs", "reset_sys_regs")
-        + ("update_exception_gp_regs", "post_handle_shadow_s2pt_fault", RESTORE),
+        (
+            *("prep_wfx", "prep_hvc", "prep_abort", "sync_dirty_to_shadow", "reset_gp_regs", "reset_sys_regs"),
+            *("update_exception_gp_regs", "post_handle_shadow_s2pt_fault", RESTORE),
+        ),
         "not halt and vcpuid >= 4",
         "The kernel has four vCPU slots for each VM: context vmid * 4 + vcpuid is that of another VM. One VM's exit "
         "changes the registers of another one, and reset_fp_regs stops the machine.",

@@ -15,7 +15,6 @@ from harness.lemma.case import build
 from harness.lemma.causes_kernel import cause_of
 from harness.lemma.clusters import Cluster
 from harness.lemma.compare_levels import ask
-from harness.model import FUNCTION
 from harness.model.constants import CTXT_FIELDS, FP, HOSTVISOR, KERNEL_ONLY, SHADOW_FIELD, ctxt_id
 from harness.model.state import RData
 
@@ -75,8 +74,9 @@ def _section(number: int, cluster: Cluster) -> str:
     other = "None" if cluster.undefined else f"Some {see(after_right)}"
     return "\n".join(
         [
-            f"{head}",
-            f"   Refutes: whenever {question.function}{SUFFIX[left]} d = Some d', {_conclusion(question.function, right)}.",
+            head,
+            f"   Refutes: whenever {question.function}{SUFFIX[left]} d = Some d',",
+            f"   {_conclusion(question.function, right)}.",
             f"   On the right: {cluster.undefined or see(after_right)}. *)",
             f"Definition start_{number} : RData := {_state(state)}.",
             f"Theorem {left}_{right}_{question.function}_{number} :",

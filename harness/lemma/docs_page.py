@@ -7,9 +7,9 @@ from itertools import groupby
 from pathlib import Path
 
 from harness.jsonfile import reading
+from harness.lemma.answer_page import render_answers
 from harness.lemma.campaign_recall import load_trials
 from harness.lemma.case import STORED
-from harness.lemma.answer_page import render_answers
 from harness.lemma.causes_kernel import cause_of
 from harness.lemma.clusters import Cluster, load, store_path
 from harness.lemma.compare_levels import MAIN_PAIRS

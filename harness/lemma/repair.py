@@ -25,6 +25,8 @@ from harness.model import CODE
 from harness.model.state import Undefined
 
 MAX_WITNESSES = 6
+MEASURED_BITS = (None, -1, 0, 30)
+"""Of the starts with one marked register, those on which a region is measured."""
 EXACT, AGREES, OPEN = "exact", "agrees", "open"
 
 
@@ -113,6 +115,8 @@ def _is_left(question: Question, region: Formula, causes: Sequence[Cause]) -> bo
 def _region(result: Repair, cause: Cause, scope: Scope) -> Region:
     region, question = Region(cause.name), result.question
     for start in scope.starts_of(question):
+        if start.dirty_bit not in MEASURED_BITS:
+            continue
         run = _Run(question, start, scope.code)
         try:
             inside = cause.formula.holds(lookup(start, question))

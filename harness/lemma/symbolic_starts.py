@@ -14,7 +14,7 @@ import z3
 
 from harness.lemma.case import CORE_SLOTS, ORACLE_SLOTS, Case, case_of
 from harness.lemma.compare_levels import Question
-from harness.lemma.symbolic import INPUT_BITS, WIDTH, Explorer, OpenBranch, Sym, SymState, choose
+from harness.lemma.symbolic import INPUT_BITS, WIDTH, Explorer, OpenBranch, Sym, SymState, choose, term
 from harness.model import FUNCTION
 from harness.model.constants import (
     ARM_EXCEPTION_TRAP,
@@ -206,7 +206,7 @@ def start_state(start: Start, question: Question, x: Explorer) -> tuple[SymState
         data, core, addr = _couple(start, function, ctxt, host, walk, d.regs["actlr_el1"])
     _restrict(start, question, ctxt["dirty"], x)
     if start.no_trap:
-        x.solver.add(ctxt["ec"].term != ARM_EXCEPTION_TRAP)
+        x.solver.add(term(ctxt["ec"]) != ARM_EXCEPTION_TRAP)
     d.doracle = {vmid: (*data, *[0] * 40)}
     if d.cur_vmid != vmid:
         d.doracle = {**d.doracle, d.cur_vmid: (*reversed(data), 0)}

@@ -134,3 +134,62 @@ Proof.
       rewrite ?Z.ltb_lt, ?Z.leb_le, ?Z.ltb_ge, ?Z.leb_gt in *; lia. }
   rewrite <- P. assumption.
 Qed.
+
+(* The helpers whose claims hold as they stand. *)
+Ltac same_after_rely := intros; match goal with H : _ = Some _ |- _ => revert H end; destruct (a_vm _ _);
+  [exact (fun H => H)|discriminate].
+Theorem prep_wfx_low_body : forall vmid vcpuid d d',
+  prep_wfx_spec0 vmid vcpuid d = Some d' -> prep_wfx_body vmid vcpuid d = Some d'.
+Proof. unfold prep_wfx_spec0. same_after_rely. Qed.
+Theorem prep_hvc_low_body : forall vmid vcpuid d d',
+  prep_hvc_spec0 vmid vcpuid d = Some d' -> prep_hvc_body vmid vcpuid d = Some d'.
+Proof. unfold prep_hvc_spec0. same_after_rely. Qed.
+Theorem reset_gp_regs_low_body : forall vmid vcpuid d d',
+  reset_gp_regs_spec0 vmid vcpuid d = Some d' -> reset_gp_regs_body vmid vcpuid d = Some d'.
+Proof. unfold reset_gp_regs_spec0. same_after_rely. Qed.
+Theorem update_exception_gp_regs_low_body : forall vmid vcpuid d d',
+  update_exception_gp_regs_spec0 vmid vcpuid d = Some d' -> update_exception_gp_regs_body vmid vcpuid d = Some d'.
+Proof. unfold update_exception_gp_regs_spec0. same_after_rely. Qed.
+Theorem post_handle_shadow_s2pt_fault_low_body : forall vmid vcpuid addr d d',
+  post_handle_shadow_s2pt_fault_spec0 vmid vcpuid addr d = Some d' ->
+  post_handle_shadow_s2pt_fault_body vmid vcpuid addr d = Some d'.
+Proof. unfold post_handle_shadow_s2pt_fault_spec0. same_after_rely. Qed.
+
+(* prep_abort, repaired: an MMIO address, and no load into XZR. *)
+Theorem prep_abort_low_body : forall vmid vcpuid d d',
+  (halt d = false -> context vmid vcpuid d HPFAR_EL2 < 4194304) ->
+  (halt d = false -> is_read (data vmid 0 d) = true -> Z.land (data vmid 0 d / 65536) 31 <> 31) ->
+  prep_abort_spec0 vmid vcpuid d = Some d' -> prep_abort_body vmid vcpuid d = Some d'.
+Proof.
+  intros vmid vcpuid d d' Mmio Rd H. unfold prep_abort_spec0 in H. unfold prep_abort_body.
+  destruct (a_vm vmid vcpuid); [|discriminate].
+  takes p E. destruct p as [esr d1]. follow.
+  takes hpfar E1. follow.
+  destruct (is_gfn (hpfar / 16)) eqn:G; [|discriminate].
+  assert (W : u64 (hpfar / 16 * 4096) = hpfar / 16 * 4096).
+  { unfold u64. apply Z.mod_small. unfold is_gfn in G. bounds. }
+  rewrite W.
+  destruct (hpfar / 16 * 4096 <? MAX_MMIO_ADDR) eqn:M.
+  - takes d2 E3. destruct (is_read esr) eqn:R; [|assumption].
+    unfold signed_bit. destruct (Z.land (esr / 65536) 31 =? 31) eqn:X; [|assumption].
+    exfalso. unfold take_data in E. destruct (halt d) eqn:Halt.
+    + injection E as <- <-. discriminate X.
+    + destruct (ids _ _); [|discriminate]. injection E as <- _. apply Z.eqb_eq in X.
+      exact (Rd eq_refl R X).
+  - exfalso. apply Z.ltb_ge in M. unfold take_data, get_shadow_ctxt in *.
+    destruct (halt d) eqn:Halt.
+    + injection E as <- <-. rewrite Halt in E1. injection E1 as <-. apply M; reflexivity.
+    + destruct (ids _ _); [|discriminate]. injection E as <- <-. cbn [halt advance set_data_log] in E1.
+      rewrite Halt in E1. injection E1 as <-. specialize (Mmio eq_refl).
+      assert (A : 1073741824 <= context vmid vcpuid d HPFAR_EL2 / 16 * 4096) by exact M.
+      assert (context vmid vcpuid d HPFAR_EL2 / 16 < 262144) by (apply Z.div_lt_upper_bound; lia). lia.
+Qed.
+
+(* The helpers' refinements that hold as they stand. *)
+Theorem prep_wfx_spec_low : forall vmid vcpuid d d',
+  prep_wfx_spec vmid vcpuid d = Some d' -> prep_wfx_spec0 vmid vcpuid d = Some d'.
+Proof.
+  unfold prep_wfx_spec, prep_wfx_spec0, unless_halted, set_shadow_dirty_bit, set_shadow_ctxt, a_vm, ids.
+  intros vmid vcpuid d d' H. destruct (is_vm vmid) eqn:V; [|discriminate]. rewrite (vm_is_vmid _ V).
+  destruct (is_vcpu vcpuid); [|discriminate]. destruct (halt d); exact H.
+Qed.

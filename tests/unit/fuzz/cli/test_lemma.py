@@ -45,7 +45,7 @@ def test_a_short_campaign(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     starts = [c["counterexample"] for c in result["clusters"]]
     assert {"core.0": 1} in starts
     assert {"ctxt.dirty": (1 << 64) - 1} in starts
-    assert "Section shadowfuzz_low_body_restore_shadow_kvm_regs_1" in coq.read_text()
+    assert "Theorem low_body_restore_shadow_kvm_regs_1" in coq.read_text()
 
 
 def test_expecting_the_stored_clusters(capsys: pytest.CaptureFixture[str]) -> None:
