@@ -27,6 +27,17 @@ Lemma {function}_body_correct:
 ```
 """
 _REFINEMENT = "forall d d', {function}_spec d = Some d'{more} -> {function}_spec0 d = Some d'"
+SHORT = """\
+In short, for a proof engineer:
+
+- The lemma of save is true as it stands; its `admit` can be replaced by a proof.
+- The lemma of restore is false. It is true after two changes of `restore_shadow_kvm_regs_spec0`: test `4096 <= addr`,
+  and ask `is_inc_exe` before a reset (with `is_inc_exe` in the layer `L`). The code need not change.
+- The closed forms do not refine to `_spec0` for VM 0 and 16, for a PC of 2^48 and more, and where an exception and a
+  skip meet. These are changes of the specifications, too.
+- One function of the code is wrong against every specification: `prep_abort` shifts a signed 1 by Rd.
+- The changes are listed, and proved to be enough, in [What to change](#what-to-change).
+"""
 _HYPOTHESES = """\
 - `high_level_invariant d` is the empty invariant of this layer: it constrains nothing, so that every state that the
   specification is defined on counts.
@@ -55,7 +66,7 @@ def render_answers(directory: Path) -> str:
     stored = {a.question: a for pair in ANSWER_PAIRS for a in load_answers(directory, pair)}
     if not stored:
         return "## The answer\n\nNot stored yet (`shadowfuzz lemma --answer --store`).\n"
-    parts = ["## The answer\n", _overview(stored), _HYPOTHESES]
+    parts = ["## The answer\n", _overview(stored), SHORT, "### How the statements are read\n", _HYPOTHESES]
     for function in (SAVE, RESTORE):
         parts.append(_lemma(stored, function))
     for function in (SAVE, RESTORE):
