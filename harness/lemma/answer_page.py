@@ -14,6 +14,7 @@ from harness.lemma.compare_levels import Pair, Question
 from harness.lemma.repair import AGREES, EXACT
 from harness.model import FUNCTIONS
 
+NOT_RUN = "not run symbolically; drawn states differ only in the causes below"
 LEMMA: Mapping[str, str] = {SAVE: f"{SAVE}_body_correct", RESTORE: f"{RESTORE}_body_correct"}
 MAX_FIELDS = 4
 _STATEMENT = """\
@@ -220,6 +221,8 @@ COQ = """\
 def _changes(directory: Path) -> str:
     """The changes of the proof's own pairs, each once, and what is proved with all of them."""
     rows = load_changed(directory)
+    if not rows:
+        return "Not proved yet (`shadowfuzz lemma --changes --store`).\n"
     true = sum(bool(r["proved"]) for r in rows)
     left = [r for r in rows if not r["proved"]]
     rest = "; ".join(f"`{r['function']}`, {r['pair']} ({', '.join(r['open']) or 'refuted'})" for r in left)
@@ -227,7 +230,8 @@ def _changes(directory: Path) -> str:
         "The smallest changes that make the claims true. The code is right about everything but the signed shift, "
         "which is marked `(C)`; every other change is one of a specification, to what the code does.\n",
         f"With all of them made in the model's text, {true} of the {len(rows)} claims `low:body` and `spec:low` are "
-        f"proved without any hypothesis (`shadowfuzz lemma --changes`). Not decided: {rest or 'none'}.\n",
+        f"proved without any hypothesis, on {min(r['starts'] for r in rows)} starts or more each "
+        f"(`shadowfuzz lemma --changes`). Not decided: {rest or 'none'}.\n",
         "| claim | function | cause | change |",
         "|---|---|---|---|",
     ]
@@ -266,11 +270,12 @@ def _kernel(stored: Mapping[Question, Answer]) -> str:
     pairs = [p for p in ANSWER_PAIRS if p[1] == "kernel"]
     parts = []
     for f in FUNCTIONS:
-        answers = [stored[q] for p in pairs if (q := Question(p, f.name)) in stored]
-        if not answers:
-            continue
+        asked = [Question(p, f.name) for p in pairs]
+        answers = [stored[q] for q in asked if q in stored]
         lines = [f"### `{f.name}`\n", "| pair | outside the causes |", "|---|---|"]
-        lines += [f"| {':'.join(a.question.pair)} | {_outside(a) or _truth(a)} |" for a in answers]
+        for q in asked:
+            state = _outside(stored[q]) or _truth(stored[q]) if q in stored else NOT_RUN
+            lines.append(f"| {':'.join(q.pair)} | {state} |")
         lines += ["", "| pairs | cause | states | least counterexample | left | right |", "|---|---|---|---|---|---|"]
         seen: dict[tuple[str, str], list[tuple[Answer, Shown]]] = {}
         for a in answers:
@@ -283,8 +288,8 @@ def _kernel(stored: Mapping[Question, Answer]) -> str:
             states = f"`{_escaped(_short(c.region))}`"
             lines.append(f"| {which} | {c.name} | {states} | {_case(c.case)} | {left} | {right or c.undefined} |")
         texts: dict[str, Cause] = {}
-        for a in answers:
-            for cause in causes_of(a.question):
+        for q in asked:
+            for cause in causes_of(q):
                 texts.setdefault(cause.text, cause)
         lines += [
             "",

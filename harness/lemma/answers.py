@@ -32,7 +32,7 @@ ANSWER_PAIRS: tuple[Pair, ...] = (
     *(("low", "kernel"), ("body", "kernel")),
 )
 """The pairs that are answered: the code lemmas, the refinement, and each level of the proof against the deployed C."""
-DRAWS, BUDGET, SEEDS = 2000, 6000, 3
+DRAWS, BUDGET, SEEDS = 600, 2000, 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,7 @@ def store_changed(directory: Path, results: Sequence[Repair]) -> None:
         {
             "pair": ":".join(r.question.pair),
             "function": r.question.function,
+            "starts": len(Scope().starts_of(r.question)),
             "proved": r.proved,
             "open": r.open,
             "outside": [dict(case) for case in r.outside.values()],

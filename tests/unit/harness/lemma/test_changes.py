@@ -39,3 +39,4 @@ def test_what_is_stored() -> None:
         (":".join(p), f.name) for p in CHANGED_PAIRS for f in FUNCTIONS
     ]
     assert {r["function"] for r in rows if not r["proved"]} == {"sync_dirty_to_shadow"}
+    assert all(r["starts"] >= 4 and not r["outside"] for r in rows)
