@@ -52,7 +52,7 @@ def test_a_changed_bound_of_a_hypothesis_changes_the_verdict(old: str, new: str)
     ("function", "old", "new"),
     (
         ("prep_abort", "& 31", "& 15"),
-        ("prep_abort", "< MAX_MMIO_ADDR", "< MAX_MMIO_ADDR * 2"),
+        ("prep_abort", "< MAX_MMIO_ADDR", "< MAX_MMIO_ADDR // 2"),
         ("restore_shadow_kvm_regs", "addr >= 4096", "addr >= 8192"),
         ("restore_shadow_kvm_regs", "addr >= 4096", "addr >= 2048"),
         ("restore_shadow_kvm_regs", "inc_exe == 0", "inc_exe <= 1"),
