@@ -59,7 +59,8 @@ bits set among bits 0..30, `load_info(a)` the address that the last boot image w
 Proved means: by the project's symbolic run of this Python rendering, within the scope at the end of the page. *Weakest*
 means: in every state that the hypothesis excludes and the left side is defined on, the two sides differ; that is
 proved too, with a mapping left out as a black box and two marked registers (x0 and x1, x0 and x30) standing for more;
-where level kernel takes part, with one marked register at a time. The bounds in a hypothesis are not the model's, so that a changed bound in the model changes the verdict.
+where level kernel takes part, with one marked register at a time. The bounds in a hypothesis are not the model's, so
+that a changed bound in the model changes the verdict.
 """
 
 
