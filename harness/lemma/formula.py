@@ -2,8 +2,8 @@
 """Formulas over a start state, as text: the hypotheses of the repaired lemmas, read as numbers or as z3 terms.
 
 A formula is a Python expression over the slots of :mod:`~harness.lemma.case`: ``ctxt.dirty``, ``core[0]``,
-``image[0].size``, ``info.vm_inc_exe``, ``vmid``.  Its names and functions are written out here once more (docs/spec/
-model.md section 2.1) and not taken from the model, so that a bound that changes there no longer agrees with it.
+``image[0].size``, ``info.vm_inc_exe``, ``vmid``.  Its names and functions are written out here once more
+(docs/spec/model.md section 2.1) and not taken from the model, so that a bound that changes there no longer agrees.
 """
 
 from __future__ import annotations
