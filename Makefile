@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Everything from a bare Debian 12 or 13 machine; `make help` lists what there is.
 .POSIX:
-.PHONY: help setup campaign test lint docs clean
+.PHONY: help setup setup-tests campaign test lint docs clean
 
 SECONDS = 60
 JOBS = 2
@@ -20,10 +20,13 @@ campaign: ## set up what is missing, then fuzz (SECONDS=60 JOBS=2 TARGET=kvm-nvh
 	@# Status 1 says that something unexplained was found: for a campaign that is success.
 	@$(BIN)/shadowfuzz fuzz --seconds $(SECONDS) --jobs $(JOBS) --target $(TARGET) --out $(OUT) || [ $$? -eq 1 ]
 
+setup-tests:
+	@tools/setup.sh --for-tests --all-targets
+
 test: lint ## lint, then every test, those in real VMs included
 	$(BIN)/pytest
 
-lint: setup ## ruff and mypy
+lint: setup-tests ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 

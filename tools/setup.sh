@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # From a bare Debian 12 or 13 machine to a working `shadowfuzz` command in .venv, with the targets that are asked for:
 #     tools/setup.sh [argument of `shadowfuzz setup`...]     e.g. tools/setup.sh --all-targets
+# With --for-tests as the first argument, also what only the tests need.
 # Safe to kill, to run twice, and to run twice at once.  Root is used for Debian packages only.
 set -eu
 
@@ -24,7 +25,8 @@ as_root() {
 }
 
 missing_packages() {
-    sed -e 's/#.*//' -e 's/|.*//' "$checkout/tools/debian-packages.txt" | while read -r package; do
+    # shellcheck disable=SC2086  # a list of files
+    (cd "$checkout/tools" && sed -e 's/#.*//' -e 's/|.*//' $lists) | while read -r package; do
         [ -n "$package" ] || continue
         # "installed" only: a package that a killed apt left unpacked but not configured counts as missing.
         state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || state=
@@ -119,6 +121,11 @@ command -v flock >/dev/null || die "flock is missing: install the Debian package
 exec 9<"$checkout/tools/setup.sh"
 flock -n 9 || { say "waiting for another set-up of $checkout"; flock 9; }
 
+lists=debian-packages.txt
+if [ "${1:-}" = --for-tests ]; then
+    lists="$lists debian-packages-tests.txt"
+    shift
+fi
 missing=$(missing_packages)
 # shellcheck disable=SC2086  # a list of package names
 [ -z "$missing" ] || install_packages $missing

@@ -15,9 +15,11 @@ from fuzz.campaign.lemma_campaign import Campaign, run_campaign
 from fuzz.paths import CORPUS
 from harness.errors import InputError
 from harness.jsonfile import reading
+from harness.lemma.answers import Answer, answer, store_answers
 from harness.lemma.campaign_recall import Trial, missing, store_trial
 from harness.lemma.case import STORED
 from harness.lemma.change_detection import load_goals, store_goals
+from harness.lemma.changes import CHANGED_PAIRS, prove_changed, store_changed
 from harness.lemma.clusters import Cluster, find_clusters, load, merge, store, store_path
 from harness.lemma.compare_levels import MAIN_PAIRS, PAIRS, Pair, Question, questions
 from harness.lemma.docs_page import render
@@ -119,10 +121,11 @@ def compare_with_stored(
     return trial
 
 
-def joined(results: list[dict[str, Any]], proofs: bool) -> dict[str, Any]:
+def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one object for all pairs: a search's numbers are means over its comparisons, and the lowest rate."""
-    if proofs:
-        return {"proofs": [row for result in results for row in result["proofs"]]}
+    for name in ("proofs", "answers"):
+        if results and name in results[0]:
+            return {name: [row for result in results for row in result[name]]}
     total = sum(r["comparisons"] for r in results)
     share = sum(r["defined_share"] * r["comparisons"] for r in results) / total if total else 0.0
     return {
@@ -224,6 +227,49 @@ def prove_pair(pair: Pair, chosen: tuple[Question, ...], *, keep: bool, progress
     if keep:
         _store_proofs(LEMMAS / "proofs" / path.name, proofs)
     return {"proofs": [p.to_json() for p in proofs]}
+
+
+def answer_pair(pair: Pair, chosen: tuple[Question, ...], *, keep: bool, progress: Progress) -> dict[str, Any]:
+    """Answer each question of a pair: its causes and the repaired statement; return the answers as plain data.
+
+    With ``keep``, each is stored as it comes.
+    """
+    path = store_path(LEMMAS, pair)
+    stored = load(path) if path.exists() else ()
+    rows: list[dict[str, Any]] = []
+    for question in chosen:
+        found = answer(question, [c for c in stored if c.question.function == question.function])
+        if keep:
+            store_answers(LEMMAS, pair, (found,))
+        rows.append(found.to_json())
+        progress(answer_text(found))
+    return {"answers": rows}
+
+
+def prove_changes(*, keep: bool, progress: Progress) -> list[dict[str, Any]]:
+    """Prove each claim with the proposed changes made and no hypothesis; return one row a claim."""
+    results = []
+    for question in questions(CHANGED_PAIRS):
+        results.append(prove_changed(question))
+        progress(f"{':'.join(question.pair)} {question.function}: {'proved' if results[-1].proved else results[-1]}")
+    if keep:
+        store_changed(LEMMAS, results)
+    return [{"function": r.question.function, "proved": r.proved, "open": r.open} for r in results]
+
+
+def answer_text(found: Answer) -> str:
+    """Return an answer, for people."""
+    q = found.question
+    head = "true" if found.proved and not found.causes else f"false, {len(found.causes)} causes"
+    if not found.causes and not found.proved:
+        head = "not decided"
+    repaired = "proved" if found.proved else "NOT proved"
+    tail = f"; outside them {repaired}" if found.causes else ""
+    logs = "" if q.logs else ", lock logs left out"
+    lines = [f"{':'.join(q.pair)} {q.layer}.{q.function}{logs}: {head}{tail} ({found.paths} paths)"]
+    lines += [f"  {c.name} ({c.verdict}): {c.region}" for c in found.causes]
+    lines += [f"  outside: {dict(case)}" for case in found.outside]
+    return "\n".join([*lines, *(f"  open: {reason}" for reason in found.open)])
 
 
 def _store_proofs(file: Path, proofs: Sequence[Proof]) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.lemma.case import build
@@ -114,24 +114,28 @@ def questions(
     return tuple(Question(pair, f.name, logs) for pair in pairs for f in chosen)
 
 
-def run_side(level: str, function: str, d: RData, args: tuple[int, ...]) -> str | None:
+Code = Mapping[tuple[str, str], Callable[..., None]]
+"""The functions of the levels, by level and name."""
+
+
+def run_side(level: str, function: str, d: RData, args: tuple[int, ...], code: Code = CODE) -> str | None:
     """Run in place; the reason if it is undefined."""
     try:
-        CODE[level, function](d, *args)
+        code[level, function](d, *args)
     except Undefined as undefined:
         return undefined.reason
     return None
 
 
-def ask(question: Question, case: Mapping[str, int]) -> tuple[str | Difference, RData, RData]:
+def ask(question: Question, case: Mapping[str, int], code: Code = CODE) -> tuple[str | Difference, RData, RData]:
     """Compare both sides on one case: ``vacuous``, ``equal``, ``inconclusive`` or the difference; and both states."""
     start, args = build(case, question.function, question.coupled)
     left = start.copy()
-    reason = run_side(question.pair[0], question.function, left, args)
+    reason = run_side(question.pair[0], question.function, left, args, code)
     if reason is not None:
         return (INCONCLUSIVE if reason == EXHAUSTED else VACUOUS), left, start
     right = start
-    reason = run_side(question.pair[1], question.function, right, args)
+    reason = run_side(question.pair[1], question.function, right, args, code)
     if reason is not None:
         if reason == EXHAUSTED:
             return INCONCLUSIVE, left, right

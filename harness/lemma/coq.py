@@ -1,159 +1,172 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counterexamples as Coq text: the state as a term with the field names of the Coq sources, and the statement refuted.
+"""Counterexamples as closed theorems of Coq, over the theory in ``harness/lemma/theory``.
 
-The text builds on an arbitrary state ``d0`` and overrides what the counterexample needs; everything else of the state
-is at the value of the plain start state, which the text also spells out for the fields that the functions read.
+Each theorem says that the left side ends in a state, what one differing field is there, and what it is on the right
+side (or that the right side is undefined); Coq decides it by computation.  Where level kernel takes part there is no
+Coq side: those are comments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from harness.lemma.case import build
+from harness.lemma.causes_kernel import cause_of
 from harness.lemma.clusters import Cluster
-from harness.model import FUNCTION
-from harness.model.constants import HOSTVISOR, INFO_ID, KERNEL_ONLY, NPT_ID, RECORD_OF, S2PAGE_ID
+from harness.lemma.compare_levels import ask
+from harness.model.constants import CTXT_FIELDS, FP, HOSTVISOR, KERNEL_ONLY, SHADOW_FIELD, ctxt_id
 from harness.model.state import RData
 
-SUFFIX = {"spec": "_spec", "low": "_spec0"}
-RECORDS = {"regs": "ctxt_regs", "states": "ctxt_states", "trap_regs": "trap_regs"}
-RESTORE = "restore_shadow_kvm_regs"
-READS_RESET_VALUES = ("reset_sys_regs", RESTORE)
-READS_VECTOR = ("update_exception_gp_regs", RESTORE)
-MAPS = ("post_handle_shadow_s2pt_fault", RESTORE)
+SUFFIX = {"spec": "_spec", "low": "_spec0", "body": "_body"}
 HEADER = """\
-(* Counterexamples found by shadowfuzz, level against level of its model.
-   Paste next to the lemmas (the file's own imports and notations are assumed; the pairs with body belong into its
-   Section BodyProof, for ge and m).  Each section gives a state and
-   states that the two sides differ there; [vm_compute] after unfolding, or the steps in the comment, decide it.
-   Numbers are Z. *)
-Local Open Scope Z_scope.
+(* Counterexamples found by shadowfuzz, level against level of its model, as closed theorems.
+   Compile with: coqc -R harness/lemma/theory Shadow FILE, after Model.v there. *)
+Require Import ZArith List.
+From Shadow Require Import Model.
+Import ListNotations.
+Open Scope Z_scope.
+
+Definition plain_npt (pool : Z) := mkNpt (fun _ => (0, 0, 0)) (fun _ => false) (fun _ _ => false) (fun _ _ _ => false)
+  (pool + 4096) (pool + 1052672) (pool + 9441280).
+Definition observe (see : RData -> Z) (o : option RData) : option Z := option_map see o.
+Lemma by_computation see l r v w :
+  observe see l = Some v -> observe see r = w -> w <> Some v -> exists d, l = Some d /\\ see d = v /\\ r <> Some d.
+Proof.
+  intros L R N. destruct l as [d|]; [|discriminate]. exists d. injection L as L. repeat split; [exact L|].
+  intros ->. apply N. rewrite <- R. cbn. now rewrite L.
+Qed.
 """
+_OTHERS = [n for n in CTXT_FIELDS if n not in SHADOW_FIELD.values() and n not in FP and n not in KERNEL_ONLY]
+INDEX: Mapping[str, int] = MappingProxyType(
+    {name: i for i, name in SHADOW_FIELD.items()}
+    | {name: 100 + i for i, name in enumerate(FP)}
+    | {name: 140 + i for i, name in enumerate(_OTHERS)}
+)
+"""The index of each field of a context in the theory."""
+
+Observation = tuple[str, Callable[[RData], int]]
 
 
 def export(clusters: Iterable[Cluster]) -> str:
-    """The text for these clusters, in the given order; clusters of level kernel have no Coq side and are comments."""
-    parts = [HEADER]
-    for number, cluster in enumerate(clusters, 1):
-        parts.append(_section(number, cluster))
-    return "\n".join(parts)
+    """The text for these clusters, in the given order."""
+    return "\n".join([HEADER, *(_section(number, cluster) for number, cluster in enumerate(clusters, 1))])
+
+
+def theorem_names(text: str) -> tuple[str, ...]:
+    """The names of the theorems in an exported text."""
+    return tuple(line.split()[1] for line in text.splitlines() if line.startswith("Theorem "))
 
 
 def _section(number: int, cluster: Cluster) -> str:
     question = cluster.question
-    title = f"{question.layer}.{question.function}, {question.pair[0]} against {question.pair[1]}"
-    what = f"undefined on the right: {cluster.undefined}" if cluster.undefined else ", ".join(cluster.fields)
-    lines = [f"(* {number}. {title}: {what} *)"]
+    left, right = question.pair
+    head = f"(* {number}. {question.layer}.{question.function}, {left} against {right}: {cause_of(cluster).name}."
     if "kernel" in question.pair:
-        start = ", ".join(f"{name} = {value}" for name, value in cluster.case) or "the plain state"
-        return "\n".join([*lines, f"(* level kernel is not part of the proof; the state is: {start} *)", ""])
-    name = f"shadowfuzz_{question.pair[0]}_{question.pair[1]}_{question.function}_{number}"
+        return f"{head}\n   Level kernel has no Coq side. *)\n"
     state, args = build(dict(cluster.case), question.function, False)
-    lines += [f"Section {name}.", "  Context `{real_params: RealParams}.", "  Variable d0: RData."]
-    lines += _state(state, question.function)
-    lines += _statement(cluster, args)
-    return "\n".join([*lines, f"End {name}.", ""])
-
-
-def _state(d: RData, function: str) -> list[str]:
-    """The definitions of the context and of the state."""
-    (key, ctxt), vmid = next(iter(d.shadow_ctxts.items())), next(iter(d.data_log))
-    lines = []
-    for record, coq in RECORDS.items():
-        names = [n for n, r in RECORD_OF.items() if r == record and n not in KERNEL_ONLY]
-        updates = "\n      ".join(f"{{{n}: {ctxt[n]}}}" for n in names)
-        lines.append(f"  Let {coq}' := ({coq} ({key} @ (shadow_ctxts d0)))\n      {updates}.")
-    body = " ".join(f"{{{coq}: {coq}'}}" for coq in RECORDS.values())
-    lines.append(f"  Let ctxt' := ({key} @ (shadow_ctxts d0)) {body}.")
-    for name, oracle in (("doracle", d.doracle), ("core_doracle", d.core_doracle)):
-        cases = " else ".join(
-            f"if (v =? {v}) && (n =? {n}) then {value}"
-            for v, values in sorted(oracle.items())
-            for n, value in enumerate(values)
-            if value
-        )
-        lines.append(f"  Let {name}' := fun v n: Z => {cases + ' else ' if cases else ''}0.")
-    info = d.info(vmid)
-    boot = f"{{vm_next_load_info: {info.vm_next_load_info}}} {{vm_inc_exe: {info.vm_inc_exe}}}"
-    for field, attribute in (("vm_load_addr", "addr"), ("vm_load_size", "size"), ("vm_remap_addr", "remap")):
-        values = [getattr(image, attribute) for image in info.images]
-        chain = _set(f"({field} (VB ({vmid} @ (vminfos (shared d0)))))", dict(enumerate(values)))
-        boot += f"\n      {{{field}: {chain}}}"
-    lines.append(f"  Let info' := ({vmid} @ (vminfos (shared d0))) {{vm_state: {info.vm_state}}} {boot}.")
-    locks = {INFO_ID + vmid, S2PAGE_ID, NPT_ID, NPT_ID + vmid}
-    lock = _set("(lock d0)", {i: "(LockOwn true)" if d.lock.get(i) else "LockFalse" for i in sorted(locks)})
-    log = _set("(log d0)", dict.fromkeys(sorted(locks), "nil"))
-    lines.append("  Let d := d0")
-    lines.append(f"      {{halt: {str(d.halt).lower()}}} {{curid: {d.curid}}} {{tstate: {d.tstate}}}")
-    lines.append(f"      {{cur_vmid: {d.cur_vmid}}} {{cur_vcpuid: {d.cur_vcpuid}}}")
-    lines.append(f"      {{doracle: doracle'}} {{data_log: {_set('(data_log d0)', d.data_log)}}}")
-    lines.append(
-        f"      {{core_doracle: core_doracle'}} {{core_data_log: {_set('(core_data_log d0)', d.core_data_log)}}}"
-    )
-    lines.append(f"      {{lock: {lock}}}\n      {{log: {log}}}")
-    shared = f"{{vminfos: (vminfos (shared d0)) # {vmid} == info'}}" + (_memory(d, vmid) if function in MAPS else "")
-    lines.append(f"      {{shared: (shared d0) {shared}}}")
-    lines.append(f"      {{shadow_ctxts: (shadow_ctxts d0) # {key} == ctxt'}}.")
-    lines.append("  (* no CPU but this one takes a lock *)")
-    lines.append("  Hypothesis quiet: forall id cpu l, (id @ (oracle d0)) cpu l = nil.")
-    if function in READS_RESET_VALUES:
-        chain = "".join(f"if i =? {i} then {d.reg_desc(i)} else " for i in range(1, 25) if d.reg_desc(i))
-        lines.append(f"  Hypothesis reset_values: forall i, reg_desc i = ({chain}0).")
-    if function in READS_VECTOR:
-        pstate = ctxt["pstate"]
-        lines.append(f"  Hypothesis vector: exception_vector (VZ64 {pstate}) = {d.exception_vector(pstate)}.")
-    return lines
-
-
-def _memory(d: RData, vmid: int) -> str:
-    """Page ownership (as given, else the host's) and both stage-2 maps."""
-    owners = {pfn: f"(mkS2Page {owner} {count} {gfn})" for pfn, (owner, count, gfn) in d.s2page.items()}
-    pages, tables = _set("(ZMap.init (mkS2Page 0 0 0))", owners), {}
-    for v in sorted({HOSTVISOR, vmid}):
-        npt = d.npt(v)
-        table = _set("(ZMap.init (0, 0, 0))", {g: f"({p}, {lv}, {e})" for g, (p, lv, e) in npt.pt.items()})
-        flags = "{pgd_t: ZMap.init false} {pud_t: ZMap.init (ZMap.init false)}"
-        flags += " {pmd_t: ZMap.init (ZMap.init (ZMap.init false))}"
-        free = f"{{pt_pgd_next: {npt.pgd_next}}} {{pt_pud_next: {npt.pud_next}}} {{pt_pmd_next: {npt.pmd_next}}}"
-        tables[v] = f"(({v} @ (npts (shared d0))) {{pt: {table}}}\n        {flags}\n        {free})"
-    npts = _set("(npts (shared d0))", tables)
-    return f"\n      {{s2page: {pages}}} {{flatmem: ZMap.init 0}} {{npts: {npts}}}"
-
-
-def _set(base: str, updates: Mapping[int, object]) -> str:
-    """A map with these entries set, one in the other."""
-    for key, value in updates.items():
-        base = f"({base} # {key} == {value})"
-    return base
-
-
-def _statement(cluster: Cluster, args: tuple[int, ...]) -> list[str]:
-    """What is false there, in the words of the lemma that it would refute."""
-    left, right = cluster.question.pair
-    function = cluster.question.function
-    names = FUNCTION[function].args
-    shown = "".join(f" (VZ64 {v})" if n == "addr" else f" {v}" for n, v in zip(names, args, strict=True))
-    call = {level: f"{function}{SUFFIX[level]}{shown} d" for level in (left, right) if level in SUFFIX}
-    lines = [
-        f"  (* {name}: {value} on the left, {dict(cluster.right)[name]} on the right *)" for name, value in cluster.left
-    ]
-    if right == "body" or left == "body":
-        other = right if left == "body" else left
-        temps = f"bind_parameter_temps' (fn_params f_{function}) {_values(args, names)}"
-        temps += f" (create_undef_temps (fn_temps f_{function}))"
-        run = f"exec_stmt ge (PTree.empty _) le ((m, d): mem) {function}_body E0 le' (m, d') Out_normal"
-        if left == "body":
-            return [*lines, f"  (* {run}, while {call[other]} is not Some d' *)"]
-        return [
-            *lines,
-            f"  (* with [le] from {temps} *)",
-            f"  Goal exists d', {call[other]} = Some d' /\\",
-            f"      forall m le, ~ exists le', {run}.",
-            "  Abort.",
+    seen = _observation(cluster)
+    if seen is None:
+        return f"{head}\n   Only the reveals differ, which RData does not have. *)\n"
+    (term, see), (_, after_left, after_right) = seen, ask(question, dict(cluster.case))
+    applied = "".join(f" {v}" for v in args)
+    call = {level: f"{question.function}{SUFFIX[level]}{applied} start_{number}" for level in question.pair}
+    other = "None" if cluster.undefined else f"Some {see(after_right)}"
+    return "\n".join(
+        [
+            head,
+            f"   Refutes: whenever {question.function}{SUFFIX[left]} d = Some d',",
+            f"   {_conclusion(question.function, right)}.",
+            f"   On the right: {cluster.undefined or see(after_right)}. *)",
+            f"Definition start_{number} : RData := {_state(state)}.",
+            f"Theorem {left}_{right}_{question.function}_{number} :",
+            f"  exists d, {call[left]} = Some d /\\ {term} = {see(after_left)} /\\",
+            f"    {call[right]} <> Some d.",
+            f"Proof. eapply by_computation with (see := fun d => {term}) (w := {other});",
+            "  [vm_compute; reflexivity|vm_compute; reflexivity|discriminate]. Qed.",
+            "",
         ]
-    return [*lines, f"  Goal exists d', {call[left]} = Some d' /\\ {call[right]} <> Some d'.", "  Abort."]
+    )
 
 
-def _values(args: tuple[int, ...], names: tuple[str, ...]) -> str:
-    kinds = ("Vlong (Int64.repr" if n == "addr" else "Vint (Int.repr" for n in names)
-    return "(" + " :: ".join([*(f"{kind} {v})" for kind, v in zip(kinds, args, strict=True)), "nil"]) + ")"
+def _conclusion(function: str, right: str) -> str:
+    return f"{function}_body ends normally in d'" if right == "body" else f"{function}{SUFFIX[right]} d = Some d'"
+
+
+def _observation(cluster: Cluster) -> Observation | None:
+    """A number of the state that is different on both sides; any number where the right side is undefined."""
+    _, left, right = ask(cluster.question, dict(cluster.case))
+    for term, see in _observations(left, right, cluster):
+        if cluster.undefined is not None or see(left) != see(right):
+            return term, see
+    return None
+
+
+def _observations(left: RData, right: RData, cluster: Cluster) -> Iterator[Observation]:
+    """Numbers that the theory has, those that a reader understands first."""
+    yield "(if halt d then 1 else 0)", lambda d: int(d.halt)
+    key = ctxt_id(dict(cluster.case).get("vmid", 1), dict(cluster.case).get("vcpuid", 0))
+    for name in (f.removeprefix("ctxt.") for f in cluster.fields if f.startswith("ctxt.")):
+        yield f"shadow_ctxts d {key} {INDEX[name]}", lambda d, n=name: d.ctxt(key)[n]  # type: ignore[misc]
+    for vmid in sorted({*left.data_log, *right.data_log}):
+        yield f"data_log d {vmid}", lambda d, v=vmid: d.data_log.get(v, 0)  # type: ignore[misc]
+        yield f"core_data_log d {vmid}", lambda d, v=vmid: d.core_data_log.get(v, 0)  # type: ignore[misc]
+        yield f"vm_state (vminfos d {vmid})", lambda d, v=vmid: d.info(v).vm_state  # type: ignore[misc]
+    for lock in sorted({*left.log, *right.log}):
+        yield f"Z.of_nat (length (log d {lock}))", lambda d, k=lock: len(d.log.get(k, ()))  # type: ignore[misc]
+
+
+def _state(d: RData) -> str:
+    """The start state as a term."""
+    maps = {
+        "shadow_ctxts": _map("fun _ _ => 0", {key: _context(ctxt) for key, ctxt in d.shadow_ctxts.items()}),
+        "doracle": _oracle(d.doracle),
+        "data_log": _map("fun _ => 0", d.data_log),
+        "core_doracle": _oracle(d.core_doracle),
+        "core_data_log": _map("fun _ => 0", d.core_data_log),
+        "vminfos": _map("fun _ => mkVmInfo 0 0 0 []", {vmid: _info(d, vmid) for vmid in d.vminfos}),
+        "s2page": _map("fun _ => (0, 0, 0)", d.s2page),
+        "flatmem": "fun _ => 0",
+        "npts": _map("fun v => plain_npt (pool v)", {vmid: _npt(d, vmid) for vmid in d.npts}),
+        "lock": _map("fun _ => false", {k: "true" for k, held in d.lock.items() if held}),
+        "log": "fun _ => []",
+        "reg_desc": _map("fun _ => 0", {i: v for i in range(1, 26) if (v := d.reg_desc(i))}),
+    }
+    offset = "if p mod 32 =? 4 then 0 else if p mod 32 =? 5 then 512 else if p mod 32 =? 0 then 1024 else 1536"
+    vector = f"fun p => {d.exception_vector(4)} + ({offset})"
+    parts = [str(d.halt).lower(), str(d.cur_vmid), str(d.cur_vcpuid), str(d.tstate)]
+    parts += [f"({text})" for text in (*maps.values(), vector)]
+    return "mkRData " + "\n    ".join(parts)
+
+
+def _context(ctxt: Mapping[str, int]) -> str:
+    return _map("fun _ => 0", {INDEX[n]: v for n, v in ctxt.items() if v and n not in KERNEL_ONLY})
+
+
+def _oracle(oracle: Mapping[int, tuple[int, ...]]) -> str:
+    rows = {vmid: _map("fun _ => 0", {i: v for i, v in enumerate(row) if v}) for vmid, row in oracle.items()}
+    return _map("fun _ _ => 0", rows)
+
+
+def _info(d: RData, vmid: int) -> str:
+    info = d.info(vmid)
+    images = "; ".join(f"({i.addr}, {i.size}, {i.remap})" for i in info.images)
+    return f"mkVmInfo {info.vm_state} {info.vm_next_load_info} {info.vm_inc_exe} [{images}]"
+
+
+def _npt(d: RData, vmid: int) -> str:
+    npt = d.npt(vmid)
+    entries = _map("fun _ => (0, 0, 0)", dict(npt.pt))
+    flags = "(fun _ => false) (fun _ _ => false) (fun _ _ _ => false)"
+    assert vmid in (HOSTVISOR, vmid)
+    assert not npt.pgd_t
+    return f"mkNpt ({entries}) {flags} {npt.pgd_next} {npt.pud_next} {npt.pmd_next}"
+
+
+def _map(base: str, updates: Mapping[int, object]) -> str:
+    """A map with these entries set, one in the other."""
+    text = f"({base})"
+    for key, value in updates.items():
+        shown = value if isinstance(value, tuple | int) else f"({value})"
+        text = f"(upd {text} {key} {shown})"
+    return text

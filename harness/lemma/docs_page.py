@@ -5,87 +5,65 @@ from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from harness.jsonfile import reading
+from harness.lemma.answer_page import render_answers
 from harness.lemma.campaign_recall import load_trials
 from harness.lemma.case import STORED
-from harness.lemma.cluster_meaning import meaning
+from harness.lemma.causes_kernel import cause_of
 from harness.lemma.clusters import Cluster, load, store_path
 from harness.lemma.compare_levels import MAIN_PAIRS
 from harness.lemma.surviving_mutants import REASONS
-from harness.model import FUNCTIONS
 
 HEAD = """\
 # The lemmas: what holds, and where not
 
 Generated; do not edit. Made from `corpus/lemmas` by `shadowfuzz lemma --page`. What is stored there comes from
-`shadowfuzz lemma --seconds 60 --store` (search) and `shadowfuzz lemma --prove --store` (symbolic run), for the pairs
-below. A test runs both sides of every cluster on its stored state again, and another one that this page is current.
+`shadowfuzz lemma --answer --store` (causes and proofs) and `shadowfuzz lemma --seconds 60 --store` (search). Tests run
+both sides of every counterexample on its stored state again, prove statements again, and keep this page current.
 
 The levels: `spec` is the closed form that the layer above relies on, `low` the specification put together from the
 primitives', `body` the code as the proof sees it, `kernel` what the deployed C does. Where the left side of a pair is
 undefined it claims nothing; where it is defined and the right side is not, or differs, that state refutes the claim.
+"""
+KINDS = """\
+## Every kind of state that was found
 
-- `low` to `body`: the code lemmas of the SeKVM Coq sources, as `save_shadow_kvm_regs_body_correct`. The two of
-  layer VCPUOps end in `admit`; for VCPUOpsAux five have a proof.
-- `spec` to `low`: the intended refinement, which is not stated as a lemma.
-- `spec` to `kernel`: what is proved against what runs. The oracles are laid out from the registers that the host shows.
+The rows below are the search's: one for each set of branches and fields, by the cause that its state belongs to.
 """
 TITLES = {
-    ("low", "body"): "`low` to `body`: does the code do what its specification says?",
-    ("spec", "low"): "`spec` to `low`: is the closed form the one that was put together?",
-    ("spec", "kernel"): "`spec` to `kernel`: is what is deployed what is specified?",
+    ("low", "body"): "`low` to `body`, kind by kind",
+    ("spec", "low"): "`spec` to `low`, kind by kind",
+    ("spec", "kernel"): "`spec` to `kernel`, kind by kind",
 }
 MAX_FIELDS = 8
 
 
 def render(directory: Path) -> str:
     """The page, from the clusters and proofs stored in ``directory``."""
-    parts = [HEAD]
+    parts = [HEAD, render_answers(directory), KINDS]
     for pair in MAIN_PAIRS:
         path = store_path(directory, pair)
         clusters = load(path) if path.exists() else ()
-        proofs = directory / "proofs" / path.name
         parts.append(f"## {TITLES[pair]}\n")
-        if proofs.exists():
-            with reading(proofs, STORED) as rows:
-                parts.append(_verdicts(clusters, {row["function"]: row for row in rows}))
-        else:
-            parts.append(_verdicts(clusters, {}))
         for function, group in groupby(clusters, key=lambda c: c.question.function):
             parts.append(_function(function, list(group)))
     parts += [_scope(directory), _trials(directory), _stability(directory), _mutants(directory)]
     return "\n".join(parts)
 
 
-def _verdicts(clusters: tuple[Cluster, ...], proofs: dict[str, Any]) -> str:
-    lines = ["| layer | function | clusters | verdict |", "|---|---|---|---|"]
-    for f in FUNCTIONS:
-        count = sum(c.question.function == f.name for c in clusters)
-        lines.append(f"| {f.layer} | `{f.name}` | {count or 'none'} | {_verdict(count, proofs.get(f.name))} |")
-    return "\n".join(lines) + "\n"
-
-
-def _verdict(count: int, proof: Any) -> str:
-    found = f"**refuted**, {count} kind{'s' if count != 1 else ''} of state" if count else "no counterexample found"
-    if proof is None:
-        return f"{found}; not run symbolically"
-    if proof["new"]:
-        return f"{found}; the symbolic run found {len(proof['new'])} more"
-    if proof["open"]:
-        gaps = "; ".join(sorted({gap.partition(": ")[2] or gap for gap in proof["open"]}))
-        return f"{found}; outside: open ({gaps})"
-    return f"{found}; **proved** equal outside them" if count else "**proved** equal"
-
-
 def _function(function: str, clusters: list[Cluster]) -> str:
     lines = [f"### `{clusters[0].question.layer}.{function}`, {':'.join(clusters[0].question.pair)}\n"]
-    by_meaning: dict[str, list[Cluster]] = {}
+    by_cause: dict[str, list[Cluster]] = {}
     for c in clusters:
-        by_meaning.setdefault(meaning(c), []).append(c)
-    for text, group in by_meaning.items():
-        lines += [text, "", "| start state | branch | left | right |", "|---|---|---|---|"]
+        by_cause.setdefault(cause_of(c).name, []).append(c)
+    for name, group in by_cause.items():
+        lines += [
+            f"**{name}**: {len(group)} kind{'s' if len(group) != 1 else ''} of state",
+            "",
+            "| start state | branch | left | right |",
+            "|---|---|---|---|",
+        ]
         lines += [_row(c) for c in group]
         lines.append("")
     return "\n".join(lines)

@@ -130,9 +130,9 @@ class _Run:
                     self._witness(None)
                     self._x.solver.pop()
         groups: dict[str, list[Any]] = {}
-        for name, u, v in _fields(left, right, self._question):
-            if not _same(u, v):
-                groups.setdefault(field_class(name), []).append(_unequal(u, v))
+        for name, u, v in fields_of(left, right, self._question):
+            if not same(u, v):
+                groups.setdefault(field_class(name), []).append(unequal(u, v))
         for name, conditions in groups.items():
             goal = f"{name} at {at}"
             if self._is_explained(goal, left):
@@ -150,7 +150,7 @@ class _Run:
         return any(known <= branch for known in self._proof.explained.get(goal, ()))
 
     def _can_differ(self, u: Any, v: Any, where: str) -> bool:
-        return not _same(u, v) and self._x.possible(_unequal(u, v), where)
+        return not same(u, v) and self._x.possible(unequal(u, v), where)
 
     def _witness(self, goal: str | None) -> None:
         """Take a state from the solver, run it for real, and put it in a cluster."""
@@ -195,7 +195,8 @@ def prove(question: Question, known: tuple[Cluster, ...]) -> Proof:
     return proof
 
 
-def _same(u: Any, v: Any) -> bool:
+def same(u: Any, v: Any) -> bool:
+    """Whether two values are equal whatever the state, as far as simplification sees."""
     if isinstance(u, Sym) and isinstance(v, Sym):
         return bool(u.term.eq(v.term) or z3.is_true(z3.simplify(u.term == v.term)))
     if isinstance(u, Sym) or isinstance(v, Sym):
@@ -203,13 +204,14 @@ def _same(u: Any, v: Any) -> bool:
     return bool(u == v)
 
 
-def _unequal(u: Any, v: Any) -> Any:
+def unequal(u: Any, v: Any) -> Any:
+    """The solver's condition that two values differ."""
     if isinstance(u, Sym) or isinstance(v, Sym):
         return term(u) != term(v)
     return z3.BoolVal(u != v)
 
 
-def _fields(a: SymState, b: SymState, question: Question) -> Iterator[tuple[str, Any, Any]]:
+def fields_of(a: SymState, b: SymState, question: Question) -> Iterator[tuple[str, Any, Any]]:
     """Every field that either side can touch, by the names that :func:`~harness.lemma.compare_levels.differing`
     gives."""
     key = a.own_key

@@ -16,7 +16,7 @@ import z3
 from harness.model.state import RData, Undefined
 
 WIDTH = 80
-INPUT_LIMIT = 1 << 66
+INPUT_BITS = 66
 
 
 def term(value: Any) -> Any:
@@ -123,7 +123,7 @@ class OpenBranch(Exception):
 class Explorer:
     """Depth-first over the paths of a run: ``run`` is repeated, each time with other outcomes of its branches."""
 
-    def __init__(self, limit: int = 4000, timeout_ms: int = 5000) -> None:
+    def __init__(self, limit: int = 4000, timeout_ms: int = 60_000) -> None:
         self.solver = z3.Solver()
         self.solver.set("timeout", timeout_ms)
         self.paths = self.checks = 0

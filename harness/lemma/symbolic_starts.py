@@ -6,7 +6,7 @@ Each z3 variable has the name of its slot, so that a model of the solver is a ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,10 @@ import z3
 
 from harness.lemma.case import CORE_SLOTS, ORACLE_SLOTS, Case, case_of
 from harness.lemma.compare_levels import Question
-from harness.lemma.symbolic import INPUT_LIMIT, WIDTH, Explorer, Sym, SymState, choose
+from harness.lemma.symbolic import INPUT_BITS, WIDTH, Explorer, OpenBranch, Sym, SymState, choose, term
 from harness.model import FUNCTION
 from harness.model.constants import (
+    ARM_EXCEPTION_TRAP,
     CTXT_FIELDS,
     FP,
     GPRS,
@@ -44,7 +45,7 @@ FREE_FP = FP[0]
 @dataclass(frozen=True, slots=True)
 class Start:
     """The plain choices of a start; ``dirty_bit``: the one register that is dirty (-1: none, None: free);
-    ``open``: why this start is not explored."""
+    ``no_trap``: the last exit was no trap; ``open``: why this start is not explored."""
 
     vmid: int = 1
     vcpuid: int = 0
@@ -54,6 +55,7 @@ class Start:
     images: int = 0
     dirty_bit: int | None = None
     first_entry: bool | None = None
+    no_trap: bool = False
     open: str | None = None
 
     @property
@@ -99,10 +101,59 @@ def starts(question: Question) -> Iterator[Start]:
         yield Start(cur_vmid=2)
 
 
-def _variable(x: Explorer, name: str) -> Any:
-    variable = z3.BitVec(name, WIDTH)
-    x.solver.add(z3.ULT(variable, z3.BitVecVal(INPUT_LIMIT, WIDTH)))
-    return Sym(variable)
+def repair_starts(question: Question) -> Iterator[Start]:
+    """The starts on which a repaired statement is proved.
+
+    Where level kernel takes part these are all registers one at a time, and any number of them where no exit was a
+    trap: what a hypothesis must exclude is not left to it.
+    """
+    function = question.function
+    if not question.coupled or function not in ("restore_shadow_kvm_regs", "post_handle_shadow_s2pt_fault"):
+        yield from (start for start in starts(question) if start.open is None)
+        return
+    for vmid, vcpuid in IDS:
+        for halt in (False, True):
+            first = (vmid, vcpuid, halt) == (1, 0, False)
+            if function == "post_handle_shadow_s2pt_fault":
+                yield Start(vmid, vcpuid, vmid, halt)
+                continue
+            for bit in range(-1, 31) if first else (-1, 0):
+                yield Start(vmid, vcpuid, vmid, halt, dirty_bit=bit, first_entry=False)
+            yield Start(vmid, vcpuid, vmid, halt, first_entry=False, no_trap=True)
+            yield Start(vmid, vcpuid, vmid, halt, first_entry=True)
+    if function in IMAGES_OF:
+        yield from (Start(images=images, first_entry=True) for images in (1, 2))
+        yield Start(locked=True, first_entry=True)
+
+
+def lookup(start: Start, question: Question) -> Callable[[str], Any]:
+    """What a formula's slots are in the symbolic state of a start.
+
+    Raises :class:`~harness.lemma.symbolic.OpenBranch` for a slot that is not free there: the memory behind a black
+    box, or an oracle value that level kernel's registers decide.
+    """
+    plain = {"vmid": start.vmid, "vcpuid": start.vcpuid, "halt": int(start.halt), "lock.info": int(start.locked)}
+    plain |= {"cur_vmid": start.cur_vmid, "info.vm_next_load_info": start.images}
+    plain |= dict.fromkeys(("curid", "data_log", "core_data_log", "walk.addr"), 0)
+
+    def value(name: str) -> Any:
+        if name in plain:
+            return plain[name]
+        kind, _, rest = name.partition(".")
+        if kind in ("page", "pool") or (question.coupled and kind in ("data", "core")):
+            raise OpenBranch(f"the hypothesis speaks of {name}, which is not free here")
+        if kind in ("ctxt", "host") and rest in (*KERNEL_ONLY, *FP[1:]):
+            return 0
+        if kind.startswith("image") and int(kind[5:]) >= start.images:
+            return 0
+        return variable(name)
+
+    return value
+
+
+def variable(name: str) -> Any:
+    """A free number below 2^66; the bound is in the term, for a bound that is asserted makes every check slower."""
+    return Sym(z3.ZeroExt(WIDTH - INPUT_BITS, z3.BitVec(name, INPUT_BITS)))
 
 
 class _Vector:
@@ -122,7 +173,7 @@ def start_state(start: Start, question: Question, x: Explorer) -> tuple[SymState
     function, coupled = question.function, question.coupled
 
     def free(name: str) -> Any:
-        return _variable(x, name)
+        return variable(name)
 
     skipped = {*KERNEL_ONLY, *FP[1:]}
     ctxt = {n: 0 if n in skipped else free(f"ctxt.{n}") for n in CTXT_FIELDS}
@@ -154,6 +205,8 @@ def start_state(start: Start, question: Question, x: Explorer) -> tuple[SymState
         d.regs = {**BLANK, "actlr_el1": free("regs.actlr_el1")}
         data, core, addr = _couple(start, function, ctxt, host, walk, d.regs["actlr_el1"])
     _restrict(start, question, ctxt["dirty"], x)
+    if start.no_trap:
+        x.solver.add(term(ctxt["ec"]) != ARM_EXCEPTION_TRAP)
     d.doracle = {vmid: (*data, *[0] * 40)}
     if d.cur_vmid != vmid:
         d.doracle = {**d.doracle, d.cur_vmid: (*reversed(data), 0)}
@@ -209,7 +262,10 @@ def _map_box(d: SymState, args: tuple[Any, ...]) -> None:
 
 
 def _kernel_map_box(d: SymState, args: tuple[Any, ...]) -> None:
-    """The kernel's ``prot_and_map_vm_s2pt``: it relies on nothing."""
+    """The kernel's ``prot_and_map_vm_s2pt``: it relies on nothing, and does nothing where ``pte`` is 0."""
+    pte = args[2]
+    if not isinstance(pte, Sym) and pte == 0:
+        d.calls.pop()
 
 
 def _sync_box(d: SymState, args: tuple[Any, ...]) -> None:

@@ -45,7 +45,7 @@ def test_a_short_campaign(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     starts = [c["counterexample"] for c in result["clusters"]]
     assert {"core.0": 1} in starts
     assert {"ctxt.dirty": (1 << 64) - 1} in starts
-    assert "Section shadowfuzz_low_body_restore_shadow_kvm_regs_1" in coq.read_text()
+    assert "Theorem low_body_restore_shadow_kvm_regs_1" in coq.read_text()
 
 
 def test_expecting_the_stored_clusters(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,6 +73,29 @@ def test_a_proof_puts_back_a_cluster_that_the_list_lacks(
     assert path.read_text() == listed
     proofs = json.loads((tmp_path / "corpus" / "lemmas" / "proofs" / "low-body.json").read_text())
     assert [row["clusters_by_proof"] for row in proofs if row["function"] == "prep_abort"] == [1]
+
+
+def test_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = ("--pair", "spec:low", "--function", "reset_gp_regs", "--answer")
+    assert lemma(*chosen, "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)["answers"]
+    assert (row["true"], row["repaired"]) == (False, "proved")
+    assert [(c["name"], c["verdict"]) for c in row["causes"]] == [("no VM", "exact")]
+    assert lemma(*chosen) == 0
+    assert "false, 1 causes; outside them proved" in capsys.readouterr().out
+
+
+def test_what_is_not_listed_fails_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(LEMMAS, tmp_path / "lemmas")
+    monkeypatch.setattr(lemma_run, "LEMMAS", tmp_path / "lemmas")
+    path = tmp_path / "lemmas" / "low-body.json"
+    rows = [r for r in json.loads(path.read_text()) if r["counterexample"] != {"data.0": 31 << 16}]
+    path.write_text(json.dumps(rows))
+    chosen = ("--pair", "low:body", "--jobs", "1", "--json", "--expect-stored", "--function")
+    assert lemma(*chosen, "prep_abort", "--seconds", "4") == 1
+    assert "not listed" in capsys.readouterr().err
 
 
 def test_any_ordered_pair(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first part of ``docs/lemmas.md``: each claim, true or false, its causes, the repaired statement, the changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.lemma.answers import ANSWER_PAIRS, Answer, Shown, load_answers
+from harness.lemma.causes import PARTS, RESTORE, SAVE, Cause
+from harness.lemma.causes_kernel import causes_of
+from harness.lemma.changes import load_changed
+from harness.lemma.compare_levels import Pair, Question
+from harness.lemma.repair import AGREES, EXACT
+from harness.model import FUNCTIONS
+
+NOT_RUN = "not run symbolically; drawn states differ only in the causes below"
+LEMMA: Mapping[str, str] = {SAVE: f"{SAVE}_body_correct", RESTORE: f"{RESTORE}_body_correct"}
+MAX_FIELDS = 4
+_STATEMENT = """\
+```coq
+Lemma {function}_body_correct:
+  forall m d d' env le
+         (Henv: env = PTree.empty _)
+         (Hinv: high_level_invariant d)
+         (Hspec: {function}_spec0 d = Some d'){more},
+       exists le', (exec_stmt ge env le ((m, d): mem) {function}_body E0 le' (m, d') Out_normal).
+```
+"""
+_REFINEMENT = "forall d d', {function}_spec d = Some d'{more} -> {function}_spec0 d = Some d'"
+SHORT = """\
+In short, for a proof engineer:
+
+- The lemma of save is true as it stands; its `admit` can be replaced by a proof.
+- The lemma of restore is false. It is true after two changes of `restore_shadow_kvm_regs_spec0`: test `4096 <= addr`,
+  and ask `is_inc_exe` before a reset (with `is_inc_exe` in the layer `L`). The code need not change.
+- The closed forms do not refine to `_spec0` for VM 0 and 16, for a PC of 2^48 and more, and where an exception and a
+  skip meet. These are changes of the specifications, too.
+- One function of the code is wrong against every specification: `prep_abort` shifts a signed 1 by Rd.
+- The changes are listed, and proved to be enough, in [What to change](#what-to-change).
+"""
+_HYPOTHESES = """\
+- `high_level_invariant d` is the empty invariant of this layer: it constrains nothing, so that every state that the
+  specification is defined on counts.
+- `le` is any assignment of the temporaries. The two functions have no parameters, and the model reads their code as
+  setting each temporary before it is read: the claim is the same for each `le`, and a counterexample is one for each.
+- Both proof scripts in the sources end in `admit`.
+- `L`, the layer of restore, has no `is_inc_exe`. The model gives the code the machine's specification of it. Read
+  strictly the code is stuck at every reset, and every state with `dirty` = INVALID64 refutes the lemma.
+- `revealed`, the registers that the host is shown, is the model's own: `set_int_gpr_spec` is the identity of RData.
+"""
+LEGEND = """\
+A hypothesis speaks of the state `d` before the call: `ctxt.f` is field f of the current shadow context (`ctxt.dirty`:
+`dirty` of its states), `data[i]` and `core[i]` the i-th next value of `doracle` and `core_doracle` for the VM, `host.f`
+the host-visible copy, `info.f` the VM's information, `vector(p)` is `exception_vector p`, `registers(x)` the number of
+bits set among bits 0..30, `load_info(a)` the address that the last boot image which holds `a` gives it, or 0. TRAP is
+2, SKIP `DIRTY_PC_FLAG` (2^32), INJECT `PENDING_EXCEPT_INJECT_FLAG` (bits 33 to 35).
+
+Proved means: by the project's symbolic run of this Python rendering, within the scope at the end of the page. *Weakest*
+means: in every state that the hypothesis excludes and the left side is defined on, the two sides differ; that is
+proved too, with a mapping left out as a black box and two marked registers (x0 and x1, x0 and x30) standing for more;
+where level kernel takes part, with one marked register at a time. The bounds in a hypothesis are not the model's, so
+that a changed bound in the model changes the verdict.
+"""
+
+
+def render_answers(directory: Path) -> str:
+    """The part, from the answers stored in ``directory``."""
+    stored = {a.question: a for pair in ANSWER_PAIRS for a in load_answers(directory, pair)}
+    if not stored:
+        return "## The answer\n\nNot stored yet (`shadowfuzz lemma --answer --store`).\n"
+    parts = ["## The answer\n", _overview(stored), SHORT, "### How the statements are read\n", _HYPOTHESES]
+    for function in (SAVE, RESTORE):
+        parts.append(_lemma(stored, function))
+    for function in (SAVE, RESTORE):
+        parts.append(_refinement(stored, function))
+    parts += ["### What a hypothesis speaks of\n", LEGEND, "## What to change\n", _changes(directory), COQ]
+    parts += ["## The helpers\n", _helpers(stored, (("low", "body"), ("spec", "low")))]
+    parts += ["## What is deployed\n", _DEPLOYED, _kernel(stored)]
+    return "\n".join(parts)
+
+
+_DEPLOYED = """\
+The levels `spec`, `low` and `body` against `kernel`, the deployed C. Locks, logs and oracle positions belong to the
+proof only and are not compared. The oracles say what the host-visible registers say.
+"""
+
+
+def _overview(stored: Mapping[Question, Answer]) -> str:
+    lines = ["| claim | as it stands | outside the causes | causes |", "|---|---|---|---|"]
+    for pair, function in ((p, f) for p in (("low", "body"), ("spec", "low")) for f in (SAVE, RESTORE)):
+        found = stored.get(Question(pair, function))
+        claim = f"`{LEMMA[function]}`" if pair == ("low", "body") else f"`{function}_spec` refines to `_spec0`"
+        if found is None:
+            lines.append(f"| {claim} | not run | | |")
+            continue
+        names = "; ".join(c.name for c in found.causes) or "none"
+        lines.append(f"| {claim} | {_truth(found)} | {_outside(found)} | {names} |")
+    return "\n".join(lines) + "\n"
+
+
+def _truth(found: Answer) -> str:
+    if found.causes:
+        return "**false**"
+    return "**true**, proved" if found.proved else "not decided"
+
+
+def _outside(found: Answer) -> str:
+    if not found.causes:
+        return ""
+    if found.proved:
+        weakest = all(c.verdict == EXACT for c in found.causes)
+        return "**proved**" + (", weakest" if weakest else "")
+    if found.outside:
+        return f"refuted too: {_case(found.outside[0])}"
+    return f"open: {'; '.join(found.open)}"
+
+
+def _lemma(stored: Mapping[Question, Answer], function: str) -> str:
+    found = stored.get(Question(("low", "body"), function))
+    if found is None:
+        return ""
+    lines = [f"### `{LEMMA[function]}`: {_truth(found)}\n", _STATEMENT.format(function=function, more="")]
+    if not found.causes:
+        lines.append(
+            f"**True as it stands**, by {found.paths} paths: wherever `{function}_spec0` is defined, the code ends "
+            "normally in its state.\nNo further hypothesis is needed. Coq: `save_low_body` in [What Coq checks]"
+            "(#what-coq-checks).\n"
+        )
+        return "\n".join(lines)
+    without = stored.get(Question(("low", "body"), function, logs=False))
+    lines += [_causes(found), _repaired(found, "Repaired, with lock logs")]
+    lines.append(_STATEMENT.format(function=function, more=_hypotheses(found)).replace("_correct:", "_repaired:"))
+    if without is not None:
+        lines.append(_repaired(without, "Repaired, where lock logs do not count"))
+        lines.append(f"```coq\n{_unindented(_hypotheses(without))}\n```\n")
+    return "\n".join(lines)
+
+
+def _refinement(stored: Mapping[Question, Answer], function: str) -> str:
+    found = stored.get(Question(("spec", "low"), function))
+    if found is None:
+        return ""
+    title = f"### The refinement of `{function}`, which no lemma states: {_truth(found)}\n"
+    lines = [title, "```coq", _REFINEMENT.format(function=function, more=""), "```", ""]
+    lines += [_causes(found), _repaired(found, "Repaired")]
+    lines += [
+        "```coq",
+        f"forall d d', {function}_spec d = Some d'{_hypotheses(found)}",
+        f"  -> {function}_spec0 d = Some d'",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _repaired(found: Answer, title: str) -> str:
+    weak = [c for c in found.causes if c.verdict != EXACT]
+    if not found.proved:
+        return f"**{title}**: {_outside(found)}.\n"
+    tail = (
+        "each hypothesis is the weakest one." if not weak else f"not the weakest: {'; '.join(_slack(c) for c in weak)}."
+    )
+    return f"**{title}**: proved, {found.paths} paths; {tail}\n"
+
+
+def _slack(c: Shown) -> str:
+    if c.verdict == AGREES:
+        return f"{c.name} (the sides agree on {_case(c.state)})"
+    return f"{c.name} (whether some state agrees is open: {c.reason})"
+
+
+def _hypotheses(found: Answer) -> str:
+    """The negated regions as hypotheses; a region that holds another one stands for both."""
+    return "".join(f"\n         (H{i}: ~ ({_short(c.region)}))" for i, c in enumerate(found.causes, 1))
+
+
+def _unindented(text: str) -> str:
+    return "\n".join(line.strip() for line in text.strip().splitlines())
+
+
+def _causes(found: Answer) -> str:
+    lines = ["| cause | states | least counterexample | left | right |", "|---|---|---|---|---|"]
+    for c in found.causes:
+        left, right = (_values(side) for side in (c.left, c.right))
+        if c.undefined is not None:
+            left, right = "defined", f"undefined: {c.undefined}"
+        lines.append(f"| {c.name} | `{_escaped(c.region)}` | {_case(c.case)} | {left} | {right} |")
+    text = [f"- **{c.name}.** {c.text} {PARTS[c.part]}".rstrip() for c in causes_of(found.question)]
+    return "\n".join([*lines, "", *text, ""])
+
+
+def _values(side: Sequence[tuple[str, str]]) -> str:
+    more = f"<br>and {len(side) - MAX_FIELDS} more fields" if len(side) > MAX_FIELDS else ""
+    return "<br>".join(f"`{name}` {value}" for name, value in side[:MAX_FIELDS]) + more
+
+
+def _case(case: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"`{name}` = {value:#x}" for name, value in case) or "the plain state"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+COQ = """\
+## What Coq checks
+
+`harness/lemma/theory/Model.v` has the two layers at `spec`, `low` and `body` as functions of Coq 8.16, written from
+[spec/model.md](spec/model.md). Level `body` there is an executable reading of the C, not Clight. A mapping of 512 pages
+(level 2) is left out: it is undefined there. A test compiles it with these, and `Print Assumptions` names no axiom:
+
+- every counterexample of `low:body` and `spec:low` on this page, by computation, with the value of a differing field on
+  both sides (`shadowfuzz lemma --pair low:body --stored --coq FILE`);
+- `save_low_body`: for each `d`, `save_shadow_kvm_regs_spec0 d = Some d'` implies
+  `save_shadow_kvm_regs_body d = Some d'`;
+- `save_spec_low`: the refinement of save where `is_vm (cur_vmid d)`;
+- `restore_low_body`: the lemma of restore where `dirty` is not INVALID64 and the fault address is not in 1..4095;
+- `prep_abort_low_body`, with its two hypotheses, and the five code lemmas of helpers that hold as they stand.
+"""
+
+
+def _changes(directory: Path) -> str:
+    """The changes of the proof's own pairs, each once, and what is proved with all of them."""
+    rows = load_changed(directory)
+    if not rows:
+        return "Not proved yet (`shadowfuzz lemma --changes --store`).\n"
+    true = sum(bool(r["proved"]) for r in rows)
+    left = [r for r in rows if not r["proved"]]
+    rest = "; ".join(f"`{r['function']}`, {r['pair']} ({', '.join(r['open']) or 'refuted'})" for r in left)
+    lines = [
+        "The smallest changes that make the claims true. The code is right about everything but the signed shift, "
+        "which is marked `(C)`; every other change is one of a specification, to what the code does.\n",
+        f"With all of them made in the model's text, {true} of the {len(rows)} claims `low:body` and `spec:low` are "
+        f"proved without any hypothesis, on {min(r['starts'] for r in rows)} starts or more each "
+        f"(`shadowfuzz lemma --changes`). Not decided: {rest or 'none'}.\n",
+        "| claim | function | cause | change |",
+        "|---|---|---|---|",
+    ]
+    for pair in (("low", "body"), ("spec", "low")):
+        for f in FUNCTIONS:
+            lines += [
+                f"| {':'.join(pair)} | `{f.name}` | {c.name} | {_escaped(c.change)} |"
+                for c in causes_of(Question(pair, f.name))
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _helpers(stored: Mapping[Question, Answer], pairs: Sequence[Pair]) -> str:
+    parts = []
+    for pair in pairs:
+        lines = [
+            f"### `{pair[0]}` to `{pair[1]}`\n",
+            "| function | as it stands | outside the causes | causes |",
+            "|---|---|---|---|",
+        ]
+        details = []
+        for f in FUNCTIONS:
+            found = stored.get(Question(pair, f.name))
+            if found is None or f.layer != "VCPUOpsAux":
+                continue
+            names = "; ".join(c.name for c in found.causes) or "none"
+            lines.append(f"| `{f.name}` | {_truth(found)} | {_outside(found)} | {names} |")
+            if found.causes:
+                details += [f"#### `{f.name}`, {':'.join(pair)}\n", _causes(found), _repaired(found, "Outside them")]
+        parts += ["\n".join(lines) + "\n", *details]
+    return "\n".join(parts)
+
+
+def _kernel(stored: Mapping[Question, Answer]) -> str:
+    """One table a function: the causes, and for which of the three pairs."""
+    pairs = [p for p in ANSWER_PAIRS if p[1] == "kernel"]
+    parts = []
+    for f in FUNCTIONS:
+        asked = [Question(p, f.name) for p in pairs]
+        answers = [stored[q] for q in asked if q in stored]
+        lines = [f"### `{f.name}`\n", "| pair | outside the causes |", "|---|---|"]
+        for q in asked:
+            state = _outside(stored[q]) or _truth(stored[q]) if q in stored else NOT_RUN
+            lines.append(f"| {':'.join(q.pair)} | {state} |")
+        lines += ["", "| pairs | cause | states | least counterexample | left | right |", "|---|---|---|---|---|---|"]
+        seen: dict[tuple[str, str], list[tuple[Answer, Shown]]] = {}
+        for a in answers:
+            for c in a.causes:
+                seen.setdefault((c.name, c.region), []).append((a, c))
+        for group in seen.values():
+            c = group[0][1]
+            left, right = (_values(side) for side in (c.left, c.right))
+            which = ", ".join(a.question.pair[0] for a, _ in group)
+            states = f"`{_escaped(_short(c.region))}`"
+            lines.append(f"| {which} | {c.name} | {states} | {_case(c.case)} | {left} | {right or c.undefined} |")
+        texts: dict[str, Cause] = {}
+        for q in asked:
+            for cause in causes_of(q):
+                texts.setdefault(cause.text, cause)
+        lines += [
+            "",
+            *(
+                f"- **{c.name}.** {c.text} {PARTS[c.part]} Change: {c.change}".replace("  ", " ")
+                for c in texts.values()
+            ),
+        ]
+        slack = dict.fromkeys(_slack(c) for a in answers for c in a.causes if c.verdict != EXACT)
+        lines += [f"- Not the weakest: {text}." for text in slack]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _short(region: str) -> str:
+    """A region without its long lists of registers."""
+    for start in ("ctxt.sp_el0 | ", "host.fp_q0 | "):
+        at = region.find(start)
+        if at >= 0:
+            end = region.index(" != 0", at)
+            region = f"{region[:at]}(the registers named below){region[end:]}"
+    return region
