@@ -92,7 +92,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--expect-stored",
         action="store_true",
-        help="list the stored clusters that the run missed and the found ones that are not stored; fail if there are any",
+        help="list stored clusters that the run missed and found ones that are not stored; fail if there are any",
     )
     instead = parser.add_argument_group("instead of a campaign")
     instead.add_argument("--stored", action="store_true", help="run the stored clusters")

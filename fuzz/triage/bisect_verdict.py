@@ -13,8 +13,9 @@ from fnmatch import fnmatchcase
 
 from harness.errors import InputError
 from harness.findings.checked import CheckResult, signature
-from harness.findings.finding import difference, signature_text
+from harness.findings.finding import difference, place_text, signature_text
 from harness.findings.regressions import Regression, crash_text
+from harness.relations.divergence import Divergence, is_new
 from harness.relations.registry import ALL
 from harness.report.replay_result import Lost, Ran, TargetResult
 from harness.vm.alarms import KINDS
@@ -82,17 +83,29 @@ def _shown(target: str, ran: Ran, wanted: str | None, kept: Sequence[Regression]
         if any(_matches(text, wanted) for text in texts):
             yield wanted
         return
-    here = [row for row in kept if re.split("[@%]", target)[0] in row.targets]
+    here = [row for row in kept if row.is_on(target)]
     for divergence in ran.checked.unexplained:
-        text = signature_text(signature(divergence))
-        if not any(row.shows(text, (difference(divergence),)) for row in here):
-            yield text
+        if _is_new(divergence, here):
+            yield signature_text(signature(divergence))
             return
     yield from alarms[:1]
 
 
+def _is_new(divergence: Divergence, here: Sequence[Regression]) -> bool:
+    """Whether a divergence has another cause than the kept findings of a target, or, if none is determined, another
+    signature.
+    """
+    if divergence.cause:
+        return is_new(divergence.cause)
+    text = place_text(signature(divergence))
+    return not any(row.shows(text, (difference(divergence),)) for row in here)
+
+
 def _texts(checked: CheckResult) -> Iterator[str]:
-    return (signature_text(signature(divergence)) for divergence in checked.unexplained)
+    """Yield each signature without its cause, which is any, and with it."""
+    for found in map(signature, checked.unexplained):
+        yield place_text(found)
+        yield signature_text(found)
 
 
 def _ends(item: Lost, wanted: str | None) -> Iterator[str]:

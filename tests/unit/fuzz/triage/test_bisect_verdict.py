@@ -47,8 +47,10 @@ def test_a_signature() -> None:
 
 def test_another_cause_is_another_signature() -> None:
     other = LOSES_SIGN._replace(cause="another cause")
-    assert status_of(ran(LOSES_SIGN), wanted="host.xN/DABT_LOW/another cause") == GOOD
-    assert status_of(ran(LOSES_SIGN, other), wanted="host.xN/DABT_LOW/another cause") == BAD
+    assert status_of(ran(LOSES_SIGN), wanted="host.xN/DABT_LOW (another cause)") == GOOD
+    assert status_of(ran(LOSES_SIGN, other), wanted="host.xN/DABT_LOW (another cause)") == BAD
+    assert status_of(ran(other), wanted="host.xN/DABT_LOW") == BAD, "of any cause"
+    assert status_of(ran(other)) == BAD, "it is new"
 
 
 def test_without_a_signature_what_is_kept_is_good() -> None:

@@ -91,8 +91,8 @@ def test_triage_minimises_an_alarm_and_measures_its_rate(monkeypatch: pytest.Mon
     store.add(finding, scenario, {"console.txt": "as it was", "fresh_qemu": "2 3"})
     said: list[str] = []
     with TargetSet([Complaining()]) as it:
-        assert triage(database, it, 7, said.append) == 1
-        assert triage(database, it, 7, said.append) == 0, "done before"
+        assert triage(database, it, TriagePlan(7), said.append) == 1
+        assert triage(database, it, TriagePlan(7), said.append) == 0, "done before"
     assert "4 steps -> 1" in said[0]
     entry, texts = store.entry(finding.id), store.texts(finding.id)
     assert entry.scenario is not None and entry.scenario.endswith("smc 0x0\n")
@@ -107,5 +107,5 @@ def test_triage_says_of_an_alarm_that_wants_others_before_it(monkeypatch: pytest
     said: list[str] = []
     target = Complaining()
     with TargetSet([target]) as it:
-        triage(database, it, 7, said.append)
+        triage(database, it, TriagePlan(7), said.append)
     assert "wants scenarios that ran before it" in said[0] and target.boots == 0
