@@ -17,10 +17,10 @@ ABOUT = (
 )
 
 LIKE = (
-    "A finding is new if no regression that the project keeps (corpus/regressions) shows its relation, register class, "
-    "exit class and helper on its target. One that is like a kept regression is a finding all the same. Where that "
-    "regression has a rule, what the rule does not predict bit for bit is a cluster of its own, called another cause; "
-    "elsewhere it may have another cause all the same."
+    "A kept finding (corpus/regressions) that has a rule is an erratum: its rule predicts, bit for bit, what a kernel "
+    "with it does. A finding is new if no erratum of its target predicts what was observed. Where no rule applies, a "
+    "finding is like a kept one if it has the same relation, register class, exit class and helper; its cause may be "
+    "another one. New findings that probably have one cause are one problem."
 )
 
 VERDICTS: Mapping[str, str] = MappingProxyType(

@@ -56,3 +56,7 @@ def test_it_is_yaml() -> None:
     workflow = yaml.safe_load(WORKFLOW.read_text())
     steps = workflow["jobs"]["campaign"]["steps"]
     assert all(("run" in step) != ("uses" in step) for step in steps)
+    used = [step["uses"] for step in steps if "uses" in step]
+    assert all(re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action) for action in used), "pinned to a commit"
+    (saved,) = (step for step in steps if step.get("uses", "").startswith("actions/cache/save@"))
+    assert saved["if"] == "always()" and saved["with"]["path"] == "out/campaign", "also after a night with news"
