@@ -13,6 +13,7 @@ from fuzz.paths import DEFAULT_OUT
 from fuzz.store.dumps import DUMPS
 from fuzz.store.findings import FLAKY
 from harness.findings.regressions import NEW, likeness, new_text
+from harness.model import LEVEL_NAMES
 from harness.trace.events import FORGED
 
 SUMMARY = "summary.json"
@@ -137,8 +138,10 @@ def _most(reasons: Mapping[str, int], total: int, room: int) -> str:
 def _next(s: Summary) -> Iterator[str]:
     steps = []
     if s.problems:
-        new = f"{s.program} triage --new --target {s.target}{_out(s)}"
-        steps.append((new, "make what is new small, and measure it"))
+        words = [s.program, "triage", "--new", "--target", s.target]
+        words += [] if s.level == LEVEL_NAMES[0] else ["--level", s.level]
+        words += ["--against", s.against[0]] if s.against else []
+        steps.append((shlex.join(words) + _out(s), "make what is new small, and measure it"))
     if s.findings:
         steps.append((f"{s.program} findings{_out(s)}", "what was found, with its commands"))
         steps.append((f"{s.program} findings open{_out(s)}", "the same as a page"))
