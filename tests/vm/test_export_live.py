@@ -13,7 +13,7 @@ from fuzz.targets.observation import signatures
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import PreparedTargets, open_targets
 from harness.findings.checked import signature
-from harness.findings.finding import Finding, Tries, difference, signature_text
+from harness.findings.finding import Finding, Tries, difference, place_text
 from harness.report.export import c_program, reproducer
 from harness.report.finding_data import Kept, Story, tell
 from harness.scenario.scenario import format_scenario, load, parse
@@ -50,10 +50,10 @@ def story(targets: PreparedTargets, name: str, wanted: str) -> Story:
     scenario = load(PROJECT / "corpus" / "regressions" / f"{name}.scn")
     seen = targets.run_and_check(scenario)
     trace, checked, side = seen.trace, seen.checked, targets.sides[0]
-    (key,) = (key for key in signatures(checked) if signature_text(key) == wanted)
+    (key,) = (key for key in signatures(checked) if place_text(key) == wanted)
     members = tuple(difference(d) for d in checked.unexplained if signature(d) == key)
     finding = Finding("divergence", key, targets.subject, members, len(members), NEVER, NEVER, "2026-01-01")
-    return tell(Kept(finding, True, 1, "2026-01-01", scenario, trace, {}), side.cpu, side.catalogue)
+    return tell(Kept(finding, True, 1, "2026-01-01", scenario, trace, {}), side.cpu, side.catalogue, errata=side.errata)
 
 
 def run_as_init(program: str, work: Path) -> str:
