@@ -234,7 +234,7 @@ def test_the_program_of_the_documents(tmp_path: Path, capsys: pytest.CaptureFixt
     # And so does the scenario that is made of it.
     assert main(["distil", str(out), "--out", str(tmp_path / "seeds"), "--verify", "--json"]) == 1
     scenarios = {row["name"]: row for row in json.loads(capsys.readouterr().out)["scenarios"]}
-    assert scenarios["recorded_ldrsb_w_device"]["unexplained"] == ["host.xN/DABT_LOW"]
+    assert scenarios["recorded_ldrsb_w_device"]["unexplained"] == ["host.xN/DABT_LOW (mmio-load-loses-sign)"]
     assert (tmp_path / "seeds" / "recorded_ldrsb_w_device.scn").exists()
 
 

@@ -20,11 +20,12 @@ from harness import protocol
 from harness.arch import exceptions
 from harness.arch.exits import EXCEPTION_IRQ, EXCEPTION_TRAP, EXIT_WITH_SERROR_BIT
 from harness.arch.registers import BY_NAME
-from harness.errors import AgentProtocolError, VmLost
+from harness.errors import AgentProtocolError, SetupError, VmLost
 from harness.layout import CODE, VECTORS
 from harness.scenario.scenario import parse
 from harness.trace.decode import ContextLayout
 from harness.trace.events import EXIT, USER, Host, Switch, Trace
+from harness.vm.build.initramfs import file, write_cpio
 from harness.vm.build.prepare import IMAGE_MAGIC, IMAGE_MAGIC_OFFSET, prepare
 from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
 from harness.vm.executor import ROUND_BUDGET, Executor
@@ -291,13 +292,22 @@ def test_the_block_ends_and_so_does_the_machine(machine: Machine) -> None:
 
 
 def test_a_panic_is_shown(machine: Machine, tmp_path: Path) -> None:
-    """No agent: Linux finds nothing to run and panics, and the error carries its last words."""
-    empty = tmp_path / "initrd"
-    empty.write_bytes(b"")
-    with pytest.raises(VmLost, match="the kernel panicked or went off") as lost, Qemu(replace(machine, initrd=empty)):
+    """An init that returns: Linux panics, and the error carries its last words."""
+    initrd, source, init = (tmp_path / name for name in ("initrd", "init.c", "init"))
+    source.write_text("int main(void) { return 0; }\n")
+    subprocess.run(["aarch64-linux-gnu-gcc", "-static", "-o", init, source], check=True)
+    initrd.write_bytes(write_cpio((file("init", init.read_bytes(), executable=True),)))
+    with pytest.raises(VmLost, match="the kernel panicked or went off") as lost, Qemu(replace(machine, initrd=initrd)):
         pass
     assert "Kernel panic - not syncing" in lost.value.console_tail
     assert lost.value.config == DEFAULT_TARGET
+
+
+def test_a_kernel_without_an_initramfs_is_a_set_up_error(machine: Machine, tmp_path: Path) -> None:
+    empty = tmp_path / "initrd"
+    empty.write_bytes(b"")
+    with pytest.raises(SetupError, match="the kernel does not take an initramfs"), Qemu(replace(machine, initrd=empty)):
+        pass
 
 
 def test_a_kernel_that_hangs(machine: Machine, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ UNDECIDED = {
     ("stage1_walk_outside_slots", "esr_el1", "prep_abort"),
     # No level knows of a device where a memory slot was, so none expects that the register is written at all.
     ("slot_gone_signed_load", "dirty.xN", "prep_abort"),
+    # The deployed level resets ELR_EL1 to 0, which is also where KVM's exception returns to.
+    ("reset_with_abort_pending", "elr_el1", ""),
 }
 
 
