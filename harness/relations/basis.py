@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from harness.arch import reset_values
 from harness.arch.registers import BY_ONE_REG, INDEX, STATE
-from harness.protocol import OP_RESET, OP_SET
+from harness.protocol import OP_ABORT, OP_RESET, OP_SERROR, OP_SET
 from harness.relations.divergence import Divergence
 from harness.trace.rounds import EXIT_MMIO, Round
 
@@ -31,6 +31,7 @@ _BY_NAME: tuple[tuple[str, str], ...] = (
     ("host.dbg*", API),
     *((f"host.{name}", API) for name in ("step_begins", "exit_reason", "mdcr_el2", "slot", "write", "hcr_el2")),
 )
+_OF_AN_EXCEPTION = frozenset({"esr_el1", "far_el1", "elr_el1", "spsr_el1"})
 _CALLS = frozenset({"HVC64", "HVC32", "SMC64", "SMC32"})
 _UNKNOWN = frozenset(
     row.name
@@ -55,8 +56,19 @@ def basis_of(divergence: Divergence, round_: Round | None = None) -> str:
     return API if written or told or round_.exit_class in _CALLS else ARCHITECTURE
 
 
+def _asks_for_an_exception(round_: Round) -> bool:
+    """Whether userspace asked for an exception after the last reset of a round."""
+    last = max((i for i, host in enumerate(round_.hosts) if host.op == OP_RESET), default=-1)
+    return any(host.op in (OP_ABORT, OP_SERROR) and not host.error for host in round_.hosts[last + 1 :])
+
+
 def _of_a_reset(divergence: Divergence, round_: Round) -> str:
-    """A reset vCPU holds reset values and nothing of before (KVM API 4.82); an UNKNOWN value is KVM's to choose."""
+    """A reset vCPU holds reset values and nothing of before (KVM API 4.82); an UNKNOWN value is KVM's to choose.
+
+    An exception that userspace asked for after the reset gives its registers their values (Arm ARM D1.3).
+    """
+    if divergence.register in _OF_AN_EXCEPTION and _asks_for_an_exception(round_):
+        return ARCHITECTURE
     index = INDEX.get(divergence.register)
     if index is None or divergence.register not in _UNKNOWN or index in round_.host_wrote:
         return API

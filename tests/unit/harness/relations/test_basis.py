@@ -6,10 +6,12 @@ from __future__ import annotations
 import pytest
 
 from harness.arch.reset_values import UNKNOWN_RESET
+from harness.protocol import OP_ABORT
 from harness.relations.basis import API, ARCHITECTURE, BASES, CONVENTION, basis_of
 from harness.relations.contract_rules import RULES
 from harness.relations.divergence import Divergence
 from harness.relations.host import compare_entry_state
+from harness.trace.events import HOST, Host
 from harness.trace.rounds import Round
 from tests.support.rounds import AT, NOWHERE, WINDOW, S, after_reset, page
 from tests.support.traces import MMIO_EXIT, but, entry, esr, host_reset, host_set, load_esr, trap, turn, user
@@ -39,6 +41,15 @@ def test_what_a_reset_must_hold_is_promised() -> None:
     assert broken(round_) == {"host.pc": API, "host.sp_el1": API, "host.elr_el1": CONVENTION}
     written = turn(CALL, host_reset(), host_set("ttbr0_el1", 1), entry(after_reset(ttbr0_el1=2)))
     assert broken(written) == {"host.ttbr0_el1": API}, "userspace wrote it"
+
+
+@pytest.mark.parametrize(("first", "basis"), [(True, CONVENTION), (False, ARCHITECTURE)])
+def test_an_exception_after_a_reset_gives_its_registers_their_values(first: bool, basis: str) -> None:
+    """One that was asked for before the reset does not."""
+    asked = Host(HOST, 0, OP_ABORT, 0, 0, 0, True)
+    hosts = (asked, host_reset()) if first else (host_reset(), asked)
+    round_ = turn(CALL, *hosts, entry(after_reset()))
+    assert basis_of(Divergence("host", "esr_el1", 1, 2, "RESET", round_.first, 0), round_) == basis
 
 
 @pytest.mark.parametrize(
