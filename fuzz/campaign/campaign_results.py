@@ -14,9 +14,9 @@ from fuzz.paths import DEFAULT_OUT
 from fuzz.store.database import Database
 from fuzz.store.findings import FINDINGS, SCENARIO, Store
 from harness.errors import InputError
-from harness.findings.finding import Finding, Subject, cause_of
+from harness.findings.finding import Finding, Subject
 from harness.findings.problems import group_problems
-from harness.findings.regressions import Regression, like
+from harness.findings.regressions import Regression, is_by_cause, like
 from harness.relations import hyp_copy
 from harness.report.glossary import in_words
 
@@ -143,7 +143,7 @@ def _cluster(
     replay, by_cause = "", False
     if isinstance(finding, Finding):
         names = like(kept, finding)
-        by_cause = bool(names) and finding.kind == "divergence" and bool(cause_of(finding.signature))
+        by_cause = bool(names) and is_by_cause(finding)
         replay = _replay(asked, finding, place / SCENARIO) if (place / SCENARIO).is_file() else ""
     kind, what = id_.partition("-")[0], _what(finding, id_, stats)
     return Cluster(id_, kind, what, names, not names, members, _count(store, id_), str(place), replay, by_cause)

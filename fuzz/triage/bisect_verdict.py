@@ -14,8 +14,7 @@ from fnmatch import fnmatchcase
 from harness.errors import InputError
 from harness.findings.checked import CheckResult, signature
 from harness.findings.finding import difference, place_text, signature_text
-from harness.findings.regressions import Regression, crash_text
-from harness.relations.divergence import Divergence, is_new
+from harness.findings.regressions import Regression, crash_text, explaining
 from harness.relations.registry import ALL
 from harness.report.replay_result import Lost, Ran, TargetResult
 from harness.vm.alarms import KINDS
@@ -83,22 +82,12 @@ def _shown(target: str, ran: Ran, wanted: str | None, kept: Sequence[Regression]
         if any(_matches(text, wanted) for text in texts):
             yield wanted
         return
-    here = [row for row in kept if row.is_on(target)]
     for divergence in ran.checked.unexplained:
-        if _is_new(divergence, here):
-            yield signature_text(signature(divergence))
+        found = signature(divergence)
+        if not explaining(kept, target, (place_text(found), divergence.cause), (difference(divergence),)):
+            yield signature_text(found)
             return
     yield from alarms[:1]
-
-
-def _is_new(divergence: Divergence, here: Sequence[Regression]) -> bool:
-    """Whether a divergence has another cause than the kept findings of a target, or, if none is determined, another
-    signature.
-    """
-    if divergence.cause:
-        return is_new(divergence.cause)
-    text = place_text(signature(divergence))
-    return not any(row.shows(text, (difference(divergence),)) for row in here)
 
 
 def _texts(checked: CheckResult) -> Iterator[str]:

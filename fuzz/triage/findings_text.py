@@ -7,13 +7,12 @@ import importlib.metadata
 import json
 from collections.abc import Iterator, Sequence
 
-from harness.findings.regressions import NEW, likeness, new_text
+from harness.findings.regressions import NEW, is_by_cause, likeness, new_text
 from harness.findings.release_history import sentences
 from harness.findings.verdict import rate_text, together, verdict_lines
 from harness.report import crash, exchange_formats, terminal
 from harness.report.finding_data import Group, Story, groups, replay_command
 from harness.report.glossary import in_words
-from harness.report.problem_data import is_by_cause
 from harness.report.terminal import Style, printable
 from harness.report.trace_text import trace_lines
 from harness.scenario.scenario import format_scenario
@@ -65,7 +64,7 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
     if finding.other is not None:
         yield f"  against   {finding.other.target}, Linux {finding.other.kernel_release}"
     yield f"  seen      {kept.count} times, first {finding.first_seen}, last {kept.last_seen}"
-    if story.like and is_by_cause(story):
+    if story.like and is_by_cause(finding):
         yield f"  cause     {', '.join(story.like)}: predicted bit for bit with its rule (docs/errata.md)"
     elif story.like:
         yield f"  like      {', '.join(story.like)}: the same signature, which does not prove the same cause"

@@ -136,10 +136,6 @@ class Change:
         return ", ".join(parts) or "no change"
 
 
-def _count(groups: Sequence[Group], what: str) -> str:
-    return f"{len(groups)} {what}{'s' * (len(groups) > 1)}" if groups else ""
-
-
 def summarise(shown: Sequence[Shown]) -> Change:
     """Return what scenarios showed, by signature, the most frequent first."""
     plain = [each for each in shown if not each.new and not each.fixed]

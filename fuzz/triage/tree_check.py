@@ -17,8 +17,8 @@ from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import PreparedTargets, open_targets
 from fuzz.triage.tree_change import Change, Shown, show, summarise
 from harness.errors import InputError, SetupError, TargetError
-from harness.findings.finding import Subject, signature_text
-from harness.findings.regressions import crash_text, load_regressions
+from harness.findings.finding import Subject, signature_text, split_text
+from harness.findings.regressions import Regression, crash_text, explaining, load_regressions
 from harness.report.finding_data import Story
 from harness.scenario.requirements import needs_protected
 from harness.scenario.scenario import Scenario, load
@@ -53,7 +53,8 @@ class Checked:
 
     ``corpus`` and ``campaign`` are what scenarios showed; ``scenarios`` is how many the campaign ran, ``seconds`` how
     long all took.  ``undecided`` are scenarios of which nothing can be said, with why.  ``left`` scenarios of the
-    corpus were not run, nor was the campaign, because enough differed.
+    corpus were not run, nor was the campaign, because enough differed.  ``known`` are the findings that the project
+    keeps.
     """
 
     kernel: Subject
@@ -64,6 +65,7 @@ class Checked:
     seconds: float
     undecided: tuple[tuple[str, str], ...]
     left: int = 0
+    known: tuple[Regression, ...] = ()
 
     @property
     def change(self) -> Change:
@@ -78,10 +80,11 @@ class Checked:
         return 3 if self.undecided else 0
 
     def kept(self, signature: str) -> tuple[str, ...]:
-        """Return the kept findings of the base that show a signature."""
-        target = self.base.target.replace("%", "@").partition("@")[0]
-        rows = load_regressions(KEPT)
-        return tuple(row.id for row in rows if target in row.targets and row.matching(signature) is not None)
+        """Return the kept findings of the base that are a signature's cause, or show it where that is not
+        determined."""
+        found = explaining(self.known, self.base.target, split_text(signature))
+        known = {row.id for row in self.known}
+        return tuple(name for name in found if name in known)
 
 
 def check_tree(plan: CheckPlan, display: Display, progress: Callable[[str], None]) -> Checked:
@@ -106,7 +109,7 @@ def check_tree(plan: CheckPlan, display: Display, progress: Callable[[str], None
         found = () if summary is None else tuple(run.each(_candidates(plan.out, (kernel, base), corpus)))
     seconds, count = time.monotonic() - start, 0 if summary is None else summary.scenarios
     left = len(runnable) - len(corpus) if run.differ >= ENOUGH else 0
-    return Checked(kernel, base, corpus, found, count, seconds, tuple(run.undecided), left)
+    return Checked(kernel, base, corpus, found, count, seconds, tuple(run.undecided), left, load_regressions(KEPT))
 
 
 class _Runner:

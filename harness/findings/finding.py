@@ -124,6 +124,12 @@ def signature_text(signature: Signature) -> str:
     return f"{place_text(signature)} ({cause})" if cause else place_text(signature)
 
 
+def split_text(text: str) -> tuple[str, str]:
+    """Return the two parts of a divergence's :func:`signature_text`: where it shows, and the cause (may be empty)."""
+    place, _, cause = text.partition(" (")
+    return (place, cause[:-1]) if cause.endswith(")") else (text, "")
+
+
 def cause_of(signature: Signature) -> str:
     """Return the cause in a divergence's signature (:class:`harness.relations.divergence.Divergence`), or nothing."""
     return signature[_PLACE] if len(signature) > _PLACE else ""

@@ -108,10 +108,29 @@ def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
     """
     if finding.kind not in _TEXTS_OF or finding.other is not None:
         return ()
-    if finding.kind == "divergence" and (cause := cause_of(finding.signature)):
+    cause = cause_of(finding.signature) if is_by_cause(finding) else ""
+    shown = _TEXTS_OF[finding.kind](finding.signature), cause
+    return explaining(kept, finding.subject.target, shown, finding.divergences)
+
+
+def is_by_cause(finding: Finding) -> bool:
+    """Whether the cause of a finding is determined, by a rule that predicts it bit for bit."""
+    return finding.kind == "divergence" and bool(cause_of(finding.signature))
+
+
+def explaining(
+    kept: Iterable[Regression], target: str, signature: tuple[str, str], differences: Iterable[Difference] = ()
+) -> tuple[str, ...]:
+    """Return the errata that are a cause; where it is not determined, a target's kept findings that show a signature.
+
+    ``signature`` is where it shows, and the cause (:func:`harness.findings.finding.split_text`); ``differences`` are
+    values that the kept findings must have.  None: it is new.
+    """
+    text, cause = signature
+    if cause:
         return () if is_new(cause) else causes(cause)
-    text = _TEXTS_OF[finding.kind](finding.signature)
-    return tuple(row.id for row in kept if row.is_on(finding.subject.target) and row.shows(text, finding.divergences))
+    shown = tuple(differences)
+    return tuple(row.id for row in kept if row.is_on(target) and row.shows(text, shown))
 
 
 def errata_of(kept: Iterable[Regression], target: str) -> TargetErrata:

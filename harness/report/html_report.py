@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from harness.arch.a64 import disassemble
-from harness.findings.regressions import NEW, likeness
+from harness.findings.regressions import NEW, is_by_cause, likeness
 from harness.findings.release_history import sentences
 from harness.findings.verdict import elsewhere_text, not_measured, rate_text, together
 from harness.layout import CODE
@@ -19,7 +19,6 @@ from harness.report.finding_data import Group, Story, cluster_name, groups, repl
 from harness.report.glossary import ABOUT, LIKE, VERDICTS, in_words
 from harness.report.html_markup import Content, Line, Markup, details, document, el, join, plot, put, table, when
 from harness.report.html_problems import lead
-from harness.report.problem_data import is_by_cause
 from harness.report.sites import Row, Site, StepSite
 from harness.report.terminal import bit_ranges, both_shown, decisions, exit_text, outcome_text
 from harness.report.trace_text import trace_lines
@@ -49,7 +48,7 @@ def page(book: Book) -> str:
         story.anchor: lead(erratum)
         for erratum in book.errata
         for story in erratum.stories
-        if is_by_cause(story) and story.anchor not in leads
+        if is_by_cause(story.kept.finding) and story.anchor not in leads
     }
     nav = el("nav", *(el("a", title, href=f"#{name}") for name, title in _NAV), aria_label="Parts of the report")
     body = el(

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.findings.finding import cause_of
 from harness.findings.problems import Example, group_problems
+from harness.findings.regressions import is_by_cause
 from harness.report.finding_data import Story
 
 
@@ -53,17 +53,12 @@ class ErratumStory:
     @property
     def by_signature(self) -> int:
         """How many of its findings have its signature alone: their cause is not determined."""
-        return sum(not is_by_cause(story) for story in self.stories)
+        return sum(not is_by_cause(story.kept.finding) for story in self.stories)
 
     @property
     def last_seen(self) -> str:
         """When it was seen last, ISO 8601."""
         return max(story.kept.last_seen for story in self.stories)
-
-
-def is_by_cause(story: Story) -> bool:
-    """Whether the cause of a finding is determined, by a rule that predicts it bit for bit."""
-    return story.kept.finding.kind == "divergence" and bool(cause_of(story.kept.finding.signature))
 
 
 def problems_of(stories: Iterable[Story], examples: Mapping[str, Sequence[Example]]) -> tuple[ProblemStory, ...]:

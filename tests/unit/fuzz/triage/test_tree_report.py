@@ -6,14 +6,16 @@ from __future__ import annotations
 from dataclasses import replace
 from xml.etree import ElementTree
 
+from fuzz.paths import KEPT as EXPECTED
 from fuzz.triage.tree_change import Shown
 from fuzz.triage.tree_check import Checked
 from fuzz.triage.tree_report import report_json, report_junit, report_lines
 from harness.findings.finding import Subject
+from harness.findings.regressions import load_regressions
 
 KERNEL = Subject("kvm-6.12-nvhe@/home/me/linux", "6.12.117-mine", "ab" * 32, "spec")
 BASE = Subject("kvm-6.12-nvhe", "6.12.117+deb12-cloud-arm64", "cd" * 32, "spec")
-NOTHING = Checked(KERNEL, BASE, (Shown("a"), Shown("b")), (), 0, 12.3, ())
+NOTHING = Checked(KERNEL, BASE, (Shown("a"), Shown("b")), (), 0, 12.3, (), known=load_regressions(EXPECTED))
 KEPT = "host.xN/DABT_LOW"
 MUCH = replace(
     NOTHING,
@@ -75,6 +77,13 @@ def test_junit() -> None:
         "divergence-1": ["new problem"],
         "odd": ["error"],
     }
+
+
+def test_what_is_kept_is_named_by_its_cause() -> None:
+    assert NOTHING.kept(f"{KEPT} (mmio-load-loses-sign)") == ("mmio-load-loses-sign",)
+    for new in ("another cause", "mmio-load-loses-sign (seen on a release where it was thought fixed)"):
+        assert NOTHING.kept(f"{KEPT} ({new})") == ()
+    assert NOTHING.kept("warn.what is (not) a cause (x)") == ()
 
 
 def test_json() -> None:

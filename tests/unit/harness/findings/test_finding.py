@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import InputError
-from harness.findings.finding import Subject, difference, finding_id, from_json, to_json
+from harness.findings.finding import (
+    Subject,
+    cause_of,
+    difference,
+    finding_id,
+    from_json,
+    is_member,
+    place_text,
+    signature_text,
+    split_text,
+    to_json,
+)
 from harness.relations.divergence import Divergence
 from tests.support.findings import DIVERGENCE, SUBJECT, finding
 
@@ -78,3 +89,12 @@ def test_what_is_wrong_is_said(text: str | bytes, reason: str) -> None:
     with pytest.raises(InputError, match=reason) as caught:
         from_json(text, "some/finding.json")
     assert str(caught.value).startswith("some/finding.json") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cause", ["", "another cause", "a, b", "a, b (seen on a release where it was thought fixed)"])
+def test_a_signature_without_and_with_its_cause(cause: str) -> None:
+    place = ("host", "xN", "DABT_LOW", "")
+    found = (*place, cause) if cause else place
+    assert split_text(signature_text(found)) == (place_text(found), cause_of(found)) == ("host.xN/DABT_LOW", cause)
+    assert is_member(found, place) and is_member(found, found)
+    assert not is_member(place, (*place, "c")) and not is_member(("host", "pc", "DABT_LOW", ""), place)
