@@ -19,14 +19,14 @@ from fuzz.campaign.parent import Plan, Progress, campaign_directory, run_campaig
 from fuzz.campaign.status_line import NewClusterCounter, status_line
 from fuzz.campaign.summary import Summary, summarise
 from fuzz.campaign.worker_job import Launcher
-from fuzz.paths import ALARMS, CRASHES, KEPT, SEEDS
+from fuzz.paths import SEEDS
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, Store
+from fuzz.store.kept_findings import kept_rows
 from fuzz.store.runs import SAMPLE_SECONDS, History
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import PreparedTargets, open_targets
 from harness.errors import InputError
-from harness.findings.regressions import load_regressions
 from harness.report.campaign_data import Sample
 from harness.vm.target import has_protected_vms
 
@@ -90,7 +90,7 @@ def run_live_campaign(
     ``afterwards`` is called unless the campaign was interrupted or failed; what it cannot write is no reason to fail.
     """
     started, jobs = time.monotonic(), plan.workers
-    kept = load_regressions(KEPT, CRASHES, ALARMS)
+    kept = kept_rows()
     targets = open_targets(plan.targets, progress)
     kernel = plan.targets.kernel
     options = replace(plan.targets, kernel=None if kernel is None else kernel.resolve())

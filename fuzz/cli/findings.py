@@ -11,15 +11,14 @@ from datetime import UTC, datetime
 
 from fuzz.cli.options import Subparsers, add_campaign
 from fuzz.cli.output import announce_page, style_of
-from fuzz.paths import CRASHES, DEFAULT_OUT, KEPT
+from fuzz.paths import DEFAULT_OUT
 from fuzz.store.database import Database
-from fuzz.store.kept_findings import all_examples, find, open_database, stories
+from fuzz.store.kept_findings import all_examples, find, kept_rows, open_database, stories
 from fuzz.store.marks import MAX_NOTE, STATUSES, Mark, Marks
 from fuzz.triage.findings_text import for_machines, overview, show
 from fuzz.triage.problems_text import errata_text, out_option, problems_text
 from fuzz.triage.report_page import write_report
 from harness.errors import InputError
-from harness.findings.regressions import load_regressions
 from harness.report.finding_data import Story
 from harness.report.problem_data import errata_of, problems_of
 from harness.report.terminal import printable
@@ -118,7 +117,7 @@ def _list(
         and args.assignee in (None, marks.get(problem.id, Mark()).assignee)
     ]
     yield from problems_text(problems, marks, style, out_option(str(args.out), str(DEFAULT_OUT)))
-    words = {row.id: row.does for row in load_regressions(KEPT, CRASHES)}
+    words = {row.id: row.does for row in kept_rows()}
     yield from errata_text(errata_of(found), words, style)
     flaky = sum(not story.kept.confirmed for story in found)
     if flaky:

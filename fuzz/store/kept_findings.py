@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from harness.findings.finding import Tries
 from harness.findings.intended_changes import load_changes
 from harness.findings.known_divergences import Catalogue
 from harness.findings.problems import Example
-from harness.findings.regressions import errata_of, like, load_regressions
+from harness.findings.regressions import Regression, errata_of, like, load_regressions
 from harness.findings.release_history import HISTORY, read_history
 from harness.report.finding_data import Kept, Story, tell
 from harness.scenario.scenario import Scenario, parse
@@ -34,11 +34,41 @@ def open_database(out: Path, url: str | None) -> Database:
     return Database(url or default_url(out))
 
 
+def kept_rows() -> tuple[Regression, ...]:
+    """Return the findings of stock kernels that the project keeps: divergences, crashes and alarms.
+
+    InputError: one of their files is none.
+    """
+    return load_regressions(KEPT, CRASHES, ALARMS)
+
+
+class Explainer:
+    """What findings are explained with; each file of the project's is read once.  InputError: it is none."""
+
+    def __init__(self) -> None:
+        self.kept = kept_rows()
+        self._changes = load_changes(KNOWN_DIR)
+        self._catalogues: dict[str, Catalogue] = {}
+
+    def story(self, kept: Kept) -> Story:
+        """Return the story of a finding, with the kept ones that it is like."""
+        subject = kept.finding.subject
+        if subject.level not in self._catalogues:
+            self._catalogues[subject.level] = Catalogue.load(KNOWN_DIR, subject.level)
+        cpu, errata = cpu_model(load_config(subject.target).cpu), errata_of(self.kept, subject.target)
+        story = tell(kept, cpu, self._catalogues[subject.level], self._changes, errata)
+        return replace(story, like=like(self.kept, kept.finding))
+
+
+def stories_of(*shelves: Store) -> Iterator[Story]:
+    """Yield the findings of shelves.  InputError: as :func:`story_of`."""
+    explainer = Explainer()
+    return (story_of(store, id_, explainer) for store in shelves for id_ in store.ids())
+
+
 def stories(database: Database) -> tuple[Story, ...]:
     """Return all findings, confirmed ones first."""
-    return tuple(
-        story_of(Store(database, shelf), id_) for shelf in (FINDINGS, FLAKY) for id_ in Store(database, shelf).ids()
-    )
+    return tuple(stories_of(Store(database, FINDINGS), Store(database, FLAKY)))
 
 
 def all_examples(database: Database) -> Mapping[str, tuple[Example, ...]]:
@@ -60,8 +90,11 @@ def find(database: Database, id_: str) -> Story:
     return story_of(Store(database, shelf), name)
 
 
-def story_of(store: Store, id_: str) -> Story:
-    """Read and explain one finding.  InputError: it cannot be read, or its target is none of ours any more."""
+def story_of(store: Store, id_: str, explainer: Explainer | None = None) -> Story:
+    """Read and explain one finding; ``explainer`` explains others, too.
+
+    InputError: it cannot be read, or its target is none of ours any more.
+    """
     entry, texts = store.entry(id_), dict(store.texts(id_))
     trace_text, other_text = texts.pop(TRACE, None), texts.pop(OTHER_TRACE, None)
     history = read_history(texts.pop(HISTORY, "[]"))
@@ -73,7 +106,6 @@ def story_of(store: Store, id_: str) -> Story:
         scenario = None if entry.scenario is None else parse(entry.scenario, id_)
         trace = None if trace_text is None else parse_trace(trace_text, id_)
         other = None if other_text is None else parse_trace(other_text, id_)
-    subject = entry.finding.subject
     kept = Kept(
         finding=entry.finding,
         confirmed=store.shelf == FINDINGS,
@@ -87,11 +119,7 @@ def story_of(store: Store, id_: str) -> Story:
         elsewhere=None if elsewhere is None else from_text(elsewhere),
         history=history,
     )
-    catalogue, changes = Catalogue.load(KNOWN_DIR, subject.level), load_changes(KNOWN_DIR)
-    known = load_regressions(KEPT, CRASHES, ALARMS)
-    errata = errata_of(known, subject.target)
-    story = tell(kept, cpu_model(load_config(subject.target).cpu), catalogue, changes, errata)
-    return replace(story, like=like(known, entry.finding))
+    return (explainer or Explainer()).story(kept)
 
 
 def _tries(words: list[str]) -> Tries | None:

@@ -13,12 +13,11 @@ from pathlib import Path
 from fuzz.campaign.counters_file import merge, read_stats
 from fuzz.campaign.parent import RUN
 from fuzz.corpus.coverage_survey import possible_decisions
-from fuzz.paths import CRASHES, KEPT, KNOWN_DIR
+from fuzz.paths import KNOWN_DIR
 from fuzz.store.database import Database
-from fuzz.store.kept_findings import all_examples, stories
+from fuzz.store.kept_findings import all_examples, kept_rows, stories
 from fuzz.store.runs import History
 from harness.findings.known_divergences import Catalogue
-from harness.findings.regressions import load_regressions
 from harness.report.campaign_data import Book, branches, known_hits
 from harness.report.html_report import page
 from harness.report.problem_data import errata_of, problems_of
@@ -55,7 +54,7 @@ def book_of(database: Database, campaign: Path | None = None) -> Book:
         *(made, version, found, runs, known_hits(entries, runs), branches(runs, possible)),
         problems=problems_of(found, all_examples(database)),
         errata=errata_of(found),
-        errata_words={row.id: row.does for row in load_regressions(KEPT, CRASHES)},
+        errata_words={row.id: row.does for row in kept_rows()},
     )
 
 
