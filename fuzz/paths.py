@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from harness.vm.config import PROJECT
@@ -21,3 +22,8 @@ SEEDS = (CORPUS / "seeds", REGRESSIONS)
 """The scenarios that a campaign starts from."""
 DEFAULT_OUT = Path("out/campaign")
 """The directory of a campaign that names none."""
+
+
+def out_words(out: Path) -> str:
+    """Return how a command names a campaign's directory, with a space before; nothing for the default one."""
+    return "" if out == DEFAULT_OUT else f" --out {shlex.quote(str(out))}"

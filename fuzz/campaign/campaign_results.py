@@ -10,12 +10,12 @@ from pathlib import Path
 
 from fuzz.campaign.counters_file import Stats
 from fuzz.campaign.guidance import MODEL
-from fuzz.paths import DEFAULT_OUT
+from fuzz.paths import out_words
 from fuzz.store.database import Database
 from fuzz.store.findings import FINDINGS, SCENARIO, Store
 from harness.errors import InputError
 from harness.findings.finding import Finding, Subject
-from harness.findings.problems import group_problems
+from harness.findings.problems import group_by_erratum, group_problems
 from harness.findings.regressions import Regression, is_by_cause, like
 from harness.relations import hyp_copy
 from harness.report.glossary import in_words
@@ -165,7 +165,6 @@ def _problems(
 def _problem(asked: CampaignOptions, clusters: Sequence[Cluster], finding: Finding | None) -> ProblemSeen:
     first = clusters[0]
     tries = () if finding is None else (finding.same_vm, finding.fresh_vm)
-    out = [] if asked.out == DEFAULT_OUT else ["--out", str(asked.out)]
     return ProblemSeen(
         first.id,
         first.kind,
@@ -176,17 +175,13 @@ def _problem(asked: CampaignOptions, clusters: Sequence[Cluster], finding: Findi
         sum(each.hits for each in tries),
         sum(each.runs for each in tries),
         "" if finding is None else finding.first_seen,
-        shlex.join([asked.program, "findings", "show", first.id, *out]),
+        shlex.join([asked.program, "findings", "show", first.id]) + out_words(asked.out),
     )
 
 
 def _errata(clusters: Iterable[Cluster], kept: Sequence[Regression]) -> tuple[ErratumSeen, ...]:
     """Return the errata of clusters, those with the most divergences first; a cluster may be of several."""
     words = {row.id: row.does for row in kept}
-    found: dict[str, list[Cluster]] = {}
-    for cluster in clusters:
-        for name in cluster.like:
-            found.setdefault(name, []).append(cluster)
     seen = [
         ErratumSeen(
             name,
@@ -195,7 +190,7 @@ def _errata(clusters: Iterable[Cluster], kept: Sequence[Regression]) -> tuple[Er
             sum(not cluster.by_cause for cluster in members),
             sum(cluster.members for cluster in members),
         )
-        for name, members in found.items()
+        for name, members in group_by_erratum(clusters, lambda cluster: cluster.like).items()
     ]
     return tuple(sorted(seen, key=lambda each: (-each.members, each.id)))
 

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fuzz.campaign.summary import Summary
-from fuzz.paths import DEFAULT_OUT
+from fuzz.paths import out_words
 from fuzz.store.dumps import DUMPS
 from fuzz.store.findings import FLAKY
 from harness.findings.regressions import NEW, likeness, new_text
 from harness.model import LEVEL_NAMES
+from harness.report.terminal import many, times
 from harness.trace.events import FORGED
 
 SUMMARY = "summary.json"
@@ -56,12 +57,12 @@ def _new(s: Summary) -> Iterator[str]:
         more = len(problem.clusters) - 1
         also = f" and {_many(more, 'cluster')} more" if more else ""
         back = f", came back {problem.hits} of {problem.runs}" if problem.runs else ""
-        seen = f"{also}; seen {_times(problem.members)}{back}"
+        seen = f"{also}; seen {times(problem.members, _number)}{back}"
         what = _short(problem.words or problem.what, WIDTH - 6 - len(seen))
         yield f"  N{number}  {what}{seen}"
         yield f"      {problem.show}"
     if len(s.problems) > MAX_PROBLEMS:
-        yield f"      and {len(s.problems) - MAX_PROBLEMS} more: {s.program} findings --new{_out(s)}"
+        yield f"      and {len(s.problems) - MAX_PROBLEMS} more: {s.program} findings --new{out_words(Path(s.out))}"
 
 
 def _known(s: Summary) -> Iterator[str]:
@@ -101,7 +102,7 @@ def _health(s: Summary) -> Iterator[str]:
         *([f"{s.internal_errors} failures of shadowfuzz itself"] if s.internal_errors else []),
         *([f"records dropped {s.dropped_records}"] if s.dropped_records else []),
         *([f"kernel alarms at boot: {'; '.join(s.boot_alarms)}"] if s.boot_alarms else []),
-        *(f"not written, {_times(count)}: {why}" for why, count in s.findings_unwritten.items()),
+        *(f"not written, {times(count, _number)}: {why}" for why, count in s.findings_unwritten.items()),
         *(["stopped before its time, as asked"] if s.interrupted else []),
         *([f"stopped before its time: {s.failure}"] if s.failure else []),
         *([f"coverage of KVM is OFF, the model alone guided: {s.kvm_off}"] if s.kvm_off else []),
@@ -141,19 +142,15 @@ def _next(s: Summary) -> Iterator[str]:
         words = [s.program, "triage", "--new", "--target", s.target]
         words += [] if s.level == LEVEL_NAMES[0] else ["--level", s.level]
         words += ["--against", s.against[0]] if s.against else []
-        steps.append((shlex.join(words) + _out(s), "make what is new small, and measure it"))
+        steps.append((shlex.join(words) + out_words(Path(s.out)), "make what is new small, and measure it"))
     if s.findings:
-        steps.append((f"{s.program} findings{_out(s)}", "what was found, with its commands"))
-        steps.append((f"{s.program} findings open{_out(s)}", "the same as a page"))
+        steps.append((f"{s.program} findings{out_words(Path(s.out))}", "what was found, with its commands"))
+        steps.append((f"{s.program} findings open{out_words(Path(s.out))}", "the same as a page"))
     steps.append((str(Path(s.out) / SUMMARY), "every count; --verbose prints them"))
     width = max(len(command) for command, _ in steps)
     for number, (command, what) in enumerate(steps):
         line = f"{'' if number else 'NEXT':{_LABEL}}{command:{width}}  {what}"
         yield line if len(line) <= WIDTH else line[: _LABEL + len(command)]
-
-
-def _out(s: Summary) -> str:
-    return "" if Path(s.out) == DEFAULT_OUT else f" --out {shlex.quote(s.out)}"
 
 
 def _short(words: str, room: int) -> str:
@@ -170,12 +167,8 @@ def _fit(words: str, lines: int = 2) -> Sequence[str]:
     return textwrap.wrap(words, WIDTH, subsequent_indent=" " * _LABEL, max_lines=lines, placeholder=" ...")
 
 
-def _many(count: int, one: str, many: str = "") -> str:
-    return f"{_number(count)} {one if count == 1 else many or f'{one}s'}"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{_number(count)} times"
+def _many(count: int, one: str, several: str = "") -> str:
+    return many(count, one, several, _number)
 
 
 def _number(count: int) -> str:

@@ -11,17 +11,17 @@ from datetime import UTC, datetime
 
 from fuzz.cli.options import Subparsers, add_campaign
 from fuzz.cli.output import announce_page, style_of
-from fuzz.paths import DEFAULT_OUT
+from fuzz.paths import out_words
 from fuzz.store.database import Database
 from fuzz.store.kept_findings import all_examples, find, kept_rows, open_database, stories
 from fuzz.store.marks import MAX_NOTE, STATUSES, Mark, Marks
 from fuzz.triage.findings_text import for_machines, overview, show
-from fuzz.triage.problems_text import errata_text, out_option, problems_text
+from fuzz.triage.problems_text import errata_text, problems_text
 from fuzz.triage.report_page import write_report
 from harness.errors import InputError
 from harness.report.finding_data import Story
 from harness.report.problem_data import errata_of, problems_of
-from harness.report.terminal import printable
+from harness.report.terminal import Style, printable
 
 EPILOG = """\
 examples:
@@ -102,21 +102,20 @@ def run_findings(args: argparse.Namespace) -> int:
     elif args.clusters or not found:
         print("\n".join(overview(found, style, "new findings" if args.new else "findings")))
     else:
-        print("\n".join(_list(args, database, found, marks)))
+        print("\n".join(_list(args, database, found, marks, style)))
     return 1 if any(story.kept.confirmed for story in found) else 0
 
 
 def _list(
-    args: argparse.Namespace, database: Database, found: Sequence[Story], marks: Mapping[str, Mark]
+    args: argparse.Namespace, database: Database, found: Sequence[Story], marks: Mapping[str, Mark], style: Style
 ) -> Iterator[str]:
-    style = style_of(sys.stdout, os.environ)
     problems = [
         problem
         for problem in problems_of(found, all_examples(database))
         if args.status in (None, marks.get(problem.id, Mark()).status)
         and args.assignee in (None, marks.get(problem.id, Mark()).assignee)
     ]
-    yield from problems_text(problems, marks, style, out_option(str(args.out), str(DEFAULT_OUT)))
+    yield from problems_text(problems, marks, style, out_words(args.out))
     words = {row.id: row.does for row in kept_rows()}
     yield from errata_text(errata_of(found), words, style)
     flaky = sum(not story.kept.confirmed for story in found)

@@ -13,7 +13,7 @@ from harness.findings.verdict import rate_text, together, verdict_lines
 from harness.report import crash, exchange_formats, terminal
 from harness.report.finding_data import Group, Story, groups, replay_command
 from harness.report.glossary import in_words
-from harness.report.terminal import Style, printable
+from harness.report.terminal import Style, many, printable
 from harness.report.trace_text import trace_lines
 from harness.scenario.scenario import format_scenario
 
@@ -35,9 +35,8 @@ def overview(found: Sequence[Story], style: Style, what: str = "findings") -> It
         yield f"no {what}"
     for title, some in (("confirmed", confirmed), ("flaky: did not come back when run again", flaky)):
         if some:
-            many = f"{len(some)} {'cluster' if len(some) == 1 else 'clusters'} "
             news = f", {new_text(sum(group.new for group in some))}"
-            yield style.paint("bold", f"{many}{title}{news}" if some is confirmed else title)
+            yield style.paint("bold", f"{many(len(some), 'cluster')} {title}{news}" if some is confirmed else title)
         for group in some:
             yield from _group(group, style)
 

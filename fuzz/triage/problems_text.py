@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shlex
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,7 +11,7 @@ from harness.findings.verdict import rate_text, together
 from harness.report.finding_data import Story
 from harness.report.glossary import in_words
 from harness.report.problem_data import ErratumStory, ProblemStory
-from harness.report.terminal import Style, printable
+from harness.report.terminal import Style, many, printable, times
 
 
 def problems_text(found: Sequence[ProblemStory], marks: Mapping[str, Mark], style: Style, out: str) -> Iterator[str]:
@@ -20,7 +19,7 @@ def problems_text(found: Sequence[ProblemStory], marks: Mapping[str, Mark], styl
     if not found:
         yield style.paint("bold", "no problem: an erratum explains each confirmed finding")
         return
-    yield style.paint("bold", f"{_many(len(found), 'problem')} that no erratum explains")
+    yield style.paint("bold", f"{many(len(found), 'problem')} that no erratum explains")
     for problem in found:
         first, mark = problem.stories[0], marks.get(problem.id, Mark())
         whose = f", {mark.assignee}" if mark.assignee else ""
@@ -30,9 +29,9 @@ def problems_text(found: Sequence[ProblemStory], marks: Mapping[str, Mark], styl
         yield from _wrap(words, style)
         subject = first.kept.finding.subject
         more = len(problem.stories) - 1
-        also = f" and {_many(more, 'cluster')} more" if more else ""
+        also = f" and {many(more, 'cluster')} more" if more else ""
         yield style.paint("dim", f"      {printable(first.title)}{also}")
-        seen = f"{_times(problem.count)} from {_day(problem.first_seen)} to {_day(problem.last_seen)}"
+        seen = f"{times(problem.count)} from {_day(problem.first_seen)} to {_day(problem.last_seen)}"
         yield f"      seen {seen}{_rate(first)}, on {subject.target}, Linux {subject.kernel_release}"
         if mark.note:
             yield from _wrap(f"note: {mark.note}", style)
@@ -43,7 +42,7 @@ def errata_text(found: Sequence[ErratumStory], words: Mapping[str, str], style: 
     """Yield a line for each erratum that came back; ``words`` say what each is."""
     if not found:
         return
-    yield style.paint("bold", f"{_many(len(found), 'erratum', 'errata')} that came back")
+    yield style.paint("bold", f"{many(len(found), 'erratum', 'errata')} that came back")
     width = max(len(each.id) for each in found)
     for each in found:
         mark = "~" if each.by_signature else " "
@@ -51,11 +50,6 @@ def errata_text(found: Sequence[ErratumStory], words: Mapping[str, str], style: 
         yield f"  {each.id:{width}} {len(each.stories):4}{mark}  {printable(what)}"
     if any(each.by_signature for each in found):
         yield style.paint("dim", "  clusters; ~ some by signature alone: their cause is not determined")
-
-
-def out_option(out: str, default: str) -> str:
-    """Return the option that names a campaign's directory, with a space before; empty for the default one."""
-    return "" if out == default else f" --out {shlex.quote(out)}"
 
 
 def _rate(story: Story) -> str:
@@ -72,14 +66,6 @@ def _wrap(words: str, style: Style) -> list[str]:
         max_lines=3,
         placeholder=" ...",
     )
-
-
-def _many(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or f'{one}s'}"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
 
 
 def _day(time: str) -> str:

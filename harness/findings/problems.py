@@ -7,8 +7,10 @@ that leads the simplest scenario that shows it, and clusters that share their si
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 MAX_EXAMPLES = 4
 """So many scenarios of a cluster are kept, each with another leader."""
@@ -53,6 +55,15 @@ def group_problems(examples: Mapping[str, Sequence[Example]]) -> tuple[Problem, 
         return (True, 0, id_) if example is None else (example.leader != id_, example.simplicity, id_)
 
     return tuple(_problem(min(ids, key=rank), ids) for ids in members.values())
+
+
+def group_by_erratum(items: Iterable[T], errata: Callable[[T], Iterable[str]]) -> dict[str, list[T]]:
+    """Return what belongs to each erratum; an item may be of several of them, or of none."""
+    found: dict[str, list[T]] = {}
+    for item in items:
+        for name in errata(item):
+            found.setdefault(name, []).append(item)
+    return found
 
 
 def _problem(leader: str, ids: Sequence[str]) -> Problem:

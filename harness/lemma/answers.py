@@ -69,12 +69,8 @@ class Answer:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
-        q = self.question
         return {
-            "pair": ":".join(q.pair),
-            "layer": q.layer,
-            "function": q.function,
-            "logs": q.logs,
+            **self.question.to_json(),
             "true": self.proved and not self.causes,
             "repaired": "proved" if self.proved else "open" if not self.outside else "refuted",
             "causes": [_shown_json(c) for c in self.causes],

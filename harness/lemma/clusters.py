@@ -47,12 +47,8 @@ class Cluster:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; numbers of the state are decimal, and may exceed 64 bits."""
-        q = self.question
         return {
-            "pair": ":".join(q.pair),
-            "layer": q.layer,
-            "function": q.function,
-            "logs": q.logs,
+            **self.question.to_json(),
             "branch": list(self.branch),
             "fork": self.fork,
             "undefined": self.undefined,

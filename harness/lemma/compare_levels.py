@@ -100,6 +100,10 @@ class Question:
         """The function's layer."""
         return FUNCTION[self.function].layer
 
+    def to_json(self) -> dict[str, object]:
+        """Its part of a JSON object."""
+        return {"pair": ":".join(self.pair), "layer": self.layer, "function": self.function, "logs": self.logs}
+
     @property
     def coupled(self) -> bool:
         """Level kernel takes part."""

@@ -11,6 +11,7 @@ from harness.report.finding_data import Story, replay_command
 from harness.report.glossary import in_words
 from harness.report.html_markup import Content, Markup, el, put, table, when
 from harness.report.problem_data import ErratumStory, ProblemStory
+from harness.report.terminal import times
 
 
 def problems(book: Book) -> Markup:
@@ -25,8 +26,8 @@ def problems(book: Book) -> Markup:
 def _problem(number: int, problem: ProblemStory) -> Markup:
     first = problem.stories[0]
     subject = first.kept.finding.subject
-    many = "once" if problem.count == 1 else f"{problem.count:,} times"
-    seen = f"Seen {many}, first {when(problem.first_seen)}, last {when(problem.last_seen)}"
+    often = times(problem.count, "{:,}".format)
+    seen = f"Seen {often}, first {when(problem.first_seen)}, last {when(problem.last_seen)}"
     return el(
         "article",
         el("h3", f"{number}. ", in_words(first.kept.finding) or first.title),

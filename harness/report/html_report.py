@@ -20,7 +20,7 @@ from harness.report.glossary import ABOUT, LIKE, VERDICTS, in_words
 from harness.report.html_markup import Content, Line, Markup, details, document, el, join, plot, put, table, when
 from harness.report.html_problems import lead
 from harness.report.sites import Row, Site, StepSite
-from harness.report.terminal import bit_ranges, both_shown, decisions, exit_text, outcome_text
+from harness.report.terminal import bit_ranges, both_shown, decisions, exit_text, outcome_text, times
 from harness.report.trace_text import trace_lines
 from harness.scenario.scenario import format_scenario, format_step, instruction
 from harness.scenario.steps import KINDS, Actor
@@ -206,8 +206,7 @@ def _findings(some: tuple[Group, ...], alike: Mapping[str, Story]) -> Markup:
 def _finding(story: Story) -> Markup:
     kept, finding = story.kept, story.kept.finding
     subject = finding.subject
-    many = "once" if kept.count == 1 else f"{kept.count:,} times"
-    seen = f"{many}, first {when(finding.first_seen)}, last {when(kept.last_seen)}"
+    seen = f"{times(kept.count, '{:,}'.format)}, first {when(finding.first_seen)}, last {when(kept.last_seen)}"
     kernels = " and ".join(s.kernel_release for s in (subject, finding.other) if s is not None)
     what = put(cluster_name(finding), " on ", finding.where, f", Linux {kernels}")
     return el(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.findings.problems import Example, group_problems
+from harness.findings.problems import Example, group_by_erratum, group_problems
 from harness.findings.regressions import is_by_cause
 from harness.report.finding_data import Story
 
@@ -71,9 +71,6 @@ def problems_of(stories: Iterable[Story], examples: Mapping[str, Sequence[Exampl
 
 def errata_of(stories: Iterable[Story]) -> tuple[ErratumStory, ...]:
     """Return the errata of confirmed findings, the most frequent first; a finding may be of several."""
-    found: dict[str, list[Story]] = {}
-    for story in stories:
-        for name in story.like if story.kept.confirmed else ():
-            found.setdefault(name, []).append(story)
+    found = group_by_erratum((story for story in stories if story.kept.confirmed), lambda story: story.like)
     errata = (ErratumStory(name, tuple(members)) for name, members in found.items())
     return tuple(sorted(errata, key=lambda each: (-each.count, each.id)))

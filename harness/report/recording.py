@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from harness.arch import exits
 from harness.findings.check_recording import Cluster, Tally
 from harness.findings.finding import signature_text
-from harness.report.terminal import LABEL, Style, printable, shown
+from harness.report.terminal import LABEL, Style, many, printable, shown
 from harness.trace.recording import End, Head
 
 
@@ -50,8 +50,8 @@ def _lines(report: Report, style: Style) -> Iterator[str]:
     yield from _field("host", f"{printable(head.target)}, Linux {head.kernel_release}, {head.cpu}, {mode}", style)
     each = f"{report.size / end.exits:.1f} bytes an exit" if end.exits else "no exit"
     vms = len({vm for vm, _ in tally.vcpus})
-    owners = f"{_many(len(tally.vcpus), 'vCPU')} in {_many(vms, 'VM')}"
-    size = f"{_many(end.records, 'record')}, {_many(end.exits, 'exit')} of {owners}, {each}"
+    owners = f"{many(len(tally.vcpus), 'vCPU')} in {many(vms, 'VM')}"
+    size = f"{many(end.records, 'record')}, {many(end.exits, 'exit')} of {owners}, {each}"
     yield from _field("recorded", size, style)
     if end.dropped:
         yield from _field("missing", style.paint("red", f"{end.dropped} records found no room"), style)
@@ -64,8 +64,8 @@ def _lines(report: Report, style: Style) -> Iterator[str]:
         yield from _field("unexplained", f"{cluster.count}x {signature_text(key)}", style)
         yield from _field("", f"first {_first(cluster)}", style)
     if tally.unexplained:
-        clusters = _many(len(tally.clusters), "cluster")
-        verdict = f"{_many(tally.unexplained, 'unexplained divergence')} in {clusters}, level {report.level}"
+        clusters = many(len(tally.clusters), "cluster")
+        verdict = f"{many(tally.unexplained, 'unexplained divergence')} in {clusters}, level {report.level}"
     else:
         verdict = f"nothing unexplained, level {report.level}"
     yield style.paint("red" if tally.unexplained else "green", f"{verdict} ({report.seconds:.1f} s)")
@@ -85,10 +85,6 @@ def _field(label: str, value: str, style: Style) -> Iterator[str]:
     yield f"  {style.paint('dim', f'{label:{LABEL}}')} {first}"
     for line in rest:
         yield f"  {'':{LABEL}} {line}"
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -40,6 +40,16 @@ class Style:
 def printable(text: str) -> str:
     """Return ``text`` with control characters made visible."""
     return text.translate(ESCAPES)
+
+
+def many(count: int, one: str, several: str = "", number: Callable[[int], str] = str) -> str:
+    """Return a count with its word: ``1 exit``, ``2 exits``; ``several`` is the word for many if that is another."""
+    return f"{number(count)} {one if count == 1 else several or f'{one}s'}"
+
+
+def times(count: int, number: Callable[[int], str] = str) -> str:
+    """Return how often something was: ``once``, ``2 times``."""
+    return "once" if count == 1 else f"{number(count)} times"
 
 
 def bit_ranges(bits: int) -> str:
@@ -329,10 +339,6 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
 def summary(results: tuple[TargetResult, ...], level: str, style: Style, *, known: bool = False) -> str:
     """Return the end of a replay: a block a target, clusters of what is unexplained, and the verdict.
 
@@ -345,22 +351,22 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
     targets = tuple(result.target for result in results)
     for result in results:
         t = result.totals
-        spent = f"{_many(result.boots, 'boot')}, {result.seconds:.1f} s"
+        spent = f"{many(result.boots, 'boot')}, {result.seconds:.1f} s"
         yield style.paint("bold", f"{result.target}") + f"  Linux {result.kernel}, {spent}"
-        lost_here = f"; lost {_many(t['lost'], 'time')}" if t["lost"] else ""
-        yield from _field("ran", f"{_many(t['runs'], 'scenario')}, {_many(t['exits'], 'exit')}{lost_here}", style)
+        lost_here = f"; lost {many(t['lost'], 'time')}" if t["lost"] else ""
+        yield from _field("ran", f"{many(t['runs'], 'scenario')}, {many(t['exits'], 'exit')}{lost_here}", style)
         yield from _field("exits", _counts(result.exits_by_class()) or "none", style)
         yield from _field("compared", _counts(result.relations()) or "nothing", style)
         yield from _field("complete", f"{result.complete_share:.1%} of the comparisons, with nothing left out", style)
         if t["failed"]:
-            yield from _field("failed", _many(t["failed"], "host step"), style)
+            yield from _field("failed", many(t["failed"], "host step"), style)
         yield from _field("divergent", f"{t['known']} known, {t['unexplained']} unexplained", style)
         if causes := result.causes():
             yield from _field("causes", _counts(causes), style)
         for alarm in result.boot_alarms:
             yield from _field("at boot", alarm.sentence, style, "red")
         if t["asserted"]:
-            yield from _field("asserted", f"{_many(t['asserted'], 'time')} by KVM of exits that were forged", style)
+            yield from _field("asserted", f"{many(t['asserted'], 'time')} by KVM of exits that were forged", style)
         for why, count in sorted(result.stood_in().items(), key=lambda item: (-item[1], item[0])):
             yield from _field("stood in", f"{count}x {why}", style)
         for why, count in sorted(result.not_compared().items(), key=lambda item: (-item[1], item[0])):
@@ -379,10 +385,10 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
     unexplained, lost = (sum(r.totals[key] for r in results) for key in ("unexplained", "lost"))
     verdict = "nothing unexplained" + (" in what ran" if lost else "")
     if found:
-        verdict = f"{_many(unexplained, 'unexplained divergence')} in {_many(len(found), 'cluster')}"
+        verdict = f"{many(unexplained, 'unexplained divergence')} in {many(len(found), 'cluster')}"
     alarms = sum(r.totals["alarms"] for r in results)
-    verdict += f"; the kernel complained {_many(alarms, 'time')}" if alarms else ""
-    verdict += f", level {level}" + (f"; a target was lost {_many(lost, 'time')}" if lost else "")
+    verdict += f"; the kernel complained {many(alarms, 'time')}" if alarms else ""
+    verdict += f", level {level}" + (f"; a target was lost {many(lost, 'time')}" if lost else "")
     yield style.paint("red" if unexplained or lost or alarms else "green", verdict)
 
 
