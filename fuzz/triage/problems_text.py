@@ -25,8 +25,7 @@ def problems_text(found: Sequence[ProblemStory], marks: Mapping[str, Mark], styl
         whose = f", {mark.assignee}" if mark.assignee else ""
         head = f"  {problem.id}  {mark.status}{whose}, verdict {first.verdict.name}"
         yield style.paint("red", printable(head))
-        words = in_words(first.kept.finding) or first.title
-        yield from _wrap(words, style)
+        yield from _wrap(in_words(first.kept.finding), style)
         subject = first.kept.finding.subject
         more = len(problem.stories) - 1
         also = f" and {many(more, 'cluster')} more" if more else ""
