@@ -137,7 +137,7 @@ def check_target(state: TargetState) -> Check:
         why, _, fix = state.refused.partition(": use ")
         return Check("target", name, False, f"{state.config.summary}: {why}", f"use {fix}" if fix else "see above")
     if prepared is None:
-        detail = f"{state.config.summary}: {state.config.kernel_package} is not fetched and built yet"
+        detail = f"{state.config.summary}: its kernel is not fetched and built yet"
         return Check("target", name, False, detail, f"shadowfuzz setup --target {name}")
     detail = (
         f"{state.config.summary}: {prepared.package} {prepared.package_version}, "

@@ -50,10 +50,9 @@ def kernel_entry(config: MachineConfig, cache: Cache, progress: Progress) -> Ent
             *("tree", _tree_key(tree), lambda work: _copy_tree(tree, config.like, work, progress), progress, TREE_ROOM),
             keep=TREES_KEPT,
         )
-    if config.kernel_version:
-        wanted = find_kernel(cache, config.kernel_version, progress)
-        return _pinned(cache, fetch(cache, wanted, progress), progress)
-    check_offer(config, _codename())
+    version = archive_version(config, _codename())
+    if version:
+        return _pinned(cache, fetch(cache, find_kernel(cache, version, progress), progress), progress)
     entry = cache.get(
         "kernel",
         _kernel_key(config),
@@ -69,14 +68,14 @@ def find_kernel_entry(config: MachineConfig, cache: Cache) -> Entry | None:
     """Return the same if it needs nothing more than the cache.  InputError, SetupError: as :func:`kernel_entry`."""
     if config.kernel_tree is not None:
         return cache.find("tree", _tree_key(read_tree(config.kernel_tree)))
-    if not config.kernel_version:
-        check_offer(config, _codename())
+    version = archive_version(config, _codename())
+    if not version:
         entry = cache.find("kernel", _kernel_key(config))
         if entry is not None:
             check_series(config, str(entry.facts["package"]), str(entry.facts["release"]))
         return entry
     known = recall(cache.root / STATE)
-    found = None if known is None else find_fetched(cache, known.find(config.kernel_version))
+    found = None if known is None else find_fetched(cache, known.find(version))
     return None if found is None else _pinned(cache, found)
 
 
@@ -156,10 +155,10 @@ OFFERED: Mapping[tuple[str, str], str] = MappingProxyType(
     {
         ("linux-image-cloud-arm64", "bookworm"): "6.1",
         ("linux-image-cloud-arm64", "trixie"): "6.12",
-        ("linux-image-6.12-cloud-arm64", "trixie"): "",
+        ("linux-image-6.12-cloud-arm64", "bookworm"): "6.12",
     }
 )
-"""Package and release to the series; empty: there is no such package."""
+"""Package and release to the series; what is not here is another series, or is not offered."""
 
 
 def _codename() -> str:
@@ -168,12 +167,16 @@ def _codename() -> str:
     return ""
 
 
-def check_offer(config: MachineConfig, codename: str) -> None:
-    """SetupError: a target's package is known to be another in a Debian release; nothing need be fetched to know."""
-    series = OFFERED.get((config.kernel_package, codename), config.linux)
-    if config.linux and not config.kernel_version and series != config.linux:
-        there = f"is Linux {series}" if series else "is not offered"
-        raise SetupError(f"{config.kernel_package} {there} in Debian {codename}, {_instead(config, series)}")
+def archive_version(config: MachineConfig, codename: str) -> str:
+    """Return the kernel of the whole archive that a target boots, as :meth:`Kernels.find` takes it.
+
+    Empty: its package, which is of the target's series in this Debian release.  No suite but the machine's own is read
+    then.
+    """
+    if config.kernel_version or not config.linux:
+        return config.kernel_version
+    own = not codename or OFFERED.get((config.kernel_package, codename)) == config.linux
+    return "" if own else f"{config.linux}.*"
 
 
 def check_series(config: MachineConfig, package: str, release: str) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError, SetupError
-from harness.vm.build.kernel_entry import check_offer, check_series, find_kernel_entry, kernel_entry
+from harness.vm.build.kernel_entry import archive_version, check_series, find_kernel_entry, kernel_entry
 from harness.vm.cache import Cache
 from harness.vm.config import load_config
+from harness.vm.debian.kernel_archive import Kernel, Kernels
 from harness.vm.kernels.tree import CONFIG, IMAGE
 from harness.vm.tools import quiet
 from tests.support.fake_tree import FAKE_RELEASE, NAMES, fake_tree
@@ -82,11 +83,20 @@ def test_package_of_another_series() -> None:
 
 
 @pytest.mark.parametrize("name", ["kvm-nvhe", "kvm-vhe", "kvm-protected", "kvm-6.12-nvhe"])
-def test_what_debian_13_does_not_offer(name: str) -> None:
+def test_a_package_of_another_series_is_taken_from_the_archive(name: str) -> None:
     config = load_config(name)
-    check_offer(config, "bookworm")
-    with pytest.raises(SetupError, match=rf"use --target '{name}@{config.linux}\.\*'"):
-        check_offer(config, "trixie")
-    # The targets that it names are of the whole archive, whose suites are asked for on every release.
-    check_offer(load_config(f"{name}@{config.linux}.*"), "trixie")
-    check_offer(load_config("kvm-7.3-nvhe"), "trixie")
+    assert archive_version(config, "bookworm") == ""
+    # There the meta packages are 6.12 and none.
+    assert archive_version(config, "trixie") == f"{config.linux}.*"
+    assert archive_version(config, "forky") == f"{config.linux}.*", "not known: the package may be anything"
+    assert archive_version(config, "") == "", "not Debian: what the cache has"
+    assert archive_version(load_config(f"{name}@6.12.100"), "trixie") == "6.12.100"
+    assert archive_version(load_config("kvm-7.3-nvhe"), "trixie") == "7.3.*"
+    assert archive_version(replace(config, linux=""), "trixie") == "", "a target file that names a package only"
+
+
+def test_a_kernel_of_the_archive_is_the_newest_of_its_series() -> None:
+    """On Debian 13 kvm-nvhe is the 6.1 of Debian 12: its name and its kept findings stay the same."""
+    rows = [Kernel(version, version, (), (), ()) for version in ("6.1.192-1", "6.1.192-2", "6.12.117-1", "6.16.3-1")]
+    found = Kernels(tuple(rows)).find(archive_version(load_config("kvm-nvhe"), "trixie"))
+    assert found.version == "6.1.192-2"
