@@ -234,6 +234,9 @@ API: Mapping[str, tuple[int, str]] = MappingProxyType(
         "destroy": (6, "the VM is gone"),
         "irq_line": (7, "KVM_IRQ_LINE without an in-kernel interrupt controller: line a (LINES) to level b"),
         "create": (8, "KVM_CREATE_VM: type a"),
+        "capability": (9, "KVM_ENABLE_CAP of a VM: capability a, its first argument b"),
+        "filter": (10, "KVM_SET_DEVICE_ATTR of a VM, its SMCCC filter: the b functions from a on, to action c"),
+        "attribute": (11, "KVM_SET_DEVICE_ATTR of a vCPU: group a, attribute b, value c (its low 64 bits)"),
     }
 )
 RESET_BY: Mapping[str, int] = MappingProxyType({"unsaid": 0, "init": 1, "cpu_on": 2})

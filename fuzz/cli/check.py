@@ -19,6 +19,9 @@ from harness.report.recording import Report, as_json, text
 
 _say = progress_printer("check")
 
+LEVELS = ("spec", "kernel")
+"""The specification, and the deployed code: a trapped system register is undefined in the former (docs/recording.md)."""
+
 EPILOG = """\
 examples:
   shadowfuzz record --linux --out boot.trace && shadowfuzz check boot.trace
@@ -26,13 +29,14 @@ examples:
   shadowfuzz check boot.trace --excerpt found.trace
       also write the unexplained part as a small recording
   shadowfuzz check boot.trace --level kernel --json > checked.json
-      compare with the level of the deployed code; print one JSON object
+      compare with the level of the deployed code only; print one JSON object
 
 what is compared: save and restore (the model), host (what KVM must do, and what it reports to userspace of MMIO),
 isolate (a vCPU while others run), and of switch only registers that no guest can change, because the guest's code is
 not in the recording; what could not be compared is counted, with the reason
 
-exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 records are missing
+exit status: 0 nothing unexplained, 1 an unexplained divergence (with --accept-kept only if it is new), 2 bad usage or
+input, 3 records are missing
 """
 
 
@@ -52,7 +56,10 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="FILE",
         help="write the first round of each unexplained cluster of the one TRACE",
     )
-    parser.add_argument("--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help="the model's level (spec)")
+    parser.add_argument("--level", choices=LEVEL_NAMES, help=f"the model's level (default: {' and '.join(LEVELS)})")
+    parser.add_argument(
+        "--accept-kept", action="store_true", help="exit status 1 only for what is new: like no kept finding"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run_check)
 
@@ -64,13 +71,13 @@ def run_check(args: argparse.Namespace) -> int:
     style = style_of(sys.stdout, os.environ)
     reports: list[Report] = []
     for path in args.traces:
-        reports.append(check_file(path, args.level, _say))
+        reports.append(check_file(path, (args.level,) if args.level else LEVELS, _say))
         if not args.json:
             print(text(reports[-1], style), flush=True)
     if args.excerpt is not None:
         write_excerpt(reports[0], args.excerpt)
     if args.json:
         print(json.dumps({"recordings": [as_json(report) for report in reports]}, indent=1))
-    if any(report.tally.unexplained for report in reports):
+    if any(report.new if args.accept_kept else report.clusters for report in reports):
         return 1
     return 3 if any(report.end.dropped for report in reports) else 0

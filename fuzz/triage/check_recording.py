@@ -4,35 +4,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fuzz.corpus.recordings import read_with_progress
-from fuzz.paths import KNOWN_DIR
+from fuzz.paths import KEPT, KNOWN_DIR
 from harness.arch.cpu_models import cpu_model
-from harness.findings.check_recording import Tally, check_records
+from harness.findings.check_recording import Against, Cluster, Tally, check_records
+from harness.findings.finding import Signature, cause_of, difference, place_text
 from harness.findings.known_divergences import Catalogue
+from harness.findings.regressions import Regression, errata_of, explaining, load_regressions
 from harness.report.recording import Report
 from harness.trace.recorded_rounds import excerpt
 from harness.trace.recording import Reader, rewrite
 
 
-def check_file(path: Path, level: str, progress: Callable[[str], None]) -> Report:
-    """Check one recording.  InputError: it is none; SetupError: of an unknown CPU model."""
-    start, catalogue = time.monotonic(), Catalogue.load(KNOWN_DIR, level)
-    reader, tally = Reader(path), Tally()
+def check_file(path: Path, levels: Sequence[str], progress: Callable[[str], None]) -> Report:
+    """Check one recording with levels of the model.  InputError: it is none; SetupError: of an unknown CPU model."""
+    start, kept = time.monotonic(), load_regressions(KEPT)
+    reader, tallies = Reader(path), {level: Tally() for level in levels}
+    head, first = reader.head, tallies[levels[0]]
 
     def describe(count: int) -> str:
-        return f"{path}: {count} records, {tally.exits.total()} exits, {tally.unexplained} unexplained"
+        return f"{path}: {count} records, {first.exits.total()} exits, {first.unexplained} unexplained"
 
-    records = read_with_progress(reader, progress, describe)
-    cpu, vhe = cpu_model(reader.head.cpu), reader.head.vhe
-    check_records(records, level, cpu, catalogue, vhe=vhe, tally=tally, absent=reader.absent)
+    catalogues = {level: Catalogue.load(KNOWN_DIR, level) for level in levels}
+    against = Against(catalogues, cpu_model(head.cpu), head.vhe, errata_of(kept, head.target))
+    check_records(read_with_progress(reader, progress, describe), against, tallies, reader.absent)
     assert reader.end is not None  # or Reader had raised
-    return Report(str(path), path.stat().st_size, reader.head, reader.end, level, tally, time.monotonic() - start)
+    like = {key: _like(kept, head.target, key, cluster) for tally in tallies.values()
+            for key, cluster in tally.clusters.items()}  # fmt: skip
+    return Report(str(path), path.stat().st_size, head, reader.end, tallies, like, time.monotonic() - start)
+
+
+def _like(kept: Sequence[Regression], target: str, key: Signature, cluster: Cluster) -> tuple[str, ...]:
+    shown = place_text(key), cause_of(key)
+    return explaining(kept, target, shown, (difference(cluster.example.divergence),))
 
 
 def write_excerpt(report: Report, out: Path) -> None:
     """Write the first turn of each unexplained cluster of a recording as a recording of its own."""
     reader = Reader(Path(report.path))
-    rewrite(out, reader, excerpt(reader, [cluster.example.span for cluster in report.tally.clusters.values()]))
+    rewrite(out, reader, excerpt(reader, [cluster.example.span for _, _, cluster in report.clusters]))

@@ -5,26 +5,34 @@ Relations ``save``, ``restore``, ``host`` and ``isolate`` hold as for a scenario
 slots, devices of KVM's own, register writes by userspace, other vCPUs) is in the recording.  Of ``switch`` only that
 remains which no code at EL1 can change (:data:`KEPT`): what the guest executed is not recorded.  What cannot be judged
 is counted, with the reason (:data:`FOREIGN`, :data:`NO_VECTORS`).
+
+Several levels of the model are compared in one reading; what no model is asked about is compared once, and counted with
+each level.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 from harness.arch import exits
 from harness.arch.cpu_models import Cpu
 from harness.arch.registers import INDEX
+from harness.findings.attribution import by_catalogue, of_a_round, with_causes
 from harness.findings.check import explained_by
-from harness.findings.checked import ExplainedDivergence, signature
-from harness.findings.known_divergences import Catalogue
+from harness.findings.checked import signature
+from harness.findings.known_divergences import Catalogue, Known
 from harness.model.memoised_replay import shortcut
 from harness.model.prediction import Prediction
 from harness.relations.divergence import Divergence, Unchecked
+from harness.relations.basis import basis_of
+from harness.relations.errata import NO_ERRATA, TargetErrata
 from harness.relations.evidence import RoundEvidence
 from harness.relations.mmio import mmio_exit_of
-from harness.relations.registry import OF_A_ROUND
+from harness.relations.registry import OF_A_ROUND, Relation
 from harness.trace import pending
 from harness.trace.recorded_rounds import RecordedRound, Run, Span, split
 from harness.trace.recording import Recorded
@@ -41,7 +49,8 @@ NO_VECTORS = "FP and SIMD registers are not in a recording"
 NEVER_LEFT = "a vCPU that stayed in the kernel while others ran, which save, restore and host judge"
 DEBUGGED = "a vCPU that userspace debugs (KVM_SET_GUEST_DEBUG)"
 WAS_RESET = "a vCPU that was reset while others ran, which host judges"
-OF_A_RECORDED_ROUND = tuple(relation for relation in OF_A_ROUND if relation.recorded)
+BY_MODEL = tuple(relation for relation in OF_A_ROUND if relation.recorded and relation.by_model)
+BY_CONTRACT = tuple(relation for relation in OF_A_ROUND if relation.recorded and not relation.by_model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,12 @@ class Cluster:
 
 @dataclass
 class Tally:
-    """What a recording showed; counts as in :class:`harness.findings.checked.CheckResult`, divergences by cluster."""
+    """What a recording showed on one level; counts as in :class:`harness.findings.checked.CheckResult`.
+
+    Divergences are counted by cluster.  ``rounds`` are those that were compared.
+    """
+
+    rounds: int = 0
 
     exits: Counter[str] = field(default_factory=Counter)
     relations: Counter[str] = field(default_factory=Counter)
@@ -87,86 +101,148 @@ class Tally:
         """How many divergences no entry of the catalogue explains."""
         return sum(cluster.count for cluster in self.clusters.values())
 
-    def take(self, judged: ExplainedDivergence, at: RecordedRound | Run, prediction: Prediction | None) -> None:
-        """File a divergence."""
-        if judged.known is not None:
-            self.known[judged.known.id] += 1
+    def take(self, found: Divergence, at: RecordedRound | Run, prediction: Prediction | None) -> None:
+        """File a divergence that the catalogue does not explain."""
+        if found.register in self.absent:
+            self.unchecked[f"{found.relation}: {ABSENT}"] += 1
             return
-        if judged.divergence.register in self.absent:
-            self.unchecked[f"{judged.divergence.relation}: {ABSENT}"] += 1
-            return
-        key = signature(judged.divergence)
+        key = signature(found)
         if key in self.clusters:
             self.clusters[key].count += 1
             return
-        divergence = judged.divergence._replace(event=at.record)
         round_, first = (at.round, at.round.first) if isinstance(at, RecordedRound) else (None, at.first)
-        self.clusters[key] = Cluster(1, Example(divergence, at.vm, at.vcpu, round_, prediction, first))
+        self.clusters[key] = Cluster(
+            1, Example(found._replace(event=at.record), at.vm, at.vcpu, round_, prediction, first)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What a recording is compared with: levels of the model, each with its catalogue, and what runs them.
+
+    ``vhe`` is how the host ran KVM; ``errata`` are those of the host's kernel, whose rules give a divergence its cause.
+    """
+
+    catalogues: Mapping[str, Catalogue]
+    cpu: Cpu
+    vhe: bool
+    errata: TargetErrata = NO_ERRATA
+
+    @property
+    def lossy(self) -> Mapping[int, int]:
+        """The bits that registers which were live in the CPU do not keep, by index."""
+        return self.cpu.lossy if self.vhe else {}
 
 
 def check_records(
-    records: Iterable[Recorded],
-    level: str,
-    cpu: Cpu,
-    catalogue: Catalogue,
-    *,
-    vhe: bool,
-    tally: Tally,
-    absent: Collection[str] = (),
+    records: Iterable[Recorded], against: Against, tallies: Mapping[str, Tally], absent: Collection[str] = ()
 ) -> None:
-    """Compare a recording with ``level`` of the model, with what KVM owes, and with what no guest can change.
+    """Compare a recording with levels of the model, with what KVM owes, and with what no guest can change.
 
-    ``tally`` is filled as it goes: a caller may look at it between two records.  ``absent`` registers are not in the
-    recording.
+    ``tallies``, one a level, are filled as it goes: a caller may look at them between two records.  ``absent`` registers
+    are not in the recording.
     """
-    tally.absent = frozenset(absent)
-    predict = shortcut(level)
-    lossy = cpu.lossy if vhe else {}
+    for tally in tallies.values():
+        tally.absent = frozenset(absent)
+    levels = {level: (tally, shortcut(level)) for level, tally in tallies.items()}
     for at in split(records):
-        tally.vcpus.add((at.vm, at.vcpu))
+        for tally in tallies.values():
+            tally.vcpus.add((at.vm, at.vcpu))
         if isinstance(at, Run):
-            tally.exits[exits.exit_class(at.exit.code, at.exit.esr)] += 1
-            _check_run(at, tally)
-        elif at.round.entry.debugged or (at.round.exit is not None and at.round.exit.debugged):
-            tally.unchecked[f"save, restore, host, isolate: {DEBUGGED}"] += 1
-        elif at.round.unproven:
-            tally.unchecked[f"save, restore, host, isolate: {at.round.unproven}"] += 1
+            for tally in tallies.values():
+                tally.exits[exits.exit_class(at.exit.code, at.exit.esr)] += 1
+                _check_run(at, tally)
+        elif why := _why_not_judged(at.round):
+            for tally in tallies.values():
+                tally.unchecked[f"save, restore, host, isolate: {why}"] += 1
         else:
-            _check_turn(at, predict(at.round), catalogue, lossy, tally)
+            predictions = {level: predict(at.round) for level, (_, predict) in levels.items()}
+            _check_turn(at, predictions, against, tallies)
+
+
+def _why_not_judged(round_: Round) -> str:
+    if round_.entry.debugged or (round_.exit is not None and round_.exit.debugged):
+        return DEBUGGED
+    return round_.unproven
 
 
 def _check_turn(
-    turn: RecordedRound, prediction: Prediction, catalogue: Catalogue, lossy: Mapping[int, int], tally: Tally
+    turn: RecordedRound, predictions: Mapping[str, Prediction], against: Against, tallies: Mapping[str, Tally]
 ) -> None:
-    if prediction.undefined:
-        tally.undefined[prediction.undefined] += 1
-    if turn.round.users:
-        tally.unchecked[f"switch.v*: {NO_VECTORS}"] += len(turn.round.users)
-    if mmio_exit_of(turn.round) is not None:
-        tally.relations["host.mmio"] += 1
-    at = RoundEvidence(turn.round, prediction, lossy)
-    explain = explained_by(catalogue, at)
-    for relation in OF_A_RECORDED_ROUND:
+    round_, errata = turn.round, against.errata
+    at = RoundEvidence(round_, next(iter(predictions.values())), against.lossy)
+    contract = _compare(BY_CONTRACT, at)
+    owed = tuple(one._replace(basis=basis_of(one, round_)) for one in contract.found)
+    known = of_a_round(owed, at, errata) if owed and errata != NO_ERRATA else None
+    for level, tally in tallies.items():
+        at = at._replace(prediction=predictions[level])
+        model = _compare(BY_MODEL, at)
+        tally.rounds += 1
+        for compared in (contract, model):
+            tally.relations.update(compared.relations)
+            tally.unchecked.update(compared.unchecked)
+        if at.prediction.undefined:
+            tally.undefined[at.prediction.undefined] += 1
+        if round_.users:
+            tally.unchecked[f"switch.v*: {NO_VECTORS}"] += len(round_.users)
+        if mmio_exit_of(round_) is not None:
+            tally.relations["host.mmio"] += 1
+        if not owed and not model.found:
+            continue
+        catalogue = against.catalogues[level]
+        found: Iterable[Divergence] = (*owed, *_unexplained(model.found, explained_by(catalogue, at), tally.known))
+        if known is not None:
+            found = with_causes(found, round_.first, known)
+        if errata != NO_ERRATA:
+            look_up = partial(catalogue.explainer, round_, at.prediction, at.lossy)
+            found = by_catalogue(found, look_up, errata)
+        for one in found:
+            tally.take(one, turn, at.prediction)
+
+
+class _Compared(NamedTuple):
+    """What some relations found in one turn of the host, which of them are counted, and what could not be compared."""
+
+    found: list[Divergence]
+    relations: list[str]
+    unchecked: list[str]
+
+
+def _compare(relations: Iterable[Relation[RoundEvidence]], at: RoundEvidence) -> _Compared:
+    compared = _Compared([], [], [])
+    for relation in relations:
         if relation.applies is not None and not relation.applies(at):
             continue
         why = relation.unless(at) if relation.unless is not None else ""
         if relation.name == "isolate":
-            if turn.round.exit is None:
+            if at.round.exit is None:
                 continue
-            why = _why_not_isolated(turn.round)
+            why = _why_not_isolated(at.round)
         if why:
-            tally.unchecked[f"{relation.name}: {why}"] += 1
+            compared.unchecked.append(f"{relation.name}: {why}")
             continue
         whole = True
-        for found in relation.compare(at):
-            if isinstance(found, Unchecked):
-                tally.unchecked[f"{found.what}: {found.why}"] += 1
+        for one in relation.compare(at):
+            if isinstance(one, Unchecked):
+                compared.unchecked.append(f"{one.what}: {one.why}")
                 whole = False
             else:
-                known = explain(found) if relation.by_model else None
-                tally.take(ExplainedDivergence(found, known), turn, prediction)
-        for name in relation.counted:
-            tally.relations[name] += whole
+                compared.found.append(one)
+        if whole:
+            compared.relations.extend(relation.counted)
+    return compared
+
+
+def _unexplained(
+    found: Iterable[Divergence], explain: Callable[[Divergence], Known | None], known: Counter[str]
+) -> Iterator[Divergence]:
+    """Yield what the catalogue does not explain; count the rest by entry."""
+    for one in found:
+        entry = explain(one)
+        if entry is None:
+            yield one
+        else:
+            known[entry.id] += 1
 
 
 def _why_not_isolated(round_: Round) -> str:
@@ -189,4 +265,4 @@ def _check_run(run: Run, tally: Tally) -> None:
             exit_class = exits.exit_class(run.exit.code, run.exit.esr)
             name = KEPT[_KEPT.index(index)][0]
             found = Divergence("switch", name, seen[index], run.exit.values[index], exit_class, run.record, 0)
-            tally.take(ExplainedDivergence(found, None), run, None)
+            tally.take(found, run, None)

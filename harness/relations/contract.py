@@ -164,13 +164,15 @@ def _from_el0(state: State) -> bool:
     return state[exceptions.PSTATE] & exceptions.MODE in (exceptions.EL0T, exceptions.AARCH32)
 
 
-def external_abort(state: State, exit_: Switch) -> State:
+def external_abort(state: State, exit_: Switch | None) -> State:
     """Return ``state`` after the external data abort that userspace asked for.
 
+    None: the vCPU never ran, so that IL and FAR_EL1, here 0, are of no instruction.
     Source: docs/spec/kvm.md section 1 EXC; KVM API 4.32.
     """
     ec = _EC_DABT + (not _from_el0(state))
-    return exceptions.take_exception(state, ec << exits.EC_SHIFT | _il(exit_) | exits.FSC_EXTABT, exit_.far)
+    il, far = (0, 0) if exit_ is None else (_il(exit_), exit_.far)
+    return exceptions.take_exception(state, ec << exits.EC_SHIFT | il | exits.FSC_EXTABT, far)
 
 
 def abort_state(exit_: Switch) -> State:

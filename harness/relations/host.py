@@ -127,11 +127,11 @@ def _after_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
     if kind in ("HVC64", "HVC32"):  # the latter can only be forged here
         if not round_.world.features & PSCI_0_2:
             return "a call of a vCPU without PSCI 0.2"
-        if round_.world.firmware:
+        if round_.world.chose_call(*exit_.values[:2]):
             return "a call of a VM whose userspace chose its firmware"
         _call(turn, exit_, round_.world)
     elif kind in ("SMC64", "SMC32"):  # likewise
-        if round_.world.firmware:
+        if round_.world.chose_call(*exit_.values[:2]):
             return "a call of a VM whose userspace chose its firmware"
         _secure_call(turn, exit_, round_.world)
     elif kind == "WFX":
@@ -309,13 +309,14 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
             if exit_ is not None and (access or (aborted and ABORTED_COMPLETES in turn.errata)):
                 complete(turn, exit_, round_.entry.mmio_data)
             access = waiting = aborted = False
-        elif host.op == OP_ABORT and exit_ is not None:
+        elif host.op == OP_ABORT:
             if waiting and round_.seen[exceptions.ELR] == turn.values[exceptions.ELR]:
                 continue  # one may pend for both: what two before a run are, KVM API 4.32 does not say
             turn.take(contract.external_abort(tuple(turn.values), exit_))
-            if (
-                exit_.values[exceptions.PSTATE] & exceptions.AARCH32
-            ):  # IL: of its instruction, or 1 (Arm ARM D17.2.37, ISV is 0)
+            if exit_ is None:  # of no instruction: nothing says where
+                turn.allowed[exceptions.FAR] = None
+            if exit_ is None or exit_.values[exceptions.PSTATE] & exceptions.AARCH32:
+                # IL: of its instruction, or 1 (Arm ARM D17.2.37, ISV is 0)
                 turn.allowed[exceptions.ESR] = frozenset(
                     {turn.values[exceptions.ESR], turn.values[exceptions.ESR] | IL_BIT}
                 )

@@ -9,22 +9,49 @@ from dataclasses import asdict, dataclass
 
 from harness.arch import exits
 from harness.findings.check_recording import Cluster, Tally
-from harness.findings.finding import signature_text
+from harness.findings.finding import Signature, cause_of, signature_text
+from harness.findings.regressions import likeness, new_text
 from harness.report.terminal import LABEL, Style, many, printable, shown
 from harness.trace.recording import End, Head
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One checked recording; ``size`` is that of its file in bytes, ``seconds`` what the check took."""
+    """One checked recording; ``size`` is that of its file in bytes, ``seconds`` what the check took.
+
+    ``tallies`` has one for each level of the model.  What was compared without a model is in each of them.  ``like``:
+    the kept findings that are the cause of a cluster, or show its signature, by signature.
+    """
 
     path: str
     size: int
     head: Head
     end: End
-    level: str
-    tally: Tally
+    tallies: Mapping[str, Tally]
+    like: Mapping[Signature, tuple[str, ...]]
     seconds: float
+
+    @property
+    def tally(self) -> Tally:
+        """That of the first level."""
+        return next(iter(self.tallies.values()))
+
+    @property
+    def clusters(self) -> tuple[tuple[tuple[str, ...], Signature, Cluster], ...]:
+        """The clusters of all levels: which levels show it, its signature, the cluster; those that are new first."""
+        levels: dict[Signature, list[str]] = {}
+        found: dict[Signature, Cluster] = {}
+        for level, tally in self.tallies.items():
+            for key, cluster in tally.clusters.items():
+                levels.setdefault(key, []).append(level)
+                found.setdefault(key, cluster)
+        order = sorted(found, key=lambda key: (bool(self.like.get(key)), -found[key].count, key))
+        return tuple((tuple(levels[key]), key, found[key]) for key in order)
+
+    @property
+    def new(self) -> tuple[Signature, ...]:
+        """The signatures that no kept finding is like."""
+        return tuple(key for _, key, _ in self.clusters if not self.like.get(key))
 
 
 def text(report: Report, style: Style) -> str:
@@ -56,19 +83,53 @@ def _lines(report: Report, style: Style) -> Iterator[str]:
     if end.dropped:
         yield from _field("missing", style.paint("red", f"{end.dropped} records found no room"), style)
     yield from _field("exits", _counts(tally.exits) or "none", style)
-    yield from _field("compared", _counts(tally.relations) or "nothing", style)
-    for label, counts in (("known", tally.known), ("unchecked", tally.unchecked), ("undefined", tally.undefined)):
-        for why, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-            yield from _field(label, f"{count}x {why}", style)
-    for key, cluster in sorted(tally.clusters.items(), key=lambda item: -item[1].count):
-        yield from _field("unexplained", f"{cluster.count}x {signature_text(key)}", style)
+    shared = {name: count for name, count in tally.relations.items() if name not in _OF_THE_MODEL}
+    yield from _field("compared", _counts(shared) or "nothing", style)
+    for level, one in report.tallies.items():
+        yield from _field("model", f"{level}: {_of_level(one)}", style)
+    for label in ("known", "unchecked", "undefined"):
+        for why, numbers in _by_reason(report, label):
+            yield from _field(label, f"{numbers} {why}", style)
+    for levels, key, cluster in report.clusters:
+        kept = report.like.get(key, ())
+        of = "" if levels == tuple(report.tallies) else f", level {', '.join(levels)}"
+        like = f" ({likeness(kept)})" if kept and not cause_of(key) else ""
+        label = "unexplained" if not kept else "kept"
+        yield from _field(label, f"{cluster.count}x {signature_text(key)}{like}{of}", style)
         yield from _field("", f"first {_first(cluster)}", style)
-    if tally.unexplained:
-        clusters = many(len(tally.clusters), "cluster")
-        verdict = f"{many(tally.unexplained, 'unexplained divergence')} in {clusters}, level {report.level}"
-    else:
-        verdict = f"nothing unexplained, level {report.level}"
-    yield style.paint("red" if tally.unexplained else "green", f"{verdict} ({report.seconds:.1f} s)")
+    yield style.paint("red" if report.new else "green", f"{_verdict(report)} ({report.seconds:.1f} s)")
+
+
+def _verdict(report: Report) -> str:
+    levels = f"level{'s' * (len(report.tallies) > 1)} {' and '.join(report.tallies)}"
+    clusters = report.clusters
+    if not clusters:
+        return f"nothing unexplained, {levels}"
+    number = sum(cluster.count for _, _, cluster in clusters)
+    return (
+        f"{many(number, 'unexplained divergence')} in {many(len(clusters), 'cluster')}, "
+        f"{new_text(len(report.new))}, {levels}"
+    )
+
+
+_OF_THE_MODEL = ("save", "restore")
+
+
+def _of_level(tally: Tally) -> str:
+    """Say how many of the turns of the host a level could judge."""
+    shares = (f"{name} {tally.relations[name]} of {tally.rounds}" for name in _OF_THE_MODEL)
+    return f"{', '.join(shares)} turns of the host" if tally.rounds else "no turn of the host"
+
+
+def _by_reason(report: Report, name: str) -> Iterator[tuple[str, str]]:
+    """Yield how often each reason is there (by level, where the levels differ) and the reason, the most frequent first."""
+    counts: list[Mapping[str, int]] = [vars(tally)[name] for tally in report.tallies.values()]
+    most = {why: max(each.get(why, 0) for each in counts) for each in counts for why in each}
+    for why in sorted(most, key=lambda why: (-most[why], why)):
+        numbers = dict(zip(report.tallies, (each.get(why, 0) for each in counts), strict=True))
+        same = len(set(numbers.values())) == 1
+        by_level = ", ".join(f"{number}x at {level}" for level, number in numbers.items() if number)
+        yield why, f"{most[why]}x" if same else f"{by_level}:"
 
 
 def _first(cluster: Cluster) -> str:
@@ -99,19 +160,27 @@ def as_json(report: Report) -> dict[str, object]:
         "bytes": report.size,
         "head": asdict(report.head),
         "end": asdict(report.end),
-        "level": report.level,
         "seconds": round(report.seconds, 3),
         "vcpus": [f"{vm}.{vcpu}" for vm, vcpu in sorted(tally.vcpus)],
         "exits": dict(tally.exits),
-        "relations": dict(tally.relations),
-        "known": dict(tally.known),
-        "unchecked": dict(tally.unchecked),
-        "undefined": dict(tally.undefined),
-        "unexplained": [_cluster_json(key, cluster) for key, cluster in tally.clusters.items()],
+        "levels": {
+            level: {
+                "turns": each.rounds,
+                "relations": dict(each.relations),
+                "known": dict(each.known),
+                "unchecked": dict(each.unchecked),
+                "undefined": dict(each.undefined),
+            }
+            for level, each in report.tallies.items()
+        },
+        "unexplained": [
+            _cluster_json(key, cluster) | {"levels": list(levels), "like": list(report.like.get(key, ()))}
+            for levels, key, cluster in report.clusters
+        ],
     }
 
 
-def _cluster_json(key: tuple[str, ...], cluster: Cluster) -> dict[str, object]:
+def _cluster_json(key: Signature, cluster: Cluster) -> dict[str, object]:
     found = cluster.example.divergence
     return {
         "signature": signature_text(key),
@@ -120,4 +189,5 @@ def _cluster_json(key: tuple[str, ...], cluster: Cluster) -> dict[str, object]:
         "vcpu": f"{cluster.example.vm}.{cluster.example.vcpu}",
         "expected": shown(found.expected),
         "observed": shown(found.observed),
+        "basis": found.basis,
     }

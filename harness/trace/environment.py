@@ -22,6 +22,7 @@ class VmEnvironment:
     emulates itself; ``vcpu`` is the vCPU's number among ``vcpus``; ``features`` are bits of KVM_ARM_VCPU_INIT;
     ``protected``: the VM is of type KVM_VM_TYPE_ARM_PROTECTED; ``gic``: it is known to have KVM's GICv3, as
     :mod:`harness.gic` has it; ``firmware``: userspace chose what calls there are (KVM_REG_ARM_FW_REG and its kin);
+    ``calls``: the functions, each from one to another, of which userspace alone decides what they do;
     ``ipa_bits`` is the size of the guest's physical address space.
     """
 
@@ -34,6 +35,7 @@ class VmEnvironment:
     gic: bool = False
     firmware: bool = False
     ipa_bits: int = IPA_BITS
+    calls: tuple[tuple[int, int], ...] = ()
 
     def slot(self, address: int) -> Region | None:
         """Return the memory slot that holds an address."""
@@ -57,6 +59,13 @@ class VmEnvironment:
     def in_kernel(self, address: int) -> bool:
         """Tell whether KVM itself emulates a device there."""
         return any(address in device for device in self.devices)
+
+    def chose_call(self, function: int, argument: int) -> bool:
+        """Tell whether userspace chose what an SMCCC call does; ``argument`` may be a function that it asks about."""
+        if not self.calls:
+            return self.firmware
+        asked = function & 0xFFFF_FFFF, argument & 0xFFFF_FFFF
+        return self.firmware or any(first <= one <= last for first, last in self.calls for one in asked)
 
     @property
     def mpidr(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from harness import protocol
+from harness.arch.exits import SMCCC_FUNCTIONS
 from harness.layout import Region
 from harness.protocol import OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET
 from harness.trace import psci
@@ -22,11 +23,14 @@ READ_ONLY = 2
 """KVM_MEM_READONLY (KVM API 4.35)."""
 PROTECTED, IPA_SIZE = 1 << 31, 0xFF
 """Fields of a VM's type: KVM_VM_TYPE_ARM_PROTECTED, KVM_VM_TYPE_ARM_IPA_SIZE (KVM API 4.2)."""
+SYSTEM_SUSPEND = 216
+"""KVM_CAP_ARM_SYSTEM_SUSPEND (uapi/linux/kvm.h): the call goes to userspace, which decides (KVM API 7.28)."""
 PSCI_VERSION, PSCI_1_1 = 0x6030_0000_0014_0000, 0x10001
 FEATURE_BITMAPS = 0x6030_0000_0016_0000
 """KVM_REG_ARM_PSCI_VERSION, and the first of KVM_REG_ARM_{STD,STD_HYP,VENDOR_HYP}_BMAP (uapi/asm/kvm.h)."""
 BEFORE_ANSWER = "a vCPU that was reset after a CPU_ON that names it, whose answer is not in the recording"
 CALL_NOT_RECORDED = "a vCPU that was reset for a CPU_ON whose call is not in the recording"
+_SUSPEND_CALLS = tuple((f.fid, f.fid) for f in SMCCC_FUNCTIONS if f.name.startswith("PSCI_SYSTEM_SUSPEND"))
 _EVENTS = ((protocol.EVENT["external_abort"], OP_ABORT), (protocol.EVENT["serror"], OP_SERROR))
 
 
@@ -73,12 +77,13 @@ class _Vm:
     """A virtual machine as its userspace made it."""
 
     slots: dict[int, Region] = field(default_factory=dict)
-    regions: tuple[Region, ...] = ()  # the same slots; one value for all vCPUs, for others compare it by identity
+    regions: tuple[Region, ...] | None = ()  # the same slots, None until a world asks; one value for all vCPUs
     devices: tuple[Region, ...] = ()
     vcpus: dict[int, _Vcpu] = field(default_factory=dict)
     asking: dict[int, tuple[int, Switch, CalledOn]] = field(default_factory=dict)  # by caller: CPU_ON without an answer
     called_on: dict[int, tuple[Switch, CalledOn]] = field(default_factory=dict)  # the exit, of a CPU_ON that succeeded
     firmware: bool = False
+    calls: tuple[tuple[int, int], ...] = ()
     kind: int = 0  # the type that KVM_CREATE_VM was given
     version: int = 0  # grows with every change of what surrounds the vCPUs
 
@@ -93,6 +98,8 @@ class _Vm:
         """Return what surrounds a vCPU now."""
         vcpu = self.vcpus[number]
         if vcpu.version != self.version:
+            if self.regions is None:  # not at each change: a program may make 32 764 slots before it runs anything
+                self.regions = tuple(self.slots.values())
             vcpu.world = VmEnvironment(
                 self.regions,
                 self.devices,
@@ -102,6 +109,7 @@ class _Vm:
                 protected=bool(self.kind & PROTECTED),
                 firmware=self.firmware,
                 ipa_bits=self.kind & IPA_SIZE or IPA_BITS,
+                calls=self.calls,
             )
             vcpu.version = self.version
         return vcpu.world
@@ -162,7 +170,11 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
         vm.slots.pop(call.a, None)
         if call.d:
             vm.slots[call.a] = Region(f"slot {call.a}", call.c, call.d, True, "", bool(call.b & READ_ONLY))
-        vm.regions, vm.version = tuple(vm.slots.values()), vm.version + 1
+        vm.regions, vm.version = None, vm.version + 1
+    elif call.name == "capability" and call.a == SYSTEM_SUSPEND:
+        _chose_calls(vm, *_SUSPEND_CALLS)
+    elif call.name == "filter" and call.b:
+        _chose_calls(vm, (call.a, call.a + call.b - 1))
     elif call.name == "device":
         # An ioeventfd of length 0 takes writes of any (KVM API 4.59).
         vm.devices += (Region("device", call.a, call.b or 8, False, ""),)
@@ -174,6 +186,10 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
     elif call.name == "events":
         hosts = vm.vcpu(number).hosts
         hosts += [Host(HOST, 0, op, 0, 0, 0, True) for bit, op in _EVENTS if call.a & bit]
+
+
+def _chose_calls(vm: _Vm, *ranges: tuple[int, int]) -> None:
+    vm.calls, vm.version = (*vm.calls, *ranges), vm.version + 1
 
 
 def _reset(vm: _Vm, number: int, by: int) -> None:

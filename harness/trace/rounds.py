@@ -255,8 +255,10 @@ def _action(
     pending = entry.pending
     inject, moved = bool(pending & EXCEPTION), bool(pending & INCREMENT_PC)
     own = inject  # an exception that KVM gives the guest for this exit, or keeps pending
-    if exit_ is None and OP_SERROR in _exceptions(hosts) and took_serror(None, hosts, entry):
-        return KvmAction(USER_INJECTED, moved, True)
+    if exit_ is None and (asked := _exceptions(hosts)):
+        # Before it ever ran there is nothing that KVM itself could give it an exception for.
+        inject = inject or (OP_SERROR in asked and took_serror(None, hosts, entry))
+        return KvmAction(USER_INJECTED if inject else "resume", moved, inject)
     if not users and not world.devices:
         return KvmAction("inject" if inject else "resume", moved, inject)
     if exit_ is not None and users:

@@ -242,6 +242,43 @@ static int on_device(struct kretprobe_instance *instance, struct pt_regs *regs)
 	return 0;
 }
 
+static int on_capability(struct kretprobe_instance *instance, struct pt_regs *regs)
+{
+	const struct kvm_enable_cap *cap = (void *)regs->regs[1];
+
+	*(struct call *)instance->data = (struct call){ vm_flags((void *)regs->regs[0]), SF_API_CAPABILITY,
+		cap->cap, cap->args[0] };
+	return 0;
+}
+
+#ifdef KVM_ARM_VM_SMCCC_FILTER
+/* Its only attribute of a VM; the value is in the memory of the program. */
+static int on_filter(struct kretprobe_instance *instance, struct pt_regs *regs)
+{
+	const struct kvm_device_attr *attr = (void *)regs->regs[1];
+	struct kvm_smccc_filter filter = {};
+
+	if (copy_from_user_nofault(&filter, (void __user *)attr->addr, sizeof(filter)))
+		control->dropped++;
+	*(struct call *)instance->data = (struct call){ vm_flags((void *)regs->regs[0]), SF_API_FILTER,
+		filter.base, filter.nr_functions, filter.action };
+	return 0;
+}
+#endif
+
+/* Some have no value; what lies where the address points is not said to be one. */
+static int on_attribute(struct kretprobe_instance *instance, struct pt_regs *regs)
+{
+	const struct kvm_device_attr *attr = (void *)regs->regs[1];
+	u64 value = 0;
+
+	if (attr->addr && copy_from_user_nofault(&value, (void __user *)attr->addr, sizeof(value)))
+		value = 0;
+	*(struct call *)instance->data = (struct call){ identity((void *)regs->regs[0]), SF_API_ATTRIBUTE,
+		attr->group, attr->attr, value };
+	return 0;
+}
+
 static void forget(struct kvm *kvm)
 {
 	int i;
@@ -294,6 +331,11 @@ static struct kretprobe watched[] = {
 	SF_WATCHED("kvm_vm_ioctl_irq_line", on_irq_line),
 	SF_WATCHED("kvm_arch_commit_memory_region", on_slot),
 	SF_WATCHED("kvm_io_bus_register_dev", on_device),
+	SF_WATCHED("kvm_vm_ioctl_enable_cap", on_capability),
+#ifdef KVM_ARM_VM_SMCCC_FILTER
+	SF_WATCHED("kvm_vm_smccc_set_attr", on_filter),
+#endif
+	SF_WATCHED("kvm_arm_vcpu_arch_set_attr", on_attribute),
 	SF_WATCHED("kvm_arch_init_vm", on_create),
 	SF_WATCHED("kvm_arch_destroy_vm", on_destroy),
 };

@@ -17,7 +17,7 @@ from fuzz.corpus.extract_seeds import KEPT, ExtractedSeeds, extract_seeds
 from fuzz.triage.check_recording import check_file
 from harness.arch.cpu_models import cpu_model
 from harness.arch.registers import INDEX
-from harness.findings.check_recording import Tally, check_records
+from harness.findings.check_recording import Against, Tally, check_records
 from harness.findings.known_divergences import Catalogue
 from harness.model import LEVEL_NAMES
 from harness.scenario.scenario import format_scenario, load, parse
@@ -132,9 +132,9 @@ def test_whether_a_trace_shows_the_exit() -> None:
 @pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*.trace")), ids=lambda path: path.stem)
 def test_a_linux_boot_is_clean_and_gives_seeds(path: Path) -> None:
     tally, reader = Tally(), Reader(path)
-    catalogue = Catalogue.load(PROJECT / "corpus" / "known", "spec")
-    cpu, vhe = cpu_model(reader.head.cpu), reader.head.vhe
-    check_records(reader, "spec", cpu, catalogue, vhe=vhe, tally=tally, absent=reader.absent)
+    catalogues = {"spec": Catalogue.load(PROJECT / "corpus" / "known", "spec")}
+    against = Against(catalogues, cpu_model(reader.head.cpu), reader.head.vhe)
+    check_records(reader, against, {"spec": tally}, reader.absent)
     assert not tally.clusters and not tally.undefined
     assert tally.relations["host"] == tally.exits.total() + len(tally.vcpus)
     assert {"HVC64", "SYS64", "DABT_LOW", "IABT_LOW", "IRQ"} <= set(tally.exits)
@@ -175,8 +175,7 @@ def test_a_recording_that_makes_no_sense_is_judged_all_the_same(tmp_path: Path, 
     end = json.dumps({"status": "lost", "code": 0, "records": len(body), "exits": 0, "dropped": 0, "waits": 0})
     path = tmp_path / "odd.trace"
     path.write_bytes(gzip.compress("\n".join((head, *body, f"end {end}", "")).encode(), 1))
-    for level in LEVEL_NAMES:
-        assert check_file(path, level, lambda line: None).end.status == "lost"
+    assert check_file(path, LEVEL_NAMES, lambda line: None).end.status == "lost"
     assert extract_seeds(Reader(path), "a guest").exits <= len(body)
 
 
@@ -191,8 +190,8 @@ def test_one_wrong_register_in_a_linux_boot_is_found() -> None:
     values[INDEX["x25"]] ^= 1 << 40
     records[at] = records[at]._replace(event=event._replace(values=tuple(values)))
     tally = Tally()
-    catalogue = Catalogue.load(PROJECT / "corpus" / "known", "spec")
-    check_records(records, "spec", cpu_model("cortex-a72"), catalogue, vhe=False, tally=tally)
+    catalogues = {"spec": Catalogue.load(PROJECT / "corpus" / "known", "spec")}
+    check_records(records, Against(catalogues, cpu_model("cortex-a72"), vhe=False), {"spec": tally})
     assert {key[:2] for key in tally.clusters} >= {("host", "xN"), ("save", "dirty.xN")}
     assert {cluster.example.divergence.event for cluster in tally.clusters.values()} == {at + 1}
 
@@ -210,7 +209,7 @@ def test_the_command_writes_scenarios_and_an_excerpt(tmp_path: Path, capsys: pyt
     assert main(argv) == 2  # nothing is written over
     assert "is there already" in capsys.readouterr().err
     assert main(["check", str(small)]) == 0
-    assert "nothing unexplained, level spec" in capsys.readouterr().out
+    assert "nothing unexplained, levels spec and kernel" in capsys.readouterr().out
 
 
 def test_the_command_shows_what_is_unexplained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

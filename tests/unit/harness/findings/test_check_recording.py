@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -18,11 +20,13 @@ from harness.findings.check_recording import (
     NEVER_LEFT,
     NO_VECTORS,
     WAS_RESET,
+    Against,
     Tally,
     check_records,
 )
 from harness.findings.known_divergences import Catalogue
 from harness.relations import contract
+from harness.relations.errata import LOSES_SIGN, TargetErrata
 from harness.trace import recorded_resets
 from harness.trace.environment import POWER_OFF, PSCI_0_2
 from harness.trace.events import Switch
@@ -33,6 +37,7 @@ from harness.trace.recorded_rounds import (
     FEATURE_BITMAPS,
     PROTECTED,
     PSCI_VERSION,
+    SYSTEM_SUSPEND,
     RecordedRound,
     Run,
     split,
@@ -42,7 +47,8 @@ from harness.vm.config import PROJECT
 from tests.support.foreign import GIC, MACHINE, RAM, SIZE, UART, S, call, load, of, reset_state, sets, started
 from tests.support.traces import SKIP, but, entry, esr, irq, load_esr, trap, user
 
-CATALOGUE = Catalogue.load(PROJECT / "corpus" / "known", "spec")
+KNOWN = PROJECT / "corpus" / "known"
+CATALOGUE = Catalogue.load(KNOWN, "spec")
 PMU = 1 << 3
 HVC = esr("HVC64")
 CPU_ON, CPU_ON32, AFFINITY_INFO = 0xC400_0003, 0x8400_0003, 0xC400_0004
@@ -52,11 +58,14 @@ READ_PMCR = esr("SYS64", 3 << 20 | 3 << 14 | 9 << 10 | 12 << 1 | 2 << 5 | 1)  # 
 PAGE = {"far": UART, "hpfar": UART >> 8}
 
 
-def check(records: Iterable[Recorded]) -> Tally:
-    """Check records on level spec, as of an nVHE host."""
-    tally = Tally()
-    check_records(records, "spec", cpu_model("cortex-a72"), CATALOGUE, vhe=False, tally=tally)
-    return tally
+AGAINST = Against({"spec": CATALOGUE}, cpu_model("cortex-a72"), vhe=False)
+
+
+def check(records: Iterable[Recorded], against: Against = AGAINST, absent: Iterable[str] = ()) -> Tally:
+    """Check records on the first level, as of an nVHE host."""
+    tallies = {level: Tally() for level in against.catalogues}
+    check_records(records, against, tallies, frozenset(absent))
+    return next(iter(tallies.values()))
 
 
 def found(tally: Tally) -> set[tuple[str, str]]:
@@ -330,9 +339,7 @@ def test_exceptions_and_interrupts_that_userspace_pends() -> None:
 
 
 def test_registers_that_were_not_recorded_are_unchecked() -> None:
-    tally, wrong = Tally(), entry(but(S, par_el1=0, x5=1))
-    records = MACHINE + of(0, wrong)
-    check_records(records, "spec", cpu_model("cortex-a72"), CATALOGUE, vhe=False, tally=tally, absent={"par_el1"})
+    tally = check(MACHINE + of(0, entry(but(S, par_el1=0, x5=1))), absent={"par_el1"})
     assert found(tally) == {("restore", "xN"), ("host", "xN")}
     assert tally.unchecked[f"host: {ABSENT}"] == 1
 
@@ -345,3 +352,102 @@ def test_vms_are_told_apart() -> None:
     destroyed = records + of(0, call("destroy")) + of(0, entry(S))
     last = [at for at in split(destroyed) if isinstance(at, RecordedRound)][-1]
     assert last.round.exit is None and last.round.world.regions == ()
+
+
+LOW = 0x0010_0000
+"""Where KVM's selftests have their RAM: below the layer's MAX_MMIO_ADDR, where SeKVM's own machine has no RAM."""
+
+
+@pytest.mark.parametrize("syndrome", [load_esr(3), load_esr(3, write=True), esr("IABT_LOW", 5)])
+def test_memory_below_1_gib_is_known(syndrome: int) -> None:
+    slot = of(0, call("slot", 1, 0, LOW, 0x10000))
+    touch = trap(S, syndrome, far=LOW + 8, hpfar=LOW >> 8)
+    for records in (slot + started(touch, entry(S)), slot + started(touch, entry(S), irq(S), entry(S))):
+        for level in ("spec", "kernel"):
+            tally = check(records, replace(AGAINST, catalogues={level: Catalogue.load(KNOWN, level)}))
+            assert not tally.clusters
+            assert {name for name in tally.known if name.startswith("ram-below")} >= {"ram-below-window-class"}
+    # The guest must execute the access again: an instruction that is left out is found.
+    moved = check(slot + started(touch, entry(but(S, pc=RAM + 4))))
+    assert ("host", "pc") in found(moved)
+
+
+def test_a_device_of_the_kernel_above_1_gib_is_known() -> None:
+    at = RAM + SIZE + 0x1000
+    device = of(0, call("device", at, 0x1000))
+    assert not check(device + load(3, 0x55, at, users=False, kernel=True)).clusters
+    # Data that the device did not give.
+    wrong = device + load(3, 0x55, at, users=False, kernel=True)
+    last = wrong[-1].event
+    assert isinstance(last, Switch)
+    wrong[-1] = wrong[-1]._replace(event=last._replace(values=but(last.values, x3=0x56)))
+    assert ("host", "xN") in found(check(wrong))
+
+
+SYSTEM_SUSPEND_CALL, VERSION_CALL, NOT_SUPPORTED = 0xC400_000E, 0x8400_0000, (1 << 64) - 1
+
+
+@pytest.mark.parametrize(
+    ("choice", "function", "argument", "is_chosen"),
+    [
+        (call("capability", SYSTEM_SUSPEND), SYSTEM_SUSPEND_CALL, 0, True),
+        (call("capability", SYSTEM_SUSPEND), 0x8400_000A, SYSTEM_SUSPEND_CALL, True),  # PSCI_FEATURES
+        (call("capability", SYSTEM_SUSPEND), VERSION_CALL, 0, False),
+        (call("capability", SYSTEM_SUSPEND, error=errno.EINVAL), SYSTEM_SUSPEND_CALL, 0, False),
+        (call("capability", 177), SYSTEM_SUSPEND_CALL, 0, False),
+        (call("filter", VERSION_CALL, 2, 1), VERSION_CALL + 1, 0, True),
+        (call("filter", VERSION_CALL, 2, 1), VERSION_CALL + 2, 0, False),
+        (call("attribute", 2, 0, RAM), VERSION_CALL, 0, False),
+    ],
+)
+def test_calls_that_userspace_decides_about(choice: Api, function: int, argument: int, is_chosen: bool) -> None:
+    after = but(S, pc=RAM + 4, x0=function, x1=argument)
+    answered = but(after, x0=0x1234, x1=0, x2=0, x3=0)
+    asked = of(0, choice) + started(trap(after, HVC), entry(answered))
+    for level in ("spec", "kernel"):
+        tally = check(asked, replace(AGAINST, catalogues={level: Catalogue.load(KNOWN, level)}))
+        assert bool(tally.unchecked["host: a call of a VM whose userspace chose its firmware"]) == is_chosen
+        assert bool(tally.clusters) != is_chosen
+
+
+def test_an_abort_before_the_first_run_is_known() -> None:
+    vectors = RAM + 0x1000
+    machine = MACHINE + of(0, sets("vbar_el1", vectors), call("events", protocol.EVENT["external_abort"]))
+    first = but(S, vbar_el1=vectors, esr_el1=0x9400_0010, far_el1=0)
+    pends = protocol.PENDING["exception"] | protocol.PENDING["sync_el1"]
+    assert not check(machine + of(0, entry(first, pends))).clusters
+    assert found(check(machine + of(0, entry(but(first, esr_el1=0x9400_0011), pends)))) >= {("host", "esr_el1")}
+    assert ("host", "pc") in found(check(machine + of(0, entry(but(S, vbar_el1=vectors)))))
+
+
+def test_what_an_erratum_predicts_has_it_as_its_cause() -> None:
+    at, mmio = but(S, x2=UART), {"mmio_addr": UART, "mmio_len": 1, "mmio_data": 0x80}
+    exit_ = trap(at, load_esr(3, 1, signed=True), far=UART, hpfar=UART >> 12 << 4)
+    loads = started(exit_, user(at, 6, **mmio), entry(but(at, x3=0x80), SKIP, **mmio))
+    tally = check(loads, replace(AGAINST, errata=TargetErrata(frozenset({LOSES_SIGN}))))
+    assert {key[-1] for key in tally.clusters} == {LOSES_SIGN}
+    assert check(loads).clusters.keys() == {key[:4] for key in tally.clusters}, "without errata: no cause"
+    assert all(cluster.example.divergence.basis for cluster in check(loads).clusters.values())
+
+
+def test_each_level_has_a_tally_and_the_contract_is_compared_once() -> None:
+    read_ctr = esr("SYS64", 3 << 20 | 1 << 17 | 3 << 14 | 3 << 5 | 1)  # mrs x3, ctr_el0
+    tallies = {level: Tally() for level in ("spec", "kernel")}
+    against = replace(AGAINST, catalogues={level: Catalogue.load(KNOWN, level) for level in tallies})
+    records = started(trap(S, read_ctr), entry(but(S, x3=0x8444_C004), SKIP), irq(but(S, pc=RAM + 4, x3=0x8444_C004)))
+    check_records(records, against, tallies)
+    spec, kernel = tallies.values()
+    assert spec.rounds == kernel.rounds == spec.relations["host"] == 2
+    assert (spec.relations["restore"], kernel.relations["restore"]) == (1, 2), "spec panics at the trap"
+    assert spec.exits == kernel.exits and not spec.clusters and not kernel.clusters
+
+
+def test_many_slots_take_linear_time() -> None:
+    def seconds(count: int) -> float:
+        slots = [Recorded(1, 0, call("slot", n + 1, 0, 1 << 36 | n << 12, 0x1000)) for n in range(count)]
+        begin = time.process_time()
+        assert not check(slots + started(irq(S), entry(S))).clusters
+        return time.process_time() - begin
+
+    few, many = seconds(4000), seconds(32_000)
+    assert many < 24 * few, "eight times as many"
