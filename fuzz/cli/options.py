@@ -36,10 +36,15 @@ def add_subject(parser: argparse.ArgumentParser, *, several: bool = False) -> No
         add_tree(parser)
     else:
         add_target(parser)
-    parser.add_argument("--kernel", type=Path, metavar="IMAGE", help="boot this arm64 Image of the target's release")
+    add_kernel(parser)
     parser.add_argument(
         "--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help=f"the model's level (default: {LEVEL_NAMES[0]})"
     )
+
+
+def add_kernel(parser: argparse.ArgumentParser) -> None:
+    """Add ``--kernel``."""
+    parser.add_argument("--kernel", type=Path, metavar="IMAGE", help="boot this arm64 Image of the target's release")
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:

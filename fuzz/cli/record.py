@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from fuzz.campaign.parent import until_signal
-from fuzz.cli.options import Subparsers, add_number, add_target
+from fuzz.cli.options import Subparsers, add_kernel, add_number, add_target
 from fuzz.cli.progress import progress_printer, say
 from fuzz.targets.record_program import (
     LinuxGuest,
@@ -64,6 +64,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--linux", action="store_true", help="boot the target's kernel as a guest instead of PROGRAM")
     parser.add_argument("--out", required=True, type=Path, metavar="TRACE", help="the file to write")
     add_target(parser)
+    add_kernel(parser)
+    add_number(parser, "--smp", 1, "CPUs of the target", most=8)
     parser.add_argument(
         "--file", action="append", default=[], metavar="[NAME=]PATH", help="a file that PROGRAM finds in its directory"
     )
@@ -87,6 +89,8 @@ def run_record(args: argparse.Namespace) -> int:
         program=tuple(args.program),
         files={} if args.linux else named_files(args.file),
         guest=LinuxGuest(args.cpus, args.memory, args.words) if args.linux else None,
+        kernel=args.kernel,
+        smp=args.smp,
     )
     with until_signal() as stopped:
         done = record_program(options, stopped, _say, lambda line: say(f"  | {line}"))

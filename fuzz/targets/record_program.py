@@ -36,7 +36,8 @@ class RecordOptions:
     """What to record on which target.
 
     ``program`` is a file and its arguments, ``files`` what it finds in its directory, by name.  With ``guest``, a
-    Linux guest takes their place.  ``seconds`` end the recording, ``ring_mib`` is room for records.
+    Linux guest takes their place.  ``seconds`` end the recording, ``ring_mib`` is room for records.  ``kernel`` is an
+    image for the target (None: its own), ``smp`` how many CPUs it has.
     """
 
     target: str
@@ -46,6 +47,8 @@ class RecordOptions:
     program: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
     guest: LinuxGuest | None = None
+    kernel: Path | None = None
+    smp: int = 1
 
 
 def named_files(items: Sequence[str]) -> Mapping[str, Path]:
@@ -74,7 +77,7 @@ def record_program(
     program = None
     if guest is None:
         program = read_program(Path(options.program[0]), options.program[1:], options.files)
-    prepared = prepare(config, progress=progress)
+    prepared = prepare(config, kernel=options.kernel, progress=progress)
     built = build_programs(progress)
     if program is None:
         assert guest is not None
@@ -85,6 +88,7 @@ def record_program(
         *(config, prepared, program, built, options.out),
         seconds=options.seconds,
         ring_mib=options.ring_mib,
+        cpus=options.smp,
         tick=watch.tick,
         stopped=stopped,
     )

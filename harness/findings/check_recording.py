@@ -27,8 +27,8 @@ from harness.findings.checked import signature
 from harness.findings.known_divergences import Catalogue, Known
 from harness.model.memoised_replay import shortcut
 from harness.model.prediction import Prediction
-from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.basis import basis_of
+from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.errata import NO_ERRATA, TargetErrata
 from harness.relations.evidence import RoundEvidence
 from harness.relations.mmio import mmio_exit_of

@@ -122,7 +122,7 @@ def _of_level(tally: Tally) -> str:
 
 
 def _by_reason(report: Report, name: str) -> Iterator[tuple[str, str]]:
-    """Yield how often each reason is there (by level, where the levels differ) and the reason, the most frequent first."""
+    """Yield how often each reason is there, by level where they differ, and the reason; the most frequent first."""
     counts: list[Mapping[str, int]] = [vars(tally)[name] for tally in report.tallies.values()]
     most = {why: max(each.get(why, 0) for each in counts) for each in counts for why in each}
     for why in sorted(most, key=lambda why: (-most[why], why)):

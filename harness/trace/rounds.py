@@ -258,6 +258,8 @@ def _action(
     if exit_ is None and (asked := _exceptions(hosts)):
         # Before it ever ran there is nothing that KVM itself could give it an exception for.
         inject = inject or (OP_SERROR in asked and took_serror(None, hosts, entry))
+        # From 7.x on an abort is taken at once, too; then its syndrome tells.
+        inject = inject or (OP_ABORT in asked and exits.ec_of(entry.values[exceptions.ESR]) in _ASKED_EC)
         return KvmAction(USER_INJECTED if inject else "resume", moved, inject)
     if not users and not world.devices:
         return KvmAction("inject" if inject else "resume", moved, inject)

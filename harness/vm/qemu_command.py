@@ -33,6 +33,7 @@ class Machine:
     ``memory_mib`` is all RAM, its last ``shared_mib`` are the mailbox; ``cmdline`` is appended to what every target
     needs; ``qemu`` are the first words of the command.  A ``deterministic`` machine does the same after the same
     requests, instruction by instruction: its time is the number of instructions, and it stands still between requests.
+    Of several ``cpus`` the target must have a use; a scenario runs on one.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Machine:
     cmdline: str
     qemu: tuple[str, ...] = (QEMU,)
     deterministic: bool = False
+    cpus: int = 1
 
     @property
     def linux_mib(self) -> int:
@@ -103,7 +105,7 @@ def command_line(machine: Machine, files: Files, plugins: Sequence[Plugin[Map]] 
         *machine.qemu,
         *("-M", f"{machine.machine},dtb-randomness=off" if machine.deterministic else machine.machine),
         *("-accel", f"tcg,tb-size={TRANSLATED_MIB}"),
-        *("-cpu", machine.cpu, "-smp", "1", "-m", f"{machine.memory_mib}M"),
+        *("-cpu", machine.cpu, "-smp", str(machine.cpus), "-m", f"{machine.memory_mib}M"),
         # Two blocks, one behind the other: a clone shares a template's RAM until it writes to it, but has a mailbox of
         # its own.
         *_memory("ram", machine.linux_mib, files.ram, "off" if clone else "on"),

@@ -73,13 +73,15 @@ def record(
     *,
     seconds: float,
     ring_mib: int = RING_MIB,
+    cpus: int = 1,
     tick: Callable[[Tick], None] = lambda tick: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Done:
     """Boot a target, run ``program`` in it with recording on, and write the recording to ``out``.
 
-    After ``seconds``, or once ``stopped`` says so, the recording is stopped where it is, and says so; if the machine
-    dies, it holds all until then.  VmLost: that happened before the program ran; then there is no file.
+    The target has ``cpus`` CPUs.  After ``seconds``, or once ``stopped`` says so, the recording is stopped where it is,
+    and says so; if the machine dies, it holds all until then.  VmLost: that happened before the program ran; then there
+    is no file.
     AgentProtocolError: what the machine wrote makes no sense.  SetupError: the target cannot record programs.
     """
     if prepared.borrowed:
@@ -95,6 +97,7 @@ def record(
             machine,
             memory_mib=max(MEMORY_MIB, machine.memory_mib),
             shared_mib=ring_mib,
+            cpus=cpus,
             cmdline=f"{machine.cmdline} rdinit=/recorder",
         )
         with Qemu(machine) as qemu:

@@ -30,7 +30,7 @@ module_param(shared_size, ulong, 0400);
 
 static struct sf_control *control;
 static u8 *trace_area;
-/* kvm_userspace_exit fires after the vCPU is put: remember whose run it was.  The VM has one CPU. */
+/* kvm_userspace_exit fires after the vCPU is put: remember whose run it was.  A scenario runs on one CPU. */
 static struct kvm_vcpu *current_vcpu;
 
 #include "watch.h"
@@ -162,12 +162,15 @@ static void record(struct kvm_vcpu *vcpu, u32 type, u32 marks, u64 code, u64 err
 {
 	const u32 size = sizeof(struct sf_switch) + SF_CONTEXT_SIZE;
 	struct kvm_run *run = SF_RUN(vcpu);
+	unsigned long held = hold();
 	struct sf_switch *out;
 	void *ctxt;
 
 	out = reserve(size);
-	if (!out)
+	if (!out) {
+		let_go(held);
 		return;
+	}
 	ctxt = out + 1;
 	out->type = type;
 	out->size = size;
@@ -187,6 +190,7 @@ static void record(struct kvm_vcpu *vcpu, u32 type, u32 marks, u64 code, u64 err
 	if (type != SF_RECORD_USER && is_kernel_in_hyp_mode())
 		read_live_registers(ctxt);
 	commit(size);
+	let_go(held);
 }
 
 #define SF_CASE(number) case number:
@@ -328,17 +332,15 @@ static void on_exit(void *data, int code, unsigned int ec, unsigned long pc)
 
 static void on_userspace_exit(void *data, u32 reason, int error)
 {
-	hold();
-	if (watch)
-		current_vcpu = returns();
-	if (current_vcpu && control->record) {
-		record(current_vcpu, SF_RECORD_USER, 0, reason, error < 0 ? -error : 0);
-		record_lists(current_vcpu);
+	struct kvm_vcpu *vcpu = watch ? returns() : current_vcpu;
+
+	if (vcpu && control->record) {
+		record(vcpu, SF_RECORD_USER, 0, reason, error < 0 ? -error : 0);
+		record_lists(vcpu);
 	}
-	if (current_vcpu)
-		write_later(current_vcpu, true);
+	if (vcpu)
+		write_later(vcpu, true);
 	current_vcpu = NULL;
-	let_go();
 }
 
 static const struct {

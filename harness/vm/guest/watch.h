@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Recording of a program that is not ours: which vCPU a record is of, records that never find the area full, and what
- * the program asks of KVM (SF_API_*), seen at KVM's own functions.  Included by probe.c; the target has one CPU.
+ * the program asks of KVM (SF_API_*), seen at KVM's own functions.  Included by probe.c.  A target that records may have
+ * several CPUs.
  */
 #ifndef SF_WATCH_H
 #define SF_WATCH_H
@@ -56,17 +57,28 @@ static void commit(u32 size)
 #ifdef SF_BORROWED
 static u32 identity(struct kvm_vcpu *vcpu) { return (u32)control->context << SF_FLAGS_VCPU_SHIFT; }
 static struct kvm_vcpu *returns(void) { return NULL; }
-static void hold(void) {}
-static void let_go(void) {}
+static unsigned long hold(void) { return 0; }
+static void let_go(unsigned long flags) {}
 static int start_watching(void) { return watch ? -EOPNOTSUPP : 0; }
 #else
 
-/*
- * Let no other thread record in between.  Tracepoints run with preemption off in 6.12, and as their caller does in 7.2
- * (include/linux/tracepoint.h, __DECLARE_TRACE): that of kvm_userspace_exit can be preempted.
- */
-static void hold(void) { preempt_disable(); }
-static void let_go(void) { preempt_enable(); }
+/* One record at a time, whichever CPU and thread it is of; the other two guard a table each. */
+static DEFINE_RAW_SPINLOCK(ring_lock);
+static DEFINE_RAW_SPINLOCK(vms_lock);
+static DEFINE_RAW_SPINLOCK(runs_lock);
+
+static unsigned long hold(void)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&ring_lock, flags);
+	return flags;
+}
+
+static void let_go(unsigned long flags)
+{
+	raw_spin_unlock_irqrestore(&ring_lock, flags);
+}
 
 #define SF_MAX_VMS 64
 #define SF_MAX_RUNS 64
@@ -77,21 +89,25 @@ static u32 last_vm;
 
 static u32 vm_number(struct kvm *kvm)
 {
+	unsigned long flags;
 	int i, free = -1;
+	u32 number = 0;
 
-	for (i = 0; i < SF_MAX_VMS; i++) {
+	raw_spin_lock_irqsave(&vms_lock, flags);
+	for (i = 0; i < SF_MAX_VMS && !number; i++) {
 		if (vms[i].kvm == kvm)
-			return vms[i].number;
-		if (!vms[i].kvm)
+			number = vms[i].number;
+		else if (!vms[i].kvm)
 			free = i;
 	}
-	if (free < 0) {
+	if (!number && free >= 0) {
+		vms[free].kvm = kvm;
+		number = vms[free].number = ++last_vm;
+	} else if (!number) {
 		control->dropped++; /* its records cannot be told from those of VM 0 */
-		return 0;
 	}
-	vms[free].kvm = kvm;
-	vms[free].number = ++last_vm;
-	return last_vm;
+	raw_spin_unlock_irqrestore(&vms_lock, flags);
+	return number;
 }
 
 static u32 vm_flags(struct kvm *kvm)
@@ -116,50 +132,52 @@ static struct { struct task_struct *task; struct kvm_vcpu *vcpu; } runs[SF_MAX_R
 /* At its call, not at the entry: a KVM_RUN that a signal ends before it enters completes an MMIO access all the same. */
 static int on_run(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
-	struct kvm_vcpu *vcpu = (void *)regs->regs[0];
-	int i, free = -1;
+	unsigned long flags;
+	int i, at = -1;
 
-	for (i = 0; i < SF_MAX_RUNS; i++) {
-		if (runs[i].task == current) {
-			runs[i].vcpu = vcpu;
-			return 1; /* nothing at its return */
-		}
-		if (!runs[i].task)
-			free = i;
-	}
-	if (free < 0) {
+	raw_spin_lock_irqsave(&runs_lock, flags);
+	for (i = 0; i < SF_MAX_RUNS && (at < 0 || runs[at].task != current); i++)
+		if (runs[i].task == current || !runs[i].task)
+			at = i;
+	if (at >= 0) {
+		runs[at].task = current;
+		runs[at].vcpu = (void *)regs->regs[0];
+	} else {
 		control->dropped++; /* the record of its return to userspace */
-		return 1;
 	}
-	runs[free].task = current;
-	runs[free].vcpu = vcpu;
-	return 1;
+	raw_spin_unlock_irqrestore(&runs_lock, flags);
+	return 1; /* nothing at its return */
 }
 
 static struct kvm_vcpu *returns(void)
 {
+	struct kvm_vcpu *vcpu = NULL;
+	unsigned long flags;
 	int i;
 
-	for (i = 0; i < SF_MAX_RUNS; i++) {
+	raw_spin_lock_irqsave(&runs_lock, flags);
+	for (i = 0; i < SF_MAX_RUNS && !vcpu; i++) {
 		if (runs[i].task == current) {
 			runs[i].task = NULL;
-			return runs[i].vcpu;
+			vcpu = runs[i].vcpu;
 		}
 	}
-	return NULL;
+	raw_spin_unlock_irqrestore(&runs_lock, flags);
+	return vcpu;
 }
 
 static void record_api(u32 flags, u64 op, u64 a, u64 b, u64 c, u64 d, u64 error)
 {
+	unsigned long held;
 	struct sf_api *out;
 
 	if (!recording_ring())
 		return;
-	hold();
+	held = hold();
 	out = reserve(sizeof(*out)); /* there is always room in a ring */
 	*out = (struct sf_api){ SF_RECORD_API, sizeof(*out), 0, flags, op, a, b, c, d, error };
 	commit(sizeof(*out));
-	let_go();
+	let_go(held);
 }
 
 /* A function of KVM: what its arguments mean is kept from its call to its return, which tells whether it worked. */
@@ -281,11 +299,14 @@ static int on_attribute(struct kretprobe_instance *instance, struct pt_regs *reg
 
 static void forget(struct kvm *kvm)
 {
+	unsigned long flags;
 	int i;
 
+	raw_spin_lock_irqsave(&vms_lock, flags);
 	for (i = 0; i < SF_MAX_VMS; i++)
 		if (vms[i].kvm == kvm)
 			vms[i].kvm = NULL;
+	raw_spin_unlock_irqrestore(&vms_lock, flags);
 }
 
 static int on_create(struct kretprobe_instance *instance, struct pt_regs *regs)
