@@ -20,6 +20,8 @@ from harness.relations.registry import OF_A_ROUND
 
 MAX_ERRATA = 3
 """So many errata at the most are tried together on one round or run."""
+MAX_MORE = 2
+"""So many are added at once to the best set of them, as long as more is predicted with them."""
 MAX_WITH_OTHERS = 2
 """So many, where one of them is recorded for other releases only."""
 Again = Callable[[frozenset[str]], frozenset[str] | None]
@@ -61,7 +63,10 @@ def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) 
         if remaining is not None and remaining < left:
             best, left = chosen, remaining
             if not left & claimed:
-                return Attribution(best, base - left, NONE, fewer=_fewer(best, base - left, again))
+                break
+    best, left = _extend(best, left, errata.rules, differing, again)
+    if claimed and not left & claimed:
+        return Attribution(best, base - left, NONE, fewer=_fewer(best, base - left, again))
     # One that is recorded for other releases counts only if nothing is left where it may show.
     for chosen in _sets(errata.rules | errata.elsewhere, differing, MAX_WITH_OTHERS) if errata.elsewhere else ():
         remaining = None if chosen <= errata.rules else again(chosen)
@@ -72,6 +77,23 @@ def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) 
         return None
     other = frozenset(name for name in left & claimed if not errata.is_undecided(name, differing[name]))
     return Attribution(best, base - left, other, fewer=_fewer(best, base - left, again))
+
+
+def _extend(
+    best: frozenset[str], left: frozenset[str], rules: frozenset[str], differing: Mapping[str, str], again: Again
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Return a set of errata with those that predict more of what is ``left``, and what is left then.
+
+    Two that show only together, and two that show elsewhere, are four errata in one round.
+    """
+    while best and left & _claimed(rules, differing):
+        about = {name: differing[name] for name in left if name in differing}
+        sets = ((best | more, again(best | more)) for more in _sets(rules - best, about, MAX_MORE))
+        found = next(((chosen, rest) for chosen, rest in sets if rest is not None and rest < left), None)
+        if found is None:
+            break
+        best, left = found
+    return best, left
 
 
 def _fewer(best: frozenset[str], explained: frozenset[str], again: Again) -> tuple[tuple[str, frozenset[str]], ...]:

@@ -238,7 +238,8 @@ def _reset(turn: ExpectedState, world: VmEnvironment, keeps_banked: bool = False
 def _as_userspace_saw_them(turn: ExpectedState, round_: Round) -> None:
     """Set the registers that a reset may keep to what the last return to userspace shows, or userspace wrote since.
 
-    Whether an exception was entered before that, the record proves; the contract need not.
+    Whether an exception was entered before that, the record proves; the contract need not.  Of a second reset it is
+    what the first one left, or userspace wrote since.
     """
     wrote: dict[int, int] = {}
     for host in round_.hosts:
@@ -276,19 +277,20 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
         complete(turn, exit_, round_.entry.mmio_data)  # before userspace had its turn
         access = False
     told = any(user.code == EXIT_MMIO for user in round_.users)
-    excepted = waiting = aborted = kept = False
+    excepted = waiting = aborted = kept = was_reset = False
     serror_taken = serror_at_once(round_)
     # An exception that neither pends at the entry nor went with a run before it was taken at once, before the writes.
     at_once = not round_.entry.pending & EXCEPTION and not _ran_after_asking(round_, serror_taken)
     for host in round_.hosts:
         if host.op == OP_RESET:
-            if RESET_KEEPS_BANKED in turn.errata and round_.users and not excepted:
+            if RESET_KEEPS_BANKED in turn.errata and round_.users and not (excepted or was_reset):
                 _as_userspace_saw_them(turn, round_)
             _reset(turn, round_.world, RESET_KEEPS_BANKED in turn.errata)
             kept = host.asked and (waiting or kept) and RESET_KEEPS_ABORT in turn.errata
             # What is left over of the access is completed once no exception pends.
             access = host.asked and (access or (aborted and kept)) and RESET_COMPLETES in turn.errata
             excepted = waiting = aborted = False
+            was_reset = True
         elif host.error:
             continue
         elif host.op == OP_SET and (index := BY_ONE_REG.get(host.a)) is not None:

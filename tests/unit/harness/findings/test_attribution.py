@@ -132,6 +132,33 @@ def test_several_errata_at_once_are_the_smallest_set() -> None:
     assert ABORTED_COMPLETES not in known.errata
 
 
+def test_four_errata_in_one_round() -> None:
+    """An access is left over by a reset, completes after an abort that comes then; two more show elsewhere."""
+    errata = frozenset({RESET_COMPLETES, ABORTED_COMPLETES, SIGN_EXTENDED, RESET_KEEPS_BANKED})
+    before = but(S, pc=AT, sp_el1=0x55)
+    exit_ = trap(before, load_esr(3, 1), **page(WINDOW))
+    told = user(before, MMIO_EXIT, mmio_addr=WINDOW, mmio_len=1)
+    done = (exit_, told, host_reset(), host_set("vbar_el1", 0x4001_0000), ABORT_ASKED, FINISH)
+    predicted = expected_entry_state(turn(*done, entry(S, mmio_data=7)), None, errata)
+    assert not isinstance(predicted, str)
+    state = predicted[0]
+    assert state[exceptions.PC] == 0x4001_0204 and state[INDEX["sp_el1"]] == 0x55
+    known = causes(turn(*done, entry(state, mmio_data=7)), ALL)
+    assert known is not None and known.errata == errata and not known.other
+    assert known.cause_of("host.pc") == f"{ABORTED_COMPLETES}, {RESET_COMPLETES}"
+    assert known.cause_of("host.sp_el1") == RESET_KEEPS_BANKED
+    wrong = causes(turn(*done, entry(but(state, pc=0x4001_0208), mmio_data=7)), ALL)
+    assert wrong is not None and wrong.other == {"host.pc"}
+
+
+def test_a_second_reset_keeps_what_was_written_after_the_first() -> None:
+    exit_ = trap(but(S, pc=AT, sp_el1=0x55), esr("HVC64", 0))
+    done = (exit_, user(but(S, pc=AT, sp_el1=0x55), 10), host_reset(), host_set("sp_el1", 0x40), host_reset())
+    after = but(after_reset(), **{name: S[INDEX[name]] for name in ("elr_el1", "spsr_el1")}, sp_el1=0x40)
+    known = causes(turn(*done, entry(after)), ALL)
+    assert known is not None and known.errata == {RESET_KEEPS_BANKED} and not known.other
+
+
 @pytest.mark.parametrize("name", ["abort_stopped_then_on", "mmio_stopped_then_on"])
 def test_a_bug_with_the_signature_of_a_kept_finding_shows(name: str) -> None:
     """Recorded on Linux 6.1.164: CPU_ON keeps a pending PC update (fixed in 6.1.170, "Discard PC update state on vcpu
