@@ -186,8 +186,8 @@ def by_catalogue(
         yield one._replace(cause=joined(chosen))
 
 
-Everywhere = Callable[[frozenset[str]], Mapping[int, frozenset[str] | None]]
-"""Compares a whole trace once more with some rules switched on: what :data:`Again` returns, by event."""
+Everywhere = Callable[[frozenset[str]], Mapping[int, frozenset[str]]]
+"""Compares a whole trace once more with some rules switched on: the names that still differ, by event."""
 
 
 def of_a_trace(found: Sequence[Divergence], again: Everywhere, errata: TargetErrata) -> tuple[Divergence, ...]:
@@ -198,7 +198,7 @@ def of_a_trace(found: Sequence[Divergence], again: Everywhere, errata: TargetErr
     caused = tuple(found)
     for event, differing in events.items():
 
-        def here(chosen: frozenset[str], event: int = event) -> frozenset[str] | None:
+        def here(chosen: frozenset[str], event: int = event) -> frozenset[str]:
             return again(chosen).get(event, NONE)
 
         known = attribute(differing, here, errata)
