@@ -58,8 +58,11 @@ def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) 
     base = frozenset(differing)
     best, left = NONE, base
     claimed = _claimed(errata.rules, differing)
-    for chosen in _sets(errata.rules, differing, MAX_ERRATA) if claimed else ():
+    about = dict(differing)  # and what differs with some rules only: others may be the cause of that
+    exit_class = next(iter(differing.values()), "")
+    for chosen in _sets(errata.rules, about, MAX_ERRATA) if claimed else ():
         remaining = again(chosen)
+        about.update(dict.fromkeys((remaining or NONE) - about.keys(), exit_class))
         if remaining is not None and remaining < left:
             best, left = chosen, remaining
             if not left & claimed:
@@ -112,9 +115,12 @@ def _claimed(rules: frozenset[str], differing: Mapping[str, str]) -> frozenset[s
 
 
 def _sets(rules: frozenset[str], differing: Mapping[str, str], most: int) -> Iterator[frozenset[str]]:
-    """Yield the sets of rules that may have caused some of it, up to ``most`` rules, the smallest ones first."""
-    names = sorted(one for one in rules if _claimed(frozenset({one}), differing))
+    """Yield the sets of rules that may have caused some of it, up to ``most`` rules, the smallest ones first.
+
+    What is added to ``differing`` meanwhile counts for the larger sets.
+    """
     for size in range(1, most + 1):
+        names = sorted(one for one in rules if _claimed(frozenset({one}), differing))
         yield from map(frozenset, combinations(names, size))
 
 

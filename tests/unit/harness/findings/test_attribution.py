@@ -323,6 +323,18 @@ def test_each_rule_explains_what_a_kernel_with_it_did(name: str) -> None:
     assert len(without) == len(shown) and not any(one.cause for one in without), "no other rule may cause it"
 
 
+def test_what_a_rule_uncovers_may_be_another_ones() -> None:
+    """EL2 drops the line, and so the guest executes an access that EL2 rejects: neither alone predicts the run."""
+    name, cpu = "line_and_rejected_register", cpu_model("cortex-a72")
+    trace = load_trace(GOLDEN / "causes" / f"{name}.7.3.4.trace.json")
+    scenario, catalogue = load(GOLDEN / "causes" / f"{name}.scn"), Catalogue.load(CORPUS / "known", "spec")
+    both = frozenset({PVM_DROPS_LINES, PVM_REJECTS})
+    for errata, causes_of in ((both, {PVM_DROPS_LINES}), (both - {PVM_REJECTS}, {PVM_DROPS_LINES, ANOTHER_CAUSE})):
+        found = check(scenario, trace, "spec", cpu, catalogue, errata=TargetErrata(errata)).unexplained
+        assert {one.register for one in found} == {"hcr_el2", "pc"}
+        assert {one.cause for one in found} == causes_of
+
+
 @pytest.mark.parametrize("name", [DROPS_LINES, DROPS_SERROR, SERROR_AGAIN, PVM_REJECTS])
 def test_what_a_kernel_did_otherwise_has_another_cause(name: str) -> None:
     """HCR_EL2.VF pends at an exit, or ELR_EL1 is wrong in one bit, where nothing but the erratum shows."""
