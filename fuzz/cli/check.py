@@ -20,7 +20,7 @@ from harness.report.recording import Report, as_json, text
 _say = progress_printer("check")
 
 LEVELS = ("spec", "kernel")
-"""The specification, and the deployed code: a trapped system register is undefined in the former (docs/recording.md)."""
+"""The specification, and the deployed code, which does not panic at a trapped system register."""
 
 EPILOG = """\
 examples:

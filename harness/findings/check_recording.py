@@ -139,8 +139,8 @@ def check_records(
 ) -> None:
     """Compare a recording with levels of the model, with what KVM owes, and with what no guest can change.
 
-    ``tallies``, one a level, are filled as it goes: a caller may look at them between two records.  ``absent`` registers
-    are not in the recording.
+    ``tallies``, one a level, are filled as it goes: a caller may look at them between two records.  Registers that are
+    ``absent`` are not in the recording.
     """
     for tally in tallies.values():
         tally.absent = frozenset(absent)
