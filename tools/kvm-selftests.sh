@@ -48,7 +48,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 [ -x "$shadowfuzz" ] || die "$shadowfuzz is missing: run make setup"
-for command in aarch64-linux-gnu-gcc make rsync xz; do
+for command in aarch64-linux-gnu-gcc make xz; do
     command -v "$command" >/dev/null || die "$command is missing: install its Debian package"
 done
 
@@ -65,9 +65,9 @@ build() {
             "$source/tools/testing/selftests/rseq" "$source/tools/testing/selftests/cgroup"
     rm "$dir/$source"_*.deb
     say "compiling"
-    make -s -C "$dir/$source" ARCH=arm64 O="$dir/headers-build" headers_install INSTALL_HDR_PATH="$dir/headers"
+    make -s -C "$dir/$source" ARCH=arm64 O="$dir/headers" headers
     make -s -C "$dir/$source/tools/testing/selftests/kvm" ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- \
-        CC=aarch64-linux-gnu-gcc KHDR_INCLUDES="-isystem $dir/headers/include" EXTRA_CFLAGS=-static \
+        CC=aarch64-linux-gnu-gcc KHDR_INCLUDES="-isystem $dir/headers/usr/include" EXTRA_CFLAGS=-static \
         LDFLAGS="-static -pthread -no-pie" OUTPUT="$dir/programs"
     touch "$dir/built"
 }

@@ -26,8 +26,8 @@ as_root() {
 
 missing_packages() {
     # shellcheck disable=SC2086  # a list of files
-    (cd "$checkout/tools" && sed -e 's/#.*//' -e 's/|.*//' $lists) | while read -r package; do
-        [ -n "$package" ] || continue
+    (cd "$checkout/tools" && sed -e 's/#.*//' -e 's/|.*//' $lists) | while read -r package others; do
+        [ -n "$package" ] && [ "$others" != "[!$(dpkg --print-architecture)]" ] || continue
         # "installed" only: a package that a killed apt left unpacked but not configured counts as missing.
         state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || state=
         [ "$state" = installed ] || printf '%s ' "$package"
@@ -54,11 +54,16 @@ repair_dpkg() { # what a killed installation left, once the dpkg that may have s
     [ -z "$half" ] || apt_install --reinstall $half >"$log" 2>&1 || true
 }
 
+can_be_root() {
+    [ "$(id -u)" -eq 0 ] && return
+    command -v sudo >/dev/null || return 1
+    if [ -t 0 ]; then sudo -v; else sudo -n true; fi 2>/dev/null
+}
+
 install_packages() { # package...
     command="apt-get install $*"
-    if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
-        die "Debian packages are missing and sudo is not here to install them: as root, run $command"
-    fi
+    # Once, before anything is tried, so that nobody is asked for a password again and again.
+    can_be_root || die "you may not install the Debian packages that are missing; an administrator can: $command"
     say "installing Debian packages: $*"
     log=$(mktemp)
     # The lists of a fresh machine are old or absent.  If one cannot be fetched (somebody else's archive is down), the
@@ -113,7 +118,8 @@ make_environment() { # python key
 }
 
 [ -r /etc/os-release ] && . /etc/os-release
-[ "${ID:-}" = debian ] || die "this needs Debian 12 or 13; this machine runs ${PRETTY_NAME:-an unknown system}"
+[ "${ID:-}" = debian ] || die "this machine runs ${PRETTY_NAME:-an unknown system}, whose apt has no Debian kernels: use \
+Debian 12 or 13; a container of it does, for neither /dev/kvm nor privileges are needed"
 
 # One set-up of a checkout at a time.  The lock goes away with the last process that has the file open, so that
 # it also waits for what a killed set-up left running.

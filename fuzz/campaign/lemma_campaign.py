@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fuzz.campaign.engine import require_engine
 from fuzz.campaign.libfuzzer_counters import Counters, key_index
 from harness.errors import ShadowfuzzError
 from harness.lemma.case import Case, case_of
@@ -191,8 +192,10 @@ class Campaign:
 def run_campaign(questions: tuple[Question, ...], seconds: float, jobs: int, seed: int, directory: Path) -> Campaign:
     """Run ``jobs`` workers from an empty corpus for ``seconds`` and collect what they found.
 
-    ShadowfuzzError, with the end of its log: a worker failed, or did not end in time.
+    SetupError: there is no fuzzing engine here.  ShadowfuzzError, with the end of its log: a worker failed, or did not
+    end in time.
     """
+    require_engine()
     campaign = Campaign(workers=jobs)
     outs = [directory / f"worker{i}.jsonl" for i in range(jobs)]
     with _workers(questions, seconds, seed, outs) as processes:

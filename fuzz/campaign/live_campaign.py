@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fuzz.campaign.campaign_results import CampaignOptions
+from fuzz.campaign.engine import require_engine
 from fuzz.campaign.guidance import choose
 from fuzz.campaign.parent import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.campaign.status_line import NewClusterCounter, status_line
@@ -89,6 +90,7 @@ def run_live_campaign(
 
     ``afterwards`` is called unless the campaign was interrupted or failed; what it cannot write is no reason to fail.
     """
+    require_engine()
     started, jobs = time.monotonic(), plan.workers
     kept = kept_rows()
     targets = open_targets(plan.targets, progress)

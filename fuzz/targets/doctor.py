@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import platform
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,9 +65,9 @@ def diagnose(tree: Path | None = None) -> Diagnosis:
     of_tree = () if tree is None else check_tree(tree_path(tree, str(tree)))
     states = tuple(_state(name) for name in list_configs())
     checks = (
-        *check_requirements(parse_requirements(_read_requirements(), str(REQUIREMENTS)), _find),
+        *check_requirements(parse_requirements(_read_requirements(), str(REQUIREMENTS), platform.machine()), _find),
         *(check_compiler(compiler) for compiler in COMPILERS),
-        *check_distributions(importlib.metadata.requires("shadowfuzz") or (), _version),
+        *check_distributions(importlib.metadata.requires("shadowfuzz") or (), _version, platform.machine()),
         *(check_target(state) for state in states),
         *_emulators(),
         *of_tree,

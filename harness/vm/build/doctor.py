@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from harness.errors import InputError, SetupError
 from harness.vm.build.prepare import PreparedTarget
@@ -64,8 +65,15 @@ class TargetState:
     refused: str = ""
 
 
-def parse_requirements(text: str, where: str) -> tuple[Requirement, ...]:
-    """Return the rows of ``tools/debian-packages.txt``; InputError names the line that is none."""
+_ARCHITECTURES: Mapping[str, str] = MappingProxyType({"aarch64": "arm64", "x86_64": "amd64"})
+"""What Debian calls them."""
+
+
+def parse_requirements(text: str, where: str, machine: str = "") -> tuple[Requirement, ...]:
+    """Return the rows of ``tools/debian-packages.txt``; InputError names the line that is none.
+
+    Those of another ``machine`` (``uname -m``) are left out: ``[!arm64]`` behind a package as in deb-control(5).
+    """
     found: list[Requirement] = []
     for number, line in enumerate(text.splitlines(), start=1):
         row = line.partition("#")[0].strip()
@@ -74,7 +82,9 @@ def parse_requirements(text: str, where: str) -> tuple[Requirement, ...]:
         cells = [cell.strip() for cell in row.split("|")]
         if len(cells) != 3 or not all(cells):
             raise InputError(where, number, "expected: package | command or absolute path | what for")
-        found.append(Requirement(*cells))
+        package, other, architecture = cells[0].partition(" [!")
+        if not (other and architecture == f"{_ARCHITECTURES.get(machine)}]"):
+            found.append(Requirement(package, *cells[1:]))
     return tuple(found)
 
 
@@ -113,10 +123,13 @@ def _system_headers(sources: Iterable[Path]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(line for line in lines if line.startswith("#include <")))
 
 
-def check_distributions(requires: Sequence[str], version: Callable[[str], str | None]) -> tuple[Check, ...]:
+def check_distributions(
+    requires: Sequence[str], version: Callable[[str], str | None], machine: str = ""
+) -> tuple[Check, ...]:
     """Return a check for each Python distribution that the project requires, extras left out.
 
-    `requires` are requirement strings of the installed metadata; `version` returns what is installed, or None.
+    `requires` are requirement strings of the installed metadata; `version` returns what is installed, or None.  What is
+    asked for on other machines (``platform_machine``) is not missing on this one.
     """
     checks: list[Check] = []
     for requirement in requires:
@@ -125,6 +138,10 @@ def check_distributions(requires: Sequence[str], version: Callable[[str], str | 
             continue
         name = re.split(r"[^A-Za-z0-9._-]", text.strip(), maxsplit=1)[0]
         found = version(name)
+        if found is None and "platform_machine" in marker and f'"{machine}"' not in marker.replace("'", '"'):
+            why = f"has no package for {machine}, so that no campaign can run here"
+            checks.append(Check("python", name, True, why))
+            continue
         fix = "" if found else "make setup"
         checks.append(Check("python", name, found is not None, found or f"{text.strip()} is not installed", fix))
     return tuple(checks)

@@ -132,3 +132,19 @@ def test_target() -> None:
     assert not damaged.ok
     assert "rm -r /cache/kernel-1" in damaged.fix
     assert check_target(TargetState(config, replace(PREPARED, kernel_sha256="bb"), "bb")).ok
+
+
+def test_what_only_other_machines_need() -> None:
+    text = "gcc [!arm64] | gcc | compiles\nmake | make | builds\n"
+    assert [row.package for row in parse_requirements(text, "x", "x86_64")] == ["gcc", "make"]
+    assert [row.package for row in parse_requirements(text, "x", "aarch64")] == ["make"]
+    assert "gcc-aarch64-linux-gnu" not in {
+        row.package for row in parse_requirements(REQUIREMENTS.read_text(), "x", "aarch64")
+    }
+
+
+@pytest.mark.parametrize(("machine", "ok"), [("x86_64", False), ("aarch64", True)])
+def test_a_distribution_that_a_machine_has_no_package_of(machine: str, ok: bool) -> None:
+    (check,) = check_distributions(['atheris==3.0.0; platform_machine == "x86_64"'], lambda name: None, machine)
+    assert check.ok is ok
+    assert ("no campaign can run here" in check.detail) is ok
