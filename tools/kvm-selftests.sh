@@ -83,10 +83,10 @@ run() { # test cpus argument...
     program=$(find "$dir/programs" -type f -name "$name" -perm -1)
     [ -n "$program" ] || status=2 die "$name: no such test in $dir/programs"
     trace=$dir/$name.trace
-    "$shadowfuzz" record --target "$target" --smp "$cpus" --seconds 120 --out "$trace" "$program" "$@" \
+    "$shadowfuzz" recording record --target "$target" --smp "$cpus" --seconds 120 --out "$trace" "$program" "$@" \
         >"$dir/$name.log" 2>&1 || die "$name was not recorded: see $dir/$name.log"
     found=0
-    "$shadowfuzz" check --accept-kept "$trace" >"$dir/$name.check" 2>/dev/null || found=$?
+    "$shadowfuzz" recording check --accept-kept "$trace" >"$dir/$name.check" 2>/dev/null || found=$?
     [ "$found" -le 1 ] || die "$name was not checked: see $dir/$name.check"
     [ "$found" -eq 0 ] || new=1
     ended=$(sed -n 's/^the program //p' "$dir/$name.log")

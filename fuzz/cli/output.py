@@ -40,7 +40,7 @@ JSON_VERSIONS: Mapping[str, int] = MappingProxyType(
         "kernels matrix": 1,
         "lemma": 1,
         "minimise": 1,
-        "recording check": 1,
+        "recording check": 2,
         "recording distil": 1,
         "recording record": 1,
         "replay": 1,
