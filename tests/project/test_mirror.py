@@ -102,7 +102,6 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.targets.options", "unit/fuzz/targets/test_target_set.py"),
         Row("fuzz.targets.prepared_side", "unit/fuzz/cli/test_replay.py"),
         Row("fuzz.targets.record_program", "unit/fuzz/corpus/test_recorded_seeds.py"),
-        Row("fuzz.triage.check_recording", "unit/fuzz/corpus/test_extract_seeds.py"),
         Row("fuzz.triage.findings_text", "unit/fuzz/cli/test_findings.py"),
         Row("fuzz.triage.problems_text", "unit/fuzz/cli/test_findings.py", ("findings", MAIN, "fuzz.cli.findings")),
         Row("harness.report.problem_data", "unit/fuzz/cli/test_findings.py", ("findings", MAIN, "fuzz.cli.findings")),
@@ -153,7 +152,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.report.html_problems", "unit/harness/report/test_html_report.py", ("harness.report.html_report",)),
         Row("harness.report.html_script", "unit/harness/report/test_html_report.py"),
         Row("harness.report.readme_tables", "project/test_docs.py"),
-        Row("harness.report.recording", "unit/fuzz/corpus/test_extract_seeds.py", ("fuzz.triage.check_recording",)),
+        Row("harness.report.recording", "unit/fuzz/triage/test_check_recording.py"),
         Row("harness.report.trace_text", "unit/harness/report/test_terminal.py"),
     ),
     "a command: it is called, on a recording or on what was kept before": (

@@ -14,6 +14,7 @@ from functools import partial
 
 import pytest
 
+from fuzz.triage.check_recording import check_file
 from harness.coverage.exercised_steps import Exercise
 from harness.coverage.reachable_exits import DEBUG_EXITS, GUEST_EXITS, possible, unreached_reason
 from harness.findings.checked import CheckResult, signature
@@ -22,7 +23,7 @@ from harness.findings.regressions import Regression, load_regressions
 from harness.relations.divergence import Divergence, causes, is_new
 from harness.relations.errata import SHARED
 from harness.scenario.steps import STEP_KINDS
-from harness.vm.config import DEFAULT_TARGET, list_configs
+from harness.vm.config import DEFAULT_TARGET, PROJECT, list_configs
 from tests.vm.running import (
     CATALOGUE,
     CORPUS,
@@ -146,8 +147,10 @@ def test_expected_toml_names_what_there_is() -> None:
 
 
 def test_every_known_entry_is_used(corpus: Mapping[str, Results]) -> None:
-    """An entry that explains nothing in the corpus is untested, or was never needed."""
+    """An entry that explains nothing in the corpus, nor in what programs of others do, is untested or not needed."""
     used = {j.known.id for results in corpus.values() for c in results.values() for j in c.judged if j.known}
+    for path in sorted((PROJECT / "tests" / "golden" / "selftests").glob("*.trace")):
+        used |= set(check_file(path, ("spec",), lambda line: None).tally.known)
     assert used == {entry.id for entry in CATALOGUE.entries}
 
 
