@@ -24,7 +24,7 @@ READ_ONLY = 2
 PROTECTED, IPA_SIZE = 1 << 31, 0xFF
 """Fields of a VM's type: KVM_VM_TYPE_ARM_PROTECTED, KVM_VM_TYPE_ARM_IPA_SIZE (KVM API 4.2)."""
 SYSTEM_SUSPEND = 216
-"""KVM_CAP_ARM_SYSTEM_SUSPEND (uapi/linux/kvm.h): the call goes to userspace, which decides (KVM API 7.28)."""
+"""KVM_CAP_ARM_SYSTEM_SUSPEND (uapi/linux/kvm.h): the call goes to userspace, which decides (KVM API 8.36)."""
 PSCI_VERSION, PSCI_1_1 = 0x6030_0000_0014_0000, 0x10001
 FEATURE_BITMAPS = 0x6030_0000_0016_0000
 """KVM_REG_ARM_PSCI_VERSION, and the first of KVM_REG_ARM_{STD,STD_HYP,VENDOR_HYP}_BMAP (uapi/asm/kvm.h)."""

@@ -214,7 +214,9 @@ KVM_API: Mapping[str, str] = {
     "4.68": "KVM_SET_ONE_REG",
     "4.82": "KVM_ARM_VCPU_INIT",
     "4.87": "KVM_SET_GUEST_DEBUG",
+    "4.116": "KVM_REGISTER_COALESCED_MMIO",
     "5": "KVM_EXIT_",
+    "8.36": "KVM_CAP_ARM_SYSTEM_SUSPEND",
 }
 """Sections of Documentation/virt/kvm/api.rst that are cited, and the call that each describes."""
 
