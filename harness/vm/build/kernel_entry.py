@@ -168,7 +168,7 @@ def _codename() -> str:
 
 
 def archive_version(config: MachineConfig, codename: str) -> str:
-    """Return the kernel of the whole archive that a target boots, as :meth:`Kernels.find` takes it.
+    """Return which kernel of the whole archive a target boots (:meth:`harness.vm.debian.kernel_archive.Kernels.find`).
 
     Empty: its package, which is of the target's series in this Debian release.  No suite but the machine's own is read
     then.
