@@ -86,7 +86,6 @@ class Tally:
     """
 
     rounds: int = 0
-
     exits: Counter[str] = field(default_factory=Counter)
     relations: Counter[str] = field(default_factory=Counter)
     known: Counter[str] = field(default_factory=Counter)
@@ -144,7 +143,7 @@ def check_records(
     """
     for tally in tallies.values():
         tally.absent = frozenset(absent)
-    levels = {level: (tally, shortcut(level)) for level, tally in tallies.items()}
+    predict = {level: shortcut(level) for level in tallies}
     for at in split(records):
         for tally in tallies.values():
             tally.vcpus.add((at.vm, at.vcpu))
@@ -156,8 +155,7 @@ def check_records(
             for tally in tallies.values():
                 tally.unchecked[f"save, restore, host, isolate: {why}"] += 1
         else:
-            predictions = {level: predict(at.round) for level, (_, predict) in levels.items()}
-            _check_turn(at, predictions, against, tallies)
+            _check_turn(at, {level: of(at.round) for level, of in predict.items()}, against, tallies)
 
 
 def _why_not_judged(round_: Round) -> str:
