@@ -10,9 +10,13 @@ from xml.etree import ElementTree
 import pytest
 
 from fuzz.cli.main import main
+from fuzz.corpus.files import find_scenarios
+from fuzz.paths import SEEDS
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
+from harness.vm.kernels.kallsyms import read_symbols
 from harness.vm.kernels.tree import IMAGE
+from tests.vm.changes import CHANGES, changed_image
 from tests.vm.patching import PATCHES, apply
 from tests.vm.trees import debian_tree
 
@@ -64,3 +68,23 @@ def test_what_a_patch_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert re.search(r"^  \w+\.pc/", out, re.MULTILINE), out
     assert ElementTree.fromstring(report.read_text()).get("failures") == "2"
+
+
+ONE_LINE = ("inject-spsr", "mmio-half", "psci-migrate-info", "reset-pstate", "save-mair_el1")
+"""Rows of tests/vm/changes.py, one of each part of KVM that docs/your-kernel.md has in its table."""
+
+
+@pytest.mark.timeout(600)
+def test_one_changed_instruction_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = debian_tree("kvm-nvhe", tmp_path)
+    stock = (tree / IMAGE).resolve()
+    symbols = read_symbols(stock)
+    for name in ONE_LINE:
+        change = next(row for row in CHANGES if row.name == name)
+        (tree / IMAGE).unlink()
+        changed_image(stock, change, tmp_path, symbols).rename(tree / IMAGE)
+        scenarios = [str(path) for path in find_scenarios(SEEDS) if path.stem in change.seeds]
+        assert main(["ci", *scenarios, "--no-campaign", "--tree", str(tree)]) == 1, name
+        out = capsys.readouterr().out
+        new = out.partition("new problems")[2].partition("\nfixed")[0]
+        assert any(f"  {shown}/" in new for shown in change.shows), out
