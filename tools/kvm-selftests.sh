@@ -3,7 +3,7 @@
 # Build KVM's own selftests from Debian's kernel sources, record some of them on a target, and check the recordings:
 #     tools/kvm-selftests.sh [--target NAME] [--dir DIR] [TEST...]     e.g. tools/kvm-selftests.sh psci_test vgic_irq
 # Prints a row a test: exit status of the program, exits, what is unexplained and new.  Exit status: 0 nothing is new.
-# DIR (out/selftests) holds sources, programs and recordings; what is there already is not made again.
+# DIR (out/selftests) holds programs and recordings; programs that are there are not made again.
 set -eu
 
 source=linux-source-6.12
@@ -69,6 +69,8 @@ build() {
     make -s -C "$dir/$source/tools/testing/selftests/kvm" ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- \
         CC=aarch64-linux-gnu-gcc KHDR_INCLUDES="-isystem $dir/headers/usr/include" EXTRA_CFLAGS=-static \
         LDFLAGS="-static -pthread -no-pie" OUTPUT="$dir/programs"
+    find "$dir/programs" -name '*.[od]' -exec rm {} +
+    rm -r "${dir:?}/$source" "$dir/headers"
     touch "$dir/built"
 }
 
