@@ -6,22 +6,26 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from fuzz.cli.options import Subparsers, add_campaign
 from fuzz.cli.output import announce_page, style_of
+from fuzz.cli.progress import progress_printer
 from fuzz.paths import out_words
 from fuzz.store.database import Database
-from fuzz.store.kept_findings import all_examples, find, kept_rows, open_database, stories
+from fuzz.store.kept_findings import Contents, contents, find, kept_rows, open_database
 from fuzz.store.marks import MAX_NOTE, STATUSES, Mark, Marks
+from fuzz.store.unreadable_text import unreadable_lines
 from fuzz.triage.findings_text import for_machines, overview, show
 from fuzz.triage.problems_text import errata_text, problems_text
 from fuzz.triage.report_page import write_report
 from harness.errors import InputError
-from harness.report.finding_data import Story
 from harness.report.problem_data import errata_of, problems_of
 from harness.report.terminal import Style, printable
+
+_say = progress_printer("findings")
 
 EPILOG = """\
 examples:
@@ -86,32 +90,37 @@ def run_findings(args: argparse.Namespace) -> int:
         return 0
     if args.action == "set":
         return _set(args, database)
-    style, marks = style_of(sys.stdout, os.environ), Marks(database).all()
+    style = style_of(sys.stdout, os.environ)
     if args.action == "show":
         story = find(database, args.id)
         if args.format != "text":
             print(for_machines((story,), args.format), end="")
         else:
-            print("\n".join((*show(story, style, str(args.out), trace=args.trace), *_said(marks.get(story.id)))))
+            mark = Marks(database).all().get(story.id)
+            print("\n".join((*show(story, style, str(args.out), trace=args.trace), *_said(mark))))
         return 0
-    found = stories(database)
+    kept = contents(database)
+    found = kept.stories
+    for line in unreadable_lines(kept.unreadable):
+        _say(line)
     if args.new:
         found = tuple(story for story in found if not story.like)
     if args.format != "text":
-        print(for_machines(found, args.format), end="")
+        print(for_machines(found, args.format, kept.unreadable), end="")
     elif args.clusters or not found:
         print("\n".join(overview(found, style, "new findings" if args.new else "findings")))
     else:
-        print("\n".join(_list(args, database, found, marks, style)))
-    return 1 if any(story.kept.confirmed for story in found) else 0
+        print("\n".join(_list(args, replace(kept, stories=found), style)))
+    if any(story.kept.confirmed for story in found):
+        return 1
+    return 2 if kept.unreadable else 0
 
 
-def _list(
-    args: argparse.Namespace, database: Database, found: Sequence[Story], marks: Mapping[str, Mark], style: Style
-) -> Iterator[str]:
+def _list(args: argparse.Namespace, kept: Contents, style: Style) -> Iterator[str]:
+    found, marks = kept.stories, kept.marks
     problems = [
         problem
-        for problem in problems_of(found, all_examples(database))
+        for problem in problems_of(found, kept.examples)
         if args.status in (None, marks.get(problem.id, Mark()).status)
         and args.assignee in (None, marks.get(problem.id, Mark()).assignee)
     ]

@@ -15,7 +15,7 @@ from fuzz.campaign.parent import RUN
 from fuzz.corpus.coverage_survey import possible_decisions
 from fuzz.paths import KNOWN_DIR
 from fuzz.store.database import Database
-from fuzz.store.kept_findings import all_examples, kept_rows, stories
+from fuzz.store.kept_findings import contents, kept_rows
 from fuzz.store.runs import History
 from harness.findings.known_divergences import Catalogue
 from harness.report.campaign_data import Book, branches, known_hits
@@ -40,7 +40,8 @@ def book_of(database: Database, campaign: Path | None = None) -> Book:
 
     InputError: the database cannot be read.
     """
-    runs, found = History(database).runs(), stories(database)
+    (runs, no_runs), kept = History(database).sound(), contents(database)
+    found = kept.stories
     if campaign is not None and runs and runs[-1].summary is None:
         stats = merge(map(read_stats, (campaign / RUN).glob("*.stats")))
         live = {"branches": stats.group("branches"), "known_by_entry": stats.group("known")}
@@ -52,9 +53,10 @@ def book_of(database: Database, campaign: Path | None = None) -> Book:
     version = importlib.metadata.version("shadowfuzz")
     return Book(
         *(made, version, found, runs, known_hits(entries, runs), branches(runs, possible)),
-        problems=problems_of(found, all_examples(database)),
+        problems=problems_of(found, kept.examples),
         errata=errata_of(found),
         errata_words={row.id: row.does for row in kept_rows()},
+        unreadable=tuple(map(str, (*kept.unreadable, *no_runs))),
     )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fuzz.store.database import Database
 from fuzz.store.findings import CONSOLE, FINDINGS, FRESH_QEMU, Store
-from fuzz.store.kept_findings import stories_of
+from fuzz.store.kept_findings import read_stories
+from fuzz.store.unreadable_text import unreadable_lines
 from fuzz.targets.observation import Observation, clusters_of, leaders_of, texts_of
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import Side, TargetSet, open_targets
@@ -37,7 +38,10 @@ def triage(database: Database, targets: TargetSet[Side], plan: TriagePlan, say: 
     Each is kept before the next one begins.  TargetError: the machine was lost too often.
     """
     store = Store(database, FINDINGS)
-    waiting = [story for story in stories_of(store) if _waits(story, targets, plan)]
+    found, unreadable = read_stories(store)
+    for line in unreadable_lines(unreadable):
+        say(line)
+    waiting = [story for story in found if _waits(story, targets, plan)]
     for number, story in enumerate(sorted(waiting, key=lambda story: bool(story.like)), 1):
         one = _alarm if story.kept.finding.kind == "alarm" else _one
         say(f"{number} of {len(waiting)}: {story.id}: {one(store, story.kept, targets, plan.runs)}")

@@ -80,6 +80,7 @@ class Book:
     """What a report tells; ``made`` is when, ISO 8601; ``known`` the catalogue's entries with how often each helped.
 
     ``problems`` and ``errata`` are the confirmed ones of ``stories``; ``errata_words`` say what an erratum does, by id.
+    ``unreadable`` has a line for each row that could not be read.
     """
 
     made: str
@@ -91,6 +92,7 @@ class Book:
     problems: tuple[ProblemStory, ...] = ()
     errata: tuple[ErratumStory, ...] = ()
     errata_words: Mapping[str, str] = field(default_factory=dict)
+    unreadable: tuple[str, ...] = ()
 
 
 def known_hits(entries: Iterable[Known], runs: Iterable[Run]) -> tuple[tuple[Known, int], ...]:

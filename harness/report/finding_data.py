@@ -34,6 +34,8 @@ from harness.report.replay_result import Job, Ran
 from harness.report.sites import sites
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
+from harness.vm.config import MachineConfig, list_configs
+from harness.vm.config_text import TARGET
 from harness.vm.crash import CRASH, EARLIER, ENDS, Report, from_text
 
 
@@ -45,6 +47,7 @@ class Kept:
     emulators showed, None if none was tried.
     ``scenario`` and the traces are None where there is none, or none that this version can read; ``other_trace`` is
     that of the second target, where two were compared.  ``history``: which kernels show it, empty if none was asked.
+    ``config`` is the target as it was then, None if it was not stored.
     """
 
     finding: Finding
@@ -58,6 +61,7 @@ class Kept:
     other_trace: Trace | None = None
     elsewhere: tuple[EmulatorResult, ...] | None = None
     history: tuple[Asked, ...] = ()
+    config: MachineConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +105,20 @@ _NO_TRACE: Mapping[str, Verdict] = {
 }
 
 
+_NO_TARGET = Verdict("unexplained", "its trace was not checked: its target was not stored with it, and is not here")
+
+
 def tell(
-    kept: Kept, cpu: Cpu, catalogue: Catalogue, changes: tuple[Intended, ...] = (), errata: TargetErrata = NO_ERRATA
+    kept: Kept,
+    cpu: Cpu | None,
+    catalogue: Catalogue,
+    changes: tuple[Intended, ...] = (),
+    errata: TargetErrata = NO_ERRATA,
 ) -> Story:
     """Return the story of a finding: its trace is checked again, its sites found, its verdict given.
 
-    ``errata`` are the target's.  Where two targets were compared their traces are, with the intended ``changes``; there
-    are no sites then.
+    ``cpu`` is the target's, None if that is not known; ``errata`` are the target's.  Where two targets were compared
+    their traces are, with the intended ``changes``; there are no sites then.
     """
     finding = kept.finding
     if finding.kind == "crash":
@@ -117,7 +128,10 @@ def tell(
     plain = Story(kept, _NO_TRACE[finding.kind], None, None, None)
     if kept.scenario is None or kept.trace is None:
         return plain
+    if finding.other is None and cpu is None:
+        return Story(kept, _NO_TARGET, None, None, None)
     if finding.other is None:
+        assert cpu is not None
         checked = check(kept.scenario, kept.trace, finding.subject.level, cpu, catalogue, errata=errata)
     elif kept.other_trace is not None:
         versions = Versions(finding.subject.kernel_release, finding.other.kernel_release)
@@ -225,4 +239,13 @@ def replay_command(kept: Kept, out: str = "", crash: Report | None = None) -> st
     earlier = [str(place.with_name(f"{EARLIER}{number:02}.scn")) for number in range(before, 0, -1)]
     words = ["shadowfuzz", "replay", *(["--same-vm"] if earlier else []), *earlier, str(place)]
     words += hyp_copy.options(kept.finding.signature)
-    return shlex.join([*words, "--target", subject.target, "--level", subject.level])
+    return shlex.join([*words, "--target", _target_word(kept, place), "--level", subject.level])
+
+
+def _target_word(kept: Kept, place: PurePath) -> str:
+    """Return what ``--target`` is given: of a target file without a path in its name, the copy beside the scenario."""
+    target = kept.finding.subject.target
+    base, mark, emulator = target.partition("%") if "/" not in target else (target, "", "")
+    if kept.config is None or "@" in target or base in list_configs():
+        return target
+    return f"{place.with_name(TARGET)}{mark}{emulator}"

@@ -20,12 +20,14 @@ from harness.report.glossary import ABOUT, LIKE, VERDICTS, in_words
 from harness.report.html_markup import Content, Line, Markup, details, document, el, join, plot, put, table, when
 from harness.report.html_problems import lead
 from harness.report.sites import Row, Site, StepSite
-from harness.report.terminal import bit_ranges, both_shown, decisions, exit_text, outcome_text, times
+from harness.report.terminal import bit_ranges, both_shown, decisions, exit_text, many, outcome_text, times
 from harness.report.trace_text import trace_lines
 from harness.scenario.scenario import format_scenario, format_step, instruction
 from harness.scenario.steps import KINDS, Actor
 from harness.vm.crash import EARLIER
 
+MAX_UNREADABLE = 50
+"""So many rows that cannot be read are listed."""
 _NAV = (
     ("problems", "Problems"),
     ("errata", "Errata"),
@@ -70,7 +72,15 @@ def _header(book: Book) -> Markup:
     box = Markup('<input id="search" type="search" placeholder="Search" aria-label="Search all rows and findings">')
     found = el("p", id="found", role="status", class_="dim")
     title = el("h1", "shadowfuzz: what real KVM does that it should not")
-    return el("header", title, el("p", made, class_="dim"), box, found)
+    return el("header", title, el("p", made, class_="dim"), box, found, *_unreadable(book))
+
+
+def _unreadable(book: Book) -> Iterator[Markup]:
+    """What is missing from the page."""
+    if book.unreadable:
+        rows = el("ul", *(el("li", line[:300]) for line in book.unreadable[:MAX_UNREADABLE]))
+        told = f"{many(len(book.unreadable), 'row')} of the database cannot be read; this page is made of the others"
+        yield details(el("b", told, class_="new"), rows)
 
 
 # ---- overview --------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def postgres() -> Iterator[str]:
     try:
         run(str(programs / "initdb"), "-D", str(root / "data"), "-A", "trust", "-U", "postgres", "-N")
         run(str(programs / "pg_ctl"), "-D", str(root / "data"), "-o", options, "-w", "start")
-        yield f"postgresql+psycopg2://postgres@/postgres?host={root}"
+        yield f"postgresql://postgres@/postgres?host={root}"
         run(str(programs / "pg_ctl"), "-D", str(root / "data"), "-m", "immediate", "stop")
     finally:
         shutil.rmtree(root, ignore_errors=True)
