@@ -37,7 +37,9 @@ def _visible(text: str) -> str:
 
 def el(name: str, /, *contents: Content, **attributes: str) -> Markup:
     """Return an element; ``class_`` and ``aria_label`` are written ``class`` and ``aria-label``."""
-    given = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(_visible(value))}"' for key, value in attributes.items())
+    given = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_visible(value))}"' for key, value in attributes.items()
+    )
     if name in SVG_VOID:  # which HTML would leave open
         return Markup(f"<{name}{given}/>")
     return Markup(f"<{name}{given}>" if name in VOID else f"<{name}{given}>{put(*contents)}</{name}>")
