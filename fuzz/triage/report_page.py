@@ -18,7 +18,7 @@ from fuzz.store.database import Database
 from fuzz.store.kept_findings import contents, kept_rows
 from fuzz.store.runs import History
 from harness.findings.known_divergences import Catalogue
-from harness.report.campaign_data import Book, branches, known_hits
+from harness.report.campaign_data import Book, Said, branches, known_hits
 from harness.report.html_report import page
 from harness.report.problem_data import errata_of, problems_of
 
@@ -51,11 +51,14 @@ def book_of(database: Database, campaign: Path | None = None) -> Book:
     possible = {decision for level in levels for decision in _possible(level)}
     made = datetime.now(UTC).isoformat(timespec="seconds")
     version = importlib.metadata.version("shadowfuzz")
+    rows = kept_rows()
     return Book(
         *(made, version, found, runs, known_hits(entries, runs), branches(runs, possible)),
         problems=problems_of(found, kept.examples),
         errata=errata_of(found),
-        errata_words={row.id: row.does for row in kept_rows()},
+        errata_words={row.id: row.does for row in rows},
+        releases={row.id: row.releases for row in rows},
+        said={id_: Said(mark.status, mark.assignee, mark.note) for id_, mark in kept.marks.items()},
         unreadable=tuple(map(str, (*kept.unreadable, *no_runs))),
     )
 
