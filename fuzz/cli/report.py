@@ -10,9 +10,8 @@ from pathlib import Path
 from fuzz.cli.options import Subparsers, add_number
 from fuzz.cli.output import announce_page
 from fuzz.store.kept_findings import open_database
-from fuzz.triage.report_page import book_of, write_report
+from fuzz.triage.report_page import site_of, write_report
 from fuzz.triage.report_server import LOOPBACK, make_server
-from harness.report.html_report import page
 
 REPORT = """\
 examples:
@@ -71,7 +70,7 @@ def run_report(args: argparse.Namespace) -> int:
 def run_serve(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     database = open_database(args.campaign, args.store)
-    server = make_server(args.port, lambda: page(book_of(database, args.campaign)))
+    server = make_server(args.port, site_of(database, args.campaign).get)
     print(f"serve: http://{LOOPBACK}:{server.server_port}/ (Ctrl-C ends it)", file=sys.stderr, flush=True)
     try:
         server.serve_forever()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -17,10 +18,14 @@ from fuzz.paths import KNOWN_DIR
 from fuzz.store.database import Database
 from fuzz.store.kept_findings import contents, kept_rows
 from fuzz.store.runs import History
+from fuzz.triage.report_site import Site
 from harness.findings.known_divergences import Catalogue
 from harness.report.campaign_data import Book, Said, branches, known_hits
 from harness.report.html_report import page
 from harness.report.problem_data import errata_of, problems_of
+
+SERVER_SECONDS = 30.0
+"""How often a database on a server is read again while somebody looks."""
 
 
 def write_report(database: Database, campaign: Path, out: Path) -> int:
@@ -33,6 +38,29 @@ def write_report(database: Database, campaign: Path, out: Path) -> int:
     finally:
         work.unlink(missing_ok=True)
     return len(text.encode())
+
+
+def site_of(database: Database, campaign: Path) -> Site:
+    """Return the pages of a campaign as a server gives them; they are made anew when the database has changed.
+
+    InputError: the database's URL is none.
+    """
+    file = database.file
+    paths = () if file is None else (file, Path(f"{file}-wal"))
+
+    def stamp() -> object:
+        # Of a database that is no file nothing is known but the time.
+        return tuple(map(_state, paths)) if paths else int(time.monotonic() / SERVER_SECONDS)
+
+    return Site(lambda: book_of(database, campaign), stamp)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        now = path.stat()
+    except OSError:
+        return 0, 0
+    return now.st_mtime_ns, now.st_size
 
 
 def book_of(database: Database, campaign: Path | None = None) -> Book:

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The schemas in docs/schema list every key of the JSON that is written; tests/unit/fuzz/cli/test_report.py has the API's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuzz.campaign.counters_file import StatsWriter, read_stats
+from fuzz.campaign.parent import Outcome
+from fuzz.cli.main import main
+from fuzz.store.database import Database, default_url
+from fuzz.store.findings import FINDINGS, Store
+from fuzz.store.kept_findings import kept_rows
+from tests.support.kept import filled
+from tests.support.paths import ROOT
+from tests.support.schemas import check_schema
+from tests.support.summaries import summary_of
+
+
+def schema(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / "docs" / "schema" / f"{name}.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_summary(tmp_path: Path, new: bool) -> None:
+    filled(tmp_path)
+    stats = StatsWriter(tmp_path / "stats")
+    for id_ in Store(Database(default_url(tmp_path)), FINDINGS).ids():
+        stats.add("crashes" if id_.startswith("crash") else "unexplained", id_, 3)
+    stats.add("exits", "WFX", 5)
+    outcome = Outcome(read_stats(tmp_path / "stats"), 1.5, ("one died",), "", False)
+    summary = summary_of(tmp_path, outcome, () if new else kept_rows())
+    assert summary.findings and summary.problems and bool(summary.errata) != new
+    check_schema(schema("summary"), json.loads(json.dumps(summary.to_json())))
+
+
+def test_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    filled(tmp_path)
+    assert main(["findings", "--format", "json", "--out", str(tmp_path)]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert any(finding["sites"] for finding in document["findings"])
+    assert any(finding["crash"] for finding in document["findings"])
+    check_schema(schema("findings"), document)
+
+
+def test_a_schema_can_fail(tmp_path: Path) -> None:
+    for document in ({"version": 1}, {"version": 1, "findings": [{}], "unreadable": []}, []):
+        with pytest.raises(Exception, match="is a required property|is not of type"):
+            check_schema(schema("findings"), document)
