@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The schemas in docs/schema list every key of the JSON that is written; tests/unit/fuzz/cli/test_report.py has the API's."""
+"""The schemas in docs/schema list every key of the JSON that is written.  The API's: unit/fuzz/cli/test_report.py."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ def test_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_schema_can_fail(tmp_path: Path) -> None:
     for document in ({"version": 1}, {"version": 1, "findings": [{}], "unreadable": []}, []):
-        with pytest.raises(Exception, match="is a required property|is not of type"):
+        with pytest.raises(Exception, match=r"is a required property|is not of type"):
             check_schema(schema("findings"), document)
