@@ -14,7 +14,7 @@ from harness.report.glossary import in_words
 from harness.report.html_findings import badge
 from harness.report.html_markup import Content, Markup, details, el, put, table, when
 from harness.report.problem_data import ErratumStory, ProblemStory
-from harness.report.release_strip import axis_of, strip
+from harness.report.release_strip import axis_of, ends_of, strip
 from harness.report.terminal import many, times
 
 InFull = Callable[[Story], Markup]
@@ -101,10 +101,12 @@ def _rate(story: Story) -> str:
 
 def errata(book: Book) -> Markup:
     """Return the section of what is known by its cause."""
+    axis = ends_of(axis_of(book.releases.values()))
     heads = ("erratum", "clusters", "seen", "what a kernel with it does", "releases", "last")
     told = (
         "What came back of the findings that the project keeps. The rule of an erratum predicts what was seen, bit "
-        "for bit; a ~ marks those of which some clusters have the signature alone."
+        "for bit; a ~ marks those of which some clusters have the signature alone. A bar shows which of the measured "
+        f"kernels have it, from {axis[0]} to {axis[1]}."
     )
     rows = table(heads, _rows(book), "Errata", "stack sort")
     return el("section", el("h2", "Errata"), el("p", told, class_="dim"), rows, id="errata")
@@ -117,7 +119,7 @@ def _rows(book: Book) -> Iterator[tuple[Content, ...]]:
         words = book.errata_words.get(erratum.id, "")
         link = el("a", erratum.id, href=f"#{lead(erratum).anchor}", id=f"erratum-{erratum.id}")
         kernels = strip(book.releases.get(erratum.id, {}), axis)
-        last = when(erratum.last_seen)
+        last = el("span", when(erratum.last_seen).partition(" ")[0], class_="date")
         yield put(link), f"{len(erratum.stories):,}{mark}", f"{erratum.count:,}", words, kernels, last
 
 

@@ -51,15 +51,16 @@ background:var(--bg);color:var(--fg);border:1px solid var(--line)}
 .clusters details,.clusters p{margin:.1rem 0 .1rem 1rem}
 small{font-size:.8rem;color:var(--dim)}
 .strip{display:flex;align-items:center;gap:.4rem;flex-wrap:wrap}.strip svg{width:7.5rem;height:.63rem;flex:none}
+@media (min-width:44.01rem){.strip small{white-space:nowrap}td .strip{flex-wrap:nowrap}td:has(.strip){width:1%}}
 .strip rect{fill:var(--line)}.strip .shows{fill:var(--bad)}.strip .cannot{fill:var(--warn);opacity:.4}
-.dot{fill:var(--link)}
+.date{white-space:nowrap}.dot{fill:var(--link)}
 .script .sort th{cursor:pointer}[hidden]{display:none!important}
 @media (max-width:44rem){nav{font-size:.85rem;padding:.4rem .8rem}nav a{margin-right:.6rem}
 .stack thead{display:none}.stack tr{display:block;border-bottom:1px solid var(--line);padding:.4rem 0}
 .stack td{display:block;border:0;padding:.05rem 0;overflow-wrap:anywhere}.stack td:empty{display:none}
 .stack td::before{content:attr(data-head) ": ";color:var(--dim);font-family:system-ui,sans-serif}}
-@media print{nav,#search,#jump,#clusters,.appendix,#nights details{display:none!important}body{font-size:10px}
-main{max-width:none;padding:0}a{color:inherit;text-decoration:none}article,tr{break-inside:avoid}
-h2,h3{break-after:avoid}.wide,pre{overflow:visible}pre{white-space:pre-wrap}
-.plots{grid-template-columns:repeat(2,1fr)}figure{break-inside:avoid}}
+@media print{nav,#search,#jump,#clusters,.appendix,#nights details{display:none!important}
+html{font-size:62%}body{font-size:1rem}code,pre,.reg td{font-size:.9rem}main{max-width:none;padding:0}
+a{color:inherit;text-decoration:none}article,tr,figure{break-inside:avoid}h2,h3{break-after:avoid}
+.wide,pre{overflow:visible}pre{white-space:pre-wrap}.plots{grid-template-columns:repeat(2,1fr)}}
 """

@@ -21,6 +21,12 @@ def axis_of(releases: Iterable[Mapping[str, Sequence[str]]]) -> tuple[Version, .
     return tuple(sorted({end for span in spans for end in _ends(span)}))
 
 
+def ends_of(axis: Sequence[Version]) -> tuple[str, str]:
+    """Return the first and the last version of an axis as people write them."""
+    first, last = (axis[0], axis[-1]) if axis else ((), ())
+    return ".".join(map(str, first)), ".".join(map(str, last))
+
+
 def strip(releases: Mapping[str, Sequence[str]], axis: Sequence[Version]) -> Markup:
     """Return the strip of a kept finding: its ``releases`` by mode of KVM, on an axis from :func:`axis_of`."""
     parts = []
