@@ -3,21 +3,62 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.errors import InputError
-from harness.report import terminal
-from harness.report.terminal import Style
+
+if TYPE_CHECKING:
+    from harness.report.terminal import Style
+
+JSON_VERSIONS: Mapping[str, int] = MappingProxyType(
+    {
+        "against": 1,
+        "bench": 1,
+        "bisect": 1,
+        "check": 1,
+        "ci": 1,
+        "cmin": 1,
+        "confirm": 1,
+        "coverage": 1,
+        "distil": 1,
+        "doctor": 1,
+        "export": 1,
+        "findings": 1,
+        "findings set": 1,
+        "fuzz": 2,
+        "kernels fetch": 1,
+        "kernels list": 1,
+        "lemma": 1,
+        "matrix": 1,
+        "minimise": 1,
+        "reach": 1,
+        "record": 1,
+        "replay": 1,
+        "report": 1,
+        "setup": 1,
+        "triage": 1,
+        "trial": 1,
+    }
+)
+"""The version of each command's JSON output; docs/formats.md lists the keys.
+
+A key that is there keeps its meaning within a version; new ones may come.
+"""
 
 
 def style_of(stream: TextIO, environ: Mapping[str, str]) -> Style:
     """Return the style for a stream: colour on a terminal unless NO_COLOR is set, and its width."""
+    from harness.report import terminal
+    from harness.report.terminal import Style
+
     terminal_there = stream.isatty()
     width = shutil.get_terminal_size((100, 24)).columns
     colour = terminal_there and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
@@ -34,6 +75,16 @@ def program() -> str:
         return "shadowfuzz"  # not called as a command
     here = Path.cwd()
     return str(called.relative_to(here) if called.is_relative_to(here) else called)
+
+
+def json_text(name: str, document: Mapping[str, Any]) -> str:
+    """Return the JSON output of a command, one object with its version; ``name`` is a key of JSON_VERSIONS."""
+    return json.dumps({"version": JSON_VERSIONS[name], **document}, indent=1, default=str) + "\n"
+
+
+def print_json(name: str, document: Mapping[str, Any]) -> None:
+    """Print the JSON output of a command."""
+    print(json_text(name, document), end="", flush=True)
 
 
 def write_text(path: Path, text: str) -> None:

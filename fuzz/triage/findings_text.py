@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from fuzz.store.database import Unreadable
+from fuzz.store.marks import Mark
 from harness.findings.regressions import NEW, is_by_cause, likeness, new_text
 from harness.findings.release_history import sentences
 from harness.findings.verdict import rate_text, together, verdict_lines
@@ -21,14 +22,11 @@ from harness.scenario.scenario import format_scenario
 
 
 def for_machines(found: Sequence[Story], form: str, unreadable: Sequence[Unreadable] = ()) -> str:
-    """Return findings in a format for machines; ``unreadable`` rows are in all of them but JUnit's."""
+    """Return findings as JUnit XML or SARIF; the latter names ``unreadable`` rows, too."""
     if form == "junit":
         return exchange_formats.junit(found)
-    if form == "sarif":
-        version = importlib.metadata.version("shadowfuzz")
-        return json.dumps(sarif(found, version, tuple(map(str, unreadable))), indent=1) + "\n"
-    rows = tuple((row.where, row.why) for row in unreadable)
-    return json.dumps(exchange_formats.findings_json(found, rows), indent=1) + "\n"
+    version = importlib.metadata.version("shadowfuzz")
+    return json.dumps(sarif(found, version, tuple(map(str, unreadable))), indent=1) + "\n"
 
 
 def overview(found: Sequence[Story], style: Style, what: str = "findings") -> Iterator[str]:
@@ -100,3 +98,11 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
     for name, text in kept.texts.items():
         yield style.paint("bold", name)
         yield from (f"    | {printable(line)}" for line in text.splitlines())
+
+
+def mark_lines(mark: Mark | None) -> Iterator[str]:
+    """Yield what is said of a finding, a line each."""
+    if mark is not None:
+        for name in ("status", "assignee", "note", "changed"):
+            if said := getattr(mark, name):
+                yield f"  {name:9} {printable(said)}"

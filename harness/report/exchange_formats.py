@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Findings for machines: JSON and JUnit XML.  Pure.
 
-JSON keys: ``version``, ``unreadable[]`` (where, why) and ``findings[]`` with id, kind, title, verdict, why, confirmed,
+JSON keys: ``unreadable[]`` (where, why) and ``findings[]`` with id, kind, title, verdict, why, confirmed,
 signature[], cluster, like[] (kept regressions that show its signature), new (there is none), target, kernel_release,
 kernel_sha256, level, against (the second target, or null), count, first_seen, last_seen, rate, levels{level: stand},
 elsewhere{emulator: rate}, releases[] (config, version, answer, seen, runs), scenario (text or null), sites[] (as
@@ -22,9 +22,6 @@ from harness.report.finding_data import Story, replay_command
 from harness.report.replay_json import site_json
 from harness.scenario.scenario import format_scenario
 from harness.vm.crash import Report
-
-FINDINGS_VERSION = 1
-"""Of the JSON form: docs/schema/findings.json."""
 
 
 def story_json(story: Story) -> Mapping[str, object]:
@@ -75,7 +72,6 @@ def _said(story: Story) -> str:
 def findings_json(stories: Sequence[Story], unreadable: Sequence[tuple[str, str]] = ()) -> Mapping[str, object]:
     """Return all findings as plain data, with the rows that cannot be read: where each is and why."""
     return {
-        "version": FINDINGS_VERSION,
         "findings": [story_json(story) for story in stories],
         "unreadable": [{"where": where, "why": why} for where, why in unreadable],
     }

@@ -7,7 +7,6 @@ docs, and docs/reach.md.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
@@ -17,16 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli.main import build_parser
+from fuzz.cli.main import parsed
+from fuzz.cli.tree import COMMANDS, leaves
 from fuzz.corpus.exercise_counts import read_counts
 from harness.report import readme_tables, step_coverage
 from harness.scenario.scenario import format_scenario, parse
+from tests.support.commands import help_of
 from tests.support.paths import ROOT
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 MAX_README = 150
-CORE = ("setup", "doctor", "replay", "fuzz", "minimise", "confirm", "triage", "findings", "report", "export")
+CORE = ("setup", "doctor", "fuzz", "replay", "minimise", "confirm", "triage", "findings", "report", "kernels", "ci")
 """Commands that the README lists; docs/reference/commands.md has all."""
 
 
@@ -35,24 +36,17 @@ def pages() -> tuple[Path, ...]:
     return (README, ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")))
 
 
-def parsers() -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
-    """Yield the name, the one line and the parser of every command."""
-    (group,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
-    for choice in group._choices_actions:
-        yield choice.dest, str(choice.help), group.choices[choice.dest]
-
-
 def core_commands() -> str:
     """The commands of the README, as `shadowfuzz --help` lists them."""
-    named = {name: words for name, words, _ in parsers()}
+    named = {row.name: row.does for rows in COMMANDS.sections.values() for row in rows}
     return readme_tables.table(("command", "what it does"), ((f"`{name}`", named[name]) for name in CORE))
 
 
 def commands() -> str:
     """Every command with its help, as a terminal of 100 columns shows it."""
-    listed = [(name, words, parser.format_help()) for name, words, parser in parsers()]
+    listed = [(words, row.does, help_of(words)) for words, row, _ in leaves()]
     table = readme_tables.table(
-        ("command", "what it does"), ((f"[`{name}`](#{name})", words) for name, words, _ in listed)
+        ("command", "what it does"), ((f"[`{name}`](#{name.replace(' ', '-')})", does) for name, does, _ in listed)
     )
     sections = [f"## {name}\n\n```text\n{_of_any_machine(text)}\n```" for name, _, text in listed]
     return "\n\n".join((table, *sections))
@@ -99,7 +93,7 @@ def printed_commands(text: str) -> Iterator[str]:
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_that_a_page_prints_parse(page: Path) -> None:
     for command in printed_commands(page.read_text(encoding="utf-8")):
-        build_parser().parse_args(shlex.split(command))
+        parsed(shlex.split(command))
 
 
 def scenarios_of(text: str) -> list[str]:
