@@ -4,26 +4,52 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fuzz.campaign.campaign_results import Cluster, ErratumSeen, ProblemSeen
 from fuzz.campaign.counters_file import StatsWriter, read_stats
 from fuzz.campaign.parent import Outcome
+from fuzz.campaign.summary import VERSION, Summary
 from fuzz.cli.main import main
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import kept_rows
 from tests.support.kept import filled
 from tests.support.paths import ROOT
-from tests.support.schemas import check_schema
+from tests.support.schemas import check_schema, schema_of
 from tests.support.summaries import summary_of
 
 
 def schema(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((ROOT / "docs" / "schema" / f"{name}.json").read_text())
     return found
+
+
+def summary_schema() -> dict[str, Any]:
+    """Return the schema of a summary, from its dataclass."""
+    own = schema_of(Summary)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "summary.json of a campaign, and `shadowfuzz fuzz --json`",
+        "description": "docs/formats.md says what the keys mean. Keys that are not listed may be there.",
+        "type": "object",
+        "required": ["version", *own["required"]],
+        "properties": {"version": {"const": VERSION}, **own["properties"]},
+        "$defs": {kind.__name__: schema_of(kind) for kind in (Cluster, ProblemSeen, ErratumSeen)},
+    }
+
+
+def test_the_schema_of_a_summary_is_that_of_its_dataclass() -> None:
+    """UPDATE_DOCS=1 rewrites it."""
+    text = json.dumps(summary_schema(), indent=1) + "\n"
+    path = ROOT / "docs" / "schema" / "summary.json"
+    if os.environ.get("UPDATE_DOCS"):
+        path.write_text(text)
+    assert path.read_text() == text
 
 
 @pytest.mark.parametrize("new", [False, True])

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -24,3 +28,33 @@ def _closed(part: Any) -> Any:
     if isinstance(closed.get("properties"), dict) and "type" in closed:
         closed.setdefault("additionalProperties", False)
     return closed
+
+
+def schema_of(kind: type[Any]) -> dict[str, Any]:
+    """Return the schema of the JSON that a dataclass becomes: no number is negative, every key is there."""
+    hints = typing.get_type_hints(kind)
+    properties = {field.name: _part(hints[field.name]) for field in fields(kind)}
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+_PLAIN: Mapping[object, dict[str, Any]] = {
+    str: {"type": "string"},
+    bool: {"type": "boolean"},
+    int: {"type": "integer", "minimum": 0},
+    float: {"type": "number"},
+}
+
+
+def _part(hint: Any) -> dict[str, Any]:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint in _PLAIN:
+        return dict(_PLAIN[hint])
+    if is_dataclass(hint):
+        return {"$ref": f"#/$defs/{hint.__name__}"}  # type: ignore[union-attr]  # a class has a name
+    if origin is tuple:
+        return {"type": "array", "items": _part(inner[0])}
+    if origin is Mapping:
+        return {"type": "object", "additionalProperties": _part(inner[1])}
+    assert origin is types.UnionType and inner[1] is type(None), hint
+    part = _part(inner[0])
+    return {**part, "type": [part["type"], "null"]}
