@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from fuzz.store.database import Database
 from fuzz.store.findings import CONSOLE, FINDINGS, FRESH_QEMU, Store
 from fuzz.store.kept_findings import read_stories
 from fuzz.store.unreadable_text import unreadable_lines
-from fuzz.targets.observation import Observation, clusters_of, leaders_of, texts_of
+from fuzz.targets.observation import Observation, clusters_of, leaders_of, signatures, texts_of
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import Side, TargetSet, open_targets
 from fuzz.triage.confirm import ALARM_BOOTS, stages_of
@@ -19,8 +20,21 @@ from fuzz.triage.kept_on_emulators import on_emulators
 from fuzz.triage.minimise import LEAST, minimise_on
 from harness.errors import InputError
 from harness.findings.checked import signature
-from harness.findings.finding import MAX_DIVERGENCES, Finding, Tries, difference, finding_id, is_member, signature_text
+from harness.findings.finding import (
+    MAX_DIVERGENCES,
+    Finding,
+    Signature,
+    Tries,
+    difference,
+    finding_id,
+    is_member,
+    signature_text,
+)
+from harness.findings.problems import group_problems
 from harness.report.finding_data import Kept, Story
+from harness.report.terminal import many
+from harness.scenario.scenario import Scenario
+from harness.scenario.simplify import order, simplicity
 from harness.vm.crash import EARLIER
 
 
@@ -32,20 +46,74 @@ class TriagePlan:
     only_new: bool = False
 
 
-def triage(database: Database, targets: TargetSet[Side], plan: TriagePlan, say: Callable[[str], None]) -> int:
+class _Leasts:
+    """The least scenarios so far, by what each of them shows: where the next minimisation may begin."""
+
+    def __init__(self) -> None:
+        self._of: dict[Signature, Scenario] = {}
+
+    def note(self, found: Observation, scenario: Scenario) -> None:
+        """Note what a least scenario showed."""
+        for key in signatures(found.checked):
+            self._of[key] = min(self._of.get(key, scenario), scenario, key=order)
+
+    def start(self, kept: Kept) -> Scenario:
+        """Return the simplest scenario that is known to show a finding."""
+        assert kept.scenario is not None
+        return min(self._of.get(kept.finding.signature, kept.scenario), kept.scenario, key=order)
+
+
+def triage(
+    database: Database,
+    targets: TargetSet[Side],
+    plan: TriagePlan,
+    say: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> int:
     """Minimise and confirm what was found on the targets, new ones first; return how many findings were done.
 
-    Each is kept before the next one begins.  TargetError: the machine was lost too often.
+    Each is kept before the next one begins.  Findings whose least scenario is the same are one problem from then on
+    (:mod:`harness.findings.problems`).  TargetError: the machine was lost too often.
     """
     store = Store(database, FINDINGS)
     found, unreadable = read_stories(store)
     for line in unreadable_lines(unreadable):
         say(line)
-    waiting = [story for story in found if _waits(story, targets, plan)]
-    for number, story in enumerate(sorted(waiting, key=lambda story: bool(story.like)), 1):
-        one = _alarm if story.kept.finding.kind == "alarm" else _one
-        say(f"{number} of {len(waiting)}: {story.id}: {one(store, story.kept, targets, plan.runs)}")
+    waiting = sorted((story for story in found if _waits(story, targets, plan)), key=_rank)
+    leasts, began, before = _Leasts(), clock(), _problem_count(store, waiting)
+    for number, story in enumerate(waiting, 1):
+        if story.kept.finding.kind == "alarm":
+            told = _alarm(store, story.kept, targets, plan.runs)
+        else:
+            told = _one(store, story.kept, targets, plan.runs, leasts)
+        spent = clock() - began
+        left = duration(spent / number * (len(waiting) - number))
+        say(f"{number} of {len(waiting)}, {left} left: {story.id}: {told}")
+    if waiting:
+        each = (clock() - began) / len(waiting)
+        say(f"{many(len(waiting), 'finding')} in {duration(clock() - began)}, {each:.1f} s each")
+    if before:
+        after = many(_problem_count(store, waiting), "problem")
+        say(f"{many(before, 'problem')} before, {after} now: findings with the same least scenario are one")
+    if not waiting:
+        say("nothing to do: all that was found on these targets was processed before")
     return len(waiting)
+
+
+def _rank(story: Story) -> tuple[bool, int]:
+    """New ones first; then simple ones, whose least scenario may be where others begin."""
+    return bool(story.like), 0 if story.kept.scenario is None else simplicity(story.kept.scenario)
+
+
+def _problem_count(store: Store, waiting: Sequence[Story]) -> int:
+    """Return how many problems the new ones of some findings are."""
+    examples = store.examples()
+    return len(group_problems({story.id: examples.get(story.id, ()) for story in waiting if not story.like}))
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people read it, in seconds or minutes."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _waits(story: Story, targets: TargetSet[Side], plan: TriagePlan) -> bool:
@@ -101,17 +169,18 @@ def triage_campaign(
     return done
 
 
-def _one(store: Store, kept: Kept, targets: TargetSet[Side], runs: int) -> str:
+def _one(store: Store, kept: Kept, targets: TargetSet[Side], runs: int, leasts: _Leasts) -> str:
     wanted = kept.finding.signature
     assert kept.scenario is not None
     try:
-        least = minimise_on(targets, kept.scenario, wanted)
+        least = minimise_on(targets, leasts.start(kept), wanted)
     except InputError:
         return f"{signature_text(wanted)} did not come back; left as it is"
     found = targets.run_and_check(least.scenario)
     members = [divergence for divergence in found.checked.unexplained if is_member(signature(divergence), wanted)]
     if not members:
         return f"{signature_text(wanted)} did not come back when all was done; left as it is"
+    leasts.note(found, least.scenario)
     repeat, fresh, _ = stages_of(targets, least.scenario, (wanted,), runs, 0)[wanted]
     finding = replace(
         kept.finding,
