@@ -29,8 +29,11 @@ SERVER_SECONDS = 30.0
 
 
 def write_report(database: Database, campaign: Path, out: Path) -> int:
-    """Write the report to ``out``, whole or not at all; return its size in bytes."""
+    """Write the report to ``out``, a file whole or not at all; return its size in bytes."""
     text = page(book_of(database, campaign))
+    if out.exists() and not out.is_file():
+        out.write_text(text, encoding="utf-8")  # a pipe or a device: nothing takes its place
+        return len(text.encode())
     work = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         work.write_text(text, encoding="utf-8")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import os
 import socket
 import threading
 import time
@@ -153,3 +154,15 @@ def test_a_port_that_is_taken(port: int, tmp_path: Path, capsys: pytest.CaptureF
     for wrong in (port, 70_000):
         assert main(["serve", "--port", str(wrong), "--campaign", str(tmp_path)]) == 2
     assert "cannot be used" in capsys.readouterr().err
+
+
+def test_a_pipe_is_written_and_stays_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    filled(tmp_path)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        assert main(["report", "write", "--out", str(pipe), "--campaign", str(tmp_path)]) == 0
+        assert read.result(timeout=30).startswith("<!DOCTYPE html>")
+    assert pipe.is_fifo()
+    capsys.readouterr()
