@@ -90,6 +90,7 @@ def book_of(database: Database, campaign: Path | None = None) -> Book:
         errata_words={row.id: row.does for row in rows},
         releases={row.id: row.releases for row in rows},
         said={id_: Said(mark.status, mark.assignee, mark.note) for id_, mark in kept.marks.items()},
+        out="" if campaign is None else str(campaign),
         unreadable=tuple(map(str, (*kept.unreadable, *no_runs))),
     )
 

@@ -81,7 +81,11 @@ class _Made:
             return answer(200, HTML, page(self.book, live=True))
         if path.startswith(FINDINGS):
             story = api.find(self.book, path.removeprefix(FINDINGS))
-            return answer(404, HTML, "no such finding") if story is None else answer(200, HTML, finding_page(story))
+            return (
+                answer(404, HTML, "no such finding")
+                if story is None
+                else answer(200, HTML, finding_page(story, self.book.out))
+            )
         if _is_api(path):
             return self._api(path.removeprefix(api.ROOT).rstrip("/"))
         return answer(404, HTML, f"there are /, {FINDINGS}ID and {api.ROOT}")

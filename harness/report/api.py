@@ -37,7 +37,10 @@ def index(book: Book) -> Json:
 
 def problems(book: Book) -> Json:
     """Return what no erratum explains, in the order of the page."""
-    return {**_head(book), "problems": [_problem(problem, book.said.get(problem.id)) for problem in book.problems]}
+    return {
+        **_head(book),
+        "problems": [_problem(problem, book.said.get(problem.id), book.out) for problem in book.problems],
+    }
 
 
 def errata(book: Book) -> Json:
@@ -118,7 +121,7 @@ def _row(story: Story) -> Json:
     }
 
 
-def _problem(problem: ProblemStory, said: Said | None) -> Json:
+def _problem(problem: ProblemStory, said: Said | None, out: str) -> Json:
     first = problem.stories[0]
     stages = first.evidence.stages if first.evidence is not None else ()
     mark = said or Said("new", "", "")
@@ -136,7 +139,7 @@ def _problem(problem: ProblemStory, said: Said | None) -> Json:
         "status": mark.status,
         "assignee": mark.assignee,
         "note": mark.note,
-        "replay": replay_command(first.kept, "", first.crash),
+        "replay": replay_command(first.kept, out, first.crash),
         "findings": [_row(story) for story in problem.stories],
     }
 

@@ -93,7 +93,7 @@ class Book:
     ``problems`` and ``errata`` are the confirmed ones of ``stories``; ``errata_words`` say what an erratum does, by id.
     ``releases`` are the kernels that were measured to show an erratum, by its id and by mode of KVM
     (:class:`harness.findings.regressions.Regression`).  ``said`` is what people say of findings, by id; ``unreadable``
-    has a line for each row that could not be read.
+    has a line for each row that could not be read.  ``out`` is the campaign's directory, for commands.
     """
 
     made: str
@@ -108,6 +108,7 @@ class Book:
     releases: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     said: Mapping[str, Said] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
+    out: str = ""
 
 
 def known_hits(entries: Iterable[Known], runs: Iterable[Run]) -> tuple[tuple[Known, int], ...]:

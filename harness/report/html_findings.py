@@ -33,8 +33,8 @@ def likeness_of(story: Story) -> Markup:
     return put(likeness(story.like)) if story.like else badge(NEW)
 
 
-def finding(story: Story) -> Markup:
-    """Return all that is known of a finding; its heading has no anchor of its own."""
+def finding(story: Story, out: str = "") -> Markup:
+    """Return all that is known of a finding; ``out`` is the campaign's directory in its command."""
     kept, found = story.kept, story.kept.finding
     subject = found.subject
     seen = f"{times(kept.count, '{:,}'.format)}, first {when(found.first_seen)}, last {when(kept.last_seen)}"
@@ -52,7 +52,7 @@ def finding(story: Story) -> Markup:
         *_history(story),
         *_scenario(story),
         el("h4", "How to reproduce"),
-        el("pre", f"{replay_command(kept, '', story.crash)}\n", tabindex="0", class_="command"),
+        el("pre", f"{replay_command(kept, out, story.crash)}\n", tabindex="0", class_="command"),
         *_texts(story),
         *_trace(story),
         class_="finding",

@@ -63,7 +63,7 @@ def _problem(number: int, problem: ProblemStory, book: Book, in_full: InFull) ->
         *_said(book, problem.id),
         el("p", badge(first.verdict.name), f": {first.verdict.why}.", *_compares(first)),
         el("p", f"{seen}{_rate(first)}, on {subject.target}, Linux {subject.kernel_release}.", class_="dim"),
-        el("pre", f"{replay_command(first.kept, '', first.crash)}\n", class_="command"),
+        el("pre", f"{replay_command(first.kept, book.out, first.crash)}\n", class_="command"),
         in_full(first),
         *_others(problem, in_full),
         class_="finding",

@@ -56,10 +56,13 @@ def page(book: Book, *, live: bool = False) -> str:
     return document("shadowfuzz: findings", nav, body, live=live)
 
 
-def finding_page(story: Story) -> str:
-    """Return one finding as a page: what a live page loads, and what a browser without script is sent to."""
+def finding_page(story: Story, out: str) -> str:
+    """Return one finding as a page: what a live page loads, and what a browser without script is sent to.
+
+    ``out``: as in :func:`harness.report.html_findings.finding`.
+    """
     back = el("p", el("a", "all findings", href="/"))
-    return document(f"shadowfuzz: {story.id}", el("main", back, finding(story)), live=True)
+    return document(f"shadowfuzz: {story.id}", el("main", back, finding(story, out)), live=True)
 
 
 class _Parts:
@@ -82,7 +85,7 @@ class _Parts:
             return el("details", el("summary", head), link, id=story.anchor, data_load=place)
         explained = story.like and is_by_cause(story.kept.finding)
         if story.anchor in self._full or not (explained or story.anchor in self._placed):
-            return el("details", el("summary", head), finding(story), id=story.anchor)
+            return el("details", el("summary", head), finding(story, self._book.out), id=story.anchor)
         cause = f"{', '.join(story.like)}; " if story.like else ""
         return el(
             "details", el("summary", head), el("p", f"{cause}shadowfuzz findings show {story.id}"), id=story.anchor

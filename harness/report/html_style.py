@@ -48,7 +48,7 @@ details{margin:.5rem 0}summary{cursor:pointer;padding:.2rem 0}
 background:var(--bg);color:var(--fg);border:1px solid var(--line)}
 .script #search,.script #jump{display:block}
 .clusters{list-style:none;padding:0}.clusters>li{border-top:1px solid var(--line);padding:.3rem 0}
-.clusters details,.clusters p{margin:.1rem 0 .1rem 1rem}
+.clusters>li>details,.clusters>li>p{margin:.1rem 0 .1rem 1rem}
 small{font-size:.8rem;color:var(--dim)}
 .strip{display:flex;align-items:center;gap:.4rem;flex-wrap:wrap}.strip svg{width:7.5rem;height:.63rem;flex:none}
 @media (min-width:44.01rem){.strip small{white-space:nowrap}td .strip{flex-wrap:nowrap}td:has(.strip){width:1%}}
