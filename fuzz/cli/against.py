@@ -50,7 +50,7 @@ def command(args: Args) -> int:
     with targets:
         found = tuple(compare_all(targets, scenarios, args.repeat))
     if args.json:
-        print_json("against", comparison_json(targets.subjects, found))
+        print_json("kernels against", comparison_json(targets.subjects, found))
     else:
         print("\n".join(comparison_lines(targets.subjects, found, known=args.known)))
     new = any(judged.known is None for each in found for judged in each.judged)

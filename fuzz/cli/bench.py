@@ -64,7 +64,7 @@ def command(args: Args) -> int:
         title = "shadowfuzz bench: {target}, Linux {kernel_release}, {jobs} workers, seed {seed}".format(**named)
         write_text(args.plot, render(title, panels(results[0])))
     if args.json:
-        print_json("bench", named | facts(results))
+        print_json("bench exits", named | facts(results))
     else:
         print(text(named, results))
     return ExitStatus.OK

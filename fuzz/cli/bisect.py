@@ -62,7 +62,7 @@ def command(args: Args) -> int:
         found = bisect(case, replace(plan, config=args.target or own), _say)
         keep_history(database, story, found)
     if args.json:
-        print_json("bisect", found.to_json())
+        print_json("kernels bisect", found.to_json())
     else:
         print("\n".join(found.lines()))
     return ExitStatus.DIVERGENCE if found.found.changes else ExitStatus.OK

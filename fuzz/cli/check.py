@@ -66,7 +66,7 @@ def command(args: Args) -> int:
     if args.excerpt is not None:
         write_excerpt(reports[0], args.excerpt)
     if args.json:
-        print_json("check", {"recordings": [recording_json(report) for report in reports]})
+        print_json("recording check", {"recordings": [recording_json(report) for report in reports]})
     if any(report.tally.unexplained for report in reports):
         return ExitStatus.DIVERGENCE
     return ExitStatus.FAILED if any(report.end.dropped for report in reports) else ExitStatus.OK

@@ -31,7 +31,7 @@ def _minimise(args: Args) -> int:
 
     found = minimise_directory(args.directory, args.out, targets_of(args), args.repeat, say)
     if args.json:
-        print_json("cmin", found.to_json())
+        print_json("corpus cmin", found.to_json())
     else:
         print(found.text())
     return ExitStatus.FAILED if found.lost else ExitStatus.OK

@@ -46,7 +46,7 @@ def command(args: Args) -> int:
         write_text(args.html, page(report))
         say(f"wrote {args.html}")
     if args.json:
-        print_json("coverage", to_json(report))
+        print_json("corpus coverage", to_json(report))
     else:
         print(text(report, every_function=args.functions))
     return ExitStatus.FAILED if report.lost else ExitStatus.OK

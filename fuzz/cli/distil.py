@@ -62,7 +62,7 @@ def command(args: Args) -> int:
         rewrite(args.excerpt, again, excerpt(again, result.spans))
     kept = write_seeds(result, tried, args.out)
     if args.json:
-        print_json("distil", seeds_json(result, tried))
+        print_json("recording distil", seeds_json(result, tried))
     else:
         print(seeds_text(result, tried, args.out, kept))
     return ExitStatus.DIVERGENCE if any(each.unexplained for each in tried.values()) else ExitStatus.OK

@@ -39,7 +39,7 @@ def _export(args: Args) -> int:
     has_program = any(path.suffix == ".c" for path in paths)
     why = None if has_program else why_no_program(story)
     if args.json:
-        print_json("export", {"id": story.id, "files": list(map(str, paths)), "no_program": why})
+        print_json("findings export", {"id": story.id, "files": list(map(str, paths)), "no_program": why})
     else:
         print("\n".join(map(str, paths)))
         if why is not None:

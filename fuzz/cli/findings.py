@@ -77,7 +77,7 @@ def list_command(args: Args) -> int:
         progress_printer("findings")(line)
     if args.new:
         found = tuple(story for story in found if not story.like)
-    if not _for_machines(args, found, kept.unreadable):
+    if not _for_machines("findings list", args, found, kept.unreadable):
         if args.clusters or not found:
             print("\n".join(overview(found, style, "new findings" if args.new else "findings")))
         else:
@@ -101,22 +101,22 @@ def show_command(args: Args) -> int:
 
     database = open_database(args.campaign, args.store)
     story = find(database, args.id)
-    if not _for_machines(args, (story,)):
+    if not _for_machines("findings show", args, (story,)):
         style, marks = style_of(sys.stdout, os.environ), Marks(database).all()
         lines = show(story, style, str(args.campaign), trace=args.trace)
         print("\n".join((*lines, *mark_lines(marks.get(story.id)))))
     return ExitStatus.OK
 
 
-def _for_machines(args: Args, found: Sequence[Story], unreadable: Sequence[Unreadable] = ()) -> bool:
-    """Print findings in the format that is asked for; False: it is text."""
+def _for_machines(name: str, args: Args, found: Sequence[Story], unreadable: Sequence[Unreadable] = ()) -> bool:
+    """Print findings for a command in the format that is asked for; False: it is text."""
     from fuzz.triage.findings_text import for_machines
     from harness.report.exchange_formats import findings_json
 
     if args.json and args.format not in (None, "json"):
         raise InputError("--json", None, f"with --format {args.format}; expected one of them")
     if args.json or args.format == "json":
-        print_json("findings", findings_json(found, [(row.where, row.why) for row in unreadable]))
+        print_json(name, findings_json(found, [(row.where, row.why) for row in unreadable]))
         return True
     if args.format in ("junit", "sarif"):
         print(for_machines(found, args.format, unreadable), end="")

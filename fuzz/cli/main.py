@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; nothing is raised."""
     words = sys.argv[1:] if argv is None else argv
     try:
+        _answer_interrupts()
         status = _main(words)
     except KeyboardInterrupt:
         status = _fail("interrupted", ExitStatus.INTERRUPTED)
@@ -59,6 +60,13 @@ def parsed(argv: Sequence[str]) -> Any:
 def one_line(text: str) -> str:
     """Return text as one line that a terminal can be shown: control characters escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _answer_interrupts() -> None:
+    """Let the interrupts come that tools/launcher.py keeps waiting.  KeyboardInterrupt: there is one."""
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _execute(run: Run, args: Args) -> int:

@@ -66,7 +66,7 @@ def command(args: Args) -> int:
     found = run_matrix(plan_of(args), _say)
     if args.json:
         cells = [asdict(cell) for cell in found.cells]
-        print_json("matrix", {"targets": found.targets, "cells": cells})
+        print_json("kernels matrix", {"targets": found.targets, "cells": cells})
     elif args.html is not None:
         text = found.html(args.html)
         write_whole(args.html, text)

@@ -65,7 +65,7 @@ def command(args: Args) -> int:
             write_text(path, made)
             _say(f"wrote {path}")
     if args.json:
-        print_json("reach", document)
+        print_json("corpus reach", document)
     else:
         print(f"{text(reach)}\n\n{contract_text(rules)}")
     if any(one["lost"] for one in document["targets"].values()):

@@ -91,7 +91,7 @@ def command(args: Args) -> int:
         interrupted = stopped()
     size = args.out.stat().st_size
     if args.json:
-        print_json("record", recording_json(args.out, size, done))
+        print_json("recording record", recording_json(args.out, size, done))
     else:
         print(recording_text(args.out, size, done))
     if done.lost is not None:

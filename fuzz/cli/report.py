@@ -41,7 +41,7 @@ def write(args: Args) -> int:
     size = write_report(open_database(args.campaign, args.store), args.campaign, args.out)
     announce_page(args.out, size, show=args.open)
     if args.json:
-        print_json("report", {"file": str(args.out), "bytes": size})
+        print_json("report write", {"file": str(args.out), "bytes": size})
     return ExitStatus.OK
 
 

@@ -59,7 +59,7 @@ def command(args: Args) -> int:
     _write(out / f"{NAME}.svg", plot)
     _write(out / f"{NAME}.md", page)
     if args.json:
-        print_json("trial", data)
+        print_json("bench trial", data)
     return ExitStatus.OK
 
 

@@ -132,7 +132,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             _GPRS | {"host.pc"},
             _DATA_ABORTS | _RESET,
             "an external abort in place of an MMIO access, then KVM_RUN with immediate_exit",
-            "the access is completed after the exception is entered",
+            "the exception is entered, and the next KVM_RUN completes the access",
         ),
         SERROR_UNDOES: Rule(
             _GPRS | {"host.elr_el1"},

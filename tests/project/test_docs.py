@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.cli.main import parsed
+from fuzz.cli.output import JSON_VERSIONS
 from fuzz.cli.tree import COMMANDS, leaves
 from fuzz.corpus.exercise_counts import read_counts
 from harness.report import readme_tables, step_coverage
@@ -52,6 +53,11 @@ def commands() -> str:
     return "\n\n".join((table, *sections))
 
 
+def json_versions() -> str:
+    """The version of every JSON output."""
+    return readme_tables.table(("command", "version"), ((f"`{n}`", str(v)) for n, v in JSON_VERSIONS.items()))
+
+
 def _of_any_machine(text: str) -> str:
     """Help without what depends on the machine: the number of its cores."""
     return re.sub(r"\(here:\s+\d+\)", "(here: number of cores)", text).rstrip()
@@ -59,7 +65,12 @@ def _of_any_machine(text: str) -> str:
 
 def test_generated_tables_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "102")
-    made = {**readme_tables.blocks(ROOT), "core_commands": core_commands(), "commands": commands()}
+    made = {
+        **readme_tables.blocks(ROOT),
+        "core_commands": core_commands(),
+        "commands": commands(),
+        "json_versions": json_versions(),
+    }
     texts = {page: page.read_text(encoding="utf-8") for page in pages()}
     wanted = {page: readme_tables.render(text, made) for page, text in texts.items()}
     if os.environ.get("UPDATE_DOCS"):
@@ -78,6 +89,25 @@ def test_the_page_of_what_is_reached_is_current() -> None:
     if os.environ.get("UPDATE_DOCS"):
         path.write_text(wanted, encoding="utf-8")
     assert path.read_text(encoding="utf-8") == wanted, "run UPDATE_DOCS=1 pytest tests/project/test_docs.py"
+
+
+NO_JSON = {"kernels config", "report serve", "findings open"}
+"""Commands whose output is a file, or a page in a browser."""
+
+
+def test_every_command_prints_json_with_a_version_that_is_documented() -> None:
+    takes = {words for words, _, command in leaves() if any(param.name == "json" for param in command.params)}
+    assert takes == JSON_VERSIONS.keys() == {words for words, _, _ in leaves()} - NO_JSON
+    heads = re.findall(r"^### (.*)$", (DOCS / "formats.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(", ".join(heads).split(", ")) == sorted(JSON_VERSIONS)
+    printed = [
+        name
+        for path in (ROOT / "fuzz" / "cli").glob("*.py")
+        for name in re.findall(
+            r'(?:print_json|json_text|_for_machines)\(\s*"([^"]+)"', path.read_text(encoding="utf-8")
+        )
+    ]
+    assert set(printed) == set(JSON_VERSIONS), "no output has another one's version"
 
 
 def test_the_readme_is_a_page() -> None:

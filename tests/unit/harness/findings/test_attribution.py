@@ -415,3 +415,27 @@ def test_an_abort_that_a_reset_leaves_pending(after: tuple[Event, ...], errata: 
     predicted = expected_entry_state(round_, None, frozenset(errata))
     assert not isinstance(predicted, str)
     assert predicted[0] == state
+
+
+@pytest.mark.parametrize(
+    ("after", "errata", "pc", "x3"),
+    [
+        # The run that enters the exception completes nothing, the next one does: after what userspace wrote meanwhile.
+        ((FINISH, host_set("x3", 1)), {ABORTED_COMPLETES}, 0x204, (1 << 64) - 0x80),
+        ((FINISH, FINISH, host_set("x3", 1)), {ABORTED_COMPLETES}, 0x204, 1),
+        ((FINISH, host_set("x3", 1)), set(), 0x200, 1),
+        ((host_set("x3", 1),), {ABORTED_COMPLETES}, 0x200, 1),  # no run in between: that of the entry enters it
+    ],
+)
+def test_when_an_aborted_access_completes(after: tuple[Event, ...], errata: set[str], pc: int, x3: int) -> None:
+    round_ = turn(LOAD, TOLD, ABORT_ASKED, *after, entry(S, mmio_data=0x80))
+    predicted = expected_entry_state(round_, None, frozenset(errata))
+    assert not isinstance(predicted, str)
+    state = predicted[0]
+    assert state[exceptions.PC] == S[exceptions.VBAR] + pc and state[3] == x3
+
+
+def test_an_aborted_access_that_a_reset_leaves() -> None:
+    errata = frozenset({ABORTED_COMPLETES, RESET_COMPLETES})
+    predicted = expected_entry_state(turn(LOAD, TOLD, ABORT_ASKED, FINISH, host_reset(), entry(S)), None, errata)
+    assert not isinstance(predicted, str) and predicted[0][exceptions.PC] == 4
