@@ -40,10 +40,15 @@ from harness.vm.crash import EARLIER
 
 @dataclass(frozen=True, slots=True)
 class TriagePlan:
-    """``runs`` in one VM, and in fresh ones; ``only_new``: leave what an erratum explains as it is."""
+    """``runs`` in one VM, and in fresh ones; ``only_new``: leave what an erratum explains as it is.
+
+    ``tries``: so many scenarios are run at most to find a simpler one.  A night's findings must be done in a morning;
+    `shadowfuzz minimise` has no such limit.
+    """
 
     runs: int
     only_new: bool = False
+    tries: int = 300
 
 
 class _Leasts:
@@ -85,7 +90,7 @@ def triage(
         if story.kept.finding.kind == "alarm":
             told = _alarm(store, story.kept, targets, plan.runs)
         else:
-            told = _one(store, story.kept, targets, plan.runs, leasts)
+            told = _one(store, story.kept, targets, plan, leasts)
         spent = clock() - began
         left = duration(spent / number * (len(waiting) - number))
         say(f"{number} of {len(waiting)}, {left} left: {story.id}: {told}")
@@ -169,11 +174,11 @@ def triage_campaign(
     return done
 
 
-def _one(store: Store, kept: Kept, targets: TargetSet[Side], runs: int, leasts: _Leasts) -> str:
+def _one(store: Store, kept: Kept, targets: TargetSet[Side], plan: TriagePlan, leasts: _Leasts) -> str:
     wanted = kept.finding.signature
     assert kept.scenario is not None
     try:
-        least = minimise_on(targets, leasts.start(kept), wanted)
+        least = minimise_on(targets, leasts.start(kept), wanted, plan.tries)
     except InputError:
         return f"{signature_text(wanted)} did not come back; left as it is"
     found = targets.run_and_check(least.scenario)
@@ -181,7 +186,7 @@ def _one(store: Store, kept: Kept, targets: TargetSet[Side], runs: int, leasts: 
     if not members:
         return f"{signature_text(wanted)} did not come back when all was done; left as it is"
     leasts.note(found, least.scenario)
-    repeat, fresh, _ = stages_of(targets, least.scenario, (wanted,), runs, 0)[wanted]
+    repeat, fresh, _ = stages_of(targets, least.scenario, (wanted,), plan.runs, 0)[wanted]
     finding = replace(
         kept.finding,
         divergences=tuple(difference(divergence) for divergence in members[:MAX_DIVERGENCES]),
@@ -193,7 +198,8 @@ def _one(store: Store, kept: Kept, targets: TargetSet[Side], runs: int, leasts: 
     texts = {**texts_of(found), FRESH_QEMU: f"{qemu.hits} {qemu.runs}"}
     store.revise(finding, least.scenario, texts, _leader(found, kept.finding))
     before, after = len(kept.scenario.steps), len(least.scenario.steps)
-    return f"{signature_text(wanted)}: {before} steps -> {after}, {least.tries} tries"
+    limit = ", as many as triage makes" if least.tries >= plan.tries else ""
+    return f"{signature_text(wanted)}: {before} steps -> {after}, {least.tries} tries{limit}"
 
 
 def _leader(found: Observation, finding: Finding) -> str:

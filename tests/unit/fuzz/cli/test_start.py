@@ -53,3 +53,15 @@ def test_closed_streams(closed: str, status: int, form: tuple[str, ...], campaig
     done = python(f"import sys; {START}", "findings", "list", "--campaign", str(campaign), *form, closed=closed)
     assert done.returncode == status, "1 means that there are findings, and only that"
     assert "Traceback" not in done.stderr and "internal error" not in done.stderr
+
+
+def test_from_then_on_an_interrupt_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        from fuzz.cli import start
+
+        monkeypatch.setattr("fuzz.cli.start.main", lambda: signal.getsignal(signal.SIGINT))
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        assert start.start() is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
