@@ -120,7 +120,6 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.campaign.campaign_results", "unit/fuzz/campaign/test_summary.py"),
         Row("fuzz.campaign.summary_text", "unit/fuzz/campaign/test_summary.py"),
         Row("fuzz.store.findings", "unit/fuzz/store/test_database.py"),
-        Row("fuzz.store.kept_findings", "unit/fuzz/cli/test_findings.py"),
         Row("fuzz.store.runs", "unit/fuzz/store/test_database.py"),
         Row("harness.lemma.change_detection", "unit/harness/lemma/test_mutants.py"),
         Row("harness.lemma.symbolic_starts", "unit/harness/lemma/test_prove.py", ("harness.lemma.prove",)),
