@@ -121,7 +121,7 @@ def _reach(s: Summary) -> Iterator[str]:
     yield _row("CHECKED", f"{_number(s.checked_exits)} of {_number(s.exits)} exits{share}{rate}{when}")
     edges = "" if s.kvm_edges is None else f", {_number(s.kvm_edges)} edges of KVM"
     covered = f"{_number(s.coverage)} features of the model{edges}; corpus {_number(s.corpus)}{_growth(s)}"
-    yield from _fit(_row("COVERED", covered))
+    yield _row("COVERED", covered)
     entries = _many(len(s.known_by_entry), "catalogue entry", "catalogue entries")
     explained = f"{_number(s.divergences_known)} differences known by {entries}, {s.known_by_rule:.1%} by rule"
     impossible = sum(s.unchecked.values())
@@ -130,11 +130,11 @@ def _reach(s: Summary) -> Iterator[str]:
 
 
 def _growth(s: Summary) -> str:
-    """Say whether coverage still grew at the end: whether a longer campaign would reach more."""
+    """Say whether coverage still grew in the last seconds: whether a longer campaign would reach more."""
     if s.growth is None:
         return ""
     how = f"+{s.growth:.1%}" if s.growth >= LEAST_GROWTH else "none new"
-    return f"; {how} in the last {s.growth_seconds:.0f} s"
+    return f"; last {s.growth_seconds:.0f} s: {how}"
 
 
 def _most(reasons: Mapping[str, int], total: int, room: int) -> str:
