@@ -121,7 +121,7 @@ class Access:
 def name_of(table: str, row: Mapping[str, Any]) -> str:
     """Return what a row is called where people are told of it."""
     keys = [str(row[key])[:60] for key in ("shelf", "id", "name", "leader", "run", "second") if key in row]
-    return " ".join([table, *(ascii(key)[1:-1] for key in keys)])
+    return " ".join(dict.fromkeys([table, *(ascii(key)[1:-1] for key in keys)]))
 
 
 def _wrong(row: Mapping[str, Any]) -> str:

@@ -109,9 +109,13 @@ def read_stories(*shelves: Store) -> tuple[tuple[Story, ...], tuple[Unreadable, 
 
 
 def contents(database: Database) -> Contents:
-    """Return all that can be read.  InputError: the database cannot be read at all."""
+    """Return all that can be read.  InputError: the database cannot be read at all, or no finding in it."""
     confirmed = Store(database, FINDINGS)
     stories, unreadable = read_stories(confirmed, Store(database, FLAKY))
+    if unreadable and not stories:
+        first, *others = unreadable
+        more = f"; {len(others)} more cannot be read, and no finding can" if others else ""
+        raise InputError(database.url, None, f"{first}{more}")
     examples, no_examples = confirmed.sound_examples()
     marks, no_marks = Marks(database).sound()
     return Contents(stories, examples, marks, (*unreadable, *no_examples, *no_marks))
