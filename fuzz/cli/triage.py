@@ -14,7 +14,7 @@ _say = progress_printer("triage")
 EPILOG = """\
 examples:
   shadowfuzz triage --campaign out/campaign
-      process the findings of a campaign: some seconds a finding, at most 300 tries each (it says how much is left), then
+      process the findings of a campaign: some seconds and at most 300 tries each (it says how much is left), then
       some seconds for each other -cpu model and version of QEMU (only if one is installed: `shadowfuzz setup
       --emulators`)
   shadowfuzz triage --new
