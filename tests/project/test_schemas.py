@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from fuzz.campaign.summary import VERSION, Summary
 from fuzz.cli.main import main
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
-from fuzz.store.kept_findings import kept_rows
+from fuzz.store.kept_findings import kept_rows, stories
+from harness.findings.finding import VERSION as FINDING_VERSION
+from harness.findings.finding import Difference, Finding, Subject, Tries, to_json
 from tests.support.kept import filled
 from tests.support.paths import ROOT
 from tests.support.schemas import check_schema, schema_of
@@ -43,13 +47,36 @@ def summary_schema() -> dict[str, Any]:
     }
 
 
-def test_the_schema_of_a_summary_is_that_of_its_dataclass() -> None:
+def finding_schema() -> dict[str, Any]:
+    """Return the schema of finding.json, from its dataclass; without ``other`` one target was tested."""
+    own = schema_of(Finding)
+    own["properties"]["other"] = {"$ref": "#/$defs/Subject"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "finding.json of a campaign's directory",
+        "description": "docs/formats.md says what the keys mean. Keys that are not listed may be there.",
+        "type": "object",
+        "required": ["version", "id", *(name for name in own["required"] if name != "other")],
+        "properties": {"version": {"const": FINDING_VERSION}, "id": {"type": "string"}, **own["properties"]},
+        "$defs": {kind.__name__: schema_of(kind) for kind in (Subject, Difference, Tries)},
+    }
+
+
+@pytest.mark.parametrize(("name", "made"), [("summary", summary_schema), ("finding", finding_schema)])
+def test_a_schema_is_that_of_its_dataclass(name: str, made: Callable[[], dict[str, Any]]) -> None:
     """UPDATE_DOCS=1 rewrites it."""
-    text = json.dumps(summary_schema(), indent=1) + "\n"
-    path = ROOT / "docs" / "schema" / "summary.json"
+    text = json.dumps(made(), indent=1) + "\n"
+    path = ROOT / "docs" / "schema" / f"{name}.json"
     if os.environ.get("UPDATE_DOCS"):
         path.write_text(text)
     assert path.read_text() == text
+
+
+def test_finding(tmp_path: Path) -> None:
+    for story in stories(filled(tmp_path)):
+        finding = story.kept.finding
+        check_schema(schema("finding"), json.loads(to_json(finding)))
+        check_schema(schema("finding"), json.loads(to_json(replace(finding, other=finding.subject))))
 
 
 @pytest.mark.parametrize("new", [False, True])

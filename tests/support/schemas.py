@@ -57,4 +57,4 @@ def _part(hint: Any) -> dict[str, Any]:
         return {"type": "object", "additionalProperties": _part(inner[1])}
     assert origin is types.UnionType and inner[1] is type(None), hint
     part = _part(inner[0])
-    return {**part, "type": [part["type"], "null"]}
+    return {"anyOf": [part, {"type": "null"}]} if "$ref" in part else {**part, "type": [part["type"], "null"]}
