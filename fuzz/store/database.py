@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
@@ -271,6 +271,8 @@ def _checked(access: Access, url: str) -> int:
 
 def _migrate(connection: Connection, url: str) -> None:
     access = Access(connection, url)
+    if inspect(connection).has_table("schema_version") and _checked(access, url) == len(MIGRATIONS):
+        return  # who may only read cannot do what follows
     if connection.dialect.name == "postgresql":
         access.run("SELECT pg_advisory_xact_lock(:lock)", lock=_LOCK)
     access.run("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")

@@ -43,6 +43,8 @@ figure{margin:0}svg{width:100%;height:auto;max-width:30rem}
 svg text{font-size:11px;fill:var(--dim)}.axis{stroke:var(--line)}.line{fill:none;stroke:var(--link);stroke-width:2}
 details{margin:.5rem 0}summary{cursor:pointer;padding:.2rem 0}
 .finding{border-top:2px solid var(--line);padding-top:.4rem}
+details>.finding{border-top:0;border-left:3px solid var(--line);padding:0 0 0 .9rem}
+details>.finding>h3{margin-top:.4rem}
 .command{white-space:pre-wrap;overflow-wrap:anywhere}
 #search,#jump{font:inherit;width:100%;max-width:30rem;padding:.3rem .5rem;margin:.4rem 0;display:none;
 background:var(--bg);color:var(--fg);border:1px solid var(--line)}

@@ -114,6 +114,25 @@ def test_add_bump_and_a_simpler_representative(url: str) -> None:
     assert Store(Database(url), FLAKY).ids() == ()
 
 
+def test_who_may_only_read_a_server_reads_it(postgres: str) -> None:
+    one = finding()
+    store = Store(Database(postgres), FINDINGS)
+    store.add(one, SMALL)
+    with Database(postgres).access(write=True) as access:
+        access.run("CREATE ROLE reader LOGIN")
+        access.run("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+    reader = Store(Database(postgres.replace("postgres@", "reader@")), FINDINGS)
+    try:
+        assert reader.ids() == (one.id,)
+        with pytest.raises(StoreError, match="permission denied"):
+            reader.add(one, SMALL)
+    finally:
+        with Database(postgres).access(write=True) as access:
+            access.run("DROP OWNED BY reader")
+            access.run("DROP ROLE reader")
+            access.run("DROP TABLE findings, texts, runs, samples, examples, marks, schema_version")
+
+
 def test_runs_and_samples(url: str) -> None:
     history = History(Database(url))
     run = history.begin("2026-01-01", {"target": "kvm-nvhe"})
