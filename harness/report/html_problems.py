@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from harness.findings.regressions import is_by_cause
+from harness.findings.regressions import NEW, is_by_cause
 from harness.findings.verdict import rate_text, together
 from harness.relations.registry import WORDS
 from harness.report.campaign_data import Book
@@ -27,7 +27,9 @@ def problems(book: Book, in_full: InFull) -> Markup:
         return el("section", el("h2", "Problems"), el("p", "Nothing new."), id="problems")
     told = "A problem is what no erratum of its target explains: clusters that probably have one cause."
     parts = (_problem(number, problem, book, in_full) for number, problem in enumerate(book.problems, 1))
-    return el("section", el("h2", "Problems"), el("p", told, class_="dim"), _jump(book), *parts, id="problems")
+    return el(
+        "section", el("h2", "Problems"), el("p", told, class_="dim"), _jump(book), _filter(book), *parts, id="problems"
+    )
 
 
 def problem_anchor(problem: ProblemStory) -> str:
@@ -45,6 +47,16 @@ def _jump(book: Book) -> Markup:
     )
     first = el("option", f"Go to one of {len(book.problems)} problems", value="")
     return el("select", first, *options, id="jump", aria_label="Go to a problem")
+
+
+def _filter(book: Book) -> Markup:
+    tags = sorted({tag for problem in book.problems for tag in _tags(problem, book)})
+    if len(book.problems) < 2:
+        return put()
+    options = (el("option", tag, value=tag) for tag in tags)
+    return el(
+        "select", el("option", "all verdicts, all statuses", value=""), *options, id="filter", aria_label="Filter"
+    )
 
 
 def _words(problem: ProblemStory) -> str:
@@ -68,7 +80,14 @@ def _problem(number: int, problem: ProblemStory, book: Book, in_full: InFull) ->
         *_others(problem, in_full),
         class_="finding",
         id=problem_anchor(problem),
+        data_tags=" ".join(_tags(problem, book)),
     )
+
+
+def _tags(problem: ProblemStory, book: Book) -> tuple[str, str]:
+    """What the problems can be filtered by: verdict, and status."""
+    said = book.said.get(problem.id)
+    return problem.stories[0].verdict.name, said.status if said else NEW
 
 
 def _compares(story: Story) -> Iterator[Markup]:

@@ -10,20 +10,23 @@ import hashlib
 SCRIPT = """
 document.documentElement.classList.add("script");
 const box = document.querySelector("#search"), found = document.querySelector("#found");
+const filter = document.querySelector("#filter");
 const rows = [...document.querySelectorAll(
   "section > article, section > .wide tbody tr, section > details > .wide tbody tr, .clusters > li")];
 const text = new Map(rows.map(row => [row, row.textContent.toLowerCase()]));
 function search() {
-  const words = box.value.toLowerCase().split(/\\s+/).filter(Boolean);
+  const words = box.value.toLowerCase().split(/\\s+/).filter(Boolean), tag = filter ? filter.value : "";
   let shown = 0;
   for (const row of rows) {
-    row.hidden = !words.every(word => text.get(row).includes(word));
+    const tags = row.dataset.tags, other = tag && tags !== undefined && !tags.split(" ").includes(tag);
+    row.hidden = other || !words.every(word => text.get(row).includes(word));
     shown += !row.hidden;
     if (words.length && !row.hidden) open_around(row.parentElement);
   }
-  found.textContent = words.length ? `${shown} of ${rows.length} rows` : "";
+  found.textContent = words.length || tag ? `${shown} of ${rows.length} rows` : "";
 }
 if (box) box.addEventListener("input", search);
+if (filter) filter.addEventListener("change", search);
 function open_around(element) {
   for (let at = element; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
 }

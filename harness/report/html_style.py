@@ -46,9 +46,9 @@ details{margin:.5rem 0}summary{cursor:pointer;padding:.2rem 0}
 details>.finding{border-top:0;border-left:3px solid var(--line);padding:0 0 0 .9rem}
 details>.finding>h3{margin-top:.4rem}
 .command{white-space:pre-wrap;overflow-wrap:anywhere}
-#search,#jump{font:inherit;width:100%;max-width:30rem;padding:.3rem .5rem;margin:.4rem 0;display:none;
+#search,#jump,#filter{font:inherit;width:100%;max-width:30rem;padding:.3rem .5rem;margin:.4rem 0;display:none;
 background:var(--bg);color:var(--fg);border:1px solid var(--line)}
-.script #search,.script #jump{display:block}
+.script #search,.script #jump,.script #filter{display:block}
 .clusters{list-style:none;padding:0}.clusters>li{border-top:1px solid var(--line);padding:.3rem 0}
 .clusters>li>details,.clusters>li>p{margin:.1rem 0 .1rem 1rem}
 small{font-size:.8rem;color:var(--dim)}
@@ -61,7 +61,7 @@ small{font-size:.8rem;color:var(--dim)}
 .stack thead{display:none}.stack tr{display:block;border-bottom:1px solid var(--line);padding:.4rem 0}
 .stack td{display:block;border:0;padding:.05rem 0;overflow-wrap:anywhere}.stack td:empty{display:none}
 .stack td::before{content:attr(data-head) ": ";color:var(--dim);font-family:system-ui,sans-serif}}
-@media print{nav,#search,#jump,#clusters,.appendix,#nights details{display:none!important}
+@media print{nav,#search,#jump,#filter,#clusters,.appendix,#nights details{display:none!important}
 html{font-size:62%}body{font-size:1rem}code,pre,.reg td{font-size:.9rem}main{max-width:none;padding:0}
 a{color:inherit;text-decoration:none}article,tr,figure{break-inside:avoid}h2,h3{break-after:avoid}
 .wide,pre{overflow:visible}pre{white-space:pre-wrap}.plots{grid-template-columns:repeat(2,1fr)}}

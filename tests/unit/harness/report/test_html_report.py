@@ -208,3 +208,36 @@ def test_it_prints_on_a_few_pages(html: str, tmp_path: Path) -> None:
     argv += [f"--user-data-dir={tmp_path / 'profile'}", report.as_uri()]
     subprocess.run(argv, check=True, timeout=60, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert 0 < len(re.findall(rb"/Type\s*/Page\b", printed.read_bytes())) < 20
+
+
+TRY = """
+const inner = document.querySelector("iframe").contentDocument, view = inner.defaultView, said = [];
+const set = (id, value, kind) => {
+  const at = inner.querySelector(id);
+  at.value = value;
+  at.dispatchEvent(new view.Event(kind));
+};
+const left = () => [...inner.querySelectorAll("#problems > article")].filter(one => !one.hidden).length;
+set("#search", "oopsed", "input"); said.push(left()); set("#search", "", "input");
+set("#filter", "crash", "change"); said.push(left()); set("#filter", "", "change");
+said.push(left());
+set("#jump", inner.querySelector("#jump").options[2].value, "change");
+setTimeout(() => {
+  said.push("#" + inner.activeElement.id === inner.querySelector("#jump").value);
+  const head = inner.querySelector("#errata th");
+  head.dispatchEvent(new view.KeyboardEvent("keydown", {key: "Enter"}));
+  document.title = [...said, head.getAttribute("aria-sort")].join(" ");
+}, 300);
+"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="the Debian package chromium is not installed")
+def test_search_filter_jump_and_sort_work(html: str, tmp_path: Path) -> None:
+    report, around = tmp_path / "r.html", tmp_path / "around.html"
+    report.write_text(html)
+    frame = f"<iframe src='{report.as_uri()}' style='width:1200px;height:800px'></iframe>"
+    around.write_text(f"<!DOCTYPE html><title>no</title>{frame}<script>onload = () => {{{TRY}}}</script>")
+    argv = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]
+    argv += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", around.as_uri()]
+    dom = subprocess.run(argv, check=True, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert dom.stdout.partition("<title>")[2].partition("<")[0] == "1 2 3 true ascending"
