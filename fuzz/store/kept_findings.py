@@ -181,9 +181,9 @@ def _story(entry: Entry, kept_texts: Mapping[str, str], explainer: Explainer) ->
         elsewhere=read(ELSEWHERE, from_text, None),
         history=read(HISTORY, read_history, ()),
         config=read(TARGET, lambda text: read_stored(text, entry.finding.subject.target, TARGET), None),
+        other_config=read(OTHER_TARGET, lambda text: read_stored(text, OTHER_TARGET, OTHER_TARGET), None),
         texts={},
     )
-    texts.pop(OTHER_TARGET, None)
     if CRASH in texts:
         try:
             read_crash(texts[CRASH])

@@ -35,7 +35,7 @@ from harness.report.sites import sites
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 from harness.vm.config import MachineConfig, list_configs
-from harness.vm.config_text import TARGET
+from harness.vm.config_text import OTHER_TARGET, TARGET
 from harness.vm.crash import CRASH, EARLIER, ENDS, Report, from_text
 
 
@@ -47,7 +47,7 @@ class Kept:
     emulators showed, None if none was tried.
     ``scenario`` and the traces are None where there is none, or none that this version can read; ``other_trace`` is
     that of the second target, where two were compared.  ``history``: which kernels show it, empty if none was asked.
-    ``config`` is the target as it was then, None if it was not stored.
+    ``config`` and ``other_config`` are the targets as they were then, None if that was not stored.
     """
 
     finding: Finding
@@ -62,6 +62,7 @@ class Kept:
     elsewhere: tuple[EmulatorResult, ...] | None = None
     history: tuple[Asked, ...] = ()
     config: MachineConfig | None = None
+    other_config: MachineConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,21 +232,22 @@ def replay_command(kept: Kept, out: str = "", crash: Report | None = None) -> st
     subject, other = kept.finding.subject, kept.finding.other
     shelf = "findings" if kept.confirmed else "flaky"
     file = f"{shelf}/{kept.finding.id}/scenario.scn"
-    if other is not None:
-        return shlex.join(["shadowfuzz", "against", subject.target, other.target, f"{out}/{file}" if out else file])
     place = PurePath(out) / file
+    first = _target_word(subject.target, kept.config, place.with_name(TARGET))
+    if other is not None:
+        second = _target_word(other.target, kept.other_config, place.with_name(OTHER_TARGET))
+        return shlex.join(["shadowfuzz", "kernels", "against", first, second, str(place)])
     before = 0 if crash is None or crash.again is None else crash.again.before
     before = _before(kept) if kept.finding.kind == "alarm" else before
     earlier = [str(place.with_name(f"{EARLIER}{number:02}.scn")) for number in range(before, 0, -1)]
     words = ["shadowfuzz", "replay", *(["--same-vm"] if earlier else []), *earlier, str(place)]
     words += hyp_copy.options(kept.finding.signature)
-    return shlex.join([*words, "--target", _target_word(kept, place), "--level", subject.level])
+    return shlex.join([*words, "--target", first, "--level", subject.level])
 
 
-def _target_word(kept: Kept, place: PurePath) -> str:
-    """Return what ``--target`` is given: of a target file without a path in its name, the copy beside the scenario."""
-    target = kept.finding.subject.target
+def _target_word(target: str, config: MachineConfig | None, copy: PurePath) -> str:
+    """Return what a command is given: of a target file without a path in its name, the copy beside the scenario."""
     base, mark, emulator = target.partition("%") if "/" not in target else (target, "", "")
-    if kept.config is None or "@" in target or base in list_configs():
+    if config is None or "@" in target or base in list_configs():
         return target
-    return f"{place.with_name(TARGET)}{mark}{emulator}"
+    return f"{copy}{mark}{emulator}"

@@ -103,11 +103,18 @@ class Line:
 
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 320, 130, 52, 20
-MAX_DOTS = 60
+MAX_DOTS, MAX_POINTS = 60, 240
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """Leave so many points that a plot this wide shows all that it can; the last one stays."""
+    every = -(-len(points) // MAX_POINTS)
+    return points if every <= 1 else (*points[:-1:every], points[-1])
 
 
 def plot(line: Line) -> Markup:
     """Return a line plot as SVG, from zero up; few points are dots, too."""
+    points = _thin(line.points)
     right = max((x for x, _ in line.points), default=0.0) or 1.0
     top = max((y for _, y in line.points), default=0.0) or 1.0
 
@@ -132,7 +139,7 @@ def plot(line: Line) -> Markup:
             el("text", "0", x=str(_LEFT - 6), y=y1, text_anchor="end"),
             *dots,
             el("text", f"{right:,.0f} {line.along}", x=str(_WIDTH - 8), y=str(_HEIGHT - 4), text_anchor="end"),
-            el("polyline", points=" ".join(place(x, y) for x, y in line.points), class_="line"),
+            el("polyline", points=" ".join(place(x, y) for x, y in points), class_="line"),
             viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
             role="img",
             aria_label=label,

@@ -17,7 +17,7 @@ from fuzz.store.kept_findings import contents, find, stories
 from harness.findings.finding import Subject
 from harness.report.finding_data import Story, replay_command
 from harness.vm.config import load_config
-from harness.vm.config_text import TARGET, format_config
+from harness.vm.config_text import OTHER_TARGET, TARGET, format_config
 from tests.support.kept import SUBJECT, filled
 
 OWN = "/gone/my.toml"
@@ -56,6 +56,22 @@ def test_a_target_file_that_is_gone(name: str, tmp_path: Path, capsys: pytest.Ca
         assert f"--target {copy} " in command and load_config(str(copy)).cpu == load_config(SUBJECT.target).cpu
     else:
         assert f"--target {name} " in command
+
+
+def test_of_two_targets_each_is_stored(tmp_path: Path) -> None:
+    database = filled(tmp_path)
+    store, config = Store(database, FINDINGS), load_config(SUBJECT.target)
+    finding = replace(
+        next(story for story in stories(database) if story.kept.scenario is not None).kept.finding,
+        kind="divergence",
+        subject=replace(SUBJECT, target="one"),
+        other=replace(SUBJECT, target="other"),
+    )
+    described = {TARGET: replace(config, name="one"), OTHER_TARGET: replace(config, name="other")}
+    store.add(finding, None, {name: format_config(each) for name, each in described.items()})
+    place = tmp_path / "findings" / finding.id
+    command = replay_command(find(database, finding.id).kept, str(tmp_path))
+    assert command == f"shadowfuzz kernels against {place / TARGET} {place / OTHER_TARGET} {place / 'scenario.scn'}"
 
 
 def test_of_a_target_that_nobody_knows_the_rest_is_shown(tmp_path: Path) -> None:
