@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness.findings.regressions import NEW
 from harness.findings.verdict import rate_text, together
 from harness.report.campaign_data import Book, Said
 from harness.report.exchange_formats import story_json
 from harness.report.finding_data import Story, cluster_name, groups, replay_command
 from harness.report.glossary import in_words
-from harness.report.nights import Change, nights_of
+from harness.report.nights import Change, nights_of, nights_with
 from harness.report.problem_data import ErratumStory, ProblemStory
 
 VERSION = 1
@@ -39,7 +40,7 @@ def problems(book: Book) -> Json:
     """Return what no erratum explains, in the order of the page."""
     return {
         **_head(book),
-        "problems": [_problem(problem, book.said.get(problem.id), book.out) for problem in book.problems],
+        "problems": [_problem(problem, book) for problem in book.problems],
     }
 
 
@@ -121,10 +122,11 @@ def _row(story: Story) -> Json:
     }
 
 
-def _problem(problem: ProblemStory, said: Said | None, out: str) -> Json:
+def _problem(problem: ProblemStory, book: Book) -> Json:
     first = problem.stories[0]
     stages = first.evidence.stages if first.evidence is not None else ()
-    mark = said or Said("new", "", "")
+    mark = book.said.get(problem.id, Said(NEW, "", ""))
+    found, ended = nights_with(book.runs, (story.id for story in problem.stories))
     return {
         "id": problem.id,
         "words": in_words(first.kept.finding),
@@ -134,12 +136,13 @@ def _problem(problem: ProblemStory, said: Said | None, out: str) -> Json:
         "why": first.verdict.why,
         "rate": rate_text(together(stages)) if stages else "",
         "count": problem.count,
+        "runs": [found, ended],
         "first_seen": problem.first_seen,
         "last_seen": problem.last_seen,
         "status": mark.status,
         "assignee": mark.assignee,
         "note": mark.note,
-        "replay": replay_command(first.kept, out, first.crash),
+        "replay": replay_command(first.kept, book.out, first.crash),
         "findings": [_row(story) for story in problem.stories],
     }
 

@@ -13,6 +13,7 @@ from harness.report.finding_data import Story, replay_command
 from harness.report.glossary import in_words
 from harness.report.html_findings import badge
 from harness.report.html_markup import Content, Markup, details, el, put, table, when
+from harness.report.nights import nights_with
 from harness.report.problem_data import ErratumStory, ProblemStory
 from harness.report.release_strip import axis_of, ends_of, strip
 from harness.report.terminal import many, times
@@ -68,7 +69,9 @@ def _problem(number: int, problem: ProblemStory, book: Book, in_full: InFull) ->
     first = problem.stories[0]
     subject = first.kept.finding.subject
     often = times(problem.count, "{:,}".format)
-    seen = f"Seen {often}, first {when(problem.first_seen)}, last {when(problem.last_seen)}"
+    found, ended = nights_with(book.runs, (story.id for story in problem.stories))
+    nights = f" in {found} of {ended} runs" if ended else ""
+    seen = f"Seen {often}{nights}, first {when(problem.first_seen)}, last {when(problem.last_seen)}"
     return el(
         "article",
         el("h3", f"{number}. ", _words(problem)),

@@ -51,6 +51,13 @@ def nights_of(runs: Iterable[Run]) -> tuple[Night, ...]:
     return tuple(nights)
 
 
+def nights_with(runs: Iterable[Run], ids: Iterable[str]) -> tuple[int, int]:
+    """Return how many of the runs that ended found one of some findings, and how many there are."""
+    wanted = frozenset(ids)
+    ended = [run for run in runs if run.summary is not None]
+    return sum(not wanted.isdisjoint(ids_of(run, "findings")) for run in ended), len(ended)
+
+
 def ids_of(run: Run, key: str) -> frozenset[str]:
     """Return the ids of a list of a run's summary."""
     rows = (run.summary or {}).get(key)

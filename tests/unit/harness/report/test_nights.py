@@ -9,7 +9,7 @@ import pytest
 
 from harness.report.campaign_data import Run
 from harness.report.html_nights import nights
-from harness.report.nights import Change, ids_of, nights_of
+from harness.report.nights import Change, ids_of, nights_of, nights_with
 
 
 def run(id_: str, summary: Any, target: str = "kvm-nvhe") -> Run:
@@ -43,3 +43,9 @@ def test_the_section() -> None:
     assert told.count("<svg") == 4, "plots over nights"
     many = nights(tuple(run(str(i % 10), found(str(i))) for i in range(40)), {})
     assert "26 nights before" in many
+
+
+def test_in_how_many_runs_something_was_found() -> None:
+    runs = [run(str(i), {"findings": [{"id": name} for name in names]}) for i, names in enumerate(("ab", "c", ""))]
+    assert nights_with((*runs, run("9", None)), ("a", "c")) == (2, 3)
+    assert nights_with(runs, ()) == (0, 3)
