@@ -153,7 +153,9 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
             serror.pop(index, None)
             if either:
                 turn.allowed[index] = None if before is None else before | {host.b}
-            if turn.values[exceptions.PSTATE] & exceptions.AARCH32:
+            # Of an exception that is pending the state is still that in which it will be taken.
+            state = turn.values[exceptions.SPSR if excepted and not at_once else exceptions.PSTATE]
+            if (state | turn.values[exceptions.PSTATE]) & exceptions.AARCH32:
                 _narrow(turn)
         elif host.op == OP_FINISH and kept:
             turn.take(exceptions.take_exception(tuple(turn.values)))
@@ -212,7 +214,7 @@ def expected_entry_state(
     A text says why nobody can tell.  ``walk_level``: of the table entry at which a stage-1 walk met no memory.
     """
     exit_ = round_.exit
-    turn = ExpectedState(list((exit_ or round_.entry).values), walk_level, errata)
+    turn = ExpectedState(list((exit_ or round_.entry).values), walk_level, errata, round_.wide)
     if exit_ is None:
         _reset(turn, round_.world)
     else:
