@@ -80,11 +80,9 @@ class Explainer:
 
 
 def _cpu(kept: Kept) -> Cpu | None:
-    """Return the CPU of a finding's target; None: it was not stored, and what it was called is nothing here."""
-    if kept.config is not None:
-        return cpu_model(kept.config.cpu)
+    """Return the CPU of a finding's target; None: neither what was stored nor its name tells one that is known here."""
     try:
-        return cpu_model(load_config(kept.finding.subject.target).cpu)
+        return cpu_model((kept.config or load_config(kept.finding.subject.target)).cpu)
     except (InputError, SetupError):
         return None
 

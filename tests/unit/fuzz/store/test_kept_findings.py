@@ -80,6 +80,14 @@ def test_of_a_target_that_nobody_knows_the_rest_is_shown(tmp_path: Path) -> None
     assert story.kept.scenario is not None and not contents(Database(f"sqlite:///{tmp_path / FILE}")).unreadable
 
 
+def test_a_stored_cpu_that_nobody_knows(tmp_path: Path) -> None:
+    story = of_another_target(tmp_path, replace(SUBJECT, target="my"), stored=True)
+    database = Database(f"sqlite:///{tmp_path / FILE}")
+    strange = replace(load_config(SUBJECT.target), name="my", cpu="cortex-z1")
+    Store(database, FINDINGS).annotate(story.id, TARGET, format_config(strange))
+    assert find(database, story.id).ran is None and not contents(database).unreadable
+
+
 def test_a_simpler_scenario_and_triage_leave_the_target(tmp_path: Path) -> None:
     story = of_another_target(tmp_path, replace(SUBJECT, target="my"), stored=True)
     store = Store(Database(f"sqlite:///{tmp_path / FILE}"), FINDINGS)
