@@ -10,7 +10,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.exit_status import ExitStatus
@@ -118,7 +117,7 @@ def _replace_closed_streams() -> None:
             os.close(end)
         sys.stdout = os.fdopen(1, "w")
     if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # as long as the process lives
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _complete() -> int:
