@@ -22,7 +22,8 @@ exit status: 0 written, 2 bad usage or input, 3 it could not be written
 SERVE = """\
 example:
   shadowfuzz report serve --campaign out/campaign --port 8642
-      the same page at http://127.0.0.1:8642/, made anew for each visit; for this machine only
+      the same page at http://127.0.0.1:8642/, kept up to date, and the same as JSON at /api/v1 (docs/formats.md); for
+      this machine only
 
 exit status: 2 bad usage or input, or the port is taken, 130 ended with Ctrl-C
 """
