@@ -101,8 +101,15 @@ def triage(
         after = many(_problem_count(store, waiting), "problem")
         say(f"{many(before, 'problem')} before, {after} now: findings with the same least scenario are one")
     if not waiting:
-        say("nothing to do: all that was found on these targets was processed before")
+        others = sorted({story.kept.finding.where for story in found} - {_where(targets)})
+        elsewhere = f"; there are findings of {', '.join(others)}" if others else ""
+        say(f"nothing to do on {_where(targets)}{elsewhere}")
     return len(waiting)
+
+
+def _where(targets: TargetSet[Side]) -> str:
+    """Return what is tested, as findings have it."""
+    return " against ".join(subject.target for subject in targets.subjects)
 
 
 def _rank(story: Story) -> tuple[bool, int]:
