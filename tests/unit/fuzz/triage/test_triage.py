@@ -43,7 +43,8 @@ def test_triage_keeps_the_simplest_with_its_rate(monkeypatch: pytest.MonkeyPatch
         assert triage(database, it, TriagePlan(7), said.append) == 1
         assert triage(database, it, TriagePlan(7), said.append) == 0, "done before"
     assert said[0].startswith("1 of 1, 0 s left: ") and "3 steps -> 0" in said[0]
-    assert said[1].startswith("1 finding in ") and said[-1] == f"nothing to do on {SUBJECT.target}; there are findings of another"
+    assert said[1].startswith("1 finding in ")
+    assert said[-1] == f"nothing to do on {SUBJECT.target}; there are findings of another"
     entry = store.entry(finding_id("divergence", KEY, SUBJECT))
     assert (
         entry.count == 1
