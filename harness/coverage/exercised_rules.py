@@ -16,7 +16,7 @@ from harness.guest.debug_stops import STOPS
 from harness.layout import GICD
 from harness.protocol import LINES, OP_ABORT, OP_FINISH, OP_GIC_LINE, OP_IRQ_LINE, OP_RESET, OP_SERROR
 from harness.relations import contract, guest_debug
-from harness.relations.contract_rules import RULES, SIZES, register_rule
+from harness.relations.contract_rules import BY_NAME, RULES, SIZES, Rule, register_rule
 from harness.relations.donated_memory import host_writes_to_donated_memory
 from harness.relations.gic import PPI, SOME_UNKNOWN, line_fails
 from harness.relations.gic_list_registers import STATE, view
@@ -62,6 +62,19 @@ def exercised_rules(scenario: Scenario, indexed: IndexedTrace, compared: Iterabl
         if kind in (ENTRY, USER) and any(lr & STATE for lr in view(shown.values).lr):
             found.add("gic.list.entry" if kind == ENTRY else "gic.list.user")
     return frozenset(found)
+
+
+def rules_at(scenario: Scenario, indexed: IndexedTrace, event: int) -> tuple[Rule, ...]:
+    """Return the rules of the turn of the host, or else of the run of the guest, that an event begins or ends."""
+    found: list[str] = []
+    for round_ in indexed.rounds:
+        if round_.first == event:
+            found += _turn(round_)
+    steps = {step.address: scenario.steps[step.step] for step in placed(scenario)}
+    for index, entry, exit_ in indexed.runs:
+        if index == event and not found:
+            found += _run(entry, exit_, steps, gic=indexed.slots.environment(index, entry.context).gic)
+    return tuple(BY_NAME[name] for name in dict.fromkeys(found) if name in BY_NAME)
 
 
 def _turn(round_: Round) -> Iterator[str]:

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hand a finding over to people without shadowfuzz: a mail, or a program for the kernel's KVM selftests."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fuzz.paths import ALARMS, CRASHES, KEPT, SHOWN
+from fuzz.store.kept_findings import kept_rows
+from harness.errors import InputError
+from harness.findings.checked import CheckResult, signature
+from harness.findings.finding import difference, is_member, place_text
+from harness.findings.regressions import Regression, load_regressions
+from harness.handover.letter import Command, Letter, of_erratum, of_story
+from harness.handover.mail import mail_text
+from harness.handover.selftest import About, build_command, file_name, selftest, why_no_selftest
+from harness.handover.shown import Origin, Shown, load_shown, shown_in, simplest
+from harness.relations.divergence import Divergence, causes
+from harness.relations.errata import SHARED
+from harness.report.finding_data import Story, replay_command
+from harness.scenario.requirements import first_context
+from harness.scenario.scenario import Scenario, load
+from harness.trace.events import Trace
+from harness.vm.config import PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A finding to hand over: its name, what is kept of it, what a campaign found, and what can be shown of it.
+
+    One of ``row`` and ``story`` is there; ``shown`` is None if there is no scenario.
+    """
+
+    name: str
+    row: Regression | None
+    story: Story | None
+    shown: Shown | None
+
+
+def kept_handover(name: str) -> Handover | None:
+    """Return the kept finding of a name, None if none is called so.  InputError: a file of the project is damaged."""
+    for path in (KEPT, CRASHES, ALARMS):
+        row = next((row for row in load_regressions(path) if row.id == name), None)
+        if row is not None:
+            return Handover(name, row, None, _kept_shown(row, path.parent))
+    return None
+
+
+def _kept_shown(row: Regression, folder: Path) -> Shown | None:
+    def scenario(name: str) -> Scenario:
+        return load(folder / f"{name}.scn")
+
+    if folder == KEPT.parent:
+        found = load_shown(SHOWN, scenario).get(row.id)
+        if found is not None:
+            return found
+    name = row.scenarios[0]
+    if not (folder / f"{name}.scn").is_file():
+        return None
+    one = scenario(name)
+    return Shown(_target(row), "", name, one, len(one.steps), first_context(one), ())
+
+
+def _target(row: Regression) -> str:
+    return row.targets[0] if row.targets else row.elsewhere.partition(" ")[0]
+
+
+def story_handover(story: Story) -> Handover:
+    """Return a campaign's finding, with what its trace shows."""
+    return Handover(story.id, None, story, None if story.ran is None else _story_shown(story))
+
+
+def _story_shown(story: Story) -> Shown | None:
+    ran, finding = story.ran, story.kept.finding
+    assert ran is not None
+    subject = finding.subject
+    members = [d for d in ran.checked.unexplained if is_member(signature(d), finding.signature)]
+    places = {(d.event, d.register) for d in members}
+
+    def wanted(divergence: Divergence) -> bool:
+        # What the model says of a register, the contract says of it at the same event.
+        return divergence in members or (divergence.event, divergence.register) in places
+
+    origin = Origin(subject.target, subject.kernel_release, finding.id)
+    return simplest(shown_in(origin, ran.job.scenario, ran.trace, ran.checked, wanted))
+
+
+def is_of(row: Regression, divergence: Divergence) -> bool:
+    """Whether a divergence is a kept finding's alone: by its cause, or by its signature where that is open."""
+    alone = not divergence.cause or causes(divergence.cause) == (SHARED.get(row.id, row.id),)
+    return alone and row.shows(place_text(signature(divergence)), [difference(divergence)])
+
+
+Seen = tuple[Origin, Scenario, Trace, CheckResult]
+"""A scenario that was run and checked, and where."""
+
+
+def best_shown(row: Regression, seen: Sequence[Seen]) -> Shown | None:
+    """Return what shows a kept finding best, of the runs of its scenarios; None if none shows it."""
+    rows = load_regressions(KEPT)
+
+    def others(name: str) -> int:
+        return sum(name in each.scenarios for each in rows)
+
+    found = [
+        shown
+        for origin, scenario, trace, checked in seen
+        for shown in shown_in(origin, scenario, trace, checked, lambda divergence: is_of(row, divergence))
+    ]
+    good = [shown for shown in found if why_no_selftest(shown) is None]
+    return simplest(good or found, others)
+
+
+def letter_of(handover: Handover, out: str) -> Letter:
+    """Return what a mail on a finding says; ``out`` is the campaign's directory, empty for the current one."""
+    rows = kept_rows()
+    commands = tuple(_commands(handover, out))
+    if handover.story is not None:
+        return of_story(handover.story, rows, handover.shown, commands)
+    assert handover.row is not None
+    return of_erratum(handover.row, rows, handover.shown, commands)
+
+
+def mail(handover: Handover, out: str) -> str:
+    """Return the mail on a finding."""
+    return mail_text(letter_of(handover, out))
+
+
+def _commands(handover: Handover, out: str) -> Iterator[Command]:
+    if handover.shown is not None and why_no_selftest(handover.shown) is None:
+        name = _program_name(handover)
+        what = f"A KVM selftest, attached as {file_name(name)}, fails on a kernel with this bug and passes on one without"
+        yield Command(f"{what}. In tools/testing/selftests/kvm/aarch64 of a kernel tree:", build_command(name))
+    story, row = handover.story, handover.row
+    if story is not None:
+        if story.kept.scenario is not None:
+            yield Command(_REPLAY, replay_command(story.kept, out, story.crash))
+        return
+    assert row is not None
+    where = _target(row)
+    name, folder = row.scenarios[0], KEPT.parent
+    if handover.shown is not None:
+        name = handover.shown.name
+        where = handover.shown.target
+    folder = next(path.parent for path in (KEPT, CRASHES, ALARMS) if row in load_regressions(path))
+    file = (folder / name).relative_to(PROJECT).as_posix()
+    if handover.shown is not None:
+        yield Command(_REPLAY, shlex.join(["shadowfuzz", "replay", f"{file}.scn", "--target", where]))
+    else:
+        compiler = f"aarch64-linux-gnu-gcc -static -o {name} {file}.c"
+        record = shlex.join(["shadowfuzz", "record", "--target", where, "--out", f"{name}.trace", name])
+        yield Command("A program that uses /dev/kvm; it needs nothing else:", f"{compiler} && {record}")
+
+
+_REPLAY = "The scenario on this kernel in QEMU, with shadowfuzz, which found it (in its checkout):"
+
+
+def _program_name(handover: Handover) -> str:
+    like = handover.story.like if handover.story is not None else ()
+    return like[0] if like else handover.name
+
+
+def program(handover: Handover) -> tuple[str, str]:
+    """Return the name and the text of a program for the kernel's KVM selftests.
+
+    InputError: there can be none, with the reason and the step.
+    """
+    name = _program_name(handover)
+    if handover.shown is None or (handover.row is not None and not (handover.shown.checks or handover.shown.hidden)):
+        raise InputError(handover.name, None, f"no selftest: {_why_none(handover)}")
+    letter = letter_of(handover, "")
+    source = next((line for line in letter.why if line.startswith(("Sources: ", "Required: "))), "")
+    about = About(name, " ".join(letter.wrong), source.partition(": ")[2].rstrip("."))
+    return file_name(name), selftest(about, handover.shown)
+
+
+def _why_none(handover: Handover) -> str:
+    if handover.shown is None:
+        return "there is no scenario with a trace"
+    why = why_no_selftest(handover.shown)
+    if handover.row is not None and handover.row.signatures[0].startswith("oops/"):
+        step = next((step.kind for step in handover.shown.scenario.steps if step.kind == "forge"), "")
+        return f"step `{step}`: it replaces what KVM's handlers see of an exit, which needs a module in the host's kernel"
+    return why or "no value of it is kept"

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A letter as the text of a mail to the maintainers of KVM/arm64: plain text of 72 columns.  Pure."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+
+from harness.handover.letter import Command, Letter
+from harness.report.terminal import printable
+
+COLUMNS = 72
+LIST = "kvmarm@lists.linux.dev"
+"""The list of KVM/arm64 (MAINTAINERS of the kernel)."""
+SECTIONS: tuple[str, ...] = (
+    "What goes wrong",
+    "Why",
+    "Releases",
+    "Least scenario",
+    "Required and observed",
+    "How to see it",
+)
+NOTHING = "Not known."
+
+
+def mail_text(letter: Letter) -> str:
+    """Return the mail, headers first; every section of :data:`SECTIONS` is there."""
+    lines = [f"To: {LIST}", *_fold(f"Subject: [BUG] KVM: arm64: {_plain(letter.subject)}", 0, 1), ""]
+    bodies = (
+        _paragraphs(letter.wrong),
+        _paragraphs(letter.why),
+        _items(letter.releases),
+        _items(letter.scenario),
+        _items(letter.values),
+        _commands(letter.commands),
+    )
+    for title, body in zip(SECTIONS, bodies, strict=True):
+        lines += [title, "-" * len(title), *(body or [NOTHING]), ""]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    return printable(" ".join(text.split()))
+
+
+def _fold(text: str, first: int, rest: int) -> list[str]:
+    return textwrap.wrap(
+        text, COLUMNS, initial_indent=" " * first, subsequent_indent=" " * rest, break_on_hyphens=False
+    )
+
+
+def _paragraphs(texts: Iterable[str]) -> list[str]:
+    lines: list[str] = []
+    for text in texts:
+        lines += [*([""] if lines else []), *_fold(_plain(text), 0, 0)]
+    return lines
+
+
+def _items(texts: Iterable[str]) -> list[str]:
+    return [line for text in texts for line in _fold(printable(text), 2, 6)]
+
+
+def _commands(commands: Iterable[Command]) -> list[str]:
+    lines: list[str] = []
+    for command in commands:
+        lines += [*([""] if lines else []), *_fold(_plain(command.what), 0, 0), "", *_shell(command.line)]
+    return lines
+
+
+def _shell(line: str) -> Iterator[str]:
+    """Yield a command broken between words, so that a shell takes the lines as one."""
+    pieces = textwrap.wrap(line, COLUMNS - 8, break_long_words=False, break_on_hyphens=False)
+    for number, piece in enumerate(pieces):
+        end = " \\" if number < len(pieces) - 1 else ""
+        yield f"{' ' * (8 if number else 4)}{piece}{end}"
