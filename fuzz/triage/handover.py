@@ -16,7 +16,7 @@ from harness.findings.finding import difference, is_member, place_text
 from harness.findings.regressions import Regression, load_regressions
 from harness.handover.letter import Command, Letter, of_erratum, of_story
 from harness.handover.mail import mail_text
-from harness.handover.selftest import About, build_command, file_name, selftest, why_no_selftest
+from harness.handover.selftest import About, build_commands, file_name, selftest, why_no_selftest
 from harness.handover.shown import Origin, Shown, load_shown, shown_in, simplest
 from harness.relations.divergence import Divergence, causes
 from harness.relations.errata import SHARED
@@ -133,26 +133,31 @@ def _commands(handover: Handover, out: str) -> Iterator[Command]:
     if handover.shown is not None and why_no_selftest(handover.shown) is None:
         name = _program_name(handover)
         what = f"A KVM selftest, attached as {file_name(name)}, fails on a kernel with this bug and passes on one without"
-        yield Command(f"{what}. In tools/testing/selftests/kvm/aarch64 of a kernel tree:", build_command(name))
+        yield Command(f"{what}. In tools/testing/selftests/kvm/aarch64 of a kernel tree:", build_commands(name))
     story, row = handover.story, handover.row
     if story is not None:
         if story.kept.scenario is not None:
-            yield Command(_REPLAY, replay_command(story.kept, out, story.crash))
+            yield Command(_REPLAY, (replay_command(story.kept, out, story.crash),))
         return
     assert row is not None
     where = _target(row)
-    name, folder = row.scenarios[0], KEPT.parent
+    name = row.scenarios[0]
     if handover.shown is not None:
         name = handover.shown.name
         where = handover.shown.target
-    folder = next(path.parent for path in (KEPT, CRASHES, ALARMS) if row in load_regressions(path))
-    file = (folder / name).relative_to(PROJECT).as_posix()
+    file = _file(row, name)
     if handover.shown is not None:
-        yield Command(_REPLAY, shlex.join(["shadowfuzz", "replay", f"{file}.scn", "--target", where]))
+        yield Command(_REPLAY, (shlex.join(["shadowfuzz", "replay", f"{file}.scn", "--target", where]),))
     else:
         compiler = f"aarch64-linux-gnu-gcc -static -o {name} {file}.c"
         record = shlex.join(["shadowfuzz", "record", "--target", where, "--out", f"{name}.trace", name])
-        yield Command("A program that uses /dev/kvm; it needs nothing else:", f"{compiler} && {record}")
+        yield Command("A program that uses /dev/kvm; it needs nothing else:", (compiler, record))
+
+
+def _file(row: Regression, name: str) -> str:
+    """Return where a scenario of a kept finding is in a checkout, without the end of its name."""
+    folder = next(path.parent for path in (KEPT, CRASHES, ALARMS) if row in load_regressions(path))
+    return (folder / name).relative_to(PROJECT).as_posix()
 
 
 _REPLAY = "The scenario on this kernel in QEMU, with shadowfuzz, which found it (in its checkout):"
@@ -169,19 +174,12 @@ def program(handover: Handover) -> tuple[str, str]:
     InputError: there can be none, with the reason and the step.
     """
     name = _program_name(handover)
-    if handover.shown is None or (handover.row is not None and not (handover.shown.checks or handover.shown.hidden)):
-        raise InputError(handover.name, None, f"no selftest: {_why_none(handover)}")
+    if handover.shown is None:
+        why = "there is no scenario with a trace"
+        if handover.row is not None:
+            why = f"what shows it is a program of its own, {_file(handover.row, handover.row.scenarios[0])}.c"
+        raise InputError(handover.name, None, f"no selftest: {why}")
     letter = letter_of(handover, "")
     source = next((line for line in letter.why if line.startswith(("Sources: ", "Required: "))), "")
     about = About(name, " ".join(letter.wrong), source.partition(": ")[2].rstrip("."))
     return file_name(name), selftest(about, handover.shown)
-
-
-def _why_none(handover: Handover) -> str:
-    if handover.shown is None:
-        return "there is no scenario with a trace"
-    why = why_no_selftest(handover.shown)
-    if handover.row is not None and handover.row.signatures[0].startswith("oops/"):
-        step = next((step.kind for step in handover.shown.scenario.steps if step.kind == "forge"), "")
-        return f"step `{step}`: it replaces what KVM's handlers see of an exit, which needs a module in the host's kernel"
-    return why or "no value of it is kept"

@@ -12,28 +12,26 @@ from harness.coverage.exercised_rules import rules_at
 from harness.findings.regressions import Regression
 from harness.findings.release_history import sentences
 from harness.findings.verdict import rate_text, together
-from harness.handover.shown import Shown, steps_done
+from harness.handover.shown import Shown, needed_steps, steps_done
 from harness.handover.steps_in_words import registers_in_words, step_in_words
+from harness.handover.words import MODES, mode_of, without_targets
 from harness.relations.basis import ARCHITECTURE
 from harness.relations.contract_rules import Rule
 from harness.relations.divergence import Divergence
 from harness.report.crash import facts
 from harness.report.finding_data import Story
 from harness.report.glossary import in_words
+from harness.scenario.requirements import needs_protected
 from harness.scenario.steps import KINDS, Actor
 from harness.trace.indexed import index_trace
 from harness.vm.crash import ENDS
 
-MODES: Mapping[str, str] = MappingProxyType({"nvhe": "nVHE", "vhe": "VHE", "protected": "protected (pKVM)"})
-"""The modes of KVM by the last part of a target's name."""
-
-
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command that shows a finding: what for, and its words as a shell takes them."""
+    """Commands that show a finding: what for, and the lines as a shell takes them."""
 
     what: str
-    line: str
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +53,8 @@ def of_erratum(row: Regression, rows: Sequence[Regression], shown: Shown | None,
         subject_of(row.id),
         (row.summary,),
         tuple(_why(row, rows)),
-        tuple(_spans(row, rows)),
-        () if shown is None else scenario_lines(shown),
+        tuple(_spans(row, rows, shown is not None and needs_protected(shown.scenario))),
+        scenario_lines(shown) if shown is not None else (f"the program {row.scenarios[0]}.c",),
         tuple(_values(shown)) or tuple(_ends(row)),
         tuple(commands),
     )
@@ -72,7 +70,7 @@ def of_story(story: Story, rows: Sequence[Regression], shown: Shown | None, comm
         first = errata[0]
         why = [line for row in errata for line in _why(row, rows)]
         also = [row.summary for row in errata]
-        releases = [*_history(story), *_spans(first, rows)]
+        releases = [*_history(story), *_spans(first, rows, shown is not None and needs_protected(shown.scenario))]
         return Letter(subject_of(first.id), tuple(also), tuple(why), tuple(releases), scenario, values, tuple(commands))
     return Letter(
         _story_subject(story),
@@ -97,71 +95,89 @@ def subject_of(id_: str) -> str:
 
 
 _OUR_PAGE = re.compile(r"docs/[\w./-]+(?: sections? [\d.]+(?: and [\d.]+)?)?:? ?")
-_OURS = re.compile(r"docs/kernels\.md|^forged exits\b|harness/")
+_OURS = re.compile(r"^forged exits\b|harness/")
+_TRIED = re.compile(r"(?<=kernel) of docs/kernels\.md")
+_MODE = re.compile(r"\bon kvm-(nvhe|vhe|protected)(?= in every)")
+_COMMAND = re.compile(r" \(replay [^)]*\)")
+_MEASURED = re.compile(r"(measured|recorded|seen|not in|not on|on kvm-|in every|\d[\d.]* )")
 
 
-def outside_sources(source: str, rows: Mapping[str, Regression]) -> str:
-    """Return the sources of a kept finding without the project's own pages; one that names another has that one's."""
-    parts: list[str] = []
+def outside_sources(source: str, rows: Mapping[str, Regression]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the sources of a kept finding, and what was measured of it, without the project's own pages.
+
+    A finding whose sources name another one has that one's.
+    """
+    sources: list[str] = []
+    measured: list[str] = []
     for part in source.split("; "):
         named = re.fullmatch(r"as ([\w-]+)", part)
         if named and named[1] in rows:
-            parts.append(outside_sources(rows[named[1]].source, rows))
+            more = outside_sources(rows[named[1]].source, rows)
+            sources += more[0]
+            measured += more[1]
         elif not _OURS.search(part):
-            parts.append(_OUR_PAGE.sub("", part))
-    return "; ".join(dict.fromkeys(filter(None, parts)))
+            text = _MODE.sub(lambda found: f"on {MODES[found[1]]}", _TRIED.sub(" tried", part))
+            (measured if _MEASURED.match(part) else sources).append(without_targets(_OUR_PAGE.sub("", text)))
+    return tuple(dict.fromkeys(filter(None, sources))), tuple(dict.fromkeys(filter(None, measured)))
 
 
 def _why(row: Regression, rows: Sequence[Regression]) -> Iterator[str]:
     named = {each.id: each for each in rows}
     reference = re.match(r"As ([\w-]+): ", row.why)
     other = named.get(reference[1]) if reference else None
-    yield row.why[len(reference[0]) :] if other and reference else row.why
     if other:
-        yield other.why
-    yield f"Sources: {outside_sources(row.source, named)}."
+        yield _COMMAND.sub("", other.why)
+    yield _COMMAND.sub("", row.why[len(reference[0]) :] if other and reference else row.why)
+    yield f"Sources: {'; '.join(outside_sources(row.source, named)[0])}."
 
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", text)[:3]))
 
 
-def _spans(row: Regression, rows: Sequence[Regression]) -> Iterator[str]:
-    """Yield a line for each mode: the first and last kernel that show it, and the nearest ones that do not."""
+def _spans(row: Regression, rows: Sequence[Regression], everywhere: bool) -> Iterator[str]:
+    """Yield a line for each stretch of bad kernels, one for the good ones, and what else was measured.
+
+    Good ones are those of the project's own targets: each kept scenario runs on all of them that have the VMs for it
+    (tests/vm/test_corpus_live.py).  ``everywhere``: no target that has them is good.
+    """
+    tried = sorted({end for each in rows for end in _ends_of(each)}, key=_version)
+    modes: dict[tuple[str, ...], list[str]] = {}
     for mode, spans in row.releases.items():
-        tried = sorted({end for each in rows for span in each.releases.get(mode, ()) for end in span.split(" to ")}, key=_version)
+        modes.setdefault(spans, []).append(MODES[mode])
+    for spans, names in modes.items():
         for span in spans:
             first, last = span.split(" to ")
-            before = [kernel for kernel in tried if _version(kernel) < _version(first)]
-            after = [kernel for kernel in tried if _version(kernel) > _version(last)]
-            good = f"; {before[-1]} has not" if before else ", the oldest that was tried"
-            yield f"{MODES[mode]}: first bad {first}{good}"
-            yield f"{MODES[mode]}: last bad {last}{f'; first good {after[0]}' if after else ', the newest that was tried'}"
-    if not row.releases:
-        yield from _by_target(row)
-    if row.elsewhere:
-        yield f"Measured on {' to '.join(place.partition('@')[2] for place in row.elsewhere.split(' to '))}."
+            oldest = ", the oldest tried" if first == tried[0] else ""
+            newest = ", the newest tried" if last == tried[-1] else ""
+            yield f"{', '.join(names)}: first bad {first}{oldest}; last bad {last}{newest}"
+    bad = [target for target in TARGETS if target in row.targets]
+    if not row.releases and (bad or row.elsewhere):
+        yield f"bad: {', '.join(map(without_targets, bad or [row.elsewhere]))}"
+    alike = [target for target in TARGETS if not row.releases or target.rpartition("-")[2] in row.releases]
+    if good := [target for target in alike if bad and target not in bad and not everywhere]:
+        yield f"good: {', '.join(map(without_targets, good))}"
+    named = {each.id: each for each in rows}
+    yield from (f"{measured[0].upper()}{measured[1:]}" for measured in outside_sources(row.source, named)[1])
 
 
-def _by_target(row: Regression) -> Iterator[str]:
-    """Yield the kernels of the project's targets that show a finding, and those that do not."""
-    every = ("kvm-nvhe", "kvm-vhe", "kvm-protected", "kvm-6.12-nvhe", "kvm-7.3-nvhe", "kvm-7.3-protected")
-    for what, some in (("bad", [t for t in every if t in row.targets]), ("good", [t for t in every if t not in row.targets])):
-        if some and row.targets:
-            yield f"{what}: {', '.join(_kernel_of(target) for target in some)}"
+def _ends_of(row: Regression) -> Iterator[str]:
+    yield from (end for spans in row.releases.values() for span in spans for end in span.split(" to "))
 
 
-def _kernel_of(target: str) -> str:
-    parts = target.split("-")
-    return f"{parts[1] if len(parts) > 2 else '6.1'} {MODES[parts[-1]]}"
+TARGETS: tuple[str, ...] = (
+    *("kvm-nvhe", "kvm-vhe", "kvm-protected", "kvm-6.12-nvhe", "kvm-7.3-nvhe", "kvm-7.3-protected"),
+)
+"""The project's targets, the oldest kernel first."""
 
 
 def scenario_lines(shown: Shown) -> tuple[str, ...]:
     """Return what a scenario does, a line a step: who, and what."""
     lines = [f"at first   {text}" for text in registers_in_words(shown.scenario)]
-    for done in steps_done(shown.scenario, len(shown.scenario.steps) if not shown.checks else shown.steps):
-        who = "guest" if KINDS[done.step.kind].side is Actor.GUEST else "userspace"
-        lines.append(f"{who:10} {step_in_words(done.step)}")
+    done = needed_steps(shown) if shown.checks else tuple(steps_done(shown.scenario, shown.steps))
+    for each in done:
+        who = "guest" if KINDS[each.step.kind].side is Actor.GUEST else "userspace"
+        lines.append(f"{who:10} {step_in_words(each.step)}")
     return tuple(lines)
 
 
@@ -248,8 +264,7 @@ def _is_about(rule: Rule, divergence: Divergence) -> bool:
 
 def _history(story: Story) -> Iterator[str]:
     subject = story.kept.finding.subject
-    mode = MODES.get(subject.target.partition("%")[0].partition("@")[0].rpartition("-")[2], subject.target)
-    yield f"Seen on Linux {subject.kernel_release}, {mode}."
-    yield from sentences(story.kept.history)
+    yield f"Seen on Linux {subject.kernel_release}, {mode_of(subject.target)}."
+    yield from map(without_targets, sentences(story.kept.history))
     if not story.kept.history and not story.like:
         yield "Other releases were not tried."

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator
 
@@ -63,13 +64,18 @@ def _items(texts: Iterable[str]) -> list[str]:
 def _commands(commands: Iterable[Command]) -> list[str]:
     lines: list[str] = []
     for command in commands:
-        lines += [*([""] if lines else []), *_fold(_plain(command.what), 0, 0), "", *_shell(command.line)]
+        lines += [*([""] if lines else []), *_fold(_plain(command.what), 0, 0), ""]
+        lines += [piece for line in command.lines for piece in _shell(line)]
     return lines
 
 
+_JOINED = "\N{NO-BREAK SPACE}"
+
+
 def _shell(line: str) -> Iterator[str]:
-    """Yield a command broken between words, so that a shell takes the lines as one."""
-    pieces = textwrap.wrap(line, COLUMNS - 8, break_long_words=False, break_on_hyphens=False)
+    """Yield a command broken between words, so that a shell takes the lines as one; an option keeps its value."""
+    joined = re.sub(r"(?<= )(--?\w[\w-]*) (?=[^- ])", rf"\1{_JOINED}", line)
+    pieces = textwrap.wrap(joined, COLUMNS - 10, break_long_words=False, break_on_hyphens=False)
     for number, piece in enumerate(pieces):
-        end = " \\" if number < len(pieces) - 1 else ""
-        yield f"{' ' * (8 if number else 4)}{piece}{end}"
+        text = piece.replace(_JOINED, " ") + (" \\" if number < len(pieces) - 1 else "")
+        yield f"{' ' * min(8 if number else 4, max(0, COLUMNS - len(text)))}{text}"

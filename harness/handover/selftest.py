@@ -18,16 +18,15 @@ from harness.arch.a64 import X_NAMES
 from harness.errors import InputError
 from harness.handover.selftest_steps import code_of, home, register_id, slot_arguments, why_not
 from harness.handover.shown import Check, Done, Shown, last_run, needed_steps
+from harness.handover.words import mode_of
 from harness.layout import CODE, CONTEXTS, DATA, GIC_INTERRUPTS, GIC_MACHINE, GICD, GICR, NISV_MACHINE, VECTORS
 from harness.report.terminal import printable
 from harness.scenario.agent_operations import shaping
 from harness.scenario.code_layout import base_of
-from harness.scenario.memory_slots import Slot, gone
+from harness.scenario.memory_slots import IPA_LIMIT, Slot, gone
 from harness.scenario.scenario import Scenario, format_step
 from harness.scenario.steps import KINDS, Actor
 
-SYNC = 0x3FF8_0000
-"""Where the load is from that brings the guest back: in no memory slot, and in reach of LDR (literal), 1 MiB."""
 NAP_US, NAPS = 50_000, 20
 """How long the guest may sleep or spin before it is taken back, in microseconds; so often it is sent on."""
 
@@ -46,21 +45,25 @@ def file_name(name: str) -> str:
     return f"{re.sub(r'[^a-z0-9]+', '_', name.lower()).strip('_')}.c"
 
 
-def build_command(name: str) -> str:
-    """Return the command that builds the program in a kernel tree, where it was put to the others."""
+def build_commands(name: str) -> tuple[str, ...]:
+    """Return the commands that build the program in a kernel tree, once it is in its place there."""
     words = "make -C tools/testing/selftests/kvm ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-"
-    return f"make ARCH=arm64 headers && {words} TEST_GEN_PROGS_aarch64=aarch64/{file_name(name)[:-2]}"
+    return (
+        f"T=aarch64/{file_name(name)[:-2]}",
+        "make ARCH=arm64 headers",
+        f"{words} TEST_GEN_PROGS_aarch64=$T",
+    )
 
 
 def why_no_selftest(shown: Shown) -> str | None:
     """Return why there can be no program, with the step that it cannot do; None if there can be one."""
-    if not shown.checks:
-        what = next((f" ({check.register})" for check in shown.hidden), "")
-        return f"userspace cannot see what differs{what}"
     for done in needed_steps(shown):
         why = why_not(done)
         if why is not None:
             return f"step {done.number}, `{format_step(done.step)}`: {why}"
+    if not shown.checks:
+        what = next((f": {check.register}" for check in shown.hidden), "")
+        return f"userspace cannot see what differs{what}"
     return None
 
 
@@ -86,13 +89,12 @@ def _head(about: About, shown: Shown, parts: frozenset[str]) -> Iterator[str]:
     yield from _comment(about.summary)
     yield " *"
     yield from _comment(f"Required: {about.source}.")
-    yield from _comment(f"Seen on {shown.target}: Linux {shown.kernel}.")
+    yield from _comment(f"Seen on Linux {shown.kernel}, {mode_of(shown.target)}.")
     yield " *"
     yield from _comment(
-        f"In a kernel tree: tools/testing/selftests/kvm/aarch64/{file} (arm64/{file} from 6.15 on), with a line "
-        f"TEST_GEN_PROGS_aarch64 += aarch64/{file[:-2]} in the Makefile there. The guest's code is instruction words "
-        "that the program puts into its memory, one at a time, each with its assembly beside it. Written by "
-        f"shadowfuzz from {about.name}."
+        f"Its place in a kernel tree is tools/testing/selftests/kvm/aarch64/{file} (arm64/{file} in newer trees). The "
+        "guest's code is instruction words that the program puts into the guest's memory one at a time; a comment has "
+        f"the assembly of each. Written by shadowfuzz from {about.name}."
     )
     yield " */"
     yield "#include <signal.h>"
@@ -122,7 +124,6 @@ def _helpers(parts: frozenset[str]) -> str:
         "VECTORS": hex(VECTORS.base),
         "DATA": hex(DATA.base),
         "END": hex(DATA.end),
-        "SYNC": hex(SYNC),
         "NAP": str(NAP_US),
         "NAPS": str(NAPS),
         "GICD": hex(GICD.base),
@@ -158,6 +159,19 @@ def _features(scenario: Scenario) -> frozenset[str]:
     return frozenset(found)
 
 
+_WIDE = range(IPA_LIMIT, 1 << 48)
+"""Addresses beyond the VM's 40 bits that a CPU may have."""
+
+
+def _is_beyond_ipa_space(scenario: Scenario) -> bool:
+    """Whether a guest uses, or maps, an address beyond the physical address space of its VM."""
+    values = [value for name, value in scenario.registers if name in X_NAMES]
+    values += [int(step.args[1]) for step in scenario.steps if step.kind == "set" and step.args[0] in X_NAMES]
+    values += [word for _, word in scenario.boot]
+    values += [int(step.args[1]) for step in scenario.steps if step.kind == "write"]
+    return any(value in _WIDE for value in values)
+
+
 def _variable(context: int) -> str:
     return f"vcpu{CONTEXTS[context].vcpu}" + (f"_vm{CONTEXTS[context].machine}" if CONTEXTS[context].machine > 1 else "")
 
@@ -184,7 +198,11 @@ def _body(about: About, shown: Shown) -> tuple[list[str], frozenset[str]]:
         lines.append("\tstruct kvm_guest_debug debug = { 0 };")
     same = [check for check in shown.checks if check.how == "same"]
     lines += [f"\tuint64_t {check.register};" for check in same]
-    lines += ["", "\tcreate_ram();"]
+    lines.append("")
+    if _is_beyond_ipa_space(shown.scenario):
+        lines.append("\t/* With fewer bits the address does not get as far as stage 2. */")
+        lines.append("\tTEST_REQUIRE(kvm_check_cap(KVM_CAP_ARM_VM_IPA_SIZE) > 40);")
+    lines.append("\tcreate_ram();")
     for address, word in shown.scenario.boot:
         lines.append(f"\t*(uint64_t *)({home(address)}) = {word:#x}; /* at {address:#x} */")
     for machine in machines:
