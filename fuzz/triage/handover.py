@@ -132,7 +132,9 @@ def mail(handover: Handover, out: str) -> str:
 def _commands(handover: Handover, out: str) -> Iterator[Command]:
     if handover.shown is not None and why_no_selftest(handover.shown) is None:
         name = _program_name(handover)
-        what = f"A KVM selftest, attached as {file_name(name)}, fails on a kernel with this bug and passes on one without"
+        what = (
+            f"The KVM selftest {file_name(name)} (attached) fails on a kernel with this bug and passes on one without"
+        )
         yield Command(f"{what}. In tools/testing/selftests/kvm/aarch64 of a kernel tree:", build_commands(name))
     story, row = handover.story, handover.row
     if story is not None:

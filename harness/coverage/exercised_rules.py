@@ -64,17 +64,19 @@ def exercised_rules(scenario: Scenario, indexed: IndexedTrace, compared: Iterabl
     return frozenset(found)
 
 
-def rules_at(scenario: Scenario, indexed: IndexedTrace, event: int) -> tuple[Rule, ...]:
-    """Return the rules of the turn of the host, or else of the run of the guest, that an event begins or ends."""
+def rules_at(scenario: Scenario, indexed: IndexedTrace, event: int, register: str) -> tuple[Rule, ...]:
+    """Return the rules about a register of the turn of the host, or else of the guest's run, that an event is of."""
     found: list[str] = []
     for round_ in indexed.rounds:
         if round_.first == event:
-            found += _turn(round_)
+            written = INDEX.get(register) in round_.host_wrote
+            found += [name for name in _turn(round_) if name != "host.set" or written]
     steps = {step.address: scenario.steps[step.step] for step in placed(scenario)}
     for index, entry, exit_ in indexed.runs:
         if index == event and not found:
             found += _run(entry, exit_, steps, gic=indexed.slots.environment(index, entry.context).gic)
-    return tuple(BY_NAME[name] for name in dict.fromkeys(found) if name in BY_NAME)
+    about = (name for name in found if not name.startswith("reset.") or name == f"reset.{register}")
+    return tuple(BY_NAME[name] for name in dict.fromkeys(about) if name in BY_NAME)
 
 
 def _turn(round_: Round) -> Iterator[str]:

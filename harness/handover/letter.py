@@ -14,10 +14,7 @@ from harness.findings.release_history import sentences
 from harness.findings.verdict import rate_text, together
 from harness.handover.shown import Shown, needed_steps, steps_done
 from harness.handover.steps_in_words import registers_in_words, step_in_words
-from harness.handover.words import MODES, mode_of, without_targets
-from harness.relations.basis import ARCHITECTURE
-from harness.relations.contract_rules import Rule
-from harness.relations.divergence import Divergence
+from harness.handover.words import MODES, exit_in_words, mode_of, without_targets
 from harness.report.crash import facts
 from harness.report.finding_data import Story
 from harness.report.glossary import in_words
@@ -25,6 +22,7 @@ from harness.scenario.requirements import needs_protected
 from harness.scenario.steps import KINDS, Actor
 from harness.trace.indexed import index_trace
 from harness.vm.crash import ENDS
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -227,39 +225,45 @@ def _story_values(story: Story) -> Iterator[str]:
 
 
 def _story_subject(story: Story) -> str:
-    divergence = story.divergence
-    if divergence is not None and divergence.register:
-        name = divergence.register.rpartition(".")[2].upper()
-        return f"{name} is {_hex(divergence.observed)}, required {_hex(divergence.expected)}"
+    for each in story.kept.finding.divergences[:1]:
+        name = (each.register or each.relation).rpartition(".")[2].upper()
+        return f"{name} is {each.observed}, required {each.expected}"
     return story.title
 
 
 def _story_words(story: Story) -> Iterator[str]:
-    yield in_words(story.kept.finding) or story.title
+    divergence = story.divergence
+    if divergence is not None and divergence.relation in ("host", "switch"):
+        name, where = divergence.register.upper(), exit_in_words(divergence.exit_class)
+        yield f"{where} {name} is {_hex(divergence.observed)}. Required is {_hex(divergence.expected)}."
+    else:
+        yield in_words(story.kept.finding) or story.title
     if story.evidence is not None:
         yield f"It comes back in {rate_text(together(story.evidence.stages))} runs."
 
 
 def _story_why(story: Story) -> Iterator[str]:
-    divergence = story.divergence
+    divergence, verdict = story.divergence, story.verdict.why
     if divergence is None or story.ran is None:
-        yield f"{story.verdict.why}."
+        yield f"{verdict[:1].upper()}{verdict[1:]}."
         return
     if divergence.basis:
         yield f"This breaks a {divergence.basis}."
-    scenario, indexed = story.ran.job.scenario, index_trace(story.ran.trace)
-    rules = [rule for rule in rules_at(scenario, indexed, divergence.event) if _is_about(rule, divergence)]
+    indexed = index_trace(story.ran.trace)
+    rules = rules_at(story.ran.job.scenario, indexed, divergence.event, divergence.register)
     yield from (f"Required: {rule.owed} ({_OUR_PAGE.sub('', rule.source)})." for rule in rules)
     if not rules:
-        yield f"Required by the Arm ARM: the guest's instructions give {_hex(divergence.expected)}." if (
-            divergence.basis == ARCHITECTURE
-        ) else f"{story.verdict.why}."
+        yield _REQUIRED.get(divergence.exit_class if divergence.relation == "host" else divergence.relation, _CONTRACT)
 
 
-def _is_about(rule: Rule, divergence: Divergence) -> bool:
-    if rule.name.startswith("reset."):
-        return rule.name == f"reset.{divergence.register}"
-    return True
+_CONTRACT = "Required: what the architecture and the KVM API say of it (Arm ARM; Documentation/virt/kvm/api.rst)."
+_REQUIRED: Mapping[str, str] = MappingProxyType(
+    {
+        "RESET": "Required: a reset vCPU holds reset values, and nothing from before (KVM API 4.82 KVM_ARM_VCPU_INIT).",
+        "switch": "Required: what the guest's instructions do by the Arm ARM, between an entry and the next exit.",
+    }
+)
+"""By exit class or relation, where no rule of the contract has a name for it."""
 
 
 def _history(story: Story) -> Iterator[str]:

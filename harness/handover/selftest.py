@@ -9,23 +9,33 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from harness.arch import exceptions
 from harness.arch.a64 import X_NAMES
 from harness.errors import InputError
-from harness.handover.selftest_steps import code_of, home, register_id, slot_arguments, why_not
-from harness.handover.shown import Check, Done, Shown, last_run, needed_steps
+from harness.handover.selftest_steps import (
+    AARCH32,
+    Code,
+    code_of,
+    home,
+    register_id,
+    slot_arguments,
+    slot_of,
+    why_not,
+)
+from harness.handover.shown import DEBUGS, Check, Done, Shown, last_run, needed_steps, reads_of
 from harness.handover.words import mode_of
 from harness.layout import CODE, CONTEXTS, DATA, GIC_INTERRUPTS, GIC_MACHINE, GICD, GICR, NISV_MACHINE, VECTORS
 from harness.report.terminal import printable
 from harness.scenario.agent_operations import shaping
 from harness.scenario.code_layout import base_of
-from harness.scenario.memory_slots import IPA_LIMIT, Slot, gone
+from harness.scenario.memory_slots import IPA_LIMIT
+from harness.scenario.requirements import first_context
 from harness.scenario.scenario import Scenario, format_step
-from harness.scenario.steps import KINDS, Actor
 
 NAP_US, NAPS = 50_000, 20
 """How long the guest may sleep or spin before it is taken back, in microseconds; so often it is sent on."""
@@ -61,7 +71,9 @@ def why_no_selftest(shown: Shown) -> str | None:
         why = why_not(done)
         if why is not None:
             return f"step {done.number}, `{format_step(done.step)}`: {why}"
-    if not shown.checks:
+    if dict(shown.scenario.registers).get("pstate", 0) & exceptions.AARCH32:
+        return AARCH32
+    if not shown.checks or any(check.how == "same" and len(reads_of(shown, check)) < 2 for check in shown.checks):
         what = next((f": {check.register}" for check in shown.hidden), "")
         return f"userspace cannot see what differs{what}"
     return None
@@ -72,9 +84,10 @@ def selftest(about: About, shown: Shown) -> str:
     why = why_no_selftest(shown)
     if why is not None:
         raise InputError(about.name, None, f"no selftest: {why}")
-    body, parts = _body(about, shown)
-    helpers = _helpers(parts | _features(shown.scenario))
-    return "\n".join((*_head(about, shown, parts), helpers, "int main(void)", "{", *body, "}", ""))
+    body = _body(shown)
+    helpers = _helpers(body.parts | _features(shown.scenario))
+    lines = (f"\t{line}" if line else "" for line in body.lines)
+    return "\n".join((*_head(about, shown), helpers, "int main(void)", "{", *lines, "}", ""))
 
 
 def _comment(text: str) -> Iterator[str]:
@@ -82,7 +95,7 @@ def _comment(text: str) -> Iterator[str]:
     yield from (f" * {line}" for line in textwrap.wrap(plain, 76, break_long_words=False, break_on_hyphens=False))
 
 
-def _head(about: About, shown: Shown, parts: frozenset[str]) -> Iterator[str]:
+def _head(about: About, shown: Shown) -> Iterator[str]:
     file = file_name(about.name)
     yield "// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0"
     yield "/*"
@@ -141,20 +154,19 @@ def _helpers(parts: frozenset[str]) -> str:
     return text
 
 
-_POWER = ((0x8400_0000, 0x8400_0020), (0xC400_0000, 0xC400_0020))
+_POWER = (range(0x8400_0000, 0x8400_0020), range(0xC400_0000, 0xC400_0020))
 """Function numbers of PSCI (Arm DEN 0022 5.1)."""
 
 
 def _features(scenario: Scenario) -> frozenset[str]:
-    """Return the features of a scenario that the program's loop depends on."""
+    """Return what of a scenario the program's loop depends on."""
     numbers = [value for _, value in scenario.registers]
     numbers += [arg for step in scenario.steps for arg in step.args if isinstance(arg, int)]
     found = set()
-    if any(low <= number < high for number in numbers for low, high in _POWER) or any(
-        step.kind == "mp_state" for step in scenario.steps
-    ):
+    stops = any(step.kind == "mp_state" for step in scenario.steps)
+    if stops or any(number in calls for number in numbers for calls in _POWER):
         found.add("power")
-    if any(step.kind in ("debug", "breakpoint", "watchpoint") for step in scenario.steps):
+    if any(step.kind in DEBUGS for step in scenario.steps):
         found.add("debug")
     return frozenset(found)
 
@@ -172,152 +184,131 @@ def _is_beyond_ipa_space(scenario: Scenario) -> bool:
     return any(value in _WIDE for value in values)
 
 
-def _variable(context: int) -> str:
-    return f"vcpu{CONTEXTS[context].vcpu}" + (f"_vm{CONTEXTS[context].machine}" if CONTEXTS[context].machine > 1 else "")
-
-
-def _vm(context: int) -> str:
-    machine = CONTEXTS[context].machine
+def _vm(machine: int) -> str:
     return f"vm{machine}" if machine > 1 else "vm"
 
 
-def _body(about: About, shown: Shown) -> tuple[list[str], frozenset[str]]:
+def _vcpu(context: int) -> str:
+    row = CONTEXTS[context]
+    return f"vcpu{row.vcpu}_{_vm(row.machine)}" if row.machine > 1 else f"vcpu{row.vcpu}"
+
+
+def _body(shown: Shown) -> Code:
     """Return the statements of main(), and the parts that they call."""
     done = needed_steps(shown)
     contexts = list(dict.fromkeys((*(each.context for each in done), shown.context)))
     machines = list(dict.fromkeys(CONTEXTS[context].machine for context in contexts))
-    # All vCPUs of a VM are created at once: its GIC wants that.
-    every = [i for i, context in enumerate(CONTEXTS) if context.machine in machines]
+    lines = [*_declarations(shown, done, machines), ""]
+    if _is_beyond_ipa_space(shown.scenario):
+        lines.append("/* With fewer bits the address does not get as far as stage 2. */")
+        lines.append("TEST_REQUIRE(kvm_check_cap(KVM_CAP_ARM_VM_IPA_SIZE) > 40);")
+    lines.append("create_ram();")
+    lines += (f"*(uint64_t *)({home(at)}) = {word:#x}; /* at {at:#x} */" for at, word in shown.scenario.boot)
+    for machine in machines:
+        lines += _create(shown.scenario, machine)
+    lines += (f"start_vcpu({_vcpu(context)}, {base_of(context):#x});" for context in contexts)
+    first = first_context(shown.scenario)
+    if first in contexts:
+        for name, value in shown.scenario.registers:
+            lines.append(f"vcpu_set_reg({_vcpu(first)}, {register_id(name)}, {value:#x});")
+    steps, checks = _steps(shown, done), _checks(shown, done)
+    lines += ["", *steps.lines, "", *checks.lines, "", *(f"kvm_vm_free({_vm(machine)});" for machine in machines)]
+    gic = {"gic"} if GIC_MACHINE in machines else set()
+    return Code((*lines, "return 0;"), steps.parts | checks.parts | gic)
+
+
+def _members(machine: int) -> list[int]:
+    """Return the vCPUs of a VM, all of which are created at once: its GIC wants that."""
+    return [i for i, context in enumerate(CONTEXTS) if context.machine == machine]
+
+
+def _declarations(shown: Shown, done: tuple[Done, ...], machines: list[int]) -> Iterator[str]:
+    yield f"struct kvm_vm {', '.join(f'*{_vm(machine)}' for machine in machines)};"
+    vcpus = [context for machine in machines for context in _members(machine)]
+    yield f"struct kvm_vcpu {', '.join(f'*{_vcpu(context)}' for context in vcpus)};"
+    if any(each.step.kind in DEBUGS for each in done):
+        yield "struct kvm_guest_debug debug = { 0 };"
+    yield from (f"uint64_t {check.register};" for check in shown.checks if check.how == "same")
+
+
+def _create(scenario: Scenario, machine: int) -> Iterator[str]:
+    vm, members = _vm(machine), _members(machine)
+    yield f"{vm} = create_vm();"
+    for step in shaping(scenario):
+        yield f"vm_set_user_memory_region({slot_arguments(slot_of(step), vm)});"
+    if machine == NISV_MACHINE:
+        yield f"vm_enable_cap({vm}, KVM_CAP_ARM_NISV_TO_USER, 0);"
+    for context in members:
+        yield f"{_vcpu(context)} = __vm_vcpu_add({vm}, {CONTEXTS[context].vcpu});"
+    if len(members) > 1:
+        yield from (f"init_vcpu({_vcpu(context)});" for context in members)
+    if machine == GIC_MACHINE:
+        yield f"create_gic({vm});"
+
+
+def _steps(shown: Shown, done: tuple[Done, ...]) -> Code:
+    """Return the steps; the last one is left to the check if that is about its result."""
     lines: list[str] = []
     parts: set[str] = set()
-    for machine in machines:
-        first = next(i for i in every if CONTEXTS[i].machine == machine)
-        lines += [f"\tstruct kvm_vm *{_vm(first)};"]
-    lines.append(f"\tstruct kvm_vcpu {', '.join(f'*{_variable(i)}' for i in every)};")
-    if any(each.step.kind in ("debug", "breakpoint", "watchpoint") for each in done):
-        lines.append("\tstruct kvm_guest_debug debug = { 0 };")
-    same = [check for check in shown.checks if check.how == "same"]
-    lines += [f"\tuint64_t {check.register};" for check in same]
-    lines.append("")
-    if _is_beyond_ipa_space(shown.scenario):
-        lines.append("\t/* With fewer bits the address does not get as far as stage 2. */")
-        lines.append("\tTEST_REQUIRE(kvm_check_cap(KVM_CAP_ARM_VM_IPA_SIZE) > 40);")
-    lines.append("\tcreate_ram();")
-    for address, word in shown.scenario.boot:
-        lines.append(f"\t*(uint64_t *)({home(address)}) = {word:#x}; /* at {address:#x} */")
-    for machine in machines:
-        mine = [i for i in every if CONTEXTS[i].machine == machine]
-        lines += _create(shown.scenario, machine, mine, parts)
-    for context in contexts:
-        lines.append(f"\tstart_vcpu({_variable(context)}, {base_of(context):#x});")
-    lines += _initial(shown.scenario, done, contexts)
-    lines.append("")
-    lines += _steps(shown, done, parts)
-    lines += _checks(about, shown, done, parts)
-    lines += ["", *(f"\tkvm_vm_free({_vm(next(i for i in every if CONTEXTS[i].machine == m))});" for m in machines)]
-    lines.append("\treturn 0;")
-    return lines, frozenset(parts)
-
-
-def _create(scenario: Scenario, machine: int, contexts: Iterable[int], parts: set[str]) -> Iterator[str]:
-    mine = tuple(contexts)
-    vm = _vm(mine[0])
-    yield f"\t{vm} = create_vm();"
-    for step in shaping(scenario):
-        slot = gone(int(step.args[0])) if step.kind == "drop_slot" else Slot(*step.args)  # type: ignore[arg-type]
-        yield f"\tvm_set_user_memory_region({slot_arguments(slot, vm)});"
-    if machine == NISV_MACHINE:
-        yield f"\tvm_enable_cap({vm}, KVM_CAP_ARM_NISV_TO_USER, 0);"
-    for context in mine:
-        yield f"\t{_variable(context)} = __vm_vcpu_add({vm}, {CONTEXTS[context].vcpu});"
-    if len(mine) > 1:
-        yield from (f"\tinit_vcpu({_variable(context)});" for context in mine)
-    if machine == GIC_MACHINE:
-        parts.add("gic")
-        yield f"\tcreate_gic({vm});"
-
-
-def _initial(scenario: Scenario, done: tuple[Done, ...], contexts: list[int]) -> Iterator[str]:
-    """Yield the writes of the registers that a scenario starts with: they are its first vCPU's."""
-    first = done[0].context if done else contexts[0]
-    if CONTEXTS[first].machine > 1:
-        return
-    vcpu = _variable(first if CONTEXTS[first].vcpu == 0 else contexts[0])
-    for name, value in scenario.registers:
-        yield f"\tvcpu_set_reg({vcpu}, {register_id(name)}, {value:#x});"
-
-
-def _steps(shown: Shown, done: tuple[Done, ...], parts: set[str]) -> Iterator[str]:
-    last = done[-1] if done else None
     hows, run = {check.how for check in shown.checks}, last_run(shown)
     for each in done:
-        if each.step.kind == "vcpu" or (each is last and hows == {"slot"}):
+        is_last = each is done[-1]
+        if each.step.kind == "vcpu" or (is_last and "slot" in hows):
             continue
-        code = code_of(each, _variable(each.context), once=each is last and "step" in hows)
+        code = code_of(each, _vcpu(each.context), once=is_last and "step" in hows)
+        lines += code.lines
         parts |= code.parts
-        yield from (f"\t{line}" for line in code.lines)
         if "stop" in hows and each in run[:-1]:
-            yield _stops_at(each.address + 4)
+            lines.append(_stops_at(each.address + 4))
         for check in shown.checks:
-            if check.how == "same" and each.context == shown.context and _reads(each, check.register):
-                yield from _keep(done, each, check)
+            reads = reads_of(shown, check)
+            if check.how == "same" and each == reads[-2]:
+                lines.append(f"{check.register} = get_reg({_vcpu(each.context)}, {_target(each)});")
+    return Code(tuple(lines), frozenset(parts))
 
 
-def _reads(done: Done, register: str) -> bool:
-    return done.step.kind == "mrs" and done.step.args[1] == register
+def _target(read: Done) -> str:
+    """Return the id of the register that an MRS writes."""
+    return register_id(str(read.step.args[0]))
 
 
-def _keep(done: tuple[Done, ...], here: Done, check: Check) -> Iterator[str]:
-    reads = [d for d in done if d.context == here.context and _reads(d, check.register)]
-    if here is reads[0]:
-        yield f"\t{check.register} = get_reg({_variable(here.context)}, {register_id(str(here.step.args[0]))});"
-
-
-def _checks(about: About, shown: Shown, done: tuple[Done, ...], parts: set[str]) -> Iterator[str]:
-    vcpu, last = _variable(shown.context), done[-1] if done else None
-    after_host = last is None or KINDS[last.step.kind].side is Actor.HOST or last.context != shown.context
-    yield ""
-    if any(check.how == "register" for check in shown.checks) and (after_host or _may_wait(shown)):
-        yield "\t/* Finish what is pending, as the way back into the guest does, without entering it. */"
-        yield f"\tvcpu_run_complete_io({vcpu});"
+def _checks(shown: Shown, done: tuple[Done, ...]) -> Code:
+    lines: list[str] = []
+    vcpu = _vcpu(shown.context)
+    if any(check.how == "register" for check in shown.checks):
+        lines.append("/* Finish what is pending, as the way back into the guest does, without entering it. */")
+        lines.append(f"vcpu_run_complete_io({vcpu});")
     for check in shown.checks:
-        yield from _check(check, vcpu, shown, done, parts)
-
-
-def _may_wait(shown: Shown) -> bool:
-    return any(check.register in X_NAMES or check.register == "pc" for check in shown.checks)
+        lines += _check(check, vcpu, shown, done)
+    serror = any(check.how == "serror" for check in shown.checks)
+    return Code(tuple(lines), frozenset({"serror_pending"} if serror else ()))
 
 
 def _stops_at(address: int) -> str:
-    return f'\tTEST_ASSERT(stopped_at == {address:#x}, "the guest came to 0x%lx, required {address:#x}", stopped_at);'
+    return f'TEST_ASSERT(stopped_at == {address:#x}, "the guest came to 0x%lx, required {address:#x}", stopped_at);'
 
 
-def _check(check: Check, vcpu: str, shown: Shown, done: tuple[Done, ...], parts: set[str]) -> Iterator[str]:
-    expected = check.expected
-    match check.how:
-        case "register":
+def _check(check: Check, vcpu: str, shown: Shown, done: tuple[Done, ...]) -> Iterator[str]:
+    match check.how, check.expected:
+        case (("register" | "left"), int(expected)):
             value = f"get_reg({vcpu}, {register_id(check.register)})"
-            yield f"\tTEST_ASSERT({value} == {expected:#x}ull,"
-            yield f'\t\t    "{check.register.upper()} is 0x%lx, required {expected:#x}", {value});'
-        case "stop":
-            yield _stops_at(int(expected))
-        case "serror":
-            parts.add("serror_pending")
-            yield f"\tTEST_ASSERT({'' if expected else '!'}is_serror_pending({vcpu}),"
-            yield f'\t\t    "the virtual SError is {"not " if expected else "still "}pending");'
-        case "slot":
-            step = done[-1].step
-            slot = Slot(*step.args) if step.kind == "slot" else gone(int(step.args[0]))  # type: ignore[arg-type]
-            call = f"__vm_set_user_memory_region({slot_arguments(slot, f'{vcpu}->vm')})"
-            yield f"\tTEST_ASSERT({'' if expected == 'refused' else '!'}{call},"
-            yield f'\t\t    "KVM took the memory slot, it must be {expected}");'
-        case "step":
-            after = done[-1].address + 4
-            yield f"\tTEST_ASSERT(stopped_at == {after:#x},"
-            yield '\t\t    "the guest came back before its instruction: PC is 0x%lx", stopped_at);'
-        case _:
-            reads = [d for d in done if d.context == shown.context and _reads(d, check.register)]
-            value = f"get_reg({vcpu}, {register_id(str(reads[-1].step.args[0]))})"
-            yield f"\tTEST_ASSERT({value} == {check.register},"
-            yield f'\t\t    "{check.register.upper()} was 0x%lx, and is 0x%lx after another VM has run",'
-            yield f"\t\t    {check.register}, {value});"
+            yield f"TEST_ASSERT({value} == {expected:#x}ull,"
+            yield f'\t    "{check.register.upper()} is 0x%lx, required {expected:#x}", {value});'
+        case "stop", int(expected):
+            yield _stops_at(expected)
+        case "serror", expected:
+            yield f"TEST_ASSERT({'' if expected else '!'}is_serror_pending({vcpu}),"
+            yield f'\t    "the virtual SError is {"not " if expected else "still "}pending");'
+        case "slot", expected:
+            call = f"__vm_set_user_memory_region({slot_arguments(slot_of(done[-1].step), f'{vcpu}->vm')})"
+            yield f"TEST_ASSERT({'' if expected == 'refused' else '!'}{call},"
+            yield f'\t    "KVM_SET_USER_MEMORY_REGION: required {expected}, observed {check.observed}");'
+        case "step", _:
+            yield f"TEST_ASSERT(stopped_at == {done[-1].address + 4:#x},"
+            yield '\t    "the guest came back before its instruction: PC is 0x%lx", stopped_at);'
+        case "same", _:
+            name, value = check.register, f"get_reg({vcpu}, {_target(reads_of(shown, check)[-1])})"
+            yield f"TEST_ASSERT({value} == {name},"
+            yield f'\t    "{name.upper()} was 0x%lx, and is 0x%lx after another VM has run", {name}, {value});'
+        case how, _:
+            raise AssertionError(f"no such check: {how}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each step of a scenario is in a program of the kernel's KVM selftests: statements of C, and the parts they use."""
+"""What each step of a scenario is in one of the kernel's KVM selftests: statements of C, and the parts they use."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from harness.handover.shown import Done
 from harness.layout import CODE, CONTEXTS, PROTECTED_MACHINE
 from harness.scenario import memory_slots
 from harness.scenario.memory_slots import Slot
-from harness.scenario.scenario import format_step
+from harness.scenario.scenario import Step, format_step
 from harness.scenario.steps import BREAKS_AT, MP_STATES, WATCHES
 
 _NO_STEP: Mapping[str, str] = MappingProxyType(
     {"forge": "it replaces what KVM's handlers see of an exit, which needs a module in the host's kernel"}
 )
 _PROTECTED = "userspace cannot read a protected VM's registers, nor write its code while it runs"
-_AARCH32 = "the guest would run in AArch32 state, where the program cannot take it back"
+AARCH32 = "the guest would run in AArch32 state, where the program cannot take it back"
 _FLAGS: Mapping[str, str] = MappingProxyType(
     {
         "rw": "0",
@@ -38,7 +38,7 @@ def why_not(done: Done) -> str | None:
         return _PROTECTED
     step = done.step
     if step.kind == "set" and step.args[0] == "pstate" and int(step.args[1]) & exceptions.AARCH32:
-        return _AARCH32
+        return AARCH32
     return _NO_STEP.get(step.kind)
 
 
@@ -86,6 +86,14 @@ def home(address: int) -> str:
     return f"ram + {address - CODE.base:#x}"
 
 
+def slot_of(step: Step) -> Slot:
+    """Return what a step ``slot`` or ``drop_slot`` asks for."""
+    if step.kind == "drop_slot":
+        return memory_slots.gone(int(step.args[0]))
+    number, kind, base, size, where = step.args
+    return Slot(int(number), str(kind), int(base), int(size), int(where))
+
+
 def slot_arguments(slot: Slot, vm: str) -> str:
     """Return what vm_set_user_memory_region takes for a memory slot."""
     return f"{vm}, {slot.number}, {_FLAGS[slot.kind]}, {slot.base:#x}, {slot.size:#x}, {home(slot.home)}"
@@ -118,13 +126,13 @@ def _host(done: Done, vcpu: str) -> tuple[tuple[str, ...], str]:
             return (f"kvm_irq_line({vm}, {line}, {level});",), ""
         case "mp_state", (str(name),):
             return (f"set_mp_state({vcpu}, {MP_STATES[name]}); /* {name} */",), "mp_state"
-        case "slot", (int(number), str(kind), int(base), int(size), int(where)):
-            slot = Slot(number, kind, base, size, where)
-            return (f"vm_set_user_memory_region({slot_arguments(slot, vm)});",), ""
-        case "drop_slot", (int(number),):
-            return (f"vm_set_user_memory_region({slot_arguments(memory_slots.gone(number), vm)});",), ""
+        case (("slot" | "drop_slot"), _):
+            return (f"vm_set_user_memory_region({slot_arguments(slot_of(done.step), vm)});",), ""
         case _:
             return tuple(_debug(done, vcpu)), "debugging"
+
+
+_DEBUG_FLAGS: Mapping[int, str] = MappingProxyType({1: "KVM_GUESTDBG_SINGLESTEP", 2: "KVM_GUESTDBG_USE_SW_BP"})
 
 
 def _debug(done: Done, vcpu: str) -> Iterator[str]:
@@ -136,7 +144,7 @@ def _debug(done: Done, vcpu: str) -> Iterator[str]:
             yield f"set_debug({vcpu}, &debug, 0);"
         case "debug", (str(way),):
             bits = protocol.DEBUG_WAYS[way]
-            flags = [name for bit, name in ((1, "KVM_GUESTDBG_SINGLESTEP"), (2, "KVM_GUESTDBG_USE_SW_BP")) if bits & bit]
+            flags = [name for bit, name in _DEBUG_FLAGS.items() if bits & bit]
             yield f"set_debug({vcpu}, &debug, {' | '.join(flags)});"
         case "breakpoint", (int(number), int(address), str(levels)):
             yield f"{arch}.dbg_bvr[{number}] = {address:#x};"

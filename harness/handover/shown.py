@@ -17,13 +17,12 @@ from harness.arch import exceptions
 from harness.arch.registers import BY_NAME
 from harness.errors import InputError
 from harness.findings.checked import CheckResult
-from harness.layout import CODE, CONTEXTS, VECTORS
+from harness.layout import CONTEXTS, VECTORS
 from harness.relations.divergence import Divergence
 from harness.report.sites import place_of
 from harness.scenario.code_layout import placed
 from harness.scenario.requirements import context_named, first_context
 from harness.scenario.scenario import Scenario, Step, instruction
-from harness.scenario.steps import KINDS, Actor
 from harness.trace.events import USER, Switch, Trace
 from harness.trace.indexed import index_trace
 
@@ -33,10 +32,10 @@ Value = int | str
 class Check(NamedTuple):
     """A value that userspace can compare: what it is, which register, what is required, and what was seen.
 
-    ``how`` is one of ``register`` (what KVM_GET_ONE_REG returns), ``stop`` (the address at which the guest comes back),
-    ``serror`` (whether KVM_GET_VCPU_EVENTS has one pending), ``slot`` (whether KVM takes the memory slot), ``step``
-    (whether the guest executes an instruction before it comes back), ``same`` (a register that holds what it held
-    before).
+    ``how`` is one of ``register`` (what KVM_GET_ONE_REG returns before an entry), ``left`` (the same at an exit),
+    ``stop`` (the address at which the guest comes back), ``serror`` (whether KVM_GET_VCPU_EVENTS has one pending),
+    ``slot`` (whether KVM takes the memory slot), ``step`` (whether the guest executes an instruction before it comes
+    back), ``same`` (a register that a guest reads twice, another VM runs between) or ``hidden`` (none of these).
     """
 
     how: str
@@ -87,7 +86,7 @@ _STORES = frozenset({"write", "str", "strb", "strh", "stp", "stxr", "str_pre", "
 
 
 def needed_steps(shown: Shown) -> tuple[Done, ...]:
-    """Return the steps that lead to what is shown: without those of other VMs, unless they may have their part in it."""
+    """Return the steps that lead to what is shown: none of other VMs, unless they may have their part in it."""
     done = tuple(steps_done(shown.scenario, shown.steps))
     machine = CONTEXTS[shown.context].machine
     others = [each for each in done if CONTEXTS[each.context].machine != machine]
@@ -114,8 +113,8 @@ def check_of(divergence: Divergence) -> Check | None:
         if trap or call:
             stop = int(trap[1], 16) if trap else int(call[1], 16) + 4 if call else 0
             return Check("stop", "pc", stop, observed)
-    if relation in ("host", "switch") and name in BY_NAME and numbers:
-        return Check("register", name, expected, observed)
+    if relation in ("host", "switch", "isolate") and name in BY_NAME and numbers:
+        return Check("left" if relation == "switch" else "register", name, expected, observed)
     if (relation, name) == ("host", "slot"):
         return Check("slot", "", expected, observed)
     if (relation, name) == ("host", "step_begins"):
@@ -154,20 +153,15 @@ def _end(scenario: Scenario, trace: Trace, divergence: Divergence) -> int:
     """Return how many steps there are up to what shows a divergence."""
     event = trace.events[divergence.event]
     begin = step_at(scenario, trace, divergence.event) + 1
-    if divergence.relation in ("switch", "isolate"):
+    if divergence.relation == "switch" or (divergence.relation == "isolate" and divergence.register not in BY_NAME):
         return begin
+    if divergence.register == "slot":
+        return divergence.step + 1
+    later = [done for done in steps_done(scenario, len(scenario.steps)) if done.number >= begin]
+    runs = (done.number for done in later if done.word is not None and done.context == event.context)
+    end = next(runs, len(scenario.steps))
     if divergence.register == "step_begins":
-        return next(
-            (d.number + 1 for d in steps_done(scenario, len(scenario.steps)) if d.number >= begin and d.word is not None),
-            len(scenario.steps),
-        )
-    end = begin
-    for done in steps_done(scenario, len(scenario.steps)):
-        if done.number < begin:
-            continue
-        if done.word is not None and done.context == event.context:
-            break
-        end = done.number + 1
+        return min(end + 1, len(scenario.steps))
     if divergence.register == "hcr_el2" and not _resets(scenario.steps[begin:end]):
         # PSCI resets a vCPU where it runs again.
         end = min(end + 1, len(scenario.steps))
@@ -231,14 +225,21 @@ def _sure(checks: list[Check], steps: Iterable[Step], status: str) -> Iterator[C
     An SError is taken by KVM or by the CPU.  A guest that walks the same tables again and again goes on in its vectors.
     """
     late = any(step.kind == "serror" for step in steps)
+    others = any(check.register not in _AFTER_AN_EXCEPTION for check in checks)
     for check in checks:
-        if late and check.register in _AFTER_AN_EXCEPTION and any(c.register not in _AFTER_AN_EXCEPTION for c in checks):
+        if late and others and check.register in _AFTER_AN_EXCEPTION:
             continue
         if status == "runaway" and any(c.register == "pc" for c in checks):
             if check.register == "pc":
                 yield check._replace(how="stop")
             continue
         yield check
+
+
+def reads_of(shown: Shown, check: Check) -> tuple[Done, ...]:
+    """Return the steps that read the register of a check, by MRS, on its vCPU."""
+    done = (each for each in needed_steps(shown) if each.context == shown.context and each.step.kind == "mrs")
+    return tuple(each for each in done if each.step.args[1] == check.register)
 
 
 def last_run(shown: Shown) -> tuple[Done, ...]:
@@ -248,7 +249,8 @@ def last_run(shown: Shown) -> tuple[Done, ...]:
     return done[host[-1] + 1 :] if host else done
 
 
-_DEBUGS = frozenset({"debug", "breakpoint", "watchpoint"})
+DEBUGS = frozenset({"debug", "breakpoint", "watchpoint"})
+"""Steps of KVM_SET_GUEST_DEBUG."""
 
 
 def simplest(found: Iterable[Shown], others: Callable[[str], int] = lambda name: 0) -> Shown | None:
@@ -259,7 +261,7 @@ def simplest(found: Iterable[Shown], others: Callable[[str], int] = lambda name:
 
     def rank(shown: Shown) -> tuple[bool, bool, int, int, int, str]:
         steps = needed_steps(shown)
-        debugged = any(each.step.kind in _DEBUGS for each in steps)
+        debugged = any(each.step.kind in DEBUGS for each in steps)
         return (not shown.checks, debugged, others(shown.name), len(steps), len(shown.scenario.registers), shown.name)
 
     return min(found, key=rank, default=None)

@@ -35,7 +35,9 @@ _WORDS: Mapping[str, Callable[..., str]] = MappingProxyType(
         "slot": lambda number, kind, base, size, home: f"memory slot {number}, {kind}: {base:#x}, {size:#x} bytes",
         "drop_slot": lambda number: f"deletes memory slot {number}",
         "debug": lambda way: f"KVM_SET_GUEST_DEBUG: {way.replace('_', ' and ')}",
-        "breakpoint": lambda number, address, levels: f"KVM_SET_GUEST_DEBUG: breakpoint {number}, {address:#x}, {levels}",
+        "breakpoint": lambda number, address, levels: (
+            f"KVM_SET_GUEST_DEBUG: breakpoint {number}, {address:#x}, {levels}"
+        ),
         "watchpoint": lambda number, address, length, accesses: (
             f"KVM_SET_GUEST_DEBUG: watchpoint {number}, {address:#x}, {length} bytes, {accesses}"
         ),

@@ -65,7 +65,7 @@ def _fetch(cache: Cache, work: Path, progress: Progress) -> Mapping[str, object]
 def build_selftests(tree: Path, sources: Mapping[str, str], work: Path, progress: Progress = quiet) -> Sequence[Path]:
     """Build programs by the Makefile of the kernel's KVM selftests, static; return them in order.
 
-    ``sources`` are their texts by file name; ``work`` is an empty directory.  SetupError: the compiler's first complaint.
+    ``sources`` are their texts by file name; ``work`` is an empty directory.  SetupError: the compiler complains.
     """
     make = require_tool("make", "make")
     here = work / "tree"
