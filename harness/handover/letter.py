@@ -119,13 +119,19 @@ def outside_sources(source: str, rows: Mapping[str, Regression]) -> tuple[tuple[
     return tuple(dict.fromkeys(filter(None, sources))), tuple(dict.fromkeys(filter(None, measured)))
 
 
+def _outside(text: str) -> str:
+    """Return what is kept of a finding without what speaks of the project's own pages and commands."""
+    parts = re.split(r"(?<=\.) (?=[A-Za-z0-9])", _COMMAND.sub("", text))
+    return without_targets(" ".join(each for each in parts if "docs/" not in each))
+
+
 def _why(row: Regression, rows: Sequence[Regression]) -> Iterator[str]:
     named = {each.id: each for each in rows}
     reference = re.match(r"As ([\w-]+): ", row.why)
     other = named.get(reference[1]) if reference else None
     if other:
-        yield _COMMAND.sub("", other.why)
-    yield _COMMAND.sub("", row.why[len(reference[0]) :] if other and reference else row.why)
+        yield _outside(other.why)
+    yield _outside(row.why[len(reference[0]) :] if other and reference else row.why)
     yield f"Sources: {'; '.join(outside_sources(row.source, named)[0])}."
 
 

@@ -8,7 +8,6 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from harness.handover.letter import Command, Letter
-from harness.report.terminal import printable
 
 COLUMNS = 72
 LIST = "kvmarm@lists.linux.dev"
@@ -41,7 +40,8 @@ def mail_text(letter: Letter) -> str:
 
 
 def _plain(text: str) -> str:
-    return printable(" ".join(text.split()))
+    """Return text as one line, its blanks as one."""
+    return _item(" ".join(text.split()))
 
 
 def _fold(text: str, first: int, rest: int) -> list[str]:
@@ -58,7 +58,12 @@ def _paragraphs(texts: Iterable[str]) -> list[str]:
 
 
 def _items(texts: Iterable[str]) -> list[str]:
-    return [line for text in texts for line in _fold(printable(text), 2, 6)]
+    return [line for text in texts for line in _fold(_item(text), 2, 6)]
+
+
+def _item(text: str) -> str:
+    """Return a line without what a mail cannot show; its blanks stay."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _commands(commands: Iterable[Command]) -> list[str]:
@@ -70,12 +75,15 @@ def _commands(commands: Iterable[Command]) -> list[str]:
 
 
 _JOINED = "\N{NO-BREAK SPACE}"
+_OPTION = re.compile(r"(?<= )(--?\w[\w-]*) ([^- ]\S*)")
+_ROOM = COLUMNS - 10
+"""Of a line of a command, with the blanks before it and the backslash at its end."""
 
 
 def _shell(line: str) -> Iterator[str]:
     """Yield a command broken between words, so that a shell takes the lines as one; an option keeps its value."""
-    joined = re.sub(r"(?<= )(--?\w[\w-]*) (?=[^- ])", rf"\1{_JOINED}", line)
-    pieces = textwrap.wrap(joined, COLUMNS - 10, break_long_words=False, break_on_hyphens=False)
+    joined = _OPTION.sub(lambda at: at[0].replace(" ", _JOINED) if len(at[0]) <= _ROOM else at[0], _item(line))
+    pieces = textwrap.wrap(joined, _ROOM, break_long_words=False, break_on_hyphens=False)
     for number, piece in enumerate(pieces):
         text = piece.replace(_JOINED, " ") + (" \\" if number < len(pieces) - 1 else "")
-        yield f"{' ' * min(8 if number else 4, max(0, COLUMNS - len(text)))}{text}"
+        yield f"{' ' * min(8 if number else 4, max(1, COLUMNS - len(text)))}{text}"
