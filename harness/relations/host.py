@@ -157,9 +157,11 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
             turn.take(exceptions.take_exception(tuple(turn.values)))
             kept = False
         elif host.op == OP_FINISH:
-            if exit_ is not None and (access or (aborted and ABORTED_COMPLETES in turn.errata)):
+            if exit_ is not None and access:
                 complete(turn, exit_, round_.entry.mmio_data)
-            access = waiting = aborted = False
+            # This run enters the exception, the next one completes the access.
+            access = aborted and ABORTED_COMPLETES in turn.errata
+            waiting = aborted = False
         elif host.op == OP_ABORT and exit_ is not None:
             if either_vector:
                 return WRITTEN_WHILE_PENDING
