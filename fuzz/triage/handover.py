@@ -152,7 +152,7 @@ def _commands(handover: Handover, out: str) -> Iterator[Command]:
         yield Command(_REPLAY, (shlex.join(["shadowfuzz", "replay", f"{file}.scn", "--target", where]),))
     else:
         compiler = f"aarch64-linux-gnu-gcc -static -o {name} {file}.c"
-        record = shlex.join(["shadowfuzz", "record", "--target", where, "--out", f"{name}.trace", name])
+        record = shlex.join(["shadowfuzz", "recording", "record", "--target", where, "--out", f"{name}.trace", name])
         yield Command("A program that uses /dev/kvm; it needs nothing else:", (compiler, record))
 
 

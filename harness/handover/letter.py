@@ -194,6 +194,7 @@ _HOW: Mapping[str, str] = MappingProxyType(
         "serror": "virtual SError pending",
         "slot": "KVM_SET_USER_MEMORY_REGION",
         "step": "instructions executed by the first step",
+        "debug": "exit of KVM_RUN",
         "stop": "address at which the guest comes back",
     }
 )

@@ -306,6 +306,8 @@ def _check(check: Check, vcpu: str, shown: Shown, done: tuple[Done, ...]) -> Ite
         case "step", _:
             yield f"TEST_ASSERT(stopped_at == {done[-1].address + 4:#x},"
             yield '\t    "the guest came back before its instruction: PC is 0x%lx", stopped_at);'
+        case "debug", _:
+            yield f"TEST_ASSERT_KVM_EXIT_REASON({vcpu}, KVM_EXIT_DEBUG);"
         case "same", _:
             name, value = check.register, f"get_reg({vcpu}, {_target(reads_of(shown, check)[-1])})"
             yield f"TEST_ASSERT({value} == {name},"

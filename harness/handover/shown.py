@@ -27,6 +27,8 @@ from harness.trace.events import USER, Switch, Trace
 from harness.trace.indexed import index_trace
 
 Value = int | str
+FORMAT = 1
+"""Of ``shown.json``."""
 
 
 class Check(NamedTuple):
@@ -35,7 +37,8 @@ class Check(NamedTuple):
     ``how`` is one of ``register`` (what KVM_GET_ONE_REG returns before an entry), ``left`` (the same at an exit),
     ``stop`` (the address at which the guest comes back), ``serror`` (whether KVM_GET_VCPU_EVENTS has one pending),
     ``slot`` (whether KVM takes the memory slot), ``step`` (whether the guest executes an instruction before it comes
-    back), ``same`` (a register that a guest reads twice, another VM runs between) or ``hidden`` (none of these).
+    back), ``debug`` (whether it comes back with KVM_EXIT_DEBUG), ``same`` (a register that a guest reads twice, another
+    VM runs between) or ``hidden`` (none of these).
     """
 
     how: str
@@ -97,6 +100,7 @@ def needed_steps(shown: Shown) -> tuple[Done, ...]:
 
 _TRAPS_AT = re.compile(r"what is at (0x[0-9a-f]+) must trap")
 _CALL_AT = re.compile(r"the (?:HVC|SMC) at (0x[0-9a-f]+) must trap")
+_STOPS_AT = re.compile(r"(?:a step of userspace's ends|the breakpoint) at (0x[0-9a-f]+)(?: must trap)?")
 _VSE = 1 << 8
 """HCR_EL2.VSE (Arm ARM D17.2.48)."""
 
@@ -113,6 +117,8 @@ def check_of(divergence: Divergence) -> Check | None:
         if trap or call:
             stop = int(trap[1], 16) if trap else int(call[1], 16) + 4 if call else 0
             return Check("stop", "pc", stop, observed)
+        if _STOPS_AT.fullmatch(expected):
+            return Check("debug", "", "KVM_EXIT_DEBUG", "none")
     if relation in ("host", "switch", "isolate") and name in BY_NAME and numbers:
         return Check("left" if relation == "switch" else "register", name, expected, observed)
     if (relation, name) == ("host", "slot"):
@@ -153,6 +159,12 @@ def _end(scenario: Scenario, trace: Trace, divergence: Divergence) -> int:
     """Return how many steps there are up to what shows a divergence."""
     event = trace.events[divergence.event]
     begin = step_at(scenario, trace, divergence.event) + 1
+    stop = _STOPS_AT.fullmatch(str(divergence.expected))
+    if stop is not None:  # a step ends with the instruction that it begins with
+        (entry,) = (entry for index, entry, _ in index_trace(trace).runs if index == divergence.event)
+        at = entry.values[exceptions.PC] if "step" in stop[0] else int(stop[1], 16)
+        here = (p.step + 1 for p in placed(scenario) if p.context == event.context and p.address == at)
+        return next(here, begin)
     if divergence.relation == "switch" or (divergence.relation == "isolate" and divergence.register not in BY_NAME):
         return begin
     if divergence.register == "slot":
@@ -281,7 +293,7 @@ def to_json(found: Mapping[str, Shown]) -> str:
         }
         for id_, shown in sorted(found.items())
     }
-    return json.dumps(rows, indent=1) + "\n"
+    return json.dumps({"format": FORMAT, "findings": rows}, indent=1) + "\n"
 
 
 def load_shown(path: Path, scenarios: Callable[[str], Scenario]) -> Mapping[str, Shown]:
@@ -290,8 +302,10 @@ def load_shown(path: Path, scenarios: Callable[[str], Scenario]) -> Mapping[str,
     InputError: the file cannot be read, or is none that :func:`to_json` wrote.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return {id_: _shown(row, scenarios) for id_, row in rows.items()}
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise InputError(str(path), None, f"format: expected {FORMAT}")
+        return {id_: _shown(row, scenarios) for id_, row in document["findings"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(str(path), None, f"not what kept findings show: {type(error).__name__} {error}") from error
 

@@ -39,6 +39,10 @@ def divergence(relation: str, register: str, expected: int | str, observed: int 
         (divergence("switch", "x7", 1, 2), Check("left", "x7", 1, 2)),
         (divergence("switch", "pc", "what is at 0x40010280 must trap", 4), Check("stop", "pc", 0x40010280, 4)),
         (divergence("switch", "pc", "the HVC at 0x40000008 must trap", 4), Check("stop", "pc", 0x4000000C, 4)),
+        (
+            divergence("switch", "pc", "the breakpoint at 0x40000010 must trap", 4),
+            Check("debug", "", "KVM_EXIT_DEBUG", "none"),
+        ),
         (divergence("host", "hcr_el2", 0, 0x100), Check("serror", "", 0, 1)),
         (divergence("switch", "hcr_el2", 0x100, 0), Check("serror", "", 1, 0)),
         (divergence("host", "hcr_el2", 0x80, 0), None),
@@ -106,8 +110,14 @@ def test_what_is_stored_comes_back() -> None:
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_named(change: str, tmp_path: Path) -> None:
-    (tmp_path / "shown.json").write_text(change)
+    (tmp_path / "shown.json").write_text(f'{{"format": 1, "findings": {change}}}')
     with pytest.raises(InputError):
+        load_shown(tmp_path / "shown.json", scenario_of)
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "shown.json").write_text('{"format": 2, "findings": {}}')
+    with pytest.raises(InputError, match="format: expected 1"):
         load_shown(tmp_path / "shown.json", scenario_of)
 
 
