@@ -150,10 +150,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "the access is not completed, as for an external abort",
         ),
         IGNORES_SIZE: Rule(
-            frozenset({"host.slot"}),
+            frozenset({"host.slot", "save.class"}),
             None,
-            "KVM_SET_USER_MEMORY_REGION in protected mode",
-            "the VM's physical address space is as large as that of the CPU",
+            "KVM_SET_USER_MEMORY_REGION, and an access, beyond the VM's physical address space in protected mode",
+            "that is as large as the CPU's",
         ),
         STEP_OUTLIVES: Rule(
             frozenset({"host.step_begins"}),

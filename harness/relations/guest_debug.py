@@ -69,7 +69,7 @@ def compare_debugged(
     if step and STEP_OUTLIVES in errata and not exit_.stepped:
         step = not left_pending(round_, events)
     if step and NO_DEBUG in errata and exit_.stepped:
-        # No step happened; an instruction that cleared SS makes KVM take its exception for pending (kvm_vcpu_put_debug).
+        # No step happened: where an instruction cleared SS, KVM takes its exception for pending (kvm_vcpu_put_debug).
         step = bool(exit_.values[exceptions.PSTATE] & exceptions.SS)
     return _compare(round_, exit_, entry, step)
 
