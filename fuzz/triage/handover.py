@@ -70,7 +70,12 @@ def _target(row: Regression) -> str:
 
 def story_handover(story: Story) -> Handover:
     """Return a campaign's finding, with what its trace shows."""
-    return Handover(story.id, None, story, None if story.ran is None else _story_shown(story))
+    shown = None if story.ran is None else _story_shown(story)
+    scenario, subject = story.kept.scenario, story.kept.finding.subject
+    if shown is None and scenario is not None:  # a lost machine, two releases that differ: nothing to compare
+        origin = Origin(subject.target, subject.kernel_release, story.id)
+        shown = Shown(*origin, scenario, len(scenario.steps), first_context(scenario), ())
+    return Handover(story.id, None, story, shown)
 
 
 def _story_shown(story: Story) -> Shown | None:

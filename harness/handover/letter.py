@@ -94,7 +94,7 @@ def subject_of(id_: str) -> str:
 
 _OUR_PAGE = re.compile(r"docs/[\w./-]+(?: sections? [\d.]+(?: and [\d.]+)?)?:? ?")
 _OURS = re.compile(r"^forged exits\b|harness/")
-_TRIED = re.compile(r"(?<=kernel) of docs/kernels\.md")
+_TRIED = re.compile(r"(?<=kernel) of docs/kernels.md")
 _MODE = re.compile(r"\bon kvm-(nvhe|vhe|protected)(?= in every)")
 _COMMAND = re.compile(r" \(replay [^)]*\)")
 _MEASURED = re.compile(r"(measured|recorded|seen|not in|not on|on kvm-|in every|\d[\d.]* )")
@@ -223,7 +223,7 @@ def _ends(row: Regression) -> Iterator[str]:
 def _story_values(story: Story) -> Iterator[str]:
     finding = story.kept.finding
     for each in finding.divergences[:4]:
-        yield f"{each.register or each.relation}: required {each.expected}, observed {each.observed}"
+        yield f"{(each.register or each.relation).upper()}: required {each.expected}, observed {each.observed}"
     if story.crash is not None:
         yield "required: the host runs on"
         yield from (f"{name}: {words}" for name, words in facts(story.crash) if name in ("how", "its words", "pc"))

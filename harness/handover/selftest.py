@@ -101,7 +101,7 @@ def _head(about: About, shown: Shown) -> Iterator[str]:
     yield "/*"
     yield from _comment(about.summary)
     yield " *"
-    yield from _comment(f"Required: {about.source}.")
+    yield from _comment(f"Required by: {about.source}.")
     yield from _comment(f"Seen on Linux {shown.kernel}, {mode_of(shown.target)}.")
     yield " *"
     yield from _comment(

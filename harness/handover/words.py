@@ -33,5 +33,7 @@ def exit_in_words(exit_class: str) -> str:
     """Return when something was seen, by the class of the exit before it: the beginning of a sentence."""
     if exit_class == "RESET":
         return "After a reset (KVM_ARM_VCPU_INIT or PSCI CPU_ON)"
+    if exit_class == "FIRST":
+        return "Before the first entry"
     what = _EXITS.get(exit_class.rpartition(":")[2], exit_class)
     return f"After an exit ({what})"

@@ -113,7 +113,11 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.triage.export", "unit/fuzz/cli/test_export.py", ("export", MAIN, "fuzz.cli.export")),
         Row("fuzz.triage.handover", "unit/harness/handover/test_mail.py"),
         Row("harness.handover.selftest_steps", "unit/harness/handover/test_selftest.py"),
-        Row("harness.handover.steps_in_words", "unit/harness/handover/test_mail.py"),
+        Row(
+            "harness.handover.steps_in_words",
+            "unit/harness/handover/test_mail.py",
+            ("fuzz.triage.handover", "harness.handover.letter"),
+        ),
         Row("harness.handover.words", "unit/harness/handover/test_letter.py"),
         Row("fuzz.triage.tree_check", "vm/test_tree_live.py", ("ci", MAIN, "fuzz.cli.ci")),
         Row("fuzz.triage.replay", "unit/fuzz/cli/test_replay.py", ("replay", MAIN, "fuzz.cli.replay")),

@@ -3,8 +3,8 @@
  * A sign-extending MMIO load (LDRSB, LDRSH, LDRSW) writes zero-extended data
  * to its register.
  *
- * Required: Arm ARM C6.2 LDRSB; arch/arm64/kvm/mmio.c kvm_handle_mmio_return,
- * asm/kvm_emulate.h vcpu_data_host_to_guest.
+ * Required by: Arm ARM C6.2 LDRSB; arch/arm64/kvm/mmio.c
+ * kvm_handle_mmio_return, asm/kvm_emulate.h vcpu_data_host_to_guest.
  * Seen on Linux 6.1.0-57-cloud-arm64, nVHE.
  *
  * Its place in a kernel tree is
