@@ -140,7 +140,7 @@ def _commands(handover: Handover, out: str) -> Iterator[Command]:
         what = (
             f"The KVM selftest {file_name(name)} (attached) fails on a kernel with this bug and passes on one without"
         )
-        yield Command(f"{what}. In tools/testing/selftests/kvm/aarch64 of a kernel tree:", build_commands(name))
+        yield Command(f"{what}. In tools/testing/selftests/kvm/aarch64 of a 6.12 tree:", build_commands(name))
     story, row = handover.story, handover.row
     if story is not None:
         if story.kept.scenario is not None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A finding as a program in the form of the kernel's own KVM selftests (tools/testing/selftests/kvm).  Pure.
 
-It uses their library (kvm_util.h, processor.h, test_util.h of 6.12; the calls are the same in later trees), has only
-the steps that lead to the finding, and asserts the value that is required.
+It uses their library (kvm_util.h, processor.h, test_util.h of 6.12), has only the steps that lead to the finding, and
+asserts the value that is required.
 """
 
 from __future__ import annotations
