@@ -120,7 +120,7 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
         complete(turn, exit_, round_.entry.mmio_data)  # before userspace had its turn
         access = False
     told = any(user.code == EXIT_MMIO for user in round_.users)
-    excepted = waiting = aborted = kept = was_reset = either_vector = False
+    excepted = unsettled = waiting = aborted = kept = was_reset = either_vector = False
     serror: dict[int, int] = {}  # what an SError that was perhaps taken left in registers
     serror_taken = serror_at_once(round_)
     # An exception that neither pends at the entry nor went with a run before it was taken at once, before the writes.
@@ -136,24 +136,26 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
             kept = host.asked and (waiting or kept) and RESET_KEEPS_ABORT in turn.errata
             # What is left over of the access is completed once no exception pends.
             access = host.asked and (access or (aborted and kept)) and RESET_COMPLETES in turn.errata
-            excepted = waiting = aborted = either_vector = False
+            excepted = unsettled = waiting = aborted = either_vector = False
             was_reset = True
         elif host.error:
             continue
         elif host.op == OP_SET and (index := BY_ONE_REG.get(host.a)) is not None:
-            if excepted and not at_once and index in _DECIDES_EXCEPTION:
+            if unsettled and not at_once and index in _DECIDES_EXCEPTION:
                 if index != exceptions.VBAR:
                     return WRITTEN_WHILE_PENDING
                 _allow_both_vectors(turn, host.b)
                 either_vector = True
             # Of a pending exception these two may be there already, or come when it is entered: nobody says.
-            either = excepted and not at_once and index in _SYNDROME
+            either = unsettled and not at_once and index in _SYNDROME
             before = turn.allowed.get(index, frozenset({turn.values[index]}))
             turn.put(index, host.b)
             serror.pop(index, None)
             if either:
                 turn.allowed[index] = None if before is None else before | {host.b}
-            if turn.values[exceptions.PSTATE] & exceptions.AARCH32:
+            # Of an exception that is pending the state is still that in which it will be taken.
+            state = turn.values[exceptions.SPSR if unsettled and not at_once else exceptions.PSTATE]
+            if (state | turn.values[exceptions.PSTATE]) & exceptions.AARCH32:
                 _narrow(turn)
         elif host.op == OP_FINISH and kept:
             turn.take(exceptions.take_exception(tuple(turn.values)))
@@ -163,7 +165,7 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
                 complete(turn, exit_, round_.entry.mmio_data)
             # This run enters the exception, the next one completes the access.
             access = aborted and ABORTED_COMPLETES in turn.errata
-            waiting = aborted = False
+            waiting = aborted = unsettled = False
         elif host.op == OP_ABORT and exit_ is not None:
             if either_vector:
                 return WRITTEN_WHILE_PENDING
@@ -179,6 +181,7 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
             sign_extend(turn)
             aborted = aborted or access
             access, excepted, waiting, kept = False, True, True, False  # one pends at the most
+            unsettled = True
         elif host.op == OP_SERROR and serror_taken and not turn.values[exceptions.PSTATE] & exceptions.PSTATE_A:
             if either_vector:
                 return WRITTEN_WHILE_PENDING
@@ -189,7 +192,7 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
                 access = waiting = False
             turn.take(exceptions.take_exception(tuple(turn.values), offset=exceptions.SERROR_OFFSET))
             turn.allowed[exceptions.ESR] = None
-            excepted = True
+            excepted = unsettled = True
         elif host.op == OP_SERROR and not turn.values[exceptions.PSTATE] & exceptions.PSTATE_A:
             # After a reset nothing shows whether it was taken before (docs/spec/kvm.md section 6).
             entered = exceptions.take_exception(tuple(turn.values), offset=exceptions.SERROR_OFFSET)
@@ -212,7 +215,7 @@ def expected_entry_state(
     A text says why nobody can tell.  ``walk_level``: of the table entry at which a stage-1 walk met no memory.
     """
     exit_ = round_.exit
-    turn = ExpectedState(list((exit_ or round_.entry).values), walk_level, errata)
+    turn = ExpectedState(list((exit_ or round_.entry).values), walk_level, errata, round_.wide)
     if exit_ is None:
         _reset(turn, round_.world)
     else:
