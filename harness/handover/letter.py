@@ -276,6 +276,8 @@ _REQUIRED: Mapping[str, str] = MappingProxyType(
 def _history(story: Story) -> Iterator[str]:
     subject = story.kept.finding.subject
     yield f"Seen on Linux {subject.kernel_release}, {mode_of(subject.target)}."
-    yield from map(without_targets, sentences(story.kept.history))
+    for sentence in sentences(story.kept.history):
+        target, _, said = sentence.partition(": ")
+        yield f"{mode_of(target)}: {said}"
     if not story.kept.history and not story.like:
         yield "Other releases were not tried."

@@ -83,7 +83,7 @@ static uint64_t get_reg(struct kvm_vcpu *vcpu, uint64_t id)
 {
 	uint64_t value = 0;
 
-	/* Not vcpu_get_reg(): it takes a pointer up to 6.13, and returns the value from 6.14 on. */
+	/* Not vcpu_get_reg(): in 6.12 it takes a pointer, in newer trees it returns the value. */
 	TEST_ASSERT(!__vcpu_get_reg(vcpu, id, &value), "KVM_GET_ONE_REG 0x%lx", id);
 	return value;
 }
