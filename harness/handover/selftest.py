@@ -151,7 +151,7 @@ def _helpers(parts: frozenset[str]) -> str:
     text = re.sub(r"^\?(\w+)(.*\n)", lambda m: m[2] if m[1] in parts else "", text, flags=re.MULTILINE)
     for key, value in values.items():
         text = text.replace(f"@{key}@", value)
-    return text
+    return f"{text.rstrip()}\n"
 
 
 _POWER = (range(0x8400_0000, 0x8400_0020), range(0xC400_0000, 0xC400_0020))
@@ -259,7 +259,7 @@ def _steps(shown: Shown, done: tuple[Done, ...]) -> Code:
         lines += code.lines
         parts |= code.parts
         if "stop" in hows and each in run[:-1]:
-            lines.append(_stops_at(each.address + 4))
+            lines += _stops_at(each.address + 4)
         for check in shown.checks:
             reads = reads_of(shown, check)
             if check.how == "same" and each == reads[-2]:
@@ -284,8 +284,11 @@ def _checks(shown: Shown, done: tuple[Done, ...]) -> Code:
     return Code(tuple(lines), frozenset({"serror_pending"} if serror else ()))
 
 
-def _stops_at(address: int) -> str:
-    return f'TEST_ASSERT(stopped_at == {address:#x}, "the guest came to 0x%lx, required {address:#x}", stopped_at);'
+def _stops_at(address: int) -> tuple[str, str]:
+    return (
+        f"TEST_ASSERT(stopped_at == {address:#x},",
+        f'\t    "the guest came to 0x%lx, required {address:#x}", stopped_at);',
+    )
 
 
 def _check(check: Check, vcpu: str, shown: Shown, done: tuple[Done, ...]) -> Iterator[str]:
@@ -293,9 +296,10 @@ def _check(check: Check, vcpu: str, shown: Shown, done: tuple[Done, ...]) -> Ite
         case (("register" | "left"), int(expected)):
             value = f"get_reg({vcpu}, {register_id(check.register)})"
             yield f"TEST_ASSERT({value} == {expected:#x}ull,"
-            yield f'\t    "{check.register.upper()} is 0x%lx, required {expected:#x}", {value});'
+            yield f'\t    "{check.register.upper()} is 0x%lx, required {expected:#x}",'
+            yield f"\t    {value});"
         case "stop", int(expected):
-            yield _stops_at(expected)
+            yield from _stops_at(expected)
         case "serror", expected:
             yield f"TEST_ASSERT({'' if expected else '!'}is_serror_pending({vcpu}),"
             yield f'\t    "the virtual SError is {"not " if expected else "still "}pending");'
@@ -311,6 +315,7 @@ def _check(check: Check, vcpu: str, shown: Shown, done: tuple[Done, ...]) -> Ite
         case "same", _:
             name, value = check.register, f"get_reg({vcpu}, {_target(reads_of(shown, check)[-1])})"
             yield f"TEST_ASSERT({value} == {name},"
-            yield f'\t    "{name.upper()} was 0x%lx, and is 0x%lx after another VM has run", {name}, {value});'
+            yield f'\t    "{name.upper()} was 0x%lx, and is 0x%lx after another VM has run",'
+            yield f"\t    {name}, {value});"
         case how, _:
             raise AssertionError(f"no such check: {how}")

@@ -1,30 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Run the programs that are named as arguments, one after the other, and print for each how it ended. */
-#include <signal.h>
+/* PID 1 of a machine: run every program in /programs, one after the other, print for each how it ended, power off. */
+#include <dirent.h>
 #include <stdio.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define SECONDS 20
 
-int main(int argc, char **argv)
+static void run(const char *name)
 {
-	for (int i = 1; i < argc; i++) {
-		pid_t child;
-		int status = -1;
+	int status = -1;
+	pid_t child = fork();
 
-		fflush(stdout);
-		child = fork();
-		if (!child) {
-			alarm(SECONDS); /* exec keeps it, unless the program handles it */
-			execl(argv[i], argv[i], NULL);
-			_exit(127);
-		}
-		waitpid(child, &status, 0);
-		if (WIFEXITED(status))
-			printf("RESULT %s %d\n", argv[i], WEXITSTATUS(status));
-		else
-			printf("RESULT %s signal %d\n", argv[i], WTERMSIG(status));
+	if (!child) {
+		alarm(SECONDS); /* exec keeps it, unless the program handles it */
+		execl(name, name, NULL);
+		_exit(127);
 	}
-	return 0;
+	waitpid(child, &status, 0);
+	printf("RESULT %s %d\n", name, WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status));
+}
+
+int main(void)
+{
+	DIR *programs;
+
+	setvbuf(stdout, NULL, _IONBF, 0);
+	mkdir("/proc", 0755);
+	mkdir("/sys", 0755);
+	mkdir("/tmp", 0777);
+	mount("proc", "/proc", "proc", 0, NULL);
+	mount("sys", "/sys", "sysfs", 0, NULL);
+	mknod("/dev/kvm", S_IFCHR | 0600, makedev(10, 232));
+	if (!chdir("/programs") && (programs = opendir(".")))
+		for (struct dirent *entry = readdir(programs); entry; entry = readdir(programs))
+			if (entry->d_name[0] != '.')
+				run(entry->d_name);
+	reboot(RB_POWER_OFF);
+	return 1;
 }

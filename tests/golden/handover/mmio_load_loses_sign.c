@@ -26,7 +26,10 @@
 #define VECTORS_GPA	0x40010000ull
 #define DATA_GPA	0x40020000ull
 #define RAM_END		0x40100000ull
-/* "ldr xzr, . - 0x80000": no memory slot is there, so KVM_RUN ends with KVM_EXIT_MMIO, and no register changes. */
+/*
+ * "ldr xzr, . - 0x80000": no memory slot is there, so that KVM_RUN ends with KVM_EXIT_MMIO, and no
+ * register changes.
+ */
 #define SYNC_INSN	0x58c0001f
 #define SYNC_OFFSET	0x80000ull
 #define NAP_US		50000
@@ -52,7 +55,8 @@ static void put_insn(uint64_t gpa, uint32_t insn)
 static void create_ram(void)
 {
 	struct sigaction action = { .sa_handler = nop_handler };
-	size_t size = RAM_END - CODE_GPA + (RAM_END - DATA_GPA); /* a slot may be longer than what is left */
+	/* A slot may be longer than what is left. */
+	size_t size = RAM_END - CODE_GPA + (RAM_END - DATA_GPA);
 
 	ram = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	TEST_ASSERT(ram != MAP_FAILED, "mmap");
@@ -112,9 +116,9 @@ static void leave_sync(struct kvm_vcpu *vcpu)
 }
 
 /*
- * Let the guest execute @insn, which is at @gpa.  It comes back with an access of its own, or with the load that
- * follows @insn and is in all vectors; the PC is then set to what follows @insn.  A timer takes back a guest that sleeps
- * or spins.
+ * Let the guest execute @insn, which is at @gpa.  It comes back with an access of its own, or with
+ * the load that follows @insn and is in all vectors; the PC is then set to what follows @insn.  A
+ * timer takes back a guest that sleeps or spins.
  */
 static void run_insn(struct kvm_vcpu *vcpu, uint64_t gpa, uint32_t insn)
 {
@@ -148,7 +152,6 @@ static void complete_read(struct kvm_vcpu *vcpu, uint64_t data)
 		memcpy(vcpu->run->mmio.data, &data, sizeof(data));
 }
 
-
 int main(void)
 {
 	struct kvm_vm *vm;
@@ -167,7 +170,8 @@ int main(void)
 	/* Finish what is pending, as the way back into the guest does, without entering it. */
 	vcpu_run_complete_io(vcpu0);
 	TEST_ASSERT(get_reg(vcpu0, ARM64_CORE_REG(regs.regs[2])) == 0xffffffffffffff80ull,
-		    "X2 is 0x%lx, required 0xffffffffffffff80", get_reg(vcpu0, ARM64_CORE_REG(regs.regs[2])));
+		    "X2 is 0x%lx, required 0xffffffffffffff80",
+		    get_reg(vcpu0, ARM64_CORE_REG(regs.regs[2])));
 
 	kvm_vm_free(vm);
 	return 0;
