@@ -17,7 +17,7 @@ from harness.findings.regressions import Regression, load_regressions
 from harness.handover.letter import Command, Letter, of_erratum, of_story
 from harness.handover.mail import mail_text
 from harness.handover.selftest import About, build_commands, file_name, selftest, why_no_selftest
-from harness.handover.shown import Origin, Shown, load_shown, shown_in, simplest
+from harness.handover.shown import Origin, Shown, load_shown, log_checks, shown_in, simplest
 from harness.relations.divergence import Divergence, causes
 from harness.relations.errata import SHARED
 from harness.report.finding_data import Story, replay_command
@@ -61,7 +61,9 @@ def _kept_shown(row: Regression, folder: Path) -> Shown | None:
     if not (folder / f"{name}.scn").is_file():
         return None
     one = scenario(name)
-    return Shown(_target(row), "", name, one, len(one.steps), first_context(one), ())
+    kind, _, where = row.signatures[0].partition("/")
+    checks = log_checks(kind, where) if folder == ALARMS.parent else ()
+    return Shown(_target(row), "", name, one, len(one.steps), first_context(one), checks)
 
 
 def _target(row: Regression) -> str:
@@ -74,7 +76,9 @@ def story_handover(story: Story) -> Handover:
     scenario, subject = story.kept.scenario, story.kept.finding.subject
     if shown is None and scenario is not None:  # a lost machine, two releases that differ: nothing to compare
         origin = Origin(subject.target, subject.kernel_release, story.id)
-        shown = Shown(*origin, scenario, len(scenario.steps), first_context(scenario), ())
+        finding = story.kept.finding
+        checks = log_checks(*finding.signature[:2]) if finding.kind == "alarm" and len(finding.signature) > 1 else ()
+        shown = Shown(*origin, scenario, len(scenario.steps), first_context(scenario), checks)
     return Handover(story.id, None, story, shown)
 
 

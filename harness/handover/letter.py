@@ -19,8 +19,10 @@ from harness.report.crash import facts
 from harness.report.finding_data import Story
 from harness.report.glossary import in_words
 from harness.scenario.requirements import needs_protected
-from harness.scenario.steps import KINDS, Actor
+from harness.scenario.steps import KINDS as STEPS
+from harness.scenario.steps import Actor
 from harness.trace.indexed import index_trace
+from harness.vm.alarms import KINDS
 from harness.vm.crash import ENDS
 
 
@@ -180,7 +182,7 @@ def scenario_lines(shown: Shown) -> tuple[str, ...]:
     lines = [f"at first   {text}" for text in registers_in_words(shown.scenario)]
     done = needed_steps(shown) if shown.checks else tuple(steps_done(shown.scenario, shown.steps))
     for each in done:
-        who = "guest" if KINDS[each.step.kind].side is Actor.GUEST else "userspace"
+        who = "guest" if STEPS[each.step.kind].side is Actor.GUEST else "userspace"
         lines.append(f"{who:10} {step_in_words(each.step)}")
     return tuple(lines)
 
@@ -205,6 +207,9 @@ def _values(shown: Shown | None) -> Iterator[str]:
         return
     for check in shown.checks or shown.hidden:
         name = _HOW.get(check.how, check.register.rpartition(".")[2].upper())
+        if check.how == "log":
+            yield f"log of the host's kernel: required {check.expected}, observed: {check.observed} in {check.register}"
+            continue
         after = " after another VM has run" if check.how == "same" else ""
         yield f"{name}{after}: required {_hex(check.expected)}, observed {_hex(check.observed)}"
 
@@ -214,10 +219,9 @@ def _ends(row: Regression) -> Iterator[str]:
         kind, _, where = signature.partition("/")
         if kind in ENDS:
             yield f"required: the host runs on; observed: {ENDS[kind]} in {where}"
-        elif kind == "warn":
-            yield f"required: the host's log stays quiet; observed: a WARN in {where}"
         else:
-            yield f"{kind.partition('.')[2]} at {where.partition('/')[0]} differs; no values are kept"
+            what = next((alarm.what for alarm in KINDS if alarm.name == kind), kind)
+            yield f"log of the host's kernel: required no complaint, observed: {what} in {where}"
 
 
 def _story_values(story: Story) -> Iterator[str]:

@@ -7,12 +7,14 @@ asserts the value that is required.
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from types import MappingProxyType
 
 from harness.arch import exceptions
 from harness.arch.a64 import X_NAMES
@@ -28,7 +30,7 @@ from harness.handover.selftest_steps import (
     why_not,
 )
 from harness.handover.shown import DEBUGS, Check, Done, Shown, last_run, needed_steps, reads_of
-from harness.handover.words import mode_of
+from harness.handover.words import mode_of, without_targets
 from harness.layout import CODE, CONTEXTS, DATA, GIC_INTERRUPTS, GIC_MACHINE, GICD, GICR, NISV_MACHINE, VECTORS
 from harness.report.terminal import printable
 from harness.scenario.agent_operations import shaping
@@ -102,7 +104,8 @@ def _head(about: About, shown: Shown) -> Iterator[str]:
     yield from _comment(about.summary)
     yield " *"
     yield from _comment(f"Required by: {about.source}.")
-    yield from _comment(f"Seen on Linux {shown.kernel}, {mode_of(shown.target)}.")
+    kernel = f"{shown.kernel}, {mode_of(shown.target)}" if shown.kernel else without_targets(shown.target)
+    yield from _comment(f"Seen on Linux {kernel}.")
     yield " *"
     yield from _comment(
         f"Its place in a kernel tree is tools/testing/selftests/kvm/aarch64/{file} (arm64/{file} in newer trees). The "
@@ -229,6 +232,8 @@ def _declarations(shown: Shown, done: tuple[Done, ...], machines: list[int]) -> 
     if any(each.step.kind in DEBUGS for each in done):
         yield "struct kvm_guest_debug debug = { 0 };"
     yield from (f"uint64_t {check.register};" for check in shown.checks if check.how == "same")
+    if any(check.how == "log" for check in shown.checks):
+        yield "int log = open_log();"
 
 
 def _create(scenario: Scenario, machine: int) -> Iterator[str]:
@@ -280,8 +285,12 @@ def _checks(shown: Shown, done: tuple[Done, ...]) -> Code:
         lines.append(f"vcpu_run_complete_io({vcpu});")
     for check in shown.checks:
         lines += _check(check, vcpu, shown, done)
-    serror = any(check.how == "serror" for check in shown.checks)
-    return Code(tuple(lines), frozenset({"serror_pending"} if serror else ()))
+    parts = {_PART_OF[check.how] for check in shown.checks if check.how in _PART_OF}
+    return Code(tuple(lines), frozenset(parts))
+
+
+_PART_OF: Mapping[str, str] = MappingProxyType({"serror": "serror_pending", "log": "log"})
+"""By what a check is: the part that it calls."""
 
 
 def _stops_at(address: int) -> tuple[str, str]:
@@ -312,6 +321,9 @@ def _check(check: Check, vcpu: str, shown: Shown, done: tuple[Done, ...]) -> Ite
             yield '\t    "the guest came back before its instruction: PC is 0x%lx", stopped_at);'
         case "debug", _:
             yield f"TEST_ASSERT_KVM_EXIT_REASON({vcpu}, KVM_EXIT_DEBUG);"
+        case "log", _:
+            yield f"TEST_ASSERT(!has_logged(log, {json.dumps(check.register)}),"
+            yield f'\t    "the host\'s kernel logs: {check.observed} in {check.register}");'
         case "same", _:
             name, value = check.register, f"get_reg({vcpu}, {_target(reads_of(shown, check)[-1])})"
             yield f"TEST_ASSERT({value} == {name},"

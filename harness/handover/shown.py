@@ -25,6 +25,7 @@ from harness.scenario.requirements import context_named, first_context
 from harness.scenario.scenario import Scenario, Step, instruction
 from harness.trace.events import USER, Switch, Trace
 from harness.trace.indexed import index_trace
+from harness.vm.alarms import KINDS
 
 Value = int | str
 FORMAT = 1
@@ -38,7 +39,7 @@ class Check(NamedTuple):
     ``stop`` (the address at which the guest comes back), ``serror`` (whether KVM_GET_VCPU_EVENTS has one pending),
     ``slot`` (whether KVM takes the memory slot), ``step`` (whether the guest executes an instruction before it comes
     back), ``debug`` (whether it comes back with KVM_EXIT_DEBUG), ``same`` (a register that a guest reads twice, another
-    VM runs between) or ``hidden`` (none of these).
+    VM runs between), ``log`` (whether the host's kernel complains of a function) or ``hidden`` (none of these).
     """
 
     how: str
@@ -259,6 +260,15 @@ def last_run(shown: Shown) -> tuple[Done, ...]:
     done = needed_steps(shown)
     host = [i for i, each in enumerate(done) if each.word is None]
     return done[host[-1] + 1 :] if host else done
+
+
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*")
+
+
+def log_checks(kind: str, function: str) -> tuple[Check, ...]:
+    """Return the check of a complaint of the host's kernel (:mod:`harness.vm.alarms`); none if it names no function."""
+    what = next((row.what for row in KINDS if row.name == kind), kind)
+    return (Check("log", function, "no complaint", what),) if _FUNCTION.fullmatch(function) else ()
 
 
 DEBUGS = frozenset({"debug", "breakpoint", "watchpoint"})

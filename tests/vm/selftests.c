@@ -36,6 +36,7 @@ int main(void)
 	mount("proc", "/proc", "proc", 0, NULL);
 	mount("sys", "/sys", "sysfs", 0, NULL);
 	mknod("/dev/kvm", S_IFCHR | 0600, makedev(10, 232));
+	mknod("/dev/kmsg", S_IFCHR | 0600, makedev(1, 11));
 	if (!chdir("/programs") && (programs = opendir(".")))
 		for (struct dirent *entry = readdir(programs); entry; entry = readdir(programs))
 			if (entry->d_name[0] != '.')

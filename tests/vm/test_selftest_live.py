@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.paths import KEPT, SHOWN
+from fuzz.paths import ALARMS, KEPT, SHOWN
 from fuzz.targets.runner import run_to_end
 from fuzz.triage.handover import Seen, best_shown, kept_handover, program
 from harness.arch.cpu_models import cpu_model
@@ -42,7 +42,7 @@ LEAST = 6
 def _programs() -> dict[str, tuple[Regression, str]]:
     """Every kept finding that has a program, and its text, by the name of the program's file."""
     found = {}
-    for row in FINDINGS:
+    for row in (*FINDINGS, *load_regressions(ALARMS)):
         handover = kept_handover(row.id)
         assert handover is not None
         try:
