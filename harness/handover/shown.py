@@ -6,6 +6,7 @@ Kept findings have theirs in ``corpus/regressions/shown.json``, so that nothing 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +23,7 @@ from harness.relations.divergence import Divergence
 from harness.report.sites import place_of
 from harness.scenario.code_layout import placed
 from harness.scenario.requirements import context_named, first_context
-from harness.scenario.scenario import Scenario, Step, instruction
+from harness.scenario.scenario import Scenario, Step, format_scenario, instruction
 from harness.trace.events import USER, Switch, Trace
 from harness.trace.indexed import index_trace
 from harness.vm.alarms import KINDS
@@ -290,12 +291,13 @@ def simplest(found: Iterable[Shown], others: Callable[[str], int] = lambda name:
 
 
 def to_json(found: Mapping[str, Shown]) -> str:
-    """Return what kept findings show as JSON, by their ids; a scenario by its name."""
+    """Return what kept findings show as JSON, by their ids; a scenario by its name, with a digest of its text."""
     rows = {
         id_: {
             "target": shown.target,
             "kernel": shown.kernel,
             "scenario": shown.name,
+            "digest": hashlib.sha256(format_scenario(shown.scenario).encode()).hexdigest()[:16],
             "steps": shown.steps,
             "context": shown.context,
             "checks": [check._asdict() for check in shown.checks],
