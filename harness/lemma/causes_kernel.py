@@ -244,6 +244,15 @@ _ENTRIES: tuple[Cause, ...] = (
         "Proof and kernel: one list of the bits of an entry; kernel: panic stops the core.",
     ),
     Cause(
+        "address of the host",
+        ALL,
+        ("post_handle_shadow_s2pt_fault",),
+        f"{_HERE}addr != (ctxt.hpfar_el2 // 16 * 4096) & INVALID64",
+        "The proof maps at the address that it is given, which restore has from the host; the kernel maps at that of "
+        "HPFAR_EL2, whatever the host says.",
+        "Proof: take the address from hpfar_el2, as the kernel does.",
+    ),
+    Cause(
         "reset",
         ALL,
         (RESTORE,),
@@ -279,7 +288,20 @@ _ENTRIES: tuple[Cause, ...] = (
         "Proof: flags := 0 on an entry; and the changes of post_handle_shadow_s2pt_fault.",
     ),
 )
-KERNEL_CAUSES: tuple[Cause, ...] = (*_VCPUS, *_EXITS, *_ENTRIES)
+_LIES = tuple(
+    Cause(
+        "address of the host",
+        pairs,
+        (RESTORE,),
+        f"{_ENTRY}ctxt.flags == 0 and {least} <= walk.addr < 0x1000000000000",
+        "No fault of the guest is pending, and the host hands over an address all the same. The proof maps a page of "
+        "the host's choice at that address of the guest; the kernel maps only where it has noted a fault itself "
+        "(PENDING_FSC_FAULT), and at the address of HPFAR_EL2.",
+        "Proof: ask flags for PENDING_FSC_FAULT, and take the address from hpfar_el2.",
+    )
+    for pairs, least in ((("spec:kernel", "low:kernel"), 1), (("body:kernel",), 4096))
+)
+KERNEL_CAUSES: tuple[Cause, ...] = (*_VCPUS, *_EXITS, *_ENTRIES, *_LIES)
 """The causes of the pairs with level kernel."""
 
 
@@ -294,12 +316,20 @@ def causes_of(question: Question) -> tuple[Cause, ...]:
 
 
 def cause_of(cluster: Cluster) -> Cause:
-    """The first cause in whose region the cluster's counterexample lies.
+    """The cause in whose region the cluster's counterexample lies.
 
+    Of several it is the one that what differs belongs to: only a reveal, only a log, or the state; then the first.
     Raises ``LookupError`` if it lies in none: the table of causes is then not complete.
     """
-    case = dict(cluster.case)
-    for cause in causes_of(cluster.question):
-        if cause.formula.of_case(case):
-            return cause
-    raise LookupError(f"no cause for {cluster.question} on {case}")
+    case, part = dict(cluster.case), _part(cluster.fields)
+    found = [c for c in causes_of(cluster.question) if c.formula.of_case(case)]
+    if not found:
+        raise LookupError(f"no cause for {cluster.question} on {case}")
+    return next((c for c in found if c.part == part), found[0])
+
+
+def _part(fields: tuple[str, ...]) -> str:
+    """What alone shows a difference in these fields, a row of :data:`~harness.lemma.causes.PARTS`."""
+    if fields == ("revealed",):
+        return "revealed"
+    return "logs" if fields and all(name.startswith("log.") for name in fields) else "state"

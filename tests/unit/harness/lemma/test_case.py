@@ -20,7 +20,15 @@ def test_a_case_builds_what_it_says() -> None:
 def test_coupling_lays_out_what_the_host_shows() -> None:
     case = {"ctxt.dirty": 5, "ctxt.ec": 2, "host.x0": 10, "host.x2": 12, "ctxt.flags": 2, "ctxt.hpfar_el2": 0x70}
     d, _ = build({**case, "walk.pte": 3}, "restore_shadow_kvm_regs", True)
-    assert (d.doracle[1][:3], d.core_doracle[1]) == ((10, 12, 0), (0x7000, 3, 0))
+    assert (d.doracle[1][:3], d.core_doracle[1]) == ((10, 12, 0), (0, 3, 0))
+
+
+def test_the_host_may_lie_about_the_address_of_a_fault() -> None:
+    case = {"ctxt.hpfar_el2": 0x70, "walk.addr": 0x9000, "walk.pte": 3, "walk.level": 2, "addr": 0xB000}
+    d, _ = build(case, "restore_shadow_kvm_regs", True)
+    assert (d.core_doracle[1], d.walk[8]) == ((0x9000, 3, 2), (0x9000, 3, 2))
+    d, args = build(case, "post_handle_shadow_s2pt_fault", True)
+    assert (d.core_doracle[1], args) == ((3, 2, 0), (1, 0, 0xB000))
 
 
 def test_defaults_are_left_out() -> None:
