@@ -28,6 +28,11 @@ Lemma {function}_body_correct:
 ```
 """
 _REFINEMENT = "forall d d', {function}_spec d = Some d'{more} -> {function}_spec0 d = Some d'"
+STRICT = """\
+Read strictly, with the layer `L` exactly as it is in the sources, `restore_shadow_kvm_regs_body_correct` is false in
+*every* state that resets a vCPU (`dirty` = INVALID64): the code calls `is_inc_exe`, which `L` does not have, and is
+stuck. Every result of restore on this page gives the code the machine's specification of `is_inc_exe`.
+"""
 SHORT = """\
 In short, for a proof engineer:
 
@@ -45,9 +50,10 @@ _HYPOTHESES = """\
 - `le` is any assignment of the temporaries. The two functions have no parameters, and the model reads their code as
   setting each temporary before it is read: the claim is the same for each `le`, and a counterexample is one for each.
 - Both proof scripts in the sources end in `admit`.
-- `L`, the layer of restore, has no `is_inc_exe`. The model gives the code the machine's specification of it. Read
-  strictly the code is stuck at every reset, and every state with `dirty` = INVALID64 refutes the lemma.
-- `revealed`, the registers that the host is shown, is the model's own: `set_int_gpr_spec` is the identity of RData.
+- `revealed`, the registers that the host is shown, is the model's own: `set_int_gpr_spec` is the identity of RData. A
+  difference in it refutes no statement of the sources; it is marked wherever it is shown.
+- What else the sources leave open, and what the model does there:
+  [spec/model.md, section 9](spec/model.md#9-where-the-sources-are-silent).
 """
 LEGEND = """\
 A hypothesis speaks of the state `d` before the call: `ctxt.f` is field f of the current shadow context (`ctxt.dirty`:
@@ -69,7 +75,7 @@ def render_answers(directory: Path) -> str:
     stored = {a.question: a for pair in ANSWER_PAIRS for a in load_answers(directory, pair)}
     if not stored:
         return "## The answer\n\nNot stored yet (`shadowfuzz lemma --answer --store`).\n"
-    parts = ["## The answer\n", _overview(stored), SHORT, "### How the statements are read\n", _HYPOTHESES]
+    parts = ["## The answer\n", _overview(stored), STRICT, SHORT, "### How the statements are read\n", _HYPOTHESES]
     for function in (SAVE, RESTORE):
         parts.append(_lemma(stored, function))
     for function in (SAVE, RESTORE):
@@ -82,7 +88,9 @@ def render_answers(directory: Path) -> str:
 
 _DEPLOYED = """\
 The levels `spec`, `low` and `body` against `kernel`, the deployed C. Locks, logs and oracle positions belong to the
-proof only and are not compared. The oracles say what the host-visible registers say.
+proof only and are not compared. The data oracle says what the host-visible registers say. The address of a fault is
+free: the proof has it from the host (`walk.addr`, or the argument `addr`), the kernel from HPFAR_EL2, and a host may
+lie.
 """
 
 
@@ -192,7 +200,12 @@ def _causes(found: Answer) -> str:
 
 def _values(side: Sequence[tuple[str, str]]) -> str:
     more = f"<br>and {len(side) - MAX_FIELDS} more fields" if len(side) > MAX_FIELDS else ""
-    return "<br>".join(f"`{name}` {value}" for name, value in side[:MAX_FIELDS]) + more
+    return "<br>".join(f"{field_name(name)} {value}" for name, value in side[:MAX_FIELDS]) + more
+
+
+def field_name(name: str) -> str:
+    """A differing field as the page names it; ``revealed`` is marked, for RData does not have it."""
+    return f"`{name}`" + (" (not in RData)" if name == "revealed" else "")
 
 
 def _case(case: Sequence[tuple[str, int]]) -> str:
@@ -214,8 +227,9 @@ COQ = """\
   both sides (`shadowfuzz lemma --pair low:body --stored --coq FILE`);
 - `save_low_body`: for each `d`, `save_shadow_kvm_regs_spec0 d = Some d'` implies
   `save_shadow_kvm_regs_body d = Some d'`;
-- `save_spec_low`: the refinement of save where `is_vm (cur_vmid d)`;
-- `restore_low_body`: the lemma of restore where `dirty` is not INVALID64 and the fault address is not in 1..4095;
+- `save_spec_low`: the refinement of save under its hypothesis H1 above;
+- `restore_low_body`: the lemma of restore under H1 and H4 above (no reset, so that H2 and H3 hold);
+- `restore_spec_low`: the refinement of restore under its three hypotheses above, contexts compared index by index;
 - `prep_abort_low_body`, with its two hypotheses, and the five code lemmas of helpers that hold as they stand.
 """
 
