@@ -33,6 +33,7 @@ class Summary:
     or are not to.  ``clusters`` of divergences, and how many of them are new; ``problems`` are what is new, ``errata``
     what came back (:mod:`fuzz.campaign.campaign_results`).  ``run_again``: a sample of scenarios that were run twice,
     ``unstable`` those of them that showed something else (:func:`fuzz.targets.observation.stability_key`).
+    ``known_by_rule``: the share of the known divergences that the contract decides.
     ``asserted``: complaints of the kernel that are KVM's answer to a forged exit, by function and syndrome;
     ``boot_alarms`` what it complained of while it booted.  ``program``: how this program was called, for commands.
     """
@@ -60,6 +61,7 @@ class Summary:
     corpus: int
     divergences_known: int
     known_by_entry: Mapping[str, int]
+    known_by_rule: float
     divergences_unexplained: int
     unexplained_by_cluster: Mapping[str, int]
     clusters: int
@@ -156,6 +158,7 @@ def summarise(
         corpus=sum(1 for _ in (asked.out / CORPUS).iterdir()),
         divergences_known=stats.total("known"),
         known_by_entry=stats.group("known"),
+        known_by_rule=round(1 - stats.get("count", "by_conditions") / max(1, stats.total("known")), 4),
         divergences_unexplained=stats.total("unexplained"),
         unexplained_by_cluster=stats.group("unexplained"),
         clusters=len(divergent),

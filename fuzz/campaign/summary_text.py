@@ -120,7 +120,7 @@ def _reach(s: Summary) -> Iterator[str]:
     edges = "" if s.kvm_edges is None else f", {_number(s.kvm_edges)} edges of KVM"
     yield _row("COVERED", f"{_number(s.coverage)} features of the model{edges}; corpus {_number(s.corpus)}")
     entries = _many(len(s.known_by_entry), "catalogue entry", "catalogue entries")
-    explained = f"{_number(s.divergences_known)} differences explained by {entries}"
+    explained = f"{_number(s.divergences_known)} differences known by {entries}, {s.known_by_rule:.1%} by rule"
     impossible = sum(s.unchecked.values())
     aside = f"{explained}; {s.complete:.1%} of comparisons complete"
     yield _row("ASIDE", f"{aside}{_most(s.unchecked, impossible, WIDTH - _LABEL - len(aside))}")

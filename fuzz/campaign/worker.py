@@ -24,6 +24,7 @@ from harness.errors import InputError, Remains, SetupError, TargetError, VmLost
 from harness.findings.asserted_alarms import sort_alarms
 from harness.findings.checked import CheckResult
 from harness.findings.finding import MAX_DIVERGENCES, Finding, Signature, Subject, Tries, difference, finding_id
+from harness.findings.known_divergences import Known
 from harness.findings.problems import MAX_EXAMPLES
 from harness.relations.divergence import Divergence
 from harness.report.campaign_data import NOT_TAKEN, TAKEN
@@ -195,7 +196,9 @@ class Worker:
         stats.add_all("stood_in", checked.stood_in)
         if checked.dropped:
             stats.add("count", "dropped", checked.dropped)
-        stats.add_all("known", Counter([judged.known.id for judged in checked.judged if judged.known is not None]))
+        known = [judged.known for judged in checked.judged if judged.known is not None]
+        stats.add_all("known", Counter([entry.id for entry in known]))
+        stats.add("count", "by_conditions", sum(isinstance(entry, Known) and not entry.by_rule for entry in known))
         ways = chain.from_iterable([path for _, path in checked.paths])
         for (name, taken), count in Counter(ways).items():
             stats.add("branches", f"{name}{TAKEN if taken else NOT_TAKEN}", count)

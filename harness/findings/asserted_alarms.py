@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from harness.arch.exits import EXCEPTION_TRAP
-from harness.relations.forged_exits import kind_of
+from harness.relations.forged_exits import asserting_kind
 from harness.trace.events import EXIT, Switch, Trace
 from harness.vm.alarms import Alarm
 
@@ -43,11 +43,11 @@ def sort_alarms(alarms: Iterable[Alarm], trace: Trace) -> Alarms:
     found = tuple(alarms)
     if not found:
         return Alarms()
-    syndromes = _forged(trace)
+    forged = _forged(trace)
     findings: list[Alarm] = []
     asserted: list[Asserted] = []
     for alarm in found:
-        why = _explained(alarm, syndromes)
+        why = _explained(alarm, forged)
         if why is None:
             findings.append(alarm)
         else:
@@ -55,17 +55,17 @@ def sort_alarms(alarms: Iterable[Alarm], trace: Trace) -> Alarms:
     return Alarms(tuple(findings), tuple(asserted))
 
 
-def _forged(trace: Trace) -> tuple[int, ...]:
-    """Return ESR_EL2 of each exit that was forged as one of a guest's instructions, once."""
+def _forged(trace: Trace) -> tuple[Switch, ...]:
+    """Return the exits that were forged as one of a guest's instructions."""
     exits = (event for event in trace.events if event.kind == EXIT and isinstance(event, Switch))
-    return tuple(dict.fromkeys(event.esr for event in exits if event.forged and event.code == EXCEPTION_TRAP))
+    return tuple(event for event in exits if event.forged and event.code == EXCEPTION_TRAP)
 
 
-def _explained(alarm: Alarm, syndromes: Iterable[int]) -> Asserted | None:
+def _explained(alarm: Alarm, forged: Iterable[Switch]) -> Asserted | None:
     if alarm.kind != WARN:
         return None
-    for esr in syndromes:
-        kind = kind_of(esr)
+    for exit_ in forged:
+        kind = asserting_kind(exit_)
         if kind is not None and kind.asserts is not None and kind.asserts.has(alarm.function, alarm.words):
-            return Asserted(alarm, kind.name, esr)
+            return Asserted(alarm, kind.name, exit_.esr)
     return None

@@ -20,6 +20,8 @@ from harness.relations.registry import OF_A_ROUND
 
 MAX_ERRATA = 3
 """So many errata at the most are tried together on one round or run."""
+MAX_MORE = 2
+"""So many are added at once to the best set of them, as long as more is predicted with them."""
 MAX_WITH_OTHERS = 2
 """So many, where one of them is recorded for other releases only."""
 Again = Callable[[frozenset[str]], frozenset[str] | None]
@@ -56,12 +58,18 @@ def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) 
     base = frozenset(differing)
     best, left = NONE, base
     claimed = _claimed(errata.rules, differing)
-    for chosen in _sets(errata.rules, differing, MAX_ERRATA) if claimed else ():
+    about = dict(differing)  # and what differs with some rules only: others may be the cause of that
+    exit_class = next(iter(differing.values()), "")
+    for chosen in _sets(errata.rules, about, MAX_ERRATA) if claimed else ():
         remaining = again(chosen)
+        about.update(dict.fromkeys((remaining or NONE) - about.keys(), exit_class))
         if remaining is not None and remaining < left:
             best, left = chosen, remaining
             if not left & claimed:
-                return Attribution(best, base - left, NONE, fewer=_fewer(best, base - left, again))
+                break
+    best, left = _extend(best, left, errata.rules, differing, again)
+    if claimed and not left & claimed:
+        return Attribution(best, base - left, NONE, fewer=_fewer(best, base - left, again))
     # One that is recorded for other releases counts only if nothing is left where it may show.
     for chosen in _sets(errata.rules | errata.elsewhere, differing, MAX_WITH_OTHERS) if errata.elsewhere else ():
         remaining = None if chosen <= errata.rules else again(chosen)
@@ -72,6 +80,23 @@ def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) 
         return None
     other = frozenset(name for name in left & claimed if not errata.is_undecided(name, differing[name]))
     return Attribution(best, base - left, other, fewer=_fewer(best, base - left, again))
+
+
+def _extend(
+    best: frozenset[str], left: frozenset[str], rules: frozenset[str], differing: Mapping[str, str], again: Again
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Return a set of errata with those that predict more of what is ``left``, and what is left then.
+
+    Two that show only together, and two that show elsewhere, are four errata in one round.
+    """
+    while best and left & _claimed(rules, differing):
+        about = {name: differing[name] for name in left if name in differing}
+        sets = ((best | more, again(best | more)) for more in _sets(rules - best, about, MAX_MORE))
+        found = next(((chosen, rest) for chosen, rest in sets if rest is not None and rest < left), None)
+        if found is None:
+            break
+        best, left = found
+    return best, left
 
 
 def _fewer(best: frozenset[str], explained: frozenset[str], again: Again) -> tuple[tuple[str, frozenset[str]], ...]:
@@ -90,9 +115,12 @@ def _claimed(rules: frozenset[str], differing: Mapping[str, str]) -> frozenset[s
 
 
 def _sets(rules: frozenset[str], differing: Mapping[str, str], most: int) -> Iterator[frozenset[str]]:
-    """Yield the sets of rules that may have caused some of it, up to ``most`` rules, the smallest ones first."""
-    names = sorted(one for one in rules if _claimed(frozenset({one}), differing))
+    """Yield the sets of rules that may have caused some of it, up to ``most`` rules, the smallest ones first.
+
+    What is added to ``differing`` meanwhile counts for the larger sets.
+    """
     for size in range(1, most + 1):
+        names = sorted(one for one in rules if _claimed(frozenset({one}), differing))
         yield from map(frozenset, combinations(names, size))
 
 
@@ -164,8 +192,8 @@ def by_catalogue(
         yield one._replace(cause=joined(chosen))
 
 
-Everywhere = Callable[[frozenset[str]], Mapping[int, frozenset[str] | None]]
-"""Compares a whole trace once more with some rules switched on: what :data:`Again` returns, by event."""
+Everywhere = Callable[[frozenset[str]], Mapping[int, frozenset[str]]]
+"""Compares a whole trace once more with some rules switched on: the names that still differ, by event."""
 
 
 def of_a_trace(found: Sequence[Divergence], again: Everywhere, errata: TargetErrata) -> tuple[Divergence, ...]:
@@ -176,7 +204,7 @@ def of_a_trace(found: Sequence[Divergence], again: Everywhere, errata: TargetErr
     caused = tuple(found)
     for event, differing in events.items():
 
-        def here(chosen: frozenset[str], event: int = event) -> frozenset[str] | None:
+        def here(chosen: frozenset[str], event: int = event) -> frozenset[str]:
             return again(chosen).get(event, NONE)
 
         known = attribute(differing, here, errata)

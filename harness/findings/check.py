@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,7 +18,7 @@ from harness.guest.predict_run import PredictedRun
 from harness.model.memoised_replay import shortcut
 from harness.relations.basis import basis_of
 from harness.relations.divergence import Divergence, Unchecked
-from harness.relations.errata import NO_ERRATA, TargetErrata
+from harness.relations.errata import NO_ERRATA, NONE, TargetErrata
 from harness.relations.evidence import RoundEvidence, RunEvidence, TraceEvidence, predict_runs
 from harness.relations.gic import GicMonitor
 from harness.relations.hyp_copy import hyp_copies
@@ -59,6 +59,18 @@ def explained_by(catalogue: Catalogue, at: RoundEvidence) -> Callable[[Divergenc
 
 def _with_basis(found: Iterable[Divergence | Unchecked], round_: Round | None = None) -> _Found:
     return tuple(one._replace(basis=basis_of(one, round_)) if isinstance(one, Divergence) else one for one in found)
+
+
+_OfRuns = list[tuple[Relation[RunEvidence], int, _Found]]
+
+
+def _names(of_runs: _OfRuns) -> Mapping[int, frozenset[str]]:
+    """Return the names of the divergences at the end of each run."""
+    names: dict[int, frozenset[str]] = {}
+    for _, event, found in of_runs:
+        here = frozenset(one.name for one in found if isinstance(one, Divergence))
+        names[event] = names.get(event, NONE) | here
+    return names
 
 
 @dataclass
@@ -204,7 +216,7 @@ def check(
     attributes = errata != NO_ERRATA
     runs: dict[int, PredictedRun] = {}
     # Compared while the guest's memory is as it was at that exit.
-    of_runs: list[tuple[Relation[RunEvidence], int, tuple[Divergence | Unchecked, ...]]] = []
+    of_runs: _OfRuns = []
     for at in predict_runs(indexed, codes, cpu, gic):
         runs[at.run.event] = at.run
         of_runs += ((relation, at.run.event, tuple(relation.compare(at))) for relation in OF_A_RUN)
@@ -237,7 +249,7 @@ def check(
     whole = TraceEvidence(indexed, codes, runs, gic, cpu)
     tally.compare(OF_A_TRACE, whole, None)
     if attributes and (unexplained_here := tally.unexplained(begin)):
-        tally.replace_unexplained(begin, of_a_trace(unexplained_here, Again(whole), errata))
+        tally.replace_unexplained(begin, of_a_trace(unexplained_here, Again(whole, _names(of_runs)), errata))
     if errata.gic and tally.judged:
         scene = Scene(indexed, codes, cpu, None if gic is None else compared)
         tally.judged = attribute_gic(tally.judged, scene, errata.gic)

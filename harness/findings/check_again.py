@@ -15,18 +15,20 @@ from harness.relations.registry import OF_A_RUN, OF_A_TRACE
 
 _OF_A_RUN = tuple(row for row in OF_A_RUN if row.by_rule)
 _OF_A_TRACE = tuple(row for row in OF_A_TRACE if row.by_rule)
-Found = Mapping[int, frozenset[str] | None]
-"""The names of the divergences at an event; None: the run that it ends is not determined."""
+Found = Mapping[int, frozenset[str]]
+"""The names of the divergences at an event."""
 
 
 class Again:
     """Compares a trace with some rules switched on; what was compared is kept, by the rules.
 
     Each run is predicted anew from the first one on: what the guest's memory holds follows from the rules, too.
+    ``of_runs`` are the names that differ in the runs without rules: where rules leave a run undetermined, they predict
+    none of them, and what else was compared at its exit stands.
     """
 
-    def __init__(self, whole: TraceEvidence) -> None:
-        self._whole = whole
+    def __init__(self, whole: TraceEvidence, of_runs: Found) -> None:
+        self._whole, self._of_runs = whole, of_runs
         self._found: dict[frozenset[str], Found] = {}
 
     def __call__(self, errata: frozenset[str]) -> Found:
@@ -38,19 +40,21 @@ class Again:
     def _compare(self, errata: frozenset[str]) -> Found:
         whole = self._whole
         assert whole.cpu is not None
-        found: dict[int, frozenset[str] | None] = {}
+        found: dict[int, frozenset[str]] = {}
         runs: dict[int, PredictedRun] = {}
         gic = GicMonitor(whole.indexed.trace.lists) if whole.gic is not None else None
         for at in predict_runs(whole.indexed, whole.codes, whole.cpu, gic, errata):
             runs[at.run.event] = at.run
             names = frozenset(one.name for row in _OF_A_RUN for one in row.compare(at) if isinstance(one, Divergence))
-            if names or at.run.path.state is None:
-                found[at.run.event] = names or None
+            if at.run.path.state is None:
+                names |= self._of_runs.get(at.run.event, NONE)
+            if names:
+                found[at.run.event] = names
         with_rules = replace(whole, runs=runs, gic=gic, errata=errata)
         for row in _OF_A_TRACE:
             if row.applies is not None and not row.applies(with_rules):
                 continue
             for one in row.compare(with_rules):
                 if isinstance(one, Divergence):
-                    found[one.event] = (found.get(one.event) or NONE) | {one.name}
+                    found[one.event] = found.get(one.event, NONE) | {one.name}
         return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from harness.findings.explanations import NAMED, RULES, Case, Rule
 from harness.model.prediction import Prediction
 from harness.relations.divergence import Divergence
 from harness.relations.errata import NONE
+from harness.relations.expected_outcome import expected_outcomes
 from harness.relations.mmio import is_mmio
 from harness.trace.rounds import Round
 
@@ -60,6 +61,8 @@ class Known:
     verdict: str
     why: str
     source: str
+    by_rule: bool = True
+    """Whether the contract decides what the entry explains; not if it says nothing of how KVM may end the exit."""
 
     def applies(self, at: DivergenceSite) -> bool:
         """Whether the entry's conditions hold; its rule is another matter."""
@@ -81,12 +84,16 @@ Where = tuple[str, str, str, bool, bool, bool, bool]
 
 
 class _Row(NamedTuple):
-    """What may explain a divergence: its register's index (-1: none), entries with rules, the one that names."""
+    """What may explain a divergence: its register's index (-1: none), entries with rules, the one that names.
+
+    The latter twice: where the contract allows the outcome, and where it says nothing.
+    """
 
     position: int
     is_dirty_bit: bool
     rules: tuple[tuple[Known, Rule], ...]
     named: Known | None
+    by_conditions: Known | None
 
 
 _LISTS = ("relations", "registers", "exits", "helpers", "outcomes", "levels")
@@ -154,11 +161,13 @@ class Catalogue:
         entries = tuple(known for known in self.entries if known.applies(place))
         # save.pc is a flag, not the register of that name.
         flag = relation == "save" and name == register
+        named = next((known for known in entries if known.explains == NAMED), None)
         return _Row(
             -1 if flag else INDEX.get("spsr_el1" if name == "spsr_0" else name, -1),
             name != register,
             tuple((known, RULES[known.explains].rule) for known in entries),
-            next((known for known in entries if known.explains == NAMED), None),
+            named,
+            None if named is None else replace(named, by_rule=False),
         )
 
     @classmethod
@@ -202,7 +211,8 @@ class Catalogue:
                 # That the register was written is explained by what was written.
                 expected, observed = case.exit_state[row.position], entry_values[row.position]
             if isinstance(expected, str) or isinstance(observed, str):
-                return row.named
+                allowed = expected_outcomes(round_) if row.named is not None else None
+                return row.by_conditions if allowed is None else row.named if observed in allowed else None
             for known, rule in row.rules:
                 if rule(case, row.position, expected, observed):
                     return known

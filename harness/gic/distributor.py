@@ -44,6 +44,7 @@ def _any(*facts: bool | None) -> bool | None:
 class Interrupt:
     """What is known of one interrupt; ``route`` is the vCPU that gets it, ``edge`` how its input is taken.
 
+    ``line`` is its input, None where it was left at 1 when it was configured otherwise: of an edge that means nothing.
     ``listed``: whether it is on its vCPU's list, where only what is there is presented (``ENABLE_LOSES``).
     """
 
@@ -53,7 +54,7 @@ class Interrupt:
     group_1: bool | None = None
     priority: int | None = None
     edge: bool | None = None
-    line: bool = False
+    line: bool | None = False
     latch: bool | None = False
     active: bool | None = False
     listed: bool | None = False
@@ -64,15 +65,15 @@ class Interrupt:
         if self.edge:
             return self.latch
         if self.edge is False:
-            return True if self.line else self.latch
+            return _any(self.line, self.latch)
         if self.line and self.latch:
             return True
-        return False if not self.line and self.latch is False else None
+        return False if self.line is False and self.latch is False else None
 
     def set_line(self, level: bool) -> None:
         """Raise or lower its input (KVM API 4.25: an edge is a 1 and then a 0)."""
         if level and self.edge is not False:
-            self.latch = True if not self.line or self.latch else None
+            self.latch = True if self.line is False or self.latch else None
         self.line = level
 
     def mark_unknown(self) -> None:
@@ -124,8 +125,9 @@ def _configure(irq: Interrupt, bits: int) -> None:
         return
     # A change while it is enabled is UNPREDICTABLE, and leaves one that is pending in an UNKNOWN state.
     irq.edge = edge if irq.enabled is False and irq.pending is False else None
-    if irq.line:
-        irq.latch = None
+    if irq.line is not False:
+        # KVM API 4.25: an edge is a 1 and then a 0.  What a 1 that stays is for a level, it does not say.
+        irq.line = irq.latch = None
 
 
 def _route(irq: Interrupt, bits: int) -> None:
@@ -267,12 +269,12 @@ class Gic:
     def set_line(self, vcpu: int, intid: int, level: bool) -> None:
         """Raise or lower the input of an interrupt (KVM API 4.25)."""
         irq = self.irq(vcpu, intid)
-        changes = level != irq.line
+        changes = None if irq.line is None else level != irq.line
         irq.set_line(level)
         # Linux, vgic.c vgic_validate_injection: an edge is taken where it is 1, a level where it changes.
         if irq.edge is not None:
             self._list(irq, level if irq.edge else changes)
-        elif level or changes:
+        elif level or changes is not False:
             self._list(irq, (level and changes) or None)
 
     def _wanted(self, irq: Interrupt) -> bool | None:
@@ -343,7 +345,7 @@ class Gic:
                 interface.maybe = interface.maybe or "an interrupt of which something is not known"
             else:
                 interface.pending[intid] = irq.priority
-                if irq.edge is not True and irq.line:
+                if irq.edge is not True and irq.line is not False:
                     again.add(intid)
         interface.again = frozenset(again)
         if ACTIVE_FILL_LISTS in self.departures and surely >= LIST_REGISTERS:

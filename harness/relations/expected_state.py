@@ -36,6 +36,9 @@ class ExpectedState:
 
 def skip(turn: ExpectedState) -> None:
     values = turn.values
+    if others := turn.allowed.get(exceptions.PC):
+        pstate = values[exceptions.PSTATE]
+        turn.allowed[exceptions.PC] = frozenset(exceptions.state_after_instruction(pc, pstate)[0] for pc in others)
     values[exceptions.PC], values[exceptions.PSTATE] = exceptions.state_after_instruction(
         values[exceptions.PC], values[exceptions.PSTATE]
     )

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 
-from harness.arch import exits
+from harness.arch import exceptions, exits
 from harness.arch.registers import BY_NAME, Encoding
+from harness.trace.events import Switch
 
 
 class Outcome(Enum):
@@ -222,6 +223,24 @@ KINDS: tuple[ForgedKind, ...] = (
         asserts=_WRITTEN,
     ),
 )
+
+
+WALK_WITHOUT_TRANSLATION = ForgedKind(
+    "walk-without-translation",
+    frozenset({exits.EC_BY_NAME["IABT_LOW"], exits.EC_BY_NAME["DABT_LOW"]}),
+    Outcome.ACCESS,
+    "arch/arm64/kvm/at.c __kvm_find_s1_desc_level of 7.3: an abort for a stage-1 walk while SCTLR_EL1.M is 0",
+    asserts=Assertion(frozenset({"__kvm_find_s1_desc_level"})),
+)
+"""A fault of a walk of tables that the guest does not use: what it comes to is not compared."""
+
+
+def asserting_kind(exit_: Switch) -> ForgedKind | None:
+    """Return the kind of a forged exit that KVM may assert never to see, by its syndrome and the guest's registers."""
+    walk = WALK_WITHOUT_TRANSLATION.has(exit_.esr) and exits.DABT["S1PTW"].get(exit_.esr)
+    if walk and not exit_.values[exceptions.SCTLR] & exceptions.SCTLR_M:
+        return WALK_WITHOUT_TRANSLATION
+    return kind_of(exit_.esr)
 
 
 @lru_cache(maxsize=1 << 12)

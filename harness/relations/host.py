@@ -10,39 +10,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from harness import protocol
-from harness.arch import exceptions, exits, reset_values
+from harness.arch import exceptions, reset_values
 from harness.arch.exceptions import State
-from harness.arch.exits import DABT, EXCEPTION_TRAP, FSC_EXTABT, FSC_TRANSLATION, IL_BIT
+from harness.arch.exits import DABT, IL_BIT
 from harness.arch.registers import BY_ONE_REG, INDEX, NAMES, STATE
-from harness.arch.sysregs import TIMERS, Owed
-from harness.guest.debug_stops import STOPS
 from harness.guest.predict_run import STEP_SHOWS
-from harness.guest.stage1 import first_table
 from harness.protocol import OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET
-from harness.relations import contract, forged_exits
+from harness.relations import contract
 from harness.relations.divergence import Divergence, Unchecked, different
 from harness.relations.errata import (
     ABORTED_COMPLETES,
     CPU_ON_KEEPS_SERROR,
-    NO_VIRTUAL_ADDRESS,
-    NO_WALK_ABORT,
     NONE,
-    PVM_WALK,
     RESET_COMPLETES,
     RESET_KEEPS_ABORT,
     RESET_KEEPS_BANKED,
     RESET_KEEPS_SERROR,
     SERROR_UNDOES,
-    SIGN_EXTENDED,
-    SMALL_TABLE,
 )
-from harness.relations.expected_state import ExpectedState, skip
-from harness.relations.forged_exits import Outcome
+from harness.relations.exit_handling import apply_exit, sign_extend
+from harness.relations.expected_state import ExpectedState
 from harness.relations.mmio import complete, is_beyond, is_mmio
-from harness.trace.environment import PSCI_0_2, VmEnvironment
-from harness.trace.events import Switch
-from harness.trace.rounds import EXCEPTION, EXIT_MMIO, USER_INJECTED, Round, took_serror
+from harness.trace.environment import VmEnvironment
+from harness.trace.rounds import EXCEPTION, EXIT_MMIO, Round, took_serror
 
+WRITTEN_WHILE_PENDING = "a register of the exception written while it is pending"
 STEP_WAITS = "the guest's own PSTATE.SS while userspace steps it"
 OS_LOCK = "what the OS Lock hides of MDSCR_EL1"
 PARTIAL = frozenset({STEP_WAITS, OS_LOCK, STEP_SHOWS})
@@ -50,168 +42,7 @@ PARTIAL = frozenset({STEP_WAITS, OS_LOCK, STEP_SHOWS})
 _MPIDR = INDEX["mpidr_el1"]
 _SYNDROME = frozenset({exceptions.ESR, exceptions.FAR})
 _DECIDES_EXCEPTION = frozenset({*exceptions.EXCEPTION, exceptions.VBAR, exceptions.SCTLR}) - _SYNDROME
-_BEYOND = (FSC_EXTABT, *range(FSC_TRANSLATION + 4))
-"""Statuses that an abort for an address that a VM has not may have: external, address size, translation (D17.2.37)."""
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
-_UPPER_HALF = 0xFFFF_FFFF << 32
-
-
-def _call(turn: ExpectedState, exit_: Switch, world: VmEnvironment) -> None:
-    for index in (1, 2, 3):
-        owed = contract.call_result(exit_, index)
-        turn.put(index, owed if owed is not None else exit_.values[index])
-        if owed is None:
-            turn.allowed[index] = None
-    results = contract.call_status(exit_, world.vcpus)
-    turn.put(0, min(results) if results else 0)
-    turn.allowed[0] = results
-
-
-def _secure_call(turn: ExpectedState, exit_: Switch, world: VmEnvironment) -> None:
-    skip(turn)
-    for index, allowed in enumerate(contract.secure_call_results(exit_, world.vcpus)):
-        turn.put(index, min(allowed) if allowed else exit_.values[index])
-        turn.allowed[index] = allowed
-
-
-def _system_register(turn: ExpectedState, exit_: Switch, injected: bool, gic: bool) -> None:
-    access = contract.system_access(exit_.esr, gic)
-    owed = access.owed
-    untold = exit_.forged and access.row is not None and access.row.name in TIMERS
-    if owed is Owed.UNDEFINED or (injected and (owed is Owed.EITHER or untold)):
-        _undefined(turn, exit_)
-        return
-    index = INDEX[access.row.name] if owed is Owed.STATE and access.row is not None else None
-    _emulate(turn, exit_, access, index)
-
-
-def _emulate(turn: ExpectedState, exit_: Switch, access: contract.SystemAccess, index: int | None) -> None:
-    """Apply an access to a register of the recorded state, or to one that is not recorded (``index`` None)."""
-    skip(turn)
-    if access.is_read:
-        if access.rt != 31:
-            turn.put(access.rt, 0 if index is None else exit_.values[index])
-            if index is None and access.owed is not Owed.ZERO:
-                turn.allowed[access.rt] = None
-    elif index is not None:
-        turn.put(index, exit_.values[access.rt] if access.rt != 31 else 0)
-
-
-def _undefined(turn: ExpectedState, exit_: Switch) -> None:
-    turn.values[:] = contract.undefined_state(exit_)
-    if exit_.forged:  # no CPU reports a trap of these with IL clear, and what KVM makes of it is its own affair
-        turn.allowed[exceptions.ESR] = frozenset({0, exits.IL_BIT})
-
-
-def _forged(turn: ExpectedState, round_: Round, exit_: Switch) -> bool:
-    """Apply what KVM requires for an exit that no CPU reports; False: the rules of its class decide."""
-    kind = forged_exits.kind_of(exit_.esr)
-    if kind is None or exit_.code != EXCEPTION_TRAP or kind.outcome is Outcome.ACCESS:
-        return False
-    if round_.action.inject or kind.outcome is Outcome.UNDEFINED:
-        _undefined(turn, exit_)
-    elif kind.outcome is Outcome.UNDEFINED_OR_ACCESS:
-        access = contract.system_access(exit_.esr)
-        assert access.row is not None
-        _emulate(turn, exit_, access, INDEX[access.row.name])
-    return True
-
-
-def _after_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
-    """Apply what KVM owes before it runs the guest again or returns; say why if nobody knows."""
-    kind = round_.exit_class
-    if exit_.values[exceptions.PSTATE] & exceptions.AARCH32:
-        return "a guest in AArch32 state"
-    if exit_.forged and round_.world.plain and not round_.world.protected and _forged(turn, round_, exit_):
-        return ""
-    if kind in ("HVC64", "HVC32"):  # the latter can only be forged here
-        if not round_.world.features & PSCI_0_2:
-            return "a call of a vCPU without PSCI 0.2"
-        if round_.world.firmware:
-            return "a call of a VM whose userspace chose its firmware"
-        _call(turn, exit_, round_.world)
-    elif kind in ("SMC64", "SMC32"):  # likewise
-        if round_.world.firmware:
-            return "a call of a VM whose userspace chose its firmware"
-        _secure_call(turn, exit_, round_.world)
-    elif kind == "WFX":
-        skip(turn)
-    elif kind == "SYS64":
-        if not round_.world.plain and contract.system_access(exit_.esr).owed is Owed.UNDEFINED:
-            return "a system register of a feature that the vCPU may have"
-        _system_register(turn, exit_, round_.action.inject, round_.world.gic)
-    elif kind in ("IABT_LOW", "DABT_LOW"):
-        return _abort(turn, exit_, kind, round_)
-    elif kind in STOPS and exit_.debugged and not exit_.forged:
-        pass  # userspace's affair
-    elif kind != "IRQ":
-        return f"no rule for exit class {kind}"
-    return ""
-
-
-def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
-    world = round_.world
-    slot = world.slot(exit_.page)
-    if is_beyond(exit_, world):
-        if not round_.action.inject or round_.action.outcome == USER_INJECTED:
-            return "an address beyond the guest's physical address space"
-        # Which fault that is nobody says; an abort it is, with the virtual address in FAR_EL1 (Arm ARM D17.2.40).
-        turn.values[:] = contract.abort_state(exit_)
-        syndrome = turn.values[exceptions.ESR] & ~DABT["FSC"].mask
-        turn.allowed[exceptions.ESR] = frozenset(
-            syndrome | status | wnr for status in _BEYOND for wnr in (0, DABT["WNR"].mask)
-        )
-        if NO_VIRTUAL_ADDRESS in turn.errata:
-            turn.put(exceptions.FAR, exit_.address)
-        _sign_extend(turn)
-        return ""
-    if contract.is_walk(exit_) and slot is None:
-        if _walk_abort_never_comes(exit_, world, turn.errata):
-            return ""
-        turn.values[:] = contract.abort_state(exit_)
-        allowed = contract.walk_abort_syndromes(exit_, turn.walk_level)
-        turn.values[exceptions.ESR], turn.allowed[exceptions.ESR] = min(allowed), allowed
-        if NO_WALK_ABORT in turn.errata:
-            turn.put(exceptions.ESR, min(allowed) & ~DABT["FSC"].mask | FSC_EXTABT)
-        _sign_extend(turn)
-        return ""
-    undecodable = not exit_.esr & (DABT["ISV"].mask | DABT["CM"].mask) and is_mmio(exit_, world)
-    if (kind == "IABT_LOW" and slot is None) or (undecodable and world.protected):
-        # Only the guest itself may look at a protected VM's instruction: an abort (KVM API 5, KVM_EXIT_ARM_NISV;
-        # io_mem_abort in arch/arm64/kvm/mmio.c).
-        turn.values[:] = contract.abort_state(exit_)
-        _sign_extend(turn)
-    return ""
-
-
-def _walk_abort_never_comes(exit_: Switch, world: VmEnvironment, errata: frozenset[str]) -> bool:
-    """Whether a kernel does not find the level of a stage-1 walk, and injects nothing.
-
-    It looks for the granule of the entry that faulted among the tables, each by the address at which it begins.
-    Source: match_s1_desc, walk_s1 and inject_abt64 in arch/arm64/kvm of 7.3.4.
-    """
-    if errata.isdisjoint((SMALL_TABLE, PVM_WALK)):
-        return False
-    begins, granule = first_table(exit_.values, exit_.far)
-    if granule is None:
-        return False
-    if begins >> granule != exit_.page >> granule:
-        return world.protected and PVM_WALK in errata  # the first table cannot be read
-    return SMALL_TABLE in errata and bool(begins & (1 << granule) - 1)
-
-
-def sign_extended(esr: int, errata: frozenset[str]) -> int:
-    """Return ESR_EL1 of an injected abort as a kernel makes it that shifts its class as an int, if that is on."""
-    return esr | _UPPER_HALF if SIGN_EXTENDED in errata else esr
-
-
-def _sign_extend(turn: ExpectedState) -> None:
-    if SIGN_EXTENDED not in turn.errata:
-        return
-    others = turn.allowed.get(exceptions.ESR, frozenset())
-    turn.values[exceptions.ESR] = sign_extended(turn.values[exceptions.ESR], turn.errata)
-    if others is not None:
-        turn.allowed[exceptions.ESR] = frozenset(sign_extended(value, turn.errata) for value in others)
 
 
 def _narrow(turn: ExpectedState) -> None:
@@ -238,7 +69,8 @@ def _reset(turn: ExpectedState, world: VmEnvironment, keeps_banked: bool = False
 def _as_userspace_saw_them(turn: ExpectedState, round_: Round) -> None:
     """Set the registers that a reset may keep to what the last return to userspace shows, or userspace wrote since.
 
-    Whether an exception was entered before that, the record proves; the contract need not.
+    Whether an exception was entered before that, the record proves; the contract need not.  Of a second reset it is
+    what the first one left, or userspace wrote since.
     """
     wrote: dict[int, int] = {}
     for host in round_.hosts:
@@ -266,6 +98,16 @@ def serror_at_once(round_: Round) -> bool:
     return round_.action.inject and took_serror(round_.exit, round_.hosts, round_.entry)
 
 
+def _allow_both_vectors(turn: ExpectedState, vbar: int) -> None:
+    """Allow the vector by VBAR_EL1 as it was and as userspace writes it while an exception is pending.
+
+    Whether KVM_SET_VCPU_EVENTS enters it or the next KVM_RUN, KVM API 4.32 does not say.
+    """
+    pc = turn.values[exceptions.PC]
+    others = turn.allowed.get(exceptions.PC) or frozenset({pc})
+    turn.allowed[exceptions.PC] = others | {exceptions.vector(vbar, turn.values[exceptions.SPSR])}
+
+
 def _userspace(turn: ExpectedState, round_: Round) -> str:
     """Apply what userspace did, in order, then the completion of the access that it left; say why if nobody knows."""
     exit_ = round_.exit
@@ -276,28 +118,37 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
         complete(turn, exit_, round_.entry.mmio_data)  # before userspace had its turn
         access = False
     told = any(user.code == EXIT_MMIO for user in round_.users)
-    excepted = waiting = aborted = kept = False
+    excepted = waiting = aborted = kept = was_reset = either_vector = False
+    serror: dict[int, int] = {}  # what an SError that was perhaps taken left in registers
     serror_taken = serror_at_once(round_)
     # An exception that neither pends at the entry nor went with a run before it was taken at once, before the writes.
     at_once = not round_.entry.pending & EXCEPTION and not _ran_after_asking(round_, serror_taken)
     for host in round_.hosts:
         if host.op == OP_RESET:
-            if RESET_KEEPS_BANKED in turn.errata and round_.users and not excepted:
+            if RESET_KEEPS_BANKED in turn.errata and round_.users and not (excepted or was_reset):
                 _as_userspace_saw_them(turn, round_)
+                for register, left in serror.items():
+                    turn.allowed[register] = frozenset({turn.values[register], left})
+            serror = {}
             _reset(turn, round_.world, RESET_KEEPS_BANKED in turn.errata)
             kept = host.asked and (waiting or kept) and RESET_KEEPS_ABORT in turn.errata
             # What is left over of the access is completed once no exception pends.
             access = host.asked and (access or (aborted and kept)) and RESET_COMPLETES in turn.errata
-            excepted = waiting = aborted = False
+            excepted = waiting = aborted = either_vector = False
+            was_reset = True
         elif host.error:
             continue
         elif host.op == OP_SET and (index := BY_ONE_REG.get(host.a)) is not None:
             if excepted and not at_once and index in _DECIDES_EXCEPTION:
-                return "a register of the exception written while it is pending"
+                if index != exceptions.VBAR:
+                    return WRITTEN_WHILE_PENDING
+                _allow_both_vectors(turn, host.b)
+                either_vector = True
             # Of a pending exception these two may be there already, or come when it is entered: nobody says.
             either = excepted and not at_once and index in _SYNDROME
             before = turn.allowed.get(index, frozenset({turn.values[index]}))
             turn.put(index, host.b)
+            serror.pop(index, None)
             if either:
                 turn.allowed[index] = None if before is None else before | {host.b}
             if turn.values[exceptions.PSTATE] & exceptions.AARCH32:
@@ -310,6 +161,8 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
                 complete(turn, exit_, round_.entry.mmio_data)
             access = waiting = aborted = False
         elif host.op == OP_ABORT and exit_ is not None:
+            if either_vector:
+                return WRITTEN_WHILE_PENDING
             if waiting and round_.seen[exceptions.ELR] == turn.values[exceptions.ELR]:
                 continue  # one may pend for both: what two before a run are, KVM API 4.32 does not say
             turn.take(contract.external_abort(tuple(turn.values), exit_))
@@ -319,10 +172,12 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
                 turn.allowed[exceptions.ESR] = frozenset(
                     {turn.values[exceptions.ESR], turn.values[exceptions.ESR] | IL_BIT}
                 )
-            _sign_extend(turn)
+            sign_extend(turn)
             aborted = aborted or access
             access, excepted, waiting, kept = False, True, True, False  # one pends at the most
         elif host.op == OP_SERROR and serror_taken and not turn.values[exceptions.PSTATE] & exceptions.PSTATE_A:
+            if either_vector:
+                return WRITTEN_WHILE_PENDING
             if access and exit_ is not None and told:
                 # The access is done, only not finished: that comes first (KVM API 5, KVM_EXIT_MMIO).
                 if SERROR_UNDOES not in turn.errata:
@@ -331,6 +186,10 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
             turn.take(exceptions.take_exception(tuple(turn.values), offset=exceptions.SERROR_OFFSET))
             turn.allowed[exceptions.ESR] = None
             excepted = True
+        elif host.op == OP_SERROR and not turn.values[exceptions.PSTATE] & exceptions.PSTATE_A:
+            # After a reset nothing shows whether it was taken before (docs/spec/kvm.md section 6).
+            entered = exceptions.take_exception(tuple(turn.values), offset=exceptions.SERROR_OFFSET)
+            serror = {index: entered[index] for index in (exceptions.ELR, exceptions.SPSR)}
     if kept:  # one that pends comes before what is left of the access
         turn.take(exceptions.take_exception(tuple(turn.values)))
         access = False
@@ -353,7 +212,7 @@ def expected_entry_state(
     if exit_ is None:
         _reset(turn, round_.world)
     else:
-        reason = _after_exit(turn, round_, exit_)
+        reason = apply_exit(turn, round_, exit_)
         if reason and not round_.reset:  # behind a reset it does not matter
             return reason
     return _userspace(turn, round_) or (tuple(turn.values), turn.allowed)

@@ -10,6 +10,7 @@ from itertools import groupby
 
 from harness.arch.registers import MASK64
 from harness.findings.checked import ExplainedDivergence, signature
+from harness.findings.finding import signature_text
 from harness.relations.divergence import Divergence
 from harness.relations.gic_list_registers import describe
 from harness.report.esr import Syndrome
@@ -393,10 +394,9 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
 
 
 def _cluster(cluster: Cluster) -> str:
-    relation, register, *rest = cluster.signature
     seen, of = cluster.reproduced
     flaky = "" if seen == of else f" (in {seen} of {of} runs)"
-    return "/".join((f"{relation}.{register}", *filter(None, rest))) + flaky
+    return signature_text(cluster.signature) + flaky
 
 
 _Counted = tuple[Mapping[str, int], str, str]

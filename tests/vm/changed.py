@@ -7,16 +7,18 @@ import json
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fuzz.generate.mutator import mutate
+from fuzz.paths import KEPT
 from harness.arch.cpu_models import cpu_model
 from harness.errors import TargetError
 from harness.findings.check import check
-from harness.findings.checked import CheckResult
+from harness.findings.checked import signature
+from harness.findings.finding import cause_of, place_text
+from harness.findings.regressions import errata_of, explaining, load_regressions
 from harness.report.readme_tables import table
 from harness.scenario.scenario import Scenario
 from harness.vm.build.prepare import prepare
@@ -25,10 +27,12 @@ from harness.vm.executor import Executor
 from harness.vm.kernels.kallsyms import Symbols
 from harness.vm.target import boot
 from tests.vm.changes import CHANGES, Change, changed_image
-from tests.vm.running import CATALOGUE, REGRESSIONS, SEEDS, findings
+from tests.vm.running import CATALOGUE, REGRESSIONS, SEEDS
 
 COMMAND = "python tools/changed_instructions.py --seconds 60"
 MUTATIONS = 3
+STOCK = "none"
+"""The name of no change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +40,16 @@ class Noticed:
     """How a change came out: what showed it first (empty: nothing did), and what it took until then.
 
     ``seconds`` of fuzzing by one worker, the boot not among them; ``from_corpus``: the scenario is a shipped one.
+    ``hidden_by``: kept findings of the stock kernel that show the same signature, exit class included.
     """
 
     change: str
     divergence: str
+    hidden_by: str
     scenario: str
     from_corpus: bool
     seconds: float
     scenarios: int
-    machines: int
 
 
 def inputs(seed: int) -> Iterator[tuple[str, Scenario, bool]]:
@@ -60,55 +65,60 @@ def inputs(seed: int) -> Iterator[tuple[str, Scenario, bool]]:
         yield f"a mutant of {name}", scenario, False
 
 
-def _shown(executor: Executor, scenario: Scenario, target: str) -> set[str]:
-    trace = executor.run(scenario)
-    checked: CheckResult = check(scenario, trace, "spec", cpu_model(load_config(target).cpu), CATALOGUE)
-    return findings(checked)
+class NewOnes:
+    """Says what of a run the tool calls new on a target: what no erratum of its kernel explains by its cause."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._kept = load_regressions(KEPT)
+        self._errata = errata_of(self._kept, target)
+        self._cpu = cpu_model(load_config(target).cpu)
+
+    def __call__(self, executor: Executor, scenario: Scenario) -> tuple[str, str]:
+        """Run and check; return what is new, and which kept findings have such a signature (both may be empty)."""
+        try:
+            trace = executor.run(scenario)
+        except TargetError:
+            return "crash", ""
+        checked = check(scenario, trace, "spec", self._cpu, CATALOGUE, errata=self._errata)
+        found = dict.fromkeys(signature(one) for one in checked.unexplained)
+        texts = {one: (place_text(one), cause_of(one)) for one in found}
+        new = [one for one in found if not explaining(self._kept, self._target, texts[one])]
+        names = {f"{relation}.{register}" for relation, register, *_ in new}
+        like = {name for one in new for name in explaining(self._kept, self._target, (texts[one][0], ""))}
+        return ", ".join(sorted(names)), ", ".join(sorted(like))
 
 
-def search(
-    change: Change, stock: Executor, kernel: Path, seconds: float, seed: int, target: str = DEFAULT_TARGET
-) -> Noticed:
-    """Fuzz the changed kernel; what the ``stock`` machine shows for the same scenario does not count.
-
-    A machine that is lost counts as noticed, since it is a crash finding, unless the stock one is lost, too.
-    """
-    config = load_config(target)
+def search(name: str, kernel: Path, new_ones: NewOnes, seconds: float, seed: int) -> Noticed:
+    """Fuzz a kernel until something is called new; a machine that is lost counts."""
+    config = load_config(DEFAULT_TARGET)
     prepared = prepare(config, kernel=kernel)
     given = inputs(seed)
-    spent, scenarios, machines = 0.0, 0, 0
-    with ExitStack() as stack:
-        executor = stack.enter_context(boot(config, prepared))
-        machines += 1
+    spent, scenarios = 0.0, 0
+    with boot(config, prepared) as executor:
         while spent < seconds:
-            name, scenario, shipped = next(given)
+            where, scenario, shipped = next(given)
             scenarios += 1
             started = time.monotonic()
-            try:
-                new = _shown(executor, scenario, target)
-            except TargetError:
-                new = {"crash"}
-            if new:
-                new -= _shown(stock, scenario, target)
+            new, like = new_ones(executor, scenario)
             spent += time.monotonic() - started
             if new:
-                return Noticed(change.name, ", ".join(sorted(new)), name, shipped, round(spent, 2), scenarios, machines)
-    return Noticed(change.name, "", "", False, round(spent, 2), scenarios, machines)
+                return Noticed(name, new, like, where, shipped, round(spent, 2), scenarios)
+    return Noticed(name, "", "", "", False, round(spent, 2), scenarios)
 
 
 def search_all(
     changes: Sequence[Change], directory: Path, symbols: Symbols, seconds: float, seed: int
 ) -> Iterator[Noticed]:
-    """Search one change after the other beside one stock machine."""
-    config = load_config(DEFAULT_TARGET)
-    prepared = prepare(config)
-    with boot(config, prepared) as stock:
-        for change in changes:
-            image = changed_image(prepared.kernel, change, directory, symbols)
-            try:
-                yield search(change, stock, image, seconds, seed)
-            finally:
-                image.unlink()
+    """Search the stock kernel, which must show nothing new, then one change after the other."""
+    prepared, new_ones = prepare(load_config(DEFAULT_TARGET)), NewOnes(DEFAULT_TARGET)
+    yield search(STOCK, prepared.kernel, new_ones, seconds, seed)
+    for change in changes:
+        image = changed_image(prepared.kernel, change, directory, symbols)
+        try:
+            yield search(change.name, image, new_ones, seconds, seed)
+        finally:
+            image.unlink()
 
 
 def document(found: Sequence[Noticed], release: str, seconds: float, seed: int) -> dict[str, Any]:
@@ -120,18 +130,23 @@ def document(found: Sequence[Noticed], release: str, seconds: float, seed: int) 
 def page(kept: Mapping[str, Any]) -> str:
     """Return ``docs/changed-instructions.md``."""
     by_name = {row["change"]: row for row in kept["noticed"]}
+    stock = by_name.pop(STOCK)
     rows = []
     for change in CHANGES:
         row = by_name.get(change.name)
         if row is None:
-            took, by, where = "not measured", "", ""
+            took, by, where, like = "not measured", "", "", ""
         elif not row["divergence"]:
-            took, by, where = f"not within {row['seconds']:.0f} s", "", f"{row['scenarios']} scenarios"
+            took, by, where, like = f"not within {row['seconds']:.0f} s", "", f"{row['scenarios']} scenarios", ""
         else:
             took, by, where = f"{row['seconds']:.1f} s", f"`{row['divergence']}`", row["scenario"]
-        rows.append((f"`{change.name}`", change.path, f"`{change.function}`", change.what, change.why, took, by, where))
+            like = row["hidden_by"]
+        cells = change.what, change.why, took, by, like, where
+        rows.append((f"`{change.name}`", change.path, f"`{change.function}`", *cells))
     hits = [row for row in by_name.values() if row["divergence"]]
     slowest = max((row["seconds"] for row in hits), default=0.0)
+    hidden = sum(bool(row["hidden_by"]) for row in hits)
+    control = f"shows {stock['divergence']}" if stock["divergence"] else "shows nothing new"
     return "\n".join(
         [
             "# Changed instructions",
@@ -139,14 +154,16 @@ def page(kept: Mapping[str, Any]) -> str:
             f"Generated by `{COMMAND}`; do not edit.",
             "",
             "One instruction of KVM in Debian's kernel image is changed, and one worker fuzzes it from the shipped",
-            "corpus: seeds and regressions in random order, then mutants. Noticed is a divergence that no entry of the",
-            "catalogue explains, and that the stock kernel does not show for the same scenario. Rows:",
-            "`tests/vm/changes.py`; the tests replay for each row the seeds that show it.",
+            "corpus: seeds and regressions in random order, then mutants. Noticed is what the tool calls new: no entry",
+            "of the catalogue and no erratum of the stock kernel explains it. Rows: `tests/vm/changes.py`; the tests",
+            "replay for each row the seeds that show it.",
             "",
             f"Linux {kept['kernel_release']}, seed {kept['seed']}, at most {kept['seconds']:g} s each: "
-            f"{len(hits)} of {len(by_name)} noticed, the slowest after {slowest:.1f} s.",
+            f"{len(hits)} of {len(by_name)} noticed, the slowest after {slowest:.1f} s. {hidden} of them have the",
+            "signature of an erratum (`like`), and are told from it by their cause. The unchanged kernel "
+            f"{control} in {stock['scenarios']} scenarios ({stock['seconds']:.0f} s).",
             "",
-            table(("change", "path", "function", "what", "why it must show", "after", "noticed by", "scenario"), rows),
+            table(("change", "path", "function", "what", "why it must show", "after", "new", "like", "scenario"), rows),
             "",
         ]
     )

@@ -11,7 +11,7 @@ from harness import protocol
 from harness.findings.asserted_alarms import sort_alarms
 from harness.trace.events import Event, Trace
 from harness.vm.alarms import Alarm
-from tests.support.traces import entry, state, trap
+from tests.support.traces import but, entry, state, trap
 
 S = state()
 READ_OSLAR = 0x6228_0481
@@ -61,3 +61,18 @@ def test_any_other_alarm_is_a_finding_whatever_was_forged(alarm: Alarm) -> None:
 
 def test_without_alarms_no_trace_is_looked_at() -> None:
     assert sort_alarms([], trace_of()) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "translates", "is_finding"),
+    [({"marks": FORGED}, False, False), ({"marks": FORGED}, True, True), ({}, False, True)],
+)
+def test_a_forged_walk_of_tables_that_the_guest_does_not_use(
+    fields: dict[str, int], translates: bool, is_finding: bool
+) -> None:
+    """Linux 7.3, at.c __kvm_find_s1_desc_level: "We really expect the S1 MMU to be on here"."""
+    walk = Alarm("warn", "__kvm_find_s1_desc_level", "", "splat")
+    at = but(S, sctlr_el1=0xC5_0078 | translates)
+    found = sort_alarms([walk], trace_of(entry(at), trap(at, 0x9268_B084, **fields)))
+    assert bool(found.findings) is is_finding
+    assert [one.kind for one in found.asserted] == ([] if is_finding else ["walk-without-translation"])

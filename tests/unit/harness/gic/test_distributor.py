@@ -56,6 +56,22 @@ def test_what_is_not_let_through_is_not_signalled(offset: int, size: int, value:
     assert gic.enter(0).signals() is False
 
 
+def test_an_input_left_at_1_means_nothing_once_it_is_configured_otherwise() -> None:
+    """KVM API 4.25: of an edge userspace raises and lowers the input; what a 1 is for a level then, it does not say."""
+    gic = Gic(1)
+    gic.write(GICD.base + 0xC08, 4, 8)  # SPI 33: an edge
+    gic.set_line(0, 33, True)
+    assert gic.irq(0, 33).pending is True
+    gic.write(GICD.base + 0x284, 4, 2)
+    assert gic.irq(0, 33).pending is False
+    gic.write(GICD.base + 0xC08, 4, 0)
+    assert gic.irq(0, 33).edge is False and gic.irq(0, 33).pending is None
+    assert gic.read(GICD.base + 0x204, 4)[1] & 2
+    gic.set_line(0, 33, False)
+    gic.set_line(0, 33, True)
+    assert gic.irq(0, 33).pending is True
+
+
 @pytest.mark.parametrize("name", ["icc_pmr_el1", "icc_igrpen1_el1"])
 def test_the_interface_masks(name: str) -> None:
     gic = made()

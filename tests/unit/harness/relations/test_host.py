@@ -18,6 +18,7 @@ from harness.layout import CODE, GICD, PROTECTED, VECTORS
 from harness.model.replay import predict
 from harness.protocol import FLAGS_VCPU_SHIFT
 from harness.relations.divergence import Divergence, Unchecked
+from harness.relations.errata import ABORTED_COMPLETES
 from harness.relations.host import compare_entry_state
 from harness.relations.isolate import compare_isolation
 from harness.relations.save_restore import compare_reveal, why_not_comparable
@@ -203,6 +204,27 @@ def test_what_is_written_while_an_exception_pends() -> None:
         assert "host.spsr_el1" not in differs(spsr), "entry to the exception writes that"
     unsure = turn(LOAD, told, did("abort"), host_set("pc", AT), entry(pending, EXCEPTION))
     assert [type(one) for one in compare_entry_state(unsure, {})] == [Unchecked]
+
+
+@pytest.mark.parametrize(
+    ("errata", "offset", "is_wrong"),
+    [((), 0, False), ((), 4, True), ((ABORTED_COMPLETES,), 4, False), ((ABORTED_COMPLETES,), 8, True)],
+)
+@pytest.mark.parametrize("vbar", [0x4000_0000, S[exceptions.VBAR]])
+def test_vectors_that_move_while_an_abort_is_pending(
+    errata: tuple[str, ...], offset: int, is_wrong: bool, vbar: int
+) -> None:
+    """KVM_SET_VCPU_EVENTS may enter it by the old ones, KVM_RUN by the new ones: KVM API 4.32 does not say which."""
+    vector = exceptions.vector(vbar, S[exceptions.PSTATE])
+    after = but(aborted(), pc=vector + offset, vbar_el1=0x4000_0000)
+    moved = host_set("vbar_el1", 0x4000_0000)
+    round_ = turn(LOAD, user(S, 6), did("abort"), moved, did("finish"), entry(after))
+    found = {
+        one.name for one in compare_entry_state(round_, {}, None, frozenset(errata)) if isinstance(one, Divergence)
+    }
+    assert found & {"host.pc"} == ({"host.pc"} if is_wrong else set())
+    again = turn(LOAD, user(S, 6), did("abort"), moved, did("finish"), did("abort"), entry(after))
+    assert [type(one) for one in compare_entry_state(again, {})] == [Unchecked], "taken at which of the two?"
 
 
 @pytest.mark.parametrize("runs", [1, 2])

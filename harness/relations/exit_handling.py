@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the guest must have after KVM has handled an exit, before userspace acts: rows of the contract, by exit class.
+
+Part of relation ``host.*`` (:mod:`harness.relations.host`).  No model is asked.
+"""
+
+from __future__ import annotations
+
+from harness.arch import exceptions, exits
+from harness.arch.exits import DABT, EXCEPTION_TRAP, FSC_EXTABT, FSC_TRANSLATION
+from harness.arch.registers import INDEX
+from harness.arch.sysregs import TIMERS, Owed
+from harness.guest.debug_stops import STOPS
+from harness.guest.stage1 import first_table
+from harness.relations import contract, forged_exits
+from harness.relations.errata import NO_VIRTUAL_ADDRESS, NO_WALK_ABORT, PVM_WALK, SIGN_EXTENDED, SMALL_TABLE
+from harness.relations.expected_state import ExpectedState, skip
+from harness.relations.forged_exits import Outcome
+from harness.relations.mmio import is_beyond, is_mmio
+from harness.trace.environment import PSCI_0_2, VmEnvironment
+from harness.trace.events import Switch
+from harness.trace.rounds import USER_INJECTED, Round
+
+_BEYOND = (FSC_EXTABT, *range(FSC_TRANSLATION + 4))
+"""Statuses that an abort for an address that a VM has not may have: external, address size, translation (D17.2.37)."""
+_UPPER_HALF = 0xFFFF_FFFF << 32
+
+
+def _call(turn: ExpectedState, exit_: Switch, world: VmEnvironment) -> None:
+    for index in (1, 2, 3):
+        owed = contract.call_result(exit_, index)
+        turn.put(index, owed if owed is not None else exit_.values[index])
+        if owed is None:
+            turn.allowed[index] = None
+    results = contract.call_status(exit_, world.vcpus)
+    turn.put(0, min(results) if results else 0)
+    turn.allowed[0] = results
+
+
+def _secure_call(turn: ExpectedState, exit_: Switch, world: VmEnvironment) -> None:
+    skip(turn)
+    for index, allowed in enumerate(contract.secure_call_results(exit_, world.vcpus)):
+        turn.put(index, min(allowed) if allowed else exit_.values[index])
+        turn.allowed[index] = allowed
+
+
+def _system_register(turn: ExpectedState, exit_: Switch, injected: bool, gic: bool) -> None:
+    access = contract.system_access(exit_.esr, gic)
+    owed = access.owed
+    untold = exit_.forged and access.row is not None and access.row.name in TIMERS
+    if owed is Owed.UNDEFINED or (injected and (owed is Owed.EITHER or untold)):
+        _undefined(turn, exit_)
+        return
+    index = INDEX[access.row.name] if owed is Owed.STATE and access.row is not None else None
+    _emulate(turn, exit_, access, index)
+
+
+def _emulate(turn: ExpectedState, exit_: Switch, access: contract.SystemAccess, index: int | None) -> None:
+    """Apply an access to a register of the recorded state, or to one that is not recorded (``index`` None)."""
+    skip(turn)
+    if access.is_read:
+        if access.rt != 31:
+            turn.put(access.rt, 0 if index is None else exit_.values[index])
+            if index is None and access.owed is not Owed.ZERO:
+                turn.allowed[access.rt] = None
+    elif index is not None:
+        turn.put(index, exit_.values[access.rt] if access.rt != 31 else 0)
+
+
+def _undefined(turn: ExpectedState, exit_: Switch) -> None:
+    turn.values[:] = contract.undefined_state(exit_)
+    if exit_.forged:  # no CPU reports a trap of these with IL clear, and what KVM makes of it is its own affair
+        turn.allowed[exceptions.ESR] = frozenset({0, exits.IL_BIT})
+
+
+def _forged(turn: ExpectedState, round_: Round, exit_: Switch) -> bool:
+    """Apply what KVM requires for an exit that no CPU reports; False: the rules of its class decide."""
+    kind = forged_exits.kind_of(exit_.esr)
+    if kind is None or exit_.code != EXCEPTION_TRAP or kind.outcome is Outcome.ACCESS:
+        return False
+    if round_.action.inject or kind.outcome is Outcome.UNDEFINED:
+        _undefined(turn, exit_)
+    elif kind.outcome is Outcome.UNDEFINED_OR_ACCESS:
+        access = contract.system_access(exit_.esr)
+        assert access.row is not None
+        _emulate(turn, exit_, access, INDEX[access.row.name])
+    return True
+
+
+def apply_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
+    """Apply what KVM must do before it runs the guest again or returns; return why if that is not determined."""
+    kind = round_.exit_class
+    if exit_.values[exceptions.PSTATE] & exceptions.AARCH32:
+        return "a guest in AArch32 state"
+    if exit_.forged and round_.world.plain and not round_.world.protected and _forged(turn, round_, exit_):
+        return ""
+    if kind in ("HVC64", "HVC32"):  # the latter can only be forged here
+        if not round_.world.features & PSCI_0_2:
+            return "a call of a vCPU without PSCI 0.2"
+        if round_.world.firmware:
+            return "a call of a VM whose userspace chose its firmware"
+        _call(turn, exit_, round_.world)
+    elif kind in ("SMC64", "SMC32"):  # likewise
+        if round_.world.firmware:
+            return "a call of a VM whose userspace chose its firmware"
+        _secure_call(turn, exit_, round_.world)
+    elif kind == "WFX":
+        skip(turn)
+    elif kind == "SYS64":
+        if not round_.world.plain and contract.system_access(exit_.esr).owed is Owed.UNDEFINED:
+            return "a system register of a feature that the vCPU may have"
+        _system_register(turn, exit_, round_.action.inject, round_.world.gic)
+    elif kind in ("IABT_LOW", "DABT_LOW"):
+        return _abort(turn, exit_, kind, round_)
+    elif kind in STOPS and exit_.debugged and not exit_.forged:
+        pass  # userspace's affair
+    elif kind != "IRQ":
+        return f"no rule for exit class {kind}"
+    return ""
+
+
+def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
+    world = round_.world
+    slot = world.slot(exit_.page)
+    if is_beyond(exit_, world):
+        if not round_.action.inject or round_.action.outcome == USER_INJECTED:
+            return "an address beyond the guest's physical address space"
+        # Which fault that is nobody says; an abort it is, with the virtual address in FAR_EL1 (Arm ARM D17.2.40).
+        turn.values[:] = contract.abort_state(exit_)
+        syndrome = turn.values[exceptions.ESR] & ~DABT["FSC"].mask
+        turn.allowed[exceptions.ESR] = frozenset(
+            syndrome | status | wnr for status in _BEYOND for wnr in (0, DABT["WNR"].mask)
+        )
+        if NO_VIRTUAL_ADDRESS in turn.errata:
+            turn.put(exceptions.FAR, exit_.address)
+        sign_extend(turn)
+        return ""
+    if contract.is_walk(exit_) and slot is None:
+        if _walk_abort_never_comes(exit_, world, turn.errata):
+            return ""
+        turn.values[:] = contract.abort_state(exit_)
+        allowed = contract.walk_abort_syndromes(exit_, turn.walk_level)
+        turn.values[exceptions.ESR], turn.allowed[exceptions.ESR] = min(allowed), allowed
+        if NO_WALK_ABORT in turn.errata:
+            turn.put(exceptions.ESR, min(allowed) & ~DABT["FSC"].mask | FSC_EXTABT)
+        sign_extend(turn)
+        return ""
+    undecodable = not exit_.esr & (DABT["ISV"].mask | DABT["CM"].mask) and is_mmio(exit_, world)
+    if (kind == "IABT_LOW" and slot is None) or (undecodable and world.protected):
+        # Only the guest itself may look at a protected VM's instruction: an abort (KVM API 5, KVM_EXIT_ARM_NISV;
+        # io_mem_abort in arch/arm64/kvm/mmio.c).
+        turn.values[:] = contract.abort_state(exit_)
+        sign_extend(turn)
+    return ""
+
+
+def _walk_abort_never_comes(exit_: Switch, world: VmEnvironment, errata: frozenset[str]) -> bool:
+    """Whether a kernel does not find the level of a stage-1 walk, and injects nothing.
+
+    It looks for the granule of the entry that faulted among the tables, each by the address at which it begins.
+    Source: match_s1_desc, walk_s1 and inject_abt64 in arch/arm64/kvm of 7.3.4.
+    """
+    if errata.isdisjoint((SMALL_TABLE, PVM_WALK)):
+        return False
+    begins, granule = first_table(exit_.values, exit_.far)
+    if granule is None:
+        return False
+    if begins >> granule != exit_.page >> granule:
+        return world.protected and PVM_WALK in errata  # the first table cannot be read
+    return SMALL_TABLE in errata and bool(begins & (1 << granule) - 1)
+
+
+def sign_extended(esr: int, errata: frozenset[str]) -> int:
+    """Return ESR_EL1 of an injected abort as a kernel makes it that shifts its class as an int, if that is on."""
+    return esr | _UPPER_HALF if SIGN_EXTENDED in errata else esr
+
+
+def sign_extend(turn: ExpectedState) -> None:
+    """Make ESR_EL1, and what else it may be, as such a kernel makes it, if that is on."""
+    if SIGN_EXTENDED not in turn.errata:
+        return
+    others = turn.allowed.get(exceptions.ESR, frozenset())
+    turn.values[exceptions.ESR] = sign_extended(turn.values[exceptions.ESR], turn.errata)
+    if others is not None:
+        turn.allowed[exceptions.ESR] = frozenset(sign_extended(value, turn.errata) for value in others)
