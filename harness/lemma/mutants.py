@@ -243,9 +243,7 @@ def _child(mutant: Mutant, trial: Trial, detector: str, writer: int) -> None:
 
     signal.alarm(TIMEOUT)
     try:
-        for name in [n for n in sys.modules if n.startswith((PACKAGE, "harness.lemma")) and n != __name__]:
-            del sys.modules[name]
-        sys.meta_path.insert(0, _Finder(mutant))
+        _load_afresh(mutant)
         try:
             notice = importlib.import_module("harness.lemma.change_detection").notice
             how = notice(trial.directory, trial.cases, trial.seed, (detector,))
@@ -254,6 +252,13 @@ def _child(mutant: Mutant, trial: Trial, detector: str, writer: int) -> None:
         os.write(writer, json.dumps(how).encode() + b"\n")
     finally:
         os._exit(0)
+
+
+def _load_afresh(mutant: Mutant) -> None:
+    """Forget every module that knows the model: the next import takes the changed one."""
+    for name in [n for n in sys.modules if n.startswith((PACKAGE, "harness.lemma")) and n != __name__]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, _Finder(mutant))
 
 
 def sample(count: int, seed: int) -> tuple[Mutant, ...]:
@@ -286,7 +291,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run the tests that pytest's arguments name, with a mutant: module, node, position, then those arguments."""
     module, node, position, *rest = arguments
     mutant = next(m for m in mutants() if (m.module, m.node, m.position) == (module, int(node), int(position)))
-    sys.meta_path.insert(0, _Finder(mutant))
+    _load_afresh(mutant)
     sys.argv = ["pytest", *rest]
     runpy.run_module("pytest", run_name="__main__")
 

@@ -29,7 +29,7 @@ def test_a_changed_row_is_noticed(module: str, what: str) -> None:
 
 
 def test_unit_tests_are_a_detector() -> None:
-    changed = next(m for m in mutants() if m.module == "locks" and m.what == "0 becomes 1")
+    changed = next(m for m in mutants() if m.module == "locks" and m.what == "left out: d.lock[lock] = True")
     result = check(changed, trial(UNIT_TESTS))
     assert [name for name, how in result.by if how] == [UNIT_TESTS]
     assert "failed" in (result.how or "")
