@@ -34,15 +34,21 @@ Read strictly, with the layer `L` exactly as it is in the sources, `restore_shad
 stuck. Every result of restore on this page gives the code the machine's specification of `is_inc_exe`.
 """
 SHORT = """\
-In short, for a proof engineer:
+In short, for a proof engineer of SeKVM. Names are those of `VCPUOps` and `VCPUOpsAux` in the Coq sources:
 
-- The lemma of save is true as it stands; its `admit` can be replaced by a proof.
-- The lemma of restore is false. It is true after two changes of `restore_shadow_kvm_regs_spec0`: test `4096 <= addr`,
-  and ask `is_inc_exe` before a reset (with `is_inc_exe` in the layer `L`). The code need not change.
-- The closed forms do not refine to `_spec0` for VM 0 and 16, for a PC of 2^48 and more, and where an exception and a
-  skip meet. These are changes of the specifications, too.
-- One function of the code is wrong against every specification: `prep_abort` shifts a signed 1 by Rd.
-- The changes are listed, and proved to be enough, in [What to change](#what-to-change).
+- **save.** `save_shadow_kvm_regs_body_correct` is true as it stands. Replace its `admit` by a proof; change nothing.
+- **restore.** `restore_shadow_kvm_regs_body_correct` is true where `dirty` is not INVALID64 and the host's fault
+  address is not in 1..4095. To have it everywhere: in `restore_shadow_kvm_regs_spec0` test `4096 <= addr` where it
+  tests `0 < addr`; ask `is_inc_exe_spec` before a reset, and reset only where it is 0; put `is_inc_exe` into `L`. The
+  code need not change.
+- **spec to spec0.** True for VMs 1..15 (`rely is_vm vmid` in both closed forms) where no instruction is skipped at a PC
+  of 2^48 and more (in `restore_shadow_kvm_regs_spec0`: `rely is_int64 pc` for `is_addr pc`, and PC + 4 modulo 2^64) and
+  none is skipped with an exception injected (in `restore_shadow_kvm_regs_spec`: `cstates'''` from `cstates''`, not
+  from `cstates'`).
+- **Helpers.** `sync_dirty_to_shadow_loop0` reads from `adt`, not `adt'`, and `sync_dirty_to_shadow_loop` at `logn`, not
+  `logn'`: of several marked registers the proof knows one. `reset_sys_regs_spec` and `_spec0` write x1..x24
+  (SYSREGS_START is missing). `prep_abort_spec0` returns `adt`, not `adt'`, outside MMIO space.
+- **Code.** `prep_abort` shifts a signed 1 by Rd: with Rd = 31 it marks an injection and a skip. Write `1UL << Rd`.
 """
 _HYPOTHESES = """\
 - `high_level_invariant d` is the empty invariant of this layer: it constrains nothing, so that every state that the
@@ -75,7 +81,14 @@ def render_answers(directory: Path) -> str:
     stored = {a.question: a for pair in ANSWER_PAIRS for a in load_answers(directory, pair)}
     if not stored:
         return "## The answer\n\nNot stored yet (`shadowfuzz lemma --answer --store`).\n"
-    parts = ["## The answer\n", _overview(stored), STRICT, SHORT, "### How the statements are read\n", _HYPOTHESES]
+    parts = [
+        "## The answer\n",
+        _overview(stored),
+        STRICT,
+        SHORT + _enough(directory),
+        "### How the statements are read\n",
+        _HYPOTHESES,
+    ]
     for function in (SAVE, RESTORE):
         parts.append(_lemma(stored, function))
     for function in (SAVE, RESTORE):
@@ -232,6 +245,14 @@ COQ = """\
 - `restore_spec_low`: the refinement of restore under its three hypotheses above, contexts compared index by index;
 - `prep_abort_low_body`, with its two hypotheses, and the five code lemmas of helpers that hold as they stand.
 """
+
+
+def _enough(directory: Path) -> str:
+    """What is proved with the changes made, in one line."""
+    rows = load_changed(directory)
+    true = sum(bool(r["proved"]) for r in rows)
+    tail = "[What to change](#what-to-change) has them by claim.\n"
+    return f"\nWith these changes {true} of {len(rows)} claims are proved without a hypothesis; {tail}" if rows else ""
 
 
 def _changes(directory: Path) -> str:
