@@ -30,7 +30,7 @@ KINDS = """\
 ## Every kind of state that was found
 
 The rows below are the search's: one for each set of branches of both sides and of fields, by the cause that its state
-belongs to. Behind `right:` are the branches that only the right side takes.
+belongs to. `right:` has the branches that only the right side takes.
 """
 TITLES = {
     ("low", "body"): "`low` to `body`, kind by kind",
