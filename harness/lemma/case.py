@@ -28,6 +28,7 @@ from harness.model.constants import (
     ctxt_id,
     phys_page,
 )
+from harness.model.paging import table_indices
 from harness.model.state import (
     BLANK,
     BLANK_HOST,
@@ -98,6 +99,7 @@ def _slots() -> tuple[Slot, ...]:
     rows += [(f"walk.{n}", Kind.SCALAR, f"walk.{n}", 0) for n in ("addr", "pte", "level")]
     rows += [(f"host.{name}", Kind.HOST, name, 0) for name in HOST_FIELDS]
     rows += [("vbar", Kind.SCALAR, "vbar", 0)]
+    rows += [("pool.tables", Kind.POOL, "tables", 0)]
     return tuple(Slot(rank, *row) for rank, row in enumerate(rows))
 
 
@@ -226,7 +228,10 @@ _LIMITS = {"pgd": PGD_LIMIT, "pud": PUD_LIMIT, "pmd": PMD_LIMIT, "host": PMD_LIM
 
 
 def _set_memory(d: RData, memory: Mapping[str, int], vmid: int, addr: int, pte: int) -> None:
-    """Page ownership, entries and pools for the page that this case maps; ``pool``: 1 just fits, 2 is full."""
+    """Page ownership, entries, pools and tables for the page that this case maps.
+
+    ``pool``: 1 just fits, 2 is full; ``pool.tables``: how many of the three tables above the entry are there.
+    """
     pfn, gfn = phys_page(pte) // PAGE_SIZE, addr // PAGE_SIZE
 
     def get(name: str) -> int:
@@ -240,6 +245,7 @@ def _set_memory(d: RData, memory: Mapping[str, int], vmid: int, addr: int, pte: 
         host = replace(host, pt={pfn: (pfn, get("host.level"), get("host.pte"))})
     if get("npt.level") or get("npt.pte"):
         own = replace(own, pt={gfn: (phys_page(get("npt.pte")) // PAGE_SIZE, get("npt.level"), get("npt.pte"))})
+    own = _with_tables(own, addr, memory.get("pool.tables", 0))
     for name, limit in _LIMITS.items():
         used = memory.get(f"pool.{name}", 0)
         if used:
@@ -253,6 +259,15 @@ def _set_memory(d: RData, memory: Mapping[str, int], vmid: int, addr: int, pte: 
         d.npts[vmid] = own
     if host != fresh_npt(HOSTVISOR):
         d.npts[HOSTVISOR] = host
+
+
+def _with_tables(npt: Npt, addr: int, count: int) -> Npt:
+    pgd, pud, pmd = table_indices(addr)
+    if count > 0:
+        npt = replace(npt, pgd_t=frozenset({pgd}))
+    if count > 1:
+        npt = replace(npt, pud_t=frozenset({(pgd, pud)}))
+    return replace(npt, pmd_t=frozenset({(pgd, pud, pmd)})) if count > 2 else npt
 
 
 def _with_free(npt: Npt, name: str, free: int) -> Npt:

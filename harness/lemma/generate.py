@@ -91,6 +91,7 @@ VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
         "page.npt.pte": (0, 0x5FFF),
     }
     | {f"pool.{name}": _FREE for name in ("pgd", "pud", "pmd", "host")}
+    | {"pool.tables": (3, 0, 1, 2)}
     | {f"lock.{name}": (0, 1) for name in ("info", "s2page", "host", "npt")}
 )
 
@@ -231,19 +232,28 @@ PAGES: tuple[Profile, ...] = (
         {"page.s2page.owner": owner, "page.s2page.count": count, "page.s2page.gfn": gfn}
         for owner, count, gfn in product((1, 1, 2, 0), (0, 0, INVALID, 1), (SAME, SAME, INVALID64, 1 << 32 | 7, 0))
     ),
+    # values that the record of a page cannot hold: the proof relies on their ranges
+    {"page.s2page.owner": 1 << 32},
+    {"page.s2page.owner": 1, "page.s2page.count": 1 << 32, "page.s2page.gfn": SAME},
+    {"page.s2page.owner": 1, "page.s2page.gfn": 1 << 64},
 )
 _ENTRIES: tuple[Profile, ...] = (
     *({"page.npt.level": level, "page.npt.pte": 0x5FFF} for level in (2, 3)),
     *({"page.host.level": level, "page.host.pte": 0x5FFF} for level in (3, 2)),
     {"page.host.level": 3, "page.host.pte": 0x5FFF, "pool.host": 2},
+    {"page.host.level": 1 << 32, "page.host.pte": 0x5FFF},
 )
 _POOLS: tuple[Profile, ...] = tuple({f"pool.{n}": used} for n, used in product(("pgd", "pud", "pmd"), (2, 2, 1)))
+_HAVE: tuple[Profile, ...] = tuple({"pool.tables": count} for count in (1, 2, 3))
 TABLES: tuple[Profile, ...] = (
     *({},) * 24,
     *_ENTRIES * 4,
     *_POOLS * 2,
     *_ENTRIES[:1] * 6,
     *({**entry, **pool} for entry, pool in product(_ENTRIES, _POOLS[::3])),
+    *_HAVE,
+    *({**have, **pool} for have, pool in product(_HAVE, _POOLS[::3])),
+    {"pool.tables": 3, "walk.level": 2, "core.1": 2, "core.2": 2},
 )
 
 

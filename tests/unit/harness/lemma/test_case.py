@@ -35,3 +35,10 @@ def test_defaults_are_left_out() -> None:
     assert case_of({"vmid": 1, "ctxt.pc": 0, "ctxt.pstate": 3}) == (("ctxt.pstate", 3),)
     with pytest.raises(KeyError):
         case_of({"no such slot": 1})
+
+
+def test_tables_of_a_mapping_may_be_there_already() -> None:
+    for count, there in enumerate(((0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1))):
+        d, _ = build({"core.0": 0x7000, "core.1": 0x5003, "pool.tables": count}, "restore_shadow_kvm_regs", False)
+        npt = d.npt(1)
+        assert (len(npt.pgd_t), len(npt.pud_t), len(npt.pmd_t)) == there

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.lemma.clusters import load
+from harness.lemma.case import case_of
+from harness.lemma.clusters import cluster_of, load
+from harness.lemma.compare_levels import Question
 from harness.lemma.coq import INDEX, export, theorem_names
 from tests.support.paths import CORPUS, ROOT
 
@@ -68,6 +70,16 @@ def test_a_wrong_value_is_not_accepted(compiled: Path) -> None:
 
 def test_each_field_has_an_index_of_its_own() -> None:
     assert len(set(INDEX.values())) == len(INDEX)
+
+
+def test_tables_that_are_there_are_in_the_state(compiled: Path) -> None:
+    question = Question(("low", "body"), "restore_shadow_kvm_regs")
+    cluster = cluster_of(question, case_of({"core.0": 0x7000 // 8, "core.1": 0x5003, "pool.tables": 3}))
+    assert cluster is not None
+    text = export([cluster])
+    assert "(fun i j k => ((i =? 0) && (j =? 0) && (k =? 0)))" in text
+    (compiled / "Tables.v").write_text(text)
+    assert coqc(compiled, "Tables").returncode == 0
 
 
 def test_level_kernel_has_no_theorem() -> None:
