@@ -179,16 +179,14 @@ def _repaired(found: Answer, title: str) -> str:
     weak = [c for c in found.causes if c.verdict != EXACT]
     if not found.proved:
         return f"**{title}**: {_outside(found)}.\n"
-    tail = (
-        "each hypothesis is the weakest one." if not weak else f"not the weakest: {'; '.join(_slack(c) for c in weak)}."
-    )
+    tail = "each hypothesis is the weakest one." if not weak else f"{'; '.join(_slack(c) for c in weak)}."
     return f"**{title}**: proved, {found.paths} paths; {tail}\n"
 
 
 def _slack(c: Shown) -> str:
     if c.verdict == AGREES:
-        return f"{c.name} (the sides agree on {_case(c.state)})"
-    return f"{c.name} (whether some state agrees is open: {c.reason})"
+        return f"not the weakest: {c.name} (the sides agree on {_case(c.state)})"
+    return f"the weakest or not, that is open: {c.name} ({c.reason})"
 
 
 def _hypotheses(found: Answer) -> str:
@@ -336,7 +334,7 @@ def _kernel(stored: Mapping[Question, Answer]) -> str:
             ),
         ]
         slack = dict.fromkeys(_slack(c) for a in answers for c in a.causes if c.verdict != EXACT)
-        lines += [f"- Not the weakest: {text}." for text in slack]
+        lines += [f"- {text[0].upper()}{text[1:]}." for text in slack]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 

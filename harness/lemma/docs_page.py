@@ -159,6 +159,9 @@ def _mutants(directory: Path) -> str:
             lines.append(f"| {name} | {HOW_NOTICED[name]} | {noticed} of {total} | {noticed / total:.1%} |")
         lines += [
             "",
+            f"Something that this page shows (a cluster, a hypothesis, a row of the search) changed with "
+            f"{report['page']} of {report['mutants']}.",
+            "",
             "The changes that nothing noticed, each reviewed by hand (`harness/lemma/surviving_mutants.py`):",
             "",
             "| survivor | review | why |",

@@ -165,6 +165,8 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
 UNIT_TESTS = "unit tests"
 """The detector that is the unit tests of the model; the others are those of :mod:`~harness.lemma.change_detection`."""
+ON_PAGE = ("stored clusters", "hypotheses", "campaign")
+"""The detectors that look at what docs/lemmas.md shows."""
 TIMEOUT = 60
 """Seconds; a detector that takes longer counts as one that noticed."""
 SLOW_TESTS = ("test_memoised_replay.py",)
@@ -279,6 +281,7 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
         "rate": round(len(killed) / len(results), 4) if results else 0.0,
         "slowest_s": round(max((r.seconds for r in results), default=0.0), 1),
         "detectors": {name: [sum(noticed), len(noticed)] for name, noticed in by.items()},
+        "page": sum(any(how is not None for name, how in r.by if name in ON_PAGE) for r in results),
         "modules": {m: [sum(r.how is not None for r in rs), len(rs)] for m, rs in modules.items() if rs},
         "survivors": [r.mutant.name for r in results if r.how is None],
         "missed": {

@@ -42,3 +42,4 @@ def test_most_mutants_of_a_sample_are_noticed() -> None:
     assert report["rate"] >= 0.7, report["survivors"]
     assert report["detectors"]["campaign"][1] == 12
     assert set(report["missed"]) == {"stored paths", "campaign"}
+    assert report["page"] == report["detectors"]["campaign"][0]
