@@ -26,4 +26,4 @@ DEFAULT_OUT = Path("out/campaign")
 
 def out_words(out: Path) -> str:
     """Return how a command names a campaign's directory, with a space before; nothing for the default one."""
-    return "" if out == DEFAULT_OUT else f" --out {shlex.quote(str(out))}"
+    return "" if out == DEFAULT_OUT else f" --campaign {shlex.quote(str(out))}"

@@ -17,6 +17,8 @@ from harness.layout import CONTEXTS
 
 MAGIC = 0x315A_4657_4F44_4853  # "SHDOWFZ1"
 PAGE = 4096
+RING_MIB = 64
+"""Size of the mailbox where a whole program is recorded: 40 000 records of room, so that the probe rarely waits."""
 WINDOWS = 1 + max(context.window for context in CONTEXTS)
 """Pieces of CODE that hold a vCPU's code each."""
 

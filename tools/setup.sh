@@ -112,6 +112,13 @@ make_environment() { # python key
     echo "$2" >"$stamp.new" && mv "$stamp.new" "$stamp"
 }
 
+write_launcher() {
+    launcher=$venv/bin/shadowfuzz
+    { echo "#!$venv/bin/python -IS" && cat "$checkout/tools/launcher.py"; } >"$launcher.new"
+    chmod +x "$launcher.new"
+    mv "$launcher.new" "$launcher"
+}
+
 [ -r /etc/os-release ] && . /etc/os-release
 [ "${ID:-}" = debian ] || die "this needs Debian 12 or 13; this machine runs ${PRETTY_NAME:-an unknown system}"
 
@@ -133,6 +140,12 @@ missing=$(missing_packages)
 python=$(find_python)
 key=$({ cat "$checkout/pyproject.toml" "$checkout/tools/setup.sh"; echo "$checkout"; "$python" -VV; } | sha256sum)
 [ "$(cat "$stamp" 2>/dev/null)" = "$key" ] || make_environment "$python" "$key"
+
+# In place of pip's own script; not where a first line cannot name the path.
+case $venv in
+    *' '* | *"	"*) ;;
+    *) [ "${#venv}" -gt 100 ] || write_launcher ;;
+esac
 
 # The cache has locks of its own; a second set-up need not wait for this one's kernels.
 exec 9<&-

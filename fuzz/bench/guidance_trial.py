@@ -17,7 +17,8 @@ from itertools import product
 from pathlib import Path
 from typing import Protocol
 
-from fuzz.campaign.guidance import MODES, edges_in
+from fuzz.campaign.guidance import edges_in
+from fuzz.campaign.limits import MODES
 from fuzz.campaign.parent import CORPUS, RUN, Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.campaign.worker_job import Launcher
 from fuzz.generate.mutator import generate

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzz.campaign.counters_file import Stats
-from fuzz.campaign.guidance import MODEL
+from fuzz.campaign.limits import MODEL
 from fuzz.paths import out_words
 from fuzz.store.database import Database
 from fuzz.store.findings import FINDINGS, SCENARIO, Store

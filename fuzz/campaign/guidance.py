@@ -7,20 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fuzz.campaign.limits import BOTH, MODEL
 from harness.errors import SetupError
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.plugins.edges import Edge, read_edges
 from harness.vm.plugins.kvm_coverage import prepare_coverage
 
-MODEL, KVM, BOTH = "model", "kvm", "both"
-MODES: tuple[str, ...] = (MODEL, KVM, BOTH)
 SUFFIX = ".edges"
 """A worker's map of edges has the name of its statistics, with this suffix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """One of :data:`MODES`; ``kvm_off`` is why the hypervisor's edges are not in it although they were not left out."""
+    """One of :data:`fuzz.campaign.limits.MODES`.
+
+    ``kvm_off`` is why the hypervisor's edges are not in it although they were not left out.
+    """
 
     mode: str
     kvm_off: str = ""

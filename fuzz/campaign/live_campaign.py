@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Protocol
 
 from fuzz.campaign.campaign_results import CampaignOptions
 from fuzz.campaign.guidance import choose
+from fuzz.campaign.limits import default_jobs
 from fuzz.campaign.parent import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.campaign.status_line import NewClusterCounter, status_line
 from fuzz.campaign.summary import Summary, summarise
@@ -30,15 +30,13 @@ from harness.errors import InputError
 from harness.report.campaign_data import Sample
 from harness.vm.target import has_protected_vms
 
-MAX_JOBS = 64
-
 
 @dataclass(frozen=True, slots=True)
 class LivePlan:
     """What a campaign is asked to do; None: the best that this machine can do, or anything.
 
     ``seconds`` count from the first worker that is ready.  ``out`` is the campaign's directory and ``store`` the URL of
-    its database (None: in that directory).  ``coverage`` guides it (:data:`fuzz.campaign.guidance.MODES`).
+    its database (None: in that directory).  ``coverage`` guides it (:data:`fuzz.campaign.limits.MODES`).
     ``program`` is how this program was called.
     """
 
@@ -59,11 +57,6 @@ class LivePlan:
         if self.targets.deterministic and jobs > 1:
             raise InputError("--jobs", None, "a deterministic campaign has one worker: two find things in no set order")
         return jobs
-
-
-def default_jobs() -> int:
-    """Return how many workers a campaign has by default: one a core."""
-    return min(MAX_JOBS, os.cpu_count() or 1)
 
 
 class Display(Protocol):

@@ -9,12 +9,13 @@ from types import MappingProxyType
 
 from fuzz.campaign.campaign_results import CampaignOptions, Cluster, ErratumSeen, ProblemSeen, one_line, results_of
 from fuzz.campaign.counters_file import Stats
-from fuzz.campaign.guidance import MODEL, edges_in
+from fuzz.campaign.guidance import edges_in
+from fuzz.campaign.limits import MODEL
 from fuzz.campaign.parent import CORPUS, RUN, Outcome
+from harness.exit_status import ExitStatus
 from harness.findings.checked import complete_share
 from harness.findings.regressions import Regression
 
-OK, DIVERGENT, FAILED = 0, 1, 3
 VERSION = 2
 """Of the JSON form; 2 added ``version``, ``problems`` and ``errata``."""
 
@@ -99,21 +100,22 @@ class Summary:
     program: str
 
     @property
-    def exit_status(self) -> int:
-        """0 nothing unexplained, 1 a divergence or an alarm, 3 the target was lost or something of ours failed.
+    def exit_status(self) -> ExitStatus:
+        """A divergence or an alarm, else a target that was lost or something of ours that failed, else OK.
 
-        With ``accept_kept`` 1 is for new clusters and alarms only, and 3 for machines that were lost in new ways.
+        With ``accept_kept`` only new clusters, alarms and machines that were lost in new ways count.
         """
         if self.failure:
-            return FAILED
+            return ExitStatus.FAILED
         if any(cluster.kind == "alarm" for cluster in self.findings):
-            return DIVERGENT
+            return ExitStatus.DIVERGENCE
         if self.clusters_new or (self.divergences_unexplained and not self.accept_kept):
-            return DIVERGENT
+            return ExitStatus.DIVERGENCE
         crashes = [cluster for cluster in self.findings if cluster.kind == "crash"]
         expected = self.accept_kept and crashes and not any(cluster.new for cluster in crashes)
         lost = self.lost_vms and not expected
-        return FAILED if lost or self.internal_errors or self.findings_unwritten else OK
+        failed = lost or self.internal_errors or self.findings_unwritten
+        return ExitStatus.FAILED if failed else ExitStatus.OK
 
     def to_json(self) -> dict[str, object]:
         """Return plain data for :mod:`json`."""

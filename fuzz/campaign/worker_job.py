@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fuzz.campaign.guidance import MODEL, MODES, SUFFIX
+from fuzz.campaign.guidance import SUFFIX
+from fuzz.campaign.limits import MODEL, MODES
 from fuzz.targets.options import TargetOptions
 from harness.errors import InputError
 
@@ -26,7 +27,7 @@ class WorkerJob:
 
     ``out`` is the campaign's directory and ``store`` the URL of its database.  ``stats`` is the file for the worker's
     counters, ``edges`` the one for the hypervisor's edges (None: they are not counted).  ``coverage`` says what
-    libFuzzer sees (:data:`fuzz.campaign.guidance.MODES`).  A worker whose parent is not the process ``parent`` ends.
+    libFuzzer sees (:data:`fuzz.campaign.limits.MODES`).  A worker whose parent is not the process ``parent`` ends.
     """
 
     targets: TargetOptions

@@ -22,8 +22,8 @@ import atheris
 
 from fuzz.campaign.counters_file import COVERAGE_SIZE, StatsWriter
 from fuzz.campaign.gc_tuning import reduce_gc
-from fuzz.campaign.guidance import BOTH, KVM, MODEL
 from fuzz.campaign.libfuzzer_counters import Counters
+from fuzz.campaign.limits import BOTH, KVM, MODEL
 from fuzz.campaign.worker import GiveUp, Worker, WorkerContext
 from fuzz.campaign.worker_job import WorkerJob
 from fuzz.generate.mutator import custom_crossover, custom_mutator

@@ -3,67 +3,57 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import secrets
-from pathlib import Path
 
-from fuzz.bench.benchmark import Plan, run_benches
-from fuzz.bench.svg import render
-from fuzz.bench.tables import facts, panels, text
-from fuzz.cli.options import MAX_SEED, Subparsers, add_number, add_target
-from fuzz.cli.output import write_text
+from fuzz.cli.declare import Args, declare, flag
+from fuzz.cli.options import MAX_SEED, file, json_flag, level, number, target
+from fuzz.cli.output import print_json, write_text
 from fuzz.cli.progress import say
 from harness.errors import InputError
-from harness.model import LEVEL_NAMES
+from harness.exit_status import ExitStatus
 
 QUICK_SECONDS, SECONDS = 2, 10
 
-_HELP = """\
+DESCRIPTION = """\
 Run the same scenarios three times in one run: bare (raw), with every world switch recorded, and checked as in a
 campaign (mutated, recorded, replayed on the model, compared, counted).  Then show how the time of an
 exit is spent, and how it depends on the number of workers, the length of a scenario and the relations compared.
 
 In the mode checked, an exit counts if what the host did after it was compared, as in a campaign.  Ratios are valid on
 any machine, rates only on an idle one.
-
+"""
+EPILOG = """\
 examples:
   shadowfuzz bench                          two workers on the default target, ten seconds a mode
   shadowfuzz bench --quick                  the modes alone, two seconds each
   shadowfuzz bench --runs 3                 the median of three runs, the least and the most
   shadowfuzz bench --plot bench.svg --json  print one JSON object, and write a picture
 
-JSON keys: target, kernel_release, level, jobs, seed, raw_exits_per_s, recorded_exits_per_s, checked_exits_per_s,
-recorded_over_raw, checked_over_raw, start_s, first_checked_exit_s, memory_mib, qemu_memory_mib, breakdown_us,
-by_relations_us, by_length[], by_workers[], samples[] (mode, workers, exits, scenarios, seconds, cpu_seconds,
-qemu_seconds): of the first run; runs[]: the rates of each; median, least, most: of each rate.
+JSON keys: version, target, kernel_release, level, jobs, seed, raw_exits_per_s, recorded_exits_per_s,
+checked_exits_per_s, recorded_over_raw, checked_over_raw, start_s, first_checked_exit_s, memory_mib, qemu_memory_mib,
+breakdown_us, by_relations_us, by_length[], by_workers[], samples[] (mode, workers, exits, scenarios, seconds,
+cpu_seconds, qemu_seconds): of the first run; runs[]: the rates of each; median, least, most: of each rate.
 
 exit status: 0 done, 2 bad usage or input, 3 a machine was lost, or something is missing here
 """
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    """Add ``bench``; `run` takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
-        "bench",
-        help="measure exits per second: raw, recorded, checked",
-        description=_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_target(parser)
-    parser.add_argument("--level", choices=LEVEL_NAMES, default="spec", help="the model's level (default: spec)")
-    add_number(parser, "--jobs", 2, "workers")
-    add_number(parser, "--seconds", None, f"for each mode (default: {SECONDS}, quick {QUICK_SECONDS})")
-    parser.add_argument("--quick", action="store_true", help="only the three modes and the parts of an exit")
-    add_number(parser, "--runs", 1, "times, each with other scenarios, all but the first quick; show the median")
-    add_number(parser, "--seed", None, "of the scenarios (default: random, printed)", 0, MAX_SEED)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the figures as an SVG picture, too")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
+@declare("exits", DESCRIPTION, EPILOG)
+@target
+@level
+@number("--jobs", 2, "workers")
+@number("--seconds", None, f"for each mode (default: {SECONDS}, quick {QUICK_SECONDS})")
+@flag("--quick", help="only the three modes and the parts of an exit")
+@number("--runs", 1, "times, each with other scenarios, all but the first quick; show the median")
+@number("--seed", None, "of the scenarios (default: random, printed)", 0, MAX_SEED)
+@file("--plot", "write the figures as an SVG picture, too")
+@json_flag
+def command(args: Args) -> int:
     """Measure and print; errors are raised for the caller to show."""
+    from fuzz.bench.benchmark import Plan, run_benches
+    from fuzz.bench.svg import render
+    from fuzz.bench.tables import facts, panels, text
+
     seed = args.seed if args.seed is not None else secrets.randbits(32)
     seconds = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)
     if args.plot is not None and args.quick:
@@ -73,5 +63,8 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         title = "shadowfuzz bench: {target}, Linux {kernel_release}, {jobs} workers, seed {seed}".format(**named)
         write_text(args.plot, render(title, panels(results[0])))
-    print(json.dumps(named | facts(results), indent=2) if args.json else text(named, results))
-    return 0
+    if args.json:
+        print_json("bench exits", named | facts(results))
+    else:
+        print(text(named, results))
+    return ExitStatus.OK

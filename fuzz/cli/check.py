@@ -1,31 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz check``: compare recordings of whole programs with the model, offline."""
+"""``shadowfuzz recording check``: compare recordings of whole programs with the model, offline."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fuzz.cli.options import Subparsers
-from fuzz.cli.output import style_of
+import click
+
+from fuzz.cli.declare import PATH, Args, declare
+from fuzz.cli.options import file, json_flag, level
+from fuzz.cli.output import print_json, style_of
 from fuzz.cli.progress import progress_printer
-from fuzz.triage.check_recording import check_file, write_excerpt
 from harness.errors import InputError
-from harness.model import LEVEL_NAMES
-from harness.report.recording import Report, as_json, text
+from harness.exit_status import ExitStatus
+
+if TYPE_CHECKING:
+    from harness.report.recording import Report
 
 _say = progress_printer("check")
 
 EPILOG = """\
 examples:
-  shadowfuzz record --linux --out boot.trace && shadowfuzz check boot.trace
+  shadowfuzz recording record --linux --out boot.trace && shadowfuzz recording check boot.trace
       record and check the boot of a Linux guest
-  shadowfuzz check boot.trace --excerpt found.trace
+  shadowfuzz recording check boot.trace --excerpt found.trace
       also write the unexplained part as a small recording
-  shadowfuzz check boot.trace --level kernel --json > checked.json
+  shadowfuzz recording check boot.trace --level kernel --json > checked.json
       compare with the level of the deployed code; print one JSON object
 
 what is compared: save and restore (the model), host (what KVM must do, and what it reports to userspace of MMIO),
@@ -36,29 +38,23 @@ exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or 
 """
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    """Add ``check``; it sets `run`, which takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
-        "check",
-        help="compare recordings of whole programs with the model, offline",
-        description="Replay on the model what the host did after each recorded exit, and compare.  No VM is needed.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help="files of `shadowfuzz record`")
-    parser.add_argument(
-        "--excerpt",
-        type=Path,
-        metavar="FILE",
-        help="write the first round of each unexplained cluster of the one TRACE",
-    )
-    parser.add_argument("--level", default=LEVEL_NAMES[0], choices=LEVEL_NAMES, help="the model's level (spec)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.set_defaults(run=run_check)
-
-
-def run_check(args: argparse.Namespace) -> int:
+@declare(
+    "check",
+    "Replay on the model what the host did after each recorded exit, and compare.  No VM is needed.",
+    EPILOG,
+)
+@click.argument(
+    "traces", nargs=-1, required=True, type=PATH, metavar="TRACE...", help="files of `shadowfuzz recording record`"
+)
+@file("--excerpt", "write the first round of each unexplained cluster of the one TRACE")
+@level
+@json_flag
+def command(args: Args) -> int:
     """Check and print; errors are raised for the caller to show."""
+    from fuzz.triage.check_recording import check_file, write_excerpt
+    from harness.report.recording import as_json as recording_json
+    from harness.report.recording import text
+
     if args.excerpt is not None and len(args.traces) != 1:
         raise InputError("--excerpt", None, "expected exactly one TRACE")
     style = style_of(sys.stdout, os.environ)
@@ -70,7 +66,7 @@ def run_check(args: argparse.Namespace) -> int:
     if args.excerpt is not None:
         write_excerpt(reports[0], args.excerpt)
     if args.json:
-        print(json.dumps({"recordings": [as_json(report) for report in reports]}, indent=1))
+        print_json("recording check", {"recordings": [recording_json(report) for report in reports]})
     if any(report.tally.unexplained for report in reports):
-        return 1
-    return 3 if any(report.end.dropped for report in reports) else 0
+        return ExitStatus.DIVERGENCE
+    return ExitStatus.FAILED if any(report.end.dropped for report in reports) else ExitStatus.OK

@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 
-from fuzz.campaign.live_campaign import MAX_JOBS, default_jobs
-from fuzz.cli.options import MAX_SEED, Subparsers, add_number, add_paths, add_target, seconds
-from fuzz.cli.output import write_whole
+from fuzz.campaign.limits import MAX_JOBS, default_jobs
+from fuzz.cli.declare import Args, declare, flag, option
+from fuzz.cli.options import MAX_SEED, file, json_flag, number, paths, seconds, target
+from fuzz.cli.output import print_json, write_whole
 from fuzz.cli.progress import progress_printer
 from fuzz.paths import SEEDS
-from fuzz.targets.options import TargetOptions
-from fuzz.triage.tree_check import CheckPlan, check_tree
-from fuzz.triage.tree_report import report_json, report_junit, report_lines
 from harness.model import LEVEL_NAMES
 from harness.vm.config import like_name, name_on_tree
 
@@ -37,35 +33,29 @@ input; 3 a kernel does not boot, or of some scenarios nothing can be said
 """
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    """Add ``ci``; it sets `run`, which takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
-        "ci",
-        help="what a kernel changes in behaviour: corpus and a short campaign, compared with a base",
-        description="Run all scenarios and a short campaign on a kernel and on its base, and show what differs.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_paths(parser, optional=True)
-    add_target(parser)
-    base = parser.add_mutually_exclusive_group()
-    base.add_argument("--base", type=Path, metavar="DIR", help="a kernel build directory to compare with")
-    base.add_argument("--against", metavar="NAME", help="a target to compare with (default: the one that it is like)")
-    parser.add_argument("--seconds", type=seconds, default=60.0, metavar="N", help="of the campaign (60)")
-    parser.add_argument("--no-campaign", action="store_true", help="only the corpus")
-    add_number(parser, "--jobs", None, f"workers of the campaign (here: {default_jobs()})", most=MAX_JOBS)
-    add_number(parser, "--seed", None, "of the campaign's random numbers (any)", 0, MAX_SEED)
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/ci"), metavar="DIR", help="the campaign's directory (out/ci)"
-    )
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML, too")
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
+@declare(
+    "ci",
+    "Run all scenarios and a short campaign on a kernel and on its base, and show what differs.",
+    EPILOG,
+    exclusive=(("base", "against"),),
+)
+@paths(optional=True)
+@target
+@file("--base", "a kernel build directory to compare with", metavar="DIR")
+@option("--against", metavar="NAME", help="a target to compare with (default: the one that it is like)")
+@seconds("of the campaign")
+@flag("--no-campaign", help="only the corpus")
+@number("--jobs", None, f"workers of the campaign (here: {default_jobs()})", most=MAX_JOBS)
+@number("--seed", None, "of the campaign's random numbers (any)", 0, MAX_SEED)
+@file("--out", "the campaign's directory (default: out/ci)", metavar="DIR", default=Path("out/ci"))
+@json_flag
+@file("--junit", "write JUnit XML, too")
+def command(args: Args) -> int:
     """Check and print; errors are raised for the caller to show."""
+    from fuzz.targets.options import TargetOptions
+    from fuzz.triage.tree_check import CheckPlan, check_tree
+    from fuzz.triage.tree_report import report_json, report_junit, report_lines
+
     like = like_name(args.target)
     base = args.against or (like if args.base is None else name_on_tree(args.base, like))
     options = TargetOptions(args.target, LEVEL_NAMES[0], against=base, cold=True)
@@ -74,7 +64,10 @@ def run(args: argparse.Namespace) -> int:
     found = check_tree(plan, _Quiet(), _say)
     if args.junit is not None:
         write_whole(args.junit, report_junit(found))
-    print(json.dumps(report_json(found), indent=1) if args.json else "\n".join(report_lines(found)))
+    if args.json:
+        print_json("ci", report_json(found))
+    else:
+        print("\n".join(report_lines(found)))
     return found.exit_status
 
 

@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-
-from fuzz.cli.options import Subparsers, add_finding, add_number, targets_of
+from fuzz.cli.declare import Args, declare, flag
+from fuzz.cli.options import finding, json_flag, number, targets_of
+from fuzz.cli.output import print_json
 from fuzz.cli.progress import progress_printer
-from fuzz.triage.confirm import ConfirmPlan, as_json, confirm
-from harness.findings.finding import signature_text
-from harness.findings.verdict import verdict_lines
+from harness.exit_status import ExitStatus
 
 _say = progress_printer("confirm")
 
@@ -29,32 +26,26 @@ exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or 
 """
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    """Add ``confirm``; it sets `run`, which takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
-        "confirm",
-        help="measure the reproduction rate, compare with every model level, print a verdict",
-        description="Measure how often each unexplained divergence of a scenario comes back, and classify it.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_finding(parser, signature="only this one (default: all)")
-    add_number(parser, "--runs", 10, "runs in one VM, and in fresh ones")
-    add_number(parser, "--boots", 1, "fresh QEMUs")
-    parser.add_argument("--here", action="store_true", help="do not re-run on other -cpu models or QEMU versions")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.set_defaults(run=run_confirm)
-
-
-def run_confirm(args: argparse.Namespace) -> int:
+@declare("confirm", "Measure how often each unexplained divergence of a scenario comes back, and classify it.", EPILOG)
+@finding("only this one (default: all)")
+@number("--runs", 10, "runs in one VM, and in fresh ones")
+@number("--boots", 1, "fresh QEMUs")
+@flag("--here", help="do not re-run on other -cpu models or QEMU versions")
+@json_flag
+def command(args: Args) -> int:
     """Confirm and print; errors are raised for the caller to show."""
+    from fuzz.triage.confirm import ConfirmPlan, confirm
+    from fuzz.triage.confirm import as_json as finding_json
+    from harness.findings.finding import signature_text
+    from harness.findings.verdict import verdict_lines
+
     plan = ConfirmPlan(args.runs, args.boots, emulators=not args.here)
     found = confirm(targets_of(args), args.file, args.signature, plan, _say)
     if args.json:
-        print(json.dumps({"file": str(args.file), "findings": [as_json(each) for each in found]}, indent=1))
+        print_json("confirm", {"file": str(args.file), "findings": [finding_json(each) for each in found]})
     else:
         for each in found:
             print("\n    ".join((signature_text(each.signature), *verdict_lines(each.verdict, each.evidence))))
         if not found:
             print("nothing unexplained")
-    return 1 if found else 0
+    return ExitStatus.DIVERGENCE if found else ExitStatus.OK

@@ -1,31 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz distil``: scenarios of what a recorded program did, one for each kind of exit."""
+"""``shadowfuzz recording distil``: scenarios of what a recorded program did, one for each kind of exit."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fuzz.cli.options import Subparsers, add_target
+import click
+
+from fuzz.cli.declare import PATH, Args, declare, flag
+from fuzz.cli.options import file, json_flag, target
+from fuzz.cli.output import print_json
 from fuzz.cli.progress import progress_printer
-from fuzz.corpus.extract_seeds import extract_seeds
-from fuzz.corpus.recorded_seeds import Trials, check_room, seeds_json, seeds_text, try_seeds, write_seeds
-from fuzz.corpus.recordings import read_with_progress
-from fuzz.targets.options import TargetOptions
-from fuzz.targets.target_set import open_targets
-from harness.trace.recorded_rounds import excerpt
-from harness.trace.recording import Reader, rewrite
+from harness.exit_status import ExitStatus
+
+if TYPE_CHECKING:
+    from fuzz.corpus.recorded_seeds import Trials
 
 _say = progress_printer("distil")
 
 EPILOG = """\
 examples:
-  shadowfuzz distil boot.trace --out seeds
+  shadowfuzz recording distil boot.trace --out seeds
       write seeds/recorded_*.scn, without any VM
-  shadowfuzz distil boot.trace --out seeds --verify --excerpt small.trace
+  shadowfuzz recording distil boot.trace --out seeds --verify --excerpt small.trace
       run each first and write only those that show the exit that they were made from; also write the first rounds of
-      each kind of exit as a recording that `shadowfuzz check` reads
+      each kind of exit as a recording that `shadowfuzz recording check` reads
 
 kinds of exits: class, syndrome, the model's decisions, exception level; what no step can reproduce is listed with its
 count
@@ -34,28 +33,23 @@ exit status: 0 nothing unexplained, 1 --verify saw an unexplained divergence, 2 
 """
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    """Add ``distil``; it sets `run`, which takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
-        "distil",
-        help="make scenarios from a recording",
-        description="Write the smallest scenario for each kind of exit that a recording shows.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("trace", type=Path, metavar="TRACE", help="a file of `shadowfuzz record`")
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="where to write; existing files are kept"
-    )
-    parser.add_argument("--verify", action="store_true", help="run each on the target, write those that show the exit")
-    parser.add_argument("--excerpt", type=Path, metavar="FILE", help="write the first rounds of each kind, too")
-    add_target(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.set_defaults(run=run_distil)
-
-
-def run_distil(args: argparse.Namespace) -> int:
+@declare("distil", "Write the smallest scenario for each kind of exit that a recording shows.", EPILOG)
+@click.argument("trace", type=PATH, metavar="TRACE", help="a file of `shadowfuzz recording record`")
+@file("--out", "where to write; existing files are kept", metavar="DIR", required=True)
+@flag("--verify", help="run each on the target, write those that show the exit")
+@file("--excerpt", "write the first rounds of each kind, too")
+@target
+@json_flag
+def command(args: Args) -> int:
     """Extract, verify, write, print; errors are raised for the caller to show."""
+    from fuzz.corpus.extract_seeds import extract_seeds
+    from fuzz.corpus.recorded_seeds import check_room, seeds_json, seeds_text, try_seeds, write_seeds
+    from fuzz.corpus.recordings import read_with_progress
+    from fuzz.targets.options import TargetOptions
+    from fuzz.targets.target_set import open_targets
+    from harness.trace.recorded_rounds import excerpt
+    from harness.trace.recording import Reader, rewrite
+
     reader = Reader(args.trace)
     result = extract_seeds(read_with_progress(reader, _say), reader.head.program)
     check_room(result.seeds, args.out)
@@ -67,5 +61,8 @@ def run_distil(args: argparse.Namespace) -> int:
         again = Reader(args.trace)
         rewrite(args.excerpt, again, excerpt(again, result.spans))
     kept = write_seeds(result, tried, args.out)
-    print(json.dumps(seeds_json(result, tried), indent=1) if args.json else seeds_text(result, tried, args.out, kept))
-    return 1 if any(each.unexplained for each in tried.values()) else 0
+    if args.json:
+        print_json("recording distil", seeds_json(result, tried))
+    else:
+        print(seeds_text(result, tried, args.out, kept))
+    return ExitStatus.DIVERGENCE if any(each.unexplained for each in tried.values()) else ExitStatus.OK

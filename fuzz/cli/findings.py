@@ -3,141 +3,138 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from fuzz.cli.options import Subparsers, add_campaign
-from fuzz.cli.output import announce_page, style_of
+import click
+
+from fuzz.cli.declare import Args, declare, flag, option
+from fuzz.cli.options import campaign, json_flag
+from fuzz.cli.output import print_json, style_of
 from fuzz.paths import out_words
-from fuzz.store.database import Database
-from fuzz.store.kept_findings import all_examples, find, kept_rows, open_database, stories
-from fuzz.store.marks import MAX_NOTE, STATUSES, Mark, Marks
-from fuzz.triage.findings_text import for_machines, overview, show
-from fuzz.triage.problems_text import errata_text, problems_text
-from fuzz.triage.report_page import write_report
+from fuzz.store.mark_limits import STATUSES
 from harness.errors import InputError
-from harness.report.finding_data import Story
-from harness.report.problem_data import errata_of, problems_of
-from harness.report.terminal import Style, printable
+from harness.exit_status import ExitStatus
 
-EPILOG = """\
+if TYPE_CHECKING:
+    from fuzz.store.database import Database
+    from fuzz.store.marks import Mark
+    from harness.report.finding_data import Story
+    from harness.report.terminal import Style
+
+LIST = """\
 examples:
   shadowfuzz findings
       list the problems of out/campaign (what is new, grouped by its probable cause), and the errata that came back
-  shadowfuzz findings --new
+  shadowfuzz findings list --new
       list only the problems
+  shadowfuzz findings list --clusters
+      list every cluster: relation, register, exit class, helper, cause
+  shadowfuzz findings list --campaign out/vhe --format sarif > findings.sarif
+      write a format for machines: json, junit or sarif
+
+A problem is new: no erratum of the target predicts what was observed (docs/errata.md), and no kept finding without a
+rule shows its signature there.  An erratum came back: its rule predicts what was observed, bit for bit; or (~) a kept
+finding shows the same relation, register class, exit class and helper.
+
+exit status: 0 no findings, 1 there are confirmed findings (with --new: new ones), 2 bad usage or input
+"""
+SHOW = """\
+example:
   shadowfuzz findings show d47d8f
       show one finding in full: its scenario, what differs side by side, the verdict and its evidence
-  shadowfuzz findings set d47d8f --status reported --assignee ada --note "lore.kernel.org/..."
-      store what you know of it; the list shows it, and --status reported lists those
-  shadowfuzz findings --clusters
-      list every cluster: relation, register, exit class, helper, cause
-  shadowfuzz findings list --out out/vhe --format sarif > findings.sarif
-      write a format for machines: json, junit or sarif
-  shadowfuzz findings open
-      show everything as a page in the browser (`shadowfuzz report` only writes the file)
 
-An id may be shortened, with or without its kind.  A problem is new: no erratum of the target predicts what was observed
-(docs/errata.md), and no kept finding without a rule shows its signature there.  An erratum came back: its rule predicts
-what was observed, bit for bit; or (~) a kept finding shows the same relation, register class, exit class and helper.
+An id may be shortened, with or without its kind.
 
-exit status: 0 no findings (list), shown, set or opened, 1 there are confirmed findings (list; with --new: new ones), 2
-bad usage or input
+exit status: 0 shown, 2 bad usage or input
 """
+_ID = click.argument("id", metavar="ID", help="id of the finding (may be shortened)")
+_FORMAT = option("--format", type=click.Choice(("text", "json", "junit", "sarif")), help="(default: text)")
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    """Add ``findings``; it sets `run`, which takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
-        "findings",
-        help="list the findings of a campaign, or show one",
-        description="List the problems and errata of a campaign's directory or database, or show one finding.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "action", nargs="?", choices=("list", "show", "set", "open"), default="list", help="what to do (default: list)"
-    )
-    parser.add_argument("id", nargs="?", metavar="ID", help="id of the finding to show or set (may be shortened)")
-    add_campaign(parser)
-    parser.add_argument("--format", choices=("text", "json", "junit", "sarif"), default="text", help="(default: text)")
-    parser.add_argument("--new", action="store_true", help="list only what no erratum of the target explains")
-    parser.add_argument("--clusters", action="store_true", help="list every cluster by itself")
-    parser.add_argument("--status", choices=STATUSES, help="with set: its status; with list: only problems with it")
-    parser.add_argument("--assignee", metavar="NAME", help="with set: who looks at it; with list: only theirs")
-    parser.add_argument("--note", metavar="TEXT", help="with set: a note")
-    parser.add_argument("--trace", action="store_true", help="with show: print each recorded event, too")
-    parser.set_defaults(run=run_findings)
+@declare("list", "List the problems and errata of a campaign's directory or database.", LIST)
+@campaign
+@json_flag
+@_FORMAT
+@flag("--new", help="list only what no erratum of the target explains")
+@flag("--clusters", help="list every cluster by itself")
+@option("--status", type=click.Choice(STATUSES), help="only problems with it")
+@option("--assignee", metavar="NAME", help="only theirs")
+def list_command(args: Args) -> int:
+    """List; errors are raised for the caller to show."""
+    from fuzz.store.kept_findings import open_database, stories
+    from fuzz.store.marks import Marks
+    from fuzz.triage.findings_text import overview
 
-
-def run_findings(args: argparse.Namespace) -> int:
-    """List, show or set; errors are raised for the caller to show."""
-    if (args.action in ("show", "set")) != (args.id is not None):
-        raise InputError("findings", None, "`show` and `set` need an id; `list` and `open` accept none")
-    if args.action != "list" and (args.new or args.clusters):
-        raise InputError("--new" if args.new else "--clusters", None, "only `list` accepts it")
-    database = open_database(args.out, args.store)
-    if args.action == "open":
-        out = args.out / "report.html"
-        announce_page(out, write_report(database, args.out, out), show=True)
-        return 0
-    if args.action == "set":
-        return _set(args, database)
+    database = open_database(args.campaign, args.store)
     style, marks = style_of(sys.stdout, os.environ), Marks(database).all()
-    if args.action == "show":
-        story = find(database, args.id)
-        if args.format != "text":
-            print(for_machines((story,), args.format), end="")
-        else:
-            print("\n".join((*show(story, style, str(args.out), trace=args.trace), *_said(marks.get(story.id)))))
-        return 0
     found = stories(database)
     if args.new:
         found = tuple(story for story in found if not story.like)
-    if args.format != "text":
+    if not _for_machines("findings list", args, found):
+        if args.clusters or not found:
+            print("\n".join(overview(found, style, "new findings" if args.new else "findings")))
+        else:
+            print("\n".join(_list(args, database, found, marks, style)))
+    return ExitStatus.DIVERGENCE if any(story.kept.confirmed for story in found) else ExitStatus.OK
+
+
+@declare("show", "Show one finding of a campaign in full.", SHOW)
+@_ID
+@campaign
+@json_flag
+@_FORMAT
+@flag("--trace", help="print each recorded event, too")
+def show_command(args: Args) -> int:
+    """Show one; errors are raised for the caller to show."""
+    from fuzz.store.kept_findings import find, open_database
+    from fuzz.store.marks import Marks
+    from fuzz.triage.findings_text import mark_lines, show
+
+    database = open_database(args.campaign, args.store)
+    story = find(database, args.id)
+    if not _for_machines("findings show", args, (story,)):
+        style, marks = style_of(sys.stdout, os.environ), Marks(database).all()
+        lines = show(story, style, str(args.campaign), trace=args.trace)
+        print("\n".join((*lines, *mark_lines(marks.get(story.id)))))
+    return ExitStatus.OK
+
+
+def _for_machines(name: str, args: Args, found: Sequence[Story]) -> bool:
+    """Print findings for a command in the format that is asked for; False: it is text."""
+    from fuzz.triage.findings_text import for_machines
+    from harness.report.exchange_formats import findings_json
+
+    if args.json and args.format not in (None, "json"):
+        raise InputError("--json", None, f"with --format {args.format}; expected one of them")
+    if args.json or args.format == "json":
+        print_json(name, findings_json(found))
+        return True
+    if args.format in ("junit", "sarif"):
         print(for_machines(found, args.format), end="")
-    elif args.clusters or not found:
-        print("\n".join(overview(found, style, "new findings" if args.new else "findings")))
-    else:
-        print("\n".join(_list(args, database, found, marks, style)))
-    return 1 if any(story.kept.confirmed for story in found) else 0
+        return True
+    return False
 
 
 def _list(
-    args: argparse.Namespace, database: Database, found: Sequence[Story], marks: Mapping[str, Mark], style: Style
+    args: Args, database: Database, found: Sequence[Story], marks: Mapping[str, Mark], style: Style
 ) -> Iterator[str]:
+    from fuzz.store.kept_findings import all_examples, kept_rows
+    from fuzz.store.marks import Mark
+    from fuzz.triage.problems_text import errata_text, problems_text
+    from harness.report.problem_data import errata_of, problems_of
+
     problems = [
         problem
         for problem in problems_of(found, all_examples(database))
         if args.status in (None, marks.get(problem.id, Mark()).status)
         and args.assignee in (None, marks.get(problem.id, Mark()).assignee)
     ]
-    yield from problems_text(problems, marks, style, out_words(args.out))
+    yield from problems_text(problems, marks, style, out_words(args.campaign))
     words = {row.id: row.does for row in kept_rows()}
     yield from errata_text(errata_of(found), words, style)
     flaky = sum(not story.kept.confirmed for story in found)
     if flaky:
         yield f"{flaky} flaky: did not come back when run again (--clusters lists them)"
-
-
-def _set(args: argparse.Namespace, database: Database) -> int:
-    """Change what is said of a finding, and print it."""
-    if args.status is None and args.assignee is None and args.note is None:
-        raise InputError("findings set", None, "nothing to set: expected --status, --assignee or --note")
-    if args.note is not None and len(args.note) > MAX_NOTE:
-        raise InputError("--note", None, f"{len(args.note)} characters, expected at most {MAX_NOTE}")
-    id_ = find(database, args.id).id
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    mark = Marks(database).set(id_, now, status=args.status, assignee=args.assignee, note=args.note)
-    print("\n".join((id_, *_said(mark))))
-    return 0
-
-
-def _said(mark: Mark | None) -> Iterator[str]:
-    if mark is not None:
-        for name in ("status", "assignee", "note", "changed"):
-            if said := getattr(mark, name):
-                yield f"  {name:9} {printable(said)}"

@@ -3,37 +3,39 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import sys
 from typing import TextIO
 
-from fuzz.campaign.guidance import MODES
-from fuzz.campaign.live_campaign import MAX_JOBS, LivePlan, default_jobs, run_live_campaign
-from fuzz.campaign.summary_text import SUMMARY, all_counts, screen
+import click
+
+from fuzz.campaign.limits import MAX_JOBS, MODES, default_jobs
+from fuzz.cli.declare import Args, declare, flag, option
 from fuzz.cli.options import (
     MAX_SEED,
-    Subparsers,
-    add_against,
-    add_campaign,
-    add_cold,
-    add_deterministic,
-    add_hyp_copy,
-    add_number,
-    add_subject,
+    against,
+    cold,
+    deterministic,
+    file,
+    hyp_copy,
+    json_flag,
+    number,
     seconds,
+    store,
+    subject,
     targets_of,
 )
-from fuzz.cli.output import program, write_whole
+from fuzz.cli.output import json_text, print_json, program, write_whole
 from fuzz.cli.progress import progress_printer
-from fuzz.triage.kept_on_emulators import on_emulators
+from fuzz.paths import DEFAULT_OUT
 from harness.errors import InputError
 
 _say = progress_printer("fuzz")
 
 QUIET_SECONDS = 10
 """How often a status line is written to what is no terminal."""
+_NEVER = -(1 << 62)
+"""A count of seconds that does not come to an end."""
 
 EPILOG = """\
 examples:
@@ -80,61 +82,48 @@ missing here, or a finding could not be written
 """
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    """Add ``fuzz``; it sets `run`, which takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
-        "fuzz",
-        help="search for scenarios in which real KVM and the model differ",
-        description="Run mutated scenarios on real KVM and compare every world switch with the model.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--seconds",
-        type=seconds,
-        default=60.0,
-        metavar="N",
-        help="how long to fuzz after the first VM is up (default: 60)",
-    )
-    add_number(parser, "--jobs", None, f"workers, a VM each (here: {default_jobs()})", most=MAX_JOBS)
-    add_subject(parser)
-    add_cold(parser)
-    add_deterministic(parser)
-    add_hyp_copy(parser)
-    add_against(parser)
-    parser.add_argument(
-        "--coverage",
-        choices=MODES,
-        help="what guides the search: decisions of the model, edges of KVM's own code, or both (both, if gcc compiles)",
-    )
-    add_number(parser, "--seed", None, "of the random numbers (any; the summary names it)", 0, MAX_SEED)
-    add_campaign(parser)
-    parser.add_argument(
-        "--emulators", action="store_true", help="at the end, run findings on other -cpu models and QEMU versions"
-    )
-    parser.add_argument(
-        "--accept-kept", action="store_true", help="exit status 1 only for what is new: like no kept regression"
-    )
-    parser.add_argument("--json", action="store_true", help="the summary as one JSON object")
-    parser.add_argument("-v", "--verbose", action="store_true", help="every count and every cluster, not one screen")
-    parser.set_defaults(run=run_fuzz)
-
-
-def run_fuzz(args: argparse.Namespace) -> int:
+@declare(
+    "fuzz",
+    "Run mutated scenarios on real KVM and compare every world switch with the model.",
+    EPILOG,
+    verbose="every count and every cluster, not one screen",
+)
+@seconds("how long to fuzz after the first VM is up")
+@number("--jobs", None, f"workers, a VM each (here: {default_jobs()})", most=MAX_JOBS)
+@subject
+@cold
+@deterministic
+@hyp_copy
+@against
+@option(
+    "--coverage",
+    type=click.Choice(MODES),
+    help="what guides the search: decisions of the model, edges of KVM's own code, or both (both, if gcc compiles)",
+)
+@number("--seed", None, "of the random numbers (any; the summary names it)", 0, MAX_SEED)
+@file("--out", "the campaign's directory (default: out/campaign)", metavar="DIR", default=DEFAULT_OUT)
+@store
+@flag("--emulators", help="at the end, run findings on other -cpu models and QEMU versions")
+@flag("--accept-kept", help="exit status 1 only for what is new: like no kept regression")
+@json_flag
+def command(args: Args) -> int:
     """Run a campaign and print its summary; errors are raised for the caller to show."""
+    from fuzz.campaign.live_campaign import LivePlan, run_live_campaign
+    from fuzz.campaign.summary_text import SUMMARY, all_counts, screen
+    from fuzz.triage.kept_on_emulators import on_emulators
+
     plan = LivePlan(
         *(targets_of(args), args.seconds, args.out, args.jobs, args.seed, args.store, args.coverage, args.accept_kept),
         program=program(),
     )
     afterwards = on_emulators(plan.targets, _say) if args.emulators else None
-    summary = run_live_campaign(plan, _Status(sys.stderr), _say, afterwards)
-    document = json.dumps(summary.to_json(), indent=2)
+    summary = run_live_campaign(plan, _Status(sys.stderr, quiet=args.quiet), _say, afterwards)
     try:
-        write_whole(args.out / SUMMARY, f"{document}\n")
+        write_whole(args.out / SUMMARY, json_text("fuzz", summary.to_json()))
     except InputError as error:
         _say(str(error))  # what was found is in the database, and is shown
     if args.json:
-        print(document, flush=True)
+        print_json("fuzz", summary.to_json())
     else:
         print(all_counts(summary) if args.verbose else screen(summary), flush=True)
     return summary.exit_status
@@ -143,10 +132,10 @@ def run_fuzz(args: argparse.Namespace) -> int:
 class _Status:
     """The live line: rewritten in place on a terminal, a new line now and then elsewhere."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, quiet: bool) -> None:
         self._stream = stream
-        self._terminal = stream.isatty()
-        self._ticks = 0
+        self._terminal = stream.isatty() and not quiet
+        self._ticks = _NEVER if quiet else 0
 
     def tick(self, line: str) -> None:
         """Show how the campaign stands; called about once a second."""
@@ -167,4 +156,4 @@ class _Status:
             self._stream.write(what)
             self._stream.flush()
         except OSError:
-            self._terminal, self._ticks = False, -(1 << 62)  # not read any more: no reason to stop
+            self._terminal, self._ticks = False, _NEVER  # not read any more: no reason to stop

@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 
-from fuzz.cli.options import Subparsers
+import click
+
+from fuzz.cli.declare import Args, declare, flag
+from fuzz.cli.options import json_flag
+from fuzz.cli.output import print_json
 from fuzz.cli.progress import progress_printer
-from fuzz.targets.kernels import fetch_all, kernel_row, table_lines
-from harness.vm.cache import Cache, default_root
-from harness.vm.kernels.fetch import find_kernel, load_kernels
-from harness.vm.kernels.needed_config import fragment
+from harness.errors import InputError
+from harness.exit_status import ExitStatus
 
 _say = progress_printer("kernels")
 
@@ -36,52 +36,46 @@ exit status: 0 done, 2 bad usage or input, 3 a kernel could not be fetched
 """
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    """Add ``kernels``; it sets `run`, which takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
-        "kernels",
-        help="list or fetch the arm64 cloud kernels of Debian's archive",
-        description="List the arm64 cloud kernels of Debian's archive, or fetch some of them with their headers.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="list what the archive offers, and what is in the cache")
-    listing.add_argument(
-        "--offline", action="store_true", help="use the list of the last run; do not access the network"
-    )
-    listing.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    listing.set_defaults(run=run_list)
-    config = actions.add_parser("config", help="the configuration that a kernel of your own needs, with why")
-    config.set_defaults(run=run_config)
-    fetching = actions.add_parser("fetch", help="fetch kernels with their headers")
-    which = fetching.add_mutually_exclusive_group(required=True)
-    which.add_argument("versions", nargs="*", default=[], metavar="VERSION", help="a version, or its beginning")
-    which.add_argument("--all", action="store_true", help="fetch everything that the archive offers")
-    fetching.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    fetching.set_defaults(run=run_fetch)
-
-
-def run_list(args: argparse.Namespace) -> int:
+@declare("list", "List the arm64 cloud kernels of Debian's archive, and which of them are in the cache.", EPILOG)
+@flag("--offline", help="use the list of the last run; do not access the network")
+@json_flag
+def list_command(args: Args) -> int:
     """Print the kernels; the archive is asked first."""
+    from fuzz.targets.kernels import kernel_row, table_lines
+    from harness.vm.cache import Cache, default_root
+    from harness.vm.kernels.fetch import load_kernels
+
     cache = Cache(default_root(os.environ))
     kernels = load_kernels(cache, _say, refresh=not args.offline)
     rows = [kernel_row(cache, kernel) for kernel in kernels.kernels]
     if args.json:
-        print(json.dumps({"kernels": rows, "missing_suites": dict(kernels.missing)}, indent=1))
+        print_json("kernels list", {"kernels": rows, "missing_suites": dict(kernels.missing)})
     else:
         print("\n".join(table_lines(rows, kernels)))
-    return 0
+    return ExitStatus.OK
 
 
-def run_config(_args: argparse.Namespace) -> int:
+@declare("config", "Print the configuration that a kernel of your own needs, each symbol with why.", EPILOG)
+def config_command(_args: Args) -> int:
     """Print the fragment."""
+    from harness.vm.kernels.needed_config import fragment
+
     print("\n".join(fragment()))
-    return 0
+    return ExitStatus.OK
 
 
-def run_fetch(args: argparse.Namespace) -> int:
+@declare("fetch", "Fetch kernels of Debian's archive with their headers.", EPILOG)
+@click.argument("versions", nargs=-1, metavar="[VERSION...]", help="a version, or its beginning")
+@flag("--all", help="fetch everything that the archive offers")
+@json_flag
+def fetch_command(args: Args) -> int:
     """Fetch; 3 if one could not be had."""
+    from fuzz.targets.kernels import fetch_all
+    from harness.vm.cache import Cache, default_root
+    from harness.vm.kernels.fetch import find_kernel, load_kernels
+
+    if bool(args.versions) == args.all:
+        raise InputError("kernels fetch", None, "expected either a VERSION or --all")
     cache = Cache(default_root(os.environ))
     if args.all:
         wanted = [kernel for kernel in load_kernels(cache, _say, refresh=True).kernels if kernel.listed]
@@ -90,9 +84,9 @@ def run_fetch(args: argparse.Namespace) -> int:
     failed = fetch_all(cache, wanted, _say)
     if args.json:
         fetched = [kernel.version for kernel in wanted if kernel.version not in failed]
-        print(json.dumps({"fetched": fetched, "failed": failed}, indent=1))
+        print_json("kernels fetch", {"fetched": fetched, "failed": failed})
     else:
         print(f"{len(wanted) - len(failed)} kernels are here")
         for why in failed.values():
             print(why)
-    return 3 if failed else 0
+    return ExitStatus.FAILED if failed else ExitStatus.OK

@@ -3,44 +3,24 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fuzz.campaign.lemma_campaign import Campaign
-from fuzz.campaign.lemma_run import (
-    LemmaPlan,
-    answer_pair,
-    clusters_text,
-    compare_with_stored,
-    find_differences,
-    joined,
-    measure_stability,
-    pairs_of,
-    prove_changes,
-    prove_pair,
-    questions_of,
-    report_of,
-    stored_clusters,
-    try_mutants,
-    write_page,
-    write_paths,
-)
-from fuzz.cli.options import MAX_SEED, Subparsers, add_number, seconds
+import click
+
+from fuzz.cli.declare import Args, declare, flag, option
+from fuzz.cli.options import MAX_SEED, file, json_flag, number, seconds
+from fuzz.cli.output import print_json
 from fuzz.cli.progress import progress_printer
-from harness.lemma.answers import ANSWER_PAIRS
-from harness.lemma.clusters import verify
-from harness.lemma.compare_levels import questions
-from harness.lemma.coq import export
+from harness.exit_status import ExitStatus
 from harness.model import FUNCTION, LAYERS, LEVEL_NAMES
+
+if TYPE_CHECKING:
+    from fuzz.campaign.lemma_run import LemmaPlan
 
 _say = progress_printer("lemma")
 
-OK = 0
-
-_HELP = """\
+DESCRIPTION = """\
 Run the functions of two levels of the model on the same states and oracles, and report where they differ: a campaign
 searches for such states, then finds a minimal one for each kind of difference (a cluster).  No VM is needed.
 """
@@ -60,116 +40,113 @@ examples:
 
 docs/lemmas.md has the results, and how the search was tested (--expect-stored, --mutants, --stability).
 
-exit status: 0 done (differences are the expected result), 1 a kept cluster is not reproduced, or the campaign missed
-a required one or found one that is not stored, 2 bad usage or input, 3 a worker failed
+exit status: 0 done (differences are the expected result), 1 --expect-stored found one that is not stored, 2 bad usage
+or input, 3 a stored cluster is not reproduced, the campaign missed a required one, or a worker failed
 """
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    """Add ``lemma``; it sets `run`, which takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
-        "lemma",
-        help="fuzz the model's levels against each other, or prove them equal",
-        description=_HELP,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    levels = ", ".join(LEVEL_NAMES)
-    parser.add_argument(
-        "--pair", action="append", default=[], metavar="LEFT:RIGHT", help=f"two of {levels}; repeatable, or 'all'"
-    )
-    parser.add_argument("--layer", choices=LAYERS, help="only the functions of this layer")
-    parser.add_argument(
-        "--function", choices=tuple(FUNCTION), metavar="NAME", help=f"only this one of {', '.join(FUNCTION)}"
-    )
-    parser.add_argument("--seconds", type=seconds, default=60.0, metavar="N", help="for each pair (default: 60)")
-    add_number(parser, "--jobs", 2, "worker processes", most=64)
-    add_number(parser, "--seed", 1, "of the random numbers", 0, MAX_SEED)
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.add_argument("--no-logs", action="store_true", help="lock logs do not count as a difference")
-    parser.add_argument("--coq", type=Path, metavar="FILE", help="write the counterexamples as Coq text")
-    parser.add_argument("--store", action="store_true", help="write what was found to corpus/lemmas, too")
-    parser.add_argument(
-        "--expect-stored",
-        action="store_true",
-        help="list stored clusters that the run missed and found ones that are not stored; fail if there are any",
-    )
-    instead = parser.add_argument_group("instead of a campaign")
-    instead.add_argument("--stored", action="store_true", help="run the stored clusters")
-    instead.add_argument("--prove", action="store_true", help="run the levels symbolically")
-    instead.add_argument(
-        "--answer", action="store_true", help="say why each claim is false, and prove it under the weakest hypothesis"
-    )
-    instead.add_argument(
-        "--changes", action="store_true", help="prove each claim with the proposed changes made, without a hypothesis"
-    )
-    add_number(instead, "--mutants", None, "check N mutants of the model (0: all)", 0)
-    add_number(instead, "--stability", None, "minimise N starts of every goal")
-    instead.add_argument("--paths", action="store_true", help="collect and write one state a path of each level")
-    instead.add_argument("--page", action="store_true", help="write docs/lemmas.md from what is stored")
-    parser.set_defaults(run=run)
+@declare("lemma", DESCRIPTION, EPILOG)
+@option("--pair", multiple=True, metavar="LEFT:RIGHT", help=f"two of {', '.join(LEVEL_NAMES)}; repeatable, or 'all'")
+@option("--layer", type=click.Choice(tuple(LAYERS)), help="only the functions of this layer")
+@option("--function", type=click.Choice(tuple(FUNCTION)), metavar="NAME", help=f"only one of {', '.join(FUNCTION)}")
+@seconds("for each pair")
+@number("--jobs", 2, "worker processes", most=64)
+@number("--seed", 1, "of the random numbers", 0, MAX_SEED)
+@json_flag
+@flag("--no-logs", help="lock logs do not count as a difference")
+@file("--coq", "write the counterexamples as Coq text")
+@flag("--store", help="write what was found to corpus/lemmas, too")
+@flag(
+    "--expect-stored",
+    help="list stored clusters that the run missed and found ones that are not stored; fail if there are any",
+)
+@flag("--stored", help="instead of a campaign: run the stored clusters")
+@flag("--prove", help="instead of a campaign: run the levels symbolically")
+@flag(
+    "--answer",
+    help="instead of a campaign: say why each claim is false, and prove it under the weakest hypothesis",
+)
+@flag(
+    "--changes",
+    help="instead of a campaign: prove each claim with the proposed changes made, without a hypothesis",
+)
+@number("--mutants", None, "instead of a campaign: check N mutants of the model (0: all)", 0)
+@number("--stability", None, "instead of a campaign: minimise N starts of every goal")
+@flag("--paths", help="instead of a campaign: collect and write one state a path of each level")
+@flag("--page", help="instead of a campaign: write docs/lemmas.md from what is stored")
+def command(args: Args) -> int:
+    """Do what is asked; errors are raised for the caller to show."""
+    from fuzz.campaign import lemma_run as runs
+    from harness.lemma.compare_levels import questions
 
-
-def run(args: argparse.Namespace) -> int:
-    """Run the subcommand: 0 done, 1 a stored cluster is wrong or was missed; raises ``InputError`` if asked badly."""
     keep = args.store and not args.expect_stored
-    plan = LemmaPlan(args.seconds, args.jobs, args.seed, args.stored, keep)
+    plan = runs.LemmaPlan(args.seconds, args.jobs, args.seed, args.stored, keep)
     if args.page:
-        _say(f"wrote {write_page()}")
-        return OK
+        _say(f"wrote {runs.write_page()}")
+        return ExitStatus.OK
     if args.changes:
-        print(json.dumps(prove_changes(keep=args.store, progress=_say), indent=1))
-        return OK
+        print_json("lemma", {"claims": runs.prove_changes(keep=args.store, progress=_say)})
+        return ExitStatus.OK
     if args.paths:
-        _say(f"wrote {write_paths(args.seed, _say)} states")
-        return OK
+        _say(f"wrote {runs.write_paths(args.seed, _say)} states")
+        return ExitStatus.OK
     if args.mutants is not None:
-        print(json.dumps(try_mutants(args.mutants, replace(plan, keep=args.store), _say), indent=1))
-        return OK
+        print_json("lemma", runs.try_mutants(args.mutants, replace(plan, keep=args.store), _say))
+        return ExitStatus.OK
     if args.stability is not None:
-        pairs = pairs_of(args.pair)
+        pairs = runs.pairs_of(args.pair)
         _say(f"minimising {args.stability} starts of every goal")
         chosen = questions(pairs, args.layer, args.function)
-        print(json.dumps(measure_stability(pairs, chosen, args.stability, replace(plan, keep=args.store)), indent=1))
-        return OK
+        found = runs.measure_stability(pairs, chosen, args.stability, replace(plan, keep=args.store))
+        print_json("lemma", found)
+        return ExitStatus.OK
     return _ask(args, plan)
 
 
-def _ask(args: argparse.Namespace, plan: LemmaPlan) -> int:
+def _ask(args: Args, plan: LemmaPlan) -> int:
     """Search, take what is stored, or prove, pair by pair; print each as it comes."""
+    from fuzz.campaign import lemma_run as runs
+    from fuzz.campaign.lemma_campaign import Campaign
+    from harness.lemma.answers import ANSWER_PAIRS
+    from harness.lemma.clusters import verify
+    from harness.lemma.coq import export
+
     results: list[dict[str, Any]] = []
-    status = OK
-    pairs = ANSWER_PAIRS if args.answer and not args.pair else pairs_of(args.pair)
-    asked = questions_of(pairs, args.layer, args.function, logs=not args.no_logs)
-    for number, (pair, chosen) in enumerate(asked):
+    failed, unlisted = False, False
+    pairs = ANSWER_PAIRS if args.answer and not args.pair else runs.pairs_of(args.pair)
+    asked = runs.questions_of(pairs, args.layer, args.function, logs=not args.no_logs)
+    for number_, (pair, chosen) in enumerate(asked):
         if args.prove:
-            results.append(prove_pair(pair, chosen, keep=args.store, progress=_quiet if args.json else _print))
+            results.append(runs.prove_pair(pair, chosen, keep=args.store, progress=_quiet if args.json else _print))
             continue
         if args.answer:
-            results.append(answer_pair(pair, chosen, keep=args.store, progress=_quiet if args.json else _print))
+            results.append(runs.answer_pair(pair, chosen, keep=args.store, progress=_quiet if args.json else _print))
             continue
         if args.stored:
-            campaign, clusters = Campaign(), stored_clusters(pair, chosen, needed="all" not in args.pair)
+            campaign, clusters = Campaign(), runs.stored_clusters(pair, chosen, needed="all" not in args.pair)
         else:
-            campaign, clusters = find_differences(pair, chosen, plan, _say)
+            campaign, clusters = runs.find_differences(pair, chosen, plan, _say)
         wrong = {c.key: text for c in clusters if (text := verify(c)) is not None}
-        results.append(report_of(pair, campaign, clusters))
+        results.append(runs.report_of(pair, campaign, clusters))
         if not args.json:
-            print(clusters_text(results[-1], clusters))
+            print(runs.clusters_text(results[-1], clusters))
         if args.expect_stored:
-            trial = compare_with_stored(results[-1], clusters, chosen, replace(plan, keep=args.store))
+            trial = runs.compare_with_stored(results[-1], clusters, chosen, replace(plan, keep=args.store))
             results[-1]["missed"] = list(trial.missed)
-            status |= bool(trial.missed or trial.unlisted)
+            failed |= bool(trial.missed)
+            unlisted |= bool(trial.unlisted)
             _say(trial.text())
         for text in wrong.values():
             _say(f"{':'.join(pair)}: a stored cluster does not verify: {text}")
-        status |= bool(wrong)
+        failed |= bool(wrong)
         if args.coq:
-            with args.coq.open("a" if number else "w") as out:
+            with args.coq.open("a" if number_ else "w") as out:
                 out.write(export(clusters))
     if args.json:
-        print(json.dumps(joined(results), indent=1))
-    return status
+        print_json("lemma", runs.joined(results))
+    if failed:
+        return ExitStatus.FAILED
+    return ExitStatus.DIVERGENCE if unlisted else ExitStatus.OK
 
 
 def _print(line: str) -> None:

@@ -6,10 +6,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+import click
+
+from fuzz.cli.declare import QUIET
+
 
 def say(line: str) -> None:
-    """Show a line."""
-    print(line, file=sys.stderr, flush=True)
+    """Show a line, unless ``--quiet`` was given."""
+    context = click.get_current_context(silent=True)
+    if context is None or not context.meta.get(QUIET):
+        print(line, file=sys.stderr, flush=True)
 
 
 def progress_printer(who: str) -> Callable[[str], None]:

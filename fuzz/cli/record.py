@@ -1,26 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz record``: every world switch of a program that uses /dev/kvm, to a file."""
+"""``shadowfuzz recording record``: every world switch of a program that uses /dev/kvm, to a file."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
+import click
 
-from fuzz.campaign.parent import until_signal
-from fuzz.cli.options import Subparsers, add_number, add_target
+from fuzz.cli.declare import Args, declare, flag, option
+from fuzz.cli.options import file, json_flag, number, target
+from fuzz.cli.output import print_json
 from fuzz.cli.progress import progress_printer, say
-from fuzz.targets.record_program import (
-    LinuxGuest,
-    RecordOptions,
-    check_guest,
-    named_files,
-    record_program,
-    recording_json,
-    recording_text,
-)
 from harness.errors import InputError
-from harness.vm.recorder import RING_MIB
+from harness.exit_status import ExitStatus
+from harness.protocol import RING_MIB
 
 _say = progress_printer("record")
 
@@ -31,13 +22,13 @@ GUEST_MIB = 256
 
 EPILOG = """\
 examples:
-  shadowfuzz record --linux --out boot.trace
+  shadowfuzz recording record --linux --out boot.trace
       boot the target's own kernel as a guest, to user space, and power it off
-  shadowfuzz record --linux --cpus 2 --words "console=ttyAMA0 quiet" --target kvm-vhe --out smp.trace
+  shadowfuzz recording record --linux --cpus 2 --words "console=ttyAMA0 quiet" --target kvm-vhe --out smp.trace
       with two vCPUs, on a VHE host
-  aarch64-linux-gnu-gcc -static -o vmm vmm.c && shadowfuzz record --out vmm.trace vmm --flag image
+  aarch64-linux-gnu-gcc -static -o vmm vmm.c && shadowfuzz recording record --out vmm.trace vmm --flag image
       a program of your own; options of record come before it
-  shadowfuzz check boot.trace; shadowfuzz distil boot.trace --out seeds
+  shadowfuzz recording check boot.trace; shadowfuzz recording distil boot.trace --out seeds
       compare the recording with the model, or make scenarios from it
 
 The program's output goes to stderr.  docs/recording.md has the file format.
@@ -49,35 +40,42 @@ target was lost, records were lost, or the Linux guest ended before user space, 
 """
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    """Add ``record``; it sets `run`, which takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
-        "record",
-        help="record every world switch of a program that uses /dev/kvm",
-        description="Run a static arm64 program, or a Linux guest, in a target and record every world switch.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "program", nargs=argparse.REMAINDER, metavar="PROGRAM [ARG...]", help="the program to run, and its arguments"
-    )
-    parser.add_argument("--linux", action="store_true", help="boot the target's kernel as a guest instead of PROGRAM")
-    parser.add_argument("--out", required=True, type=Path, metavar="TRACE", help="the file to write")
-    add_target(parser)
-    parser.add_argument(
-        "--file", action="append", default=[], metavar="[NAME=]PATH", help="a file that PROGRAM finds in its directory"
-    )
-    add_number(parser, "--seconds", 300, "stop recording then")
-    add_number(parser, "--ring", RING_MIB, "room for records", most=256, unit="MIB")
-    add_number(parser, "--cpus", 1, "of the Linux guest", most=8)
-    add_number(parser, "--memory", GUEST_MIB, "of the Linux guest", 64, 256, unit="MIB")
-    parser.add_argument("--words", default=GUEST_WORDS, metavar="TEXT", help=f"its command line ({GUEST_WORDS!r})")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.set_defaults(run=run_record)
-
-
-def run_record(args: argparse.Namespace) -> int:
+@declare(
+    "record",
+    "Run a static arm64 program, or a Linux guest, in a target and record every world switch.",
+    EPILOG,
+    rest=True,
+)
+@click.argument(
+    "program",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="[PROGRAM [ARG...]]",
+    help="the program to run, and its arguments",
+)
+@flag("--linux", help="boot the target's kernel as a guest instead of PROGRAM")
+@file("--out", "the file to write", metavar="TRACE", required=True)
+@target
+@option("--file", multiple=True, metavar="[NAME=]PATH", help="a file that PROGRAM finds in its directory")
+@number("--seconds", 300, "stop recording then")
+@number("--ring", RING_MIB, "room for records", most=256, unit="MIB")
+@number("--cpus", 1, "of the Linux guest", most=8)
+@number("--memory", GUEST_MIB, "of the Linux guest", 64, 256, unit="MIB")
+@option("--words", default=GUEST_WORDS, metavar="TEXT", help=f"its command line ({GUEST_WORDS!r})")
+@json_flag
+def command(args: Args) -> int:
     """Record and print how it went; errors are raised for the caller to show."""
+    from fuzz.campaign.parent import until_signal
+    from fuzz.targets.record_program import (
+        LinuxGuest,
+        RecordOptions,
+        check_guest,
+        named_files,
+        record_program,
+        recording_json,
+        recording_text,
+    )
+
     if bool(args.program) == args.linux:
         raise InputError("record", None, "expected either --linux or a program")
     if not args.out.parent.is_dir():
@@ -92,14 +90,13 @@ def run_record(args: argparse.Namespace) -> int:
         done = record_program(options, stopped, _say, lambda line: say(f"  | {line}"))
         interrupted = stopped()
     size = args.out.stat().st_size
-    print(
-        json.dumps(recording_json(args.out, size, done), indent=1)
-        if args.json
-        else recording_text(args.out, size, done)
-    )
+    if args.json:
+        print_json("recording record", recording_json(args.out, size, done))
+    else:
+        print(recording_text(args.out, size, done))
     if done.lost is not None:
         raise done.lost
     if interrupted:
         raise KeyboardInterrupt
     check_guest(options, done)
-    return 3 if done.end.dropped else 0
+    return ExitStatus.FAILED if done.end.dropped else ExitStatus.OK

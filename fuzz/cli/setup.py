@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 
-from fuzz.campaign.guidance import choose
-from fuzz.cli.options import Subparsers, add_tree
+from fuzz.cli.declare import Args, declare, flag, option
+from fuzz.cli.options import SEVERAL, file, json_flag, tree
+from fuzz.cli.output import print_json
 from fuzz.cli.progress import progress_printer
-from fuzz.targets.doctor import diagnose, diagnosis_json, diagnosis_text
-from fuzz.targets.emulators import fetch_emulators
-from harness.vm.build.prepare import prepare
+from harness.exit_status import ExitStatus
 from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
 
 _say = progress_printer("setup")
@@ -41,60 +38,64 @@ exit status: 0 nothing is missing, 2 bad usage, 3 something is missing
 """
 
 
-def add_parsers(subparsers: Subparsers) -> None:
-    """Add ``setup`` and ``doctor``; each sets `run`, which takes the arguments and returns the exit status."""
-    setup = subparsers.add_parser(
-        "setup",
-        help="fetch kernels; build the recording module and the guest image",
-        description="Fetch the kernels of targets, build the recording module and the guest's programs for each.",
-        epilog=SETUP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    which = setup.add_mutually_exclusive_group()
-    which.add_argument(
-        "--target",
-        action="extend",
-        nargs="+",
-        metavar="NAME",
-        help=f"targets or .toml files (default: {DEFAULT_TARGET})",
-    )
-    which.add_argument("--all-targets", action="store_true", help="every target of the project")
-    add_tree(setup)
-    setup.add_argument(
-        "--emulators", action="store_true", help="also the other QEMU versions of this Debian release (10 MB each)"
-    )
-    setup.set_defaults(run=run_setup)
-    doctor = subparsers.add_parser(
-        "doctor",
-        help="report what is installed, what is missing, and how to get it",
-        description="Check what the project needs, here and in the cache; try the compilers.  Nothing is fetched.",
-        epilog=DOCTOR,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    doctor.add_argument(
-        "--tree", dest="doctored", type=Path, metavar="DIR", help="also what a kernel build directory lacks"
-    )
-    doctor.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    doctor.set_defaults(run=run_doctor)
-
-
-def run_setup(args: argparse.Namespace) -> int:
+@declare(
+    "setup",
+    "Fetch the kernels of targets, build the recording module and the guest's programs for each.",
+    SETUP,
+    exclusive=SEVERAL,
+)
+@option(
+    "--target",
+    multiple=True,
+    greedy=True,
+    metavar="NAME...",
+    help=f"targets or .toml files (default: {DEFAULT_TARGET})",
+)
+@flag("--all-targets", help="every target of the project")
+@tree
+@flag("--emulators", help="also the other QEMU versions of this Debian release (10 MB each)")
+@json_flag
+def setup(args: Args) -> int:
     """Prepare the targets; errors are raised for the caller to show."""
+    from fuzz.campaign.guidance import choose
+    from fuzz.targets.emulators import fetch_emulators
+    from harness.vm.build.prepare import prepare
+
     names = list_configs() if args.all_targets else tuple(args.target or (DEFAULT_TARGET,))
+    ready: dict[str, list[dict[str, object]]] = {"targets": [], "emulators": []}
     for config in [load_config(name) for name in names]:  # every name first: a wrong one costs nothing
         start = time.monotonic()
         target = prepare(config, progress=_say)
         choose(None, target, _say)  # says itself if coverage of the hypervisor is not to be had
         took = time.monotonic() - start
-        print(f"{config.name}: ready, {target.package} {target.package_version} ({took:.1f} s)", flush=True)
-    if args.emulators:
-        for found in fetch_emulators(_say):
+        ready["targets"].append(
+            {"name": config.name, "package": target.package, "package_version": target.package_version, "seconds": took}
+        )
+        if not args.json:
+            print(f"{config.name}: ready, {target.package} {target.package_version} ({took:.1f} s)", flush=True)
+    for found in fetch_emulators(_say) if args.emulators else ():
+        ready["emulators"].append({"name": found.name, "version": found.version, "package": found.package})
+        if not args.json:
             print(f"{found.name}: ready, {found.version} {found.package or '(of this machine)'}", flush=True)
-    return 0
+    if args.json:
+        print_json("setup", ready)
+    return ExitStatus.OK
 
 
-def run_doctor(args: argparse.Namespace) -> int:
+@declare(
+    "doctor",
+    "Check what the project needs, here and in the cache; try the compilers.  Nothing is fetched.",
+    DOCTOR,
+)
+@file("--tree", "also what a kernel build directory lacks", metavar="DIR", dest="doctored")
+@json_flag
+def doctor(args: Args) -> int:
     """Print what is there and what is missing; 0 if nothing is missing, else 3."""
+    from fuzz.targets.doctor import diagnose, diagnosis_json, diagnosis_text
+
     found = diagnose(args.doctored)
-    print(diagnosis_json(found) if args.json else diagnosis_text(found))
-    return 0 if found.ok else 3
+    if args.json:
+        print_json("doctor", diagnosis_json(found))
+    else:
+        print(diagnosis_text(found))
+    return ExitStatus.OK if found.ok else ExitStatus.FAILED

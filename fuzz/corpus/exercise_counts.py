@@ -32,7 +32,7 @@ def counts_text(document: Mapping[str, Any]) -> str:
 
 def read_counts(path: Path) -> dict[str, Any]:
     """Return what ``--keep`` wrote.  InputError: it cannot be read, or is something else."""
-    with reading(path, "what `shadowfuzz reach --keep` writes") as document:
+    with reading(path, "what `shadowfuzz corpus reach --keep` writes") as document:
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']}, expected {FORMAT}")
         text(Reach.from_json(document))

@@ -7,10 +7,6 @@ from dataclasses import asdict, dataclass, replace
 
 from fuzz.store.database import Database
 
-STATUSES = ("new", "confirmed", "reported", "fixed", "wont-fix", "tools-mistake")
-MAX_NOTE = 4000
-"""So many characters of a note are kept."""
-
 
 @dataclass(frozen=True, slots=True)
 class Mark:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import shutil
 from dataclasses import asdict, dataclass
@@ -159,8 +158,8 @@ def diagnosis_text(found: Diagnosis) -> str:
     return "\n".join(lines)
 
 
-def diagnosis_json(found: Diagnosis) -> str:
-    """Return one JSON object."""
+def diagnosis_json(found: Diagnosis) -> dict[str, object]:
+    """Return plain data for :mod:`json`."""
     targets = [
         {
             "name": state.config.name,
@@ -171,10 +170,10 @@ def diagnosis_json(found: Diagnosis) -> str:
         }
         for state in found.states
     ]
-    document = {
+    document: dict[str, object] = {
         "ok": found.ok,
         "cache": str(default_root(os.environ)),
         "checks": [asdict(check) for check in found.checks],
         "targets": targets,
     }
-    return json.dumps(document, indent=2, default=str)
+    return document

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from harness.errors import InputError
+from harness.exit_status import ExitStatus
 from harness.findings.checked import CheckResult, signature
 from harness.findings.finding import difference, place_text, signature_text
 from harness.findings.regressions import Regression, crash_text, explaining
@@ -20,7 +21,8 @@ from harness.report.replay_result import Lost, Ran, TargetResult
 from harness.vm.alarms import KINDS
 from harness.vm.crash import ENDS, end_of
 
-GOOD, BAD, CANNOT_TELL, ABORT = 0, 1, 125, 128
+GOOD, BAD = ExitStatus.OK, ExitStatus.DIVERGENCE
+CANNOT_TELL, ABORT = ExitStatus.NOT_TESTED, ExitStatus.BAD_COMMAND
 """125 leaves a commit out, from 128 on the search ends: a mistake in the command must not decide anything."""
 
 
@@ -28,7 +30,7 @@ GOOD, BAD, CANNOT_TELL, ABORT = 0, 1, 125, 128
 class Verdict:
     """A status of git's, and why."""
 
-    status: int
+    status: ExitStatus
     why: str
 
     @property

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 from collections.abc import Iterator, Sequence
 
+from fuzz.store.marks import Mark
 from harness.findings.regressions import NEW, is_by_cause, likeness, new_text
 from harness.findings.release_history import sentences
 from harness.findings.verdict import rate_text, together, verdict_lines
@@ -96,3 +97,11 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
     for name, text in kept.texts.items():
         yield style.paint("bold", name)
         yield from (f"    | {printable(line)}" for line in text.splitlines())
+
+
+def mark_lines(mark: Mark | None) -> Iterator[str]:
+    """Yield what is said of a finding, a line each."""
+    if mark is not None:
+        for name in ("status", "assignee", "note", "changed"):
+            if said := getattr(mark, name):
+                yield f"  {name:9} {printable(said)}"

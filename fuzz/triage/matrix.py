@@ -243,7 +243,7 @@ def read_results(path: Path) -> Results:
     with suppress(OSError, ValueError):
         if not path.exists():
             return Results({})
-    with reading(path, "results of `shadowfuzz matrix`") as document:
+    with reading(path, "results of `shadowfuzz kernels matrix`") as document:
         rows = document["cells"] if document["format"] == FORMAT else []
         return Results({}).with_cells(Cell(**{**row, "findings": tuple(row["findings"])}) for row in rows)
 

@@ -55,9 +55,9 @@ class MatrixPlan:
 
     def command(self, form: str) -> str:
         """Return the command that makes a page again, for the page to name."""
-        globs = (f"'{glob}'" for glob in self.patterns)
+        globs = (f"--target '{glob}'" for glob in self.patterns)
         mode = ["--missing", *(["--deterministic"] if self.deterministic else [])]
-        return f"shadowfuzz matrix {' '.join([*map(str, self.paths), '--targets', *globs, *mode, form])}"
+        return f"shadowfuzz kernels matrix {' '.join([*map(str, self.paths), *globs, *mode, form])}"
 
 
 @dataclass(frozen=True, slots=True)

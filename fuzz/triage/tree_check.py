@@ -17,6 +17,7 @@ from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import PreparedTargets, open_targets
 from fuzz.triage.tree_change import Change, Shown, show, summarise
 from harness.errors import InputError, SetupError, TargetError
+from harness.exit_status import ExitStatus
 from harness.findings.finding import Subject, signature_text, split_text
 from harness.findings.regressions import Regression, crash_text, explaining, load_regressions
 from harness.report.finding_data import Story
@@ -73,11 +74,11 @@ class Checked:
         return summarise((*self.corpus, *self.campaign))
 
     @property
-    def exit_status(self) -> int:
-        """1 for a new problem or another change, 3 where nothing can be said of a scenario, else 0."""
+    def exit_status(self) -> ExitStatus:
+        """A divergence for a new problem or another change; failed where nothing can be said of a scenario."""
         if self.change.new or self.change.changed:
-            return 1
-        return 3 if self.undecided else 0
+            return ExitStatus.DIVERGENCE
+        return ExitStatus.FAILED if self.undecided else ExitStatus.OK
 
     def kept(self, signature: str) -> tuple[str, ...]:
         """Return the kept findings of the base that are a signature's cause, or show it where that is not

@@ -84,15 +84,17 @@ def _alarm(store: Store, kept: Kept, targets: TargetSet[Side], runs: int) -> str
 
 def triage_campaign(
     database: Database, out: Path, options: TargetOptions, plan: TriagePlan, say: Callable[[str], None]
-) -> None:
+) -> int:
     """Minimise and confirm all that a campaign found on targets, try it on other emulators, write its directories.
 
-    InputError, SetupError: a name or the set-up is wrong.  TargetError: the machine was lost too often.
+    Return how many findings were done.  InputError, SetupError: a name or the set-up is wrong.  TargetError: the
+    machine was lost too often.
     """
     with open_targets(options, say) as targets:
-        triage(database, targets, plan, say)
+        done = triage(database, targets, plan, say)
     on_emulators(options, say)(database, targets)
     Store(database, FINDINGS).export(out / FINDINGS)
+    return done
 
 
 def _one(store: Store, kept: Kept, targets: TargetSet[Side], runs: int) -> str:

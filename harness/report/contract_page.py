@@ -20,7 +20,7 @@ class Exercised:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Exercised:
-        """Read what ``shadowfuzz reach --json`` prints.  KeyError, TypeError, ValueError: it is something else."""
+        """Read what ``shadowfuzz corpus reach --json`` prints.  KeyError, TypeError, ValueError: it is not."""
         found = {}
         for target, one in document["targets"].items():
             rules = {name: (int(row["scenarios"]), str(row["one"])) for name, row in one["rules"].items()}

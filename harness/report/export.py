@@ -41,7 +41,7 @@ def reproducer(story: Story) -> str | None:
     if before:
         replay = f"all {before + 1} files in their order, with shadowfuzz replay --same-vm --target {subject.target}"
     if other is not None:
-        replay = f"shadowfuzz against {subject.target} {other.target} THIS_FILE"
+        replay = f"shadowfuzz kernels against {subject.target} {other.target} THIS_FILE"
     said = [
         f"{story.id}: {story.title}",
         f"target {subject.target}, Linux {subject.kernel_release}, model level {subject.level}",

@@ -258,7 +258,7 @@ def _differences(story: Story) -> Iterator[Markup]:
 
 
 def _history(story: Story) -> Iterator[Markup]:
-    """Which kernels show it, as `shadowfuzz bisect --finding` found out."""
+    """Which kernels show it, as `shadowfuzz kernels bisect --finding` found out."""
     asked = story.kept.history
     if not asked:
         return

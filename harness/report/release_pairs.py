@@ -23,7 +23,7 @@ INTRODUCTION = (
     "`shadowfuzz fuzz --target ONE --against OTHER` runs every scenario on two targets. What each of them records is",
     "compared with the model and the architecture as in any campaign; in addition, the two traces are compared with",
     "each other, record by record (relation `against`), without a model. A difference is one of the rows",
-    "below, to the bit, or a finding of the pair. `shadowfuzz against ONE OTHER FILE` shows one scenario.",
+    "below, to the bit, or a finding of the pair. `shadowfuzz kernels against ONE OTHER FILE` shows one scenario.",
 )
 
 

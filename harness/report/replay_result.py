@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from harness.exit_status import ExitStatus
 from harness.findings.asserted_alarms import Asserted
 from harness.findings.checked import CheckResult, complete_share, signature
 from harness.report.left_out import FailedStep, LeftOut
@@ -194,9 +195,10 @@ def _runs(results: Iterable[TargetResult]) -> Iterator[tuple[str, Ran]]:
             yield result.target, ran
 
 
-def exit_status(results: Iterable[TargetResult]) -> int:
-    """Return 3 if a target was lost, 1 if a divergence is unexplained or a kernel complained, else 0."""
+def exit_status(results: Iterable[TargetResult]) -> ExitStatus:
+    """Return what the results make of the process: a target was lost, or a divergence is unexplained, or OK."""
     all_results = tuple(results)
     if any(result.lost for result in all_results):
-        return 3
-    return 1 if any(result.totals["unexplained"] or result.totals["alarms"] for result in all_results) else 0
+        return ExitStatus.FAILED
+    wrong = any(result.totals["unexplained"] or result.totals["alarms"] for result in all_results)
+    return ExitStatus.DIVERGENCE if wrong else ExitStatus.OK

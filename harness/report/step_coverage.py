@@ -24,7 +24,9 @@ LETTERS: Mapping[str, str] = dict(
 """The letter of each relation that judges a step, in the order of a cell."""
 """Relations, and the letter that a cell has for each; a new one has its own first letter."""
 _NAMED = re.compile(r"exit class \S+")
-COMMAND = "shadowfuzz reach --all-targets --keep corpus/reach.json --page docs/reach.md --contract docs/contract.md"
+COMMAND = (
+    "shadowfuzz corpus reach --all-targets --keep corpus/reach.json --page docs/reach.md --contract docs/contract.md"
+)
 """What makes this page and ``docs/contract.md``, which are of one measurement."""
 
 
@@ -46,7 +48,7 @@ class Reach:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Reach:
-        """Read what ``shadowfuzz reach --json`` prints.  KeyError, TypeError, ValueError: it is something else."""
+        """Read what ``shadowfuzz corpus reach --json`` prints.  KeyError, TypeError, ValueError: it is not."""
         runs, cells = {}, {}
         for target, one in document["targets"].items():
             runs[target] = {name: value for name, value in one.items() if name not in ("places", "rules")}

@@ -249,7 +249,7 @@ def parse_trace(text: str | bytes, where: str = "trace") -> Trace:
     if len(text) > MAX_BYTES:
         raise InputError(where, None, f"longer than {MAX_BYTES} bytes")
     if isinstance(text, bytes) and text.startswith(GZIP_MAGIC):
-        raise InputError(where, None, "a recording (format 2): `shadowfuzz check` reads it")
+        raise InputError(where, None, "a recording (format 2): `shadowfuzz recording check` reads it")
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:

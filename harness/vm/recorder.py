@@ -15,6 +15,7 @@ from pathlib import Path
 from harness import protocol
 from harness.arch import exits
 from harness.errors import AgentProtocolError, SetupError, VmLost
+from harness.protocol import RING_MIB
 from harness.trace import ring
 from harness.trace.decode import ContextLayout
 from harness.trace.events import EXIT, Switch
@@ -27,8 +28,6 @@ from harness.vm.qemu import Qemu
 from harness.vm.qemu_command import Machine
 from harness.vm.target import layout_of, machine_of
 
-RING_MIB = 64
-"""Size of the mailbox: 40 000 records of room, so that the probe rarely waits for the writer."""
 MEMORY_MIB = 1536
 """RAM of a recording target: kernel, program and files twice, and what the program asks for.
 

@@ -7,7 +7,6 @@ docs, and docs/reach.md.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
@@ -17,16 +16,19 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli.main import build_parser
+from fuzz.cli.main import parsed
+from fuzz.cli.output import JSON_VERSIONS
+from fuzz.cli.tree import COMMANDS, leaves
 from fuzz.corpus.exercise_counts import read_counts
 from harness.report import readme_tables, step_coverage
 from harness.scenario.scenario import format_scenario, parse
+from tests.support.commands import help_of
 from tests.support.paths import ROOT
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 MAX_README = 150
-CORE = ("setup", "doctor", "replay", "fuzz", "minimise", "confirm", "triage", "findings", "report", "export")
+CORE = ("setup", "doctor", "fuzz", "replay", "minimise", "confirm", "triage", "findings", "report", "kernels", "ci")
 """Commands that the README lists; docs/reference/commands.md has all."""
 
 
@@ -35,27 +37,25 @@ def pages() -> tuple[Path, ...]:
     return (README, ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")))
 
 
-def parsers() -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
-    """Yield the name, the one line and the parser of every command."""
-    (group,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
-    for choice in group._choices_actions:
-        yield choice.dest, str(choice.help), group.choices[choice.dest]
-
-
 def core_commands() -> str:
     """The commands of the README, as `shadowfuzz --help` lists them."""
-    named = {name: words for name, words, _ in parsers()}
+    named = {row.name: row.does for rows in COMMANDS.sections.values() for row in rows}
     return readme_tables.table(("command", "what it does"), ((f"`{name}`", named[name]) for name in CORE))
 
 
 def commands() -> str:
     """Every command with its help, as a terminal of 100 columns shows it."""
-    listed = [(name, words, parser.format_help()) for name, words, parser in parsers()]
+    listed = [(words, row.does, help_of(words)) for words, row, _ in leaves()]
     table = readme_tables.table(
-        ("command", "what it does"), ((f"[`{name}`](#{name})", words) for name, words, _ in listed)
+        ("command", "what it does"), ((f"[`{name}`](#{name.replace(' ', '-')})", does) for name, does, _ in listed)
     )
     sections = [f"## {name}\n\n```text\n{_of_any_machine(text)}\n```" for name, _, text in listed]
     return "\n\n".join((table, *sections))
+
+
+def json_versions() -> str:
+    """The version of every JSON output."""
+    return readme_tables.table(("command", "version"), ((f"`{n}`", str(v)) for n, v in JSON_VERSIONS.items()))
 
 
 def _of_any_machine(text: str) -> str:
@@ -65,7 +65,12 @@ def _of_any_machine(text: str) -> str:
 
 def test_generated_tables_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "102")
-    made = {**readme_tables.blocks(ROOT), "core_commands": core_commands(), "commands": commands()}
+    made = {
+        **readme_tables.blocks(ROOT),
+        "core_commands": core_commands(),
+        "commands": commands(),
+        "json_versions": json_versions(),
+    }
     texts = {page: page.read_text(encoding="utf-8") for page in pages()}
     wanted = {page: readme_tables.render(text, made) for page, text in texts.items()}
     if os.environ.get("UPDATE_DOCS"):
@@ -86,6 +91,25 @@ def test_the_page_of_what_is_reached_is_current() -> None:
     assert path.read_text(encoding="utf-8") == wanted, "run UPDATE_DOCS=1 pytest tests/project/test_docs.py"
 
 
+NO_JSON = {"kernels config", "report serve", "findings open"}
+"""Commands whose output is a file, or a page in a browser."""
+
+
+def test_every_command_prints_json_with_a_version_that_is_documented() -> None:
+    takes = {words for words, _, command in leaves() if any(param.name == "json" for param in command.params)}
+    assert takes == JSON_VERSIONS.keys() == {words for words, _, _ in leaves()} - NO_JSON
+    heads = re.findall(r"^### (.*)$", (DOCS / "formats.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(", ".join(heads).split(", ")) == sorted(JSON_VERSIONS)
+    printed = [
+        name
+        for path in (ROOT / "fuzz" / "cli").glob("*.py")
+        for name in re.findall(
+            r'(?:print_json|json_text|_for_machines)\(\s*"([^"]+)"', path.read_text(encoding="utf-8")
+        )
+    ]
+    assert set(printed) == set(JSON_VERSIONS), "no output has another one's version"
+
+
 def test_the_readme_is_a_page() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= MAX_README
 
@@ -99,7 +123,7 @@ def printed_commands(text: str) -> Iterator[str]:
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_that_a_page_prints_parse(page: Path) -> None:
     for command in printed_commands(page.read_text(encoding="utf-8")):
-        build_parser().parse_args(shlex.split(command))
+        parsed(shlex.split(command))
 
 
 def scenarios_of(text: str) -> list[str]:

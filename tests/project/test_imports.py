@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-GROUND = ("errors", "layout", "protocol", "jsonfile", "minimiser")
+GROUND = ("errors", "layout", "protocol", "jsonfile", "minimiser", "exit_status")
 """The ground files of ``harness``: every room may import them."""
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("harness",),
@@ -47,6 +47,8 @@ USERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("z3", ("harness.lemma.*",)),
     ("sqlalchemy", ("fuzz.store.database",)),
     ("atheris", ("fuzz.campaign.worker_process", "fuzz.campaign.lemma_campaign", "fuzz.campaign.libfuzzer_counters")),
+    ("click", ("fuzz.cli.*",)),
+    ("rich", ("fuzz.cli.*",)),
     ("asyncio", ("harness.vm.qemu",)),
 )
 

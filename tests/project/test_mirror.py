@@ -36,7 +36,7 @@ class Row:
     via: tuple[str, ...] = ()
 
 
-MAIN = "fuzz.cli.main"
+MAIN, TABLE = "fuzz.cli.main", "fuzz.cli.tree"
 LIVE_BENCH = "vm/test_bench_live.py"
 LIVE_MAP, LIVE_CRASH, LIVE_TARGET = "vm/test_coverage_live.py", "vm/test_crash_live.py", "vm/test_target_live.py"
 LEVELS = ("tests.support.model_states", "harness.model")
@@ -51,6 +51,9 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.arch.sysregs", "unit/harness/relations/test_isolate_unswitched.py"),
         Row("harness.coverage.kvm_handlers", "unit/harness/coverage/test_kvm_code.py"),
         Row("harness.errors", "unit/fuzz/cli/test_main.py"),
+        Row("harness.exit_status", "unit/fuzz/cli/test_main.py"),
+        Row("fuzz.campaign.limits", "unit/fuzz/campaign/test_live_campaign.py"),
+        Row("fuzz.store.mark_limits", "unit/fuzz/cli/test_findings.py", ("set", MAIN, "fuzz.cli.finding_marks")),
         Row("harness.gic.registers", "unit/harness/gic/test_distributor.py"),
         Row("harness.layout", "unit/harness/vm/build/test_protocol_header.py"),
         Row("harness.model.constants", "unit/harness/model/test_machine.py"),
@@ -87,6 +90,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.model.replay", "unit/harness/model/test_memoised_replay.py"),
         Row("harness.relations.expected_state", "unit/harness/relations/test_host.py", ("harness.relations.host",)),
         Row("harness.relations.isolate", "unit/harness/relations/test_host.py"),
+        Row("harness.relations.userspace_actions", "unit/harness/relations/test_host.py", ("harness.relations.host",)),
         Row("harness.trace.psci", "unit/harness/relations/test_host.py"),
     ),
     "one subject of several modules, tested as one": (
@@ -141,7 +145,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.targets.observation", "unit/fuzz/targets/test_target_set.py"),
     ),
     "a part of what a command prints: the command's output is looked at": (
-        Row("fuzz.campaign.lemma_campaign", "unit/fuzz/cli/test_lemma.py", ("lemma", "fuzz.cli.lemma")),
+        Row("fuzz.campaign.lemma_campaign", "unit/fuzz/cli/test_lemma.py", ("lemma", MAIN, "fuzz.cli.lemma")),
         Row("fuzz.triage.report_page", "unit/harness/report/test_html_report.py"),
         Row("harness.report.campaign_data", "unit/harness/report/test_html_report.py", ("harness.report.html_report",)),
         Row("harness.report.crash", "unit/harness/report/test_export.py", ("harness.report.export",)),
@@ -158,6 +162,8 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.cli.distil", "unit/fuzz/corpus/test_extract_seeds.py", ("distil", MAIN)),
     ),
     "a command that needs machines: here it refuses bad input, and what it calls has tests": (
+        Row("fuzz.cli.finding_marks", "unit/fuzz/cli/test_findings.py", ("set", MAIN)),
+        Row("fuzz.cli.replay_output", "unit/fuzz/cli/test_replay.py", ("replay", MAIN, "fuzz.cli.replay")),
         Row("fuzz.cli.confirm", "project/test_malformed.py", ("confirm", MAIN)),
         Row("fuzz.cli.matrix", "unit/fuzz/triage/test_matrix.py"),
         Row("fuzz.cli.minimise", "project/test_malformed.py", ("minimise", MAIN)),
@@ -206,6 +212,9 @@ def imported(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module in FILES:
             below = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from (name if name in FILES else node.module for name in below)
+    if name_of(path) == MAIN:  # it imports the command that it runs, which a table names
+        words = (node.value for node in ast.walk(tree_of(FILES[TABLE])) if isinstance(node, ast.Constant))
+        yield from (word.partition(":")[0] for word in words if isinstance(word, str) and word.startswith("fuzz.cli."))
 
 
 def calls(path: Path, command: str) -> bool:

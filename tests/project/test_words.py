@@ -6,7 +6,6 @@ Scanned are the rows of :data:`TEXTS`.  Names of files, code in backticks, fence
 
 from __future__ import annotations
 
-import argparse
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fuzz.cli.main import build_parser
+from tests.support.commands import all_words, help_of
 from tests.support.paths import ROOT
 
 
@@ -82,15 +81,8 @@ def _rows(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def helps() -> Iterator[tuple[str, str]]:
     """Yield the help of the command and of every one of its commands."""
-    yield from _helps(build_parser())
-
-
-def _helps(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
-    yield f"{parser.prog} --help", " ".join(parser.format_help().split())
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for one in action.choices.values():
-                yield from _helps(one)
+    for words in all_words():
+        yield f"shadowfuzz {words} --help", " ".join(help_of(words).split())
 
 
 def command_messages() -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from fuzz.cli.main import build_parser
+from fuzz.cli.main import parsed
 from harness.vm.config import list_configs
 from tests.support.paths import ROOT
 
@@ -23,7 +23,7 @@ def test_commands_parse() -> None:
     triage += re.findall(r"`shadowfuzz ([^`]*)`", TRIAGE.read_text())
     assert len(nightly) >= 4 and len(triage) >= 6
     for command in (*nightly, *triage):
-        build_parser().parse_args(shlex.split(command))
+        parsed(shlex.split(command))
 
 
 def test_make_targets_and_variables_exist() -> None:

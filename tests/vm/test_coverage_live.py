@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.campaign.guidance import KVM, edges_in
+from fuzz.campaign.guidance import edges_in
+from fuzz.campaign.limits import KVM
 from fuzz.campaign.parent import Plan, campaign_directory, run_campaign
 from fuzz.campaign.worker_job import Launcher
 from fuzz.cli.main import main

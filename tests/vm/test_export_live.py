@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C programs of ``shadowfuzz export``, each PID 1 of a machine: they show the divergence by themselves."""
+"""The C programs of ``shadowfuzz findings export``, each PID 1 of a machine: they show the divergence by themselves."""
 
 from __future__ import annotations
 

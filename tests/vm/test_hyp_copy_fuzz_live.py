@@ -14,7 +14,7 @@ import pytest
 
 from fuzz.campaign.campaign_results import CampaignOptions
 from fuzz.campaign.counters_file import StatsWriter, read_stats
-from fuzz.campaign.guidance import BOTH
+from fuzz.campaign.limits import BOTH
 from fuzz.campaign.parent import RUN, Outcome, campaign_directory
 from fuzz.campaign.summary import summarise
 from fuzz.campaign.worker import Worker

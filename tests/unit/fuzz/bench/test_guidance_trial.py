@@ -10,7 +10,7 @@ import pytest
 from fuzz.bench import guidance_trial
 from fuzz.bench.guidance_trial import CampaignRun, TrialPlan, exclusive, run_trial
 from fuzz.campaign.counters_file import EMPTY
-from fuzz.campaign.guidance import MODES
+from fuzz.campaign.limits import MODES
 from fuzz.campaign.parent import CORPUS, Outcome, Plan, Progress
 from fuzz.campaign.worker_job import Launcher
 from harness.errors import TargetError

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.campaign.guidance import BOTH, KVM, MODEL, Guide, choose, edges_in
+from fuzz.campaign.guidance import Guide, choose, edges_in
+from fuzz.campaign.limits import BOTH, KVM, MODEL
 from harness.errors import SetupError
 from harness.vm.build.prepare import PreparedTarget
 from harness.vm.plugins import edges

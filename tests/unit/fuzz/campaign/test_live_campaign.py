@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.campaign.live_campaign import MAX_JOBS, LivePlan, default_jobs
+from fuzz.campaign.limits import MAX_JOBS, default_jobs
+from fuzz.campaign.live_campaign import LivePlan
 from fuzz.targets.options import TargetOptions
 from harness.errors import InputError
 

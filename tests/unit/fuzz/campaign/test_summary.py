@@ -136,8 +136,8 @@ def test_everything_important_fits_on_one_screen(tmp_path: Path) -> None:
     shown = screen(full)
     assert "NEW      9 problems to look at, 18 clusters\n  N1  words words" in shown
     assert "and 1 cluster more; seen 1 200 times, came back 2 of 2\n      x show\n" in shown
-    assert "and 6 more: shadowfuzz findings --new --out" in shown and "and 12 more; ~ by signature" in shown
-    assert "3 dead workers" in shown and "shadowfuzz triage --new --target fake --out " in shown
+    assert "and 6 more: shadowfuzz findings --new --campaign" in shown and "and 12 more; ~ by signature" in shown
+    assert "3 dead workers" in shown and "shadowfuzz triage --new --target fake --campaign " in shown
     assert screen(plain).splitlines()[1:3] == ["NEW      nothing", "KNOWN    no erratum of this kernel came back"]
 
 
@@ -152,7 +152,7 @@ def test_problems_are_what_is_new_and_errata_what_is_known_by_cause(tmp_path: Pa
     (problem,) = result.problems
     assert (problem.what, len(problem.clusters)) == ("host.pc at WFX: expected 0x1, observed 0x2", 2)
     assert (problem.hits, problem.runs, problem.members) == (2, 2, 2)
-    assert problem.show == f"shadowfuzz findings show {problem.id} --out {tmp_path}"
+    assert problem.show == f"shadowfuzz findings show {problem.id} --campaign {tmp_path}"
     assert result.errata == (ErratumSeen("old-bug", "It does.", 2, 1, 2),)
     table = json.loads(json.dumps(result.to_json()))
     assert table["version"] == 2 and table["problems"][0]["id"] == problem.id and table["errata"][0]["clusters"] == 2

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.campaign.guidance import BOTH, KVM, MODEL
+from fuzz.campaign.limits import BOTH, KVM, MODEL
 from fuzz.campaign.worker_job import Launcher, WorkerJob
 from fuzz.targets.options import TargetOptions
 from harness.errors import InputError

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz cmin``: it writes into no directory that has something."""
+"""``shadowfuzz corpus cmin``: it writes into no directory that has something."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz export`` as a command."""
+"""``shadowfuzz findings export`` as a command."""
 
 from __future__ import annotations
 

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import argparse
-
 import pytest
 
-from fuzz.cli.fuzz import add_parser
+from fuzz.cli.main import main
 
 
 @pytest.mark.parametrize(
@@ -15,8 +13,4 @@ from fuzz.cli.fuzz import add_parser
     [["--seconds", "0"], ["--seconds", "nan"], ["--jobs", "0"], ["--jobs", "1.5"], ["--seed", "-1"], ["--level", "x"]],
 )
 def test_bad_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-    with pytest.raises(SystemExit) as stop:
-        parser.parse_args(["fuzz", *argv])
-    assert stop.value.code == 2 and argv[0] in capsys.readouterr().err
+    assert main(["fuzz", *argv]) == 2 and argv[0] in capsys.readouterr().err

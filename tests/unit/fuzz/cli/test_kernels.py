@@ -7,7 +7,6 @@ import json
 
 import pytest
 
-from fuzz.cli import kernels
 from fuzz.cli.main import main
 from fuzz.targets import kernels as archive_kernels
 from harness.errors import SetupError
@@ -23,8 +22,8 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def archive(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Kernels((OLD, NEW), {"experimental": "no network"})
-    monkeypatch.setattr(kernels, "load_kernels", lambda *_, **__: known)
-    monkeypatch.setattr(kernels, "find_kernel", lambda _, version, __: known.find(version))
+    monkeypatch.setattr("harness.vm.kernels.fetch.load_kernels", lambda *_, **__: known)
+    monkeypatch.setattr("harness.vm.kernels.fetch.find_kernel", lambda _, version, __: known.find(version))
     monkeypatch.setattr(archive_kernels, "find_fetched", lambda _, kernel: kernel if kernel is OLD else None)
 
 
@@ -56,7 +55,7 @@ def test_a_kernel_that_could_not_be_had(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(archive_kernels, "fetch", fetch)
     assert main(["kernels", "fetch", "6.1", "7.3", "--json"]) == 3
     document = json.loads(capsys.readouterr().out)
-    assert document == {"fetched": ["7.3.1-1"], "failed": {"6.1.1-1": "it has left the archive"}}
+    assert document == {"version": 1, "fetched": ["7.3.1-1"], "failed": {"6.1.1-1": "it has left the archive"}}
     assert main(["kernels", "fetch", "--all"]) == 0 and capsys.readouterr().out == "1 kernels are here\n"
     assert fetched == ["6.1.1-1", "7.3.1-1", "7.3.1-1"], "all are those that the archive offers"
     assert main(["kernels", "fetch", "8"]) == 2

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from fuzz.campaign import lemma_run
-from fuzz.cli.lemma import add_parser
+from fuzz.cli.main import run
 from harness.errors import InputError, ShadowfuzzError
 from tests.support.paths import CORPUS, ROOT
 
@@ -21,10 +20,7 @@ LEMMAS = CORPUS / "lemmas"
 
 
 def lemma(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-    args = parser.parse_args(["lemma", *arguments])
-    return int(args.run(args))
+    return int(run(["lemma", *arguments]))
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-import fuzz.cli.replay as replay_cli
-from fuzz.cli.main import BROKEN_PIPE, FAILED, INTERRUPTED, USAGE, build_parser, main
+from fuzz.cli.main import main
 from harness.errors import AgentProtocolError, InputError, SetupError, VmLost
+from harness.exit_status import ExitStatus
 from harness.scenario.scenario import HEADER
 from harness.vm.config import CONFIG_DIR
+from tests.support.commands import all_words, help_of
 from tests.support.paths import GOLDEN
 
 HEAD = f"{HEADER}\nabout A test.\n"
@@ -23,7 +25,7 @@ CONFIG = (CONFIG_DIR / "kvm-nvhe.toml").read_text()
 Capture = pytest.CaptureFixture[str]
 
 
-def fail(capsys: Capture, *argv: str, status: int = USAGE) -> str:
+def fail(capsys: Capture, *argv: str, status: int = ExitStatus.USAGE) -> str:
     """Run the command, expect a status, one line on stderr and nothing on stdout; return the line."""
     assert main(argv) == status
     out, err = capsys.readouterr()
@@ -90,7 +92,7 @@ def test_bad_configs(tmp_path: Path, capsys: Capture, change: Callable[[str], st
 def test_a_cpu_that_nobody_described(tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(CONFIG.replace("cortex-a72", "cortex-a99"))
-    said = fail(capsys, "replay", str(GOLDEN / "mixture.scn"), "--target", str(path), status=FAILED)
+    said = fail(capsys, "replay", str(GOLDEN / "mixture.scn"), "--target", str(path), status=ExitStatus.FAILED)
     assert "CPU model cortex-a99" in said
 
 
@@ -118,32 +120,39 @@ def test_unusable_kernels(tmp_path: Path, capsys: Capture, make: Callable[[Path]
 
 
 USAGE_ERRORS: tuple[tuple[tuple[str, ...], str], ...] = (
-    ((), "COMMAND"),
-    (("dance",), "invalid choice: 'dance'"),
-    (("replay",), "required"),
-    (("replay", "f.scn", "--level", "spek"), "invalid choice: 'spek'"),
+    ((), "Missing command"),
+    (("dance",), "No such command 'dance'"),
+    (("replay",), "Missing argument"),
+    (("replay", "f.scn", "--level", "spek"), "'spek' is not one of"),
     (("replay", "f.scn", "--repeat", "0"), "expected a number from 1"),
     (("replay", "f.scn", "--repeat", "many\nlines"), "expected a number from 1"),
     (("against", "a", "b", "f.scn", "--repeat", "101"), "'101': expected a number from 1 to 100 "),
     (("bench", "--jobs", "two"), "'two': expected a number from 1 to "),
     (("fuzz", "--seed", "4294967296"), "'4294967296': expected a number from 0 to 4294967295 "),
-    (("fuzz", "--seconds", "nan"), "'nan': expected a number of seconds, at least 1 "),
+    (("fuzz", "--seconds", "nan"), "'nan': expected a number of seconds, at least 1"),
     (("triage", "--runs", "9" * 5000), "expected a number from 1 to 10000 "),
     (("replay", "f.scn", "--target", "a", "--all-targets"), "not allowed with"),
-    (("replay", "f.scn", "--bogus"), "unrecognized arguments"),
+    (("replay", "f.scn", "--bogus"), "No such option '--bogus'"),
 )
 
 
 def test_every_help_teaches() -> None:
     """What it does, an example, what the exit status means; and the main help has an example of each command."""
-    parser = build_parser()
-    (commands,) = (action.choices for action in parser._actions if isinstance(action.choices, dict))
-    for name, command in commands.items():
-        text = command.format_help()
-        assert f"  shadowfuzz {name}" in text, name
+    main_help = help_of("")
+    for name in all_words():
+        text = help_of(name)
+        assert re.search(r"^examples?:$", text, re.MULTILINE), name
+        assert f"  shadowfuzz {_as_called(name)}" in text, name
         assert "exit status: " in text, name
-        assert command.description, name
-        assert f"  shadowfuzz {name}" in parser.format_help() or name == "serve", name
+        first = name.partition(" ")[0]
+        assert f"  shadowfuzz {first}" in main_help, name
+
+
+def _as_called(words: str) -> str:
+    """Words without the name of a default command."""
+    group, _, command = words.partition(" ")
+    default = {"report": "write", "bench": "exits"}.get(group)
+    return group if command and command == default else words
 
 
 @pytest.mark.parametrize(("argv", "reason"), USAGE_ERRORS)
@@ -183,29 +192,42 @@ def test_help_and_version(capsys: Capture) -> None:
 
 # Errors of every kind, raised from inside a command.
 
-ERRORS: tuple[tuple[BaseException, int, str], ...] = (
-    (InputError("f.scn", 3, "why"), USAGE, "shadowfuzz: f.scn:3: why\n"),
-    (SetupError("install it"), FAILED, "shadowfuzz: install it\n"),
-    (AgentProtocolError("nonsense"), FAILED, "shadowfuzz: nonsense\n"),
-    (VmLost("t", "died", "one\n\x1b[2Jtwo"), FAILED, "shadowfuzz: t: died\n    one\n    \\x1b[2Jtwo\n"),
-    (KeyboardInterrupt(), INTERRUPTED, "shadowfuzz: interrupted\n"),
-    (OSError(28, "No space left on device", "out/x"), FAILED, "shadowfuzz: out/x: No space left on device\n"),
-    (BrokenPipeError(32, "Broken pipe"), BROKEN_PIPE, ""),
+ERRORS: tuple[tuple[BaseException, int, str | None], ...] = (
+    (InputError("f.scn", 3, "why"), ExitStatus.USAGE, "shadowfuzz: f.scn:3: why\n"),
+    (SetupError("install it"), ExitStatus.FAILED, "shadowfuzz: install it\n"),
+    (AgentProtocolError("nonsense"), ExitStatus.FAILED, "shadowfuzz: nonsense\n"),
+    (VmLost("t", "died", "one\n\x1b[2Jtwo"), ExitStatus.FAILED, "shadowfuzz: t: died\n    one\n    \\x1b[2Jtwo\n"),
+    (KeyboardInterrupt(), ExitStatus.INTERRUPTED, "shadowfuzz: interrupted\n"),
+    (
+        OSError(28, "No space left on device", "out/x"),
+        ExitStatus.FAILED,
+        "shadowfuzz: out/x: No space left on device\n",
+    ),
+    (RuntimeError("oops"), ExitStatus.FAILED, None),
+    (BrokenPipeError(32, "Broken pipe"), ExitStatus.BROKEN_PIPE, ""),
 )
 
 
 @pytest.mark.parametrize(("error", "status", "said"), ERRORS, ids=[type(e[0]).__name__ for e in ERRORS])
 def test_errors_become_a_line_and_a_status(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture, error: BaseException, status: int, said: str
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, error: BaseException, status: int, said: str | None
 ) -> None:
     def raising(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(replay_cli, "make_plan", raising)
+    monkeypatch.setattr("fuzz.triage.replay.make_plan", raising)
     # The handler points stdout elsewhere where stdout itself is broken; not this process's.
     monkeypatch.setattr("fuzz.cli.main._drop_stdout", lambda: None)
     assert main(["replay", str(GOLDEN / "mixture.scn")]) == status
-    assert capsys.readouterr().err == said
+    err = capsys.readouterr().err
+    if said is not None:
+        assert err == said
+        return
+    found = re.fullmatch(r"shadowfuzz: internal error, RuntimeError: oops; (\S+) has the traceback, -v shows it\n", err)
+    assert found is not None
+    assert "in raising" in Path(found[1]).read_text()
+    assert main(["replay", str(GOLDEN / "mixture.scn"), "-v"]) == status
+    assert "    RuntimeError: oops\n" in capsys.readouterr().err
 
 
 def command(*argv: str, stdout: int) -> tuple[int, str]:
@@ -217,13 +239,13 @@ def command(*argv: str, stdout: int) -> tuple[int, str]:
 def test_a_full_disk() -> None:
     with Path("/dev/full").open("wb") as full:
         status, said = command("--help", stdout=full.fileno())
-    assert (status, said) == (FAILED, "shadowfuzz: No space left on device\n")
+    assert (status, said) == (ExitStatus.FAILED, "shadowfuzz: No space left on device\n")
 
 
 def test_a_reader_that_went_away() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        assert command("--help", stdout=writing) == (BROKEN_PIPE, "")
+        assert command("--help", stdout=writing) == (ExitStatus.BROKEN_PIPE, "")
     finally:
         os.close(writing)

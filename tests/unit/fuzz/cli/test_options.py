@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
 
-from fuzz.cli.main import build_parser
-from fuzz.cli.options import settle_targets
+from fuzz.cli import main, options
+from fuzz.cli.declare import Args
 from fuzz.paths import KEPT
 from harness.errors import InputError
 from harness.findings.regressions import errata_of, load_regressions
@@ -30,9 +29,10 @@ ONE = (
 SEVERAL = (("replay", "x.scn"), ("reach",), ("setup",), ("matrix", "x.scn"))
 
 
-def parsed(*words: str) -> argparse.Namespace:
-    args = build_parser().parse_args(words)
-    settle_targets(args)
+def parsed(*words: str) -> Args:
+    args = main.parsed(words)
+    assert isinstance(args, Args)
+    options.settle_targets(args)
     return args
 
 
@@ -47,13 +47,13 @@ def test_one_target(words: tuple[str, ...], tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", SEVERAL, ids=lambda words: words[0])
 def test_several_targets(words: tuple[str, ...], tmp_path: Path) -> None:
     tree = fake_tree(tmp_path / "linux")
-    assert parsed(*words, "--tree", str(tree)).target == [f"kvm-6.12-nvhe@{tree}"]
+    assert parsed(*words, "--tree", str(tree)).target == (f"kvm-6.12-nvhe@{tree}",)
 
 
 def test_tree_in_several_modes(tmp_path: Path) -> None:
     tree = fake_tree(tmp_path / "linux")
     both = parsed("replay", "x.scn", "--target", "kvm-vhe", "--target", "kvm-protected", "--tree", str(tree))
-    assert both.target == [f"kvm-vhe@{tree}", f"kvm-protected@{tree}"]
+    assert both.target == (f"kvm-vhe@{tree}", f"kvm-protected@{tree}")
     with pytest.raises(InputError, match="with --all-targets"):
         parsed("replay", "x.scn", "--all-targets", "--tree", str(tree))
     with pytest.raises(InputError, match="cannot use it as a kernel build directory"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz reach --show`` gives the pages that the project keeps, from the counts that it keeps."""
+"""``shadowfuzz corpus reach --show`` gives the pages that the project keeps, from the counts that it keeps."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli import reach
 from fuzz.cli.main import main
+from harness.exit_status import ExitStatus
 from tests.support.paths import CORPUS, ROOT
 
 
@@ -17,7 +17,7 @@ def test_kept_counts_give_the_kept_pages(tmp_path: Path, capsys: pytest.CaptureF
     counts = CORPUS / "reach.json"
     pages = {"--page": "reach.md", "--contract": "contract.md"}
     arguments = [word for option, name in pages.items() for word in (option, str(tmp_path / name))]
-    assert main(["reach", "--show", str(counts), *arguments, "--json"]) in (reach.OK, reach.UNREACHED)
+    assert main(["reach", "--show", str(counts), *arguments, "--json"]) in (ExitStatus.OK, ExitStatus.FAILED)
     for name in pages.values():
         assert (tmp_path / name).read_text() == (ROOT / "docs" / name).read_text()
-    assert json.loads(capsys.readouterr().out) == json.loads(counts.read_text())
+    assert json.loads(capsys.readouterr().out) == {"version": 1, **json.loads(counts.read_text())}

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli.main import FAILED, main
+from fuzz.cli.main import main
 from fuzz.targets import prepared_side
 from harness.errors import AgentProtocolError, SetupError, TargetError, VmLost
+from harness.exit_status import ExitStatus
 from harness.relations.divergence import Divergence
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
@@ -116,7 +117,7 @@ def test_alarms_are_below_their_scenario_and_in_the_status(
 
 def test_a_lost_target_is_booted_again_for_the_rest(fake: Callable[..., FakeTarget], capsys: Capture) -> None:
     target = fake(None, VmLost("fake", "panic", "Oops: 0\nend"), AgentProtocolError("nonsense"), None)
-    assert main(["replay", str(GOLDEN / "mixture.scn"), "--repeat", "4", "--json"]) == FAILED
+    assert main(["replay", str(GOLDEN / "mixture.scn"), "--repeat", "4", "--json"]) == ExitStatus.FAILED
     data = json.loads(capsys.readouterr().out)
     assert target.boots == 3
     (result,) = data["targets"]
@@ -124,19 +125,19 @@ def test_a_lost_target_is_booted_again_for_the_rest(fake: Callable[..., FakeTarg
     assert [lost["reason"] for lost in result["lost"]] == ["panic", "nonsense"]
     assert [lost["repeat"] for lost in result["lost"]] == [2, 3]
     assert result["lost"][0]["console_tail"] == "Oops: 0\nend"
-    assert data["exit_status"] == FAILED
+    assert data["exit_status"] == ExitStatus.FAILED
 
 
 def test_all_in_one_vm_until_the_machine_is_lost(fake: Callable[..., FakeTarget], capsys: Capture) -> None:
     target = fake(None, None, VmLost("fake", "panic"), None, None)
-    assert main(["replay", str(GOLDEN / "mixture.scn"), "--repeat", "5", "--same-vm"]) == FAILED
+    assert main(["replay", str(GOLDEN / "mixture.scn"), "--repeat", "5", "--same-vm"]) == ExitStatus.FAILED
     assert target.fresh == [True, False, False, True, False]
     capsys.readouterr()
 
 
 def test_a_target_that_does_not_boot_is_given_up(fake: Callable[..., FakeTarget], capsys: Capture) -> None:
     target = fake()
-    assert main(["replay", str(GOLDEN / "mixture.scn"), "--repeat", "4"]) == FAILED
+    assert main(["replay", str(GOLDEN / "mixture.scn"), "--repeat", "4"]) == ExitStatus.FAILED
     assert target.boots == 1
     assert "lost while booting: does not boot" in capsys.readouterr().out
 
@@ -206,4 +207,4 @@ def test_only_one_signature_counts(fake: Callable[..., FakeTarget], monkeypatch:
     fake(None)
     assert main([*argv, "switch.pc"]) == 0
     fake(VmLost("fake", "panic"))
-    assert main([*argv, "switch.pc"]) == FAILED
+    assert main([*argv, "switch.pc"]) == ExitStatus.FAILED

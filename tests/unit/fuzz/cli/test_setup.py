@@ -3,37 +3,27 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from fuzz.cli.setup import add_parsers
+from fuzz.cli.main import run
 from harness.errors import InputError
 from harness.vm.config import list_configs
 from tests.support.fake_tree import NAMES, fake_tree
 
 
-def run(*argv: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_parsers(parser.add_subparsers(required=True))
-    args = parser.parse_args(argv)
-    status = args.run(args)
-    assert isinstance(status, int)
-    return status
-
-
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """With an empty cache every target is missing, and nothing is made by asking."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert run("doctor", "--json") == 3
+    assert run(["doctor", "--json"]) == 3
     document = json.loads(capsys.readouterr().out)
     assert document["ok"] is False
     assert document["cache"] == str(tmp_path / "shadowfuzz")
     assert [target["name"] for target in document["targets"]] == list(list_configs())
     assert all(target["image"] is None for target in document["targets"])
-    assert run("doctor") == 3
+    assert run(["doctor"]) == 3
     text = capsys.readouterr().out
     assert "MISSING  kvm-nvhe" in text
     assert "get it: shadowfuzz setup --target kvm-nvhe" in text
@@ -43,7 +33,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_unknown_target_is_known_before_anything_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(InputError, match="no such target"):
-        run("setup", "--target", "kvm-nvhe", "nonsense")
+        run(["setup", "--target", "kvm-nvhe", "nonsense"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -52,7 +42,7 @@ def test_doctor_of_a_build_directory(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     tree = fake_tree(tmp_path / "linux", config=[name for name in NAMES if name not in ("DEVMEM", "KPROBES")])
-    assert run("doctor", "--tree", str(tree)) == 3
+    assert run(["doctor", "--tree", str(tree)]) == 3
     lines = capsys.readouterr().out.splitlines()
     (own,) = [line for line in lines if line.startswith("ok") and str(tree) in line]
     assert "Linux 6.12.117-fake, built with gcc, like kvm-6.12-nvhe by its version" in own
@@ -61,7 +51,7 @@ def test_doctor_of_a_build_directory(
         assert f"CONFIG_{name}=y is needed {why}" in lines[at]
         assert f"--enable {name}" in lines[at + 1]
     (tree / "Module.symvers").unlink()
-    assert run("doctor", "--tree", str(tree)) == 3
+    assert run(["doctor", "--tree", str(tree)]) == 3
     assert "no Module.symvers or vmlinux.symvers" in capsys.readouterr().out
     with pytest.raises(InputError, match="cannot use it as a kernel build directory"):
-        run("doctor", "--tree", str(tmp_path / "none"))
+        run(["doctor", "--tree", str(tmp_path / "none")])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli.main import build_parser
+from fuzz.cli.main import parsed
 from fuzz.targets.hyp_copy_option import check_option, choose_copy
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import open_targets
@@ -29,7 +29,7 @@ def nothing(tmp_path: Path) -> PreparedTarget:
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(("word", "wanted"), [("", None), ("--hyp-copy", True), ("--no-hyp-copy", False)])
 def test_every_command_takes_the_option(command: str, word: str, wanted: bool | None) -> None:
-    assert build_parser().parse_args([*command.split(), *word.split()]).hyp_copy is wanted
+    assert parsed([*command.split(), *word.split()]).hyp_copy is wanted
 
 
 def test_outside_of_protected_mode_it_is_refused_before_anything_is_built() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli.main import build_parser
+from fuzz.cli.main import parsed
 from fuzz.cli.matrix import plan_of
 from fuzz.targets.runner import ScenarioRunner
 from fuzz.targets.target_set import TargetSet
@@ -134,13 +134,13 @@ def test_results_are_kept_and_only_what_is_missing_is_run(tmp_path: Path) -> Non
     assert read_results(path) == Results({})
     for other in ('{"format": 1}', '{"format": 1, "cells": [{}]}', "[]", "notes", "[" * 100_000):
         path.write_text(other)
-        with pytest.raises(InputError, match="not results of `shadowfuzz matrix`"):
+        with pytest.raises(InputError, match="not results of `shadowfuzz kernels matrix`"):
             read_results(path)
 
 
 def test_the_command_that_a_page_names() -> None:
-    args = build_parser().parse_args(["matrix", "corpus/seeds", "a.scn", "--targets", "kvm-*@*", "--deterministic"])
-    wanted = "shadowfuzz matrix corpus/seeds a.scn --targets 'kvm-*@*' --missing --deterministic --markdown"
+    args = parsed(["matrix", "corpus/seeds", "a.scn", "--targets", "kvm-*@*", "--deterministic"])
+    wanted = "shadowfuzz kernels matrix corpus/seeds a.scn --target 'kvm-*@*' --missing --deterministic --markdown"
     assert plan_of(args).command("--markdown") == wanted
 
 

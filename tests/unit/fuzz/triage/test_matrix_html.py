@@ -23,7 +23,7 @@ def test_the_html_page_is_whole_and_harmless() -> None:
     }
     table = Table(cells, [target for target, _ in cells], ["a<b", "calm"])
     found = Regression("some-bug", "It is wrong.", "Because.", "kvm", "none", ("c",), ("host.pc/WFX",), ("a<b",))
-    text = page(table, "shadowfuzz matrix <x>", (found,))
+    text = page(table, "shadowfuzz kernels matrix <x>", (found,))
     assert text.count("<script") == 1 and "a<b" not in text and "http" not in text.replace("http-equiv", "")
     assert 'title="kvm-nvhe@6.1.9-1: host.pc">A<' in text and 'title="kvm-nvhe@7.2.9-1: no &amp; headers">-<' in text
     assert '<th scope="row">a&lt;b</th>' in text and "1 more scenarios are clean" in text

@@ -30,7 +30,7 @@ def kept() -> dict[str, Any]:
 
 
 def test_what_is_not_reached_has_a_reason_with_a_source(kept: dict[str, Any]) -> None:
-    """Of the steps that were there when it was measured: `shadowfuzz reach --keep` measures again."""
+    """Of the steps that were there when it was measured: `shadowfuzz corpus reach --keep` measures again."""
     reach = step_coverage.Reach.from_json(kept)
     measured = {place.step for cells in reach.cells.values() for place in cells}
     assert [line for line in step_coverage.unsaid(reach) if line.split()[0] in measured] == []

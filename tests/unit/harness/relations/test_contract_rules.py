@@ -64,7 +64,7 @@ def test_a_rule_that_nobody_wrote_is_one_clear_error(kept: dict[str, Any], tmp_p
     document["targets"]["kvm-vhe"]["rules"]["call.NOTHING"] = {"scenarios": 1, "one": "seeds/a.scn"}
     path = tmp_path / "reach.json"
     path.write_text(json.dumps(document))
-    with pytest.raises(InputError, match="not what `shadowfuzz reach --keep` writes"):
+    with pytest.raises(InputError, match="not what `shadowfuzz corpus reach --keep` writes"):
         read_counts(path)
 
 

@@ -46,5 +46,5 @@ def test_a_place_that_is_lost_is_shown(kept: dict[str, Any]) -> None:
 def test_a_file_that_is_something_else_is_one_clear_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "reach.json"
     path.write_text(text)
-    with pytest.raises(InputError, match="not what `shadowfuzz reach --keep` writes"):
+    with pytest.raises(InputError, match="not what `shadowfuzz corpus reach --keep` writes"):
         read_counts(path)

@@ -145,5 +145,5 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 def test_the_reader_of_format_1_names_the_command(tmp_path: Path) -> None:
     write(tmp_path / "t", [])
-    with pytest.raises(InputError, match="shadowfuzz check"):
+    with pytest.raises(InputError, match="shadowfuzz recording check"):
         load_trace(tmp_path / "t")

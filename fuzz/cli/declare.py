@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a command is declared: Click's commands, options and groups, with help that is printed as it was written.
+
+A command is a function that takes :class:`Args` and returns an exit status, below decorators: ``declare`` first, then
+one decorator an option (Click's own, those of :mod:`fuzz.cli.options`, or :func:`flag` and :func:`option`).
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import click
+from click.core import ParameterSource
+from click.exceptions import NoSuchCommand
+
+QUIET = "shadowfuzz quiet"
+"""Key of the context's values: whether progress is to be shown."""
+Run: TypeAlias = "Callable[[Args], int]"
+"""What a command does."""
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+Decorator: TypeAlias = Callable[[Decorated], Decorated]
+
+
+class Args(SimpleNamespace):
+    """The values of a command's options and arguments, by name; an option that the command lacks is no attribute."""
+
+
+class _FilePath(click.Path):
+    """The name of a file or directory, as a :class:`pathlib.Path`; an empty one is an error, not this directory."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the name is empty: expected a file or directory", param, ctx)
+        return Path(value)  # nothing is asked of it here: who opens it knows what it must be
+
+
+PATH = _FilePath()
+
+
+class AliasedOption(click.Option):
+    """An option with older spellings, which work and are not shown.  ``greedy``: an alias takes several values, and
+    where there is none, the option does.
+    """
+
+    def __init__(self, *args: Any, aliases: Sequence[str] = (), greedy: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.aliases, self.greedy = tuple(aliases), greedy
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Add what is shown, then what is not."""
+        super().add_to_parser(parser, ctx)
+        if self.aliases:
+            old = copy.copy(self)
+            old.opts, old.secondary_opts, old.aliases = list(self.aliases), [], ()
+            old.add_to_parser(parser, ctx)
+
+
+def option(*names: str, aliases: Sequence[str] = (), greedy: bool = False, **how: Any) -> Decorator[Any]:
+    """Return the decorator of an option with a value; ``aliases`` are older spellings, which help does not show."""
+    return click.option(*names, cls=AliasedOption, aliases=aliases, greedy=greedy, **how)
+
+
+def flag(*names: str, aliases: Sequence[str] = (), **how: Any) -> Decorator[Any]:
+    """Return the decorator of an option without a value."""
+    return option(*names, aliases=aliases, is_flag=True, **how)
+
+
+class _AsWritten(click.Command):
+    """A command or a group whose description and epilog are printed as they were written."""
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the description."""
+        _write_raw(formatter, self.help)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples and the exit statuses."""
+        _write_raw(formatter, self.epilog)
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Return ``--help``, described as all options are: verb first, no full stop."""
+        found = super().get_help_option(ctx)
+        if found is not None:
+            found.help = "show this help"
+        return found
+
+
+class Command(_AsWritten):
+    """A command that knows which of its options exclude each other."""
+
+    def __init__(self, *args: Any, exclusive: Sequence[Sequence[str]] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.exclusive = exclusive
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; UsageError: two options of a group of ``exclusive`` were given."""
+        rest = super().parse_args(ctx, list(self._spread(args)))
+        for group in self.exclusive:
+            given = [p for p in self.params if p.name in group and _was_given(ctx, str(p.name))]
+            if len(given) > 1:
+                first, second = (max(p.opts, key=len) for p in given[:2])
+                raise click.UsageError(f"{second} is not allowed with {first}", ctx)
+        return rest
+
+    def _spread(self, args: Sequence[str]) -> Iterator[str]:
+        """Write an older option with several values as one option a value."""
+        several = [p for p in self.params if isinstance(p, AliasedOption) and p.greedy]
+        greedy = {name for p in several for name in (p.aliases or p.opts)}
+        current, values = "", 0
+        for word in args:
+            if current and not word.startswith("-"):
+                yield from ((current, word) if values else (word,))
+                values += 1
+            else:
+                current, values = (word if word in greedy else ""), 0
+                yield word
+
+
+def _was_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _write_raw(formatter: click.HelpFormatter, text: str | None) -> None:
+    if text:
+        formatter.write_paragraph()
+        formatter.write("".join(_with_heads(text.strip("\n"))))
+
+
+def _with_heads(text: str) -> Iterator[str]:
+    """Yield the lines of a text, those that are headings in bold."""
+    for line in text.splitlines():
+        is_head = line.endswith(":") and not line.startswith(" ") and len(line) < 60
+        yield f"{click.style(line, bold=True) if is_head else line}\n"
+
+
+class Row(NamedTuple):
+    """A command in a group: its name, ``module:attribute`` that has it, what it does in a line."""
+
+    name: str
+    where: str
+    does: str
+
+    def load(self) -> click.Command:
+        """Import the command."""
+        module, _, attribute = self.where.partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+        assert isinstance(found, click.Command)
+        found.short_help = self.does
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The commands of a group.
+
+    ``sections`` are listed in its help, each below its heading; ``old`` are names that work and are not listed;
+    ``default``, if there is one, is the command that is meant where none is named.
+    """
+
+    sections: Mapping[str, tuple[Row, ...]]
+    old: tuple[Row, ...] = ()
+    default: str = ""
+    by_name: Mapping[str, Row] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Index the rows."""
+        rows = (*(row for section in self.sections.values() for row in section), *self.old)
+        object.__setattr__(self, "by_name", MappingProxyType({row.name: row for row in rows}))
+
+
+class Group(click.Group, _AsWritten):
+    """A group that imports a command where it is used."""
+
+    def __init__(self, name: str, table: Table, **how: Any) -> None:
+        super().__init__(name, no_args_is_help=False, **how)
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the names that are shown, in order."""
+        return [row.name for section in self.table.sections.values() for row in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None: there is none of this name."""
+        row = self.table.by_name.get(cmd_name)
+        return None if row is None else row.load()
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is meant; UsageError: there is none, but perhaps one of a similar name."""
+        if args[0] not in self.table.by_name and not args[0].startswith("-"):
+            raise NoSuchCommand(args[0], possibilities=self.list_commands(ctx), ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; a group with a default command is given its name where none is."""
+        # What a shell wants to complete stays as it is.
+        if self.table.default and not ctx.resilient_parsing and not {*args[:1]} & {"-h", "--help"}:
+            args = self._with_default(args)
+        return super().parse_args(ctx, args)
+
+    def _with_default(self, args: list[str]) -> list[str]:
+        """Put the command's name first.  It may stand after options, as older versions took it."""
+        if args[:1] and args[0] in self.table.by_name:
+            return args
+        default = self.table.by_name[self.table.default].load()
+        takes = {name for p in default.params if isinstance(p, click.Option) and not p.is_flag for name in _names(p)}
+        skip = False
+        for at, word in enumerate(args):
+            if not skip and not word.startswith("-"):
+                return [word, *args[:at], *args[at + 1 :]]
+            skip = not skip and word in takes
+        return [self.table.default, *args]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, then the options."""
+        for title, rows in self.table.sections.items():
+            with formatter.section(click.style(title, bold=True)):
+                formatter.write_dl([(click.style(row.name, fg="cyan"), row.does) for row in rows])
+        click.Command.format_options(self, ctx, formatter)
+
+
+def _names(param: click.Option) -> tuple[str, ...]:
+    return (*param.opts, *(param.aliases if isinstance(param, AliasedOption) else ()))
+
+
+VERBOSE = "show more; after an internal error, where it happened"
+
+
+def declare(
+    name: str,
+    description: str,
+    epilog: str,
+    *,
+    verbose: str = VERBOSE,
+    exclusive: Sequence[Sequence[str]] = (),
+    rest: bool = False,
+) -> Callable[[Run], Command]:
+    """Return the decorator that makes a function a command.
+
+    ``description`` and ``epilog`` are the texts before and after the options of its help; the epilog has examples and
+    the exit statuses.  ``verbose`` is the help of ``-v``, ``exclusive`` are groups of options, by attribute, of which
+    one may be given, ``rest``: what follows the first argument are arguments, too, not options.
+    """
+
+    def decorate(run: Run) -> Command:
+        def callback(**given: Any) -> int:
+            context = click.get_current_context()
+            context.meta[QUIET] = given["quiet"]
+            execute: Callable[[Run, Args], int] = context.obj
+            return execute(run, Args(**given))
+
+        params: list[click.Parameter] = list(reversed(getattr(run, "__click_params__", [])))
+        params.append(AliasedOption(["-q", "--quiet"], is_flag=True, help="show no progress on stderr"))
+        if not any(param.name == "verbose" for param in params):
+            params.append(AliasedOption(["-v", "--verbose"], is_flag=True, help=verbose))
+        settings = {"allow_interspersed_args": False} if rest else {}
+        texts = {"help": description, "epilog": epilog}
+        return Command(name, callback=callback, params=params, exclusive=exclusive, context_settings=settings, **texts)
+
+    return decorate

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands as a user meets them: their names and their help."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+
+from fuzz.cli.main import main
+from fuzz.cli.tree import GROUPS, leaves
+
+
+def help_of(words: str) -> str:
+    """Return what ``shadowfuzz WORDS --help`` prints where it is no terminal; no words: the main help."""
+    with redirect_stdout(io.StringIO()) as printed:
+        assert main([*words.split(), "--help"]) == 0
+    return printed.getvalue()
+
+
+def all_words() -> Iterator[str]:
+    """Yield the words of every command and every group, the program's own (none) first."""
+    yield ""
+    yield from (str(group.name) for group in GROUPS)
+    yield from (words for words, _, _ in leaves())
