@@ -294,7 +294,7 @@ _LIES = tuple(
         pairs,
         (RESTORE,),
         f"{_ENTRY}ctxt.flags == 0 and {least} <= walk.addr < 0x1000000000000",
-        "No fault of the guest is pending, and the host hands over an address all the same. The proof maps a page of "
+        "No fault of the guest is pending, and the host still hands over an address. The proof maps a page of "
         "the host's choice at that address of the guest; the kernel maps only where it has noted a fault itself "
         "(PENDING_FSC_FAULT), and at the address of HPFAR_EL2.",
         "Proof: ask flags for PENDING_FSC_FAULT, and take the address from hpfar_el2.",

@@ -181,7 +181,7 @@ PROFILES: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
             *(_dirty(1 << 35 | DIRTY_PC_FLAG, {**_RUN, "vbar": vbar}) for vbar in (0x8000, 0x8000, 1 << 48)),
             *(_FAULT,) * 9,
             *({name: value for name, value in _FAULT.items() if name not in _WALKED},) * 3,
-            *({"core.0": low, "core.1": 0x5003, "core.2": 3} for low in (*(1,) * 7, 4095)),
+            *({"core.0": low, "core.1": 0x5003, "core.2": 3} for low in (*(1,) * 7, 4095, 4096)),
             {"ctxt.flags": 2, **_WALKED},
             *({**_FAULT, "ctxt.hpfar_el2": hpfar} for hpfar in (0x90, *_BEYOND)),
             {"walk.addr": 0x7000, **_WALKED},

@@ -35,7 +35,7 @@ def test_a_row_with_another_outcome_is_noticed(tmp_path: Path) -> None:
         shutil.copytree(LEMMAS / name, tmp_path / name)
     path = tmp_path / "rows" / "low-body.json"
     rows = json.loads(path.read_text())
-    rows["prep_abort"] = "equal " + rows["prep_abort"].partition(" ")[2]
+    rows["prep_abort"] = "vacuous " + rows["prep_abort"].partition(" ")[2]
     path.write_text(json.dumps(rows))
     assert "low:body prep_abort" in (notice(tmp_path, 1, 1, ("campaign",)) or "")
 
