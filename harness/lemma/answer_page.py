@@ -45,9 +45,10 @@ In short, for a proof engineer of SeKVM. Names are those of `VCPUOps` and `VCPUO
   of 2^48 and more (in `restore_shadow_kvm_regs_spec0`: `rely is_int64 pc` for `is_addr pc`, and PC + 4 modulo 2^64) and
   none is skipped with an exception injected (in `restore_shadow_kvm_regs_spec`: `cstates'''` from `cstates''`, not
   from `cstates'`).
-- **Helpers.** `sync_dirty_to_shadow_loop0` reads from `adt`, not `adt'`, and `sync_dirty_to_shadow_loop` at `logn`, not
-  `logn'`: of several marked registers the proof knows one. `reset_sys_regs_spec` and `_spec0` write x1..x24
-  (SYSREGS_START is missing). `prep_abort_spec0` returns `adt`, not `adt'`, outside MMIO space.
+- **Helpers.** Of several marked registers the proof knows one: `sync_dirty_to_shadow_loop0` must read from `adt'` (it
+  reads from `adt`), `sync_dirty_to_shadow_loop` at `logn'` (it reads at `logn`). `reset_sys_regs_spec` and `_spec0` must
+  write from SYSREGS_START on (they write x1..x24). Outside MMIO space `prep_abort_spec0` must return `adt'` (it returns
+  `adt`).
 - **Code.** `prep_abort` shifts a signed 1 by Rd: with Rd = 31 it marks an injection and a skip. Write `1UL << Rd`.
 """
 _HYPOTHESES = """\
