@@ -115,6 +115,19 @@ _EXITS: tuple[Cause, ...] = (
     Cause("MMIO load", ALL[:2], ("prep_abort",), f"{_HERE}{_MMIO} and {_READ}", *_LOAD),
     Cause("MMIO load", ALL[2:], ("prep_abort",), f"{_HERE}{_MMIO} and {_READ} and not ({_SAME31})", *_LOAD),
     Cause("MMIO load", ALL, (SAVE,), f"{_EXIT}{_IS_ABORT}{_MMIO} and {_READ}", *_LOAD),
+    *(
+        Cause(
+            "store of SP",
+            pairs,
+            (function,),
+            f"{region}{_MMIO} and {_WRITE} and {_RD31}",
+            "An MMIO store with Rd = 31, which is XZR: the guest stores 0. The kernel's index 31 is SP_EL0, which it "
+            "hands to the host; the closed form reveals nothing.",
+            "Kernel: hand over 0 where Rd is 31.",
+            part="revealed",
+        )
+        for pairs, function, region in ((SPEC, "prep_abort", _HERE), (ALL, SAVE, f"{_EXIT}{_IS_ABORT}"))
+    ),
     Cause(
         "MMIO store",
         SPEC,
