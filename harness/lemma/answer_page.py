@@ -46,8 +46,8 @@ In short, for a proof engineer of SeKVM. Names are those of `VCPUOps` and `VCPUO
   none is skipped with an exception injected (in `restore_shadow_kvm_regs_spec`: `cstates'''` from `cstates''`, not
   from `cstates'`).
 - **Helpers.** Of several marked registers the proof knows one: `sync_dirty_to_shadow_loop0` must read from `adt'` (it
-  reads from `adt`), `sync_dirty_to_shadow_loop` at `logn'` (it reads at `logn`). `reset_sys_regs_spec` and `_spec0` must
-  write from SYSREGS_START on (they write x1..x24). Outside MMIO space `prep_abort_spec0` must return `adt'` (it
+  reads from `adt`), `sync_dirty_to_shadow_loop` at `logn'` (it reads at `logn`). `reset_sys_regs_spec` and `_spec0`
+  must write from SYSREGS_START on (they write x1..x24). Outside MMIO space `prep_abort_spec0` must return `adt'` (it
   returns `adt`).
 - **Code.** `prep_abort` shifts a signed 1 by Rd: with Rd = 31 it marks an injection and a skip. Write `1UL << Rd`.
 """
