@@ -114,7 +114,7 @@ class Target:
             self.counters.hit(edge)
 
     def _found(self, question: Question, case: dict[str, int], difference: Difference) -> None:
-        branch = frozenset(difference.branch())
+        branch = difference.branches()
         for goal in difference.goals():
             self.counters.hit(key_index(question.function, goal))
             size, sent = self._known.get((question, goal, branch), (1 << 30, 0))

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,25 @@ from fuzz.paths import CORPUS
 from harness.errors import InputError
 from harness.jsonfile import reading
 from harness.lemma.answers import Answer, answer, store_answers
-from harness.lemma.campaign_recall import Trial, missing, store_trial
+from harness.lemma.campaign_recall import Recall, missing, store_trial
 from harness.lemma.case import STORED
-from harness.lemma.change_detection import load_goals, store_goals
+from harness.lemma.change_detection import DETECTORS, kind_of, load_goals, store_goals
 from harness.lemma.changes import CHANGED_PAIRS, prove_changed, store_changed
 from harness.lemma.clusters import Cluster, find_clusters, load, merge, store, store_path
 from harness.lemma.compare_levels import MAIN_PAIRS, PAIRS, Pair, Question, questions
 from harness.lemma.docs_page import render
-from harness.lemma.mutants import Mutant, Result, check, mutants, sample, summary
+from harness.lemma.mutants import UNIT_TESTS, Result, Trial, check, mutants, sample, summary
 from harness.lemma.path_states import collect, store_paths
 from harness.lemma.prove import Proof, prove
+from harness.lemma.row_findings import store_outcomes
 from harness.lemma.stability import measure
 from harness.model import FUNCTION, LEVEL_NAMES
 from harness.vm.config import PROJECT
 
 LEMMAS = CORPUS / "lemmas"
-MUTANT_CASES = (30, 300)
-"""For each question; the second for mutants that survive the first."""
+MUTANT_CASES = 100
+"""Random states for each question."""
+MODEL_TESTS = PROJECT / "tests" / "unit" / "harness" / "model"
 PATH_TRIES = 4000
 """Random states of each function."""
 STABILITY_TRIES = 1000
@@ -90,8 +93,9 @@ def find_differences(
     if plan.keep:
         path = store_path(LEMMAS, pair)
         store(LEMMAS, pair, merge((*(load(path) if path.exists() else ()), *clusters)))
-        known = load_goals(LEMMAS, pair) | {(question.function, goal) for question, goal, _ in campaign.finds}
-        store_goals(LEMMAS, pair, known)
+        kinds = {(q.function, kind_of(goal, branches)) for q, goal, branches in campaign.finds}
+        store_goals(LEMMAS, pair, load_goals(LEMMAS, pair) | kinds)
+        store_outcomes(LEMMAS, pair)
     return campaign, clusters
 
 
@@ -112,7 +116,7 @@ def report_of(pair: Pair, campaign: Campaign, clusters: tuple[Cluster, ...]) -> 
 
 def compare_with_stored(
     report: dict[str, Any], clusters: tuple[Cluster, ...], chosen: tuple[Question, ...], plan: LemmaPlan
-) -> Trial:
+) -> Recall:
     """Return which stored clusters of a report's pair a search missed; with ``plan.keep``, store that, too."""
     left, _, right = report["pair"].partition(":")
     trial = missing(LEMMAS, (left, right), plan.seed, report, clusters, chosen)
@@ -172,20 +176,17 @@ def write_paths(seed: int, progress: Progress) -> int:
 
 def try_mutants(count: int, plan: LemmaPlan, progress: Progress) -> dict[str, Any]:
     """Check mutants of the model (0: all) and return the kill rate and the survivors."""
+    if not MODEL_TESTS.is_dir():
+        raise InputError("--mutants", None, f"needs the tests of the model, and there is no {MODEL_TESTS}")
     chosen = mutants() if count == 0 else sample(count, plan.seed)
+    trial = Trial(LEMMAS, MUTANT_CASES, plan.seed, (UNIT_TESTS, *DETECTORS), MODEL_TESTS)
     results: list[Result] = []
     with ThreadPoolExecutor(plan.jobs) as pool:
-        for result in pool.map(_check_mutant, chosen):
+        for result in pool.map(partial(check, trial=trial), chosen):
             results.append(result)
             if not len(results) % 20:
                 progress(f"{len(results)} of {len(chosen)} mutants")
-    report = {"all": len(mutants()), **summary(tuple(results))}
-    return _kept(report, "mutants.json", plan)
-
-
-def _check_mutant(mutant: Mutant) -> Result:
-    quick = check(mutant, LEMMAS, MUTANT_CASES[0], 1)
-    return quick if quick.how is not None else check(mutant, LEMMAS, MUTANT_CASES[1], 2)
+    return _kept({"all": len(mutants()), **summary(tuple(results))}, "mutants.json", plan)
 
 
 def measure_stability(

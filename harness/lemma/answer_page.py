@@ -28,16 +28,28 @@ Lemma {function}_body_correct:
 ```
 """
 _REFINEMENT = "forall d d', {function}_spec d = Some d'{more} -> {function}_spec0 d = Some d'"
+STRICT = """\
+Read strictly, with the layer `L` exactly as it is in the sources, `restore_shadow_kvm_regs_body_correct` is false in
+*every* state that resets a vCPU (`dirty` = INVALID64): the code calls `is_inc_exe`, which `L` does not have, and is
+stuck. Every result of restore on this page gives the code the machine's specification of `is_inc_exe`.
+"""
 SHORT = """\
-In short, for a proof engineer:
+In short, for a proof engineer of SeKVM. Names are those of `VCPUOps` and `VCPUOpsAux` in the Coq sources:
 
-- The lemma of save is true as it stands; its `admit` can be replaced by a proof.
-- The lemma of restore is false. It is true after two changes of `restore_shadow_kvm_regs_spec0`: test `4096 <= addr`,
-  and ask `is_inc_exe` before a reset (with `is_inc_exe` in the layer `L`). The code need not change.
-- The closed forms do not refine to `_spec0` for VM 0 and 16, for a PC of 2^48 and more, and where an exception and a
-  skip meet. These are changes of the specifications, too.
-- One function of the code is wrong against every specification: `prep_abort` shifts a signed 1 by Rd.
-- The changes are listed, and proved to be enough, in [What to change](#what-to-change).
+- **save.** `save_shadow_kvm_regs_body_correct` is true as it stands. Replace its `admit` by a proof; change nothing.
+- **restore.** `restore_shadow_kvm_regs_body_correct` is true where `dirty` is not INVALID64 and the host's fault
+  address is not in 1..4095. To have it everywhere: in `restore_shadow_kvm_regs_spec0` test `4096 <= addr` where it
+  tests `0 < addr`; ask `is_inc_exe_spec` before a reset, and reset only where it is 0; put `is_inc_exe` into `L`. The
+  code need not change.
+- **spec to spec0.** True for VMs 1..15 (`rely is_vm vmid` in both closed forms) where no instruction is skipped at a PC
+  of 2^48 and more (in `restore_shadow_kvm_regs_spec0`: `rely is_int64 pc` for `is_addr pc`, and PC + 4 modulo 2^64) and
+  none is skipped with an exception injected (in `restore_shadow_kvm_regs_spec`: `cstates'''` from `cstates''`, not
+  from `cstates'`).
+- **Helpers.** Of several marked registers the proof knows one: `sync_dirty_to_shadow_loop0` must read from `adt'` (it
+  reads from `adt`), `sync_dirty_to_shadow_loop` at `logn'` (it reads at `logn`). `reset_sys_regs_spec` and `_spec0`
+  must write from SYSREGS_START on (they write x1..x24). Outside MMIO space `prep_abort_spec0` must return `adt'` (it
+  returns `adt`).
+- **Code.** `prep_abort` shifts a signed 1 by Rd: with Rd = 31 it marks an injection and a skip. Write `1UL << Rd`.
 """
 _HYPOTHESES = """\
 - `high_level_invariant d` is the empty invariant of this layer: it constrains nothing, so that every state that the
@@ -45,9 +57,10 @@ _HYPOTHESES = """\
 - `le` is any assignment of the temporaries. The two functions have no parameters, and the model reads their code as
   setting each temporary before it is read: the claim is the same for each `le`, and a counterexample is one for each.
 - Both proof scripts in the sources end in `admit`.
-- `L`, the layer of restore, has no `is_inc_exe`. The model gives the code the machine's specification of it. Read
-  strictly the code is stuck at every reset, and every state with `dirty` = INVALID64 refutes the lemma.
-- `revealed`, the registers that the host is shown, is the model's own: `set_int_gpr_spec` is the identity of RData.
+- `revealed`, the registers that the host is shown, is the model's own: `set_int_gpr_spec` is the identity of RData. A
+  difference in it refutes no statement of the sources; it is marked wherever it is shown.
+- What else the sources leave open, and what the model does there:
+  [spec/model.md, section 9](spec/model.md#9-where-the-sources-are-silent).
 """
 LEGEND = """\
 A hypothesis speaks of the state `d` before the call: `ctxt.f` is field f of the current shadow context (`ctxt.dirty`:
@@ -69,7 +82,14 @@ def render_answers(directory: Path) -> str:
     stored = {a.question: a for pair in ANSWER_PAIRS for a in load_answers(directory, pair)}
     if not stored:
         return "## The answer\n\nNot stored yet (`shadowfuzz lemma --answer --store`).\n"
-    parts = ["## The answer\n", _overview(stored), SHORT, "### How the statements are read\n", _HYPOTHESES]
+    parts = [
+        "## The answer\n",
+        _overview(stored),
+        STRICT,
+        SHORT + _enough(directory),
+        "### How the statements are read\n",
+        _HYPOTHESES,
+    ]
     for function in (SAVE, RESTORE):
         parts.append(_lemma(stored, function))
     for function in (SAVE, RESTORE):
@@ -82,7 +102,9 @@ def render_answers(directory: Path) -> str:
 
 _DEPLOYED = """\
 The levels `spec`, `low` and `body` against `kernel`, the deployed C. Locks, logs and oracle positions belong to the
-proof only and are not compared. The oracles say what the host-visible registers say.
+proof only and are not compared. The data oracle says what the host-visible registers say. The address of a fault is
+free: the proof has it from the host (`walk.addr`, or the argument `addr`), the kernel from HPFAR_EL2, and a host may
+lie.
 """
 
 
@@ -158,16 +180,14 @@ def _repaired(found: Answer, title: str) -> str:
     weak = [c for c in found.causes if c.verdict != EXACT]
     if not found.proved:
         return f"**{title}**: {_outside(found)}.\n"
-    tail = (
-        "each hypothesis is the weakest one." if not weak else f"not the weakest: {'; '.join(_slack(c) for c in weak)}."
-    )
+    tail = "each hypothesis is the weakest one." if not weak else f"{'; '.join(_slack(c) for c in weak)}."
     return f"**{title}**: proved, {found.paths} paths; {tail}\n"
 
 
 def _slack(c: Shown) -> str:
     if c.verdict == AGREES:
-        return f"{c.name} (the sides agree on {_case(c.state)})"
-    return f"{c.name} (whether some state agrees is open: {c.reason})"
+        return f"not the weakest: {c.name} (the sides agree on {_case(c.state)})"
+    return f"the weakest or not, that is open: {c.name} ({c.reason})"
 
 
 def _hypotheses(found: Answer) -> str:
@@ -192,7 +212,12 @@ def _causes(found: Answer) -> str:
 
 def _values(side: Sequence[tuple[str, str]]) -> str:
     more = f"<br>and {len(side) - MAX_FIELDS} more fields" if len(side) > MAX_FIELDS else ""
-    return "<br>".join(f"`{name}` {value}" for name, value in side[:MAX_FIELDS]) + more
+    return "<br>".join(f"{field_name(name)} {value}" for name, value in side[:MAX_FIELDS]) + more
+
+
+def field_name(name: str) -> str:
+    """A differing field as the page names it; ``revealed`` is marked, for RData does not have it."""
+    return f"`{name}`" + (" (not in RData)" if name == "revealed" else "")
 
 
 def _case(case: Sequence[tuple[str, int]]) -> str:
@@ -214,10 +239,19 @@ COQ = """\
   both sides (`shadowfuzz lemma --pair low:body --stored --coq FILE`);
 - `save_low_body`: for each `d`, `save_shadow_kvm_regs_spec0 d = Some d'` implies
   `save_shadow_kvm_regs_body d = Some d'`;
-- `save_spec_low`: the refinement of save where `is_vm (cur_vmid d)`;
-- `restore_low_body`: the lemma of restore where `dirty` is not INVALID64 and the fault address is not in 1..4095;
+- `save_spec_low`: the refinement of save under its hypothesis H1 above;
+- `restore_low_body`: the lemma of restore under H1 and H4 above (no reset, so that H2 and H3 hold);
+- `restore_spec_low`: the refinement of restore under its three hypotheses above, contexts compared index by index;
 - `prep_abort_low_body`, with its two hypotheses, and the five code lemmas of helpers that hold as they stand.
 """
+
+
+def _enough(directory: Path) -> str:
+    """What is proved with the changes made, in one line."""
+    rows = load_changed(directory)
+    true = sum(bool(r["proved"]) for r in rows)
+    tail = "[What to change](#what-to-change) has them by claim.\n"
+    return f"\nWith these changes {true} of {len(rows)} claims are proved without a hypothesis; {tail}" if rows else ""
 
 
 def _changes(directory: Path) -> str:
@@ -301,7 +335,7 @@ def _kernel(stored: Mapping[Question, Answer]) -> str:
             ),
         ]
         slack = dict.fromkeys(_slack(c) for a in answers for c in a.causes if c.verdict != EXACT)
-        lines += [f"- Not the weakest: {text}." for text in slack]
+        lines += [f"- {text[0].upper()}{text[1:]}." for text in slack]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 

@@ -17,7 +17,7 @@ from harness.lemma.case import STORED, Case, case_of
 from harness.lemma.causes import Cause
 from harness.lemma.causes_kernel import causes_of
 from harness.lemma.clusters import Cluster, cluster_of
-from harness.lemma.compare_levels import Difference, Pair, Question, ask, branch_of
+from harness.lemma.compare_levels import Difference, Pair, Question, ask
 from harness.lemma.formula import negated
 from harness.lemma.generate import draw
 from harness.lemma.repair import Region, Repair, repair
@@ -117,7 +117,7 @@ def _shown(
         return Shown(*state, (), (), None, (), ())
     difference = ask(question, dict(case))[0]
     assert isinstance(difference, Difference)
-    return Shown(*state, case, branch_of(difference.right), cluster.undefined, cluster.left, cluster.right)
+    return Shown(*state, case, difference.right_branch(), cluster.undefined, cluster.left, cluster.right)
 
 
 def least_in(question: Question, cause: Cause, causes: Sequence[Cause], known: Sequence[Case]) -> Case | None:

@@ -13,11 +13,15 @@ from harness.jsonfile import reading
 from harness.lemma.case import STORED
 from harness.lemma.clusters import Cluster, load, store_path
 from harness.lemma.compare_levels import Pair, Question
+from harness.lemma.row_findings import changed_rows
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """One run: what it was asked, how much it did, how many listed clusters it found, and which it missed."""
+class Recall:
+    """One run: what it was asked, how much it did, how many listed clusters it found, and which it missed.
+
+    ``unlisted``: what it found that is not listed, a cluster or a row whose outcome is not the stored one.
+    """
 
     pair: str
     seed: int
@@ -44,12 +48,12 @@ def missing(
     report: Mapping[str, Any],
     found: Iterable[Cluster],
     chosen: tuple[Question, ...],
-) -> Trial:
+) -> Recall:
     """Compare what a run found with what is stored for its questions."""
     path = store_path(directory, pair)
     stored = {c.key: c for c in load(path) if c.question in chosen} if path.exists() else {}
     got = {c.key: c for c in found}
-    return Trial(
+    return Recall(
         ":".join(pair),
         seed,
         report["seconds"],
@@ -57,7 +61,10 @@ def missing(
         report["comparisons"],
         len(stored),
         tuple(_text(c) for key, c in stored.items() if key not in got),
-        tuple(_text(c) for key, c in got.items() if key not in stored),
+        (
+            *(_text(c) for key, c in got.items() if key not in stored),
+            *(text for question in chosen for text in changed_rows(directory, question)),
+        ),
     )
 
 
@@ -80,7 +87,7 @@ def load_trials(directory: Path, pair: str) -> list[dict[str, Any]]:
         return [row for row in rows if row["seed"] >= 0]
 
 
-def store_trial(directory: Path, trial: Trial) -> None:
+def store_trial(directory: Path, trial: Recall) -> None:
     """Put a trial in place of the last one with the same seed."""
     rows = {row["seed"]: row for row in load_trials(directory, trial.pair)}
     rows[trial.seed] = asdict(trial)

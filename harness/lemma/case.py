@@ -19,10 +19,8 @@ from harness.model.constants import (
     INFO_ID,
     INVALID64,
     MASK32,
-    MASK64,
     NPT_ID,
     PAGE_SIZE,
-    PENDING_FSC_FAULT,
     PGD_LIMIT,
     PMD_LIMIT,
     PUD_LIMIT,
@@ -30,6 +28,7 @@ from harness.model.constants import (
     ctxt_id,
     phys_page,
 )
+from harness.model.paging import table_indices
 from harness.model.state import (
     BLANK,
     BLANK_HOST,
@@ -100,6 +99,7 @@ def _slots() -> tuple[Slot, ...]:
     rows += [(f"walk.{n}", Kind.SCALAR, f"walk.{n}", 0) for n in ("addr", "pte", "level")]
     rows += [(f"host.{name}", Kind.HOST, name, 0) for name in HOST_FIELDS]
     rows += [("vbar", Kind.SCALAR, "vbar", 0)]
+    rows += [("pool.tables", Kind.POOL, "tables", 0)]
     return tuple(Slot(rank, *row) for rank, row in enumerate(rows))
 
 
@@ -122,8 +122,7 @@ def case_of(values: Mapping[str, int]) -> Case:
 def build(case: Mapping[str, int], function: str, coupled: bool) -> tuple[RData, tuple[int, ...]]:
     """The start state and the arguments of ``function``.
 
-    ``coupled``: level ``kernel`` takes part, so the oracles hold what its host-visible registers say; see
-    :func:`couple`.
+    ``coupled``: level ``kernel`` takes part, so the oracles hold what its host-visible copy says; see :func:`couple`.
     """
     scalar = {"vmid": 1, "vcpuid": 0, "cur_vmid": 1}
     ctxt, host = dict(BLANK), dict(BLANK_HOST)
@@ -193,7 +192,8 @@ def build(case: Mapping[str, int], function: str, coupled: bool) -> tuple[RData,
     addr = scalar.get("addr", 0)
     if coupled:
         d.walk[key_id] = walk  # type: ignore[assignment]
-        data, core, addr = couple(d, function, ctxt, host, walk)  # type: ignore[arg-type]
+        data = couple(d, function, ctxt, host)
+        core = list(walk) if function == "restore_shadow_kvm_regs" else [walk[1], walk[2], 0]
     d.doracle = {vmid: (0,) * log + tuple(data) + (0,) * (ORACLE_LENGTH - len(data))}
     if cur_vmid != vmid:
         d.doracle = {**d.doracle, cur_vmid: (*reversed(data), 0)}
@@ -206,37 +206,32 @@ def build(case: Mapping[str, int], function: str, coupled: bool) -> tuple[RData,
     return d, (vmid, vcpuid, addr)[: len(names)]
 
 
-def couple(
-    d: RData, function: str, ctxt: Mapping[str, int], host: Mapping[str, int], walk: tuple[int, int, int]
-) -> tuple[list[int], list[int], int]:
-    """Lay out what the host-visible copy says as the proof's oracles: data, core data, and the fault address.
+def couple(d: RData, function: str, ctxt: Mapping[str, int], host: Mapping[str, int]) -> list[int]:
+    """Lay out what the host-visible registers say as the proof's data oracle.
 
     The proof reads by position what level ``kernel`` reads by name; without this every comparison of the two would
-    only say that the states have nothing to do with each other.
+    only say that the states have nothing to do with each other.  The fault's address stays free: the proof takes it
+    from the host (``walk.addr``, or the argument), the kernel from HPFAR_EL2, and a host may lie.
     """
     dirty, actlr = ctxt["dirty"], d.regs["actlr_el1"]
     first_entry = function == "restore_shadow_kvm_regs" and dirty == INVALID64
     if function == "reset_sys_regs":
-        data = [actlr]
-    elif first_entry or function == "reset_gp_regs":
-        data = [host["pc"], host["pstate"], actlr]
-    elif function in ("sync_dirty_to_shadow", "restore_shadow_kvm_regs"):
-        data = [host[f"x{i}"] for i in range(31) if dirty >> i & 1]
-    else:
-        data = [host["esr_el2"] & MASK32]
-    addr = ((ctxt["hpfar_el2"] & (MASK64 - 0xF)) * 256) & MASK64
-    if function == "restore_shadow_kvm_regs":
-        core = [addr, walk[1], walk[2]] if ctxt["flags"] & PENDING_FSC_FAULT else [0, 0, 0]
-    else:
-        core = [walk[1], walk[2], 0]
-    return data, core, addr
+        return [actlr]
+    if first_entry or function == "reset_gp_regs":
+        return [host["pc"], host["pstate"], actlr]
+    if function in ("sync_dirty_to_shadow", "restore_shadow_kvm_regs"):
+        return [host[f"x{i}"] for i in range(31) if dirty >> i & 1]
+    return [host["esr_el2"] & MASK32]
 
 
 _LIMITS = {"pgd": PGD_LIMIT, "pud": PUD_LIMIT, "pmd": PMD_LIMIT, "host": PMD_LIMIT}
 
 
 def _set_memory(d: RData, memory: Mapping[str, int], vmid: int, addr: int, pte: int) -> None:
-    """Page ownership, entries and pools for the page that this case maps; ``pool``: 1 just fits, 2 is full."""
+    """Page ownership, entries, pools and tables for the page that this case maps.
+
+    ``pool``: 1 just fits, 2 is full; ``pool.tables``: how many of the three tables above the entry are there.
+    """
     pfn, gfn = phys_page(pte) // PAGE_SIZE, addr // PAGE_SIZE
 
     def get(name: str) -> int:
@@ -250,6 +245,7 @@ def _set_memory(d: RData, memory: Mapping[str, int], vmid: int, addr: int, pte: 
         host = replace(host, pt={pfn: (pfn, get("host.level"), get("host.pte"))})
     if get("npt.level") or get("npt.pte"):
         own = replace(own, pt={gfn: (phys_page(get("npt.pte")) // PAGE_SIZE, get("npt.level"), get("npt.pte"))})
+    own = _with_tables(own, addr, memory.get("pool.tables", 0))
     for name, limit in _LIMITS.items():
         used = memory.get(f"pool.{name}", 0)
         if used:
@@ -263,6 +259,15 @@ def _set_memory(d: RData, memory: Mapping[str, int], vmid: int, addr: int, pte: 
         d.npts[vmid] = own
     if host != fresh_npt(HOSTVISOR):
         d.npts[HOSTVISOR] = host
+
+
+def _with_tables(npt: Npt, addr: int, count: int) -> Npt:
+    pgd, pud, pmd = table_indices(addr)
+    if count > 0:
+        npt = replace(npt, pgd_t=frozenset({pgd}))
+    if count > 1:
+        npt = replace(npt, pud_t=frozenset({(pgd, pud)}))
+    return replace(npt, pmd_t=frozenset({(pgd, pud, pmd)})) if count > 2 else npt
 
 
 def _with_free(npt: Npt, name: str, free: int) -> Npt:

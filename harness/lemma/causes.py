@@ -59,7 +59,7 @@ _CODE_LEMMAS: tuple[Cause, ...] = (
         "not halt and ctxt.hpfar_el2 >= 0x400000",
         "The fault is not in MMIO space. The code has read the host's ESR before it looks at the address, so "
         "`data_log` is one further; the specification returns the state of before the read.",
-        "prep_abort_spec0: return the state after get_int_esr also where the address is no MMIO address.",
+        "prep_abort_spec0: in the last arm return adt', the state after get_int_esr, not adt.",
     ),
     Cause(
         "load into XZR",
@@ -78,7 +78,7 @@ _CODE_LEMMAS: tuple[Cause, ...] = (
         "More than one of x0..x30 is marked. Each round of the specification starts again from the state of before the "
         "loop, so that only the last marked register is taken and `data_log` is one further; the code takes each "
         "register, each with its own value.",
-        "sync_dirty_to_shadow_spec0: each round continues with the state of the round before.",
+        "sync_dirty_to_shadow_loop0: get_int_gpr_spec on adt', the state of the round before, not on adt.",
     ),
     Cause(
         "dirty of 2^64 and more",
@@ -97,7 +97,8 @@ _CODE_LEMMAS: tuple[Cause, ...] = (
         "The code writes 48..71, system registers, and it asks the host for ACTLR_EL1, so that `data_log` of the "
         "current VM is one further. It compares with the kernel's numbers of MPIDR_EL1 and ACTLR_EL1 (1 and 4), the "
         "specification with the proof's (47 and 50), which its loop never reaches.",
-        "Both specifications: index i + SYSREGS_START, the MPIDR value at i = 1, ACTLR_EL1 at i = 4.",
+        "reset_sys_regs_loop and reset_sys_regs_loop0: write to index i + SYSREGS_START, the MPIDR value at i = 1 and "
+        "ACTLR_EL1 at i = 4, from the oracle of the current VM.",
     ),
     Cause(
         "fault in the first page",
@@ -106,7 +107,7 @@ _CODE_LEMMAS: tuple[Cause, ...] = (
         "not halt and ctxt.dirty != INVALID64 and 0 < core[0] < 4096",
         "The fault address that the host hands over is 1..4095. The specification maps a page for the guest "
         "(0 < addr), the code does not (4096 <= addr).",
-        "Both specifications: test 4096 <= addr, as the code does.",
+        "restore_shadow_kvm_regs_spec0 and _spec: 4096 <= addr where they test 0 < addr.",
     ),
     Cause(
         "resumed VM",
@@ -115,7 +116,7 @@ _CODE_LEMMAS: tuple[Cause, ...] = (
         "not halt and ctxt.dirty == INVALID64 and info.vm_inc_exe != 0 and is_int(info.vm_inc_exe)",
         "The VM is resumed from an encrypted image (`vm_inc_exe` is not 0). The code leaves its registers as they are, "
         "the specification resets them.",
-        "Both specifications: ask is_inc_exe_spec, and reset only where it is 0.",
+        "restore_shadow_kvm_regs_spec0 and _spec: ask is_inc_exe_spec first, and reset only where it is 0.",
     ),
     Cause(
         "inc_exe of 2^32 and more",
@@ -164,7 +165,8 @@ _REFINEMENT: tuple[Cause, ...] = (
         "not halt and registers(ctxt.dirty) >= 2",
         "More than one of x0..x30 is marked. The closed form gives every one of them the first value and advances "
         "`data_log` by their number; the layered form takes the last one only and advances by one.",
-        "Both: the k-th marked register takes doracle (data_log + k).",
+        "sync_dirty_to_shadow_loop: dorc at logn', the position after the rounds before, not at logn; and the change "
+        "of sync_dirty_to_shadow_loop0.",
     ),
     Cause(
         "no VM",
@@ -220,7 +222,8 @@ _REFINEMENT: tuple[Cause, ...] = (
         "An instruction is skipped and the PC is 2^48 or more, as in every kernel in the upper half of the address "
         "space. The layered form is undefined (rely is_addr pc), so that nothing is proved of the entry of such a "
         "guest; the closed form gives a result.",
-        "Both specifications: rely is_int64 pc, and PC plus 4 modulo 2^64, as in the code.",
+        "restore_shadow_kvm_regs_spec0: rely is_int64 pc where it relies on is_addr pc; and _spec too: PC plus 4 "
+        "modulo 2^64, as in the code.",
     ),
     Cause(
         "exception and skip",
@@ -231,7 +234,8 @@ _REFINEMENT: tuple[Cause, ...] = (
         "An exception is injected and an instruction skipped in one entry. The closed form builds pstate, spsr_0 and "
         "esr_el1 of the skip from the state of before the injection: the guest is at its exception vector with its old "
         "PSTATE and without SPSR. The layered form keeps the injection.",
-        "restore_shadow_kvm_regs_spec: build the states of the skip from those of after the injection.",
+        "restore_shadow_kvm_regs_spec: in the arm of the skip build cstates''' from cstates'', the states of after the "
+        "injection, not from cstates'.",
     ),
 )
 PROOF_CAUSES: tuple[Cause, ...] = (*_CODE_LEMMAS, *_REFINEMENT)

@@ -115,6 +115,19 @@ _EXITS: tuple[Cause, ...] = (
     Cause("MMIO load", ALL[:2], ("prep_abort",), f"{_HERE}{_MMIO} and {_READ}", *_LOAD),
     Cause("MMIO load", ALL[2:], ("prep_abort",), f"{_HERE}{_MMIO} and {_READ} and not ({_SAME31})", *_LOAD),
     Cause("MMIO load", ALL, (SAVE,), f"{_EXIT}{_IS_ABORT}{_MMIO} and {_READ}", *_LOAD),
+    *(
+        Cause(
+            "store of SP",
+            pairs,
+            (function,),
+            f"{region}{_MMIO} and {_WRITE} and {_RD31}",
+            "An MMIO store with Rd = 31, which is XZR: the guest stores 0. The kernel's index 31 is SP_EL0, which it "
+            "hands to the host; the closed form reveals nothing.",
+            "Kernel: hand over 0 where Rd is 31.",
+            part="revealed",
+        )
+        for pairs, function, region in ((SPEC, "prep_abort", _HERE), (ALL, SAVE, f"{_EXIT}{_IS_ABORT}"))
+    ),
     Cause(
         "MMIO store",
         SPEC,
@@ -244,6 +257,15 @@ _ENTRIES: tuple[Cause, ...] = (
         "Proof and kernel: one list of the bits of an entry; kernel: panic stops the core.",
     ),
     Cause(
+        "address of the host",
+        ALL,
+        ("post_handle_shadow_s2pt_fault",),
+        f"{_HERE}addr != (ctxt.hpfar_el2 // 16 * 4096) & INVALID64",
+        "The proof maps at the address that it is given, which restore has from the host; the kernel maps at that of "
+        "HPFAR_EL2, whatever the host says.",
+        "Proof: take the address from hpfar_el2, as the kernel does.",
+    ),
+    Cause(
         "reset",
         ALL,
         (RESTORE,),
@@ -279,7 +301,20 @@ _ENTRIES: tuple[Cause, ...] = (
         "Proof: flags := 0 on an entry; and the changes of post_handle_shadow_s2pt_fault.",
     ),
 )
-KERNEL_CAUSES: tuple[Cause, ...] = (*_VCPUS, *_EXITS, *_ENTRIES)
+_LIES = tuple(
+    Cause(
+        "address of the host",
+        pairs,
+        (RESTORE,),
+        f"{_ENTRY}ctxt.flags == 0 and {least} <= walk.addr < 0x1000000000000",
+        "No fault of the guest is pending, and the host still hands over an address. The proof maps a page of "
+        "the host's choice at that address of the guest; the kernel maps only where it has noted a fault itself "
+        "(PENDING_FSC_FAULT), and at the address of HPFAR_EL2.",
+        "Proof: ask flags for PENDING_FSC_FAULT, and take the address from hpfar_el2.",
+    )
+    for pairs, least in ((("spec:kernel", "low:kernel"), 1), (("body:kernel",), 4096))
+)
+KERNEL_CAUSES: tuple[Cause, ...] = (*_VCPUS, *_EXITS, *_ENTRIES, *_LIES)
 """The causes of the pairs with level kernel."""
 
 
@@ -294,12 +329,20 @@ def causes_of(question: Question) -> tuple[Cause, ...]:
 
 
 def cause_of(cluster: Cluster) -> Cause:
-    """The first cause in whose region the cluster's counterexample lies.
+    """The cause in whose region the cluster's counterexample lies.
 
+    Of several it is the one that what differs belongs to: only a reveal, only a log, or the state; then the first.
     Raises ``LookupError`` if it lies in none: the table of causes is then not complete.
     """
-    case = dict(cluster.case)
-    for cause in causes_of(cluster.question):
-        if cause.formula.of_case(case):
-            return cause
-    raise LookupError(f"no cause for {cluster.question} on {case}")
+    case, part = dict(cluster.case), _part(cluster.fields)
+    found = [c for c in causes_of(cluster.question) if c.formula.of_case(case)]
+    if not found:
+        raise LookupError(f"no cause for {cluster.question} on {case}")
+    return next((c for c in found if c.part == part), found[0])
+
+
+def _part(fields: tuple[str, ...]) -> str:
+    """What alone shows a difference in these fields, a row of :data:`~harness.lemma.causes.PARTS`."""
+    if fields == ("revealed",):
+        return "revealed"
+    return "logs" if fields and all(name.startswith("log.") for name in fields) else "state"

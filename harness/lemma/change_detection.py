@@ -1,49 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Would the campaign notice that a level changed?
-
-It runs the stored states again (one for each path of each level, and every cluster), then it searches.
-"""
+"""Would a changed level be noticed?  By stored paths, stored clusters, the hypotheses, and by a search alone."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from harness.jsonfile import reading
+from harness.lemma.answers import ANSWER_PAIRS, load_answers
 from harness.lemma.case import STORED, case_of
 from harness.lemma.clusters import cluster_of, contained, load, store_path, verify
-from harness.lemma.compare_levels import MAIN_PAIRS, Difference, Pair, Question, ask, questions
+from harness.lemma.compare_levels import EQUAL, MAIN_PAIRS, Difference, Pair, Question, ask, questions
+from harness.lemma.formula import Formula
 from harness.lemma.generate import draw
 from harness.lemma.path_states import changed, load_paths
+from harness.lemma.repair import EXACT
+from harness.lemma.row_findings import cases_of, changed_rows
 from harness.lemma.shrink import least
 
 
+def kind_of(goal: str, branches: Iterable[str]) -> str:
+    """A goal and the branches of both sides on which it was reached, as eight hex digits."""
+    return hashlib.sha256(repr((goal, sorted(branches))).encode()).hexdigest()[:8]
+
+
 def goals_path(directory: Path, pair: Pair) -> Path:
-    """The file with every goal that campaigns of the pair have reached."""
+    """The file with every kind of difference (:func:`kind_of`) that campaigns of the pair have reached."""
     return directory / "goals" / f"{pair[0]}-{pair[1]}.json"
 
 
 def load_goals(directory: Path, pair: Pair) -> set[tuple[str, str]]:
-    """The known goals as (function, goal).  InputError: the file is something else."""
+    """The known kinds as (function, kind).  InputError: the file is something else."""
     path = goals_path(directory, pair)
     if not path.exists():
         return set()
     with reading(path, STORED) as known:
-        return {(function, goal) for function, goals in known.items() for goal in goals}
+        return {(function, kind) for function, kinds in known.items() for kind in kinds.split()}
 
 
 def store_goals(directory: Path, pair: Pair, goals: set[tuple[str, str]]) -> None:
-    """Write the known goals, one function a line."""
-    rows = {f: sorted(g for name, g in goals if name == f) for f in sorted({name for name, _ in goals})}
+    """Write the known kinds, one function a line."""
+    rows = {f: " ".join(sorted(g for name, g in goals if name == f)) for f in sorted({name for name, _ in goals})}
     path = goals_path(directory, pair)
     path.parent.mkdir(parents=True, exist_ok=True)
     body = ",\n".join(f"{json.dumps(f)}: {json.dumps(g)}" for f, g in rows.items())
     path.write_text("{\n" + body + "\n}\n")
 
 
-def notice(directory: Path, cases: int, seed: int) -> str | None:
-    """What is not as it was stored, or None: ``cases`` random cases for each question of the main pairs."""
+def by_paths(directory: Path, cases: int, seed: int) -> str | None:
+    """The first stored path on which a level does something else, or None."""
     for row in load_paths(directory / "paths.json"):
         try:
             wrong = changed(row)
@@ -51,6 +60,11 @@ def notice(directory: Path, cases: int, seed: int) -> str | None:
             wrong = f"raised {error!r}"
         if wrong is not None:
             return f"stored path: {wrong[:200]}"
+    return None
+
+
+def by_clusters(directory: Path, cases: int, seed: int) -> str | None:
+    """The first stored counterexample that shows something else, or None."""
     for pair in MAIN_PAIRS:
         for cluster in load(store_path(directory, pair)):
             try:
@@ -59,14 +73,85 @@ def notice(directory: Path, cases: int, seed: int) -> str | None:
                 wrong = f"raised {error!r}"
             if wrong is not None:
                 return f"stored cluster of {':'.join(pair)} {cluster.question.function}: {wrong[:120]}"
+    return None
+
+
+def by_hypotheses(directory: Path, cases: int, seed: int) -> str | None:
+    """The first row or drawn state that a stored hypothesis does not describe any more, or None.
+
+    Outside every region the sides must agree; inside one that was proved exact they must differ.
+    """
     rng = random.Random(seed)
-    for pair in MAIN_PAIRS:
-        known = load_goals(directory, pair)
-        keys = {c.key for c in load(store_path(directory, pair))}
-        for question in questions((pair,)):
-            found = _search(question, cases, rng, known, keys)
-            if found is not None:
-                return f"new cluster of {':'.join(pair)} {question.function}: {found}"
+    for pair in ANSWER_PAIRS:
+        for found in load_answers(directory, pair):
+            regions = [(c.name, Formula(c.region), c.verdict == EXACT) for c in found.causes]
+            for case in (*cases_of(found.question.function), *_drawn(rng, found.question.function, cases)):
+                wrong = _not_described(found.question, case, regions)
+                if wrong is not None:
+                    return f"{':'.join(pair)} {found.question.function}: {wrong}"
+    return None
+
+
+def _not_described(
+    question: Question, case: dict[str, int], regions: Sequence[tuple[str, Formula, bool]]
+) -> str | None:
+    try:
+        verdict = ask(question, case)[0]
+    except Exception as error:
+        return f"raised {error!r}"
+    if isinstance(verdict, Difference):
+        return None if any(f.of_case(case) for _, f, _ in regions) else "a counterexample outside the hypotheses"
+    if verdict == EQUAL:
+        return next((f"agrees inside {name}" for name, f, exact in regions if exact and f.of_case(case)), None)
+    return None
+
+
+def _drawn(rng: random.Random, function: str, cases: int) -> Iterator[dict[str, int]]:
+    return (draw(rng, function) for _ in range(cases))
+
+
+def by_campaign(directory: Path, cases: int, seed: int) -> str | None:
+    """What a short search from nothing reports that is not as stored, or None.
+
+    Its rows come first, then ``cases`` drawn states for each question; a kind of difference that no run has shown is
+    minimised, and counts if no stored cluster is like it.
+    """
+    chosen = [question for pair in MAIN_PAIRS for question in questions((pair,))]
+    for question in chosen:
+        try:
+            rows = changed_rows(directory, question)
+        except Exception as error:
+            return f"raised {error!r}"
+        if rows:
+            return f"a row of {':'.join(question.pair)} {rows[0][:200]}"
+    rng = random.Random(seed)
+    known = {pair: load_goals(directory, pair) for pair in MAIN_PAIRS}
+    keys = {pair: {c.key for c in load(store_path(directory, pair))} for pair in MAIN_PAIRS}
+    for question in chosen:
+        found = _search(question, cases, rng, known[question.pair], keys[question.pair])
+        if found is not None:
+            return f"new cluster of {':'.join(question.pair)} {question.function}: {found}"
+    return None
+
+
+Detector = Callable[[Path, int, int], str | None]
+DETECTORS: Mapping[str, Detector] = MappingProxyType(
+    {
+        "stored paths": by_paths,
+        "stored clusters": by_clusters,
+        "hypotheses": by_hypotheses,
+        "campaign": by_campaign,
+    }
+)
+"""What may notice a changed level, each by itself; all take the directory of what is stored, states, and a seed."""
+
+
+def notice(directory: Path, cases: int, seed: int, names: Sequence[str] = tuple(DETECTORS)) -> str | None:
+    """What is not as it was stored, or None: these detectors, with ``cases`` random cases for each question."""
+    for name in names:
+        found = DETECTORS[name](directory, cases, seed)
+        if found is not None:
+            return found
     return None
 
 
@@ -74,8 +159,7 @@ def _search(
     question: Question, cases: int, rng: random.Random, known: set[tuple[str, str]], keys: set[tuple[object, ...]]
 ) -> str | None:
     tried: set[str] = set()
-    for _ in range(cases):
-        case = draw(rng, question.function)
+    for case in _drawn(rng, question.function, cases):
         try:
             difference = ask(question, case)[0]
         except Exception as error:
@@ -83,9 +167,10 @@ def _search(
         if not isinstance(difference, Difference):
             continue
         for goal in difference.goals():
-            if (question.function, goal) in known or goal in tried:
+            kind = kind_of(goal, difference.branches())
+            if (question.function, kind) in known or kind in tried:
                 continue
-            tried.add(goal)
+            tried.add(kind)
             small = least(question, case_of(case), goal, budget=2000)
             cluster = cluster_of(question, small)
             if cluster is not None and cluster.key not in keys and not contained(question, small, goal):

@@ -26,13 +26,14 @@ Values = tuple[tuple[str, str], ...]
 class Cluster:
     """One kind of counterexample.
 
-    ``branch``: the branches that the left side takes on the least case; ``fork``: the first one that the right side
-    decides differently; ``fields``: what differs, or ``undefined``: why the right side is undefined; ``left`` and
-    ``right``: the differing fields' final values as text, on each side.
+    ``branch`` and ``right_branch``: the branches that each side takes on the least case; ``fork``: the first one that
+    the right side decides differently; ``fields``: what differs, or ``undefined``: why the right side is undefined;
+    ``left`` and ``right``: the differing fields' final values as text, on each side.
     """
 
     question: Question
     branch: tuple[str, ...]
+    right_branch: tuple[str, ...]
     fork: str
     undefined: str | None
     fields: tuple[str, ...]
@@ -41,15 +42,21 @@ class Cluster:
     right: Values
 
     @property
+    def branches(self) -> frozenset[str]:
+        """The branches of both sides as one set, those of the right side marked."""
+        return frozenset((*self.branch, *(f"right {label}" for label in self.right_branch)))
+
+    @property
     def key(self) -> tuple[object, ...]:
         """What makes it a cluster of its own."""
-        return self.question, self.branch, self.fork, self.undefined, self.fields
+        return self.question, self.branch, self.right_branch, self.fork, self.undefined, self.fields
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; numbers of the state are decimal, and may exceed 64 bits."""
         return {
             **self.question.to_json(),
             "branch": list(self.branch),
+            "right_branch": list(self.right_branch),
             "fork": self.fork,
             "undefined": self.undefined,
             "fields": list(self.fields),
@@ -69,6 +76,7 @@ def cluster_of(question: Question, case: Case) -> Cluster | None:
     return Cluster(
         question,
         difference.branch(),
+        difference.right_branch(),
         difference.fork(),
         difference.undefined,
         shown,
@@ -109,15 +117,15 @@ def find_clusters(finds: Iterable[Find], jobs: int = 1) -> tuple[Cluster, ...]:
 
 def _of_one_goal(finds: list[Find]) -> list[Cluster]:
     found: list[Cluster] = []
-    seen: list[set[str]] = []
+    seen: list[frozenset[str]] = []
     for question, goal, case in sorted(finds, key=_by_branch):
-        start = set(_branch(question, case))
+        start = _branches(question, case)
         if any(branch <= start for branch in seen):
             continue
         small = least(question, case, goal)
         cluster = cluster_of(question, small)
         assert cluster is not None
-        seen.append(set(cluster.branch))
+        seen.append(cluster.branches)
         if not contained(question, small, goal):
             found.append(cluster)
     return found
@@ -130,15 +138,15 @@ def merge(clusters: Iterable[Cluster]) -> tuple[Cluster, ...]:
         cluster = cluster_of(old.question, old.case)
         if cluster is not None and (cluster.key not in found or order(cluster.case) < order(found[cluster.key].case)):
             found[cluster.key] = cluster
-    shown: dict[tuple[Question, str], list[set[str]]] = {}
+    shown: dict[tuple[Question, str], list[frozenset[str]]] = {}
     for c in found.values():
         for goal in goals_of(c):
-            shown.setdefault((c.question, goal), []).append(set(c.branch))
+            shown.setdefault((c.question, goal), []).append(c.branches)
     return sort_clusters(
         c
         for c in found.values()
         if any(
-            not contained(c.question, c.case, goal) and not any(b < set(c.branch) for b in shown[c.question, goal])
+            not contained(c.question, c.case, goal) and not any(b < c.branches for b in shown[c.question, goal])
             for goal in goals_of(c)
         )
     )
@@ -150,14 +158,14 @@ def goals_of(cluster: Cluster) -> tuple[str, ...]:
     return difference.goals() if isinstance(difference, Difference) else ()
 
 
-def _branch(question: Question, case: Case) -> tuple[str, ...]:
+def _branches(question: Question, case: Case) -> frozenset[str]:
     difference = ask(question, dict(case))[0]
-    return difference.branch() if isinstance(difference, Difference) else ()
+    return difference.branches() if isinstance(difference, Difference) else frozenset()
 
 
 def _by_branch(find: tuple[Question, str, Case]) -> tuple[object, ...]:
     question, goal, case = find
-    branch = _branch(question, case)
+    branch = sorted(_branches(question, case))
     return question.pair, question.function, goal, len(branch), branch, order(case)
 
 
@@ -173,13 +181,13 @@ def contained(question: Question, case: Case, goal: str) -> bool:
     """A part of ``case`` shows the goal's class already, and takes no branch that ``case`` does not take."""
     whole = ask(question, dict(case))[0]
     assert isinstance(whole, Difference)
-    wanted, branch = goal.partition(" at ")[0], set(whole.branch())
+    wanted, branch = goal.partition(" at ")[0], whole.branches()
     for size in range(len(case)):
         for part in combinations(case, size):
             difference = ask(question, dict(part))[0]
             if (
                 isinstance(difference, Difference)
-                and set(difference.branch()) <= branch
+                and difference.branches() <= branch
                 and any(g.partition(" at ")[0] == wanted for g in difference.goals())
             ):
                 return True
@@ -252,6 +260,7 @@ def _from_json(row: Mapping[str, Any]) -> Cluster:
     return Cluster(
         question,
         tuple(row["branch"]),
+        tuple(row["right_branch"]),
         row["fork"],
         row["undefined"],
         tuple(row["fields"]),

@@ -29,7 +29,7 @@ _CLASS |= {name: f"ctxt.{name}" if name in _ONE_BY_ONE else "ctxt.el1" for name 
 
 # Branches whose other arm does something of its own; elsewhere the other arm does nothing, or is a branch itself.
 TWO_ARMED: frozenset[str] = frozenset(
-    {"prep_abort.read", "prep_abort.mmio", "prep_hvc.system_off"}
+    {"prep_abort.read", "prep_abort.mmio", "prep_hvc.system_off", "set_int_gpr.sp"}
     | {"insert.room", "assign_pfn_to_vm.unshared", "assign_pfn_to_vm.vm_owns"}
 )
 
@@ -38,6 +38,16 @@ def branch_of(path: Sequence[Decision]) -> tuple[str, ...]:
     """The branches that a path takes, each once, in order; ``not `` marks the other arm of a two-armed one."""
     taken = (label if outcome else f"not {label}" for label, outcome in path if outcome or label in TWO_ARMED)
     return tuple(dict.fromkeys(taken))
+
+
+def right_branch_of(path: Sequence[Decision]) -> tuple[str, ...]:
+    """The branches of the right side, which may part two causes; whether a table had room there, or a conflict, not."""
+    return tuple(label for label in branch_of(path) if not label.removeprefix("not ").startswith("insert."))
+
+
+def branches_of(left: Sequence[Decision], right: Sequence[Decision]) -> frozenset[str]:
+    """The branches of both sides as one set, those of the right side marked."""
+    return frozenset((*branch_of(left), *(f"right {label}" for label in right_branch_of(right))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,14 @@ class Difference:
     def branch(self) -> tuple[str, ...]:
         """The branches that the left side took, each once, in order."""
         return branch_of(self.left)
+
+    def right_branch(self) -> tuple[str, ...]:
+        """The branches that the right side took, each once, in order."""
+        return right_branch_of(self.right)
+
+    def branches(self) -> frozenset[str]:
+        """The branches of both sides; see :func:`branches_of`."""
+        return branches_of(self.left, self.right)
 
     def fork(self) -> str:
         """The first branch that both sides reach and decide differently; empty if there is none."""

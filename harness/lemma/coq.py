@@ -15,14 +15,14 @@ from harness.lemma.case import build
 from harness.lemma.causes_kernel import cause_of
 from harness.lemma.clusters import Cluster
 from harness.lemma.compare_levels import ask
-from harness.model.constants import CTXT_FIELDS, FP, HOSTVISOR, KERNEL_ONLY, SHADOW_FIELD, ctxt_id
+from harness.model.constants import CTXT_FIELDS, FP, KERNEL_ONLY, SHADOW_FIELD, ctxt_id
 from harness.model.state import RData
 
 SUFFIX = {"spec": "_spec", "low": "_spec0", "body": "_body"}
 HEADER = """\
 (* Counterexamples found by shadowfuzz, level against level of its model, as closed theorems.
    Compile with: coqc -R harness/lemma/theory Shadow FILE, after Model.v there. *)
-Require Import ZArith List.
+Require Import ZArith List Bool.
 From Shadow Require Import Model.
 Import ListNotations.
 Open Scope Z_scope.
@@ -157,10 +157,15 @@ def _info(d: RData, vmid: int) -> str:
 def _npt(d: RData, vmid: int) -> str:
     npt = d.npt(vmid)
     entries = _map("fun _ => (0, 0, 0)", dict(npt.pt))
-    flags = "(fun _ => false) (fun _ _ => false) (fun _ _ _ => false)"
-    assert vmid in (HOSTVISOR, vmid)
-    assert not npt.pgd_t
+    flags = " ".join((_flags({(i,) for i in npt.pgd_t}, 1), _flags(npt.pud_t, 2), _flags(npt.pmd_t, 3)))
     return f"mkNpt ({entries}) {flags} {npt.pgd_next} {npt.pud_next} {npt.pmd_next}"
+
+
+def _flags(keys: Iterable[tuple[int, ...]], size: int) -> str:
+    """A function of ``size`` indices that is true at these."""
+    names = "ijk"[:size]
+    true = (" && ".join(f"({name} =? {at})" for name, at in zip(names, key, strict=True)) for key in sorted(keys))
+    return f"(fun {' '.join(names)} => {' || '.join(f'({text})' for text in true) or 'false'})"
 
 
 def _map(base: str, updates: Mapping[int, object]) -> str:

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from harness.jsonfile import reading
-from harness.lemma.answer_page import render_answers
+from harness.lemma.answer_page import field_name, render_answers
 from harness.lemma.campaign_recall import load_trials
 from harness.lemma.case import STORED
 from harness.lemma.causes_kernel import cause_of
@@ -29,7 +29,8 @@ undefined it claims nothing; where it is defined and the right side is not, or d
 KINDS = """\
 ## Every kind of state that was found
 
-The rows below are the search's: one for each set of branches and fields, by the cause that its state belongs to.
+The rows below are the search's: one for each set of branches of both sides and of fields, by the cause that its state
+belongs to. `right:` has the branches that only the right side takes.
 """
 TITLES = {
     ("low", "body"): "`low` to `body`, kind by kind",
@@ -77,12 +78,14 @@ def _short(label: str) -> str:
 def _row(c: Cluster) -> str:
     start = ", ".join(f"`{name}` = {value:#x}" for name, value in c.case) or "the plain state"
     branch = ", ".join(f"`{_short(label)}`" for label in c.branch) or "none"
+    only_right = [f"`{_short(label)}`" for label in c.right_branch if label not in c.branch]
+    branch += f"; right: {', '.join(only_right)}" if only_right else ""
     if c.undefined is not None:
         return f"| {start} | {branch} | defined | undefined: {c.undefined} |"
     shown, more = c.fields[:MAX_FIELDS], len(c.fields) - MAX_FIELDS
     left, right = dict(c.left), dict(c.right)
     tail = f"<br>and {more} more fields" if more > 0 else ""
-    outs = ["<br>".join(f"`{f}` {side[f]}" for f in shown) + tail for side in (left, right)]
+    outs = ["<br>".join(f"{field_name(f)} {side[f]}" for f in shown) + tail for side in (left, right)]
     return f"| {start} | {branch} | {outs[0]} | {outs[1]} |"
 
 
@@ -126,22 +129,44 @@ def _stability(directory: Path) -> str:
     return "\n".join([*lines, ""])
 
 
+HOW_NOTICED = {
+    "unit tests": "the tests of the model in `tests/unit/harness/model`",
+    "stored paths": "one stored state for each path of each level, with a digest of what comes out",
+    "stored clusters": "the least counterexamples above, run again",
+    "hypotheses": "the hypotheses above, on the generator's rows and drawn states: outside them both sides agree, "
+    "inside a weakest one they differ",
+    "campaign": "a search alone: what its rows show, with the values, and kinds of difference that no cluster has",
+}
+
+
 def _mutants(directory: Path) -> str:
-    """The mutation test's last full run."""
-    lines = ["## Would the campaign notice a changed level?", ""]
+    """The mutation test's last run: what each detector notices by itself."""
+    lines = ["## Would a changed level be noticed?", ""]
     path = directory / "mutants.json"
     if not path.exists():
-        return "\n".join([*lines, "The mutation test (`shadowfuzz lemma --mutants 0 --store`) was not run yet.", ""])
+        return "\n".join([*lines, "Not measured yet (`shadowfuzz lemma --mutants 0 --store`).", ""])
     with reading(path, STORED) as report:
-        lines.append(
+        lines += [
             f"`shadowfuzz lemma --mutants N --store` (N = 0: all) changed one row of the model at a time, in "
             f"{report['mutants']} of {report['all']} possible ways: a number plus one, another comparison or operator, "
-            f"a statement left out, two names of a table swapped. The stored states run again and a short random "
-            f"search noticed {report['killed']} of them, **{report['rate']:.1%}**, the slowest after "
-            f"{report['slowest_kill_s']} s. "
-            "The survivors, each reviewed by hand (`harness/lemma/surviving_mutants.py`):\n"
-        )
-        lines += ["| survivor | review | why |", "|---|---|---|"]
+            f"a statement left out, two names of a table swapped. Something noticed {report['killed']} of them, "
+            f"**{report['rate']:.1%}**. Each detector by itself, over the same changes:",
+            "",
+            "| detector | what it is | noticed | share |",
+            "|---|---|---|---|",
+        ]
+        for name, (noticed, total) in report["detectors"].items():
+            lines.append(f"| {name} | {HOW_NOTICED[name]} | {noticed} of {total} | {noticed / total:.1%} |")
+        lines += [
+            "",
+            f"Something that this page shows (a cluster, a hypothesis, a row of the search) changed with "
+            f"{report['page']} of {report['mutants']}.",
+            "",
+            "The changes that nothing noticed, each reviewed by hand (`harness/lemma/surviving_mutants.py`):",
+            "",
+            "| survivor | review | why |",
+            "|---|---|---|",
+        ]
         for text in report["survivors"]:
             row = REASONS.get(text)
             lines.append(f"| `{text}` | {row.kind} | {row.why} |" if row else f"| `{text}` | **gap** | not reviewed |")

@@ -50,13 +50,17 @@ _PSCI: tuple[int, ...] = (
 _CLASSES: tuple[int, ...] = tuple(ec << 26 for ec in (0, 1, 18, 22, 32, 36, 60, 24, 63, 17, 33))
 _PTE: tuple[int, ...] = (0, 0x5003, 0x7FF, 5 << 12, 1 << 39, (1 << 40) - 4096, (1 << 48) - 1, 1 << 57)
 _FREE: tuple[int, ...] = (0, 1, 2)
+_BEYOND = (1 << 60, 1 << 60 | 0x70, 1 << 60 | 0x400000)  # HPFAR_EL2: the code computes its address modulo 2^64
 VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
         "ctxt.dirty": _DIRTY,
         "ctxt.ec": (0, 1, 2, 3, 2 | 1 << 31, 1 << 31),
         "ctxt.esr_el2": _CLASSES,
         "ctxt.x0": _PSCI,
-        "ctxt.hpfar_el2": (0, 0x70, 0x7F, 0x3FFFFF, 0x400000, 0x40000F, 1 << 40, (1 << 40) - 1, 1 << 56, INVALID64),
+        "ctxt.hpfar_el2": (
+            *(0, 0x70, 0x7F, 0x3FFFFF, 0x400000, 0x40000F, 1 << 40, (1 << 40) - 1, 1 << 56, INVALID64),
+            *_BEYOND,
+        ),
         "ctxt.flags": (0, 1, 2, 3),
         "ctxt.pstate": (0, 4, 5, 11, 965, 0x3C4),
         "ctxt.pc": (0, 0x1000, (1 << 48) - 4, (1 << 48) - 1, 1 << 48, INVALID64 - 3, INVALID64),
@@ -65,6 +69,7 @@ VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
         "core.1": (*_PTE, *_PTE, *_PTE, 2),
         "core.2": (0, 3, 1, 4, 0, 3, 5, 3, 0, 3, 1 << 32, 3, 2),
         "addr": (0, 1, 4096, 0x7000, (1 << 48) - 1, 1 << 48),
+        "walk.addr": (0, 1, 4095, 4096, 0x7000, 0x3FF000, (1 << 48) - 1, 1 << 48),
         "walk.pte": _PTE,
         "walk.level": (0, 3, 1, 3, 4, 3, 0, 3, 5, 3, 1, 3, 2),
         "host.esr_el2": _ESR_HOST,
@@ -86,17 +91,33 @@ VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
         "page.npt.pte": (0, 0x5FFF),
     }
     | {f"pool.{name}": _FREE for name in ("pgd", "pud", "pmd", "host")}
+    | {"pool.tables": (3, 0, 1, 2)}
     | {f"lock.{name}": (0, 1) for name in ("info", "s2page", "host", "npt")}
 )
 
 _IMAGE = {"info.vm_next_load_info": 1, "image0.size": 0x2000, "image0.remap": 0x80000}
+# Images that overlap: the last one that holds the address counts; and one that ends beyond 2^64.
+_OVERLAPS: tuple[Profile, ...] = (
+    *(
+        {
+            **_IMAGE,
+            "info.vm_next_load_info": count,
+            "image2.addr": 0x2000,
+            "image2.size": 0x1000,
+            "image2.remap": 0xA0000,
+        }
+        | {"image1.addr": base, "image1.size": 0x1000, "image1.remap": 0x90000}
+        for count, base in product((2, 3), (0x1000, 0x800, 0))
+    ),
+    {**_IMAGE, "info.vm_next_load_info": 2, "image1.addr": INVALID64 - 0xFFF, "image1.size": 0x3000},
+)
 _TRAP: Profile = {"ctxt.ec": 2}
 _BOOT = {"data.0": 0x1000, "data.1": 5, "host.pc": 0x1000, "host.pstate": 5}
 _ABORTS = tuple((hpfar, rd << 16 | bits) for hpfar in (0, 0x400000) for rd in (0, 5, 31) for bits in (0, 64, 128))
 _SYNC = {"data.0": 101, "data.1": 102, "data.2": 103} | {f"host.x{i}": 201 + i for i in (0, 1, 2, 30)}
 _RUN = {"ctxt.pc": 0x1000, "ctxt.pstate": 5, "vbar": 0x8000}
 _WALKED = {"core.1": 0x5003, "core.2": 3, "walk.pte": 0x5003, "walk.level": 3}
-_FAULT: Profile = {"core.0": 0x7000, "ctxt.hpfar_el2": 0x70, "ctxt.flags": 2, **_WALKED}
+_FAULT: Profile = {"core.0": 0x7000, "walk.addr": 0x7000, "ctxt.hpfar_el2": 0x70, "ctxt.flags": 2, **_WALKED}
 
 
 def _trap(exception: int, **more: int) -> Profile:
@@ -114,7 +135,8 @@ PROFILES: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
         "prep_wfx": ({}, {"ctxt.dirty": 4}),
         "prep_hvc": tuple({"ctxt.x0": fn, "ctxt.x1": 11, "ctxt.x2": 12, "ctxt.x3": 13} for fn in _PSCI),
         "prep_abort": tuple(
-            {"data.0": esr, "host.esr_el2": esr, "ctxt.hpfar_el2": hpfar, "ctxt.x5": 9} for hpfar, esr in _ABORTS
+            {"data.0": esr, "host.esr_el2": esr, "ctxt.hpfar_el2": hpfar, "ctxt.x5": 9}
+            for hpfar, esr in (*_ABORTS, *product(_BEYOND, (0, 64)))
         ),
         "sync_dirty_to_shadow": (
             *(_dirty(dirty, _SYNC) for dirty in (0, 1, 3, 7, 1 << 30, 1 << 31)),
@@ -126,6 +148,7 @@ PROFILES: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
             {"data.0": 0x1000, "host.pc": 0x1000},
             *({**_BOOT, **_IMAGE, "image0.remap": (1 << 48) - left} for left in (0x2000, 0x1FFF)),
             {**_BOOT, "info.vm_next_load_info": 1, "image0.addr": 0x1000, "image0.size": 0x2000},
+            *({**_BOOT, **overlap} for overlap in _OVERLAPS),
         ),
         "reset_sys_regs": (
             *({}, {"data.0": 77, "regs.actlr_el1": 77}, {f"reg_desc.{i}": 1000 + i for i in range(1, 25)}),
@@ -135,13 +158,14 @@ PROFILES: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
         "post_handle_shadow_s2pt_fault": (
             *({"addr": 0x7000, "ctxt.hpfar_el2": 0x70, **_WALKED, "core.0": 0x5003, "core.1": 3},) * 3,
             *({"addr": 0x7000}, {"walk.pte": 1, "core.0": 1, "walk.level": 3, "core.1": 3}),
+            *({"addr": 0x7000, "ctxt.hpfar_el2": hpfar, **_WALKED} for hpfar in (0x90, *_BEYOND)),
         ),
         "save_shadow_kvm_regs": (
             *({}, *(_trap(ec) for ec in (1, 1, 0, 17, 24, 60))),
             *(_trap(ec, **{"ctxt.x0": fn}) for fn in _PSCI for ec in (18, 22)),
             *(
                 _trap(ec, **{"data.0": esr, "host.esr_el2": esr, "ctxt.hpfar_el2": hpfar})
-                for (hpfar, esr), ec in product(_ABORTS[::3] + _ABORTS[1::3], (32, 36))
+                for (hpfar, esr), ec in product((*_ABORTS[::3], *_ABORTS[1::3], (_BEYOND[1], 0)), (32, 36))
             ),
         ),
         "restore_shadow_kvm_regs": (
@@ -157,8 +181,11 @@ PROFILES: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
             *(_dirty(1 << 35 | DIRTY_PC_FLAG, {**_RUN, "vbar": vbar}) for vbar in (0x8000, 0x8000, 1 << 48)),
             *(_FAULT,) * 9,
             *({name: value for name, value in _FAULT.items() if name not in _WALKED},) * 3,
-            *({"core.0": low, "core.1": 0x5003, "core.2": 3} for low in (*(1,) * 7, 4095)),
+            *({"core.0": low, "core.1": 0x5003, "core.2": 3} for low in (*(1,) * 7, 4095, 4096)),
             {"ctxt.flags": 2, **_WALKED},
+            *({**_FAULT, "ctxt.hpfar_el2": hpfar} for hpfar in (0x90, *_BEYOND)),
+            {"walk.addr": 0x7000, **_WALKED},
+            *(_dirty(INVALID64, {**_BOOT, **overlap}) for overlap in _OVERLAPS[::3]),
         ),
     }
 )
@@ -205,26 +232,36 @@ PAGES: tuple[Profile, ...] = (
         {"page.s2page.owner": owner, "page.s2page.count": count, "page.s2page.gfn": gfn}
         for owner, count, gfn in product((1, 1, 2, 0), (0, 0, INVALID, 1), (SAME, SAME, INVALID64, 1 << 32 | 7, 0))
     ),
+    # values that the record of a page cannot hold: the proof relies on their ranges
+    {"page.s2page.owner": 1 << 32},
+    {"page.s2page.owner": 1, "page.s2page.count": 1 << 32, "page.s2page.gfn": SAME},
+    {"page.s2page.owner": 1, "page.s2page.gfn": 1 << 64},
 )
 _ENTRIES: tuple[Profile, ...] = (
     *({"page.npt.level": level, "page.npt.pte": 0x5FFF} for level in (2, 3)),
     *({"page.host.level": level, "page.host.pte": 0x5FFF} for level in (3, 2)),
     {"page.host.level": 3, "page.host.pte": 0x5FFF, "pool.host": 2},
+    {"page.host.level": 1 << 32, "page.host.pte": 0x5FFF},
 )
 _POOLS: tuple[Profile, ...] = tuple({f"pool.{n}": used} for n, used in product(("pgd", "pud", "pmd"), (2, 2, 1)))
+_HAVE: tuple[Profile, ...] = tuple({"pool.tables": count} for count in (1, 2, 3))
 TABLES: tuple[Profile, ...] = (
     *({},) * 24,
     *_ENTRIES * 4,
     *_POOLS * 2,
     *_ENTRIES[:1] * 6,
     *({**entry, **pool} for entry, pool in product(_ENTRIES, _POOLS[::3])),
+    *_HAVE,
+    *({**have, **pool} for have, pool in product(_HAVE, _POOLS[::3])),
+    {"pool.tables": 3, "walk.level": 2, "core.1": 2, "core.2": 2},
 )
 
 
 def _walk(addr: int, pte: int, level: int, post: bool) -> Profile:
     at = 0 if post else 1
     found = {f"core.{at}": pte, f"core.{at + 1}": level, "walk.pte": pte, "walk.level": level}
-    return found | ({"addr" if post else "core.0": addr, "ctxt.hpfar_el2": addr >> 8} if addr else {})
+    named = dict.fromkeys(("addr",) if post else ("core.0", "walk.addr"), addr)
+    return found | (named | {"ctxt.hpfar_el2": addr >> 8} if addr else {})
 
 
 _WALKS = ((0, 0x5001, 2), (0, 1, 2), (0, 0, 3), (0, 0, 3), (0, 0, 3), (0, 1, 0), (0x6040_7000, 0x5001, 2))
@@ -260,6 +297,7 @@ SLOTS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "save_shadow_kvm_regs": (*("ctxt.ec", "ctxt.esr_el2", "ctxt.x0") * 6, *_ALWAYS, *_SAVE * 3, *_GPRS),
         "restore_shadow_kvm_regs": (
             *("ctxt.ec", "ctxt.dirty", "core.0", "core.1", "core.2", "vbar", "ctxt.pc", "ctxt.hpfar_el2") * 6,
+            *("walk.addr",) * 4,
             *("data.0", "data.1", "walk.pte", "walk.level", "info.vm_inc_exe", "core_data_log", "data_log") * 2,
             *_ALWAYS,
             *_MEMORY,

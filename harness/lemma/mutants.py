@@ -15,6 +15,8 @@ import importlib.util
 import json
 import os
 import random
+import runpy
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -55,6 +57,11 @@ class Mutant:
     position: int
     line: int
     what: str
+
+    @property
+    def name(self) -> str:
+        """Where it is and what it changes."""
+        return f"{self.module}.py:{self.line}: {self.what}"
 
 
 def mutants() -> tuple[Mutant, ...]:
@@ -156,43 +163,92 @@ class _Loader(importlib.machinery.SourceFileLoader):
         return compile(apply(self._mutant, source), self.path, "exec", dont_inherit=True)
 
 
+UNIT_TESTS = "unit tests"
+"""The detector that is the unit tests of the model; the others are those of :mod:`~harness.lemma.change_detection`."""
+ON_PAGE = ("stored clusters", "hypotheses", "campaign")
+"""The detectors that look at what docs/lemmas.md shows."""
+TIMEOUT = 60
+"""Seconds; a detector that takes longer counts as one that noticed."""
+SLOW_TESTS = ("test_memoised_replay.py",)
+"""Tests of the model's replay, which is about traces and not about one level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How mutants are tried: ``directory`` of what is stored, random ``cases`` for each question, the ``seed`` and the
+    ``detectors``, each of which is asked by itself; ``tests``: the directory of the model's unit tests."""
+
+    directory: Path
+    cases: int
+    seed: int
+    detectors: tuple[str, ...]
+    tests: Path | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a mutant; ``how`` is None for a survivor."""
+    """What became of a mutant: what each detector says (None: it did not notice), and the seconds of them all."""
 
     mutant: Mutant
-    how: str | None
+    by: tuple[tuple[str, str | None], ...]
     seconds: float
 
+    @property
+    def how(self) -> str | None:
+        """What the first detector that noticed says; None for a survivor."""
+        return next((how for _, how in self.by if how is not None), None)
 
-def check(mutant: Mutant, directory: Path, cases: int, seed: int, timeout: float = 60.0) -> Result:
-    """Run the campaign's check with the mutant in a child process; longer than ``timeout`` counts as noticed."""
+
+def check(mutant: Mutant, trial: Trial) -> Result:
+    """Ask each detector in a process of its own, which loads the model afresh with the mutant."""
     start = time.monotonic()
+    by = tuple(
+        (name, _by_tests(mutant, trial) if name == UNIT_TESTS else _in_child(mutant, trial, name))
+        for name in trial.detectors
+    )
+    return Result(mutant, by, time.monotonic() - start)
+
+
+def _by_tests(mutant: Mutant, trial: Trial) -> str | None:
+    assert trial.tests is not None
+    position = (mutant.module, str(mutant.node), str(mutant.position))
+    tests = (str(trial.tests), *(f"--ignore={trial.tests / name}" for name in SLOW_TESTS))
+    command = (sys.executable, "-m", "harness.lemma.mutants", *position, "-xq", "-p", "no:cacheprovider", *tests)
+    try:
+        done = subprocess.run(
+            command, cwd=trial.tests.parents[3], capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "the tests take too long"
+    return None if done.returncode == 0 else next(iter(reversed(done.stdout.strip().splitlines())), "the tests fail")
+
+
+def _in_child(mutant: Mutant, trial: Trial, detector: str) -> str | None:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _child(mutant, directory, cases, seed, writer, round(timeout))
+        _child(mutant, trial, detector, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as answer:
         data = answer.readline()  # not to the end: a child that was forked meanwhile holds the pipe open too
     os.waitpid(child, 0)
-    how = json.loads(data) if data else "the check was killed (too slow, or out of stack)"
-    return Result(mutant, how, time.monotonic() - start)
+    if not data:
+        return "the check was killed (too slow, or out of stack)"
+    how = json.loads(data)
+    return None if how is None else str(how)
 
 
-def _child(mutant: Mutant, directory: Path, cases: int, seed: int, writer: int, timeout: int) -> None:
+def _child(mutant: Mutant, trial: Trial, detector: str, writer: int) -> None:
     """Load the model afresh and answer through the pipe; does not return."""
     import signal
 
-    signal.alarm(timeout)
+    signal.alarm(TIMEOUT)
     try:
-        for name in [n for n in sys.modules if n.startswith((PACKAGE, "harness.lemma")) and n != __name__]:
-            del sys.modules[name]
-        sys.meta_path.insert(0, _Finder(mutant))
+        _load_afresh(mutant)
         try:
             notice = importlib.import_module("harness.lemma.change_detection").notice
-            how = notice(directory, cases, seed)
+            how = notice(trial.directory, trial.cases, trial.seed, (detector,))
         except Exception as error:
             how = f"does not load: {error!r}"
         os.write(writer, json.dumps(how).encode() + b"\n")
@@ -200,9 +256,11 @@ def _child(mutant: Mutant, directory: Path, cases: int, seed: int, writer: int, 
         os._exit(0)
 
 
-def run(directory: Path, chosen: Sequence[Mutant], cases: int, seed: int) -> tuple[Result, ...]:
-    """Check these mutants one after the other."""
-    return tuple(check(mutant, directory, cases, seed) for mutant in chosen)
+def _load_afresh(mutant: Mutant) -> None:
+    """Forget every module that knows the model: the next import takes the changed one."""
+    for name in [n for n in sys.modules if n.startswith((PACKAGE, "harness.lemma")) and n != __name__]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, _Finder(mutant))
 
 
 def sample(count: int, seed: int) -> tuple[Mutant, ...]:
@@ -211,14 +269,35 @@ def sample(count: int, seed: int) -> tuple[Mutant, ...]:
 
 
 def summary(results: Sequence[Result]) -> dict[str, Any]:
-    """A JSON object: the kill rate, by module too, and the survivors."""
+    """A JSON object: the kill rate, by detector and module too, and the survivors."""
     killed = [r for r in results if r.how is not None]
     modules = {m: [r for r in results if r.mutant.module == m] for m in MODULES}
+    by: dict[str, list[bool]] = {}
+    for name, how in (row for r in results for row in r.by):
+        by.setdefault(name, []).append(how is not None)
     return {
         "mutants": len(results),
         "killed": len(killed),
         "rate": round(len(killed) / len(results), 4) if results else 0.0,
-        "slowest_kill_s": round(max((r.seconds for r in killed), default=0.0), 1),
+        "slowest_s": round(max((r.seconds for r in results), default=0.0), 1),
+        "detectors": {name: [sum(noticed), len(noticed)] for name, noticed in by.items()},
+        "page": sum(any(how is not None for name, how in r.by if name in ON_PAGE) for r in results),
         "modules": {m: [sum(r.how is not None for r in rs), len(rs)] for m, rs in modules.items() if rs},
-        "survivors": [f"{r.mutant.module}.py:{r.mutant.line}: {r.mutant.what}" for r in results if r.how is None],
+        "survivors": [r.mutant.name for r in results if r.how is None],
+        "missed": {
+            name: [r.mutant.name for r in results if r.how is not None and dict(r.by)[name] is None] for name in by
+        },
     }
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the tests that pytest's arguments name, with a mutant: module, node, position, then those arguments."""
+    module, node, position, *rest = arguments
+    mutant = next(m for m in mutants() if (m.module, m.node, m.position) == (module, int(node), int(position)))
+    _load_afresh(mutant)
+    sys.argv = ["pytest", *rest]
+    runpy.run_module("pytest", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

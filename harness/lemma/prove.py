@@ -16,7 +16,7 @@ import z3
 
 from harness.lemma.case import Case
 from harness.lemma.clusters import Cluster, cluster_of, contained, goals_of
-from harness.lemma.compare_levels import Difference, Question, ask, branch_of, field_class, fork
+from harness.lemma.compare_levels import Difference, Question, ask, branches_of, field_class, fork
 from harness.lemma.shrink import least
 from harness.lemma.symbolic import Explorer, OpenBranch, Sym, SymState, term
 from harness.lemma.symbolic_starts import Start, start_state, starts
@@ -107,7 +107,7 @@ class _Run:
 
         def violated(d: SymState, name: str) -> None:
             goal = f"undefined {name} at {fork(tuple(left.path), tuple(d.path))}"
-            if not self._is_explained(goal, left):
+            if not self._is_explained(goal, left, d):
                 self._witness(goal)
 
         right.on_violation = violated
@@ -135,7 +135,7 @@ class _Run:
                 groups.setdefault(field_class(name), []).append(unequal(u, v))
         for name, conditions in groups.items():
             goal = f"{name} at {at}"
-            if self._is_explained(goal, left):
+            if self._is_explained(goal, left, right):
                 continue
             differ = z3.Or(*conditions)
             if self._x.possible(differ, goal):
@@ -144,9 +144,9 @@ class _Run:
                 self._witness(goal)
                 self._x.solver.pop()
 
-    def _is_explained(self, goal: str, left: SymState) -> bool:
-        """A cluster shows this goal on branches that this path takes too."""
-        branch = set(branch_of(left.path))
+    def _is_explained(self, goal: str, left: SymState, right: SymState) -> bool:
+        """A cluster shows this goal on branches that these paths take too."""
+        branch = branches_of(left.path, right.path)
         return any(known <= branch for known in self._proof.explained.get(goal, ()))
 
     def _can_differ(self, u: Any, v: Any, where: str) -> bool:
@@ -163,7 +163,7 @@ class _Run:
         if not isinstance(difference, Difference) or (goal is not None and goal not in difference.goals()):
             self._open(f"{self._start.name}: a symbolic difference ({goal or 'black box'}) that the run does not show")
             return
-        branch = set(difference.branch())
+        branch = difference.branches()
         for shown in difference.goals():
             if not any(known <= branch for known in proof.explained.get(shown, ())):
                 self._place(case, shown)
@@ -172,7 +172,7 @@ class _Run:
         small = least(self._question, case, goal)
         cluster = cluster_of(self._question, small)
         assert cluster is not None
-        self._proof.explained.setdefault(goal, []).append(frozenset(cluster.branch))
+        self._proof.explained.setdefault(goal, []).append(cluster.branches)
         if contained(self._question, small, goal):
             return
         if cluster.key not in self._known:
@@ -185,7 +185,7 @@ def prove(question: Question, known: tuple[Cluster, ...]) -> Proof:
     keys = {c.key for c in known}
     for cluster in known:
         for goal in goals_of(cluster):
-            proof.explained.setdefault(goal, []).append(frozenset(cluster.branch))
+            proof.explained.setdefault(goal, []).append(cluster.branches)
     for start in starts(question):
         if start.open is not None:
             proof.open.append(start.open)

@@ -8,19 +8,23 @@ that excludes it is then the weakest one.  A region that is not exact shows a st
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import z3
 
-from harness.lemma.case import Case
+from harness.lemma.case import Case, case_of
 from harness.lemma.causes import Cause
 from harness.lemma.compare_levels import EQUAL, Code, Difference, Question, ask, fork
 from harness.lemma.formula import Formula, negated
+from harness.lemma.generate import draw
 from harness.lemma.prove import fields_of, same, unequal
+from harness.lemma.shrink import order, passes
 from harness.lemma.symbolic import Explorer, OpenBranch, SymState, Truth, term
 from harness.lemma.symbolic_starts import Start, lookup, repair_starts, start_state
+from harness.minimiser import minimise
 from harness.model import CODE
 from harness.model.state import Undefined
 
@@ -28,16 +32,22 @@ MAX_WITNESSES = 6
 MEASURED_BITS = (None, -1, 0, 30)
 """Of the starts with one marked register, those on which a region is measured."""
 EXACT, AGREES, OPEN = "exact", "agrees", "open"
+DRAWS, BUDGET = 600, 2000
+"""Random states in which an agreement inside a region is looked for, and the steps to make one smaller."""
 
 
 @dataclass(slots=True)
 class Region:
-    """What was shown of one cause's region: ``exact``, ``agrees`` (with a state) or ``open`` (with a reason)."""
+    """What was shown of one cause's region: ``exact``, ``agrees`` (with a state) or ``open`` (with a reason).
+
+    ``reached``: some start has a state in it that the left side is defined on.
+    """
 
     cause: str
     verdict: str = EXACT
     state: Case = ()
     reason: str = ""
+    reached: bool = False
 
 
 @dataclass(slots=True)
@@ -114,6 +124,10 @@ def _is_left(question: Question, region: Formula, causes: Sequence[Cause]) -> bo
 
 def _region(result: Repair, cause: Cause, scope: Scope) -> Region:
     region, question = Region(cause.name), result.question
+    region.state = _agreeing(question, cause.formula, scope.code)
+    if region.state:
+        region.verdict = AGREES
+        return region
     for start in scope.starts_of(question):
         if start.dirty_bit not in MEASURED_BITS:
             continue
@@ -128,7 +142,21 @@ def _region(result: Repair, cause: Cause, scope: Scope) -> Region:
         if run.reason:
             region.verdict, region.reason = OPEN, run.reason
             break
+    if region.verdict == EXACT and not region.reached:
+        region.verdict, region.reason = OPEN, "no symbolic start has a state in it"
     return region
+
+
+def _agreeing(question: Question, inside: Formula, code: Code) -> Case:
+    """A least drawn state inside on which the sides agree; empty if none of the drawn ones is like that."""
+
+    def agrees(case: Case) -> bool:
+        return inside.of_case(dict(case)) and ask(question, dict(case), code)[0] == EQUAL
+
+    rng = random.Random(1)
+    drawn = sorted({case_of(draw(rng, question.function)) for _ in range(DRAWS)}, key=order)
+    first = next((case for case in drawn if agrees(case)), None)
+    return () if first is None else minimise(first, agrees, order, passes(question.function), BUDGET)
 
 
 def _count(result: Repair, run: _Run, where: str) -> None:
@@ -213,6 +241,7 @@ class _Run:
         left = self._left()
         if left is None:
             return
+        region.reached = True
         right, args = start_state(self._start, self._question, self.x)
         try:
             self._code[self._question.pair[1], self._question.function](right, *args)

@@ -123,15 +123,15 @@ def passes(function: str) -> tuple[Drop | Lower | LowerTwo | Move | Plain, ...]:
 
 
 def least(question: Question, case: Case, goal: str, budget: int = 40_000) -> Case:
-    """The least case that still shows ``goal`` and takes no branch that ``case`` does not take.
+    """The least case that still shows ``goal`` and takes no branch, on either side, that ``case`` does not take.
 
     Raises ``ValueError`` if ``case`` does not show it.
     """
     start = ask(question, dict(case))[0]
-    branch = set(start.branch()) if isinstance(start, Difference) else set()
+    branch = start.branches() if isinstance(start, Difference) else frozenset()
 
     def shows(candidate: Case) -> bool:
         difference = ask(question, dict(candidate))[0]
-        return isinstance(difference, Difference) and goal in difference.goals() and set(difference.branch()) <= branch
+        return isinstance(difference, Difference) and goal in difference.goals() and difference.branches() <= branch
 
     return minimise(case, shows, order, passes(question.function), budget)

@@ -37,13 +37,13 @@ def measure(questions: tuple[Question, ...], starts: int, tries: int, seed: int)
     goals = same = total = 0
     strays: list[str] = []
     for question in questions:
-        ends: dict[tuple[str, tuple[str, ...]], list[Case]] = defaultdict(list)
+        ends: dict[tuple[str, frozenset[str]], list[Case]] = defaultdict(list)
         for _ in range(tries):
             case = draw(rng, question.function)
             difference = ask(question, case)[0]
             if isinstance(difference, Difference):
                 for goal in difference.goals():
-                    key = (goal, difference.branch())
+                    key = (goal, difference.branches())
                     if len(ends[key]) < starts:
                         ends[key].append(least(question, case_of(case), goal))
         for (goal, _), cases in ends.items():

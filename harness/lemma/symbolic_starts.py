@@ -25,8 +25,6 @@ from harness.model.constants import (
     INVALID64,
     KERNEL_ONLY,
     MASK32,
-    MASK64,
-    PENDING_FSC_FAULT,
     ctxt_id,
     is_addr,
     is_vmid,
@@ -134,7 +132,7 @@ def lookup(start: Start, question: Question) -> Callable[[str], Any]:
     """
     plain = {"vmid": start.vmid, "vcpuid": start.vcpuid, "halt": int(start.halt), "lock.info": int(start.locked)}
     plain |= {"cur_vmid": start.cur_vmid, "info.vm_next_load_info": start.images}
-    plain |= dict.fromkeys(("curid", "data_log", "core_data_log", "walk.addr"), 0)
+    plain |= dict.fromkeys(("curid", "data_log", "core_data_log"), 0)
 
     def value(name: str) -> Any:
         if name in plain:
@@ -200,10 +198,11 @@ def start_state(start: Start, question: Question, x: Explorer) -> tuple[SymState
     if coupled:
         host = {n: 0 if n in skipped else free(f"host.{n}") for n in HOST_FIELDS}
         d.host_regs[key] = host
-        walk = (0, free("walk.pte"), free("walk.level"))
+        walk = (free("walk.addr"), free("walk.pte"), free("walk.level"))
         d.walk[key] = walk
         d.regs = {**BLANK, "actlr_el1": free("regs.actlr_el1")}
-        data, core, addr = _couple(start, function, ctxt, host, walk, d.regs["actlr_el1"])
+        data = _couple(start, function, host, d.regs["actlr_el1"])
+        core = list(walk) if function == "restore_shadow_kvm_regs" else [walk[1], walk[2], 0]
     _restrict(start, question, ctxt["dirty"], x)
     if start.no_trap:
         x.solver.add(term(ctxt["ec"]) != ARM_EXCEPTION_TRAP)
@@ -230,26 +229,17 @@ def _restrict(start: Start, question: Question, dirty: Any, x: Explorer) -> None
         x.solver.add(invalid if start.first_entry else z3.Not(invalid))
 
 
-def _couple(
-    start: Start, function: str, ctxt: Mapping[str, Any], host: Mapping[str, Any], walk: Any, actlr: Any
-) -> tuple[list[Any], list[Any], Any]:
+def _couple(start: Start, function: str, host: Mapping[str, Any], actlr: Any) -> list[Any]:
     """As :func:`harness.lemma.case.couple`, for one known dirty register."""
     rest: list[Any] = [0] * (ORACLE_SLOTS - 3)
     if function == "reset_sys_regs":
-        data = [actlr, 0, 0, *rest]
-    elif function == "reset_gp_regs" or start.first_entry:
-        data = [host["pc"], host["pstate"], actlr, *rest]
-    elif function in ("sync_dirty_to_shadow", "restore_shadow_kvm_regs"):
+        return [actlr, 0, 0, *rest]
+    if function == "reset_gp_regs" or start.first_entry:
+        return [host["pc"], host["pstate"], actlr, *rest]
+    if function in ("sync_dirty_to_shadow", "restore_shadow_kvm_regs"):
         bit = start.dirty_bit
-        data = [host[GPRS[bit]] if bit is not None and bit >= 0 else 0, 0, 0, *rest]
-    else:
-        data = [host["esr_el2"] & MASK32, 0, 0, *rest]
-    addr = ((ctxt["hpfar_el2"] & (MASK64 - 0xF)) * 256) & MASK64
-    core: list[Any] = [walk[1], walk[2], 0]
-    if function == "restore_shadow_kvm_regs":
-        pending = (ctxt["flags"] & PENDING_FSC_FAULT) != 0
-        core = [choose(pending, value, 0) for value in (addr, walk[1], walk[2])]
-    return data, core, addr
+        return [host[GPRS[bit]] if bit is not None and bit >= 0 else 0, 0, 0, *rest]
+    return [host["esr_el2"] & MASK32, 0, 0, *rest]
 
 
 def _map_box(d: SymState, args: tuple[Any, ...]) -> None:

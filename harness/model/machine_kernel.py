@@ -110,6 +110,7 @@ def set_int_gpr(d: RData, vmid: int, vcpuid: int, index: int, value: int) -> Non
     """The host-visible ``x[index] := value`` (31: ``sp``); 32 and up really stops."""
     if d.halt:
         return
+    d.decide("set_int_gpr.sp", index == 31)
     d.host(vmid, vcpuid)[_host_gpr(d, index)] = value
     d.revealed.append((vmid, vcpuid, index, value))
 

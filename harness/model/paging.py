@@ -57,8 +57,9 @@ def prot_and_map_vm_s2pt(d: RData, vmid: int, addr: int, pte: int, level: int) -
 def assign_pfn_to_vm(d: RData, vmid: int, gfn: int, pfn: int) -> None:
     """Make the VM the owner of a page.
 
-    The host's table lock is taken and logged, used or not.  A panic leaves ``tstate`` 0, the s2page lock held and only
-    its acquire events; when the host's mapping fails both locks stay held and the ownership is kept.
+    The host's table lock must be free on every path; it is taken, and logged, only where a page leaves the host.
+    A panic leaves ``tstate`` 0, the s2page lock held and only its acquire events; when the host's mapping fails both
+    locks stay held and the ownership is kept.
     """
     d.rely("is_vmid vmid", is_vmid(vmid))
     d.rely("is_gfn gfn", is_gfn(gfn))
@@ -92,8 +93,6 @@ def assign_pfn_to_vm(d: RData, vmid: int, gfn: int, pfn: int) -> None:
             _panic(d)
     elif d.decide("assign_pfn_to_vm.vm_owns", (owner == vmid) & ((old_gfn == INVALID64) | (gfn == old_gfn))):
         page = d.s2page[pfn] = (owner, 0 if count == INVALID else count, gfn)
-        acquire(d, host_lock)
-        release(d, host_lock)
         release(d, S2PAGE_ID, (pfn, page))
     else:
         _panic(d)

@@ -129,7 +129,6 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.campaign.summary_text", "unit/fuzz/campaign/test_summary.py"),
         Row("fuzz.store.findings", "unit/fuzz/store/test_database.py"),
         Row("fuzz.store.runs", "unit/fuzz/store/test_database.py"),
-        Row("harness.lemma.change_detection", "unit/harness/lemma/test_mutants.py"),
         Row("harness.lemma.symbolic_starts", "unit/harness/lemma/test_prove.py", ("harness.lemma.prove",)),
         Row("harness.relations.donated_memory", "unit/harness/guest/test_pkvm_calls.py"),
         Row("harness.relations.guest_debug", "unit/harness/guest/test_debugger.py"),

@@ -291,8 +291,7 @@ Definition assign vmid gfn pfn d : option RData :=
   else if (owner =? vmid) && ((old =? INVALID64) || (gfn =? old)) then
     let count' := if count =? INVALID then 0 else count in
     let d2 := set_s2page (upd (s2page d1) pfn (owner, count', gfn)) d1 in
-    run d3 := acquire 5 d2;
-    Some (release 2 [pfn; owner; count'; gfn] (release 5 [] d3))
+    Some (release 2 [pfn; owner; count'; gfn] d2)
   else Some (lock_panic d1).
 Definition map_page vmid addr pte d : option RData :=
   rely is_vmid vmid; rely is_addr addr; rely is_int64 pte;

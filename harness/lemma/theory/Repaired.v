@@ -42,19 +42,23 @@ Proof.
   do 2 follow. rewrite (vmid_is_int _ E), (vcpu_is_int _ E0). repeat follow; assumption.
 Qed.
 
-(* The refinement of save_shadow_kvm_regs, repaired: a VM's vCPU is the current one. *)
+(* The refinement of save_shadow_kvm_regs, repaired: a VM's vCPU is the current one wherever a helper is called. *)
 Theorem save_spec_low : forall d d',
-  is_vm (cur_vmid d) = true ->
+  let c := context (cur_vmid d) (cur_vcpuid d) d in
+  (halt d = false ->
+     is_vm (cur_vmid d) = true \/ c EC <> 2 \/ ~ In (exception_class (c ESR_EL2)) [1; 18; 22; 32; 36]) ->
   save_shadow_kvm_regs_spec d = Some d' -> save_shadow_kvm_regs_spec0 d = Some d'.
 Proof.
-  intros d d' V H. unfold save_shadow_kvm_regs_spec in H.
+  intros d d' c V H. unfold save_shadow_kvm_regs_spec in H.
   unfold save_shadow_kvm_regs_spec0, get_cur_vmid, get_cur_vcpuid, get_shadow_ctxt, ids, read_field.
-  destruct (halt d) eqn:Halt; [injection H as <-; reflexivity|].
+  destruct (halt d) eqn:Halt; [injection H as <-; reflexivity|]. specialize (V eq_refl).
   do 2 follow. cbn [andb].
   change (has_field EC) with true. change (has_field ESR_EL2) with true. cbn iota.
   unfold prep_wfx_spec, prep_hvc_spec, prep_abort_spec, a_vm, unless_halted.
-  rewrite V, Halt, E0. cbn [andb].
-  repeat (follow; try assumption).
+  rewrite Halt, E0. subst c. cbv zeta in *. repeat (follow; try assumption).
+  all: replace (is_vm (cur_vmid d)) with true; [assumption|].
+  all: destruct V as [V|[V|V]]; [congruence| |]; exfalso; apply V.
+  all: rewrite ?orb_true_iff, ?Z.eqb_eq in *; cbn [In]; intuition.
 Qed.
 
 (* What restore does before it asks for the fault address leaves that address as it is. *)

@@ -20,6 +20,19 @@ def test_the_first_screen_answers_by_name() -> None:
     assert "fault in the first page" in head
 
 
+def test_the_strict_reading_and_the_changes_come_before_the_statements() -> None:
+    head = render_answers(LEMMAS).partition("### How the statements are read")[0]
+    assert "every* state that resets a vCPU" in head
+    assert "4096 <= addr" in head
+    assert "18 of 20 claims are proved without a hypothesis" in head
+
+
+def test_a_reveal_is_marked() -> None:
+    text = render_answers(LEMMAS)
+    assert text.count("`revealed` (not in RData)") >= 2
+    assert "`revealed` nothing" not in text
+
+
 def test_statements_carry_their_hypotheses() -> None:
     text = render_answers(LEMMAS)
     assert "(Hinv: high_level_invariant d)" in text

@@ -11,6 +11,7 @@ from harness.lemma.compare_levels import (
     questions,
 )
 from harness.lemma.docs_page import render
+from harness.lemma.row_findings import store_outcomes
 from tests.support.paths import CORPUS
 
 LEMMAS = CORPUS / "lemmas"
@@ -36,3 +37,16 @@ def test_a_trial_says_what_was_missed(tmp_path: Path) -> None:
         store_trial(tmp_path, missing(tmp_path, LOW_BODY, seed, report, mine, chosen))
     assert [row["seed"] for row in load_trials(tmp_path, "low:body")] == [3, 4]
     assert "| low:body | 3 | 60 | 2 | 5 |" in render(tmp_path)
+
+
+def test_a_row_that_shows_something_else_is_not_listed(tmp_path: Path) -> None:
+    mine = tuple(c for c in STORED if c.question.pair == LOW_BODY)
+    store(tmp_path, LOW_BODY, mine)
+    store_outcomes(tmp_path, LOW_BODY)
+    report = {"seconds": 1.0, "workers": 1, "comparisons": 5}
+    chosen = questions((LOW_BODY,), function="prep_wfx")
+    assert missing(tmp_path, LOW_BODY, 1, report, (), chosen).unlisted == ()
+    path = tmp_path / "rows" / "low-body.json"
+    path.write_text(path.read_text().replace('"prep_wfx": "equal', '"prep_wfx": "vacuous'))
+    (text,) = missing(tmp_path, LOW_BODY, 1, report, (), chosen).unlisted
+    assert text == "prep_wfx: the plain state: was vacuous, is equal"

@@ -20,10 +20,25 @@ def test_a_case_builds_what_it_says() -> None:
 def test_coupling_lays_out_what_the_host_shows() -> None:
     case = {"ctxt.dirty": 5, "ctxt.ec": 2, "host.x0": 10, "host.x2": 12, "ctxt.flags": 2, "ctxt.hpfar_el2": 0x70}
     d, _ = build({**case, "walk.pte": 3}, "restore_shadow_kvm_regs", True)
-    assert (d.doracle[1][:3], d.core_doracle[1]) == ((10, 12, 0), (0x7000, 3, 0))
+    assert (d.doracle[1][:3], d.core_doracle[1]) == ((10, 12, 0), (0, 3, 0))
+
+
+def test_the_host_may_lie_about_the_address_of_a_fault() -> None:
+    case = {"ctxt.hpfar_el2": 0x70, "walk.addr": 0x9000, "walk.pte": 3, "walk.level": 2, "addr": 0xB000}
+    d, _ = build(case, "restore_shadow_kvm_regs", True)
+    assert (d.core_doracle[1], d.walk[8]) == ((0x9000, 3, 2), (0x9000, 3, 2))
+    d, args = build(case, "post_handle_shadow_s2pt_fault", True)
+    assert (d.core_doracle[1], args) == ((3, 2, 0), (1, 0, 0xB000))
 
 
 def test_defaults_are_left_out() -> None:
     assert case_of({"vmid": 1, "ctxt.pc": 0, "ctxt.pstate": 3}) == (("ctxt.pstate", 3),)
     with pytest.raises(KeyError):
         case_of({"no such slot": 1})
+
+
+def test_tables_of_a_mapping_may_be_there_already() -> None:
+    for count, there in enumerate(((0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1))):
+        d, _ = build({"core.0": 0x7000, "core.1": 0x5003, "pool.tables": count}, "restore_shadow_kvm_regs", False)
+        npt = d.npt(1)
+        assert (len(npt.pgd_t), len(npt.pud_t), len(npt.pmd_t)) == there

@@ -36,7 +36,7 @@ def test_drawn_states_agree_outside(left: str, function: str) -> None:
 def test_a_state_in_no_region_is_told() -> None:
     cluster = next(c for c in STORED if c.question.function == "prep_wfx")
     moved = type(cluster)(
-        *(cluster.question, cluster.branch, cluster.fork, cluster.undefined, cluster.fields),
+        *(cluster.question, cluster.branch, cluster.right_branch, cluster.fork, cluster.undefined, cluster.fields),
         *(case_of({"halt": 1}), cluster.left, cluster.right),
     )
     with pytest.raises(LookupError, match="no cause"):

@@ -54,13 +54,13 @@ def test_verify_says_what_changed(tmp_path: Path) -> None:
 
 def finds(question: Question, seed: int, tries: int) -> list[tuple[Question, str, tuple[tuple[str, int], ...]]]:
     rng = random.Random(seed)
-    found: dict[tuple[str, tuple[str, ...]], tuple[tuple[str, int], ...]] = {}
+    found: dict[tuple[str, frozenset[str]], tuple[tuple[str, int], ...]] = {}
     for _ in range(tries):
         case = draw(rng, question.function)
         difference = ask(question, case)[0]
         if isinstance(difference, Difference):
             for goal in difference.goals():
-                found.setdefault((goal, difference.branch()), case_of(case))
+                found.setdefault((goal, difference.branches()), case_of(case))
     return [(question, goal, case) for (goal, _), case in found.items()]
 
 

@@ -61,6 +61,16 @@ def test_assign_panics(page: tuple[int, int, int]) -> None:
 def test_assign_an_own_page(page: tuple[int, int, int], after: tuple[int, int, int]) -> None:
     d = mapped(s2page={5: page})
     assert (d.s2page[5], d.flatmem, d.data_log[1], d.halt) == (after, {}, 0, False)
+    assert 5 not in d.log, "no round of the host's table lock where the VM owns the page already"
+    assert [event[0] for event in d.log[2]] == ["WAIT_LOCK", "OPULL", "OPUSH", "REL_LOCK"]
+
+
+@pytest.mark.parametrize("page", ((1, 2, 7), (2, 0, 7), (0, 1, 7)))
+def test_the_hosts_table_lock_must_be_free_on_every_path(page: tuple[int, int, int]) -> None:
+    with pytest.raises(Undefined, match="lock 5 free"):
+        mapped(s2page={5: page}, lock={5: True})
+    with pytest.raises(Undefined, match="log 5 balanced"):
+        mapped(s2page={5: page}, log={5: [("OPULL", 5)]})
 
 
 @pytest.mark.parametrize("lock", (2, 5, 6))
