@@ -145,7 +145,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         ),
         SERROR_UNDOES: Rule(
             _GPRS | {"host.elr_el1"},
-            _DATA_ABORTS,
+            _DATA_ABORTS | _RESET,
             "an SError that is not masked, while an MMIO access is pending",
             "the access is not completed, as for an external abort",
         ),
