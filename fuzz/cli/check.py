@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fuzz.cli.declare import PATH, Args, declare
-from fuzz.cli.options import file, json_flag, level
+from fuzz.cli.options import json_flag, level, out_file
 from fuzz.cli.output import print_json, style_of
 from fuzz.cli.progress import progress_printer
 from harness.errors import InputError
@@ -46,7 +46,7 @@ exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or 
 @click.argument(
     "traces", nargs=-1, required=True, type=PATH, metavar="TRACE...", help="files of `shadowfuzz recording record`"
 )
-@file("--excerpt", "write the first round of each unexplained cluster of the one TRACE")
+@out_file("--excerpt", "write the first round of each unexplained cluster of the one TRACE")
 @level
 @json_flag
 def command(args: Args) -> int:

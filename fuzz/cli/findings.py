@@ -61,7 +61,7 @@ _FORMAT = option("--format", type=click.Choice(("text", "json", "junit", "sarif"
 @flag("--new", help="list only what no erratum of the target explains")
 @flag("--clusters", help="list every cluster by itself")
 @option("--status", type=click.Choice(STATUSES), help="only problems with it")
-@option("--assignee", metavar="NAME", help="only theirs")
+@option("--assignee", type=str, metavar="NAME", help="only theirs")
 def list_command(args: Args) -> int:
     """List; errors are raised for the caller to show."""
     from fuzz.store.kept_findings import open_database, stories

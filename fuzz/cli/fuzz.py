@@ -16,19 +16,20 @@ from fuzz.cli.options import (
     against,
     cold,
     deterministic,
-    file,
     hyp_copy,
     json_flag,
     number,
+    out_directory,
     seconds,
     store,
     subject,
     targets_of,
 )
-from fuzz.cli.output import json_text, print_json, program, write_whole
+from fuzz.cli.output import json_text, print_json, program
 from fuzz.cli.progress import progress_printer
 from fuzz.paths import DEFAULT_OUT
 from harness.errors import InputError
+from harness.output_file import write_whole
 
 _say = progress_printer("fuzz")
 
@@ -101,7 +102,7 @@ missing here, or a finding could not be written
     help="what guides the search: decisions of the model, edges of KVM's own code, or both (both, if gcc compiles)",
 )
 @number("--seed", None, "of the random numbers (any; the summary names it)", 0, MAX_SEED)
-@file("--out", "the campaign's directory (default: out/campaign)", metavar="DIR", default=DEFAULT_OUT)
+@out_directory("--out", "the campaign's directory (default: out/campaign)", default=DEFAULT_OUT)
 @store
 @flag("--emulators", help="at the end, run findings on other -cpu models and QEMU versions")
 @flag("--accept-kept", help="exit status 1 only for what is new: like no kept regression")

@@ -7,7 +7,7 @@ import os
 
 import click
 
-from fuzz.cli.declare import Args, declare, flag
+from fuzz.cli.declare import TEXT, Args, declare, flag
 from fuzz.cli.options import json_flag
 from fuzz.cli.output import print_json
 from fuzz.cli.progress import progress_printer
@@ -65,7 +65,7 @@ def config_command(_args: Args) -> int:
 
 
 @declare("fetch", "Fetch kernels of Debian's archive with their headers.", EPILOG)
-@click.argument("versions", nargs=-1, metavar="[VERSION...]", help="a version, or its beginning")
+@click.argument("versions", nargs=-1, type=TEXT, metavar="[VERSION...]", help="a version, or its beginning")
 @flag("--all", help="fetch everything that the archive offers")
 @json_flag
 def fetch_command(args: Args) -> int:

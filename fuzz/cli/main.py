@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.exit_status import ExitStatus
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from fuzz.cli.declare import Args, Run
 
+MAX_LINE = 800
 BISECT: Mapping[int, int] = {ExitStatus.USAGE: ExitStatus.BAD_COMMAND, ExitStatus.FAILED: ExitStatus.NOT_TESTED}
 """With ``replay --bisect``, what git-bisect(1) understands: it takes 2 and 3 for bad commits."""
 
@@ -57,8 +59,9 @@ def parsed(argv: Sequence[str]) -> Any:
 
 
 def one_line(text: str) -> str:
-    """Return text as one line that a terminal can be shown: control characters escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """Return text as one line that a terminal can be shown: control characters escaped, at most 800 characters."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE // 4]}[...]{line[-3 * MAX_LINE // 4 :]}"
 
 
 def _answer_interrupts() -> None:
@@ -80,13 +83,16 @@ def _main(argv: Sequence[str]) -> int:
 
     from harness.errors import InputError, ShadowfuzzError, VmLost
 
+    if sys.stderr is None:  # closed: what is printed to None goes to standard output
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    if sys.stdout is None:
+        return _fail("standard output is closed", ExitStatus.BROKEN_PIPE)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
         status = _complete() if "_SHADOWFUZZ_COMPLETE" in os.environ else run(argv)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # here, where a full disk can still be reported
+        sys.stdout.flush()  # here, where a full disk can still be reported
     except BrokenPipeError:
         _drop_stdout()
         return ExitStatus.BROKEN_PIPE

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import webbrowser
@@ -12,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TextIO
-
-from harness.errors import InputError
 
 if TYPE_CHECKING:
     from harness.report.terminal import Style
@@ -86,26 +83,6 @@ def json_text(name: str, document: Mapping[str, Any]) -> str:
 def print_json(name: str, document: Mapping[str, Any]) -> None:
     """Print the JSON output of a command."""
     print(json_text(name, document), end="", flush=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that an option names.  InputError: it cannot be written."""
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise InputError(str(path), None, f"cannot be written: {error.strerror}") from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that an option names, whole or not at all.  InputError: it cannot be written."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(str(path), None, f"cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def announce_page(path: Path, size: int, *, show: bool) -> None:

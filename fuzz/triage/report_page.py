@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -18,6 +17,7 @@ from fuzz.store.database import Database
 from fuzz.store.kept_findings import all_examples, kept_rows, stories
 from fuzz.store.runs import History
 from harness.findings.known_divergences import Catalogue
+from harness.output_file import write_whole
 from harness.report.campaign_data import Book, branches, known_hits
 from harness.report.html_report import page
 from harness.report.problem_data import errata_of, problems_of
@@ -26,12 +26,7 @@ from harness.report.problem_data import errata_of, problems_of
 def write_report(database: Database, campaign: Path, out: Path) -> int:
     """Write the report to ``out``, whole or not at all; return its size in bytes."""
     text = page(book_of(database, campaign))
-    work = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        work.write_text(text, encoding="utf-8")
-        work.replace(out)
-    finally:
-        work.unlink(missing_ok=True)
+    write_whole(out, text)
     return len(text.encode())
 
 

@@ -35,6 +35,7 @@ from harness.arch import sysregs
 from harness.arch.a64 import FORM, PLAIN_BY_NAME, encode
 from harness.arch.registers import Encoding
 from harness.errors import InputError
+from harness.input_file import open_input
 from harness.layout import MAX_STEPS
 from harness.scenario.memory_slots import Slot, collides
 from harness.scenario.steps import INITIAL, KINDS, SLOT_OPERANDS, VALUE, WORD_ADDRESS, Actor, Arg, Operand
@@ -278,7 +279,7 @@ def parse(text: str | bytes, where: str = "scenario") -> Scenario:
 def load(path: Path | str) -> Scenario:
     """Read and parse a scenario file.  InputError: it cannot be read, or is no scenario."""
     try:
-        with Path(path).open("rb") as file:
+        with open_input(Path(path)) as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise InputError(str(path), None, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
