@@ -36,6 +36,7 @@ JSON_VERSIONS: Mapping[str, int] = MappingProxyType(
         "kernels list": 1,
         "kernels matrix": 1,
         "lemma": 1,
+        "lint": 1,
         "minimise": 1,
         "recording check": 1,
         "recording distil": 1,

@@ -223,6 +223,11 @@ def _about(line: str) -> str:
     return text
 
 
+def lines_of(text: str) -> tuple[tuple[int, str], ...]:
+    """Return number and stripped text of each line of a scenario, header first, steps last; no comments."""
+    return tuple(_lines(text))
+
+
 def _lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield number and stripped text of every line that is neither blank nor a comment."""
     for number, raw in enumerate(text.split("\n"), 1):
@@ -278,9 +283,13 @@ def parse(text: str | bytes, where: str = "scenario") -> Scenario:
 
 def load(path: Path | str) -> Scenario:
     """Read and parse a scenario file.  InputError: it cannot be read, or is no scenario."""
+    return parse(load_text(path), str(path))
+
+
+def load_text(path: Path | str) -> bytes:
+    """Read a scenario file, or so much of it that :func:`parse` finds it too long.  InputError: it cannot be read."""
     try:
         with open_input(Path(path)) as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise InputError(str(path), None, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return parse(data, str(path))
