@@ -28,7 +28,9 @@ exit status: 0 every file is a scenario (with --strict: without a warning), 2 on
 
 
 @declare(
-    "lint", "Check scenario files: whether they parse, and what in them is probably not meant.  No VM is needed.", EPILOG
+    "lint",
+    "Check scenario files: whether they parse, and what in them is probably not meant.  No VM is needed.",
+    EPILOG,
 )
 @paths()
 @flag("--strict", help="exit status 2 for warnings, too")

@@ -34,12 +34,15 @@ the table of a divergence: "before" is a register at the exit, "host" what KVM a
 "predicted" what the model says the guest sees next, "observed" what the guest really sees; ^ marks digits that
 differ.  Relation switch has "entry", "expected" and "observed": what went into the guest and what came out.
 
+a value that the scenario expects (`expect x3 0x1`) and that was not seen counts as a divergence
+
 an alarm is a problem that the target's own kernel reported in its log while the scenario ran; a WARN_ONCE shows once
 a boot
 
 with --bisect and no --signature, bad is what no kept finding (corpus/regressions) of the target is like
 
-exit status: 0 nothing unexplained, 1 an unexplained divergence or an alarm, 2 bad usage or input, 3 a target was lost
+exit status: 0 nothing unexplained, 1 an unexplained divergence, an expected value that was not seen or an alarm, 2 bad
+usage or input, 3 a target was lost
 """
 
 

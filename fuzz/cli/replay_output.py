@@ -43,6 +43,8 @@ class ReplayText(ReplayListener):
             self._print(line)
         for line in (*terminal.alarm_lines(item.alarms, self.style), *terminal.asserted_lines(item, self.style)):
             self._print(line)
+        for line in terminal.expected_lines(item, self.style):
+            self._print(line)
         for line in (*terminal.failed_lines(item, self.style), *self._left_out(item)):
             self._print(line)
         if self._trace:

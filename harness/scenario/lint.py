@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is legal in a scenario and surely not meant: a step that has no effect, or has it elsewhere than it stands.
+"""What is legal in a scenario and probably not meant: a step that has no effect, or has it elsewhere than it stands.
 
 No target is asked: a warning holds whatever the guest does.  docs/scenarios.md has the rules that they follow from.
 """
@@ -49,10 +49,28 @@ class _Turn:
 def warnings_of(text: str, scenario: Scenario) -> tuple[Warning, ...]:
     """Return what is probably not meant in a scenario; ``text`` is what it was parsed from.  By line."""
     lines = lines_of(text)
-    first = len(lines) - len(scenario.steps)
-    found = [(first + index, words) for index, words in _of_steps(scenario)]
+    first = len(lines) - len(scenario.steps) - len(scenario.expects)
+    steps, expects = (
+        [at for at in range(first, len(lines)) if _is_expect(lines[at][1]) is wanted] for wanted in (False, True)
+    )
+    found = [(steps[index], words) for index, words in _of_steps(scenario)]
+    found += [(expects[index], words) for index, words in _of_expects(scenario)]
     found += [(2 + index, words) for index, words in _of_registers(scenario, lines[2:first])]
     return tuple(Warning(lines[at][0], lines[at][1], words) for at, words in sorted(found))
+
+
+def _is_expect(line: str) -> bool:
+    return line.split()[0] == "expect"
+
+
+def _of_expects(scenario: Scenario) -> Iterator[tuple[int, str]]:
+    """Yield the expectations of a register that is written before an exit can show it."""
+    for index, expect in enumerate(scenario.expects):
+        for step in scenario.steps[expect.before :]:
+            if step.kind in NO_EXIT and step.args[0] == expect.name:
+                yield index, f"is judged after `{format_step(step)}`: the next exit comes after it"
+            if KINDS[step.kind].side is Actor.GUEST and step.kind not in NO_EXIT:
+                break
 
 
 def _of_steps(scenario: Scenario) -> Iterator[tuple[int, str]]:

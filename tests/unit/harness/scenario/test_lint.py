@@ -24,6 +24,8 @@ SAID: tuple[tuple[str, int, str], ...] = (
     ("str x0, [x1]\ncomplete 0x1\n", 4, "completes nothing"),
     ("complete 0x1\nhvc 0x0\n", 3, "completes nothing"),
     ("forge esr 0x1\nhvc 0x0\n", 3, "forges nothing"),
+    ("expect x3 0x1\nmovz x3, 0x5\nhvc 0x0\n", 3, "is judged after `movz x3, 0x5`"),
+    ("expect x4 0x1\nmovz x3, 0x5\nexpect x3 0x5\nset x3 0x7\nhvc 0x0\n", 6, "waits: `movz x3, 0x5` does not trap"),
     ("vcpu 0.0\nhvc 0x0\n", 3, "0.0 is the vCPU that runs already"),
     ("gic_line spi 0x20 0x1\nhvc 0x0\n", 3, "reaches no guest"),
 )
@@ -45,6 +47,8 @@ MEANT = (
     "mov x6, x5\nvcpu 0.1\nhvc 0x0\n",
     "hvc 0x0\nforge esr 0x93c08006\ncomplete 0x1\n",
     "reg x3 0x1\nhvc 0x0\nset x3 0x2\n",
+    "movz x3, 0x5\nexpect x3 0x5\nhvc 0x0\n",
+    "expect x3 0x1\nhvc 0x0\nmovz x3, 0x5\n",
     "vcpu 2.0\ngic_line spi 0x20 0x1\nhvc 0x0\n",
 )
 
