@@ -192,22 +192,40 @@ def by_catalogue(
         yield one._replace(cause=joined(chosen))
 
 
-Everywhere = Callable[[frozenset[str]], Mapping[int, frozenset[str]]]
-"""Compares a whole trace once more with some rules switched on: the names that still differ, by event."""
+class StillDiffers(NamedTuple):
+    """What differs at an event with some rules: the names, and those of them that the rules leave open."""
+
+    names: frozenset[str]
+    left_open: frozenset[str] = NONE
+
+    def and_also(self, name: str) -> StillDiffers:
+        """Return the same with one more name."""
+        return self._replace(names=self.names | {name})
+
+
+NOTHING_DIFFERS = StillDiffers(NONE)
+Everywhere = Callable[[frozenset[str]], Mapping[int, StillDiffers]]
+"""Compares a whole trace once more with some rules switched on: what still differs, by event."""
 
 
 def of_a_trace(found: Sequence[Divergence], again: Everywhere, errata: TargetErrata) -> tuple[Divergence, ...]:
-    """Return what the relations of runs and of whole traces found, with its causes among the errata."""
+    """Return what the relations of runs and of whole traces found, with its causes among the errata.
+
+    What one of them leaves open, and none predicts, is not said to have another cause.
+    """
     events: dict[int, dict[str, str]] = {}
     for one in found:
         events.setdefault(one.event, {})[one.name] = one.exit_class
     caused = tuple(found)
     for event, differing in events.items():
+        left_open: set[str] = set()
 
-        def here(chosen: frozenset[str], event: int = event) -> frozenset[str]:
-            return again(chosen).get(event, NONE)
+        def here(chosen: frozenset[str], event: int = event, left_open: set[str] = left_open) -> frozenset[str]:
+            left = again(chosen).get(event, NOTHING_DIFFERS)
+            left_open |= left.left_open
+            return left.names
 
         known = attribute(differing, here, errata)
         if known is not None:
-            caused = tuple(with_causes(caused, event, known))
+            caused = tuple(with_causes(caused, event, known._replace(other=known.other - left_open)))
     return caused

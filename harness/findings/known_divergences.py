@@ -211,7 +211,7 @@ class Catalogue:
                 # That the register was written is explained by what was written.
                 expected, observed = case.exit_state[row.position], entry_values[row.position]
             if isinstance(expected, str) or isinstance(observed, str):
-                allowed = expected_outcomes(round_) if row.named is not None else None
+                allowed = expected_outcomes(round_, errata) if row.named is not None else None
                 return row.by_conditions if allowed is None else row.named if observed in allowed else None
             for known, rule in row.rules:
                 if rule(case, row.position, expected, observed):

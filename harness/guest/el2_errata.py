@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from harness.arch import a64, exceptions, sysregs
+from harness.guest.debugger import Debugger
 from harness.guest.el2_refusals import IGNORED, NONE, UNDEFINED
 
 DROPS_LINES = "protected-mode-drops-interrupt-lines"
@@ -17,6 +18,7 @@ DROPS_SERROR = "protected-mode-drops-serror"
 SERROR_AGAIN = "protected-mode-serror-comes-again"
 PVM_DROPS_LINES = "protected-vm-drops-interrupt-lines"
 PVM_REJECTS = "protected-vm-undefined-registers"
+NO_DEBUG = "protected-mode-does-not-debug"
 
 _LINES = exceptions.HCR_VI | exceptions.HCR_VF
 _REJECTED: Mapping[str, str] = {
@@ -51,6 +53,17 @@ def returned(left: int, hcr: int, protected: bool, errata: frozenset[str]) -> in
     if protected and PVM_DROPS_LINES in errata:
         left |= hcr & _LINES
     return left | hcr & exceptions.HCR_VSE if SERROR_AGAIN in errata else left
+
+
+def debugged(debugger: Debugger | None, errata: frozenset[str]) -> Debugger | None:
+    """Return what of userspace's debugging happens to a guest that runs.
+
+    Without it MDSCR_EL1 of EL2's copy has neither SS nor MDE: BRK alone goes to userspace, by MDCR_EL2.TDE.
+    Source: flush_hyp_vcpu in arch/arm64/kvm/hyp/nvhe/hyp-main.c of 6.16 copies no external_mdscr_el1.
+    """
+    if debugger is None or NO_DEBUG not in errata:
+        return debugger
+    return Debugger(takes_brk=debugger.takes_brk)
 
 
 def rejected(words: Iterable[int], errata: frozenset[str]) -> Mapping[int, str]:

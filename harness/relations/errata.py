@@ -15,7 +15,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from harness.guest.el2_errata import DROPS_LINES, DROPS_SERROR, PVM_DROPS_LINES, PVM_REJECTS, SERROR_AGAIN
+from harness.guest.el2_errata import (
+    DROPS_LINES,
+    DROPS_SERROR,
+    NO_DEBUG,
+    PVM_DROPS_LINES,
+    PVM_REJECTS,
+    SERROR_AGAIN,
+)
 
 SIGN_EXTENDED = "esr-el1-sign-extended"
 NO_VIRTUAL_ADDRESS = "abort-beyond-ipa-space-has-no-virtual-address"
@@ -44,6 +51,8 @@ SHARED: Mapping[str, str] = MappingProxyType(
 _GPRS = frozenset(f"host.x{i}" for i in range(31))
 _STATE = frozenset({"host.pc", "host.pstate"})
 _EXCEPTION = _STATE | {f"host.{name}_el1" for name in ("elr", "esr", "far", "spsr")}
+_OF_A_STOP = (*(f"x{i}" for i in range(31)), "pc", "pstate", "esr_el2", "far_el2", "spsr_el1", "elr_el1", "esr_el1")
+"""What a run shows that does not end where userspace's debugging must stop it."""
 _RESET = frozenset({"RESET"})
 _FIRST_OR_RESET = _RESET | {"FIRST"}
 _ABORTS = frozenset({"DABT_LOW", "IABT_LOW"})
@@ -141,10 +150,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "the access is not completed, as for an external abort",
         ),
         IGNORES_SIZE: Rule(
-            frozenset({"host.slot"}),
+            frozenset({"host.slot", "save.class"}),
             None,
-            "KVM_SET_USER_MEMORY_REGION in protected mode",
-            "the VM's physical address space is as large as that of the CPU",
+            "KVM_SET_USER_MEMORY_REGION, and an access, beyond the VM's physical address space in protected mode",
+            "that is as large as the CPU's",
         ),
         STEP_OUTLIVES: Rule(
             frozenset({"host.step_begins"}),
@@ -175,6 +184,12 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             None,
             "EL2 loads a protected VM's vCPU",
             "HCR_EL2.VI and VF are clear; in the host's copy they stay",
+        ),
+        NO_DEBUG: Rule(
+            frozenset({*(f"switch.{name}" for name in _OF_A_STOP), "host.step_begins"}),
+            None,
+            "protected mode: EL2 runs a vCPU that userspace debugs by steps, breakpoints or watchpoints",
+            "none of them happens; a BRK still goes to userspace",
         ),
         PVM_REJECTS: Rule(
             frozenset(

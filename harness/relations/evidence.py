@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from harness import protocol
 from harness.arch.cpu_models import Cpu
+from harness.guest import el2_errata
 from harness.guest.context import GuestContext
 from harness.guest.debugger import Debugger
 from harness.guest.memory import Memory
@@ -112,7 +113,7 @@ def predict_runs(
         context = contexts[environment.protected]
         context.memory.regions = environment.regions
         interface = None if gic is None else gic.enters(exit_.context)
-        debugger = debuggers.get(entry.context) if entry.debugged else None
+        debugger = el2_errata.debugged(debuggers.get(entry.context) if entry.debugged else None, errata)
         if interface is not None or debugger is not None:
             context = GuestContext(context.code, cpu, context.memory, interface, debugger, errata)
         run = predict_run(guest_run, context)

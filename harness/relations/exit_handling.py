@@ -13,13 +13,20 @@ from harness.arch.sysregs import TIMERS, Owed
 from harness.guest.debug_stops import STOPS
 from harness.guest.stage1 import first_table
 from harness.relations import contract, forged_exits
-from harness.relations.errata import NO_VIRTUAL_ADDRESS, NO_WALK_ABORT, PVM_WALK, SIGN_EXTENDED, SMALL_TABLE
+from harness.relations.errata import (
+    IGNORES_SIZE,
+    NO_VIRTUAL_ADDRESS,
+    NO_WALK_ABORT,
+    PVM_WALK,
+    SIGN_EXTENDED,
+    SMALL_TABLE,
+)
 from harness.relations.expected_state import ExpectedState, skip
 from harness.relations.forged_exits import Outcome
 from harness.relations.mmio import is_beyond, is_mmio
 from harness.trace.environment import PSCI_0_2, VmEnvironment
 from harness.trace.events import Switch
-from harness.trace.rounds import USER_INJECTED, Round
+from harness.trace.rounds import EXIT_MMIO, USER_INJECTED, Round
 
 _BEYOND = (FSC_EXTABT, *range(FSC_TRANSLATION + 4))
 """Statuses that an abort for an address that a VM has not may have: external, address size, translation (D17.2.37)."""
@@ -90,7 +97,7 @@ def _forged(turn: ExpectedState, round_: Round, exit_: Switch) -> bool:
 def apply_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
     """Apply what KVM must do before it runs the guest again or returns; return why if that is not determined."""
     kind = round_.exit_class
-    if exit_.values[exceptions.PSTATE] & exceptions.AARCH32:
+    if exit_.values[exceptions.PSTATE] & exceptions.AARCH32 and kind not in ("IRQ", "IABT_LOW", "DABT_LOW"):
         return "a guest in AArch32 state"
     if exit_.forged and round_.world.plain and not round_.world.protected and _forged(turn, round_, exit_):
         return ""
@@ -122,8 +129,9 @@ def apply_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
 def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
     world = round_.world
     slot = world.slot(exit_.page)
-    if is_beyond(exit_, world):
-        if not round_.action.inject or round_.action.outcome == USER_INJECTED:
+    if is_beyond(exit_, world) and IGNORES_SIZE not in turn.errata:
+        went_out = any(user.code == EXIT_MMIO for user in round_.users)
+        if not round_.action.inject or round_.action.outcome == USER_INJECTED or went_out:
             return "an address beyond the guest's physical address space"
         # Which fault that is nobody says; an abort it is, with the virtual address in FAR_EL1 (Arm ARM D17.2.40).
         turn.values[:] = contract.abort_state(exit_)

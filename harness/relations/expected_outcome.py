@@ -15,6 +15,7 @@ from harness.arch.sysregs import TIMERS, Owed
 from harness.guest.debug_stops import STOPS
 from harness.protocol import OP_ABORT, OP_SERROR
 from harness.relations import contract, forged_exits
+from harness.relations.errata import IGNORES_SIZE, NONE
 from harness.relations.forged_exits import Outcome
 from harness.relations.mmio import is_beyond, is_mmio
 from harness.trace.environment import PSCI_0_2, VmEnvironment
@@ -43,17 +44,20 @@ _SYSTEM_EVENTS = ("PSCI_SYSTEM_OFF", "PSCI_SYSTEM_RESET")
 """Calls that end in KVM_EXIT_SYSTEM_EVENT (KVM API 5); SYSTEM_RESET2 and SYSTEM_OFF2 do so where they are valid."""
 
 
-def expected_outcomes(round_: Round) -> frozenset[str] | None:
-    """Return the outcomes (:class:`harness.trace.rounds.KvmAction`) that the contract allows; None: not determined."""
+def expected_outcomes(round_: Round, errata: frozenset[str] = NONE) -> frozenset[str] | None:
+    """Return the outcomes (:class:`harness.trace.rounds.KvmAction`) that the contract allows; None: not determined.
+
+    ``errata`` are the rules of :mod:`harness.relations.errata` that are switched on.
+    """
     exit_ = round_.exit
-    allowed = RESUME if exit_ is None else _of_exit(round_, exit_)
+    allowed = RESUME if exit_ is None else _of_exit(round_, exit_, errata)
     asked = {host.op for host in round_.hosts if not host.error} & {OP_ABORT, OP_SERROR}
     if allowed is None or not asked:
         return allowed
     return allowed | {USER_INJECTED} | (INJECT if OP_ABORT in asked else frozenset())
 
 
-def _of_exit(round_: Round, exit_: Switch) -> frozenset[str] | None:
+def _of_exit(round_: Round, exit_: Switch, errata: frozenset[str]) -> frozenset[str] | None:
     kind, world = round_.exit_class, round_.world
     if exit_.values[exceptions.PSTATE] & exceptions.AARCH32:
         return None
@@ -69,7 +73,8 @@ def _of_exit(round_: Round, exit_: Switch) -> frozenset[str] | None:
     if kind == "SYS64":
         return _of_system_register(exit_, world)
     if kind in ("IABT_LOW", "DABT_LOW"):
-        return _of_abort(round_, exit_)
+        beyond = is_beyond(exit_, world) and IGNORES_SIZE not in errata
+        return INJECT if beyond else _of_abort(round_, exit_)
     if kind in STOPS and exit_.debugged and not exit_.forged:
         return frozenset({"user:DEBUG"})
     return None
@@ -98,8 +103,6 @@ def _of_system_register(exit_: Switch, world: VmEnvironment) -> frozenset[str] |
 def _of_abort(round_: Round, exit_: Switch) -> frozenset[str] | None:
     """Return those of a stage-2 abort (KVM API 4.35 and 5, KVM_EXIT_MMIO and KVM_EXIT_ARM_NISV; Arm ARM D17.2.37)."""
     world, slot = round_.world, round_.world.slot(exit_.page)
-    if is_beyond(exit_, world):
-        return INJECT if round_.action.inject else None  # as harness.relations.exit_handling has it
     if slot is None and (contract.is_walk(exit_) or round_.exit_class == "IABT_LOW"):
         return INJECT
     if not is_mmio(exit_, world):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from harness import protocol
 from harness.arch import exceptions
 from harness.guest.debug_stops import STOPS, class_of
+from harness.guest.el2_errata import NO_DEBUG
 from harness.protocol import DEBUG_OPS, OP_ABORT, OP_DEBUG, OP_FINISH, OP_RESET, OP_SERROR
 from harness.relations.divergence import Divergence
 from harness.relations.errata import NONE, STEP_OUTLIVES
@@ -67,6 +68,9 @@ def compare_debugged(
     step = begins(round_)
     if step and STEP_OUTLIVES in errata and not exit_.stepped:
         step = not left_pending(round_, events)
+    if step and NO_DEBUG in errata and exit_.stepped:
+        # No step happened: where an instruction cleared SS, KVM takes its exception for pending (kvm_vcpu_put_debug).
+        step = bool(exit_.values[exceptions.PSTATE] & exceptions.SS)
     return _compare(round_, exit_, entry, step)
 
 

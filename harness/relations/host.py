@@ -21,6 +21,7 @@ from harness.relations.divergence import Divergence, Unchecked, different
 from harness.relations.errata import (
     ABORTED_COMPLETES,
     CPU_ON_KEEPS_SERROR,
+    IGNORES_SIZE,
     NONE,
     RESET_COMPLETES,
     RESET_KEEPS_ABORT,
@@ -113,7 +114,8 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
     exit_ = round_.exit
     # Without a valid syndrome KVM_RUN fails, or exits (KVM API 5, KVM_EXIT_ARM_NISV): nothing is ever completed.
     access = exit_ is not None and round_.exit_class == "DABT_LOW" and bool(DABT["ISV"].get(exit_.esr))
-    access = access and exit_ is not None and is_mmio(exit_, round_.world) and not is_beyond(exit_, round_.world)
+    access = access and exit_ is not None and is_mmio(exit_, round_.world)
+    access = access and exit_ is not None and (IGNORES_SIZE in turn.errata or not is_beyond(exit_, round_.world))
     if access and exit_ is not None and round_.in_kernel:
         complete(turn, exit_, round_.entry.mmio_data)  # before userspace had its turn
         access = False
@@ -151,7 +153,9 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
             serror.pop(index, None)
             if either:
                 turn.allowed[index] = None if before is None else before | {host.b}
-            if turn.values[exceptions.PSTATE] & exceptions.AARCH32:
+            # Of an exception that is pending the state is still that in which it will be taken.
+            state = turn.values[exceptions.SPSR if excepted and not at_once else exceptions.PSTATE]
+            if (state | turn.values[exceptions.PSTATE]) & exceptions.AARCH32:
                 _narrow(turn)
         elif host.op == OP_FINISH and kept:
             turn.take(exceptions.take_exception(tuple(turn.values)))
@@ -210,7 +214,7 @@ def expected_entry_state(
     A text says why nobody can tell.  ``walk_level``: of the table entry at which a stage-1 walk met no memory.
     """
     exit_ = round_.exit
-    turn = ExpectedState(list((exit_ or round_.entry).values), walk_level, errata)
+    turn = ExpectedState(list((exit_ or round_.entry).values), walk_level, errata, round_.wide)
     if exit_ is None:
         _reset(turn, round_.world)
     else:

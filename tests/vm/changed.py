@@ -160,7 +160,7 @@ def page(kept: Mapping[str, Any]) -> str:
             "",
             f"Linux {kept['kernel_release']}, seed {kept['seed']}, at most {kept['seconds']:g} s each: "
             f"{len(hits)} of {len(by_name)} noticed, the slowest after {slowest:.1f} s. {hidden} of them have the",
-            "signature of an erratum (`like`), and are told from it by their cause. The unchanged kernel "
+            "signature of an erratum (`like`), and have another cause. The unchanged kernel "
             f"{control} in {stock['scenarios']} scenarios ({stock['seconds']:.0f} s).",
             "",
             table(("change", "path", "function", "what", "why it must show", "after", "new", "like", "scenario"), rows),

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 from harness.arch.cpu_models import cpu_model
 from harness.findings import check_again
+from harness.findings.attribution import StillDiffers
 from harness.findings.check_again import Again
 from harness.guest.el2_errata import DROPS_LINES, DROPS_SERROR, SERROR_AGAIN
 from harness.relations.evidence import TraceEvidence, predict_runs
@@ -29,7 +30,9 @@ def recorded() -> TraceEvidence:
 def test_what_differs_without_rules_and_with_one() -> None:
     again = Again(recorded(), {})
     without = again(frozenset())
-    assert {name for names in without.values() for name in names} == {*("flush.hcr_el2", "switch.hcr_el2", "switch.pc")}
+    assert {name for left in without.values() for name in left.names} == {
+        *("flush.hcr_el2", "switch.hcr_el2", "switch.pc")
+    }
     assert not any(again(frozenset({DROPS_LINES})).values())
     assert again(frozenset({DROPS_SERROR})) == without, "another rule changes nothing"
 
@@ -47,8 +50,8 @@ def test_a_run_that_a_rule_leaves_open_is_not_predicted_but_what_was_loaded_for_
     indexed = index_trace(load_trace(GOLDEN / "causes" / "serror_while_step_begins.7.3.4.trace.json"))
     whole = TraceEvidence(indexed, codes_of(scenario), {}, None, CPU)
     without = Again(whole, {})(frozenset())
-    (event,) = (event for event, names in without.items() if indexed.trace.events[event].exit_class == "SOFTSTP_LOW")
-    assert without[event] == {"sync.hcr_el2"}
+    (event,) = (event for event in without if indexed.trace.events[event].exit_class == "SOFTSTP_LOW")
+    assert without[event] == StillDiffers(frozenset({"sync.hcr_el2"}))
     assert event not in Again(whole, {})(frozenset({SERROR_AGAIN}))
     of_run = frozenset({"switch.pc"})
-    assert Again(whole, {event: of_run})(frozenset({SERROR_AGAIN}))[event] == of_run
+    assert Again(whole, {event: of_run})(frozenset({SERROR_AGAIN}))[event] == StillDiffers(of_run, of_run)
