@@ -10,7 +10,7 @@ from typing import TextIO
 import click
 
 from fuzz.campaign.limits import MAX_JOBS, MODES, default_jobs
-from fuzz.cli.declare import Args, declare, flag, option
+from fuzz.cli.declare import PATH, Args, declare, flag, option
 from fuzz.cli.options import (
     MAX_SEED,
     against,
@@ -27,7 +27,7 @@ from fuzz.cli.options import (
 )
 from fuzz.cli.output import json_text, print_json, program
 from fuzz.cli.progress import progress_printer
-from fuzz.paths import DEFAULT_OUT
+from fuzz.paths import DEFAULT_OUT, SEEDS
 from harness.errors import InputError
 from harness.output_file import write_whole
 
@@ -46,6 +46,8 @@ examples:
       another target, the summary as one JSON object (its keys: fuzz/campaign/summary.py)
   shadowfuzz fuzz --deterministic --seed 1 --out out/new
       from an empty directory: the same scenarios and the same exits in the same order, in every run
+  shadowfuzz fuzz --corpus mine --out out/mine
+      from the scenarios of a directory of your own (an empty one: from nothing) in place of the project's
   shadowfuzz fuzz --kernel ./Image --level kernel
       a kernel image of your own, compared with the level that is deployed
   shadowfuzz fuzz --target kvm-nvhe --against kvm-nvhe@6.12.117 --out out/against
@@ -97,6 +99,14 @@ missing here, or a finding could not be written
 @hyp_copy
 @against
 @option(
+    "--corpus",
+    multiple=True,
+    type=PATH,
+    metavar="DIR",
+    help="start from the scenarios of this directory, which may be empty; may be given several times (default: the "
+    "project's seeds and regressions)",
+)
+@option(
     "--coverage",
     type=click.Choice(MODES),
     help="what guides the search: decisions of the model, edges of KVM's own code, or both (both, if gcc compiles)",
@@ -116,6 +126,7 @@ def command(args: Args) -> int:
     plan = LivePlan(
         *(targets_of(args), args.seconds, args.out, args.jobs, args.seed, args.store, args.coverage, args.accept_kept),
         program=program(),
+        corpus=args.corpus or SEEDS,
     )
     afterwards = on_emulators(plan.targets, _say) if args.emulators else None
     summary = run_live_campaign(plan, _Status(sys.stderr, quiet=args.quiet), _say, afterwards)
