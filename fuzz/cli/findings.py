@@ -12,7 +12,7 @@ import click
 
 from fuzz.cli.declare import Args, declare, flag, option
 from fuzz.cli.options import campaign, json_flag
-from fuzz.cli.output import print_json, style_of
+from fuzz.cli.output import as_called, print_json, style_of
 from fuzz.paths import out_words
 from fuzz.store.mark_limits import STATUSES
 from harness.errors import InputError
@@ -77,7 +77,7 @@ def list_command(args: Args) -> int:
         if args.clusters or not found:
             print("\n".join(overview(found, style, "new findings" if args.new else "findings")))
         else:
-            print("\n".join(_list(args, database, found, marks, style)))
+            print(as_called("\n".join(_list(args, database, found, marks, style))))
     return ExitStatus.DIVERGENCE if any(story.kept.confirmed for story in found) else ExitStatus.OK
 
 
@@ -98,7 +98,7 @@ def show_command(args: Args) -> int:
     if not _for_machines("findings show", args, (story,)):
         style, marks = style_of(sys.stdout, os.environ), Marks(database).all()
         lines = show(story, style, str(args.campaign), trace=args.trace)
-        print("\n".join((*lines, *mark_lines(marks.get(story.id)))))
+        print(as_called("\n".join((*lines, *mark_lines(marks.get(story.id))))))
     return ExitStatus.OK
 
 

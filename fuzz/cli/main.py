@@ -148,6 +148,10 @@ def _fail_internally(error: Exception, *, verbose: bool) -> int:
 
 
 def _fail(message: str, status: int, tail: str = "") -> int:
+    if "shadowfuzz " in message:
+        from fuzz.cli.output import as_called
+
+        message = as_called(message)
     lines = [f"shadowfuzz: {one_line(message)}", *(f"    {one_line(line)}" for line in tail.splitlines())]
     with contextlib.suppress(OSError):  # else the error cannot be shown
         print("\n".join(lines), file=sys.stderr, flush=True)

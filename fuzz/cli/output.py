@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import sys
-import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from harness.report.terminal import Style
 
+NAME = "shadowfuzz"
 JSON_VERSIONS: Mapping[str, int] = MappingProxyType(
     {
         "bench exits": 1,
@@ -67,13 +69,29 @@ def style_of(stream: TextIO, environ: Mapping[str, str]) -> Style:
 def program() -> str:
     """Return how this program is called from here: its name if the path has it, else where it is."""
     called = Path(sys.argv[0])
+    if called.resolve().name != NAME:
+        return NAME  # a test, or Python with the module's name
     found = shutil.which(called.name)
     if found is not None and called.exists() and Path(found).samefile(called):
         return called.name
-    if not called.is_file() or called.suffix:
-        return "shadowfuzz"  # not called as a command
+    if not called.is_file():
+        return NAME
     here = Path.cwd()
     return str(called.relative_to(here) if called.is_relative_to(here) else called)
+
+
+def as_called(text: str) -> str:
+    """Return a text in which each command of ours is one that can be entered here, however this one was called.
+
+    Rooms below write ``shadowfuzz COMMAND``; a reader who has no such command on the path gets what does the same.
+    """
+    name = program()
+    if name == NAME:
+        return text
+    from fuzz.cli.tree import COMMANDS
+
+    commands = "|".join(map(re.escape, COMMANDS.by_name))
+    return re.sub(rf"(?<![\w./-]){NAME}(?= (?:{commands})\b)", lambda _: shlex.quote(name), text)
 
 
 def json_text(name: str, document: Mapping[str, Any]) -> str:
@@ -90,4 +108,6 @@ def announce_page(path: Path, size: int, *, show: bool) -> None:
     """Report on stderr that a page was written; ``show``: open it in the browser, too."""
     print(f"report: {path}, {size // 1024} KiB", file=sys.stderr)
     if show:
+        import webbrowser  # it is slow
+
         webbrowser.open(path.absolute().as_uri())

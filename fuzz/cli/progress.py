@@ -9,13 +9,14 @@ from collections.abc import Callable
 import click
 
 from fuzz.cli.declare import QUIET
+from fuzz.cli.output import as_called
 
 
 def say(line: str) -> None:
     """Show a line, unless ``--quiet`` was given."""
     context = click.get_current_context(silent=True)
     if context is None or not context.meta.get(QUIET):
-        print(line, file=sys.stderr, flush=True)
+        print(as_called(line), file=sys.stderr, flush=True)
 
 
 def progress_printer(who: str) -> Callable[[str], None]:

@@ -7,7 +7,7 @@ import time
 
 from fuzz.cli.declare import Args, declare, flag, option
 from fuzz.cli.options import SEVERAL, file, json_flag, tree
-from fuzz.cli.output import print_json
+from fuzz.cli.output import as_called, print_json
 from fuzz.cli.progress import progress_printer
 from harness.exit_status import ExitStatus
 from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
@@ -97,5 +97,5 @@ def doctor(args: Args) -> int:
     if args.json:
         print_json("doctor", diagnosis_json(found))
     else:
-        print(diagnosis_text(found))
+        print(as_called(diagnosis_text(found)))
     return ExitStatus.OK if found.ok else ExitStatus.FAILED
