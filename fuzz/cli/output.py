@@ -81,7 +81,7 @@ def program() -> str:
 
 
 def as_called(text: str) -> str:
-    """Return a text in which each command of ours is one that can be entered here, however this one was called.
+    """Return a text whose commands can be entered here as they stand, however this one was called.
 
     Rooms below write ``shadowfuzz COMMAND``; a reader who has no such command on the path gets what does the same.
     """
