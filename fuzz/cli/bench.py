@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import secrets
 
+from fuzz.campaign.limits import MAX_JOBS
 from fuzz.cli.declare import Args, declare, flag
 from fuzz.cli.options import MAX_SEED, json_flag, level, number, out_file, target
 from fuzz.cli.output import print_json
@@ -42,7 +43,7 @@ exit status: 0 done, 2 bad usage or input, 3 a machine was lost, or something is
 @declare("exits", DESCRIPTION, EPILOG)
 @target
 @level
-@number("--jobs", 2, "workers")
+@number("--jobs", 2, "workers", most=MAX_JOBS)
 @number("--seconds", None, f"for each mode (default: {SECONDS}, quick {QUICK_SECONDS})")
 @flag("--quick", help="only the three modes and the parts of an exit")
 @number("--runs", 1, "times, each with other scenarios, all but the first quick; show the median")

@@ -267,7 +267,7 @@ def _names(param: click.Option) -> tuple[str, ...]:
     return (*param.opts, *(param.aliases if isinstance(param, AliasedOption) else ()))
 
 
-VERBOSE = "show more; after an internal error, where it happened"
+VERBOSE = "after an internal error, show where it happened"
 
 
 def declare(

@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fuzz.campaign.limits import MAX_JOBS
 from fuzz.cli.declare import Args, declare
 from fuzz.cli.options import MAX_SEED, file, json_flag, number, out_directory, subject
 from fuzz.cli.output import print_json
@@ -38,7 +39,7 @@ exit status: 0 done, 2 bad usage or input, 3 a campaign ended early, or somethin
 @subject
 @number("--seconds", 60, "of each campaign")
 @number("--runs", 5, "campaigns of each mode")
-@number("--jobs", 2, "workers of each campaign")
+@number("--jobs", 2, "workers of each campaign", most=MAX_JOBS)
 @number("--seed", None, "of the campaigns' seeds (any; the page names it)", 0, MAX_SEED)
 @out_directory("--out", "where to write (default: out)", default=Path("out"))
 @json_flag
