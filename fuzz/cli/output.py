@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -92,6 +93,20 @@ def as_called(text: str) -> str:
 
     commands = "|".join(map(re.escape, COMMANDS.by_name))
     return re.sub(rf"(?<![\w./-]){NAME}(?= (?:{commands})\b)", lambda _: shlex.quote(name), text)
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, red: Callable[[Sequence[str]], bool]) -> None:
+    """Print a table that fits into the terminal; ``red`` says which rows are.  For terminals: pipes get plain lines."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row), style="red" if red(row) else None)
+    Console(highlight=False, no_color=not style_of(sys.stdout, os.environ).colour).print(table)
 
 
 def json_text(name: str, document: Mapping[str, Any]) -> str:

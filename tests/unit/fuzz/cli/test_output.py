@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli.output import as_called, json_text, style_of
+from fuzz.cli.output import as_called, json_text, print_table, style_of
 from harness.report.terminal import MIN_WIDTH
 
 TEXT = "get it: {0} setup; shadowfuzz: `{0} kernels list`, not /opt/shadowfuzz setup, shadowfuzz it"
@@ -64,3 +64,13 @@ def test_json_has_its_version_first() -> None:
     assert json_text("lint", {"files": 1}) == '{\n "version": 1,\n "files": 1\n}\n'
     with pytest.raises(KeyError):
         json_text("nothing", {})
+
+
+def test_a_table_fits_into_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    print_table(
+        ("", "what", "found"), [("ok", "gcc", "/usr/bin/gcc " * 9), ("MISSING", "[bold]", "x")], red=lambda _: True
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 4 and all(len(line) <= 60 for line in lines)
+    assert "[bold]" in lines[-1] and "\x1b" not in "".join(lines), "names are no markup, and this is no terminal"
