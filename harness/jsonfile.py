@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,20 @@ from harness.errors import InputError
 from harness.input_file import open_input
 
 MAX_BYTES = 256 << 20
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"a number that cannot be: {digits[:20]}")
+    return value
+
+
+def strict_loads(text: str | bytes) -> Any:
+    """Return a JSON document.  ValueError, RecursionError: none, or it holds NaN, an infinity or a lone surrogate."""
+    document = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    json.dumps(document, ensure_ascii=False).encode()
+    return document
 
 
 @contextmanager
@@ -26,8 +41,17 @@ def reading(path: Path, what: str) -> Iterator[Any]:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
-        yield json.loads(data)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        yield strict_loads(data)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         if isinstance(error, OSError):
             raise InputError(str(path), None, f"cannot be read: {error.strerror}") from error
         raise InputError(str(path), None, f"not {what}: {type(error).__name__} {str(error)[:100]}".strip()) from error

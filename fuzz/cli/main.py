@@ -10,7 +10,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.exit_status import ExitStatus
@@ -83,10 +82,7 @@ def _main(argv: Sequence[str]) -> int:
 
     from harness.errors import InputError, ShadowfuzzError, VmLost
 
-    if sys.stderr is None:  # closed: what is printed to None goes to standard output
-        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
-    if sys.stdout is None:
-        return _fail("standard output is closed", ExitStatus.BROKEN_PIPE)
+    _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
@@ -109,6 +105,21 @@ def _main(argv: Sequence[str]) -> int:
     except Exception as error:
         return _fail_internally(error, verbose={"-v", "--verbose"} & set(argv) != set())
     return int(status)
+
+
+def _replace_closed_streams() -> None:
+    """Make of a closed standard output one whose reader is gone, and of a closed standard error one that is not read.
+
+    Without that a file that is opened later gets the number of one of them, and is written to.
+    """
+    if sys.stdout is None:
+        reader, writer = os.pipe()
+        os.dup2(writer, 1)
+        for end in {reader, writer} - {1}:
+            os.close(end)
+        sys.stdout = os.fdopen(1, "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _complete() -> int:
