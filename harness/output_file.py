@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import InputError
+
+READER_SECONDS = 2.0
+"""How long a FIFO may have no reader; a shell's ``>(command)`` has one."""
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -19,7 +24,8 @@ def write_whole(path: Path, text: str) -> None:
     """
     with _reporting(path):
         if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
+            with os.fdopen(_open_for_reader(path), "w", encoding="utf-8") as stream:
+                stream.write(text)
             return
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -29,10 +35,29 @@ def write_whole(path: Path, text: str) -> None:
             partial.unlink(missing_ok=True)
 
 
+def _open_for_reader(path: Path) -> int:
+    """Open a device, or a FIFO that somebody reads.  OSError: nobody does, after :data:`READER_SECONDS`."""
+    deadline = time.monotonic() + READER_SECONDS
+    while True:
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > deadline:
+                raise OSError(0, "Is a FIFO that nobody reads") from error
+            time.sleep(0.05)
+        else:
+            os.set_blocking(handle, True)
+            return handle
+
+
 def check_file(path: Path) -> None:
     """Ask whether a file can be written, and leave nothing behind.  InputError: it cannot."""
     with _reporting(path):
         existed = path.exists()
+        if existed and path.is_fifo():
+            return  # to open and close it would be the end for who reads it
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
         if not existed:
             path.unlink()

@@ -23,7 +23,7 @@ import pytest
 
 from fuzz.cli.main import main
 from fuzz.cli.tree import leaves
-from harness import input_file
+from harness import input_file, output_file
 from harness.errors import SetupError
 from harness.exit_status import ExitStatus
 from tests.support.kept import filled
@@ -100,6 +100,7 @@ def no_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ):
         monkeypatch.setattr(name, refuse)
     monkeypatch.setattr(input_file, "FIFO_SECONDS", 0.05)
+    monkeypatch.setattr(output_file, "READER_SECONDS", 0.05)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(ROOT)
 
