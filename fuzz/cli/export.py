@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from fuzz.cli.declare import PATH, Args, declare, option
+from fuzz.cli.declare import PATH, Args, declare, flag, option
 from fuzz.cli.options import campaign, campaign_beside_out, chain, json_flag, out_directory
 from fuzz.cli.output import print_json
 from harness.exit_status import ExitStatus
@@ -23,13 +23,22 @@ example:
   shadowfuzz findings export crash-17eb6a --out handover
       for a crash: the scenario, the scenarios that must run before it (if any), and <id>.txt with how the target was
       lost, all registers and the console; its memory is in the campaign's directory, in dumps/
+  shadowfuzz findings export d47d8f --mail
+      print a mail to KVM's maintainers: what goes wrong, why, which releases, the least scenario, how to see it
+  shadowfuzz findings export mmio-load-loses-sign --selftest --out linux/tools/testing/selftests/kvm/aarch64
+      write mmio_load_loses_sign.c, a KVM selftest that fails on a kernel with the bug and passes on one without
 
-exit status: 0 written, 2 bad usage, or nothing to write
+ID is of a campaign, or with --mail and --selftest the name of a kept finding (docs/findings.md): no campaign is read
+then.
+
+exit status: 0 written, 2 bad usage, or nothing to write (the step that no selftest can do is named)
 """
 
 
 def _export(args: Args) -> int:
-    """Write the files; errors are raised for the caller to show."""
+    """Write what was asked for; errors are raised for the caller to show."""
+    if args.mail or args.selftest:
+        return _hand_over(args)
     from fuzz.store.kept_findings import find, open_database
     from fuzz.triage.export import export_finding
     from harness.report.export import why_no_program
@@ -47,13 +56,38 @@ def _export(args: Args) -> int:
     return ExitStatus.OK
 
 
+def _hand_over(args: Args) -> int:
+    """Write a mail or a program for the kernel's tree; a mail without a place for it is printed."""
+    from fuzz.store.kept_findings import find, open_database
+    from fuzz.triage.handover import kept_handover, mail, program, story_handover
+
+    found = kept_handover(args.id) or story_handover(find(open_database(args.campaign, args.store), args.id))
+    name, text = program(found) if args.selftest else (f"{found.name}.mail.txt", mail(found, str(args.campaign)))
+    if args.mail and args.out == Path() and not args.json:
+        print(text, end="")
+        return ExitStatus.OK
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / name
+    path.write_text(text, encoding="utf-8")
+    if args.json:
+        print_json("findings export", {"id": found.name, "files": [str(path)], "no_program": None})
+    else:
+        print(path)
+    return ExitStatus.OK
+
+
 _ABOUT = "Write a finding as a self-contained scenario and as a C program that does not need shadowfuzz."
 _ID = click.argument("id", metavar="ID", help="id of the finding (may be shortened)")
-_OPTIONS = chain(json_flag)
+_OPTIONS = chain(
+    flag("--mail", help="print a mail to the maintainers of KVM/arm64 instead (with --out: write it)"),
+    flag("--selftest", help="write a program in the form of the kernel's KVM selftests instead"),
+    json_flag,
+)
+_EXCLUSIVE = (("mail", "selftest"),)
 """All options but the campaign and where to write."""
 
 
-@declare("export", _ABOUT, EPILOG)
+@declare("export", _ABOUT, EPILOG, exclusive=_EXCLUSIVE)
 @_ID
 @out_directory("--out", "where to write (default: the current directory)", default=Path())
 @campaign_beside_out
@@ -63,7 +97,7 @@ def command(args: Args) -> int:
     return _export(args)
 
 
-@declare("export", _ABOUT, EPILOG)
+@declare("export", _ABOUT, EPILOG, exclusive=_EXCLUSIVE)
 @_ID
 @option("--to", "out", type=PATH, metavar="DIR", default=Path(), help="where to write")
 @campaign

@@ -6,7 +6,9 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from fuzz.paths import out_words
 from fuzz.store.database import Unreadable
 from fuzz.store.marks import Mark
 from harness.findings.regressions import NEW, is_by_cause, likeness, new_text
@@ -80,6 +82,7 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
         yield from (f"  {name:13} {printable(words)}" for name, words in crash.facts(story.crash))
     yield from (f"  releases  {sentence}" for sentence in sentences(kept.history))
     yield f"  replay    {replay_command(kept, out, story.crash)}"
+    yield f"  mail      shadowfuzz findings export {story.id} --mail{out_words(Path(out))}"
     if kept.scenario is not None:
         yield style.paint("bold", "scenario")
         yield from (f"    {line}" for line in format_scenario(kept.scenario).splitlines())

@@ -16,7 +16,7 @@ from harness.guest.debug_stops import STOPS
 from harness.layout import GICD
 from harness.protocol import LINES, OP_ABORT, OP_FINISH, OP_GIC_LINE, OP_IRQ_LINE, OP_RESET, OP_SERROR
 from harness.relations import contract, guest_debug
-from harness.relations.contract_rules import RULES, SIZES, register_rule
+from harness.relations.contract_rules import BY_NAME, RULES, SIZES, Rule, register_rule
 from harness.relations.donated_memory import host_writes_to_donated_memory
 from harness.relations.gic import PPI, SOME_UNKNOWN, line_fails
 from harness.relations.gic_list_registers import STATE, view
@@ -63,6 +63,21 @@ def exercised_rules(scenario: Scenario, indexed: IndexedTrace, compared: Iterabl
         if kind in (ENTRY, USER) and any(lr & STATE for lr in view(shown.values).lr):
             found.add("gic.list.entry" if kind == ENTRY else "gic.list.user")
     return frozenset(found)
+
+
+def rules_at(scenario: Scenario, indexed: IndexedTrace, event: int, register: str) -> tuple[Rule, ...]:
+    """Return the rules about a register of the turn of the host, or else of the guest's run, that an event is of."""
+    found: list[str] = []
+    for round_ in indexed.rounds:
+        if round_.first == event:
+            written = INDEX.get(register) in round_.host_wrote
+            found += [name for name in _turn(round_) if name != "host.set" or written]
+    steps = {step.address: scenario.steps[step.step] for step in placed(scenario)}
+    for index, entry, exit_ in indexed.runs:
+        if index == event and not found:
+            found += _run(entry, exit_, steps, gic=indexed.slots.environment(index, entry.context).gic)
+    about = (name for name in found if not name.startswith("reset.") or name == f"reset.{register}")
+    return tuple(BY_NAME[name] for name in dict.fromkeys(about) if name in BY_NAME)
 
 
 def _turn(round_: Round) -> Iterator[str]:

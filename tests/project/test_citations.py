@@ -312,8 +312,12 @@ _TOP = r"(?:harness|fuzz|tests|docs|corpus|tools|qemu_configs)"
 _FILE = re.compile(rf"(?<![\w/.~-])({_TOP}/[\w/.*-]*[\w*])")
 _SCRIPT = re.compile(r"(?<![\w/.*~-])([a-z_]\w*\.py)\b")
 PLACEHOLDERS = frozenset({"qemu_configs/NAME.toml"})
-MADE = re.compile(r"corpus/(?:seeds|regressions)/[\w-]+\.scn|corpus/(?:minimised|new)\b|docs/\w+\.png")
-"""Files that a command of an example would read or write."""
+MADE = re.compile(
+    r"corpus/(?:seeds|regressions)/[\w-]+\.scn|corpus/(?:minimised|new)\b|docs/\w+\.png"
+    r"|tools/(?:testing/selftests|include|arch|scripts|build|lib)\b.*"
+)
+"""Files that a command of an example would read or write, and those of a kernel tree that have a folder like one of the
+project's."""
 
 
 def wrong_file(cited: str, known: Iterable[str]) -> bool:

@@ -25,6 +25,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("harness.findings",),
     ("harness.coverage",),
     ("harness.report",),
+    ("harness.handover",),
     ("fuzz",),
     ("fuzz.generate",),
     ("fuzz.store",),

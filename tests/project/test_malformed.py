@@ -88,10 +88,18 @@ def test_files(name: str, tmp_path: Path, capsys: Capture) -> None:
 
 VALUES: tuple[object, ...] = ("x", "[]", "[" * 100_000, b"\xff", 5)
 READ_BY = {
-    "findings": (("findings", "show", "crash-cea6", "--out"), ("findings", "--format", "sarif", "--out")),
+    "findings": (
+        ("findings", "show", "crash-cea6", "--out"),
+        ("findings", "export", "crash-cea6", "--mail", "--campaign"),
+        ("findings", "export", "divergence-", "--selftest", "--out", "OUT", "--campaign"),
+        ("findings", "--format", "sarif", "--out"),
+    ),
     "examples": (("findings", "--out"),),
     "marks": (("findings", "--out"),),
-    "texts": (("export", "crash-cea6", "--to", "OUT", "--out"),),
+    "texts": (
+        ("export", "crash-cea6", "--to", "OUT", "--out"),
+        ("findings", "export", "crash-cea6", "--mail", "--campaign"),
+    ),
     "runs": (("report", "--out", "OUT", "--campaign"),),
     "samples": (("report", "--out", "OUT", "--campaign"),),
     "schema_version": (("findings", "--out"),),

@@ -14,11 +14,13 @@ from functools import partial
 
 import pytest
 
+from fuzz.paths import SHOWN
 from harness.coverage.exercised_steps import Exercise
 from harness.coverage.reachable_exits import DEBUG_EXITS, GUEST_EXITS, possible, unreached_reason
 from harness.findings.checked import CheckResult, signature
 from harness.findings.finding import difference, place_text
 from harness.findings.regressions import Regression, load_regressions
+from harness.handover.shown import check_of, load_shown
 from harness.relations.divergence import Divergence, causes, is_new
 from harness.relations.errata import SHARED
 from harness.scenario.steps import STEP_KINDS
@@ -137,6 +139,19 @@ def test_each_signature_of_a_finding_is_shown_on_each_of_its_targets(
         results = corpus[target]
         shown = {text for name in row.scenarios if name in results for text in _shown(results[name], interrupted=True)}
         assert set(row.signatures) == {row.matching(text) for text in shown} - {None}, target
+
+
+def test_what_mails_and_programs_show_is_shown(corpus: Mapping[str, Results]) -> None:
+    """``corpus/regressions/shown.json``, of the findings that a target of the project's has."""
+    stored = load_shown(SHOWN, REGRESSIONS.__getitem__)
+    for row in FINDINGS:
+        shown = stored[row.id]
+        if shown.target in corpus:
+            there = [check_of(d) for d in corpus[shown.target][shown.name].unexplained]
+            values = {check[1:] for check in there if check is not None}
+            assert {check[1:] for check in shown.checks} <= values, row.id
+        else:
+            assert not row.targets, row.id
 
 
 def test_expected_toml_names_what_there_is() -> None:

@@ -17,10 +17,8 @@ from harness.findings.finding import Finding, Tries, difference, place_text
 from harness.report.export import c_program, reproducer
 from harness.report.finding_data import Kept, Story, tell
 from harness.scenario.scenario import format_scenario, load, parse
-from harness.vm.build.initramfs import character_device, directory, file, write_cpio
-from harness.vm.build.prepare import prepare
-from harness.vm.config import PROJECT, load_config
-from harness.vm.target import machine_of
+from harness.vm.config import PROJECT
+from tests.vm.bare import run_as_init
 
 TARGET = "kvm-nvhe"
 NEVER = Tries(1, 1)
@@ -56,22 +54,13 @@ def story(targets: PreparedTargets, name: str, wanted: str) -> Story:
     return tell(Kept(finding, True, 1, "2026-01-01", scenario, trace, {}), side.cpu, side.catalogue, errata=side.errata)
 
 
-def run_as_init(program: str, work: Path) -> str:
+def run_program(program: str, work: Path) -> str:
     """Compile a C program, boot the target's kernel with it as PID 1, return what it printed."""
-    source, binary, initrd = work / "repro.c", work / "repro", work / "initrd"
+    source, binary = work / "repro.c", work / "repro"
     source.write_text(program)
     compiler = ["aarch64-linux-gnu-gcc", "-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", binary, source]
     subprocess.run(compiler, check=True)
-    members = (directory("dev"), character_device("dev/console", 5, 1))
-    initrd.write_bytes(write_cpio((*members, file("init", binary.read_bytes(), executable=True))))
-    config = load_config(TARGET)
-    machine = machine_of(config, prepare(config))
-    argv = ["setpriv", "--pdeathsig", "KILL", "--", "qemu-system-aarch64", "-M", machine.machine, "-cpu", machine.cpu]
-    argv += ["-m", "256M", "-nodefaults", "-nic", "none", "-display", "none", "-no-reboot", "-serial", "stdio"]
-    argv += ["-kernel", str(machine.kernel), "-initrd", str(initrd)]
-    argv += ["-append", f"console=ttyAMA0 loglevel=3 panic=-1 {machine.cmdline}"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=100, check=False)
-    return done.stdout
+    return run_as_init(TARGET, binary.read_bytes(), work)
 
 
 @pytest.mark.timeout(180)
@@ -80,7 +69,7 @@ def test_the_program_shows_the_divergence(targets: PreparedTargets, name: str, w
     told = story(targets, name, wanted)
     program = c_program(told, "repro.c")
     assert program is not None
-    out = run_as_init(program, tmp_path)
+    out = run_program(program, tmp_path)
     assert "RESULT 1: diverges" in out, out
     assert told.divergence is not None and isinstance(told.divergence.observed, int)
     assert f"observed {told.divergence.observed:#x}; shadowfuzz saw {told.divergence.observed:#x}" in out
@@ -90,7 +79,7 @@ def test_the_program_shows_the_divergence(targets: PreparedTargets, name: str, w
 def test_a_program_without_divergence_says_so(targets: PreparedTargets, tmp_path: Path) -> None:
     program = c_program(story(targets, *CASES[0]), "repro.c")
     assert program is not None
-    out = run_as_init(
+    out = run_program(
         program.replace("complete 0x80", "complete 0x7f")
         .replace("0x80ull, 0x0ull", "0x7full, 0x0ull")
         .replace("0xffffffffffffff80ull, 0x80ull", "0x7full, 0x80ull"),

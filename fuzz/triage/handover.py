@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hand a finding over to people without shadowfuzz: a mail, or a program for the kernel's KVM selftests."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fuzz.paths import ALARMS, CRASHES, KEPT, SHOWN
+from fuzz.store.kept_findings import kept_rows
+from harness.errors import InputError
+from harness.findings.checked import CheckResult, signature
+from harness.findings.finding import difference, is_member, place_text
+from harness.findings.regressions import Regression, load_regressions
+from harness.handover.letter import Command, Letter, of_erratum, of_story
+from harness.handover.mail import mail_text
+from harness.handover.selftest import About, build_commands, file_name, selftest, why_no_selftest
+from harness.handover.shown import Origin, Shown, load_shown, log_checks, shown_in, simplest
+from harness.relations.divergence import Divergence, causes
+from harness.relations.errata import SHARED
+from harness.report.finding_data import Story, replay_command
+from harness.scenario.requirements import first_context
+from harness.scenario.scenario import Scenario, load
+from harness.trace.events import Trace
+from harness.vm.config import PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A finding to hand over: its name, what is kept of it, what a campaign found, and what can be shown of it.
+
+    One of ``row`` and ``story`` is there; ``shown`` is None if there is no scenario.
+    """
+
+    name: str
+    row: Regression | None
+    story: Story | None
+    shown: Shown | None
+
+
+def kept_handover(name: str) -> Handover | None:
+    """Return the kept finding of a name, None if none is called so.  InputError: a file of the project is damaged."""
+    for path in (KEPT, CRASHES, ALARMS):
+        row = next((row for row in load_regressions(path) if row.id == name), None)
+        if row is not None:
+            return Handover(name, row, None, _kept_shown(row, path.parent))
+    return None
+
+
+def _kept_shown(row: Regression, folder: Path) -> Shown | None:
+    def scenario(name: str) -> Scenario:
+        return load(folder / f"{name}.scn")
+
+    if folder == KEPT.parent:
+        found = load_shown(SHOWN, scenario).get(row.id)
+        if found is not None:
+            return found
+    name = row.scenarios[0]
+    if not (folder / f"{name}.scn").is_file():
+        return None
+    one = scenario(name)
+    kind, _, where = row.signatures[0].partition("/")
+    checks = log_checks(kind, where) if folder == ALARMS.parent else ()
+    return Shown(_target(row), "", name, one, len(one.steps), first_context(one), checks)
+
+
+def _target(row: Regression) -> str:
+    return row.targets[0] if row.targets else row.elsewhere.partition(" ")[0]
+
+
+def story_handover(story: Story) -> Handover:
+    """Return a campaign's finding, with what its trace shows."""
+    shown = None if story.ran is None else _story_shown(story)
+    scenario, subject = story.kept.scenario, story.kept.finding.subject
+    if shown is None and scenario is not None:  # a lost machine, two releases that differ: nothing to compare
+        origin = Origin(subject.target, subject.kernel_release, story.id)
+        finding = story.kept.finding
+        checks = log_checks(*finding.signature[:2]) if finding.kind == "alarm" and len(finding.signature) > 1 else ()
+        shown = Shown(*origin, scenario, len(scenario.steps), first_context(scenario), checks)
+    return Handover(story.id, None, story, shown)
+
+
+def _story_shown(story: Story) -> Shown | None:
+    ran, finding = story.ran, story.kept.finding
+    assert ran is not None
+    subject = finding.subject
+    members = [d for d in ran.checked.unexplained if is_member(signature(d), finding.signature)]
+    places = {(d.event, d.register) for d in members}
+
+    def wanted(divergence: Divergence) -> bool:
+        # What the model says of a register, the contract says of it at the same event.
+        return divergence in members or (divergence.event, divergence.register) in places
+
+    origin = Origin(subject.target, subject.kernel_release, finding.id)
+    return simplest(shown_in(origin, ran.job.scenario, ran.trace, ran.checked, wanted))
+
+
+def is_of(row: Regression, divergence: Divergence) -> bool:
+    """Whether a divergence is a kept finding's alone: by its cause, or by its signature where that is open."""
+    alone = not divergence.cause or causes(divergence.cause) == (SHARED.get(row.id, row.id),)
+    return alone and row.shows(place_text(signature(divergence)), [difference(divergence)])
+
+
+Seen = tuple[Origin, Scenario, Trace, CheckResult]
+"""A scenario that was run and checked, and where."""
+
+
+def best_shown(row: Regression, seen: Sequence[Seen]) -> Shown | None:
+    """Return what shows a kept finding best, of the runs of its scenarios; None if none shows it."""
+    rows = load_regressions(KEPT)
+
+    def others(name: str) -> int:
+        return sum(name in each.scenarios for each in rows)
+
+    found = [
+        shown
+        for origin, scenario, trace, checked in seen
+        for shown in shown_in(origin, scenario, trace, checked, lambda divergence: is_of(row, divergence))
+    ]
+    good = [shown for shown in found if why_no_selftest(shown) is None]
+    return simplest(good or found, others)
+
+
+def letter_of(handover: Handover, out: str) -> Letter:
+    """Return what a mail on a finding says; ``out`` is the campaign's directory, empty for the current one."""
+    rows = kept_rows()
+    commands = tuple(_commands(handover, out))
+    if handover.story is not None:
+        return of_story(handover.story, rows, handover.shown, commands)
+    assert handover.row is not None
+    return of_erratum(handover.row, rows, handover.shown, commands)
+
+
+def mail(handover: Handover, out: str) -> str:
+    """Return the mail on a finding."""
+    return mail_text(letter_of(handover, out))
+
+
+def _commands(handover: Handover, out: str) -> Iterator[Command]:
+    if handover.shown is not None and why_no_selftest(handover.shown) is None:
+        name = _program_name(handover)
+        what = (
+            f"The KVM selftest {file_name(name)} (attached) fails on a kernel with this bug and passes on one without"
+        )
+        yield Command(f"{what}. In tools/testing/selftests/kvm/aarch64 of a 6.12 tree:", build_commands(name))
+    story, row = handover.story, handover.row
+    if story is not None:
+        if story.kept.scenario is not None:
+            yield Command(_REPLAY, (replay_command(story.kept, out, story.crash),))
+        return
+    assert row is not None
+    where = _target(row)
+    name = row.scenarios[0]
+    if handover.shown is not None:
+        name = handover.shown.name
+        where = handover.shown.target
+    file = _file(row, name)
+    if handover.shown is not None:
+        yield Command(_REPLAY, (shlex.join(["shadowfuzz", "replay", f"{file}.scn", "--target", where]),))
+    else:
+        compiler = f"aarch64-linux-gnu-gcc -static -o {name} {file}.c"
+        record = shlex.join(["shadowfuzz", "recording", "record", "--target", where, "--out", f"{name}.trace", name])
+        yield Command("A program that uses /dev/kvm; it needs nothing else:", (compiler, record))
+
+
+def _file(row: Regression, name: str) -> str:
+    """Return where a scenario of a kept finding is in a checkout, without the end of its name."""
+    folder = next(path.parent for path in (KEPT, CRASHES, ALARMS) if row in load_regressions(path))
+    return (folder / name).relative_to(PROJECT).as_posix()
+
+
+_REPLAY = "The scenario on this kernel in QEMU, with shadowfuzz, which found it (in its checkout):"
+
+
+def _program_name(handover: Handover) -> str:
+    like = handover.story.like if handover.story is not None else ()
+    return like[0] if like else handover.name
+
+
+def program(handover: Handover) -> tuple[str, str]:
+    """Return the name and the text of a program for the kernel's KVM selftests.
+
+    InputError: there can be none, with the reason and the step.
+    """
+    name = _program_name(handover)
+    if handover.shown is None:
+        why = "there is no scenario with a trace"
+        if handover.row is not None:
+            why = f"what shows it is a program of its own, {_file(handover.row, handover.row.scenarios[0])}.c"
+        raise InputError(handover.name, None, f"no selftest: {why}")
+    letter = letter_of(handover, "")
+    source = next((line for line in letter.why if line.startswith(("Sources: ", "Required: "))), "")
+    about = About(name, " ".join(letter.wrong), source.partition(": ")[2].rstrip("."))
+    return file_name(name), selftest(about, handover.shown)
