@@ -13,7 +13,8 @@ A scenario flows one way, with values in between::
                      relations: compare --> Divergence --> findings: explain, judge --> report
 
 Ground files, which every room may import: ``errors``, ``layout`` (the guest's memory map and its vCPUs), ``protocol``
-(what host and agent exchange), ``jsonfile``, ``minimiser``, ``exit_status``.  A room imports only from rooms to its
+(what host and agent exchange), ``jsonfile``, ``minimiser``, ``exit_status``,
+``input_file``, ``output_file``.  A room imports only from rooms to its
 left in this list::
 
     arch < {gic, scenario} < trace < {guest, model, vm} < {lemma, relations} < findings < coverage < report

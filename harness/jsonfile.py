@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
+from harness.input_file import open_input
+
+MAX_BYTES = 256 << 20
 
 
 def _finite(digits: str) -> float:
@@ -34,7 +37,11 @@ def reading(path: Path, what: str) -> Iterator[Any]:
     InputError: it cannot be read, or is not what the block expects.
     """
     try:
-        yield strict_loads(path.read_bytes())
+        with open_input(path) as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
+        yield strict_loads(data)
     except (
         OSError,
         ValueError,

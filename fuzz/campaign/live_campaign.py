@@ -38,7 +38,8 @@ class LivePlan:
 
     ``seconds`` count from the first worker that is ready.  ``out`` is the campaign's directory and ``store`` the URL of
     its database (None: in that directory).  ``coverage`` guides it (:data:`fuzz.campaign.limits.MODES`).
-    ``program`` is how this program was called.
+    ``program`` is how this program was called.  ``corpus`` are the directories of the scenarios that it starts from,
+    which may be empty.
     """
 
     targets: TargetOptions
@@ -50,6 +51,7 @@ class LivePlan:
     coverage: str | None = None
     accept_kept: bool = False
     program: str = "shadowfuzz"
+    corpus: tuple[Path, ...] = SEEDS
 
     @property
     def workers(self) -> int:
@@ -85,6 +87,9 @@ def run_live_campaign(
     """
     require_engine()
     started, jobs = time.monotonic(), plan.workers
+    for directory in plan.corpus:
+        if not directory.is_dir():
+            raise InputError(str(directory), None, "no directory: expected one of scenarios, which may be empty")
     kept = kept_rows()
     targets = open_targets(plan.targets, progress)
     kernel = plan.targets.kernel
@@ -99,7 +104,7 @@ def run_live_campaign(
     )
     launch = Launcher(options, seed, out, url, guide.mode)
     protected = all(has_protected_vms(side.config.mode, side.prepared.kernel_release) for side in targets.sides)
-    with campaign_directory(out, SEEDS, protected=protected):
+    with campaign_directory(out, plan.corpus, protected=protected):
         database = Database(url)
         known = {"against": options.against, "seed": seed, "jobs": jobs, "guide": guide.mode}
         diary = _Diary(History(database), {**asdict(asked.subject), **known})

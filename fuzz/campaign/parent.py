@@ -96,15 +96,25 @@ def campaign_directory(out: Path, seeds: Sequence[Path], *, protected: bool = Fa
             raise InputError(str(out), None, "another campaign uses this directory right now") from None
         shutil.rmtree(out / RUN, ignore_errors=True)
         (out / RUN).mkdir()
-        for seed in sorted(path for directory in seeds for path in directory.glob("*.scn")):
-            place = out / CORPUS / seed.name
+        for seed, name in _named(seeds):
+            place = out / CORPUS / name
             if not place.exists() and (protected or not _needs_protected(seed)):
-                work = out / RUN / seed.name
+                work = out / RUN / name
                 shutil.copyfile(seed, work)
                 work.rename(place)
         yield
     finally:
         os.close(lock)
+
+
+def _named(seeds: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield the scenarios of directories, each with a name of its own."""
+    taken: set[str] = set()
+    for number, directory in enumerate(seeds):
+        for seed in sorted(path for path in directory.glob("*.scn") if path.is_file()):
+            name = f"{directory.name}-{number}-{seed.name}" if seed.name in taken else seed.name
+            taken.add(name)
+            yield seed, name
 
 
 def _needs_protected(seed: Path) -> bool:

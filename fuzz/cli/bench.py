@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import secrets
 
+from fuzz.campaign.limits import MAX_JOBS
 from fuzz.cli.declare import Args, declare, flag
-from fuzz.cli.options import MAX_SEED, file, json_flag, level, number, target
-from fuzz.cli.output import print_json, write_text
+from fuzz.cli.options import MAX_SEED, json_flag, level, number, out_file, target
+from fuzz.cli.output import print_json
 from fuzz.cli.progress import say
 from harness.errors import InputError
 from harness.exit_status import ExitStatus
+from harness.output_file import write_whole
 
 QUICK_SECONDS, SECONDS = 2, 10
 
@@ -41,12 +43,12 @@ exit status: 0 done, 2 bad usage or input, 3 a machine was lost, or something is
 @declare("exits", DESCRIPTION, EPILOG)
 @target
 @level
-@number("--jobs", 2, "workers")
+@number("--jobs", 2, "workers", most=MAX_JOBS)
 @number("--seconds", None, f"for each mode (default: {SECONDS}, quick {QUICK_SECONDS})")
 @flag("--quick", help="only the three modes and the parts of an exit")
 @number("--runs", 1, "times, each with other scenarios, all but the first quick; show the median")
 @number("--seed", None, "of the scenarios (default: random, printed)", 0, MAX_SEED)
-@file("--plot", "write the figures as an SVG picture, too")
+@out_file("--plot", "write the figures as an SVG picture, too")
 @json_flag
 def command(args: Args) -> int:
     """Measure and print; errors are raised for the caller to show."""
@@ -62,7 +64,7 @@ def command(args: Args) -> int:
     named, results = run_benches(plan, args.runs, say)
     if args.plot is not None:
         title = "shadowfuzz bench: {target}, Linux {kernel_release}, {jobs} workers, seed {seed}".format(**named)
-        write_text(args.plot, render(title, panels(results[0])))
+        write_whole(args.plot, render(title, panels(results[0])))
     if args.json:
         print_json("bench exits", named | facts(results))
     else:

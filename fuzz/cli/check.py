@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fuzz.cli.declare import PATH, Args, declare, flag, option
-from fuzz.cli.options import file, json_flag
+from fuzz.cli.options import json_flag, out_file
 from fuzz.cli.output import print_json, style_of
 from fuzz.cli.progress import progress_printer
 from harness.errors import InputError
@@ -51,7 +51,7 @@ input, 3 records are missing
 @click.argument(
     "traces", nargs=-1, required=True, type=PATH, metavar="TRACE...", help="files of `shadowfuzz recording record`"
 )
-@file("--excerpt", "write the first round of each unexplained cluster of the one TRACE")
+@out_file("--excerpt", "write the first round of each unexplained cluster of the one TRACE")
 @option("--level", type=click.Choice(LEVEL_NAMES), help=f"the model's level (default: {' and '.join(LEVELS)})")
 @flag("--accept-kept", help="exit status 1 only for what is new: like no kept finding")
 @json_flag

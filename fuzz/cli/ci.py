@@ -7,11 +7,12 @@ from pathlib import Path
 
 from fuzz.campaign.limits import MAX_JOBS, default_jobs
 from fuzz.cli.declare import Args, declare, flag, option
-from fuzz.cli.options import MAX_SEED, file, json_flag, number, paths, seconds, target
-from fuzz.cli.output import print_json, write_whole
+from fuzz.cli.options import MAX_SEED, file, json_flag, number, out_directory, out_file, paths, seconds, target
+from fuzz.cli.output import print_json
 from fuzz.cli.progress import progress_printer
 from fuzz.paths import SEEDS
 from harness.model import LEVEL_NAMES
+from harness.output_file import write_whole
 from harness.vm.config import like_name, name_on_tree
 
 _say = progress_printer("ci")
@@ -47,9 +48,9 @@ input; 3 a kernel does not boot, or of some scenarios nothing can be said
 @flag("--no-campaign", help="only the corpus")
 @number("--jobs", None, f"workers of the campaign (here: {default_jobs()})", most=MAX_JOBS)
 @number("--seed", None, "of the campaign's random numbers (any)", 0, MAX_SEED)
-@file("--out", "the campaign's directory (default: out/ci)", metavar="DIR", default=Path("out/ci"))
+@out_directory("--out", "the campaign's directory (default: out/ci)", default=Path("out/ci"))
 @json_flag
-@file("--junit", "write JUnit XML, too")
+@out_file("--junit", "write JUnit XML, too")
 def command(args: Args) -> int:
     """Check and print; errors are raised for the caller to show."""
     from fuzz.targets.options import TargetOptions

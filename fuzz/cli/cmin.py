@@ -6,7 +6,7 @@ from __future__ import annotations
 import click
 
 from fuzz.cli.declare import PATH, Args, declare
-from fuzz.cli.options import chain, file, json_flag, number, subject, targets_of
+from fuzz.cli.options import chain, json_flag, number, out_directory, subject, targets_of
 from fuzz.cli.output import print_json
 from fuzz.cli.progress import say
 from harness.exit_status import ExitStatus
@@ -44,7 +44,7 @@ _OPTIONS = chain(subject, number("--repeat", 2, "run each N times; what all runs
 
 @declare("cmin", DESCRIPTION, EPILOG)
 @_DIRECTORY
-@file("--out", "where to copy the result; new, or empty", metavar="DIR", required=True)
+@out_directory("--out", "where to copy the result; new, or empty", required=True)
 @_OPTIONS
 def command(args: Args) -> int:
     """Minimise, as ``corpus cmin``."""

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from fuzz.cli.declare import Args, declare, flag
-from fuzz.cli.options import file, json_flag, number, paths, subject, targets_of
-from fuzz.cli.output import print_json, write_text
+from fuzz.cli.options import file, json_flag, number, out_file, paths, subject, targets_of
+from fuzz.cli.output import print_json
 from fuzz.cli.progress import say
 from fuzz.paths import SEEDS
 from harness.exit_status import ExitStatus
+from harness.input_file import check_file
+from harness.output_file import write_whole
 
 DESCRIPTION = """\
 Run scenarios in a QEMU whose plugin records every block of KVM's code (EL1 and EL2) that is executed.  Show which
@@ -32,10 +34,10 @@ exit status: 0 all scenarios ran, 2 bad usage or input, 3 a machine was lost, or
 @paths(optional=True)
 @subject
 @number("--repeat", 2, "run each N times; what all runs reach counts", most=100)
-@file("--vmlinux", "the kernel with debug information: show lines, too")
+@file("--vmlinux", "the kernel with debug information: show lines, too", check=check_file)
 @flag("--functions", help="list every function that was reached")
 @json_flag
-@file("--html", "write a page, too")
+@out_file("--html", "write a page, too")
 def command(args: Args) -> int:
     """Measure and show; errors are raised for the caller to show."""
     from fuzz.corpus.coverage_report import measure_coverage
@@ -43,7 +45,7 @@ def command(args: Args) -> int:
 
     report = measure_coverage(args.paths or SEEDS, targets_of(args), args.repeat, args.vmlinux, say)
     if args.html is not None:
-        write_text(args.html, page(report))
+        write_whole(args.html, page(report))
         say(f"wrote {args.html}")
     if args.json:
         print_json("corpus coverage", to_json(report))

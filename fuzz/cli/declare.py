@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import click
 from click.core import ParameterSource
-from click.exceptions import NoSuchCommand
+from click.exceptions import NoSuchCommand, NoSuchOption
 
 QUIET = "shadowfuzz quiet"
 """Key of the context's values: whether progress is to be shown."""
@@ -46,14 +46,37 @@ class _FilePath(click.Path):
 PATH = _FilePath()
 
 
+class _Text(click.ParamType[str]):
+    """A text of at least one character."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value == "":
+            self.fail("it is empty", param, ctx)
+        return str(value)
+
+
+TEXT = _Text()
+
+
 class AliasedOption(click.Option):
-    """An option with older spellings, which work and are not shown.  ``greedy``: an alias takes several values, and
-    where there is none, the option does.
+    """An option with older spellings, which work and are not shown.
+
+    ``greedy``: an alias takes several values, and where there is none, the option does.  ``check`` is called with the
+    value before the command begins, and raises InputError: so that no work is done that cannot be kept.
     """
 
-    def __init__(self, *args: Any, aliases: Sequence[str] = (), greedy: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        aliases: Sequence[str] = (),
+        greedy: bool = False,
+        check: Callable[[Any], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.aliases, self.greedy = tuple(aliases), greedy
+        self.aliases, self.greedy, self.check = tuple(aliases), greedy, check
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         """Add what is shown, then what is not."""
@@ -64,9 +87,14 @@ class AliasedOption(click.Option):
             old.add_to_parser(parser, ctx)
 
 
-def option(*names: str, aliases: Sequence[str] = (), greedy: bool = False, **how: Any) -> Decorator[Any]:
-    """Return the decorator of an option with a value; ``aliases`` are older spellings, which help does not show."""
-    return click.option(*names, cls=AliasedOption, aliases=aliases, greedy=greedy, **how)
+def option(*names: str, aliases: Sequence[str] = (), **how: Any) -> Decorator[Any]:
+    """Return the decorator of an option with a value; ``aliases`` are older spellings, which help does not show.
+
+    ``how`` is what :class:`AliasedOption` and Click take.  Without a type the value is text that is not empty.
+    """
+    if "type" not in how and not how.get("is_flag"):
+        how["type"] = TEXT
+    return click.option(*names, cls=AliasedOption, aliases=aliases, **how)
 
 
 def flag(*names: str, aliases: Sequence[str] = (), **how: Any) -> Decorator[Any]:
@@ -102,7 +130,14 @@ class Command(_AsWritten):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse; UsageError: two options of a group of ``exclusive`` were given."""
-        rest = super().parse_args(ctx, list(self._spread(args)))
+        try:
+            rest = super().parse_args(ctx, list(self._spread(args)))
+        except NoSuchOption as error:
+            shown = [name for p in self.get_params(ctx) for name in (*p.opts, *p.secondary_opts) if name[:2] == "--"]
+            raise NoSuchOption(error.option_name, possibilities=shown, ctx=ctx) from None
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # Click's parser leaves it out for an option without its value
+            raise
         for group in self.exclusive:
             given = [p for p in self.params if p.name in group and _was_given(ctx, str(p.name))]
             if len(given) > 1:
@@ -232,7 +267,7 @@ def _names(param: click.Option) -> tuple[str, ...]:
     return (*param.opts, *(param.aliases if isinstance(param, AliasedOption) else ()))
 
 
-VERBOSE = "show more; after an internal error, where it happened"
+VERBOSE = "after an internal error, show where it happened"
 
 
 def declare(
@@ -256,7 +291,14 @@ def declare(
             context = click.get_current_context()
             context.meta[QUIET] = given["quiet"]
             execute: Callable[[Run, Args], int] = context.obj
-            return execute(run, Args(**given))
+
+            def checked(args: Args) -> int:
+                for param in context.command.params:
+                    if isinstance(param, AliasedOption) and param.check and given[str(param.name)] is not None:
+                        param.check(given[str(param.name)])
+                return run(args)
+
+            return execute(checked, Args(**given))
 
         params: list[click.Parameter] = list(reversed(getattr(run, "__click_params__", [])))
         params.append(AliasedOption(["-q", "--quiet"], is_flag=True, help="show no progress on stderr"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fuzz.cli.declare import PATH, Args, declare, flag
-from fuzz.cli.options import file, json_flag, target
+from fuzz.cli.options import json_flag, out_directory, out_file, target
 from fuzz.cli.output import print_json
 from fuzz.cli.progress import progress_printer
 from harness.exit_status import ExitStatus
@@ -35,9 +35,9 @@ exit status: 0 nothing unexplained, 1 --verify saw an unexplained divergence, 2 
 
 @declare("distil", "Write the smallest scenario for each kind of exit that a recording shows.", EPILOG)
 @click.argument("trace", type=PATH, metavar="TRACE", help="a file of `shadowfuzz recording record`")
-@file("--out", "where to write; existing files are kept", metavar="DIR", required=True)
+@out_directory("--out", "where to write; existing files are kept", required=True)
 @flag("--verify", help="run each on the target, write those that show the exit")
-@file("--excerpt", "write the first rounds of each kind, too")
+@out_file("--excerpt", "write the first rounds of each kind, too")
 @target
 @json_flag
 def command(args: Args) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from fuzz.cli.declare import PATH, Args, declare, flag, option
-from fuzz.cli.options import campaign, campaign_beside_out, chain, file, json_flag
+from fuzz.cli.options import campaign, campaign_beside_out, chain, json_flag, out_directory
 from fuzz.cli.output import print_json
 from harness.exit_status import ExitStatus
 
@@ -89,7 +89,7 @@ _EXCLUSIVE = (("mail", "selftest"),)
 
 @declare("export", _ABOUT, EPILOG, exclusive=_EXCLUSIVE)
 @_ID
-@file("--out", "where to write (default: the current directory)", metavar="DIR", default=Path())
+@out_directory("--out", "where to write (default: the current directory)", default=Path())
 @campaign_beside_out
 @_OPTIONS
 def command(args: Args) -> int:

@@ -35,8 +35,8 @@ exit status: 0 written, 2 bad usage or input, 3 it could not be written
 @click.argument("id", metavar="ID", help="id of the finding (may be shortened)")
 @campaign
 @option("--status", type=click.Choice(STATUSES), help="its status")
-@option("--assignee", metavar="NAME", help="who looks at it")
-@option("--note", metavar="TEXT", help="a note")
+@option("--assignee", type=str, metavar="NAME", help="who looks at it")
+@option("--note", type=str, metavar="TEXT", help="a note")
 @json_flag
 def set_command(args: Args) -> int:
     """Change what is said of a finding, and print it; errors are raised for the caller to show."""

@@ -13,7 +13,7 @@ import click
 
 from fuzz.cli.declare import Args, declare, flag, option
 from fuzz.cli.options import campaign, json_flag
-from fuzz.cli.output import print_json, style_of
+from fuzz.cli.output import as_called, print_json, style_of
 from fuzz.cli.progress import progress_printer
 from fuzz.paths import out_words
 from fuzz.store.mark_limits import STATUSES
@@ -63,7 +63,7 @@ _FORMAT = option("--format", type=click.Choice(("text", "json", "junit", "sarif"
 @flag("--new", help="list only what no erratum of the target explains")
 @flag("--clusters", help="list every cluster by itself")
 @option("--status", type=click.Choice(STATUSES), help="only problems with it")
-@option("--assignee", metavar="NAME", help="only theirs")
+@option("--assignee", type=str, metavar="NAME", help="only theirs")
 def list_command(args: Args) -> int:
     """List; errors are raised for the caller to show."""
     from fuzz.store.kept_findings import contents, open_database
@@ -81,7 +81,7 @@ def list_command(args: Args) -> int:
         if args.clusters or not found:
             print("\n".join(overview(found, style, "new findings" if args.new else "findings")))
         else:
-            print("\n".join(_list(args, replace(kept, stories=found), style)))
+            print(as_called("\n".join(_list(args, replace(kept, stories=found), style))))
     if any(story.kept.confirmed for story in found):
         return ExitStatus.DIVERGENCE
     return ExitStatus.USAGE if kept.unreadable else ExitStatus.OK  # what cannot be read may be a finding
@@ -104,7 +104,7 @@ def show_command(args: Args) -> int:
     if not _for_machines("findings show", args, (story,)):
         style, marks = style_of(sys.stdout, os.environ), Marks(database).all()
         lines = show(story, style, str(args.campaign), trace=args.trace)
-        print("\n".join((*lines, *mark_lines(marks.get(story.id)))))
+        print(as_called("\n".join((*lines, *mark_lines(marks.get(story.id))))))
     return ExitStatus.OK
 
 

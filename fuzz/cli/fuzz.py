@@ -10,25 +10,26 @@ from typing import TextIO
 import click
 
 from fuzz.campaign.limits import MAX_JOBS, MODES, default_jobs
-from fuzz.cli.declare import Args, declare, flag, option
+from fuzz.cli.declare import PATH, Args, declare, flag, option
 from fuzz.cli.options import (
     MAX_SEED,
     against,
     cold,
     deterministic,
-    file,
     hyp_copy,
     json_flag,
     number,
+    out_directory,
     seconds,
     store,
     subject,
     targets_of,
 )
-from fuzz.cli.output import json_text, print_json, program, write_whole
+from fuzz.cli.output import json_text, print_json, program
 from fuzz.cli.progress import progress_printer
-from fuzz.paths import DEFAULT_OUT
+from fuzz.paths import DEFAULT_OUT, SEEDS
 from harness.errors import InputError
+from harness.output_file import write_whole
 
 _say = progress_printer("fuzz")
 
@@ -45,6 +46,8 @@ examples:
       another target, the summary as one JSON object (its keys: fuzz/campaign/summary.py)
   shadowfuzz fuzz --deterministic --seed 1 --out out/new
       from an empty directory: the same scenarios and the same exits in the same order, in every run
+  shadowfuzz fuzz --corpus mine --out out/mine
+      from the scenarios of a directory of your own (an empty one: from nothing) in place of the project's
   shadowfuzz fuzz --kernel ./Image --level kernel
       a kernel image of your own, compared with the level that is deployed
   shadowfuzz fuzz --target kvm-nvhe --against kvm-nvhe@6.12.117 --out out/against
@@ -96,12 +99,20 @@ missing here, or a finding could not be written
 @hyp_copy
 @against
 @option(
+    "--corpus",
+    multiple=True,
+    type=PATH,
+    metavar="DIR",
+    help="start from the scenarios of this directory, which may be empty; may be given several times (default: the "
+    "project's seeds and regressions)",
+)
+@option(
     "--coverage",
     type=click.Choice(MODES),
     help="what guides the search: decisions of the model, edges of KVM's own code, or both (both, if gcc compiles)",
 )
 @number("--seed", None, "of the random numbers (any; the summary names it)", 0, MAX_SEED)
-@file("--out", "the campaign's directory (default: out/campaign)", metavar="DIR", default=DEFAULT_OUT)
+@out_directory("--out", "the campaign's directory (default: out/campaign)", default=DEFAULT_OUT)
 @store
 @flag("--emulators", help="at the end, run findings on other -cpu models and QEMU versions")
 @flag("--accept-kept", help="exit status 1 only for what is new: like no kept regression")
@@ -115,6 +126,7 @@ def command(args: Args) -> int:
     plan = LivePlan(
         *(targets_of(args), args.seconds, args.out, args.jobs, args.seed, args.store, args.coverage, args.accept_kept),
         program=program(),
+        corpus=args.corpus or SEEDS,
     )
     afterwards = on_emulators(plan.targets, _say) if args.emulators else None
     summary = run_live_campaign(plan, _Status(sys.stderr, quiet=args.quiet), _say, afterwards)

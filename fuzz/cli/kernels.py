@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import click
 
-from fuzz.cli.declare import Args, declare, flag
+from fuzz.cli.declare import TEXT, Args, declare, flag
 from fuzz.cli.options import json_flag
-from fuzz.cli.output import print_json
+from fuzz.cli.output import print_json, print_table
 from fuzz.cli.progress import progress_printer
 from harness.errors import InputError
 from harness.exit_status import ExitStatus
@@ -41,7 +42,7 @@ exit status: 0 done, 2 bad usage or input, 3 a kernel could not be fetched
 @json_flag
 def list_command(args: Args) -> int:
     """Print the kernels; the archive is asked first."""
-    from fuzz.targets.kernels import kernel_row, table_lines
+    from fuzz.targets.kernels import HEADS, kernel_row, table_lines, table_rows, table_totals
     from harness.vm.cache import Cache, default_root
     from harness.vm.kernels.fetch import load_kernels
 
@@ -50,6 +51,9 @@ def list_command(args: Args) -> int:
     rows = [kernel_row(cache, kernel) for kernel in kernels.kernels]
     if args.json:
         print_json("kernels list", {"kernels": rows, "missing_suites": dict(kernels.missing)})
+    elif sys.stdout.isatty():
+        print_table(HEADS, table_rows(rows, kernels), red=lambda _: False)
+        print("\n".join(table_totals(rows, kernels)))
     else:
         print("\n".join(table_lines(rows, kernels)))
     return ExitStatus.OK
@@ -65,7 +69,7 @@ def config_command(_args: Args) -> int:
 
 
 @declare("fetch", "Fetch kernels of Debian's archive with their headers.", EPILOG)
-@click.argument("versions", nargs=-1, metavar="[VERSION...]", help="a version, or its beginning")
+@click.argument("versions", nargs=-1, type=TEXT, metavar="[VERSION...]", help="a version, or its beginning")
 @flag("--all", help="fetch everything that the archive offers")
 @json_flag
 def fetch_command(args: Args) -> int:

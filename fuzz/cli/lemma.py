@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fuzz.cli.declare import Args, declare, flag, option
-from fuzz.cli.options import MAX_SEED, file, json_flag, number, seconds
+from fuzz.cli.options import MAX_SEED, json_flag, number, out_file, seconds
 from fuzz.cli.output import print_json
 from fuzz.cli.progress import progress_printer
 from harness.exit_status import ExitStatus
@@ -54,7 +54,7 @@ or input, 3 a stored cluster is not reproduced, the campaign missed a required o
 @number("--seed", 1, "of the random numbers", 0, MAX_SEED)
 @json_flag
 @flag("--no-logs", help="lock logs do not count as a difference")
-@file("--coq", "write the counterexamples as Coq text")
+@out_file("--coq", "write the counterexamples as Coq text")
 @flag("--store", help="write what was found to corpus/lemmas, too")
 @flag(
     "--expect-stored",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from fuzz.cli.declare import Args, Run
 
+MAX_LINE = 800
 BISECT: Mapping[int, int] = {ExitStatus.USAGE: ExitStatus.BAD_COMMAND, ExitStatus.FAILED: ExitStatus.NOT_TESTED}
 """With ``replay --bisect``, what git-bisect(1) understands: it takes 2 and 3 for bad commits."""
 
@@ -57,8 +58,9 @@ def parsed(argv: Sequence[str]) -> Any:
 
 
 def one_line(text: str) -> str:
-    """Return text as one line that a terminal can be shown: control characters escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """Return text as one line that a terminal can be shown: control characters escaped, at most 800 characters."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE // 4]}[...]{line[-3 * MAX_LINE // 4 :]}"
 
 
 def _answer_interrupts() -> None:
@@ -157,6 +159,10 @@ def _fail_internally(error: Exception, *, verbose: bool) -> int:
 
 
 def _fail(message: str, status: int, tail: str = "") -> int:
+    if "shadowfuzz " in message:
+        from fuzz.cli.output import as_called
+
+        message = as_called(message)
     lines = [f"shadowfuzz: {one_line(message)}", *(f"    {one_line(line)}" for line in tail.splitlines())]
     with contextlib.suppress(OSError):  # else the error cannot be shown
         print("\n".join(lines), file=sys.stderr, flush=True)

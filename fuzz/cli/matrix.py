@@ -7,10 +7,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from fuzz.cli.declare import Args, declare, flag, option
-from fuzz.cli.options import deterministic, file, json_flag, number, paths, tree
-from fuzz.cli.output import print_json, write_whole
+from fuzz.cli.options import deterministic, file, json_flag, number, out_file, paths, tree
+from fuzz.cli.output import print_json
 from fuzz.cli.progress import progress_printer
 from harness.exit_status import ExitStatus
+from harness.output_file import write_whole
 from harness.vm.config import DEFAULT_TARGET
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ exit status: 0 no cell diverges, 1 one does, 2 bad usage or input, 3 a target wa
 @deterministic
 @file("--results", "where results are kept (default: in the cache)")
 @json_flag
-@file("--html", "write one self-contained HTML file")
+@out_file("--html", "write one self-contained HTML file")
 @flag("--markdown", help="print a Markdown page and nothing else")
 def command(args: Args) -> int:
     """Run what is to be run, keep it, print the table."""

@@ -7,9 +7,10 @@ import time
 
 from fuzz.cli.declare import PATH, Args, declare, option
 from fuzz.cli.options import finding, json_flag, targets_of
-from fuzz.cli.output import print_json, write_text
+from fuzz.cli.output import print_json
 from fuzz.cli.progress import progress_printer
 from harness.exit_status import ExitStatus
+from harness.output_file import check_file, write_whole
 
 _say = progress_printer("minimise")
 
@@ -31,7 +32,14 @@ fresh QEMU
 
 @declare("minimise", "Simplify a scenario as long as it shows the same divergence on the real target.", EPILOG)
 @finding("what to keep (default: the first of the trace)")
-@option("-o", "--out", type=PATH, metavar="FILE", help="file for the scenario (default: standard output)")
+@option(
+    "-o",
+    "--out",
+    type=PATH,
+    check=check_file,
+    metavar="FILE",
+    help="file for the scenario (default: standard output)",
+)
 @json_flag
 def command(args: Args) -> int:
     """Minimise and print; errors are raised for the caller to show."""
@@ -42,7 +50,7 @@ def command(args: Args) -> int:
     scenario, least = minimise(targets_of(args), args.file, args.signature, _say)
     text = format_scenario(least.scenario)
     if args.out is not None:
-        write_text(args.out, text)
+        write_whole(args.out, text)
     if args.json:
         print_json("minimise", {"scenario": text, "tries": least.tries, "confirmed": least.confirmed})
     elif args.out is None:

@@ -15,6 +15,7 @@ from fuzz.paths import DEFAULT_OUT
 from fuzz.targets.options import TargetOptions
 from harness.errors import InputError
 from harness.model import LEVEL_NAMES
+from harness.output_file import check_directory, check_file
 from harness.vm.config import DEFAULT_TARGET, list_configs, name_on_tree
 
 MAX_SEED = (1 << 32) - 1
@@ -92,6 +93,23 @@ def file(name: str, what: str, *, metavar: str = "FILE", dest: str = "", **how: 
     return option(name, *([dest] if dest else []), type=PATH, metavar=metavar, help=what, **how)
 
 
+def out_file(name: str, what: str, **how: Any) -> Decorator[Any]:
+    """An option that names a file to write; that it can be written is checked before the command begins."""
+    return file(name, what, check=check_file, **how)
+
+
+def out_directory(name: str, what: str, **how: Any) -> Decorator[Any]:
+    """An option that names a directory to write to, likewise."""
+    return file(name, what, metavar="DIR", check=check_directory, **how)
+
+
+def _check_store(url: str) -> None:
+    from fuzz.store.database import Database
+
+    with Database(url).access():
+        pass
+
+
 level = option(
     "--level",
     default=LEVEL_NAMES[0],
@@ -123,7 +141,10 @@ subject = chain(target, kernel, level)
 subjects = chain(targets, kernel, level)
 """What is tested: targets, their kernel, the model's level."""
 store = option(
-    "--store", metavar="URL", help="database, as SQLAlchemy writes it (default: findings.db of the campaign)"
+    "--store",
+    check=_check_store,
+    metavar="URL",
+    help="database, as SQLAlchemy writes it (default: findings.db of the campaign)",
 )
 
 

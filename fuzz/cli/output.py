@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import sys
-import webbrowser
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from harness.errors import InputError
-
 if TYPE_CHECKING:
     from harness.report.terminal import Style
 
+NAME = "shadowfuzz"
 JSON_VERSIONS: Mapping[str, int] = MappingProxyType(
     {
         "bench exits": 1,
@@ -39,6 +39,7 @@ JSON_VERSIONS: Mapping[str, int] = MappingProxyType(
         "kernels list": 1,
         "kernels matrix": 1,
         "lemma": 1,
+        "lint": 1,
         "minimise": 1,
         "recording check": 2,
         "recording distil": 1,
@@ -69,13 +70,43 @@ def style_of(stream: TextIO, environ: Mapping[str, str]) -> Style:
 def program() -> str:
     """Return how this program is called from here: its name if the path has it, else where it is."""
     called = Path(sys.argv[0])
+    if called.resolve().name != NAME:
+        return NAME  # a test, or Python with the module's name
     found = shutil.which(called.name)
     if found is not None and called.exists() and Path(found).samefile(called):
         return called.name
-    if not called.is_file() or called.suffix:
-        return "shadowfuzz"  # not called as a command
+    if not called.is_file():
+        return NAME
     here = Path.cwd()
     return str(called.relative_to(here) if called.is_relative_to(here) else called)
+
+
+def as_called(text: str) -> str:
+    """Return a text whose commands can be entered here as they stand, however this one was called.
+
+    Rooms below write ``shadowfuzz COMMAND``; a reader who has no such command on the path gets what does the same.
+    """
+    name = program()
+    if name == NAME:
+        return text
+    from fuzz.cli.tree import COMMANDS
+
+    commands = "|".join(map(re.escape, COMMANDS.by_name))
+    return re.sub(rf"(?<![\w./-]){NAME}(?= (?:{commands})\b)", lambda _: shlex.quote(name), text)
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, red: Callable[[Sequence[str]], bool]) -> None:
+    """Print a table that fits into the terminal; ``red`` says which rows are.  For terminals: pipes get plain lines."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row), style="red" if red(row) else None)
+    Console(highlight=False, no_color=not style_of(sys.stdout, os.environ).colour).print(table)
 
 
 def json_text(name: str, document: Mapping[str, Any]) -> str:
@@ -88,31 +119,10 @@ def print_json(name: str, document: Mapping[str, Any]) -> None:
     print(json_text(name, document), end="", flush=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file that an option names.  InputError: it cannot be written."""
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise InputError(str(path), None, f"cannot be written: {error.strerror}") from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that an option names, whole or not at all.  InputError: it cannot be written."""
-    if path.exists() and not path.is_file():
-        write_text(path, text)  # a pipe or a device: nothing takes its place
-        return
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(str(path), None, f"cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def announce_page(path: Path, size: int, *, show: bool) -> None:
     """Report on stderr that a page was written; ``show``: open it in the browser, too."""
     print(f"report: {path}, {size // 1024} KiB", file=sys.stderr)
     if show:
+        import webbrowser  # it is slow
+
         webbrowser.open(path.absolute().as_uri())

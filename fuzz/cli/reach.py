@@ -6,12 +6,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fuzz.cli.declare import Args, declare
-from fuzz.cli.options import MAX_SEED, file, json_flag, level, number, paths, targets
-from fuzz.cli.output import print_json, write_text
+from fuzz.cli.options import MAX_SEED, file, json_flag, level, number, out_file, paths, targets
+from fuzz.cli.output import print_json
 from fuzz.cli.progress import progress_printer
 from fuzz.paths import SEEDS
 from harness.exit_status import ExitStatus
-from harness.vm.config import DEFAULT_TARGET, list_configs
+from harness.output_file import write_whole
+from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
 
 if TYPE_CHECKING:
     from fuzz.corpus.exercise_counts import ExercisePlan
@@ -46,9 +47,9 @@ or something is missing here
 @level
 @number("--mutants", 300, "mutants of the scenarios", 0, 999_999_999)
 @number("--seed", 1, "of the mutants' random numbers", 0, MAX_SEED)
-@file("--keep", "write the counts, too, as JSON")
-@file("--page", "write the tables, too, as Markdown")
-@file("--contract", "write the contract's rules by targets, too, as Markdown")
+@out_file("--keep", "write the counts, too, as JSON")
+@out_file("--page", "write the tables, too, as Markdown")
+@out_file("--contract", "write the contract's rules by targets, too, as Markdown")
 @json_flag
 def command(args: Args) -> int:
     """Measure and show; errors are raised for the caller to show."""
@@ -62,7 +63,7 @@ def command(args: Args) -> int:
     made_by = (args.keep, counts_text(document)), (args.page, page(reach)), (args.contract, contract_page(rules))
     for path, made in made_by:
         if path is not None:
-            write_text(path, made)
+            write_whole(path, made)
             _say(f"wrote {path}")
     if args.json:
         print_json("corpus reach", document)
@@ -77,4 +78,6 @@ def _plan(args: Args) -> ExercisePlan:
     from fuzz.corpus.exercise_counts import ExercisePlan
 
     targets = list_configs() if args.all_targets else tuple(dict.fromkeys(args.target or [DEFAULT_TARGET]))
+    for name in targets:
+        load_config(name)  # a wrong one costs nothing
     return ExercisePlan(tuple(args.paths or SEEDS), targets, args.level, args.mutants, args.seed)

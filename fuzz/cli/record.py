@@ -6,7 +6,7 @@ from __future__ import annotations
 import click
 
 from fuzz.cli.declare import Args, declare, flag, option
-from fuzz.cli.options import file, json_flag, kernel, number, target
+from fuzz.cli.options import json_flag, kernel, number, out_file, target
 from fuzz.cli.output import print_json
 from fuzz.cli.progress import progress_printer, say
 from harness.errors import InputError
@@ -54,7 +54,7 @@ target was lost, records were lost, or the Linux guest ended before user space, 
     help="the program to run, and its arguments",
 )
 @flag("--linux", help="boot the target's kernel as a guest instead of PROGRAM")
-@file("--out", "the file to write", metavar="TRACE", required=True)
+@out_file("--out", "the file to write", metavar="TRACE", required=True)
 @target
 @kernel
 @number("--smp", 1, "CPUs of the target", most=8)
@@ -63,7 +63,7 @@ target was lost, records were lost, or the Linux guest ended before user space, 
 @number("--ring", RING_MIB, "room for records", most=256, unit="MIB")
 @number("--cpus", 1, "of the Linux guest", most=8)
 @number("--memory", GUEST_MIB, "of the Linux guest", 64, 256, unit="MIB")
-@option("--words", default=GUEST_WORDS, metavar="TEXT", help=f"its command line ({GUEST_WORDS!r})")
+@option("--words", type=str, default=GUEST_WORDS, metavar="TEXT", help=f"its command line ({GUEST_WORDS!r})")
 @json_flag
 def command(args: Args) -> int:
     """Record and print how it went; errors are raised for the caller to show."""

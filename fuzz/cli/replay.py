@@ -9,7 +9,7 @@ import sys
 from fuzz.cli.declare import Args, declare, flag, option
 from fuzz.cli.options import SEVERAL, deterministic, hyp_copy, json_flag, number, paths, subjects
 from fuzz.cli.output import print_json, style_of
-from fuzz.cli.progress import progress_printer
+from fuzz.cli.progress import bar, progress_printer
 from fuzz.paths import KEPT
 from fuzz.targets.options import TargetOptions
 from harness.exit_status import ExitStatus
@@ -34,12 +34,15 @@ the table of a divergence: "before" is a register at the exit, "host" what KVM a
 "predicted" what the model says the guest sees next, "observed" what the guest really sees; ^ marks digits that
 differ.  Relation switch has "entry", "expected" and "observed": what went into the guest and what came out.
 
+a value that the scenario expects (`expect x3 0x1`) and that was not seen counts as a divergence
+
 an alarm is a problem that the target's own kernel reported in its log while the scenario ran; a WARN_ONCE shows once
 a boot
 
 with --bisect and no --signature, bad is what no kept finding (corpus/regressions) of the target is like
 
-exit status: 0 nothing unexplained, 1 an unexplained divergence or an alarm, 2 bad usage or input, 3 a target was lost
+exit status: 0 nothing unexplained, 1 an unexplained divergence, an expected value that was not seen or an alarm, 2 bad
+usage or input, 3 a target was lost
 """
 
 
@@ -69,9 +72,9 @@ exit status: 0 nothing unexplained, 1 an unexplained divergence or an alarm, 2 b
 @json_flag
 def command(args: Args) -> int:
     """Plan, run, print; errors are raised for the caller to show, a lost target becomes status 3."""
-    from fuzz.cli.replay_output import ReplayText
+    from fuzz.cli.replay_output import ReplayCount, ReplayText
     from fuzz.triage.bisect_verdict import CANNOT_TELL, check_signature, judge
-    from fuzz.triage.replay import ReplayListener, make_plan, replay
+    from fuzz.triage.replay import make_plan, replay
     from harness.findings.regressions import load_regressions
     from harness.report import terminal
     from harness.report.replay_json import document
@@ -82,12 +85,16 @@ def command(args: Args) -> int:
     how = {"deterministic": args.deterministic, "hyp_copy": args.hyp_copy}
     options = TargetOptions(names[0], args.level, args.kernel, cold=True, **how)
     plan = make_plan(args.paths, names, options, repeat=args.repeat, same_vm=args.same_vm)
+    jobs = len(plan.jobs) * len(plan.configs)
+    with bar("replay", jobs, shown=args.json or not sys.stdout.isatty()) as done:
+        if args.json:
+            results = replay(plan, ReplayCount(done), progress_printer("setup"), keep_traces=args.trace)
+        else:
+            output = ReplayText(sys.stdout, style_of(sys.stdout, os.environ), args, done)
+            results = replay(plan, output, progress_printer("setup"))
     if args.json:
-        results = replay(plan, ReplayListener(), progress_printer("setup"), keep_traces=args.trace)
         print_json("replay", document(results, args.level, traces=args.trace))
     else:
-        output = ReplayText(sys.stdout, style_of(sys.stdout, os.environ), args)
-        results = replay(plan, output, progress_printer("setup"))
         print("\n" + terminal.summary(results, args.level, output.style, known=args.verbose))
     if not args.bisect and wanted is None:
         return exit_status(results)

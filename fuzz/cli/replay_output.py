@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from fuzz.cli.declare import Args
@@ -15,10 +15,22 @@ from harness.report.trace_text import trace_lines
 from harness.vm.build.prepare import PreparedTarget
 
 
-class ReplayText(ReplayListener):
+class ReplayCount(ReplayListener):
+    """Counts the runs that are done."""
+
+    def __init__(self, done: Callable[[], None]) -> None:
+        self._done = done
+
+    def job_done(self, target: str, item: Ran | Lost) -> None:
+        """Count a run."""
+        self._done()
+
+
+class ReplayText(ReplayCount):
     """Prints what happens as it happens."""
 
-    def __init__(self, stream: TextIO, style: Style, args: Args) -> None:
+    def __init__(self, stream: TextIO, style: Style, args: Args, done: Callable[[], None]) -> None:
+        super().__init__(done)
         self.style = style
         self._stream = stream
         self._level: str = args.level
@@ -35,6 +47,7 @@ class ReplayText(ReplayListener):
 
     def job_done(self, target: str, item: Ran | Lost) -> None:
         """Print a run's line, and what differs below it."""
+        super().job_done(target, item)
         if isinstance(item, Lost):
             self._print(terminal.lost_line(target, item, self.style))
             return
@@ -42,6 +55,8 @@ class ReplayText(ReplayListener):
         for line in terminal.sites(item, self._level, self.style, known=self._known):
             self._print(line)
         for line in (*terminal.alarm_lines(item.alarms, self.style), *terminal.asserted_lines(item, self.style)):
+            self._print(line)
+        for line in terminal.expected_lines(item, self.style):
             self._print(line)
         for line in (*terminal.failed_lines(item, self.style), *self._left_out(item)):
             self._print(line)

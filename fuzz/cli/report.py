@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 
 from fuzz.cli.declare import Args, declare, flag
-from fuzz.cli.options import campaign_beside_out, file, json_flag, number
+from fuzz.cli.options import campaign_beside_out, json_flag, number, out_file
 from fuzz.cli.output import announce_page, print_json
 from harness.exit_status import ExitStatus
 
@@ -30,7 +30,7 @@ exit status: 2 bad usage or input, or the port is taken, 130 ended with Ctrl-C
 
 
 @declare("write", "Write the findings and runs of a campaign's directory or database as one page.", REPORT)
-@file("--out", "the file to write", required=True)
+@out_file("--out", "the file to write", required=True)
 @flag("--open", help="show it in the browser")
 @campaign_beside_out
 @json_flag

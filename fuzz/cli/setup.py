@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 from fuzz.cli.declare import Args, declare, flag, option
 from fuzz.cli.options import SEVERAL, file, json_flag, tree
-from fuzz.cli.output import print_json
+from fuzz.cli.output import as_called, print_json, print_table
 from fuzz.cli.progress import progress_printer
 from harness.exit_status import ExitStatus
 from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
@@ -91,11 +92,15 @@ def setup(args: Args) -> int:
 @json_flag
 def doctor(args: Args) -> int:
     """Print what is there and what is missing; 0 if nothing is missing, else 3."""
-    from fuzz.targets.doctor import diagnose, diagnosis_json, diagnosis_text
+    from fuzz.targets.doctor import DIAGNOSIS_HEADS, diagnose, diagnosis_json, diagnosis_rows, diagnosis_text
 
     found = diagnose(args.doctored)
     if args.json:
         print_json("doctor", diagnosis_json(found))
+    elif sys.stdout.isatty():
+        rows = [tuple(map(as_called, row)) for row in diagnosis_rows(found)]
+        print_table(DIAGNOSIS_HEADS, rows, red=lambda row: row[0] == "MISSING")
+        print(diagnosis_text(found).splitlines()[-1])
     else:
-        print(diagnosis_text(found))
+        print(as_called(diagnosis_text(found)))
     return ExitStatus.OK if found.ok else ExitStatus.FAILED

@@ -20,6 +20,7 @@ examples:
   shadowfuzz doctor                         report what is installed, what is missing, how to get it
   shadowfuzz fuzz --seconds 60 --jobs 2     search for scenarios in which KVM and the model differ
   shadowfuzz replay corpus/seeds            run scenario files, show each difference side by side
+  shadowfuzz lint FILE                      check a scenario without a VM: what does not parse, what is not meant
   shadowfuzz minimise FILE                  write the simplest scenario that shows the same divergence
   shadowfuzz confirm FILE                   measure the reproduction rate, print a verdict
   shadowfuzz triage                         minimise and confirm all findings of a campaign
@@ -49,6 +50,7 @@ COMMANDS = Table(
         "Search": (
             Row("fuzz", "fuzz.cli.fuzz:command", "search for scenarios in which real KVM and the model differ"),
             Row("replay", "fuzz.cli.replay:command", "run scenario files on real KVM and show what differs"),
+            Row("lint", "fuzz.cli.lint:command", "check scenario files without a VM"),
         ),
         "Findings": (
             Row("minimise", "fuzz.cli.minimise:command", "make the scenario of a finding as simple as possible"),

@@ -8,12 +8,14 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fuzz.campaign.limits import MAX_JOBS
 from fuzz.cli.declare import Args, declare
-from fuzz.cli.options import MAX_SEED, file, json_flag, number, subject
-from fuzz.cli.output import print_json, write_text
+from fuzz.cli.options import MAX_SEED, file, json_flag, number, out_directory, subject
+from fuzz.cli.output import print_json
 from fuzz.cli.progress import say
 from harness.errors import InputError
 from harness.exit_status import ExitStatus
+from harness.output_file import write_whole
 
 if TYPE_CHECKING:
     from fuzz.bench.guidance_trial import TrialPlan
@@ -37,9 +39,9 @@ exit status: 0 done, 2 bad usage or input, 3 a campaign ended early, or somethin
 @subject
 @number("--seconds", 60, "of each campaign")
 @number("--runs", 5, "campaigns of each mode")
-@number("--jobs", 2, "workers of each campaign")
+@number("--jobs", 2, "workers of each campaign", most=MAX_JOBS)
 @number("--seed", None, "of the campaigns' seeds (any; the page names it)", 0, MAX_SEED)
-@file("--out", "where to write (default: out)", metavar="DIR", default=Path("out"))
+@out_directory("--out", "where to write (default: out)", default=Path("out"))
 @json_flag
 @file("--page", "do not measure: make plot and page from its coverage.json", metavar="DIR")
 def command(args: Args) -> int:
@@ -77,5 +79,5 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(str(path), None, f"cannot be written: {error.strerror}") from error
-    write_text(path, text)
+    write_whole(path, text)
     say(f"wrote {path}")

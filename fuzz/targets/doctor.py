@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -143,6 +144,16 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+DIAGNOSIS_HEADS = ("", "what", "found, or how to get it")
+
+
+def diagnosis_rows(found: Diagnosis) -> Iterator[tuple[str, str, str]]:
+    """Yield a row for each check, with the command that gets what is missing."""
+    for check in found.checks:
+        fix = "" if check.ok else f"\nget it: {check.fix}"
+        yield "ok" if check.ok else "MISSING", check.name, f"{check.detail}{fix}"
 
 
 def diagnosis_text(found: Diagnosis) -> str:

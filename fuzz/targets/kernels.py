@@ -31,16 +31,22 @@ def kernel_row(cache: Cache, kernel: Kernel) -> dict[str, object]:
     }
 
 
-def table_lines(rows: Sequence[Mapping[str, object]], kernels: Kernels) -> Iterator[str]:
-    """Yield a line for each kernel, then the totals, then what could not be read."""
-    yield f"{'package version':21} {'release':31} {'suites':26} {'MiB':>4} {'recording':11} supports"
+HEADS = ("package version", "release", "suites", "MiB", "recording", "supports")
+_WIDTHS = (21, 31, 26, -4, 11, 0)
+"""Least widths of the columns where lines are not made to fit; negative: to the right."""
+
+
+def table_rows(rows: Sequence[Mapping[str, object]], kernels: Kernels) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each kernel, in the order of :data:`HEADS`."""
     for kernel, row in zip(kernels.kernels, rows, strict=True):
         where = ", ".join(kernel.suites) if kernel.listed else "gone from the archive"
-        here = "" if not row["fetched"] else "  (here)"
-        yield (
-            f"{kernel.version:21} {kernel.uname:31} {where:26} {kernel.size / (1 << 20):4.0f} "
-            f"{row['recording']!s:11} {', '.join(supports(kernel))}{here}"
-        )
+        here = "  (here)" if row["fetched"] else ""
+        size = f"{kernel.size / (1 << 20):.0f}"
+        yield kernel.version, kernel.uname, where, size, str(row["recording"]), f"{', '.join(supports(kernel))}{here}"
+
+
+def table_totals(rows: Sequence[Mapping[str, object]], kernels: Kernels) -> Iterator[str]:
+    """Yield the totals, then what could not be read."""
     listed = [kernel for kernel in kernels.kernels if kernel.listed]
     own = sum(bool(kernel.headers) for kernel in listed)
     yield (
@@ -49,6 +55,14 @@ def table_lines(rows: Sequence[Mapping[str, object]], kernels: Kernels) -> Itera
     )
     for suite, why in kernels.missing.items():
         yield f"suite {suite} could not be read: {why}"
+
+
+def table_lines(rows: Sequence[Mapping[str, object]], kernels: Kernels) -> Iterator[str]:
+    """Yield a line for each kernel, then the totals, then what could not be read."""
+    for row in (HEADS, *table_rows(rows, kernels)):
+        cells = (f"{cell:>{-w}}" if w < 0 else f"{cell:{w}}" for cell, w in zip(row, _WIDTHS, strict=True))
+        yield " ".join(cells)
+    yield from table_totals(rows, kernels)
 
 
 def fetch_all(cache: Cache, wanted: Sequence[Kernel], progress: Callable[[str], None]) -> dict[str, str]:

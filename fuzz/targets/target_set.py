@@ -254,6 +254,8 @@ def open_targets(options: TargetOptions, progress: Progress = quiet) -> Prepared
     first, last = configs[0], configs[-1]
     if (first.mode, first.cpu) != (last.mode, last.cpu):
         raise InputError(last.name, None, f"another mode or CPU than {first.name}: everything would differ")
+    if options.against is not None and options.kernel is None and first.name == last.name:
+        raise InputError(last.name, None, "the two targets are the same")
     check_option(options.hyp_copy, configs)
     sides = [prepare_side(first, options, progress)]
     if options.against is None:

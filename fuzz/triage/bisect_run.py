@@ -194,6 +194,11 @@ class _Prober:
 
 def bisect(case: Case, plan: BisectPlan, progress: Callable[[str], None]) -> Bisection:
     """Search for the changes of what a scenario shows.  InputError: a name is wrong; SetupError: no kernel can run."""
+    for name in filter(None, (plan.config, plan.good, plan.bad)):  # before the archive is asked
+        config, version = split_target(name)
+        load_config(config)
+        if name != plan.config and not version:
+            raise InputError(name, None, "expected a kernel of a configuration: CONFIG@VERSION")
     kernels = load_kernels(Cache(default_root(os.environ)), progress)
     where = _range(plan, kernels)
     prober = _Prober(case, where.config, plan, progress)

@@ -89,7 +89,8 @@ def _shown(target: str, ran: Ran, wanted: str | None, kept: Sequence[Regression]
         if not explaining(kept, target, (place_text(found), divergence.cause), (difference(divergence),)):
             yield signature_text(found)
             return
-    yield from alarms[:1]
+    failed = [f"expect {one.expect.name} {one.expect.value:#x}" for one in ran.expected if one.failed]
+    yield from (*failed, *alarms)[:1]
 
 
 def _texts(checked: CheckResult) -> Iterator[str]:

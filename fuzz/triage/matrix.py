@@ -17,7 +17,7 @@ from fuzz.targets.options import TargetOptions
 from fuzz.targets.runner import MACHINES
 from fuzz.targets.target_set import Side, TargetSet, open_targets
 from harness.arch.cpu_models import CPUS
-from harness.errors import ShadowfuzzError, TargetError, VmLost
+from harness.errors import InputError, ShadowfuzzError, TargetError, VmLost
 from harness.findings.checked import signature
 from harness.jsonfile import reading
 from harness.scenario.scenario import Scenario, format_scenario, load
@@ -102,6 +102,14 @@ def match_targets(patterns: Sequence[str], kernels: Iterable[Kernel], here: Sequ
         names += [moved for name in names if fnmatchcase(name, base) for moved in emulations(load_config(name), here)]
     matched = (name for name in names if any(_matches(name, pattern) for pattern in patterns))
     return tuple(dict.fromkeys((*matched, *paths)))
+
+
+def check_patterns(patterns: Sequence[str]) -> None:
+    """Ask whether each pattern can match a target, whatever kernels there are.  InputError: one cannot."""
+    for pattern in patterns:
+        base = pattern.partition("%")[0].partition("@")[0]
+        if "/" not in pattern and not any(fnmatchcase(name, base) for name in list_configs()):
+            raise InputError(repr(pattern), None, f"matches no target; there are {', '.join(list_configs())}")
 
 
 def _matches(name: str, pattern: str) -> bool:

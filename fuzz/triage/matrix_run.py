@@ -21,6 +21,7 @@ from fuzz.triage.matrix import (
     Cell,
     Results,
     Work,
+    check_patterns,
     load_cases,
     match_targets,
     read_results,
@@ -117,13 +118,14 @@ def run_matrix(plan: MatrixPlan, progress: Callable[[str], None]) -> Matrix:
     twice = [case.name for case in cases if sum(case.name == other.name for other in cases) > 1]
     if twice:
         raise InputError(twice[0], None, "two scenarios have this name: their cells could not be distinguished")
+    check_patterns(plan.patterns)
     cache = Cache(default_root(os.environ))
+    path = plan.results or cache.root / (DETERMINISTIC if plan.deterministic else DEFAULT)
+    before = read_results(path)
     here = emulators_here() if any("%" in pattern for pattern in plan.patterns) else ()
     targets = match_targets(plan.patterns, load_kernels(cache, progress).kernels, here)
     if not targets:
         raise InputError(" ".join(plan.patterns), None, "matches no target (shadowfuzz kernels list)")
-    path = plan.results or cache.root / (DETERMINISTIC if plan.deterministic else DEFAULT)
-    before = read_results(path)
     wanted = before.missing(targets, cases) if plan.missing else dict.fromkeys(targets, cases)
     work = [Work(target, some, plan.repeat, plan.deterministic) for target, some in wanted.items()]
     return Matrix(plan, targets, cases, _run_cells(work, before, path, progress))

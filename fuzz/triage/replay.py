@@ -21,6 +21,7 @@ from harness.report.left_out import failed_steps, left_out
 from harness.report.replay_result import Job, Lost, Ran, TargetResult
 from harness.report.sites import sites
 from harness.scenario.scenario import Scenario, load
+from harness.trace.expectations import judge_expectations
 from harness.vm.build.prepare import PreparedTarget, read_image
 from harness.vm.config import MachineConfig, load_config
 
@@ -141,4 +142,5 @@ def _ran(job: Job, found: Observation) -> Ran:
     level = found.subject.level
     there = sites(job.scenario, found.trace, level, found.checked.judged)
     gaps, failed = left_out(found.checked.gaps, found.trace), failed_steps(job.scenario, found.trace)
-    return Ran(job, found.trace, found.checked, there, found.alarms, found.asserted, gaps, failed)
+    expected = judge_expectations(job.scenario, found.trace)
+    return Ran(job, found.trace, found.checked, there, found.alarms, found.asserted, gaps, failed, expected)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from fuzz.store.kept_findings import contents, kept_rows
 from fuzz.store.runs import History
 from fuzz.triage.report_site import Site
 from harness.findings.known_divergences import Catalogue
+from harness.output_file import write_whole
 from harness.report.campaign_data import Book, Said, branches, known_hits
 from harness.report.html_report import page
 from harness.report.problem_data import errata_of, problems_of
@@ -31,15 +31,7 @@ SERVER_SECONDS = 30.0
 def write_report(database: Database, campaign: Path, out: Path) -> int:
     """Write the report to ``out``, a file whole or not at all; return its size in bytes."""
     text = page(book_of(database, campaign))
-    if out.exists() and not out.is_file():
-        out.write_text(text, encoding="utf-8")  # a pipe or a device: nothing takes its place
-        return len(text.encode())
-    work = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        work.write_text(text, encoding="utf-8")
-        work.replace(out)
-    finally:
-        work.unlink(missing_ok=True)
+    write_whole(out, text)
     return len(text.encode())
 
 

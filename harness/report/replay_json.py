@@ -6,7 +6,7 @@ Keys::
     level                the level of the model
     exit_status          what the process returns
     targets[]            target, kernel, boots, seconds, exits{class: n},
-                         totals{runs, exits, known, unexplained, not_compared, lost, alarms, asserted, failed},
+                         totals{runs, exits, known, unexplained, not_compared, lost, alarms, asserted, failed, unmet},
                          compared{relation: n}, complete (share of comparisons of which nothing was left out),
                          stood_in{reason: n} (made by another relation), not_compared{reason: n}, runs[], lost[],
                          boot_alarms[]
@@ -26,6 +26,7 @@ Keys::
                          (harness/relations/forged_exits.py) and esr
         left_out[]       relation, why, needs (what it would take), event (null: the whole trace), step, exit_class
         failed[]         step, text, error: host steps that failed
+        expected[]       before (the step), name, expected, observed (null: why it cannot be judged), failed, event, why
       lost[]             scenario (null: it did not boot), repeat, reason, console_tail
     known[]              id, verdict, counts{target: n}: how often each entry of the catalogue explained something
     clusters[]           signature[], counts{target: n}, reproduced[runs, of], first (scenario)
@@ -40,6 +41,7 @@ from harness.findings.checked import ExplainedDivergence, signature
 from harness.report.left_out import LeftOut
 from harness.report.replay_result import Lost, Ran, TargetResult, clusters, exit_status, known_counts
 from harness.report.sites import Site
+from harness.trace.expectations import Expectation
 from harness.trace.tracefile import trace_to_json
 from harness.vm.alarms import Alarm
 
@@ -106,9 +108,17 @@ def _run(ran: Ran, level: str, traces: bool) -> Json:
     }
     run["left_out"] = [{"relation": one.what, **_without(one, "what")} for one in ran.left_out]
     run["failed"] = [one._asdict() for one in ran.failed]
+    run["expected"] = [_expected_json(one) for one in ran.expected]
     if traces:
         run["trace"] = trace_to_json(ran.trace)
     return run
+
+
+def _expected_json(one: Expectation) -> dict[str, object]:
+    before, name, value = one.expect
+    seen = None if one.observed is None else hex(one.observed)
+    judged = {"failed": one.failed, "event": one.event, "why": one.why}
+    return {"before": before, "name": name, "expected": hex(value), "observed": seen, **judged}
 
 
 def _without(one: LeftOut, name: str) -> Json:

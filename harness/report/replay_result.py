@@ -14,6 +14,7 @@ from harness.report.left_out import FailedStep, LeftOut
 from harness.report.sites import Site
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
+from harness.trace.expectations import Expectation
 from harness.vm.alarms import Alarm
 
 Signature = tuple[str, ...]
@@ -38,7 +39,7 @@ class Ran:
     """A job that came back: its trace, what the check made of it, its divergent sites, and the kernel's alarms.
 
     ``asserted``: complaints that are KVM's answer to an exit that was forged, and no findings.  ``left_out``: each
-    comparison that was not made, ``failed`` the host steps that failed.
+    comparison that was not made, ``failed`` the host steps that failed, ``expected`` what the scenario expects, judged.
     """
 
     job: Job
@@ -49,6 +50,7 @@ class Ran:
     asserted: tuple[Asserted, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     failed: tuple[FailedStep, ...] = ()
+    expected: tuple[Expectation, ...] = ()
 
     @property
     def exits(self) -> int:
@@ -64,6 +66,11 @@ class Ran:
     def unexplained(self) -> int:
         """Divergences that it does not."""
         return len(self.checked.unexplained)
+
+    @property
+    def unmet(self) -> int:
+        """Values that the scenario expects and that were not seen."""
+        return sum(one.failed for one in self.expected)
 
     @property
     def not_compared(self) -> Mapping[str, int]:
@@ -99,7 +106,7 @@ class TargetResult:
     @property
     def totals(self) -> Mapping[str, int]:
         """Sums: ``runs``, ``exits``, ``known``, ``unexplained``, ``not_compared``, ``lost``, ``alarms``,
-        ``asserted``, ``failed`` (host steps)."""
+        ``asserted``, ``failed`` (host steps), ``unmet`` (expected values that were not seen)."""
         return {
             "runs": len(self.ran),
             "exits": sum(r.exits for r in self.ran),
@@ -110,6 +117,7 @@ class TargetResult:
             "alarms": sum(len(r.alarms) for r in self.ran),
             "asserted": sum(len(r.asserted) for r in self.ran),
             "failed": sum(len(r.failed) for r in self.ran),
+            "unmet": sum(r.unmet for r in self.ran),
         }
 
     def exits_by_class(self) -> Counter[str]:
@@ -196,9 +204,9 @@ def _runs(results: Iterable[TargetResult]) -> Iterator[tuple[str, Ran]]:
 
 
 def exit_status(results: Iterable[TargetResult]) -> ExitStatus:
-    """Return what the results make of the process: a target was lost, or a divergence is unexplained, or OK."""
+    """Return what the results make of the process: a target was lost, or something is unexplained or unmet, or OK."""
     all_results = tuple(results)
     if any(result.lost for result in all_results):
         return ExitStatus.FAILED
-    wrong = any(result.totals["unexplained"] or result.totals["alarms"] for result in all_results)
+    wrong = any(result.totals[key] for result in all_results for key in ("unexplained", "unmet", "alarms"))
     return ExitStatus.DIVERGENCE if wrong else ExitStatus.OK

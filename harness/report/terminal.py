@@ -106,7 +106,7 @@ def status_line(ran: Ran, style: Style) -> str:
     values = (len(job.scenario.steps), ran.exits, ran.known, ran.unexplained, sum(ran.not_compared.values()))
     numbers = " ".join(f"{value:{len(head)}}" for value, head in zip(values, _NUMBERS, strict=True))
     line = f"{label:{_NAME}} {numbers}"
-    line = style.paint("red", line) if ran.unexplained or ran.alarms else line
+    line = style.paint("red", line) if ran.unexplained or ran.unmet or ran.alarms else line
     notes = [] if ran.checked.status == "ok" else [f"the agent gave up: {ran.checked.status}"]
     notes += [f"{ran.checked.dropped} records found no room"] if ran.checked.dropped else []
     return "\n".join([line, *(style.paint("yellow", f"    {note}") for note in notes)])
@@ -130,6 +130,17 @@ def left_out_lines(ran: Ran, style: Style) -> Iterator[str]:
     """Yield each comparison that was not made: where, of which relation, why, and what it would take."""
     for one in ran.left_out:
         yield from _field("left out", f"{one.place}: {one.what}: {one.why}; needs: {one.needs}", style)
+
+
+def expected_lines(ran: Ran, style: Style) -> Iterator[str]:
+    """Yield each expected value that was not seen, and each that cannot be judged."""
+    for one in ran.expected:
+        name, value = one.expect.name, f"{one.expect.value:#x}"
+        if one.failed:
+            text = f"{name} {value}, observed {one.observed:#x} (event {one.event})"
+            yield from _field("expected", text, style, "red")
+        elif one.observed is None:
+            yield from _field("expected", f"{name} {value}, not judged: {one.why}", style, "yellow")
 
 
 def failed_lines(ran: Ran, style: Style) -> Iterator[str]:
@@ -393,9 +404,11 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
     if found:
         verdict = f"{many(unexplained, 'unexplained divergence')} in {many(len(found), 'cluster')}"
     alarms = sum(r.totals["alarms"] for r in results)
+    unmet = sum(r.totals["unmet"] for r in results)
+    verdict += f"; {many(unmet, 'expected value')} not seen" if unmet else ""
     verdict += f"; the kernel complained {many(alarms, 'time')}" if alarms else ""
     verdict += f", level {level}" + (f"; a target was lost {many(lost, 'time')}" if lost else "")
-    yield style.paint("red" if unexplained or lost or alarms else "green", verdict)
+    yield style.paint("red" if unexplained or unmet or lost or alarms else "green", verdict)
 
 
 def _cluster(cluster: Cluster) -> str:

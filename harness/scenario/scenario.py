@@ -10,15 +10,16 @@
     reg x1 0x9000000
     ldrsb x3, [x1, 0x10]
     complete 0x80
+    expect x3 0xffffffffffffff80
 
 The header, the sentence that says what the scenario is for, then how the guest starts: memory slots (``memory``, with
 the operands of the step ``slot``; without such a line :data:`harness.scenario.memory_slots.DEFAULT`), words of its
 memory (``boot``, all else is zero) and registers (``reg``, others hold reset values).  Then steps
-(:mod:`harness.scenario.steps`). Guest steps are instructions, laid out back to back from ``CODE.base``; host steps take
-place at the exit of the guest step before them.  Numbers are hexadecimal or decimal, unsigned, at most 64 bits.  Blank
-lines and lines that begin with ``#`` are accepted and dropped; ``format_scenario(parse(text)) == text`` for text
-without them that
-:func:`format_scenario` could have written, and ``parse(format_scenario(s)) == s`` always.
+(:mod:`harness.scenario.steps`), and between them values that must be seen (``expect``).  Guest steps are instructions,
+laid out back to back from ``CODE.base``; host steps take place at the exit of the guest step before them.  Numbers are
+hexadecimal or decimal, unsigned, at most 64 bits.  Blank lines and lines that begin with ``#`` are accepted, dropped;
+``format_scenario(parse(text)) == text`` for text without them that :func:`format_scenario` could have written, and
+``parse(format_scenario(s)) == s`` always.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ from typing import Any, NamedTuple, cast
 
 from harness.arch import sysregs
 from harness.arch.a64 import FORM, PLAIN_BY_NAME, encode
-from harness.arch.registers import Encoding
+from harness.arch.registers import NAMES, Encoding
 from harness.errors import InputError
+from harness.input_file import open_input
 from harness.layout import MAX_STEPS
 from harness.scenario.memory_slots import Slot, collides
 from harness.scenario.steps import INITIAL, KINDS, SLOT_OPERANDS, VALUE, WORD_ADDRESS, Actor, Arg, Operand
@@ -46,6 +48,10 @@ MAX_LINE = 400
 """Longest line, in characters."""
 MAX_BOOT = 512
 """Most words of memory that a scenario starts with."""
+MAX_EXPECTS = 256
+"""Most values that a scenario expects."""
+MMIO_DATA = "mmio_data"
+"""What ``expect`` calls the data of a store to MMIO, as userspace gets it."""
 
 
 class Step(NamedTuple):
@@ -58,12 +64,24 @@ class Step(NamedTuple):
     args: tuple[Arg, ...] = ()
 
 
+class Expect(NamedTuple):
+    """A value that must be seen: of a register, or (:data:`MMIO_DATA`) of a store that userspace gets.
+
+    ``before`` is the index of the step that it stands before, the number of steps if it comes last.
+    """
+
+    before: int
+    name: str
+    value: int
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """A test case: what it is for, initial registers (others hold reset values), and steps in order.
 
     ``slots`` are the memory slots that it starts with (none: ``slots.DEFAULT``), ``boot`` the 64-bit words that are in
-    its memory then, by their addresses in the default layout.
+    its memory then, by their addresses in the default layout.  ``expects`` changes nothing that is run: it says what a
+    right target shows (:mod:`harness.trace.expectations`).
     """
 
     about: str
@@ -71,6 +89,7 @@ class Scenario:
     steps: tuple[Step, ...]
     slots: tuple[Slot, ...] = ()
     boot: tuple[tuple[int, int], ...] = ()
+    expects: tuple[Expect, ...] = ()
 
 
 def slot_step(slot: Slot) -> Step:
@@ -107,7 +126,13 @@ def format_scenario(scenario: Scenario) -> str:
     lines += [f"memory {format_step(slot_step(slot))[5:]}" for slot in scenario.slots]
     lines += [f"boot {address:#x} {value:#x}" for address, value in scenario.boot]
     lines += [f"reg {name} {value:#x}" for name, value in scenario.registers]
-    lines += map(format_step, scenario.steps)
+    expects = iter(scenario.expects)
+    expect = next(expects, None)
+    for index in range(len(scenario.steps) + 1):
+        while expect is not None and expect.before == index:
+            lines.append(f"expect {expect.name} {expect.value:#x}")
+            expect = next(expects, None)
+        lines += map(format_step, scenario.steps[index : index + 1])
     lines.append("")
     return "\n".join(lines)
 
@@ -214,12 +239,32 @@ def _initial(keyword: str, line: str, registers: dict[str, int], shape: dict[int
             boot[address] = word
 
 
+_EXPECTED = Operand(
+    "name",
+    f"a register that is recorded, or {MMIO_DATA} (RAM is not recorded: load it)",
+    frozenset((*NAMES, MMIO_DATA)),
+)
+
+
+def _expect(line: str, before: int, so_far: int) -> Expect:
+    """Parse one stripped ``expect`` line."""
+    name, value = _operands(line, (_EXPECTED, VALUE), "expect REGISTER VALUE")
+    if so_far == MAX_EXPECTS:
+        raise _Reason(f"more than {MAX_EXPECTS} values expected")
+    return Expect(before, str(name), cast(int, value))
+
+
 def _about(line: str) -> str:
     keyword, _, text = line.partition(" ")
     text = text.strip()
     if keyword != "about" or not text or not text.isprintable():
         raise _Reason(f"{_quote(line)}: expected `about SENTENCE`, printable")
     return text
+
+
+def lines_of(text: str) -> tuple[tuple[int, str], ...]:
+    """Return number and stripped text of each line of a scenario, header first, steps last; no comments."""
+    return tuple(_lines(text))
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -248,6 +293,7 @@ def parse(text: str | bytes, where: str = "scenario") -> Scenario:
     shape: dict[int, Slot] = {}
     boot: dict[int, int] = {}
     steps: list[Step] = []
+    expects: list[Expect] = []
     about: str | None = None
     header = False
     try:
@@ -264,6 +310,8 @@ def parse(text: str | bytes, where: str = "scenario") -> Scenario:
                 if steps:
                     raise _Reason(f"`{keyword}` after the first step: {_AFTERWARDS[keyword]}")
                 _initial(keyword, line, registers, shape, boot)
+            elif line.startswith("expect") and line.split(maxsplit=1)[0] == "expect":
+                expects.append(_expect(line, len(steps), len(expects)))
             elif len(steps) == MAX_STEPS:
                 raise _Reason(f"more than {MAX_STEPS} steps")
             else:
@@ -272,14 +320,19 @@ def parse(text: str | bytes, where: str = "scenario") -> Scenario:
             raise _Reason(f"ends too early: expected `{'about SENTENCE' if header else HEADER}`")
     except _Reason as reason:
         raise InputError(where, number, str(reason)) from None
-    return Scenario(about, tuple(registers.items()), tuple(steps), tuple(shape.values()), tuple(boot.items()))
+    initial = tuple(registers.items())
+    return Scenario(about, initial, tuple(steps), tuple(shape.values()), tuple(boot.items()), tuple(expects))
 
 
 def load(path: Path | str) -> Scenario:
     """Read and parse a scenario file.  InputError: it cannot be read, or is no scenario."""
+    return parse(load_text(path), str(path))
+
+
+def load_text(path: Path | str) -> bytes:
+    """Read a scenario file, or so much of it that :func:`parse` finds it too long.  InputError: it cannot be read."""
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        with open_input(Path(path)) as file:
+            return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise InputError(str(path), None, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return parse(data, str(path))

@@ -30,6 +30,7 @@ from typing import NamedTuple, TypeVar
 from harness import protocol
 from harness.arch.registers import INDEX, MASK64, NAMES
 from harness.errors import InputError
+from harness.input_file import open_input
 from harness.trace.events import ENTRY, EXIT, USER, Switch
 
 FORMAT = "shadowfuzz-trace 2 "
@@ -197,7 +198,7 @@ class Reader:
 
     def _read(self) -> Iterator[str]:
         try:
-            with gzip.open(self._path, "rb") as stream:
+            with open_input(self._path) as file, gzip.GzipFile(fileobj=file, mode="rb") as stream:
                 while line := stream.readline(MAX_LINE + 1):
                     self._number += 1
                     if len(line) > MAX_LINE or self._number > MAX_LINES:

@@ -25,6 +25,7 @@ from types import MappingProxyType
 from harness import protocol
 from harness.arch.registers import INDEX, NAMES
 from harness.errors import InputError
+from harness.input_file import open_input
 from harness.trace.events import (
     ENTRY,
     EXIT,
@@ -264,7 +265,7 @@ def parse_trace(text: str | bytes, where: str = "trace") -> Trace:
 def load_trace(path: Path) -> Trace:
     """Read and parse a trace file.  InputError: it cannot be read, or is no trace."""
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             text = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise InputError(str(path), None, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from harness.arch.cpu_models import CPUS
 from harness.errors import InputError
+from harness.input_file import open_input
 from harness.vm.debian.versions import linux_version
 from harness.vm.kernels.tree import read_release, tree_path
 
@@ -253,7 +254,7 @@ def _by_kind(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _read(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             data = file.read(MAX_CONFIG_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else str(error)

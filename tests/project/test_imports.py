@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-GROUND = ("errors", "layout", "protocol", "jsonfile", "minimiser", "exit_status")
+GROUND = ("errors", "layout", "protocol", "jsonfile", "minimiser", "exit_status", "input_file", "output_file")
 """The ground files of ``harness``: every room may import them."""
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("harness",),

@@ -51,6 +51,8 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.arch.sysregs", "unit/harness/relations/test_isolate_unswitched.py"),
         Row("harness.coverage.kvm_handlers", "unit/harness/coverage/test_kvm_code.py"),
         Row("harness.errors", "unit/fuzz/cli/test_main.py"),
+        Row("harness.input_file", "project/test_wrong_invocations.py"),
+        Row("harness.output_file", "project/test_wrong_invocations.py", (MAIN, "fuzz.cli.options")),
         Row("harness.exit_status", "unit/fuzz/cli/test_main.py"),
         Row("fuzz.campaign.limits", "unit/fuzz/campaign/test_live_campaign.py"),
         Row("fuzz.store.mark_limits", "unit/fuzz/cli/test_findings.py", ("set", MAIN, "fuzz.cli.finding_marks")),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import InputError, SetupError
+from harness.input_file import open_input
 from harness.vm.build import protocol_header
 from harness.vm.build.initramfs import character_device, directory, file, write_cpio
 from harness.vm.build.prepare import COMPILER_PACKAGE, CROSS, GUEST_SOURCES, PreparedTarget
@@ -48,7 +49,7 @@ def read_program(path: Path, arguments: tuple[str, ...], extra: Mapping[str, Pat
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as stream:
+        with open_input(path) as stream:
             data = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise InputError(str(path), None, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error

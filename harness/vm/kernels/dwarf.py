@@ -17,6 +17,7 @@ from elftools.elf.elffile import ELFFile
 from harness.arch import registers
 from harness.arch.registers import Group
 from harness.errors import InputError, SetupError
+from harness.input_file import open_input
 from harness.trace.decode import ContextLayout
 
 
@@ -111,7 +112,7 @@ def read_layout(module: Path) -> ContextLayout:
 def why_not_static_arm64(path: Path) -> str:
     """Return why a file is no static arm64 program, in words that say how to make it one; empty if it is."""
     try:
-        with path.open("rb") as stream:
+        with open_input(path, seekable=True) as stream:
             elf = ELFFile(stream)
             if elf["e_machine"] != "EM_AARCH64" or elf["e_type"] not in ("ET_EXEC", "ET_DYN"):
                 return f"not an arm64 program ({elf['e_machine']}, {elf['e_type']}): compile with aarch64-linux-gnu-gcc"
@@ -140,7 +141,7 @@ def read_lines(vmlinux: Path, image: Path, ranges: Sequence[tuple[int, int]]) ->
     Ranges and rows are offsets from the first byte of the image.  InputError: it has none, or is of another kernel.
     """
     try:
-        with vmlinux.open("rb") as stream:
+        with open_input(vmlinux, seekable=True) as stream:
             elf = ELFFile(stream)
             head = elf.get_section_by_name(".head.text")
             if head is None or not elf.has_dwarf_info():

@@ -162,3 +162,17 @@ def test_a_directory_that_cannot_be_one(tmp_path: Path) -> None:
     reason = "cannot be the campaign's directory"
     with pytest.raises(InputError, match=reason), campaign_directory(tmp_path / "file", []):
         pass
+
+
+def test_scenarios_of_several_directories_keep_apart(tmp_path: Path) -> None:
+    """Two of one name are both there; what is no file is left, and no directory is needed at all."""
+    for name in ("one", "other", "empty"):
+        (tmp_path / name).mkdir()
+        if name != "empty":
+            (tmp_path / name / "a.scn").write_text(name)
+    os.mkfifo(tmp_path / "one" / "b.scn")
+    with campaign_directory(tmp_path / "out", [tmp_path / "one", tmp_path / "other", tmp_path / "empty"]):
+        there = {path.name: path.read_text() for path in (tmp_path / "out" / "corpus").iterdir()}
+    assert there == {"a.scn": "one", "other-1-a.scn": "other"}
+    with campaign_directory(tmp_path / "bare", []):
+        assert list((tmp_path / "bare" / "corpus").iterdir()) == []

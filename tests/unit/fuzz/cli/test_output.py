@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
-from fuzz.cli.output import style_of
+from fuzz.cli.output import as_called, json_text, print_table, style_of
 from harness.report.terminal import MIN_WIDTH
+
+TEXT = "get it: {0} setup; shadowfuzz: `{0} kernels list`, not /opt/shadowfuzz setup, shadowfuzz it"
 
 
 class Terminal(io.StringIO):
@@ -34,3 +37,40 @@ def test_width(monkeypatch: pytest.MonkeyPatch) -> None:
     for columns, width in (("132", 132), ("20", MIN_WIDTH)):
         monkeypatch.setenv("COLUMNS", columns)
         assert style_of(Terminal(), {}).width == width
+
+
+def called_as(path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return a text for somebody who called this program by a path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o755)
+    monkeypatch.setattr("sys.argv", [str(path)])
+    return as_called(
+        "get it: shadowfuzz setup; shadowfuzz: `shadowfuzz kernels list`, not /opt/shadowfuzz setup, shadowfuzz it"
+    )
+
+
+def test_commands_can_be_entered_as_they_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/usr/bin")
+    text = TEXT
+    assert called_as(tmp_path / "my env/bin/shadowfuzz", monkeypatch) == text.format("'my env/bin/shadowfuzz'")
+    assert called_as(tmp_path / "b/shadowfuzz", monkeypatch) == text.format("b/shadowfuzz")
+    monkeypatch.setenv("PATH", str(tmp_path / "b"))
+    assert called_as(tmp_path / "b/shadowfuzz", monkeypatch) == text.format("shadowfuzz")
+    assert called_as(tmp_path / "pytest", monkeypatch) == text.format("shadowfuzz")
+
+
+def test_json_has_its_version_first() -> None:
+    assert json_text("lint", {"files": 1}) == '{\n "version": 1,\n "files": 1\n}\n'
+    with pytest.raises(KeyError):
+        json_text("nothing", {})
+
+
+def test_a_table_fits_into_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    print_table(
+        ("", "what", "found"), [("ok", "gcc", "/usr/bin/gcc " * 9), ("MISSING", "[bold]", "x")], red=lambda _: True
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 4 and all(len(line) <= 60 for line in lines)
+    assert "[bold]" in lines[-1] and "\x1b" not in "".join(lines), "names are no markup, and this is no terminal"

@@ -99,7 +99,7 @@ def test_nothing_that_can_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
         (BisectPlan(good="kvm-nvhe@6.1.1-1"), "give both ends or none"),
         (BisectPlan("kvm-nvhe", "kvm-nvhe@6.1.1-1", "kvm-nvhe@6.1.3-1"), "the ends name the configuration"),
         (BisectPlan(good="kvm-nvhe@6.1.1-1", bad="kvm-vhe@6.1.3-1"), "two kernels of one configuration"),
-        (BisectPlan(good="kvm-nvhe", bad="kvm-nvhe"), "two kernels of one configuration"),
+        (BisectPlan(good="kvm-nvhe", bad="kvm-nvhe"), "expected a kernel of a configuration"),
         (BisectPlan("nonsense"), "no such target"),
     ],
 )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.arch.a64 import FORM, decode_access, decode_plain, disassemble
+from harness.arch.registers import NAMES
 from harness.errors import InputError
 from harness.layout import DATA, MAX_STEPS
 from harness.scenario.memory_slots import NUMBERS, PAGE, Slot, collides
@@ -18,6 +20,8 @@ from harness.scenario.scenario import (
     MAX_BOOT,
     MAX_BYTES,
     MAX_LINE,
+    MMIO_DATA,
+    Expect,
     Scenario,
     Step,
     format_scenario,
@@ -67,7 +71,16 @@ def shapes(draw: st.DrawFn) -> tuple[Slot, ...]:
 
 ADDRESSES = st.integers(DATA.base // 8, DATA.end // 8 - 1).map(lambda n: 8 * n)
 PRINTABLE = st.characters(exclude_categories=("C", "Z"), include_characters=" ")
-SCENARIOS = st.builds(
+EXPECTS = st.builds(Expect, st.integers(0, 40), st.sampled_from((*NAMES, MMIO_DATA)), VALUES)
+
+
+def with_expects(scenario: Scenario, expects: list[Expect]) -> Scenario:
+    """Let expectations stand between the steps that there are, in their order."""
+    there = (one._replace(before=min(one.before, len(scenario.steps))) for one in expects)
+    return replace(scenario, expects=tuple(sorted(there, key=lambda one: one.before)))
+
+
+BARE = st.builds(
     Scenario,
     st.text(PRINTABLE, max_size=200).map(str.strip).filter(lambda s: s and s.isprintable()),
     st.dictionaries(st.sampled_from(INITIAL_NAMES), VALUES).map(lambda d: tuple(d.items())),
@@ -75,6 +88,7 @@ SCENARIOS = st.builds(
     shapes(),
     st.dictionaries(ADDRESSES, VALUES, max_size=5).map(lambda d: tuple(d.items())),
 )
+SCENARIOS = st.builds(with_expects, BARE, st.lists(EXPECTS, max_size=6))
 
 
 @given(SCENARIOS)
@@ -166,6 +180,14 @@ def test_a_damaged_file(scenario: Scenario, data: st.DataObject) -> None:
         (HEAD + "reg x1 -1\n", 3, "value '-1': expected a number of at most 64 bits"),
         (HEAD + "reg x1 0x10000000000000000\n", 3, "value '0x10000000000000000': expected a number of at most 64 bits"),
         (HEAD + "reg x1 0x1\n\nreg x1 0x1\n", 5, "register x1 given twice"),
+        (HEAD + "expect x1\n", 3, "'expect x1': expected `expect REGISTER VALUE`"),
+        (
+            HEAD + "expect x31 0x1\n",
+            3,
+            "name 'x31': expected a register that is recorded, or mmio_data (RAM is not recorded",
+        ),
+        (HEAD + "hvc 0x0\n" + "expect x1 0x1\n" * 257, 260, "more than 256 values expected"),
+        (HEAD + "expects x1 0x1\n", 3, "unknown step 'expects'"),
         (HEAD + "wfi\nreg x1 0x1\n", 4, "`reg` after the first step"),
         (HEAD + "wfi\nmemory 1 rw 0x80000000 0x1000 0x40020000\n", 4, "`memory` after the first step: the VM's shape"),
         (HEAD + "boot 0x40020000\n", 3, "'boot 0x40020000': expected `boot ADDRESS VALUE`"),

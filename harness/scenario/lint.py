@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is legal in a scenario and probably not meant: a step that has no effect, or has it elsewhere than it stands.
+
+No target is asked: a warning holds whatever the guest does.  docs/scenarios.md has the rules that they follow from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from harness.arch.a64 import ACCESS_FORMS
+from harness.layout import CONTEXTS, GIC_MACHINE
+from harness.scenario.requirements import first_context
+from harness.scenario.scenario import Scenario, Step, format_step, lines_of
+from harness.scenario.steps import KINDS, Actor
+
+NO_EXIT = frozenset({"mov", "movz", "movk"})
+"""Guest steps that never have an exit of their own."""
+LOADS = frozenset(
+    {*(form.mnemonic for form in ACCESS_FORMS if not form.is_store), "ldp", "ldr_post", "ldxr", "ldr_simd"}
+)
+"""Guest steps after which a read may be pending."""
+_DEBUG = frozenset({"debug", "breakpoint", "watchpoint"})
+"""Host steps after which any instruction may have an exit."""
+_GIC_VCPUS = frozenset(context.name for context in CONTEXTS if context.machine == GIC_MACHINE)
+_LAST_WINS = {"set": 1, "write": 1, "complete": 0, "forge": 1}
+"""Host steps of which the last in a turn counts: so many of their operands say what they write to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warning:
+    """A warning: the line of the file (from 1), the item there, what it does not do and what to write instead."""
+
+    line: int
+    item: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A guest step (None: before the first entry) and the host steps that take place at its exit, by their index."""
+
+    guest: int | None
+    host: tuple[int, ...]
+
+
+def warnings_of(text: str, scenario: Scenario) -> tuple[Warning, ...]:
+    """Return what is probably not meant in a scenario; ``text`` is what it was parsed from.  By line."""
+    lines = lines_of(text)
+    first = len(lines) - len(scenario.steps) - len(scenario.expects)
+    steps, expects = (
+        [at for at in range(first, len(lines)) if _is_expect(lines[at][1]) is wanted] for wanted in (False, True)
+    )
+    found = [(steps[index], words) for index, words in _of_steps(scenario)]
+    found += [(expects[index], words) for index, words in _of_expects(scenario)]
+    found += [(2 + index, words) for index, words in _of_registers(scenario, lines[2:first])]
+    return tuple(Warning(lines[at][0], lines[at][1], words) for at, words in sorted(found))
+
+
+def _is_expect(line: str) -> bool:
+    return line.split()[0] == "expect"
+
+
+def _of_expects(scenario: Scenario) -> Iterator[tuple[int, str]]:
+    """Yield the expectations of a register that is written before an exit can show it."""
+    for index, expect in enumerate(scenario.expects):
+        for step in scenario.steps[expect.before :]:
+            if step.kind in NO_EXIT and step.args[0] == expect.name:
+                yield index, f"is judged after `{format_step(step)}`: the next exit comes after it"
+            if KINDS[step.kind].side is Actor.GUEST and step.kind not in NO_EXIT:
+                break
+
+
+def _of_steps(scenario: Scenario) -> Iterator[tuple[int, str]]:
+    debugged = False
+    for turn in _turns(scenario.steps):
+        if not debugged:
+            yield from _misplaced(scenario.steps, turn)
+        debugged |= any(scenario.steps[index].kind in _DEBUG for index in turn.host)
+        yield from _overwritten(scenario.steps, turn)
+        yield from _for_nothing(scenario.steps, turn)
+    yield from _vcpus(scenario)
+
+
+def _turns(steps: Sequence[Step]) -> Iterator[_Turn]:
+    guests = [index for index, step in enumerate(steps) if KINDS[step.kind].side is Actor.GUEST]
+    for guest, after in pairwise((-1, *guests, len(steps))):
+        yield _Turn(guest if guest >= 0 else None, tuple(range(guest + 1, after)))
+
+
+def _misplaced(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]]:
+    """Yield the first host step after an instruction that has no exit: all wait for the next one."""
+    if (
+        turn.guest is None
+        or steps[turn.guest].kind not in NO_EXIT
+        or not turn.host
+        or steps[turn.host[0]].kind == "vcpu"
+    ):
+        return
+    after = steps[turn.host[-1] + 1 :]
+    where = f"that of `{format_step(after[0])}` at the earliest" if after else "after the last step"
+    yield (
+        turn.host[0],
+        f"waits: `{format_step(steps[turn.guest])}` does not trap; takes place at the next exit, {where}",
+    )
+
+
+def _overwritten(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]]:
+    """Yield what a later step of the same turn replaces before anybody sees it."""
+    for at, index in enumerate(turn.host):
+        step = steps[index]
+        named = _LAST_WINS.get(step.kind)
+        for later in turn.host[at + 1 :]:
+            if steps[later].kind in ("vcpu", "finish", "slot", "drop_slot"):
+                break
+            if named is not None and steps[later].kind == step.kind and steps[later].args[:named] == step.args[:named]:
+                yield index, f"has no effect: `{format_step(steps[later])}` replaces it before the guest runs"
+                break
+
+
+def _for_nothing(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]]:
+    """Yield what has nothing to act on: no access is pending, no exit is there to be forged."""
+    before = None if turn.guest is None else steps[turn.guest].kind
+    forged = any(steps[index].kind in ("forge", "vcpu") for index in turn.host)
+    for index in turn.host:
+        kind = steps[index].kind
+        if kind == "vcpu":
+            return  # what is pending there is of its own steps
+        if kind == "complete" and before not in LOADS and before not in NO_EXIT and not forged:
+            yield index, "completes nothing: the guest step before it does not load"
+        if kind == "forge" and before is None:
+            yield index, "forges nothing: there is no exit before the first guest step"
+
+
+def _vcpus(scenario: Scenario) -> Iterator[tuple[int, str]]:
+    current = CONTEXTS[first_context(scenario)].name
+    has_gic = any(step.kind == "vcpu" and step.args[0] in _GIC_VCPUS for step in scenario.steps)
+    for index, step in enumerate(scenario.steps):
+        if step.kind == "vcpu":
+            if step.args[0] == current:
+                yield index, f"has no effect: {current} is the vCPU that runs already"
+            current = str(step.args[0])
+        if step.kind == "gic_line" and not has_gic:
+            yield index, "reaches no guest: no step goes to the VM with a GIC (`vcpu 2.0`)"
+
+
+def _of_registers(scenario: Scenario, lines: Sequence[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Yield the ``reg`` lines whose value the host replaces before the first entry."""
+    replaced: dict[str, Step] = {}
+    for step in scenario.steps:
+        if KINDS[step.kind].side is Actor.GUEST or step.kind == "vcpu":
+            break
+        if step.kind in ("set", "reset"):
+            for name in [str(step.args[0])] if step.kind == "set" else [name for name, _ in scenario.registers]:
+                replaced.setdefault(name, step)
+    for index, (_, line) in enumerate(lines):
+        words = line.split()
+        if words[0] == "reg" and words[1] in replaced:
+            yield index, f"has no effect: `{format_step(replaced[words[1]])}` replaces it before the guest runs"
