@@ -35,7 +35,7 @@ _BESIDE: Mapping[int, struct.Struct] = {
     POINTS: struct.Struct(f"<{len(protocol.DEBUG_WORDS)}Q"),
     LISTS: struct.Struct(f"<{len(protocol.LIST_WORDS)}Q"),
 }
-"""Records that are no events: more of the one before them."""
+"""Records that are not events: they extend the record before them."""
 _SIZES: Mapping[int, int] = {
     HOST: protocol.HOST_SIZE,
     POINTS: protocol.DEBUG_SIZE,
@@ -49,7 +49,7 @@ class ContextLayout:
 
     size: int
     slots: tuple[int, ...]  # one a register of registers.STATE
-    vectors: int = 0  # byte offset of the FP and SIMD registers (struct user_fpsimd_state), 0 if nobody knows
+    vectors: int = 0  # byte offset of the FP and SIMD registers (struct user_fpsimd_state), 0 if unknown
 
     @cached_property
     def values(self) -> Callable[[bytes], tuple[int, ...]]:
@@ -91,7 +91,7 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]
     switch_size = protocol.SWITCH_SIZE + layout.size
     sizes = {ENTRY: switch_size, EXIT: switch_size, USER: switch_size, **_SIZES}
     at, end, head = 0, len(area), protocol.RECORD_HEADER.size
-    # Most records hold what the one before them held.
+    # Most records hold the same values as the one before them.
     last = b""
     values: tuple[int, ...] = ()
     while at < end:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What surrounds a vCPU: memory slots, in-kernel devices, other vCPUs; that of scenarios, or of a recorded program."""
+"""Describe a vCPU's environment, in scenarios or a recorded program: memory slots, in-kernel devices, other vCPUs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class VmEnvironment:
     ``regions`` are guest physical addresses, with a memory slot or known to have none; ``devices`` are those that KVM
     emulates itself; ``vcpu`` is the vCPU's number among ``vcpus``; ``features`` are bits of KVM_ARM_VCPU_INIT;
     ``protected``: the VM is of type KVM_VM_TYPE_ARM_PROTECTED; ``gic``: it is known to have KVM's GICv3, as
-    :mod:`harness.gic` has it; ``firmware``: userspace chose what calls there are (KVM_REG_ARM_FW_REG and its kin);
+    :mod:`harness.gic` models it; ``firmware``: userspace selected the firmware calls (KVM_REG_ARM_FW_REG and the like);
     ``ipa_bits`` is the size of the guest's physical address space.
     """
 
@@ -37,13 +37,13 @@ class VmEnvironment:
 
     def slot(self, address: int) -> Region | None:
         """Return the memory slot that holds an address."""
-        for region in self.regions:  # asked several times an exit: a generator takes three times as long
+        for region in self.regions:  # called several times per exit: a generator takes three times as long
             if region.slot and region.base <= address < region.base + region.size:
                 return region
         return None
 
     def shown_twice(self, address: int) -> bool:
-        """Tell whether another memory slot shows the same page of the host's RAM."""
+        """Whether another memory slot maps the same page of the host's RAM."""
         here = self.slot(address)
         if here is None or here.home is None:
             return False
@@ -55,7 +55,7 @@ class VmEnvironment:
         )
 
     def in_kernel(self, address: int) -> bool:
-        """Tell whether KVM itself emulates a device there."""
+        """Whether KVM itself emulates a device at an address."""
         return any(address in device for device in self.devices)
 
     @property
@@ -66,7 +66,7 @@ class VmEnvironment:
 
     @property
     def plain(self) -> bool:
-        """Whether the vCPU has no optional feature, which :mod:`harness.arch.sysregs` speaks of."""
+        """Whether the vCPU has no optional feature, as :mod:`harness.arch.sysregs` assumes."""
         return not self.features & ~(PSCI_0_2 | POWER_OFF)
 
 
@@ -88,5 +88,5 @@ def _world(one: Context) -> VmEnvironment:
 
 
 WORLDS: tuple[VmEnvironment, ...] = tuple(map(_world, CONTEXTS))
-"""What surrounds each vCPU of a scenario, in the order of ``layout.CONTEXTS``."""
+"""The environment of each vCPU of a scenario, in the order of ``layout.CONTEXTS``."""
 assert WORLDS[0] == SCENARIO_VM

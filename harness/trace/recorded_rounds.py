@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recording cut up: the turns of the host and the runs of the guest, vCPU by vCPU, with what surrounds each."""
+"""Cut a recording into the rounds of the host and the runs of the guest, per vCPU, each with its environment."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Run:
 
 @dataclass
 class _Vcpu:
-    """What is open of a vCPU: the turn of the host that the next entry ends, or the run that the next exit ends."""
+    """The open part of a vCPU: the round of the host that the next entry ends, or the run that the next exit ends."""
 
     features: int = 0
     entry: Switch | None = None
@@ -80,17 +80,17 @@ class _Vm:
     called_on: dict[int, tuple[Switch, CalledOn]] = field(default_factory=dict)  # the exit, of a CPU_ON that succeeded
     firmware: bool = False
     kind: int = 0  # the type that KVM_CREATE_VM was given
-    version: int = 0  # grows with every change of what surrounds the vCPUs
+    version: int = 0  # grows with every change of the vCPUs' environment
 
     def vcpu(self, number: int) -> _Vcpu:
-        """Return a vCPU, a new one if it was not heard of before."""
+        """Return a vCPU, a new one if it was not seen before."""
         if number not in self.vcpus:
             self.vcpus[number] = _Vcpu()
             self.version += 1
         return self.vcpus[number]
 
     def world(self, number: int) -> VmEnvironment:
-        """Return what surrounds a vCPU now."""
+        """Return the current environment of a vCPU."""
         vcpu = self.vcpus[number]
         if vcpu.version != self.version:
             vcpu.world = VmEnvironment(
@@ -134,20 +134,20 @@ def split(records: Iterable[Recorded]) -> Iterator[RecordedRound | Run]:
         elif event.kind == EXIT:
             if vcpu.entry is not None:
                 yield Run(vm_number, vcpu_number, vcpu.first, number, vcpu.entry, event)
-            vm.world(vcpu_number)  # what holds for the turn is what holds at its exit
+            vm.world(vcpu_number)  # the environment of a round is that at its exit
             vcpu.entry, vcpu.exit, vcpu.first, vcpu.others = None, event, number, False
             _calls_another(vm, vcpu_number, event)
         elif vcpu.exit is not None:
             if vcpu.users:
-                # A KVM_RUN that ran no guest, for a signal was there: it completed the access that was pending, and
-                # kvm_run still tells of what came before.
+                # A KVM_RUN that ran no guest because of a signal: it completed the access that was pending, and kvm_run
+                # still holds the exit before.
                 vcpu.hosts.append(Host(HOST, 0, OP_FINISH, 0, 0, 0, False))
                 event = event._replace(code=EXIT_INTR) if event.error == errno.EINTR else event
             vcpu.users.append(event)
 
 
 def _call(vm: _Vm, number: int, call: Api) -> None:
-    """Apply a call of userspace; one that failed changed nothing, a register write is filed with its errno."""
+    """Apply a call of userspace; one that failed changed nothing; a register write is recorded with its errno."""
     if call.name in ("set_register", "irq_line"):
         op = OP_SET if call.name == "set_register" else OP_IRQ_LINE
         vm.vcpu(number).hosts.append(Host(HOST, 0, op, call.a, call.b, call.error, True))
@@ -177,7 +177,7 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
 
 
 def _reset(vm: _Vm, number: int, by: int) -> None:
-    """File that KVM has reset a vCPU, and what for (``protocol.RESET_BY``).
+    """Record that KVM has reset a vCPU, and the cause (``protocol.RESET_BY``).
 
     The answer to a CPU_ON may be recorded after the reset: the vCPU that it names may run first.
     """
@@ -201,7 +201,7 @@ def _reset(vm: _Vm, number: int, by: int) -> None:
 
 
 def _calls_another(vm: _Vm, caller: int, exit_: Switch) -> None:
-    """Remember what PSCI CPU_ON asks for: a reset of the vCPU that it names may follow."""
+    """Remember the arguments of PSCI CPU_ON: a reset of the vCPU that it names may follow."""
     call = psci.called_on(exit_)
     if call is None:
         vm.asking.pop(caller, None)

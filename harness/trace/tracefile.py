@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trace as text: JSON of one event a line, each register written only where it changed.
+"""Read and write a trace as text: JSON of one event per line, each register only where it changed.
 
 ::
 
@@ -52,7 +52,7 @@ _WORDS = tuple(name for name in Switch._fields if name not in ("kind", "step", "
 _HEX = re.compile(r"0x[0-9a-f]{1,16}")
 _BYTES = re.compile(r"[0-9a-f]*")
 _BESIDE = ("vectors", "points", "hyp", "lists")
-"""What a trace without userspace, or an older one, lacks."""
+"""Keys that a trace without userspace, or an older one, lacks."""
 _TOP = ("format", "status", "dropped", "vhe", *_BESIDE, "events")
 _SWITCH_KEYS = frozenset({"kind", "step", "values", *_WORDS})
 _HOST_KEYS = frozenset({"kind", "step", "op", "a", "b", "error", "asked", "context"})
@@ -199,7 +199,7 @@ def _rows(rows: object, events: int, what: str, words: int) -> Iterator[tuple[in
 
 
 def _copies(rows: object, events: tuple[Event, ...]) -> tuple[Hyp, ...]:
-    """Return the hypervisor's copies of a trace, each beside an entry or an exit."""
+    """Return the hypervisor's copies of a trace, each at an entry or an exit."""
     if not isinstance(rows, list):
         raise _Reason("hyp: expected a list")
     found: list[Hyp] = []
