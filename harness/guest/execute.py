@@ -187,7 +187,7 @@ def _stxr(state: State, word: int) -> Effect:
     target, base, status = word & 31, word >> 5 & 31, word >> 16 & 31
     if status in (target, base) and status != ZERO:
         return Undetermined("a status register that is used otherwise is CONSTRAINED UNPREDICTABLE")
-    # Without the monitor it makes no access; one that is not aligned, or not mapped, may fault all the same (B2.9.5).
+    # Without the monitor it makes no access; one that is not aligned, or not mapped, may still fault (B2.9.5).
     plain = not is_on(state) and not state[base] % 8 and not state[base] >> _PLAIN_BITS
     return Continue() if status == ZERO and plain else Undetermined(f"whether x{base} is held exclusively")
 
@@ -255,7 +255,7 @@ def execute(state: State, word: int) -> Effect:
     """Return the effect of the instruction ``word`` at the PC of ``state``."""
     row = a64.decode_plain(word)
     if row is None or row.mnemonic not in _EFFECTS:
-        return Undetermined(f"nobody knows {a64.disassemble(word, state[exceptions.PC])}")
+        return Undetermined(f"no rule for the instruction {a64.disassemble(word, state[exceptions.PC])}")
     return _EFFECTS[row.mnemonic](state, word)
 
 
