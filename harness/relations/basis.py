@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a divergence breaks: a requirement of the architecture, a promise of the KVM API, or a convention of Linux."""
+"""Classify what a divergence violates: a requirement of the architecture, the KVM API, or a convention of Linux."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ARCHITECTURE = "requirement of the architecture"
 API = "promise of the KVM API"
 """With PSCI (DEN 0022), SMCCC (DEN 0028) and the documents in Documentation/virt/kvm."""
 CONVENTION = "convention of Linux"
-"""What another kernel may do otherwise without breaking either."""
+"""Another kernel may differ here without a violation of either."""
 BASES: tuple[str, ...] = (ARCHITECTURE, API, CONVENTION)
 
 _BY_NAME: tuple[tuple[str, str], ...] = (
@@ -42,7 +42,7 @@ _UNKNOWN = frozenset(
 
 
 def basis_of(divergence: Divergence, round_: Round | None = None) -> str:
-    """Return which of :data:`BASES` a divergence breaks, empty for one from the model or from another target.
+    """Return which of :data:`BASES` a divergence violates; empty: it is one from the model or from another target.
 
     ``round_`` is that of a divergence of ``host.<register>``.
     """
@@ -63,7 +63,7 @@ def _asks_for_an_exception(round_: Round) -> bool:
 
 
 def _of_a_reset(divergence: Divergence, round_: Round) -> str:
-    """A reset vCPU holds reset values and nothing of before (KVM API 4.82); an UNKNOWN value is KVM's to choose.
+    """Return the basis for a reset vCPU: it holds reset values only (KVM API 4.82); KVM may choose an UNKNOWN value.
 
     An exception that userspace asked for after the reset gives its registers their values (Arm ARM D1.3).
     """

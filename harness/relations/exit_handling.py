@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the guest must have after KVM has handled an exit, before userspace acts: rows of the contract, by exit class.
+"""Compute the guest state that KVM must produce for an exit, before userspace acts: rules by exit class.
 
-Part of relation ``host.*`` (:mod:`harness.relations.host`).  No model is asked.
+Part of relation ``host.*`` (:mod:`harness.relations.host`).  It uses no model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from harness.trace.events import Switch
 from harness.trace.rounds import EXIT_MMIO, USER_INJECTED, Round
 
 _BEYOND = (FSC_EXTABT, *range(FSC_TRANSLATION + 4))
-"""Statuses that an abort for an address that a VM has not may have: external, address size, translation (D17.2.37)."""
+"""Statuses that an abort for an address outside a VM's space may have: external, address size, translation
+(D17.2.37)."""
 _UPPER_HALF = 0xFFFF_FFFF << 32
 
 
@@ -76,7 +77,7 @@ def _emulate(turn: ExpectedState, exit_: Switch, access: contract.SystemAccess, 
 
 def _undefined(turn: ExpectedState, exit_: Switch) -> None:
     turn.values[:] = contract.undefined_state(exit_)
-    if exit_.forged:  # no CPU reports a trap of these with IL clear, and what KVM makes of it is its own affair
+    if exit_.forged:  # no CPU reports such a trap with IL clear: both values are correct
         turn.allowed[exceptions.ESR] = frozenset({0, exits.IL_BIT})
 
 
@@ -101,13 +102,13 @@ def apply_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
         return "a guest in AArch32 state"
     if exit_.forged and round_.world.plain and not round_.world.protected and _forged(turn, round_, exit_):
         return ""
-    if kind in ("HVC64", "HVC32"):  # the latter can only be forged here
+    if kind in ("HVC64", "HVC32"):  # HVC32 can only be forged here
         if not round_.world.features & PSCI_0_2:
             return "a call of a vCPU without PSCI 0.2"
         if round_.world.firmware:
             return "a call of a VM whose userspace chose its firmware"
         _call(turn, exit_, round_.world)
-    elif kind in ("SMC64", "SMC32"):  # likewise
+    elif kind in ("SMC64", "SMC32"):  # SMC32 likewise
         if round_.world.firmware:
             return "a call of a VM whose userspace chose its firmware"
         _secure_call(turn, exit_, round_.world)
@@ -120,7 +121,7 @@ def apply_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
     elif kind in ("IABT_LOW", "DABT_LOW"):
         return _abort(turn, exit_, kind, round_)
     elif kind in STOPS and exit_.debugged and not exit_.forged:
-        pass  # userspace's affair
+        pass  # userspace handles it
     elif kind != "IRQ":
         return f"no rule for exit class {kind}"
     return ""
@@ -133,7 +134,7 @@ def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
         went_out = any(user.code == EXIT_MMIO for user in round_.users)
         if not round_.action.inject or round_.action.outcome == USER_INJECTED or went_out:
             return "an address beyond the guest's physical address space"
-        # Which fault that is nobody says; an abort it is, with the virtual address in FAR_EL1 (Arm ARM D17.2.40).
+        # The kind of fault is not specified; it is an abort, with the virtual address in FAR_EL1 (Arm ARM D17.2.40).
         turn.values[:] = contract.abort_state(exit_)
         syndrome = turn.values[exceptions.ESR] & ~DABT["FSC"].mask
         turn.allowed[exceptions.ESR] = frozenset(
@@ -155,15 +156,15 @@ def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
         return ""
     undecodable = not exit_.esr & (DABT["ISV"].mask | DABT["CM"].mask) and is_mmio(exit_, world)
     if (kind == "IABT_LOW" and slot is None) or (undecodable and world.protected):
-        # Only the guest itself may look at a protected VM's instruction: an abort (KVM API 5, KVM_EXIT_ARM_NISV;
-        # io_mem_abort in arch/arm64/kvm/mmio.c).
+        # Only the guest itself may read a protected VM's instruction: KVM injects an abort (KVM API 5,
+        # KVM_EXIT_ARM_NISV; io_mem_abort in arch/arm64/kvm/mmio.c).
         turn.values[:] = contract.abort_state(exit_)
         sign_extend(turn)
     return ""
 
 
 def _walk_abort_never_comes(exit_: Switch, world: VmEnvironment, errata: frozenset[str]) -> bool:
-    """Whether a kernel does not find the level of a stage-1 walk, and injects nothing.
+    """Whether a kernel with the errata does not find the level of a stage-1 walk, and injects nothing.
 
     It looks for the granule of the entry that faulted among the tables, each by the address at which it begins.
     Source: match_s1_desc, walk_s1 and inject_abt64 in arch/arm64/kvm of 7.3.4.
@@ -179,12 +180,12 @@ def _walk_abort_never_comes(exit_: Switch, world: VmEnvironment, errata: frozens
 
 
 def sign_extended(esr: int, errata: frozenset[str]) -> int:
-    """Return ESR_EL1 of an injected abort as a kernel makes it that shifts its class as an int, if that is on."""
+    """Return ESR_EL1 of an injected abort; with the erratum on, the exception class is shifted as an int."""
     return esr | _UPPER_HALF if SIGN_EXTENDED in errata else esr
 
 
 def sign_extend(turn: ExpectedState) -> None:
-    """Make ESR_EL1, and what else it may be, as such a kernel makes it, if that is on."""
+    """Apply :func:`sign_extended` to ESR_EL1 and to its allowed values."""
     if SIGN_EXTENDED not in turn.errata:
         return
     others = turn.allowed.get(exceptions.ESR, frozenset())

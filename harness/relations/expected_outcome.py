@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How KVM may end the handling of an exit: with the guest running again, an exception, or a return to userspace.
+"""Determine how KVM may end the handling of an exit: resume the guest, inject an exception, or return to userspace.
 
-By the contract (:mod:`harness.relations.contract`), never by what a kernel was seen to do.  No model is asked.
+By the contract (:mod:`harness.relations.contract`), never by the behaviour of a kernel.  It uses no model.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _of_exit(round_: Round, exit_: Switch, errata: frozenset[str]) -> frozenset[
 
 
 def _of_call(exit_: Switch, world: VmEnvironment, *, secure: bool) -> frozenset[str] | None:
-    """Return those of a call (DEN 0022, DEN 0028; KVM API 5, KVM_EXIT_SYSTEM_EVENT)."""
+    """Return the outcomes of a call (DEN 0022, DEN 0028; KVM API 5, KVM_EXIT_SYSTEM_EVENT)."""
     if world.firmware or not world.features & PSCI_0_2:
         return None
     function = exits.SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF)
@@ -107,7 +107,7 @@ def _of_abort(round_: Round, exit_: Switch) -> frozenset[str] | None:
         return INJECT
     if not is_mmio(exit_, world):
         if exit_.forged:
-            return None  # as if the CPU had reported it: KVM maps what is mapped
+            return None  # KVM maps the page, as for an abort that the CPU reports
         return _DONATED if world.protected and world.shown_twice(exit_.page) else RESUME
     if world.in_kernel(exit_.address):
         return frozenset({IN_KERNEL}) if DABT["ISV"].get(exit_.esr) else None

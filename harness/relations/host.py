@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the guest is owed after a turn of the host: relation ``host.*``, by :mod:`harness.relations.contract`.
+"""Compute the guest state that KVM must produce at an entry, and compare it: relation ``host.*``.
 
-The exit's registers go through what KVM owes for that exit, then through what userspace did, in order, then through
-the completion of an MMIO access, which the next ``KVM_RUN`` performs.  No model is asked.
+The expected state starts as the exit's registers.  The rules of :mod:`harness.relations.contract` for that exit apply
+first, then userspace's actions in order, then the completion of an MMIO access, which the next ``KVM_RUN`` performs.
+No model is used.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ WRITTEN_WHILE_PENDING = "a register of the exception written while it is pending
 STEP_WAITS = "the guest's own PSTATE.SS while userspace steps it"
 OS_LOCK = "what the OS Lock hides of MDSCR_EL1"
 PARTIAL = frozenset({STEP_WAITS, OS_LOCK, STEP_SHOWS})
-"""Reasons that concern some bits of one register; any other one says that nothing of the state is determined."""
+"""Reasons that concern some bits of one register; any other reason means that the whole state is undetermined."""
 _MPIDR = INDEX["mpidr_el1"]
 _SYNDROME = frozenset({exceptions.ESR, exceptions.FAR})
 _DECIDES_EXCEPTION = frozenset({*exceptions.EXCEPTION, exceptions.VBAR, exceptions.SCTLR}) - _SYNDROME
@@ -47,7 +48,7 @@ _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
 
 def _narrow(turn: ExpectedState) -> None:
-    """Allow what AArch32 state makes of its registers: it sees 32 bits of each, those above may be dropped."""
+    """Allow 32-bit values in the registers of AArch32 state: the upper 32 bits of each may be dropped."""
     for i in exceptions.AARCH32_STATE:
         others = turn.allowed.get(i, frozenset())
         if others is not None:
@@ -68,10 +69,10 @@ def _reset(turn: ExpectedState, world: VmEnvironment, keeps_banked: bool = False
 
 
 def _as_userspace_saw_them(turn: ExpectedState, round_: Round) -> None:
-    """Set the registers that a reset may keep to what the last return to userspace shows, or userspace wrote since.
+    """Set the registers that a reset may keep to their values at the last return to userspace, or as written since.
 
-    Whether an exception was entered before that, the record proves; the contract need not.  Of a second reset it is
-    what the first one left, or userspace wrote since.
+    The record proves whether an exception was entered before that; the contract need not.  At a second reset the values
+    are those that the first one left, or userspace wrote since.
     """
     wrote: dict[int, int] = {}
     for host in round_.hosts:
@@ -86,7 +87,7 @@ def _as_userspace_saw_them(turn: ExpectedState, round_: Round) -> None:
 def _ran_after_asking(round_: Round, serror_taken: bool) -> bool:
     """Whether KVM_RUN was called between an exception that userspace asked for and the entry (``OP_FINISH``).
 
-    It enters no guest: an SError that was taken (``serror_taken``) was so before.
+    It enters no guest: an SError that was taken (``serror_taken``) was taken before.
     """
     ops = [host.op for host in round_.hosts if not host.error]
     entered = (OP_ABORT,) if serror_taken else (OP_ABORT, OP_SERROR)
@@ -100,9 +101,9 @@ def serror_at_once(round_: Round) -> bool:
 
 
 def _allow_both_vectors(turn: ExpectedState, vbar: int) -> None:
-    """Allow the vector by VBAR_EL1 as it was and as userspace writes it while an exception is pending.
+    """Allow the vector by the old VBAR_EL1, and by the one that userspace writes while an exception is pending.
 
-    Whether KVM_SET_VCPU_EVENTS enters it or the next KVM_RUN, KVM API 4.32 does not say.
+    KVM API 4.32 does not specify whether KVM_SET_VCPU_EVENTS enters the exception or the next KVM_RUN.
     """
     pc = turn.values[exceptions.PC]
     others = turn.allowed.get(exceptions.PC) or frozenset({pc})
@@ -110,14 +111,14 @@ def _allow_both_vectors(turn: ExpectedState, vbar: int) -> None:
 
 
 def _userspace(turn: ExpectedState, round_: Round) -> str:
-    """Apply what userspace did, in order, then the completion of the access that it left; say why if nobody knows."""
+    """Apply userspace's actions in order, then the completion of the access; return why if that is not determined."""
     exit_ = round_.exit
     # Without a valid syndrome KVM_RUN fails, or exits (KVM API 5, KVM_EXIT_ARM_NISV): nothing is ever completed.
     access = exit_ is not None and round_.exit_class == "DABT_LOW" and bool(DABT["ISV"].get(exit_.esr))
     access = access and exit_ is not None and is_mmio(exit_, round_.world)
     access = access and exit_ is not None and (IGNORES_SIZE in turn.errata or not is_beyond(exit_, round_.world))
     if access and exit_ is not None and round_.in_kernel:
-        complete(turn, exit_, round_.entry.mmio_data)  # before userspace had its turn
+        complete(turn, exit_, round_.entry.mmio_data)  # before userspace acts
         access = False
     told = any(user.code == EXIT_MMIO for user in round_.users)
     excepted = waiting = aborted = kept = was_reset = either_vector = False
@@ -134,7 +135,7 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
             serror = {}
             _reset(turn, round_.world, RESET_KEEPS_BANKED in turn.errata)
             kept = host.asked and (waiting or kept) and RESET_KEEPS_ABORT in turn.errata
-            # What is left over of the access is completed once no exception pends.
+            # The rest of the access is completed once no exception is pending.
             access = host.asked and (access or (aborted and kept)) and RESET_COMPLETES in turn.errata
             excepted = waiting = aborted = either_vector = False
             was_reset = True
@@ -146,7 +147,7 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
                     return WRITTEN_WHILE_PENDING
                 _allow_both_vectors(turn, host.b)
                 either_vector = True
-            # Of a pending exception these two may be there already, or come when it is entered: nobody says.
+            # Of a pending exception these two may be set already, or when it is entered: that is not specified.
             either = excepted and not at_once and index in _SYNDROME
             before = turn.allowed.get(index, frozenset({turn.values[index]}))
             turn.put(index, host.b)
@@ -168,7 +169,7 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
             if either_vector:
                 return WRITTEN_WHILE_PENDING
             if waiting and round_.seen[exceptions.ELR] == turn.values[exceptions.ELR]:
-                continue  # one may pend for both: what two before a run are, KVM API 4.32 does not say
+                continue  # one may be pending for both: KVM API 4.32 does not specify two before a run
             turn.take(contract.external_abort(tuple(turn.values), exit_))
             if (
                 exit_.values[exceptions.PSTATE] & exceptions.AARCH32
@@ -178,12 +179,12 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
                 )
             sign_extend(turn)
             aborted = aborted or access
-            access, excepted, waiting, kept = False, True, True, False  # one pends at the most
+            access, excepted, waiting, kept = False, True, True, False  # at most one is pending
         elif host.op == OP_SERROR and serror_taken and not turn.values[exceptions.PSTATE] & exceptions.PSTATE_A:
             if either_vector:
                 return WRITTEN_WHILE_PENDING
             if access and exit_ is not None and told:
-                # The access is done, only not finished: that comes first (KVM API 5, KVM_EXIT_MMIO).
+                # Userspace has done the access: its completion comes first (KVM API 5, KVM_EXIT_MMIO).
                 if SERROR_UNDOES not in turn.errata:
                     complete(turn, exit_, round_.entry.mmio_data)
                 access = waiting = False
@@ -194,7 +195,7 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
             # After a reset nothing shows whether it was taken before (docs/spec/kvm.md section 6).
             entered = exceptions.take_exception(tuple(turn.values), offset=exceptions.SERROR_OFFSET)
             serror = {index: entered[index] for index in (exceptions.ELR, exceptions.SPSR)}
-    if kept:  # one that pends comes before what is left of the access
+    if kept:  # a pending exception comes before the rest of the access
         turn.take(exceptions.take_exception(tuple(turn.values)))
         access = False
     if access and exit_ is not None:
@@ -207,9 +208,10 @@ def _userspace(turn: ExpectedState, round_: Round) -> str:
 def expected_entry_state(
     round_: Round, walk_level: int | None = None, errata: frozenset[str] = NONE
 ) -> tuple[State, Mapping[int, frozenset[int] | None]] | str:
-    """Return the registers owed at the entry, and per index the other values that will do (None: any).
+    """Return the registers required at the entry, and per index the other correct values (None: any).
 
-    A text says why nobody can tell.  ``walk_level``: of the table entry at which a stage-1 walk met no memory.
+    A text is the reason why they are not determined.  ``walk_level``: of the table entry at which a stage-1 walk met no
+    memory.
     """
     exit_ = round_.exit
     turn = ExpectedState(list((exit_ or round_.entry).values), walk_level, errata)
@@ -217,7 +219,7 @@ def expected_entry_state(
         _reset(turn, round_.world)
     else:
         reason = apply_exit(turn, round_, exit_)
-        if reason and not round_.reset:  # behind a reset it does not matter
+        if reason and not round_.reset:  # after a reset it does not matter
             return reason
     return _userspace(turn, round_) or (tuple(turn.values), turn.allowed)
 
@@ -225,7 +227,7 @@ def expected_entry_state(
 def expected_virtual_interrupts(round_: Round, errata: frozenset[str] = NONE) -> tuple[int, int]:
     """Return the virtual interrupts that must be pending in HCR_EL2 at the entry, and which bits are certain.
 
-    An SError is pended, and nothing of it is left after a reset; a line stays as it was set last (KVM API 4.25, 4.32).
+    A reset clears a pending SError; a line keeps its last level (KVM API 4.25, 4.32).
     """
     hcr = round_.exit.hcr if round_.exit is not None else 0
     certain = exceptions.HCR_VIRTUAL
@@ -244,8 +246,7 @@ def expected_virtual_interrupts(round_: Round, errata: frozenset[str] = NONE) ->
 
 
 def _step_waits(round_: Round, pstate: int) -> bool:
-    """As :func:`harness.relations.contract.step_waits`, where userspace may have begun to step it behind the exit
-    only."""
+    """Call :func:`harness.relations.contract.step_waits`; userspace may have begun to step only after the exit."""
     exit_, wrote = round_.exit, round_.host_wrote.get(exceptions.PSTATE, 0)
     if exit_ is None or round_.reset:
         return False
