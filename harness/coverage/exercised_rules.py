@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which rules of the host's contract a run exercised: where one applied, and was compared with nothing left out."""
+"""Determine which rules of the host's contract a run exercised: those that applied and were compared completely."""
 
 from __future__ import annotations
 
@@ -34,12 +34,11 @@ from harness.trace.slot_timeline import OPS
 
 _RESET = tuple(rule.name.removeprefix("reset.") for rule in RULES if rule.name.startswith("reset."))
 _READ = "read from "
-"""What a run leaves out that read a register which may hold any value: that is the rule."""
+"""Prefix of the reason of a run that read a register which may hold any value: that is the rule itself."""
 
 
 def exercised_rules(scenario: Scenario, indexed: IndexedTrace, compared: Iterable[Comparison]) -> frozenset[str]:
-    """Return the rules, by their names in :data:`harness.relations.contract_rules.RULES`; ``compared`` as in
-    ``Exercise.add``."""
+    """Return the names of exercised :data:`harness.relations.contract_rules.RULES`; ``compared``: all comparisons."""
     left_out: dict[tuple[str, int], list[str]] = {}
     for one in compared:
         reasons = left_out.setdefault((one.relation, one.event), [])
@@ -65,7 +64,7 @@ def exercised_rules(scenario: Scenario, indexed: IndexedTrace, compared: Iterabl
 
 
 def _turn(round_: Round) -> Iterator[str]:
-    """Yield the rules of one turn of the host, all of which were compared."""
+    """Yield the rules of one round of the host, all of which were compared."""
     yield from _userspace(round_)
     exit_ = round_.exit
     if round_.reset:
@@ -76,7 +75,7 @@ def _turn(round_: Round) -> Iterator[str]:
 
 
 def _userspace(round_: Round) -> Iterator[str]:
-    """Yield the rules about what userspace did."""
+    """Yield the rules of userspace's actions."""
     exit_ = round_.exit
     done = [host for host in round_.hosts if not host.error]
     ops = {host.op for host in done}
@@ -109,7 +108,7 @@ def _userspace(round_: Round) -> Iterator[str]:
 
 
 def _exit(round_: Round, exit_: Switch) -> Iterator[str]:
-    """Yield the rules about the exit that a turn began with."""
+    """Yield the rules of the exit that a round began with."""
     kind = round_.exit_class
     if (exit_.debugged or round_.entry.debugged) and guest_debug.begins(round_) is not None:
         yield "debug.step_begins"
@@ -158,7 +157,7 @@ def _call(exit_: Switch, vcpus: int) -> Iterator[str]:
 
 
 def _abort(round_: Round, exit_: Switch, kind: str) -> Iterator[str]:
-    """Yield the rules of an access or a fetch that stage 2 refused."""
+    """Yield the rules of an access or a fetch that faulted at stage 2."""
     world = round_.world
     slot = world.slot(exit_.page)
     if exit_.page >> world.ipa_bits:
@@ -181,7 +180,7 @@ def _abort(round_: Round, exit_: Switch, kind: str) -> Iterator[str]:
 
 
 def _mmio(round_: Round, exit_: Switch, *, read_only: bool) -> Iterator[str]:
-    """Yield the rules of an MMIO access of which userspace was told."""
+    """Yield the rules of an MMIO access that KVM reported to userspace."""
     log_size, target = DABT["SAS"].get(exit_.esr), DABT["SRT"].get(exit_.esr)
     is_store, size = DABT["WNR"].get(exit_.esr), SIZES[log_size]
     if log_size and exceptions.is_big_endian(exit_.values):
@@ -210,7 +209,7 @@ def _interrupt_controller(exit_: Switch) -> Iterator[str]:
 
 
 def _run(entry: Switch, exit_: Switch, steps: Mapping[int, Step], *, gic: bool) -> Iterator[str]:
-    """Yield the rules of accesses to system registers that did not trap: the CPU owes them then."""
+    """Yield the rules of accesses to system registers that did not trap: the CPU must follow them."""
     if entry.values[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T:
         return
     texts = {address: " ".join((step.kind, *map(str, step.args))) for address, step in steps.items()}
