@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check a recording of a guest that is not ours, record by record, in the memory of one round.
+"""Check a recording of a guest that is not the project's, record by record, in the memory of one round.
 
-Relations ``save``, ``restore``, ``host`` and ``isolate`` hold as for a scenario: what surrounds each vCPU (memory
-slots, devices of KVM's own, register writes by userspace, other vCPUs) is in the recording.  Of ``switch`` only that
-remains which no code at EL1 can change (:data:`KEPT`): what the guest executed is not recorded.  What cannot be judged
-is counted, with the reason (:data:`FOREIGN`, :data:`NO_VECTORS`).
+Relations ``save``, ``restore``, ``host`` and ``isolate`` apply as for a scenario: the environment of each vCPU (memory
+slots, KVM's own devices, register writes by userspace, other vCPUs) is in the recording.  Of ``switch`` only the
+registers that no code at EL1 can change are compared (:data:`KEPT`): the guest's instructions are not recorded.  What
+cannot be compared is counted, with the reason (:data:`FOREIGN`, :data:`NO_VECTORS`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ OF_A_RECORDED_ROUND = tuple(relation for relation in OF_A_ROUND if relation.reco
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """The first divergence of a cluster: what, whose, at which record (counted from 1), in which round if in one."""
+    """The first divergence of a cluster, its vCPU, its record (counted from 1), and its round if it is in one."""
 
     divergence: Divergence
     vm: int
@@ -57,7 +57,7 @@ class Example:
 
     @property
     def span(self) -> Span:
-        """The records that show it: the turn of the host, or the run of the guest."""
+        """The records that show it: the round of the host, or the run of the guest."""
         return Span(self.vm, self.vcpu, self.first, self.divergence.event)
 
 
@@ -71,7 +71,7 @@ class Cluster:
 
 @dataclass
 class Tally:
-    """What a recording showed; counts as in :class:`harness.findings.checked.CheckResult`, divergences by cluster."""
+    """The results of a recording: counts as in ``harness.findings.checked.CheckResult``, divergences by cluster."""
 
     exits: Counter[str] = field(default_factory=Counter)
     relations: Counter[str] = field(default_factory=Counter)
@@ -88,7 +88,7 @@ class Tally:
         return sum(cluster.count for cluster in self.clusters.values())
 
     def take(self, judged: ExplainedDivergence, at: RecordedRound | Run, prediction: Prediction | None) -> None:
-        """File a divergence."""
+        """Record a divergence."""
         if judged.known is not None:
             self.known[judged.known.id] += 1
             return
@@ -114,9 +114,9 @@ def check_records(
     tally: Tally,
     absent: Collection[str] = (),
 ) -> None:
-    """Compare a recording with ``level`` of the model, with what KVM owes, and with what no guest can change.
+    """Compare a recording with ``level`` of the model, with the contract, and with what no guest can change.
 
-    ``tally`` is filled as it goes: a caller may look at it between two records.  ``absent`` registers are not in the
+    ``tally`` is filled on the way: a caller may read it between two records.  ``absent`` registers are not in the
     recording.
     """
     tally.absent = frozenset(absent)
@@ -170,7 +170,7 @@ def _check_turn(
 
 
 def _why_not_isolated(round_: Round) -> str:
-    """Return why nothing is certain about a turn in which other vCPUs ran; empty: it is."""
+    """Return why ``isolate`` cannot compare a round in which other vCPUs ran; empty: it can."""
     if round_.reset:
         return WAS_RESET
     return "" if round_.users else NEVER_LEFT

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules that entries of the catalogue name: what value a known divergence must show, to the bit.  Pure."""
+"""Define the rules that entries of the catalogue name: the exact value of a known divergence.  Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MPIDR = INDEX["mpidr_el1"]
 
 
 class Case(NamedTuple):
-    """What a rule may look at: the round, what KVM did, what the host wrote, what was predicted.
+    """The input of a rule: the round, KVM's action, the host's writes, the prediction.
 
     ``lossy`` holds, by index, the bits of registers that were in the CPU when they were recorded, and that the CPU
     does not keep.  ``errata``: the rules of :mod:`harness.relations.errata` that are switched on.
@@ -41,12 +41,12 @@ class Case(NamedTuple):
     lossy: Mapping[int, int]
     errata: frozenset[str] = NONE
 
-    def same(self, index: int, owed: int, observed: int) -> bool:
-        """Whether ``observed`` is ``owed``, as far as the CPU can hold it."""
-        return not (owed ^ observed) & ~self.lossy.get(index, 0)
+    def same(self, index: int, required: int, observed: int) -> bool:
+        """Whether ``observed`` equals ``required``, except for bits that the CPU does not keep."""
+        return not (required ^ observed) & ~self.lossy.get(index, 0)
 
-    def behind(self, pc: int) -> frozenset[int]:
-        """Where PC is behind the instruction at ``pc``, in the execution state of the exit or in that of the entry."""
+    def pc_after(self, pc: int) -> frozenset[int]:
+        """Return PC after the instruction at ``pc``, in the execution state of the exit or in that of the entry."""
         states = self.exit_state[exceptions.PSTATE], self.round.entry.values[exceptions.PSTATE]
         return frozenset(exceptions.state_after_instruction(pc, pstate, self.round.wide)[0] for pstate in states)
 
@@ -70,7 +70,7 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
         exceptions.ELR,
         exceptions.SPSR,
     ):
-        # Entry to the exception comes after the host's writes, and takes them along.
+        # Exception entry comes after the host's writes, and uses their values.
         wrote_source = not wrote.keys().isdisjoint(
             (exceptions.PC, exceptions.PSTATE, exceptions.VBAR, exceptions.SCTLR)
         )
@@ -84,7 +84,7 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
     if index in (exceptions.PC, exceptions.PSTATE):
         finished = observed != value and any(host.op == OP_FINISH for host in case.round.hosts)
         if finished or entry.pending & PENDING["increment_pc"]:
-            # The completion of an MMIO exit runs after the host's write, and moves on from there.
+            # The completion of an MMIO exit runs after the host's write, and advances PC from there.
             state = entry.values[exceptions.PSTATE]
             moved = exceptions.state_after_instruction(
                 value, state if index == exceptions.PC else value, case.round.wide
@@ -99,34 +99,34 @@ def _call_result(case: Case, index: int, expected: int, observed: int) -> bool:
     exit_ = case.round.exit
     if exit_ is None or index not in (1, 2, 3):
         return False
-    owed = contract.call_result(exit_, index)
-    return owed is None or owed == observed
+    required = contract.call_result(exit_, index)
+    return required is None or required == observed
 
 
 def _call_status(case: Case, index: int, expected: int, observed: int) -> bool:
     exit_ = case.round.exit
     if exit_ is None or index != 0:
         return False
-    owed = contract.call_status(exit_, case.round.world.vcpus)
-    return owed is None or observed in owed
+    required = contract.call_status(exit_, case.round.world.vcpus)
+    return required is None or observed in required
 
 
 def _load_completed(case: Case, index: int, expected: int, observed: int) -> bool:
     exit_, entry = case.round.exit, case.round.entry
     if exit_ is None or exits.DABT["WNR"].get(exit_.esr) or index != exits.DABT["SRT"].get(exit_.esr):
         return False
-    # In the byte order of the access, or that which userspace has set meanwhile: nobody says which
+    # In the byte order of the access, or in the one that userspace has set since: either is possible
     # (harness.relations.host).
     return observed in (mmio.mmio_data(exit_, entry.mmio_data, at) for at in (exit_.values, entry.values))
 
 
 def _moved_on(case: Case, index: int, expected: int, observed: int) -> bool:
-    return index == exceptions.PC and expected == case.exit_state[exceptions.PC] and observed in case.behind(expected)
+    return index == exceptions.PC and expected == case.exit_state[exceptions.PC] and observed in case.pc_after(expected)
 
 
 def _moved_less(case: Case, index: int, expected: int, observed: int) -> bool:
     pc = case.exit_state[exceptions.PC]
-    return index == exceptions.PC and expected == pc + 4 & MASK64 and observed in case.behind(pc)
+    return index == exceptions.PC and expected == pc + 4 & MASK64 and observed in case.pc_after(pc)
 
 
 def _step_ended(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -138,14 +138,16 @@ def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
     if exit_ is None or not case.round.action.inject:
         return False
     if index == exceptions.ESR:
-        owed = contract.walk_abort_syndromes(exit_) if contract.is_walk(exit_) else {contract.abort_state(exit_)[index]}
-        return any(_same(exit_, index, sign_extended(each, case.errata), observed) for each in owed)
+        required = (
+            contract.walk_abort_syndromes(exit_) if contract.is_walk(exit_) else {contract.abort_state(exit_)[index]}
+        )
+        return any(_same(exit_, index, sign_extended(each, case.errata), observed) for each in required)
     return _same(exit_, index, contract.abort_state(exit_)[index], observed)
 
 
 def _asked_for(case: Case, index: int, expected: int, observed: int) -> bool:
     due = expected_entry_state(case.round, None, case.errata)
-    if isinstance(due, str):  # of an exception that pends these two are in place already
+    if isinstance(due, str):  # of a pending exception these two are set already
         is_abort = index in (exceptions.ESR, exceptions.FAR) and _abort_taken(case, index, expected, observed)
         return is_abort or _taken_as_left(case, index, observed)
     values, allowed = due
@@ -154,7 +156,7 @@ def _asked_for(case: Case, index: int, expected: int, observed: int) -> bool:
 
 
 def _taken_as_left(case: Case, index: int, observed: int) -> bool:
-    """Whether a register is that of an exception from the state that the host left, where no more is known.
+    """Whether a register is that of an exception from the state that the host left, if no more is known.
 
     One that userspace asked for after another may be taken from its vector.
     """
@@ -189,17 +191,17 @@ def _taken_as_left(case: Case, index: int, observed: int) -> bool:
     return False
 
 
-def _same(exit_: Switch, index: int, owed: int, observed: int) -> bool:
-    """Whether a register is as owed behind an abort.
+def _same(exit_: Switch, index: int, required: int, observed: int) -> bool:
+    """Whether a register has the value required after an abort.
 
     Of a 16-bit instruction IL is 0; of an abort without a syndrome it is 1 (Arm ARM D17.2.37), but not up to 6.12.
     """
     free = exits.IL_BIT if index == exceptions.ESR and exit_.values[exceptions.PSTATE] & exceptions.AARCH32 else 0
-    return not (owed ^ observed) & ~free
+    return not (required ^ observed) & ~free
 
 
 def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:
-    if _host_wrote(case, index, expected, observed):  # an exception that pends takes what was written along
+    if _host_wrote(case, index, expected, observed):  # a pending exception uses the written values
         return True
     if index in case.round.host_wrote:
         return False
@@ -207,8 +209,8 @@ def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:
         return True
     if index == _MPIDR:
         return observed == case.round.world.mpidr
-    owed = reset_values.RESET_BY_INDEX.get(index)
-    return owed is not None and case.same(index, owed, observed)
+    required = reset_values.RESET_BY_INDEX.get(index)
+    return required is not None and case.same(index, required, observed)
 
 
 def _moved_too_far(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -254,8 +256,8 @@ def _secure_call(case: Case, index: int, expected: int, observed: int) -> bool:
     exit_ = case.round.exit
     if exit_ is None or not 0 <= index <= 3:
         return False
-    owed = contract.secure_call_results(exit_, case.round.world.vcpus)[index]
-    return owed is None or observed in owed
+    required = contract.secure_call_results(exit_, case.round.world.vcpus)[index]
+    return required is None or observed in required
 
 
 def _step_shows(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -291,14 +293,14 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
         row.name: row
         for row in (
             RuleRow("host_wrote", _host_wrote, "observed is what the host last wrote there (then KVM's SKIP, if any)"),
-            RuleRow("call_result", _call_result, "observed is what SMCCC owes in x1, x2, x3"),
-            RuleRow("call_status", _call_status, "observed is what PSCI or SMCCC owes in x0"),
-            RuleRow("load_completed", _load_completed, "the register is the load's, observed is the data owed to it"),
-            RuleRow("moved_on", _moved_on, "observed is PC behind the instruction, expected is PC at it"),
-            RuleRow("moved_less", _moved_less, "observed is PC behind an instruction of 16 bits, expected is 4 more"),
-            RuleRow("step_ended", _step_ended, "observed is PSTATE behind an instruction: SS and BTYPE are clear"),
-            RuleRow("abort_taken", _abort_taken, "observed is what entry to an external abort owes there"),
-            RuleRow("asked_for", _asked_for, "observed is owed there after the exceptions that userspace asked for"),
+            RuleRow("call_result", _call_result, "observed is the result in x1, x2, x3 that SMCCC requires"),
+            RuleRow("call_status", _call_status, "observed is the result in x0 that PSCI or SMCCC requires"),
+            RuleRow("load_completed", _load_completed, "the register is the load's, observed is the data for it"),
+            RuleRow("moved_on", _moved_on, "observed is PC after the instruction, expected is PC at it"),
+            RuleRow("moved_less", _moved_less, "observed is PC after an instruction of 16 bits, expected is 4 more"),
+            RuleRow("step_ended", _step_ended, "observed is PSTATE after an instruction: SS and BTYPE are clear"),
+            RuleRow("abort_taken", _abort_taken, "observed is as entry to an external abort requires"),
+            RuleRow("asked_for", _asked_for, "observed is required after the exceptions that userspace asked for"),
             RuleRow("reset_state", _reset_state, "observed is the reset value, or what the host wrote after the reset"),
             RuleRow("moved_too_far", _moved_too_far, "observed is PC, expected is 4 more"),
             RuleRow("flag_set", _flag_set, "KVM's flag is set, as the exit requires, the model's is not"),
@@ -306,8 +308,8 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
             RuleRow("os_lock", _os_lock, "MDSCR_EL1, but for what KVM hides while the OS Lock is set"),
             RuleRow("flag_clear", _flag_clear, "the model's flag is set, KVM's is not, as the exit requires"),
             RuleRow("system_register", _system_register, "the register that the trapped access reads into or writes"),
-            RuleRow("undefined_taken", _undefined_taken, "observed is what entry to an undefined exception owes there"),
-            RuleRow("secure_call", _secure_call, "observed is what an SMC owes in x0..x3"),
+            RuleRow("undefined_taken", _undefined_taken, "observed is as entry to an undefined exception requires"),
+            RuleRow("secure_call", _secure_call, "observed is the result in x0..x3 that an SMC requires"),
             RuleRow("step_shows", _step_shows, "SPSR_EL1 of an exception, with the SS of userspace's step"),
             RuleRow("step_waits", _step_waits, "PSTATE of an exception, with the SS that the guest has of its own"),
             RuleRow(

@@ -63,6 +63,7 @@ ALLOWED: tuple[Allowed, ...] = ()
 ROOMS: tuple[str, ...] = (
     "harness/arch",
     "harness/coverage",
+    "harness/findings",
     "harness/gic",
     "harness/guest",
     "harness/relations",
