@@ -20,9 +20,10 @@ from harness.relations.contract_rules import RULES, SIZES, register_rule
 from harness.relations.donated_memory import host_writes_to_donated_memory
 from harness.relations.gic import PPI, SOME_UNKNOWN, line_fails
 from harness.relations.gic_list_registers import STATE, view
-from harness.relations.host import expected_virtual_interrupts, serror_at_once
+from harness.relations.host import expected_virtual_interrupts
 from harness.relations.memory_slots import may_succeed
 from harness.relations.mmio import is_mmio, mmio_exit_of
+from harness.relations.userspace_actions import serror_at_once
 from harness.scenario import memory_slots
 from harness.scenario.code_layout import placed
 from harness.scenario.scenario import Scenario, Step

@@ -18,8 +18,9 @@ from harness.relations import contract, mmio
 from harness.relations.errata import NONE
 from harness.relations.exit_handling import sign_extended
 from harness.relations.expected_outcome import moves_on
-from harness.relations.host import expected_entry_state, serror_at_once
+from harness.relations.host import expected_entry_state
 from harness.relations.save_restore import ALL_GPRS
+from harness.relations.userspace_actions import serror_at_once
 from harness.trace import pending
 from harness.trace.events import Switch
 from harness.trace.rounds import Round, was_aarch32

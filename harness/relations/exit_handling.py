@@ -98,7 +98,7 @@ def _forged(turn: ExpectedState, round_: Round, exit_: Switch) -> bool:
 def apply_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
     """Apply what KVM must do before it runs the guest again or returns; return why if that is not determined."""
     kind = round_.exit_class
-    if exit_.values[exceptions.PSTATE] & exceptions.AARCH32:
+    if exit_.values[exceptions.PSTATE] & exceptions.AARCH32 and kind not in ("IRQ", "IABT_LOW", "DABT_LOW"):
         return "a guest in AArch32 state"
     if exit_.forged and round_.world.plain and not round_.world.protected and _forged(turn, round_, exit_):
         return ""

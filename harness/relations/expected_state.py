@@ -15,12 +15,13 @@ class ExpectedState:
     """The state while the rules of a round are applied; ``allowed`` lists other correct values, by index.
 
     ``walk_level``: of the table entry at which a stage-1 walk met no memory; None: unknown.  ``errata``: the
-    rules of :mod:`harness.relations.errata` that are switched on.
+    rules of :mod:`harness.relations.errata` that are switched on.  ``wide``: the instruction that trapped has 32 bits.
     """
 
     values: list[int]
     walk_level: int | None = None
     errata: frozenset[str] = NONE
+    wide: bool = True
     allowed: dict[int, frozenset[int] | None] = field(default_factory=dict)
 
     def put(self, index: int, value: int) -> None:
@@ -38,7 +39,9 @@ def skip(turn: ExpectedState) -> None:
     values = turn.values
     if others := turn.allowed.get(exceptions.PC):
         pstate = values[exceptions.PSTATE]
-        turn.allowed[exceptions.PC] = frozenset(exceptions.state_after_instruction(pc, pstate)[0] for pc in others)
+        turn.allowed[exceptions.PC] = frozenset(
+            exceptions.state_after_instruction(pc, pstate, turn.wide)[0] for pc in others
+        )
     values[exceptions.PC], values[exceptions.PSTATE] = exceptions.state_after_instruction(
-        values[exceptions.PC], values[exceptions.PSTATE]
+        values[exceptions.PC], values[exceptions.PSTATE], turn.wide
     )

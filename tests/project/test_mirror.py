@@ -90,6 +90,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.model.replay", "unit/harness/model/test_memoised_replay.py"),
         Row("harness.relations.expected_state", "unit/harness/relations/test_host.py", ("harness.relations.host",)),
         Row("harness.relations.isolate", "unit/harness/relations/test_host.py"),
+        Row("harness.relations.userspace_actions", "unit/harness/relations/test_host.py", ("harness.relations.host",)),
         Row("harness.trace.psci", "unit/harness/relations/test_host.py"),
     ),
     "one subject of several modules, tested as one": (

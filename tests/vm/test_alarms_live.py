@@ -33,6 +33,7 @@ from harness.vm.kernels.fetch import load_kernels
 
 PROTECTED = "kvm-7.3-protected"
 WARNS = "7.2.6"
+UNMAPS = "6.18.15"
 """A kernel that WARNs in protected mode of an ioctl that no VM has; 7.2.9 and later do not."""
 SEED = PROJECT / "corpus" / "seeds" / "protected_vm.scn"
 WORDS = "kvm: protected VMs are experimental and for development only, tainting kernel"
@@ -50,7 +51,7 @@ def test_a_program_that_makes_kvm_warn(
 ) -> None:
     if warns and not listed(WARNS):
         pytest.skip(f"Linux {WARNS} is not in the archive any more")
-    (row,) = load_regressions(ALARMS)
+    row = next(row for row in load_regressions(ALARMS) if row.id == "unknown-vm-ioctl-warns")
     (name,) = row.scenarios
     binary, out = tmp_path / name, tmp_path / f"{name}.trace"
     source = ALARMS.with_name(f"{name}.c")
@@ -63,6 +64,21 @@ def test_a_program_that_makes_kvm_warn(
     assert row.elsewhere == f"kvm-protected@{WARNS}"
     for alarm in result["alarms"]:
         assert "__arm64_sys_ioctl+" in alarm["splat"] and alarm["splat"].endswith("]---")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("target", "complains"), [(f"kvm-protected@{UNMAPS}", True), (PROTECTED, False)])
+def test_a_scenario_that_makes_kvm_shift_by_garbage(
+    target: str, complains: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if complains and not listed(UNMAPS):
+        pytest.skip(f"Linux {UNMAPS} is not in the archive any more")
+    row = next(row for row in load_regressions(ALARMS) if row.id == "protected-mode-unmaps-nested-tables")
+    (name,) = row.scenarios
+    argv = ["replay", str(ALARMS.with_name(f"{name}.scn")), "--target", target, "--no-hyp-copy", "--json"]
+    assert main(argv) == int(complains)
+    (run,) = json.loads(capsys.readouterr().out)["targets"][0]["runs"]
+    assert [row.matching(alarm_text(alarm["signature"])) for alarm in run["alarms"]] == [*row.signatures] * complains
 
 
 @pytest.mark.timeout(180)

@@ -223,7 +223,8 @@ def test_an_abort_behind_aarch32_state_is_taken_from_what_the_host_left() -> Non
         assert ("restore.esr_el1" in unexplained(round_)) == wrong
         assert not {"restore.pc", "restore.spsr_el1", "restore.elr_el1"} & set(unexplained(round_))
     nested = exceptions.take_exception(taken, 0x9400_0010, 0x19C)
-    for end, wrong in ((nested, set()), (but(nested, spsr_el1=7), {"restore.spsr_el1", "restore.spsr_0"})):
+    spsr = {"host.spsr_el1", "restore.spsr_el1", "restore.spsr_0"}
+    for end, wrong in ((nested, set()), (but(nested, spsr_el1=7), spsr)):
         both = turn(*told, host_set("pstate", 0), abort, abort, entry(end))
         assert unexplained(both) == wrong, "7.3 takes each at once"
 

@@ -9,6 +9,7 @@ from harness import protocol
 from harness.arch import exceptions
 from harness.arch.a64 import encode
 from harness.arch.cpu_models import cpu_model
+from harness.arch.exits import IL_BIT
 from harness.arch.registers import BY_NAME, INDEX
 from harness.arch.reset_values import RESET_VALUES
 from harness.guest.context import GuestContext
@@ -26,6 +27,7 @@ from harness.trace.environment import WORLDS
 from harness.trace.events import Event, Host
 from harness.trace.psci import NOT_SUPPORTED, OVERWRITTEN
 from harness.trace.rounds import EXIT_INTR, USER_INJECTED, GuestRun, Round
+from tests.support.rounds import page
 from tests.support.traces import (
     HOST,
     but,
@@ -591,3 +593,22 @@ def test_a_reset_by_userspace_ends_what_a_call_left_open() -> None:
     assert (last.unproven, last.reset) == ("", True)
     *_, last = two(*before, *of(2, host_reset()), *call, *of(2, entry(S)))
     assert (last.unproven, last.reset) == (OVERWRITTEN, True)
+
+
+@pytest.mark.parametrize(("x3", "is_wrong"), [(0x1_0000_0000, False), (0, False), (1, True)])
+def test_a_guest_in_aarch32_state_whose_abort_is_pending_has_32_bits(x3: int, is_wrong: bool) -> None:
+    """What userspace writes to its registers may be cut (set_core_reg in arch/arm64/kvm/guest.c)."""
+    aarch32 = but(S, pstate=exceptions.AARCH32, esr_el1=0x9200_0010)
+    exit_ = trap(aarch32, load_esr(5), **page(MMIO))
+    after = but(aarch32, x3=x3, esr_el1=0x9200_0010, far_el1=MMIO)
+    done = turn(exit_, user(aarch32, 6), did("abort"), host_set("x3", 0x1_0000_0000), entry(after, EXCEPTION))
+    assert ("host.x3" in differs(done)) == is_wrong
+
+
+def test_an_access_of_16_bits_is_completed_two_bytes_on() -> None:
+    """AArch32: ESR_EL2.IL says how long the instruction is."""
+    thumb = but(S, pstate=exceptions.AARCH32 | exceptions.THUMB)
+    exit_ = trap(thumb, load_esr(3) & ~IL_BIT, **page(MMIO))
+    moved = but(thumb, x3=0x55, pc=thumb[exceptions.PC] + 2)
+    assert not differs(turn(exit_, user(thumb, 6), entry(moved, mmio_data=0x55)))
+    assert "host.pc" in differs(turn(exit_, user(thumb, 6), entry(but(moved, pc=S[exceptions.PC] + 4), mmio_data=0x55)))

@@ -210,7 +210,7 @@ def test_a_guest_in_aarch32_state_is_not_judged() -> None:
     """Scenarios are A64 code: what it does as A32, nobody follows here."""
     before = but(S, pstate=0xF0)
     assert set(run(before, but(before, pc=AT + 0x40), syndrome=esr("IABT_LOW"))) == {"unchecked"}
-    there = trap(before, esr("IABT_LOW"))
+    there = trap(before, esr("HVC32"))
     assert expected_entry_state(turn(there, entry(take_exception(before)))) == "a guest in AArch32 state"
 
 
