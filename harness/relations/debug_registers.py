@@ -66,15 +66,15 @@ def compare_debug_registers(
         last[event.context] = event, values
         if index in restarts:
             del last[event.context]
-        owed = TDE if event.debugged else 0
-        wrong = event.kind == ENTRY and (values[0] ^ owed) & TDE
+        expected = TDE if event.debugged else 0
+        wrong = event.kind == ENTRY and (values[0] ^ expected) & TDE
         own_write = _trapped_write(before) if before is not None else None
         if not wrong and own_write is None and values[1:] == held[1:]:
             continue
         told_by = before if event.kind == ENTRY else event
         where = class_of(told_by) if told_by is not None else "FIRST", index, event.step
         if wrong:
-            yield Divergence(relation, "mdcr_el2", owed, values[0] & TDE, *where)
+            yield Divergence(relation, "mdcr_el2", expected, values[0] & TDE, *where)
         for name, want, got in zip(DEBUG_NAMES[1:], held[1:], values[1:], strict=True):
             if own_write is not None and own_write[0] == name:
                 want = own_write[1]

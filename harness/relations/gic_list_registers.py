@@ -188,7 +188,7 @@ def at_exit(before: View, after: View, interface: Interface, where: Where) -> It
             yield Unchecked("switch", f"list registers: {interface.lost or _OWN}", where.event)
             possible = _reachable(state)
         else:
-            possible = (_behind(state, intid, interface),)
+            possible = (_state_after(state, intid, interface),)
         if now & STATE not in possible or (was ^ now) & ~STATE:
             stays = now & STATE if now & STATE in possible else possible[0]
             yield Divergence("switch", f"ich_lr{number}_el2", was & ~STATE | stays, now, *where)
@@ -201,7 +201,7 @@ def _reachable(state: int) -> tuple[int, ...]:
     return (PENDING, ACTIVE, 0) if state == PENDING else (ACTIVE, 0)
 
 
-def _behind(state: int, intid: int, interface: Interface) -> int:
+def _state_after(state: int, intid: int, interface: Interface) -> int:
     if intid in interface.acknowledged:
         state = state & ~PENDING | ACTIVE
     return state & ~ACTIVE if intid in interface.ended else state

@@ -51,18 +51,18 @@ def mmio_exit_of(round_: Round) -> Switch | None:
 
 def compare_mmio_exit(round_: Round) -> Iterable[Divergence]:
     """Return the errors in the report to userspace of the access of the round's exit; relation ``host.mmio_*``."""
-    exit_, told = round_.exit, mmio_exit_of(round_)
-    return () if exit_ is None or told is None else _compare(round_, exit_, told)
+    exit_, reported = round_.exit, mmio_exit_of(round_)
+    return () if exit_ is None or reported is None else _compare(round_, exit_, reported)
 
 
-def _compare(round_: Round, exit_: Switch, told: Switch) -> Iterator[Divergence]:
+def _compare(round_: Round, exit_: Switch, reported: Switch) -> Iterator[Divergence]:
     address, length, data = expected_mmio_exit(exit_)
     where = round_.label, round_.first, round_.entry.step
-    if told.mmio_addr != address:
-        yield Divergence("host", "mmio_addr", address, told.mmio_addr, *where)
-    if told.mmio_len != length:
-        yield Divergence("host", "mmio_len", length, told.mmio_len, *where)
-    elif data is not None and (seen := told.mmio_data & ((1 << 8 * (length & ~WRITE)) - 1)) != data:
+    if reported.mmio_addr != address:
+        yield Divergence("host", "mmio_addr", address, reported.mmio_addr, *where)
+    if reported.mmio_len != length:
+        yield Divergence("host", "mmio_len", length, reported.mmio_len, *where)
+    elif data is not None and (seen := reported.mmio_data & ((1 << 8 * (length & ~WRITE)) - 1)) != data:
         yield Divergence("host", "mmio_data", data, seen, *where)
 
 
@@ -102,9 +102,9 @@ def complete(turn: ExpectedState, exit_: Switch, data: int) -> None:
     if LOSES_SIGN in turn.errata:
         exit_ = exit_._replace(esr=exit_.esr & ~DABT["SSE"].mask)
     if not DABT["WNR"].get(exit_.esr) and target != 31:
-        owed, other = mmio_data(exit_, data), mmio_data(exit_, data, turn.values)
-        turn.put(target, owed if owed is not None else turn.values[target])
-        if owed is not None and other is not None and other != owed:
+        expected, other = mmio_data(exit_, data), mmio_data(exit_, data, turn.values)
+        turn.put(target, expected if expected is not None else turn.values[target])
+        if expected is not None and other is not None and other != expected:
             # Userspace changed the byte order meanwhile: which one applies is not specified.
-            turn.allowed[target] = frozenset({owed, other})
+            turn.allowed[target] = frozenset({expected, other})
     skip(turn)

@@ -55,11 +55,11 @@ def compare_run(run: PredictedRun, context: GuestContext) -> Iterator[Divergence
         ):
             yield Unchecked("switch", pkvm_calls.PAGE_FIRST)
         else:
-            found = tuple(_compare_fault(_owed(run, expected, word, context), exit_, where))
+            found = tuple(_compare_fault(_expected_fault(run, expected, word, context), exit_, where))
             if expected[:31] != observed[:31] and any_divergence(found):
                 # The consequences of a wrong register are not divergences of their own.
                 had = (*observed[:31], *expected[31:])
-                follows = tuple(_compare_fault(_owed(run, had, word, context), exit_, where))
+                follows = tuple(_compare_fault(_expected_fault(run, had, word, context), exit_, where))
                 found = found if any_divergence(follows) else follows
             yield from found
     if run.call:
@@ -82,7 +82,7 @@ def _deciding(word: int) -> frozenset[int]:
     return sources(word) if access is None else frozenset({access.rn})
 
 
-def _owed(
+def _expected_fault(
     run: PredictedRun, state: State, word: int | None, context: GuestContext
 ) -> syndrome.Fault | RaiseException | Undetermined | None:
     """Return the fault registers that the instruction ``word``, which trapped in ``state``, requires."""

@@ -57,7 +57,7 @@ def undo_debug_state(events: tuple[Event, ...]) -> tuple[Event, ...]:
             if event.op in (_RESET, _ABORT) and not event.error:
                 waits[context] = event.op == _ABORT
             elif event.op == _FINISH and waits.pop(context, False):
-                ss[context] = ss.get(context, 0) & _told_next(events, index)
+                ss[context] = ss.get(context, 0) & _next_recorded_ss(events, index)
             continue
         waits[context] = event.kind == USER and event.code == _MMIO
         calls.on_switch(event)
@@ -90,7 +90,7 @@ def _took_exception(entry: Switch, before: Switch | None) -> bool:
     return not entry.pending & protocol.PENDING["exception"] and offset & ~_LEVELS in (0, exceptions.SERROR_OFFSET)
 
 
-def _told_next(events: tuple[Event, ...], index: int) -> int:
+def _next_recorded_ss(events: tuple[Event, ...], index: int) -> int:
     """Return the guest's own PSTATE.SS where KVM_RUN next returns with a record; 0 if it does not."""
     context = events[index].context
     later = (e for e in events[index + 1 :] if isinstance(e, Switch) and e.kind == USER and e.context == context)
