@@ -15,7 +15,7 @@ from types import MappingProxyType
 from harness.arch.registers import STATE, Encoding
 
 
-class Owed(Enum):
+class ExpectedResult(Enum):
     """The required result of an access from EL1."""
 
     STATE = "the register of the vCPU's recorded state"
@@ -34,13 +34,19 @@ class SysReg:
 
     name: str
     encoding: Encoding
-    read: Owed
-    write: Owed
+    read: ExpectedResult
+    write: ExpectedResult
     why: str = ""
-    gic: tuple[Owed, Owed] | None = None
+    gic: tuple[ExpectedResult, ExpectedResult] | None = None
 
 
-_S, _Z, _A, _U, _E = Owed.STATE, Owed.ZERO, Owed.ANY, Owed.UNDEFINED, Owed.EITHER
+_S, _Z, _A, _U, _E = (
+    ExpectedResult.STATE,
+    ExpectedResult.ZERO,
+    ExpectedResult.ANY,
+    ExpectedResult.UNDEFINED,
+    ExpectedResult.EITHER,
+)
 
 _ID = "ID registers are read-only (D19.2); KVM may hide features, so any value will do"
 _RESERVED = "reserved ID space is RAZ (D18.3.1, op0=3, op1=0, CRn=0, CRm=2..7)"
@@ -56,7 +62,7 @@ _TIMER = "counters run on"
 _SET_WAY = "cache maintenance by set/way: no register changes"
 
 # The registers of harness/arch/registers.py for which not both read and write reach the recorded register.
-_ACCESS: Mapping[str, tuple[Owed, Owed, str]] = MappingProxyType(
+_ACCESS: Mapping[str, tuple[ExpectedResult, ExpectedResult, str]] = MappingProxyType(
     {
         "mpidr_el1": (_S, _U, "read-only"),
         "actlr_el1": (_S, _A, "ACTLR_EL1 is IMPLEMENTATION DEFINED; KVM ignores writes"),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from harness.arch import exceptions, exits, sysregs
 from harness.arch.exits import DABT
 from harness.arch.registers import INDEX
-from harness.arch.sysregs import Owed
+from harness.arch.sysregs import ExpectedResult
 from harness.coverage.exercised_steps import executed, is_whole
 from harness.findings.checked import Comparison
 from harness.gic.registers import place
@@ -219,7 +219,7 @@ def _run(entry: Switch, exit_: Switch, steps: Mapping[int, Step], *, gic: bool) 
         if keyword in ("mrs", "msr"):
             row = sysregs.BY_NAME[args[keyword == "mrs"]]
             own = gic and row.gic is not None
-            if own or (row.read if keyword == "mrs" else row.write) is not Owed.EITHER:
+            if own or (row.read if keyword == "mrs" else row.write) is not ExpectedResult.EITHER:
                 yield register_rule(row.name, is_read=keyword == "mrs", gic=own)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from harness.arch import exceptions, exits, reset_values
 from harness.arch.exceptions import State
 from harness.arch.registers import BY_ONE_REG, INDEX, MASK64
-from harness.arch.sysregs import Owed
+from harness.arch.sysregs import ExpectedResult
 from harness.model.prediction import Prediction
 from harness.protocol import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET, PENDING
 from harness.relations import contract, mmio
@@ -241,9 +241,11 @@ def _system_register(case: Case, index: int, expected: int, observed: int) -> bo
     access = contract.system_access(exit_.esr)
     held = INDEX.get(access.row.name) if access.row is not None else None
     if access.is_read:
-        if access.owed is Owed.ZERO:
+        if access.expected is ExpectedResult.ZERO:
             return index == access.rt and observed == 0
-        return index == access.rt and (access.owed is not Owed.STATE or held is None or observed == exit_.values[held])
+        return index == access.rt and (
+            access.expected is not ExpectedResult.STATE or held is None or observed == exit_.values[held]
+        )
     stored = exit_.values[access.rt] if access.rt != 31 else 0
     return index == held and case.same(index, stored, observed)
 

@@ -231,10 +231,10 @@ class SystemAccess:
     gic: bool = False
 
     @property
-    def owed(self) -> sysregs.Owed:
+    def expected(self) -> sysregs.ExpectedResult:
         """The result that the guest must get; a register without a row may exist or not."""
         if self.row is None:
-            return sysregs.Owed.EITHER
+            return sysregs.ExpectedResult.EITHER
         if self.gic and self.row.gic is not None:
             return self.row.gic[0 if self.is_read else 1]
         return self.row.read if self.is_read else self.row.write

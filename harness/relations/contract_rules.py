@@ -23,7 +23,7 @@ class Rule:
     """A rule: its name, the required result, and the source."""
 
     name: str
-    owed: str
+    expected: str
     source: str
 
     @property
@@ -65,13 +65,13 @@ def _registers() -> tuple[Rule, ...]:
     found = []
     for row in sysregs.SYSREGS:
         source = f"Arm ARM D19, the register's page{row.why and ': '}{row.why}"
-        for is_read, owed in ((True, row.read), (False, row.write)):
+        for is_read, expected in ((True, row.read), (False, row.write)):
             if is_read and row.encoding[0] == 1:
                 continue  # SYSL, for which there is no step
-            found.append(Rule(register_rule(row.name, is_read=is_read), owed.value, source))
-        for is_read, owed in zip((True, False), row.gic or (), strict=False):
+            found.append(Rule(register_rule(row.name, is_read=is_read), expected.value, source))
+        for is_read, expected in zip((True, False), row.gic or (), strict=False):
             name = register_rule(row.name, is_read=is_read, gic=True)
-            found.append(Rule(name, f"with an in-kernel GICv3: {owed.value}", f"Arm IHI 0069, {row.name.upper()}"))
+            found.append(Rule(name, f"with an in-kernel GICv3: {expected.value}", f"Arm IHI 0069, {row.name.upper()}"))
     return tuple(found)
 
 

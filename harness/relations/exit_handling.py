@@ -9,7 +9,7 @@ from __future__ import annotations
 from harness.arch import exceptions, exits
 from harness.arch.exits import DABT, EXCEPTION_TRAP, FSC_EXTABT, FSC_TRANSLATION
 from harness.arch.registers import INDEX
-from harness.arch.sysregs import TIMERS, Owed
+from harness.arch.sysregs import TIMERS, ExpectedResult
 from harness.guest.debug_stops import STOPS
 from harness.guest.stage1 import first_table
 from harness.relations import contract, forged_exits
@@ -36,9 +36,9 @@ _UPPER_HALF = 0xFFFF_FFFF << 32
 
 def _call(turn: ExpectedState, exit_: Switch, world: VmEnvironment) -> None:
     for index in (1, 2, 3):
-        owed = contract.call_result(exit_, index)
-        turn.put(index, owed if owed is not None else exit_.values[index])
-        if owed is None:
+        expected = contract.call_result(exit_, index)
+        turn.put(index, expected if expected is not None else exit_.values[index])
+        if expected is None:
             turn.allowed[index] = None
     results = contract.call_status(exit_, world.vcpus)
     turn.put(0, min(results) if results else 0)
@@ -54,12 +54,12 @@ def _secure_call(turn: ExpectedState, exit_: Switch, world: VmEnvironment) -> No
 
 def _system_register(turn: ExpectedState, exit_: Switch, injected: bool, gic: bool) -> None:
     access = contract.system_access(exit_.esr, gic)
-    owed = access.owed
+    expected = access.expected
     untold = exit_.forged and access.row is not None and access.row.name in TIMERS
-    if owed is Owed.UNDEFINED or (injected and (owed is Owed.EITHER or untold)):
+    if expected is ExpectedResult.UNDEFINED or (injected and (expected is ExpectedResult.EITHER or untold)):
         _undefined(turn, exit_)
         return
-    index = INDEX[access.row.name] if owed is Owed.STATE and access.row is not None else None
+    index = INDEX[access.row.name] if expected is ExpectedResult.STATE and access.row is not None else None
     _emulate(turn, exit_, access, index)
 
 
@@ -69,7 +69,7 @@ def _emulate(turn: ExpectedState, exit_: Switch, access: contract.SystemAccess, 
     if access.is_read:
         if access.rt != 31:
             turn.put(access.rt, 0 if index is None else exit_.values[index])
-            if index is None and access.owed is not Owed.ZERO:
+            if index is None and access.expected is not ExpectedResult.ZERO:
                 turn.allowed[access.rt] = None
     elif index is not None:
         turn.put(index, exit_.values[access.rt] if access.rt != 31 else 0)
@@ -115,7 +115,7 @@ def apply_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
     elif kind == "WFX":
         skip(turn)
     elif kind == "SYS64":
-        if not round_.world.plain and contract.system_access(exit_.esr).owed is Owed.UNDEFINED:
+        if not round_.world.plain and contract.system_access(exit_.esr).expected is ExpectedResult.UNDEFINED:
             return "a system register of a feature that the vCPU may have"
         _system_register(turn, exit_, round_.action.inject, round_.world.gic)
     elif kind in ("IABT_LOW", "DABT_LOW"):

@@ -9,7 +9,7 @@ from harness import protocol
 from harness.arch import exits
 from harness.arch.exits import DABT
 from harness.arch.registers import MASK64
-from harness.arch.sysregs import Owed
+from harness.arch.sysregs import ExpectedResult
 from harness.gic.cpu_interface import TRAPPED, Interface
 from harness.gic.departures import NONE
 from harness.gic.distributor import Gic
@@ -95,7 +95,7 @@ class GicMonitor:
     def _system_register(self, index: int, exit_: Switch, vcpu: int) -> None:
         """Apply a trapped access to a register of the CPU interface: KVM must do what the interface would have done."""
         access = contract.system_access(exit_.esr, gic=True)
-        if access.row is None or access.row.gic is None or access.owed is Owed.UNDEFINED:
+        if access.row is None or access.row.gic is None or access.expected is ExpectedResult.UNDEFINED:
             return
         name, value = access.row.name, exit_.values[access.rt] if access.rt != 31 else 0
         if name == "icc_sgi1r_el1":
