@@ -100,7 +100,12 @@ def apply_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
     kind = round_.exit_class
     if exit_.values[exceptions.PSTATE] & exceptions.AARCH32 and kind not in ("IRQ", "IABT_LOW", "DABT_LOW"):
         return "a guest in AArch32 state"
-    if exit_.forged and round_.world.plain and not round_.world.protected and _forged(turn, round_, exit_):
+    if (
+        exit_.forged
+        and round_.world.has_no_optional_feature
+        and not round_.world.protected
+        and _forged(turn, round_, exit_)
+    ):
         return ""
     if kind in ("HVC64", "HVC32"):  # HVC32 can only be forged here
         if not round_.world.features & PSCI_0_2:
@@ -115,7 +120,10 @@ def apply_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
     elif kind == "WFX":
         skip(turn)
     elif kind == "SYS64":
-        if not round_.world.plain and contract.system_access(exit_.esr).expected is ExpectedResult.UNDEFINED:
+        if (
+            not round_.world.has_no_optional_feature
+            and contract.system_access(exit_.esr).expected is ExpectedResult.UNDEFINED
+        ):
             return "a system register of a feature that the vCPU may have"
         _system_register(turn, exit_, round_.action.inject, round_.world.gic)
     elif kind in ("IABT_LOW", "DABT_LOW"):

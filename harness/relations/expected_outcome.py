@@ -63,7 +63,7 @@ def _of_exit(round_: Round, exit_: Switch, errata: frozenset[str]) -> frozenset[
         return None
     if exit_.code != EXCEPTION_TRAP:
         return _OTHER_CODES.get(kind)
-    row = forged_exits.kind_of(exit_.esr) if exit_.forged and world.plain else None
+    row = forged_exits.kind_of(exit_.esr) if exit_.forged and world.has_no_optional_feature else None
     if row is not None and row.outcome is not Outcome.ACCESS:
         return _FORGED[row.outcome]
     if kind in ("HVC64", "HVC32", "SMC64", "SMC32"):
@@ -95,7 +95,7 @@ def _of_call(exit_: Switch, world: VmEnvironment, *, secure: bool) -> frozenset[
 def _of_system_register(exit_: Switch, world: VmEnvironment) -> frozenset[str] | None:
     access = contract.system_access(exit_.esr, world.gic)
     if access.expected is ExpectedResult.UNDEFINED:
-        return INJECT if world.plain else None
+        return INJECT if world.has_no_optional_feature else None
     untold = exit_.forged and access.row is not None and access.row.name in TIMERS
     return _EITHER if access.expected is ExpectedResult.EITHER or untold else RESUME
 
@@ -108,7 +108,7 @@ def _of_abort(round_: Round, exit_: Switch) -> frozenset[str] | None:
     if not is_mmio(exit_, world):
         if exit_.forged:
             return None  # KVM maps the page, as for an abort that the CPU reports
-        return _DONATED if world.protected and world.shown_twice(exit_.page) else RESUME
+        return _DONATED if world.protected and world.is_aliased(exit_.page) else RESUME
     if world.in_kernel(exit_.address):
         return frozenset({IN_KERNEL}) if DABT["ISV"].get(exit_.esr) else None
     if DABT["ISV"].get(exit_.esr):

@@ -63,7 +63,7 @@ def _donated_before(round_: Round) -> bool:
     """
     if round_.action.outcome != "fail:EPERM" or round_.exit is None or not round_.world.protected:
         return False
-    return round_.world.shown_twice(round_.exit.page)
+    return round_.world.is_aliased(round_.exit.page)
 
 
 def compare_save(round_: Round, prediction: Prediction) -> Iterator[Divergence]:

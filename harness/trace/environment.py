@@ -42,7 +42,7 @@ class VmEnvironment:
                 return region
         return None
 
-    def shown_twice(self, address: int) -> bool:
+    def is_aliased(self, address: int) -> bool:
         """Whether another memory slot maps the same page of the host's RAM."""
         here = self.slot(address)
         if here is None or here.home is None:
@@ -65,7 +65,7 @@ class VmEnvironment:
         return 1 << 31 | (number >> 12 & 0xFF) << 16 | (number >> 4 & 0xFF) << 8 | number & 0xF
 
     @property
-    def plain(self) -> bool:
+    def has_no_optional_feature(self) -> bool:
         """Whether the vCPU has no optional feature, as :mod:`harness.arch.sysregs` assumes."""
         return not self.features & ~(PSCI_0_2 | POWER_OFF)
 
