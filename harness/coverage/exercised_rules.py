@@ -69,7 +69,7 @@ def _turn(round_: Round) -> Iterator[str]:
     yield from _userspace(round_)
     exit_ = round_.exit
     if round_.reset:
-        if not any(host.op in (OP_ABORT, OP_SERROR) for host in round_.hosts):
+        if not any(host.op in (OP_ABORT, OP_SERROR) for host in round_.host_actions):
             yield from (f"reset.{name}" for name in _RESET if INDEX[name] not in round_.host_wrote)
     elif exit_ is not None and not exit_.forged:
         yield from _exit(round_, exit_)
@@ -78,7 +78,7 @@ def _turn(round_: Round) -> Iterator[str]:
 def _userspace(round_: Round) -> Iterator[str]:
     """Yield the rules of userspace's actions."""
     exit_ = round_.exit
-    done = [host for host in round_.hosts if not host.error]
+    done = [host for host in round_.host_actions if not host.error]
     ops = {host.op for host in done}
     if round_.host_wrote:
         yield "host.set"
@@ -102,7 +102,7 @@ def _userspace(round_: Round) -> Iterator[str]:
         and exit_.hcr & (exceptions.HCR_VI | exceptions.HCR_VF)
     ):
         yield "host.line.kept"
-    for host in round_.hosts:
+    for host in round_.host_actions:
         if host.op == OP_GIC_LINE and (fails := line_fails(host, round_.world.gic)) is not None:
             inputs = "spi" if host.a < PPI else "ppi"
             yield f"gic.line.{('none' if round_.world.gic else 'without') if fails else inputs}"
@@ -176,7 +176,7 @@ def _abort(round_: Round, exit_: Switch, kind: str) -> Iterator[str]:
     elif not DABT["ISV"].get(exit_.esr):
         if not DABT["CM"].get(exit_.esr):
             yield f"abort.no_syndrome{'.protected' if world.protected else ''}"
-    elif mmio_exit_of(round_) is not None and not any(host.op == OP_ABORT for host in round_.hosts):
+    elif mmio_exit_of(round_) is not None and not any(host.op == OP_ABORT for host in round_.host_actions):
         yield from _mmio(round_, exit_, read_only=slot is not None)
 
 

@@ -127,7 +127,7 @@ def _places(scenario: Scenario, indexed: IndexedTrace) -> Iterator[tuple[StepAtE
             yield StepAtExit(BEGIN, NO_EXIT), events
         elif round_.exit.forged:
             continue
-        for host in round_.hosts:
+        for host in round_.host_actions:
             if host.asked and host.step < len(kinds) and not host.error:
                 yield StepAtExit(kinds[host.step], "FIRST" if round_.exit is None else class_of(round_.exit)), events
     yield from _switched(trace, kinds)

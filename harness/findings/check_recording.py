@@ -140,8 +140,8 @@ def _check_turn(
 ) -> None:
     if prediction.undefined:
         tally.undefined[prediction.undefined] += 1
-    if turn.round.users:
-        tally.unchecked[f"switch.v*: {NO_VECTORS}"] += len(turn.round.users)
+    if turn.round.userspace_exits:
+        tally.unchecked[f"switch.v*: {NO_VECTORS}"] += len(turn.round.userspace_exits)
     if mmio_exit_of(turn.round) is not None:
         tally.relations["host.mmio"] += 1
     at = RoundEvidence(turn.round, prediction, lossy)
@@ -173,7 +173,7 @@ def _why_not_isolated(round_: Round) -> str:
     """Return why ``isolate`` cannot compare a round in which other vCPUs ran; empty: it can."""
     if round_.reset:
         return WAS_RESET
-    return "" if round_.users else NEVER_LEFT
+    return "" if round_.userspace_exits else NEVER_LEFT
 
 
 _KEPT = tuple(INDEX[name] for name, _ in KEPT)

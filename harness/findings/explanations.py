@@ -83,7 +83,7 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
     if value is None:
         return False
     if index in (exceptions.PC, exceptions.PSTATE):
-        finished = observed != value and any(host.op == OP_FINISH for host in case.round.hosts)
+        finished = observed != value and any(host.op == OP_FINISH for host in case.round.host_actions)
         if finished or entry.pending & PENDING["increment_pc"]:
             # The completion of an MMIO exit runs after the host's write, and advances PC from there.
             state = entry.values[exceptions.PSTATE]
@@ -166,7 +166,7 @@ def _taken_as_left(case: Case, index: int, observed: int) -> bool:
     # Without a valid syndrome nothing is ever completed (KVM API 5, KVM_EXIT_ARM_NISV).
     is_access = exit_ is not None and round_.exit_class == "DABT_LOW" and bool(exits.DABT["ISV"].get(exit_.esr))
     at_once = serror_at_once(round_)
-    for host in round_.hosts if round_.action.inject else ():
+    for host in round_.host_actions if round_.action.inject else ():
         if host.error or host.op == OP_RESET:
             continue
         if host.op == OP_SET and (written := BY_ONE_REG.get(host.a)) is not None:

@@ -311,7 +311,7 @@ def _side(round_: Round, divergence: Divergence, level: str) -> LevelPosition:
     if index is None:
         return LevelPosition(level, SILENT, "has no such register")
     said = prediction.spsr_0 if divergence.register == "spsr_0" else prediction.state[index]
-    if said != round_.seen[index]:
+    if said != round_.guest_view[index]:
         return LevelPosition(level, AGAINST, hex(said))
     return LevelPosition(level, TAKES if _follows(round_, index, level, said) else WITH, hex(said))
 

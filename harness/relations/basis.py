@@ -52,14 +52,14 @@ def basis_of(divergence: Divergence, round_: Round | None = None) -> str:
     if round_.reset:
         return _of_a_reset(divergence, round_)
     written = INDEX.get(divergence.register) in round_.host_wrote
-    told = any(user.code == EXIT_MMIO for user in round_.users)
+    told = any(user.code == EXIT_MMIO for user in round_.userspace_exits)
     return API if written or told or round_.exit_class in _CALLS else ARCHITECTURE
 
 
 def _asks_for_an_exception(round_: Round) -> bool:
     """Whether userspace asked for an exception after the last reset of a round."""
-    last = max((i for i, host in enumerate(round_.hosts) if host.op == OP_RESET), default=-1)
-    return any(host.op in (OP_ABORT, OP_SERROR) and not host.error for host in round_.hosts[last + 1 :])
+    last = max((i for i, host in enumerate(round_.host_actions) if host.op == OP_RESET), default=-1)
+    return any(host.op in (OP_ABORT, OP_SERROR) and not host.error for host in round_.host_actions[last + 1 :])
 
 
 def _of_a_reset(divergence: Divergence, round_: Round) -> str:
@@ -72,8 +72,8 @@ def _of_a_reset(divergence: Divergence, round_: Round) -> str:
     index = INDEX.get(divergence.register)
     if index is None or divergence.register not in _UNKNOWN or index in round_.host_wrote:
         return API
-    before = {switch.values[index] for switch in (*round_.users, round_.exit) if switch is not None}
-    for host in round_.hosts:
+    before = {switch.values[index] for switch in (*round_.userspace_exits, round_.exit) if switch is not None}
+    for host in round_.host_actions:
         if host.op == OP_RESET:
             break
         if host.op == OP_SET and BY_ONE_REG.get(host.a) == index:

@@ -139,7 +139,7 @@ def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
     world = round_.world
     slot = world.slot(exit_.page)
     if is_beyond(exit_, world) and IGNORES_SIZE not in turn.errata:
-        went_out = any(user.code == EXIT_MMIO for user in round_.users)
+        went_out = any(user.code == EXIT_MMIO for user in round_.userspace_exits)
         if not round_.action.inject or round_.action.outcome == USER_INJECTED or went_out:
             return "an address beyond the guest's physical address space"
         # The kind of fault is not specified; it is an abort, with the virtual address in FAR_EL1 (Arm ARM D17.2.40).

@@ -51,7 +51,7 @@ def expected_outcomes(round_: Round, errata: frozenset[str] = NONE) -> frozenset
     """
     exit_ = round_.exit
     allowed = RESUME if exit_ is None else _of_exit(round_, exit_, errata)
-    asked = {host.op for host in round_.hosts if not host.error} & {OP_ABORT, OP_SERROR}
+    asked = {host.op for host in round_.host_actions if not host.error} & {OP_ABORT, OP_SERROR}
     if allowed is None or not asked:
         return allowed
     return allowed | {USER_INJECTED} | (INJECT if OP_ABORT in asked else frozenset())

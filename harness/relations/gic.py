@@ -127,7 +127,7 @@ class GicMonitor:
     def compare(self, round_: Round) -> Iterator[Divergence | Unchecked]:
         """Yield the differences of a round of the host from a GIC and from the KVM API."""
         where = round_.label, round_.first, round_.entry.step
-        for host in round_.hosts:
+        for host in round_.host_actions:
             fails = line_fails(host, round_.world.gic) if host.op == OP_GIC_LINE else None
             if fails is not None and fails != bool(host.error):
                 yield Divergence("host", "gic_line", "an error" if fails else "no error", host.error, *where)

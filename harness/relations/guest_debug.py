@@ -33,7 +33,7 @@ def begins(round_: Round) -> bool | None:
         return None
     if not exit_.stepped:
         return True
-    if any(host.op in _MAY_BEGIN_ANEW and not host.error for host in round_.hosts):
+    if any(host.op in _MAY_BEGIN_ANEW and not host.error for host in round_.host_actions):
         return None
     kind = class_of(exit_)
     if kind in STOPS or (kind == "DABT_LOW" and round_.action.outcome == "resume"):
@@ -48,7 +48,7 @@ def left_pending(round_: Round, events: Sequence[Event]) -> bool:
     6.1, kvm_vcpu_put_debug there in 7.3, and kvm_arch_vcpu_ioctl_set_guest_debug in guest.c.
     """
     pends, context = False, round_.entry.context
-    for event in (*events[: round_.first], *round_.hosts):
+    for event in (*events[: round_.first], *round_.host_actions):
         if event.context != context:
             continue
         if isinstance(event, Host):
@@ -81,7 +81,7 @@ def _compare(round_: Round, exit_: Switch, entry: Switch, step: bool | None) -> 
         yield Divergence("host", "step_begins", int(step), int(found), *where)
     if not exit_.debugged or exit_.forged or class_of(exit_) not in STOPS:
         return
-    told = next((user for user in round_.users if not user.error), None)
+    told = next((user for user in round_.userspace_exits if not user.error), None)
     if told is None or told.code != EXIT_DEBUG:
         yield Divergence("host", "exit_reason", EXIT_DEBUG, "none" if told is None else told.code, *where)
         return

@@ -60,7 +60,7 @@ def expected_virtual_interrupts(round_: Round, errata: frozenset[str] = NONE) ->
     """
     hcr = round_.exit.hcr if round_.exit is not None else 0
     certain = exceptions.HCR_VIRTUAL
-    for host in round_.hosts:
+    for host in round_.host_actions:
         if host.op == OP_RESET:
             keeps = (RESET_KEEPS_SERROR if host.asked else CPU_ON_KEEPS_SERROR) in errata
             hcr, certain = hcr & exceptions.HCR_VSE if keeps else 0, exceptions.HCR_VSE
@@ -100,7 +100,7 @@ def compare_entry_state(
         yield Unchecked("host", result)
         return
     expected, allowed = result
-    seen = round_.seen
+    seen = round_.guest_view
     for i in different(expected, seen):
         want, got = expected[i], seen[i]
         if not (want ^ got) & ~lossy.get(i, 0):

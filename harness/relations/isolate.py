@@ -18,11 +18,11 @@ def compare_isolation(round_: Round) -> Iterator[Divergence]:
     Between its return to userspace and its next entry, only its own userspace may change it: register writes,
     an MMIO access to be completed, an exception that it asks for, a reset (which ``host.*`` compares).
     """
-    if not round_.others or not round_.users or round_.reset:
+    if not round_.other_vcpu_ran or not round_.userspace_exits or round_.reset:
         return
-    last, entry = round_.users[-1], round_.entry
-    finished = any(host.op in (OP_FINISH, OP_ABORT) for host in round_.hosts)
-    excepted = round_.action.inject and any(host.op == OP_SERROR for host in round_.hosts)
+    last, entry = round_.userspace_exits[-1], round_.entry
+    finished = any(host.op in (OP_FINISH, OP_ABORT) for host in round_.host_actions)
+    excepted = round_.action.inject and any(host.op == OP_SERROR for host in round_.host_actions)
     load = last.code == EXIT_MMIO and not exits.DABT["WNR"].get(last.esr)
     loaded = exits.DABT["SRT"].get(last.esr) if load else -1
     narrowed = exceptions.AARCH32_STATE if was_aarch32(round_) else ()

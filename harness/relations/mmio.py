@@ -42,11 +42,11 @@ def expected_mmio_exit(exit_: Switch) -> tuple[int, int, int | None]:
 def mmio_exit_of(round_: Round) -> Switch | None:
     """Return the return to userspace that reports the access of the round's exit, None if none does."""
     exit_ = round_.exit
-    if exit_ is None or not round_.users or exit_.forged:
+    if exit_ is None or not round_.userspace_exits or exit_.forged:
         return None
     if round_.exit_class != "DABT_LOW" or not DABT["ISV"].get(exit_.esr):
         return None
-    return next((user for user in round_.users if user.code == EXIT_MMIO and not user.error), None)
+    return next((user for user in round_.userspace_exits if user.code == EXIT_MMIO and not user.error), None)
 
 
 def compare_mmio_exit(round_: Round) -> Iterable[Divergence]:

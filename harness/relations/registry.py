@@ -189,7 +189,7 @@ OF_A_ROUND: tuple[Relation[RoundEvidence], ...] = (
         "isolate.<reg>",
         "a vCPU's registers at an entry, with those before another vCPU ran",
         lambda at: isolate.compare_isolation(at.round),
-        lambda at: at.round.others,
+        lambda at: at.round.other_vcpu_ran,
         counted=("isolate",),
         letter="i",
         recorded=True,

@@ -92,7 +92,7 @@ def compare_save(round_: Round, prediction: Prediction) -> Iterator[Divergence]:
 
 def compare_restore(round_: Round, prediction: Prediction) -> Iterator[Divergence]:
     """Yield the registers of the guest after the entry that differ from the prediction; relation ``restore.*``."""
-    state, seen = prediction.state, round_.seen
+    state, seen = prediction.state, round_.guest_view
     if prediction.undefined or state is None:
         return
     where = round_.label, round_.first, round_.entry.step, prediction.helper

@@ -39,7 +39,7 @@ _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
 def serror_at_once(round_: Round) -> bool:
     """Whether an SError that was not masked was taken when userspace asked for it (docs/spec/kvm.md section 6)."""
-    return round_.action.inject and took_serror(round_.exit, round_.hosts, round_.entry)
+    return round_.action.inject and took_serror(round_.exit, round_.host_actions, round_.entry)
 
 
 def apply_reset(turn: ExpectedState, world: VmEnvironment, keeps_banked: bool = False) -> None:
@@ -61,7 +61,7 @@ def apply_userspace(turn: ExpectedState, round_: Round) -> str:
     Returns why the state is not determined, an empty text if it is.
     """
     actions = _Actions(turn, round_)
-    for host in round_.hosts:
+    for host in round_.host_actions:
         if host.op == OP_RESET:
             actions.reset(host)
         elif not host.error and (why := actions.apply(host)):
@@ -116,14 +116,14 @@ class _Actions:
     @property
     def _reported(self) -> bool:
         """Whether userspace got a KVM_EXIT_MMIO."""
-        return any(user.code == EXIT_MMIO for user in self.round.users)
+        return any(user.code == EXIT_MMIO for user in self.round.userspace_exits)
 
     def _ran_after_asking(self) -> bool:
         """Whether KVM_RUN was called between an exception that userspace asked for and the entry (``OP_FINISH``).
 
         It enters no guest: an SError that was taken was taken before.
         """
-        ops = [host.op for host in self.round.hosts if not host.error]
+        ops = [host.op for host in self.round.host_actions if not host.error]
         entered = (OP_ABORT,) if self.serror_taken else (OP_ABORT, OP_SERROR)
         asked = next((i for i, op in enumerate(ops) if op in entered), len(ops))
         return OP_FINISH in ops[asked:]
@@ -150,7 +150,7 @@ class _Actions:
         """Apply a reset: by KVM_ARM_VCPU_INIT (``host.asked``) or by another vCPU's CPU_ON."""
         turn, errata = self.turn, self.turn.errata
         keeps_banked = RESET_KEEPS_BANKED in errata
-        if keeps_banked and self.round.users and not (self.excepted or self.was_reset):
+        if keeps_banked and self.round.userspace_exits and not (self.excepted or self.was_reset):
             self._restore_banked()
         apply_reset(turn, self.round.world, keeps_banked)
         self.kept = host.asked and (self.waiting or self.kept) and RESET_KEEPS_ABORT in errata
@@ -168,13 +168,13 @@ class _Actions:
         values are those that the first one left, or userspace wrote since.
         """
         wrote: dict[int, int] = {}
-        for host in self.round.hosts:
+        for host in self.round.host_actions:
             if host.op == OP_RESET:
                 break
             if host.op == OP_SET and not host.error and host.a in BY_ONE_REG:
                 wrote[BY_ONE_REG[host.a]] = host.b
         for index in _KEPT:
-            self.turn.put(index, wrote.get(index, self.round.users[-1].values[index]))
+            self.turn.put(index, wrote.get(index, self.round.userspace_exits[-1].values[index]))
         for index, left in self.serror.items():
             self.turn.allowed[index] = frozenset({self.turn.values[index], left})
 
@@ -231,7 +231,7 @@ class _Actions:
         turn = self.turn
         if self.either_vector:
             return WRITTEN_WHILE_PENDING
-        if self.waiting and self.round.seen[exceptions.ELR] == turn.values[exceptions.ELR]:
+        if self.waiting and self.round.guest_view[exceptions.ELR] == turn.values[exceptions.ELR]:
             return ""  # one may be pending for both: KVM API 4.32 does not specify two before a run
         turn.take(contract.external_abort(tuple(turn.values), exit_))
         if exit_.values[exceptions.PSTATE] & exceptions.AARCH32:

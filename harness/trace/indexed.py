@@ -40,6 +40,6 @@ def index_trace(trace: Trace) -> IndexedTrace:
     slots = SlotTimeline.of(trace.events)
     events = undo_debug_state(trace.events)
     rounds = tuple(cut_rounds(events, slots))
-    restarts = frozenset(round_.first for round_ in rounds if round_.reset and round_.others)
+    restarts = frozenset(round_.first for round_ in rounds if round_.reset and round_.other_vcpu_ran)
     unproven = {round_.first: round_.unproven for round_ in rounds if round_.unproven}
     return IndexedTrace(trace, events, rounds, tuple(cut_runs(events)), slots, restarts, unproven)

@@ -62,9 +62,9 @@ class _Vcpu:
     world: VmEnvironment = SCENARIO_VM
     version: int = -1
     first: int = 0
-    others: bool = False
-    users: list[Switch] = field(default_factory=list)
-    hosts: list[Host] = field(default_factory=list)
+    other_vcpu_ran: bool = False
+    userspace_exits: list[Switch] = field(default_factory=list)
+    host_actions: list[Host] = field(default_factory=list)
     unproven: str = ""
 
 
@@ -121,36 +121,36 @@ def split(records: Iterable[Recorded]) -> Iterator[RecordedRound | Run]:
             continue
         vcpu = vm.vcpu(vcpu_number)
         if last != (vm_number, vcpu_number):
-            vcpu.others, last = last is not None, (vm_number, vcpu_number)
+            vcpu.other_vcpu_ran, last = last is not None, (vm_number, vcpu_number)
         if event.kind != EXIT:
             _answers(vm, vcpu_number, event)
         if event.kind == ENTRY:
             first, world = (number, vm.world(vcpu_number)) if vcpu.exit is None else (vcpu.first, vcpu.world)
-            users, hosts = tuple(vcpu.users), tuple(vcpu.hosts)
-            round_ = Round(first, vcpu.exit, users, hosts, event, world, vcpu.others, vcpu.unproven)
+            users, hosts = tuple(vcpu.userspace_exits), tuple(vcpu.host_actions)
+            round_ = Round(first, vcpu.exit, users, hosts, event, world, vcpu.other_vcpu_ran, vcpu.unproven)
             yield RecordedRound(vm_number, vcpu_number, number, round_)
-            vcpu.entry, vcpu.exit, vcpu.first, vcpu.users, vcpu.hosts = event, None, number, [], []
+            vcpu.entry, vcpu.exit, vcpu.first, vcpu.userspace_exits, vcpu.host_actions = event, None, number, [], []
             vcpu.unproven = ""
         elif event.kind == EXIT:
             if vcpu.entry is not None:
                 yield Run(vm_number, vcpu_number, vcpu.first, number, vcpu.entry, event)
             vm.world(vcpu_number)  # the environment of a round is that at its exit
-            vcpu.entry, vcpu.exit, vcpu.first, vcpu.others = None, event, number, False
+            vcpu.entry, vcpu.exit, vcpu.first, vcpu.other_vcpu_ran = None, event, number, False
             _calls_another(vm, vcpu_number, event)
         elif vcpu.exit is not None:
-            if vcpu.users:
+            if vcpu.userspace_exits:
                 # A KVM_RUN that ran no guest because of a signal: it completed the access that was pending, and kvm_run
                 # still holds the exit before.
-                vcpu.hosts.append(Host(HOST, 0, OP_FINISH, 0, 0, 0, False))
+                vcpu.host_actions.append(Host(HOST, 0, OP_FINISH, 0, 0, 0, False))
                 event = event._replace(code=EXIT_INTR) if event.error == errno.EINTR else event
-            vcpu.users.append(event)
+            vcpu.userspace_exits.append(event)
 
 
 def _call(vm: _Vm, number: int, call: Api) -> None:
     """Apply a call of userspace; one that failed changed nothing; a register write is recorded with its errno."""
     if call.name in ("set_register", "irq_line"):
         op = OP_SET if call.name == "set_register" else OP_IRQ_LINE
-        vm.vcpu(number).hosts.append(Host(HOST, 0, op, call.a, call.b, call.error, True))
+        vm.vcpu(number).host_actions.append(Host(HOST, 0, op, call.a, call.b, call.error, True))
         old_psci = call.a == PSCI_VERSION and call.b < PSCI_1_1
         if op == OP_SET and not call.error and (old_psci or call.a >> 16 == FEATURE_BITMAPS >> 16):
             vm.firmware, vm.version = True, vm.version + 1
@@ -172,7 +172,7 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
         vm.version += 1
         _reset(vm, number, call.b)
     elif call.name == "events":
-        hosts = vm.vcpu(number).hosts
+        hosts = vm.vcpu(number).host_actions
         hosts += [Host(HOST, 0, op, 0, 0, 0, True) for bit, op in _EVENTS if call.a & bit]
 
 
@@ -185,14 +185,14 @@ def _reset(vm: _Vm, number: int, by: int) -> None:
     vcpu.unproven = ""
     asking = next((caller for caller, (named, _, _) in vm.asking.items() if named == number), None)
     if by == protocol.RESET_BY["init"]:
-        vcpu.hosts.append(Host(HOST, 0, OP_RESET, 0, 0, 0, True))
+        vcpu.host_actions.append(Host(HOST, 0, OP_RESET, 0, 0, 0, True))
     elif (answered := vm.called_on.pop(number, None)) is not None:
-        vcpu.hosts += psci.actions_of_cpu_on(*answered, 0, asked=True)
+        vcpu.host_actions += psci.actions_of_cpu_on(*answered, 0, asked=True)
     elif by == protocol.RESET_BY["cpu_on"] and asking is not None:
         _, caller, call = vm.asking.pop(asking)
-        vcpu.hosts += psci.actions_of_cpu_on(caller, call, 0, asked=True)
+        vcpu.host_actions += psci.actions_of_cpu_on(caller, call, 0, asked=True)
     else:
-        vcpu.hosts.append(Host(HOST, 0, OP_RESET, 0, 0, 0, True))
+        vcpu.host_actions.append(Host(HOST, 0, OP_RESET, 0, 0, 0, True))
         if asking is not None:
             vm.asking.pop(asking)
             vcpu.unproven = BEFORE_ANSWER

@@ -48,31 +48,31 @@ class Round:
     """One turn of the host: the exit (None before the first entry), what happened, the entry.
 
     ``first`` is the index of the exit, or of the entry, among the events of the trace; ``world`` is the environment of
-    the vCPU; ``others``: another vCPU ran in between.  The other fields are derived once: ``exit_class`` (FIRST before
-    the first entry), ``label`` (the same, or RESET if the vCPU was reset in the round, where the exit matters little),
-    ``reset`` (the vCPU was reset in this round, as it was before its first entry), ``host_wrote`` (the register writes
-    that KVM accepted since the last reset, index in ``registers.STATE`` to value), ``action`` (KVM's action), ``seen``
-    (the guest's view after the entry).  ``unproven``: why the trace does not prove whether the vCPU was reset, or to
-    which state; then nothing of the round can be compared.
+    the vCPU; ``other_vcpu_ran``: another vCPU ran in between.  The other fields are derived once: ``exit_class`` (FIRST
+    before the first entry), ``label`` (the same, or RESET if the vCPU was reset in the round, where the exit matters
+    little), ``reset`` (the vCPU was reset in this round, as it was before its first entry), ``host_wrote`` (the
+    register writes that KVM accepted since the last reset, index in ``registers.STATE`` to value), ``action`` (KVM's
+    action), ``guest_view`` (the guest's view after the entry).  ``unproven``: why the trace does not prove whether the
+    vCPU was reset, or to which state; then nothing of the round can be compared.
     """
 
     first: int
     exit: Switch | None
-    users: tuple[Switch, ...]
-    hosts: tuple[Host, ...]
+    userspace_exits: tuple[Switch, ...]
+    host_actions: tuple[Host, ...]
     entry: Switch
     world: VmEnvironment = SCENARIO_VM
-    others: bool = False
+    other_vcpu_ran: bool = False
     unproven: str = ""
     exit_class: str = field(init=False)
     label: str = field(init=False)
     reset: bool = field(init=False)
     host_wrote: Mapping[int, int] = field(init=False)
     action: KvmAction = field(init=False)
-    seen: State = field(init=False)
+    guest_view: State = field(init=False)
 
     def __post_init__(self) -> None:
-        exit_, hosts, entry = self.exit, self.hosts, self.entry
+        exit_, hosts, entry = self.exit, self.host_actions, self.entry
         if exit_ is None:
             self.exit_class = self.label = "FIRST"
             self.reset = True
@@ -81,8 +81,10 @@ class Round:
             self.reset = bool(hosts) and any(host.op == OP_RESET for host in hosts)
             self.label = "RESET" if self.reset else exit_.exit_class if exit_.forged else self.exit_class
         self.host_wrote = writes_of(hosts) if hosts else NOTHING
-        self.action = _action(exit_, self.users, hosts, entry, self.world)
-        self.seen = pending.apply_pending(entry.values, entry.pending, self.wide) if entry.pending else entry.values
+        self.action = _action(exit_, self.userspace_exits, hosts, entry, self.world)
+        self.guest_view = (
+            pending.apply_pending(entry.values, entry.pending, self.wide) if entry.pending else entry.values
+        )
 
     @property
     def wide(self) -> bool:
@@ -108,7 +110,9 @@ def was_aarch32(round_: Round) -> bool:
     arch/arm64/kvm/guest.c).
     """
     came = (round_.exit or round_.entry).values[exceptions.PSTATE]
-    put = any(h.op == OP_SET and h.a == PSTATE_ID and h.b & exceptions.AARCH32 and not h.error for h in round_.hosts)
+    put = any(
+        h.op == OP_SET and h.a == PSTATE_ID and h.b & exceptions.AARCH32 and not h.error for h in round_.host_actions
+    )
     return bool(came & exceptions.AARCH32) or put
 
 
@@ -292,15 +296,15 @@ class _RoundBuilder:
     first: int = 0
     exit: Switch | None = None
     world: VmEnvironment | None = None
-    users: list[Switch] = field(default_factory=list)
-    hosts: list[Host] = field(default_factory=list)
-    others: bool = False
+    userspace_exits: list[Switch] = field(default_factory=list)
+    host_actions: list[Host] = field(default_factory=list)
+    other_vcpu_ran: bool = False
     answered: bool = False
     unproven: str = ""
 
     def act(self, host: Host) -> None:
         """Append a host action; after a reset the state is proven again."""
-        self.hosts.append(host)
+        self.host_actions.append(host)
         if host.op == OP_RESET:
             self.unproven = ""
 
@@ -323,7 +327,7 @@ def cut_rounds(events: Iterable[Event], slots: SlotTimeline) -> Iterator[Round]:
         if turn is None:
             turn = turns[context] = _RoundBuilder(i)
         if context != last:
-            turn.others = last is not None
+            turn.other_vcpu_ran = last is not None
             last = context
         if isinstance(event, Host):
             if event.op != OP_HELD:
@@ -332,12 +336,14 @@ def cut_rounds(events: Iterable[Event], slots: SlotTimeline) -> Iterator[Round]:
                 _call_on(turns, turn, event)
         elif event.kind == USER:
             _call_on(turns, turn, event)
-            turn.users.append(event)
+            turn.userspace_exits.append(event)
         elif event.kind == ENTRY:
             first = turn.first if turn.exit is not None else i
             world = turn.world or slots.environment(i, context)
-            hosts = tuple(turn.hosts)
-            yield Round(first, turn.exit, tuple(turn.users), hosts, event, world, turn.others, turn.unproven)
+            hosts = tuple(turn.host_actions)
+            yield Round(
+                first, turn.exit, tuple(turn.userspace_exits), hosts, event, world, turn.other_vcpu_ran, turn.unproven
+            )
             del turns[context]
             _call_on(turns, turn, event)
 
@@ -356,7 +362,7 @@ def _call_on(turns: dict[int, _RoundBuilder], caller: _RoundBuilder, after: Even
     if asked is None:
         return
     number, call = asked
-    if isinstance(after, Switch) and 0 in writes_of(caller.hosts):
+    if isinstance(after, Switch) and 0 in writes_of(caller.host_actions):
         turns.setdefault(number, _RoundBuilder()).unproven = psci.OVERWRITTEN
     elif (after.values[0] if isinstance(after, Switch) else after.b) == psci.SUCCESS:
         named = turns.setdefault(number, _RoundBuilder())
