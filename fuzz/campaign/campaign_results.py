@@ -223,7 +223,7 @@ def one_line(words: str) -> str:
 
 def _replay(asked: CampaignOptions, finding: Finding, scenario: Path) -> str:
     if finding.other is not None:
-        return shlex.join([asked.program, "against", *asked.targets, str(scenario)])
+        return shlex.join([asked.program, "kernels", "against", *asked.targets, str(scenario)])
     first = finding.subject == asked.subject
     words = [asked.program, "replay", str(scenario), "--target", asked.targets[0 if first else -1]]
     words += hyp_copy.options(finding.signature)

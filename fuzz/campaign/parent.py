@@ -60,7 +60,8 @@ class Outcome:
     """How a campaign ended.
 
     ``seconds`` from the first worker being ready to the end; ``deaths`` of workers, one sentence each; ``failure`` is
-    why it ended before its time, empty if it did not; ``interrupted``: it was asked to.
+    why it ended before its time, empty if it did not; ``interrupted``: it was asked to.  ``course``: coverage after so
+    many seconds, from time to time.
     """
 
     stats: Stats
@@ -68,6 +69,7 @@ class Outcome:
     deaths: tuple[str, ...]
     failure: str
     interrupted: bool
+    course: tuple[tuple[float, int], ...] = ()
 
 
 Launch = Callable[[int, int, Path], Sequence[str]]
@@ -236,6 +238,7 @@ def run_campaign(
     ready = 0.0
     next_tick = clock()
     interrupted = False
+    course: list[tuple[float, int]] = []
     try:
         workers.start()
         while not workers.failure:
@@ -246,6 +249,7 @@ def run_campaign(
                 if now >= next_tick:
                     next_tick = now + 1.0
                     seconds = now - ready if ready else 0.0
+                    course.append((seconds, stats.coverage))
                     tick(Progress(seconds, max(0.0, plan.seconds - seconds), workers.alive, stats))
             if ready and now >= ready + plan.seconds:
                 break
@@ -260,7 +264,9 @@ def run_campaign(
         workers.kill()
     stats = workers.stats()
     ready = stats.get("time", "ready") / 1e9
-    return Outcome(stats, max(0.0, end - ready) if ready else 0.0, tuple(workers.deaths), workers.failure, interrupted)
+    seconds = max(0.0, end - ready) if ready else 0.0
+    course.append((seconds, stats.coverage))
+    return Outcome(stats, seconds, tuple(workers.deaths), workers.failure, interrupted, tuple(course))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
@@ -24,13 +24,15 @@ VERSION = 2
 class Summary:
     """All counts of one campaign; the names are the keys of the JSON form.
 
+    ``asked_targets`` are the targets as they were named, one or two, for commands.
     ``seconds`` run from the first worker being ready; ``checked_exits`` are the exits whose host turn was replayed
     on the model and compared; ``divergences_*`` count registers and flags, not scenarios; ``unchecked`` counts, by
     reason, single comparisons that were masked or impossible.  ``complete`` is the share of comparisons of which
     nothing was left out, ``stood_in`` counts those that another relation made in the place of one that could not.
     ``against``: the second target, its kernel and that one's hash, empty if there was none; counts are then those
     of both.  ``coverage`` counts features of the model's replay, ``kvm_edges`` edges between blocks of KVM's own
-    code (None: not counted).  ``kvm_off``: why they do not guide although they were not left out; empty if they do,
+    code (None: not counted).  ``growth``: by what share ``coverage`` grew in the last ``growth_seconds`` (None: too
+    short to tell).  ``kvm_off``: why they do not guide although they were not left out; empty if they do,
     or are not to.  ``clusters`` of divergences, and how many of them are new; ``problems`` are what is new, ``errata``
     what came back (:mod:`fuzz.campaign.campaign_results`).  ``run_again``: a sample of scenarios that were run twice,
     ``unstable`` those of them that showed something else (:func:`fuzz.targets.observation.stability_key`).
@@ -40,6 +42,7 @@ class Summary:
     """
 
     target: str
+    asked_targets: tuple[str, ...]
     kernel_release: str
     kernel_sha256: str
     level: str
@@ -57,6 +60,8 @@ class Summary:
     relations: Mapping[str, int]
     guide: str
     coverage: int
+    growth_seconds: float
+    growth: float | None
     kvm_edges: int | None
     kvm_off: str
     corpus: int
@@ -138,6 +143,7 @@ def summarise(
     checked, first = stats.get("count", "checked_exits"), stats.get("time", "first_exit")
     return Summary(
         target=subject.target,
+        asked_targets=asked.targets,
         kernel_release=subject.kernel_release,
         kernel_sha256=subject.kernel_sha256,
         level=subject.level,
@@ -155,6 +161,8 @@ def summarise(
         relations=stats.group("relations"),
         guide=asked.guide,
         coverage=stats.coverage,
+        growth_seconds=growth_window(outcome.seconds),
+        growth=growth(outcome.course),
         kvm_edges=len(edges_in(asked.out / RUN)) if asked.guide != MODEL else None,
         kvm_off=one_line(asked.kvm_off),
         corpus=sum(1 for _ in (asked.out / CORPUS).iterdir()),
@@ -197,6 +205,23 @@ def summarise(
         errata=results.errata,
         program=asked.program,
     )
+
+
+def growth_window(seconds: float) -> float:
+    """Return how many seconds at the end of a campaign are looked at for growth: a sixth of it, within limits."""
+    return round(min(600.0, max(10.0, seconds / 6)), 1)
+
+
+def growth(course: Sequence[tuple[float, int]]) -> float | None:
+    """Return by what share coverage grew at the end of a campaign; None: it was too short to tell.
+
+    ``course``: coverage after so many seconds, the end last.
+    """
+    end, last = course[-1] if course else (0.0, 0)
+    before = [covered for second, covered in course if 0 < second <= end - growth_window(end)]
+    if not before or not before[-1]:
+        return None
+    return round(last / before[-1] - 1, 4)
 
 
 def _complete_by_relation(stats: Stats) -> Mapping[str, float]:

@@ -23,6 +23,8 @@ WIDTH = 100
 """Columns of the screen."""
 MAX_PROBLEMS, MAX_ERRATA = 3, 8
 """So many of each are on the screen: with all else they are at most 30 lines."""
+LEAST_GROWTH = 0.0005
+"""Less is none: it would be shown as 0.0%."""
 _LABEL, _LEAST = 9, 12
 
 
@@ -118,12 +120,21 @@ def _reach(s: Summary) -> Iterator[str]:
     when = f"; the first after {first:.1f} s" if first is not None else ""
     yield _row("CHECKED", f"{_number(s.checked_exits)} of {_number(s.exits)} exits{share}{rate}{when}")
     edges = "" if s.kvm_edges is None else f", {_number(s.kvm_edges)} edges of KVM"
-    yield _row("COVERED", f"{_number(s.coverage)} features of the model{edges}; corpus {_number(s.corpus)}")
+    covered = f"{_number(s.coverage)} features of the model{edges}; corpus {_number(s.corpus)}{_growth(s)}"
+    yield _row("COVERED", covered)
     entries = _many(len(s.known_by_entry), "catalogue entry", "catalogue entries")
     explained = f"{_number(s.divergences_known)} differences known by {entries}, {s.known_by_rule:.1%} by rule"
     impossible = sum(s.unchecked.values())
     aside = f"{explained}; {s.complete:.1%} of comparisons complete"
     yield _row("ASIDE", f"{aside}{_most(s.unchecked, impossible, WIDTH - _LABEL - len(aside))}")
+
+
+def _growth(s: Summary) -> str:
+    """Say whether coverage still grew in the last seconds: whether a longer campaign would reach more."""
+    if s.growth is None:
+        return ""
+    how = f"+{s.growth:.1%}" if s.growth >= LEAST_GROWTH else "none new"
+    return f"; last {s.growth_seconds:.0f} s: {how}"
 
 
 def _most(reasons: Mapping[str, int], total: int, room: int) -> str:
@@ -139,9 +150,9 @@ def _most(reasons: Mapping[str, int], total: int, room: int) -> str:
 def _next(s: Summary) -> Iterator[str]:
     steps = []
     if s.problems:
-        words = [s.program, "triage", "--new", "--target", s.target]
+        words = [s.program, "triage", "--new", "--target", s.asked_targets[0]]
         words += [] if s.level == LEVEL_NAMES[0] else ["--level", s.level]
-        words += ["--against", s.against[0]] if s.against else []
+        words += ["--against", s.asked_targets[-1]] if s.against else []
         steps.append((shlex.join(words) + out_words(Path(s.out)), "make what is new small, and measure it"))
     if s.findings:
         steps.append((f"{s.program} findings{out_words(Path(s.out))}", "what was found, with its commands"))

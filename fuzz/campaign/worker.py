@@ -7,7 +7,7 @@ import re
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
@@ -32,6 +32,7 @@ from harness.scenario.scenario import Scenario, format_scenario, parse
 from harness.scenario.simplify import simplicity
 from harness.trace.events import Trace
 from harness.vm.alarms import Alarm, once_each
+from harness.vm.config_text import OTHER_TARGET, TARGET
 from harness.vm.crash import CRASH, EARLIER, Again, End, Report, end_of, from_text, to_text
 
 FIRST_BOOTS = 2
@@ -59,7 +60,7 @@ class WorkerContext:
     ``targets`` run and check scenarios.  ``count_coverage`` takes the index of a coverage counter.  ``on_run`` is
     called when an input has been run, before it is confirmed.  ``findings`` and ``flaky`` keep what was found,
     ``dumps`` the memory of lost machines.  ``now`` is the date as ISO 8601, ``ticks`` a clock in nanoseconds that all
-    processes share.
+    processes share.  ``described`` are the texts that say what the targets are, kept with each finding.
     """
 
     targets: TargetSet[Side]
@@ -71,6 +72,7 @@ class WorkerContext:
     dumps: Dumps
     now: Callable[[], str]
     ticks: Callable[[], int]
+    described: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Shown(NamedTuple):
@@ -294,11 +296,19 @@ class Worker:
             self._stats.add("unwritten", f"{error.strerror or error}")
         self._more.clear()
 
+    def _texts_of(self, finding: Finding) -> Mapping[str, str]:
+        """Return the texts of the targets that a finding is of."""
+        first, *_ = self._targets.subjects
+        if finding.other is not None:
+            return self._with.described
+        wanted = TARGET if finding.subject == first else OTHER_TARGET
+        return {TARGET: self._with.described[wanted]} if wanted in self._with.described else {}
+
     def _store(
         self, store: Store, finding: Finding, scenario: Scenario | None, extra: Mapping[str, str], leader: str = ""
     ) -> bool:
         try:
-            store.add(finding, scenario, extra, leader)
+            store.add(finding, scenario, {**self._texts_of(finding), **extra}, leader)
         except OSError as error:
             # The campaign goes on counting; the summary says that this could not be kept.
             self._stats.add("unwritten", f"{error.strerror or error}")

@@ -86,6 +86,7 @@ def context_of(job: WorkerJob, stats: StatsWriter, guides: Guides) -> WorkerCont
         dumps=dumps,
         now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
         ticks=time.monotonic_ns,
+        described=targets.described(),
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -13,14 +14,15 @@ import click
 from fuzz.cli.declare import Args, declare, flag, option
 from fuzz.cli.options import campaign, json_flag
 from fuzz.cli.output import print_json, style_of
+from fuzz.cli.progress import progress_printer
 from fuzz.paths import out_words
 from fuzz.store.mark_limits import STATUSES
 from harness.errors import InputError
 from harness.exit_status import ExitStatus
 
 if TYPE_CHECKING:
-    from fuzz.store.database import Database
-    from fuzz.store.marks import Mark
+    from fuzz.store.database import Unreadable
+    from fuzz.store.kept_findings import Contents
     from harness.report.finding_data import Story
     from harness.report.terminal import Style
 
@@ -64,21 +66,25 @@ _FORMAT = option("--format", type=click.Choice(("text", "json", "junit", "sarif"
 @option("--assignee", metavar="NAME", help="only theirs")
 def list_command(args: Args) -> int:
     """List; errors are raised for the caller to show."""
-    from fuzz.store.kept_findings import open_database, stories
-    from fuzz.store.marks import Marks
+    from fuzz.store.kept_findings import contents, open_database
+    from fuzz.store.unreadable_text import unreadable_lines
     from fuzz.triage.findings_text import overview
 
     database = open_database(args.campaign, args.store)
-    style, marks = style_of(sys.stdout, os.environ), Marks(database).all()
-    found = stories(database)
+    style, kept = style_of(sys.stdout, os.environ), contents(database)
+    found = kept.stories
+    for line in unreadable_lines(kept.unreadable):
+        progress_printer("findings")(line)
     if args.new:
         found = tuple(story for story in found if not story.like)
-    if not _for_machines("findings list", args, found):
+    if not _for_machines("findings list", args, found, kept.unreadable):
         if args.clusters or not found:
             print("\n".join(overview(found, style, "new findings" if args.new else "findings")))
         else:
-            print("\n".join(_list(args, database, found, marks, style)))
-    return ExitStatus.DIVERGENCE if any(story.kept.confirmed for story in found) else ExitStatus.OK
+            print("\n".join(_list(args, replace(kept, stories=found), style)))
+    if any(story.kept.confirmed for story in found):
+        return ExitStatus.DIVERGENCE
+    return ExitStatus.USAGE if kept.unreadable else ExitStatus.OK  # what cannot be read may be a finding
 
 
 @declare("show", "Show one finding of a campaign in full.", SHOW)
@@ -102,7 +108,7 @@ def show_command(args: Args) -> int:
     return ExitStatus.OK
 
 
-def _for_machines(name: str, args: Args, found: Sequence[Story]) -> bool:
+def _for_machines(name: str, args: Args, found: Sequence[Story], unreadable: Sequence[Unreadable] = ()) -> bool:
     """Print findings for a command in the format that is asked for; False: it is text."""
     from fuzz.triage.findings_text import for_machines
     from harness.report.exchange_formats import findings_json
@@ -110,25 +116,24 @@ def _for_machines(name: str, args: Args, found: Sequence[Story]) -> bool:
     if args.json and args.format not in (None, "json"):
         raise InputError("--json", None, f"with --format {args.format}; expected one of them")
     if args.json or args.format == "json":
-        print_json(name, findings_json(found))
+        print_json(name, findings_json(found, [(row.where, row.why) for row in unreadable]))
         return True
     if args.format in ("junit", "sarif"):
-        print(for_machines(found, args.format), end="")
+        print(for_machines(found, args.format, unreadable), end="")
         return True
     return False
 
 
-def _list(
-    args: Args, database: Database, found: Sequence[Story], marks: Mapping[str, Mark], style: Style
-) -> Iterator[str]:
-    from fuzz.store.kept_findings import all_examples, kept_rows
+def _list(args: Args, kept: Contents, style: Style) -> Iterator[str]:
+    from fuzz.store.kept_findings import kept_rows
     from fuzz.store.marks import Mark
     from fuzz.triage.problems_text import errata_text, problems_text
     from harness.report.problem_data import errata_of, problems_of
 
+    found, marks = kept.stories, kept.marks
     problems = [
         problem
-        for problem in problems_of(found, all_examples(database))
+        for problem in problems_of(found, kept.examples)
         if args.status in (None, marks.get(problem.id, Mark()).status)
         and args.assignee in (None, marks.get(problem.id, Mark()).assignee)
     ]

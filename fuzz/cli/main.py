@@ -80,13 +80,13 @@ def _main(argv: Sequence[str]) -> int:
 
     from harness.errors import InputError, ShadowfuzzError, VmLost
 
+    _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
         status = _complete() if "_SHADOWFUZZ_COMPLETE" in os.environ else run(argv)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # here, where a full disk can still be reported
+        sys.stdout.flush()  # here, where a full disk can still be reported
     except BrokenPipeError:
         _drop_stdout()
         return ExitStatus.BROKEN_PIPE
@@ -103,6 +103,21 @@ def _main(argv: Sequence[str]) -> int:
     except Exception as error:
         return _fail_internally(error, verbose={"-v", "--verbose"} & set(argv) != set())
     return int(status)
+
+
+def _replace_closed_streams() -> None:
+    """Make of a closed standard output one whose reader is gone, and of a closed standard error one that is not read.
+
+    Without that a file that is opened later gets the number of one of them, and is written to.
+    """
+    if sys.stdout is None:
+        reader, writer = os.pipe()
+        os.dup2(writer, 1)
+        for end in {reader, writer} - {1}:
+            os.close(end)
+        sys.stdout = os.fdopen(1, "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _complete() -> int:

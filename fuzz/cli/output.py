@@ -98,6 +98,9 @@ def write_text(path: Path, text: str) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file that an option names, whole or not at all.  InputError: it cannot be written."""
+    if path.exists() and not path.is_file():
+        write_text(path, text)  # a pipe or a device: nothing takes its place
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         partial.write_text(text, encoding="utf-8")

@@ -22,7 +22,8 @@ exit status: 0 written, 2 bad usage or input, 3 it could not be written
 SERVE = """\
 example:
   shadowfuzz report serve --campaign out/campaign --port 8642
-      the same page at http://127.0.0.1:8642/, made anew for each visit; for this machine only
+      the same page at http://127.0.0.1:8642/, kept up to date, and the same as JSON at /api/v1 (docs/formats.md); for
+      this machine only
 
 exit status: 2 bad usage or input, or the port is taken, 130 ended with Ctrl-C
 """
@@ -51,12 +52,11 @@ def write(args: Args) -> int:
 def serve(args: Args) -> int:
     """Serve until interrupted."""
     from fuzz.store.kept_findings import open_database
-    from fuzz.triage.report_page import book_of
+    from fuzz.triage.report_page import site_of
     from fuzz.triage.report_server import LOOPBACK, make_server
-    from harness.report.html_report import page
 
     database = open_database(args.campaign, args.store)
-    server = make_server(args.port, lambda: page(book_of(database, args.campaign)))
+    server = make_server(args.port, site_of(database, args.campaign).get)
     print(f"serve: http://{LOOPBACK}:{server.server_port}/ (Ctrl-C ends it)", file=sys.stderr, flush=True)
     try:
         server.serve_forever()

@@ -14,8 +14,9 @@ _say = progress_printer("triage")
 EPILOG = """\
 examples:
   shadowfuzz triage --campaign out/campaign
-      process the findings of a campaign: about ten seconds a finding, then some seconds for each other -cpu model and
-      version of QEMU (only if one is installed: `shadowfuzz setup --emulators`)
+      process the findings of a campaign: some seconds and at most 300 tries each (it says how much is left), then
+      some seconds for each other -cpu model and version of QEMU (only if one is installed: `shadowfuzz setup
+      --emulators`)
   shadowfuzz triage --new
       process only what is new: no erratum of the target explains it
   shadowfuzz triage --target kvm-nvhe --against kvm-nvhe@6.12.117 --campaign out/against

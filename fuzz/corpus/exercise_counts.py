@@ -35,6 +35,8 @@ def read_counts(path: Path) -> dict[str, Any]:
     with reading(path, "what `shadowfuzz corpus reach --keep` writes") as document:
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']}, expected {FORMAT}")
+        if not all(isinstance(one["lost"], int) for one in document["targets"].values()):
+            raise ValueError("lost: expected a whole number")
         text(Reach.from_json(document))
         contract_text(Exercised.from_json(document))
         kept: dict[str, Any] = {"format": FORMAT, "targets": {**document["targets"]}}

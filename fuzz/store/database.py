@@ -2,29 +2,29 @@
 """The database of findings and runs: SQLite in the campaign's directory, or a URL of SQLAlchemy's; schema, migrations.
 
 Statements are SQL that SQLite and PostgreSQL both take.  A commit of an :class:`Access` opened with ``durable`` is on
-the disk; of another one, it outlives the process but perhaps not the power supply.
+the disk; of another one, it outlives the process but perhaps not the power supply.  Whoever only reads opens SQLite's
+file read-only (:mod:`fuzz.store.sqlite_files`).
 """
 
 from __future__ import annotations
 
 import re
-import sqlite3
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, text
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool, QueuePool
 
+from fuzz.store import sqlite_files
 from harness.errors import InputError
 
 FILE = "findings.db"
-BUSY_MS = 60_000
-"""How long a process waits for another one's commit."""
 _LOCK = 0x5F5F_F022
 """PostgreSQL's advisory lock that migrations hold."""
 
@@ -71,6 +71,17 @@ class StoreError(OSError):
     """The database could not be written: disk full, read-only, somebody else's file, server gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A row that cannot be read: which one, and why."""
+
+    where: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.why}"
+
+
 def default_url(directory: Path) -> str:
     """Return the URL of the database that a campaign's directory has of its own."""
     return f"sqlite:///{directory.absolute() / FILE}"
@@ -91,37 +102,88 @@ class Access:
         """Return the rows of a query by column name.  InputError: a value is not of its column's type."""
         found: list[Mapping[str, Any]] = [dict(row) for row in self.run(sql, **values).mappings()]
         for row in found:
-            for name, value in row.items():
-                kind, optional = _COLUMNS.get(name, (object, True))
-                if not isinstance(value, kind) and not (optional and value is None):
-                    expected = "a whole number" if kind is int else "text"
-                    raise InputError(self._url, None, f"column {name} holds {str(value)[:40]!r}, expected {expected}")
+            if wrong := _wrong(row):
+                raise InputError(self._url, None, wrong)
         return found
+
+    def sound_rows(self, table: str, sql: str, **values: object) -> tuple[list[Mapping[str, Any]], list[Unreadable]]:
+        """Return the rows of a query whose values are of their columns' types, and what is wrong with the others."""
+        sound: list[Mapping[str, Any]] = []
+        others: list[Unreadable] = []
+        for row in map(dict, self.run(sql, **values).mappings()):
+            if wrong := _wrong(row):
+                others.append(Unreadable(name_of(table, row), wrong))
+            else:
+                sound.append(row)
+        return sound, others
+
+
+def name_of(table: str, row: Mapping[str, Any]) -> str:
+    """Return what a row is called where people are told of it."""
+    keys = [str(row[key])[:60] for key in ("shelf", "id", "name", "leader", "run", "second") if key in row]
+    return " ".join(dict.fromkeys([table, *(ascii(key)[1:-1] for key in keys)]))
+
+
+def _wrong(row: Mapping[str, Any]) -> str:
+    """Return what is wrong with the values of a row; empty if nothing is."""
+    for name, value in row.items():
+        kind, optional = _COLUMNS.get(name, (object, True))
+        if optional and value is None:
+            continue
+        if not isinstance(value, kind):
+            expected = "a whole number" if kind is int else "text"
+            return f"column {name} holds {str(value)[:40]!r}, expected {expected}"
+        if isinstance(value, int) and value < 0:
+            return f"column {name} holds {value}, expected 0 or more"
+        if isinstance(value, str) and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            return f"column {name} holds no UTF-8 text"
+    return ""
 
 
 def _clean(value: object) -> object:
-    # PostgreSQL's text holds no NUL; a console may.
-    return value.replace("\0", "\\x00") if isinstance(value, str) else value
+    """Return a value as both databases take it: PostgreSQL's text holds no NUL and UTF-8 no lone surrogates."""
+    if not isinstance(value, str):
+        return value
+    return value.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 class Database:
-    """A database by URL; opened, created or migrated when first used, by any number of processes at once."""
+    """A database by URL; created or migrated when it is first written, by any number of processes at once.
+
+    Whoever reads leaves the file alone, unless it is empty or of an older version.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     @cached_property
-    def _engine(self) -> Engine:
+    def _parsed(self) -> URL:
         if "\0" in self.url:
             raise InputError("--store", None, "no database URL: a NUL character in it")
         try:
+            url = make_url(self.url)
+            # What people and servers write.  Another driver is named: postgresql+psycopg2://.
+            return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
+        except (ArgumentError, ValueError) as error:
+            raise InputError("--store", None, f"no database URL that can be used here: {_short(error)}") from error
+
+    @property
+    def file(self) -> Path | None:
+        """SQLite's file; None if the database is none."""
+        url = self._parsed
+        plain = url.get_backend_name() == "sqlite" and not url.query and url.database not in (None, "", ":memory:")
+        return Path(str(url.database)) if plain else None
+
+    @cached_property
+    def _engine(self) -> Engine:
+        try:
             # A connection for each transaction would be too slow for SQLite; for others a pool is of no use here.
-            lite = self.url.startswith("sqlite")
-            engine = create_engine(self.url) if lite else create_engine(self.url, poolclass=NullPool)
-        except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
+            lite = self._parsed.get_backend_name() == "sqlite"
+            engine = create_engine(self._parsed) if lite else create_engine(self._parsed, poolclass=NullPool)
+        except (ArgumentError, NoSuchModuleError, ImportError, ValueError, TypeError) as error:
             raise InputError("--store", None, f"no database URL that can be used here: {_short(error)}") from error
         if lite:
-            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "connect", sqlite_files.prepare_to_write)
             event.listen(engine, "begin", _begin_sqlite)
         return engine
 
@@ -132,14 +194,38 @@ class Database:
             _migrate(connection, self.url)
         return True
 
+    @cached_property
+    def _reader(self) -> Engine:
+        """What is read from: the file, read-only; a new or old one is migrated first, in memory if it must stay so."""
+        file = self.file
+        if file is not None and sqlite_files.has_content(file):
+            engine = create_engine("sqlite://", creator=lambda: sqlite_files.open_read_only(file), poolclass=QueuePool)
+            with engine.connect() as connection:
+                version = _version(connection, self.url)
+            if version == len(MIGRATIONS):
+                return engine
+            engine.dispose()
+            try:
+                _ = self._current
+            except OperationalError as error:
+                if not sqlite_files.is_read_only(error.orig):
+                    raise
+                copy = sqlite_files.copy_to_memory(file)
+                engine = create_engine("sqlite://", creator=lambda: copy, poolclass=QueuePool, pool_size=1)
+                with engine.begin() as connection:
+                    _migrate(connection, self.url)
+                return engine
+        _ = self._current
+        return self._engine
+
     @contextmanager
     def access(self, *, write: bool = False, durable: bool = False) -> Iterator[Access]:
         """Yield one transaction: all of it happens, or nothing.  InputError, StoreError: it cannot be read, written."""
         try:
-            if self._current:
-                options = {"sf_write": write, "sf_durable": durable}
-                with self._engine.connect().execution_options(**options) as connection, connection.begin():
-                    yield Access(connection, self.url)
+            engine = self._engine if write and self._current else self._reader
+            options = {"sf_write": write, "sf_durable": durable}
+            with engine.connect().execution_options(**options) as connection, connection.begin():
+                yield Access(connection, self.url)
         except SQLAlchemyError as error:
             if write:
                 raise StoreError(_short(error)) from error
@@ -147,28 +233,15 @@ class Database:
 
     def close(self) -> None:
         """Give the connections back."""
-        if "_engine" in self.__dict__:
-            self._engine.dispose()
+        for name in ("_engine", "_reader"):
+            if name in self.__dict__:
+                self.__dict__.pop(name).dispose()
+        self.__dict__.pop("_current", None)
 
 
 def _short(error: Exception) -> str:
     origin = error.orig if isinstance(error, DatabaseError) and error.orig is not None else error
     return " ".join(str(origin).split())[:200]
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # transactions are ours to begin
-    connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-    deadline = time.monotonic() + BUSY_MS / 1000
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError:
-            # Of several processes that open a new file at once one converts it; busy_timeout does not cover this.
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -179,17 +252,31 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("sf_write", True) else "BEGIN")
 
 
-def _migrate(connection: Connection, url: str) -> None:
-    access = Access(connection, url)
-    if connection.dialect.name == "postgresql":
-        access.run("SELECT pg_advisory_xact_lock(:lock)", lock=_LOCK)
-    access.run("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")
+def _version(connection: Connection, url: str) -> int:
+    """Return the version of a file's schema, 0 if it is empty.  InputError: it is not a database of ours."""
+    tables = {name for (name,) in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables and "schema_version" not in tables:
+        raise InputError(url, None, "a database, but not one of shadowfuzz's: it has no table schema_version")
+    return _checked(Access(connection, url), url) if tables else 0
+
+
+def _checked(access: Access, url: str) -> int:
     version = access.run("SELECT MAX(version) FROM schema_version").scalar() or 0
     if not isinstance(version, int) or version < 0:
         raise InputError(url, None, f"schema version {str(version)[:40]!r}, expected a whole number")
     if version > len(MIGRATIONS):
         raise InputError(url, None, f"schema {version} is newer than this shadowfuzz, which knows {len(MIGRATIONS)}")
-    for number in range(version, len(MIGRATIONS)):
+    return version
+
+
+def _migrate(connection: Connection, url: str) -> None:
+    access = Access(connection, url)
+    if inspect(connection).has_table("schema_version") and _checked(access, url) == len(MIGRATIONS):
+        return  # who may only read cannot do what follows
+    if connection.dialect.name == "postgresql":
+        access.run("SELECT pg_advisory_xact_lock(:lock)", lock=_LOCK)
+    access.run("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")
+    for number in range(_checked(access, url), len(MIGRATIONS)):
         for statement in MIGRATIONS[number]:
             access.run(statement)
         access.run("INSERT INTO schema_version (version) VALUES (:version)", version=number + 1)

@@ -17,9 +17,12 @@ def to_text(found: Sequence[EmulatorResult]) -> str:
 
 
 def from_text(text: str) -> tuple[EmulatorResult, ...]:
-    """Return what :func:`to_text` wrote; empty for anything else, which is as if nothing had been measured."""
+    """Return what :func:`to_text` wrote; empty for anything else, which is as if nothing had been measured.
+
+    ValueError: counts that cannot be.
+    """
     try:
-        return tuple(
+        found = tuple(
             EmulatorResult(
                 name=str(row["name"]),
                 same=Tries(int(row["same"]["hits"]), int(row["same"]["runs"])),
@@ -29,5 +32,9 @@ def from_text(text: str) -> tuple[EmulatorResult, ...]:
             )
             for row in json.loads(text)
         )
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return ()
+    for place in found:
+        if not place.same.possible:
+            raise ValueError(f"{place.same.hits} of {place.same.runs} runs, which cannot be")
+    return found

@@ -8,6 +8,7 @@
                            count           how many scenarios showed it so far, decimal
                            trace.json      what was recorded (harness.trace.tracefile)
                            other-trace.json  what the second target recorded, where two were compared
+                           target.toml      the target, as a file that --target takes; other-target.toml: the second
                            console.txt     of a crash: the end of the console
                            crash.json      and what was taken from the machine (harness.vm.crash)
                            earlier-01.scn  and what ran before, 01 the last one
@@ -17,17 +18,20 @@ The database is the store; directories are written from it and never read back.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fuzz.store.database import Access, Database
+from fuzz.store.database import Access, Database, Unreadable, name_of
 from harness.errors import InputError
 from harness.findings.finding import Finding, from_json, to_json
 from harness.findings.problems import Example
 from harness.scenario.scenario import Scenario, format_scenario
 from harness.scenario.simplify import simplicity
+from harness.vm.config_text import OTHER_TARGET, TARGET
 
 FINDINGS, FLAKY = "findings", "flaky"
 """The shelves: what was confirmed, and what did not come back."""
@@ -38,6 +42,10 @@ FRESH_QEMU = "fresh_qemu"
 """The text that says how often a finding came back in a fresh QEMU: hits and runs, if that was tried."""
 ELSEWHERE = "elsewhere"
 """The text that says what other emulators showed of a finding (fuzz.triage.other_emulators), if any was tried."""
+
+
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What a text is called that becomes a file of its finding's directory: nothing outside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,8 @@ class Store:
             if leader and text is not None:
                 self._exemplify(access, finding.id, Example(leader, text, weight))
             if not new:
-                here = access.rows("SELECT simplicity FROM findings WHERE shelf = :shelf AND id = :id", **key)
+                sql = "SELECT simplicity FROM findings WHERE shelf = :shelf AND id = :id"
+                here, _ = access.sound_rows("findings", sql, **key)
                 if here and weight >= here[0]["simplicity"]:
                     return False
                 access.run(
@@ -117,15 +126,22 @@ class Store:
         )
 
     def examples(self) -> dict[str, tuple[Example, ...]]:
-        """Return the scenarios of each finding that differ in what they show first; findings without any are left
-        out."""
+        """Return the scenarios of each finding that differ in what they show first.
+
+        Findings without any are left out, and so are rows that cannot be read.
+        """
+        return self.sound_examples()[0]
+
+    def sound_examples(self) -> tuple[dict[str, tuple[Example, ...]], tuple[Unreadable, ...]]:
+        """Return :meth:`examples`, and the rows that cannot be read."""
         with self._database.access() as access:
             sql = "SELECT id, leader, example, simplicity FROM examples WHERE shelf = :shelf ORDER BY id, leader"
-            found: dict[str, tuple[Example, ...]] = {}
-            for row in access.rows(sql, shelf=self.shelf):
-                example = Example(row["leader"], row["example"], int(row["simplicity"]))
-                found[row["id"]] = (*found.get(row["id"], ()), example)
-        return found
+            rows, others = access.sound_rows("examples", sql, shelf=self.shelf)
+        found: dict[str, tuple[Example, ...]] = {}
+        for row in rows:
+            example = Example(row["leader"], row["example"], row["simplicity"])
+            found[row["id"]] = (*found.get(row["id"], ()), example)
+        return found, tuple(others)
 
     def revise(self, finding: Finding, scenario: Scenario, extra: Mapping[str, str], leader: str = "") -> None:
         """Describe a finding that is there by another scenario and other texts, whatever was known of it before.
@@ -143,7 +159,9 @@ class Store:
             )
             if leader:
                 self._exemplify(access, finding.id, Example(leader, text, weight))
-            access.run("DELETE FROM texts WHERE shelf = :shelf AND id = :id", **key)
+            # The target is the same.
+            sql = "DELETE FROM texts WHERE shelf = :shelf AND id = :id AND name NOT IN (:one, :other)"
+            access.run(sql, **key, one=TARGET, other=OTHER_TARGET)
             self._attach(access, finding.id, extra)
 
     def annotate(self, id_: str, name: str, text: str) -> None:
@@ -179,14 +197,20 @@ class Store:
             return next((int(row["count"]) for row in access.rows(sql, shelf=self.shelf, id=id_)), 0)
 
     def simplicities(self) -> dict[str, int]:
-        """Return the clusters that are there, sorted, each with how simple its scenario is (less is simpler)."""
+        """Return the clusters that are there, sorted, each with how simple its scenario is (less is simpler).
+
+        Rows in which these cannot be read are left out: what they are of may be found again.
+        """
         with self._database.access() as access:
             sql = "SELECT id, simplicity FROM findings WHERE shelf = :shelf ORDER BY id"
-            return {row["id"]: int(row["simplicity"]) for row in access.rows(sql, shelf=self.shelf)}
+            rows, _ = access.sound_rows("findings", sql, shelf=self.shelf)
+            return {row["id"]: row["simplicity"] for row in rows}
 
     def ids(self) -> tuple[str, ...]:
-        """Return the clusters that are there, sorted."""
-        return tuple(self.simplicities())
+        """Return the clusters that are there, sorted; a row without a readable id is left out."""
+        with self._database.access() as access:
+            sql = "SELECT id FROM findings WHERE shelf = :shelf ORDER BY id"
+            return tuple(row["id"] for row in access.sound_rows("findings", sql, shelf=self.shelf)[0])
 
     def load(self, id_: str) -> Finding:
         """Read a finding.  InputError: it is not there, or somebody changed it into something else."""
@@ -199,25 +223,52 @@ class Store:
             rows = access.rows(sql, shelf=self.shelf, id=id_)
         if not rows:
             raise InputError(id_, None, f"no such finding in {self._database.url}")
-        row = rows[0]
-        finding = from_json(row["document"], f"{self._database.url} {id_}")
-        return Entry(self.shelf, finding, row["scenario"], int(row["count"]), row["first_seen"], row["last_seen"])
+        return self._entry(rows[0], f"{self._database.url} {id_}")
+
+    def _entry(self, row: Mapping[str, Any], where: str) -> Entry:
+        finding = from_json(row["document"], where)
+        if finding.id != row["id"]:
+            raise InputError(where, None, f"another finding's document: that of {finding.id}")
+        return Entry(self.shelf, finding, row["scenario"], row["count"], row["first_seen"], row["last_seen"])
+
+    def read(self) -> tuple[tuple[tuple[Entry, Mapping[str, str]], ...], tuple[Unreadable, ...]]:
+        """Return every finding with its texts, sorted by id, and the rows that cannot be read."""
+        with self._database.access() as access:
+            sql = "SELECT * FROM findings WHERE shelf = :shelf ORDER BY id"
+            rows, others = access.sound_rows("findings", sql, shelf=self.shelf)
+            sql = "SELECT id, name, text FROM texts WHERE shelf = :shelf ORDER BY id, name"
+            texts, more = access.sound_rows("texts", sql, shelf=self.shelf)
+        of: dict[str, dict[str, str]] = {}
+        for text in texts:
+            of.setdefault(text["id"], {})[text["name"]] = text["text"]
+        entries = []
+        for row in rows:
+            where = name_of("findings", {"shelf": self.shelf, "id": row["id"]})
+            try:
+                entries.append((self._entry(row, where), of.get(row["id"], {})))
+            except InputError as error:
+                others.append(Unreadable(where, error.reason))
+        return tuple(entries), (*others, *more)
 
     def texts(self, id_: str) -> Mapping[str, str]:
-        """Return the texts that belong to a finding, by name."""
+        """Return the texts that belong to a finding, by name; what cannot be read is left out."""
         with self._database.access() as access:
             sql = "SELECT name, text FROM texts WHERE shelf = :shelf AND id = :id ORDER BY name"
-            return {row["name"]: row["text"] for row in access.rows(sql, shelf=self.shelf, id=id_)}
+            rows, _ = access.sound_rows("texts", sql, shelf=self.shelf, id=id_)
+            return {row["name"]: row["text"] for row in rows}
 
     def export(self, root: Path) -> None:
-        """Write every finding as a directory below ``root``, over what is there.  OSError: it cannot be written."""
-        for id_ in self.ids():
-            entry = self.entry(id_)
-            place = root / id_
+        """Write every finding that can be read as a directory below ``root``, over what is there.
+
+        OSError: it cannot be written.
+        """
+        for entry, texts in self.read()[0]:
+            place = root / entry.finding.id
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
-            files = {FINDING: to_json(entry.finding), COUNT: f"{entry.count}\n", **self.texts(id_)}
+            files = {FINDING: to_json(entry.finding), COUNT: f"{entry.count}\n", **texts}
             if entry.scenario is not None:
                 files[SCENARIO] = entry.scenario
             for name, text in files.items():
-                (place / name).write_text(text, encoding="utf-8", newline="")
+                if FILE_NAME.fullmatch(name):
+                    (place / name).write_text(text, encoding="utf-8", newline="")

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from fuzz.paths import ALARMS, CRASHES, KEPT, KNOWN_DIR
-from fuzz.store.database import FILE, Database, default_url
+from fuzz.store.database import FILE, Database, Unreadable, default_url, name_of
 from fuzz.store.emulator_results import from_text
-from fuzz.store.findings import ELSEWHERE, FINDINGS, FLAKY, FRESH_QEMU, OTHER_TRACE, TRACE, Store
-from harness.arch.cpu_models import cpu_model
-from harness.errors import InputError
+from fuzz.store.findings import ELSEWHERE, FINDINGS, FLAKY, FRESH_QEMU, OTHER_TRACE, TRACE, Entry, Store
+from fuzz.store.marks import Mark, Marks
+from harness.arch.cpu_models import Cpu, cpu_model
+from harness.errors import InputError, SetupError
 from harness.findings.finding import Tries
 from harness.findings.intended_changes import load_changes
 from harness.findings.known_divergences import Catalogue
@@ -22,9 +23,13 @@ from harness.findings.regressions import Regression, errata_of, like, load_regre
 from harness.findings.release_history import HISTORY, read_history
 from harness.report.finding_data import Kept, Story, tell
 from harness.scenario.scenario import Scenario, parse
-from harness.trace.events import Trace
 from harness.trace.tracefile import parse_trace
 from harness.vm.config import load_config
+from harness.vm.config_text import OTHER_TARGET, TARGET, read_stored
+from harness.vm.crash import CRASH
+from harness.vm.crash import from_text as read_crash
+
+T = TypeVar("T")
 
 
 def open_database(out: Path, url: str | None) -> Database:
@@ -42,6 +47,20 @@ def kept_rows() -> tuple[Regression, ...]:
     return load_regressions(KEPT, CRASHES, ALARMS)
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a database has of findings; ``stories`` confirmed ones first, ``marks`` by the finding's id.
+
+    ``examples`` are the scenarios of each confirmed finding that differ in what they show first.  ``unreadable`` are
+    the rows that are in none of these.
+    """
+
+    stories: tuple[Story, ...]
+    examples: Mapping[str, tuple[Example, ...]]
+    marks: Mapping[str, Mark]
+    unreadable: tuple[Unreadable, ...]
+
+
 class Explainer:
     """What findings are explained with; each file of the project's is read once.  InputError: it is none."""
 
@@ -51,29 +70,58 @@ class Explainer:
         self._catalogues: dict[str, Catalogue] = {}
 
     def story(self, kept: Kept) -> Story:
-        """Return the story of a finding, with the kept ones that it is like."""
+        """Return the story of a finding, with the kept ones that it is like.  InputError: its level is none of ours."""
         subject = kept.finding.subject
         if subject.level not in self._catalogues:
             self._catalogues[subject.level] = Catalogue.load(KNOWN_DIR, subject.level)
-        cpu, errata = cpu_model(load_config(subject.target).cpu), errata_of(self.kept, subject.target)
-        story = tell(kept, cpu, self._catalogues[subject.level], self._changes, errata)
+        errata = errata_of(self.kept, subject.target)
+        story = tell(kept, _cpu(kept), self._catalogues[subject.level], self._changes, errata)
         return replace(story, like=like(self.kept, kept.finding))
 
 
-def stories_of(*shelves: Store) -> Iterator[Story]:
-    """Yield the findings of shelves.  InputError: as :func:`story_of`."""
+def _cpu(kept: Kept) -> Cpu | None:
+    """Return the CPU of a finding's target; None: neither what was stored nor its name tells one that is known here."""
+    try:
+        return cpu_model((kept.config or load_config(kept.finding.subject.target)).cpu)
+    except (InputError, SetupError):
+        return None
+
+
+def read_stories(*shelves: Store) -> tuple[tuple[Story, ...], tuple[Unreadable, ...]]:
+    """Return the findings of shelves, and the rows that cannot be read.  InputError: the database cannot be read."""
     explainer = Explainer()
-    return (story_of(store, id_, explainer) for store in shelves for id_ in store.ids())
+    found: list[Story] = []
+    others: list[Unreadable] = []
+    for store in shelves:
+        entries, unreadable = store.read()
+        others += unreadable
+        for entry, texts in entries:
+            try:
+                story, wrong = _story(entry, texts, explainer)
+            except InputError as error:
+                others.append(Unreadable(_row(entry), str(error)))
+            else:
+                found.append(story)
+                others += wrong
+    return tuple(found), tuple(others)
+
+
+def contents(database: Database) -> Contents:
+    """Return all that can be read.  InputError: the database cannot be read at all, or no finding in it."""
+    confirmed = Store(database, FINDINGS)
+    stories, unreadable = read_stories(confirmed, Store(database, FLAKY))
+    if unreadable and not stories:
+        first, *others = unreadable
+        more = f"; {len(others)} more cannot be read, and no finding can" if others else ""
+        raise InputError(database.url, None, f"{first}{more}")
+    examples, no_examples = confirmed.sound_examples()
+    marks, no_marks = Marks(database).sound()
+    return Contents(stories, examples, marks, (*unreadable, *no_examples, *no_marks))
 
 
 def stories(database: Database) -> tuple[Story, ...]:
-    """Return all findings, confirmed ones first."""
-    return tuple(stories_of(Store(database, FINDINGS), Store(database, FLAKY)))
-
-
-def all_examples(database: Database) -> Mapping[str, tuple[Example, ...]]:
-    """Return the scenarios of each confirmed finding that differ in what they show first."""
-    return Store(database, FINDINGS).examples()
+    """Return all findings that can be read, confirmed ones first."""
+    return read_stories(Store(database, FINDINGS), Store(database, FLAKY))[0]
 
 
 def find(database: Database, id_: str) -> Story:
@@ -90,37 +138,63 @@ def find(database: Database, id_: str) -> Story:
     return story_of(Store(database, shelf), name)
 
 
-def story_of(store: Store, id_: str, explainer: Explainer | None = None) -> Story:
-    """Read and explain one finding; ``explainer`` explains others, too.
+def story_of(store: Store, id_: str) -> Story:
+    """Read and explain one finding.  InputError: it cannot be read."""
+    return _story(store.entry(id_), store.texts(id_), Explainer())[0]
 
-    InputError: it cannot be read, or its target is none of ours any more.
-    """
-    entry, texts = store.entry(id_), dict(store.texts(id_))
-    trace_text, other_text = texts.pop(TRACE, None), texts.pop(OTHER_TRACE, None)
-    history = read_history(texts.pop(HISTORY, "[]"))
-    qemu, elsewhere = texts.pop(FRESH_QEMU, "").split(), texts.pop(ELSEWHERE, None)
+
+def _row(entry: Entry, text: str = "") -> str:
+    keys = {"shelf": entry.shelf, "id": entry.finding.id}
+    return name_of("texts", {**keys, "name": text}) if text else name_of("findings", keys)
+
+
+def _story(entry: Entry, kept_texts: Mapping[str, str], explainer: Explainer) -> tuple[Story, tuple[Unreadable, ...]]:
+    """Explain a finding; return the texts of it that cannot be read, too: it is told without them."""
+    texts, wrong = dict(kept_texts), list[Unreadable]()
+
+    def read(name: str, how: Callable[[str], T], default: T) -> T:
+        text = texts.pop(name, None)
+        try:
+            return default if text is None else how(text)
+        except (InputError, ValueError) as error:
+            why = error.reason if isinstance(error, InputError) else str(error)
+            wrong.append(Unreadable(_row(entry, name), why))
+            return default
+
     scenario: Scenario | None = None
-    trace: Trace | None = None
-    other: Trace | None = None
-    with suppress(InputError):  # written by another version: what can be read is shown
-        scenario = None if entry.scenario is None else parse(entry.scenario, id_)
-        trace = None if trace_text is None else parse_trace(trace_text, id_)
-        other = None if other_text is None else parse_trace(other_text, id_)
+    if entry.scenario is not None:
+        try:
+            scenario = parse(entry.scenario, entry.finding.id)
+        except InputError as error:
+            wrong.append(Unreadable(_row(entry), f"its scenario, {error.reason}"))
     kept = Kept(
         finding=entry.finding,
-        confirmed=store.shelf == FINDINGS,
+        confirmed=entry.shelf == FINDINGS,
         count=entry.count,
         last_seen=entry.last_seen,
         scenario=scenario,
-        trace=trace,
-        texts=texts,
-        fresh_qemu=_tries(qemu),
-        other_trace=other,
-        elsewhere=None if elsewhere is None else from_text(elsewhere),
-        history=history,
+        trace=read(TRACE, lambda text: parse_trace(text, TRACE), None),
+        other_trace=read(OTHER_TRACE, lambda text: parse_trace(text, OTHER_TRACE), None),
+        fresh_qemu=read(FRESH_QEMU, _tries, None),
+        elsewhere=read(ELSEWHERE, from_text, None),
+        history=read(HISTORY, read_history, ()),
+        config=read(TARGET, lambda text: read_stored(text, entry.finding.subject.target, TARGET), None),
+        other_config=read(OTHER_TARGET, lambda text: read_stored(text, OTHER_TARGET, OTHER_TARGET), None),
+        texts={},
     )
-    return (explainer or Explainer()).story(kept)
+    if CRASH in texts:
+        try:
+            read_crash(texts[CRASH])
+        except ValueError as error:  # it is shown as it is
+            wrong.append(Unreadable(_row(entry, CRASH), str(error)))
+    return explainer.story(replace(kept, texts=texts)), tuple(wrong)
 
 
-def _tries(words: list[str]) -> Tries | None:
-    return Tries(*map(int, words)) if len(words) == 2 and all(word.isdecimal() for word in words) else None
+def _tries(text: str) -> Tries:
+    words = text.split()
+    if len(words) != 2 or not all(word.isdecimal() and len(word) < 10 for word in words):
+        raise ValueError("expected two numbers, hits and runs")
+    tries = Tries(*map(int, words))
+    if not tries.possible:
+        raise ValueError(f"{tries.hits} of {tries.runs} runs, which cannot be")
+    return tries

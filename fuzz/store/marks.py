@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
-from fuzz.store.database import Database
+from fuzz.store.database import Database, Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,16 @@ class Marks:
         self._database = database
 
     def all(self) -> dict[str, Mark]:
-        """Return what is said, by the finding's id."""
+        """Return what is said, by the finding's id; rows that cannot be read are left out."""
+        return self.sound()[0]
+
+    def sound(self) -> tuple[dict[str, Mark], tuple[Unreadable, ...]]:
+        """Return what is said, by the finding's id, and the rows that cannot be read."""
         with self._database.access() as access:
-            rows = access.rows("SELECT id, status, assignee, note, changed FROM marks ORDER BY id")
-        return {row["id"]: Mark(row["status"], row["assignee"], row["note"], row["changed"]) for row in rows}
+            sql = "SELECT id, status, assignee, note, changed FROM marks ORDER BY id"
+            rows, others = access.sound_rows("marks", sql)
+        marks = {row["id"]: Mark(row["status"], row["assignee"], row["note"], row["changed"]) for row in rows}
+        return marks, tuple(others)
 
     def set(self, id_: str, now: str, **changes: str | None) -> Mark:
         """Change some of a finding's mark at ``now`` (ISO 8601), leave what is None, and return all of it."""

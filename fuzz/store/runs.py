@@ -8,8 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from fuzz.store.database import Database
-from harness.errors import InputError
+from fuzz.store.database import Database, Unreadable, name_of
 from harness.report.campaign_data import Run, Sample
 
 SAMPLE_SECONDS = 5
@@ -50,29 +49,33 @@ class History:
             access.run("UPDATE runs SET summary = :summary WHERE id = :id", id=run, summary=json.dumps(summary))
 
     def runs(self) -> tuple[Run, ...]:
-        """Return all runs, the oldest first."""
-        with self._database.access() as access:
-            rows = access.rows("SELECT * FROM runs ORDER BY started, id")
-            samples: dict[str, list[Sample]] = {}
-            for row in access.rows("SELECT * FROM samples ORDER BY run, second"):
-                values = dict(row)
-                samples.setdefault(values.pop("run"), []).append(Sample(**values))
-        return tuple(
-            Run(
-                row["id"],
-                row["started"],
-                self._object(row["id"], row["document"]),
-                None if row["summary"] is None else self._object(row["id"], row["summary"]),
-                tuple(samples.get(row["id"], ())),
-            )
-            for row in rows
-        )
+        """Return all runs, the oldest first; what cannot be read of them is left out."""
+        return self.sound()[0]
 
-    def _object(self, run: str, text: str) -> dict[str, object]:
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise InputError(self._database.url, None, f"run {run[:40]!r}: expected a JSON object")
-        return found
+    def sound(self) -> tuple[tuple[Run, ...], tuple[Unreadable, ...]]:
+        """Return all runs, the oldest first, and the rows that cannot be read."""
+        with self._database.access() as access:
+            rows, others = access.sound_rows("runs", "SELECT * FROM runs ORDER BY started, id")
+            points, more = access.sound_rows("samples", "SELECT * FROM samples ORDER BY run, second")
+        others += more
+        samples: dict[str, list[Sample]] = {}
+        for row in points:
+            values = dict(row)
+            samples.setdefault(values.pop("run"), []).append(Sample(**values))
+        runs = []
+        for row in rows:
+            asked, summary = _object(row["document"]), _object(row["summary"])
+            if asked is None or (summary is None and row["summary"] is not None):
+                others.append(Unreadable(name_of("runs", row), "expected a JSON object"))
+            else:
+                runs.append(Run(row["id"], row["started"], asked, summary, tuple(samples.get(row["id"], ()))))
+        return tuple(runs), tuple(others)
+
+
+def _object(text: str | None) -> dict[str, object] | None:
+    """Return the JSON object that a text holds; None if it holds none."""
+    try:
+        found = json.loads(text or "")
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 from harness.vm.alarms import Alarm
 from harness.vm.config import load_config
+from harness.vm.config_text import OTHER_TARGET, TARGET, format_config
 from harness.vm.plugins.edges import EdgeMap
 from harness.vm.plugins.plugin import Plugin
 from harness.vm.tools import Progress, quiet
@@ -222,6 +223,11 @@ class PreparedTargets(TargetSet[PreparedSide]):
     def has_hyp_copy(self) -> bool:
         """Whether the first target's traces have the vCPUs of its own hypervisor, too."""
         return self.sides[0].hyp_copy is not None
+
+    def described(self) -> Mapping[str, str]:
+        """Return what the targets are, as the texts that are kept with their findings."""
+        configs = (side.config for side in self.sides)
+        return {name: format_config(config) for name, config in zip((TARGET, OTHER_TARGET), configs, strict=False)}
 
     def watched_by(self, plugin: Plugin[EdgeMap] | None) -> PreparedTargets:
         """Return the same targets, none of them booted, with a plugin that watches the first target's KVM."""

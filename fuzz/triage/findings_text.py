@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 from collections.abc import Iterator, Sequence
 
+from fuzz.store.database import Unreadable
 from fuzz.store.marks import Mark
 from harness.findings.regressions import NEW, is_by_cause, likeness, new_text
 from harness.findings.release_history import sentences
@@ -14,18 +15,18 @@ from harness.findings.verdict import rate_text, together, verdict_lines
 from harness.report import crash, exchange_formats, terminal
 from harness.report.finding_data import Group, Story, groups, replay_command
 from harness.report.glossary import in_words
+from harness.report.sarif import sarif
 from harness.report.terminal import Style, many, printable
 from harness.report.trace_text import trace_lines
 from harness.scenario.scenario import format_scenario
 
 
-def for_machines(found: Sequence[Story], form: str) -> str:
-    """Return findings in a format for machines."""
+def for_machines(found: Sequence[Story], form: str, unreadable: Sequence[Unreadable] = ()) -> str:
+    """Return findings as JUnit XML or SARIF; the latter names ``unreadable`` rows, too."""
     if form == "junit":
         return exchange_formats.junit(found)
     version = importlib.metadata.version("shadowfuzz")
-    data = exchange_formats.sarif(found, version) if form == "sarif" else exchange_formats.findings_json(found)
-    return json.dumps(data, indent=1) + "\n"
+    return json.dumps(sarif(found, version, tuple(map(str, unreadable))), indent=1) + "\n"
 
 
 def overview(found: Sequence[Story], style: Style, what: str = "findings") -> Iterator[str]:

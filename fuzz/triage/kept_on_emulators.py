@@ -9,7 +9,7 @@ from dataclasses import replace
 from fuzz.store.database import Database
 from fuzz.store.emulator_results import to_text
 from fuzz.store.findings import ELSEWHERE, FINDINGS, Store
-from fuzz.store.kept_findings import stories_of
+from fuzz.store.kept_findings import read_stories
 from fuzz.targets.emulators import emulators_here
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import PreparedTargets
@@ -30,7 +30,7 @@ def measure_kept(
     store = Store(database, FINDINGS)
     new = [
         (story.id, query)
-        for story in stories_of(store)
+        for story in read_stories(store)[0]
         if story.kept.finding.subject == subject
         and story.kept.elsewhere is None
         and (query := _query(story)) is not None

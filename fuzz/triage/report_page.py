@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -15,17 +16,24 @@ from fuzz.campaign.parent import RUN
 from fuzz.corpus.coverage_survey import possible_decisions
 from fuzz.paths import KNOWN_DIR
 from fuzz.store.database import Database
-from fuzz.store.kept_findings import all_examples, kept_rows, stories
+from fuzz.store.kept_findings import contents, kept_rows
 from fuzz.store.runs import History
+from fuzz.triage.report_site import Site
 from harness.findings.known_divergences import Catalogue
-from harness.report.campaign_data import Book, branches, known_hits
+from harness.report.campaign_data import Book, Said, branches, known_hits
 from harness.report.html_report import page
 from harness.report.problem_data import errata_of, problems_of
 
+SERVER_SECONDS = 30.0
+"""How often a database on a server is read again while somebody looks."""
+
 
 def write_report(database: Database, campaign: Path, out: Path) -> int:
-    """Write the report to ``out``, whole or not at all; return its size in bytes."""
+    """Write the report to ``out``, a file whole or not at all; return its size in bytes."""
     text = page(book_of(database, campaign))
+    if out.exists() and not out.is_file():
+        out.write_text(text, encoding="utf-8")  # a pipe or a device: nothing takes its place
+        return len(text.encode())
     work = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         work.write_text(text, encoding="utf-8")
@@ -35,12 +43,36 @@ def write_report(database: Database, campaign: Path, out: Path) -> int:
     return len(text.encode())
 
 
+def site_of(database: Database, campaign: Path) -> Site:
+    """Return the pages of a campaign as a server gives them; they are made anew when the database has changed.
+
+    InputError: the database's URL is none.
+    """
+    file = database.file
+    paths = () if file is None else (file, Path(f"{file}-wal"))
+
+    def stamp() -> object:
+        # Of a database that is no file nothing is known but the time.
+        return tuple(map(_state, paths)) if paths else int(time.monotonic() / SERVER_SECONDS)
+
+    return Site(lambda: book_of(database, campaign), stamp)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        now = path.stat()
+    except OSError:
+        return 0, 0
+    return now.st_mtime_ns, now.st_size
+
+
 def book_of(database: Database, campaign: Path | None = None) -> Book:
     """Read all that a report tells; ``campaign`` is the directory with the statistics of its last run.
 
     InputError: the database cannot be read.
     """
-    runs, found = History(database).runs(), stories(database)
+    (runs, no_runs), kept = History(database).sound(), contents(database)
+    found = kept.stories
     if campaign is not None and runs and runs[-1].summary is None:
         stats = merge(map(read_stats, (campaign / RUN).glob("*.stats")))
         live = {"branches": stats.group("branches"), "known_by_entry": stats.group("known")}
@@ -50,11 +82,16 @@ def book_of(database: Database, campaign: Path | None = None) -> Book:
     possible = {decision for level in levels for decision in _possible(level)}
     made = datetime.now(UTC).isoformat(timespec="seconds")
     version = importlib.metadata.version("shadowfuzz")
+    rows = kept_rows()
     return Book(
         *(made, version, found, runs, known_hits(entries, runs), branches(runs, possible)),
-        problems=problems_of(found, all_examples(database)),
+        problems=problems_of(found, kept.examples),
         errata=errata_of(found),
-        errata_words={row.id: row.does for row in kept_rows()},
+        errata_words={row.id: row.does for row in rows},
+        releases={row.id: row.releases for row in rows},
+        said={id_: Said(mark.status, mark.assignee, mark.note) for id_, mark in kept.marks.items()},
+        out="" if campaign is None else str(campaign),
+        unreadable=tuple(map(str, (*kept.unreadable, *no_runs))),
     )
 
 

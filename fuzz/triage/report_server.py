@@ -1,50 +1,83 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serve a page on the loopback address, made anew for each visit."""
+"""Serve pages and JSON on the loopback address, to any number of visitors at once."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
+from fuzz.triage.report_site import HTML, Answer, answer
 from harness.errors import InputError
-from harness.report.html_markup import POLICY, el
+from harness.report.html_markup import LIVE_POLICY
 
 LOOPBACK = "127.0.0.1"
+TIMEOUT_SECONDS = 30
+"""So long may a visitor take to say what is wanted."""
 
 
-def make_server(port: int, render: Callable[[], str]) -> HTTPServer:
-    """Return a server on the loopback address that renders one page for each visit.  InputError: the port is taken."""
+class Server(ThreadingHTTPServer):
+    """A thread a visitor; one that hangs holds up nobody, nor the end."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a visitor that went away; anything else is a mistake of ours."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # as the base class has it
+
+
+def make_server(port: int, get: Callable[[str], Answer]) -> Server:
+    """Return a server on the loopback address that answers with ``get`` of a path.  InputError: the port is taken."""
 
     class Handler(BaseHTTPRequestHandler):
-        """One visit."""
+        """One visitor."""
+
+        protocol_version = "HTTP/1.1"
+        timeout = TIMEOUT_SECONDS
 
         def do_GET(self) -> None:
             """Answer; another host's name in the request is somebody who made that name point here."""
             host = (self.headers.get("Host") or "").rpartition(":")[0]
             if host not in (LOOPBACK, "localhost"):
-                self._send(403, "this page is for this machine only")
-            elif self.path.partition("?")[0] != "/":
-                self._send(404, "there is one page, /")
+                self._send(answer(403, HTML, "this page is for this machine only"))
             else:
-                try:
-                    self._send(200, render())
-                except InputError as error:
-                    self._send(500, el("p", str(error)))
+                self._send(get(unquote(self.path.partition("?")[0])))
 
-        def _send(self, status: int, text: str) -> None:
-            data = text.encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Security-Policy", POLICY)
-            self.send_header("Cache-Control", "no-store")
-            self.send_header("Content-Length", str(len(data)))
+        do_HEAD = do_GET
+
+        def _send(self, what: Answer) -> None:
+            tag = f'"{what.tag}"'
+            same = what.status == 200 and tag in (self.headers.get("If-None-Match") or "")
+            packed = "gzip" in (self.headers.get("Accept-Encoding") or "")
+            data = b"" if same else what.packed if packed else what.plain
+            self.send_response(304 if same else what.status)
+            headers = {
+                "Content-Type": what.kind,
+                "Content-Security-Policy": f"{LIVE_POLICY}; frame-ancestors 'none'",
+                "X-Content-Type-Options": "nosniff",
+                "Referrer-Policy": "no-referrer",
+                # Kept, but asked about each time.
+                "Cache-Control": "no-cache",
+                "Vary": "Accept-Encoding",
+                "ETag": tag,
+                "Content-Length": str(len(data)),
+                **({"Content-Encoding": "gzip"} if packed and data else {}),
+            }
+            if same:
+                del headers["Content-Length"]
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":
+                self.wfile.write(data)
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""
 
     try:
-        return HTTPServer((LOOPBACK, port), Handler)
+        return Server((LOOPBACK, port), Handler)
     except (OSError, OverflowError) as error:
         raise InputError("--port", None, f"{port} cannot be used: {error}") from error

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fuzz.store.database import Database
 from fuzz.store.findings import CONSOLE, FINDINGS, FRESH_QEMU, Store
-from fuzz.store.kept_findings import stories_of
-from fuzz.targets.observation import Observation, clusters_of, leaders_of, texts_of
+from fuzz.store.kept_findings import read_stories
+from fuzz.store.unreadable_text import unreadable_lines
+from fuzz.targets.observation import Observation, clusters_of, leaders_of, signatures, texts_of
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import Side, TargetSet, open_targets
 from fuzz.triage.confirm import ALARM_BOOTS, stages_of
@@ -18,30 +20,112 @@ from fuzz.triage.kept_on_emulators import on_emulators
 from fuzz.triage.minimise import LEAST, minimise_on
 from harness.errors import InputError
 from harness.findings.checked import signature
-from harness.findings.finding import MAX_DIVERGENCES, Finding, Tries, difference, finding_id, is_member, signature_text
+from harness.findings.finding import (
+    MAX_DIVERGENCES,
+    Finding,
+    Signature,
+    Tries,
+    difference,
+    finding_id,
+    is_member,
+    signature_text,
+)
+from harness.findings.problems import group_problems
 from harness.report.finding_data import Kept, Story
+from harness.report.terminal import many
+from harness.scenario.scenario import Scenario
+from harness.scenario.simplify import order, simplicity
 from harness.vm.crash import EARLIER
 
 
 @dataclass(frozen=True, slots=True)
 class TriagePlan:
-    """``runs`` in one VM, and in fresh ones; ``only_new``: leave what an erratum explains as it is."""
+    """``runs`` in one VM, and in fresh ones; ``only_new``: leave what an erratum explains as it is.
+
+    ``tries``: so many scenarios are run at most to find a simpler one.  A night's findings must be done in a morning;
+    `shadowfuzz minimise` has no such limit.
+    """
 
     runs: int
     only_new: bool = False
+    tries: int = 300
 
 
-def triage(database: Database, targets: TargetSet[Side], plan: TriagePlan, say: Callable[[str], None]) -> int:
+class _Leasts:
+    """The least scenarios so far, by what each of them shows: where the next minimisation may begin."""
+
+    def __init__(self) -> None:
+        self._of: dict[Signature, Scenario] = {}
+
+    def note(self, found: Observation, scenario: Scenario) -> None:
+        """Note what a least scenario showed."""
+        for key in signatures(found.checked):
+            self._of[key] = min(self._of.get(key, scenario), scenario, key=order)
+
+    def start(self, kept: Kept) -> Scenario:
+        """Return the simplest scenario that is known to show a finding."""
+        assert kept.scenario is not None
+        return min(self._of.get(kept.finding.signature, kept.scenario), kept.scenario, key=order)
+
+
+def triage(
+    database: Database,
+    targets: TargetSet[Side],
+    plan: TriagePlan,
+    say: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> int:
     """Minimise and confirm what was found on the targets, new ones first; return how many findings were done.
 
-    Each is kept before the next one begins.  TargetError: the machine was lost too often.
+    Each is kept before the next one begins.  Findings whose least scenario is the same are one problem from then on
+    (:mod:`harness.findings.problems`).  TargetError: the machine was lost too often.
     """
     store = Store(database, FINDINGS)
-    waiting = [story for story in stories_of(store) if _waits(story, targets, plan)]
-    for number, story in enumerate(sorted(waiting, key=lambda story: bool(story.like)), 1):
-        one = _alarm if story.kept.finding.kind == "alarm" else _one
-        say(f"{number} of {len(waiting)}: {story.id}: {one(store, story.kept, targets, plan.runs)}")
+    found, unreadable = read_stories(store)
+    for line in unreadable_lines(unreadable):
+        say(line)
+    waiting = sorted((story for story in found if _waits(story, targets, plan)), key=_rank)
+    leasts, began, before = _Leasts(), clock(), _problem_count(store, waiting)
+    for number, story in enumerate(waiting, 1):
+        if story.kept.finding.kind == "alarm":
+            told = _alarm(store, story.kept, targets, plan.runs)
+        else:
+            told = _one(store, story.kept, targets, plan, leasts)
+        spent = clock() - began
+        left = duration(spent / number * (len(waiting) - number))
+        say(f"{number} of {len(waiting)}, {left} left: {story.id}: {told}")
+    if waiting:
+        each = (clock() - began) / len(waiting)
+        say(f"{many(len(waiting), 'finding')} in {duration(clock() - began)}, {each:.1f} s each")
+    if before:
+        after = many(_problem_count(store, waiting), "problem")
+        say(f"{many(before, 'problem')} before, {after} now: findings with the same least scenario are one")
+    if not waiting:
+        others = sorted({story.kept.finding.where for story in found} - {_where(targets)})
+        elsewhere = f"; there are findings of {', '.join(others)}" if others else ""
+        say(f"nothing to do on {_where(targets)}{elsewhere}")
     return len(waiting)
+
+
+def _where(targets: TargetSet[Side]) -> str:
+    """Return what is tested, as findings have it."""
+    return " against ".join(subject.target for subject in targets.subjects)
+
+
+def _rank(story: Story) -> tuple[bool, int]:
+    """New ones first; then simple ones, whose least scenario may be where others begin."""
+    return bool(story.like), 0 if story.kept.scenario is None else simplicity(story.kept.scenario)
+
+
+def _problem_count(store: Store, waiting: Sequence[Story]) -> int:
+    """Return how many problems the new ones of some findings are."""
+    examples = store.examples()
+    return len(group_problems({story.id: examples.get(story.id, ()) for story in waiting if not story.like}))
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people read it, in seconds or minutes."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _waits(story: Story, targets: TargetSet[Side], plan: TriagePlan) -> bool:
@@ -97,18 +181,19 @@ def triage_campaign(
     return done
 
 
-def _one(store: Store, kept: Kept, targets: TargetSet[Side], runs: int) -> str:
+def _one(store: Store, kept: Kept, targets: TargetSet[Side], plan: TriagePlan, leasts: _Leasts) -> str:
     wanted = kept.finding.signature
     assert kept.scenario is not None
     try:
-        least = minimise_on(targets, kept.scenario, wanted)
+        least = minimise_on(targets, leasts.start(kept), wanted, plan.tries)
     except InputError:
         return f"{signature_text(wanted)} did not come back; left as it is"
     found = targets.run_and_check(least.scenario)
     members = [divergence for divergence in found.checked.unexplained if is_member(signature(divergence), wanted)]
     if not members:
         return f"{signature_text(wanted)} did not come back when all was done; left as it is"
-    repeat, fresh, _ = stages_of(targets, least.scenario, (wanted,), runs, 0)[wanted]
+    leasts.note(found, least.scenario)
+    repeat, fresh, _ = stages_of(targets, least.scenario, (wanted,), plan.runs, 0)[wanted]
     finding = replace(
         kept.finding,
         divergences=tuple(difference(divergence) for divergence in members[:MAX_DIVERGENCES]),
@@ -120,7 +205,8 @@ def _one(store: Store, kept: Kept, targets: TargetSet[Side], runs: int) -> str:
     texts = {**texts_of(found), FRESH_QEMU: f"{qemu.hits} {qemu.runs}"}
     store.revise(finding, least.scenario, texts, _leader(found, kept.finding))
     before, after = len(kept.scenario.steps), len(least.scenario.steps)
-    return f"{signature_text(wanted)}: {before} steps -> {after}, {least.tries} tries"
+    limit = ", as many as triage makes" if least.tries >= plan.tries else ""
+    return f"{signature_text(wanted)}: {before} steps -> {after}, {least.tries} tries{limit}"
 
 
 def _leader(found: Observation, finding: Finding) -> str:

@@ -45,6 +45,11 @@ class Tries:
     hits: int
     runs: int
 
+    @property
+    def possible(self) -> bool:
+        """Whether these are counts at all."""
+        return 0 <= self.hits <= self.runs
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -194,8 +199,8 @@ def _finding(table: object) -> Finding:
     kind, signature = _take(table, "kind", str), _take(table, "signature", list)
     if kind not in KINDS:
         raise _Wrong(f"kind: expected one of {', '.join(KINDS)}")
-    if not all(isinstance(part, str) for part in signature):
-        raise _Wrong("signature: expected a list of texts")
+    if not signature or not all(isinstance(part, str) for part in signature):
+        raise _Wrong("signature: expected a list of texts, at least one")
     for part in signature:
         _text(part, "signature")
     finding = Finding(
@@ -210,6 +215,11 @@ def _finding(table: object) -> Finding:
         _take(table, "detail", str),
         _record(table["other"], Subject) if "other" in table else None,
     )
+    for name, tries in (("same_vm", finding.same_vm), ("fresh_vm", finding.fresh_vm)):
+        if not tries.possible:
+            raise _Wrong(f"{name}: {tries.hits} of {tries.runs} runs, which cannot be")
+    if finding.divergence_count < 0:
+        raise _Wrong("divergence_count: expected 0 or more")
     if table.get("id") != finding.id:
         raise _Wrong(f"id: expected {finding.id}, which is what its signature gives")
     return finding

@@ -30,12 +30,18 @@ def history_text(asked: Iterable[Asked]) -> str:
 
 
 def read_history(text: str) -> tuple[Asked, ...]:
-    """Return the history that a text holds; empty if it is another version's."""
+    """Return the history that a text holds; empty for another version's.  ValueError: impossible counts."""
     try:
         rows = [Asked(**row) for row in json.loads(text)]
     except (ValueError, TypeError, RecursionError):
         return ()
-    return tuple(row for row in rows if row.answer in ANSWERS)
+    rows = [row for row in rows if row.answer in ANSWERS]
+    for row in rows:
+        if not (isinstance(row.config, str) and isinstance(row.version, str)):
+            raise ValueError("a kernel whose configuration and version are no text")
+        if not (type(row.seen) is type(row.runs) is int and 0 <= row.seen <= row.runs):
+            raise ValueError(f"{str(row.seen)[:20]} of {str(row.runs)[:20]} runs, which cannot be")
+    return tuple(rows)
 
 
 def sentences(asked: Iterable[Asked]) -> tuple[str, ...]:

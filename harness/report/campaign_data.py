@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,6 +16,8 @@ from harness.report.problem_data import ErratumStory, ProblemStory
 
 TAKEN, NOT_TAKEN = "=yes", "=no"
 """What a branch's name ends with in the counts of a campaign."""
+MAX_COUNT = 1 << 62
+"""A number of a summary is less, or none at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Run:
         """Return a number of the summary; of one that was never written, the last sample's, or 0."""
         if self.summary is not None:
             value = self.summary.get(key)
-            return value if isinstance(value, int | float) else 0
+            return value if isinstance(value, int | float) and abs(value) < MAX_COUNT else 0
         return getattr(self.samples[-1], key, 0) if self.samples else 0
 
     def counts(self, key: str) -> Mapping[str, int]:
@@ -76,10 +78,22 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What somebody says of a finding: its status, who looks at it, a note."""
+
+    status: str
+    assignee: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class Book:
     """What a report tells; ``made`` is when, ISO 8601; ``known`` the catalogue's entries with how often each helped.
 
     ``problems`` and ``errata`` are the confirmed ones of ``stories``; ``errata_words`` say what an erratum does, by id.
+    ``releases`` are the kernels that were measured to show an erratum, by its id and by mode of KVM
+    (:class:`harness.findings.regressions.Regression`).  ``said`` is what people say of findings, by id; ``unreadable``
+    has a line for each row that could not be read.  ``out`` is the campaign's directory, for commands.
     """
 
     made: str
@@ -91,6 +105,10 @@ class Book:
     problems: tuple[ProblemStory, ...] = ()
     errata: tuple[ErratumStory, ...] = ()
     errata_words: Mapping[str, str] = field(default_factory=dict)
+    releases: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    said: Mapping[str, Said] = field(default_factory=dict)
+    unreadable: tuple[str, ...] = ()
+    out: str = ""
 
 
 def known_hits(entries: Iterable[Known], runs: Iterable[Run]) -> tuple[tuple[Known, int], ...]:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings for machines: JSON, JUnit XML, SARIF 2.1.0.  Pure.
+"""Findings for machines: JSON and JUnit XML.  Pure.
 
-JSON keys: ``findings[]`` with id, kind, title, verdict, why, confirmed, signature[], cluster, like[] (kept regressions
-that show its signature), new (there is none), target, kernel_release, kernel_sha256, level, against (the second target,
-or null), count, first_seen, last_seen, rate, levels{level: stand}, elsewhere{emulator: rate}, releases[] (config,
-version, answer, seen, runs), scenario (text or null), sites[] (as ``replay --json`` has them).
+JSON keys: ``unreadable[]`` (where, why) and ``findings[]`` with id, kind, title, verdict, why, confirmed,
+signature[], cluster, like[] (kept regressions that show its signature), new (there is none), target, kernel_release,
+kernel_sha256, level, against (the second target, or null), count, first_seen, last_seen, rate, levels{level: stand},
+elsewhere{emulator: rate}, releases[] (config, version, answer, seen, runs), scenario (text or null), sites[] (as
+``replay --json`` has them).  docs/schema/findings.json has their types.
 """
 
 from __future__ import annotations
@@ -16,15 +17,11 @@ from xml.etree import ElementTree
 from harness.findings.finding import signature_text
 from harness.findings.regressions import likeness
 from harness.findings.verdict import elsewhere_text, rate_text, together
-from harness.report.crash import again_text, facts
+from harness.report.crash import facts
 from harness.report.finding_data import Story, replay_command
 from harness.report.replay_json import site_json
-from harness.report.terminal import printable
 from harness.scenario.scenario import format_scenario
 from harness.vm.crash import Report
-
-SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-_LEVEL: Mapping[str, str] = {"kvm": "error", "crash": "error", "alarm": "error", "internal": "error", "flaky": "note"}
 
 
 def story_json(story: Story) -> Mapping[str, object]:
@@ -72,9 +69,12 @@ def _said(story: Story) -> str:
     return "" if story.crash is None else "".join(f"{name}: {words}\n" for name, words in facts(story.crash))
 
 
-def findings_json(stories: Sequence[Story]) -> Mapping[str, object]:
-    """Return all findings as plain data."""
-    return {"findings": [story_json(story) for story in stories]}
+def findings_json(stories: Sequence[Story], unreadable: Sequence[tuple[str, str]] = ()) -> Mapping[str, object]:
+    """Return all findings as plain data, with the rows that cannot be read: where each is and why."""
+    return {
+        "findings": [story_json(story) for story in stories],
+        "unreadable": [{"where": where, "why": why} for where, why in unreadable],
+    }
 
 
 def junit(stories: Sequence[Story]) -> str:
@@ -85,7 +85,7 @@ def junit(stories: Sequence[Story]) -> str:
     for story in stories:
         finding = story.kept.finding
         name = f"{story.id} {signature_text(finding.signature)}"
-        case = ElementTree.SubElement(suite, "testcase", {"classname": finding.where, "name": _xml(name)})
+        case = ElementTree.SubElement(suite, "testcase", {"classname": _xml(finding.where), "name": _xml(name)})
         if _is_skipped(story):  # such a case has no type
             why = likeness(story.like) if story.kept.confirmed else "flaky"
             what = ElementTree.SubElement(case, "skipped", {"message": _xml(f"{why}: {story.title}")})
@@ -105,50 +105,3 @@ def _is_skipped(story: Story) -> bool:
 def _xml(text: str) -> str:
     """XML 1.0 holds neither control characters, nor lone surrogates, nor U+FFFE and U+FFFF."""
     return "".join(c if c in "\n\t" or c.isprintable() else "?" for c in text)
-
-
-def sarif(stories: Sequence[Story], version: str) -> Mapping[str, object]:
-    """Return findings as a SARIF log; a rule for each cluster, ``version`` is ours."""
-    rules = {signature_text(story.kept.finding.signature): story for story in stories}
-    return {
-        "$schema": SARIF_SCHEMA,
-        "version": "2.1.0",
-        "runs": [
-            {
-                "tool": {
-                    "driver": {
-                        "name": "shadowfuzz",
-                        "version": version,
-                        "rules": [
-                            {"id": name, "shortDescription": {"text": printable(story.title)}}
-                            for name, story in rules.items()
-                        ],
-                    }
-                },
-                "results": [_result(story) for story in stories],
-            }
-        ],
-    }
-
-
-def _result(story: Story) -> Mapping[str, object]:
-    finding = story.kept.finding
-    shelf = "findings" if story.kept.confirmed else "flaky"
-    file = {"artifactLocation": {"uri": f"{shelf}/{story.id}/scenario.scn"}}
-    text = f"{story.title} ({story.verdict.name}: {story.verdict.why})"
-    if story.crash is not None:
-        text += f"; comes back: {again_text(story.crash.again)}"
-    return {
-        "ruleId": signature_text(finding.signature),
-        "level": _LEVEL.get(story.verdict.name, "warning"),
-        "message": {"text": printable(text)},
-        "locations": [{"physicalLocation": file}] if story.kept.scenario else [],
-        "partialFingerprints": {"shadowfuzz/v1": story.id},
-        "occurrenceCount": max(1, story.kept.count),
-        "properties": {
-            "target": finding.where,
-            "kernel": finding.subject.kernel_release,
-            "like": list(story.like),
-            "new": not story.like,
-        },
-    }

@@ -34,6 +34,8 @@ from harness.report.replay_result import Job, Ran
 from harness.report.sites import sites
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
+from harness.vm.config import MachineConfig, list_configs
+from harness.vm.config_text import OTHER_TARGET, TARGET
 from harness.vm.crash import CRASH, EARLIER, ENDS, Report, from_text
 
 
@@ -45,6 +47,7 @@ class Kept:
     emulators showed, None if none was tried.
     ``scenario`` and the traces are None where there is none, or none that this version can read; ``other_trace`` is
     that of the second target, where two were compared.  ``history``: which kernels show it, empty if none was asked.
+    ``config`` and ``other_config`` are the targets as they were then, None if that was not stored.
     """
 
     finding: Finding
@@ -58,6 +61,8 @@ class Kept:
     other_trace: Trace | None = None
     elsewhere: tuple[EmulatorResult, ...] | None = None
     history: tuple[Asked, ...] = ()
+    config: MachineConfig | None = None
+    other_config: MachineConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +106,20 @@ _NO_TRACE: Mapping[str, Verdict] = {
 }
 
 
+_NO_TARGET = Verdict("unexplained", "its trace was not checked: its target was not stored with it, and is not here")
+
+
 def tell(
-    kept: Kept, cpu: Cpu, catalogue: Catalogue, changes: tuple[Intended, ...] = (), errata: TargetErrata = NO_ERRATA
+    kept: Kept,
+    cpu: Cpu | None,
+    catalogue: Catalogue,
+    changes: tuple[Intended, ...] = (),
+    errata: TargetErrata = NO_ERRATA,
 ) -> Story:
     """Return the story of a finding: its trace is checked again, its sites found, its verdict given.
 
-    ``errata`` are the target's.  Where two targets were compared their traces are, with the intended ``changes``; there
-    are no sites then.
+    ``cpu`` is the target's, None if that is not known; ``errata`` are the target's.  Where two targets were compared
+    their traces are, with the intended ``changes``; there are no sites then.
     """
     finding = kept.finding
     if finding.kind == "crash":
@@ -117,7 +129,10 @@ def tell(
     plain = Story(kept, _NO_TRACE[finding.kind], None, None, None)
     if kept.scenario is None or kept.trace is None:
         return plain
+    if finding.other is None and cpu is None:
+        return Story(kept, _NO_TARGET, None, None, None)
     if finding.other is None:
+        assert cpu is not None
         checked = check(kept.scenario, kept.trace, finding.subject.level, cpu, catalogue, errata=errata)
     elif kept.other_trace is not None:
         versions = Versions(finding.subject.kernel_release, finding.other.kernel_release)
@@ -217,12 +232,22 @@ def replay_command(kept: Kept, out: str = "", crash: Report | None = None) -> st
     subject, other = kept.finding.subject, kept.finding.other
     shelf = "findings" if kept.confirmed else "flaky"
     file = f"{shelf}/{kept.finding.id}/scenario.scn"
-    if other is not None:
-        return shlex.join(["shadowfuzz", "against", subject.target, other.target, f"{out}/{file}" if out else file])
     place = PurePath(out) / file
+    first = _target_word(subject.target, kept.config, place.with_name(TARGET))
+    if other is not None:
+        second = _target_word(other.target, kept.other_config, place.with_name(OTHER_TARGET))
+        return shlex.join(["shadowfuzz", "kernels", "against", first, second, str(place)])
     before = 0 if crash is None or crash.again is None else crash.again.before
     before = _before(kept) if kept.finding.kind == "alarm" else before
     earlier = [str(place.with_name(f"{EARLIER}{number:02}.scn")) for number in range(before, 0, -1)]
     words = ["shadowfuzz", "replay", *(["--same-vm"] if earlier else []), *earlier, str(place)]
     words += hyp_copy.options(kept.finding.signature)
-    return shlex.join([*words, "--target", subject.target, "--level", subject.level])
+    return shlex.join([*words, "--target", first, "--level", subject.level])
+
+
+def _target_word(target: str, config: MachineConfig | None, copy: PurePath) -> str:
+    """Return what a command is given: of a target file without a path in its name, the copy beside the scenario."""
+    base, mark, emulator = target.partition("%") if "/" not in target else (target, "", "")
+    if config is None or "@" in target or base in list_configs():
+        return target
+    return f"{copy}{mark}{emulator}"

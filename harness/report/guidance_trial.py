@@ -20,6 +20,8 @@ STYLES: Mapping[str, tuple[str, str]] = {
     "both": ("#1a7f37", "2 3"),
 }
 """Colour and dashes of each mode."""
+MAX_SECONDS = 86_400
+"""What ``--seconds`` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,9 @@ def value_at(points: Sequence[Mapping[str, float]], key: str, second: float) -> 
 
 
 def spreads(data: Mapping[str, Any], key: str) -> tuple[Spread, ...]:
-    """Return each mode's course, in the order of :data:`STYLES`."""
+    """Return each mode's course, in the order of :data:`STYLES`.  ValueError: no campaign takes so long."""
+    if not 1 <= data["seconds"] <= MAX_SECONDS:
+        raise ValueError(f"seconds: {str(data['seconds'])[:20]}, expected 1 to {MAX_SECONDS}")
     grid = [float(second) for second in range(int(data["seconds"]) + 1)]
     found = []
     for mode in STYLES:

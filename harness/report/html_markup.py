@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 
-from harness.report.html_script import HASH, SCRIPT
+from harness.report.html_script import LIVE_SCRIPT, SCRIPT, hash_of
 from harness.report.html_style import CSS
 from harness.report.terminal import printable
 
-POLICY = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{HASH}'"
+POLICY = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hash_of(SCRIPT)}'"
+"""Nothing may be loaded, and nothing run but our own script, whatever a kernel wrote to its console."""
+LIVE_POLICY = (
+    f"default-src 'none'; style-src 'unsafe-inline'; connect-src 'self'; script-src 'sha256-{hash_of(LIVE_SCRIPT)}'"
+)
+"""Of a page that a server of ours gives: it may ask that server for more."""
 
 
 class Markup(str):
@@ -23,7 +28,7 @@ class Markup(str):
 
 Content = str | int | float | Markup
 VOID = frozenset({"meta"})
-SVG_VOID = frozenset({"line", "polyline"})
+SVG_VOID = frozenset({"line", "polyline", "rect", "circle"})
 
 
 def put(*contents: Content) -> Markup:
@@ -37,7 +42,9 @@ def _visible(text: str) -> str:
 
 def el(name: str, /, *contents: Content, **attributes: str) -> Markup:
     """Return an element; ``class_`` and ``aria_label`` are written ``class`` and ``aria-label``."""
-    given = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
+    given = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_visible(value))}"' for key, value in attributes.items()
+    )
     if name in SVG_VOID:  # which HTML would leave open
         return Markup(f"<{name}{given}/>")
     return Markup(f"<{name}{given}>" if name in VOID else f"<{name}{given}>{put(*contents)}</{name}>")
@@ -48,17 +55,16 @@ def join(parts: Iterable[Markup], between: str = "\n") -> Markup:
     return Markup(between.join(parts))
 
 
-def document(title: str, *body: Markup, css: str = CSS) -> str:
-    """Return a whole HTML file that needs nothing else."""
+def document(title: str, *body: Markup, css: str = CSS, live: bool = False) -> str:
+    """Return a whole HTML file that needs nothing else; a ``live`` one may ask the server that gave it for more."""
     head = (
         el("meta", charset="utf-8"),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        # Nothing may be loaded, and nothing run but our own script, whatever a kernel wrote to its console.
-        el("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        el("meta", http_equiv="Content-Security-Policy", content=LIVE_POLICY if live else POLICY),
         el("title", title),
         el("style", Markup(css)),
     )
-    script = el("script", Markup(SCRIPT))
+    script = el("script", Markup(LIVE_SCRIPT if live else SCRIPT))
     return "<!DOCTYPE html>\n" + el("html", el("head", join(head)), el("body", *body, script), lang="en") + "\n"
 
 
@@ -82,24 +88,33 @@ def when(iso: str) -> str:
     """Return a moment, ISO 8601, as people read it; what is none as it is."""
     try:
         return datetime.fromisoformat(iso).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    except ValueError:
+    except (ValueError, OverflowError):
         return iso
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A plot: points from left to right, and what they are."""
+    """A plot: points from left to right, and what they are; ``along`` is the unit to the right."""
 
     title: str
     unit: str
     points: tuple[tuple[float, float], ...]
+    along: str = "s"
 
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 320, 130, 52, 20
+MAX_DOTS, MAX_POINTS = 60, 240
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """Leave so many points that a plot this wide shows all that it can; the last one stays."""
+    every = -(-len(points) // MAX_POINTS)
+    return points if every <= 1 else (*points[:-1:every], points[-1])
 
 
 def plot(line: Line) -> Markup:
-    """Return a line plot as SVG, from zero up; time in seconds to the right."""
+    """Return a line plot as SVG, from zero up; few points are dots, too."""
+    points = _thin(line.points)
     right = max((x for x, _ in line.points), default=0.0) or 1.0
     top = max((y for _, y in line.points), default=0.0) or 1.0
 
@@ -110,6 +125,9 @@ def plot(line: Line) -> Markup:
     last = line.points[-1][1] if line.points else 0
     label = f"{line.title} over time: {last:,.0f} {line.unit} at the end, at most {top:,.0f}"
     x1, y1 = str(_LEFT), str(base)
+    few = line.points if len(line.points) <= MAX_DOTS else ()
+    at = (place(x, y).split(",") for x, y in few)
+    dots = [el("circle", cx=cx, cy=cy, r="2.5", class_="dot") for cx, cy in at]
     return el(
         "figure",
         el("figcaption", line.title),
@@ -119,8 +137,9 @@ def plot(line: Line) -> Markup:
             el("line", x1=x1, y1="14", x2=x1, y2=y1, class_="axis"),
             el("text", f"{top:,.0f}", x=str(_LEFT - 6), y="18", text_anchor="end"),
             el("text", "0", x=str(_LEFT - 6), y=y1, text_anchor="end"),
-            el("text", f"{right:,.0f} s", x=str(_WIDTH - 8), y=str(_HEIGHT - 4), text_anchor="end"),
-            el("polyline", points=" ".join(place(x, y) for x, y in line.points), class_="line"),
+            *dots,
+            el("text", f"{right:,.0f} {line.along}", x=str(_WIDTH - 8), y=str(_HEIGHT - 4), text_anchor="end"),
+            el("polyline", points=" ".join(place(x, y) for x, y in points), class_="line"),
             viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
             role="img",
             aria_label=label,

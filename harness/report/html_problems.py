@@ -3,41 +3,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from harness.findings.regressions import NEW, is_by_cause
 from harness.findings.verdict import rate_text, together
+from harness.relations.registry import WORDS
 from harness.report.campaign_data import Book
 from harness.report.finding_data import Story, replay_command
 from harness.report.glossary import in_words
-from harness.report.html_markup import Content, Markup, el, put, table, when
+from harness.report.html_findings import badge
+from harness.report.html_markup import Content, Markup, details, el, put, table, when
+from harness.report.nights import nights_with
 from harness.report.problem_data import ErratumStory, ProblemStory
-from harness.report.terminal import times
+from harness.report.release_strip import axis_of, ends_of, strip
+from harness.report.terminal import many, times
+
+InFull = Callable[[Story], Markup]
+"""Returns what is unfolded of a finding."""
 
 
-def problems(book: Book) -> Markup:
+def problems(book: Book, in_full: InFull) -> Markup:
     """Return the section of what no erratum explains."""
     if not book.problems:
         return el("section", el("h2", "Problems"), el("p", "Nothing new."), id="problems")
     told = "A problem is what no erratum of its target explains: clusters that probably have one cause."
-    parts = (_problem(number, problem) for number, problem in enumerate(book.problems, 1))
-    return el("section", el("h2", "Problems"), el("p", told, class_="dim"), *parts, id="problems")
+    parts = (_problem(number, problem, book, in_full) for number, problem in enumerate(book.problems, 1))
+    return el(
+        "section", el("h2", "Problems"), el("p", told, class_="dim"), _jump(book), _filter(book), *parts, id="problems"
+    )
 
 
-def _problem(number: int, problem: ProblemStory) -> Markup:
+def problem_anchor(problem: ProblemStory) -> str:
+    """Return where a problem is on the page."""
+    return f"problem-{problem.stories[0].anchor}"
+
+
+def _jump(book: Book) -> Markup:
+    """A list that is one stop of the Tab key, however many problems there are."""
+    if len(book.problems) < 2:
+        return put()
+    options = (
+        el("option", f"{number}. {_words(problem)[:90]}", value=f"#{problem_anchor(problem)}")
+        for number, problem in enumerate(book.problems, 1)
+    )
+    first = el("option", f"Go to one of {len(book.problems)} problems", value="")
+    return el("select", first, *options, id="jump", aria_label="Go to a problem")
+
+
+def _filter(book: Book) -> Markup:
+    tags = sorted({tag for problem in book.problems for tag in _tags(problem, book)})
+    if len(book.problems) < 2:
+        return put()
+    options = (el("option", tag, value=tag) for tag in tags)
+    return el(
+        "select", el("option", "all verdicts, all statuses", value=""), *options, id="filter", aria_label="Filter"
+    )
+
+
+def _words(problem: ProblemStory) -> str:
+    first = problem.stories[0]
+    return in_words(first.kept.finding) or first.title
+
+
+def _problem(number: int, problem: ProblemStory, book: Book, in_full: InFull) -> Markup:
     first = problem.stories[0]
     subject = first.kept.finding.subject
     often = times(problem.count, "{:,}".format)
-    seen = f"Seen {often}, first {when(problem.first_seen)}, last {when(problem.last_seen)}"
+    found, ended = nights_with(book.runs, (story.id for story in problem.stories))
+    nights = f" in {found} of {ended} runs" if ended else ""
+    seen = f"Seen {often}{nights}, first {when(problem.first_seen)}, last {when(problem.last_seen)}"
     return el(
         "article",
-        el("h3", f"{number}. ", in_words(first.kept.finding) or first.title),
-        el("p", el("span", first.verdict.name, class_=f"badge {first.verdict.name}"), f": {first.verdict.why}."),
+        el("h3", f"{number}. ", _words(problem)),
+        *_said(book, problem.id),
+        el("p", badge(first.verdict.name), f": {first.verdict.why}.", *_compares(first)),
         el("p", f"{seen}{_rate(first)}, on {subject.target}, Linux {subject.kernel_release}.", class_="dim"),
-        el("ul", *(el("li", el("a", story.title, href=f"#{story.anchor}")) for story in problem.stories)),
-        el("pre", f"{replay_command(first.kept, '', first.crash)}\n", tabindex="0", class_="command"),
+        el("pre", f"{replay_command(first.kept, book.out, first.crash)}\n", class_="command"),
+        in_full(first),
+        *_others(problem, in_full),
         class_="finding",
-        id=f"problem-{first.anchor}",
+        id=problem_anchor(problem),
+        data_tags=" ".join(_tags(problem, book)),
     )
+
+
+def _tags(problem: ProblemStory, book: Book) -> tuple[str, str]:
+    """What the problems can be filtered by: verdict, and status."""
+    said = book.said.get(problem.id)
+    return problem.stories[0].verdict.name, said.status if said else NEW
+
+
+def _compares(story: Story) -> Iterator[Markup]:
+    """Say what was compared with what: the first that a reader who knows no relation asks."""
+    first = next(iter(story.kept.finding.divergences), None)
+    words = None if first is None else WORDS.get(first.relation)
+    if first is not None and words is not None:
+        yield put(f" {first.relation}.* compares {words.compares}.")
+
+
+def _others(problem: ProblemStory, in_full: InFull) -> Iterator[Markup]:
+    rest = problem.stories[1:]
+    if rest:
+        yield details(
+            f"{many(len(rest), 'cluster')} more that probably {'have' if rest[1:] else 'has'} the same cause",
+            *map(in_full, rest),
+        )
+
+
+def _said(book: Book, id_: str) -> Iterator[Markup]:
+    said = book.said.get(id_)
+    if said is not None:
+        whose = f", {said.assignee}" if said.assignee else ""
+        yield el("p", el("b", f"{said.status}{whose}"), f": {said.note}" if said.note else "")
 
 
 def _rate(story: Story) -> str:
@@ -46,23 +123,29 @@ def _rate(story: Story) -> str:
 
 def errata(book: Book) -> Markup:
     """Return the section of what is known by its cause."""
-    heads = ("erratum", "clusters", "seen", "what a kernel with it does", "last")
+    axis = ends_of(axis_of(book.releases.values()))
+    heads = ("erratum", "clusters", "seen", "what a kernel with it does", "releases", "last")
     told = (
         "What came back of the findings that the project keeps. The rule of an erratum predicts what was seen, bit "
-        "for bit; a ~ marks those of which some clusters have the signature alone."
+        "for bit; a ~ marks those of which some clusters have the signature alone. A bar shows which of the measured "
+        f"kernels have it, from {axis[0]} to {axis[1]}."
     )
     rows = table(heads, _rows(book), "Errata", "stack sort")
     return el("section", el("h2", "Errata"), el("p", told, class_="dim"), rows, id="errata")
 
 
 def _rows(book: Book) -> Iterator[tuple[Content, ...]]:
+    axis = axis_of(book.releases.values())
     for erratum in book.errata:
         mark = "~" if erratum.by_signature else ""
         words = book.errata_words.get(erratum.id, "")
-        link = el("a", erratum.id, href=f"#{lead(erratum).anchor}")
-        yield put(link), f"{len(erratum.stories):,}{mark}", f"{erratum.count:,}", words, when(erratum.last_seen)
+        link = el("a", erratum.id, href=f"#{lead(erratum).anchor}", id=f"erratum-{erratum.id}")
+        kernels = strip(book.releases.get(erratum.id, {}), axis)
+        last = el("span", when(erratum.last_seen).partition(" ")[0], class_="date")
+        yield put(link), f"{len(erratum.stories):,}{mark}", f"{erratum.count:,}", words, kernels, last
 
 
 def lead(erratum: ErratumStory) -> Story:
     """Return the finding that stands for an erratum: the one that was seen most."""
-    return max(erratum.stories, key=lambda story: story.kept.count)
+    by_cause = [story for story in erratum.stories if is_by_cause(story.kept.finding)]
+    return max(by_cause or erratum.stories, key=lambda story: story.kept.count)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report's one script: a search box, and tables that are sorted by a click on a head.
+"""The report's scripts: a search box, sorted tables, a list of problems; and on a server's page details on demand.
 
-The page works without it.
+The page works without them.  A file's script loads nothing and sends nothing.
 """
 
 import base64
@@ -10,19 +10,40 @@ import hashlib
 SCRIPT = """
 document.documentElement.classList.add("script");
 const box = document.querySelector("#search"), found = document.querySelector("#found");
-const rows = [...document.querySelectorAll("section tbody tr, article")];
+const filter = document.querySelector("#filter");
+const rows = [...document.querySelectorAll(
+  "section > article, section > .wide tbody tr, section > details > .wide tbody tr, .clusters > li")];
 const text = new Map(rows.map(row => [row, row.textContent.toLowerCase()]));
 function search() {
-  const words = box.value.toLowerCase().split(/\\s+/).filter(Boolean);
+  const words = box.value.toLowerCase().split(/\\s+/).filter(Boolean), tag = filter ? filter.value : "";
   let shown = 0;
   for (const row of rows) {
-    row.hidden = !words.every(word => text.get(row).includes(word));
+    const tags = row.dataset.tags, other = tag && tags !== undefined && !tags.split(" ").includes(tag);
+    row.hidden = other || !words.every(word => text.get(row).includes(word));
     shown += !row.hidden;
+    if (words.length && !row.hidden) open_around(row.parentElement);
   }
-  found.textContent = words.length ? `${shown} of ${rows.length} rows` : "";
+  found.textContent = words.length || tag ? `${shown} of ${rows.length} rows` : "";
 }
 if (box) box.addEventListener("input", search);
-for (const head of document.querySelectorAll("table.sort th")) head.addEventListener("click", () => {
+if (filter) filter.addEventListener("change", search);
+function open_around(element) {
+  for (let at = element; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+}
+function reveal() {
+  const at = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!at) return;
+  open_around(at);
+  const first = at.matches("details") ? at.querySelector("summary") : at;
+  if (first === at) at.tabIndex = -1;
+  first.focus();
+  at.scrollIntoView();
+}
+addEventListener("hashchange", reveal);
+if (location.hash) reveal();
+const jump = document.querySelector("#jump");
+if (jump) jump.addEventListener("change", () => { if (jump.value) location.hash = jump.value; });
+function sort(head) {
   const body = head.closest("table").tBodies[0], at = head.cellIndex;
   const up = head.getAttribute("aria-sort") !== "ascending";
   for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
@@ -30,8 +51,37 @@ for (const head of document.querySelectorAll("table.sort th")) head.addEventList
   const value = row => row.cells[at].textContent.replace(/,/g, "");
   const order = (a, b) => value(a).localeCompare(value(b), undefined, {numeric: true});
   for (const row of [...body.rows].sort((a, b) => up ? order(a, b) : order(b, a))) body.append(row);
+}
+for (const head of document.querySelectorAll("table.sort th")) {
+  head.tabIndex = 0;
+  head.addEventListener("click", () => sort(head));
+  head.addEventListener("keydown", event => { if (event.key === "Enter") sort(head); });
+}
+"""
+"""JavaScript of every page."""
+LIVE_SCRIPT = (
+    SCRIPT
+    + """
+for (const part of document.querySelectorAll("details[data-load]")) part.addEventListener("toggle", async () => {
+  const place = part.dataset.load;
+  if (!part.open || !place) return;
+  delete part.dataset.load;
+  const said = part.querySelector(":scope > p");
+  try {
+    const answer = await fetch(place);
+    if (!answer.ok) throw new Error(`status ${answer.status}`);
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    said.replaceWith(document.adoptNode(page.querySelector("article")));
+  } catch (error) {
+    part.dataset.load = place;
+    said.append(` could not be loaded: ${error.message}`);
+  }
 });
 """
-"""JavaScript; it loads nothing and sends nothing."""
-HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-"""Of SCRIPT, as a Content-Security-Policy names it (CSP Level 3, hash-source)."""
+)
+"""JavaScript of a server's page: what is unfolded is asked for, from the same server."""
+
+
+def hash_of(script: str) -> str:
+    """Return how a Content-Security-Policy names a script (CSP Level 3, hash-source)."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -17,7 +17,8 @@ h3{font-size:1.05rem;margin:1.6rem 0 .4rem}
 h4{font-size:1rem;margin:1.1rem 0 .3rem}h5{font-size:.9rem;margin:.6rem 0 .2rem}
 h2,h3,p,li,summary{overflow-wrap:anywhere}td{overflow-wrap:break-word}
 a{color:var(--link)}
-a:focus-visible,summary:focus-visible,.wide:focus-visible,pre:focus-visible{outline:3px solid var(--link)}
+a:focus-visible,summary:focus-visible,.wide:focus-visible,pre:focus-visible,th:focus-visible,select:focus-visible,
+input:focus-visible{outline:3px solid var(--link)}
 nav{position:sticky;top:0;z-index:1;background:var(--bg);border-bottom:1px solid var(--line);padding:.5rem 1rem;
 white-space:nowrap;overflow-x:auto}
 nav a{margin-right:1rem;padding:.3rem 0;display:inline-block}
@@ -42,14 +43,26 @@ figure{margin:0}svg{width:100%;height:auto;max-width:30rem}
 svg text{font-size:11px;fill:var(--dim)}.axis{stroke:var(--line)}.line{fill:none;stroke:var(--link);stroke-width:2}
 details{margin:.5rem 0}summary{cursor:pointer;padding:.2rem 0}
 .finding{border-top:2px solid var(--line);padding-top:.4rem}
+details>.finding{border-top:0;border-left:3px solid var(--line);padding:0 0 0 .9rem}
+details>.finding>h3{margin-top:.4rem}
 .command{white-space:pre-wrap;overflow-wrap:anywhere}
-#search{font:inherit;width:100%;max-width:30rem;padding:.3rem .5rem;display:none}.script #search{display:block}
+#search,#jump,#filter{font:inherit;width:100%;max-width:30rem;padding:.3rem .5rem;margin:.4rem 0;display:none;
+background:var(--bg);color:var(--fg);border:1px solid var(--line)}
+.script #search,.script #jump,.script #filter{display:block}
+.clusters{list-style:none;padding:0}.clusters>li{border-top:1px solid var(--line);padding:.3rem 0}
+.clusters>li>details,.clusters>li>p{margin:.1rem 0 .1rem 1rem}
+small{font-size:.8rem;color:var(--dim)}
+.strip{display:flex;align-items:center;gap:.4rem;flex-wrap:wrap}.strip svg{width:7.5rem;height:.63rem;flex:none}
+@media (min-width:44.01rem){.strip small{white-space:nowrap}td .strip{flex-wrap:nowrap}td:has(.strip){width:1%}}
+.strip rect{fill:var(--line)}.strip .shows{fill:var(--bad)}.strip .cannot{fill:var(--warn);opacity:.4}
+.date{white-space:nowrap}.dot{fill:var(--link)}
 .script .sort th{cursor:pointer}[hidden]{display:none!important}
 @media (max-width:44rem){nav{font-size:.85rem;padding:.4rem .8rem}nav a{margin-right:.6rem}
 .stack thead{display:none}.stack tr{display:block;border-bottom:1px solid var(--line);padding:.4rem 0}
 .stack td{display:block;border:0;padding:.05rem 0;overflow-wrap:anywhere}.stack td:empty{display:none}
 .stack td::before{content:attr(data-head) ": ";color:var(--dim);font-family:system-ui,sans-serif}}
-@media print{nav{display:none}body{font-size:11px}.finding{break-before:page}a{color:inherit}
-.wide,pre{overflow:visible}pre{white-space:pre-wrap}
-details>*{display:block}details::details-content{content-visibility:visible}}
+@media print{nav,#search,#jump,#filter,#clusters,.appendix,#nights details{display:none!important}
+html{font-size:62%}body{font-size:1rem}code,pre,.reg td{font-size:.9rem}main{max-width:none;padding:0}
+a{color:inherit;text-decoration:none}article,tr,figure{break-inside:avoid}h2,h3{break-after:avoid}
+.wide,pre{overflow:visible}pre{white-space:pre-wrap}.plots{grid-template-columns:repeat(2,1fr)}}
 """

@@ -22,8 +22,13 @@ from harness.vm.alarms import Alarm, once_each
 MIN_WIDTH = 80
 LABEL = 11
 _CODES: Mapping[str, str] = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "dim": "2"}
-ESCAPES: Mapping[int, str] = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))}
-"""What untrusted text (a target's console, a file's name) may not do to a terminal."""
+_BIDI = (0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+ESCAPES: Mapping[int, str] = {
+    **{i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))},
+    **{i: f"\\u{i:04x}" for i in (*_BIDI, *range(0xD800, 0xE000))},
+}
+"""What untrusted text (a target's console, a file's name) may not do to a terminal: control it, turn what follows
+around (Unicode Bidirectional Algorithm, UAX #9), or be no text (a lone surrogate)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,12 +156,25 @@ def from_text(text: str) -> Report:
         left = data["remains"]
         registers = {str(name): int(value, 16) for name, value in left["registers"].items()}
         places = {str(name): str(place) for name, place in left["places"].items()}
-        dump = None if left["dump"] is None else Dump(**left["dump"])
-        again = data["again"]
-        tried = None if again is None else Again(tuple(again["alone"]), tuple(again["sequence"]), again["before"])
+        dump = None if left["dump"] is None else _dump(left["dump"])
+        tried = None if data["again"] is None else _again(data["again"])
         samples = {str(place): int(count) for place, count in left.get("samples", {}).items()}
         remains = Remains(registers, places, samples, dump, tuple(map(str, left["missing"])))
         kind, words, place, reason = (str(data[name]) for name in ("kind", "words", "place", "reason"))
         return Report(kind, words, place, reason, remains, tried)
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"no crash report: {error!r}") from error
+
+
+def _dump(table: Mapping[str, Any]) -> Dump:
+    return Dump(str(table["path"]), int(table["ram_bytes"]), int(table["file_bytes"]), float(table["seconds"]))
+
+
+def _again(table: Mapping[str, Any]) -> Again:
+    (hits, runs), (more, of), before = table["alone"], table["sequence"], table["before"]
+    numbers = (hits, runs, more, of, before)
+    if not all(type(number) is int for number in numbers) or not (
+        0 <= hits <= runs and 0 <= more <= of and before >= 0
+    ):
+        raise ValueError(f"counts that cannot be: {str(numbers)[:80]}")
+    return Again((hits, runs), (more, of), before)

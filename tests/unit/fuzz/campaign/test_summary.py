@@ -156,3 +156,15 @@ def test_problems_are_what_is_new_and_errata_what_is_known_by_cause(tmp_path: Pa
     assert result.errata == (ErratumSeen("old-bug", "It does.", 2, 1, 2),)
     table = json.loads(json.dumps(result.to_json()))
     assert table["version"] == 2 and table["problems"][0]["id"] == problem.id and table["errata"][0]["clusters"] == 2
+
+
+def test_the_screen_says_whether_coverage_still_grows(tmp_path: Path) -> None:
+    course = tuple((float(second), 100 + second) for second in range(61))
+    stats = read_stats(tmp_path / "stats")
+    growing = summary_of(tmp_path, Outcome(stats, 60.0, (), "", False, course))
+    assert (growing.growth, growing.growth_seconds) == (round(160 / 150 - 1, 4), 10.0)
+    assert "; last 10 s: +6.7%" in screen(growing)
+    still = summary_of(tmp_path, Outcome(stats, 7200.0, (), "", False, ((100.0, 9), (6700.0, 9), (7200.0, 9))))
+    assert "; last 600 s: none new" in screen(still)
+    short = summary_of(tmp_path, Outcome(stats, 5.0, (), "", False, ((0.0, 0), (4.0, 7), (5.0, 9))))
+    assert short.growth is None and "; last" not in screen(short)

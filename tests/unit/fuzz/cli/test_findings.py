@@ -183,6 +183,7 @@ def test_sarif(root: Path, capsys: Capture) -> None:
     for result in run["results"]:
         assert result["ruleId"] in rules and result["message"]["text"]
         assert result["level"] in ("error", "warning", "note")
+        assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
     assert sum(result["properties"]["new"] for result in run["results"]) == 3
 
 

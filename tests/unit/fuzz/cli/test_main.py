@@ -18,7 +18,8 @@ from harness.exit_status import ExitStatus
 from harness.scenario.scenario import HEADER
 from harness.vm.config import CONFIG_DIR
 from tests.support.commands import all_words, help_of
-from tests.support.paths import GOLDEN
+from tests.support.kept import filled
+from tests.support.paths import GOLDEN, ROOT
 
 HEAD = f"{HEADER}\nabout A test.\n"
 CONFIG = (CONFIG_DIR / "kvm-nvhe.toml").read_text()
@@ -249,3 +250,22 @@ def test_a_reader_that_went_away() -> None:
         assert command("--help", stdout=writing) == (ExitStatus.BROKEN_PIPE, "")
     finally:
         os.close(writing)
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("kept") / "campaign"
+    filled(root).close()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("closed", "status"), [(">&-", 141), (">&- 2>&-", 141), ("2>&-", 1), ("<&-", 1), (">/dev/full", 3)]
+)
+def test_closed_streams(closed: str, status: int, campaign: Path) -> None:
+    program = "import sys; from fuzz.cli.main import main; sys.exit(main())"
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", program]
+    command += ["findings", "list", "--campaign", str(campaign)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status, "1 means that there are findings, and only that"
+    assert "Traceback" not in done.stderr and "internal error" not in done.stderr

@@ -3,31 +3,36 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
+import json
+import os
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from fuzz.cli.main import main
-from fuzz.store.database import Database
-from fuzz.triage.report_page import book_of
+from fuzz.store.database import Database, default_url
+from fuzz.store.kept_findings import stories
+from fuzz.store.marks import Marks
+from fuzz.triage.report_page import site_of
 from fuzz.triage.report_server import LOOPBACK, make_server
-from harness.report.html_report import page
+from harness.report import api
+from harness.report.html_script import LIVE_SCRIPT
 from tests.support.kept import filled
+from tests.support.paths import ROOT
+from tests.support.schemas import check_schema
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
     """A database as campaigns leave it."""
     return filled(tmp_path_factory.mktemp("campaign"))
-
-
-@pytest.fixture(scope="module")
-def html(database: Database) -> str:
-    """The report of it."""
-    return page(book_of(database))
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,10 +46,10 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
 
 
-@pytest.fixture
-def port(html: str) -> Iterator[int]:
+@pytest.fixture(scope="module")
+def port(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A server that runs."""
-    server = make_server(0, lambda: html)
+    server = make_server(0, site_of(database, tmp_path_factory.mktemp("campaign")).get)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server.server_port
@@ -53,18 +58,95 @@ def port(html: str) -> Iterator[int]:
     thread.join()
 
 
+def ask(port: int, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request("GET", path, headers={"Host": f"localhost:{port}", **given})
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer, body
+
+
 @pytest.mark.parametrize(
     ("path", "host", "status"),
     [("/", "127.0.0.1", 200), ("/?x", "localhost", 200), ("/etc/passwd", "localhost", 404), ("/", "evil.example", 403)],
 )
-def test_serve(port: int, html: str, path: str, host: str, status: int) -> None:
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
-    connection.request("GET", path, headers={"Host": f"{host}:{port}"})
-    answer = connection.getresponse()
-    body = answer.read().decode()
-    connection.close()
-    assert answer.status == status and (body == html) == (status == 200)
+def test_serve(port: int, path: str, host: str, status: int) -> None:
+    answer, body = ask(port, path, Host=f"{host}:{port}")
+    assert answer.status == status and body.startswith(b"<!DOCTYPE html>") == (status == 200)
     assert "default-src 'none'" in (answer.headers["Content-Security-Policy"] or "")
+
+
+def test_a_page_is_packed_and_not_sent_twice(port: int) -> None:
+    answer, body = ask(port, "/", Accept_Encoding="gzip")
+    assert answer.headers["Content-Encoding"] == "gzip"
+    plain = gzip.decompress(body)
+    assert plain == ask(port, "/")[1] and len(body) < len(plain) / 3
+    again, nothing = ask(port, "/", If_None_Match=answer.headers["ETag"] or "")
+    assert (again.status, nothing) == (304, b"")
+
+
+def test_details_come_on_demand(port: int, database: Database) -> None:
+    _, first = ask(port, "/")
+    text = first.decode()
+    assert "Who sides with KVM" not in text and LIVE_SCRIPT in text
+    for story in stories(database):
+        place = f"/findings/{story.anchor}"
+        assert f'data-load="{place}"' in text and f'href="{place}"' in text
+        answer, body = ask(port, place)
+        assert answer.status == 200 and b"How to reproduce" in body
+    assert ask(port, "/findings/nosuch")[0].status == 404
+
+
+def test_the_api_fits_its_schema(port: int, database: Database) -> None:
+    schema = json.loads((ROOT / "docs" / "schema" / "api.json").read_text())
+    places = {name: f"/{name}" for name in ("problems", "errata", "clusters", "runs")}
+    places |= {"index": "", "cluster": f"/clusters/{stories(database)[0].anchor}"}
+    for name, place in places.items():
+        answer, body = ask(port, f"{api.ROOT}{place}")
+        assert answer.status == 200 and answer.headers["Content-Type"] == "application/json"
+        check_schema({**schema, "$ref": f"#/$defs/{name}"}, json.loads(body))
+    answer, body = ask(port, f"{api.ROOT}/nosuch")
+    assert answer.status == 404 and "error" in json.loads(body)
+    rows = json.loads(ask(port, f"{api.ROOT}/clusters")[1])["clusters"]
+    for row in (finding for cluster in rows for finding in cluster["findings"]):
+        assert json.loads(ask(port, row["detail"])[1])["finding"]["id"] == row["id"]
+
+
+def test_two_at_once_are_answered_at_once(port: int) -> None:
+    ask(port, "/")
+    begun = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: ask(port, "/", Accept_Encoding="gzip"), range(20)))
+    assert all(answer.status == 200 for answer, _ in answers)
+    assert (time.monotonic() - begun) / 20 < 0.3
+
+
+def test_a_visitor_that_says_nothing_holds_up_nobody(port: int) -> None:
+    with socket.create_connection((LOOPBACK, port)) as silent:
+        silent.send(b"GET /")
+        assert ask(port, "/")[0].status == 200
+
+
+def test_what_is_new_in_the_database_is_shown(tmp_path: Path) -> None:
+    database = filled(tmp_path)
+    site = site_of(database, tmp_path)
+    id_ = json.loads(site.get(f"{api.ROOT}/problems").plain)["problems"][0]["id"]
+    before = site.get("/").tag
+    Marks(database).set(id_, "2026-01-01", note="seen it")
+    deadline = time.monotonic() + 30
+    while site.get("/").tag == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert b"seen it" in site.get("/").plain
+
+
+def test_a_database_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "findings.db").write_text("no database, but long enough to be looked at\n" * 100)
+    site = site_of(Database(default_url(tmp_path)), tmp_path)
+    assert site.get("/").status == 500 and b"not a database" in site.get("/").plain
+    assert "error" in json.loads(site.get(api.ROOT).plain)
 
 
 def test_a_port_that_is_taken(port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,3 +154,15 @@ def test_a_port_that_is_taken(port: int, tmp_path: Path, capsys: pytest.CaptureF
     for wrong in (port, 70_000):
         assert main(["serve", "--port", str(wrong), "--campaign", str(tmp_path)]) == 2
     assert "cannot be used" in capsys.readouterr().err
+
+
+def test_a_pipe_is_written_and_stays_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    filled(tmp_path)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        assert main(["report", "write", "--out", str(pipe), "--campaign", str(tmp_path)]) == 0
+        assert read.result(timeout=30).startswith("<!DOCTYPE html>")
+    assert pipe.is_fifo()
+    capsys.readouterr()

@@ -76,7 +76,7 @@ def postgres() -> Iterator[str]:
     try:
         run(str(programs / "initdb"), "-D", str(root / "data"), "-A", "trust", "-U", "postgres", "-N")
         run(str(programs / "pg_ctl"), "-D", str(root / "data"), "-o", options, "-w", "start")
-        yield f"postgresql+psycopg2://postgres@/postgres?host={root}"
+        yield f"postgresql://postgres@/postgres?host={root}"
         run(str(programs / "pg_ctl"), "-D", str(root / "data"), "-m", "immediate", "stop")
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -112,6 +112,25 @@ def test_add_bump_and_a_simpler_representative(url: str) -> None:
     assert (entry.first_seen, store.texts(one.id)) == (one.first_seen, {TRACE: "new"})
     assert store.ids() == (one.id,) and one.id in store
     assert Store(Database(url), FLAKY).ids() == ()
+
+
+def test_who_may_only_read_a_server_reads_it(postgres: str) -> None:
+    one = finding()
+    store = Store(Database(postgres), FINDINGS)
+    store.add(one, SMALL)
+    with Database(postgres).access(write=True) as access:
+        access.run("CREATE ROLE reader LOGIN")
+        access.run("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+    reader = Store(Database(postgres.replace("postgres@", "reader@")), FINDINGS)
+    try:
+        assert reader.ids() == (one.id,)
+        with pytest.raises(StoreError, match="permission denied"):
+            reader.add(one, SMALL)
+    finally:
+        with Database(postgres).access(write=True) as access:
+            access.run("DROP OWNED BY reader")
+            access.run("DROP ROLE reader")
+            access.run("DROP TABLE findings, texts, runs, samples, examples, marks, schema_version")
 
 
 def test_runs_and_samples(url: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from harness.report.guidance_trial import markdown, svg, value_at, wins
 from harness.vm.config import PROJECT
 
@@ -52,3 +54,9 @@ def test_the_stored_trial_is_what_the_documents_show() -> None:
     data = json.loads((PROJECT / "docs" / "coverage.json").read_text())
     assert (PROJECT / "docs" / "coverage.md").read_text() == markdown(data)
     assert (PROJECT / "docs" / "coverage.svg").read_text() == svg(data)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 1e308, 2**70])
+def test_no_campaign_takes_so_long(seconds: float) -> None:
+    with pytest.raises(ValueError, match="seconds"):
+        svg({**a_trial(), "seconds": seconds})

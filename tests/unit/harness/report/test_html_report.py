@@ -18,12 +18,14 @@ from fuzz.store.database import Database
 from fuzz.store.runs import History
 from fuzz.triage.report_page import book_of
 from harness.relations.registry import WORDS
-from harness.report.html_markup import POLICY, Markup, el, put
+from harness.report.html_markup import LIVE_POLICY, POLICY, Markup, el, put
 from harness.report.html_report import page
-from harness.report.html_script import HASH, SCRIPT
+from harness.report.html_script import LIVE_SCRIPT, SCRIPT, hash_of
 from tests.support.kept import filled
 
-NO_END = {"meta", "line", "polyline", "input"}
+NO_END = {"meta", "line", "polyline", "input", "rect", "circle"}
+STOPS = 30
+"""So many presses of the Tab key lead to any problem, at most."""
 
 
 class Reader(HTMLParser):
@@ -36,6 +38,8 @@ class Reader(HTMLParser):
         self.links: set[str] = set()
         self.loads: list[str] = []
         self.text: list[str] = []
+        self.stops: list[str] = []
+        self._folded = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
@@ -44,14 +48,23 @@ class Reader(HTMLParser):
             self.links.add(given.get("href") or "")
         self.loads += [f"{tag} {name}" for name in given if name in ("src", "srcset", "data") or name.startswith("on")]
         self.loads += [tag] * (tag in ("script", "link", "iframe", "object", "img", "b:x"))
+        self._note_stop(tag, given)
         if tag not in NO_END:
             self.open.append(tag)
+
+    def _note_stop(self, tag: str, given: dict[str, str | None]) -> None:
+        """Note where the Tab key stops, but for what is folded."""
+        self._folded += tag == "details"
+        seen = self._folded == (tag == "summary") or (tag == "summary" and self._folded == 1)
+        if seen and (tag in ("a", "input", "select", "summary", "button") or given.get("tabindex") == "0"):
+            self.stops.append(given.get("id") or given.get("href") or tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert tag in NO_END
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+        self._folded -= tag == "details"
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
@@ -73,8 +86,9 @@ def test_it_is_one_well_formed_page(html: str, database: Database) -> None:
     reader = Reader()
     reader.feed(html)
     assert reader.open == [] and reader.loads == ["script"], "our own, which loads nothing"
-    assert html.count(f"<script>{SCRIPT}</script>") == 1 and HASH in POLICY
+    assert html.count(f"<script>{SCRIPT}</script>") == 1 and hash_of(SCRIPT) in POLICY
     assert not re.search(r"fetch|import|XMLHttp|src|eval|innerHTML", SCRIPT)
+    assert not re.search(r"import|XMLHttp|src|eval|innerHTML|//", LIVE_SCRIPT) and hash_of(LIVE_SCRIPT) in LIVE_POLICY
     assert all(count <= 1 for name, count in reader.ids.items() if name)
     assert {link.removeprefix("#") for link in reader.links} <= set(reader.ids), "a link that leads nowhere"
     assert all(link.startswith("#") for link in reader.links), "nothing outside"
@@ -105,8 +119,16 @@ def test_it_tells_everything(html: str) -> None:
     ):
         assert what in text, what
     assert "<mark>" in html and ">7</td>" in html
-    assert html.count('<span class="badge new">new</span>') == 2 * 3, "in the table of clusters and at each finding"
+    assert html.count('<span class="badge new">new</span>') == 2 * 3, "in the list of clusters and at each finding"
     assert "like reset-keeps-banked-registers" in text and "of them new" in text
+
+
+def test_any_problem_is_a_few_stops_away(html: str, database: Database) -> None:
+    reader = Reader()
+    reader.feed(html)
+    assert reader.stops.index("jump") < STOPS - 10, "a list: one stop, then the arrow keys"
+    for problem in book_of(database).problems:
+        assert f'<option value="#problem-{problem.stories[0].anchor}">' in html
 
 
 def test_every_relation_has_a_sentence() -> None:
@@ -147,7 +169,7 @@ def test_a_campaign_that_runs_is_told_by_its_statistics(tmp_path: Path) -> None:
 def test_an_empty_campaign(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'findings.db'}")
     text = page(book_of(database))
-    assert "Nothing unexplained." in text
+    assert "Nothing new." in text and "No run has ended yet." in text
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="the Debian package chromium is not installed")
@@ -166,7 +188,7 @@ def test_a_real_browser_shows_it(html: str, tmp_path: Path, width: int) -> None:
 def test_a_phone_needs_no_scrolling_sideways(html: str, tmp_path: Path) -> None:
     """Chromium has no windows below 500 pixels, so a frame stands in for the phone; all that can be unfolded is."""
     report, phone = tmp_path / "r.html", tmp_path / "phone.html"
-    report.write_text(html.replace("<details>", "<details open>"))
+    report.write_text(html.replace("<details", "<details open"))
     script = "onload = () => {const b = document.querySelector('iframe').contentDocument.documentElement;"
     script += "document.title = `${b.clientWidth} ${b.scrollWidth} ${b.scrollHeight}`}"
     frame = f"<iframe src='{report.as_uri()}' style='border:0;width:390px;height:800px'></iframe>"
@@ -176,3 +198,46 @@ def test_a_phone_needs_no_scrolling_sideways(html: str, tmp_path: Path) -> None:
     dom = subprocess.run(argv, check=True, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     wide, needed, high = map(int, dom.stdout.partition("<title>")[2].partition("<")[0].split())
     assert 300 < wide <= 390 and needed <= wide and high > 5000
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="the Debian package chromium is not installed")
+def test_it_prints_on_a_few_pages(html: str, tmp_path: Path) -> None:
+    report, printed = tmp_path / "r.html", tmp_path / "r.pdf"
+    report.write_text(html)
+    argv = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--print-to-pdf={printed}"]
+    argv += [f"--user-data-dir={tmp_path / 'profile'}", report.as_uri()]
+    subprocess.run(argv, check=True, timeout=60, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert 0 < len(re.findall(rb"/Type\s*/Page\b", printed.read_bytes())) < 20
+
+
+TRY = """
+const inner = document.querySelector("iframe").contentDocument, view = inner.defaultView, said = [];
+const set = (id, value, kind) => {
+  const at = inner.querySelector(id);
+  at.value = value;
+  at.dispatchEvent(new view.Event(kind));
+};
+const left = () => [...inner.querySelectorAll("#problems > article")].filter(one => !one.hidden).length;
+set("#search", "oopsed", "input"); said.push(left()); set("#search", "", "input");
+set("#filter", "crash", "change"); said.push(left()); set("#filter", "", "change");
+said.push(left());
+set("#jump", inner.querySelector("#jump").options[2].value, "change");
+setTimeout(() => {
+  said.push("#" + inner.activeElement.id === inner.querySelector("#jump").value);
+  const head = inner.querySelector("#errata th");
+  head.dispatchEvent(new view.KeyboardEvent("keydown", {key: "Enter"}));
+  document.title = [...said, head.getAttribute("aria-sort")].join(" ");
+}, 300);
+"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="the Debian package chromium is not installed")
+def test_search_filter_jump_and_sort_work(html: str, tmp_path: Path) -> None:
+    report, around = tmp_path / "r.html", tmp_path / "around.html"
+    report.write_text(html)
+    frame = f"<iframe src='{report.as_uri()}' style='width:1200px;height:800px'></iframe>"
+    around.write_text(f"<!DOCTYPE html><title>no</title>{frame}<script>onload = () => {{{TRY}}}</script>")
+    argv = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]
+    argv += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", around.as_uri()]
+    dom = subprocess.run(argv, check=True, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert dom.stdout.partition("<title>")[2].partition("<")[0] == "1 2 3 true ascending"

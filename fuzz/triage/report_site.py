@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages and the JSON of ``shadowfuzz serve``: made once, kept until the database changes, compressed once.
+
+A visit is answered with what is there, however old; what is newer is made meanwhile, for the next one.  Making takes
+seconds (every trace is checked again), a visit none.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from harness.errors import InputError
+from harness.report import api
+from harness.report.campaign_data import Book
+from harness.report.html_markup import el
+from harness.report.html_report import finding_page, page
+
+HTML, JSON = "text/html; charset=utf-8", "application/json"
+LOOK_SECONDS = 1.0
+"""No more often is it asked whether the database has changed."""
+FINDINGS = "/findings/"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is sent: ``plain``, or ``packed`` (gzip) to who takes it; ``tag`` changes with it."""
+
+    status: int
+    kind: str
+    plain: bytes
+    packed: bytes
+    tag: str
+
+
+def answer(status: int, kind: str, text: str) -> Answer:
+    """Return an answer."""
+    plain = text.encode()
+    return Answer(status, kind, plain, gzip.compress(plain, 6, mtime=0), hashlib.sha256(plain).hexdigest()[:20])
+
+
+def _data(document: api.Json, status: int = 200) -> Answer:
+    return answer(status, JSON, json.dumps(document) + "\n")
+
+
+_LISTS: dict[str, Callable[[Book], api.Json]] = {
+    "": api.index,
+    "/problems": api.problems,
+    "/errata": api.errata,
+    "/clusters": api.clusters,
+    "/runs": api.runs,
+}
+
+
+@dataclass
+class _Made:
+    """All answers of one state of the database; what nobody asked for is not made."""
+
+    book: Book | InputError
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+    def get(self, path: str) -> Answer:
+        if path not in self.answers:
+            made = self._make(path)
+            if made.status != 200:
+                return made  # not kept: there are as many as a client can think of
+            self.answers[path] = made
+        return self.answers[path]
+
+    def _make(self, path: str) -> Answer:
+        if isinstance(self.book, InputError):
+            return (
+                _data({"error": str(self.book)}, 500) if _is_api(path) else answer(500, HTML, el("p", str(self.book)))
+            )
+        if path == "/":
+            return answer(200, HTML, page(self.book, live=True))
+        if path.startswith(FINDINGS):
+            story = api.find(self.book, path.removeprefix(FINDINGS))
+            return (
+                answer(404, HTML, "no such finding")
+                if story is None
+                else answer(200, HTML, finding_page(story, self.book.out))
+            )
+        if _is_api(path):
+            return self._api(path.removeprefix(api.ROOT).rstrip("/"))
+        return answer(404, HTML, f"there are /, {FINDINGS}ID and {api.ROOT}")
+
+    def _api(self, path: str) -> Answer:
+        assert isinstance(self.book, Book)
+        if path in _LISTS:
+            return _data(_LISTS[path](self.book))
+        found = api.cluster(self.book, path.removeprefix("/clusters/")) if path.startswith("/clusters/") else None
+        return _data({"error": f"no such place; {api.ROOT} has a list"}, 404) if found is None else _data(found)
+
+
+def _is_api(path: str) -> bool:
+    return path == api.ROOT or path.startswith(f"{api.ROOT}/")
+
+
+class Site:
+    """All answers.  ``read`` reads the database (InputError: it cannot), ``stamp`` changes when that is worth while."""
+
+    def __init__(self, read: Callable[[], Book], stamp: Callable[[], object]) -> None:
+        self._read, self._stamp = read, stamp
+        self._lock = threading.Lock()
+        self._making = False
+        self._looked = time.monotonic()
+        self._seen = stamp()
+        self._made = self._make()
+
+    def get(self, path: str) -> Answer:
+        """Return the answer to a path, without what follows a question mark."""
+        self._look()
+        made = self._made
+        with self._lock:
+            return made.get(path)
+
+    def _make(self) -> _Made:
+        try:
+            made = _Made(self._read())
+        except InputError as error:
+            made = _Made(error)
+        made.get("/")  # what every visit begins with
+        return made
+
+    def _look(self) -> None:
+        """Begin to make what is newer, unless that was looked at just now."""
+        with self._lock:
+            now = time.monotonic()
+            if self._making or now - self._looked < LOOK_SECONDS:
+                return
+            self._looked, seen = now, self._stamp()
+            if seen == self._seen:
+                return
+            self._making = True
+        threading.Thread(target=self._renew, args=(seen,), daemon=True).start()
+
+    def _renew(self, seen: object) -> None:
+        try:
+            made = self._make()
+            with self._lock:
+                self._made, self._seen = made, seen
+        finally:
+            with self._lock:
+                self._making = False
