@@ -95,7 +95,7 @@ NEVER_ENTERED: tuple[Reason, ...] = (
     ),
     Reason(
         "kvm_handle_guest_serror",
-        "needs an SError of the machine while the guest runs: a forged exit replaces only what handle_exit gets",
+        "needs an SError of the machine while the guest runs: a forged exit replaces what handle_exit gets, after it",
         "arch/arm64/kvm/handle_exit.c, handle_exit_early",
         todo=True,
     ),
