@@ -10,7 +10,7 @@ from fuzz.generate import memory_slots
 from fuzz.generate.gic import VCPUS
 from fuzz.generate.values import Weights, bits, register_value
 from harness.arch.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, AccessForm
-from harness.arch.sysregs import READABLE, SYSREGS, WRITABLE, Owed
+from harness.arch.sysregs import READABLE, SYSREGS, WRITABLE, ExpectedResult
 from harness.layout import CONTEXT_NAMES, PROTECTED_NAMES
 from harness.scenario.scenario import Step, slot_step
 from harness.scenario.steps import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Operand
@@ -39,7 +39,7 @@ _NAMES: dict[tuple[str, str], tuple[str, ...]] = {
 } | {("vcpu", "vcpu"): EVERYWHERE}
 _FATAL = ("sctlr_el1", "vbar_el1")
 """After a random value in one of these, a guest does nothing sensible any more."""
-_RAISES = (Owed.UNDEFINED, Owed.EITHER)
+_RAISES = (ExpectedResult.UNDEFINED, ExpectedResult.EITHER)
 _CALM: dict[str, tuple[str, ...]] = {
     # Accesses that raise no exception, whose way through the vectors costs as much as four traps.
     "mrs": tuple(r.name for r in SYSREGS if r.name in READABLE and r.read not in _RAISES),

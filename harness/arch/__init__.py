@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AArch64 as tables, from the Arm ARM: registers, exception classes, instructions, CPU models.  No KVM here.
+"""Describe AArch64 as tables from the Arm ARM: registers, exception classes, instructions, CPU models.
 
-Imports ground files only.  A register of the recorded state is a row of ``registers``; a system register that guests
-may access is a row of ``sysregs``; an instruction is a row of ``a64``; a CPU model is a row of ``cpu_models``.
+Nothing here depends on KVM.  Imports ground files only.  A register of the recorded state is a row of ``registers``; a
+system register that guests may access is a row of ``sysregs``; an instruction is a row of ``a64``; a CPU model is a row
+of ``cpu_models``.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The few A64 instructions that scenario steps and vectors are made of, as rows; disassembly by a library.
+"""Encode and decode the A64 instructions of scenario steps and vectors, as rows; disassemble with a library.
 
 Source of every row: Arm Architecture Reference Manual (DDI 0487), chapter C6.2, the instruction named in the row;
 field positions of loads and stores, C4.1 "Load/store register (unsigned immediate)".
@@ -31,8 +31,9 @@ _BASE_NAMES: tuple[str, ...] = X_NAMES[:ZERO]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """An operand of a :class:`Plain` row, ``width`` bits from bit ``low``: a register of ``names``, or (no names) a
-    number that is a multiple of ``unit``.
+    """An operand of a :class:`Plain` row, in ``width`` bits from bit ``low``.
+
+    It is a register of ``names``, or (no names) a number that is a multiple of ``unit``.
     """
 
     name: str
@@ -64,8 +65,8 @@ class Field:
 class Plain:
     """An instruction that is not in :data:`ACCESS_FORMS`: fixed ``bits``, then its operands in assembler order.
 
-    ``sysreg``: where among the operands the system register stands (None: there is none).  ``size``: the bytes that a
-    load or store moves in all; its syndrome is not valid, whatever it is (Arm ARM D17.2.37, ISV).
+    ``sysreg``: where among the operands the system register stands (None: there is none).  ``size``: the total bytes
+    that a load or store moves; its instruction syndrome is never valid (Arm ARM D17.2.37, ISV).
     """
 
     mnemonic: str
@@ -78,7 +79,7 @@ class Plain:
 
     @property
     def mask(self) -> int:
-        """The bits of a word that say that it is this instruction."""
+        """The bits of a word that identify this instruction."""
         free = 0x1F_FFE0 if self.sysreg is not None else 0
         for field in self.fields:
             free |= (1 << field.width) - 1 << field.low
@@ -177,7 +178,7 @@ _FORM_OF_BITS: Mapping[int, AccessForm] = MappingProxyType({f.bits: f for f in A
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a load or store word does: ``size`` and ``offset`` in bytes; ``rt`` 31 is zr, ``rn`` 31 is sp."""
+    """The access of a load or store word: ``size`` and ``offset`` in bytes; ``rt`` 31 is zr, ``rn`` 31 is sp."""
 
     size: int
     sign_extend: bool
@@ -219,7 +220,7 @@ def decode_plain(word: int) -> Plain | None:
 
 
 def mnemonic(word: int) -> str:
-    """Return the mnemonic of a plain instruction; nothing for any other word."""
+    """Return the mnemonic of a plain instruction; an empty text for any other word."""
     row = decode_plain(word)
     return row.mnemonic if row is not None else ""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bits that a register may lose on its way through the CPU: RES0 and implementation-defined ones, as rows."""
+"""Describe QEMU's CPU models as rows: address sizes, features, and the register bits that a CPU does not keep."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from harness.errors import SetupError
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """``bits`` of ``register`` that need not come back as they were put in on ``cpus`` (all when empty).
+    """``bits`` of ``register`` that need not read back as written on ``cpus`` (all when empty).
 
-    ``res0``: each of them is RES0, so that it comes back as it was put in or as 0, and as nothing else (Arm ARM
-    glossary, RES0).
+    ``res0``: each of them is RES0; it reads back as written or as 0 (Arm ARM glossary, RES0).
     """
 
     register: str
@@ -128,10 +127,10 @@ CPUS: Mapping[str, Model] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Cpu:
-    """What a CPU model keeps and can address: ``masks`` by index in ``registers.STATE``.
+    """A CPU model with the bits that it does not keep: ``masks`` by index in ``registers.STATE``.
 
     ``aligns_device``: an unaligned access to Device memory is an alignment fault (Arm ARM B2.7.2); the emulator may
-    make the access all the same.
+    make the access.
     """
 
     name: str
@@ -148,9 +147,9 @@ class Cpu:
         return {index: self.masks[index].bits for index in live if index in self.masks}
 
     def zeroed(self, index: int, put: int, back: int) -> bool | None:
-        """Whether a register came back with nothing but bits that are RES0 read as 0.
+        """Whether a register read back as written, except RES0 bits that read as 0.
 
-        None: other bits differ, or the bits that the CPU need not keep may come back as anything.
+        None: other bits differ, or the bits that the CPU does not keep may have any value.
         """
         mask = self.masks.get(index)
         if mask is None or not mask.res0 or (put ^ back) & ~mask.bits:
@@ -164,7 +163,7 @@ class Cpu:
 
 
 def cpu_model(name: str) -> Cpu:
-    """Return the row of a CPU model.  SetupError: nobody wrote down its address size yet."""
+    """Return the row of a CPU model.  SetupError: there is no row for it."""
     if name not in CPUS:
         raise SetupError(f"CPU model {name}: not in harness/arch/cpu_models.py; known are {', '.join(CPUS)}")
     masks = {INDEX[m.register]: m for m in MASKS if not m.cpus or name in m.cpus}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the architecture does to a vCPU's registers: exception entry, and KVM's pending work applied.
+"""Compute a vCPU's registers after an exception entry, or after an instruction that KVM emulated.
 
 Sources: Arm ARM AArch64.TakeException and D1.10 (exception entry), C5.2 (PSTATE fields); the kernel's
 ``__kvm_adjust_pc`` and ``enter_exception64`` for what KVM keeps pending.
@@ -27,16 +27,17 @@ PSTATE_A, PSTATE_I, PSTATE_F = 1 << 8, 1 << 7, 1 << 6
 SSBS, BTYPE, DAIF, MODE = 1 << 12, 3 << 10, 0x3C0, 0x1F
 EL0T, EL1T, EL1H = 0x0, 0x4, 0x5
 AARCH32 = 1 << 4
-"""PSTATE.nRW: what the host may put into PSTATE has User mode, where the CPU has AArch32 at EL0."""
+"""PSTATE.nRW: the host may set User mode in PSTATE, where the CPU has AArch32 at EL0."""
 THUMB, AARCH32_E, IT, IT_BLOCK = 1 << 5, 1 << 9, 0x600_FC00, 0x600_1C00
-"""AArch32: PSTATE.T and E; ITSTATE, and what of it is the rest of the block (Arm ARM C5.2.18, SPSR_EL1)."""
+"""AArch32: PSTATE.T and E; ITSTATE, and its bits for the rest of the IT block (Arm ARM C5.2.18, SPSR_EL1)."""
 SCTLR_SPAN, SCTLR_DSSBS, SCTLR_A, SCTLR_M = 1 << 23, 1 << 44, 2, 1
 SCTLR_EE, SCTLR_E0E = 1 << 25, 1 << 24
 SCTLR_NTWI, SCTLR_NTWE = 1 << 16, 1 << 18
 MDSCR_SS = 1
 OS_LOCK_HIDES = 1 | 1 << 13 | 1 << 15 | 0xFFFF_FFFF << 32
-"""MDSCR_EL1.SS, KDE and MDE, which KVM clears in what it loads while the guest's OS Lock is set (kvm_arm_setup_debug in
-arch/arm64/kvm/debug.c); what it puts back has 32 bits in 6.1, the others being RES0 (Arm ARM D17.3.20)."""
+"""MDSCR_EL1.SS, KDE and MDE: KVM clears them in the value that it loads while the guest's OS Lock is set
+(kvm_arm_setup_debug in arch/arm64/kvm/debug.c); the value that 6.1 restores has 32 bits, the others are RES0 (Arm ARM
+D17.3.20)."""
 
 
 def os_locked(mdscr: int, loaded: int) -> bool:
@@ -47,9 +48,9 @@ def os_locked(mdscr: int, loaded: int) -> bool:
 VECTOR_OFFSETS: Mapping[int, int] = MappingProxyType({EL1T: 0x000, EL1H: 0x200, EL0T: 0x400})
 VECTOR_AARCH32 = 0x600
 EXCEPTION = (PC, PSTATE, ELR, SPSR, ESR, FAR)
-"""What entry to an exception may change (Arm ARM AArch64.TakeException)."""
+"""The registers that exception entry may change (Arm ARM AArch64.TakeException)."""
 AARCH32_STATE = (*range(15), PC)
-"""The registers that AArch32 state at EL0 has, R0 to R14 and PC (Arm ARM D1.20.1)."""
+"""The registers of AArch32 state at EL0, R0 to R14 and PC (Arm ARM D1.20.1)."""
 IRQ_OFFSET, FIQ_OFFSET, SERROR_OFFSET = 0x080, 0x100, 0x180
 
 # HCR_EL2.VSE, VI, VF: a virtual SError, IRQ, FIQ is pending (Arm ARM D17.2.48), PSTATE.A, I, F mask it.
@@ -73,7 +74,7 @@ State = tuple[int, ...]
 
 
 def vector(vbar: int, pstate: int) -> int:
-    """Return where a synchronous exception to EL1 goes from ``pstate`` (Arm ARM D1.10.2)."""
+    """Return the vector of a synchronous exception to EL1 from ``pstate`` (Arm ARM D1.10.2)."""
     return (vbar + VECTOR_OFFSETS.get(pstate & MODE, VECTOR_AARCH32)) & MASK64
 
 
@@ -106,9 +107,9 @@ def take_exception(state: State, esr: int | None = None, far: int | None = None,
 
 
 def state_after_instruction(pc: int, pstate: int, wide: bool = True) -> tuple[int, int]:
-    """Return PC and PSTATE behind an instruction: PC + 4, PSTATE.BTYPE and SS clear (kvm_skip_instr).
+    """Return PC and PSTATE after an instruction: PC + 4, PSTATE.BTYPE and SS clear (kvm_skip_instr).
 
-    In AArch32 state ITSTATE moves on, and behind a T32 instruction that is not ``wide`` (ESR_EL2.IL) PC is 2 more
+    In AArch32 state ITSTATE advances, and after a T32 instruction that is not ``wide`` (ESR_EL2.IL) PC is 2 more
     (kvm_skip_instr32; Arm ARM G1.4.2, ITSTATE).
     """
     if not pstate & AARCH32:
@@ -126,7 +127,7 @@ def _next_it(pstate: int) -> int:
 
 
 def skip(state: State, wide: bool = True) -> State:
-    """Return the state behind the current instruction; ``wide`` as in :func:`state_after_instruction`."""
+    """Return the state after the current instruction; ``wide`` as in :func:`state_after_instruction`."""
     new = list(state)
     new[PC], new[PSTATE] = state_after_instruction(state[PC], state[PSTATE], wide)
     return tuple(new)
@@ -135,7 +136,7 @@ def skip(state: State, wide: bool = True) -> State:
 def is_big_endian(values: Sequence[int]) -> bool:
     """Whether the guest's data accesses are big-endian: SCTLR_EL1.EE at EL1, E0E at EL0 (Arm ARM D17.2.118).
 
-    In AArch32 state PSTATE.E tells (Arm ARM E2.8.3).
+    In AArch32 state PSTATE.E decides (Arm ARM E2.8.3).
     """
     if values[PSTATE] & AARCH32:
         return bool(values[PSTATE] & AARCH32_E)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exit codes, exception classes, syndrome fields and PSCI/SMCCC functions, as rows.
+"""List exit codes, exception classes, syndrome fields and PSCI/SMCCC functions as rows.
 
 Sources: exit codes, ``arch/arm64/include/asm/kvm_asm.h``; exception classes and ISS fields, Arm ARM D17.2.37
 (ESR_ELx); PSCI functions, Arm DEN 0022; SMCCC functions, Arm DEN 0028; exit reasons, ``linux/kvm.h``.
@@ -59,9 +59,9 @@ EXCEPTION_CLASSES: tuple[ExceptionClass, ...] = (
 EC_NAMES: Mapping[int, str] = MappingProxyType({c.ec: c.name for c in EXCEPTION_CLASSES})
 EC_BY_NAME: Mapping[str, int] = MappingProxyType({c.name: c.ec for c in EXCEPTION_CLASSES})
 CALLS: tuple[str, ...] = ("HVC64", "SMC64", "HVC32", "SMC32")
-"""Classes that KVM takes for calls (handle_hvc, handle_smc).
+"""Classes that KVM handles as calls (handle_hvc, handle_smc).
 
-AArch32 state has neither instruction at EL0, so that the last two can only be forged.
+AArch32 state has neither instruction at EL0: the last two can only be forged.
 """
 
 
@@ -121,9 +121,9 @@ KVM_EXIT_REASONS: Mapping[int, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class SmcccFunction:
-    """An SMCCC function id and what KVM owes the caller in x0..x3.
+    """An SMCCC function id, and the results that KVM must return in x0..x3.
 
-    ``sleeps``: the vCPU may stop running.  ``at_el2``: KVM may answer at EL2 with x0 = 0 and no exit
+    ``sleeps``: the vCPU may stop running.  ``at_el2``: KVM may handle the call at EL2, with x0 = 0 and no exit
     (``el1_hvc_guest`` in arch/arm64/kvm/hyp/hyp-entry.S).
     """
 
@@ -171,7 +171,7 @@ SMCCC_FUNCTIONS: tuple[SmcccFunction, ...] = (
     SmcccFunction(0x8600_FF01, "VENDOR_HYP_CALL_UID"),
     SmcccFunction(0x8600_0000, "VENDOR_HYP_KVM_FEATURES"),
     SmcccFunction(0x8600_0001, "VENDOR_HYP_KVM_PTP"),
-    # Of protected VMs alone, for which EL2 answers them (harness/guest/pkvm_calls.py).
+    # Only of protected VMs, for which EL2 handles them (harness/guest/pkvm_calls.py).
     SmcccFunction(0xC600_0002, "VENDOR_HYP_KVM_HYP_MEMINFO"),
     SmcccFunction(0xC600_0003, "VENDOR_HYP_KVM_MEM_SHARE"),
     SmcccFunction(0xC600_0004, "VENDOR_HYP_KVM_MEM_UNSHARE"),
@@ -183,7 +183,8 @@ SMCCC_BY_FID: Mapping[int, SmcccFunction] = MappingProxyType({f.fid: f for f in 
 def exit_class(code: int, esr: int) -> str:
     """Name the class of an exit from its exit code and ESR_EL2, such as ``HVC64`` or ``IRQ``.
 
-    With an SError pending too it is that: KVM handles nothing else then (handle_exit in arch/arm64/kvm/handle_exit.c).
+    If an SError is pending too, the class is that of the SError: KVM handles nothing else then (handle_exit in
+    arch/arm64/kvm/handle_exit.c).
     """
     if code & EXIT_WITH_SERROR_BIT:
         return EXIT_CODES[EXCEPTION_EL1_SERROR]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The register table: one row a register, read by the model, the probe, the reports and the docs.
+"""List the registers of a guest's context: one row per register, read by the model, the probe, reports and documents.
 
 Sources: shadow indices, the index table of the SeKVM Coq sources (docs/spec/model.md section 2.2); encodings, Arm ARM
 D19 (``S<op0>_<op1>_C<n>_C<m>_<op2>``); ``sys_regs`` names, ``enum vcpu_sysreg`` in the kernel's
@@ -18,7 +18,7 @@ MASK64 = (1 << 64) - 1
 
 
 class Group(Enum):
-    """What kind of register it is; one class of a finding's signature."""
+    """The kind of a register; one class of a finding's signature."""
 
     GPR = "gpr"
     CORE = "core"
@@ -44,7 +44,7 @@ class Register:
     field name of the Coq sources; ``core`` is the u64 slot in ``struct kvm_regs`` (None: not a core register);
     ``sys_reg`` names the slot of ``kvm_cpu_context.sys_regs``; ``encoding`` is (op0, op1, CRn, CRm, op2).
     ``live_before``: kernels from this version on keep it in memory whatever ``vhe`` says.  ``kept_by_reset``:
-    UNKNOWN at reset (Arm ARM), and KVM_ARM_VCPU_INIT leaves what was there (kvm_reset_vcpu).
+    UNKNOWN at reset (Arm ARM), and KVM_ARM_VCPU_INIT keeps the value (kvm_reset_vcpu).
     """
 
     name: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Register values after a reset: what the Arm ARM and KVM_ARM_VCPU_INIT leave in them."""
+"""List the register values after a reset, by the Arm ARM and KVM_ARM_VCPU_INIT."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.arch import exceptions
 from harness.arch.registers import INDEX
 
 UNKNOWN_RESET = 0x1DE7_EC7E_DBAD_C0DE
-"""What KVM puts into registers whose reset value the architecture leaves UNKNOWN (sys_regs.c, reset_unknown)."""
+"""The value that KVM writes to registers whose reset value is UNKNOWN (sys_regs.c, reset_unknown)."""
 _RESET_TO_ZERO = (
     *("cpacr_el1", "tcr_el1", "vbar_el1", "contextidr_el1"),
     *("cntkctl_el1", "mdscr_el1", "mdccint_el1"),
@@ -28,8 +28,8 @@ RESET_VALUES: Mapping[str, int] = MappingProxyType(
     | dict.fromkeys(_RESET_UNKNOWN, UNKNOWN_RESET)
 )
 NOTHING_LEFT: frozenset[int] = frozenset({0, UNKNOWN_RESET})
-"""What a register may hold after a reset that leaves it UNKNOWN: nothing of what was there before."""
+"""The values that a register may hold after a reset that leaves it UNKNOWN; its value before the reset is not one."""
 HOST_RESET: frozenset[str] = frozenset({"actlr_el1", "amair_el1"})
-"""Registers that a reset takes from the host CPU: any value will do."""
+"""Registers that a reset sets from the host CPU: any value is correct."""
 RESET_BY_INDEX: Mapping[int, int] = MappingProxyType({INDEX[name]: value for name, value in RESET_VALUES.items()})
 HOST_RESET_INDEX: frozenset[int] = frozenset(INDEX[name] for name in HOST_RESET)

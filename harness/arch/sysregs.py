@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""System registers that a guest may read and write, as rows: what each access owes a vCPU without optional features.
+"""List the system registers that a guest may access, as rows: the required results without optional features.
 
-Whether an access traps is KVM's choice and differs between releases; what the guest gets out of it does not, or is
-said to be free.  Encodings and access rules: Arm ARM D19 (AArch64 System register descriptions), the register's page.
+Whether an access traps is KVM's choice and differs between releases.  The result for the guest does not, unless the row
+leaves it open.  Encodings and access rules: Arm ARM D19 (AArch64 System register descriptions), the register's page.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from types import MappingProxyType
 from harness.arch.registers import STATE, Encoding
 
 
-class Owed(Enum):
-    """What an access from EL1 owes."""
+class ExpectedResult(Enum):
+    """The required result of an access from EL1."""
 
     STATE = "the register of the vCPU's recorded state"
     ZERO = "reads as zero"
@@ -27,20 +27,26 @@ class Owed(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SysReg:
-    """A row: ``read`` and ``write`` say what MRS and MSR from EL1 owe, ``why`` the source of what is not plain.
+    """A row: ``read`` and ``write`` are the required results of MRS and MSR from EL1, ``why`` gives a source if needed.
 
-    ``gic``: the two where the vCPU has an in-kernel GICv3, if they differ then.
+    ``gic``: the two results for a vCPU with an in-kernel GICv3, if they differ.
     """
 
     name: str
     encoding: Encoding
-    read: Owed
-    write: Owed
+    read: ExpectedResult
+    write: ExpectedResult
     why: str = ""
-    gic: tuple[Owed, Owed] | None = None
+    gic: tuple[ExpectedResult, ExpectedResult] | None = None
 
 
-_S, _Z, _A, _U, _E = Owed.STATE, Owed.ZERO, Owed.ANY, Owed.UNDEFINED, Owed.EITHER
+_S, _Z, _A, _U, _E = (
+    ExpectedResult.STATE,
+    ExpectedResult.ZERO,
+    ExpectedResult.ANY,
+    ExpectedResult.UNDEFINED,
+    ExpectedResult.EITHER,
+)
 
 _ID = "ID registers are read-only (D19.2); KVM may hide features, so any value will do"
 _RESERVED = "reserved ID space is RAZ (D18.3.1, op0=3, op1=0, CRn=0, CRm=2..7)"
@@ -55,8 +61,8 @@ _NO_REGISTER = "emulator: QEMU 7.2 has no such register, so it is UNDEFINED ther
 _TIMER = "counters run on"
 _SET_WAY = "cache maintenance by set/way: no register changes"
 
-# What differs from "read and write reach the recorded register" among those of harness/arch/registers.py.
-_ACCESS: Mapping[str, tuple[Owed, Owed, str]] = MappingProxyType(
+# The registers of harness/arch/registers.py for which not both read and write reach the recorded register.
+_ACCESS: Mapping[str, tuple[ExpectedResult, ExpectedResult, str]] = MappingProxyType(
     {
         "mpidr_el1": (_S, _U, "read-only"),
         "actlr_el1": (_S, _A, "ACTLR_EL1 is IMPLEMENTATION DEFINED; KVM ignores writes"),
@@ -237,16 +243,16 @@ SYSREGS: tuple[SysReg, ...] = (
     *_OTHERS,
 )
 TIMERS: frozenset[str] = frozenset(r.name for r in SYSREGS if r.why is _TIMER)
-"""What a kernel traps or leaves to the CPU, as it likes: a trap that is forged it may not know."""
+"""Registers that a kernel may trap or leave to the CPU: it may have no handler for a forged trap."""
 COUNTERS: frozenset[str] = TIMERS - {"cntfrq_el0"}
-"""What reads another value each time."""
+"""Registers that read as another value each time."""
 KEEPERS: frozenset[str] = frozenset(r.name for r in SYSREGS if r.why is _IMPDEF or r.gic == (_A, _A))
-"""What holds what was written to it, if it is there at all: between two reads nothing but the guest may change it."""
+"""Registers that keep what was written, if they exist: between two reads only the guest may change them."""
 
 BY_NAME: Mapping[str, SysReg] = MappingProxyType({r.name: r for r in SYSREGS})
 BY_ENCODING: Mapping[Encoding, SysReg] = MappingProxyType({r.encoding: r for r in SYSREGS})
 
 READABLE: tuple[str, ...] = tuple(r.name for r in SYSREGS if r.encoding[0] != 1)
-"""What an MRS may name; with op0 1 it would be SYSL."""
+"""Registers that an MRS may name; with op0 1 it would be SYSL."""
 WRITABLE: tuple[str, ...] = tuple(r.name for r in SYSREGS if r.why is not _TIMER)
-"""What an MSR (or SYS) may name; a timer that fires would make every later step uncertain."""
+"""Registers that an MSR (or SYS) may name; no timers: one that fires would make every later step uncertain."""

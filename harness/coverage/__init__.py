@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What scenarios exercised, and what they cannot: steps, exits, rules of the contract, KVM's own code.
+"""Measure what scenarios exercise, and list what they cannot: steps, exits, rules of the contract, KVM's own code.
 
-Imports ``findings`` and rooms before it.  What a step can meet is a row of ``reachable_exits``; a handler of KVM is a
-row of ``kvm_handlers``.
+Imports ``findings`` and rooms before it.  The exits that a step can meet are a row of ``reachable_exits``; a handler of
+KVM is a row of ``kvm_handlers``.
 """

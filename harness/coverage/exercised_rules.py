@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which rules of the host's contract a run exercised: where one applied, and was compared with nothing left out."""
+"""Determine which rules of the host's contract a run exercised: those that applied and were compared completely."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from harness.arch import exceptions, exits, sysregs
 from harness.arch.exits import DABT
 from harness.arch.registers import INDEX
-from harness.arch.sysregs import Owed
+from harness.arch.sysregs import ExpectedResult
 from harness.coverage.exercised_steps import executed, is_whole
 from harness.findings.checked import Comparison
 from harness.gic.registers import place
@@ -35,12 +35,11 @@ from harness.trace.slot_timeline import OPS
 
 _RESET = tuple(rule.name.removeprefix("reset.") for rule in RULES if rule.name.startswith("reset."))
 _READ = "read from "
-"""What a run leaves out that read a register which may hold any value: that is the rule."""
+"""Prefix of the reason of a run that read a register which may hold any value: that is the rule itself."""
 
 
 def exercised_rules(scenario: Scenario, indexed: IndexedTrace, compared: Iterable[Comparison]) -> frozenset[str]:
-    """Return the rules, by their names in :data:`harness.relations.contract_rules.RULES`; ``compared`` as in
-    ``Exercise.add``."""
+    """Return the names of exercised :data:`harness.relations.contract_rules.RULES`; ``compared``: all comparisons."""
     left_out: dict[tuple[str, int], list[str]] = {}
     for one in compared:
         reasons = left_out.setdefault((one.relation, one.event), [])
@@ -81,20 +80,20 @@ def rules_at(scenario: Scenario, indexed: IndexedTrace, event: int, register: st
 
 
 def _turn(round_: Round) -> Iterator[str]:
-    """Yield the rules of one turn of the host, all of which were compared."""
+    """Yield the rules of one round of the host, all of which were compared."""
     yield from _userspace(round_)
     exit_ = round_.exit
     if round_.reset:
-        if not any(host.op in (OP_ABORT, OP_SERROR) for host in round_.hosts):
+        if not any(host.op in (OP_ABORT, OP_SERROR) for host in round_.host_actions):
             yield from (f"reset.{name}" for name in _RESET if INDEX[name] not in round_.host_wrote)
     elif exit_ is not None and not exit_.forged:
         yield from _exit(round_, exit_)
 
 
 def _userspace(round_: Round) -> Iterator[str]:
-    """Yield the rules about what userspace did."""
+    """Yield the rules of userspace's actions."""
     exit_ = round_.exit
-    done = [host for host in round_.hosts if not host.error]
+    done = [host for host in round_.host_actions if not host.error]
     ops = {host.op for host in done}
     if round_.host_wrote:
         yield "host.set"
@@ -118,14 +117,14 @@ def _userspace(round_: Round) -> Iterator[str]:
         and exit_.hcr & (exceptions.HCR_VI | exceptions.HCR_VF)
     ):
         yield "host.line.kept"
-    for host in round_.hosts:
+    for host in round_.host_actions:
         if host.op == OP_GIC_LINE and (fails := line_fails(host, round_.world.gic)) is not None:
             inputs = "spi" if host.a < PPI else "ppi"
             yield f"gic.line.{('none' if round_.world.gic else 'without') if fails else inputs}"
 
 
 def _exit(round_: Round, exit_: Switch) -> Iterator[str]:
-    """Yield the rules about the exit that a turn began with."""
+    """Yield the rules of the exit that a round began with."""
     kind = round_.exit_class
     if (exit_.debugged or round_.entry.debugged) and guest_debug.begins(round_) is not None:
         yield "debug.step_begins"
@@ -174,7 +173,7 @@ def _call(exit_: Switch, vcpus: int) -> Iterator[str]:
 
 
 def _abort(round_: Round, exit_: Switch, kind: str) -> Iterator[str]:
-    """Yield the rules of an access or a fetch that stage 2 refused."""
+    """Yield the rules of an access or a fetch that faulted at stage 2."""
     world = round_.world
     slot = world.slot(exit_.page)
     if exit_.page >> world.ipa_bits:
@@ -192,12 +191,12 @@ def _abort(round_: Round, exit_: Switch, kind: str) -> Iterator[str]:
     elif not DABT["ISV"].get(exit_.esr):
         if not DABT["CM"].get(exit_.esr):
             yield f"abort.no_syndrome{'.protected' if world.protected else ''}"
-    elif mmio_exit_of(round_) is not None and not any(host.op == OP_ABORT for host in round_.hosts):
+    elif mmio_exit_of(round_) is not None and not any(host.op == OP_ABORT for host in round_.host_actions):
         yield from _mmio(round_, exit_, read_only=slot is not None)
 
 
 def _mmio(round_: Round, exit_: Switch, *, read_only: bool) -> Iterator[str]:
-    """Yield the rules of an MMIO access of which userspace was told."""
+    """Yield the rules of an MMIO access that KVM reported to userspace."""
     log_size, target = DABT["SAS"].get(exit_.esr), DABT["SRT"].get(exit_.esr)
     is_store, size = DABT["WNR"].get(exit_.esr), SIZES[log_size]
     if log_size and exceptions.is_big_endian(exit_.values):
@@ -226,7 +225,7 @@ def _interrupt_controller(exit_: Switch) -> Iterator[str]:
 
 
 def _run(entry: Switch, exit_: Switch, steps: Mapping[int, Step], *, gic: bool) -> Iterator[str]:
-    """Yield the rules of accesses to system registers that did not trap: the CPU owes them then."""
+    """Yield the rules of accesses to system registers that did not trap: the CPU must follow them."""
     if entry.values[exceptions.PSTATE] & exceptions.MODE == exceptions.EL0T:
         return
     texts = {address: " ".join((step.kind, *map(str, step.args))) for address, step in steps.items()}
@@ -235,7 +234,7 @@ def _run(entry: Switch, exit_: Switch, steps: Mapping[int, Step], *, gic: bool) 
         if keyword in ("mrs", "msr"):
             row = sysregs.BY_NAME[args[keyword == "mrs"]]
             own = gic and row.gic is not None
-            if own or (row.read if keyword == "mrs" else row.write) is not Owed.EITHER:
+            if own or (row.read if keyword == "mrs" else row.write) is not ExpectedResult.EITHER:
                 yield register_rule(row.name, is_read=keyword == "mrs", gic=own)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What scenarios exercised: which steps met which exits, and which relations judged them; pure counts over traces."""
+"""Count what scenarios exercised: which steps met which exits, and which relations compared them.  Pure."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ NO_EXIT = "no exit"
 """Column of a guest step that was executed without leaving the guest."""
 OTHER_CODE, OTHER_CLASS = "other code", "other class"
 BEGIN, ELSEWHERE = "(begin)", "(elsewhere)"
-"""Rows of what is no step: the first entry, and an exit from code that is none of the scenario's, such as VECTORS."""
+"""Rows that are not steps: the first entry, and an exit from code that is none of the scenario's, such as VECTORS."""
 _IN_RUN = frozenset({"switch"})
-"""Relations that are about the run of the guest before an exit; all others are about the turn of the host behind it."""
+"""Relations about the run of the guest before an exit; all others are about the round of the host after it."""
 _NOT_KEPT = frozenset(mask.reason for mask in MASKS)
-"""Bits that a CPU does not keep: a register that is compared but for them is compared."""
+"""Bits that a CPU does not keep: a register that is compared without them counts as compared."""
 LEAVES = frozenset({"br", "eret"})
-"""Steps that go elsewhere."""
+"""Steps that branch elsewhere."""
 FORGE, VCPU = "forge", "vcpu"
 
 
@@ -44,7 +44,7 @@ class StepAtExit(NamedTuple):
 
 @dataclass
 class Judged:
-    """How often a relation judged a place with nothing left out, and why something was left out at other times."""
+    """How often a relation compared a place completely, and why something was left out at other times."""
 
     whole: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
@@ -52,13 +52,13 @@ class Judged:
 
 @dataclass
 class Exercise:
-    """Counts of one target: how often each place was reached, and how it was judged, by place and relation."""
+    """Counts of one target: how often each place was reached, and how it was compared, by place and relation."""
 
     reached: Counter[StepAtExit] = field(default_factory=Counter)
     judged: dict[StepAtExit, dict[str, Judged]] = field(default_factory=dict)
 
     def add(self, scenario: Scenario, indexed: IndexedTrace, compared: Iterable[Comparison]) -> None:
-        """Count one run of a scenario; ``compared``: what :func:`harness.findings.check.check` told its witness."""
+        """Count one run of a scenario; ``compared``: the comparisons of :func:`harness.findings.check.check`."""
         by_event: dict[int, dict[str, list[str]]] = {}
         for one in compared:
             reasons = by_event.setdefault(one.event, {}).setdefault(one.relation, [])
@@ -76,7 +76,7 @@ class Exercise:
                     judged.left_out.update(reasons)
 
     def to_json(self) -> list[dict[str, object]]:
-        """Return the places in order; reasons only where nothing was ever judged as a whole."""
+        """Return the places in order; reasons only where nothing was ever compared completely."""
         return [
             {
                 "step": place.step,
@@ -90,18 +90,18 @@ class Exercise:
 
 
 def is_whole(one: Comparison) -> bool:
-    """Whether a comparison left nothing out but bits that a CPU does not keep."""
+    """Whether a comparison left out nothing, except bits that a CPU does not keep."""
     return not one.left_out or one.left_out in _NOT_KEPT
 
 
 def class_of(exit_: Switch) -> str:
-    """Return the class of an exit, what it was forged to if it was; codes and classes without a name are one each."""
+    """Return the class of an exit, the forged one if there is one; codes and classes without a name are one each."""
     name = exit_class(exit_.code, exit_.esr)
     return OTHER_CODE if name.startswith("CODE") else OTHER_CLASS if name.startswith("EC0x") else name
 
 
 Events = tuple[tuple[int, bool], ...]
-"""Events of the trace that judge a place: index, and whether it is the run before it that counts."""
+"""Events of the trace whose comparisons count for a place: index, and whether the run before it counts."""
 
 
 def _places(scenario: Scenario, indexed: IndexedTrace) -> Iterator[tuple[StepAtExit, Events]]:
@@ -127,14 +127,14 @@ def _places(scenario: Scenario, indexed: IndexedTrace) -> Iterator[tuple[StepAtE
             yield StepAtExit(BEGIN, NO_EXIT), events
         elif round_.exit.forged:
             continue
-        for host in round_.hosts:
+        for host in round_.host_actions:
             if host.asked and host.step < len(kinds) and not host.error:
                 yield StepAtExit(kinds[host.step], "FIRST" if round_.exit is None else class_of(round_.exit)), events
     yield from _switched(trace, kinds)
 
 
 def _next_exits(trace: Trace) -> Mapping[int, int]:
-    """Return the exit that ends the run after a turn of the host, by the event that the turn begins with."""
+    """Return the exit that ends the run after a round of the host, by the first event of the round."""
     found: dict[int, int] = {}
     waiting: dict[int, int] = {}
     for index, event in enumerate(trace.events):
@@ -150,7 +150,7 @@ def _next_exits(trace: Trace) -> Mapping[int, int]:
 
 
 def _switched(trace: Trace, kinds: list[str]) -> Iterator[tuple[StepAtExit, Events]]:
-    """Yield what a change to another vCPU meets: the exit that the one before stands behind."""
+    """Yield the exit that a change to another vCPU meets: the last one of the vCPU before."""
     last: Switch | None = None
     at = 0
     for index, event in enumerate(trace.events):
@@ -164,7 +164,7 @@ def _switched(trace: Trace, kinds: list[str]) -> Iterator[tuple[StepAtExit, Even
 
 
 def _trapped(exit_: Switch) -> int:
-    """Return the address of the instruction that an exit is about: behind an HVC the return address is one further."""
+    """Return the address of the instruction that an exit is about; after an HVC the return address is the next one."""
     called = exit_.marks & MARK_CALL if exit_.forged else exit_.exit_class == "HVC64"
     return (exit_.values[exceptions.PC] - (4 if called else 0)) & MASK64
 
@@ -180,13 +180,13 @@ def _step_of(exit_: Switch, kinds: list[str], code: Mapping[int, str]) -> str:
 
 
 def _stepped(entry: Switch, exit_: Switch, code: Mapping[int, str]) -> str:
-    """Return the guest step that a software step ended behind."""
+    """Return the guest step after which a software step ended."""
     first = pending.apply_pending(entry.values, entry.pending)[exceptions.PC]
     return code.get(first - 4 if first == exit_.values[exceptions.PC] else first, ELSEWHERE)
 
 
 def executed(entry: Switch, exit_: Switch, code: Mapping[int, str]) -> list[str]:
-    """Return what ``code`` says of each instruction that the guest executed on the way, as far as it is straight."""
+    """Return what ``code`` has for each instruction that the guest executed on the way, as far as it is straight."""
     seen = pending.apply_pending(entry.values, entry.pending)
     first, last, elr = seen[exceptions.PC], _trapped(exit_), exit_.values[exceptions.ELR]
     if first not in code:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What scenarios reached, of KVM's code and of the model: pure functions over what was measured of each."""
+"""Summarise the parts of KVM's code and of the model that scenarios reached: pure functions over measurements."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Decision = tuple[str, bool]
 
 
 Goal = Edge | Decision | int
-"""Anything that a scenario can reach: an edge, a decision, a feature of the campaign's."""
+"""Anything that a scenario can reach: an edge, a decision, a feature of the campaign."""
 
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """What one scenario reached: edges of KVM's code, decisions of the model, and the campaign's features.
+    """The goals that one scenario reached: edges of KVM's code, decisions of the model, and the campaign's features.
 
-    ``forged``: it replaces exits, so that a handler may be tested by something that no guest does.
+    ``forged``: it replaces exits, so that it may test a handler with an exit that no guest causes.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Covered:
 
 @dataclass(frozen=True, slots=True)
 class FunctionReach:
-    """How much of a function was executed: blocks, instructions of all that it has, and scenarios that were in it."""
+    """The executed part of a function: blocks, instructions out of all, and the scenarios that entered it."""
 
     function: Function
     blocks: int
@@ -142,7 +142,7 @@ def _functions_in(text: KvmText, covered: Covered) -> frozenset[int]:
 def handlers(text: KvmText, covered: Sequence[Covered], *, vhe: bool) -> tuple[HandlerReach, ...]:
     """Return the exit handlers that this kernel has; one is entered where its first instruction begins a block.
 
-    Of what KVM has twice, with VHE and without, only the copy that this mode runs.
+    Of a handler that KVM has twice, with VHE and without, only the copy of this mode is returned.
     """
     entered = Counter(block for one in covered for block in blocks_of(one.edges))
     forged = Counter(block for one in covered if one.forged for block in blocks_of(one.edges))

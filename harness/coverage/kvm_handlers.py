@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KVM's exit handlers as rows, and why a scenario may never enter one, or never make the model decide something.
+"""List KVM's exit handlers as rows, and why scenarios never enter one, or never make the model decide something.
 
 Names and classes: ``arm_exit_handlers`` and ``handle_exit_early`` in arch/arm64/kvm/handle_exit.c,
 ``hyp_exit_handlers`` in arch/arm64/kvm/hyp/nvhe/switch.c and hyp/vhe/switch.c.  A kernel has those of its release.
@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A function of KVM's that takes an exit, and the exception classes that lead to it (asm/esr.h)."""
+    """A function of KVM that handles an exit, and the exception classes that lead to it (asm/esr.h)."""
 
     function: str
     classes: str
@@ -56,7 +56,7 @@ HANDLERS: tuple[Handler, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why something (a pattern of names) is never reached; ``todo``: nothing forbids it, it is not done yet."""
+    """Why something (a pattern of names) is never reached; ``todo``: it is possible, and not done yet."""
 
     what: str
     why: str
@@ -95,7 +95,7 @@ NEVER_ENTERED: tuple[Reason, ...] = (
     ),
     Reason(
         "kvm_handle_guest_serror",
-        "needs an SError of the machine while the guest runs: a forged exit replaces what handle_exit gets, behind it",
+        "needs an SError of the machine while the guest runs: a forged exit replaces what handle_exit gets, after it",
         "arch/arm64/kvm/handle_exit.c, handle_exit_early",
         todo=True,
     ),

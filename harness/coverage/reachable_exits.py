@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which exits each step of a scenario can meet, as rows, and why some are not reached or not judged, as rows."""
+"""List, as rows, the exits that each step of a scenario can meet, and why some are not reached or not compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.coverage.exercised_steps import FORGE, NO_EXIT, OTHER_CLASS, OTHER_
 from harness.scenario.steps import STEP_KINDS, StepKind
 
 GUEST_EXITS: tuple[str, ...] = ("WFX", "HVC64", "SMC64", "SYS64", "IABT_LOW", "DABT_LOW")
-"""Classes of exits that a host step may stand behind: those that guest steps ask for."""
+"""Classes of exits at which a host step may take place: those that guest steps cause."""
 
 
 STEPPED = "SOFTSTP_LOW"
@@ -89,13 +89,13 @@ MEETS: tuple[ReachableExit, ...] = (
 )
 """A step without a row must be reached, by whatever exit it meets.  ``TRAP`` is the code of all exception classes.
 
-Beside these every guest step may meet an interrupt of the host (IRQ) and the first fetch of its page (IABT_LOW).
+In addition every guest step may meet an interrupt of the host (IRQ) and the first fetch of its page (IABT_LOW).
 """
 
 
 @dataclass(frozen=True, slots=True)
 class UnreachedReason:
-    """Why a place (patterns of step, class and target) is not reached; ``todo``: nothing forbids it."""
+    """Why a place (patterns of step, class and target) is not reached; ``todo``: it is possible."""
 
     steps: str
     classes: str
@@ -129,13 +129,13 @@ def classes_of(step: StepKind) -> tuple[str, ...]:
 
 
 def possible() -> Iterator[StepAtExit]:
-    """Yield every place that some row says can be reached."""
+    """Yield every place that can be reached by some row."""
     for kind in STEP_KINDS:
         yield from (StepAtExit(kind.keyword, name) for name in classes_of(kind))
 
 
 def unreached_reason(place: StepAtExit, target: str) -> UnreachedReason | None:
-    """Return why a place is not reached on a target, None if nobody wrote that down."""
+    """Return why a place is not reached on a target, None if no row says so."""
     for row in NOT_REACHED:
         if all(map(fnmatchcase, (*place, target), (row.steps, row.classes, row.targets))):
             return row

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which alarms are KVM's answer to what a scenario forged: its assertion that no CPU reports such an exit.  Pure."""
+"""Find the alarms that a forged exit explains: KVM's assertions that no CPU reports such an exit.  Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.trace.events import EXIT, Switch, Trace
 from harness.vm.alarms import Alarm
 
 WARN = "warn"
-"""The kind of alarm (:data:`harness.vm.alarms.KINDS`) that an assertion is."""
+"""The kind of alarm (:data:`harness.vm.alarms.KINDS`) of an assertion."""
 
 
 class Asserted(NamedTuple):
@@ -24,21 +24,21 @@ class Asserted(NamedTuple):
 
     @property
     def name(self) -> str:
-        """By what it is counted: the function that asserts, and the syndrome that it was given."""
+        """The name by which it is counted: the function that asserts, and its syndrome."""
         return f"{self.alarm.function} at a forged {self.kind}, ESR_EL2 {self.esr:#x}"
 
 
 class Alarms(NamedTuple):
-    """What a kernel complained of while a scenario ran: findings, and its assertions about exits that were forged."""
+    """The alarms of a kernel while a scenario ran: findings, and its assertions about forged exits."""
 
     findings: tuple[Alarm, ...] = ()
     asserted: tuple[Asserted, ...] = ()
 
 
 def sort_alarms(alarms: Iterable[Alarm], trace: Trace) -> Alarms:
-    """Tell an alarm that an exit of the trace explains from those that are findings.
+    """Separate the alarms that an exit of the trace explains from those that are findings.
 
-    Only an exit that was forged explains one, and only that assertion of KVM's that its row names.
+    Only a forged exit explains one, and only the assertion of KVM that its row names.
     """
     found = tuple(alarms)
     if not found:

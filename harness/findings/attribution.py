@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attribute divergences to errata: by switching rules on, and looking whether what was observed is then predicted.
+"""Attribute divergences to errata: switch rules on, and test whether they predict the observed values.
 
 A divergence belongs to an erratum only if its relation with that rule predicts the observed value, bit for bit, and
-nothing else of the round, or of the run, gets worse.  Of several sets of rules the smallest counts.  What no set
-predicts, although an erratum of the target might have caused it by its name and exit class, has another cause.
+nothing else of the round, or of the run, gets worse.  Of several sets of rules the smallest counts.  A divergence that
+no set predicts, although an erratum of the target may cause one with its name and exit class, has another cause.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.relations.host import PARTIAL
 from harness.relations.registry import OF_A_ROUND
 
 MAX_ERRATA = 3
-"""So many errata at the most are tried together on one round or run."""
+"""At most so many errata are tried together on one round or run."""
 MAX_MORE = 2
 """So many are added at once to the best set of them, as long as more is predicted with them."""
 MAX_WITH_OTHERS = 2
@@ -28,13 +28,13 @@ Again = Callable[[frozenset[str]], frozenset[str] | None]
 """Compares once more with some rules switched on: the names that still differ, None where nothing was predicted."""
 _BY_RULE = tuple(row for row in OF_A_ROUND if row.by_rule)
 _DONE = frozenset({"pc", "inject"})
-"""What ``save.*`` shows of a flag of KVM's: 0 where the guest goes on as it was."""
+"""The value of ``save.*`` for a flag of KVM: 0 where the guest continues as it was."""
 
 
 class Attribution(NamedTuple):
     """The errata that predict a round or a run, and the names of the divergences that only they predict.
 
-    ``other`` are the names that an erratum might have caused, and that no set of errata predicts.  ``again``: one of
+    ``other`` are the names that an erratum may have caused, and that no set of errata predicts.  ``again``: one of
     the errata is recorded for other releases only.  ``fewer``: names that some of the errata alone predict, and which.
     """
 
@@ -45,13 +45,13 @@ class Attribution(NamedTuple):
     fewer: tuple[tuple[str, frozenset[str]], ...] = ()
 
     def cause_of(self, name: str) -> str:
-        """Return what an explained divergence has as its cause."""
+        """Return the cause of an explained divergence."""
         errata = joined(dict(self.fewer).get(name, self.errata))
         return f"{errata} ({SEEN_AGAIN})" if self.again else errata
 
 
 def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) -> Attribution | None:
-    """Return what the errata explain of what differs at one event: names of divergences, each with its exit class.
+    """Return what the errata explain of the divergences at one event, given by name with their exit classes.
 
     None: no erratum of the target may have caused any of it.
     """
@@ -70,7 +70,7 @@ def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) 
     best, left = _extend(best, left, errata.rules, differing, again)
     if claimed and not left & claimed:
         return Attribution(best, base - left, NONE, fewer=_fewer(best, base - left, again))
-    # One that is recorded for other releases counts only if nothing is left where it may show.
+    # An erratum that is recorded for other releases counts only if nothing is left where it may show.
     for chosen in _sets(errata.rules | errata.elsewhere, differing, MAX_WITH_OTHERS) if errata.elsewhere else ():
         remaining = None if chosen <= errata.rules else again(chosen)
         if remaining is None or not remaining < left or remaining & _claimed(errata.rules | chosen, differing):
@@ -85,7 +85,7 @@ def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) 
 def _extend(
     best: frozenset[str], left: frozenset[str], rules: frozenset[str], differing: Mapping[str, str], again: Again
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """Return a set of errata with those that predict more of what is ``left``, and what is left then.
+    """Return a set of errata, extended by those that predict more of ``left``, and the names that remain.
 
     Two that show only together, and two that show elsewhere, are four errata in one round.
     """
@@ -117,7 +117,7 @@ def _claimed(rules: frozenset[str], differing: Mapping[str, str]) -> frozenset[s
 def _sets(rules: frozenset[str], differing: Mapping[str, str], most: int) -> Iterator[frozenset[str]]:
     """Yield the sets of rules that may have caused some of it, up to ``most`` rules, the smallest ones first.
 
-    What is added to ``differing`` meanwhile counts for the larger sets.
+    Names added to ``differing`` meanwhile count for the larger sets.
     """
     for size in range(1, most + 1):
         names = sorted(one for one in rules if _claimed(frozenset({one}), differing))
@@ -125,7 +125,7 @@ def _sets(rules: frozenset[str], differing: Mapping[str, str], most: int) -> Ite
 
 
 def of_a_round(found: Sequence[Divergence], at: RoundEvidence, errata: TargetErrata) -> Attribution | None:
-    """Return what the errata explain of what was found in one round, by the relations that predict with rules."""
+    """Return what the errata explain of the divergences of one round, by the relations that predict with rules."""
 
     def again(chosen: frozenset[str]) -> frozenset[str] | None:
         evidence = at._replace(errata=chosen)
@@ -150,7 +150,7 @@ def with_causes(found: Iterable[Divergence], event: int, known: Attribution) -> 
 
 
 def _as_contract(one: Divergence) -> str:
-    """Return the name under which the contract compares what a divergence of the model's is about."""
+    """Return the name under which the contract compares the register of a divergence from the model."""
     if one.relation == "restore":
         return f"host.{'spsr_el1' if one.register == 'spsr_0' else one.register}"
     if one.relation == "save" and one.register.startswith("dirty."):
@@ -159,9 +159,9 @@ def _as_contract(one: Divergence) -> str:
 
 
 def _follows(one: Divergence, known: Attribution) -> bool:
-    """Whether the errata predict a divergence; the model's have the cause of the contract's in the same register.
+    """Whether the errata predict a divergence; one from the model has the cause of the contract's in the same register.
 
-    Where the contract is met their cause is not determined.
+    If the contract is met, its cause is not determined.
     """
     if _as_contract(one) in known.explained:
         return True
@@ -178,7 +178,7 @@ def by_catalogue(
     explainer: Callable[[frozenset[str]], Callable[[Divergence], object]],
     errata: TargetErrata,
 ) -> Iterator[Divergence]:
-    """Yield divergences, the model's with the smallest set of errata with which the catalogue explains them.
+    """Yield divergences; those from the model with the smallest set of errata with which the catalogue explains them.
 
     ``explainer`` returns the catalogue's look-up in the round with some rules switched on.
     """
@@ -193,7 +193,7 @@ def by_catalogue(
 
 
 class StillDiffers(NamedTuple):
-    """What differs at an event with some rules: the names, and those of them that the rules leave open."""
+    """The names that differ at an event with some rules, and those of them that the rules leave open."""
 
     names: frozenset[str]
     left_open: frozenset[str] = NONE
@@ -209,9 +209,9 @@ Everywhere = Callable[[frozenset[str]], Mapping[int, StillDiffers]]
 
 
 def of_a_trace(found: Sequence[Divergence], again: Everywhere, errata: TargetErrata) -> tuple[Divergence, ...]:
-    """Return what the relations of runs and of whole traces found, with its causes among the errata.
+    """Return the divergences of the relations of runs and of whole traces, with their causes among the errata.
 
-    What one of them leaves open, and none predicts, is not said to have another cause.
+    A divergence that one of them leaves open, and none predicts, does not get another cause.
     """
     events: dict[int, dict[str, str]] = {}
     for one in found:

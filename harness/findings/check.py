@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check one recorded scenario: run every relation over its trace, and look up what is known.  Pure."""
+"""Check one recorded scenario: run every relation over its trace, and look up known divergences.  Pure."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from harness.trace.indexed import index_trace
 from harness.trace.rounds import Round
 
 NEED_A_ROUND = ("save", "restore", "host")
-"""Families that cannot judge a round whose exit was forged to what no CPU reports."""
+"""Families that cannot compare a round whose exit was forged to one that no CPU reports."""
 OF_ROUNDS = tuple(dict.fromkeys(relation.family for relation in OF_A_ROUND))
-"""Families that look at rounds: none can judge one of which the trace does not prove whether it begins with a reset."""
+"""Families about rounds: none can compare one if the trace does not prove whether it begins with a reset."""
 OF_THE_MODEL = ("save", "restore")
 """Families that compare nothing where the model is undefined."""
 _Found = tuple[Divergence | Unchecked, ...]
 
 
 def unexplained(_: Divergence) -> None:
-    """Explain nothing: no catalogue covers what a relation without a model finds."""
+    """Explain nothing: no catalogue covers the divergences of a relation without a model."""
 
 
 def explained_by(catalogue: Catalogue, at: RoundEvidence) -> Callable[[Divergence], Known | None]:
-    """Return what looks up a divergence of one round in the catalogue; nothing is prepared before the first."""
+    """Return a function that looks up a divergence of one round in the catalogue; the first call prepares it."""
     explain: Callable[[Divergence], Known | None] | None = None
 
     def look_up(divergence: Divergence) -> Known | None:
@@ -75,7 +75,7 @@ def _names(of_runs: _OfRuns) -> Mapping[int, frozenset[str]]:
 
 @dataclass
 class _Tally:
-    """What a check has found so far; ``listener`` gets every comparison."""
+    """The results of a check so far; ``listener`` gets every comparison."""
 
     listener: ComparisonListener | None
     relations: Counter[str] = field(default_factory=Counter)
@@ -88,7 +88,7 @@ class _Tally:
     stood_in: Counter[str] = field(default_factory=Counter)
 
     def notify(self, families: tuple[str, ...], event: int, skipped_because: str = "") -> None:
-        """Pass on that each of ``families`` was compared at an event, or why it was not."""
+        """Report to the listener that each of ``families`` was compared at an event, or why it was not."""
         if self.listener is not None:
             for family in families:
                 self.listener(Comparison(family, event, skipped_because))
@@ -120,7 +120,7 @@ class _Tally:
     ) -> None:
         """Compare by rows of the registry; ``event`` is where, None for a whole trace.
 
-        ``explain`` looks up what a row that the model predicts for has found.
+        ``explain`` looks up the divergences of a row for which the model predicts.
         """
         whole: set[str] = set()
         impossible: list[tuple[Relation[Evidence], str]] = []
@@ -152,7 +152,7 @@ class _Tally:
         event: int | None,
         explain: Callable[[Divergence], Known | None] = unexplained,
     ) -> bool:
-        """Count what a relation found; return whether nothing was left out."""
+        """Count the results of a relation; return whether nothing was left out."""
         for name in relation.counted:
             self.relations[name] += times
             self.attempted[name] += times
@@ -173,11 +173,11 @@ class _Tally:
         return whole
 
     def unexplained(self, begin: int) -> list[Divergence]:
-        """Return what no entry of the catalogue explains, of what was found from ``begin`` on."""
+        """Return the divergences from ``begin`` on that no entry of the catalogue explains."""
         return [judged.divergence for judged in self.judged[begin:] if judged.known is None]
 
     def replace_unexplained(self, begin: int, others: Iterable[Divergence]) -> None:
-        """Put ``others`` in the place of what :meth:`unexplained` returned."""
+        """Replace the result of :meth:`unexplained` by ``others``."""
         each = iter(others)
         self.judged[begin:] = [
             judged if judged.known is not None else ExplainedDivergence(next(each), None)
@@ -185,7 +185,7 @@ class _Tally:
         ]
 
     def attribute(self, begin: int, at: RoundEvidence, errata: TargetErrata, catalogue: Catalogue) -> None:
-        """Give what was found from ``begin`` on, all of one round, its causes among the errata."""
+        """Set the causes among the errata of the divergences from ``begin`` on, all of one round."""
         found: Iterable[Divergence] = self.unexplained(begin)
         if not found:
             return
@@ -207,7 +207,7 @@ def check(
 ) -> CheckResult:
     """Compare a trace with ``level`` of the model and with the architecture; ``listener`` gets each comparison.
 
-    ``errata`` are those of the target's kernel: what their rules predict has them as its cause.
+    ``errata`` are those of the target's kernel: a divergence that their rules predict has them as its cause.
     """
     indexed, codes = index_trace(trace), codes_of(scenario)
     gic = GicMonitor(trace.lists) if uses_gic(scenario) else None

@@ -21,11 +21,11 @@ Names = Mapping[int, frozenset[str]]
 
 
 class Again:
-    """Compares a trace with some rules switched on; what was compared is kept, by the rules.
+    """Compare a trace with some rules switched on; the results are kept, by the rules.
 
-    Each run is predicted anew from the first one on: what the guest's memory holds follows from the rules, too.
-    ``of_runs`` are the names that differ in the runs without rules: where rules leave a run undetermined, they predict
-    none of them, and what else was compared at its exit stands.
+    Each run is predicted again from the first one on: the contents of the guest's memory depend on the rules, too.
+    ``of_runs`` are the names that differ in the runs without rules: if rules leave a run undetermined, they predict
+    none of them, and the other comparisons at its exit stay.
     """
 
     def __init__(self, whole: TraceEvidence, of_runs: Names) -> None:

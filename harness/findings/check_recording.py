@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check a recording of a guest that is not ours, record by record, in the memory of one round.
+"""Check a recording of a guest that is not the project's, record by record, in the memory of one round.
 
 Relations ``save``, ``restore``, ``host`` and ``isolate`` hold as for a scenario: what surrounds each vCPU (memory
 slots, devices of KVM's own, register writes by userspace, other vCPUs) is in the recording.  Of ``switch`` only that
@@ -55,7 +55,7 @@ BY_CONTRACT = tuple(relation for relation in OF_A_ROUND if relation.recorded and
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """The first divergence of a cluster: what, whose, at which record (counted from 1), in which round if in one."""
+    """The first divergence of a cluster, its vCPU, its record (counted from 1), and its round if it is in one."""
 
     divergence: Divergence
     vm: int
@@ -66,7 +66,7 @@ class Example:
 
     @property
     def span(self) -> Span:
-        """The records that show it: the turn of the host, or the run of the guest."""
+        """The records that show it: the round of the host, or the run of the guest."""
         return Span(self.vm, self.vcpu, self.first, self.divergence.event)
 
 
@@ -244,10 +244,10 @@ def _unexplained(
 
 
 def _why_not_isolated(round_: Round) -> str:
-    """Return why nothing is certain about a turn in which other vCPUs ran; empty: it is."""
+    """Return why ``isolate`` cannot compare a round in which other vCPUs ran; empty: it can."""
     if round_.reset:
         return WAS_RESET
-    return "" if round_.users else NEVER_LEFT
+    return "" if round_.userspace_exits else NEVER_LEFT
 
 
 _KEPT = tuple(INDEX[name] for name, _ in KEPT)

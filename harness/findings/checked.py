@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a check found: explained and unexplained divergences, and what could not be compared."""
+"""Hold the results of a check: explained and unexplained divergences, and what could not be compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ExplainedDivergence(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Something that was not compared: the relation, why, and the event at which it gave up (None: the whole trace)."""
+    """Something that was not compared: the relation, why, and the event (None: the whole trace)."""
 
     what: str
     why: str
@@ -29,13 +29,13 @@ class Gap(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """All that one run of a scenario showed.
+    """The results of one run of a scenario.
 
     ``exits`` counts the exits by class; ``relations`` the comparisons made, by relation; ``unchecked`` and
     ``undefined`` what could not be compared, by reason; ``paths`` the model's decisions, round by round.  ``gaps`` are
-    what could not be compared, one by one.  ``attempted`` counts the comparisons that each relation had to make,
-    ``incomplete`` those of them of which something was left out.  ``stood_in`` counts, by reason, those that another
-    relation made in the place of one that could not.
+    the comparisons that could not be made, one by one.  ``attempted`` counts the comparisons that each relation had to
+    make, ``incomplete`` those of them that left something out.  ``stood_in`` counts, by reason, those that another
+    relation made in place of one that could not.
     """
 
     status: str
@@ -53,7 +53,7 @@ class CheckResult:
 
     @property
     def complete_share(self) -> float:
-        """The share of comparisons of which nothing was left out; 1 if there was none to make."""
+        """The share of comparisons that left nothing out; 1 if there was none to make."""
         return complete_share(self.attempted, self.incomplete)
 
     @property
@@ -63,7 +63,7 @@ class CheckResult:
 
 
 def complete_share(attempted: Mapping[str, int], incomplete: Mapping[str, int]) -> float:
-    """Return the share of comparisons of which nothing was left out, from both counts by relation."""
+    """Return the share of comparisons that left nothing out, from both counts by relation."""
     total = sum(attempted.values())
     return 1 - sum(incomplete.values()) / total if total else 1.0
 
@@ -74,8 +74,8 @@ _ANY_GPR = ("x", "dirty.x", "entry.x", "exit.x", "user.x")
 def signature(divergence: Divergence) -> tuple[str, ...]:
     """Return what makes two divergences members of one cluster: relation, register, exit class, helper, cause.
 
-    General-purpose registers are one class, so that a fault that hits any of them is one cluster.  The cause is there
-    only if it is determined (:class:`harness.relations.divergence.Divergence`).
+    General-purpose registers are one class, so that a fault that hits any of them is one cluster.  The cause is
+    included only if it is determined (:class:`harness.relations.divergence.Divergence`).
     """
     register = divergence.register
     if register.startswith(_ANY_GPR):

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Release against release: where two targets' recorded traces of one scenario differ; relation ``against``.
+"""Compare release against release: the differences of two targets' traces of one scenario; relation ``against``.
 
-No model has a say here.  Compared are exits, what KVM then hands to the guest, and what userspace is told, record by
-record; interrupts come when they like and are left out.  A difference that a row of
-:mod:`harness.findings.intended_changes` explains is *carried*: for as long as both sides only keep their values it says
-nothing new.  What follows from a carried value cannot be told from what does not, so the comparison ends at the first
-other difference behind one, unless only registers are carried that nothing reads.  The same holds behind an intended
-exit that one run has and the other has not: host steps are done at exits.  The first difference that nothing explains
-ends it as well: from there on the two runs are no longer the same run.
+No model is used.  The comparison covers exits, the state that KVM then gives to the guest, and its reports to
+userspace, record by record; interrupts come at any time and are left out.  A difference that a row of
+:mod:`harness.findings.intended_changes` explains is *carried*: as long as both sides only keep their values, it is not
+reported again.  The consequences of a carried value cannot be distinguished from other differences: the comparison ends
+at the first other difference after one, unless only registers are carried that nothing reads.  The same applies after
+an intended exit that only one run has: host steps take place at exits.  The first difference that nothing explains ends
+the comparison, too: after it the two runs are no longer the same run.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ NEVER_COMPARED: Mapping[str, str] = {
     # KVM saves it while a guest debugs itself (MDSCR_EL1.MDE or KDE); QEMU's read then gives what was there before.
     "mdccint_el1": "emulator: reading MDCCINT_EL1 gives what was in the register",
 }
-"""Registers whose value says nothing about KVM, with the reason."""
+"""Registers whose value does not depend on KVM, with the reason."""
 
 NEVER_THE_SAME: Mapping[str, str] = {
     "TRNG_RND32": "random bits (Arm DEN 0098)",
@@ -58,7 +58,7 @@ NEVER_THE_SAME: Mapping[str, str] = {
 """Calls whose results in x0..x3 are never the same twice, with the reason."""
 
 NEVER_READ = frozenset({"csselr_el1", "esr_el1", "far_el1"})
-"""Registers that no step of a scenario reads, and KVM only to hand them on."""
+"""Registers that no step of a scenario reads, and that KVM only copies."""
 
 _Pair = tuple[Switch | None, Switch | None]
 _Records = list[tuple[int, Switch]]
@@ -84,7 +84,7 @@ class Versions:
 
 @dataclass
 class _Guest:
-    """One vCPU on its way: what it asked for last, and what its two runs carry.
+    """One vCPU during the comparison: its last request, and the differences that its two runs carry.
 
     ``carried`` are registers whose values differ for a known reason: index to (reason, value here, value there).
     """
@@ -102,7 +102,7 @@ class _Guest:
         return index in self.carried and self.carried[index][1:] == (here, there)
 
     def name(self, exit_: Switch) -> None:
-        """Note what it exits for."""
+        """Record the reason of an exit."""
         self.label = exit_class(exit_.code, exit_.esr)
         self.forged = exit_.exit_class != self.label
         self.call = _call(exit_, self.label)
@@ -112,7 +112,7 @@ class _Guest:
 class _Comparison:
     """One walk along two traces.
 
-    ``guest`` is the vCPU of the record at hand; ``shifted`` is why the host's steps may fall elsewhere in the two
+    ``guest`` is the vCPU of the current record; ``shifted`` is why the host's steps may take place elsewhere in the two
     runs, empty if they do not.
     """
 
@@ -129,7 +129,7 @@ class _Comparison:
     world: VmEnvironment = SCENARIO_VM
 
     def walk(self, one: Trace, other: Trace) -> None:
-        """Go along both traces to their ends, or to the first difference that nothing explains."""
+        """Walk both traces to their ends, or to the first difference that nothing explains."""
         left, right = list(_switches(one)), list(_switches(other))
         self.world = SlotTimeline.of((*one.events, *other.events)).all_slots()
         i = j = 0
@@ -186,7 +186,7 @@ class _Comparison:
         if page is not None:
             last = self.guest.faults.get(page, (None, None))
             self.guest.faults[page] = (last[0], exit_) if alone else (exit_, last[1])
-        # The agent came back to do the host's next steps there, or it will do them later.
+        # The agent took the host's next steps there, or it will take them later.
         self.shifted = known.id if known is not None else lazy
         self.going = True
         return True
@@ -207,7 +207,7 @@ class _Comparison:
             self.guest.entry = a
 
     def _registers(self, at: int, a: Switch, b: Switch) -> None:
-        """Compare the registers of two records; what is carried from here on are those that differ for a reason."""
+        """Compare the registers of two records; those that differ for a reason are carried from here on."""
         kept: dict[int, tuple[str, int, int]] = {}
         rest: list[tuple[int, int, int]] = []
         for index, (here, there) in enumerate(zip(_seen(a), _seen(b), strict=True)):
@@ -236,7 +236,7 @@ class _Comparison:
         self.guest.carried = kept
 
     def _never_the_same(self, index: int, a: Switch, b: Switch) -> str:
-        """Say why a register holds what says nothing about KVM: a call's result, or what the guest read."""
+        """Return why the value of a register does not depend on KVM: a call's result, or what the guest read."""
         if a.kind != EXIT:
             if index < 4 and self.guest.call in NEVER_THE_SAME:
                 return f"{self.guest.call} returns {NEVER_THE_SAME[self.guest.call]}"
@@ -253,7 +253,7 @@ class _Comparison:
         return ""
 
     def _reason(self) -> str:
-        """Why a difference may be a consequence; empty if nothing that is carried is ever read."""
+        """Return why a difference may be a consequence; empty if nothing that is carried is ever read."""
         carried = (item for guest in self.guests.values() for item in guest.carried.items())
         read = (why for index, (why, _, _) in carried if NAMES[index] not in NEVER_READ)
         return self.shifted or next(read, "")
@@ -270,7 +270,7 @@ class _Comparison:
     def _judge(
         self, at: int, a: Switch | None, b: Switch | None, what: str, here: Value, there: Value
     ) -> Intended | None:
-        """File a difference, and note whether the two runs can still be compared; return what explains it."""
+        """Record a difference, and whether the two runs can still be compared; return what explains it."""
         known, reason = self._explain(a, b, what, here, there), self._reason()
         if known is None and reason:
             self.unchecked[f"{RELATION}: after {reason}, which it may follow from"] += 1
@@ -298,7 +298,7 @@ def compare(scenario: Scenario, one: Trace, other: Trace, changes: Changes, vers
 
 
 def _shown(event: Switch) -> str:
-    """Return what a record is, and of which vCPU if not of the first."""
+    """Return the kind of a record, and its vCPU if that is not the first."""
     return KIND_NAMES[event.kind] + (f" of vCPU {event.context}" if event.context else "")
 
 
@@ -308,7 +308,7 @@ def _copied(carried: Mapping[int, tuple[str, int, int]], here: int, there: int) 
 
 
 def _incomparable(a: Switch | None, b: Switch | None, *statuses: str) -> str:
-    """Say why two records have nothing to do with each other; empty if they may."""
+    """Return why two records cannot be compared; empty if they can."""
     if a is None or b is None:
         return _RUNS_ON if _RUNAWAY in statuses else ""
     # The forgery hits the next exit, whichever that is.
@@ -324,7 +324,7 @@ def _page(event: Switch) -> int | None:
 
 
 def _alone(a: Switch | None, b: Switch | None, world: VmEnvironment) -> Iterator[int]:
-    """Yield 0 or 1, or both, if that one of two exits can be one too many: a fault, or a trapped register."""
+    """Yield 0 or 1, or both: which of two exits only one release may have, a fault or a trapped register."""
     if a is None or b is None or not a.kind == b.kind == EXIT or (a.get("pc"), a.far) == (b.get("pc"), b.far):
         return
     for side, exit_ in enumerate((a, b)):
@@ -333,7 +333,7 @@ def _alone(a: Switch | None, b: Switch | None, world: VmEnvironment) -> Iterator
 
 
 def _lazy(exit_: Switch, after: Switch, world: VmEnvironment) -> str:
-    """Say why an exit may be there or not: KVM maps pages and switches state when they are used."""
+    """Return why an exit may occur or not: KVM maps pages and switches state when they are used."""
     label, page = exit_class(exit_.code, exit_.esr), _page(exit_)
     in_slot = page is not None and world.slot(page) is not None
     if in_slot and exit_.esr & FSC_TYPE == FSC_TRANSLATION and _seen(after) == exit_.values:
@@ -348,12 +348,12 @@ def _lazy(exit_: Switch, after: Switch, world: VmEnvironment) -> str:
 
 
 def _why_free(register: str) -> str:
-    """Return why a system register may read as anything; empty if it may not."""
+    """Return why a system register may read as any value; empty if it may not."""
     return f"{register} runs on" if register in COUNTERS else NEVER_COMPARED.get(register, "")
 
 
 def _call(exit_: Switch, label: str) -> str:
-    """Name the SMCCC function or the system register that a guest asks for; empty if it is none of those."""
+    """Name the SMCCC function or the system register of a guest's request; empty if it is none of those."""
     if label == "SYS64":
         row = system_access(exit_.esr).row
         return "" if row is None else row.name
@@ -374,7 +374,7 @@ def _switches(trace: Trace) -> Iterator[tuple[int, Switch]]:
 
 
 def _rows(a: Switch, b: Switch, label: str) -> Iterator[tuple[str, int, int]]:
-    """Yield what differs besides registers; FAR_EL2 and HPFAR_EL2 are an abort's, else they are of an earlier one."""
+    """Yield the differences other than registers; FAR_EL2 and HPFAR_EL2 only of aborts: else they are older."""
     if a.kind == EXIT:
         yield "esr_el2", a.esr, b.esr
         if label in ("IABT_LOW", "DABT_LOW"):
@@ -396,5 +396,5 @@ def _rows(a: Switch, b: Switch, label: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _seen(event: Switch) -> exceptions.State:
-    """Return the registers as the guest will see them: releases differ in when they apply what is pending."""
+    """Return the registers as the guest will see them: releases differ in when they apply pending work."""
     return pending.apply_pending(event.values, event.pending) if event.kind == ENTRY else event.values

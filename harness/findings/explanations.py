@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules that entries of the catalogue name: what value a known divergence must show, to the bit.  Pure."""
+"""Define the rules that entries of the catalogue name: the exact value of a known divergence.  Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from harness.arch import exceptions, exits, reset_values
 from harness.arch.exceptions import State
 from harness.arch.registers import BY_ONE_REG, INDEX, MASK64
-from harness.arch.sysregs import Owed
+from harness.arch.sysregs import ExpectedResult
 from harness.model.prediction import Prediction
 from harness.protocol import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET, PENDING
 from harness.relations import contract, mmio
@@ -31,7 +31,7 @@ _MPIDR = INDEX["mpidr_el1"]
 
 
 class Case(NamedTuple):
-    """What a rule may look at: the round, what KVM did, what the host wrote, what was predicted.
+    """The input of a rule: the round, KVM's action, the host's writes, the prediction.
 
     ``lossy`` holds, by index, the bits of registers that were in the CPU when they were recorded, and that the CPU
     does not keep.  ``errata``: the rules of :mod:`harness.relations.errata` that are switched on.
@@ -42,12 +42,12 @@ class Case(NamedTuple):
     lossy: Mapping[int, int]
     errata: frozenset[str] = NONE
 
-    def same(self, index: int, owed: int, observed: int) -> bool:
-        """Whether ``observed`` is ``owed``, as far as the CPU can hold it."""
-        return not (owed ^ observed) & ~self.lossy.get(index, 0)
+    def same(self, index: int, required: int, observed: int) -> bool:
+        """Whether ``observed`` equals ``required``, except for bits that the CPU does not keep."""
+        return not (required ^ observed) & ~self.lossy.get(index, 0)
 
-    def behind(self, pc: int) -> frozenset[int]:
-        """Where PC is behind the instruction at ``pc``, in the execution state of the exit or in that of the entry."""
+    def pc_after(self, pc: int) -> frozenset[int]:
+        """Return PC after the instruction at ``pc``, in the execution state of the exit or in that of the entry."""
         states = self.exit_state[exceptions.PSTATE], self.round.entry.values[exceptions.PSTATE]
         return frozenset(exceptions.state_after_instruction(pc, pstate, self.round.wide)[0] for pstate in states)
 
@@ -71,7 +71,7 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
         exceptions.ELR,
         exceptions.SPSR,
     ):
-        # Entry to the exception comes after the host's writes, and takes them along.
+        # Exception entry comes after the host's writes, and uses their values.
         wrote_source = not wrote.keys().isdisjoint(
             (exceptions.PC, exceptions.PSTATE, exceptions.VBAR, exceptions.SCTLR)
         )
@@ -83,9 +83,9 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
     if value is None:
         return False
     if index in (exceptions.PC, exceptions.PSTATE):
-        finished = observed != value and any(host.op == OP_FINISH for host in case.round.hosts)
+        finished = observed != value and any(host.op == OP_FINISH for host in case.round.host_actions)
         if finished or entry.pending & PENDING["increment_pc"]:
-            # The completion of an MMIO exit runs after the host's write, and moves on from there.
+            # The completion of an MMIO exit runs after the host's write, and advances PC from there.
             state = entry.values[exceptions.PSTATE]
             moved = exceptions.state_after_instruction(
                 value, state if index == exceptions.PC else value, case.round.wide
@@ -100,8 +100,8 @@ def _call_result(case: Case, index: int, expected: int, observed: int) -> bool:
     exit_ = case.round.exit
     if exit_ is None or index not in (1, 2, 3):
         return False
-    owed = contract.call_result(exit_, index)
-    return owed is None or owed == observed
+    required = contract.call_result(exit_, index)
+    return required is None or required == observed
 
 
 def _is_chosen(round_: Round, exit_: Switch) -> bool:
@@ -123,18 +123,18 @@ def _load_completed(case: Case, index: int, expected: int, observed: int) -> boo
     exit_, entry = case.round.exit, case.round.entry
     if exit_ is None or exits.DABT["WNR"].get(exit_.esr) or index != exits.DABT["SRT"].get(exit_.esr):
         return False
-    # In the byte order of the access, or that which userspace has set meanwhile: nobody says which
+    # In the byte order of the access, or in the one that userspace has set since: either is possible
     # (harness.relations.host).
     return observed in (mmio.mmio_data(exit_, entry.mmio_data, at) for at in (exit_.values, entry.values))
 
 
 def _moved_on(case: Case, index: int, expected: int, observed: int) -> bool:
-    return index == exceptions.PC and expected == case.exit_state[exceptions.PC] and observed in case.behind(expected)
+    return index == exceptions.PC and expected == case.exit_state[exceptions.PC] and observed in case.pc_after(expected)
 
 
 def _moved_less(case: Case, index: int, expected: int, observed: int) -> bool:
     pc = case.exit_state[exceptions.PC]
-    return index == exceptions.PC and expected == pc + 4 & MASK64 and observed in case.behind(pc)
+    return index == exceptions.PC and expected == pc + 4 & MASK64 and observed in case.pc_after(pc)
 
 
 def _step_ended(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -146,14 +146,16 @@ def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
     if exit_ is None or not case.round.action.inject:
         return False
     if index == exceptions.ESR:
-        owed = contract.walk_abort_syndromes(exit_) if contract.is_walk(exit_) else {contract.abort_state(exit_)[index]}
-        return any(_same(exit_, index, sign_extended(each, case.errata), observed) for each in owed)
+        required = (
+            contract.walk_abort_syndromes(exit_) if contract.is_walk(exit_) else {contract.abort_state(exit_)[index]}
+        )
+        return any(_same(exit_, index, sign_extended(each, case.errata), observed) for each in required)
     return _same(exit_, index, contract.abort_state(exit_)[index], observed)
 
 
 def _asked_for(case: Case, index: int, expected: int, observed: int) -> bool:
     due = expected_entry_state(case.round, None, case.errata)
-    if isinstance(due, str):  # of an exception that pends these two are in place already
+    if isinstance(due, str):  # of a pending exception these two are set already
         is_abort = index in (exceptions.ESR, exceptions.FAR) and _abort_taken(case, index, expected, observed)
         return is_abort or _taken_as_left(case, index, observed)
     values, allowed = due
@@ -162,7 +164,7 @@ def _asked_for(case: Case, index: int, expected: int, observed: int) -> bool:
 
 
 def _taken_as_left(case: Case, index: int, observed: int) -> bool:
-    """Whether a register is that of an exception from the state that the host left, where no more is known.
+    """Whether a register is that of an exception from the state that the host left, if no more is known.
 
     One that userspace asked for after another may be taken from its vector.
     """
@@ -171,7 +173,7 @@ def _taken_as_left(case: Case, index: int, observed: int) -> bool:
     # Without a valid syndrome nothing is ever completed (KVM API 5, KVM_EXIT_ARM_NISV).
     is_access = exit_ is not None and round_.exit_class == "DABT_LOW" and bool(exits.DABT["ISV"].get(exit_.esr))
     at_once = serror_at_once(round_)
-    for host in round_.hosts if round_.action.inject else ():
+    for host in round_.host_actions if round_.action.inject else ():
         if host.error or host.op == OP_RESET:
             continue
         if host.op == OP_SET and (written := BY_ONE_REG.get(host.a)) is not None:
@@ -197,17 +199,17 @@ def _taken_as_left(case: Case, index: int, observed: int) -> bool:
     return False
 
 
-def _same(exit_: Switch, index: int, owed: int, observed: int) -> bool:
-    """Whether a register is as owed behind an abort.
+def _same(exit_: Switch, index: int, required: int, observed: int) -> bool:
+    """Whether a register has the value required after an abort.
 
     Of a 16-bit instruction IL is 0; of an abort without a syndrome it is 1 (Arm ARM D17.2.37), but not up to 6.12.
     """
     free = exits.IL_BIT if index == exceptions.ESR and exit_.values[exceptions.PSTATE] & exceptions.AARCH32 else 0
-    return not (owed ^ observed) & ~free
+    return not (required ^ observed) & ~free
 
 
 def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:
-    if _host_wrote(case, index, expected, observed):  # an exception that pends takes what was written along
+    if _host_wrote(case, index, expected, observed):  # a pending exception uses the written values
         return True
     if index in case.round.host_wrote:
         return False
@@ -215,8 +217,8 @@ def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:
         return True
     if index == _MPIDR:
         return observed == case.round.world.mpidr
-    owed = reset_values.RESET_BY_INDEX.get(index)
-    return owed is not None and case.same(index, owed, observed)
+    required = reset_values.RESET_BY_INDEX.get(index)
+    return required is not None and case.same(index, required, observed)
 
 
 def _moved_too_far(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -246,9 +248,11 @@ def _system_register(case: Case, index: int, expected: int, observed: int) -> bo
     access = contract.system_access(exit_.esr)
     held = INDEX.get(access.row.name) if access.row is not None else None
     if access.is_read:
-        if access.owed is Owed.ZERO:
+        if access.expected is ExpectedResult.ZERO:
             return index == access.rt and observed == 0
-        return index == access.rt and (access.owed is not Owed.STATE or held is None or observed == exit_.values[held])
+        return index == access.rt and (
+            access.expected is not ExpectedResult.STATE or held is None or observed == exit_.values[held]
+        )
     stored = exit_.values[access.rt] if access.rt != 31 else 0
     if index == exceptions.MDSCR and exceptions.os_locked(stored, observed):
         return index == held
@@ -308,14 +312,14 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
         row.name: row
         for row in (
             RuleRow("host_wrote", _host_wrote, "observed is what the host last wrote there (then KVM's SKIP, if any)"),
-            RuleRow("call_result", _call_result, "observed is what SMCCC owes in x1, x2, x3"),
-            RuleRow("call_status", _call_status, "observed is what PSCI or SMCCC owes in x0"),
-            RuleRow("load_completed", _load_completed, "the register is the load's, observed is the data owed to it"),
-            RuleRow("moved_on", _moved_on, "observed is PC behind the instruction, expected is PC at it"),
-            RuleRow("moved_less", _moved_less, "observed is PC behind an instruction of 16 bits, expected is 4 more"),
-            RuleRow("step_ended", _step_ended, "observed is PSTATE behind an instruction: SS and BTYPE are clear"),
-            RuleRow("abort_taken", _abort_taken, "observed is what entry to an external abort owes there"),
-            RuleRow("asked_for", _asked_for, "observed is owed there after the exceptions that userspace asked for"),
+            RuleRow("call_result", _call_result, "observed is the result in x1, x2, x3 that SMCCC requires"),
+            RuleRow("call_status", _call_status, "observed is the result in x0 that PSCI or SMCCC requires"),
+            RuleRow("load_completed", _load_completed, "the register is the load's, observed is the data for it"),
+            RuleRow("moved_on", _moved_on, "observed is PC after the instruction, expected is PC at it"),
+            RuleRow("moved_less", _moved_less, "observed is PC after an instruction of 16 bits, expected is 4 more"),
+            RuleRow("step_ended", _step_ended, "observed is PSTATE after an instruction: SS and BTYPE are clear"),
+            RuleRow("abort_taken", _abort_taken, "observed is as entry to an external abort requires"),
+            RuleRow("asked_for", _asked_for, "observed is required after the exceptions that userspace asked for"),
             RuleRow("reset_state", _reset_state, "observed is the reset value, or what the host wrote after the reset"),
             RuleRow("moved_too_far", _moved_too_far, "observed is PC, expected is 4 more"),
             RuleRow("flag_set", _flag_set, "KVM's flag is set, as the exit requires, the model's is not"),

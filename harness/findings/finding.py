@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings as values: what one is called, and its JSON form.  Pure; where they are kept is somebody else's business."""
+"""Represent findings as values, with their ids and their JSON form.  Pure: it stores nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness.relations.divergence import Divergence
 
 VERSION = 1
 KINDS = ("divergence", "crash", "internal", "alarm")
-"""What a finding may be: KVM and model differ; the machine was lost; shadowfuzz itself failed; the target's kernel
-complained in its log."""
+"""The kinds of findings: KVM and model differ; the machine was lost; shadowfuzz itself failed; the target's kernel
+logged an alarm."""
 MAX_JSON_BYTES = 1 << 20
 MAX_DIVERGENCES = 64
-"""A finding shows at most so many of its divergences; ``divergence_count`` says how many there were."""
+"""A finding has at most so many of its divergences; ``divergence_count`` is their number."""
 ID = re.compile(r"(?:divergence|crash|internal|alarm)-[0-9a-f]{12}")
 
 Signature = tuple[str, ...]
@@ -30,7 +30,7 @@ _PLACE = 4
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What was tested: target, its kernel, and the level of the model that it was compared with."""
+    """The subject of a test: target, its kernel, and the level of the model that it was compared with."""
 
     target: str
     kernel_release: str
@@ -40,7 +40,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Tries:
-    """How often something came back: ``hits`` of ``runs``."""
+    """How often something was reproduced: ``hits`` of ``runs``."""
 
     hits: int
     runs: int
@@ -53,7 +53,7 @@ class Tries:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A divergence as a finding keeps it: numbers are hexadecimal text, names are what they are."""
+    """A divergence as a finding stores it: numbers are hexadecimal text, names are unchanged."""
 
     relation: str
     register: str
@@ -67,11 +67,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One cluster, told by its first member.
+    """One cluster, represented by its first member.
 
-    ``detail`` is what was said when a machine was lost or we failed ourselves; ``first_seen`` is ISO 8601, UTC;
-    ``same_vm`` and ``fresh_vm`` count reproductions, the first sight excluded.  ``other`` is the second target where
-    two were compared (relation ``against``), None otherwise.
+    ``detail`` is the message when a machine was lost or shadowfuzz failed; ``first_seen`` is ISO 8601, UTC; ``same_vm``
+    and ``fresh_vm`` count reproductions, without the first observation.  ``other`` is the second target where two were
+    compared (relation ``against``), None otherwise.
     """
 
     kind: str
@@ -97,7 +97,7 @@ class Finding:
 
     @property
     def title(self) -> str:
-        """What it is, in one line."""
+        """A description in one line."""
         if not self.divergences:
             return self.detail or " ".join(self.signature)
         d = self.divergences[0]
@@ -111,14 +111,14 @@ class Finding:
 
 
 def finding_id(kind: str, signature: Signature, subject: Subject, other: Subject | None = None) -> str:
-    """Return ``KIND-`` and 12 hexadecimal digits; what is known of one kernel says nothing of another's finding."""
+    """Return ``KIND-`` and 12 hexadecimal digits; findings of different kernels have different ids."""
     pair = [] if other is None else [other.target, other.kernel_sha256]
     key = json.dumps([kind, signature, subject.target, subject.kernel_sha256, subject.level, *pair])
     return f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
 def place_text(signature: Signature) -> str:
-    """Return where a divergence shows: ``relation.register/exit class/helper``, empty parts left out."""
+    """Return the place of a divergence: ``relation.register/exit class/helper``, without empty parts."""
     name, rest = ".".join(filter(None, signature[:2])), filter(None, signature[2:_PLACE])
     return "/".join((name, *rest))
 
@@ -149,7 +149,7 @@ def is_member(found: Signature, wanted: Signature) -> bool:
 
 
 def difference(divergence: Divergence) -> Difference:
-    """Return a divergence as a finding keeps it."""
+    """Return a divergence as a finding stores it."""
     d = divergence
     expected, observed = (v if isinstance(v, str) else hex(v) for v in (d.expected, d.observed))
     return Difference(d.relation, d.register, expected, observed, d.exit_class, d.event, d.step, d.helper)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attribute divergences to errata of the GIC: check the whole trace once more with their rules switched on.
 
-What an interrupt controller did is the state that all later predictions rest on.  So a set of rules is tried on the
-whole trace, and the smallest one with which the prediction holds furthest counts.  What it predicts has it as its
-cause; what differs from its prediction has another cause, also where the contract without it agrees by chance.
+All later predictions depend on the state of the interrupt controller.  So a set of rules is tried on the whole trace,
+and the smallest one whose prediction is correct longest counts.  Divergences that it predicts have it as their cause;
+differences from its prediction have another cause, also where the contract without it agrees by chance.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _Key = tuple[str, str, int, int]
 
 
 class Scene(NamedTuple):
-    """What is checked again: a trace, its code, and its rounds if a VM with a GIC is in it, else None."""
+    """The input of another check: a trace, its code, and its rounds if a VM with a GIC is in it, else None."""
 
     indexed: IndexedTrace
     codes: Mapping[bool, Code]
@@ -46,7 +46,7 @@ class Scene(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What all comparisons that depend on a GIC find, by what they are about, and what could not be compared.
+    """The divergences of all comparisons that depend on a GIC, by their subject, and what could not be compared.
 
     ``runs`` are the guest's, by the index of their exit.
     """
@@ -57,7 +57,7 @@ class Outcome(NamedTuple):
 
 
 def _key(one: Divergence) -> _Key:
-    """Return what a divergence is about: relation, register, event; of list registers the interrupt, too."""
+    """Return the subject of a divergence: relation, register, event; of list registers the interrupt, too."""
     value = one.observed or one.expected
     intid = value & INTID if one.register == "gic_list" and isinstance(value, int) else 0
     return one.relation, one.register, one.event, intid
@@ -88,7 +88,7 @@ def outcome(scene: Scene, rules: frozenset[str]) -> Outcome:
 
 
 class _Counterfactuals:
-    """What a trace shows with each set of the rules ``names``; every set is tried once."""
+    """The outcomes of a trace with each set of the rules ``names``; every set is tried once."""
 
     def __init__(self, scene: Scene, names: frozenset[str]) -> None:
         self._names = names
@@ -97,27 +97,27 @@ class _Counterfactuals:
         self.base = self.of(NONE)
 
     def claims(self, one: Divergence) -> bool:
-        """Whether a divergence may be the doing of one of the rules."""
+        """Whether one of the rules may cause a divergence."""
         return may_show(self._names, one, self._events[one.event].context)
 
     def predict(self, rules: frozenset[str], one: Divergence) -> bool | None:
-        """Whether rules predict what was observed where the contract does not; None: they leave it open."""
+        """Whether rules predict the observed value where the contract does not; None: they leave it open."""
         found = self.of(rules)
         if _key(one) in found.divergences:
             return False
         run = found.runs.get(one.event)
         if run is not None and one.relation == "switch" and one.register in INDEX:
             return True if run.path.state is not None and INDEX[one.register] not in run.path.unknown else None
-        # What is shown does not depend on what else is.
+        # An interrupt in a list register does not depend on the others.
         shown = one.register == "gic_list" and isinstance(one.observed, int) and one.observed & PENDING
         about = (one.relation,) if shown else (one.relation, one.name)
         left_out = found.unchecked - self.base.unchecked
         return None if any(u.event == one.event and u.what in about for u in left_out) else True
 
     def _failures(self, rules: frozenset[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the events at which rules do not predict what may be their doing, and those at which they are wrong.
+        """Return the events at which rules do not predict what they may cause, and those at which they are wrong.
 
-        Each ends with :data:`NEVER`, so that of two the one is greater with which the prediction holds further.
+        Each ends with :data:`NEVER`: of two, the greater one has the prediction that is correct longer.
         """
         wrong = [one.event for one in self.of(rules).divergences.values() if self.claims(one)]
         claimed = filter(self.claims, self.base.divergences.values())
@@ -125,9 +125,9 @@ class _Counterfactuals:
         return (*sorted(wrong + left_open), NEVER), (*sorted(wrong), NEVER)
 
     def best(self) -> frozenset[str]:
-        """Return the smallest set of rules with which the prediction holds furthest; none, if it is no better so.
+        """Return the smallest set of rules whose prediction is correct longest; none, if no set is better.
 
-        Where none holds it is asked how far it holds after that.
+        Of sets with the same first failure the later failures decide.
         """
         best, failures = NONE, self._failures(NONE)
         for size in range(1, len(self._names) + 1):
@@ -139,7 +139,7 @@ class _Counterfactuals:
         return best
 
     def cause(self, one: Divergence, rules: frozenset[str]) -> str:
-        """Return which of the rules a divergence needs to be predicted; nothing where they leave it open."""
+        """Return the rules that are needed to predict a divergence; empty if they leave it open."""
         if not self.predict(rules, one):
             return ""
         needed = frozenset(name for name in rules if not self.predict(rules - {name}, one))
@@ -149,9 +149,9 @@ class _Counterfactuals:
 def attribute_gic(
     judged: Sequence[ExplainedDivergence], scene: Scene, names: frozenset[str]
 ) -> list[ExplainedDivergence]:
-    """Return all that a check has found, with the causes among the errata ``names`` of the target's GIC.
+    """Return the divergences of a check, with the causes among the errata ``names`` of the target's GIC.
 
-    What is found with the rules alone comes last.
+    Divergences found with the rules alone come last.
     """
     events = scene.indexed.trace.events
     if not any(

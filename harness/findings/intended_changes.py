@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Intended changes between kernel releases: rows of data, each exact in place, version and values, with its source.
+"""Read the intended changes between kernel releases: rows, each exact in place, version and values, with its source.
 
-``corpus/known/releases.toml`` holds ``[[intended]]`` rows.  A row says from which release on KVM behaves in the new way
-(``since``), where that shows (events, registers, exit classes, calls) and which pairs of values it explains
-(:data:`RULES`); whatever it does not explain to the bit stays a divergence of relation ``against``.
+``corpus/known/releases.toml`` holds ``[[intended]]`` rows.  A row has the release from which on KVM behaves in the new
+way (``since``), the places of the change (events, registers, exit classes, calls) and the pairs of values that it
+explains (:data:`RULES`).  A difference that it does not explain to the bit stays a divergence of relation ``against``.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ _TRANSLATION, _PERMISSION = exits.FSC_TRANSLATION | 3, exits.FSC_PERMISSION | 3
 
 
 def _fault(exit_: Switch | None) -> tuple[str, int]:
-    """Return what an abort was about, and its fault status; empty for any other record."""
+    """Return the kind of an abort, and its fault status; empty for any other record."""
     kind = "" if exit_ is None else exits.exit_class(exit_.code, exit_.esr)
     if exit_ is None or kind not in ("IABT_LOW", "DABT_LOW"):
         return "", 0
@@ -126,9 +126,11 @@ def _secure_call(row: Intended, spot: Spot, old: Value, new: Value) -> bool:
         return (old, new) == ("entry", "user") and spot.call in _ENDS
     if not 0 <= index < 4:
         return False
-    owed = contract.call_status(asked) if index == 0 else contract.call_result(asked, index)
+    required = contract.call_status(asked) if index == 0 else contract.call_result(asked, index)
     refused = psci.NOT_SUPPORTED if index == 0 else asked.values[index]
-    return old == refused and (owed is None or new == owed or (isinstance(owed, frozenset) and new in owed))
+    return old == refused and (
+        required is None or new == required or (isinstance(required, frozenset) and new in required)
+    )
 
 
 _ENDS = frozenset(
@@ -245,7 +247,7 @@ class Intended:
     verdict: str = VERDICT
 
     def holds(self, spot: Spot, old: Value, new: Value) -> bool:
-        """Tell whether the row explains this difference; that its release is between the two is another matter."""
+        """Whether the row explains this difference; its release is checked elsewhere."""
         return (
             spot.event in self.events
             and spot.register in self.registers

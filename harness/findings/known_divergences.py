@@ -62,10 +62,10 @@ class Known:
     why: str
     source: str
     by_rule: bool = True
-    """Whether the contract decides what the entry explains; not if it says nothing of how KVM may end the exit."""
+    """Whether the contract decides what the entry explains; not if it does not determine how KVM may end the exit."""
 
     def applies(self, at: DivergenceSite) -> bool:
-        """Whether the entry's conditions hold; its rule is another matter."""
+        """Whether the entry's conditions hold; its rule is checked later."""
         return (
             at.relation in self.relations
             and (not self.registers or at.register in self.registers)
@@ -80,13 +80,13 @@ class Known:
 
 
 Where = tuple[str, str, str, bool, bool, bool, bool]
-"""A :class:`DivergenceSite` behind its register."""
+"""The parts of a :class:`DivergenceSite` after its register."""
 
 
 class _Row(NamedTuple):
-    """What may explain a divergence: its register's index (-1: none), entries with rules, the one that names.
+    """The candidates to explain a divergence: its register's index (-1: none), entries with rules, the one by names.
 
-    The latter twice: where the contract allows the outcome, and where it says nothing.
+    The latter twice: if the contract allows the outcome, and if it does not determine it.
     """
 
     position: int
@@ -151,7 +151,7 @@ class Catalogue:
 
     @cached_property
     def _found(self) -> dict[Where, dict[tuple[str, str], _Row]]:
-        """The rows found so far, by where and by relation and register: the same few hundred come back all the time."""
+        """The rows found so far, by where and by relation and register: the same few hundred occur again and again."""
         return {}
 
     def _row(self, relation: str, register: str, where: Where) -> _Row:
@@ -192,7 +192,7 @@ class Catalogue:
     def explainer(
         self, round_: Round, prediction: Prediction, lossy: Mapping[int, int], errata: frozenset[str] = NONE
     ) -> Callable[[Divergence], Known | None]:
-        """Return what finds the entry for a divergence of this round; ``lossy`` and ``errata`` as in :class:`Case`."""
+        """Return the look-up of a divergence of this round; ``lossy`` and ``errata`` as in :class:`Case`."""
         case = Case(round_, prediction, lossy, errata)
         entry_values = round_.entry.values
         exit_, kind = round_.exit, round_.exit_class
@@ -208,7 +208,7 @@ class Catalogue:
                 row = rows[key] = self._row(*key, where)
             expected, observed = divergence.expected, divergence.observed
             if row.is_dirty_bit:
-                # That the register was written is explained by what was written.
+                # The value that was written explains that the register was written.
                 expected, observed = case.exit_state[row.position], entry_values[row.position]
             if isinstance(expected, str) or isinstance(observed, str):
                 allowed = expected_outcomes(round_, errata) if row.named is not None else None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Group the clusters that no erratum explains into problems: those that one cause probably shows as.  Pure.
+"""Group the clusters that no erratum explains into problems: clusters that probably have one cause.  Pure.
 
-The first divergence of a scenario may cause all that follow it.  So a cluster belongs to the problem of the cluster
-that leads the simplest scenario that shows it, and clusters that share their simplest scenario are one problem.
+The first divergence of a scenario may cause all later ones.  So a cluster belongs to the problem of the first cluster
+in the simplest scenario that shows it, and clusters that share their simplest scenario are one problem.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Example(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Clusters, by id; ``id`` is the one that leads them, and the first."""
+    """Clusters, by id; ``id`` is the leading one, which comes first."""
 
     id: str
     clusters: tuple[str, ...]
@@ -58,7 +58,7 @@ def group_problems(examples: Mapping[str, Sequence[Example]]) -> tuple[Problem, 
 
 
 def group_by_erratum(items: Iterable[T], errata: Callable[[T], Iterable[str]]) -> dict[str, list[T]]:
-    """Return what belongs to each erratum; an item may be of several of them, or of none."""
+    """Return the items of each erratum; an item may belong to several of them, or to none."""
     found: dict[str, list[T]] = {}
     for item in items:
         for name in errata(item):
@@ -71,5 +71,5 @@ def _problem(leader: str, ids: Sequence[str]) -> Problem:
 
 
 def _steps(scenario: str) -> str:
-    """Return a scenario's text but for its sentence, which says what it was kept for."""
+    """Return a scenario's text without its sentence, which describes why it was kept."""
     return "\n".join(line for line in scenario.splitlines() if not line.startswith("about "))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The findings of stock kernels that the corpus keeps, and which of them another finding looks like.  Pure but to load.
+"""Read the corpus's findings of stock kernels, and find those that another finding is like.  Pure except for loading.
 
-``corpus/regressions/expected.toml`` says what each of them shows on which target; tests/vm/test_corpus_live.py runs its
-scenarios there and fails if that is not so.  ``corpus/crashes/expected.toml`` has those that end the machine,
-``corpus/alarms/expected.toml`` those of which its kernel complains.
+``corpus/regressions/expected.toml`` has the signatures of each of them by target; tests/vm/test_corpus_live.py runs its
+scenarios there and fails if they differ.  ``corpus/crashes/expected.toml`` has those that end the machine,
+``corpus/alarms/expected.toml`` those that show as an alarm of its kernel.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from harness.relations.gic_errata import GIC_RULES, GicRule
 
 NEW = "new"
 ANY = "*"
-"""In the place of a signature's exit class or helper: the cause has nothing to do with it."""
+"""In place of a signature's exit class or helper: the cause does not depend on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """A finding that the corpus keeps; ``signatures`` are what its scenarios show on each of its ``targets``.
+    """A finding that the corpus keeps; its scenarios show ``signatures`` on each of its ``targets``.
 
-    In the place of a signature's exit class or helper ``*`` is any of them: the cause has nothing to do with it.
-    ``ones``: bits that are set in every value observed.  ``where``: for some of the signatures, what reports say of
-    each of its divergences, ``expected 0x1, observed 0x0``, as a pattern of the shell's.  ``elsewhere`` says where it
-    is if it is on none of the project's own targets, ``ends`` how its scenarios end.  ``releases``: by mode (``nvhe``),
-    the kernels that were measured to show it, each ``6.1.164 to 7.1.13``, first and last in the order of versions.
+    In place of a signature's exit class or helper ``*`` is any of them: the cause does not depend on it.  ``ones``:
+    bits that are set in every value observed.  ``where``: for some of the signatures, the values of each of its
+    divergences as in reports, ``expected 0x1, observed 0x0``, as a shell pattern.  ``elsewhere`` is where it shows if
+    it is on none of the project's own targets, ``ends`` how its scenarios end.  ``releases``: by mode (``nvhe``), the
+    kernels that were measured to show it, each ``6.1.164 to 7.1.13``, first and last in the order of versions.
     """
 
     id: str
@@ -55,8 +55,8 @@ class Regression:
     def is_on(self, target: str) -> bool:
         """Whether a target has it: a configuration, with another kernel or emulator ``CONFIG@KERNEL%CPU``.
 
-        With a kernel of Debian's the measured ``releases`` of its mode count, if there are any; one that was built in a
-        directory, ``CONFIG@DIR``, is taken for its configuration's.
+        For a Debian kernel the measured ``releases`` of its mode count, if there are any; a kernel that was built in a
+        directory, ``CONFIG@DIR``, is treated as its configuration's.
         """
         if target == self.elsewhere:
             return True
@@ -73,12 +73,12 @@ class Regression:
 
     @property
     def does(self) -> str:
-        """What a kernel with it does, in a few words if it has a rule."""
+        """The behaviour of a kernel that has it, in a few words, if it has a rule."""
         rule = any_rule_of(self.id)
         return self.summary if rule is None else rule.does
 
     def matching(self, text: str) -> str | None:
-        """Return which of its signatures a signature's text has; None: it has none of them."""
+        """Return its signature that matches a signature's text; None: none does."""
         return next((each for each in self.signatures if _has(each, text)), None)
 
     def shows(self, text: str, differences: Iterable[Difference]) -> bool:
@@ -102,9 +102,9 @@ def _has(pattern: str, text: str) -> bool:
 def like(kept: Iterable[Regression], finding: Finding) -> tuple[str, ...]:
     """Return the names of those that are the finding's cause, or show its signature on its target; none: it is new.
 
-    Where the cause is not determined the signature is asked: that says nothing of the cause.  Of a lost machine it is
-    how it ended, and the function it was in; of an alarm its kind and function.  Whether a target has a kept finding
-    says :meth:`Regression.is_on`; what two targets do differently is like nothing that is kept.
+    If the cause is not determined, the signature is compared, which does not prove the cause.  For a lost machine that
+    is how it ended, and the function it was in; for an alarm its kind and function.  :meth:`Regression.is_on` decides
+    whether a target has a kept finding; a difference between two targets is like none of them.
     """
     if finding.kind not in _TEXTS_OF or finding.other is not None:
         return ()
@@ -123,7 +123,7 @@ def explaining(
 ) -> tuple[str, ...]:
     """Return the errata that are a cause; where it is not determined, a target's kept findings that show a signature.
 
-    ``signature`` is where it shows, and the cause (:func:`harness.findings.finding.split_text`); ``differences`` are
+    ``signature`` is the place and the cause (:func:`harness.findings.finding.split_text`); ``differences`` are
     values that the kept findings must have.  None: it is new.
     """
     text, cause = signature
@@ -166,7 +166,7 @@ def _is_within(kernel: str, span: str) -> bool:
 
 
 def crash_text(signature: Sequence[str]) -> str:
-    """Return how a machine ended and where, without the message between: what crashes are kept by."""
+    """Return how a machine ended and where, without the message between: the key of kept crashes."""
     return f"{signature[0]}/{signature[-1]}"
 
 
@@ -178,7 +178,7 @@ def _number(difference: Difference) -> int | str:
 
 
 def alarm_text(signature: Sequence[str]) -> str:
-    """Return what alarms are kept by: kind, and function or words."""
+    """Return the key of kept alarms: kind, and function or words."""
     return "/".join(signature)
 
 
@@ -191,17 +191,17 @@ _TEXTS_OF: Mapping[str, Callable[[Signature], str]] = {
 
 
 def likeness(names: Sequence[str]) -> str:
-    """Say what :func:`like` returned: ``new``, or ``like A or B``."""
+    """Return the result of :func:`like` as text: ``new``, or ``like A or B``."""
     return f"like {' or '.join(names)}" if names else NEW
 
 
 def new_text(count: int) -> str:
-    """Say how many of some clusters are new."""
+    """Return as text how many of some clusters are new."""
     return f"{count or 'none'} of them {NEW}"
 
 
 def load_regressions(*paths: Path) -> tuple[Regression, ...]:
-    """Return the findings of each ``expected.toml``; none of a file that is not there.  InputError: it is none."""
+    """Return the findings of each ``expected.toml``; none of a missing file.  InputError: it is invalid."""
     return tuple(row for path in paths for row in _load(path))
 
 
@@ -229,7 +229,7 @@ _KEYS = (*_TEXTS, *_LISTS, *_OPTIONAL)
 
 
 def _releases(value: object, where: str) -> Mapping[str, tuple[str, ...]]:
-    """Return the spans of each mode; InputError: they are none."""
+    """Return the spans of each mode.  InputError: they are invalid."""
     modes: Iterable[tuple[str, Any]] = value.items() if isinstance(value, dict) else [("", None)]
     if all(isinstance(spans, list) and all(_SPAN.fullmatch(str(span)) for span in spans) for _, spans in modes):
         return {mode: tuple(spans) for mode, spans in modes}

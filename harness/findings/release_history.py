@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The release history of a finding: which kernels were asked, in version order, and which of them show it.  Pure."""
+"""Represent the release history of a finding: the tested kernels in version order, and which of them show it.  Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HISTORY = "releases.json"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A kernel's package version on a configuration, what it answered, and in how many runs of how many it showed."""
+    """A kernel's package version on a configuration, its result, and in how many of its runs the finding showed."""
 
     config: str
     version: str
@@ -30,7 +30,7 @@ def history_text(asked: Iterable[Asked]) -> str:
 
 
 def read_history(text: str) -> tuple[Asked, ...]:
-    """Return the history that a text holds; nothing if it is another version's.  ValueError: counts that cannot be."""
+    """Return the history that a text holds; empty for another version's.  ValueError: impossible counts."""
     try:
         rows = [Asked(**row) for row in json.loads(text)]
     except (ValueError, TypeError, RecursionError):
@@ -45,9 +45,9 @@ def read_history(text: str) -> tuple[Asked, ...]:
 
 
 def sentences(asked: Iterable[Asked]) -> tuple[str, ...]:
-    """Say what a history tells: from which to which kernel, a sentence for each stretch of the same answer.
+    """Return a history as sentences: from which to which kernel, one for each stretch of the same result.
 
-    Kernels between two that were asked and agree are taken to agree, too: that is how a bisection works.
+    Kernels between two tested kernels that agree are assumed to agree, too, as in a bisection.
     """
     stretches: list[list[Asked]] = []
     for each in asked:

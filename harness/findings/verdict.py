@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From evidence to a verdict: how surely it comes back, who sides with KVM (docs/spec/differential.md section 4).
+"""Classify a divergence by its reproduction rate and the levels that predict it (docs/spec/differential.md section 4).
 
-Pure: the runs were made by somebody else.  The verdict ``emulator`` rests on runs on other QEMU versions and ``-cpu``
-models; where none were made, every verdict says so.
+Pure: the caller makes the runs.  The verdict ``emulator`` is based on runs on other QEMU versions and ``-cpu`` models;
+if none were made, every verdict reports that.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ DEPLOYED = "kernel"
 
 AGAINST, WITH, TAKES, SILENT = "against KVM", "with KVM", "takes the host's value", "says nothing"
 SIDES = (AGAINST, WITH, TAKES, SILENT)
-"""Where a level can stand; ``takes``: it agrees, because it hands on whatever the host wrote."""
+"""The positions of a level; ``TAKES``: it agrees, because it passes on whatever the host wrote."""
 CONTENT = "content with KVM"
-"""Where the architecture can stand besides AGAINST and SILENT."""
+"""A position of the architecture, in addition to AGAINST and SILENT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ STAGES = ("repeat", "fresh_vm", "fresh_qemu")
 class EmulatorResult:
     """The same scenario on the same kernel under another QEMU (``qemu-10.0``) or ``-cpu`` model (``cortex-a57``).
 
-    ``same`` is how often the very divergence came, ``changed`` how often one of its signature with other values;
-    ``why`` says why it could not be run there; ``unlike``, in what the CPU model differs by what it is: a divergence
-    that goes away there says nothing of the emulator.
+    ``same`` is how often the same divergence occurred, ``changed`` how often one of its signature with other values;
+    ``why``: the reason why it could not be run there; ``unlike``: the difference of the CPU model itself, because of
+    which a divergence that disappears there proves nothing about the emulator.
     """
 
     name: str
@@ -73,16 +73,16 @@ class EmulatorResult:
 
 
 def wilson(tries: Tries, z: float = Z95) -> tuple[float, float]:
-    """Return the interval that holds the rate of success with a confidence of 95 per cent (Wilson 1927).
+    """Return the confidence interval of the rate of success, at 95 per cent by default (Wilson 1927).
 
-    Nothing tried: from 0 to 1.
+    Without a try it is from 0 to 1.
     """
     n, p = tries.runs, tries.hits / tries.runs if tries.runs else 0.0
     if not n:
         return 0.0, 1.0
     middle, spread = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    # At the ends the formula is exact, the arithmetic is not.
+    # At the ends the formula is exact, floating-point arithmetic is not.
     low = 0.0 if not tries.hits else (middle - spread) / scale
     high = 1.0 if tries.hits == n else (middle + spread) / scale
     return low, high
@@ -101,7 +101,7 @@ def rate_text(tries: Tries) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LevelPosition:
-    """Where one level stands on one divergence; ``value`` is what it says, as text, empty if it says nothing."""
+    """The position of one level on one divergence; ``value`` is its prediction as text, empty if it has none."""
 
     level: str
     stand: str
@@ -110,11 +110,11 @@ class LevelPosition:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a verdict is made from.
+    """The input of a verdict.
 
     ``architecture``: AGAINST if a relation without a model (``host``, ``switch``) differs at the same place too,
-    CONTENT if it was compared and does not, SILENT if nobody knows what is owed there.  ``elsewhere``: what other
-    emulators showed, empty if none was tried.  ``basis``: what it breaks (:mod:`harness.relations.basis`).
+    CONTENT if it was compared and does not, SILENT if the required value is not determined.  ``elsewhere``: the results
+    of other emulators, empty if none was tried.  ``basis``: what it violates (:mod:`harness.relations.basis`).
     """
 
     relation: str
@@ -125,7 +125,7 @@ class Evidence:
     basis: str = ""
 
     def levels(self, *stands: str) -> tuple[str, ...]:
-        """Return the levels that stand there."""
+        """Return the levels with one of these positions."""
         return tuple(side.level for side in self.sides if side.stand in stands)
 
 
@@ -147,7 +147,7 @@ def _rarely(e: Evidence) -> bool:
 
 
 def differs(place: EmulatorResult, stages: tuple[Stage, ...]) -> bool:
-    """Whether a divergence goes away or changes there: it shows in less than half of the runs, and less than here.
+    """Whether a divergence disappears or changes there: it shows in less than half of the runs, and less than here.
 
     Both with a confidence of 95 per cent.
     """
@@ -195,7 +195,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "convention",
         lambda e: e.basis == CONVENTION,
-        "KVM does otherwise than Linux does by convention; neither the architecture nor the KVM API is broken",
+        "KVM differs from a convention of Linux; it violates neither the architecture nor the KVM API",
     ),
     Rule(
         "kvm",
@@ -205,7 +205,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "unexplained",
         lambda e: e.architecture == AGAINST and bool(e.levels(WITH)),
-        "a level of the model agrees with KVM against what the architecture owes: one of the two readings is wrong",
+        "a level of the model agrees with KVM against the architecture: one of the two readings is wrong",
     ),
     Rule(
         "kvm",
@@ -215,24 +215,24 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "kvm",
         lambda e: e.architecture == AGAINST,
-        "KVM disagrees with the architecture; no level takes KVM's side of its own accord",
+        "KVM disagrees with the architecture; no level predicts KVM's value by itself",
     ),
     Rule(
         "model",
         lambda e: DEPLOYED in e.levels(WITH) and bool(e.levels(AGAINST)),
-        "a level of the proof disagrees with the deployed one, which sides with KVM",
+        "a level of the proof disagrees with the deployed one, which agrees with KVM",
     ),
     Rule(
         "unexplained",
         lambda e: len(e.levels(AGAINST)) == len(e.sides) and e.architecture == CONTENT,
-        "all levels disagree with KVM, the architecture does not: the model may speak of less than KVM does there",
+        "all levels disagree with KVM, the architecture does not: the model may cover less than KVM does there",
     ),
     Rule(
         "unexplained",
         lambda e: len(e.levels(AGAINST)) == len(e.sides),
-        "all levels disagree with KVM, and no rule of ours says what the architecture owes there",
+        "all levels disagree with KVM, and no rule of the project says what the architecture requires there",
     ),
-    Rule("unexplained", lambda e: True, "levels differ, but the deployed one does not side with KVM"),
+    Rule("unexplained", lambda e: True, "levels differ, but the deployed one does not agree with KVM"),
 )
 """The first row that holds gives the verdict."""
 
@@ -247,7 +247,7 @@ ALARM = "alarm"
 
 
 def alarm_evidence(stages: tuple[Stage, ...]) -> Evidence:
-    """Return what is known of an alarm: how often it came; no level and no rule of the architecture speaks of it."""
+    """Return the evidence of an alarm: its reproduction rate; no level and no rule of the architecture covers it."""
     return Evidence(ALARM, stages, (), SILENT)
 
 
@@ -270,7 +270,7 @@ def evidence(
     stages: tuple[Stage, ...],
     elsewhere: tuple[EmulatorResult, ...] = (),
 ) -> Evidence:
-    """Gather what a confirmed trace says about one of its divergences: all levels are replayed on its round."""
+    """Gather the evidence of a confirmed trace about one of its divergences: all levels are replayed on its round."""
     round_ = next((r for r in index_trace(trace).rounds if r.first == divergence.event), None)
     architecture = _architecture(checked, divergence, round_)
     if divergence.relation == RELATION:
@@ -279,7 +279,7 @@ def evidence(
         return Evidence(divergence.relation, stages, (), architecture, elsewhere, divergence.basis)
     here = divergence.event, divergence.register
     bases = (d.basis for d in checked.unexplained if (d.event, d.register) == here and d.basis)
-    basis = divergence.basis or next(bases, "")  # the model's is about what the contract's breaks
+    basis = divergence.basis or next(bases, "")  # a divergence from the model has the basis of the contract's
     return Evidence(divergence.relation, stages, sides(round_, divergence), architecture, elsewhere, basis)
 
 
@@ -291,7 +291,7 @@ def _architecture(checked: CheckResult, divergence: Divergence, round_: Round | 
 
 
 def sides(round_: Round, divergence: Divergence) -> tuple[LevelPosition, ...]:
-    """Return where each level stands."""
+    """Return the position of each level."""
     return tuple(_side(round_, divergence, level) for level in LEVEL_NAMES)
 
 
@@ -311,13 +311,13 @@ def _side(round_: Round, divergence: Divergence, level: str) -> LevelPosition:
     if index is None:
         return LevelPosition(level, SILENT, "has no such register")
     said = prediction.spsr_0 if divergence.register == "spsr_0" else prediction.state[index]
-    if said != round_.seen[index]:
+    if said != round_.guest_view[index]:
         return LevelPosition(level, AGAINST, hex(said))
     return LevelPosition(level, TAKES if _follows(round_, index, level, said) else WITH, hex(said))
 
 
 def _follows(round_: Round, index: int, level: str, said: int) -> bool:
-    """Whether the level would have said something else, had the host written something else."""
+    """Whether the level would predict another value if the host had written another one."""
     values = round_.entry.values
     other = (*values[:index], values[index] ^ MASK64, *values[index + 1 :])
     again = predict(replace(round_, entry=round_.entry._replace(values=other)), level)
@@ -325,7 +325,7 @@ def _follows(round_: Round, index: int, level: str, said: int) -> bool:
 
 
 def verdict_lines(verdict: Verdict, evidence: Evidence) -> tuple[str, ...]:
-    """Return a verdict and all that it rests on, a line each."""
+    """Return a verdict and its evidence, one line each."""
     return (
         f"verdict {verdict.name}: {verdict.why}",
         *(f"{s.name} {rate_text(s.tries)}" for s in evidence.stages),
@@ -337,7 +337,7 @@ def verdict_lines(verdict: Verdict, evidence: Evidence) -> tuple[str, ...]:
 
 
 def elsewhere_text(place: EmulatorResult) -> str:
-    """Return what another emulator showed: the rate of the same divergence, and what became of the rest."""
+    """Return the results of another emulator: the rate of the same divergence, and the other results."""
     if place.why:
         return f"not measured: {place.why}"
     changed = f", {place.changed} with other values" if place.changed else ""
@@ -346,7 +346,7 @@ def elsewhere_text(place: EmulatorResult) -> str:
 
 
 def not_measured(evidence: Evidence) -> tuple[str, ...]:
-    """Return a line for what was not tried, without which the verdict ``emulator`` is not ruled out."""
+    """Return a line for the runs that were not made, without which the verdict ``emulator`` is not ruled out."""
     if evidence.relation == ALARM:
         return ()
     ran = [place.is_qemu for place in evidence.elsewhere if place.same.runs]

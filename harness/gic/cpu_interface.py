@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CPU interface of one vCPU while its guest runs: what is pending there, and what ICC_* accesses do.
+"""Model the CPU interface of one vCPU while its guest runs: its pending interrupts, and the effects of ICC_* accesses.
 
 Source: IHI 0069, interrupt prioritization, and the pages of the ICC_* registers.
 """
@@ -13,18 +13,19 @@ from harness.arch.registers import MASK64
 from harness.gic.registers import IMPLEMENTED_MASK, IMPLEMENTED_PRIORITY, SPURIOUS
 
 TRAPPED: frozenset[str] = frozenset({"icc_sgi1r_el1", "icc_sgi0r_el1", "icc_asgi1r_el1"})
-"""What must trap: HCR_EL2.IMO and FMO give ICC_* to the virtual interface, which generates no SGIs (IHI 0069)."""
+"""Must trap: HCR_EL2.IMO and FMO redirect ICC_* to the virtual interface, which generates no SGIs (IHI 0069)."""
 _INTID = 0xFF_FFFF
 _SPECIAL = range(1020, 1024)
 NO_EFFECT: frozenset[str] = frozenset({"icc_sre_el1"})
-"""Writes that change nothing of what is judged."""
+"""Registers whose writes change nothing that is compared."""
 CROWDED = "more interrupts than list registers"
 EOI_MODE, CBPR = 1 << 1, 1 << 0
-"""ICC_CTLR_EL1: what an end does, and whether group 1 has the binary point of group 0."""
+"""ICC_CTLR_EL1: the effect of an end of interrupt, and whether group 1 uses the binary point of group 0."""
 SMALLEST_POINT = 3
-"""What ICC_BPR1_EL1 can hold for certain: at least 5 bits of a priority preempt (IHI 0069, ICH_VTR_EL2.PREbits)."""
+"""The smallest value that every ICC_BPR1_EL1 can hold: at least 5 bits of a priority preempt (IHI 0069,
+ICH_VTR_EL2.PREbits)."""
 SIGN = 1 << 31
-"""Emulator: a value written to ICC_BPR1_EL1 is taken as an int (QEMU 7.2 hw/intc/arm_gicv3_cpuif.c, write_vbpr)."""
+"""Emulator: a value written to ICC_BPR1_EL1 is treated as an int (QEMU 7.2 hw/intc/arm_gicv3_cpuif.c, write_vbpr)."""
 
 
 def below(priority: int, mask: int) -> bool | None:
@@ -38,18 +39,18 @@ def below(priority: int, mask: int) -> bool | None:
 class Interface:
     """State of one vCPU's interface.
 
-    ``pending``: INTIDs that are certain to be presented, with their priority; ``waiting``: those of a lower one that no
-    list register may be left for (IHI 0069, ICH_HCR_EL2.UIE: in finite time); ``maybe``: why there may be others;
-    ``may_be_fiq``: some of these may be of group 0, which ``enabled_0`` lets through (``enabled``: group 1).
-    ``again``: INTIDs that are pending once more when they are deactivated.  ``running`` are the INTIDs whose
-    priority was not dropped, ``dropped`` those that are only active; ``acknowledged`` and ``ended`` what the guest did
-    since the entry.  ``lost``: why nobody knows any of this.  ``late``: the guest wrote to the interface, and what it
-    let through takes effect in finite time.  ``point`` is what ICC_BPR1_EL1 keeps, which ``shares_point`` (CBPR) hides;
-    ``settled``: the guest has not written it so that what it keeps is unknown.
+    ``pending``: INTIDs that are certain to be presented, with their priority; ``waiting``: those of a lower priority
+    for which no list register may be free (IHI 0069, ICH_HCR_EL2.UIE: in finite time); ``maybe``: why there may be
+    others; ``may_be_fiq``: some of these may be of group 0, which ``enabled_0`` lets through (``enabled``: group 1).
+    ``again``: INTIDs that are pending once more when they are deactivated.  ``running`` are the INTIDs whose priority
+    was not dropped, ``dropped`` those that are only active; ``acknowledged`` and ``ended`` what the guest did since the
+    entry.  ``lost``: why the whole state is unknown.  ``late``: the guest wrote to the interface, and an interrupt that
+    this lets through takes effect in finite time.  ``point`` is the value of ICC_BPR1_EL1, which ``shares_point``
+    (CBPR) hides; ``settled``: no write of the guest made that value unknown.
 
-    By a departure of the GIC's, each with its priority: ``doubled`` are active INTIDs whose list register is pending,
-    too, so that the interface signals them at once when they are deactivated; ``kept_away`` are pending ones that are
-    not presented because active ones have all list registers.
+    By a departure of the GIC, each with its priority: ``doubled`` are active INTIDs whose list register is also
+    pending: the interface signals them at once when they are deactivated; ``kept_away`` are pending INTIDs that are not
+    presented because active ones use all list registers.
     """
 
     pending: dict[int, int] = field(default_factory=dict)
@@ -74,11 +75,11 @@ class Interface:
     late: bool = False
 
     def mark_unknown(self, why: str) -> None:
-        """Nobody knows any more what is in the interface."""
+        """Mark the state of the interface as unknown."""
         self.lost = self.lost or why
 
     def hold_back(self, room: int) -> None:
-        """Enter that ``room`` of the pending interrupts are certain to be presented: those of the highest priority."""
+        """Keep as certain to be presented only ``room`` of the pending interrupts: those of the highest priority."""
         ranks = sorted(priority & IMPLEMENTED_PRIORITY for priority in self.pending.values())
         end = ranks[room] if len(ranks) > room else MASK64
         self.waiting = {i: priority for i, priority in self.pending.items() if priority & IMPLEMENTED_PRIORITY >= end}
@@ -95,10 +96,10 @@ class Interface:
         if found is False or not self.running:
             return found
         highest = min(running for _, running in self.running)
-        return False if priority >= highest else None  # what preempts what depends on ICC_BPR1_EL1
+        return False if priority >= highest else None  # whether it preempts depends on ICC_BPR1_EL1
 
     def signals(self) -> bool | None:
-        """Whether the interface signals an interrupt (IHI 0069, interrupt prioritization); None: nobody knows."""
+        """Whether the interface signals an interrupt (IHI 0069, interrupt prioritization); None: unknown."""
         if self.lost:
             return None
         if not (self.pending or self.maybe) or self.enabled is False or self.mask == 0:
@@ -119,10 +120,10 @@ class Interface:
     @property
     def why(self) -> str:
         """Why :meth:`signals` is None."""
-        return self.lost or self.maybe or "a priority or a control that nobody knows"
+        return self.lost or self.maybe or "a priority or a control that is unknown"
 
     def acknowledge(self) -> int | None:
-        """Read ICC_IAR1_EL1: the INTID that becomes active, 1023 for none, None where nobody knows."""
+        """Read ICC_IAR1_EL1: the INTID that becomes active, 1023 for none, None if it is unknown."""
         signals = self.signals()
         if signals is False:
             return SPURIOUS
@@ -138,7 +139,7 @@ class Interface:
         return intid
 
     def read(self, name: str) -> tuple[int, int]:
-        """Return what a register reads as, and the bits of it that nobody knows."""
+        """Return the value of a register, and its unknown bits."""
         match name:
             case "icc_iar1_el1":
                 intid = self.acknowledge()
@@ -152,9 +153,9 @@ class Interface:
         return 0, MASK64
 
     def write(self, name: str, value: int | None) -> None:
-        """Write a register; None: nobody knows what."""
+        """Write a register; None: an unknown value."""
         if value is None:
-            self.mark_unknown("a register of the interface written with what nobody knows")
+            self.mark_unknown("a register of the interface written with an unknown value")
             return
         late, self.late = self.late, True
         match name:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distributor and redistributors: what software configured, which inputs are asserted, and so what is pending where.
+"""Model distributor and redistributors: configuration, asserted inputs, and the resulting pending interrupts.
 
 Source: IHI 0069, the interrupt lifecycle, and the registers' pages (rows of :mod:`harness.gic.registers`).
 """
@@ -42,10 +42,10 @@ def _any(*facts: bool | None) -> bool | None:
 
 @dataclass
 class Interrupt:
-    """What is known of one interrupt; ``route`` is the vCPU that gets it, ``edge`` how its input is taken.
+    """The known state of one interrupt; ``route`` is the vCPU that gets it, ``edge``: it is edge-triggered.
 
-    ``line`` is its input, None where it was left at 1 when it was configured otherwise: of an edge that means nothing.
-    ``listed``: whether it is on its vCPU's list, where only what is there is presented (``ENABLE_LOSES``).
+    ``line`` is its input; None: the input was 1 when the trigger was reconfigured, which says nothing for an edge.
+    ``listed``: it is on its vCPU's list; with ``ENABLE_LOSES`` only listed interrupts are presented.
     """
 
     intid: int
@@ -77,7 +77,7 @@ class Interrupt:
         self.line = level
 
     def mark_unknown(self) -> None:
-        """Nobody knows its state any more; its configuration stays."""
+        """Mark its state as unknown; its configuration stays."""
         self.latch = self.active = None
 
 
@@ -92,7 +92,7 @@ def _enable(irq: Interrupt, bits: int) -> None:
 
 def _disable(irq: Interrupt, bits: int) -> None:
     if bits:
-        irq.enabled = None if irq.intid < SGIS else False  # SGIs may be enabled for good
+        irq.enabled = None if irq.intid < SGIS else False  # SGIs may be always enabled
 
 
 def _pend(irq: Interrupt, bits: int) -> None:
@@ -126,7 +126,7 @@ def _configure(irq: Interrupt, bits: int) -> None:
     # A change while it is enabled is UNPREDICTABLE, and leaves one that is pending in an UNKNOWN state.
     irq.edge = edge if irq.enabled is False and irq.pending is False else None
     if irq.line is not False:
-        # KVM API 4.25: an edge is a 1 and then a 0.  What a 1 that stays is for a level, it does not say.
+        # KVM API 4.25: an edge is a 1 and then a 0. It does not define what an input that stays 1 is for a level.
         irq.line = irq.latch = None
 
 
@@ -150,7 +150,7 @@ def _bit(fact: bool | None) -> tuple[int, int]:
 
 
 def _read(name: str, irq: Interrupt) -> tuple[int, int]:
-    """Return the bits that an interrupt has in a register, and which of them nobody knows."""
+    """Return the bits of an interrupt in a register, and which of them are unknown."""
     match name:
         case "igroupr":
             return _bit(irq.group_1)
@@ -170,7 +170,7 @@ def _read(name: str, irq: Interrupt) -> tuple[int, int]:
 
 
 _LISTING = frozenset({"igroupr", "isenabler", "ispendr", "isactiver"})
-"""Registers of which a write may put an interrupt on a list (Linux, vgic-mmio.c: who calls vgic_queue_irq_unlock)."""
+"""Registers whose writes may add an interrupt to a list (Linux, vgic-mmio.c: callers of vgic_queue_irq_unlock)."""
 
 
 @dataclass
@@ -202,20 +202,20 @@ class Gic:
         return self.irqs[key]
 
     def mark_unknown(self, why: str) -> None:
-        """Nobody knows any more what is where."""
+        """Mark the state of the GIC and of every interface as unknown."""
         self.lost = self.lost or why
         for interface in self.interfaces:
             interface.mark_unknown(why)
 
     def _covered(self, where: RegisterField) -> Iterator[Interrupt]:
-        """The interrupts of an access; those that are not there, and private ones in the distributor, are none."""
+        """Yield the interrupts of an access, without those that do not exist and private ones in the distributor."""
         for intid in range(where.first, where.first + where.number):
             there = range(PRIVATE, GIC_INTERRUPTS) if where.vcpu is None else range(PRIVATE)
             if intid in there:
                 yield self.irq(where.vcpu or 0, intid)
 
     def write(self, address: int, size: int, value: int) -> None:
-        """A store of the guest to a register."""
+        """Apply a store of the guest to a register."""
         where = place(address, size)
         if where.bank is None:
             if where.first == 0:
@@ -223,7 +223,7 @@ class Gic:
                     self.enabled = bool(value & ENABLE_GROUP_1)
                 else:
                     self.mark_unknown("GICD_CTLR written by another size than a word")
-            return  # anything else configures nothing that is judged
+            return  # anything else configures nothing that is compared
         if size not in where.bank.sizes or address % size:
             self.mark_unknown("a register of the GIC written by a size that it need not take")
             return
@@ -238,7 +238,7 @@ class Gic:
                 self.mark_unknown("another group for an interrupt that may be active")  # which of the two ends it?
 
     def read(self, address: int, size: int) -> tuple[int, int]:
-        """Return what a load of the guest gives, and which bits of it nobody knows."""
+        """Return the value that the guest loads, and its unknown bits."""
         where = place(address, size)
         if self.lost:
             return UNKNOWN
@@ -257,7 +257,7 @@ class Gic:
         return value, unknown
 
     def generate(self, value: int, sender: int) -> None:
-        """A write to ICC_SGI1R_EL1 (IHI 0069): a group 1 SGI to the vCPUs that it names."""
+        """Apply a write to ICC_SGI1R_EL1 (IHI 0069): send a group 1 SGI to the vCPUs that it names."""
         others = bool(value >> 40 & 1)
         cluster = value >> 16 & 0xFF or value >> 32 & 0xFF or value >> 44 & 0xF or value >> 48 & 0xFF
         for vcpu in range(self.vcpus):
@@ -271,23 +271,23 @@ class Gic:
         irq = self.irq(vcpu, intid)
         changes = None if irq.line is None else level != irq.line
         irq.set_line(level)
-        # Linux, vgic.c vgic_validate_injection: an edge is taken where it is 1, a level where it changes.
+        # Linux, vgic.c vgic_validate_injection: an edge is accepted if it is 1, a level if it changes.
         if irq.edge is not None:
             self._list(irq, level if irq.edge else changes)
         elif level or changes is not False:
             self._list(irq, (level and changes) or None)
 
     def _wanted(self, irq: Interrupt) -> bool | None:
-        """Whether an interrupt has a vCPU whose list it goes to (Linux, vgic.c vgic_target_oracle)."""
+        """Whether an interrupt has a vCPU to whose list it is added (Linux, vgic.c vgic_target_oracle)."""
         return _any(irq.active, _all(irq.enabled, irq.pending, self.enabled))
 
     def _list(self, irq: Interrupt, looks: bool | None = True) -> None:
-        """Put an interrupt on its vCPU's list, if it ``looks`` for one and is wanted."""
+        """Add an interrupt to its vCPU's list, if it ``looks`` for one and is wanted."""
         if ENABLE_LOSES in self.departures:
             irq.listed = _any(irq.listed, _all(self._wanted(irq), looks))
 
     def prune(self, vcpu: int) -> None:
-        """A vCPU has exited: what need not be on its list is taken off (Linux, vgic.c vgic_prune_ap_list)."""
+        """Remove from the list of a vCPU that has exited what need not be there (Linux, vgic.c vgic_prune_ap_list)."""
         if ENABLE_LOSES not in self.departures:
             return
         for (owner, _), irq in self.irqs.items():
@@ -296,16 +296,16 @@ class Gic:
                 irq.listed = _all(irq.listed, stays if irq.route is not None else stays or None)
 
     def ready(self, irq: Interrupt, vcpu: int) -> bool | None:
-        """Whether an interrupt is pending and enabled, and a vCPU's."""
+        """Whether an interrupt is pending and enabled, and targets a vCPU."""
         return _all(irq.pending, irq.enabled, None if irq.route is None else irq.route == vcpu)
 
     def forwarded(self, irq: Interrupt, vcpu: int) -> bool | None:
-        """Whether an interrupt goes to a vCPU, if it is of group 1."""
+        """Whether an interrupt is forwarded to a vCPU, if it is of group 1."""
         found = _all(self.ready(irq, vcpu), self.enabled)
         return _all(found, irq.listed) if ENABLE_LOSES in self.departures else found
 
     def doubled(self, irq: Interrupt, vcpu: int, active: bool | None = None) -> bool | None:
-        """Whether a list register has an interrupt as active and pending that is not forwarded (COMES_AFTER_END).
+        """Whether a list register holds as active and pending an interrupt that is not forwarded (COMES_AFTER_END).
 
         ``active``: whether it is active, where that is not known otherwise.
         """
@@ -315,7 +315,7 @@ class Gic:
         return _all(active, irq.edge, irq.pending, None if irq.route is None else irq.route == vcpu)
 
     def enter(self, vcpu: int) -> Interface:
-        """Return the interface of a vCPU that is about to run, with what is pending for it now."""
+        """Return the interface of a vCPU that is about to run, with the interrupts that are pending for it."""
         interface = self.interfaces[vcpu]
         interface.waiting, interface.doubled, interface.kept_away = {}, {}, {}
         interface.pending, interface.maybe, interface.may_be_fiq, interface.late = {}, "", False, False
@@ -356,7 +356,7 @@ class Gic:
         return interface
 
     def leave(self, vcpu: int) -> None:
-        """A vCPU has run: what it acknowledged is active, what it ended no longer."""
+        """Apply a run of a vCPU: the interrupts that it acknowledged are active, those that it ended are not."""
         interface = self.interfaces[vcpu]
         if interface.lost:
             for (owner, _), irq in self.irqs.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registers of the distributor and of a redistributor's SGI page that hold some bits an interrupt, as rows."""
+"""List the registers of the distributor and of a redistributor's SGI page with some bits per interrupt, as rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FRAME, REDISTRIBUTOR = 0x1_0000, 0x2_0000
 class Bank:
     """Registers of one kind: ``bits`` for each interrupt, from ``offset`` on; ``sizes`` of accesses in bytes.
 
-    ``what`` the bits are owed to be; ``private``: SGIs and PPIs have them, too, in their redistributor.
+    ``what`` is the required meaning of the bits; ``private``: SGIs and PPIs have them too, in their redistributor.
     """
 
     name: str
@@ -66,16 +66,16 @@ IMPLEMENTED_PRIORITY = 0xF0
 IMPLEMENTED_MASK = 0xF8
 """Bits of ICC_PMR_EL1 that a virtual CPU interface has at least (IHI 0069, ICC_PMR_EL1: 32 levels)."""
 SPURIOUS = 1023
-"""What ICC_IAR1_EL1 holds where there is nothing to acknowledge (IHI 0069, INTIDs)."""
+"""The INTID that ICC_IAR1_EL1 returns if there is nothing to acknowledge (IHI 0069, INTIDs)."""
 LIST_REGISTERS = 4
-"""Interrupts that are certain to be in the virtual CPU interface at once: what QEMU's CPUs have."""
+"""Number of interrupts that the virtual CPU interface can certainly hold at once: QEMU's CPUs have so many."""
 
 
 class RegisterField(NamedTuple):
-    """What an access to the GIC is about: ``vcpu`` whose redistributor (None: the distributor), and which registers.
+    """The registers that an access to the GIC covers: of the redistributor of ``vcpu`` (None: of the distributor).
 
-    ``bank`` is None for GICD_CTLR and for all that has no row (then ``first`` is -1); else ``first`` is the INTID at
-    the address and ``number`` how many the access covers (0: less than one).
+    ``bank`` is None for GICD_CTLR and for every register without a row (then ``first`` is -1); else ``first`` is the
+    INTID at the address and ``number`` how many the access covers (0: less than one).
     """
 
     vcpu: int | None
@@ -85,7 +85,7 @@ class RegisterField(NamedTuple):
 
 
 def place(address: int, size: int) -> RegisterField:
-    """Return what an access of ``size`` bytes at a guest physical address inside GICD or GICR is about."""
+    """Return the registers that an access of ``size`` bytes at a guest physical address in GICD or GICR covers."""
     if address in GICD:
         vcpu, offset = None, address - GICD.base
         if offset == CTLR:
@@ -93,7 +93,7 @@ def place(address: int, size: int) -> RegisterField:
     else:
         vcpu, offset = divmod(address - GICR.base, REDISTRIBUTOR)
         offset -= FRAME
-        if offset < 0:  # the page of the redistributor itself: GICR_TYPER and its kin
+        if offset < 0:  # the page of the redistributor itself: GICR_TYPER and the like
             return RegisterField(vcpu, None, -1, 0)
     for bank in BANKS:
         if bank.offset <= offset < bank.end and (bank.private or vcpu is None):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What EL2 of a kernel with an erratum does to a run of the guest: interrupts that it drops, registers that it rejects.
+"""Apply errata of EL2 to a run of the guest: interrupts that it drops, registers that it rejects, debugging.
 
-In protected mode the hypervisor runs a copy of its own of each vCPU.  The rules here are errata of that copy; the other
-ones are in :mod:`harness.relations.errata`, which also says which finding each belongs to.
+In protected mode the hypervisor runs its own copy of each vCPU.  The rules here are errata of that copy; the others are
+in :mod:`harness.relations.errata`, which also says which finding each belongs to.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NO_DEBUG = "protected-mode-does-not-debug"
 
 _LINES = exceptions.HCR_VI | exceptions.HCR_VF
 _REJECTED: Mapping[str, str] = {
-    # What every EL1 has, traps in a protected VM, and is in no row of pvm_sys_reg_descs, or there as RAZ_WI
+    # Registers of every EL1 that trap in a protected VM and have no row in pvm_sys_reg_descs, or one of RAZ_WI
     # (arch/arm64/kvm/hyp/nvhe/sys_regs.c of 7.3.4).
     **dict.fromkeys(("actlr_el1", "mdccint_el1", "mdccsr_el0", "mdrar_el1", "dbgbvr1_el1", "dbgwvr3_el1"), UNDEFINED),
     **dict.fromkeys(("dc_isw", "dc_csw", "dc_cisw"), UNDEFINED),
@@ -45,8 +45,8 @@ def loaded(hcr: int, protected: bool, errata: frozenset[str]) -> int:
 def returned(left: int, hcr: int, protected: bool, errata: frozenset[str]) -> int:
     """Return the virtual interrupts in the host's HCR_EL2 after an exit.
 
-    ``left`` are those that still pend in the HCR_EL2 with which the guest ran, ``hcr`` those that the host had handed
-    over.  Source: sync_hyp_vcpu in arch/arm64/kvm/hyp/nvhe/hyp-main.c of 7.3.4, which gives nothing back.
+    ``left`` are those that are still pending in the HCR_EL2 with which the guest ran, ``hcr`` those that the host had
+    set.  Source: sync_hyp_vcpu in arch/arm64/kvm/hyp/nvhe/hyp-main.c of 7.3.4, which gives nothing back.
     """
     if not errata or not hcr & exceptions.HCR_VIRTUAL:
         return left
@@ -56,7 +56,7 @@ def returned(left: int, hcr: int, protected: bool, errata: frozenset[str]) -> in
 
 
 def debugged(debugger: Debugger | None, errata: frozenset[str]) -> Debugger | None:
-    """Return what of userspace's debugging happens to a guest that runs.
+    """Return the part of userspace's debugging that takes effect while the guest runs.
 
     Without it MDSCR_EL1 of EL2's copy has neither SS nor MDE: BRK alone goes to userspace, by MDCR_EL2.TDE.
     Source: flush_hyp_vcpu in arch/arm64/kvm/hyp/nvhe/hyp-main.c of 6.16 copies no external_mdscr_el1.

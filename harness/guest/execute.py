@@ -11,7 +11,7 @@ from types import MappingProxyType
 from harness.arch import a64, exceptions, exits, sysregs
 from harness.arch.exceptions import State
 from harness.arch.registers import INDEX, MASK64
-from harness.arch.sysregs import Owed
+from harness.arch.sysregs import ExpectedResult
 from harness.guest.stage1 import is_on
 
 ZERO = a64.ZERO
@@ -187,7 +187,7 @@ def _stxr(state: State, word: int) -> Effect:
     target, base, status = word & 31, word >> 5 & 31, word >> 16 & 31
     if status in (target, base) and status != ZERO:
         return Undetermined("a status register that is used otherwise is CONSTRAINED UNPREDICTABLE")
-    # Without the monitor it makes no access; one that is not aligned, or not mapped, may fault all the same (B2.9.5).
+    # Without the monitor it makes no access; one that is not aligned, or not mapped, may still fault (B2.9.5).
     plain = not is_on(state) and not state[base] % 8 and not state[base] >> _PLAIN_BITS
     return Continue() if status == ZERO and plain else Undetermined(f"whether x{base} is held exclusively")
 
@@ -206,14 +206,14 @@ def _mrs(state: State, word: int) -> Effect:
         return _from_el0(row)
     target = word & 31
     match row.read:
-        case Owed.STATE:
+        case ExpectedResult.STATE:
             index = INDEX[row.name]
             return Continue({} if target == ZERO else {target: state[index]}, reads=(index,))
-        case Owed.ZERO:
+        case ExpectedResult.ZERO:
             return _put(target, 0)
-        case Owed.ANY:
+        case ExpectedResult.ANY:
             return Continue({}, {} if target == ZERO else {target: (MASK64, f"read from {row.name}")})
-        case Owed.UNDEFINED:
+        case ExpectedResult.UNDEFINED:
             return RaiseException(EC_UNKNOWN)
     return Undetermined(f"whether there is {row.name}")
 
@@ -225,11 +225,11 @@ def _msr(state: State, word: int) -> Effect:
     if _at_el0(state):
         return _from_el0(row)
     match row.write:
-        case Owed.STATE:
+        case ExpectedResult.STATE:
             return Continue({INDEX[row.name]: _get(state, word & 31)})
-        case Owed.ANY | Owed.ZERO:
+        case ExpectedResult.ANY | ExpectedResult.ZERO:
             return Continue()
-        case Owed.UNDEFINED:
+        case ExpectedResult.UNDEFINED:
             return RaiseException(EC_UNKNOWN)
     return Undetermined(f"whether there is {row.name}")
 
@@ -255,7 +255,7 @@ def execute(state: State, word: int) -> Effect:
     """Return the effect of the instruction ``word`` at the PC of ``state``."""
     row = a64.decode_plain(word)
     if row is None or row.mnemonic not in _EFFECTS:
-        return Undetermined(f"nobody knows {a64.disassemble(word, state[exceptions.PC])}")
+        return Undetermined(f"no rule for the instruction {a64.disassemble(word, state[exceptions.PC])}")
     return _EFFECTS[row.mnemonic](state, word)
 
 

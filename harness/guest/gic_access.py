@@ -7,7 +7,7 @@ from collections.abc import Container
 
 from harness.arch import a64, sysregs
 from harness.arch.exceptions import State
-from harness.arch.sysregs import Owed
+from harness.arch.sysregs import ExpectedResult
 from harness.gic.cpu_interface import TRAPPED, Interface
 from harness.guest.execute import EC_UNKNOWN, Continue, Effect, RaiseException, Trap
 
@@ -24,7 +24,7 @@ def at_interface(gic: Interface, state: State, word: int, unknown: Container[int
     if row is None or row.gic is None:
         return None
     is_read, register = bool(word >> 21 & 1), word & 31
-    if row.gic[0 if is_read else 1] is Owed.UNDEFINED:
+    if row.gic[0 if is_read else 1] is ExpectedResult.UNDEFINED:
         return RaiseException(EC_UNKNOWN)
     if row.name in TRAPPED:
         return Trap(row.name)

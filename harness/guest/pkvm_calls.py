@@ -15,9 +15,9 @@ FEATURES, MEMINFO, SHARE, UNSHARE = (
     next(f.fid for f in exits.SMCCC_FUNCTIONS if f.name == f"VENDOR_HYP_KVM_{name}")
     for name in ("FEATURES", "HYP_MEMINFO", "MEM_SHARE", "MEM_UNSHARE")
 )
-"""Which calls there are, the granule of memory protection, to share a page of it with the host, to end that."""
+"""The calls: list the calls, return the granule of memory protection, share a page with the host, unshare it."""
 GRANULE = 4096
-"""What the targets' kernels have for a page, which is what pKVM protects."""
+"""Page size of the targets' kernels, which is pKVM's granule of memory protection."""
 INVALID_PARAMETER = MASK64 - 2
 PAGE_FIRST = "a page that is to be shared and is not there yet: pKVM asks the host for it by a data abort of its own"
 

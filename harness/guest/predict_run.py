@@ -36,7 +36,7 @@ from harness.trace.events import Switch
 from harness.trace.rounds import GuestRun
 
 RUNS_ON = "an interrupt in a guest that runs on by itself"
-ANSWERED = "a call that EL2 may have answered, so that the guest came by once more"
+ANSWERED = "a call that EL2 may have handled without an exit: the guest may have executed it more than once"
 IN_AARCH32 = "a guest in AArch32 state"
 STEP_SHOWS = "SPSR_EL1.SS of an exception that the guest took while userspace stepped it"
 RACE = "which interrupt came first, the guest's or the host's"
@@ -119,8 +119,8 @@ def _unless_unaligned(
 ) -> GuestPath:
     """Return the path on which an unaligned access to Device memory was made, if it leads to the observed state.
 
-    The architecture has an alignment fault there, and QEMU up to 8.2 has none: which of the two it was, the observed
-    state proves.  What leads nowhere near is as undetermined as before.  ``follow`` walks on a CPU.
+    The architecture has an alignment fault there, and QEMU up to 8.2 has none: the observed state proves which of the
+    two it was.  If neither path leads to it, the result stays undetermined.  ``follow`` walks on a CPU.
     """
     if path.state is not None or path.why != UNALIGNED_DEVICE or on.gic is not None:
         return path
@@ -169,7 +169,7 @@ def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
     ):
         path = GuestPath(None, why=RACE, certain=False, stopped=seen[exceptions.PC])
     else:
-        # What traps does so in the mode that it runs in: in another one, the guest comes back to this address.
+        # An instruction traps in the mode that it runs in: in another mode, the guest comes back to this address.
         steps, mode = (0, MAX_WALK), observed[exceptions.PSTATE] & exceptions.MODE if trapped else None
         if debugger is not None and debugger.steps and not exit_.forged:
             steps = steps_between(entry, exit_)
@@ -186,7 +186,7 @@ def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
             path, refusals = _unless_refused(path, follow, agrees, code, known)
         memory.stored(path.stored)
         if gic is not None and path.state is not None and not _agrees(path, run, call, cpu):
-            gic.mark_unknown("the guest did otherwise than it should")  # what it acknowledged, say, and what it did not
+            gic.mark_unknown("the guest did otherwise than it should")  # its acknowledges, for example
         if call and path.state is not None and path.state[0] != observed[0] and may_be_handled_at_el2(path.state):
             path = GuestPath(None, why=ANSWERED, certain=False)
     if debugger is not None and class_of(exit_) == "WATCHPT_LOW":
@@ -198,8 +198,8 @@ def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
         memory.stored(half_stored(path.state, word, RunMemory(memory), cpu) if word is not None else {})
     if path.state is None:
         memory.mark_unknown()
-        # Where it was interrupted right there, it did no more to the interface.
+        # If it was interrupted at this address, it did no more to the interface.
         came_to = observed[exceptions.ELR] if target in VECTORS else target
         if gic is not None and path.stopped != came_to:
-            gic.mark_unknown("the guest went where nobody could follow it")
+            gic.mark_unknown("the guest's path could not be determined")
     return PredictedRun(event, entry, exit_, seen, call, target, path, debugger, level, refusals)

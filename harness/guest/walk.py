@@ -42,7 +42,7 @@ STRAY_BRK = "a BRK that userspace did not ask for, while it debugs the guest oth
 STEPPED = "a virtual interrupt while userspace steps the guest: it or the end of the step may come first"
 ILLEGAL = "illegal execution state"
 TAGGED = "a branch to a tagged address"
-FROM_UNKNOWN = "an address or a call from what nobody knows"
+FROM_UNKNOWN = "an address or a call from an unknown value"
 MAX_WALK = 600
 """The most instructions of a walk; a scenario has fewer."""
 
@@ -105,9 +105,7 @@ def walk(
         # The first instruction is not executed, even if it is the one that trapped later.
         return _uncertain(ILLEGAL)._replace(stopped=state[exceptions.PC])
     if _is_tagged(state, state[exceptions.PC]):
-        return _uncertain(TAGGED)._replace(
-            stopped=state[exceptions.PC]
-        )  # the exception return of KVM's is a branch, too
+        return _uncertain(TAGGED)._replace(stopped=state[exceptions.PC])  # KVM's exception return is a branch, too
     if (
         quiet
         and state[exceptions.PC] == target
@@ -131,7 +129,7 @@ def walk(
             at = machine.state[exceptions.PC]
             # A fetch that faults comes after the step exception; QEMU fetches first.
             certain = not is_on(machine.state) and word_at(context.code, at) is not None
-            return GuestPath(None, why=f"a step of userspace's ends at {at:#x}", certain=certain, stopped=at)
+            return GuestPath(None, why=f"userspace's step ends at {at:#x}", certain=certain, stopped=at)
         stop = machine.step() or (machine.interrupt() if may_be_interrupted else None)
         if stop is not None:
             if stop.certain and elsewhere is not None:

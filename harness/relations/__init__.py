@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One module a relation: what it compares with what, and the rules it compares by.
+"""Compare what KVM did with what was expected: one module per relation, with the rules that it compares by.
 
 ``registry`` is the table of all relations; checks, reports and documents go through it.  A new relation is a module
 here and a row there: see docs/architecture.md.  ``evidence`` is what a relation may look at, ``divergence`` what it

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a divergence breaks: a requirement of the architecture, a promise of the KVM API, or a convention of Linux."""
+"""Classify what a divergence violates: a requirement of the architecture, the KVM API, or a convention of Linux."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ARCHITECTURE = "requirement of the architecture"
 API = "promise of the KVM API"
 """With PSCI (DEN 0022), SMCCC (DEN 0028) and the documents in Documentation/virt/kvm."""
 CONVENTION = "convention of Linux"
-"""What another kernel may do otherwise without breaking either."""
+"""Another kernel may differ here without a violation of either."""
 BASES: tuple[str, ...] = (ARCHITECTURE, API, CONVENTION)
 
 _BY_NAME: tuple[tuple[str, str], ...] = (
@@ -42,7 +42,7 @@ _UNKNOWN = frozenset(
 
 
 def basis_of(divergence: Divergence, round_: Round | None = None) -> str:
-    """Return which of :data:`BASES` a divergence breaks, empty for one from the model or from another target.
+    """Return which of :data:`BASES` a divergence violates; empty: it is one from the model or from another target.
 
     ``round_`` is that of a divergence of ``host.<register>``.
     """
@@ -52,18 +52,18 @@ def basis_of(divergence: Divergence, round_: Round | None = None) -> str:
     if round_.reset:
         return _of_a_reset(divergence, round_)
     written = INDEX.get(divergence.register) in round_.host_wrote
-    told = any(user.code == EXIT_MMIO for user in round_.users)
+    told = any(user.code == EXIT_MMIO for user in round_.userspace_exits)
     return API if written or told or round_.exit_class in _CALLS else ARCHITECTURE
 
 
 def _asks_for_an_exception(round_: Round) -> bool:
     """Whether userspace asked for an exception after the last reset of a round."""
-    last = max((i for i, host in enumerate(round_.hosts) if host.op == OP_RESET), default=-1)
-    return any(host.op in (OP_ABORT, OP_SERROR) and not host.error for host in round_.hosts[last + 1 :])
+    last = max((i for i, host in enumerate(round_.host_actions) if host.op == OP_RESET), default=-1)
+    return any(host.op in (OP_ABORT, OP_SERROR) and not host.error for host in round_.host_actions[last + 1 :])
 
 
 def _of_a_reset(divergence: Divergence, round_: Round) -> str:
-    """A reset vCPU holds reset values and nothing of before (KVM API 4.82); an UNKNOWN value is KVM's to choose.
+    """Return the basis for a reset vCPU: it holds reset values only (KVM API 4.82); KVM may choose an UNKNOWN value.
 
     An exception that userspace asked for after the reset gives its registers their values (Arm ARM D1.3).
     """
@@ -72,8 +72,8 @@ def _of_a_reset(divergence: Divergence, round_: Round) -> str:
     index = INDEX.get(divergence.register)
     if index is None or divergence.register not in _UNKNOWN or index in round_.host_wrote:
         return API
-    before = {switch.values[index] for switch in (*round_.users, round_.exit) if switch is not None}
-    for host in round_.hosts:
+    before = {switch.values[index] for switch in (*round_.userspace_exits, round_.exit) if switch is not None}
+    for host in round_.host_actions:
         if host.op == OP_RESET:
             break
         if host.op == OP_SET and BY_ONE_REG.get(host.a) == index:

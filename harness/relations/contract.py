@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What KVM owes the guest, written from the specifications, never from what a kernel was seen to do.
+"""State what KVM must do for the guest, from the specifications, never from the behaviour of a kernel.
 
 Sources: Arm DEN 0022 (PSCI), Arm DEN 0028 (SMCCC), Arm ARM DDI 0487, the KVM API document
-(Documentation/virt/kvm/api.rst).  Each function returns the value that is owed, or None where nothing is promised.
+(Documentation/virt/kvm/api.rst).  Each function returns the required value, or None where nothing is specified.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _RESET2_32 = 0x8400_0012
 
 
 def call_result(exit_: Switch, index: int) -> int | None:
-    """Return what x1, x2 or x3 (``index``) holds after an SMCCC call, None if any value will do.
+    """Return the required value of x1, x2 or x3 (``index``) after an SMCCC call; None: any value is correct.
 
-    SMCCC 1.1 gives x1..x3 to results; what a call does not define, KVM returns as 0.
+    SMCCC 1.1 uses x1..x3 for results; KVM returns 0 in those that a call does not define.
     """
     function = exit_.values[0] & 0xFFFF_FFFF
     if function == _UID_CALL:
@@ -63,7 +63,7 @@ _STATUS: Mapping[str, frozenset[int]] = MappingProxyType(
             frozenset({NOT_SUPPORTED}),
         ),
         **dict.fromkeys(("PSCI_SYSTEM_OFF", "PSCI_SYSTEM_RESET"), frozenset({INTERNAL_FAILURE})),
-        # Needs KVM_CAP_ARM_SYSTEM_SUSPEND, which nobody enabled.
+        # Needs KVM_CAP_ARM_SYSTEM_SUSPEND, which is not enabled.
         **dict.fromkeys(("PSCI_SYSTEM_SUSPEND32", "PSCI_SYSTEM_SUSPEND64"), frozenset({NOT_SUPPORTED})),
         # "Optional; pKVM protected guests only" (Documentation/virt/kvm/arm/hypercalls.rst).
         **dict.fromkeys(
@@ -75,13 +75,13 @@ _STATUS: Mapping[str, frozenset[int]] = MappingProxyType(
         "TRNG_VERSION": frozenset({0x10000}),  # DEN 0098
     }
 )
-# x0 tells of the host's CPU, features or entropy.
+# x0 depends on the host's CPU, features or entropy.
 _FREE_STATUS = frozenset(
     {"SMCCC_ARCH_FEATURES", "SMCCC_ARCH_WORKAROUND_1", "SMCCC_ARCH_WORKAROUND_2", "SMCCC_ARCH_WORKAROUND_3"}
     | {"HV_PV_TIME_FEATURES", "HV_PV_TIME_ST", "VENDOR_HYP_KVM_FEATURES", "VENDOR_HYP_KVM_PTP"}
     | {"TRNG_FEATURES", "TRNG_GET_UUID", "TRNG_RND32", "TRNG_RND64"}
 )
-# What PSCI_FEATURES must know in PSCI 1.1 (DEN 0022 5.1 and 5.15), and what is optional.
+# Functions that PSCI_FEATURES must report in PSCI 1.1 (DEN 0022 5.1 and 5.15), and optional ones.
 _MUST_KNOW = (
     *("PSCI_VERSION", "PSCI_CPU_SUSPEND32", "PSCI_CPU_SUSPEND64", "PSCI_CPU_OFF", "PSCI_CPU_ON32", "PSCI_CPU_ON64"),
     *("PSCI_AFFINITY_INFO32", "PSCI_AFFINITY_INFO64", "PSCI_SYSTEM_OFF", "PSCI_SYSTEM_RESET", "PSCI_FEATURES"),
@@ -95,9 +95,10 @@ _AFFINITY_RESULTS = frozenset({0, 1, 2, INVALID_PARAMETERS})
 
 
 def call_status(exit_: Switch, vcpus: int = 1) -> frozenset[int] | None:
-    """Return the values that x0 may hold after an SMCCC call, None if any will do (DEN 0022, DEN 0028).
+    """Return the values that x0 may hold after an SMCCC call; None: any (DEN 0022, DEN 0028).
 
-    With other ``vcpus`` a call about them may have any result that the function has: they run on meanwhile.
+    If there are several ``vcpus``, a call about another one may return any result of the function: the other one keeps
+    running.
     """
     function = exits.SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF)
     if function is None:
@@ -121,13 +122,13 @@ def call_status(exit_: Switch, vcpus: int = 1) -> frozenset[int] | None:
     if name.startswith("PSCI_SYSTEM_OFF2"):
         # Since PSCI 1.3 (DEN 0022F 5.11): type HIBERNATE_OFF, for which 0 stands too, and a cookie of 0.
         known = x1 & 0xFFFF_FFFF in (0, HIBERNATE_OFF) and not x2
-        # KVM takes the type for 32 bits wide, as that of SYSTEM_RESET2 is; with an upper half both will do.
+        # KVM treats the type as 32 bits wide, like that of SYSTEM_RESET2; if the upper half is set, both are correct.
         others = {INVALID_PARAMETERS} if x1 >> 32 else set()
         return frozenset({NOT_SUPPORTED, INTERNAL_FAILURE if known else INVALID_PARAMETERS, *others})
     assert name == "PSCI_FEATURES"
     asked = exits.SMCCC_BY_FID.get(x1)
     if asked is not None and asked.name.startswith("PSCI_SYSTEM_OFF2"):
-        return frozenset({HIBERNATE_OFF, NOT_SUPPORTED})  # the types that there are
+        return frozenset({HIBERNATE_OFF, NOT_SUPPORTED})  # the types that exist
     if asked is not None and asked.name in _MUST_KNOW:
         return frozenset({SUCCESS})
     if asked is not None and asked.name in _MAY_KNOW:
@@ -136,14 +137,14 @@ def call_status(exit_: Switch, vcpus: int = 1) -> frozenset[int] | None:
 
 
 def _affinity_info(target: int, level: int) -> int:
-    """ON for the one vCPU, at any level that holds it; else invalid (DEN 0022 5.7)."""
+    """Return ON for the one vCPU, at any level that contains it; else invalid (DEN 0022 5.7)."""
     if level > 3 or target & ~AFFINITY:
         return INVALID_PARAMETERS
     return INVALID_PARAMETERS if target >> 8 * level else SUCCESS
 
 
 def _reset_type_known(reset_type: int) -> bool:
-    """SYSTEM_WARM_RESET, or a vendor's own (DEN 0022 5.11: bit 31); any other is INVALID_PARAMETERS."""
+    """Whether a type is SYSTEM_WARM_RESET or vendor-specific (DEN 0022 5.11: bit 31); others are INVALID_PARAMETERS."""
     return reset_type == 0 or reset_type >> 31 == 1
 
 
@@ -151,7 +152,7 @@ _EC_IABT, _EC_DABT = exits.EC_BY_NAME["IABT_LOW"], exits.EC_BY_NAME["DABT_LOW"]
 
 
 def _il(exit_: Switch) -> int:
-    """Return ESR_EL1.IL of an exception that KVM gives the guest for an exit.
+    """Return ESR_EL1.IL of an exception that KVM injects for an exit.
 
     It is that of the exit's syndrome (kvm_vcpu_trap_il_is32bit): 1 for A64, unless the syndrome was forged.
     """
@@ -176,7 +177,7 @@ def external_abort(state: State, exit_: Switch | None) -> State:
 
 
 def abort_state(exit_: Switch) -> State:
-    """Return the state after the external abort that KVM owes for an access it cannot serve.
+    """Return the state after the external abort that KVM must inject for an access that it cannot emulate.
 
     Source: docs/spec/kvm.md section 1 EXC.  ESR_EL1: the class of the abort, from a lower level if the guest was at
     EL0, IL, and FSC 0x10, or 0x14 for a stage-1 walk, whose level is to be added (:func:`walk_abort_syndromes`).
@@ -190,31 +191,31 @@ def abort_state(exit_: Switch) -> State:
 
 
 def is_walk(exit_: Switch) -> bool:
-    """Whether it was a stage-1 walk that faulted at stage 2 (Arm ARM D17.2.37, S1PTW)."""
+    """Whether a stage-1 walk faulted at stage 2 (Arm ARM D17.2.37, S1PTW)."""
     return bool(exits.DABT["S1PTW"].get(exit_.esr))
 
 
 def walk_abort_syndromes(exit_: Switch, level: int | None = None) -> frozenset[int]:
-    """Return the syndromes that will do for an external abort on a stage-1 walk: one a level.
+    """Return the correct syndromes of an external abort on a stage-1 walk: one per level.
 
-    Source: docs/spec/kvm.md section 2 S1PTW; Arm ARM D17.2.37, FSC 0b0101LL.  Which ``level`` it is, the guest's tables
-    say, where somebody knows them.
+    Source: docs/spec/kvm.md section 2 S1PTW; Arm ARM D17.2.37, FSC 0b0101LL.  The guest's tables give the ``level``;
+    None: they are unknown.
     """
     esr = abort_state(exit_)[exceptions.ESR]
     return frozenset(esr | level for level in (range(4) if level is None else (level,)))
 
 
 def undefined_state(exit_: Switch) -> State:
-    """Return the state after the undefined-instruction exception that KVM owes (EC 0 with IL)."""
+    """Return the state after the undefined-instruction exception that KVM must inject (EC 0 with IL)."""
     return exceptions.take_exception(exit_.values, _il(exit_))
 
 
 def step_waits(stepped: bool, before: int, pstate: int) -> bool:
-    """Whether the guest still has the PSTATE.SS of its own that it had ``before``, while userspace stepped it.
+    """Whether the guest still has its own PSTATE.SS of ``before``, while userspace stepped it.
 
-    Its own steps are suspended meanwhile (arch/arm64/kvm/debug.c, kvm_arm_setup_debug up to 6.12): whether they go on
-    from before or from behind what KVM did for it, neither the API nor the architecture says.  Since 6.14 KVM puts
-    the bit aside and gives it back as it was (kvm_vcpu_load_debug, kvm_vcpu_put_debug).
+    Its own steps are suspended meanwhile (arch/arm64/kvm/debug.c, kvm_arm_setup_debug up to 6.12): neither the API nor
+    the architecture specifies whether they continue from before or from after the work that KVM did for the guest.
+    Since 6.14 KVM saves the bit and restores it unchanged (kvm_vcpu_load_debug, kvm_vcpu_put_debug).
     """
     return stepped and bool(before & pstate & exceptions.SS)
 
@@ -232,10 +233,10 @@ class SystemAccess:
     gic: bool = False
 
     @property
-    def owed(self) -> sysregs.Owed:
-        """What the guest is owed; a register that nobody wrote down may be there or not."""
+    def expected(self) -> sysregs.ExpectedResult:
+        """The result that the guest must get; a register without a row may exist or not."""
         if self.row is None:
-            return sysregs.Owed.EITHER
+            return sysregs.ExpectedResult.EITHER
         if self.gic and self.row.gic is not None:
             return self.row.gic[0 if self.is_read else 1]
         return self.row.read if self.is_read else self.row.write
@@ -243,16 +244,16 @@ class SystemAccess:
 
 @lru_cache(maxsize=1 << 12)
 def system_access(esr: int, gic: bool = False) -> SystemAccess:
-    """Return what an exit of class SYS64 asks for (Arm ARM D17.2.37, ISS encoding for MSR, MRS, System instruction)."""
+    """Return the access of an exit of class SYS64 (Arm ARM D17.2.37, ISS encoding for MSR, MRS, System instruction)."""
     encoding = esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7
     return SystemAccess(sysregs.BY_ENCODING.get(encoding), esr >> 5 & 31, bool(esr & 1), gic)
 
 
 def secure_call_results(exit_: Switch, vcpus: int = 1) -> tuple[frozenset[int] | None, ...]:
-    """Return what x0..x3 may hold after an SMC, None for any value.
+    """Return the values that x0..x3 may hold after an SMC; None: any value.
 
-    Up to 6.3 KVM refuses every SMC: x0 is -1, the rest untouched; from 6.4 on immediate 0 is a call as by HVC, any
-    other is refused (handle_smc in arch/arm64/kvm/handle_exit.c of 6.1 and of 6.12).
+    Up to 6.3 KVM rejects every SMC: x0 is -1, the rest is unchanged; from 6.4 on an SMC with immediate 0 is a call like
+    HVC, any other is rejected (handle_smc in arch/arm64/kvm/handle_exit.c of 6.1 and of 6.12).
     """
     refused = tuple(frozenset({value}) for value in (NOT_SUPPORTED, *exit_.values[1:4]))
     if exit_.esr & 0xFFFF:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules of the host's contract, one row each: what KVM owes guest and userspace, relation ``host.*``, with sources.
+"""List the rules of the host's contract, one row each: what KVM must do for guest and userspace, with its source.
 
-What the contract has as tables (calls, system registers, reset values, registers of the GIC) is taken from there, a
-rule a row; what it has as code (:mod:`harness.relations.host` and its neighbours) has its rows here.
+Relation ``host.*`` compares by them.  The contract's tables (calls, system registers, reset values, registers of the
+GIC) give one rule per row; its code (:mod:`harness.relations.host` and its neighbours) has its rows here.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from harness.relations.basis import API, ARCHITECTURE, CONVENTION
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule: its name, what is owed, and who says so."""
+    """A rule: its name, the required result, and the source."""
 
     name: str
-    owed: str
+    expected: str
     source: str
 
     @property
     def basis(self) -> str:
-        """What it is, by its source: one of :data:`harness.relations.basis.BASES`."""
+        """The basis of the rule, by its source: one of :data:`harness.relations.basis.BASES`."""
         if "reset_unknown" in self.source:
             return CONVENTION
         return ARCHITECTURE if self.source.startswith(("Arm ARM", "Arm IHI")) else API
@@ -65,13 +65,13 @@ def _registers() -> tuple[Rule, ...]:
     found = []
     for row in sysregs.SYSREGS:
         source = f"Arm ARM D19, the register's page{row.why and ': '}{row.why}"
-        for is_read, owed in ((True, row.read), (False, row.write)):
+        for is_read, expected in ((True, row.read), (False, row.write)):
             if is_read and row.encoding[0] == 1:
-                continue  # SYSL, which no step is
-            found.append(Rule(register_rule(row.name, is_read=is_read), owed.value, source))
-        for is_read, owed in zip((True, False), row.gic or (), strict=False):
+                continue  # SYSL, for which there is no step
+            found.append(Rule(register_rule(row.name, is_read=is_read), expected.value, source))
+        for is_read, expected in zip((True, False), row.gic or (), strict=False):
             name = register_rule(row.name, is_read=is_read, gic=True)
-            found.append(Rule(name, f"with an in-kernel GICv3: {owed.value}", f"Arm IHI 0069, {row.name.upper()}"))
+            found.append(Rule(name, f"with an in-kernel GICv3: {expected.value}", f"Arm IHI 0069, {row.name.upper()}"))
     return tuple(found)
 
 
@@ -196,7 +196,7 @@ _NO_PROTECTED = "the target has no protected VMs: its kernel is not in protected
 _ANSWERED = "the CPU answers without a trap, and the row promises nothing of that: there is nothing to compare"
 _NOT_THERE = "the CPU takes the exception itself, without a trap, and the row promises nothing of that"
 
-# That nothing of these traps is measured: a row whose rule was exercised all the same fails
+# It is measured that none of these traps: a row whose rule was exercised fails
 # tests/unit/harness/relations/test_contract_rules.py.
 ABSENT: tuple[Absent, ...] = (
     Absent("call.SMCCC_ARCH_WORKAROUND_*", "*", "EL2 answers it, without an exit", "arch/arm64/kvm/hyp/hyp-entry.S"),
@@ -253,7 +253,7 @@ ABSENT: tuple[Absent, ...] = (
 
 
 def why_absent(rule: str, target: str) -> Absent | None:
-    """Return why a rule cannot be exercised on a target, None if nobody wrote that down."""
+    """Return why a rule cannot be exercised on a target, None if no row says so."""
     for row in ABSENT:
         if fnmatchcase(rule, row.rules) and fnmatchcase(target, row.targets):
             return row

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guest's own breakpoints and watchpoints, and MDCR_EL2: what debugging by userspace must leave and must set.
+"""Compare debug registers: KVM_SET_GUEST_DEBUG must preserve the guest's values and set MDCR_EL2.TDE.
 
-While userspace debugs a guest KVM keeps the guest's debug registers, and loads userspace's in their place.  Debug
-exceptions then go to EL2 (MDCR_EL2.TDE), and the guest's accesses trap and reach its own registers.  Otherwise debug
-exceptions are the guest's own, and it may have its registers in the CPU (up to 6.12 KVM may put them there all the
-same, while userspace has no breakpoints).  Sources: KVM API 4.87; Arm ARM D17.3.18
-MDCR_EL2, D17.3.2 DBGBVR<n>_EL1, D17.3.12 DBGWVR<n>_EL1; relations ``switch.*`` and ``host.*``.
+While userspace debugs a guest, KVM keeps the guest's debug registers in memory and loads userspace's into the CPU.
+Debug exceptions are then routed to EL2 (MDCR_EL2.TDE), and the guest's accesses trap and reach its own registers.
+Otherwise the guest takes its debug exceptions itself, and its registers may be in the CPU (up to 6.12 also while
+userspace debugs it without breakpoints).  Sources: KVM API 4.87; Arm ARM D17.3.18 MDCR_EL2, D17.3.2 DBGBVR<n>_EL1,
+D17.3.12 DBGWVR<n>_EL1; relations ``switch.*`` and ``host.*``.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def _written(code: Mapping[int, int]) -> frozenset[str]:
 def compare_debug_registers(
     trace: Trace, code: Mapping[int, int], restarts: Collection[int] = ()
 ) -> Iterator[Divergence | Unchecked]:
-    """Yield what became of debug registers that should not have.
+    """Yield the debug registers that have another value than required.
 
-    ``code`` is the guest's; ``restarts``: the exits behind which another vCPU started this one anew (PSCI CPU_ON).
+    ``code`` is the guest's; ``restarts``: the exits after which another vCPU restarted this one (PSCI CPU_ON).
     """
     written = _written(code)
     found = {points.event: points.values for points in trace.points}
@@ -66,15 +66,15 @@ def compare_debug_registers(
         last[event.context] = event, values
         if index in restarts:
             del last[event.context]
-        owed = TDE if event.debugged else 0
-        wrong = event.kind == ENTRY and (values[0] ^ owed) & TDE
+        expected = TDE if event.debugged else 0
+        wrong = event.kind == ENTRY and (values[0] ^ expected) & TDE
         own_write = _trapped_write(before) if before is not None else None
         if not wrong and own_write is None and values[1:] == held[1:]:
             continue
         told_by = before if event.kind == ENTRY else event
         where = class_of(told_by) if told_by is not None else "FIRST", index, event.step
         if wrong:
-            yield Divergence(relation, "mdcr_el2", owed, values[0] & TDE, *where)
+            yield Divergence(relation, "mdcr_el2", expected, values[0] & TDE, *where)
         for name, want, got in zip(DEBUG_NAMES[1:], held[1:], values[1:], strict=True):
             if own_write is not None and own_write[0] == name:
                 want = own_write[1]
@@ -89,7 +89,7 @@ def compare_debug_registers(
 
 
 def _trapped_write(exit_: Switch) -> tuple[str, int] | None:
-    """Return the register, and what it owes, that a guest's write which trapped was to; None: it was no such write."""
+    """Return the register of a guest's write that trapped, and the value written; None: it was no such write."""
     if exit_.kind == ENTRY or exit_.forged or class_of(exit_) != "SYS64":
         return None
     access = system_access(exit_.esr)

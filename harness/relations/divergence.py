@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every relation returns: a divergence, or what could not be compared and why."""
+"""Define what every relation returns: a divergence, or what could not be compared and why."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _POSITIONS = range(len(NAMES))
 
 
 ANOTHER_CAUSE = "another cause"
-"""A divergence that an erratum of the target might cause by its place, and that no set of errata predicts."""
+"""A divergence at a place where an erratum of the target may cause one, and that no set of errata predicts."""
 SEEN_AGAIN = "seen on a release where it was thought fixed"
 """Follows the errata of a cause, one of which is recorded for other releases than the target's."""
 
 
 def is_new(cause: str) -> bool:
-    """Whether a cause is none that is recorded for the target."""
+    """Whether a cause is not recorded for the target."""
     return cause == ANOTHER_CAUSE or cause.endswith(f"({SEEN_AGAIN})")
 
 
 def joined(errata: Iterable[str]) -> str:
-    """Return the cause that these errata are together."""
+    """Return the cause of these errata together."""
     return ", ".join(sorted(errata))
 
 
@@ -40,7 +40,7 @@ class Divergence(NamedTuple):
 
     ``cause`` names the errata that predict it bit for bit (:mod:`harness.findings.attribution`), with
     :data:`SEEN_AGAIN` if they are not all the target's, or is :data:`ANOTHER_CAUSE`; empty: not determined
-    (:func:`joined`, :func:`causes`).  ``basis`` says what it breaks (:mod:`harness.relations.basis`).
+    (:func:`joined`, :func:`causes`).  ``basis`` is what it violates (:mod:`harness.relations.basis`).
     """
 
     relation: str
@@ -68,7 +68,7 @@ def different(a: State, b: State) -> list[int]:
 class Unchecked(NamedTuple):
     """Something that could not be compared, and why; counted and shown.
 
-    ``event``: where in the trace; None: where the relation was asked.
+    ``event``: where in the trace; None: at the evidence that the relation was given.
     """
 
     what: str

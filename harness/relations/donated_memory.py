@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory that a protected VM has touched and does not share is not its host's: relation ``host.write``.
+"""Check that the host cannot write to memory that it donated to a protected VM: relation ``host.write``.
 
 Source: Documentation/virt/kvm/arm/pkvm.rst, "pages are ... unmapped from the stage-2 identity map as part of the
 donation procedure", "Accessing pVM memory that has not been shared back will result in the delivery of a SIGSEGV".
@@ -23,24 +23,24 @@ ABORTS = ("DABT_LOW", "IABT_LOW")
 
 
 class _Vm:
-    """What is known of a protected VM's memory."""
+    """The known state of a protected VM's memory."""
 
     def __init__(self) -> None:
         self.touched: set[int] = set()
         self.waiting: tuple[int, int] | None = None
-        """A page that was not there, and where the guest was: it has it once it got on."""
+        """A page that was not mapped, and the guest's PC: the guest has the page once PC advances."""
         self.latest: Switch | None = None
         self.at = 0
         self.shares = False
 
     def entered(self, entry: Switch) -> None:
         if self.waiting is not None and entry.values[exceptions.PC] - self.waiting[1] not in (0, 4):
-            self.waiting = None  # it does something else
-        # Which pages are shared no exit tells: EL2 answers the call.
+            self.waiting = None  # the guest continues elsewhere
+        # No exit shows which pages are shared: EL2 handles the call.
         self.shares |= entry.values[0] & 0xFFFF_FFFF in (pkvm_calls.SHARE, pkvm_calls.UNSHARE)
 
     def moved(self, host: Host) -> None:
-        """Userspace moved the guest on, or reset it: that it got on no longer says that it made the access."""
+        """Follow a host action: after a write of PC or a reset, PC no longer proves that the access was made."""
         if host.op == OP_RESET or (host.op == OP_SET and host.a == PC_ID and not host.error):
             self.waiting = None
 
@@ -58,7 +58,7 @@ class _Vm:
 
 
 def host_writes_to_donated_memory(indexed: IndexedTrace) -> Iterator[tuple[Host, Switch, int]]:
-    """Yield the host's writes to memory that is the guest's alone, taken or refused; the exit before, and its event."""
+    """Yield the host's writes to donated memory, accepted or rejected; with the exit before, and its event."""
     vms = dict[int, _Vm]()
     for index, event in enumerate(indexed.trace.events):
         world = indexed.slots.environment(index, event.context)
@@ -76,7 +76,7 @@ def host_writes_to_donated_memory(indexed: IndexedTrace) -> Iterator[tuple[Host,
 
 
 def compare_donated_memory(indexed: IndexedTrace) -> Iterator[Divergence]:
-    """Yield the host's writes that got through to memory which is the guest's alone."""
+    """Yield the host's writes to donated memory that succeeded."""
     for host, latest, at in host_writes_to_donated_memory(indexed):
         if not host.error:
             yield Divergence("host", "write", "refused", "taken", latest.exit_class, at, host.step)

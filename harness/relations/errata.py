@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a kernel with an erratum does where the contract says otherwise: rules at named points.
+"""Predict what a kernel with an erratum does where it departs from the contract: rules at named points.
 
 An erratum is a kept finding of a stock kernel (``corpus/regressions/expected.toml``) that has a rule here.  With rules
-switched on a relation predicts what such a kernel does, so that what follows from it is predicted, too:
+switched on, a relation predicts the behaviour of such a kernel and its consequences:
 :func:`harness.relations.host.expected_entry_state`, :mod:`harness.relations.guest_debug`,
 :mod:`harness.relations.memory_slots`, :mod:`harness.guest.el2_errata`.  A kept finding without a row here explains
 nothing.
@@ -46,13 +46,13 @@ SHARED: Mapping[str, str] = MappingProxyType(
         "protected-vm-walk-abort-of-a-fetch-never-comes": PVM_WALK,
     }
 )
-"""Kept findings that are another one's rule in another place, and whose it is."""
+"""Kept findings that show another finding's rule at another place, with the id of that finding."""
 
 _GPRS = frozenset(f"host.x{i}" for i in range(31))
 _STATE = frozenset({"host.pc", "host.pstate"})
 _EXCEPTION = _STATE | {f"host.{name}_el1" for name in ("elr", "esr", "far", "spsr")}
 _OF_A_STOP = (*(f"x{i}" for i in range(31)), "pc", "pstate", "esr_el2", "far_el2", "spsr_el1", "elr_el1", "esr_el1")
-"""What a run shows that does not end where userspace's debugging must stop it."""
+"""Divergences of a run that does not end where userspace's debugging must stop it."""
 _RESET = frozenset({"RESET"})
 _FIRST_OR_RESET = _RESET | {"FIRST"}
 _ABORTS = frozenset({"DABT_LOW", "IABT_LOW"})
@@ -63,7 +63,7 @@ class Rule(NamedTuple):
     """Where a rule applies, and what the kernel does there.
 
     The erratum may cause a divergence with any name of ``shows`` at any exit class of ``classes`` (None: at all).
-    ``outcome`` is how the round ends for it, as ``save.class`` says it; empty: as the contract requires.
+    ``outcome`` is the outcome of the round under the rule, as in ``save.class``; empty: as the contract requires.
     """
 
     shows: frozenset[str]
@@ -221,8 +221,8 @@ class TargetErrata(NamedTuple):
     """The kept findings of one target: ``rules`` are those that have one, ``gic`` those with one about the GIC.
 
     ``unruled`` are the divergences (name with ``xN`` for any general-purpose register, exit class or ``*``) of the
-    others: whether such a one has another cause cannot be said.  ``elsewhere`` are the rules of kept findings that are
-    recorded for other targets or releases only.
+    others: whether such a divergence has another cause is undetermined.  ``elsewhere`` are the rules of kept findings
+    that are recorded for other targets or releases only.
     """
 
     rules: frozenset[str] = NONE

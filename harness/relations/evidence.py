@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a relation may look at: one run of a guest, one round of the host, or a whole trace.
+"""Define the evidence that a relation gets: one run of a guest, one round of the host, or a whole trace.
 
 Every run is predicted once, and all relations see the same prediction.
 """
@@ -29,14 +29,14 @@ from harness.trace.rounds import Round
 
 
 class RunEvidence(NamedTuple):
-    """One run of a guest: its prediction, and what it ran on; the memory is as it is at the exit."""
+    """One run of a guest: its prediction and its context; the memory is as it is at the exit."""
 
     run: PredictedRun
     context: GuestContext
 
 
 class RoundEvidence(NamedTuple):
-    """One round of the host, the model's prediction of it, and what is known beside it.
+    """One round of the host, the model's prediction of it, and further evidence.
 
     ``lossy`` are the bits that the CPU does not keep, by register index.  ``run`` is the run that the round's exit
     ended, ``hyp_copy`` the hypervisor's own copy of the vCPU at that exit, ``gic`` the VM's interrupt controller; each
@@ -63,8 +63,8 @@ class RoundEvidence(NamedTuple):
 class TraceEvidence:
     """A whole trace: its index, the code of each RAM (True: the protected VM's), every run by the index of its exit.
 
-    ``cpu`` is the target's (None: unknown), ``errata`` are the rules that are switched on; ``departures``: what the
-    kernel's GIC does otherwise than IHI 0069 has it (:mod:`harness.gic.departures`).
+    ``cpu`` is the target's (None: unknown), ``errata`` are the rules that are switched on; ``departures``: the
+    differences between the kernel's GIC and IHI 0069 (:mod:`harness.gic.departures`).
     """
 
     indexed: IndexedTrace
@@ -88,7 +88,7 @@ def predict_runs(
     gic: GicMonitor | None = None,
     errata: frozenset[str] = NONE,
 ) -> Iterator[RunEvidence]:
-    """Yield each run of a guest, with memory, slots, debugger and GIC as they are by then; ``gic`` sees every event.
+    """Yield each run of a guest, with memory, slots, debugger and GIC as they are then; ``gic`` gets every event.
 
     ``errata``: the rules of :mod:`harness.guest.el2_errata` that are switched on.
     """

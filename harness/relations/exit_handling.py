@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the guest must have after KVM has handled an exit, before userspace acts: rows of the contract, by exit class.
+"""Compute the guest state that KVM must produce for an exit, before userspace acts: rules by exit class.
 
-Part of relation ``host.*`` (:mod:`harness.relations.host`).  No model is asked.
+Part of relation ``host.*`` (:mod:`harness.relations.host`).  It uses no model.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from harness.arch import exceptions, exits
 from harness.arch.exits import DABT, EXCEPTION_TRAP, FSC_EXTABT, FSC_TRANSLATION
 from harness.arch.registers import INDEX
-from harness.arch.sysregs import TIMERS, Owed
+from harness.arch.sysregs import TIMERS, ExpectedResult
 from harness.guest.debug_stops import STOPS
 from harness.guest.stage1 import first_table
 from harness.relations import contract, forged_exits
@@ -29,15 +29,16 @@ from harness.trace.events import Switch
 from harness.trace.rounds import EXIT_MMIO, USER_INJECTED, Round
 
 _BEYOND = (FSC_EXTABT, *range(FSC_TRANSLATION + 4))
-"""Statuses that an abort for an address that a VM has not may have: external, address size, translation (D17.2.37)."""
+"""Statuses that an abort for an address outside a VM's space may have: external, address size, translation
+(D17.2.37)."""
 _UPPER_HALF = 0xFFFF_FFFF << 32
 
 
 def _call(turn: ExpectedState, exit_: Switch, world: VmEnvironment) -> None:
     for index in (1, 2, 3):
-        owed = contract.call_result(exit_, index)
-        turn.put(index, owed if owed is not None else exit_.values[index])
-        if owed is None:
+        expected = contract.call_result(exit_, index)
+        turn.put(index, expected if expected is not None else exit_.values[index])
+        if expected is None:
             turn.allowed[index] = None
     results = contract.call_status(exit_, world.vcpus)
     turn.put(0, min(results) if results else 0)
@@ -53,12 +54,12 @@ def _secure_call(turn: ExpectedState, exit_: Switch, world: VmEnvironment) -> No
 
 def _system_register(turn: ExpectedState, exit_: Switch, injected: bool, gic: bool) -> None:
     access = contract.system_access(exit_.esr, gic)
-    owed = access.owed
+    expected = access.expected
     untold = exit_.forged and access.row is not None and access.row.name in TIMERS
-    if owed is Owed.UNDEFINED or (injected and (owed is Owed.EITHER or untold)):
+    if expected is ExpectedResult.UNDEFINED or (injected and (expected is ExpectedResult.EITHER or untold)):
         _undefined(turn, exit_)
         return
-    index = INDEX[access.row.name] if owed is Owed.STATE and access.row is not None else None
+    index = INDEX[access.row.name] if expected is ExpectedResult.STATE and access.row is not None else None
     _emulate(turn, exit_, access, index)
 
 
@@ -68,7 +69,7 @@ def _emulate(turn: ExpectedState, exit_: Switch, access: contract.SystemAccess, 
     if access.is_read:
         if access.rt != 31:
             turn.put(access.rt, 0 if index is None else exit_.values[index])
-            if index is None and access.owed is not Owed.ZERO:
+            if index is None and access.expected is not ExpectedResult.ZERO:
                 turn.allowed[access.rt] = None
     elif index is not None:
         turn.put(index, exit_.values[access.rt] if access.rt != 31 else 0)
@@ -76,7 +77,7 @@ def _emulate(turn: ExpectedState, exit_: Switch, access: contract.SystemAccess, 
 
 def _undefined(turn: ExpectedState, exit_: Switch) -> None:
     turn.values[:] = contract.undefined_state(exit_)
-    if exit_.forged:  # no CPU reports a trap of these with IL clear, and what KVM makes of it is its own affair
+    if exit_.forged:  # no CPU reports such a trap with IL clear: both values are correct
         turn.allowed[exceptions.ESR] = frozenset({0, exits.IL_BIT})
 
 
@@ -99,9 +100,14 @@ def apply_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
     kind = round_.exit_class
     if exit_.values[exceptions.PSTATE] & exceptions.AARCH32 and kind not in ("IRQ", "IABT_LOW", "DABT_LOW"):
         return "a guest in AArch32 state"
-    if exit_.forged and round_.world.plain and not round_.world.protected and _forged(turn, round_, exit_):
+    if (
+        exit_.forged
+        and round_.world.has_no_optional_feature
+        and not round_.world.protected
+        and _forged(turn, round_, exit_)
+    ):
         return ""
-    if kind in ("HVC64", "HVC32"):  # the latter can only be forged here
+    if kind in ("HVC64", "HVC32"):  # HVC32 can only be forged here
         if not round_.world.features & PSCI_0_2:
             return "a call of a vCPU without PSCI 0.2"
         if round_.world.chose_call(*exit_.values[:2]):
@@ -114,13 +120,16 @@ def apply_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
     elif kind == "WFX":
         skip(turn)
     elif kind == "SYS64":
-        if not round_.world.plain and contract.system_access(exit_.esr).owed is Owed.UNDEFINED:
+        if (
+            not round_.world.has_no_optional_feature
+            and contract.system_access(exit_.esr).expected is ExpectedResult.UNDEFINED
+        ):
             return "a system register of a feature that the vCPU may have"
         _system_register(turn, exit_, round_.action.inject, round_.world.gic)
     elif kind in ("IABT_LOW", "DABT_LOW"):
         return _abort(turn, exit_, kind, round_)
     elif kind in STOPS and exit_.debugged and not exit_.forged:
-        pass  # userspace's affair
+        pass  # userspace handles it
     elif kind != "IRQ":
         return f"no rule for exit class {kind}"
     return ""
@@ -130,10 +139,10 @@ def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
     world = round_.world
     slot = world.slot(exit_.page)
     if is_beyond(exit_, world) and IGNORES_SIZE not in turn.errata:
-        went_out = any(user.code == EXIT_MMIO for user in round_.users)
+        went_out = any(user.code == EXIT_MMIO for user in round_.userspace_exits)
         if not round_.action.inject or round_.action.outcome == USER_INJECTED or went_out:
             return "an address beyond the guest's physical address space"
-        # Which fault that is nobody says; an abort it is, with the virtual address in FAR_EL1 (Arm ARM D17.2.40).
+        # The kind of fault is not specified; it is an abort, with the virtual address in FAR_EL1 (Arm ARM D17.2.40).
         turn.values[:] = contract.abort_state(exit_)
         syndrome = turn.values[exceptions.ESR] & ~DABT["FSC"].mask
         turn.allowed[exceptions.ESR] = frozenset(
@@ -155,15 +164,15 @@ def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
         return ""
     undecodable = not exit_.esr & (DABT["ISV"].mask | DABT["CM"].mask) and is_mmio(exit_, world)
     if (kind == "IABT_LOW" and slot is None) or (undecodable and world.protected):
-        # Only the guest itself may look at a protected VM's instruction: an abort (KVM API 5, KVM_EXIT_ARM_NISV;
-        # io_mem_abort in arch/arm64/kvm/mmio.c).
+        # Only the guest itself may read a protected VM's instruction: KVM injects an abort (KVM API 5,
+        # KVM_EXIT_ARM_NISV; io_mem_abort in arch/arm64/kvm/mmio.c).
         turn.values[:] = contract.abort_state(exit_)
         sign_extend(turn)
     return ""
 
 
 def _walk_abort_never_comes(exit_: Switch, world: VmEnvironment, errata: frozenset[str]) -> bool:
-    """Whether a kernel does not find the level of a stage-1 walk, and injects nothing.
+    """Whether a kernel with the errata does not find the level of a stage-1 walk, and injects nothing.
 
     It looks for the granule of the entry that faulted among the tables, each by the address at which it begins.
     Source: match_s1_desc, walk_s1 and inject_abt64 in arch/arm64/kvm of 7.3.4.
@@ -179,12 +188,12 @@ def _walk_abort_never_comes(exit_: Switch, world: VmEnvironment, errata: frozens
 
 
 def sign_extended(esr: int, errata: frozenset[str]) -> int:
-    """Return ESR_EL1 of an injected abort as a kernel makes it that shifts its class as an int, if that is on."""
+    """Return ESR_EL1 of an injected abort; with the erratum on, the exception class is shifted as an int."""
     return esr | _UPPER_HALF if SIGN_EXTENDED in errata else esr
 
 
 def sign_extend(turn: ExpectedState) -> None:
-    """Make ESR_EL1, and what else it may be, as such a kernel makes it, if that is on."""
+    """Apply :func:`sign_extended` to ESR_EL1 and to its allowed values."""
     if SIGN_EXTENDED not in turn.errata:
         return
     others = turn.allowed.get(exceptions.ESR, frozenset())

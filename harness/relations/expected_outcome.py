@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How KVM may end the handling of an exit: with the guest running again, an exception, or a return to userspace.
+"""Determine how KVM may end the handling of an exit: resume the guest, inject an exception, or return to userspace.
 
-By the contract (:mod:`harness.relations.contract`), never by what a kernel was seen to do.  No model is asked.
+By the contract (:mod:`harness.relations.contract`), never by the behaviour of a kernel.  It uses no model.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from harness.arch import exceptions, exits
 from harness.arch.exits import DABT, EXCEPTION_TRAP
-from harness.arch.sysregs import TIMERS, Owed
+from harness.arch.sysregs import TIMERS, ExpectedResult
 from harness.guest.debug_stops import STOPS
 from harness.protocol import OP_ABORT, OP_SERROR
 from harness.relations import contract, forged_exits
@@ -51,7 +51,7 @@ def expected_outcomes(round_: Round, errata: frozenset[str] = NONE) -> frozenset
     """
     exit_ = round_.exit
     allowed = RESUME if exit_ is None else _of_exit(round_, exit_, errata)
-    asked = {host.op for host in round_.hosts if not host.error} & {OP_ABORT, OP_SERROR}
+    asked = {host.op for host in round_.host_actions if not host.error} & {OP_ABORT, OP_SERROR}
     if allowed is None or not asked:
         return allowed
     return allowed | {USER_INJECTED} | (INJECT if OP_ABORT in asked else frozenset())
@@ -63,7 +63,7 @@ def _of_exit(round_: Round, exit_: Switch, errata: frozenset[str]) -> frozenset[
         return None
     if exit_.code != EXCEPTION_TRAP:
         return _OTHER_CODES.get(kind)
-    row = forged_exits.kind_of(exit_.esr) if exit_.forged and world.plain else None
+    row = forged_exits.kind_of(exit_.esr) if exit_.forged and world.has_no_optional_feature else None
     if row is not None and row.outcome is not Outcome.ACCESS:
         return _FORGED[row.outcome]
     if kind in ("HVC64", "HVC32", "SMC64", "SMC32"):
@@ -94,10 +94,10 @@ def _of_call(exit_: Switch, world: VmEnvironment, *, secure: bool) -> frozenset[
 
 def _of_system_register(exit_: Switch, world: VmEnvironment) -> frozenset[str] | None:
     access = contract.system_access(exit_.esr, world.gic)
-    if access.owed is Owed.UNDEFINED:
-        return INJECT if world.plain else None
+    if access.expected is ExpectedResult.UNDEFINED:
+        return INJECT if world.has_no_optional_feature else None
     untold = exit_.forged and access.row is not None and access.row.name in TIMERS
-    return _EITHER if access.owed is Owed.EITHER or untold else RESUME
+    return _EITHER if access.expected is ExpectedResult.EITHER or untold else RESUME
 
 
 def _of_abort(round_: Round, exit_: Switch) -> frozenset[str] | None:
@@ -107,8 +107,8 @@ def _of_abort(round_: Round, exit_: Switch) -> frozenset[str] | None:
         return INJECT
     if not is_mmio(exit_, world):
         if exit_.forged:
-            return None  # as if the CPU had reported it: KVM maps what is mapped
-        return _DONATED if world.protected and world.shown_twice(exit_.page) else RESUME
+            return None  # KVM maps the page, as for an abort that the CPU reports
+        return _DONATED if world.protected and world.is_aliased(exit_.page) else RESUME
     if world.in_kernel(exit_.address):
         # A coalesced store goes to userspace if the ring is full, one to an ioeventfd if its value is not the one that
         # is waited for (KVM API 4.116, 4.59).  A GIC takes all.

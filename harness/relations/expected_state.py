@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state that the guest must have at an entry, on its way through a turn of the host."""
+"""Hold the state that the guest must have at an entry, while the rules of a round are applied."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from harness.relations.errata import NONE
 
 @dataclass
 class ExpectedState:
-    """The state on its way through a round; ``allowed`` lists other values that are as good, by index.
+    """The state while the rules of a round are applied; ``allowed`` lists other correct values, by index.
 
-    ``walk_level``: of the table entry at which a stage-1 walk met no memory, None where nobody knows.  ``errata``: the
+    ``walk_level``: of the table entry at which a stage-1 walk met no memory; None: unknown.  ``errata``: the
     rules of :mod:`harness.relations.errata` that are switched on.  ``wide``: the instruction that trapped has 32 bits.
     """
 
@@ -29,7 +29,7 @@ class ExpectedState:
         self.allowed.pop(index, None)
 
     def take(self, after: State) -> None:
-        """Enter an exception."""
+        """Apply an exception entry: ``after`` is the state after it."""
         self.values[:] = after
         for index in exceptions.EXCEPTION:
             self.allowed.pop(index, None)

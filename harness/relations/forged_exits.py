@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What comes of a forged exit that no CPU reports of such a guest, as rows: what the guest gets, what KVM may log.
+"""List, as rows, forged exits that no CPU reports: what KVM must do for the guest, and what it may log.
 
-What a CPU does report is judged as if it had not been forged.  Of the rest the architecture says nothing.  What is
-here is KVM's own convention: an exit without a handler, and one that its handler did not ask for, is an
-undefined-instruction exception for the guest, and never the end of the host.  A handler may also assert that it is
-never called for such an exit: then the kernel's WARN is the answer to what was forged, and not a finding.
+A forged exit that a CPU can report is compared as if it were real.  The architecture does not cover the others.  The
+rows here are KVM's own convention: an exit without a handler, or one that its handler does not expect, is an
+undefined-instruction exception for the guest, and never ends the host.  A handler may also assert that it is never
+called for such an exit: the kernel's WARN is then the answer to the forgery, and not a finding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.trace.events import Switch
 
 
 class Outcome(Enum):
-    """What the guest gets."""
+    """The result for the guest."""
 
     UNDEFINED = "an undefined-instruction exception"
     UNDEFINED_OR_NOTHING = "an undefined-instruction exception, or nothing"
@@ -30,7 +30,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
-    """A WARN by which KVM says that it did not expect the exit: the functions it may be in, by release, and its words.
+    """A WARN of KVM about an exit that it did not expect: the functions that may print it, by release, and its words.
 
     ``words`` is a regular expression; empty: the WARN has none of its own.
     """
@@ -45,7 +45,7 @@ class Assertion:
 
 @dataclass(frozen=True, slots=True)
 class ForgedKind:
-    """A kind of forged exit: which ones, what the guest gets, what KVM may assert, and where that is said.
+    """A kind of forged exit: which ones, the result for the guest, the assertions of KVM, and the source.
 
     ``classes`` are values of ESR_EL2.EC.  ``accesses`` limits them to accesses of registers: op0, op1, CRn, CRm and
     op2; in the place of op0 is the number of the coprocessor where the class is of AArch32.  ``reads``: to reads, or to
@@ -134,7 +134,7 @@ _READ = Assertion(frozenset({"read_from_write_only", "bad_trap"}), r"sys_reg rea
 _WRITTEN = Assertion(frozenset({"write_to_read_only", "bad_trap"}), r"sys_reg write to read-only register")
 
 KINDS: tuple[ForgedKind, ...] = (
-    # The first that has an exit is its kind.
+    # The first row that matches an exit is its kind.
     ForgedKind(
         "class-without-handler",
         frozenset(range(64)) - _HANDLED,
@@ -232,7 +232,7 @@ WALK_WITHOUT_TRANSLATION = ForgedKind(
     "arch/arm64/kvm/at.c __kvm_find_s1_desc_level of 7.3: an abort for a stage-1 walk while SCTLR_EL1.M is 0",
     asserts=Assertion(frozenset({"__kvm_find_s1_desc_level"})),
 )
-"""A fault of a walk of tables that the guest does not use: what it comes to is not compared."""
+"""A fault on a walk of tables that the guest does not use: its result is not compared."""
 
 
 def asserting_kind(exit_: Switch) -> ForgedKind | None:
@@ -245,5 +245,5 @@ def asserting_kind(exit_: Switch) -> ForgedKind | None:
 
 @lru_cache(maxsize=1 << 12)
 def kind_of(esr: int) -> ForgedKind | None:
-    """Return the kind of a forged exit with this syndrome; None: it is like one that a CPU reports, or not decided."""
+    """Return the kind of a forged exit with this syndrome; None: a CPU can report it, or there is no row."""
     return next((kind for kind in KINDS if kind.has(esr)), None)

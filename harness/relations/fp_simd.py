@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FP and SIMD registers: nothing but the guest's own code, and a reset, may change them; relation ``switch.*`` too.
+"""Check that only the guest's own code, and a reset, change FP and SIMD registers; relation ``switch.*`` too.
 
-The architecture's word: a vCPU that KVM resets has V0..V31, FPSR and FPCR zero (KVM API 4.82), an FMOV writes the low
+Sources: a vCPU that KVM resets has V0..V31, FPSR and FPCR zero (KVM API 4.82), an FMOV writes the low
 half of a register and clears the other (Arm ARM C7.2 FMOV (general)), an interrupt or a trap writes none.
 """
 
@@ -28,7 +28,7 @@ def value(data: bytes, index: int) -> int:
 
 
 class _Vcpu:
-    """What is expected of one vCPU; None: of a register that nobody knows."""
+    """The expected registers of one vCPU; None: an unknown register."""
 
     def __init__(self) -> None:
         self.last = ZERO
@@ -45,7 +45,7 @@ class _Vcpu:
             self.changes.update(path.vectors)
 
     def compare(self, data: bytes, user: Switch, event: int) -> Iterator[Divergence | Unchecked]:
-        """Yield what differs in a user record; from there on all goes on from what was observed."""
+        """Yield the differences in a user record; later expectations start from the observed values."""
         if self.unknown:
             yield Unchecked("switch", f"vector registers: {self.unknown}", event)
         elif data != self.last or self.changes:
@@ -65,8 +65,8 @@ def compare_vectors(
 ) -> Iterator[Divergence | Unchecked]:
     """Yield the divergences of the FP and SIMD registers, and why others could not be compared.
 
-    ``runs``: what the guest did, by the index of the exit that ended it; ``restarts``: the exits behind which another
-    vCPU started this one anew (PSCI CPU_ON); ``unproven``: those after which it may have, with the reason.
+    ``runs``: the runs of the guest, by the index of the exit that ended them; ``restarts``: the exits after which
+    another vCPU restarted this one (PSCI CPU_ON); ``unproven``: those after which it may have, with the reason.
     """
     found = {vectors.event: vectors.data for vectors in trace.vectors}
     vcpus: dict[int, _Vcpu] = {}

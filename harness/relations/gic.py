@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The GIC of a scenario's VM along its trace: what host and guest do to it, and what it owes; relation ``host.*``."""
+"""Follow the GIC of a scenario's VM along its trace, and compare its behaviour with IHI 0069; relation ``host.*``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness import protocol
 from harness.arch import exits
 from harness.arch.exits import DABT
 from harness.arch.registers import MASK64
-from harness.arch.sysregs import Owed
+from harness.arch.sysregs import ExpectedResult
 from harness.gic.cpu_interface import TRAPPED, Interface
 from harness.gic.departures import NONE
 from harness.gic.distributor import Gic
@@ -25,18 +25,18 @@ from harness.trace.environment import WORLDS
 from harness.trace.events import ENTRY, EXIT, Event, Host, Lists, Switch
 from harness.trace.rounds import IN_KERNEL, Round
 
-SOME_UNKNOWN = "bits of a register of the GIC that nobody knows"
-ALL_UNKNOWN = "a register of the GIC of which nobody knows anything"
+SOME_UNKNOWN = "unknown bits of a register of the GIC"
+ALL_UNKNOWN = "a register of the GIC whose value is unknown"
 SPI, PPI = protocol.GIC_LINES["spi"], protocol.GIC_LINES["ppi"]
 FREE_PPIS = range(SGIS, 20)
-"""PPIs of which it is certain that userspace has them: KVM's own timers have some of the others, which userspace may
+"""PPIs that are certainly left to userspace: KVM's own timers use some of the others, which userspace may
 choose (Documentation/virt/kvm/devices/vcpu.rst, KVM_ARM_VCPU_TIMER_CTRL; 26 to 30 where it does not)."""
 
 
 class GicMonitor:
-    """Follows the GIC of the one VM that has one, event by event.
+    """Follow the GIC of the one VM that has one, event by event.
 
-    ``departures``: what it does otherwise than IHI 0069 has it (:mod:`harness.gic.departures`).
+    ``departures``: its differences from IHI 0069 (:mod:`harness.gic.departures`).
     """
 
     def __init__(self, shown: Iterable[Lists] = (), departures: frozenset[str] = NONE) -> None:
@@ -48,10 +48,10 @@ class GicMonitor:
         self._put: dict[int, gic_list_registers.View] = {}
         self._label: dict[int, str] = {}
         self.found: list[Divergence | Unchecked] = []
-        """What vCPUs were shown of it otherwise than they should be, as far as events were seen."""
+        """Differences between the interfaces of vCPUs and the model, in the events seen so far."""
 
     def see(self, index: int, event: Event) -> None:
-        """Take in an event of the trace that is not a run of a guest: what the host did, what an exit asks for."""
+        """Apply an event of the trace that is not a run of a guest: a host action, or the request of an exit."""
         vcpu = self._vcpu.get(event.context)
         if vcpu is None:
             return
@@ -59,7 +59,7 @@ class GicMonitor:
             if event.op == OP_GIC_LINE and not event.error:
                 self._gic.set_line(vcpu, event.a & 0xFFFF, bool(event.b))
             elif event.op == OP_RESET:
-                self._gic.interfaces[vcpu].mark_unknown("a reset: what it leaves of the CPU interface, nobody says")
+                self._gic.interfaces[vcpu].mark_unknown("a reset: what it leaves of the CPU interface is not specified")
         elif event.kind == EXIT:
             self._label[event.context] = class_of(event)
             self._gic.prune(vcpu)
@@ -72,7 +72,7 @@ class GicMonitor:
                 self.found += gic_list_registers.at_entry(now, self._gic, vcpu, where)
             else:
                 before = self._put.get(event.context)
-                if event.context in self._label:  # before its first run the fields have no value of the interface's
+                if event.context in self._label:  # before its first run the fields are not those of the interface
                     self._put[event.context] = now
                 interface, where = self._gic.interfaces[vcpu], where._replace(exit_class="USER")
                 self.found += gic_list_registers.at_user(now, before, interface, where)
@@ -93,9 +93,9 @@ class GicMonitor:
             self._gic.interfaces[call.target].mark_unknown("a reset by CPU_ON")
 
     def _system_register(self, index: int, exit_: Switch, vcpu: int) -> None:
-        """A register of the CPU interface whose access trapped: KVM does what the interface would have done."""
+        """Apply a trapped access to a register of the CPU interface: KVM must do what the interface would have done."""
         access = contract.system_access(exit_.esr, gic=True)
-        if access.row is None or access.row.gic is None or access.owed is Owed.UNDEFINED:
+        if access.row is None or access.row.gic is None or access.expected is ExpectedResult.UNDEFINED:
             return
         name, value = access.row.name, exit_.values[access.rt] if access.rt != 31 else 0
         if name == "icc_sgi1r_el1":
@@ -114,7 +114,7 @@ class GicMonitor:
         return None if vcpu is None else self._gic.enter(vcpu)
 
     def left(self, index: int, exit_: Switch) -> None:
-        """A vCPU has run until an exit, and its interface shows what its guest did there."""
+        """Apply a run of a vCPU up to an exit: its interface has what its guest did."""
         vcpu = self._vcpu.get(exit_.context)
         if vcpu is None:
             return
@@ -125,9 +125,9 @@ class GicMonitor:
         self._gic.leave(vcpu)
 
     def compare(self, round_: Round) -> Iterator[Divergence | Unchecked]:
-        """Yield what KVM did otherwise than a GIC, or than the API says, in a turn of the host."""
+        """Yield the differences of a round of the host from a GIC and from the KVM API."""
         where = round_.label, round_.first, round_.entry.step
-        for host in round_.hosts:
+        for host in round_.host_actions:
             fails = line_fails(host, round_.world.gic) if host.op == OP_GIC_LINE else None
             if fails is not None and fails != bool(host.error):
                 yield Divergence("host", "gic_line", "an error" if fails else "no error", host.error, *where)
@@ -146,7 +146,7 @@ class GicMonitor:
                 yield from self._compare_read(round_, round_.entry.mmio_data, (1 << 8 * size) - 1)
 
     def _compare_read(self, round_: Round, read: int | None, width: int) -> Iterator[Divergence | Unchecked]:
-        """Compare what the access that the turn began with has read, if it was a read, with what the GIC owes."""
+        """Compare the value that the guest read at the round's exit, if it was a read, with the GIC's."""
         if read is None or round_.first not in self._reads:
             return
         value, unknown = self._reads[round_.first]
@@ -158,14 +158,14 @@ class GicMonitor:
 
 
 def _is_access(exit_: Switch) -> bool:
-    """Whether an exit is an access of the guest, with a valid syndrome, to where the GIC is."""
+    """Whether an exit is an access of the guest, with a valid syndrome, to the registers of the GIC."""
     if exits.exit_class(exit_.code, exit_.esr) != "DABT_LOW" or not DABT["ISV"].get(exit_.esr):
         return False
     return exit_.context < len(WORLDS) and WORLDS[exit_.context].in_kernel(exit_.address)
 
 
 def line_fails(host: Host, gic: bool) -> bool | None:
-    """Whether a KVM_IRQ_LINE for an in-kernel GIC must fail (KVM API 4.25), None where nobody knows."""
+    """Whether a KVM_IRQ_LINE for an in-kernel GIC must fail (KVM API 4.25); None: unknown."""
     if not gic:
         return True
     number = host.a & 0xFFFF

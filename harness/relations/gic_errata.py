@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules of errata that are about a GIC: at which point of its model each applies, and where it may show.
+"""List the rules of errata about a GIC: the point of the model where each applies, and its divergences.
 
 The code is in :mod:`harness.gic` under the rule's name (:mod:`harness.gic.departures`), that of the shared interface in
 :mod:`harness.relations.shared_interface`.
@@ -36,9 +36,9 @@ _OF_THE_GIC = (
     *(f"switch.{name}" for name in ("pc", "pstate", "elr_el1", "spsr_el1", "esr_el1", "far_el1")),
     *(f"switch.{name}" for name in ("esr_el2", "far_el2", "hpfar_el2")),
 )
-"""What a guest does that is interrupted or is not, and what it sees of its GIC.
+"""Divergences of a guest that is interrupted or is not, and of its view of the GIC.
 
-Not HCR_EL2, whose virtual interrupts are none of a GIC's.
+Not HCR_EL2: its virtual interrupts do not come from a GIC.
 """
 GIC_RULES: Mapping[str, GicRule] = MappingProxyType(
     {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the hypervisor shows a vCPU of its GIC: the list registers, ICH_VMCR_EL2 and the active priorities.
+"""Compare a vCPU's virtual GIC interface: the list registers, ICH_VMCR_EL2 and the active priorities.
 
 The list registers at an entry are compared with the distributor (relation ``host``), those at the next exit with what
 the guest has acknowledged and ended since (``switch``), the rest with what it wrote to its CPU interface (``switch``).
@@ -24,7 +24,7 @@ STATE = PENDING | ACTIVE
 PHYSICAL = HW | 0x1FFF << 32
 """ICH_LR<n>_EL2.HW and pINTID."""
 _EOI = 1 << 41
-"""Without HW, pINTID[9]: a maintenance interrupt when it is ended, which is the hypervisor's own affair."""
+"""Without HW, pINTID[9]: a maintenance interrupt at its end, which the hypervisor may choose."""
 PRIORITY_SHIFT = 48
 INTID = 0xFFFF_FFFF
 """ICH_LR<n>_EL2.vINTID."""
@@ -72,7 +72,7 @@ class View(NamedTuple):
 
 
 def view(values: tuple[int, ...]) -> View:
-    """Return what the words of a record (``protocol.LIST_WORDS``) are."""
+    """Return the words of a record (``protocol.LIST_WORDS``) by name."""
     used, hcr, vmcr = values[: _AP.start]
     return View(used, hcr, vmcr, values[_AP], values[_FIRST_LR:])
 
@@ -85,7 +85,7 @@ def describe(lr: int) -> str:
 
 
 def at_entry(now: View, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence | Unchecked]:
-    """Compare what a vCPU is about to be shown with the distributor; ``gic.enter(vcpu)`` was just called."""
+    """Compare the list registers of a vCPU at an entry with the distributor; ``gic.enter(vcpu)`` was just called."""
     shown: dict[int, int] = {}
     for lr in now.lr[: now.used]:
         intid = lr & INTID
@@ -114,7 +114,7 @@ def _listed(lr: int, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence |
     if intid >= GIC_INTERRUPTS:
         yield Divergence("host", "gic_list", 0, lr, *where)
         return
-    # Nothing physical stands behind an interrupt that userspace or a guest raises.
+    # An interrupt that userspace or a guest raises has no physical interrupt.
     wanted = lr & ~(PHYSICAL & ~_EOI)
     if not gic.lost:
         irq = gic.irq(vcpu, intid)
@@ -130,7 +130,7 @@ def _listed(lr: int, gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence |
 
 
 def _undecided(irq: Interrupt, gic: Gic, vcpu: int, doubled: bool | None) -> str:
-    """Why not all of a list register is compared; nothing where all is."""
+    """Return why not all of a list register is compared; an empty text if all is."""
     if irq.group_1 is not True:
         return _GROUP
     unknown = None in (irq.priority, irq.active, gic.forwarded(irq, vcpu), doubled)
@@ -144,7 +144,7 @@ def _with_priority(lr: int, irq: Interrupt) -> int:
 
 
 def _as_configured(lr: int, irq: Interrupt, gic: Gic, vcpu: int) -> int:
-    """Return a list register as the distributor has the interrupt, what nobody knows left as it is."""
+    """Return a list register as the distributor requires it, with unknown fields left as they are."""
     if irq.group_1 is not None:
         lr = lr & ~GROUP_1 | GROUP_1 * irq.group_1
     # Whether a new priority is that of an active interrupt, too, is IMPLEMENTATION DEFINED (IHI 0069, GICD_IPRIORITYR).
@@ -157,11 +157,11 @@ def _as_configured(lr: int, irq: Interrupt, gic: Gic, vcpu: int) -> int:
 
 
 def _left_out(shown: dict[int, int], gic: Gic, vcpu: int, where: Where) -> Iterator[Divergence]:
-    """Yield interrupts that are certain to be pending for the vCPU and that it is not shown.
+    """Yield interrupts that are certain to be pending for the vCPU and are in no list register.
 
-    Where the list registers are full that is one which outranks another that is shown: the guest would acknowledge
-    the wrong one (IHI 0069, interrupt prioritization); or any, where all that is shown is active: the guest would
-    acknowledge none.
+    If the list registers are full, only an interrupt of higher priority than one in them counts: the guest would
+    acknowledge the wrong one (IHI 0069, interrupt prioritization).  If all in them are active, any counts: the guest
+    would acknowledge none.
     """
     ranks = [lr >> PRIORITY_SHIFT & IMPLEMENTED_PRIORITY for lr in shown.values() if lr & PENDING]
     lowest = max(ranks, default=0)
@@ -179,7 +179,7 @@ def _left_out(shown: dict[int, int], gic: Gic, vcpu: int, where: Where) -> Itera
 
 
 def at_exit(before: View, after: View, interface: Interface, where: Where) -> Iterator[Divergence | Unchecked]:
-    """Compare the list registers that were loaded with what came back; ``interface`` knows what the guest did."""
+    """Compare the list registers at an exit with those loaded at the entry; ``interface`` has what the guest did."""
     for number, (was, now) in enumerate(zip(before.lr[: before.used], after.lr, strict=False)):
         state, intid = was & STATE, was & INTID
         if not state:
@@ -188,20 +188,20 @@ def at_exit(before: View, after: View, interface: Interface, where: Where) -> It
             yield Unchecked("switch", f"list registers: {interface.lost or _OWN}", where.event)
             possible = _reachable(state)
         else:
-            possible = (_behind(state, intid, interface),)
+            possible = (_state_after(state, intid, interface),)
         if now & STATE not in possible or (was ^ now) & ~STATE:
             stays = now & STATE if now & STATE in possible else possible[0]
             yield Divergence("switch", f"ich_lr{number}_el2", was & ~STATE | stays, now, *where)
 
 
 def _reachable(state: int) -> tuple[int, ...]:
-    """The states that acknowledging, ending and nothing else can lead to: only a hypervisor makes one pending."""
+    """Return the states that acknowledge and end alone can lead to: only a hypervisor makes an interrupt pending."""
     if state == STATE:
         return STATE, PENDING, ACTIVE, 0
     return (PENDING, ACTIVE, 0) if state == PENDING else (ACTIVE, 0)
 
 
-def _behind(state: int, intid: int, interface: Interface) -> int:
+def _state_after(state: int, intid: int, interface: Interface) -> int:
     if intid in interface.acknowledged:
         state = state & ~PENDING | ACTIVE
     return state & ~ACTIVE if intid in interface.ended else state
@@ -219,9 +219,9 @@ def written(interface: Interface) -> tuple[int, int]:
 
 
 def at_user(now: View, before: View | None, interface: Interface, where: Where) -> Iterator[Divergence | Unchecked]:
-    """Compare what is kept of a vCPU that is not loaded with what its guest wrote, acknowledged and dropped.
+    """Compare the saved interface of a vCPU that is not loaded with what its guest wrote, acknowledged and dropped.
 
-    ``before``: the last such record.  What the guest never wrote has any value, and keeps it.
+    ``before``: the last such record.  A field that the guest never wrote may have any value, and keeps it.
     """
     if interface.lost:
         yield Unchecked("switch", f"ICH_VMCR_EL2 and active priorities: {interface.lost}", where.event)

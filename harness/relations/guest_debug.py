@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What KVM owes userspace that debugs a guest, and the guest that is debugged: relation ``host.*``.
+"""Check what KVM does for userspace that debugs a guest, and for the guest: relation ``host.*``.
 
 Sources: KVM API 4.87 (KVM_SET_GUEST_DEBUG) and 5 (KVM_EXIT_DEBUG: ``hsr`` is the syndrome, ``far`` is used for
 watchpoints); Arm ARM D2.12 (software step: one instruction, then the exception), D17.2.37 (SPSR.SS of an exception).
@@ -24,16 +24,16 @@ _MAY_BEGIN_ANEW = DEBUG_OPS | {OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR}
 
 
 def begins(round_: Round) -> bool | None:
-    """Tell whether a step must begin at the entry, or the exception behind the last one be pending; None: either.
+    """Whether a step must begin at the entry (True), or the exception of the last one be pending; None: either.
 
-    A call is a whole instruction, PC is behind it; an access that was only mapped is none yet.
+    A call is a complete instruction: PC is after it.  An access whose page was only mapped is not complete.
     """
     exit_, entry = round_.exit, round_.entry
     if not entry.stepped or exit_ is None or exit_.forged or entry.pending or round_.action.inject:
         return None
     if not exit_.stepped:
         return True
-    if any(host.op in _MAY_BEGIN_ANEW and not host.error for host in round_.hosts):
+    if any(host.op in _MAY_BEGIN_ANEW and not host.error for host in round_.host_actions):
         return None
     kind = class_of(exit_)
     if kind in STOPS or (kind == "DABT_LOW" and round_.action.outcome == "resume"):
@@ -48,7 +48,7 @@ def left_pending(round_: Round, events: Sequence[Event]) -> bool:
     6.1, kvm_vcpu_put_debug there in 7.3, and kvm_arch_vcpu_ioctl_set_guest_debug in guest.c.
     """
     pends, context = False, round_.entry.context
-    for event in (*events[: round_.first], *round_.hosts):
+    for event in (*events[: round_.first], *round_.host_actions):
         if event.context != context:
             continue
         if isinstance(event, Host):
@@ -61,7 +61,7 @@ def left_pending(round_: Round, events: Sequence[Event]) -> bool:
 def compare_debugged(
     round_: Round, events: Sequence[Event] = (), errata: frozenset[str] = NONE
 ) -> Iterable[Divergence]:
-    """Return what a turn of the host of a debugged guest owes and has not; ``events``: :func:`left_pending`."""
+    """Return the divergences of a round of a debugged guest; ``events`` as in :func:`left_pending`."""
     exit_, entry = round_.exit, round_.entry
     if exit_ is None or not (exit_.debugged or entry.debugged):
         return ()
@@ -69,7 +69,7 @@ def compare_debugged(
     if step and STEP_OUTLIVES in errata and not exit_.stepped:
         step = not left_pending(round_, events)
     if step and NO_DEBUG in errata and exit_.stepped:
-        # No step happened: where an instruction cleared SS, KVM takes its exception for pending (kvm_vcpu_put_debug).
+        # No step happened: if an instruction cleared SS, KVM treats its exception as pending (kvm_vcpu_put_debug).
         step = bool(exit_.values[exceptions.PSTATE] & exceptions.SS)
     return _compare(round_, exit_, entry, step)
 
@@ -81,7 +81,7 @@ def _compare(round_: Round, exit_: Switch, entry: Switch, step: bool | None) -> 
         yield Divergence("host", "step_begins", int(step), int(found), *where)
     if not exit_.debugged or exit_.forged or class_of(exit_) not in STOPS:
         return
-    told = next((user for user in round_.users if not user.error), None)
+    told = next((user for user in round_.userspace_exits if not user.error), None)
     if told is None or told.code != EXIT_DEBUG:
         yield Divergence("host", "exit_reason", EXIT_DEBUG, "none" if told is None else told.code, *where)
         return

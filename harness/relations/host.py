@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the guest is owed after a turn of the host: relation ``host.*``, by :mod:`harness.relations.contract`.
+"""Compute the guest state that KVM must produce at an entry, and compare it: relation ``host.*``.
 
-The exit's registers go through what KVM owes for that exit, then through what userspace did, in order, then through
-the completion of an MMIO access, which the next ``KVM_RUN`` performs.  No model is asked.
+The expected state starts as the exit's registers.  The rules of :mod:`harness.relations.contract` for that exit apply
+first, then userspace's actions in order, then the completion of an MMIO access, which the next ``KVM_RUN`` performs.
+No model is used.
 """
 
 from __future__ import annotations
@@ -30,15 +31,16 @@ from harness.trace.rounds import Round
 STEP_WAITS = "the guest's own PSTATE.SS while userspace steps it"
 OS_LOCK = "what the OS Lock hides of MDSCR_EL1"
 PARTIAL = frozenset({STEP_WAITS, OS_LOCK, STEP_SHOWS})
-"""Reasons that concern some bits of one register; any other one says that nothing of the state is determined."""
+"""Reasons that concern some bits of one register; any other reason means that the whole state is undetermined."""
 
 
 def expected_entry_state(
     round_: Round, walk_level: int | None = None, errata: frozenset[str] = NONE
 ) -> tuple[State, Mapping[int, frozenset[int] | None]] | str:
-    """Return the registers owed at the entry, and per index the other values that will do (None: any).
+    """Return the registers required at the entry, and per index the other correct values (None: any).
 
-    A text says why nobody can tell.  ``walk_level``: of the table entry at which a stage-1 walk met no memory.
+    A text is the reason why they are not determined.  ``walk_level``: of the table entry at which a stage-1 walk met no
+    memory.
     """
     exit_ = round_.exit
     turn = ExpectedState(list((exit_ or round_.entry).values), walk_level, errata, round_.wide)
@@ -46,7 +48,7 @@ def expected_entry_state(
         apply_reset(turn, round_.world)
     else:
         reason = apply_exit(turn, round_, exit_)
-        if reason and not round_.reset:  # behind a reset it does not matter
+        if reason and not round_.reset:  # after a reset it does not matter
             return reason
     return apply_userspace(turn, round_) or (tuple(turn.values), turn.allowed)
 
@@ -54,11 +56,11 @@ def expected_entry_state(
 def expected_virtual_interrupts(round_: Round, errata: frozenset[str] = NONE) -> tuple[int, int]:
     """Return the virtual interrupts that must be pending in HCR_EL2 at the entry, and which bits are certain.
 
-    An SError is pended, and nothing of it is left after a reset; a line stays as it was set last (KVM API 4.25, 4.32).
+    A reset clears a pending SError; a line keeps its last level (KVM API 4.25, 4.32).
     """
     hcr = round_.exit.hcr if round_.exit is not None else 0
     certain = exceptions.HCR_VIRTUAL
-    for host in round_.hosts:
+    for host in round_.host_actions:
         if host.op == OP_RESET:
             keeps = (RESET_KEEPS_SERROR if host.asked else CPU_ON_KEEPS_SERROR) in errata
             hcr, certain = hcr & exceptions.HCR_VSE if keeps else 0, exceptions.HCR_VSE
@@ -73,8 +75,7 @@ def expected_virtual_interrupts(round_: Round, errata: frozenset[str] = NONE) ->
 
 
 def _step_waits(round_: Round, pstate: int) -> bool:
-    """As :func:`harness.relations.contract.step_waits`, where userspace may have begun to step it behind the exit
-    only."""
+    """Call :func:`harness.relations.contract.step_waits`; userspace may have begun to step only after the exit."""
     exit_, wrote = round_.exit, round_.host_wrote.get(exceptions.PSTATE, 0)
     if exit_ is None or round_.reset:
         return False
@@ -99,7 +100,7 @@ def compare_entry_state(
         yield Unchecked("host", result)
         return
     expected, allowed = result
-    seen = round_.seen
+    seen = round_.guest_view
     for i in different(expected, seen):
         want, got = expected[i], seen[i]
         if not (want ^ got) & ~lossy.get(i, 0):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hypervisor's own copy of a vCPU beside the host's, in protected mode: relations ``flush.*`` and ``sync.*``.
+"""Compare the hypervisor's own copy of a vCPU with the host's, in protected mode: relations ``flush.*`` and ``sync.*``.
 
-What the host hands over at an entry is flushed into the copy, which is what runs; what it saved at the exit is synced
-out.  No model is asked, and no architecture.  Source: docs/spec/kvm.md section 5.
+At an entry the hypervisor flushes the host's values into its copy and runs that; at the exit it syncs the saved values
+out.  No model and no architecture rule is used.  Source: docs/spec/kvm.md section 5.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ def options(signature: Sequence[str]) -> tuple[str, ...]:
 
 
 def hyp_copies(trace: Trace) -> Mapping[int, Hyp]:
-    """Return the hypervisor's copies by the index of the record that each stands beside."""
+    """Return the hypervisor's copies by the index of the record that each belongs to."""
     return {copy.event: copy for copy in trace.hyp}
 
 
 def host_visible_gprs(hyp: Hyp, exit_: Switch) -> int:
-    """Return which of x0..x30 the host's copy at an exit holds with the guest's value, a bit each."""
+    """Return which of x0..x30 have the guest's value in the host's copy at an exit, one bit each."""
     hidden = sum(1 << i for i in different(hyp.values[:31], exit_.values[:31]))
     return ALL_GPRS & ~hidden
 
 
 def compare_hyp_copy(trace: Trace, errata: frozenset[str] = NONE) -> Iterator[Divergence]:
-    """Yield where a copy is not what was flushed into it, or the host's not what was synced out of it.
+    """Yield where the copy differs from what was flushed into it, or the host's from what was synced out of it.
 
-    What a protected VM's host may see of x0..x30 at an exit is the affair of ``save.reveal``.  ``errata``: the rules of
+    ``save.reveal`` compares what a protected VM's host may see of x0..x30 at an exit.  ``errata``: the rules of
     :mod:`harness.guest.el2_errata` that are switched on.
     """
     beside = hyp_copies(trace)
@@ -62,7 +62,7 @@ def compare_hyp_copy(trace: Trace, errata: frozenset[str] = NONE) -> Iterator[Di
                 yield from _interrupts("flush", due, into.hcr, exceptions.HCR_VIRTUAL, where)
             if out is not None:
                 yield from _differ("sync", out.values, event.values, where, 31 if world.protected else 0)
-                # The CPU clears VSE; the lines are the host's to change.
+                # The CPU clears VSE; only the host changes the lines.
                 due = el2_errata.returned(out.hcr, entry.hcr, world.protected, errata)
                 yield from _interrupts("sync", due, event.hcr, exceptions.HCR_VSE, where)
 

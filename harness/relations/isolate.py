@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registers of one vCPU that another one, or the host, must not change while it does not run (relation isolate)."""
+"""Check that neither another vCPU nor the host changes a vCPU's registers while it does not run (relation isolate)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from harness.trace.rounds import EXCEPTION, EXIT_MMIO, Round, was_aarch32
 
 
 def compare_isolation(round_: Round) -> Iterator[Divergence]:
-    """Yield what changed in a vCPU while others ran; relation ``isolate.*``.
+    """Yield the registers of a vCPU that changed while others ran; relation ``isolate.*``.
 
-    Between its return to userspace and its next entry, nothing but its own userspace may touch it: register writes,
-    an MMIO access to be completed, an exception that it asks for, a reset (which ``host.*`` judges).
+    Between its return to userspace and its next entry, only its own userspace may change it: register writes,
+    an MMIO access to be completed, an exception that it asks for, a reset (which ``host.*`` compares).
     """
-    if not round_.others or not round_.users or round_.reset:
+    if not round_.other_vcpu_ran or not round_.userspace_exits or round_.reset:
         return
-    last, entry = round_.users[-1], round_.entry
-    finished = any(host.op in (OP_FINISH, OP_ABORT) for host in round_.hosts)
-    excepted = round_.action.inject and any(host.op == OP_SERROR for host in round_.hosts)
+    last, entry = round_.userspace_exits[-1], round_.entry
+    finished = any(host.op in (OP_FINISH, OP_ABORT) for host in round_.host_actions)
+    excepted = round_.action.inject and any(host.op == OP_SERROR for host in round_.host_actions)
     load = last.code == EXIT_MMIO and not exits.DABT["WNR"].get(last.esr)
     loaded = exits.DABT["SRT"].get(last.esr) if load else -1
     narrowed = exceptions.AARCH32_STATE if was_aarch32(round_) else ()

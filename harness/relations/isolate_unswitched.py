@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registers that the CPU keeps and KVM does not switch must not carry anything from one VM to another.
+"""Check that registers that KVM does not context-switch leak no values between VMs.
 
-To a VM without an in-kernel GIC KVM may leave the CPU's own interface, and to any VM IMPLEMENTATION DEFINED registers.
-Nobody says what a guest reads there first; but what it has read it reads again, until it writes.  Otherwise another VM
-speaks to it (relation ``isolate``).  Source: Arm ARM, glossary, UNKNOWN: such a value holds nothing that its reader has
-no right to.
+KVM may leave the CPU's own interface to a VM without an in-kernel GIC, and IMPLEMENTATION DEFINED registers to any VM.
+The value that a guest reads there first is not specified.  Until it writes, it must read the same value again: another
+value comes from another VM (relation ``isolate``).  Source: Arm ARM, glossary, UNKNOWN: such a value holds nothing that
+its reader has no right to.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from harness.scenario.code_layout import Code
 from harness.trace.events import USER, Host, Switch, Trace
 
 PLAIN = frozenset({"mrs", "msr", "mov", "movz", "movk"})
-"""Instructions that go on to the next one, if they do not trap."""
+"""Instructions that continue at the next one, if they do not trap."""
 WAITS = frozenset({a64.ISB, a64.WFI, a64.WFE})
 
 
 class Use(NamedTuple):
-    """What a run did with such a register.
+    """The use of such a register by a run.
 
-    ``value``: what it read, None where it wrote (one may show in another); ``written``: what it wrote, if that is
-    known.
+    ``value``: the value read, None for a write (a write may change another register); ``written``: the value written,
+    if it is known.
     """
 
     name: str
@@ -49,7 +49,7 @@ def reads_any(code: Code) -> bool:
 
 
 def _keeper(word: int) -> str:
-    """Return the name of the register that an MRS or MSR is to, if it is one of these."""
+    """Return the name of the register that an MRS or MSR accesses, if it is one of these."""
     if a64.mnemonic(word) not in ("mrs", "msr"):
         return ""
     row = sysregs.BY_ENCODING.get(a64.system_register(word))
@@ -57,9 +57,9 @@ def _keeper(word: int) -> str:
 
 
 def uses(run: PredictedRun, code: Mapping[int, int]) -> tuple[Use, ...] | None:
-    """Return what a run did with such registers, in its order; None: it did not go straight from its entry to its exit.
+    """Return the uses of such registers by a run, in order; None: it did not run straight from its entry to its exit.
 
-    A read is left out where the register that it went to was written again.
+    A read is left out if its destination register was written again.
     """
     at, end = run.seen[exceptions.PC], run.target
     if at == end:
@@ -92,7 +92,7 @@ def uses(run: PredictedRun, code: Mapping[int, int]) -> tuple[Use, ...] | None:
 
 
 def _last_reads(done: tuple[Use, ...]) -> Iterator[tuple[str, int]]:
-    """Yield what a run read and did not write after."""
+    """Yield the values that a run read, without registers that it wrote later."""
     for position, (name, value, _) in enumerate(done):
         if value is not None and not any(use.name == name and use.value is None for use in done[position:]):
             yield name, value
@@ -106,7 +106,7 @@ def _writes_shared(code: Code) -> bool:
 def compare_unswitched_registers(
     trace: Trace, followed: Mapping[int, PredictedRun], code: Code, departures: frozenset[str] = NONE
 ) -> Iterator[Divergence | Unchecked]:
-    """Yield what a guest reads otherwise than before, though it wrote nothing there, after another VM has run.
+    """Yield the registers that a guest reads as another value after another VM has run, without a write of its own.
 
     ``departures`` are those of :mod:`harness.gic.departures` that the kernel has.
     """
@@ -146,7 +146,7 @@ def compare_unswitched_registers(
 
 
 def _compare_shared(trace: Trace, followed: Mapping[int, PredictedRun], code: Code) -> Iterator[Divergence | Unchecked]:
-    """Yield what VMs without a GIC read otherwise than the one interface that they share holds."""
+    """Yield the registers that VMs without a GIC read with another value than the interface that they share holds."""
     interface, writes = shared_interface.SharedInterface(), _writes_shared(code)
     vmcr = {lists.event: view(lists.values).vmcr for lists in trace.lists}
     for index, event in enumerate(trace.events):

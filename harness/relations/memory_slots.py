@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What KVM owes a userspace that asks for a memory slot: to take what its API allows, and to refuse what it forbids."""
+"""Check the result of KVM_SET_USER_MEMORY_REGION: KVM must accept valid slot changes and reject invalid ones."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FIRST = "FIRST"
 
 
 def asks_for_slots(indexed: IndexedTrace) -> bool:
-    """Whether the host asked for a change of a memory slot, taken or refused."""
+    """Whether the host requested a change of a memory slot, accepted or rejected."""
     return not OPS.isdisjoint([event.op for event in indexed.trace.events if isinstance(event, Host)])
 
 
 def compare_slots(indexed: IndexedTrace, ipa_bits: int = IPA_BITS) -> Iterator[Divergence]:
-    """Yield the requests that KVM answered wrongly; relation ``host.slot``.
+    """Yield the requests with a wrong result; relation ``host.slot``.
 
     ``ipa_bits`` is the size of each VM's physical address space.
     """
@@ -48,7 +48,7 @@ def compare_slots(indexed: IndexedTrace, ipa_bits: int = IPA_BITS) -> Iterator[D
 
 
 def _wrong(event: int, host: Host, timeline: SlotTimeline, ipa_bits: int) -> tuple[str, str, int] | None:
-    """Return what was owed and what KVM answered, where the two differ; and the step."""
+    """Return the required result and KVM's, if they differ, and the step."""
     slot = memory_slots.unpack(host.a, host.b)
     allowed = may_succeed(slot, timeline.slots(event, host.context), ipa_bits)
     if timeline.environment(event, host.context).protected:
@@ -60,11 +60,11 @@ def _wrong(event: int, host: Host, timeline: SlotTimeline, ipa_bits: int) -> tup
 
 
 def may_succeed(slot: Slot, slots: Mapping[int, Slot], ipa_bits: int = IPA_BITS) -> frozenset[bool]:
-    """Return whether KVM_SET_USER_MEMORY_REGION owes success: both answers where the API's text leaves it open.
+    """Return whether KVM_SET_USER_MEMORY_REGION must succeed: both values where the API's text leaves it open.
 
-    ``slots`` are there before, by number.  Source: KVM API 4.35, "slots may not overlap", "it may be moved in the guest
-    physical memory space, or its flags may be modified, but it may not be resized", "Deleting a slot is done by passing
-    zero for memory_size"; KVM API 4.2 for the limit of addresses.
+    ``slots`` exist before the request, by number.  Source: KVM API 4.35, "slots may not overlap", "it may be moved in
+    the guest physical memory space, or its flags may be modified, but it may not be resized", "Deleting a slot is done
+    by passing zero for memory_size"; KVM API 4.2 for the limit of addresses.
     """
     old = slots.get(slot.number)
     if not slot.size:
@@ -72,7 +72,7 @@ def may_succeed(slot: Slot, slots: Mapping[int, Slot], ipa_bits: int = IPA_BITS)
     if collides(slot, slots.values(), 1 << ipa_bits) or (old is not None and old.size != slot.size):
         return frozenset({False})
     if old is not None and (old.home != slot.home or (KINDS[old.kind] ^ KINDS[slot.kind]) & READ_ONLY):
-        return frozenset({True, False})  # other memory under a slot, and read-only or not: the text does not say
+        return frozenset({True, False})  # other memory for a slot, and a change of read-only: the text does not say
     return frozenset({True})
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An MMIO access: what KVM_EXIT_MMIO must report of it, and what completing it must leave in the guest's registers."""
+"""Check an MMIO access: the report of KVM_EXIT_MMIO, and the guest's registers after the access is completed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WRITE = 0x100
 
 
 def expected_mmio_exit(exit_: Switch) -> tuple[int, int, int | None]:
-    """Return address, length with mark, and data that ``kvm_run.mmio`` owes for a data abort with a valid syndrome.
+    """Return address, length with mark and data that ``kvm_run.mmio`` must have for a data abort with valid syndrome.
 
     Data is None for a read.  Its bytes are those that would be in memory, in the guest's byte order (KVM API 5,
     KVM_EXIT_MMIO; Arm ARM D17.2.37 ISS encoding for a Data Abort).
@@ -40,39 +40,39 @@ def expected_mmio_exit(exit_: Switch) -> tuple[int, int, int | None]:
 
 
 def mmio_exit_of(round_: Round) -> Switch | None:
-    """Return the return to userspace that tells of the access that the turn began with, None if none does."""
+    """Return the return to userspace that reports the access of the round's exit, None if none does."""
     exit_ = round_.exit
-    if exit_ is None or not round_.users or exit_.forged:
+    if exit_ is None or not round_.userspace_exits or exit_.forged:
         return None
     if round_.exit_class != "DABT_LOW" or not DABT["ISV"].get(exit_.esr):
         return None
-    return next((user for user in round_.users if user.code == EXIT_MMIO and not user.error), None)
+    return next((user for user in round_.userspace_exits if user.code == EXIT_MMIO and not user.error), None)
 
 
 def compare_mmio_exit(round_: Round) -> Iterable[Divergence]:
-    """Return what userspace was told wrongly of the access that the turn began with; relation ``host.mmio_*``."""
-    exit_, told = round_.exit, mmio_exit_of(round_)
-    return () if exit_ is None or told is None else _compare(round_, exit_, told)
+    """Return the errors in the report to userspace of the access of the round's exit; relation ``host.mmio_*``."""
+    exit_, reported = round_.exit, mmio_exit_of(round_)
+    return () if exit_ is None or reported is None else _compare(round_, exit_, reported)
 
 
-def _compare(round_: Round, exit_: Switch, told: Switch) -> Iterator[Divergence]:
+def _compare(round_: Round, exit_: Switch, reported: Switch) -> Iterator[Divergence]:
     address, length, data = expected_mmio_exit(exit_)
     where = round_.label, round_.first, round_.entry.step
-    if told.mmio_addr != address:
-        yield Divergence("host", "mmio_addr", address, told.mmio_addr, *where)
-    if told.mmio_len != length:
-        yield Divergence("host", "mmio_len", length, told.mmio_len, *where)
-    elif data is not None and (seen := told.mmio_data & ((1 << 8 * (length & ~WRITE)) - 1)) != data:
+    if reported.mmio_addr != address:
+        yield Divergence("host", "mmio_addr", address, reported.mmio_addr, *where)
+    if reported.mmio_len != length:
+        yield Divergence("host", "mmio_len", length, reported.mmio_len, *where)
+    elif data is not None and (seen := reported.mmio_data & ((1 << 8 * (length & ~WRITE)) - 1)) != data:
         yield Divergence("host", "mmio_data", data, seen, *where)
 
 
 def mmio_data(exit_: Switch, data: int, at: Sequence[int] = ()) -> int | None:
-    """Return what a load that trapped as MMIO owes its register for ``data``; None without a valid syndrome.
+    """Return the register value that a load which trapped as MMIO must get for ``data``; None: no valid syndrome.
 
     ``data`` is ``kvm_run.mmio.data`` as a little-endian number; its first bytes are those in memory (KVM API 5,
     KVM_EXIT_MMIO).  They are read in the guest's byte order and sign- or zero-extended to 32 (upper half zero) or 64
-    bits: Arm ARM C6.2 LDR*, D17.2.37 ISS encoding for a Data Abort.  ``at``: the registers that say which byte order
-    that is (those of the exit).
+    bits: Arm ARM C6.2 LDR*, D17.2.37 ISS encoding for a Data Abort.  ``at``: the registers that determine the byte
+    order (those of the exit).
     """
     if not exits.DABT["ISV"].get(exit_.esr):
         return None
@@ -102,9 +102,9 @@ def complete(turn: ExpectedState, exit_: Switch, data: int) -> None:
     if LOSES_SIGN in turn.errata:
         exit_ = exit_._replace(esr=exit_.esr & ~DABT["SSE"].mask)
     if not DABT["WNR"].get(exit_.esr) and target != 31:
-        owed, other = mmio_data(exit_, data), mmio_data(exit_, data, turn.values)
-        turn.put(target, owed if owed is not None else turn.values[target])
-        if owed is not None and other is not None and other != owed:
-            # Userspace changed the byte order meanwhile: which one holds is not said.
-            turn.allowed[target] = frozenset({owed, other})
+        expected, other = mmio_data(exit_, data), mmio_data(exit_, data, turn.values)
+        turn.put(target, expected if expected is not None else turn.values[target])
+        if expected is not None and other is not None and other != expected:
+            # Userspace changed the byte order meanwhile: which one applies is not specified.
+            turn.allowed[target] = frozenset({expected, other})
     skip(turn)

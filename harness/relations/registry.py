@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of relations: which module compares what, when it applies, and the words that reports use.
+"""List the relations: the module of each, what it compares, when it applies, and the words that reports use.
 
-A new relation is a module in this room and a row here.  A row belongs to the table of what it looks at: a run of a
-guest, a round of the host, or a whole trace.  Checks, reports and documents go through these tables.
+A new relation is a module in this room and a row here.  A row belongs to the table of its evidence: a run of a guest, a
+round of the host, or a whole trace.  Checks, reports and documents go through these tables.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Evidence = TypeVar("Evidence")
 
 
 class Words(NamedTuple):
-    """How reports speak of a divergence: what is compared with what, and a sentence about one difference."""
+    """The words of reports about a divergence: what is compared with what, and a sentence about one difference."""
 
     compares: str
     sentence: str
@@ -46,17 +46,17 @@ WORDS: Mapping[str, Words] = MappingProxyType(
     {
         # By Divergence.relation.
         "host": Words(
-            "what the guest has after an entry, with what the architecture, PSCI, SMCCC and KVM's API owe it",
+            "the guest's state after an entry, with what the architecture, PSCI, SMCCC and the KVM API require",
             "After an exit of class {exit} the guest's {register} is {observed}. "
-            "The architecture, PSCI, SMCCC or KVM's API owes it {expected}.",
+            "The architecture, PSCI, SMCCC or the KVM API requires {expected}.",
         ),
         "restore": Words(
-            "what the guest has after an entry, with what the model of the verified layer predicts",
+            "the guest's state after an entry, with what the model of the verified layer predicts",
             "After an exit of class {exit} the guest's {register} is {observed}. "
             "The model predicts {expected}{helper}.",
         ),
         "switch": Words(
-            "what an exit finds, with what KVM loaded at the entry before; no model is asked",
+            "the registers at an exit, with what KVM loaded at the entry before; no model is used",
             "At an exit of class {exit} {register} is {observed}. "
             "What KVM had loaded at the entry leads to {expected}.",
         ),
@@ -65,16 +65,16 @@ WORDS: Mapping[str, Words] = MappingProxyType(
             "At an exit of class {exit} KVM's {register} is {observed}. The model decides {expected}{helper}.",
         ),
         "flush": Words(
-            "what the hypervisor is about to load, in its own copy of the vCPU, with what the host handed over",
+            "the hypervisor's own copy of the vCPU at an entry, with the registers that the host set",
             "Before the run that ends with an exit of class {exit} the hypervisor's {register} is {observed}. "
-            "The host handed over {expected}.",
+            "The host set {expected}.",
         ),
         "sync": Words(
-            "what the host gets at an exit, with what the hypervisor saved, in its own copy of the vCPU",
+            "the registers that the host gets at an exit, with the hypervisor's own copy of the vCPU",
             "At an exit of class {exit} the host's {register} is {observed}. The hypervisor saved {expected}.",
         ),
         "isolate": Words(
-            "a vCPU's registers, with what they were when another vCPU was run in between",
+            "a vCPU's registers, with their values before another vCPU ran",
             "Another vCPU ran, and {register} went from {expected} to {observed}.",
         ),
     }
@@ -85,16 +85,16 @@ WORDS: Mapping[str, Words] = MappingProxyType(
 class Relation(Generic[Evidence]):
     """One comparison.
 
-    ``name`` is what it is called where something could not be compared; the part before a dot is its family, under
-    which coverage counts it.  ``module`` has the code.  ``shows`` lists its divergences as reports name them.  ``what``
-    says what is compared with what.  ``compare`` yields what differs and what could not be compared; it is called where
-    ``applies`` is true (None: everywhere) and ``unless`` gives no reason against it.  A comparison is counted ``times``
-    times (None: once) under each name of ``counted``.  ``letter`` marks a judged cell of docs/reach.md.  ``by_model``:
-    the model predicts, so that the catalogue of known divergences may explain what differs.  ``stand_in``: the family
-    that compares the same registers by the contract, where ``unless`` gives a reason.  ``recorded``: it holds for
-    a recording of a program.  ``needs_gic``: it compares nothing without an in-kernel GIC.  ``by_rule``: with errata
-    switched on in its evidence it predicts what a kernel with them does.  ``of_gic``: what it expects depends on what
-    the GIC does.
+    ``name`` stands in reports where something could not be compared; the part before a dot is its family, under which
+    coverage counts it.  ``module`` has the code.  ``shows`` lists its divergences as reports name them.  ``what`` says
+    what is compared with what.  ``compare`` yields the differences and what could not be compared; it is called if
+    ``applies`` is true (None: always) and ``unless`` gives no reason against it.  A comparison is counted ``times``
+    times (None: once) under each name of ``counted``.  ``letter`` marks a compared cell of docs/reach.md.
+    ``by_model``: the model predicts, so that the catalogue of known divergences may explain a difference.
+    ``stand_in``: the family that compares the same registers by the contract if ``unless`` gives a reason.
+    ``recorded``: it applies to a recording of a program.  ``needs_gic``: it compares nothing without an in-kernel GIC.
+    ``by_rule``: with errata switched on in its evidence it predicts a kernel that has them.  ``of_gic``: its
+    expectation depends on the GIC.
     """
 
     name: str
@@ -189,7 +189,7 @@ OF_A_ROUND: tuple[Relation[RoundEvidence], ...] = (
         "isolate.<reg>",
         "a vCPU's registers at an entry, with those before another vCPU ran",
         lambda at: isolate.compare_isolation(at.round),
-        lambda at: at.round.others,
+        lambda at: at.round.other_vcpu_ran,
         counted=("isolate",),
         letter="i",
         recorded=True,
@@ -305,4 +305,4 @@ OF_A_TRACE: tuple[Relation[TraceEvidence], ...] = (
 )
 
 ALL: tuple[Relation[Any], ...] = (*OF_A_ROUND, *OF_A_RUN, *OF_A_TRACE)
-"""Every row, for who only reads names and words."""
+"""Every row, for callers that need only names and words."""

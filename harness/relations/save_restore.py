@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare one turn of the host with what a level of the model predicts; relations ``save.*`` and ``restore.*``.
+"""Compare one round of the host with what a level of the model predicts; relations ``save.*`` and ``restore.*``.
 
 Pure, and without any model or VM: the :class:`~harness.model.prediction.Prediction` is an argument.
 """
@@ -18,7 +18,7 @@ from harness.trace.rounds import IN_KERNEL, Round
 
 
 def why_not_comparable(round_: Round) -> str:
-    """Say why nobody can tell what a forged exit owes; nothing where somebody can."""
+    """Return why the result of a forged exit is not determined; an empty text if it is."""
     exit_ = round_.exit
     if exit_ is None or not exit_.forged or round_.exit_class not in ("IABT_LOW", "DABT_LOW"):
         return ""
@@ -28,7 +28,7 @@ def why_not_comparable(round_: Round) -> str:
     if exit_.page >> IPA_BITS:
         return "a forged abort beyond the guest's physical address space"
     if round_.world.protected and round_.world.slot(exit_.page) is not None:
-        # For a page that the guest has KVM asks EL2 whether it was taken away; EL2 looks at the CPU's own syndrome
+        # For a page that the guest owns KVM asks EL2 whether it was taken away; EL2 reads the CPU's own syndrome
         # (pkvm_pgtable_stage2_map in arch/arm64/kvm/pkvm.c of 7.3).
         return "a forged abort on a protected VM's own memory"
     return ""
@@ -56,18 +56,18 @@ DIRTY_PC_FLAG, PENDING_EXCEPT_INJECT_FLAG = 1 << 32, 7 << 33
 
 
 def _donated_before(round_: Round) -> bool:
-    """Whether KVM refuses a protected VM a page that it shows twice: it can be donated once.
+    """Whether KVM rejects a protected VM's access to a page that two slots map: it can be donated once.
 
     Source: Documentation/virt/kvm/arm/pkvm.rst, pages are "unmapped from the stage-2 identity map as part of the
     donation procedure"; __pkvm_host_donate_guest in arch/arm64/kvm/hyp/nvhe/mem_protect.c.
     """
     if round_.action.outcome != "fail:EPERM" or round_.exit is None or not round_.world.protected:
         return False
-    return round_.world.shown_twice(round_.exit.page)
+    return round_.world.is_aliased(round_.exit.page)
 
 
 def compare_save(round_: Round, prediction: Prediction) -> Iterator[Divergence]:
-    """Yield what KVM did between an exit and the next entry otherwise than predicted; relation ``save.*``."""
+    """Yield where KVM's action between an exit and the next entry differs from the prediction; relation ``save.*``."""
     if prediction.undefined:
         return
     entry, done, helper, dirty = round_.entry, round_.action, prediction.helper, prediction.dirty
@@ -91,8 +91,8 @@ def compare_save(round_: Round, prediction: Prediction) -> Iterator[Divergence]:
 
 
 def compare_restore(round_: Round, prediction: Prediction) -> Iterator[Divergence]:
-    """Yield the registers that the guest has after the entry otherwise than predicted; relation ``restore.*``."""
-    state, seen = prediction.state, round_.seen
+    """Yield the registers of the guest after the entry that differ from the prediction; relation ``restore.*``."""
+    state, seen = prediction.state, round_.guest_view
     if prediction.undefined or state is None:
         return
     where = round_.label, round_.first, round_.entry.step, prediction.helper
@@ -114,12 +114,11 @@ ALL_GPRS = (1 << 31) - 1
 def compare_reveal(
     round_: Round, run: PredictedRun, prediction: Prediction, held: int | None = None
 ) -> Iterator[Divergence | Unchecked]:
-    """Yield what the host sees at an exit beyond, or short of, what the layer reveals; relation ``save.reveal``.
+    """Yield the registers that the host sees at an exit and the layer does not reveal, or the reverse; ``save.reveal``.
 
-    ``run`` ended with the round's exit: what the guest did since its entry tells its registers, and those of them that
-    the host's copy holds are visible.  ``held`` says so itself, where the hypervisor's own copy is known.  But for
-    a protected VM the host's copy is the only one: what is wrong there is wrong, not hidden.  Values are a bit for each
-    of x0..x30.
+    ``run`` ended with the round's exit: its path gives the guest's registers; those that the host's copy holds are
+    visible.  ``held`` gives them directly if the hypervisor's own copy is known.  Except for a protected VM the host's
+    copy is the only one: a wrong value there is wrong, not hidden.  Values have one bit for each of x0..x30.
     """
     exit_, path = run.exit, run.path
     visible, unknown = ALL_GPRS if held is None else held, 0

@@ -24,18 +24,18 @@ _CTLR = 3
 
 
 class SharedInterface:
-    """What is known of the interface, by field: a value and which bits of it are known."""
+    """The known state of the interface, by field: a value and which bits of it are known."""
 
     def __init__(self) -> None:
         self._fields: dict[str, tuple[int, int]] = {}
         self._fixed: int | None = None
 
     def forget(self) -> None:
-        """Nothing is known of what software can change."""
+        """Mark every field that software can change as unknown."""
         self._fields = {}
 
     def loaded(self, vmcr: int) -> None:
-        """A VM with a GIC has left this value of ICH_VMCR_EL2."""
+        """Apply the value of ICH_VMCR_EL2 that a VM with a GIC has left."""
         self._fields = {name: (vmcr >> shift & (1 << width) - 1, MASK64) for name, (shift, width) in _FIELDS.items()}
 
     def _field(self, name: str) -> tuple[int, int]:
@@ -47,7 +47,7 @@ class SharedInterface:
         return value if known & 1 else None
 
     def read(self, name: str) -> tuple[int, int]:
-        """Return what a register of :data:`NAMES` reads as, and the bits of it that are known."""
+        """Return the value of a register of :data:`NAMES`, and its known bits."""
         match name:
             case "icc_pmr_el1":
                 return self._field("pmr")
@@ -63,7 +63,7 @@ class SharedInterface:
         return (self._fixed or 0) | eoi << 1 | shares_point, known if self._fixed is None else known | MASK64 & ~_CTLR
 
     def write(self, name: str, value: int | None) -> None:
-        """Write a register of :data:`NAMES`; None: it is unknown what."""
+        """Write a register of :data:`NAMES`; None: an unknown value."""
         match name:
             case "icc_pmr_el1":
                 self._set("pmr", value, MASK64 & ~0xFF | IMPLEMENTED_MASK | ~(value or 0) & 0xFF)
@@ -83,7 +83,7 @@ class SharedInterface:
             self._fields[field] = value & (1 << _FIELDS[field][1]) - 1, known
 
     def observe(self, name: str, value: int) -> None:
-        """Enter what a register of :data:`NAMES` was seen to hold."""
+        """Apply an observed value of a register of :data:`NAMES`."""
         match name:
             case "icc_pmr_el1":
                 self._set("pmr", value)

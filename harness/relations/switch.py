@@ -55,11 +55,11 @@ def compare_run(run: PredictedRun, context: GuestContext) -> Iterator[Divergence
         ):
             yield Unchecked("switch", pkvm_calls.PAGE_FIRST)
         else:
-            found = tuple(_compare_fault(_owed(run, expected, word, context), exit_, where))
+            found = tuple(_compare_fault(_expected_fault(run, expected, word, context), exit_, where))
             if expected[:31] != observed[:31] and any_divergence(found):
-                # What the guest does with a register that is wrong follows from that, and is no divergence of its own.
+                # The consequences of a wrong register are not divergences of their own.
                 had = (*observed[:31], *expected[31:])
-                follows = tuple(_compare_fault(_owed(run, had, word, context), exit_, where))
+                follows = tuple(_compare_fault(_expected_fault(run, had, word, context), exit_, where))
                 found = found if any_divergence(follows) else follows
             yield from found
     if run.call:
@@ -68,7 +68,7 @@ def compare_run(run: PredictedRun, context: GuestContext) -> Iterator[Divergence
         want, got = expected[i], observed[i]
         bits, why = undetermined_bits(i, path, run.entry.stepped, context.cpu)
         zeroed = context.cpu.zeroed(i, want, got)
-        if zeroed:  # as it must be
+        if zeroed:  # as required
             continue
         if (want ^ got) & ~bits or (zeroed is False and i not in path.unknown):
             yield Divergence("switch", NAMES[i], want, got, *where)
@@ -77,15 +77,15 @@ def compare_run(run: PredictedRun, context: GuestContext) -> Iterator[Divergence
 
 
 def _deciding(word: int) -> frozenset[int]:
-    """Return the registers that decide what an instruction traps with."""
+    """Return the registers that decide the syndrome of an instruction's trap."""
     access = a64.decode_access(word)
     return sources(word) if access is None else frozenset({access.rn})
 
 
-def _owed(
+def _expected_fault(
     run: PredictedRun, state: State, word: int | None, context: GuestContext
 ) -> syndrome.Fault | RaiseException | Undetermined | None:
-    """Return what the instruction ``word`` that trapped in ``state`` owes the fault registers."""
+    """Return the fault registers that the instruction ``word``, which trapped in ``state``, requires."""
     seen, exit_ = run.seen, run.exit
     if run.debugger is not None:
         trap = TrappedInstruction(state, word, exit_)
@@ -103,7 +103,7 @@ def _owed(
 def _compare_fault(
     fault: syndrome.Fault | RaiseException | Undetermined | None, exit_: Switch, where: tuple[str, int, int]
 ) -> Iterator[Divergence | Unchecked]:
-    """Compare the fault registers of a trap with what is owed."""
+    """Compare the fault registers of a trap with the expected ones."""
     if fault is None:
         return
     if isinstance(fault, Undetermined):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the guest must have after what userspace did between an exit and the next entry: its actions, in order.
+"""Compute the guest state after userspace's actions between an exit and the next entry, in order.
 
-Part of relation ``host.*`` (:mod:`harness.relations.host`).  An access that userspace has completed is finished by the
-next KVM_RUN (KVM API 5, KVM_EXIT_MMIO).
+Part of relation ``host.*`` (:mod:`harness.relations.host`).  The next KVM_RUN finishes an access that userspace has
+completed (KVM API 5, KVM_EXIT_MMIO).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
 def serror_at_once(round_: Round) -> bool:
     """Whether an SError that was not masked was taken when userspace asked for it (docs/spec/kvm.md section 6)."""
-    return round_.action.inject and took_serror(round_.exit, round_.hosts, round_.entry)
+    return round_.action.inject and took_serror(round_.exit, round_.host_actions, round_.entry)
 
 
 def apply_reset(turn: ExpectedState, world: VmEnvironment, keeps_banked: bool = False) -> None:
@@ -56,12 +56,12 @@ def apply_reset(turn: ExpectedState, world: VmEnvironment, keeps_banked: bool = 
 
 
 def apply_userspace(turn: ExpectedState, round_: Round) -> str:
-    """Apply what userspace did, in order, then the completion of the access that it left.
+    """Apply userspace's actions in order, then the completion of the access that is left.
 
-    Returns why the state is not determined, nothing where it is.
+    Returns why the state is not determined, an empty text if it is.
     """
     actions = _Actions(turn, round_)
-    for host in round_.hosts:
+    for host in round_.host_actions:
         if host.op == OP_RESET:
             actions.reset(host)
         elif not host.error and (why := actions.apply(host)):
@@ -71,13 +71,13 @@ def apply_userspace(turn: ExpectedState, round_: Round) -> str:
 
 @dataclass
 class _Actions:
-    """A turn of userspace on its way: what is left of the access that the exit made, and which exceptions there are.
+    """The state while userspace's actions are applied: the rest of the exit's access, and the exceptions.
 
-    ``access``: the next KVM_RUN completes it.  ``aborted``: it would, but for an abort in its place (an erratum).
+    ``access``: the next KVM_RUN completes it.  ``aborted``: it would, except for an abort in its place (an erratum).
     ``waiting``: an abort that the next KVM_RUN enters; ``kept``: one that a reset left (an erratum).  ``excepted``: an
     exception was asked for since the last reset; ``unsettled``: since the last KVM_RUN, so that it may be entered
-    already, or not.  ``either_vector``: VBAR_EL1 was written meanwhile.  ``serror``: what an SError that was perhaps
-    taken left in registers.
+    already, or not.  ``either_vector``: VBAR_EL1 was written since then.  ``serror``: registers after an SError that
+    may have been taken.
     """
 
     turn: ExpectedState
@@ -97,13 +97,14 @@ class _Actions:
     def __post_init__(self) -> None:
         self.access = self._is_left()
         if self.access and self.round.in_kernel:
-            self._complete()  # before userspace had its turn
+            self._complete()  # before userspace acts
         self.serror_taken = serror_at_once(self.round)
-        # What neither pends at the entry nor went with a run before it was taken at once, before the writes.
+        # An exception that is not pending at the entry, without a KVM_RUN before it, was taken at once, before the
+        # writes.
         self.at_once = not self.round.entry.pending & EXCEPTION and not self._ran_after_asking()
 
     def _is_left(self) -> bool:
-        """Whether the exit made an access that is to be completed.
+        """Whether the exit has an access that must be completed.
 
         Without a valid syndrome KVM_RUN fails, or exits (KVM API 5, KVM_EXIT_ARM_NISV): nothing is ever completed.
         """
@@ -115,14 +116,14 @@ class _Actions:
     @property
     def _reported(self) -> bool:
         """Whether userspace got a KVM_EXIT_MMIO."""
-        return any(user.code == EXIT_MMIO for user in self.round.users)
+        return any(user.code == EXIT_MMIO for user in self.round.userspace_exits)
 
     def _ran_after_asking(self) -> bool:
         """Whether KVM_RUN was called between an exception that userspace asked for and the entry (``OP_FINISH``).
 
-        It enters no guest: an SError that was taken was so before.
+        It enters no guest: an SError that was taken was taken before.
         """
-        ops = [host.op for host in self.round.hosts if not host.error]
+        ops = [host.op for host in self.round.host_actions if not host.error]
         entered = (OP_ABORT,) if self.serror_taken else (OP_ABORT, OP_SERROR)
         asked = next((i for i, op in enumerate(ops) if op in entered), len(ops))
         return OP_FINISH in ops[asked:]
@@ -149,11 +150,11 @@ class _Actions:
         """Apply a reset: by KVM_ARM_VCPU_INIT (``host.asked``) or by another vCPU's CPU_ON."""
         turn, errata = self.turn, self.turn.errata
         keeps_banked = RESET_KEEPS_BANKED in errata
-        if keeps_banked and self.round.users and not (self.excepted or self.was_reset):
+        if keeps_banked and self.round.userspace_exits and not (self.excepted or self.was_reset):
             self._restore_banked()
         apply_reset(turn, self.round.world, keeps_banked)
         self.kept = host.asked and (self.waiting or self.kept) and RESET_KEEPS_ABORT in errata
-        # What is left over of the access is completed once no exception pends.
+        # The rest of the access is completed once no exception is pending.
         left = self.access or (self.aborted and self.kept)
         self.access = host.asked and left and RESET_COMPLETES in errata
         self.excepted = self.unsettled = self.waiting = self.aborted = self.either_vector = False
@@ -161,19 +162,19 @@ class _Actions:
         self.serror = {}
 
     def _restore_banked(self) -> None:
-        """Set the registers that a reset may keep to what the last return to userspace shows, or userspace wrote since.
+        """Set the registers that a reset may keep to their values at the last return to userspace, or as written since.
 
-        Whether an exception was entered before that, the record proves; the contract need not.  Of a second reset it is
-        what the first one left, or userspace wrote since.
+        The record proves whether an exception was entered before that; the contract need not.  At a second reset the
+        values are those that the first one left, or userspace wrote since.
         """
         wrote: dict[int, int] = {}
-        for host in self.round.hosts:
+        for host in self.round.host_actions:
             if host.op == OP_RESET:
                 break
             if host.op == OP_SET and not host.error and host.a in BY_ONE_REG:
                 wrote[BY_ONE_REG[host.a]] = host.b
         for index in _KEPT:
-            self.turn.put(index, wrote.get(index, self.round.users[-1].values[index]))
+            self.turn.put(index, wrote.get(index, self.round.userspace_exits[-1].values[index]))
         for index, left in self.serror.items():
             self.turn.allowed[index] = frozenset({self.turn.values[index], left})
 
@@ -187,18 +188,18 @@ class _Actions:
         turn.put(index, value)
         self.serror.pop(index, None)
         if pends and index in _SYNDROME:
-            # Of a pending exception these two may be there already, or come when it is entered.
+            # Of a pending exception these two may be set already, or when it is entered.
             turn.allowed[index] = None if before is None else before | {value}
-        # Of an exception that is pending the state is still that in which it will be taken.
+        # While an exception is pending the state is still the one from which it will be taken.
         state = turn.values[exceptions.SPSR if pends else exceptions.PSTATE]
         if (state | turn.values[exceptions.PSTATE]) & exceptions.AARCH32:
             self._narrow()
         return ""
 
     def _allow_both_vectors(self, vbar: int) -> None:
-        """Allow the vector by VBAR_EL1 as it was and as userspace writes it while an exception is pending.
+        """Allow the vector by the old VBAR_EL1, and by the one that userspace writes while an exception is pending.
 
-        Whether KVM_SET_VCPU_EVENTS enters it or the next KVM_RUN, KVM API 4.32 does not say.
+        KVM API 4.32 does not specify whether KVM_SET_VCPU_EVENTS enters the exception or the next KVM_RUN.
         """
         turn = self.turn
         others = turn.allowed.get(exceptions.PC) or frozenset({turn.values[exceptions.PC]})
@@ -206,7 +207,7 @@ class _Actions:
         self.either_vector = True
 
     def _narrow(self) -> None:
-        """Allow what AArch32 state makes of its registers: it sees 32 bits of each, those above may be dropped."""
+        """Allow 32-bit values in the registers of AArch32 state: the upper 32 bits of each may be dropped."""
         turn = self.turn
         for i in exceptions.AARCH32_STATE:
             others = turn.allowed.get(i, frozenset())
@@ -230,8 +231,8 @@ class _Actions:
         turn = self.turn
         if self.either_vector:
             return WRITTEN_WHILE_PENDING
-        if self.waiting and self.round.seen[exceptions.ELR] == turn.values[exceptions.ELR]:
-            return ""  # one may pend for both: what two before a run are, KVM API 4.32 does not say
+        if self.waiting and self.round.guest_view[exceptions.ELR] == turn.values[exceptions.ELR]:
+            return ""  # one may be pending for both: KVM API 4.32 does not specify two before a run
         turn.take(contract.external_abort(tuple(turn.values), exit_))
         if exit_ is None:  # of no instruction: nothing says where
             turn.allowed[exceptions.FAR] = None
@@ -241,7 +242,7 @@ class _Actions:
             turn.allowed[exceptions.ESR] = frozenset({esr, esr | IL_BIT})
         sign_extend(turn)
         self.aborted = self.aborted or self.access
-        self.access = self.kept = False  # one pends at the most
+        self.access = self.kept = False  # at most one is pending
         self.excepted = self.unsettled = self.waiting = True
         return ""
 
@@ -256,7 +257,7 @@ class _Actions:
         if self.either_vector:
             return WRITTEN_WHILE_PENDING
         if self.access and self._reported:
-            # The access is done, only not finished: that comes first (KVM API 5, KVM_EXIT_MMIO).
+            # Userspace has done the access: its completion comes first (KVM API 5, KVM_EXIT_MMIO).
             if SERROR_UNDOES not in turn.errata:
                 self._complete()
                 taken = exceptions.take_exception(tuple(turn.values), offset=exceptions.SERROR_OFFSET)
@@ -267,8 +268,8 @@ class _Actions:
         return ""
 
     def enter(self) -> str:
-        """Apply what the KVM_RUN of the entry does first; return why the state is not determined."""
-        if self.kept:  # it comes before what is left of the access
+        """Apply the first work of the entry's KVM_RUN; return why the state is not determined."""
+        if self.kept:  # it comes before the rest of the access
             self.turn.take(exceptions.take_exception(tuple(self.turn.values)))
             return ""
         if self.access:

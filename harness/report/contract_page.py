@@ -71,7 +71,7 @@ def contract_page(exercised: Exercised) -> str:
     """Return the page ``docs/contract.md``."""
     targets = tuple(exercised.targets)
     rows = [
-        (f"`{r.name}`", r.owed, r.basis, r.source, *(_cell(exercised, r.name, target) for target in targets))
+        (f"`{r.name}`", r.expected, r.basis, r.source, *(_cell(exercised, r.name, target) for target in targets))
         for r in RULES
     ]
     reasons = [

@@ -36,7 +36,7 @@ NEEDS: tuple[tuple[str, str], ...] = (
     ("*: emulator: *", "another QEMU, which does what the architecture says"),
     ("*a reset: what it leaves of the CPU interface*", "a source for what KVM_ARM_VCPU_INIT leaves of ICH_VMCR_EL2"),
     ("*the guest did otherwise than it should", "the divergence before it, explained"),
-    ("*the guest went where nobody could follow it", "the guest's path, for which its own reason is given"),
+    ("*the guest's path could not be determined", "the guest's path, for which its own reason is given"),
     ("*GIC*", "the state of the interrupt, which something before left unknown"),
     ("*interrupt of which something is not known", "the state of the interrupt, which something before left unknown"),
     ("*list registers: *", "the state of the interrupt, which something before left unknown"),
@@ -47,7 +47,7 @@ NEEDS: tuple[tuple[str, str], ...] = (
     ("*PSTATE.SS*", "a record of PSTATE.SS as the guest has it"),
     ("which interrupt came first*", "the order of the two, recorded"),
     ("an interrupt in a guest that runs on by itself", "how often the guest came by, recorded"),
-    ("*EL2 may have answered*", "a record at EL2"),
+    ("*EL2 may have handled*", "a record at EL2"),
     ("*a debug register*", "a record at each access to it"),
 )
 NOT_SAID = "not said"

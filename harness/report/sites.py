@@ -186,8 +186,8 @@ def user_sentence(user: Switch) -> str:
 
 def host_sentences(round_: Round) -> tuple[str, ...]:
     """Say what the host did in a round: why it came back, what userspace did, and what KVM wrote by itself."""
-    said = [user_sentence(user) for user in round_.users]
-    said += map(host_sentence, round_.hosts)
+    said = [user_sentence(user) for user in round_.userspace_exits]
+    said += map(host_sentence, round_.host_actions)
     if round_.exit is not None and not round_.reset:
         ours = round_.host_wrote
         before, after = round_.exit.values, round_.entry.values

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guest's own registers while userspace debugs it: what KVM puts there for its own use, taken out of a trace.
+"""Restore the guest's own debug state in a trace: undo the changes that KVM makes while userspace debugs the guest.
 
-To step a guest KVM needs PSTATE.SS and MDSCR_EL1.SS, for breakpoints MDSCR_EL1.MDE.  The guest's values come back
-at the next exit (up to 6.12), or when KVM_RUN returns (since 6.14, MDSCR_EL1 is then never touched): they are read
-there.  A ``KVM_RUN`` with immediate_exit leaves no record; what it finishes, or an exception that it enters, clears SS,
-if the guest's own was not put aside meanwhile (since 6.14): what the next return shows says so.  A vCPU that PSCI
-CPU_ON has started has none: it enters where the call says.  Nor has one that took an exception when userspace asked for
-it: it enters at a vector.
-Source: arch/arm64/kvm/debug.c of 6.1, 6.12 and 7.3; Arm ARM D2.12.
+KVM sets PSTATE.SS and MDSCR_EL1.SS to step a guest, and MDSCR_EL1.MDE for breakpoints.  It restores the guest's values
+at the next exit (up to 6.12), or when KVM_RUN returns (since 6.14, which never changes MDSCR_EL1); they are read there.
+A ``KVM_RUN`` with immediate_exit leaves no record.  An instruction that it completes, or an exception that it enters,
+clears SS, unless KVM had saved the guest's own SS (since 6.14); the next return shows which.  A vCPU that PSCI CPU_ON
+started has no SS of its own: it enters at the call's entry point.  Neither has one that took an exception when
+userspace asked for it: it enters at a vector.  Source: arch/arm64/kvm/debug.c of 6.1, 6.12 and 7.3; Arm ARM D2.12.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _RESET, _SET, _ABORT, _SERROR, _FINISH = (
 )
 _MMIO = next(number for number, name in exits.KVM_EXIT_REASONS.items() if name == "MMIO")
 _LEVELS = exceptions.VECTOR_AARCH32
-"""The bits of a vector's offset that tell where the exception came from."""
+"""The bits of a vector's offset that show where the exception came from."""
 PSTATE_ID = BY_NAME["pstate"].one_reg
 _DEBUGGED, _STEPPED = protocol.DEBUG["debugged"], protocol.DEBUG["stepped"]
 
@@ -58,7 +57,7 @@ def undo_debug_state(events: tuple[Event, ...]) -> tuple[Event, ...]:
             if event.op in (_RESET, _ABORT) and not event.error:
                 waits[context] = event.op == _ABORT
             elif event.op == _FINISH and waits.pop(context, False):
-                ss[context] = ss.get(context, 0) & _told_next(events, index)
+                ss[context] = ss.get(context, 0) & _next_recorded_ss(events, index)
             continue
         waits[context] = event.kind == USER and event.code == _MMIO
         calls.on_switch(event)
@@ -81,7 +80,7 @@ _ENTERED = itemgetter(exceptions.PC, exceptions.ELR, exceptions.SPSR, exceptions
 
 
 def _took_exception(entry: Switch, before: Switch | None) -> bool:
-    """Whether a vCPU enters at its first instruction behind an external abort or an SError (Arm ARM D1.10.2).
+    """Whether a vCPU enters at its first instruction after an external abort or an SError (Arm ARM D1.10.2).
 
     Where it was there already, in the record ``before``, it took another exception earlier; an SError may be masked.
     """
@@ -91,7 +90,7 @@ def _took_exception(entry: Switch, before: Switch | None) -> bool:
     return not entry.pending & protocol.PENDING["exception"] and offset & ~_LEVELS in (0, exceptions.SERROR_OFFSET)
 
 
-def _told_next(events: tuple[Event, ...], index: int) -> int:
+def _next_recorded_ss(events: tuple[Event, ...], index: int) -> int:
     """Return the guest's own PSTATE.SS where KVM_RUN next returns with a record; 0 if it does not."""
     context = events[index].context
     later = (e for e in events[index + 1 :] if isinstance(e, Switch) and e.kind == USER and e.context == context)

@@ -31,11 +31,11 @@ from harness.trace.events import (
 
 _HOST = struct.Struct(f"<{len(protocol.HOST_WORDS)}Q")
 _SWITCH = struct.Struct(f"<{len(protocol.SWITCH_WORDS)}Q")
-_BESIDE: Mapping[int, struct.Struct] = {
+_ATTACHED: Mapping[int, struct.Struct] = {
     POINTS: struct.Struct(f"<{len(protocol.DEBUG_WORDS)}Q"),
     LISTS: struct.Struct(f"<{len(protocol.LIST_WORDS)}Q"),
 }
-"""Records that are no events: more of the one before them."""
+"""Records that are not events: they extend the record before them."""
 _SIZES: Mapping[int, int] = {
     HOST: protocol.HOST_SIZE,
     POINTS: protocol.DEBUG_SIZE,
@@ -49,7 +49,7 @@ class ContextLayout:
 
     size: int
     slots: tuple[int, ...]  # one a register of registers.STATE
-    vectors: int = 0  # byte offset of the FP and SIMD registers (struct user_fpsimd_state), 0 if nobody knows
+    vectors: int = 0  # byte offset of the FP and SIMD registers (struct user_fpsimd_state), 0 if unknown
 
     @cached_property
     def values(self) -> Callable[[bytes], tuple[int, ...]]:
@@ -91,7 +91,7 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]
     switch_size = protocol.SWITCH_SIZE + layout.size
     sizes = {ENTRY: switch_size, EXIT: switch_size, USER: switch_size, **_SIZES}
     at, end, head = 0, len(area), protocol.RECORD_HEADER.size
-    # Most records hold what the one before them held.
+    # Most records hold the same values as the one before them.
     last = b""
     values: tuple[int, ...] = ()
     while at < end:
@@ -105,7 +105,7 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]
         if kind == HOST:
             op, a, b, error, asked = _HOST.unpack_from(area, body)
             append(Host(kind, step, op, a, b, error, bool(asked), (flags & MARKS) >> protocol.FLAGS_VCPU_SHIFT))
-        elif kind not in _BESIDE:  # decode_points() and decode_lists() read those
+        elif kind not in _ATTACHED:  # decode_points() and decode_lists() read those
             context = area[at + protocol.SWITCH_SIZE : at + size]
             if context != last:
                 last, values = context, values_of(context)
@@ -130,28 +130,28 @@ def decode_vectors(area: bytes | memoryview, layout: ContextLayout) -> tuple[Vec
                 last[context] = data
                 found.append(Vectors(index, context, data))
         at += size
-        index += kind not in _BESIDE
+        index += kind not in _ATTACHED
     return tuple(found)
 
 
 def decode_points(area: bytes | memoryview) -> tuple[Points, ...]:
     """Return the debug registers in a trace area that :func:`decode` has accepted.  AgentProtocolError: of no event."""
-    return tuple(Points(*found) for found in _decode_beside(area, POINTS, "debug registers"))
+    return tuple(Points(*found) for found in _decode_attached(area, POINTS, "debug registers"))
 
 
 def decode_lists(area: bytes | memoryview) -> tuple[Lists, ...]:
     """Return the interrupt lists in a trace area that :func:`decode` has accepted.  AgentProtocolError: of no event."""
-    return tuple(Lists(*found) for found in _decode_beside(area, LISTS, "interrupt lists"))
+    return tuple(Lists(*found) for found in _decode_attached(area, LISTS, "interrupt lists"))
 
 
-def _decode_beside(area: bytes | memoryview, wanted: int, what: str) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Yield the records of one kind of :data:`_BESIDE`, each with the index of its event."""
+def _decode_attached(area: bytes | memoryview, wanted: int, what: str) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Yield the records of one kind of :data:`_ATTACHED`, each with the index of its event."""
     at, index = 0, -1
     while at < len(area):
         kind, size, _, _ = protocol.RECORD_HEADER.unpack_from(area, at)
         if kind == wanted:
             if index < 0:
                 raise AgentProtocolError(f"{what} in front of all records")
-            yield index, _BESIDE[wanted].unpack_from(area, at + protocol.RECORD_HEADER.size)
+            yield index, _ATTACHED[wanted].unpack_from(area, at + protocol.RECORD_HEADER.size)
         at += size
-        index += kind not in _BESIDE
+        index += kind not in _ATTACHED

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What surrounds a vCPU: memory slots, in-kernel devices, other vCPUs; that of scenarios, or of a recorded program."""
+"""Describe a vCPU's environment, in scenarios or a recorded program: memory slots, in-kernel devices, other vCPUs."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class VmEnvironment:
 
     def slot(self, address: int) -> Region | None:
         """Return the memory slot that holds an address."""
-        for region in self.regions:  # asked several times an exit: a generator takes three times as long
+        for region in self.regions:  # called several times per exit: a generator takes three times as long
             if region.slot and region.base <= address < region.base + region.size:
                 return region
         return None
 
-    def shown_twice(self, address: int) -> bool:
-        """Tell whether another memory slot shows the same page of the host's RAM."""
+    def is_aliased(self, address: int) -> bool:
+        """Whether another memory slot maps the same page of the host's RAM."""
         here = self.slot(address)
         if here is None or here.home is None:
             return False
@@ -57,7 +57,7 @@ class VmEnvironment:
         )
 
     def in_kernel(self, address: int) -> bool:
-        """Tell whether KVM itself emulates a device there."""
+        """Whether KVM itself emulates a device at an address."""
         return any(address in device for device in self.devices)
 
     def chose_call(self, function: int, argument: int) -> bool:
@@ -74,8 +74,8 @@ class VmEnvironment:
         return 1 << 31 | (number >> 12 & 0xFF) << 16 | (number >> 4 & 0xFF) << 8 | number & 0xF
 
     @property
-    def plain(self) -> bool:
-        """Whether the vCPU has no optional feature, which :mod:`harness.arch.sysregs` speaks of."""
+    def has_no_optional_feature(self) -> bool:
+        """Whether the vCPU has no optional feature, as :mod:`harness.arch.sysregs` assumes."""
         return not self.features & ~(PSCI_0_2 | POWER_OFF)
 
 
@@ -97,5 +97,5 @@ def _world(one: Context) -> VmEnvironment:
 
 
 WORLDS: tuple[VmEnvironment, ...] = tuple(map(_world, CONTEXTS))
-"""What surrounds each vCPU of a scenario, in the order of ``layout.CONTEXTS``."""
+"""The environment of each vCPU of a scenario, in the order of ``layout.CONTEXTS``."""
 assert WORLDS[0] == SCENARIO_VM

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""World switches as values, and the decoding of the records that the probe wrote.
+"""Represent world switches, host actions and the other records of a trace as values.
 
 A trace is one stream of events, in the order in which they happened::
 
     N0  E1  U1  H H  N1  E2  N2  E3 ...
 
 N, an entry: the context as KVM is about to load it.  E, an exit: as KVM has just saved it.  U: as userspace finds it
-when ``KVM_RUN`` returns.  H: something that userspace did.  The records come from a guest that may be anything: a
-record that the layout does not allow raises :class:`~harness.errors.AgentProtocolError`, nothing else.
+when ``KVM_RUN`` returns.  H: an action of userspace.  The records come from an untrusted guest: a record that the
+layout does not allow raises :class:`~harness.errors.AgentProtocolError`, nothing else.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Switch(NamedTuple):
 
     @property
     def forged(self) -> int:
-        """What of an exit was replaced before KVM's handlers saw it (``protocol.FORGE`` bits)."""
+        """The parts of an exit that were replaced before KVM's handlers saw it (``protocol.FORGE`` bits)."""
         return self.marks & FORGE_MASK
 
     @property
     def trapped(self) -> bool:
-        """Whether an instruction of the guest ended the run, no interrupt; what is forged was one, whatever it says."""
+        """Whether an instruction of the guest ended the run, not an interrupt; a forged exit always counts as one."""
         return self.code & ~exits.EXIT_WITH_SERROR_BIT == exits.EXCEPTION_TRAP or bool(self.marks & FORGE_MASK)
 
     @property
@@ -84,7 +84,7 @@ class Switch(NamedTuple):
 
     @property
     def exit_class(self) -> str:
-        """The class of an exit, such as ``HVC64``; ``forged:HVC64`` if that is what it was made to look like."""
+        """The class of an exit, such as ``HVC64``; ``forged:HVC64`` for an exit that was forged to that class."""
         name = exits.exit_class(self.code, self.esr)
         return f"{FORGED}{name}" if self.marks & FORGE_MASK else name
 
@@ -94,7 +94,7 @@ class Switch(NamedTuple):
 
 
 class Host(NamedTuple):
-    """A host action: operation number (``protocol.OPS``), arguments, errno; ``asked``: the scenario wanted it.
+    """A host action: operation number (``protocol.OPS``), arguments, errno; ``asked``: the scenario asked for it.
 
     ``context`` is the vCPU that it was about (number in ``layout.CONTEXTS``).
     """
@@ -131,9 +131,9 @@ class Vectors(NamedTuple):
 
 
 class Hyp(NamedTuple):
-    """The hypervisor's own copy of a vCPU beside an entry or exit: index of that record, HCR_EL2, registers.
+    """The hypervisor's own copy of a vCPU at an entry or exit: index of that record, HCR_EL2, registers.
 
-    At an entry it is what will be loaded into the CPU, at an exit what was saved from there.
+    At an entry these values will be loaded into the CPU, at an exit they were saved from it.
     """
 
     event: int
@@ -156,18 +156,17 @@ class Lists(NamedTuple):
 
 
 FORGED = "forged:"
-"""Begins the class of an exit that was made to look like one."""
+"""Prefix of the class of a forged exit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What one scenario did on one target.
+    """The events of one scenario on one target.
 
     ``status`` is how the agent ended (``protocol.STATUS``); ``dropped`` counts records that found no room; ``vectors``
-    are in the order of their records, those left out that are as in the record of that vCPU before; ``hyp`` are the
-    hypervisor's own copies, where somebody asked for them, one an entry and exit, in their order; ``points`` the debug
-    registers, where the scenario has to do with debugging, likewise; ``lists`` what the interrupt controllers of vCPUs
-    that have one showed them.
+    are in the order of their records, without those that equal the vCPU's record before; ``hyp`` are the hypervisor's
+    own copies, if they were asked for, one per entry and exit, in their order; ``points`` the debug registers, if the
+    scenario uses debugging, likewise; ``lists`` the virtual CPU interfaces of vCPUs that have an in-kernel GIC.
     """
 
     events: tuple[Event, ...]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Index a scenario's trace once: rounds, runs, memory slots at each event, the guest's own registers.
 
-Every relation takes the result, so that nothing is cut up or replayed twice.
+Every relation uses the result, so that nothing is cut or replayed twice.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class IndexedTrace:
     """A trace, and what follows from its events.
 
     ``trace`` is as it was recorded.  ``events`` are the same events with the guest's own PSTATE.SS and MDSCR_EL1 while
-    userspace debugs it; ``rounds`` and ``runs`` are cut from them, in the order in which they end.  ``slots`` says what
-    surrounds a vCPU at an event.  ``restarts`` are the rounds (``Round.first``) in which a vCPU
-    was reset while another one ran: PSCI CPU_ON started it, or it had not run before.  ``unproven`` are those in which
-    it may have been (``Round.unproven``), with the reason.
+    userspace debugs it; ``rounds`` and ``runs`` are cut from them, in the order in which they end.  ``slots`` has the
+    environment of a vCPU at an event.  ``restarts`` are the rounds (``Round.first``) in which a vCPU was reset while
+    another one ran: PSCI CPU_ON started it, or it had not run before.  ``unproven`` are those in which it may have been
+    (``Round.unproven``), with the reason.
     """
 
     trace: Trace
@@ -40,6 +40,6 @@ def index_trace(trace: Trace) -> IndexedTrace:
     slots = SlotTimeline.of(trace.events)
     events = undo_debug_state(trace.events)
     rounds = tuple(cut_rounds(events, slots))
-    restarts = frozenset(round_.first for round_ in rounds if round_.reset and round_.others)
+    restarts = frozenset(round_.first for round_ in rounds if round_.reset and round_.other_vcpu_ran)
     unproven = {round_.first: round_.unproven for round_ in rounds if round_.unproven}
     return IndexedTrace(trace, events, rounds, tuple(cut_runs(events)), slots, restarts, unproven)

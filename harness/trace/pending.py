@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KVM's pending work applied: an exception that waits to be entered, an instruction that waits to be skipped."""
+"""Apply KVM's pending work: an exception that waits to be entered, an instruction that waits to be skipped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.arch.exceptions import SERROR_OFFSET, State, skip, take_exception
 
 
 def apply_pending(state: State, pending: int, wide: bool = True) -> State:
-    """Return what the guest sees once KVM's pending work (``protocol.PENDING`` bits) is done.
+    """Return the guest's state after KVM's pending work (``protocol.PENDING`` bits).
 
     ESR_EL1 and FAR_EL1 of a pending exception are in the context already.  ``wide`` as in
     :func:`~harness.arch.exceptions.state_after_instruction`.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PSCI along a trace: whom a CPU_ON names, what it answered, and what it does to that vCPU.
+"""Follow PSCI CPU_ON along a trace: the vCPU that a call names, its result, and its effect on that vCPU.
 
 Sources: Arm DEN 0022 5.4 (CPU_ON), 6.4 (initial core state); docs/spec/kvm.md section 3.
 """
@@ -20,7 +20,7 @@ from harness.trace.events import EXIT, HOST, Host, Switch
 SUCCESS, NOT_SUPPORTED, INVALID_PARAMETERS = 0, MASK64, MASK64 - 1
 ALREADY_ON, INTERNAL_FAILURE = MASK64 - 3, MASK64 - 5
 HIBERNATE_OFF = 1
-"""The type of SYSTEM_OFF2 (DEN 0022F 5.11), and its bit in what PSCI_FEATURES says of that call."""
+"""The type of SYSTEM_OFF2 (DEN 0022F 5.11), and its bit in the result of PSCI_FEATURES for that call."""
 AFFINITY = 0xFF_00FF_FFFF
 """Affinity fields of an MPIDR (DEN 0022 5.1.4, target_cpu); the one vCPU has affinity 0."""
 X0_ID = BY_NAME["x0"].one_reg
@@ -30,7 +30,7 @@ OVERWRITTEN = "a vCPU that PSCI CPU_ON may have reset: the answer was overwritte
 
 @dataclass(frozen=True, slots=True)
 class CalledOn:
-    """What PSCI CPU_ON asks for: the affinity of the vCPU to start, where, and with what in x0."""
+    """The arguments of PSCI CPU_ON: the affinity of the vCPU to start, its entry point, and its x0."""
 
     target: int
     entry_point: int
@@ -44,7 +44,7 @@ def _function(exit_: Switch) -> exits.SmcccFunction | None:
 
 
 def called_on(exit_: Switch) -> CalledOn | None:
-    """Return what an exit asks for by CPU_ON, None of any other exit (Arm DEN 0022 5.4)."""
+    """Return the arguments of CPU_ON at an exit; None: the exit is no such call (Arm DEN 0022 5.4)."""
     function = _function(exit_)
     if function is None or not function.name.startswith("PSCI_CPU_ON"):
         return None
@@ -53,7 +53,7 @@ def called_on(exit_: Switch) -> CalledOn | None:
 
 
 def same_machine(context: int) -> tuple[int, ...]:
-    """Return the vCPUs of a vCPU's VM, itself among them; none if no scenario may use it."""
+    """Return the vCPUs of a vCPU's VM, including itself; none if no scenario may use it."""
     if context >= len(CONTEXTS):
         return ()
     return tuple(n for n, other in enumerate(CONTEXTS) if other.machine == CONTEXTS[context].machine)
@@ -93,7 +93,7 @@ class CpuOnCalls:
         self._called: dict[int, CalledOn] = {}
 
     def on_host(self, host: Host) -> None:
-        """Follow a host action: the module may have kept an answer; one that is gone may have been any."""
+        """Follow a host action: it may record a call's result; a result that it overwrites is taken as SUCCESS."""
         if host.context not in self._asking or host.a != X0_ID or host.error:
             return
         if host.op == OP_HELD:
@@ -102,7 +102,7 @@ class CpuOnCalls:
             self._answered(host.context, SUCCESS)
 
     def on_switch(self, event: Switch) -> None:
-        """Follow a record: it may be a call, or show what one returned."""
+        """Follow a record: it may be a call, or show the result of one."""
         if event.kind == EXIT:
             if (asked := called(event)) is not None:
                 self._asking[event.context] = asked
@@ -115,7 +115,7 @@ class CpuOnCalls:
             self._called[number] = call
 
     def starts(self, entry: Switch) -> bool:
-        """Whether a vCPU enters as a call asked for; the call is done then."""
+        """Whether a vCPU enters as a call requested; the call is then complete."""
         call = self._called.pop(entry.context, None)
         return call is not None and (entry.values[exceptions.PC], entry.values[0]) == (
             call.entry_point,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Older recordings do not say what a vCPU was reset for: where the answer to a CPU_ON tells, it is written in.
+"""Add the cause of a vCPU's reset to older recordings, where the result of a CPU_ON shows it.
 
 KVM resets a vCPU when the program asks for it (KVM_ARM_VCPU_INIT), and when the vCPU enters after another one asked
 PSCI CPU_ON to start it.  The vCPU that was named may enter before the caller, whose record has the answer: the records
@@ -17,12 +17,12 @@ from harness.trace.events import EXIT
 from harness.trace.recording import Api, Recorded
 
 MOST_HELD = 10_000
-"""Records that are held back for one answer; where it does not come, the reset stays as it is."""
+"""Records that are held back for one answer; without an answer the reset stays as it is."""
 UNSAID, INIT, CPU_ON = (RESET_BY[name] for name in ("unsaid", "init", "cpu_on"))
 
 
 def name_resets(records: Iterable[Recorded]) -> Iterator[Recorded]:
-    """Yield the same records; a reset between a CPU_ON that names its vCPU and the answer says what it was for."""
+    """Yield the same records; a reset between a CPU_ON that names its vCPU and the answer gets its cause."""
     stream = iter(records)
     asking: dict[tuple[int, int], int] = {}  # by caller: the affinity that it named
     held: list[Recorded] = []
@@ -31,7 +31,7 @@ def name_resets(records: Iterable[Recorded]) -> Iterator[Recorded]:
         vm, vcpu, event = recorded
         answer = None
         if isinstance(event, Api):
-            if event.name == "reset" and event.b != UNSAID:  # a recording that does say it
+            if event.name == "reset" and event.b != UNSAID:  # a newer recording, which has the cause
                 yield from held
                 yield recorded
                 yield from stream

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recording cut up: the turns of the host and the runs of the guest, vCPU by vCPU, with what surrounds each."""
+"""Cut a recording into the rounds of the host and the runs of the guest, per vCPU, each with its environment."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Run:
 
 @dataclass
 class _Vcpu:
-    """What is open of a vCPU: the turn of the host that the next entry ends, or the run that the next exit ends."""
+    """The open part of a vCPU: the round of the host that the next entry ends, or the run that the next exit ends."""
 
     features: int = 0
     entry: Switch | None = None
@@ -66,9 +66,9 @@ class _Vcpu:
     world: VmEnvironment = SCENARIO_VM
     version: int = -1
     first: int = 0
-    others: bool = False
-    users: list[Switch] = field(default_factory=list)
-    hosts: list[Host] = field(default_factory=list)
+    other_vcpu_ran: bool = False
+    userspace_exits: list[Switch] = field(default_factory=list)
+    host_actions: list[Host] = field(default_factory=list)
     unproven: str = ""
 
 
@@ -85,17 +85,17 @@ class _Vm:
     firmware: bool = False
     calls: tuple[tuple[int, int], ...] = ()
     kind: int = 0  # the type that KVM_CREATE_VM was given
-    version: int = 0  # grows with every change of what surrounds the vCPUs
+    version: int = 0  # grows with every change of the vCPUs' environment
 
     def vcpu(self, number: int) -> _Vcpu:
-        """Return a vCPU, a new one if it was not heard of before."""
+        """Return a vCPU, a new one if it was not seen before."""
         if number not in self.vcpus:
             self.vcpus[number] = _Vcpu()
             self.version += 1
         return self.vcpus[number]
 
     def world(self, number: int) -> VmEnvironment:
-        """Return what surrounds a vCPU now."""
+        """Return the current environment of a vCPU."""
         vcpu = self.vcpus[number]
         if vcpu.version != self.version:
             if self.regions is None:  # not at each change: a program may make 32 764 slots before it runs anything
@@ -129,36 +129,36 @@ def split(records: Iterable[Recorded]) -> Iterator[RecordedRound | Run]:
             continue
         vcpu = vm.vcpu(vcpu_number)
         if last != (vm_number, vcpu_number):
-            vcpu.others, last = last is not None, (vm_number, vcpu_number)
+            vcpu.other_vcpu_ran, last = last is not None, (vm_number, vcpu_number)
         if event.kind != EXIT:
             _answers(vm, vcpu_number, event)
         if event.kind == ENTRY:
             first, world = (number, vm.world(vcpu_number)) if vcpu.exit is None else (vcpu.first, vcpu.world)
-            users, hosts = tuple(vcpu.users), tuple(vcpu.hosts)
-            round_ = Round(first, vcpu.exit, users, hosts, event, world, vcpu.others, vcpu.unproven)
+            users, hosts = tuple(vcpu.userspace_exits), tuple(vcpu.host_actions)
+            round_ = Round(first, vcpu.exit, users, hosts, event, world, vcpu.other_vcpu_ran, vcpu.unproven)
             yield RecordedRound(vm_number, vcpu_number, number, round_)
-            vcpu.entry, vcpu.exit, vcpu.first, vcpu.users, vcpu.hosts = event, None, number, [], []
+            vcpu.entry, vcpu.exit, vcpu.first, vcpu.userspace_exits, vcpu.host_actions = event, None, number, [], []
             vcpu.unproven = ""
         elif event.kind == EXIT:
             if vcpu.entry is not None:
                 yield Run(vm_number, vcpu_number, vcpu.first, number, vcpu.entry, event)
-            vm.world(vcpu_number)  # what holds for the turn is what holds at its exit
-            vcpu.entry, vcpu.exit, vcpu.first, vcpu.others = None, event, number, False
+            vm.world(vcpu_number)  # the environment of a round is that at its exit
+            vcpu.entry, vcpu.exit, vcpu.first, vcpu.other_vcpu_ran = None, event, number, False
             _calls_another(vm, vcpu_number, event)
         elif vcpu.exit is not None:
-            if vcpu.users:
-                # A KVM_RUN that ran no guest, for a signal was there: it completed the access that was pending, and
-                # kvm_run still tells of what came before.
-                vcpu.hosts.append(Host(HOST, 0, OP_FINISH, 0, 0, 0, False))
+            if vcpu.userspace_exits:
+                # A KVM_RUN that ran no guest because of a signal: it completed the access that was pending, and kvm_run
+                # still holds the exit before.
+                vcpu.host_actions.append(Host(HOST, 0, OP_FINISH, 0, 0, 0, False))
                 event = event._replace(code=EXIT_INTR) if event.error == errno.EINTR else event
-            vcpu.users.append(event)
+            vcpu.userspace_exits.append(event)
 
 
 def _call(vm: _Vm, number: int, call: Api) -> None:
-    """Apply a call of userspace; one that failed changed nothing, a register write is filed with its errno."""
+    """Apply a call of userspace; one that failed changed nothing; a register write is recorded with its errno."""
     if call.name in ("set_register", "irq_line"):
         op = OP_SET if call.name == "set_register" else OP_IRQ_LINE
-        vm.vcpu(number).hosts.append(Host(HOST, 0, op, call.a, call.b, call.error, True))
+        vm.vcpu(number).host_actions.append(Host(HOST, 0, op, call.a, call.b, call.error, True))
         old_psci = call.a == PSCI_VERSION and call.b < PSCI_1_1
         if op == OP_SET and not call.error and (old_psci or call.a >> 16 == FEATURE_BITMAPS >> 16):
             vm.firmware, vm.version = True, vm.version + 1
@@ -184,7 +184,7 @@ def _call(vm: _Vm, number: int, call: Api) -> None:
         vm.version += 1
         _reset(vm, number, call.b)
     elif call.name == "events":
-        hosts = vm.vcpu(number).hosts
+        hosts = vm.vcpu(number).host_actions
         hosts += [Host(HOST, 0, op, 0, 0, 0, True) for bit, op in _EVENTS if call.a & bit]
 
 
@@ -193,7 +193,7 @@ def _chose_calls(vm: _Vm, *ranges: tuple[int, int]) -> None:
 
 
 def _reset(vm: _Vm, number: int, by: int) -> None:
-    """File that KVM has reset a vCPU, and what for (``protocol.RESET_BY``).
+    """Record that KVM has reset a vCPU, and the cause (``protocol.RESET_BY``).
 
     The answer to a CPU_ON may be recorded after the reset: the vCPU that it names may run first.
     """
@@ -201,14 +201,14 @@ def _reset(vm: _Vm, number: int, by: int) -> None:
     vcpu.unproven = ""
     asking = next((caller for caller, (named, _, _) in vm.asking.items() if named == number), None)
     if by == protocol.RESET_BY["init"]:
-        vcpu.hosts.append(Host(HOST, 0, OP_RESET, 0, 0, 0, True))
+        vcpu.host_actions.append(Host(HOST, 0, OP_RESET, 0, 0, 0, True))
     elif (answered := vm.called_on.pop(number, None)) is not None:
-        vcpu.hosts += psci.actions_of_cpu_on(*answered, 0, asked=True)
+        vcpu.host_actions += psci.actions_of_cpu_on(*answered, 0, asked=True)
     elif by == protocol.RESET_BY["cpu_on"] and asking is not None:
         _, caller, call = vm.asking.pop(asking)
-        vcpu.hosts += psci.actions_of_cpu_on(caller, call, 0, asked=True)
+        vcpu.host_actions += psci.actions_of_cpu_on(caller, call, 0, asked=True)
     else:
-        vcpu.hosts.append(Host(HOST, 0, OP_RESET, 0, 0, 0, True))
+        vcpu.host_actions.append(Host(HOST, 0, OP_RESET, 0, 0, 0, True))
         if asking is not None:
             vm.asking.pop(asking)
             vcpu.unproven = BEFORE_ANSWER
@@ -217,7 +217,7 @@ def _reset(vm: _Vm, number: int, by: int) -> None:
 
 
 def _calls_another(vm: _Vm, caller: int, exit_: Switch) -> None:
-    """Remember what PSCI CPU_ON asks for: a reset of the vCPU that it names may follow."""
+    """Remember the arguments of PSCI CPU_ON: a reset of the vCPU that it names may follow."""
     call = psci.called_on(exit_)
     if call is None:
         vm.asking.pop(caller, None)

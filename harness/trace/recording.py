@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recording: the world switches of a whole program, any number of VMs and vCPUs; trace format 2.
+"""Read and write recordings (trace format 2): the world switches of a whole program, any number of VMs and vCPUs.
 
 A gzip stream of text, one record a line (format 1, :mod:`harness.trace.tracefile`, is one scenario's trace)::
 
@@ -62,7 +62,7 @@ class Recorded(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a recording comes from: target, CPU model, kernel, mode of KVM, the program with its arguments.
+    """The origin of a recording: target, CPU model, kernel, mode of KVM, the program with its arguments.
 
     ``registers`` names those that were recorded, with spaces between.
     """
@@ -107,7 +107,7 @@ T = TypeVar("T", Head, End)
 
 
 class Writer:
-    """Writes a recording line by line; :func:`create` makes one."""
+    """Write a recording line by line; :func:`create` makes one."""
 
     def __init__(self, stream: gzip.GzipFile, head: Head) -> None:
         self._stream = stream
@@ -164,7 +164,7 @@ def rewrite(path: Path, reader: Reader, records: Iterable[Recorded]) -> None:
 
 
 class _Reason(Exception):
-    """Why a line is none of a recording; :class:`Reader` adds where."""
+    """Why a line is not valid in a recording; :class:`Reader` adds where."""
 
 
 class Reader:
@@ -224,7 +224,7 @@ class Reader:
                     if self.end.status not in STATUSES or self.end.records != records:
                         raise _Reason(f"{records} records; the end says {self.end.status}, {self.end.records}")
                     if next(self._lines, None) is not None:
-                        raise _Reason("something behind the end")
+                        raise _Reason("expected nothing after the end")
                     return
                 records += 1
                 yield _record(line, state)
@@ -253,7 +253,7 @@ def _record(line: str, state: dict[tuple[int, int], tuple[int, ...]]) -> Recorde
 def _identity(text: str) -> tuple[int, int]:
     vm, _, vcpu = text.partition(".")
     if not (vm.isdecimal() and vcpu.isdecimal() and len(vm) <= 5 and len(vcpu) <= 3):
-        raise _Reason("expected VM.VCPU behind the kind")
+        raise _Reason("expected VM.VCPU after the kind")
     return int(vm), int(vcpu)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trace area as a ring: what the probe wrote between two positions that only grow (harness/vm/guest/watch.h)."""
+"""Decode the trace area as a ring: the records between two positions that only grow (harness/vm/guest/watch.h)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SWITCH = struct.Struct(f"<{len(protocol.SWITCH_WORDS)}Q")
 
 
 def decode(area: memoryview, tail: int, head: int, layout: ContextLayout) -> Iterator[Recorded]:
-    """Yield the records between ``tail`` and ``head``, which count bytes from the beginning of time.
+    """Yield the records between ``tail`` and ``head``, which count all bytes that were ever written.
 
     AgentProtocolError: a record that the protocol does not have.
     """

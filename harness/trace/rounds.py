@@ -31,49 +31,48 @@ IN_KERNEL = "kernel:MMIO"
 """The outcome of an access to a device that KVM emulates itself."""
 
 USER_INJECTED = "asked"
-"""The outcome where the guest took what userspace asked for: an SError at once, more exceptions than one, or one from
-another state than that of the exit."""
+"""The outcome where the guest took the exceptions that userspace asked for: an SError at once, several exceptions, or
+one from another state than that of the exit."""
 
 
 class KvmAction(NamedTuple):
-    """What KVM did in a round: its outcome, and whether it moved PC on or injected an exception."""
+    """KVM's action in a round: its outcome, and whether it advanced PC or injected an exception."""
 
     outcome: str
     skip: bool
     inject: bool
 
 
-@dataclass(slots=True)  # one an exit: to make a frozen one takes five times as long
+@dataclass(slots=True)  # one per exit: a frozen one takes five times as long to make
 class Round:
     """One turn of the host: the exit (None before the first entry), what happened, the entry.
 
-    ``first`` is the index of the exit, or of the entry, among the events of the trace; ``world`` is what surrounds the
-    vCPU, ``others`` says that another vCPU had its turn in between.  What follows from these is
-    worked out once: ``exit_class`` (FIRST before the first entry), ``label`` (the same, but RESET where the vCPU was
-    reset on the way: what the exit was matters little then), ``reset`` (the vCPU was reset in this turn, as it
-    was before its first entry), ``host_wrote`` (the register writes that KVM took since the last reset, index in
-    ``registers.STATE`` to value), ``action`` (what KVM did), ``seen`` (the guest's view after the entry).
-    ``unproven`` says why the trace does not prove whether the vCPU was reset, or to what: then nothing of the round can
-    be compared.
+    ``first`` is the index of the exit, or of the entry, among the events of the trace; ``world`` is the environment of
+    the vCPU; ``other_vcpu_ran``: another vCPU ran in between.  The other fields are derived once: ``exit_class`` (FIRST
+    before the first entry), ``label`` (the same, or RESET if the vCPU was reset in the round, where the exit matters
+    little), ``reset`` (the vCPU was reset in this round, as it was before its first entry), ``host_wrote`` (the
+    register writes that KVM accepted since the last reset, index in ``registers.STATE`` to value), ``action`` (KVM's
+    action), ``guest_view`` (the guest's view after the entry).  ``unproven``: why the trace does not prove whether the
+    vCPU was reset, or to which state; then nothing of the round can be compared.
     """
 
     first: int
     exit: Switch | None
-    users: tuple[Switch, ...]
-    hosts: tuple[Host, ...]
+    userspace_exits: tuple[Switch, ...]
+    host_actions: tuple[Host, ...]
     entry: Switch
     world: VmEnvironment = SCENARIO_VM
-    others: bool = False
+    other_vcpu_ran: bool = False
     unproven: str = ""
     exit_class: str = field(init=False)
     label: str = field(init=False)
     reset: bool = field(init=False)
     host_wrote: Mapping[int, int] = field(init=False)
     action: KvmAction = field(init=False)
-    seen: State = field(init=False)
+    guest_view: State = field(init=False)
 
     def __post_init__(self) -> None:
-        exit_, hosts, entry = self.exit, self.hosts, self.entry
+        exit_, hosts, entry = self.exit, self.host_actions, self.entry
         if exit_ is None:
             self.exit_class = self.label = "FIRST"
             self.reset = True
@@ -82,8 +81,10 @@ class Round:
             self.reset = bool(hosts) and any(host.op == OP_RESET for host in hosts)
             self.label = "RESET" if self.reset else exit_.exit_class if exit_.forged else self.exit_class
         self.host_wrote = writes_of(hosts) if hosts else NOTHING
-        self.action = _action(exit_, self.users, hosts, entry, self.world)
-        self.seen = pending.apply_pending(entry.values, entry.pending, self.wide) if entry.pending else entry.values
+        self.action = _action(exit_, self.userspace_exits, hosts, entry, self.world)
+        self.guest_view = (
+            pending.apply_pending(entry.values, entry.pending, self.wide) if entry.pending else entry.values
+        )
 
     @property
     def wide(self) -> bool:
@@ -92,7 +93,7 @@ class Round:
 
     @property
     def in_kernel(self) -> bool:
-        """Whether KVM emulated the access itself, whatever exception userspace asked for behind it."""
+        """Whether KVM emulated the access itself, whatever exception userspace asked for after it."""
         if self.action.outcome != USER_INJECTED:
             return self.action.outcome == IN_KERNEL
         return self.exit is not None and _in_kernel(self.exit, self.entry, self.world, self.action.skip)
@@ -109,12 +110,14 @@ def was_aarch32(round_: Round) -> bool:
     arch/arm64/kvm/guest.c).
     """
     came = (round_.exit or round_.entry).values[exceptions.PSTATE]
-    put = any(h.op == OP_SET and h.a == PSTATE_ID and h.b & exceptions.AARCH32 and not h.error for h in round_.hosts)
+    put = any(
+        h.op == OP_SET and h.a == PSTATE_ID and h.b & exceptions.AARCH32 and not h.error for h in round_.host_actions
+    )
     return bool(came & exceptions.AARCH32) or put
 
 
 def writes_of(hosts: Iterable[Host]) -> Mapping[int, int]:
-    """Return the register writes that KVM took since the last reset: index in ``registers.STATE`` to value."""
+    """Return the register writes that KVM accepted since the last reset: index in ``registers.STATE`` to value."""
     wrote: dict[int, int] = {}
     for host in hosts:
         if host.op == OP_RESET:
@@ -125,16 +128,16 @@ def writes_of(hosts: Iterable[Host]) -> Mapping[int, int]:
 
 
 def _exceptions(hosts: tuple[Host, ...]) -> tuple[int, ...]:
-    """The exceptions that userspace asked for, in order: ``OP_ABORT``, ``OP_SERROR``."""
+    """Return the exceptions that userspace asked for, in order: ``OP_ABORT``, ``OP_SERROR``."""
     return tuple(h.op for h in hosts if h.op in (OP_ABORT, OP_SERROR) and not h.error)
 
 
 _DECIDE_ENTRY = frozenset({PC_ID, PSTATE_ID, VBAR_ID})
-"""What decides where an exception is entered and comes from."""
+"""The registers that decide the vector of an exception and its return address."""
 
 
 def _entries(before: State, hosts: tuple[Host, ...]) -> Iterator[tuple[int, int]]:
-    """Yield vector and PC of each exception that userspace asked for, by the registers as it had left them by then.
+    """Yield vector and PC of each exception that userspace asked for, by the registers at that time.
 
     One that pends is entered when KVM_RUN is called (``OP_FINISH``).
     """
@@ -184,7 +187,7 @@ def _injected(
             came_from |= {nested, *vectors}
             vectors |= {nested, nested + exceptions.SERROR_OFFSET & MASK64}
         if any(host.op == OP_FINISH for host in hosts):
-            # Some kernels complete the access all the same, and PC moves on from the vector.
+            # Some kernels still complete the access, and PC advances from the vector.
             vectors |= {vector + 4 & MASK64 for vector in vectors}
         if _left_for_elsewhere(before, hosts, entry.values, came_from):
             return True
@@ -224,7 +227,7 @@ def _left_for_elsewhere(before: State, hosts: tuple[Host, ...], after: State, ca
 
 
 def _reason(user: Switch) -> str:
-    """How a return to userspace is called: the error that KVM_RUN failed with (EINTR is none), or the exit reason."""
+    """Name a return to userspace: by the error of KVM_RUN (EINTR is none), or by the exit reason."""
     if user.error and user.error != errno.EINTR:
         return f"fail:{errno.errorcode.get(user.error, user.error)}"
     return f"user:{exits.KVM_EXIT_REASONS.get(user.code, user.code)}"
@@ -240,7 +243,7 @@ def _in_kernel(exit_: Switch, entry: Switch, world: VmEnvironment, moved: bool) 
 def took_serror(exit_: Switch | None, hosts: tuple[Host, ...], entry: Switch) -> bool:
     """Whether an SError that userspace asked for was taken at once, given that there was an exception.
 
-    Then it does not pend at the entry; where another one does, and before the first entry, the syndrome tells.
+    Then it is not pending at the entry; if another one is, and before the first entry, the syndrome decides.
     """
     asked = sum(host.op == OP_SERROR and not host.error for host in hosts)
     if exit_ is None or asked > 1 or exit_.hcr & exceptions.HCR_VSE:
@@ -292,20 +295,20 @@ def _action(
 
 @dataclass(slots=True)
 class _RoundBuilder:
-    """What a vCPU's host did since the vCPU ran last."""
+    """The host's actions on a vCPU since its last run."""
 
     first: int = 0
     exit: Switch | None = None
     world: VmEnvironment | None = None
-    users: list[Switch] = field(default_factory=list)
-    hosts: list[Host] = field(default_factory=list)
-    others: bool = False
+    userspace_exits: list[Switch] = field(default_factory=list)
+    host_actions: list[Host] = field(default_factory=list)
+    other_vcpu_ran: bool = False
     answered: bool = False
     unproven: str = ""
 
     def act(self, host: Host) -> None:
-        """Append a host action; where a reset ends, what was before no longer matters."""
-        self.hosts.append(host)
+        """Append a host action; after a reset the state is proven again."""
+        self.host_actions.append(host)
         if host.op == OP_RESET:
             self.unproven = ""
 
@@ -320,7 +323,7 @@ def cut_rounds(events: Iterable[Event], slots: SlotTimeline) -> Iterator[Round]:
     for i, event in enumerate(events):
         context = event.context
         if event.kind == EXIT and isinstance(event, Switch):
-            # What holds at an exit holds for the turn.
+            # The environment at an exit is that of the round.
             turns[context] = _RoundBuilder(i, event, slots.environment(i, context))
             last = context
             continue
@@ -328,7 +331,7 @@ def cut_rounds(events: Iterable[Event], slots: SlotTimeline) -> Iterator[Round]:
         if turn is None:
             turn = turns[context] = _RoundBuilder(i)
         if context != last:
-            turn.others = last is not None
+            turn.other_vcpu_ran = last is not None
             last = context
         if isinstance(event, Host):
             if event.op != OP_HELD:
@@ -337,21 +340,23 @@ def cut_rounds(events: Iterable[Event], slots: SlotTimeline) -> Iterator[Round]:
                 _call_on(turns, turn, event)
         elif event.kind == USER:
             _call_on(turns, turn, event)
-            turn.users.append(event)
+            turn.userspace_exits.append(event)
         elif event.kind == ENTRY:
             first = turn.first if turn.exit is not None else i
             world = turn.world or slots.environment(i, context)
-            hosts = tuple(turn.hosts)
-            yield Round(first, turn.exit, tuple(turn.users), hosts, event, world, turn.others, turn.unproven)
+            hosts = tuple(turn.host_actions)
+            yield Round(
+                first, turn.exit, tuple(turn.userspace_exits), hosts, event, world, turn.other_vcpu_ran, turn.unproven
+            )
             del turns[context]
             _call_on(turns, turn, event)
 
 
 def _call_on(turns: dict[int, _RoundBuilder], caller: _RoundBuilder, after: Event) -> None:
-    """Note what PSCI CPU_ON did to another vCPU, if the caller's exit asked for it.
+    """Record the effect of PSCI CPU_ON on another vCPU, if the caller's exit is one.
 
     ``after`` is the first record after that exit that shows x0, where KVM answers: a switch, or what the module kept
-    before it wrote there (``OP_HELD``).  Without the latter a write of the host's hides the answer.
+    before it wrote there (``OP_HELD``).  Without the latter a write of the host hides the answer.
     """
     exit_ = caller.exit
     if caller.answered or exit_ is None:
@@ -361,7 +366,7 @@ def _call_on(turns: dict[int, _RoundBuilder], caller: _RoundBuilder, after: Even
     if asked is None:
         return
     number, call = asked
-    if isinstance(after, Switch) and 0 in writes_of(caller.hosts):
+    if isinstance(after, Switch) and 0 in writes_of(caller.host_actions):
         turns.setdefault(number, _RoundBuilder()).unproven = psci.OVERWRITTEN
     elif (after.values[0] if isinstance(after, Switch) else after.b) == psci.SUCCESS:
         named = turns.setdefault(number, _RoundBuilder())

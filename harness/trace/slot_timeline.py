@@ -2,7 +2,7 @@
 """Memory slots and environment of each vCPU at every event of a scenario's trace.
 
 The host changes memory slots between two runs of a guest.  The changes are replayed once, by :meth:`SlotTimeline.of`;
-after that any event can be asked for, in any order.
+after that it answers for any event, in any order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.trace.environment import SCENARIO_VM, WORLDS, VmEnvironment, writab
 from harness.trace.events import Event, Host
 
 OPS = frozenset(protocol.OPS[name][0] for name in ("slot", "drop_slot"))
-"""Operations that ask KVM to change a memory slot."""
+"""Operations that request a change of a memory slot."""
 _DEFAULT: Mapping[int, Slot] = {slot.number: slot for slot in memory_slots.DEFAULT}
 
 
@@ -31,7 +31,7 @@ class _Shape:
     environments: tuple[VmEnvironment, ...]
 
     def after(self, host: Host) -> _Shape:
-        """Return what holds after a request for a slot that KVM took."""
+        """Return the slots and environments after a request for a slot that KVM accepted."""
         machine = CONTEXTS[host.context].machine
         slots = memory_slots.changed(self.slots.get(machine, _DEFAULT), memory_slots.unpack(host.a, host.b))
         regions = REGIONS if tuple(slots.values()) == memory_slots.DEFAULT else memory_slots.regions(slots.values())
@@ -48,7 +48,7 @@ _FIRST = _Shape({}, WORLDS)
 
 @dataclass(frozen=True, slots=True)
 class SlotTimeline:
-    """What surrounds each vCPU at every event: ``changes`` are the events that changed a slot, in order.
+    """The environment of each vCPU at every event: ``changes`` are the events that changed a slot, in order.
 
     ``shapes`` has one more: ``shapes[i]`` holds up to and with the event ``changes[i]``, the last one from then on.
     """
@@ -58,7 +58,7 @@ class SlotTimeline:
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> SlotTimeline:
-        """Replay the requests for memory slots; only those that KVM took change anything."""
+        """Replay the requests for memory slots; only those that KVM accepted change anything."""
         changes: list[int] = []
         shapes = [_FIRST]
         for index, event in enumerate(events):
@@ -71,17 +71,17 @@ class SlotTimeline:
         return self.shapes[bisect_left(self.changes, event)] if self.changes else self.shapes[0]
 
     def environment(self, event: int, context: int) -> VmEnvironment:
-        """Return what surrounds a vCPU when an event happens; that of a lone one for a number that no vCPU has."""
+        """Return the environment of a vCPU at an event; that of a lone vCPU for a number that no vCPU has."""
         environments = self._shape(event).environments
         return environments[context] if context < len(environments) else SCENARIO_VM
 
     def slots(self, event: int, context: int) -> Mapping[int, Slot]:
-        """Return the slots of a vCPU's VM when an event happens, by number; the slot of its code is not among them."""
+        """Return the slots of a vCPU's VM at an event, by number, without the slot of its code."""
         machine = CONTEXTS[context].machine if context < len(CONTEXTS) else -1
         return self._shape(event).slots.get(machine, _DEFAULT)
 
     def all_slots(self) -> VmEnvironment:
-        """Return an environment with every memory slot that there is at some time; writable ones come first."""
+        """Return an environment with every memory slot of the whole trace; writable ones come first."""
         regions = dict.fromkeys(SCENARIO_VM.regions)
         for shape in self.shapes[1:]:
             for number, environment in enumerate(shape.environments):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trace as text: JSON of one event a line, each register written only where it changed.
+"""Read and write a trace as text: JSON of one event per line, each register only where it changed.
 
 ::
 
@@ -52,9 +52,9 @@ _KIND_NAMES: Mapping[int, str] = MappingProxyType({number: name for name, number
 _WORDS = tuple(name for name in Switch._fields if name not in ("kind", "step", "values"))
 _HEX = re.compile(r"0x[0-9a-f]{1,16}")
 _BYTES = re.compile(r"[0-9a-f]*")
-_BESIDE = ("vectors", "points", "hyp", "lists")
-"""What a trace without userspace, or an older one, lacks."""
-_TOP = ("format", "status", "dropped", "vhe", *_BESIDE, "events")
+_OPTIONAL = ("vectors", "points", "hyp", "lists")
+"""Keys that a trace without userspace, or an older one, lacks."""
+_TOP = ("format", "status", "dropped", "vhe", *_OPTIONAL, "events")
 _SWITCH_KEYS = frozenset({"kind", "step", "values", *_WORDS})
 _HOST_KEYS = frozenset({"kind", "step", "op", "a", "b", "error", "asked", "context"})
 MAX_NUMBER = (1 << 64) - 1
@@ -87,9 +87,9 @@ def trace_to_json(trace: Trace) -> dict[str, object]:
     return {**head, "events": events}
 
 
-def _copy(copy: Hyp, beside: Event) -> list[object]:
-    assert isinstance(beside, Switch)
-    return [copy.event, hex(copy.hcr), changed(beside.values, copy.values)]
+def _copy(copy: Hyp, record: Event) -> list[object]:
+    assert isinstance(record, Switch)
+    return [copy.event, hex(copy.hcr), changed(record.values, copy.values)]
 
 
 def changed(before: tuple[int, ...], after: tuple[int, ...]) -> dict[str, str]:
@@ -200,17 +200,17 @@ def _rows(rows: object, events: int, what: str, words: int) -> Iterator[tuple[in
 
 
 def _copies(rows: object, events: tuple[Event, ...]) -> tuple[Hyp, ...]:
-    """Return the hypervisor's copies of a trace, each beside an entry or an exit."""
+    """Return the hypervisor's copies of a trace, each at an entry or an exit."""
     if not isinstance(rows, list):
         raise _Reason("hyp: expected a list")
     found: list[Hyp] = []
     for number, row in enumerate(rows):
         match row:
             case [int(event), str(hcr), values] if 0 <= event < len(events) and _HEX.fullmatch(hcr):
-                beside = events[event]
-                if not isinstance(beside, Switch) or beside.kind not in (ENTRY, EXIT):
+                record = events[event]
+                if not isinstance(record, Switch) or record.kind not in (ENTRY, EXIT):
                     raise _Reason(f"hyp {number}: event {event} is neither an entry nor an exit")
-                found.append(Hyp(event, int(hcr, 16), _values(beside.values, values, f"hyp {number}")))
+                found.append(Hyp(event, int(hcr, 16), _values(record.values, values, f"hyp {number}")))
             case _:
                 raise _Reason(f"hyp {number}: expected the index of an event, HCR_EL2 in hexadecimal and registers")
     return tuple(found)
@@ -220,7 +220,7 @@ def trace_from_json(data: object, where: str = "trace") -> Trace:
     """Return the trace of plain data that came from ``where``; InputError for anything that is none."""
     try:
         if isinstance(data, dict):
-            data = {name: [] for name in _BESIDE} | data
+            data = {name: [] for name in _OPTIONAL} | data
         top = _keys(data, frozenset(_TOP), "trace")
         if top["format"] != FORMAT:
             raise _Reason(f"format: expected {FORMAT!r}")

@@ -184,7 +184,7 @@ def test_a_lost_sign_is_unexplained() -> None:
 def test_mmio_for_an_address_that_has_memory() -> None:
     good = BY_NAME["mmio_read_above"].round
     assert good.exit is not None
-    inside = turn(good.exit._replace(hpfar=0x4002_0000 >> 12 << 4, far=0x4002_0000), *good.users, good.entry)
+    inside = turn(good.exit._replace(hpfar=0x4002_0000 >> 12 << 4, far=0x4002_0000), *good.userspace_exits, good.entry)
     assert unexplained(inside)
 
 

@@ -75,7 +75,7 @@ ALL_AGAINST = stands(*[AGAINST] * 4)
         ("flaky", "less than half", Evidence("host", (Stage("repeat", Tries(1, 20)),), ALL_AGAINST, AGAINST)),
         ("unexplained", "not confirmed", Evidence("host", (), ALL_AGAINST, AGAINST)),
         ("unexplained", "not confirmed", Evidence("host", (Stage("repeat", Tries(0, 0)),), ALL_AGAINST, AGAINST)),
-        ("convention", "by convention", Evidence("host", SURE, ALL_AGAINST, AGAINST, (), CONVENTION)),
+        ("convention", "a convention of Linux", Evidence("host", SURE, ALL_AGAINST, AGAINST, (), CONVENTION)),
         ("kvm", "all levels", Evidence("host", SURE, ALL_AGAINST, AGAINST, (), API)),
         (
             "flaky",
@@ -84,13 +84,13 @@ ALL_AGAINST = stands(*[AGAINST] * 4)
         ),
         ("kvm", "world switch", Evidence("switch", SURE, (), AGAINST)),
         ("kvm", "all levels", Evidence("restore", SURE, ALL_AGAINST, AGAINST)),
-        ("kvm", "no level takes", Evidence("host", SURE, stands(TAKES, TAKES, TAKES, TAKES), AGAINST)),
-        ("kvm", "no level takes", Evidence("host", SURE, stands(SILENT, SILENT, AGAINST, AGAINST), AGAINST)),
+        ("kvm", "no level predicts", Evidence("host", SURE, stands(TAKES, TAKES, TAKES, TAKES), AGAINST)),
+        ("kvm", "no level predicts", Evidence("host", SURE, stands(SILENT, SILENT, AGAINST, AGAINST), AGAINST)),
         ("unexplained", "agrees with KVM", Evidence("host", SURE, stands(AGAINST, AGAINST, AGAINST, WITH), AGAINST)),
         ("model", "deployed", Evidence("restore", SURE, stands(AGAINST, WITH, WITH, WITH), CONTENT)),
         ("unexplained", "does not: the model", Evidence("restore", SURE, ALL_AGAINST, CONTENT)),
-        ("unexplained", "no rule of ours", Evidence("restore", SURE, ALL_AGAINST, SILENT)),
-        ("unexplained", "does not side", Evidence("restore", SURE, stands(AGAINST, WITH, WITH, AGAINST), CONTENT)),
+        ("unexplained", "no rule of the project", Evidence("restore", SURE, ALL_AGAINST, SILENT)),
+        ("unexplained", "does not agree", Evidence("restore", SURE, stands(AGAINST, WITH, WITH, AGAINST), CONTENT)),
     ],
 )
 def test_rules(verdict: str, why: str, found: Evidence) -> None:

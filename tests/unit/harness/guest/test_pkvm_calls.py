@@ -132,7 +132,7 @@ def test_a_page_is_donated_once() -> None:
     twice = (*DEFAULT, Slot(2, "rw", 0x8000_0000, 0x1000, DATA.base))
     for mark, refused, slots in ((MARK, False, twice), (MARK, True, DEFAULT), (0, True, twice)):
         world = replace(WORLDS[PROTECTED if mark else 0], regions=regions(slots))
-        assert world.shown_twice(DATA.base + 8) == (slots == twice) and not world.shown_twice(DATA.base + 0x1000)
+        assert world.is_aliased(DATA.base + 8) == (slots == twice) and not world.is_aliased(DATA.base + 0x1000)
         exit_ = trap(S, 0x9200_0005, far=DATA.base, hpfar=DATA.base >> 8, marks=mark)
         done = Round(0, exit_, (user(S, 0, error=1, marks=mark),), (), entry(S, marks=mark), world)
         assert done.action.outcome == "fail:EPERM"

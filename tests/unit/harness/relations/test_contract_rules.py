@@ -70,5 +70,5 @@ def test_a_rule_that_nobody_wrote_is_one_clear_error(kept: dict[str, Any], tmp_p
 
 def test_rules_have_one_name_and_a_source() -> None:
     assert len({rule.name for rule in RULES}) == len(RULES)
-    assert all(rule.owed and rule.source for rule in RULES)
+    assert all(rule.expected and rule.source for rule in RULES)
     assert why_absent("call.PSCI_VERSION", "kvm-nvhe") is None

@@ -62,7 +62,7 @@ def test_a_read_that_gives_something_else_is_a_divergence() -> None:
     read = access(but(values, pc=HERE + 4), GICD.base, 3)
     begin = [entry(values, marks=MARKS), write, after(write, values), read]
     assert watched([*begin, after(read, but(read.values, x3=0x52), 0x52)]) == [
-        Unchecked("host", "bits of a register of the GIC that nobody knows", 3)
+        Unchecked("host", "unknown bits of a register of the GIC", 3)
     ]
     (found,) = watched([*begin, after(read, but(read.values, x3=0x50), 0x50)])
     assert isinstance(found, Divergence)

@@ -507,7 +507,7 @@ def test_each_vcpu_has_rounds_of_its_own() -> None:
         *of(2, host_set("x6", 1), entry(but(other, x6=1, x7=2))),
     )
     first, again = two(*events)
-    assert (first.exit, again.others) == (None, True)
+    assert (first.exit, again.other_vcpu_ran) == (None, True)
     assert again.exit is not None
     assert again.exit.values == other
     assert again.world.vcpu == 1
@@ -575,11 +575,11 @@ def test_a_call_of_which_the_host_overwrote_the_result(function: int, answer: in
         *of(2, entry(asleep), trap(asleep, esr("HVC64")), user(asleep, EXIT_INTR), entry(asleep)),
     )
     *_, woken, later = two(*events)
-    assert woken.reset is (answer == 0) and bool(woken.hosts) is (answer == 0)
+    assert woken.reset is (answer == 0) and bool(woken.host_actions) is (answer == 0)
     assert woken.unproven == (OVERWRITTEN if answer is None else "")
     assert (later.unproven, later.reset) == ("", False), "what was not known is seen at the entry"
     asked_for = [r for r in rounds(events) if r.entry.context == 1][-1]
-    assert [h.op for h in asked_for.hosts] == [protocol.OP_SET], "a record of what was there is no action"
+    assert [h.op for h in asked_for.host_actions] == [protocol.OP_SET], "a record of what was there is no action"
     if answer == 0:
         assert differs(woken)["host.pc"] == (AT + 0x4000, AT)
 

@@ -91,7 +91,7 @@ BAD = (
     ([HEAD_LINE.replace("x0", "zz0"), END_LINE], 1, "register 'zz0', which this version does not know"),
     ([HEAD_LINE], 1, "no end"),
     ([HEAD_LINE, END_LINE], 2, "0 records; the end says exited, 1"),
-    ([HEAD_LINE, "N1.0", END_LINE, "N1.0"], 4, "behind the end"),
+    ([HEAD_LINE, "N1.0", END_LINE, "N1.0"], 4, "after the end"),
     ([HEAD_LINE, "X1.0", END_LINE], 2, "expected a record of kind"),
     ([HEAD_LINE, "", END_LINE], 2, "expected VM.VCPU"),
     ([HEAD_LINE, "N1", END_LINE], 2, "expected VM.VCPU"),

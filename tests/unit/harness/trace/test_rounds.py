@@ -27,8 +27,8 @@ def test_rounds_and_runs() -> None:
     cut = list(rounds(events))
     assert [r.first for r in cut] == [1, 2, 4]
     assert [r.exit_class for r in cut] == ["FIRST", "IRQ", "WFX"]
-    assert [len(r.hosts) for r in cut] == [1, 0, 1]
-    assert [len(r.users) for r in cut] == [0, 0, 1]
+    assert [len(r.host_actions) for r in cut] == [1, 0, 1]
+    assert [len(r.userspace_exits) for r in cut] == [0, 0, 1]
     assert [r.reset for r in cut] == [True, False, False]
     found = list(runs(events))
     assert [i for i, _, _ in found] == [2, 4, 8]
