@@ -90,6 +90,7 @@ DABT_FIELDS: tuple[IssField, ...] = (
     IssField("SSE", 21, 1, "sign-extended load"),
     IssField("SRT", 16, 5, "the register transferred"),
     IssField("SF", 15, 1, "64-bit register"),
+    IssField("LST", 11, 2, "kind of load or store, of FEAT_LS64"),
     IssField("EA", 9, 1, "external abort type"),
     IssField("CM", 8, 1, "cache maintenance"),
     IssField("S1PTW", 7, 1, "fault on a stage-1 walk"),
@@ -115,6 +116,7 @@ KVM_EXIT_REASONS: Mapping[int, str] = MappingProxyType(
         24: "SYSTEM_EVENT",
         28: "ARM_NISV",
         39: "MEMORY_FAULT",
+        42: "ARM_LDST64B",
     }
 )
 

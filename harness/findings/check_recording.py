@@ -136,7 +136,7 @@ class Against:
 def check_records(
     records: Iterable[Recorded], against: Against, tallies: Mapping[str, Tally], absent: Collection[str] = ()
 ) -> None:
-    """Compare a recording with levels of the model, with what KVM owes, and with what no guest can change.
+    """Compare a recording with levels of the model, with the contract, and with what no guest can change.
 
     ``tallies``, one a level, are filled as it goes: a caller may look at them between two records.  Registers that are
     ``absent`` are not in the recording.
@@ -170,8 +170,8 @@ def _check_turn(
     round_, errata = turn.round, against.errata
     at = RoundEvidence(round_, next(iter(predictions.values())), against.lossy)
     contract = _compare(BY_CONTRACT, at)
-    owed = tuple(one._replace(basis=basis_of(one, round_)) for one in contract.found)
-    known = of_a_round(owed, at, errata) if owed and errata != NO_ERRATA else None
+    of_contract = tuple(one._replace(basis=basis_of(one, round_)) for one in contract.found)
+    known = of_a_round(of_contract, at, errata) if of_contract and errata != NO_ERRATA else None
     for level, tally in tallies.items():
         at = at._replace(prediction=predictions[level])
         model = _compare(BY_MODEL, at)
@@ -181,14 +181,17 @@ def _check_turn(
             tally.unchecked.update(compared.unchecked)
         if at.prediction.undefined:
             tally.undefined[at.prediction.undefined] += 1
-        if round_.users:
-            tally.unchecked[f"switch.v*: {NO_VECTORS}"] += len(round_.users)
+        if round_.userspace_exits:
+            tally.unchecked[f"switch.v*: {NO_VECTORS}"] += len(round_.userspace_exits)
         if mmio_exit_of(round_) is not None:
             tally.relations["host.mmio"] += 1
-        if not owed and not model.found:
+        if not of_contract and not model.found:
             continue
         catalogue = against.catalogues[level]
-        found: Iterable[Divergence] = (*owed, *_unexplained(model.found, explained_by(catalogue, at), tally.known))
+        found: Iterable[Divergence] = (
+            *of_contract,
+            *_unexplained(model.found, explained_by(catalogue, at), tally.known),
+        )
         if known is not None:
             found = with_causes(found, round_.first, known)
         if errata != NO_ERRATA:

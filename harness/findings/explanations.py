@@ -105,7 +105,7 @@ def _call_result(case: Case, index: int, expected: int, observed: int) -> bool:
 
 
 def _is_chosen(round_: Round, exit_: Switch) -> bool:
-    """Whether userspace chose what the call does: nobody else can say what it returns."""
+    """Whether userspace chose what the call does, so that its result is not determined."""
     return round_.world.chose_call(*exit_.values[:2])
 
 
@@ -327,9 +327,11 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
             RuleRow("os_lock", _os_lock, "MDSCR_EL1, but for what KVM hides while the OS Lock is set"),
             RuleRow("flag_clear", _flag_clear, "the model's flag is set, KVM's is not, as the exit requires"),
             RuleRow("system_register", _system_register, "the register that the trapped access reads into or writes"),
-            RuleRow("undefined_taken", _undefined_taken, "observed is what entry to an undefined exception owes there"),
+            RuleRow(
+                "undefined_taken", _undefined_taken, "observed is what entry to an undefined exception requires there"
+            ),
             RuleRow("pstate_in_x8", _pstate_in_x8, "the register is x8 as it was, expected is PSTATE at the exit"),
-            RuleRow("secure_call", _secure_call, "observed is what an SMC owes in x0..x3"),
+            RuleRow("secure_call", _secure_call, "observed is what an SMC requires in x0..x3"),
             RuleRow("step_shows", _step_shows, "SPSR_EL1 of an exception, with the SS of userspace's step"),
             RuleRow("step_waits", _step_waits, "PSTATE of an exception, with the SS that the guest has of its own"),
             RuleRow(

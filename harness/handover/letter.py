@@ -262,7 +262,7 @@ def _story_why(story: Story) -> Iterator[str]:
         yield f"This breaks a {divergence.basis}."
     indexed = index_trace(story.ran.trace)
     rules = rules_at(story.ran.job.scenario, indexed, divergence.event, divergence.register)
-    yield from (f"Required: {rule.owed} ({_OUR_PAGE.sub('', rule.source)})." for rule in rules)
+    yield from (f"Required: {rule.expected} ({_OUR_PAGE.sub('', rule.source)})." for rule in rules)
     if not rules:
         yield _REQUIRED.get(divergence.exit_class if divergence.relation == "host" else divergence.relation, _CONTRACT)
 

@@ -22,7 +22,7 @@ def why_not_comparable(round_: Round) -> str:
     exit_ = round_.exit
     if exit_ is None or not exit_.forged or round_.exit_class not in ("IABT_LOW", "DABT_LOW"):
         return ""
-    odd = exit_.esr & sum(exits.DABT[name].mask for name in ("EA", "CM", "S1PTW"))
+    odd = exit_.esr & sum(exits.DABT[name].mask for name in ("LST", "EA", "CM", "S1PTW"))
     if odd or exit_.esr & exits.FSC_TYPE != exits.FSC_TRANSLATION:
         return "a forged abort that is no plain translation fault"
     if exit_.page >> IPA_BITS:

@@ -61,7 +61,7 @@ class VmEnvironment:
         return any(address in device for device in self.devices)
 
     def chose_call(self, function: int, argument: int) -> bool:
-        """Tell whether userspace chose what an SMCCC call does; ``argument`` may be a function that it asks about."""
+        """Return whether userspace chose what an SMCCC call does; ``argument`` may be a function that it asks about."""
         if not self.calls:
             return self.firmware
         asked = function & 0xFFFF_FFFF, argument & 0xFFFF_FFFF

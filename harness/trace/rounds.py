@@ -261,7 +261,7 @@ def _action(
     if exit_ is None and (asked := _exceptions(hosts)):
         # Before it ever ran there is nothing that KVM itself could give it an exception for.
         inject = inject or (OP_SERROR in asked and took_serror(None, hosts, entry))
-        # From 7.x on an abort is taken at once, too; then its syndrome tells.
+        # From 7.x on an abort is taken at once, too; its syndrome shows that.
         inject = inject or (OP_ABORT in asked and exits.ec_of(entry.values[exceptions.ESR]) in _ASKED_EC)
         return KvmAction(USER_INJECTED if inject else "resume", moved, inject)
     if not users and not world.devices:
@@ -270,14 +270,14 @@ def _action(
         own = own or _injected(exit_, users, (), entry, world)
         inject = own or (bool(_exceptions(hosts)) and _injected(exit_, users, hosts, entry, world))
         states = exit_.values[exceptions.PSTATE], entry.values[exceptions.PSTATE]
-        behind = {
+        next_pcs = {
             exceptions.state_after_instruction(exit_.values[exceptions.PC], pstate, _wide(exit_))[0]
             for pstate in states
         }
-        moved = moved or any(u.values[exceptions.PC] in behind for u in users)
+        moved = moved or any(u.values[exceptions.PC] in next_pcs for u in users)
         # The KVM_RUN of OP_FINISH leaves no record.
         if any(host.op == OP_FINISH for host in hosts) and any(u.code == EXIT_MMIO for u in users):
-            moved = moved or entry.values[exceptions.PC] in behind or exceptions.PC in writes_of(hosts)
+            moved = moved or entry.values[exceptions.PC] in next_pcs or exceptions.PC in writes_of(hosts)
     reasons = [_reason(u) for u in users if u.code != EXIT_INTR or u.error == errno.ENOSYS]
     if inject:
         asked = _exceptions(hosts)
