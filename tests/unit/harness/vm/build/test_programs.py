@@ -80,4 +80,4 @@ def test_usage(
 
 def test_a_directory_that_is_not_there(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["record", "--out", str(tmp_path / "no" / "t"), str(built / "static")]) == 2
-    assert "its directory does not exist" in capsys.readouterr().err
+    assert "cannot be written: No such file or directory" in capsys.readouterr().err
