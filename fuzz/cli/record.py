@@ -80,8 +80,6 @@ def command(args: Args) -> int:
 
     if bool(args.program) == args.linux:
         raise InputError("record", None, "expected either --linux or a program")
-    if not args.out.parent.is_dir():
-        raise InputError(str(args.out), None, "its directory does not exist")
     options = RecordOptions(
         *(args.target, args.out, args.seconds, args.ring),
         program=tuple(args.program),

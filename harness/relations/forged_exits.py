@@ -166,6 +166,7 @@ KINDS: tuple[ForgedKind, ...] = (
         frozenset({0x25}),
         Outcome.UNDEFINED,
         f"{_TABLE}: kvm_handle_unknown_ec, since 6.17 kvm_handle_vncr_abort",
+        asserts=Assertion(frozenset({"kvm_handle_vncr_abort"}), r"Unhandled VNCR abort"),
     ),
     ForgedKind(
         "register-without-accessor",

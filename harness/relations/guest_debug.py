@@ -13,11 +13,11 @@ from harness import protocol
 from harness.arch import exceptions
 from harness.guest.debug_stops import STOPS, class_of
 from harness.guest.el2_errata import NO_DEBUG
-from harness.protocol import DEBUG_OPS, OP_ABORT, OP_DEBUG, OP_FINISH, OP_RESET, OP_SERROR
+from harness.protocol import DEBUG_OPS, OP_ABORT, OP_DEBUG, OP_FINISH, OP_RESET, OP_SERROR, OP_SET
 from harness.relations.divergence import Divergence
 from harness.relations.errata import NONE, STEP_OUTLIVES
 from harness.trace.events import EXIT, Event, Host, Switch
-from harness.trace.rounds import Round
+from harness.trace.rounds import PSTATE_ID, Round
 
 EXIT_DEBUG = 4
 _MAY_BEGIN_ANEW = DEBUG_OPS | {OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR}
@@ -41,20 +41,28 @@ def begins(round_: Round) -> bool | None:
     return False if kind == "HVC64" else None
 
 
-def left_pending(round_: Round, events: Sequence[Event]) -> bool:
+def left_pending(round_: Round, events: Sequence[Event]) -> bool | None:
     """Whether the exception of a vCPU's last step pended when userspace ended stepping, and no debugging was ended.
 
-    ``events`` are those of the trace as they were recorded.  Source: kvm_arm_clear_debug in arch/arm64/kvm/debug.c of
-    6.1, kvm_vcpu_put_debug there in 7.3, and kvm_arch_vcpu_ioctl_set_guest_debug in guest.c.
+    None: the guest has a PSTATE.SS of its own, which KVM puts back at an exit: the record does not show the step's.
+    ``events`` are those of the trace as they were recorded.  Source: kvm_arm_clear_debug and restore_guest_debug_regs in
+    arch/arm64/kvm/debug.c of 6.1, kvm_vcpu_put_debug there in 7.3, and kvm_arch_vcpu_ioctl_set_guest_debug in guest.c.
     """
-    pends, context = False, round_.entry.context
+    pends: bool | None = False
+    own, context = False, round_.entry.context
     for event in (*events[: round_.first], *round_.host_actions):
         if event.context != context:
             continue
         if isinstance(event, Host):
-            pends = pends and not (event.op == OP_DEBUG and not event.a and not event.error)
-        elif event.kind == EXIT and event.stepped:
-            pends = not event.values[exceptions.PSTATE] & exceptions.SS and class_of(event) != "SOFTSTP_LOW"
+            if event.op == OP_DEBUG and not event.a and not event.error:
+                pends = False
+            own = own or (event.op == OP_SET and event.a == PSTATE_ID and bool(event.b & exceptions.SS))
+            continue
+        shown = bool(event.values[exceptions.PSTATE] & exceptions.SS)
+        if event.kind == EXIT and event.stepped:
+            pends = False if class_of(event) == "SOFTSTP_LOW" else None if shown and own else not shown
+        elif event.kind == EXIT:
+            own = own or shown
     return pends
 
 
@@ -67,7 +75,8 @@ def compare_debugged(
         return ()
     step = begins(round_)
     if step and STEP_OUTLIVES in errata and not exit_.stepped:
-        step = not left_pending(round_, events)
+        pends = left_pending(round_, events)
+        step = None if pends is None else not pends
     if step and NO_DEBUG in errata and exit_.stepped:
         # No step happened: if an instruction cleared SS, KVM treats its exception as pending (kvm_vcpu_put_debug).
         step = bool(exit_.values[exceptions.PSTATE] & exceptions.SS)

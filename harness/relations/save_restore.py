@@ -23,6 +23,8 @@ def why_not_comparable(round_: Round) -> str:
     if exit_ is None or not exit_.forged or round_.exit_class not in ("IABT_LOW", "DABT_LOW"):
         return ""
     odd = exit_.esr & sum(exits.DABT[name].mask for name in ("LST", "EA", "CM", "S1PTW"))
+    # A doubleword is transferred to or from a 64-bit register (Arm ARM D17.2.37, SF).
+    odd = odd or (exits.DABT["SAS"].get(exit_.esr) == 3 and not exits.DABT["SF"].get(exit_.esr))
     if odd or exit_.esr & exits.FSC_TYPE != exits.FSC_TRANSLATION:
         return "a forged abort that is no plain translation fault"
     if exit_.page >> IPA_BITS:

@@ -76,3 +76,10 @@ def test_a_forged_walk_of_tables_that_the_guest_does_not_use(
     found = sort_alarms([walk], trace_of(entry(at), trap(at, 0x9268_B084, **fields)))
     assert bool(found.findings) is is_finding
     assert [one.kind for one in found.asserted] == ([] if is_finding else ["walk-without-translation"])
+
+
+def test_a_forged_vncr_abort_that_kvm_does_not_know() -> None:
+    alarm = Alarm("warn", "kvm_handle_vncr_abort", "Unhandled VNCR abort, ESR=32cd59b89565f400", "splat")
+    found = sort_alarms([alarm], trace_of(entry(S), trap(S, 0x9565_F400, marks=FORGED)))
+    assert [one.kind for one in found.asserted] == ["abort-of-a-nested-hypervisor"]
+    assert sort_alarms([alarm], trace_of(entry(S), trap(S, 0x9565_F400))).findings == (alarm,)

@@ -336,6 +336,16 @@ def test_what_a_rule_uncovers_may_be_another_ones() -> None:
         assert {one.cause for one in found} == causes_of
 
 
+def test_a_step_of_a_guest_that_steps_itself_may_have_been_left_pending() -> None:
+    """KVM puts the guest's own PSTATE.SS back at an exit: the record does not show that of userspace's step."""
+    name, cpu = "step_again_of_a_guest_that_steps_itself", cpu_model("cortex-a72")
+    trace = load_trace(GOLDEN / "causes" / f"{name}.6.1.192.trace.json")
+    scenario, catalogue = load(GOLDEN / "causes" / f"{name}.scn"), Catalogue.load(CORPUS / "known", "spec")
+    for errata, cause in (({STEP_OUTLIVES}, STEP_OUTLIVES), ({SIGN_EXTENDED}, "")):
+        (one,) = check(scenario, trace, "spec", cpu, catalogue, errata=TargetErrata(frozenset(errata))).unexplained
+        assert (one.name, one.cause) == ("host.step_begins", cause)
+
+
 @pytest.mark.parametrize("name", [DROPS_LINES, DROPS_SERROR, SERROR_AGAIN, PVM_REJECTS])
 def test_what_a_kernel_did_otherwise_has_another_cause(name: str) -> None:
     """HCR_EL2.VF pends at an exit, or ELR_EL1 is wrong in one bit, where nothing but the erratum shows."""

@@ -427,6 +427,8 @@ def test_forged_exits_are_marked() -> None:
     assert not why_not_comparable(forged)
     odd = turn(trap(S, esr("DABT_LOW", 0x10), marks=FORGED_ESR, **PAGE), entry(S))
     assert why_not_comparable(odd)
+    for no_cpu in (load_esr(3, size=8, wide=False), load_esr(3) | 1 << 12):  # a doubleword in 32 bits; FEAT_LS64
+        assert why_not_comparable(turn(trap(S, no_cpu, marks=FORGED_ESR, **PAGE), entry(S)))
     assert not why_not_comparable(turn(trap(S, esr("DABT_LOW", 0x10), **PAGE), entry(S))), "a real one is judged"
 
 
