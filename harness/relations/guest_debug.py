@@ -45,7 +45,7 @@ def left_pending(round_: Round, events: Sequence[Event]) -> bool | None:
     """Whether the exception of a vCPU's last step pended when userspace ended stepping, and no debugging was ended.
 
     None: the guest has a PSTATE.SS of its own, which KVM puts back at an exit: the record does not show the step's.
-    ``events`` are those of the trace as they were recorded.  Source: kvm_arm_clear_debug and restore_guest_debug_regs in
+    ``events`` are those of the trace as they were recorded.  Source: kvm_arm_clear_debug, restore_guest_debug_regs in
     arch/arm64/kvm/debug.c of 6.1, kvm_vcpu_put_debug there in 7.3, and kvm_arch_vcpu_ioctl_set_guest_debug in guest.c.
     """
     pends: bool | None = False
