@@ -6,7 +6,6 @@
 # DIR (out/selftests) holds programs and recordings; programs that are there are not made again.
 set -eu
 
-source=linux-source-6.12
 # Test, CPUs of the target, arguments: sizes that an emulated machine is done with in seconds.
 tests="
 psci_test 1
@@ -48,29 +47,16 @@ while [ $# -gt 0 ]; do
     esac
 done
 [ -x "$shadowfuzz" ] || die "$shadowfuzz is missing: run make setup"
-for command in aarch64-linux-gnu-gcc make xz; do
+for command in aarch64-linux-gnu-gcc make; do
     command -v "$command" >/dev/null || die "$command is missing: install its Debian package"
 done
 
 build() {
-    say "fetching $source"
-    (cd "$dir" && apt-get -q download "$source" >/dev/null) || die "apt cannot fetch the package $source"
-    say "unpacking what the tests need"
-    # The archive is one stream: all of it is decompressed, a tenth of it is written.
-    dpkg-deb --fsys-tarfile "$dir/$source"_*.deb | tar -xO "./usr/src/$source.tar.xz" | xz -dc |
-        tar -C "$dir" -x --wildcards "$source/Makefile" "$source/include" "$source/scripts" "$source/usr" \
-            "$source/arch/arm64" "$source/tools/arch" "$source/tools/build" "$source/tools/include" \
-            "$source/tools/lib" "$source/tools/scripts" "$source/tools/testing/selftests/*.mk" \
-            "$source/tools/testing/selftests/*.h" "$source/tools/testing/selftests/kvm" \
-            "$source/tools/testing/selftests/rseq" "$source/tools/testing/selftests/cgroup"
-    rm "$dir/$source"_*.deb
+    tree=$("$checkout/.venv/bin/python" -m harness.vm.kernels.selftest_tree) || exit
     say "compiling"
-    make -s -C "$dir/$source" ARCH=arm64 O="$dir/headers" headers
-    make -s -C "$dir/$source/tools/testing/selftests/kvm" ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- \
-        CC=aarch64-linux-gnu-gcc KHDR_INCLUDES="-isystem $dir/headers/usr/include" EXTRA_CFLAGS=-static \
-        LDFLAGS="-static -pthread -no-pie" OUTPUT="$dir/programs"
+    make -s -C "$tree/tools/testing/selftests/kvm" ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- \
+        CC=aarch64-linux-gnu-gcc EXTRA_CFLAGS=-static LDFLAGS="-static -pthread -no-pie" OUTPUT="$dir/programs"
     find "$dir/programs" -name '*.[od]' -exec rm {} +
-    rm -r "${dir:?}/$source" "$dir/headers"
     touch "$dir/built"
 }
 

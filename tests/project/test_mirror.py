@@ -189,7 +189,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.cli.bisect", "vm/test_kernels_live.py", ("bisect", MAIN)),
         Row("fuzz.cli.ci", "vm/test_tree_live.py", ("ci", MAIN)),
         Row("fuzz.cli.record", "vm/test_record_live.py", ("record", MAIN)),
-        Row("harness.vm.kernels.selftest_tree", "vm/test_selftest_live.py"),
+        Row("harness.vm.kernels.selftest_tree", "vm/test_exported_selftests_live.py"),
         Row("harness.vm.plugins.kvm_coverage", LIVE_MAP),
         Row("harness.vm.postmortem", LIVE_CRASH),
         Row("harness.vm.qemu", LIVE_TARGET),

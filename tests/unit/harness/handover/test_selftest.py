@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs for the kernel's KVM selftests: which findings have one, what each step is, and one as a whole.
 
-That they compile and show what they must, ``tests/vm/test_selftest_live.py`` tests.
+That they compile and show what they must, ``tests/vm/test_exported_selftests_live.py`` tests.
 """
 
 from __future__ import annotations

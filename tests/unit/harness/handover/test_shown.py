@@ -91,7 +91,7 @@ def test_where_the_guest_was_is_known_at_each_exit() -> None:
 
 
 def test_what_is_stored_comes_back() -> None:
-    """Of a scenario that was changed since, the digest is another one: tests/vm/test_selftest_live.py stores anew."""
+    """A changed scenario has another digest; tests/vm/test_exported_selftests_live.py stores anew."""
     assert SHOWN.read_text() == to_json(STORED)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The programs for the kernel's KVM selftests, built in its tree and run in targets: they fail where KVM has the bug.
 
-``UPDATE_SHOWN=1 pytest tests/vm/test_selftest_live.py -k keep`` runs every kept scenario and writes
+``UPDATE_SHOWN=1 pytest tests/vm/test_exported_selftests_live.py -k keep`` runs every kept scenario and writes
 ``corpus/regressions/shown.json`` anew; read the diff before a commit.
 """
 
