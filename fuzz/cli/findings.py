@@ -95,7 +95,7 @@ def list_command(args: Args) -> int:
 @flag("--trace", help="print each recorded event, too")
 def show_command(args: Args) -> int:
     """Show one; errors are raised for the caller to show."""
-    from fuzz.store.kept_findings import find, open_database
+    from fuzz.store.kept_findings import find, kept_rows, open_database
     from fuzz.store.marks import Marks
     from fuzz.triage.findings_text import mark_lines, show
 
@@ -103,7 +103,8 @@ def show_command(args: Args) -> int:
     story = find(database, args.id)
     if not _for_machines("findings show", args, (story,)):
         style, marks = style_of(sys.stdout, os.environ), Marks(database).all()
-        lines = show(story, style, str(args.campaign), trace=args.trace)
+        errata = [row for row in kept_rows() if row.id in story.like]
+        lines = show(story, style, str(args.campaign), errata, trace=args.trace)
         print(as_called("\n".join((*lines, *mark_lines(marks.get(story.id))))))
     return ExitStatus.OK
 

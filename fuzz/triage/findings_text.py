@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fuzz.paths import out_words
 from fuzz.store.database import Unreadable
 from fuzz.store.marks import Mark
-from harness.findings.regressions import NEW, is_by_cause, likeness, new_text
+from harness.coverage.kvm_handlers import handler_of
+from harness.findings.regressions import NEW, Regression, is_by_cause, likeness, new_text
 from harness.findings.release_history import sentences
 from harness.findings.verdict import rate_text, together, verdict_lines
 from harness.report import crash, exchange_formats, terminal
@@ -21,6 +23,10 @@ from harness.report.sarif import sarif
 from harness.report.terminal import Style, many, printable
 from harness.report.trace_text import trace_lines
 from harness.scenario.scenario import format_scenario
+
+EXIT_CLASS = 2
+"""Where a divergence's signature has the class of the exit."""
+WIDTH, _INDENT = 100, 12
 
 
 def for_machines(found: Sequence[Story], form: str, unreadable: Sequence[Unreadable] = ()) -> str:
@@ -56,8 +62,10 @@ def _group(group: Group, style: Style) -> Iterator[str]:
         yield f"         {printable(story.title)}"
 
 
-def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterator[str]:
-    """Yield one finding in full."""
+def show(
+    story: Story, style: Style, out: str, errata: Sequence[Regression] = (), *, trace: bool = False
+) -> Iterator[str]:
+    """Yield one finding in full; ``errata`` are the kept findings that it is like, explained in their own words."""
     kept, finding = story.kept, story.kept.finding
     subject = finding.subject
     yield style.paint("bold", f"{story.id}: {printable(story.title)}")
@@ -73,6 +81,12 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
         yield f"  like      {', '.join(story.like)}: the same signature, which does not prove the same cause"
     else:
         yield f"  new       no erratum of {finding.where} explains it"
+    for row in errata:
+        yield from _field("erratum", f"{row.id}: {row.summary}")
+        yield from _field("why", row.why)
+        yield from _field("source", row.source)
+    if handler := handler_of(finding.signature[EXIT_CLASS] if finding.kind == "divergence" else ""):
+        yield from _field("in KVM", handler)
     if story.evidence is None:
         yield f"  verdict {story.verdict.name}: {story.verdict.why}"
     else:
@@ -101,6 +115,13 @@ def show(story: Story, style: Style, out: str, *, trace: bool = False) -> Iterat
     for name, text in kept.texts.items():
         yield style.paint("bold", name)
         yield from (f"    | {printable(line)}" for line in text.splitlines())
+
+
+def _field(name: str, text: str) -> Iterator[str]:
+    """Yield a name and what belongs to it, in as many lines as it takes."""
+    lines = textwrap.wrap(printable(text), WIDTH - _INDENT) or [""]
+    yield f"  {name:{_INDENT - 2}}{lines[0]}"
+    yield from (" " * _INDENT + line for line in lines[1:])
 
 
 def mark_lines(mark: Mark | None) -> Iterator[str]:

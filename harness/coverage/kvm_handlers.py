@@ -54,6 +54,25 @@ HANDLERS: tuple[Handler, ...] = (
 )
 
 
+_AT_EL2 = "at EL2"
+_RESET = "kvm_reset_vcpu in arch/arm64/kvm/reset.c"
+
+
+def handler_of(exit_class: str) -> str:
+    """Return the function of KVM that handles an exit of a class (as signatures have it), and where it is listed.
+
+    Nothing for a class that is not listed, such as that of an interrupt.
+    """
+    name = exit_class.removeprefix("forged:")
+    if name in ("RESET", "FIRST"):
+        return _RESET
+    for handler in HANDLERS:
+        classes = [one.strip().lower() for one in handler.classes.split(",")]
+        if name.lower() in classes and _AT_EL2.lower() not in classes:
+            return f"{handler.function}, by arm_exit_handlers in arch/arm64/kvm/handle_exit.c"
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why something (a pattern of names) is never reached; ``todo``: it is possible, and not done yet."""

@@ -14,7 +14,7 @@ import pytest
 from fuzz.cli.main import main
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
-from fuzz.store.kept_findings import find, stories
+from fuzz.store.kept_findings import find, kept_rows, stories
 from fuzz.store.runs import History
 from fuzz.triage.findings_text import overview, show
 from harness.errors import InputError
@@ -223,6 +223,15 @@ def test_clusters_do_not_depend_on_the_target(root: Path) -> None:
     with pytest.raises(InputError):
         find(database, "zzz")
     assert all("\x1b" not in line for story in found for line in show(story, Style(), "out"))
+
+
+def test_a_finding_is_explained_by_its_erratums_own_words(root: Path) -> None:
+    story = next(s for s in stories(filled(root / "words")) if s.kept.finding.kind == "divergence")
+    row = kept_rows()[0]
+    text = "\n".join(show(story, Style(), "out", [row]))
+    words = " ".join(text.split())
+    assert row.summary in words and row.source in words.replace("- ", "-")
+    assert all(len(line) <= 100 for line in text.splitlines() if line.startswith(("  why", "  source", "  in KVM")))
 
 
 @pytest.mark.parametrize("before", [0, 2])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from harness.coverage.kvm_code import Covered, decision_text, decisions, functions, handlers, matrix
-from harness.coverage.kvm_handlers import NOT_SAID
+from harness.coverage.kvm_handlers import NOT_SAID, handler_of
 from harness.vm.kernels.kvm_functions import EL1, EL2, Function, KvmText
 
 HVC, SMC, WATCH = 0x1000, 0x1040, 0x1080
@@ -84,3 +84,17 @@ def test_the_matrix_counts_scenarios() -> None:
         HVC: {("hvc", True): 1, ("hvc", False): 1},
         SMC: {("hvc", False): 1},
     }
+
+
+@pytest.mark.parametrize(
+    ("exit_class", "function"),
+    [
+        ("DABT_LOW", "kvm_handle_guest_abort"),
+        ("forged:HVC64", "handle_hvc"),
+        ("WFX", "kvm_handle_wfx"),
+        ("RESET", "kvm_reset_vcpu"),
+        ("IRQ", ""),
+    ],
+)
+def test_which_function_of_kvm_handles_an_exit(exit_class: str, function: str) -> None:
+    assert handler_of(exit_class).partition(",")[0].partition(" in ")[0] == function
