@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class ExitStatus(IntEnum):
-    """An exit status.  Nothing but a divergence, an alarm or a finding is ``DIVERGENCE``: scripts can rely on it.
+    """An exit status.  ``DIVERGENCE`` is what its text says and nothing else: scripts can rely on it.
 
     ``NOT_TESTED`` and ``BAD_COMMAND`` are for ``replay --bisect`` only: what git-bisect(1) understands in place of
     ``FAILED`` and ``USAGE``.  The last two are a shell's numbers for SIGINT and SIGPIPE.
@@ -16,7 +16,7 @@ class ExitStatus(IntEnum):
     OK = 0
     """Done, and nothing is unexplained."""
     DIVERGENCE = 1
-    """An unexplained divergence, or an alarm of the target's kernel."""
+    """An unexplained divergence, an expected value that was not seen, or an alarm of the target's kernel."""
     USAGE = 2
     """The command line, or a file that it names, is wrong."""
     FAILED = 3

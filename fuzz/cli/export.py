@@ -39,11 +39,12 @@ def _export(args: Args) -> int:
     """Write what was asked for; errors are raised for the caller to show."""
     if args.mail or args.selftest:
         return _hand_over(args)
-    from fuzz.store.kept_findings import find, open_database
+    from fuzz.store.kept_findings import campaigns_finding, find, open_database
     from fuzz.triage.export import export_finding
     from harness.report.export import why_no_program
 
-    story = find(open_database(args.campaign, args.store), args.id)
+    name = campaigns_finding(args.id)
+    story = find(open_database(args.campaign, args.store), name)
     paths = export_finding(story, args.out)
     has_program = any(path.suffix == ".c" for path in paths)
     why = None if has_program else why_no_program(story)

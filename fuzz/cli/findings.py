@@ -95,12 +95,13 @@ def list_command(args: Args) -> int:
 @flag("--trace", help="print each recorded event, too")
 def show_command(args: Args) -> int:
     """Show one; errors are raised for the caller to show."""
-    from fuzz.store.kept_findings import find, kept_rows, open_database
+    from fuzz.store.kept_findings import campaigns_finding, find, kept_rows, open_database
     from fuzz.store.marks import Marks
     from fuzz.triage.findings_text import mark_lines, show
 
+    name = campaigns_finding(args.id)
     database = open_database(args.campaign, args.store)
-    story = find(database, args.id)
+    story = find(database, name)
     if not _for_machines("findings show", args, (story,)):
         style, marks = style_of(sys.stdout, os.environ), Marks(database).all()
         errata = [row for row in kept_rows() if row.id in story.like]

@@ -38,6 +38,7 @@ exit status: 0 every file is a scenario (with --strict: without a warning), 2 on
 def command(args: Args) -> int:
     """Check and print; a file that is no scenario is printed, and so are those after it."""
     from fuzz.corpus.files import find_scenarios
+    from harness.report.terminal import many
 
     found = [row for path in find_scenarios(args.paths) for row in _rows(path)]
     errors = sum(row["kind"] == "error" for row in found)
@@ -49,7 +50,7 @@ def command(args: Args) -> int:
             where = row["file"] if row["line"] is None else f"{row['file']}:{row['line']}"
             print(f"{where}: {row['kind']}: {row['text']}")
         if found:
-            print(f"{errors} errors, {warnings} warnings")
+            print(f"{many(errors, 'error')}, {many(warnings, 'warning')}")
     return ExitStatus.USAGE if errors or (args.strict and warnings) else ExitStatus.OK
 
 

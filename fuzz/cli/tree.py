@@ -37,8 +37,8 @@ examples:
 `shadowfuzz COMMAND --help` has the details.  Completion: eval "$(_SHADOWFUZZ_COMPLETE=bash_source shadowfuzz)", or
 zsh_source, fish_source.
 
-exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 something is missing here or
-a target was lost, 130 interrupted, 141 standard output was closed
+exit status: 0 nothing unexplained, 1 an unexplained divergence, an expected value that was not seen or an alarm, 2 bad
+usage or input, 3 something is missing here or a target was lost, 130 interrupted, 141 standard output was closed
 """
 
 COMMANDS = Table(
@@ -106,7 +106,11 @@ FINDINGS = Group(
                 Row("show", "fuzz.cli.findings:show_command", "show one finding in full"),
                 Row("set", "fuzz.cli.finding_marks:set_command", "store what you know of a finding"),
                 Row("open", "fuzz.cli.finding_marks:open_command", "show all findings as a page in the browser"),
-                Row("export", "fuzz.cli.export:command", "write a finding as a scenario and a standalone C program"),
+                Row(
+                    "export",
+                    "fuzz.cli.export:command",
+                    "write a finding as a scenario, C program, mail or KVM selftest",
+                ),
             )
         },
         default="list",

@@ -47,6 +47,14 @@ def kept_rows() -> tuple[Regression, ...]:
     return load_regressions(KEPT, CRASHES, ALARMS)
 
 
+def campaigns_finding(name: str) -> str:
+    """Return a name that is to be a campaign's finding's.  InputError: it is that of a kept finding."""
+    if any(row.id == name for row in kept_rows()):
+        words = "a kept finding, of no campaign: export takes it with --mail or --selftest; docs/findings.md shows it"
+        raise InputError(name, None, words)
+    return name
+
+
 @dataclass(frozen=True, slots=True)
 class Contents:
     """What a database has of findings; ``stories`` confirmed ones first, ``marks`` by the finding's id.

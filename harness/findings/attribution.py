@@ -28,26 +28,26 @@ Again = Callable[[frozenset[str]], frozenset[str] | None]
 """Compares once more with some rules switched on: the names that still differ, None where nothing was predicted."""
 _BY_RULE = tuple(row for row in OF_A_ROUND if row.by_rule)
 _DONE = frozenset({"pc", "inject"})
-"""The value of ``save.*`` for a flag of KVM: 0 where the guest continues as it was."""
+"""Registers of ``save.*`` that are flags of KVM's, 0 where it did nothing and the guest continues as it was."""
 
 
 class Attribution(NamedTuple):
     """The errata that predict a round or a run, and the names of the divergences that only they predict.
 
-    ``other`` are the names that an erratum may have caused, and that no set of errata predicts.  ``again``: one of
+    ``other`` are the names that an erratum may have caused, and that no set of errata predicts.  ``elsewhere``: one of
     the errata is recorded for other releases only.  ``fewer``: names that some of the errata alone predict, and which.
     """
 
     errata: frozenset[str]
     explained: frozenset[str]
     other: frozenset[str]
-    again: bool = False
+    elsewhere: bool = False
     fewer: tuple[tuple[str, frozenset[str]], ...] = ()
 
     def cause_of(self, name: str) -> str:
         """Return the cause of an explained divergence."""
         errata = joined(dict(self.fewer).get(name, self.errata))
-        return f"{errata} ({SEEN_AGAIN})" if self.again else errata
+        return f"{errata} ({SEEN_AGAIN})" if self.elsewhere else errata
 
 
 def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) -> Attribution | None:
@@ -75,7 +75,7 @@ def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) 
         remaining = None if chosen <= errata.rules else again(chosen)
         if remaining is None or not remaining < left or remaining & _claimed(errata.rules | chosen, differing):
             continue
-        return Attribution(chosen, base - remaining, NONE, again=True)
+        return Attribution(chosen, base - remaining, NONE, elsewhere=True)
     if not claimed:
         return None
     other = frozenset(name for name in left & claimed if not errata.is_undecided(name, differing[name]))
@@ -87,7 +87,7 @@ def _extend(
 ) -> tuple[frozenset[str], frozenset[str]]:
     """Return a set of errata, extended by those that predict more of ``left``, and the names that remain.
 
-    Two that show only together, and two that show elsewhere, are four errata in one round.
+    So ``MAX_ERRATA`` may be exceeded step by step: four errata may meet in one round.
     """
     while best and left & _claimed(rules, differing):
         about = {name: differing[name] for name in left if name in differing}
@@ -111,6 +111,7 @@ def _fewer(best: frozenset[str], explained: frozenset[str], again: Again) -> tup
 
 
 def _claimed(rules: frozenset[str], differing: Mapping[str, str]) -> frozenset[str]:
+    """Return the names that one of the rules may cause."""
     return frozenset(name for name, exit_class in differing.items() if may_cause(rules, name, exit_class))
 
 

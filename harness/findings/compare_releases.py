@@ -391,8 +391,7 @@ def _rows(a: Switch, b: Switch, label: str) -> Iterator[tuple[str, int, int]]:
             yield "mmio_addr", a.mmio_addr, b.mmio_addr
             yield "mmio_len", a.mmio_len, b.mmio_len
             if a.mmio_len & b.mmio_len & _WRITE:
-                bits = (1 << 8 * (a.mmio_len & 0xFF)) - 1
-                yield "mmio_data", a.mmio_data & bits, b.mmio_data & bits
+                yield "mmio_data", a.mmio_bytes, b.mmio_bytes
 
 
 def _seen(event: Switch) -> exceptions.State:

@@ -73,11 +73,14 @@ def apply_userspace(turn: ExpectedState, round_: Round) -> str:
 class _Actions:
     """The state while userspace's actions are applied: the rest of the exit's access, and the exceptions.
 
-    ``access``: the next KVM_RUN completes it.  ``aborted``: it would, except for an abort in its place (an erratum).
-    ``waiting``: an abort that the next KVM_RUN enters; ``kept``: one that a reset left (an erratum).  ``excepted``: an
-    exception was asked for since the last reset; ``unsettled``: since the last KVM_RUN, so that it may be entered
-    already, or not.  ``either_vector``: VBAR_EL1 was written since then.  ``serror``: registers after an SError that
-    may have been taken.
+    - ``access``: the next KVM_RUN completes the access of the exit.
+    - ``aborted``: an abort took the access's place (with ABORTED_COMPLETES it is completed one KVM_RUN later).
+    - ``at_once``: what userspace asked for was taken when it asked, before it wrote anything else.
+    - ``waiting``: an abort that the next KVM_RUN enters; ``kept``: one that a reset left (RESET_KEEPS_ABORT).
+    - ``excepted``: an exception was asked for since the last reset.
+    - ``unsettled``: one was asked for since the last KVM_RUN: it may be entered already, or not.
+    - ``either_vector``: VBAR_EL1 was written since then, so that the vector is the old one or the new one.
+    - ``serror``: ELR_EL1 and SPSR_EL1 after an SError that may have been taken.
     """
 
     turn: ExpectedState

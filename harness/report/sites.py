@@ -177,7 +177,7 @@ def user_sentence(user: Switch) -> str:
     reason = exits.KVM_EXIT_REASONS.get(user.code, f"exit reason {user.code}")
     if reason == "MMIO":
         size, write = user.mmio_len & 0xFF, bool(user.mmio_len & _MMIO_WRITE)
-        data = f" of {user.mmio_data:#x}" if write else ""
+        data = f" of {user.mmio_bytes:#x}" if write else ""
         return f"KVM_RUN returned MMIO: {'write' if write else 'read'}{data}, {size} bytes at {user.mmio_addr:#x}"
     if reason == "DEBUG" and not user.error:
         return f"KVM_RUN returned DEBUG: syndrome {user.mmio_addr:#x}, address {user.mmio_data:#x}"

@@ -10,8 +10,8 @@ from itertools import groupby
 
 from harness.arch.registers import MASK64
 from harness.findings.checked import ExplainedDivergence, signature
-from harness.findings.finding import signature_text
-from harness.relations.divergence import Divergence
+from harness.findings.finding import cause_of, signature_text
+from harness.relations.divergence import Divergence, is_new
 from harness.relations.gic_list_registers import describe
 from harness.report.esr import Syndrome
 from harness.report.replay_result import Cluster, Lost, Ran, TargetResult, clusters, known_counts
@@ -137,7 +137,8 @@ def expected_lines(ran: Ran, style: Style) -> Iterator[str]:
     for one in ran.expected:
         name, value = one.expect.name, f"{one.expect.value:#x}"
         if one.failed:
-            text = f"{name} {value}, observed {one.observed:#x} (event {one.event})"
+            where = f"after step {one.expect.before - 1}" if one.expect.before else "at first"
+            text = f"{name} {value} {where}, observed {one.observed:#x} (event {one.event})"
             yield from _field("expected", text, style, "red")
         elif one.observed is None:
             yield from _field("expected", f"{name} {value}, not judged: {one.why}", style, "yellow")
@@ -403,9 +404,12 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
     verdict = "nothing unexplained" + (" in what ran" if lost else "")
     if found:
         verdict = f"{many(unexplained, 'unexplained divergence')} in {many(len(found), 'cluster')}"
+        known_by = [cause_of(cluster.signature) for cluster in found]
+        verdict += ", none of them new" if all(known_by) and not any(map(is_new, known_by)) else ""
     alarms = sum(r.totals["alarms"] for r in results)
     unmet = sum(r.totals["unmet"] for r in results)
-    verdict += f"; {many(unmet, 'expected value')} not seen" if unmet else ""
+    if unmet:
+        verdict = f"{many(unmet, 'expected value')} not seen; {verdict}"
     verdict += f"; the kernel complained {many(alarms, 'time')}" if alarms else ""
     verdict += f", level {level}" + (f"; a target was lost {many(lost, 'time')}" if lost else "")
     yield style.paint("red" if unexplained or unmet or lost or alarms else "green", verdict)

@@ -241,7 +241,7 @@ def _initial(keyword: str, line: str, registers: dict[str, int], shape: dict[int
 
 _EXPECTED = Operand(
     "name",
-    f"a register that is recorded, or {MMIO_DATA} (RAM is not recorded: load it)",
+    f"a register that is recorded (x0, not w0), or {MMIO_DATA} (RAM is not recorded: load it)",
     frozenset((*NAMES, MMIO_DATA)),
 )
 

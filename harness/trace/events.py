@@ -68,6 +68,11 @@ class Switch(NamedTuple):
         return self.page | self.far & 0xFFF
 
     @property
+    def mmio_bytes(self) -> int:
+        """The data of an MMIO access: the bytes that it has, of which the record holds more (KVM API 5)."""
+        return self.mmio_data & (1 << 8 * (self.mmio_len & 0xFF)) - 1
+
+    @property
     def debugged(self) -> bool:
         """Whether userspace debugs the vCPU (KVM_SET_GUEST_DEBUG)."""
         return self.marks & _DEBUGGED != 0

@@ -64,7 +64,7 @@ def _judge_store(trace: Trace, expect: Expect, context: int, stores: Sequence[Pl
             if _is(event, EXIT, context):
                 address = event.get("pc")
             elif _is(event, USER, context) and event.mmio_len & MMIO_WRITE and address == store.address:
-                return Expectation(expect, event.mmio_data, index, "")
+                return Expectation(expect, event.mmio_bytes, index, "")
     return Expectation(expect, None, None, "the guest step before it showed userspace no store to MMIO")
 
 

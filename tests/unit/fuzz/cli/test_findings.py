@@ -194,6 +194,7 @@ def test_sarif(root: Path, capsys: Capture) -> None:
         (["show", "crash-cea6", "--new"], "No such option '--new'"),
         (["list", "x"], "unexpected extra argument (x)"),
         (["show", "nosuch"], "no such finding"),
+        (["show", "mmio-load-loses-sign"], "a kept finding, of no campaign"),
         (["show", "divergence"], "several findings"),
     ],
 )

@@ -394,7 +394,7 @@ def test_an_erratum_of_another_release_is_named_and_is_new() -> None:
         assert caused.cause == cause and signature(caused)[-1] == cause, "a cluster of its own, like nothing kept"
     walk = as_the_rule_has_it(NO_WALK_ABORT)
     own = of_a_round(found(walk), RoundEvidence(walk, NO_MODEL, {}), elsewhere)
-    assert own is not None and own.errata == {NO_WALK_ABORT} and not own.again
+    assert own is not None and own.errata == {NO_WALK_ABORT} and not own.elsewhere
 
 
 def test_a_rule_of_another_release_claims_nothing() -> None:

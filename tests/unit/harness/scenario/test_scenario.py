@@ -184,7 +184,7 @@ def test_a_damaged_file(scenario: Scenario, data: st.DataObject) -> None:
         (
             HEAD + "expect x31 0x1\n",
             3,
-            "name 'x31': expected a register that is recorded, or mmio_data (RAM is not recorded",
+            "name 'x31': expected a register that is recorded (x0, not w0), or mmio_data (RAM is not recorded",
         ),
         (HEAD + "hvc 0x0\n" + "expect x1 0x1\n" * 257, 260, "more than 256 values expected"),
         (HEAD + "expects x1 0x1\n", 3, "unknown step 'expects'"),
