@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from harness.scenario.scenario import parse
-from harness.trace.expectations import judge_expectations
 from harness.trace.events import Switch
+from harness.trace.expectations import judge_expectations
 from harness.trace.tracefile import load_trace
 from tests.support.paths import GOLDEN
 
