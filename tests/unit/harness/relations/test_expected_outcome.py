@@ -15,7 +15,7 @@ from harness.layout import GICD
 from harness.model.replay import predict
 from harness.protocol import OP_ABORT, OP_SERROR
 from harness.relations.expected_outcome import expected_outcomes, moves_on
-from harness.relations.save_restore import compare_save
+from harness.relations.save_restore import compare_restore, compare_save
 from harness.trace.environment import WORLDS
 from harness.trace.events import HOST, Host, Switch
 from harness.trace.rounds import Round
@@ -117,3 +117,15 @@ def test_where_the_contract_says_nothing_an_entry_explains_by_its_conditions() -
 )
 def test_whether_pc_moves_on(syndrome: int, moves: bool | None) -> None:
     assert moves_on(after(trap(S, syndrome, **page(WINDOW)))) is moves
+
+
+def test_no_entry_explains_the_flag_of_an_abort_that_never_came() -> None:
+    """A stage-1 walk outside every slot is an abort: that KVM resumed is no memory slot below the layer's window."""
+    walk = esr("IABT_LOW", 5) | DABT["S1PTW"].mask
+    round_ = turn(trap(S, walk, **page(WINDOW)), entry(S))
+    prediction = predict(round_, "spec")
+    explain = CATALOGUES["spec"].explainer(round_, prediction, {})
+    found = {
+        one.name: explain(one) for one in (*compare_save(round_, prediction), *compare_restore(round_, prediction))
+    }
+    assert {name for name, known in found.items() if known is None} >= {"save.class", "save.pc", "restore.pc"}
