@@ -150,7 +150,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "the access is not completed, as for an external abort",
         ),
         IGNORES_SIZE: Rule(
-            frozenset({"host.slot", "save.class"}),
+            frozenset({"host.slot", "save.class", "save.pc"}),
             None,
             "KVM_SET_USER_MEMORY_REGION, and an access, beyond the VM's physical address space in protected mode",
             "that is as large as the CPU's",

@@ -19,7 +19,10 @@ COMMANDS = sorted(name for name in MODULES if name.startswith(CLI) and name not 
 BELOW = sorted(name for name in MODULES if not name.startswith(CLI))
 MAX_LINES = 180
 MAX_PARAMETERS = 7
-PRINTS = {"fuzz.campaign.worker_process": "a process of its own, whose output is its log"}
+PRINTS = {
+    "fuzz.campaign.worker_process": "a process of its own, whose output is its log",
+    "harness.vm.kernels.selftest_tree": "a process of its own for tools/kvm-selftests.sh, whose output is a path",
+}
 """Modules below the commands that print, and why."""
 BOOTS = {"fuzz.targets.prepared_side": "the facility that all others use"}
 """Modules of ``fuzz`` that boot machines, and why."""
