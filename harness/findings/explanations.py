@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
-from typing import NamedTuple
 
 from harness.arch import exceptions, exits, reset_values
 from harness.arch.exceptions import State
@@ -30,7 +30,8 @@ NAMED = "named"
 _MPIDR = INDEX["mpidr_el1"]
 
 
-class Case(NamedTuple):
+@dataclass(frozen=True)
+class Case:
     """The input of a rule: the round, KVM's action, the host's writes, the prediction.
 
     ``lossy`` holds, by index, the bits of registers that were in the CPU when they were recorded, and that the CPU
@@ -41,6 +42,16 @@ class Case(NamedTuple):
     prediction: Prediction
     lossy: Mapping[int, int]
     errata: frozenset[str] = NONE
+
+    @cached_property
+    def allowed(self) -> frozenset[str] | None:
+        """How the contract allows KVM to end the exit (:mod:`harness.relations.expected_outcome`)."""
+        return expected_outcomes(self.round, self.errata)
+
+    @property
+    def ends_as_it_may(self) -> bool:
+        """Whether KVM ended it so, or the contract says nothing: what KVM did wrong explains no flag and no PC."""
+        return self.allowed is None or self.round.action.outcome in self.allowed
 
     def same(self, index: int, required: int, observed: int) -> bool:
         """Whether ``observed`` equals ``required``, except for bits that the CPU does not keep."""
@@ -221,18 +232,12 @@ def _reset_state(case: Case, index: int, expected: int, observed: int) -> bool:
     return required is not None and case.same(index, required, observed)
 
 
-def _ends_as_it_may(case: Case) -> bool:
-    """Whether the contract allows the outcome, or says nothing of it: what KVM did wrong explains no flag and no PC."""
-    allowed = expected_outcomes(case.round, case.errata)
-    return allowed is None or case.round.action.outcome in allowed
-
-
 def _moved_too_far(case: Case, index: int, expected: int, observed: int) -> bool:
-    return index == exceptions.PC and expected == observed + 4 & MASK64 and _ends_as_it_may(case)
+    return index == exceptions.PC and expected == observed + 4 & MASK64 and case.ends_as_it_may
 
 
 def _flag_set(case: Case, index: int, expected: int, observed: int) -> bool:
-    return (expected, observed) == (0, 1) and moves_on(case.round) is not False and _ends_as_it_may(case)
+    return (expected, observed) == (0, 1) and moves_on(case.round) is not False and case.ends_as_it_may
 
 
 def _all_visible(case: Case, index: int, expected: int, observed: int) -> bool:
@@ -244,7 +249,7 @@ def _os_lock(case: Case, index: int, expected: int, observed: int) -> bool:
 
 
 def _flag_clear(case: Case, index: int, expected: int, observed: int) -> bool:
-    return (expected, observed) == (1, 0) and moves_on(case.round) is not True and _ends_as_it_may(case)
+    return (expected, observed) == (1, 0) and moves_on(case.round) is not True and case.ends_as_it_may
 
 
 def _system_register(case: Case, index: int, expected: int, observed: int) -> bool:

@@ -21,7 +21,6 @@ from harness.findings.explanations import NAMED, RULES, Case, Rule
 from harness.model.prediction import Prediction
 from harness.relations.divergence import Divergence
 from harness.relations.errata import NONE
-from harness.relations.expected_outcome import expected_outcomes
 from harness.relations.mmio import is_mmio
 from harness.trace.rounds import Round
 
@@ -211,8 +210,9 @@ class Catalogue:
                 # The value that was written explains that the register was written.
                 expected, observed = case.exit_state[row.position], entry_values[row.position]
             if isinstance(expected, str) or isinstance(observed, str):
-                allowed = expected_outcomes(round_, errata) if row.named is not None else None
-                return row.by_conditions if allowed is None else row.named if observed in allowed else None
+                if case.allowed is None:
+                    return row.by_conditions
+                return row.named if observed in case.allowed else None
             for known, rule in row.rules:
                 if rule(case, row.position, expected, observed):
                     return known
