@@ -173,6 +173,8 @@ SWITCH_WORDS: tuple[Word, ...] = (
     Word("mmio_len", "user: kvm_run.mmio.len, bit 8 set for a write"),
     Word("mmio_data", "user: kvm_run.mmio.data; the same place is debug.arch.far of KVM_EXIT_DEBUG"),
 )
+MMIO_WRITE = 1 << 8
+"""Mark of a write in the record's ``mmio_len``."""
 SWITCH_SIZE = RECORD_HEADER.size + 8 * len(SWITCH_WORDS)
 
 # Normalised from vcpu.arch.iflags, whose bits differ between kernels.

@@ -90,7 +90,7 @@ def _extend(
     So ``MAX_ERRATA`` may be exceeded step by step: four errata may meet in one round.
     """
     while best and left & _claimed(rules, differing):
-        about = {name: differing[name] for name in left if name in differing}
+        about = {name: differing[name] for name in left}
         sets = ((best | more, again(best | more)) for more in _sets(rules - best, about, MAX_MORE))
         found = next(((chosen, rest) for chosen, rest in sets if rest is not None and rest < left), None)
         if found is None:

@@ -24,6 +24,7 @@ from harness.arch.sysregs import BY_ENCODING, COUNTERS
 from harness.findings.checked import CheckResult, ExplainedDivergence
 from harness.findings.intended_changes import Changes, Intended, Spot, Value, release
 from harness.layout import CODE
+from harness.protocol import MMIO_WRITE
 from harness.relations.contract import system_access
 from harness.relations.divergence import Divergence
 from harness.relations.guest_debug import EXIT_DEBUG
@@ -39,7 +40,6 @@ from harness.trace.slot_timeline import SlotTimeline
 RELATION = "against"
 EINTR = 4
 MMIO = 6
-_WRITE = 1 << 8
 
 NEVER_COMPARED: Mapping[str, str] = {
     "afsr0_el1": "AFSR0_EL1 is IMPLEMENTATION DEFINED (Arm ARM D17.2.15)",
@@ -390,7 +390,7 @@ def _rows(a: Switch, b: Switch, label: str) -> Iterator[tuple[str, int, int]]:
         if a.code == b.code == MMIO:
             yield "mmio_addr", a.mmio_addr, b.mmio_addr
             yield "mmio_len", a.mmio_len, b.mmio_len
-            if a.mmio_len & b.mmio_len & _WRITE:
+            if a.mmio_len & b.mmio_len & MMIO_WRITE:
                 yield "mmio_data", a.mmio_bytes, b.mmio_bytes
 
 

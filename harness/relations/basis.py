@@ -9,7 +9,7 @@ from harness.arch import reset_values
 from harness.arch.registers import BY_ONE_REG, INDEX, STATE
 from harness.protocol import OP_ABORT, OP_RESET, OP_SERROR, OP_SET
 from harness.relations.divergence import Divergence
-from harness.trace.rounds import EXIT_MMIO, Round
+from harness.trace.rounds import Round
 
 ARCHITECTURE = "requirement of the architecture"
 """Arm ARM, GIC (IHI 0069)."""
@@ -52,8 +52,7 @@ def basis_of(divergence: Divergence, round_: Round | None = None) -> str:
     if round_.reset:
         return _of_a_reset(divergence, round_)
     written = INDEX.get(divergence.register) in round_.host_wrote
-    told = any(user.code == EXIT_MMIO for user in round_.userspace_exits)
-    return API if written or told or round_.exit_class in _CALLS else ARCHITECTURE
+    return API if written or round_.reported_mmio or round_.exit_class in _CALLS else ARCHITECTURE
 
 
 def _asks_for_an_exception(round_: Round) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from harness.arch import exceptions, exits
 from harness.arch.exits import DABT, EXCEPTION_TRAP, FSC_EXTABT, FSC_TRANSLATION
 from harness.arch.registers import INDEX
-from harness.arch.sysregs import TIMERS, ExpectedResult
+from harness.arch.sysregs import ExpectedResult
 from harness.guest.debug_stops import STOPS
 from harness.guest.stage1 import first_table
 from harness.relations import contract, forged_exits
@@ -26,7 +26,7 @@ from harness.relations.forged_exits import Outcome
 from harness.relations.mmio import is_beyond, is_mmio
 from harness.trace.environment import PSCI_0_2, VmEnvironment
 from harness.trace.events import Switch
-from harness.trace.rounds import EXIT_MMIO, USER_INJECTED, Round
+from harness.trace.rounds import USER_INJECTED, Round
 
 _BEYOND = (FSC_EXTABT, *range(FSC_TRANSLATION + 4))
 """Statuses that an abort for an address outside a VM's space may have: external, address size, translation
@@ -55,8 +55,8 @@ def _secure_call(turn: ExpectedState, exit_: Switch, world: VmEnvironment) -> No
 def _system_register(turn: ExpectedState, exit_: Switch, injected: bool, gic: bool) -> None:
     access = contract.system_access(exit_.esr, gic)
     expected = access.expected
-    untold = exit_.forged and access.row is not None and access.row.name in TIMERS
-    if expected is ExpectedResult.UNDEFINED or (injected and (expected is ExpectedResult.EITHER or untold)):
+    either = access.may_be_undefined(forged=bool(exit_.forged))
+    if expected is ExpectedResult.UNDEFINED or (injected and either):
         _undefined(turn, exit_)
         return
     index = INDEX[access.row.name] if expected is ExpectedResult.STATE and access.row is not None else None
@@ -139,8 +139,7 @@ def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
     world = round_.world
     slot = world.slot(exit_.page)
     if is_beyond(exit_, world) and IGNORES_SIZE not in turn.errata:
-        went_out = any(user.code == EXIT_MMIO for user in round_.userspace_exits)
-        if not round_.action.inject or round_.action.outcome == USER_INJECTED or went_out:
+        if not round_.action.inject or round_.action.outcome == USER_INJECTED or round_.reported_mmio:
             return "an address beyond the guest's physical address space"
         # The kind of fault is not specified; it is an abort, with the virtual address in FAR_EL1 (Arm ARM D17.2.40).
         turn.values[:] = contract.abort_state(exit_)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from harness.arch import exceptions, exits
 from harness.arch.exits import DABT, EXCEPTION_TRAP
-from harness.arch.sysregs import TIMERS, ExpectedResult
+from harness.arch.sysregs import ExpectedResult
 from harness.guest.debug_stops import STOPS
 from harness.protocol import OP_ABORT, OP_SERROR
 from harness.relations import contract, forged_exits
@@ -96,8 +96,7 @@ def _of_system_register(exit_: Switch, world: VmEnvironment) -> frozenset[str] |
     access = contract.system_access(exit_.esr, world.gic)
     if access.expected is ExpectedResult.UNDEFINED:
         return INJECT if world.has_no_optional_feature else None
-    untold = exit_.forged and access.row is not None and access.row.name in TIMERS
-    return _EITHER if access.expected is ExpectedResult.EITHER or untold else RESUME
+    return _EITHER if access.may_be_undefined(forged=bool(exit_.forged)) else RESUME
 
 
 def _of_abort(round_: Round, exit_: Switch) -> frozenset[str] | None:

@@ -16,10 +16,10 @@ from harness.gic.distributor import Gic
 from harness.gic.registers import PRIVATE, SGIS
 from harness.guest.debug_stops import class_of
 from harness.layout import CONTEXTS, GIC_INTERRUPTS, GIC_MACHINE
-from harness.protocol import OP_GIC_LINE, OP_RESET
+from harness.protocol import MMIO_WRITE, OP_GIC_LINE, OP_RESET
 from harness.relations import contract, gic_list_registers
 from harness.relations.divergence import Divergence, Unchecked
-from harness.relations.mmio import WRITE, expected_mmio_exit
+from harness.relations.mmio import expected_mmio_exit
 from harness.trace import psci
 from harness.trace.environment import WORLDS
 from harness.trace.events import ENTRY, EXIT, Event, Host, Lists, Switch
@@ -86,7 +86,7 @@ class GicMonitor:
             if value is None:
                 self._reads[index] = self._gic.read(address, length)
             else:
-                self._gic.write(address, length & ~WRITE, value)
+                self._gic.write(address, length & ~MMIO_WRITE, value)
         elif kind == "SYS64":
             self._system_register(index, exit_, vcpu)
         elif (call := psci.called_on(exit_)) is not None and call.target < len(self._vcpu):

@@ -10,6 +10,7 @@ from harness.arch import exceptions, exits
 from harness.arch.exceptions import is_big_endian
 from harness.arch.exits import DABT
 from harness.arch.registers import MASK64
+from harness.protocol import MMIO_WRITE
 from harness.relations import contract
 from harness.relations.divergence import Divergence
 from harness.relations.errata import LOSES_SIGN
@@ -17,9 +18,6 @@ from harness.relations.expected_state import ExpectedState, skip
 from harness.trace.environment import SCENARIO_VM, VmEnvironment
 from harness.trace.events import Switch
 from harness.trace.rounds import EXIT_MMIO, Round
-
-WRITE = 0x100
-"""Mark of a write in the record's ``mmio_len`` (harness/protocol.py)."""
 
 
 def expected_mmio_exit(exit_: Switch) -> tuple[int, int, int | None]:
@@ -36,7 +34,7 @@ def expected_mmio_exit(exit_: Switch) -> tuple[int, int, int | None]:
     value = 0 if register == 31 else exit_.values[register] & ((1 << 8 * size) - 1)
     if exceptions.is_big_endian(exit_.values):
         value = int.from_bytes(value.to_bytes(size, "little"), "big")
-    return address, size | WRITE, value
+    return address, size | MMIO_WRITE, value
 
 
 def mmio_exit_of(round_: Round) -> Switch | None:
@@ -62,8 +60,8 @@ def _compare(round_: Round, exit_: Switch, reported: Switch) -> Iterator[Diverge
         yield Divergence("host", "mmio_addr", address, reported.mmio_addr, *where)
     if reported.mmio_len != length:
         yield Divergence("host", "mmio_len", length, reported.mmio_len, *where)
-    elif data is not None and (seen := reported.mmio_data & ((1 << 8 * (length & ~WRITE)) - 1)) != data:
-        yield Divergence("host", "mmio_data", data, seen, *where)
+    elif data is not None and reported.mmio_bytes != data:
+        yield Divergence("host", "mmio_data", data, reported.mmio_bytes, *where)
 
 
 def mmio_data(exit_: Switch, data: int, at: Sequence[int] = ()) -> int | None:

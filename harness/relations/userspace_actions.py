@@ -27,7 +27,7 @@ from harness.relations.expected_state import ExpectedState
 from harness.relations.mmio import complete, is_beyond, is_mmio
 from harness.trace.environment import VmEnvironment
 from harness.trace.events import Host, Switch
-from harness.trace.rounds import EXCEPTION, EXIT_MMIO, Round, took_serror
+from harness.trace.rounds import EXCEPTION, Round, took_serror
 
 WRITTEN_WHILE_PENDING = "a register of the exception written while it is pending"
 NOT_REPORTED = "an MMIO access that did not reach userspace"
@@ -115,11 +115,6 @@ class _Actions:
         if exit_ is None or self.round.exit_class != "DABT_LOW" or not DABT["ISV"].get(exit_.esr):
             return False
         return is_mmio(exit_, world) and (IGNORES_SIZE in self.turn.errata or not is_beyond(exit_, world))
-
-    @property
-    def _reported(self) -> bool:
-        """Whether userspace got a KVM_EXIT_MMIO."""
-        return any(user.code == EXIT_MMIO for user in self.round.userspace_exits)
 
     def _ran_after_asking(self) -> bool:
         """Whether KVM_RUN was called between an exception that userspace asked for and the entry (``OP_FINISH``).
@@ -259,7 +254,7 @@ class _Actions:
             return ""
         if self.either_vector:
             return WRITTEN_WHILE_PENDING
-        if self.access and self._reported:
+        if self.access and self.round.reported_mmio:
             # Userspace has done the access: its completion comes first (KVM API 5, KVM_EXIT_MMIO).
             if SERROR_UNDOES not in turn.errata:
                 self._complete()
@@ -276,7 +271,7 @@ class _Actions:
             self.turn.take(exceptions.take_exception(tuple(self.turn.values)))
             return ""
         if self.access:
-            if not self._reported:
+            if not self.round.reported_mmio:
                 return NOT_REPORTED
             self._complete()
         return ""

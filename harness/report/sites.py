@@ -20,6 +20,7 @@ from harness.guest.instruction_fetch import is_call, word_at
 from harness.layout import CODE, PROTECTED_VCPUS, REGIONS, VECTORS
 from harness.model.prediction import Prediction
 from harness.model.replay import predict
+from harness.protocol import MMIO_WRITE
 from harness.report.esr import Syndrome, decode
 from harness.scenario import memory_slots
 from harness.scenario.code_layout import code_of, placed
@@ -35,7 +36,6 @@ WITHOUT_COLUMN = frozenset({"save", "host", "flush", "sync"})
 RUN_COLUMNS = ("entry", "expected", "observed")
 _ONE_REG: Mapping[int, str] = {r.one_reg: r.name for r in registers.STATE}
 _OP_NAMES: Mapping[int, str] = {number: name for name, (number, _) in protocol.OPS.items()}
-_MMIO_WRITE = 1 << 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def user_sentence(user: Switch) -> str:
     """Say why KVM_RUN came back."""
     reason = exits.KVM_EXIT_REASONS.get(user.code, f"exit reason {user.code}")
     if reason == "MMIO":
-        size, write = user.mmio_len & 0xFF, bool(user.mmio_len & _MMIO_WRITE)
+        size, write = user.mmio_size, bool(user.mmio_len & MMIO_WRITE)
         data = f" of {user.mmio_bytes:#x}" if write else ""
         return f"KVM_RUN returned MMIO: {'write' if write else 'read'}{data}, {size} bytes at {user.mmio_addr:#x}"
     if reason == "DEBUG" and not user.error:

@@ -68,9 +68,14 @@ class Switch(NamedTuple):
         return self.page | self.far & 0xFFF
 
     @property
+    def mmio_size(self) -> int:
+        """The bytes of an MMIO access: ``mmio_len`` without the mark of a write."""
+        return self.mmio_len & protocol.MMIO_WRITE - 1
+
+    @property
     def mmio_bytes(self) -> int:
         """The data of an MMIO access: the bytes that it has, of which the record holds more (KVM API 5)."""
-        return self.mmio_data & (1 << 8 * (self.mmio_len & 0xFF)) - 1
+        return self.mmio_data & (1 << 8 * self.mmio_size) - 1
 
     @property
     def debugged(self) -> bool:

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from harness.layout import CONTEXTS, PROTECTED_NAMES
+from harness.protocol import MMIO_WRITE
 from harness.scenario.code_layout import Placed, placed
 from harness.scenario.requirements import context_named, first_context
 from harness.scenario.scenario import MMIO_DATA, Expect, Scenario
 from harness.trace.events import EXIT, USER, Event, Host, Switch, Trace
-
-MMIO_WRITE = 0x100
-"""Mark of a write in the record's ``mmio_len`` (harness/protocol.py)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,11 @@ class Round:
         return _wide(self.exit)
 
     @property
+    def reported_mmio(self) -> bool:
+        """Whether userspace got a KVM_EXIT_MMIO."""
+        return any(user.code == EXIT_MMIO for user in self.userspace_exits)
+
+    @property
     def in_kernel(self) -> bool:
         """Whether KVM emulated the access itself, whatever exception userspace asked for after it."""
         if self.action.outcome != USER_INJECTED:
