@@ -39,12 +39,13 @@ def _export(args: Args) -> int:
     """Write what was asked for; errors are raised for the caller to show."""
     if args.mail or args.selftest:
         return _hand_over(args)
-    from fuzz.store.kept_findings import campaigns_finding, find, open_database
+    from fuzz.store.kept_findings import Explainer, find, open_database, refuse_kept
     from fuzz.triage.export import export_finding
     from harness.report.export import why_no_program
 
-    name = campaigns_finding(args.id)
-    story = find(open_database(args.campaign, args.store), name)
+    explainer = Explainer()
+    refuse_kept(args.id, explainer.kept)
+    story = find(open_database(args.campaign, args.store), args.id, explainer)
     paths = export_finding(story, args.out)
     has_program = any(path.suffix == ".c" for path in paths)
     why = None if has_program else why_no_program(story)

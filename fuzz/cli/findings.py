@@ -95,16 +95,17 @@ def list_command(args: Args) -> int:
 @flag("--trace", help="print each recorded event, too")
 def show_command(args: Args) -> int:
     """Show one; errors are raised for the caller to show."""
-    from fuzz.store.kept_findings import campaigns_finding, find, kept_rows, open_database
+    from fuzz.store.kept_findings import Explainer, find, open_database, refuse_kept
     from fuzz.store.marks import Marks
     from fuzz.triage.findings_text import mark_lines, show
 
-    name = campaigns_finding(args.id)
+    explainer = Explainer()
+    refuse_kept(args.id, explainer.kept)
     database = open_database(args.campaign, args.store)
-    story = find(database, name)
+    story = find(database, args.id, explainer)
     if not _for_machines("findings show", args, (story,)):
         style, marks = style_of(sys.stdout, os.environ), Marks(database).all()
-        errata = [row for row in kept_rows() if row.id in story.like]
+        errata = [row for row in explainer.kept if row.id in story.like]
         lines = show(story, style, str(args.campaign), errata, trace=args.trace)
         print(as_called("\n".join((*lines, *mark_lines(marks.get(story.id))))))
     return ExitStatus.OK
@@ -127,7 +128,6 @@ def _for_machines(name: str, args: Args, found: Sequence[Story], unreadable: Seq
 
 
 def _list(args: Args, kept: Contents, style: Style) -> Iterator[str]:
-    from fuzz.store.kept_findings import kept_rows
     from fuzz.store.marks import Mark
     from fuzz.triage.problems_text import errata_text, problems_text
     from harness.report.problem_data import errata_of, problems_of
@@ -140,7 +140,7 @@ def _list(args: Args, kept: Contents, style: Style) -> Iterator[str]:
         and args.assignee in (None, marks.get(problem.id, Mark()).assignee)
     ]
     yield from problems_text(problems, marks, style, out_words(args.campaign))
-    words = {row.id: row.does for row in kept_rows()}
+    words = {row.id: row.does for row in kept.rows}
     yield from errata_text(errata_of(found), words, style)
     flaky = sum(not story.kept.confirmed for story in found)
     if flaky:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -39,20 +39,24 @@ def open_database(out: Path, url: str | None) -> Database:
     return Database(url or default_url(out))
 
 
-def kept_rows() -> tuple[Regression, ...]:
-    """Return the findings of stock kernels that the project keeps: divergences, crashes and alarms.
+def kept_files() -> Mapping[Path, tuple[Regression, ...]]:
+    """Return the findings of stock kernels that the project keeps, by the folder that has their scenarios.
 
     InputError: one of their files is none.
     """
-    return load_regressions(KEPT, CRASHES, ALARMS)
+    return {path.parent: load_regressions(path) for path in (KEPT, CRASHES, ALARMS)}
 
 
-def campaigns_finding(name: str) -> str:
-    """Return a name that is to be a campaign's finding's.  InputError: it is that of a kept finding."""
-    if any(row.id == name for row in kept_rows()):
+def kept_rows() -> tuple[Regression, ...]:
+    """Return them all: divergences, crashes and alarms.  InputError: one of their files is none."""
+    return tuple(row for rows in kept_files().values() for row in rows)
+
+
+def refuse_kept(name: str, rows: Iterable[Regression]) -> None:
+    """InputError: a name that is to be a campaign's finding's is that of a kept one."""
+    if any(row.id == name for row in rows):
         words = "a kept finding, of no campaign: export takes it with --mail or --selftest; docs/findings.md shows it"
         raise InputError(name, None, words)
-    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +64,14 @@ class Contents:
     """What a database has of findings; ``stories`` confirmed ones first, ``marks`` by the finding's id.
 
     ``examples`` are the scenarios of each confirmed finding that differ in what they show first.  ``unreadable`` are
-    the rows that are in none of these.
+    the rows that are in none of these.  ``rows`` are the kept findings that they were compared with.
     """
 
     stories: tuple[Story, ...]
     examples: Mapping[str, tuple[Example, ...]]
     marks: Mapping[str, Mark]
     unreadable: tuple[Unreadable, ...]
+    rows: tuple[Regression, ...]
 
 
 class Explainer:
@@ -95,9 +100,11 @@ def _cpu(kept: Kept) -> Cpu | None:
         return None
 
 
-def read_stories(*shelves: Store) -> tuple[tuple[Story, ...], tuple[Unreadable, ...]]:
+def read_stories(
+    *shelves: Store, explainer: Explainer | None = None
+) -> tuple[tuple[Story, ...], tuple[Unreadable, ...]]:
     """Return the findings of shelves, and the rows that cannot be read.  InputError: the database cannot be read."""
-    explainer = Explainer()
+    explainer = explainer or Explainer()
     found: list[Story] = []
     others: list[Unreadable] = []
     for store in shelves:
@@ -116,15 +123,15 @@ def read_stories(*shelves: Store) -> tuple[tuple[Story, ...], tuple[Unreadable, 
 
 def contents(database: Database) -> Contents:
     """Return all that can be read.  InputError: the database cannot be read at all, or no finding in it."""
-    confirmed = Store(database, FINDINGS)
-    stories, unreadable = read_stories(confirmed, Store(database, FLAKY))
+    confirmed, explainer = Store(database, FINDINGS), Explainer()
+    stories, unreadable = read_stories(confirmed, Store(database, FLAKY), explainer=explainer)
     if unreadable and not stories:
         first, *others = unreadable
         more = f"; {len(others)} more cannot be read, and no finding can" if others else ""
         raise InputError(database.url, None, f"{first}{more}")
     examples, no_examples = confirmed.sound_examples()
     marks, no_marks = Marks(database).sound()
-    return Contents(stories, examples, marks, (*unreadable, *no_examples, *no_marks))
+    return Contents(stories, examples, marks, (*unreadable, *no_examples, *no_marks), explainer.kept)
 
 
 def stories(database: Database) -> tuple[Story, ...]:
@@ -132,7 +139,7 @@ def stories(database: Database) -> tuple[Story, ...]:
     return read_stories(Store(database, FINDINGS), Store(database, FLAKY))[0]
 
 
-def find(database: Database, id_: str) -> Story:
+def find(database: Database, id_: str, explainer: Explainer | None = None) -> Story:
     """Return the one finding whose id is, or begins or ends with, ``id_``.  InputError: none or several."""
     places = [(shelf, each) for shelf in (FINDINGS, FLAKY) for each in Store(database, shelf).ids()]
     exact = [place for place in places if place[1] == id_]
@@ -143,12 +150,12 @@ def find(database: Database, id_: str) -> Story:
         names = ", ".join(each for _, each in found[:5])
         raise InputError(id_, None, f"several findings begin like this: {names}" if found else "no such finding")
     shelf, name = found[0]
-    return story_of(Store(database, shelf), name)
+    return story_of(Store(database, shelf), name, explainer)
 
 
-def story_of(store: Store, id_: str) -> Story:
+def story_of(store: Store, id_: str, explainer: Explainer | None = None) -> Story:
     """Read and explain one finding.  InputError: it cannot be read."""
-    return _story(store.entry(id_), store.texts(id_), Explainer())[0]
+    return _story(store.entry(id_), store.texts(id_), explainer or Explainer())[0]
 
 
 def _row(entry: Entry, text: str = "") -> str:

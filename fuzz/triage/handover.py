@@ -6,14 +6,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from fuzz.paths import ALARMS, CRASHES, KEPT, SHOWN
-from fuzz.store.kept_findings import kept_rows
+from fuzz.paths import ALARMS, KEPT, SHOWN
+from fuzz.store.kept_findings import kept_files, kept_rows
 from harness.errors import InputError
 from harness.findings.checked import CheckResult, signature
 from harness.findings.finding import difference, is_member, place_text
-from harness.findings.regressions import Regression, load_regressions
+from harness.findings.regressions import Regression
 from harness.handover.letter import Command, Letter, of_erratum, of_story
 from harness.handover.mail import mail_text
 from harness.handover.selftest import About, build_commands, file_name, selftest, why_no_selftest
@@ -31,21 +32,35 @@ from harness.vm.config import PROJECT
 class Handover:
     """A finding to hand over: its name, what is kept of it, what a campaign found, and what can be shown of it.
 
-    One of ``row`` and ``story`` is there; ``shown`` is None if there is no scenario.
+    One of ``row`` and ``story`` is there; ``shown`` is None if there is no scenario.  ``rows`` are all kept findings,
+    ``folder`` has the scenarios of ``row``.
     """
 
     name: str
     row: Regression | None
     story: Story | None
     shown: Shown | None
+    rows: tuple[Regression, ...]
+    folder: Path = Path()
+
+    @property
+    def file(self) -> str:
+        """Where the first scenario of the kept finding is in a checkout, without the end of its name."""
+        assert self.row is not None
+        return self.file_of(self.row.scenarios[0])
+
+    def file_of(self, scenario: str) -> str:
+        """Return where a scenario of the kept finding is in a checkout, without the end of its name."""
+        return (self.folder / scenario).relative_to(PROJECT).as_posix()
 
 
 def kept_handover(name: str) -> Handover | None:
     """Return the kept finding of a name, None if none is called so.  InputError: a file of the project is damaged."""
-    for path in (KEPT, CRASHES, ALARMS):
-        row = next((row for row in load_regressions(path) if row.id == name), None)
+    files = kept_files()
+    for folder, rows in files.items():
+        row = next((row for row in rows if row.id == name), None)
         if row is not None:
-            return Handover(name, row, None, _kept_shown(row, path.parent))
+            return Handover(name, row, None, _kept_shown(row, folder), tuple(chain(*files.values())), folder)
     return None
 
 
@@ -79,7 +94,7 @@ def story_handover(story: Story) -> Handover:
         finding = story.kept.finding
         checks = log_checks(*finding.signature[:2]) if finding.kind == "alarm" and len(finding.signature) > 1 else ()
         shown = Shown(*origin, scenario, len(scenario.steps), first_context(scenario), checks)
-    return Handover(story.id, None, story, shown)
+    return Handover(story.id, None, story, shown, kept_rows())
 
 
 def _story_shown(story: Story) -> Shown | None:
@@ -107,9 +122,11 @@ Seen = tuple[Origin, Scenario, Trace, CheckResult]
 """A scenario that was run and checked, and where."""
 
 
-def best_shown(row: Regression, seen: Sequence[Seen]) -> Shown | None:
-    """Return what shows a kept finding best, of the runs of its scenarios; None if none shows it."""
-    rows = load_regressions(KEPT)
+def best_shown(row: Regression, rows: Sequence[Regression], seen: Sequence[Seen]) -> Shown | None:
+    """Return what shows a kept finding best, of the runs of its scenarios; None if none shows it.
+
+    ``rows`` are all kept findings: a scenario that shows few of them is better.
+    """
 
     def others(name: str) -> int:
         return sum(name in each.scenarios for each in rows)
@@ -125,12 +142,11 @@ def best_shown(row: Regression, seen: Sequence[Seen]) -> Shown | None:
 
 def letter_of(handover: Handover, out: str) -> Letter:
     """Return what a mail on a finding says; ``out`` is the campaign's directory, empty for the current one."""
-    rows = kept_rows()
     commands = tuple(_commands(handover, out))
     if handover.story is not None:
-        return of_story(handover.story, rows, handover.shown, commands)
+        return of_story(handover.story, handover.rows, handover.shown, commands)
     assert handover.row is not None
-    return of_erratum(handover.row, rows, handover.shown, commands)
+    return of_erratum(handover.row, handover.rows, handover.shown, commands)
 
 
 def mail(handover: Handover, out: str) -> str:
@@ -151,24 +167,14 @@ def _commands(handover: Handover, out: str) -> Iterator[Command]:
             yield Command(_REPLAY, (replay_command(story.kept, out, story.crash),))
         return
     assert row is not None
-    where = _target(row)
-    name = row.scenarios[0]
     if handover.shown is not None:
-        name = handover.shown.name
-        where = handover.shown.target
-    file = _file(row, name)
-    if handover.shown is not None:
+        file, where = handover.file_of(handover.shown.name), handover.shown.target
         yield Command(_REPLAY, (shlex.join(["shadowfuzz", "replay", f"{file}.scn", "--target", where]),))
     else:
-        compiler = f"aarch64-linux-gnu-gcc -static -o {name} {file}.c"
+        name, where = row.scenarios[0], _target(row)
+        compiler = f"aarch64-linux-gnu-gcc -static -o {name} {handover.file}.c"
         record = shlex.join(["shadowfuzz", "recording", "record", "--target", where, "--out", f"{name}.trace", name])
         yield Command("A program that uses /dev/kvm; it needs nothing else:", (compiler, record))
-
-
-def _file(row: Regression, name: str) -> str:
-    """Return where a scenario of a kept finding is in a checkout, without the end of its name."""
-    folder = next(path.parent for path in (KEPT, CRASHES, ALARMS) if row in load_regressions(path))
-    return (folder / name).relative_to(PROJECT).as_posix()
 
 
 _REPLAY = "The scenario on this kernel in QEMU, with shadowfuzz, which found it (in its checkout):"
@@ -188,7 +194,7 @@ def program(handover: Handover) -> tuple[str, str]:
     if handover.shown is None:
         why = "there is no scenario with a trace"
         if handover.row is not None:
-            why = f"what shows it is a program of its own, {_file(handover.row, handover.row.scenarios[0])}.c"
+            why = f"what shows it is a program of its own, {handover.file}.c"
         raise InputError(handover.name, None, f"no selftest: {why}")
     letter = letter_of(handover, "")
     source = next((line for line in letter.why if line.startswith(("Sources: ", "Required: "))), "")

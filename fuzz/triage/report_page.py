@@ -15,7 +15,7 @@ from fuzz.campaign.parent import RUN
 from fuzz.corpus.coverage_survey import possible_decisions
 from fuzz.paths import KNOWN_DIR
 from fuzz.store.database import Database
-from fuzz.store.kept_findings import contents, kept_rows
+from fuzz.store.kept_findings import contents
 from fuzz.store.runs import History
 from fuzz.triage.report_site import Site
 from harness.findings.known_divergences import Catalogue
@@ -74,13 +74,12 @@ def book_of(database: Database, campaign: Path | None = None) -> Book:
     possible = {decision for level in levels for decision in _possible(level)}
     made = datetime.now(UTC).isoformat(timespec="seconds")
     version = importlib.metadata.version("shadowfuzz")
-    rows = kept_rows()
     return Book(
         *(made, version, found, runs, known_hits(entries, runs), branches(runs, possible)),
         problems=problems_of(found, kept.examples),
         errata=errata_of(found),
-        errata_words={row.id: row.does for row in rows},
-        releases={row.id: row.releases for row in rows},
+        errata_words={row.id: row.does for row in kept.rows},
+        releases={row.id: row.releases for row in kept.rows},
         said={id_: Said(mark.status, mark.assignee, mark.note) for id_, mark in kept.marks.items()},
         out="" if campaign is None else str(campaign),
         unreadable=tuple(map(str, (*kept.unreadable, *no_runs))),

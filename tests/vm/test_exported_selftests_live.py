@@ -117,7 +117,7 @@ def test_keep_what_is_shown() -> None:
     for row in FINDINGS:
         targets = row.targets or (ELSEWHERE,)
         runs = [seen[target][name] for target in targets for name in row.scenarios if name in seen[target]]
-        shown = best_shown(row, runs)
+        shown = best_shown(row, FINDINGS, runs)
         assert shown is not None, row.id
         found[row.id] = shown
     SHOWN.write_text(to_json(found))
