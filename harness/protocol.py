@@ -115,7 +115,9 @@ OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
 OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE, OP_GIC_LINE, OP_HELD = (
     OPS[name][0] for name in ("set", "reset", "abort", "serror", "irq_line", "finish", "write", "gic_line", "held")
 )
-OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT = (OPS[name][0] for name in ("debug", "breakpoint", "watchpoint"))
+DEBUG_STEPS = ("debug", "breakpoint", "watchpoint")
+"""Steps of KVM_SET_GUEST_DEBUG, and their operations."""
+OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT = (OPS[name][0] for name in DEBUG_STEPS)
 DEBUG_OPS = frozenset({OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT})
 """Operations of KVM_SET_GUEST_DEBUG."""
 

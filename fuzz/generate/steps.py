@@ -12,6 +12,7 @@ from fuzz.generate.values import Weights, bits, register_value
 from harness.arch.a64 import ACCESS_FORMS, ACCESS_MNEMONICS, AccessForm
 from harness.arch.sysregs import READABLE, SYSREGS, WRITABLE, ExpectedResult
 from harness.layout import CONTEXT_NAMES, PROTECTED_NAMES
+from harness.protocol import DEBUG_STEPS
 from harness.scenario.scenario import Step, slot_step
 from harness.scenario.steps import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Operand
 
@@ -22,7 +23,7 @@ OFFSETS = Weights((0, 70.0), (1, 10.0), (2, 5.0), (0xFFF, 5.0), (0x800, 5.0), (0
 _WEIGHTS: dict[str, float] = {
     **{"hvc": 25.0, "wfi": 4.0, "wfe": 4.0, "br": 2.0, "set": 8.0, "complete": 3.0, "reset": 0.5},
     **{"smc": 4.0, "mrs": 6.0, "msr": 4.0, "forge": 0.1, "vcpu": 0.2, "gic_line": 0.2},
-    **dict.fromkeys(("slot", "drop_slot", "debug", "breakpoint", "watchpoint"), 0.1),
+    **dict.fromkeys(("slot", "drop_slot", *DEBUG_STEPS), 0.1),
     **dict.fromkeys(ACCESS_MNEMONICS, 40.0 / len(ACCESS_MNEMONICS)),
 }
 STEP_WEIGHTS: Weights[str] = Weights(*((k.keyword, _WEIGHTS.get(k.keyword, 0.7)) for k in STEP_KINDS))

@@ -200,6 +200,14 @@ def new_text(count: int) -> str:
     return f"{count or 'none'} of them {NEW}"
 
 
+def modes_by_spans(releases: Mapping[str, Sequence[str]]) -> Mapping[tuple[str, ...], list[str]]:
+    """Return ``releases`` of a kept finding the other way round: the modes of KVM that have the same stretches."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for mode, spans in releases.items():
+        found.setdefault(tuple(spans), []).append(mode)
+    return found
+
+
 def load_regressions(*paths: Path) -> tuple[Regression, ...]:
     """Return the findings of each ``expected.toml``; none of a missing file.  InputError: it is invalid."""
     return tuple(row for path in paths for row in _load(path))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from harness.coverage.exercised_rules import rules_at
-from harness.findings.regressions import Regression
+from harness.findings.regressions import Regression, modes_by_spans
 from harness.findings.release_history import sentences
 from harness.findings.verdict import rate_text, together
 from harness.handover.shown import Shown, needed_steps, steps_done
@@ -22,7 +22,7 @@ from harness.scenario.requirements import needs_protected
 from harness.scenario.steps import KINDS as STEPS
 from harness.scenario.steps import Actor
 from harness.trace.indexed import index_trace
-from harness.vm.alarms import KINDS
+from harness.vm.alarms import what_is
 from harness.vm.crash import ENDS
 
 
@@ -148,15 +148,13 @@ def _spans(row: Regression, rows: Sequence[Regression], everywhere: bool) -> Ite
     (tests/vm/test_corpus_live.py).  ``everywhere``: no target that has them is good.
     """
     tried = sorted({end for each in rows for end in _ends_of(each)}, key=_version)
-    modes: dict[tuple[str, ...], list[str]] = {}
-    for mode, spans in row.releases.items():
-        modes.setdefault(spans, []).append(MODES[mode])
-    for spans, names in modes.items():
+    for spans, modes in modes_by_spans(row.releases).items():
+        names = ", ".join(MODES[mode] for mode in modes)
         for span in spans:
             first, last = span.split(" to ")
             oldest = ", the oldest tried" if first == tried[0] else ""
             newest = ", the newest tried" if last == tried[-1] else ""
-            yield f"{', '.join(names)}: first bad {first}{oldest}; last bad {last}{newest}"
+            yield f"{names}: first bad {first}{oldest}; last bad {last}{newest}"
     bad = [target for target in TARGETS if target in row.targets]
     if not row.releases and (bad or row.elsewhere):
         yield f"bad: {', '.join(map(without_targets, bad or [row.elsewhere]))}"
@@ -220,8 +218,7 @@ def _ends(row: Regression) -> Iterator[str]:
         if kind in ENDS:
             yield f"required: the host runs on; observed: {ENDS[kind]} in {where}"
         else:
-            what = next((alarm.what for alarm in KINDS if alarm.name == kind), kind)
-            yield f"log of the host's kernel: required no complaint, observed: {what} in {where}"
+            yield f"log of the host's kernel: required no complaint, observed: {what_is(kind)} in {where}"
 
 
 def _story_values(story: Story) -> Iterator[str]:

@@ -26,18 +26,18 @@ from harness.handover.selftest_steps import (
     home,
     register_id,
     slot_arguments,
-    slot_of,
     why_not,
 )
-from harness.handover.shown import DEBUGS, Check, Done, Shown, last_run, needed_steps, reads_of
+from harness.handover.shown import Check, Done, Shown, last_run, needed_steps, reads_of
 from harness.handover.words import mode_of, without_targets
 from harness.layout import CODE, CONTEXTS, DATA, GIC_INTERRUPTS, GIC_MACHINE, GICD, GICR, NISV_MACHINE, VECTORS
+from harness.protocol import DEBUG_STEPS
 from harness.report.terminal import printable
 from harness.scenario.agent_operations import shaping
 from harness.scenario.code_layout import base_of
 from harness.scenario.memory_slots import IPA_LIMIT
 from harness.scenario.requirements import first_context
-from harness.scenario.scenario import Scenario, format_step
+from harness.scenario.scenario import Scenario, format_step, slot_of
 
 NAP_US, NAPS = 50_000, 20
 """How long the guest may sleep or spin before it is taken back, in microseconds; so often it is sent on."""
@@ -169,7 +169,7 @@ def _features(scenario: Scenario) -> frozenset[str]:
     stops = any(step.kind == "mp_state" for step in scenario.steps)
     if stops or any(number in calls for number in numbers for calls in _POWER):
         found.add("power")
-    if any(step.kind in DEBUGS for step in scenario.steps):
+    if any(step.kind in DEBUG_STEPS for step in scenario.steps):
         found.add("debug")
     return frozenset(found)
 
@@ -229,7 +229,7 @@ def _declarations(shown: Shown, done: tuple[Done, ...], machines: list[int]) -> 
     yield f"struct kvm_vm {', '.join(f'*{_vm(machine)}' for machine in machines)};"
     vcpus = [context for machine in machines for context in _members(machine)]
     yield f"struct kvm_vcpu {', '.join(f'*{_vcpu(context)}' for context in vcpus)};"
-    if any(each.step.kind in DEBUGS for each in done):
+    if any(each.step.kind in DEBUG_STEPS for each in done):
         yield "struct kvm_guest_debug debug = { 0 };"
     yield from (f"uint64_t {check.register};" for check in shown.checks if check.how == "same")
     if any(check.how == "log" for check in shown.checks):

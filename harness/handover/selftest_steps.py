@@ -12,9 +12,8 @@ from harness.arch import debug_registers, exceptions
 from harness.arch.registers import BY_NAME, Group
 from harness.handover.shown import Done
 from harness.layout import CODE, CONTEXTS, PROTECTED_MACHINE
-from harness.scenario import memory_slots
 from harness.scenario.memory_slots import Slot
-from harness.scenario.scenario import Step, format_step
+from harness.scenario.scenario import format_step, slot_of
 from harness.scenario.steps import BREAKS_AT, MP_STATES, WATCHES
 
 _NO_STEP: Mapping[str, str] = MappingProxyType(
@@ -84,14 +83,6 @@ def code_of(done: Done, vcpu: str, *, once: bool = False) -> Code:
 def home(address: int) -> str:
     """Return where the host has a piece of the guest's memory, by its address in the default layout."""
     return f"ram + {address - CODE.base:#x}"
-
-
-def slot_of(step: Step) -> Slot:
-    """Return what a step ``slot`` or ``drop_slot`` asks for."""
-    if step.kind == "drop_slot":
-        return memory_slots.gone(int(step.args[0]))
-    number, kind, base, size, where = step.args
-    return Slot(int(number), str(kind), int(base), int(size), int(where))
 
 
 def slot_arguments(slot: Slot, vm: str) -> str:

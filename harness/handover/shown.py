@@ -19,6 +19,7 @@ from harness.arch.registers import BY_NAME
 from harness.errors import InputError
 from harness.findings.checked import CheckResult
 from harness.layout import CONTEXTS, VECTORS
+from harness.protocol import DEBUG_STEPS
 from harness.relations.divergence import Divergence
 from harness.report.sites import place_of
 from harness.scenario.code_layout import placed
@@ -26,7 +27,7 @@ from harness.scenario.requirements import context_named, first_context
 from harness.scenario.scenario import Scenario, Step, format_scenario, instruction
 from harness.trace.events import USER, Switch, Trace
 from harness.trace.indexed import index_trace
-from harness.vm.alarms import KINDS
+from harness.vm.alarms import what_is
 
 Value = int | str
 FORMAT = 1
@@ -268,12 +269,7 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*")
 
 def log_checks(kind: str, function: str) -> tuple[Check, ...]:
     """Return the check of a complaint of the host's kernel (:mod:`harness.vm.alarms`); none if it names no function."""
-    what = next((row.what for row in KINDS if row.name == kind), kind)
-    return (Check("log", function, "no complaint", what),) if _FUNCTION.fullmatch(function) else ()
-
-
-DEBUGS = frozenset({"debug", "breakpoint", "watchpoint"})
-"""Steps of KVM_SET_GUEST_DEBUG."""
+    return (Check("log", function, "no complaint", what_is(kind)),) if _FUNCTION.fullmatch(function) else ()
 
 
 def simplest(found: Iterable[Shown], others: Callable[[str], int] = lambda name: 0) -> Shown | None:
@@ -284,7 +280,7 @@ def simplest(found: Iterable[Shown], others: Callable[[str], int] = lambda name:
 
     def rank(shown: Shown) -> tuple[bool, bool, int, int, int, str]:
         steps = needed_steps(shown)
-        debugged = any(each.step.kind in DEBUGS for each in steps)
+        debugged = any(each.step.kind in DEBUG_STEPS for each in steps)
         return (not shown.checks, debugged, others(shown.name), len(steps), len(shown.scenario.registers), shown.name)
 
     return min(found, key=rank, default=None)

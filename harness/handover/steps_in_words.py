@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from harness.layout import CONTEXTS
+from harness.layout import CONTEXTS, GIC_MACHINE, NISV_MACHINE, PROTECTED_MACHINE
 from harness.scenario.scenario import Scenario, Step, format_step
 from harness.scenario.steps import KINDS, Actor
 
+_MACHINES: Mapping[int, str] = MappingProxyType(
+    {PROTECTED_MACHINE: "the protected VM", GIC_MACHINE: "the VM with a GICv3", NISV_MACHINE: "the second VM"}
+)
 _LINES: Mapping[str, str] = MappingProxyType({"spi": "SPI", "ppi": "PPI"})
 
 
 def _vcpu(name: str) -> str:
     machine = next(context.machine for context in CONTEXTS if context.name == name)
-    kind = {3: "the protected VM", 4: "the VM with a GICv3", 2: "the second VM"}.get(machine, "the first VM")
-    return f"vCPU {name.rpartition('.')[2]} of {kind} from here on"
+    return f"vCPU {name.rpartition('.')[2]} of {_MACHINES.get(machine, 'the first VM')} from here on"
 
 
 _WORDS: Mapping[str, Callable[..., str]] = MappingProxyType(

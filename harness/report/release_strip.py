@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from harness.findings.regressions import modes_by_spans
 from harness.findings.release_history import CANNOT, SHOWS, Asked
 from harness.report.html_markup import Markup, el, put
 
@@ -30,7 +31,7 @@ def ends_of(axis: Sequence[Version]) -> tuple[str, str]:
 def strip(releases: Mapping[str, Sequence[str]], axis: Sequence[Version]) -> Markup:
     """Return the strip of a kept finding: its ``releases`` by mode of KVM, on an axis from :func:`axis_of`."""
     parts = []
-    for spans, modes in _by_spans(releases).items():
+    for spans, modes in modes_by_spans(releases).items():
         bars = []
         for ends in map(_ends, spans):
             inside = [axis.index(end) for end in ends if end in axis]
@@ -48,13 +49,6 @@ def history_strip(asked: Sequence[Asked]) -> Markup:
     bars = [(i * size, (i + 1) * size, class_of.get(each.answer, "clean")) for i, each in enumerate(asked)]
     shown = sum(each.answer == SHOWS for each in asked)
     return el("div", _picture(bars, f"{shown} of {len(asked)} kernels show it"), class_="strip")
-
-
-def _by_spans(releases: Mapping[str, Sequence[str]]) -> Mapping[tuple[str, ...], list[str]]:
-    found: dict[tuple[str, ...], list[str]] = {}
-    for mode, spans in releases.items():
-        found.setdefault(tuple(spans), []).append(mode)
-    return found
 
 
 def _ends(span: str) -> tuple[Version, ...]:

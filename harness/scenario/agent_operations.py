@@ -9,7 +9,7 @@ from harness import protocol
 from harness.arch import debug_registers
 from harness.arch.registers import BY_NAME
 from harness.scenario import memory_slots
-from harness.scenario.scenario import Scenario, Step, slot_step
+from harness.scenario.scenario import Scenario, Step, slot_of, slot_step
 from harness.scenario.steps import BREAKS_AT, MP_STATES, WATCHES
 
 
@@ -37,10 +37,8 @@ def host_arguments(step: Step) -> tuple[int, int]:
             return MP_STATES[name], 0
         case "write", (int(address), int(value)):
             return address, value
-        case "slot", (int(number), str(kind), int(base), int(size), int(home)):
-            return memory_slots.pack(memory_slots.Slot(number, kind, base, size, home))
-        case "drop_slot", (int(number),):
-            return memory_slots.pack(memory_slots.gone(number))
+        case (("slot" | "drop_slot"), _):
+            return memory_slots.pack(slot_of(step))
         case "debug", (str(name),):
             return protocol.DEBUG_WAYS[name], 0
         case "breakpoint", (int(number), int(address), str(name)):

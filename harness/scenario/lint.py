@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from harness.arch.a64 import ACCESS_FORMS
 from harness.layout import CONTEXTS, GIC_MACHINE
+from harness.protocol import DEBUG_STEPS
 from harness.scenario.requirements import first_context
 from harness.scenario.scenario import Scenario, Step, format_step, lines_of
 from harness.scenario.steps import KINDS, Actor
@@ -22,8 +23,6 @@ LOADS = frozenset(
     {*(form.mnemonic for form in ACCESS_FORMS if not form.is_store), "ldp", "ldr_post", "ldxr", "ldr_simd"}
 )
 """Guest steps after which a read may be pending."""
-_DEBUG = frozenset({"debug", "breakpoint", "watchpoint"})
-"""Host steps after which any instruction may have an exit."""
 _GIC_VCPUS = frozenset(context.name for context in CONTEXTS if context.machine == GIC_MACHINE)
 _LAST_WINS = {"set": 1, "write": 1, "complete": 0, "forge": 1}
 """Host steps of which the last in a turn counts: so many of their operands say what they write to."""
@@ -78,7 +77,8 @@ def _of_steps(scenario: Scenario) -> Iterator[tuple[int, str]]:
     for turn in _turns(scenario.steps):
         if not debugged:
             yield from _misplaced(scenario.steps, turn)
-        debugged |= any(scenario.steps[index].kind in _DEBUG for index in turn.host)
+        # After these any instruction may have an exit.
+        debugged |= any(scenario.steps[index].kind in DEBUG_STEPS for index in turn.host)
         yield from _overwritten(scenario.steps, turn)
         yield from _for_nothing(scenario.steps, turn)
     yield from _vcpus(scenario)

@@ -38,7 +38,7 @@ from harness.arch.registers import NAMES, Encoding
 from harness.errors import InputError
 from harness.input_file import open_input
 from harness.layout import MAX_STEPS
-from harness.scenario.memory_slots import Slot, collides
+from harness.scenario.memory_slots import Slot, collides, gone
 from harness.scenario.steps import INITIAL, KINDS, SLOT_OPERANDS, VALUE, WORD_ADDRESS, Actor, Arg, Operand
 
 HEADER = "shadowfuzz-scenario 1"
@@ -95,6 +95,14 @@ class Scenario:
 def slot_step(slot: Slot) -> Step:
     """Return the host step that asks for a memory slot."""
     return Step("slot", (slot.number, slot.kind, slot.base, slot.size, slot.home))
+
+
+def slot_of(step: Step) -> Slot:
+    """Return what a step ``slot`` or ``drop_slot`` asks for."""
+    if step.kind == "drop_slot":
+        return gone(int(step.args[0]))
+    number, kind, base, size, home = step.args
+    return Slot(int(number), str(kind), int(base), int(size), int(home))
 
 
 @lru_cache(maxsize=1 << 14)

@@ -105,6 +105,12 @@ INTENDED: tuple[tuple[str, str], ...] = (
 )
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
+
+def what_is(kind: str) -> str:
+    """Return what a kind of alarm is, in words; the name itself where it is none of :data:`KINDS`."""
+    return _BY_NAME[kind].what if kind in _BY_NAME else kind
+
+
 _STAMP = re.compile(r"\[ {0,12}\d{1,10}\.\d{6}\](?:\[ {0,8}[TC]\d{1,10}\])? ?")
 """What the kernel puts before each line (kernel/printk/printk.c print_time, print_caller)."""
 _HEAD = re.compile("|".join(f"(?P<{kind.name}>{kind.pattern})" for kind in KINDS))
