@@ -97,27 +97,25 @@ COMMANDS = Table(
 )
 """What ``shadowfuzz`` has; ``old`` are the flat names of version 0.1, for one release."""
 
-FINDINGS = Group(
+
+def _group(name: str, rows: tuple[Row, ...], about: str, examples: str, default: str = "") -> Group:
+    """A group of commands; ``default`` is the one that is meant if none is named."""
+    status = f"exit status: that of the command; `shadowfuzz {name} COMMAND --help` has it"
+    table = Table({"Commands": rows}, default=default)
+    return Group(name, table, help=about, epilog=f"examples:\n{examples}\n{status}\n")
+
+
+FINDINGS = _group(
     "findings",
-    Table(
-        {
-            "Commands": (
-                Row("list", "fuzz.cli.findings:list_command", "list the problems, and the errata that came back"),
-                Row("show", "fuzz.cli.findings:show_command", "show one finding in full"),
-                Row("set", "fuzz.cli.finding_marks:set_command", "store what you know of a finding"),
-                Row("open", "fuzz.cli.finding_marks:open_command", "show all findings as a page in the browser"),
-                Row(
-                    "export",
-                    "fuzz.cli.export:command",
-                    "write a finding as a scenario, C program, mail or KVM selftest",
-                ),
-            )
-        },
-        default="list",
+    (
+        Row("list", "fuzz.cli.findings:list_command", "list the problems, and the errata that came back"),
+        Row("show", "fuzz.cli.findings:show_command", "show one finding in full"),
+        Row("set", "fuzz.cli.finding_marks:set_command", "store what you know of a finding"),
+        Row("open", "fuzz.cli.finding_marks:open_command", "show all findings as a page in the browser"),
+        Row("export", "fuzz.cli.export:command", "write a finding as a scenario, C program, mail or KVM selftest"),
     ),
-    help="List the findings of a campaign; show, export or mark one.  Without a command: list.",
-    epilog="""\
-examples:
+    "List the findings of a campaign; show, export or mark one.  Without a command: list.",
+    """\
   shadowfuzz findings
       list the problems of out/campaign (what is new, grouped by its probable cause), and the errata that came back
   shadowfuzz findings show d47d8f
@@ -126,136 +124,100 @@ examples:
       write it as files to hand over
 
 An id may be shortened, with or without its kind.
-
-exit status: that of the command; `shadowfuzz findings COMMAND --help` has it
 """,
+    default="list",
 )
-REPORT = Group(
+REPORT = _group(
     "report",
-    Table(
-        {
-            "Commands": (
-                Row("write", "fuzz.cli.report:write", "write all findings as one HTML file"),
-                Row("serve", "fuzz.cli.report:serve", "serve the report live on 127.0.0.1"),
-            )
-        },
-        default="write",
+    (
+        Row("write", "fuzz.cli.report:write", "write all findings as one HTML file"),
+        Row("serve", "fuzz.cli.report:serve", "serve the report live on 127.0.0.1"),
     ),
-    help="Write the findings and runs of a campaign as one page, or serve it.  Without a command: write.",
-    epilog="""\
-examples:
+    "Write the findings and runs of a campaign as one page, or serve it.  Without a command: write.",
+    """\
   shadowfuzz report --out report.html
       write the findings of out/campaign as one file
   shadowfuzz report serve
       show the same page in the browser, made anew for each visit
-
-exit status: that of the command; `shadowfuzz report COMMAND --help` has it
 """,
+    default="write",
 )
-KERNELS = Group(
+KERNELS = _group(
     "kernels",
-    Table(
-        {
-            "Commands": (
-                Row("list", "fuzz.cli.kernels:list_command", "list what the archive offers, and what is in the cache"),
-                Row("fetch", "fuzz.cli.kernels:fetch_command", "fetch kernels with their headers"),
-                Row("config", "fuzz.cli.kernels:config_command", "the configuration that a kernel of your own needs"),
-                Row("matrix", "fuzz.cli.matrix:command", "run scenarios on many targets, one verdict per cell"),
-                Row(
-                    "bisect",
-                    "fuzz.cli.bisect:command",
-                    "find the neighbouring kernels between which a finding appears or disappears",
-                ),
-                Row(
-                    "against",
-                    "fuzz.cli.against:command",
-                    "compare two releases: where two targets' traces of a scenario differ",
-                ),
-            )
-        }
+    (
+        Row("list", "fuzz.cli.kernels:list_command", "list what the archive offers, and what is in the cache"),
+        Row("fetch", "fuzz.cli.kernels:fetch_command", "fetch kernels with their headers"),
+        Row("config", "fuzz.cli.kernels:config_command", "the configuration that a kernel of your own needs"),
+        Row("matrix", "fuzz.cli.matrix:command", "run scenarios on many targets, one verdict per cell"),
+        Row(
+            "bisect",
+            "fuzz.cli.bisect:command",
+            "find the neighbouring kernels between which a finding appears or disappears",
+        ),
+        Row(
+            "against",
+            "fuzz.cli.against:command",
+            "compare two releases: where two targets' traces of a scenario differ",
+        ),
     ),
-    help="List and fetch the arm64 cloud kernels of Debian's archive, and compare what scenarios show on them.",
-    epilog="""\
-examples:
+    "List and fetch the arm64 cloud kernels of Debian's archive, and compare what scenarios show on them.",
+    """\
   shadowfuzz kernels list
       list every kernel that can be a target
   shadowfuzz kernels fetch 7.3 && shadowfuzz replay corpus/seeds --target kvm-nvhe@7.3
       fetch one, and run scenarios on it
   shadowfuzz kernels bisect finding.scn
       find the neighbouring kernels between which a finding appears or disappears
-
-exit status: that of the command; `shadowfuzz kernels COMMAND --help` has it
 """,
 )
-RECORDING = Group(
+RECORDING = _group(
     "recording",
-    Table(
-        {
-            "Commands": (
-                Row("record", "fuzz.cli.record:command", "record every world switch of a program that uses /dev/kvm"),
-                Row("check", "fuzz.cli.check:command", "compare recordings of whole programs with the model, offline"),
-                Row("distil", "fuzz.cli.distil:command", "make scenarios from a recording"),
-            )
-        }
+    (
+        Row("record", "fuzz.cli.record:command", "record every world switch of a program that uses /dev/kvm"),
+        Row("check", "fuzz.cli.check:command", "compare recordings of whole programs with the model, offline"),
+        Row("distil", "fuzz.cli.distil:command", "make scenarios from a recording"),
     ),
-    help="Record programs that use /dev/kvm, compare recordings with the model, make scenarios from them.",
-    epilog="""\
-examples:
+    "Record programs that use /dev/kvm, compare recordings with the model, make scenarios from them.",
+    """\
   shadowfuzz recording record --linux --out boot.trace
       record the boot of a Linux guest
   shadowfuzz recording check boot.trace
       compare it with the model
   shadowfuzz recording distil boot.trace --out seeds
       make scenarios from it
-
-exit status: that of the command; `shadowfuzz recording COMMAND --help` has it
 """,
 )
-CORPUS = Group(
+CORPUS = _group(
     "corpus",
-    Table(
-        {
-            "Commands": (
-                Row("coverage", "fuzz.cli.coverage:command", "show what a corpus reaches of KVM's code and the model"),
-                Row("reach", "fuzz.cli.reach:command", "count steps by exits by relations by targets"),
-                Row("cmin", "fuzz.cli.cmin:command", "fewer, simpler scenarios with the same coverage"),
-            )
-        }
+    (
+        Row("coverage", "fuzz.cli.coverage:command", "show what a corpus reaches of KVM's code and the model"),
+        Row("reach", "fuzz.cli.reach:command", "count steps by exits by relations by targets"),
+        Row("cmin", "fuzz.cli.cmin:command", "fewer, simpler scenarios with the same coverage"),
     ),
-    help="Measure what scenarios reach, and make a corpus smaller.",
-    epilog="""\
-examples:
+    "Measure what scenarios reach, and make a corpus smaller.",
+    """\
   shadowfuzz corpus coverage out/campaign/corpus
       show what a campaign reached of KVM's own code
   shadowfuzz corpus reach
       count which steps, exits and relations the project's scenarios exercise
   shadowfuzz corpus cmin out/campaign/corpus --out out/small
       keep fewer scenarios with the same coverage
-
-exit status: that of the command; `shadowfuzz corpus COMMAND --help` has it
 """,
 )
-BENCH = Group(
+BENCH = _group(
     "bench",
-    Table(
-        {
-            "Commands": (
-                Row("exits", "fuzz.cli.bench:command", "measure exits per second: raw, recorded, checked"),
-                Row("trial", "fuzz.cli.trial:command", "compare the guides of a campaign; write a page and a plot"),
-            )
-        },
-        default="exits",
+    (
+        Row("exits", "fuzz.cli.bench:command", "measure exits per second: raw, recorded, checked"),
+        Row("trial", "fuzz.cli.trial:command", "compare the guides of a campaign; write a page and a plot"),
     ),
-    help="Measure how fast the fuzzer is, and what guidance by coverage gives.  Without a command: exits.",
-    epilog="""\
-examples:
+    "Measure how fast the fuzzer is, and what guidance by coverage gives.  Without a command: exits.",
+    """\
   shadowfuzz bench --quick
       measure the rates of the three modes, two seconds each
   shadowfuzz bench trial --runs 5 --seconds 60 --out docs
       compare campaigns with and without guidance by KVM's code
-
-exit status: that of the command; `shadowfuzz bench COMMAND --help` has it
 """,
+    default="exits",
 )
 GROUPS = (FINDINGS, REPORT, KERNELS, RECORDING, CORPUS, BENCH)
 
