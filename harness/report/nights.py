@@ -7,7 +7,7 @@ there is nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,16 +38,28 @@ class Night:
     clusters: Change | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """Names of one kind in the run before, and in any run before."""
+
+    last: frozenset[str]
+    ever: frozenset[str]
+
+
 def nights_of(runs: Iterable[Run]) -> tuple[Night, ...]:
     """Return the runs that ended, the oldest first, each compared with those before it on the same target."""
-    before: dict[tuple[str, ...], list[Run]] = {}
+    before: dict[tuple[tuple[str, ...], str], _Before] = {}
     nights = []
     for run in runs:
         if run.summary is None:
             continue
-        earlier = before.setdefault(_subject(run), [])
-        nights.append(Night(run, *(_change(run, earlier, key) for key in ("problems", "errata", "findings"))))
-        earlier.append(run)
+        changes = []
+        for key in ("problems", "errata", "findings"):
+            now, here = ids_of(run, key), (_subject(run), key)
+            earlier = before.get(here)
+            changes.append(None if earlier is None else _change(now, earlier))
+            before[here] = _Before(now, now if earlier is None else earlier.ever | now)
+        nights.append(Night(run, *changes))
     return tuple(nights)
 
 
@@ -70,9 +82,5 @@ def _subject(run: Run) -> tuple[str, ...]:
     return tuple(str(asked.get(name)) for name in ("target", "level", "against"))
 
 
-def _change(run: Run, earlier: Sequence[Run], key: str) -> Change | None:
-    if not earlier:
-        return None
-    now, last = ids_of(run, key), ids_of(earlier[-1], key)
-    ever = frozenset[str]().union(*(ids_of(one, key) for one in earlier))
-    return Change(tuple(sorted(now - ever)), tuple(sorted(last - now)))
+def _change(now: frozenset[str], earlier: _Before) -> Change:
+    return Change(tuple(sorted(now - earlier.ever)), tuple(sorted(earlier.last - now)))
