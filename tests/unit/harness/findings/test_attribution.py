@@ -70,6 +70,14 @@ def aborted(syndrome: int) -> Round:
     return turn(exit_, entry(state))
 
 
+def unexplained(name: str, kernel: str, errata: TargetErrata) -> tuple[Divergence, ...]:
+    """What a recorded run of a scenario shows on a target with some errata."""
+    folder = GOLDEN / "causes"
+    scenario, trace = load(folder / f"{name}.scn"), load_trace(folder / f"{name}.{kernel}.trace.json")
+    catalogue = Catalogue.load(CORPUS / "known", "spec")
+    return tuple(check(scenario, trace, "spec", cpu_model("cortex-a72"), catalogue, errata=errata).unexplained)
+
+
 def found(round_: Round) -> list[Divergence]:
     return [one for one in compare_entry_state(round_, {}) if isinstance(one, Divergence)]
 
@@ -184,20 +192,17 @@ def test_a_reset_keeps_what_an_serror_before_it_left(elr: int, spsr: int, cause:
 def test_a_bug_with_the_signature_of_a_kept_finding_shows(name: str) -> None:
     """Recorded on Linux 6.1.164: CPU_ON keeps a pending PC update (fixed in 6.1.170, "Discard PC update state on vcpu
     reset").  Its signature is that of ``reset-completes-pending-mmio``."""
-    folder = GOLDEN / "causes"
-    scenario, trace = load(folder / f"{name}.scn"), load_trace(folder / f"{name}.6.1.164.trace.json")
     kept = load_regressions(CORPUS / "regressions" / "expected.toml")
     errata = errata_of(kept, "kvm-nvhe@6.1.164")
-    catalogue = Catalogue.load(CORPUS / "known", "spec")
-    checked = check(scenario, trace, "spec", cpu_model("cortex-a72"), catalogue, errata=errata)
-    other = [one for one in checked.unexplained if one.cause == ANOTHER_CAUSE]
+    shown = unexplained(name, "6.1.164", errata)
+    other = [one for one in shown if one.cause == ANOTHER_CAUSE]
     assert [one.name for one in other] == ["host.pc"] and other[0].expected == 0x4000_4000
     subject = Subject("kvm-nvhe@6.1.164", "6.1.0-44-cloud-arm64", "0" * 64, "spec")
     new = Finding("divergence", signature(other[0]), subject, (difference(other[0]),), 1, Tries(2, 2), Tries(2, 2), "")
     assert like(kept, new) == ()
     hidden = replace(new, signature=signature(other[0]._replace(cause="")))
     assert "reset-completes-pending-mmio" in like(kept, hidden), "by signature alone"
-    assert {one.cause for one in checked.unexplained} <= {"", ANOTHER_CAUSE, *errata.rules}
+    assert {one.cause for one in shown} <= {"", ANOTHER_CAUSE, *errata.rules}
 
 
 WALK = 1 << 7
@@ -326,23 +331,18 @@ def test_each_rule_explains_what_a_kernel_with_it_did(name: str) -> None:
 
 def test_what_a_rule_uncovers_may_be_another_ones() -> None:
     """EL2 drops the line, and so the guest executes an access that EL2 rejects: neither alone predicts the run."""
-    name, cpu = "line_and_rejected_register", cpu_model("cortex-a72")
-    trace = load_trace(GOLDEN / "causes" / f"{name}.7.3.4.trace.json")
-    scenario, catalogue = load(GOLDEN / "causes" / f"{name}.scn"), Catalogue.load(CORPUS / "known", "spec")
     both = frozenset({PVM_DROPS_LINES, PVM_REJECTS})
     for errata, causes_of in ((both, {PVM_DROPS_LINES}), (both - {PVM_REJECTS}, {PVM_DROPS_LINES, ANOTHER_CAUSE})):
-        found = check(scenario, trace, "spec", cpu, catalogue, errata=TargetErrata(errata)).unexplained
+        found = unexplained("line_and_rejected_register", "7.3.4", TargetErrata(errata))
         assert {one.register for one in found} == {"hcr_el2", "pc"}
         assert {one.cause for one in found} == causes_of
 
 
 def test_a_step_of_a_guest_that_steps_itself_may_have_been_left_pending() -> None:
     """KVM puts the guest's own PSTATE.SS back at an exit: the record does not show that of userspace's step."""
-    name, cpu = "step_again_of_a_guest_that_steps_itself", cpu_model("cortex-a72")
-    trace = load_trace(GOLDEN / "causes" / f"{name}.6.1.192.trace.json")
-    scenario, catalogue = load(GOLDEN / "causes" / f"{name}.scn"), Catalogue.load(CORPUS / "known", "spec")
+    name = "step_again_of_a_guest_that_steps_itself"
     for errata, cause in (({STEP_OUTLIVES}, STEP_OUTLIVES), ({SIGN_EXTENDED}, "")):
-        (one,) = check(scenario, trace, "spec", cpu, catalogue, errata=TargetErrata(frozenset(errata))).unexplained
+        (one,) = unexplained(name, "6.1.192", TargetErrata(frozenset(errata)))
         assert (one.name, one.cause) == ("host.step_begins", cause)
 
 
@@ -374,10 +374,7 @@ def test_what_is_not_determined_with_a_rule_is_not_predicted_by_it() -> None:
 @pytest.mark.parametrize("name", ["serror_finish_aarch32_el0", "serror_while_stepped_with_own_ss"])
 def test_what_the_tool_once_took_for_a_finding_is_none(name: str) -> None:
     """Recorded on Linux 7.3.4: KVM keeps the contract, and the checker was wrong about what userspace had asked for."""
-    folder = GOLDEN / "causes"
-    scenario, trace = load(folder / f"{name}.scn"), load_trace(folder / f"{name}.7.3.4.trace.json")
-    checked = check(scenario, trace, "spec", cpu_model("cortex-a72"), Catalogue.load(CORPUS / "known", "spec"))
-    assert checked.unexplained == ()
+    assert unexplained(name, "7.3.4", TargetErrata()) == ()
 
 
 def test_an_erratum_of_another_release_is_named_and_is_new() -> None:

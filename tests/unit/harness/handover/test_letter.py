@@ -9,8 +9,9 @@ import pytest
 
 from fuzz.store.kept_findings import kept_rows, stories
 from harness.findings.release_history import SHOWS, SHOWS_NOT, Asked
-from harness.handover.letter import of_erratum, of_story, outside_sources, subject_of
+from harness.handover.letter import TARGETS, of_erratum, of_story, outside_sources, subject_of
 from harness.handover.words import mode_of, without_targets
+from harness.vm.config import list_configs
 from tests.support.kept import filled
 
 ROWS = kept_rows()
@@ -57,3 +58,7 @@ def test_targets_are_releases_and_modes() -> None:
     assert without_targets("on kvm-nvhe and kvm-7.3-protected") == "on 6.1 (nVHE) and 7.3 (protected mode)"
     assert without_targets("kvm-protected@7.2.13-1") == "7.2.13 (protected mode)"
     assert mode_of("kvm-6.12-nvhe@6.12.43") == "nVHE" and mode_of("mine") == "mine"
+
+
+def test_a_letter_names_every_target() -> None:
+    assert sorted(TARGETS) == sorted(list_configs())
