@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fuzz.cli.declare import Args, declare, flag, option
-from fuzz.cli.options import campaign, json_flag
+from fuzz.cli.options import campaign, json_flag, vmlinux
 from fuzz.cli.output import as_called, print_json, style_of
 from fuzz.cli.progress import progress_printer
 from fuzz.paths import out_words
@@ -48,7 +48,8 @@ example:
   shadowfuzz findings show d47d8f
       show one finding in full: its scenario, what differs side by side, the verdict and its evidence
 
-An id may be shortened, with or without its kind.
+An id may be shortened, with or without its kind.  Of a kernel that was built with debug information, in the directory
+of --tree, KVM's function is shown with its source line.
 
 exit status: 0 shown, 2 bad usage or input
 """
@@ -93,11 +94,13 @@ def list_command(args: Args) -> int:
 @json_flag
 @_FORMAT
 @flag("--trace", help="print each recorded event, too")
+@vmlinux
 def show_command(args: Args) -> int:
     """Show one; errors are raised for the caller to show."""
     from fuzz.store.kept_findings import Explainer, find, open_database, refuse_kept
     from fuzz.store.marks import Marks
-    from fuzz.triage.findings_text import mark_lines, show
+    from fuzz.triage.findings_text import Background, mark_lines, show
+    from fuzz.triage.source_line import handler_in_words
 
     explainer = Explainer()
     refuse_kept(args.id, explainer.kept)
@@ -105,8 +108,9 @@ def show_command(args: Args) -> int:
     story = find(database, args.id, explainer)
     if not _for_machines("findings show", args, (story,)):
         style, marks = style_of(sys.stdout, os.environ), Marks(database).all()
-        errata = [row for row in explainer.kept if row.id in story.like]
-        lines = show(story, style, str(args.campaign), errata, trace=args.trace)
+        errata = tuple(row for row in explainer.kept if row.id in story.like)
+        about = Background(errata, handler_in_words(story, args.vmlinux))
+        lines = show(story, style, str(args.campaign), about, trace=args.trace)
         print(as_called("\n".join((*lines, *mark_lines(marks.get(story.id))))))
     return ExitStatus.OK
 

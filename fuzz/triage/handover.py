@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Handover:
     """A finding to hand over: its name, what is kept of it, what a campaign found, and what can be shown of it.
 
     One of ``row`` and ``story`` is there; ``shown`` is None if there is no scenario.  ``rows`` are all kept findings,
-    ``folder`` has the scenarios of ``row``.
+    ``folder`` has the scenarios of ``row``; ``handled`` is what of KVM handles the exit of ``story``, in words.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Handover:
     shown: Shown | None
     rows: tuple[Regression, ...]
     folder: Path = Path()
+    handled: str = ""
 
     @property
     def file(self) -> str:
@@ -85,8 +86,8 @@ def _target(row: Regression) -> str:
     return row.targets[0] if row.targets else row.elsewhere.partition(" ")[0]
 
 
-def story_handover(story: Story) -> Handover:
-    """Return a campaign's finding, with what its trace shows."""
+def story_handover(story: Story, handled: str = "") -> Handover:
+    """Return a campaign's finding, with what its trace shows; ``handled`` as in :class:`Handover`."""
     shown = None if story.ran is None else _story_shown(story)
     scenario, subject = story.kept.scenario, story.kept.finding.subject
     if shown is None and scenario is not None:  # a lost machine, two releases that differ: nothing to compare
@@ -94,7 +95,7 @@ def story_handover(story: Story) -> Handover:
         finding = story.kept.finding
         checks = log_checks(*finding.signature[:2]) if finding.kind == "alarm" and len(finding.signature) > 1 else ()
         shown = Shown(*origin, scenario, len(scenario.steps), first_context(scenario), checks)
-    return Handover(story.id, None, story, shown, kept_rows())
+    return Handover(story.id, None, story, shown, kept_rows(), handled=handled)
 
 
 def _story_shown(story: Story) -> Shown | None:
@@ -144,7 +145,9 @@ def letter_of(handover: Handover, out: str) -> Letter:
     """Return what a mail on a finding says; ``out`` is the campaign's directory, empty for the current one."""
     commands = tuple(_commands(handover, out))
     if handover.story is not None:
-        return of_story(handover.story, handover.rows, handover.shown, commands)
+        letter = of_story(handover.story, handover.rows, handover.shown, commands)
+        where = (f"In KVM: {handover.handled}.",) if handover.handled else ()
+        return replace(letter, why=(*letter.why, *where))
     assert handover.row is not None
     return of_erratum(handover.row, handover.rows, handover.shown, commands)
 

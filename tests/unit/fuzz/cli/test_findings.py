@@ -16,7 +16,7 @@ from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import find, kept_rows, stories
 from fuzz.store.runs import History
-from fuzz.triage.findings_text import overview, show
+from fuzz.triage.findings_text import Background, overview, show
 from harness.errors import InputError
 from harness.findings.finding import Finding, Tries
 from harness.report.finding_data import groups
@@ -223,13 +223,13 @@ def test_clusters_do_not_depend_on_the_target(root: Path) -> None:
     assert [g.name for g in groups(found)] == [g.name for g in groups(tuple(reversed(found)))]
     with pytest.raises(InputError):
         find(database, "zzz")
-    assert all("\x1b" not in line for story in found for line in show(story, Style(), "out"))
+    assert all("\x1b" not in line for story in found for line in show(story, Style(), "out", Background()))
 
 
 def test_a_finding_is_explained_by_its_erratums_own_words(root: Path) -> None:
     story = next(s for s in stories(filled(root / "words")) if s.kept.finding.kind == "divergence")
     row = kept_rows()[0]
-    text = "\n".join(show(story, Style(), "out", [row]))
+    text = "\n".join(show(story, Style(), "out", Background((row,))))
     words = " ".join(text.split())
     assert row.summary in words and row.source in words.replace("- ", "-")
     assert all(len(line) <= 100 for line in text.splitlines() if line.startswith(("  why", "  source", "  in KVM")))
