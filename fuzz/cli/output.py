@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -85,14 +86,24 @@ def as_called(text: str) -> str:
     """Return a text whose commands can be entered here as they stand, however this one was called.
 
     Rooms below write ``shadowfuzz COMMAND``; a reader who has no such command on the path gets what does the same.
+    What is read elsewhere (mails, SARIF, JUnit, JSON, exported scenarios) says ``shadowfuzz``.
     """
+    return _with_program(text, shlex.quote)
+
+
+def page_as_called(text: str) -> str:
+    """Return an HTML page whose commands can be entered where it was made, likewise."""
+    return _with_program(text, lambda name: html.escape(shlex.quote(name)))
+
+
+def _with_program(text: str, written: Callable[[str], str]) -> str:
     name = program()
     if name == NAME:
         return text
     from fuzz.cli.tree import COMMANDS
 
     commands = "|".join(map(re.escape, COMMANDS.by_name))
-    return re.sub(rf"(?<![\w./-]){NAME}(?= (?:{commands})\b)", lambda _: shlex.quote(name), text)
+    return re.sub(rf"(?<![\w./-]){NAME}(?= (?:{commands})\b)", lambda _: written(name), text)
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, red: Callable[[Sequence[str]], bool]) -> None:

@@ -17,7 +17,7 @@ from fuzz.paths import KNOWN_DIR
 from fuzz.store.database import Database
 from fuzz.store.kept_findings import contents
 from fuzz.store.runs import History
-from fuzz.triage.report_site import Site
+from fuzz.triage.report_site import AsCalled, Site
 from harness.findings.known_divergences import Catalogue
 from harness.output_file import write_whole
 from harness.report.campaign_data import Book, Said, branches, known_hits
@@ -28,17 +28,20 @@ SERVER_SECONDS = 30.0
 """How often a database on a server is read again while somebody looks."""
 
 
-def write_report(database: Database, campaign: Path, out: Path) -> int:
-    """Write the report to ``out``, a file whole or not at all; return its size in bytes."""
-    text = page(book_of(database, campaign))
+def write_report(database: Database, campaign: Path, out: Path, as_called: AsCalled = str) -> int:
+    """Write the report to ``out``, a file whole or not at all; return its size in bytes.
+
+    ``as_called`` rewrites the page's commands to what works where it was made.
+    """
+    text = as_called(page(book_of(database, campaign)))
     write_whole(out, text)
     return len(text.encode())
 
 
-def site_of(database: Database, campaign: Path) -> Site:
+def site_of(database: Database, campaign: Path, as_called: AsCalled = str) -> Site:
     """Return the pages of a campaign as a server gives them; they are made anew when the database has changed.
 
-    InputError: the database's URL is none.
+    ``as_called`` as for :func:`write_report`.  InputError: the database's URL is none.
     """
     file = database.file
     paths = () if file is None else (file, Path(f"{file}-wal"))
@@ -47,7 +50,7 @@ def site_of(database: Database, campaign: Path) -> Site:
         # Of a database that is no file nothing is known but the time.
         return tuple(map(_state, paths)) if paths else int(time.monotonic() / SERVER_SECONDS)
 
-    return Site(lambda: book_of(database, campaign), stamp)
+    return Site(lambda: book_of(database, campaign), stamp, as_called)
 
 
 def _state(path: Path) -> tuple[int, int]:

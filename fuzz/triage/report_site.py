@@ -22,6 +22,8 @@ from harness.report.html_markup import el
 from harness.report.html_report import finding_page, page
 
 HTML, JSON = "text/html; charset=utf-8", "application/json"
+AsCalled = Callable[[str], str]
+"""Rewrites the commands of a page."""
 LOOK_SECONDS = 1.0
 """No more often is it asked whether the database has changed."""
 FINDINGS = "/findings/"
@@ -62,6 +64,7 @@ class _Made:
     """All answers of one state of the database; what nobody asked for is not made."""
 
     book: Book | InputError
+    as_called: AsCalled = str
     answers: dict[str, Answer] = field(default_factory=dict)
 
     def get(self, path: str) -> Answer:
@@ -78,13 +81,13 @@ class _Made:
                 _data({"error": str(self.book)}, 500) if _is_api(path) else answer(500, HTML, el("p", str(self.book)))
             )
         if path == "/":
-            return answer(200, HTML, page(self.book, live=True))
+            return answer(200, HTML, self.as_called(page(self.book, live=True)))
         if path.startswith(FINDINGS):
             story = api.find(self.book, path.removeprefix(FINDINGS))
             return (
                 answer(404, HTML, "no such finding")
                 if story is None
-                else answer(200, HTML, finding_page(story, self.book.out))
+                else answer(200, HTML, self.as_called(finding_page(story, self.book.out)))
             )
         if _is_api(path):
             return self._api(path.removeprefix(api.ROOT).rstrip("/"))
@@ -103,10 +106,13 @@ def _is_api(path: str) -> bool:
 
 
 class Site:
-    """All answers.  ``read`` reads the database (InputError: it cannot), ``stamp`` changes when that is worth while."""
+    """All answers.  ``read`` reads the database (InputError: it cannot), ``stamp`` changes when that is worth while.
 
-    def __init__(self, read: Callable[[], Book], stamp: Callable[[], object]) -> None:
-        self._read, self._stamp = read, stamp
+    ``as_called`` rewrites a page's commands to what works here.
+    """
+
+    def __init__(self, read: Callable[[], Book], stamp: Callable[[], object], as_called: AsCalled = str) -> None:
+        self._read, self._stamp, self._as_called = read, stamp, as_called
         self._lock = threading.Lock()
         self._making = False
         self._looked = time.monotonic()
@@ -122,7 +128,7 @@ class Site:
 
     def _make(self) -> _Made:
         try:
-            made = _Made(self._read())
+            made = _Made(self._read(), self._as_called)
         except InputError as error:
             made = _Made(error)
         made.get("/")  # what every visit begins with
