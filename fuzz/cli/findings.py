@@ -23,6 +23,7 @@ from harness.exit_status import ExitStatus
 if TYPE_CHECKING:
     from fuzz.store.database import Unreadable
     from fuzz.store.kept_findings import Contents
+    from harness.report.campaign_data import Run
     from harness.report.finding_data import Story
     from harness.report.terminal import Style
 
@@ -65,9 +66,16 @@ _FORMAT = option("--format", type=click.Choice(("text", "json", "junit", "sarif"
 @flag("--clusters", help="list every cluster by itself")
 @option("--status", type=click.Choice(STATUSES), help="only problems with it")
 @option("--assignee", type=str, metavar="NAME", help="only theirs")
+@option(
+    "--sort",
+    type=click.Choice(("count", "first", "last")),
+    default="count",
+    help="lost machines and frequent ones first (default), or by when they were seen first or last",
+)
 def list_command(args: Args) -> int:
     """List; errors are raised for the caller to show."""
     from fuzz.store.kept_findings import contents, open_database
+    from fuzz.store.runs import History
     from fuzz.store.unreadable_text import unreadable_lines
     from fuzz.triage.findings_text import overview
 
@@ -82,7 +90,8 @@ def list_command(args: Args) -> int:
         if args.clusters or not found:
             print("\n".join(overview(found, style, "new findings" if args.new else "findings")))
         else:
-            print(as_called("\n".join(_list(args, replace(kept, stories=found), style))))
+            runs = History(database).runs()
+            print(as_called("\n".join(_list(args, replace(kept, stories=found), runs, style))))
     if any(story.kept.confirmed for story in found):
         return ExitStatus.DIVERGENCE
     return ExitStatus.USAGE if kept.unreadable else ExitStatus.OK  # what cannot be read may be a finding
@@ -131,9 +140,9 @@ def _for_machines(name: str, args: Args, found: Sequence[Story], unreadable: Seq
     return False
 
 
-def _list(args: Args, kept: Contents, style: Style) -> Iterator[str]:
+def _list(args: Args, kept: Contents, runs: Sequence[Run], style: Style) -> Iterator[str]:
     from fuzz.store.marks import Mark
-    from fuzz.triage.problems_text import errata_text, problems_text
+    from fuzz.triage.problems_text import errata_text, in_order, problems_text
     from harness.report.problem_data import errata_of, problems_of
 
     found, marks = kept.stories, kept.marks
@@ -143,9 +152,9 @@ def _list(args: Args, kept: Contents, style: Style) -> Iterator[str]:
         if args.status in (None, marks.get(problem.id, Mark()).status)
         and args.assignee in (None, marks.get(problem.id, Mark()).assignee)
     ]
-    yield from problems_text(problems, marks, style, out_words(args.campaign))
+    yield from problems_text(in_order(problems, args.sort), marks, runs, style, out_words(args.campaign))
     words = {row.id: row.does for row in kept.rows}
-    yield from errata_text(errata_of(found), words, style)
+    yield from errata_text(errata_of(found), words, runs, style)
     flaky = sum(not story.kept.confirmed for story in found)
     if flaky:
         yield f"{flaky} flaky: did not come back when run again (--clusters lists them)"

@@ -69,7 +69,7 @@ class Handled:
         return f"{self.function} ({place}), {self.listed}" if place else f"{self.function}, {self.listed}"
 
 
-_RESET = Handled("kvm_reset_vcpu", "in arch/arm64/kvm/reset.c")
+_RESET = Handled("kvm_reset_vcpu", "for KVM_ARM_VCPU_INIT and PSCI CPU_ON, in arch/arm64/kvm/reset.c")
 
 
 def handler_of(exit_class: str) -> Handled | None:

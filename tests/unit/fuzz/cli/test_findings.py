@@ -67,6 +67,30 @@ def test_problems_come_before_errata_and_flaky_ones_are_counted(root: Path, caps
     assert lines[-1] == "1 flaky: did not come back when run again (--clusters lists them)"
 
 
+def test_in_how_many_runs_each_came_back(tmp_path: Path, capsys: Capture) -> None:
+    history = History(filled(tmp_path))
+    found = {"findings": [{"id": CRASHED.id}], "errata": [{"id": "reset-keeps-banked-registers"}]}
+    history.end(history.begin("2026-01-04", {"target": "kvm-nvhe"}), found)
+    lines = call(capsys, "--out", str(tmp_path))[1].splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith(f"  {CRASHED.id}"))
+    assert any(line.startswith("      seen once in 1 of 2 runs, from ") for line in lines[at : at + 6])
+    (row,) = (line for line in lines if line.startswith("  reset-keeps-banked-registers"))
+    assert row.split()[2:4] == ["1/2", "2026-01-02"]
+    assert max(map(len, lines)) <= 110
+
+
+def test_problems_are_sorted_as_asked(root: Path, capsys: Capture) -> None:
+    def ids(*argv: str) -> list[str]:
+        shown = call(capsys, "--out", str(root), *argv)[1].splitlines()
+        return [line.split()[3] for line in shown if line.startswith("      shadowfuzz findings show ")]
+
+    plain, last = ids(), ids("--sort", "last")
+    assert sorted(plain) == sorted(last) and plain == ids("--sort", "count")
+    found = {story.id: story.kept.last_seen for story in stories(Database(default_url(root)))}
+    assert [found[id_] for id_ in last] == sorted((found[id_] for id_ in plain), reverse=True)
+    assert call(capsys, "--sort", "size", "--out", str(root))[0] == 2
+
+
 def test_what_people_say_of_a_finding(tmp_path: Path, capsys: Capture) -> None:
     filled(tmp_path)
     out = ("--out", str(tmp_path))
