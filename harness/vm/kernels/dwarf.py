@@ -169,19 +169,20 @@ def read_function_line(vmlinux: Path, image: Path, function: str) -> tuple[str, 
         if not _same_code(elf, base, image, part):
             raise InputError(str(vmlinux), None, f"is of another kernel than {image}")
         dwarf = elf.get_dwarf_info()
-        for unit in _units(dwarf, base, (part,)):
-            for row in _lines_of(dwarf, unit, base, (part,)):
-                if row.begin == begin:
-                    return row.file, _declared_at(unit, function) or row.line
+        places = (_declared_at(dwarf, unit, function) for unit in _units(dwarf, base, (part,)))
+        return next((place for place in places if place is not None), None)
+
+
+def _declared_at(dwarf: DWARFInfo, unit: CompileUnit, function: str) -> tuple[str, int] | None:
+    """Return the file and line that have a function's name: its first instruction may be a macro's of another file."""
+    program = dwarf.line_program_for_CU(unit)
+    if program is None:
         return None
-
-
-def _declared_at(unit: CompileUnit, function: str) -> int:
-    """Return the line that has a function's name: the first instruction's is that of its brace; 0 if there is none."""
     for die in unit.get_top_DIE().iter_children():
         if die.tag == "DW_TAG_subprogram" and _name(die) == function and "DW_AT_decl_line" in die.attributes:
-            return int(die.attributes["DW_AT_decl_line"].value)
-    return 0
+            file, line = (int(die.attributes[f"DW_AT_decl_{part}"].value) for part in ("file", "line"))
+            return _file_name(program.header, file), line
+    return None
 
 
 _DAMAGED = (
