@@ -77,6 +77,7 @@ def errata_text(
         yield f"  {each.id:{width}} {numbers}  {printable(what)}"
     if any(each.by_signature for each in found):
         yield style.paint("dim", "  ~ some clusters by signature alone: their cause is not determined")
+    yield f"  shadowfuzz findings export {found[0].id} --mail  is a mail about one of them"
 
 
 def _rate(story: Story) -> str:

@@ -64,6 +64,9 @@ def test_problems_come_before_errata_and_flaky_ones_are_counted(root: Path, caps
     for words in shown:  # as printed
         assert call(capsys, *words[2:])[0] == 0
     assert "errata that came back" in out and "  reset-keeps-banked-registers" in out
+    (mail,) = (line for line in lines if line.endswith("  is a mail about one of them"))
+    status, text = call(capsys, *mail.partition("  is")[0].split()[2:])
+    assert status == 0 and text.startswith("To: ")
     assert lines[-1] == "1 flaky: did not come back when run again (--clusters lists them)"
 
 
