@@ -97,7 +97,8 @@ def command_line(machine: Machine, files: Files, plugins: Sequence[Plugin[Map]] 
     )
     clone = files.state is not None
     # Both write to the same file; with stdio what the machine's owner writes comes in (harness/vm/fetch_storm.py).
-    to_file = f"file,id=console,path=/proc/self/fd/{files.console}"
+    # append: QEMU's own words come to the same file, through a description of its own; from 9.1 on each clone has some.
+    to_file = f"file,id=console,path=/proc/self/fd/{files.console},append=on"
     console = "stdio,id=console,signal=off" if machine.deterministic else to_file
     return [
         # QEMU dies with the thread that started it, whatever kills that.
