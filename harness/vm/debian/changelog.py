@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Debian's changelog says between two kernels, of KVM on arm64.
+"""Read the entries about KVM on arm64 between two kernels from Debian's changelog.
 
-Format: deb-changelog(5).  The package's own file, as it came with the kernel.
+Format: deb-changelog(5).  The file is the one in the kernel's package.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UPSTREAM = re.compile(r"New upstream (?:stable )?(?:release|update)[^\n]*")
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """An item of the changelog, in one line, with the version that it belongs to."""
+    """An item of the changelog, in one line, with its version."""
 
     version: str
     text: str
@@ -34,14 +34,14 @@ def read_changelog(path: Path) -> str:
     try:
         return gzip.decompress(path.read_bytes()).decode(errors="replace")
     except (OSError, EOFError) as error:
-        raise SetupError(f"{path}: no changelog: {error}") from error
+        raise SetupError(f"{path}: not a changelog: {error}") from error
 
 
 def notes(text: str, after: str, upto: str) -> Iterator[Note]:
     """Yield the items about KVM on arm64 of the versions after one and up to another.
 
-    A line says so when it has KVM and arm64, in any case; what upstream changed between two major releases is not in
-    Debian's changelog, only that there was one: see :func:`upstream`.
+    An item is about KVM on arm64 if it contains both words, in any case.  For a new upstream release Debian's changelog
+    does not list the changes, only the release: see :func:`upstream`.
     """
     for version, item in _items(text, after, upto):
         if re.search(r"\bKVM\b", item) and re.search(r"arm64|aarch64", item, re.IGNORECASE):
@@ -49,7 +49,7 @@ def notes(text: str, after: str, upto: str) -> Iterator[Note]:
 
 
 def upstream(text: str, after: str, upto: str) -> tuple[str, ...]:
-    """Return the versions between two whose changelog says nothing but that a new upstream release came in."""
+    """Return the versions between two whose changelog only names a new upstream release."""
     found = (version for version, item in _items(text, after, upto) if re.match("New upstream release", item))
     return tuple(dict.fromkeys(found))
 
@@ -66,7 +66,7 @@ def _items(text: str, after: str, upto: str) -> Iterator[tuple[str, str]]:
         if begins:
             item = ""
         if header is not None:
-            # A signed kernel's own entry is called 6.12.117+1 for 6.12.117-1.
+            # The entry of the signed kernel has the version 6.12.117+1 for 6.12.117-1.
             version = re.sub(r"\+(\d+(?:~.*)?)$", r"-\1", header[1]) if "-" not in header[1] else header[1]
             inside = low < version_key(source_version(version)) <= high
         elif ITEM.match(line):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian versions in their order, and the kernel's own version at the front of a release."""
+"""Order Debian versions, and read the kernel's version from a release."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Key = tuple[object, ...]
 
 
 def version_key(version: str) -> Key:
-    """Return what sorts as dpkg sorts the version.
+    """Return a key that sorts versions as dpkg does.
 
     Source: deb-version(7), "Sorting algorithm": runs of other characters and of digits in turn; a tilde before
     everything, even the end; letters before the rest.
@@ -25,7 +25,7 @@ def version_key(version: str) -> Key:
 
 def _part_key(text: str) -> tuple[tuple[tuple[int, ...], int], ...]:
     runs = re.findall(r"(\D*)(\d*)", text)
-    # The end is an empty run and a zero: "1" is after "1~" and before "1a".
+    # The end is an empty run and a zero: "1" sorts after "1~" and before "1a".
     return (*(((*map(_order, other), 0), int(digits or 0)) for other, digits in runs if other or digits), ((0,), 0))
 
 
