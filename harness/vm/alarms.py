@@ -92,9 +92,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind("warn", r"WARNING: .*\bat\b", "WARN", "kernel/panic.c __warn"),
     Kind("bug", r"BUG: ", "BUG report of the kernel", "Documentation/admin-guide/bug-hunting.rst"),
-    Kind(
-        "taint", r"taint(?:s|ing) kernel|due to kernel taint", "tainted kernel", "kernel/panic.c, module/main.c"
-    ),
+    Kind("taint", r"taint(?:s|ing) kernel|due to kernel taint", "tainted kernel", "kernel/panic.c, module/main.c"),
 )
 INTENDED: tuple[tuple[str, str], ...] = (
     # Lines that match an alarm but are expected, and the kernel source that prints them.
