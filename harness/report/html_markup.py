@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTML out of values: what is text is escaped, what is markup has a type of its own; tables and plots."""
+"""Build HTML from values: text is escaped, markup has its own type; tables and plots."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from harness.report.html_style import CSS
 from harness.report.terminal import printable
 
 POLICY = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hash_of(SCRIPT)}'"
-"""Nothing may be loaded, and nothing run but our own script, whatever a kernel wrote to its console."""
+"""Policy of a file: nothing is loaded, and only the report's own script runs, whatever a kernel wrote to its
+console."""
 LIVE_POLICY = (
     f"default-src 'none'; style-src 'unsafe-inline'; connect-src 'self'; script-src 'sha256-{hash_of(LIVE_SCRIPT)}'"
 )
-"""Of a page that a server of ours gives: it may ask that server for more."""
+"""Policy of a page of ``shadowfuzz serve``: it may also load data from that server."""
 
 
 class Markup(str):
@@ -32,7 +33,7 @@ SVG_VOID = frozenset({"line", "polyline", "rect", "circle"})
 
 
 def put(*contents: Content) -> Markup:
-    """Return contents one after the other; what is no :class:`Markup` is escaped, control characters made visible."""
+    """Concatenate contents; all but :class:`Markup` is escaped, with control characters made visible."""
     return Markup("".join(c if isinstance(c, Markup) else escape(_visible(str(c))) for c in contents))
 
 
@@ -45,18 +46,18 @@ def el(name: str, /, *contents: Content, **attributes: str) -> Markup:
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_visible(value))}"' for key, value in attributes.items()
     )
-    if name in SVG_VOID:  # which HTML would leave open
+    if name in SVG_VOID:  # HTML would not close these elements
         return Markup(f"<{name}{given}/>")
     return Markup(f"<{name}{given}>" if name in VOID else f"<{name}{given}>{put(*contents)}</{name}>")
 
 
 def join(parts: Iterable[Markup], between: str = "\n") -> Markup:
-    """Return markup one after the other."""
+    """Concatenate markup."""
     return Markup(between.join(parts))
 
 
 def document(title: str, *body: Markup, css: str = CSS, live: bool = False) -> str:
-    """Return a whole HTML file that needs nothing else; a ``live`` one may ask the server that gave it for more."""
+    """Return a self-contained HTML file; a ``live`` one may load data from its server."""
     head = (
         el("meta", charset="utf-8"),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -69,9 +70,9 @@ def document(title: str, *body: Markup, css: str = CSS, live: bool = False) -> s
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Content]], caption: str, class_: str = "") -> Markup:
-    """Return a table that scrolls by itself where the page is too narrow; ``caption`` is what it shows.
+    """Return a table that scrolls horizontally on a narrow page; ``caption`` describes it.
 
-    One of class ``stack`` has its cells one below the other there, each with the head of its column.
+    A table of class ``stack`` shows its cells below each other there, each with the head of its column.
     """
     head = el("tr", *(el("th", text, scope="col") for text in heads))
     body = [el("tr", *(el("td", cell, data_head=text) for text, cell in zip(heads, row, strict=True))) for row in rows]
@@ -80,12 +81,12 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Content]], caption: str,
 
 
 def details(title: Content, *contents: Content) -> Markup:
-    """Return something to be unfolded."""
+    """Return a foldable element."""
     return el("details", el("summary", title), *contents)
 
 
 def when(iso: str) -> str:
-    """Return a moment, ISO 8601, as people read it; what is none as it is."""
+    """Format a time in ISO 8601 for people; another text is returned unchanged."""
     try:
         return datetime.fromisoformat(iso).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     except (ValueError, OverflowError):
@@ -94,7 +95,7 @@ def when(iso: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A plot: points from left to right, and what they are; ``along`` is the unit to the right."""
+    """A line plot: points from left to right, their title and unit; ``along`` is the unit of the horizontal axis."""
 
     title: str
     unit: str
@@ -107,13 +108,13 @@ MAX_DOTS, MAX_POINTS = 60, 240
 
 
 def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    """Leave so many points that a plot this wide shows all that it can; the last one stays."""
+    """Reduce points to the resolution of the plot; the last one is kept."""
     every = -(-len(points) // MAX_POINTS)
     return points if every <= 1 else (*points[:-1:every], points[-1])
 
 
 def plot(line: Line) -> Markup:
-    """Return a line plot as SVG, from zero up; few points are dots, too."""
+    """Return a line plot as SVG with axes from zero; few points are also drawn as dots."""
     points = _thin(line.points)
     right = max((x for x, _ in line.points), default=0.0) or 1.0
     top = max((y for _, y in line.points), default=0.0) or 1.0

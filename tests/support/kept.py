@@ -33,7 +33,7 @@ REPORT = Report(
     "oops",
     "Internal error: BRK handler: 00000000f2000000 [#1] SMP",
     "kvm_handle_mmio_return+0x0",
-    "kvm-nvhe: the kernel panicked or went off",
+    "kvm-nvhe: the kernel panicked or powered off",
     Remains(
         REGISTERS,
         {"pc": "psci_sys_reset+0x24"},

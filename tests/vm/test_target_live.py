@@ -297,7 +297,10 @@ def test_a_panic_is_shown(machine: Machine, tmp_path: Path) -> None:
     source.write_text("int main(void) { return 0; }\n")
     subprocess.run(["aarch64-linux-gnu-gcc", "-static", "-o", init, source], check=True)
     initrd.write_bytes(write_cpio((file("init", init.read_bytes(), executable=True),)))
-    with pytest.raises(VmLost, match="the kernel panicked or went off") as lost, Qemu(replace(machine, initrd=initrd)):
+    with (
+        pytest.raises(VmLost, match="the kernel panicked or powered off") as lost,
+        Qemu(replace(machine, initrd=initrd)),
+    ):
         pass
     assert "Kernel panic - not syncing" in lost.value.console_tail
     assert lost.value.config == DEFAULT_TARGET

@@ -101,9 +101,7 @@ def test_alarms_are_below_their_scenario_and_in_the_status(
     fake(None, None).complaints = [(), (WARN, WARN)]
     assert main(argv) == 1
     out = capsys.readouterr().out
-    assert (
-        out.index("mixture.scn #2") < out.index("alarm       a WARN fired in kvm_put_kvm") < out.index("| Call trace:")
-    )
+    assert out.index("mixture.scn #2") < out.index("alarm       WARN in kvm_put_kvm") < out.index("| Call trace:")
     assert "the kernel complained 2 times" in out and out.count("| Call trace:") == 1
     fake(None, None).complaints = [(), (WARN,)]
     assert main([*argv, "--json"]) == 1

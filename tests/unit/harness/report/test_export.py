@@ -81,7 +81,7 @@ def test_a_forged_exit_is_none_for_a_program(tmp_path: Path) -> None:
 
 def test_an_alarm_is_handed_over_with_all_that_the_kernel_printed(tmp_path: Path) -> None:
     scenario, never = parse(b"shadowfuzz-scenario 1\nabout A call.\nhvc 0x0\n"), Tries(0, 0)
-    finding = Finding("alarm", ("warn", "handle_smc"), SUBJECT, (), 0, never, never, WHEN, "a WARN fired in handle_smc")
+    finding = Finding("alarm", ("warn", "handle_smc"), SUBJECT, (), 0, never, never, WHEN, "WARN in handle_smc")
     store = Store(Database(default_url(tmp_path)), FINDINGS)
     earlier = {"earlier-01.scn": "the last", "earlier-02.scn": "the first"}
     store.add(finding, scenario, {"console.txt": "WARNING\x1b\nCall trace:", "fresh_qemu": "2 3", **earlier})
@@ -91,6 +91,6 @@ def test_an_alarm_is_handed_over_with_all_that_the_kernel_printed(tmp_path: Path
         *("-earlier-02.scn", "-earlier-01.scn", ".scn", ".txt"),
     ]
     text = paths[-1].read_text()
-    assert "a WARN fired in handle_smc" in text and "2 of 3" in text and text.endswith("\nCall trace:\n")
+    assert "WARN in handle_smc" in text and "2 of 3" in text and text.endswith("\nCall trace:\n")
     assert "\x1b" not in text and "--same-vm" in paths[2].read_text()
     assert "no register to read back" in why_no_program(story)

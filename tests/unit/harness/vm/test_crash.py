@@ -28,7 +28,7 @@ AGENT = "shadowfuzz agent: /dev/kvm: No such file or directory\n" + INIT
     ("reason", "console", "places", "signature"),
     [
         (
-            "x: the kernel panicked or went off",
+            "x: the kernel panicked or powered off",
             OOPS,
             {"pc": "psci_sys_reset+0x4"},
             ("oops", "Internal error: BRK handler: N [#N] SMP", "kvm_handle_mmio_return"),
