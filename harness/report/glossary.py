@@ -19,8 +19,8 @@ ABOUT = (
 LIKE = (
     "A kept finding (corpus/regressions) that has a rule is an erratum: its rule predicts, bit for bit, the behaviour "
     "of a kernel with it. A finding is new if no erratum of its target predicts the observed value. If no "
-    "rule applies, a finding is like a kept one if it has the same relation, register class, exit class and helper; its "
-    "cause may be different. New findings that probably have one cause are one problem."
+    "rule applies, a finding is like a kept one if it has the same relation, register class, exit class and "
+    "helper; its cause may be different. New findings that probably have one cause are one problem."
 )
 
 VERDICTS: Mapping[str, str] = MappingProxyType(

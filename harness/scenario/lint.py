@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is legal in a scenario and probably not meant: a step that has no effect, or has it elsewhere than it stands.
+"""Warn of probable mistakes in a valid scenario: a step without effect, or with its effect at another place.
 
-No target is asked: a warning holds whatever the guest does.  docs/scenarios.md has the rules that they follow from.
+No target is needed: a warning holds for any behaviour of the guest.  docs/scenarios.md has the underlying rules.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ LOADS = frozenset(
 """Guest steps after which a read may be pending."""
 _GIC_VCPUS = frozenset(context.name for context in CONTEXTS if context.machine == GIC_MACHINE)
 _LAST_WINS = {"set": 1, "write": 1, "complete": 0, "forge": 1}
-"""Host steps of which the last in a turn counts: so many of their operands say what they write to."""
+"""Host steps of which only the last in a round has an effect: the number of operands that select the destination."""
 
 
 @dataclass(frozen=True, slots=True)
 class Warning:
-    """A warning: the line of the file (from 1), the item there, what it does not do and what to write instead."""
+    """A warning: the line of the file (from 1), the item there, and the message."""
 
     line: int
     item: str
@@ -39,14 +39,14 @@ class Warning:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """A guest step (None: before the first entry) and the host steps that take place at its exit, by their index."""
+    """A guest step (None: before the first entry) and the host steps that are done at its exit, by their index."""
 
     guest: int | None
     host: tuple[int, ...]
 
 
 def warnings_of(text: str, scenario: Scenario) -> tuple[Warning, ...]:
-    """Return what is probably not meant in a scenario; ``text`` is what it was parsed from.  By line."""
+    """Return the warnings of a scenario, by line; ``text`` is the text that it was parsed from."""
     lines = lines_of(text)
     first = len(lines) - len(scenario.steps) - len(scenario.expects)
     steps, expects = (
@@ -63,11 +63,11 @@ def _is_expect(line: str) -> bool:
 
 
 def _of_expects(scenario: Scenario) -> Iterator[tuple[int, str]]:
-    """Yield the expectations of a register that is written before an exit can show it."""
+    """Yield the expectations of a register that is overwritten before the next exit."""
     for index, expect in enumerate(scenario.expects):
         for step in scenario.steps[expect.before :]:
             if step.kind in NO_EXIT and step.args[0] == expect.name:
-                yield index, f"is judged after `{format_step(step)}`: the next exit comes after it"
+                yield index, f"is compared after `{format_step(step)}`: the next exit comes after it"
             if KINDS[step.kind].side is Actor.GUEST and step.kind not in NO_EXIT:
                 break
 
@@ -77,7 +77,7 @@ def _of_steps(scenario: Scenario) -> Iterator[tuple[int, str]]:
     for turn in _turns(scenario.steps):
         if not debugged:
             yield from _misplaced(scenario.steps, turn)
-        # After these any instruction may have an exit.
+        # After these steps any instruction may exit.
         debugged |= any(scenario.steps[index].kind in DEBUG_STEPS for index in turn.host)
         yield from _overwritten(scenario.steps, turn)
         yield from _for_nothing(scenario.steps, turn)
@@ -91,7 +91,7 @@ def _turns(steps: Sequence[Step]) -> Iterator[_Turn]:
 
 
 def _misplaced(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]]:
-    """Yield the first host step after an instruction that has no exit: all wait for the next one."""
+    """Yield the first host step after an instruction without an exit: all are delayed to the next exit."""
     if (
         turn.guest is None
         or steps[turn.guest].kind not in NO_EXIT
@@ -103,12 +103,12 @@ def _misplaced(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]]:
     where = f"that of `{format_step(after[0])}` at the earliest" if after else "after the last step"
     yield (
         turn.host[0],
-        f"waits: `{format_step(steps[turn.guest])}` does not trap; takes place at the next exit, {where}",
+        f"is delayed: `{format_step(steps[turn.guest])}` does not trap; it is done at the next exit, {where}",
     )
 
 
 def _overwritten(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]]:
-    """Yield what a later step of the same turn replaces before anybody sees it."""
+    """Yield the steps whose effect a later step of the same round replaces."""
     for at, index in enumerate(turn.host):
         step = steps[index]
         named = _LAST_WINS.get(step.kind)
@@ -121,13 +121,13 @@ def _overwritten(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]
 
 
 def _for_nothing(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]]:
-    """Yield what has nothing to act on: no access is pending, no exit is there to be forged."""
+    """Yield the steps without a target: no access is pending, or there is no exit to forge."""
     before = None if turn.guest is None else steps[turn.guest].kind
     forged = any(steps[index].kind in ("forge", "vcpu") for index in turn.host)
     for index in turn.host:
         kind = steps[index].kind
         if kind == "vcpu":
-            return  # what is pending there is of its own steps
+            return  # another vCPU has its own pending access
         if kind == "complete" and before not in LOADS and before not in NO_EXIT and not forged:
             yield index, "completes nothing: the guest step before it does not load"
         if kind == "forge" and before is None:
@@ -140,7 +140,7 @@ def _vcpus(scenario: Scenario) -> Iterator[tuple[int, str]]:
     for index, step in enumerate(scenario.steps):
         if step.kind == "vcpu":
             if step.args[0] == current:
-                yield index, f"has no effect: {current} is the vCPU that runs already"
+                yield index, f"has no effect: {current} is already the current vCPU"
             current = str(step.args[0])
         if step.kind == "gic_line" and not has_gic:
             yield index, "reaches no guest: no step goes to the VM with a GIC (`vcpu 2.0`)"
