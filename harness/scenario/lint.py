@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 from harness.arch.a64 import ACCESS_FORMS
 from harness.layout import CONTEXTS, GIC_MACHINE
@@ -81,6 +82,7 @@ def _of_steps(scenario: Scenario) -> Iterator[tuple[int, str]]:
         debugged |= any(scenario.steps[index].kind in DEBUG_STEPS for index in turn.host)
         yield from _overwritten(scenario.steps, turn)
         yield from _for_nothing(scenario.steps, turn)
+        yield from _too_wide(scenario.steps, turn)
     yield from _vcpus(scenario)
 
 
@@ -132,6 +134,27 @@ def _for_nothing(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]
             yield index, "completes nothing: the guest step before it does not load"
         if kind == "forge" and before is None:
             yield index, "forges nothing: there is no exit before the first guest step"
+
+
+def _too_wide(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]]:
+    """Yield the ``complete`` steps with a value of more bytes than the load that they complete."""
+    size = 0 if turn.guest is None else _load_size(steps[turn.guest])
+    kinds = {steps[index].kind for index in turn.host}
+    if not size or kinds & {"forge", "vcpu"}:
+        return  # a forged syndrome may have another size; another vCPU has its own pending access
+    for index in turn.host:
+        step = steps[index]
+        if step.kind == "complete" and (value := cast(int, step.args[0])) >> 8 * size:
+            low = value & ((1 << 8 * size) - 1)
+            load = format_step(steps[cast(int, turn.guest)])
+            read = f"{size} byte{'s' * (size > 1)}"
+            yield index, f"is wider than the load: `{load}` reads {read}, as after `complete {low:#x}`"
+
+
+def _load_size(step: Step) -> int:
+    """Return how many bytes a load with a valid syndrome reads; 0: another step."""
+    forms = (form for form in ACCESS_FORMS if form.mnemonic == step.kind and not form.is_store)
+    return next((form.size for form in forms if step.args[0] in form.targets), 0)
 
 
 def _vcpus(scenario: Scenario) -> Iterator[tuple[int, str]]:

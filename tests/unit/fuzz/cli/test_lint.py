@@ -28,7 +28,7 @@ def test_all_files_are_checked(files: Path, capsys: Capture) -> None:
     assert main(["lint", str(files)]) == ExitStatus.USAGE
     first, second, sum_ = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{files / 'a.scn'}:4: error: unknown step 'dance'")
-    assert second.startswith(f"{files / 'b.scn'}:4: warning: `set x3 0x7` waits: `movz x3, 0x5` does not trap")
+    assert second.startswith(f"{files / 'b.scn'}:4: warning: `set x3 0x7` is delayed: `movz x3, 0x5` does not trap")
     assert sum_ == "1 error, 1 warning"
 
 
