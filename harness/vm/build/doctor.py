@@ -164,5 +164,5 @@ def check_target(state: TargetState) -> Check:
         fix = f"rm -r {prepared.kernel.parent}, then shadowfuzz setup --target {name}"
         return Check("target", name, False, f"{detail} (damaged: {prepared.kernel_sha256} was fetched)", fix)
     if state.boot_alarms:
-        detail += f"; alarms of its kernel at boot:  {'; '.join(state.boot_alarms)}"
+        detail += f"; alarms of its kernel at boot: {'; '.join(state.boot_alarms)}"
     return Check("target", name, True, detail)

@@ -42,9 +42,9 @@ def test_a_bisection_is_in_the_letter(tmp_path_factory: pytest.TempPathFactory) 
     letter = of_story(new, ROWS, None, ())
     assert any("6.1.164-1 shows it" in line for line in letter.releases)
     assert any("7.2.6-1 does not show it" in line for line in letter.releases)
-    assert any(line.startswith("This breaks a ") for line in letter.why)
+    assert any(line.startswith("This violates a ") for line in letter.why)
     assert any(line.startswith("Required: ") for line in letter.why)
-    assert "not tried" in of_story(replace(story, like=()), ROWS, None, ()).releases[-1]
+    assert "not tested" in of_story(replace(story, like=()), ROWS, None, ()).releases[-1]
 
 
 def test_an_erratum_speaks_for_the_finding_that_it_explains(tmp_path_factory: pytest.TempPathFactory) -> None:

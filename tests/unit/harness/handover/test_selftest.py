@@ -116,7 +116,7 @@ def test_a_guest_in_aarch32_state_has_no_program() -> None:
 
 def test_what_userspace_cannot_see_has_no_program() -> None:
     hidden = replace(SHOWN, checks=(), hidden=(Check("hidden", "host.gic_list", 1, 2),))
-    assert why_no_selftest(hidden) == "userspace cannot see what differs: host.gic_list"
+    assert why_no_selftest(hidden) == "userspace cannot read the value that differs: host.gic_list"
     once = replace(SHOWN, checks=(Check("same", "icc_pmr_el1", 1, 2),))
     assert why_no_selftest(once) is not None
 

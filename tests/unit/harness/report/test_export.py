@@ -93,4 +93,4 @@ def test_an_alarm_is_handed_over_with_all_that_the_kernel_printed(tmp_path: Path
     text = paths[-1].read_text()
     assert "WARN in handle_smc" in text and "2 of 3" in text and text.endswith("\nCall trace:\n")
     assert "\x1b" not in text and "--same-vm" in paths[2].read_text()
-    assert "no register to read back" in why_no_program(story)
+    assert "no register shows it" in why_no_program(story)

@@ -24,7 +24,7 @@ def test_each_gap_has_its_event() -> None:
         "event 2, HVC64",
         "in the whole trace",
     ]
-    assert found[0].needs == "the value in memory, recorded at the access" and found[1].needs == NOT_SAID
+    assert found[0].needs == "a record of the value in memory at the access" and found[1].needs == NOT_SAID
 
 
 def test_no_row_of_needs_is_hidden_by_one_before_it() -> None:

@@ -42,7 +42,7 @@ def test_the_section() -> None:
     assert '<a href="#erratum-b">b</a>' in told and ">p, <a" in told and "1 problem new, 0 gone" in told
     assert told.count("<svg") == 4, "plots over nights"
     many = nights(tuple(run(str(i % 10), found(str(i))) for i in range(40)), {})
-    assert "26 nights before" in many
+    assert "26 earlier nights" in many
 
 
 def test_in_how_many_runs_something_was_found() -> None:

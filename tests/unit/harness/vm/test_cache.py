@@ -207,7 +207,7 @@ def free_within(lock: IO[str], seconds: float) -> bool:
 @pytest.mark.parametrize(
     ("number", "sentence"),
     [
-        (errno.ENOSPC, "no space left for .*: make room, or set XDG_CACHE_HOME"),
+        (errno.ENOSPC, "no space left for .*: free space, or set XDG_CACHE_HOME"),
         (errno.EDQUOT, "no space left for"),
         (errno.EROFS, "cannot write to .*: Read-only file system; make it writable, or set XDG_CACHE_HOME"),
         (errno.EACCES, "cannot write to .*: Permission denied"),
@@ -242,7 +242,7 @@ def test_really_full(tmp_path: Path) -> None:
 
 
 def test_too_little_room_is_known_before_the_build(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match=r"no space left for .*: make room \(1152921504606846975 MiB\)"):
+    with pytest.raises(SetupError, match=r"no space left for .*: free space \(1152921504606846975 MiB\)"):
         Cache(tmp_path).get("kind", "key", never, room=2**80 - 1)
     assert Cache(tmp_path).find("kind", "key") is None
 

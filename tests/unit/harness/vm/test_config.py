@@ -79,7 +79,7 @@ def test_another_emulator_is_part_of_the_name(tmp_path: Path) -> None:
         ("kvm-nvhe%qemu-", "expected %qemu-VERSION, %CPU or both"),
         ("kvm-nvhe%qemu-7.2%qemu-10.0", "expected %qemu-VERSION, %CPU or both"),
         ("kvm-nvhe%max%max", "expected %qemu-VERSION, %CPU or both"),
-        ("kvm-vhe%cortex-a53", "cortex-a53 has no VHE, which kvm-vhe is about"),
+        ("kvm-vhe%cortex-a53", "cortex-a53 has no VHE, which kvm-vhe needs"),
         ("kvm-nope%max", "no such target"),
     ],
 )

@@ -32,5 +32,5 @@ def test_a_kernel_tree_need_not_be_there_any_more() -> None:
 
 @pytest.mark.parametrize("text", ["", "cpu = 5", 'cpu = "cortex-a72"', "[" * 100_000, "\ud800", "cpu = ["])
 def test_another_text(text: str) -> None:
-    with pytest.raises(InputError, match="no target"):
+    with pytest.raises(InputError, match="not a target"):
         read_stored(text, "x", "here")

@@ -40,7 +40,7 @@ AGENT = "shadowfuzz agent: loading probe.ko: "
         ),
         (
             "[ 1.1] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\n",
-            "the kernel does not take an initramfs: VFS: Unable to mount root fs on unknown-block(0,0) "
+            "the kernel does not support an initramfs: VFS: Unable to mount root fs on unknown-block(0,0) "
             "(needs CONFIG_BLK_DEV_INITRD)",
         ),
         # The agent's line did not come through before the panic.

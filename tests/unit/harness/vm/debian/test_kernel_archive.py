@@ -72,7 +72,7 @@ def test_a_version_or_its_beginning_names_one_kernel() -> None:
     assert kernels.find("6.12.117-1").version == "6.12.117-1"
     assert kernels.find("7.3").version == "7.3.4-1~bpo13+1"
     for wanted, says in (
-        ("6.1", "2 kernels begin so: 6.1.192-1, 6.1.192-2"),
+        ("6.1", "2 kernels match: 6.1.192-1, 6.1.192-2"),
         ("7.2.1", "no such kernel; there are 7 of 6.1, 6.12, 7.2, 7.3"),
         ("9", "no such kernel"),
     ):
