@@ -171,6 +171,8 @@ def test_export(tmp_path: Path) -> None:
         "console.txt": "panic",
         "count": "2\n",
     }
+    store.export(tmp_path / "others", only=("divergence-000000000000",))
+    assert not (tmp_path / "others").exists()
 
 
 # ---- everything that can go wrong --------------------------------------------------------------------------------
