@@ -108,7 +108,7 @@ def test_it_tells_everything(html: str) -> None:
         "shadowfuzz replay findings/",
         "not measured",
         "host-writes-registers",  # the catalogue, with its hits
-        "decisions seen both ways",
+        "decisions with both outcomes",
         "a replayed round begins with an exit",  # why a way was never taken
         "How the target was lost",
         "How to read this",
