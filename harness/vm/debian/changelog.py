@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from harness.errors import SetupError
 from harness.vm.debian.kernel_archive import source_version
 from harness.vm.debian.versions import version_key
 
-HEADER = re.compile(r"linux[a-z0-9-]* \(([^)]+)\) ")
 ITEM = re.compile(r"\s+[*+-]\s+")
 UPSTREAM = re.compile(r"New upstream (?:stable )?(?:release|update)[^\n]*")
 
@@ -55,23 +54,23 @@ def upstream(text: str, after: str, upto: str) -> tuple[str, ...]:
 
 
 def _items(text: str, after: str, upto: str) -> Iterator[tuple[str, str]]:
+    from debian.changelog import Changelog  # 30 ms, which a command that reads no changelog does not need
+
     low, high = version_key(source_version(after)), version_key(source_version(upto))
-    inside = False
-    version, item = "", ""
-    for line in [*text.splitlines(), " -- "]:
-        header = HEADER.match(line)
-        begins = header is not None or line.startswith(" -- ") or ITEM.match(line) is not None or not line.strip()
-        if begins and item and inside:
-            yield version, item
-        if begins:
-            item = ""
-        if header is not None:
-            # The entry of the signed kernel has the version 6.12.117+1 for 6.12.117-1.
-            version = re.sub(r"\+(\d+(?:~.*)?)$", r"-\1", header[1]) if "-" not in header[1] else header[1]
-            inside = low < version_key(source_version(version)) <= high
-        elif ITEM.match(line):
-            item = ITEM.sub("", line, count=1).strip()
-        elif item and line.startswith("   "):
+    for block in Changelog(text, strict=False):
+        # The entry of the signed kernel has the version 6.12.117+1 for 6.12.117-1.
+        version = re.sub(r"^([^-]*)\+(\d+(?:~.*)?)$", r"\1-\2", str(block.version))
+        if low < version_key(source_version(version)) <= high:
+            yield from ((version, item) for item in _joined(block.changes()))
+
+
+def _joined(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the items of an entry's lines, each in one line."""
+    item = ""
+    for line in (*lines, ""):
+        if item and line.startswith("   ") and not ITEM.match(line):
             item += " " + line.strip()
-        else:
-            item = ""
+            continue
+        if item:
+            yield item
+        item = ITEM.sub("", line, count=1).strip() if ITEM.match(line) else ""

@@ -23,6 +23,12 @@ def test_versions_sort_as_dpkg_sorts_them() -> None:
         assert subprocess.run(["dpkg", "--compare-versions", low, "lt", high], check=False).returncode == 0
 
 
+def test_other_text_sorts_too() -> None:
+    """Names of targets: a version with an emulator, a wildcard, a directory, no version at all."""
+    names = ("", "/root/linux", "6.1.164-1", "6.1.164-1%cortex-a76", "6.1.170-2", "7.3.*", "7.3.4-1")
+    assert tuple(sorted(reversed(names), key=version_key)) == names
+
+
 def test_parts_of_versions() -> None:
     assert linux_version("6.12.117+deb13-cloud-arm64") == (6, 12)
     assert linux_version("trixie") == (0, 0)
