@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""2 000 damaged rows in a campaign's database: every reader shows the good ones, and ends as it always does.
+"""2 000 damaged rows in a campaign's database: every reader shows the good ones, and returns its usual status.
 
-``SHADOWFUZZ_DAMAGED_SEEDS=50`` tries more sets of rows.
+``SHADOWFUZZ_DAMAGED_SEEDS=50`` tests more sets of rows.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def test_a_campaign_goes_on(tmp_path: Path) -> None:
 
 
 def _shown(site: Site) -> set[str]:
-    """Return the ids of confirmed findings; flaky ones have another place."""
+    """Return the ids of confirmed findings, without flaky ones."""
     rows = json.loads(site.get(f"{api.ROOT}/clusters").plain)["clusters"]
     return {one["id"] for row in rows for one in row["findings"] if one["confirmed"]}
 

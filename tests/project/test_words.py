@@ -22,7 +22,7 @@ from tests.support.paths import ROOT
 
 
 class Banned(NamedTuple):
-    """A word that is not used: a pattern of whole words, and what to write instead."""
+    """A banned word: a pattern of whole words, and what to write instead."""
 
     pattern: str
     instead: str
@@ -50,7 +50,7 @@ BANNED: tuple[Banned, ...] = (
 
 
 class Allowed(NamedTuple):
-    """A use that is legitimate: in which text (its name begins so), the words around it, and why."""
+    """A legitimate use: the prefix of the text's name, the words around it, and the reason."""
 
     text: str
     words: str
@@ -69,7 +69,7 @@ ROOMS: tuple[str, ...] = (
     "harness/relations",
     "harness/trace",
 )
-"""Rooms whose docstrings, comments and strings are scanned; the next room that is done is a row here."""
+"""Rooms, files and tests whose docstrings, comments and strings are scanned; add a row for each further one."""
 
 
 def documents() -> Iterator[tuple[str, str]]:
@@ -82,7 +82,7 @@ def documents() -> Iterator[tuple[str, str]]:
 
 
 def catalogue() -> Iterator[tuple[str, str]]:
-    """Yield what each row of the catalogue and of the kept findings says to people."""
+    """Yield the texts for people of each row of the catalogue and of the kept findings."""
     for path in sorted((ROOT / "corpus").rglob("*.toml")):
         for number, row in enumerate(_rows(tomllib.loads(path.read_text(encoding="utf-8")))):
             named = f"{path.relative_to(ROOT)}: {row.get('id', number)}"
@@ -128,7 +128,7 @@ TEXTS: Mapping[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "commands": command_messages,
     "rooms": rooms,
 }
-"""What is scanned; add a function that yields names and texts to scan more."""
+"""The scanned texts; add a function that yields names and texts to scan more."""
 
 _NOT_PROSE = re.compile(r"^ *```.*?^ *```|`[^`\n]+`|\]\([^)]*\)|<!--.*?-->", re.MULTILINE | re.DOTALL)
 _WORDS = tuple((re.compile(rf"\b(?:{one.pattern})\b", re.IGNORECASE), one.instead) for one in BANNED)
@@ -140,7 +140,7 @@ def prose(text: str) -> str:
 
 
 def wrong_words(name: str, text: str) -> Iterator[str]:
-    """Yield each banned word with what surrounds it, and what to write instead."""
+    """Yield each banned word with the text around it, and what to write instead."""
     words = prose(text)
     for pattern, instead in _WORDS:
         for found in pattern.finditer(words):

@@ -87,4 +87,4 @@ def test_it_is_yaml() -> None:
     used = [step["uses"] for step in steps if "uses" in step]
     assert all(re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action) for action in used), "pinned to a commit"
     (saved,) = (step for step in steps if step.get("uses", "").startswith("actions/cache/save@"))
-    assert saved["if"] == "always()" and saved["with"]["path"] == "out/campaign", "also after a night with news"
+    assert saved["if"] == "always()" and saved["with"]["path"] == "out/campaign", "also after a night with new findings"

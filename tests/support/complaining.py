@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A target whose kernel complains once a boot (WARN_ONCE) of each scenario that makes an SMC."""
+"""A fake target whose kernel has an alarm, once in each boot (WARN_ONCE), for scenarios with an SMC."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUIET = Scenario("Quiet.", (), (Step("hvc", (3,)),))
 
 
 class Complaining:
-    """``once``: each boot complains of the first such scenario; else of each."""
+    """``once``: an alarm for the first such scenario of each boot; else for each one."""
 
     def __init__(self, once: bool = True) -> None:
         self.subject, self.config, self.once = SUBJECT, SimpleNamespace(name="fake"), once

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker of a campaign on a fake executor that plays answers in order."""
+"""A worker of a campaign on a fake executor that returns given answers in order."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Answer = CheckResult | Exception
 
 
 def checked(*divergences: Divergence, status: str = "ok") -> CheckResult:
-    """Return what checking a trace of two exits gives."""
+    """Return the result of checking a trace of two exits."""
     return CheckResult(
         status,
         0,
@@ -60,7 +60,8 @@ def checked(*divergences: Divergence, status: str = "ok") -> CheckResult:
 
 @dataclass
 class FakeExecutor:
-    """Plays answers in order, then clean ones; an exception is raised by the run (VM) or by the check (ours)."""
+    """Return answers in order, then clean ones; an exception is raised by the run (VM errors) or by the check
+    (others)."""
 
     answers: list[Answer]
     fresh: list[bool] = field(default_factory=list)
@@ -69,13 +70,13 @@ class FakeExecutor:
     next: Answer = field(default_factory=checked)
     subject: Subject = SUBJECT
     fallen: FakeExecutor | None = None
-    """What stands in for a machine that is there to reproduce a loss."""
+    """Fake machines for the reproduction of a loss."""
     complaints: list[tuple[Alarm, ...]] = field(default_factory=list)
-    """What the kernel complains of, run by run, then of nothing."""
+    """Alarms of the kernel, run by run; then none."""
     boot_alarms: tuple[Alarm, ...] = ()
 
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
-        """Stand in for the executor."""
+        """Fake the executor's run."""
         self.fresh.append(fresh_vm)
         self.next = self.answers.pop(0) if self.answers else checked()
         if isinstance(self.next, VmLost | AgentProtocolError):
@@ -83,30 +84,30 @@ class FakeExecutor:
         return TRACE
 
     def alarms(self) -> tuple[Alarm, ...]:
-        """Stand in for the console."""
+        """Fake the console."""
         return self.complaints.pop(0) if self.complaints else ()
 
     def check(self, _scenario: Scenario, _trace: Trace, *_: object) -> CheckResult:
-        """Stand in for the check of what was run last."""
+        """Fake the check of the last run."""
         if isinstance(self.next, Exception):
             raise self.next
         return self.next
 
     @contextmanager
     def boot(self) -> Iterator[FakeExecutor]:
-        """Stand in for the machine."""
+        """Fake the machine."""
         self.boots += 1
         yield self
 
     def boot_again(self) -> AbstractContextManager[FakeExecutor]:
-        """Stand in for the machine that is to be lost once more."""
+        """Fake the machine for the reproduction of a loss."""
         assert self.fallen is not None
         return self.fallen.boot()
 
 
 @dataclass
 class Bench:
-    """A worker on a fake executor, and where its results are."""
+    """A worker on a fake executor, and the place of its results."""
 
     worker: Worker
     executor: FakeExecutor
@@ -129,9 +130,9 @@ class Bench:
 
 
 def bench(root: Path, *answers: Answer, again: tuple[Answer, ...] = (), early: tuple[Alarm, ...] = ()) -> Bench:
-    """Return a worker that has begun; ``again`` are the answers of machines that are there to reproduce a loss.
+    """Return a started worker; ``again`` are the answers of machines for the reproduction of a loss.
 
-    ``early``: what the kernel complains of while it boots.
+    ``early``: alarms of the kernel during boot.
     """
     root.mkdir(exist_ok=True)
     database = Database(default_url(root))

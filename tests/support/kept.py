@@ -46,7 +46,7 @@ REPORT = Report(
 
 
 def filled(root: Path) -> Database:
-    """Return a database in ``root`` as campaigns leave it."""
+    """Return a database in ``root`` like those of campaigns."""
     root.mkdir(exist_ok=True)
     database = Database(default_url(root))
     store, flaky = Store(database, FINDINGS), Store(database, FLAKY)
@@ -83,8 +83,8 @@ def _plain(kind: str, key: Signature, detail: str) -> Finding:
 
 
 OLD_CRASH = _plain("crash", ("VmLost", "Kernel panic"), "<b>died</b>\x1b")
-"""A crash as they were kept before there were reports."""
+"""Return a crash of an older version, without a report."""
 CRASHED = _plain(
     "crash", ("oops", "Internal error: BRK handler: N [#N] SMP", "kvm_handle_mmio_return"), "the host kernel oopsed"
 )
-"""A crash with all that belongs to one; two scenarios have to run before it."""
+"""Return a crash with all its texts; two scenarios must run before it."""

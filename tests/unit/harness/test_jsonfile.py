@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of our own read again: whatever is wrong with it, and with what a block makes of it, is one InputError."""
+"""JSON files of the project: any error in the file, or in its decoding, is one InputError."""
 
 from __future__ import annotations
 

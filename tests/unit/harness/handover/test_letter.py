@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a letter says: sources that a reader can open, releases that were measured, and a finding without an erratum."""
+"""Letters: sources that a reader can open, measured releases, and a finding without an erratum."""
 
 from __future__ import annotations
 

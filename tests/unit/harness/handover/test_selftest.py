@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs for the kernel's KVM selftests: which findings have one, what each step is, and one as a whole.
+"""Programs for the kernel's KVM selftests: the findings that have one, the statements of each step, and one as a whole.
 
-That they compile and show what they must, ``tests/vm/test_exported_selftests_live.py`` tests.
+``tests/vm/test_exported_selftests_live.py`` tests that they compile and fail on the right kernels.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WITHOUT = {
     "protected-vm-walk-abort-of-a-fetch-never-comes": "step 1, `vcpu p.0`",
     "unknown-vm-ioctl-warns": "corpus/alarms/unknown_vm_ioctl.c",
 }
-"""Kept findings that have no program, and what the reason names."""
+"""Kept findings without a program, and a word of the reason."""
 SHOWN = Shown(
     *("kvm-nvhe", "6.1", "a"),
     parse("shadowfuzz-scenario 1\nabout A.\nreg x1 0x9000000\nldrb w3, [x1]\ncomplete 0x5\n"),
@@ -55,7 +55,7 @@ def test_every_kept_finding_has_a_program_or_a_reason(name: str) -> None:
     assert file == f"{name.replace('-', '_')}.c"
     assert not re.search(r"@[A-Z]+@|^[?@]", text, re.MULTILINE)
     assert re.search(r"TEST_ASSERT(_KVM_EXIT_REASON)?\(", text.partition("int main(void)")[2])
-    # Only what is used: each helper is called, or named, once more.
+    # Only used helpers are included: the name of each occurs again.
     for helper in re.findall(r"^static \w[\w ]*?\**(\w+)\(", text, re.MULTILINE):
         assert len(re.findall(rf"\b{helper}\b", text)) > 1, helper
 

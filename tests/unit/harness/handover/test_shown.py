@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a finding userspace can see: the checks, the steps that lead to them, and what is kept of both."""
+"""What userspace can observe of a finding: the checks, the steps that lead to them, and their stored form."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_where_the_guest_was_is_known_at_each_exit() -> None:
 
 
 def test_what_is_stored_comes_back() -> None:
-    """A changed scenario has another digest; tests/vm/test_exported_selftests_live.py stores anew."""
+    """A changed scenario has another digest; tests/vm/test_exported_selftests_live.py updates the file."""
     assert SHOWN.read_text() == to_json(STORED)
 
 

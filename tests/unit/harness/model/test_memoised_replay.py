@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A shortcut says what its level says, of any round, whatever it has learnt before."""
+"""A memoised replay returns the prediction of its level, for any round, whatever it has recorded before."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.support.traces import EXCEPTION, SKIP, but, entry, esr, host_reset, l
 
 LEVELS = ("spec", "low", "body", "kernel")
 SHORTCUTS = {level: Shortcut(level) for level in LEVELS}
-"""One for all examples: what one of them taught must not mislead the next."""
+"""Shared by all examples: a path that one of them recorded must not give a wrong result for the next."""
 
 U64 = st.integers(0, (1 << 64) - 1)
 FUNCTIONS = st.sampled_from([f.fid for f in exits.SMCCC_FUNCTIONS])
-# Few values of each kind, so that examples meet the ways of others.
+# Few values of each kind, so that examples fit the paths of others.
 VALUES = st.sampled_from([0, 1, 4, 5, 0x3C5, 0x4000_0000, 0x4001_0004, 1 << 40, (1 << 64) - 1]) | FUNCTIONS | U64
 REGISTERS = st.lists(VALUES, min_size=len(NAMES), max_size=len(NAMES)).map(tuple)
 SYNDROMES = st.builds(
@@ -64,8 +64,8 @@ ROUNDS = st.builds(
 @given(ROUNDS)
 def test_any_round(level: str, round_: Round) -> None:
     right = predict(round_, level)
-    assert SHORTCUTS[level](round_) == right  # learnt now, or met before
-    assert SHORTCUTS[level](round_) == right  # met before
+    assert SHORTCUTS[level](round_) == right  # recorded now or before
+    assert SHORTCUTS[level](round_) == right  # recorded before
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -92,7 +92,7 @@ def test_a_way_serves_other_values_and_no_other_answers() -> None:
 
 
 def test_values_are_numbers_again() -> None:
-    """Nothing of the tracing gets out: a prediction is compared, kept and printed."""
+    """A prediction has no traced numbers: it is compared, kept and printed."""
     found = Shortcut("spec")(turn(trap(state(), esr("WFX")), entry(state(), SKIP)))
     assert found.state is not None
     assert all(type(value) is int for value in (*found.state, found.dirty, found.spsr_0))

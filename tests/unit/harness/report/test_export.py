@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is handed over: the scenario parses back, the program is C that no text of a finding can break."""
+"""Exported findings: the scenario parses back, and no text of a finding breaks the C program."""
 
 from __future__ import annotations
 

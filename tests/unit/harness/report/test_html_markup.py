@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plot that has nothing to show."""
+"""Plots of no points and of many points."""
 
 from __future__ import annotations
 

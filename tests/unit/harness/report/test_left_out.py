@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where something was not compared and what it would take, and which host steps failed."""
+"""Comparisons that were not made, with place and missing knowledge, and failed host steps."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nights compared: what no run before had, what the last one had and this one has not, on one target."""
+"""Comparison of nights on one target: names that no earlier run had, and names that only the run before had."""
 
 from __future__ import annotations
 

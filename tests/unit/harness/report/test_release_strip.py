@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Release histories as strips: where a bar begins and ends, and what it says to who cannot see it."""
+"""Release histories as strips: begin and end of bars, and the text for screen readers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of what scenarios exercise."""
+"""The page about the coverage of steps."""
 
 from __future__ import annotations
 

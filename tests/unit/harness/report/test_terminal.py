@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reports against golden files, from a recorded trace.
 
-``UPDATE_GOLDEN=1 pytest tests/unit/harness/report/test_terminal.py`` writes them anew; read the diff before a commit.
-The trace is ``shadowfuzz replay tests/golden/mixture.scn --json --trace``, its ``trace`` put through ``format_trace``.
+``UPDATE_GOLDEN=1 pytest tests/unit/harness/report/test_terminal.py`` rewrites them; read the diff before a commit.
+The trace is ``shadowfuzz replay tests/golden/mixture.scn --json --trace``, its ``trace`` converted by ``format_trace``.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is legal in a scenario and not meant is said, with its line; what is meant is not."""
+"""Warnings: probable mistakes in a valid scenario are reported with their line; intended steps are not."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_corpus_has_no_warning_but_where_that_is_its_point() -> None:
         "aarch32_state_and_back.scn": 1,
         "host_writes_gprs.scn": 1,
         "mmio_store_then_complete.scn": 2,
-        # Values wider than their loads: userspace fills kvm_run.mmio.data, KVM reads as many bytes as the load.
+        # Values wider than their loads on purpose: KVM reads only the bytes of the load from kvm_run.mmio.data.
         "long_mixture_mmio_hvc.scn": 12,
         "mmio_load_data_too_wide.scn": 7,
         "mmio_same_address_all_ways.scn": 8,

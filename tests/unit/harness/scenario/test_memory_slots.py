@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory slots of scenarios: packed into a word, and apart."""
+"""Memory slots of scenarios: encoding and decoding, and overlaps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_packing(slot: Slot) -> None:
 
 @given(st.lists(SLOTS, max_size=8))
 def test_slots_never_overlap(requests: list[Slot]) -> None:
-    """Whatever is asked for: what KVM has to refuse is what would make two slots overlap, or one grow."""
+    """For any requests: KVM must refuse a request that makes two slots overlap, or one grow."""
     there: dict[int, Slot] = {1: WHOLE}
     for one in requests:
         if True in may_succeed(one, there):

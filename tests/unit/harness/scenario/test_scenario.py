@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenario text: exact round trips, and one error with its line for everything that is no scenario."""
+"""Scenario text: exact round trips, and one error with its line for any other text."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ EXPECTS = st.builds(Expect, st.integers(0, 40), st.sampled_from((*NAMES, MMIO_DA
 
 
 def with_expects(scenario: Scenario, expects: list[Expect]) -> Scenario:
-    """Let expectations stand between the steps that there are, in their order."""
+    """Place expectations between the existing steps, in their order."""
     there = (one._replace(before=min(one.before, len(scenario.steps))) for one in expects)
     return replace(scenario, expects=tuple(sorted(there, key=lambda one: one.before)))
 
@@ -127,7 +127,7 @@ def test_instruction_is_what_the_line_says(step: Step) -> None:
 
 
 def check_hostile(text: str | bytes) -> None:
-    """Whatever the text is: a scenario that round-trips, or one printable line that says why not."""
+    """Any text is a scenario that round-trips, or gives one printable line with the reason."""
     try:
         scenario = parse(text)
     except InputError as error:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cache's guarantees: whole or not there, built once, repaired after a kill, one sentence when there is no room."""
+"""The cache's guarantees: entries are complete or absent, built once, repaired after a kill; a full disk gives one
+sentence."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def leftovers(cache: Cache) -> list[Path]:
 def test_built_once(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
     assert cache.find("kind", "key") is None
-    assert not cache.root.exists()  # looking creates nothing
+    assert not cache.root.exists()  # a lookup creates nothing
     entry = cache.get("kind", "key", write("one"))
     assert (entry.path / "file").read_text() == "one"
     assert entry.facts == {"length": 3}
@@ -62,12 +63,12 @@ def test_what_was_not_used_for_the_longest_time_goes(tmp_path: Path) -> None:
     for second, (key, release) in enumerate([("1", "a"), ("2", "a"), ("3", "b"), ("4", "a")]):
         os.utime(get(key, release) / "manifest.json", (second, second))
     other = cache.get("another", "1", write("one"), keep=3)
-    get("1", "a")  # used again, so "2" is now the oldest of its release
+    get("1", "a")  # used again: "2" is now the least recently used of its release
     held = (tmp_path / "kind-2" / "file").open()
     get("5", "a")
     assert [path.name for path in sorted(tmp_path.glob("kind-*"))] == ["kind-1", "kind-3", "kind-4", "kind-5"]
     with held:
-        assert held.read() == "2", "who has it open keeps it"
+        assert held.read() == "2", "an open file stays readable"
     assert other.path.exists() and leftovers(cache) == []
     assert cache.find("kind", "2") is None and get("2", "a").exists(), "it can be built again"
 
@@ -148,7 +149,7 @@ def test_killed_build_is_repaired(tmp_path: Path) -> None:
     child.communicate()
     assert [path.joinpath("file").read_text() for path in leftovers(cache)] == ["half"]
     assert cache.find("kind", "key") is None
-    # Another entry's build clears it away, for its lock is free; the same entry's build would, too.
+    # The build of another entry removes it, because its lock is free; that of the same entry would as well.
     cache.get("other", "key", write("x"))
     assert leftovers(cache) == []
     assert (cache.get("kind", "key", write("whole")).path / "file").read_text() == "whole"
@@ -182,7 +183,7 @@ def test_waiting_is_reported(tmp_path: Path) -> None:
 
 
 def test_lock_is_not_inherited(tmp_path: Path) -> None:
-    """A child that outlives a killed set-up must not keep the next one waiting for ever."""
+    """A child that outlives a killed set-up must not block the next one."""
     with Cache(tmp_path).lock("name"):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
     try:

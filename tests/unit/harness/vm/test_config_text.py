@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A target as the text that is kept with a finding: it is read back, and taken by --target."""
+"""A target as the text that a finding keeps: it is read back, and --target accepts it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends of machines by what their consoles say, word for word from kernels that died; reports as text."""
+"""Ends of machines from their consoles, recorded from crashed kernels; reports as text."""
 
 from __future__ import annotations
 

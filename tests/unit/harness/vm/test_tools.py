@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tools that are run: what went wrong is said, and what is stuck ends."""
+"""Running tools: errors are reported, and hanging tools are ended."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_stuck_tool_is_ended_with_its_children(tmp_path: Path) -> None:
     assert time.monotonic() - start < 60
     child = int((tmp_path / "child").read_text())
     while alive(child):
-        assert time.monotonic() - start < 60, "the tool's child is still there"
+        assert time.monotonic() - start < 60, "the tool's child still runs"
         time.sleep(0.01)
 
 

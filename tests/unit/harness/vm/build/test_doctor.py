@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Doctor's rows: what is there is ok, what is not says how to get it."""
+"""Doctor's rows: present items are ok, missing ones say how to get them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_compilers_that_do_not_compile(
 
 
 def test_a_compiler_without_a_header_of_the_sources(tmp_path: Path) -> None:
-    """Headers are looked for as the sources name them; what they have of their own is none of the system's."""
+    """The check uses the system headers of the sources; the sources' own headers are not system headers."""
     source = tmp_path / "plugin.c"
     source.write_text('#include <string.h>\n#include "own.h"\n#include <sys/nowhere.h>\n')
     host = COMPILERS[0]

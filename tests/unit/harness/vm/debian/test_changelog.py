@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a changelog says between two versions."""
+"""Entries of a changelog between two versions."""
 
 from __future__ import annotations
 

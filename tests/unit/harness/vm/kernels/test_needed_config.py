@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a kernel's configuration lacks, and the fragment that brings it."""
+"""Missing symbols of a kernel configuration, and the fragment that sets them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The map of edges: what its bytes say, made up here; that the plugin writes such bytes is tests/vm's."""
+"""The map of edges: decoding of synthetic bytes; tests/vm tests that the plugin writes such bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.vm.plugins.edges import EdgeMap, Reached, decode, read_edges
 
 
 def a_map(rows: dict[int, tuple[int, int, int]], blocks: dict[int, int]) -> bytes:
-    """A map with (from, to, count) at places, and blocks with their sizes."""
+    """Return a map with (from, to, count) at places, and blocks with their sizes."""
     data = bytearray(edges.SIZE)
     struct.pack_into("<Q", data, 0, edges.MAGIC)
     for place, (before, block, count) in rows.items():
