@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenarios whose guests never get on, each in its own way, and one whose guest leaves its code."""
+"""Scenarios whose guests make no progress, for different reasons, and one whose guest leaves its code."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two releases side by side: a campaign, and a difference that no row explains, from the run to the report."""
+"""Comparison of two releases: a campaign, and a difference that no row explains, from the run to the report."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ SIGNATURE = "against.entry.esr_el1/IABT_LOW"
 
 def test_a_campaign_on_two_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["fuzz", "--target", ONE, "--against", OTHER, "--seconds", "5", "--jobs", "1", "--seed", "1", "--json"]
-    assert main([*command, "--out", str(tmp_path)]) == 1  # what each of them shows against the model
+    assert main([*command, "--out", str(tmp_path)]) == 1  # divergences of each of them from the model
     summary = json.loads(capsys.readouterr().out)
     assert summary["against"][0] == OTHER and summary["lost_vms"] == summary["internal_errors"] == 0
     assert summary["relations"]["against"] > 100 and summary["relations"]["save"] > 100
     assert summary["known_by_entry"]["csselr-in-memory"]
     shown = {word for finding in summary["findings"] for word in finding["replay"].split()}
-    assert {ONE, OTHER} <= shown  # each finding is replayed where it was seen
+    assert {ONE, OTHER} <= shown  # each finding is replayed on its target
 
 
 def test_what_no_row_explains_is_a_finding_of_the_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real campaign: two workers, two machines, one of which is killed on the way."""
+"""A real campaign: two workers, two machines, one of which is killed during the campaign."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def machines(pid: int) -> list[int]:
 
 
 def wait_for_machines(campaign: subprocess.Popen[str]) -> list[int]:
-    """Return the QEMU processes once both are there."""
+    """Return the QEMU processes when both exist."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert campaign.poll() is None, campaign.stderr and campaign.stderr.read()
@@ -59,9 +59,9 @@ def test_a_campaign_survives_a_killed_machine_and_tells_the_truth(tmp_path: Path
         time.sleep(SECONDS / 4)
         everyone |= {pid for pid, _ in descendants(campaign.pid)}
         output, errors = campaign.communicate(timeout=60)
-    assert gone(everyone), "a process was left behind"
+    assert gone(everyone), "a process still exists"
     summary = json.loads(output)
-    assert errors.count("\n") < 30, "not a terminal: a line every 10 s"
+    assert errors.count("\n") < 30, "without a terminal: a line every 10 s"
 
     assert summary["lost_vms"] == 1 and summary["worker_deaths"] == [] and summary["failure"] == ""
     assert summary["internal_errors"] == 0 and summary["findings_unwritten"] == {}
@@ -110,7 +110,7 @@ def test_ctrl_c_ends_with_a_summary(tmp_path: Path) -> None:
         everyone = {pid for pid, _ in descendants(campaign.pid)}
         campaign.send_signal(signal.SIGINT)
         output, _ = campaign.communicate(timeout=20)
-    assert gone(everyone), "a process was left behind"
+    assert gone(everyone), "a process still exists"
     assert "stopped before its time, as asked" in output and "CHECKED " in output
 
 
@@ -121,12 +121,12 @@ def test_machines_die_with_a_killed_campaign(tmp_path: Path) -> None:
         everyone = {pid for pid, _ in descendants(campaign.pid)}
         campaign.kill()
         campaign.communicate(timeout=20)
-    assert gone(everyone), "a process was left behind"
+    assert gone(everyone), "a process still exists"
 
 
 @pytest.mark.timeout(180)
 def test_killed_campaigns_lose_nothing(tmp_path: Path) -> None:
-    """A few kills of live campaigns; `python -m tests.vm.killing` does two hundred (docs/triage.md)."""
+    """Some kills of live campaigns; `python -m tests.vm.killing` does two hundred (docs/triage.md)."""
     tally = run(5, 1, tmp_path, 7, lambda line: None)
     assert tally.wrong == []
     assert sum(tally.kills.values()) == 5 and tally.findings > 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest that userspace debugs, on a machine: what is recorded of it, and that nothing of it is left behind."""
+"""A guest that userspace debugs, on a machine: its records, and that debugging ends with the scenario."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_steps_end_with_the_scenario_that_asked_for_them(machine: Executor) -> N
     after = run(machine, "movz x1, 0x1", "movz x2, 0x2", "hvc 0x0")
     assert not [user for user in switches(after, USER) if user.code == EXIT_DEBUG]
     assert not any(entry.debugged for entry in switches(after, ENTRY))
-    assert after.points == (), "nobody debugs: no cost"
+    assert after.points == (), "without debugging there is no cost"
 
 
 def test_an_instruction_with_a_breakpoint_is_done_once_that_is_gone(machine: Executor) -> None:

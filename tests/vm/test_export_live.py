@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C programs of ``shadowfuzz findings export``, each PID 1 of a machine: they show the divergence by themselves."""
+"""The C programs of ``shadowfuzz findings export``, each as PID 1 of a machine: they show the divergence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TARGET = "kvm-nvhe"
 NEVER = Tries(1, 1)
 
 CASES = (
-    # regression, what it shows
+    # regression, its divergence
     ("mmio_load_signed_byte_x", "host.xN/DABT_LOW"),
     ("fetch_outside_slots", "host.esr_el1/IABT_LOW"),
     ("reset_then_stale_completion", "host.pc/RESET"),
@@ -38,13 +38,13 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def targets() -> Iterator[PreparedTargets]:
-    """The target, to record on."""
+    """Yield the target to record on."""
     with open_targets(TargetOptions(TARGET, "spec")) as targets:
         yield targets
 
 
 def story(targets: PreparedTargets, name: str, wanted: str) -> Story:
-    """Record a regression and tell the story of one of its divergences."""
+    """Record a regression and return the story of one of its divergences."""
     scenario = load(PROJECT / "corpus" / "regressions" / f"{name}.scn")
     seen = targets.run_and_check(scenario)
     trace, checked, side = seen.trace, seen.checked, targets.sides[0]
@@ -55,7 +55,7 @@ def story(targets: PreparedTargets, name: str, wanted: str) -> Story:
 
 
 def run_program(program: str, work: Path) -> str:
-    """Compile a C program, boot the target's kernel with it as PID 1, return what it printed."""
+    """Compile a C program, boot the target's kernel with it as PID 1, return its output."""
     source, binary = work / "repro.c", work / "repro"
     source.write_text(program)
     compiler = ["aarch64-linux-gnu-gcc", "-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", binary, source]

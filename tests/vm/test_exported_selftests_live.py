@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs for the kernel's KVM selftests, built in its tree and run in targets: they fail where KVM has the bug.
+"""The programs for the kernel's KVM selftests, built in its tree and run in targets: they fail if KVM has the bug.
 
-``UPDATE_SHOWN=1 pytest tests/vm/test_exported_selftests_live.py -k keep`` runs every kept scenario and writes
-``corpus/regressions/shown.json`` anew; read the diff before a commit.
+``UPDATE_SHOWN=1 pytest tests/vm/test_exported_selftests_live.py -k keep`` runs every kept scenario and rewrites
+``corpus/regressions/shown.json``; read the diff before a commit.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ FAILED, SKIPPED, PASSED = 254, 4, 0
 FINDINGS = load_regressions(KEPT)
 INIT = PROJECT / "tests" / "vm" / "selftests.c"
 LEAST = 6
-"""So many programs at least must fail on one kernel of TARGETS and pass on another."""
+"""Minimum number of programs that fail on one kernel of TARGETS and pass on another."""
 
 
 def _programs() -> dict[str, tuple[Regression, str]]:
-    """Every kept finding that has a program, and its text, by the name of the program's file."""
+    """Return every kept finding with a program, and its text, by the name of the program's file."""
     found = {}
     for row in (*FINDINGS, *load_regressions(ALARMS)):
         handover = kept_handover(row.id)
@@ -58,7 +58,7 @@ PROGRAMS = _programs()
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """All programs, compiled by the kernel's Makefile, and the init that runs them one after the other."""
+    """Return all programs, compiled by the kernel's Makefile, and the init that runs them sequentially."""
     work = tmp_path_factory.mktemp("selftests")
     tree = selftest_tree(Cache(default_root(os.environ)))
     paths = build_selftests(tree, {name: text for name, (_, text) in PROGRAMS.items()}, work)
@@ -106,7 +106,7 @@ def _seen(target: str) -> dict[str, Seen]:
 
 
 ELSEWHERE = "kvm-protected@7.1.13"
-"""A kernel that has every finding that no target of the project's has."""
+"""A kernel with every finding that no target of the project has."""
 
 
 @pytest.mark.timeout(900)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""pKVM's own copy of the vCPU, read out of memory that its host cannot read: flush and sync on a real kernel."""
+"""pKVM's hyp copy of the vCPU, read from memory that its host cannot read: flush and sync on a real kernel."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels of the archive on real machines: the newest one that borrows its headers, and the one that lends them.
+"""Kernels of the archive on real machines: the newest one without headers, and the one whose headers it uses.
 
-So two kernels are fetched, both much newer than those of the targets.
+Two kernels are fetched, both much newer than those of the targets.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ THREE = ("every_gpr_distinct", "mmio_load_every_register", "host_writes_every_gp
 
 
 def _two() -> tuple[Kernel, Kernel]:
-    """Return the newest kernel that has no headers in the archive, and the one that lends it its own."""
+    """Return the newest kernel without headers in the archive, and the one whose headers it uses."""
     listed = [kernel for kernel in load_kernels(Cache(default_root(os.environ))).kernels if kernel.listed]
     without = [kernel for kernel in listed if not kernel.headers]
     if not without:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What minimisation ends at, on real KVM: the final text of each finding, whatever it started from."""
+"""Results of minimisation on real KVM: the final text of each finding, for any start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.scenario.scenario import format_scenario, load
 from harness.vm.config import PROJECT
 
 LEAST: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    # regression, signature to keep, the lines that are left
+    # regression, signature to keep, the remaining lines
     ("mmio_load_signed_byte_x", "host.xN/DABT_LOW", ("ldrsb x0, [x0]", "complete 0x80")),
     ("long_mixture_mmio_hvc", "host.xN/DABT_LOW", ("ldrsb x0, [x0]", "complete 0x80")),
     (
