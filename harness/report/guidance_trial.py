@@ -57,7 +57,7 @@ def finals(data: Mapping[str, Any], mode: str, key: str) -> list[float]:
 
 
 def wins(ours: Sequence[float], theirs: Sequence[float]) -> tuple[int, int, int]:
-    """Return the numbers of pairs of runs in which ours is greater, equal, smaller."""
+    """Return the numbers of pairs of runs in which ``ours`` is greater, equal, smaller."""
     pairs = [(a, b) for a in ours for b in theirs]
     greater, equal = sum(a > b for a, b in pairs), sum(a == b for a, b in pairs)
     return greater, equal, len(pairs) - greater - equal

@@ -83,7 +83,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.guest.predict_run", "unit/harness/guest/test_stage1_faults.py"),
         Row("harness.trace.debug_state", "unit/harness/guest/test_debugger.py"),
     ),
-    "a part of what a turn of the host owes: turns are compared as a whole": (
+    "a part of the expected state at an entry: rounds are compared as a whole": (
         Row(
             "harness.findings.explanations",
             "unit/harness/findings/test_known_divergences.py",

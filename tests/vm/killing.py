@@ -172,7 +172,7 @@ def one_campaign(place: Place, kills: int, rng: random.Random, tally: Tally) -> 
         campaign.kill()
         campaign.communicate(timeout=30)
     if not gone(everyone):
-        tally.wrong.append("a process was left behind")
+        tally.wrong.append("a process still exists")
     place.look_whole(tally)
 
 

@@ -29,7 +29,7 @@ wfi
 )
 ROUND = parse(
     b"""shadowfuzz-scenario 1
-about The guest goes back to its first instruction for ever.
+about The guest branches back to its first instruction without end.
 reg x20 0x40000000
 hvc 0x0
 br x20

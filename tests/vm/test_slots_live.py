@@ -18,7 +18,7 @@ from tests.vm.running import SEEDS, booted, run_to_end
 TARGET = "kvm-6.12-nvhe"
 """A release whose reset leaves a virtual SError pending."""
 PLAIN = """shadowfuzz-scenario 1
-about Loads and stores in RAM that nobody shaped.
+about Loads and stores in RAM with default slots.
 reg x11 0x40021000
 reg x12 0x400ffff8
 ldr x4, [x11]
@@ -28,7 +28,7 @@ str x11, [x12]
 hvc 0x0
 """
 FORGED = """shadowfuzz-scenario 1
-about An external abort that KVM hands on as an SError, which nobody takes.
+about An external abort that KVM injects as an SError, which stays pending.
 reg x11 0x9000000
 ldr x3, [x11]
 forge esr 0x93830010

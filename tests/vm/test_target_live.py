@@ -169,7 +169,7 @@ def _traps(trace: Trace) -> list[tuple[int, int, int]]:
 
 
 WRITES = parse(
-    "shadowfuzz-scenario 1\nabout The host writes behind calls, a load, a move and an undefined instruction.\n"
+    "shadowfuzz-scenario 1\nabout The host writes after calls, a load, a move and an undefined instruction.\n"
     "reg x1 0x9000000\nhvc 0x0\nset x5 0x55\nset x30 0x30\nmov x6, x5\nset x7 0x77\nhvc 0x0\nset x8 0x88\n"
     "ldr x3, [x1]\nset x3 0x33\nudf 0x0\nset x9 0x99\nhvc 0x0\nset x10 0xaa\n",
     "here",

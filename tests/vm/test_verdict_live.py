@@ -17,7 +17,7 @@ from harness.vm.config import PROJECT
 REGRESSIONS = PROJECT / "corpus" / "regressions"
 TARGET = "kvm-nvhe"
 UNDECIDED = {
-    # The deployed level passes KVM's ESR_EL1 through there: one model level agrees with KVM, one does not.
+    # The deployed level passes KVM's ESR_EL1 through there, so the levels disagree.
     ("stage1_walk_outside_slots", "esr_el1", "prep_abort"),
     # No level models MMIO at the place of a deleted memory slot, so none predicts a write of the register.
     ("slot_gone_signed_load", "dirty.xN", "prep_abort"),

@@ -118,10 +118,10 @@ def find_places(kernel: Path) -> Places:
     words |= {"loaded_at": loaded - start}
     words |= {"context_at": context, "context_size": size, "hcr_at": hcr, "host_at": host}
     words |= {"record_size": HEAD.size + size, "room": (SIZE - RECORDS_AT) // (HEAD.size + size)}
-    behind = tuple(offset(address) for address in _calls(kernel, symbols, handler, run))
-    if not 0 < len(behind) <= LEAVES:
-        raise SetupError(f"{kernel}: {len(behind)} calls of {RUN} in {HANDLER}, expected 1 to {LEAVES}")
-    return Places(words, behind)
+    returns = tuple(offset(address) for address in _calls(kernel, symbols, handler, run))
+    if not 0 < len(returns) <= LEAVES:
+        raise SetupError(f"{kernel}: {len(returns)} calls of {RUN} in {HANDLER}, expected 1 to {LEAVES}")
+    return Places(words, returns)
 
 
 def _calls(kernel: Path, symbols: Symbols, function: int, callee: int) -> list[int]:

@@ -255,11 +255,11 @@ def test_cache_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("HOME", "/home/user")
     assert default_root({"XDG_CACHE_HOME": "/var/x"}) == Path("/var/x/shadowfuzz")
-    assert default_root({"XDG_CACHE_HOME": ""}) == Path("/home/somebody/.cache/shadowfuzz")
-    assert default_root({"XDG_CACHE_HOME": "relative"}) == Path("/home/somebody/.cache/shadowfuzz")
-    assert default_root({}) == Path("/home/somebody/.cache/shadowfuzz")
+    assert default_root({"XDG_CACHE_HOME": ""}) == Path("/home/user/.cache/shadowfuzz")
+    assert default_root({"XDG_CACHE_HOME": "relative"}) == Path("/home/user/.cache/shadowfuzz")
+    assert default_root({}) == Path("/home/user/.cache/shadowfuzz")
 
 
 @given(st.lists(st.text(max_size=5), max_size=4), st.lists(st.text(max_size=5), max_size=4))

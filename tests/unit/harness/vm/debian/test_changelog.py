@@ -14,19 +14,19 @@ linux-signed-arm64 (7.2.6+1) unstable; urgency=medium
     - KVM: x86: Something else
     - arm64: dts: nothing of it
 
- -- Somebody <a@example.org>  Mon, 01 Jan 2024 00:00:00 +0000
+ -- Maintainer <a@example.org>  Mon, 01 Jan 2024 00:00:00 +0000
 
 linux (7.2~rc1-1~exp1) experimental; urgency=medium
 
   * New upstream release candidate
 
- -- Somebody <a@example.org>  Mon, 01 Jan 2024 00:00:00 +0000
+ -- Maintainer <a@example.org>  Mon, 01 Jan 2024 00:00:00 +0000
 
 linux (7.1.13-1) unstable; urgency=medium
 
   * [arm64] KVM: arm64: before it all
 
- -- Somebody <a@example.org>  Mon, 01 Jan 2024 00:00:00 +0000
+ -- Maintainer <a@example.org>  Mon, 01 Jan 2024 00:00:00 +0000
 """
 
 
