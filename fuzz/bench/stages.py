@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fuzz.campaign.features import features
 from fuzz.generate.mutator import custom_mutator, generate
 from fuzz.targets.prepared_side import PreparedSide
-from harness.model.memoised_replay import shortcut
+from harness.model.memoised_replay import memoised_replay
 from harness.model.prediction import Prediction
 from harness.relations import save_restore
 from harness.relations.evidence import predict_runs
@@ -84,7 +84,7 @@ def stages(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) ->
     texts = [format_scenario(one.scenario).encode() for one in recorded]
     checked = [(one.trace, side.check(one.scenario, one.trace)) for one in recorded]
     rounds = [round_ for one in recorded for round_ in index_trace(one.trace).rounds]
-    predict = shortcut(side.subject.level)
+    predict = memoised_replay(side.subject.level)
 
     def mutate() -> None:
         for text in texts:
@@ -107,7 +107,7 @@ def stages(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) ->
 def relations(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
     """Return CPU microseconds an exit of comparing with one relation more each time, decoding included."""
     recorded = _record(executor, scenarios[:SAMPLE])
-    exits, predict = _exits(recorded), shortcut(side.subject.level)
+    exits, predict = _exits(recorded), memoised_replay(side.subject.level)
 
     def decode() -> None:
         for one in recorded:

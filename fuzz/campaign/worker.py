@@ -33,7 +33,7 @@ from harness.scenario.simplify import simplicity
 from harness.trace.events import Trace
 from harness.vm.alarms import Alarm, once_each
 from harness.vm.config_text import OTHER_TARGET, TARGET
-from harness.vm.crash import CRASH, EARLIER, Again, End, Report, end_of, from_text, to_text
+from harness.vm.crash import CRASH, EARLIER, End, Report, Reproduction, end_of, from_text, to_text
 
 FIRST_BOOTS = 2
 """So often a worker tries to boot before there was anything to lose."""
@@ -346,7 +346,7 @@ class Worker:
         if confirmed and kept:
             self._confirmed[id_] = simplicity(scenario)
 
-    def _rate_of(self, finding: Finding, scenario: Scenario) -> Again | None:
+    def _rate_of(self, finding: Finding, scenario: Scenario) -> Reproduction | None:
         """Return how often fresh machines show an alarm; None: that was tried often enough, or there is no time."""
         if self.ending or self._tries[finding.id] >= MAX_TRIES:
             return None

@@ -55,7 +55,7 @@ def command(args: Args) -> int:
     """Measure and show; errors are raised for the caller to show."""
     from fuzz.corpus.exercise_counts import counts_text, measure_targets, read_counts
     from harness.report.contract_page import Exercised, contract_page, contract_text
-    from harness.report.step_coverage import Reach, page, text, unsaid
+    from harness.report.step_coverage import Reach, page, text, without_reason
 
     document = read_counts(args.show) if args.show is not None else measure_targets(_plan(args), _say)
     reach = Reach.from_json(document)
@@ -71,7 +71,7 @@ def command(args: Args) -> int:
         print(f"{text(reach)}\n\n{contract_text(rules)}")
     if any(one["lost"] for one in document["targets"].values()):
         return ExitStatus.FAILED
-    return ExitStatus.FAILED if unsaid(reach) or any(rules.unsaid()) else ExitStatus.OK
+    return ExitStatus.FAILED if without_reason(reach) or any(rules.without_reason()) else ExitStatus.OK
 
 
 def _plan(args: Args) -> ExercisePlan:

@@ -26,7 +26,7 @@ from harness.vm.build.doctor import (
 from harness.vm.build.prepare import AGENT_FLAGS, COMPILER_PACKAGE, CROSS, GUEST_SOURCES, find_prepared, read_image
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import PROJECT, guess_like, list_configs, load_config
-from harness.vm.kernels.needed_config import lacks
+from harness.vm.kernels.needed_config import missing_symbols
 from harness.vm.kernels.tree import CONFIG, make_command, read_tree, tree_path
 from harness.vm.plugins.plugin import HOST_FLAGS, HOST_PACKAGES, SOURCES
 from harness.vm.target import boot_alarms
@@ -85,7 +85,7 @@ def check_tree(path: Path) -> tuple[Check, ...]:
     compiler = "clang" if tree.clang else "gcc"
     detail = f"{path}: Linux {tree.release}, built with {compiler}, like {like} by its version, sha256 "
     found = [Check("tree", path.name, True, f"{detail}{tree.image_sha256}")]
-    for lack in lacks((path / CONFIG).read_text(errors="replace")):
+    for lack in missing_symbols((path / CONFIG).read_text(errors="replace")):
         fix = f"{path}/source/scripts/config" if (path / "source").exists() else f"{path}/scripts/config"
         verb = "--enable" if lack.wanted == "y" else "--disable"
         change = f"{fix} --file {path / CONFIG} {verb} {lack.symbol.name} (shadowfuzz kernels config has all)"

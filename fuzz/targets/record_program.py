@@ -17,7 +17,7 @@ from harness.vm.alarms import once_each
 from harness.vm.build.prepare import prepare
 from harness.vm.build.programs import GUEST_LINE, build_programs, linux_guest, read_program
 from harness.vm.config import load_config
-from harness.vm.recorder import Done, Tick, record
+from harness.vm.recorder import FinishedRecording, RecordingProgress, record
 
 PROGRESS_SECONDS = 2.0
 
@@ -66,7 +66,7 @@ def named_files(items: Sequence[str]) -> Mapping[str, Path]:
 
 def record_program(
     options: RecordOptions, stopped: Callable[[], bool], progress: Callable[[str], None], show: Callable[[str], None]
-) -> Done:
+) -> FinishedRecording:
     """Record to ``options.out`` until the end, or until ``stopped`` says so.
 
     ``progress`` takes a line on how far it is, ``show`` a line that the machine printed.  InputError, SetupError: a
@@ -96,7 +96,7 @@ def record_program(
     return done
 
 
-def check_guest(options: RecordOptions, done: Done) -> None:
+def check_guest(options: RecordOptions, done: FinishedRecording) -> None:
     """Check that a Linux guest came to user space, where its console says so.  VmLost: it did not."""
     if options.guest is not None and done.end.status == "exited" and GUEST_LINE not in done.console:
         name = load_config(options.target).name
@@ -112,7 +112,7 @@ class _Progress:
         self._before: Mapping[str, int] = {}
         self._rest = ""
 
-    def tick(self, tick: Tick) -> None:
+    def tick(self, tick: RecordingProgress) -> None:
         """Show what is new; a line that is not finished waits."""
         *lines, self._rest = (self._rest + tick.printed.replace("\r", "")).split("\n")
         for line in lines:
@@ -132,7 +132,7 @@ class _Progress:
             self._show(printable(self._rest))
 
 
-def recording_text(out: Path, size: int, done: Done) -> str:
+def recording_text(out: Path, size: int, done: FinishedRecording) -> str:
     """Return for people how a recording went; ``size`` is that of its file in bytes."""
     end = done.end
     each = f", {size / end.exits:.1f} an exit" if end.exits else ""
@@ -149,7 +149,7 @@ def recording_text(out: Path, size: int, done: Done) -> str:
     return "\n".join(lines)
 
 
-def recording_json(out: Path, size: int, done: Done) -> dict[str, object]:
+def recording_json(out: Path, size: int, done: FinishedRecording) -> dict[str, object]:
     """Return how a recording went as plain data for :mod:`json`."""
     return {
         "file": str(out),

@@ -24,7 +24,7 @@ from fuzz.triage.bisect import (
 )
 from fuzz.triage.matrix import CLEAN, DIVERGES, Case, Cell, Work, load_cases, make_case, run_all
 from harness.errors import InputError, SetupError
-from harness.findings.release_history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, Asked, history_text
+from harness.findings.release_history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, ReleaseResult, history_text
 from harness.relations import hyp_copy
 from harness.report.finding_data import Story
 from harness.vm.cache import Cache, default_root
@@ -156,10 +156,12 @@ class Bisection:
     def history(self, story: Story) -> str:
         """Return which kernels show a finding, as text that is kept with it."""
         name = ".".join(filter(None, story.kept.finding.signature[:2]))
-        asked: list[Asked] = []
+        asked: list[ReleaseResult] = []
         for version, outcome in self.found.probed.items():
             answer = CANNOT if outcome is None else SHOWS if name in outcome else SHOWS_NOT
-            asked.append(Asked(self.config, version, answer, self.cells[version].seen, self.cells[version].runs))
+            asked.append(
+                ReleaseResult(self.config, version, answer, self.cells[version].seen, self.cells[version].runs)
+            )
         return history_text(asked)
 
 

@@ -17,7 +17,7 @@ from harness.findings.finding import difference, is_member, place_text
 from harness.findings.regressions import Regression
 from harness.handover.letter import Command, Letter, of_erratum, of_story
 from harness.handover.mail import mail_text
-from harness.handover.selftest import About, build_commands, file_name, selftest, why_no_selftest
+from harness.handover.selftest import ProgramDescription, build_commands, file_name, selftest, why_no_selftest
 from harness.handover.shown import Origin, Shown, load_shown, log_checks, shown_in, simplest
 from harness.relations.divergence import Divergence, causes
 from harness.relations.errata import SHARED
@@ -198,5 +198,5 @@ def program(handover: Handover) -> tuple[str, str]:
         raise InputError(handover.name, None, f"no selftest: {why}")
     letter = letter_of(handover, "")
     source = next((line for line in letter.why if line.startswith(("Sources: ", "Required: "))), "")
-    about = About(name, " ".join(letter.wrong), source.partition(": ")[2].rstrip("."))
+    about = ProgramDescription(name, " ".join(letter.wrong), source.partition(": ")[2].rstrip("."))
     return file_name(name), selftest(about, handover.shown)

@@ -20,7 +20,7 @@ from fuzz.store.runs import History
 from fuzz.triage.report_site import Site
 from harness.findings.known_divergences import Catalogue
 from harness.output_file import write_whole
-from harness.report.campaign_data import Book, Said, branches, known_hits
+from harness.report.campaign_data import Annotation, Book, branches, known_hits
 from harness.report.html_report import page
 from harness.report.problem_data import errata_of, problems_of
 
@@ -80,7 +80,7 @@ def book_of(database: Database, campaign: Path | None = None) -> Book:
         errata=errata_of(found),
         errata_words={row.id: row.does for row in kept.rows},
         releases={row.id: row.releases for row in kept.rows},
-        said={id_: Said(mark.status, mark.assignee, mark.note) for id_, mark in kept.marks.items()},
+        said={id_: Annotation(mark.status, mark.assignee, mark.note) for id_, mark in kept.marks.items()},
         out="" if campaign is None else str(campaign),
         unreadable=tuple(map(str, (*kept.unreadable, *no_runs))),
     )

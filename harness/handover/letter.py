@@ -22,7 +22,7 @@ from harness.scenario.requirements import needs_protected
 from harness.scenario.steps import KINDS as STEPS
 from harness.scenario.steps import Actor
 from harness.trace.indexed import index_trace
-from harness.vm.alarms import what_is
+from harness.vm.alarms import describe_kind
 from harness.vm.crash import ENDS
 
 
@@ -219,7 +219,7 @@ def _ends(row: Regression) -> Iterator[str]:
         if kind in ENDS:
             yield f"required: the host keeps running; observed: {ENDS[kind]} in {where}"
         else:
-            yield f"log of the host's kernel: required no message, observed: {what_is(kind)} in {where}"
+            yield f"log of the host's kernel: required no message, observed: {describe_kind(kind)} in {where}"
 
 
 def _story_values(story: Story) -> Iterator[str]:

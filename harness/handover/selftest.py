@@ -26,9 +26,9 @@ from harness.handover.selftest_steps import (
     home,
     register_id,
     slot_arguments,
-    why_not,
+    why_not_expressible,
 )
-from harness.handover.shown import Check, Done, Shown, last_run, needed_steps, reads_of
+from harness.handover.shown import Check, NumberedStep, Shown, last_run, needed_steps, reads_of
 from harness.handover.words import mode_of, without_targets
 from harness.layout import CODE, CONTEXTS, DATA, GIC_INTERRUPTS, GIC_MACHINE, GICD, GICR, NISV_MACHINE, VECTORS
 from harness.protocol import DEBUG_STEPS
@@ -44,7 +44,7 @@ NAP_US, NAPS = 50_000, 20
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class ProgramDescription:
     """The program's description: its name, the bug, and the sources of the required value."""
 
     name: str
@@ -70,7 +70,7 @@ def build_commands(name: str) -> tuple[str, ...]:
 def why_no_selftest(shown: Shown) -> str | None:
     """Return why no program can show the finding, with the unsupported step; None if one can."""
     for done in needed_steps(shown):
-        why = why_not(done)
+        why = why_not_expressible(done)
         if why is not None:
             return f"step {done.number}, `{format_step(done.step)}`: {why}"
     if dict(shown.scenario.registers).get("pstate", 0) & exceptions.AARCH32:
@@ -81,7 +81,7 @@ def why_no_selftest(shown: Shown) -> str | None:
     return None
 
 
-def selftest(about: About, shown: Shown) -> str:
+def selftest(about: ProgramDescription, shown: Shown) -> str:
     """Return the program.  InputError: no program can show the finding, with the reason."""
     why = why_no_selftest(shown)
     if why is not None:
@@ -97,7 +97,7 @@ def _comment(text: str) -> Iterator[str]:
     yield from (f" * {line}" for line in textwrap.wrap(plain, 76, break_long_words=False, break_on_hyphens=False))
 
 
-def _head(about: About, shown: Shown) -> Iterator[str]:
+def _head(about: ProgramDescription, shown: Shown) -> Iterator[str]:
     file = file_name(about.name)
     yield "// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0"
     yield "/*"
@@ -225,7 +225,7 @@ def _members(machine: int) -> list[int]:
     return [i for i, context in enumerate(CONTEXTS) if context.machine == machine]
 
 
-def _declarations(shown: Shown, done: tuple[Done, ...], machines: list[int]) -> Iterator[str]:
+def _declarations(shown: Shown, done: tuple[NumberedStep, ...], machines: list[int]) -> Iterator[str]:
     yield f"struct kvm_vm {', '.join(f'*{_vm(machine)}' for machine in machines)};"
     vcpus = [context for machine in machines for context in _members(machine)]
     yield f"struct kvm_vcpu {', '.join(f'*{_vcpu(context)}' for context in vcpus)};"
@@ -251,7 +251,7 @@ def _create(scenario: Scenario, machine: int) -> Iterator[str]:
         yield f"create_gic({vm});"
 
 
-def _steps(shown: Shown, done: tuple[Done, ...]) -> Code:
+def _steps(shown: Shown, done: tuple[NumberedStep, ...]) -> Code:
     """Return the steps; the last one is left out if the check is about its result."""
     lines: list[str] = []
     parts: set[str] = set()
@@ -272,12 +272,12 @@ def _steps(shown: Shown, done: tuple[Done, ...]) -> Code:
     return Code(tuple(lines), frozenset(parts))
 
 
-def _target(read: Done) -> str:
+def _target(read: NumberedStep) -> str:
     """Return the id of the register that an MRS writes."""
     return register_id(str(read.step.args[0]))
 
 
-def _checks(shown: Shown, done: tuple[Done, ...]) -> Code:
+def _checks(shown: Shown, done: tuple[NumberedStep, ...]) -> Code:
     lines: list[str] = []
     vcpu = _vcpu(shown.context)
     if any(check.how == "register" for check in shown.checks):
@@ -300,7 +300,7 @@ def _stops_at(address: int) -> tuple[str, str]:
     )
 
 
-def _check(check: Check, vcpu: str, shown: Shown, done: tuple[Done, ...]) -> Iterator[str]:
+def _check(check: Check, vcpu: str, shown: Shown, done: tuple[NumberedStep, ...]) -> Iterator[str]:
     match check.how, check.expected:
         case (("register" | "left"), int(expected)):
             value = f"get_reg({vcpu}, {register_id(check.register)})"

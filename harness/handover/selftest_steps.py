@@ -10,7 +10,7 @@ from typing import NamedTuple
 from harness import protocol
 from harness.arch import debug_registers, exceptions
 from harness.arch.registers import BY_NAME, Group
-from harness.handover.shown import Done
+from harness.handover.shown import NumberedStep
 from harness.layout import CODE, CONTEXTS, PROTECTED_MACHINE
 from harness.scenario.memory_slots import Slot
 from harness.scenario.scenario import format_step, slot_of
@@ -31,7 +31,7 @@ _FLAGS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def why_not(done: Done) -> str | None:
+def why_not_expressible(done: NumberedStep) -> str | None:
     """Return why a userspace program cannot do a step, None if it can."""
     if CONTEXTS[done.context].machine == PROTECTED_MACHINE:
         return _PROTECTED
@@ -70,7 +70,7 @@ class Code(NamedTuple):
     parts: frozenset[str] = frozenset()
 
 
-def code_of(done: Done, vcpu: str, *, once: bool = False) -> Code:
+def code_of(done: NumberedStep, vcpu: str, *, once: bool = False) -> Code:
     """Return the statements of a step; ``once``: for a guest step, a single KVM_RUN with any result."""
     comment = f"/* {format_step(done.step)} */"
     if done.word is not None:
@@ -90,7 +90,7 @@ def slot_arguments(slot: Slot, vm: str) -> str:
     return f"{vm}, {slot.number}, {_FLAGS[slot.kind]}, {slot.base:#x}, {slot.size:#x}, {home(slot.home)}"
 
 
-def _host(done: Done, vcpu: str) -> tuple[tuple[str, ...], str]:
+def _host(done: NumberedStep, vcpu: str) -> tuple[tuple[str, ...], str]:
     """Return the statements of a host step, and the part that they call (empty: none)."""
     vm = f"{vcpu}->vm"
     match done.step.kind, done.step.args:
@@ -126,7 +126,7 @@ def _host(done: Done, vcpu: str) -> tuple[tuple[str, ...], str]:
 _DEBUG_FLAGS: Mapping[int, str] = MappingProxyType({1: "KVM_GUESTDBG_SINGLESTEP", 2: "KVM_GUESTDBG_USE_SW_BP"})
 
 
-def _debug(done: Done, vcpu: str) -> Iterator[str]:
+def _debug(done: NumberedStep, vcpu: str) -> Iterator[str]:
     """Yield the statements of a step of KVM_SET_GUEST_DEBUG; earlier settings are kept."""
     arch = "debug.arch"
     match done.step.kind, done.step.args:

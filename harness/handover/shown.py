@@ -28,7 +28,7 @@ from harness.scenario.requirements import context_named, first_context
 from harness.scenario.scenario import Scenario, Step, format_scenario, instruction
 from harness.trace.events import USER, Switch, Trace
 from harness.trace.indexed import index_trace
-from harness.vm.alarms import what_is
+from harness.vm.alarms import describe_kind
 
 Value = int | str
 FORMAT = 1
@@ -69,7 +69,7 @@ class Shown:
     hidden: tuple[Check, ...] = ()
 
 
-class Done(NamedTuple):
+class NumberedStep(NamedTuple):
     """A step of a scenario: its number, its vCPU, and for a guest step address and instruction word."""
 
     number: int
@@ -79,20 +79,20 @@ class Done(NamedTuple):
     word: int | None
 
 
-def steps_done(scenario: Scenario, end: int) -> Iterator[Done]:
+def steps_done(scenario: Scenario, end: int) -> Iterator[NumberedStep]:
     """Yield the first ``end`` steps, each with its vCPU; ``vcpu`` steps have the one that they name."""
     first = context = first_context(scenario)
     at = {place.step: place for place in placed(scenario)}
     for number, step in enumerate(scenario.steps[:end]):
         if step.kind == "vcpu":
             context = context_named(first, str(step.args[0]))
-        yield Done(number, step, context, at[number].address if number in at else 0, instruction(step))
+        yield NumberedStep(number, step, context, at[number].address if number in at else 0, instruction(step))
 
 
 _STORES = frozenset({"write", "str", "strb", "strh", "stp", "stxr", "str_pre", "str_simd"})
 
 
-def needed_steps(shown: Shown) -> tuple[Done, ...]:
+def needed_steps(shown: Shown) -> tuple[NumberedStep, ...]:
     """Return the steps that lead to the finding, without those of other VMs unless they may contribute to it."""
     done = tuple(steps_done(shown.scenario, shown.steps))
     machine = CONTEXTS[shown.context].machine
@@ -223,7 +223,7 @@ def shown_in(
         if check not in checks:
             checks.append(check)
     for (end, context), checks in places.items():
-        sure = tuple(_sure(checks, scenario.steps[:end], checked.status))
+        sure = tuple(_independent_of_time(checks, scenario.steps[:end], checked.status))
         shown = Shown(*origin, scenario, end, context, sure)
         if any(check.how == "stop" and check.expected in VECTORS for check in sure) and len(last_run(shown)) > 1:
             continue  # the interrupt may arrive earlier if the guest exits after each instruction
@@ -237,7 +237,7 @@ def shown_in(
 _AFTER_AN_EXCEPTION = frozenset({"pc", "pstate", "elr_el1", "spsr_el1", "esr_el1", "far_el1"})
 
 
-def _sure(checks: list[Check], steps: Iterable[Step], status: str) -> Iterator[Check]:
+def _independent_of_time(checks: list[Check], steps: Iterable[Step], status: str) -> Iterator[Check]:
     """Yield the checks that do not depend on the time at which KVM acts.
 
     An SError is taken by KVM or by the CPU.  A guest that repeats the same translation fault continues in its vectors.
@@ -254,13 +254,13 @@ def _sure(checks: list[Check], steps: Iterable[Step], status: str) -> Iterator[C
         yield check
 
 
-def reads_of(shown: Shown, check: Check) -> tuple[Done, ...]:
+def reads_of(shown: Shown, check: Check) -> tuple[NumberedStep, ...]:
     """Return the steps that read the register of a check, by MRS, on its vCPU."""
     done = (each for each in needed_steps(shown) if each.context == shown.context and each.step.kind == "mrs")
     return tuple(each for each in done if each.step.args[1] == check.register)
 
 
-def last_run(shown: Shown) -> tuple[Done, ...]:
+def last_run(shown: Shown) -> tuple[NumberedStep, ...]:
     """Return the guest steps after the last host step."""
     done = needed_steps(shown)
     host = [i for i, each in enumerate(done) if each.word is None]
@@ -272,7 +272,7 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*")
 
 def log_checks(kind: str, function: str) -> tuple[Check, ...]:
     """Return the check of an alarm of the host's kernel (:mod:`harness.vm.alarms`); empty if it names no function."""
-    return (Check("log", function, "no complaint", what_is(kind)),) if _FUNCTION.fullmatch(function) else ()
+    return (Check("log", function, "no complaint", describe_kind(kind)),) if _FUNCTION.fullmatch(function) else ()
 
 
 def simplest(found: Iterable[Shown], others: Callable[[str], int] = lambda name: 0) -> Shown | None:

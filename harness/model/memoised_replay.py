@@ -40,7 +40,7 @@ Questions = dict[str, bool]
 """Conditions: an expression over a round's registers, and whether it held."""
 
 
-class Answer:
+class TracedCondition:
     """The result of a comparison of a :class:`Traced`; it is recorded when it is used as a condition."""
 
     __slots__ = ("_asked", "_expression", "_holds")
@@ -52,10 +52,10 @@ class Answer:
         self._asked[self._expression] = self._holds
         return self._holds
 
-    def __and__(self, other: Answer | bool) -> bool:
+    def __and__(self, other: TracedCondition | bool) -> bool:
         return bool(self) and bool(other)
 
-    def __or__(self, other: Answer | bool) -> bool:
+    def __or__(self, other: TracedCondition | bool) -> bool:
         return bool(self) or bool(other)
 
     __rand__, __ror__ = __and__, __or__
@@ -122,7 +122,9 @@ def _add_operators() -> None:
                 return NotImplemented
             if self.raw and implied is not None and isinstance(other, int) and implied(other):
                 return True
-            return Answer(f"({self.expression}) {symbol} {right[0]}", function(self.value, right[1]), self.asked)
+            return TracedCondition(
+                f"({self.expression}) {symbol} {right[0]}", function(self.value, right[1]), self.asked
+            )
 
         return method
 
@@ -159,7 +161,7 @@ class _RoundKey:
     world: VmEnvironment
 
 
-Way = Callable[[State, State, Switch | None], Prediction | None]
+ReplayPath = Callable[[State, State, Switch | None], Prediction | None]
 """A path: (registers at the exit, at the entry, the exit) to a prediction, None if the round does not take it."""
 
 
@@ -171,7 +173,7 @@ def _expression(value: object) -> str:
     return value.expression if isinstance(value, Traced) else str(value)
 
 
-def _learn(round_: Round, level: str) -> Way:
+def _learn(round_: Round, level: str) -> ReplayPath:
     """Replay a round over traced numbers and return its path.  TypeError: an operation is not supported."""
     asked: Questions = {}
     exit_, entry = round_.exit, round_.entry
@@ -188,17 +190,17 @@ def _learn(round_: Round, level: str) -> Way:
     others = f"{_expression(found.spsr_0)}, U, {_expression(found.revealed)}, W"
     prediction = f"P(H, {_expression(found.dirty)}, {state}, {others})"
     names = {"P": Prediction, "H": found.helper, "U": found.undefined, "W": found.path}
-    way: Way = eval(f"lambda e, n, x: None if {misfits} else {prediction}", names)
+    way: ReplayPath = eval(f"lambda e, n, x: None if {misfits} else {prediction}", names)
     return way
 
 
-class Shortcut:
+class MemoisedReplay:
     """The recorded paths of one level; ``ways`` are those of the environment of the latest round."""
 
     def __init__(self, level: str) -> None:
         self._level = level
         self._regions = SCENARIO_VM.regions
-        self.ways: dict[tuple[int, ...], list[Way]] = {}
+        self.ways: dict[tuple[int, ...], list[ReplayPath]] = {}
         self._by_regions = {self._regions: self.ways}
         self._count = 0
         self.learnt = 0
@@ -246,6 +248,6 @@ class Shortcut:
 
 
 @lru_cache(maxsize=8)
-def shortcut(level: str) -> Shortcut:
+def memoised_replay(level: str) -> MemoisedReplay:
     """Return the memoised replay of a level; one for each process."""
-    return Shortcut(level)
+    return MemoisedReplay(level)

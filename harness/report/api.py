@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.findings.regressions import NEW
 from harness.findings.verdict import rate_text, together
-from harness.report.campaign_data import Book, Said
+from harness.report.campaign_data import Annotation, Book
 from harness.report.exchange_formats import story_json
 from harness.report.finding_data import Story, cluster_name, groups, replay_command
 from harness.report.glossary import in_words
@@ -125,7 +125,7 @@ def _row(story: Story) -> Json:
 def _problem(problem: ProblemStory, book: Book) -> Json:
     first = problem.stories[0]
     stages = first.evidence.stages if first.evidence is not None else ()
-    mark = book.said.get(problem.id, Said(NEW, "", ""))
+    mark = book.said.get(problem.id, Annotation(NEW, "", ""))
     found, ended = nights_with(book.runs, (story.id for story in problem.stories))
     return {
         "id": problem.id,

@@ -78,7 +78,7 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Annotation:
     """A user's annotation of a finding: its status, its assignee, a note."""
 
     status: str
@@ -106,7 +106,7 @@ class Book:
     errata: tuple[ErratumStory, ...] = ()
     errata_words: Mapping[str, str] = field(default_factory=dict)
     releases: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
-    said: Mapping[str, Said] = field(default_factory=dict)
+    said: Mapping[str, Annotation] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
     out: str = ""
 

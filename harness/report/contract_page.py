@@ -30,7 +30,7 @@ class Exercised:
             found[target] = rules
         return cls(found)
 
-    def unsaid(self) -> Iterator[tuple[str, str]]:
+    def without_reason(self) -> Iterator[tuple[str, str]]:
         """Yield each rule that no scenario exercised on a target, and that has no reason for it: rule, target."""
         for target, rules in self.targets.items():
             for rule in RULES:
@@ -54,17 +54,17 @@ def _cell(exercised: Exercised, rule: str, target: str) -> str:
 
 
 def _summary(exercised: Exercised) -> list[str]:
-    unsaid = [target for _, target in exercised.unsaid()]
+    missing = [target for _, target in exercised.without_reason()]
     return [
         f"{target}: {len(rules)} of {len(RULES)} rules exercised, "
-        f"{len(RULES) - len(rules) - unsaid.count(target)} cannot be, {unsaid.count(target)} have no scenario"
+        f"{len(RULES) - len(rules) - missing.count(target)} cannot be, {missing.count(target)} have no scenario"
         for target, rules in exercised.targets.items()
     ]
 
 
 def contract_text(exercised: Exercised) -> str:
     """Return the measurement as text: a line for each target, and the rules with neither a scenario nor a reason."""
-    missing = [f"  {rule} on {target}" for rule, target in exercised.unsaid()]
+    missing = [f"  {rule} on {target}" for rule, target in exercised.without_reason()]
     return "\n".join(["rules of the host's contract", *_summary(exercised), *missing])
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from harness.findings.finding import Tries
 from harness.findings.verdict import rate_text
-from harness.vm.crash import ENDS, Again, Report
+from harness.vm.crash import ENDS, Report, Reproduction
 
 MIB = 1 << 20
 LINE = 100
@@ -18,7 +18,7 @@ _VECTOR = re.compile(r"v\d+")
 GROUPS: tuple[str, ...] = ("general registers", "system registers", "vector registers")
 
 
-def again_text(again: Again | None) -> str:
+def again_text(again: Reproduction | None) -> str:
     """Describe whether a loss is reproducible."""
     if again is None:
         return "not tested: the campaign ended first"

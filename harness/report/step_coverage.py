@@ -243,6 +243,6 @@ def page(reach: Reach) -> str:
     )
 
 
-def unsaid(reach: Reach) -> Sequence[str]:
+def without_reason(reach: Reach) -> Sequence[str]:
     """Return the possible places that were not reached and have no reason, as text."""
     return [f"{p.step} at {p.exit_class} on {target}" for p, target, _, source in reach.missing() if not source]

@@ -30,7 +30,7 @@ _LAST_WINS = {"set": 1, "write": 1, "complete": 0, "forge": 1}
 
 
 @dataclass(frozen=True, slots=True)
-class Warning:
+class LintWarning:
     """A warning: the line of the file (from 1), the item there, and the message."""
 
     line: int
@@ -39,14 +39,14 @@ class Warning:
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class _Round:
     """A guest step (None: before the first entry) and the host steps that are done at its exit, by their index."""
 
     guest: int | None
     host: tuple[int, ...]
 
 
-def warnings_of(text: str, scenario: Scenario) -> tuple[Warning, ...]:
+def warnings_of(text: str, scenario: Scenario) -> tuple[LintWarning, ...]:
     """Return the warnings of a scenario, by line; ``text`` is the text that it was parsed from."""
     lines = lines_of(text)
     first = len(lines) - len(scenario.steps) - len(scenario.expects)
@@ -56,7 +56,7 @@ def warnings_of(text: str, scenario: Scenario) -> tuple[Warning, ...]:
     found = [(steps[index], words) for index, words in _of_steps(scenario)]
     found += [(expects[index], words) for index, words in _of_expects(scenario)]
     found += [(2 + index, words) for index, words in _of_registers(scenario, lines[2:first])]
-    return tuple(Warning(lines[at][0], lines[at][1], words) for at, words in sorted(found))
+    return tuple(LintWarning(lines[at][0], lines[at][1], words) for at, words in sorted(found))
 
 
 def _is_expect(line: str) -> bool:
@@ -75,46 +75,46 @@ def _of_expects(scenario: Scenario) -> Iterator[tuple[int, str]]:
 
 def _of_steps(scenario: Scenario) -> Iterator[tuple[int, str]]:
     debugged = False
-    for turn in _turns(scenario.steps):
+    for round_ in _rounds(scenario.steps):
         if not debugged:
-            yield from _misplaced(scenario.steps, turn)
+            yield from _delayed(scenario.steps, round_)
         # After these steps any instruction may exit.
-        debugged |= any(scenario.steps[index].kind in DEBUG_STEPS for index in turn.host)
-        yield from _overwritten(scenario.steps, turn)
-        yield from _for_nothing(scenario.steps, turn)
-        yield from _too_wide(scenario.steps, turn)
+        debugged |= any(scenario.steps[index].kind in DEBUG_STEPS for index in round_.host)
+        yield from _overwritten(scenario.steps, round_)
+        yield from _without_target(scenario.steps, round_)
+        yield from _too_wide(scenario.steps, round_)
     yield from _vcpus(scenario)
 
 
-def _turns(steps: Sequence[Step]) -> Iterator[_Turn]:
+def _rounds(steps: Sequence[Step]) -> Iterator[_Round]:
     guests = [index for index, step in enumerate(steps) if KINDS[step.kind].side is Actor.GUEST]
     for guest, after in pairwise((-1, *guests, len(steps))):
-        yield _Turn(guest if guest >= 0 else None, tuple(range(guest + 1, after)))
+        yield _Round(guest if guest >= 0 else None, tuple(range(guest + 1, after)))
 
 
-def _misplaced(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]]:
+def _delayed(steps: Sequence[Step], round_: _Round) -> Iterator[tuple[int, str]]:
     """Yield the first host step after an instruction without an exit: all are delayed to the next exit."""
     if (
-        turn.guest is None
-        or steps[turn.guest].kind not in NO_EXIT
-        or not turn.host
-        or steps[turn.host[0]].kind == "vcpu"
+        round_.guest is None
+        or steps[round_.guest].kind not in NO_EXIT
+        or not round_.host
+        or steps[round_.host[0]].kind == "vcpu"
     ):
         return
-    after = steps[turn.host[-1] + 1 :]
+    after = steps[round_.host[-1] + 1 :]
     where = f"that of `{format_step(after[0])}` at the earliest" if after else "after the last step"
     yield (
-        turn.host[0],
-        f"is delayed: `{format_step(steps[turn.guest])}` does not trap; it is done at the next exit, {where}",
+        round_.host[0],
+        f"is delayed: `{format_step(steps[round_.guest])}` does not trap; it is done at the next exit, {where}",
     )
 
 
-def _overwritten(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]]:
+def _overwritten(steps: Sequence[Step], round_: _Round) -> Iterator[tuple[int, str]]:
     """Yield the steps whose effect a later step of the same round replaces."""
-    for at, index in enumerate(turn.host):
+    for at, index in enumerate(round_.host):
         step = steps[index]
         named = _LAST_WINS.get(step.kind)
-        for later in turn.host[at + 1 :]:
+        for later in round_.host[at + 1 :]:
             if steps[later].kind in ("vcpu", "finish", "slot", "drop_slot"):
                 break
             if named is not None and steps[later].kind == step.kind and steps[later].args[:named] == step.args[:named]:
@@ -122,11 +122,11 @@ def _overwritten(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]
                 break
 
 
-def _for_nothing(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]]:
+def _without_target(steps: Sequence[Step], round_: _Round) -> Iterator[tuple[int, str]]:
     """Yield the steps without a target: no access is pending, or there is no exit to forge."""
-    before = None if turn.guest is None else steps[turn.guest].kind
-    forged = any(steps[index].kind in ("forge", "vcpu") for index in turn.host)
-    for index in turn.host:
+    before = None if round_.guest is None else steps[round_.guest].kind
+    forged = any(steps[index].kind in ("forge", "vcpu") for index in round_.host)
+    for index in round_.host:
         kind = steps[index].kind
         if kind == "vcpu":
             return  # another vCPU has its own pending access
@@ -136,17 +136,17 @@ def _for_nothing(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]
             yield index, "forges nothing: there is no exit before the first guest step"
 
 
-def _too_wide(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]]:
+def _too_wide(steps: Sequence[Step], round_: _Round) -> Iterator[tuple[int, str]]:
     """Yield the ``complete`` steps with a value of more bytes than the load that they complete."""
-    size = 0 if turn.guest is None else _load_size(steps[turn.guest])
-    kinds = {steps[index].kind for index in turn.host}
+    size = 0 if round_.guest is None else _load_size(steps[round_.guest])
+    kinds = {steps[index].kind for index in round_.host}
     if not size or kinds & {"forge", "vcpu"}:
         return  # a forged syndrome may have another size; another vCPU has its own pending access
-    for index in turn.host:
+    for index in round_.host:
         step = steps[index]
         if step.kind == "complete" and (value := cast(int, step.args[0])) >> 8 * size:
             low = value & ((1 << 8 * size) - 1)
-            load = format_step(steps[cast(int, turn.guest)])
+            load = format_step(steps[cast(int, round_.guest)])
             read = f"{size} byte{'s' * (size > 1)}"
             yield index, f"is wider than the load: `{load}` reads {read}, as after `complete {low:#x}`"
 

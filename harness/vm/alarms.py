@@ -105,7 +105,7 @@ INTENDED: tuple[tuple[str, str], ...] = (
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
 
-def what_is(kind: str) -> str:
+def describe_kind(kind: str) -> str:
     """Return the description of a kind of alarm; the name itself if it is not in :data:`KINDS`."""
     return _BY_NAME[kind].what if kind in _BY_NAME else kind
 
@@ -149,14 +149,14 @@ class _Block:
         if len(self.lines) < MAX_LINES:
             self.lines.append(line)
 
-    def takes(self, kind: str) -> bool:
+    def accepts(self, kind: str) -> bool:
         """Whether a further first line belongs to this block: a WARN's own message precedes it and may match another
         kind."""
         if kind == "taint":  # a consequence
             return bool(self.kind)
         return not self.warned and (self.cut or (kind == "warn" and len(self.lines) <= _TEXT_LINES))
 
-    def tell(self, kind: str, line: str) -> None:
+    def set_kind(self, kind: str, line: str) -> None:
         self.kind, self.head = kind, self.head or line
         if _WARNED.search(line):
             self.warned = line
@@ -232,16 +232,16 @@ def _blocks(lines: Iterable[str]) -> Iterator[_Block]:
             block = _Block(cut=True, lines=[line])
             continue
         kind = _kind_of(line)
-        if block is not None and not block.over and (kind is None or block.takes(kind)):
+        if block is not None and not block.over and (kind is None or block.accepts(kind)):
             if kind is not None:
-                block.tell(block.kind or kind, line)
+                block.set_kind(block.kind or kind, line)
             block.add(line)
             block.over = line.startswith(_END) or _RULE.fullmatch(line) is not None
         elif kind is not None:
             if block is not None:
                 yield block
             block = _Block(cut=False)
-            block.tell(kind, line)
+            block.set_kind(kind, line)
             block.add(line)
     if block is not None:
         yield block

@@ -114,7 +114,7 @@ def panic_address(console: str) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class Reproduction:
     """Whether a loss was reproduced in fresh machines: hits and runs of the last scenario alone, and with those before
     it.
 
@@ -140,7 +140,7 @@ class Report:
     place: str
     reason: str
     remains: Remains
-    again: Again | None = None
+    again: Reproduction | None = None
 
 
 def to_text(report: Report) -> str:
@@ -173,11 +173,11 @@ def _dump(table: Mapping[str, Any]) -> Dump:
     return Dump(str(table["path"]), int(table["ram_bytes"]), int(table["file_bytes"]), float(table["seconds"]))
 
 
-def _again(table: Mapping[str, Any]) -> Again:
+def _again(table: Mapping[str, Any]) -> Reproduction:
     (hits, runs), (more, of), before = table["alone"], table["sequence"], table["before"]
     numbers = (hits, runs, more, of, before)
     if not all(type(number) is int for number in numbers) or not (
         0 <= hits <= runs and 0 <= more <= of and before >= 0
     ):
         raise ValueError(f"inconsistent counts: {str(numbers)[:80]}")
-    return Again((hits, runs), (more, of), before)
+    return Reproduction((hits, runs), (more, of), before)

@@ -21,7 +21,7 @@ from harness.trace import events as trace
 from harness.trace.decode import ContextLayout
 from harness.trace.events import Trace
 from harness.vm.alarms import Alarm, find_alarms, has_hint
-from harness.vm.fetch_storm import Rescue
+from harness.vm.fetch_storm import FetchStormWatch
 from harness.vm.plugins.hyp_copy import HypMap
 from harness.vm.qemu import Qemu
 
@@ -68,7 +68,7 @@ def _is_gpr(name: str) -> bool:
     return registers.BY_NAME[name].group is registers.Group.GPR
 
 
-def _writes_behind(steps: Sequence[Step], index: int) -> int:
+def _register_writes_after(steps: Sequence[Step], index: int) -> int:
     """Return the number of host steps after a guest step if all of them write x0 to x30; else 0."""
     end = index + 1
     while end < len(steps) and steps[end].kind == "set" and _is_gpr(str(steps[end].args[0])):
@@ -101,7 +101,7 @@ def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[
             if pending[3]:
                 yield pending
                 pending = None
-            elif by_probe and (writes := _writes_behind(scenario.steps, index)):
+            elif by_probe and (writes := _register_writes_after(scenario.steps, index)):
                 done, pending = index + 1 + writes, None  # a run of the next guest step follows, or the last
                 yield _LATER, index, addresses[index], writes
                 yield from (_host_op(scenario.steps[i], i) for i in range(index + 1, done))
@@ -215,9 +215,9 @@ class Executor:
         status = trace.status_name(self._word("status"))
         events, vectors = decode.decode(area, self._layout), decode.decode_vectors(area, self._layout)
         dropped = self._word("dropped")
-        hyp = () if self._hyp is None else self._hyp.beside(events, self._layout, complete=not dropped)
-        beside = decode.decode_points(area), decode.decode_lists(area)
-        return Trace(events, status, dropped, bool(self._word("vhe")), vectors, hyp, *beside)
+        hyp = () if self._hyp is None else self._hyp.copies_of(events, self._layout, complete=not dropped)
+        copies_of = decode.decode_points(area), decode.decode_lists(area)
+        return Trace(events, status, dropped, bool(self._word("vhe")), vectors, hyp, *copies_of)
 
     def run_bare(self, scenario: Scenario, *, fresh_vm: bool, record: bool) -> None:
         """Run a scenario, recorded or not, without decoding a trace.  VmLost: as :meth:`run`."""
@@ -236,10 +236,10 @@ class Executor:
         try:
             if self._qemu.machine.deterministic:
                 self._qemu.cont()
-                rescue = Rescue(self._qemu, lambda: self.exits)
-                self._qemu.await_brake(time.monotonic() + self._timeout, rescue.look)
+                rescue = FetchStormWatch(self._qemu, lambda: self.exits)
+                self._qemu.await_stop(time.monotonic() + self._timeout, rescue.look)
             else:
-                self._qemu.ring()
+                self._qemu.wake_agent()
             self._wait(request)
         finally:
             for plugin in self._qemu.plugins:
@@ -269,7 +269,7 @@ class Executor:
     def _wait(self, request: int) -> None:
         deadline = time.monotonic() + self._timeout
         while self._word("reply") != request:
-            if not self._qemu.listen(CHECK_SECONDS):
+            if not self._qemu.await_reply(CHECK_SECONDS):
                 self._qemu.check_alive()
             if time.monotonic() > deadline:
                 raise self._qemu.lost(f"no answer to a scenario within {self._timeout:g} s")

@@ -15,7 +15,7 @@ from harness.arch import exceptions
 from harness.arch.exits import EC_BY_NAME, ec_of
 from harness.vm.gdbstub import GdbError
 from harness.vm.postmortem import monitor, read_registers
-from harness.vm.qemu import STANDS, Qemu
+from harness.vm.qemu import WAITS_FOR_REQUEST, Qemu
 
 EC_FETCH = exceptions.same_el(EC_BY_NAME["IABT_LOW"])
 PATIENCE = 0.01
@@ -30,7 +30,7 @@ def is_storm(registers: Mapping[str, int]) -> bool:
     return pc == elr == far == exceptions.vector(vbar, exceptions.EL1H) and ec_of(esr) == EC_FETCH
 
 
-class Rescue:
+class FetchStormWatch:
     """Watch one scenario on a deterministic machine; ``exits`` returns the number of the guests' exits so far.
 
     A machine that may be idle is not stopped: that could change its time.  It is stopped only if its registers are
@@ -56,7 +56,7 @@ class Rescue:
         if self._seen != before:
             return
         self._qemu.stop()
-        if self._qemu.state() == STANDS:  # it made progress meanwhile, and has finished
+        if self._qemu.state() == WAITS_FOR_REQUEST:  # it made progress meanwhile, and has finished
             return
         try:
             stands = is_storm(read_registers(self._qemu))

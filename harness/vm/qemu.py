@@ -41,7 +41,7 @@ ENDED: Mapping[str, str] = MappingProxyType(
 )
 """Final states of a machine (QEMU qapi/run-state.json), as sentences."""
 
-STANDS = "guest-panicked"
+WAITS_FOR_REQUEST = "guest-panicked"
 """The state of a deterministic machine that waits for a request: its agent wrote to pvpanic, which stops the
 machine."""
 CPUCLOCK_SCHED = 2
@@ -216,7 +216,7 @@ class Qemu:
                 raise self.lost(f"the agent was not ready within {self._boot_timeout:g} s")
             time.sleep(0.005)
         if self.machine.deterministic:
-            self.await_brake(deadline)
+            self.await_stop(deadline)
 
     def _check_booting(self) -> None:
         """Raise VmLost if the machine ended during boot; SetupError if its kernel cannot run the agent."""
@@ -232,7 +232,7 @@ class Qemu:
             raise VmLost(error.config, error.reason, error.console_tail, examine(self)) from error
         self._post_mortem = examine
 
-    def await_brake(self, deadline: float, look: Callable[[], None] = lambda: None) -> None:
+    def await_stop(self, deadline: float, look: Callable[[], None] = lambda: None) -> None:
         """Wait until a deterministic machine is stopped (``deadline``: time.monotonic), and call ``look`` periodically.
 
         VmLost: it was not stopped in time.
@@ -240,7 +240,7 @@ class Qemu:
         nap = 100e-6
         while True:
             state = self.state()
-            if state == STANDS:
+            if state == WAITS_FOR_REQUEST:
                 return
             if state in ENDED or time.monotonic() > deadline:
                 raise self.lost(ENDED.get(state, "the agent did not stop the machine in time"))
@@ -248,13 +248,13 @@ class Qemu:
             time.sleep(nap)
             nap = min(1.25 * nap, 5e-3)
 
-    def ring(self) -> None:
+    def wake_agent(self) -> None:
         """Wake the agent for a request.  A lost machine will not answer."""
         assert self._bell is not None
         with contextlib.suppress(OSError):
             self._bell.send(RING)
 
-    def listen(self, seconds: float) -> bool:
+    def await_reply(self, seconds: float) -> bool:
         """Return whether the agent signalled a reply within some seconds."""
         assert self._bell is not None
         self._bell.settimeout(seconds)

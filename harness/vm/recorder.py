@@ -41,7 +41,7 @@ TICK_SECONDS, NAP_SECONDS = 0.5, 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class RecordingProgress:
     """Progress of a recording: records so far, exits by class, and the machine's output since the last tick."""
 
     records: int
@@ -50,7 +50,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class FinishedRecording:
     """A finished recording: its last line, the machine's whole output, seconds from boot to end.
 
     ``lost`` is the error, if the target was lost: the recording holds the records before it.  ``alarms`` are those of
@@ -75,9 +75,9 @@ def record(
     seconds: float,
     ring_mib: int = RING_MIB,
     cpus: int = 1,
-    tick: Callable[[Tick], None] = lambda tick: None,
+    tick: Callable[[RecordingProgress], None] = lambda tick: None,
     stopped: Callable[[], bool] = lambda: False,
-) -> Done:
+) -> FinishedRecording:
     """Boot a target, run ``program`` in it with recording on, and write the recording to ``out``.
 
     The target has ``cpus`` CPUs.  After ``seconds``, or when ``stopped`` returns true, the recording is stopped, and
@@ -108,7 +108,7 @@ def record(
             with create(out, _head(prepared, machine, program, session.vhe)) as writer:
                 end = session.run(writer)
             alarms = find_alarms(qemu.console_from(booted))
-            return Done(end, qemu.console(), time.monotonic() - start, session.lost, alarms)
+            return FinishedRecording(end, qemu.console(), time.monotonic() - start, session.lost, alarms)
 
 
 def _head(prepared: PreparedTarget, machine: Machine, program: Program, vhe: bool) -> Head:
@@ -119,7 +119,7 @@ class _Session:
     """The mailbox of a recording machine; drains the ring while the program runs."""
 
     def __init__(
-        self, qemu: Qemu, layout: ContextLayout, tick: Callable[[Tick], None], is_over: Callable[[], bool]
+        self, qemu: Qemu, layout: ContextLayout, tick: Callable[[RecordingProgress], None], is_over: Callable[[], bool]
     ) -> None:
         assert qemu.mailbox is not None
         self._qemu, self._layout, self._tick, self._is_over = qemu, layout, tick, is_over
@@ -211,5 +211,5 @@ class _Session:
 
     def _show(self, writer: Writer) -> None:
         console = self._qemu.console()
-        self._tick(Tick(writer.records, self._exits, console[self._printed :]))
+        self._tick(RecordingProgress(writer.records, self._exits, console[self._printed :]))
         self._printed, self._shown = len(console), time.monotonic()

@@ -86,7 +86,7 @@ def run_tool(
     if process.returncode != 0 and says_disk_full(output):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if check and process.returncode != 0:
-        raise SetupError(f"{what} failed: {telling_line(output) or f'exit status {process.returncode}'}")
+        raise SetupError(f"{what} failed: {reason_line(output) or f'exit status {process.returncode}'}")
     return process.returncode, output
 
 
@@ -109,14 +109,14 @@ def says_disk_full(output: str) -> bool:
     return os.strerror(errno.ENOSPC) in output or "enough free space" in output
 
 
-TELLING: tuple[str, ...] = ("fatal error: ", "error: ", "ERROR: ", "E: ", "Error: ", "Err:", "W: ", "*** ")
+REASON_PREFIXES: tuple[str, ...] = ("fatal error: ", "error: ", "ERROR: ", "E: ", "Error: ", "Err:", "W: ", "*** ")
 """Prefixes of lines that explain a failure, the most informative first (gcc, modpost, apt, make)."""
 
 
-def telling_line(output: str) -> str:
+def reason_line(output: str) -> str:
     """Return the line of a failed tool's output that has the reason, or its last line; empty if there is no output."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    for mark in TELLING:
+    for mark in REASON_PREFIXES:
         for line in lines:
             if mark in line:
                 return line

@@ -20,7 +20,7 @@ from harness.findings.known_divergences import Catalogue
 from harness.report.campaign_data import Sample
 from harness.scenario.scenario import format_scenario, load
 from harness.trace.tracefile import load_trace
-from harness.vm.crash import Again, Report, to_text
+from harness.vm.crash import Report, Reproduction, to_text
 from tests.support.paths import CORPUS, GOLDEN
 
 SUBJECT = Subject("kvm-nvhe", "6.1.0-x", "ab" * 32, "spec")
@@ -41,7 +41,7 @@ REPORT = Report(
         Dump("dumps/crash-0/0001.kdump", 512 << 20, 14_000_000, 0.6),
         ("no <x>",),
     ),
-    Again((0, 3), (2, 3), 2),
+    Reproduction((0, 3), (2, 3), 2),
 )
 
 

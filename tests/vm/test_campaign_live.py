@@ -50,7 +50,7 @@ def start(out: Path, *more: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.timeout(120)
-def test_a_campaign_survives_a_killed_machine_and_tells_the_truth(tmp_path: Path) -> None:
+def test_a_campaign_survives_a_killed_machine_and_its_summary_is_correct(tmp_path: Path) -> None:
     with start(tmp_path, "--seconds", str(SECONDS), "--json") as campaign:
         found = wait_for_machines(campaign)
         time.sleep(SECONDS / 2)

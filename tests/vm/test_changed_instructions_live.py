@@ -58,7 +58,7 @@ def shown(stock: Path, symbols: Symbols, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
-def test_it_is_noticed_where_it_is(shown: Mapping[str, set[str]], change: Change) -> None:
+def test_the_change_is_detected_in_its_registers(shown: Mapping[str, set[str]], change: Change) -> None:
     assert change.shows <= shown[change.name]
 
 

@@ -23,7 +23,7 @@ from harness.findings.regressions import Regression, crash_text, load_regression
 from harness.scenario.scenario import format_scenario, load
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
-from harness.vm.crash import Again, End, end_of, from_text
+from harness.vm.crash import End, Reproduction, end_of, from_text
 from harness.vm.postmortem import PostMortem
 from harness.vm.qemu import Qemu
 from harness.vm.target import boot, machine_of
@@ -130,7 +130,7 @@ def test_a_worker_keeps_all_of_a_crash_and_goes_on(tmp_path: Path) -> None:
     kept, texts = findings.load(id_), findings.texts(id_)
     assert kept.signature == ("oops", "Internal error: BRK handler: N [#N] SMP", EL1)
     report = from_text(texts["crash.json"])
-    assert report.again == Again((3, 3), (0, 0), 0), "the load alone reproduces it"
+    assert report.again == Reproduction((3, 3), (0, 0), 0), "the load alone reproduces it"
     assert len(report.remains.registers) > 180 and report.remains.dump is not None
     assert (tmp_path / report.remains.dump.path).read_bytes()[:12] == b"makedumpfile"
     assert findings.entry(id_).scenario == format_scenario(load_of(3)) and findings.count(id_) == 2

@@ -54,7 +54,7 @@ def test_clones_record_what_a_booted_machine_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", [DEFAULT_TARGET, "kvm-vhe"])
-def test_a_guest_that_never_gets_on_costs_no_machine(target: str) -> None:
+def test_a_guest_without_progress_does_not_lose_the_machine(target: str) -> None:
     """Time is the number of instructions, so a guest that executes none is interrupted from outside, always equally.
 
     The clock may be one tick later afterwards: observed once in thirty runs, on a busy machine.

@@ -34,7 +34,7 @@ def writes(trace: Trace) -> list[int]:
     return [event.error for event in trace.events if isinstance(event, Host) and event.op == OP_WRITE]
 
 
-def test_what_it_touched_is_no_longer_the_hosts(executor: Executor) -> None:
+def test_donated_pages_are_inaccessible_to_the_host(executor: Executor) -> None:
     touching = ("set x21 0x40022000", "hvc 0x0", "write 0x40022000 0x1234", "ldr x5, [x21]", "hvc 0x1")
     trace = executor.run(scenario(*touching, "write 0x40022000 0x5678", "ldr x6, [x21]", "hvc 0x2"))
     assert trace.status == "ok"

@@ -25,7 +25,7 @@ from harness.trace.recording import Api, Reader
 from harness.vm.build.prepare import prepare
 from harness.vm.build.programs import GUEST_LINE, build_programs, read_program
 from harness.vm.config import PROJECT, load_config
-from harness.vm.recorder import Tick, record
+from harness.vm.recorder import RecordingProgress, record
 from tests.support.traces import MMIO_EXIT
 from tests.vm.killing import descendants
 
@@ -153,7 +153,7 @@ def counts(path: Path) -> tuple[int, int]:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("target", "kind"), [("kvm-nvhe", 36), ("kvm-7.3-protected", PROTECTED)])
-def test_a_program_of_the_users_own(target: str, kind: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_users_program(target: str, kind: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     binary, out = compile_program(tmp_path), tmp_path / "own.trace"
     argv = ["record", "--json", "--target", target, "--out", str(out), "--file", str(tmp_path / "data")]
     assert main([*argv, str(binary), "2000", str(kind)]) == 0
@@ -303,7 +303,7 @@ def test_a_target_that_is_lost_leaves_what_was_recorded(tmp_path: Path, capsys: 
     config = load_config("kvm-nvhe")
     killed: list[int] = []
 
-    def kill(tick: Tick) -> None:
+    def kill(tick: RecordingProgress) -> None:
         if not killed and sum(tick.exits.values()) > 500:
             killed.append(tick.records)
             (pid,) = (pid for pid, command in descendants(os.getpid()) if "qemu-system-aarch64" in command)

@@ -137,7 +137,7 @@ UNMASKED = parse("shadowfuzz-scenario 1\nabout Nothing is masked.\nreg pstate 0x
 
 
 @pytest.mark.parametrize("target", [DEFAULT_TARGET, "kvm-6.12-nvhe"])
-def test_nothing_that_is_pending_reaches_the_next_scenario(target: str) -> None:
+def test_pending_work_does_not_reach_the_next_scenario(target: str) -> None:
     """Linux 6.12 keeps an SError across a reset, 6.1 does not."""
     config = load_config(target)
     prepared = prepare(config)
@@ -196,7 +196,7 @@ WRITTEN[:0] = [
 ]
 
 
-def test_stopped_it_answers_nothing_and_then_goes_on(qemu: Qemu, layout: ContextLayout) -> None:
+def test_a_stopped_machine_does_not_answer_and_then_resumes(qemu: Qemu, layout: ContextLayout) -> None:
     qemu.stop()
     try:
         assert qemu.execute("query-status") == {"status": "paused", "singlestep": False, "running": False}
@@ -216,11 +216,11 @@ def test_stopped_it_answers_nothing_and_then_goes_on(qemu: Qemu, layout: Context
     assert Executor(qemu, layout).run(SCENARIO).status == "ok"
 
 
-def test_rung_for_nothing_it_goes_on_waiting(qemu: Qemu, layout: ContextLayout) -> None:
+def test_a_wakeup_without_a_request_is_ignored(qemu: Qemu, layout: ContextLayout) -> None:
     executor = Executor(qemu, layout)
     for _ in range(3):
         for _ in range(5):
-            qemu.ring()
+            qemu.wake_agent()
         assert executor.run(SCENARIO, fresh_vm=False).status == "ok"
 
 
@@ -329,7 +329,7 @@ def test_a_kernel_that_hangs(machine: Machine, tmp_path: Path) -> None:
     assert not _alive(hanging.pid)
 
 
-def test_an_abort_that_nobody_ran_is_not_left_to_the_next_scenario() -> None:
+def test_a_pending_abort_does_not_reach_the_next_scenario() -> None:
     """6.1 advances PC after an external abort that replaces an access, when the vCPU runs next; a reset keeps that."""
     scenario = parse(
         b"shadowfuzz-scenario 1\nabout Ends as a runaway, with an abort that the other vCPU never enters.\n"

@@ -24,7 +24,7 @@ LIKE = "kvm-6.12-nvhe"
 KEPT = "corpus/regressions/mmio_load_signed_word.scn"
 
 
-def test_a_build_directory_is_run_like_the_target_of_its_version(
+def test_a_build_directory_runs_as_the_target_of_its_version(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree = debian_tree(LIKE, tmp_path)

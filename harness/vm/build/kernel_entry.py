@@ -24,7 +24,7 @@ from harness.vm.debian.kernel_archive import recall
 from harness.vm.debian.versions import linux_version
 from harness.vm.kernels.fetch import STATE, Fetched, borrow, fetch, find_fetched, find_kernel
 from harness.vm.kernels.files import find_headers, find_image, make_relocatable, read_image
-from harness.vm.kernels.needed_config import ALWAYS, Use, lacks
+from harness.vm.kernels.needed_config import ALWAYS, Use, missing_symbols
 from harness.vm.kernels.tree import CONFIG, BuildTree, read_tree
 from harness.vm.tools import Progress, quiet
 
@@ -94,7 +94,7 @@ def _pinned(cache: Cache, fetched: Fetched, progress: Progress = quiet) -> Entry
 def check_configuration(tree: BuildTree, mode: Mode) -> None:
     """Check a kernel's configuration.  SetupError: it lacks a symbol that a target of the mode needs."""
     uses = (*ALWAYS, Use.PROTECTED) if mode is Mode.PROTECTED else ALWAYS
-    found = lacks((tree.path / CONFIG).read_text(errors="replace"), uses)
+    found = missing_symbols((tree.path / CONFIG).read_text(errors="replace"), uses)
     if found:
         more = f" (and {len(found) - 1} more: shadowfuzz doctor --tree {tree.path})" if len(found) > 1 else ""
         raise SetupError(f"{tree.path}: {found[0].text}{more}; shadowfuzz kernels config prints what is needed")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import SetupError
 from harness.vm.debian.apt_sources import Source, debian_sources, read_sources, security_sources
-from harness.vm.tools import Progress, quiet, require_tool, run_tool, telling_line
+from harness.vm.tools import Progress, quiet, reason_line, require_tool, run_tool
 
 if TYPE_CHECKING:
     from debian.deb822 import Packages
@@ -226,7 +226,7 @@ def render_apt_conf(state: Path, build_architecture: str, passed: Sequence[str])
 def fetch_failure(output: str) -> str:
     """Return the error of ``apt-get update`` for lists that it could not fetch; empty if it fetched all of them."""
     troubles = [line for line in output.splitlines() if line.startswith(("W: Failed to fetch", "E: "))]
-    return telling_line("\n".join(troubles)).partition(": ")[2]
+    return reason_line("\n".join(troubles)).partition(": ")[2]
 
 
 def parse_record(text: str) -> Package:

@@ -30,7 +30,7 @@ from harness.vm.kernels.files import (
     read_image,
     wrap_tools,
 )
-from harness.vm.kernels.vcpu_layout import why_not
+from harness.vm.kernels.vcpu_layout import why_incompatible
 from harness.vm.tools import Progress, quiet
 
 STATE = "apt-suites"
@@ -122,7 +122,7 @@ def borrow(cache: Cache, fetched: Fetched, progress: Progress = quiet) -> Fetche
     why = "no other kernel has headers"
     for donor in donors(fetched.kernel, load_kernels(cache, progress).kernels):
         lent = fetch(cache, donor, progress)
-        why = why_not(own, read_btf(lent.image.path / "Image"))
+        why = why_incompatible(own, read_btf(lent.image.path / "Image"))
         if not why:
             return replace(fetched, headers=lent.headers, donor=donor)
     raise SetupError(

@@ -154,10 +154,10 @@ class _Tables:
     def _ends(self, names: int, count: int) -> bool:
         at = names + self._markers[-1]
         for _ in range(count - (len(self._markers) - 1) * MARKED):
-            at = self._behind(at)[1]
+            at = self._name_bytes(at)[1]
         return _up(at, self._align) == self._markers_at
 
-    def _behind(self, at: int) -> tuple[int, int]:
+    def _name_bytes(self, at: int) -> tuple[int, int]:
         """Return begin and end of the tokens of the name at ``at``; its length has one byte or two (ULEB128)."""
         length = self._data[at]
         if length < 0x80:
@@ -167,7 +167,7 @@ class _Tables:
     def _names(self) -> Iterator[str]:
         at, tokens = self._names_at, self._tokens
         for _ in range(self._count):
-            begin, at = self._behind(at)
+            begin, at = self._name_bytes(at)
             yield "".join([tokens[byte] for byte in self._data[begin:at]])[1:]  # the first letter is the type
 
     def symbols(self) -> Symbols:

@@ -138,7 +138,7 @@ def symbols_of(config: str) -> Mapping[str, str]:
     return dict(_SET.findall(config))
 
 
-class Lack(NamedTuple):
+class MissingSymbol(NamedTuple):
     """A configuration error: a row, and the value that its symbol must have."""
 
     symbol: Symbol
@@ -150,12 +150,12 @@ class Lack(NamedTuple):
         return f"CONFIG_{self.symbol.name}={self.wanted} is needed {self.symbol.use.value}: {self.symbol.why}"
 
 
-def lacks(config: str, uses: Container[Use] = tuple(Use)) -> tuple[Lack, ...]:
+def missing_symbols(config: str, uses: Container[Use] = tuple(Use)) -> tuple[MissingSymbol, ...]:
     """Return the symbols that a ``.config`` lacks for some uses.  A driver built as a module counts as lacking: it is
     not loaded in time."""
     given = symbols_of(config)
-    absent = [Lack(row, "y") for row in NEEDED if row.use in uses and given.get(row.name) != "y"]
-    present = [Lack(row, "n") for row in FORBIDDEN if row.use in uses and given.get(row.name) == "y"]
+    absent = [MissingSymbol(row, "y") for row in NEEDED if row.use in uses and given.get(row.name) != "y"]
+    present = [MissingSymbol(row, "n") for row in FORBIDDEN if row.use in uses and given.get(row.name) == "y"]
     return (*absent, *present)
 
 

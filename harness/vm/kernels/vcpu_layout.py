@@ -3,7 +3,7 @@
 its BTF.
 
 A release whose headers have left the archive uses those of a neighbouring release.  Numeric offsets then replace every
-member of KVM's structs, and :func:`why_not` compares the other definitions that the module depends on.
+member of KVM's structs, and :func:`why_incompatible` compares the other definitions that the module depends on.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def read_btf_layout(btf: Btf, release: str) -> ContextLayout:
     return ContextLayout(size=btf.size("kvm_cpu_context"), slots=tuple(slots), vectors=vectors)
 
 
-def why_not(own: Btf, donor: Btf) -> str:
+def why_incompatible(own: Btf, donor: Btf) -> str:
     """Return why a module built with the donor's headers does not fit the kernel `own`; empty if it fits."""
     for name in FRAME_SIZES:
         if own.size(name) != donor.size(name):

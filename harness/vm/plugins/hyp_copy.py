@@ -192,7 +192,7 @@ class HypMap(Words):
         for number, at in enumerate(places.leave_at):
             struct.pack_into("<Q", self._memory, _LEAVES_AT + 8 * number, at)
 
-    def beside(self, events: Sequence[Event], layout: ContextLayout, *, complete: bool = True) -> tuple[Hyp, ...]:
+    def copies_of(self, events: Sequence[Event], layout: ContextLayout, *, complete: bool = True) -> tuple[Hyp, ...]:
         """Return the hyp copies of the last scenario, each with its entry or exit of the trace.
 
         A run of a vCPU is one entry and one exit in both.  If one of the two is full (the trace is not ``complete``),

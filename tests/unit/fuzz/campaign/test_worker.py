@@ -20,7 +20,7 @@ from harness.findings.checked import CheckResult
 from harness.protocol import FORGE
 from harness.trace.events import EXIT
 from harness.vm.alarms import Alarm
-from harness.vm.crash import Again, from_text
+from harness.vm.crash import Reproduction, from_text
 from tests.support import fake_worker
 from tests.support.fake_worker import DIVERGENCE, OTHER, TEXT, Answer, FakeExecutor, bench, checked, switch
 
@@ -102,15 +102,15 @@ GONE = VmLost("fake", "QEMU ended with status -9")
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        ((LOST, checked(), LOST), Again((2, 3), (0, 0), 0)),
-        ((GONE, checked(), LOST), Again((1, 3), (0, 0), 0)),  # another loss is not this one
+        ((LOST, checked(), LOST), Reproduction((2, 3), (0, 0), 0)),
+        ((GONE, checked(), LOST), Reproduction((1, 3), (0, 0), 0)),  # another loss is not this one
         # Two ran before it: all three bring it back; so do the last two, or do not.
-        ((checked(),) * 5 + (LOST,) + (checked(), LOST) * 4, Again((0, 3), (3, 3), 1)),
-        ((checked(),) * 5 + (LOST,) + (checked(),) * 4 + (LOST,) + (checked(),) * 6, Again((0, 3), (1, 3), 2)),
+        ((checked(),) * 5 + (LOST,) + (checked(), LOST) * 4, Reproduction((0, 3), (3, 3), 1)),
+        ((checked(),) * 5 + (LOST,) + (checked(),) * 4 + (LOST,) + (checked(),) * 6, Reproduction((0, 3), (1, 3), 2)),
     ],
 )
 def test_fake_loss_is_tried_again_in_fresh_machines(
-    tmp_path: Path, answers: tuple[Answer, ...], expected: Again
+    tmp_path: Path, answers: tuple[Answer, ...], expected: Reproduction
 ) -> None:
     b = bench(tmp_path, checked(), checked(), LOST, LOST, again=answers)
     for _ in range(4):
@@ -126,7 +126,7 @@ def test_fake_loss_is_tried_again_in_fresh_machines(
 
 def test_fake_loss_that_does_not_come_back_is_tried_with_another_member(tmp_path: Path) -> None:
     b = bench(tmp_path, LOST, LOST, LOST)
-    for expected in (None, Again((0, 3), (0, 0), 0), Again((0, 3), (0, 0), 0)):
+    for expected in (None, Reproduction((0, 3), (0, 0), 0), Reproduction((0, 3), (0, 0), 0)):
         b.worker.run_input(TEXT)
         (id_,) = b.findings.ids()
         assert from_text(b.findings.texts(id_)["crash.json"]).again == expected

@@ -68,7 +68,7 @@ def test_the_mail_of_every_kept_finding_is_well_formed(row: Regression) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-def test_its_commands_name_what_there_is(row: Regression) -> None:
+def test_its_commands_name_existing_files(row: Regression) -> None:
     handover = kept_handover(row.id)
     assert handover is not None
     lines = commands(bodies(mail(handover, ""))["How to see it"])

@@ -16,9 +16,9 @@ from fuzz.store.kept_findings import kept_rows, stories
 from fuzz.triage.handover import kept_handover, program, story_handover
 from harness.arch.registers import STATE
 from harness.errors import InputError
-from harness.handover.selftest import About, file_name, selftest, why_no_selftest
-from harness.handover.selftest_steps import code_of, register_id, why_not
-from harness.handover.shown import Check, Done, Shown
+from harness.handover.selftest import ProgramDescription, file_name, selftest, why_no_selftest
+from harness.handover.selftest_steps import code_of, register_id, why_not_expressible
+from harness.handover.shown import Check, NumberedStep, Shown
 from harness.scenario.scenario import Step, parse
 from harness.scenario.steps import STEP_KINDS, Actor
 from tests.support.kept import filled
@@ -40,7 +40,7 @@ SHOWN = Shown(
     parse("shadowfuzz-scenario 1\nabout A.\nreg x1 0x9000000\nldrb w3, [x1]\ncomplete 0x5\n"),
     *(2, 0, (Check("register", "x3", 5, 6),)),
 )
-ABOUT = About("a-name", "What goes wrong.", "Arm ARM")
+ABOUT = ProgramDescription("a-name", "What goes wrong.", "Arm ARM")
 
 
 @pytest.mark.parametrize("name", [row.id for row in kept_rows()])
@@ -93,8 +93,8 @@ def test_every_host_step_has_statements_or_a_reason() -> None:
     for kind in STEP_KINDS:
         if kind.side is Actor.GUEST or kind.keyword == "vcpu":
             continue
-        done = Done(0, Step(kind.keyword, arguments.get(kind.keyword, ())), 0, 0, None)
-        if why_not(done) is None:
+        done = NumberedStep(0, Step(kind.keyword, arguments.get(kind.keyword, ())), 0, 0, None)
+        if why_not_expressible(done) is None:
             assert code_of(done, "vcpu0").lines, kind.keyword
         else:
             assert kind.keyword == "forge"
@@ -122,7 +122,7 @@ def test_what_userspace_cannot_see_has_no_program() -> None:
 
 
 def test_no_text_of_a_finding_ends_the_comment() -> None:
-    text = selftest(About('x */\n#error "', "*/ #error\n#error", "*/"), SHOWN)
+    text = selftest(ProgramDescription('x */\n#error "', "*/ #error\n#error", "*/"), SHOWN)
     head = text.partition("#include")[0]
     assert head.count("*/") == 1 and head.rstrip().endswith("*/")
     assert not re.search(r"^#error", text, re.MULTILINE)

@@ -70,7 +70,7 @@ def test_every_host_step_has_a_form_in_c_or_is_named() -> None:
     assert host > NOT_IN_C
 
 
-def test_a_forged_exit_is_none_for_a_program(tmp_path: Path) -> None:
+def test_a_forged_exit_has_no_c_program(tmp_path: Path) -> None:
     story = next(story for story in stories(filled(tmp_path)) if c_program(story, "x.c"))
     scenario = story.kept.scenario
     assert scenario is not None

@@ -96,7 +96,7 @@ def test_it_is_one_well_formed_page(html: str, database: Database) -> None:
     assert "url(" not in html and "@import" not in html
 
 
-def test_it_tells_everything(html: str) -> None:
+def test_the_report_has_all_parts(html: str) -> None:
     reader = Reader()
     reader.feed(html)
     text = " ".join(reader.text)
@@ -153,7 +153,7 @@ def test_branches_count_exits_and_name_what_was_never_reached(database: Database
     assert cpu_on.why_not == "not yet, but possible"
 
 
-def test_a_campaign_that_runs_is_told_by_its_statistics(tmp_path: Path) -> None:
+def test_a_running_campaign_is_shown_from_its_statistics(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'findings.db'}")
     History(database).begin("2026-01-01", {"target": "kvm-nvhe"})
     (tmp_path / RUN).mkdir()

@@ -33,7 +33,7 @@ def test_no_row_of_needs_is_hidden_by_one_before_it() -> None:
         assert needs(example) == what, pattern
 
 
-def test_host_steps_that_failed_are_told_as_the_scenario_has_them() -> None:
+def test_failed_host_steps_have_the_text_of_the_scenario() -> None:
     scenario = Scenario("S.", (), (Step("hvc", (0,)), Step("abort")))
     abort = Host(HOST, 1, OPS["abort"][0], 0, 0, 2, True)
     events = (abort, abort._replace(error=0), abort._replace(asked=False), abort._replace(step=7, error=999))

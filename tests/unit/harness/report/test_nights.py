@@ -33,7 +33,7 @@ def test_only_runs_of_one_target_that_ended_are_compared() -> None:
 
 
 @pytest.mark.parametrize("rows", [None, 5, "x", {}, [1, None, {}, [], {"id": None}], [{"id": "x" * 5000}]])
-def test_a_summary_of_somebody_else(rows: Any) -> None:
+def test_a_malformed_summary(rows: Any) -> None:
     assert all(len(name) <= 200 for name in ids_of(run("1", {"errata": rows}), "errata"))
 
 

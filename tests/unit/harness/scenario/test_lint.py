@@ -35,7 +35,7 @@ SAID: tuple[tuple[str, int, str], ...] = (
 
 
 @pytest.mark.parametrize(("text", "line", "words"), SAID)
-def test_what_is_not_meant(text: str, line: int, words: str) -> None:
+def test_mistakes_have_a_warning(text: str, line: int, words: str) -> None:
     found = warnings_of(HEAD + text, parse(HEAD + text))
     assert any(one.line == line and words in one.text for one in found), found
     shown = (HEAD + text).splitlines()[line - 1]
@@ -62,11 +62,11 @@ MEANT = (
 
 
 @pytest.mark.parametrize("text", MEANT)
-def test_what_is_meant(text: str) -> None:
+def test_intended_steps_have_no_warning(text: str) -> None:
     assert warnings_of(HEAD + text, parse(HEAD + text)) == ()
 
 
-def test_the_corpus_has_no_warning_but_where_that_is_its_point() -> None:
+def test_the_corpus_has_only_intended_warnings() -> None:
     found = {}
     for path in sorted(CORPUS.rglob("*.scn")):
         text = path.read_text()

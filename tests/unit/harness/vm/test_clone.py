@@ -90,7 +90,7 @@ def test_a_template_is_made_once_and_old_ones_go(
     ("error", "said"),
     [(OSError(28, "No space left on device"), "no space left"), (VmLost("m", "it died", ""), "it died")],
 )
-def test_no_template_is_no_reason_to_stop(
+def test_without_a_template_the_machine_boots(
     error: Exception, said: str, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_self: Saving, directory: Path) -> None:

@@ -38,7 +38,7 @@ def test_nothing_else_changes(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_what_waits_is_in_one_piece_before_the_run_that_it_waits_in(seed: int) -> None:
+def test_delayed_writes_are_contiguous_and_precede_their_run(seed: int) -> None:
     """The agent uses one range, from the index of the first to the end of the last."""
     left = 0
     for name, ops in groupby(program(generate(random.Random(seed)), by_probe=True), key=lambda op: op[0]):
@@ -113,7 +113,7 @@ def test_the_rest_of_a_line_and_of_an_alarm_come_later(console: tuple[Console, E
     assert runs.alarms() == ()
 
 
-def test_a_console_that_grows_without_end_is_read_all_the_same(
+def test_a_console_that_never_stops_growing_is_read(
     console: tuple[Console, Executor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine, runs = console

@@ -26,5 +26,5 @@ def test_a_fetch_at_the_vector_that_faults_comes_to_the_vector() -> None:
         ("ESR_EL1", 0x0200_0000),  # an undefined instruction was executed: time advances
     ],
 )
-def test_whatever_else_goes_on(name: str, value: int) -> None:
+def test_other_registers_are_not_a_storm(name: str, value: int) -> None:
     assert not is_storm(STORM | {name: value})

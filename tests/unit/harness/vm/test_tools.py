@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SetupError
-from harness.vm.tools import run_tool, says_disk_full, telling_line
+from harness.vm.tools import reason_line, run_tool, says_disk_full
 
 
 def test_tools_say_what_went_wrong() -> None:
@@ -26,7 +26,7 @@ def test_tools_say_what_went_wrong() -> None:
     with pytest.raises(OSError, match="No space left on device"):
         run_tool(["sh", "-c", "echo 'cc1: error: a.s: No space left on device' >&2; exit 1"], "compiling", check=False)
     assert says_disk_full("E: You don't have enough free space in /var/cache/apt/archives/.")
-    assert telling_line("") == ""
+    assert reason_line("") == ""
 
 
 def test_slow_tools_are_reported() -> None:

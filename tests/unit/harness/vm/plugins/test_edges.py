@@ -32,7 +32,7 @@ def test_only_edges_of_the_last_scenario_are_taken() -> None:
     assert decode(a_map(ROWS, BLOCKS)) == Reached({(0, 0x24_5000): 1, (0x24_5000, 0x24_5010): 255}, BLOCKS)
 
 
-def test_a_file_tells_all_edges_that_it_ever_held(tmp_path: Path) -> None:
+def test_a_file_has_all_edges_ever_recorded(tmp_path: Path) -> None:
     path = tmp_path / "map"
     path.write_bytes(a_map(ROWS, BLOCKS))
     assert read_edges(path) == {(0, 0x24_5000), (0x24_5000, 0x24_5010), (0x24_5010, 0x24_5000)}
