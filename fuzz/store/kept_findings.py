@@ -21,7 +21,7 @@ from harness.findings.known_divergences import Catalogue
 from harness.findings.problems import Example
 from harness.findings.regressions import Regression, errata_of, like, load_regressions
 from harness.findings.release_history import HISTORY, read_history
-from harness.report.finding_data import Kept, Story, story_of
+from harness.report.finding_data import Kept, Story, build_story
 from harness.scenario.scenario import Scenario, parse
 from harness.trace.tracefile import parse_trace
 from harness.vm.config import load_config
@@ -88,7 +88,7 @@ class Explainer:
         if subject.level not in self._catalogues:
             self._catalogues[subject.level] = Catalogue.load(KNOWN_DIR, subject.level)
         errata = errata_of(self.kept, subject.target)
-        story = story_of(kept, _cpu(kept), self._catalogues[subject.level], self._changes, errata)
+        story = build_story(kept, _cpu(kept), self._catalogues[subject.level], self._changes, errata)
         return replace(story, like=like(self.kept, kept.finding))
 
 

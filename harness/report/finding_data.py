@@ -110,7 +110,7 @@ _NO_TRACE: Mapping[str, Verdict] = {
 _NO_TARGET = Verdict("unexplained", "its trace was not checked: its target was not stored and does not exist here")
 
 
-def story_of(
+def build_story(
     kept: Kept,
     cpu: Cpu | None,
     catalogue: Catalogue,

@@ -214,7 +214,7 @@ def _mostly(name: str, first: frozenset[tuple[object, ...]]) -> bool:
 
 
 @pytest.mark.parametrize("name", sorted(set(EVERYTHING) - NOT_THE_SAME_TWICE))
-def test_results_are_equal_in_a_used_vm_and_on_another_boot(
+def test_equal_results_in_a_used_vm(
     corpus: Mapping[str, Results], several_times: tuple[Results, ...], name: str
 ) -> None:
     """In a VM that was used before, with any earlier scenario, and on another boot."""

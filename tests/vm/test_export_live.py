@@ -15,7 +15,7 @@ from fuzz.targets.target_set import PreparedTargets, open_targets
 from harness.findings.checked import signature
 from harness.findings.finding import Finding, Tries, difference, place_text
 from harness.report.export import c_program, reproducer
-from harness.report.finding_data import Kept, Story, story_of
+from harness.report.finding_data import Kept, Story, build_story
 from harness.scenario.scenario import format_scenario, load, parse
 from harness.vm.config import PROJECT
 from tests.vm.bare import run_as_init
@@ -51,7 +51,7 @@ def story(targets: PreparedTargets, name: str, wanted: str) -> Story:
     (key,) = (key for key in signatures(checked) if place_text(key) == wanted)
     members = tuple(difference(d) for d in checked.unexplained if signature(d) == key)
     finding = Finding("divergence", key, targets.subject, members, len(members), NEVER, NEVER, "2026-01-01")
-    return story_of(
+    return build_story(
         Kept(finding, True, 1, "2026-01-01", scenario, trace, {}), side.cpu, side.catalogue, errata=side.errata
     )
 
