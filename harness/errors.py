@@ -40,8 +40,7 @@ class TargetError(ShadowfuzzError):
 
 
 class VmLost(TargetError):
-    """QEMU or its kernel died: the config, the reason, the end of the console, and the state that was read before the
-    end."""
+    """QEMU or its kernel died: the config, the reason, the end of the console, and the state that was read."""
 
     def __init__(self, config: str, reason: str, console_tail: str = "", remains: Remains | None = None) -> None:
         self.config, self.reason, self.console_tail, self.remains = config, reason, console_tail, remains

@@ -24,8 +24,7 @@ def _finite(digits: str) -> float:
 
 
 def strict_loads(text: str | bytes) -> Any:
-    """Return a JSON document.  ValueError, RecursionError: not JSON, or it holds NaN, an infinity or a lone
-    surrogate."""
+    """Return a JSON document.  ValueError, RecursionError: not JSON, or it has NaN, infinity or a lone surrogate."""
     document = json.loads(text, parse_constant=_finite, parse_float=_finite)
     json.dumps(document, ensure_ascii=False).encode()
     return document

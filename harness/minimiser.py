@@ -71,6 +71,5 @@ def minimise(
     passes: tuple[Pass[T], ...],
     budget: int | None = None,
 ) -> T:
-    """Return the least value that the passes reach from ``start``.  ValueError: ``start`` does not satisfy the
-    predicate."""
+    """Return the least value that the passes reach.  ValueError: ``start`` does not satisfy the predicate."""
     return Minimiser(start, holds, order, budget).run(passes)

@@ -48,8 +48,7 @@ class Letter:
 
 
 def of_erratum(row: Regression, rows: Sequence[Regression], shown: Shown | None, commands: Sequence[Command]) -> Letter:
-    """Return the letter on a kept finding; ``shown`` has the values that its scenario shows, None without a
-    scenario."""
+    """Return the letter on a kept finding; ``shown`` has the values of its scenario, None without a scenario."""
     return Letter(
         subject_of(row.id),
         (row.summary,),

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Determine what of a finding a program can show without shadowfuzz: the steps that lead to it, and the values to
-compare after them.
+"""Determine the steps that lead to a finding, and the values that a program without shadowfuzz can compare.
 
 For kept findings they are in ``corpus/regressions/shown.json``, so that a mail or a program needs no run.
 """
@@ -207,8 +206,7 @@ class Origin(NamedTuple):
 def shown_in(
     origin: Origin, scenario: Scenario, trace: Trace, checked: CheckResult, wanted: Callable[[Divergence], bool]
 ) -> Iterator[Shown]:
-    """Yield each place of a trace at which userspace can observe a wanted divergence, or all places if it can observe
-    none."""
+    """Yield each place of a trace with a wanted divergence that userspace can observe; if there is none, all places."""
     hidden: list[Divergence] = []
     places: dict[tuple[int, int], list[Check]] = {}
     for divergence in filter(wanted, checked.unexplained):

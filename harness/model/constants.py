@@ -119,7 +119,7 @@ def phys_page(pte: int) -> int:
     return pte & PHYS_MASK & PAGE_MASK
 
 
-# The field of the Coq record for each field of a context (docs/spec/model.md section 2). The Coq export and
+# The field of the Coq record for each field of a context (docs/spec/model.md section 2).  The Coq export and
 # counterexample tables use this order.
 GPRS: tuple[str, ...] = tuple(f"x{i}" for i in range(31))
 FP: tuple[str, ...] = (*(f"fp_q{i}" for i in range(32)), "fp_fpsr", "fp_fpcr")

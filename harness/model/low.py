@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Define level ``low``: specifications composed of those of the primitives (``*_spec0``; docs/spec/model.md sections 4,
-5).
+"""Define level ``low``: specifications composed of the primitives' (``*_spec0``; docs/spec/model.md sections 4 and 5).
 
 VCPUOpsAux uses the primitives of AbstractMachine; VCPUOps uses them and VCPUOpsAux at level ``spec``.  Numbers are
 unbounded.

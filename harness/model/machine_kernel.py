@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Define the primitives of the deployed C (docs/spec/model.md section 3), with the signatures of
+"""Define the primitives of the deployed C (docs/spec/model.md section 3), signatures as in
 :mod:`harness.model.machine`.
 
 They have no preconditions and never halt.  Values that the proof takes from an oracle are read from the host-visible

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Show the rules of the host's contract that a corpus exercised on each target: text, and the page
-``docs/contract.md``."""
+"""Show the contract's rules that a corpus exercised on each target: as text, and as the page ``docs/contract.md``."""
 
 from __future__ import annotations
 

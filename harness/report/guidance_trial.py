@@ -70,8 +70,7 @@ _TOP, _BOTTOM = 40, 30
 
 
 def svg(data: Mapping[str, Any]) -> str:
-    """Return the plot: a panel for each measure, with a line for each mode's median and a band from least to
-    greatest."""
+    """Return the plot: a panel for each measure, with each mode's median as a line and its range as a band."""
     total = 2 * (_WIDTH + _GAP) + 20
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {_HEIGHT + _TOP + _BOTTOM + 24}" role="img" '

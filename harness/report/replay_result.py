@@ -204,8 +204,7 @@ def _runs(results: Iterable[TargetResult]) -> Iterator[tuple[str, Ran]]:
 
 
 def exit_status(results: Iterable[TargetResult]) -> ExitStatus:
-    """Return the exit status for the results: a target was lost, a divergence is unexplained, an expectation is unmet,
-    or OK."""
+    """Return the exit status: a target was lost, a divergence is unexplained or an expectation unmet, or OK."""
     all_results = tuple(results)
     if any(result.lost for result in all_results):
         return ExitStatus.FAILED

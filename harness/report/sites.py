@@ -40,8 +40,7 @@ _OP_NAMES: Mapping[int, str] = {number: name for name, (number, _) in protocol.O
 
 @dataclass(frozen=True, slots=True)
 class StepSite:
-    """The place at which the guest trapped: address, the scenario's step there (None: not in its code), the
-    instruction.
+    """The place of a trap of the guest: address, the scenario's step there (None: not in its code), the instruction.
 
     ``text`` is the line of the step; outside the code, the step that the agent was running.
     """
@@ -111,7 +110,7 @@ def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> StepSite:
     before = word_at(code, address - 4)
     if exit_.trapped and is_call(pending.apply_pending(entry.values, entry.pending), before, exit_, code.protected):
         address -= 4  # the preferred return address of a call is the next instruction
-    # Several steps can run in one KVM_RUN: the record has the number of the last one; the address is exact. Another VM
+    # Several steps can run in one KVM_RUN: the record has the number of the last one; the address is exact.  Another VM
     # may have a step at the same address.
     index = next((p.step for p in placed(scenario) if p.address == address and address in code), None)
     if index is not None:
@@ -278,8 +277,7 @@ def _run_site(scenario: Scenario, event: int, entry: Switch, exit_: Switch, item
 def _rows(
     items: list[ExplainedDivergence], values: Callable[[str], tuple[int | None, ...] | None]
 ) -> tuple[tuple[Row, ...], tuple[ExplainedDivergence, ...]]:
-    """Split divergences into rows of registers, in the order of the register table, and divergences without a
-    register."""
+    """Split divergences into rows of registers, in the order of the register table, and the others."""
     by_register: dict[str, list[ExplainedDivergence]] = {}
     sentences: list[ExplainedDivergence] = []
     for item in items:

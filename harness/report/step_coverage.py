@@ -31,8 +31,7 @@ COMMAND = (
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A place on one target: how often it was reached, the relations that checked it completely, the others with
-    reasons."""
+    """A place on one target: its count, the relations that checked it completely, the others with reasons."""
 
     reached: int
     judged: frozenset[str]

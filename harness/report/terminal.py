@@ -425,8 +425,7 @@ _Counted = tuple[Mapping[str, int], str, str]
 
 
 def _counted(targets: tuple[str, ...], lines: Iterable[_Counted], style: Style) -> Iterator[str]:
-    """Yield one line for each item: its count on each target, its text, a remark; the remark is below if it does not
-    fit."""
+    """Yield one line for each item: its count on each target, its text, a remark (below if it does not fit)."""
     heads = "  ".join(f"{target:>6}" for target in targets)
     yield style.paint("dim", f"  {heads}")
     for counts, what, remark in lines:

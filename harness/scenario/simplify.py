@@ -39,8 +39,7 @@ def weight(value: int) -> int:
 
 
 def order(scenario: Scenario) -> Order:
-    """Return the sort key: number of steps, number of registers, kinds of steps, weight of numbers, register names,
-    text."""
+    """Return the sort key: number of steps and registers, kinds of steps, weight of numbers, register names, text."""
     given = (f"{n} {v:#x}" for n, v in scenario.registers)
     text = "\n".join([*given, *map(format_step, scenario.steps), repr((scenario.slots, scenario.boot))])
     return (*_measures(scenario), text)

@@ -150,8 +150,7 @@ class _Block:
             self.lines.append(line)
 
     def accepts(self, kind: str) -> bool:
-        """Whether a further first line belongs to this block: a WARN's own message precedes it and may match another
-        kind."""
+        """Whether a further first line belongs to this block: a WARN's own message may match another kind."""
         if kind == "taint":  # a consequence
             return bool(self.kind)
         return not self.warned and (self.cut or (kind == "warn" and len(self.lines) <= _TEXT_LINES))
@@ -213,8 +212,7 @@ def find_alarms(text: str | bytes) -> tuple[Alarm, ...]:
 
 
 def _kernel_lines(text: str) -> Iterator[str]:
-    """Yield the kernel's lines without their time stamps and without output of user space that precedes them in a
-    line."""
+    """Yield the kernel's lines without time stamps and without output of user space in the same line."""
     for line in text.split("\n"):
         stamp = _STAMP.search(line, 0, MAX_LINE)
         if stamp is not None:

@@ -185,8 +185,7 @@ def _is_directory(text: str) -> bool:
 
 
 def guess_like(release: str, mode: Mode = Mode.NVHE) -> str:
-    """Return the project's target of a mode with the newest kernel that is not newer than ``release``, else the
-    oldest."""
+    """Return the project's target of a mode with the newest kernel up to ``release``, else the oldest."""
     rows = [(linux_version(c.linux), c.name) for c in map(load_config, list_configs()) if c.mode is mode and c.linux]
     if not rows:
         raise InputError(release, None, f"no target of the project is of mode {mode.value}")
@@ -230,8 +229,7 @@ def _load_file(path: Path, like: str = "") -> MachineConfig:
 
 
 def emulated(config: MachineConfig, words: Sequence[str], where: str) -> MachineConfig:
-    """Return a machine on another emulator, with a name that shows it: at most one QEMU (``qemu-10.0``) and one CPU
-    model.
+    """Return a machine, and its name, with another QEMU (``qemu-10.0``), another CPU model, or both.
 
     A part that the words do not name is unchanged.  InputError, which begins with `where`: the CPU model is unknown, or
     lacks a feature that the machine's mode needs.

@@ -27,8 +27,7 @@ class End:
 
     @property
     def signature(self) -> tuple[str, ...]:
-        """The part that is equal for two losses of one cause; a hang is observed at an arbitrary place, so its place is
-        left out."""
+        """The part that is equal for two losses of one cause; without the place of a hang, which is arbitrary."""
         function = "" if self.kind == "hang" else self.place.partition("+")[0]
         words = self.words if self.kind == "el2-panic" else _NUMBER.sub("N", self.words)
         return tuple(filter(None, (self.kind, words[:200], function)))
@@ -95,8 +94,7 @@ _VECTORS = "vectors+"
 
 
 def _hung_in(left: Remains) -> str:
-    """Return the function in which a machine was observed most often; at an interrupt vector, the interrupted
-    function."""
+    """Return the function in which most samples are; for an interrupt vector, the interrupted function."""
     seen = {place: count for place, count in left.samples.items() if not place.startswith(_VECTORS)}
     place = max(seen, key=lambda place: seen[place], default=left.places.get("pc", ""))
     return left.places.get("ELR_EL1", place) if place.startswith(_VECTORS) else place
@@ -115,8 +113,7 @@ def panic_address(console: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """Whether a loss was reproduced in fresh machines: hits and runs of the last scenario alone, and with those before
-    it.
+    """Reproduction of a loss in fresh machines: hits and runs of the last scenario alone, and after those before it.
 
     ``before``: the number of scenarios that must run before it, as far as was tested.
     """

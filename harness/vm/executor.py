@@ -196,8 +196,7 @@ class Executor:
         return self.decode(self.recorded())
 
     def recorded(self) -> bytes:
-        """Return the raw records of the last request.  AgentProtocolError: it failed, or its words violate the
-        protocol."""
+        """Return the raw records of the last request.  AgentProtocolError: it failed, or violates the protocol."""
         mailbox = self._qemu.mailbox
         assert mailbox is not None
         head, status = self._word("head"), trace.status_name(self._word("status"))
@@ -210,8 +209,7 @@ class Executor:
         return bytes(mailbox[protocol.TRACE_OFFSET : protocol.TRACE_OFFSET + head])
 
     def decode(self, area: bytes) -> Trace:
-        """Decode ``area``, the records of the last request, to a trace.  AgentProtocolError: they violate the
-        protocol."""
+        """Decode ``area``, the records of the last request.  AgentProtocolError: they violate the protocol."""
         status = trace.status_name(self._word("status"))
         events, vectors = decode.decode(area, self._layout), decode.decode_vectors(area, self._layout)
         dropped = self._word("dropped")

@@ -23,8 +23,7 @@ PATIENCE = 0.01
 
 
 def is_storm(registers: Mapping[str, int]) -> bool:
-    """Whether a CPU is at the vector after an instruction abort of that vector's fetch, which faults again (registers
-    by GDB's names)."""
+    """Whether a CPU is at its vector because the fetch of that vector faulted (registers by GDB's names)."""
     names = ("pc", "VBAR", "ELR_EL1", "FAR_EL1", "ESR_EL1")
     pc, vbar, elr, far, esr = (registers[name] for name in names)
     return pc == elr == far == exceptions.vector(vbar, exceptions.EL1H) and ec_of(esr) == EC_FETCH

@@ -60,8 +60,7 @@ def checked(*divergences: Divergence, status: str = "ok") -> CheckResult:
 
 @dataclass
 class FakeExecutor:
-    """Return answers in order, then clean ones; an exception is raised by the run (VM errors) or by the check
-    (others)."""
+    """Return answers in order, then clean ones; a VM error is raised by the run, another exception by the check."""
 
     answers: list[Answer]
     fresh: list[bool] = field(default_factory=list)

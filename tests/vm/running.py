@@ -56,8 +56,7 @@ def runnable(target: str, what: Mapping[str, Scenario]) -> dict[str, Scenario]:
 
 @contextmanager
 def booted(target: str, kernel: Path | None = None) -> Iterator[Executor]:
-    """Yield a running machine of a target, with another ``kernel`` if it is given, and with hyp copies if it has
-    any."""
+    """Yield a running machine of a target, with another ``kernel`` if given, and with hyp copies if it has any."""
     config = load_config(target)
     prepared = prepare(config, kernel=kernel)
     with boot(config, prepared, hyp_copy=choose_copy(None, config, prepared, quiet)) as executor:

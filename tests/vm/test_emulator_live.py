@@ -58,7 +58,7 @@ def test_other_emulators_show_the_same_findings(other: Emulator) -> None:
 
 
 def test_the_verdict_emulator_is_measured(other: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the row that a Cortex-A72 has no PSTATE.PAN: the divergence vanishes on a Neoverse N1, not on another
+    """Without the row that Cortex-A72 has no PSTATE.PAN: the divergence vanishes on Neoverse N1, not on another
     QEMU."""
 
     def forgetful(name: str) -> Cpu:

@@ -30,8 +30,7 @@ GUEST_LINE = "guest: user space of Linux"
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program to run in the target: arguments (the first is a path in the target), and files by their name in
-    /program."""
+    """A program for the target: arguments (the first is a path in the target), and files by their name in /program."""
 
     title: str
     arguments: tuple[str, ...]

@@ -93,8 +93,7 @@ class Kernels:
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, wanted: str) -> Kernel:
-        """Return the kernel of a release or package version, or of a prefix of one; InputError unless exactly one
-        matches.
+        """Return the kernel of a release or package version, or of a prefix; InputError unless exactly one matches.
 
         ``6.12.117`` may be built for several Debian releases; rebuilds of one source version count as one, and the
         build for the older Debian is returned.  ``7.3.*`` is the newest kernel with this prefix.

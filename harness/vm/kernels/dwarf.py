@@ -189,8 +189,7 @@ def _lines_in(elf: ELFFile, base: int, ranges: Sequence[tuple[int, int]]) -> Ite
 
 
 def _file_name(header: Any, number: int) -> str:
-    """Return a path in the kernel's tree: DWARF 5 (6.2.4) counts files and directories from 0, older versions from
-    1."""
+    """Return a path in the kernel's tree: DWARF 5 (6.2.4) counts files and directories from 0, older ones from 1."""
     first = 0 if header["version"] >= 5 else 1
     entry = header["file_entry"][number - first]
     directory = header["include_directory"][entry.dir_index - first].decode() if entry.dir_index >= first else ""

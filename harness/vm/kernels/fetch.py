@@ -43,8 +43,7 @@ CHANGELOG = "changelog.gz"
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A kernel in the cache; `headers` is None if it has none; `donor` is the kernel that they are from, if another
-    one."""
+    """A kernel in the cache; `headers` may be None; `donor` is the kernel that they are from, if another one."""
 
     kernel: Kernel
     image: Entry

@@ -151,8 +151,7 @@ class MissingSymbol(NamedTuple):
 
 
 def missing_symbols(config: str, uses: Container[Use] = tuple(Use)) -> tuple[MissingSymbol, ...]:
-    """Return the symbols that a ``.config`` lacks for some uses.  A driver built as a module counts as lacking: it is
-    not loaded in time."""
+    """Return the symbols that a ``.config`` lacks for some uses; a driver as a module would be loaded too late."""
     given = symbols_of(config)
     absent = [MissingSymbol(row, "y") for row in NEEDED if row.use in uses and given.get(row.name) != "y"]
     present = [MissingSymbol(row, "n") for row in FORBIDDEN if row.use in uses and given.get(row.name) == "y"]

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Describe where KVM keeps the fields that the probe reads: ``layout.h`` from a kernel's headers, or as offsets from
-its BTF.
+"""Render ``layout.h``, the places of the fields that the probe reads: from a kernel's headers, or its BTF.
 
 A release whose headers have left the archive uses those of a neighbouring release.  Numeric offsets then replace every
 member of KVM's structs, and :func:`why_incompatible` compares the other definitions that the module depends on.
@@ -71,8 +70,7 @@ def render_own() -> str:
 
 
 def render_borrowed(btf: Btf, release: str) -> str:
-    """Return ``layout.h`` with numeric offsets, for the kernel whose types are `btf`; SetupError if it lacks a
-    member."""
+    """Return ``layout.h`` with numeric offsets from the kernel's `btf`; SetupError if it lacks a member."""
     major, minor = linux_version(release)
     numbers = _slots(btf, release)
     lines = ["#define SF_BORROWED 1"]
@@ -116,8 +114,7 @@ def _slots(btf: Btf, release: str) -> Mapping[str, int]:
 
 
 def read_btf_layout(btf: Btf, release: str) -> ContextLayout:
-    """Return the offset of every register of ``registers.STATE`` in ``struct kvm_cpu_context``, from the kernel's
-    BTF."""
+    """Return the offset of every register of ``registers.STATE`` in ``struct kvm_cpu_context``, from BTF."""
     numbers = _slots(btf, release)
     regs = _offset(btf, "kvm_cpu_context.regs", release) // 8
     sys_regs = _offset(btf, "kvm_cpu_context.sys_regs", release) // 8

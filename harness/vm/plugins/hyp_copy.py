@@ -83,8 +83,7 @@ _Static_assert(offsetof(struct sf_hyp, records) == {RECORDS_AT}, "layout");
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The offsets in one kernel: words of the header by name, and the return addresses of EL2's calls that run a
-    vCPU."""
+    """The offsets in one kernel: words of the header by name, and the returns of EL2's calls that run a vCPU."""
 
     words: Mapping[str, int]
     leave_at: tuple[int, ...]

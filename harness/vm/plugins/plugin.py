@@ -93,8 +93,7 @@ class Plugin(Generic[M]):
 def compile_plugin(
     name: str, header: str, qemu: Sequence[str], progress: Progress = quiet, cache: Cache | None = None
 ) -> Path:
-    """Return the plugin of ``NAME.c``, which includes ``header`` as ``NAME.h``; it is compiled if it is not in the
-    cache.
+    """Return the plugin of ``NAME.c``, which includes ``header`` as ``NAME.h``; it is compiled if needed.
 
     SetupError: no compiler, one without a C library, or a QEMU without plugins.
     """

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cache's guarantees: entries are complete or absent, built once, repaired after a kill; a full disk gives one
-sentence."""
+"""The cache: entries are complete or absent, built once, repaired after a kill; a full disk gives one sentence."""
 
 from __future__ import annotations
 
