@@ -12,7 +12,7 @@ from fuzz.targets import kernels as archive_kernels
 from harness.errors import SetupError
 from harness.vm.cache import Cache
 from harness.vm.debian.kernel_archive import Kernel, Kernels
-from harness.vm.kernels.needed_config import lacks
+from harness.vm.kernels.needed_config import missing_symbols
 
 OLD = Kernel("6.1.1-1", "6.1.0-1", ("bookworm",), (), (), size=3 << 20, listed=False)
 NEW = Kernel("7.3.1-1", "7.3.1+deb14", ("sid", "forky"), (), (), size=5 << 20)
@@ -64,6 +64,6 @@ def test_a_kernel_that_could_not_be_had(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_the_configuration_that_a_kernel_needs(capsys: Capture) -> None:
     assert main(["kernels", "config"]) == 0
     out = capsys.readouterr().out
-    assert lacks(out) == ()
+    assert missing_symbols(out) == ()
     lines = out.splitlines()
     assert all(lines[i - 1].startswith("# ") for i, line in enumerate(lines) if not line.startswith("#")), "with why"
