@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from fuzz.bench.benchmark import MODES, Result
-from fuzz.bench.svg import Bars, Lines, Panel
+from harness.report.plots import Bars, Lines, Panel
 
 
 def breakdown(result: Result) -> dict[str, float]:

@@ -53,8 +53,8 @@ exit status: 0 done, 2 bad usage or input, 3 a machine was lost, or something is
 def command(args: Args) -> int:
     """Measure and print; errors are raised for the caller to show."""
     from fuzz.bench.benchmark import Plan, run_benches
-    from fuzz.bench.svg import render
     from fuzz.bench.tables import facts, panels, text
+    from harness.report.plots import render
 
     seed = args.seed if args.seed is not None else secrets.randbits(32)
     seconds = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)

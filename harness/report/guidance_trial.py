@@ -7,19 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
-from xml.sax.saxutils import escape
+
+from harness.report.plots import Lines, render
 
 MEASURES: tuple[tuple[str, str], ...] = (
     ("edges", "edges between blocks of KVM's code"),
     ("decisions", "decisions of the model"),
 )
 """Key of a point, and its description."""
-STYLES: Mapping[str, tuple[str, str]] = {
-    "model": ("#0757b5", ""),
-    "kvm": ("#b3261e", "7 3"),
-    "both": ("#1a7f37", "2 3"),
-}
-"""Colour and dashes of each mode."""
+MODES: tuple[str, ...] = ("model", "kvm", "both")
+"""The guidance modes."""
 MAX_SECONDS = 86_400
 """Maximum of ``--seconds``."""
 
@@ -39,12 +36,12 @@ def value_at(points: Sequence[Mapping[str, float]], key: str, second: float) -> 
 
 
 def spreads(data: Mapping[str, Any], key: str) -> tuple[Spread, ...]:
-    """Return each mode's course, in the order of :data:`STYLES`.  ValueError: the duration is out of range."""
+    """Return each mode's course, in the order of :data:`MODES`.  ValueError: the duration is out of range."""
     if not 1 <= data["seconds"] <= MAX_SECONDS:
         raise ValueError(f"seconds: {str(data['seconds'])[:20]}, expected 1 to {MAX_SECONDS}")
     grid = [float(second) for second in range(int(data["seconds"]) + 1)]
     found = []
-    for mode in STYLES:
+    for mode in MODES:
         runs = [run["points"] for run in data["campaigns"] if run["mode"] == mode]
         rows = ((second, [value_at(points, key, second) for points in runs]) for second in grid)
         found.append(Spread(mode, tuple((s, min(v), median(v), max(v)) for s, v in rows if v)))
@@ -65,67 +62,16 @@ def wins(ours: Sequence[float], theirs: Sequence[float]) -> tuple[int, int, int]
 
 # ---- the plot --------------------------------------------------------------------------------------------------------
 
-_WIDTH, _HEIGHT, _GAP = 380, 260, 60
-_TOP, _BOTTOM = 40, 30
-
 
 def svg(data: Mapping[str, Any]) -> str:
     """Return the plot: a panel for each measure, with each mode's median as a line and its range as a band."""
-    total = 2 * (_WIDTH + _GAP) + 20
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {_HEIGHT + _TOP + _BOTTOM + 24}" role="img" '
-        'font-family="system-ui, sans-serif" font-size="12">',
-        "<title>Coverage over time by what guides the campaign: median and range of the runs</title>",
-        f'<rect width="{total}" height="{_HEIGHT + _TOP + _BOTTOM + 24}" fill="#fff"/>',
-    ]
-    for number, (key, name) in enumerate(MEASURES):
-        parts += _panel(spreads(data, key), name, _GAP + number * (_WIDTH + _GAP), data["seconds"])
-    y = _HEIGHT + _TOP + _BOTTOM + 12
-    for number, (mode, (colour, dashes)) in enumerate(STYLES.items()):
-        x = _GAP + 150 * number
-        parts.append(_line([(x, y), (x + 34, y)], colour, dashes))
-        parts.append(f'<text x="{x + 40}" y="{y + 4}" fill="#1b1f24">guided by {mode}</text>')
-    return "\n".join([*parts, "</svg>", ""])
-
-
-def _panel(courses: Sequence[Spread], name: str, left: float, seconds: float) -> Iterator[str]:
-    top = max((row[3] for course in courses for row in course.points), default=1) or 1
-    after = [row[1] for course in courses for row in course.points if row[0] >= seconds * 0.05]
-    low = _floor(min(after, default=0), top)
-
-    def place(second: float, value: float) -> tuple[float, float]:
-        height = (max(value, low) - low) / ((top - low) or 1)
-        return left + second / (seconds or 1) * _WIDTH, _TOP + _HEIGHT - height * _HEIGHT
-
-    yield f'<text x="{left}" y="{_TOP - 16}" font-size="14" fill="#1b1f24">{escape(name)}</text>'
-    ticks = max(1, min(4, round(top - low)))  # the values are whole numbers
-    for step in range(ticks + 1):
-        value = low + (top - low) * step / ticks
-        y = place(0, value)[1]
-        yield f'<line x1="{left}" y1="{y:.1f}" x2="{left + _WIDTH}" y2="{y:.1f}" stroke="#d0d7de"/>'
-        yield f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end" fill="#57606a">{value:,.0f}</text>'
-    for step in range(5):
-        second = seconds * step / 4
-        x = place(second, low)[0]
-        yield f'<text x="{x:.1f}" y="{_TOP + _HEIGHT + 18}" text-anchor="middle" fill="#57606a">{second:g} s</text>'
-    for course in courses:
-        colour, dashes = STYLES[course.mode]
-        band = [place(s, high) for s, _, _, high in course.points]
-        band += [place(s, least) for s, least, _, _ in reversed(course.points)]
-        corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in band)
-        yield f'<polygon points="{corners}" fill="{colour}" opacity="0.15"/>'
-        yield _line([place(s, middle) for s, _, middle, _ in course.points], colour, dashes)
-
-
-def _floor(least: float, top: float) -> float:
-    """Return the start of the axis: 0, unless that would hide all differences."""
-    return 0.0 if least < top / 2 else float(int(least * 0.98))
-
-
-def _line(points: Sequence[tuple[float, float]], colour: str, dashes: str) -> str:
-    places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
-    return f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="2"{dashed}/>'
+    panels = []
+    for key, name in MEASURES:
+        courses = spreads(data, key)
+        lines = tuple((f"guided by {c.mode}", tuple((s, middle) for s, _, middle, _ in c.points)) for c in courses)
+        bands = tuple(tuple((s, least, high) for s, least, _, high in c.points) for c in courses)
+        panels.append(Lines(name, "seconds", lines, bands, from_zero=False))
+    return render("Coverage over time by guidance mode: median and range of the runs", panels)
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
@@ -161,7 +107,7 @@ def _introduction(data: Mapping[str, Any]) -> Iterator[str]:
 def _table(data: Mapping[str, Any]) -> Iterator[str]:
     yield "| guided by | KVM edges | model decisions | scenarios | checked exits/s | corpus |"
     yield "|---|---|---|---|---|---|"
-    for mode in STYLES:
+    for mode in MODES:
         rates = [value / data["seconds"] for value in finals(data, mode, "checked_exits")]
         corpus = [run["corpus"] for run in data["campaigns"] if run["mode"] == mode]
         cells = [_range(finals(data, mode, key)) for key in ("edges", "decisions", "scenarios")]

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build HTML from values: text is escaped, markup has its own type; tables and plots."""
+"""Build HTML from values: text is escaped, markup has its own type; tables and pages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 
@@ -91,58 +90,3 @@ def when(iso: str) -> str:
         return datetime.fromisoformat(iso).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     except (ValueError, OverflowError):
         return iso
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line plot: points from left to right, their title and unit; ``along`` is the unit of the horizontal axis."""
-
-    title: str
-    unit: str
-    points: tuple[tuple[float, float], ...]
-    along: str = "s"
-
-
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 320, 130, 52, 20
-MAX_DOTS, MAX_POINTS = 60, 240
-
-
-def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    """Reduce points to the resolution of the plot; the last one is kept."""
-    every = -(-len(points) // MAX_POINTS)
-    return points if every <= 1 else (*points[:-1:every], points[-1])
-
-
-def plot(line: Line) -> Markup:
-    """Return a line plot as SVG with axes from zero; few points are also drawn as dots."""
-    points = _thin(line.points)
-    right = max((x for x, _ in line.points), default=0.0) or 1.0
-    top = max((y for _, y in line.points), default=0.0) or 1.0
-
-    def place(x: float, y: float) -> str:
-        return f"{_LEFT + x / right * (_WIDTH - _LEFT - 8):.1f},{_HEIGHT - _BOTTOM - y / top * (_HEIGHT - 34):.1f}"
-
-    base = _HEIGHT - _BOTTOM
-    last = line.points[-1][1] if line.points else 0
-    label = f"{line.title} over time: {last:,.0f} {line.unit} at the end, at most {top:,.0f}"
-    x1, y1 = str(_LEFT), str(base)
-    few = line.points if len(line.points) <= MAX_DOTS else ()
-    at = (place(x, y).split(",") for x, y in few)
-    dots = [el("circle", cx=cx, cy=cy, r="2.5", class_="dot") for cx, cy in at]
-    return el(
-        "figure",
-        el("figcaption", line.title),
-        el(
-            "svg",
-            el("line", x1=x1, y1=y1, x2=str(_WIDTH - 8), y2=y1, class_="axis"),
-            el("line", x1=x1, y1="14", x2=x1, y2=y1, class_="axis"),
-            el("text", f"{top:,.0f}", x=str(_LEFT - 6), y="18", text_anchor="end"),
-            el("text", "0", x=str(_LEFT - 6), y=y1, text_anchor="end"),
-            *dots,
-            el("text", f"{right:,.0f} {line.along}", x=str(_WIDTH - 8), y=str(_HEIGHT - 4), text_anchor="end"),
-            el("polyline", points=" ".join(place(x, y) for x, y in points), class_="line"),
-            viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-            role="img",
-            aria_label=label,
-        ),
-    )

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from harness.report.campaign_data import Run
-from harness.report.html_markup import Content, Line, Markup, details, el, plot, put, table, when
+from harness.report.html_markup import Content, Markup, details, el, put, table, when
 from harness.report.nights import Change, Night, nights_of
+from harness.report.plots import Line, plot
 from harness.report.terminal import many
 
 SHOWN = 14

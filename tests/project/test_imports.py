@@ -43,6 +43,7 @@ The row with a package's name is for its ground files.  Rooms in one row do not 
 USERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     # A library, and the modules that may import it (patterns).
     ("capstone", ("harness.arch.a64",)),
+    ("debian", ("harness.vm.debian.*",)),
     ("elftools", ("harness.vm.kernels.dwarf",)),
     ("qemu", ("harness.vm.qemu",)),
     ("z3", ("harness.lemma.*",)),

@@ -96,7 +96,6 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.trace.psci", "unit/harness/relations/test_host.py"),
     ),
     "one subject of several modules, tested as one": (
-        Row("fuzz.bench.svg", "unit/fuzz/bench/test_tables.py"),
         Row("fuzz.campaign.lemma_run", "unit/fuzz/cli/test_lemma.py"),
         Row("fuzz.corpus.exercise_counts", "unit/harness/report/test_step_coverage.py"),
         Row("fuzz.corpus.recordings", "unit/fuzz/corpus/test_recorded_seeds.py"),
@@ -160,6 +159,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.report.crash", "unit/harness/report/test_export.py", ("harness.report.export",)),
         Row("harness.report.exchange_formats", "unit/fuzz/cli/test_findings.py", ("fuzz.triage.findings_text",)),
         Row("harness.report.finding_data", "unit/fuzz/cli/test_findings.py"),
+        Row("harness.report.html_markup", "unit/harness/report/test_html_report.py"),
         Row("harness.report.html_findings", "unit/harness/report/test_html_report.py", ("harness.report.html_report",)),
         Row("harness.report.html_nights", "unit/harness/report/test_nights.py"),
         Row("harness.report.html_problems", "unit/harness/report/test_html_report.py", ("harness.report.html_report",)),

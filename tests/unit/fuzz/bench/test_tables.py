@@ -11,8 +11,8 @@ import pytest
 
 from fuzz.bench.benchmark import Result, Sample
 from fuzz.bench.stages import Point
-from fuzz.bench.svg import Bars, Lines, render
 from fuzz.bench.tables import breakdown, by_workers, facts, panels, text
+from harness.report.plots import Bars, Lines, render
 
 NAMED = {"target": "t", "kernel_release": "r", "level": "spec", "jobs": 2, "seed": 1}
 

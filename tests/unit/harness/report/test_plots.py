@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from harness.report.html_markup import Line, plot
+from harness.report.plots import Line, plot
 
 
 def test_a_plot_of_nothing() -> None:
