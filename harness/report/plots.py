@@ -35,7 +35,8 @@ class Lines:
     """A panel of lines over a common x axis from 0; each line is a name and (x, y) points.
 
     ``bands``: for each line the (x, least, greatest) of its range, or none at all.  ``from_zero``: the y axis begins at
-    0; else it may begin higher if all values after the first twentieth of the x axis are in its upper half.
+    0; else the values are whole numbers, and the axis begins higher if all of them after the first twentieth of the x
+    axis are in its upper half.
     """
 
     title: str
@@ -112,11 +113,12 @@ def _lines(panel: Lines) -> Iterator[str]:
         height = (max(y, y_begin) - y_begin) / ((y_end - y_begin) or 1.0)
         return left + x / x_end * (right - left), bottom - height * (bottom - top)
 
-    for part in range(5):
-        y = y_begin + (y_end - y_begin) * part / 4
+    parts = 4 if panel.from_zero else max(1, min(4, round(y_end - y_begin)))
+    for part in range(parts + 1):
+        y = y_begin + (y_end - y_begin) * part / parts
         height = at(0, y)[1]
         yield f'<line x1="{left}" y1="{height:.1f}" x2="{right}" y2="{height:.1f}" stroke="#dddddd"/>'
-        yield _text(left - 8, height + 4, f"{y:g}", anchor="end")
+        yield _text(left - 8, height + 4, f"{y:g}" if panel.from_zero else f"{y:,.0f}", anchor="end")
     xs = sorted({x for x, _ in points})
     for x in xs if len(xs) <= MAX_TICKS else [x_end * part / 4 for part in range(5)]:
         yield _text(at(x, y_begin)[0], bottom + 18, f"{x:g}", anchor="middle")

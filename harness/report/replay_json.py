@@ -3,25 +3,33 @@
 
 Keys::
 
-    level                the level of the model exit_status the process's exit status targets[]            target,
-    kernel, boots, seconds, exits{class: n}, totals{runs, exits, known, unexplained, not_compared, lost, alarms,
-    asserted, failed, unmet}, compared{relation: n}, complete (share of comparisons without gaps), stood_in{reason: n}
-    (made by another relation), not_compared{reason: n}, runs[], lost[], boot_alarms[] runs[]             scenario,
-    repeat, about, steps, status, dropped, exits{}, compared{}, not_compared{}, known, unexplained, sites[], alarms[],
-    asserted[], left_out[], failed[], and with --trace the trace (harness/trace/tracefile.py) sites[]          event,
-    step, address, text, instruction (of the trap; null before the first entry), exit_class, syndrome{esr, far, hpfar,
-    ipa, fields{}, note}, pending[], kvm{outcome, skip, inject}, host[], model{level, helper, dirty, decisions[[name,
-    taken]]}, columns[], registers[], divergences[] registers[]    register, values{column: value or null},
-    differing_bits divergences[]  relation, register, name, expected, observed, signature[], cause (the errata that
-    predict it), basis (harness/relations/basis.py: the violated specification; empty: the model's prediction), known
-    (null: unexplained; else id, verdict, why, source) alarms[]         kind (harness/vm/alarms.py), function (may be
-    empty), words, splat, signature[2] asserted[]       as alarms[], KVM's own assertions about forged exits, with
-    kind_of_exit (harness/relations/forged_exits.py) and esr left_out[]       relation, why, needs (what is missing for
-    it), event (null: the whole trace), step, exit_class failed[]         step, text, error: host steps that failed
-    expected[]       before (the step), name, expected, observed (null: why it was not compared), failed, event, why
-    lost[]             scenario (null: during boot), repeat, reason, console_tail known[]              id, verdict,
-    counts{target: n}: number of divergences that each entry of the catalogue explained clusters[]
-    signature[], counts{target: n}, reproduced[runs, of], first (scenario)
+    level                the level of the model
+    exit_status          the process's exit status
+    targets[]            target, kernel, boots, seconds, exits{class: n},
+                         totals{runs, exits, known, unexplained, not_compared, lost, alarms, asserted, failed, unmet},
+                         compared{relation: n}, complete (share of comparisons without gaps),
+                         stood_in{reason: n} (made by another relation), not_compared{reason: n}, runs[], lost[],
+                         boot_alarms[]
+      runs[]             scenario, repeat, about, steps, status, dropped, exits{}, compared{}, not_compared{},
+                         known, unexplained, sites[], alarms[], asserted[], left_out[], failed[], and with --trace
+                         the trace (harness/trace/tracefile.py)
+        sites[]          event, step, address, text, instruction (of the trap; null before the first entry),
+                         exit_class, syndrome{esr, far, hpfar, ipa, fields{}, note}, pending[], kvm{outcome, skip,
+                         inject}, host[], model{level, helper, dirty, decisions[[name, taken]]}, columns[],
+                         registers[], divergences[]
+          registers[]    register, values{column: value or null}, differing_bits
+          divergences[]  relation, register, name, expected, observed, signature[], cause (the errata that predict it),
+                         basis (harness/relations/basis.py: the violated specification; empty: the model's prediction),
+                         known (null: unexplained; else id, verdict, why, source)
+        alarms[]         kind (harness/vm/alarms.py), function (may be empty), words, splat, signature[2]
+        asserted[]       as alarms[], KVM's own assertions about forged exits, with kind_of_exit
+                         (harness/relations/forged_exits.py) and esr
+        left_out[]       relation, why, needs (what is missing for it), event (null: the whole trace), step, exit_class
+        failed[]         step, text, error: host steps that failed
+        expected[]       before (the step), name, expected, observed (null: why it was not compared), failed, event, why
+      lost[]             scenario (null: during boot), repeat, reason, console_tail
+    known[]              id, verdict, counts{target: n}: divergences that each entry of the catalogue explained
+    clusters[]           signature[], counts{target: n}, reproduced[runs, of], first (scenario)
 """
 
 from __future__ import annotations
