@@ -7,6 +7,7 @@ Format: deb-changelog(5).  The file is the one in the kernel's package.
 from __future__ import annotations
 
 import gzip
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ def upstream(text: str, after: str, upto: str) -> tuple[str, ...]:
 def _items(text: str, after: str, upto: str) -> Iterator[tuple[str, str]]:
     from debian.changelog import Changelog  # 30 ms, which a command that reads no changelog does not need
 
+    logging.getLogger(Changelog.__module__).setLevel(logging.CRITICAL)  # else it prints each malformed line
     low, high = version_key(source_version(after)), version_key(source_version(upto))
     for block in Changelog(text, strict=False):
         # The entry of the signed kernel has the version 6.12.117+1 for 6.12.117-1.

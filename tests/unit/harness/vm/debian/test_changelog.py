@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness.vm.debian.changelog import notes, upstream
 
 CHANGELOG = """\
@@ -35,3 +37,10 @@ def test_a_changelog_between_two_versions() -> None:
     assert found == [("7.2.6-1", "[arm64] KVM: arm64: Fix the sign of MMIO loads")]
     assert upstream(CHANGELOG, "7.1.13-1", "7.2.6-1") == ("7.2~rc1-1~exp1",)
     assert [note.version for note in notes(CHANGELOG, "7.1.1-1", "7.1.13-1")] == ["7.1.13-1"]
+
+
+def test_malformed_lines_are_ignored_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    broken = CHANGELOG.replace("    - KVM: x86", "not indented\n    - KVM: x86")
+    found = [note.text for note in notes("no changelog\n" + broken, "7.1.13-1", "7.2.6-1")]
+    assert found == ["[arm64] KVM: arm64: Fix the sign of MMIO loads"]
+    assert caplog.records == []
