@@ -115,7 +115,7 @@ def test_the_report_has_all_parts(html: str) -> None:
         "The model predicts",
         "All 35 registers of the CPU",
         "3 scenarios that ran before",
-        "flaky, kept apart",
+        "flaky findings",
     ):
         assert what in text, what
     assert "<mark>" in html and ">7</td>" in html
