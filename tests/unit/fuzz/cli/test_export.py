@@ -44,7 +44,7 @@ def test_a_mail_is_printed_or_written(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["findings", "export", id_, "--mail", *campaign, "--out", str(tmp_path / "to")]) == 0
     assert (tmp_path / "to" / f"{id_}.mail.txt").read_text() == printed
     assert main(["findings", "export", CRASHED.id, "--mail", *campaign]) == 0
-    assert "the host runs on" in capsys.readouterr().out
+    assert "the host keeps running" in capsys.readouterr().out
 
 
 def test_a_kept_finding_needs_no_campaign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -149,8 +149,8 @@ def test_a_crash_shows_all_that_was_taken_and_how_to_bring_it_back(root: Path, c
         [2, 3],
         hex(1 << 63),
     )
-    assert "comes back: the last scenario alone" in call(capsys, "--out", str(root), "--format", "junit")[1]
-    assert "comes back: the last scenario alone" in call(capsys, "--out", str(root), "--format", "sarif")[1]
+    assert "reproduced: the last scenario alone" in call(capsys, "--out", str(root), "--format", "junit")[1]
+    assert "reproduced: the last scenario alone" in call(capsys, "--out", str(root), "--format", "sarif")[1]
 
 
 def test_json(root: Path, capsys: Capture) -> None:

@@ -102,7 +102,7 @@ def test_a_simpler_scenario_and_triage_leave_the_target(tmp_path: Path) -> None:
         ("fresh_qemu", "5 2", "5 of 2 runs, which cannot be"),
         ("fresh_qemu", "many", "expected two numbers"),
         ("releases.json", '[{"config": "x", "version": "1", "answer": "shows it", "seen": 4, "runs": 1}]', "4 of 1"),
-        ("target.toml", "cpu = 5", "no target"),
+        ("target.toml", "cpu = 5", "not a target"),
         ("trace.json", "{}", "key .dropped. is missing"),
     ],
 )
