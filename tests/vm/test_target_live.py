@@ -309,7 +309,10 @@ def test_a_panic_is_shown(machine: Machine, tmp_path: Path) -> None:
 def test_a_kernel_without_an_initramfs_is_a_set_up_error(machine: Machine, tmp_path: Path) -> None:
     empty = tmp_path / "initrd"
     empty.write_bytes(b"")
-    with pytest.raises(SetupError, match="the kernel does not take an initramfs"), Qemu(replace(machine, initrd=empty)):
+    with (
+        pytest.raises(SetupError, match="the kernel does not support an initramfs"),
+        Qemu(replace(machine, initrd=empty)),
+    ):
         pass
 
 

@@ -72,7 +72,7 @@ def test_what_was_asked_for_is_not_dropped_silently(tools: Path, wanted: str) ->
 
 def test_a_qemu_without_plugins_is_told_before_anything_boots(tools: Path) -> None:
     make_tool(tools / "gcc", "")
-    with pytest.raises(SetupError, match="old-qemu takes no plugins"):
+    with pytest.raises(SetupError, match="old-qemu does not support plugins"):
         choose(KVM, target(tools, "old-qemu"), lambda line: None)
 
 

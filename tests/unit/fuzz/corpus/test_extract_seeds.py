@@ -227,7 +227,7 @@ def test_the_command_shows_what_is_unexplained(tmp_path: Path, capsys: pytest.Ca
     assert "host.pc/FIRST" in capsys.readouterr().out
     assert main(["check", str(small)]) == 1
     out = capsys.readouterr().out
-    assert "missing     2 records found no room" in out
+    assert "missing     2 records were dropped (area full)" in out
     assert "unexplained 1x host.pc/FIRST" in out and "expected 0x1234, observed 0x40000000" in out
 
 
