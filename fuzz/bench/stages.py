@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the time of a checked exit goes: each part alone, over the same scenarios and what they recorded.
+"""Measure each part of a checked exit alone, over the same scenarios and their recorded traces.
 
-CPU time of this process, best of some rounds: what else runs on the machine delays a part, it makes none quicker.
+The measure is CPU time of this process, the best of several rounds: other load on the machine can only slow a part
+down.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from harness.trace.rounds import Round
 from harness.vm.executor import Executor, compile_scenario
 
 SAMPLE = 60
-"""So many scenarios are taken apart."""
+"""Number of scenarios that are measured."""
 ROUNDS = 3
 LENGTHS: tuple[int, ...] = (5, 10, 25, 50, 100, 200)
 EACH_LENGTH = 20
@@ -37,7 +38,8 @@ EACH_LENGTH = 20
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Scenarios of ``steps`` steps: exits in one, and wall microseconds an exit, bare and checked, by one worker."""
+    """Scenarios of ``steps`` steps: exits per scenario, and wall microseconds per exit, bare and checked, by one
+    worker."""
 
     steps: int
     exits: float
@@ -47,7 +49,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """A scenario, the bytes that it recorded, and the trace that these are."""
+    """A scenario, the bytes of its recording, and the decoded trace."""
 
     scenario: Scenario
     area: bytes
@@ -68,7 +70,7 @@ def _exits(recorded: Iterable[_Recorded]) -> int:
 
 
 def _us(work: Callable[[], object], exits: int) -> float:
-    """CPU microseconds an exit of doing ``work`` once."""
+    """Return the CPU microseconds per exit of doing ``work`` once."""
     best = float("inf")
     for _ in range(ROUNDS):
         begin = time.process_time()
@@ -78,7 +80,7 @@ def _us(work: Callable[[], object], exits: int) -> float:
 
 
 def stages(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
-    """Return CPU microseconds an exit of each part of our own work, in the order in which they are done."""
+    """Return CPU microseconds per exit of each part of the worker's own work, in the order of execution."""
     recorded = _record(executor, scenarios[:SAMPLE])
     exits, rng = _exits(recorded), random.Random(1)
     texts = [format_scenario(one.scenario).encode() for one in recorded]
@@ -99,13 +101,13 @@ def stages(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) ->
         "features": lambda: [features(trace, found) for trace, found in checked],
     }
     found = {name: _us(part, exits) for name, part in parts.items()}
-    # The model is asked inside the check.
+    # The check includes the replay on the model.
     found["compare"] = max(0.0, found.pop("check") - found["model"])
     return {name: found[name] for name in ("mutate", "compile", "decode", "model", "compare", "features")}
 
 
 def relations(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
-    """Return CPU microseconds an exit of comparing with one relation more each time, decoding included."""
+    """Return CPU microseconds per exit of decoding and comparing, with one more relation in each row."""
     recorded = _record(executor, scenarios[:SAMPLE])
     exits, predict = _exits(recorded), shortcut(side.subject.level)
 
@@ -145,7 +147,7 @@ def _judge(side: PreparedSide, round_: Round, prediction: Prediction) -> None:
 
 
 def lengths(side: PreparedSide, executor: Executor, seed: int, seconds: float) -> tuple[Point, ...]:
-    """Measure scenarios of each of LENGTHS, bare and checked, for ``seconds`` each."""
+    """Measure scenarios of each length of :data:`LENGTHS`, bare and checked, for ``seconds`` each."""
     rng = random.Random(seed)
     steps = [step for _ in range(EACH_LENGTH * 4) for step in generate(rng).steps]
     registers = generate(rng).registers
@@ -166,7 +168,7 @@ def lengths(side: PreparedSide, executor: Executor, seed: int, seconds: float) -
 def _wall_us(
     executor: Executor, scenarios: list[Scenario], step: Callable[[Scenario], None], seconds: float
 ) -> tuple[float, float]:
-    """Wall microseconds an exit, and exits a scenario."""
+    """Return wall microseconds per exit, and exits per scenario."""
     exits, begin, count = executor.exits, time.monotonic(), 0
     while time.monotonic() - begin < seconds or count < len(scenarios):
         step(scenarios[count % len(scenarios)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A benchmark's result as facts (JSON), as tables, and as panels of a plot; every figure is worked out here once."""
+"""Format a benchmark's result as JSON, as tables, and as panels of a plot; each figure is computed here once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fuzz.bench.svg import Bars, Lines, Panel
 def breakdown(result: Result) -> dict[str, float]:
     """Return CPU microseconds of a checked exit, by part.
 
-    ``guest``: QEMU, bare.  ``record``: what QEMU takes more where it records.  ``transport``: ours to write a request
-    and to wait.  Then the parts that :func:`fuzz.bench.stages.stages` measures alone; ``rest`` is what a campaign's
-    worker takes more than all of these: counting, keeping, confirming, and caches that are colder.
+    ``guest``: QEMU, bare.  ``record``: the additional time of QEMU when it records.  ``transport``: the worker's time
+    to write a request and to wait.  Then the parts that :func:`fuzz.bench.stages.measure_stages` measures alone;
+    ``rest`` is the additional time of a campaign's worker: counting, storing, confirming, and colder caches.
     """
     guest, (our_recorded, recorded), (our_checked, _) = result.us("raw")[1], result.us("recorded"), result.us("checked")
     stages = dict(result.stages)
@@ -28,7 +28,7 @@ def breakdown(result: Result) -> dict[str, float]:
 
 
 def by_workers(result: Result) -> list[dict[str, float]]:
-    """Return the rates for each number of workers that was measured, the smallest first."""
+    """Return the rates for each measured number of workers, the smallest first."""
     numbers = sorted({sample.workers for sample in result.samples})
     return [
         {"workers": n}
@@ -51,14 +51,14 @@ def rates(result: Result) -> Rates:
 
 
 def over_runs(results: Sequence[Result]) -> dict[str, Rates]:
-    """Return the median of each rate over several runs, the least and the most."""
+    """Return the median, the minimum and the maximum of each rate over several runs."""
     runs = [rates(result) for result in results]
     ways: dict[str, Callable[[list[float]], float]] = {"median": statistics.median, "least": min, "most": max}
     return {way: {name: choose([run[name] for run in runs]) for name in runs[0]} for way, choose in ways.items()}
 
 
 def facts(results: Sequence[Result]) -> dict[str, object]:
-    """Return what ``--json`` shows, but for the names of what was measured: the first run, and the rates of all."""
+    """Return the data of ``--json`` without the names of the target: the first run, and the rates of all runs."""
     result = results[0]
     return {
         **rates(result),
@@ -92,19 +92,20 @@ def facts(results: Sequence[Result]) -> dict[str, object]:
 
 
 def text(named: Mapping[str, object], results: Sequence[Result]) -> str:
-    """Return the tables for a terminal; ``named`` says what was measured; of runs after the first, the rates."""
+    """Return the tables for a terminal; ``named`` describes the target; of runs after the first, only the rates are
+    shown."""
     result = results[0]
     head = "target {target}, Linux {kernel_release}, level {level}, {jobs} workers, seed {seed}".format(**named)
     return "\n".join([head, *_modes(result), *_parts(result), *_growth(result), *_start(result), *_runs(results)])
 
 
 def _modes(result: Result) -> Iterator[str]:
-    yield f"{'mode':10} {'exits/s':>9} {'over raw':>9} {'exits/scenario':>15} {'our us/exit':>12} {'QEMU us/exit':>13}"
+    yield f"{'mode':10} {'exits/s':>9} {'over raw':>9} {'exits/scenario':>15} {'own us/exit':>12} {'QEMU us/exit':>13}"
     for mode in MODES:
         samples = result.of(mode)
         each = sum(s.exits for s in samples) / max(1, sum(s.scenarios for s in samples))
-        ours, qemu = result.us(mode)
-        yield f"{mode:10} {result.rate(mode):9.0f} {result.ratio(mode):9.2f} {each:15.1f} {ours:12.1f} {qemu:13.1f}"
+        own, qemu = result.us(mode)
+        yield f"{mode:10} {result.rate(mode):9.0f} {result.ratio(mode):9.2f} {each:15.1f} {own:12.1f} {qemu:13.1f}"
 
 
 def _parts(result: Result) -> Iterator[str]:
@@ -161,7 +162,7 @@ def panels(result: Result) -> list[Panel]:
     return [
         Bars("CPU time of a checked exit, microseconds", tuple(breakdown(result).items())),
         Lines(
-            "Exits a second by workers",
+            "Exits per second by workers",
             "workers",
             tuple((mode, tuple((row["workers"], row[f"{mode}_exits_per_s"]) for row in rows)) for mode in MODES),
         ),

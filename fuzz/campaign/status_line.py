@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a campaign that runs stands, on one line, and how many of its clusters are new."""
+"""Format the one-line status of a running campaign, and count its new clusters."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from harness.findings.regressions import NEW, Regression, like
 
 
 class NewClusterCounter:
-    """Which clusters are like no kept regression; the store is asked once about each."""
+    """Counts the clusters that are like no kept regression; each is read from the store once."""
 
     def __init__(self, store: Store, kept: Sequence[Regression]) -> None:
         self._store, self._kept = store, kept
         self._new: dict[str, bool] = {}
 
     def count(self, ids: Iterable[str]) -> int:
-        """Return how many are new; what a worker has counted, but not stored yet, is not."""
+        """Return the number of new clusters among ``ids``; a cluster that is not stored yet does not count."""
         for id_ in ids:
             if id_ not in self._new:
                 with suppress(InputError):
@@ -29,7 +29,7 @@ class NewClusterCounter:
 
 
 def status_line(progress: Progress, new: int = 0) -> str:
-    """Return how a campaign stands, on one line; ``new`` of its clusters are like no kept regression."""
+    """Return the status of a campaign as one line; ``new`` of its clusters are like no kept regression."""
     stats = progress.stats
     if not progress.seconds:
         return f"{progress.alive} workers booting"
@@ -37,7 +37,7 @@ def status_line(progress: Progress, new: int = 0) -> str:
     lost, flaky = stats.total("lost"), len(stats.group("flaky"))
     clusters = len(stats.group("unexplained"))
     minutes, seconds = divmod(round(progress.left), 60)
-    # What matters most comes first: a narrow terminal cuts the end off.
+    # The most important part is first: a narrow terminal cuts off the end.
     parts = [
         f"{minutes}:{seconds:02d} left",
         f"{new} {NEW}",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The summary of a campaign for people: one screen, or every count."""
+"""Format the summary of a campaign as text: one screen, or every count."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ SUMMARY = "summary.json"
 WIDTH = 100
 """Columns of the screen."""
 MAX_PROBLEMS, MAX_ERRATA = 3, 8
-"""So many of each are on the screen: with all else they are at most 30 lines."""
+"""Maximum numbers of problems and errata on the screen, so that it has at most 30 lines."""
 LEAST_GROWTH = 0.0005
-"""Less is none: it would be shown as 0.0%."""
+"""The smallest growth that is shown as such: less would be shown as 0.0%."""
 _LABEL, _LEAST = 9, 12
 
 
 def screen(summary: Summary) -> str:
-    """Return a summary of at most 30 lines of 100 columns: what is new, what came back, and whether to trust it.
+    """Return a summary of at most 30 lines of 100 columns: new problems, known errata, the health of the campaign.
 
-    A command may be longer than that: it is one line, to be copied.
+    A command may be longer than a line of the screen: it stays on one line, to be copied.
     """
     s = summary
     lines = [
@@ -105,8 +105,8 @@ def _health(s: Summary) -> Iterator[str]:
         *([f"records dropped {s.dropped_records}"] if s.dropped_records else []),
         *([f"kernel alarms at boot: {'; '.join(s.boot_alarms)}"] if s.boot_alarms else []),
         *(f"not written, {times(count, _number)}: {why}" for why, count in s.findings_unwritten.items()),
-        *(["stopped before its time, as asked"] if s.interrupted else []),
-        *([f"stopped before its time: {s.failure}"] if s.failure else []),
+        *(["stopped early by a signal"] if s.interrupted else []),
+        *([f"stopped early: {s.failure}"] if s.failure else []),
         *([f"coverage of KVM is OFF, the model alone guided: {s.kvm_off}"] if s.kvm_off else []),
     ]
     if troubles:
@@ -130,7 +130,7 @@ def _reach(s: Summary) -> Iterator[str]:
 
 
 def _growth(s: Summary) -> str:
-    """Say whether coverage still grew in the last seconds: whether a longer campaign would reach more."""
+    """Format the growth of coverage in the last seconds, which shows whether a longer campaign would reach more."""
     if s.growth is None:
         return ""
     how = f"+{s.growth:.1%}" if s.growth >= LEAST_GROWTH else "none new"
@@ -138,7 +138,7 @@ def _growth(s: Summary) -> str:
 
 
 def _most(reasons: Mapping[str, int], total: int, room: int) -> str:
-    """Say in so many columns what most of some counts are, if that fits."""
+    """Format the largest of some counts, in at most ``room`` columns; return an empty text if it does not fit."""
     if not total:
         return ""
     name, count = max(reasons.items(), key=lambda one: one[1])
@@ -165,7 +165,7 @@ def _next(s: Summary) -> Iterator[str]:
 
 
 def _short(words: str, room: int) -> str:
-    """Cut words to so many columns, but not to less than a few."""
+    """Shorten a text to ``room`` columns, but not to fewer than a minimum."""
     return textwrap.shorten(words, max(_LEAST, room), placeholder=" ...")
 
 
@@ -174,7 +174,7 @@ def _row(label: str, words: str) -> str:
 
 
 def _fit(words: str, lines: int = 2) -> Sequence[str]:
-    """Break what is too long for the screen."""
+    """Wrap a text at the width of the screen."""
     return textwrap.wrap(words, WIDTH, subsequent_indent=" " * _LABEL, max_lines=lines, placeholder=" ...")
 
 
@@ -232,9 +232,9 @@ def all_counts(summary: Summary) -> str:
     for why, count in s.findings_unwritten.items():
         lines.append(f"findings could not be written, {count} times: {why}")
     if s.interrupted:
-        lines.append("stopped before its time, as asked")
+        lines.append("stopped early by a signal")
     if s.failure:
-        lines.append(f"stopped before its time: {s.failure}")
+        lines.append(f"stopped early: {s.failure}")
     return "\n".join(lines)
 
 
@@ -255,7 +255,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _exits(by_class: Mapping[str, int]) -> str:
-    """Write exits by class, the forged ones, of which there are too many kinds to read, in sum."""
+    """Format exits by class; the many classes of forged exits are one sum."""
     forged = {name: count for name, count in by_class.items() if name.startswith(FORGED)}
     text = _counts({name: count for name, count in by_class.items() if name not in forged})
     return f"{text}, forged {sum(forged.values())} (of {len(forged)} classes)" if forged else text

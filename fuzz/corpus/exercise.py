@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a corpus and mutants of it on targets, and count what was exercised; two machines at a time."""
+"""Run a corpus and mutants of it on targets, and count exercised steps and relations; two machines at a time."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from harness.trace.events import EXIT
 from harness.trace.indexed import index_trace
 
 ROUNDS = 3
-"""Mutations, one after the other, that make a mutant."""
+"""Number of successive mutations of a mutant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one machine is to run: scenarios by their names, and mutants of them, by a seed."""
+    """The work of one machine: scenarios by their names, and ``mutants`` mutants of them, by a seed."""
 
     target: str
     level: str
@@ -37,7 +37,7 @@ class Work:
 
 
 def mutants(scenarios: Sequence[Scenario], count: int, seed: int) -> Iterator[Scenario]:
-    """Yield so many mutants of scenarios, the same ones for a seed."""
+    """Yield ``count`` mutants of scenarios, the same ones for the same seed."""
     rng = random.Random(seed)
     for _ in range(count):
         scenario = rng.choice(scenarios)
@@ -47,10 +47,10 @@ def mutants(scenarios: Sequence[Scenario], count: int, seed: int) -> Iterator[Sc
 
 
 def measure(work: Work) -> dict[str, Any]:
-    """Run everything, each scenario in a fresh KVM VM, and return the counts as plain data.
+    """Run all scenarios, each in a fresh KVM VM, and return the counts as plain data.
 
-    SetupError, InputError: the target's name is wrong, or something is missing here.  TargetError: machines were lost
-    again and again; a single loss is counted.
+    SetupError, InputError: the target's name or the set-up is wrong.  TargetError: machines were lost repeatedly; a
+    single loss is counted.
     """
     targets = open_targets(TargetOptions(work.target, work.level, cold=True))
     (side,) = targets.sides
@@ -92,7 +92,7 @@ def measure(work: Work) -> dict[str, Any]:
 
 
 def measure_all(work: Sequence[Work], done: Callable[[str, dict[str, Any]], None]) -> None:
-    """Run machines side by side, each in a process of its own; `done` takes the counts of each that ended."""
+    """Run machines in parallel, each in a process of its own; ``done`` gets the counts of each."""
     if len(work) == 1:
         done(work[0].target, measure(work[0]))
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a corpus exercised on targets, as one document: measured, written to a file, and read again."""
+"""Measure what a corpus exercises on targets, write the counts to a file, and read them again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ FORMAT = 1
 
 
 def counts_text(document: Mapping[str, Any]) -> str:
-    """Return what ``--keep`` writes: a line for each place, so that a new measurement is a small difference."""
+    """Return the text that ``--keep`` writes: a line for each step at an exit, so that a new measurement is a small
+    diff."""
     separator, parts = ",\n", []
     for target, one in document["targets"].items():
         head = json.dumps({name: value for name, value in one.items() if name not in ("places", "rules")})[:-1]
@@ -31,7 +32,7 @@ def counts_text(document: Mapping[str, Any]) -> str:
 
 
 def read_counts(path: Path) -> dict[str, Any]:
-    """Return what ``--keep`` wrote.  InputError: it cannot be read, or is something else."""
+    """Read a file that ``--keep`` wrote.  InputError: it cannot be read, or is something else."""
     with reading(path, "what `shadowfuzz corpus reach --keep` writes") as document:
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']}, expected {FORMAT}")
@@ -45,7 +46,7 @@ def read_counts(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class ExercisePlan:
-    """What to run: scenarios of files and directories, and so many mutants of them by a seed, on each target."""
+    """What to run: scenarios of files and directories, and ``mutants`` mutants of them by a seed, on each target."""
 
     paths: tuple[Path, ...]
     targets: tuple[str, ...]
@@ -55,9 +56,9 @@ class ExercisePlan:
 
 
 def measure_targets(plan: ExercisePlan, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Run everything on every target, and return the counts.
+    """Run all scenarios on every target, and return the counts.
 
-    InputError, SetupError: a file, a name or the set-up is wrong.  TargetError: machines were lost again and again.
+    InputError, SetupError: a file, a name or the set-up is wrong.  TargetError: machines were lost repeatedly.
     """
     corpus = read_corpus(plan.paths)
     scenarios = tuple((f"{path.parent.name}/{path.name}", scenario) for path, scenario in corpus.scenarios)

@@ -102,7 +102,7 @@ def test_new_clusters_come_first_and_kept_ones_may_be_accepted(tmp_path: Path) -
 def test_summary_of_nothing(tmp_path: Path) -> None:
     result = summary_of(tmp_path, Outcome(EMPTY, 0.0, (), "", True))
     assert (result.exit_status, result.checked_exits_per_s, result.seconds_to_first_checked_exit) == (0, 0.0, None)
-    assert "stopped before its time, as asked" in all_counts(result)
+    assert "stopped early by a signal" in all_counts(result)
     assert status_line(Progress(0.0, 60.0, 2, EMPTY)) == "2 workers booting"
 
 

@@ -92,8 +92,8 @@ def test_el0_is_kept() -> None:
 
 UNKNOWN_READ = "SYS64: read of S3_0_C15_C15_0, not in harness/arch/sysregs.py"
 UNSUPPORTED = (
-    (irq(S), "IRQ: an interrupt of the host comes when it likes"),
-    (trap(S, esr("SOFTSTP_LOW")), "SOFTSTP_LOW: no step leads there"),
+    (irq(S), "IRQ: an interrupt of the host is asynchronous"),
+    (trap(S, esr("SOFTSTP_LOW")), "SOFTSTP_LOW: no step has this exit"),
     (trap(S, esr("SYS64", 3 << 20 | 15 << 10 | 15 << 1 | 1)), UNKNOWN_READ),
     (trap(S, load_esr(3) | 1 << 7, far=RAM, hpfar=RAM >> 8), "DABT_LOW: a fault on a stage-1 walk"),
     (trap(S, load_esr(3) | 1 << 14, far=RAM, hpfar=RAM >> 8), "DABT_LOW: a load-acquire or store-release"),
