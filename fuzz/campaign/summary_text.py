@@ -58,7 +58,7 @@ def _new(s: Summary) -> Iterator[str]:
     for number, problem in enumerate(s.problems[:MAX_PROBLEMS], 1):
         more = len(problem.clusters) - 1
         also = f" and {_many(more, 'cluster')} more" if more else ""
-        back = f", came back {problem.hits} of {problem.runs}" if problem.runs else ""
+        back = f", reproduced {problem.hits} of {problem.runs}" if problem.runs else ""
         seen = f"{also}; seen {times(problem.members, _number)}{back}"
         what = _short(problem.words or problem.what, WIDTH - 6 - len(seen))
         yield f"  N{number}  {what}{seen}"
@@ -69,11 +69,11 @@ def _new(s: Summary) -> Iterator[str]:
 
 def _known(s: Summary) -> Iterator[str]:
     if not s.errata:
-        yield _row("KNOWN", "no erratum of this kernel came back")
+        yield _row("KNOWN", "no erratum of this kernel occurred")
         return
     clusters = sum(not cluster.new for cluster in s.findings)
     yield _row(
-        "KNOWN", f"{_many(len(s.errata), 'erratum', 'errata')} of this kernel came back, {_many(clusters, 'cluster')}"
+        "KNOWN", f"{_many(len(s.errata), 'erratum', 'errata')} of this kernel occurred, {_many(clusters, 'cluster')}"
     )
     shown = s.errata[:MAX_ERRATA]
     width = max(len(row.id) for row in shown)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _say = progress_printer("check")
 
 LEVELS = ("spec", "kernel")
-"""The specification, and the deployed code, which does not panic at a trapped system register."""
+"""Default levels: the specification, and the deployed code, which does not panic at a trapped system register."""
 
 EPILOG = """\
 examples:
@@ -56,7 +56,7 @@ input, 3 records are missing
 @flag("--accept-kept", help="exit status 1 only for what is new: like no kept finding")
 @json_flag
 def command(args: Args) -> int:
-    """Check and print; errors are raised for the caller to show."""
+    """Check and print; raise errors for the caller to show."""
     from fuzz.triage.check_recording import check_file, write_excerpt
     from harness.report.recording import as_json as recording_json
     from harness.report.recording import text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz findings``: what campaigns found, as a list, one by one, or for machines."""
+"""``shadowfuzz findings``: list findings of campaigns, show one, or print them in a machine-readable format."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 LIST = """\
 examples:
   shadowfuzz findings
-      list the problems of out/campaign (what is new, grouped by its probable cause), and the errata that came back
+      list the problems of out/campaign (new findings, grouped by probable cause), and the errata that occurred again
   shadowfuzz findings list --new
       list only the problems
   shadowfuzz findings list --clusters
       list every cluster: relation, register, exit class, helper, cause
   shadowfuzz findings list --campaign out/vhe --format sarif > findings.sarif
-      write a format for machines: json, junit or sarif
+      print a machine-readable format: json, junit or sarif
 
-A problem is new: no erratum of the target predicts what was observed (docs/errata.md), and no kept finding without a
-rule shows its signature there.  An erratum came back: its rule predicts what was observed, bit for bit; or (~) a kept
-finding shows the same relation, register class, exit class and helper.
+A problem is new: no erratum of the target predicts the observed values (docs/errata.md), and no kept finding without a
+rule shows its signature there.  An erratum occurred again: its rule predicts the observed values bit for bit; or (~) a
+kept finding shows the same relation, register class, exit class and helper.
 
 exit status: 0 no findings, 1 there are confirmed findings (with --new: new ones), 2 bad usage or input
 """
 SHOW = """\
 example:
   shadowfuzz findings show d47d8f
-      show one finding in full: its scenario, what differs side by side, the verdict and its evidence
+      show one finding in full: its scenario, the differences side by side, the verdict and its evidence
 
 An id may be shortened, with or without its kind.
 
@@ -60,12 +60,12 @@ _FORMAT = option("--format", type=click.Choice(("text", "json", "junit", "sarif"
 @campaign
 @json_flag
 @_FORMAT
-@flag("--new", help="list only what no erratum of the target explains")
+@flag("--new", help="list only findings that no erratum of the target explains")
 @flag("--clusters", help="list every cluster by itself")
-@option("--status", type=click.Choice(STATUSES), help="only problems with it")
-@option("--assignee", type=str, metavar="NAME", help="only theirs")
+@option("--status", type=click.Choice(STATUSES), help="only problems with this status")
+@option("--assignee", type=str, metavar="NAME", help="only problems of this person")
 def list_command(args: Args) -> int:
-    """List; errors are raised for the caller to show."""
+    """Print a list; raise errors for the caller to show."""
     from fuzz.store.kept_findings import contents, open_database
     from fuzz.store.unreadable_text import unreadable_lines
     from fuzz.triage.findings_text import overview
@@ -84,7 +84,7 @@ def list_command(args: Args) -> int:
             print(as_called("\n".join(_list(args, replace(kept, stories=found), style))))
     if any(story.kept.confirmed for story in found):
         return ExitStatus.DIVERGENCE
-    return ExitStatus.USAGE if kept.unreadable else ExitStatus.OK  # what cannot be read may be a finding
+    return ExitStatus.USAGE if kept.unreadable else ExitStatus.OK  # an unreadable row may be a finding
 
 
 @declare("show", "Show one finding of a campaign in full.", SHOW)
@@ -94,7 +94,7 @@ def list_command(args: Args) -> int:
 @_FORMAT
 @flag("--trace", help="print each recorded event, too")
 def show_command(args: Args) -> int:
-    """Show one; errors are raised for the caller to show."""
+    """Print one finding; raise errors for the caller to show."""
     from fuzz.store.kept_findings import Explainer, find, open_database, refuse_kept
     from fuzz.store.marks import Marks
     from fuzz.triage.findings_text import mark_lines, show
@@ -112,12 +112,12 @@ def show_command(args: Args) -> int:
 
 
 def _for_machines(name: str, args: Args, found: Sequence[Story], unreadable: Sequence[Unreadable] = ()) -> bool:
-    """Print findings for a command in the format that is asked for; False: it is text."""
+    """Print findings in the requested machine-readable format; return False if the format is text."""
     from fuzz.triage.findings_text import for_machines
     from harness.report.exchange_formats import findings_json
 
     if args.json and args.format not in (None, "json"):
-        raise InputError("--json", None, f"with --format {args.format}; expected one of them")
+        raise InputError("--json", None, f"cannot be combined with --format {args.format}")
     if args.json or args.format == "json":
         print_json(name, findings_json(found, [(row.where, row.why) for row in unreadable]))
         return True
@@ -144,4 +144,4 @@ def _list(args: Args, kept: Contents, style: Style) -> Iterator[str]:
     yield from errata_text(errata_of(found), words, style)
     flaky = sum(not story.kept.confirmed for story in found)
     if flaky:
-        yield f"{flaky} flaky: did not come back when run again (--clusters lists them)"
+        yield f"{flaky} flaky: not reproduced when run again (--clusters lists them)"

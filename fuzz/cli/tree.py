@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of all commands.  It imports none: each is imported where it is called or its help is shown."""
+"""The table of all commands; a command is imported when it is called or its help is shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from fuzz.cli.declare import Args, Group, Row, Run, Table
 
 MAX_WIDTH = 102
-"""Columns of help; two of them stay empty."""
+"""Width of the help in columns; two of them stay empty."""
 DESCRIPTION = "Trace-driven differential fuzzer for real KVM on AArch64, against SeKVM's verified vCPU layer."
 EPILOG = """\
 examples:
@@ -20,7 +20,7 @@ examples:
   shadowfuzz doctor                         report what is installed, what is missing, how to get it
   shadowfuzz fuzz --seconds 60 --jobs 2     search for scenarios in which KVM and the model differ
   shadowfuzz replay corpus/seeds            run scenario files, show each difference side by side
-  shadowfuzz lint FILE                      check a scenario without a VM: what does not parse, what is not meant
+  shadowfuzz lint FILE                      check a scenario without a VM: errors, and what is probably not intended
   shadowfuzz minimise FILE                  write the simplest scenario that shows the same divergence
   shadowfuzz confirm FILE                   measure the reproduction rate, print a verdict
   shadowfuzz triage                         minimise and confirm all findings of a campaign
@@ -95,11 +95,11 @@ COMMANDS = Table(
         Row("coverage-trial", "fuzz.cli.trial:command", "bench trial"),
     ),
 )
-"""What ``shadowfuzz`` has; ``old`` are the flat names of version 0.1, for one release."""
+"""The commands of ``shadowfuzz``; ``old`` are the names of version 0.1, kept for one release."""
 
 
 def _group(name: str, rows: tuple[Row, ...], about: str, examples: str, default: str = "") -> Group:
-    """A group of commands; ``default`` is the one that is meant if none is named."""
+    """Return a group of commands; ``default`` is the command that runs if none is named."""
     status = f"exit status: that of the command; `shadowfuzz {name} COMMAND --help` has it"
     table = Table({"Commands": rows}, default=default)
     return Group(name, table, help=about, epilog=f"examples:\n{examples}\n{status}\n")
@@ -108,16 +108,16 @@ def _group(name: str, rows: tuple[Row, ...], about: str, examples: str, default:
 FINDINGS = _group(
     "findings",
     (
-        Row("list", "fuzz.cli.findings:list_command", "list the problems, and the errata that came back"),
+        Row("list", "fuzz.cli.findings:list_command", "list the problems, and the errata that occurred again"),
         Row("show", "fuzz.cli.findings:show_command", "show one finding in full"),
-        Row("set", "fuzz.cli.finding_marks:set_command", "store what you know of a finding"),
+        Row("set", "fuzz.cli.finding_marks:set_command", "store a status and a note of a finding"),
         Row("open", "fuzz.cli.finding_marks:open_command", "show all findings as a page in the browser"),
         Row("export", "fuzz.cli.export:command", "write a finding as a scenario, C program, mail or KVM selftest"),
     ),
     "List the findings of a campaign; show, export or mark one.  Without a command: list.",
     """\
   shadowfuzz findings
-      list the problems of out/campaign (what is new, grouped by its probable cause), and the errata that came back
+      list the problems of out/campaign (new findings, grouped by probable cause), and the errata that occurred again
   shadowfuzz findings show d47d8f
       show one finding in full
   shadowfuzz findings export d47d8f --out handover
@@ -138,7 +138,7 @@ REPORT = _group(
   shadowfuzz report --out report.html
       write the findings of out/campaign as one file
   shadowfuzz report serve
-      show the same page in the browser, made anew for each visit
+      serve the same page to the browser, updated when the database changes
 """,
     default="write",
 )
@@ -160,7 +160,7 @@ KERNELS = _group(
             "compare two releases: where two targets' traces of a scenario differ",
         ),
     ),
-    "List and fetch the arm64 cloud kernels of Debian's archive, and compare what scenarios show on them.",
+    "List and fetch the arm64 cloud kernels of Debian's archive, and compare results of scenarios on them.",
     """\
   shadowfuzz kernels list
       list every kernel that can be a target
@@ -210,7 +210,7 @@ BENCH = _group(
         Row("exits", "fuzz.cli.bench:command", "measure exits per second: raw, recorded, checked"),
         Row("trial", "fuzz.cli.trial:command", "compare the guides of a campaign; write a page and a plot"),
     ),
-    "Measure how fast the fuzzer is, and what guidance by coverage gives.  Without a command: exits.",
+    "Measure the speed of the fuzzer, and the benefit of guidance by coverage.  Without a command: exits.",
     """\
   shadowfuzz bench --quick
       measure the rates of the three modes, two seconds each
@@ -223,7 +223,7 @@ GROUPS = (FINDINGS, REPORT, KERNELS, RECORDING, CORPUS, BENCH)
 
 
 def leaves() -> Iterator[tuple[str, Row, click.Command]]:
-    """Yield every command that is shown: its words after ``shadowfuzz``, its row, the command itself."""
+    """Yield every shown command: its words after ``shadowfuzz``, its row, the command itself."""
     for words, row, found in _below((), COMMANDS):
         yield " ".join(words), row, found
 
@@ -239,7 +239,7 @@ def _below(words: tuple[str, ...], table: Table) -> Iterator[tuple[tuple[str, ..
 
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
-        from importlib.metadata import version  # it is slow, and needed here only
+        from importlib.metadata import version  # its import is slow, and needed here only
 
         click.echo(f"shadowfuzz {version('shadowfuzz')}", color=ctx.color)
         ctx.exit()
@@ -259,7 +259,7 @@ ROOT = Group(
 
 
 def context_of(argv: Sequence[str], execute: Callable[[Run, Args], Any]) -> click.Context:
-    """Return the context of a command line; ``execute`` is called with what the command does and its values."""
+    """Return the context of a command line; ``execute`` is called with the command's function and its values."""
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     return ROOT.make_context(
         "shadowfuzz",

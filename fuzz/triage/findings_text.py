@@ -43,7 +43,7 @@ def overview(found: Sequence[Story], style: Style, what: str = "findings") -> It
     flaky = groups(story for story in found if not story.kept.confirmed)
     if not found:
         yield f"no {what}"
-    for title, some in (("confirmed", confirmed), ("flaky: did not come back when run again", flaky)):
+    for title, some in (("confirmed", confirmed), ("flaky: not reproduced when run again", flaky)):
         if some:
             news = f", {new_text(sum(group.new for group in some))}"
             yield style.paint("bold", f"{many(len(some), 'cluster')} {title}{news}" if some is confirmed else title)

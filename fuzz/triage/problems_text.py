@@ -41,7 +41,7 @@ def errata_text(found: Sequence[ErratumStory], words: Mapping[str, str], style: 
     """Yield a line for each erratum that came back; ``words`` say what each is."""
     if not found:
         return
-    yield style.paint("bold", f"{many(len(found), 'erratum', 'errata')} that came back")
+    yield style.paint("bold", f"{many(len(found), 'erratum', 'errata')} that occurred again")
     width = max(len(each.id) for each in found)
     for each in found:
         mark = "~" if each.by_signature else " "

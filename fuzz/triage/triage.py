@@ -149,16 +149,16 @@ def _alarm(store: Store, kept: Kept, targets: TargetSet[Side], runs: int) -> str
     wanted = kept.finding.signature
     assert kept.scenario is not None
     if any(name.startswith(EARLIER) for name in kept.texts):
-        return f"{signature_text(wanted)} wants scenarios that ran before it; left as it is"
+        return f"{signature_text(wanted)} needs scenarios that ran before it; unchanged"
     try:
         least = minimise_on(targets, kept.scenario, wanted)
     except InputError:
-        return f"{signature_text(wanted)} did not come back; left as it is"
+        return f"{signature_text(wanted)} was not reproduced; unchanged"
     targets.stop()
     found = targets.run_and_check(least.scenario)
     alarm = next((alarm for alarm in found.alarms if alarm.signature == wanted), None)
     if alarm is None:
-        return f"{signature_text(wanted)} did not come back when all was done; left as it is"
+        return f"{signature_text(wanted)} was not reproduced after minimisation; unchanged"
     (stage,) = stages_of(targets, least.scenario, (wanted,), 0, min(runs, ALARM_BOOTS))[wanted]
     texts = {CONSOLE: alarm.splat, FRESH_QEMU: f"{stage.tries.hits} {stage.tries.runs}"}
     store.revise(replace(kept.finding, detail=alarm.sentence), least.scenario, texts)
@@ -187,11 +187,11 @@ def _one(store: Store, kept: Kept, targets: TargetSet[Side], plan: TriagePlan, l
     try:
         least = minimise_on(targets, leasts.start(kept), wanted, plan.tries)
     except InputError:
-        return f"{signature_text(wanted)} did not come back; left as it is"
+        return f"{signature_text(wanted)} was not reproduced; unchanged"
     found = targets.run_and_check(least.scenario)
     members = [divergence for divergence in found.checked.unexplained if is_member(signature(divergence), wanted)]
     if not members:
-        return f"{signature_text(wanted)} did not come back when all was done; left as it is"
+        return f"{signature_text(wanted)} was not reproduced after minimisation; unchanged"
     leasts.note(found, least.scenario)
     repeat, fresh, _ = stages_of(targets, least.scenario, (wanted,), plan.runs, 0)[wanted]
     finding = replace(

@@ -52,7 +52,7 @@ def test_every_reader(seed: int, tmp_path: Path, capsys: Capture) -> None:
     assert all(id_ in text for id_ in good)
     assert "rows of the database cannot be read, the others are shown" in said
     text, _ = run("findings", *out)
-    assert "errata that came back" in text
+    assert "errata that occurred again" in text
     text, _ = run("findings", "--format", "json", *out)
     assert good <= {finding["id"] for finding in json.loads(text)["findings"]}
     text, _ = run("findings", "--format", "sarif", *out)

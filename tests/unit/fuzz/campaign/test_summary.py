@@ -135,10 +135,10 @@ def test_everything_important_fits_on_one_screen(tmp_path: Path) -> None:
         assert screen(replace(full, divergences_known=known))
     shown = screen(full)
     assert "NEW      9 problems to look at, 18 clusters\n  N1  words words" in shown
-    assert "and 1 cluster more; seen 1 200 times, came back 2 of 2\n      x show\n" in shown
+    assert "and 1 cluster more; seen 1 200 times, reproduced 2 of 2\n      x show\n" in shown
     assert "and 6 more: shadowfuzz findings --new --campaign" in shown and "and 12 more; ~ by signature" in shown
     assert "3 dead workers" in shown and "shadowfuzz triage --new --target fake --campaign " in shown
-    assert screen(plain).splitlines()[1:3] == ["NEW      nothing", "KNOWN    no erratum of this kernel came back"]
+    assert screen(plain).splitlines()[1:3] == ["NEW      nothing", "KNOWN    no erratum of this kernel occurred"]
 
 
 def test_problems_are_what_is_new_and_errata_what_is_known_by_cause(tmp_path: Path) -> None:

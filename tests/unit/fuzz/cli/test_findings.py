@@ -49,7 +49,7 @@ def test_list(root: Path, capsys: Capture) -> None:
     new = [line.split()[1] == "new" for line in lines if "x  " in line[:10]]
     assert new == [True] * 3 + [False] * 6, "then what is new"
     assert "kvm-nvhe, Linux 6.1.0-x, like reset-keeps-banked-registers" in out
-    assert "     2x  " in out and "flaky: did not come back" in out
+    assert "     2x  " in out and "flaky: not reproduced" in out
     assert "\x1b" not in out and "\\x1b" in out
     assert max(map(len, lines)) < 160
 
@@ -63,8 +63,8 @@ def test_problems_come_before_errata_and_flaky_ones_are_counted(root: Path, caps
     shown = [line.split() for line in lines if line.startswith("      shadowfuzz findings show ")]
     for words in shown:  # as printed
         assert call(capsys, *words[2:])[0] == 0
-    assert "errata that came back" in out and "  reset-keeps-banked-registers" in out
-    assert lines[-1] == "1 flaky: did not come back when run again (--clusters lists them)"
+    assert "errata that occurred again" in out and "  reset-keeps-banked-registers" in out
+    assert lines[-1] == "1 flaky: not reproduced when run again (--clusters lists them)"
 
 
 def test_what_people_say_of_a_finding(tmp_path: Path, capsys: Capture) -> None:

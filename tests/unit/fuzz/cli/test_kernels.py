@@ -56,7 +56,7 @@ def test_a_kernel_that_could_not_be_had(monkeypatch: pytest.MonkeyPatch, capsys:
     assert main(["kernels", "fetch", "6.1", "7.3", "--json"]) == 3
     document = json.loads(capsys.readouterr().out)
     assert document == {"version": 1, "fetched": ["7.3.1-1"], "failed": {"6.1.1-1": "it has left the archive"}}
-    assert main(["kernels", "fetch", "--all"]) == 0 and capsys.readouterr().out == "1 kernels are here\n"
+    assert main(["kernels", "fetch", "--all"]) == 0 and capsys.readouterr().out == "1 kernels are in the cache\n"
     assert fetched == ["6.1.1-1", "7.3.1-1", "7.3.1-1"], "all are those that the archive offers"
     assert main(["kernels", "fetch", "8"]) == 2
 

@@ -54,7 +54,7 @@ def test_tree_in_several_modes(tmp_path: Path) -> None:
     tree = fake_tree(tmp_path / "linux")
     both = parsed("replay", "x.scn", "--target", "kvm-vhe", "--target", "kvm-protected", "--tree", str(tree))
     assert both.target == (f"kvm-vhe@{tree}", f"kvm-protected@{tree}")
-    with pytest.raises(InputError, match="with --all-targets"):
+    with pytest.raises(InputError, match="cannot be combined with --all-targets"):
         parsed("replay", "x.scn", "--all-targets", "--tree", str(tree))
     with pytest.raises(InputError, match="cannot use it as a kernel build directory"):
         parsed("fuzz", "--tree", str(tmp_path / "none"))

@@ -107,7 +107,7 @@ def test_triage_leaves_what_does_not_come_back(monkeypatch: pytest.MonkeyPatch, 
     said: list[str] = []
     with targets_of(FakeExecutor([])) as it:
         triage(Database(default_url(tmp_path)), it, TriagePlan(7), said.append)
-    assert "did not come back" in said[0] and store.load(finding.id) == finding
+    assert "was not reproduced" in said[0] and store.load(finding.id) == finding
 
 
 def alarm_of(*steps: Step) -> tuple[Finding, Scenario]:
