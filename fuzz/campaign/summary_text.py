@@ -125,8 +125,8 @@ def _reach(s: Summary) -> Iterator[str]:
     entries = _many(len(s.known_by_entry), "catalogue entry", "catalogue entries")
     explained = f"{_number(s.divergences_known)} differences known by {entries}, {s.known_by_rule:.1%} by rule"
     impossible = sum(s.unchecked.values())
-    aside = f"{explained}; {s.complete:.1%} of comparisons complete"
-    yield _row("ASIDE", f"{aside}{_most(s.unchecked, impossible, WIDTH - _LABEL - len(aside))}")
+    compared = f"{explained}; {s.complete:.1%} of comparisons complete"
+    yield _row("COMPARED", f"{compared}{_most(s.unchecked, impossible, WIDTH - _LABEL - len(compared))}")
 
 
 def _growth(s: Summary) -> str:
@@ -153,10 +153,10 @@ def _next(s: Summary) -> Iterator[str]:
         words = [s.program, "triage", "--new", "--target", s.asked_targets[0]]
         words += [] if s.level == LEVEL_NAMES[0] else ["--level", s.level]
         words += ["--against", s.asked_targets[-1]] if s.against else []
-        steps.append((shlex.join(words) + out_words(Path(s.out)), "make what is new small, and measure it"))
+        steps.append((shlex.join(words) + out_words(Path(s.out)), "minimise the new findings, measure their rates"))
     if s.findings:
-        steps.append((f"{s.program} findings{out_words(Path(s.out))}", "what was found, with its commands"))
-        steps.append((f"{s.program} findings open{out_words(Path(s.out))}", "the same as a page"))
+        steps.append((f"{s.program} findings{out_words(Path(s.out))}", "all findings, with their commands"))
+        steps.append((f"{s.program} findings open{out_words(Path(s.out))}", "the same as an HTML page"))
     steps.append((str(Path(s.out) / SUMMARY), "every count; --verbose prints them"))
     width = max(len(command) for command, _ in steps)
     for number, (command, what) in enumerate(steps):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps in which one VM writes what KVM may not switch, between two reads of another one
+"""Generate steps in which one VM writes a register that KVM may not switch, between two reads by another VM
 (:mod:`harness.relations.isolate_unswitched`)."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CALL = Step("hvc", (0,))
 
 
 def left_behind(rng: Random, _: Sequence[Step]) -> list[Step]:
-    """Read a register, let another VM write it, and read it again."""
+    """Return steps that read a register, write it in another VM, and read it again."""
     name, other = NAMES[int(rng.random() * len(NAMES))], OTHERS[int(rng.random() * len(OTHERS))]
     source, target = f"x{10 + rng.getrandbits(3)}", f"x{20 + rng.getrandbits(3)}"
     read = [Step("mrs", (target, name)), CALL]
