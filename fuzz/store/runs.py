@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of campaigns in the database: who, when, how it stood from time to time, how it ended."""
+"""Store runs of campaigns in the database: options, start, samples of the counts, summary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fuzz.store.database import Database, Unreadable, name_of
 from harness.report.campaign_data import Run, Sample
 
 SAMPLE_SECONDS = 5
-"""How often a campaign notes how it stands."""
+"""Interval of a campaign's samples."""
 
 
 class History:
@@ -22,7 +22,7 @@ class History:
         self._database = database
 
     def begin(self, started: str, asked: Mapping[str, object]) -> str:
-        """Note that a campaign starts (ISO 8601, UTC); return the run's id."""
+        """Store the start of a campaign (ISO 8601, UTC); return the run's id."""
         id_ = uuid.uuid4().hex
         with self._database.access(write=True, durable=True) as access:
             access.run(
@@ -34,7 +34,7 @@ class History:
         return id_
 
     def sample(self, run: str, sample: Sample) -> None:
-        """Note how a campaign stands."""
+        """Store a sample of a campaign's counts."""
         with self._database.access(write=True) as access:
             access.run(
                 "INSERT INTO samples (run, second, scenarios, checked_exits, coverage, clusters) VALUES "
@@ -44,12 +44,12 @@ class History:
             )
 
     def end(self, run: str, summary: Mapping[str, object]) -> None:
-        """Note how a campaign ended."""
+        """Store the summary of a campaign."""
         with self._database.access(write=True, durable=True) as access:
             access.run("UPDATE runs SET summary = :summary WHERE id = :id", id=run, summary=json.dumps(summary))
 
     def runs(self) -> tuple[Run, ...]:
-        """Return all runs, the oldest first; what cannot be read of them is left out."""
+        """Return all runs, the oldest first; rows that cannot be read are left out."""
         return self.sound()[0]
 
     def sound(self) -> tuple[tuple[Run, ...], tuple[Unreadable, ...]]:
@@ -73,7 +73,7 @@ class History:
 
 
 def _object(text: str | None) -> dict[str, object] | None:
-    """Return the JSON object that a text holds; None if it holds none."""
+    """Return the JSON object of a text; None if it is no JSON object."""
     try:
         found = json.loads(text or "")
     except (ValueError, RecursionError):

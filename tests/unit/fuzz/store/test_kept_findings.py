@@ -99,7 +99,7 @@ def test_a_simpler_scenario_and_triage_leave_the_target(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
-        ("fresh_qemu", "5 2", "5 of 2 runs, which cannot be"),
+        ("fresh_qemu", "5 2", "5 of 2 runs, which is impossible"),
         ("fresh_qemu", "many", "expected two numbers"),
         ("releases.json", '[{"config": "x", "version": "1", "answer": "shows it", "seen": 4, "runs": 1}]', "4 of 1"),
         ("target.toml", "cpu = 5", "no target"),
@@ -131,6 +131,6 @@ def test_one_damaged_row_is_told_and_the_others_are_shown(tmp_path: Path, capsys
     out, said = capsys.readouterr()
     assert all(id_ in out for id_ in others) and one not in out
     assert said.splitlines()[0] == "findings: 1 row of the database cannot be read, the others are shown:"
-    assert one in said and "which cannot be" in said
+    assert one in said and "which is impossible" in said
     assert main(["findings", "show", one, "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
