@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how surely a divergence comes back, compare every level of the model, and give a verdict."""
+"""Measure the reproduction rate of a divergence, compare every level of the model, and return a verdict."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from harness.findings.verdict import (
 from harness.scenario.scenario import Scenario, load
 
 ALARM_BOOTS = 3
-"""In so many fresh machines an alarm is looked for at least: its rate rests on nothing else."""
+"""Minimum number of fresh machines for the rate of an alarm, which no other stage measures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """What is known of one signature of a scenario."""
+    """The evidence and the verdict for one signature of a scenario."""
 
     signature: Signature
     evidence: Evidence
@@ -56,10 +56,11 @@ def as_json(found: Confirmed) -> dict[str, object]:
 def stages_of(
     targets: TargetSet[Side], scenario: Scenario, wanted: tuple[Signature, ...], runs: int, boots: int
 ) -> dict[Signature, tuple[Stage, ...]]:
-    """Run a scenario in every stage and count, by signature, how often it came back.
+    """Run a scenario in every stage and count, by signature, how often it was reproduced.
 
-    ``runs`` times in one KVM VM and in fresh ones, in ``boots`` fresh QEMUs; alarms in fresh QEMUs alone, for a kernel
-    may complain once a boot, and in ALARM_BOOTS at least.  TargetError: the machine was lost.
+    It is run ``runs`` times in one KVM VM and in fresh ones, and in ``boots`` fresh QEMUs.  Alarms are counted in fresh
+    QEMUs only, at least ALARM_BOOTS, because a kernel may report one only once per boot.  TargetError: the machine was
+    lost.
     """
     counts = {key: dict.fromkeys(STAGES, 0) for key in wanted}
     if any(map(is_alarm, wanted)):
@@ -82,7 +83,7 @@ def stages_of(
 
 @dataclass(frozen=True, slots=True)
 class ConfirmPlan:
-    """What to measure: runs in one KVM VM and in fresh ones, fresh QEMUs, and whether to try other emulators."""
+    """What to measure: runs in one KVM VM and in fresh ones, fresh QEMUs, and whether to run other emulators."""
 
     runs: int
     boots: int
@@ -103,12 +104,12 @@ def confirm(
         if wanted is not None:
             keys = (choose(keys, wanted, str(file)),)
         counts = stages_of(targets, scenario, keys, plan.runs, plan.boots)
-        # Two targets that differ from each other would both have to move.
+        # A difference between two targets would need other emulators for both.
         asked = plan.emulators and options.against is None
         divergences = tuple(key for key in keys if not is_alarm(key))
         queries = queries_of(targets, scenario, divergences) if asked and divergences else ()
     abroad: Mapping[Signature, tuple[EmulatorResult, ...]] = {}
-    if queries:  # the machine has ended: its core is wanted
+    if queries:  # the target's machine has ended, so its core is free
         sweep = EmulatorSweep(targets.sides[0].config, replace(options, hyp_copy=targets.has_hyp_copy))
         abroad = _on_emulators(sweep, queries, say)
     return tuple(_confirmed(key, first, counts[key], abroad.get(key, ())) for key in keys)

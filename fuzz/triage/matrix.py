@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenarios by targets, one verdict a cell: one boot a target, two machines at a time, results kept in a file."""
+"""Run scenarios on many targets, one verdict per cell: one boot per target, two machines at a time, results in a
+file."""
 
 from __future__ import annotations
 
@@ -27,20 +28,20 @@ from harness.vm.qemu_versions import Emulator
 
 CLEAN, DIVERGES, LOST, CANNOT = "clean", "diverges", "lost", "cannot"
 VERDICTS = (CLEAN, DIVERGES, LOST, CANNOT)
-"""Of a cell: nothing unexplained, something, the machine was lost, the target cannot run here at all."""
+"""Verdicts of a cell: nothing unexplained, an unexplained divergence, the machine was lost, the target cannot run."""
 
 FORMAT = 1
 LEVEL = "spec"
-"""The level of the model that every cell is compared with."""
+"""The level of the model with which every cell is compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One scenario on one target.
 
-    `key` is a hash of the scenario's text; `findings` are names of what is unexplained, general-purpose registers as
-    xN, and of alarms (kind, function); `seen` and `runs` say in how many runs of how many there was any; `why` explains
-    a verdict that is neither clean nor diverges; `unchecked` counts what could not be compared, by reason.
+    ``key`` is a hash of the scenario's text; ``findings`` are names of unexplained divergences, with general-purpose
+    registers as xN, and of alarms (kind, function); ``seen`` of ``runs`` runs had a finding; ``why`` explains a verdict
+    that is neither clean nor diverges; ``unchecked`` counts comparisons that were not possible, by reason.
     """
 
     target: str
@@ -64,7 +65,7 @@ class Case:
 
 
 def load_cases(paths: Iterable[Path]) -> tuple[Case, ...]:
-    """Return the scenarios of files; InputError for a file that is none."""
+    """Return the scenarios of files.  InputError: a file is no scenario."""
     return tuple(make_case(path.stem, load(path)) for path in paths)
 
 
@@ -76,7 +77,7 @@ def make_case(name: str, scenario: Scenario) -> Case:
 def crossed_configs() -> tuple[MachineConfig, ...]:
     """Return the configurations that are crossed with kernels: those that differ in more than the kernel.
 
-    Of several that differ in nothing else, the one that is bound to no kernel of the archive, then the first.
+    If several differ only in the kernel, the one without a fixed kernel of the archive is chosen, else the first.
     """
     found: dict[tuple[object, ...], MachineConfig] = {}
     for config in sorted(map(load_config, list_configs()), key=lambda config: bool(config.kernel_version)):
@@ -87,8 +88,8 @@ def crossed_configs() -> tuple[MachineConfig, ...]:
 def match_targets(patterns: Sequence[str], kernels: Iterable[Kernel], here: Sequence[Emulator] = ()) -> tuple[str, ...]:
     """Return the names ``CONFIG@VERSION`` and ``CONFIG`` that a pattern matches, by configuration and version.
 
-    A pattern with a ``%`` crosses what its beginning matches with the emulators that are `here` and the CPU models.
-    One with a slash is no pattern but names a target by a path: a kernel build directory, ``CONFIG@DIRECTORY``, a file.
+    A pattern with a ``%`` crosses the matches of its beginning with the emulators ``here`` and the CPU models.  A name
+    with a slash is no pattern but the path of a target: a kernel build directory, ``CONFIG@DIRECTORY``, a file.
     """
     paths = tuple(
         load_config(pattern).name if "@" in pattern or Path(pattern).is_dir() else pattern
@@ -105,7 +106,7 @@ def match_targets(patterns: Sequence[str], kernels: Iterable[Kernel], here: Sequ
 
 
 def check_patterns(patterns: Sequence[str]) -> None:
-    """Ask whether each pattern can match a target, whatever kernels there are.  InputError: one cannot."""
+    """Check that each pattern can match a target with some kernel.  InputError: one cannot."""
     for pattern in patterns:
         base = pattern.partition("%")[0].partition("@")[0]
         if "/" not in pattern and not any(fnmatchcase(name, base) for name in list_configs()):
@@ -113,7 +114,7 @@ def check_patterns(patterns: Sequence[str]) -> None:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    # A * does not reach over a %: who does not ask for other emulators does not get them.
+    # A * does not match a %: other emulators must be requested explicitly.
     parts, wanted = name.split("%"), pattern.split("%")
     return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 
@@ -127,7 +128,7 @@ def emulations(config: MachineConfig, here: Sequence[Emulator]) -> Iterator[str]
 
 
 def findings(found: Observation) -> tuple[str, ...]:
-    """Return the names of what is unexplained, as ``relation.register``, and of alarms, as ``kind.function``."""
+    """Return the names of unexplained divergences, as ``relation.register``, and of alarms, as ``kind.function``."""
     folded = {signature(divergence)[:2] for divergence in found.checked.unexplained}
     folded |= {alarm.signature for alarm in found.alarms}
     return tuple(sorted(".".join(filter(None, names)) for names in folded))
@@ -135,7 +136,7 @@ def findings(found: Observation) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one machine has to do: a target, its cases, and how often each."""
+    """The work of one machine: a target, its cases, and the number of runs of each."""
 
     target: str
     cases: tuple[Case, ...]
@@ -144,7 +145,8 @@ class Work:
 
 
 def run_work(work: Work) -> tuple[Cell, ...]:
-    """Prepare and boot a target, run its cases, return their cells; a target that cannot run is a verdict."""
+    """Prepare and boot a target, run its cases, return their cells; a target that cannot run gets verdict
+    ``cannot``."""
     options = TargetOptions(work.target, LEVEL, cold=True, deterministic=work.deterministic)
     try:
         targets = open_targets(options)
@@ -155,7 +157,7 @@ def run_work(work: Work) -> tuple[Cell, ...]:
 
 
 def run_cases(work: Work, targets: TargetSet[Side]) -> Iterator[Cell]:
-    """Yield the cell of each case: one boot for as long as it lives; a target that never boots cannot run."""
+    """Yield the cell of each case; boot again only after a loss.  A target that never boots gets verdict ``cannot``."""
     booted = False
     for number, case in enumerate(work.cases):
         try:
@@ -174,7 +176,7 @@ def run_cases(work: Work, targets: TargetSet[Side]) -> Iterator[Cell]:
 
 
 def _runs(work: Work, targets: TargetSet[Side], case: Case) -> list[Observation]:
-    """Run a case.  Where a kernel complains, it is run in a machine of its own each time: many complain once a boot."""
+    """Run a case.  After an alarm, each run uses a fresh machine, because many alarms occur only once per boot."""
     results = [targets.run_and_check(case.scenario) for _ in range(work.repeat)]
     if not any(each.alarms for each in results):
         return results
@@ -182,7 +184,7 @@ def _runs(work: Work, targets: TargetSet[Side], case: Case) -> list[Observation]
     for _ in range(work.repeat):
         targets.stop()
         results.append(targets.run_and_check(case.scenario))
-    targets.stop()  # what this case made it say, the next one must be able to
+    targets.stop()  # the next case must be able to show the same alarm
     return results
 
 
@@ -205,7 +207,7 @@ def _cell(work: Work, case: Case, results: Sequence[Observation]) -> Cell:
 
 
 def run_all(work: Sequence[Work], done: Callable[[Sequence[Cell]], None]) -> None:
-    """Run machines side by side, each in a process of its own; `done` takes the cells of each that ended."""
+    """Run machines in parallel, each in a process of its own; ``done`` gets the cells of each."""
     if len(work) == 1:
         done(run_work(work[0]))
         return
@@ -217,14 +219,14 @@ def run_all(work: Sequence[Work], done: Callable[[Sequence[Cell]], None]) -> Non
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Cells by target and scenario, as the file keeps them."""
+    """Cells by target and scenario, as stored in the file."""
 
     cells: Mapping[tuple[str, str], Cell]
 
     def missing(self, targets: Iterable[str], cases: Sequence[Case]) -> Mapping[str, tuple[Case, ...]]:
-        """Return what is not there, is of an older text of the scenario, or could not run then, by target.
+        """Return the cases without a result, with one of an older text, or with verdict ``cannot``, by target.
 
-        Of a target that a path names, that is everything.
+        For a target that is named by a path, these are all cases.
         """
         wanted: dict[str, tuple[Case, ...]] = {}
         for target in targets:
@@ -235,7 +237,7 @@ class Results:
 
     def _key(self, target: str, scenario: str) -> str:
         cell = self.cells.get((target, scenario))
-        # A build directory may hold another kernel by now.
+        # A build directory may have another kernel now.
         return "" if cell is None or cell.verdict == CANNOT or "/" in target else cell.key
 
     def with_cells(self, cells: Iterable[Cell]) -> Results:
@@ -244,9 +246,9 @@ class Results:
 
 
 def read_results(path: Path) -> Results:
-    """Return what a file keeps; nothing if it is not there or of another format.
+    """Read a file of results; return none if it does not exist or has another format version.
 
-    InputError: it is something else, over which nothing may be written.
+    InputError: it is another kind of file, which must not be overwritten.
     """
     with suppress(OSError, ValueError):
         if not path.exists():
@@ -257,7 +259,7 @@ def read_results(path: Path) -> Results:
 
 
 def write_results(path: Path, results: Results) -> None:
-    """Write all cells, whole or not at all."""
+    """Write all cells, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".new")
     rows = [asdict(cell) for cell in results.cells.values()]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check a kernel against its base: all scenarios of the corpus on both, then a campaign whose findings run on both."""
+"""Check a kernel against its base: run the corpus on both, then a campaign, and run its findings on both."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ from harness.vm.target import has_protected_vms
 Named = tuple[str, Scenario]
 """A scenario with its name."""
 MAX_RERUN = 80
-"""So many findings of a campaign are run on both, those with a signature that the corpus did not show."""
+"""Maximum number of a campaign's findings that are run on both; only signatures that the corpus did not show."""
 PROGRESS_SECONDS = 5.0
 ENOUGH = 60
-"""So many scenarios that differ, and no more are run: each is run twice, and a hang takes long."""
+"""Number of scenarios with differences after which the corpus ends: each is run twice, and a hang takes long."""
 MAX_LOST = 5
-"""So many scenarios of which nothing can be said, and the check ends."""
+"""Number of scenarios without a result after which the check ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckPlan:
-    """What to check: ``targets`` are a kernel and its base; ``seconds`` of a campaign (None: none), kept in ``out``."""
+    """What to check: ``targets`` are a kernel and its base; ``seconds`` of a campaign (None: no campaign) in
+    ``out``."""
 
     targets: TargetOptions
     seconds: float | None
@@ -52,10 +53,10 @@ class CheckPlan:
 class Checked:
     """A finished check.
 
-    ``corpus`` and ``campaign`` are what scenarios showed; ``scenarios`` is how many the campaign ran, ``seconds`` how
-    long all took.  ``undecided`` are scenarios of which nothing can be said, with why.  ``left`` scenarios of the
-    corpus were not run, nor was the campaign, because enough differed.  ``known`` are the findings that the project
-    keeps.
+    ``corpus`` and ``campaign`` are results of scenarios; ``scenarios`` is the number that the campaign ran, ``seconds``
+    the duration of the check.  ``undecided`` are scenarios without a result, with the reasons.  If enough scenarios
+    differed, ``left`` scenarios of the corpus and the campaign were not run.  ``known`` are the kept findings of the
+    project.
     """
 
     kernel: Subject
@@ -70,18 +71,18 @@ class Checked:
 
     @property
     def change(self) -> Change:
-        """All of it, by signature."""
+        """Return all differences, grouped by signature."""
         return summarise((*self.corpus, *self.campaign))
 
     @property
     def exit_status(self) -> ExitStatus:
-        """A divergence for a new problem or another change; failed where nothing can be said of a scenario."""
+        """Return 1 for a new problem or another change, else 3 for a scenario without a result, else 0."""
         if self.change.new or self.change.changed:
             return ExitStatus.DIVERGENCE
         return ExitStatus.FAILED if self.undecided else ExitStatus.OK
 
     def kept(self, signature: str) -> tuple[str, ...]:
-        """Return the kept findings of the base that are a signature's cause, or show it where that is not
+        """Return the kept findings of the base that cause a signature, or that show it if its cause is not
         determined."""
         found = explaining(self.known, self.base.target, split_text(signature))
         known = {row.id for row in self.known}
@@ -104,7 +105,7 @@ def check_tree(plan: CheckPlan, display: Display, progress: Callable[[str], None
     run = _Runner(targets, progress)
     with targets:
         corpus = tuple(run.each(iter(runnable)))
-        targets.stop()  # the campaign's machines want the memory
+        targets.stop()  # free the memory for the campaign's machines
         fuzz = plan.seconds is not None and run.differ < ENOUGH
         summary = _campaign(plan, plan.seconds or 0.0, display, progress) if fuzz else None
         found = () if summary is None else tuple(run.each(_candidates(plan.out, (kernel, base), corpus)))
@@ -114,19 +115,19 @@ def check_tree(plan: CheckPlan, display: Display, progress: Callable[[str], None
 
 
 class _Runner:
-    """Runs scenarios on both machines, and reports how far it is."""
+    """Runs scenarios on both machines, and reports the progress."""
 
     def __init__(self, targets: PreparedTargets, progress: Callable[[str], None]) -> None:
         self._targets, self._progress = targets, progress
         self._next = time.monotonic() + PROGRESS_SECONDS
         self.undecided: list[tuple[str, str]] = []
         self.differ = 0
-        """How many scenarios differed so far."""
+        """Number of scenarios that differed so far."""
 
     def each(self, scenarios: Iterator[Named]) -> Iterator[Shown]:
-        """Yield what scenarios show, until enough differ.
+        """Yield the differences of scenarios, until enough scenarios differ.
 
-        TargetError: machines do not boot, or are lost again and again.
+        TargetError: machines do not boot, or are lost repeatedly.
         """
         for number, (name, scenario) in enumerate(scenarios, 1):
             if self.differ >= ENOUGH:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checked kernel as text of one screen, as JSON and as JUnit XML."""
+"""Format the check of a kernel as text of one screen, as JSON and as JUnit XML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.findings.finding import Subject
 from harness.report.terminal import printable
 
 MOST = 6
-"""So many lines of each part: more do not fit on a screen."""
+"""Maximum number of lines of each part, so that the report fits a screen."""
 
 
 def report_lines(found: Checked) -> Iterator[str]:
@@ -73,7 +73,7 @@ def report_json(found: Checked) -> dict[str, object]:
 
 
 def report_junit(found: Checked) -> str:
-    """Return JUnit XML: a test case each scenario, failed if it shows a new problem or another change."""
+    """Return JUnit XML: a test case for each scenario, failed if it shows a new problem or another change."""
     cases = [("corpus", shown) for shown in found.corpus] + [("campaign", shown) for shown in found.campaign]
     failures = sum(bool(shown.new or (shown.changed and not shown.fixed)) for _, shown in cases)
     counts = {"tests": len(cases) + len(found.undecided), "failures": failures, "errors": len(found.undecided)}

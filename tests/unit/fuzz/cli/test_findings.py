@@ -111,7 +111,7 @@ def test_show_has_all_that_is_needed(root: Path, capsys: Capture) -> None:
     status, out = call(capsys, "show", one["id"].partition("-")[2][:10], "--out", str(root), "--trace")
     assert status == 0
     assert "  like      esr-el1-sign-extended" in out and "which does not prove the same cause" in out
-    for text in ("verdict ", "repeat ", "level kernel ", "not measured", "shadowfuzz-scenario 1", "what differs"):
+    for text in ("verdict ", "repeat ", "level kernel ", "not measured", "shadowfuzz-scenario 1", "differences"):
         assert text in out
     assert f"shadowfuzz replay {root}/findings/{one['id']}/scenario.scn --target kvm-nvhe --level spec" in out
     assert "predicted    observed" in " ".join(out.split()).replace("predicted observed", "predicted    observed")

@@ -74,7 +74,7 @@ def test_the_change_is_found_between_two_neighbours(monkeypatch: pytest.MonkeyPa
     assert said[0] == "1: kvm-nvhe@6.1.1-1: host.pc (2 of 2 runs)"
     lines = list(found.lines())
     assert "between 6.1.2-1 and 6.1.3-1" in lines and "  disappears: host.pc" in lines and "  (no changelog)" in lines
-    assert lines[-1].startswith("4 of 4 kernels asked, ")
+    assert lines[-1].startswith("4 of 4 kernels run, ")
     assert found.to_json()["changes"] == [
         {"before": "6.1.2-1", "after": "6.1.3-1", "appears": (), "disappears": (BAD,)}
     ]
@@ -85,7 +85,7 @@ def test_what_shows_now_and_then_is_run_more_often(monkeypatch: pytest.MonkeyPat
     found, machines, _ = run(monkeypatch, seen, BisectPlan(repeat=4))
     assert [runs for _, runs in machines.ran] == [4, 4, FLAKY_RUNS, FLAKY_RUNS]
     assert found.found.changes == ()
-    assert "no change between the kernels that were asked" in list(found.lines())
+    assert "no change between the kernels that were run" in list(found.lines())
 
 
 def test_nothing_that_can_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_nothing_that_can_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
     ("plan", "why"),
     [
         (BisectPlan(good="kvm-nvhe@6.1.1-1"), "give both ends or none"),
-        (BisectPlan("kvm-nvhe", "kvm-nvhe@6.1.1-1", "kvm-nvhe@6.1.3-1"), "the ends name the configuration"),
+        (BisectPlan("kvm-nvhe", "kvm-nvhe@6.1.1-1", "kvm-nvhe@6.1.3-1"), "--good and --bad name the configuration already"),
         (BisectPlan(good="kvm-nvhe@6.1.1-1", bad="kvm-vhe@6.1.3-1"), "two kernels of one configuration"),
         (BisectPlan(good="kvm-nvhe", bad="kvm-nvhe"), "expected a kernel of a configuration"),
         (BisectPlan("nonsense"), "no such target"),
@@ -137,7 +137,7 @@ def test_an_alarm_is_asked_of_kernels_unless_it_wants_others_before_it(
         finding = Finding("alarm", ("warn", name), subject, (), 0, never_tried, never_tried, "2026", "it said so")
         store.add(finding, SCENARIO, texts)
         if texts:
-            with pytest.raises(InputError, match="wants scenarios that ran before it"):
+            with pytest.raises(InputError, match="needs earlier scenarios"):
                 find_story(Database(default_url(tmp_path)), finding.id)
             continue
         case, story = find_story(Database(default_url(tmp_path)), finding.id)

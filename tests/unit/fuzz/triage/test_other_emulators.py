@@ -40,7 +40,7 @@ def test_the_same_divergence_has_the_same_values() -> None:
     assert compare("max", loose, [one, third, frozenset()]) == EmulatorResult("max", Tries(2, 3)), (
         "its values vary anyway"
     )
-    assert compare("max", exact, []).why == "no run ended well"
+    assert compare("max", exact, []).why == "no run ended without an error"
 
 
 def test_a_place_that_does_not_come_up_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

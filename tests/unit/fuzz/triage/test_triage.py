@@ -141,4 +141,4 @@ def test_triage_says_of_an_alarm_that_wants_others_before_it(monkeypatch: pytest
     target = Complaining()
     with TargetSet([target]) as it:
         triage(database, it, TriagePlan(7), said.append)
-    assert "wants scenarios that ran before it" in said[0] and target.boots == 0
+    assert "needs scenarios that ran before it" in said[0] and target.boots == 0
