@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -112,7 +112,10 @@ def run_live_campaign(
         new = NewClusterCounter(Store(database, FINDINGS), kept)
 
         def tick(now: Progress) -> None:
-            display.tick(status_line(now, new.count(now.stats.group("unexplained"))))
+            clusters = now.stats.group("unexplained")
+            if fresh := new.add(clusters):
+                _export(database, out, fresh)  # the commands that readers print work while the campaign runs
+            display.tick(status_line(now, new.count(clusters)))
             diary.tick(now)
 
         with until_signal() as stopped:
@@ -126,12 +129,15 @@ def run_live_campaign(
     return summary
 
 
-def _export(database: Database, out: Path) -> dict[str, int]:
-    """Write the directories; return a count by error.  Their contents are in the database, too."""
+def _export(database: Database, out: Path, only: Collection[str] | None = None) -> dict[str, int]:
+    """Write the directories of findings (None: of all); return a count by error.
+
+    The database has their contents, too.
+    """
     failed: dict[str, int] = {}
     for shelf in (FINDINGS, FLAKY):
         try:
-            Store(database, shelf).export(out / shelf)
+            Store(database, shelf).export(out / shelf, only)
         except OSError as error:
             failed[f"{out / shelf}: {error.strerror or error}"] = 1
     return failed

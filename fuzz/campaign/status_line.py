@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Format the one-line status of a running campaign, and count its new clusters."""
+"""Format the one-line status of a running campaign and find its new clusters."""
 
 from __future__ import annotations
 
@@ -13,19 +13,26 @@ from harness.findings.regressions import NEW, Regression, like
 
 
 class NewClusterCounter:
-    """Counts the clusters that are like no kept regression; each is read from the store once."""
+    """Finds the clusters that no kept regression explains; reads each from the store once."""
 
     def __init__(self, store: Store, kept: Sequence[Regression]) -> None:
         self._store, self._kept = store, kept
         self._new: dict[str, bool] = {}
 
     def count(self, ids: Iterable[str]) -> int:
-        """Return the number of new clusters among ``ids``; a cluster that is not stored yet does not count."""
+        """Return the number of new clusters so far, ``ids`` included; clusters that are not stored yet do not count."""
+        self.add(ids)
+        return sum(self._new.values())
+
+    def add(self, ids: Iterable[str]) -> tuple[str, ...]:
+        """Return the new clusters among ``ids`` that no earlier call returned."""
+        fresh = []
         for id_ in ids:
             if id_ not in self._new:
                 with suppress(InputError):
                     self._new[id_] = not like(self._kept, self._store.load(id_))
-        return sum(self._new.values())
+                    fresh += [id_] * self._new[id_]
+        return tuple(fresh)
 
 
 def status_line(progress: Progress, new: int = 0) -> str:

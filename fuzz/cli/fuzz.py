@@ -59,8 +59,8 @@ examples:
 contents of --out after the run (call again with the same directory to continue from it):
   corpus/                 scenarios that reached something new, readable
   findings.db             findings and runs, written during the campaign; `shadowfuzz findings` reads it
-  findings/<kind>-<id>/   written from findings.db at the end, one for each cluster: scenario.scn, finding.json, count,
-                          trace.json; kind is divergence, crash, alarm or internal
+  findings/<kind>-<id>/   scenario.scn, finding.json, count, trace.json for each cluster, written from findings.db: for
+                          new ones at once, for all at the end; kind is divergence, crash, alarm or internal
   flaky/                  the same for divergences and alarms that were not reproduced when the scenario was run again
   dumps/<kind>-<id>/      memory of lost machines: the newest three of each crash, 1 GiB in all
   run/                    the workers' logs and counters of the last campaign

@@ -159,13 +159,13 @@ class Database:
     @cached_property
     def _parsed(self) -> URL:
         if "\0" in self.url:
-            raise InputError("--store", None, "not a database URL: it has a NUL character")
+            raise InputError("--store", None, "no usable database URL: it has a NUL character")
         try:
             url = make_url(self.url)
             # The usual forms of the URL select this driver; a URL such as postgresql+psycopg2:// selects another one.
             return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
         except (ArgumentError, ValueError) as error:
-            raise InputError("--store", None, f"no database URL that can be used here: {_short(error)}") from error
+            raise InputError("--store", None, f"no usable database URL: {_short(error)}") from error
 
     @property
     def file(self) -> Path | None:
@@ -181,7 +181,7 @@ class Database:
             lite = self._parsed.get_backend_name() == "sqlite"
             engine = create_engine(self._parsed) if lite else create_engine(self._parsed, poolclass=NullPool)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError, TypeError) as error:
-            raise InputError("--store", None, f"no database URL that can be used here: {_short(error)}") from error
+            raise InputError("--store", None, f"no usable database URL: {_short(error)}") from error
         if lite:
             event.listen(engine, "connect", sqlite_files.prepare_to_write)
             event.listen(engine, "begin", _begin_sqlite)

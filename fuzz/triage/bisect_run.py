@@ -87,7 +87,7 @@ def _range(plan: BisectPlan, kernels: Kernels) -> _Range:
         load_config(config)
         return _Range(config, versions, anchors(versions))
     if plan.config:
-        raise InputError("--target", None, "--good and --bad name the configuration already")
+        raise InputError("--target", None, "--good and --bad name the configuration")
     names = [split_target(end) for end in (plan.good, plan.bad)]
     if names[0][0] != names[1][0] or not all(version for _, version in names):
         raise InputError(f"{plan.good}, {plan.bad}", None, "expected two kernels of one configuration: CONFIG@VERSION")

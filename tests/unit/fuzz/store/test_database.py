@@ -171,6 +171,8 @@ def test_export(tmp_path: Path) -> None:
         "console.txt": "panic",
         "count": "2\n",
     }
+    store.export(tmp_path / "others", only=("divergence-000000000000",))
+    assert not (tmp_path / "others").exists()
 
 
 # ---- everything that can go wrong --------------------------------------------------------------------------------
@@ -264,7 +266,7 @@ def test_what_is_no_database(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such finding"):
         Store(Database(default_url(tmp_path / "..")), FINDINGS).load(finding().id)
     for url in ("nonsense", "nosuch://here", "sqlite://host/x"):
-        with pytest.raises(InputError, match="no database URL"):
+        with pytest.raises(InputError, match="no usable database URL"):
             Store(Database(url), FINDINGS).ids()
 
 

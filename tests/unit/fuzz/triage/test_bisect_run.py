@@ -97,7 +97,7 @@ def test_nothing_that_can_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
     ("plan", "why"),
     [
         (BisectPlan(good="kvm-nvhe@6.1.1-1"), "give both ends or none"),
-        (BisectPlan("kvm-nvhe", "kvm-nvhe@6.1.1-1", "kvm-nvhe@6.1.3-1"), "--good and --bad name the configuration already"),
+        (BisectPlan("kvm-nvhe", "kvm-nvhe@6.1.1-1", "kvm-nvhe@6.1.3-1"), "--good and --bad name the configuration"),
         (BisectPlan(good="kvm-nvhe@6.1.1-1", bad="kvm-vhe@6.1.3-1"), "two kernels of one configuration"),
         (BisectPlan(good="kvm-nvhe", bad="kvm-nvhe"), "expected a kernel of a configuration"),
         (BisectPlan("nonsense"), "no such target"),

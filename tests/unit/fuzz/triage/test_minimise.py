@@ -40,5 +40,5 @@ def test_an_alarm_that_shows_once_a_boot_is_minimised() -> None:
 
 
 def test_what_shows_no_such_alarm_is_not_minimised_for_it() -> None:
-    with TargetSet([Complaining()]) as it, pytest.raises(InputError, match="not show .* in every run"):
+    with TargetSet([Complaining()]) as it, pytest.raises(InputError, match=r"not show .* in every run"):
         minimise_on(it, LARGE, ("warn", "another"))
