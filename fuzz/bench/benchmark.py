@@ -22,8 +22,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from threading import BrokenBarrierError
 
-from fuzz.bench.machines import machines
-from fuzz.bench.stages import Point, lengths, relations, stages
+from fuzz.bench.machines import measure_machines
+from fuzz.bench.stages import LengthPoint, measure_lengths, measure_relations, measure_stages
 from fuzz.campaign.counters_file import StatsWriter
 from fuzz.campaign.gc_tuning import reduce_gc
 from fuzz.campaign.worker import Worker, WorkerContext
@@ -51,7 +51,7 @@ first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BenchPlan:
     """What to measure: ``seconds`` for each mode and number of workers; ``quick`` measures the modes only."""
 
     target: str
@@ -80,7 +80,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class BenchResult:
     """All samples of a run; of a value that each worker measures, the worst.
 
     ``start_s`` is the time from boot to ready; ``first_exit_s`` that from the start of the process to its first checked
@@ -96,7 +96,7 @@ class Result:
     qemu_memory_mib: float
     stages: dict[str, float]
     relations: dict[str, float]
-    lengths: tuple[Point, ...]
+    lengths: tuple[LengthPoint, ...]
     machines: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, mode: str, workers: int = 0) -> list[Sample]:
@@ -120,13 +120,15 @@ class Result:
         return 1e6 * ours / exits, 1e6 * qemu / exits
 
 
-def run_bench(plan: Plan) -> Result:
+def run_bench(plan: BenchPlan) -> BenchResult:
     """Run the benchmark once.  TargetError: a machine did not boot or was lost."""
     with tempfile.TemporaryDirectory(prefix="shadowfuzz-bench-") as place:  # a worker is killed before it can clean up
         return _run(plan, Path(place))
 
 
-def run_benches(plan: Plan, runs: int, progress: Callable[[str], None]) -> tuple[dict[str, object], list[Result]]:
+def run_benches(
+    plan: BenchPlan, runs: int, progress: Callable[[str], None]
+) -> tuple[dict[str, object], list[BenchResult]]:
     """Run the benchmark ``runs`` times, each with other scenarios; all but the first are quick.
 
     InputError, SetupError: a name or the set-up is wrong.  TargetError: a machine did not boot or was lost.
@@ -145,7 +147,7 @@ def run_benches(plan: Plan, runs: int, progress: Callable[[str], None]) -> tuple
     return named, [run_bench(each) for each in plans]
 
 
-def _run(plan: Plan, place: Path) -> Result:
+def _run(plan: BenchPlan, place: Path) -> BenchResult:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(plan.jobs)
     pipes, workers = [], []
@@ -159,7 +161,7 @@ def _run(plan: Plan, place: Path) -> Result:
         theirs.close()
         pipes.append(ours)
         workers.append(worker)
-    results: list[Result] = []
+    results: list[BenchResult] = []
     errors: list[str] = []
     try:
         for pipe in pipes:
@@ -178,7 +180,7 @@ def _run(plan: Plan, place: Path) -> Result:
     if errors:
         raise TargetError(next(filter(None, errors), "a benchmark worker gave up"))
     first = results[0]
-    return Result(
+    return BenchResult(
         tuple(sample for result in results for sample in result.samples),
         max(result.start_s for result in results),
         max(result.first_exit_s for result in results),
@@ -191,7 +193,7 @@ def _run(plan: Plan, place: Path) -> Result:
     )
 
 
-def _worker(plan: Plan, number: int, barrier: Barrier, pipe: Connection, born: float, place: Path) -> None:
+def _worker(plan: BenchPlan, number: int, barrier: Barrier, pipe: Connection, born: float, place: Path) -> None:
     try:
         pipe.send(_measure(plan, number, barrier, born, place))
     except ShadowfuzzError as error:
@@ -201,7 +203,7 @@ def _worker(plan: Plan, number: int, barrier: Barrier, pipe: Connection, born: f
         pipe.send("")  # another worker reports the reason
 
 
-def _measure(plan: Plan, number: int, barrier: Barrier, born: float, place: Path) -> Result:
+def _measure(plan: BenchPlan, number: int, barrier: Barrier, born: float, place: Path) -> BenchResult:
     rng = random.Random(plan.seed + number)
     (side,) = open_targets(TargetOptions(plan.target, plan.level, cold=True)).sides
     begin = time.monotonic()
@@ -226,25 +228,25 @@ def _measure(plan: Plan, number: int, barrier: Barrier, born: float, place: Path
         qemu_memory = _resident_mib(executor.pid)
         parts = _parts(plan, number, side, executor, scenarios)
         barrier.wait()  # until then the other machines must be idle, but running
-    return Result(tuple(samples), started - begin, first - born, memory, qemu_memory, *parts)
+    return BenchResult(tuple(samples), started - begin, first - born, memory, qemu_memory, *parts)
 
 
-def _phases(plan: Plan) -> list[tuple[str, int]]:
+def _phases(plan: BenchPlan) -> list[tuple[str, int]]:
     """Return the phases: each mode with all workers; then with fewer, to measure how the rate scales."""
     fewer = [] if plan.quick else range(1, plan.jobs)
     return [(mode, workers) for workers in (plan.jobs, *fewer) for mode in MODES]
 
 
 def _parts(
-    plan: Plan, number: int, side: PreparedSide, executor: Executor, scenarios: list[Scenario]
-) -> tuple[dict[str, float], dict[str, float], tuple[Point, ...], Mapping[str, float]]:
+    plan: BenchPlan, number: int, side: PreparedSide, executor: Executor, scenarios: list[Scenario]
+) -> tuple[dict[str, float], dict[str, float], tuple[LengthPoint, ...], Mapping[str, float]]:
     if number:
         return {}, {}, (), {}
-    found = stages(side, executor, scenarios)
+    found = measure_stages(side, executor, scenarios)
     if plan.quick:
         return found, {}, (), {}
-    points = lengths(side, executor, plan.seed, plan.seconds / 10)
-    return found, relations(side, executor, scenarios), points, machines(side, scenarios, plan.seconds)
+    points = measure_lengths(side, executor, plan.seed, plan.seconds / 10)
+    return found, measure_relations(side, executor, scenarios), points, measure_machines(side, scenarios, plan.seconds)
 
 
 def _phase(mode: str, workers: int, number: int, campaign: _Campaign, barrier: Barrier, seconds: float) -> list[Sample]:

@@ -49,7 +49,7 @@ class TrialPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class TrialPoint:
     """The counts of a campaign after ``second`` seconds: edges of KVM, decisions of the model, scenarios, checked
     exits."""
 
@@ -66,7 +66,7 @@ class CampaignRun:
 
     mode: str
     seed: int
-    points: tuple[Point, ...]
+    points: tuple[TrialPoint, ...]
     corpus: int
     edges: frozenset[Edge]
 
@@ -92,7 +92,7 @@ def run_trial(plan: TrialPlan, say: Callable[[str], None]) -> tuple[CampaignRun,
 
 
 def _campaign(plan: TrialPlan, mode: str, seed: int, stopped: Callable[[], bool]) -> CampaignRun:
-    points: list[Point] = []
+    points: list[TrialPoint] = []
     with tempfile.TemporaryDirectory(prefix="shadowfuzz-trial-") as name:
         out = Path(name)
 
@@ -119,9 +119,9 @@ class _Counts(Protocol):
     def group(self, group: str) -> Mapping[str, int]: ...
 
 
-def _point(seconds: float, edges: int, stats: _Counts) -> Point:
+def _point(seconds: float, edges: int, stats: _Counts) -> TrialPoint:
     scenarios, checked = stats.get("count", "scenarios"), stats.get("count", "checked_exits")
-    return Point(round(seconds, 1), edges, len(stats.group("branches")), scenarios, checked)
+    return TrialPoint(round(seconds, 1), edges, len(stats.group("branches")), scenarios, checked)
 
 
 # ---- the plugin's cost ----------------------------------------------------------------------------------------------

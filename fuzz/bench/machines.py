@@ -20,7 +20,7 @@ from harness.vm.target import machine_of
 BOOTS, CLONES = 3, 5
 
 
-def machines(side: PreparedSide, scenarios: Sequence[Scenario], seconds: float) -> Mapping[str, float]:
+def measure_machines(side: PreparedSide, scenarios: Sequence[Scenario], seconds: float) -> Mapping[str, float]:
     """Measure machines: median times in seconds, memory in MiB, rates in recorded exits per second.
 
     The template is made in an empty cache, so that no existing template is used.  The two rates are measured in turns,

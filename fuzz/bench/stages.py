@@ -37,7 +37,7 @@ EACH_LENGTH = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class LengthPoint:
     """Scenarios of ``steps`` steps: exits per scenario, and wall microseconds per exit, bare and checked, by one
     worker."""
 
@@ -79,7 +79,7 @@ def _us(work: Callable[[], object], exits: int) -> float:
     return 1e6 * best / max(1, exits)
 
 
-def stages(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
+def measure_stages(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
     """Return CPU microseconds per exit of each part of the worker's own work, in the order of execution."""
     recorded = _record(executor, scenarios[:SAMPLE])
     exits, rng = _exits(recorded), random.Random(1)
@@ -106,7 +106,7 @@ def stages(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) ->
     return {name: found[name] for name in ("mutate", "compile", "decode", "model", "compare", "features")}
 
 
-def relations(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
+def measure_relations(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
     """Return CPU microseconds per exit of decoding and comparing, with one more relation in each row."""
     recorded = _record(executor, scenarios[:SAMPLE])
     exits, predict = _exits(recorded), shortcut(side.subject.level)
@@ -146,7 +146,7 @@ def _judge(side: PreparedSide, round_: Round, prediction: Prediction) -> None:
             explain(divergence)
 
 
-def lengths(side: PreparedSide, executor: Executor, seed: int, seconds: float) -> tuple[Point, ...]:
+def measure_lengths(side: PreparedSide, executor: Executor, seed: int, seconds: float) -> tuple[LengthPoint, ...]:
     """Measure scenarios of each length of :data:`LENGTHS`, bare and checked, for ``seconds`` each."""
     rng = random.Random(seed)
     steps = [step for _ in range(EACH_LENGTH * 4) for step in generate(rng).steps]
@@ -155,13 +155,13 @@ def lengths(side: PreparedSide, executor: Executor, seed: int, seconds: float) -
     def checked(scenario: Scenario) -> None:
         side.check(scenario, executor.run(scenario, fresh_vm=False))
 
-    points: list[Point] = []
+    points: list[LengthPoint] = []
     for length in LENGTHS:
         starts = [int(rng.random() * (len(steps) - length)) for _ in range(EACH_LENGTH)]
         cut = [Scenario("Made by the benchmark.", registers, tuple(steps[at : at + length])) for at in starts]
         raw = _wall_us(executor, cut, lambda s: executor.run_bare(s, fresh_vm=False, record=False), seconds)
         full = _wall_us(executor, cut, checked, seconds)
-        points.append(Point(length, raw[1], raw[0], full[0]))
+        points.append(LengthPoint(length, raw[1], raw[0], full[0]))
     return tuple(points)
 
 

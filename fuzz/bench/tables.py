@@ -6,11 +6,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from fuzz.bench.benchmark import MODES, Result
+from fuzz.bench.benchmark import MODES, BenchResult
 from fuzz.bench.svg import Bars, Lines, Panel
 
 
-def breakdown(result: Result) -> dict[str, float]:
+def breakdown(result: BenchResult) -> dict[str, float]:
     """Return CPU microseconds of a checked exit, by part.
 
     ``guest``: QEMU, bare.  ``record``: the additional time of QEMU when it records.  ``transport``: the worker's time
@@ -27,7 +27,7 @@ def breakdown(result: Result) -> dict[str, float]:
     return {name: round(value, 2) for name, value in parts.items()}
 
 
-def by_workers(result: Result) -> list[dict[str, float]]:
+def by_workers(result: BenchResult) -> list[dict[str, float]]:
     """Return the rates for each measured number of workers, the smallest first."""
     numbers = sorted({sample.workers for sample in result.samples})
     return [
@@ -41,7 +41,7 @@ def by_workers(result: Result) -> list[dict[str, float]]:
 Rates = dict[str, float]
 
 
-def rates(result: Result) -> Rates:
+def rates(result: BenchResult) -> Rates:
     """Return the rates of the modes and their ratios."""
     return {
         **{f"{mode}_exits_per_s": round(result.rate(mode), 1) for mode in MODES},
@@ -50,14 +50,14 @@ def rates(result: Result) -> Rates:
     }
 
 
-def over_runs(results: Sequence[Result]) -> dict[str, Rates]:
+def over_runs(results: Sequence[BenchResult]) -> dict[str, Rates]:
     """Return the median, the minimum and the maximum of each rate over several runs."""
     runs = [rates(result) for result in results]
     ways: dict[str, Callable[[list[float]], float]] = {"median": statistics.median, "least": min, "most": max}
     return {way: {name: choose([run[name] for run in runs]) for name in runs[0]} for way, choose in ways.items()}
 
 
-def facts(results: Sequence[Result]) -> dict[str, object]:
+def result_json(results: Sequence[BenchResult]) -> dict[str, object]:
     """Return the data of ``--json`` without the names of the target: the first run, and the rates of all runs."""
     result = results[0]
     return {
@@ -91,7 +91,7 @@ def facts(results: Sequence[Result]) -> dict[str, object]:
     }
 
 
-def text(named: Mapping[str, object], results: Sequence[Result]) -> str:
+def result_text(named: Mapping[str, object], results: Sequence[BenchResult]) -> str:
     """Return the tables for a terminal; ``named`` describes the target; of runs after the first, only the rates are
     shown."""
     result = results[0]
@@ -99,7 +99,7 @@ def text(named: Mapping[str, object], results: Sequence[Result]) -> str:
     return "\n".join([head, *_modes(result), *_parts(result), *_growth(result), *_start(result), *_runs(results)])
 
 
-def _modes(result: Result) -> Iterator[str]:
+def _modes(result: BenchResult) -> Iterator[str]:
     yield f"{'mode':10} {'exits/s':>9} {'over raw':>9} {'exits/scenario':>15} {'own us/exit':>12} {'QEMU us/exit':>13}"
     for mode in MODES:
         samples = result.of(mode)
@@ -108,13 +108,13 @@ def _modes(result: Result) -> Iterator[str]:
         yield f"{mode:10} {result.rate(mode):9.0f} {result.ratio(mode):9.2f} {each:15.1f} {own:12.1f} {qemu:13.1f}"
 
 
-def _parts(result: Result) -> Iterator[str]:
+def _parts(result: BenchResult) -> Iterator[str]:
     yield "where the CPU time of a checked exit goes, us"
     for name, value in breakdown(result).items():
         yield f"  {name:12} {value:8.1f}"
 
 
-def _growth(result: Result) -> Iterator[str]:
+def _growth(result: BenchResult) -> Iterator[str]:
     rows = by_workers(result)
     if len(rows) > 1:
         yield f"{'workers':>8} {'raw/s':>9} {'recorded/s':>11} {'checked/s':>10} {'over raw':>9}"
@@ -131,7 +131,7 @@ def _growth(result: Result) -> Iterator[str]:
             yield f"  {name:16} {value:6.1f}"
 
 
-def _start(result: Result) -> Iterator[str]:
+def _start(result: BenchResult) -> Iterator[str]:
     yield f"boot to ready {result.start_s:.2f} s; process to first checked exit {result.first_exit_s:.2f} s"
     yield f"memory of the largest worker {result.memory_mib:.1f} MiB, of its QEMU {result.qemu_memory_mib:.1f} MiB"
     if result.machines:
@@ -145,7 +145,7 @@ def _start(result: Result) -> Iterator[str]:
         )
 
 
-def _runs(results: Sequence[Result]) -> Iterator[str]:
+def _runs(results: Sequence[BenchResult]) -> Iterator[str]:
     if len(results) == 1:
         return
     numbered = {f"run {number}": rates(result) for number, result in enumerate(results, 1)}
@@ -156,7 +156,7 @@ def _runs(results: Sequence[Result]) -> Iterator[str]:
         yield f"  {name:6} {raw:9.0f} {recorded:11.0f} {checked:10.0f} {found['checked_over_raw']:9.3f}"
 
 
-def panels(result: Result) -> list[Panel]:
+def result_panels(result: BenchResult) -> list[Panel]:
     """Return the plot's panels."""
     rows = by_workers(result)
     return [

@@ -105,7 +105,7 @@ class ErratumSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class CampaignResults:
     """The results of a campaign: ``clusters``, new ones first; the new ones as ``problems``; the errata of the
     others."""
 
@@ -114,7 +114,7 @@ class Results:
     errata: tuple[ErratumSeen, ...]
 
 
-def results_of(asked: CampaignOptions, stats: Stats, kept: Sequence[Regression]) -> Results:
+def results_of(asked: CampaignOptions, stats: Stats, kept: Sequence[Regression]) -> CampaignResults:
     """Return the results of a campaign; reads its findings from the database."""
     store = Store(Database(asked.store), FINDINGS)
     found: dict[str, Cluster] = {}
@@ -127,7 +127,7 @@ def results_of(asked: CampaignOptions, stats: Stats, kept: Sequence[Regression])
             found[id_] = _cluster(asked, store, kept, finding, (id_, members), stats)
     clusters = tuple(sorted(found.values(), key=lambda cluster: not cluster.new))
     new = {cluster.id: cluster for cluster in clusters if cluster.new}
-    return Results(clusters, _problems(asked, store, new, findings), _errata(clusters, kept))
+    return CampaignResults(clusters, _problems(asked, store, new, findings), _errata(clusters, kept))
 
 
 def _cluster(

@@ -28,7 +28,7 @@ class Guide:
     kvm_off: str = ""
 
 
-def choose(wanted: str | None, prepared: PreparedTarget, say: Callable[[str], None]) -> Guide:
+def choose_guide(wanted: str | None, prepared: PreparedTarget, say: Callable[[str], None]) -> Guide:
     """Build what a mode needs and return it; if ``wanted`` is None, choose the best mode that this machine supports.
 
     SetupError: the wanted mode needs the plugin, which cannot be built.

@@ -125,7 +125,7 @@ def compare_with_stored(
     return trial
 
 
-def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
+def combine_reports(results: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one object for all pairs: shares are means over all comparisons, the rate is the lowest one."""
     for name in ("proofs", "answers"):
         if results and name in results[0]:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from fuzz.campaign.campaign_results import CampaignOptions
 from fuzz.campaign.engine import require_engine
-from fuzz.campaign.guidance import choose
+from fuzz.campaign.guidance import choose_guide
 from fuzz.campaign.limits import default_jobs
 from fuzz.campaign.parent import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.campaign.status_line import NewClusterCounter, status_line
@@ -98,7 +98,7 @@ def run_live_campaign(
     out = plan.out.absolute()
     seed = plan.seed if plan.seed is not None else secrets.randbits(32)
     url = plan.store or default_url(out)
-    guide = choose(plan.coverage, targets.sides[0].prepared, progress)
+    guide = choose_guide(plan.coverage, targets.sides[0].prepared, progress)
     asked = CampaignOptions(
         *(targets.subjects, options.names, options.kernel, seed, jobs, plan.out, started, url),
         *(guide.mode, plan.accept_kept, guide.kvm_off, plan.program),
@@ -108,7 +108,7 @@ def run_live_campaign(
     with campaign_directory(out, plan.corpus, protected=protected):
         database = Database(url)
         known = {"against": options.against, "seed": seed, "jobs": jobs, "guide": guide.mode}
-        diary = _Diary(History(database), {**asdict(asked.subject), **known})
+        diary = _RunRecorder(History(database), {**asdict(asked.subject), **known})
         new = NewClusterCounter(Store(database, FINDINGS), kept)
 
         def tick(now: Progress) -> None:
@@ -143,7 +143,7 @@ def _export(database: Database, out: Path, only: Collection[str] | None = None) 
     return failed
 
 
-class _Diary:
+class _RunRecorder:
     """Stores the run in the database; an error of the database does not stop the campaign."""
 
     def __init__(self, history: History, asked: dict[str, object]) -> None:

@@ -17,7 +17,7 @@ from fuzz.campaign.features import features
 from fuzz.campaign.reproduce_crash import Interrupted, Reproducer
 from fuzz.store.dumps import Dumps
 from fuzz.store.findings import CONSOLE, FRESH_QEMU, Store
-from fuzz.targets.observation import Key, Observation, clusters_of, leaders_of, stability_key, texts_of
+from fuzz.targets.observation import ClusterKey, Observation, clusters_of, leaders_of, stability_key, texts_of
 from fuzz.targets.runner import MAX_LOSSES, ScenarioRunner
 from fuzz.targets.target_set import Side, TargetSet
 from harness.errors import InputError, Remains, SetupError, TargetError, VmLost
@@ -82,13 +82,13 @@ class _Shown(NamedTuple):
     ``leader`` is empty if an erratum explains the cluster.
     """
 
-    key: Key
+    key: ClusterKey
     id: str
     members: list[Divergence]
     leader: str
 
 
-PLAINEST = parse(b"shadowfuzz-scenario 1\nabout The plainest.\nhvc 0x0\n")
+SIMPLEST_SCENARIO = parse(b"shadowfuzz-scenario 1\nabout The plainest.\nhvc 0x0\n")
 
 
 class Worker:
@@ -104,7 +104,7 @@ class Worker:
         """Set when the campaign ends: long work such as reproducing a crash is then skipped."""
         self._recent: deque[Scenario] = deque(maxlen=REMEMBERED)
         self._tries: Counter[str] = Counter()
-        self._ids: dict[Key, str] = {}
+        self._ids: dict[ClusterKey, str] = {}
         self._more: Counter[str] = Counter()
         self._alarms: list[tuple[Subject, Alarm]] = []
         self._next_bump = 0
@@ -118,7 +118,7 @@ class Worker:
             try:
                 self._start()
             except TargetError as error:
-                self._lost(None, error)
+                self._on_loss(None, error)
                 if not left:
                     raise
             else:
@@ -134,7 +134,7 @@ class Worker:
 
     def close(self) -> None:
         """End the machines."""
-        self._bump()
+        self._write_counts()
         self._targets.stop()
 
     def run_input(self, data: bytes) -> None:
@@ -150,11 +150,11 @@ class Worker:
             self._scenario(scenario)
             self._losses = 0
         except TargetError as error:
-            self._lost(scenario, error)
+            self._on_loss(scenario, error)
         except SetupError:
             raise
         except Exception as error:  # an internal error is a finding, too: it must not end the campaign
-            self._failed(scenario, error)
+            self._on_internal_error(scenario, error)
 
     def _run(self, scenario: Scenario, *, fresh_vm: bool) -> tuple[Observation, ...]:
         """Run and check a scenario, and collect the kernels' alarms."""
@@ -185,7 +185,7 @@ class Worker:
             if stability_key(again) != stability_key(found):
                 self._stats.add("count", "unstable")
         if self._alarms:
-            self._complaints(scenario)
+            self._store_alarms(scenario)
         self._recent.append(scenario)
 
     def _count(self, checked: CheckResult) -> None:
@@ -216,17 +216,17 @@ class Worker:
     # ---- unexplained divergences -------------------------------------------------------------------------------
 
     def _unexplained(
-        self, scenario: Scenario, found: tuple[Observation, ...], clusters: Mapping[Key, list[Divergence]]
+        self, scenario: Scenario, found: tuple[Observation, ...], clusters: Mapping[ClusterKey, list[Divergence]]
     ) -> None:
         weight, leaders = simplicity(scenario), leaders_of(clusters)
         shown = [
             _Shown(key, self._id(key), members, self._id(leaders[key]) if key in leaders else "")
             for key, members in clusters.items()
         ]
-        new = [one for one in shown if self._leads_otherwise(one) or self._is_simpler(one, weight)]
+        new = [one for one in shown if self._is_new_leader(one) or self._is_simpler(one, weight)]
         texts = {(s.subject, s.other): texts_of(s) for s in found} if new else {}
-        same: set[Key] = set()
-        fresh: set[Key] = set()
+        same: set[ClusterKey] = set()
+        fresh: set[ClusterKey] = set()
         try:
             if new:
                 self._stats.add("count", "confirmations")
@@ -235,22 +235,22 @@ class Worker:
         except TargetError:
             # The divergence is not confirmed: store it as flaky; the caller handles the lost machine.
             for one in new:
-                self._keep(scenario, one, (Tries(int(one.key in same), 1), Tries(0, 0)), texts[one.key[:2]])
+                self._store_cluster(scenario, one, (Tries(int(one.key in same), 1), Tries(0, 0)), texts[one.key[:2]])
             raise
         else:
             for one in new:
                 tries = Tries(int(one.key in same), 1), Tries(int(one.key in fresh), 1)
-                self._keep(scenario, one, tries, texts[one.key[:2]])
+                self._store_cluster(scenario, one, tries, texts[one.key[:2]])
         finally:
             for one in shown:
                 if one not in new:
-                    self._known(one.id, len(one.members))
+                    self._count_known(one.id, len(one.members))
 
     def _is_simpler(self, shown: _Shown, weight: int) -> bool:
         """Return whether a cluster is new, or this scenario is simpler than the stored one."""
         return self._confirmed.get(shown.id, weight + 1) > weight
 
-    def _leads_otherwise(self, shown: _Shown) -> bool:
+    def _is_new_leader(self, shown: _Shown) -> bool:
         """Return whether no scenario is stored in which a cluster has this leader; true only once per pair."""
         leaders = self._leaders.setdefault(shown.id, set())
         if not shown.leader or shown.leader in leaders or len(leaders) >= MAX_EXAMPLES:
@@ -258,7 +258,9 @@ class Worker:
         leaders.add(shown.leader)
         return True
 
-    def _keep(self, scenario: Scenario, shown: _Shown, tries: tuple[Tries, Tries], extra: Mapping[str, str]) -> None:
+    def _store_cluster(
+        self, scenario: Scenario, shown: _Shown, tries: tuple[Tries, Tries], extra: Mapping[str, str]
+    ) -> None:
         """Store a cluster: as confirmed if both tries reproduced it, else as flaky."""
         subject, other, name = shown.key
         values = tuple(difference(d) for d in shown.members[:MAX_DIVERGENCES])
@@ -272,22 +274,22 @@ class Worker:
             weight = simplicity(scenario)
             self._confirmed[finding.id] = min(weight, self._confirmed.get(finding.id, weight))
 
-    def _id(self, key: Key) -> str:
+    def _id(self, key: ClusterKey) -> str:
         found = self._ids.get(key)
         if found is None:
             found = self._ids[key] = finding_id("divergence", key[2], *key[:2])
         return found
 
-    def _known(self, id_: str, members: int) -> None:
+    def _count_known(self, id_: str, members: int) -> None:
         """Count members of a known cluster, whose scenario is not simpler than the stored one."""
         self._stats.add("unexplained", id_, members)
         self._more[id_] += 1
         now = self._with.ticks()
         if now >= self._next_bump:
             self._next_bump = now + BUMP_NS
-            self._bump()
+            self._write_counts()
 
-    def _bump(self) -> None:
+    def _write_counts(self) -> None:
         """Write the counts of members: a transaction for each scenario would take as long as running it."""
         if not self._more:
             return
@@ -319,14 +321,16 @@ class Worker:
 
     # ---- alarms of the kernels ----------------------------------------------------------------------------------
 
-    def _complaints(self, scenario: Scenario) -> None:
+    def _store_alarms(self, scenario: Scenario) -> None:
         """Store the alarms of a scenario: as flaky if fresh machines do not reproduce them."""
         for subject in dict.fromkeys(subject for subject, _ in self._alarms):
             of_one = once_each(alarm for whose, alarm in self._alarms if whose == subject)
             for signature, (alarm, count) in of_one.items():
-                self._alarm(scenario, self._plain("alarm", signature, subject, alarm.sentence), alarm, count)
+                self._store_alarm(
+                    scenario, self._crash_finding("alarm", signature, subject, alarm.sentence), alarm, count
+                )
 
-    def _alarm(self, scenario: Scenario, finding: Finding, alarm: Alarm, count: int) -> None:
+    def _store_alarm(self, scenario: Scenario, finding: Finding, alarm: Alarm, count: int) -> None:
         id_ = finding.id
         if id_ in self._confirmed:
             self._stats.add("alarms", id_, count)
@@ -337,7 +341,7 @@ class Worker:
         self._stats.add("alarms" if confirmed else "flaky", id_, count)
         if again is None and self._tries[id_]:  # it is stored as flaky already
             return
-        texts = {CONSOLE: alarm.splat} | _earlier(
+        texts = {CONSOLE: alarm.splat} | _earlier_texts(
             tuple(self._recent)[-again.before :] if again and again.before else ()
         )
         if again is not None:
@@ -368,28 +372,28 @@ class Worker:
     # ---- lost machines and internal errors
     # -----------------------------------------------------------------------------------
 
-    def _lost(self, scenario: Scenario | None, error: TargetError) -> None:
-        end, reason = _end(error), str(error)
+    def _on_loss(self, scenario: Scenario | None, error: TargetError) -> None:
+        end, reason = _end_of(error), str(error)
         console, config = (error.console_tail, error.config) if isinstance(error, VmLost) else ("", "")
         self._stats.add("lost", f"{end.kind}: {re.sub(r'0x[0-9a-fA-F]+|[0-9]+', 'N', reason)}")
         subject = next((s for s in self._targets.subjects if s.target == config), self._targets.subjects[0])
-        finding = self._plain("crash", end.signature, subject, end.sentence)
-        report = Report(end.kind, end.words, end.place, reason, self._remains(error, finding.id))
+        finding = self._crash_finding("crash", end.signature, subject, end.sentence)
+        report = Report(end.kind, end.words, end.place, reason, self._collect_remains(error, finding.id))
         self._stats.add("crashes", finding.id)
         if self._was_tried(finding.id):
             self._more[finding.id] += 1
         else:
-            self._store(self._with.findings, finding, scenario, _left(report, console, self._recent))
+            self._store(self._with.findings, finding, scenario, _crash_texts(report, console, self._recent))
         self._losses += 1
         self.close()
         if self._losses >= MAX_LOSSES:
-            if not self._is_well():
+            if not self._runs_simplest():
                 raise GiveUp(f"the machine was lost {self._losses} times in a row, the last time: {reason}") from error
             self._losses = 0
         if scenario is not None:
-            self._again(finding, report, console, scenario)
+            self._reproduce_loss(finding, report, console, scenario)
 
-    def _is_well(self) -> bool:
+    def _runs_simplest(self) -> bool:
         """Return whether the target still runs the simplest scenario.
 
         libFuzzer mutates one input several times in a row: if the first mutant ends the machine, the others often do,
@@ -397,13 +401,13 @@ class Worker:
         """
         try:
             self._start()
-            self._targets.run_and_check_each(PLAINEST, fresh_vm=True)
+            self._targets.run_and_check_each(SIMPLEST_SCENARIO, fresh_vm=True)
         except TargetError:
             self.close()
             return False
         return True
 
-    def _remains(self, error: TargetError, id_: str) -> Remains:
+    def _collect_remains(self, error: TargetError, id_: str) -> Remains:
         remains = error.remains if isinstance(error, VmLost) else None
         if remains is None:
             return Remains(missing=("nothing was taken from the machine",))
@@ -426,7 +430,7 @@ class Worker:
         except (InputError, ValueError):
             return False
 
-    def _again(self, finding: Finding, report: Report, console: str, scenario: Scenario) -> None:
+    def _reproduce_loss(self, finding: Finding, report: Report, console: str, scenario: Scenario) -> None:
         """Try to reproduce a loss, and store the rate with the finding."""
         if self.ending or self._tries[finding.id] >= MAX_TRIES or self._was_tried(finding.id):
             return
@@ -434,7 +438,7 @@ class Worker:
         earlier = tuple(self._recent)
 
         def same(error: TargetError) -> bool:
-            return _end(error).signature == finding.signature
+            return _end_of(error).signature == finding.signature
 
         try:
             boot = partial(self._targets.boot_again, finding.subject)
@@ -446,38 +450,38 @@ class Worker:
             return  # another member of the cluster may be reproduced
         # Describe the finding by the member that was reproduced, even if another one is simpler.
         try:
-            self._with.findings.revise(finding, scenario, _left(replace(report, again=again), console, earlier))
+            self._with.findings.revise(finding, scenario, _crash_texts(replace(report, again=again), console, earlier))
         except OSError as full:
             self._stats.add("unwritten", f"{full.strerror or full}")
 
-    def _failed(self, scenario: Scenario, error: Exception) -> None:
+    def _on_internal_error(self, scenario: Scenario, error: Exception) -> None:
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = "".join(traceback.format_exception(error))
         signature_ = (type(error).__name__, f"{where.filename.rpartition('/')[2]}:{where.name}")
-        finding = self._plain("internal", signature_, self._targets.subjects[0], str(error))
+        finding = self._crash_finding("internal", signature_, self._targets.subjects[0], str(error))
         self._store(self._with.findings, finding, scenario, {"traceback.txt": text})
         self._stats.add("internal", finding.id)
         self._internal += 1
         if self._internal >= MAX_INTERNAL:
             raise GiveUp(f"shadowfuzz itself failed {self._internal} times, the last time: {error!r}") from error
 
-    def _plain(self, kind: str, key: Signature, subject: Subject, detail: str) -> Finding:
+    def _crash_finding(self, kind: str, key: Signature, subject: Subject, detail: str) -> Finding:
         never = Tries(0, 0)
         return Finding(kind, key, subject, (), 0, never, never, self._with.now(), detail)
 
 
-def _left(report: Report, console: str, earlier: Iterable[Scenario]) -> dict[str, str]:
+def _crash_texts(report: Report, console: str, earlier: Iterable[Scenario]) -> dict[str, str]:
     """Return the texts of a crash; ``earlier`` scenarios are in the order in which they ran, and numbered backwards."""
-    return {CONSOLE: console, CRASH: to_text(report), **_earlier(earlier)}
+    return {CONSOLE: console, CRASH: to_text(report), **_earlier_texts(earlier)}
 
 
-def _earlier(scenarios: Iterable[Scenario]) -> dict[str, str]:
+def _earlier_texts(scenarios: Iterable[Scenario]) -> dict[str, str]:
     """Return the texts of earlier scenarios, given in the order in which they ran; the last one has number 1."""
     ran = enumerate(reversed(tuple(scenarios)), 1)
     return {f"{EARLIER}{i:02}.scn": format_scenario(scenario) for i, scenario in ran}
 
 
-def _end(error: TargetError) -> End:
+def _end_of(error: TargetError) -> End:
     """Classify how a machine ended."""
     if not isinstance(error, VmLost):
         return end_of(str(error), "", protocol=True)

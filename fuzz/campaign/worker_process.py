@@ -77,7 +77,7 @@ def context_of(job: WorkerJob, stats: StatsWriter, guides: Guides) -> WorkerCont
 
     database = Database(job.store)
     return WorkerContext(
-        targets=targets.examined(dumps.place).watched_by(plugin),
+        targets=targets.examined(dumps.new_path).watched_by(plugin),
         count_coverage=count_coverage,
         on_run=on_run,
         stats=stats,

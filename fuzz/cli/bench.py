@@ -52,21 +52,21 @@ exit status: 0 done, 2 bad usage or input, 3 a machine was lost, or something is
 @json_flag
 def command(args: Args) -> int:
     """Measure and print; raise errors for the caller to show."""
-    from fuzz.bench.benchmark import Plan, run_benches
+    from fuzz.bench.benchmark import BenchPlan, run_benches
     from fuzz.bench.svg import render
-    from fuzz.bench.tables import facts, panels, text
+    from fuzz.bench.tables import result_json, result_panels, result_text
 
     seed = args.seed if args.seed is not None else secrets.randbits(32)
     seconds = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)
     if args.plot is not None and args.quick:
         raise InputError("--plot", None, "--quick does not measure enough for a plot")
-    plan = Plan(args.target, args.level, args.jobs, seconds, seed, args.quick)
+    plan = BenchPlan(args.target, args.level, args.jobs, seconds, seed, args.quick)
     named, results = run_benches(plan, args.runs, say)
     if args.plot is not None:
         title = "shadowfuzz bench: {target}, Linux {kernel_release}, {jobs} workers, seed {seed}".format(**named)
-        write_whole(args.plot, render(title, panels(results[0])))
+        write_whole(args.plot, render(title, result_panels(results[0])))
     if args.json:
-        print_json("bench exits", named | facts(results))
+        print_json("bench exits", named | result_json(results))
     else:
-        print(text(named, results))
+        print(result_text(named, results))
     return ExitStatus.OK

@@ -40,13 +40,13 @@ def _export(args: Args) -> int:
     """Write the requested files; raise errors for the caller to show."""
     if args.mail or args.selftest:
         return _hand_over(args)
-    from fuzz.store.kept_findings import Explainer, find, open_database, refuse_kept
+    from fuzz.store.kept_findings import Explainer, find_finding, open_database, refuse_kept
     from fuzz.triage.export import export_finding
     from harness.report.export import why_no_program
 
     explainer = Explainer()
     refuse_kept(args.id, explainer.kept)
-    story = find(open_database(args.campaign, args.store), args.id, explainer)
+    story = find_finding(open_database(args.campaign, args.store), args.id, explainer)
     paths = export_finding(story, args.out)
     has_program = any(path.suffix == ".c" for path in paths)
     why = None if has_program else why_no_program(story)
@@ -61,10 +61,10 @@ def _export(args: Args) -> int:
 
 def _hand_over(args: Args) -> int:
     """Write a mail or a program for the kernel's tree; print a mail if no directory is given."""
-    from fuzz.store.kept_findings import find, open_database
+    from fuzz.store.kept_findings import find_finding, open_database
     from fuzz.triage.handover import kept_handover, mail, program, story_handover
 
-    found = kept_handover(args.id) or story_handover(find(open_database(args.campaign, args.store), args.id))
+    found = kept_handover(args.id) or story_handover(find_finding(open_database(args.campaign, args.store), args.id))
     name, text = program(found) if args.selftest else (f"{found.name}.mail.txt", mail(found, str(args.campaign)))
     if args.mail and args.out == Path() and not args.json:
         print(text, end="")

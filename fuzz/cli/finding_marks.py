@@ -41,7 +41,7 @@ exit status: 0 written, 2 bad usage or input, 3 it could not be written
 @json_flag
 def set_command(args: Args) -> int:
     """Change the mark of a finding, and print it; raise errors for the caller to show."""
-    from fuzz.store.kept_findings import find, open_database
+    from fuzz.store.kept_findings import find_finding, open_database
     from fuzz.store.marks import Marks
     from fuzz.triage.findings_text import mark_lines
 
@@ -50,7 +50,7 @@ def set_command(args: Args) -> int:
     if args.note is not None and len(args.note) > MAX_NOTE:
         raise InputError("--note", None, f"{len(args.note)} characters, expected at most {MAX_NOTE}")
     database = open_database(args.campaign, args.store)
-    id_ = find(database, args.id).id
+    id_ = find_finding(database, args.id).id
     now = datetime.now(UTC).isoformat(timespec="seconds")
     mark = Marks(database).set(id_, now, status=args.status, assignee=args.assignee, note=args.note)
     if args.json:

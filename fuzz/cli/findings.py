@@ -13,7 +13,7 @@ import click
 
 from fuzz.cli.declare import Args, declare, flag, option
 from fuzz.cli.options import campaign, json_flag
-from fuzz.cli.output import as_called, print_json, style_of
+from fuzz.cli.output import print_json, style_of, with_program_name
 from fuzz.cli.progress import progress_printer
 from fuzz.paths import out_words
 from fuzz.store.mark_limits import STATUSES
@@ -22,7 +22,7 @@ from harness.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from fuzz.store.database import Unreadable
-    from fuzz.store.kept_findings import Contents
+    from fuzz.store.kept_findings import StoredFindings
     from harness.report.finding_data import Story
     from harness.report.terminal import Style
 
@@ -66,12 +66,12 @@ _FORMAT = option("--format", type=click.Choice(("text", "json", "junit", "sarif"
 @option("--assignee", type=str, metavar="NAME", help="only problems of this person")
 def list_command(args: Args) -> int:
     """Print a list; raise errors for the caller to show."""
-    from fuzz.store.kept_findings import contents, open_database
+    from fuzz.store.kept_findings import open_database, read_findings
     from fuzz.store.unreadable_text import unreadable_lines
     from fuzz.triage.findings_text import overview
 
     database = open_database(args.campaign, args.store)
-    style, kept = style_of(sys.stdout, os.environ), contents(database)
+    style, kept = style_of(sys.stdout, os.environ), read_findings(database)
     found = kept.stories
     for line in unreadable_lines(kept.unreadable):
         progress_printer("findings")(line)
@@ -81,7 +81,7 @@ def list_command(args: Args) -> int:
         if args.clusters or not found:
             print("\n".join(overview(found, style, "new findings" if args.new else "findings")))
         else:
-            print(as_called("\n".join(_list(args, replace(kept, stories=found), style))))
+            print(with_program_name("\n".join(_list(args, replace(kept, stories=found), style))))
     if any(story.kept.confirmed for story in found):
         return ExitStatus.DIVERGENCE
     return ExitStatus.USAGE if kept.unreadable else ExitStatus.OK  # an unreadable row may be a finding
@@ -95,25 +95,25 @@ def list_command(args: Args) -> int:
 @flag("--trace", help="print each recorded event, too")
 def show_command(args: Args) -> int:
     """Print one finding; raise errors for the caller to show."""
-    from fuzz.store.kept_findings import Explainer, find, open_database, refuse_kept
+    from fuzz.store.kept_findings import Explainer, find_finding, open_database, refuse_kept
     from fuzz.store.marks import Marks
-    from fuzz.triage.findings_text import mark_lines, show
+    from fuzz.triage.findings_text import finding_text, mark_lines
 
     explainer = Explainer()
     refuse_kept(args.id, explainer.kept)
     database = open_database(args.campaign, args.store)
-    story = find(database, args.id, explainer)
+    story = find_finding(database, args.id, explainer)
     if not _for_machines("findings show", args, (story,)):
         style, marks = style_of(sys.stdout, os.environ), Marks(database).all()
         errata = [row for row in explainer.kept if row.id in story.like]
-        lines = show(story, style, str(args.campaign), errata, trace=args.trace)
-        print(as_called("\n".join((*lines, *mark_lines(marks.get(story.id))))))
+        lines = finding_text(story, style, str(args.campaign), errata, trace=args.trace)
+        print(with_program_name("\n".join((*lines, *mark_lines(marks.get(story.id))))))
     return ExitStatus.OK
 
 
 def _for_machines(name: str, args: Args, found: Sequence[Story], unreadable: Sequence[Unreadable] = ()) -> bool:
     """Print findings in the requested machine-readable format; return False if the format is text."""
-    from fuzz.triage.findings_text import for_machines
+    from fuzz.triage.findings_text import machine_format
     from harness.report.exchange_formats import findings_json
 
     if args.json and args.format not in (None, "json"):
@@ -122,12 +122,12 @@ def _for_machines(name: str, args: Args, found: Sequence[Story], unreadable: Seq
         print_json(name, findings_json(found, [(row.where, row.why) for row in unreadable]))
         return True
     if args.format in ("junit", "sarif"):
-        print(for_machines(found, args.format, unreadable), end="")
+        print(machine_format(found, args.format, unreadable), end="")
         return True
     return False
 
 
-def _list(args: Args, kept: Contents, style: Style) -> Iterator[str]:
+def _list(args: Args, kept: StoredFindings, style: Style) -> Iterator[str]:
     from fuzz.store.marks import Mark
     from fuzz.triage.problems_text import errata_text, problems_text
     from harness.report.problem_data import errata_of, problems_of

@@ -143,7 +143,7 @@ def _ask(args: Args, plan: LemmaPlan) -> int:
             with args.coq.open("a" if number_ else "w") as out:
                 out.write(export(clusters))
     if args.json:
-        print_json("lemma", runs.joined(results))
+        print_json("lemma", runs.combine_reports(results))
     if failed:
         return ExitStatus.FAILED
     return ExitStatus.DIVERGENCE if unlisted else ExitStatus.OK

@@ -72,9 +72,9 @@ def _answer_interrupts() -> None:
 
 
 def _execute(run: Run, args: Args) -> int:
-    from fuzz.cli.options import settle_targets
+    from fuzz.cli.options import resolve_targets
 
-    settle_targets(args)
+    resolve_targets(args)
     return run(args)
 
 
@@ -161,9 +161,9 @@ def _fail_internally(error: Exception, *, verbose: bool) -> int:
 
 def _fail(message: str, status: int, tail: str = "") -> int:
     if "shadowfuzz " in message:
-        from fuzz.cli.output import as_called
+        from fuzz.cli.output import with_program_name
 
-        message = as_called(message)
+        message = with_program_name(message)
     lines = [f"shadowfuzz: {one_line(message)}", *(f"    {one_line(line)}" for line in tail.splitlines())]
     with contextlib.suppress(OSError):  # if stderr cannot be written, the error cannot be shown
         print("\n".join(lines), file=sys.stderr, flush=True)

@@ -188,7 +188,7 @@ def finding(signature: str) -> Decorator[Any]:
     )
 
 
-def settle_targets(args: Args) -> None:
+def resolve_targets(args: Args) -> None:
     """Resolve ``--tree`` and the default target in ``args.target``.
 
     InputError, SetupError: it cannot be used as a kernel build directory.

@@ -81,7 +81,7 @@ def program() -> str:
     return str(called.relative_to(here) if called.is_relative_to(here) else called)
 
 
-def as_called(text: str) -> str:
+def with_program_name(text: str) -> str:
     """Replace ``shadowfuzz`` in the commands of a text by the name for calling this program.
 
     Other rooms write ``shadowfuzz COMMAND``; so the commands also work if PATH does not have ``shadowfuzz``.

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import click
 
 from fuzz.cli.declare import QUIET
-from fuzz.cli.output import as_called
+from fuzz.cli.output import with_program_name
 
 _COUNT = re.compile(r"(\d+) of (\d+)\b")
 """The beginning of a line of progress: number done, total."""
@@ -22,7 +22,7 @@ _COUNT = re.compile(r"(\d+) of (\d+)\b")
 def say(line: str) -> None:
     """Print a line, unless ``--quiet`` was given."""
     if not is_quiet():
-        print(as_called(line), file=sys.stderr, flush=True)
+        print(with_program_name(line), file=sys.stderr, flush=True)
 
 
 def is_quiet() -> bool:

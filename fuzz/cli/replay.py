@@ -74,7 +74,7 @@ usage or input, 3 a target was lost
 def command(args: Args) -> int:
     """Plan, run, print; raise errors for the caller to show; return 3 for a lost target."""
     from fuzz.cli.replay_output import ReplayCount, ReplayText
-    from fuzz.triage.bisect_verdict import CANNOT_TELL, check_signature, judge
+    from fuzz.triage.bisect_verdict import UNDETERMINED, check_signature, commit_verdict
     from fuzz.triage.replay import make_plan, replay
     from harness.findings.regressions import load_regressions
     from harness.report import terminal
@@ -99,7 +99,7 @@ def command(args: Args) -> int:
         print("\n" + terminal.summary(results, args.level, output.style, known=args.verbose))
     if not args.bisect and wanted is None:
         return exit_status(results)
-    found = judge(results, wanted, load_regressions(KEPT))
+    found = commit_verdict(results, wanted, load_regressions(KEPT))
     if not args.json:
         print(found.text)
-    return found.status if args.bisect or found.status != CANNOT_TELL else ExitStatus.FAILED
+    return found.status if args.bisect or found.status != UNDETERMINED else ExitStatus.FAILED

@@ -8,7 +8,7 @@ import time
 
 from fuzz.cli.declare import Args, declare, flag, option
 from fuzz.cli.options import SEVERAL, file, json_flag, tree
-from fuzz.cli.output import as_called, print_json, print_table
+from fuzz.cli.output import print_json, print_table, with_program_name
 from fuzz.cli.progress import progress_printer
 from harness.exit_status import ExitStatus
 from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
@@ -58,7 +58,7 @@ exit status: 0 nothing is missing, 2 bad usage, 3 something is missing
 @json_flag
 def setup(args: Args) -> int:
     """Prepare the targets; raise errors for the caller to show."""
-    from fuzz.campaign.guidance import choose
+    from fuzz.campaign.guidance import choose_guide
     from fuzz.targets.emulators import fetch_emulators
     from harness.vm.build.prepare import prepare
 
@@ -67,7 +67,7 @@ def setup(args: Args) -> int:
     for config in [load_config(name) for name in names]:  # check all names before the first download
         start = time.monotonic()
         target = prepare(config, progress=_say)
-        choose(None, target, _say)  # reports if coverage of the hypervisor is unavailable
+        choose_guide(None, target, _say)  # reports if coverage of the hypervisor is unavailable
         took = time.monotonic() - start
         ready["targets"].append(
             {"name": config.name, "package": target.package, "package_version": target.package_version, "seconds": took}
@@ -98,9 +98,9 @@ def doctor(args: Args) -> int:
     if args.json:
         print_json("doctor", diagnosis_json(found))
     elif sys.stdout.isatty():
-        rows = [tuple(map(as_called, row)) for row in diagnosis_rows(found)]
+        rows = [tuple(map(with_program_name, row)) for row in diagnosis_rows(found)]
         print_table(DIAGNOSIS_HEADS, rows, red=lambda row: row[0] == "MISSING")
         print(diagnosis_text(found).splitlines()[-1])
     else:
-        print(as_called(diagnosis_text(found)))
+        print(with_program_name(diagnosis_text(found)))
     return ExitStatus.OK if found.ok else ExitStatus.FAILED

@@ -26,7 +26,7 @@ ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class ExerciseWork:
     """The work of one machine: scenarios by their names, and ``mutants`` mutants of them, by a seed."""
 
     target: str
@@ -36,7 +36,7 @@ class Work:
     seed: int
 
 
-def mutants(scenarios: Sequence[Scenario], count: int, seed: int) -> Iterator[Scenario]:
+def make_mutants(scenarios: Sequence[Scenario], count: int, seed: int) -> Iterator[Scenario]:
     """Yield ``count`` mutants of scenarios, the same ones for the same seed."""
     rng = random.Random(seed)
     for _ in range(count):
@@ -46,7 +46,7 @@ def mutants(scenarios: Sequence[Scenario], count: int, seed: int) -> Iterator[Sc
         yield scenario
 
 
-def measure(work: Work) -> dict[str, Any]:
+def measure_exercise(work: ExerciseWork) -> dict[str, Any]:
     """Run all scenarios, each in a fresh KVM VM, and return the counts as plain data.
 
     SetupError, InputError: the target's name or the set-up is wrong.  TargetError: machines were lost repeatedly; a
@@ -55,7 +55,7 @@ def measure(work: Work) -> dict[str, Any]:
     targets = open_targets(TargetOptions(work.target, work.level, cold=True))
     (side,) = targets.sides
     scenarios = [scenario for _, scenario in work.scenarios]
-    made = [*work.scenarios, *(("", mutant) for mutant in mutants(scenarios, work.mutants, work.seed))]
+    made = [*work.scenarios, *(("", mutant) for mutant in make_mutants(scenarios, work.mutants, work.seed))]
     exercise, exits, lost, in_a_row = Exercise(), 0, 0, 0
     rules: dict[str, list[tuple[int, str]]] = {}
     waiting = list(reversed(made))
@@ -91,12 +91,12 @@ def measure(work: Work) -> dict[str, Any]:
     }
 
 
-def measure_all(work: Sequence[Work], done: Callable[[str, dict[str, Any]], None]) -> None:
+def measure_all(work: Sequence[ExerciseWork], done: Callable[[str, dict[str, Any]], None]) -> None:
     """Run machines in parallel, each in a process of its own; ``done`` gets the counts of each."""
     if len(work) == 1:
-        done(work[0].target, measure(work[0]))
+        done(work[0].target, measure_exercise(work[0]))
         return
     # Spawned: a fork of a process with threads (QMP's loop) may hang.
     with multiprocessing.get_context("spawn").Pool(min(MACHINES, len(work))) as pool:
-        for one, counts in zip(work, pool.imap(measure, work), strict=True):
+        for one, counts in zip(work, pool.imap(measure_exercise, work), strict=True):
             done(one.target, counts)

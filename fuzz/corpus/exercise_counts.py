@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fuzz.corpus.exercise import Work, measure_all
+from fuzz.corpus.exercise import ExerciseWork, measure_all
 from fuzz.corpus.files import read_corpus
 from harness.jsonfile import reading
 from harness.report.contract_page import Exercised, contract_text
@@ -70,5 +70,5 @@ def measure_targets(plan: ExercisePlan, progress: Callable[[str], None]) -> dict
         found[target] = counts
         progress(f"{target}: {counts['exits']} exits, {time.monotonic() - started:.0f} s")
 
-    measure_all([Work(target, plan.level, scenarios, plan.mutants, plan.seed) for target in plan.targets], done)
+    measure_all([ExerciseWork(target, plan.level, scenarios, plan.mutants, plan.seed) for target in plan.targets], done)
     return {"format": FORMAT, "targets": found}

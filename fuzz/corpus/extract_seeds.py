@@ -46,7 +46,7 @@ PLACES: Mapping[str, str] = {
 """The target of an access: its word in names of seeds, and a phrase."""
 
 
-class _Cannot(Exception):
+class _NotReproducible(Exception):
     """No scenario reproduces an exit; the text is the reason."""
 
 
@@ -153,7 +153,7 @@ def _system_register(round_: Round, exit_: Switch) -> Draft:
     if access.row is None or access.row.name not in names:
         op0, op1, crn, crm, op2 = (exit_.esr >> shift & mask for shift, mask in _ENCODING)
         verb = "read" if access.is_read else "write"
-        raise _Cannot(f"{verb} of S{op0}_{op1}_C{crn}_C{crm}_{op2}, not in harness/arch/sysregs.py")
+        raise _NotReproducible(f"{verb} of S{op0}_{op1}_C{crn}_C{crm}_{op2}, not in harness/arch/sysregs.py")
     name = access.row.name
     target = f"x{access.rt}" if access.rt != 31 else "xzr"
     zero = "_zero" if access.rt == 31 else ""
@@ -176,7 +176,7 @@ def _fetch(round_: Round, exit_: Switch) -> Draft:
 def _address(round_: Round, exit_: Switch) -> tuple[int, str]:
     """Return an address of the scenario with the same kind of memory as that of the recorded abort, and its kind."""
     if DABT["S1PTW"].get(exit_.esr):
-        raise _Cannot("a fault on a stage-1 walk")
+        raise _NotReproducible("a fault on a stage-1 walk")
     address = exit_.address
     slot = round_.world.slot(address)
     if slot is None:
@@ -186,13 +186,13 @@ def _address(round_: Round, exit_: Switch) -> tuple[int, str]:
 
 def _access(round_: Round, exit_: Switch) -> Draft:
     if DABT["CM"].get(exit_.esr):
-        raise _Cannot("cache maintenance by address")
+        raise _NotReproducible("cache maintenance by address")
     if exit_.esr & ACQUIRE_RELEASE and DABT["ISV"].get(exit_.esr):
-        raise _Cannot("a load-acquire or store-release")
+        raise _NotReproducible("a load-acquire or store-release")
     address, where = _address(round_, exit_)
     mmio = is_mmio(exit_, round_.world)
     if mmio and where == "ram":
-        raise _Cannot("a store to a read-only slot")
+        raise _NotReproducible("a store to a read-only slot")
     if mmio:
         where = "device_of_kvm" if round_.action.outcome == IN_KERNEL else "device"
     write = bool(DABT["WNR"].get(exit_.esr))
@@ -208,7 +208,7 @@ def _access(round_: Round, exit_: Switch) -> Draft:
     mnemonic = _mnemonic(size, write=write, signed=signed)
     name = f"{'x' if wide else 'w'}{target}" if target != 31 else ("xzr" if wide else "wzr")
     if (mnemonic, name[0]) not in FORM:
-        raise _Cannot(f"{mnemonic} with target {name[0]}")
+        raise _NotReproducible(f"{mnemonic} with target {name[0]}")
     base = BASE if target != 1 else "x2"
     registers = [(base, address - address % size)]
     if write and target != 31:
@@ -268,7 +268,7 @@ def extract_seeds(records: Iterable[Recorded], program: str) -> ExtractedSeeds:
         key: tuple[object, ...]
         try:
             draft = _draft(turn.round, exit_)
-        except _Cannot as reason:
+        except _NotReproducible as reason:
             why = f"{turn.round.exit_class}: {reason}"
             result.unsupported[why] += 1
             key = (why,)
@@ -301,7 +301,7 @@ def extract_seeds(records: Iterable[Recorded], program: str) -> ExtractedSeeds:
 def _draft(round_: Round, exit_: Switch) -> Draft:
     row = BY_CLASS.get(round_.exit_class)
     if row is None:
-        raise _Cannot(ASYNCHRONOUS.get(round_.exit_class, "no step has this exit"))
+        raise _NotReproducible(ASYNCHRONOUS.get(round_.exit_class, "no step has this exit"))
     return row.make(round_, exit_)
 
 

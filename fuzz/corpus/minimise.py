@@ -104,13 +104,13 @@ def minimise_directory(
     corpus = read_corpus([directory])
     watched = open_watched(options, progress)
     found = survey_corpus(watched, corpus, repeat, progress)
-    kept = choose(corpus, found)
+    kept = select_scenarios(corpus, found)
     # The coverage of a scenario at which the machine was lost is unknown, so it is selected.
     _copy([one.name for one in kept] + sorted(found.lost), out)
     return MinimisedCorpus(watched.facts, corpus, found, kept, out)
 
 
-def choose(corpus: Corpus, found: Survey) -> tuple[Covered, ...]:
+def select_scenarios(corpus: Corpus, found: Survey) -> tuple[Covered, ...]:
     """Return the selected scenarios of a measured corpus, the simplest first; noise does not count as coverage."""
     scenarios = {str(path): scenario for path, scenario in corpus.scenarios}
     return minimise_corpus(

@@ -38,7 +38,7 @@ def _store(kind: str, source: str, base: str, offset: int, value: int) -> list[S
     return [_put(VALUE, value), Step(kind, (source, base, offset))]
 
 
-def interface(rng: Random, vcpu: int) -> list[Step]:
+def enable_interface(rng: Random, vcpu: int) -> list[Step]:
     """Enable the CPU interface of a vCPU, and set its base registers to the addresses of the GIC."""
     return [
         _put(DISTRIBUTOR, GICD.base),
@@ -52,7 +52,7 @@ def interface(rng: Random, vcpu: int) -> list[Step]:
     ]
 
 
-def shared(rng: Random) -> list[Step]:
+def configure_spi(rng: Random) -> list[Step]:
     """Configure and enable an SPI: group 1, trigger mode, priority, routing."""
     intid = SPIS.pick(rng)
     word, bit = intid // 32 * 4, 1 << intid % 32
@@ -68,7 +68,7 @@ def shared(rng: Random) -> list[Step]:
     ]
 
 
-def private(rng: Random) -> list[Step]:
+def configure_private(rng: Random) -> list[Step]:
     """Configure and enable an SGI or a PPI of the vCPU."""
     intid = PRIVATES.pick(rng)
     offset = {name: bank.offset for name, bank in BANK_BY_NAME.items()}
@@ -80,7 +80,7 @@ def private(rng: Random) -> list[Step]:
     ]
 
 
-def line(rng: Random) -> list[Step]:
+def drive_line(rng: Random) -> list[Step]:
     """Raise or lower an interrupt line; rarely one that does not exist."""
     level = int(rng.random() < 0.65)
     if rng.random() < 0.05:
@@ -107,14 +107,14 @@ def acknowledge(rng: Random) -> list[Step]:
     return [*begin, *steps, Step("hvc", (0,))]
 
 
-def signal(rng: Random) -> list[Step]:
+def send_sgi(rng: Random) -> list[Step]:
     """Send an SGI to one of the vCPUs, or to all except the sender."""
     targets = 1 << 40 if rng.random() < 0.2 else 1 + int(rng.random() * 3)
     intid = PRIVATES.pick(rng) % SGIS
     return [_put(VALUE, targets | intid << 24), Step("msr", ("icc_sgi1r_el1", VALUE))]
 
 
-def look(rng: Random) -> list[Step]:
+def access_registers(rng: Random) -> list[Step]:
     """Read registers of the GIC, or write a bit of an interrupt."""
     names = tuple(BANK_BY_NAME)
     bank = BANK_BY_NAME[names[int(rng.random() * len(names))]]
@@ -128,28 +128,34 @@ def look(rng: Random) -> list[Step]:
     return _store(f"str{kind}", register, base, offset, 1 << intid * bank.bits % width)
 
 
-def control(rng: Random) -> list[Step]:
+def write_cpu_interface(rng: Random) -> list[Step]:
     """Write a register of the CPU interface."""
     name, value = (("icc_pmr_el1", MASKS.pick(rng)), ("icc_igrpen1_el1", rng.getrandbits(1)))[rng.getrandbits(1)]
     return [Step("movz", (VALUE, value)), Step("msr", (name, VALUE)), Step("hvc", (0,))]
 
 
 ACTS: Weights[Act] = Weights(
-    (line, 30.0), (unmask, 22.0), (acknowledge, 22.0), (signal, 10.0), (look, 10.0), (control, 4.0), (shared, 4.0)
+    (drive_line, 30.0),
+    (unmask, 22.0),
+    (acknowledge, 22.0),
+    (send_sgi, 10.0),
+    (access_registers, 10.0),
+    (write_cpu_interface, 4.0),
+    (configure_spi, 4.0),
 )
 
 
-def interrupts(rng: Random, before: Sequence[Step]) -> list[Step]:
+def gic_interrupts(rng: Random, before: Sequence[Step]) -> list[Step]:
     """Switch to a vCPU of the VM with a GIC, configure the GIC if necessary, and generate some interrupts."""
     names = [str(step.args[0]) for step in before if step.kind == "vcpu"]
     name = VCPUS[int(rng.random() < 0.3)]
     steps = [] if names and names[-1] == name else [Step("vcpu", (name,))]
     recent = any(step.kind == "gic_line" for step in before[-LAST:])
     if name not in names or not recent:
-        steps += interface(rng, VCPUS.index(name))
-        steps += shared(rng) if rng.random() < 0.8 else private(rng)
+        steps += enable_interface(rng, VCPUS.index(name))
+        steps += configure_spi(rng) if rng.random() < 0.8 else configure_private(rng)
     elif rng.random() < 0.15:
-        steps += private(rng)
+        steps += configure_private(rng)
     for _ in range(2 + rng.getrandbits(2)):
         steps += ACTS.pick(rng)(rng)
     return steps if rng.random() < 0.6 else [*steps, Step("vcpu", (CONTEXTS[0].name,)), Step("hvc", (0,))]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from fuzz.generate import memory_slots, stage1_tables
-from fuzz.generate.gic import interrupts
+from fuzz.generate.gic import gic_interrupts
 from fuzz.generate.steps import IMMEDIATES, WITHOUT_GIC, access, any_step, base_register, choose, operands
-from fuzz.generate.unswitched import left_behind
+from fuzz.generate.unswitched import unswitched_register
 from fuzz.generate.values import (
     DATA_REGIONS,
     Weights,
@@ -306,17 +306,17 @@ def other_vcpu(rng: Random, before: Sequence[Step]) -> list[Step]:
     return [Step("vcpu", (name,)), *there, *call, *on]
 
 
-def translated(rng: Random, before: Sequence[Step]) -> list[Step]:
+def stage1_translation(rng: Random, before: Sequence[Step]) -> list[Step]:
     """Enable or disable stage 1, or write a table entry and access memory through it."""
     is_on = any(step.kind == "write" for step in before[-LOOK_BACK:])
     choice = rng.random()
     if choice < 0.1:
-        return stage1_tables.turn_off()
-    steps = [] if is_on and rng.random() < 0.8 else stage1_tables.turn_on(rng)
+        return stage1_tables.disable_stage1()
+    steps = [] if is_on and rng.random() < 0.8 else stage1_tables.enable_stage1(rng)
     for _ in range(REPEATS.pick(rng)):
-        entries, virtual = stage1_tables.shape(rng, [*before, *steps])
+        entries, virtual = stage1_tables.write_entry(rng, [*before, *steps])
         form = ACCESS_FORMS[int(rng.random() * len(ACCESS_FORMS))]
-        where = virtual + stage1_tables.inside(rng, form.size)
+        where = virtual + stage1_tables.offset_inside(rng, form.size)
         if rng.random() < 0.2:
             base = base_register(rng)
             steps += [*entries, Step("set", (base, where & -4)), Step("br", (base,))]
@@ -327,9 +327,9 @@ def translated(rng: Random, before: Sequence[Step]) -> list[Step]:
     return steps
 
 
-def reshaped(rng: Random, before: Sequence[Step]) -> list[Step]:
+def changed_slots(rng: Random, before: Sequence[Step]) -> list[Step]:
     """Change memory slots, then load and store in them; usually restore them afterwards."""
-    changes, base = memory_slots.change(rng)
+    changes, base = memory_slots.change_slots(rng)
     steps = [operands(rng, TRAPS.pick(rng)), *changes]
     for _ in range(REPEATS.pick(rng)):
         form = ACCESS_FORMS[int(rng.random() * len(ACCESS_FORMS))]
@@ -340,7 +340,7 @@ def reshaped(rng: Random, before: Sequence[Step]) -> list[Step]:
     return [*steps, *back] if rng.random() < 0.7 else steps
 
 
-def debugged(rng: Random, before: Sequence[Step]) -> list[Step]:
+def guest_debug(rng: Random, before: Sequence[Step]) -> list[Step]:
     """Debug the guest from userspace for some steps: single steps, BRK instructions, breakpoints or watchpoints."""
     choice = rng.random()
     if choice < 0.4:
@@ -366,7 +366,7 @@ def debugged(rng: Random, before: Sequence[Step]) -> list[Step]:
     return [*steps, *([Step("debug", ("off",))] if rng.random() < 0.7 else [])]
 
 
-def single(rng: Random, _: Sequence[Step]) -> list[Step]:
+def single_step(rng: Random, _: Sequence[Step]) -> list[Step]:
     """Generate one step of any kind."""
     return [any_step(rng)]
 
@@ -393,10 +393,10 @@ IDIOMS: Weights[Idiom] = Weights(
     (interrupt, 3.0),
     (forged_exit, 4.0),
     (other_vcpu, 3.0),
-    (translated, 4.0),
-    (reshaped, 0.6),  # the next scenario needs a new VM, whose creation takes as long as 30 exits
-    (interrupts, 0.7),
-    (debugged, 1.0),
-    (left_behind, 0.5),
-    (single, 22.0),
+    (stage1_translation, 4.0),
+    (changed_slots, 0.6),  # the next scenario needs a new VM, whose creation takes as long as 30 exits
+    (gic_interrupts, 0.7),
+    (guest_debug, 1.0),
+    (unswitched_register, 0.5),
+    (single_step, 22.0),
 )

@@ -17,7 +17,7 @@ _KINDS: Weights[str] = Weights(("rw", 40.0), ("log", 30.0), ("ro", 20.0), ("ro_l
 (WHOLE,) = DEFAULT
 
 
-def slot(rng: Random, number: int) -> Slot:
+def random_slot(rng: Random, number: int) -> Slot:
     """Return a slot of any kind, at its default address or another one."""
     size = SIZES.pick(rng)
     home = DATA.base + int(rng.random() * ((DATA.size - size) // PAGE + 1)) * PAGE
@@ -25,7 +25,7 @@ def slot(rng: Random, number: int) -> Slot:
     return Slot(number, _KINDS.pick(rng), base, size, home)
 
 
-def shape(rng: Random) -> tuple[Slot, ...]:
+def unusual_slots(rng: Random) -> tuple[Slot, ...]:
     """Return non-default slots of a VM: one of another kind, two halves, a hole, or one page mapped twice."""
     kind, half = _KINDS.pick(rng), DATA.size // 2
     choice = rng.random()
@@ -41,13 +41,13 @@ def shape(rng: Random) -> tuple[Slot, ...]:
     return WHOLE, Slot(2, kind, 0x8000_0000, DATA.size, DATA.base)
 
 
-def boot(rng: Random) -> tuple[tuple[int, int], ...]:
+def initial_words(rng: Random) -> tuple[tuple[int, int], ...]:
     """Return some initial words of memory: the first of a page, or in the translation tables."""
     start = TABLE if rng.random() < 0.5 else DATA.base + int(rng.random() * (DATA.size // PAGE)) * PAGE
     return tuple((start + 8 * i, bits(rng)) for i in range(1 + rng.getrandbits(3)))
 
 
-def change(rng: Random) -> tuple[list[Step], int]:
+def change_slots(rng: Random) -> tuple[list[Step], int]:
     """Return steps that change slots, and an address that is mapped then, was mapped before, or is mapped twice."""
     whole, away = slot_step(WHOLE), WHOLE._replace(base=ELSEWHERE.pick(rng) or IPA_LIMIT - DATA.size)
     choice = rng.random()
@@ -62,5 +62,5 @@ def change(rng: Random) -> tuple[list[Step], int]:
         return [slot_step(away), whole], DATA.base
     if choice < 0.85:
         return [Step("drop_slot", (1,))], DATA.base
-    new = slot(rng, 1 + int(rng.random() * 4))
+    new = random_slot(rng, 1 + int(rng.random() * 4))
     return [*([Step("drop_slot", (new.number,))] if rng.random() < 0.5 else []), slot_step(new)], new.base

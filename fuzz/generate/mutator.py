@@ -12,7 +12,7 @@ from random import Random
 
 from fuzz.generate import memory_slots
 from fuzz.generate.idioms import IDIOMS
-from fuzz.generate.stage1_tables import tame
+from fuzz.generate.stage1_tables import repair_stage1
 from fuzz.generate.steps import EVERYWHERE, operands
 from fuzz.generate.values import BOUNDARIES, Weights, bits, register_value
 from harness.arch.a64 import FORM
@@ -80,7 +80,7 @@ def replace(rng: Random, steps: Steps, _: Registers) -> None:
     steps[at : at + 1] = IDIOMS.pick(rng)(rng, steps)
 
 
-def refresh(rng: Random, steps: Steps, _: Registers) -> None:
+def new_operands(rng: Random, steps: Steps, _: Registers) -> None:
     """Give a step new operands of the same kind."""
     at = _at(rng, steps)
     steps[at] = operands(rng, steps[at].kind)
@@ -150,7 +150,7 @@ MOVES: Weights[Move] = Weights(
     (duplicate, 6.0),
     (swap, 6.0),
     (replace, 12.0),
-    (refresh, 10.0),
+    (new_operands, 10.0),
     (change_operand, 20.0),
     (change_register, 8.0),
     (drop_register, 2.0),
@@ -166,9 +166,9 @@ def _memory(rng: Random, like: Scenario | None) -> tuple[tuple[Slot, ...], tuple
     """Return the initial slots and words of a scenario: those of ``like`` or, sometimes, new ones."""
     slots, boot = (like.slots, like.boot) if like is not None else ((), ())
     if rng.random() < RESHAPED:
-        slots = memory_slots.shape(rng) if rng.random() < 0.8 else ()
+        slots = memory_slots.unusual_slots(rng) if rng.random() < 0.8 else ()
     if rng.random() < RESHAPED:
-        boot = memory_slots.boot(rng) if rng.random() < 0.8 else ()
+        boot = memory_slots.initial_words(rng) if rng.random() < 0.8 else ()
     return slots, boot
 
 
@@ -188,7 +188,7 @@ def _build(
         start = 1 + int(rng.random() * MAX_LENGTH)
         del steps[start : start + len(steps) - MAX_LENGTH]
         del steps[MAX_LENGTH:]
-    tame(rng, steps)
+    repair_stage1(rng, steps)
     return Scenario(ABOUT, tuple(registers.items()), tuple(steps), *_memory(rng, like))
 
 

@@ -45,7 +45,7 @@ def _leaf(rng: Random, kind: int) -> int:
     return kind | flags | attributes | rng.getrandbits(2) << 8
 
 
-def turn_on(rng: Random) -> list[Step]:
+def enable_stage1(rng: Random) -> list[Step]:
     """Map the first 2 GiB at their own addresses and enable stage 1."""
     large = rng.random() < 0.25
     size, tcr = (LARGE_BLOCK, TCR_36_BITS) if large else (GIB, TCR_39_BITS)
@@ -67,7 +67,7 @@ def _is_sane(name: str, value: int) -> bool:
     return (value & _LOW if name == "tcr_el1" else value) in _SANE[name]
 
 
-def tame(rng: Random, steps: list[Step]) -> None:
+def repair_stage1(rng: Random, steps: list[Step]) -> None:
     """Usually disable stage 1 in steps without valid tables: the guest could execute no further instructions.
 
     Mutations that remove a part of :func:`enable_stage1` leave such steps; the guest then takes exceptions without end,
@@ -93,7 +93,7 @@ def tame(rng: Random, steps: list[Step]) -> None:
             is_on = bool(value & 1)
 
 
-def turn_off() -> list[Step]:
+def disable_stage1() -> list[Step]:
     """Disable stage 1."""
     return [Step("set", ("sctlr_el1", SCTLR_RESET))]
 
@@ -106,7 +106,7 @@ def is_large(steps: Sequence[Step]) -> bool:
     return False
 
 
-def shape(rng: Random, steps: Sequence[Step]) -> tuple[list[Step], int]:
+def write_entry(rng: Random, steps: Sequence[Step]) -> tuple[list[Step], int]:
     """Return steps that write a table entry, or a path of entries, and a virtual address that it translates.
 
     ``steps`` are the previous steps, which determine the granule.
@@ -150,7 +150,7 @@ def _small(rng: Random) -> tuple[list[Step], int]:
     return [*steps, _write(_THIRD + 8 * third, target | _leaf(rng, 3))], virtual + third * PAGE
 
 
-def inside(rng: Random, size: int) -> int:
+def offset_inside(rng: Random, size: int) -> int:
     """Return an offset for an access of ``size`` bytes in the region that an entry maps.
 
     It is usually in the first page, else in the data pages of a GiB of RAM; sometimes unaligned, or across two pages.

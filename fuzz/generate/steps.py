@@ -81,7 +81,7 @@ def operands(rng: Random, kind: str) -> Step:
         case "br":
             return Step(kind, (base_register(rng),))
         case "slot":
-            return slot_step(memory_slots.slot(rng, 1 + int(rng.random() * 4)))
+            return slot_step(memory_slots.random_slot(rng, 1 + int(rng.random() * 4)))
         case "set":
             name = choose(rng, SET_NAMES)
             return Step(kind, (name, register_value(rng, name)))

@@ -18,7 +18,7 @@ OTHERS: tuple[str, ...] = tuple(c.name for c in CONTEXTS if c.machine in (NISV_M
 CALL = Step("hvc", (0,))
 
 
-def left_behind(rng: Random, _: Sequence[Step]) -> list[Step]:
+def unswitched_register(rng: Random, _: Sequence[Step]) -> list[Step]:
     """Return steps that read a register, write it in another VM, and read it again."""
     name, other = NAMES[int(rng.random() * len(NAMES))], OTHERS[int(rng.random() * len(OTHERS))]
     source, target = f"x{10 + rng.getrandbits(3)}", f"x{20 + rng.getrandbits(3)}"

@@ -106,7 +106,7 @@ class Access:
                 raise InputError(self._url, None, wrong)
         return found
 
-    def sound_rows(self, table: str, sql: str, **values: object) -> tuple[list[Mapping[str, Any]], list[Unreadable]]:
+    def readable_rows(self, table: str, sql: str, **values: object) -> tuple[list[Mapping[str, Any]], list[Unreadable]]:
         """Return the rows of a query whose values are of their columns' types, and the other rows with their errors."""
         sound: list[Mapping[str, Any]] = []
         others: list[Unreadable] = []

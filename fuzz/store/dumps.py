@@ -27,7 +27,7 @@ class Dumps:
     kept: int = KEPT
     max_bytes: int = MAX_BYTES
 
-    def place(self) -> Path:
+    def new_path(self) -> Path:
         """Return a path for a new dump whose cluster is not known yet.  OSError: the directory cannot be made."""
         self.root.mkdir(exist_ok=True)
         for left in self.root.glob(f"{NEW}*{SUFFIX}"):  # left by a worker that was killed while it wrote a dump

@@ -103,7 +103,7 @@ class Store:
                 self._exemplify(access, finding.id, Example(leader, text, weight))
             if not new:
                 sql = "SELECT simplicity FROM findings WHERE shelf = :shelf AND id = :id"
-                here, _ = access.sound_rows("findings", sql, **key)
+                here, _ = access.readable_rows("findings", sql, **key)
                 if here and weight >= here[0]["simplicity"]:
                     return False
                 access.run(
@@ -130,13 +130,13 @@ class Store:
 
         Findings without a scenario and rows that cannot be read are left out.
         """
-        return self.sound_examples()[0]
+        return self.readable_examples()[0]
 
-    def sound_examples(self) -> tuple[dict[str, tuple[Example, ...]], tuple[Unreadable, ...]]:
+    def readable_examples(self) -> tuple[dict[str, tuple[Example, ...]], tuple[Unreadable, ...]]:
         """Return :meth:`examples`, and the rows that cannot be read."""
         with self._database.access() as access:
             sql = "SELECT id, leader, example, simplicity FROM examples WHERE shelf = :shelf ORDER BY id, leader"
-            rows, others = access.sound_rows("examples", sql, shelf=self.shelf)
+            rows, others = access.readable_rows("examples", sql, shelf=self.shelf)
         found: dict[str, tuple[Example, ...]] = {}
         for row in rows:
             example = Example(row["leader"], row["example"], row["simplicity"])
@@ -203,14 +203,14 @@ class Store:
         """
         with self._database.access() as access:
             sql = "SELECT id, simplicity FROM findings WHERE shelf = :shelf ORDER BY id"
-            rows, _ = access.sound_rows("findings", sql, shelf=self.shelf)
+            rows, _ = access.readable_rows("findings", sql, shelf=self.shelf)
             return {row["id"]: row["simplicity"] for row in rows}
 
     def ids(self) -> tuple[str, ...]:
         """Return the ids of the stored clusters, sorted; a row without a readable id is left out."""
         with self._database.access() as access:
             sql = "SELECT id FROM findings WHERE shelf = :shelf ORDER BY id"
-            return tuple(row["id"] for row in access.sound_rows("findings", sql, shelf=self.shelf)[0])
+            return tuple(row["id"] for row in access.readable_rows("findings", sql, shelf=self.shelf)[0])
 
     def load(self, id_: str) -> Finding:
         """Read a finding.  InputError: it is not stored, or its document was changed to that of another one."""
@@ -235,9 +235,9 @@ class Store:
         """Return every finding with its texts, sorted by id, and the rows that cannot be read."""
         with self._database.access() as access:
             sql = "SELECT * FROM findings WHERE shelf = :shelf ORDER BY id"
-            rows, others = access.sound_rows("findings", sql, shelf=self.shelf)
+            rows, others = access.readable_rows("findings", sql, shelf=self.shelf)
             sql = "SELECT id, name, text FROM texts WHERE shelf = :shelf ORDER BY id, name"
-            texts, more = access.sound_rows("texts", sql, shelf=self.shelf)
+            texts, more = access.readable_rows("texts", sql, shelf=self.shelf)
         of: dict[str, dict[str, str]] = {}
         for text in texts:
             of.setdefault(text["id"], {})[text["name"]] = text["text"]
@@ -254,7 +254,7 @@ class Store:
         """Return the texts of a finding, by name; a text that cannot be read is left out."""
         with self._database.access() as access:
             sql = "SELECT name, text FROM texts WHERE shelf = :shelf AND id = :id ORDER BY name"
-            rows, _ = access.sound_rows("texts", sql, shelf=self.shelf, id=id_)
+            rows, _ = access.readable_rows("texts", sql, shelf=self.shelf, id=id_)
             return {row["name"]: row["text"] for row in rows}
 
     def export(self, root: Path, only: Collection[str] | None = None) -> None:

@@ -60,7 +60,7 @@ def refuse_kept(name: str, rows: Iterable[Regression]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class StoredFindings:
     """The findings of a database: ``stories``, confirmed ones first, and ``marks`` by the finding's id.
 
     ``examples`` are the scenarios of each confirmed finding, one for each leading cluster.  ``unreadable`` are the rows
@@ -121,7 +121,7 @@ def read_stories(
     return tuple(found), tuple(others)
 
 
-def contents(database: Database) -> Contents:
+def read_findings(database: Database) -> StoredFindings:
     """Return all readable findings.  InputError: the database or every finding in it cannot be read."""
     confirmed, explainer = Store(database, FINDINGS), Explainer()
     stories, unreadable = read_stories(confirmed, Store(database, FLAKY), explainer=explainer)
@@ -129,9 +129,9 @@ def contents(database: Database) -> Contents:
         first, *others = unreadable
         more = f"; {len(others)} more cannot be read, and no finding can" if others else ""
         raise InputError(database.url, None, f"{first}{more}")
-    examples, no_examples = confirmed.sound_examples()
-    marks, no_marks = Marks(database).sound()
-    return Contents(stories, examples, marks, (*unreadable, *no_examples, *no_marks), explainer.kept)
+    examples, no_examples = confirmed.readable_examples()
+    marks, no_marks = Marks(database).readable()
+    return StoredFindings(stories, examples, marks, (*unreadable, *no_examples, *no_marks), explainer.kept)
 
 
 def stories(database: Database) -> tuple[Story, ...]:
@@ -139,7 +139,7 @@ def stories(database: Database) -> tuple[Story, ...]:
     return read_stories(Store(database, FINDINGS), Store(database, FLAKY))[0]
 
 
-def find(database: Database, id_: str, explainer: Explainer | None = None) -> Story:
+def find_finding(database: Database, id_: str, explainer: Explainer | None = None) -> Story:
     """Return the finding whose id equals, begins or ends with ``id_``.  InputError: no finding or several match."""
     places = [(shelf, each) for shelf in (FINDINGS, FLAKY) for each in Store(database, shelf).ids()]
     exact = [place for place in places if place[1] == id_]

@@ -26,13 +26,13 @@ class Marks:
 
     def all(self) -> dict[str, Mark]:
         """Return the marks by the finding's id; rows that cannot be read are left out."""
-        return self.sound()[0]
+        return self.readable()[0]
 
-    def sound(self) -> tuple[dict[str, Mark], tuple[Unreadable, ...]]:
+    def readable(self) -> tuple[dict[str, Mark], tuple[Unreadable, ...]]:
         """Return the marks by the finding's id, and the rows that cannot be read."""
         with self._database.access() as access:
             sql = "SELECT id, status, assignee, note, changed FROM marks ORDER BY id"
-            rows, others = access.sound_rows("marks", sql)
+            rows, others = access.readable_rows("marks", sql)
         marks = {row["id"]: Mark(row["status"], row["assignee"], row["note"], row["changed"]) for row in rows}
         return marks, tuple(others)
 

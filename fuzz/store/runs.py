@@ -50,13 +50,13 @@ class History:
 
     def runs(self) -> tuple[Run, ...]:
         """Return all runs, the oldest first; rows that cannot be read are left out."""
-        return self.sound()[0]
+        return self.readable()[0]
 
-    def sound(self) -> tuple[tuple[Run, ...], tuple[Unreadable, ...]]:
+    def readable(self) -> tuple[tuple[Run, ...], tuple[Unreadable, ...]]:
         """Return all runs, the oldest first, and the rows that cannot be read."""
         with self._database.access() as access:
-            rows, others = access.sound_rows("runs", "SELECT * FROM runs ORDER BY started, id")
-            points, more = access.sound_rows("samples", "SELECT * FROM samples ORDER BY run, second")
+            rows, others = access.readable_rows("runs", "SELECT * FROM runs ORDER BY started, id")
+            points, more = access.readable_rows("samples", "SELECT * FROM samples ORDER BY run, second")
         others += more
         samples: dict[str, list[Sample]] = {}
         for row in points:

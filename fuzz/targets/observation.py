@@ -40,7 +40,7 @@ class Observation:
         return self.traces[0]
 
 
-Key = tuple[Subject, Subject | None, Signature]
+ClusterKey = tuple[Subject, Subject | None, Signature]
 """The key of a cluster: the tested subject, the second one or None, and the signature."""
 
 
@@ -49,7 +49,7 @@ def signatures(checked: CheckResult) -> tuple[Signature, ...]:
     return tuple(dict.fromkeys(signature(divergence) for divergence in checked.unexplained))
 
 
-def shown_by(observation: Observation) -> tuple[Signature, ...]:
+def signatures_shown(observation: Observation) -> tuple[Signature, ...]:
     """Return all signatures of a run: of unexplained divergences, then of alarms."""
     alarms = (alarm.signature for alarm in observation.alarms)
     return tuple(dict.fromkeys((*signatures(observation.checked), *alarms)))
@@ -60,18 +60,18 @@ def is_alarm(signature: Signature) -> bool:
     return len(signature) == 2 and signature[0] in ALARM_KINDS
 
 
-def clusters_of(found: Sequence[Observation]) -> dict[Key, list[Divergence]]:
+def clusters_of(found: Sequence[Observation]) -> dict[ClusterKey, list[Divergence]]:
     """Return the unexplained divergences by cluster."""
-    clusters: dict[Key, list[Divergence]] = {}
+    clusters: dict[ClusterKey, list[Divergence]] = {}
     for each in found:
         for divergence in each.checked.unexplained:
             clusters.setdefault((each.subject, each.other, signature(divergence)), []).append(divergence)
     return clusters
 
 
-def leaders_of(clusters: Mapping[Key, list[Divergence]]) -> dict[Key, Key]:
+def leaders_of(clusters: Mapping[ClusterKey, list[Divergence]]) -> dict[ClusterKey, ClusterKey]:
     """Map each cluster that no erratum explains to the first of them in the trace of the same targets."""
-    leaders: dict[tuple[Subject, Subject | None], tuple[int, Key]] = {}
+    leaders: dict[tuple[Subject, Subject | None], tuple[int, ClusterKey]] = {}
     open_ = [key for key in clusters if not (cause := cause_of(key[2])) or is_new(cause)]
     for key in open_:
         first = min(divergence.event for divergence in clusters[key]), key

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from fuzz.paths import KNOWN_DIR
 from fuzz.targets.hyp_copy_option import check_option
-from fuzz.targets.observation import Observation, is_alarm, shown_by
+from fuzz.targets.observation import Observation, is_alarm, signatures_shown
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.prepared_side import PreparedSide, prepare_side
 from fuzz.targets.runner import MAX_LOSSES, ScenarioRunner
@@ -32,7 +32,7 @@ from harness.vm.plugins.edges import EdgeMap
 from harness.vm.plugins.plugin import Plugin
 from harness.vm.tools import Progress, quiet
 
-WELL = frozenset({"ok"})
+OK_STATUSES = frozenset({"ok"})
 """The statuses of traces without an error."""
 
 
@@ -193,7 +193,7 @@ class TargetSet(Generic[S_co]):
         return self._compare(scenario, *self.run_on_all(scenario, fresh_vm=fresh_vm))
 
     def reproduces(
-        self, scenario: Scenario, wanted: Signature, *, fresh_vm: bool = True, ends: frozenset[str] = WELL
+        self, scenario: Scenario, wanted: Signature, *, fresh_vm: bool = True, ends: frozenset[str] = OK_STATUSES
     ) -> bool:
         """Return whether a scenario shows a signature and its trace has a status of ``ends``.
 
@@ -210,7 +210,7 @@ class TargetSet(Generic[S_co]):
                 raise
             return False
         self._losses = 0
-        return found.checked.status in ends and any(is_member(each, wanted) for each in shown_by(found))
+        return found.checked.status in ends and any(is_member(each, wanted) for each in signatures_shown(found))
 
 
 class PreparedTargets(TargetSet[PreparedSide]):

@@ -21,7 +21,7 @@ Probe = Callable[[Sequence[str]], Mapping[str, Outcome | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class OutcomeChange:
     """Two kernels with different outcomes, between which no kernel can run."""
 
     before: str
@@ -44,10 +44,10 @@ class Search:
     """A finished search: the kernels that were run, with their outcomes, in version order; and the changes."""
 
     probed: Mapping[str, Outcome | None]
-    changes: tuple[Change, ...]
+    changes: tuple[OutcomeChange, ...]
 
 
-def anchors(versions: Sequence[str]) -> tuple[str, ...]:
+def ends_of_series(versions: Sequence[str]) -> tuple[str, ...]:
     """Return the first and the last kernel of each series: series get fixes at different times."""
     found: dict[str, None] = {}
     for _, group in groupby(versions, key=linux_version):
@@ -59,8 +59,8 @@ def anchors(versions: Sequence[str]) -> tuple[str, ...]:
 def search(versions: Sequence[str], first: Sequence[str], probe: Probe) -> Search:
     """Find the changes by bisection between kernels with different outcomes; ``versions`` are in order.
 
-    The kernels ``first`` are run first (the ends, or :func:`anchors`).  A change and its reversal between two kernels
-    with the same outcome are not found.  A kernel that cannot run is left out; the nearest one replaces one of
+    The kernels ``first`` are run first (the ends, or :func:`ends_of_series`).  A change and its reversal between two
+    kernels with the same outcome are not found.  A kernel that cannot run is left out; the nearest one replaces one of
     ``first``.  If none of the first kernels can run, the search ends.
     """
     known: dict[str, Outcome | None] = {}
@@ -78,7 +78,7 @@ def search(versions: Sequence[str], first: Sequence[str], probe: Probe) -> Searc
         ends |= dict.fromkeys(instead)
         wanted = tuple(dict.fromkeys([*middles, *instead]))
     ran = [version for version in versions if known.get(version) is not None]
-    changes = [Change(a, b, (known[a] or (), known[b] or ())) for a, b in pairwise(ran) if known[a] != known[b]]
+    changes = [OutcomeChange(a, b, (known[a] or (), known[b] or ())) for a, b in pairwise(ran) if known[a] != known[b]]
     return Search({version: known[version] for version in versions if version in known}, tuple(changes))
 
 
@@ -112,7 +112,7 @@ def target_name(config: str, version: str) -> str:
     return f"{base}@{version}{mark}{emulator}"
 
 
-def changelog_lines(change: Change, cache: Cache, kernels: Kernels) -> Iterator[str]:
+def changelog_lines(change: OutcomeChange, cache: Cache, kernels: Kernels) -> Iterator[str]:
     """Yield the lines of the later kernel's changelog on a change."""
     fetched = find_fetched(cache, kernels.find(change.after))
     if fetched is None or not (fetched.image.path / CHANGELOG).is_file():

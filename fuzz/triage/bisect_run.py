@@ -11,18 +11,18 @@ from pathlib import Path
 
 from fuzz.store.database import Database
 from fuzz.store.findings import FINDINGS, FLAKY, Store
-from fuzz.store.kept_findings import find
+from fuzz.store.kept_findings import find_finding
 from fuzz.triage.bisect import (
     Outcome,
     Search,
-    anchors,
     changelog_lines,
     confidence,
+    ends_of_series,
     search,
     split_target,
     target_name,
 )
-from fuzz.triage.matrix import CLEAN, DIVERGES, Case, Cell, Work, load_cases, make_case, run_all
+from fuzz.triage.matrix import CLEAN, DIVERGES, Case, Cell, MatrixWork, load_cases, make_case, run_all
 from harness.errors import InputError, SetupError
 from harness.findings.release_history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, Asked, history_text
 from harness.relations import hyp_copy
@@ -85,7 +85,7 @@ def _range(plan: BisectPlan, kernels: Kernels) -> _Range:
     if not plan.good or not plan.bad:
         config = plan.config or DEFAULT_TARGET
         load_config(config)
-        return _Range(config, versions, anchors(versions))
+        return _Range(config, versions, ends_of_series(versions))
     if plan.config:
         raise InputError("--target", None, "--good and --bad name the configuration")
     names = [split_target(end) for end in (plan.good, plan.bad)]
@@ -183,7 +183,7 @@ class _Prober:
 
     def _run(self, versions: Sequence[str], runs: int) -> None:
         names = [target_name(self.config, version) for version in versions]
-        run_all([Work(name, (self.case,), runs, self.plan.deterministic) for name in names], self._keep)
+        run_all([MatrixWork(name, (self.case,), runs, self.plan.deterministic) for name in names], self._keep)
 
     def _keep(self, found: Sequence[Cell]) -> None:
         for cell in found:
@@ -212,7 +212,7 @@ def bisect(case: Case, plan: BisectPlan, progress: Callable[[str], None]) -> Bis
 
 def find_story(database: Database, id_: str) -> tuple[Case, Story]:
     """Return a stored finding and its scenario.  InputError: it does not exist, or cannot be bisected."""
-    story = find(database, id_)
+    story = find_finding(database, id_)
     return case_of_story(story), story
 
 

@@ -22,12 +22,12 @@ from harness.vm.alarms import KINDS
 from harness.vm.crash import ENDS, end_of
 
 GOOD, BAD = ExitStatus.OK, ExitStatus.DIVERGENCE
-CANNOT_TELL, ABORT = ExitStatus.NOT_TESTED, ExitStatus.BAD_COMMAND
+UNDETERMINED, ABORT = ExitStatus.NOT_TESTED, ExitStatus.BAD_COMMAND
 """125 skips a commit; 128 and higher end the search: a wrong command must not classify a commit."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CommitVerdict:
     """An exit status for git, and its reason."""
 
     status: ExitStatus
@@ -51,7 +51,7 @@ def check_signature(text: str) -> str:
     return text
 
 
-def judge(results: Sequence[TargetResult], wanted: str | None, kept: Sequence[Regression]) -> Verdict:
+def commit_verdict(results: Sequence[TargetResult], wanted: str | None, kept: Sequence[Regression]) -> CommitVerdict:
     """Return the verdict for a signature; None: for any signature that is like no kept finding of the target.
 
     ``*`` as a part of the signature matches any value.  One run that shows it makes the commit bad; a good commit also
@@ -63,13 +63,13 @@ def judge(results: Sequence[TargetResult], wanted: str | None, kept: Sequence[Re
     shown += [text for item in lost for text in _ends(item, wanted)]
     total = len(runs) + len(lost)
     if shown:
-        return Verdict(BAD, f"{', '.join(dict.fromkeys(shown))} in {_count(len(shown), total)}")
+        return CommitVerdict(BAD, f"{', '.join(dict.fromkeys(shown))} in {_count(len(shown), total)}")
     if lost:
-        return Verdict(CANNOT_TELL, f"the target was lost: {lost[0].reason}")
+        return CommitVerdict(UNDETERMINED, f"the target was lost: {lost[0].reason}")
     odd = next((ran.checked.status for _, ran in runs if ran.checked.status != "ok"), "")
     if odd or not runs:
-        return Verdict(CANNOT_TELL, f"a run ended with status {odd}" if odd else "nothing was run")
-    return Verdict(GOOD, f"{wanted or 'nothing new'} in {_count(0 if wanted else total, total)}")
+        return CommitVerdict(UNDETERMINED, f"a run ended with status {odd}" if odd else "nothing was run")
+    return CommitVerdict(GOOD, f"{wanted or 'nothing new'} in {_count(0 if wanted else total, total)}")
 
 
 def _count(some: int, total: int) -> str:

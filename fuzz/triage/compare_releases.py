@@ -15,7 +15,7 @@ from harness.scenario.scenario import Scenario
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ReleaseComparison:
     """One scenario on two targets: its name, and the result of the comparison of each run."""
 
     name: str
@@ -37,13 +37,15 @@ def _same(judged: ExplainedDivergence) -> tuple[object, ...]:
     return d.register, d.exit_class, d.helper, d.expected, d.observed
 
 
-def compare_all(targets: TargetSet[Side], scenarios: Sequence[tuple[str, Scenario]], repeat: int) -> Iterator[Compared]:
+def compare_all(
+    targets: TargetSet[Side], scenarios: Sequence[tuple[str, Scenario]], repeat: int
+) -> Iterator[ReleaseComparison]:
     """Yield the comparison of each scenario on two targets, in fresh VMs.  TargetError: a machine was lost."""
     for name, scenario in scenarios:
-        yield Compared(name, tuple(targets.compare_traces(scenario) for _ in range(repeat)))
+        yield ReleaseComparison(name, tuple(targets.compare_traces(scenario) for _ in range(repeat)))
 
 
-def comparison_lines(subjects: Sequence[Subject], found: Sequence[Compared], *, known: bool) -> Iterator[str]:
+def comparison_lines(subjects: Sequence[Subject], found: Sequence[ReleaseComparison], *, known: bool) -> Iterator[str]:
     """Yield the lines of a report on two targets; ``known``: also list each intended difference."""
     one, other = (f"{s.target}, Linux {s.kernel_release}" for s in subjects)
     yield f"{one}\nagainst {other}"
@@ -71,7 +73,7 @@ def comparison_lines(subjects: Sequence[Subject], found: Sequence[Compared], *, 
     yield f"{len(found)} scenarios, {records} records compared, {differ} scenarios differ"
 
 
-def comparison_json(subjects: Sequence[Subject], found: Sequence[Compared]) -> dict[str, object]:
+def comparison_json(subjects: Sequence[Subject], found: Sequence[ReleaseComparison]) -> dict[str, object]:
     """Return plain data for :mod:`json`."""
     return {
         "targets": [{"target": s.target, "kernel_release": s.kernel_release} for s in subjects],

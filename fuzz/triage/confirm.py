@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fuzz.targets.emulators import emulators_here
-from fuzz.targets.observation import Observation, is_alarm, shown_by
+from fuzz.targets.observation import Observation, is_alarm, signatures_shown
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import Side, TargetSet, open_targets
-from fuzz.triage.minimise import choose
-from fuzz.triage.other_emulators import EmulatorQuery, EmulatorSweep, measure, places, queries_of
+from fuzz.triage.minimise import choose_signature
+from fuzz.triage.other_emulators import EmulatorQuery, EmulatorSweep, emulator_names, measure_on_emulators, queries_of
 from harness.findings.finding import Signature, Tries, is_member, signature_text
 from harness.findings.verdict import (
     STAGES,
@@ -35,7 +35,7 @@ ALARM_BOOTS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Confirmed:
+class Confirmation:
     """The evidence and the verdict for one signature of a scenario."""
 
     signature: Signature
@@ -43,7 +43,7 @@ class Confirmed:
     verdict: Verdict
 
 
-def as_json(found: Confirmed) -> dict[str, object]:
+def as_json(found: Confirmation) -> dict[str, object]:
     """Return plain data for :mod:`json`."""
     return {
         "signature": signature_text(found.signature),
@@ -72,7 +72,7 @@ def stages_of(
             if stage == "fresh_qemu":
                 targets.stop()
             found = targets.run_and_check(scenario, fresh_vm=stage != "repeat")
-            shown = shown_by(found)
+            shown = signatures_shown(found)
             for key in wanted:
                 counts[key][stage] += any(is_member(each, key) for each in shown)
     return {
@@ -92,7 +92,7 @@ class ConfirmPlan:
 
 def confirm(
     options: TargetOptions, file: Path, wanted: str | None, plan: ConfirmPlan, say: Callable[[str], None]
-) -> tuple[Confirmed, ...]:
+) -> tuple[Confirmation, ...]:
     """Classify the divergences and alarms that a file's scenario shows, or the one whose signature is ``wanted``.
 
     InputError, SetupError: a file, a name or the set-up is wrong.  TargetError: the machine was lost.
@@ -100,9 +100,9 @@ def confirm(
     scenario = load(file)
     with open_targets(options, say) as targets:
         first = targets.run_and_check(scenario)
-        keys = shown_by(first)
+        keys = signatures_shown(first)
         if wanted is not None:
-            keys = (choose(keys, wanted, str(file)),)
+            keys = (choose_signature(keys, wanted, str(file)),)
         counts = stages_of(targets, scenario, keys, plan.runs, plan.boots)
         # A difference between two targets would need other emulators for both.
         asked = plan.emulators and options.against is None
@@ -119,18 +119,18 @@ def _on_emulators(
     sweep: EmulatorSweep, queries: Sequence[EmulatorQuery], say: Callable[[str], None]
 ) -> Mapping[Signature, tuple[EmulatorResult, ...]]:
     here = emulators_here()
-    say(f"trying {', '.join(places(sweep.config, here))}")
+    say(f"trying {', '.join(emulator_names(sweep.config, here))}")
     if len(here) == 1:
         say(f"{here[0].name} is the only QEMU here; `shadowfuzz setup --emulators` gets others")
-    return dict(zip((each.signature for each in queries), measure(sweep, queries, here, say), strict=True))
+    return dict(zip((each.signature for each in queries), measure_on_emulators(sweep, queries, here, say), strict=True))
 
 
 def _confirmed(
     key: Signature, first: Observation, stages: tuple[Stage, ...], abroad: tuple[EmulatorResult, ...]
-) -> Confirmed:
+) -> Confirmation:
     if is_alarm(key):
-        return Confirmed(key, alarm_evidence(stages), alarm_verdict(stages))
+        return Confirmation(key, alarm_evidence(stages), alarm_verdict(stages))
     divergence = first_of(first.checked, key)
     assert divergence is not None
     known = evidence(first.trace, first.checked, divergence, stages, abroad)
-    return Confirmed(key, known, classify(known))
+    return Confirmation(key, known, classify(known))

@@ -35,7 +35,7 @@ INTRODUCTION: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class ExplainedDifference:
     """An explanation for scenarios with other results on some emulators (patterns of ``CONFIG%QEMU%CPU``), and its
     source."""
 
@@ -49,11 +49,13 @@ class Explained:
         return scenario in self.scenarios and any(fnmatchcase(target, pattern) for pattern in self.targets)
 
 
-def read_explained(path: Path) -> tuple[Explained, ...]:
+def read_explained_differences(path: Path) -> tuple[ExplainedDifference, ...]:
     """Return the rows of ``corpus/emulators.toml``.  InputError: it is invalid."""
     try:
         rows = tomllib.loads(path.read_text()).get("difference", [])
-        return tuple(Explained(tuple(r["scenarios"]), tuple(r["targets"]), r["why"], r["source"]) for r in rows)
+        return tuple(
+            ExplainedDifference(tuple(r["scenarios"]), tuple(r["targets"]), r["why"], r["source"]) for r in rows
+        )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(str(path), None, f"no list of differences between emulators: {error}") from error
 
@@ -66,7 +68,7 @@ class EmulatorTable:
         cells: Mapping[tuple[str, str], Cell],
         targets: Iterable[str],
         scenarios: Sequence[str],
-        explained: Sequence[Explained],
+        explained: Sequence[ExplainedDifference],
     ) -> None:
         self._cells = cells
         self._scenarios = scenarios
@@ -133,7 +135,7 @@ class EmulatorTable:
                         or (cell.verdict, cell.findings) == (known.verdict, known.findings)
                     ):
                         continue
-                    yield target, name, f"{_said(cell)} instead of {_said(known)}"
+                    yield target, name, f"{_outcome_text(cell)} instead of {_outcome_text(known)}"
 
     def _differences(self) -> Mapping[str, list[str]]:
         found: dict[str, list[str]] = {}
@@ -150,7 +152,7 @@ def markdown(table: EmulatorTable, command: str) -> str:
     return "\n".join([*lines, "```text", *table.lines(), "```"]) + "\n"
 
 
-def _said(cell: Cell) -> str:
+def _outcome_text(cell: Cell) -> str:
     return ", ".join(cell.findings) or cell.why or cell.verdict
 
 

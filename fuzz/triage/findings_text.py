@@ -29,7 +29,7 @@ EXIT_CLASS = 2
 WIDTH, _INDENT = 100, 12
 
 
-def for_machines(found: Sequence[Story], form: str, unreadable: Sequence[Unreadable] = ()) -> str:
+def machine_format(found: Sequence[Story], form: str, unreadable: Sequence[Unreadable] = ()) -> str:
     """Return findings as JUnit XML or SARIF; SARIF also names ``unreadable`` rows."""
     if form == "junit":
         return exchange_formats.junit(found)
@@ -62,7 +62,7 @@ def _group(group: Group, style: Style) -> Iterator[str]:
         yield f"         {printable(story.title)}"
 
 
-def show(
+def finding_text(
     story: Story, style: Style, out: str, errata: Sequence[Regression] = (), *, trace: bool = False
 ) -> Iterator[str]:
     """Yield one finding in full; ``errata`` are the kept findings that it is like, with their summaries."""

@@ -112,17 +112,17 @@ def _story_shown(story: Story) -> Shown | None:
     return simplest(shown_in(origin, ran.job.scenario, ran.trace, ran.checked, wanted))
 
 
-def is_of(row: Regression, divergence: Divergence) -> bool:
+def belongs_only_to(row: Regression, divergence: Divergence) -> bool:
     """Return whether a divergence is that of a kept finding only: by its cause, or by its signature without one."""
     alone = not divergence.cause or causes(divergence.cause) == (SHARED.get(row.id, row.id),)
     return alone and row.shows(place_text(signature(divergence)), [difference(divergence)])
 
 
-Seen = tuple[Origin, Scenario, Trace, CheckResult]
+CheckedRun = tuple[Origin, Scenario, Trace, CheckResult]
 """A scenario that was run and checked, and its target."""
 
 
-def best_shown(row: Regression, rows: Sequence[Regression], seen: Sequence[Seen]) -> Shown | None:
+def best_shown(row: Regression, rows: Sequence[Regression], seen: Sequence[CheckedRun]) -> Shown | None:
     """Return the divergence and scenario that show a kept finding best, from runs of its scenarios; None: none shows
     it.
 
@@ -135,7 +135,7 @@ def best_shown(row: Regression, rows: Sequence[Regression], seen: Sequence[Seen]
     found = [
         shown
         for origin, scenario, trace, checked in seen
-        for shown in shown_in(origin, scenario, trace, checked, lambda divergence: is_of(row, divergence))
+        for shown in shown_in(origin, scenario, trace, checked, lambda divergence: belongs_only_to(row, divergence))
     ]
     good = [shown for shown in found if why_no_selftest(shown) is None]
     return simplest(good or found, others)

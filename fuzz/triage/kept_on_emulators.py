@@ -13,7 +13,7 @@ from fuzz.store.kept_findings import read_stories
 from fuzz.targets.emulators import emulators_here
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import PreparedTargets
-from fuzz.triage.other_emulators import EmulatorQuery, EmulatorSweep, measure, variant
+from fuzz.triage.other_emulators import EmulatorQuery, EmulatorSweep, measure_on_emulators, variant
 from harness.findings.finding import Subject
 from harness.report.finding_data import Story
 from harness.vm.qemu_versions import Emulator
@@ -41,7 +41,7 @@ def measure_kept(
         say(f"{len(new)} divergences not run on another QEMU: none is installed (shadowfuzz setup --emulators)")
         return 0
     say(f"trying {len(new)} divergences on other -cpu models and versions of QEMU")
-    for (id_, _), found in zip(new, measure(sweep, [query for _, query in new], here, say), strict=True):
+    for (id_, _), found in zip(new, measure_on_emulators(sweep, [query for _, query in new], here, say), strict=True):
         store.annotate(id_, ELSEWHERE, to_text(found))
     return len(new)
 

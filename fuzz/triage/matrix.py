@@ -135,7 +135,7 @@ def findings(found: Observation) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class MatrixWork:
     """The work of one machine: a target, its cases, and the number of runs of each."""
 
     target: str
@@ -144,7 +144,7 @@ class Work:
     deterministic: bool = False
 
 
-def run_work(work: Work) -> tuple[Cell, ...]:
+def run_work(work: MatrixWork) -> tuple[Cell, ...]:
     """Prepare and boot a target, run its cases, return their cells; a target that cannot run gets verdict
     ``cannot``."""
     options = TargetOptions(work.target, LEVEL, cold=True, deterministic=work.deterministic)
@@ -156,7 +156,7 @@ def run_work(work: Work) -> tuple[Cell, ...]:
         return tuple(run_cases(work, targets))
 
 
-def run_cases(work: Work, targets: TargetSet[Side]) -> Iterator[Cell]:
+def run_cases(work: MatrixWork, targets: TargetSet[Side]) -> Iterator[Cell]:
     """Yield the cell of each case; boot again only after a loss.  A target that never boots gets verdict ``cannot``."""
     booted = False
     for number, case in enumerate(work.cases):
@@ -175,7 +175,7 @@ def run_cases(work: Work, targets: TargetSet[Side]) -> Iterator[Cell]:
             yield _cell(work, case, results)
 
 
-def _runs(work: Work, targets: TargetSet[Side], case: Case) -> list[Observation]:
+def _runs(work: MatrixWork, targets: TargetSet[Side], case: Case) -> list[Observation]:
     """Run a case.  After an alarm, each run uses a fresh machine, because many alarms occur only once per boot."""
     results = [targets.run_and_check(case.scenario) for _ in range(work.repeat)]
     if not any(each.alarms for each in results):
@@ -192,7 +192,7 @@ def _why(error: TargetError) -> str:
     return error.reason if isinstance(error, VmLost) else str(error)
 
 
-def _cell(work: Work, case: Case, results: Sequence[Observation]) -> Cell:
+def _cell(work: MatrixWork, case: Case, results: Sequence[Observation]) -> Cell:
     found = [findings(each) for each in results]
     bad = next((each.checked for each in results if each.checked.status != "ok"), None)
     if bad is not None:
@@ -206,7 +206,7 @@ def _cell(work: Work, case: Case, results: Sequence[Observation]) -> Cell:
     return Cell(work.target, case.name, case.key, verdict, names, seen, len(results), unchecked=unchecked)
 
 
-def run_all(work: Sequence[Work], done: Callable[[Sequence[Cell]], None]) -> None:
+def run_all(work: Sequence[MatrixWork], done: Callable[[Sequence[Cell]], None]) -> None:
     """Run machines in parallel, each in a process of its own; ``done`` gets the cells of each."""
     if len(work) == 1:
         done(run_work(work[0]))
@@ -218,7 +218,7 @@ def run_all(work: Sequence[Work], done: Callable[[Sequence[Cell]], None]) -> Non
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class MatrixResults:
     """Cells by target and scenario, as stored in the file."""
 
     cells: Mapping[tuple[str, str], Cell]
@@ -240,25 +240,25 @@ class Results:
         # A build directory may have another kernel now.
         return "" if cell is None or cell.verdict == CANNOT or "/" in target else cell.key
 
-    def with_cells(self, cells: Iterable[Cell]) -> Results:
+    def with_cells(self, cells: Iterable[Cell]) -> MatrixResults:
         """Return the results with cells added or replaced."""
         return replace(self, cells={**self.cells, **{(cell.target, cell.scenario): cell for cell in cells}})
 
 
-def read_results(path: Path) -> Results:
+def read_results(path: Path) -> MatrixResults:
     """Read a file of results; return none if it does not exist or has another format version.
 
     InputError: it is another kind of file, which must not be overwritten.
     """
     with suppress(OSError, ValueError):
         if not path.exists():
-            return Results({})
+            return MatrixResults({})
     with reading(path, "results of `shadowfuzz kernels matrix`") as document:
         rows = document["cells"] if document["format"] == FORMAT else []
-        return Results({}).with_cells(Cell(**{**row, "findings": tuple(row["findings"])}) for row in rows)
+        return MatrixResults({}).with_cells(Cell(**{**row, "findings": tuple(row["findings"])}) for row in rows)
 
 
-def write_results(path: Path, results: Results) -> None:
+def write_results(path: Path, results: MatrixResults) -> None:
     """Write all cells, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".new")

@@ -12,15 +12,15 @@ from pathlib import Path
 from fuzz.corpus.files import find_scenarios
 from fuzz.paths import CORPUS, KEPT
 from fuzz.targets.emulators import emulators_here
-from fuzz.triage.emulator_matrix import EmulatorTable, read_explained
+from fuzz.triage.emulator_matrix import EmulatorTable, read_explained_differences
 from fuzz.triage.emulator_matrix import markdown as markdown_emulators
 from fuzz.triage.matrix import (
     CANNOT,
     DIVERGES,
     Case,
     Cell,
-    Results,
-    Work,
+    MatrixResults,
+    MatrixWork,
     check_patterns,
     load_cases,
     match_targets,
@@ -68,7 +68,7 @@ class Matrix:
     plan: MatrixPlan
     targets: tuple[str, ...]
     cases: tuple[Case, ...]
-    results: Results
+    results: MatrixResults
 
     @property
     def cells(self) -> list[Cell]:
@@ -91,7 +91,7 @@ class Matrix:
 
     @property
     def _emulators(self) -> EmulatorTable:
-        explained = read_explained(CORPUS / "emulators.toml")
+        explained = read_explained_differences(CORPUS / "emulators.toml")
         return EmulatorTable(self.results.cells, self._moved, [case.name for case in self.cases], explained)
 
     def text(self) -> str:
@@ -127,11 +127,13 @@ def run_matrix(plan: MatrixPlan, progress: Callable[[str], None]) -> Matrix:
     if not targets:
         raise InputError(" ".join(plan.patterns), None, "matches no target (shadowfuzz kernels list)")
     wanted = before.missing(targets, cases) if plan.missing else dict.fromkeys(targets, cases)
-    work = [Work(target, some, plan.repeat, plan.deterministic) for target, some in wanted.items()]
+    work = [MatrixWork(target, some, plan.repeat, plan.deterministic) for target, some in wanted.items()]
     return Matrix(plan, targets, cases, _run_cells(work, before, path, progress))
 
 
-def _run_cells(work: Sequence[Work], before: Results, path: Path, progress: Callable[[str], None]) -> Results:
+def _run_cells(
+    work: Sequence[MatrixWork], before: MatrixResults, path: Path, progress: Callable[[str], None]
+) -> MatrixResults:
     """Run cells, store results after each target, and report the progress."""
     results, start, ended = before, time.monotonic(), 0
 

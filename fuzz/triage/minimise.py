@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fuzz.targets.observation import shown_by
+from fuzz.targets.observation import signatures_shown
 from fuzz.targets.options import TargetOptions
-from fuzz.targets.target_set import WELL, Side, TargetSet, open_targets
+from fuzz.targets.target_set import OK_STATUSES, Side, TargetSet, open_targets
 from harness.errors import InputError
 from harness.findings.finding import Signature, place_text, signature_text
 from harness.minimiser import Minimiser
@@ -22,7 +22,7 @@ LEAST = "The least that shows"
 
 
 @dataclass(frozen=True, slots=True)
-class Least:
+class Minimised:
     """The result of a minimisation; ``confirmed``: it was reproduced in a fresh QEMU."""
 
     scenario: Scenario
@@ -31,7 +31,7 @@ class Least:
     confirmed: bool
 
 
-def choose(found: Sequence[Signature], asked: str | None, where: str) -> Signature:
+def choose_signature(found: Sequence[Signature], asked: str | None, where: str) -> Signature:
     """Return the signature to keep.  InputError: the scenario shows none, or not the one asked for."""
     if not found:
         raise InputError(where, None, "nothing to minimise: every divergence is explained")
@@ -43,14 +43,14 @@ def choose(found: Sequence[Signature], asked: str | None, where: str) -> Signatu
     return names[asked]
 
 
-def minimise_on(targets: TargetSet[Side], scenario: Scenario, wanted: Signature, tries: int = MAX_TRIES) -> Least:
+def minimise_on(targets: TargetSet[Side], scenario: Scenario, wanted: Signature, tries: int = MAX_TRIES) -> Minimised:
     """Return the simplest scenario that the passes find and that shows ``wanted`` on the targets.
 
     InputError: the start does not show it twice in a row.
     """
 
     # Some findings are guests that exit without end; for any other finding, a scenario that runs away is no success.
-    ends = WELL | {targets.run_and_check(scenario).checked.status}
+    ends = OK_STATUSES | {targets.run_and_check(scenario).checked.status}
 
     def holds(candidate: Scenario) -> bool:
         # Successes are rare and later tries depend on them, so a success must be reproduced once.
@@ -63,12 +63,12 @@ def minimise_on(targets: TargetSet[Side], scenario: Scenario, wanted: Signature,
     # The description of the first scenario may not apply to the minimised one.
     least = replace(minimiser.run(PASSES), about=f"{LEAST} {signature_text(wanted)}.")
     targets.stop()
-    return Least(least, wanted, minimiser.tries, targets.reproduces(least, wanted, ends=ends))
+    return Minimised(least, wanted, minimiser.tries, targets.reproduces(least, wanted, ends=ends))
 
 
 def minimise(
     options: TargetOptions, file: Path, wanted: str | None, say: Callable[[str], None]
-) -> tuple[Scenario, Least]:
+) -> tuple[Scenario, Minimised]:
     """Return the scenario of a file, and its minimised form that shows one of its divergences or alarms on targets.
 
     ``wanted`` is the signature to keep (None: the first of the trace, else the first alarm).  InputError, SetupError: a
@@ -76,7 +76,7 @@ def minimise(
     """
     scenario = load(file)
     with open_targets(options, say) as targets:
-        found = shown_by(targets.run_and_check(scenario))
-        kept = choose(found, wanted, str(file))
+        found = signatures_shown(targets.run_and_check(scenario))
+        kept = choose_signature(found, wanted, str(file))
         say(f"keeping {signature_text(kept)}")
         return scenario, minimise_on(targets, scenario, kept)

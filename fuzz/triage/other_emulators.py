@@ -46,7 +46,7 @@ def variant(checked: CheckResult, wanted: Signature) -> Variant:
     return frozenset((d.register, d.step, str(d.expected), str(d.observed)) for d in found)
 
 
-def places(config: MachineConfig, here: Sequence[Emulator]) -> tuple[str, ...]:
+def emulator_names(config: MachineConfig, here: Sequence[Emulator]) -> tuple[str, ...]:
     """Return the other emulators for a machine: CPU models that have its mode, then the QEMUs that it does not use."""
     cpus = (name for name, model in CPUS.items() if name != config.cpu and (model.vhe or config.mode is not Mode.VHE))
     used = config.qemu or here[0].version
@@ -77,14 +77,14 @@ class EmulatorSweep:
     runs: int = RUNS
 
 
-def measure(
+def measure_on_emulators(
     sweep: EmulatorSweep, queries: Sequence[EmulatorQuery], here: Sequence[Emulator], say: Callable[[str], None]
 ) -> tuple[tuple[EmulatorResult, ...], ...]:
     """Run each scenario on every other emulator; return the results of all emulators for each divergence.
 
     An emulator on which the machine does not boot, or is lost, is not measured; its result has the reason.
     """
-    names = places(sweep.config, here)
+    names = emulator_names(sweep.config, here)
 
     def at(name: str) -> tuple[EmulatorResult, ...]:
         found = _at(sweep, name, queries)
@@ -109,7 +109,7 @@ def _at(sweep: EmulatorSweep, name: str, queries: Sequence[EmulatorQuery]) -> tu
                 seen = [(variant(checked, each.signature), checked.status) for checked in results]
                 runs = [found for found, status in seen if found or status == "ok"]
                 lacks = why_not_comparable(config, sweep.config)
-                done.append(replace(compare(name, each, runs), unlike=lacks))
+                done.append(replace(compare_runs(name, each, runs), unlike=lacks))
     except ShadowfuzzError as error:
         why = error.reason if isinstance(error, VmLost) else str(error)
         done += [EmulatorResult(name, Tries(0, 0), why=why)] * (len(queries) - len(done))
@@ -122,7 +122,7 @@ def why_not_comparable(config: MachineConfig, own: MachineConfig) -> str:
     return f"{bits} address bits, not {wanted}" if bits < wanted else ""
 
 
-def compare(name: str, query: EmulatorQuery, runs: Sequence[Variant]) -> EmulatorResult:
+def compare_runs(name: str, query: EmulatorQuery, runs: Sequence[Variant]) -> EmulatorResult:
     """Return the result of the runs on an emulator for a divergence.
 
     Values are compared only if they were equal in all runs on the own target; otherwise any divergence with the

@@ -15,7 +15,7 @@ from fuzz.campaign.parent import RUN
 from fuzz.corpus.coverage_survey import possible_decisions
 from fuzz.paths import KNOWN_DIR
 from fuzz.store.database import Database
-from fuzz.store.kept_findings import contents
+from fuzz.store.kept_findings import read_findings
 from fuzz.store.runs import History
 from fuzz.triage.report_site import Site
 from harness.findings.known_divergences import Catalogue
@@ -63,7 +63,7 @@ def book_of(database: Database, campaign: Path | None = None) -> Book:
 
     InputError: the database cannot be read.
     """
-    (runs, no_runs), kept = History(database).sound(), contents(database)
+    (runs, no_runs), kept = History(database).readable(), read_findings(database)
     found = kept.stories
     if campaign is not None and runs and runs[-1].summary is None:
         stats = merge(map(read_stats, (campaign / RUN).glob("*.stats")))

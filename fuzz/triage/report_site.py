@@ -59,7 +59,7 @@ _LISTS: dict[str, Callable[[Book], api.Json]] = {
 
 
 @dataclass
-class _Made:
+class _Snapshot:
     """The answers for one state of the database, made on demand."""
 
     book: Book | InputError
@@ -121,11 +121,11 @@ class Site:
         with self._lock:
             return made.get(path)
 
-    def _make(self) -> _Made:
+    def _make(self) -> _Snapshot:
         try:
-            made = _Made(self._read())
+            made = _Snapshot(self._read())
         except InputError as error:
-            made = _Made(error)
+            made = _Snapshot(error)
         made.get("/")  # the first page that clients request
         return made
 

@@ -20,7 +20,7 @@ NONE: Names = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ScenarioChange:
     """The differences of one scenario between a kernel and its base, as texts of signatures.
 
     ``new``: unexplained on the kernel and not on the base; ``fixed``: unexplained on the base only; ``changed``: other
@@ -39,9 +39,9 @@ class Shown:
         """Return whether it shows a change that is not listed as intended."""
         return bool(self.new or self.fixed or self.changed)
 
-    def confirmed_by(self, other: Shown) -> Shown:
+    def confirmed_by(self, other: ScenarioChange) -> ScenarioChange:
         """Return the differences that two runs of the scenario have in common."""
-        return Shown(
+        return ScenarioChange(
             self.name,
             self.new & other.new,
             self.fixed & other.fixed,
@@ -51,7 +51,7 @@ class Shown:
         )
 
 
-def show(targets: TargetSet[Side], name: str, scenario: Scenario) -> Shown:
+def compare_scenario(targets: TargetSet[Side], name: str, scenario: Scenario) -> ScenarioChange:
     """Return the differences of a scenario between two targets; a difference must occur in two runs, in fresh VMs.
 
     TargetError: both are lost, or one does not boot.
@@ -60,7 +60,7 @@ def show(targets: TargetSet[Side], name: str, scenario: Scenario) -> Shown:
     return once.confirmed_by(_show_once(targets, name, scenario)) if once.differs else once
 
 
-def _show_once(targets: TargetSet[Side], name: str, scenario: Scenario) -> Shown:
+def _show_once(targets: TargetSet[Side], name: str, scenario: Scenario) -> ScenarioChange:
     targets.start()
     for left in reversed(range(TRIES)):
         try:
@@ -73,7 +73,7 @@ def _show_once(targets: TargetSet[Side], name: str, scenario: Scenario) -> Shown
     one, other = _texts(kernel), _texts(base)
     changed = frozenset(map(signature_text, signatures(against.checked)))
     intended = frozenset(judged.known.id for judged in against.checked.judged if judged.known is not None)
-    return Shown(name, one - other, other - one, changed, intended, one & other)
+    return ScenarioChange(name, one - other, other - one, changed, intended, one & other)
 
 
 def _texts(seen: Observation) -> Names:
@@ -83,13 +83,13 @@ def _texts(seen: Observation) -> Names:
     return frozenset(texts | ({f"ends: {seen.checked.status}"} if seen.checked.status != "ok" else set()))
 
 
-def _lost(targets: TargetSet[Side], name: str, scenario: Scenario, error: TargetError) -> Shown:
+def _lost(targets: TargetSet[Side], name: str, scenario: Scenario, error: TargetError) -> ScenarioChange:
     """Run a scenario on each machine alone: after a loss on one, a common run has no result for the other."""
     subjects = targets.subjects
     kernel, base = (_end(targets, subject, scenario) for subject in subjects)
     if kernel and base and kernel != base:
         raise error  # no comparison is possible
-    return Shown(name, kernel - base, base - kernel, same=kernel & base)
+    return ScenarioChange(name, kernel - base, base - kernel, same=kernel & base)
 
 
 def _end(targets: TargetSet[Side], subject: Subject, scenario: Scenario) -> Names:
@@ -105,7 +105,7 @@ def _end(targets: TargetSet[Side], subject: Subject, scenario: Scenario) -> Name
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class SignatureGroup:
     """One signature, and the scenarios that show it, in their order."""
 
     signature: str
@@ -113,17 +113,17 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class KernelChange:
     """All differences between a kernel and its base.
 
     ``fixed`` are of scenarios without new problems, because a new problem may hide others; ``changed`` are of scenarios
     with neither.  ``same`` are problems of both, ``intended`` counts scenarios by intended change.
     """
 
-    new: tuple[Group, ...]
-    fixed: tuple[Group, ...]
-    changed: tuple[Group, ...]
-    same: tuple[Group, ...]
+    new: tuple[SignatureGroup, ...]
+    fixed: tuple[SignatureGroup, ...]
+    changed: tuple[SignatureGroup, ...]
+    same: tuple[SignatureGroup, ...]
     intended: Mapping[str, int]
 
     @property
@@ -136,11 +136,11 @@ class Change:
         return ", ".join(parts) or "no change"
 
 
-def summarise(shown: Sequence[Shown]) -> Change:
+def summarise(shown: Sequence[ScenarioChange]) -> KernelChange:
     """Return the differences of scenarios, grouped by signature, the most frequent first."""
     plain = [each for each in shown if not each.new and not each.fixed]
     intended = _groups((each.name, each.intended) for each in shown)
-    return Change(
+    return KernelChange(
         _groups((each.name, each.new) for each in shown),
         _groups((each.name, each.fixed) for each in shown if not each.new),
         _groups((each.name, each.changed) for each in plain),
@@ -149,10 +149,10 @@ def summarise(shown: Sequence[Shown]) -> Change:
     )
 
 
-def _groups(found: Iterable[tuple[str, Names]]) -> tuple[Group, ...]:
+def _groups(found: Iterable[tuple[str, Names]]) -> tuple[SignatureGroup, ...]:
     by_signature: dict[str, list[str]] = {}
     for name, texts in found:
         for text in sorted(texts):
             by_signature.setdefault(text, []).append(name)
-    groups = [Group(text, tuple(names)) for text, names in by_signature.items()]
+    groups = [SignatureGroup(text, tuple(names)) for text, names in by_signature.items()]
     return tuple(sorted(groups, key=lambda group: (-len(group.scenarios), group.signature)))

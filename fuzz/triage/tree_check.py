@@ -15,7 +15,7 @@ from fuzz.paths import KEPT, SEEDS
 from fuzz.store.kept_findings import open_database, stories
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import PreparedTargets, open_targets
-from fuzz.triage.tree_change import Change, Shown, show, summarise
+from fuzz.triage.tree_change import KernelChange, ScenarioChange, compare_scenario, summarise
 from harness.errors import InputError, SetupError, TargetError
 from harness.exit_status import ExitStatus
 from harness.findings.finding import Subject, signature_text, split_text
@@ -50,7 +50,7 @@ class CheckPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class TreeCheck:
     """A finished check.
 
     ``corpus`` and ``campaign`` are results of scenarios; ``scenarios`` is the number that the campaign ran, ``seconds``
@@ -61,8 +61,8 @@ class Checked:
 
     kernel: Subject
     base: Subject
-    corpus: tuple[Shown, ...]
-    campaign: tuple[Shown, ...]
+    corpus: tuple[ScenarioChange, ...]
+    campaign: tuple[ScenarioChange, ...]
     scenarios: int
     seconds: float
     undecided: tuple[tuple[str, str], ...]
@@ -70,7 +70,7 @@ class Checked:
     known: tuple[Regression, ...] = ()
 
     @property
-    def change(self) -> Change:
+    def change(self) -> KernelChange:
         """Return all differences, grouped by signature."""
         return summarise((*self.corpus, *self.campaign))
 
@@ -89,7 +89,7 @@ class Checked:
         return tuple(name for name in found if name in known)
 
 
-def check_tree(plan: CheckPlan, display: Display, progress: Callable[[str], None]) -> Checked:
+def check_tree(plan: CheckPlan, display: Display, progress: Callable[[str], None]) -> TreeCheck:
     """Check a kernel against its base.
 
     InputError, SetupError: a name or the set-up is wrong, or the campaign failed.  TargetError: a kernel does not boot.
@@ -111,7 +111,7 @@ def check_tree(plan: CheckPlan, display: Display, progress: Callable[[str], None
         found = () if summary is None else tuple(run.each(_candidates(plan.out, (kernel, base), corpus)))
     seconds, count = time.monotonic() - start, 0 if summary is None else summary.scenarios
     left = len(runnable) - len(corpus) if run.differ >= ENOUGH else 0
-    return Checked(kernel, base, corpus, found, count, seconds, tuple(run.undecided), left, load_regressions(KEPT))
+    return TreeCheck(kernel, base, corpus, found, count, seconds, tuple(run.undecided), left, load_regressions(KEPT))
 
 
 class _Runner:
@@ -124,7 +124,7 @@ class _Runner:
         self.differ = 0
         """Number of scenarios that differed so far."""
 
-    def each(self, scenarios: Iterator[Named]) -> Iterator[Shown]:
+    def each(self, scenarios: Iterator[Named]) -> Iterator[ScenarioChange]:
         """Yield the differences of scenarios, until enough scenarios differ.
 
         TargetError: machines do not boot, or are lost repeatedly.
@@ -134,7 +134,7 @@ class _Runner:
                 return
             self._targets.start()
             try:
-                shown = show(self._targets, name, scenario)
+                shown = compare_scenario(self._targets, name, scenario)
             except TargetError as error:
                 self.undecided.append((name, str(error)))
                 if len(self.undecided) > MAX_LOST:
@@ -158,7 +158,7 @@ def _campaign(plan: CheckPlan, seconds: float, display: Display, progress: Calla
     return summary
 
 
-def _candidates(out: Path, subjects: tuple[Subject, Subject], corpus: Sequence[Shown]) -> Iterator[Named]:
+def _candidates(out: Path, subjects: tuple[Subject, Subject], corpus: Sequence[ScenarioChange]) -> Iterator[Named]:
     """Yield the scenarios of a campaign's findings whose signatures the corpus did not show, the kernel's own first."""
     seen = frozenset(text for each in corpus for text in (*each.new, *each.fixed, *each.changed, *each.same))
     found = [story for story in stories(open_database(out, None)) if story.kept.confirmed]

@@ -52,7 +52,7 @@ class TriagePlan:
     tries: int = 300
 
 
-class _Leasts:
+class _MinimisedScenarios:
     """The minimised scenarios so far, by the signatures that each shows: candidates to begin the next minimisation."""
 
     def __init__(self) -> None:
@@ -85,8 +85,8 @@ def triage(
     found, unreadable = read_stories(store)
     for line in unreadable_lines(unreadable):
         say(line)
-    waiting = sorted((story for story in found if _waits(story, targets, plan)), key=_rank)
-    leasts, began, before = _Leasts(), clock(), _problem_count(store, waiting)
+    waiting = sorted((story for story in found if _must_process(story, targets, plan)), key=_rank)
+    leasts, began, before = _MinimisedScenarios(), clock(), _problem_count(store, waiting)
     for number, story in enumerate(waiting, 1):
         if story.kept.finding.kind == "alarm":
             told = _alarm(store, story.kept, targets, plan.runs)
@@ -129,7 +129,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def _waits(story: Story, targets: TargetSet[Side], plan: TriagePlan) -> bool:
+def _must_process(story: Story, targets: TargetSet[Side], plan: TriagePlan) -> bool:
     """Return whether a finding must be processed: it is of these targets, and its scenario was not processed before."""
     kept = story.kept
     if kept.finding.kind not in ("divergence", "alarm") or (plan.only_new and story.like):
@@ -182,7 +182,7 @@ def triage_campaign(
     return done
 
 
-def _one(store: Store, kept: Kept, targets: TargetSet[Side], plan: TriagePlan, leasts: _Leasts) -> str:
+def _one(store: Store, kept: Kept, targets: TargetSet[Side], plan: TriagePlan, leasts: _MinimisedScenarios) -> str:
     wanted = kept.finding.signature
     assert kept.scenario is not None
     try:

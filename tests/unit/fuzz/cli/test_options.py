@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``--tree`` and the default make of ``--target``, on every command that boots a machine."""
+"""The effect of ``--tree`` and of the default on ``--target``, for every command that boots a machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SEVERAL = (("replay", "x.scn"), ("reach",), ("setup",), ("matrix", "x.scn"))
 def parsed(*words: str) -> Args:
     args = main.parsed(words)
     assert isinstance(args, Args)
-    options.settle_targets(args)
+    options.resolve_targets(args)
     return args
 
 
@@ -60,7 +60,7 @@ def test_tree_in_several_modes(tmp_path: Path) -> None:
         parsed("fuzz", "--tree", str(tmp_path / "none"))
 
 
-def test_kept_findings_are_those_of_the_target_that_it_is_like(tmp_path: Path) -> None:
+def test_kept_findings_are_those_of_the_nearest_target(tmp_path: Path) -> None:
     tree = fake_tree(tmp_path / "linux")
     kept = load_regressions(KEPT)
     assert errata_of(kept, parsed("fuzz", "--tree", str(tree)).target) == errata_of(kept, "kvm-6.12-nvhe")
