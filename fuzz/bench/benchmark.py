@@ -46,8 +46,7 @@ SCENARIOS = 200
 """Number of generated scenarios, which are run in a loop."""
 MAX_BYTES = 10240
 WARM_UP = 0.3
-"""Warm-up before the first mode, as a share of a mode's seconds; it confirms what each campaign on this kernel finds
-first."""
+"""Warm-up before the first mode, as a share of a mode's seconds: findings of every campaign are confirmed in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,7 @@ from harness.vm.plugins.kvm_coverage import Coverage, prepare_coverage
 
 @dataclass(frozen=True, slots=True)
 class TrialPlan:
-    """What to run: ``runs`` campaigns of ``seconds`` per mode, with ``jobs`` workers each; ``seed`` determines all
-    seeds."""
+    """What to run: ``runs`` campaigns of ``seconds`` per mode, of ``jobs`` workers; all seeds depend on ``seed``."""
 
     target: str
     level: str
@@ -50,8 +49,7 @@ class TrialPlan:
 
 @dataclass(frozen=True, slots=True)
 class TrialPoint:
-    """The counts of a campaign after ``second`` seconds: edges of KVM, decisions of the model, scenarios, checked
-    exits."""
+    """The counts of a campaign after ``second`` seconds: edges of KVM, model decisions, scenarios, checked exits."""
 
     second: float
     edges: int
@@ -76,8 +74,7 @@ class CampaignRun:
 
 
 def run_trial(plan: TrialPlan, say: Callable[[str], None]) -> tuple[CampaignRun, ...]:
-    """Run all campaigns.  TargetError: one ended early; the text is its reason.  KeyboardInterrupt: a signal
-    arrived."""
+    """Run all campaigns.  TargetError: one ended early, with its reason.  KeyboardInterrupt: a signal arrived."""
     found: list[CampaignRun] = []
     for number, mode in product(range(plan.runs), MODES):
         with until_signal() as stopped:

@@ -92,8 +92,7 @@ def result_json(results: Sequence[BenchResult]) -> dict[str, object]:
 
 
 def result_text(named: Mapping[str, object], results: Sequence[BenchResult]) -> str:
-    """Return the tables for a terminal; ``named`` describes the target; of runs after the first, only the rates are
-    shown."""
+    """Return the tables for a terminal; ``named`` describes the target; runs after the first have only their rates."""
     result = results[0]
     head = "target {target}, Linux {kernel_release}, level {level}, {jobs} workers, seed {seed}".format(**named)
     return "\n".join([head, *_modes(result), *_parts(result), *_growth(result), *_start(result), *_runs(results)])

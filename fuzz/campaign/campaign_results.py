@@ -106,8 +106,7 @@ class ErratumSeen:
 
 @dataclass(frozen=True, slots=True)
 class CampaignResults:
-    """The results of a campaign: ``clusters``, new ones first; the new ones as ``problems``; the errata of the
-    others."""
+    """The results of a campaign: ``clusters``, new ones first; the new ones' ``problems``, the others' ``errata``."""
 
     clusters: tuple[Cluster, ...]
     problems: tuple[ProblemSeen, ...]

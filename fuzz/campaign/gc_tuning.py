@@ -6,8 +6,7 @@ from __future__ import annotations
 import gc
 
 YOUNG = 50_000
-"""Number of new objects that starts a garbage collection; the project's values have no cycles, so none finds
-garbage."""
+"""Number of new objects that starts a garbage collection, which finds nothing: the project's values have no cycles."""
 
 
 def reduce_gc() -> None:

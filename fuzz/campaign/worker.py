@@ -44,8 +44,7 @@ SAMPLED = 100
 REMEMBERED = 16
 """Number of earlier scenarios that are stored with a crash."""
 BUMP_NS = 1_000_000_000
-"""Interval at which counts of members of known clusters are written; a killed worker loses those since the last
-write."""
+"""Interval at which counts of known clusters are written; a killed worker loses the counts since the last write."""
 MAX_TRIES = 2
 """Number of times that a worker tries to reproduce one crash or alarm."""
 

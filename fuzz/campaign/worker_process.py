@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker process of the live campaign, ``python -m fuzz.campaign.worker_process``: atheris calls
-:mod:`fuzz.campaign.worker`.
+"""Run a worker process of the live campaign, in which atheris calls :mod:`fuzz.campaign.worker`.
 
 ``Fuzz()`` never returns, and a signal may end the process at any time: all results are in mapped files
 (:mod:`fuzz.campaign.counters_file`) or on disk, and QEMU dies with this process.

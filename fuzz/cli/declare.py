@@ -32,8 +32,7 @@ class Args(SimpleNamespace):
 
 
 class _FilePath(click.Path):
-    """The name of a file or directory, as a :class:`pathlib.Path`; an empty name is an error, not the current
-    directory."""
+    """The name of a file or directory, as a :class:`pathlib.Path`; an empty name is an error."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz findings set`` and ``findings open``: store a status and a note of a finding; show all in the
-browser."""
+"""``shadowfuzz findings set`` and ``findings open``: store a finding's status and note; show all in the browser."""
 
 from __future__ import annotations
 

@@ -32,8 +32,7 @@ def is_quiet() -> bool:
 
 
 def progress_printer(who: str, clock: Callable[[], float] = time.monotonic) -> Callable[[str], None]:
-    """Return a function that prints lines with the prefix ``who``; the remaining time is added to a line ``N of M
-    ...``."""
+    """Return a function that prints lines after ``who``; a line ``N of M ...`` gets the remaining time."""
     began: list[tuple[int, float]] = []
 
     def show(line: str) -> None:

@@ -20,8 +20,7 @@ FORMAT = 1
 
 
 def counts_text(document: Mapping[str, Any]) -> str:
-    """Return the text that ``--keep`` writes: a line for each step at an exit, so that a new measurement is a small
-    diff."""
+    """Return the text that ``--keep`` writes: a line for each step at an exit, so that changes are small diffs."""
     separator, parts = ",\n", []
     for target, one in document["targets"].items():
         head = json.dumps({name: value for name, value in one.items() if name not in ("places", "rules")})[:-1]

@@ -63,8 +63,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """A scenario, the exit that it must reproduce, the number of recorded exits of this kind, and the record of the
-    first.
+    """A scenario, the exit that it must reproduce, the number of such recorded exits, and the record of the first.
 
     ``address`` is that of the scenario's access, None for an exit that is no abort.
     """
@@ -227,8 +226,7 @@ def _mnemonic(size: int, *, write: bool, signed: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How a scenario reaches an exit class: its kinds of steps (``KINDS`` must have them all), and the function that
-    makes them."""
+    """How a scenario reaches an exit class: keywords of steps (rows of ``KINDS``), and the function that uses them."""
 
     exit_class: str
     keywords: tuple[str, ...]

@@ -75,8 +75,10 @@ SYSTEM_ACCESSES = Weights(("mrs", 70.0), ("msr", 30.0))
 REPEATS = Weights((1, 30.0), (2, 25.0), (3, 20.0), (4, 15.0), (6, 10.0))
 """Numbers of loads or stores through one base, and of other repeated steps."""
 REUSED = 0.8
-"""Probability that a register which the host has set is used again.  A host write causes a return to userspace, which
-on nVHE takes as long as an exit."""
+"""Probability that a register which the host has set is used again.
+
+A host write causes a return to userspace, which on nVHE takes as long as an exit.
+"""
 LOOK_BACK = 40
 """Number of previous steps that are searched for registers that the host set."""
 

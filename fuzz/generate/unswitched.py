@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generate steps in which one VM writes a register that KVM may not switch, between two reads by another VM
-(:mod:`harness.relations.isolate_unswitched`)."""
+"""Generate writes of registers that KVM may not switch, in one VM between two reads in another VM.
+
+The relation is :mod:`harness.relations.isolate_unswitched`.
+"""
 
 from __future__ import annotations
 

@@ -82,8 +82,7 @@ def bits(rng: Random) -> int:
 
 
 def address_in(rng: Random, region: Region, size: int = 8) -> int:
-    """Return an address in ``region`` for an access of ``size`` bytes: at its start, its end or anywhere, usually
-    aligned."""
+    """Return an address in ``region`` for an access of ``size`` bytes: first, last or any bytes, usually aligned."""
     choice = rng.random()
     if choice < 0.15:
         address = region.base
@@ -116,8 +115,7 @@ def function(rng: Random) -> int:
 
 
 def mpidr(rng: Random) -> int:
-    """Return an affinity argument of CPU_ON and AFFINITY_INFO: usually of a vCPU with a small id, or with other bits
-    set."""
+    """Return an affinity for CPU_ON and AFFINITY_INFO: usually of a vCPU with a small id, or with other bits set."""
     affinity = rng.getrandbits(2)
     choice = rng.random()
     if choice < 0.7:

@@ -196,8 +196,10 @@ class Database:
 
     @cached_property
     def _reader(self) -> Engine:
-        """Return the engine for reading: the read-only file; an empty or old one is migrated first, in memory if it
-        cannot be written."""
+        """Return the engine for reading the file read-only.
+
+        An empty or old file is migrated first; if it cannot be written, a copy in memory is migrated.
+        """
         file = self.file
         if file is not None and sqlite_files.has_content(file):
             engine = create_engine("sqlite://", creator=lambda: sqlite_files.open_read_only(file), poolclass=QueuePool)

@@ -36,8 +36,9 @@ class Dumps:
         return self.root / f"{NEW}{os.getpid()}{SUFFIX}"
 
     def keep(self, dump: Dump, id_: str) -> tuple[Dump, int]:
-        """Move a dump to its finding; return it with its path relative to the campaign's directory, and the number of
-        older dumps that were removed.
+        """Move a dump to its finding; return it with its new path, and the number of older dumps that were removed.
+
+        The path is relative to the campaign's directory.
         """
         place = self.root / id_
         place.mkdir(exist_ok=True)

@@ -58,8 +58,7 @@ class Diagnosis:
 
 
 def diagnose(tree: Path | None = None) -> Diagnosis:
-    """Check for everything that the project needs, on this machine and in the cache; try compilers.  Nothing is
-    fetched.
+    """Check this machine and the cache for everything that the project needs; try compilers.  Nothing is fetched.
 
     With ``tree``, also check a kernel build directory.  InputError: it is no kernel build directory.
     """

@@ -93,8 +93,7 @@ class PreparedSide:
 
 
 def prepare_side(config: MachineConfig, options: TargetOptions, progress: Progress = quiet) -> PreparedSide:
-    """Prepare one target with all ``options`` except the names.  InputError, SetupError: a value or the set-up is
-    wrong."""
+    """Prepare one target; names in ``options`` are ignored.  InputError, SetupError: a value or the set-up is wrong."""
     cpu, catalogue = cpu_model(config.cpu), Catalogue.load(KNOWN_DIR, options.level)
     prepared = prepare(config, kernel=options.kernel, progress=progress)
     subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, options.level)

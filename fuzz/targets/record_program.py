@@ -52,8 +52,7 @@ class RecordOptions:
 
 
 def named_files(items: Sequence[str]) -> Mapping[str, Path]:
-    """Return files by their names in the program's directory, from NAME=PATH or PATH.  InputError: an item is
-    neither."""
+    """Return files by their names in the program's directory, from NAME=PATH or PATH.  InputError: a wrong item."""
     files: dict[str, Path] = {}
     for item in items:
         name, equals, path = item.partition("=")

@@ -40,8 +40,10 @@ Boot = Callable[[], AbstractContextManager[ScenarioRunner]]
 
 
 def run_to_end(machine: ScenarioRunner, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
-    """Run a scenario, and again if its status is ``runaway``: on a busy machine timer interrupts may be too frequent
-    for guest progress."""
+    """Run a scenario; if its status is ``runaway``, run it again.
+
+    On a busy machine timer interrupts may be too frequent for guest progress.
+    """
     for _ in range(TRIES - 1):
         trace = machine.run(scenario, fresh_vm=fresh_vm)
         if trace.status != "runaway":

@@ -94,8 +94,7 @@ def _nearest(versions: Sequence[str], version: str, known: Mapping[str, Outcome 
 
 
 def confidence(runs: int) -> float:
-    """Return the confidence, after ``runs`` runs without a finding, that it is absent, if its rate is 1/2 when
-    present."""
+    """Return the confidence that a finding with a rate of 1/2 is absent, after ``runs`` runs without it."""
     return float(1 - 0.5**runs)
 
 

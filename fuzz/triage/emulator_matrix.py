@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Format a matrix over emulators as text: the results of other QEMUs and CPU models that differ from the target's
-own."""
+"""Format a matrix over emulators as text: other QEMUs and CPU models whose results differ from the target's own."""
 
 from __future__ import annotations
 
@@ -36,8 +35,7 @@ INTRODUCTION: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class ExplainedDifference:
-    """An explanation for scenarios with other results on some emulators (patterns of ``CONFIG%QEMU%CPU``), and its
-    source."""
+    """Why scenarios have other results on some emulators (patterns of ``CONFIG%QEMU%CPU``), and the source."""
 
     scenarios: tuple[str, ...]
     targets: tuple[str, ...]

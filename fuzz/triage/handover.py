@@ -123,8 +123,7 @@ CheckedRun = tuple[Origin, Scenario, Trace, CheckResult]
 
 
 def best_shown(row: Regression, rows: Sequence[Regression], seen: Sequence[CheckedRun]) -> Shown | None:
-    """Return the divergence and scenario that show a kept finding best, from runs of its scenarios; None: none shows
-    it.
+    """Return the run that shows a kept finding best, from runs of its scenarios; None: no run shows it.
 
     ``rows`` are all kept findings: a scenario that shows fewer of them is better.
     """

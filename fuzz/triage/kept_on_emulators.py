@@ -47,8 +47,7 @@ def measure_kept(
 
 
 def on_emulators(options: TargetOptions, say: Callable[[str], None]) -> Callable[[Database, PreparedTargets], None]:
-    """Return a function that runs a campaign's confirmed divergences on other emulators, on non-deterministic
-    machines."""
+    """Return a function that runs a campaign's confirmed divergences on other emulators, not deterministically."""
 
     def measure_all(database: Database, targets: PreparedTargets) -> None:
         how = replace(options, deterministic=False, hyp_copy=targets.has_hyp_copy)

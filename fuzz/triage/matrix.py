@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run scenarios on many targets, one verdict per cell: one boot per target, two machines at a time, results in a
-file."""
+"""Run scenarios on many targets, with one verdict per cell, one boot per target, and results in a file."""
 
 from __future__ import annotations
 
@@ -145,8 +144,7 @@ class MatrixWork:
 
 
 def run_work(work: MatrixWork) -> tuple[Cell, ...]:
-    """Prepare and boot a target, run its cases, return their cells; a target that cannot run gets verdict
-    ``cannot``."""
+    """Prepare and boot a target, run its cases, return their cells; the verdict is ``cannot`` if it cannot run."""
     options = TargetOptions(work.target, LEVEL, cold=True, deterministic=work.deterministic)
     try:
         targets = open_targets(options)

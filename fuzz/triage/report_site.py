@@ -29,8 +29,7 @@ FINDINGS = "/findings/"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer: the body ``plain``, or ``packed`` (gzip) for clients that accept it; ``tag`` is a hash of the
-    body."""
+    """An HTTP answer: its body, ``plain`` or ``packed`` (gzip, for clients that accept it); ``tag`` is a hash of it."""
 
     status: int
     kind: str

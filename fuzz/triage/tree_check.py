@@ -38,8 +38,7 @@ MAX_LOST = 5
 
 @dataclass(frozen=True, slots=True)
 class CheckPlan:
-    """What to check: ``targets`` are a kernel and its base; ``seconds`` of a campaign (None: no campaign) in
-    ``out``."""
+    """What to check: ``targets``, a kernel and its base; a campaign of ``seconds`` (None: no campaign) in ``out``."""
 
     targets: TargetOptions
     seconds: float | None
@@ -82,8 +81,7 @@ class TreeCheck:
         return ExitStatus.FAILED if self.undecided else ExitStatus.OK
 
     def kept(self, signature: str) -> tuple[str, ...]:
-        """Return the kept findings of the base that cause a signature, or that show it if its cause is not
-        determined."""
+        """Return the kept findings of the base that cause a signature, or that show it if it has no cause."""
         found = explaining(self.known, self.base.target, split_text(signature))
         known = {row.id for row in self.known}
         return tuple(name for name in found if name in known)

@@ -40,8 +40,7 @@ from harness.vm.crash import EARLIER
 
 @dataclass(frozen=True, slots=True)
 class TriagePlan:
-    """``runs`` is the number of runs in one VM, and in fresh ones; ``only_new``: skip findings that an erratum
-    explains.
+    """``runs``: number of runs in one VM, and in fresh ones; ``only_new``: skip findings that an erratum explains.
 
     ``tries`` limits the scenarios that are run to minimise one finding, so that the findings of a night are processed
     in a morning; ``shadowfuzz minimise`` has no such limit.

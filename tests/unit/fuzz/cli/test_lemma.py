@@ -118,7 +118,7 @@ def test_a_worker_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         lemma("--function", "prep_wfx", "--seconds", "1", "--jobs", "1")
 
 
-@pytest.mark.parametrize("arguments", (("--pair", "low:low"), ("--pair", "low"), ("--pair", "low:nobody")))
+@pytest.mark.parametrize("arguments", (("--pair", "low:low"), ("--pair", "low"), ("--pair", "low:nosuch")))
 def test_bad_pairs(arguments: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match="LEFT:RIGHT"):
         lemma(*arguments)
