@@ -102,7 +102,7 @@ def libfuzzer_arguments(job: WorkerJob) -> list[str]:
         f"-seed={job.seed % (1 << 32) or 1}",  # 0 would mean a random seed
         f"-max_len={MAX_INPUT_BYTES}",
         "-len_control=0",  # the mutator knows how long a scenario should be
-        "-reduce_inputs=0",  # a long scenario costs less an exit than a short one
+        "-reduce_inputs=0",  # a long scenario takes less time per exit than a short one
         # The findings of other workers are no function of the seed.
         f"-reload={0 if job.targets.deterministic else 5}",
         "-timeout=120",

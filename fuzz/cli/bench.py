@@ -21,8 +21,8 @@ Run the same scenarios three times in one run: bare (raw), with every world swit
 campaign (mutated, recorded, replayed on the model, compared, counted).  Then show how the time of an
 exit is spent, and how it depends on the number of workers, the length of a scenario and the relations compared.
 
-In the mode checked, an exit counts if what the host did after it was compared, as in a campaign.  Ratios are valid on
-any machine, rates only on an idle one.
+In the mode checked, an exit counts if the host's actions after it were compared, as in a campaign.  Ratios are valid
+on any machine, rates only on an idle one.
 """
 EPILOG = """\
 examples:

@@ -36,7 +36,7 @@ input; 3 a kernel does not boot, or the result of a scenario is undetermined
 
 @declare(
     "ci",
-    "Run all scenarios and a short campaign on a kernel and on its base, and show what differs.",
+    "Run all scenarios and a short campaign on a kernel and on its base, and show the differences.",
     EPILOG,
     exclusive=(("base", "against"),),
 )

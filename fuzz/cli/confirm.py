@@ -26,7 +26,7 @@ exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or 
 """
 
 
-@declare("confirm", "Measure how often each unexplained divergence of a scenario comes back, and classify it.", EPILOG)
+@declare("confirm", "Measure the rate of each unexplained divergence of a scenario, and classify it.", EPILOG)
 @finding("only this one (default: all)")
 @number("--runs", 10, "runs in one VM, and in fresh ones")
 @number("--boots", 1, "fresh QEMUs")

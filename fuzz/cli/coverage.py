@@ -13,8 +13,8 @@ from harness.input_file import check_file
 from harness.output_file import write_whole
 
 DESCRIPTION = """\
-Run scenarios in a QEMU whose plugin records every block of KVM's code (EL1 and EL2) that is executed.  Show which
-functions and exit handlers they reach, which decisions the model takes, and what is never reached, with the reason.
+Run scenarios in a QEMU whose plugin records every block of KVM's code (EL1 and EL2) that is executed.  Show the
+functions and exit handlers that they reach, the decisions that the model takes, and those never reached, with reasons.
 """
 EPILOG = """\
 examples:

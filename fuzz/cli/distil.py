@@ -26,8 +26,8 @@ examples:
       run each first and write only those that show the exit from which they were made; also write the first rounds of
       each kind of exit as a recording that `shadowfuzz recording check` reads
 
-kinds of exits: class, syndrome, the model's decisions, exception level; what no step can reproduce is listed with its
-count
+a kind of exit is its class, its syndrome, the model's decisions and the exception level; exits that no step can
+reproduce are listed with their count
 
 exit status: 0 nothing unexplained, 1 --verify saw an unexplained divergence, 2 bad usage or input, 3 target lost
 """

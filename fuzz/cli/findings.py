@@ -48,7 +48,7 @@ example:
   shadowfuzz findings show d47d8f
       show one finding in full: its scenario, the differences side by side, the verdict and its evidence
 
-An id may be shortened, with or without its kind.
+An id may be shortened: give its beginning, with or without the kind.
 
 exit status: 0 shown, 2 bad usage or input
 """

@@ -58,7 +58,7 @@ target was lost, records were lost, or the Linux guest ended before user space, 
 @target
 @kernel
 @number("--smp", 1, "CPUs of the target", most=8)
-@option("--file", multiple=True, metavar="[NAME=]PATH", help="a file that PROGRAM finds in its directory")
+@option("--file", multiple=True, metavar="[NAME=]PATH", help="a file to put into PROGRAM's directory")
 @number("--seconds", 300, "stop recording after this time")
 @number("--ring", RING_MIB, "room for records", most=256, unit="MIB")
 @number("--cpus", 1, "of the Linux guest", most=8)

@@ -49,7 +49,7 @@ COMMANDS = Table(
         ),
         "Search": (
             Row("fuzz", "fuzz.cli.fuzz:command", "search for scenarios in which real KVM and the model differ"),
-            Row("replay", "fuzz.cli.replay:command", "run scenario files on real KVM and show what differs"),
+            Row("replay", "fuzz.cli.replay:command", "run scenario files on real KVM and show the differences"),
             Row("lint", "fuzz.cli.lint:command", "check scenario files without a VM"),
         ),
         "Findings": (
@@ -68,16 +68,20 @@ COMMANDS = Table(
             Row(
                 "ci",
                 "fuzz.cli.ci:command",
-                "what a kernel changes in behaviour: corpus and a short campaign, compared with a base",
+                "show the changes of a kernel: run the corpus and a short campaign, compare with a base",
             ),
         ),
         "Recordings and corpora": (
             Row("recording", "fuzz.cli.tree:RECORDING", "record programs that use /dev/kvm; check, distil recordings"),
-            Row("corpus", "fuzz.cli.tree:CORPUS", "what a corpus reaches, and a smaller one that reaches the same"),
+            Row(
+                "corpus",
+                "fuzz.cli.tree:CORPUS",
+                "measure the coverage of a corpus; minimise it with the same coverage",
+            ),
         ),
         "The model and the tool itself": (
             Row("lemma", "fuzz.cli.lemma:command", "fuzz the model's levels against each other, or prove them equal"),
-            Row("bench", "fuzz.cli.tree:BENCH", "measure exits per second; compare the guides of a campaign"),
+            Row("bench", "fuzz.cli.tree:BENCH", "measure exits per second; compare the modes of guidance"),
         ),
     },
     old=(
@@ -123,7 +127,7 @@ FINDINGS = _group(
   shadowfuzz findings export d47d8f --out handover
       write it as files to hand over
 
-An id may be shortened, with or without its kind.
+An id may be shortened: give its beginning, with or without the kind.
 """,
     default="list",
 )
@@ -145,9 +149,9 @@ REPORT = _group(
 KERNELS = _group(
     "kernels",
     (
-        Row("list", "fuzz.cli.kernels:list_command", "list what the archive offers, and what is in the cache"),
+        Row("list", "fuzz.cli.kernels:list_command", "list the kernels of the archive, and those in the cache"),
         Row("fetch", "fuzz.cli.kernels:fetch_command", "fetch kernels with their headers"),
-        Row("config", "fuzz.cli.kernels:config_command", "the configuration that a kernel of your own needs"),
+        Row("config", "fuzz.cli.kernels:config_command", "print the configuration that a kernel of your own needs"),
         Row("matrix", "fuzz.cli.matrix:command", "run scenarios on many targets, one verdict per cell"),
         Row(
             "bisect",
@@ -157,7 +161,7 @@ KERNELS = _group(
         Row(
             "against",
             "fuzz.cli.against:command",
-            "compare two releases: where two targets' traces of a scenario differ",
+            "compare two releases: differences between two targets' traces of a scenario",
         ),
     ),
     "List and fetch the arm64 cloud kernels of Debian's archive, and compare results of scenarios on them.",
@@ -192,7 +196,7 @@ CORPUS = _group(
     (
         Row("coverage", "fuzz.cli.coverage:command", "show what a corpus reaches of KVM's code and the model"),
         Row("reach", "fuzz.cli.reach:command", "count steps by exits by relations by targets"),
-        Row("cmin", "fuzz.cli.cmin:command", "fewer, simpler scenarios with the same coverage"),
+        Row("cmin", "fuzz.cli.cmin:command", "select fewer, simpler scenarios with the same coverage"),
     ),
     "Measure what scenarios reach, and make a corpus smaller.",
     """\
@@ -208,7 +212,7 @@ BENCH = _group(
     "bench",
     (
         Row("exits", "fuzz.cli.bench:command", "measure exits per second: raw, recorded, checked"),
-        Row("trial", "fuzz.cli.trial:command", "compare the guides of a campaign; write a page and a plot"),
+        Row("trial", "fuzz.cli.trial:command", "compare the modes of guidance; write a page and a plot"),
     ),
     "Measure the speed of the fuzzer, and the benefit of guidance by coverage.  Without a command: exits.",
     """\

@@ -68,10 +68,10 @@ def _is_sane(name: str, value: int) -> bool:
 
 
 def repair_stage1(rng: Random, steps: list[Step]) -> None:
-    """Usually disable stage 1 in steps without valid tables: the guest could execute no further instructions.
+    """Usually keep stage 1 disabled without valid tables, and its registers valid while it is enabled.
 
-    Mutations that remove a part of :func:`enable_stage1` leave such steps; the guest then takes exceptions without end,
-    until a timer interrupt of the host ends the scenario.
+    Mutations may remove a part of :func:`enable_stage1`.  The guest then takes exceptions without end, until a timer
+    interrupt of the host ends the scenario.
     """
     ready: set[str] = set()
     is_on = False

@@ -58,7 +58,7 @@ PSTATE_EXTRAS = Weights(
 
 SCTLR_RESET = 0x00C5_0078
 """SCTLR_EL1 as KVM resets it (docs/spec/kvm.md section 4.1)."""
-# Arm ARM D19.2 SCTLR_EL1: A, C, SA, nTWI, nTWE, WXN, E0E, EE, SPAN; M needs tables, without them nothing runs.
+# Arm ARM D19.2 SCTLR_EL1: A, C, SA, nTWI, nTWE, WXN, E0E, EE, SPAN; M is rare: without tables the guest cannot execute.
 SCTLR_FLIPS = Weights(
     (0, 30.0), (1 << 1, 8.0), (1 << 2, 8.0), (1 << 3, 8.0), (1 << 16, 8.0), (1 << 18, 8.0), (1 << 19, 8.0),
     (1 << 24, 5.0), (1 << 25, 5.0), (1 << 23, 8.0), (1 << 0, 1.0),

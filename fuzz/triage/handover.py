@@ -123,7 +123,7 @@ CheckedRun = tuple[Origin, Scenario, Trace, CheckResult]
 
 
 def best_shown(row: Regression, rows: Sequence[Regression], seen: Sequence[CheckedRun]) -> Shown | None:
-    """Return the run that shows a kept finding best, from runs of its scenarios; None: no run shows it.
+    """Return the divergence that shows a kept finding best in runs of its scenarios; None: no run shows it.
 
     ``rows`` are all kept findings: a scenario that shows fewer of them is better.
     """

@@ -24,7 +24,7 @@ from harness.findings.checked import signature
 from harness.findings.finding import finding_id
 from harness.report import api
 from tests.support.damage import damage
-from tests.support.fake_worker import DIVERGENCE, SUBJECT, TEXT, bench, checked
+from tests.support.fake_worker import DIVERGENCE, SUBJECT, TEXT, checked, make_worker
 from tests.support.kept import filled
 
 Capture = pytest.CaptureFixture[str]
@@ -80,7 +80,7 @@ def test_every_reader(seed: int, tmp_path: Path, capsys: Capture) -> None:
 def test_a_campaign_goes_on(tmp_path: Path) -> None:
     filled(tmp_path).close()
     damage(tmp_path / FILE, ROWS)
-    b = bench(tmp_path, *[checked(DIVERGENCE)] * 3)
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 3)
     b.worker.run_input(TEXT)
     b.worker.close()
     store = Store(Database(default_url(tmp_path)), FINDINGS)

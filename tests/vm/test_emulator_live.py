@@ -65,7 +65,7 @@ def test_the_verdict_emulator_is_measured(other: Emulator, monkeypatch: pytest.M
         return replace(cpu, masks={index: mask for index, mask in cpu.masks.items() if index != exceptions.PSTATE})
 
     monkeypatch.setattr(prepared_side, "cpu_model", forgetful)
-    monkeypatch.setattr(other_emulators, "places", lambda *_: ("cortex-a57", "neoverse-n1", other.name))
+    monkeypatch.setattr(other_emulators, "emulator_names", lambda *_: ("cortex-a57", "neoverse-n1", other.name))
     config = load_config(DEFAULT_TARGET)
     options = TargetOptions(DEFAULT_TARGET, "spec")
     with open_targets(options) as targets:

@@ -19,13 +19,13 @@ from fuzz.store.findings import FINDINGS, Store
 from harness.errors import VmLost
 from harness.findings.regressions import Regression
 from harness.relations.divergence import Divergence
-from tests.support.fake_worker import DIVERGENCE, TEXT, bench, checked
+from tests.support.fake_worker import DIVERGENCE, TEXT, checked, make_worker
 from tests.support.summaries import summary_of
 
 
 @pytest.mark.parametrize(("accept", "new", "status"), [(True, False, 0), (True, True, 3), (False, False, 3)])
 def test_losses_like_kept_ones(tmp_path: Path, accept: bool, new: bool, status: int) -> None:
-    b = bench(tmp_path, checked())
+    b = make_worker(tmp_path, checked())
     b.worker.run_input(TEXT)
     result = summary_of(tmp_path, Outcome(read_stats(tmp_path / "stats"), 0.5, (), "", False))
     crash = Cluster("crash-1", "crash", "oops", () if new else ("a",), new, 1, 1, "", "")
@@ -33,7 +33,7 @@ def test_losses_like_kept_ones(tmp_path: Path, accept: bool, new: bool, status: 
 
 
 def test_summary_shows_all_counts(tmp_path: Path) -> None:
-    b = bench(tmp_path, *[checked(DIVERGENCE)] * 3)
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 3)
     b.worker.run_input(TEXT)
     stats = read_stats(tmp_path / "stats")
     result = summary_of(tmp_path, Outcome(stats, 0.5, (), "", False))
@@ -74,7 +74,7 @@ def test_new_clusters_come_first_and_kept_ones_may_be_accepted(tmp_path: Path) -
     """Count three members of one cluster, then one of a new cluster."""
     kept = [Regression("old-bug", "", "", "kvm", "", ("fake",), ("restore.xN/HVC64/prep_hvc",), ("s",))]
     new = Divergence("host", "pc", 1, 2, "WFX", 1, 0)
-    b = bench(tmp_path, *[checked(DIVERGENCE)] * 3, *[checked(new)] * 3)
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 3, *[checked(new)] * 3)
     news = NewClusterCounter(Store(Database(default_url(tmp_path)), FINDINGS), kept)
 
     def outcome() -> Outcome:
@@ -109,7 +109,7 @@ def test_summary_of_nothing(tmp_path: Path) -> None:
 
 
 def test_lost_machine_without_divergence_is_status_3(tmp_path: Path) -> None:
-    b = bench(tmp_path, VmLost("fake", "gone"))
+    b = make_worker(tmp_path, VmLost("fake", "gone"))
     b.worker.run_input(TEXT)
     assert summary_of(tmp_path, Outcome(read_stats(tmp_path / "stats"), 1.0, (), "", False)).exit_status == 3
 
@@ -147,7 +147,7 @@ def test_problems_are_new_and_errata_are_known_by_cause(tmp_path: Path) -> None:
     kept = [Regression("old-bug", "It does.", "", "kvm", "", ("fake",), ("restore.xN/HVC64/prep_hvc",), ("s",))]
     caused = DIVERGENCE._replace(cause="old-bug")
     first, then = Divergence("host", "pc", 1, 2, "WFX", 4, 0), Divergence("host", "x1", 1, 2, "HVC64", 9, 0)
-    b = bench(tmp_path, *[checked(caused, then, first)] * 3, *[checked(DIVERGENCE)] * 3)
+    b = make_worker(tmp_path, *[checked(caused, then, first)] * 3, *[checked(DIVERGENCE)] * 3)
     b.worker.run_input(TEXT)
     b.worker.run_input(TEXT)
     result = summary_of(tmp_path, Outcome(read_stats(tmp_path / "stats"), 1.0, (), "", False), kept)

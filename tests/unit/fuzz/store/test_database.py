@@ -32,7 +32,7 @@ from harness.errors import InputError
 from harness.findings.finding import Tries
 from harness.report.campaign_data import Sample
 from harness.scenario.scenario import Scenario, Step, format_scenario
-from tests.unit.fuzz.campaign.test_worker import DIVERGENCE, TEXT, bench, checked
+from tests.unit.fuzz.campaign.test_worker import DIVERGENCE, TEXT, checked, make_worker
 from tests.unit.harness.findings.test_finding import finding
 
 KILLS = int(os.environ.get("SHADOWFUZZ_KILLS", "200"))
@@ -180,7 +180,7 @@ def test_export(tmp_path: Path) -> None:
 
 def _work(root: Path, first: int, said: Connection) -> None:
     """Run a worker that finds something new in each scenario; report each scenario when it is done."""
-    b = bench(root)
+    b = make_worker(root)
     for i in range(first, first + 100_000):
         b.executor.answers[:] = [checked(DIVERGENCE._replace(register=f"r{i}"))] * 3
         b.worker.run_input(TEXT)

@@ -118,8 +118,8 @@ def test_other_emulators_are_run_after_the_machine_has_ended(target: Recorded, m
         asked.append((sweep, len(queries)))
         return tuple((EmulatorResult("max", Tries(0, 10)),) for _ in queries)
 
-    monkeypatch.setattr(confirming, "measure", measure)
-    monkeypatch.setattr(confirming, "places", lambda config, here: ("max",))
+    monkeypatch.setattr(confirming, "measure_on_emulators", measure)
+    monkeypatch.setattr(confirming, "emulator_names", lambda config, here: ("max",))
     monkeypatch.setattr(confirming, "emulators_here", lambda: [SimpleNamespace(name="qemu-7.2")])
     said: list[str] = []
     found = confirm(OPTIONS, FILE, None, ConfirmPlan(1, 0, emulators=True), said.append)
@@ -133,7 +133,7 @@ def test_two_targets_are_not_run_on_other_emulators(target: Recorded, monkeypatc
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(confirming, "measure", never)
+    monkeypatch.setattr(confirming, "measure_on_emulators", never)
     pair = TargetOptions("fake", "spec", against="other")
     assert confirm(pair, FILE, None, ConfirmPlan(1, 0, emulators=True), ignore)
 

@@ -34,7 +34,7 @@ def test_each_confirmed_divergence_is_run_once(tmp_path: Path, monkeypatch: pyte
         tried.extend(asked)
         return [FOUND] * len(asked)
 
-    monkeypatch.setattr(kept_on_emulators, "measure", measure)
+    monkeypatch.setattr(kept_on_emulators, "measure_on_emulators", measure)
     assert kept_on_emulators.measure_kept(database, SUBJECT, SWEEP, HERE[:1], said.append) == 0
     assert len(said) == 1 and "none is installed" in said[0] and not tried
     count = kept_on_emulators.measure_kept(database, SUBJECT, SWEEP, HERE, said.append)
