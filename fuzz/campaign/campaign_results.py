@@ -113,9 +113,9 @@ class CampaignResults:
     errata: tuple[ErratumSeen, ...]
 
 
-def results_of(asked: CampaignOptions, stats: Stats, kept: Sequence[Regression]) -> CampaignResults:
+def results_of(options: CampaignOptions, stats: Stats, kept: Sequence[Regression]) -> CampaignResults:
     """Return the results of a campaign; reads its findings from the database."""
-    store = Store(Database(asked.store), FINDINGS)
+    store = Store(Database(options.store), FINDINGS)
     found: dict[str, Cluster] = {}
     findings: dict[str, Finding] = {}
     for group in ("unexplained", "alarms", "crashes", "internal"):
@@ -123,14 +123,14 @@ def results_of(asked: CampaignOptions, stats: Stats, kept: Sequence[Regression])
             finding = _load(store, id_)
             if isinstance(finding, Finding):
                 findings[id_] = finding
-            found[id_] = _cluster(asked, store, kept, finding, (id_, members), stats)
+            found[id_] = _cluster(options, store, kept, finding, (id_, members), stats)
     clusters = tuple(sorted(found.values(), key=lambda cluster: not cluster.new))
     new = {cluster.id: cluster for cluster in clusters if cluster.new}
-    return CampaignResults(clusters, _problems(asked, store, new, findings), _errata(clusters, kept))
+    return CampaignResults(clusters, _problems(options, store, new, findings), _errata(clusters, kept))
 
 
 def _cluster(
-    asked: CampaignOptions,
+    options: CampaignOptions,
     store: Store,
     kept: Sequence[Regression],
     finding: Finding | InputError,
@@ -138,19 +138,19 @@ def _cluster(
     stats: Stats,
 ) -> Cluster:
     id_, members = seen
-    place = asked.out / FINDINGS / id_
+    place = options.out / FINDINGS / id_
     names: tuple[str, ...] = ()
     replay, by_cause = "", False
     if isinstance(finding, Finding):
         names = like(kept, finding)
         by_cause = bool(names) and is_by_cause(finding)
-        replay = _replay(asked, finding, place / SCENARIO) if (place / SCENARIO).is_file() else ""
+        replay = _replay(options, finding, place / SCENARIO) if (place / SCENARIO).is_file() else ""
     kind, what = id_.partition("-")[0], _what(finding, id_, stats)
     return Cluster(id_, kind, what, names, not names, members, _count(store, id_), str(place), replay, by_cause)
 
 
 def _problems(
-    asked: CampaignOptions, store: Store, new: Mapping[str, Cluster], findings: Mapping[str, Finding]
+    options: CampaignOptions, store: Store, new: Mapping[str, Cluster], findings: Mapping[str, Finding]
 ) -> tuple[ProblemSeen, ...]:
     try:
         examples = store.examples()
@@ -158,11 +158,11 @@ def _problems(
         examples = {}
     grouped = group_problems({id_: examples.get(id_, ()) for id_ in new})
     return tuple(
-        _problem(asked, [new[id_] for id_ in problem.clusters], findings.get(problem.id)) for problem in grouped
+        _problem(options, [new[id_] for id_ in problem.clusters], findings.get(problem.id)) for problem in grouped
     )
 
 
-def _problem(asked: CampaignOptions, clusters: Sequence[Cluster], finding: Finding | None) -> ProblemSeen:
+def _problem(options: CampaignOptions, clusters: Sequence[Cluster], finding: Finding | None) -> ProblemSeen:
     first = clusters[0]
     tries = () if finding is None else (finding.same_vm, finding.fresh_vm)
     return ProblemSeen(
@@ -175,7 +175,7 @@ def _problem(asked: CampaignOptions, clusters: Sequence[Cluster], finding: Findi
         sum(each.hits for each in tries),
         sum(each.runs for each in tries),
         "" if finding is None else finding.first_seen,
-        shlex.join([asked.program, "findings", "show", first.id]) + out_words(asked.out),
+        shlex.join([options.program, "findings", "show", first.id]) + out_words(options.out),
     )
 
 
@@ -221,12 +221,12 @@ def one_line(words: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
-def _replay(asked: CampaignOptions, finding: Finding, scenario: Path) -> str:
+def _replay(options: CampaignOptions, finding: Finding, scenario: Path) -> str:
     if finding.other is not None:
-        return shlex.join([asked.program, "kernels", "against", *asked.targets, str(scenario)])
-    first = finding.subject == asked.subject
-    words = [asked.program, "replay", str(scenario), "--target", asked.targets[0 if first else -1]]
+        return shlex.join([options.program, "kernels", "against", *options.targets, str(scenario)])
+    first = finding.subject == options.subject
+    words = [options.program, "replay", str(scenario), "--target", options.targets[0 if first else -1]]
     words += hyp_copy.options(finding.signature)
-    if asked.kernel is not None and first:
-        words += ["--kernel", str(asked.kernel)]
-    return shlex.join([*words, "--level", asked.subject.level])
+    if options.kernel is not None and first:
+        words += ["--kernel", str(options.kernel)]
+    return shlex.join([*words, "--level", options.subject.level])

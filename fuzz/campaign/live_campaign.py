@@ -99,7 +99,7 @@ def run_live_campaign(
     seed = plan.seed if plan.seed is not None else secrets.randbits(32)
     url = plan.store or default_url(out)
     guide = choose_guide(plan.coverage, targets.sides[0].prepared, progress)
-    asked = CampaignOptions(
+    campaign_options = CampaignOptions(
         *(targets.subjects, options.names, options.kernel, seed, jobs, plan.out, started, url),
         *(guide.mode, plan.accept_kept, guide.kvm_off, plan.program),
     )
@@ -108,7 +108,7 @@ def run_live_campaign(
     with campaign_directory(out, plan.corpus, protected=protected):
         database = Database(url)
         known = {"against": options.against, "seed": seed, "jobs": jobs, "guide": guide.mode}
-        diary = _RunRecorder(History(database), {**asdict(asked.subject), **known})
+        diary = _RunRecorder(History(database), {**asdict(campaign_options.subject), **known})
         new = NewClusterCounter(Store(database, FINDINGS), kept)
 
         def tick(now: Progress) -> None:
@@ -124,7 +124,7 @@ def run_live_campaign(
         if afterwards is not None and not (outcome.interrupted or outcome.failure):
             with suppress(InputError, OSError):  # the summary reports a database that cannot be read or written
                 afterwards(database, targets)
-        summary = summarise(asked, outcome, kept, _export(database, out))
+        summary = summarise(campaign_options, outcome, kept, _export(database, out))
         diary.end(summary.to_json())
     return summary
 
@@ -146,9 +146,9 @@ def _export(database: Database, out: Path, only: Collection[str] | None = None) 
 class _RunRecorder:
     """Stores the run in the database; an error of the database does not stop the campaign."""
 
-    def __init__(self, history: History, asked: dict[str, object]) -> None:
+    def __init__(self, history: History, options: dict[str, object]) -> None:
         self._history = history
-        self._run = history.begin(datetime.now(UTC).isoformat(timespec="seconds"), asked)
+        self._run = history.begin(datetime.now(UTC).isoformat(timespec="seconds"), options)
         self._next = 0.0
 
     def tick(self, progress: Progress) -> None:

@@ -128,7 +128,7 @@ class Summary:
 
 
 def summarise(
-    asked: CampaignOptions,
+    options: CampaignOptions,
     outcome: Outcome,
     kept: Iterable[Regression] = (),
     unwritten: Mapping[str, int] = MappingProxyType({}),
@@ -138,35 +138,35 @@ def summarise(
     ``kept`` are the findings of the corpus; ``unwritten`` counts, by reason, the files that could not be written at the
     end.
     """
-    stats, subject = outcome.stats, asked.subject
-    results = results_of(asked, stats, tuple(kept))
+    stats, subject = outcome.stats, options.subject
+    results = results_of(options, stats, tuple(kept))
     divergent = [cluster for cluster in results.clusters if cluster.kind == "divergence"]
     checked, first = stats.get("count", "checked_exits"), stats.get("time", "first_exit")
     return Summary(
         target=subject.target,
-        asked_targets=asked.targets,
+        asked_targets=options.targets,
         kernel_release=subject.kernel_release,
         kernel_sha256=subject.kernel_sha256,
         level=subject.level,
-        against=tuple(x for s in asked.subjects[1:] for x in (s.target, s.kernel_release, s.kernel_sha256)),
-        seed=asked.seed,
-        jobs=asked.jobs,
-        out=str(asked.out),
+        against=tuple(x for s in options.subjects[1:] for x in (s.target, s.kernel_release, s.kernel_sha256)),
+        seed=options.seed,
+        jobs=options.jobs,
+        out=str(options.out),
         seconds=round(outcome.seconds, 3),
-        seconds_to_first_checked_exit=round(first / 1e9 - asked.started, 3) if first else None,
+        seconds_to_first_checked_exit=round(first / 1e9 - options.started, 3) if first else None,
         scenarios=stats.get("count", "scenarios"),
         exits=stats.total("exits"),
         exits_by_class=stats.group("exits"),
         checked_exits=checked,
         checked_exits_per_s=round(checked / outcome.seconds, 1) if outcome.seconds else 0.0,
         relations=stats.group("relations"),
-        guide=asked.guide,
+        guide=options.guide,
         coverage=stats.coverage,
         growth_seconds=growth_window(outcome.seconds),
         growth=growth(outcome.course),
-        kvm_edges=len(edges_in(asked.out / RUN)) if asked.guide != MODEL else None,
-        kvm_off=one_line(asked.kvm_off),
-        corpus=sum(1 for _ in (asked.out / CORPUS).iterdir()),
+        kvm_edges=len(edges_in(options.out / RUN)) if options.guide != MODEL else None,
+        kvm_off=one_line(options.kvm_off),
+        corpus=sum(1 for _ in (options.out / CORPUS).iterdir()),
         divergences_known=stats.total("known"),
         known_by_entry=stats.group("known"),
         known_by_rule=round(1 - stats.get("count", "by_conditions") / max(1, stats.total("known")), 4),
@@ -174,7 +174,7 @@ def summarise(
         unexplained_by_cluster=stats.group("unexplained"),
         clusters=len(divergent),
         clusters_new=sum(cluster.new for cluster in divergent),
-        accept_kept=asked.accept_kept,
+        accept_kept=options.accept_kept,
         divergences_flaky=stats.total("flaky"),
         flaky_by_cluster=stats.group("flaky"),
         confirmations=stats.get("count", "confirmations"),
@@ -204,7 +204,7 @@ def summarise(
         interrupted=outcome.interrupted,
         problems=results.problems,
         errata=results.errata,
-        program=asked.program,
+        program=options.program,
     )
 
 

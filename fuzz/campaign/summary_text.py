@@ -223,8 +223,8 @@ def all_counts(summary: Summary) -> str:
         lines += [f"    {why}" for why in dict.fromkeys(s.worker_deaths)]
     if s.overflow:
         lines.append(f"counted under no name: {s.overflow} (too many different reasons)")
-    news = f", {new_text(s.clusters_new)}" if s.clusters else ""
-    lines.append(f"unexplained        {s.divergences_unexplained} divergences in {s.clusters} clusters{news}")
+    new = f", {new_text(s.clusters_new)}" if s.clusters else ""
+    lines.append(f"unexplained        {s.divergences_unexplained} divergences in {s.clusters} clusters{new}")
     for cluster in s.findings:
         lines.append(f"  {cluster.id}{f', {NEW}' if cluster.new else ''}: {cluster.what}")
         named = "" if cluster.new else f", {likeness(cluster.like)}"

@@ -323,7 +323,7 @@ class Worker:
     def _store_alarms(self, scenario: Scenario) -> None:
         """Store the alarms of a scenario: as flaky if fresh machines do not reproduce them."""
         for subject in dict.fromkeys(subject for subject, _ in self._alarms):
-            of_one = once_each(alarm for whose, alarm in self._alarms if whose == subject)
+            of_one = once_each(alarm for owner, alarm in self._alarms if owner == subject)
             for signature, (alarm, count) in of_one.items():
                 self._store_alarm(
                     scenario, self._crash_finding("alarm", signature, subject, alarm.sentence), alarm, count
@@ -413,13 +413,13 @@ class Worker:
         if remains.dump is None:
             return remains
         try:
-            dump, gone = self._with.dumps.keep(remains.dump, id_)
+            dump, removed = self._with.dumps.keep(remains.dump, id_)
         except OSError as full:
             self._stats.add("dumps", "not kept")
             return replace(remains, dump=None, missing=(*remains.missing, f"no memory dump: {full.strerror}"))
         self._stats.add("dumps", "written")
-        if gone:
-            self._stats.add("dumps", "removed for newer ones", gone)
+        if removed:
+            self._stats.add("dumps", "removed for newer ones", removed)
         return replace(remains, dump=dump)
 
     def _was_tried(self, id_: str) -> bool:

@@ -66,12 +66,12 @@ class Dumps:
             yield path
 
     def _prune(self, place: Path, newest: Path) -> int:
-        gone = 0
+        removed = 0
         try:
             for path in self._too_many(place):
                 if path != newest:
                     path.unlink()
-                    gone += 1
+                    removed += 1
         except FileNotFoundError:
             pass  # another worker prunes, too
-        return gone
+        return removed

@@ -21,7 +21,7 @@ class History:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def begin(self, started: str, asked: Mapping[str, object]) -> str:
+    def begin(self, started: str, options: Mapping[str, object]) -> str:
         """Store the start of a campaign (ISO 8601, UTC); return the run's id."""
         id_ = uuid.uuid4().hex
         with self._database.access(write=True, durable=True) as access:
@@ -29,7 +29,7 @@ class History:
                 "INSERT INTO runs (id, started, document) VALUES (:id, :started, :document)",
                 id=id_,
                 started=started,
-                document=json.dumps(asked),
+                document=json.dumps(options),
             )
         return id_
 
@@ -64,11 +64,11 @@ class History:
             samples.setdefault(values.pop("run"), []).append(Sample(**values))
         runs = []
         for row in rows:
-            asked, summary = _object(row["document"]), _object(row["summary"])
-            if asked is None or (summary is None and row["summary"] is not None):
+            options, summary = _object(row["document"]), _object(row["summary"])
+            if options is None or (summary is None and row["summary"] is not None):
                 others.append(Unreadable(name_of("runs", row), "expected a JSON object"))
             else:
-                runs.append(Run(row["id"], row["started"], asked, summary, tuple(samples.get(row["id"], ()))))
+                runs.append(Run(row["id"], row["started"], options, summary, tuple(samples.get(row["id"], ()))))
         return tuple(runs), tuple(others)
 
 

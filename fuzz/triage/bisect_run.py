@@ -24,7 +24,7 @@ from fuzz.triage.bisect import (
 )
 from fuzz.triage.matrix import CLEAN, DIVERGES, Case, Cell, MatrixWork, load_cases, make_case, run_all
 from harness.errors import InputError, SetupError
-from harness.findings.release_history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, Asked, history_text
+from harness.findings.release_history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, ReleaseResult, history_text
 from harness.relations import hyp_copy
 from harness.report.finding_data import Story
 from harness.vm.cache import Cache, default_root
@@ -104,7 +104,7 @@ class Bisection:
     plan: BisectPlan
     config: str
     kernels: Kernels
-    asked_of: int
+    kernel_count: int
     found: Search
     cells: Mapping[str, Cell]
     seconds: float
@@ -129,7 +129,7 @@ class Bisection:
             yield from changelog_lines(change, cache, self.kernels)
         repeat = self.plan.repeat
         yield (
-            f"{len(self.found.probed)} of {self.asked_of} kernels run, {self.seconds:.0f} s; {repeat} runs each: "
+            f"{len(self.found.probed)} of {self.kernel_count} kernels run, {self.seconds:.0f} s; {repeat} runs each: "
             f"a finding with a rate of 1/2 is found with a probability of {confidence(repeat):.1%}"
         )
 
@@ -156,11 +156,13 @@ class Bisection:
     def history(self, story: Story) -> str:
         """Return which kernels show a finding, as the text that is stored with it."""
         name = ".".join(filter(None, story.kept.finding.signature[:2]))
-        asked: list[Asked] = []
+        results: list[ReleaseResult] = []
         for version, outcome in self.found.probed.items():
             answer = CANNOT if outcome is None else SHOWS if name in outcome else SHOWS_NOT
-            asked.append(Asked(self.config, version, answer, self.cells[version].seen, self.cells[version].runs))
-        return history_text(asked)
+            results.append(
+                ReleaseResult(self.config, version, answer, self.cells[version].seen, self.cells[version].runs)
+            )
+        return history_text(results)
 
 
 @dataclass

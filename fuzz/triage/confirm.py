@@ -105,9 +105,9 @@ def confirm(
             keys = (choose_signature(keys, wanted, str(file)),)
         counts = stages_of(targets, scenario, keys, plan.runs, plan.boots)
         # A difference between two targets would need other emulators for both.
-        asked = plan.emulators and options.against is None
+        use_emulators = plan.emulators and options.against is None
         divergences = tuple(key for key in keys if not is_alarm(key))
-        queries = queries_of(targets, scenario, divergences) if asked and divergences else ()
+        queries = queries_of(targets, scenario, divergences) if use_emulators and divergences else ()
     abroad: Mapping[Signature, tuple[EmulatorResult, ...]] = {}
     if queries:  # the target's machine has ended, so its core is free
         sweep = EmulatorSweep(targets.sides[0].config, replace(options, hyp_copy=targets.has_hyp_copy))

@@ -45,8 +45,8 @@ def overview(found: Sequence[Story], style: Style, what: str = "findings") -> It
         yield f"no {what}"
     for title, some in (("confirmed", confirmed), ("flaky: not reproduced when run again", flaky)):
         if some:
-            news = f", {new_text(sum(group.new for group in some))}"
-            yield style.paint("bold", f"{many(len(some), 'cluster')} {title}{news}" if some is confirmed else title)
+            new = f", {new_text(sum(group.new for group in some))}"
+            yield style.paint("bold", f"{many(len(some), 'cluster')} {title}{new}" if some is confirmed else title)
         for group in some:
             yield from _group(group, style)
 

@@ -31,16 +31,16 @@ class Minimised:
     confirmed: bool
 
 
-def choose_signature(found: Sequence[Signature], asked: str | None, where: str) -> Signature:
-    """Return the signature to keep.  InputError: the scenario shows none, or not the one asked for."""
+def choose_signature(found: Sequence[Signature], name: str | None, where: str) -> Signature:
+    """Return the signature to keep.  InputError: the scenario shows none, or not the named one."""
     if not found:
         raise InputError(where, None, "nothing to minimise: every divergence is explained")
     names = {text(signature): signature for text in (place_text, signature_text) for signature in reversed(found)}
-    if asked is None:
+    if name is None:
         return found[0]
-    if asked not in names:
-        raise InputError(where, None, f"does not show {asked!r}; it shows {', '.join(map(signature_text, found))}")
-    return names[asked]
+    if name not in names:
+        raise InputError(where, None, f"does not show {name!r}; it shows {', '.join(map(signature_text, found))}")
+    return names[name]
 
 
 def minimise_on(targets: TargetSet[Side], scenario: Scenario, wanted: Signature, tries: int = MAX_TRIES) -> Minimised:

@@ -22,8 +22,8 @@ def problems_text(found: Sequence[ProblemStory], marks: Mapping[str, Mark], styl
     yield style.paint("bold", f"{many(len(found), 'problem')} that no erratum explains")
     for problem in found:
         first, mark = problem.stories[0], marks.get(problem.id, Mark())
-        whose = f", {mark.assignee}" if mark.assignee else ""
-        head = f"  {problem.id}  {mark.status}{whose}, verdict {first.verdict.name}"
+        assignee = f", {mark.assignee}" if mark.assignee else ""
+        head = f"  {problem.id}  {mark.status}{assignee}, verdict {first.verdict.name}"
         yield style.paint("red", printable(head))
         yield from _wrap(in_words(first.kept.finding), style)
         subject = first.kept.finding.subject

@@ -88,12 +88,12 @@ def triage(
     leasts, began, before = _MinimisedScenarios(), clock(), _problem_count(store, waiting)
     for number, story in enumerate(waiting, 1):
         if story.kept.finding.kind == "alarm":
-            told = _alarm(store, story.kept, targets, plan.runs)
+            result = _alarm(store, story.kept, targets, plan.runs)
         else:
-            told = _one(store, story.kept, targets, plan, leasts)
+            result = _one(store, story.kept, targets, plan, leasts)
         spent = clock() - began
         left = duration(spent / number * (len(waiting) - number))
-        say(f"{number} of {len(waiting)}, {left} left: {story.id}: {told}")
+        say(f"{number} of {len(waiting)}, {left} left: {story.id}: {result}")
     if waiting:
         each = (clock() - began) / len(waiting)
         say(f"{many(len(waiting), 'finding')} in {duration(clock() - began)}, {each:.1f} s each")
