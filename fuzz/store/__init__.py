@@ -3,5 +3,5 @@
 
 Imports ``generate`` and every room of ``harness``.  ``database`` is the only user of SQLAlchemy, ``findings`` and
 ``runs`` store and read rows, ``kept_findings`` reads them for reports.  A row that cannot be read becomes an
-``UnreadableRow``; the other rows are still read.  A new column is a migration in ``database``.
+``Unreadable``; the other rows are still read.  A new column is a migration in ``database``.
 """
