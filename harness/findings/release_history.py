@@ -40,7 +40,7 @@ def read_history(text: str) -> tuple[ReleaseResult, ...]:
         if not (isinstance(row.config, str) and isinstance(row.version, str)):
             raise ValueError("a kernel whose configuration and version are no text")
         if not (type(row.seen) is type(row.runs) is int and 0 <= row.seen <= row.runs):
-            raise ValueError(f"{str(row.seen)[:20]} of {str(row.runs)[:20]} runs, which cannot be")
+            raise ValueError(f"{str(row.seen)[:20]} of {str(row.runs)[:20]} runs, which is impossible")
     return tuple(rows)
 
 

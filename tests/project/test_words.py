@@ -46,6 +46,9 @@ BANNED: tuple[Banned, ...] = (
     Banned(r"when(?:ever)? (?:it|they) likes?", "at any time"),
     Banned(r"comes? of it|came of it", "result, outcome"),
     Banned(r"gets? on|got on", "makes progress"),
+    Banned(r"now and then", "sometimes, from time to time"),
+    Banned(r"again and again", "repeatedly"),
+    Banned(r"but for", "except"),
 )
 
 
@@ -63,6 +66,7 @@ ALLOWED: tuple[Allowed, ...] = (
 
 
 ROOMS: tuple[str, ...] = (
+    "fuzz",
     "harness/arch",
     "harness/coverage",
     "harness/findings",
@@ -75,6 +79,7 @@ ROOMS: tuple[str, ...] = (
     "harness/scenario",
     "harness/trace",
     "harness/vm",
+    "tests/unit/fuzz",
 )
 """Rooms whose docstrings, comments and strings are scanned; add a row for each further one."""
 
