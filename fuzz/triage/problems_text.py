@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Problems and errata as text, a few lines each."""
+"""Format problems and errata as text, a few lines each."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def problems_text(
 ) -> Iterator[str]:
     """Yield some lines for each problem; ``out`` are the options that commands on them need, with a space before."""
     if not found:
-        yield style.paint("bold", "no problem: an erratum explains each confirmed finding")
+        yield style.paint("bold", "no problems: an erratum explains each confirmed finding")
         return
     yield style.paint("bold", f"{many(len(found), 'problem')} that no erratum explains")
     for problem in found:
         first, mark = problem.stories[0], marks.get(problem.id, Mark())
-        whose = f", {mark.assignee}" if mark.assignee else ""
-        head = f"  {problem.id}  {mark.status}{whose}, verdict {first.verdict.name}"
+        assignee = f", {mark.assignee}" if mark.assignee else ""
+        head = f"  {problem.id}  {mark.status}{assignee}, verdict {first.verdict.name}"
         yield style.paint("red", printable(head))
         yield from _wrap(in_words(first.kept.finding), style)
         subject = first.kept.finding.subject
@@ -63,10 +63,10 @@ def problems_text(
 def errata_text(
     found: Sequence[ErratumStory], words: Mapping[str, str], runs: Sequence[Run], style: Style
 ) -> Iterator[str]:
-    """Yield a line for each erratum that came back; ``words`` say what each is."""
+    """Yield a line for each erratum that occurred again; ``words`` say what each is."""
     if not found:
         return
-    yield style.paint("bold", f"{many(len(found), 'erratum', 'errata')} that came back")
+    yield style.paint("bold", f"{many(len(found), 'erratum', 'errata')} that occurred again")
     width = max(len(each.id) for each in found)
     yield style.paint("dim", f"  {'':{width}} clusters, runs, last seen")
     for each in found:
@@ -77,12 +77,12 @@ def errata_text(
         yield f"  {each.id:{width}} {numbers}  {printable(what)}"
     if any(each.by_signature for each in found):
         yield style.paint("dim", "  ~ some clusters by signature alone: their cause is not determined")
-    yield f"  shadowfuzz findings export {found[0].id} --mail  is a mail about one of them"
+    yield f"  shadowfuzz findings export {found[0].id} --mail  prints a mail about one of them"
 
 
 def _rate(story: Story) -> str:
     stages = story.evidence.stages if story.evidence is not None else ()
-    return f", comes back {rate_text(together(stages))}" if stages else ""
+    return f", reproduced {rate_text(together(stages))}" if stages else ""
 
 
 def _wrap(words: str, style: Style) -> list[str]:
@@ -97,5 +97,5 @@ def _wrap(words: str, style: Style) -> list[str]:
 
 
 def _day(time: str) -> str:
-    """Return the date of an ISO 8601 time; whatever else is there as it is."""
+    """Return the date of an ISO 8601 time; return any other text unchanged."""
     return printable(time[:10])
