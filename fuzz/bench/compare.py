@@ -192,4 +192,5 @@ def ratio(one: Measured, base: Measured, *fields: str) -> float:
 
 
 def _cost(each: Slice, fields: Sequence[str]) -> float:
-    return max(1e-9, sum(getattr(each, name) for name in fields)) / max(1, each.exits)
+    seconds: float = sum(getattr(each, name) for name in fields)
+    return max(1e-9, seconds) / max(1, each.exits)

@@ -20,8 +20,8 @@ Compare variants of this program: how many exits a second each checks as a campa
 A variant is `pure` (the checker as Python), `compiled` (shadowfuzz setup --compiled), or the directory of another
 checkout of this project.  The first one is the base.
 
-All machines are booted at once.  Each round runs the same scenarios on every variant, in random order; what is shown are
-medians over the rounds.  The base runs twice: as long as it differs from itself by more than 3 %, doubt the ratios.
+All machines are booted at once.  Each round runs the same scenarios on every variant, in random order; what is shown
+are medians over the rounds.  The base runs twice: where it differs from itself by more than 3 %, doubt the ratios.
 """
 EPILOG = """\
 examples:

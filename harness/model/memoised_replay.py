@@ -11,6 +11,7 @@ by the level as well, and must be the same.
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +27,9 @@ from harness.trace.environment import SCENARIO_VM, VmEnvironment
 from harness.trace.events import Switch
 from harness.trace.rounds import Round
 
+PATIENCE = 4
+"""So many rounds of a kind that no noted way fits are replayed for each way that is learnt: that takes as long as ten
+replays, and most ways of rare rounds are never taken again."""
 AUDIT = 256
 MOST_WAYS = 2048
 """Ways that are kept for a level; rounds that fit none of them are replayed."""
@@ -195,12 +199,14 @@ def _learn(round_: Round, level: str) -> Way:
 class Shortcut:
     """The ways of one level that were seen so far; ``ways`` are those of the world of the latest round."""
 
-    def __init__(self, level: str) -> None:
+    def __init__(self, level: str, patience: int = PATIENCE) -> None:
         self._level = level
+        self._patience = patience
         self._regions = SCENARIO_VM.regions
         self.ways: dict[tuple[int, ...], list[Way]] = {}
         self._by_regions = {self._regions: self.ways}
         self._count = 0
+        self._unfit: Counter[tuple[int, ...]] = Counter()
         self.learnt = 0
 
     def __call__(self, round_: Round) -> Prediction:
@@ -230,17 +236,19 @@ class Shortcut:
                 if self._count % AUDIT == 0:
                     self._audit(round_, found)
                 return found
-        if self.learnt < MOST_WAYS:
+        self._unfit[key] += 1
+        if self.learnt < MOST_WAYS and self._unfit[key] % self._patience == 0:
             self.learnt += 1
             way = _learn(round_, self._level)
             ways.append(way)
-            self._audit(round_, way(before, entry, exit_))
+            return self._audit(round_, way(before, entry, exit_))
         return predict(round_, self._level)
 
-    def _audit(self, round_: Round, found: Prediction | None) -> None:
+    def _audit(self, round_: Round, found: Prediction | None) -> Prediction:
         right = predict(round_, self._level)
         if found != right:
             raise RuntimeError(f"level {self._level} and its shortcut differ: {right} is not {found}")
+        return right
 
 
 @lru_cache(maxsize=8)

@@ -80,7 +80,7 @@ class ContextLayout:
 
 
 class Records(NamedTuple):
-    """The records of a trace area: events, and what extends them, each in its order (:class:`Trace` says what it is)."""
+    """The records of a trace area: events, and what extends them, each in its order, as :class:`Trace` has them."""
 
     events: tuple[Event, ...]
     vectors: tuple[Vectors, ...] = ()

@@ -18,7 +18,7 @@ from tests.support.rounds import GOOD
 from tests.support.traces import EXCEPTION, SKIP, but, entry, esr, host_reset, load_esr, rounds, state, trap, turn
 
 LEVELS = ("spec", "low", "body", "kernel")
-SHORTCUTS = {level: Shortcut(level) for level in LEVELS}
+SHORTCUTS = {level: Shortcut(level, patience=1) for level in LEVELS}
 """One for all examples: what one of them taught must not mislead the next."""
 
 U64 = st.integers(0, (1 << 64) - 1)
@@ -70,14 +70,14 @@ def test_any_round(level: str, round_: Round) -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_rounds_as_kvm_takes_them(level: str) -> None:
-    shortcut = Shortcut(level)
+    shortcut = Shortcut(level, patience=1)
     for _ in range(2):
         for row in GOOD:
             assert shortcut(row.round) == predict(row.round, level), row
 
 
 def test_a_way_serves_other_values_and_no_other_answers() -> None:
-    shortcut = Shortcut("spec")
+    shortcut = Shortcut("spec", patience=1)
     load = load_esr(4)
     first = turn(trap(state(x4=1), load, hpfar=0x90000), entry(state(x4=7), SKIP))
     other = turn(trap(state(x4=2, x9=5), load, hpfar=0x90010), entry(state(x4=8, x9=5), SKIP))
@@ -93,14 +93,14 @@ def test_a_way_serves_other_values_and_no_other_answers() -> None:
 
 def test_values_are_numbers_again() -> None:
     """Nothing of the tracing gets out: a prediction is compared, kept and printed."""
-    found = Shortcut("spec")(turn(trap(state(), esr("WFX")), entry(state(), SKIP)))
+    found = Shortcut("spec", patience=1)(turn(trap(state(), esr("WFX")), entry(state(), SKIP)))
     assert found.state is not None
     assert all(type(value) is int for value in (*found.state, found.dirty, found.spsr_0))
     assert all(type(taken) is bool for _, taken in found.path)
 
 
 def test_an_audit_notices_a_way_that_is_wrong() -> None:
-    shortcut = Shortcut("spec")
+    shortcut = Shortcut("spec", patience=1)
     round_ = turn(trap(state(), esr("WFX")), entry(state(), SKIP))
     right = shortcut(round_)
     ((_, ways),) = shortcut.ways.items()
@@ -111,7 +111,7 @@ def test_an_audit_notices_a_way_that_is_wrong() -> None:
 
 
 def test_reset_and_first_rounds() -> None:
-    shortcut = Shortcut("spec")
+    shortcut = Shortcut("spec", patience=1)
     events = (entry(state()), trap(state(x1=3), esr("WFX")), host_reset(), entry(but(state(), pc=0)))
     for round_ in (*rounds(events), *rounds(events)):
         assert shortcut(round_) == predict(round_, "spec")
