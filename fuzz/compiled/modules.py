@@ -11,6 +11,8 @@ from pathlib import Path
 SOURCES = Path(__file__).resolve().parents[2]
 """The directory of the packages that are imported."""
 
+RECIPE = "1"
+"""How :mod:`fuzz.compiled.build` works: another number, and what was built is built again."""
 MODULES: tuple[str, ...] = (
     "harness.arch.a64",
     "harness.arch.exceptions",
@@ -58,14 +60,13 @@ Not :mod:`harness.model`, whose levels also run over numbers that are no ``int``
 ROOMS: tuple[str, ...] = (
     "harness",
     *(f"harness/{room}" for room in ("arch", "gic", "scenario", "trace", "guest", "model", "relations", "findings")),
-    "fuzz/compiled",
 )
 """The directories with all modules of ours that those of :data:`MODULES` import, directly or not."""
 
 
 def key_of(sources: Path = SOURCES) -> str:
     """Return the key of a build of these sources for this Python.  OSError: they cannot be read."""
-    digest = hashlib.sha256(f"{sys.version}\n{platform.machine()}\n".encode())
+    digest = hashlib.sha256(f"{RECIPE} {' '.join(MODULES)}\n{sys.version}\n{platform.machine()}\n".encode())
     for room in ROOMS:
         for path in sorted((sources / room).glob("*.py")):
             data = path.read_bytes()

@@ -10,7 +10,7 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from fuzz.compiled.modules import MODULES, key_of
+from fuzz.compiled.modules import MODULES, SOURCES, key_of
 from harness.vm.cache import Cache, Entry, default_root
 
 KIND = "compiled"
@@ -34,13 +34,13 @@ class CompiledFinder:
         return None if file is None else spec_from_file_location(name, file)
 
 
-def find_build(environ: Mapping[str, str]) -> Entry | None:
+def find_build(environ: Mapping[str, str], sources: Path = SOURCES) -> Entry | None:
     """Return the build of the sources that are here; None: there is none, or it is switched off."""
     cache = Cache(default_root(environ))
     if environ.get(PURE) or next(cache.root.glob(f"{KIND}-*"), None) is None:  # most often: the sources are not read
         return None
     try:
-        return cache.find(KIND, key_of())
+        return cache.find(KIND, key_of(sources))
     except OSError:
         return None
 
