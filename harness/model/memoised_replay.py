@@ -11,6 +11,7 @@ by the level as well, and must be the same.
 from __future__ import annotations
 
 import operator
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -175,6 +176,33 @@ def _expression(value: object) -> str:
     return value.expression if isinstance(value, Traced) else str(value)
 
 
+_REGISTER = re.compile(r"([en])\[(\d+)\]")
+
+
+def _one_by_one(name: str, begin: int, end: int) -> str:
+    return "".join(f"{name}[{i}], " for i in range(begin, end))
+
+
+def _elements(values: State) -> str:
+    """Return the elements of a tuple display, registers that are neighbours as slices: they take a third of the time."""
+    parts: list[str] = []
+    name, begin, end = "", 0, 0
+    for value in (*values, None):
+        text = "" if value is None else _expression(value)
+        register = _REGISTER.fullmatch(text)
+        if name and register is not None and register[1] == name and int(register[2]) == end:
+            end += 1
+            continue
+        if name:
+            parts.append(f"*{name}[{begin}:{end}], " if end > begin + 2 else _one_by_one(name, begin, end))
+        name = "" if register is None else register[1]
+        if register is not None:
+            begin, end = int(register[2]), int(register[2]) + 1
+        elif text:
+            parts.append(f"{text}, ")
+    return "".join(parts)
+
+
 def _learn(round_: Round, level: str) -> Way:
     """Replay a round over traced numbers and return the way that it went.  TypeError: they would not do."""
     asked: Questions = {}
@@ -187,7 +215,7 @@ def _learn(round_: Round, level: str) -> Way:
     entry = entry._replace(values=_traced("n", entry.values, asked))
     turn = cast(Round, _RoundKey(exit_, entry, round_.reset, round_.action, round_.world))
     found = predict(turn, level, _Tracing)
-    state = "None" if found.state is None else f"({''.join(f'{_expression(v)}, ' for v in found.state)})"
+    state = "None" if found.state is None else f"({_elements(found.state)})"
     misfits = " or ".join(f"not ({text})" if holds else f"({text})" for text, holds in asked.items()) or "False"
     others = f"{_expression(found.spsr_0)}, U, {_expression(found.revealed)}, W"
     prediction = f"P(H, {_expression(found.dirty)}, {state}, {others})"

@@ -152,7 +152,6 @@ ROWS: dict[str, tuple[Row, ...]] = {
     "a worker's part: workers are tested on a fake executor": (
         Row("fuzz.campaign.reproduce_crash", "unit/fuzz/campaign/test_worker.py", ("fuzz.campaign.worker",)),
         Row("fuzz.campaign.worker_process", "vm/test_hyp_copy_fuzz_live.py"),
-        Row("fuzz.campaign.worker_start", "unit/fuzz/campaign/test_worker_job.py", ("fuzz.campaign.worker_job",)),
         Row("fuzz.targets.observation", "unit/fuzz/targets/test_target_set.py"),
     ),
     "a part of what a command prints: the command's output is looked at": (
