@@ -184,7 +184,7 @@ def _one_by_one(name: str, begin: int, end: int) -> str:
 
 
 def _elements(values: State) -> str:
-    """Return the elements of a tuple display, registers that are neighbours as slices: they take a third of the time."""
+    """Return the elements of a tuple display; registers that are neighbours are slices, which are made quicker."""
     parts: list[str] = []
     name, begin, end = "", 0, 0
     for value in (*values, None):
