@@ -7,7 +7,7 @@ line, and answers each with one::
 
     {"target": ..., "level": ..., "place": ...}  boots; answers {"compiled": ...}
     {"seed": ..., "scenarios": ...}              runs a slice; answers {"exits", "wall", "cpu", "qemu"}, in seconds
-    {"stages": seed}                             answers the parts of an exit (fuzz.bench.stages.stages)
+    {"stages": seed}                             answers the parts of an exit (fuzz.bench.stages.measure_stages)
 
 Where it cannot go on, it answers {"error": sentence} and ends.
 """
@@ -34,7 +34,7 @@ if __name__ == "__main__":  # before anything of it is imported
     except ModuleNotFoundError:  # a checkout from before there was a compiled checker
         pass
 
-from fuzz.bench.stages import stages
+from fuzz.bench import stages as parts
 from fuzz.campaign.counters_file import StatsWriter
 from fuzz.campaign.gc_tuning import reduce_gc
 from fuzz.campaign.worker import Worker, WorkerContext
@@ -53,6 +53,8 @@ from harness.trace.events import Trace
 from harness.vm.executor import Executor
 
 MAX_BYTES = 10240
+_measure_stages = next(getattr(parts, name) for name in ("measure_stages", "stages") if hasattr(parts, name))
+"""The second is an older checkout's name."""
 
 
 class CheckedCampaign:
@@ -168,7 +170,7 @@ def _main() -> int:
                 order = json.loads(line)
                 if "stages" in order:
                     rng = random.Random(order["stages"])
-                    answer(stages(side, campaign.executor, [generate(rng) for _ in range(60)]))
+                    answer(_measure_stages(side, campaign.executor, [generate(rng) for _ in range(60)]))
                 else:
                     answer(_slice(campaign, order["seed"], order["scenarios"]))
     except ShadowfuzzError as error:

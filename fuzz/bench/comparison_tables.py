@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from fuzz.bench.compare import AGAIN, Compared, Measured, ratio, us
-from fuzz.bench.svg import Bars, Panel
+from harness.report.plots import Bars, Panel
 
 CPU = ("cpu", "qemu")
 TRUSTED = 0.03

@@ -49,9 +49,9 @@ def command(args: Args) -> int:
     """Measure and print; errors are raised for the caller to show."""
     from fuzz.bench.compare import ComparisonPlan, compare, parse_variant
     from fuzz.bench.comparison_tables import comparison_facts, comparison_panels, comparison_text
-    from fuzz.bench.svg import render
     from fuzz.targets.options import TargetOptions
     from fuzz.targets.target_set import open_targets
+    from harness.report.plots import render
 
     words = dict.fromkeys(args.variants or ("pure", "compiled"))
     variants = [parse_variant(word, os.environ) for word in words]

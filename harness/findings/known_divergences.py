@@ -149,7 +149,7 @@ class Catalogue:
 
     @cached_property
     def _found(self) -> dict[Where, _Rows]:
-        """The rows found so far: the same few hundred occur again and again."""
+        """The rows found so far: the same few hundred recur."""
         return {}
 
     def _row(self, relation: str, register: str, among: Sequence[Known]) -> _Row:
