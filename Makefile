@@ -7,6 +7,7 @@ SECONDS = 60
 JOBS = 2
 TARGET = kvm-nvhe
 OUT = out/campaign
+FAST =
 BIN = .venv/bin
 
 help: ## this list
@@ -15,10 +16,11 @@ help: ## this list
 setup: ## Debian packages, Python environment, kernels and guest image of every target
 	@tools/setup.sh --all-targets
 
-campaign: ## set up what is missing, then fuzz (SECONDS=60 JOBS=2 TARGET=kvm-nvhe OUT=out/campaign)
-	@tools/setup.sh --target $(TARGET)
+campaign: ## set up what is missing, then fuzz (SECONDS=60 JOBS=2 TARGET=kvm-nvhe OUT=out/campaign; FAST=1: docs/fast-qemu.md)
+	@tools/setup.sh --target $(TARGET) $(FAST:1=--fast-qemu)
 	@# Status 1 says that something unexplained was found: for a campaign that is success.
-	@$(BIN)/shadowfuzz fuzz --seconds $(SECONDS) --jobs $(JOBS) --target $(TARGET) --out $(OUT) || [ $$? -eq 1 ]
+	@$(BIN)/shadowfuzz fuzz $(FAST:1=--fast-qemu) --seconds $(SECONDS) --jobs $(JOBS) --target $(TARGET) --out $(OUT) \
+		|| [ $$? -eq 1 ]
 
 setup-tests:
 	@tools/setup.sh --for-tests --all-targets

@@ -14,7 +14,7 @@ class TargetOptions:
     ``level`` is the level of the model that traces are compared with.  ``kernel`` is an image for the first target
     (None: its own).  ``cold``: every machine boots in full, none is a clone of a saved one.  ``deterministic``
     machines do the same after the same scenarios.  ``hyp_copy``: compare the hypervisor's own vCPUs, too; None: where
-    a target has any.
+    a target has any.  ``fast_qemu``: run on the fast QEMU, if there is one; None: where the target's file says so.
     """
 
     target: str
@@ -24,6 +24,7 @@ class TargetOptions:
     cold: bool = False
     deterministic: bool = False
     hyp_copy: bool | None = False
+    fast_qemu: bool | None = False
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ class MachineConfig:
     in place of the machine's own.  `linux` is the series that the target is about (empty: any), which its
     `kernel_package` must be of.  `kernel_tree`, if there is one, is a kernel build directory in place of both.
     `like` is the project's target whose kept findings apply (empty: its own), the part of its name before the ``@``.
+    `fast_qemu`: its campaigns run on the fast QEMU (:mod:`harness.vm.fast_qemu`), if there is one.
     """
 
     name: str
@@ -64,6 +65,7 @@ class MachineConfig:
     linux: str = ""
     kernel_tree: Path | None = None
     like: str = ""
+    fast_qemu: bool = False
 
     @property
     def machine_argument(self) -> str:
@@ -94,6 +96,12 @@ def _mebibytes(least: int, most: int) -> Parse:
         return value
 
     return parse
+
+
+def _truth(value: object) -> object:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
 
 
 def _words(pattern: str) -> Parse:
@@ -138,6 +146,7 @@ KEYS: tuple[Key, ...] = (
     Key("kernel_version", 'a kernel of the archive such as "6.12.117" or "7.3.*"', _text(KERNEL_VERSION.pattern), True),
     Key("kernel_tree", "the path of a kernel build directory", _text(r"[^\x00-\x1f\x7f]{1,4096}"), True),
     Key("like", "one of the project's targets", _text(r"[a-z0-9][a-z0-9.-]*"), True),
+    Key("fast_qemu", "true or false", _truth, True),
 )
 
 

@@ -22,9 +22,14 @@ class Source:
     components: tuple[str, ...]
     options: tuple[tuple[str, str], ...] = ()
 
-    def stanza(self) -> str:
-        """Return the source as a deb822 stanza.  Its architectures are ours to choose and so not named."""
-        lines = ["Types: deb", f"URIs: {self.uri}", f"Suites: {self.suite}", f"Components: {' '.join(self.components)}"]
+    def stanza(self, kind: str = "deb") -> str:
+        """Return the source as a deb822 stanza of a type.  Its architectures are ours to choose and so not named."""
+        lines = [
+            f"Types: {kind}",
+            f"URIs: {self.uri}",
+            f"Suites: {self.suite}",
+            f"Components: {' '.join(self.components)}",
+        ]
         return "\n".join([*lines, *(f"{name}: {value}" for name, value in self.options)]) + "\n"
 
 
