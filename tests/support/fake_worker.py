@@ -128,10 +128,17 @@ class Bench:
         return read_stats(self.root / "stats").get(group, name)
 
 
-def bench(root: Path, *answers: Answer, again: tuple[Answer, ...] = (), early: tuple[Alarm, ...] = ()) -> Bench:
+def bench(
+    root: Path,
+    *answers: Answer,
+    again: tuple[Answer, ...] = (),
+    early: tuple[Alarm, ...] = (),
+    own_qemu: FakeExecutor | None = None,
+) -> Bench:
     """Return a worker that has begun; ``again`` are the answers of machines that are there to reproduce a loss.
 
-    ``early``: what the kernel complains of while it boots.
+    ``early``: what the kernel complains of while it boots.  ``own_qemu`` is the machine on Debian's own QEMU, if the
+    worker's is on the fast one.
     """
     root.mkdir(exist_ok=True)
     database = Database(default_url(root))
@@ -147,6 +154,7 @@ def bench(root: Path, *answers: Answer, again: tuple[Answer, ...] = (), early: t
         dumps=Dumps(root / DUMPS),
         now=lambda: "2026-01-01T00:00:00+00:00",
         ticks=lambda: next(ticks),
+        own_qemu=None if own_qemu is None else TargetSet([own_qemu]),
     )
     worker = Worker(context)
     worker.begin()

@@ -26,7 +26,7 @@ from harness.vm.qemu_versions import PACKAGE, QEMU, read_version, upstream
 from harness.vm.tools import PASSED_ON, Progress, quiet, require_tool, run_tool, telling_line
 
 KIND = "fast-qemu"
-WORK = "fast-qemu-work"
+WORK = "work-on-fast-qemu"
 RECIPE = "1"
 """Part of the key: to be raised when the code below builds another program of the same source and edits."""
 ROOM = 1 << 30
@@ -202,4 +202,4 @@ def run_ninja(
 def time_left(done: int, steps: int, seconds: float) -> str:
     """Return how a build stands in words, after so many seconds."""
     left = seconds * (steps - done) / max(1, done)
-    return f"{done} of {steps} steps, about {max(1, round(left / 10) * 10):.0f} s left"
+    return f"{done} of {steps} steps, about {max(10, round(left, -1)):.0f} s left"

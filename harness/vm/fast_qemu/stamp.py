@@ -19,7 +19,7 @@ from harness.vm.fast_qemu.build import FastQemu
 from harness.vm.qemu_command import Machine, command_line
 from harness.vm.qemu_versions import QEMU
 
-KIND = "fast-qemu-proof"
+KIND = "proven-qemu"
 RECIPE = "1"
 """Part of the key: to be raised when more is compared than before."""
 

@@ -22,7 +22,16 @@ from harness.trace.events import EXIT
 from harness.vm.alarms import Alarm
 from harness.vm.crash import Again, from_text
 from tests.support import fake_worker
-from tests.support.fake_worker import DIVERGENCE, OTHER, TEXT, Answer, FakeExecutor, bench, checked, switch
+from tests.support.fake_worker import (
+    DIVERGENCE,
+    OTHER,
+    TEXT,
+    Answer,
+    FakeExecutor,
+    bench,
+    checked,
+    switch,
+)
 
 
 def test_fake_clean_scenario_is_counted(tmp_path: Path) -> None:
@@ -63,6 +72,31 @@ def test_fake_divergence_that_does_not_come_back_is_flaky(tmp_path: Path, again:
     b.worker.run_input(TEXT)
     assert b.findings.ids() == () and len(b.flaky.ids()) == 1
     assert (b.count("unexplained"), b.count("flaky")) == (0, 1)
+
+
+def test_fake_what_the_fast_qemu_shows_is_confirmed_on_the_other_one(tmp_path: Path) -> None:
+    own = FakeExecutor([checked(DIVERGENCE)])
+    b = bench(tmp_path, *[checked(DIVERGENCE)] * 2, own_qemu=own)
+    assert own.boots == 0, "until there is something to confirm"
+    b.worker.run_input(TEXT)
+    assert (b.executor.fresh, own.fresh) == ([False, False], [True])
+    assert len(b.findings.ids()) == 1 and b.flaky.ids() == ()
+    b.worker.close()
+
+
+def test_fake_what_only_the_fast_qemu_shows_is_no_finding(tmp_path: Path) -> None:
+    b = bench(tmp_path, *[checked(DIVERGENCE)] * 2, own_qemu=FakeExecutor([checked()]))
+    b.worker.run_input(TEXT)
+    assert b.findings.ids() == () and len(b.flaky.ids()) == 1
+
+
+def test_fake_loss_of_the_machine_that_confirms_is_a_loss(tmp_path: Path) -> None:
+    own = FakeExecutor([VmLost("fake", "QEMU ended with status -9")])
+    b = bench(tmp_path, *[checked(DIVERGENCE)] * 2, own_qemu=own)
+    b.worker.run_input(TEXT)
+    assert [id_.partition("-")[0] for id_ in b.findings.ids()] == ["crash"] and len(b.flaky.ids()) == 1
+    b.worker.run_input(TEXT)
+    assert b.executor.boots == 2
 
 
 def test_fake_cluster_of_an_earlier_campaign_is_known(tmp_path: Path) -> None:
