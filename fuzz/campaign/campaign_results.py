@@ -28,7 +28,8 @@ class CampaignOptions:
     ``subjects`` are what was tested, one or two, ``targets`` their names as they were given; ``store`` is the
     database's URL, ``guide`` what guides the search (:mod:`fuzz.campaign.guidance`).  ``accept_kept``: what is like a
     kept regression does not make its exit status 1.  ``kvm_off``: why KVM's edges do not guide, if that was not
-    asked for.  ``program`` is how this program was called.
+    asked for.  ``program`` is how this program was called.  ``own_qemu``: the version of Debian's own QEMU, if the
+    campaign runs on the fast one.
     """
 
     subjects: tuple[Subject, ...]
@@ -43,6 +44,7 @@ class CampaignOptions:
     accept_kept: bool = False
     kvm_off: str = ""
     program: str = "shadowfuzz"
+    own_qemu: str = ""
 
     @property
     def subject(self) -> Subject:

@@ -39,6 +39,8 @@ class Summary:
     ``known_by_rule``: the share of the known divergences that the contract decides.
     ``asserted``: complaints of the kernel that are KVM's answer to a forged exit, by function and syndrome;
     ``boot_alarms`` what it complained of while it booted.  ``program``: how this program was called, for commands.
+    ``confirmed_on``: the version of Debian's own QEMU, on which every problem was confirmed, if the campaign ran on the
+    fast one; empty if it did not.
     """
 
     target: str
@@ -103,6 +105,7 @@ class Summary:
     problems: tuple[ProblemSeen, ...]
     errata: tuple[ErratumSeen, ...]
     program: str
+    confirmed_on: str
 
     @property
     def exit_status(self) -> ExitStatus:
@@ -204,6 +207,7 @@ def summarise(
         problems=results.problems,
         errata=results.errata,
         program=asked.program,
+        confirmed_on=asked.own_qemu,
     )
 
 

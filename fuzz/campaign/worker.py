@@ -16,7 +16,7 @@ from fuzz.campaign.counters_file import StatsWriter
 from fuzz.campaign.features import features
 from fuzz.campaign.reproduce_crash import Interrupted, Reproducer
 from fuzz.store.dumps import Dumps
-from fuzz.store.findings import CONSOLE, FRESH_QEMU, Store
+from fuzz.store.findings import CONFIRMED_ON, CONSOLE, FRESH_QEMU, Store
 from fuzz.targets.observation import Key, Observation, clusters_of, leaders_of, stability_key, texts_of
 from fuzz.targets.runner import MAX_LOSSES, ScenarioRunner
 from fuzz.targets.target_set import Side, TargetSet
@@ -47,6 +47,9 @@ BUMP_NS = 1_000_000_000
 """So long the members of known clusters are counted in memory; a worker that is killed loses what it holds there."""
 MAX_TRIES = 2
 """So often a worker tries to reproduce one crash, or one alarm."""
+
+
+OWN_QEMU = "Found on the fast QEMU; fresh_vm are runs on Debian's own.\n"
 
 
 class GiveUp(Exception):
@@ -271,6 +274,8 @@ class Worker:
         count, now = len(shown.members), self._with.now()
         finding = Finding("divergence", name, subject, values, count, *tries, now, other=other)
         confirmed = all(each.hits for each in tries)
+        if self._with.own_qemu is not None:
+            extra = {**extra, CONFIRMED_ON: OWN_QEMU}
         self._stats.add("unexplained" if confirmed else "flaky", finding.id, count)
         if not confirmed:
             self._store(self._with.flaky, finding, scenario, extra)

@@ -9,6 +9,7 @@
                            trace.json      what was recorded (harness.trace.tracefile)
                            other-trace.json  what the second target recorded, where two were compared
                            target.toml      the target, as a file that --target takes; other-target.toml: the second
+                           confirmed_on.txt  where it was tried again, if the campaign ran on the fast QEMU
                            console.txt     of a crash: the end of the console
                            crash.json      and what was taken from the machine (harness.vm.crash)
                            earlier-01.scn  and what ran before, 01 the last one
@@ -38,6 +39,8 @@ FINDINGS, FLAKY = "findings", "flaky"
 SCENARIO, FINDING, COUNT, TRACE = "scenario.scn", "finding.json", "count", "trace.json"
 OTHER_TRACE = "other-trace.json"
 CONSOLE = "console.txt"
+CONFIRMED_ON = "confirmed_on.txt"
+"""The text that says that a finding of the fast QEMU came back, or did not, on Debian's own."""
 FRESH_QEMU = "fresh_qemu"
 """The text that says how often a finding came back in a fresh QEMU: hits and runs, if that was tried."""
 ELSEWHERE = "elsewhere"

@@ -35,7 +35,7 @@ def test_edits_and_files_of_ours_are_put_in(tmp_path: Path) -> None:
 
 def test_another_source_is_left_as_it_is(tmp_path: Path) -> None:
     tree = source_tree(tmp_path)
-    with pytest.raises(SetupError, match="a/b.c: 'four' is there 0 times"):
+    with pytest.raises(SetupError, match=r"a/b\.c: 'four' is there 0 times"):
         edit_source(tree, [EDIT, Edit("a/b.c", "", "four", "instead", "4")])
     with pytest.raises(SetupError, match=r"gone\.c: No such file"):
         edit_source(tree, [Edit("gone.c", "", "four", "instead", "4")])
