@@ -91,7 +91,7 @@ def build_fast_qemu(cache: Cache, progress: Progress = quiet) -> FastQemu:
         return _fast_qemu(found)
     _require_all()
     with cache.lock(WORK, progress):
-        work = cache.root / WORK / key
+        work = cache.root / WORK / hash_inputs([RECIPE, platform.machine(), source.version])
         for other in (cache.root / WORK).glob("*"):
             if other != work:  # of another version, which is not wanted any more
                 shutil.rmtree(other, ignore_errors=True)
@@ -132,13 +132,13 @@ def _require_all() -> None:
 
 def _build(plan: _Plan, place: Path, cache: Cache, progress: Progress) -> Mapping[str, object]:
     tree, build = plan.work / "source", plan.work / "build"
-    if not (tree / "shadowfuzz.edited").exists():
-        shutil.rmtree(plan.work, ignore_errors=True)  # half unpacked, or half edited
+    if not (plan.work / "unpacked").exists():
+        shutil.rmtree(plan.work, ignore_errors=True)  # half unpacked
         plan.work.mkdir(parents=True)
         progress(f"QEMU {plan.source.version}: fetching its source (24 MB)")
         unpack_source(plan.source, tree, cache, progress)
-        edit_source(tree, plan.edits)
-        (tree / "shadowfuzz.edited").touch()
+        (plan.work / "unpacked").touch()
+    edit_source(tree, plan.edits, plan.work / "originals")
     if not (build / "build.ninja").exists():
         shutil.rmtree(build, ignore_errors=True)
         build.mkdir()
@@ -150,20 +150,34 @@ def _build(plan: _Plan, place: Path, cache: Cache, progress: Progress) -> Mappin
     return {"version": version, "source": plan.source.version}
 
 
-def edit_source(tree: Path, edits: Sequence[Edit]) -> None:
-    """Put our files and edits into an unpacked source.  SetupError: it is not as expected; nothing is changed."""
+def edit_source(tree: Path, edits: Sequence[Edit], originals: Path) -> None:
+    """Put our files and edits into an unpacked source; what is edited is kept in ``originals`` as it was.
+
+    Files that are as they should be are not written, so that a build that was killed goes on.  SetupError: the source
+    is not as expected; nothing is changed.
+    """
+    texts = {edit.file: _original(tree, edit.file, originals) for edit in edits}
+    changed = {tree / name: text for name, text in apply_edits(edits, texts).items()}
+    ours = {tree / "include" / "shadowfuzz" / name: (HERE / name).read_text() for name in OURS}
+    devices = "".join(f"CONFIG_{name}=y\n" for name in DEVICES)
+    config = {tree / "configs" / "devices" / "aarch64-softmmu" / "shadowfuzz.mak": devices}
+    for path, text in (changed | ours | config).items():
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def _original(tree: Path, name: str, originals: Path) -> str:
+    kept = originals / name
     try:
-        texts = {edit.file: (tree / edit.file).read_text() for edit in edits}
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            new = kept.with_name(f"{kept.name}.new")
+            shutil.copyfile(tree / name, new)
+            new.rename(kept)
+        return kept.read_text()
     except OSError as error:
         raise SetupError(f"QEMU's source is not as expected: {error.filename}: {error.strerror}") from error
-    for name, text in apply_edits(edits, texts).items():
-        (tree / name).write_text(text)
-    ours = tree / "include" / "shadowfuzz"
-    ours.mkdir(exist_ok=True)
-    for name in OURS:
-        shutil.copyfile(HERE / name, ours / name)
-    devices = "".join(f"CONFIG_{name}=y\n" for name in DEVICES)
-    (tree / "configs" / "devices" / "aarch64-softmmu" / "shadowfuzz.mak").write_text(devices)
 
 
 def run_ninja(
