@@ -117,6 +117,6 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SetupError, match="install the Debian package no-such-package"):
         build_fast_qemu(Cache(tmp_path))
     monkeypatch.setattr(build, "TOOLS", ())
-    monkeypatch.setattr(build, "LIBRARIES", (("no-such-library", "no-such-package"),))
-    with pytest.raises(SetupError, match="no-such-library is missing: install the Debian package no-such-package"):
+    monkeypatch.setattr(build, "LIBRARIES", (("no-such.h", "no-such-package"),))
+    with pytest.raises(SetupError, match=r"no-such\.h is missing: install the Debian package no-such-package"):
         build_fast_qemu(Cache(tmp_path))
