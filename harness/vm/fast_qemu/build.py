@@ -14,14 +14,14 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import SetupError
 from harness.vm.cache import Cache, Entry, hash_inputs
 from harness.vm.debian.source_package import SourcePackage, source_of, unpack_source
-from harness.vm.fast_qemu.edits import HERE, Edit, apply_edits, load_edits
+from harness.vm.fast_qemu.edits import HERE, Change, apply_edits, load_change
 from harness.vm.qemu_versions import PACKAGE, QEMU, read_version, upstream
 from harness.vm.tools import PASSED_ON, Progress, quiet, require_tool, run_tool, telling_line
 
@@ -33,11 +33,6 @@ ROOM = 1 << 30
 """Bytes while it is built (measured: 0.5 GiB; 14 MiB stay)."""
 OURS: tuple[str, ...] = ("tlb_sets.h", "tlb_sets.c.inc")
 """The files of ours that become a part of it."""
-DEVICES: tuple[str, ...] = (
-    *("ARM_VIRT", "ARM_V7M", "ARM_GICV3_TCG", "SERIAL_PCI", "PVPANIC_PCI"),
-    *("SEMIHOSTING", "ARM_COMPATIBLE_SEMIHOSTING"),
-)
-"""What the machine ``virt`` of our command line has, as QEMU's Kconfig calls it."""
 CONFIGURE: tuple[str, ...] = (
     *("--target-list=aarch64-softmmu", "--without-default-features", "--without-default-devices"),
     *("--with-devices-aarch64=shadowfuzz", "--enable-tcg", "--enable-system", "--enable-plugins", "--enable-seccomp"),
@@ -75,7 +70,7 @@ class FastQemu:
 def find_fast_qemu(cache: Cache) -> FastQemu | None:
     """Return the fast QEMU of the version that is installed, if it was built; SetupError: there can be none here."""
     source = source_of(PACKAGE)
-    entry = cache.find(KIND, _key(source, load_edits(_series(source))))
+    entry = cache.find(KIND, _key(source, load_change(_series(source))))
     return None if entry is None else _fast_qemu(entry)
 
 
@@ -85,8 +80,8 @@ def build_fast_qemu(cache: Cache, progress: Progress = quiet) -> FastQemu:
     SetupError: QEMU's source is not to be had or not as expected, a tool or library is missing, the compiler complains.
     """
     source = source_of(PACKAGE)
-    edits = load_edits(_series(source))
-    key = _key(source, edits)
+    change = load_change(_series(source))
+    key = _key(source, change)
     found = cache.find(KIND, key)
     if found is not None:
         return _fast_qemu(found)
@@ -96,7 +91,7 @@ def build_fast_qemu(cache: Cache, progress: Progress = quiet) -> FastQemu:
         for other in (cache.root / WORK).glob("*"):
             if other != work:  # of another version, which is not wanted any more
                 shutil.rmtree(other, ignore_errors=True)
-        plan = _Plan(source, edits, work)
+        plan = _Plan(source, change, work)
         entry = cache.get(KIND, key, lambda place: _build(plan, place, cache, progress), progress, ROOM, keep=2)
         shutil.rmtree(cache.root / WORK, ignore_errors=True)
     return _fast_qemu(entry)
@@ -105,13 +100,13 @@ def build_fast_qemu(cache: Cache, progress: Progress = quiet) -> FastQemu:
 @dataclass(frozen=True, slots=True)
 class _Plan:
     source: SourcePackage
-    edits: Sequence[Edit]
+    change: Change
     work: Path
 
 
-def _key(source: SourcePackage, edits: Sequence[Edit]) -> str:
+def _key(source: SourcePackage, change: Change) -> str:
     texts = [(HERE / name).read_text() for name in OURS]
-    return hash_inputs([RECIPE, platform.machine(), source.version, *map(repr, edits), *texts])
+    return hash_inputs([RECIPE, platform.machine(), source.version, repr(change), *texts])
 
 
 def _series(source: SourcePackage) -> str:
@@ -138,7 +133,7 @@ def _build(plan: _Plan, place: Path, cache: Cache, progress: Progress) -> Mappin
         progress(f"QEMU {plan.source.version}: fetching its source (24 MB)")
         unpack_source(plan.source, tree, cache, progress)
         (plan.work / "unpacked").touch()
-    edit_source(tree, plan.edits, plan.work / "originals")
+    edit_source(tree, plan.change, plan.work / "originals")
     if not (build / "build.ninja").exists():
         shutil.rmtree(build, ignore_errors=True)
         build.mkdir()
@@ -150,16 +145,16 @@ def _build(plan: _Plan, place: Path, cache: Cache, progress: Progress) -> Mappin
     return {"version": version, "source": plan.source.version}
 
 
-def edit_source(tree: Path, edits: Sequence[Edit], originals: Path) -> None:
-    """Put our files and edits into an unpacked source; what is edited is kept in ``originals`` as it was.
+def edit_source(tree: Path, change: Change, originals: Path) -> None:
+    """Put our files and a change into an unpacked source; what is edited is kept in ``originals`` as it was.
 
     Files that are as they should be are not written, so that a build that was killed goes on.  SetupError: the source
     is not as expected; nothing is changed.
     """
-    texts = {edit.file: _original(tree, edit.file, originals) for edit in edits}
-    changed = {tree / name: text for name, text in apply_edits(edits, texts).items()}
+    texts = {edit.file: _original(tree, edit.file, originals) for edit in change.edits}
+    changed = {tree / name: text for name, text in apply_edits(change.edits, texts).items()}
     ours = {tree / "include" / "shadowfuzz" / name: (HERE / name).read_text() for name in OURS}
-    devices = "".join(f"CONFIG_{name}=y\n" for name in DEVICES)
+    devices = "".join(f"CONFIG_{name}=y\n" for name in change.devices)
     config = {tree / "configs" / "devices" / "aarch64-softmmu" / "shadowfuzz.mak": devices}
     for path, text in (changed | ours | config).items():
         path.parent.mkdir(exist_ok=True)

@@ -37,23 +37,32 @@ class Edit:
         return f"{where}: {self.at!r}"
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is changed in a series of QEMU, and the devices that the machine has, as QEMU's Kconfig calls them."""
+
+    edits: tuple[Edit, ...]
+    devices: tuple[str, ...]
+
+
 def series_with_edits() -> tuple[str, ...]:
     """Return the series of QEMU that there are edits for: ``7.2``."""
     return tuple(sorted(path.stem.removeprefix("edits-") for path in HERE.glob("edits-*.toml")))
 
 
-def load_edits(series: str) -> tuple[Edit, ...]:
-    """Return the edits of a series of QEMU, in order; SetupError: there are none."""
+def load_change(series: str) -> Change:
+    """Return the change of a series of QEMU, its edits in order; SetupError: there is none."""
     path = HERE / f"edits-{series}.toml"
     if not path.is_file():
         raise SetupError(f"no edits for QEMU {series}; there are some for {', '.join(series_with_edits())}")
     found: list[Edit] = []
-    for row in tomllib.loads(path.read_text())["edit"]:
+    table = tomllib.loads(path.read_text())
+    for row in table["edit"]:
         (way,) = [name for name in WAYS if name in row]
         functions = row.get("function", "")
         for function in functions if isinstance(functions, list) else [functions]:
             found.append(Edit(row["file"], function, row["at"], way, row[way]))
-    return tuple(found)
+    return Change(tuple(found), tuple(table["devices"]))
 
 
 def apply_edits(edits: Sequence[Edit], files: Mapping[str, str]) -> Mapping[str, str]:

@@ -11,10 +11,11 @@ from harness.errors import SetupError
 from harness.vm.cache import Cache
 from harness.vm.debian.source_package import SourcePackage
 from harness.vm.fast_qemu import build
-from harness.vm.fast_qemu.build import DEVICES, OURS, build_fast_qemu, edit_source, find_fast_qemu, run_ninja, time_left
-from harness.vm.fast_qemu.edits import Edit
+from harness.vm.fast_qemu.build import OURS, build_fast_qemu, edit_source, find_fast_qemu, run_ninja, time_left
+from harness.vm.fast_qemu.edits import Change, Edit
 
 EDIT = Edit("a/b.c", "", "two", "instead", "2")
+CHANGE = Change((EDIT,), ("ARM_VIRT", "SERIAL_PCI"))
 
 
 def source_tree(root: Path) -> Path:
@@ -26,29 +27,29 @@ def source_tree(root: Path) -> Path:
 
 def test_edits_and_files_of_ours_are_put_in(tmp_path: Path) -> None:
     tree = source_tree(tmp_path)
-    edit_source(tree, [EDIT], tmp_path / "originals")
+    edit_source(tree, CHANGE, tmp_path / "originals")
     assert (tree / "a" / "b.c").read_text() == "one 2 three\n"
     assert {path.name for path in (tree / "include" / "shadowfuzz").iterdir()} == set(OURS)
     devices = (tree / "configs" / "devices" / "aarch64-softmmu" / "shadowfuzz.mak").read_text().splitlines()
-    assert devices == [f"CONFIG_{name}=y" for name in DEVICES]
+    assert devices == ["CONFIG_ARM_VIRT=y", "CONFIG_SERIAL_PCI=y"]
 
 
 def test_another_source_is_left_as_it_is(tmp_path: Path) -> None:
     tree = source_tree(tmp_path)
     with pytest.raises(SetupError, match=r"a/b\.c: 'four' is there 0 times"):
-        edit_source(tree, [EDIT, Edit("a/b.c", "", "four", "instead", "4")], tmp_path / "originals")
+        edit_source(tree, Change((EDIT, Edit("a/b.c", "", "four", "instead", "4")), ()), tmp_path / "originals")
     with pytest.raises(SetupError, match=r"gone\.c: No such file"):
-        edit_source(tree, [Edit("gone.c", "", "four", "instead", "4")], tmp_path / "originals")
+        edit_source(tree, Change((Edit("gone.c", "", "four", "instead", "4"),), ()), tmp_path / "originals")
     assert (tree / "a" / "b.c").read_text() == "one two three\n" and not (tree / "include" / "shadowfuzz").exists()
 
 
 def test_a_source_that_was_edited_is_edited_anew(tmp_path: Path) -> None:
     tree, originals = source_tree(tmp_path), tmp_path / "originals"
-    edit_source(tree, [EDIT], originals)
+    edit_source(tree, CHANGE, originals)
     before = (tree / "a" / "b.c").stat().st_mtime_ns
-    edit_source(tree, [EDIT], originals)
+    edit_source(tree, CHANGE, originals)
     assert (tree / "a" / "b.c").stat().st_mtime_ns == before, "else it would be compiled again"
-    edit_source(tree, [Edit("a/b.c", "", "two", "instead", "zwei")], originals)
+    edit_source(tree, Change((Edit("a/b.c", "", "two", "instead", "zwei"),), ()), originals)
     assert (tree / "a" / "b.c").read_text() == "one zwei three\n"
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import SetupError
-from harness.vm.fast_qemu.edits import HERE, WAYS, Edit, apply_edit, apply_edits, load_edits, series_with_edits
+from harness.vm.fast_qemu.edits import HERE, WAYS, Edit, apply_edit, apply_edits, load_change, series_with_edits
 
 SOURCE = """\
 static void other(int a)
@@ -66,11 +66,11 @@ def test_a_function_that_is_there_twice() -> None:
 def test_the_edits_of_the_project() -> None:
     assert series_with_edits() == ("10.0", "7.2")
     for series in series_with_edits():
-        edits = load_edits(series)
+        edits = load_change(series).edits
         assert len(edits) > 30 and {edit.way for edit in edits} == set(WAYS)
         assert len({(edit.place, edit.way) for edit in edits}) == len(edits), "each place once"
     with pytest.raises(SetupError, match=r"no edits for QEMU 8\.1; there are some for 10\.0, 7\.2"):
-        load_edits("8.1")
+        load_change("8.1")
 
 
 def test_what_becomes_a_part_of_qemu_has_its_licence() -> None:
@@ -83,7 +83,7 @@ def test_what_becomes_a_part_of_qemu_has_its_licence() -> None:
 def test_every_function_that_edits_call_is_there() -> None:
     header, code = ((HERE / name).read_text() for name in ("tlb_sets.h", "tlb_sets.c.inc"))
     for series in series_with_edits():
-        text = "\n".join(edit.text for edit in load_edits(series))
+        text = "\n".join(edit.text for edit in load_change(series).edits)
         called = {word.partition("(")[0] for word in text.replace("(", "( ").split() if word.startswith("sf_")}
         assert len(called) > 8
         for name in called:
