@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.errors import SetupError
 from harness.vm.cache import Cache
 from harness.vm.debian.apt import open_archive
-from harness.vm.tools import Progress, quiet, require_tool, run_tool, telling_line
+from harness.vm.tools import Progress, quiet, require_tool, run_tool, reason_line
 
 STATE = "apt-source"
 """The private state for source packages; removed when they are fetched, for its lists are of no other use."""
@@ -58,7 +58,7 @@ def unpack_source(source: SourcePackage, directory: Path, cache: Cache, progress
         )
         found = sorted(files.glob(f"{source.name}_{re.sub(r'^[0-9]+:', '', source.version)}.dsc"))
         if status != 0 or len(found) != 1:
-            reason = archive.offline_reason or telling_line(output) or f"it has no {source.name} {source.version}"
+            reason = archive.offline_reason or reason_line(output) or f"it has no {source.name} {source.version}"
             raise SetupError(f"cannot get the source of {source.name} from Debian's archive: {reason}")
         # apt has checked the hashes of all files by the archive's signature: the maintainer's own is not needed.
         argv = ["dpkg-source", "--no-check", "-x", str(found[0]), str(directory)]

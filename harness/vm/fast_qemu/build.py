@@ -23,7 +23,7 @@ from harness.vm.cache import Cache, Entry, hash_inputs
 from harness.vm.debian.source_package import SourcePackage, source_of, unpack_source
 from harness.vm.fast_qemu.edits import HERE, Change, apply_edits, load_change
 from harness.vm.qemu_versions import PACKAGE, QEMU, read_version, upstream
-from harness.vm.tools import PASSED_ON, Progress, quiet, require_tool, run_tool, telling_line
+from harness.vm.tools import PASSED_ON, Progress, quiet, require_tool, run_tool, reason_line
 
 KIND = "fast-qemu"
 WORK = "work-on-fast-qemu"
@@ -32,7 +32,7 @@ RECIPE = "1"
 ROOM = 1 << 30
 """Bytes while it is built (measured: 0.5 GiB; 14 MiB stay)."""
 OURS: tuple[str, ...] = ("tlb_sets.h", "tlb_sets.c.inc")
-"""The files of ours that become a part of it."""
+"""The files of the project that become a part of it."""
 CONFIGURE: tuple[str, ...] = (
     *("--target-list=aarch64-softmmu", "--without-default-features", "--without-default-devices"),
     *("--with-devices-aarch64=shadowfuzz", "--enable-tcg", "--enable-system", "--enable-plugins", "--enable-seccomp"),
@@ -146,7 +146,7 @@ def _build(plan: _Plan, place: Path, cache: Cache, progress: Progress) -> Mappin
 
 
 def edit_source(tree: Path, change: Change, originals: Path) -> None:
-    """Put our files and a change into an unpacked source; what is edited is kept in ``originals`` as it was.
+    """Put a change into an unpacked source; what is edited is kept in ``originals`` as it was.
 
     Files that are as they should be are not written, so that a build that was killed goes on.  SetupError: the source
     is not as expected; nothing is changed.
@@ -178,7 +178,7 @@ def _original(tree: Path, name: str, originals: Path) -> str:
 def run_ninja(
     build: Path, target: str, progress: Progress = quiet, clock: Callable[[], float] = time.monotonic
 ) -> None:
-    """Build a target; progress tells of steps and seconds left.  SetupError has the compiler's first complaint."""
+    """Build a target; progress shows steps and seconds left.  SetupError has the compiler's first complaint."""
     environment = {name: value for name, value in os.environ.items() if name in PASSED_ON} | {"LC_ALL": "C"}
     argv = ["setpriv", "--pdeathsig", "TERM", "--", "ninja", "-C", str(build), target]
     said: list[str] = []
@@ -205,7 +205,7 @@ def run_ninja(
             ninja.terminate()  # it ends its compilers
             raise
     if ninja.returncode != 0:
-        raise SetupError(f"building QEMU failed: {telling_line(''.join(said)) or f'exit status {ninja.returncode}'}")
+        raise SetupError(f"building QEMU failed: {reason_line(''.join(said)) or f'exit status {ninja.returncode}'}")
 
 
 def time_left(done: int, steps: int, seconds: float) -> str:

@@ -14,7 +14,7 @@ from harness.errors import SetupError
 HERE = Path(__file__).resolve().parent
 WAYS = ("before", "after", "instead")
 START = "{"
-"""The place right behind the brace that opens a function's body."""
+"""The place right after the brace that opens a function's body."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,18 +29,18 @@ static void calls(void)
     loop(1, 2);
 }
 """
-EDIT = Edit("f.c", "loop", "flush(a);", "instead", "ours(a);")
+EDIT = Edit("f.c", "loop", "flush(a);", "instead", "fast(a);")
 
 
 def test_an_edit_is_of_one_function() -> None:
     changed = apply_edit(EDIT, SOURCE)
-    assert changed == SOURCE.replace("    flush(a);\n    return", "    ours(a);\n    return")
+    assert changed == SOURCE.replace("    flush(a);\n    return", "    fast(a);\n    return")
     before, after = (apply_edit(replace(EDIT, way=way), SOURCE) for way in ("before", "after"))
-    assert "    ours(a);\nflush(a);\n    return" in before and "    flush(a);\nours(a);\n    return" in after
+    assert "    fast(a);\nflush(a);\n    return" in before and "    flush(a);\nfast(a);\n    return" in after
 
 
 def test_the_begin_of_a_function_and_the_end_of_a_file() -> None:
-    assert "     int b)\n{\nours(a);\n    flush" in apply_edit(replace(EDIT, at="{", way="after"), SOURCE)
+    assert "     int b)\n{\nfast(a);\n    flush" in apply_edit(replace(EDIT, at="{", way="after"), SOURCE)
     assert apply_edit(Edit("f.c", "", "", "after", "// end"), SOURCE) == f"{SOURCE}// end\n"
     assert apply_edit(Edit("f.c", "", "return b;", "before", "// b"), SOURCE).count("// b\nreturn b;") == 1
 
