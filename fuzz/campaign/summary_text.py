@@ -39,6 +39,7 @@ def screen(summary: Summary) -> str:
             f"{s.program.rpartition('/')[2]} fuzz: {s.target}, Linux {s.kernel_release}, level {s.level}, "
             f"{s.jobs} workers, seed {s.seed}, {s.seconds:.0f} s"
             + (f"; against {s.against[0]}, Linux {s.against[1]}" if s.against else "")
+            + _emulator(s)
         ),
         *_new(s),
         *_known(s),
@@ -47,6 +48,10 @@ def screen(summary: Summary) -> str:
         *_next(s),
     ]
     return "\n".join(lines)
+
+
+def _emulator(s: Summary) -> str:
+    return f"; fast QEMU, problems confirmed on Debian's own {s.confirmed_on}" if s.confirmed_on else ""
 
 
 def _new(s: Summary) -> Iterator[str]:
@@ -194,6 +199,7 @@ def all_counts(summary: Summary) -> str:
     lines = [
         f"target {s.target}, Linux {s.kernel_release}, level {s.level}, {s.jobs} workers, seed {s.seed}",
         *([f"against {s.against[0]}, Linux {s.against[1]}"] if s.against else []),
+        *([_emulator(s)[2:]] if s.confirmed_on else []),
         f"{s.seconds:.1f} s of fuzzing" + (f", first checked exit after {first:.1f} s" if first is not None else ""),
         f"scenarios          {s.scenarios}  (invalid inputs {s.invalid_inputs})",
         f"coverage           {s.coverage} of the model{_edges(s.kvm_edges)}  (corpus {s.corpus})",

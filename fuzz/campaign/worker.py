@@ -16,7 +16,7 @@ from fuzz.campaign.counters_file import StatsWriter
 from fuzz.campaign.features import features
 from fuzz.campaign.reproduce_crash import Interrupted, Reproducer
 from fuzz.store.dumps import Dumps
-from fuzz.store.findings import CONSOLE, FRESH_QEMU, Store
+from fuzz.store.findings import CONFIRMED_ON, CONSOLE, FRESH_QEMU, Store
 from fuzz.targets.observation import ClusterKey, Observation, clusters_of, leaders_of, stability_key, texts_of
 from fuzz.targets.runner import MAX_LOSSES, ScenarioRunner
 from fuzz.targets.target_set import Side, TargetSet
@@ -51,6 +51,9 @@ MAX_TRIES = 2
 """Number of times that a worker tries to reproduce one crash or alarm."""
 
 
+OWN_QEMU = "Found on the fast QEMU; fresh_vm are runs on Debian's own.\n"
+
+
 class GiveUp(Exception):
     """The worker cannot continue; the text is the reason."""
 
@@ -63,6 +66,7 @@ class WorkerContext:
     after an input has been run, before its divergences are confirmed.  ``findings`` and ``flaky`` store findings,
     ``dumps`` the memory of lost machines.  ``now`` returns the date as ISO 8601, ``ticks`` the time of a clock that all
     processes share, in nanoseconds.  ``described`` are texts that describe the targets, stored with each finding.
+    ``own_qemu`` are the same targets on Debian's own QEMU, if these run on the fast one.
     """
 
     targets: TargetSet[Side]
@@ -75,6 +79,7 @@ class WorkerContext:
     now: Callable[[], str]
     ticks: Callable[[], int]
     described: Mapping[str, str] = field(default_factory=dict)
+    own_qemu: TargetSet[Side] | None = None
 
 
 class _Shown(NamedTuple):
@@ -139,6 +144,8 @@ class Worker:
         """End the machines."""
         self._write_counts()
         self._targets.stop()
+        if self._with.own_qemu is not None:
+            self._with.own_qemu.stop()
 
     def run_input(self, data: bytes) -> None:
         """Run, check and count one input.  GiveUp, SetupError: the worker cannot continue."""
@@ -167,9 +174,11 @@ class Worker:
         except Exception as error:  # an internal error is a finding, too: it must not end the campaign
             self._on_internal_error(scenario, error)
 
-    def _run(self, scenario: Scenario, *, fresh_vm: bool) -> tuple[Observation, ...]:
+    def _run(
+        self, scenario: Scenario, *, fresh_vm: bool, targets: TargetSet[Side] | None = None
+    ) -> tuple[Observation, ...]:
         """Run and check a scenario, and collect the kernels' alarms."""
-        found = self._targets.run_and_check_each(scenario, fresh_vm=fresh_vm)
+        found = (targets or self._targets).run_and_check_each(scenario, fresh_vm=fresh_vm)
         self._alarms += [(seen.subject, alarm) for seen in found for alarm in seen.alarms]
         for seen in found:
             self._stats.add_all("asserted", Counter(one.name for one in seen.asserted))
@@ -264,7 +273,8 @@ class Worker:
             if new:
                 self._stats.add("count", "confirmations")
                 same = set(clusters_of(self._run(scenario, fresh_vm=False)))
-                fresh = set(clusters_of(self._run(scenario, fresh_vm=True)))
+                # What only the fast QEMU shows is not confirmed: it is kept as flaky.
+                fresh = set(clusters_of(self._run(scenario, fresh_vm=True, targets=self._with.own_qemu)))
         except TargetError:
             # The divergence is not confirmed: store it as flaky; the caller handles the lost machine.
             for one in new:
@@ -301,6 +311,8 @@ class Worker:
         count, now = len(shown.members), self._with.now()
         finding = Finding("divergence", name, subject, values, count, *tries, now, other=other)
         confirmed = all(each.hits for each in tries)
+        if self._with.own_qemu is not None:
+            extra = {**extra, CONFIRMED_ON: OWN_QEMU}
         self._stats.add("unexplained" if confirmed else "flaky", finding.id, count)
         if not confirmed:
             self._store(self._with.flaky, finding, scenario, extra)

@@ -87,6 +87,7 @@ _TARGETS: Mapping[str, tuple[type, ...]] = {
     "cold": (bool,),
     "deterministic": (bool,),
     "hyp_copy": (bool, type(None)),
+    "fast_qemu": (bool, type(None)),
 }
 
 

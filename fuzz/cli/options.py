@@ -169,6 +169,12 @@ cold = flag("--cold", help="boot each machine in full, not as a clone of a saved
 deterministic = flag(
     "--deterministic", help="use machines whose time is the number of instructions: two runs record the same bytes"
 )
+fast_qemu = flag(
+    "--fast-qemu",
+    help="run on the QEMU that `setup --fast-qemu` built, if it recorded the same as Debian's on this target; every "
+    "problem is confirmed on Debian's own",
+)
+"""Of campaigns; where it is not given, the target's file decides."""
 hyp_copy = click.option(
     "--hyp-copy/--no-hyp-copy",
     default=None,
@@ -219,4 +225,5 @@ def targets_of(args: Args) -> TargetOptions:
         cold=given.get("cold", False),
         deterministic=given.get("deterministic", False),
         hyp_copy=given.get("hyp_copy", False),
+        fast_qemu=given["fast_qemu"] or None if "fast_qemu" in given else False,
     )

@@ -104,6 +104,32 @@ def test_fake_divergence_that_is_not_reproduced_is_flaky(tmp_path: Path, again: 
     assert (b.count("unexplained"), b.count("flaky")) == (0, 1)
 
 
+def test_fake_what_the_fast_qemu_shows_is_confirmed_on_the_other_one(tmp_path: Path) -> None:
+    own = FakeExecutor([checked(DIVERGENCE)])
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 2, own_qemu=own)
+    assert own.boots == 0, "until there is something to confirm"
+    b.worker.run_input(TEXT)
+    assert (b.executor.fresh, own.fresh) == ([False, False], [True])
+    (id_,) = b.findings.ids()
+    assert b.flaky.ids() == () and "Debian's own" in b.findings.texts(id_)["confirmed_on.txt"]
+    b.worker.close()
+
+
+def test_fake_what_only_the_fast_qemu_shows_is_no_finding(tmp_path: Path) -> None:
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 2, own_qemu=FakeExecutor([checked()]))
+    b.worker.run_input(TEXT)
+    assert b.findings.ids() == () and len(b.flaky.ids()) == 1
+
+
+def test_fake_loss_of_the_machine_that_confirms_is_a_loss(tmp_path: Path) -> None:
+    own = FakeExecutor([VmLost("fake", "QEMU ended with status -9")])
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 2, own_qemu=own)
+    b.worker.run_input(TEXT)
+    assert [id_.partition("-")[0] for id_ in b.findings.ids()] == ["crash"] and len(b.flaky.ids()) == 1
+    b.worker.run_input(TEXT)
+    assert b.executor.boots == 2
+
+
 def test_fake_cluster_of_an_earlier_campaign_is_known(tmp_path: Path) -> None:
     make_worker(tmp_path, *[checked(DIVERGENCE)] * 3).worker.run_input(TEXT)
     b = make_worker(tmp_path, checked(DIVERGENCE))
