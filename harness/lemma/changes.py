@@ -77,7 +77,8 @@ EDITS: tuple[Edit, ...] = (
     Edit("spec", "_prep_abort", _ESR, f"    d.take_data(vmid)\n{_ESR}", "the host's ESR counts as read on every abort"),
     Edit("low", "prep_abort", "d.data_log[vmid] = logn", "pass", "the host's ESR counts as read on every abort"),
     Edit("body", "prep_abort", "signed_bit(rd)", "1 << rd", "1UL << Rd"),
-    Edit("spec", _LOOP, "d.data(vmid, 0)", "d.data(vmid, taken)", "the k-th marked register takes the k-th value"),
+    Edit("spec", _LOOP, "d.data(vmid, 0)", "d.take_data(vmid)", "the k-th marked register takes the k-th value"),
+    Edit("spec", _LOOP, "taken += 1", "pass", "the position advances in each round"),
     Edit(
         "low",
         _SYNC,

@@ -21,6 +21,7 @@ from harness.lemma.compare_levels import EQUAL, Code, Difference, Question, ask,
 from harness.lemma.formula import Formula, negated
 from harness.lemma.generate import draw
 from harness.lemma.prove import fields_of, same, unequal
+from harness.lemma.register_loop import open_rounds
 from harness.lemma.shrink import order, passes
 from harness.lemma.symbolic import Explorer, OpenBranch, SymState, Truth, term
 from harness.lemma.symbolic_starts import Start, lookup, repair_starts, start_state
@@ -94,13 +95,17 @@ def repair(question: Question, causes: Sequence[Cause], scope: Scope = EVERYTHIN
         outside = [negated(c.formula.holds(lookup(start, question))) for c in causes]
         run.explore(outside, lambda run=run: run.agree(result))  # type: ignore[misc]
         _count(result, run, f"{start.name}: ")
-    result.open += [reason for region, reason in gaps(question) if _is_left(question, Formula(region), causes)]
+    for region, reason in gaps(question):
+        if _is_left(question, Formula(region), causes):
+            why, paths = open_rounds(question, causes, scope.starts_of(question), scope.code)
+            result.open += [f"{reason}; {why}"] if why else []
+            result.paths += paths
     for cause in causes if measure else ():
         result.regions.append(_region(result, cause, scope))
     return result
 
 
-_SEVERAL = "two or more of x0..x30 marked at once: by search only"
+_SEVERAL = "two or more of x0..x30 marked at once"
 
 
 def gaps(question: Question) -> tuple[tuple[str, str], ...]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Symbolic values and states: the level functions run on them as they are (the only user of z3 beside ``prove``).
+"""Symbolic values and states on which the functions of a level run without a change.
 
 A number is a bit-vector of 80 bits that stands for an unbounded one: inputs stay below 2^66, and no expression of the
-model leaves 80 bits.  A branch asks the solver which outcomes are possible and takes one; the other is explored by a
-run of its own.
+model leaves 80 bits.  A branch asks the solver which outcomes are possible and takes one; a run of its own explores the
+other one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def term(value: Any) -> Any:
 
 
 class Truth:
-    """A symbolic condition; it has no plain truth value, so a branch that avoids the hook fails loudly."""
+    """A symbolic condition.  It has no plain truth value: a branch that avoids the hook raises ``TypeError``."""
 
     __slots__ = ("term",)
 
@@ -49,7 +49,7 @@ def _condition(value: Any) -> Any:
 
 
 class Sym:
-    """An unsigned number; the operators are those that the levels use."""
+    """An unsigned number with the operators that the levels use; a subclass keeps its type."""
 
     __slots__ = ("term",)
     __hash__ = None  # type: ignore[assignment]
@@ -58,33 +58,33 @@ class Sym:
         self.term = t
 
     def __add__(self, other: Any) -> Sym:
-        return Sym(self.term + term(other))
+        return type(self)(self.term + term(other))
 
     def __sub__(self, other: Any) -> Sym:
-        return Sym(self.term - term(other))
+        return type(self)(self.term - term(other))
 
     def __mul__(self, other: Any) -> Sym:
-        return Sym(self.term * term(other))
+        return type(self)(self.term * term(other))
 
     def __and__(self, other: Any) -> Sym:
-        return Sym(self.term & term(other))
+        return type(self)(self.term & term(other))
 
     def __or__(self, other: Any) -> Sym:
-        return Sym(self.term | term(other))
+        return type(self)(self.term | term(other))
 
     def __floordiv__(self, other: int) -> Sym:
         if other & (other - 1):
-            return Sym(z3.UDiv(self.term, term(other)))
-        return Sym(z3.LShR(self.term, term(other.bit_length() - 1)))
+            return type(self)(z3.UDiv(self.term, term(other)))
+        return type(self)(z3.LShR(self.term, term(other.bit_length() - 1)))
 
     def __rshift__(self, other: Any) -> Sym:
-        return Sym(z3.LShR(self.term, term(other)))
+        return type(self)(z3.LShR(self.term, term(other)))
 
     def __lshift__(self, other: Any) -> Sym:
-        return Sym(self.term << term(other))
+        return type(self)(self.term << term(other))
 
     def __rlshift__(self, other: Any) -> Sym:
-        return Sym(term(other) << self.term)
+        return type(self)(term(other) << self.term)
 
     __radd__, __rmul__, __rand__, __ror__ = __add__, __mul__, __and__, __or__
 
@@ -179,7 +179,7 @@ class Explorer:
 class SymState(RData):
     """A working state whose numbers may be symbolic; ``halt``, ids, lock states and oracle positions are plain.
 
-    ``on_violation`` is told when a precondition can fail on this path; the run goes on where it holds.
+    ``on_violation`` is called when a precondition can fail on this path; the run continues where it holds.
     ``boxes`` are functions taken as black boxes: a call is noted in ``calls`` with its arguments.
     """
 

@@ -43,7 +43,8 @@ FREE_FP = FP[0]
 @dataclass(frozen=True, slots=True)
 class Start:
     """The plain choices of a start; ``dirty_bit``: the one register that is dirty (-1: none, None: free);
-    ``no_trap``: the last exit was no trap; ``open``: why this start is not explored."""
+    ``no_trap``: the last exit was no trap; ``open``: why this start is not explored; ``any_dirty``: any number of
+    registers is dirty."""
 
     vmid: int = 1
     vcpuid: int = 0
@@ -55,6 +56,7 @@ class Start:
     first_entry: bool | None = None
     no_trap: bool = False
     open: str | None = None
+    any_dirty: bool = False
 
     @property
     def name(self) -> str:
@@ -127,7 +129,7 @@ def repair_starts(question: Question) -> Iterator[Start]:
 def lookup(start: Start, question: Question) -> Callable[[str], Any]:
     """What a formula's slots are in the symbolic state of a start.
 
-    Raises :class:`~harness.lemma.symbolic.OpenBranch` for a slot that is not free there: the memory behind a black
+    Raises :class:`~harness.lemma.symbolic.OpenBranch` for a slot that is not free there: the memory of a black
     box, or an oracle value that level kernel's registers decide.
     """
     plain = {"vmid": start.vmid, "vcpuid": start.vcpuid, "halt": int(start.halt), "lock.info": int(start.locked)}
@@ -166,8 +168,10 @@ class _Vector:
         return self._vbar + low
 
 
-def start_state(start: Start, question: Question, x: Explorer) -> tuple[SymState, tuple[Any, ...]]:
-    """The symbolic state and the arguments; called once for each side, it makes the same variables."""
+def start_state(
+    start: Start, question: Question, x: Explorer, kind: type[SymState] = SymState
+) -> tuple[SymState, tuple[Any, ...]]:
+    """Return the symbolic state, of a class of states, and the arguments; each side gets the same variables."""
     function, coupled = question.function, question.coupled
 
     def free(name: str) -> Any:
@@ -181,7 +185,7 @@ def start_state(start: Start, question: Question, x: Explorer) -> tuple[SymState
         Image(free(f"image{i}.addr"), free(f"image{i}.size"), free(f"image{i}.remap")) for i in range(start.images)
     )
     key, vmid = ctxt_id(start.vmid, start.vcpuid), start.vmid
-    d = SymState(
+    d = kind(
         halt=start.halt,
         cur_vmid=start.cur_vmid if function == "reset_sys_regs" else vmid,
         cur_vcpuid=start.vcpuid,
@@ -221,7 +225,7 @@ def start_state(start: Start, question: Question, x: Explorer) -> tuple[SymState
 def _restrict(start: Start, question: Question, dirty: Any, x: Explorer) -> None:
     if start.dirty_bit is not None:
         x.solver.add((dirty & LOOP_BITS).term == (0 if start.dirty_bit < 0 else 1 << start.dirty_bit))
-    elif question.function == "sync_dirty_to_shadow":
+    elif question.function == "sync_dirty_to_shadow" and not start.any_dirty:
         # two dirty registers stand for two and more: the refuted region
         x.solver.add(z3.Or((dirty & LOOP_BITS).term == 3, (dirty & LOOP_BITS).term == 0x4000_0001))
     if start.first_entry is not None:
