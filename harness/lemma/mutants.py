@@ -15,15 +15,18 @@ import importlib.util
 import json
 import os
 import random
+import resource
 import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, MappingProxyType, ModuleType
 from typing import Any
+
+from harness.model import LEVEL_NAMES
 
 MODULES = (
     "constants",
@@ -165,10 +168,22 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
 UNIT_TESTS = "unit tests"
 """The detector that is the unit tests of the model; the others are those of :mod:`~harness.lemma.change_detection`."""
-ON_PAGE = ("stored clusters", "hypotheses", "campaign")
+ON_PAGE = ("stored clusters", "hypotheses", "verdicts", "campaign")
 """The detectors that look at what docs/lemmas.md shows."""
 TIMEOUT = 60
-"""Seconds; a detector that takes longer counts as one that noticed."""
+"""Seconds of CPU; a change that makes a detector run longer counts as noticed."""
+PROVER_TIMEOUT = 600
+"""Seconds of CPU of the detector ``verdicts``, which takes a minute where nothing changes."""
+LEVELS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "low": ("low",),
+        "body": ("body", "kernel"),  # kernel takes signed_bit from it
+        **dict.fromkeys(("kernel", "machine_kernel", "paging_kernel"), ("kernel",)),
+        **dict.fromkeys(("spec", "machine", "locks"), ("spec", "low", "body")),
+        **dict.fromkeys(("constants", "paging"), LEVEL_NAMES),
+    }
+)
+"""The levels that run code of a module; low and body call spec, and the kernel's paging takes functions of paging."""
 SLOW_TESTS = ("test_memoised_replay.py",)
 """Tests of the model's replay, which is about traces and not about one level."""
 
@@ -214,13 +229,13 @@ def _by_tests(mutant: Mutant, trial: Trial) -> str | None:
     position = (mutant.module, str(mutant.node), str(mutant.position))
     tests = (str(trial.tests), *(f"--ignore={trial.tests / name}" for name in SLOW_TESTS))
     command = (sys.executable, "-m", "harness.lemma.mutants", *position, "-xq", "-p", "no:cacheprovider", *tests)
-    try:
-        done = subprocess.run(
-            command, cwd=trial.tests.parents[3], capture_output=True, text=True, timeout=TIMEOUT, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return "the tests take too long"
+    done = subprocess.run(command, cwd=trial.tests.parents[3], capture_output=True, text=True, check=False)
     return None if done.returncode == 0 else next(iter(reversed(done.stdout.strip().splitlines())), "the tests fail")
+
+
+def _limit_cpu(seconds: int) -> None:
+    """Let the kernel end this process after so many seconds of CPU: a busy machine changes no result."""
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
 def _in_child(mutant: Mutant, trial: Trial, detector: str) -> str | None:
@@ -233,6 +248,8 @@ def _in_child(mutant: Mutant, trial: Trial, detector: str) -> str | None:
     with os.fdopen(reader, "rb") as answer:
         data = answer.readline()  # not to the end: a child that was forked meanwhile holds the pipe open too
     os.waitpid(child, 0)
+    if not data and detector == "verdicts":
+        return None  # no answer is no other verdict
     if not data:
         return "the check was killed (too slow, or out of stack)"
     how = json.loads(data)
@@ -241,14 +258,13 @@ def _in_child(mutant: Mutant, trial: Trial, detector: str) -> str | None:
 
 def _child(mutant: Mutant, trial: Trial, detector: str, writer: int) -> None:
     """Load the model afresh and answer through the pipe; does not return."""
-    import signal
-
-    signal.alarm(TIMEOUT)
+    _limit_cpu(PROVER_TIMEOUT if detector == "verdicts" else TIMEOUT)
     try:
         _load_afresh(mutant)
         try:
-            notice = importlib.import_module("harness.lemma.change_detection").notice
-            how = notice(trial.directory, trial.cases, trial.seed, (detector,))
+            found = importlib.import_module("harness.lemma.change_detection")
+            check = found.Check(trial.directory, trial.cases, trial.seed, LEVELS_OF[mutant.module])
+            how = found.notice(check, (detector,))
         except Exception as error:
             how = f"does not load: {error!r}"
         os.write(writer, json.dumps(how).encode() + b"\n")
@@ -293,6 +309,7 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> None:
     """Run the tests that pytest's arguments name, with a mutant: module, node, position, then those arguments."""
     module, node, position, *rest = arguments
+    _limit_cpu(TIMEOUT)
     mutant = next(m for m in mutants() if (m.module, m.node, m.position) == (module, int(node), int(position)))
     _load_afresh(mutant)
     sys.argv = ["pytest", *rest]
