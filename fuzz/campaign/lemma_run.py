@@ -175,18 +175,19 @@ def write_paths(seed: int, progress: Progress) -> int:
 
 
 def try_mutants(count: int, plan: LemmaPlan, progress: Progress) -> dict[str, Any]:
-    """Check mutants of the model (0: all) and return the kill rate and the survivors."""
+    """Ask every detector about mutants of the model (0: all), and the prover about those that change no answer."""
     if not MODEL_TESTS.is_dir():
         raise InputError("--mutants", None, f"needs the tests of the model, and there is no {MODEL_TESTS}")
     chosen = mutants() if count == 0 else sample(count, plan.seed)
-    trial = Trial(LEMMAS, MUTANT_CASES, plan.seed, (UNIT_TESTS, *DETECTORS), MODEL_TESTS)
+    trial = Trial(LEMMAS, MUTANT_CASES, plan.seed, (UNIT_TESTS, *DETECTORS), MODEL_TESTS, prove=True)
     results: list[Result] = []
     with ThreadPoolExecutor(plan.jobs) as pool:
         for result in pool.map(partial(check, trial=trial), chosen):
             results.append(result)
-            if not len(results) % 20:
-                progress(f"{len(results)} of {len(chosen)} mutants")
-    return _kept({"all": len(mutants()), **summary(tuple(results))}, "mutants.json", plan)
+            by = ", ".join(name for name, how in result.by if how is not None) or "nothing"
+            tail = "" if result.proof is None else f"; prover: {result.proof[0] or 'equivalent'}"
+            progress(f"{len(results)} of {len(chosen)}: {result.mutant.name}: noticed by {by}{tail}")
+    return _kept({"all": len(mutants()), "seed": plan.seed, **summary(tuple(results))}, "mutants.json", plan)
 
 
 def measure_stability(

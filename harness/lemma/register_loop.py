@@ -28,6 +28,8 @@ from harness.model.state import Undefined
 LOOP = "sync_dirty_to_shadow.dirty"
 """The label of the branch at the head of each round."""
 ROUNDS = 31
+PROOF_LEVELS = ("spec", "low", "body")
+"""The levels that take registers from the oracle; level kernel takes them from the host's copy."""
 _ORACLE = z3.Function("data", z3.BitVecSort(WIDTH), z3.BitVecSort(INPUT_BITS))
 
 
@@ -119,15 +121,15 @@ def _round(question: Question, code: Code, start: Start, bit: int, x: Explorer) 
         raise _Failed(f"undefined on the right: {undefined}") from undefined
     loop = {"data_log", *(f"ctxt.{name}" for name in GPRS[: bit + 1])}
     unchanged = (row for row in fields_of(before, left, question) if row[0] not in loop)
-    for name, u, v in (*fields_of(left, right, question), *unchanged, *_positions(left, right, bit)):
+    for name, u, v in (*fields_of(left, right, question), *unchanged, *_positions(question, left, right, bit)):
         if not same(u, v) and x.possible(unequal(u, v), name):
             raise _Failed(f"{name} can differ")
 
 
-def _positions(left: RoundState, right: RoundState, bit: int) -> Iterator[tuple[str, Any, Any]]:
+def _positions(question: Question, left: RoundState, right: RoundState, bit: int) -> Iterator[tuple[str, Any, Any]]:
     """Yield the position of each side that has an oracle, with the one that the invariant requires after the round."""
-    for side in (left, right) if not left.host_regs else (left,):
-        if not side.halt and side.at:
+    for side, level in ((left, question.pair[0]), (right, question.pair[1])):
+        if level in PROOF_LEVELS and not side.halt and side.at:
             dirty = side.ctxt(side.own_key)["dirty"]
             yield "data_log", side.data_log[side.vmid], taken_before(dirty, bit + 1)
 
