@@ -24,6 +24,7 @@ from harness.lemma.changes import CHANGED_PAIRS, prove_changed, store_changed
 from harness.lemma.clusters import Cluster, find_clusters, load, merge, store, store_path
 from harness.lemma.compare_levels import MAIN_PAIRS, PAIRS, Pair, Question, questions
 from harness.lemma.docs_page import render
+from harness.lemma.levels_page import render_levels
 from harness.lemma.mutants import UNIT_TESTS, Result, Trial, check, mutants, sample, summary
 from harness.lemma.path_states import collect, store_paths
 from harness.lemma.prove import Proof, prove
@@ -40,7 +41,7 @@ PATH_TRIES = 4000
 """Random states of each function."""
 STABILITY_TRIES = 1000
 """Random cases for each question."""
-PAGE = PROJECT / "docs" / "lemmas.md"
+PAGE, LEVELS_PAGE = PROJECT / "docs" / "lemmas.md", PROJECT / "docs" / "lemma-levels.md"
 
 Progress = Callable[[str], None]
 
@@ -160,10 +161,11 @@ def clusters_text(report: dict[str, Any], clusters: tuple[Cluster, ...]) -> str:
 # ---- instead of a search
 
 
-def write_page() -> Path:
-    """Write the document of what is stored; return its path."""
+def write_pages() -> tuple[Path, Path]:
+    """Write the two documents of what is stored; return their paths."""
     PAGE.write_text(render(LEMMAS))
-    return PAGE
+    LEVELS_PAGE.write_text(render_levels(LEMMAS))
+    return PAGE, LEVELS_PAGE
 
 
 def write_paths(seed: int, progress: Progress) -> int:

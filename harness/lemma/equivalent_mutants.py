@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reviewed survivors of the mutation test, as rows: why no state can show the change.
+"""Why a mutant of the model is equivalent, as rows; :mod:`~harness.lemma.equivalence` proves that it is.
 
-A change that some state does show is a gap of the campaign: it has no row here, and the page says so.
+A mutant that some state shows has no row here.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-EQUIVALENT = "equivalent"  # the changed text computes the same on every state
+EQUIVALENT = "same value"  # the changed text computes the same value, or one that no state keeps
 SHARED_RELY = "relied on before"  # a precondition that every caller has checked already
 UNUSED = "unused"  # a row that no function of the two layers reaches
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a mutant, named as the summary names it, survives."""
+    """Why a mutant, named as the summary names it, computes the same."""
 
     mutant: str
     kind: str
