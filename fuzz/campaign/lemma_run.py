@@ -17,7 +17,7 @@ from fuzz.paths import CORPUS
 from harness.errors import InputError
 from harness.jsonfile import reading
 from harness.lemma.answers import Answer, answer, store_answers
-from harness.lemma.campaign_recall import Recall, missing, store_trial
+from harness.lemma.campaign_recall import Recall, compare_recall, store_trial
 from harness.lemma.case import STORED
 from harness.lemma.change_detection import DETECTORS, kind_of, load_goals, store_goals
 from harness.lemma.changes import CHANGED_PAIRS, prove_changed, store_changed
@@ -25,8 +25,8 @@ from harness.lemma.clusters import Cluster, find_clusters, load, merge, store, s
 from harness.lemma.compare_levels import MAIN_PAIRS, PAIRS, Pair, Question, questions
 from harness.lemma.docs_page import render
 from harness.lemma.levels_page import render_levels
-from harness.lemma.mutants import UNIT_TESTS, Result, Trial, check, mutants, sample, summary
-from harness.lemma.path_states import collect, store_paths
+from harness.lemma.mutants import UNIT_TESTS, Result, Trial, mutants, sample, summary, try_mutant
+from harness.lemma.path_states import collect_path_states, store_paths
 from harness.lemma.prove import Proof, prove
 from harness.lemma.row_findings import store_outcomes
 from harness.lemma.stability import measure
@@ -120,7 +120,7 @@ def compare_with_stored(
 ) -> Recall:
     """Return which stored clusters of a report's pair a search missed; with ``plan.keep``, store that, too."""
     left, _, right = report["pair"].partition(":")
-    trial = missing(LEMMAS, (left, right), plan.seed, report, clusters, chosen)
+    trial = compare_recall(LEMMAS, (left, right), plan.seed, report, clusters, chosen)
     if plan.keep:
         store_trial(LEMMAS, trial)
     return trial
@@ -171,7 +171,7 @@ def write_pages() -> tuple[Path, Path]:
 def write_paths(seed: int, progress: Progress) -> int:
     """Collect and store one state for each path of each level; return how many."""
     progress(f"trying {PATH_TRIES} random states of each function")
-    rows = collect(PATH_TRIES, seed)
+    rows = collect_path_states(PATH_TRIES, seed)
     store_paths(LEMMAS / "paths.json", rows)
     return len(rows)
 
@@ -184,7 +184,7 @@ def try_mutants(count: int, plan: LemmaPlan, progress: Progress) -> dict[str, An
     trial = Trial(LEMMAS, MUTANT_CASES, plan.seed, (UNIT_TESTS, *DETECTORS), MODEL_TESTS, prove=True)
     results: list[Result] = []
     with ThreadPoolExecutor(plan.jobs) as pool:
-        for result in pool.map(partial(check, trial=trial), chosen):
+        for result in pool.map(partial(try_mutant, trial=trial), chosen):
             results.append(result)
             by = ", ".join(name for name, how in result.by if how is not None) or "nothing"
             tail = "" if result.proof is None else f"; prover: {result.proof[0] or 'equivalent'}"

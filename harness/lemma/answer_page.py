@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first part of ``docs/lemmas.md``: each claim, true or false, its causes, the repaired statement, the changes."""
+"""Write the first part of ``docs/lemmas.md``: each claim, its causes, the repaired statement and the changes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.lemma.answers import ANSWER_PAIRS, Answer, Shown, load_answers
+from harness.lemma.answers import ANSWER_PAIRS, Answer, CauseAnswer, load_answers
 from harness.lemma.causes import PARTS, RESTORE, SAVE, Cause
 from harness.lemma.causes_kernel import causes_of
 from harness.lemma.changes import load_changed
@@ -78,7 +78,7 @@ that a changed bound in the model changes the verdict.
 
 
 def render_answers(directory: Path) -> str:
-    """The part, from the answers stored in ``directory``."""
+    """Return the part, from the answers stored in ``directory``."""
     stored = {a.question: a for pair in ANSWER_PAIRS for a in load_answers(directory, pair)}
     if not stored:
         return "## The answer\n\nNot stored yet (`shadowfuzz lemma --answer --store`).\n"
@@ -184,14 +184,14 @@ def _repaired(found: Answer, title: str) -> str:
     return f"**{title}**: proved, {found.paths} paths; {tail}\n"
 
 
-def _slack(c: Shown) -> str:
+def _slack(c: CauseAnswer) -> str:
     if c.verdict == AGREES:
         return f"not the weakest: {c.name} (the sides agree on {_case(c.state)})"
     return f"the weakest or not, that is open: {c.name} ({c.reason})"
 
 
 def _hypotheses(found: Answer) -> str:
-    """The negated regions as hypotheses; a region that holds another one stands for both."""
+    """Return the negated regions as hypotheses; a region that holds another one stands for both."""
     return "".join(f"\n         (H{i}: ~ ({_short(c.region)}))" for i, c in enumerate(found.causes, 1))
 
 
@@ -216,7 +216,7 @@ def _values(side: Sequence[tuple[str, str]]) -> str:
 
 
 def field_name(name: str) -> str:
-    """A differing field as the page names it; ``revealed`` is marked, for RData does not have it."""
+    """Return a differing field as the page names it; ``revealed`` is marked, for RData does not have it."""
     return f"`{name}`" + (" (not in RData)" if name == "revealed" else "")
 
 
@@ -247,7 +247,7 @@ COQ = """\
 
 
 def _enough(directory: Path) -> str:
-    """What is proved with the changes made, in one line."""
+    """Return what is proved with the changes made, in one line."""
     rows = load_changed(directory)
     true = sum(bool(r["proved"]) for r in rows)
     tail = "[What to change](#what-to-change) has them by claim.\n"
@@ -255,7 +255,7 @@ def _enough(directory: Path) -> str:
 
 
 def _changes(directory: Path) -> str:
-    """The changes of the proof's own pairs, each once, and what is proved with all of them."""
+    """Return the changes of the proof's own pairs, each once, and what is proved with all of them."""
     rows = load_changed(directory)
     if not rows:
         return "Not proved yet (`shadowfuzz lemma --changes --store`).\n"
@@ -302,7 +302,7 @@ def _helpers(stored: Mapping[Question, Answer], pairs: Sequence[Pair]) -> str:
 
 
 def _kernel(stored: Mapping[Question, Answer]) -> str:
-    """One table a function: the causes, and for which of the three pairs."""
+    """Return one table for each function: its causes, and the pairs that have each."""
     pairs = [p for p in ANSWER_PAIRS if p[1] == "kernel"]
     parts = []
     for f in FUNCTIONS:
@@ -313,7 +313,7 @@ def _kernel(stored: Mapping[Question, Answer]) -> str:
             state = _outside(stored[q]) or _truth(stored[q]) if q in stored else NOT_RUN
             lines.append(f"| {':'.join(q.pair)} | {state} |")
         lines += ["", "| pairs | cause | states | least counterexample | left | right |", "|---|---|---|---|---|---|"]
-        seen: dict[tuple[str, str], list[tuple[Answer, Shown]]] = {}
+        seen: dict[tuple[str, str], list[tuple[Answer, CauseAnswer]]] = {}
         for a in answers:
             for c in a.causes:
                 seen.setdefault((c.name, c.region), []).append((a, c))
@@ -341,7 +341,7 @@ def _kernel(stored: Mapping[Question, Answer]) -> str:
 
 
 def _short(region: str) -> str:
-    """A region without its long lists of registers."""
+    """Return a region without its long lists of registers."""
     for start in ("ctxt.sp_el0 | ", "host.fp_q0 | "):
         at = region.find(start)
         if at >= 0:

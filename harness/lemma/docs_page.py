@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page ``docs/lemmas.md``: verdicts and clusters from what is stored, so that it can be tested to be current."""
+"""Write the page ``docs/lemmas.md`` from the stored verdicts and clusters; a test keeps it current."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MAX_FIELDS = 8
 
 
 def render(directory: Path) -> str:
-    """The page, from the clusters and proofs stored in ``directory``."""
+    """Return the page, from the clusters and proofs stored in ``directory``."""
     parts = [HEAD, render_answers(directory), KINDS]
     for pair in MAIN_PAIRS:
         path = store_path(directory, pair)
@@ -94,7 +94,7 @@ def _row(c: Cluster) -> str:
 
 
 def _trials(directory: Path) -> str:
-    """What runs from an empty corpus found of the clusters above."""
+    """Return the section on runs from an empty corpus: which clusters they found."""
     rows = [row for pair in MAIN_PAIRS for row in load_trials(directory, ":".join(pair))]
     lines = ["## Does a run find them?", ""]
     if not rows:
@@ -118,7 +118,7 @@ def _trials(directory: Path) -> str:
 
 
 def _stability(directory: Path) -> str:
-    """How often minimisation ends at the same case."""
+    """Return the section on minimisation: how often it ends at the same case."""
     lines = ["## Are the counterexamples the least ones?", ""]
     path = directory / "stability.json"
     if not path.exists():
@@ -145,7 +145,7 @@ HOW_NOTICED = {
 
 
 def _mutants(directory: Path) -> str:
-    """The mutation test's last run: what each detector notices by itself."""
+    """Return the section on the last mutation test: the mutants that each detector noticed by itself."""
     lines = ["## Would a changed level be noticed?", ""]
     path = directory / "mutants.json"
     if not path.exists():
@@ -155,8 +155,8 @@ def _mutants(directory: Path) -> str:
         counted = report["mutants"] - len(equivalent)
         lines += [
             f"One run, `shadowfuzz lemma --mutants {report['mutants']} --seed {report['seed']} --store` (0: all), "
-            f"changed one row of the model at a time, in {report['mutants']} of {report['all']} possible ways: a number "
-            "plus one, another comparison or operator, a statement left out, two names of a table swapped. "
+            f"changed one row of the model at a time, in {report['mutants']} of {report['all']} possible ways: a "
+            "number plus one, another comparison or operator, a statement left out, two names of a table swapped. "
             f"{len(equivalent)} of them are equivalent, which the prover shows; the other {counted} count. "
             f"A verdict, a hypothesis, a cluster or what a search finds changed with **{report['answers']} of "
             f"{counted}** ({report['answers'] / counted:.1%}); one of these or a row of "
@@ -173,7 +173,7 @@ def _mutants(directory: Path) -> str:
 
 
 def _not_on_page(rows: Sequence[tuple[str, Sequence[str], str | None]], equivalent: Mapping[str, int]) -> list[str]:
-    """The changes that count and change no answer, with what notices them."""
+    """Return the changes that count and change no answer, with what notices them."""
     left = [(name, by, why) for name, by, why in rows if name not in equivalent and {*by}.isdisjoint(ANSWERS)]
     if not left:
         return ["No change that counts leaves every verdict, hypothesis and cluster as it is.", ""]
@@ -188,7 +188,7 @@ def _not_on_page(rows: Sequence[tuple[str, Sequence[str], str | None]], equivale
 
 
 def _equivalent(equivalent: Mapping[str, int]) -> list[str]:
-    """The changes that the prover shows to be equivalent, each with the reason for it."""
+    """Return the changes that the prover shows to be equivalent, each with the reason for it."""
     lines = [
         "These are equivalent: the prover runs every function of a level that uses the changed row, before and after, "
         f"in both directions, and nothing can differ ({DOMAIN}). No path is run where no function uses it.",

@@ -99,7 +99,7 @@ def _function(level: str, function: str, code: Mapping[tuple[str, str], Function
 
 
 def _starts(question: Question) -> Iterator[Start]:
-    """The starts of a question; where level kernel maps a page or restores, those with at most one marked register."""
+    """Yield the starts of a question; within the kernel's restore at most one register is marked."""
     if question.coupled and question.function == "post_handle_shadow_s2pt_fault":
         yield from repair_starts(question)
         return
@@ -154,7 +154,7 @@ def _compare(one: Function, other: Function, made: Callable[[Explorer], Made], x
 
 
 def _everything(d: SymState) -> Iterator[tuple[str, Any]]:
-    """Every field of a state by name."""
+    """Yield every field of a state by name."""
     for name in ("halt", "curid", "cur_vmid", "cur_vcpuid", "tstate", "revealed"):
         yield name, getattr(d, name)
     yield "calls", [(name, *_call(name, args)) for name, args in d.calls]
@@ -173,7 +173,7 @@ def _everything(d: SymState) -> Iterator[tuple[str, Any]]:
 
 
 def _call(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments of a black box; a mapping asks of its level only whether it is 2."""
+    """Return the arguments of a black box; a mapping asks of its level only whether it is 2."""
     if not name.endswith("prot_and_map_vm_s2pt"):
         return args
     level2 = args[3] == 2
@@ -181,7 +181,7 @@ def _call(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _pairs(u: Any, v: Any, where: str) -> Iterator[tuple[Any, Any]]:
-    """The numbers of two nested values, pair by pair."""
+    """Yield the numbers of two nested values, pair by pair."""
     if isinstance(u, tuple | list) and isinstance(v, tuple | list):
         if len(u) != len(v):
             raise _Different(where)
@@ -192,7 +192,7 @@ def _pairs(u: Any, v: Any, where: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _state(start: Start, question: Question, x: Explorer) -> Made:
-    """The start of a question with every register free, those that no comparison of two levels looks at, too."""
+    """Return the start of a question with every register free, those that no comparison of two levels looks at, too."""
     d, args = start_state(start, question, x)
     for name in (*KERNEL_ONLY, *FP[1:]):
         d.ctxt(d.own_key)[name] = variable(f"ctxt.{name}")
@@ -206,8 +206,11 @@ def _state(start: Start, question: Question, x: Explorer) -> Made:
 
 @dataclass(frozen=True, slots=True)
 class _MemoryStart:
-    """The plain choices of a mapping: ``held`` and ``open_log`` are locks that are taken, or whose log is not
-    balanced; ``owner``: the VM that owns the page (None: any)."""
+    """The plain choices of a mapping.
+
+    ``held``: a lock that is taken; ``open_log``: a lock whose log is not balanced; ``owner``: the VM that owns the
+    page (None: any).
+    """
 
     vmid: int = 1
     halt: bool = False
@@ -275,7 +278,7 @@ def _first_page(d: MemoryState) -> Any:
 
 
 def _unmapped(d: MemoryState, x: Explorer) -> None:
-    """The host has mapped no page: whether it has is explored at level 3, page by page."""
+    """Assume that the host has mapped no page; level 3 explores whether it has."""
     found: Any = d.npt(0).pt
     for page in range(2):
         pfn = _first_pfn() + page

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a mutant of the model is equivalent, as rows; :mod:`~harness.lemma.equivalence` proves that it is.
+"""List why mutants of the model are equivalent; :mod:`~harness.lemma.equivalence` proves that they are.
 
 A mutant that some state shows has no row here.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes to case: a decoder that knows the state's shape, so that most inputs are defined and boundaries are frequent.
+"""Decode bytes to a case; most inputs are defined states, and values on a boundary are frequent.
 
 The header's bytes pick a row each: a profile (which branch), whose vCPU it is, what is in the registers, who owns the
 page that is mapped, how full the tables are, what the walk found, and how many slots are changed after that; then each
@@ -320,7 +320,7 @@ SHARES: Mapping[str, int] = MappingProxyType(
 
 
 def decode(data: bytes, function: str) -> dict[str, int]:
-    """The case that ``data`` stands for; every byte string is one, and missing bytes are 0."""
+    """Return the case that ``data`` stands for; each byte string is one, and missing bytes are 0."""
     profiles, slots = PROFILES[function], SLOTS_OF[function]
     profile, whose, contents, page, table, walk, changes = data[:HEADER].ljust(HEADER, b"\0")
     case = {**CONTENTS[contents % len(CONTENTS)], **profiles[profile % len(profiles)], **WHOSE[whose % len(WHOSE)]}
@@ -336,13 +336,13 @@ def decode(data: bytes, function: str) -> dict[str, int]:
     return case
 
 
-def draw(rng: random.Random, function: str) -> dict[str, int]:
-    """A random case."""
+def random_case(rng: random.Random, function: str) -> dict[str, int]:
+    """Return a random case."""
     return decode(rng.randbytes(HEADER + 4 * MAX_OPS), function)
 
 
-def rows(function: str) -> Iterator[dict[str, int]]:
-    """Every profile, and every row about pages, tables and walks on the first profile that maps."""
+def generator_rows(function: str) -> Iterator[dict[str, int]]:
+    """Yield every profile, and every row about pages, tables and walks on the first profile that maps."""
     profiles = PROFILES[function]
     for profile in profiles:
         yield dict(profile)
@@ -355,7 +355,7 @@ def rows(function: str) -> Iterator[dict[str, int]]:
 
 
 def _mapped_page(case: Mapping[str, int], function: str) -> int:
-    """The guest page that this case maps, when the proof's oracle and the host's copy say the same."""
+    """Return the guest page that this case maps, when the proof's oracle and the host's copy say the same."""
     if function == "restore_shadow_kvm_regs":
         return case.get("core.0", 0) >> 12
     return case.get("addr", 0) >> 12

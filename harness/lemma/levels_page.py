@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page ``docs/lemma-levels.md``: the result of each level on one state for each of its paths."""
+"""Write the page ``docs/lemma-levels.md``: the result of each level on one state for each of its paths."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _function(name: str, rows: tuple[PathState, ...]) -> str:
 
 
 def _state(case: Case) -> str:
-    """What steers the path: a slot that steers nothing shows only if its value fits no 64 bits."""
+    """Return what steers the path: a slot that steers nothing shows only if its value fits no 64 bits."""
     steering = ((name, value) for name, value in case if name not in COLOURS or value >> 64)
     return ", ".join(f"`{name}` = {value:#x}" for name, value in steering) or "the plain state"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which functions of the levels use the row that a mutant changes: the others compute the same, whatever it does.
+"""Find the functions of the levels that use the row that a mutant changes; every other one computes the same.
 
 A function uses what its text names, and what that names in turn.  The result may be too large, never too small: every
 function counts as using all that the state (:mod:`harness.model.state`) uses.
@@ -22,7 +22,7 @@ Name = tuple[str, str]
 
 
 def row_of(module: str, line: int) -> tuple[Name, ...]:
-    """The names that the statement at a line of a module defines; none if it defines no name."""
+    """Return the names that the statement at a line of a module defines; none if it defines no name."""
     for statement in _tree(module).body:
         if statement.lineno <= line <= (statement.end_lineno or statement.lineno):
             return tuple((module, name) for name in _defined(statement))
@@ -30,20 +30,20 @@ def row_of(module: str, line: int) -> tuple[Name, ...]:
 
 
 def uses(name: Name, module: str, line: int) -> bool:
-    """Whether a name uses the row at a line of a module."""
+    """Return whether a name uses the row at a line of a module."""
     rows = row_of(module, line)
     return not rows or any(row in _used_by(name) for row in rows)
 
 
 def used_by_functions(module: str, line: int) -> frozenset[Name]:
-    """The functions of the levels that use the row at a line of a module."""
+    """Return the functions of the levels that use the row at a line of a module."""
     functions = ((level, f.name) for level in LEVEL_NAMES for f in FUNCTIONS)
     return frozenset(name for name in functions if uses(name, module, line))
 
 
 @cache
 def _used_by(start: Name) -> frozenset[Name]:
-    """Every name that one uses, itself among them."""
+    """Return every name that one uses, itself among them."""
     found: set[Name] = set()
     todo = [start, *((STATE, name) for name in _uses_of(STATE))]
     while todo:
@@ -72,7 +72,7 @@ def _defined(statement: ast.stmt) -> Iterator[str]:
 
 @cache
 def _uses_of(module: str) -> Mapping[str, tuple[Name, ...]]:
-    """What each name at the top level of a module uses."""
+    """Return what each name at the top level of a module uses."""
     modules, imported = _imports(module)
     own = {name for statement in _tree(module).body for name in _defined(statement)}
     found: dict[str, tuple[Name, ...]] = {}
@@ -90,7 +90,7 @@ def _uses_of(module: str) -> Mapping[str, tuple[Name, ...]]:
 
 
 def _imports(module: str) -> tuple[dict[str, str], dict[str, list[Name]]]:
-    """The modules that a module imports by their names in it, and the names that it imports, with their source."""
+    """Return the modules that a module imports and the names that it imports, each with its source."""
     modules: dict[str, str] = {}
     names: dict[str, list[Name]] = {}
     for node in ast.walk(_tree(module)):

@@ -62,12 +62,12 @@ class Mutant:
 
     @property
     def name(self) -> str:
-        """Where it is and what it changes."""
+        """Return where it is and what it changes."""
         return f"{self.module}.py:{self.line}: {self.what}"
 
 
 def mutants() -> tuple[Mutant, ...]:
-    """Every mutant of the model."""
+    """Return every mutant of the model."""
     return tuple(m for module in MODULES for m in _mutants_of(module))
 
 
@@ -111,7 +111,7 @@ def _removable(statement: ast.stmt) -> bool:
 
 
 def apply(mutant: Mutant, source: str) -> ast.Module:
-    """The changed tree."""
+    """Return the changed tree."""
     tree = ast.parse(source)
     node: Any = next(n for i, n in enumerate(ast.walk(tree)) if i == mutant.node)
     if isinstance(node, ast.Constant):
@@ -144,7 +144,7 @@ class Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """The changed module's spec; None for every other module."""
+        """Return the changed module's spec; None for every other module."""
         if name != f"{PACKAGE}.{self._mutant.module}":
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
@@ -160,7 +160,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
         self._mutant = mutant
 
     def get_code(self, fullname: str) -> CodeType:
-        """The changed code; never cached."""
+        """Compile the changed code, without the cache."""
         source = Path(self.path).read_text()
         return compile(apply(self._mutant, source), self.path, "exec", dont_inherit=True)
 
@@ -183,9 +183,12 @@ SLOW_TESTS = ("test_memoised_replay.py",)
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How mutants are tried: ``directory`` of what is stored, random ``cases`` for each question, the ``seed`` and the
-    ``detectors``, each of which is asked by itself; ``tests``: the directory of the model's unit tests; ``prove``: ask
-    the prover about a mutant that changes no answer."""
+    """The parameters of a mutation test.
+
+    ``directory``: what is stored; ``cases``: random states for each question; ``seed``: of the random numbers;
+    ``detectors``: each is asked by itself; ``tests``: the directory of the model's unit tests; ``prove``: ask the
+    prover about a mutant that changes no answer.
+    """
 
     directory: Path
     cases: int
@@ -209,20 +212,20 @@ class Result:
 
     @property
     def how(self) -> str | None:
-        """What the first detector that noticed says; None for a survivor."""
+        """Return what the first detector that noticed says; None for a survivor."""
         return next((how for _, how in self.by if how is not None), None)
 
     @property
     def equivalent(self) -> bool:
-        """Whether the prover shows that the mutant computes the same, and no detector but a unit test objects."""
+        """Return whether the mutant is proved to compute the same, and no detector but a unit test noticed it."""
         return self.proof is not None and not self.proof[0] and not self.noticed(ON_PAGE)
 
     def noticed(self, detectors: Sequence[str]) -> bool:
-        """Whether one of these detectors noticed."""
+        """Return whether one of these detectors noticed."""
         return any(how is not None for name, how in self.by if name in detectors)
 
 
-def check(mutant: Mutant, trial: Trial) -> Result:
+def try_mutant(mutant: Mutant, trial: Trial) -> Result:
     """Ask each detector in a process of its own, which loads the model afresh with the mutant; then the prover."""
     start = time.monotonic()
     by = tuple(
@@ -259,7 +262,7 @@ def _detect(mutant: Mutant, trial: Trial, detector: str) -> str | None:
 
 
 def _in_child(mutant: Mutant, trial: Trial, detector: str) -> list[Any] | None:
-    """The answer of a process of its own; None if it was ended before it answered."""
+    """Return the answer of a process of its own; None if it was ended before it answered."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -289,7 +292,7 @@ def _asked(mutant: Mutant, trial: Trial, detector: str) -> list[Any]:
         _load_afresh(mutant)
         found = importlib.import_module("harness.lemma.change_detection")
         used = used_by_functions(mutant.module, mutant.line)
-        return [found.notice(found.Check(trial.directory, trial.cases, trial.seed, used), (detector,))]
+        return [found.find_change(found.Check(trial.directory, trial.cases, trial.seed, used), (detector,))]
     except Exception as error:
         return [f"does not load: {error!r}", 0]
 
@@ -302,12 +305,12 @@ def _load_afresh(mutant: Mutant) -> None:
 
 
 def sample(count: int, seed: int) -> tuple[Mutant, ...]:
-    """``count`` mutants, chosen by ``seed``."""
+    """Draw ``count`` mutants with ``seed``."""
     return tuple(random.Random(seed).sample(mutants(), count))
 
 
 def summary(results: Sequence[Result]) -> dict[str, Any]:
-    """A JSON object: by detector, how many of the mutants that are not equivalent it noticed; and every mutant.
+    """Return a JSON object: by detector, how many of the mutants that are not equivalent it noticed; and every mutant.
 
     ``answers``: those that change a verdict, a hypothesis, a cluster or what a search finds; ``page``: those that
     change one of these or a row of a level.

@@ -63,14 +63,14 @@ class RoundState(SymState):
         return super().decide(label, condition)
 
     def data(self, vmid: int, offset: int) -> int:
-        """The oracle's value at a symbolic position."""
+        """Return the oracle's value at a symbolic position."""
         position = term(self.data_log.get(vmid, 0)) + term(offset)
         value: Any = Sym(z3.ZeroExt(WIDTH - INPUT_BITS, _ORACLE(position)))
         return value
 
 
 def taken_before(dirty: Any, bit: int) -> Any:
-    """How many bits of ``dirty`` are set below ``bit``."""
+    """Return how many bits of ``dirty`` are set below ``bit``."""
     count: Any = Sym(term(0))
     for i in range(bit):
         count = count + ((dirty >> i) & 1)

@@ -20,7 +20,7 @@ INPUT_BITS = 66
 
 
 def term(value: Any) -> Any:
-    """The z3 term of a number."""
+    """Return the z3 term of a number."""
     return value.term if isinstance(value, Sym) else z3.BitVecVal(value, WIDTH)
 
 
@@ -108,7 +108,7 @@ class Sym:
 
 
 def choose(condition: Any, a: Any, b: Any) -> Sym:
-    """``a`` if the condition holds, else ``b``."""
+    """Return ``a`` if the condition holds, else ``b``."""
     return Sym(z3.If(_condition(condition), term(a), term(b)))
 
 
@@ -133,7 +133,7 @@ class Explorer:
         self._todo: list[tuple[bool, ...]] = []
 
     def explore(self, run: Callable[[], None]) -> None:
-        """Run every feasible path; raises :class:`OpenBranch` beyond the limit."""
+        """Run every feasible path; raise :class:`OpenBranch` beyond the limit."""
         self._todo = [()]
         while self._todo:
             self.paths += 1
@@ -149,7 +149,7 @@ class Explorer:
                 self.solver.pop()
 
     def possible(self, condition: Any, where: str) -> bool:
-        """Whether the condition can hold on this path; raises :class:`OpenBranch` if the solver gives up."""
+        """Return whether the condition can hold on this path; raise :class:`OpenBranch` if the solver gives up."""
         self.checks += 1
         result = self.solver.check(condition)
         if result == z3.unknown:
@@ -170,7 +170,7 @@ class Explorer:
         return taken
 
     def assume(self, condition: Any, where: str) -> None:
-        """Go on where the condition holds; raises :class:`Infeasible` if it cannot."""
+        """Continue where the condition holds; raise :class:`Infeasible` if it cannot."""
         if not self.possible(condition, where):
             raise Infeasible(where)
         self.solver.add(condition)
@@ -202,7 +202,7 @@ class SymState(RData):
         return bool(condition)
 
     def rely(self, name: str, condition: Any) -> None:
-        """On the left side assume; on the right side also say when it can fail."""
+        """Assume a precondition; if ``on_violation`` is set, call it first where the precondition can fail."""
         if not isinstance(condition, Truth):
             if not condition:
                 if self.on_violation is not None:
@@ -220,7 +220,7 @@ class SymState(RData):
         self.x.assume(simple, name)
 
     def pick(self, label: str, value: Any, limit: int) -> int:
-        """One path for each possible index."""
+        """Run one path for each possible index."""
         if isinstance(value, Sym):
             for i in range(limit - 1):
                 if self.x.branch(value.term == i, label):
@@ -229,7 +229,7 @@ class SymState(RData):
         return int(value)
 
     def shared(self, function: Callable[..., None], *args: Any) -> None:
-        """A black box notes the call; anything else runs."""
+        """Note the call of a black box; run any other function."""
         name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         box = self.boxes.get(name)
         if box is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Symbolic memory for the stage-2 mapping: page records and tables whose content is a free function of the index.
+"""Make memory symbolic for the stage-2 mapping: page records and tables are free functions of the index.
 
 A read at an index that may be that of an earlier write branches on whether it is.
 """
@@ -53,7 +53,7 @@ class _Stored(Sym):
 
 
 def index(name: str) -> Any:
-    """A free index below 2^66."""
+    """Return a free index below 2^66."""
     return Index(variable(name).term)
 
 
@@ -87,7 +87,7 @@ class SymbolicMap(_Written):
         self._parts, self.writes = parts, list(writes)
 
     def get(self, key: Any, default: object) -> Any:
-        """The entry at ``key``."""
+        """Return the entry at ``key``."""
         for written, value in reversed(self.writes):
             if self._is(key, written):
                 return value
@@ -99,7 +99,7 @@ class SymbolicMap(_Written):
         self.writes.append((key, value))
 
     def keys(self) -> list[Any]:
-        """The indices written; ``dict`` asks for them when it copies the map."""
+        """Return the indices written; ``dict`` asks for them when it copies the map."""
         return [key for key, _ in self.writes]
 
     def __getitem__(self, key: Any) -> Any:
@@ -132,7 +132,7 @@ class MemoryState(SymState):
     __slots__ = ()
 
     def npt(self, vmid: int) -> Npt:
-        """The stage-2 map of a VM, free before the first write."""
+        """Return the stage-2 map of a VM; its content is free before the first write."""
         name, found = f"npt{vmid}", self.npts.get(vmid)
         parts = ("pfn", "level", "pte")
         made: Any
@@ -154,7 +154,7 @@ class MemoryState(SymState):
 
 
 def memory_of(d: SymState) -> Iterator[tuple[str, Any]]:
-    """Every write to symbolic memory in order of time, as nested tuples by name."""
+    """Yield every write to symbolic memory in order of time, as nested tuples by name."""
     for name in ("s2page", "flatmem"):
         yield name, tuple(getattr(d, name).writes)
     for vmid, npt in sorted(d.npts.items()):
