@@ -12,7 +12,7 @@ from harness.lemma.causes_kernel import causes_of
 from harness.lemma.changes import load_changed
 from harness.lemma.compare_levels import Pair, Question
 from harness.lemma.repair import AGREES, EXACT
-from harness.model import FUNCTIONS
+from harness.model import FUNCTION, FUNCTIONS
 
 NOT_RUN = "not run symbolically; drawn states differ only in the causes below"
 LEMMA: Mapping[str, str] = {SAVE: f"{SAVE}_body_correct", RESTORE: f"{RESTORE}_body_correct"}
@@ -72,7 +72,9 @@ bits set among bits 0..30, `load_info(a)` the address that the last boot image w
 Proved means: by the project's symbolic run of this Python rendering, within the scope at the end of the page. *Weakest*
 means: in every state that the hypothesis excludes and the left side is defined on, the two sides differ; that is
 proved too, with a mapping left out as a black box and two marked registers (x0 and x1, x0 and x30) standing for more;
-where level kernel takes part, with one marked register at a time. The bounds in a hypothesis are not the model's, so
+where level kernel takes part, with one marked register at a time. Where any number of marked registers matters, the
+loop of `sync_dirty_to_shadow` is proved by induction: each of its 31 rounds by itself, from every state of the
+invariant (`harness/lemma/register_loop.py`). The bounds in a hypothesis are not the model's, so
 that a changed bound in the model changes the verdict.
 """
 
@@ -105,6 +107,9 @@ The levels `spec`, `low` and `body` against `kernel`, the deployed C. Locks, log
 proof only and are not compared. The data oracle says what the host-visible registers say. The address of a fault is
 free: the proof has it from the host (`walk.addr`, or the argument `addr`), the kernel from HPFAR_EL2, and a host may
 lie.
+
+The statement of a pair, repaired: wherever the left level is defined in `d` with result `d'`, and `d` is in no row of
+the table that names the left level, the deployed C ends in `d'`. Its verdict stands in the first table of a function.
 """
 
 
@@ -251,7 +256,8 @@ def _enough(directory: Path) -> str:
     rows = load_changed(directory)
     true = sum(bool(r["proved"]) for r in rows)
     tail = "[What to change](#what-to-change) has them by claim.\n"
-    return f"\nWith these changes {true} of {len(rows)} claims are proved without a hypothesis; {tail}" if rows else ""
+    share = f"all {true}" if true == len(rows) else f"{true} of {len(rows)}"
+    return f"\nWith these changes {share} claims are proved without a hypothesis; {tail}" if rows else ""
 
 
 def _changes(directory: Path) -> str:
@@ -288,6 +294,7 @@ def _helpers(stored: Mapping[Question, Answer], pairs: Sequence[Pair]) -> str:
             "| function | as it stands | outside the causes | causes |",
             "|---|---|---|---|",
         ]
+        lines[1:1] = [_CLAIMS[pair], ""]
         details = []
         for f in FUNCTIONS:
             found = stored.get(Question(pair, f.name))
@@ -296,9 +303,33 @@ def _helpers(stored: Mapping[Question, Answer], pairs: Sequence[Pair]) -> str:
             names = "; ".join(c.name for c in found.causes) or "none"
             lines.append(f"| `{f.name}` | {_truth(found)} | {_outside(found)} | {names} |")
             if found.causes:
-                details += [f"#### `{f.name}`, {':'.join(pair)}\n", _causes(found), _repaired(found, "Outside them")]
+                title = f"#### `{f.name}`, {':'.join(pair)}\n"
+                details += [title, _causes(found), _repaired(found, "Repaired"), _helper_statement(found)]
         parts += ["\n".join(lines) + "\n", *details]
     return "\n".join(parts)
+
+
+_CLAIMS: Mapping[Pair, str] = {
+    ("low", "body"): "The claim for each helper f: wherever `f_spec0` is defined, the code ends normally in its state. "
+    "The sources have a code lemma for five of them, none for `reset_sys_regs`, `sync_dirty_to_shadow` and "
+    "`prep_abort`.\n",
+    ("spec", "low"): "The claim for each helper f, which no lemma states: wherever `f_spec` is defined, `f_spec0` is "
+    "defined and has the same result.\n",
+}
+
+
+def _helper_statement(found: Answer) -> str:
+    """Return the repaired statement of a helper."""
+    function = FUNCTION[found.question.function]
+    args = " ".join(function.args)
+    left, right = ("spec0", "body") if found.question.pair == ("low", "body") else ("spec", "spec0")
+    result = f"{function.name}_{right} {args} d = Some d'"
+    if right == "body":
+        result = f"{function.name}_body, called with {args}, ends normally in d'"
+    hypotheses = "".join(
+        f"\n    -> ~ ({_short(c.region)})  (* H{i}: {c.name} *)" for i, c in enumerate(found.causes, 1)
+    )
+    return f"```coq\nforall {args} d d', {function.name}_{left} {args} d = Some d'{hypotheses}\n    -> {result}\n```\n"
 
 
 def _kernel(stored: Mapping[Question, Answer]) -> str:

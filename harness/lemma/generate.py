@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decode bytes to a case; most inputs are defined states, and values on a boundary are frequent.
 
-The header's bytes pick a row each: a profile (which branch), whose vCPU it is, what is in the registers, who owns the
-page that is mapped, how full the tables are, what the walk found, and how many slots are changed after that; then each
-four bytes set one slot that the function can see: slot, kind of value, and two bytes for the value.
+Each byte of the header picks a row of one table: the profile (which branch), the vCPU's ids, the registers' content,
+the owner of the mapped page, how full the tables are, the result of the walk, and how many slots are changed.  Then
+each four bytes set one slot that the function can see: slot, kind of value, and two bytes for the value.
 """
 
 from __future__ import annotations
@@ -190,8 +190,7 @@ PROFILES: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
     }
 )
 
-# Registers, host registers and oracle values that nothing steers, each with a value of its own: any that goes astray
-# is seen, whichever it is.
+# Registers, host registers and oracle values that steer nothing have distinct values: a value in a wrong place shows.
 _STEERING = frozenset({*STATES, "ec", "esr_el2", "hpfar_el2", "x0"})
 COLOURS: Profile = MappingProxyType(
     {
@@ -208,7 +207,7 @@ _COLOURED: Profile = MappingProxyType(
 )
 _STEERED: Profile = {"ctxt.ec": 1, "ctxt.hpfar_el2": 0x70, "ctxt.dirty": 6, "ctxt.flags": 1}
 _DEAD = {"halt": 1}
-# Whose vCPU: rows beat the profile.  0 and 16 are not VMs, 4 and up has no slot in the kernel.
+# The vCPU's ids; these rows replace values of the profile.  0 and 16 are no VMs, 4 and up has no slot in the kernel.
 WHOSE: tuple[Profile, ...] = (
     *({},) * 20,
     *({"vmid": vmid} for vmid in (0, 0, 0, 0, 2, 15, 16)),
@@ -216,7 +215,7 @@ WHOSE: tuple[Profile, ...] = (
     *(_DEAD, {**_DEAD, "vbar": INVALID64 - 0x3FF, "addr": 1 << 48}, {**_DEAD, "vmid": 0}),
     {"lock.info": 1},
 )
-# What is in the registers: the profile beats these rows.
+# The registers' content; the profile replaces values of these rows.
 CONTENTS: tuple[Profile, ...] = (
     *({},) * 8,
     *(_COLOURED, _COLOURED, _COLOURED, {**_COLOURED, **_STEERED}, _STEERED, {"ctxt.dirty": 6}, {"ctxt.dirty": 1 << 35}),
@@ -269,7 +268,7 @@ _MAPS = frozenset({"post_handle_shadow_s2pt_fault", "restore_shadow_kvm_regs"})
 WALKS: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
     {name: (*({},) * 12, *(_walk(*row, name.startswith("post")) for row in _WALKS)) for name in sorted(_MAPS)}
 )
-# How many slots are changed: few, for a row to stay what it says.
+# How many slots are changed; mostly few, so that a row stays on its path.
 CHANGES: tuple[int, ...] = (0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 6, 8, 12)
 
 _ALWAYS = ("vmid", "vcpuid", "halt", "ctxt.dirty", "ctxt.pc", "ctxt.pstate", "ctxt.flags", "ctxt.x0", "ctxt.x1")
@@ -376,7 +375,7 @@ def _value(name: str, mode: int, a: int, b: int) -> int:
     return OVER[a % len(OVER)]
 
 
-# Slots whose own values are only the frequent ones; the others (ids, levels, flags of our own) take nothing else.
+# Slots whose own values are only the frequent ones; the others (ids, levels, the model's own flags) take nothing else.
 _WIDE = frozenset(
     name
     for name in SLOTS

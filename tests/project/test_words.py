@@ -66,8 +66,10 @@ ROOMS: tuple[str, ...] = (
     "harness/findings",
     "harness/gic",
     "harness/guest",
+    "harness/lemma",
     "harness/relations",
     "harness/trace",
+    "tests/unit/harness/lemma",
 )
 """Rooms whose docstrings, comments and strings are scanned; the next room that is done is a row here."""
 

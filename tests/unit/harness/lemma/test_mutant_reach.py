@@ -18,7 +18,7 @@ def test_a_row_is_the_statement_at_a_line() -> None:
 
 
 def test_a_helper_is_used_by_itself_and_by_its_callers() -> None:
-    line = line_of("kernel", "BitOr becomes BitAnd")  # the MPIDR value in reset_sys_regs
+    line = line_of("kernel", "12 becomes 13")  # the MPIDR value in reset_sys_regs
     assert used_by_functions("kernel", line) == {
         ("kernel", "reset_sys_regs"),
         ("kernel", "restore_shadow_kvm_regs"),

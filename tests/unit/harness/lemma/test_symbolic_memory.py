@@ -8,15 +8,15 @@ from harness.lemma.symbolic_memory import SymbolicMap, SymbolicSet, index
 
 
 def test_a_read_branches_on_whether_its_index_was_written() -> None:
-    seen = []
+    seen, written = [], (7,)
 
     def run() -> None:
         pages = SymbolicMap(x, "page", ("owner",))
         a, b = index("a"), index("b")
-        pages[a] = (7,)
+        pages[a] = written
         found = pages.get(b, None)
-        seen.append((found == (7,), x.possible(a.term != b.term, "a and b")))
-        assert pages.get(a, None) == (7,)
+        seen.append((found is written, x.possible(a.term != b.term, "a and b")))
+        assert pages.get(a, None) is written
 
     x = Explorer()
     x.explore(run)
