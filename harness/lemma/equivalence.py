@@ -67,7 +67,7 @@ def changed_modules(mutant: Mutant) -> Iterator[Mapping[str, ModuleType]]:
         for name in [n for n in sys.modules if n.startswith(PACKAGE)]:
             del sys.modules[name]
         sys.modules.update(saved)
-        harness.model = saved[PACKAGE]  # type: ignore[assignment]
+        harness.model = saved[PACKAGE]
     yield {name.rpartition(".")[2]: found for name, found in made.items()}
 
 

@@ -12,7 +12,7 @@ round 0, and the run shows for each i that round i keeps it.  After round 30 bot
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import z3
 
@@ -65,8 +65,7 @@ class RoundState(SymState):
     def data(self, vmid: int, offset: int) -> int:
         """Return the oracle's value at a symbolic position."""
         position = term(self.data_log.get(vmid, 0)) + term(offset)
-        value: Any = Sym(z3.ZeroExt(WIDTH - INPUT_BITS, _ORACLE(position)))
-        return value
+        return cast("int", Sym(z3.ZeroExt(WIDTH - INPUT_BITS, _ORACLE(position))))
 
 
 def taken_before(dirty: Any, bit: int) -> Any:

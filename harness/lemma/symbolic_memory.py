@@ -21,7 +21,9 @@ class Index(Sym):
     """A number that may be a key of a map: two are one key if they are the same object."""
 
     __slots__ = ()
-    __hash__ = object.__hash__
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
 
 
 class _Decided(Truth):
@@ -41,7 +43,7 @@ class _Stored(Sym):
     """A number that was read from memory."""
 
     __slots__ = ("_x",)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __init__(self, t: Any, x: Explorer | None = None) -> None:
         super().__init__(t)
@@ -116,8 +118,8 @@ class SymbolicSet(_Written):
     def __contains__(self, item: Any) -> bool:
         for added, written in reversed(self.changes):
             if self._is(item, written):
-                return added
-        return self._x.branch(self._function(item, "has", z3.BoolSort()), self._name)
+                return bool(added)
+        return bool(self._x.branch(self._function(item, "has", z3.BoolSort()), self._name))
 
     def __or__(self, items: Iterable[Any]) -> SymbolicSet:
         return SymbolicSet(self._x, self._name, (*self.changes, *((True, item) for item in items)))
