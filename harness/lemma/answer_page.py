@@ -255,9 +255,9 @@ def _enough(directory: Path) -> str:
     """Return what is proved with the changes made, in one line."""
     rows = load_changed(directory)
     true = sum(bool(r["proved"]) for r in rows)
-    tail = "[What to change](#what-to-change) has them by claim.\n"
     share = f"all {true}" if true == len(rows) else f"{true} of {len(rows)}"
-    return f"\nWith these changes {share} claims are proved without a hypothesis; {tail}" if rows else ""
+    where = "the changes of [What to change](#what-to-change)"
+    return f"\nWith {where} {share} claims are proved without a hypothesis.\n" if rows else ""
 
 
 def _changes(directory: Path) -> str:
