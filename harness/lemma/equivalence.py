@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prove that a mutant of the model is equivalent: every function of every level computes the same.
 
-The original and the changed function run symbolically on the same start, in both directions: wherever one is defined
-the other one is, and no field of the state differs.  :data:`DOMAIN` says on which states.
+The original and the changed function run symbolically on the same start: on each path both are defined or neither is,
+and no field of the state differs.  :data:`DOMAIN` says on which states.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.lemma.mutant_reach import PACKAGE, used_by_functions, uses
 from harness.lemma.mutants import Finder, Mutant
 from harness.lemma.prove import same, unequal
 from harness.lemma.register_loop import open_rounds
-from harness.lemma.symbolic import Explorer, OpenBranch, SymState, Truth, choose
+from harness.lemma.symbolic import BranchingState, Explorer, OpenBranch, SymState, Truth, choose
 from harness.lemma.symbolic_memory import MemoryState, index, memory_of
 from harness.lemma.symbolic_starts import Start, repair_starts, start_state, starts, variable
 from harness.model.constants import FP, INFO_ID, KERNEL_ONLY, NPT_ID, PAGE_SIZE, S2PAGE_ID, phys_page
@@ -93,7 +93,7 @@ def _function(level: str, function: str, code: Mapping[tuple[str, str], Function
     question = Question((level, level), function)
     pair = model.CODE[level, function], code[level, function]
     for start in _starts(question):
-        _both_ways(pair, lambda x, s=start: _state(s, question, x), f"{level} {function}", paths)  # type: ignore[misc]
+        _same_on_every_path(pair, lambda x, s=start: _state(s, question, x), f"{level} {function}", paths)  # type: ignore[misc]
     if function == "sync_dirty_to_shadow" and level in ("body", "kernel"):
         _rounds(level, pair, paths)
 
@@ -121,29 +121,21 @@ def _rounds(level: str, pair: tuple[Function, Function], paths: list[int]) -> No
 Made = tuple[SymState, tuple[Any, ...]]
 
 
-def _both_ways(pair: tuple[Function, Function], made: Callable[[Explorer], Made], where: str, paths: list[int]) -> None:
-    for left, right in (pair, pair[::-1]):
-        x = Explorer()
-        x.explore(lambda x=x, a=left, b=right: _compare(a, b, made, x, where))  # type: ignore[misc]
-        paths[0] += x.paths
+def _same_on_every_path(
+    pair: tuple[Function, Function], made: Callable[[Explorer], Made], where: str, paths: list[int]
+) -> None:
+    x = Explorer()
+    x.explore(lambda: _compare(pair, made, x, where))
+    paths[0] += x.paths
 
 
-def _compare(one: Function, other: Function, made: Callable[[Explorer], Made], x: Explorer, where: str) -> None:
-    left, args = made(x)
-    try:
-        one(left, *args)
-    except Undefined:
+def _compare(pair: tuple[Function, Function], made: Callable[[Explorer], Made], x: Explorer, where: str) -> None:
+    """Run one path of both; each precondition is a branch, so that both are defined on it or neither is."""
+    (left, one), (right, other) = (_run(function, made, x) for function in pair)
+    if one is not None or other is not None:
+        if one is None or other is None:
+            raise _Different(f"{where}: only one is defined ({one or other})")
         return
-    right, args = made(x)
-
-    def violated(_: SymState, name: str) -> None:
-        raise _Different(f"{where}: only one is defined ({name})")
-
-    right.on_violation = violated
-    try:
-        other(right, *args)
-    except Undefined as undefined:
-        raise _Different(f"{where}: only one is defined ({undefined})") from undefined
     a, b = dict(_everything(left)), dict(_everything(right))
     if a.keys() != b.keys():
         raise _Different(f"{where}: {sorted(a.keys() ^ b.keys())}")
@@ -151,6 +143,16 @@ def _compare(one: Function, other: Function, made: Callable[[Explorer], Made], x
         for u, v in _pairs(value, b[name], f"{where}: {name}"):
             if u is not v and not same(u, v) and x.possible(unequal(u, v), name):
                 raise _Different(f"{where}: {name}")
+
+
+def _run(function: Function, made: Callable[[Explorer], Made], x: Explorer) -> tuple[SymState, str | None]:
+    """Return the final state, and why it is undefined."""
+    d, args = made(x)
+    try:
+        function(d, *args)
+    except Undefined as undefined:
+        return d, undefined.reason
+    return d, None
 
 
 def _everything(d: SymState) -> Iterator[tuple[str, Any]]:
@@ -193,7 +195,7 @@ def _pairs(u: Any, v: Any, where: str) -> Iterator[tuple[Any, Any]]:
 
 def _state(start: Start, question: Question, x: Explorer) -> Made:
     """Return the start of a question with every register free, those that no comparison of two levels looks at, too."""
-    d, args = start_state(start, question, x)
+    d, args = start_state(start, question, x, BranchingState)
     for name in (*KERNEL_ONLY, *FP[1:]):
         d.ctxt(d.own_key)[name] = variable(f"ctxt.{name}")
     for host in d.host_regs.values():
@@ -235,7 +237,7 @@ def _mapping(name: str, changed: ModuleType, paths: list[int]) -> None:
     pair = getattr(original, MAPPING), getattr(changed, MAPPING)
     with _two_pages(original), _two_pages(changed):
         for start in _MEMORY_STARTS:
-            _both_ways(pair, lambda x, s=start: _memory(s, x, kernel=kernel), f"{name} {MAPPING}", paths)  # type: ignore[misc]
+            _same_on_every_path(pair, lambda x, s=start: _memory(s, x, kernel=kernel), f"{name} {MAPPING}", paths)  # type: ignore[misc]
 
 
 @contextmanager

@@ -237,3 +237,19 @@ class SymState(RData):
         else:
             self.calls.append((name, args))
             box(self, args)
+
+
+class BranchingState(SymState):
+    """A symbolic state whose preconditions are branches: where one fails, the function is undefined."""
+
+    __slots__ = ()
+
+    def rely(self, name: str, condition: Any) -> None:
+        """Branch on a precondition; raise :class:`Undefined` where it fails."""
+        if isinstance(condition, Truth):
+            simple = z3.simplify(condition.term)
+            condition = z3.is_true(simple)
+            if not (z3.is_true(simple) or z3.is_false(simple)):
+                condition = self.x.branch(simple, name)
+        if not condition:
+            raise Undefined(name)

@@ -12,7 +12,7 @@ from typing import Any
 
 import z3
 
-from harness.lemma.symbolic import INPUT_BITS, WIDTH, Explorer, Sym, SymState, Truth, term
+from harness.lemma.symbolic import INPUT_BITS, WIDTH, BranchingState, Explorer, Sym, SymState, Truth, term
 from harness.lemma.symbolic_starts import variable
 from harness.model.state import Npt
 
@@ -128,7 +128,7 @@ class SymbolicSet(_Written):
         return SymbolicSet(self._x, self._name, (*self.changes, *((False, item) for item in items)))
 
 
-class MemoryState(SymState):
+class MemoryState(BranchingState):
     """A symbolic state with symbolic page records, page contents and tables."""
 
     __slots__ = ()
