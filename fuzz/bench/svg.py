@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark as one SVG file that needs nothing else: where the time of an exit goes, and how it grows."""
+"""Draw the benchmark as one self-contained SVG file: the time of an exit by part, and how rates and times scale."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#7a5195")
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """A panel of horizontal bars: what is shown, and (name, value) rows."""
+    """A panel of horizontal bars: a title, and rows (name, value)."""
 
     title: str
     rows: tuple[tuple[str, float], ...]
@@ -68,7 +68,7 @@ def _bars(panel: Bars) -> Iterator[str]:
 
 
 def _round_up(value: float) -> float:
-    """Return the first of 1, 2, 5, 10, 20, ... that is not below."""
+    """Return the first of 1, 2, 5, 10, 20, ... that is not less than ``value``."""
     unit = 1.0
     while unit * 10 <= value:
         unit *= 10

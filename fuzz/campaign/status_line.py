@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a campaign that runs stands, on one line, and how many of its clusters are new."""
+"""Format the one-line status of a running campaign and find its new clusters."""
 
 from __future__ import annotations
 
@@ -13,23 +13,30 @@ from harness.findings.regressions import NEW, Regression, like
 
 
 class NewClusterCounter:
-    """Which clusters are like no kept regression; the store is asked once about each."""
+    """Finds the clusters that no kept regression explains; reads each from the store once."""
 
     def __init__(self, store: Store, kept: Sequence[Regression]) -> None:
         self._store, self._kept = store, kept
         self._new: dict[str, bool] = {}
 
     def count(self, ids: Iterable[str]) -> int:
-        """Return how many are new; what a worker has counted, but not stored yet, is not."""
+        """Return the number of new clusters so far, ``ids`` included; clusters that are not stored yet do not count."""
+        self.add(ids)
+        return sum(self._new.values())
+
+    def add(self, ids: Iterable[str]) -> tuple[str, ...]:
+        """Return the new clusters among ``ids`` that no earlier call returned."""
+        fresh = []
         for id_ in ids:
             if id_ not in self._new:
                 with suppress(InputError):
                     self._new[id_] = not like(self._kept, self._store.load(id_))
-        return sum(self._new.values())
+                    fresh += [id_] * self._new[id_]
+        return tuple(fresh)
 
 
 def status_line(progress: Progress, new: int = 0) -> str:
-    """Return how a campaign stands, on one line; ``new`` of its clusters are like no kept regression."""
+    """Return the status of a campaign as one line; ``new`` of its clusters are like no kept regression."""
     stats = progress.stats
     if not progress.seconds:
         return f"{progress.alive} workers booting"
@@ -37,7 +44,7 @@ def status_line(progress: Progress, new: int = 0) -> str:
     lost, flaky = stats.total("lost"), len(stats.group("flaky"))
     clusters = len(stats.group("unexplained"))
     minutes, seconds = divmod(round(progress.left), 60)
-    # What matters most comes first: a narrow terminal cuts the end off.
+    # The most important part is first: a narrow terminal cuts off the end.
     parts = [
         f"{minutes}:{seconds:02d} left",
         f"{new} {NEW}",

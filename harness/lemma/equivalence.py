@@ -25,6 +25,7 @@ from harness.lemma.register_loop import open_rounds
 from harness.lemma.symbolic import BranchingState, Explorer, OpenBranch, SymState, Truth, choose
 from harness.lemma.symbolic_memory import MemoryState, index, memory_of
 from harness.lemma.symbolic_starts import Start, repair_starts, start_state, starts, variable
+from harness.model import FUNCTION
 from harness.model.constants import FP, INFO_ID, KERNEL_ONLY, NPT_ID, PAGE_SIZE, S2PAGE_ID, phys_page
 from harness.model.state import Undefined
 
@@ -76,7 +77,8 @@ def equivalent(mutant: Mutant) -> Equivalence:
     paths = [0]
     try:
         with changed_modules(mutant) as changed:
-            for level, function in sorted(used_by_functions(mutant.module, mutant.line)):
+            used = used_by_functions(mutant.module, mutant.line)
+            for level, function in sorted(used, key=lambda name: (FUNCTION[name[1]].layer == "VCPUOps", name)):
                 if mutant.module not in MAPPINGS:
                     _function(level, function, changed["model"].CODE, paths)
             for module in MAPPINGS:

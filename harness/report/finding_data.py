@@ -15,7 +15,7 @@ from harness.findings.compare_releases import Versions, compare
 from harness.findings.finding import Finding, Signature, Tries, is_member, signature_text
 from harness.findings.intended_changes import Intended, between
 from harness.findings.known_divergences import Catalogue
-from harness.findings.release_history import Asked
+from harness.findings.release_history import ReleaseResult
 from harness.findings.verdict import (
     STAGES,
     EmulatorResult,
@@ -60,7 +60,7 @@ class Kept:
     fresh_qemu: Tries | None = None
     other_trace: Trace | None = None
     elsewhere: tuple[EmulatorResult, ...] | None = None
-    history: tuple[Asked, ...] = ()
+    history: tuple[ReleaseResult, ...] = ()
     config: MachineConfig | None = None
     other_config: MachineConfig | None = None
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.findings.regressions import modes_by_spans
-from harness.findings.release_history import CANNOT, SHOWS, Asked
+from harness.findings.release_history import CANNOT, SHOWS, ReleaseResult
 from harness.report.html_markup import Markup, el, put
 
 _WIDTH, _HEIGHT = 120, 10
@@ -42,7 +42,7 @@ def strip(releases: Mapping[str, Sequence[str]], axis: Sequence[Version]) -> Mar
     return put(*parts)
 
 
-def history_strip(asked: Sequence[Asked]) -> Markup:
+def history_strip(asked: Sequence[ReleaseResult]) -> Markup:
     """Return what kernels answered, a cell each in the order in which they are stored: that of versions."""
     size = 1 / max(1, len(asked))
     class_of = {SHOWS: "shows", CANNOT: "cannot"}

@@ -46,6 +46,9 @@ BANNED: tuple[Banned, ...] = (
     Banned(r"when(?:ever)? (?:it|they) likes?", "at any time"),
     Banned(r"comes? of it|came of it", "result, outcome"),
     Banned(r"gets? on|got on", "makes progress"),
+    Banned(r"now and then", "sometimes, from time to time"),
+    Banned(r"again and again", "repeatedly"),
+    Banned(r"but for", "except"),
 )
 
 
@@ -61,6 +64,7 @@ ALLOWED: tuple[Allowed, ...] = ()
 
 
 ROOMS: tuple[str, ...] = (
+    "fuzz",
     "harness/arch",
     "harness/coverage",
     "harness/findings",
@@ -70,6 +74,7 @@ ROOMS: tuple[str, ...] = (
     "harness/relations",
     "harness/trace",
     "tests/unit/harness/lemma",
+    "tests/unit/fuzz",
 )
 """Rooms whose docstrings, comments and strings are scanned; the next room that is done is a row here."""
 

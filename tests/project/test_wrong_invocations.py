@@ -171,7 +171,7 @@ def run(path: Path, argv: tuple[str, ...], stdout: int, words: dict[str, str]) -
 
 
 @pytest.mark.parametrize("argv", PRINTING, ids=" ".join)
-def test_a_reader_that_went_away(argv: tuple[str, ...], words: dict[str, str], tmp_path: Path) -> None:
+def test_a_closed_pipe(argv: tuple[str, ...], words: dict[str, str], tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:

@@ -11,7 +11,7 @@ import pytest
 from fuzz.cli.main import main
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, OTHER_TRACE, TRACE, Store
-from fuzz.store.kept_findings import find
+from fuzz.store.kept_findings import find_finding
 from fuzz.targets.observation import signatures, texts_of
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import open_targets
@@ -58,7 +58,7 @@ def test_what_no_row_explains_is_a_finding_of_the_pair(tmp_path: Path, monkeypat
         Store(database, FINDINGS).add(finding, scenario, texts_of(seen))
         assert triage(database, targets, TriagePlan(2), print) == 1
     monkeypatch.setattr("fuzz.store.kept_findings.load_changes", lambda _: rows)
-    story = find(database, finding.id)
+    story = find_finding(database, finding.id)
     assert (story.verdict.name, story.kept.finding.fresh_vm) == ("unexplained", Tries(2, 2))
     assert story.kept.scenario is not None and len(story.kept.scenario.steps) <= len(scenario.steps)
     assert story.title.endswith(f"0xffffffff86000010 on {ONE}, 0x86000010 on {OTHER}")

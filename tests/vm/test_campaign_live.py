@@ -111,7 +111,7 @@ def test_ctrl_c_ends_with_a_summary(tmp_path: Path) -> None:
         campaign.send_signal(signal.SIGINT)
         output, _ = campaign.communicate(timeout=20)
     assert gone(everyone), "a process was left behind"
-    assert "stopped before its time, as asked" in output and "CHECKED " in output
+    assert "stopped early by a signal" in output and "CHECKED " in output
 
 
 @pytest.mark.timeout(120)

@@ -109,7 +109,7 @@ def test_a_worker_keeps_all_of_a_crash_and_goes_on(tmp_path: Path) -> None:
     findings, stats = Store(database, FINDINGS), StatsWriter(tmp_path / "stats")
     worker = Worker(
         WorkerContext(
-            targets=targets.examined(dumps.place),
+            targets=targets.examined(dumps.new_path),
             count_coverage=lambda index: None,
             on_run=lambda: None,
             stats=stats,

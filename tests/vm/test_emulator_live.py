@@ -14,7 +14,7 @@ from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import open_targets
 from fuzz.triage import other_emulators
 from fuzz.triage.confirm import stages_of
-from fuzz.triage.other_emulators import EmulatorSweep, measure, queries_of
+from fuzz.triage.other_emulators import EmulatorSweep, measure_on_emulators, queries_of
 from harness.arch import exceptions
 from harness.arch.cpu_models import Cpu, cpu_model
 from harness.findings.finding import Tries
@@ -65,7 +65,7 @@ def test_the_verdict_emulator_is_measured(other: Emulator, monkeypatch: pytest.M
         return replace(cpu, masks={index: mask for index, mask in cpu.masks.items() if index != exceptions.PSTATE})
 
     monkeypatch.setattr(prepared_side, "cpu_model", forgetful)
-    monkeypatch.setattr(other_emulators, "places", lambda *_: ("cortex-a57", "neoverse-n1", other.name))
+    monkeypatch.setattr(other_emulators, "emulator_names", lambda *_: ("cortex-a57", "neoverse-n1", other.name))
     config = load_config(DEFAULT_TARGET)
     options = TargetOptions(DEFAULT_TARGET, "spec")
     with open_targets(options) as targets:
@@ -74,7 +74,7 @@ def test_the_verdict_emulator_is_measured(other: Emulator, monkeypatch: pytest.M
         (key,) = (found for found in signatures(checked) if found[:2] == ("switch", "pstate"))
         stages = stages_of(targets, PAN, (key,), 5, 3)[key]
         queries = queries_of(targets, PAN, (key,))
-    (places,) = measure(EmulatorSweep(config, options), queries, (), lambda line: None)
+    (places,) = measure_on_emulators(EmulatorSweep(config, options), queries, (), lambda line: None)
     same = {place.name: place.same for place in places}
     assert (same["neoverse-n1"], {tries.runs for tries in same.values()}) == (Tries(0, 10), {10})
     # On a machine that does other things too, an interrupt may end a run early.

@@ -17,7 +17,7 @@ import pytest
 
 from fuzz.paths import ALARMS, KEPT, SHOWN
 from fuzz.targets.runner import run_to_end
-from fuzz.triage.handover import Seen, best_shown, kept_handover, program
+from fuzz.triage.handover import CheckedRun, best_shown, kept_handover, program
 from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError
 from harness.findings.check import check
@@ -92,11 +92,11 @@ def test_enough_programs_fail_on_one_kernel_and_pass_on_another() -> None:
     assert sum(0 < sum(target in row.targets for target in TARGETS) < len(TARGETS) for row in rows) >= LEAST
 
 
-def _seen(target: str) -> dict[str, Seen]:
+def _seen(target: str) -> dict[str, CheckedRun]:
     """Run every kept scenario on a target."""
     cpu, errata, config = cpu_model(load_config(target).cpu), errata_of(FINDINGS, target), load_config(target)
     release = prepare(config).kernel_release
-    found: dict[str, Seen] = {}
+    found: dict[str, CheckedRun] = {}
     with booted(target) as executor:
         for name, scenario in runnable(target, REGRESSIONS).items():
             trace = run_to_end(executor, scenario, fresh_vm=True)

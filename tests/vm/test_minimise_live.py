@@ -10,7 +10,7 @@ import pytest
 from fuzz.targets.observation import signatures
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import PreparedTargets, open_targets
-from fuzz.triage.minimise import choose, minimise_on
+from fuzz.triage.minimise import choose_signature, minimise_on
 from harness.scenario.scenario import format_scenario, load
 from harness.vm.config import PROJECT
 
@@ -38,7 +38,7 @@ def targets() -> Iterator[PreparedTargets]:
 def test_a_finding_ends_at(targets: PreparedTargets, name: str, wanted: str, lines: tuple[str, ...]) -> None:
     scenario = load(PROJECT / "corpus" / "regressions" / f"{name}.scn")
     checked = targets.run_and_check(scenario).checked
-    least = minimise_on(targets, scenario, choose(signatures(checked), wanted, name))
+    least = minimise_on(targets, scenario, choose_signature(signatures(checked), wanted, name))
     assert tuple(format_scenario(least.scenario).splitlines()[2:]) == lines
     assert least.confirmed
     assert least.tries < 1000

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz kernels`` on an archive of two: the list in both forms, and a kernel that could not be had."""
+"""``shadowfuzz kernels`` with an archive of two kernels: the list in both forms, and a failed download."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_list(capsys: Capture) -> None:
     assert missing == "suite experimental could not be read: no network"
 
 
-def test_the_list_for_machines(capsys: Capture) -> None:
+def test_the_list_as_json(capsys: Capture) -> None:
     assert main(["kernels", "list", "--offline", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["missing_suites"] == {"experimental": "no network"}
@@ -44,7 +44,7 @@ def test_the_list_for_machines(capsys: Capture) -> None:
     assert rows == {"6.1.1-1": (False, True, "borrowed"), "7.3.1-1": (True, False, "borrowed")}
 
 
-def test_a_kernel_that_could_not_be_had(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_a_kernel_that_could_not_be_fetched(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     fetched: list[str] = []
 
     def fetch(_: Cache, kernel: Kernel, __: object) -> None:
@@ -56,8 +56,8 @@ def test_a_kernel_that_could_not_be_had(monkeypatch: pytest.MonkeyPatch, capsys:
     assert main(["kernels", "fetch", "6.1", "7.3", "--json"]) == 3
     document = json.loads(capsys.readouterr().out)
     assert document == {"version": 1, "fetched": ["7.3.1-1"], "failed": {"6.1.1-1": "it has left the archive"}}
-    assert main(["kernels", "fetch", "--all"]) == 0 and capsys.readouterr().out == "1 kernels are here\n"
-    assert fetched == ["6.1.1-1", "7.3.1-1", "7.3.1-1"], "all are those that the archive offers"
+    assert main(["kernels", "fetch", "--all"]) == 0 and capsys.readouterr().out == "1 kernels are in the cache\n"
+    assert fetched == ["6.1.1-1", "7.3.1-1", "7.3.1-1"], "--all fetches the kernels of the archive"
     assert main(["kernels", "fetch", "8"]) == 2
 
 

@@ -17,7 +17,7 @@ from harness.scenario.scenario import Scenario, Step, format_scenario, parse, sl
 
 (WHOLE,) = DEFAULT
 
-SLOTS = st.integers(0, 2**32 - 1).map(lambda seed: memories.slot(Random(seed), 1 + seed % 4))
+SLOTS = st.integers(0, 2**32 - 1).map(lambda seed: memories.random_slot(Random(seed), 1 + seed % 4))
 
 
 @given(SLOTS)
