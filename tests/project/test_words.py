@@ -73,8 +73,8 @@ ROOMS: tuple[str, ...] = (
     "harness/lemma",
     "harness/relations",
     "harness/trace",
-    "tests/unit/harness/lemma",
     "tests/unit/fuzz",
+    "tests/unit/harness/lemma",
 )
 """Rooms whose docstrings, comments and strings are scanned; the next room that is done is a row here."""
 
