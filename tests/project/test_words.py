@@ -74,12 +74,14 @@ ROOMS: tuple[str, ...] = (
     "harness/guest",
     "harness/handover",
     "harness/model",
+    "harness/lemma",
     "harness/relations",
     "harness/report",
     "harness/scenario",
     "harness/trace",
     "harness/vm",
     "tests/unit/fuzz",
+    "tests/unit/harness/lemma",
 )
 """Rooms whose docstrings, comments and strings are scanned; add a row for each further one."""
 
