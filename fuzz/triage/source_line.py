@@ -20,7 +20,7 @@ def handler_in_words(story: Story, vmlinux: Path | None = None) -> str:
     """Return the function of KVM that handles a finding's exit, in words; empty if that is not known.
 
     ``vmlinux`` is the finding's kernel with debug information; without it, that of its build directory is asked, if
-    it is still the kernel's.  InputError, SetupError: the file that was given has no line to tell.
+    it is still the kernel's.  InputError, SetupError: the given file has no line for it.
     """
     finding = story.kept.finding
     handled = handler_of(finding.signature[EXIT_CLASS]) if finding.kind == "divergence" else None
@@ -33,7 +33,7 @@ def handler_in_words(story: Story, vmlinux: Path | None = None) -> str:
         return handled.text()
     try:
         return handled.text(_place(story, handled, tree / "vmlinux"))
-    except (InputError, SetupError):  # built again since, or without debug information: nobody asked for a line
+    except (InputError, SetupError):  # built again since, or without debug information: no line was asked for
         return handled.text()
 
 

@@ -23,7 +23,7 @@ from harness.scenario.steps import KINDS, Actor
 from harness.vm.crash import EARLIER
 
 MAX_PLACES = 4
-"""So many places of a run are shown behind the first; one that loops has hundreds, which are alike."""
+"""Number of places of a run that are shown after the first; a run that loops has hundreds, which are alike."""
 
 
 def badge(name: str) -> Markup:

@@ -40,7 +40,7 @@ SECTIONS {
 def build(directory: Path, source: str = SOURCE, *, identity: str = "none") -> tuple[Path, Path]:
     """Compile a kernel of one function; return it with debug information, and as an image.
 
-    ``identity`` is its build id, ``0x`` and hexadecimal digits, which the image has behind the code.
+    ``identity`` is its build id, ``0x`` and hexadecimal digits, which the image has after the code.
     """
     tree = directory / "arch" / "arm64" / "kvm"
     tree.mkdir(parents=True)
