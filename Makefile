@@ -9,7 +9,7 @@ TARGET = kvm-nvhe
 OUT = out/campaign
 FAST =
 BIN = .venv/bin
-# What FAST=1 asks of `shadowfuzz setup` beside the targets: what takes minutes to build, and makes campaigns quicker.
+# What FAST=1 asks of `shadowfuzz setup` in addition to targets: what takes minutes to build, and makes campaigns quicker.
 FAST_1 = --compiled
 
 help: ## this list

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A campaign's work on one machine, to be measured: as a value, and as a process that runs slices when it is told to.
+"""A campaign's work on one machine, to be measured: as a value, and as a process that runs slices on request.
 
 The process is this file with the modules of any checkout: its own is first on PYTHONPATH, and ``python -P`` keeps this
 directory out.  So two commits are measured by the same code (:mod:`fuzz.bench.compare`).  It reads a JSON object a
@@ -58,12 +58,12 @@ _measure_stages = next(getattr(parts, name) for name in ("measure_stages", "stag
 
 
 class CheckedCampaign:
-    """What a worker of a campaign is, but for libFuzzer: the mutator is called here."""
+    """A worker of a campaign without libFuzzer: the mutator is called here."""
 
     def __init__(self, side: PreparedSide, executor: Executor, place: Path, rng: random.Random) -> None:
         self.executor, self._rng = executor, rng
         self.scenarios: list[Scenario] = []
-        """What is run round and round in every mode."""
+        """The scenarios that every mode runs in a loop."""
         self._stats = StatsWriter(place / "stats")
         database = Database(f"sqlite:///{place / 'findings.sqlite'}")
         self._worker = Worker(
