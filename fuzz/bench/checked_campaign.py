@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A campaign's work on one machine, to be measured: as a value, and as a process that runs slices when it is told to.
+"""A campaign's work on one machine, to be measured: as a value, and as a process that runs slices on request.
 
 The process is this file with the modules of any checkout: its own is first on PYTHONPATH, and ``python -P`` keeps this
 directory out.  So two commits are measured by the same code (:mod:`fuzz.bench.compare`).  It reads a JSON object a
@@ -20,7 +20,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,12 +58,12 @@ _measure_stages = next(getattr(parts, name) for name in ("measure_stages", "stag
 
 
 class CheckedCampaign:
-    """What a worker of a campaign is, but for libFuzzer: the mutator is called here."""
+    """A worker of a campaign without libFuzzer: the mutator is called here."""
 
     def __init__(self, side: PreparedSide, executor: Executor, place: Path, rng: random.Random) -> None:
         self.executor, self._rng = executor, rng
         self.scenarios: list[Scenario] = []
-        """What is run round and round in every mode."""
+        """The scenarios that every mode runs in a loop."""
         self._stats = StatsWriter(place / "stats")
         database = Database(f"sqlite:///{place / 'findings.sqlite'}")
         self._worker = Worker(
@@ -121,9 +121,16 @@ class _Booted:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process and its threads have used so far (proc(5), stat, utime and stime)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Return the CPU time that the threads of a process have used so far.
+
+    In nanoseconds by the kernel's scheduler (Documentation/scheduler/sched-stats.rst): /proc/PID/stat counts ticks, of
+    which a slice has few.
+    """
+    nanoseconds = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            nanoseconds += int((thread / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e9
 
 
 def inputs(seed: int, scenarios: int) -> Iterator[bytes]:

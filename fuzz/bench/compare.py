@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare variants of this program on one machine: all booted at once, in interleaved slices of the same scenarios.
 
-A single run tells little: on a shared machine one variant differs from itself by a seventh.  So each round runs one
+A single run is not enough: on a shared machine one variant differs from itself by a seventh.  So each round runs one
 slice on every variant, in random order, a ratio is that of two slices of one round, and the median of the rounds
 counts.  The first variant is there twice: its ratio to itself says how far the others' can be trusted.
 """
@@ -29,7 +29,7 @@ WARM_UP = 3
 STAGE_ROUNDS = 3
 PROCESS = Path(__file__).with_name("checked_campaign.py")
 VARIANTS: Mapping[str, Mapping[str, str]] = {"pure": {PURE: "1"}, "compiled": {PURE: ""}}
-"""The variants of this checkout, by name: what their environment adds to ours."""
+"""The variants of this checkout, by name: what is added to their environment."""
 HERE = Path(__file__).resolve().parents[2]
 AGAIN = " again"
 """Marks the second process of the first variant, the control."""

@@ -16,7 +16,7 @@ WIDTH = 40
 
 
 def budget(measured: Measured) -> dict[str, float]:
-    """Return CPU microseconds of a checked exit: QEMU's, then each part of ours, then what is left of ours."""
+    """Return CPU microseconds of a checked exit: QEMU's, then each part of the worker's, then its rest."""
     ours, stages = us(measured, "cpu"), measured.stages
     return {"QEMU": us(measured, "qemu"), **stages, "rest": max(0.0, ours - sum(stages.values()))}
 

@@ -44,7 +44,7 @@ def _build(sources: Path, progress: Progress, place: Path) -> Mapping[str, objec
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sources-", dir=place) as name:
         work = Path(name)
-        # mypyc leaves its output beside what it compiles, and reads the types of all that this imports.
+        # mypyc writes its output next to what it compiles, and reads the types of all that this imports.
         for package in ("harness", "fuzz"):
             shutil.copytree(sources / package, work / package, ignore=_no_sources)
         shutil.copy(sources / "pyproject.toml", work)

@@ -64,7 +64,7 @@ ROOMS: tuple[str, ...] = (
     "harness",
     *(f"harness/{room}" for room in ("arch", "gic", "scenario", "trace", "guest", "model", "relations", "findings")),
 )
-"""The directories with all modules of ours that those of :data:`MODULES` import, directly or not."""
+"""The directories of all modules of this project that those of :data:`MODULES` import, directly or not."""
 
 
 def key_of(sources: Path = SOURCES) -> str:
