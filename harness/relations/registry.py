@@ -150,7 +150,7 @@ OF_A_ROUND: tuple[Relation[RoundEvidence], ...] = (
         "save",
         save_restore,
         "save.class, save.dirty.<reg>, save.inject, save.pc",
-        "what KVM did between an exit and the next entry, with the helper (exit handler) and the dirty flags that the model chose",
+        "what KVM did between an exit and the next entry, with the exit handler and dirty flags that the model chose",
         lambda at: save_restore.compare_save(at.round, at.prediction),
         lambda at: not at.prediction.undefined,
         counted=("save",),
