@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Process one input in a worker of the live campaign: run, compare, confirm, count, store.  Independent of atheris."""
+"""Process one input in a worker of a campaign on real KVM: run, compare, confirm, count, store.
+
+A worker is one process with its own machines.  ``worker_process`` calls it from atheris (Python's libFuzzer), which
+chooses the inputs; this module does not know atheris.  A divergence or alarm that is new is *confirmed*: its scenario
+is run again, in the same VM and in a fresh one.  What is not seen again is stored as *flaky*.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +51,7 @@ SPREAD = 32
 REMEMBERED = 16
 """Number of earlier scenarios that are stored with a crash."""
 BUMP_NS = 1_000_000_000
-"""Interval at which counts of known clusters are written; a killed worker loses the counts since the last write."""
+"""Nanoseconds between two writes of the counts of known clusters; a killed worker loses those since the last write."""
 MAX_TRIES = 2
 """Number of times that a worker tries to reproduce one crash or alarm."""
 
@@ -62,11 +67,19 @@ class GiveUp(Exception):
 class WorkerContext:
     """The targets, counters and stores of a worker.
 
-    ``targets`` run and check scenarios.  ``count_coverage`` gets the index of a coverage counter.  ``on_run`` is called
-    after an input has been run, before its divergences are confirmed.  ``findings`` and ``flaky`` store findings,
-    ``dumps`` the memory of lost machines.  ``now`` returns the date as ISO 8601, ``ticks`` the time of a clock that all
-    processes share, in nanoseconds.  ``described`` are texts that describe the targets, stored with each finding.
-    ``own_qemu`` are the same targets on Debian's own QEMU, if these run on the fast one.
+    <<<<<<< HEAD
+        ``targets`` run and check scenarios.  ``count_coverage`` gets the index of a coverage counter.  ``on_run`` is called
+        after an input has been run, before its divergences are confirmed.  ``findings`` and ``flaky`` store findings,
+        ``dumps`` the memory of lost machines.  ``now`` returns the date as ISO 8601, ``ticks`` the time of a clock that all
+        processes share, in nanoseconds.  ``described`` are texts that describe the targets, stored with each finding.
+        ``own_qemu`` are the same targets on Debian's own QEMU, if these run on the fast one.
+    =======
+        ``targets`` are the one or two targets; they run and check scenarios.  ``count_coverage`` gets the index of a
+        coverage counter.  ``on_run`` is called after an input has been run, before its divergences are confirmed.
+        ``findings`` stores confirmed findings, ``flaky`` those that were not seen again, ``dumps`` the memory of lost
+        machines.  ``now`` returns the date as ISO 8601, ``ticks`` the time of a clock that all processes share, in
+        nanoseconds.  ``described`` are texts that describe the targets, stored with each finding.
+    >>>>>>> reader
     """
 
     targets: TargetSet[Side]
@@ -83,9 +96,10 @@ class WorkerContext:
 
 
 class _Shown(NamedTuple):
-    """A cluster that a scenario shows: its id, its members in this run, and the id of the run's first cluster.
+    """A cluster of divergences that a scenario shows, with its id and its members in this run.
 
-    ``leader`` is empty if an erratum explains the cluster.
+    ``leader`` is the id of the first cluster in this run: the later ones may be its consequences
+    (:mod:`harness.findings.problems`).  It is empty if an erratum predicts this cluster.
     """
 
     key: ClusterKey
@@ -108,6 +122,8 @@ class Worker:
         self._internal = 0
         self.ending = False
         """Set when the campaign ends: long work such as reproducing a crash is then skipped."""
+        # The last scenarios on the machines of now; tries to reproduce a crash or alarm, by finding; ids of clusters;
+        # members by finding that are not written yet (see BUMP_NS); alarms of the scenario of now.
         self._recent: deque[Scenario] = deque(maxlen=REMEMBERED)
         self._simpler: dict[str, tuple[int, Scenario]] = {}
         """By the id of a kept finding, the simplest scenario that showed it since and waits to be confirmed."""
@@ -116,7 +132,8 @@ class Worker:
         self._more: Counter[str] = Counter()
         self._alarms: list[tuple[Subject, Alarm]] = []
         self._next_bump = 0
-        # The simplicity of the stored scenario of each cluster: a simpler scenario is confirmed, too.
+        # By finding: the simplicity of its stored scenario (a simpler scenario is confirmed and replaces it), and the
+        # leaders for which a scenario is stored.
         self._confirmed = context.findings.simplicities()
         self._leaders = {id_: {one.leader for one in found} for id_, found in context.findings.examples().items()}
 
@@ -148,7 +165,7 @@ class Worker:
             self._with.own_qemu.stop()
 
     def run_input(self, data: bytes) -> None:
-        """Run, check and count one input.  GiveUp, SetupError: the worker cannot continue."""
+        """Run, check and count one input, a scenario as text.  GiveUp, SetupError: the worker cannot continue."""
         try:
             scenario = parse(data)
         except InputError:
@@ -190,7 +207,7 @@ class Worker:
         self._with.on_run()
         self._stats.add("count", "scenarios")
         for seen in found:
-            if seen.other is None:
+            if seen.other is None:  # else it compares the traces of both targets, whose own observations are counted
                 self._stats.add("status", seen.checked.status)
                 for index in features(seen.traces[0], seen.checked):
                     self._with.count_coverage(index)
@@ -225,8 +242,8 @@ class Worker:
         ways = chain.from_iterable([path for _, path in checked.paths])
         for (name, taken), count in Counter(ways).items():
             stats.add("branches", f"{name}{TAKEN if taken else NOT_TAKEN}", count)
-        # An exit counts as checked if the host's part of its round was replayed on the model and compared.  The last
-        # exit of a scenario begins no complete round.
+        # An exit counts as checked if its round was replayed on the model and compared with relation ``save``.  The
+        # round before a vCPU's first entry (FIRST) has no exit.  The last exit of a scenario begins no complete round.
         exits = checked.relations.get("save", 0) - sum(1 for name, _ in checked.paths if name == "FIRST")
         if exits > 0:
             stats.add("count", "checked_exits", exits)
@@ -295,7 +312,10 @@ class Worker:
         return weight < min(self._confirmed[id_], weight + 1 if waiting is None else waiting[0])
 
     def _is_new_leader(self, shown: _Shown) -> bool:
-        """Return whether no scenario is stored in which a cluster has this leader; true only once per pair."""
+        """Return whether a scenario is needed that shows a cluster with this leader: none is stored yet.
+
+        It is true only once for each pair of cluster and leader, and for at most MAX_EXAMPLES leaders of a cluster.
+        """
         leaders = self._leaders.setdefault(shown.id, set())
         if not shown.leader or shown.leader in leaders or len(leaders) >= MAX_EXAMPLES:
             return False
@@ -368,7 +388,7 @@ class Worker:
     # ---- alarms of the kernels ----------------------------------------------------------------------------------
 
     def _store_alarms(self, scenario: Scenario) -> None:
-        """Store the alarms of a scenario: as flaky if fresh machines do not reproduce them."""
+        """Store the alarms (kernel warnings) of a scenario: as flaky if freshly booted machines do not show them."""
         for subject in dict.fromkeys(subject for subject, _ in self._alarms):
             of_one = once_each(alarm for owner, alarm in self._alarms if owner == subject)
             for signature, (alarm, count) in of_one.items():
@@ -398,7 +418,7 @@ class Worker:
             self._confirmed[id_] = simplicity(scenario)
 
     def _rate_of(self, finding: Finding, scenario: Scenario) -> Reproduction | None:
-        """Return how often fresh machines reproduce an alarm; None: no try or no time is left."""
+        """Return how often freshly booted machines show an alarm again; None: no try or no time is left."""
         if self.ending or self._tries[finding.id] >= MAX_TRIES:
             return None
 
@@ -415,10 +435,14 @@ class Worker:
         self._stats.add("reproduced", "yes" if again.hits else "no")
         return again
 
-    # ---- lost machines and internal errors
-    # -----------------------------------------------------------------------------------
+    # ---- lost machines and internal errors --------------------------------------------------------------------------
 
     def _on_loss(self, scenario: Scenario | None, error: TargetError) -> None:
+        """Store how a machine was lost, end all machines, and try to reproduce the loss on fresh ones.
+
+        ``scenario``: the one that ran; None: the machine was booting.  GiveUp: the machine was lost too often in a row,
+        and does not even run the simplest scenario.
+        """
         end, reason = _end_of(error), str(error)
         console, config = (error.console_tail, error.config) if isinstance(error, VmLost) else ("", "")
         self._stats.add("lost", f"{end.kind}: {re.sub(r'0x[0-9a-fA-F]+|[0-9]+', 'N', reason)}")
@@ -454,6 +478,7 @@ class Worker:
         return True
 
     def _collect_remains(self, error: TargetError, id_: str) -> Remains:
+        """Keep what could be read from a lost machine, its memory dump among others; at least why there is none."""
         remains = error.remains if isinstance(error, VmLost) else None
         if remains is None:
             return Remains(missing=("nothing was taken from the machine",))
@@ -493,8 +518,8 @@ class Worker:
             return
         self._stats.add("reproduced", "yes" if again.hits else "no")
         if not again.hits and self._tries[finding.id] < MAX_TRIES:
-            return  # another member of the cluster may be reproduced
-        # Describe the finding by the member that was reproduced, even if another one is simpler.
+            return  # another scenario with the same loss may reproduce it
+        # Store the scenario that reproduced the loss, even if another one is simpler.
         try:
             self._with.findings.revise(finding, scenario, _crash_texts(replace(report, again=again), console, earlier))
         except OSError as full:

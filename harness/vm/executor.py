@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run scenarios on a live machine: compile them to the agent's operations, start them, collect the trace."""
+"""Run scenarios on a live machine: compile them to the agent's operations, start them, collect the trace.
+
+The agent is the userspace program in the machine that calls KVM_RUN; the recording module in its kernel is called
+*probe*.  Operations, control words and trace are in the mailbox, memory that QEMU shares with both
+(:mod:`harness.protocol`).
+"""
 
 from __future__ import annotations
 
@@ -24,18 +29,20 @@ from harness.vm.fetch_storm import FetchStormWatch
 from harness.vm.plugins.hyp_copy import HypMap
 from harness.vm.qemu import Qemu
 
-Op = tuple[int, int, int, int]  # operation, step, a, b: one protocol.OP_FORMAT
+Op = tuple[int, int, int, int]  # operation, step of the scenario, its arguments a and b: one protocol.OP_FORMAT
 IRQ_BUDGET = 5
-"""Number of host interrupts that a guest may take without progress; with one more it is a runaway.
+"""Number of exits by host interrupts that a guest may have without progress; with one more the probe stops it (status
+``runaway``).  Progress is a trap at a higher address than any before.
 
 The host's timer interrupts it at each tick.  On a busy machine two ticks can arrive during one exit: with a limit of 2,
 9 of 1 569 scenarios were stopped wrongly.
 """
 ROUND_BUDGET = 128
-"""Number of exits that a guest may take without progress; 64 were too few for a guest that branched back and executed
-the same instructions again."""
+"""Number of exits that a guest may have without progress, before the probe stops it.
+
+64 were too few for a guest that branched back and executed the same instructions again."""
 NO_STEP = 0xFFFF_FFFF
-"""The step number of records before the first step."""
+"""The step number of operations and records that belong to no step: the start of the vCPUs, and the last runs."""
 
 _BEGIN, _CODE, _SET, _RUN, _VCPU, _LATER = (
     protocol.OPS[name][0] for name in ("begin", "code", "set", "run", "vcpu", "later")
@@ -43,8 +50,7 @@ _BEGIN, _CODE, _SET, _RUN, _VCPU, _LATER = (
 CHECK_SECONDS = 0.1
 """Seconds between two checks that QEMU is alive, during a long wait."""
 SETTLE_SECONDS, SETTLE_PATIENCE = 0.03, 1.0
-"""A console with an alarm is read after it did not grow for the first number of seconds, at the latest after the
-second."""
+"""Seconds without new output after which an alarm on the console is complete; maximum wait for that, in seconds."""
 LEAVES = frozenset({"br", "eret"})
 """Steps that branch out of the code without a trap of their own: the agent must know the step."""
 
@@ -54,7 +60,10 @@ def _host_op(step: Step, index: int) -> Op:
 
 
 def _forged(scenario: Scenario, index: int) -> Iterator[Op]:
-    """Yield the operations that forge the exit of a guest step; they must precede its run."""
+    """Yield the operations that forge the exit of a guest step; they must precede its run.
+
+    To forge: the probe overwrites ESR_EL2 or another field after the exit, before KVM's handler reads it.
+    """
     for i in range(index + 1, len(scenario.steps)):
         step = scenario.steps[i]
         if KINDS[step.kind].side is Actor.GUEST:
@@ -68,7 +77,7 @@ def _is_gpr(name: str) -> bool:
 
 
 def _register_writes_after(steps: Sequence[Step], index: int) -> int:
-    """Return the number of host steps after a guest step if all of them write x0 to x30; else 0."""
+    """Return the number of host steps between a guest step and the next one if all write x0 to x30; else 0."""
     end = index + 1
     while end < len(steps) and steps[end].kind == "set" and _is_gpr(str(steps[end].args[0])):
         end += 1
@@ -77,6 +86,12 @@ def _register_writes_after(steps: Sequence[Step], index: int) -> int:
 
 
 def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[Op]:
+    """Yield the operations of a scenario: set up memory and registers, then each step, then the last runs.
+
+    A guest step is a run (``_RUN``) that ends when its instruction has trapped.  Its run waits in ``pending`` for the
+    next host step, so that consecutive guest steps are one run.  ``done``: the index of the first step that has no
+    operation yet; ``shaped``: the machines whose memory slots are set up.
+    """
     first = first_context(scenario)
     yield _BEGIN, NO_STEP, int(fresh_vm), first
     shaped = {CONTEXTS[first].machine}
@@ -101,7 +116,8 @@ def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[
                 yield pending
                 pending = None
             elif by_probe and (writes := _register_writes_after(scenario.steps, index)):
-                done, pending = index + 1 + writes, None  # a run of the next guest step follows, or the last
+                # The probe does these writes at the exit; the run is that of the next guest step, or the last one.
+                done, pending = index + 1 + writes, None
                 yield _LATER, index, addresses[index], writes
                 yield from (_host_op(scenario.steps[i], i) for i in range(index + 1, done))
             continue
@@ -120,7 +136,8 @@ def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[
             yield _host_op(step, index)
     if pending is not None:
         yield pending
-    # One more run of each vCPU, to the trap after its last instruction: pending work takes effect and is recorded.
+    # One more run of each vCPU, to the trap after its last instruction: KVM applies what is pending (an advance of PC,
+    # an exception, data of an MMIO read) at this entry, which is recorded.
     last = ends(scenario)
     for other in (context, *(c for c in last if c != context)):
         if other != context:
@@ -131,7 +148,8 @@ def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[
 def compile_scenario(scenario: Scenario, *, fresh_vm: bool, by_probe: bool = False) -> tuple[int, bytes]:
     """Return the number of operations of a scenario, and their bytes.  ValueError: more than the mailbox holds.
 
-    ``by_probe``: the recording module does the writes of x0 to x30 where the host does nothing else.
+    ``by_probe``: where all host steps of an exit write x0 to x30, the recording module does them, without a return to
+    userspace.
     """
     operations = list(_operations(scenario, fresh_vm, by_probe))
     data = b"".join(protocol.OP_FORMAT.pack(*op) for op in operations)
@@ -141,7 +159,12 @@ def compile_scenario(scenario: Scenario, *, fresh_vm: bool, by_probe: bool = Fal
 
 
 class Executor:
-    """Run scenarios on one machine, one at a time; a plugin of the machine fills ``hyp``."""
+    """Run scenarios on one machine, one at a time.
+
+    ``layout`` is that of ``struct kvm_cpu_context`` in this kernel; ``timeout`` is in seconds, of one scenario;
+    ``by_probe`` as of :func:`compile_scenario`; ``hyp``: the records of a QEMU plugin that copies pKVM's own copies of
+    the vCPUs at EL2, None: there is no such plugin.
+    """
 
     def __init__(
         self,
@@ -160,7 +183,9 @@ class Executor:
         self._qemu = qemu
         self._layout = layout
         self._timeout = timeout
-        self._seen = self._read = qemu.console_size()  # the kernel has booted before the first scenario
+        # Sizes of the console: at the last look for alarms, and up to the last whole line that was searched.  The
+        # kernel has booted already: its lines so far are of no scenario.
+        self._seen = self._read = qemu.console_size()
         size = self._word("context_size")
         if size != layout.size:
             raise AgentProtocolError(f"the probe's context has {size} bytes, the layout {layout.size}")
@@ -177,7 +202,7 @@ class Executor:
 
     @property
     def exits(self) -> int:
-        """World switches out of a guest since the machine booted, recorded or not."""
+        """Number of exits of all guests since the machine booted, recorded or not."""
         return self._word("exits")
 
     @property

@@ -90,7 +90,11 @@ FILES: tuple[str, ...] = (
     "tests/project/*.py",
     "tests/support/*.py",
     "tests/unit/harness/*.py",
-    *(f"tests/unit/harness/{room}/**/*.py" for room in ("handover", "model", "report", "scenario", "vm")),
+    *(
+        f"tests/unit/harness/{room}/**/*.py"
+        for room in ("arch", "coverage", "findings", "gic", "guest", "handover", "model", "relations", "report")
+    ),
+    *(f"tests/unit/harness/{room}/**/*.py" for room in ("scenario", "trace", "vm")),
     "tests/vm/*.py",
     "tools/*.py",
 )

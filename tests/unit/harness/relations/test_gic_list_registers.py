@@ -102,7 +102,7 @@ def test_a_file_with_others_is_no_trace() -> None:
 
 def test_what_is_pending_is_shown_as_it_is_configured() -> None:
     assert entered(made(), shown(lr(40))) == []
-    assert entered(made(), shown(lr(40, more=GROUP_1 | EOI))) == [], "the hypervisor's own affair"
+    assert entered(made(), shown(lr(40, more=GROUP_1 | EOI))) == [], "the hypervisor's own choice"
     assert entered(made(), shown(lr(40, priority=0x87))) == [], "bits that a GIC need not have"
     for wrong in (lr(40, priority=0x40), lr(40, more=0), lr(40, more=GROUP_1 | HW), lr(40, more=GROUP_1 | 40 << 32)):
         assert entered(made(), shown(wrong)) == ["host.gic_list"], hex(wrong)
@@ -202,7 +202,7 @@ def test_more_than_there_is_room_for_come_in_their_order() -> None:
         spi(crowded, 40 + i, 0x80)
         crowded.irq(0, 40 + i).set_line(True)
     interface = crowded.enter(0)
-    assert (interface.pending, len(interface.waiting)) == ({}, 6), "which of them are presented, nobody knows"
+    assert (interface.pending, len(interface.waiting)) == ({}, 6), "which of them are presented is unknown"
     assert interface.acknowledge() is None
 
 

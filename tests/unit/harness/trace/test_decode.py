@@ -106,9 +106,9 @@ def test_what_is_no_layout(data: dict[str, object]) -> None:
     [
         b"\0" * 8,  # less than a header
         b"\0" * 16,  # no type
-        struct.pack("<IIII", 5, 16, 0, 0),  # a type that there is not
+        struct.pack("<IIII", 5, 16, 0, 0),  # an unknown type
         struct.pack("<IIII", 1, 0, 0, 0),  # a size that would never end
-        struct.pack("<IIII", 4, 56, 0, 0),  # cut behind the header
+        struct.pack("<IIII", 4, 56, 0, 0),  # cut after the header
         struct.pack("<IIII5Q", 4, 48, 0, 0, 1, 2, 3, 4, 5),
         struct.pack("<IIII5Q", 4, 64, 0, 0, 1, 2, 3, 4, 5) + b"\0" * 8,
         struct.pack("<IIII5Q", 4, 0xFFFF_FFFF, 0, 0, 1, 2, 3, 4, 5),
