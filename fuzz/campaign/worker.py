@@ -67,19 +67,12 @@ class GiveUp(Exception):
 class WorkerContext:
     """The targets, counters and stores of a worker.
 
-    <<<<<<< HEAD
-        ``targets`` run and check scenarios.  ``count_coverage`` gets the index of a coverage counter.  ``on_run`` is called
-        after an input has been run, before its divergences are confirmed.  ``findings`` and ``flaky`` store findings,
-        ``dumps`` the memory of lost machines.  ``now`` returns the date as ISO 8601, ``ticks`` the time of a clock that all
-        processes share, in nanoseconds.  ``described`` are texts that describe the targets, stored with each finding.
-        ``own_qemu`` are the same targets on Debian's own QEMU, if these run on the fast one.
-    =======
         ``targets`` are the one or two targets; they run and check scenarios.  ``count_coverage`` gets the index of a
         coverage counter.  ``on_run`` is called after an input has been run, before its divergences are confirmed.
         ``findings`` stores confirmed findings, ``flaky`` those that were not seen again, ``dumps`` the memory of lost
         machines.  ``now`` returns the date as ISO 8601, ``ticks`` the time of a clock that all processes share, in
         nanoseconds.  ``described`` are texts that describe the targets, stored with each finding.
-    >>>>>>> reader
+    ``own_qemu`` are the same targets on Debian's own QEMU, if these run on the fast one.
     """
 
     targets: TargetSet[Side]

@@ -90,8 +90,4 @@ def test_they_come_from_the_record_and_survive_a_file() -> None:
     assert value(vectors.data, 1) == 3 << 64 | 2
     trace = Trace(found.events, "ok", 0, False, (vectors,))
     assert parse_trace(format_trace(trace)) == trace
-<<<<<<< HEAD
-    assert not decode(area, LAYOUT.__class__(layout.size, LAYOUT.slots)).vectors, "nobody knows where they are"
-=======
-    assert decode_vectors(area, LAYOUT.__class__(layout.size, LAYOUT.slots)) == (), "where they are is unknown"
->>>>>>> reader
+    assert not decode(area, LAYOUT.__class__(layout.size, LAYOUT.slots)).vectors, "where they are is unknown"
