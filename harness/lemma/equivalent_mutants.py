@@ -53,17 +53,17 @@ ROWS: tuple[Reason, ...] = (
         "neither layer reads or writes the two; the order is that of the record",
     ),
     Reason(
-        "machine_kernel.py:84: 0 becomes 1",
+        "machine_kernel.py:85: 0 becomes 1",
         UNUSED,
         "on a halted core `dirty` reads as 0, so that no register is asked for",
     ),
     Reason("machine.py:66: 0 becomes 1", EQUIVALENT, _DEAD),
     Reason(
-        "machine_kernel.py:89: 31 becomes 32",
+        "machine_kernel.py:90: 31 becomes 32",
         UNUSED,
         "register numbers come from a 5-bit field or a loop that ends at 30",
     ),
-    Reason("low.py:198: 3 becomes 4", EQUIVALENT, _LEVEL3),
+    Reason("low.py:199: 3 becomes 4", EQUIVALENT, _LEVEL3),
     Reason("paging.py:118: 3 becomes 4", EQUIVALENT, _LEVEL3),
     Reason("paging.py:83: 3 becomes 4", EQUIVALENT, _LEVEL3),
     Reason(
@@ -76,16 +76,16 @@ ROWS: tuple[Reason, ...] = (
         EQUIVALENT,
         "the reset table gives both the same value (entries 16..19), and neither is used by index elsewhere",
     ),
-    Reason("spec.py:330: FloorDiv becomes Mult", UNUSED, _MPIDR),
-    Reason("spec.py:330: BitAnd becomes BitOr", UNUSED, _MPIDR),
+    Reason("spec.py:331: FloorDiv becomes Mult", UNUSED, _MPIDR),
+    Reason("spec.py:331: BitAnd becomes BitOr", UNUSED, _MPIDR),
     Reason("body.py:143: 256 becomes 257", EQUIVALENT, _VCPU),
     Reason(
-        "machine_kernel.py:59: 0 becomes 1",
+        "machine_kernel.py:60: 0 becomes 1",
         UNUSED,
         "on a halted core save reads EC as 0 first, which is not a trap, and never asks for the ESR",
     ),
     Reason(
-        "machine_kernel.py:120: 0 becomes 1",
+        "machine_kernel.py:121: 0 becomes 1",
         UNUSED,
         "the kernel takes the fault's address from HPFAR_EL2 and never calls this primitive "
         "(docs/spec/model.md section 4 post_handle_shadow_s2pt_fault)",
@@ -96,17 +96,17 @@ ROWS: tuple[Reason, ...] = (
         "is_gfn of addr / 4096, which assign_pfn_to_vm relies on next, is the same bound: 2^36 pages are 2^48 bytes",
     ),
     Reason(
-        "machine_kernel.py:178: 0 becomes 1",
+        "machine_kernel.py:179: 0 becomes 1",
         EQUIVALENT,
         "a halted core takes the branch of an image that is found, in which every write looks at halt",
     ),
     Reason(
-        "machine_kernel.py:130: 0 becomes 1",
+        "machine_kernel.py:131: 0 becomes 1",
         EQUIVALENT,
         "on a halted core the pte reads as 0, for which the kernel maps nothing, whatever the level",
     ),
     Reason(
-        "low.py:241: left out: d.rely('is_vcpu vcpuid', is_vcpu(vcpuid))",
+        "low.py:242: left out: d.rely('is_vcpu vcpuid', is_vcpu(vcpuid))",
         SHARED_RELY,
         "get_shadow_ctxt, which reads DIRTY next, relies on it; on a halted core the id reads as 0",
     ),
