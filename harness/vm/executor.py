@@ -16,9 +16,8 @@ from harness.scenario.code_layout import codes_of, ends, placed
 from harness.scenario.requirements import context_named, first_context, needs_debug_registers, uses_gic
 from harness.scenario.scenario import Scenario, Step
 from harness.scenario.steps import KINDS, Actor
-from harness.trace import decode
 from harness.trace import events as trace
-from harness.trace.decode import ContextLayout
+from harness.trace.decode import ContextLayout, decode
 from harness.trace.events import Trace
 from harness.vm.alarms import Alarm, find_alarms, has_hint
 from harness.vm.fetch_storm import FetchStormWatch
@@ -211,11 +210,10 @@ class Executor:
     def decode(self, area: bytes) -> Trace:
         """Decode ``area``, the records of the last request.  AgentProtocolError: they violate the protocol."""
         status = trace.status_name(self._word("status"))
-        events, vectors = decode.decode(area, self._layout), decode.decode_vectors(area, self._layout)
+        events, vectors, points, lists = decode(area, self._layout)
         dropped = self._word("dropped")
         hyp = () if self._hyp is None else self._hyp.copies_of(events, self._layout, complete=not dropped)
-        copies_of = decode.decode_points(area), decode.decode_lists(area)
-        return Trace(events, status, dropped, bool(self._word("vhe")), vectors, hyp, *copies_of)
+        return Trace(events, status, dropped, bool(self._word("vhe")), vectors, hyp, points, lists)
 
     def run_bare(self, scenario: Scenario, *, fresh_vm: bool, record: bool) -> None:
         """Run a scenario, recorded or not, without decoding a trace.  VmLost: as :meth:`run`."""
