@@ -128,7 +128,7 @@ def _reveal(at: RoundEvidence) -> Found:
 
 
 def _anew(indexed: IndexedTrace) -> frozenset[int]:
-    return indexed.restarts | indexed.unproven.keys()
+    return indexed.restarts.union(indexed.unproven)
 
 
 OF_A_RUN: tuple[Relation[RunEvidence], ...] = (

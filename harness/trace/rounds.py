@@ -228,7 +228,7 @@ def _left_for_elsewhere(before: State, hosts: tuple[Host, ...], after: State, ca
         return True
     return (
         after[exceptions.ELR] in came_from
-        and not {exceptions.ELR, exceptions.SPSR} & ours.keys()
+        and {exceptions.ELR, exceptions.SPSR}.isdisjoint(ours)
         and (after[exceptions.ELR], after[exceptions.SPSR]) != (before[exceptions.ELR], before[exceptions.SPSR])
     )
 
