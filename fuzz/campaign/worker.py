@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -41,6 +41,8 @@ MAX_INTERNAL = 20
 """Number of internal errors after which a worker gives up, because its counts are no longer reliable."""
 SAMPLED = 100
 """One of this number of scenarios is run again, whatever its result, to measure the share of unstable ones."""
+SPREAD = 32
+"""A scenario that shows stored findings more simply waits: after each such number of scenarios one is confirmed."""
 REMEMBERED = 16
 """Number of earlier scenarios that are stored with a crash."""
 BUMP_NS = 1_000_000_000
@@ -102,6 +104,8 @@ class Worker:
         self.ending = False
         """Set when the campaign ends: long work such as reproducing a crash is then skipped."""
         self._recent: deque[Scenario] = deque(maxlen=REMEMBERED)
+        self._simpler: dict[str, tuple[int, Scenario]] = {}
+        """By the id of a kept finding, the simplest scenario that showed it since and waits to be confirmed."""
         self._tries: Counter[str] = Counter()
         self._ids: dict[ClusterKey, str] = {}
         self._more: Counter[str] = Counter()
@@ -143,10 +147,18 @@ class Worker:
         except InputError:
             self._stats.add("count", "invalid")
             return
+        self._attempt(scenario, self._scenario)
+        if self._simpler and self._stats.get("count", "scenarios") % SPREAD == 0 and not self.ending:
+            _, simplest = min(self._simpler.values(), key=lambda one: one[0])
+            self._simpler = {id_: one for id_, one in self._simpler.items() if one[1] is not simplest}
+            self._attempt(simplest, self._confirm_simpler)
+
+    def _attempt(self, scenario: Scenario, work: Callable[[Scenario], None]) -> None:
+        """Do some work with a scenario on a machine; whatever ends it is kept with the scenario."""
         try:
             if not self._targets.running:
                 self._start()
-            self._scenario(scenario)
+            work(scenario)
             self._losses = 0
         except TargetError as error:
             self._on_loss(scenario, error)
@@ -217,12 +229,34 @@ class Worker:
     def _unexplained(
         self, scenario: Scenario, found: tuple[Observation, ...], clusters: Mapping[ClusterKey, list[Divergence]]
     ) -> None:
-        weight, leaders = simplicity(scenario), leaders_of(clusters)
-        shown = [
+        weight, shown = simplicity(scenario), self._shown(clusters)
+        new = [one for one in shown if self._is_new_leader(one) or one.id not in self._confirmed]
+        for one in shown:
+            if one not in new and self._is_simpler(one.id, weight):
+                self._simpler[one.id] = weight, scenario
+        self._confirm(scenario, found, shown, new)
+
+    def _confirm_simpler(self, scenario: Scenario) -> None:
+        """Run a scenario that waited, and confirm and keep what it shows more simply, or for the first time."""
+        self._alarms.clear()
+        found, weight = self._run(scenario, fresh_vm=False), simplicity(scenario)
+        new = [one for one in self._shown(clusters_of(found)) if self._confirmed.get(one.id, weight + 1) > weight]
+        self._confirm(scenario, found, new, new)
+        if self._alarms:
+            self._store_alarms(scenario)
+        self._recent.append(scenario)
+
+    def _shown(self, clusters: Mapping[ClusterKey, list[Divergence]]) -> list[_Shown]:
+        leaders = leaders_of(clusters)
+        return [
             _Shown(key, self._id(key), members, self._id(leaders[key]) if key in leaders else "")
             for key, members in clusters.items()
         ]
-        new = [one for one in shown if self._is_new_leader(one) or self._is_simpler(one, weight)]
+
+    def _confirm(
+        self, scenario: Scenario, found: tuple[Observation, ...], shown: Sequence[_Shown], new: Sequence[_Shown]
+    ) -> None:
+        """Try the clusters ``new`` again and keep them; count the others of those that are ``shown``."""
         texts = {(s.subject, s.other): texts_of(s) for s in found} if new else {}
         same: set[ClusterKey] = set()
         fresh: set[ClusterKey] = set()
@@ -245,9 +279,10 @@ class Worker:
                 if one not in new:
                     self._count_known(one.id, len(one.members))
 
-    def _is_simpler(self, shown: _Shown, weight: int) -> bool:
-        """Return whether a cluster is new, or this scenario is simpler than the stored one."""
-        return self._confirmed.get(shown.id, weight + 1) > weight
+    def _is_simpler(self, id_: str, weight: int) -> bool:
+        """Whether a scenario is simpler than the one that is kept with a finding, and than the one that waits."""
+        waiting = self._simpler.get(id_)
+        return weight < min(self._confirmed[id_], weight + 1 if waiting is None else waiting[0])
 
     def _is_new_leader(self, shown: _Shown) -> bool:
         """Return whether no scenario is stored in which a cluster has this leader; true only once per pair."""
