@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NAME = "shadowfuzz"
 JSON_VERSIONS: Mapping[str, int] = MappingProxyType(
     {
+        "bench compare": 1,
         "bench exits": 1,
         "bench trial": 1,
         "ci": 1,
