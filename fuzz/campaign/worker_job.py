@@ -17,7 +17,7 @@ from fuzz.campaign.limits import MODEL, MODES
 from fuzz.targets.options import TargetOptions
 from harness.errors import InputError
 
-MODULE = "fuzz.campaign.worker_process"
+MODULE = "fuzz.campaign.worker_start"
 """The module that ``python -m`` runs as a worker."""
 
 
