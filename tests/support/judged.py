@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 from fuzz.compiled.use import use_compiled
@@ -28,7 +28,10 @@ def main(target: str, level: str, directory: str) -> None:
 
     def plain(checked: CheckResult) -> object:
         rows = {field.name: getattr(checked, field.name) for field in fields(checked)}
-        rows["judged"] = [(tuple(one.divergence), one.known and asdict(one.known)) for one in checked.judged]
+        rows["judged"] = [
+            (tuple(one.divergence), one.known and (one.known.id, getattr(one.known, "by_rule", True)))
+            for one in checked.judged
+        ]
         return sorted((name, sorted(row.items()) if hasattr(row, "items") else row) for name, row in rows.items())
 
     (side,) = open_targets(TargetOptions(target, level, cold=True)).sides

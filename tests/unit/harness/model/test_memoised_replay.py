@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.arch import exits
 from harness.arch.registers import INDEX, NAMES, STATE
-from harness.model.memoised_replay import AUDIT, MemoisedReplay, Traced
+from harness.model.memoised_replay import AUDIT, PATIENCE, MemoisedReplay, Traced
 from harness.model.replay import predict
 from harness.protocol import OP_RESET, OP_SET
 from harness.trace.events import ENTRY, EXIT, HOST, USER, Host, Switch
@@ -108,6 +108,16 @@ def test_an_audit_detects_a_wrong_path() -> None:
     with pytest.raises(RuntimeError, match="differ"):
         for _ in range(AUDIT):
             memoised_replay(round_)
+
+
+def test_a_path_is_learnt_where_several_rounds_of_a_kind_had_none() -> None:
+    memoised_replay = MemoisedReplay("spec")
+    round_ = turn(trap(state(), esr("WFX")), entry(state(), SKIP))
+    learnt = []
+    for _ in range(PATIENCE + 1):
+        assert memoised_replay(round_) == predict(round_, "spec")
+        learnt.append(memoised_replay.learnt)
+    assert learnt == [0] * (PATIENCE - 1) + [1, 1]
 
 
 def test_reset_and_first_rounds() -> None:
