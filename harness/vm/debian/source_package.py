@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.errors import SetupError
 from harness.vm.cache import Cache
 from harness.vm.debian.apt import open_archive
-from harness.vm.tools import Progress, quiet, require_tool, run_tool, reason_line
+from harness.vm.tools import Progress, quiet, reason_line, require_tool, run_tool
 
 STATE = "apt-source"
 """The private state for source packages; removed when they are fetched, for its lists are of no other use."""

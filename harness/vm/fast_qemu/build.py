@@ -23,7 +23,7 @@ from harness.vm.cache import Cache, Entry, hash_inputs
 from harness.vm.debian.source_package import SourcePackage, source_of, unpack_source
 from harness.vm.fast_qemu.edits import HERE, Change, apply_edits, load_change
 from harness.vm.qemu_versions import PACKAGE, QEMU, read_version, upstream
-from harness.vm.tools import PASSED_ON, Progress, quiet, require_tool, run_tool, reason_line
+from harness.vm.tools import PASSED_ON, Progress, quiet, reason_line, require_tool, run_tool
 
 KIND = "fast-qemu"
 WORK = "work-on-fast-qemu"
