@@ -53,6 +53,10 @@ def test_summary_shows_all_counts(tmp_path: Path) -> None:
     sampled = all_counts(replace(result, run_again=250, unstable=2))
     assert "unstable           0.8% (2 of 250 scenarios that were run again)\n" in sampled
     assert table["kvm_off"] == "" and "coverage of KVM" not in shown  # only the model was requested
+    assert "fast QEMU" not in shown + screen(result)
+    fast = replace(result, confirmed_on="7.2.22")
+    words = "fast QEMU, problems confirmed on Debian's own 7.2.22"
+    assert f"\n{words}\n" in all_counts(fast) and words in " ".join(screen(fast).split())
     blind = all_counts(replace(result, kvm_off="gcc is missing"))
     assert "\ncoverage of KVM    OFF, the model alone guided: gcc is missing\n" in blind
     shares = {"host": 0.75, "switch": 1.0}
