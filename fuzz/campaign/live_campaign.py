@@ -54,6 +54,11 @@ class LivePlan:
     corpus: tuple[Path, ...] = SEEDS
 
     @property
+    def given_corpus(self) -> bool:
+        """Whether it is to start from other scenarios than the project's."""
+        return self.corpus != SEEDS
+
+    @property
     def workers(self) -> int:
         """How many workers there are.  InputError: several, and they are to be deterministic."""
         jobs = self.jobs or (1 if self.targets.deterministic else default_jobs())
@@ -107,7 +112,7 @@ def run_live_campaign(
     with campaign_directory(out, plan.corpus, protected=protected):
         database = Database(url)
         known = {"against": options.against, "seed": seed, "jobs": jobs, "guide": guide.mode}
-        diary = _Diary(History(database), {**asdict(asked.subject), **known})
+        diary = Diary(History(database), {**asdict(asked.subject), **known})
         new = NewClusterCounter(Store(database, FINDINGS), kept)
 
         def tick(now: Progress) -> None:
@@ -120,13 +125,16 @@ def run_live_campaign(
         if afterwards is not None and not (outcome.interrupted or outcome.failure):
             with suppress(InputError, OSError):  # a database that cannot be read or written: the summary says so
                 afterwards(database, targets)
-        summary = summarise(asked, outcome, kept, _export(database, out))
+        summary = summarise(asked, outcome, kept, export_all(database, out))
         diary.end(summary.to_json())
     return summary
 
 
-def _export(database: Database, out: Path) -> dict[str, int]:
-    """Write the directories; return why they could not be written, if so: the database has all that is in them."""
+def export_all(database: Database, out: Path) -> dict[str, int]:
+    """Write a campaign's directories; return why they could not be written, if so.
+
+    The database has all that is in them.
+    """
     failed: dict[str, int] = {}
     for shelf in (FINDINGS, FLAKY):
         try:
@@ -136,12 +144,12 @@ def _export(database: Database, out: Path) -> dict[str, int]:
     return failed
 
 
-class _Diary:
-    """The run in the database; that it cannot be written is no reason to stop."""
+class Diary:
+    """The run in the database, ``id``; that it cannot be written is no reason to stop."""
 
     def __init__(self, history: History, asked: dict[str, object]) -> None:
         self._history = history
-        self._run = history.begin(datetime.now(UTC).isoformat(timespec="seconds"), asked)
+        self.id = history.begin(datetime.now(UTC).isoformat(timespec="seconds"), asked)
         self._next = 0.0
 
     def tick(self, progress: Progress) -> None:
@@ -153,9 +161,9 @@ class _Diary:
         scenarios, checked = stats.get("count", "scenarios"), stats.get("count", "checked_exits")
         sample = Sample(int(progress.seconds), scenarios, checked, stats.coverage, len(stats.group("unexplained")))
         with suppress(OSError):
-            self._history.sample(self._run, sample)
+            self._history.sample(self.id, sample)
 
     def end(self, summary: dict[str, object]) -> None:
         """Note how it ended."""
         with suppress(OSError):
-            self._history.end(self._run, summary)
+            self._history.end(self.id, summary)

@@ -132,10 +132,12 @@ def summarise(
     outcome: Outcome,
     kept: Iterable[Regression] = (),
     unwritten: Mapping[str, int] = MappingProxyType({}),
+    kvm_edges: int | None = None,
 ) -> Summary:
     """Return the summary of a campaign that has ended; reads the directory for what the findings are.
 
     ``kept`` are the findings of the corpus; ``unwritten`` counts what could not be written after its end, by reason.
+    ``kvm_edges``: how many edges guided it, where their maps are not in the directory.
     """
     stats, subject = outcome.stats, asked.subject
     results = results_of(asked, stats, tuple(kept))
@@ -163,7 +165,7 @@ def summarise(
         coverage=stats.coverage,
         growth_seconds=growth_window(outcome.seconds),
         growth=growth(outcome.course),
-        kvm_edges=len(edges_in(asked.out / RUN)) if asked.guide != MODEL else None,
+        kvm_edges=None if asked.guide == MODEL else len(edges_in(asked.out / RUN)) if kvm_edges is None else kvm_edges,
         kvm_off=one_line(asked.kvm_off),
         corpus=sum(1 for _ in (asked.out / CORPUS).iterdir()),
         divergences_known=stats.total("known"),

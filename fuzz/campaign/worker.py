@@ -7,6 +7,7 @@ import re
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -60,7 +61,8 @@ class WorkerContext:
     ``targets`` run and check scenarios.  ``count_coverage`` takes the index of a coverage counter.  ``on_run`` is
     called when an input has been run, before it is confirmed.  ``findings`` and ``flaky`` keep what was found,
     ``dumps`` the memory of lost machines.  ``now`` is the date as ISO 8601, ``ticks`` a clock in nanoseconds that all
-    processes share.  ``described`` are the texts that say what the targets are, kept with each finding.
+    processes share.  ``described`` are the texts that say what the targets are, kept with each finding.  ``offer`` is
+    called with each scenario and the coverage counters that it hit.
     """
 
     targets: TargetSet[Side]
@@ -73,6 +75,7 @@ class WorkerContext:
     now: Callable[[], str]
     ticks: Callable[[], int]
     described: Mapping[str, str] = field(default_factory=dict)
+    offer: Callable[[Scenario, AbstractSet[int]], None] = lambda _, __: None
 
 
 class _Shown(NamedTuple):
@@ -168,13 +171,16 @@ class Worker:
         found = self._run(scenario, fresh_vm=False)
         self._with.on_run()
         self._stats.add("count", "scenarios")
+        covered: set[int] = set()
         for seen in found:
             if seen.other is None:
                 self._stats.add("status", seen.checked.status)
                 for index in features(seen.traces[0], seen.checked):
                     self._with.count_coverage(index)
                     self._stats.saw(index)
+                    covered.add(index)
             self._count(seen.checked)
+        self._with.offer(scenario, covered)
         clusters = clusters_of(found)
         if clusters:
             self._unexplained(scenario, found, clusters)

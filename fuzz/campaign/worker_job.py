@@ -28,6 +28,7 @@ class WorkerJob:
     ``out`` is the campaign's directory and ``store`` the URL of its database.  ``stats`` is the file for the worker's
     counters, ``edges`` the one for the hypervisor's edges (None: they are not counted).  ``coverage`` says what
     libFuzzer sees (:data:`fuzz.campaign.limits.MODES`).  A worker whose parent is not the process ``parent`` ends.
+    ``offers`` is a directory for what it covers first (:mod:`fuzz.campaign.offers`); None: nobody asks.
     """
 
     targets: TargetOptions
@@ -38,6 +39,7 @@ class WorkerJob:
     parent: int
     coverage: str = MODEL
     edges: Path | None = None
+    offers: Path | None = None
 
     def to_json(self) -> str:
         """Return the job as text that :meth:`from_json` reads."""
@@ -47,15 +49,14 @@ class WorkerJob:
     def from_json(cls, text: str) -> WorkerJob:
         """Read a job.  InputError: the text is not what :meth:`to_json` writes."""
         try:
-            row = _fields(json.loads(text), _JOB)
-            targets = _fields(row["targets"], _TARGETS)
+            row = fields_of(json.loads(text), _JOB)
+            targets = targets_of(row["targets"])
             if row["coverage"] not in MODES:
                 raise ValueError(f"coverage is {row['coverage']!r}, expected one of {', '.join(MODES)}")
         except (ValueError, RecursionError) as error:
             raise InputError("worker job", None, f"not what WorkerJob.to_json writes: {str(error)[:200]}") from error
-        paths = {name: None if row[name] is None else Path(row[name]) for name in ("out", "stats", "edges")}
-        kernel = None if targets["kernel"] is None else Path(targets["kernel"])
-        return cls(**{**row, **paths, "targets": TargetOptions(**{**targets, "kernel": kernel})})
+        paths = {name: None if row[name] is None else Path(row[name]) for name in ("out", "stats", "edges", "offers")}
+        return cls(**{**row, **paths, "targets": targets})
 
     @property
     def argv(self) -> list[str]:
@@ -77,6 +78,7 @@ _JOB: Mapping[str, tuple[type, ...]] = {
     "parent": (int,),
     "coverage": (str,),
     "edges": (str, type(None)),
+    "offers": (str, type(None)),
 }
 _TARGETS: Mapping[str, tuple[type, ...]] = {
     "target": (str,),
@@ -89,7 +91,13 @@ _TARGETS: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def _fields(row: object, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+def targets_of(row: object) -> TargetOptions:
+    """Return the targets that a decoded object describes.  ValueError: it is another one."""
+    fields = fields_of(row, _TARGETS)
+    return TargetOptions(**{**fields, "kernel": None if fields["kernel"] is None else Path(fields["kernel"])})
+
+
+def fields_of(row: object, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
     """Return an object's fields.  ValueError: a field is missing, unknown, or of another type."""
     if not isinstance(row, dict):
         raise ValueError(f"expected an object with {', '.join(kinds)}")
@@ -106,7 +114,7 @@ def _fields(row: object, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any
 class Launcher:
     """What all workers of a campaign have in common; called, it gives the command line of one of them.
 
-    With ``watched``, the hypervisor's edges are counted even if they do not guide.
+    With ``watched``, the hypervisor's edges are counted even if they do not guide.  ``offers``: as in a job.
     """
 
     targets: TargetOptions
@@ -115,6 +123,7 @@ class Launcher:
     store: str
     coverage: str
     watched: bool = False
+    offers: Path | None = None
 
     def __call__(self, index: int, incarnation: int, stats: Path) -> list[str]:
         """Return the command line of a worker whose statistics go to the file ``stats``."""
@@ -126,4 +135,6 @@ class Launcher:
         seed = (self.seed + 1009 * index + 65537 * incarnation) % (1 << 32)
         counted = self.watched or self.coverage != MODEL
         edges = stats.with_suffix(SUFFIX) if counted else None
-        return WorkerJob(self.targets, seed, self.out, self.store, stats, os.getpid(), self.coverage, edges)
+        return WorkerJob(
+            *(self.targets, seed, self.out, self.store, stats, os.getpid()), self.coverage, edges, self.offers
+        )

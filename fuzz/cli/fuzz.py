@@ -114,6 +114,12 @@ missing here, or a finding could not be written
 @number("--seed", None, "of the random numbers (any; the summary names it)", 0, MAX_SEED)
 @out_directory("--out", "the campaign's directory (default: out/campaign)", default=DEFAULT_OUT)
 @store
+@option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="run on the nodes of a Ray cluster: HOST:PORT or ray://HOST:PORT; auto, the one of this machine; or local, "
+    "one that is started here (extra cluster; docs/cluster.md)",
+)
 @flag("--emulators", help="at the end, run findings on other -cpu models and QEMU versions")
 @flag("--accept-kept", help="exit status 1 only for what is new: like no kept regression")
 @json_flag
@@ -128,8 +134,17 @@ def command(args: Args) -> int:
         program=program(),
         corpus=args.corpus or SEEDS,
     )
-    afterwards = on_emulators(plan.targets, _say) if args.emulators else None
-    summary = run_live_campaign(plan, _Status(sys.stderr, quiet=args.quiet), _say, afterwards)
+    status = _Status(sys.stderr, quiet=args.quiet)
+    if args.cluster is None:
+        afterwards = on_emulators(plan.targets, _say) if args.emulators else None
+        summary = run_live_campaign(plan, status, _say, afterwards)
+    else:
+        from fuzz.cluster.address import read_address
+        from fuzz.cluster.campaign import ClusterPlan, run_cluster_campaign
+
+        if args.emulators:
+            raise InputError("--emulators", None, "not with --cluster: `shadowfuzz triage` tries them afterwards")
+        summary = run_cluster_campaign(ClusterPlan(plan, read_address(args.cluster)), status, _say)
     try:
         write_whole(args.out / SUMMARY, json_text("fuzz", summary.to_json()))
     except InputError as error:

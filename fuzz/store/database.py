@@ -9,7 +9,7 @@ file read-only (:mod:`fuzz.store.sqlite_files`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,8 +56,37 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
              id TEXT NOT NULL PRIMARY KEY, status TEXT NOT NULL, assignee TEXT NOT NULL, note TEXT NOT NULL,
              changed TEXT NOT NULL)""",
     ),
+    # 4: one campaign on many machines: what each counted of a finding, how each stands, and the corpus of all.
+    (
+        """CREATE TABLE shares (
+             node TEXT NOT NULL, shelf TEXT NOT NULL, id TEXT NOT NULL, count BIGINT NOT NULL,
+             PRIMARY KEY (node, shelf, id))""",
+        """CREATE TABLE nodes (
+             run TEXT NOT NULL, node TEXT NOT NULL, host TEXT NOT NULL, target TEXT NOT NULL, state TEXT NOT NULL,
+             seen TEXT NOT NULL, workers BIGINT NOT NULL, scenarios BIGINT NOT NULL, checked_exits BIGINT NOT NULL,
+             coverage BIGINT NOT NULL, rate BIGINT NOT NULL, PRIMARY KEY (run, node))""",
+        """CREATE TABLE corpus (
+             target TEXT NOT NULL, hash TEXT NOT NULL, scenario TEXT NOT NULL, simplicity BIGINT NOT NULL,
+             serial BIGINT NOT NULL, PRIMARY KEY (target, hash))""",
+        "CREATE INDEX corpus_by_serial ON corpus (target, serial)",
+        """CREATE TABLE features (
+             target TEXT NOT NULL, feature BIGINT NOT NULL, hash TEXT NOT NULL, simplicity BIGINT NOT NULL,
+             PRIMARY KEY (target, feature))""",
+        "CREATE TABLE serials (target TEXT NOT NULL PRIMARY KEY, serial BIGINT NOT NULL)",
+    ),
 )
 """Each takes the schema one version further; what was released is never changed, only added to."""
+_PATIENCE: Mapping[str, object] = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+}
+"""How long PostgreSQL's client waits for a server that says nothing, in s and (``..._timeout`` of TCP) in ms.
+
+Source: PostgreSQL 15 documentation, section 34.1.2.
+"""
 _COLUMNS: Mapping[str, tuple[type, bool]] = {
     name: (int if kind == "BIGINT" else str, not must)
     for statements in MIGRATIONS
@@ -98,6 +127,11 @@ class Access:
         """Execute a statement with named parameters (``:name``)."""
         return self._connection.execute(text(sql), {name: _clean(value) for name, value in values.items()})
 
+    def run_many(self, sql: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """Execute a statement once for each row of values, in their order."""
+        if rows:
+            self._connection.execute(text(sql), [{k: _clean(v) for k, v in row.items()} for row in rows])
+
     def rows(self, sql: str, **values: object) -> list[Mapping[str, Any]]:
         """Return the rows of a query by column name.  InputError: a value is not of its column's type."""
         found: list[Mapping[str, Any]] = [dict(row) for row in self.run(sql, **values).mappings()]
@@ -120,7 +154,8 @@ class Access:
 
 def name_of(table: str, row: Mapping[str, Any]) -> str:
     """Return what a row is called where people are told of it."""
-    keys = [str(row[key])[:60] for key in ("shelf", "id", "name", "leader", "run", "second") if key in row]
+    names = ("shelf", "id", "name", "leader", "run", "second", "node", "target", "hash", "feature")
+    keys = [str(row[key])[:60] for key in names if key in row]
     return " ".join(dict.fromkeys([table, *(ascii(key)[1:-1] for key in keys)]))
 
 
@@ -179,7 +214,8 @@ class Database:
         try:
             # A connection for each transaction would be too slow for SQLite; for others a pool is of no use here.
             lite = self._parsed.get_backend_name() == "sqlite"
-            engine = create_engine(self._parsed) if lite else create_engine(self._parsed, poolclass=NullPool)
+            how = {"connect_args": _PATIENCE} if self._parsed.drivername == "postgresql+psycopg" else {}
+            engine = create_engine(self._parsed) if lite else create_engine(self._parsed, poolclass=NullPool, **how)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError, TypeError) as error:
             raise InputError("--store", None, f"no database URL that can be used here: {_short(error)}") from error
         if lite:

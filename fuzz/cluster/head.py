@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The head of a cluster: start an actor on each node that joins, read reports, end when the time is up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from fuzz.campaign.parent import Outcome, Progress
+from fuzz.cluster.node_report import NodeReport
+from fuzz.cluster.nodes import Nodes, Place
+from fuzz.cluster.totals import LOOKS_A_SECOND, REPORTS_A_SECOND, Totals, pause_between, why_none_works
+from harness.errors import InputError
+
+POLL_SECONDS = 0.25
+LOOK_SECONDS = 2.0
+"""How often it looks for nodes that joined or left."""
+END_SECONDS = 45.0
+"""So long may nodes take to end; after that they are killed."""
+BAD_REPORTS = 5
+"""A node that sends so many reports in a row that are none is left out."""
+PATIENCE_SECONDS = 60.0
+"""So long a campaign goes on without any node: others may join."""
+GRACE_SECONDS = 15.0
+"""When no node works any more, so long others may still join."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadPlan:
+    """What is asked for: seconds from the first worker that is ready, and the job of a node that joins as the n-th."""
+
+    seconds: float
+    job: Callable[[str, int, Place], str]
+
+
+@dataclass
+class _Node:
+    """What the head knows of a node besides its reports."""
+
+    asked: float = 0.0
+    bad: int = 0
+
+
+@dataclass
+class Head:
+    """The loop of one campaign; ``tick`` is called about once a second."""
+
+    nodes: Nodes
+    plan: HeadPlan
+    tick: Callable[[Totals, Progress], None]
+    stopped: Callable[[], bool]
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+    totals: Totals = field(default_factory=Totals)
+    _known: dict[str, _Node] = field(default_factory=dict)
+    _course: list[tuple[float, int]] = field(default_factory=list)
+
+    def run(self) -> Outcome:
+        """Run until the time is up, ``stopped`` says so, or no node is left that works."""
+        began, next_look, next_tick = self.clock(), 0.0, 0.0
+        idle_since: float | None = None
+        interrupted, failure = False, ""
+        while True:
+            now = self.clock()
+            if now >= next_look:
+                next_look = now + LOOK_SECONDS
+                self._look()
+            self._listen(now)
+            if now >= next_tick:
+                next_tick = now + 1.0
+                self._tick(now)
+            if self.totals.ready is not None and now >= self.totals.ready + self.plan.seconds:
+                break
+            if self.stopped():
+                interrupted = True
+                break
+            why = why_none_works(self.totals.nodes.values())
+            idle_since = (idle_since or now) if why else None
+            if (idle_since is not None and now - idle_since > GRACE_SECONDS) or (
+                not self.totals.nodes and now - began > PATIENCE_SECONDS
+            ):
+                failure = why or "no node is there"
+                break
+            self.pause(POLL_SECONDS)
+        self._end()
+        return self._outcome(now, failure, interrupted)
+
+    def _look(self) -> None:
+        """Start actors on nodes that joined, and note those that left."""
+        places = self.nodes.places()
+        for name, place in places.items():
+            if name not in self._known and place.cpus > 0:
+                self.nodes.start(name, self.plan.job(name, len(self._known), place))
+                self._known[name] = _Node()
+                self.totals.join(name, place.host)
+        for name in gone(self._known, places, self.totals):
+            self.totals.lose(name, "it left the cluster")
+            self.nodes.forget(name)
+
+    def _listen(self, now: float) -> None:
+        wait = pause_between(len(self._working()), REPORTS_A_SECOND)
+        look = pause_between(len(self._working()), LOOKS_A_SECOND)
+        for name in self._working():
+            if now - self._known[name].asked >= wait:
+                self._known[name].asked = now
+                self.nodes.ask(name, look)
+        for name, answer in self.nodes.answers():
+            if answer.gone:
+                self.totals.lose(name, answer.gone)
+                self.nodes.forget(name)
+            elif answer.text:
+                self._take(name, answer.text, now)
+
+    def _take(self, name: str, text: str, now: float) -> None:
+        node = self._known[name]
+        try:
+            self.totals.take(name, NodeReport.from_json(text, self.totals.nodes[name].host), now)
+            node.bad = 0
+        except InputError as error:
+            node.bad += 1
+            if node.bad >= BAD_REPORTS:
+                self.totals.lose(name, str(error))
+                self.nodes.forget(name)
+
+    def _working(self) -> list[str]:
+        return [name for name in self._known if not self.totals.nodes[name].is_over]
+
+    def _tick(self, now: float) -> None:
+        progress = self.totals.progress(now, self.plan.seconds)
+        self._course.append((progress.seconds, progress.stats.coverage))
+        self.tick(self.totals, progress)
+
+    def _end(self) -> None:
+        """End all nodes, in order if they can; take their last reports."""
+        for name in self._working():
+            self.nodes.stop(name)
+        deadline = self.clock() + END_SECONDS
+        while self._working() and self.clock() < deadline:
+            self._listen(self.clock())
+            self.pause(POLL_SECONDS)
+        for name in self._known:
+            self.nodes.forget(name)
+
+    def _outcome(self, end: float, failure: str, interrupted: bool) -> Outcome:
+        stats = self.totals.stats()
+        # Nodes count until they have ended, which takes some of them longer.
+        lives = [n.last.seconds for n in self.totals.nodes.values() if n.last is not None]
+        seconds = max([*lives, end - self.totals.ready if self.totals.ready is not None else 0.0])
+        self._course.append((seconds, stats.coverage))
+        return Outcome(stats, seconds, self.totals.sentences(), failure, interrupted, tuple(self._course))
+
+
+def gone(known: Mapping[str, object], places: Mapping[str, Place], totals: Totals) -> Iterator[str]:
+    """Yield the nodes that were there, are not there any more, and are not known to be over."""
+    yield from [name for name in known if name not in places and not totals.nodes[name].is_over]

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ray's side of a cluster: connect to it, see which nodes are there, start an actor on each, ask and end them.
+
+Source: Ray's documentation, "Ray Core API" and "Token authentication"; ray/_private/ray_constants.py for the variable
+that keeps a local cluster on the loopback address.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from fuzz.cluster.address import Address
+from fuzz.cluster.nodes import Answer, Place
+from harness.errors import InputError, SetupError
+
+MAX_RESTARTS = 20
+"""So often Ray creates the actor of a node again whose process died."""
+OBJECT_STORE = 80 << 20
+"""Bytes of shared memory of a local cluster, about the least that Ray takes: reports are small, and none is stored."""
+_LOCAL_VARIABLES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+"""The first one keeps Ray on 127.0.0.1, whatever system this is; the second one, a warning about GPUs, off."""
+
+
+def require_ray() -> None:
+    """SetupError: Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise SetupError("--cluster needs Ray, which is not installed: pip install 'shadowfuzz[cluster]'")
+
+
+class RayNodes:
+    """The nodes of a cluster that runs; a :class:`fuzz.cluster.nodes.Nodes`."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        self._actors: dict[str, Any] = {}
+        self._asked: dict[Any, str] = {}
+
+    def places(self) -> dict[str, Place]:
+        """Return the nodes that are there now."""
+        found = {}
+        for row in self._ray.nodes():
+            if row["Alive"]:
+                cpus = int(row["Resources"].get("CPU", 0))
+                found[str(row["NodeID"])] = Place(str(row["NodeManagerHostname"]), cpus)
+        return found
+
+    def start(self, node: str, job: str) -> None:
+        """Start the actor of a node."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from fuzz.cluster.ray_actor import NodeActor
+
+        how = {
+            "num_cpus": 0,  # its workers are processes of their own, as many as it is told
+            "max_restarts": MAX_RESTARTS,
+            "max_concurrency": 4,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+        }
+        self._actors[node] = self._ray.remote(NodeActor).options(**how).remote(job)
+
+    def ask(self, node: str, pause: float) -> None:
+        """Ask a node how it stands, unless it was asked and did not answer yet."""
+        if node in self._actors and node not in self._asked.values():
+            self._asked[self._actors[node].report.remote(pause)] = node
+
+    def answers(self) -> Iterator[tuple[str, Answer]]:
+        """Yield what nodes answered since the last call."""
+        from ray.exceptions import RayActorError, RayError
+
+        if not self._asked:
+            return
+        done, _ = self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
+        for each in done:
+            node = self._asked.pop(each)
+            try:
+                yield node, Answer(text=str(self._ray.get(each)))
+            except RayActorError as error:
+                dead = type(error).__name__ != "ActorUnavailableError"
+                yield node, Answer(gone=_first_line(error) if dead else "")
+            except RayError as error:
+                yield node, Answer(gone=_first_line(error))
+
+    def stop(self, node: str) -> None:
+        """Tell a node to end; nothing waits for it."""
+        if node in self._actors:
+            self._actors[node].stop.remote()
+
+    def forget(self, node: str) -> None:
+        """End the actor of a node at once, with all that it started."""
+        actor = self._actors.pop(node, None)
+        self._asked = {ref: name for ref, name in self._asked.items() if name != node}
+        if actor is not None:
+            with suppress(Exception):  # Ray raises many things for one that is gone
+                self._ray.kill(actor, no_restart=True)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines and "Traceback" in str(error) else lines[0] if lines else type(error).__name__)[:300]
+
+
+@contextmanager
+def connected(address: Address, cpus: int | None = None) -> Iterator[RayNodes]:
+    """Connect to a cluster, or start one, which ends with the block.
+
+    InputError: there is none at the address.  SetupError: Ray is missing, or cannot be started.
+    """
+    require_ray()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address.is_local:
+        os.environ.update(_LOCAL_VARIABLES)
+    import ray
+
+    how: dict[str, Any] = {"address": address.text, "log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address.is_local:
+        how |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE, "num_cpus": cpus}
+    try:
+        ray.init(**how)
+    except Exception as error:  # Ray raises many things, some of them nobody's but its own
+        if address.is_local:
+            raise SetupError(f"Ray cannot start a cluster on this machine: {_first_line(error)}") from error
+        raise InputError("--cluster", None, f"no Ray cluster at {address.text}: {_first_line(error)}") from error
+    try:
+        yield RayNodes(ray)
+    finally:
+        with suppress(Exception):
+            ray.shutdown()
