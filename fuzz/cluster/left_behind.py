@@ -55,18 +55,25 @@ def _try(lock: int) -> bool:
 def settle(cache: Path, store: str, but: Path | None = None) -> int:
     """Carry over what dead nodes of this machine left for a database, and remove it; return of how many.
 
-    What cannot be carried over stays for the next time.  ``but`` is left alone.
+    What cannot be carried over, or read, stays.  ``but`` is left alone.
     """
     done = 0
     for place in sorted((cache / PLACES).glob("*/*")):
         if place == but or not (place / STORE).is_file() or (place / STORE).read_text() != _key(store):
             continue
         with suppress(InputError, OSError), hold(place, store):
-            if (place / FILE).is_file():
-                Carrier(Database(default_url(place)), Database(store), f"{place.parent.name}/{place.name}").carry()
-            remove(place)
-            done += 1
+            if _carry_all(place, store):
+                remove(place)
+                done += 1
     return done
+
+
+def _carry_all(place: Path, store: str) -> bool:
+    if not (place / FILE).is_file():
+        return True
+    carrier = Carrier(Database(default_url(place)), Database(store), f"{place.parent.name}/{place.name}")
+    carrier.carry()
+    return not carrier.unreadable
 
 
 def remove(place: Path) -> None:

@@ -106,7 +106,7 @@ class Node:
         seeds = tuple(map(Path, job.corpus)) or SEEDS
         with hold(self._place, job.store), campaign_directory(self._place, seeds, protected=protected):
             self._fuzz(prepared)
-        if not self._report.why:
+        if not self._report.why:  # all of it is in the database of all
             remove(self._place)
 
     def _fuzz(self, prepared: Prepared) -> None:
@@ -176,7 +176,7 @@ class Sync:
             if not why:
                 break
             time.sleep(pause)
-        return why
+        return why or next(iter(self.carrier.unreadable.values()), "")
 
 
 def _attempt(*steps: Callable[[], object]) -> str:

@@ -66,7 +66,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
              seen TEXT NOT NULL, workers BIGINT NOT NULL, scenarios BIGINT NOT NULL, checked_exits BIGINT NOT NULL,
              coverage BIGINT NOT NULL, rate BIGINT NOT NULL, PRIMARY KEY (run, node))""",
         """CREATE TABLE corpus (
-             target TEXT NOT NULL, hash TEXT NOT NULL, scenario TEXT NOT NULL, simplicity BIGINT NOT NULL,
+             target TEXT NOT NULL, hash TEXT NOT NULL, text TEXT NOT NULL, simplicity BIGINT NOT NULL,
              serial BIGINT NOT NULL, PRIMARY KEY (target, hash))""",
         "CREATE INDEX corpus_by_serial ON corpus (target, serial)",
         """CREATE TABLE features (
@@ -93,7 +93,7 @@ _COLUMNS: Mapping[str, tuple[type, bool]] = {
     for statement in statements
     for name, kind, must in re.findall(r"(\w+) (TEXT|BIGINT)( NOT NULL)?", statement)
 }
-"""Each column's type, and whether it may be NULL; SQLite itself keeps what it is given."""
+"""Each column's type, and whether it may be NULL, the same in every table; SQLite itself keeps what it is given."""
 
 
 class StoreError(OSError):

@@ -44,6 +44,8 @@ class Carrier:
     def __init__(self, local: Database, shared: Database, node: str) -> None:
         self._local, self._shared, self._node = local, shared, node
         self._carried: dict[Key, Row] = {}
+        self.unreadable: dict[Key, str] = {}
+        """Why findings cannot be read here, which are left where they are."""
 
     @property
     def carried(self) -> frozenset[str]:
@@ -51,17 +53,15 @@ class Carrier:
         return frozenset(id_ for _, id_ in self._carried)
 
     def carry(self, *, counts: bool = True) -> int:
-        """Carry what is new or simpler, and with ``counts`` also how often each was seen; return how many.
-
-        A finding that cannot be read here is left where it is.
-        """
+        """Carry what is new or simpler, and with ``counts`` also how often each was seen; return how many."""
         due = {key: row for key, row in self._rows().items() if self._is_due(key, row, counts)}
         examples = {shelf: Store(self._local, shelf).examples() for shelf in {shelf for shelf, _ in due}}
         for (shelf, id_), row in due.items():
             store = Store(self._local, shelf)
             try:
                 entry, texts = store.entry(id_), store.texts(id_)
-            except InputError:
+            except InputError as error:
+                self.unreadable[shelf, id_] = str(error)
                 continue
             with self._shared.access(write=True, durable=True) as access:
                 _put(access, entry, row, texts)
@@ -69,12 +69,13 @@ class Carrier:
                     Store(self._shared, shelf).exemplify(access, id_, example)
                 _count(access, (shelf, id_), row.count, self._node)
             self._carried[shelf, id_] = row
-        return len(due)
+        return len(due.keys() - self.unreadable.keys())
 
     def _rows(self) -> dict[Key, Row]:
         with self._local.access() as access:
             sql = "SELECT shelf, id, simplicity, count FROM findings ORDER BY shelf, id"
-            rows, _ = access.sound_rows("findings", sql)
+            rows, others = access.sound_rows("findings", sql)
+            self.unreadable |= {("findings", row.where): row.why for row in others}
             sql = "SELECT shelf, id, text FROM texts WHERE name = :name"
             texts, _ = access.sound_rows("texts", sql, name=CRASH)
         crashes = {(text["shelf"], text["id"]): text["text"] for text in texts}
@@ -84,7 +85,9 @@ class Carrier:
 
     def _is_due(self, key: Key, row: Row, counts: bool) -> bool:
         last = self._carried.get(key)
-        return last is None or not last.is_described_as(row) or (counts and last != row)
+        return key not in self.unreadable and (
+            last is None or not last.is_described_as(row) or (counts and last != row)
+        )
 
 
 def _put(access: Access, entry: Entry, row: Row, texts: Mapping[str, str]) -> None:

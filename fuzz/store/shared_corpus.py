@@ -153,9 +153,9 @@ class SharedCorpus:
 
     def _insert(self, access: Access, offer: Offer, weight: int, serial: int) -> None:
         access.run(
-            "INSERT INTO corpus (target, hash, scenario, simplicity, serial) "
-            "VALUES (:target, :hash, :scenario, :simplicity, :serial) ON CONFLICT (target, hash) DO NOTHING",
-            **{"target": self._key, "hash": offer.hash, "scenario": offer.text, "simplicity": weight, "serial": serial},
+            "INSERT INTO corpus (target, hash, text, simplicity, serial) "
+            "VALUES (:target, :hash, :text, :simplicity, :serial) ON CONFLICT (target, hash) DO NOTHING",
+            **{"target": self._key, "hash": offer.hash, "text": offer.text, "simplicity": weight, "serial": serial},
         )
 
     def _drop(self, access: Access, hash_: str) -> None:
@@ -170,14 +170,14 @@ class SharedCorpus:
         """Return scenarios above a serial number, the lowest first, at most :data:`BATCH`."""
         with self._database.access() as access:
             sql = (
-                "SELECT target, hash, scenario, serial FROM corpus WHERE target = :target AND serial > :after "
+                "SELECT target, hash, text, serial FROM corpus WHERE target = :target AND serial > :after "
                 "ORDER BY serial LIMIT :most"
             )
             rows, wrong = access.sound_rows("corpus", sql, target=self._key, after=after, most=BATCH)
         offers, unreadable = [], list(wrong)
         for row in rows:
             try:
-                offers.append(checked_offer(row["scenario"], (), name_of("corpus", row)))
+                offers.append(checked_offer(row["text"], (), name_of("corpus", row)))
             except InputError as error:
                 unreadable.append(Unreadable(error.where, error.reason))
         return Fetched(tuple(offers), max((row["serial"] for row in rows), default=after), tuple(unreadable))

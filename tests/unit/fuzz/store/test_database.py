@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pwd
 import random
+import re
 import resource
-import shutil
 import signal
 import sqlite3
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -32,6 +30,7 @@ from harness.errors import InputError
 from harness.findings.finding import Tries
 from harness.report.campaign_data import Sample
 from harness.scenario.scenario import Scenario, Step, format_scenario
+from tests.support.postgres import TABLES, server
 from tests.unit.fuzz.campaign.test_worker import DIVERGENCE, TEXT, bench, checked
 from tests.unit.harness.findings.test_finding import finding
 
@@ -41,43 +40,11 @@ LARGE = Scenario("Large.", (("x0", 1),), (Step("hvc", (0,)), Step("wfi")))
 FORK = multiprocessing.get_context("fork")
 
 
-def _postgres_tools() -> tuple[Path, pwd.struct_passwd] | str:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        return "PostgreSQL is not installed (Debian package postgresql)"
-    try:
-        return found[-1].parent, pwd.getpwnam("postgres")
-    except KeyError:
-        return "there is no user postgres"
-
-
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """A server of our own on a socket in a temporary directory."""
-    tools = _postgres_tools()
-    if isinstance(tools, str):
-        pytest.skip(tools)
-    programs, user = tools
-    root = Path(tempfile.mkdtemp(prefix="sf-pg-"))
-    if os.geteuid() == 0:  # whom the server refuses; anybody else may run it
-        os.chown(root, user.pw_uid, user.pw_gid)
-    become = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--"]
-    become = become if os.geteuid() == 0 else []
-    options = f"-k {root} -c listen_addresses= -c fsync=off"
-
-    def run(*argv: str) -> None:
-        done = subprocess.run(
-            [*become, *argv], cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, check=False, timeout=60
-        )
-        assert done.returncode == 0, argv
-
-    try:
-        run(str(programs / "initdb"), "-D", str(root / "data"), "-A", "trust", "-U", "postgres", "-N")
-        run(str(programs / "pg_ctl"), "-D", str(root / "data"), "-o", options, "-w", "start")
-        yield f"postgresql://postgres@/postgres?host={root}"
-        run(str(programs / "pg_ctl"), "-D", str(root / "data"), "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+    """A server of our own."""
+    with server() as found:
+        yield found.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -89,7 +56,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     server = request.getfixturevalue("postgres")
     yield server
     with Database(server).access(write=True) as access:
-        access.run("DROP TABLE findings, texts, runs, samples, examples, marks, schema_version")
+        access.run(f"DROP TABLE {', '.join(TABLES)}")
 
 
 def test_add_bump_and_a_simpler_representative(url: str) -> None:
@@ -128,7 +95,7 @@ def test_who_may_only_read_a_server_reads_it(postgres: str) -> None:
         with Database(postgres).access(write=True) as access:
             access.run("DROP OWNED BY reader")
             access.run("DROP ROLE reader")
-            access.run("DROP TABLE findings, texts, runs, samples, examples, marks, schema_version")
+            access.run(f"DROP TABLE {', '.join(TABLES)}")
 
 
 def test_runs_and_samples(url: str) -> None:
@@ -266,6 +233,15 @@ def test_what_is_no_database(tmp_path: Path) -> None:
     for url in ("nonsense", "nosuch://here", "sqlite://host/x"):
         with pytest.raises(InputError, match="no database URL"):
             Store(Database(url), FINDINGS).ids()
+
+
+def test_a_column_is_the_same_in_every_table() -> None:
+    """What is read is checked by the column's name alone."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for statement in chain(*MIGRATIONS):
+        for name, kind, must in re.findall(r"(\w+) (TEXT|BIGINT)( NOT NULL)?", statement):
+            found.setdefault(name, set()).add((kind, must))
+    assert [name for name, kinds in found.items() if len(kinds) > 1] == []
 
 
 def test_an_old_schema_is_taken_further(tmp_path: Path) -> None:
