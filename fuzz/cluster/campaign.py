@@ -75,10 +75,11 @@ def run_on(nodes: Nodes, live: LivePlan, display: Display) -> Summary:
         run = Diary(History(database), {name: value for name, value in known.items() if name != "kernel"})
         new = NewClusterCounter(Store(database, FINDINGS), kept)
         job = _Jobs(replace(live, store=url), run.id, seed)
-        table, next_rows = NodeTable(database), 0.0
+        table, next_rows, most = NodeTable(database), 0.0, 0
 
         def tick(totals: Totals, now: Progress) -> None:
-            nonlocal next_rows
+            nonlocal next_rows, most
+            most = max(most, now.alive)
             working = sum(not node.is_over for node in totals.nodes.values())
             display.tick(f"{working} nodes, {status_line(now, new.count(now.stats.group('unexplained')))}")
             run.tick(now)
@@ -96,7 +97,7 @@ def run_on(nodes: Nodes, live: LivePlan, display: Display) -> Summary:
             raise SetupError(outcome.failure or "the campaign ended before any node was ready")
         guide = totals.guide or Guide(MODEL)
         asked = CampaignOptions(
-            *(totals.subjects, live.targets.names, live.targets.kernel, seed, job.workers, live.out, started, url),
+            *(totals.subjects, live.targets.names, live.targets.kernel, seed, most, live.out, started, url),
             *(guide.mode, live.accept_kept, guide.kvm_off, live.program),
         )
         edges = _corpus(database, asked, out)
@@ -106,16 +107,14 @@ def run_on(nodes: Nodes, live: LivePlan, display: Display) -> Summary:
 
 
 class _Jobs:
-    """The jobs of nodes, in the order in which they join; ``workers`` are all of them together."""
+    """The jobs of nodes, in the order in which they join."""
 
     def __init__(self, live: LivePlan, run: str, seed: int) -> None:
         self._live, self._run, self._seed = live, run, seed
-        self.workers = 0
 
     def __call__(self, node: str, number: int, place: Place) -> str:
         live = self._live
         workers = live.jobs or max(1, min(MAX_JOBS, place.cpus))
-        self.workers += workers
         kernel = live.targets.kernel
         targets = replace(live.targets, kernel=None if kernel is None else kernel.absolute())
         seed = (self._seed + 7919 * number) % (1 << 32)

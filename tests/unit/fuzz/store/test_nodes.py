@@ -21,4 +21,6 @@ def test_the_last_word_counts(tmp_path: Path) -> None:
     with Database(default_url(tmp_path)).access(write=True) as access:
         access.run("UPDATE nodes SET rate = 'much' WHERE node = 'n1'")
     rows, (wrong,) = nodes.sound()
-    assert rows == (replace(ROW, node="n2"),) and str(wrong).startswith("nodes run n1 kvm-nvhe: column rate holds 'much'")
+    assert rows == (replace(ROW, node="n2"),) and str(wrong).startswith(
+        "nodes run n1 kvm-nvhe: column rate holds 'much'"
+    )
