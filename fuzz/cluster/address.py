@@ -23,6 +23,14 @@ class Address:
         """Whether the cluster is started for this campaign, on this machine, and ends with it."""
         return self.text == LOCAL
 
+    @property
+    def place(self) -> tuple[str, int] | None:
+        """Host and port, where it names one."""
+        if self.text in (LOCAL, AUTO):
+            return None
+        host, _, port = self.text.removeprefix("ray://").rpartition(":")
+        return host.strip("[]"), int(port)
+
 
 def read_address(text: str) -> Address:
     """Read the address of a cluster.  InputError: it is none."""

@@ -10,11 +10,15 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
-from fuzz.cluster.address import Address
+from fuzz.cluster.address import Address, read_address
 from fuzz.cluster.nodes import Answer, Place
 from harness.errors import InputError, SetupError
 
@@ -22,8 +26,10 @@ MAX_RESTARTS = 20
 """So often Ray creates the actor of a node again whose process died."""
 OBJECT_STORE = 80 << 20
 """Bytes of shared memory of a local cluster, about the least that Ray takes: reports are small, and none is stored."""
-_LOCAL_VARIABLES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-"""The first one keeps Ray on 127.0.0.1, whatever system this is; the second one, a warning about GPUs, off."""
+CONNECT_SECONDS = 60
+"""So long may Ray take to answer."""
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Keeps Ray on 127.0.0.1, whatever system this is."""
 
 
 def require_ray() -> None:
@@ -104,6 +110,62 @@ def _first_line(error: Exception) -> str:
     return (lines[-1] if lines and "Traceback" in str(error) else lines[0] if lines else type(error).__name__)[:300]
 
 
+def _probe(place: tuple[str, int], address: Address) -> None:
+    """InputError: nobody listens there; Ray itself would try again for minutes."""
+    try:
+        socket.create_connection(place, timeout=10).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError("--cluster", None, f"no Ray cluster at {address.text}: {reason}") from error
+
+
+def _place_of(address: Address) -> tuple[str, int] | None:
+    """Return where a cluster that runs is; None: Ray is to look for it.  InputError: ``auto``, and there is none."""
+    if address.place is not None:
+        return address.place
+    named = os.environ.get("RAY_ADDRESS", "")
+    with suppress(OSError):
+        named = named or (Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster").read_text()
+    if not named:
+        raise InputError("--cluster", None, "auto: no Ray cluster was started on this machine (ray start --head)")
+    with suppress(InputError):
+        return read_address(named.strip()).place
+    return None
+
+
+def is_on_loopback(place: tuple[str, int]) -> bool:
+    """Whether a cluster can be reached from this machine alone, so that Ray must not use the machine's own address."""
+    try:
+        if not ip_address(socket.gethostbyname(place[0])).is_loopback:
+            return False
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+            route.connect(("192.0.2.1", 9))  # sends nothing: it finds the address that others see
+            ours = route.getsockname()[0]
+        socket.create_connection((ours, place[1]), timeout=5).close()
+    except (OSError, ValueError):
+        return True
+    return False
+
+
+def _connect(ray: Any, how: Mapping[str, Any]) -> None:
+    """Connect to a cluster that runs.  TimeoutError: ``ray.init`` does not return, as where something else listens."""
+    failed: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            ray.init(**how)
+        except BaseException as error:  # it is raised in the thread that waits
+            failed.append(error)
+
+    thread = threading.Thread(target=call, name="connect", daemon=True)
+    thread.start()
+    thread.join(CONNECT_SECONDS)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer in {CONNECT_SECONDS} s; is it the port of Ray's GCS?")
+    if failed:
+        raise failed[0]
+
+
 @contextmanager
 def connected(address: Address, cpus: int | None = None) -> Iterator[RayNodes]:
     """Connect to a cluster, or start one, which ends with the block.
@@ -112,15 +174,21 @@ def connected(address: Address, cpus: int | None = None) -> Iterator[RayNodes]:
     """
     require_ray()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address.is_local:
-        os.environ.update(_LOCAL_VARIABLES)
+    place = None if address.is_local else _place_of(address)
+    if place is not None:
+        _probe(place, address)
+    if address.is_local or (place is not None and is_on_loopback(place)):
+        os.environ.update(_LOOPBACK)
     import ray
 
     how: dict[str, Any] = {"address": address.text, "log_to_driver": False, "logging_level": logging.CRITICAL}
     if address.is_local:
         how |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE, "num_cpus": cpus}
     try:
-        ray.init(**how)
+        if address.is_local:
+            ray.init(**how)  # its processes end with the thread that started them
+        else:
+            _connect(ray, how)
     except Exception as error:  # Ray raises many things, some of them nobody's but its own
         if address.is_local:
             raise SetupError(f"Ray cannot start a cluster on this machine: {_first_line(error)}") from error

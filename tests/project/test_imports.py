@@ -31,7 +31,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("fuzz.store",),
     ("fuzz.targets",),
     ("fuzz.campaign",),
-    ("fuzz.bench", "fuzz.corpus"),
+    ("fuzz.bench", "fuzz.corpus", "fuzz.cluster"),
     ("fuzz.triage",),
     ("fuzz.cli",),
 )
@@ -51,6 +51,7 @@ USERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("click", ("fuzz.cli.*",)),
     ("rich", ("fuzz.cli.*",)),
     ("asyncio", ("harness.vm.qemu",)),
+    ("ray", ("fuzz.cluster.ray_nodes",)),
 )
 
 

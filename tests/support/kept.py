@@ -9,7 +9,9 @@ from pathlib import Path
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, TRACE, Store
 from fuzz.store.marks import Marks
+from fuzz.store.nodes import NodeRow, Nodes
 from fuzz.store.runs import History
+from fuzz.store.shared_corpus import Offer, SharedCorpus, corpus_key
 from fuzz.targets.observation import signatures
 from harness.arch.cpu_models import cpu_model
 from harness.errors import Dump, Remains
@@ -73,6 +75,12 @@ def filled(root: Path) -> Database:
     run = history.begin(WHEN, {"target": "kvm-nvhe", "jobs": 2})
     for second in range(0, 60, 5):
         history.sample(run, Sample(second, 10 * second, 100 * second, 50 + second, second // 10))
+    Nodes(database).put([NodeRow(run, "n1", "host", "kvm-nvhe", "lost: <gone>", WHEN, 0, 10, 100, 50, 7)])
+    shared = SharedCorpus(database, corpus_key(SUBJECT))
+    shared.push([Offer(format_scenario(scenario), frozenset({1, 2}))])
+    with database.access(write=True) as access:
+        sql = "INSERT INTO shares (node, shelf, id, count) VALUES ('run/n1', :shelf, :id, 1)"
+        access.run(sql, shelf=FINDINGS, id=CRASHED.id)
     ways = {"prep_hvc.psci=yes": 3, "prep_hvc.psci=no": 1, "restore.skip=no": 2}
     history.end(run, {"known_by_entry": {"host-writes-registers": 7}, "branches": ways})
     return database

@@ -45,7 +45,13 @@ class Fleet:
         return str(self.cluster.address)
 
     def add(self) -> None:
-        self.nodes.append(self.cluster.add_node(**NODE))
+        for left in reversed(range(5)):
+            try:
+                self.nodes.append(self.cluster.add_node(**NODE))
+                return
+            except Exception:  # Ray gives a node 30 s to start: on a busy machine not always enough
+                if not left:
+                    raise
 
     def lose(self, rng: random.Random) -> None:
         """Kill all processes of a node."""

@@ -15,9 +15,15 @@ def test_addresses(text: str) -> None:
     assert read_address(text).is_local == (text == "local")
 
 
+def test_host_and_port() -> None:
+    assert Address("auto").place is None and Address("local").place is None
+    assert Address("ray://head.example:10001").place == ("head.example", 10001)
+    assert Address("[::1]:6379").place == ("::1", 6379)
+
+
 @pytest.mark.parametrize("text", ["", "Local", "ray://", "ray://head", "host:0", "host:65536", "host:1;x", "a b:1"])
 def test_what_is_none(text: str) -> None:
-    with pytest.raises(InputError, match="--cluster: .*expected local, auto, HOST:PORT or ray://HOST:PORT"):
+    with pytest.raises(InputError, match=r"--cluster: .*expected local, auto, HOST:PORT or ray://HOST:PORT"):
         read_address(text)
 
 

@@ -46,5 +46,5 @@ def test_anything_else_is_one_error(change: dict[str, object], why: str) -> None
 
 def test_no_json() -> None:
     for text in ("", "[]", "[" * 100_000):
-        with pytest.raises(InputError, match="not what NodeJob.to_json writes"):
+        with pytest.raises(InputError, match=r"not what NodeJob\.to_json writes"):
             NodeJob.from_json(text)
