@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -116,7 +116,10 @@ def run_live_campaign(
         new = NewClusterCounter(Store(database, FINDINGS), kept)
 
         def tick(now: Progress) -> None:
-            display.tick(status_line(now, new.count(now.stats.group("unexplained"))))
+            clusters = now.stats.group("unexplained")
+            if fresh := new.add(clusters):
+                export_found(database, out, fresh)  # the commands that readers print work while the campaign runs
+            display.tick(status_line(now, new.count(clusters)))
             diary.tick(now)
 
         with until_signal() as stopped:
@@ -125,20 +128,20 @@ def run_live_campaign(
         if afterwards is not None and not (outcome.interrupted or outcome.failure):
             with suppress(InputError, OSError):  # a database that cannot be read or written: the summary says so
                 afterwards(database, targets)
-        summary = summarise(asked, outcome, kept, export_all(database, out))
+        summary = summarise(asked, outcome, kept, export_found(database, out))
         diary.end(summary.to_json())
     return summary
 
 
-def export_all(database: Database, out: Path) -> dict[str, int]:
-    """Write a campaign's directories; return why they could not be written, if so.
+def export_found(database: Database, out: Path, only: Collection[str] | None = None) -> dict[str, int]:
+    """Write the directories of findings (None: all); return why they could not be written, if so.
 
     The database has all that is in them.
     """
     failed: dict[str, int] = {}
     for shelf in (FINDINGS, FLAKY):
         try:
-            Store(database, shelf).export(out / shelf)
+            Store(database, shelf).export(out / shelf, only)
         except OSError as error:
             failed[f"{out / shelf}: {error.strerror or error}"] = 1
     return failed

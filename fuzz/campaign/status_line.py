@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a campaign that runs stands, on one line, and how many of its clusters are new."""
+"""Format the one-line status of a running campaign and find its new clusters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.findings.regressions import NEW, Regression, like
 
 
 class NewClusterCounter:
-    """Which clusters are like no kept regression; the store is asked once about each."""
+    """Finds the clusters that no kept regression explains; reads each from the store once."""
 
     def __init__(self, store: Store, kept: Sequence[Regression]) -> None:
         self._store, self._kept = store, kept
@@ -21,11 +21,18 @@ class NewClusterCounter:
 
     def count(self, ids: Iterable[str]) -> int:
         """Return how many are new; what a worker has counted, but not stored yet, is not."""
+        self.add(ids)
+        return sum(self._new.values())
+
+    def add(self, ids: Iterable[str]) -> tuple[str, ...]:
+        """Return the new clusters among ``ids`` that no earlier call returned."""
+        fresh = []
         for id_ in ids:
             if id_ not in self._new:
                 with suppress(InputError):
                     self._new[id_] = not like(self._kept, self._store.load(id_))
-        return sum(self._new.values())
+                    fresh += [id_] * self._new[id_]
+        return tuple(fresh)
 
 
 def status_line(progress: Progress, new: int = 0) -> str:

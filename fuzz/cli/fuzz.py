@@ -59,8 +59,8 @@ examples:
 what is in --out afterwards (call again with the same directory to go on from there):
   corpus/                 scenarios that reached something new, readable
   findings.db             findings and runs, written before the campaign goes on; `shadowfuzz findings` reads it
-  findings/<kind>-<id>/   written from it at the end: scenario.scn, finding.json, count, trace.json for each cluster;
-                          kind is divergence, crash, alarm or internal
+  findings/<kind>-<id>/   written from it: scenario.scn, finding.json, count, trace.json for each cluster, of new ones
+                          at once, of all at the end; kind is divergence, crash, alarm or internal
   flaky/                  likewise, divergences and alarms that did not come back when the scenario was run again
   dumps/<kind>-<id>/      memory of lost machines: the newest three of each crash, 1 GiB in all
   run/                    the workers' logs and counters of the last campaign

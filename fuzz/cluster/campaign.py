@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from fuzz.campaign.campaign_results import CampaignOptions
 from fuzz.campaign.counters_file import Stats
 from fuzz.campaign.guidance import Guide
 from fuzz.campaign.limits import MAX_JOBS, MODEL
-from fuzz.campaign.live_campaign import Diary, Display, LivePlan, export_all
+from fuzz.campaign.live_campaign import Diary, Display, LivePlan, export_found
 from fuzz.campaign.offers import FIRST_EDGE
 from fuzz.campaign.parent import CORPUS, Outcome, Progress, campaign_directory, until_signal
 from fuzz.campaign.status_line import NewClusterCounter, status_line
@@ -81,7 +81,10 @@ def run_on(nodes: Nodes, live: LivePlan, display: Display) -> Summary:
             nonlocal next_rows, most
             most = max(most, now.alive)
             working = sum(not node.is_over for node in totals.nodes.values())
-            display.tick(f"{working} nodes, {status_line(now, new.count(now.stats.group('unexplained')))}")
+            clusters = now.stats.group("unexplained")
+            if fresh := new.add(clusters):
+                _export(database, out, fresh)  # the commands that readers print work while the campaign runs
+            display.tick(f"{working} nodes, {status_line(now, new.count(clusters))}")
             run.tick(now)
             if time.monotonic() >= next_rows:
                 next_rows = time.monotonic() + ROWS_SECONDS
@@ -101,7 +104,7 @@ def run_on(nodes: Nodes, live: LivePlan, display: Display) -> Summary:
             *(guide.mode, live.accept_kept, guide.kvm_off, live.program),
         )
         edges = _corpus(database, asked, out)
-        summary = summarise(asked, _with_first_exit(outcome, totals), kept, export_all(database, out), edges)
+        summary = summarise(asked, _with_first_exit(outcome, totals), kept, _export(database, out), edges)
         run.end(summary.to_json())
     return summary
 
@@ -121,6 +124,14 @@ class _Jobs:
         corpus = tuple(str(path.absolute()) for path in live.corpus) if live.given_corpus else ()
         store = str(live.store)
         return NodeJob(self._run, node, targets, workers, seed, store, live.coverage, corpus).to_json()
+
+
+def _export(database: Database, out: Path, only: Collection[str] | None = None) -> dict[str, int]:
+    """Write the directories of findings; return why that could not be done: a database may be away for a while."""
+    try:
+        return export_found(database, out, only)
+    except InputError as error:
+        return {str(error): 1}
 
 
 def _note(table: NodeTable, totals: Totals, run: str) -> None:

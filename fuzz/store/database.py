@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The database of findings and runs: SQLite in the campaign's directory, or a URL of SQLAlchemy's; schema, migrations.
+"""The database of findings and runs: SQLite in the campaign's directory, or a URL of SQLAlchemy's.
 
 Statements are SQL that SQLite and PostgreSQL both take.  A commit of an :class:`Access` opened with ``durable`` is on
 the disk; of another one, it outlives the process but perhaps not the power supply.  Whoever only reads opens SQLite's
@@ -8,7 +8,6 @@ file read-only (:mod:`fuzz.store.sqlite_files`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,66 +15,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from fuzz.store import sqlite_files
+from fuzz.store.migrate import is_current, migrate
+from fuzz.store.schema import COLUMNS
 from harness.errors import InputError
 
 FILE = "findings.db"
-_LOCK = 0x5F5F_F022
-"""PostgreSQL's advisory lock that migrations hold."""
-
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    # 1: findings by shelf (confirmed ones, flaky ones), and texts that belong to them.
-    (
-        """CREATE TABLE findings (
-             shelf TEXT NOT NULL, id TEXT NOT NULL, kind TEXT NOT NULL, document TEXT NOT NULL, scenario TEXT,
-             simplicity BIGINT NOT NULL, count BIGINT NOT NULL, first_seen TEXT NOT NULL, last_seen TEXT NOT NULL,
-             PRIMARY KEY (shelf, id))""",
-        """CREATE TABLE texts (
-             shelf TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL,
-             PRIMARY KEY (shelf, id, name))""",
-    ),
-    # 2: runs of campaigns, and how they stood from time to time.
-    (
-        """CREATE TABLE runs (
-             id TEXT NOT NULL PRIMARY KEY, started TEXT NOT NULL, document TEXT NOT NULL, summary TEXT)""",
-        """CREATE TABLE samples (
-             run TEXT NOT NULL, second BIGINT NOT NULL, scenarios BIGINT NOT NULL, checked_exits BIGINT NOT NULL,
-             coverage BIGINT NOT NULL, clusters BIGINT NOT NULL, PRIMARY KEY (run, second))""",
-    ),
-    # 3: scenarios of a finding that differ in what they show first; what people say of findings.
-    (
-        """CREATE TABLE examples (
-             shelf TEXT NOT NULL, id TEXT NOT NULL, leader TEXT NOT NULL, example TEXT NOT NULL,
-             simplicity BIGINT NOT NULL, PRIMARY KEY (shelf, id, leader))""",
-        """CREATE TABLE marks (
-             id TEXT NOT NULL PRIMARY KEY, status TEXT NOT NULL, assignee TEXT NOT NULL, note TEXT NOT NULL,
-             changed TEXT NOT NULL)""",
-    ),
-    # 4: one campaign on many machines: what each counted of a finding, how each stands, and the corpus of all.
-    (
-        """CREATE TABLE shares (
-             node TEXT NOT NULL, shelf TEXT NOT NULL, id TEXT NOT NULL, count BIGINT NOT NULL,
-             PRIMARY KEY (node, shelf, id))""",
-        """CREATE TABLE nodes (
-             run TEXT NOT NULL, node TEXT NOT NULL, host TEXT NOT NULL, target TEXT NOT NULL, state TEXT NOT NULL,
-             seen TEXT NOT NULL, workers BIGINT NOT NULL, scenarios BIGINT NOT NULL, checked_exits BIGINT NOT NULL,
-             coverage BIGINT NOT NULL, rate BIGINT NOT NULL, PRIMARY KEY (run, node))""",
-        """CREATE TABLE corpus (
-             target TEXT NOT NULL, hash TEXT NOT NULL, text TEXT NOT NULL, simplicity BIGINT NOT NULL,
-             serial BIGINT NOT NULL, PRIMARY KEY (target, hash))""",
-        "CREATE INDEX corpus_by_serial ON corpus (target, serial)",
-        """CREATE TABLE features (
-             target TEXT NOT NULL, feature BIGINT NOT NULL, hash TEXT NOT NULL, simplicity BIGINT NOT NULL,
-             PRIMARY KEY (target, feature))""",
-        "CREATE TABLE serials (target TEXT NOT NULL PRIMARY KEY, serial BIGINT NOT NULL)",
-    ),
-)
-"""Each takes the schema one version further; what was released is never changed, only added to."""
 _PATIENCE: Mapping[str, object] = {
     "connect_timeout": 10,
     "tcp_user_timeout": 30_000,
@@ -87,13 +37,6 @@ _PATIENCE: Mapping[str, object] = {
 
 Source: PostgreSQL 15 documentation, section 34.1.2.
 """
-_COLUMNS: Mapping[str, tuple[type, bool]] = {
-    name: (int if kind == "BIGINT" else str, not must)
-    for statements in MIGRATIONS
-    for statement in statements
-    for name, kind, must in re.findall(r"(\w+) (TEXT|BIGINT)( NOT NULL)?", statement)
-}
-"""Each column's type, and whether it may be NULL, the same in every table; SQLite itself keeps what it is given."""
 
 
 class StoreError(OSError):
@@ -162,7 +105,7 @@ def name_of(table: str, row: Mapping[str, Any]) -> str:
 def _wrong(row: Mapping[str, Any]) -> str:
     """Return what is wrong with the values of a row; empty if nothing is."""
     for name, value in row.items():
-        kind, optional = _COLUMNS.get(name, (object, True))
+        kind, optional = COLUMNS.get(name, (object, True))
         if optional and value is None:
             continue
         if not isinstance(value, kind):
@@ -227,7 +170,7 @@ class Database:
     def _current(self) -> bool:
         """Migrate, once in this process."""
         with self._engine.begin() as connection:
-            _migrate(connection, self.url)
+            migrate(connection, self.url)
         return True
 
     @cached_property
@@ -237,8 +180,8 @@ class Database:
         if file is not None and sqlite_files.has_content(file):
             engine = create_engine("sqlite://", creator=lambda: sqlite_files.open_read_only(file), poolclass=QueuePool)
             with engine.connect() as connection:
-                version = _version(connection, self.url)
-            if version == len(MIGRATIONS):
+                current = is_current(connection, self.url)
+            if current:
                 return engine
             engine.dispose()
             try:
@@ -249,7 +192,7 @@ class Database:
                 copy = sqlite_files.copy_to_memory(file)
                 engine = create_engine("sqlite://", creator=lambda: copy, poolclass=QueuePool, pool_size=1)
                 with engine.begin() as connection:
-                    _migrate(connection, self.url)
+                    migrate(connection, self.url)
                 return engine
         _ = self._current
         return self._engine
@@ -286,33 +229,3 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if options.get('sf_durable') else 'NORMAL'}")
     # A transaction that reads before it writes would fail when another one wrote in between.
     connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("sf_write", True) else "BEGIN")
-
-
-def _version(connection: Connection, url: str) -> int:
-    """Return the version of a file's schema, 0 if it is empty.  InputError: it is not a database of ours."""
-    tables = {name for (name,) in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if tables and "schema_version" not in tables:
-        raise InputError(url, None, "a database, but not one of shadowfuzz's: it has no table schema_version")
-    return _checked(Access(connection, url), url) if tables else 0
-
-
-def _checked(access: Access, url: str) -> int:
-    version = access.run("SELECT MAX(version) FROM schema_version").scalar() or 0
-    if not isinstance(version, int) or version < 0:
-        raise InputError(url, None, f"schema version {str(version)[:40]!r}, expected a whole number")
-    if version > len(MIGRATIONS):
-        raise InputError(url, None, f"schema {version} is newer than this shadowfuzz, which knows {len(MIGRATIONS)}")
-    return version
-
-
-def _migrate(connection: Connection, url: str) -> None:
-    access = Access(connection, url)
-    if inspect(connection).has_table("schema_version") and _checked(access, url) == len(MIGRATIONS):
-        return  # who may only read cannot do what follows
-    if connection.dialect.name == "postgresql":
-        access.run("SELECT pg_advisory_xact_lock(:lock)", lock=_LOCK)
-    access.run("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")
-    for number in range(_checked(access, url), len(MIGRATIONS)):
-        for statement in MIGRATIONS[number]:
-            access.run(statement)
-        access.run("INSERT INTO schema_version (version) VALUES (:version)", version=number + 1)

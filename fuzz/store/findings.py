@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -258,12 +258,14 @@ class Store:
             rows, _ = access.sound_rows("texts", sql, shelf=self.shelf, id=id_)
             return {row["name"]: row["text"] for row in rows}
 
-    def export(self, root: Path) -> None:
+    def export(self, root: Path, only: Collection[str] | None = None) -> None:
         """Write every finding that can be read as a directory below ``root``, over what is there.
 
-        OSError: it cannot be written.
+        ``only``: their ids (None: all).  OSError: it cannot be written.
         """
         for entry, texts in self.read()[0]:
+            if only is not None and entry.finding.id not in only:
+                continue
             place = root / entry.finding.id
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)

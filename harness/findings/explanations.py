@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -179,35 +179,67 @@ def _taken_as_left(case: Case, index: int, observed: int) -> bool:
 
     One that userspace asked for after another may be taken from its vector.
     """
+    exit_ = case.round.exit
+    if exit_ is None or not case.round.action.inject:
+        return False
+    for state, is_serror in _exceptions_entered(case, exit_):
+        if is_serror and index == exceptions.ESR:
+            if exits.ec_of(observed) == exits.EC_BY_NAME["SERROR"]:
+                return True
+        elif _same(exit_, index, state[index], observed):
+            return True
+    return False
+
+
+def _exceptions_entered(case: Case, exit_: Switch) -> Iterator[tuple[State, bool]]:
+    """Yield the states after the exceptions that userspace asked for, and whether each is an SError.
+
+    KVM may enter an abort at once or at the next KVM_RUN, and what the host writes in between changes the state that it
+    is entered from.  So one abort leaves two paths.
+    """
     round_ = case.round
-    exit_, state = round_.exit, list((round_.exit or round_.entry).values)
     # Without a valid syndrome nothing is ever completed (KVM API 5, KVM_EXIT_ARM_NISV).
-    is_access = exit_ is not None and round_.exit_class == "DABT_LOW" and bool(exits.DABT["ISV"].get(exit_.esr))
+    is_access = round_.exit_class == "DABT_LOW" and bool(exits.DABT["ISV"].get(exit_.esr))
     at_once = serror_at_once(round_)
-    for host in round_.host_actions if round_.action.inject else ():
+    going: list[State] = [exit_.values]
+    waiting: list[State] = []  # with an abort that the next KVM_RUN enters
+    for host in round_.host_actions:
         if host.error or host.op == OP_RESET:
             continue
         if host.op == OP_SET and (written := BY_ONE_REG.get(host.a)) is not None:
-            state[written] = host.b
-        elif host.op == OP_ABORT and exit_ is not None:
-            state[:] = contract.external_abort(tuple(state), exit_)
-            state[exceptions.ESR] = sign_extended(state[exceptions.ESR], case.errata)
-            if _same(exit_, index, state[index], observed):
-                return True
+            going, waiting = ([_put(each, {written: host.b}) for each in states] for states in (going, waiting))
+        elif host.op == OP_ABORT:
+            entered = [contract.external_abort(each, exit_) for each in going]
+            entered = [
+                _put(each, {exceptions.ESR: sign_extended(each[exceptions.ESR], case.errata)}) for each in entered
+            ]
+            yield from ((each, False) for each in entered)
+            syndromes = ({i: each[i] for i in (exceptions.ESR, exceptions.FAR)} for each in entered)
+            waiting += [_put(each, syndrome) for each, syndrome in zip(going, syndromes, strict=True)]
+            going = entered
         elif host.op == OP_SERROR and at_once:
-            state[:] = exceptions.take_exception(tuple(state), offset=exceptions.SERROR_OFFSET)
-            if (
-                exits.ec_of(observed) == exits.EC_BY_NAME["SERROR"]
-                if index == exceptions.ESR
-                else state[index] == observed
-            ):
-                return True
-        elif host.op == OP_FINISH and is_access:
+            going = [exceptions.take_exception(each, offset=exceptions.SERROR_OFFSET) for each in (*going, *waiting)]
+            waiting = []
+            yield from ((each, True) for each in going)
+        elif host.op == OP_FINISH:
+            entered, waiting = [exceptions.take_exception(each) for each in waiting], []
+            going += entered
+            yield from ((each, False) for each in entered)
+            if is_access:
+                going = [_moved(each, round_.wide) for each in going]
+                # The access that an abort took the place of may be completed (erratum aborted-access-completes).
+                yield from ((_moved(each, round_.wide), False) for each in entered)
             is_access = False
-            state[exceptions.PC], state[exceptions.PSTATE] = exceptions.state_after_instruction(
-                state[exceptions.PC], state[exceptions.PSTATE], round_.wide
-            )
-    return False
+
+
+def _put(state: State, changed: Mapping[int, int]) -> State:
+    return tuple(changed.get(i, value) for i, value in enumerate(state))
+
+
+def _moved(state: State, wide: bool) -> State:
+    """Return a state after the instruction at its PC."""
+    pc, pstate = exceptions.state_after_instruction(state[exceptions.PC], state[exceptions.PSTATE], wide)
+    return _put(state, {exceptions.PC: pc, exceptions.PSTATE: pstate})
 
 
 def _same(exit_: Switch, index: int, required: int, observed: int) -> bool:

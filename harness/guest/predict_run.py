@@ -28,7 +28,7 @@ from harness.guest.memory import Memory, RunMemory
 from harness.guest.mmu import CODE_CHANGED, UNALIGNED_DEVICE, half_stored
 from harness.guest.stage1 import is_on
 from harness.guest.stage1_faults import walk_level
-from harness.guest.syndrome import touch
+from harness.guest.syndrome import accesses, touch
 from harness.guest.walk import MAX_WALK, Goal, GuestPath, comes_back, walk
 from harness.layout import VECTORS
 from harness.trace import pending
@@ -39,6 +39,7 @@ RUNS_ON = "an interrupt in a guest that runs on by itself"
 ANSWERED = "a call that EL2 may have handled without an exit: the guest may have executed it more than once"
 IN_AARCH32 = "a guest in AArch32 state"
 STEP_SHOWS = "SPSR_EL1.SS of an exception that the guest took while userspace stepped it"
+LATER_PASS = "a load or store at which the guest traps when it executes it again, with a GIC"
 RACE = "which interrupt came first, the guest's or the host's"
 
 
@@ -128,6 +129,23 @@ def _unless_unaligned(
     return made if agrees(made) else path
 
 
+def _unless_later_pass(path: GuestPath, goal: Goal, follow: Callable[[Goal], GuestPath], on: GuestContext) -> GuestPath:
+    """Return the path to the pass over a load or store at which it trapped; ``path`` is that to the first one.
+
+    An access to RAM does not trap.  A guest that branches back to it may trap there with another address.
+    ``goal`` has the address of the access that trapped (FAR_EL2).  ``follow`` walks to a goal.
+    """
+    if path.state is None or goal.accessed is None:
+        return path
+    word = fetched(path.state, goal.address, on)
+    if word is None or accesses(path.state, word, goal.accessed):
+        return path
+    if on.gic is not None:  # a second walk would use its interface twice
+        return GuestPath(None, why=LATER_PASS, certain=False, stopped=goal.address)
+    later = follow(goal)
+    return path if later.state is None else later
+
+
 def _stopped_store(path: GuestPath, word: int | None, memory: Memory) -> None:
     """Enter that a store at which a watchpoint stopped may have been made in part (Arm ARM D2.10, B2.2)."""
     if path.state is None or word is None or is_on(path.state) or (access := touch(path.state, word)) is None:
@@ -178,6 +196,9 @@ def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
         path = walk(seen, goal, context, hcr, known)
         agrees = partial(_agrees, run=run, call=call, cpu=cpu)
         path = _unless_unaligned(path, partial(walk, seen, goal, hcr=hcr, refusals=known), agrees, context)
+        if trapped and class_of(exit_) == "DABT_LOW" and not exit_.forged and not agrees(path):
+            there, to = goal._replace(accessed=exit_.far), partial(walk, seen, context=context, hcr=hcr, refusals=known)
+            path = _unless_later_pass(path, there, to, context)
         if not trapped and path.state is not None and not _agrees(path, run, call, cpu) and comes_back(path, context):
             # For example a guest whose vector faults takes one exception after the other until the interrupt comes.
             path = GuestPath(None, why=RUNS_ON, certain=False)

@@ -94,6 +94,12 @@ def touch(state: State, word: int) -> Touch | None:
     return Touch(effect.address, effect.is_store, WNR if effect.is_store else 0, effect.size)
 
 
+def accesses(state: State, word: int, address: int) -> bool:
+    """Whether a load or store may access the byte at a virtual address; also True if the word's access is unknown."""
+    made = touch(state, word)
+    return made is None or (address - made.address & MASK64) < made.size
+
+
 @lru_cache(maxsize=1 << 12)
 def _valid_iss(access: a64.Access) -> int:
     fields = {

@@ -37,6 +37,7 @@ from harness.guest.load_store import Places, load, store
 from harness.guest.memory import RunMemory
 from harness.guest.stage1 import FSC_ADDRESS_SIZE, Mapped, Use, controls, is_on
 from harness.guest.stage1_faults import STALE
+from harness.guest.syndrome import accesses
 
 STRAY_BRK = "a BRK that userspace did not ask for, while it debugs the guest otherwise"
 STEPPED = "a virtual interrupt while userspace steps the guest: it or the end of the step may come first"
@@ -80,6 +81,8 @@ class Goal(NamedTuple):
     """The least and the most instructions that the guest executes before it."""
     mode: int | None = None
     """PSTATE.M there; None: any."""
+    accessed: int | None = None
+    """The virtual address at which the data access of the instruction faulted; None: any."""
 
 
 def walk(
@@ -95,7 +98,7 @@ def walk(
     accesses that EL2 rejects to how it does (:mod:`harness.guest.el2_refusals`).  What the guest does to the interface
     of its GIC is entered in ``context.gic``; what it stores is in the path alone.
     """
-    target, (least, most), mode = goal
+    target, (least, most), mode, accessed = goal
     gic, debugger = context.gic, context.debugger
     hcr &= exceptions.HCR_VIRTUAL
     quiet = not (hcr and exceptions.unmasked(state[exceptions.PSTATE], hcr)) and (
@@ -110,6 +113,7 @@ def walk(
         quiet
         and state[exceptions.PC] == target
         and not least
+        and accessed is None
         and mode in (None, state[exceptions.PSTATE] & exceptions.MODE)
     ):
         return GuestPath(state, hcr=hcr)  # the usual case
@@ -119,10 +123,12 @@ def walk(
     if not quiet and (stop := machine.interrupt()) is not None:
         return stop._replace(stopped=state[exceptions.PC])
     may_be_interrupted = hcr != 0 or gic is not None
-    elsewhere: GuestPath | None = None  # there, but in another mode: it comes back, or the mode is wrong
+    # At the goal's address, in another mode or with another access: the guest comes back, or the record is wrong.
+    elsewhere: GuestPath | None = None
     for done in range(min(most + 1, MAX_WALK)):
         if machine.state[exceptions.PC] == target and done >= least:
-            if mode in (None, machine.state[exceptions.PSTATE] & exceptions.MODE):
+            in_mode = mode in (None, machine.state[exceptions.PSTATE] & exceptions.MODE)
+            if in_mode and (accessed is None or machine.accesses(accessed)):
                 return machine.arrived()
             elsewhere = elsewhere or machine.arrived()
         if done == most:
@@ -193,6 +199,15 @@ class _Guest:
         """Return the path that ends here."""
         stored = self.memory.stored_words
         return GuestPath(self.state, self.unknown, stored=stored, vectors=self.vectors, hcr=self._hcr)
+
+    def accesses(self, address: int) -> bool:
+        """Whether the next instruction may access the byte at a virtual address."""
+        word = word_at(self._code, self.state[exceptions.PC])
+        if word is None:
+            return True
+        access = a64.decode_access(word)
+        needed = sources(word) if access is None else {access.rn}
+        return not needed.isdisjoint(self.unknown) or accesses(self.state, word, address)
 
     def interrupt(self) -> GuestPath | None:
         """Take the virtual interrupt that is pending and not masked, if there is one."""

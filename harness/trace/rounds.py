@@ -163,10 +163,12 @@ def _entries(before: State, hosts: tuple[Host, ...]) -> Iterator[tuple[int, int]
 
 
 def _rewritten(hosts: tuple[Host, ...]) -> bool:
-    """Whether an exception that userspace asked for is not taken from the exit's state: it wrote to that before."""
+    """Whether userspace wrote to the state that its exception is taken from: before it asked, or before KVM_RUN."""
     ops = [(h.op, h.a) for h in hosts if not h.error or h.op == OP_RESET]
     first = next((i for i, (op, _) in enumerate(ops) if op in (OP_ABORT, OP_SERROR)), len(ops))
-    return any(op == OP_RESET or (op == OP_SET and a in _DECIDE_ENTRY) for op, a in ops[:first])
+    runs = [i for i, (op, _) in enumerate(ops) if op == OP_FINISH and i > first]
+    entered = runs[0] if runs else first
+    return any(op == OP_RESET or (op == OP_SET and a in _DECIDE_ENTRY) for op, a in ops[:entered])
 
 
 def _injected(

@@ -56,6 +56,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.input_file", "project/test_wrong_invocations.py"),
         Row("harness.output_file", "project/test_wrong_invocations.py", (MAIN, "fuzz.cli.options")),
         Row("harness.exit_status", "unit/fuzz/cli/test_main.py"),
+        Row("fuzz.store.schema", "unit/fuzz/store/test_migrate.py"),
         Row("fuzz.cluster.nodes", "unit/fuzz/cluster/test_head.py"),
         Row("fuzz.campaign.limits", "unit/fuzz/campaign/test_live_campaign.py"),
         Row("fuzz.store.mark_limits", "unit/fuzz/cli/test_findings.py", ("set", MAIN, "fuzz.cli.finding_marks")),

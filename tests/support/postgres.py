@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from fuzz.store.database import Database
 
 TABLES = (
-    *("findings", "texts", "runs", "samples", "examples", "marks", "schema_version"),
+    *("findings", "texts", "runs", "samples", "examples", "marks", "schema_version", "alembic_version"),
     *("shares", "nodes", "corpus", "features", "serials"),
 )
 
@@ -60,8 +61,10 @@ class Server:
 
     def clear(self) -> None:
         """Leave no table."""
-        with Database(self.url).access(write=True) as access:
-            access.run(f"DROP TABLE IF EXISTS {', '.join(TABLES)}")
+        engine = create_engine(self.url.replace("postgresql://", "postgresql+psycopg://"))
+        with engine.begin() as connection:  # whatever schema is there
+            connection.execute(text(f"DROP TABLE IF EXISTS {', '.join(TABLES)}"))
+        engine.dispose()
 
 
 def _tools() -> tuple[Path, pwd.struct_passwd] | str:

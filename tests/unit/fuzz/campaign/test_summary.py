@@ -95,7 +95,9 @@ def test_new_clusters_come_first_and_kept_ones_may_be_accepted(tmp_path: Path) -
     assert f"2 divergences in 2 clusters, 1 of them new\n{first}, new: host.pc at WFX" in all_counts(result)
     assert f"\n{second}: restore.x3 at HVC64" in all_counts(result)
     assert "    1 times, like old-bug; shadowfuzz replay " in all_counts(result)
-    count = news.count([*outcome().stats.group("unexplained"), "divergence-000000000000"])
+    ids = [*outcome().stats.group("unexplained"), "divergence-000000000000"]
+    assert [news.add(ids), news.add(ids)] == [(result.findings[0].id,), ()], "each is written once"
+    count = news.count(ids)
     assert "1 new, 2 clusters, " in status_line(Progress(1.0, 1.0, 1, outcome().stats), count)
 
 

@@ -9,21 +9,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import re
 import resource
 import signal
 import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from fuzz.store import database
-from fuzz.store.database import MIGRATIONS, Database, StoreError, default_url
+from fuzz.store.database import Database, StoreError, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, TRACE, Store
 from fuzz.store.runs import History
 from harness.errors import InputError
@@ -138,6 +136,8 @@ def test_export(tmp_path: Path) -> None:
         "console.txt": "panic",
         "count": "2\n",
     }
+    store.export(tmp_path / "others", only=("divergence-000000000000",))
+    assert not (tmp_path / "others").exists()
 
 
 # ---- everything that can go wrong --------------------------------------------------------------------------------
@@ -233,32 +233,3 @@ def test_what_is_no_database(tmp_path: Path) -> None:
     for url in ("nonsense", "nosuch://here", "sqlite://host/x"):
         with pytest.raises(InputError, match="no database URL"):
             Store(Database(url), FINDINGS).ids()
-
-
-def test_a_column_is_the_same_in_every_table() -> None:
-    """What is read is checked by the column's name alone."""
-    found: dict[str, set[tuple[str, str]]] = {}
-    for statement in chain(*MIGRATIONS):
-        for name, kind, must in re.findall(r"(\w+) (TEXT|BIGINT)( NOT NULL)?", statement):
-            found.setdefault(name, set()).add((kind, must))
-    assert [name for name, kinds in found.items() if len(kinds) > 1] == []
-
-
-def test_an_old_schema_is_taken_further(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / database.FILE) as old:
-        old.execute("CREATE TABLE schema_version (version BIGINT NOT NULL)")
-        for statement in MIGRATIONS[0]:
-            old.execute(statement)
-        old.execute("INSERT INTO schema_version VALUES (1)")
-        row = ("findings", "id", "divergence", "{}", None, 0, 1, "2026", "2026")
-        old.execute("INSERT INTO findings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-    assert History(Database(default_url(tmp_path))).runs() == ()
-    assert Store(Database(default_url(tmp_path)), FINDINGS).ids() == ("id",)
-
-
-def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
-    Store(Database(default_url(tmp_path)), FINDINGS).ids()
-    with sqlite3.connect(tmp_path / database.FILE) as newer:
-        newer.execute("INSERT INTO schema_version VALUES (99)")
-    with pytest.raises(InputError, match="schema 99 is newer"):
-        Store(Database(default_url(tmp_path)), FINDINGS).ids()

@@ -321,6 +321,10 @@ def test_a_protected_vm_has_code_of_its_own() -> None:
     assert walk(state(x1=VECTORS.base), Goal(AT + 4), GuestContext(plain, CPU, Memory())).certain, "elsewhere it traps"
 
 
+def with_gic(words: dict[int, int], memory: Memory) -> GuestContext:
+    return GuestContext(words, CPU, memory, Interface())
+
+
 def test_nobody_knows_the_interface_of_a_guest_that_did_otherwise() -> None:
     """It may have acknowledged what it should not have, or nothing."""
     code_, before = {AT: encode("mov", "x3", "x4"), AT + 4: HVC}, state()
@@ -331,6 +335,29 @@ def test_nobody_knows_the_interface_of_a_guest_that_did_otherwise() -> None:
             GuestContext(code_, CPU, Memory(), gic),
         )
         assert bool(gic.lost) == lost
+
+
+def test_a_load_that_the_guest_executes_twice_may_trap_the_second_time() -> None:
+    """Only the second access is to an address without memory; FAR_EL2 says which of the two trapped."""
+    memory = Memory()
+    memory.write(DATA.base, 0x2222)
+    words = code(encode("ldr", "x1", "x1"), encode("eret"))
+    before = state(pc=AT + 4, x1=DATA.base, elr_el1=AT, spsr_el1=0x3C5, pstate=0x3C5)
+    first, second = but(before, pc=AT), but(before, pc=AT, x1=0x2222)
+    for came, far, predicted in (
+        (second, 0x2222, second),
+        (second, DATA.base, first),  # the registers are wrong
+        (but(second, x1=0x2223), 0x2222, second),
+        (first, DATA.base, first),
+    ):
+        run = GuestRun(0, entry(before), trap(came, esr("DABT_LOW"), far=far))
+        assert follow_run(run, GuestContext(words, CPU, memory)).path.state == predicted
+    run = GuestRun(0, entry(before), trap(second, esr("DABT_LOW"), far=0x2222))
+    memory.mark_unknown()
+    loaded = follow_run(run, GuestContext(words, CPU, memory)).path
+    assert loaded.state is not None and INDEX["x1"] in loaded.unknown
+    found = follow_run(run, with_gic(words, memory))
+    assert (found.path.state, found.path.certain) == (None, False), "two walks would use its interface twice"
 
 
 def test_exception_return() -> None:

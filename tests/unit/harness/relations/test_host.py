@@ -106,7 +106,7 @@ def test_an_exception_that_pends_is_entered_when_the_vcpu_runs() -> None:
     told, moved = user(S, 6), host_set("vbar_el1", 0x4002_0000)
     after = exceptions.take_exception(but(S, vbar_el1=0x4002_0000), 0x9600_0010, MMIO)
     done = turn(LOAD, told, did("abort"), moved, did("finish"), entry(after))
-    assert (done.action.inject, done.action.outcome) == (True, "inject")
+    assert (done.action.inject, done.action.outcome) == (True, "asked")
 
 
 def test_an_serror_behind_an_exception_of_kvms_own() -> None:
