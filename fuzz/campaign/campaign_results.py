@@ -225,7 +225,9 @@ def _replay(asked: CampaignOptions, finding: Finding, scenario: Path) -> str:
     if finding.other is not None:
         return shlex.join([asked.program, "kernels", "against", *asked.targets, str(scenario)])
     first = finding.subject == asked.subject
-    words = [asked.program, "replay", str(scenario), "--target", asked.targets[0 if first else -1]]
+    ours = finding.subject in asked.subjects  # nodes of a cluster may have others
+    target = asked.targets[0 if first else -1] if ours else finding.subject.target
+    words = [asked.program, "replay", str(scenario), "--target", target]
     words += hyp_copy.options(finding.signature)
     if asked.kernel is not None and first:
         words += ["--kernel", str(asked.kernel)]

@@ -30,6 +30,7 @@ from fuzz.cli.progress import progress_printer
 from fuzz.paths import DEFAULT_OUT, SEEDS
 from harness.errors import InputError
 from harness.output_file import write_whole
+from harness.vm.config import list_configs
 
 _say = progress_printer("fuzz")
 
@@ -120,6 +121,11 @@ missing here, or a finding could not be written
     help="run on the nodes of a Ray cluster: HOST:PORT or ray://HOST:PORT; auto, the one of this machine; or local, "
     "one that is started here (extra cluster; docs/cluster.md)",
 )
+@option(
+    "--targets",
+    metavar="GLOB,...",
+    help="with --cluster: spread the nodes over the targets that match, by what each can boot and where coverage grows",
+)
 @flag("--emulators", help="at the end, run findings on other -cpu models and QEMU versions")
 @flag("--accept-kept", help="exit status 1 only for what is new: like no kept regression")
 @json_flag
@@ -136,15 +142,19 @@ def command(args: Args) -> int:
     )
     status = _Status(sys.stderr, quiet=args.quiet)
     if args.cluster is None:
+        if args.targets is not None:
+            raise InputError("--targets", None, "without --cluster; one campaign on this machine has one --target")
         afterwards = on_emulators(plan.targets, _say) if args.emulators else None
         summary = run_live_campaign(plan, status, _say, afterwards)
     else:
         from fuzz.cluster.address import read_address
         from fuzz.cluster.campaign import ClusterPlan, run_cluster_campaign
+        from fuzz.cluster.spread import matching
 
         if args.emulators:
             raise InputError("--emulators", None, "not with --cluster: `shadowfuzz triage` tries them afterwards")
-        summary = run_cluster_campaign(ClusterPlan(plan, read_address(args.cluster)), status, _say)
+        targets = () if args.targets is None else matching(args.targets, list_configs())
+        summary = run_cluster_campaign(ClusterPlan(plan, read_address(args.cluster), targets), status, _say)
     try:
         write_whole(args.out / SUMMARY, json_text("fuzz", summary.to_json()))
     except InputError as error:

@@ -34,6 +34,7 @@ from fuzz.store.nodes import Nodes as NodeTable
 from fuzz.store.runs import History
 from fuzz.store.shared_corpus import SharedCorpus, corpus_key
 from harness.errors import InputError, SetupError
+from harness.findings.finding import Subject
 
 ROWS_SECONDS = 5.0
 """How often the database is told how nodes stand."""
@@ -41,30 +42,38 @@ ROWS_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ClusterPlan:
-    """What is asked for; ``jobs`` of the live plan are workers a node (None: as many as it has CPUs)."""
+    """What is asked for; ``jobs`` of the live plan are workers a node (None: as many as it has CPUs).
+
+    ``targets``: nodes are spread over these, in the place of the one of the live plan; none: they are not.
+    """
 
     live: LivePlan
     address: Address
+    targets: tuple[str, ...] = ()
 
 
 def run_cluster_campaign(plan: ClusterPlan, display: Display, progress: Callable[[str], None]) -> Summary:
     """Run a campaign.  InputError, SetupError: the cluster, a name or the set-up is wrong; nothing was run."""
-    live = plan.live
     check_plan(plan)
     with connected(plan.address) as nodes:
         progress(f"cluster: {len(nodes.places())} nodes at {plan.address.text}")
-        return run_on(nodes, live, display)
+        return run_on(nodes, plan, display)
 
 
 def check_plan(plan: ClusterPlan) -> None:
     """InputError: something that a cluster cannot do was asked for."""
-    if plan.live.targets.deterministic:
+    given = plan.live.targets
+    if plan.targets and (given.against is not None or given.kernel is not None):
+        option = "--kernel" if given.against is None else "--against"
+        raise InputError(option, None, "not with --targets: it is of one target")
+    if given.deterministic:
         raise InputError("--deterministic", None, "not with --cluster: several workers find things in no set order")
     check_store(plan.address, plan.live.store)
 
 
-def run_on(nodes: Nodes, live: LivePlan, display: Display) -> Summary:
+def run_on(nodes: Nodes, plan: ClusterPlan, display: Display) -> Summary:
     """Run a campaign on nodes.  SetupError: none of them could work."""
+    live, names = plan.live, plan.targets or plan.live.targets.names
     started, out = time.monotonic(), live.out.absolute()
     url = live.store or default_url(out)
     seed = live.seed if live.seed is not None else secrets.randbits(32)
@@ -91,7 +100,7 @@ def run_on(nodes: Nodes, live: LivePlan, display: Display) -> Summary:
                 _note(table, totals, run.id)
 
         with until_signal() as stopped:
-            head = Head(nodes, HeadPlan(live.seconds, job), tick, stopped)
+            head = Head(nodes, HeadPlan(live.seconds, job, plan.targets or (live.targets.target,)), tick, stopped)
             outcome = head.run()
         display.clear()
         totals = head.totals
@@ -100,10 +109,10 @@ def run_on(nodes: Nodes, live: LivePlan, display: Display) -> Summary:
             raise SetupError(outcome.failure or "the campaign ended before any node was ready")
         guide = totals.guide or Guide(MODEL)
         asked = CampaignOptions(
-            *(totals.subjects, live.targets.names, live.targets.kernel, seed, most, live.out, started, url),
+            *(totals.subjects[0], names, live.targets.kernel, seed, most, live.out, started, url),
             *(guide.mode, live.accept_kept, guide.kvm_off, live.program),
         )
-        edges = _corpus(database, asked, out)
+        edges = sum(_corpus(database, subject, out) for subject, *_ in totals.subjects)
         summary = summarise(asked, _with_first_exit(outcome, totals), kept, _export(database, out), edges)
         run.end(summary.to_json())
     return summary
@@ -115,11 +124,11 @@ class _Jobs:
     def __init__(self, live: LivePlan, run: str, seed: int) -> None:
         self._live, self._run, self._seed = live, run, seed
 
-    def __call__(self, node: str, number: int, place: Place) -> str:
+    def __call__(self, node: str, number: int, place: Place, target: str) -> str:
         live = self._live
         workers = live.jobs or max(1, min(MAX_JOBS, place.cpus))
         kernel = live.targets.kernel
-        targets = replace(live.targets, kernel=None if kernel is None else kernel.absolute())
+        targets = replace(live.targets, target=target, kernel=None if kernel is None else kernel.absolute())
         seed = (self._seed + 7919 * number) % (1 << 32)
         corpus = tuple(str(path.absolute()) for path in live.corpus) if live.given_corpus else ()
         store = str(live.store)
@@ -139,9 +148,9 @@ def _note(table: NodeTable, totals: Totals, run: str) -> None:
         table.put(totals.rows(run, datetime.now(UTC).isoformat(timespec="seconds")))
 
 
-def _corpus(database: Database, asked: CampaignOptions, out: Path) -> int | None:
-    """Write the corpus of all to the campaign's directory; return how many edges of KVM it covers, if that is known."""
-    shared = SharedCorpus(database, corpus_key(asked.subject))
+def _corpus(database: Database, subject: Subject, out: Path) -> int:
+    """Write the corpus of a target to the campaign's directory; return how many edges of KVM it covers."""
+    shared = SharedCorpus(database, corpus_key(subject))
     with suppress(OSError, InputError):
         Exchange(shared, out, out / CORPUS).fetch()
         return shared.features_from(FIRST_EDGE)

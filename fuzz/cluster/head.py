@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from fuzz.campaign.counters_file import merge
 from fuzz.campaign.parent import Outcome, Progress
-from fuzz.cluster.node_report import NodeReport
+from fuzz.cluster.node_report import FAILED, NodeReport
 from fuzz.cluster.nodes import Nodes, Place
+from fuzz.cluster.spread import Growth, Work, next_target, who_moves
 from fuzz.cluster.totals import LOOKS_A_SECOND, REPORTS_A_SECOND, Totals, pause_between, why_none_works
 from harness.errors import InputError
 
@@ -28,18 +30,26 @@ GRACE_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class HeadPlan:
-    """What is asked for: seconds from the first worker that is ready, and the job of a node that joins as the n-th."""
+    """What is asked for: seconds from the first worker that is ready, targets, and the job of a node.
+
+    ``job`` is given the name of a node, its number in the order of joining, where it is, and its target.
+    """
 
     seconds: float
-    job: Callable[[str, int, Place], str]
+    job: Callable[[str, int, Place, str], str]
+    targets: tuple[str, ...]
 
 
 @dataclass
 class _Node:
-    """What the head knows of a node besides its reports."""
+    """What the head knows of a node besides its reports; one that is given another target is another node."""
 
+    place: str
+    target: str
+    since: float
     asked: float = 0.0
     bad: int = 0
+    moving: bool = False
 
 
 @dataclass
@@ -55,6 +65,8 @@ class Head:
     totals: Totals = field(default_factory=Totals)
     _known: dict[str, _Node] = field(default_factory=dict)
     _course: list[tuple[float, int]] = field(default_factory=list)
+    _growth: Growth = field(default_factory=Growth)
+    _refused: dict[str, set[str]] = field(default_factory=dict)
 
     def run(self) -> Outcome:
         """Run until the time is up, ``stopped`` says so, or no node is left that works."""
@@ -65,7 +77,7 @@ class Head:
             now = self.clock()
             if now >= next_look:
                 next_look = now + LOOK_SECONDS
-                self._look()
+                self._look(now)
             self._listen(now)
             if now >= next_tick:
                 next_tick = now + 1.0
@@ -86,17 +98,35 @@ class Head:
         self._end()
         return self._outcome(now, failure, interrupted)
 
-    def _look(self) -> None:
-        """Start actors on nodes that joined, and note those that left."""
+    def _look(self, now: float) -> None:
+        """Start actors on nodes that joined or are free, and note those that left."""
         places = self.nodes.places()
-        for name, place in places.items():
-            if name not in self._known and place.cpus > 0:
-                self.nodes.start(name, self.plan.job(name, len(self._known), place))
-                self._known[name] = _Node()
-                self.totals.join(name, place.host)
-        for name in gone(self._known, places, self.totals):
+        for name in [name for name in self._working() if self._known[name].place not in places]:
             self.totals.lose(name, "it left the cluster")
             self.nodes.forget(name)
+        busy = {self._known[name].place for name in self._working()}
+        for id_, place in places.items():
+            if id_ not in busy and place.cpus > 0:
+                self._employ(id_, place, now)
+        mover = who_moves(self.plan.targets, self._work(), self._growth.gains(), now)
+        if mover is not None and not any(node.moving for node in self._known.values()):
+            self._known[mover.node].moving = True
+            self.nodes.stop(mover.node)
+
+    def _employ(self, id_: str, place: Place, now: float) -> None:
+        """Start an actor on a node for the target that needs it most, if it can boot any that is left."""
+        refused = self._refused.setdefault(id_, set())
+        served = {node.target: node.since for node in self._known.values()}
+        target = next_target(self.plan.targets, self._work(), self._growth.gains(), refused, served)
+        if target is not None:
+            name = f"{id_}x{len(self._known)}"
+            self.nodes.start(name, id_, self.plan.job(name, len(self._known), place, target))
+            self._known[name] = _Node(id_, target, now)
+            self.totals.join(name, place.host)
+
+    def _work(self) -> list[Work]:
+        nodes = [(name, self._known[name]) for name in self._working()]
+        return [Work(name, node.target, node.since) for name, node in nodes]
 
     def _listen(self, now: float) -> None:
         wait = pause_between(len(self._working()), REPORTS_A_SECOND)
@@ -107,8 +137,7 @@ class Head:
                 self.nodes.ask(name, look)
         for name, answer in self.nodes.answers():
             if answer.gone:
-                self.totals.lose(name, answer.gone)
-                self.nodes.forget(name)
+                self._leave_out(name, answer.gone)
             elif answer.text:
                 self._take(name, answer.text, now)
 
@@ -120,8 +149,22 @@ class Head:
         except InputError as error:
             node.bad += 1
             if node.bad >= BAD_REPORTS:
-                self.totals.lose(name, str(error))
-                self.nodes.forget(name)
+                self._leave_out(name, str(error))
+            return
+        last = self.totals.nodes[name].last
+        if last is not None and last.state == FAILED:
+            self._refused[node.place].add(node.target)
+        node.moving = node.moving and not self.totals.nodes[name].is_over
+        if self.totals.nodes[name].is_over:
+            self.nodes.forget(name)
+
+    def _leave_out(self, name: str, why: str) -> None:
+        """Give up a node that cannot do its work; another target it may still try."""
+        node = self._known[name]
+        node.moving = False
+        self._refused[node.place].add(node.target)
+        self.totals.lose(name, why)
+        self.nodes.forget(name)
 
     def _working(self) -> list[str]:
         return [name for name in self._known if not self.totals.nodes[name].is_over]
@@ -129,7 +172,12 @@ class Head:
     def _tick(self, now: float) -> None:
         progress = self.totals.progress(now, self.plan.seconds)
         self._course.append((progress.seconds, progress.stats.coverage))
+        self._growth.note(now, {target: self._coverage(target) for target in self.plan.targets})
         self.tick(self.totals, progress)
+
+    def _coverage(self, target: str) -> int:
+        names = [name for name, node in self._known.items() if node.target == target]
+        return merge(self.totals.nodes[name].stats for name in names).coverage
 
     def _end(self) -> None:
         """End all nodes, in order if they can; take their last reports."""
@@ -149,8 +197,3 @@ class Head:
         seconds = max([*lives, end - self.totals.ready if self.totals.ready is not None else 0.0])
         self._course.append((seconds, stats.coverage))
         return Outcome(stats, seconds, self.totals.sentences(), failure, interrupted, tuple(self._course))
-
-
-def gone(known: Mapping[str, object], places: Mapping[str, Place], totals: Totals) -> Iterator[str]:
-    """Yield the nodes that were there, are not there any more, and are not known to be over."""
-    yield from [name for name in known if name not in places and not totals.nodes[name].is_over]

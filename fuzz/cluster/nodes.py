@@ -31,8 +31,8 @@ class Nodes(Protocol):
         """Return the nodes that are there now."""
         ...
 
-    def start(self, node: str, job: str) -> None:
-        """Start the actor of a node."""
+    def start(self, node: str, place: str, job: str) -> None:
+        """Start the actor of a node at a place."""
         ...
 
     def ask(self, node: str, pause: float) -> None:

@@ -55,8 +55,8 @@ class RayNodes:
                 found[str(row["NodeID"])] = Place(str(row["NodeManagerHostname"]), cpus)
         return found
 
-    def start(self, node: str, job: str) -> None:
-        """Start the actor of a node."""
+    def start(self, node: str, place: str, job: str) -> None:
+        """Start the actor of a node at a place."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         from fuzz.cluster.ray_actor import NodeActor
@@ -65,7 +65,7 @@ class RayNodes:
             "num_cpus": 0,  # its workers are processes of their own, as many as it is told
             "max_restarts": MAX_RESTARTS,
             "max_concurrency": 4,
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(place, soft=False),
         }
         self._actors[node] = self._ray.remote(NodeActor).options(**how).remote(job)
 

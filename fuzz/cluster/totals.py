@@ -101,9 +101,10 @@ class Totals:
         return Progress(done, max(0.0, seconds - done), alive, self.stats())
 
     @property
-    def subjects(self) -> tuple[Subject, ...]:
-        """What is tested, by the first node that knows."""
-        return next((n.last.subjects for n in self.nodes.values() if n.last is not None and n.last.subjects), ())
+    def subjects(self) -> tuple[tuple[Subject, ...], ...]:
+        """What is tested: each target, or pair of them, that some node prepared, in the order of their first ones."""
+        reports = [node.last for node in self.nodes.values() if node.last is not None and node.last.subjects]
+        return tuple(dict.fromkeys(report.subjects for report in reports))
 
     @property
     def guide(self) -> Guide | None:

@@ -25,6 +25,9 @@ class Played:
     mood: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    targets: list[str] = field(default_factory=list)
+    ended: set[str] = field(default_factory=set)
 
     def pause(self, seconds: float) -> None:
         self.now += seconds
@@ -35,16 +38,19 @@ class Played:
             elif what == "leave":
                 del self.there[node]
             elif what == "again":
-                self.started[node], self.lives[node] = self.now, self.lives[node] + 1
+                name = next(name for name, place in self.names.items() if place == node)
+                self.started[name], self.lives[name] = self.now, self.lives[name] + 1
             else:
                 self.mood[node] = what
 
     def places(self) -> dict[str, Place]:
         return dict(self.there)
 
-    def start(self, node: str, job: str) -> None:
-        assert job == f"job of {node}"
-        self.started[node], self.lives[node] = self.now, 1
+    def start(self, name: str, place: str, job: str) -> None:
+        assert name.startswith(place + "x")
+        self.names[name] = place
+        self.targets.append(job)
+        self.started[name], self.lives[name] = self.now, 1
 
     def ask(self, node: str, pause: float) -> None:
         self.asked.append(node)
@@ -52,8 +58,9 @@ class Played:
     def answers(self) -> Iterator[tuple[str, Answer]]:
         asked, self.asked = self.asked, []
         for node in asked:
-            mood = self.mood.get(node, RUNNING)
-            if mood == "silent" or node not in self.there:
+            place = self.names[node]
+            mood = ENDED if node in self.ended else self.mood.get(place, RUNNING)
+            if mood == "silent" or place not in self.there:
                 continue
             if mood in ("nonsense", "died"):
                 yield node, Answer(text="{}") if mood == "nonsense" else Answer(gone="its process died")
@@ -65,16 +72,21 @@ class Played:
             yield node, Answer(text=report.to_json())
 
     def stop(self, node: str) -> None:
-        if self.mood.get(node) != "silent":
-            self.mood[node] = ENDED
+        if self.mood.get(self.names[node]) != "silent":
+            self.ended.add(node)
 
     def forget(self, node: str) -> None:
         self.forgotten.append(node)
 
 
-def run(script: dict[float, tuple[str, str]], seconds: float = 100.0, stop_at: float = 1e9) -> tuple[Outcome, Head]:
+def run(
+    script: dict[float, tuple[str, str]],
+    seconds: float = 100.0,
+    stop_at: float = 1e9,
+    targets: tuple[str, ...] = ("kvm-nvhe",),
+) -> tuple[Outcome, Head]:
     nodes = Played(script)
-    plan = HeadPlan(seconds, lambda name, number, place: f"job of {name}")
+    plan = HeadPlan(seconds, lambda name, number, place, target: target, targets)
     stopped = lambda: nodes.now >= stop_at  # noqa: E731
     head = Head(nodes, plan, lambda _, __: None, stopped, lambda: nodes.now, nodes.pause)
     return head.run(), head
@@ -108,13 +120,13 @@ def test_a_node_that_dies_or_says_nonsense_is_left_out() -> None:
     outcome, head = run({0.0: ("a", "join"), 1.0: ("b", "join"), 10.0: ("b", "nonsense")})
     (death,) = outcome.deaths
     assert not outcome.failure and "no report of a node" in death and BAD_REPORTS > 1
-    assert "b" in head.nodes.forgotten  # type: ignore[attr-defined]
+    assert "bx1" in head.nodes.forgotten  # type: ignore[attr-defined]
 
 
 def test_a_node_that_hangs_at_the_end_is_killed() -> None:
     outcome, head = run({0.0: ("a", "join"), 1.0: ("b", "join"), 50.0: ("b", "silent")})
     assert not outcome.failure and 140 <= exits(outcome) <= 155
-    assert set(head.nodes.forgotten) == {"a", "b"}  # type: ignore[attr-defined]
+    assert set(head.nodes.forgotten) == {"ax0", "bx1"}  # type: ignore[attr-defined]
 
 
 def test_without_a_node_that_works_it_ends_and_says_why() -> None:
@@ -133,3 +145,17 @@ def test_it_ends_when_told() -> None:
     outcome, _ = run({0.0: ("a", "join")}, stop_at=30.0)
     assert outcome.interrupted and 28 <= exits(outcome) <= 33
     assert replace(outcome, interrupted=False).failure == ""
+
+
+def test_targets_are_spread_and_a_node_tries_another_one_if_it_cannot_boot_the_first() -> None:
+    targets = ("kvm-nvhe", "kvm-vhe", "kvm-protected")
+    outcome, head = run({0.0: ("a", "join"), 1.0: ("b", "join")}, targets=targets)
+    assert head.nodes.targets == ["kvm-nvhe", "kvm-vhe"] and not outcome.failure  # type: ignore[attr-defined]
+    outcome, head = run({0.0: ("a", "join"), 0.5: ("a", FAILED)}, targets=targets)
+    assert head.nodes.targets == list(targets)  # type: ignore[attr-defined]
+    assert outcome.failure == "no node works: host-a: no QEMU"
+
+
+def test_with_more_targets_than_nodes_they_take_turns() -> None:
+    _, head = run({0.0: ("a", "join")}, seconds=3000.0, targets=("one", "two", "three"))
+    assert head.nodes.targets[:4] == ["one", "two", "three", "one"]  # type: ignore[attr-defined]

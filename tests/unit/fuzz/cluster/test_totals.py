@@ -31,6 +31,7 @@ def test_a_node_that_comes_back_keeps_what_it_counted() -> None:
     assert totals.ready == 95 and totals.first_exit == 97
     progress = totals.progress(135, 60)
     assert (progress.seconds, progress.left, progress.alive) == (40, 20, 2)
+    assert totals.subjects == ((SUBJECT,),)
     assert totals.sentences() == ("host: the node is gone: it left the cluster",)
     lost, there = totals.rows("run", "2027")
     assert (lost.state, lost.workers, lost.rate) == ("lost: it left the cluster", 0, 0)
